@@ -1,1 +1,106 @@
-//! seaprox
+//! seaprox: a light framework for proxying between file descriptors.
+//!
+//! A hand-written event loop over tables of fixed size, with callbacks for the control plane and one pump for the bytes. The
+//! binary of the same name puts front ends on it (static relay, SOCKS, HTTP) and uses nothing but what this crate
+//! exports.
+//!
+//! # A tour, in reading order
+//! 1. What things are: [`Id`] names a record; [`Target`], [`Endpoint`] and [`Bind`] are the three kinds of address;
+//!    [`Reason`] is the one vocabulary for failures and ends; [`Config`] holds every limit and every timer.
+//! 2. The records: `side` is one end of a connection, `half` is one direction of it, `connection` joins them.
+//! 3. The pump: `relay` moves the bytes of one half from one side to the other, by copying or by splicing, and says why
+//!    it stopped; `flow` knows what follows from that: half-close, failure, the end.
+//! 4. The loop: [`Proxy`] takes events, runs what is queued, tells handlers, fires timers and reaps. [`Core`] is
+//!    everything that it owns but the handlers, which get it as a [`Cx`] when they are called.
+//! 5. Coming and going: `listener` accepts, `dial` connects (happy eyeballs, without blocking), `resolve` and `workers`
+//!    look names up, `mailbox` brings what other threads have to say, `closing` writes the last line of a connection.
+//! 6. The pools: `block`, `pipe`, `timer`. 7. [`Loops`] runs several loops. 8. `sys` is the only unsafe code.
+//!
+//! # A front end in a few lines
+//! ```
+//! use std::rc::Rc;
+//! use seaprox::{Cx, Failure, Handler, Reason, Target};
+//!
+//! /// Relays every client to one target.
+//! struct Static(Rc<Target>);
+//!
+//! impl Handler for Static {
+//!     fn opened(&mut self, cx: &mut Cx<'_>) {
+//!         cx.connect(Rc::clone(&self.0), None);
+//!     }
+//!     fn readable(&mut self, _: &mut Cx<'_>, _: &[u8]) -> usize {
+//!         0 // What the client sends before the dest is there is relayed when it is.
+//!     }
+//!     fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
+//!         match result {
+//!             Ok(()) => cx.relay(),
+//!             Err(failure) => cx.end(failure.reason),
+//!         }
+//!     }
+//! }
+//! ```
+//!
+//! # What holds
+//! * Nothing is freed during a call; what ends is marked, and freed at the end of the turn. A stale [`Id`] finds nothing.
+//! * A side without bytes on the way holds no buffer. Without a free block nothing is read, so memory is bounded.
+//! * A FIN passes as a FIN, in each direction by itself, after every byte before it; a reset passes as a reset.
+//! * Every loop inside the loop has a budget, so no connection starves another.
+//! * A handler that panics ends its own connection with [`Reason::Internal`].
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+mod address;
+mod block;
+mod closing;
+mod connection;
+mod core;
+mod describe;
+mod dial;
+mod flow;
+mod half;
+mod handler;
+mod id;
+mod io;
+mod limits;
+mod listener;
+mod mailbox;
+mod pipe;
+mod proxy;
+mod reason;
+mod relay;
+mod resolve;
+pub mod rules;
+mod side;
+mod stats;
+mod status;
+mod sys;
+mod threads;
+mod timer;
+pub mod units;
+mod workers;
+
+pub use address::{AddressError, Bind, Endpoint, NAME_BYTES_MAX, Name, Target, split_port_range};
+pub use connection::Stage;
+pub use core::Core;
+pub use dial::{Answer, Connector, Permit};
+pub use handler::{Cause, Cx, Handler};
+pub use id::Id;
+pub use limits::{Config, DESCRIPTORS_RESERVED, Family, Limits, Timeouts};
+pub use listener::{Bound, FrontEnd, bind};
+pub use mailbox::{Full, Remote};
+pub use proxy::Proxy;
+pub use reason::{Ending, Failure, Fault, Reason};
+pub use side::{Role, State};
+pub use stats::Stats;
+pub use status::{ConnectionStatus, SideStatus, Snapshot, Usage};
+pub use threads::{Loops, Setup};
+pub use timer::TimerClass;
+pub use workers::Workers;
+
+/// Raises the process's soft limit of descriptors to its hard limit.
+///
+/// # Errors
+/// The system's, when it does not tell the limit.
+pub fn raise_descriptor_limit() -> std::io::Result<u64> {
+    sys::raise_descriptor_limit()
+}

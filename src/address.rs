@@ -1,0 +1,344 @@
+//! Addresses as people write them, and what they stand for.
+//!
+//! Three nouns: a [`Target`] is where a side is to be connected, an [`Endpoint`] is where one is connected, and a
+//! [`Bind`] is where to listen. Parsing never looks a name up and never allocates more than the text that it is given.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// The longest name that DNS can carry, in bytes (RFC 1035, section 2.3.4).
+pub const NAME_BYTES_MAX: usize = 253;
+
+/// Where a side is to be connected.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// An address and a port.
+    Ip(SocketAddr),
+    /// A name to be resolved, and a port.
+    Name(Name, u16),
+    /// A Unix stream socket.
+    Unix(PathBuf),
+}
+
+/// A host name that is fit to be resolved and to be printed: 1 to 253 bytes of printable ASCII without separators.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Name(Box<str>);
+
+/// Where a side is connected, as the system knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Not known yet, or nothing there.
+    Unknown,
+    /// A TCP peer.
+    Ip(SocketAddr),
+    /// A Unix stream socket; an unnamed client has an empty path.
+    Unix(Box<Path>),
+    /// Descriptors that somebody handed over, such as standard input and output.
+    Descriptor(i32, i32),
+}
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bind {
+    /// A bare port: loopback of both families.
+    Loopback(u16),
+    /// `:port`: every address of both families.
+    Any(u16),
+    /// One address.
+    Ip(SocketAddr),
+    /// Every address that a name has.
+    Name(Name, u16),
+    /// A Unix stream socket.
+    Unix(PathBuf),
+}
+
+/// An address that cannot be read: what was expected in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressError(&'static str);
+
+impl Name {
+    /// Takes a host name, without a final dot. Anything that could confuse a log, a resolver or a header is refused.
+    pub fn new(text: &str) -> Result<Name, AddressError> {
+        let text = text.strip_suffix('.').unwrap_or(text);
+        let fits = (1..=NAME_BYTES_MAX).contains(&text.len());
+        let fair = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        if fits && text.bytes().all(fair) {
+            Ok(Name(text.into()))
+        } else {
+            Err(AddressError("a host name of letters, digits, '-', '_' and '.'"))
+        }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Target {
+    /// A target from a host, which may be a literal address with or without brackets, and a port.
+    pub fn from_host(host: &str, port: u16) -> Result<Target, AddressError> {
+        match parse_ip(host) {
+            Some(ip) => Ok(Target::Ip(SocketAddr::new(ip, port))),
+            None => Ok(Target::Name(Name::new(host)?, port)),
+        }
+    }
+
+    /// `HOST:PORT`, `[IPV6]:PORT`, `unix:/path`, or a bare port, which is on 127.0.0.1.
+    pub fn parse(text: &str) -> Result<Target, AddressError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Target::Unix(parse_path(path)?));
+        }
+        match split_port(text) {
+            None => Ok(Target::Ip((Ipv4Addr::LOCALHOST, parse_port(text, 1)?).into())),
+            Some(("", _)) => Err(AddressError(TARGET_FORM)),
+            Some((host, port)) => Target::from_host(host, parse_port(port, 1)?),
+        }
+    }
+
+    /// The port; a Unix socket has none.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Target::Ip(addr) => Some(addr.port()),
+            Target::Name(_, port) => Some(*port),
+            Target::Unix(_) => None,
+        }
+    }
+
+    /// The name, if that is what the target was given as.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Target::Name(name, _) => Some(name.as_str()),
+            Target::Ip(_) | Target::Unix(_) => None,
+        }
+    }
+
+    /// The same host with another port. A Unix socket stays as it is.
+    pub fn with_port(&self, port: u16) -> Target {
+        match self {
+            Target::Ip(addr) => Target::Ip(SocketAddr::new(addr.ip(), port)),
+            Target::Name(name, _) => Target::Name(name.clone(), port),
+            Target::Unix(path) => Target::Unix(path.clone()),
+        }
+    }
+}
+
+impl Endpoint {
+    pub(crate) fn from_unix(addr: &std::os::unix::net::SocketAddr) -> Endpoint {
+        Endpoint::Unix(addr.as_pathname().unwrap_or(Path::new("")).into())
+    }
+
+    /// The address of a TCP peer, an IPv4 address that came in over an IPv6 socket as what it is.
+    pub fn ip(&self) -> Option<SocketAddr> {
+        match self {
+            Endpoint::Ip(addr) => Some(SocketAddr::new(addr.ip().to_canonical(), addr.port())),
+            _ => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for Target {
+    fn from(addr: SocketAddr) -> Target {
+        Target::Ip(addr)
+    }
+}
+
+impl Bind {
+    /// `PORT` (loopback), `:PORT` (every address), `ADDR:PORT`, `NAME:PORT`, `unix:/path`. Port 0 lets the system choose.
+    pub fn parse(text: &str) -> Result<Bind, AddressError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Bind::Unix(parse_path(path)?));
+        }
+        match split_port(text) {
+            None => Ok(Bind::Loopback(parse_port(text, 0)?)),
+            Some(("" | "*", port)) => Ok(Bind::Any(parse_port(port, 0)?)),
+            Some((host, port)) => match Target::from_host(host, parse_port(port, 0)?)? {
+                Target::Name(name, port) => Ok(Bind::Name(name, port)),
+                Target::Ip(addr) => Ok(Bind::Ip(addr)),
+                Target::Unix(path) => Ok(Bind::Unix(path)),
+            },
+        }
+    }
+
+    /// The port; a Unix socket has none.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Bind::Loopback(port) | Bind::Any(port) | Bind::Name(_, port) => Some(*port),
+            Bind::Ip(addr) => Some(addr.port()),
+            Bind::Unix(_) => None,
+        }
+    }
+
+    /// The same place with another port. A Unix socket stays as it is.
+    pub fn with_port(&self, port: u16) -> Bind {
+        match self {
+            Bind::Loopback(_) => Bind::Loopback(port),
+            Bind::Any(_) => Bind::Any(port),
+            Bind::Name(name, _) => Bind::Name(name.clone(), port),
+            Bind::Ip(addr) => Bind::Ip(SocketAddr::new(addr.ip(), port)),
+            Bind::Unix(path) => Bind::Unix(path.clone()),
+        }
+    }
+}
+
+/// An address or a range of ports at its end: `HOST:3000-3010` is `HOST:3000` and the count 11.
+///
+/// # Errors
+/// A range that runs backwards, or a port outside of 1 to 65535.
+pub fn split_port_range(text: &str) -> Result<(String, u16), AddressError> {
+    let (head, ports) = match split_port(text) {
+        _ if text.starts_with("unix:") => return Ok((text.to_owned(), 1)),
+        None => ("", text),
+        Some((_, ports)) => (&text[..text.len() - ports.len()], ports),
+    };
+    let Some((first, last)) = ports.split_once('-') else {
+        return Ok((text.to_owned(), 1));
+    };
+    let (first, last) = (parse_port(first, 1)?, parse_port(last, 1)?);
+    let count = last.checked_sub(first).ok_or(AddressError("a range of ports that rises, such as 3000-3010"))?;
+    Ok((format!("{head}{first}"), count.checked_add(1).ok_or(AddressError("a range of at most 65535 ports"))?))
+}
+
+/// Splits `host:port` at the last colon that is not inside of brackets. A bare IPv6 address has no port to split off.
+fn split_port(text: &str) -> Option<(&str, &str)> {
+    let (host, port) = text.rsplit_once(':')?;
+    if port.ends_with(']') {
+        return None;
+    }
+    Some((host, port))
+}
+
+fn parse_ip(host: &str) -> Option<IpAddr> {
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) => inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+        None => host.parse().ok(),
+    }
+}
+
+fn parse_port(text: &str, least: u16) -> Result<u16, AddressError> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let port = if digits { text.parse::<u16>().ok() } else { None };
+    port.filter(|port| *port >= least).ok_or(AddressError(if least == 0 { BIND_FORM } else { TARGET_FORM }))
+}
+
+fn parse_path(text: &str) -> Result<PathBuf, AddressError> {
+    if text.is_empty() || text.len() > UNIX_PATH_BYTES_MAX || text.contains('\0') {
+        return Err(AddressError("unix:/path of at most 107 bytes"));
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// Bytes that `sockaddr_un` has room for on Linux, less the final NUL (unix(7)).
+const UNIX_PATH_BYTES_MAX: usize = 107;
+const TARGET_FORM: &str = "HOST:PORT with a port from 1 to 65535, [IPV6]:PORT, or unix:/path";
+const BIND_FORM: &str = "PORT, :PORT, HOST:PORT with a port from 0 to 65535, [IPV6]:PORT, or unix:/path";
+
+/// As the user would write it.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Ip(addr) => addr.fmt(f),
+            Target::Name(name, port) => write!(f, "{name}:{port}"),
+            Target::Unix(path) => write!(f, "unix:{}", Printable(path)),
+        }
+    }
+}
+
+/// As the user would write it.
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bind::Loopback(port) => port.fmt(f),
+            Bind::Any(port) => write!(f, ":{port}"),
+            Bind::Ip(addr) => addr.fmt(f),
+            Bind::Name(name, port) => write!(f, "{name}:{port}"),
+            Bind::Unix(path) => write!(f, "unix:{}", Printable(path)),
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected {}", self.0)
+    }
+}
+
+impl std::error::Error for AddressError {}
+
+/// A path with everything escaped that could break out of a line of log.
+pub(crate) struct Printable<'a>(pub &'a Path);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for char in self.0.to_string_lossy().chars() {
+            match char {
+                ']' | '[' | '"' | '\\' => write!(f, "\\{char}")?,
+                char if char.is_control() || char.is_whitespace() => write!(f, "{}", char.escape_unicode())?,
+                char => write!(f, "{char}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_read_as_people_write_them() {
+        let ip = |text: &str| Target::Ip(text.parse().unwrap());
+        assert_eq!(Target::parse("8080"), Ok(ip("127.0.0.1:8080")));
+        assert_eq!(Target::parse("10.0.0.1:22"), Ok(ip("10.0.0.1:22")));
+        assert_eq!(Target::parse("[::1]:22"), Ok(ip("[::1]:22")));
+        assert_eq!(Target::parse("unix:/run/x"), Ok(Target::Unix("/run/x".into())));
+        let name = Name::new("example.org").unwrap();
+        assert_eq!(Target::parse("example.org:80"), Ok(Target::Name(name.clone(), 80)));
+        assert_eq!(Target::parse("example.org.:80"), Ok(Target::Name(name, 80)));
+    }
+
+    #[test]
+    fn bad_targets_are_refused() {
+        for text in ["", ":80", "host", "host:", "host:0", "host:65536", "host:+1", "[::1]", "a b:1", "h\n:1", "unix:"]
+        {
+            assert!(Target::parse(text).is_err(), "{text:?}");
+        }
+        assert!(Target::from_host(&"a".repeat(254), 1).is_err());
+    }
+
+    #[test]
+    fn a_bare_port_is_loopback_and_a_colon_is_everything() {
+        assert_eq!(Bind::parse("8080"), Ok(Bind::Loopback(8080)));
+        assert_eq!(Bind::parse(":8080"), Ok(Bind::Any(8080)));
+        assert_eq!(Bind::parse("0.0.0.0:0"), Ok(Bind::Ip("0.0.0.0:0".parse().unwrap())));
+        assert_eq!(Bind::parse("[::]:1"), Ok(Bind::Ip("[::]:1".parse().unwrap())));
+        assert_eq!(Bind::parse("localhost:1"), Ok(Bind::Name(Name::new("localhost").unwrap(), 1)));
+    }
+
+    #[test]
+    fn ranges_of_ports() {
+        assert_eq!(split_port_range("host:3000-3010"), Ok(("host:3000".into(), 11)));
+        assert_eq!(split_port_range("3000-3001"), Ok(("3000".into(), 2)));
+        assert_eq!(split_port_range("[::1]:5-5"), Ok(("[::1]:5".into(), 1)));
+        assert_eq!(split_port_range("my-host:80"), Ok(("my-host:80".into(), 1)));
+        assert_eq!(split_port_range("unix:/a-b"), Ok(("unix:/a-b".into(), 1)));
+        assert!(split_port_range("host:10-9").is_err());
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_again() {
+        for text in ["10.0.0.1:22", "[::1]:22", "example.org:80", "unix:/run/x"] {
+            assert_eq!(Target::parse(text).unwrap().to_string(), text);
+        }
+        for text in ["8080", ":8080", "[::1]:0", "localhost:1"] {
+            assert_eq!(Bind::parse(text).unwrap().to_string(), text);
+        }
+    }
+}

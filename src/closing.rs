@@ -1,0 +1,73 @@
+//! The last of a connection: its line in the log, its counts, and what it held.
+
+use std::time::Duration;
+
+use log::Level;
+
+use crate::connection::Connection;
+use crate::core::Core;
+use crate::id::Id;
+use crate::io::Io;
+use crate::reason::Reason;
+use crate::side::Role;
+use crate::units::format_duration;
+
+impl Core {
+    /// Frees a connection that is over: everything it held goes back where it came from.
+    pub(crate) fn free(&mut self, id: Id) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let reason = connection.reason.unwrap_or(Reason::Internal);
+        self.log_closed(id, connection, reason);
+        self.timers.set(id, None, self.now_ms);
+        let Some(mut connection) = self.connections.remove(id) else { return };
+        self.stats.closed[reason as usize] += 1;
+        self.stats.bytes_sent += connection.halves[Role::Source.out()].bytes;
+        self.stats.bytes_received += connection.halves[Role::Dest.out()].bytes;
+        for half in &mut connection.halves {
+            half.clear(&mut self.pools.blocks, &mut self.pools.pipes);
+        }
+        for side in [Some(connection.source), connection.dest].into_iter().flatten() {
+            if reason.cuts() {
+                self.sides.get(side).map(|side| &side.io).into_iter().for_each(Io::close_with_reset);
+            }
+            self.drop_side(side);
+        }
+    }
+
+    /// One line tells why it ended.
+    fn log_closed(&self, id: Id, connection: &Connection, reason: Reason) {
+        let level = if reason == Reason::Internal { Level::Error } else { Level::Info };
+        if !log::log_enabled!(target: TARGET, level) {
+            return;
+        }
+        let conn = self.described(connection).to_string();
+        let asked = connection.asked.as_ref().map(|target| target.to_string());
+        let dialled = connection.dest.map(|dest| self.peer(dest).to_string());
+        let notes = connection.notes.as_deref();
+        let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+        let note = |note: Option<&Box<str>>| note.map_or("-", |note| note).to_owned();
+        let age = Duration::from_millis(self.now_ms.saturating_sub(connection.opened_ms));
+        let dial = connection.dial_ms.map(|ms| format_duration(Duration::from_millis(ms.into())));
+        log::log!(
+            target: TARGET, level,
+            id = id.to_string(),
+            conn = conn,
+            user = note(notes.and_then(|notes| notes.user.as_ref())),
+            asked = text(&asked),
+            dialled = text(&dialled),
+            via = "direct",
+            dial = text(&dial),
+            duration = format_duration(age),
+            sent = connection.halves[Role::Source.out()].bytes,
+            received = connection.halves[Role::Dest.out()].bytes,
+            reason = reason.as_str(),
+            end = reason.ending().as_str(),
+            by = reason.fault().as_str(),
+            detail = note(notes.and_then(|notes| notes.detail.as_ref()));
+            "closed"
+        );
+    }
+}
+
+/// The target of the lines about connections.
+const TARGET: &str = "seaprox::connection";

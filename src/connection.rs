@@ -1,0 +1,133 @@
+//! A connection: a source, a dest, and the two halves between them.
+//!
+//! ```text
+//!   Handshake --connect--> Connecting --relay--> Established --+
+//!       |  ^                   |                   |   ^       |
+//!       |  +--- a request -- KeepAlive <-----------+---+       | both halves Shut, or an end
+//!       +--------- finish -----+---> Closing ------------------+--> Closed --reap--> gone
+//! ```
+//! It is over when both halves are shut, or when it is ended; the cause is recorded once. What is Closed is freed at the
+//! end of the turn, never during a call.
+
+use std::rc::Rc;
+
+use crate::address::Target;
+use crate::half::{Flow, Half, Phase};
+use crate::id::Id;
+use crate::reason::Reason;
+use crate::side::Role;
+use crate::timer::TimerClass;
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// The client has not said yet what it wants.
+    Handshake,
+    /// The dest is being connected.
+    Connecting,
+    /// Bytes flow.
+    Established,
+    /// The client may ask for something else.
+    KeepAlive,
+    /// What is left is being flushed; the client has been told that no more comes.
+    Closing,
+    /// It is over and waits for the end of the turn.
+    Closed,
+}
+
+/// One connection, as the loop knows it.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub source: Id,
+    pub dest: Option<Id>,
+    pub halves: [Half; 2],
+    pub stage: Stage,
+    /// Recorded once, by whatever ended it first; a cut overrides an orderly close.
+    pub reason: Option<Reason>,
+    /// The front end, as the description names it.
+    pub kind: &'static str,
+    /// The listener that accepted it.
+    pub listener: u32,
+    pub asked: Option<Rc<Target>>,
+    /// What only some connections have.
+    pub notes: Option<Box<Notes>>,
+    pub opened_ms: u64,
+    pub dial_since_ms: u64,
+    pub dial_ms: Option<u32>,
+}
+
+/// What only some connections have.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    /// Who it is, as the front end found out.
+    pub user: Option<Box<str>>,
+    /// What the system said when it failed.
+    pub detail: Option<Box<str>>,
+}
+
+impl Connection {
+    pub fn new(source: Id, kind: &'static str, listener: u32, now_ms: u64) -> Connection {
+        Connection {
+            source,
+            dest: None,
+            halves: [Half::new(Flow::Handler), Half::new(Flow::Hold)],
+            stage: Stage::Handshake,
+            reason: None,
+            kind,
+            listener,
+            asked: None,
+            notes: None,
+            opened_ms: now_ms,
+            dial_since_ms: now_ms,
+            dial_ms: None,
+        }
+    }
+
+    pub fn side(&self, role: Role) -> Option<Id> {
+        match role {
+            Role::Source => Some(self.source),
+            Role::Dest => self.dest,
+        }
+    }
+
+    pub fn notes(&mut self) -> &mut Notes {
+        self.notes.get_or_insert_default()
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.halves.iter().all(|half| half.phase == Phase::Shut)
+    }
+
+    /// What it waits for in its stage.
+    pub fn timer_class(&self) -> Option<TimerClass> {
+        match self.stage {
+            Stage::Handshake => Some(TimerClass::Handshake),
+            Stage::Connecting => Some(TimerClass::Connect),
+            Stage::KeepAlive => Some(TimerClass::KeepAlive),
+            Stage::Closing => Some(TimerClass::Linger),
+            Stage::Closed => None,
+            Stage::Established if self.halves.iter().any(|half| half.flow == Flow::Discard) => Some(TimerClass::Linger),
+            Stage::Established if self.halves.iter().any(|half| half.phase == Phase::Shut) => {
+                Some(TimerClass::HalfClosed)
+            }
+            Stage::Established => Some(TimerClass::Idle),
+        }
+    }
+}
+
+impl Stage {
+    /// The word for logs and status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Stage::Handshake => "handshake",
+            Stage::Connecting => "connecting",
+            Stage::Established => "established",
+            Stage::KeepAlive => "keep_alive",
+            Stage::Closing => "closing",
+            Stage::Closed => "closed",
+        }
+    }
+}
+
+// With its two sides, the handler slots and the timer link, an idle connection stays below one kibibyte.
+const _: () = assert!(size_of::<Connection>() <= 368);

@@ -1,0 +1,556 @@
+//! The core: everything that a loop owns but its handlers, and the verbs on it.
+//!
+//! The core never calls a handler. Whatever must be told is put in a queue, and the [`Proxy`](crate::Proxy), which owns
+//! handlers and core side by side, tells it. So a handler may be given the whole core while it runs. What ends is
+//! marked and queued; the reap at the end of the turn frees it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::{Registry, Token};
+use slab::Slab;
+
+use crate::address::{Endpoint, Target};
+use crate::block::BlockPool;
+use crate::connection::{Connection, Stage};
+use crate::dial::{Connector, Permit};
+use crate::half::{Flow, Phase, UNLIMITED};
+use crate::handler::Handler;
+use crate::id::{Id, Table};
+use crate::io::Io;
+use crate::limits::{Config, Limits};
+use crate::listener::Listener;
+use crate::mailbox::{Mail, Mailbox, Remote};
+use crate::pipe::PipePool;
+use crate::reason::{Failure, Reason};
+use crate::relay::{self, Pools};
+use crate::resolve::Resolver;
+use crate::side::{Owner, Role, Side, State};
+use crate::stats::Stats;
+use crate::timer::{OneOffs, TimerClass, TimerLists};
+use crate::workers::Workers;
+
+/// What a loop owns: connections, sides, listeners, pools, timers.
+pub struct Core {
+    pub(crate) config: Config,
+    pub(crate) registry: Registry,
+    pub(crate) connections: Table<Connection>,
+    pub(crate) sides: Table<Side>,
+    pub(crate) listeners: Slab<Listener>,
+    pub(crate) pools: Pools,
+    pub(crate) timers: TimerLists,
+    pub(crate) one_offs: OneOffs<OneOff>,
+    pub(crate) resolver: Resolver,
+    pub(crate) workers: Option<Arc<Workers>>,
+    pub(crate) connector: Option<Box<dyn Connector>>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) stats: Stats,
+    pub(crate) queues: Queues,
+    pub(crate) stopping: Stopping,
+    pub(crate) descriptors: Descriptors,
+    pub(crate) now_ms: u64,
+    born: Instant,
+}
+
+/// What waits for its turn.
+#[derive(Default)]
+pub(crate) struct Queues {
+    /// Sides and listeners with something to do.
+    pub run: VecDeque<Run>,
+    /// Dials that are over and not yet told.
+    pub dialled: VecDeque<(Id, Result<(), Failure>)>,
+    /// Handlers that take over when the call that installed them returns.
+    pub handlers: Vec<(Id, Box<dyn Handler>)>,
+    /// Sides whose half found no block.
+    pub no_block: VecDeque<Id>,
+    /// Connections that are over.
+    pub closed: Vec<Id>,
+    /// Listeners that found the connection table full.
+    pub full: Vec<u32>,
+    /// Mails that were taken and not yet read.
+    pub mails: VecDeque<Mail>,
+}
+
+/// Something in the run queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Run {
+    Side(Id),
+    Listener(u32),
+}
+
+/// A deadline that belongs to no class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum OneOff {
+    /// Try the next address beside the one that has not answered.
+    NextAddress(Id),
+    /// See whether there are descriptors again.
+    Descriptors,
+    /// End what has not ended by itself.
+    Drained,
+}
+
+/// Whether the loop is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stopping {
+    No,
+    Draining,
+    Now,
+}
+
+/// What is held up for want of descriptors.
+#[derive(Default)]
+pub(crate) struct Descriptors {
+    /// Since the last look.
+    pub short: bool,
+    /// Since when, if it has been said.
+    pub since_ms: Option<u64>,
+    pub listeners: Vec<u32>,
+    pub dials: VecDeque<Id>,
+}
+
+impl Core {
+    pub(crate) fn new(
+        config: Config,
+        registry: Registry,
+        mailbox: Arc<Mailbox>,
+        workers: Option<Arc<Workers>>,
+    ) -> Core {
+        let limits = &config.limits;
+        let name_cache_ms = config.timeouts.name_cache.as_millis() as u64;
+        Core {
+            connections: Table::new(limits.connections),
+            sides: Table::new(limits.sides()),
+            listeners: Slab::new(),
+            pools: Pools {
+                blocks: BlockPool::new(limits.block_bytes.max(Limits::BLOCK_BYTES_MIN), limits.buffer_bytes),
+                pipes: PipePool::new(limits.pipe_bytes, limits.pipes),
+            },
+            timers: TimerLists::new(limits.connections, config.timeouts.of_classes()),
+            one_offs: OneOffs::new(),
+            resolver: Resolver::new(limits.cached_names, name_cache_ms),
+            workers,
+            connector: None,
+            mailbox,
+            stats: Stats::default(),
+            queues: Queues::default(),
+            stopping: Stopping::No,
+            descriptors: Descriptors::default(),
+            now_ms: 0,
+            born: Instant::now(),
+            registry,
+            config,
+        }
+    }
+
+    /// What the loop was told at its birth.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The loop, for other threads.
+    pub fn remote(&self) -> Remote {
+        Remote(Arc::clone(&self.mailbox))
+    }
+
+    /// Bytes of input that a handler is shown at once, at most.
+    pub fn input_bytes_max(&self) -> usize {
+        self.config.limits.input_bytes()
+    }
+
+    /// Hands every dial whose target is not connected by the loop itself to somebody else. See [`Connector`].
+    pub fn set_connector(&mut self, connector: Box<dyn Connector>) {
+        self.connector = Some(connector);
+    }
+
+    /// Makes a connection whose source is a pair of descriptors that exist already, such as standard input and output.
+    ///
+    /// # Errors
+    /// The connection table is full, or the descriptors cannot be registered.
+    pub fn adopt_stdio(&mut self, kind: &'static str, handler: Box<dyn Handler>) -> io::Result<Id> {
+        let (read, write) = crate::sys::stdio::duplex()?;
+        let io = Io::Files { read, write: Some(write) };
+        let endpoint = Endpoint::Descriptor(0, 1);
+        self.adopt(io, endpoint, kind, NO_LISTENER, handler).map_err(|(_, error)| error)
+    }
+
+    /// Makes a connection whose source is a connected stream socket.
+    ///
+    /// # Errors
+    /// The connection table is full, or the descriptor is no socket or cannot be registered.
+    pub fn adopt_socket(&mut self, fd: OwnedFd, kind: &'static str, handler: Box<dyn Handler>) -> io::Result<Id> {
+        let io = Io::from_owned(fd)?;
+        let endpoint = io.peer();
+        self.adopt(io, endpoint, kind, NO_LISTENER, handler).map_err(|(_, error)| error)
+    }
+
+    /// Gives a side a handler of its own, or another one; it takes over when the running call returns.
+    pub fn set_handler(&mut self, side: Id, handler: Box<dyn Handler>) {
+        self.queues.handlers.push((side, handler));
+    }
+
+    /// Names the front end's protocol, once it is known which one the client speaks.
+    pub fn set_kind(&mut self, connection: Id, kind: &'static str) {
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.kind = kind;
+        }
+    }
+
+    /// Names the target, for the log, where it is not to be connected.
+    pub fn set_asked(&mut self, connection: Id, target: Rc<Target>) {
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.asked = Some(target);
+        }
+    }
+
+    /// Names the user, for the log.
+    pub fn set_user(&mut self, connection: Id, user: &str) {
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.notes().user = Some(user.into());
+        }
+    }
+
+    /// Says what went wrong, for the log; the first to say so is heard.
+    pub fn set_detail(&mut self, connection: Id, detail: &str) {
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.notes().detail.get_or_insert_with(|| detail.into());
+        }
+    }
+
+    /// One end of a connection.
+    pub fn side(&self, connection: Id, role: Role) -> Option<Id> {
+        self.connections.get(connection)?.side(role)
+    }
+
+    /// The other end of the connection that a side belongs to.
+    pub fn other(&self, side: Id) -> Option<Id> {
+        let (connection, role) = self.owner(side)?;
+        self.side(connection, role.other())
+    }
+
+    /// The connection that a side belongs to, and which end of it the side is.
+    pub fn owner(&self, side: Id) -> Option<(Id, Role)> {
+        match self.sides.get(side)?.owner {
+            Owner::Connection(connection, role) => Some((connection, role)),
+            Owner::Race(_) => None,
+        }
+    }
+
+    /// How far a side has come.
+    pub fn state(&self, side: Id) -> Option<State> {
+        Some(self.sides.get(side)?.state)
+    }
+
+    /// Where the other end of a side's socket is.
+    pub fn peer(&self, side: Id) -> Endpoint {
+        self.sides.get(side).map_or(Endpoint::Unknown, |side| side.endpoint.clone())
+    }
+
+    /// Where our end of a side's socket is. This asks the system.
+    pub fn local(&self, side: Id) -> Endpoint {
+        self.sides.get(side).map_or(Endpoint::Unknown, |side| side.io.local())
+    }
+
+    /// Sends bytes to one end of a connection, ahead of anything that is relayed to it; what does not fit at once
+    /// waits. Whether they were taken: all of them are, or none. What waits is bounded by one block.
+    pub fn send(&mut self, connection: Id, role: Role, bytes: &[u8]) -> bool {
+        let Some(record) = self.connections.get_mut(connection) else { return false };
+        let (half, Some(side)) = (role.into(), record.side(role)) else { return false };
+        let half = &mut record.halves[half];
+        if half.phase == Phase::Shut || !half.out.push(bytes, &mut self.pools.blocks) {
+            return false;
+        }
+        let Some(record) = self.sides.get_mut(side) else { return false };
+        if record.state == State::Connected && relay::deliver(half, record, &mut self.pools).is_err() {
+            // The pump meets the same error and knows what follows from it.
+            record.ready.error = true;
+            self.enqueue(side);
+        }
+        true
+    }
+
+    /// Bytes that wait to be written to one end of a connection.
+    pub fn queued(&self, connection: Id, role: Role) -> usize {
+        self.connections.get(connection).map_or(0, |connection| connection.halves[role.into()].queued())
+    }
+
+    /// Relays everything in both directions from now on. What is left of the input goes first.
+    pub fn relay(&mut self, connection: Id) {
+        self.pass(connection, Role::Source, UNLIMITED);
+        self.pass(connection, Role::Dest, UNLIMITED);
+        self.set_stage(connection, Stage::Established);
+    }
+
+    /// Relays the next `count` bytes of one side's input to the other side; then the input is the handler's again.
+    pub fn pass(&mut self, connection: Id, from: Role, count: u64) {
+        let Some(record) = self.connections.get_mut(connection) else { return };
+        let half = &mut record.halves[from.out()];
+        if half.phase != Phase::Shut {
+            (half.flow, half.left) = (Flow::Relay, count);
+        }
+        if let Some(side) = record.side(from) {
+            self.enqueue(side);
+        }
+    }
+
+    /// Reads no more of one side's input until [`Core::resume`] or [`Core::pass`]. The system's buffers then hold the
+    /// peer back.
+    pub fn hold(&mut self, connection: Id, side: Role) {
+        if let Some(record) = self.connections.get_mut(connection) {
+            record.halves[side.out()].flow = Flow::Hold;
+        }
+    }
+
+    /// Shows one side's input to its handler, from now on and including what waits.
+    pub fn resume(&mut self, connection: Id, role: Role) {
+        let Some(record) = self.connections.get_mut(connection) else { return };
+        record.halves[role.out()].flow = Flow::Handler;
+        if let Some(side) = record.side(role) {
+            self.enqueue(side);
+        }
+    }
+
+    /// Says how far a connection has come, which starts the timer of that stage.
+    pub fn set_stage(&mut self, connection: Id, stage: Stage) {
+        if let Some(record) = self.connections.get_mut(connection)
+            && record.stage != Stage::Closed
+        {
+            record.stage = stage;
+            self.timers.set(connection, record.timer_class(), self.now_ms);
+        }
+    }
+
+    /// How far a connection has come.
+    pub fn stage(&self, connection: Id) -> Option<Stage> {
+        Some(self.connections.get(connection)?.stage)
+    }
+
+    /// Connects the dest of a connection. The handler's `connected` tells the result, never before this call
+    /// returns; until then the source's input is held. A rule may look at each address that a name turns out to have.
+    ///
+    /// Nothing happens when there is a dest already.
+    pub fn connect(&mut self, connection: Id, target: Rc<Target>, permit: Option<Permit>) {
+        let Some(record) = self.connections.get_mut(connection) else { return };
+        if record.dest.is_some() || record.stage == Stage::Closed {
+            return;
+        }
+        let side = Side::new(Owner::Connection(connection, Role::Dest), State::Connecting, Io::None, Endpoint::Unknown);
+        let Ok(dest) = self.sides.insert(side) else {
+            debug_assert!(false, "the table has two sides for each connection");
+            return;
+        };
+        record.dest = Some(dest);
+        record.asked = Some(Rc::clone(&target));
+        record.dial_since_ms = self.now_ms;
+        if record.halves[Role::Source.out()].flow == Flow::Handler {
+            record.halves[Role::Source.out()].flow = Flow::Hold;
+        }
+        log::debug!(target: "seaprox::connection", conn = connection.to_string(), asked = target.to_string(); "connecting");
+        self.set_stage(connection, Stage::Connecting);
+        self.dial(dest, &target, permit);
+    }
+
+    /// Makes standard input and output the dest of a connection. The handler's `connected` tells, as for
+    /// [`Core::connect`].
+    ///
+    /// # Errors
+    /// They cannot be had or registered.
+    pub fn connect_stdio(&mut self, connection: Id) -> io::Result<()> {
+        let (read, write) = crate::sys::stdio::duplex()?;
+        let Some(record) = self.connections.get_mut(connection).filter(|record| record.dest.is_none()) else {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        };
+        let io = Io::Files { read, write: Some(write) };
+        let owner = Owner::Connection(connection, Role::Dest);
+        let side = Side::new(owner, State::Connecting, io, Endpoint::Descriptor(0, 1));
+        let dest = self.sides.insert(side).map_err(|_| io::Error::other("connection limit reached"))?;
+        record.dest = Some(dest);
+        if let Some(side) = self.sides.get_mut(dest) {
+            let pollable = side.io.register(&self.registry, Token(dest.to_u64() as usize))?;
+            side.set_pollable(pollable);
+        }
+        self.queues.dialled.push_back((dest, Ok(())));
+        Ok(())
+    }
+
+    /// Lets go of the dest, so that another one can be connected. What waits for it is dropped.
+    pub fn disconnect(&mut self, connection: Id) {
+        let Some(record) = self.connections.get_mut(connection) else { return };
+        let Some(dest) = record.dest.take() else { return };
+        for half in &mut record.halves {
+            // What the source has sent and nobody has looked at is for the next dest.
+            half.release_pipe(&mut self.pools.pipes);
+            if half.phase == Phase::Shut || half.flow == Flow::Relay {
+                half.store.clear(&mut self.pools.blocks);
+            }
+        }
+        record.halves[Role::Source.out()].out.clear(&mut self.pools.blocks);
+        let fresh = &mut record.halves[Role::Dest.out()];
+        fresh.store.clear(&mut self.pools.blocks);
+        (fresh.phase, fresh.flow, fresh.told, fresh.reset) = (Phase::Flowing, Flow::Hold, false, false);
+        (fresh.left, fresh.heat) = (UNLIMITED, 0);
+        self.drop_side(dest);
+    }
+
+    /// Ends a connection at once. Its peers see a reset where the reason is a cut, and an orderly close otherwise.
+    pub fn end(&mut self, connection: Id, reason: Reason) {
+        let Some(record) = self.connections.get_mut(connection) else { return };
+        if record.stage == Stage::Closed {
+            return;
+        }
+        record.reason = Some(reason);
+        self.close(connection);
+    }
+
+    /// Ends a connection once its source has what was sent to it: the dest is let go, the source is told that no more
+    /// comes, and what it still sends is thrown away until it closes too, so that it can read our last words.
+    pub fn finish(&mut self, connection: Id, reason: Reason) {
+        let Some(record) = self.connections.get(connection) else { return };
+        if matches!(record.stage, Stage::Closing | Stage::Closed) {
+            return;
+        }
+        self.disconnect(connection);
+        let Some(record) = self.connections.get_mut(connection) else { return };
+        record.reason.get_or_insert(reason);
+        let [from_source, to_source] = &mut record.halves;
+        from_source.flow = Flow::Discard;
+        to_source.flow = Flow::Hold;
+        to_source.phase = Phase::Draining;
+        let source = record.source;
+        self.set_stage(connection, Stage::Closing);
+        self.enqueue(source);
+    }
+
+    /// Marks a connection as over; it is freed at the end of the turn.
+    pub(crate) fn close(&mut self, connection: Id) {
+        if self.stage(connection) != Some(Stage::Closed) {
+            self.set_stage(connection, Stage::Closed);
+            self.queues.closed.push(connection);
+        }
+    }
+
+    /// Makes a connection of a socket that is there.
+    pub(crate) fn adopt(
+        &mut self,
+        io: Io,
+        endpoint: Endpoint,
+        kind: &'static str,
+        listener: u32,
+        handler: Box<dyn Handler>,
+    ) -> Result<Id, (Io, io::Error)> {
+        if self.connections.is_full() || self.sides.is_full() {
+            return Err((io, io::Error::other("connection limit reached")));
+        }
+        // The side needs its connection's id and the other way round; the side is put right below.
+        let race = Owner::Race(Id::from_u64(u64::MAX).expect("not zero"));
+        let mut side = Side::new(race, State::Connected, io, endpoint);
+        let source = match self.sides.insert(Side::new(race, State::Connected, Io::None, Endpoint::Unknown)) {
+            Ok(source) => source,
+            Err(_) => return Err((side.io, io::Error::other("connection limit reached"))),
+        };
+        match side.io.register(&self.registry, Token(source.to_u64() as usize)) {
+            Ok(pollable) => side.set_pollable(pollable),
+            Err(error) => {
+                self.sides.remove(source);
+                return Err((side.io, error));
+            }
+        }
+        let Ok(connection) = self.connections.insert(Connection::new(source, kind, listener, self.now_ms)) else {
+            self.sides.remove(source);
+            return Err((side.io, io::Error::other("connection limit reached")));
+        };
+        side.owner = Owner::Connection(connection, Role::Source);
+        if let Some(slot) = self.sides.get_mut(source) {
+            *slot = side;
+        }
+        self.stats.opened += 1;
+        self.set_stage(connection, Stage::Handshake);
+        self.queues.handlers.push((source, handler));
+        self.enqueue(source);
+        Ok(connection)
+    }
+
+    /// Puts a side in the run queue, once.
+    pub(crate) fn enqueue(&mut self, side: Id) {
+        if let Some(record) = self.sides.get_mut(side)
+            && !std::mem::replace(&mut record.ready.queued, true)
+        {
+            self.queues.run.push_back(Run::Side(side));
+        }
+    }
+
+    /// Frees a side. A dest that races takes its racers along.
+    pub(crate) fn drop_side(&mut self, side: Id) {
+        if let Some(dial) = self.sides.remove(side).and_then(|record| record.dial) {
+            for racer in dial.racers {
+                self.sides.remove(racer);
+            }
+        }
+    }
+
+    /// Reads the clock, once a turn.
+    pub(crate) fn tick(&mut self) {
+        self.now_ms = self.born.elapsed().as_millis() as u64;
+    }
+
+    /// The next deadline of all.
+    pub(crate) fn next_deadline_ms(&self) -> Option<u64> {
+        [self.timers.next_ms(), self.one_offs.next_ms()].into_iter().flatten().min()
+    }
+
+    /// Whether the next turn need not wait.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.queues.run.is_empty()
+            || !self.queues.dialled.is_empty()
+            || !self.queues.mails.is_empty()
+            || !self.queues.closed.is_empty()
+    }
+
+    /// Accepts no more; clients that wait in a backlog are refused by the system.
+    pub fn close_listeners(&mut self) {
+        self.listeners.clear();
+        self.descriptors.listeners.clear();
+        self.queues.full.clear();
+    }
+
+    /// Accepts no more, and stops when the last connection is over, or after `timeout`, whichever is first; with no
+    /// time at all, it stops at once. Connections that only wait for another request are closed.
+    pub fn drain(&mut self, timeout: std::time::Duration) {
+        self.stopping = Stopping::Draining;
+        self.close_listeners();
+        for connection in self.connections.ids() {
+            if self.stage(connection) == Some(Stage::KeepAlive) {
+                self.end(connection, Reason::Drained);
+            }
+        }
+        if timeout.is_zero() {
+            self.stop();
+        } else {
+            self.one_offs.push(self.now_ms + timeout.as_millis() as u64, OneOff::Drained);
+        }
+    }
+
+    /// Whether the loop is on its way out, so that nothing new should begin.
+    pub fn is_draining(&self) -> bool {
+        self.stopping != Stopping::No
+    }
+
+    /// Ends every connection, and the loop with this turn.
+    pub fn stop(&mut self) {
+        self.stopping = Stopping::Now;
+        for connection in self.connections.ids() {
+            self.end(connection, Reason::Drained);
+        }
+    }
+
+    /// The class of timer that a connection waits in.
+    pub fn waits_for(&self, connection: Id) -> Option<TimerClass> {
+        self.timers.class(connection)
+    }
+}
+
+/// The listener of a connection that no listener accepted.
+pub(crate) const NO_LISTENER: u32 = u32::MAX;

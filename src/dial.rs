@@ -1,0 +1,507 @@
+//! Dials: how a dest is connected.
+//!
+//! ```text
+//!   address ------------------------------+
+//!   unix path ----------------------------+--> attempt --> connected
+//!   name --> cache, or lookup by a worker-+       |
+//!                 ^                               +-- failed, or 250 ms without an answer --> next address
+//!                 +-- cached addresses all failed: once --+
+//! ```
+//! Everything here happens in the loop, without blocking: a target that swallows packets holds no thread. A literal
+//! address needs nothing but its side. A name with several addresses has a [`Dial`]: the first attempt is the dest's own
+//! socket, and attempts that start beside it (happy eyeballs, RFC 8305) are sides of their own, whose socket moves
+//! to the dest when they win. The dial as a whole has one deadline, the connect timer of its connection.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mio::Token;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::address::{Endpoint, Name, Target};
+use crate::connection::Stage;
+use crate::core::{Core, OneOff};
+use crate::id::Id;
+use crate::io::Io;
+use crate::mailbox::{Mail, Mailbox};
+use crate::reason::{Failure, Reason};
+use crate::resolve::{self, Resolved, Wanted};
+use crate::side::{Owner, Role, Side, State};
+use crate::sys;
+
+/// Whether an address that a name turned out to have may be connected to.
+pub type Permit = Rc<dyn Fn(SocketAddr) -> bool>;
+
+/// What is needed while a dest connects to a name, or waits for its first socket.
+pub(crate) struct Dial {
+    target: Rc<Target>,
+    permit: Option<Permit>,
+    addresses: Vec<SocketAddr>,
+    next: usize,
+    /// Attempts beside the dest's own socket.
+    pub racers: Vec<Id>,
+    failure: Option<Failure>,
+    /// The addresses came from the cache: when all fail, the name is looked up anew.
+    from_cache: bool,
+}
+
+/// Somebody else who connects dests: a resolver of its own, another proxy, a tunnel.
+pub trait Connector {
+    /// Whether it wants this target; the loop connects the others itself.
+    fn wants(&self, target: &Target) -> bool;
+
+    /// Starts connecting, without blocking, and answers when it likes, from any thread.
+    fn connect(&mut self, target: &Target, answer: Answer);
+}
+
+/// What a [`Connector`] answers with, once. Dropping it says that the connection could not be made.
+#[must_use = "a dial without an answer ends at its deadline"]
+pub struct Answer {
+    mailbox: Arc<Mailbox>,
+    side: Id,
+    given: bool,
+}
+
+impl Answer {
+    /// The side that is being connected.
+    pub fn side(&self) -> Id {
+        self.side
+    }
+
+    /// Hands over a connected stream socket.
+    pub fn connected(mut self, socket: OwnedFd) {
+        self.give(Ok(socket));
+    }
+
+    /// Says why there is none.
+    pub fn failed(mut self, failure: Failure) {
+        self.give(Err(failure));
+    }
+
+    fn give(&mut self, result: Result<OwnedFd, Failure>) {
+        self.given = true;
+        // Answers are never refused, and a loop that has ended needs none.
+        let _ = self.mailbox.post(Mail::Connected(self.side, result));
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if !self.given {
+            self.give(Err(Failure::new(Reason::Other, "the connector gave no answer")));
+        }
+    }
+}
+
+impl Core {
+    /// Starts to connect a dest that has just been made.
+    pub(crate) fn dial(&mut self, dest: Id, target: &Rc<Target>, permit: Option<Permit>) {
+        if let Some(connector) = self.connector.as_mut().filter(|connector| connector.wants(target)) {
+            let answer = Answer { mailbox: Arc::clone(&self.mailbox), side: dest, given: false };
+            return connector.connect(target, answer);
+        }
+        match &**target {
+            Target::Ip(addr) => self.attempt(dest, *addr),
+            Target::Unix(path) => self.attempt_unix(dest, path),
+            Target::Name(name, _) => {
+                self.make_dial(dest, target, permit);
+                self.want_name(dest, name);
+            }
+        }
+    }
+
+    fn make_dial(&mut self, dest: Id, target: &Rc<Target>, permit: Option<Permit>) {
+        if let Some(side) = self.sides.get_mut(dest) {
+            side.dial = Some(Box::new(Dial {
+                target: Rc::clone(target),
+                permit,
+                addresses: Vec::new(),
+                next: 0,
+                racers: Vec::new(),
+                failure: None,
+                from_cache: false,
+            }));
+        }
+    }
+
+    fn want_name(&mut self, dest: Id, name: &Name) {
+        match self.resolver.want(name, dest, self.now_ms) {
+            Wanted::Waits => {}
+            Wanted::Known(addresses) => self.found(dest, &Ok(addresses), true),
+            Wanted::LookUp => {
+                self.stats.lookups += 1;
+                let asked =
+                    self.workers.as_ref().map(|workers| workers.look_up(name.clone(), Arc::clone(&self.mailbox)));
+                if asked != Some(Ok(())) {
+                    let failure = Failure::new(Reason::LimitReached, "too many names are being looked up");
+                    self.resolved(&Resolved { name: name.clone(), found: Err(failure) });
+                }
+            }
+        }
+    }
+
+    /// A worker has looked a name up.
+    pub(crate) fn resolved(&mut self, resolved: &Resolved) {
+        for dest in self.resolver.resolved(resolved, self.now_ms) {
+            self.found(dest, &resolved.found, false);
+        }
+    }
+
+    /// The addresses of a dest's name are known, or are not to be had.
+    fn found(&mut self, dest: Id, found: &Result<Vec<IpAddr>, Failure>, from_cache: bool) {
+        let (family, count_max) = (self.config.family, self.config.limits.addresses_per_name);
+        let Some(dial) = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut()) else {
+            self.stats.stale += 1;
+            return;
+        };
+        let addresses = match found {
+            Ok(addresses) => addresses,
+            Err(failure) => {
+                dial.failure = Some(failure.clone());
+                return self.give_up(dest);
+            }
+        };
+        let mut ordered = resolve::order(addresses, dial.target.port().unwrap_or(0), family, count_max);
+        if ordered.is_empty() {
+            dial.failure = Some(Failure::new(Reason::NameResolutionFailure, "no address of a permitted family"));
+        }
+        if let Some(permit) = dial.permit.clone().filter(|_| !ordered.is_empty()) {
+            ordered.retain(|address| permit(*address));
+            dial.failure =
+                ordered.is_empty().then(|| Failure::new(Reason::NotPermitted, "a rule forbids its addresses"));
+        }
+        (dial.addresses, dial.next, dial.from_cache) = (ordered, 0, from_cache);
+        self.next_address(dest);
+    }
+
+    /// Tries the next address of a dest, beside those that have not answered yet. With none left, the last of them
+    /// to fail decides.
+    pub(crate) fn next_address(&mut self, dest: Id) {
+        let Some(side) = self.sides.get_mut(dest) else { return };
+        let (idle, Some(dial)) = (matches!(side.io, Io::None), side.dial.as_mut()) else { return };
+        if side.state == State::Connected {
+            return;
+        }
+        let Some(addr) = dial.addresses.get(dial.next).copied() else {
+            if idle && dial.racers.is_empty() {
+                self.give_up(dest);
+            }
+            return;
+        };
+        if idle {
+            dial.next += 1;
+            self.attempt(dest, addr);
+        } else if let Ok(racer) =
+            self.sides.insert(Side::new(Owner::Race(dest), State::Connecting, Io::None, Endpoint::Ip(addr)))
+        {
+            if let Some(dial) = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut()) {
+                dial.next += 1;
+                dial.racers.push(racer);
+            }
+            self.attempt(racer, addr);
+        }
+        let Some(dial) = self.sides.get(dest).and_then(|side| side.dial.as_ref()) else { return };
+        if dial.next < dial.addresses.len() {
+            let wait_ms = self.config.timeouts.happy_eyeballs.as_millis() as u64;
+            self.one_offs.push(self.now_ms + wait_ms, OneOff::NextAddress(dest));
+        }
+    }
+
+    /// One connect, of a dest or of a racer.
+    fn attempt(&mut self, side: Id, addr: SocketAddr) {
+        let result = start_connect(addr);
+        match result {
+            Ok(io) => {
+                if let Some(record) = self.sides.get_mut(side) {
+                    record.endpoint = Endpoint::Ip(addr);
+                }
+                self.wait_for_connect(side, io);
+            }
+            Err(error) => self.attempt_failed(side, &error, Some(addr)),
+        }
+    }
+
+    fn wait_for_connect(&mut self, side: Id, io: Io) {
+        match io.register(&self.registry, Token(side.to_u64() as usize)) {
+            Ok(_) => {
+                if let Some(record) = self.sides.get_mut(side) {
+                    record.io = io;
+                }
+            }
+            Err(error) => self.attempt_failed(side, &error, None),
+        }
+    }
+
+    fn attempt_unix(&mut self, dest: Id, path: &Path) {
+        let (sender, answer) = (path.to_owned(), self.answer(dest));
+        if let Some(side) = self.sides.get_mut(dest) {
+            side.endpoint = Endpoint::Unix(path.into());
+        }
+        match connect_unix(path) {
+            Ok(io) => {
+                answer.forget();
+                self.wait_for_connect(dest, io);
+                self.queues.dialled.push_back((dest, Ok(())));
+            }
+            // Its backlog is full, and no event tells when it has room: a worker waits in our place.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let wait = self.config.timeouts.connect;
+                let job = move || match connect_unix_waiting(&sender, wait) {
+                    Ok(socket) => answer.connected(socket),
+                    Err(error) => answer.failed(Failure::from(&error)),
+                };
+                // A job that is refused is dropped, and its answer with it, which fails the dial.
+                let _ = self.workers.as_ref().map(|workers| workers.run(job));
+            }
+            Err(error) => {
+                answer.forget();
+                self.attempt_failed(dest, &error, None);
+            }
+        }
+    }
+
+    fn answer(&self, side: Id) -> Answer {
+        Answer { mailbox: Arc::clone(&self.mailbox), side, given: false }
+    }
+
+    /// An event says that a connect is over.
+    pub(crate) fn attempt_ready(&mut self, side: Id) {
+        let Some(record) = self.sides.get_mut(side) else { return };
+        if matches!(record.io, Io::None) || !(record.ready.writable || record.ready.error) {
+            return;
+        }
+        if let Some(error) = record.ready.error.then(|| record.io.take_error()).flatten() {
+            let addr = record.endpoint.ip();
+            return self.attempt_failed(side, &error, addr);
+        }
+        match record.owner {
+            Owner::Race(dest) => self.win(dest, side),
+            Owner::Connection(..) => self.queues.dialled.push_back((side, Ok(()))),
+        }
+    }
+
+    /// A racer has won: its socket becomes the dest's.
+    fn win(&mut self, dest: Id, racer: Id) {
+        let Some(winner) = self.sides.get_mut(racer) else { return };
+        let (io, endpoint, ready) = (std::mem::take(&mut winner.io), winner.endpoint.clone(), winner.ready);
+        let registered = io.register_again(&self.registry, Token(dest.to_u64() as usize));
+        let Some(record) = self.sides.get_mut(dest).filter(|record| record.state == State::Connecting) else {
+            self.sides.remove(racer);
+            return;
+        };
+        let queued = record.ready.queued;
+        (record.io, record.endpoint, record.ready) = (io, endpoint, ready);
+        record.ready.queued = queued;
+        let result = registered.map_err(|error| Failure::from(&error));
+        self.queues.dialled.push_back((dest, result));
+    }
+
+    /// One connect failed: another address may do, and the want of descriptors passes.
+    fn attempt_failed(&mut self, side: Id, error: &io::Error, addr: Option<SocketAddr>) {
+        let Some(record) = self.sides.get_mut(side) else { return };
+        record.io = Io::None;
+        record.ready = crate::side::Ready { queued: record.ready.queued, ..Default::default() };
+        let dest = match record.owner {
+            Owner::Race(dest) => dest,
+            Owner::Connection(..) => side,
+        };
+        if dest != side {
+            self.sides.remove(side);
+        }
+        if sys::is_out_of_descriptors(error) {
+            return self.dial_starves(dest, addr);
+        }
+        let failure = match addr {
+            Some(addr) => {
+                log::debug!(target: "seaprox::connection", dest = dest.to_string(), addr = addr.to_string(), error = error.to_string(); "address failed");
+                Failure::from(error).about(addr)
+            }
+            None => Failure::from(error),
+        };
+        let Some(record) = self.sides.get_mut(dest) else { return };
+        let Some(dial) = record.dial.as_mut() else {
+            self.queues.dialled.push_back((dest, Err(failure)));
+            return;
+        };
+        dial.racers.retain(|racer| *racer != side);
+        dial.failure = Some(Failure::worse(dial.failure.take(), failure));
+        self.next_address(dest);
+    }
+
+    /// There is no descriptor for a socket: the dest waits with the others for one.
+    fn dial_starves(&mut self, dest: Id, addr: Option<SocketAddr>) {
+        if let Some(dial) = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut()) {
+            if dial.next > 0 && addr.is_some() {
+                dial.next -= 1;
+            }
+        } else if let (Some(side), Some(addr)) = (self.sides.get_mut(dest), addr) {
+            side.endpoint = Endpoint::Ip(addr);
+        }
+        self.descriptors.dials.push_back(dest);
+        self.descriptors_short();
+    }
+
+    /// There may be descriptors again: tries once more what starved.
+    pub(crate) fn feed_starved(&mut self) {
+        for _ in 0..self.descriptors.dials.len() {
+            let Some(dest) = self.descriptors.dials.pop_front() else { break };
+            let Some(side) = self.sides.get(dest) else { continue };
+            match (&side.dial, side.endpoint.clone()) {
+                (Some(_), _) => self.next_address(dest),
+                (None, Endpoint::Ip(addr)) => self.attempt(dest, addr),
+                (None, Endpoint::Unix(path)) => self.attempt_unix(dest, &path),
+                (None, _) => {}
+            }
+            if self.descriptors.dials.back() == Some(&dest) {
+                break;
+            }
+        }
+    }
+
+    /// No address is left. What came from the cache may have been wrong: then the name is looked up anew, once.
+    fn give_up(&mut self, dest: Id) {
+        let Some(dial) = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut()) else { return };
+        let failure = dial.failure.take().unwrap_or(Reason::NameResolutionFailure.into());
+        let Target::Name(name, _) = &*Rc::clone(&dial.target) else { return };
+        self.resolver.forget(name);
+        if std::mem::take(&mut dial.from_cache) && failure.reason != Reason::NotPermitted {
+            return self.want_name(dest, name);
+        }
+        self.queues.dialled.push_back((dest, Err(failure)));
+    }
+
+    /// An external connector, or a worker, is done with a dest.
+    pub(crate) fn answered(&mut self, dest: Id, result: Result<OwnedFd, Failure>) {
+        if self.state(dest) != Some(State::Connecting) {
+            self.stats.stale += 1;
+            return;
+        }
+        match result.and_then(|fd| Io::from_owned(fd).map_err(|error| Failure::from(&error))) {
+            Ok(io) => {
+                if let Some(side) = self.sides.get_mut(dest).filter(|side| side.endpoint == Endpoint::Unknown) {
+                    side.endpoint = io.peer();
+                }
+                self.wait_for_connect(dest, io);
+                self.queues.dialled.push_back((dest, Ok(())));
+            }
+            Err(failure) => self.queues.dialled.push_back((dest, Err(failure))),
+        }
+    }
+
+    /// The connect timer of a connection has fired.
+    pub(crate) fn dial_timed_out(&mut self, connection: Id) {
+        if let Some(dest) = self.side(connection, Role::Dest) {
+            let after = self.config.timeouts.connect;
+            let failure =
+                Failure::new(Reason::TimedOut, format!("no answer within {}", crate::units::format_duration(after)));
+            self.queues.dialled.push_back((dest, Err(failure)));
+        }
+    }
+
+    /// Settles a dial that is over, before its handler is told. The connection, or none when it was settled before or
+    /// is gone.
+    pub(crate) fn settle_dial(&mut self, dest: Id, result: &Result<(), Failure>) -> Option<Id> {
+        let (connection, _) = self.owner(dest)?;
+        let side = self.sides.get_mut(dest).filter(|side| side.state == State::Connecting)?;
+        let record = self.connections.get_mut(connection).filter(|record| record.stage != Stage::Closed)?;
+        record.dial_ms = Some((self.now_ms - record.dial_since_ms) as u32);
+        match result {
+            Ok(()) => {
+                side.state = State::Connected;
+                side.ready.writable = true;
+                for racer in side.dial.take().map(|dial| dial.racers).unwrap_or_default() {
+                    self.sides.remove(racer);
+                }
+                if let Some(side) = self.sides.get(dest) {
+                    self.tune(&side.io);
+                }
+            }
+            Err(failure) => {
+                record.dest = None;
+                let detail = failure.detail.clone();
+                detail.into_iter().for_each(|detail| record.notes().detail = Some(detail));
+                self.stats.connect_failures[failure.reason as usize] += 1;
+                self.drop_side(dest);
+            }
+        }
+        Some(connection)
+    }
+
+    /// Sets the options of a socket that does not inherit them from a listener.
+    pub(crate) fn tune(&self, io: &Io) {
+        if self.config.nodelay {
+            io.set_nodelay();
+        }
+        if !self.config.tcp_keepalive.is_zero() {
+            io.set_keepalive(self.config.tcp_keepalive);
+        }
+    }
+}
+
+impl Answer {
+    /// The answer is not needed after all.
+    fn forget(mut self) {
+        self.given = true;
+    }
+}
+
+impl Failure {
+    /// The failure that says more of two: a target that answered is more than one that did not.
+    fn worse(first: Option<Failure>, second: Failure) -> Failure {
+        let rank = |failure: &Failure| match failure.reason {
+            Reason::ConnectionRefused => 0,
+            Reason::NotPermitted => 1,
+            Reason::TimedOut => 2,
+            Reason::HostUnreachable => 3,
+            Reason::NetworkUnreachable => 4,
+            _ => 5,
+        };
+        match first {
+            Some(first) if rank(&first) <= rank(&second) => first,
+            _ => second,
+        }
+    }
+
+    fn about(self, addr: SocketAddr) -> Failure {
+        Failure { detail: self.detail.map(|detail| format!("{addr}: {detail}").into()), ..self }
+    }
+}
+
+/// A socket on its way to an address. Two system calls.
+fn start_connect(addr: SocketAddr) -> io::Result<Io> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
+    match socket.connect(&addr.into()) {
+        Ok(()) => {}
+        Err(error) if sys::is_in_progress(&error) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(Io::Tcp(socket.into()))
+}
+
+fn connect_unix(path: &Path) -> io::Result<Io> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(Io::Unix(UnixStream::from(OwnedFd::from(socket))))
+}
+
+/// The send timeout bounds a connect that waits for room in the backlog (unix(7)).
+fn connect_unix_waiting(path: &Path, wait: std::time::Duration) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_write_timeout(Some(wait).filter(|wait| !wait.is_zero()))?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Ok(()) => Ok(socket.into()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
+        Err(error) => Err(error),
+    }
+}
+
+impl std::fmt::Debug for Dial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Dial({}, {} of {:?}, {} beside)", self.target, self.next, self.addresses, self.racers.len())
+    }
+}

@@ -1,0 +1,193 @@
+//! What follows from what the pump says: half-close, failure of one side, the end of a connection.
+
+use std::io;
+
+use crate::connection::Stage;
+use crate::core::Core;
+use crate::half::{Flow, Phase, UNLIMITED};
+use crate::id::Id;
+use crate::reason::Reason;
+use crate::relay::{self, Pumped};
+use crate::side::{Role, Side, State};
+
+/// Whose turn it is after a half has been moved along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nobody's, until something happens.
+    Wait,
+    /// The handler's: the input is its own.
+    Handler,
+    /// The handler's, and it has something to hear: as many bytes as it asked for have been relayed.
+    Passed,
+}
+
+impl Core {
+    /// Moves the half that `role`'s side feeds, as far as it goes now.
+    pub(crate) fn move_half(&mut self, id: Id, role: Role) -> Next {
+        let Some(connection) = self.connections.get_mut(id) else { return Next::Wait };
+        if connection.stage == Stage::Closed {
+            return Next::Wait;
+        }
+        let flow = connection.halves[role.out()].flow;
+        if flow == Flow::Hold || flow == Flow::Handler {
+            self.flush(id, role);
+            return if flow == Flow::Handler { Next::Handler } else { Next::Wait };
+        }
+        let before = connection.halves[role.out()].bytes;
+        let Some(pumped) = self.pump(id, role) else { return Next::Wait };
+        if let Some(connection) = self.connections.get(id)
+            && connection.halves[role.out()].bytes != before
+        {
+            self.timers.touch(id, self.now_ms);
+        }
+        self.conclude(id, role, pumped)
+    }
+
+    fn pump(&mut self, id: Id, role: Role) -> Option<Pumped> {
+        let connection = self.connections.get_mut(id)?;
+        let budget = self.config.limits.relay_bytes_per_turn;
+        let (from, to) = (connection.side(role)?, connection.side(role.other()));
+        let half = &mut connection.halves[role.out()];
+        if half.phase == Phase::Shut {
+            return None;
+        }
+        if half.flow == Flow::Discard {
+            return Some(relay::discard(half, role, self.sides.get_mut(from)?, &mut self.pools, budget));
+        }
+        let (from, to) = self.sides.get_two_mut(from, to?)?;
+        if to.state != State::Connected {
+            return None;
+        }
+        Some(relay::pump(half, role, from, to, &mut self.pools, budget))
+    }
+
+    fn conclude(&mut self, id: Id, role: Role, pumped: Pumped) -> Next {
+        let side = self.side(id, role);
+        match pumped {
+            Pumped::Blocked => {}
+            Pumped::Budget => side.into_iter().for_each(|side| self.enqueue(side)),
+            Pumped::NoBlock => {
+                self.stats.block_waits += 1;
+                side.into_iter().for_each(|side| self.queues.no_block.push_back(side));
+            }
+            Pumped::Done => self.shut(id, role),
+            Pumped::Passed | Pumped::Short => {
+                let next = if matches!(pumped, Pumped::Passed) { Next::Passed } else { Next::Handler };
+                if let Some(connection) = self.connections.get_mut(id) {
+                    let half = &mut connection.halves[role.out()];
+                    (half.flow, half.left) = (Flow::Handler, UNLIMITED);
+                }
+                return next;
+            }
+            Pumped::Broken(role, error) => self.broke(id, role, &error),
+        }
+        Next::Wait
+    }
+
+    /// A half has delivered everything after the end of its input: passes the end on, and sees whether that was all.
+    fn shut(&mut self, id: Id, role: Role) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.halves[role.out()].phase = Phase::Shut;
+        let discarded = connection.halves[role.out()].flow == Flow::Discard;
+        if !discarded {
+            connection.reason.get_or_insert(if role == Role::Source { Reason::SourceFin } else { Reason::DestFin });
+        }
+        if connection.is_over() {
+            // The close says what a shutdown would say.
+            return self.close(id);
+        }
+        if connection.stage == Stage::Established {
+            let class = connection.timer_class();
+            self.timers.set(id, class, self.now_ms);
+        }
+        if discarded {
+            return;
+        }
+        let to = connection.side(role.other());
+        if let Some(side) = to.and_then(|to| self.sides.get_mut(to)) {
+            // A side that is gone already says so when it is read.
+            let _ = side.io.shutdown_write();
+        }
+    }
+
+    /// Writes what a handler sent and did not fit at once; passes our last words on when they are all gone. Whether
+    /// nothing waits any more.
+    pub(crate) fn flush(&mut self, id: Id, role: Role) -> bool {
+        let Some(connection) = self.connections.get_mut(id) else { return true };
+        let to = connection.side(role.other());
+        let half = &mut connection.halves[role.out()];
+        let Some(to) = to.and_then(|to| self.sides.get_mut(to)) else { return true };
+        if to.state != State::Connected {
+            return half.out.is_empty();
+        }
+        match relay::deliver(half, to, &mut self.pools) {
+            Ok(true) if connection.stage == Stage::Closing && half.phase == Phase::Draining => {
+                self.shut(id, role);
+                true
+            }
+            Ok(delivered) => delivered,
+            Err(error) => {
+                self.broke(id, role.other(), &error);
+                true
+            }
+        }
+    }
+
+    /// A side failed. What it had sent in order before is still owed to the other side; otherwise both are cut.
+    pub(crate) fn broke(&mut self, id: Id, role: Role, error: &io::Error) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        log::debug!(target: "seaprox::connection", conn = id.to_string(), side = role.as_str(), error = error.to_string(); "broke");
+        let mut fin = false;
+        if let Some(side) = connection.side(role).and_then(|side| self.sides.get_mut(side)) {
+            (fin, side.ready.error) = (side.ready.fin, false);
+        }
+        let sent = &mut connection.halves[role.out()];
+        if role == Role::Dest && sent.flow == Flow::Handler && connection.stage == Stage::Established {
+            // Its handler may still have an answer for the source.
+            (sent.phase, sent.reset) = (Phase::Draining, true);
+            return connection.dest.into_iter().for_each(|dest| self.enqueue(dest));
+        }
+        let sent_all = fin || connection.halves[role.out()].phase != Phase::Flowing;
+        if connection.stage == Stage::Closing || !sent_all {
+            let reason = if role == Role::Source { Reason::SourceReset } else { Reason::DestReset };
+            let reason = if connection.stage == Stage::Closing { connection.reason.unwrap_or(reason) } else { reason };
+            return self.end(id, reason);
+        }
+        let lost = &mut connection.halves[role.into()];
+        if lost.phase == Phase::Shut {
+            return;
+        }
+        lost.flow = Flow::Discard;
+        lost.clear(&mut self.pools.blocks, &mut self.pools.pipes);
+        if lost.phase == Phase::Draining {
+            lost.phase = Phase::Shut;
+        }
+        if connection.is_over() {
+            return self.close(id);
+        }
+        let class = connection.timer_class();
+        self.timers.set(id, class, self.now_ms);
+        for side in [Some(connection.source), connection.dest].into_iter().flatten() {
+            self.enqueue(side);
+        }
+    }
+
+    /// A side whose event announced an error: finds out which, and lets it have its effect.
+    pub(crate) fn announce_error(&mut self, id: Id, role: Role) {
+        let Some(side) = self.side(id, role).and_then(|side| self.sides.get_mut(side)) else { return };
+        side.ready.error = false;
+        if let Some(error) = side.io.take_error() {
+            self.broke(id, role, &error);
+        }
+    }
+}
+
+impl Side {
+    /// Whether events tell what it can do; if none do, it can always do everything.
+    pub(crate) fn set_pollable(&mut self, pollable: bool) {
+        if !pollable {
+            self.ready.unpollable = true;
+            (self.ready.readable, self.ready.writable) = (true, true);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Ids: how records are named by one another, by the system's events, and by callers that outlive them.
+//!
+//! An [`Id`] is an index into a table and the epoch of the record that stood there when the id was given out. A record
+//! that takes the place of another has another epoch, so a stale id finds nothing. The same 64 bits are the token of an
+//! event, the handle of the C interface and the integer of a script.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use slab::Slab;
+
+/// Names a connection, a side or a listener of one loop.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id {
+    epoch: NonZeroU32,
+    index: u32,
+}
+
+impl Id {
+    /// The id as one number; never zero.
+    pub const fn to_u64(self) -> u64 {
+        (self.epoch.get() as u64) << 32 | self.index as u64
+    }
+
+    /// The id that a number stands for. A number that was never an id finds nothing.
+    pub const fn from_u64(number: u64) -> Option<Id> {
+        match NonZeroU32::new((number >> 32) as u32) {
+            Some(epoch) => Some(Id { epoch, index: number as u32 }),
+            None => None,
+        }
+    }
+
+    pub(crate) const fn index(self) -> usize {
+        self.index as usize
+    }
+}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.index, self.epoch)
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+// The token of an event carries an id whole.
+const _: () = assert!(size_of::<usize>() == size_of::<u64>());
+const _: () = assert!(size_of::<Option<Id>>() == 8);
+
+/// Records of one kind, at most `capacity` of them, allocated once.
+pub(crate) struct Table<T> {
+    slots: Slab<(NonZeroU32, T)>,
+    capacity: usize,
+    next_epoch: NonZeroU32,
+}
+
+impl<T> Table<T> {
+    /// A table that never grows beyond `capacity` and never moves its records.
+    pub fn new(capacity: usize) -> Table<T> {
+        Table { slots: Slab::with_capacity(capacity), capacity, next_epoch: NonZeroU32::MIN }
+    }
+
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.slots.len() >= self.capacity
+    }
+
+    /// Puts a record in a free slot; gives it back when there is none.
+    pub fn insert(&mut self, record: T) -> Result<Id, T> {
+        if self.is_full() {
+            return Err(record);
+        }
+        let epoch = self.next_epoch;
+        self.next_epoch = epoch.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        let index = self.slots.insert((epoch, record)) as u32;
+        Ok(Id { epoch, index })
+    }
+
+    pub fn get(&self, id: Id) -> Option<&T> {
+        self.slots.get(id.index()).filter(|slot| slot.0 == id.epoch).map(|slot| &slot.1)
+    }
+
+    pub fn get_mut(&mut self, id: Id) -> Option<&mut T> {
+        self.slots.get_mut(id.index()).filter(|slot| slot.0 == id.epoch).map(|slot| &mut slot.1)
+    }
+
+    /// Two different records at once.
+    pub fn get_two_mut(&mut self, a: Id, b: Id) -> Option<(&mut T, &mut T)> {
+        if a.index == b.index {
+            return None;
+        }
+        let (slot_a, slot_b) = self.slots.get2_mut(a.index(), b.index())?;
+        (slot_a.0 == a.epoch && slot_b.0 == b.epoch).then_some((&mut slot_a.1, &mut slot_b.1))
+    }
+
+    pub fn remove(&mut self, id: Id) -> Option<T> {
+        self.get(id)?;
+        Some(self.slots.remove(id.index()).1)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Id, &T)> {
+        self.slots.iter().map(|(index, (epoch, record))| (Id { epoch: *epoch, index: index as u32 }, record))
+    }
+
+    /// The ids of all records, for loops that change the table.
+    pub fn ids(&self) -> Vec<Id> {
+        self.iter().map(|(id, _)| id).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_id_finds_nothing_in_a_slot_that_is_used_again() {
+        let mut table = Table::new(4);
+        let old = table.insert("old").unwrap();
+        assert_eq!(table.remove(old), Some("old"));
+        let new = table.insert("new").unwrap();
+        assert_eq!(old.index(), new.index(), "the slot is used again");
+        assert_eq!(table.get(old), None);
+        assert_eq!(table.remove(old), None);
+        assert_eq!(table.get(new), Some(&"new"));
+    }
+
+    #[test]
+    fn a_full_table_gives_the_record_back() {
+        let mut table = Table::new(1);
+        let id = table.insert(1).unwrap();
+        assert_eq!(table.insert(2), Err(2));
+        table.remove(id);
+        assert!(table.insert(3).is_ok());
+    }
+
+    #[test]
+    fn epochs_wrap_without_zero() {
+        let mut table = Table::new(1);
+        table.next_epoch = NonZeroU32::MAX;
+        let last = table.insert(()).unwrap();
+        table.remove(last);
+        let first = table.insert(()).unwrap();
+        assert_ne!(last, first);
+        assert_eq!(Id::from_u64(first.to_u64()), Some(first));
+    }
+
+    #[test]
+    fn two_records_at_once_must_differ() {
+        let mut table = Table::new(2);
+        let (a, b) = (table.insert('a').unwrap(), table.insert('b').unwrap());
+        assert!(table.get_two_mut(a, a).is_none());
+        assert_eq!(table.get_two_mut(b, a), Some((&mut 'b', &mut 'a')));
+    }
+}

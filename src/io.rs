@@ -1,0 +1,204 @@
+//! What a side reads from and writes to: one face for sockets, pipes, terminals and files.
+//!
+//! An [`Io`] owns its descriptors and closes them when it is dropped. It never blocks and it remembers nothing: whether a
+//! read is worth trying is known to the side.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use mio::{Interest, Registry, Token, unix::SourceFd};
+use socket2::{SockRef, Socket, TcpKeepalive};
+
+use crate::address::Endpoint;
+use crate::sys;
+
+/// The descriptors of one side.
+#[derive(Debug, Default)]
+pub(crate) enum Io {
+    /// None yet, or none any more.
+    #[default]
+    None,
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    /// A descriptor to read from and one to write to, until it is shut down.
+    Files {
+        read: File,
+        write: Option<File>,
+    },
+}
+
+impl Io {
+    /// Takes a descriptor that somebody else made, and makes it non-blocking.
+    pub fn from_owned(fd: OwnedFd) -> io::Result<Io> {
+        let socket = Socket::from(fd);
+        let domain = socket.local_addr().map(|addr| addr.domain());
+        match domain {
+            Ok(socket2::Domain::IPV4 | socket2::Domain::IPV6) => {
+                socket.set_nonblocking(true)?;
+                Ok(Io::Tcp(socket.into()))
+            }
+            Ok(_) => {
+                socket.set_nonblocking(true)?;
+                Ok(Io::Unix(UnixStream::from(OwnedFd::from(socket))))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    #[inline]
+    pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Io::Tcp(socket) => retry(|| (&mut &*socket).read(buf)),
+            Io::Unix(socket) => retry(|| (&mut &*socket).read(buf)),
+            Io::Files { read, .. } => retry(|| (&mut &*read).read(buf)),
+            Io::None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    #[inline]
+    pub fn write(&self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Io::Tcp(socket) => retry(|| (&mut &*socket).write(buf)),
+            Io::Unix(socket) => retry(|| (&mut &*socket).write(buf)),
+            Io::Files { write: Some(write), .. } => retry(|| (&mut &*write).write(buf)),
+            Io::Files { write: None, .. } => Err(io::ErrorKind::BrokenPipe.into()),
+            Io::None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Says that no more will be written.
+    pub fn shutdown_write(&mut self) -> io::Result<()> {
+        match self {
+            Io::Tcp(socket) => socket.shutdown(Shutdown::Write),
+            Io::Unix(socket) => socket.shutdown(Shutdown::Write),
+            Io::Files { write, .. } => {
+                *write = None;
+                Ok(())
+            }
+            Io::None => Ok(()),
+        }
+    }
+
+    /// The descriptors that splice may read from and write to; none where copying is the only way.
+    #[inline]
+    pub fn spliceable(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Io::Tcp(socket) => Some(socket.as_fd()),
+            Io::Unix(socket) => Some(socket.as_fd()),
+            Io::Files { .. } | Io::None => None,
+        }
+    }
+
+    /// The error that an event announced, if there is one.
+    pub fn take_error(&self) -> Option<io::Error> {
+        match self {
+            Io::Tcp(socket) => socket.take_error().ok().flatten(),
+            Io::Unix(socket) => socket.take_error().ok().flatten(),
+            Io::Files { .. } | Io::None => None,
+        }
+    }
+
+    /// Registers for both directions, once and for all. `false` when the descriptor cannot block and needs no events.
+    pub fn register(&self, registry: &Registry, token: Token) -> io::Result<bool> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        match self {
+            Io::Tcp(socket) => add(registry, socket.as_raw_fd(), token, both),
+            Io::Unix(socket) => add(registry, socket.as_raw_fd(), token, both),
+            Io::Files { read, write } => {
+                let reads = add(registry, read.as_raw_fd(), token, Interest::READABLE)?;
+                let writes = match write {
+                    Some(write) => add(registry, write.as_raw_fd(), token, Interest::WRITABLE)?,
+                    None => false,
+                };
+                Ok(reads || writes)
+            }
+            Io::None => Ok(false),
+        }
+    }
+
+    /// Gives a registered socket another token.
+    pub fn register_again(&self, registry: &Registry, token: Token) -> io::Result<()> {
+        let fd = match self {
+            Io::Tcp(socket) => socket.as_raw_fd(),
+            Io::Unix(socket) => socket.as_raw_fd(),
+            Io::Files { .. } | Io::None => return Err(io::ErrorKind::Unsupported.into()),
+        };
+        registry.reregister(&mut SourceFd(&fd), token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// Makes the coming close a reset instead of a FIN. Only TCP can say so.
+    pub fn close_with_reset(&self) {
+        if let Io::Tcp(socket) = self {
+            // A socket that is gone already needs no reset.
+            let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// Small writes go out at once.
+    pub fn set_nodelay(&self) {
+        if let Io::Tcp(socket) = self {
+            // It costs latency where it is refused, and nothing else.
+            let _ = socket.set_nodelay(true);
+        }
+    }
+
+    /// TCP probes a silent peer.
+    pub fn set_keepalive(&self, idle: Duration) {
+        if let Io::Tcp(socket) = self {
+            // A peer that vanished is then found by the other timers.
+            let _ = SockRef::from(socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(idle));
+        }
+    }
+
+    /// Our own end of the connection.
+    pub fn local(&self) -> Endpoint {
+        match self {
+            Io::Tcp(socket) => socket.local_addr().map_or(Endpoint::Unknown, Endpoint::Ip),
+            Io::Unix(socket) => socket.local_addr().map_or(Endpoint::Unknown, |addr| Endpoint::from_unix(&addr)),
+            Io::Files { .. } | Io::None => Endpoint::Unknown,
+        }
+    }
+
+    /// The other end of the connection.
+    pub fn peer(&self) -> Endpoint {
+        match self {
+            Io::Tcp(socket) => socket.peer_addr().map_or(Endpoint::Unknown, Endpoint::Ip),
+            Io::Unix(socket) => socket.peer_addr().map_or(Endpoint::Unknown, |addr| Endpoint::from_unix(&addr)),
+            Io::Files { read, write } => {
+                Endpoint::Descriptor(read.as_raw_fd(), write.as_ref().map_or(-1, AsRawFd::as_raw_fd))
+            }
+            Io::None => Endpoint::Unknown,
+        }
+    }
+
+    /// Descriptors that it holds.
+    pub fn descriptors(&self) -> usize {
+        match self {
+            Io::None => 0,
+            Io::Tcp(_) | Io::Unix(_) => 1,
+            Io::Files { write, .. } => 1 + usize::from(write.is_some()),
+        }
+    }
+}
+
+#[inline]
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+fn add(registry: &Registry, fd: RawFd, token: Token, interest: Interest) -> io::Result<bool> {
+    match registry.register(&mut SourceFd(&fd), token, interest) {
+        Ok(()) => Ok(true),
+        Err(error) if sys::is_unpollable(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

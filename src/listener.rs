@@ -1,0 +1,381 @@
+//! Listeners: where clients come in.
+//!
+//! [`bind`] makes the sockets, before any loop runs, so that a port that is taken is known at once. Each loop then
+//! listens on a socket of its own, and the system spreads the clients over them; where it does not (Unix sockets, other
+//! systems), the first loop accepts and hands over. Accepting pauses, and the clients wait in the backlog, while the
+//! connection table is full or the system has no descriptors; it goes on by itself.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::address::{Bind, Endpoint};
+use crate::core::{Core, OneOff, Run};
+use crate::handler::Handler;
+use crate::io::Io;
+use crate::limits::Config;
+use crate::mailbox::{Mail, Remote};
+use crate::sys;
+
+/// Makes the handler of each client.
+pub type FrontEnd = Box<dyn FnMut() -> Box<dyn Handler>>;
+
+/// A listening socket for each of several loops, on one address.
+#[derive(Debug)]
+pub struct Bound {
+    addr: Endpoint,
+    sockets: Vec<Acceptor>,
+    loops: usize,
+    unlink: Option<PathBuf>,
+}
+
+/// One loop's part of a listener.
+pub(crate) struct Listener {
+    acceptor: Option<Acceptor>,
+    front: FrontEnd,
+    kind: &'static str,
+    addr: Endpoint,
+    /// The loops that clients are handed to in turn, where the system does not spread them.
+    shares: Vec<Remote>,
+    turn: usize,
+    ready: bool,
+    queued: bool,
+}
+
+/// A client that another loop has accepted for us.
+pub(crate) struct Accepted {
+    listener: u32,
+    io: Io,
+    peer: Endpoint,
+}
+
+#[derive(Debug)]
+enum Acceptor {
+    Tcp(mio::net::TcpListener),
+    Unix(mio::net::UnixListener),
+}
+
+/// Opens the listening sockets of one place for `loops` loops: one [`Bound`] for each address that the place stands for.
+///
+/// A stale Unix socket file, one that nobody listens on, is replaced.
+///
+/// # Errors
+/// The system's, for the first address that cannot be had. A family that this host does not have is left out where
+/// the place stands for both.
+pub fn bind(place: &Bind, loops: usize, config: &Config) -> io::Result<Vec<Bound>> {
+    match place {
+        Bind::Ip(addr) => Ok(vec![bind_tcp(*addr, true, loops, config)?]),
+        Bind::Unix(path) => Ok(vec![bind_unix(path, loops, config)?]),
+        Bind::Any(port) => match bind_tcp((Ipv6Addr::UNSPECIFIED, *port).into(), false, loops, config) {
+            Err(error) if lacks_family(&error) => {
+                Ok(vec![bind_tcp((Ipv4Addr::UNSPECIFIED, *port).into(), true, loops, config)?])
+            }
+            bound => Ok(vec![bound?]),
+        },
+        Bind::Loopback(port) => {
+            let both = [(Ipv4Addr::LOCALHOST, *port).into(), (Ipv6Addr::LOCALHOST, *port).into()];
+            bind_each(&both, loops, config)
+        }
+        Bind::Name(name, port) => {
+            let addresses: Vec<SocketAddr> = (name.as_str(), *port).to_socket_addrs()?.collect();
+            bind_each(&addresses, loops, config)
+        }
+    }
+}
+
+/// All addresses of a place share one port, also where the system chooses it.
+fn bind_each(addresses: &[SocketAddr], loops: usize, config: &Config) -> io::Result<Vec<Bound>> {
+    let mut tries = PORT_TRIES;
+    'again: loop {
+        let mut bounds: Vec<Bound> = Vec::new();
+        let mut lacking = None;
+        for addr in addresses {
+            let chosen = bounds.first().and_then(|bound| bound.addr.ip()).map_or(addr.port(), |first| first.port());
+            match bind_tcp(SocketAddr::new(addr.ip(), chosen), true, loops, config) {
+                Ok(bound) if bounds.iter().all(|other| other.addr != bound.addr) => bounds.push(bound),
+                Ok(_) => {}
+                Err(error) if lacks_family(&error) => lacking = Some(error),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && addr.port() == 0 && tries > 0 => {
+                    tries -= 1;
+                    continue 'again;
+                }
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && bounds.iter().any(|b| b.is_at(addr)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        return match lacking {
+            Some(error) if bounds.is_empty() => Err(error),
+            _ => Ok(bounds),
+        };
+    }
+}
+
+fn lacks_family(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+fn bind_tcp(addr: SocketAddr, only_ipv6: bool, loops: usize, config: &Config) -> io::Result<Bound> {
+    let spread = loops > 1 && sys::REUSE_PORT_BALANCES;
+    if spread && addr.port() != 0 {
+        // A port that somebody else shares out too must be refused: sharing is for our own loops.
+        open_tcp(addr, only_ipv6, false)?;
+    }
+    let first = open_tcp(addr, only_ipv6, spread)?;
+    let addr = first.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+    let mut sockets = vec![first];
+    while spread && sockets.len() < loops {
+        sockets.push(open_tcp(addr, only_ipv6, true)?);
+    }
+    let mut acceptors = Vec::with_capacity(sockets.len());
+    for socket in sockets {
+        // Accepted sockets inherit these, which saves two system calls for each client.
+        socket.set_tcp_nodelay(config.nodelay)?;
+        if !config.tcp_keepalive.is_zero() {
+            socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(config.tcp_keepalive))?;
+        }
+        socket.listen(config.limits.backlog.min(i32::MAX as u32) as i32)?;
+        acceptors.push(Acceptor::Tcp(mio::net::TcpListener::from_std(socket.into())));
+    }
+    Ok(Bound { addr: Endpoint::Ip(addr), sockets: acceptors, loops, unlink: None })
+}
+
+fn open_tcp(addr: SocketAddr, only_ipv6: bool, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
+    // Connections of an earlier run that are in TIME_WAIT do not keep the port; a listener does.
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if addr.is_ipv6() {
+        socket.set_only_v6(only_ipv6)?;
+    }
+    socket.bind(&addr.into())?;
+    Ok(socket)
+}
+
+fn bind_unix(path: &Path, loops: usize, config: &Config) -> io::Result<Bound> {
+    remove_stale(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(config.limits.backlog.min(i32::MAX as u32) as i32)?;
+    let listener = std::os::unix::net::UnixListener::from(OwnedFd::from(socket));
+    let sockets = vec![Acceptor::Unix(mio::net::UnixListener::from_std(listener))];
+    Ok(Bound { addr: Endpoint::Unix(path.into()), sockets, loops, unlink: Some(path.to_owned()) })
+}
+
+/// A socket file outlives its listener. It is removed if it is a socket and nobody answers; anything else stays.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if is_socket && matches!(UnixStream::connect(path), Err(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+    {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+impl Bound {
+    /// The address that was really bound.
+    pub fn addr(&self) -> &Endpoint {
+        &self.addr
+    }
+
+    fn is_at(&self, addr: &SocketAddr) -> bool {
+        self.addr.ip().is_some_and(|mine| mine.ip() == addr.ip())
+    }
+
+    /// Takes out the socket for the next loop; a loop beyond the sockets gets none, and clients are handed to it.
+    fn take(&mut self) -> Option<Acceptor> {
+        if self.sockets.is_empty() { None } else { Some(self.sockets.remove(0)) }
+    }
+}
+
+/// A socket file goes with its listener.
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Some(path) = &self.unlink {
+            // Somebody may have removed it already.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Listener {
+    pub fn addr(&self) -> &Endpoint {
+        &self.addr
+    }
+}
+
+impl Acceptor {
+    fn fd(&self) -> RawFd {
+        match self {
+            Acceptor::Tcp(socket) => socket.as_raw_fd(),
+            Acceptor::Unix(socket) => socket.as_raw_fd(),
+        }
+    }
+
+    fn accept(&self) -> io::Result<(Io, Endpoint)> {
+        match self {
+            Acceptor::Tcp(socket) => {
+                let (stream, peer) = socket.accept()?;
+                Ok((Io::Tcp(OwnedFd::from(stream).into()), Endpoint::Ip(peer)))
+            }
+            Acceptor::Unix(socket) => {
+                let (stream, _) = socket.accept()?;
+                Ok((Io::Unix(OwnedFd::from(stream).into()), Endpoint::Unix(Path::new("").into())))
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Listens on this loop's part of a bound address. `shares` are all loops, this one first, and are used where
+    /// the system does not spread the clients itself. Every loop calls this for the same addresses in the same order.
+    ///
+    /// # Errors
+    /// The socket cannot be registered.
+    pub fn listen(
+        &mut self,
+        bound: &mut Bound,
+        shares: &[Remote],
+        kind: &'static str,
+        front: FrontEnd,
+    ) -> io::Result<()> {
+        let handed_over = bound.loops > 1 && !(sys::REUSE_PORT_BALANCES && bound.unlink.is_none());
+        let entry = self.listeners.vacant_entry();
+        let acceptor = bound.take();
+        if let Some(acceptor) = &acceptor {
+            self.registry.register(&mut SourceFd(&acceptor.fd()), Token(entry.key()), Interest::READABLE)?;
+        }
+        let shares = if handed_over { shares.to_vec() } else { Vec::new() };
+        let addr = bound.addr.clone();
+        entry.insert(Listener { acceptor, front, kind, addr, shares, turn: 0, ready: false, queued: false });
+        Ok(())
+    }
+
+    /// Something waits in a listener's backlog.
+    pub(crate) fn listener_ready(&mut self, index: u32) {
+        if let Some(listener) = self.listeners.get_mut(index as usize) {
+            listener.ready = true;
+            if !std::mem::replace(&mut listener.queued, true) {
+                self.queues.run.push_back(Run::Listener(index));
+            }
+        }
+    }
+
+    /// Accepts what waits, as far as the share of the turn and the limits go.
+    pub(crate) fn accept(&mut self, index: u32) {
+        let Some(listener) = self.listeners.get_mut(index as usize) else { return };
+        listener.queued = false;
+        for _ in 0..self.config.limits.accepts_per_turn {
+            if self.connections.is_full() {
+                return self.accepting_is_full(index);
+            }
+            let Some(listener) = self.listeners.get_mut(index as usize) else { return };
+            let Some(acceptor) = listener.acceptor.as_ref().filter(|_| listener.ready) else { return };
+            match acceptor.accept() {
+                Ok((io, peer)) => self.accepted(index, io, peer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    listener.ready = false;
+                    return;
+                }
+                Err(error) if sys::is_out_of_descriptors(&error) => {
+                    self.descriptors.listeners.push(index);
+                    return self.descriptors_short();
+                }
+                // The client left before it was accepted, or the network had an error for it (accept(2)).
+                Err(_) => {}
+            }
+        }
+        self.listener_ready(index);
+    }
+
+    /// A client is here: it becomes a connection of this loop, or of the one whose turn it is.
+    fn accepted(&mut self, index: u32, io: Io, peer: Endpoint) {
+        let Some(listener) = self.listeners.get_mut(index as usize) else { return };
+        if listener.shares.is_empty() {
+            return self.take_in(Accepted { listener: index, io, peer });
+        }
+        listener.turn = (listener.turn + 1) % listener.shares.len();
+        if listener.turn == 0 {
+            return self.take_in(Accepted { listener: index, io, peer });
+        }
+        // Clients handed over are bounded by the descriptors of the process.
+        let _ = listener.shares[listener.turn].0.post(Mail::Accepted(Accepted { listener: index, io, peer }));
+    }
+
+    /// Makes a connection of a client. One that another loop hands over to a full table is refused.
+    pub(crate) fn take_in(&mut self, accepted: Accepted) {
+        let Accepted { listener: index, io, peer } = accepted;
+        let Some(listener) = self.listeners.get_mut(index as usize) else { return };
+        let (handler, kind) = ((listener.front)(), listener.kind);
+        if let Err((_, error)) = self.adopt(io, peer, kind, index, handler) {
+            log::warn!(target: "seaprox::listener", error = error.to_string(); "client refused");
+        }
+    }
+
+    /// The table is full: the clients wait in the backlog until a connection ends. Said once until then.
+    fn accepting_is_full(&mut self, index: u32) {
+        if self.queues.full.is_empty() {
+            self.stats.limit_pauses += 1;
+            let limit = self.connections.capacity();
+            log::warn!(target: "seaprox::listener", reason = "limit_reached", connections = limit; "accepting pauses");
+        }
+        self.queues.full.push(index);
+    }
+
+    /// There is room in the table again.
+    pub(crate) fn accept_again(&mut self) {
+        for index in std::mem::take(&mut self.queues.full) {
+            self.listener_ready(index);
+        }
+    }
+
+    /// The process is out of descriptors. Said once, until there have been enough for a while.
+    pub(crate) fn descriptors_short(&mut self) {
+        self.pools.pipes.shrink();
+        self.descriptors.short = true;
+        if self.descriptors.since_ms.is_some() {
+            return;
+        }
+        self.descriptors.since_ms = Some(self.now_ms);
+        self.stats.descriptor_pauses += 1;
+        let active = self.connections.len();
+        log::warn!(target: "seaprox::listener", reason = "limit_reached", connections = active; "no descriptors left: accepting and connecting pause");
+        self.watch_descriptors();
+    }
+
+    fn watch_descriptors(&mut self) {
+        let wait_ms = self.config.timeouts.descriptors_retry.as_millis() as u64;
+        self.one_offs.push(self.now_ms + wait_ms, OneOff::Descriptors);
+    }
+
+    /// Some time has passed: tries again what was held up, or sees that nothing is.
+    pub(crate) fn descriptors_again(&mut self) {
+        if !std::mem::replace(&mut self.descriptors.short, false) {
+            let since_ms = self.descriptors.since_ms.take().unwrap_or(self.now_ms);
+            let after = crate::units::format_duration(std::time::Duration::from_millis(self.now_ms - since_ms));
+            log::info!(target: "seaprox::listener", after = after; "descriptors again: accepting and connecting go on");
+            return;
+        }
+        self.feed_starved();
+        for index in std::mem::take(&mut self.descriptors.listeners) {
+            self.listener_ready(index);
+        }
+        self.watch_descriptors();
+    }
+
+    /// The addresses that this loop listens on, and the front ends behind them.
+    pub fn listeners(&self) -> impl Iterator<Item = (&'static str, &Endpoint)> {
+        self.listeners.iter().map(|(_, listener)| (listener.kind, &listener.addr))
+    }
+}
+
+/// How often another port is tried when the one that the system chose for one family is taken in the other.
+const PORT_TRIES: u32 = 20;

@@ -1,0 +1,136 @@
+//! Pipes that bytes are spliced through, pooled and counted.
+//!
+//! A half has a pipe only while it is hot. A pipe with bytes in it is closed, never pooled: they belong to one
+//! connection. What a pipe really holds is never asserted: pages that are only partly filled make it full early.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::sys;
+
+/// A pipe and the count of the bytes in it.
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+    bytes_max: u32,
+    bytes: u32,
+}
+
+/// The pipes of one loop.
+#[derive(Debug)]
+pub(crate) struct PipePool {
+    free: Vec<Pipe>,
+    pipe_bytes: usize,
+    open: usize,
+    open_max: usize,
+}
+
+impl Pipe {
+    /// Bytes in the pipe.
+    pub fn len(&self) -> usize {
+        self.bytes as usize
+    }
+
+    /// Moves bytes from a descriptor into the pipe, at most `limit`. Zero is the end of the input. `WouldBlock` means
+    /// that there is nothing to read, or that the pipe is full: drain it before drawing a conclusion.
+    pub fn fill(&mut self, from: BorrowedFd<'_>, limit: u64) -> io::Result<usize> {
+        let room = self.bytes_max.saturating_sub(self.bytes).max(1);
+        let moved = sys::splice(from, self.write.as_fd(), limit.min(u64::from(room)) as usize)?;
+        self.bytes += moved as u32;
+        Ok(moved)
+    }
+
+    /// Moves bytes from the pipe to a descriptor.
+    pub fn drain(&mut self, to: BorrowedFd<'_>) -> io::Result<usize> {
+        let moved = sys::splice(self.read.as_fd(), to, self.len())?;
+        debug_assert!(moved <= self.len());
+        self.bytes = self.bytes.saturating_sub(moved as u32);
+        Ok(moved)
+    }
+}
+
+impl PipePool {
+    /// A pool of at most `open_max` pipes of `pipe_bytes` each; none at all switches splicing off.
+    pub fn new(pipe_bytes: usize, open_max: usize) -> PipePool {
+        PipePool { free: Vec::new(), pipe_bytes, open: 0, open_max }
+    }
+
+    /// A pipe, or none when the limit is reached or the system has none to give.
+    pub fn take(&mut self) -> Option<Pipe> {
+        if let Some(pipe) = self.free.pop() {
+            return Some(pipe);
+        }
+        if self.open == self.open_max {
+            return None;
+        }
+        match sys::new_pipe(self.pipe_bytes) {
+            Ok((read, write, bytes)) => {
+                self.open += 1;
+                Some(Pipe { read, write, bytes_max: bytes.min(u32::MAX as usize) as u32, bytes: 0 })
+            }
+            Err(error) => {
+                if !sys::is_out_of_descriptors(&error) {
+                    self.open_max = self.open;
+                }
+                None
+            }
+        }
+    }
+
+    /// Takes a pipe back; one with bytes in it is closed.
+    pub fn put(&mut self, pipe: Pipe) {
+        if pipe.bytes == 0 && self.free.len() < KEPT_MAX {
+            self.free.push(pipe);
+        } else {
+            self.open -= 1;
+        }
+    }
+
+    /// Closes the pipes that nobody uses, when descriptors are short.
+    pub fn shrink(&mut self) {
+        self.open -= self.free.len();
+        self.free.clear();
+    }
+
+    pub fn open(&self) -> usize {
+        self.open
+    }
+}
+
+/// Free pipes that stay with the pool: each is two descriptors and some kernel memory.
+const KEPT_MAX: usize = 32;
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn bytes_pass_and_a_full_pipe_is_not_pooled() {
+        let mut pool = PipePool::new(65536, 1);
+        let mut pipe = pool.take().unwrap();
+        assert!(pool.take().is_none(), "the limit is one");
+        let (mut near, from) = UnixStream::pair().unwrap();
+        let (to, mut far) = UnixStream::pair().unwrap();
+        near.write_all(b"hello").unwrap();
+        assert_eq!(pipe.fill(from.as_fd(), u64::MAX).unwrap(), 5);
+        assert_eq!(pipe.drain(to.as_fd()).unwrap(), 5);
+        let mut bytes = [0; 5];
+        far.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"hello");
+
+        near.write_all(b"x").unwrap();
+        pipe.fill(from.as_fd(), u64::MAX).unwrap();
+        pool.put(pipe);
+        assert_eq!((pool.open(), pool.free.len()), (0, 0), "a pipe with a byte in it is closed");
+        assert_eq!(pool.take().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_limit_of_none_gives_none() {
+        assert!(PipePool::new(65536, 0).take().is_none());
+    }
+}

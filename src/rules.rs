@@ -1,0 +1,380 @@
+//! Rules that allow or deny a connection by its source and its target. The first rule that matches decides.
+//!
+//! What no rule matches is permitted as long as there is no allow rule at all; one allow rule turns that round, so that a
+//! list of what is allowed is the whole of what is allowed. A rule says where from, where to, or both:
+//!
+//! ```text
+//! rule  = [from:PLACE ","] [to:] PLACE [:PORTS]       at most one of each, in any order; both must match
+//! place = *                                           anything
+//!       | 10.0.0.0/8 | 10.0.0.1 | fd00::/8 | ::1      addresses; an IPv6 one with ports has brackets: [fd00::]/8:443
+//!       | example.org                                 this name                                    (to: only)
+//!       | *.example.org                               the names below it, at any depth, not itself (to: only)
+//!       | .example.org                                itself and the names below it                (to: only)
+//!       | unix | unix:/path                           any Unix socket; that one                    (a path: to: only)
+//! ports = 443 | 8000-8999                             (to: only: the port of a source says nothing)
+//! ```
+//!
+//! Names are compared without regard to case and to a final dot; a target that was given as an address matches no name.
+//! Addresses are compared in their plain form (`::ffff:10.0.0.1` is `10.0.0.1`; `::/0` is all of IPv6 and nothing of
+//! IPv4), and the unspecified address also counts as loopback, because that is where it leads. A name that an allow rule
+//! permits by name is permitted wherever it leads: deny addresses first. Paths are compared as they are written.
+//! Nothing here resolves a name or knows a connection.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use crate::Target;
+
+mod place;
+
+use place::{Place, Ports, bare, split_ports};
+
+/// An ordered list of rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    rules: Vec<Rule>,
+    /// What becomes of a connection that no rule matches.
+    otherwise: bool,
+}
+
+/// What a rule does with what it matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Permits it.
+    Allow,
+    /// Forbids it.
+    Deny,
+}
+
+/// What the rules say of a target before its name is resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Permitted, whatever the name resolves to.
+    Allow,
+    /// Forbidden, whatever the name resolves to.
+    Deny,
+    /// The name has to be resolved; [`Rules::permits`] then decides for each address.
+    NeedsAddress,
+}
+
+/// One rule: an action, and where it applies. Printed as it is parsed, without the action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    action: Action,
+    from: Option<Place>,
+    to: Option<(Place, Option<Ports>)>,
+}
+
+/// A rule that cannot be read: what was expected in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleError(&'static str);
+
+impl Rules {
+    /// Takes the rules in the order in which they are to be asked.
+    pub fn new(rules: Vec<Rule>) -> Rules {
+        let otherwise = rules.iter().all(|rule| rule.action == Action::Deny);
+        Rules { rules, otherwise }
+    }
+
+    /// Whether there is no rule at all, so that everything is permitted.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Decides as far as that is possible without resolving a name. `source` is `None` for a Unix socket.
+    ///
+    /// An address or a Unix socket is always decided. For a name, `Allow` and `Deny` hold for each of its addresses.
+    pub fn decide(&self, source: Option<IpAddr>, target: &Target) -> Decision {
+        self.first(source, &Dest::of(target))
+    }
+
+    /// Whether a connection to this address is permitted; `name` is what the client asked for, if that was a name.
+    pub fn permits(&self, source: Option<IpAddr>, name: Option<&str>, addr: SocketAddr) -> bool {
+        let dest = Dest { name: name.map(bare), ip: Some(addr.ip().to_canonical()), path: None, port: addr.port() };
+        self.first(source, &dest) == Decision::Allow
+    }
+
+    fn first(&self, source: Option<IpAddr>, dest: &Dest) -> Decision {
+        let source = Dest { name: None, ip: source.map(|ip| ip.to_canonical()), path: None, port: 0 };
+        for rule in &self.rules {
+            match rule.matches(&source, dest) {
+                Match::Yes => return Decision::from(rule.action == Action::Allow),
+                Match::Unknown => return Decision::NeedsAddress,
+                Match::No => {}
+            }
+        }
+        Decision::from(self.otherwise || self.rules.is_empty())
+    }
+}
+
+impl Rule {
+    /// Reads a rule in the grammar at the head of this module.
+    ///
+    /// # Errors
+    /// Whatever the grammar does not know, with what was expected in its place.
+    pub fn parse(action: Action, text: &str) -> Result<Rule, RuleError> {
+        let mut rule = Rule { action, from: None, to: None };
+        for condition in text.split(',') {
+            if let Some(text) = condition.strip_prefix("from:") {
+                let place = Place::parse(text)?;
+                if !place.is_source() {
+                    return Err(RuleError("an address, a network, unix or * after from:"));
+                }
+                if rule.from.replace(place).is_some() {
+                    return Err(RuleError(RULE_ONCE));
+                }
+            } else {
+                let text = condition.strip_prefix("to:").unwrap_or(condition);
+                let (place, ports) = split_ports(text)?;
+                if rule.to.replace((Place::parse(place)?, ports)).is_some() {
+                    return Err(RuleError(RULE_ONCE));
+                }
+            }
+        }
+        Ok(rule)
+    }
+
+    /// What the rule does with what it matches.
+    pub fn action(&self) -> Action {
+        self.action
+    }
+
+    /// What is known not to match is told first, so that a name is not resolved for a rule about another port.
+    fn matches(&self, source: &Dest, dest: &Dest) -> Match {
+        let from = self.from.as_ref().map_or(Match::Yes, |place| place.matches(source));
+        if from == Match::No {
+            return Match::No;
+        }
+        match &self.to {
+            None => from,
+            Some((_, Some(ports))) if dest.path.is_some() || !ports.contains(dest.port) => Match::No,
+            Some((place, _)) => place.matches(dest),
+        }
+    }
+}
+
+/// What the rules are asked about: one end of a connection, in its plain form. With neither name nor address it is a
+/// Unix socket.
+struct Dest<'a> {
+    name: Option<&'a str>,
+    ip: Option<IpAddr>,
+    path: Option<&'a Path>,
+    port: u16,
+}
+
+impl<'a> Dest<'a> {
+    fn of(target: &'a Target) -> Dest<'a> {
+        let none = Dest { name: None, ip: None, path: None, port: target.port().unwrap_or(0) };
+        match target {
+            Target::Ip(addr) => Dest { ip: Some(addr.ip().to_canonical()), ..none },
+            Target::Name(name, _) => Dest { name: Some(bare(name.as_str())), ..none },
+            Target::Unix(path) => Dest { path: Some(path), ..none },
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Match {
+    Yes,
+    No,
+    /// The addresses of the name decide.
+    Unknown,
+}
+
+impl From<bool> for Match {
+    fn from(yes: bool) -> Match {
+        if yes { Match::Yes } else { Match::No }
+    }
+}
+
+impl From<bool> for Decision {
+    fn from(allow: bool) -> Decision {
+        if allow { Decision::Allow } else { Decision::Deny }
+    }
+}
+
+const RULE_ONCE: &str = "at most one from: and one to: in a rule; give a rule for each";
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.from {
+            write!(f, "from:{place}{}", if self.to.is_some() { "," } else { "" })?;
+        }
+        match &self.to {
+            None => Ok(()),
+            Some((place, None)) => write!(f, "to:{place}"),
+            Some((place, Some(ports))) => write!(f, "to:{place}:{ports}"),
+        }
+    }
+}
+
+impl fmt::Display for RuleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected {}", self.0)
+    }
+}
+
+impl std::error::Error for RuleError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rules(texts: &[&str]) -> Rules {
+        Rules::new(texts.iter().map(|text| rule(text)).collect())
+    }
+
+    /// `+` allows and `-` denies.
+    fn rule(text: &str) -> Rule {
+        let action = if text.starts_with('+') { Action::Allow } else { Action::Deny };
+        Rule::parse(action, &text[1..]).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    fn decide(texts: &[&str], target: &str) -> Decision {
+        rules(texts).decide("192.0.2.1".parse().ok(), &Target::parse(target).unwrap())
+    }
+
+    #[test]
+    fn without_an_allow_rule_the_rest_is_permitted() {
+        assert_eq!(decide(&[], "example.org:80"), Decision::Allow);
+        assert_eq!(decide(&["-*:25"], "example.org:25"), Decision::Deny);
+        assert_eq!(decide(&["-*:25"], "example.org:80"), Decision::Allow);
+        assert_eq!(decide(&["-*:25", "+*:443"], "example.org:80"), Decision::Deny);
+        assert_eq!(decide(&["+*:443"], "unix:/run/x"), Decision::Deny);
+        assert!(
+            rules(&[]).is_empty() && Rules::default().decide(None, &Target::parse("80").unwrap()) == Decision::Allow
+        );
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_decides() {
+        assert_eq!(decide(&["-*.example.org", "+*"], "a.example.org:1"), Decision::Deny);
+        assert_eq!(decide(&["+*", "-*.example.org"], "a.example.org:1"), Decision::Allow);
+    }
+
+    #[test]
+    fn names_are_compared_as_names() {
+        for (place, target, is_match) in [
+            ("example.org", "EXAMPLE.org.:1", true),
+            ("example.org", "a.example.org:1", false),
+            ("*.example.org", "a.b.Example.org:1", true),
+            ("*.example.org", "example.org:1", false),
+            ("*.example.org", "badexample.org:1", false),
+            (".example.org", "example.org:1", true),
+            (".example.org", "a.example.org:1", true),
+            (".example.org", "badexample.org:1", false),
+            ("example.org", "10.0.0.1:1", false),
+            ("*.example.org", ".example.org:1", false),
+        ] {
+            let decision = decide(&[&format!("-{place}")], target);
+            assert_eq!(decision, if is_match { Decision::Deny } else { Decision::Allow }, "{place} {target}");
+        }
+        let addr = "10.0.0.1:80".parse().unwrap();
+        assert!(!rules(&["-example.org"]).permits(None, Some("Example.Org."), addr));
+        assert!(rules(&["-example.org"]).permits(None, None, addr));
+    }
+
+    #[test]
+    fn a_name_waits_for_its_addresses_only_where_they_matter() {
+        assert_eq!(decide(&["-10.0.0.0/8"], "example.org:80"), Decision::NeedsAddress);
+        assert_eq!(decide(&["-10.0.0.0/8:22"], "example.org:80"), Decision::Allow);
+        assert_eq!(decide(&["+example.org", "-10.0.0.0/8"], "example.org:80"), Decision::Allow);
+        assert_eq!(decide(&["-from:10.0.0.0/8,to:10.0.0.0/8"], "example.org:80"), Decision::Allow);
+        let rules = rules(&["-10.0.0.0/8"]);
+        assert!(!rules.permits(None, Some("example.org"), "10.0.0.1:80".parse().unwrap()));
+        assert!(rules.permits(None, Some("example.org"), "11.0.0.1:80".parse().unwrap()));
+    }
+
+    #[test]
+    fn addresses_are_compared_in_their_plain_form() {
+        assert_eq!(decide(&["-127.0.0.0/8"], "[::ffff:127.0.0.1]:80"), Decision::Deny);
+        assert_eq!(decide(&["-127.0.0.0/8"], "0.0.0.0:80"), Decision::Deny);
+        assert_eq!(decide(&["-::1"], "[::]:80"), Decision::Deny);
+        assert_eq!(decide(&["-::/0"], "10.0.0.1:80"), Decision::Allow);
+        let mapped = "::ffff:10.0.0.1".parse().ok();
+        assert_eq!(rules(&["-from:10.0.0.0/8"]).decide(mapped, &Target::parse("80").unwrap()), Decision::Deny);
+    }
+
+    #[test]
+    fn both_ends_have_to_match() {
+        let rules = rules(&["+from:10.0.0.0/8,to:*.example.org:443"]);
+        let target = |text: &str| Target::parse(text).unwrap();
+        let inside = "10.1.1.1".parse().ok();
+        assert_eq!(rules.decide(inside, &target("a.example.org:443")), Decision::Allow);
+        assert_eq!(rules.decide(inside, &target("a.example.org:80")), Decision::Deny);
+        assert_eq!(rules.decide("11.1.1.1".parse().ok(), &target("a.example.org:443")), Decision::Deny);
+        assert_eq!(rules.decide(None, &target("a.example.org:443")), Decision::Deny);
+    }
+
+    #[test]
+    fn unix_sockets_are_places() {
+        assert_eq!(decide(&["-unix"], "unix:/run/x"), Decision::Deny);
+        assert_eq!(decide(&["-unix:/run/x"], "unix:/run/x"), Decision::Deny);
+        assert_eq!(decide(&["-unix:/run/y", "-0.0.0.0/0", "-*:1"], "unix:/run/x"), Decision::Allow);
+        assert_eq!(decide(&["-*"], "unix:/run/x"), Decision::Deny);
+        let target = Target::parse("80").unwrap();
+        assert_eq!(rules(&["-from:unix"]).decide(None, &target), Decision::Deny);
+        assert_eq!(rules(&["-from:unix"]).decide("10.0.0.1".parse().ok(), &target), Decision::Allow);
+    }
+
+    #[test]
+    fn rules_are_printed_as_they_are_read() {
+        for text in ["to:*", "from:10.0.0.0/8", "from:unix,to:[fd00::]/8:1-2", "to:.example.org:80", "to:unix:/run/x"] {
+            assert_eq!(Rule::parse(Action::Deny, text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_rule_is_refused() {
+        for text in
+            ["", ",", "to:*,", "to:*,to:*", "a,b", "from:a.org", "from:*:80", "from:unix:/x", "to:", "to:from:*"]
+        {
+            assert!(Rule::parse(Action::Allow, text).is_err(), "{text:?}");
+        }
+    }
+
+    const PLACES: [&str; 12] = [
+        "*",
+        "10.0.0.0/8",
+        "10.0.0.0/8:80",
+        "::1",
+        "::/0",
+        "0.0.0.0/0",
+        "a.org",
+        "*.a.org",
+        ".a.org:80-90",
+        "unix",
+        "*:80",
+        "from:10.0.0.0/8,to:10.0.0.1",
+    ];
+
+    proptest! {
+        #[test]
+        fn decide_and_permits_agree(
+            picks in prop::collection::vec((prop::bool::ANY, 0..PLACES.len()), 0..5),
+            source in prop::sample::select(vec![None, Some("10.0.0.9"), Some("::ffff:10.0.0.9"), Some("::1")]),
+            name in prop::sample::select(vec![None, Some("a.org"), Some("B.A.org"), Some("c.net")]),
+            ip in prop::sample::select(vec!["10.0.0.1", "11.0.0.1", "::1", "::", "0.0.0.0", "::ffff:10.0.0.1"]),
+            port in prop::sample::select(vec![80_u16, 90, 443]),
+        ) {
+            let action = |allow| if allow { Action::Allow } else { Action::Deny };
+            let rules = Rules::new(picks.iter().map(|(a, i)| Rule::parse(action(*a), PLACES[*i]).unwrap()).collect());
+            let source = source.and_then(|ip| ip.parse().ok());
+            let addr = SocketAddr::new(ip.parse().unwrap(), port);
+            let permits = rules.permits(source, name, addr);
+            match rules.decide(source, &Target::from_host(name.unwrap_or(ip), port).unwrap()) {
+                Decision::Allow => prop_assert!(permits),
+                Decision::Deny => prop_assert!(!permits),
+                Decision::NeedsAddress => prop_assert!(name.is_some()),
+            }
+        }
+
+        #[test]
+        fn no_text_panics(text in "(from:|to:)?[a-z0-9.*:/,\\[\\]-]{0,24}") {
+            if let Ok(rule) = Rule::parse(Action::Allow, &text) {
+                prop_assert_eq!(Rule::parse(Action::Allow, &rule.to_string()), Ok(rule));
+            }
+        }
+    }
+}

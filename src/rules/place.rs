@@ -1,0 +1,294 @@
+//! One end of a rule: a set of addresses, names or Unix sockets, and the ports.
+//!
+//! The grammar is at the head of [`super`]. A place is put into its plain form when it is parsed, so that matching only
+//! compares: no allocation, no look-up.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use super::{Dest, Match, RuleError};
+use crate::Name;
+
+/// Where from, or where to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Any,
+    /// Invariant: the address is in its plain form, with every bit behind the prefix cleared.
+    Network(IpAddr, u8),
+    /// Invariant: in lower case, without a final dot.
+    Name(Names, Box<str>),
+    Unix(Option<PathBuf>),
+}
+
+/// Which names a [`Place::Name`] stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Names {
+    Itself,
+    Below,
+    ItselfAndBelow,
+}
+
+/// The ports from the first to the second. Invariant: the first is not above the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ports(u16, u16);
+
+impl Place {
+    pub(super) fn parse(text: &str) -> Result<Place, RuleError> {
+        if text == "*" {
+            return Ok(Place::Any);
+        }
+        if text == "unix" {
+            return Ok(Place::Unix(None));
+        }
+        if let Some(path) = text.strip_prefix("unix:") {
+            let whole = path.starts_with('/');
+            return if whole { Ok(Place::Unix(Some(path.into()))) } else { Err(RuleError("a whole path after unix:")) };
+        }
+        let (host, bits) = text.split_once('/').map_or((text, None), |(host, bits)| (host, Some(bits)));
+        let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let ip = match inner {
+            Some(inner) => inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+            None => host.parse().ok(),
+        };
+        match (ip, bits) {
+            (Some(ip), bits) => Place::network(ip, bits),
+            (None, None) => Place::name(text),
+            (None, Some(_)) => Err(RuleError("a network such as 10.0.0.0/8 or fd00::/8 ([fd00::]/8:443 with a port)")),
+        }
+    }
+
+    /// Whether a source can be told by it: that is an address or a Unix socket, never a name or a path.
+    pub(super) fn is_source(&self) -> bool {
+        !matches!(self, Place::Name(..) | Place::Unix(Some(_)))
+    }
+
+    fn network(ip: IpAddr, bits: Option<&str>) -> Result<Place, RuleError> {
+        let width = if ip.is_ipv4() { 32 } else { 128 };
+        let bits = match bits {
+            None => width,
+            Some(text) if text.contains(':') => return Err(RuleError("an IPv6 network with a port as [fd00::]/8:443")),
+            Some(text) => number(text)
+                .and_then(|bits| u8::try_from(bits).ok())
+                .filter(|bits| *bits <= width)
+                .ok_or(RuleError("a prefix length from 0 to 32 for IPv4, from 0 to 128 for IPv6"))?,
+        };
+        Ok(match (ip, ip.to_canonical()) {
+            (IpAddr::V6(_), IpAddr::V4(plain)) if bits >= 96 => {
+                Place::Network(truncate(plain.into(), bits - 96), bits - 96)
+            }
+            _ => Place::Network(truncate(ip, bits), bits),
+        })
+    }
+
+    fn name(text: &str) -> Result<Place, RuleError> {
+        let (names, name) = match (text.strip_prefix("*."), text.strip_prefix('.')) {
+            (Some(name), _) => (Names::Below, name),
+            (None, Some(name)) => (Names::ItselfAndBelow, name),
+            (None, None) => (Names::Itself, text),
+        };
+        let valid = Name::new(name).map_err(|_| RuleError(PLACE_FORM))?;
+        // Without a letter it is a mistyped address; that, and an empty label, is a rule that silently matches nothing.
+        if !name.bytes().any(|byte| byte.is_ascii_alphabetic()) || valid.as_str().split('.').any(str::is_empty) {
+            return Err(RuleError(PLACE_FORM));
+        }
+        Ok(Place::Name(names, valid.as_str().to_ascii_lowercase().into()))
+    }
+
+    pub(super) fn matches(&self, dest: &Dest) -> Match {
+        match self {
+            Place::Any => Match::Yes,
+            Place::Network(network, bits) => match dest.ip {
+                Some(ip) => within(ip, *network, *bits).into(),
+                None if dest.name.is_some() => Match::Unknown,
+                None => Match::No,
+            },
+            Place::Name(names, wanted) => dest.name.is_some_and(|name| names.matches(name, wanted)).into(),
+            Place::Unix(wanted) => {
+                let is_unix = dest.ip.is_none() && dest.name.is_none();
+                (is_unix && wanted.as_deref().is_none_or(|wanted| Some(wanted) == dest.path)).into()
+            }
+        }
+    }
+}
+
+impl Names {
+    fn matches(self, name: &str, wanted: &str) -> bool {
+        let (name, wanted) = (name.as_bytes(), wanted.as_bytes());
+        let above = name.len().saturating_sub(wanted.len());
+        let tail_fits = name[above..].eq_ignore_ascii_case(wanted);
+        match self {
+            Names::Itself => tail_fits && above == 0,
+            Names::Below => tail_fits && above > 1 && name[above - 1] == b'.',
+            Names::ItselfAndBelow => tail_fits && (above == 0 || (above > 1 && name[above - 1] == b'.')),
+        }
+    }
+}
+
+impl Ports {
+    fn parse(text: &str) -> Result<Ports, RuleError> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        match (number(first), number(last)) {
+            (Some(first), Some(last)) if 1 <= first && first <= last => Ok(Ports(first, last)),
+            _ => Err(RuleError("a port from 1 to 65535 or a range that rises, such as 8000-8999")),
+        }
+    }
+
+    pub(super) fn contains(self, port: u16) -> bool {
+        (self.0..=self.1).contains(&port)
+    }
+}
+
+/// Splits the ports off. Two colons outside of brackets are an IPv6 address, which then has no port.
+pub(super) fn split_ports(text: &str) -> Result<(&str, Option<Ports>), RuleError> {
+    let outside = text.rfind(']').map_or(0, |end| end + 1);
+    let colons = text[outside..].matches(':').count();
+    if text.starts_with("unix:") || colons == 0 || (outside == 0 && colons > 1) {
+        return Ok((text, None));
+    }
+    let (place, ports) = text.rsplit_once(':').unwrap_or((text, ""));
+    Ok((place, Some(Ports::parse(ports)?)))
+}
+
+fn number(text: &str) -> Option<u16> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits { text.parse().ok() } else { None }
+}
+
+/// A name without its final dot.
+pub(super) fn bare(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+/// Whether an address lies in a network; the unspecified address also lies where loopback does.
+fn within(ip: IpAddr, network: IpAddr, bits: u8) -> bool {
+    let fits = |ip: IpAddr| ip.is_ipv4() == network.is_ipv4() && truncate(ip, bits) == network;
+    let loopback = if ip.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) };
+    fits(ip) || (ip.is_unspecified() && fits(loopback))
+}
+
+/// An address with every bit behind the prefix cleared.
+fn truncate(ip: IpAddr, bits: u8) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) => {
+            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(bits.into())).unwrap_or(0);
+            Ipv4Addr::from_bits(ip.to_bits() & mask).into()
+        }
+        IpAddr::V6(ip) => {
+            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(bits.into())).unwrap_or(0);
+            Ipv6Addr::from_bits(ip.to_bits() & mask).into()
+        }
+    }
+}
+
+const PLACE_FORM: &str = "an address, a network such as 10.0.0.0/8, a name, *.name, .name, unix:/path or *, \
+                          then :PORT or :PORT-PORT if need be";
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Any => f.write_str("*"),
+            Place::Network(IpAddr::V4(ip), 32) => ip.fmt(f),
+            Place::Network(IpAddr::V4(ip), bits) => write!(f, "{ip}/{bits}"),
+            Place::Network(IpAddr::V6(ip), 128) => write!(f, "[{ip}]"),
+            Place::Network(IpAddr::V6(ip), bits) => write!(f, "[{ip}]/{bits}"),
+            Place::Name(Names::Itself, name) => f.write_str(name),
+            Place::Name(Names::Below, name) => write!(f, "*.{name}"),
+            Place::Name(Names::ItselfAndBelow, name) => write!(f, ".{name}"),
+            Place::Unix(None) => f.write_str("unix"),
+            Place::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ports(first, last) = self;
+        if first == last { first.fmt(f) } else { write!(f, "{first}-{last}") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_put_into_their_plain_form() {
+        for (text, plain) in [
+            ("*", "*"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("10.1.2.3/32", "10.1.2.3"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("::1", "[::1]"),
+            ("[fd00::1]/8", "[fd00::]/8"),
+            ("fd00::/8", "[fd00::]/8"),
+            ("::/0", "[::]/0"),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("::ffff:10.0.0.1/104", "10.0.0.0/8"),
+            ("Example.ORG.", "example.org"),
+            ("*.Example.org", "*.example.org"),
+            (".example.org", ".example.org"),
+            ("unix", "unix"),
+            ("unix:/run/x", "unix:/run/x"),
+        ] {
+            let place = Place::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(place.to_string(), plain);
+            assert_eq!(Place::parse(plain), Ok(place));
+        }
+    }
+
+    #[test]
+    fn what_is_no_place_is_refused() {
+        for text in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "10.0.0.0/8/8",
+            "::/129",
+            "fd00::/8:443",
+            "10.0.0.256",
+            "10.0.0",
+            "10.0.0.0-255",
+            "[10.0.0.1]",
+            "[::1",
+            "a b",
+            "a/8",
+            "**",
+            "*.",
+            "..org",
+            "unix:",
+            "unix:run",
+            "exa*mple.org",
+        ] {
+            assert!(Place::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn ports_are_split_off() {
+        let split = |text| split_ports(text).unwrap();
+        assert_eq!(split("a:80"), ("a", Some(Ports(80, 80))));
+        assert_eq!(split("10.0.0.0/8:1-65535"), ("10.0.0.0/8", Some(Ports(1, 65535))));
+        assert_eq!(split("[fd00::]/8:443"), ("[fd00::]/8", Some(Ports(443, 443))));
+        assert_eq!(split("[::1]"), ("[::1]", None));
+        assert_eq!(split("fd00::/8"), ("fd00::/8", None));
+        assert_eq!(split("unix:/run/a:1"), ("unix:/run/a:1", None));
+        for text in ["a:", "a:0", "a:65536", "a:2-1", "a:1-", "a:-1", "a:1-2-3", "[::1]:x", "a:http"] {
+            assert!(split_ports(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn networks_hold_their_addresses() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert!(within(ip("10.255.0.1"), ip("10.0.0.0"), 8));
+        assert!(!within(ip("11.0.0.0"), ip("10.0.0.0"), 8));
+        assert!(within(ip("11.0.0.0"), ip("0.0.0.0"), 0));
+        assert!(!within(ip("::1"), ip("0.0.0.0"), 0));
+        assert!(within(ip("fdff::1"), ip("fd00::"), 8));
+        assert!(within(ip("0.0.0.0"), ip("127.0.0.0"), 8), "it leads to loopback");
+        assert!(within(ip("::"), ip("::1"), 128), "it leads to loopback");
+        assert!(within(ip("0.0.0.0"), ip("0.0.0.0"), 32));
+    }
+}

@@ -1,0 +1,153 @@
+//! A side: one end of a connection, or an attempt to make one.
+//!
+//! ```text
+//!            connect                    writable, no error
+//!   Idle ---------------> Connecting -----------------------> Connected
+//!    |                        |                                   |
+//!    +------------------------+----------- reap ------------------+--> gone
+//! ```
+//! A source is born Connected. A dest without a socket, while its name is being looked up, is Connecting too.
+
+use std::fmt;
+
+use crate::address::Endpoint;
+use crate::dial::Dial;
+use crate::id::Id;
+use crate::io::Io;
+
+/// Which end of a connection a side is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// It came to us.
+    Source,
+    /// We went to it.
+    Dest,
+}
+
+/// How far a side has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// It has no target yet.
+    Idle,
+    /// It is being connected.
+    Connecting,
+    /// Bytes can flow.
+    Connected,
+}
+
+/// One side, as the loop knows it.
+#[derive(Debug)]
+pub(crate) struct Side {
+    pub owner: Owner,
+    pub state: State,
+    pub ready: Ready,
+    pub io: Io,
+    pub endpoint: Endpoint,
+    /// What is needed while it connects to a target that has more than one address, or none yet.
+    pub dial: Option<Box<Dial>>,
+}
+
+/// Whom a side belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// One end of a connection.
+    Connection(Id, Role),
+    /// One more attempt of the dest that is named here; it has no handler and no half.
+    Race(Id),
+}
+
+/// What the system has said about a side. Set by events, cleared only by `WouldBlock` or a short read or write.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ready {
+    pub readable: bool,
+    pub writable: bool,
+    /// Its FIN has come: a short read is not the last.
+    pub fin: bool,
+    /// An error is waiting.
+    pub error: bool,
+    /// It cannot block, so it is always ready.
+    pub unpollable: bool,
+    /// It stands in the run queue.
+    pub queued: bool,
+}
+
+impl Side {
+    pub fn new(owner: Owner, state: State, io: Io, endpoint: Endpoint) -> Side {
+        // A fresh socket has room to write; whether there is something to read, its first event says.
+        let ready = Ready { writable: state == State::Connected, ..Ready::default() };
+        Side { owner, state, ready, io, endpoint, dial: None }
+    }
+
+    /// Notes a read of `got` bytes where `wished` would have fitted.
+    #[inline]
+    pub fn note_read(&mut self, got: usize, wished: usize) {
+        if got < wished && !self.ready.fin && !self.ready.unpollable {
+            self.ready.readable = false;
+        }
+    }
+
+    /// Notes a write of `put` bytes where `wished` were offered; whether the side is congested now.
+    #[inline]
+    pub fn note_write(&mut self, put: usize, wished: usize) -> bool {
+        let congested = put < wished && !self.ready.unpollable;
+        if congested {
+            self.ready.writable = false;
+        }
+        congested
+    }
+}
+
+impl Role {
+    /// The direction of the half that this side reads for.
+    #[inline]
+    pub(crate) const fn out(self) -> usize {
+        self as usize
+    }
+
+    /// The direction of the half that is written to this side.
+    #[inline]
+    pub(crate) const fn into(self) -> usize {
+        1 - self as usize
+    }
+
+    pub(crate) const fn other(self) -> Role {
+        match self {
+            Role::Source => Role::Dest,
+            Role::Dest => Role::Source,
+        }
+    }
+
+    /// `source` or `dest`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Role::Source => "source",
+            Role::Dest => "dest",
+        }
+    }
+}
+
+impl State {
+    /// `idle`, `connecting` or `connected`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            State::Idle => "idle",
+            State::Connecting => "connecting",
+            State::Connected => "connected",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+// Two of these and a connection must stay well below a kibibyte together.
+const _: () = assert!(size_of::<Side>() <= 112);

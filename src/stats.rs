@@ -1,0 +1,59 @@
+//! Counters of one loop.
+
+use crate::reason::Reason;
+
+/// Counts since the loop was born.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// Connections accepted or adopted.
+    pub opened: u64,
+    /// Connections that are over, by reason; the index is the place in [`Reason::ALL`].
+    pub closed: [u64; Reason::ALL.len()],
+    /// Dests that could not be connected, by reason.
+    pub connect_failures: [u64; Reason::ALL.len()],
+    /// Bytes delivered from sources to dests, of connections that are over.
+    pub bytes_sent: u64,
+    /// Bytes delivered from dests to sources, of connections that are over.
+    pub bytes_received: u64,
+    /// Names that workers were asked for.
+    pub lookups: u64,
+    /// Events and answers for what is not there any more. Harmless.
+    pub stale: u64,
+    /// Times that a half found no block.
+    pub block_waits: u64,
+    /// Times that accepting paused at the limit of connections.
+    pub limit_pauses: u64,
+    /// Times that accepting or connecting paused for want of descriptors.
+    pub descriptor_pauses: u64,
+    /// Handlers that panicked.
+    pub panics: u64,
+    /// Passes of the loop.
+    pub turns: u64,
+}
+
+impl Stats {
+    /// Connections that are over.
+    pub fn closed_total(&self) -> u64 {
+        self.closed.iter().sum()
+    }
+
+    /// Adds the counts of another loop.
+    pub fn add(&mut self, other: &Stats) {
+        for (mine, theirs) in self.closed.iter_mut().zip(other.closed) {
+            *mine += theirs;
+        }
+        for (mine, theirs) in self.connect_failures.iter_mut().zip(other.connect_failures) {
+            *mine += theirs;
+        }
+        self.opened += other.opened;
+        self.bytes_sent += other.bytes_sent;
+        self.bytes_received += other.bytes_received;
+        self.lookups += other.lookups;
+        self.stale += other.stale;
+        self.block_waits += other.block_waits;
+        self.limit_pauses += other.limit_pauses;
+        self.descriptor_pauses += other.descriptor_pauses;
+        self.panics += other.panics;
+        self.turns += other.turns;
+    }
+}

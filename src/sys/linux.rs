@@ -1,0 +1,34 @@
+//! Linux: splice and pipes (splice(2), pipe(2), fcntl(2)).
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+/// Whether listeners that share a port each get their part of the connections (since Linux 3.9, socket(7)).
+pub(crate) const REUSE_PORT_BALANCES: bool = true;
+
+/// A pipe whose ends do not block: its read end, its write end, and the bytes that it holds at most.
+///
+/// A wish for more bytes than the system grants is not an error: the pipe keeps the size that it was born with.
+pub(crate) fn new_pipe(bytes: usize) -> io::Result<(OwnedFd, OwnedFd, usize)> {
+    let mut ends = [-1; 2];
+    // The pointer is to two live integers, as pipe2 wants them.
+    syscall!(libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC))?;
+    // SAFETY: pipe2 has just made both descriptors, and nobody else has seen them.
+    let (read, write) = unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) };
+    let wish = bytes.min(i32::MAX as usize) as libc::c_int;
+    // fcntl with these two commands takes and gives integers only.
+    let granted = syscall!(libc::fcntl(write.as_raw_fd(), libc::F_SETPIPE_SZ, wish))
+        .or_else(|_| syscall!(libc::fcntl(write.as_raw_fd(), libc::F_GETPIPE_SZ)))?;
+    Ok((read, write, granted as usize))
+}
+
+/// Moves up to `bytes` from one descriptor to another, one of which is a pipe, without copying them through the
+/// process. Zero is the end of the input.
+pub(crate) fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, bytes: usize) -> io::Result<usize> {
+    let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
+    // Both descriptors are borrowed, so open; the null offsets are what sockets and pipes want.
+    let moved =
+        syscall!(libc::splice(from.as_raw_fd(), ptr::null_mut(), to.as_raw_fd(), ptr::null_mut(), bytes, flags))?;
+    Ok(moved as usize)
+}

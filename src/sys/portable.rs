@@ -1,0 +1,17 @@
+//! Systems without splice: everything is copied, and one loop accepts for all.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// Whether listeners that share a port each get their part of the connections: here it is not relied upon.
+pub(crate) const REUSE_PORT_BALANCES: bool = false;
+
+/// There are no pipes to splice through.
+pub(crate) fn new_pipe(_bytes: usize) -> io::Result<(OwnedFd, OwnedFd, usize)> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// There is no splice.
+pub(crate) fn splice(_from: BorrowedFd<'_>, _to: BorrowedFd<'_>, _bytes: usize) -> io::Result<usize> {
+    Err(io::Error::from_raw_os_error(libc::ENOSYS))
+}

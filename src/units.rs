@@ -1,0 +1,158 @@
+//! Durations and sizes as people write them: a number and a unit, such as `30s` or `16KiB`.
+//!
+//! The unit is required, because `--idle-timeout 5` means seconds to one reader and minutes to the next; only `0`, which
+//! switches something off, stands alone. What is printed here can be read here again: the largest unit that divides the
+//! value exactly is taken, so that `1h` stays `1h` and 90 seconds are `90s`. Nothing here looks at a clock.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A duration or size that cannot be read: what was expected in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnitError(&'static str);
+
+/// The longest duration that is accepted, a hundred years: added to any clock it cannot overflow.
+pub const DURATION_MAX: Duration = Duration::from_secs(36_500 * 86_400);
+
+/// Reads a duration such as `250ms`, `30s`, `5m`, `1h` or `1d`; `0` alone is off.
+///
+/// # Errors
+/// No unit or an unknown one, anything but digits before it, or more than [`DURATION_MAX`].
+pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
+    let micros = parse(text, DURATION_UNITS).ok_or(UnitError(DURATION_FORM))?;
+    let duration = Duration::from_micros(micros);
+    if duration <= DURATION_MAX { Ok(duration) } else { Err(UnitError("a duration of at most 36500d")) }
+}
+
+/// Writes a duration as [`parse_duration`] reads it. Anything below a microsecond is cut off.
+pub fn format_duration(duration: Duration) -> String {
+    format(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), DURATION_UNITS)
+}
+
+/// Reads a size in bytes such as `512B`, `16KiB`, `1MiB` or `1GiB`; `0` alone is none.
+///
+/// # Errors
+/// No unit or an unknown one, anything but digits before it, or more than 64 bits hold.
+pub fn parse_size(text: &str) -> Result<u64, UnitError> {
+    parse(text, SIZE_UNITS).ok_or(UnitError(SIZE_FORM))
+}
+
+/// Writes a size in bytes as [`parse_size`] reads it.
+pub fn format_size(bytes: u64) -> String {
+    format(bytes, SIZE_UNITS)
+}
+
+impl fmt::Display for UnitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected {}", self.0)
+    }
+}
+
+impl std::error::Error for UnitError {}
+
+/// A number of base units; `None` when it is malformed or does not fit.
+fn parse(text: &str, units: &[Unit]) -> Option<u64> {
+    if text == "0" {
+        return Some(0);
+    }
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, suffix) = text.split_at(digits);
+    let (_, scale) = units.iter().find(|(name, _)| *name == suffix)?;
+    number.parse::<u64>().ok()?.checked_mul(*scale)
+}
+
+fn format(value: u64, units: &[Unit]) -> String {
+    if value == 0 {
+        return "0".to_owned();
+    }
+    match units.iter().find(|(_, scale)| value.is_multiple_of(*scale)) {
+        Some((name, scale)) => format!("{}{name}", value / scale),
+        None => unreachable!("each table ends with the unit of 1"),
+    }
+}
+
+/// A suffix, and what it stands for in the base unit: microseconds or bytes.
+type Unit = (&'static str, u64);
+
+/// From the largest to the smallest, which is the base unit.
+const DURATION_UNITS: &[Unit] =
+    &[("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
+
+/// From the largest to the smallest, which is the base unit.
+const SIZE_UNITS: &[Unit] = &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+const DURATION_FORM: &str = "a duration such as 250ms, 30s, 5m or 1h";
+const SIZE_FORM: &str = "a size such as 512B, 16KiB, 1MiB or 1GiB";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn durations_are_read_with_their_unit() {
+        for (text, millis) in [
+            ("0", 0),
+            ("0s", 0),
+            ("250ms", 250),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+            ("1d", 86_400_000),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused() {
+        for text in ["", "10", "s", "1.5s", "+1s", "-1s", " 1s", "1 s", "1S", "1min", "1s1s", "١s", "00", "1é"] {
+            assert_eq!(parse_duration(text), Err(UnitError(DURATION_FORM)), "{text:?}");
+        }
+        for text in ["18446744073709551616us", "99999999999999999999d", "18446744073709551615h"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_duration("36500d"), Ok(DURATION_MAX));
+        assert!(parse_duration("36501d").is_err());
+    }
+
+    #[test]
+    fn sizes_are_read_with_their_unit() {
+        for (text, bytes) in [("0", 0), ("512B", 512), ("16KiB", 16 << 10), ("1MiB", 1 << 20), ("1GiB", 1 << 30)] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "16", "16K", "16kib", "16KB", "KiB", "-1B", "16777216TiB", "18446744073709551616B"] {
+            assert!(parse_size(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_largest_exact_unit_is_printed() {
+        for (millis, text) in [(0, "0"), (90_000, "90s"), (1_500, "1500ms"), (86_400_000, "1d"), (7_200_000, "2h")] {
+            assert_eq!(format_duration(Duration::from_millis(millis)), text);
+        }
+        assert_eq!(format_duration(Duration::from_nanos(1_999)), "1us");
+        assert_eq!(format_size(1536), "1536B");
+        assert_eq!(format_size(256 << 20), "256MiB");
+    }
+
+    #[test]
+    fn errors_say_what_was_expected() {
+        let error = parse_duration("10").unwrap_err();
+        assert_eq!(error.to_string(), "expected a duration such as 250ms, 30s, 5m or 1h");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_can_be_read_again(micros in 0..=DURATION_MAX.as_micros() as u64, bytes: u64) {
+            let duration = Duration::from_micros(micros);
+            prop_assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
+            prop_assert_eq!(parse_size(&format_size(bytes)), Ok(bytes));
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC{0,24}|[0-9]{1,24}[a-zA-Z]{0,3}") {
+            let _ = (parse_duration(&text), parse_size(&text));
+        }
+    }
+}

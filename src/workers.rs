@@ -1,0 +1,234 @@
+//! Workers: the threads that do what cannot be done without waiting: looking names up.
+//!
+//! All loops of a process share them. The queue is bounded, and at most half of the threads sit in `getaddrinfo` at once,
+//! so that a name server that does not answer leaves the other half to jobs of other kinds. Connecting is not
+//! their work: loops connect without blocking, so a target that swallows packets holds no thread.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::{io, vec};
+
+use crate::address::Name;
+use crate::mailbox::{Full, Mail, Mailbox};
+use crate::reason::{Failure, Reason};
+use crate::resolve::Resolved;
+
+/// A pool of threads. It ends its threads when it is dropped; one that sits in `getaddrinfo` is not waited for.
+pub struct Workers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Something that a worker does.
+enum Job {
+    /// Look a name up for a loop.
+    Lookup(Name, Arc<Mailbox>),
+    /// Run something that may block.
+    Run(Box<dyn FnOnce() + Send>),
+}
+
+struct Shared {
+    state: Mutex<State>,
+    work: Condvar,
+    lookups_at_once: usize,
+    queue_max: usize,
+    done: Vec<AtomicU64>,
+}
+
+#[derive(Default)]
+struct State {
+    lookups: VecDeque<(Name, Arc<Mailbox>)>,
+    runs: VecDeque<Box<dyn FnOnce() + Send>>,
+    looking_up: usize,
+    stopping: bool,
+}
+
+impl Workers {
+    /// Starts `count` threads, at least one, that take up to `queue_max` waiting jobs of each kind.
+    ///
+    /// # Errors
+    /// The system's, when it has no more threads.
+    pub fn start(count: usize, queue_max: usize) -> io::Result<Arc<Workers>> {
+        let count = count.max(1);
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::default()),
+            work: Condvar::new(),
+            lookups_at_once: count.div_ceil(2),
+            queue_max,
+            done: (0..count).map(|_| AtomicU64::new(0)).collect(),
+        });
+        let mut threads = Vec::with_capacity(count);
+        for number in 0..count {
+            let shared = Arc::clone(&shared);
+            let work = move || shared.work(number);
+            threads.push(thread::Builder::new().name(format!("worker-{number}")).spawn(work)?);
+        }
+        Ok(Arc::new(Workers { shared, threads }))
+    }
+
+    /// Jobs that each thread has done.
+    pub fn done(&self) -> Vec<u64> {
+        self.shared.done.iter().map(|done| done.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Has something run that may block, such as connecting by other means.
+    ///
+    /// # Errors
+    /// [`Full`] when too many jobs wait already.
+    pub fn run(&self, what: impl FnOnce() + Send + 'static) -> Result<(), Full> {
+        let mut state = self.shared.lock();
+        if state.runs.len() >= self.shared.queue_max {
+            return Err(Full);
+        }
+        state.runs.push_back(Box::new(what));
+        drop(state);
+        self.shared.work.notify_one();
+        Ok(())
+    }
+
+    /// Looks a name up and posts what it finds.
+    pub(crate) fn look_up(&self, name: Name, answer_to: Arc<Mailbox>) -> Result<(), Full> {
+        let mut state = self.shared.lock();
+        if state.lookups.len() >= self.shared.queue_max {
+            return Err(Full);
+        }
+        state.lookups.push_back((name, answer_to));
+        drop(state);
+        self.shared.work.notify_one();
+        Ok(())
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.shared.lock().stopping = true;
+        self.shared.work.notify_all();
+        // A thread may be in getaddrinfo for a long time; the process need not wait for it.
+        self.threads.clear();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self, number: usize) {
+        while let Some(job) = self.next() {
+            match job {
+                Job::Lookup(name, answer_to) => {
+                    let found = look_up(&name);
+                    self.lock().looking_up -= 1;
+                    // The place that became free may be what another thread waits for.
+                    self.work.notify_one();
+                    // Answers are never refused; a loop that is gone needs none.
+                    let _ = answer_to.post(Mail::Resolved(Resolved { name, found }));
+                }
+                Job::Run(what) => {
+                    // What panics there is theirs, and has been printed; the thread is ours and goes on.
+                    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(what));
+                }
+            }
+            self.done[number].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut state = self.lock();
+        loop {
+            if state.stopping {
+                return None;
+            }
+            if let Some(what) = state.runs.pop_front() {
+                return Some(Job::Run(what));
+            }
+            if state.looking_up < self.lookups_at_once
+                && let Some((name, answer_to)) = state.lookups.pop_front()
+            {
+                state.looking_up += 1;
+                return Some(Job::Lookup(name, answer_to));
+            }
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// The addresses of a name, in the system's order (RFC 6724).
+fn look_up(name: &Name) -> Result<Vec<IpAddr>, Failure> {
+    match (name.as_str(), 0).to_socket_addrs() {
+        Ok(found) => Ok(distinct(found)),
+        Err(error) if crate::sys::is_out_of_descriptors(&error) => {
+            Err(Failure::new(Reason::LimitReached, error.to_string()))
+        }
+        Err(error) => Err(Failure::new(Reason::NameResolutionFailure, error.to_string())),
+    }
+}
+
+fn distinct(found: vec::IntoIter<std::net::SocketAddr>) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = Vec::with_capacity(found.len());
+    for address in found.map(|found| found.ip()) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn every_worker_works_and_a_panic_ends_none() {
+        let workers = Workers::start(4, 100).unwrap();
+        // Four jobs that wait for one another can only end when four threads run them.
+        let barrier = Arc::new(std::sync::Barrier::new(4));
+        let (sender, receiver) = mpsc::channel();
+        for _ in 0..4 {
+            workers.run(|| panic!("a job of somebody else (this message belongs to the test)")).unwrap();
+        }
+        for _ in 0..4 {
+            let (barrier, sender) = (Arc::clone(&barrier), sender.clone());
+            workers
+                .run(move || {
+                    barrier.wait();
+                    sender.send(()).unwrap();
+                })
+                .unwrap();
+        }
+        for _ in 0..4 {
+            receiver.recv_timeout(Duration::from_secs(10)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_full_queue_refuses() {
+        let workers = Workers::start(1, 1).unwrap();
+        let (release, gate) = mpsc::channel::<()>();
+        let (started, running) = mpsc::channel();
+        workers
+            .run(move || {
+                started.send(()).unwrap();
+                let _ = gate.recv();
+            })
+            .unwrap();
+        running.recv().unwrap();
+        workers.run(|| ()).unwrap();
+        assert_eq!(workers.run(|| ()), Err(Full));
+        drop(release);
+    }
+
+    #[test]
+    fn a_literal_name_resolves_and_a_wrong_one_does_not() {
+        let found = look_up(&Name::new("localhost").unwrap()).unwrap();
+        assert!(found.iter().all(IpAddr::is_loopback) && !found.is_empty());
+        let failure = look_up(&Name::new("no-such-name.invalid").unwrap()).unwrap_err();
+        assert_eq!(failure.reason, Reason::NameResolutionFailure);
+    }
+}
