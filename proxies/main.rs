@@ -1,1 +1,100 @@
-fn main() {}
+//! The `seaprox` binary: front ends on the public interface of the library, and the command line around them.
+//!
+//! `options` is the one table of options; `help` and `completions` are made from it. `serve` runs a front end until a
+//! signal ends it, `cat` runs one connection, `status` tells what a process is doing. The front ends are `fixed` (the
+//! command `static`), `socks` and `http`; all of them ask the `gate` who may do what.
+#![forbid(unsafe_code)]
+
+mod cat;
+mod completions;
+mod fixed;
+mod gate;
+mod help;
+mod http;
+mod logging;
+mod options;
+mod serve;
+mod settings;
+mod socks;
+mod status;
+mod suggest;
+mod users;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use options::{Command, Parsed, Request, UsageError};
+
+/// How the process ends, beside 0 (a clean stop). The numbers are those of sysexits(3) where it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Failure while running.
+    Failure = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// The peer or an address could not be had.
+    Unavailable = 69,
+    /// A file that configures the process cannot be used.
+    Config = 78,
+}
+
+/// A command that came to nothing: what to say, and how to end.
+#[derive(Debug)]
+pub struct Failed {
+    exit: Exit,
+    text: String,
+}
+
+impl Failed {
+    /// A failure with one line for stderr.
+    pub fn new(exit: Exit, text: impl Into<String>) -> Failed {
+        Failed { exit, text: text.into() }
+    }
+}
+
+impl From<UsageError> for Failed {
+    fn from(error: UsageError) -> Failed {
+        Failed::new(Exit::Usage, error.to_string())
+    }
+}
+
+fn main() -> ExitCode {
+    let result = options::parse(std::env::args_os().skip(1), |name| std::env::var(name).ok())
+        .map_err(Failed::from)
+        .and_then(|request| match request {
+            Request::Help { command, long } => print(&help::text(command, long)),
+            Request::Version => print(&help::version()),
+            Request::Run(parsed) => run(&parsed),
+        });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed { exit, text }) => {
+            eprintln!("{text}");
+            ExitCode::from(exit as u8)
+        }
+    }
+}
+
+fn run(parsed: &Parsed) -> Result<(), Failed> {
+    let log_format = parsed.log_format()?;
+    logging::init(parsed.verbosity() - i8::from(parsed.command() == Command::Cat), log_format);
+    match parsed.command() {
+        Command::Static | Command::Socks | Command::Http => serve::run(parsed),
+        Command::Cat => cat::run(parsed),
+        Command::Status => status::run(parsed),
+        Command::Completions => print(&completions::script(parsed.shell()?)),
+        Command::Man => print(&help::man()),
+    }
+}
+
+/// Prints to stdout. A reader that has had enough is no failure.
+fn print(text: &str) -> Result<(), Failed> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failed::new(Exit::Failure, format!("seaprox: stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}

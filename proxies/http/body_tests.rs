@@ -1,0 +1,167 @@
+//! Unit and property tests of [`super`].
+
+use super::*;
+use proptest::prelude::*;
+
+/// Decodes a body that arrives in pieces of the given sizes, as a relay would: framing is shown to the reader, data is
+/// not. Answers the data and how many bytes of the input belong to the body; `None` if it never ends.
+fn decode(input: &[u8], pieces: &[usize]) -> Result<Option<(Vec<u8>, usize)>, ChunkError> {
+    let mut reader = ChunkedReader::new();
+    let (mut data, mut start, mut end, mut owed) = (Vec::new(), 0, 0, 0u64);
+    let mut pieces = pieces.iter().copied().chain([usize::MAX]);
+    loop {
+        let now = owed.min((end - start) as u64);
+        data.extend_from_slice(&input[start..start + now as usize]);
+        (start, owed) = (start + now as usize, owed - now);
+        let step = if owed > 0 { Step::NeedMore } else { reader.next(&input[start..end])? };
+        match step {
+            Step::Chunk { consumed, size } => (start, owed) = (start + consumed, size),
+            Step::End { consumed } => return Ok(Some((data, start + consumed))),
+            Step::NeedMore => match pieces.next() {
+                Some(piece) => end = input.len().min(end.saturating_add(piece)),
+                None => return Ok(None),
+            },
+        }
+    }
+}
+
+/// The same by looking for line ends in a whole body that is known to be good.
+fn decode_naively(mut input: &[u8]) -> Vec<u8> {
+    let mut data = Vec::new();
+    loop {
+        let line_len = input.windows(2).position(|pair| pair == b"\r\n").unwrap();
+        let line = str::from_utf8(&input[..line_len]).unwrap();
+        let size = usize::from_str_radix(line.split(';').next().unwrap(), 16).unwrap();
+        if size == 0 {
+            return data;
+        }
+        data.extend_from_slice(&input[line_len + 2..line_len + 2 + size]);
+        input = &input[line_len + 2 + size + 2..];
+    }
+}
+
+/// A body of these chunks, each with an extension, and a trailer field for each byte of `trailers`.
+fn encode(chunks: &[Vec<u8>], extension: &str, trailers: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for chunk in chunks.iter().filter(|chunk| !chunk.is_empty()) {
+        out.extend_from_slice(format!("{:X}{extension}\r\n", chunk.len()).as_bytes());
+        out.extend_from_slice(chunk);
+        out.extend_from_slice(CHUNK_END);
+    }
+    out.extend_from_slice(format!("0{extension}\r\n").as_bytes());
+    for byte in trailers {
+        out.extend_from_slice(format!("x-{byte}: {byte}\r\n").as_bytes());
+    }
+    [out, b"\r\n".to_vec()].concat()
+}
+
+#[test]
+fn steps_of_a_small_body() {
+    let mut reader = ChunkedReader::new();
+    assert_eq!(reader.next(b"5;a=b\r\nhello"), Ok(Step::Chunk { consumed: 7, size: 5 }));
+    assert_eq!(reader.next(b"\r\n00000000000000fF\r\n"), Ok(Step::Chunk { consumed: 20, size: 255 }));
+    assert_eq!(reader.next(b"\r\n0\r\nA: b\r\n\r\nGET"), Ok(Step::End { consumed: 13 }));
+    assert_eq!(reader.next(b"GET"), Ok(Step::End { consumed: 0 }));
+}
+
+#[test]
+fn a_step_is_not_taken_before_it_is_whole() {
+    for whole in [&b"5;a=b\r\n"[..], b"0\r\n\r\n", b"0;x\r\nA: b\r\nC:\r\n\r\n", b"ffffffffffffffff\r\n"] {
+        for len in 0..whole.len() {
+            assert_eq!(ChunkedReader::new().next(&whole[..len]), Ok(Step::NeedMore), "{len}");
+        }
+        assert_ne!(ChunkedReader::new().next(whole), Ok(Step::NeedMore));
+    }
+}
+
+#[test]
+fn what_another_parser_may_read_differently_is_refused() {
+    for (bytes, error) in [
+        (&b"5\n"[..], ChunkError::Size),
+        (b"\r\n5\r\n", ChunkError::Size),
+        (b" 5\r\n", ChunkError::Size),
+        (b"5 \r\n", ChunkError::Size),
+        (b"5\t;a\r\n", ChunkError::Size),
+        (b"0x5\r\n", ChunkError::Size),
+        (b"+5\r\n", ChunkError::Size),
+        (b"-1\r\n", ChunkError::Size),
+        (b"5_0\r\n", ChunkError::Size),
+        (b"g\r\n", ChunkError::Size),
+        (b";a\r\n", ChunkError::Size),
+        (b"00000000000000005", ChunkError::Size),
+        (b"10000000000000000\r\n", ChunkError::Size),
+        (b"5\r5", ChunkError::LineEnd),
+        (b"5;a\n\r\n", ChunkError::LineEnd),
+        (b"5;a\rb\r\n", ChunkError::LineEnd),
+        (b"5;a\0\r\n", ChunkError::Control),
+        (b"0\r\nA: b\n\r\n", ChunkError::LineEnd),
+        (b"0\r\n\rA", ChunkError::LineEnd),
+        (b"0\r\n: b\r\n", ChunkError::Trailer),
+        (b"0\r\nA : b\r\n", ChunkError::Trailer),
+        (b"0\r\n folded: b\r\n", ChunkError::Trailer),
+        (b"0\r\nGET / HTTP/1.1\r\n", ChunkError::Trailer),
+    ] {
+        assert_eq!(ChunkedReader::new().next(bytes), Err(error), "{}", bytes.escape_ascii());
+    }
+    let mut reader = ChunkedReader::new();
+    assert!(reader.next(b"1\r\n").is_ok());
+    assert_eq!(reader.next(b"\n5\r\n"), Err(ChunkError::LineEnd));
+    assert_eq!(reader.next(b"5\r\n"), Err(ChunkError::LineEnd));
+}
+
+#[test]
+fn extensions_and_trailers_have_limits() {
+    let line = |len: usize| format!("1;{}\r\n", "a".repeat(len - 1));
+    assert!(ChunkedReader::new().next(line(EXTENSION_BYTES_MAX).as_bytes()).is_ok());
+    let long = line(EXTENSION_BYTES_MAX + 1);
+    assert_eq!(ChunkedReader::new().next(long.as_bytes()), Err(ChunkError::ExtensionTooLong));
+    assert_eq!(ChunkedReader::new().next(&long.as_bytes()[..long.len() - 2]), Err(ChunkError::ExtensionTooLong));
+
+    let mut reader = ChunkedReader::new();
+    reader.next(line(EXTENSION_BYTES_MAX).as_bytes()).unwrap();
+    let next = format!("\r\n{}", line(EXTENSION_BYTES_MAX));
+    let taken = (0..1000).take_while(|_| reader.next(next.as_bytes()).is_ok()).count();
+    assert_eq!((taken + 1) * EXTENSION_BYTES_MAX, EXTENSIONS_BYTES_MAX);
+
+    let trailers = |len: usize| format!("0\r\n{}A: {}\r\n\r\n", "B: c\r\n".repeat(10), "a".repeat(len - 67));
+    assert!(ChunkedReader::new().next(trailers(TRAILER_BYTES_MAX).as_bytes()).is_ok());
+    let long = trailers(TRAILER_BYTES_MAX + 1);
+    assert_eq!(ChunkedReader::new().next(long.as_bytes()), Err(ChunkError::TrailerTooLong));
+    let endless = format!("0\r\n{}", "A: b\r\n".repeat(TRAILER_BYTES_MAX));
+    assert_eq!(ChunkedReader::new().next(endless.as_bytes()), Err(ChunkError::TrailerTooLong));
+}
+
+#[test]
+fn what_is_written_can_be_read() {
+    let mut out = Vec::new();
+    chunk_line(u64::MAX, &mut out);
+    assert_eq!(out, b"ffffffffffffffff\r\n");
+    assert_eq!(ChunkedReader::new().next(&out), Ok(Step::Chunk { consumed: 18, size: u64::MAX }));
+    assert_eq!(ChunkedReader::new().next(LAST_CHUNK), Ok(Step::End { consumed: LAST_CHUNK.len() }));
+}
+
+proptest! {
+    #[test]
+    fn any_split_decodes_to_the_same(
+        chunks in prop::collection::vec(any::<Vec<u8>>(), 0..8),
+        extension in "(;[a-z]{1,9}(=\"[ -!#-~]{0,9}\")?)?",
+        trailers: Vec<u8>,
+        rest: Vec<u8>,
+        pieces in prop::collection::vec(0usize..40, 0..200),
+    ) {
+        let body = encode(&chunks, &extension, &trailers);
+        let input = [&body[..], &rest[..]].concat();
+        let data = decode_naively(&body);
+        prop_assert_eq!(&data, &chunks.concat());
+        prop_assert_eq!(decode(&input, &pieces), Ok(Some((data.clone(), body.len()))));
+        prop_assert_eq!(decode(&input, &vec![1; input.len()]), Ok(Some((data, body.len()))));
+    }
+
+    #[test]
+    fn any_bytes_are_survived(bytes: Vec<u8>, text in "[0-2a\r\n;: ]{0,40}", pieces: Vec<usize>) {
+        let _ = decode(&bytes, &pieces);
+        let pieces: Vec<usize> = pieces.into_iter().map(|piece| piece % 8).collect();
+        let (at_once, in_pieces) = (decode(text.as_bytes(), &[]), decode(text.as_bytes(), &pieces));
+        prop_assert_eq!(at_once, in_pieces);
+    }
+}

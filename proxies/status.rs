@@ -1,0 +1,275 @@
+//! `seaprox status`: what a running process is doing; and the other end of it, inside that process.
+//!
+//! Each process listens on a Unix socket of its own, in a directory that only its user may enter. Whoever connects is
+//! told the status as one JSON document, and the connection is closed. A thread of its own does that, so that a slow
+//! reader holds no loop.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use seaprox::units::{format_duration, format_size};
+use seaprox::{ConnectionStatus, Remote, SideStatus, Snapshot, Workers};
+use serde_json::{Value, json};
+
+use crate::options::{Parsed, StatusSocket};
+use crate::{Exit, Failed};
+
+/// The socket of this process; it goes with it.
+pub struct Server {
+    path: PathBuf,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Somebody may have cleaned up already.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Starts to answer. A process that cannot have a socket runs without one, and says so.
+pub fn serve(at: &StatusSocket, remotes: Vec<Remote>, workers: Arc<Workers>) -> Option<Server> {
+    let path = match at {
+        StatusSocket::Off => return None,
+        StatusSocket::At(path) => Ok(path.clone()),
+        StatusSocket::PerProcess => directory().map(|directory| directory.join(format!("{}.sock", std::process::id()))),
+    };
+    let bound = path.and_then(|path| listen(&path).map(|listener| (path, listener)));
+    let (path, listener) = match bound {
+        Ok(bound) => bound,
+        Err(error) => {
+            log::warn!(error = error.to_string(); "no status socket");
+            return None;
+        }
+    };
+    let born = Instant::now();
+    let answer_all = move || {
+        for client in listener.incoming().flatten() {
+            // A client that leaves early need not know.
+            let _ = answer(client, &remotes, &workers, born);
+        }
+    };
+    thread::Builder::new().name("status".into()).spawn(answer_all).ok()?;
+    Some(Server { path })
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    if UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+        // The process that made it is gone.
+        fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+fn answer(mut client: UnixStream, remotes: &[Remote], workers: &Workers, born: Instant) -> io::Result<()> {
+    client.set_write_timeout(Some(CLIENT_WAIT))?;
+    let Some(snapshot) = snapshot(remotes) else {
+        return client.write_all(b"{\"error\":\"the loops do not answer\"}\n");
+    };
+    let mut document = serde_json::to_vec(&to_json(&snapshot, remotes.len(), &workers.done(), born.elapsed()))?;
+    document.push(b'\n');
+    client.write_all(&document)
+}
+
+/// What all loops are doing, added up.
+fn snapshot(remotes: &[Remote]) -> Option<Snapshot> {
+    let (tell, told) = mpsc::channel();
+    for remote in remotes {
+        let tell = tell.clone();
+        let ask = move |core: &mut seaprox::Core| {
+            // Whoever asked may have given up.
+            let _ = tell.send(core.snapshot());
+        };
+        remote.call(ask).ok()?;
+    }
+    let mut sum: Option<Snapshot> = None;
+    for _ in remotes {
+        let snapshot = told.recv_timeout(LOOP_WAIT).ok()?;
+        match &mut sum {
+            Some(sum) => sum.add(snapshot),
+            None => sum = Some(snapshot),
+        }
+    }
+    sum
+}
+
+fn to_json(snapshot: &Snapshot, loops: usize, workers: &[u64], uptime: Duration) -> Value {
+    let (stats, usage, limits) = (&snapshot.stats, &snapshot.usage, &snapshot.limits);
+    let closed: serde_json::Map<_, _> =
+        snapshot.closed().map(|(reason, count)| (reason.as_str().to_owned(), json!(count))).collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "uptime_seconds": uptime.as_secs_f64(),
+        "threads": loops,
+        "workers_done": workers,
+        "opened": stats.opened,
+        "closed": closed,
+        "bytes_sent": stats.bytes_sent,
+        "bytes_received": stats.bytes_received,
+        "lookups": stats.lookups,
+        "stale": stats.stale,
+        "block_waits": stats.block_waits,
+        "limit_pauses": stats.limit_pauses,
+        "descriptor_pauses": stats.descriptor_pauses,
+        "panics": stats.panics,
+        "usage": {
+            "connections": usage.connections, "sides": usage.sides, "buffer_bytes": usage.buffer_bytes,
+            "pipes": usage.pipes, "descriptors": usage.descriptors,
+        },
+        "limits": {
+            "connections": limits.connections, "buffer_bytes": limits.buffer_bytes, "pipes": limits.pipes,
+            "block_bytes": limits.block_bytes, "pipe_bytes": limits.pipe_bytes,
+            "handshake_bytes": limits.handshake_bytes, "backlog": limits.backlog, "lookups": limits.lookups,
+            "cached_names": limits.cached_names, "addresses_per_name": limits.addresses_per_name,
+            "workers": workers.len(), "threads": loops,
+        },
+        "connections": snapshot.connections.iter().map(connection_json).collect::<Vec<_>>(),
+    })
+}
+
+fn connection_json(connection: &ConnectionStatus) -> Value {
+    json!({
+        "id": connection.id.to_string(),
+        "conn": connection.description,
+        "listener": connection.listener,
+        "stage": connection.stage.as_str(),
+        "user": connection.user,
+        "age_seconds": connection.age.as_secs_f64(),
+        "source": side_json(&connection.source),
+        "dest": connection.dest.as_ref().map(side_json),
+    })
+}
+
+fn side_json(side: &SideStatus) -> Value {
+    json!({
+        "side": side.endpoint, "state": side.state.as_str(), "bytes_in": side.bytes_in, "bytes_out": side.bytes_out,
+        "congested": side.congested, "queued": side.queued, "flags": side.flags,
+    })
+}
+
+/// Asks a process and prints what it says.
+///
+/// # Errors
+/// There is no such process, or more than one to choose from.
+pub fn run(parsed: &Parsed) -> Result<(), Failed> {
+    let path = match (parsed.status()?, parsed.pid()?) {
+        (StatusSocket::At(path), _) => path,
+        (_, Some(pid)) => directory().map_err(unavailable)?.join(format!("{pid}.sock")),
+        _ => only_process()?,
+    };
+    let document = ask(&path).map_err(|error| {
+        Failed::new(Exit::Unavailable, format!("seaprox status: no process answers at {}: {error}", path.display()))
+    })?;
+    if parsed.flag("json")? {
+        return crate::print(&document);
+    }
+    let status: Value = serde_json::from_str(&document)
+        .map_err(|error| Failed::new(Exit::Failure, format!("seaprox status: not understood: {error}")))?;
+    crate::print(&for_people(&status))
+}
+
+fn ask(path: &Path) -> io::Result<String> {
+    let mut process = UnixStream::connect(path)?;
+    process.set_read_timeout(Some(CLIENT_WAIT))?;
+    let mut document = String::new();
+    process.read_to_string(&mut document)?;
+    Ok(document)
+}
+
+fn only_process() -> Result<PathBuf, Failed> {
+    let directory = directory().map_err(unavailable)?;
+    let files = fs::read_dir(&directory).map_err(unavailable)?;
+    let sockets =
+        files.flatten().map(|file| file.path()).filter(|path| path.extension().is_some_and(|it| it == "sock"));
+    let mut alive: Vec<PathBuf> = sockets.filter(|path| UnixStream::connect(path).is_ok()).collect();
+    match alive.len() {
+        1 => Ok(alive.remove(0)),
+        0 => Err(Failed::new(Exit::Unavailable, "seaprox status: no process of yours is running")),
+        _ => {
+            let mut pids: Vec<_> = alive.iter().filter_map(|path| Some(path.file_stem()?.to_string_lossy())).collect();
+            pids.sort_unstable();
+            let text = format!("seaprox status: several processes are running, name one: {}", pids.join(" "));
+            Err(Failed::new(Exit::Usage, text))
+        }
+    }
+}
+
+fn unavailable(error: io::Error) -> Failed {
+    Failed::new(Exit::Unavailable, format!("seaprox status: {error}"))
+}
+
+/// Where the sockets are: a directory that belongs to this user and that nobody else may enter.
+fn directory() -> io::Result<PathBuf> {
+    let user = fs::metadata("/proc/self").map(|process| process.uid()).ok();
+    let directory = match (std::env::var_os("XDG_RUNTIME_DIR"), user) {
+        (Some(runtime), _) if !runtime.is_empty() => PathBuf::from(runtime).join("seaprox"),
+        (_, Some(0)) => PathBuf::from("/run/seaprox"),
+        (_, Some(user)) => std::env::temp_dir().join(format!("seaprox-{user}")),
+        (_, None) => return Err(io::Error::new(io::ErrorKind::NotFound, "XDG_RUNTIME_DIR is not set")),
+    };
+    fs::DirBuilder::new().mode(0o700).recursive(true).create(&directory)?;
+    let found = fs::symlink_metadata(&directory)?;
+    if user.is_some_and(|user| user != found.uid()) || !found.is_dir() || found.mode() & 0o077 != 0 {
+        let text = format!("{} is not a directory of this user alone", directory.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    Ok(directory)
+}
+
+fn for_people(status: &Value) -> String {
+    let number = |path: &str| status.pointer(path).and_then(Value::as_u64).unwrap_or(0);
+    let uptime = status["uptime_seconds"].as_f64().unwrap_or(0.0);
+    let mut text = format!(
+        "seaprox {} pid {} up {}\nconnections {} of {}, opened {}, buffers {} of {}, pipes {} of {}, descriptors {}\n",
+        status["version"].as_str().unwrap_or("?"),
+        number("/pid"),
+        format_duration(Duration::from_secs(uptime as u64)),
+        number("/usage/connections"),
+        number("/limits/connections"),
+        number("/opened"),
+        format_size(number("/usage/buffer_bytes")),
+        format_size(number("/limits/buffer_bytes")),
+        number("/usage/pipes"),
+        number("/limits/pipes"),
+        number("/usage/descriptors"),
+    );
+    for (reason, count) in status["closed"].as_object().into_iter().flatten() {
+        text.push_str(&format!("closed {reason} {count}\n"));
+    }
+    for connection in status["connections"].as_array().into_iter().flatten() {
+        let word = |key: &str| connection[key].as_str().unwrap_or("-").to_owned();
+        text.push_str(&format!("{} {} {}\n", word("id"), word("conn"), word("stage")));
+        for role in ["source", "dest"] {
+            text.push_str(&leg(role, &connection[role]));
+        }
+    }
+    text
+}
+
+fn leg(role: &str, side: &Value) -> String {
+    let Some(endpoint) = side["side"].as_str() else { return String::new() };
+    let number = |key: &str| side[key].as_u64().unwrap_or(0);
+    let flags: Vec<_> = side["flags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    format!(
+        "  {role:6} {endpoint} {} in {} out {} congested {} queued {} {}\n",
+        side["state"].as_str().unwrap_or("-"),
+        number("bytes_in"),
+        number("bytes_out"),
+        number("congested"),
+        number("queued"),
+        flags.join(","),
+    )
+}
+
+/// For a client that does not read.
+const CLIENT_WAIT: Duration = Duration::from_secs(5);
+/// For a loop that is busy.
+const LOOP_WAIT: Duration = Duration::from_secs(2);

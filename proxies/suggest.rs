@@ -1,0 +1,103 @@
+//! The nearest match for a word that somebody mistyped: an option, a command, a choice.
+//!
+//! A suggestion is made only where it is likely to be right; a wrong one costs more than none.
+
+/// The candidate that was most likely meant, if one is near enough.
+///
+/// Near is one slip (a letter too many, missing, wrong, or two exchanged) for each three letters, at most three; or the
+/// word is the beginning of the candidate. Among equals, the one that shares the longest beginning wins.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let word: Vec<char> = word.chars().take(WORD_CHARS_MAX).flat_map(char::to_lowercase).collect();
+    let slips_max = (word.len() / 3).clamp(1, SLIPS_MAX);
+    candidates
+        .into_iter()
+        .filter_map(|candidate| {
+            let letters: Vec<char> = candidate.chars().collect();
+            let shared = word.iter().zip(&letters).take_while(|(left, right)| left == right).count();
+            let is_start = shared == word.len() && shared >= START_CHARS_MIN;
+            let slips = if is_start { 1 } else { distance(&word, &letters) };
+            // A word of one or two letters that shares nothing with a candidate was not meant to be it.
+            let fits = slips <= slips_max && slips < word.len();
+            fits.then_some((slips, usize::MAX - shared, candidate))
+        })
+        .min_by_key(|(slips, unshared, _)| (*slips, *unshared))
+        .map(|(_, _, candidate)| candidate)
+}
+
+/// How many slips lie between two words: Damerau-Levenshtein, with adjacent letters exchanged at most once each.
+fn distance(left: &[char], right: &[char]) -> usize {
+    let mut before: Vec<usize> = vec![0; right.len() + 1];
+    let mut previous: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.iter().enumerate() {
+        let mut current = Vec::with_capacity(right.len() + 1);
+        current.push(i + 1);
+        for (j, b) in right.iter().enumerate() {
+            let mut least = (previous[j] + usize::from(a != b)).min(previous[j + 1] + 1).min(current[j] + 1);
+            if i > 0 && j > 0 && *a == right[j - 1] && left[i - 1] == *b {
+                least = least.min(before[j - 1] + 1);
+            }
+            current.push(least);
+        }
+        before = std::mem::replace(&mut previous, current);
+    }
+    previous[right.len()]
+}
+
+/// Longer words are cut: no option is that long, and the work stays small.
+const WORD_CHARS_MAX: usize = 64;
+const SLIPS_MAX: usize = 3;
+/// From here on the beginning of a candidate counts as one slip.
+const START_CHARS_MIN: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slips(left: &str, right: &str) -> usize {
+        distance(&left.chars().collect::<Vec<_>>(), &right.chars().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn slips_are_counted() {
+        for (left, right, count) in [
+            ("", "", 0),
+            ("", "ab", 2),
+            ("ab", "", 2),
+            ("listen", "lisen", 1),
+            ("socks", "sokcs", 1),
+            ("abc", "xyz", 3),
+        ] {
+            assert_eq!(slips(left, right), count, "{left} {right}");
+            assert_eq!(slips(right, left), count, "{right} {left}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_is_found() {
+        let options = ["listen", "allow", "deny", "connect-timeout", "idle-timeout", "no-splice", "log-format"];
+        for (word, found) in [
+            ("lisen", "listen"),
+            ("Listen", "listen"),
+            ("connect-timout", "connect-timeout"),
+            ("connect", "connect-timeout"),
+            ("no-slpice", "no-splice"),
+            ("logformat", "log-format"),
+        ] {
+            assert_eq!(nearest(word, options), Some(found), "{word}");
+        }
+    }
+
+    #[test]
+    fn what_is_far_is_not_suggested() {
+        for word in ["", "x", "to", "bind", "port", "certificate"] {
+            assert_eq!(nearest(word, ["listen", "allow", "no-splice", "threads"]), None, "{word}");
+        }
+        assert_eq!(nearest(&"x".repeat(1_000_000), ["listen"]), None);
+    }
+
+    #[test]
+    fn the_longest_shared_beginning_decides_between_equals() {
+        assert_eq!(nearest("pipe-siz", ["pipes", "pipe-size"]), Some("pipe-size"));
+        assert_eq!(nearest("hatp", ["cat", "http"]), Some("http"));
+    }
+}
