@@ -124,6 +124,7 @@ impl Parsed {
         if self.knows(long) { self.matches.opt_strs_pos(long) } else { Vec::new() }
     }
 
+    /// Whether the command has this option.
     pub fn knows(&self, long: &str) -> bool {
         self.spec(long).commands.has(self.command)
     }

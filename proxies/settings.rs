@@ -9,35 +9,35 @@ use crate::options::{self, Parsed, UsageError};
 /// # Errors
 /// An option that cannot be read.
 pub fn config(parsed: &Parsed) -> Result<Config, UsageError> {
-    let defaults = Config::default();
-    let (limits, timeouts) = (defaults.limits, defaults.timeouts);
-    let has = |long| parsed.knows(long);
-    let number = |long, default| if has(long) { parsed.number(long).map(|n| n as usize) } else { Ok(default) };
-    let size = |long, default| if has(long) { parsed.size(long).map(|bytes| bytes as usize) } else { Ok(default) };
-    let duration = |long, default| if has(long) { parsed.duration(long) } else { Ok(default) };
+    let Config { limits, timeouts, .. } = Config::default();
+    let number = |long| parsed.number(long).map(|number| number as usize);
+    let size = |long| parsed.size(long).map(|bytes| bytes as usize);
     let mut config = Config {
         limits: Limits {
-            connections: number("max-connections", limits.connections)?,
-            block_bytes: size("buffer", limits.block_bytes)?,
-            buffer_bytes: size("buffer-memory", limits.buffer_bytes)?,
-            pipes: if parsed.flag("no-splice")? { 0 } else { number("pipes", limits.pipes)? },
-            pipe_bytes: size("pipe-size", limits.pipe_bytes)?,
-            backlog: number("backlog", limits.backlog as usize)? as u32,
+            connections: number("max-connections")?,
+            block_bytes: size("buffer")?,
+            buffer_bytes: size("buffer-memory")?,
+            pipes: if parsed.flag("no-splice")? { 0 } else { number("pipes")? },
+            pipe_bytes: size("pipe-size")?,
+            backlog: number("backlog")? as u32,
             ..limits
         },
         timeouts: Timeouts {
-            handshake: duration("handshake-timeout", timeouts.handshake)?,
-            connect: duration("connect-timeout", timeouts.connect)?,
-            keep_alive: duration("keepalive-timeout", timeouts.keep_alive)?,
-            idle: duration("idle-timeout", timeouts.idle)?,
-            half_closed: duration("half-closed-timeout", timeouts.half_closed)?,
-            name_cache: duration("dns-cache", timeouts.name_cache)?,
+            handshake: parsed.duration("handshake-timeout")?,
+            connect: parsed.duration("connect-timeout")?,
+            keep_alive: parsed.duration("keepalive-timeout")?,
+            idle: parsed.duration("idle-timeout")?,
+            half_closed: parsed.duration("half-closed-timeout")?,
+            name_cache: parsed.duration("dns-cache")?,
             ..timeouts
         },
         family: family(parsed)?,
         nodelay: !parsed.flag("no-nodelay")?,
-        tcp_keepalive: duration("tcp-keepalive", defaults.tcp_keepalive)?,
+        tcp_keepalive: parsed.duration("tcp-keepalive")?,
     };
+    if config.limits.block_bytes > config.limits.buffer_bytes {
+        return Err(parsed.error("--buffer is larger than --buffer-memory: expected room for one buffer at least"));
+    }
     fit_descriptors(&mut config.limits);
     Ok(config)
 }

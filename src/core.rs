@@ -441,31 +441,18 @@ impl Core {
         listener: u32,
         handler: Box<dyn Handler>,
     ) -> Result<Id, (Io, io::Error)> {
-        if self.connections.is_full() || self.sides.is_full() {
+        let (Some(connection), Some(source)) = (self.connections.next_id(), self.sides.next_id()) else {
             return Err((io, io::Error::other("connection limit reached")));
-        }
-        // The side needs its connection's id and the other way round; the side is put right below.
-        let race = Owner::Race(Id::from_u64(u64::MAX).expect("not zero"));
-        let mut side = Side::new(race, State::Connected, io, endpoint);
-        let source = match self.sides.insert(Side::new(race, State::Connected, Io::None, Endpoint::Unknown)) {
-            Ok(source) => source,
-            Err(_) => return Err((side.io, io::Error::other("connection limit reached"))),
         };
-        match side.io.register(&self.registry, Token(source.to_u64() as usize)) {
-            Ok(pollable) => side.set_pollable(pollable),
-            Err(error) => {
-                self.sides.remove(source);
-                return Err((side.io, error));
-            }
-        }
-        let Ok(connection) = self.connections.insert(Connection::new(source, kind, listener, self.now_ms)) else {
-            self.sides.remove(source);
-            return Err((side.io, io::Error::other("connection limit reached")));
+        let pollable = match io.register(&self.registry, Token(source.to_u64() as usize)) {
+            Ok(pollable) => pollable,
+            Err(error) => return Err((io, error)),
         };
-        side.owner = Owner::Connection(connection, Role::Source);
-        if let Some(slot) = self.sides.get_mut(source) {
-            *slot = side;
-        }
+        let mut side = Side::new(Owner::Connection(connection, Role::Source), State::Connected, io, endpoint);
+        side.set_pollable(pollable);
+        let placed = self.sides.insert(side).is_ok()
+            && self.connections.insert(Connection::new(source, kind, listener, self.now_ms)).is_ok();
+        debug_assert!(placed, "both tables had room");
         self.stats.opened += 1;
         self.set_stage(connection, Stage::Handshake);
         self.queues.handlers.push((source, handler));

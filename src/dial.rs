@@ -405,7 +405,7 @@ impl Core {
 
     /// Settles a dial that is over, before its handler is told. The connection, or none when it was settled before or
     /// is gone.
-    pub(crate) fn settle_dial(&mut self, dest: Id, result: &Result<(), Failure>) -> Option<Id> {
+    pub(crate) fn settle_dial(&mut self, dest: Id, result: Result<(), &Failure>) -> Option<Id> {
         let (connection, _) = self.owner(dest)?;
         let side = self.sides.get_mut(dest).filter(|side| side.state == State::Connecting)?;
         let record = self.connections.get_mut(connection).filter(|record| record.stage != Stage::Closed)?;

@@ -76,15 +76,18 @@ impl<T> Table<T> {
         self.slots.len() >= self.capacity
     }
 
+    /// The id that the next record will have, for records that name one another; none when the table is full.
+    pub fn next_id(&self) -> Option<Id> {
+        (!self.is_full()).then(|| Id { epoch: self.next_epoch, index: self.slots.vacant_key() as u32 })
+    }
+
     /// Puts a record in a free slot; gives it back when there is none.
     pub fn insert(&mut self, record: T) -> Result<Id, T> {
-        if self.is_full() {
-            return Err(record);
-        }
-        let epoch = self.next_epoch;
-        self.next_epoch = epoch.checked_add(1).unwrap_or(NonZeroU32::MIN);
-        let index = self.slots.insert((epoch, record)) as u32;
-        Ok(Id { epoch, index })
+        let Some(id) = self.next_id() else { return Err(record) };
+        self.next_epoch = id.epoch.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        let index = self.slots.insert((id.epoch, record));
+        debug_assert_eq!(index, id.index());
+        Ok(id)
     }
 
     pub fn get(&self, id: Id) -> Option<&T> {

@@ -147,7 +147,7 @@ impl Default for Config {
 
 impl Limits {
     /// The smallest block that a whole request and what a front end adds to it fit in.
-    pub const BLOCK_BYTES_MIN: usize = 1024;
+    pub const BLOCK_BYTES_MIN: usize = 4096;
 
     /// Sides at once: two for each connection, and a few that race for names with several addresses.
     pub(crate) fn sides(&self) -> usize {

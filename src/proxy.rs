@@ -226,17 +226,17 @@ impl Proxy {
 
     fn tell_dials(&mut self) {
         while let Some((dest, result)) = self.core.queues.dialled.pop_front() {
-            self.tell_dial(dest, &result);
+            self.tell_dial(dest, result.as_ref().copied());
         }
     }
 
-    fn tell_dial(&mut self, dest: Id, result: &Result<(), Failure>) {
+    fn tell_dial(&mut self, dest: Id, result: Result<(), &Failure>) {
         let Some(connection) = self.core.settle_dial(dest, result) else {
             self.core.stats.stale += 1;
             return;
         };
         let role = if result.is_ok() { Role::Dest } else { Role::Source };
-        self.call(connection, role, |handler, cx| handler.connected(cx, result.as_ref().map(|()| ())));
+        self.call(connection, role, |handler, cx| handler.connected(cx, result));
         self.advance(connection, Role::Source);
         self.advance(connection, Role::Dest);
     }

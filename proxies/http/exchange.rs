@@ -12,7 +12,7 @@ use seaprox::{Cx, Reason, Role};
 
 use super::Chunks;
 use super::body::{self, Step as ChunkStep};
-use super::head::{Asked, Body};
+use super::head::{Asked, Body, HEAD_BYTES_MAX};
 use super::request::{Absolute, Client, RequestHead};
 use super::response::{self, ResponseHead};
 use super::rewrite;
@@ -120,7 +120,7 @@ impl Exchange {
     }
 
     /// The client's input, while its request is under way.
-    pub fn from_client(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Step) {
+    pub fn client_sent(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Step) {
         let consumed = match &mut self.request {
             Part::Chunks(chunks, framing) => {
                 let (framing, mut consumed) = (*framing, 0);
@@ -139,7 +139,7 @@ impl Exchange {
     }
 
     /// The origin server's input.
-    pub fn from_origin(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Step) {
+    pub fn origin_sent(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Step) {
         match &mut self.response {
             Part::Head => self.response_head(cx, input),
             Part::Chunks(chunks, framing) => {
@@ -161,7 +161,7 @@ impl Exchange {
     }
 
     fn response_head(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Step) {
-        match response::parse_response(input, cx.input_bytes_max(), self.asked) {
+        match response::parse_response(input, cx.input_bytes_max().min(HEAD_BYTES_MAX), self.asked) {
             Ok(None) => (0, Step::Going),
             Ok(Some((head, consumed))) => (consumed, self.answer(cx, &head)),
             Err(error) if self.has_answered => (input.len(), Step::Cut(Reason::DestReset, error.text)),

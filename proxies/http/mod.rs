@@ -62,7 +62,7 @@ impl Http {
         if !input.is_empty() {
             cx.set_stage(Stage::Handshake);
         }
-        match request::parse_request(input, cx.input_bytes_max()) {
+        match request::parse_request(input, cx.input_bytes_max().min(head::HEAD_BYTES_MAX)) {
             Ok(None) => 0,
             Ok(Some((head, consumed))) => {
                 self.serve(cx, &head);
@@ -150,8 +150,8 @@ impl Http {
     fn exchange(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
         let State::Exchange(exchange) = &mut self.state else { return input.len() };
         let (consumed, step) = match cx.role() {
-            Role::Source => exchange.from_client(cx, input),
-            Role::Dest => exchange.from_origin(cx, input),
+            Role::Source => exchange.client_sent(cx, input),
+            Role::Dest => exchange.origin_sent(cx, input),
         };
         self.follow(cx, step);
         consumed

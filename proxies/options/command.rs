@@ -95,10 +95,11 @@ const SPECS: [CommandSpec; 7] = [
     CommandSpec {
         name: "static",
         summary: "relay TCP connections to a fixed target",
-        synopsis: &["--listen ADDR --to HOST:PORT [OPTION]..."],
+        synopsis: &["[--listen ADDR] --to HOST:PORT [OPTION]..."],
         frees: (0, 0),
-        listen: None,
+        listen: Some("127.0.0.1:55555"),
         examples: &[
+            ("static --to 127.0.0.1:22", "offer the SSH server of this host on port 55555 of loopback"),
             ("static --listen 9000 --to example.org:80", "carry connections to port 9000 of loopback to example.org"),
             ("static -l :3000-3010 --to 10.0.0.5:4000-4010", "carry eleven ports of every address, each to its own"),
             ("static -l unix:/tmp/web.sock --to 127.0.0.1:8000", "offer a TCP service on a Unix socket"),

@@ -207,7 +207,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Limits, "max-connections", Value::Number(1, 10_000_000), "connections at a time").default("100000"),
     option(Group::Limits, "threads", Value::Number(1, 1024), "event loops, one thread each").default("1"),
     option(Group::Limits, "workers", Value::Number(1, 1024), "threads that resolve names").default("4"),
-    option(Group::Limits, "buffer", Value::Size(1 << 10, 16 << 20), "one buffer; a connection holds one for each \
+    option(Group::Limits, "buffer", Value::Size(4 << 10, 16 << 20), "one buffer; a connection holds one for each \
         direction, only while it has bytes").default("32KiB"),
     option(Group::Limits, "buffer-memory", Value::Size(64 << 10, 1 << 40), "all buffers together").default("256MiB"),
     option(Group::Limits, "pipes", Value::Number(0, 1_000_000), "pipes for moving bytes in the kernel").default("64"),
@@ -247,6 +247,6 @@ mod tests {
         assert_eq!(listen.env_name(Command::Socks).as_deref(), Some("SEAPROX_LISTEN"));
         assert_eq!(listen.env_name(Command::Cat), None);
         assert_eq!(listen.default_for(Command::Http), Some("127.0.0.1:8080"));
-        assert_eq!(listen.default_for(Command::Static), None);
+        assert_eq!(listen.default_for(Command::Static), Some("127.0.0.1:55555"));
     }
 }

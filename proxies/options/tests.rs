@@ -164,19 +164,14 @@ fn listens_and_targets_are_paired() {
         let relays = parsed(line).relays().map_err(|error| error.to_string())?;
         Ok(relays.iter().map(|(bind, target)| format!("{bind}>{target}")).collect::<Vec<_>>().join(" "))
     };
+    assert_eq!(pairs("static --to a:2"), Ok("127.0.0.1:55555>a:2".to_owned()));
     assert_eq!(pairs("static -l 1 --to a:2"), Ok("1>a:2".to_owned()));
     assert_eq!(pairs("static -l 1 -l 2 --to a:2"), Ok("1>a:2 2>a:2".to_owned()));
     assert_eq!(pairs("static -l 1 --to a:2 -l 3 --to b:4"), Ok("1>a:2 3>b:4".to_owned()));
     assert_eq!(pairs("static -l :1-2 --to a:5-6"), Ok(":1>a:5 :2>a:6".to_owned()));
     assert_eq!(pairs("static -l 1-2 --to unix:/x"), Ok("1>unix:/x 2>unix:/x".to_owned()));
     assert_eq!(pairs("static -l 65535 --to [::1]:65535"), Ok("65535>[::1]:65535".to_owned()));
-    for line in [
-        "static",
-        "static -l 1",
-        "static --to a:1",
-        "static -l 1 -l 2 -l 3 --to a:1 --to b:1",
-        "static -l 1-3 --to a:1-2",
-    ] {
+    for line in ["static", "static -l 1", "static -l 1 -l 2 -l 3 --to a:1 --to b:1", "static -l 1-3 --to a:1-2"] {
         let error: Result<String, String> = pairs(line);
         assert!(error.unwrap_err().contains("expected"), "{line}");
     }

@@ -11,7 +11,7 @@ pub mod proto;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use seaprox::{Cx, Endpoint, Failure, Handler, Reason, Role, Target};
+use seaprox::{Cx, Endpoint, Failure, Handler, Limits, Reason, Role, Target};
 
 use crate::gate::Gate;
 use proto::{BadTarget, Command, Method, Reply4, Reply5, SocksError, Version};
@@ -202,3 +202,6 @@ fn reply_for(reason: Reason) -> Reply5 {
         _ => Reply5::GeneralFailure,
     }
 }
+
+// The longest message fits in what a handler is shown at once, however small the blocks are.
+const _: () = assert!(proto::MESSAGE_BYTES_MAX <= Limits::BLOCK_BYTES_MIN / 2);
