@@ -63,7 +63,7 @@ impl Name {
         let text = text.strip_suffix('.').unwrap_or(text);
         let fits = (1..=NAME_BYTES_MAX).contains(&text.len());
         let fair = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-        if fits && text.bytes().all(fair) {
+        if fits && text.bytes().all(fair) && text.split('.').all(|label| !label.is_empty()) {
             Ok(Name(text.into()))
         } else {
             Err(AddressError("a host name of letters, digits, '-', '_' and '.'"))
@@ -79,7 +79,7 @@ impl Name {
 impl Target {
     /// A target from a host, which may be a literal address with or without brackets, and a port.
     pub fn from_host(host: &str, port: u16) -> Result<Target, AddressError> {
-        match parse_ip(host) {
+        match parse_ip(host.strip_suffix('.').unwrap_or(host)) {
             Some(ip) => Ok(Target::Ip(SocketAddr::new(ip, port))),
             None => Ok(Target::Name(Name::new(host)?, port)),
         }
@@ -302,12 +302,27 @@ mod tests {
         let name = Name::new("example.org").unwrap();
         assert_eq!(Target::parse("example.org:80"), Ok(Target::Name(name.clone(), 80)));
         assert_eq!(Target::parse("example.org.:80"), Ok(Target::Name(name, 80)));
+        assert_eq!(Target::parse("10.0.0.1.:22"), Ok(ip("10.0.0.1:22")), "no address passes for a name");
     }
 
     #[test]
     fn bad_targets_are_refused() {
-        for text in ["", ":80", "host", "host:", "host:0", "host:65536", "host:+1", "[::1]", "a b:1", "h\n:1", "unix:"]
-        {
+        for text in [
+            "",
+            ":80",
+            "host",
+            "host:",
+            "host:0",
+            "host:65536",
+            "host:+1",
+            "[::1]",
+            "a b:1",
+            "a..b:1",
+            "a..:1",
+            ".:1",
+            "h\n:1",
+            "unix:",
+        ] {
             assert!(Target::parse(text).is_err(), "{text:?}");
         }
         assert!(Target::from_host(&"a".repeat(254), 1).is_err());

@@ -104,7 +104,7 @@ impl Exchange {
         match self.body {
             Body::Length(length) if length > 0 => {
                 self.request = Part::Bytes;
-                cx.pass(Role::Source, length);
+                cx.pass(Role::Source, length.min(LENGTH_MAX));
             }
             Body::Chunked => {
                 self.request = Part::Chunks(Chunks::default(), Framing::Kept);
@@ -138,8 +138,19 @@ impl Exchange {
         (consumed, self.outcome())
     }
 
-    /// The origin server's input.
+    /// The origin server's input. What stands behind a response that is through was not asked for, and must never be
+    /// read as the response to the next request: such a connection is not kept.
     pub fn origin_sent(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Step) {
+        let (consumed, step) = self.response_part(cx, input);
+        match step {
+            Step::Done { keep_client, keep_origin } => {
+                (consumed, Step::Done { keep_client, keep_origin: keep_origin && consumed == input.len() })
+            }
+            step => (consumed, step),
+        }
+    }
+
+    fn response_part(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Step) {
         match &mut self.response {
             Part::Head => self.response_head(cx, input),
             Part::Chunks(chunks, framing) => {
@@ -187,7 +198,7 @@ impl Exchange {
         match head.body {
             Body::Length(length) if length > 0 => {
                 self.response = Part::Bytes;
-                cx.pass(Role::Dest, length);
+                cx.pass(Role::Dest, length.min(LENGTH_MAX));
             }
             Body::Chunked => {
                 let framing = if outgoing.body == Body::Chunked { Framing::Kept } else { Framing::Dropped };
@@ -195,7 +206,7 @@ impl Exchange {
             }
             Body::UntilClose => {
                 self.response = Part::ToTheEnd;
-                cx.pass(Role::Dest, u64::MAX - 1);
+                cx.pass(Role::Dest, LENGTH_MAX);
             }
             Body::None | Body::Length(_) => {
                 self.response = Part::Done;
@@ -263,7 +274,7 @@ impl Chunks {
                 *consumed = framed;
                 self.line_end_due = true;
                 body::chunk_line(size, &mut bytes);
-                cx.pass(from, size);
+                cx.pass(from, size.min(LENGTH_MAX));
                 false
             }
             ChunkStep::End { consumed: framed } => {
@@ -279,3 +290,6 @@ impl Chunks {
         Ok(over)
     }
 }
+
+/// The longest body that is relayed with a word at its end; no more bytes than these will ever come.
+const LENGTH_MAX: u64 = u64::MAX - 1;

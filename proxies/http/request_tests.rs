@@ -69,6 +69,7 @@ fn uris_are_taken_apart() {
         assert_eq!(parse_absolute("GET", uri).expect_err(uri).status, 501);
     }
     assert_eq!(parse_absolute("GET", "/?u=http://h/").unwrap_err().status, 400);
+    assert!(parse_absolute("GET", "http://u@h/").unwrap_err().text.contains("user information"));
 }
 
 #[test]

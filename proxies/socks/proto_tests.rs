@@ -143,6 +143,8 @@ fn socks4_texts_are_bounded() {
     let long_user = [&head[..], &[b'u'; 256]].concat();
     assert_eq!(parse_request4(&long_user[..long_user.len() - 1]), Ok(None));
     assert_eq!(parse_request4(&long_user), Err(SocksError::TooLong));
+    let ended = [&long_user[..], b"\0name\0"].concat();
+    assert_eq!(parse_request4(&ended), Err(SocksError::TooLong));
     let long_name = [&head[..], &[0], &[b'n'; 256]].concat();
     assert_eq!(parse_request4(&long_name), Err(SocksError::TooLong));
 }

@@ -88,8 +88,10 @@ impl Place {
             (None, None) => (Names::Itself, text),
         };
         let valid = Name::new(name).map_err(|_| RuleError(PLACE_FORM))?;
-        // Without a letter it is a mistyped address; that, and an empty label, is a rule that silently matches nothing.
-        if !name.bytes().any(|byte| byte.is_ascii_alphabetic()) || valid.as_str().split('.').any(str::is_empty) {
+        // Without a letter it is a mistyped address, a rule that silently matches nothing. And a host that is really called
+        // unix would be printed as something else.
+        let is_word = matches!(names, Names::Itself) && valid.as_str().eq_ignore_ascii_case("unix");
+        if !name.bytes().any(|byte| byte.is_ascii_alphabetic()) || is_word {
             return Err(RuleError(PLACE_FORM));
         }
         Ok(Place::Name(names, valid.as_str().to_ascii_lowercase().into()))

@@ -1,0 +1,137 @@
+//! What must hold for any bytes whatsoever: one function per parser, which panics when it does not hold.
+//!
+//! The fuzz targets call these functions, and so does a normal test, over the seeds and over mutations of them; so the file
+//! includes the parsers by path and needs nothing but `seaprox` and `httparse`. No function here may look at a clock or
+//! at random numbers: the same bytes give the same answer.
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "a fuzz target uses one of the oracles, and no oracle uses all of a parser"
+)]
+
+use std::fmt::Debug;
+
+#[path = "../proxies/http"]
+mod http {
+    pub mod body;
+    pub mod head;
+    pub mod request;
+    pub mod response;
+    pub mod rewrite;
+}
+
+#[path = "../proxies/socks"]
+mod socks {
+    pub mod proto;
+}
+
+#[path = "oracles/chunked.rs"]
+mod chunked;
+#[path = "oracles/heads.rs"]
+mod heads;
+#[path = "oracles/requests.rs"]
+mod requests;
+#[path = "oracles/texts.rs"]
+mod texts;
+
+pub use chunked::http_chunked;
+pub use heads::{http_request, http_response};
+pub use requests::{canary, socks_proto};
+pub use texts::{address, rules};
+
+/// Panics if something does not hold for these bytes.
+pub type Oracle = fn(&[u8]);
+
+/// Every oracle that must hold, by the name of its fuzz target and of its directory in `seeds/`.
+pub const ALL: [(&str, Oracle); 6] = [
+    ("socks_proto", socks_proto),
+    ("http_request", http_request),
+    ("http_response", http_response),
+    ("http_chunked", http_chunked),
+    ("address", address),
+    ("rules", rules),
+];
+
+/// Changes a seed in one to four places: for a test that has no fuzzer at hand. `state` is the state of the generator
+/// (xorshift) and must not be 0; the same state gives the same mutation.
+pub fn mutate(seed: &[u8], state: &mut u64) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    let mut random = |below: usize| {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        (*state >> 16) as usize % below.max(1)
+    };
+    for _ in 0..=random(4) {
+        let at = random(bytes.len() + 1);
+        match random(6) {
+            0 => bytes.truncate(at),
+            1 => bytes.insert(at, random(256) as u8),
+            2 if at < bytes.len() => bytes[at] = random(256) as u8,
+            3 if at < bytes.len() => bytes[at] ^= 1 << random(8),
+            4 => drop(bytes.splice(at..at, WORDS[random(WORDS.len())].iter().copied())),
+            _ => {
+                let end = (at + random(40)).min(bytes.len());
+                let copy = bytes[at..end].to_vec();
+                let to = random(bytes.len() + 1);
+                drop(bytes.splice(to..to, copy));
+            }
+        }
+    }
+    bytes
+}
+
+/// What parsers of these formats stumble over.
+const WORDS: [&[u8]; 20] = [
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\r\n\r\n",
+    b" ",
+    b"\t",
+    b":",
+    b",",
+    b";",
+    b"\0",
+    b"Content-Length: 5\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Connection: host, via, content-length\r\n",
+    b"HTTP/1.0",
+    b"chunked",
+    b"0\r\n\r\n",
+    b"ffffffffffffffff",
+    b"[::1]",
+    b"65536",
+    b"unix:",
+];
+
+/// Checks a parser that is given all that was received so far: whatever it says of some bytes, it must say the same when
+/// they arrive in pieces, and when more stands behind them.
+///
+/// `all_at_once` says that a message takes whatever is there, so that its length depends on the pieces.
+fn check_prefixes<'a, T: PartialEq + Debug, E: PartialEq + Debug>(
+    data: &'a [u8],
+    parse: impl Fn(&'a [u8]) -> Result<Option<(T, usize)>, E>,
+    all_at_once: impl Fn(&T) -> bool,
+) {
+    let whole = parse(data);
+    let taken = match &whole {
+        Ok(Some((message, _))) if all_at_once(message) => return,
+        Ok(Some((_, consumed))) => *consumed,
+        Ok(None) | Err(_) => data.len(),
+    };
+    assert!(taken <= data.len(), "more was consumed than there is");
+    assert!(taken > 0 || !matches!(whole, Ok(Some(_))), "a message of no bytes");
+    if let Ok(Some(_)) = whole {
+        assert_eq!(parse(&data[..taken]), whole, "what stands behind a message changed it");
+    }
+    // A few lengths are enough: the fuzzer chooses the data.
+    let stride = taken / 24 + 1;
+    for len in (0..taken).step_by(stride).chain(taken.saturating_sub(5)..taken) {
+        match parse(&data[..len]) {
+            Ok(None) => {}
+            Ok(Some(_)) => panic!("{len} bytes were a whole message, and more bytes changed that"),
+            early => assert_eq!(early, whole, "{len} bytes were refused, and more bytes changed that"),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The chunked coding: splits, a second decoder that shares nothing with the first, and what is forwarded.
+
+use super::http::body::{CHUNK_END, ChunkError, ChunkedReader, LAST_CHUNK, Step, chunk_line};
+
+/// A chunked body. The first byte says in pieces of which size it arrives.
+pub fn http_chunked(data: &[u8]) {
+    let Some((&selector, input)) = data.split_first() else { return };
+    let at_once = relay(input, usize::MAX);
+    let in_pieces = relay(input, usize::from(selector % 16) + 1);
+    assert_eq!(at_once, in_pieces, "pieces change the meaning");
+    let Ok(Some(body)) = at_once else { return };
+    assert!(body.consumed <= input.len());
+    assert_eq!(decode_plainly(&input[..body.consumed]), Some(body.data.clone()));
+
+    // Whoever gets the forwarded body finds the same data in it, and nothing behind it.
+    let forwarded = relay(&body.forwarded, usize::MAX).expect("is refused").expect("is not whole");
+    assert_eq!((forwarded.consumed, &forwarded.data), (body.forwarded.len(), &body.data));
+    assert_eq!(decode_plainly(&body.forwarded), Some(body.data));
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Relayed {
+    /// The data of all chunks.
+    data: Vec<u8>,
+    /// The body as it is passed on.
+    forwarded: Vec<u8>,
+    /// Bytes of the input that belong to the body.
+    consumed: usize,
+}
+
+/// What a relay does with a body that arrives in pieces. `None`: the input ends before the body does.
+fn relay(input: &[u8], piece: usize) -> Result<Option<Relayed>, ChunkError> {
+    let mut reader = ChunkedReader::new();
+    let mut relayed = Relayed { data: Vec::new(), forwarded: Vec::new(), consumed: 0 };
+    let (mut received, mut owed) = (0, 0u64);
+    loop {
+        let unread = &input[relayed.consumed..received];
+        if owed > 0 {
+            let now = owed.min(unread.len() as u64);
+            relayed.data.extend_from_slice(&unread[..now as usize]);
+            relayed.forwarded.extend_from_slice(&unread[..now as usize]);
+            relayed.consumed += now as usize;
+            owed -= now;
+            if owed == 0 {
+                relayed.forwarded.extend_from_slice(CHUNK_END);
+            }
+        }
+        let unread = &input[relayed.consumed..received];
+        let step = if owed > 0 { Step::NeedMore } else { reader.next(unread)? };
+        match step {
+            Step::NeedMore if received == input.len() => return Ok(None),
+            Step::NeedMore => received = received.saturating_add(piece).min(input.len()),
+            Step::Chunk { consumed, size } => {
+                assert!((1..=unread.len()).contains(&consumed) && size > 0);
+                relayed.consumed += consumed;
+                owed = size;
+                chunk_line(size, &mut relayed.forwarded);
+            }
+            Step::End { consumed } => {
+                assert!(consumed <= unread.len());
+                relayed.consumed += consumed;
+                relayed.forwarded.extend_from_slice(LAST_CHUNK);
+                assert_eq!(reader.next(b"more"), Ok(Step::End { consumed: 0 }), "the end is not the end");
+                return Ok(Some(relayed));
+            }
+        }
+    }
+}
+
+/// Decodes a whole body by looking for line ends; `None` if that does not work out to the last byte.
+fn decode_plainly(mut input: &[u8]) -> Option<Vec<u8>> {
+    let mut data = Vec::new();
+    loop {
+        let line = take_line(&mut input)?;
+        let digits = line.split(|byte| *byte == b';').next()?;
+        let size = usize::try_from(u64::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?).ok()?;
+        if size == 0 {
+            while !take_line(&mut input)?.is_empty() {}
+            return input.is_empty().then_some(data);
+        }
+        let (chunk, rest) = input.split_at_checked(size)?;
+        data.extend_from_slice(chunk);
+        input = rest;
+        take_line(&mut input).filter(|line| line.is_empty())?;
+    }
+}
+
+fn take_line<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = input.windows(2).position(|pair| pair == b"\r\n")?;
+    let (line, rest) = (&input[..len], &input[len + 2..]);
+    *input = rest;
+    Some(line)
+}

@@ -1,0 +1,69 @@
+//! What users write: addresses and rules. What is printed can be read again, and means the same.
+
+use std::path::Path;
+
+use seaprox::rules::{Action, Rule};
+use seaprox::{Bind, Name, Target, split_port_range};
+
+/// Targets, places to listen on, and ranges of ports.
+pub fn address(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    if let Ok(target) = Target::parse(text) {
+        assert_ne!(target.port(), Some(0));
+        let printed = target.to_string();
+        assert!(!printed.contains(char::is_control), "{printed:?} can break a line of log");
+        let ambiguous = match &target {
+            Target::Unix(path) => is_escaped(path),
+            Target::Name(name, _) => is_unix(name),
+            Target::Ip(_) => false,
+        };
+        assert!(ambiguous || Target::parse(&printed).as_ref() == Ok(&target), "{printed:?} is not {target:?}");
+    }
+    if let Ok(bind) = Bind::parse(text) {
+        let printed = bind.to_string();
+        let ambiguous = match &bind {
+            Bind::Unix(path) => is_escaped(path),
+            Bind::Name(name, _) => is_unix(name),
+            Bind::Loopback(_) | Bind::Any(_) | Bind::Ip(_) => false,
+        };
+        assert!(ambiguous || Bind::parse(&printed).as_ref() == Ok(&bind), "{printed:?} is not {bind:?}");
+    }
+    if let Ok((first, count)) = split_port_range(text) {
+        check_range(text, &first, count);
+    }
+}
+
+/// Rules, with either action.
+pub fn rules(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    for action in [Action::Allow, Action::Deny] {
+        if let Ok(rule) = Rule::parse(action, text) {
+            assert_eq!(rule.action(), action);
+            let printed = rule.to_string();
+            assert_eq!(Rule::parse(action, &printed).as_ref(), Ok(&rule), "{printed:?}");
+        }
+    }
+}
+
+/// The last port of a range is a port, and what is split off is no range any more.
+fn check_range(text: &str, first: &str, count: u16) {
+    assert!(count > 0);
+    if first == text {
+        assert_eq!(count, 1);
+        return;
+    }
+    let port: u16 = first.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port at the end");
+    assert!(port > 0 && port.checked_add(count - 1).is_some());
+    assert_eq!(split_port_range(first), Ok((first.to_owned(), 1)));
+}
+
+/// Whether a path is not printed as it is.
+fn is_escaped(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    text.chars().any(|char| char.is_control() || char.is_whitespace() || "[]\"\\".contains(char))
+}
+
+/// Whether a name looks like the prefix of a path once it is printed. It can be written as `unix.:80` only.
+fn is_unix(name: &Name) -> bool {
+    name.as_str() == "unix"
+}
