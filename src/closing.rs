@@ -27,7 +27,7 @@ impl Core {
             half.clear(&mut self.pools.blocks, &mut self.pools.pipes);
         }
         for side in [Some(connection.source), connection.dest].into_iter().flatten() {
-            if reason.cuts() {
+            if reason.cuts() || connection.cut {
                 self.sides.get(side).map(|side| &side.io).into_iter().for_each(Io::close_with_reset);
             }
             self.drop_side(side);

@@ -52,6 +52,7 @@ pub struct Core {
     pub(crate) queues: Queues,
     pub(crate) stopping: Stopping,
     pub(crate) descriptors: Descriptors,
+    pub(crate) racers: usize,
     pub(crate) now_ms: u64,
     born: Instant,
 }
@@ -64,7 +65,7 @@ pub(crate) struct Queues {
     /// Dials that are over and not yet told.
     pub dialled: VecDeque<(Id, Result<(), Failure>)>,
     /// Handlers that take over when the call that installed them returns.
-    pub handlers: Vec<(Id, Box<dyn Handler>)>,
+    pub handlers: VecDeque<(Id, Box<dyn Handler>)>,
     /// Sides whose half found no block.
     pub no_block: VecDeque<Id>,
     /// Connections that are over.
@@ -139,6 +140,7 @@ impl Core {
             queues: Queues::default(),
             stopping: Stopping::No,
             descriptors: Descriptors::default(),
+            racers: 0,
             now_ms: 0,
             born: Instant::now(),
             registry,
@@ -189,7 +191,7 @@ impl Core {
 
     /// Gives a side a handler of its own, or another one; it takes over when the running call returns.
     pub fn set_handler(&mut self, side: Id, handler: Box<dyn Handler>) {
-        self.queues.handlers.push((side, handler));
+        self.queues.handlers.push_back((side, handler));
     }
 
     /// Names the front end's protocol, once it is known which one the client speaks.
@@ -263,6 +265,9 @@ impl Core {
         if half.phase == Phase::Shut || !half.out.push(bytes, &mut self.pools.blocks) {
             return false;
         }
+        if record.stage == Stage::Established {
+            self.timers.touch(connection, self.now_ms);
+        }
         let Some(record) = self.sides.get_mut(side) else { return false };
         if record.state == State::Connected && relay::deliver(half, record, &mut self.pools).is_err() {
             // The pump meets the same error and knows what follows from it.
@@ -282,6 +287,7 @@ impl Core {
         self.pass(connection, Role::Source, UNLIMITED);
         self.pass(connection, Role::Dest, UNLIMITED);
         self.set_stage(connection, Stage::Established);
+        log::debug!(target: "seaprox::connection", id = connection.to_string(); "relaying");
     }
 
     /// Relays the next `count` bytes of one side's input to the other side; then the input is the handler's again.
@@ -319,7 +325,15 @@ impl Core {
             && record.stage != Stage::Closed
         {
             record.stage = stage;
-            self.timers.set(connection, record.timer_class(), self.now_ms);
+            self.start_timer(connection);
+        }
+    }
+
+    /// Starts the timer of what a connection waits for now.
+    pub(crate) fn start_timer(&mut self, connection: Id) {
+        let times_half_closed = !self.config.timeouts.half_closed.is_zero();
+        if let Some(record) = self.connections.get(connection) {
+            self.timers.set(connection, record.timer_class(times_half_closed), self.now_ms);
         }
     }
 
@@ -348,7 +362,7 @@ impl Core {
         if record.halves[Role::Source.out()].flow == Flow::Handler {
             record.halves[Role::Source.out()].flow = Flow::Hold;
         }
-        log::debug!(target: "seaprox::connection", conn = connection.to_string(), asked = target.to_string(); "connecting");
+        log::debug!(target: "seaprox::connection", id = connection.to_string(), asked = target.to_string(); "connecting");
         self.set_stage(connection, Stage::Connecting);
         self.dial(dest, &target, permit);
     }
@@ -405,6 +419,15 @@ impl Core {
         self.close(connection);
     }
 
+    /// Ends a connection at once, with a reset to both peers whatever the reason is, so that neither can take what it
+    /// has for the whole.
+    pub fn cut(&mut self, connection: Id, reason: Reason) {
+        if let Some(record) = self.connections.get_mut(connection) {
+            record.cut = true;
+        }
+        self.end(connection, reason);
+    }
+
     /// Ends a connection once its source has what was sent to it: the dest is let go, the source is told that no more
     /// comes, and what it still sends is thrown away until it closes too, so that it can read our last words.
     pub fn finish(&mut self, connection: Id, reason: Reason) {
@@ -454,10 +477,22 @@ impl Core {
             && self.connections.insert(Connection::new(source, kind, listener, self.now_ms)).is_ok();
         debug_assert!(placed, "both tables had room");
         self.stats.opened += 1;
+        let from = self.peer(source);
+        log::debug!(target: "seaprox::connection", id = connection.to_string(), from = from.to_string(); "accepted");
         self.set_stage(connection, Stage::Handshake);
-        self.queues.handlers.push((source, handler));
+        self.queues.handlers.push_back((source, handler));
         self.enqueue(source);
         Ok(connection)
+    }
+
+    /// Puts a side in the queue for a block, once.
+    pub(crate) fn wait_for_block(&mut self, side: Id) {
+        self.stats.block_waits += 1;
+        if let Some(record) = self.sides.get_mut(side)
+            && !std::mem::replace(&mut record.ready.waits, true)
+        {
+            self.queues.no_block.push_back(side);
+        }
     }
 
     /// Puts a side in the run queue, once.
@@ -472,9 +507,14 @@ impl Core {
     /// Frees a side. A dest that races takes its racers along.
     pub(crate) fn drop_side(&mut self, side: Id) {
         if let Some(dial) = self.sides.remove(side).and_then(|record| record.dial) {
-            for racer in dial.racers {
-                self.sides.remove(racer);
-            }
+            dial.racers.into_iter().for_each(|racer| self.drop_racer(racer));
+        }
+    }
+
+    /// Frees an attempt beside a dest's own.
+    pub(crate) fn drop_racer(&mut self, racer: Id) {
+        if self.sides.remove(racer).is_some() {
+            self.racers -= 1;
         }
     }
 
@@ -494,6 +534,17 @@ impl Core {
             || !self.queues.dialled.is_empty()
             || !self.queues.mails.is_empty()
             || !self.queues.closed.is_empty()
+            || (!self.queues.no_block.is_empty() && self.pools.blocks.available() > 0)
+            || self.is_done()
+    }
+
+    /// Whether the loop has come to its end.
+    pub(crate) fn is_done(&self) -> bool {
+        match self.stopping {
+            Stopping::No => false,
+            Stopping::Draining => self.connections.len() == 0,
+            Stopping::Now => true,
+        }
     }
 
     /// Accepts no more; clients that wait in a backlog are refused by the system.
@@ -516,7 +567,8 @@ impl Core {
         if timeout.is_zero() {
             self.stop();
         } else {
-            self.one_offs.push(self.now_ms + timeout.as_millis() as u64, OneOff::Drained);
+            let wait_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            self.one_offs.push(self.now_ms.saturating_add(wait_ms), OneOff::Drained);
         }
     }
 

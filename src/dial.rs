@@ -16,6 +16,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,8 +27,10 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::address::{Endpoint, Name, Target};
 use crate::connection::Stage;
 use crate::core::{Core, OneOff};
+use crate::half::Flow;
 use crate::id::Id;
 use crate::io::Io;
+use crate::limits::RACERS;
 use crate::mailbox::{Mail, Mailbox};
 use crate::reason::{Failure, Reason};
 use crate::resolve::{self, Resolved, Wanted};
@@ -171,7 +174,8 @@ impl Core {
             dial.failure = Some(Failure::new(Reason::NameResolutionFailure, "no address of a permitted family"));
         }
         if let Some(permit) = dial.permit.clone().filter(|_| !ordered.is_empty()) {
-            ordered.retain(|address| permit(*address));
+            // A rule that panics forbids.
+            ordered.retain(|address| catch_unwind(AssertUnwindSafe(|| permit(*address))).unwrap_or(false));
             dial.failure =
                 ordered.is_empty().then(|| Failure::new(Reason::NotPermitted, "a rule forbids its addresses"));
         }
@@ -196,9 +200,11 @@ impl Core {
         if idle {
             dial.next += 1;
             self.attempt(dest, addr);
-        } else if let Ok(racer) =
-            self.sides.insert(Side::new(Owner::Race(dest), State::Connecting, Io::None, Endpoint::Ip(addr)))
+        } else if self.racers < RACERS
+            && let Ok(racer) =
+                self.sides.insert(Side::new(Owner::Race(dest), State::Connecting, Io::None, Endpoint::Ip(addr)))
         {
+            self.racers += 1;
             if let Some(dial) = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut()) {
                 dial.next += 1;
                 dial.racers.push(racer);
@@ -291,7 +297,7 @@ impl Core {
         let (io, endpoint, ready) = (std::mem::take(&mut winner.io), winner.endpoint.clone(), winner.ready);
         let registered = io.register_again(&self.registry, Token(dest.to_u64() as usize));
         let Some(record) = self.sides.get_mut(dest).filter(|record| record.state == State::Connecting) else {
-            self.sides.remove(racer);
+            self.drop_racer(racer);
             return;
         };
         let queued = record.ready.queued;
@@ -311,7 +317,10 @@ impl Core {
             Owner::Connection(..) => side,
         };
         if dest != side {
-            self.sides.remove(side);
+            self.drop_racer(side);
+            if let Some(dial) = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut()) {
+                dial.racers.retain(|racer| *racer != side);
+            }
         }
         if sys::is_out_of_descriptors(error) {
             return self.dial_starves(dest, addr);
@@ -328,7 +337,6 @@ impl Core {
             self.queues.dialled.push_back((dest, Err(failure)));
             return;
         };
-        dial.racers.retain(|racer| *racer != side);
         dial.failure = Some(Failure::worse(dial.failure.take(), failure));
         self.next_address(dest);
     }
@@ -403,8 +411,8 @@ impl Core {
         }
     }
 
-    /// Settles a dial that is over, before its handler is told. The connection, or none when it was settled before or
-    /// is gone.
+    /// Settles a dial that is over, before its handler is told: the connection waits for its handler to say what next, as
+    /// it did before the dial. The connection, or none when it was settled before or is gone.
     pub(crate) fn settle_dial(&mut self, dest: Id, result: Result<(), &Failure>) -> Option<Id> {
         let (connection, _) = self.owner(dest)?;
         let side = self.sides.get_mut(dest).filter(|side| side.state == State::Connecting)?;
@@ -414,9 +422,9 @@ impl Core {
             Ok(()) => {
                 side.state = State::Connected;
                 side.ready.writable = true;
-                for racer in side.dial.take().map(|dial| dial.racers).unwrap_or_default() {
-                    self.sides.remove(racer);
-                }
+                let racers = side.dial.take().map(|dial| dial.racers).unwrap_or_default();
+                racers.into_iter().for_each(|racer| self.drop_racer(racer));
+                log::debug!(target: "seaprox::connection", id = connection.to_string(); "connected");
                 if let Some(side) = self.sides.get(dest) {
                     self.tune(&side.io);
                 }
@@ -429,6 +437,10 @@ impl Core {
                 self.drop_side(dest);
             }
         }
+        if let Some(half) = self.connections.get_mut(connection).map(|record| &mut record.halves[Role::Source.out()]) {
+            half.flow = if half.flow == Flow::Hold { Flow::Handler } else { half.flow };
+        }
+        self.set_stage(connection, Stage::Handshake);
         Some(connection)
     }
 

@@ -55,7 +55,7 @@ impl Core {
             return Some(relay::discard(half, role, self.sides.get_mut(from)?, &mut self.pools, budget));
         }
         let (from, to) = self.sides.get_two_mut(from, to?)?;
-        if to.state != State::Connected {
+        if from.state != State::Connected || to.state != State::Connected {
             return None;
         }
         Some(relay::pump(half, role, from, to, &mut self.pools, budget))
@@ -67,8 +67,7 @@ impl Core {
             Pumped::Blocked => {}
             Pumped::Budget => side.into_iter().for_each(|side| self.enqueue(side)),
             Pumped::NoBlock => {
-                self.stats.block_waits += 1;
-                side.into_iter().for_each(|side| self.queues.no_block.push_back(side));
+                side.into_iter().for_each(|side| self.wait_for_block(side));
             }
             Pumped::Done => self.shut(id, role),
             Pumped::Passed | Pumped::Short => {
@@ -96,14 +95,13 @@ impl Core {
             // The close says what a shutdown would say.
             return self.close(id);
         }
+        let to = connection.side(role.other());
         if connection.stage == Stage::Established {
-            let class = connection.timer_class();
-            self.timers.set(id, class, self.now_ms);
+            self.start_timer(id);
         }
         if discarded {
             return;
         }
-        let to = connection.side(role.other());
         if let Some(side) = to.and_then(|to| self.sides.get_mut(to)) {
             // A side that is gone already says so when it is read.
             let _ = side.io.shutdown_write();
@@ -142,7 +140,8 @@ impl Core {
             (fin, side.ready.error) = (side.ready.fin, false);
         }
         let sent = &mut connection.halves[role.out()];
-        if role == Role::Dest && sent.flow == Flow::Handler && connection.stage == Stage::Established {
+        let is_answering = matches!(connection.stage, Stage::Established | Stage::KeepAlive);
+        if role == Role::Dest && sent.flow == Flow::Handler && is_answering && !sent.reset {
             // Its handler may still have an answer for the source.
             (sent.phase, sent.reset) = (Phase::Draining, true);
             return connection.dest.into_iter().for_each(|dest| self.enqueue(dest));
@@ -165,11 +164,9 @@ impl Core {
         if connection.is_over() {
             return self.close(id);
         }
-        let class = connection.timer_class();
-        self.timers.set(id, class, self.now_ms);
-        for side in [Some(connection.source), connection.dest].into_iter().flatten() {
-            self.enqueue(side);
-        }
+        let sides = [Some(connection.source), connection.dest];
+        self.start_timer(id);
+        sides.into_iter().flatten().for_each(|side| self.enqueue(side));
     }
 
     /// A side whose event announced an error: finds out which, and lets it have its effect.

@@ -8,8 +8,8 @@
 //!             Relay    input goes to the other side; `left` bytes of it, then it is the handler's again
 //!             Discard  input is thrown away
 //! ```
-//! What a handler sends waits in `out` and goes first. What was read and not yet passed on waits in `store`, or in the
-//! pipe: never in both.
+//! What is in the pipe is on its way and goes first, whatever the flow has become since. What a handler sends waits in
+//! `out` and goes next, then what was read and waits in `store`. Nothing is read while the pipe has bytes.
 
 use crate::block::{Block, BlockPool};
 use crate::pipe::{Pipe, PipePool};

@@ -34,7 +34,8 @@ pub trait Handler {
     /// All that was sent to the side has been written, after some of it had to wait.
     fn writable(&mut self, _cx: &mut Cx<'_>) {}
 
-    /// The dest is connected, or could not be; in that case it is gone, and another target may be tried.
+    /// The dest is connected, or could not be; in that case it is gone, and another target may be tried. Whatever it
+    /// is, the handshake timer runs anew and the source's input is the handler's again until it says otherwise.
     fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>);
 
     /// The deadline of the stage has passed (handshake or keep-alive). The connection is ended unless this says
@@ -190,6 +191,11 @@ impl<'a> Cx<'a> {
     /// Ends the connection at once. See [`Core::end`].
     pub fn end(&mut self, reason: Reason) {
         self.core.end(self.connection, reason);
+    }
+
+    /// Ends the connection at once with a reset to both peers. See [`Core::cut`].
+    pub fn cut(&mut self, reason: Reason) {
+        self.core.cut(self.connection, reason);
     }
 
     /// Ends the connection once the client has what was sent to it. See [`Core::finish`].

@@ -104,7 +104,7 @@ impl Io {
 
     /// Registers for both directions, once and for all. `false` when the descriptor cannot block and needs no events.
     pub fn register(&self, registry: &Registry, token: Token) -> io::Result<bool> {
-        let both = Interest::READABLE | Interest::WRITABLE;
+        let both = Io::interest();
         match self {
             Io::Tcp(socket) => add(registry, socket.as_raw_fd(), token, both),
             Io::Unix(socket) => add(registry, socket.as_raw_fd(), token, both),
@@ -120,6 +120,14 @@ impl Io {
         }
     }
 
+    /// Both directions; and urgent data, where the system tells of it, because reads stop there.
+    fn interest() -> Interest {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let both = both | Interest::PRIORITY;
+        both
+    }
+
     /// Gives a registered socket another token.
     pub fn register_again(&self, registry: &Registry, token: Token) -> io::Result<()> {
         let fd = match self {
@@ -127,7 +135,7 @@ impl Io {
             Io::Unix(socket) => socket.as_raw_fd(),
             Io::Files { .. } | Io::None => return Err(io::ErrorKind::Unsupported.into()),
         };
-        registry.reregister(&mut SourceFd(&fd), token, Interest::READABLE | Interest::WRITABLE)
+        registry.reregister(&mut SourceFd(&fd), token, Io::interest())
     }
 
     /// Makes the coming close a reset instead of a FIN. Only TCP can say so.

@@ -177,4 +177,4 @@ impl Timeouts {
 pub const DESCRIPTORS_RESERVED: usize = 64;
 
 /// Addresses that are being tried beside the first, all connections together.
-const RACERS: usize = 1024;
+pub(crate) const RACERS: usize = 1024;

@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use mio::unix::SourceFd;
@@ -253,6 +254,7 @@ impl Core {
         if let Some(acceptor) = &acceptor {
             self.registry.register(&mut SourceFd(&acceptor.fd()), Token(entry.key()), Interest::READABLE)?;
         }
+        log::debug!(target: "seaprox::listener", kind = kind, addr = bound.addr.to_string(); "listening");
         let shares = if handed_over { shares.to_vec() } else { Vec::new() };
         let addr = bound.addr.clone();
         entry.insert(Listener { acceptor, front, kind, addr, shares, turn: 0, ready: false, queued: false });
@@ -286,7 +288,9 @@ impl Core {
                     return;
                 }
                 Err(error) if sys::is_out_of_descriptors(&error) => {
-                    self.descriptors.listeners.push(index);
+                    if !self.descriptors.listeners.contains(&index) {
+                        self.descriptors.listeners.push(index);
+                    }
                     return self.descriptors_short();
                 }
                 // The client left before it was accepted, or the network had an error for it (accept(2)).
@@ -314,7 +318,11 @@ impl Core {
     pub(crate) fn take_in(&mut self, accepted: Accepted) {
         let Accepted { listener: index, io, peer } = accepted;
         let Some(listener) = self.listeners.get_mut(index as usize) else { return };
-        let (handler, kind) = ((listener.front)(), listener.kind);
+        let kind = listener.kind;
+        let Ok(handler) = catch_unwind(AssertUnwindSafe(&mut listener.front)) else {
+            self.stats.panics += 1;
+            return;
+        };
         if let Err((_, error)) = self.adopt(io, peer, kind, index, handler) {
             log::warn!(target: "seaprox::listener", error = error.to_string(); "client refused");
         }
@@ -327,7 +335,9 @@ impl Core {
             let limit = self.connections.capacity();
             log::warn!(target: "seaprox::listener", reason = "limit_reached", connections = limit; "accepting pauses");
         }
-        self.queues.full.push(index);
+        if !self.queues.full.contains(&index) {
+            self.queues.full.push(index);
+        }
     }
 
     /// There is room in the table again.

@@ -73,11 +73,17 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Takes all mails. The one who takes them sees to it that they are all read.
+    /// Takes all mails. The one who takes them sees to it that they are all read, and says how many calls were run.
     pub fn take(&self, into: &mut VecDeque<Mail>) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         into.append(&mut queue.mails);
-        queue.calls = 0;
+    }
+
+    /// Makes room for as many calls as have been run.
+    pub fn ran(&self, calls: usize) {
+        if calls > 0 {
+            self.queue.lock().unwrap_or_else(PoisonError::into_inner).calls -= calls;
+        }
     }
 }
 

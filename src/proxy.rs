@@ -9,7 +9,6 @@
 //! It owns the core and, beside it, the handlers: they are borrowed separately, so a handler may be given the whole
 //! core. Handlers that were installed during a call are settled when it returns, which is before anything is reaped.
 
-use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -20,7 +19,7 @@ use mio::{Events, Poll, Token};
 use crate::connection::Stage;
 use crate::core::{Core, OneOff, Run, Stopping};
 use crate::flow::Next;
-use crate::half::{Flow, Phase};
+use crate::half::{Flow, Phase, Store};
 use crate::handler::{Cause, Cx, Handler};
 use crate::id::Id;
 use crate::limits::Config;
@@ -33,8 +32,12 @@ use crate::workers::Workers;
 /// An event loop.
 pub struct Proxy {
     core: Core,
-    /// Beside the side table: the handler of a side stands at the index of the side.
-    handlers: Vec<Option<Box<dyn Handler>>>,
+    /// Beside the side table: the handler of a side stands at the index of the side, with the id that it is for.
+    handlers: Vec<Option<(Id, Box<dyn Handler>)>>,
+    /// Handlers are being installed: those that are installed meanwhile wait for their turn.
+    settling: bool,
+    /// Connections that are over are being told so; nothing else is told to them.
+    reaping: bool,
     poll: Poll,
     events: Events,
 }
@@ -50,11 +53,12 @@ impl Proxy {
         let events = Events::with_capacity(config.limits.events_per_turn);
         let handlers = Vec::with_capacity(config.limits.sides());
         let core = Core::new(config, poll.registry().try_clone()?, mailbox, workers);
-        Ok(Proxy { core, handlers, poll, events })
+        Ok(Proxy { core, handlers, settling: false, reaping: false, poll, events })
     }
 
     /// What the loop owns, between its turns.
     pub fn core(&mut self) -> &mut Core {
+        self.core.tick();
         &mut self.core
     }
 
@@ -77,6 +81,7 @@ impl Proxy {
     /// # Errors
     /// The system's, when polling fails.
     pub fn turn(&mut self, patience: Option<Duration>) -> io::Result<bool> {
+        self.core.tick();
         self.settle();
         let timeout = self.timeout(patience);
         match self.poll.poll(&mut self.events, timeout) {
@@ -91,8 +96,10 @@ impl Proxy {
         self.tell_dials();
         self.fire_timers();
         self.reap();
-        let drained = self.core.stopping == Stopping::Draining && self.core.connections.len() == 0;
-        Ok(!drained && self.core.stopping != Stopping::Now)
+        while self.core.stopping == Stopping::Now && !self.core.queues.closed.is_empty() {
+            self.reap();
+        }
+        Ok(!self.core.is_done())
     }
 
     fn timeout(&self, patience: Option<Duration>) -> Option<Duration> {
@@ -122,6 +129,7 @@ impl Proxy {
             };
             side.ready.readable |= event.is_readable() || event.is_read_closed();
             side.ready.writable |= event.is_writable() || event.is_write_closed();
+            side.ready.urgent |= event.is_priority();
             side.ready.error |= event.is_error();
             side.ready.fin |= event.is_read_closed() && !event.is_error();
             self.core.enqueue(id);
@@ -129,6 +137,7 @@ impl Proxy {
     }
 
     fn read_mails(&mut self) {
+        let mut calls = 0;
         for _ in 0..self.core.config.limits.mails_per_turn {
             match self.core.queues.mails.pop_front() {
                 None => break,
@@ -136,6 +145,7 @@ impl Proxy {
                 Some(Mail::Connected(side, result)) => self.core.answered(side, result),
                 Some(Mail::Accepted(accepted)) => self.core.take_in(accepted),
                 Some(Mail::Call(what)) => {
+                    calls += 1;
                     // A call that panics is somebody else's bug, and has been printed; the loop goes on.
                     if catch_unwind(AssertUnwindSafe(|| what(&mut self.core))).is_err() {
                         self.core.stats.panics += 1;
@@ -143,6 +153,7 @@ impl Proxy {
                 }
             }
         }
+        self.core.mailbox.ran(calls);
         self.settle();
     }
 
@@ -176,15 +187,20 @@ impl Proxy {
 
     /// Moves the half that `role`'s side feeds, and lets its handler see what is the handler's.
     fn advance(&mut self, connection: Id, role: Role) {
-        let waited =
-            self.core.connections.get(connection).is_some_and(|record| !record.halves[role.out()].out.is_empty());
+        let waited = self.core.has_out(connection, role);
+        let mut rounds = ROUNDS_PER_TURN;
         loop {
             let next = self.core.move_half(connection, role);
             if next == Next::Wait || !self.feed(connection, role, next == Next::Passed) {
                 break;
             }
+            rounds -= 1;
+            if rounds == 0 {
+                self.core.side(connection, role).into_iter().for_each(|side| self.core.enqueue(side));
+                break;
+            }
         }
-        if waited && self.core.flush(connection, role) {
+        if waited && !self.core.has_out(connection, role) {
             self.call(connection, role.other(), |handler, cx| handler.writable(cx));
         }
     }
@@ -193,13 +209,14 @@ impl Proxy {
     /// what it asked for is through. Whether the half is to be moved again.
     fn feed(&mut self, id: Id, role: Role, mut passed: bool) -> bool {
         for _ in 0..FEEDS_PER_TURN {
+            let side = self.core.side(id, role);
             let Some(input) = self.core.take_input(id, role) else { return false };
             if !input.is_empty() || std::mem::take(&mut passed) {
                 passed = false;
                 let consumed = self.call(id, role, |handler, cx| handler.readable(cx, input.bytes()));
                 let consumed = consumed.unwrap_or(input.len()).min(input.len());
                 let full = consumed == 0 && input.len() >= self.core.input_bytes_max();
-                self.core.put_back_input(id, role, input, consumed);
+                self.core.put_back_input(id, role, side, input, consumed);
                 if !self.core.is_handlers(id, role) {
                     return true;
                 }
@@ -225,7 +242,8 @@ impl Proxy {
     }
 
     fn tell_dials(&mut self) {
-        while let Some((dest, result)) = self.core.queues.dialled.pop_front() {
+        for _ in 0..self.core.queues.dialled.len() {
+            let Some((dest, result)) = self.core.queues.dialled.pop_front() else { break };
             self.tell_dial(dest, result.as_ref().copied());
         }
     }
@@ -271,9 +289,11 @@ impl Proxy {
             let Some(record) = self.core.connections.get(connection) else { continue };
             let (source, dest) = (record.source, record.dest);
             let reason = record.reason.unwrap_or(Reason::Internal);
+            self.reaping = true;
             self.call(connection, Role::Source, |handler, cx| handler.ended(cx, Cause::Over(reason)));
+            self.reaping = false;
             for side in [Some(source), dest].into_iter().flatten() {
-                if let Some(slot) = self.handlers.get_mut(side.index()) {
+                if let Some(slot) = self.handlers.get_mut(side.index()).filter(|slot| is_for(slot.as_ref(), side)) {
                     *slot = None;
                 }
             }
@@ -293,11 +313,14 @@ impl Proxy {
         what: impl FnOnce(&mut dyn Handler, &mut Cx<'_>) -> T,
     ) -> Option<T> {
         let record = self.core.connections.get(connection)?;
+        if record.stage == Stage::Closed && !self.reaping {
+            return None;
+        }
         let source = record.source;
         let side = record.side(role).unwrap_or(source);
-        let own = self.handlers.get(side.index()).is_some_and(Option::is_some);
+        let own = self.handlers.get(side.index()).is_some_and(|slot| is_for(slot.as_ref(), side));
         let slot = if own { side } else { source };
-        let handler = self.handlers.get_mut(slot.index())?.as_mut()?;
+        let (_, handler) = self.handlers.get_mut(slot.index())?.as_mut().filter(|handler| handler.0 == slot)?;
         let mut cx = Cx::new(&mut self.core, side, connection, role);
         let result = catch_unwind(AssertUnwindSafe(|| what(handler.as_mut(), &mut cx)));
         if result.is_err() {
@@ -310,20 +333,25 @@ impl Proxy {
 
     /// Lets the handlers that were installed take over, and tells those of new clients that they are there.
     fn settle(&mut self) {
-        while !self.core.queues.handlers.is_empty() {
-            let mut queue: VecDeque<_> = std::mem::take(&mut self.core.queues.handlers).into();
-            while let Some((side, handler)) = queue.pop_front() {
-                let Some((connection, role)) = self.core.owner(side) else { continue };
-                if self.handlers.len() <= side.index() {
-                    self.handlers.resize_with(side.index() + 1, || None);
-                }
-                let first = self.handlers[side.index()].replace(handler).is_none() && role == Role::Source;
-                if first {
-                    self.call(connection, role, |handler, cx| handler.opened(cx));
-                }
+        if std::mem::replace(&mut self.settling, true) {
+            return;
+        }
+        while let Some((side, handler)) = self.core.queues.handlers.pop_front() {
+            let Some((connection, role)) = self.core.owner(side) else { continue };
+            if self.handlers.len() <= side.index() {
+                self.handlers.resize_with(side.index() + 1, || None);
+            }
+            let before = self.handlers[side.index()].replace((side, handler));
+            if role == Role::Source && !is_for(before.as_ref(), side) {
+                self.call(connection, role, |handler, cx| handler.opened(cx));
             }
         }
+        self.settling = false;
     }
+}
+
+fn is_for(slot: Option<&(Id, Box<dyn Handler>)>, side: Id) -> bool {
+    slot.is_some_and(|(id, _)| *id == side)
 }
 
 /// What came of reading input for a handler.
@@ -342,19 +370,25 @@ impl Core {
     }
 
     /// Takes the input that waits out of its half, so that it can be shown while the core is lent to the handler.
-    fn take_input(&mut self, id: Id, role: Role) -> Option<crate::half::Store> {
+    fn take_input(&mut self, id: Id, role: Role) -> Option<Store> {
         if !self.is_handlers(id, role) {
             return None;
         }
         Some(self.connections.get_mut(id)?.halves[role.out()].store.take())
     }
 
-    fn put_back_input(&mut self, id: Id, role: Role, mut input: crate::half::Store, consumed: usize) {
+    /// Puts back what the handler has left over; not what it left over of a dest that it has let go since.
+    fn put_back_input(&mut self, id: Id, role: Role, side: Option<Id>, mut input: Store, consumed: usize) {
         input.consume(consumed, &mut self.pools.blocks);
         match self.connections.get_mut(id) {
-            Some(connection) => connection.halves[role.out()].store = input,
-            None => input.clear(&mut self.pools.blocks),
+            Some(connection) if connection.side(role) == side => connection.halves[role.out()].store = input,
+            _ => input.clear(&mut self.pools.blocks),
         }
+    }
+
+    /// Whether something that a handler sent along `role`'s half still waits.
+    fn has_out(&self, id: Id, role: Role) -> bool {
+        self.connections.get(id).is_some_and(|connection| !connection.halves[role.out()].out.is_empty())
     }
 
     /// Reads more input for a handler, up to what it is shown at once.
@@ -368,12 +402,13 @@ impl Core {
             let cause = if half.reset { Cause::Reset } else { Cause::Fin };
             return if std::mem::replace(&mut half.told, true) { Input::None } else { Input::Ended(cause) };
         }
-        if !record.ready.readable {
+        let on_its_way = half.pipe.as_ref().is_some_and(|pipe| pipe.len() > 0);
+        if !record.ready.readable || record.state != State::Connected || on_its_way {
             return Input::None;
         }
         let wished = limit.saturating_sub(half.store.len());
         let Some(room) = half.store.room(&mut self.pools.blocks) else {
-            side.into_iter().for_each(|side| self.queues.no_block.push_back(side));
+            side.into_iter().for_each(|side| self.wait_for_block(side));
             return Input::None;
         };
         let wished = wished.min(room.len());
@@ -386,6 +421,9 @@ impl Core {
             }
             Ok(got) => {
                 record.note_read(got, wished);
+                if connection.stage == Stage::Established {
+                    self.timers.touch(id, self.now_ms);
+                }
                 Input::More
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -411,7 +449,11 @@ impl Core {
             self.accept_again();
         }
         let free = self.pools.blocks.available().min(self.queues.no_block.len());
-        for side in self.queues.no_block.drain(..free).collect::<Vec<_>>() {
+        for _ in 0..free {
+            let Some(side) = self.queues.no_block.pop_front() else { break };
+            if let Some(record) = self.sides.get_mut(side) {
+                record.ready.waits = false;
+            }
             self.enqueue(side);
         }
     }
@@ -421,3 +463,5 @@ impl Core {
 const WAKER: Token = Token(u32::MAX as usize);
 /// Times that input is shown to one handler in a turn, before others get theirs.
 const FEEDS_PER_TURN: usize = 64;
+/// Times that a half goes back and forth between relay and handler in a turn, before others get theirs.
+const ROUNDS_PER_TURN: usize = 16;

@@ -55,6 +55,7 @@ pub(crate) fn pump(
             Err(error) => return Pumped::Broken(role.other(), error),
         }
         if half.left == 0 {
+            half.release_pipe(&mut pools.pipes);
             return Pumped::Passed;
         }
         if half.phase != Phase::Flowing {
@@ -104,9 +105,13 @@ pub(crate) fn discard(half: &mut Half, role: Role, from: &mut Side, pools: &mut 
     Pumped::Done
 }
 
-/// Writes what waits in the half to the side that it goes to: what a handler sent, then what was read, then what is in
-/// the pipe. Whether all that may go is gone.
+/// Writes what waits in the half to the side that it goes to: what is in the pipe, which is on its way already, then what
+/// a handler sent, then what was read. Whether all that may go is gone.
 pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::Result<bool> {
+    while half.pipe.as_ref().is_some_and(|pipe| pipe.len() > 0) {
+        let Some(put) = drain(half, to)? else { return Ok(false) };
+        half.bytes += put as u64;
+    }
     while !half.out.is_empty() {
         let Some(put) = write(half.out.bytes(), to, &mut half.congested)? else { return Ok(false) };
         half.out.consume(put, &mut pools.blocks);
@@ -120,11 +125,8 @@ pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::
         let due = bytes.len().min(usize::try_from(half.left).unwrap_or(usize::MAX));
         let Some(put) = write(&bytes[..due], to, &mut half.congested)? else { return Ok(false) };
         half.store.consume(put, &mut pools.blocks);
-        half.note_passed(put);
-    }
-    while half.pipe.as_ref().is_some_and(|pipe| pipe.len() > 0) {
-        let Some(put) = drain(half, to)? else { return Ok(false) };
-        half.note_passed(put);
+        half.bytes += put as u64;
+        half.spend(put);
     }
     Ok(true)
 }
@@ -189,6 +191,7 @@ fn fetch_by_pipe(half: &mut Half, from: &mut Side, pools: &mut Pools) -> io::Res
         Ok(0) => Ok(Fetched::End),
         Ok(got) => {
             half.piped += got as u64;
+            half.spend(got);
             Ok(Fetched::Bytes(got))
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -251,10 +254,10 @@ fn drain(half: &mut Half, to: &mut Side) -> io::Result<Option<usize>> {
 }
 
 impl Half {
-    fn note_passed(&mut self, count: usize) {
-        self.bytes += count as u64;
+    /// Bytes of a bounded pass have been taken on their way.
+    fn spend(&mut self, count: usize) {
         if self.left != UNLIMITED {
-            self.left -= count as u64;
+            self.left = self.left.saturating_sub(count as u64);
         }
     }
 }

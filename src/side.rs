@@ -63,12 +63,16 @@ pub(crate) struct Ready {
     pub writable: bool,
     /// Its FIN has come: a short read is not the last.
     pub fin: bool,
+    /// It has sent urgent data: a read stops there (tcp(7)).
+    pub urgent: bool,
     /// An error is waiting.
     pub error: bool,
     /// It cannot block, so it is always ready.
     pub unpollable: bool,
     /// It stands in the run queue.
     pub queued: bool,
+    /// It stands in the queue for a block.
+    pub waits: bool,
 }
 
 impl Side {
@@ -78,10 +82,12 @@ impl Side {
         Side { owner, state, ready, io, endpoint, dial: None }
     }
 
-    /// Notes a read of `got` bytes where `wished` would have fitted.
+    /// Notes a read of `got` bytes where `wished` would have fitted. A short read is the last one on a TCP socket, unless
+    /// a FIN is behind it or it stopped at urgent data. Elsewhere it may have stopped at the end of a line, at a packet,
+    /// or at descriptors that were passed along: only `WouldBlock` is believed there.
     #[inline]
     pub fn note_read(&mut self, got: usize, wished: usize) {
-        if got < wished && !self.ready.fin && !self.ready.unpollable {
+        if got < wished && !self.ready.fin && !self.ready.urgent && matches!(self.io, Io::Tcp(_)) {
             self.ready.readable = false;
         }
     }

@@ -1,6 +1,7 @@
 //! Several loops in one process: threads that share nothing but their workers and their listening addresses.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -107,7 +108,8 @@ impl Start {
         let Ok(all) = self.hear.recv() else { return Ok(()) };
         let result = {
             let mut bounds = self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
-            setup(&mut proxy, &all, &mut bounds)
+            let set_up = || setup(&mut proxy, &all, &mut bounds);
+            catch_unwind(AssertUnwindSafe(set_up)).unwrap_or_else(|_| Err(io::Error::other("the setup panicked")))
         };
         let fit = result.is_ok();
         self.tell.send(result.map(|()| None)).map_err(io::Error::other)?;

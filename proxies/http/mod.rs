@@ -179,7 +179,7 @@ impl Http {
             Step::Cut(reason, text) => {
                 self.state = State::Over;
                 cx.set_detail(text);
-                cx.end(reason);
+                cx.cut(reason);
             }
         }
     }
@@ -275,7 +275,7 @@ impl Handler for Http {
             (cause, Role::Dest, _) => self.origin_ended(cx, cause == Cause::Reset),
             (_, Role::Source, State::Exchange(_)) => {
                 cx.set_detail("the request ended before its body did");
-                cx.end(Reason::SourceReset);
+                cx.cut(Reason::SourceFin);
             }
             (_, Role::Source, _) => cx.end(Reason::SourceFin),
         }
