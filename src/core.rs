@@ -383,8 +383,8 @@ impl Core {
         let dest = self.sides.insert(side).map_err(|_| io::Error::other("connection limit reached"))?;
         record.dest = Some(dest);
         if let Some(side) = self.sides.get_mut(dest) {
-            let pollable = side.io.register(&self.registry, Token(dest.to_u64() as usize))?;
-            side.set_pollable(pollable);
+            let unpollable = side.io.register(&self.registry, Token(dest.to_u64() as usize))?;
+            side.set_unpollable(unpollable);
         }
         self.queues.dialled.push_back((dest, Ok(())));
         Ok(())
@@ -467,12 +467,12 @@ impl Core {
         let (Some(connection), Some(source)) = (self.connections.next_id(), self.sides.next_id()) else {
             return Err((io, io::Error::other("connection limit reached")));
         };
-        let pollable = match io.register(&self.registry, Token(source.to_u64() as usize)) {
-            Ok(pollable) => pollable,
+        let unpollable = match io.register(&self.registry, Token(source.to_u64() as usize)) {
+            Ok(unpollable) => unpollable,
             Err(error) => return Err((io, error)),
         };
         let mut side = Side::new(Owner::Connection(connection, Role::Source), State::Connected, io, endpoint);
-        side.set_pollable(pollable);
+        side.set_unpollable(unpollable);
         let placed = self.sides.insert(side).is_ok()
             && self.connections.insert(Connection::new(source, kind, listener, self.now_ms)).is_ok();
         debug_assert!(placed, "both tables had room");

@@ -6,6 +6,7 @@ use crate::connection::Stage;
 use crate::core::Core;
 use crate::half::{Flow, Phase, UNLIMITED};
 use crate::id::Id;
+use crate::io::Unpollable;
 use crate::reason::Reason;
 use crate::relay::{self, Pumped};
 use crate::side::{Role, Side, State};
@@ -180,11 +181,10 @@ impl Core {
 }
 
 impl Side {
-    /// Whether events tell what it can do; if none do, it can always do everything.
-    pub(crate) fn set_pollable(&mut self, pollable: bool) {
-        if !pollable {
-            self.ready.unpollable = true;
-            (self.ready.readable, self.ready.writable) = (true, true);
-        }
+    /// What no event tells of, it can always do.
+    pub(crate) fn set_unpollable(&mut self, unpollable: Unpollable) {
+        self.ready.unpollable = unpollable;
+        self.ready.readable |= unpollable.read;
+        self.ready.writable |= unpollable.write;
     }
 }

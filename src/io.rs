@@ -31,6 +31,19 @@ pub(crate) enum Io {
     },
 }
 
+/// Which directions cannot block, as those of a regular file cannot: they are always ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Unpollable {
+    pub read: bool,
+    pub write: bool,
+}
+
+impl Unpollable {
+    fn both(unpollable: bool) -> Unpollable {
+        Unpollable { read: unpollable, write: unpollable }
+    }
+}
+
 impl Io {
     /// Takes a descriptor that somebody else made, and makes it non-blocking.
     pub fn from_owned(fd: OwnedFd) -> io::Result<Io> {
@@ -102,21 +115,20 @@ impl Io {
         }
     }
 
-    /// Registers for both directions, once and for all. `false` when the descriptor cannot block and needs no events.
-    pub fn register(&self, registry: &Registry, token: Token) -> io::Result<bool> {
+    /// Registers for both directions, once and for all. Says which of them cannot block, and so needs no events.
+    pub fn register(&self, registry: &Registry, token: Token) -> io::Result<Unpollable> {
         let both = Io::interest();
         match self {
-            Io::Tcp(socket) => add(registry, socket.as_raw_fd(), token, both),
-            Io::Unix(socket) => add(registry, socket.as_raw_fd(), token, both),
-            Io::Files { read, write } => {
-                let reads = add(registry, read.as_raw_fd(), token, Interest::READABLE)?;
-                let writes = match write {
+            Io::Tcp(socket) => add(registry, socket.as_raw_fd(), token, both).map(Unpollable::both),
+            Io::Unix(socket) => add(registry, socket.as_raw_fd(), token, both).map(Unpollable::both),
+            Io::Files { read, write } => Ok(Unpollable {
+                read: add(registry, read.as_raw_fd(), token, Interest::READABLE)?,
+                write: match write {
                     Some(write) => add(registry, write.as_raw_fd(), token, Interest::WRITABLE)?,
                     None => false,
-                };
-                Ok(reads || writes)
-            }
-            Io::None => Ok(false),
+                },
+            }),
+            Io::None => Ok(Unpollable::default()),
         }
     }
 
@@ -203,10 +215,11 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
+/// Registers one descriptor; whether it turns out to need no events.
 fn add(registry: &Registry, fd: RawFd, token: Token, interest: Interest) -> io::Result<bool> {
     match registry.register(&mut SourceFd(&fd), token, interest) {
-        Ok(()) => Ok(true),
-        Err(error) if sys::is_unpollable(&error) => Ok(false),
+        Ok(()) => Ok(false),
+        Err(error) if sys::is_unpollable(&error) => Ok(true),
         Err(error) => Err(error),
     }
 }

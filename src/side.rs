@@ -13,7 +13,7 @@ use std::fmt;
 use crate::address::Endpoint;
 use crate::dial::Dial;
 use crate::id::Id;
-use crate::io::Io;
+use crate::io::{Io, Unpollable};
 
 /// Which end of a connection a side is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,8 +67,8 @@ pub(crate) struct Ready {
     pub urgent: bool,
     /// An error is waiting.
     pub error: bool,
-    /// It cannot block, so it is always ready.
-    pub unpollable: bool,
+    /// What cannot block is always ready.
+    pub unpollable: Unpollable,
     /// It stands in the run queue.
     pub queued: bool,
     /// It stands in the queue for a block.
@@ -95,7 +95,7 @@ impl Side {
     /// Notes a write of `put` bytes where `wished` were offered; whether the side is congested now.
     #[inline]
     pub fn note_write(&mut self, put: usize, wished: usize) -> bool {
-        let congested = put < wished && !self.ready.unpollable;
+        let congested = put < wished && !self.ready.unpollable.write;
         if congested {
             self.ready.writable = false;
         }
