@@ -44,6 +44,8 @@ pub(crate) struct Connection {
     pub stage: Stage,
     /// Recorded once, by whatever ended it first; a cut overrides an orderly close.
     pub reason: Option<Reason>,
+    /// It has lasted for a while, and TCP keepalive is on.
+    pub settled: bool,
     /// Its peers are to see a reset, whatever the reason is.
     pub cut: bool,
     /// The front end, as the description names it.
@@ -75,6 +77,7 @@ impl Connection {
             halves: [Half::new(Flow::Handler), Half::new(Flow::Hold)],
             stage: Stage::Handshake,
             reason: None,
+            settled: false,
             cut: false,
             kind,
             listener,
@@ -101,8 +104,8 @@ impl Connection {
         self.halves.iter().all(|half| half.phase == Phase::Shut)
     }
 
-    /// What it waits for in its stage. Where a half-closed connection is not timed by itself, it is idle like any other.
-    pub fn timer_class(&self, times_half_closed: bool) -> Option<TimerClass> {
+    /// What it waits for in its stage.
+    pub fn timer_class(&self) -> Option<TimerClass> {
         match self.stage {
             Stage::Handshake => Some(TimerClass::Handshake),
             Stage::Connecting => Some(TimerClass::Connect),
@@ -110,7 +113,7 @@ impl Connection {
             Stage::Closing => Some(TimerClass::Linger),
             Stage::Closed => None,
             Stage::Established if self.halves.iter().any(|half| half.flow == Flow::Discard) => Some(TimerClass::Linger),
-            Stage::Established if times_half_closed && self.halves.iter().any(|half| half.phase == Phase::Shut) => {
+            Stage::Established if self.halves.iter().any(|half| half.phase == Phase::Shut) => {
                 Some(TimerClass::HalfClosed)
             }
             Stage::Established => Some(TimerClass::Idle),

@@ -331,10 +331,31 @@ impl Core {
 
     /// Starts the timer of what a connection waits for now.
     pub(crate) fn start_timer(&mut self, connection: Id) {
-        let times_half_closed = !self.config.timeouts.half_closed.is_zero();
+        let timeouts = &self.config.timeouts;
         if let Some(record) = self.connections.get(connection) {
-            self.timers.set(connection, record.timer_class(times_half_closed), self.now_ms);
+            let class = match record.timer_class() {
+                Some(TimerClass::HalfClosed) if timeouts.half_closed.is_zero() => Some(TimerClass::Idle),
+                Some(TimerClass::Idle) if self.keepalive_waits() && !record.settled => Some(TimerClass::Settle),
+                class => class,
+            };
+            self.timers.set(connection, class, self.now_ms);
         }
+    }
+
+    /// Whether TCP keepalive is switched on only when a connection has lasted for a while: most have not, and save two
+    /// system calls. With an idle timer, which needs the place in the lists, it is switched on at once.
+    pub(crate) fn keepalive_waits(&self) -> bool {
+        self.config.timeouts.idle.is_zero() && !self.config.tcp_keepalive.is_zero()
+    }
+
+    /// A connection has lasted for a while.
+    pub(crate) fn settle_down(&mut self, connection: Id) {
+        let Some(record) = self.connections.get_mut(connection) else { return };
+        record.settled = true;
+        if let Some(dest) = record.dest.and_then(|dest| self.sides.get(dest)) {
+            dest.io.set_keepalive(self.config.tcp_keepalive);
+        }
+        self.start_timer(connection);
     }
 
     /// How far a connection has come.
@@ -402,6 +423,7 @@ impl Core {
             }
         }
         record.halves[Role::Source.out()].out.clear(&mut self.pools.blocks);
+        record.settled = false;
         let fresh = &mut record.halves[Role::Dest.out()];
         fresh.store.clear(&mut self.pools.blocks);
         (fresh.phase, fresh.flow, fresh.told, fresh.reset) = (Phase::Flowing, Flow::Hold, false, false);
@@ -481,7 +503,10 @@ impl Core {
         log::debug!(target: "seaprox::connection", id = connection.to_string(), from = from.to_string(); "accepted");
         self.set_stage(connection, Stage::Handshake);
         self.queues.handlers.push_back((source, handler));
-        self.enqueue(source);
+        if unpollable.read {
+            // No event will say that there is something to read.
+            self.enqueue(source);
+        }
         Ok(connection)
     }
 
@@ -501,6 +526,14 @@ impl Core {
             && !std::mem::replace(&mut record.ready.queued, true)
         {
             self.queues.run.push_back(Run::Side(side));
+        }
+    }
+
+    /// Takes a side out of the run queue, if it was put there last: it has been run in the meantime.
+    pub(crate) fn unqueue(&mut self, side: Id) {
+        if self.queues.run.back() == Some(&Run::Side(side)) {
+            self.queues.run.pop_back();
+            self.sides.get_mut(side).into_iter().for_each(|record| record.ready.queued = false);
         }
     }
 

@@ -422,6 +422,7 @@ impl Core {
             Ok(()) => {
                 side.state = State::Connected;
                 side.ready.writable = true;
+                side.ready.may_delay = self.config.nodelay;
                 let racers = side.dial.take().map(|dial| dial.racers).unwrap_or_default();
                 racers.into_iter().for_each(|racer| self.drop_racer(racer));
                 log::debug!(target: "seaprox::connection", id = connection.to_string(); "connected");
@@ -444,12 +445,9 @@ impl Core {
         Some(connection)
     }
 
-    /// Sets the options of a socket that does not inherit them from a listener.
-    pub(crate) fn tune(&self, io: &Io) {
-        if self.config.nodelay {
-            io.set_nodelay();
-        }
-        if !self.config.tcp_keepalive.is_zero() {
+    /// Sets the options of a socket that does not inherit them from a listener, those that cannot wait.
+    fn tune(&self, io: &Io) {
+        if !self.config.tcp_keepalive.is_zero() && !self.keepalive_waits() {
             io.set_keepalive(self.config.tcp_keepalive);
         }
     }

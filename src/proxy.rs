@@ -255,6 +255,10 @@ impl Proxy {
         };
         let role = if result.is_ok() { Role::Dest } else { Role::Source };
         self.call(connection, role, |handler, cx| handler.connected(cx, result));
+        for role in [Role::Dest, Role::Source] {
+            // They are run now; that the handler queued them need not cost a turn.
+            self.core.side(connection, role).into_iter().for_each(|side| self.core.unqueue(side));
+        }
         self.advance(connection, Role::Source);
         self.advance(connection, Role::Dest);
     }
@@ -267,6 +271,7 @@ impl Proxy {
                     self.call(connection, Role::Source, |handler, cx| handler.timeout(cx));
                 }
                 TimerClass::Connect => self.core.dial_timed_out(connection),
+                TimerClass::Settle => self.core.settle_down(connection),
                 TimerClass::Idle => self.core.end(connection, Reason::IdleTimeout),
                 TimerClass::HalfClosed => self.core.end(connection, Reason::HalfClosedTimeout),
                 TimerClass::Linger => self.core.end_lingering(connection),

@@ -113,6 +113,7 @@ pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::
         half.bytes += put as u64;
     }
     while !half.out.is_empty() {
+        no_delay(half.bytes, to);
         let Some(put) = write(half.out.bytes(), to, &mut half.congested)? else { return Ok(false) };
         half.out.consume(put, &mut pools.blocks);
         half.bytes += put as u64;
@@ -121,6 +122,7 @@ pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::
         return Ok(true);
     }
     while half.left > 0 && !half.store.is_empty() {
+        no_delay(half.bytes, to);
         let bytes = half.store.bytes();
         let due = bytes.len().min(usize::try_from(half.left).unwrap_or(usize::MAX));
         let Some(put) = write(&bytes[..due], to, &mut half.congested)? else { return Ok(false) };
@@ -229,6 +231,15 @@ fn write(bytes: &[u8], to: &mut Side, congested: &mut u32) -> io::Result<Option<
             Ok(None)
         }
         Err(error) => Err(error),
+    }
+}
+
+/// From the second write on, small writes must not wait for the acknowledgement of those before them.
+#[inline]
+fn no_delay(written: u64, to: &mut Side) {
+    if to.ready.may_delay && written > 0 {
+        to.ready.may_delay = false;
+        to.io.set_nodelay();
     }
 }
 

@@ -65,6 +65,8 @@ pub(crate) struct Ready {
     pub fin: bool,
     /// It has sent urgent data: a read stops there (tcp(7)).
     pub urgent: bool,
+    /// TCP_NODELAY is wanted and not set yet. The first write is never delayed, so it is set before the second.
+    pub may_delay: bool,
     /// An error is waiting.
     pub error: bool,
     /// What cannot block is always ready.

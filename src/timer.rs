@@ -20,6 +20,8 @@ pub enum TimerClass {
     Connect,
     /// The next request on a kept-alive connection.
     KeepAlive,
+    /// A sign that it will last: nothing is done for connections that end before.
+    Settle,
     /// A byte in either direction.
     Idle,
     /// A byte in the direction that is still open.
@@ -29,7 +31,7 @@ pub enum TimerClass {
 }
 
 impl TimerClass {
-    pub(crate) const COUNT: usize = 6;
+    pub(crate) const COUNT: usize = 7;
 }
 
 /// The lists of one loop. Members are indexes of the connection table.
@@ -78,7 +80,7 @@ impl TimerLists {
     #[inline]
     pub fn touch(&mut self, id: Id, now_ms: u64) {
         let link = &self.links[id.index()];
-        let Some(class) = link.class else { return };
+        let Some(class) = link.class.filter(|class| *class != TimerClass::Settle) else { return };
         let grain_ms = self.lists[class as usize].duration_ms / GRAINS;
         if now_ms.saturating_sub(link.since_ms) > grain_ms {
             self.unlink(id.index() as u32);
