@@ -53,6 +53,8 @@ pub struct Core {
     pub(crate) stopping: Stopping,
     pub(crate) descriptors: Descriptors,
     pub(crate) racers: usize,
+    /// Turns for which transfers make room for those who send little.
+    pub(crate) company: u32,
     pub(crate) now_ms: u64,
     born: Instant,
 }
@@ -141,6 +143,7 @@ impl Core {
             stopping: Stopping::No,
             descriptors: Descriptors::default(),
             racers: 0,
+            company: 0,
             now_ms: 0,
             born: Instant::now(),
             registry,

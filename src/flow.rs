@@ -40,13 +40,18 @@ impl Core {
             && connection.halves[role.out()].bytes != before
         {
             self.timers.touch(id, self.now_ms);
+            let half = &connection.halves[role.out()];
+            if half.pipe.is_none() && half.bytes - before < self.pools.blocks.block_bytes() as u64 {
+                self.company = COMPANY_TURNS;
+            }
         }
         self.conclude(id, role, pumped)
     }
 
     fn pump(&mut self, id: Id, role: Role) -> Option<Pumped> {
         let connection = self.connections.get_mut(id)?;
-        let budget = self.config.limits.relay_bytes_per_turn;
+        let limits = &self.config.limits;
+        let budget = if self.company > 0 { limits.relay_bytes_in_company } else { limits.relay_bytes_per_turn };
         let (from, to) = (connection.side(role)?, connection.side(role.other()));
         let half = &mut connection.halves[role.out()];
         if half.phase == Phase::Shut {
@@ -188,3 +193,7 @@ impl Side {
         self.ready.writable |= unpollable.write;
     }
 }
+
+/// Turns without anybody who sends little, after which transfers take their full share again: a pause between two
+/// keystrokes is longer, but the first of them meets at most one turn with full shares.
+const COMPANY_TURNS: u32 = 64;

@@ -68,7 +68,7 @@ pub(crate) fn pump(
         if budget == 0 {
             return Pumped::Budget;
         }
-        match fetch(half, from, to, pools) {
+        match fetch(half, from, to, pools, budget) {
             Ok(Fetched::Bytes(count)) => budget = budget.saturating_sub(count),
             Ok(Fetched::Nothing) => {}
             Ok(Fetched::NoBlock) => return Pumped::NoBlock,
@@ -141,9 +141,9 @@ enum Fetched {
     End,
 }
 
-fn fetch(half: &mut Half, from: &mut Side, to: &Side, pools: &mut Pools) -> io::Result<Fetched> {
+fn fetch(half: &mut Half, from: &mut Side, to: &Side, pools: &mut Pools, budget: usize) -> io::Result<Fetched> {
     if half.pipe.is_some() || promote(half, from, to, &mut pools.pipes) {
-        return fetch_by_pipe(half, from, pools);
+        return fetch_by_pipe(half, from, pools, budget);
     }
     fetch_by_copy(half, from, pools)
 }
@@ -187,9 +187,9 @@ fn promote(half: &mut Half, from: &Side, to: &Side, pipes: &mut PipePool) -> boo
 
 /// The pipe is empty when this is called, so `WouldBlock` can only mean that there is nothing to read: what was in it
 /// has been delivered before, and so a full pipe is never taken for an empty socket.
-fn fetch_by_pipe(half: &mut Half, from: &mut Side, pools: &mut Pools) -> io::Result<Fetched> {
+fn fetch_by_pipe(half: &mut Half, from: &mut Side, pools: &mut Pools, budget: usize) -> io::Result<Fetched> {
     let (Some(pipe), Some(fd)) = (&mut half.pipe, from.io.spliceable()) else { return Ok(Fetched::Nothing) };
-    match pipe.fill(fd, half.left) {
+    match pipe.fill(fd, half.left.min(budget as u64)) {
         Ok(0) => Ok(Fetched::End),
         Ok(got) => {
             half.piped += got as u64;
