@@ -1,0 +1,81 @@
+//! What all measurements of a run share: the options, the network, the processors, the far end, ports and a directory.
+
+use std::cell::Cell;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+
+use crate::child;
+use crate::netns::Network;
+use crate::options::Options;
+use crate::sys;
+use crate::target::Target;
+
+pub struct Ground {
+    pub options: Options,
+    pub network: Network,
+    pub directory: PathBuf,
+    pub target: Target,
+    /// Processors of the proxies with one thread. Empty: nothing is tied to a processor.
+    pub proxies: Vec<usize>,
+    /// Processors of the client and the far end.
+    pub load: Vec<usize>,
+    /// How many connections a proxy can relay at a time, two descriptors each, with some left for all else.
+    pub connections_max: usize,
+    next_port: Cell<u16>,
+}
+
+impl Ground {
+    /// Ties the calling thread to the load's processors, and starts the far end.
+    pub fn prepare(options: Options, network: Network) -> io::Result<Ground> {
+        let descriptors = sys::raise_descriptor_limit()? as usize;
+        let connections_max = (descriptors.saturating_sub(DESCRIPTORS_SPARE) / 2).min(CONNECTIONS_ENOUGH);
+        let all = sys::processors();
+        let (proxies, load) = match all.split_first() {
+            Some((first, rest)) if options.pin && !rest.is_empty() => (vec![*first], rest.to_vec()),
+            _ => (Vec::new(), Vec::new()),
+        };
+        if !load.is_empty() {
+            sys::pin(&load)?;
+        }
+        let directory = child::make_directory()?;
+        let target = Target::start(&load)?;
+        Ok(Ground {
+            options,
+            network,
+            directory,
+            target,
+            proxies,
+            load,
+            connections_max,
+            next_port: Cell::new(FIRST_PORT),
+        })
+    }
+
+    /// An address on which a proxy can listen. In a namespace of our own, ports are counted up below the range of outgoing
+    /// ones; on a shared loopback, the system names a free one, which is free until somebody else takes it.
+    pub fn listen_addr(&self) -> io::Result<SocketAddr> {
+        if self.network.private {
+            let port = self.next_port.get();
+            self.next_port.set(port + 1);
+            return Ok((Ipv4Addr::LOCALHOST, port).into());
+        }
+        TcpListener::bind("127.0.0.1:0")?.local_addr()
+    }
+
+    /// Connections of the idle section: what was asked for, or fewer where the descriptors do not suffice.
+    pub fn idle(&self) -> usize {
+        self.options.idle.min(self.connections_max)
+    }
+
+    /// Where a proxy runs: apart from the load, or on all processors.
+    pub fn processors_of(&self, everywhere: bool) -> Vec<usize> {
+        let others = self.load.iter().filter(|_| everywhere);
+        self.proxies.iter().chain(others).copied().collect()
+    }
+}
+
+/// For a proxy's listeners, pipes and libraries.
+const DESCRIPTORS_SPARE: usize = 600;
+const CONNECTIONS_ENOUGH: usize = 20_000;
+const FIRST_PORT: u16 = 2_000;

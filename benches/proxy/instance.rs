@@ -1,0 +1,113 @@
+//! One running proxy: started, seen to relay, and described for the report.
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::child::Child;
+use crate::ground::Ground;
+use crate::load::Ping;
+use crate::peers::{Launch, Peer, Place, module_directories};
+use crate::route::Route;
+use crate::target::Wish;
+
+pub struct Instance {
+    child: Child,
+    pub small: Route,
+    pub bulk: Route,
+    pub description: Description,
+}
+
+#[derive(Clone)]
+pub struct Description {
+    pub name: &'static str,
+    pub version: String,
+    pub command: String,
+    pub file: Option<String>,
+}
+
+impl Instance {
+    /// Starts the peer and sends a ping through each of its ports; the error is one line for the report.
+    pub fn start(ground: &Ground, peer: &Peer) -> Result<Instance, String> {
+        let program = peer.program(&ground.options)?;
+        let config = ground.directory.join(format!("{}.conf", peer.name));
+        let log = ground.directory.join(format!("{}.log", peer.name));
+        let addr = || ground.listen_addr().map_err(|error| error.to_string());
+        let place = Place {
+            target: ground.target.addr,
+            listen: [addr()?, addr()?],
+            directory: ground.directory.clone(),
+            connections_max: ground.connections_max,
+            config: config.clone(),
+            modules: module_directories(ground.options.nginx_modules.as_deref()),
+        };
+        let launch = (peer.launch)(&place)?;
+        if let Some(text) = &launch.file {
+            fs::write(config, text).map_err(|error| error.to_string())?;
+        }
+        let processors = ground.processors_of(peer.everywhere);
+        let mut child = Child::start(Command::new(&program).args(&launch.args), &processors, Some(&log))
+            .map_err(|error| format!("does not start: {error}"))?;
+        await_ready(&mut child, &launch, &log)?;
+        let route = |dial| Route { dial, target: ground.target.addr, handshake: peer.handshake };
+        let instance = Instance {
+            child,
+            small: route(launch.small),
+            bulk: route(launch.bulk),
+            description: Description {
+                name: peer.name,
+                version: version(&program, peer.version),
+                command: format!("{} {}", program.display(), launch.args.join(" ")),
+                file: launch.file,
+            },
+        };
+        for route in [&instance.small, &instance.bulk] {
+            Ping::open(route, Wish::Echo).map_err(|error| format!("does not relay: {error}{}", last_line(&log)))?;
+        }
+        Ok(instance)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+}
+
+/// Waits until the proxy accepts connections on all its ports.
+fn await_ready(child: &mut Child, launch: &Launch, log: &Path) -> Result<(), String> {
+    let deadline = Instant::now() + START_TIME_MAX;
+    while ![launch.small, launch.bulk].iter().all(|addr| TcpStream::connect(addr).is_ok()) {
+        if let Some(status) = child.ended() {
+            return Err(format!("ended at its start: {status}{}", last_line(log)));
+        }
+        if Instant::now() > deadline {
+            return Err(format!("does not listen{}", last_line(log)));
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+fn last_line(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    text.lines().rfind(|line| !line.trim().is_empty()).map_or(String::new(), |line| format!(": {}", line.trim()))
+}
+
+/// The first line that says a number, of what the program prints about itself.
+fn version(program: &Path, argument: &str) -> String {
+    if argument.is_empty() {
+        return "says no version".into();
+    }
+    let Ok(output) = Command::new(program).arg(argument).stdin(Stdio::null()).output() else {
+        return "unknown".into();
+    };
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    let numbered = text.lines().find(|line| line.contains(|c: char| c.is_ascii_digit()));
+    numbered.unwrap_or("unknown").trim().to_string()
+}
+
+const START_TIME_MAX: Duration = Duration::from_secs(4);

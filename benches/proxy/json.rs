@@ -1,0 +1,111 @@
+//! The results for programs: every sample of every section, with the machine and the configurations that they come from.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::host::Host;
+use crate::instance::Description;
+use crate::options::Options;
+use crate::report;
+use crate::run::Sample;
+use crate::sections::Section;
+use crate::stats::Spread;
+
+/// Collects sections as they are finished.
+pub struct Results {
+    sections: Vec<Value>,
+}
+
+impl Results {
+    pub fn new() -> Results {
+        Results { sections: Vec::new() }
+    }
+
+    pub fn add(&mut self, section: &Section, samples: &[Sample]) {
+        let all: Vec<Value> = samples.iter().map(sample).collect();
+        let ratios: Vec<Value> = section
+            .ratios
+            .iter()
+            .flat_map(|(of, to)| section.metrics.iter().map(move |metric| (of, to, metric)))
+            .filter_map(|(of, to, metric)| {
+                let spread = report::ratio(samples, of, to, metric)?;
+                Some(json!({ "of": of, "to": to, "metric": metric.key, "value": spread_value(spread) }))
+            })
+            .collect();
+        self.sections.push(json!({
+            "name": section.name,
+            "title": section.title,
+            "summary": summary(section, samples),
+            "ratios": ratios,
+            "samples": all,
+        }));
+    }
+
+    pub fn write(
+        self,
+        path: &Path,
+        host: &Host,
+        options: &Options,
+        peers: &[Description],
+        left_out: &[String],
+    ) -> io::Result<()> {
+        let peers: Vec<Value> = peers
+            .iter()
+            .map(|peer| {
+                json!({ "name": peer.name, "version": peer.version, "command": peer.command, "configuration": peer.file })
+            })
+            .collect();
+        let document = json!({
+            "schema": 1,
+            "host": {
+                "kernel": host.kernel,
+                "processor": host.processor,
+                "processors": host.processors,
+                "congestion_control": host.congestion_control,
+                "network": host.network,
+                "placement": host.placement,
+                "ping_hastened": host.ping_hastened,
+            },
+            "settings": {
+                "quick": options.quick,
+                "rounds": options.rounds,
+                "window_seconds": options.window.as_secs_f64(),
+                "warmup_seconds": options.warmup.as_secs_f64(),
+                "idle_connections": options.idle,
+            },
+            "peers": peers,
+            "left_out": left_out,
+            "sections": self.sections,
+        });
+        fs::write(path, format!("{document:#}\n"))
+    }
+}
+
+/// The median, least and greatest of each value, for each peer.
+fn summary(section: &Section, samples: &[Sample]) -> Value {
+    let mut peers = Map::new();
+    for peer in section.peers {
+        let mut metrics = Map::new();
+        for metric in section.metrics {
+            if let Some(spread) = report::spread(samples, peer, metric.key) {
+                metrics.insert(metric.key.into(), spread_value(spread));
+            }
+        }
+        if !metrics.is_empty() {
+            peers.insert(peer.to_string(), metrics.into());
+        }
+    }
+    peers.into()
+}
+
+fn sample(sample: &Sample) -> Value {
+    let values: Map<String, Value> = sample.values.iter().map(|(key, value)| (key.to_string(), json!(value))).collect();
+    json!({ "peer": sample.peer, "round": sample.round, "values": values })
+}
+
+fn spread_value(spread: Spread) -> Value {
+    json!({ "median": spread.median, "min": spread.min, "max": spread.max })
+}

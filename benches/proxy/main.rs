@@ -1,0 +1,104 @@
+//! The bench: seaprox beside other proxies, on loopback, in CPU time and in what a client sees.
+//!
+//! A program of its own (`harness = false`), because it measures processes, not functions. It enters a network namespace,
+//! starts a far end and the proxies, lets them take turns under one load after the other, prints a table for each and
+//! writes all samples to a file. Absolute numbers depend on the machine and on what else it does; ratios of the same round
+//! are what to compare.
+//!
+//! In reading order: `sections` (what is measured), `trials` (how), `load` (the clients), `target` (the far end), `measure`
+//! and `proc` (the accounts), `peers` and `configurations` (the proxies), `run`, `report`, `json`.
+#![deny(unsafe_code)]
+
+mod child;
+mod configurations;
+mod ground;
+mod host;
+mod instance;
+mod json;
+mod load;
+mod measure;
+mod netns;
+mod options;
+mod peers;
+mod priority;
+mod proc;
+mod report;
+mod route;
+mod run;
+mod sections;
+mod stats;
+mod sys;
+mod target;
+mod trials;
+
+use std::env;
+use std::io;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use crate::child::ClearAtEnd;
+use crate::ground::Ground;
+use crate::host::Host;
+use crate::json::Results;
+use crate::netns::Network;
+use crate::options::{HELP, Options, Parsed};
+use crate::run::Runner;
+use crate::sections::SECTIONS;
+
+fn main() -> ExitCode {
+    if env::args().nth(1).as_deref() == Some(target::ARGUMENT) {
+        return finish(target::serve());
+    }
+    match Options::parse(env::args().skip(1)) {
+        Parsed::Help => {
+            println!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        Parsed::Wrong(problem) => {
+            eprintln!("bench: {problem}");
+            ExitCode::from(2)
+        }
+        Parsed::Run(options) => {
+            let _clear = ClearAtEnd;
+            finish(bench(*options))
+        }
+    }
+}
+
+fn bench(options: Options) -> io::Result<()> {
+    let start = Instant::now();
+    // Threads that exist stay in the old namespace, so this comes before the first.
+    let network = Network::enter(options.namespace);
+    if let Some(niceness) = options.niceness {
+        priority::set(niceness)?;
+    }
+    child::watch_for_stop(options.deadline)?;
+    let ground = Ground::prepare(options, network)?;
+    let host = Host::of(&ground);
+    host.print();
+
+    let mut runner = Runner::new(&ground);
+    let mut results = Results::new();
+    for section in SECTIONS.iter().filter(|section| ground.options.wants_section(section.group)) {
+        let samples = runner.section(section);
+        report::print_section(section, &samples);
+        results.add(section, &samples);
+    }
+    results.write(&ground.options.json, &host, &ground.options, &runner.descriptions, &runner.left_out)?;
+    report::print_peers(&runner.descriptions);
+    for line in &runner.left_out {
+        println!("left out: {line}");
+    }
+    println!("all samples: {}; {} s in total", ground.options.json.display(), start.elapsed().as_secs());
+    Ok(())
+}
+
+fn finish(outcome: io::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

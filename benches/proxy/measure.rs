@@ -1,0 +1,99 @@
+//! One sample: a load runs for a window, and what it did is set against what the proxy's processes used meanwhile.
+
+use std::io;
+use std::time::Instant;
+
+use crate::ground::Ground;
+use crate::load::Load;
+use crate::proc::Usage;
+use crate::sys;
+
+/// Named results of one sample; what does not apply (CPU time without a proxy) is absent.
+pub type Values = Vec<(&'static str, f64)>;
+
+/// The accounts of all that takes part, at one moment.
+pub struct Meter {
+    proxy: Option<(u32, Usage)>,
+    load_ns: u64,
+    start: Instant,
+    target: u32,
+}
+
+/// The difference of two moments.
+pub struct Reading {
+    pub wall_s: f64,
+    /// Of the proxy and all its children; absent when there is none.
+    pub proxy: Option<ProxyTime>,
+    /// CPU time of the client and the far end.
+    pub load_s: f64,
+}
+
+pub struct ProxyTime {
+    pub cpu_s: f64,
+    /// Time during which its threads were ready to run but no processor was free.
+    pub queued_s: f64,
+}
+
+impl Meter {
+    /// `proxy` is the root of the proxy's processes.
+    pub fn start(ground: &Ground, proxy: Option<u32>) -> io::Result<Meter> {
+        let target = ground.target.child.pid();
+        Ok(Meter {
+            proxy: proxy.map(|pid| (pid, Usage::of_tree(pid))),
+            load_ns: load_ns(target)?,
+            start: Instant::now(),
+            target,
+        })
+    }
+
+    /// The wall clock is read last at the start and first at the end: reading the accounts is no part of the window.
+    pub fn stop(self) -> io::Result<Reading> {
+        let wall_s = self.start.elapsed().as_secs_f64();
+        let load_s = seconds(load_ns(self.target)?.saturating_sub(self.load_ns));
+        let proxy = self.proxy.map(|(pid, before)| {
+            let used = Usage::of_tree(pid).since(before);
+            ProxyTime { cpu_s: seconds(used.cpu_ns), queued_s: seconds(used.queued_ns) }
+        });
+        Ok(Reading { wall_s, proxy, load_s })
+    }
+}
+
+impl Reading {
+    /// How the processors were used: in percent of one processor.
+    pub fn shares(&self) -> Values {
+        let percent = |time_s: f64| time_s / self.wall_s * 100.0;
+        let mut shares = vec![(LOAD_BUSY, percent(self.load_s))];
+        if let Some(proxy) = &self.proxy {
+            shares.extend([(BUSY, percent(proxy.cpu_s)), (QUEUED, percent(proxy.queued_s))]);
+        }
+        shares
+    }
+
+    /// The proxy's CPU time divided among units, in seconds.
+    pub fn cpu_per(&self, units: f64) -> Option<f64> {
+        self.proxy.as_ref().map(|proxy| proxy.cpu_s / units)
+    }
+}
+
+/// Warms up, then measures one window of the load; returns the units done in it, too.
+pub fn sample(ground: &Ground, proxy: Option<u32>, load: &mut dyn Load) -> io::Result<(Reading, f64)> {
+    load.run_for(ground.options.warmup)?;
+    let before = load.units();
+    let meter = Meter::start(ground, proxy)?;
+    load.run_for(ground.options.window)?;
+    let reading = meter.stop()?;
+    Ok((reading, (load.units() - before) as f64))
+}
+
+fn load_ns(target: u32) -> io::Result<u64> {
+    Ok(sys::process_cpu_ns(std::process::id())? + sys::process_cpu_ns(target)?)
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+// Keys that all samples share.
+pub const BUSY: &str = "proxy_busy_percent";
+pub const QUEUED: &str = "proxy_queued_percent";
+pub const LOAD_BUSY: &str = "load_busy_percent";

@@ -1,0 +1,169 @@
+//! The command line of the bench: what to measure, for how long, against whom, and where the results go.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub struct Options {
+    pub quick: bool,
+    pub rounds: usize,
+    pub window: Duration,
+    pub warmup: Duration,
+    /// What the run may spend, beyond its plan, on repeating samples that were disturbed.
+    pub spare: Duration,
+    /// Idle connections of the `idle` section.
+    pub idle: usize,
+    /// Empty means all of them.
+    pub only: Vec<String>,
+    /// Empty means all that are installed.
+    pub peers: Vec<String>,
+    pub namespace: bool,
+    pub pin: bool,
+    /// Of the bench and all that it starts.
+    pub niceness: Option<i32>,
+    pub seaprox: Option<PathBuf>,
+    /// Where nginx's dynamic modules lie, if not in one of the usual directories.
+    pub nginx_modules: Option<PathBuf>,
+    pub json: PathBuf,
+    /// The whole run is killed when it takes longer.
+    pub deadline: Duration,
+}
+
+pub enum Parsed {
+    Run(Box<Options>),
+    Help,
+    Wrong(String),
+}
+
+impl Options {
+    pub fn parse(args: impl Iterator<Item = String>) -> Parsed {
+        let mut args = args.peekable();
+        let mut given = Given::default();
+        while let Some(arg) = args.next() {
+            let (name, inline) = match arg.split_once('=') {
+                Some((name, value)) => (name.to_string(), Some(value.to_string())),
+                None => (arg, None),
+            };
+            match name.as_str() {
+                "-h" | "--help" => return Parsed::Help,
+                // Cargo passes this to every bench.
+                "--bench" => {}
+                "--quick" => given.quick = true,
+                "--no-netns" => given.shared = true,
+                "--no-pin" => given.free = true,
+                _ => {
+                    let Some(value) = inline.or_else(|| args.next()) else {
+                        return Parsed::Wrong(format!("{name}: unknown, or its value is missing"));
+                    };
+                    if let Err(problem) = given.set(&name, &value) {
+                        return Parsed::Wrong(problem);
+                    }
+                }
+            }
+        }
+        Parsed::Run(Box::new(given.complete()))
+    }
+
+    pub fn wants_section(&self, group: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == group)
+    }
+
+    /// A peer is wanted by its own name or by its program's: `seaprox` asks for all variants of seaprox.
+    pub fn wants_peer(&self, name: &str, family: &str) -> bool {
+        self.peers.is_empty() || self.peers.iter().any(|wanted| wanted == name || wanted == family)
+    }
+}
+
+/// What the arguments said, before the defaults that depend on `--quick` fill the rest.
+#[derive(Default)]
+struct Given {
+    quick: bool,
+    shared: bool,
+    free: bool,
+    rounds: Option<usize>,
+    seconds: Option<f64>,
+    idle: Option<usize>,
+    niceness: Option<i32>,
+    only: Vec<String>,
+    peers: Vec<String>,
+    seaprox: Option<PathBuf>,
+    nginx_modules: Option<PathBuf>,
+    json: Option<PathBuf>,
+}
+
+impl Given {
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "--rounds" => self.rounds = Some(number(name, value, 1.0, 100.0)? as usize),
+            "--seconds" => self.seconds = Some(number(name, value, 0.05, 60.0)?),
+            "--nice" => self.niceness = Some(number(name, value, -19.0, 19.0)? as i32),
+            "--idle" => self.idle = Some(number(name, value, 100.0, 100_000.0)? as usize),
+            "--only" => self.only = list(value),
+            "--peers" => self.peers = list(value),
+            "--seaprox" => self.seaprox = Some(value.into()),
+            "--nginx-modules" => self.nginx_modules = Some(value.into()),
+            "--json" => self.json = Some(value.into()),
+            _ => return Err(format!("{name}: unknown option")),
+        }
+        match self.only.iter().find(|name| !GROUPS.contains(&name.as_str())) {
+            Some(wrong) => Err(format!("--only: {wrong} is not one of {}", GROUPS.join(","))),
+            None => Ok(()),
+        }
+    }
+
+    fn complete(self) -> Options {
+        let seconds = self.seconds.unwrap_or(if self.quick { 0.4 } else { 0.8 });
+        let rounds = self.rounds.unwrap_or(if self.quick { 2 } else { 5 });
+        let default_run = self.rounds.is_none() && self.seconds.is_none() && self.idle.is_none();
+        Options {
+            quick: self.quick,
+            rounds,
+            window: Duration::from_secs_f64(seconds),
+            warmup: Duration::from_millis(if self.quick { 100 } else { 150 }),
+            spare: Duration::from_secs(if self.quick { 15 } else { 60 }),
+            idle: self.idle.unwrap_or(9_000),
+            only: self.only,
+            peers: self.peers,
+            namespace: !self.shared,
+            pin: !self.free,
+            niceness: self.niceness,
+            seaprox: self.seaprox,
+            nginx_modules: self.nginx_modules,
+            json: self.json.unwrap_or_else(|| "bench-results.json".into()),
+            deadline: Duration::from_secs(if default_run { 900 } else { 24 * 3600 }),
+        }
+    }
+}
+
+fn list(value: &str) -> Vec<String> {
+    value.split(',').filter(|name| !name.is_empty()).map(str::to_string).collect()
+}
+
+fn number(name: &str, value: &str, least: f64, most: f64) -> Result<f64, String> {
+    match value.parse::<f64>() {
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(format!("{name}: {value:?} is not a number from {least} to {most}")),
+    }
+}
+
+/// The names that `--only` takes.
+pub const GROUPS: [&str; 12] =
+    ["bulk1", "bulk8", "conn", "keepalive", "wrk", "ping", "pingbulk", "idle", "socks", "http", "threads", "copy"];
+
+pub const HELP: &str = "\
+Measures seaprox beside other proxies on this machine's loopback.
+
+usage: cargo bench --bench proxy -- [OPTIONS]
+
+  --quick              two short rounds of everything
+  --rounds N           rounds (default 5; 2 with --quick)
+  --seconds N          length of one sample (default 0.8; 0.4 with --quick)
+  --only NAME[,NAME]   of: bulk1 bulk8 conn keepalive wrk ping pingbulk idle socks http threads copy
+  --peers NAME[,NAME]  only these: direct seaprox haproxy nginx rinetd socat microsocks danted tinyproxy
+  --idle N             connections held in the idle section (default 9000)
+  --seaprox PATH       measure this binary (default: the one that cargo has just built)
+  --nginx-modules DIR  where ngx_stream_module.so lies
+  --no-netns           stay on the shared loopback even when a namespace could be made
+  --nice N             niceness of the bench and of all that it starts; below 0 on a machine that is in use
+  --no-pin             do not tie proxies and load to different processors
+  --json FILE          where all samples are written (default bench-results.json)
+  -h, --help           this text";

@@ -1,0 +1,99 @@
+//! The proxies that can be measured: how each is found, started and configured.
+//!
+//! Every peer has the configuration that serves it best, as far as its documentation and trials show, not its default; the
+//! report prints it. All of them run one thread unless their name says otherwise.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::configurations as conf;
+use crate::options::Options;
+use crate::route::Handshake;
+
+pub struct Peer {
+    pub name: &'static str,
+    /// The program; seaprox has several rows with different options.
+    pub family: &'static str,
+    pub handshake: Handshake,
+    /// How many processors it can keep busy.
+    pub threads: usize,
+    /// Not tied to a processor of its own.
+    pub everywhere: bool,
+    pub version: &'static str,
+    pub launch: fn(&Place) -> Result<Launch, String>,
+}
+
+/// What a configuration is made from.
+pub struct Place {
+    pub target: SocketAddr,
+    /// Two addresses to listen on. A peer that needs no difference between small and bulk uses the first for both.
+    pub listen: [SocketAddr; 2],
+    pub directory: PathBuf,
+    /// How many connections it must be able to hold.
+    pub connections_max: usize,
+    /// Where `Launch::file` will be.
+    pub config: PathBuf,
+    /// Where nginx's modules may be.
+    pub modules: Vec<PathBuf>,
+}
+
+pub struct Launch {
+    pub args: Vec<String>,
+    pub file: Option<String>,
+    pub small: SocketAddr,
+    pub bulk: SocketAddr,
+}
+
+impl Peer {
+    pub fn program(&self, options: &Options) -> Result<PathBuf, String> {
+        if self.family != "seaprox" {
+            return find(self.family).ok_or_else(|| "not installed".to_string());
+        }
+        let path = options.seaprox.clone().or_else(|| option_env!("CARGO_BIN_EXE_seaprox").map(PathBuf::from));
+        match path {
+            None => Err("no binary: name one with --seaprox".into()),
+            Some(path) if path.exists() => Ok(path),
+            Some(path) => Err(format!("{} does not exist", path.display())),
+        }
+    }
+}
+
+/// A program of the search path, or of the directories where daemons lie.
+pub fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let daemons = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(daemons).map(|directory| directory.join(name)).find(|path| path.is_file())
+}
+
+pub fn module_directories(given: Option<&Path>) -> Vec<PathBuf> {
+    let usual = ["/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/share/nginx/modules"];
+    given.map(Path::to_path_buf).into_iter().chain(usual.map(PathBuf::from)).collect()
+}
+
+pub fn peer(name: &str) -> Option<&'static Peer> {
+    PEERS.iter().find(|peer| peer.name == name)
+}
+
+const fn plain(name: &'static str, version: &'static str, launch: fn(&Place) -> Result<Launch, String>) -> Peer {
+    Peer { name, family: name, handshake: Handshake::None, threads: 1, everywhere: false, version, launch }
+}
+
+const fn seaprox(name: &'static str, launch: fn(&Place) -> Result<Launch, String>) -> Peer {
+    Peer { family: "seaprox", ..plain(name, "-V", launch) }
+}
+
+pub static PEERS: [Peer; 13] = [
+    seaprox("seaprox", conf::seaprox_static),
+    seaprox("seaprox-copy", conf::seaprox_copy),
+    Peer { everywhere: true, ..seaprox("seaprox-t1", conf::seaprox_static) },
+    Peer { everywhere: true, threads: 2, ..seaprox("seaprox-t2", conf::seaprox_two_threads) },
+    Peer { handshake: Handshake::Socks5, ..seaprox("seaprox-socks", conf::seaprox_socks) },
+    Peer { handshake: Handshake::Connect, ..seaprox("seaprox-http", conf::seaprox_http) },
+    plain("haproxy", "-v", conf::haproxy),
+    plain("nginx", "-v", conf::nginx),
+    plain("rinetd", "-v", conf::rinetd),
+    plain("socat", "-V", conf::socat),
+    Peer { handshake: Handshake::Socks5, ..plain("microsocks", "", conf::microsocks) },
+    Peer { handshake: Handshake::Socks5, ..plain("danted", "-v", conf::danted) },
+    Peer { handshake: Handshake::Connect, ..plain("tinyproxy", "-v", conf::tinyproxy) },
+];

@@ -1,0 +1,168 @@
+//! Runs sections: peers take turns within each round, so that what disturbs the machine disturbs all of them alike.
+//!
+//! Proxies are started when a section first needs them and stay up, idle, until the end. A peer that is not there, does not
+//! start or fails in the middle is said once and left out; the run goes on.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use crate::ground::Ground;
+use crate::instance::{Description, Instance};
+use crate::measure::{BUSY, QUEUED, Values};
+use crate::peers::{self, Peer};
+use crate::sections::Section;
+use crate::trials::Subject;
+
+pub struct Sample {
+    pub peer: &'static str,
+    pub round: usize,
+    pub values: Values,
+}
+
+impl Sample {
+    pub fn value(&self, key: &str) -> Option<f64> {
+        value(&self.values, key)
+    }
+}
+
+pub struct Runner<'a> {
+    ground: &'a Ground,
+    running: HashMap<&'static str, Instance>,
+    /// Peers, and programs with all their peers, that cannot be had at all.
+    absent: HashSet<&'static str>,
+    /// What the run may still spend on repeating samples.
+    spare: Duration,
+    /// In the order of their first start.
+    pub descriptions: Vec<Description>,
+    /// One line for each peer that was left out somewhere, and why.
+    pub left_out: Vec<String>,
+}
+
+impl<'a> Runner<'a> {
+    pub fn new(ground: &'a Ground) -> Runner<'a> {
+        Runner {
+            ground,
+            running: HashMap::new(),
+            absent: HashSet::new(),
+            spare: ground.options.spare,
+            descriptions: Vec::new(),
+            left_out: Vec::new(),
+        }
+    }
+
+    pub fn section(&mut self, section: &Section) -> Vec<Sample> {
+        let options = &self.ground.options;
+        let rounds = options.rounds.min(section.rounds_max);
+        let mut present: Vec<&'static str> = Vec::new();
+        for name in section.peers {
+            if self.is_wanted(name) && (*name == DIRECT || self.starts(name, section.fresh)) {
+                present.push(name);
+            }
+        }
+        let mut samples = Vec::new();
+        for round in 0..rounds {
+            present.retain(|peer| match self.sample(section, peer) {
+                Ok(values) => {
+                    samples.push(Sample { peer, round, values });
+                    true
+                }
+                Err(why) => {
+                    self.leave_out(format!("{peer} in {}, round {}: {why}", section.name, round + 1));
+                    false
+                }
+            });
+        }
+        samples
+    }
+
+    /// One sample. When other work took the proxy's processor, it is repeated while the run has time for that, and the least
+    /// disturbed one counts.
+    fn sample(&mut self, section: &Section, name: &str) -> Result<Values, String> {
+        let mut best = self.once(section, name)?;
+        for _ in 0..REPEATS_MAX {
+            if queued(&best) < QUEUED_MUCH || value(&best, BUSY).unwrap_or(0.0) > BUSY_ENOUGH || self.spare.is_zero() {
+                break;
+            }
+            let start = Instant::now();
+            let again = self.once(section, name)?;
+            self.spare = self.spare.saturating_sub(start.elapsed());
+            if queued(&again) < queued(&best) {
+                best = again;
+            }
+        }
+        Ok(best)
+    }
+
+    fn once(&self, section: &Section, name: &str) -> Result<Values, String> {
+        let fresh = match peers::peer(name) {
+            Some(peer) if section.fresh => Some(Instance::start(self.ground, peer)?),
+            _ => None,
+        };
+        let subject = Subject::new(self.ground, fresh.as_ref().or_else(|| self.running.get(name)));
+        (section.trial)(self.ground, &subject).map_err(|error| error.to_string())
+    }
+
+    fn is_wanted(&self, name: &str) -> bool {
+        let family = peers::peer(name).map_or(name, |peer| peer.family);
+        self.ground.options.wants_peer(name, family)
+    }
+
+    /// Starts the peer unless it runs or is known not to. A section that starts its own needs no shared one, but is told
+    /// in the same way when there can be none.
+    fn starts(&mut self, name: &'static str, fresh: bool) -> bool {
+        let Some(peer) = peers::peer(name) else { return false };
+        if self.absent.contains(name) || self.absent.contains(peer.family) {
+            return false;
+        }
+        if self.running.contains_key(name) {
+            return true;
+        }
+        if let Err(why) = peer.program(&self.ground.options) {
+            self.leave_out(format!("{}: {why}", peer.family));
+            self.absent.insert(peer.family);
+            return false;
+        }
+        match Instance::start(self.ground, peer) {
+            Ok(instance) => {
+                self.describe(peer, &instance);
+                if !fresh {
+                    self.running.insert(name, instance);
+                }
+                true
+            }
+            Err(why) => {
+                self.leave_out(format!("{name}: {why}"));
+                self.absent.insert(name);
+                false
+            }
+        }
+    }
+
+    fn describe(&mut self, peer: &Peer, instance: &Instance) {
+        if self.descriptions.iter().all(|known| known.name != peer.name) {
+            self.descriptions.push(instance.description.clone());
+        }
+    }
+
+    fn leave_out(&mut self, line: String) {
+        println!("left out: {line}");
+        self.left_out.push(line);
+    }
+}
+
+fn value(values: &Values, key: &str) -> Option<f64> {
+    values.iter().find(|(name, _)| *name == key).map(|(_, value)| *value)
+}
+
+fn queued(values: &Values) -> f64 {
+    value(values, QUEUED).unwrap_or(0.0)
+}
+
+/// The row without a proxy.
+pub const DIRECT: &str = "direct";
+
+/// A proxy that was busy for this share of the window, in percent, had its processor for itself.
+pub const BUSY_ENOUGH: f64 = 90.0;
+/// A proxy that waited longer for a processor, in percent of the window, was disturbed by other work.
+pub const QUEUED_MUCH: f64 = 8.0;
+const REPEATS_MAX: usize = 2;

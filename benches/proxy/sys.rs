@@ -1,0 +1,309 @@
+//! The calls that the standard library and socket2 do not offer: namespaces, sendfile, epoll, other processes' CPU clocks.
+//!
+//! This is the only file of the bench with unsafe code. Each function is one system call, or one short group of them that
+//! makes sense only together, and returns what the kernel said as an `io::Result`. It must never decide anything: which
+//! processor, which signal and which descriptor are its callers' business.
+#![allow(unsafe_code)]
+
+use std::ffi::c_int;
+use std::fs::File;
+use std::io::{self, Error};
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::ptr;
+use std::time::{Duration, Instant};
+
+pub const READABLE: u32 = libc::EPOLLIN as u32;
+pub const WRITABLE: u32 = libc::EPOLLOUT as u32;
+
+/// A level-triggered epoll instance. A descriptor leaves it when its owner closes it.
+pub struct Epoll {
+    fd: OwnedFd,
+    events: Vec<libc::epoll_event>,
+}
+
+impl Epoll {
+    pub fn new() -> io::Result<Epoll> {
+        // SAFETY: epoll_create1 takes no pointer, and the descriptor that it returns has no other owner.
+        let fd = unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
+        Ok(Epoll { fd, events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_WAIT] })
+    }
+
+    pub fn add(&self, fd: &impl AsFd, token: u64, interest: u32) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, token, interest)
+    }
+
+    pub fn change(&self, fd: &impl AsFd, token: u64, interest: u32) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, token, interest)
+    }
+
+    pub fn remove(&self, fd: &impl AsFd) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, fd, 0, 0)
+    }
+
+    /// Fills `ready` with the tokens that have something to do. An interrupted wait counts as no events.
+    pub fn wait(&mut self, ready: &mut Vec<u64>, timeout: Option<Duration>) -> io::Result<()> {
+        ready.clear();
+        // One millisecond more than asked: rounding down would spin through the last fraction of a deadline.
+        let timeout_ms = timeout.map_or(-1, |t| t.as_millis().min(60_000) as c_int + 1);
+        // SAFETY: the array is alive during the call and its true length is passed.
+        let count = unsafe {
+            libc::epoll_wait(self.fd.as_raw_fd(), self.events.as_mut_ptr(), EVENTS_PER_WAIT as c_int, timeout_ms)
+        };
+        match check(count) {
+            Ok(count) => ready.extend(self.events[..count as usize].iter().map(|event| event.u64)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn control(&self, operation: c_int, fd: &impl AsFd, token: u64, interest: u32) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: interest, u64: token };
+        let fd = fd.as_fd().as_raw_fd();
+        // SAFETY: both descriptors are borrowed and therefore open; the event outlives the call.
+        check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), operation, fd, &mut event) }).map(drop)
+    }
+}
+
+/// Moves the calling process into a network namespace of its own. Only threads made afterwards follow it.
+pub fn unshare_network() -> io::Result<()> {
+    // SAFETY: unshare takes no pointer.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) }).map(drop)
+}
+
+/// Sets the loopback interface up, which a new namespace has but keeps down.
+pub fn loopback_up() -> io::Result<()> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: ifreq is plain data, for which all zeroes is a valid value.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo\0") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads an ifreq, which outlives the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &mut request) }).map(drop)
+}
+
+/// An anonymous file of `len` bytes in memory, all of them touched so that no page fault falls into a measurement.
+pub fn memory_file(len: usize) -> io::Result<File> {
+    // SAFETY: the name is a C string literal, and the descriptor that is returned has no other owner.
+    let file =
+        unsafe { File::from_raw_fd(check(libc::memfd_create(c"seaprox-bench".as_ptr(), libc::MFD_CLOEXEC as _))?) };
+    io::Write::write_all(&mut &file, &vec![0x5a; len])?;
+    Ok(file)
+}
+
+/// Sends up to `len` bytes of `file` from its start without a copy, and returns how many the socket took.
+pub fn send_file(socket: &impl AsFd, file: &File, len: usize) -> io::Result<usize> {
+    let mut offset: libc::off_t = 0;
+    // SAFETY: the offset outlives the call, and both descriptors are borrowed and therefore open.
+    let sent = unsafe { libc::sendfile(socket.as_fd().as_raw_fd(), file.as_raw_fd(), &mut offset, len) };
+    if sent < 0 { Err(Error::last_os_error()) } else { Ok(sent as usize) }
+}
+
+/// Takes up to `len` bytes from a TCP socket and throws them away in the kernel, without a copy.
+pub fn discard(socket: &impl AsFd, len: usize) -> io::Result<usize> {
+    // SAFETY: with MSG_TRUNC a TCP socket writes nothing to the buffer, so a null one is never dereferenced.
+    let taken = unsafe { libc::recv(socket.as_fd().as_raw_fd(), ptr::null_mut(), len, libc::MSG_TRUNC) };
+    if taken < 0 { Err(Error::last_os_error()) } else { Ok(taken as usize) }
+}
+
+/// Lets `bind` fix the source address alone, and `connect` choose the port: then ports are unique for each pair of
+/// addresses, not for the source address alone.
+pub fn bind_address_only(socket: &impl AsFd) -> io::Result<()> {
+    let on: c_int = 1;
+    // SAFETY: the value outlives the call and its true size is passed.
+    let code = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            mem::size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    check(code).map(drop)
+}
+
+/// The CPU time that a process has used so far in all its threads, those that have ended included, in nanoseconds.
+pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
+    let mut clock = 0;
+    // SAFETY: the clock id outlives the call.
+    let code = unsafe { libc::clock_getcpuclockid(pid as libc::pid_t, &mut clock) };
+    if code != 0 {
+        return Err(Error::from_raw_os_error(code));
+    }
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the timespec outlives the call.
+    check(unsafe { libc::clock_gettime(clock, &mut now) })?;
+    Ok(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+}
+
+/// How many ticks of /proc's CPU times make one second.
+pub fn ticks_per_second() -> u64 {
+    // SAFETY: sysconf takes no pointer.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    if ticks > 0 { ticks as u64 } else { 100 }
+}
+
+/// The processors that this process may run on.
+pub fn processors() -> Vec<usize> {
+    // SAFETY: cpu_set_t is plain data, for which all zeroes is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    // SAFETY: the set outlives the call and its true size is passed.
+    if unsafe { libc::sched_getaffinity(0, mem::size_of_val(&set), &mut set) } != 0 {
+        return Vec::new();
+    }
+    // SAFETY: CPU_ISSET reads inside the set for every index below CPU_SETSIZE.
+    (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect()
+}
+
+/// Ties the calling thread, and all that it starts afterwards, to these processors.
+pub fn pin(processors: &[usize]) -> io::Result<()> {
+    let set = processor_set(processors);
+    // SAFETY: the set outlives the call and its true size is passed.
+    check(unsafe { libc::sched_setaffinity(0, mem::size_of_val(&set), &set) }).map(drop)
+}
+
+/// Puts the calling thread before the others of its processor when it wakes up, for the rest of its life.
+///
+/// This is the highest niceness with the shortest slice, not a real-time policy: the kernel grants ordinary threads a share
+/// of each second before real-time ones, and then a ping would wait for tens of milliseconds.
+pub fn hasten() -> io::Result<()> {
+    let attributes = SchedulingAttributes {
+        size: mem::size_of::<SchedulingAttributes>() as u32,
+        policy: libc::SCHED_OTHER as u32,
+        flags: 0,
+        nice: -20,
+        priority: 0,
+        // For an ordinary thread this is the length of its slice.
+        runtime_ns: 100_000,
+        deadline_ns: 0,
+        period_ns: 0,
+    };
+    // SAFETY: the structure has the kernel's layout, says its own size, and outlives the call.
+    let code = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    check(code as c_int).map(drop)
+}
+
+/// The kernel's `struct sched_attr`, in its first version.
+#[repr(C)]
+struct SchedulingAttributes {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime_ns: u64,
+    deadline_ns: u64,
+    period_ns: u64,
+}
+
+/// Sets the niceness of the calling thread, and of all that it starts afterwards.
+pub fn set_niceness(niceness: i32) -> io::Result<()> {
+    // SAFETY: setpriority takes no pointer.
+    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) }).map(drop)
+}
+
+/// Raises the soft limit of open descriptors to the hard one, and returns it.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit outlives the call.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the limit outlives the call.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
+    Ok(limit.rlim_cur)
+}
+
+/// Makes the command's process lead a group of its own on these processors, with no signal blocked, and die with the
+/// calling thread.
+pub fn prepare_child(command: &mut Command, processors: &[usize]) {
+    let set = processor_set(processors);
+    let pinned = !processors.is_empty();
+    // SAFETY: between fork and exec the closure makes only async-signal-safe system calls and allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            let mut none: libc::sigset_t = mem::zeroed();
+            libc::sigemptyset(&mut none);
+            check(libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut()))?;
+            check(libc::setpgid(0, 0))?;
+            check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
+            if pinned {
+                check(libc::sched_setaffinity(0, mem::size_of_val(&set), &set))?;
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Kills a process and the group that it leads. One that is gone already is no error.
+pub fn kill_group(pid: u32) {
+    // SAFETY: kill takes no pointer; a pid of zero or one, which would mean other processes, is refused.
+    unsafe {
+        if pid > 1 {
+            libc::kill(-(pid as libc::pid_t), libc::SIGKILL);
+            libc::kill(pid as libc::pid_t, libc::SIGKILL);
+        }
+    }
+}
+
+/// Blocks the signals that end the bench, in this thread and in all that it makes, so that one thread can wait for them.
+pub fn block_stop_signals() -> io::Result<()> {
+    let set = stop_signals();
+    // SAFETY: the set outlives the call.
+    match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, ptr::null_mut()) } {
+        0 => Ok(()),
+        code => Err(Error::from_raw_os_error(code)),
+    }
+}
+
+/// Waits for one of the blocked signals and returns its number, or `None` when the time is over.
+pub fn wait_for_stop_signal(timeout: Duration) -> Option<c_int> {
+    let set = stop_signals();
+    let end = Instant::now() + timeout;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let left = libc::timespec { tv_sec: left.as_secs() as libc::time_t, tv_nsec: left.subsec_nanos().into() };
+        // SAFETY: the set and the time outlive the call; no details of the signal are asked for.
+        let signal = unsafe { libc::sigtimedwait(&set, ptr::null_mut(), &left) };
+        if signal > 0 {
+            return Some(signal);
+        }
+        // Other signals, such as a child's end, interrupt the wait without being waited for.
+        if Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return None;
+        }
+    }
+}
+
+fn stop_signals() -> libc::sigset_t {
+    // SAFETY: sigset_t is plain data that sigemptyset initialises before it is used.
+    unsafe {
+        let mut set: libc::sigset_t = mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            libc::sigaddset(&mut set, signal);
+        }
+        set
+    }
+}
+
+fn processor_set(processors: &[usize]) -> libc::cpu_set_t {
+    // SAFETY: cpu_set_t is plain data, for which all zeroes is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    for cpu in processors.iter().filter(|cpu| **cpu < libc::CPU_SETSIZE as usize) {
+        // SAFETY: the index is below CPU_SETSIZE, hence inside the set.
+        unsafe { libc::CPU_SET(*cpu, &mut set) };
+    }
+    set
+}
+
+fn check(code: c_int) -> io::Result<c_int> {
+    if code < 0 { Err(Error::last_os_error()) } else { Ok(code) }
+}
+
+const EVENTS_PER_WAIT: usize = 256;

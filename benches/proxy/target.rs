@@ -1,0 +1,236 @@
+//! The far end: the server that all proxies relay to, as a process of its own.
+//!
+//! It listens on one address, because a static proxy has one target, and the first byte of a connection says what is
+//! wanted (see `Wish`). Small exchanges share one epoll loop. Bulk streams and the timed ping have a thread each: the first
+//! so that a thread blocks in sendfile and costs little else, the second so that it never waits behind another connection.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use crate::child::Child;
+use crate::sys::{self, Epoll};
+
+/// What a client asks for with its first byte.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Bytes without end.
+    Bulk,
+    /// `ONCE_LEN` bytes are answered with as many, and the connection is closed.
+    Once,
+    /// What arrives is sent back.
+    Echo,
+    /// What arrives is sent back, by a thread that runs before all others.
+    Ping,
+    /// Each HTTP request head is answered with `RESPONSE`; the first byte is that of GET.
+    Http,
+}
+
+impl Wish {
+    pub fn byte(self) -> u8 {
+        match self {
+            Wish::Bulk => b'B',
+            Wish::Once => b'O',
+            Wish::Echo => b'E',
+            Wish::Ping => b'P',
+            Wish::Http => b'G',
+        }
+    }
+
+    fn of(byte: u8) -> Option<Wish> {
+        [Wish::Bulk, Wish::Once, Wish::Echo, Wish::Ping, Wish::Http].into_iter().find(|wish| wish.byte() == byte)
+    }
+}
+
+/// The far end as its starter sees it.
+pub struct Target {
+    pub child: Child,
+    pub addr: SocketAddr,
+}
+
+impl Target {
+    /// Starts this very program again as the far end, and learns its address.
+    pub fn start(processors: &[usize]) -> io::Result<Target> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(ARGUMENT).stdout(Stdio::piped());
+        let mut child = Child::start(&mut command, processors, None)?;
+        let mut line = String::new();
+        if let Some(output) = child.output() {
+            BufReader::new(output).read_line(&mut line)?;
+        }
+        let addr = line.trim().parse().map_err(|_| io::Error::other("the far end did not say its address"))?;
+        Ok(Target { child, addr })
+    }
+}
+
+/// The far end's main: serves until it is killed.
+pub fn serve() -> io::Result<()> {
+    sys::raise_descriptor_limit()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    // The standard library's backlog is short; listening again sets a longer one.
+    socket2::SockRef::from(&listener).listen(BACKLOG)?;
+    listener.set_nonblocking(true)?;
+    println!("{}", listener.local_addr()?);
+    let epoll = Epoll::new()?;
+    epoll.add(&listener, LISTENER, sys::READABLE)?;
+    Loop { listener, epoll, connections: Vec::new(), free: Vec::new() }.run()
+}
+
+struct Loop {
+    listener: TcpListener,
+    epoll: Epoll,
+    connections: Vec<Option<Connection>>,
+    free: Vec<usize>,
+}
+
+struct Connection {
+    stream: TcpStream,
+    wish: Option<Wish>,
+    /// Bytes of `Once` so far.
+    received: usize,
+    /// The last four bytes, to find the end of a head that arrives in pieces.
+    tail: u32,
+}
+
+/// What becomes of a connection after its bytes are served.
+enum Next {
+    Keep,
+    Close,
+    /// A thread of its own takes it over.
+    Leave(Wish),
+}
+
+impl Loop {
+    fn run(mut self) -> io::Result<()> {
+        let mut ready = Vec::new();
+        loop {
+            self.epoll.wait(&mut ready, None)?;
+            for token in &ready {
+                match *token {
+                    LISTENER => self.accept()?,
+                    index => self.serve(index as usize),
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self) -> io::Result<()> {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                // A connection that is gone again is no concern of the next one.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) => return Err(error),
+            };
+            stream.set_nonblocking(true)?;
+            stream.set_nodelay(true)?;
+            let index = self.free.pop().unwrap_or_else(|| {
+                self.connections.push(None);
+                self.connections.len() - 1
+            });
+            self.epoll.add(&stream, index as u64, sys::READABLE)?;
+            self.connections[index] = Some(Connection { stream, wish: None, received: 0, tail: 0 });
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, index: usize) {
+        let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else { return };
+        let next = connection.serve().unwrap_or(Next::Close);
+        if matches!(next, Next::Keep) {
+            return;
+        }
+        let taken = self.connections[index].take();
+        self.free.push(index);
+        if let (Next::Leave(wish), Some(connection)) = (next, taken) {
+            // A connection whose thread cannot start is closed, which its client notices.
+            if self.epoll.remove(&connection.stream).is_ok() {
+                let _ = thread::Builder::new().spawn(move || alone(connection.stream, wish));
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Reads once and answers. Answers are small and the client waits for them, so they always fit the socket's buffer.
+    fn serve(&mut self) -> io::Result<Next> {
+        let mut buf = [0; 4096];
+        let len = match self.stream.read(&mut buf) {
+            Ok(0) => return Ok(Next::Close),
+            Ok(len) => len,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Next::Keep),
+            Err(error) => return Err(error),
+        };
+        let bytes = &buf[..len];
+        let Some(wish) = self.wish.or_else(|| Wish::of(bytes[0])) else { return Ok(Next::Close) };
+        self.wish = Some(wish);
+        match wish {
+            Wish::Bulk => return Ok(Next::Leave(wish)),
+            Wish::Echo => self.stream.write_all(bytes)?,
+            Wish::Ping => {
+                self.stream.write_all(bytes)?;
+                return Ok(Next::Leave(wish));
+            }
+            Wish::Once => {
+                self.received += len;
+                if self.received >= ONCE_LEN {
+                    self.stream.write_all(&[0x5a; ONCE_LEN])?;
+                    return Ok(Next::Close);
+                }
+            }
+            Wish::Http => {
+                for byte in bytes {
+                    self.tail = self.tail << 8 | u32::from(*byte);
+                    if self.tail == HEAD_END {
+                        self.stream.write_all(RESPONSE)?;
+                    }
+                }
+            }
+        }
+        Ok(Next::Keep)
+    }
+}
+
+/// Serves one connection until its client goes away; that its client goes away is its regular end.
+fn alone(stream: TcpStream, wish: Wish) {
+    let _ = match wish {
+        Wish::Bulk => pour(&stream),
+        _ => ping(stream),
+    };
+}
+
+fn pour(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    let file = sys::memory_file(BULK_LEN)?;
+    while sys::send_file(stream, &file, BULK_LEN)? > 0 {}
+    Ok(())
+}
+
+fn ping(mut stream: TcpStream) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    // Without the privilege the ping takes its turn like everybody; the report says which it was.
+    let _ = sys::hasten();
+    let mut buf = [0; 4096];
+    loop {
+        match stream.read(&mut buf)? {
+            0 => return Ok(()),
+            len => stream.write_all(&buf[..len])?,
+        }
+    }
+}
+
+/// The hidden argument that makes the program the far end.
+pub const ARGUMENT: &str = "--far-end";
+/// Bytes each way of a short connection.
+pub const ONCE_LEN: usize = 32;
+/// An answer of the size that a static file server gives for two bytes of content.
+pub const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: bench\r\nContent-Type: text/plain\r\n\
+    Content-Length: 2\r\nConnection: keep-alive\r\nCache-Control: no-store\r\n\r\nok";
+
+const HEAD_END: u32 = u32::from_be_bytes(*b"\r\n\r\n");
+const BULK_LEN: usize = 1 << 20;
+const BACKLOG: i32 = 4096;
+const ACCEPTS_PER_TURN: usize = 64;
+const LISTENER: u64 = u64::MAX;
