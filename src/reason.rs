@@ -229,7 +229,8 @@ impl From<&io::Error> for Failure {
     fn from(error: &io::Error) -> Failure {
         use io::ErrorKind as Kind;
         let reason = match error.kind() {
-            Kind::ConnectionRefused | Kind::NotFound => Reason::ConnectionRefused,
+            // A target that resets before the connect is noticed does not want us either.
+            Kind::ConnectionRefused | Kind::ConnectionReset | Kind::NotFound => Reason::ConnectionRefused,
             Kind::TimedOut => Reason::TimedOut,
             Kind::NetworkUnreachable | Kind::NetworkDown => Reason::NetworkUnreachable,
             Kind::HostUnreachable => Reason::HostUnreachable,

@@ -59,7 +59,9 @@ struct Link {
 impl TimerLists {
     /// Lists for connections with indexes below `capacity`.
     pub fn new(capacity: usize, durations: [Duration; TimerClass::COUNT]) -> TimerLists {
-        let list = |duration: Duration| List { duration_ms: duration.as_millis() as u64, head: NONE, tail: NONE };
+        // The clock is cut to milliseconds: one more, so that nothing fires early.
+        let whole_ms = |duration: Duration| if duration.is_zero() { 0 } else { duration.as_millis() as u64 + 1 };
+        let list = |duration| List { duration_ms: whole_ms(duration), head: NONE, tail: NONE };
         TimerLists { lists: durations.map(list), links: Vec::with_capacity(capacity) }
     }
 
@@ -190,8 +192,8 @@ mod tests {
 
     fn lists() -> TimerLists {
         let mut durations = [Duration::ZERO; TimerClass::COUNT];
-        durations[TimerClass::Handshake as usize] = Duration::from_millis(100);
-        durations[TimerClass::Idle as usize] = Duration::from_millis(6400);
+        durations[TimerClass::Handshake as usize] = Duration::from_millis(99);
+        durations[TimerClass::Idle as usize] = Duration::from_millis(6399);
         TimerLists::new(8, durations)
     }
 
