@@ -124,8 +124,11 @@ impl Store {
     /// Where the next bytes go: the free end of the block, which is taken from the pool if there is none yet and
     /// tidied if it has become short. None when the pool is empty.
     pub fn room(&mut self, blocks: &mut BlockPool) -> Option<&mut [u8]> {
-        if self.block.is_none() {
-            self.block = Some(blocks.take()?);
+        if !self.block.as_ref().is_some_and(|block| blocks.is_own(block)) {
+            let (mut block, len) = (blocks.take()?, self.len());
+            block[..len].copy_from_slice(self.bytes());
+            self.block = Some(block);
+            (self.start, self.end) = (0, len as u32);
         }
         let block = self.block.as_mut()?;
         if self.end as usize == block.len() && self.start > 0 {
@@ -172,6 +175,20 @@ impl Store {
         fits
     }
 
+    /// Gives the block back if there are only a few bytes in it, and keeps them in a place of their size: clients that
+    /// send the beginning of a request and wait cannot take the blocks from those that relay.
+    pub fn shrink(&mut self, blocks: &mut BlockPool) {
+        if self.is_empty() || self.len() > SMALL_BYTES {
+            return;
+        }
+        let small = BlockPool::small(self.bytes());
+        let len = self.len() as u32;
+        if let Some(block) = self.block.replace(small) {
+            blocks.put(block);
+        }
+        (self.start, self.end) = (0, len);
+    }
+
     pub fn clear(&mut self, blocks: &mut BlockPool) {
         self.start = self.end;
         self.release_if_empty(blocks);
@@ -192,6 +209,9 @@ impl Store {
     }
 }
 
+/// Bytes that are not worth a block: most of what is left of a request that has not come whole.
+const SMALL_BYTES: usize = 512;
+
 const _: () = assert!(size_of::<Half>() <= 112);
 
 #[cfg(test)]
@@ -210,6 +230,23 @@ mod tests {
         assert!(!store.push(b"m", &mut blocks), "all or nothing");
         store.consume(8, &mut blocks);
         assert_eq!((blocks.taken(), store.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_few_bytes_need_no_block() {
+        let mut blocks = BlockPool::new(2048, 2048);
+        let mut store = Store::default();
+        assert!(store.push(b"abcdef", &mut blocks));
+        store.consume(2, &mut blocks);
+        store.shrink(&mut blocks);
+        assert_eq!((blocks.taken(), store.bytes()), (0, &b"cdef"[..]));
+        assert!(store.push(b"gh", &mut blocks));
+        assert_eq!((blocks.taken(), store.bytes()), (1, &b"cdefgh"[..]));
+        assert!(store.push(&[b'x'; 600], &mut blocks));
+        store.shrink(&mut blocks);
+        assert_eq!(blocks.taken(), 1, "these are worth one");
+        store.clear(&mut blocks);
+        assert_eq!(blocks.taken(), 0);
     }
 
     #[test]

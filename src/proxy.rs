@@ -410,6 +410,7 @@ impl Core {
         }
         let on_its_way = half.pipe.as_ref().is_some_and(|pipe| pipe.len() > 0);
         if !record.ready.readable || record.state != State::Connected || on_its_way {
+            half.store.shrink(&mut self.pools.blocks);
             return Input::None;
         }
         let wished = limit.saturating_sub(half.store.len());
@@ -434,6 +435,7 @@ impl Core {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 record.ready.readable = false;
+                half.store.shrink(&mut self.pools.blocks);
                 Input::None
             }
             Err(error) => {
