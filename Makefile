@@ -1,0 +1,62 @@
+# The single way in. `make` builds, `make test` tests in both modes of the relay, `make check` looks at form.
+# CI calls `make test`, nothing else.
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+# Seconds for each fuzz target.
+FUZZ_SECONDS ?= 60
+
+TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
+BINARY = $(TARGET_DIR)/release/seaprox
+BINDIR = $(DESTDIR)$(PREFIX)/bin
+SHARE = $(DESTDIR)$(PREFIX)/share
+FUZZ_TARGETS = $(patsubst fuzz/targets/%.rs,%,$(filter-out %/canary.rs,$(wildcard fuzz/targets/*.rs)))
+# The tests that a mode of the relay makes a difference to.
+RELAY_TESTS = $(patsubst tests/%.rs,--test %,$(wildcard tests/process_*.rs tests/loop*.rs))
+
+.PHONY: all test test-tools check bench fuzz install uninstall clean
+
+all:
+	$(CARGO) build --release --locked
+
+test-tools:
+	@scripts/install-test-tools
+
+# All of it with splicing, then what the relay has a part in without.
+test: test-tools
+	$(CARGO) test --locked --no-fail-fast
+	SEAPROX_TEST_NO_SPLICE=1 $(CARGO) test --locked --no-fail-fast $(RELAY_TESTS)
+
+check:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+
+bench:
+	$(CARGO) bench --locked --bench proxy
+
+# Needs a nightly toolchain and cargo-fuzz. The oracles of these targets also run in `make test`, on their seeds.
+fuzz:
+	@for target in $(FUZZ_TARGETS); do \
+		echo "== $$target, $(FUZZ_SECONDS) seconds"; \
+		mkdir -p fuzz/corpus/$$target; \
+		$(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) \
+			|| exit 1; \
+	done
+
+install: all
+	install -d $(BINDIR) $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions \
+		$(SHARE)/fish/vendor_completions.d
+	install -m 755 $(BINARY) $(BINDIR)/seaprox
+	$(BINARY) man >$(SHARE)/man/man1/seaprox.1
+	$(BINARY) completions bash >$(SHARE)/bash-completion/completions/seaprox
+	$(BINARY) completions zsh >$(SHARE)/zsh/site-functions/_seaprox
+	$(BINARY) completions fish >$(SHARE)/fish/vendor_completions.d/seaprox.fish
+
+uninstall:
+	rm -f $(BINDIR)/seaprox $(SHARE)/man/man1/seaprox.1 $(SHARE)/bash-completion/completions/seaprox \
+		$(SHARE)/zsh/site-functions/_seaprox $(SHARE)/fish/vendor_completions.d/seaprox.fish
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,52 @@
+//! A front end in sixty lines: the client sends the line `HOST PORT`, and is relayed there or told `ERR reason`.
+//!
+//! `cargo run --example line`, and then `printf 'example.org 80\nHEAD / HTTP/1.0\r\n\r\n' | nc 127.0.0.1 7000`
+use std::{error::Error, rc::Rc};
+
+use seaprox::{Bind, Config, Cx, Failure, Handler, Proxy, Reason, Target, Workers, bind};
+
+/// Waits for the line, asks for the target, and steps aside.
+struct Line;
+
+impl Handler for Line {
+    fn opened(&mut self, _: &mut Cx<'_>) {} // The client speaks first.
+
+    fn readable(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
+        let Some(end) = input.iter().position(|byte| *byte == b'\n') else { return 0 };
+        match parse(&input[..end]) {
+            Some(target) => cx.connect(Rc::new(target), None),
+            None => refuse(cx, Reason::ProtocolError),
+        }
+        end + 1 // What stands behind the line is the first that is relayed.
+    }
+
+    fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
+        match result {
+            Ok(()) => cx.relay(), // No callback runs for the bytes from here on.
+            Err(failure) => refuse(cx, failure.reason),
+        }
+    }
+}
+
+fn parse(line: &[u8]) -> Option<Target> {
+    let (host, port) = std::str::from_utf8(line).ok()?.trim_end().split_once(' ')?;
+    Target::from_host(host, port.parse().ok()?).ok()
+}
+
+fn refuse(cx: &mut Cx<'_>, reason: Reason) {
+    cx.reply(format!("ERR {reason}\n").as_bytes());
+    cx.finish(reason); // The client is let read the line before the connection goes.
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let place = Bind::parse(&std::env::args().nth(1).unwrap_or("7000".into()))?;
+    let config = Config::default();
+    let workers = Workers::start(4, config.limits.lookups)?; // They look names up.
+    let mut bounds = bind(&place, 1, &config)?;
+    let mut proxy = Proxy::new(config, Some(workers))?;
+    for bound in &mut bounds {
+        println!("listening on {}", bound.addr());
+        proxy.core().listen(bound, &[], "line", Box::new(|| Box::new(Line)))?;
+    }
+    Ok(proxy.run()?)
+}

@@ -1,0 +1,95 @@
+//! The oracles of the fuzz targets, run without a fuzzer: over the seeds, over mutations of them and over random bytes, a
+//! bounded number of times. And that no target is left out.
+#![cfg(feature = "binary")]
+
+mod loop_kit;
+#[path = "../fuzz/oracles.rs"]
+mod oracles;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::panic::catch_unwind;
+use std::path::{Path, PathBuf};
+
+use loop_kit::Random;
+
+fn fuzz() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
+}
+
+/// The seeds of a target, by name.
+fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
+    let mut seeds: Vec<_> = fs::read_dir(fuzz().join("seeds").join(target))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(path).unwrap()))
+        .collect();
+    seeds.sort();
+    seeds
+}
+
+/// Runs an oracle, and says which bytes it does not hold for.
+fn check(name: &str, oracle: oracles::Oracle, from: &str, bytes: &[u8]) {
+    if catch_unwind(|| oracle(bytes)).is_err() {
+        panic!("{name} does not hold, {from}: {}", bytes.escape_ascii());
+    }
+}
+
+#[test]
+fn every_oracle_holds_for_its_seeds_and_what_becomes_of_them() {
+    for (name, oracle) in oracles::ALL {
+        let seeds = seeds(name);
+        assert!(seeds.len() >= 3, "{name} has {} seeds", seeds.len());
+        let mut state = 0x5eed;
+        for (file, seed) in &seeds {
+            check(name, oracle, file, seed);
+            for number in 0..300 {
+                check(name, oracle, &format!("mutation {number} of {file}"), &oracles::mutate(seed, &mut state));
+            }
+            // Every oracle is given every split of a seed as well.
+            (0..seed.len()).for_each(|len| check(name, oracle, file, &seed[..len]));
+        }
+    }
+}
+
+#[test]
+fn every_oracle_holds_for_random_bytes() {
+    let mut random = Random(0xb17e5);
+    for _ in 0..2000 {
+        let bytes: Vec<u8> = (0..random.below(200)).map(|_| random.next() as u8).collect();
+        // Text comes further into most parsers than bytes do.
+        let text: Vec<u8> = bytes.iter().map(|byte| b"0 :/.[]a-\r\nGET*1,;="[usize::from(*byte) % 19]).collect();
+        for (name, oracle) in oracles::ALL {
+            check(name, oracle, "random bytes", &bytes);
+            check(name, oracle, "random text", &text);
+        }
+    }
+}
+
+/// A planted defect: whatever runs the oracles must be able to see one fail.
+#[test]
+fn the_canary_is_found() {
+    let found = seeds("socks_proto").iter().any(|(_, seed)| catch_unwind(|| oracles::canary(seed)).is_err());
+    let request = b"\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50";
+    assert!(found || catch_unwind(|| oracles::canary(request)).is_err());
+}
+
+#[test]
+fn every_oracle_has_a_target_and_every_target_is_built() {
+    let manifest = fs::read_to_string(fuzz().join("Cargo.toml")).unwrap();
+    let named =
+        |line: &str, key: &str| line.strip_prefix(key).map(|value| value.trim_matches([' ', '=', '"']).to_owned());
+    let bins: BTreeSet<_> =
+        manifest.split("[[bin]]").skip(1).filter_map(|bin| bin.lines().find_map(|line| named(line, "name"))).collect();
+    let files: BTreeSet<_> = fs::read_dir(fuzz().join("targets"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    let oracles: BTreeSet<_> =
+        oracles::ALL.iter().map(|(name, _)| (*name).to_owned()).chain(["canary".to_owned()]).collect();
+    assert_eq!((&bins, &files), (&oracles, &oracles));
+    for name in &oracles {
+        let text = fs::read_to_string(fuzz().join("targets").join(format!("{name}.rs"))).unwrap();
+        assert!(text.contains(&format!("oracles::{name}(data)")), "the target {name} calls its oracle");
+    }
+}

@@ -1,0 +1,167 @@
+//! A network and a file system of a test's own: `/etc/hosts`, `/etc/resolv.conf` and a name server as it likes them.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::net::{IpAddr, UdpSocket};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use super::Scratch;
+
+/// What a name server knows of a name.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    pub addresses: Vec<IpAddr>,
+    /// How long an answer takes.
+    pub delay: Duration,
+}
+
+/// A name server on 127.0.0.1:53 of a network namespace. It counts what it is asked.
+#[derive(Clone, Default)]
+pub struct NameServer(Arc<Mutex<Names>>);
+
+/// What is known, and how often each name was asked for.
+#[derive(Default)]
+struct Names {
+    known: HashMap<String, Record>,
+    asked: HashMap<String, u32>,
+}
+
+/// Runs a test in namespaces of its own: only loopback is there, and these are `/etc/hosts` and the name server.
+///
+/// A thread of its own does that, so that nothing else in this process notices.
+#[track_caller]
+pub fn isolated(hosts: &str, test: impl FnOnce(&NameServer) + Send) {
+    let scratch = Scratch::new();
+    let hosts = scratch.write("hosts", hosts);
+    let resolv = scratch.write("resolv.conf", "nameserver 127.0.0.1\noptions timeout:20 attempts:1\n");
+    let switch = scratch.write("nsswitch.conf", "hosts: files dns\n");
+    let result = thread::scope(|scope| {
+        let inside = scope.spawn(move || {
+            // SAFETY: unshare takes an integer and concerns this thread only.
+            let left = unsafe { libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS) };
+            assert_eq!(left, 0, "unshare: {}", std::io::Error::last_os_error());
+            mount("none", "/", libc::MS_REC | libc::MS_PRIVATE);
+            mount(&hosts, "/etc/hosts", libc::MS_BIND);
+            mount(&resolv, "/etc/resolv.conf", libc::MS_BIND);
+            mount(&switch, "/etc/nsswitch.conf", libc::MS_BIND);
+            ip("link set lo up");
+            let server = NameServer::default();
+            server.serve();
+            test(&server);
+        });
+        inside.join()
+    });
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Runs `ip ARGS`.
+#[track_caller]
+pub fn ip(args: &str) {
+    let ran = Command::new("ip").args(args.split(' ')).output().expect("ip");
+    assert!(ran.status.success(), "ip {args}: {}", String::from_utf8_lossy(&ran.stderr));
+}
+
+/// Addresses that swallow everything: 198.51.100.7 and 2001:db8::7.
+pub fn black_hole() {
+    ip("addr add 198.51.100.7/32 dev lo");
+    ip("-6 addr add 2001:db8::7/128 dev lo");
+    let rules = "table inet hole { chain in { type filter hook input priority 0; \
+                 ip daddr 198.51.100.7 drop; ip6 daddr 2001:db8::7 drop; }; }";
+    let ran = Command::new("nft").arg(rules).output().expect("nft");
+    assert!(ran.status.success(), "nft: {}", String::from_utf8_lossy(&ran.stderr));
+}
+
+#[track_caller]
+fn mount(source: &str, target: &str, flags: libc::c_ulong) {
+    let (from, to) = (CString::new(source).expect("a path"), CString::new(target).expect("a path"));
+    // SAFETY: both strings live through the call, and null is allowed for the type and the data.
+    let result = unsafe { libc::mount(from.as_ptr(), to.as_ptr(), std::ptr::null(), flags, std::ptr::null()) };
+    assert_eq!(result, 0, "mount {target}: {}", std::io::Error::last_os_error());
+}
+
+impl NameServer {
+    /// Sets the addresses of a name, and how long an answer takes.
+    pub fn set(&self, name: &str, addresses: &[&str], delay: Duration) {
+        let addresses = addresses.iter().map(|text| text.parse().expect("an address")).collect();
+        self.0.lock().expect("no panic").known.insert(name.to_owned(), Record { addresses, delay });
+    }
+
+    /// How often it was asked for the addresses of a name (for A).
+    pub fn asked(&self, name: &str) -> u32 {
+        self.0.lock().expect("no panic").asked.get(name).copied().unwrap_or(0)
+    }
+
+    fn serve(&self) {
+        let socket = UdpSocket::bind("127.0.0.1:53").expect("port 53");
+        let names = Arc::clone(&self.0);
+        thread::spawn(move || {
+            let mut buf = [0; 512];
+            while let Ok((got, client)) = socket.recv_from(&mut buf) {
+                let query = buf[..got].to_vec();
+                let Some((name, kind, question_end)) = question(&query) else { continue };
+                let record = {
+                    let mut names = names.lock().expect("no panic");
+                    if kind == A {
+                        *names.asked.entry(name.clone()).or_default() += 1;
+                    }
+                    names.known.get(&name).cloned()
+                };
+                let delay = record.as_ref().map_or(Duration::ZERO, |record| record.delay);
+                let reply = answer(&query[..question_end], kind, record.as_ref());
+                let own = socket.try_clone().expect("a socket");
+                let send = move || {
+                    thread::sleep(delay);
+                    let _ = own.send_to(&reply, client);
+                };
+                if delay.is_zero() {
+                    send();
+                } else {
+                    thread::spawn(send);
+                }
+            }
+        });
+    }
+}
+
+/// The name, the type, and where the question ends (RFC 1035, section 4).
+fn question(query: &[u8]) -> Option<(String, u16, usize)> {
+    let (mut at, mut labels) = (12, Vec::new());
+    loop {
+        let len = usize::from(*query.get(at)?);
+        let label = query.get(at + 1..at + 1 + len)?;
+        at += 1 + len;
+        if len == 0 {
+            break;
+        }
+        labels.push(String::from_utf8_lossy(label).to_ascii_lowercase());
+    }
+    let kind = u16::from_be_bytes([*query.get(at)?, *query.get(at + 1)?]);
+    Some((labels.join("."), kind, at + 4))
+}
+
+fn answer(question: &[u8], kind: u16, record: Option<&Record>) -> Vec<u8> {
+    let fits = |ip: &&IpAddr| (kind == A && ip.is_ipv4()) || (kind == AAAA && ip.is_ipv6());
+    let found: Vec<&IpAddr> = record.iter().flat_map(|record| &record.addresses).filter(fits).collect();
+    let code = if record.is_some() { 0 } else { NO_SUCH_NAME };
+    let mut reply = question.to_vec();
+    reply[2..12].copy_from_slice(&[0x81, 0x80 | code, 0, 1, 0, found.len() as u8, 0, 0, 0, 0]);
+    for ip in found {
+        let octets = match ip {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        // The name of the question, class IN, one minute.
+        reply.extend_from_slice(&[0xc0, 12, 0, kind as u8, 0, 1, 0, 0, 0, 60, 0, octets.len() as u8]);
+        reply.extend(octets);
+    }
+    reply
+}
+
+const A: u16 = 1;
+const AAAA: u16 = 28;
+const NO_SUCH_NAME: u8 = 3;

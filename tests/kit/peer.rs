@@ -1,0 +1,303 @@
+//! Peers: sockets that follow a short list of steps.
+//!
+//! What a peer sends is a pattern that depends on the place in the stream, and what it reads is compared with the
+//! pattern of the other end: a byte that is lost, doubled or moved is found where it happens.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::SOON;
+
+/// One thing that a peer does.
+#[derive(Clone, Copy, Debug)]
+pub enum Step<'a> {
+    /// Sends so many bytes of its pattern.
+    Send(u64),
+    /// Sends its pattern until nobody takes any more for so many milliseconds, or so many bytes are gone.
+    Fill(u64, u64),
+    /// Sends these bytes.
+    Put(&'a [u8]),
+    /// Sends so many bytes of its pattern and reads as many of the other end's, both at once.
+    Swap(u64),
+    /// Closes its direction.
+    Fin,
+    /// Does nothing for so many milliseconds: the speed of a slow peer, never a way to wait for something.
+    Pause(u64),
+    /// Resets the connection.
+    Rst,
+    /// Reads so many bytes of the other end's pattern.
+    Read(u64),
+    /// Reads exactly these bytes.
+    Take(&'a [u8]),
+    /// Reads the other end's pattern to its end, which must be in order.
+    ReadAll,
+    /// Reads the other end's pattern until the connection is reset, which it must be.
+    ReadReset,
+    /// Reads so many bytes of the other end's pattern, so many at a time, with so many milliseconds between.
+    ReadSlowly(u64, u64, u64),
+}
+
+/// A socket at one end.
+pub struct Peer {
+    socket: Option<Socket>,
+    is_client: bool,
+    /// Bytes of the pattern that were sent.
+    pub sent: u64,
+    /// Bytes of the other end's pattern that were read.
+    pub received: u64,
+}
+
+impl Peer {
+    #[track_caller]
+    pub fn connect(addr: SocketAddr) -> Peer {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).expect("a socket");
+        Peer::connect_socket(socket, &addr.into())
+    }
+
+    /// A client with a small receive buffer: what it does not read is soon felt at the other end.
+    #[track_caller]
+    pub fn connect_narrow(addr: SocketAddr) -> Peer {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(16 << 10).expect("a small buffer");
+        Peer::connect_socket(socket, &addr.into())
+    }
+
+    #[track_caller]
+    pub fn connect_unix(path: &Path) -> Peer {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+        Peer::connect_socket(socket, &SockAddr::unix(path).expect("a short path"))
+    }
+
+    #[track_caller]
+    fn connect_socket(socket: Socket, addr: &SockAddr) -> Peer {
+        if let Err(error) = socket.connect(addr) {
+            panic!("connect to {:?}: {error}", addr.as_socket());
+        }
+        Peer::of(socket, true)
+    }
+
+    /// The next client of a listener.
+    #[track_caller]
+    pub fn accept(listener: &TcpListener) -> Peer {
+        let since = Instant::now();
+        listener.set_nonblocking(true).expect("a listener");
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false).expect("a socket");
+                    return Peer::of(stream.into(), false);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    assert!(since.elapsed() < SOON, "nobody came");
+                    thread::sleep(Duration::from_millis(1));
+                }
+                Err(error) => panic!("accept: {error}"),
+            }
+        }
+    }
+
+    pub fn of(socket: Socket, is_client: bool) -> Peer {
+        socket.set_read_timeout(Some(SOON)).expect("a socket");
+        socket.set_write_timeout(Some(SOON)).expect("a socket");
+        // Not every kind of socket has it.
+        let _ = socket.set_tcp_nodelay(true);
+        Peer { socket: Some(socket), is_client, sent: 0, received: 0 }
+    }
+
+    pub fn socket(&self) -> &Socket {
+        self.socket.as_ref().expect("not reset")
+    }
+
+    pub fn local(&self) -> SocketAddr {
+        self.socket().local_addr().expect("an address").as_socket().expect("an internet address")
+    }
+
+    /// Does all of this, one after another.
+    #[track_caller]
+    pub fn run(&mut self, steps: &[Step]) -> &mut Peer {
+        for step in steps {
+            if let Err(error) = self.step(*step) {
+                let who = if self.is_client { "client" } else { "server" };
+                panic!("{who}, {step:?} of {steps:?}, sent {} received {}: {error}", self.sent, self.received);
+            }
+        }
+        self
+    }
+
+    fn step(&mut self, step: Step) -> io::Result<()> {
+        match step {
+            Step::Send(count) => self.send(count),
+            Step::Fill(count, quiet_ms) => self.fill(count, Duration::from_millis(quiet_ms)),
+            Step::Put(bytes) => self.socket().write_all(bytes),
+            Step::Swap(count) => self.swap(count),
+            Step::Fin => self.socket().shutdown(std::net::Shutdown::Write),
+            Step::Pause(ms) => {
+                thread::sleep(Duration::from_millis(ms));
+                Ok(())
+            }
+            Step::Rst => {
+                self.socket().set_linger(Some(Duration::ZERO))?;
+                self.socket = None;
+                Ok(())
+            }
+            Step::Read(count) => self.read(count),
+            Step::Take(bytes) => {
+                let mut got = vec![0; bytes.len()];
+                self.socket().read_exact(&mut got)?;
+                check(got == bytes, || format!("got {}", got.escape_ascii()))
+            }
+            Step::ReadAll => self.read_until(None),
+            Step::ReadReset => self.read_until(Some(io::ErrorKind::ConnectionReset)),
+            Step::ReadSlowly(count, each, pause_ms) => {
+                let end = self.received + count;
+                while self.received < end {
+                    self.read(each.min(end - self.received))?;
+                    thread::sleep(Duration::from_millis(pause_ms));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn send(&mut self, count: u64) -> io::Result<()> {
+        let end = self.sent + count;
+        while self.sent < end {
+            let put = self.socket().write(piece(self.is_client, self.sent, end - self.sent))?;
+            self.sent += put as u64;
+        }
+        Ok(())
+    }
+
+    fn swap(&mut self, count: u64) -> io::Result<()> {
+        let sender = Peer { socket: Some(self.socket().try_clone()?), ..*self };
+        thread::scope(|scope| {
+            let mut sender = sender;
+            let sending = scope.spawn(move || sender.send(count).map(|()| sender.sent));
+            self.read(count)?;
+            self.sent = sending.join().map_err(|_| io::Error::other("the sender panicked"))??;
+            Ok(())
+        })
+    }
+
+    fn fill(&mut self, count: u64, quiet: Duration) -> io::Result<()> {
+        self.socket().set_write_timeout(Some(quiet))?;
+        let end = self.sent + count;
+        while self.sent < end {
+            match self.socket().write(piece(self.is_client, self.sent, end - self.sent)) {
+                Ok(put) => self.sent += put as u64,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.socket().set_write_timeout(Some(SOON))
+    }
+
+    fn read(&mut self, count: u64) -> io::Result<()> {
+        let end = self.received + count;
+        let mut buf = vec![0; 64 << 10];
+        while self.received < end {
+            let most = buf.len().min((end - self.received) as usize);
+            match self.socket().read(&mut buf[..most])? {
+                0 => return Err(io::Error::other("the end came early")),
+                got => self.compare(&buf[..got])?,
+            }
+        }
+        Ok(())
+    }
+
+    fn read_until(&mut self, end: Option<io::ErrorKind>) -> io::Result<()> {
+        let mut buf = vec![0; 64 << 10];
+        loop {
+            match (self.socket().read(&mut buf), end) {
+                (Ok(0), None) => return Ok(()),
+                (Ok(0), Some(_)) => return Err(io::Error::other("an end in order, not a reset")),
+                (Ok(got), _) => self.compare(&buf[..got])?,
+                (Err(error), Some(end)) if error.kind() == end => return Ok(()),
+                (Err(error), _) => return Err(error),
+            }
+        }
+    }
+
+    fn compare(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let expected = piece(!self.is_client, self.received, bytes.len() as u64);
+            let (now, later) = bytes.split_at(expected.len());
+            check(now == expected, || format!("wrong bytes behind {}", self.received))?;
+            self.received += now.len() as u64;
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    /// Reads whatever comes next: at least one byte, or none at the end.
+    pub fn some(&mut self) -> io::Result<Vec<u8>> {
+        let mut buf = vec![0; 64 << 10];
+        let got = self.socket().read(&mut buf)?;
+        buf.truncate(got);
+        Ok(buf)
+    }
+
+    /// Reads everything to the end, whatever it is.
+    #[track_caller]
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if let Err(error) = self.socket().read_to_end(&mut bytes) {
+            panic!("{error} behind {}", bytes.escape_ascii());
+        }
+        bytes
+    }
+
+    /// Whether nothing comes for so long: neither bytes nor an end.
+    pub fn is_quiet(&mut self, wait: Duration) -> bool {
+        self.socket().set_read_timeout(Some(wait)).expect("a socket");
+        let result = self.socket().read(&mut [0; 1]);
+        self.socket().set_read_timeout(Some(SOON)).expect("a socket");
+        result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+/// Lets two peers follow their steps at the same time.
+#[track_caller]
+pub fn both(first: &mut Peer, first_steps: &[Step], second: &mut Peer, second_steps: &[Step]) {
+    thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            second.run(second_steps);
+        });
+        first.run(first_steps);
+        if let Err(panic) = other.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+fn check(holds: bool, text: impl FnOnce() -> String) -> io::Result<()> {
+    if holds { Ok(()) } else { Err(io::Error::other(text())) }
+}
+
+/// A piece of a pattern, from a place in the stream on. The patterns repeat after a prime number of bytes, so that no
+/// buffer size hides a shift.
+fn piece(is_client: bool, from: u64, most: u64) -> &'static [u8] {
+    const PERIOD: usize = 1_048_573;
+    static PATTERNS: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
+    let patterns = PATTERNS.get_or_init(|| {
+        [0x9e37_79b9_7f4a_7c15_u64, 0xd1b5_4a32_d192_ed03].map(|seed| {
+            let mut state = seed;
+            let next = move || {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 32) as u8
+            };
+            std::iter::repeat_with(next).take(PERIOD).collect()
+        })
+    });
+    let start = (from % PERIOD as u64) as usize;
+    let count = (PERIOD - start).min(usize::try_from(most).unwrap_or(usize::MAX));
+    &patterns[usize::from(is_client)][start..start + count]
+}

@@ -1,0 +1,56 @@
+//! Looks into `/proc`: what a process really uses.
+
+use std::fs;
+
+/// Memory that is in use, in bytes.
+pub fn rss(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = text.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("kB") << 10
+}
+
+/// Processor time that it has used, in milliseconds (in steps of ten).
+pub fn cpu_ms(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let behind_name = text.rsplit(") ").next().expect("a name in parentheses");
+    let fields: Vec<&str> = behind_name.split(' ').collect();
+    // utime and stime, fields 14 and 15 of proc(5), in hundredths of a second.
+    [11, 12].map(|index| fields[index].parse::<u64>().expect("ticks")).iter().sum::<u64>() * 10
+}
+
+/// Open descriptors.
+pub fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("a process").count()
+}
+
+/// The names of its threads, sorted.
+pub fn threads(pid: u32) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+    let mut names: Vec<_> = tasks.flatten().map(|task| name(task).trim().to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Processor time of each of its threads, in milliseconds.
+pub fn cpu_ms_of_thread(pid: u32, name: &str) -> u64 {
+    for task in fs::read_dir(format!("/proc/{pid}/task")).expect("a process").flatten() {
+        if fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == name) {
+            let text = fs::read_to_string(task.path().join("stat")).expect("a thread");
+            let fields: Vec<&str> = text.rsplit(") ").next().expect("a name").split(' ').collect();
+            return [11, 12].map(|index| fields[index].parse::<u64>().expect("ticks")).iter().sum::<u64>() * 10;
+        }
+    }
+    panic!("no thread {name}");
+}
+
+/// Lowers or raises the limit of descriptors of a process that runs.
+pub fn limit_descriptors(pid: u32, soft: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both pointers are to live values of the right type, or null where prlimit(2) allows it.
+    unsafe {
+        assert_eq!(libc::prlimit(pid as i32, libc::RLIMIT_NOFILE, std::ptr::null(), &mut limit), 0);
+        limit.rlim_cur = soft.min(limit.rlim_max);
+        assert_eq!(libc::prlimit(pid as i32, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()), 0);
+    }
+}

@@ -1,0 +1,80 @@
+//! Programs that nobody here wrote: started, and ended with the test.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+
+use super::seaprox::{Ran, run_command};
+
+/// A program in the background.
+pub struct Program(pub Child);
+
+impl Program {
+    /// Starts a command line; its stdout and stderr are for the test.
+    #[track_caller]
+    pub fn start(mut command: Command) -> Program {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Program(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+
+    /// The first line that it prints.
+    #[track_caller]
+    pub fn first_line(&mut self) -> String {
+        let mut line = String::new();
+        let out = self.0.stdout.as_mut().expect("piped");
+        BufReader::new(out).read_line(&mut line).expect("a line");
+        line.trim_end().to_owned()
+    }
+
+    /// All that it prints, to its end.
+    #[track_caller]
+    pub fn rest(&mut self) -> String {
+        let mut text = String::new();
+        self.0.stdout.as_mut().expect("piped").read_to_string(&mut text).expect("text");
+        text
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a line of shell to its end, with a deadline; `$0` is the first of the arguments.
+#[track_caller]
+pub fn shell(line: &str, args: &[&str]) -> Ran {
+    let mut command = Command::new("sh");
+    command.args(["-c", line]).args(args).stdin(Stdio::null());
+    // What the environment says about proxies is not for these programs.
+    for name in
+        ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"]
+    {
+        command.env_remove(name);
+    }
+    run_command(command, b"")
+}
+
+/// The same, for one that must succeed: what it prints.
+#[track_caller]
+pub fn output(line: &str, args: &[&str]) -> String {
+    let ran = shell(line, args);
+    assert_eq!(ran.code, Some(0), "{line} {args:?}: {}", ran.err);
+    String::from_utf8_lossy(&ran.out).trim_end().to_owned()
+}
+
+/// Whether somebody listens on this port of IPv4, asked without connecting.
+pub fn is_listening(port: u16) -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let is_it = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.get(1).is_some_and(|local| local.ends_with(&format!(":{port:04X}"))) && fields.get(3) == Some(&"0A")
+    };
+    table.lines().any(is_it)
+}
+
+/// A port that was free a moment ago, for programs that cannot choose one themselves.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("its address").port()
+}

@@ -1,0 +1,308 @@
+//! The real binary as a child process: started, read from, asked, signalled, and killed in the end.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::peer::Peer;
+use super::{SOON, Scratch, until};
+
+/// A front end that runs.
+pub struct Seaprox {
+    child: Child,
+    out: Lines,
+    log: Lines,
+    scratch: Scratch,
+}
+
+/// What a process that has ended left behind.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub out: Vec<u8>,
+    pub err: String,
+}
+
+/// A static relay with a listener of the test behind it.
+pub struct Relay {
+    pub seaprox: Seaprox,
+    pub listener: TcpListener,
+}
+
+/// Lines that a thread collects.
+#[derive(Clone, Default)]
+struct Lines(Arc<(Mutex<Vec<String>>, Condvar)>);
+
+impl Seaprox {
+    /// Starts `seaprox ARGS` and waits until it listens.
+    #[track_caller]
+    pub fn start(args: &[&str]) -> Seaprox {
+        Seaprox::start_with(args, |_| {})
+    }
+
+    /// The same, with a last touch to the command.
+    #[track_caller]
+    pub fn start_with(args: &[&str], touch: impl FnOnce(&mut Command)) -> Seaprox {
+        let seaprox = Seaprox::spawn(args, touch);
+        seaprox.addr(0);
+        seaprox
+    }
+
+    /// The same, without waiting for anything.
+    pub fn spawn(args: &[&str], touch: impl FnOnce(&mut Command)) -> Seaprox {
+        let scratch = Scratch::new();
+        let mut command = command(args);
+        command.args(["--status", &format!("unix:{}", scratch.file("status"))]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        touch(&mut command);
+        let mut child = command.spawn().expect("the binary starts");
+        let out = Lines::of(child.stdout.take().expect("piped"));
+        let log = Lines::of(child.stderr.take().expect("piped"));
+        Seaprox { child, out, log, scratch }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whatever stands behind the kind in the line `listening KIND ADDR` of this place.
+    #[track_caller]
+    pub fn listens(&self, index: usize) -> String {
+        match self.out.wait(SOON, |lines| lines.get(index).cloned()) {
+            Some(line) => line.split(' ').nth(2).expect("listening KIND ADDR").to_owned(),
+            None => panic!("it does not listen: {:?} {:?}", self.out.all(), self.log.all()),
+        }
+    }
+
+    /// The address of the listener of this place.
+    #[track_caller]
+    pub fn addr(&self, index: usize) -> SocketAddr {
+        let text = self.listens(index);
+        text.parse().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+    }
+
+    /// Its lines on stdout so far.
+    pub fn out(&self) -> Vec<String> {
+        self.out.all()
+    }
+
+    /// Its lines on stderr so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.all()
+    }
+
+    /// Waits for a line of the log that holds all of these words.
+    #[track_caller]
+    pub fn wait_for_log(&self, words: &[&str]) -> String {
+        let has_all = |line: &&String| words.iter().all(|word| line.contains(word));
+        match self.log.wait(SOON, |lines| lines.iter().find(has_all).cloned()) {
+            Some(line) => line,
+            None => panic!("no line with {words:?} in\n{}", self.log.all().join("\n")),
+        }
+    }
+
+    /// How many lines of the log hold all of these words.
+    pub fn count_log(&self, words: &[&str]) -> usize {
+        self.log.all().iter().filter(|line| words.iter().all(|word| line.contains(word))).count()
+    }
+
+    /// What `seaprox status --json` says.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        let socket = format!("unix:{}", self.scratch.file("status"));
+        let ran = run(&["status", "--json", "--status", &socket]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        serde_json::from_slice(&ran.out).expect("status is JSON")
+    }
+
+    /// A number in the status.
+    #[track_caller]
+    pub fn figure(&self, pointer: &str) -> u64 {
+        let status = self.status();
+        status.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {pointer} in {status}"))
+    }
+
+    /// Waits until no connection is left and everything is back where it was.
+    #[track_caller]
+    pub fn wait_until_idle(&self) {
+        until("all connections are over", || self.figure("/usage/connections") == 0);
+    }
+
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: kill takes two integers, and the child has not been waited for, so its number is still its own.
+        unsafe { libc::kill(self.pid() as i32, signal) };
+    }
+
+    /// Waits for the process to end by itself.
+    #[track_caller]
+    pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
+        wait(&mut self.child, deadline)
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
+    }
+
+    pub fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+}
+
+impl Drop for Seaprox {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!(
+                "--- the last of the log\n{}",
+                self.log.all().iter().rev().take(20).cloned().collect::<Vec<_>>().join("\n")
+            );
+        }
+    }
+}
+
+impl Relay {
+    /// A relay on a port of 127.0.0.1 with these further options.
+    #[track_caller]
+    pub fn start(options: &[&str]) -> Relay {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let to = listener.local_addr().expect("its address").to_string();
+        let mut args = vec!["static", "--listen", "127.0.0.1:0", "--to", &to];
+        args.extend_from_slice(options);
+        Relay { seaprox: Seaprox::start(&args), listener }
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.seaprox.addr(0)
+    }
+
+    /// A client, and the server behind the relay that got its connection.
+    #[track_caller]
+    pub fn pair(&self) -> (Peer, Peer) {
+        let client = Peer::connect(self.addr());
+        (client, Peer::accept(&self.listener))
+    }
+
+    /// Waits for the one line about an ended connection, of so many, and hands it over.
+    #[track_caller]
+    pub fn closing_line(&self) -> String {
+        self.seaprox.wait_for_log(&[" closed "])
+    }
+}
+
+/// Runs `seaprox ARGS` to its end.
+#[track_caller]
+pub fn run(args: &[&str]) -> Ran {
+    run_with(args, b"", |_| {})
+}
+
+/// The same, with input and a last touch to the command.
+#[track_caller]
+pub fn run_with(args: &[&str], input: &[u8], touch: impl FnOnce(&mut Command)) -> Ran {
+    let mut command = command(args);
+    command.stdin(Stdio::piped());
+    touch(&mut command);
+    run_command(command, input)
+}
+
+/// Runs any program to its end, with a deadline.
+#[track_caller]
+pub fn run_command(mut command: Command, input: &[u8]) -> Ran {
+    let what = format!("{command:?}");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{what}: {error}"));
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (input, deadline) = (input.to_vec(), Duration::from_secs(60));
+    let writer = thread::spawn(move || {
+        // A program need not read what it is given.
+        stdin.map(|mut stdin| stdin.write_all(&input))
+    });
+    let reader = thread::spawn(move || bytes_of(stdout));
+    let errors = thread::spawn(move || bytes_of(stderr));
+    let code = wait(&mut child, deadline).code();
+    let _ = writer.join();
+    let (out, err) = (reader.join().expect("a reader"), errors.join().expect("a reader"));
+    Ran { code, out, err: String::from_utf8_lossy(&err).into_owned() }
+}
+
+/// The command line of the binary, in the mode that the suite runs in: `SEAPROX_TEST_NO_SPLICE=1` is copy mode.
+pub fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_seaprox"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("SEAPROX_") {
+            command.env_remove(name);
+        }
+    }
+    let Some((first, rest)) = args.split_first() else { return command };
+    command.arg(first);
+    if ["static", "socks", "http", "cat"].contains(first) && copies() && !rest.contains(&"--no-splice") {
+        command.arg("--no-splice");
+    }
+    command.args(rest);
+    command
+}
+
+/// Whether the suite runs in copy mode.
+pub fn copies() -> bool {
+    std::env::var("SEAPROX_TEST_NO_SPLICE").as_deref() == Ok("1")
+}
+
+#[track_caller]
+fn wait(child: &mut Child, deadline: Duration) -> ExitStatus {
+    let since = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            return status;
+        }
+        if since.elapsed() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("the process did not end within {deadline:?}");
+        }
+        thread::sleep(Duration::from_millis(3));
+    }
+}
+
+fn bytes_of(pipe: Option<impl Read>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        let _ = pipe.read_to_end(&mut bytes);
+    }
+    bytes
+}
+
+impl Lines {
+    fn of(pipe: impl Read + Send + 'static) -> Lines {
+        let lines = Lines::default();
+        let shared = Arc::clone(&lines.0);
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+                shared.0.lock().expect("no panic").push(String::from_utf8_lossy(&line).into_owned());
+                shared.1.notify_all();
+            }
+        });
+        lines
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.0.lock().expect("no panic").clone()
+    }
+
+    fn wait<T>(&self, deadline: Duration, find: impl Fn(&[String]) -> Option<T>) -> Option<T> {
+        let since = Instant::now();
+        let mut lines = self.0.0.lock().expect("no panic");
+        loop {
+            if let Some(found) = find(&lines) {
+                return Some(found);
+            }
+            let left = deadline.checked_sub(since.elapsed())?;
+            lines = self.0.1.wait_timeout(lines, left).expect("no panic").0;
+        }
+    }
+}

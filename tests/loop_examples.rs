@@ -1,0 +1,107 @@
+//! The examples, as programs: they start, say where they listen, and do what they say.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+/// A running example. It ends with the test.
+struct Example {
+    child: Child,
+    addr: String,
+}
+
+impl Example {
+    fn start(name: &str, args: &[&str]) -> Example {
+        let mut child = Command::new(binary(name)).args(args).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let addr = line.trim().strip_prefix("listening on ipv4[").and_then(|rest| rest.strip_suffix(']'));
+        Example { addr: addr.unwrap_or_else(|| panic!("{line:?}")).to_owned(), child }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let client = TcpStream::connect(&self.addr).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Where cargo puts examples: beside the directory of this test. A run of this test alone has not built them.
+fn binary(name: &str) -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    let profile = exe.parent().and_then(Path::parent).unwrap();
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--example", name, "--manifest-path"]);
+    build.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).arg("--target-dir").arg(profile.parent().unwrap());
+    if profile.ends_with("release") {
+        build.arg("--release");
+    }
+    assert!(build.status().unwrap().success());
+    profile.join("examples").join(name)
+}
+
+/// Answers each client with what it sent, in capitals, until its end.
+fn shouting() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, mut text) = (client.unwrap(), String::new());
+            client.read_to_string(&mut text).unwrap();
+            client.write_all(text.to_uppercase().as_bytes()).unwrap();
+        }
+    });
+    port
+}
+
+/// What comes back for some bytes, sent in pieces.
+fn ask(mut client: TcpStream, pieces: &[&str]) -> String {
+    for piece in pieces {
+        client.write_all(piece.as_bytes()).unwrap();
+        thread::yield_now();
+    }
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// SP-06: a stranger's front end, of at most 60 lines, on the public interface.
+#[test]
+fn a_front_end_of_sixty_lines_relays_and_refuses() {
+    let source = include_str!("../examples/line.rs");
+    assert!(source.lines().count() <= 60, "{} lines", source.lines().count());
+    let line = Example::start("line", &["127.0.0.1:0"]);
+    let port = shouting();
+    assert_eq!(ask(line.connect(), &[&format!("127.0.0.1 {port}\nhello")]), "HELLO");
+    assert_eq!(ask(line.connect(), &["local", "host", &format!(" {port}"), "\r\n", "in ", "pieces"]), "IN PIECES");
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    assert_eq!(ask(line.connect(), &[&format!("127.0.0.1 {closed}\n")]), "ERR connection_refused\n");
+    assert_eq!(ask(line.connect(), &["no-such-name.invalid 80\n"]), "ERR name_resolution_failure\n");
+    for wrong in ["\n", "host\n", "host port\n", "host 65536\n", "a b c\n"] {
+        assert_eq!(ask(line.connect(), &[wrong]), "ERR protocol_error\n", "{wrong:?}");
+    }
+    assert_eq!(ask(line.connect(), &[&format!("127.0.0.1 {port}\nstill there")]), "STILL THERE");
+}
+
+#[test]
+fn an_external_connector_connects_names_and_tells_failures() {
+    let port = shouting();
+    let good = Example::start("connector", &["127.0.0.1:0", &format!("localhost:{port}")]);
+    for number in 0..20 {
+        assert_eq!(ask(good.connect(), &[&format!("client {number}")]), format!("CLIENT {number}"));
+    }
+    let bad = Example::start("connector", &["127.0.0.1:0", "no-such-name.invalid:1"]);
+    let mut client = bad.connect();
+    assert_eq!(client.read(&mut [0]).unwrap_or(0), 0, "the connection is closed");
+}

@@ -1,0 +1,333 @@
+//! The HTTP proxy between a client and an origin server, as both see it (SP-04): tunnels, forwarded requests and their
+//! bodies, kept connections, and what becomes of a response that goes wrong.
+
+mod kit;
+
+use std::time::{Duration, Instant};
+
+use kit::Step::*;
+use kit::http::Act::*;
+use kit::http::{Origin, ask, field, head, response};
+use kit::{Peer, Seaprox};
+
+fn proxy(options: &[&str]) -> Seaprox {
+    Seaprox::start(&[&["http", "--listen", "127.0.0.1:0"], options].concat())
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+#[test]
+fn connect_opens_a_tunnel_and_keeps_what_follows() {
+    let proxy = proxy(&[]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap();
+    let mut client = Peer::connect(proxy.addr(0));
+    // The data that belongs to the tunnel comes in the same write.
+    client.run(&[Put(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\nping").as_bytes())]);
+    let mut server = Peer::accept(&listener);
+    server.run(&[Take(b"ping")]);
+    assert_eq!(head(&mut client), "HTTP/1.1 200 Connection established\r\n\r\n");
+    kit::peer::both(&mut client, &[Swap(300_000), Fin, ReadAll], &mut server, &[Swap(300_000), ReadAll, Send(7), Fin]);
+    assert_eq!(client.received, 300_007);
+    proxy.wait_for_log(&[" closed ", &format!("conn=http[ipv4[{}]->ipv4[{to}]]", client.local())]);
+}
+
+#[test]
+fn two_origins_are_asked_over_one_connection() {
+    let proxy = proxy(&[]);
+    let first = Origin::start(vec![vec![Head, Say(OK), Head, Say(OK), Wait]]);
+    let second = Origin::start(vec![vec![Head, Say(OK), Wait]]);
+    let mut client = Peer::connect(proxy.addr(0));
+    for (origin, path) in [(&first, "/a"), (&first, "/b"), (&second, "/c?d")] {
+        client.run(&[Put(format!("GET http://{}{path} HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr).as_bytes())]);
+        let answer = response(&mut client);
+        assert_eq!((answer.status, answer.body), (200, b"ok".to_vec()));
+        let seen = origin.saw();
+        assert!(seen.starts_with(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", origin.addr)), "{seen}");
+    }
+}
+
+#[test]
+fn fields_of_one_connection_stop_at_the_proxy() {
+    let proxy = proxy(&[]);
+    let say = "HTTP/1.1 200 OK\r\nConnection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nX-Stays: 2\r\n\
+               Proxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n";
+    let origin = Origin::start(vec![vec![Head, Say(say), Wait]]);
+    let request = format!(
+        "GET http://{}/ HTTP/1.1\r\nHost: elsewhere\r\nConnection: keep-alive, X-Mine\r\nX-Mine: 1\r\nX-Kept: 2\r\n\
+         Proxy-Connection: keep-alive\r\nTE: trailers\r\nUpgrade: h2c\r\nProxy-Authorization: Basic eDp5\r\n\r\n",
+        origin.addr
+    );
+    let answer = ask(proxy.addr(0), &request);
+    let seen = origin.saw();
+    assert_eq!(field(&seen, "x-kept").as_deref(), Some("2"));
+    assert_eq!(field(&seen, "via").as_deref(), Some("1.1 seaprox"));
+    assert_eq!(field(&seen, "host"), Some(origin.addr.to_string()));
+    for name in ["connection", "x-mine", "proxy-connection", "te", "upgrade", "proxy-authorization", "keep-alive"] {
+        assert_eq!(field(&seen, name), None, "{name} in {seen}");
+    }
+    assert_eq!(field(&answer.head, "x-stays").as_deref(), Some("2"));
+    assert_eq!(field(&answer.head, "via").as_deref(), Some("1.1 seaprox"));
+    for name in ["connection", "x-hop", "keep-alive", "proxy-authenticate"] {
+        assert_eq!(field(&answer.head, name), None, "{name} in {}", answer.head);
+    }
+}
+
+#[test]
+fn a_body_of_known_length_passes() {
+    let proxy = proxy(&[]);
+    let origin = Origin::start(vec![vec![Head, Body(200_000), Say(OK), Head, Say(OK), Wait]]);
+    let mut client = Peer::connect(proxy.addr(0));
+    let body = "b".repeat(200_000);
+    let request = format!("POST http://{}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n", origin.addr);
+    client.run(&[Put(request.as_bytes()), Put(body.as_bytes())]);
+    assert_eq!(response(&mut client).status, 200);
+    assert_eq!(field(&origin.saw(), "content-length").as_deref(), Some("200000"));
+    assert!(origin.saw() == body);
+    client.run(&[Put(format!("GET http://{}/2 HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr).as_bytes())]);
+    assert_eq!(response(&mut client).status, 200);
+    assert!(origin.saw().starts_with("GET /2 "));
+}
+
+#[test]
+fn a_chunked_body_passes_and_the_next_request_follows() {
+    let proxy = proxy(&[]);
+    let sent = "5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nX-Trailer: 1\r\n\r\n";
+    let arrives = "5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n";
+    let origin = Origin::start(vec![vec![Head, Body(arrives.len()), Say(OK), Head, Say(OK), Wait]]);
+    let head = format!("POST http://{}/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", origin.addr);
+    let mut client = Peer::connect(proxy.addr(0));
+    let next = format!("GET http://{}/2 HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr);
+    for byte in [&head, sent].concat().bytes() {
+        client.run(&[Put(&[byte])]);
+    }
+    assert_eq!(response(&mut client).status, 200);
+    assert_eq!(field(&origin.saw(), "transfer-encoding").as_deref(), Some("chunked"));
+    assert_eq!(origin.saw(), arrives);
+    client.run(&[Put(next.as_bytes())]);
+    assert_eq!(response(&mut client).status, 200);
+    assert!(origin.saw().starts_with("GET /2 "));
+}
+
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3\r\n!!!\r\n0\r\n\r\n";
+
+#[test]
+fn a_chunked_response_passes_and_the_connection_is_kept() {
+    let proxy = proxy(&[]);
+    let origin = Origin::start(vec![vec![Head, Say(CHUNKED), Head, Say(OK), Wait]]);
+    let mut client = Peer::connect(proxy.addr(0));
+    let request = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr);
+    client.run(&[Put(request.as_bytes())]);
+    assert_eq!(field(&head(&mut client), "transfer-encoding").as_deref(), Some("chunked"));
+    client.run(&[Take(b"5\r\nhello\r\n3\r\n!!!\r\n0\r\n\r\n"), Put(request.as_bytes())]);
+    assert_eq!(response(&mut client).body, b"ok");
+}
+
+#[test]
+fn an_old_client_gets_the_bare_data_of_a_chunked_response() {
+    let proxy = proxy(&[]);
+    let origin = Origin::start(vec![vec![Head, Say(CHUNKED), Wait]]);
+    let mut client = Peer::connect(proxy.addr(0));
+    client.run(&[Put(format!("GET http://{}/ HTTP/1.0\r\n\r\n", origin.addr).as_bytes())]);
+    let head = head(&mut client);
+    assert_eq!((field(&head, "transfer-encoding"), field(&head, "content-length")), (None, None), "{head}");
+    assert_eq!(client.rest(), b"hello!!!");
+    assert_eq!(field(&origin.saw(), "via").as_deref(), Some("1.0 seaprox"));
+}
+
+#[test]
+fn a_response_to_head_has_a_length_and_no_body() {
+    let proxy = proxy(&[]);
+    let say = "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n";
+    let origin = Origin::start(vec![vec![Head, Say(say), Head, Say(OK), Wait]]);
+    let mut client = Peer::connect(proxy.addr(0));
+    client.run(&[Put(format!("HEAD http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr).as_bytes())]);
+    assert_eq!(field(&head(&mut client), "content-length").as_deref(), Some("1000"));
+    client.run(&[Put(format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr).as_bytes())]);
+    assert_eq!(response(&mut client).body, b"ok");
+}
+
+#[test]
+fn responses_without_a_body_do_not_wait_for_one() {
+    let proxy = proxy(&[]);
+    let none = "HTTP/1.1 204 No Content\r\n\r\n";
+    let same = "HTTP/1.1 304 Not Modified\r\nContent-Length: 77\r\n\r\n";
+    let origin = Origin::start(vec![vec![Head, Say(none), Head, Say(same), Head, Say(OK), Wait]]);
+    let mut client = Peer::connect(proxy.addr(0));
+    for status in ["204", "304", "200"] {
+        client.run(&[Put(format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr).as_bytes())]);
+        assert!(head(&mut client).starts_with(&format!("HTTP/1.1 {status} ")));
+    }
+    client.run(&[Take(b"ok")]);
+}
+
+#[test]
+fn interim_responses_pass_in_their_place() {
+    let proxy = proxy(&[]);
+    let go_on = "HTTP/1.1 100 Continue\r\n\r\n";
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
+    let origin = Origin::start(vec![vec![Head, Say(go_on), Say(hints), Body(4), Say(OK), Wait]]);
+    let mut client = Peer::connect(proxy.addr(0));
+    let fields = "Host: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
+    client.run(&[Put(format!("POST http://{}/ HTTP/1.1\r\n{fields}", origin.addr).as_bytes())]);
+    assert!(head(&mut client).starts_with("HTTP/1.1 100 "));
+    assert!(head(&mut client).starts_with("HTTP/1.1 103 "));
+    client.run(&[Put(b"body")]);
+    assert_eq!(response(&mut client).status, 200);
+    assert_eq!(field(&origin.saw(), "expect").as_deref(), Some("100-continue"));
+}
+
+#[test]
+fn a_response_that_lasts_until_the_close_ends_with_one() {
+    let proxy = proxy(&[]);
+    let origin = Origin::start(vec![vec![Head, Say("HTTP/1.0 200 OK\r\n\r\n"), Bulk(3_000_000), Close]]);
+    let mut client = Peer::connect(proxy.addr(0));
+    client.run(&[Put(format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr).as_bytes())]);
+    assert_eq!(field(&head(&mut client), "connection").as_deref(), Some("close"));
+    assert_eq!(client.rest().len(), 3_000_000);
+    proxy.wait_for_log(&[" closed ", "reason=dest_fin", "end=graceful"]);
+}
+
+#[test]
+fn a_kept_connection_that_the_origin_closes_is_replaced() {
+    let proxy = proxy(&[]);
+    let origin = Origin::start(vec![vec![Head, Say(OK), Close], vec![Head, Say(OK), Head, Close], vec![Head, Say(OK)]]);
+    let mut client = Peer::connect(proxy.addr(0));
+    let get = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr);
+    client.run(&[Put(get.as_bytes())]);
+    assert_eq!(response(&mut client).status, 200);
+    // Idle, and closed: the next request needs a new connection, whether the close has been seen or not.
+    client.run(&[Put(get.as_bytes())]);
+    assert_eq!(response(&mut client).status, 200);
+    // Closed when the request was on its way: GET may be sent again.
+    client.run(&[Put(get.as_bytes())]);
+    assert_eq!(response(&mut client).status, 200);
+}
+
+#[test]
+fn a_request_that_may_not_be_repeated_is_not() {
+    let proxy = proxy(&[]);
+    let origin = Origin::start(vec![vec![Head, Say(OK), Head, Close], vec![Head, Say(OK)]]);
+    let mut client = Peer::connect(proxy.addr(0));
+    client.run(&[Put(format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr).as_bytes())]);
+    assert_eq!(response(&mut client).status, 200);
+    let post = format!("POST http://{}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", origin.addr);
+    client.run(&[Put(post.as_bytes())]);
+    assert_eq!(response(&mut client).status, 502);
+    assert!(origin.saw().starts_with("GET ") && origin.saw().starts_with("POST ") && origin.saw_nothing());
+}
+
+#[test]
+fn an_origin_that_resets_or_says_nothing_is_502() {
+    let proxy = proxy(&[]);
+    for end in [Reset, Close] {
+        let origin = Origin::start(vec![vec![Head, end]]);
+        let answer = ask(proxy.addr(0), &format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr));
+        assert_eq!((answer.status, answer.body.is_empty()), (502, false), "{end:?}");
+    }
+    for nonsense in ["SSH-2.0-x\r\n", "HTTP/1.1 banana\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"] {
+        let origin = Origin::start(vec![vec![Head, Say(nonsense), Wait]]);
+        let answer = ask(proxy.addr(0), &format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr));
+        assert_eq!(answer.status, 502, "{nonsense}");
+    }
+}
+
+#[test]
+fn a_truncated_response_is_cut_and_never_ends_in_order() {
+    let proxy = proxy(&[]);
+    for say in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nonly this",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nonly this\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nonly this",
+    ] {
+        let origin = Origin::start(vec![vec![Head, Say(say), Close]]);
+        let mut client = Peer::connect(proxy.addr(0));
+        client.run(&[Put(format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr).as_bytes())]);
+        let error = loop {
+            match client.some() {
+                Ok(bytes) => assert!(!bytes.is_empty(), "an end in order behind {say:?}"),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{say:?}");
+    }
+    proxy.wait_for_log(&[" closed ", "reason=dest_reset", "end=aborted"]);
+}
+
+#[test]
+fn an_old_client_is_cut_too_when_the_chunks_stop() {
+    let proxy = proxy(&[]);
+    let say = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nonly this\r\n";
+    let origin = Origin::start(vec![vec![Head, Say(say), Close]]);
+    let mut client = Peer::connect(proxy.addr(0));
+    client.run(&[Put(format!("GET http://{}/ HTTP/1.0\r\n\r\n", origin.addr).as_bytes())]);
+    while let Ok(bytes) = client.some() {
+        assert!(!bytes.is_empty(), "it must not look whole");
+    }
+}
+
+#[test]
+fn an_early_response_reaches_the_client_and_closes() {
+    let proxy = proxy(&[]);
+    let no = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 4\r\n\r\nno!\n";
+    let origin = Origin::start(vec![vec![Head, Say(no), Wait]]);
+    let mut client = Peer::connect(proxy.addr(0));
+    let fields = "Host: x\r\nContent-Length: 100000000\r\n\r\n";
+    client.run(&[Put(format!("POST http://{}/ HTTP/1.1\r\n{fields}", origin.addr).as_bytes()), Send(1000)]);
+    let answer = response(&mut client);
+    assert_eq!((answer.status, answer.body), (413, b"no!\n".to_vec()));
+    client.run(&[ReadAll]);
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let proxy = proxy(&[]);
+    let say = ["HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2"];
+    let one = Origin::start(vec![vec![Head, Say(say[0]), Wait]]);
+    let two = Origin::start(vec![vec![Head, Body(3), Say(say[1]), Wait]]);
+    let mut client = Peer::connect(proxy.addr(0));
+    let all = format!(
+        "GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\nPOST http://{}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc\
+         GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        one.addr, two.addr, "127.0.0.1:1"
+    );
+    client.run(&[Put(all.as_bytes())]);
+    assert_eq!(response(&mut client).body, b"1");
+    assert_eq!(response(&mut client).body, b"2");
+    assert_eq!(response(&mut client).status, 502);
+    assert!(two.saw().starts_with("POST / "));
+    assert_eq!(two.saw(), "abc");
+}
+
+#[test]
+fn a_client_that_leaves_in_the_middle_of_its_body_cuts_the_origin() {
+    let proxy = proxy(&[]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = Peer::connect(proxy.addr(0));
+    let fields = "Host: x\r\nContent-Length: 100\r\n\r\nhalf";
+    client.run(&[Put(format!("POST http://{}/ HTTP/1.1\r\n{fields}", listener.local_addr().unwrap()).as_bytes())]);
+    let mut server = Peer::accept(&listener);
+    head(&mut server);
+    server.run(&[Take(b"half")]);
+    drop(client);
+    let end = server.some();
+    assert!(end.is_err(), "half a request must not end in order: {end:?}");
+    proxy.wait_for_log(&[" closed ", "by=source"]);
+}
+
+#[test]
+fn a_kept_connection_times_out_in_silence_and_a_slow_head_with_408() {
+    let proxy = proxy(&["--keepalive-timeout", "400ms", "--handshake-timeout", "600ms"]);
+    let origin = Origin::start(vec![vec![Head, Say(OK), Wait]]);
+    let mut client = Peer::connect(proxy.addr(0));
+    client.run(&[Put(format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr).as_bytes())]);
+    response(&mut client);
+    let since = Instant::now();
+    client.run(&[ReadAll]);
+    assert!((Duration::from_millis(300)..Duration::from_secs(2)).contains(&since.elapsed()), "{:?}", since.elapsed());
+    let since = Instant::now();
+    assert_eq!(ask(proxy.addr(0), "GET http://x/ HT").status, 408);
+    assert!((Duration::from_millis(500)..Duration::from_secs(2)).contains(&since.elapsed()), "{:?}", since.elapsed());
+    proxy.wait_for_log(&[" closed ", "reason=idle_timeout"]);
+    proxy.wait_for_log(&[" closed ", "reason=handshake_timeout"]);
+}

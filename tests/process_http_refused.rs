@@ -1,0 +1,174 @@
+//! What the HTTP proxy refuses, and how: malformed and ambiguous requests, users, rules, targets that are not there.
+
+mod kit;
+
+use std::net::TcpListener;
+
+use kit::Step::*;
+use kit::http::Act::*;
+use kit::http::{Origin, ask, field, response};
+use kit::{Peer, Scratch, Seaprox};
+
+fn proxy(options: &[&str]) -> Seaprox {
+    Seaprox::start(&[&["http", "--listen", "127.0.0.1:0"], options].concat())
+}
+
+#[test]
+fn smuggling_is_400_and_reaches_no_origin() {
+    let proxy = proxy(&[]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let to = listener.local_addr().unwrap();
+    let requests = [
+        "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
+        "Content-Length: 3, 4\r\n\r\nabc",
+        "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+        "Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        "Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+        "Content-Length: +3\r\n\r\nabc",
+        "Content-Length: -3\r\n\r\nabc",
+        "Content-Length: 0x3\r\n\r\nabc",
+        "Content-Length: 99999999999999999999999\r\n\r\nabc",
+        "Content-Length:\r\n\r\n",
+        "X: a\r\n b\r\n\r\n",
+        "X: a\r\n\tb\r\n\r\n",
+        "X: a\nY: b\r\n\r\n",
+        "X: a\r\n\n",
+        "X: a\rb\r\n\r\n",
+        "X: a\0b\r\n\r\n",
+        "X Y: a\r\n\r\n",
+        ": a\r\n\r\n",
+        "Host: two\r\n\r\n",
+    ];
+    for rest in requests {
+        let answer = ask(proxy.addr(0), &format!("POST http://{to}/ HTTP/1.1\r\nHost: x\r\n{rest}"));
+        // RFC 9112, section 6.1: a coding that is not known may be 501.
+        let may_be_501 = rest.contains("xchunked") || rest.contains("identity");
+        assert!(answer.status == 400 || (may_be_501 && answer.status == 501), "{} for {rest:?}", answer.status);
+        assert_eq!(field(&answer.head, "connection").as_deref(), Some("close"), "{rest:?}");
+        let text = String::from_utf8(answer.body).unwrap();
+        assert!(text.ends_with('\n') && text.len() > 1 && text.matches('\n').count() == 1, "{text:?}");
+    }
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "an origin was reached");
+    proxy.wait_for_log(&[" closed ", "reason=protocol_error", "by=source"]);
+}
+
+#[test]
+fn broken_chunks_are_never_passed_on_as_whole() {
+    let proxy = proxy(&[]);
+    for chunks in
+        ["g\r\n", "5\nhello\r\n0\r\n\r\n", "5\r\nhelloX\r\n0\r\n\r\n", "fffffffffffffffff\r\n", "-1\r\n", " 5\r\n"]
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        let mut client = Peer::connect(proxy.addr(0));
+        let head = format!("POST http://{to}/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
+        client.run(&[Put(head.as_bytes())]);
+        let mut server = Peer::accept(&listener);
+        let mut seen = Vec::new();
+        // An end without a last chunk is no end (RFC 9112, section 8).
+        while let Ok(bytes) = server.some() {
+            seen.extend_from_slice(&bytes);
+            if bytes.is_empty() {
+                break;
+            }
+        }
+        assert!(!seen.ends_with(b"0\r\n\r\n"), "{chunks:?} became {}", seen.escape_ascii());
+    }
+}
+
+#[test]
+fn nonsense_is_400() {
+    let proxy = proxy(&[]);
+    for request in [
+        "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET x HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET http://u:p@x/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET http:///x HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET http://x:99999/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET http://x/ HTTP/1.1\r\n\r\n",
+        "CONNECT x HTTP/1.1\r\nHost: x\r\n\r\n",
+        "CONNECT x:0 HTTP/1.1\r\nHost: x\r\n\r\n",
+        "CONNECT http://x:1/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        "banana\r\n\r\n",
+        "\x16\x03\x01\x02\0\x01\0\x01\r\n\r\n",
+        "GET  http://x/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET http://x/ http/1.1\r\nHost: x\r\n\r\n",
+    ] {
+        let answer = ask(proxy.addr(0), request);
+        assert!(answer.status == 400, "{} for {request:?}", answer.status);
+    }
+    assert_eq!(ask(proxy.addr(0), "GET https://x/ HTTP/1.1\r\nHost: x\r\n\r\n").status, 501);
+    assert_eq!(ask(proxy.addr(0), "GET http://x/ HTTP/2.0\r\nHost: x\r\n\r\n").status, 505);
+}
+
+#[test]
+fn a_head_that_is_too_large_is_431() {
+    let proxy = proxy(&[]);
+    let large = format!("GET http://x/ HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(100_000));
+    assert_eq!(ask(proxy.addr(0), &large).status, 431);
+    let many = format!("GET http://x/ HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(2000));
+    assert_eq!(ask(proxy.addr(0), &many).status, 431);
+    let origin = Origin::start(vec![vec![Head, Say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")]]);
+    let fair = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", origin.addr, "x".repeat(10_000));
+    assert_eq!(ask(proxy.addr(0), &fair).status, 200, "a large head that fits");
+}
+
+#[test]
+fn a_password_is_asked_for_with_407_and_the_connection_kept() {
+    let scratch = Scratch::new();
+    let users = scratch.write("users", "joe:secret\n");
+    let proxy = proxy(&["--users", &users]);
+    let origin = Origin::start(vec![vec![Head, Say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"), Wait]]);
+    let mut client = Peer::connect(proxy.addr(0));
+    let with = |authorization: &str| format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n{authorization}\r\n", origin.addr);
+    // joe:wrong, bob:secret, joe, and not base64.
+    for wrong in
+        ["", "Basic am9lOndyb25n", "Basic Ym9iOnNlY3JldA==", "Basic am9l", "Basic !!", "Bearer am9lOnNlY3JldA=="]
+    {
+        let field_line = if wrong.is_empty() { String::new() } else { format!("Proxy-Authorization: {wrong}\r\n") };
+        client.run(&[Put(with(&field_line).as_bytes())]);
+        let answer = response(&mut client);
+        assert_eq!(answer.status, 407, "{wrong}");
+        assert!(field(&answer.head, "proxy-authenticate").is_some_and(|value| value.starts_with("Basic realm=")));
+    }
+    client.run(&[Put(with("Proxy-Authorization: basic am9lOnNlY3JldA==\r\n").as_bytes())]);
+    assert_eq!(response(&mut client).status, 200);
+    drop(client);
+    proxy.wait_for_log(&[" closed ", "user=joe"]);
+    let connect = "CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert_eq!(ask(proxy.addr(0), connect).status, 407);
+    assert_eq!(proxy.count_log(&["am9l"]) + proxy.count_log(&["secret"]), 0, "no password is in the log");
+}
+
+#[test]
+fn targets_that_are_not_there_are_502_and_forbidden_ones_403() {
+    let proxy = proxy(&["--deny", "127.0.0.1:7"]);
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (target, status, reason) in [
+        (closed.to_string(), 502, "connection_refused"),
+        ("no-such-name.invalid:80".into(), 502, "name_resolution_failure"),
+        ("127.0.0.1:7".into(), 403, "not_permitted"),
+    ] {
+        for request in [format!("CONNECT {target} HTTP/1.1"), format!("GET http://{target}/ HTTP/1.1")] {
+            let answer = ask(proxy.addr(0), &format!("{request}\r\nHost: x\r\n\r\n"));
+            let text = String::from_utf8(answer.body).unwrap();
+            assert_eq!(answer.status, status, "{request}");
+            assert!(text.contains(reason) && text.matches('\n').count() == 1, "{text:?}");
+        }
+        proxy.wait_for_log(&[" closed ", &format!("reason={reason}")]);
+    }
+}
+
+#[test]
+fn bytes_of_the_client_cannot_forge_the_log() {
+    let proxy = proxy(&[]);
+    ask(proxy.addr(0), "GET http://x\x1b[31m/ HTTP/1.1\r\nHost: x\r\n\r\n");
+    ask(proxy.addr(0), "GET http://a%0a/ HTTP/1.1\r\nHost: x\r\n\r\n");
+    proxy.wait_for_log(&[" closed "]);
+    assert!(proxy.log().iter().all(|line| line.starts_with("20") && !line.contains('\x1b')), "{:?}", proxy.log());
+}

@@ -1,0 +1,339 @@
+//! Names and families, and every reason why a connection could not be made, in a network of the test's own
+//! (SP-24, SP-28, SP-31, BS-18, TT-16): hosts file, a name server that obeys, black holes, unreachable networks.
+
+mod kit;
+
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kit::Step::*;
+use kit::names::{black_hole, ip, isolated};
+use kit::socks::{code5, connect5};
+use kit::{Peer, Seaprox, has_namespaces, http};
+
+const NOW: Duration = Duration::ZERO;
+
+fn socks(options: &[&str]) -> Seaprox {
+    Seaprox::start(&[&["socks", "-v", "--listen", "127.0.0.1:0"], options].concat())
+}
+
+/// Listeners of both families on one port.
+fn both_families() -> (TcpListener, TcpListener, u16) {
+    let four = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = four.local_addr().unwrap().port();
+    (four, TcpListener::bind(("::1", port)).unwrap(), port)
+}
+
+fn is_ipv6(peer: &Peer) -> bool {
+    peer.local().is_ipv6()
+}
+
+/// The server that got a connection, of two that listen.
+fn accept_either(four: &TcpListener, six: &TcpListener) -> Peer {
+    let mut got = None;
+    for listener in [four, six] {
+        listener.set_nonblocking(true).unwrap();
+    }
+    kit::until("one of them is connected to", || {
+        got = four.accept().or_else(|_| six.accept()).ok();
+        got.is_some()
+    });
+    Peer::of(got.unwrap().0.into(), false)
+}
+
+#[test]
+fn ipv6_is_preferred_and_the_order_can_be_changed() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("127.0.0.1 twin\n::1 twin\n127.0.0.1 four\n::1 six\n", |_| {
+        let (four, six, port) = both_families();
+        for (options, expected) in [
+            (&[][..], true),
+            (&["--prefer", "ipv6"], true),
+            (&["--prefer", "ipv4"], false),
+            (&["--only", "ipv6"], true),
+            (&["--only", "ipv4"], false),
+        ] {
+            let proxy = socks(options);
+            assert_eq!(code5(proxy.addr(0), "twin", port), 0);
+            assert_eq!(is_ipv6(&accept_either(&four, &six)), expected, "{options:?}");
+        }
+        // The preferred family is absent.
+        assert_eq!(code5(socks(&[]).addr(0), "four", port), 0);
+        assert!(!is_ipv6(&accept_either(&four, &six)));
+        assert_eq!(code5(socks(&["--prefer", "ipv4"]).addr(0), "six", port), 0);
+        assert!(is_ipv6(&accept_either(&four, &six)));
+        // The permitted family is absent.
+        let proxy = socks(&["--only", "ipv6"]);
+        assert_eq!(code5(proxy.addr(0), "four", port), 4);
+        proxy.wait_for_log(&[" closed ", "reason=name_resolution_failure"]);
+    });
+}
+
+#[test]
+fn a_family_that_refuses_gives_way_to_the_other_and_the_log_says_so() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("127.0.0.1 twin\n::1 twin\n", |_| {
+        let four = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = four.local_addr().unwrap().port();
+        let proxy = socks(&[]);
+        assert_eq!(code5(proxy.addr(0), "twin", port), 0);
+        Peer::accept(&four);
+        proxy.wait_for_log(&["DEBUG", "address failed", &format!("[::1]:{port}"), "refused"]);
+        drop(four);
+        let six = TcpListener::bind("[::1]:0").unwrap();
+        let port = six.local_addr().unwrap().port();
+        let proxy = socks(&["--prefer", "ipv4"]);
+        assert_eq!(code5(proxy.addr(0), "twin", port), 0);
+        Peer::accept(&six);
+        proxy.wait_for_log(&["DEBUG", "address failed", &format!("127.0.0.1:{port}"), "refused"]);
+        drop(six);
+        assert_eq!(code5(proxy.addr(0), "twin", port), 5, "both refuse");
+    });
+}
+
+#[test]
+fn a_black_hole_gives_way_after_a_quarter_of_a_second() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("2001:db8::7 holed\n127.0.0.1 holed\n", |_| {
+        black_hole();
+        let four = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = socks(&[]);
+        let since = Instant::now();
+        assert_eq!(code5(proxy.addr(0), "holed", four.local_addr().unwrap().port()), 0);
+        let took = since.elapsed();
+        assert!((Duration::from_millis(230)..Duration::from_millis(700)).contains(&took), "{took:?}");
+        Peer::accept(&four);
+        proxy.wait_for_log(&[" closed ", "dialled=ipv4[127.0.0.1:"]);
+        assert_eq!(proxy.figure("/usage/sides"), 0, "the loser of the race is gone");
+    });
+}
+
+#[test]
+fn a_slow_name_holds_nobody_else_up() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("127.0.0.1 filed\n", |server| {
+        server.set("slow", &["127.0.0.1"], Duration::from_secs(10));
+        server.set("quick", &["127.0.0.1"], NOW);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let proxy = socks(&["--connect-timeout", "15s"]);
+        let addr = proxy.addr(0);
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            let slow = scope.spawn(move || (code5(addr, "slow", port), begun.elapsed()));
+            kit::until("the slow name is asked for", || server.asked("slow") > 0);
+            let seen = proxy.status();
+            assert_eq!(seen.pointer("/connections/0/stage").and_then(|stage| stage.as_str()), Some("connecting"));
+            assert_eq!(seen.pointer("/connections/0/dest/state").and_then(|state| state.as_str()), Some("connecting"));
+            for host in ["127.0.0.1", "filed", "quick"].repeat(20) {
+                let since = Instant::now();
+                assert_eq!(code5(addr, host, port), 0);
+                assert!(since.elapsed() < Duration::from_millis(100), "{host} took {:?}", since.elapsed());
+            }
+            let (code, took) = slow.join().unwrap();
+            assert_eq!(code, 0);
+            assert!((9..13).contains(&took.as_secs()), "{took:?}");
+        });
+    });
+}
+
+#[test]
+fn a_lookup_that_takes_too_long_is_timed_out() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("", |server| {
+        server.set("slow", &["127.0.0.1"], Duration::from_secs(30));
+        let proxy = socks(&["--connect-timeout", "700ms"]);
+        let since = Instant::now();
+        assert_eq!(code5(proxy.addr(0), "slow", 1), 6);
+        assert!((200..1200).contains(&since.elapsed().as_millis()), "{:?}", since.elapsed());
+        proxy.wait_for_log(&[" closed ", "reason=timed_out"]);
+    });
+}
+
+#[test]
+fn one_lookup_serves_many_connections_until_a_connect_fails() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("", |server| {
+        server.set("moving", &["127.0.0.1"], Duration::from_millis(50));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let proxy = socks(&[]);
+        let addr = proxy.addr(0);
+        thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(move || assert_eq!(code5(addr, "moving", port), 0));
+            }
+        });
+        for _ in 0..20 {
+            assert_eq!(code5(addr, "moving", port), 0);
+        }
+        assert_eq!((proxy.figure("/lookups"), server.asked("moving")), (1, 1));
+        // The target moves: what is cached refuses, so the name is asked for again.
+        drop(listener);
+        server.set("moving", &["127.0.0.2"], NOW);
+        let _elsewhere = TcpListener::bind(("127.0.0.2", port)).unwrap();
+        assert_eq!(code5(addr, "moving", port), 0);
+        assert_eq!((proxy.figure("/lookups"), server.asked("moving")), (2, 2));
+        // Without a cache every connection asks.
+        let proxy = socks(&["--dns-cache", "0"]);
+        for _ in 0..3 {
+            assert_eq!(code5(proxy.addr(0), "moving", port), 0);
+        }
+        assert_eq!(proxy.figure("/lookups"), 3);
+    });
+}
+
+/// Asks for a target by all three protocols, and looks for the reason in the log.
+#[track_caller]
+fn assert_reason(options: &[&str], host: &str, port: u16, socks5: u8, status: u16, reason: &str, detail: &str) {
+    let proxy = socks(options);
+    let reply = connect5(proxy.addr(0), host, port).1;
+    assert_eq!(reply, [5, socks5, 0, 1, 0, 0, 0, 0, 0, 0], "{host}");
+    let line = proxy.wait_for_log(&[" closed ", &format!("reason={reason} ")]);
+    assert!(line.contains("end=aborted") && line.contains(detail), "{detail} in {line}");
+    assert_eq!(proxy.figure(&format!("/closed/{reason}")), 1);
+    let mut old = Peer::connect(proxy.addr(0));
+    old.run(&[Put(&kit::socks::request4(host, port)), Take(b"\0\x5b\0\0\0\0\0\0"), ReadAll]);
+    let proxy = Seaprox::start(&[&["http", "--listen", "127.0.0.1:0"], options].concat());
+    let to = SocketAddr::new(host.parse().unwrap_or([0, 0, 0, 0].into()), port);
+    let to = if to.ip().is_unspecified() { format!("{host}:{port}") } else { to.to_string() };
+    for request in [format!("CONNECT {to} HTTP/1.1"), format!("GET http://{to}/ HTTP/1.1")] {
+        let answer = http::ask(proxy.addr(0), &format!("{request}\r\nHost: x\r\n\r\n"));
+        let text = String::from_utf8(answer.body).unwrap();
+        assert_eq!(answer.status, status, "{request}");
+        assert!(text.contains(reason) && text.contains(detail), "{text:?}");
+    }
+    proxy.wait_for_log(&[" closed ", &format!("reason={reason} ")]);
+}
+
+#[test]
+fn each_reason_is_told_by_socks_by_http_and_by_the_log() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("", |server| {
+        black_hole();
+        ip("route add unreachable 203.0.113.1");
+        ip("route add blackhole 203.0.113.2");
+        server.set("denied", &["127.0.0.1"], NOW);
+        server.set("empty", &[], NOW);
+        assert_reason(&[], "nowhere", 80, 4, 502, "name_resolution_failure", "");
+        assert_reason(&[], "empty", 80, 4, 502, "name_resolution_failure", "");
+        assert_reason(&[], "127.0.0.1", 1, 5, 502, "connection_refused", "refused");
+        assert_reason(&[], "::1", 1, 5, 502, "connection_refused", "refused");
+        assert_reason(&["--connect-timeout", "300ms"], "198.51.100.7", 80, 6, 504, "timed_out", "300ms");
+        assert_reason(&[], "192.0.2.1", 80, 3, 502, "network_unreachable", "nreachable");
+        assert_reason(&[], "203.0.113.1", 80, 4, 502, "host_unreachable", "oute to host");
+        assert_reason(&["--deny", "127.0.0.0/8"], "127.0.0.1", 80, 2, 403, "not_permitted", "rule");
+        assert_reason(&["--deny", "127.0.0.0/8"], "denied", 80, 2, 403, "not_permitted", "rule");
+        assert_reason(&[], "203.0.113.2", 80, 1, 502, "other", "nvalid argument");
+    });
+}
+
+#[test]
+fn too_many_names_at_once_are_limit_reached() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("", |server| {
+        // Nothing is answered: what is asked for waits in the queue, which is bounded.
+        for number in 0..1200 {
+            server.set(&format!("n{number}"), &["127.0.0.1"], Duration::from_secs(600));
+        }
+        let proxy = socks(&["--connect-timeout", "60s"]);
+        let queue = proxy.figure("/limits/lookups");
+        let mut waiting = Vec::new();
+        for number in 0..queue + 10 {
+            let mut client = Peer::connect(proxy.addr(0));
+            let request = kit::socks::request5(&format!("n{number}"), 80);
+            client.run(&[Put(b"\x05\x01\0"), Put(&request), Take(b"\x05\0")]);
+            waiting.push(client);
+        }
+        let line = proxy.wait_for_log(&[" closed ", "reason=limit_reached ", "by=proxy"]);
+        assert!(line.contains("too many names"), "{line}");
+        let mut last = waiting.pop().unwrap();
+        assert_eq!(kit::socks::reply5(&mut last)[1], 1);
+        let closed = proxy.figure("/closed/limit_reached");
+        assert!((1..=10).contains(&closed), "{closed} of {queue}");
+    });
+}
+
+#[test]
+fn a_connect_that_nobody_answers_ends_with_the_deadline() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("198.51.100.7 holed\n2001:db8::7 holed\n", |_| {
+        black_hole();
+        for host in ["198.51.100.7", "2001:db8::7", "holed"] {
+            let proxy = socks(&["--connect-timeout", "2s"]);
+            let since = Instant::now();
+            assert_eq!(code5(proxy.addr(0), host, 80), 6);
+            let took = since.elapsed().as_millis();
+            assert!((1500..2500).contains(&took), "{host} took {took} ms");
+            let line = proxy.wait_for_log(&[" closed ", "reason=timed_out ", "by=dest"]);
+            assert!(line.contains("detail=\"no answer within 2s\""), "{line}");
+            assert_eq!(proxy.figure("/usage/sides"), 0);
+        }
+    });
+}
+
+#[test]
+fn a_slow_connect_is_seen_on_its_way() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("", |_| {
+        black_hole();
+        let to = "198.51.100.7:80";
+        let proxy = Seaprox::start(&["static", "--listen", "127.0.0.1:0", "--to", to, "--connect-timeout", "30s"]);
+        let mut client = Peer::connect(proxy.addr(0));
+        client.run(&[Put(b"early")]);
+        kit::until("it is connecting", || proxy.figure("/usage/connections") == 1);
+        let status = proxy.status();
+        let word = |pointer: &str| status.pointer(pointer).and_then(|word| word.as_str()).unwrap_or("").to_owned();
+        assert_eq!(word("/connections/0/stage"), "connecting");
+        assert_eq!(word("/connections/0/source/state"), "connected");
+        assert_eq!(word("/connections/0/dest/state"), "connecting");
+        assert_eq!(word("/connections/0/conn"), format!("static[ipv4[{}]->ipv4[{to}]]", client.local()));
+        client.run(&[Rst]);
+        proxy.wait_for_log(&[" closed ", "reason=source_reset"]);
+        assert_eq!(proxy.figure("/usage/sides"), 0, "nobody waits for an answer that nobody wants");
+    });
+}
+
+#[test]
+fn targets_of_each_kind_work_through_each_front_end() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("127.0.0.1 twin\n::1 twin\n", |_| {
+        let (four, six, port) = both_families();
+        let proxy = socks(&[]);
+        let web = Seaprox::start(&["http", "--listen", "127.0.0.1:0"]);
+        for host in ["127.0.0.1", "::1", "twin"] {
+            let written = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+            let fixed = Seaprox::start(&["static", "--listen", "127.0.0.1:0", "--to", &written]);
+            let _through_static = Peer::connect(fixed.addr(0));
+            accept_either(&four, &six);
+            assert_eq!(code5(proxy.addr(0), host, port), 0);
+            accept_either(&four, &six);
+            let connect = format!("CONNECT {written} HTTP/1.1\r\nHost: {written}\r\n\r\n");
+            assert_eq!(http::ask(web.addr(0), &connect).status, 200, "{written}");
+            accept_either(&four, &six);
+        }
+    });
+}
