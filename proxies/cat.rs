@@ -64,9 +64,11 @@ fn listen(proxy: &mut Proxy, places: &[Bind], config: &Config, ended: &Ended) ->
             move || -> Box<dyn Handler> { Box::new(Cat { target: None, ended: Rc::clone(&ended), failure: None }) };
         let result = proxy.core().listen(bound, &[], "cat", Box::new(front));
         result.map_err(|error| Failed::new(Exit::Failure, format!("seaprox cat: {error}")))?;
-        if let seaprox::Endpoint::Ip(addr) = bound.addr() {
-            // stdout is for the bytes of the connection.
-            eprintln!("listening cat {addr}");
+        // stdout is for the bytes of the connection.
+        match bound.addr() {
+            seaprox::Endpoint::Ip(addr) => eprintln!("listening cat {addr}"),
+            seaprox::Endpoint::Unix(path) => eprintln!("listening cat unix:{}", path.display()),
+            _ => {}
         }
     }
     Ok(bounds)

@@ -217,7 +217,6 @@ const EXIT_CODES: &[(&str, &str)] = &[
     ("1", "failed while running"),
     ("2", "wrong arguments"),
     ("69", "a peer or an address could not be had"),
-    ("77", "not permitted"),
     ("78", "a file of the configuration is wrong"),
 ];
 const SIGNALS: &[(&str, &str)] = &[

@@ -42,6 +42,9 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
         Gate::new(parsed.rules()?, users).map_err(|error| Failed::new(Exit::Config, format!("seaprox: {error}")))?;
     let gate = Arc::new(gate);
     let config = settings::config(parsed)?;
+    if config.limits.connections < threads {
+        return Err(parsed.error("there are fewer connections than --threads: expected one for each at least").into());
+    }
     let (bounds, services) = bind_all(&places, threads, &config)?;
     let addresses: Vec<Endpoint> = bounds.iter().map(|bound| bound.addr().clone()).collect();
 
@@ -163,8 +166,15 @@ fn wait(mut signals: Signals, loops: Loops, remotes: &[Remote], gate: &Gate, dra
 
 fn tell_all(remotes: &[Remote], what: impl Fn(&mut Core) + Clone + Send + 'static) {
     for remote in remotes {
-        let what = what.clone();
-        // A loop that has too much to do is asked again by the next signal.
-        let _ = remote.call(move |core| what(core));
+        // A loop that has as many calls waiting as it takes is making room for one more.
+        while remote
+            .call({
+                let what = what.clone();
+                move |core| what(core)
+            })
+            .is_err()
+        {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }

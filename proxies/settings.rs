@@ -61,9 +61,13 @@ fn fit_descriptors(limits: &mut Limits) {
     limits.pipes = limits.pipes.min(granted / 8);
     let room = granted.saturating_sub(DESCRIPTORS_RESERVED.min(granted / 2) + 2 * limits.pipes) / 2;
     if limits.connections > room {
-        let level =
-            if limits.connections == Limits::default().connections { log::Level::Debug } else { log::Level::Warn };
+        // What was asked for and is not to be had is worth a warning; so is what is too little for anybody.
+        let is_little = room < FEW_CONNECTIONS || limits.connections != Limits::default().connections;
+        let level = if is_little { log::Level::Warn } else { log::Level::Info };
         log::log!(level, descriptors = granted, wished = limits.connections, connections = room; "the limit of descriptors allows fewer connections");
         limits.connections = room.max(1);
     }
 }
+
+/// Fewer connections than these are a surprise even to somebody who set no limit.
+const FEW_CONNECTIONS: usize = 1000;

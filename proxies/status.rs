@@ -189,7 +189,7 @@ fn only_process() -> Result<PathBuf, Failed> {
     let files = fs::read_dir(&directory).map_err(unavailable)?;
     let sockets =
         files.flatten().map(|file| file.path()).filter(|path| path.extension().is_some_and(|it| it == "sock"));
-    let mut alive: Vec<PathBuf> = sockets.filter(|path| UnixStream::connect(path).is_ok()).collect();
+    let mut alive: Vec<PathBuf> = sockets.filter(|path| is_alive(path)).collect();
     match alive.len() {
         1 => Ok(alive.remove(0)),
         0 => Err(Failed::new(Exit::Unavailable, "seaprox status: no process of yours is running")),
@@ -200,6 +200,16 @@ fn only_process() -> Result<PathBuf, Failed> {
             Err(Failed::new(Exit::Usage, text))
         }
     }
+}
+
+/// Whether a process answers. The socket of one that was killed is cleared away.
+fn is_alive(path: &Path) -> bool {
+    let connected = UnixStream::connect(path);
+    if connected.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+        // Somebody else may clear it away at the same moment.
+        let _ = fs::remove_file(path);
+    }
+    connected.is_ok()
 }
 
 fn unavailable(error: io::Error) -> Failed {

@@ -200,13 +200,12 @@ pub fn split_port_range(text: &str) -> Result<(String, u16), AddressError> {
     Ok((format!("{head}{first}"), count.checked_add(1).ok_or(AddressError("a range of at most 65535 ports"))?))
 }
 
-/// Splits `host:port` at the last colon that is not inside of brackets. A bare IPv6 address has no port to split off.
+/// Splits `host:port` at the last colon. An IPv6 address must be in brackets: without them nobody can tell where it ends,
+/// and then it has no port.
 fn split_port(text: &str) -> Option<(&str, &str)> {
     let (host, port) = text.rsplit_once(':')?;
-    if port.ends_with(']') {
-        return None;
-    }
-    Some((host, port))
+    let is_split = !port.ends_with(']') && (!host.contains(':') || host.ends_with(']'));
+    is_split.then_some((host, port))
 }
 
 fn parse_ip(host: &str) -> Option<IpAddr> {
@@ -317,6 +316,7 @@ mod tests {
             "host:+1",
             "[::1]",
             "a b:1",
+            "::1:80",
             "a..b:1",
             "a..:1",
             ".:1",

@@ -8,7 +8,7 @@ use crate::connection::Connection;
 use crate::core::Core;
 use crate::id::Id;
 use crate::io::Io;
-use crate::reason::Reason;
+use crate::reason::{Ending, Reason};
 use crate::side::Role;
 use crate::units::format_duration;
 
@@ -44,6 +44,7 @@ impl Core {
         let asked = connection.asked.as_ref().map(|target| target.to_string());
         let dialled = connection.dest.map(|dest| self.peer(dest).to_string());
         let notes = connection.notes.as_deref();
+        let dialled = dialled.or_else(|| notes?.dialled.as_deref().map(str::to_owned));
         let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
         let note = |note: Option<&Box<str>>| note.map_or("-", |note| note).to_owned();
         let age = Duration::from_millis(self.now_ms.saturating_sub(connection.opened_ms));
@@ -61,8 +62,8 @@ impl Core {
             sent = connection.halves[Role::Source.out()].bytes,
             received = connection.halves[Role::Dest.out()].bytes,
             reason = reason.as_str(),
-            end = reason.ending().as_str(),
-            by = reason.fault().as_str(),
+            end = if connection.cut { Ending::Aborted } else { reason.ending() }.as_str(),
+            by = notes.and_then(|notes| notes.fault).unwrap_or(reason.fault()).as_str(),
             detail = note(notes.and_then(|notes| notes.detail.as_ref()));
             "closed"
         );

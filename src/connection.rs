@@ -14,7 +14,7 @@ use std::rc::Rc;
 use crate::address::Target;
 use crate::half::{Flow, Half, Phase};
 use crate::id::Id;
-use crate::reason::Reason;
+use crate::reason::{Fault, Reason};
 use crate::side::Role;
 use crate::timer::TimerClass;
 
@@ -65,6 +65,10 @@ pub(crate) struct Connection {
 pub(crate) struct Notes {
     /// Who it is, as the front end found out.
     pub user: Option<Box<str>>,
+    /// Whose doing the end is, where the reason alone does not tell.
+    pub fault: Option<Fault>,
+    /// Where it was connected before it let go of its dest.
+    pub dialled: Option<Box<str>>,
     /// What the system said when it failed.
     pub detail: Option<Box<str>>,
 }

@@ -26,7 +26,7 @@ use crate::limits::{Config, Limits};
 use crate::listener::Listener;
 use crate::mailbox::{Mail, Mailbox, Remote};
 use crate::pipe::PipePool;
-use crate::reason::{Failure, Reason};
+use crate::reason::{Failure, Fault, Reason};
 use crate::relay::{self, Pools};
 use crate::resolve::Resolver;
 use crate::side::{Owner, Role, Side, State};
@@ -68,6 +68,8 @@ pub(crate) struct Queues {
     pub dialled: VecDeque<(Id, Result<(), Failure>)>,
     /// Handlers that take over when the call that installed them returns.
     pub handlers: VecDeque<(Id, Box<dyn Handler>)>,
+    /// Sides that are gone, whose handlers are to be dropped when no call runs.
+    pub freed: Vec<Id>,
     /// Sides whose half found no block.
     pub no_block: VecDeque<Id>,
     /// Connections that are over.
@@ -222,6 +224,13 @@ impl Core {
     pub fn set_detail(&mut self, connection: Id, detail: &str) {
         if let Some(connection) = self.connections.get_mut(connection) {
             connection.notes().detail.get_or_insert_with(|| detail.into());
+        }
+    }
+
+    /// Says whose doing the end of a connection is, where the reason alone does not tell: either end may break a protocol.
+    pub fn blame(&mut self, connection: Id, fault: Fault) {
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.notes().fault = Some(fault);
         }
     }
 
@@ -418,6 +427,9 @@ impl Core {
     pub fn disconnect(&mut self, connection: Id) {
         let Some(record) = self.connections.get_mut(connection) else { return };
         let Some(dest) = record.dest.take() else { return };
+        if let Some(side) = self.sides.get(dest).filter(|side| side.state == State::Connected) {
+            record.notes().dialled = Some(side.endpoint.to_string().into());
+        }
         for half in &mut record.halves {
             // What the source has sent and nobody has looked at is for the next dest.
             half.release_pipe(&mut self.pools.pipes);
@@ -542,6 +554,7 @@ impl Core {
 
     /// Frees a side. A dest that races takes its racers along.
     pub(crate) fn drop_side(&mut self, side: Id) {
+        self.queues.freed.push(side);
         if let Some(dial) = self.sides.remove(side).and_then(|record| record.dial) {
             dial.racers.into_iter().for_each(|racer| self.drop_racer(racer));
         }

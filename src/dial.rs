@@ -36,8 +36,9 @@ use crate::reason::{Failure, Reason};
 use crate::resolve::{self, Resolved, Wanted};
 use crate::side::{Owner, Role, Side, State};
 use crate::sys;
+use crate::workers::Workers;
 
-/// Whether an address that a name turned out to have may be connected to.
+/// Whether an address that a name turned out to have, or that an external connector reached, may be connected to.
 pub type Permit = Rc<dyn Fn(SocketAddr) -> bool>;
 
 /// What is needed while a dest connects to a name, or waits for its first socket.
@@ -106,7 +107,10 @@ impl Core {
     pub(crate) fn dial(&mut self, dest: Id, target: &Rc<Target>, permit: Option<Permit>) {
         if let Some(connector) = self.connector.as_mut().filter(|connector| connector.wants(target)) {
             let answer = Answer { mailbox: Arc::clone(&self.mailbox), side: dest, given: false };
-            return connector.connect(target, answer);
+            connector.connect(target, answer);
+            return if permit.is_some() {
+                self.make_dial(dest, target, permit)
+            };
         }
         match &**target {
             Target::Ip(addr) => self.attempt(dest, *addr),
@@ -138,8 +142,10 @@ impl Core {
             Wanted::Known(addresses) => self.found(dest, &Ok(addresses), true),
             Wanted::LookUp => {
                 self.stats.lookups += 1;
-                let asked =
-                    self.workers.as_ref().map(|workers| workers.look_up(name.clone(), Arc::clone(&self.mailbox)));
+                let patience = self.config.timeouts.connect;
+                let look_up =
+                    |workers: &Arc<Workers>| workers.look_up(name.clone(), patience, Arc::clone(&self.mailbox));
+                let asked = self.workers.as_ref().map(look_up);
                 if asked != Some(Ok(())) {
                     let failure = Failure::new(Reason::LimitReached, "too many names are being looked up");
                     self.resolved(&Resolved { name: name.clone(), found: Err(failure) });
@@ -174,8 +180,7 @@ impl Core {
             dial.failure = Some(Failure::new(Reason::NameResolutionFailure, "no address of a permitted family"));
         }
         if let Some(permit) = dial.permit.clone().filter(|_| !ordered.is_empty()) {
-            // A rule that panics forbids.
-            ordered.retain(|address| catch_unwind(AssertUnwindSafe(|| permit(*address))).unwrap_or(false));
+            ordered.retain(|address| asks(&permit, *address));
             dial.failure =
                 ordered.is_empty().then(|| Failure::new(Reason::NotPermitted, "a rule forbids its addresses"));
         }
@@ -389,7 +394,10 @@ impl Core {
             self.stats.stale += 1;
             return;
         }
-        match result.and_then(|fd| Io::from_owned(fd).map_err(|error| Failure::from(&error))) {
+        let permit = self.sides.get(dest).and_then(|side| side.dial.as_ref()?.permit.clone());
+        let accept =
+            |fd| Io::from_owned(fd).map_err(|error| Failure::from(&error)).and_then(|io| permitted(io, permit));
+        match result.and_then(accept) {
             Ok(io) => {
                 if let Some(side) = self.sides.get_mut(dest).filter(|side| side.endpoint == Endpoint::Unknown) {
                     side.endpoint = io.peer();
@@ -480,6 +488,21 @@ impl Failure {
     fn about(self, addr: SocketAddr) -> Failure {
         Failure { detail: self.detail.map(|detail| format!("{addr}: {detail}").into()), ..self }
     }
+}
+
+/// A connection that somebody else made is subject to the same rules, once it is known where it leads.
+fn permitted(io: Io, permit: Option<Permit>) -> Result<Io, Failure> {
+    match (permit, io.peer().ip()) {
+        (Some(permit), Some(addr)) if !asks(&permit, addr) => {
+            Err(Failure::new(Reason::NotPermitted, "a rule forbids its address"))
+        }
+        _ => Ok(io),
+    }
+}
+
+/// A rule that panics forbids.
+fn asks(permit: &Permit, addr: SocketAddr) -> bool {
+    catch_unwind(AssertUnwindSafe(|| permit(addr))).unwrap_or(false)
 }
 
 /// A socket on its way to an address. Two system calls.

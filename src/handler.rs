@@ -11,7 +11,7 @@ use crate::connection::Stage;
 use crate::core::Core;
 use crate::dial::Permit;
 use crate::id::Id;
-use crate::reason::{Failure, Reason};
+use crate::reason::{Failure, Fault, Reason};
 use crate::side::Role;
 
 /// The callbacks of a side.
@@ -186,6 +186,11 @@ impl<'a> Cx<'a> {
     /// Says what went wrong, for the log; the first to say so is heard.
     pub fn set_detail(&mut self, detail: &str) {
         self.core.set_detail(self.connection, detail);
+    }
+
+    /// Says whose doing the end is, where the reason alone does not tell.
+    pub fn blame(&mut self, fault: Fault) {
+        self.core.blame(self.connection, fault);
     }
 
     /// Ends the connection at once. See [`Core::end`].

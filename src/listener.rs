@@ -8,7 +8,7 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -34,7 +34,15 @@ pub struct Bound {
     addr: Endpoint,
     sockets: Vec<Acceptor>,
     loops: usize,
-    unlink: Option<PathBuf>,
+    unlink: Option<SocketFile>,
+}
+
+/// The file of a Unix socket, and which one it was: another process may have put its own in its place.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
 }
 
 /// One loop's part of a listener.
@@ -108,7 +116,7 @@ fn bind_each(addresses: &[SocketAddr], loops: usize, config: &Config) -> io::Res
                     continue 'again;
                 }
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && bounds.iter().any(|b| b.is_at(addr)) => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(io::Error::new(error.kind(), format!("{addr}: {error}"))),
             }
         }
         return match lacking {
@@ -168,7 +176,9 @@ fn bind_unix(path: &Path, loops: usize, config: &Config) -> io::Result<Bound> {
     socket.listen(config.limits.backlog.min(i32::MAX as u32) as i32)?;
     let listener = std::os::unix::net::UnixListener::from(OwnedFd::from(socket));
     let sockets = vec![Acceptor::Unix(mio::net::UnixListener::from_std(listener))];
-    Ok(Bound { addr: Endpoint::Unix(path.into()), sockets, loops, unlink: Some(path.to_owned()) })
+    let file = std::fs::symlink_metadata(path)?;
+    let unlink = SocketFile { path: path.to_owned(), device: file.dev(), inode: file.ino() };
+    Ok(Bound { addr: Endpoint::Unix(path.into()), sockets, loops, unlink: Some(unlink) })
 }
 
 /// A socket file outlives its listener. It is removed if it is a socket and nobody answers; anything else stays.
@@ -200,8 +210,10 @@ impl Bound {
 /// A socket file goes with its listener.
 impl Drop for Bound {
     fn drop(&mut self) {
-        if let Some(path) = &self.unlink {
-            // Somebody may have removed it already.
+        let Some(SocketFile { path, device, inode }) = &self.unlink else { return };
+        let is_ours = |file: std::fs::Metadata| file.dev() == *device && file.ino() == *inode;
+        if std::fs::symlink_metadata(path).is_ok_and(is_ours) {
+            // Somebody may remove it at the same moment.
             let _ = std::fs::remove_file(path);
         }
     }

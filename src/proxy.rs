@@ -293,22 +293,17 @@ impl Proxy {
         let mut closed = std::mem::take(&mut self.core.queues.closed);
         for connection in closed.drain(..) {
             let Some(record) = self.core.connections.get(connection) else { continue };
-            let (source, dest) = (record.source, record.dest);
             let reason = record.reason.unwrap_or(Reason::Internal);
             self.reaping = true;
             self.call(connection, Role::Source, |handler, cx| handler.ended(cx, Cause::Over(reason)));
             self.reaping = false;
-            for side in [Some(source), dest].into_iter().flatten() {
-                if let Some(slot) = self.handlers.get_mut(side.index()).filter(|slot| is_for(slot.as_ref(), side)) {
-                    *slot = None;
-                }
-            }
             self.core.free(connection);
         }
         if self.core.queues.closed.is_empty() {
             self.core.queues.closed = closed;
         }
         self.core.after_reap();
+        self.settle();
     }
 
     /// Calls the handler of one end of a connection. A panic ends that connection and no other.
@@ -337,10 +332,16 @@ impl Proxy {
         result.ok()
     }
 
-    /// Lets the handlers that were installed take over, and tells those of new clients that they are there.
+    /// Drops the handlers of sides that are gone, lets those that were installed take over, and tells those of new clients
+    /// that they are there.
     fn settle(&mut self) {
         if std::mem::replace(&mut self.settling, true) {
             return;
+        }
+        while let Some(side) = self.core.queues.freed.pop() {
+            if let Some(slot) = self.handlers.get_mut(side.index()).filter(|slot| is_for(slot.as_ref(), side)) {
+                *slot = None;
+            }
         }
         while let Some((side, handler)) = self.core.queues.handlers.pop_front() {
             let Some((connection, role)) = self.core.owner(side) else { continue };

@@ -141,7 +141,7 @@ impl Reason {
         }
     }
 
-    /// Whose doing it was.
+    /// Whose doing it was, as far as the reason tells; of a broken protocol it is taken to be the source's.
     pub const fn fault(self) -> Fault {
         match self {
             Reason::SourceFin

@@ -6,6 +6,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use crate::core::Core;
 use crate::limits::Config;
 use crate::listener::Bound;
 use crate::mailbox::Remote;
@@ -15,7 +16,9 @@ use crate::workers::Workers;
 /// Loops that run, each in a thread of its own named `loop-N`.
 pub struct Loops {
     remotes: Vec<Remote>,
-    threads: Vec<JoinHandle<io::Result<()>>>,
+    threads: Vec<JoinHandle<()>>,
+    /// How each of them ended.
+    ended: Receiver<io::Result<()>>,
     /// Kept to the end: a socket file goes with its listener.
     _bounds: Arc<Mutex<Vec<Bound>>>,
 }
@@ -54,15 +57,20 @@ impl Loops {
     ) -> io::Result<Loops> {
         let bounds = Arc::new(Mutex::new(bounds));
         let (tell, told) = mpsc::channel();
-        let mut loops = Loops { remotes: Vec::new(), threads: Vec::new(), _bounds: Arc::clone(&bounds) };
+        let (end, ended) = mpsc::channel();
+        let mut loops = Loops { remotes: Vec::new(), threads: Vec::new(), ended, _bounds: Arc::clone(&bounds) };
         let mut starts = Vec::new();
         for number in 0..count.max(1) {
             let (start, hear) = mpsc::channel();
-            let (config, workers) = (share(config, count.max(1)), workers.cloned());
+            let (config, workers) = (share(config, count.max(1), number), workers.cloned());
             let start_of = Start { config, workers, number, bounds: Arc::clone(&bounds), tell: tell.clone(), hear };
-            let setup = Arc::clone(setup);
-            let thread = thread::Builder::new().name(format!("loop-{number}"));
-            loops.threads.push(thread.spawn(move || start_of.run(&setup))?);
+            let (setup, end) = (Arc::clone(setup), end.clone());
+            let body = move || {
+                let result = catch_unwind(AssertUnwindSafe(|| start_of.run(&setup)));
+                // Nobody listens when the start has failed.
+                let _ = end.send(result.unwrap_or_else(|_| Err(io::Error::other("a loop panicked"))));
+            };
+            loops.threads.push(thread::Builder::new().name(format!("loop-{number}")).spawn(body)?);
             loops.remotes.extend(told.recv().map_err(io::Error::other)??);
             starts.push(start);
         }
@@ -85,15 +93,25 @@ impl Loops {
         &self.remotes
     }
 
-    /// Waits until all loops have ended.
+    /// Waits until all loops have ended. One that fails is noticed at once, and takes the others along: half a process is
+    /// worse than none, because nobody restarts it.
     ///
     /// # Errors
     /// The first loop's that failed.
     pub fn join(self) -> io::Result<()> {
-        self.threads.into_iter().try_for_each(|thread| match thread.join() {
-            Ok(result) => result,
-            Err(_) => Err(io::Error::other("a loop panicked")),
-        })
+        let mut result = Ok(());
+        for _ in &self.threads {
+            let ended = self.ended.recv().unwrap_or_else(|_| Err(io::Error::other("a loop is gone")));
+            if let (Ok(()), Err(error)) = (&result, ended) {
+                log::error!(target: "seaprox", error = error.to_string(); "a loop failed, and all stop");
+                // A loop that takes no more calls is about to see that it has to end.
+                for remote in &self.remotes {
+                    let _ = remote.call(Core::stop);
+                }
+                result = Err(error);
+            }
+        }
+        result
     }
 }
 
@@ -121,12 +139,13 @@ impl Start {
     }
 }
 
-/// One loop's part of the limits of the process.
-fn share(config: &Config, count: usize) -> Config {
+/// One loop's part of the limits of the process. The parts add up to the whole; what cannot be divided goes to the first.
+fn share(config: &Config, count: usize, number: usize) -> Config {
     let mut config = config.clone();
+    let part = |whole: usize| whole / count + usize::from(number < whole % count);
     let limits = &mut config.limits;
-    limits.connections = limits.connections.div_ceil(count);
-    limits.buffer_bytes = limits.buffer_bytes.div_ceil(count);
-    limits.pipes = limits.pipes.div_ceil(count);
+    limits.connections = part(limits.connections);
+    limits.buffer_bytes = part(limits.buffer_bytes);
+    limits.pipes = part(limits.pipes);
     config
 }

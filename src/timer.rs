@@ -60,7 +60,12 @@ impl TimerLists {
     /// Lists for connections with indexes below `capacity`.
     pub fn new(capacity: usize, durations: [Duration; TimerClass::COUNT]) -> TimerLists {
         // The clock is cut to milliseconds: one more, so that nothing fires early.
-        let whole_ms = |duration: Duration| if duration.is_zero() { 0 } else { duration.as_millis() as u64 + 1 };
+        // What is longer than an age of the world never fires, and overflows nowhere.
+        let whole_ms = |duration: Duration| match u64::try_from(duration.as_millis()) {
+            _ if duration.is_zero() => 0,
+            Ok(ms) => ms.saturating_add(1).min(u64::MAX / 2),
+            Err(_) => u64::MAX / 2,
+        };
         let list = |duration| List { duration_ms: whole_ms(duration), head: NONE, tail: NONE };
         TimerLists { lists: durations.map(list), links: Vec::with_capacity(capacity) }
     }

@@ -1,14 +1,16 @@
 //! Workers: the threads that do what cannot be done without waiting: looking names up.
 //!
 //! All loops of a process share them. The queue is bounded, and at most half of the threads sit in `getaddrinfo` at once,
-//! so that a name server that does not answer leaves the other half to jobs of other kinds. Connecting is not
-//! their work: loops connect without blocking, so a target that swallows packets holds no thread.
+//! so that a name server that does not answer leaves the other half to jobs of other kinds: a connect to a Unix socket
+//! whose backlog is full, and what a user of the library has them run. Connecting is not their work: loops connect without
+//! blocking, so a target that swallows packets holds no thread.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 use std::{io, vec};
 
 use crate::address::Name;
@@ -25,9 +27,16 @@ pub struct Workers {
 /// Something that a worker does.
 enum Job {
     /// Look a name up for a loop.
-    Lookup(Name, Arc<Mailbox>),
+    Lookup(Lookup),
     /// Run something that may block.
     Run(Box<dyn FnOnce() + Send>),
+}
+
+/// A name that a loop wants, until when it wants it, and where the answer goes.
+struct Lookup {
+    name: Name,
+    until: Option<Instant>,
+    answer_to: Arc<Mailbox>,
 }
 
 struct Shared {
@@ -40,7 +49,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    lookups: VecDeque<(Name, Arc<Mailbox>)>,
+    lookups: VecDeque<Lookup>,
     runs: VecDeque<Box<dyn FnOnce() + Send>>,
     looking_up: usize,
     stopping: bool,
@@ -89,13 +98,15 @@ impl Workers {
         Ok(())
     }
 
-    /// Looks a name up and posts what it finds.
-    pub(crate) fn look_up(&self, name: Name, answer_to: Arc<Mailbox>) -> Result<(), Full> {
+    /// Looks a name up and posts what it finds. One that has waited for `patience` (zero is for ever) is not looked up any
+    /// more: whoever wanted it has given up, and those behind it should not wait for a resolver that hangs.
+    pub(crate) fn look_up(&self, name: Name, patience: Duration, answer_to: Arc<Mailbox>) -> Result<(), Full> {
         let mut state = self.shared.lock();
         if state.lookups.len() >= self.shared.queue_max {
             return Err(Full);
         }
-        state.lookups.push_back((name, answer_to));
+        let until = Instant::now().checked_add(patience).filter(|_| !patience.is_zero());
+        state.lookups.push_back(Lookup { name, until, answer_to });
         drop(state);
         self.shared.work.notify_one();
         Ok(())
@@ -119,8 +130,11 @@ impl Shared {
     fn work(&self, number: usize) {
         while let Some(job) = self.next() {
             match job {
-                Job::Lookup(name, answer_to) => {
-                    let found = look_up(&name);
+                Job::Lookup(Lookup { name, until, answer_to }) => {
+                    let found = match until {
+                        Some(until) if until <= Instant::now() => Err(Reason::TimedOut.into()),
+                        _ => look_up(&name),
+                    };
                     self.lock().looking_up -= 1;
                     // The place that became free may be what another thread waits for.
                     self.work.notify_one();
@@ -146,10 +160,10 @@ impl Shared {
                 return Some(Job::Run(what));
             }
             if state.looking_up < self.lookups_at_once
-                && let Some((name, answer_to)) = state.lookups.pop_front()
+                && let Some(lookup) = state.lookups.pop_front()
             {
                 state.looking_up += 1;
-                return Some(Job::Lookup(name, answer_to));
+                return Some(Job::Lookup(lookup));
             }
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -179,10 +193,8 @@ fn distinct(found: vec::IntoIter<std::net::SocketAddr>) -> Vec<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-    use std::time::Duration;
-
     use super::*;
+    use std::sync::mpsc;
 
     #[test]
     fn every_worker_works_and_a_panic_ends_none() {

@@ -281,6 +281,9 @@ fn an_answer_that_comes_too_late_is_closed_and_counted() {
         rig.until("it is counted", |proxy| proxy.core().snapshot().stats.stale == stale + 1);
         assert_eq!(rig.receive_end(&mut server), (vec![], End::Fin), "the descriptor is closed");
         assert!(!heard.has("dest connected"));
+        if !leaves {
+            continue; // Its own deadline is as short.
+        }
         let (mut server, ours) = pair(Kind::Unix);
         next_answer.connected(ours);
         server.socket.write_all(b"mine").unwrap();

@@ -183,6 +183,25 @@ fn unix_sockets_come_and_go_and_stale_ones_are_replaced() {
     assert!(!std::path::Path::new(&outer).exists(), "its socket goes with it");
 }
 
+/// A process that drains does not take the socket of the one that has come in its place along.
+#[test]
+fn a_unix_socket_belongs_to_who_listens_on_it_now() {
+    let scratch = Scratch::new();
+    let (path, server) = (scratch.file("socket"), TcpListener::bind("127.0.0.1:0").unwrap());
+    let (listen, to) = (format!("unix:{path}"), server.local_addr().unwrap().to_string());
+    let mut first = Seaprox::start(&["static", "--listen", &listen, "--to", &to]);
+    let client = Peer::connect_unix(path.as_ref());
+    let held = Peer::accept(&server);
+    first.signal(libc::SIGTERM);
+    first.wait_for_log(&["draining"]);
+    kit::until("it listens no more", || std::os::unix::net::UnixStream::connect(&path).is_err());
+    let _second = Seaprox::start(&["static", "--listen", &listen, "--to", &to]);
+    drop((client, held));
+    assert_eq!(first.wait(kit::SOON).code(), Some(0));
+    let mut client = Peer::connect_unix(path.as_ref());
+    both(&mut client, &[Swap(10)], &mut Peer::accept(&server), &[Swap(10)]);
+}
+
 #[test]
 fn several_listeners_have_each_their_target() {
     let targets: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();

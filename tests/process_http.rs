@@ -251,7 +251,7 @@ fn a_truncated_response_is_cut_and_never_ends_in_order() {
         };
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{say:?}");
     }
-    proxy.wait_for_log(&[" closed ", "reason=dest_reset", "end=aborted"]);
+    proxy.wait_for_log(&[" closed ", "reason=dest_fin", "end=aborted", "by=dest"]);
 }
 
 #[test]

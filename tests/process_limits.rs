@@ -187,6 +187,23 @@ fn a_silent_client_runs_into_the_handshake_timer() {
     }
 }
 
+/// A byte now and then does not put the timer off.
+#[test]
+fn a_client_that_sends_its_request_drop_by_drop_runs_into_it_too() {
+    for command in ["socks", "http"] {
+        let proxy = Seaprox::start(&[command, "--listen", "127.0.0.1:0", "--handshake-timeout", "500ms"]);
+        let (mut client, since) = (Peer::connect(proxy.addr(0)), Instant::now());
+        let request = if command == "http" { &b"GET http://a/ HTTP/1.1\r\nX: "[..] } else { &[5, 255] };
+        client.run(&[Put(request)]);
+        while client.is_quiet(Duration::from_millis(50)) {
+            assert!(since.elapsed() < Duration::from_secs(3), "{command}: it was put off");
+            // The proxy may close at any moment.
+            let _ = client.socket().send(b"x");
+        }
+        proxy.wait_for_log(&[" closed ", "reason=handshake_timeout"]);
+    }
+}
+
 fn listeners() -> (TcpListener, TcpListener, u16) {
     let first = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = first.local_addr().unwrap().port();

@@ -158,7 +158,7 @@ impl Exchange {
                 match chunks.next(cx, input, Role::Dest, framing, &mut consumed) {
                     Ok(false) => return (consumed, Step::Going),
                     Ok(true) => {}
-                    Err(text) => return (input.len(), Step::Cut(Reason::DestReset, text)),
+                    Err(text) => return (input.len(), Step::Cut(Reason::ProtocolError, text)),
                 }
                 self.response = Part::Done;
                 (consumed, self.outcome())
@@ -175,7 +175,7 @@ impl Exchange {
         match response::parse_response(input, cx.input_bytes_max().min(HEAD_BYTES_MAX), self.asked) {
             Ok(None) => (0, Step::Going),
             Ok(Some((head, consumed))) => (consumed, self.answer(cx, &head)),
-            Err(error) if self.has_answered => (input.len(), Step::Cut(Reason::DestReset, error.text)),
+            Err(error) if self.has_answered => (input.len(), Step::Cut(Reason::ProtocolError, error.text)),
             Err(error) => (input.len(), Step::BadGateway(error.text)),
         }
     }
@@ -231,7 +231,8 @@ impl Exchange {
         match self.response {
             Part::Head if !self.has_answered => Step::BadGateway("the server closed without a response"),
             Part::ToTheEnd if !reset => Step::Done { keep_client: false, keep_origin: false },
-            _ => Step::Cut(Reason::DestReset, "the response ended before its body did"),
+            _ if reset => Step::Cut(Reason::DestReset, "the response was reset before its body ended"),
+            _ => Step::Cut(Reason::DestFin, "the response ended before its body did"),
         }
     }
 

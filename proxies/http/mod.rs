@@ -22,7 +22,7 @@ pub mod rewrite;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use seaprox::{Cause, Cx, Failure, Handler, Reason, Role, Stage, Target};
+use seaprox::{Cause, Cx, Failure, Fault, Handler, Reason, Role, Stage, Target};
 
 use crate::gate::Gate;
 use body::ChunkedReader;
@@ -59,7 +59,8 @@ impl Http {
     }
 
     fn request(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
-        if !input.is_empty() {
+        if !input.is_empty() && cx.stage() == Some(Stage::KeepAlive) {
+            // The first byte starts the time in which the whole head must come.
             cx.set_stage(Stage::Handshake);
         }
         match request::parse_request(input, cx.input_bytes_max().min(head::HEAD_BYTES_MAX)) {
@@ -173,12 +174,14 @@ impl Http {
                 }
             }
             Step::BadGateway(text) => {
+                cx.blame(Fault::Dest);
                 let asked = exchange.asked();
                 self.refuse(cx, 502, text, Reason::ProtocolError, asked);
             }
             Step::Cut(reason, text) => {
                 self.state = State::Over;
                 cx.set_detail(text);
+                cx.blame(if cx.role() == Role::Dest { Fault::Dest } else { Fault::Source });
                 cx.cut(reason);
             }
         }

@@ -206,7 +206,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         .default("60s").only(RELAYS),
     option(Group::Limits, "max-connections", Value::Number(1, 10_000_000), "connections at a time").default("100000"),
     option(Group::Limits, "threads", Value::Number(1, 1024), "event loops, one thread each").default("1"),
-    option(Group::Limits, "workers", Value::Number(1, 1024), "threads that resolve names").default("4"),
+    option(Group::Limits, "workers", Value::Number(1, 1024), "threads that look names up, half of them at once").default("8"),
     option(Group::Limits, "buffer", Value::Size(4 << 10, 16 << 20), "one buffer; a connection holds one for each \
         direction, only while it has bytes").default("32KiB"),
     option(Group::Limits, "buffer-memory", Value::Size(64 << 10, 1 << 40), "all buffers together").default("256MiB"),

@@ -1,4 +1,4 @@
-//! What the operating system must be asked for directly: the only unsafe code beside the C interface.
+//! What the operating system must be asked for directly: the only unsafe code.
 //!
 //! Every platform file exports the same names; what a system does not have answers that it is not there, and the caller
 //! goes on without it.
