@@ -63,7 +63,7 @@ fn fit_descriptors(limits: &mut Limits) {
     if limits.connections > room {
         // What was asked for and is not to be had is worth a warning; so is what is too little for anybody.
         let is_little = room < FEW_CONNECTIONS || limits.connections != Limits::default().connections;
-        let level = if is_little { log::Level::Warn } else { log::Level::Info };
+        let level = if is_little { log::Level::Warn } else { log::Level::Debug };
         log::log!(level, descriptors = granted, wished = limits.connections, connections = room; "the limit of descriptors allows fewer connections");
         limits.connections = room.max(1);
     }

@@ -3,7 +3,7 @@
 mod kit;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use kit::Step::*;
@@ -194,12 +194,15 @@ fn a_unix_socket_belongs_to_who_listens_on_it_now() {
     let held = Peer::accept(&server);
     first.signal(libc::SIGTERM);
     first.wait_for_log(&["draining"]);
-    kit::until("it listens no more", || std::os::unix::net::UnixStream::connect(&path).is_err());
+    kit::until("it listens no more", || UnixStream::connect(&path).is_err());
+    let next_server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = next_server.local_addr().unwrap().to_string();
     let _second = Seaprox::start(&["static", "--listen", &listen, "--to", &to]);
-    drop((client, held));
+    // Who asked whether it listens was a client too, and waits for the server.
+    drop((client, held, server));
     assert_eq!(first.wait(kit::SOON).code(), Some(0));
     let mut client = Peer::connect_unix(path.as_ref());
-    both(&mut client, &[Swap(10)], &mut Peer::accept(&server), &[Swap(10)]);
+    both(&mut client, &[Swap(10)], &mut Peer::accept(&next_server), &[Swap(10)]);
 }
 
 #[test]
