@@ -1,1 +1,3 @@
 //! seaprox
+
+pub mod link;

@@ -1,0 +1,50 @@
+//! The link.
+mod apps;
+mod check;
+mod code;
+mod config;
+mod control;
+mod credit;
+mod datagram;
+mod drr;
+mod event;
+pub mod frame;
+mod hello;
+mod ids;
+mod input;
+mod join;
+mod lane;
+mod listen;
+mod open;
+mod outbox;
+mod output;
+mod path;
+mod ranges;
+mod recv;
+mod resume;
+mod sched;
+mod send;
+mod session;
+mod spare;
+mod stream;
+mod subflow;
+mod table;
+mod timers;
+mod wire;
+
+pub use apps::{DATAGRAM_BYTES_MAX, MESSAGE_BYTES_MAX, Refused};
+pub use code::Code;
+pub use config::{Config, RANGES_MAX};
+pub use event::{Event, Stats};
+pub use hello::{
+    Greeter, Hello, HelloAck, Intent, Limits, MAGIC, PROOF_BYTES, Status, VERSION, proof_text, proofs_match,
+};
+pub use ids::{BootId, Role, STREAMS_EVER, SessionId, StreamId, SubflowId, Time};
+pub use input::Violation;
+pub use join::{LANES_MAX, Proofs};
+pub use open::{Bound, Host, Kind, NAME_BYTES_MAX, Open, TEXT_BYTES_MAX};
+pub use outbox::Outbox;
+pub use output::Transmit;
+pub use path::PathStats;
+pub use sched::Mode;
+pub use session::Session;
