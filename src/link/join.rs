@@ -96,6 +96,15 @@ impl Session {
         status
     }
 
+    /// Whether a HELLO that starts a session of this name is a later try than the one that started this session, so that
+    /// its client has never heard of this one. A server replaces the session then; else the HELLO is an old one that was underway
+    /// for long, on a connection that its client has given up.
+    pub fn is_superseded_by(&self, hello: &Hello) -> bool {
+        let started = self.started_on.map_or(0, |id| id.0);
+        let later = hello.subflow.0.wrapping_sub(started);
+        hello.session == self.id && hello.intent == Intent::New && later > 0 && later < u16::MAX / 2
+    }
+
     fn judge(&self, hello: &Hello, proofs: &Proofs) -> Status {
         let (low, high) = hello.versions;
         if !(low..=high).contains(&VERSION) {
@@ -124,10 +133,13 @@ impl Session {
 
     fn admit(&mut self, now: Time, hello: &Hello, proofs: Proofs) {
         let resumes = hello.intent == Intent::Resume;
+        // Those that were dialled later than the one that resumes are as alive as it is.
+        let is_dead = |id: SubflowId| hello.subflow.0.wrapping_sub(id.0) < u16::MAX / 2;
         let dead: Vec<SubflowId> =
-            self.subflows.iter().map(|s| s.id).filter(|id| resumes || *id == hello.subflow).collect();
+            self.subflows.iter().map(|s| s.id).filter(|id| *id == hello.subflow || resumes && is_dead(*id)).collect();
         dead.into_iter().for_each(|id| self.lose(now, id, Code::LinkLost));
         self.meet(hello.boot, hello.limits);
+        self.started_on.get_or_insert(hello.subflow);
         let ack = HelloAck {
             status: Status::Ok,
             version: VERSION,
@@ -186,12 +198,6 @@ impl Session {
         subflow.state = State::Live;
         subflow.path.on_pong(now, now.since(subflow.since));
         let resumes = subflow.resumes;
-        if resumes {
-            // The peer took this as word that all others are dead, and has dropped them.
-            let others: Vec<SubflowId> =
-                self.subflows.iter().filter(|s| s.is_live() && s.id != id).map(|s| s.id).collect();
-            others.into_iter().for_each(|other| self.lose(now, other, Code::LinkLost));
-        }
         self.on_up(id, resumes);
         Ok(())
     }
@@ -235,7 +241,9 @@ impl Session {
         match self.phase {
             Phase::Open | Phase::Resuming(_) => {
                 self.phase = Phase::Parted { since: now };
-                self.push_event(Event::Parted);
+                if !std::mem::replace(&mut self.parted_told, true) {
+                    self.push_event(Event::Parted);
+                }
             }
             Phase::Closing { code, ref text, .. } => {
                 let text = text.clone();

@@ -48,7 +48,7 @@ impl Session {
         }
         let transmit = self.next_frame(now, out);
         if transmit.is_none() {
-            self.subflows.iter_mut().filter(|s| s.room > 0).for_each(|s| s.path.on_starved());
+            self.subflows.iter_mut().filter(|s| s.room > 0).for_each(|s| s.path.on_starved(now));
         }
         self.after();
         transmit

@@ -25,6 +25,8 @@ const EPOCH_US_MIN: u64 = 20_000;
 const EPOCHS: usize = 3;
 /// A minimum round trip is forgotten after twice this time.
 const MINIMUM_US: u64 = 5_000_000;
+/// A rate that has not been measured at its limit for so long is doubted.
+const DOUBT_US: u64 = 500_000;
 /// Nothing is suspected sooner.
 const PATIENCE_US_MIN: u64 = 100_000;
 /// How long the first acknowledgement may take before anything is measured.
@@ -81,6 +83,10 @@ pub(super) struct Path {
     epoch: Option<Epoch>,
     rates: [u64; EPOCHS],
     rate: u64,
+    /// The highest rate ever measured.
+    peak: u64,
+    /// When the rate was last measured at its limit, or raised for want of that.
+    rate_at: Time,
 }
 
 impl Path {
@@ -106,22 +112,32 @@ impl Path {
         }
         let bytes = u128::from(acked.saturating_sub(epoch.acked));
         let rate = u64::try_from(bytes * 1_000_000 / u128::from(elapsed)).unwrap_or(u64::MAX);
-        self.on_rate(rate, epoch.starved);
+        self.on_rate(now, rate, epoch.starved);
         self.epoch = Some(Epoch { since: now, acked, starved: false });
     }
 
     /// The path would have taken more than it got. What is measured across this says nothing of its limit.
-    pub(super) fn on_starved(&mut self) {
+    ///
+    /// A path that was slow once may be left alone for that, and then nothing would ever show that it has recovered. So a rate that
+    /// has not been measured at its limit for a while is believed less and less, up to the best that the path has shown.
+    pub(super) fn on_starved(&mut self, now: Time) {
         if let Some(epoch) = &mut self.epoch {
             epoch.starved = true;
         }
+        if now.since(self.rate_at) > DOUBT_US && self.rate < self.peak {
+            self.rate_at = now;
+            self.rate = (self.rate + self.rate / 4).min(self.peak);
+        }
     }
 
-    fn on_rate(&mut self, rate: u64, starved: bool) {
+    fn on_rate(&mut self, now: Time, rate: u64, starved: bool) {
+        self.peak = self.peak.max(rate);
         if starved {
-            self.rate = self.rate.max(rate);
+            let known = if self.rate == 0 { RATE_FIRST } else { self.rate };
+            self.rate = if rate > known { rate } else { self.rate };
             return;
         }
+        self.rate_at = now;
         self.rates.rotate_right(1);
         if let Some(newest) = self.rates.first_mut() {
             *newest = rate;
@@ -197,7 +213,7 @@ mod tests {
         let ack = |path: &mut Path, ms: u64, bytes: u64| path.on_ack(Time::from_us(ms * 1000), 20_000, bytes);
         (0..20).for_each(|n| ack(&mut path, 30 * n, 30_000 * n));
         assert_eq!(path.rate(), 1_000_000);
-        path.on_starved();
+        path.on_starved(Time::from_us(600_000));
         ack(&mut path, 700, 600_000);
         assert_eq!(path.rate(), 1_000_000);
         (1..=3).for_each(|n| ack(&mut path, 700 + 50 * n, 600_000 + 25_000 * n));

@@ -324,6 +324,11 @@ impl RecvStream {
         matches!(self.state, State::Finished | State::Reset | State::Discarded)
     }
 
+    /// Whether the peer has cut it short.
+    pub(super) fn is_reset(&self) -> bool {
+        self.state == State::Reset
+    }
+
     /// The reason of a STOP that the peer has not answered yet.
     pub(super) const fn stopped(&self) -> Option<Code> {
         match self.state {

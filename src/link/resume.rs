@@ -7,7 +7,7 @@
 use super::code::Code;
 use super::event::Event;
 use super::frame::{
-    BODY_BYTES_MAX, FLAG_LAST, FrameError, Lines, STREAM_STATE_BYTES, StreamState, frame_with, kind,
+    BODY_BYTES_MAX, FLAG_LAST, FrameError, Lines, OFFSET_MAX, STREAM_STATE_BYTES, StreamState, frame_with, kind,
 };
 use super::ids::{StreamId, SubflowId, Time};
 use super::outbox::Outbox;
@@ -68,8 +68,10 @@ impl Session {
 
     pub(super) fn on_resumed(&mut self) {
         self.phase = Phase::Open;
-        self.stats.resumes += 1;
-        self.push_event(Event::Resumed);
+        if std::mem::take(&mut self.parted_told) {
+            self.stats.resumes += 1;
+            self.push_event(Event::Resumed);
+        }
     }
 
     pub(super) fn on_resume_state(
@@ -86,22 +88,28 @@ impl Session {
     }
 
     /// Compares what the peer holds of a stream with what this end knows. Streams that only one end knows are opening or over.
+    ///
+    /// What the peer has cannot be less than what it has acknowledged, unless other subflows have joined meanwhile, whose
+    /// acknowledgements have overtaken the state.
     fn on_stream_state(&mut self, now: Time, state: StreamState) {
+        let alone = matches!(self.phase, Phase::Resuming(_)) && self.subflows.len() == 1;
         let id = StreamId(state.id);
         let Some(slot) = self.streams.live_slot(id) else { return };
-        let Some(stream) = self.streams.get_mut(slot) else { return };
-        let sane = stream.send.reset_frame().is_some()
-            || ((stream.send.una()..=stream.send.next()).contains(&state.received)
-                && state.credit >= stream.send.credit());
-        let told = state.sent <= stream.recv.window.announced() && state.sent >= stream.recv.highest();
-        if !sane || !(told || stream.recv.is_over() || !stream.recv.is_open()) {
+        let Some(stream) = self.streams.get(slot) else { return };
+        let (send, recv) = (&stream.send, &stream.recv);
+        let whole = state.received <= send.next() && state.sent <= recv.window.announced();
+        let fresh = state.received >= send.una() && state.credit >= send.credit() && state.sent >= recv.highest();
+        let over = send.reset_frame().is_some() || !recv.is_open();
+        if !over && !(whole && (fresh || !alone)) {
             self.cut(now, id, Code::Internal);
             return;
         }
-        if state.credit <= super::frame::OFFSET_MAX {
-            stream.send.raise_credit(state.credit);
-        }
-        self.with_send(slot, |send| send.on_received(state.received));
+        self.with_send(slot, |send| {
+            if state.credit <= OFFSET_MAX {
+                send.raise_credit(state.credit);
+            }
+            send.on_received(state.received.min(send.next()));
+        });
         self.settle(slot);
     }
 }

@@ -55,9 +55,13 @@ pub struct Session {
     pub(super) boot: BootId,
     pub(super) peer_boot: Option<BootId>,
     pub(super) phase: Phase,
+    /// Whether the application believes that the session has no subflow.
+    pub(super) parted_told: bool,
     pub(super) streams: Table,
     pub(super) subflows: Vec<Subflow>,
     pub(super) next_subflow: u16,
+    /// At the server: the subflow whose HELLO started the session.
+    pub(super) started_on: Option<SubflowId>,
     /// In single mode: the subflow that is used.
     pub(super) single: Option<SubflowId>,
     pub(super) control: Control,
@@ -149,9 +153,11 @@ impl Session {
             boot,
             peer_boot: None,
             phase: Phase::Greeting,
+            parted_told: false,
             streams: Table::new(role),
             subflows: Vec::new(),
             next_subflow: 0,
+            started_on: None,
             single: None,
             control: Control::default(),
             drr: Drr::default(),
@@ -370,7 +376,7 @@ impl Session {
         let slots: Vec<usize> = self.streams.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             let Some(stream) = self.streams.remove(slot) else { continue };
-            if stream.is_live() && matches!(stream.stage, Stage::Asked | Stage::Offered | Stage::Running) {
+            if stream.is_live() && !stream.recv.is_reset() && matches!(stream.stage, Stage::Asked | Stage::Offered | Stage::Running) {
                 self.events.push_back(Event::Reset { id: stream.id, code: Code::LinkLost });
             }
             self.drr.forget(slot);

@@ -179,7 +179,7 @@ impl App {
             }
             Event::OpenResult { id, result } => {
                 let stream = self.stream(id);
-                assert_eq!(result.failure.is_some(), stream.plan.refuse, "{id:?}: {result:?}");
+                assert!(result.failure.is_some() == stream.plan.refuse || stream.may_break(), "{id:?}: {result:?}");
                 stream.refused = result.failure.is_some();
             }
             Event::Readable(id) => self.read(session, now, id),
@@ -201,9 +201,9 @@ impl App {
                 assert!(stream.may_break() || (may_end && code == Code::LinkLost), "{id:?} was reset: {code:?}");
                 stream.reset = Some(code);
             }
-            Event::Stopped { id, .. } => {
+            Event::Stopped { id, code } => {
                 let stream = self.stream(id);
-                assert!(stream.may_break(), "{id:?} was stopped");
+                assert!(stream.may_break(), "{id:?} was stopped: {code:?} {stream:?}");
                 stream.stopped = true;
             }
             Event::Gone(id) => {

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses its part of the kit")]
 
 pub mod app;
+pub mod gates;
 pub mod pattern;
 pub mod pipe;
 pub mod rng;
@@ -43,6 +44,13 @@ pub struct Conn {
     greeter: Option<Greeter>,
     /// A number that stands for the secure channel of this connection.
     channel: u64,
+}
+
+impl Conn {
+    /// Whether the session at this end knows of it.
+    fn is_known(&self, end: usize) -> bool {
+        self.up[end] && (end == CLIENT || self.greeter.is_none())
+    }
 }
 
 /// A way between the two ends, over which connections can be made.
@@ -272,7 +280,7 @@ impl World {
         if let Some(session) = self.ends[to].session.as_mut()
             && !bytes.is_empty()
         {
-            session.input(now, id, 0, bytes).expect("a session of ours broke the protocol");
+            if let Err(e) = session.input(now, id, 0, bytes) { panic!("a session of ours broke the protocol: {e:?} end {to} conn {id:?} {:?}", self.conns); }
         }
     }
 
@@ -283,7 +291,11 @@ impl World {
         let now = self.now;
         let channel = self.conns[conn].channel;
         let boot = BootId(self.ends[SERVER].boot.to_be_bytes());
-        if hello.intent == Intent::New {
+        let stale = self.ends[SERVER].session.as_ref().is_some_and(|old| match old.id() == hello.session {
+            true => !old.is_superseded_by(&hello),
+            false => u64::from_be_bytes(hello.boot.0) < self.ends[CLIENT].boot,
+        });
+        if hello.intent == Intent::New && !stale {
             if let Some(mut old) = self.ends[SERVER].session.take() {
                 // The client never heard of the session, or has restarted: what the server began in it is over.
                 assert!(!self.ends[CLIENT].app.up, "a client that knows the session starts it anew");
@@ -348,7 +360,7 @@ impl World {
 
     fn transmit(&mut self, end: usize, session: &mut Session) -> bool {
         let now = self.now;
-        for conn in self.conns.iter().filter(|conn| conn.up[end]) {
+        for conn in self.conns.iter().filter(|conn| conn.is_known(end)) {
             if self.stats {
                 let shape = conn.pipes[end].shape;
                 let srtt_us = conn.pipes.iter().map(|pipe| pipe.shape.delay_us).sum();
@@ -365,7 +377,7 @@ impl World {
             self.frames += 1;
             self.wire.clear();
             self.out.copy_to(&mut self.wire);
-            let conn = self.conns.iter_mut().find(|conn| conn.id == transmit.subflow && conn.up[end]);
+            let conn = self.conns.iter_mut().find(|conn| conn.id == transmit.subflow && conn.is_known(end));
             if let Some(conn) = conn {
                 conn.pipes[end].write(now, Bytes::copy_from_slice(&self.wire));
                 session.set_room(conn.id, conn.pipes[end].room(now));
@@ -376,7 +388,7 @@ impl World {
 
     /// Closes the connections that the session has given up.
     fn close_dropped(&mut self, end: usize, session: &Session) {
-        for conn in self.conns.iter_mut().filter(|conn| conn.up[end] && (end == CLIENT || conn.greeter.is_none())) {
+        for conn in self.conns.iter_mut().filter(|conn| conn.is_known(end)) {
             if !session.subflow_ids().any(|id| id == conn.id) {
                 conn.up[end] = false;
             }
