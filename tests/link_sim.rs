@@ -116,7 +116,8 @@ fn the_same_seed_gives_the_same_run() {
 fn a_restarted_server_means_reset_and_never_fin() {
     let mut world = World::with_paths(3, Config::default(), &[(10, 5), (10, 9)]);
     world.run_until_up(2);
-    let ids: Vec<_> = (0..20).map(|n| world.open(CLIENT, Plan { sizes: [1 << 20, (n + 20) << 16], ..Plan::up(0) })).collect();
+    let ids: Vec<_> =
+        (0..20).map(|n| world.open(CLIENT, Plan { sizes: [1 << 20, (n + 20) << 16], ..Plan::up(0) })).collect();
     world.run_for(50_000);
     world.ends[CLIENT].app.may_end = true;
     world.cut_all(false);

@@ -50,7 +50,8 @@ impl Session {
         if !open.is_valid() {
             return Err(Refused::TooLong);
         }
-        if matches!(self.phase, Phase::Ended { .. } | Phase::Closing { .. }) || self.going_away.iter().any(Option::is_some)
+        if matches!(self.phase, Phase::Ended { .. } | Phase::Closing { .. })
+            || self.going_away.iter().any(Option::is_some)
         {
             return Err(Refused::Closed);
         }

@@ -103,7 +103,11 @@ impl Session {
                 assert!(stream.in_repair, "{:?} has lost pieces that nobody sends again", stream.id);
             }
             let session_room = self.tx.credit > self.tx.sent;
-            if stream.send.has_new() && session_room && matches!(self.phase, Phase::Open) && self.tx.ranges < RANGES_MAX / 2 {
+            if stream.send.has_new()
+                && session_room
+                && matches!(self.phase, Phase::Open)
+                && self.tx.ranges < RANGES_MAX / 2
+            {
                 assert!(self.drr.holds(slot), "{:?} has something to send and no turn", stream.id);
             }
         }

@@ -185,12 +185,7 @@ impl<'a> Lines<'a, STREAM_STATE_BYTES> {
     pub fn iter(&self) -> impl Iterator<Item = StreamState> + 'a {
         self.raw.as_chunks::<STREAM_STATE_BYTES>().0.iter().filter_map(|line| {
             let mut r = Reader::new(line);
-            Some(StreamState {
-                id: r.u32().ok()?,
-                received: r.u64().ok()?,
-                credit: r.u64().ok()?,
-                sent: r.u64().ok()?,
-            })
+            Some(StreamState { id: r.u32().ok()?, received: r.u64().ok()?, credit: r.u64().ok()?, sent: r.u64().ok()? })
         })
     }
 }
@@ -219,36 +214,100 @@ impl StreamState {
 #[allow(missing_docs, reason = "the fields are those of the table in the module's head")]
 pub enum Frame<'a> {
     /// Nothing, of some size.
-    Pad { len: usize },
+    Pad {
+        len: usize,
+    },
     Hello(Hello),
     HelloAck(HelloAck),
-    ResumeState { last: bool, states: Lines<'a, STREAM_STATE_BYTES> },
-    Ping { token: u64 },
+    ResumeState {
+        last: bool,
+        states: Lines<'a, STREAM_STATE_BYTES>,
+    },
+    Ping {
+        token: u64,
+    },
     /// `held_us` is how long the PING lay at the peer before this answer.
-    Pong { token: u64, held_us: u64 },
+    Pong {
+        token: u64,
+        held_us: u64,
+    },
     /// `last` is the highest stream of the receiver's that the sender has seen.
-    GoAway { last: u32, code: Code, text: &'a str },
-    Close { code: Code, text: &'a str },
-    Subflow { subflow: u16, class: Class },
-    Open { id: u32, open: Open },
-    OpenResult { id: u32, result: Bound },
-    Listen { id: u32, open: Open },
-    ListenResult { id: u32, result: Bound },
-    Unlisten { id: u32 },
-    Data { id: u32, offset: u64, fin: bool, payload: &'a [u8] },
-    Reset { id: u32, code: Code, size: u64 },
-    Stop { id: u32, code: Code },
+    GoAway {
+        last: u32,
+        code: Code,
+        text: &'a str,
+    },
+    Close {
+        code: Code,
+        text: &'a str,
+    },
+    Subflow {
+        subflow: u16,
+        class: Class,
+    },
+    Open {
+        id: u32,
+        open: Open,
+    },
+    OpenResult {
+        id: u32,
+        result: Bound,
+    },
+    Listen {
+        id: u32,
+        open: Open,
+    },
+    ListenResult {
+        id: u32,
+        result: Bound,
+    },
+    Unlisten {
+        id: u32,
+    },
+    Data {
+        id: u32,
+        offset: u64,
+        fin: bool,
+        payload: &'a [u8],
+    },
+    Reset {
+        id: u32,
+        code: Code,
+        size: u64,
+    },
+    Stop {
+        id: u32,
+        code: Code,
+    },
     /// `id` 0 is the session.
-    Credit { id: u32, max: u64 },
-    MaxStreams { max: u32 },
-    Ack { lanes: Lines<'a, LANE_ACK_BYTES> },
+    Credit {
+        id: u32,
+        max: u64,
+    },
+    MaxStreams {
+        max: u32,
+    },
+    Ack {
+        lanes: Lines<'a, LANE_ACK_BYTES>,
+    },
     /// `id` 0 is the session.
-    Blocked { id: u32, offset: u64 },
-    Datagram { id: u32, payload: &'a [u8] },
+    Blocked {
+        id: u32,
+        offset: u64,
+    },
+    Datagram {
+        id: u32,
+        payload: &'a [u8],
+    },
     /// `seq` rises by one with each message of the session.
-    Message { seq: u32, text: &'a str },
+    Message {
+        seq: u32,
+        text: &'a str,
+    },
     /// Of a type that this version does not know and may skip.
-    Extension { kind: u8 },
+    Extension {
+        kind: u8,
+    },
 }
 
 impl<'a> Frame<'a> {

@@ -161,7 +161,12 @@ impl HelloAck {
             boot,
             subflow: hello.subflow,
             caps: 0,
-            limits: Limits { streams: 0, listeners: 0, stream_credit: STREAM_CREDIT_MIN, session_credit: STREAM_CREDIT_MIN },
+            limits: Limits {
+                streams: 0,
+                listeners: 0,
+                stream_credit: STREAM_CREDIT_MIN,
+                session_credit: STREAM_CREDIT_MIN,
+            },
             proof: [0; PROOF_BYTES],
         }
     }

@@ -242,14 +242,7 @@ impl Session {
         }
     }
 
-    fn on_data(
-        &mut self,
-        place: Place,
-        id: StreamId,
-        offset: u64,
-        fin: bool,
-        payload: Bytes,
-    ) -> Result<(), Violation> {
+    fn on_data(&mut self, place: Place, id: StreamId, offset: u64, fin: bool, payload: Bytes) -> Result<(), Violation> {
         self.stats.data_bytes[1] += payload.len() as u64;
         let Some(slot) = self.stream_for(place.now, id)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
@@ -403,8 +396,20 @@ impl Session {
             && token <= place.now.as_us()
         {
             subflow.path.on_pong(place.now, us);
-            let waits = subflow.lanes.iter().any(|lane| lane.tx.waiting_since().is_some());
-            subflow.suspect &= waits;
+            let answers = token >= subflow.suspected_at.as_us();
+            self.clear_suspicion(place.now, place.index, answers);
+        }
+    }
+
+    /// Trusts a subflow again if it has answered a PING that left after it became suspect, or has nothing left to wait for.
+    ///
+    /// Acknowledgements alone do not count: they may have taken another subflow, and speak of what arrived long ago.
+    fn clear_suspicion(&mut self, now: Time, index: usize, answered: bool) {
+        let Some(subflow) = self.subflows.get_mut(index).filter(|subflow| subflow.suspect) else { return };
+        let waits = subflow.lanes.iter().any(|lane| lane.tx.waiting_since().is_some());
+        if (answered || !waits) && !subflow.path.carrier_suspects() {
+            subflow.suspect = false;
+            subflow.lanes.iter_mut().for_each(|lane| lane.tx.wait_anew(now));
         }
     }
 
@@ -460,7 +465,6 @@ impl Session {
         if !lane.tx.on_ack(now, ack.bytes).map_err(|_| Violation::Ack)? {
             return Ok(());
         }
-        subflow.suspect = subflow.path.carrier_suspects();
         let mut latest = None;
         while let Some(entry) = self.pop_acked(index, usize::from(ack.lane)) {
             if entry.what != Sent::Ack {
@@ -472,6 +476,7 @@ impl Session {
             let acked = subflow.acked();
             subflow.path.on_ack(now, now.since(at), acked);
         }
+        self.clear_suspicion(now, index, false);
         self.wake_starved();
         self.check_drained();
         Ok(())

@@ -125,6 +125,11 @@ impl LaneTx {
         (self.eliciting > 0).then_some(self.waiting_since)
     }
 
+    /// What is being waited for may take as long again.
+    pub(super) fn wait_anew(&mut self, now: Time) {
+        self.waiting_since = now;
+    }
+
     pub(super) fn check(&self) {
         assert!(self.acked <= self.sent);
         assert!(self.in_flight.front().is_none_or(|entry| entry.end > self.acked), "an acknowledged frame in flight");

@@ -13,7 +13,9 @@ const COPY_BYTES_MAX: usize = 256;
 #[derive(Debug)]
 enum Part {
     /// So many bytes of `heads`, up to this position.
-    Heads { end: usize },
+    Heads {
+        end: usize,
+    },
     Chunk(Bytes),
 }
 

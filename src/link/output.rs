@@ -35,6 +35,8 @@ const REINJECT_SHARE: u64 = 160;
 const REINJECT_BYTES_MAX: u64 = 4 * FRAME_BYTES_MAX as u64;
 /// Frames at the head of a slow lane among which the one at a stream's frontier is looked for.
 const REINJECT_LOOK: usize = 32;
+/// A subflow that was heard so much later than the fastest is the better one for acknowledgements.
+const SILENCE_US: u64 = 50_000;
 /// Copies that wait for a second subflow.
 const ECHOES_MAX: usize = 16;
 
@@ -177,10 +179,7 @@ impl Session {
         if !self.acks.due {
             return None;
         }
-        let index = self.sched.fastest().or_else(|| {
-            let first = self.sched.first()?; // it may be full of frames, but an ACK must pass, or two full ends wait for each other
-            self.subflows.get(first.index).filter(|s| s.room > 0).map(|_| first.index)
-        })?;
+        let index = self.ack_subflow()?;
         self.acks = super::session::Acks::default();
         let news = |s: &Subflow| s.lanes.iter().any(|lane| lane.rx.unannounced() > 0);
         if !self.subflows.iter().any(news) {
@@ -198,6 +197,19 @@ impl Session {
             });
         });
         self.note(now, index, 0, before, out, Sent::Ack)
+    }
+
+    /// The subflow for an acknowledgement: the fastest, unless that has fallen silent while another speaks. An end that mostly
+    /// receives has nothing in flight that would show it the death of a subflow, and its acknowledgements are all that
+    /// the other end has to tell a dead subflow from a good one.
+    ///
+    /// A subflow that is full of frames takes it too: if acknowledgements waited for room, two full ends would wait for each other.
+    fn ack_subflow(&self) -> Option<usize> {
+        let first = self.subflows.get(self.sched.first()?.index)?;
+        let heard = self.sched.usable().filter_map(|index| self.subflows.get(index)).map(|s| s.heard).max()?;
+        let speaks = |s: &Subflow| heard.since(s.heard) <= SILENCE_US.max(first.path.rtt_us());
+        let index = self.sched.usable().find(|index| self.subflows.get(*index).is_some_and(speaks))?;
+        self.subflows.get(index).filter(|s| s.room > 0).map(|_| index)
     }
 
     fn send_control(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
@@ -381,7 +393,8 @@ impl Session {
         }
         let session_room = self.tx.credit.saturating_sub(self.tx.sent);
         let max = self.config.frame_bytes_max.min(session_room);
-        let piece = self.with_send(slot, |send| send.take_new(max).inspect(|piece| send.note_sent(*piece))).flatten()?;
+        let piece =
+            self.with_send(slot, |send| send.take_new(max).inspect(|piece| send.note_sent(*piece))).flatten()?;
         self.tx.reinject_bytes += u64::from(piece.len);
         self.on_room(slot);
         let transmit = self.send_piece(now, index, slot, piece, out);
@@ -405,14 +418,7 @@ impl Session {
     }
 
     /// Writes one DATA frame.
-    fn send_piece(
-        &mut self,
-        now: Time,
-        index: usize,
-        slot: usize,
-        piece: Piece,
-        out: &mut Outbox,
-    ) -> Option<Transmit> {
+    fn send_piece(&mut self, now: Time, index: usize, slot: usize, piece: Piece, out: &mut Outbox) -> Option<Transmit> {
         let stream = self.streams.get(slot)?;
         let id = stream.id;
         let before = out.len();
@@ -481,12 +487,7 @@ impl Session {
     }
 
     /// A piece on a slow subflow that a stream waits for: where it is in flight, and what it is.
-    fn find_frontier(
-        &self,
-        now: Time,
-        fast: usize,
-        fast_us: u64,
-    ) -> Option<(usize, usize, usize, StreamId, Piece)> {
+    fn find_frontier(&self, now: Time, fast: usize, fast_us: u64) -> Option<(usize, usize, usize, StreamId, Piece)> {
         let session_blocked = self.tx.credit <= self.tx.sent;
         for (index, subflow) in self.subflows.iter().enumerate().filter(|(index, s)| *index != fast && s.is_live()) {
             for (n, lane) in subflow.lanes.iter().enumerate() {

@@ -156,7 +156,10 @@ impl Path {
 
     /// A round trip in microseconds: the best that is known.
     pub(super) fn rtt_us(&self) -> u64 {
-        [self.carrier.srtt_us, self.ping.smoothed, self.ack.smoothed].into_iter().find(|us| *us > 0).unwrap_or(RTT_FIRST_US)
+        [self.carrier.srtt_us, self.ping.smoothed, self.ack.smoothed]
+            .into_iter()
+            .find(|us| *us > 0)
+            .unwrap_or(RTT_FIRST_US)
     }
 
     pub(super) fn has_pong(&self) -> bool {

@@ -372,7 +372,11 @@ impl RecvStream {
         assert!(self.highest <= self.window.announced(), "bytes beyond the credit were accepted");
         let ready: u64 = self.ready.iter().map(|run| run.bytes().len() as u64).sum();
         assert_eq!(ready, self.contiguous - self.read, "bytes ready");
-        assert_eq!(self.ahead.iter().map(|(start, span)| span.end - start).sum::<u64>(), self.ahead_bytes, "bytes ahead");
+        assert_eq!(
+            self.ahead.iter().map(|(start, span)| span.end - start).sum::<u64>(),
+            self.ahead_bytes,
+            "bytes ahead"
+        );
         assert!(self.ahead.keys().next().is_none_or(|start| *start > self.contiguous), "a gap that is none");
     }
 }

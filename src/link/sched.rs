@@ -73,14 +73,7 @@ pub(super) struct Scheduler {
 
 impl Scheduler {
     pub(super) fn new() -> Scheduler {
-        Scheduler {
-            order: Vec::new(),
-            risk: 700,
-            interval: Time::ZERO,
-            stalled: false,
-            urgent_row: 0,
-            return_us: 0,
-        }
+        Scheduler { order: Vec::new(), risk: 700, interval: Time::ZERO, stalled: false, urgent_row: 0, return_us: 0 }
     }
 
     /// Ranks the usable subflows.
@@ -102,7 +95,12 @@ impl Scheduler {
         self.order.iter().find(|other| other.index != index && other.ready).map(|other| other.index)
     }
 
-    /// Round trip order: the fastest subflow, ready or not.
+    /// All usable subflows, the fastest first, ready or not.
+    pub(super) fn usable(&self) -> impl Iterator<Item = usize> {
+        self.order.iter().map(|candidate| candidate.index)
+    }
+
+    /// The fastest subflow, ready or not.
     pub(super) fn first(&self) -> Option<Candidate> {
         self.order.first().copied()
     }

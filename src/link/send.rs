@@ -172,7 +172,7 @@ impl SendStream {
         } else {
             self.acked.insert(piece.offset, piece.end());
         }
-        if let Some((start, end)) = self.acked.first()
+        while let Some((start, end)) = self.acked.first()
             && start <= self.una
         {
             self.una = self.una.max(end);

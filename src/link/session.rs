@@ -376,7 +376,10 @@ impl Session {
         let slots: Vec<usize> = self.streams.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             let Some(stream) = self.streams.remove(slot) else { continue };
-            if stream.is_live() && !stream.recv.is_reset() && matches!(stream.stage, Stage::Asked | Stage::Offered | Stage::Running) {
+            if stream.is_live()
+                && !stream.recv.is_reset()
+                && matches!(stream.stage, Stage::Asked | Stage::Offered | Stage::Running)
+            {
                 self.events.push_back(Event::Reset { id: stream.id, code: Code::LinkLost });
             }
             self.drr.forget(slot);

@@ -46,6 +46,7 @@ pub(super) struct Subflow {
     /// How this end, and the peer, want it used.
     pub(super) classes: [Class; 2],
     pub(super) suspect: bool,
+    pub(super) suspected_at: Time,
     pub(super) asked: Option<Asked>,
     pub(super) pinged: Option<Time>,
     /// Bytes processed when the last PING left.
@@ -72,6 +73,7 @@ impl Subflow {
             resumes: false,
             classes: [Class::Active; 2],
             suspect: false,
+            suspected_at: Time::ZERO,
             asked: None,
             pinged: None,
             pinged_at: 0,

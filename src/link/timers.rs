@@ -67,12 +67,14 @@ impl Session {
     }
 
     /// Stops trusting a subflow: it gets nothing new, and what is in flight on it goes elsewhere too, if there is elsewhere.
-    pub(super) fn suspect(&mut self, _now: Time, index: usize) {
+    pub(super) fn suspect(&mut self, now: Time, index: usize) {
         if let Some(subflow) = self.subflows.get_mut(index)
             && !subflow.suspect
             && subflow.is_live()
         {
             subflow.suspect = true;
+            subflow.suspected_at = now;
+            subflow.pinged = None; // asks at once: the answer is what clears it
             self.stats.suspicions += 1;
             self.move_from_suspects();
         }

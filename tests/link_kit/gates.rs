@@ -68,7 +68,8 @@ pub fn measure(world: &mut World, id: seaprox::link::StreamId, mbit: u64, measur
     world.run_for(measure_ms * 1000);
     let after = (world.ends[SERVER].app.streams[&id].read, world.session(CLIENT).stats());
     let sent = (after.1.data_bytes[0] - before.1.data_bytes[0]) as f64;
-    let twice = (after.1.resent_bytes + after.1.reinjected_bytes - before.1.resent_bytes - before.1.reinjected_bytes) as f64;
+    let twice =
+        (after.1.resent_bytes + after.1.reinjected_bytes - before.1.resent_bytes - before.1.reinjected_bytes) as f64;
     let goodput = (after.0 - before.0) as f64 * 8.0 / measure_ms as f64 / 1000.0;
     Figures {
         goodput,

@@ -280,7 +280,9 @@ impl World {
         if let Some(session) = self.ends[to].session.as_mut()
             && !bytes.is_empty()
         {
-            if let Err(e) = session.input(now, id, 0, bytes) { panic!("a session of ours broke the protocol: {e:?} end {to} conn {id:?} {:?}", self.conns); }
+            if let Err(e) = session.input(now, id, 0, bytes) {
+                panic!("a session of ours broke the protocol: {e:?} end {to} conn {id:?} {:?}", self.conns);
+            }
         }
     }
 
