@@ -214,7 +214,7 @@ impl Session {
             Phase::Greeting => self.phase = Phase::Open,
             _ if resumes => self.start_resume(id),
             Phase::Parted { .. } => self.on_resumed(),
-            _ => {}
+            _ => self.resume_in_company(),
         }
         self.move_from_suspects();
     }

@@ -22,6 +22,8 @@ pub(super) struct Resume {
     pub(super) next: Option<usize>,
     /// Whether the peer's last frame has come.
     pub(super) heard: bool,
+    /// Whether no other subflow has been there since the exchange began.
+    pub(super) alone: bool,
 }
 
 /// Streams that one frame tells of.
@@ -29,7 +31,15 @@ const STATES_MAX: usize = BODY_BYTES_MAX / STREAM_STATE_BYTES;
 
 impl Session {
     pub(super) fn start_resume(&mut self, subflow: SubflowId) {
-        self.phase = Phase::Resuming(Resume { subflow, next: Some(0), heard: false });
+        let alone = self.subflows.len() == 1;
+        self.phase = Phase::Resuming(Resume { subflow, next: Some(0), heard: false, alone });
+    }
+
+    /// Another subflow is there: from now on acknowledgements may overtake the states.
+    pub(super) fn resume_in_company(&mut self) {
+        if let Phase::Resuming(resume) = &mut self.phase {
+            resume.alone = false;
+        }
     }
 
     /// Writes the next RESUME_STATE, if it is this subflow's turn to carry one.
@@ -92,7 +102,7 @@ impl Session {
     /// What the peer has cannot be less than what it has acknowledged, unless other subflows have joined meanwhile, whose
     /// acknowledgements have overtaken the state.
     fn on_stream_state(&mut self, now: Time, state: StreamState) {
-        let alone = matches!(self.phase, Phase::Resuming(_)) && self.subflows.len() == 1;
+        let alone = matches!(&self.phase, Phase::Resuming(resume) if resume.alone);
         let id = StreamId(state.id);
         let Some(slot) = self.streams.live_slot(id) else { return };
         let Some(stream) = self.streams.get(slot) else { return };

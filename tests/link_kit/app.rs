@@ -152,6 +152,11 @@ impl App {
         Some(id)
     }
 
+    /// Takes on a stream that was opened by other means.
+    pub fn adopt(&mut self, id: StreamId, plan: Plan) {
+        self.streams.insert(id, AppStream::new(plan, 0));
+    }
+
     /// Handles what the session has to tell. Answers whether there was anything.
     pub fn handle(&mut self, session: &mut Session, now: Time) -> bool {
         let mut any = false;
