@@ -68,6 +68,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// How often a silent subflow is asked: at least three times before it counts as dead.
+    pub(super) fn ping_us(&self) -> u64 {
+        self.keepalive_us.min(self.dead_us / 3)
+    }
+
     pub(super) const fn stream_bounds(&self) -> Bounds {
         Bounds { first: self.stream_window_bytes.0, max: self.stream_window_bytes.1 }
     }

@@ -125,7 +125,7 @@ impl Session {
 
     /// Frames that can only go on one subflow.
     fn send_private(&mut self, now: Time, index: usize, out: &mut Outbox) -> Option<Transmit> {
-        let keepalive_us = self.config.keepalive_us;
+        let keepalive_us = self.config.ping_us();
         let before = out.len();
         let subflow = self.subflows.get_mut(index)?;
         if let Some(greeting) = subflow.greeting.take() {

@@ -18,7 +18,7 @@ use super::code::Code;
 use super::credit::Window;
 use super::spare::Spare;
 
-/// Payloads below this are copied. So are those that are less than a quarter of the buffer they arrived in.
+/// Payloads below this are copied. So are those that are less than an eighth of the buffer they arrived in.
 const COPY_BYTES_MAX: usize = 1024;
 /// A copy of small payloads grows up to this size before the next is begun.
 const JOINED_BYTES_MAX: usize = 16 * 1024;
@@ -403,5 +403,89 @@ fn push_run(runs: &mut VecDeque<Run>, payload: Bytes, pinned: usize, spare: &mut
 
 /// Whether a payload is too small for the buffer that it would pin.
 const fn is_small(len: usize, pinned: usize) -> bool {
-    len < COPY_BYTES_MAX || len < pinned / 4
+    len < COPY_BYTES_MAX || len < pinned / 8
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::credit::Bounds;
+    use super::super::ids::Time;
+    use super::*;
+
+    const CREDIT: u64 = 8192;
+
+    fn stream() -> (RecvStream, Spare) {
+        let bounds = Bounds { first: CREDIT, max: CREDIT };
+        (RecvStream::new(Window::new(bounds, Time::ZERO)), Spare::default())
+    }
+
+    fn byte_at(offset: u64) -> u8 {
+        (offset.wrapping_mul(31) >> 3) as u8
+    }
+
+    fn payload(offset: u64, len: u64) -> Bytes {
+        (offset..offset + len).map(byte_at).collect()
+    }
+
+    proptest! {
+        /// The model: one flag for each byte, and a cursor. Pieces come in any order, overlap in any way, and are taken in bites.
+        #[test]
+        fn agrees_with_a_naive_model(pieces in proptest::collection::vec((0..CREDIT, 0u64..3000, 0u64..4000, any::<bool>()), 1..60)) {
+            let (mut recv, mut spare) = stream();
+            let mut model = vec![false; CREDIT as usize];
+            let mut read = 0u64;
+            for (offset, len, bite, pinned) in pieces {
+                let len = len.min(CREDIT - offset);
+                let before = model.iter().filter(|have| **have).count() as u64;
+                model[offset as usize..(offset + len) as usize].fill(true);
+                let fresh = model.iter().filter(|have| **have).count() as u64 - before;
+                let arrived = recv.insert(offset, payload(offset, len), false, if pinned { 1 << 16 } else { 1 }, &mut spare).unwrap();
+                prop_assert_eq!(arrived.repeated, len - fresh);
+                let contiguous = model.iter().position(|have| !have).unwrap_or(model.len()) as u64;
+                prop_assert_eq!(recv.contiguous(), contiguous);
+                let ready: Vec<u8> = recv.runs().flatten().copied().collect();
+                prop_assert!(ready.iter().zip(read..).all(|(byte, at)| *byte == byte_at(at)), "wrong bytes");
+                prop_assert_eq!(ready.len() as u64, contiguous - read);
+                read += recv.consume(bite, &mut spare);
+                let gaps = model.windows(2).skip(contiguous as usize).filter(|two| !two[0] && two[1]).count();
+                prop_assert_eq!(recv.gaps(), gaps);
+                recv.check();
+            }
+        }
+    }
+
+    #[test]
+    fn credit_and_final_size_are_kept_to() {
+        let (mut recv, mut spare) = stream();
+        assert_eq!(recv.insert(CREDIT, payload(0, 1), false, 1, &mut spare), Err(Breach::Credit));
+        recv.insert(10, payload(10, 5), true, 1, &mut spare).unwrap();
+        assert_eq!(recv.insert(15, payload(15, 1), false, 1, &mut spare), Err(Breach::FinalSize));
+        assert_eq!(recv.insert(0, payload(0, 10), true, 1, &mut spare), Err(Breach::FinalSize));
+        recv.insert(0, payload(0, 10), false, 1, &mut spare).unwrap();
+        assert!(recv.is_complete() && !recv.finish());
+        assert_eq!(recv.consume(99, &mut spare), 15);
+        assert!(recv.finish() && !recv.finish() && recv.is_over());
+    }
+
+    #[test]
+    fn a_reset_after_all_bytes_is_no_reset_and_one_without_the_end_is() {
+        let (mut recv, mut spare) = stream();
+        recv.insert(0, payload(0, 5), true, 1, &mut spare).unwrap();
+        assert!(!recv.reset(5, &mut spare).unwrap().1);
+        let (mut recv, mut spare) = stream();
+        recv.insert(0, payload(0, 5), false, 1, &mut spare).unwrap();
+        assert!(recv.reset(5, &mut spare).unwrap().1, "nobody has said that 5 is the end");
+        assert!(!recv.finish() && recv.is_over());
+    }
+
+    #[test]
+    fn small_payloads_pin_no_large_buffer() {
+        let (mut recv, mut spare) = stream();
+        let buffer = payload(0, 4096);
+        recv.insert(0, buffer.slice(0..8), false, buffer.len(), &mut spare).unwrap();
+        recv.insert(100, buffer.slice(100..108), false, buffer.len(), &mut spare).unwrap();
+        assert!(buffer.is_unique());
+    }
 }

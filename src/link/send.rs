@@ -362,3 +362,78 @@ impl SendStream {
         assert!(covered <= self.una || self.una == self.end, "nothing holds the byte at the frontier");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// A lossy network as a list of pieces in flight: each is acknowledged or lost, in any order. Every byte gets through,
+        /// what is emitted is what was written, and nothing is freed before it is acknowledged.
+        #[test]
+        fn every_byte_gets_through(sizes in proptest::collection::vec(1usize..400, 1..20), fates in proptest::collection::vec((0usize..8, any::<bool>(), 1u64..300), 1..200)) {
+            let mut send = SendStream::new(1 << 20);
+            let mut written = Vec::new();
+            for size in sizes {
+                let chunk: Vec<u8> = (written.len()..written.len() + size).map(|n| (n * 7 >> 2) as u8).collect();
+                written.extend_from_slice(&chunk);
+                send.write(Bytes::from(chunk));
+            }
+            send.finish();
+            let (mut flying, mut got) = (Vec::new(), vec![false; written.len()]);
+            let mut fin = false;
+            for (which, lost, max) in fates.into_iter().cycle().take(20_000) {
+                if let Some(piece) = send.take_lost(max).or_else(|| send.take_new(max)) {
+                    let mut out = Outbox::new();
+                    send.emit(piece, &mut out);
+                    let bytes: Vec<u8> = out.parts().flatten().copied().collect();
+                    prop_assert_eq!(&bytes[..], &written[piece.offset as usize..piece.end() as usize]);
+                    flying.push(piece);
+                }
+                if flying.len() > which % 3 {
+                    let piece: Piece = flying.remove(which % flying.len());
+                    if lost && max % 2 == 0 {
+                        send.on_lost(piece);
+                    } else {
+                        got[piece.offset as usize..piece.end() as usize].fill(true);
+                        fin |= piece.fin;
+                        let over = send.on_acked(piece);
+                        prop_assert_eq!(over, fin && got.iter().all(|got| *got));
+                    }
+                }
+                send.check();
+                if send.is_over() { break; }
+            }
+            while let Some(piece) = flying.pop().or_else(|| send.take_lost(99)).or_else(|| send.take_new(99)) {
+                send.on_acked(piece);
+            }
+            prop_assert!(send.is_over() && send.held() == 0);
+        }
+    }
+
+    #[test]
+    fn credit_is_never_exceeded_and_never_falls() {
+        let mut send = SendStream::new(10);
+        send.write(Bytes::from(vec![0; 100]));
+        assert_eq!(send.take_new(64), Some(Piece { offset: 0, len: 10, fin: false }));
+        assert!(send.take_new(64).is_none() && send.is_blocked());
+        send.raise_credit(5);
+        assert_eq!(send.credit(), 10);
+        send.raise_credit(30);
+        assert_eq!(send.take_new(64).map(|piece| piece.len), Some(20));
+    }
+
+    #[test]
+    fn a_reset_drops_everything_and_says_what_was_sent() {
+        let mut send = SendStream::new(1000);
+        send.write(Bytes::from(vec![0; 100]));
+        let piece = send.take_new(40).unwrap();
+        assert!(send.reset(Code::Killed) && !send.reset(Code::Other));
+        assert_eq!((send.reset_frame(), send.held(), send.unsent()), (Some((Code::Killed, 40)), 0, 0));
+        assert!(!send.on_lost(piece) && !send.on_acked(piece) && !send.is_over());
+        send.on_reset_acked();
+        assert!(send.is_over());
+    }
+}

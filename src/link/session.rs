@@ -82,6 +82,9 @@ pub struct Session {
     pub(super) events: VecDeque<Event>,
     pub(super) spare: Spare,
     pub(super) stats: Stats,
+    /// Whether calls leave the checks out, in debug builds too.
+    pub(super) unchecked: bool,
+    /// Calls since everything was checked.
     #[cfg(debug_assertions)]
     pub(super) checks: u64,
 }
@@ -175,6 +178,7 @@ impl Session {
             events: VecDeque::new(),
             spare: Spare::default(),
             stats: Stats::default(),
+            unchecked: false,
             #[cfg(debug_assertions)]
             checks: 0,
         }

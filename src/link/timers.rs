@@ -29,7 +29,7 @@ impl Session {
         if subflow.state == State::Greeting {
             return Some(subflow.since.after(self.config.handshake_us));
         }
-        let ping = (subflow.room > 0).then(|| subflow.ping_at(self.config.keepalive_us));
+        let ping = (subflow.room > 0).then(|| subflow.ping_at(self.config.ping_us()));
         let dead = subflow.heard.after(self.config.dead_us);
         [ping, subflow.suspect_at(), Some(dead)].into_iter().flatten().min()
     }

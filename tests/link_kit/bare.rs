@@ -1,5 +1,7 @@
 //! Two sessions joined by nothing but memory: what the link itself costs, and whether it allocates.
 
+use std::collections::VecDeque;
+
 use bytes::{Bytes, BytesMut};
 use seaprox::link::{
     BootId, Bound, Config, Event, Greeter, Open, Outbox, Proofs, Role, Session, SessionId, StreamId, SubflowId, Time,
@@ -13,7 +15,8 @@ pub struct Pair {
     pub ends: [Session; 2],
     now: Time,
     out: Outbox,
-    wire: BytesMut,
+    /// Buffers that stand for the wire; each is used again once nobody holds a part of it.
+    wires: VecDeque<Bytes>,
     payload: Bytes,
     ready: Vec<StreamId>,
     pub frames: u64,
@@ -44,7 +47,7 @@ impl Pair {
             ends: [client, server],
             now,
             out,
-            wire: BytesMut::with_capacity(1 << 20),
+            wires: VecDeque::new(),
             payload,
             ready: Vec::new(),
             frames: 0,
@@ -87,9 +90,21 @@ impl Pair {
         if self.out.is_empty() {
             return;
         }
-        self.wire.reserve(self.out.len());
-        self.out.parts().for_each(|part| self.wire.extend_from_slice(part));
-        let wire = self.wire.split().freeze();
+        let used = self.wires.pop_front().map(Bytes::try_into_mut);
+        let mut wire = match used {
+            Some(Ok(mut wire)) => {
+                wire.clear();
+                wire
+            }
+            Some(Err(busy)) => {
+                self.wires.push_back(busy);
+                BytesMut::with_capacity(2 * BATCH)
+            }
+            None => BytesMut::with_capacity(2 * BATCH),
+        };
+        self.out.parts().for_each(|part| wire.extend_from_slice(part));
+        let wire = wire.freeze();
+        self.wires.push_back(wire.clone());
         self.ends[to].input(self.now, LANE, 0, wire).unwrap();
     }
 
