@@ -120,10 +120,8 @@ fn one_stalled_reader_changes_nothing_for_a_thousand() {
         let until = started.after(30_000_000);
         let all = |world: &World| ids.iter().all(|id| world.ends[SERVER].app.streams.get(id).is_some_and(|s| s.fin));
         assert!(world.run(until, |world| all(world)));
-        let mut ends: Vec<u64> = ids
-            .iter()
-            .map(|id| world.ends[SERVER].app.streams[id].last_byte.unwrap().since(started))
-            .collect();
+        let mut ends: Vec<u64> =
+            ids.iter().map(|id| world.ends[SERVER].app.streams[id].last_byte.unwrap().since(started)).collect();
         ends.sort_unstable();
         (ends[500], ends[990], world.session(CLIENT).memory().0, world.session(SERVER).memory().1)
     };
@@ -138,8 +136,7 @@ fn equal_streams_get_equal_shares_and_heavier_ones_more() {
     let mut world = World::with_paths(5, Config::default(), &[(100, 5)]);
     world.run_until_up(1);
     let weights = [1, 1, 2, 4];
-    let ids: Vec<StreamId> =
-        weights.map(|weight| world.open(CLIENT, Plan { weight, ..gates::endless() })).to_vec();
+    let ids: Vec<StreamId> = weights.map(|weight| world.open(CLIENT, Plan { weight, ..gates::endless() })).to_vec();
     world.run_for(3_000_000);
     let read = |world: &World| ids.iter().map(|id| world.ends[SERVER].app.streams[id].read).collect::<Vec<_>>();
     let before = read(&world);
