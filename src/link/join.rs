@@ -65,6 +65,7 @@ impl Session {
         };
         let mut subflow = Subflow::new(id, State::Greeting, hello.lanes, now);
         subflow.resumes = hello.intent == Intent::Resume;
+        subflow.ups_before = self.ups;
         let mut bytes = Vec::new();
         Frame::Hello(hello).encode(&mut bytes);
         subflow.greeting = Some(bytes);
@@ -151,6 +152,7 @@ impl Session {
             proof: proofs.ours,
         };
         let mut subflow = Subflow::new(hello.subflow, State::Live, hello.lanes, now);
+        subflow.ups_before = self.ups;
         let mut bytes = Vec::new();
         Frame::HelloAck(ack).encode(&mut bytes);
         subflow.greeting = Some(bytes);
@@ -216,6 +218,7 @@ impl Session {
             Phase::Parted { .. } => self.on_resumed(),
             _ => self.resume_in_company(),
         }
+        self.ups += 1;
         self.move_from_suspects();
     }
 

@@ -22,7 +22,7 @@ pub(super) struct Resume {
     pub(super) next: Option<usize>,
     /// Whether the peer's last frame has come.
     pub(super) heard: bool,
-    /// Whether no other subflow has been there since the exchange began.
+    /// Whether no other subflow has been there since this one was dialled.
     pub(super) alone: bool,
 }
 
@@ -31,7 +31,8 @@ const STATES_MAX: usize = BODY_BYTES_MAX / STREAM_STATE_BYTES;
 
 impl Session {
     pub(super) fn start_resume(&mut self, subflow: SubflowId) {
-        let alone = self.subflows.len() == 1;
+        let overtaken = self.subflow(subflow).is_none_or(|s| s.ups_before != self.ups);
+        let alone = self.subflows.len() == 1 && !overtaken;
         self.phase = Phase::Resuming(Resume { subflow, next: Some(0), heard: false, alone });
     }
 

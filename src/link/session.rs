@@ -60,6 +60,8 @@ pub struct Session {
     pub(super) streams: Table,
     pub(super) subflows: Vec<Subflow>,
     pub(super) next_subflow: u16,
+    /// How often a subflow has come up.
+    pub(super) ups: u64,
     /// At the server: the subflow whose HELLO started the session.
     pub(super) started_on: Option<SubflowId>,
     /// In single mode: the subflow that is used.
@@ -161,6 +163,7 @@ impl Session {
             subflows: Vec::new(),
             next_subflow: 0,
             started_on: None,
+            ups: 0,
             single: None,
             control: Control::default(),
             drr: Drr::default(),

@@ -43,6 +43,8 @@ pub(super) struct Subflow {
     pub(super) expect: [u8; 32],
     /// Whether its HELLO says that all others are dead.
     pub(super) resumes: bool,
+    /// How often a subflow of the session had come up when this one was dialled, or accepted.
+    pub(super) ups_before: u64,
     /// How this end, and the peer, want it used.
     pub(super) classes: [Class; 2],
     pub(super) suspect: bool,
@@ -71,6 +73,7 @@ impl Subflow {
             greeting: None,
             expect: [0; 32],
             resumes: false,
+            ups_before: 0,
             classes: [Class::Active; 2],
             suspect: false,
             suspected_at: Time::ZERO,

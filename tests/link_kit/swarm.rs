@@ -52,7 +52,7 @@ fn config(rng: &mut Rng) -> Config {
         send_bytes_max: rng.scaled(4000, 100_000),
         unsent_bytes_max: rng.scaled(500, 20_000),
         streams_max: rng.scaled(4, 40) as u32,
-        lane_frames_max: rng.scaled(4, 200) as usize,
+        lane_frames_max: rng.scaled(16, 200) as usize,
         ack_delay_us: rng.scaled(1000, 20_000),
         keepalive_us: rng.scaled(100_000, 2_000_000),
         dead_us: rng.scaled(300_000, 5_000_000),
@@ -114,7 +114,7 @@ pub fn run(seed: u64) {
         inject(&mut world, &mut rng, faults);
     }
     heal(&mut world);
-    world.finish(120_000_000);
+    world.finish(300_000_000);
 }
 
 fn inject(world: &mut World, rng: &mut Rng, faults: Faults) {
