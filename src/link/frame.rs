@@ -495,7 +495,7 @@ pub(super) fn data_head(id: u32, offset: u64, len: usize, fin: bool) -> [u8; DAT
 
 /// The longest prefix of `text` that is at most `max` bytes and ends between characters.
 pub(super) fn clipped(text: &str, max: usize) -> &str {
-    text.get(..text.floor_char_boundary(max)).unwrap_or_default()
+    (0..=max.min(text.len())).rev().find_map(|end| text.get(..end)).unwrap_or_default()
 }
 
 fn code(r: &mut Reader<'_>) -> Result<Code, FrameError> {

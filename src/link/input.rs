@@ -193,12 +193,7 @@ impl Session {
             Frame::Listen { id, open } => self.on_listen(*id, open)?,
             Frame::ListenResult { id, result } => self.on_listen_result(*id, result)?,
             Frame::Unlisten { id } => self.on_unlisten(*id)?,
-            Frame::Message { seq, text } => {
-                if *seq == self.messages.expected {
-                    self.messages.expected = self.messages.expected.wrapping_add(1);
-                    self.push_event(Event::Message((*text).to_owned()));
-                }
-            }
+            Frame::Message { seq, text } => self.on_message(*seq, text),
             Frame::Subflow { subflow, class } => {
                 if let Some(subflow) = self.subflows.iter_mut().find(|s| s.id.0 == *subflow) {
                     let [_, theirs] = &mut subflow.classes;
@@ -410,6 +405,14 @@ impl Session {
         if (answered || !waits) && !subflow.path.carrier_suspects() {
             subflow.suspect = false;
             subflow.lanes.iter_mut().for_each(|lane| lane.tx.wait_anew(now));
+        }
+    }
+
+    /// Takes the next message; one that has come before is dropped.
+    fn on_message(&mut self, seq: u32, text: &str) {
+        if seq == self.messages.expected {
+            self.messages.expected = self.messages.expected.wrapping_add(1);
+            self.push_event(Event::Message(text.to_owned()));
         }
     }
 

@@ -47,10 +47,10 @@ impl Session {
     pub(super) fn write_resume_state(&mut self, subflow: SubflowId, out: &mut Outbox) -> bool {
         let Phase::Resuming(resume) = &mut self.phase else { return false };
         let Some(from) = resume.next.filter(|_| resume.subflow == subflow) else { return false };
-        let end = self.streams.from_slot(from).nth(STATES_MAX).map(|(slot, _)| slot);
+        let end = self.streams.starting_at(from).nth(STATES_MAX).map(|(slot, _)| slot);
         resume.next = end;
         let flags = if end.is_none() { FLAG_LAST } else { 0 };
-        let streams = self.streams.from_slot(from).take(STATES_MAX);
+        let streams = self.streams.starting_at(from).take(STATES_MAX);
         out.frame(|heads| {
             frame_with(heads, kind::RESUME_STATE, flags, 0, |body| {
                 streams.for_each(|(_, stream)| {

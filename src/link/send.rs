@@ -377,7 +377,7 @@ mod tests {
             let mut send = SendStream::new(1 << 20);
             let mut written = Vec::new();
             for size in sizes {
-                let chunk: Vec<u8> = (written.len()..written.len() + size).map(|n| (n * 7 >> 2) as u8).collect();
+                let chunk: Vec<u8> = (written.len()..written.len() + size).map(|n| ((n * 7) >> 2) as u8).collect();
                 written.extend_from_slice(&chunk);
                 send.write(Bytes::from(chunk));
             }

@@ -130,7 +130,7 @@ impl Table {
     }
 
     /// The live streams from this slot on.
-    pub(super) fn from_slot(&self, slot: usize) -> impl Iterator<Item = (usize, &Stream)> {
+    pub(super) fn starting_at(&self, slot: usize) -> impl Iterator<Item = (usize, &Stream)> {
         (slot..self.slots.capacity()).filter_map(|slot| self.slots.get(slot).map(|stream| (slot, stream)))
     }
 
@@ -140,5 +140,45 @@ impl Table {
         if let Some(opened) = self.opened.get_mut(1) {
             *opened = index;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::credit::{Bounds, Window};
+    use super::super::ids::{STREAMS_EVER, Time};
+    use super::*;
+
+    fn stream(id: StreamId) -> Stream {
+        Stream::implied(id, 0, Window::new(Bounds { first: 1, max: 1 }, Time::ZERO))
+    }
+
+    #[test]
+    fn an_id_is_future_then_live_then_over() {
+        let mut table = Table::new(Role::Server);
+        let id = table.next_id(false).unwrap();
+        assert_eq!((id, table.find(id)), (StreamId(2), Found::Future));
+        let slot = table.insert(stream(id));
+        assert_eq!(table.find(id), Found::Live(slot));
+        table.remove(slot);
+        assert_eq!((table.find(id), table.next_id(false)), (Found::Over, Some(StreamId(4))));
+        assert_eq!((table.opened(false), table.live(false)), (1, 0));
+    }
+
+    #[test]
+    fn ids_end_and_do_not_wrap() {
+        let mut table = Table::new(Role::Client);
+        table.skip_to(STREAMS_EVER - 1);
+        let last = table.next_id(true).unwrap();
+        assert_eq!(last, StreamId(u32::MAX - 1));
+        table.insert(Stream { mine: true, ..stream(last) });
+        assert_eq!(table.next_id(true), None);
+    }
+
+    #[test]
+    fn ten_thousand_streams_are_found_among_themselves() {
+        let mut table = Table::new(Role::Server);
+        let slots: Vec<usize> = (0..10_000u32).map(|n| table.insert(stream(StreamId(2 + 2 * n)))).collect();
+        assert!((0..10_000u32).all(|n| table.find(StreamId(2 + 2 * n)) == Found::Live(slots[n as usize])));
     }
 }

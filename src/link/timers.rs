@@ -1,7 +1,6 @@
 //! Deadlines: when the session wants to be called without any input, and what it does then.
 
 use super::code::Code;
-use super::event::Event;
 use super::frame::Class;
 use super::ids::{SubflowId, Time};
 use super::lane::Entry;
@@ -95,10 +94,5 @@ impl Session {
             }
         }
         moved.into_iter().for_each(|entry| self.on_entry_lost(entry));
-    }
-
-    /// Tells about each event that is due at once; for a session that nobody drives any more.
-    pub fn drain_events(&mut self) -> impl Iterator<Item = Event> + '_ {
-        self.events.drain(..)
     }
 }

@@ -277,12 +277,12 @@ impl World {
             bytes
         };
         let (now, id) = (self.now, self.conns[conn].id);
-        if let Some(session) = self.ends[to].session.as_mut()
-            && !bytes.is_empty()
-        {
-            if let Err(e) = session.input(now, id, 0, bytes) {
-                panic!("a session of ours broke the protocol: {e:?} end {to} conn {id:?} {:?}", self.conns);
-            }
+        if bytes.is_empty() {
+            return;
+        }
+        let result = self.ends[to].session.as_mut().map_or(Ok(()), |session| session.input(now, id, 0, bytes));
+        if let Err(violation) = result {
+            panic!("a session of ours broke the protocol: {violation:?} at end {to} on {id:?}");
         }
     }
 
