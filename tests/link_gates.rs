@@ -1,11 +1,16 @@
 //! Efficiency in virtual time, where it is exact: how much of what paths offer one stream gets, and at what cost.
 
+#[path = "link_kit/bare.rs"]
+#[allow(dead_code, reason = "the bench uses the rest")]
+mod bare;
 mod link_kit;
+
+use std::time::{Duration, Instant};
 
 use link_kit::app::Plan;
 use link_kit::gates::{self, Figures, GATES};
 use link_kit::{CLIENT, SERVER, World};
-use seaprox::link::{Config, Mode, StreamId, frame::Class};
+use seaprox::link::{Config, Mode, Session, StreamId, frame::Class};
 
 fn assert_gate(name: &str, figures: Figures) {
     println!("{name:>16}  {figures:?}");
@@ -244,4 +249,26 @@ fn many_streams_over_one_path_fill_it() {
         let mbit = (read(&world) - before) as f64 * 8.0 / 2e6;
         assert!(mbit >= 95.0, "{streams} streams: {mbit} Mbit/s");
     }
+}
+
+#[test]
+fn a_frame_costs_the_same_among_ten_thousand_streams() {
+    let mut pairs = [10, 10_000].map(|streams| {
+        let mut pair = bare::Pair::new();
+        pair.ends.iter_mut().for_each(Session::check_only_when_asked);
+        let ids = pair.open(streams);
+        pair.small(&ids, 50_000);
+        (pair, ids)
+    });
+    let mut best = [Duration::MAX; 2];
+    // By turns and more than once: what else the machine does falls on both, and the best of each is undisturbed.
+    for _ in 0..12 {
+        for ((pair, ids), best) in pairs.iter_mut().zip(&mut best) {
+            let started = Instant::now();
+            pair.small(ids, 50_000);
+            *best = started.elapsed().min(*best);
+        }
+    }
+    println!("50 000 frames among 10 and 10 000 streams: {best:?}");
+    assert!(best[1] <= best[0] * 3 / 2, "{best:?}");
 }

@@ -1,10 +1,12 @@
 //! The link under faults: many seeds, each a different network, work and fortune.
 //!
-//! `SEAPROX_SEED=n` replays one seed, `SEAPROX_SEEDS=n` runs more of them, `SEAPROX_FIRST=n` says from where.
+//! `SEAPROX_SEED=n` replays one seed, `SEAPROX_SEEDS=n` runs more of them, `SEAPROX_FIRST=n` says from where, and
+//! `SEAPROX_SECONDS=n` ends after so much real time, however many seeds that is.
 
 mod link_kit;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 use link_kit::app::{App, Plan};
 use link_kit::rng::Rng;
@@ -21,8 +23,14 @@ fn swarm_of_seeds() {
         return swarm::run(seed);
     }
     let first = number("SEAPROX_FIRST").unwrap_or(1);
-    let count = number("SEAPROX_SEEDS").unwrap_or(2000);
+    let seconds = number("SEAPROX_SECONDS").map(Duration::from_secs);
+    let count = number("SEAPROX_SEEDS").unwrap_or(if seconds.is_some() { u64::MAX / 2 } else { 2000 });
+    let started = Instant::now();
     for seed in first..first + count {
+        if seconds.is_some_and(|limit| started.elapsed() >= limit) {
+            println!("seeds {first} to {} held", seed - 1);
+            return;
+        }
         if catch_unwind(AssertUnwindSafe(|| swarm::run(seed))).is_err() {
             panic!("replay with SEAPROX_SEED={seed}");
         }

@@ -385,6 +385,29 @@ fn breaking_the_rules_ends_the_session_with_a_word() {
 }
 
 #[test]
+fn an_unknown_type_is_skipped_or_refused_by_its_number() {
+    let mut session = server();
+    events(&mut session);
+    let wire = [hex("f0000003 00000009 010203"), bytes_of(&open_frame(2))].concat();
+    session.input(Time::ZERO, LANE, 0, Bytes::from(wire)).unwrap();
+    assert!(matches!(&events(&mut session)[..], [Event::Opened { .. }]), "what follows an extension is read");
+    let refused = session.input(Time::ZERO, LANE, 0, Bytes::from(hex("7f000000 00000000")));
+    assert_eq!(refused, Err(Violation::Frame(FrameError::UnknownKind(0x7F))));
+    assert!(session.is_ended());
+}
+
+#[test]
+fn zero_length_data_is_harmless() {
+    let mut session = server();
+    input(&mut session, &open_frame(2)).unwrap();
+    events(&mut session);
+    (0..3).for_each(|_| input(&mut session, &data(2, 0, b"", false)).unwrap());
+    assert_eq!(events(&mut session), []);
+    (0..2).for_each(|_| input(&mut session, &data(2, 0, b"", true)).unwrap());
+    assert_eq!(events(&mut session), [Event::Fin(StreamId(2))]);
+}
+
+#[test]
 fn a_large_length_is_refused_before_anything_is_kept() {
     let mut session = server();
     let header = Bytes::from(hex("2000ffff 00000002"));
@@ -498,4 +521,101 @@ fn ids_are_never_used_again() {
         events(&mut session);
         assert_eq!(session.streams_live(), 0, "{id}");
     }
+}
+
+/// Two sessions with one subflow of several lanes, as a QUIC connection has them: each lane is in order, the lanes among
+/// themselves are not.
+struct Lanes {
+    ends: [Session; 2],
+    /// Frames underway to each end, by lane.
+    flying: [Vec<std::collections::VecDeque<Bytes>>; 2],
+    now: Time,
+    rng: link_kit::rng::Rng,
+}
+
+impl Lanes {
+    fn new(lanes: u16) -> Lanes {
+        let (id, now) = (SessionId([3; 16]), Time::from_us(1));
+        let mut client = Session::new(Role::Client, Config::default(), id, BootId([1; 8]), now);
+        let mut server = Session::new(Role::Server, Config::default(), id, BootId([2; 8]), now);
+        let proofs = Proofs { ours: [0; 32], theirs: [0; 32] };
+        let subflow = client.next_subflow();
+        assert!(client.connect(now, subflow, lanes, proofs));
+        client.set_room(subflow, 1 << 20);
+        let sent = frames(&mut client, now);
+        let (hello, _) = Greeter::default().feed(&sent[0]).unwrap().unwrap();
+        assert_eq!(server.accept_subflow(now, &hello, proofs), Status::Ok);
+        server.set_room(subflow, 1 << 20);
+        let mut out = Outbox::new();
+        server.poll_transmit(now, &mut out).unwrap();
+        let mut ack = Vec::new();
+        out.copy_to(&mut ack);
+        client.input(now, subflow, 0, Bytes::from(ack)).unwrap();
+        let flying = [(); 2].map(|()| vec![Default::default(); usize::from(lanes)]);
+        Lanes { ends: [client, server], flying, now, rng: link_kit::rng::Rng::new(8) }
+    }
+
+    /// Sends what both ends have, and delivers some frames of lanes in any order.
+    fn turn(&mut self) {
+        self.now = self.now.after(1000);
+        let mut out = Outbox::new();
+        for from in [0, 1] {
+            self.ends[from].handle_timeout(self.now);
+            self.ends[from].set_room(SubflowId(0), 100_000);
+            while let Some(transmit) = self.ends[from].poll_transmit(self.now, &mut out) {
+                let mut wire = Vec::new();
+                out.copy_to(&mut wire);
+                out.clear();
+                self.flying[1 - from][usize::from(transmit.lane)].push_back(Bytes::from(wire));
+            }
+        }
+        for to in [0, 1] {
+            for _ in 0..40 {
+                let lane = self.rng.range(0, self.flying[to].len() as u64 - 1) as usize;
+                if let Some(frame) = self.flying[to][lane].pop_front() {
+                    self.ends[to].input(self.now, SubflowId(0), lane as u16, frame).unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_subflow_of_many_lanes_carries_each_stream_on_one_of_them() {
+    let mut link = Lanes::new(5);
+    let ids: Vec<StreamId> = (0..20).map(|_| link.ends[0].open(link.now, Open::name("q", 1)).unwrap()).collect();
+    let mut left = vec![100_000usize; ids.len()];
+    let (mut got, mut fins) = (vec![0usize; 50], 0);
+    for _ in 0..4000 {
+        for (id, left) in ids.iter().zip(&mut left) {
+            let mut chunk = Bytes::from(vec![id.0 as u8; (*left).min(9000)]);
+            if *left > 0 {
+                *left -= link.ends[0].write(*id, &mut chunk).unwrap();
+                if *left == 0 {
+                    link.ends[0].finish(*id).unwrap();
+                }
+            }
+        }
+        link.turn();
+        for event in events(&mut link.ends[1]) {
+            match event {
+                Event::Opened { id, .. } => link.ends[1].accept(id, Bound::default()).unwrap(),
+                Event::Readable(id) => {
+                    let bytes: Vec<u8> = link.ends[1].readable(id).flatten().copied().collect();
+                    assert!(bytes.iter().all(|byte| *byte == id.0 as u8));
+                    got[id.0 as usize] += bytes.len();
+                    link.ends[1].consume(link.now, id, bytes.len());
+                }
+                Event::Fin(id) => {
+                    assert_eq!(got[id.0 as usize], 100_000);
+                    fins += 1;
+                }
+                _ => {}
+            }
+        }
+        if fins == ids.len() {
+            return;
+        }
+    }
+    panic!("{fins} of {} streams came to their end", ids.len());
 }

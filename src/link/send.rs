@@ -413,6 +413,20 @@ mod tests {
         }
     }
 
+    /// Pieces that are sent again have other bounds than at first, so one can close several gaps at once, and end within a range.
+    #[test]
+    fn one_acknowledgement_may_close_many_gaps() {
+        let mut send = SendStream::new(1000);
+        send.write(Bytes::from(vec![0; 100]));
+        let piece = |offset, len| Piece { offset, len, fin: false };
+        send.take_new(100);
+        for piece in [piece(10, 10), piece(30, 10), piece(0, 35)] {
+            assert!(!send.on_acked(piece));
+        }
+        assert_eq!((send.una(), send.ranges()), (40, 0));
+        send.check();
+    }
+
     #[test]
     fn credit_is_never_exceeded_and_never_falls() {
         let mut send = SendStream::new(10);
