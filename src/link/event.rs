@@ -95,6 +95,19 @@ pub enum Event {
     },
 }
 
+/// How far a stream is at one end, in offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Every byte sent below is known to be at the peer. Nothing, if sending was given up.
+    pub acked: Option<u64>,
+    /// The first byte that has never been sent.
+    pub sent: u64,
+    /// Every byte below has been received. Nothing, if bytes are not wanted any more, or there will be none.
+    pub received: Option<u64>,
+    /// The highest offset that has been seen of the peer.
+    pub highest: u64,
+}
+
 /// Counts of a session, since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {

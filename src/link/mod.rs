@@ -151,7 +151,7 @@ mod wire;
 pub use apps::{DATAGRAM_BYTES_MAX, MESSAGE_BYTES_MAX, Refused};
 pub use code::Code;
 pub use config::{Config, RANGES_MAX};
-pub use event::{Event, Stats};
+pub use event::{Event, Progress, Stats};
 pub use hello::{
     Greeter, Hello, HelloAck, Intent, Limits, MAGIC, PROOF_BYTES, Status, VERSION, proof_text, proofs_match,
 };

@@ -22,7 +22,7 @@ use super::config::Config;
 use super::control::{Control, Key};
 use super::credit::Window;
 use super::drr::Drr;
-use super::event::{Event, Stats};
+use super::event::{Event, Progress, Stats};
 use super::hello::Limits;
 use super::ids::{BootId, Role, SessionId, StreamId, SubflowId, Time};
 use super::lane::Sent;
@@ -220,6 +220,15 @@ impl Session {
     /// Payload bytes in memory: held for the peer with their overhead, and held for the application.
     pub fn memory(&self) -> (u64, u64) {
         (self.tx.held, self.streams.iter().map(|(_, stream)| stream.recv.held()).sum())
+    }
+
+    /// How far a stream is.
+    pub fn progress(&self, id: StreamId) -> Option<Progress> {
+        let stream = self.streams.get(self.streams.live_slot(id)?)?;
+        let (send, recv) = (&stream.send, &stream.recv);
+        let received = recv.is_open().then_some(recv.contiguous());
+        let acked = send.reset_frame().is_none().then_some(send.una());
+        Some(Progress { acked, sent: send.next(), received, highest: recv.highest() })
     }
 
     /// How large the receive window of a stream is now, in bytes.

@@ -428,10 +428,29 @@ impl World {
         pipes.chain(ends).chain(redial.map(|(_, path)| path.redial_at)).min()
     }
 
+    /// What must hold between the two ends: nobody believes that more has arrived than has, or takes more than was sent.
+    fn check_together(&self) {
+        const STREAMS_MAX: usize = 64; // with more, the runs are about speed
+        let [Some(client), Some(server)] = [CLIENT, SERVER].map(|end| self.ends[end].session.as_ref()) else { return };
+        if client.id() != server.id() || client.is_ended() || server.is_ended() || client.streams_live() > STREAMS_MAX {
+            return;
+        }
+        for id in self.ends[CLIENT].app.streams.keys() {
+            for (from, to) in [(client, server), (server, client)] {
+                let (Some(tx), Some(rx)) = (from.progress(*id), to.progress(*id)) else { continue };
+                assert!(rx.highest <= tx.sent, "{id:?}: {rx:?} of {tx:?}");
+                if let (Some(acked), Some(received)) = (tx.acked, rx.received) {
+                    assert!(acked <= received, "{id:?}: {tx:?} believed to be at {rx:?}");
+                }
+            }
+        }
+    }
+
     /// Lets things happen until `until`, or until `done` says so. Answers whether it did.
     pub fn run(&mut self, until: Time, mut done: impl FnMut(&mut World) -> bool) -> bool {
         loop {
             self.settle();
+            self.check_together();
             if done(self) {
                 return true;
             }
