@@ -1,7 +1,7 @@
 //! What the link costs, in memory, both ends on one thread; and what it gets out of paths, in virtual time.
 //!
-//! `cargo bench --bench link` prints three tables: payload per second over one lane without crypto as a part of what memcpy does in
-//! the same run; small frames per second over many streams; and the efficiency gates of the simulator.
+//! `cargo bench --bench link` prints three tables: payload per second over one lane without crypto as a part of what
+//! memcpy does in the same run; small frames per second over many streams; and the efficiency gates of the simulator.
 
 #[path = "../tests/link_kit/bare.rs"]
 #[allow(unused, reason = "the bench uses a part of it")]

@@ -66,7 +66,8 @@ fn a_bad_path_beside_a_good_one_is_never_slower_than_the_good_one_alone() {
     }
 }
 
-/// Opens small streams one after the other, and answers how long each took from its opening to the reader's end, sorted, in µs.
+/// Opens small streams one after the other, and answers how long each took from its opening to the reader's end,
+/// sorted, in µs.
 fn keystrokes(world: &mut World, count: usize) -> Vec<u64> {
     let mut waits = Vec::new();
     for n in 0..count {

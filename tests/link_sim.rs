@@ -68,7 +68,8 @@ enum Death {
     Middle(usize),
 }
 
-/// Runs to the `at`-th frame, kills all connections, lets them come back, and wants everything to be as if nothing had been.
+/// Runs to the `at`-th frame, kills all connections, lets them come back, and wants everything to be as if nothing had
+/// been.
 fn killed_at(at: u64, death: Death) -> u64 {
     let mut world = recorded();
     world.run_until_up(2);

@@ -1,5 +1,5 @@
-//! What stands on the wire, byte for byte, and what a session does with frames that a peer may send: late, twice, in any order,
-//! cut anywhere, or wrong.
+//! What stands on the wire, byte for byte, and what a session does with frames that a peer may send: late, twice, in
+//! any order, cut anywhere, or wrong.
 
 mod link_kit;
 
@@ -523,8 +523,8 @@ fn ids_are_never_used_again() {
     }
 }
 
-/// Two sessions with one subflow of several lanes, as a QUIC connection has them: each lane is in order, the lanes among
-/// themselves are not.
+/// Two sessions with one subflow of several lanes, as a QUIC connection has them: each lane is in order, the lanes
+/// among themselves are not.
 struct Lanes {
     ends: [Session; 2],
     /// Frames underway to each end, by lane.

@@ -1,5 +1,5 @@
-//! A session that has authenticated its peer gets arbitrary bytes from it, in frames or not. It must not panic, and what it holds
-//! must stay within its limits.
+//! A session that has authenticated its peer gets arbitrary bytes from it, in frames or not. It must not panic, and
+//! what it holds must stay within its limits.
 #![no_main]
 
 use bytes::Bytes;
@@ -36,7 +36,8 @@ fuzz_target!(|data: &[u8]| {
     let mut now = Time::from_us(1);
     let mut rest = data;
     let mut out = Outbox::new();
-    // Each record: type, flags, a small id, a length, and so many bytes: mostly frames, so that more than the header is reached.
+    // Each record: type, flags, a small id, a length, and so many bytes: mostly frames, so that more than the header is
+    // reached.
     while let [kind, flags, id, len, after @ ..] = rest {
         let body = &after[..after.len().min(usize::from(*len))];
         rest = &after[body.len()..];

@@ -1,4 +1,5 @@
-//! Two sessions, and any sequence of commands, deliveries, deaths and returns: nothing may panic, and every check must hold.
+//! Two sessions, and any sequence of commands, deliveries, deaths and returns: nothing may panic, and every check must
+//! hold.
 #![no_main]
 
 use std::collections::VecDeque;

@@ -1,4 +1,5 @@
-//! The commands of the application. Any of them is legal at any time; one that makes no sense any more answers so, or does nothing.
+//! The commands of the application. Any of them is legal at any time; one that makes no sense any more answers so, or
+//! does nothing.
 
 use bytes::Bytes;
 
@@ -104,8 +105,8 @@ impl Session {
         }
     }
 
-    /// Takes bytes to send. Takes as many as there is room for off the front of `chunk`, and answers how many that were;
-    /// if any are left, [`Event::Writable`] says when to go on.
+    /// Takes bytes to send. Takes as many as there is room for off the front of `chunk`, and answers how many that
+    /// were; if any are left, [`Event::Writable`] says when to go on.
     pub fn write(&mut self, id: StreamId, chunk: &mut Bytes) -> Result<usize, Refused> {
         let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
         let (session_room, cap) = self.write_room();
@@ -212,8 +213,8 @@ impl Session {
         stream.and_then(|stream| stream.datagrams.as_ref()).map_or(0, |datagrams| datagrams.dropped())
     }
 
-    /// Asks the peer to listen. The answer comes as [`Event::ListenResult`] with the number that this returns; the streams
-    /// that come from the listener bear it.
+    /// Asks the peer to listen. The answer comes as [`Event::ListenResult`] with the number that this returns; the
+    /// streams that come from the listener bear it.
     pub fn listen(&mut self, open: Open) -> Result<u32, Refused> {
         if !open.is_valid() {
             return Err(Refused::TooLong);

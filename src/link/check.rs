@@ -1,8 +1,9 @@
 //! What must hold after every call. In debug builds it is checked then; in release builds it is not there.
 //!
-//! The bound on memory is asserted here: payload held for the peer is at most S and the last chunk's overhead, payload held for the
-//! application at most what the session window has announced beyond what was consumed, which is at most R; frames in flight
-//! at most the limit for each lane, ranges and gaps at most [`RANGES_MAX`] and the frames that became ranges when a lane died.
+//! The bound on memory is asserted here: payload held for the peer is at most S and the last chunk's overhead, payload
+//! held for the application at most what the session window has announced beyond what was consumed, which is at most R;
+//! frames in flight at most the limit for each lane, ranges and gaps at most [`RANGES_MAX`] and the frames that became
+//! ranges when a lane died.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +38,8 @@ impl Session {
         self.unchecked = true;
     }
 
-    /// Panics unless everything that must hold does. Takes time in proportion to what is alive; called by itself in debug builds.
+    /// Panics unless everything that must hold does. Takes time in proportion to what is alive; called by itself in
+    /// debug builds.
     pub fn check_invariants(&self) {
         self.check_streams();
         self.check_sums();

@@ -1,7 +1,8 @@
 //! Control frames that wait to be sent: what they are about, never what they say.
 //!
-//! A control frame is written from the state at the moment when it leaves. So a frame that is lost with its lane is simply
-//! queued again, and says what is true by then; since every control frame is idempotent, saying it twice is harmless.
+//! A control frame is written from the state at the moment when it leaves. So a frame that is lost with its lane is
+//! simply queued again, and says what is true by then; since every control frame is idempotent, saying it twice is
+//! harmless.
 
 use std::collections::VecDeque;
 

@@ -2,8 +2,8 @@
 //!
 //! A window is not a guess: it follows the bytes that the application really took in the time that credit needs to
 //! travel. In every such round the window becomes at least twice what was consumed in it, so that a sender that is held
-//! back by credit sees it double once per round, and one that is not keeps what it needs. It is never lowered while in use:
-//! credit that has been announced cannot be taken back.
+//! back by credit sees it double once per round, and one that is not keeps what it needs. It is never lowered while in
+//! use: credit that has been announced cannot be taken back.
 
 use super::ids::Time;
 

@@ -1,7 +1,7 @@
 //! The datagrams of one flow, on their way out and in.
 //!
-//! They are not acknowledged and never sent again. A queue is bounded by bytes and, on the way out, by time: a datagram that is
-//! late is worth less than one that is lost, so the oldest goes first when there is no room.
+//! They are not acknowledged and never sent again. A queue is bounded by bytes and, on the way out, by time: a datagram
+//! that is late is worth less than one that is lost, so the oldest goes first when there is no room.
 
 use std::collections::VecDeque;
 

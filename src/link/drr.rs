@@ -1,8 +1,8 @@
 //! Whose turn it is: deficit round robin with weights, over the streams that have something to send.
 //!
-//! Two lists, after fq_codel (RFC 8290, section 4.2). A stream that had nothing queued and gets something goes to the new list,
-//! which is served first for one quantum: a keystroke passes bulk. When its quantum is used, or it runs empty, it goes to
-//! the old list, so that no stream can stay new by being empty now and then.
+//! Two lists, after fq_codel (RFC 8290, section 4.2). A stream that had nothing queued and gets something goes to the
+//! new list, which is served first for one quantum: a keystroke passes bulk. When its quantum is used, or it runs
+//! empty, it goes to the old list, so that no stream can stay new by being empty now and then.
 
 use std::collections::VecDeque;
 

@@ -7,9 +7,10 @@
 //!  +-------+-------+-------+---------------+-----------
 //! ```
 //!
-//! A frame is at most 16 384 bytes with its header: one full TLS record. This file knows shapes, never meaning: it holds
-//! no state, and decoding allocates only for the names and texts of OPEN, LISTEN and their results, which are bounded by
-//! the frame that carries them. Types from 0x80 on are extensions that an old peer skips; an unknown type below is an error.
+//! A frame is at most 16 384 bytes with its header: one full TLS record. This file knows shapes, never meaning: it
+//! holds no state, and decoding allocates only for the names and texts of OPEN, LISTEN and their results, which are
+//! bounded by the frame that carries them. Types from 0x80 on are extensions that an old peer skips; an unknown type
+//! below is an error.
 
 use super::code::Code;
 use super::hello::{Hello, HelloAck};

@@ -1,8 +1,9 @@
 //! HELLO and HELLO_ACK: how a subflow introduces itself, before it carries anything else.
 //!
-//! The proofs in them bind a subflow to its session and to its own secure channel. They are made outside, where the keys
-//! are: [`proof_text`] says over what, and whoever owns the TLS connection computes HMAC-SHA256 of it under the session's
-//! key. A captured HELLO is worth nothing on another channel, because the channel's exporter value is part of the text.
+//! The proofs in them bind a subflow to its session and to its own secure channel. They are made outside, where the
+//! keys are: [`proof_text`] says over what, and whoever owns the TLS connection computes HMAC-SHA256 of it under the
+//! session's key. A captured HELLO is worth nothing on another channel, because the channel's exporter value is part of
+//! the text.
 
 use super::frame::{FRAME_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, kind};
 use super::ids::{BootId, Role, SessionId, SubflowId};

@@ -6,7 +6,8 @@ use std::fmt;
 
 /// A point in time, in microseconds since a start that the caller chooses.
 ///
-/// The link reads no clock: whoever drives a [`Session`](super::Session) passes the time in, and it must not run backwards.
+/// The link reads no clock: whoever drives a [`Session`](super::Session) passes the time in, and it must not run
+/// backwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 

@@ -1,7 +1,8 @@
 //! Frames coming in: what each of them changes.
 //!
-//! Bytes come from an authenticated peer, so what makes no sense is a broken peer and not an accident on the way: it ends the
-//! session, because a resumed one would only meet the same bytes again. What is merely late or repeated changes nothing.
+//! Bytes come from an authenticated peer, so what makes no sense is a broken peer and not an accident on the way: it
+//! ends the session, because a resumed one would only meet the same bytes again. What is merely late or repeated
+//! changes nothing.
 
 use bytes::{Buf, Bytes};
 
@@ -59,8 +60,8 @@ struct Place {
 impl Session {
     /// Bytes have come in on a lane of a subflow. `bytes` is a whole read: payload is kept as a part of it.
     ///
-    /// Fails if the peer broke the protocol; the session is over then, and the peer will be told. Bytes for a subflow that the
-    /// session does not know are dropped.
+    /// Fails if the peer broke the protocol; the session is over then, and the peer will be told. Bytes for a subflow
+    /// that the session does not know are dropped.
     pub fn input(&mut self, now: Time, id: SubflowId, lane: u16, bytes: Bytes) -> Result<(), Violation> {
         let result = match self.subflows.iter().position(|subflow| subflow.id == id) {
             Some(index) if !self.is_ended() => self.input_lane(now, index, usize::from(lane), bytes),
@@ -396,7 +397,8 @@ impl Session {
         }
     }
 
-    /// Trusts a subflow again if it has answered a PING that left after it became suspect, or has nothing left to wait for.
+    /// Trusts a subflow again if it has answered a PING that left after it became suspect, or has nothing left to wait
+    /// for.
     ///
     /// Acknowledgements alone do not count: they may have taken another subflow, and speak of what arrived long ago.
     fn clear_suspicion(&mut self, now: Time, index: usize, answered: bool) {

@@ -1,7 +1,7 @@
 //! Subflows coming and going: the handshake of each, and what becomes of what was in flight on one that dies.
 //!
-//! The client says HELLO, the server answers HELLO_ACK, and until the client has that answer it sends nothing else: so a
-//! HELLO that is refused has cost nothing, and can be said again on another connection. The server's first frames may
+//! The client says HELLO, the server answers HELLO_ACK, and until the client has that answer it sends nothing else: so
+//! a HELLO that is refused has cost nothing, and can be said again on another connection. The server's first frames may
 //! follow its HELLO_ACK at once. Lanes count their bytes from after these two frames.
 
 use super::code::Code;
@@ -28,7 +28,8 @@ pub struct Proofs {
 pub const LANES_MAX: u16 = 17;
 
 impl Session {
-    /// The number for the next subflow that a client dials: it goes into the proofs, and then into [`Session::connect`].
+    /// The number for the next subflow that a client dials: it goes into the proofs, and then into
+    /// [`Session::connect`].
     pub fn next_subflow(&mut self) -> SubflowId {
         loop {
             let id = SubflowId(self.next_subflow);
@@ -39,7 +40,8 @@ impl Session {
         }
     }
 
-    /// A client's carrier is connected and secured: says HELLO on it. Answers false if the session wants no subflow now.
+    /// A client's carrier is connected and secured: says HELLO on it. Answers false if the session wants no subflow
+    /// now.
     ///
     /// A session takes its second subflow only once the first is up.
     pub fn connect(&mut self, now: Time, id: SubflowId, lanes: u16, proofs: Proofs) -> bool {
@@ -97,9 +99,9 @@ impl Session {
         status
     }
 
-    /// Whether a HELLO that starts a session of this name is a later try than the one that started this session, so that
-    /// its client has never heard of this one. A server replaces the session then; else the HELLO is an old one that was underway
-    /// for long, on a connection that its client has given up.
+    /// Whether a HELLO that starts a session of this name is a later try than the one that started this session, so
+    /// that its client has never heard of this one. A server replaces the session then; else the HELLO is an old one
+    /// that was underway for long, on a connection that its client has given up.
     pub fn is_superseded_by(&self, hello: &Hello) -> bool {
         let started = self.started_on.map_or(0, |id| id.0);
         let later = hello.subflow.0.wrapping_sub(started);
@@ -309,7 +311,8 @@ impl Session {
 
     /// How many bytes the carrier of a subflow takes now. Each frame that leaves lowers it.
     ///
-    /// A frame leaves as long as this is not zero, so a carrier that is told to keep 16 KiB holds at most that and one frame.
+    /// A frame leaves as long as this is not zero, so a carrier that is told to keep 16 KiB holds at most that and one
+    /// frame.
     pub fn set_room(&mut self, id: SubflowId, bytes: usize) {
         if let Some(subflow) = self.subflows.iter_mut().find(|subflow| subflow.id == id) {
             subflow.room = bytes;

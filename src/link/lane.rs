@@ -1,7 +1,7 @@
 //! One lane: an ordered pipe for frames, its list of what is in flight, and its acknowledgements.
 //!
-//! A lane is reliable and ordered as long as it lives, so one number says what has arrived: "I have processed N bytes of
-//! this lane". The sender keeps a list of what it put on the lane and at which position each frame ended; an
+//! A lane is reliable and ordered as long as it lives, so one number says what has arrived: "I have processed N bytes
+//! of this lane". The sender keeps a list of what it put on the lane and at which position each frame ended; an
 //! acknowledgement pops the list up to N, and when the lane dies the rest of the list is what has to go elsewhere.
 
 use std::collections::VecDeque;

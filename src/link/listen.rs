@@ -1,8 +1,8 @@
 //! Listeners: this end asks the peer to listen, or the peer asks this end.
 //!
 //! LISTEN, its result and UNLISTEN may each arrive twice, and on different subflows in any order. The asking end sends
-//! UNLISTEN only when the peer is known to have the LISTEN; the asked end remembers which numbers it has ever seen, as ranges,
-//! of which there is one as long as nothing is missing in between.
+//! UNLISTEN only when the peer is known to have the LISTEN; the asked end remembers which numbers it has ever seen, as
+//! ranges, of which there is one as long as nothing is missing in between.
 
 use std::collections::BTreeMap;
 

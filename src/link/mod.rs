@@ -1,9 +1,9 @@
 //! The link: one session between two nodes, carrying many streams over one or more subflows.
 //!
-//! A [`Session`] is a state machine. It owns no socket, reads no clock and draws no random number; nothing in it depends on the order
-//! of a hash table. Bytes, time and commands go in, frames, events and a deadline come out, and any order of calls is legal.
-//! Whoever drives it owns the carriers (TCP with TLS, QUIC, SCTP: here each is a *subflow* of one or more *lanes*, ordered
-//! pipes of bytes) and does, after every call:
+//! A [`Session`] is a state machine. It owns no socket, reads no clock and draws no random number; nothing in it
+//! depends on the order of a hash table. Bytes, time and commands go in, frames, events and a deadline come out, and
+//! any order of calls is legal. Whoever drives it owns the carriers (TCP with TLS, QUIC, SCTP: here each is a *subflow*
+//! of one or more *lanes*, ordered pipes of bytes) and does, after every call:
 //!
 //! ```text
 //! set_room(subflow, bytes the carrier takes now)
@@ -13,15 +13,18 @@
 //! ```
 //!
 //! # For a reader who knows QUIC
-//! Streams, ids (even: client, odd: server), final sizes, RESET and STOP, credit for streams and session, MAX_STREAMS and BLOCKED are
-//! QUIC's (RFC 9000), without unidirectional streams. What differs:
-//! - **No packets.** A subflow is reliable and ordered as long as it lives, so there are no packet numbers and no loss detection but
-//!   death and silence. ACK says, for each lane, how many bytes of it have been processed; see `lane`.
-//! - **Any frame may take any subflow.** Frames carry absolute positions, and every control frame is idempotent: it is written from
-//!   the state when it leaves, applied by maximum or by presence, and queued again if its lane dies; see `control`.
-//! - **A session outlives its subflows.** When all are gone it waits; then RESUME_STATE compares notes and it goes on; see `resume`.
+//! Streams, ids (even: client, odd: server), final sizes, RESET and STOP, credit for streams and session, MAX_STREAMS
+//! and BLOCKED are QUIC's (RFC 9000), without unidirectional streams. What differs:
+//! - **No packets.** A subflow is reliable and ordered as long as it lives, so there are no packet numbers and no loss
+//!   detection but death and silence. ACK says, for each lane, how many bytes of it have been processed; see `lane`.
+//! - **Any frame may take any subflow.** Frames carry absolute positions, and every control frame is idempotent: it is
+//!   written from the state when it leaves, applied by maximum or by presence, and queued again if its lane dies; see
+//!   `control`.
+//! - **A session outlives its subflows.** When all are gone it waits; then RESUME_STATE compares notes and it goes on;
+//!   see `resume`.
 //! - **Streams have an opening**: OPEN names a target, OPEN_RESULT says how connecting went; data need not wait for it.
-//! - **The scheduler is the heart**: which stream (`drr`), and on which subflow (`sched`), decided when a subflow can take a frame.
+//! - **The scheduler is the heart**: which stream (`drr`), and on which subflow (`sched`), decided when a subflow can
+//!   take a frame.
 //!
 //! # Reading order
 //! | file | what it is |
@@ -38,16 +41,17 @@
 //! | `outbox`, `spare` | buffers that are used again |
 //!
 //! # The life of a byte
-//! The application hands over a chunk ([`Session::write`]); the stream keeps a reference to it. When the stream's turn comes and a
-//! subflow has room, a slice of the chunk goes to the [`Outbox`] behind sixteen bytes of header, and the lane's list notes the piece.
-//! At the peer, the payload is a slice of the buffer it came in, in order or beyond a gap, until the application has taken it
-//! ([`Session::readable`], [`Session::consume`]); that opens credit. The peer's ACK pops the lane's list, and the chunk is freed
-//! once all of it is acknowledged. If the lane dies first, the rest of its list is queued again: a slice of the same chunk.
-//! **Nothing is lost or repeated** because a sender frees only what a lane ACK (or RESUME_STATE) covers, a receiver acknowledges only
-//! what it holds, and delivery is by offset.
+//! The application hands over a chunk ([`Session::write`]); the stream keeps a reference to it. When the stream's turn
+//! comes and a subflow has room, a slice of the chunk goes to the [`Outbox`] behind sixteen bytes of header, and the
+//! lane's list notes the piece. At the peer, the payload is a slice of the buffer it came in, in order or beyond a gap,
+//! until the application has taken it ([`Session::readable`], [`Session::consume`]); that opens credit. The peer's ACK
+//! pops the lane's list, and the chunk is freed once all of it is acknowledged. If the lane dies first, the rest of its
+//! list is queued again: a slice of the same chunk. **Nothing is lost or repeated** because a sender frees only what a
+//! lane ACK (or RESUME_STATE) covers, a receiver acknowledges only what it holds, and delivery is by offset.
 //!
 //! # Frames
-//! Eight bytes of header: type, flags, length of the body (u16), id (u32), big endian; at most 16 384 bytes in all, a full TLS record.
+//! Eight bytes of header: type, flags, length of the body (u16), id (u32), big endian; at most 16 384 bytes in all, a
+//! full TLS record.
 //!
 //! | type | name | id | body |
 //! | --- | --- | --- | --- |
@@ -69,51 +73,59 @@
 //! | 30 | DATAGRAM | stream | payload |
 //! | 31 | MESSAGE | number | text |
 //!
-//! Limits are streams u32, listeners u32, stream credit u64, session credit u64. Types from 0x80 on are skipped by those who do not
-//! know them, options of OPEN too; an unknown type below is an error.
+//! Limits are streams u32, listeners u32, stream credit u64, session credit u64. Types from 0x80 on are skipped by
+//! those who do not know them, options of OPEN too; an unknown type below is an error.
 //!
 //! # Memory
 //! A session holds at most
-//! `S + 8·R + subflows × (lane list + 16 KiB) + 65 536 ranges + 1 MiB of spare buffers`, and the streams themselves. S is
-//! [`Config::send_bytes_max`]: written and not acknowledged, 64 bytes for each chunk included. R is the upper
-//! [`Config::session_window_bytes`]: received and not taken. The 8 is what a malicious peer can contrive: payloads below an eighth of the
-//! buffer that they arrived in are copied out of it, larger ones pin it; with an honest one it is 1. Give [`Session::input`] reads of
-//! 128 KiB at most, so that full frames are never copied. Nothing is allocated by a length that has not been checked.
+//! `S + 8·R + subflows × (lane list + 16 KiB) + 65 536 ranges + 1 MiB of spare buffers`, and the streams themselves. S
+//! is [`Config::send_bytes_max`]: written and not acknowledged, 64 bytes for each chunk included. R is the upper
+//! [`Config::session_window_bytes`]: received and not taken. The 8 is what a malicious peer can contrive: payloads
+//! below an eighth of the buffer that they arrived in are copied out of it, larger ones pin it; with an honest one it
+//! is 1. Give [`Session::input`] reads of 128 KiB at most, so that full frames are never copied. Nothing is allocated
+//! by a length that has not been checked.
 //!
 //! # What the simulator taught
 //! Where this differs from the first design, and why:
-//! - **Nothing but HELLO leaves a client before HELLO_ACK.** Early data would save a round trip once in a session's life; without it a
-//!   first subflow that dies half-way can simply be tried again, with nothing sent that could be sent twice.
-//! - **A late HELLO must not kill what lives.** A HELLO that starts a session may be underway for long on a connection that its client
-//!   has given up: it replaces a session of its name only if its subflow number is later ([`Session::is_superseded_by`]).
-//!   For the same reason RESUME means the death of the subflows dialled before it, not of those dialled after.
-//! - **RESUME_STATE may be overtaken.** If another subflow came up meanwhile, acknowledgements have passed the states. What a state
-//!   lacks is held against the peer only if no other subflow has been there since the dial.
-//! - **A suspect is cleared by an answered PING, not by acknowledgements.** Those may come over another subflow and speak of what
-//!   arrived before the silence; with them a black hole cost half a second instead of a fifth.
-//! - **Acknowledgements avoid a subflow that has fallen silent** while another speaks. An end that mostly receives has nothing in flight
-//!   that would show it the death of a subflow, and the other end would then suspect every subflow at once.
-//! - **Arrival is one way plus the queue**, where the queue is what is in flight beyond one undisturbed round of acknowledgement. Counting
-//!   all that is in flight ranks long paths too low.
-//! - **A rate not measured at its limit is believed less and less.** Otherwise a path that was slow once is never tried again, and one
-//!   that was first seen with three small frames on it neither.
-//! - **No probe-only paths.** The test against the window does that already, and 10 Mbit/s beside a gigabit are then not wasted.
-//! - **The tail rule compares times, not only sizes**: a short stream avoids a slow path only if the fast ones would really be done sooner.
-//!   A thousand short streams together are bulk.
-//! - **CREDIT goes out at a quarter of the window, but at the latest after 512 KiB**: so 16 MiB fill 1 Gbit/s at 100 ms.
+//! - **Nothing but HELLO leaves a client before HELLO_ACK.** Early data would save a round trip once in a session's
+//!   life; without it a first subflow that dies half-way can simply be tried again, with nothing sent that could be
+//!   sent twice.
+//! - **A late HELLO must not kill what lives.** A HELLO that starts a session may be underway for long on a connection
+//!   that its client has given up: it replaces a session of its name only if its subflow number is later
+//!   ([`Session::is_superseded_by`]). For the same reason RESUME means the death of the subflows dialled before it, not
+//!   of those dialled after.
+//! - **RESUME_STATE may be overtaken.** If another subflow came up meanwhile, acknowledgements have passed the states.
+//!   What a state lacks is held against the peer only if no other subflow has been there since the dial.
+//! - **A suspect is cleared by an answered PING, not by acknowledgements.** Those may come over another subflow and
+//!   speak of what arrived before the silence; with them a black hole cost half a second instead of a fifth.
+//! - **Acknowledgements avoid a subflow that has fallen silent** while another speaks. An end that mostly receives has
+//!   nothing in flight that would show it the death of a subflow, and the other end would then suspect every subflow at
+//!   once.
+//! - **Arrival is one way plus the queue**, where the queue is what is in flight beyond one undisturbed round of
+//!   acknowledgement. Counting all that is in flight ranks long paths too low.
+//! - **A rate not measured at its limit is believed less and less.** Otherwise a path that was slow once is never tried
+//!   again, and one that was first seen with three small frames on it neither.
+//! - **No probe-only paths.** The test against the window does that already, and 10 Mbit/s beside a gigabit are then
+//!   not wasted.
+//! - **The tail rule compares times, not only sizes**: a short stream avoids a slow path only if the fast ones would
+//!   really be done sooner. A thousand short streams together are bulk.
+//! - **CREDIT goes out at a quarter of the window, but at the latest after 512 KiB**: so 16 MiB fill 1 Gbit/s at 100
+//!   ms.
 //! - **Messages are numbered and go one at a time**: they are the one thing that is not idempotent by itself.
 //! - **Datagrams fit one frame.** Larger ones are refused rather than cut in pieces that can be lost one by one.
-//! - **A writer's share shrinks with what is left**: a stream may have waiting at most an eighth of the free part of S, so that a thousand
-//!   stalled streams leave room for the next.
-//! - **A broken peer ends the session, not only the subflow**: the channel is authenticated, so the bytes would come again.
-//! - **Known limit:** R is shared. Streams whose readers have stopped hold their first credit each, so that 256 of them (64 MiB of
-//!   256 KiB) stop the session until one moves. Lower the first value of [`Config::stream_window_bytes`] where that can happen.
+//! - **A writer's share shrinks with what is left**: a stream may have waiting at most an eighth of the free part of S,
+//!   so that a thousand stalled streams leave room for the next.
+//! - **A broken peer ends the session, not only the subflow**: the channel is authenticated, so the bytes would come
+//!   again.
+//! - **Known limit:** R is shared. Streams whose readers have stopped hold their first credit each, so that 256 of them
+//!   (64 MiB of 256 KiB) stop the session until one moves. Lower the first value of [`Config::stream_window_bytes`]
+//!   where that can happen.
 //!
 //! # How it is proven
-//! `tests/link_sim.rs` runs thousands of seeded networks with faults, kills every lane at every frame, and restarts ends;
-//! `SEAPROX_SEED=n` replays one. `tests/link_gates.rs` asserts what it makes of paths; `tests/link_trace.rs` what stands on the wire;
-//! `tests/link_alloc.rs` that frames allocate nothing. `scripts/mutate-link` breaks it in 28 ways that the tests must notice, `fuzz/`
-//! feeds it noise, and `benches/link.rs` prints what it costs.
+//! `tests/link_sim.rs` runs thousands of seeded networks with faults, kills every lane at every frame, and restarts
+//! ends; `SEAPROX_SEED=n` replays one. `tests/link_gates.rs` asserts what it makes of paths; `tests/link_trace.rs` what
+//! stands on the wire; `tests/link_alloc.rs` that frames allocate nothing. `scripts/mutate-link` breaks it in 28 ways
+//! that the tests must notice, `fuzz/` feeds it noise, and `benches/link.rs` prints what it costs.
 
 mod apps;
 mod check;

@@ -1,9 +1,10 @@
 //! Frames going out: what is sent next, and on which subflow.
 //!
-//! One call of [`Session::poll_transmit`] makes one frame, in this order: what belongs to a subflow itself (its greeting, PING and
-//! PONG, RESUME_STATE); acknowledgements and control; pieces to be sent again; then datagrams and new pieces in turn. Once in nine
-//! frames the last come first, so that control and repair cannot starve them. If nothing at all can be sent, a gap at a stream's
-//! frontier may be filled by sending a slow subflow's piece again on the fastest.
+//! One call of [`Session::poll_transmit`] makes one frame, in this order: what belongs to a subflow itself (its
+//! greeting, PING and PONG, RESUME_STATE); acknowledgements and control; pieces to be sent again; then datagrams and
+//! new pieces in turn. Once in nine frames the last come first, so that control and repair cannot starve them. If
+//! nothing at all can be sent, a gap at a stream's frontier may be filled by sending a slow subflow's piece again on
+//! the fastest.
 
 use super::config::RANGES_MAX;
 use super::control::Key;
@@ -199,11 +200,12 @@ impl Session {
         self.note(now, index, 0, before, out, Sent::Ack)
     }
 
-    /// The subflow for an acknowledgement: the fastest, unless that has fallen silent while another speaks. An end that mostly
-    /// receives has nothing in flight that would show it the death of a subflow, and its acknowledgements are all that
-    /// the other end has to tell a dead subflow from a good one.
+    /// The subflow for an acknowledgement: the fastest, unless that has fallen silent while another speaks. An end that
+    /// mostly receives has nothing in flight that would show it the death of a subflow, and its acknowledgements are
+    /// all that the other end has to tell a dead subflow from a good one.
     ///
-    /// A subflow that is full of frames takes it too: if acknowledgements waited for room, two full ends would wait for each other.
+    /// A subflow that is full of frames takes it too: if acknowledgements waited for room, two full ends would wait for
+    /// each other.
     fn ack_subflow(&self) -> Option<usize> {
         let first = self.subflows.get(self.sched.first()?.index)?;
         let heard = self.sched.usable().filter_map(|index| self.subflows.get(index)).map(|s| s.heard).max()?;
@@ -469,7 +471,8 @@ impl Session {
         None
     }
 
-    /// Fills the gap at a stream's frontier sooner: sends again, on the fastest subflow, what lies far back on a slow one.
+    /// Fills the gap at a stream's frontier sooner: sends again, on the fastest subflow, what lies far back on a slow
+    /// one.
     fn send_again(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
         let fast = self.sched.fastest().filter(|_| self.subflows.len() > 1)?;
         let earned = self.tx.reinject_bytes / REINJECT_SHARE;

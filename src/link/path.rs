@@ -1,7 +1,7 @@
 //! What is known of one subflow as a path: its delay, its rate, and when something put on it now would arrive.
 //!
-//! The kernel knows most of this for TCP, on some systems; lane acknowledgements and PONGs tell the rest on any system and
-//! for any carrier. Both fill the same estimate, so the scheduler does not know who measured.
+//! The kernel knows most of this for TCP, on some systems; lane acknowledgements and PONGs tell the rest on any system
+//! and for any carrier. Both fill the same estimate, so the scheduler does not know who measured.
 
 use super::ids::Time;
 
@@ -118,8 +118,9 @@ impl Path {
 
     /// The path would have taken more than it got. What is measured across this says nothing of its limit.
     ///
-    /// A path that was slow once may be left alone for that, and then nothing would ever show that it has recovered. So a rate that
-    /// has not been measured at its limit for a while is believed less and less, up to the best that the path has shown.
+    /// A path that was slow once may be left alone for that, and then nothing would ever show that it has recovered. So
+    /// a rate that has not been measured at its limit for a while is believed less and less, up to the best that the
+    /// path has shown.
     pub(super) fn on_starved(&mut self, now: Time) {
         if let Some(epoch) = &mut self.epoch {
             epoch.starved = true;
@@ -187,9 +188,11 @@ impl Path {
         }
     }
 
-    /// When the last of `len` more bytes would be at the peer, in microseconds from now, with `in_flight` unacknowledged.
+    /// When the last of `len` more bytes would be at the peer, in microseconds from now, with `in_flight`
+    /// unacknowledged.
     ///
-    /// Of those in flight, what fits one undisturbed round of acknowledgement is on its way or there; the rest is queued.
+    /// Of those in flight, what fits one undisturbed round of acknowledgement is on its way or there; the rest is
+    /// queued.
     pub(super) fn arrival_us(&self, in_flight: u64, len: u64) -> u64 {
         let rate = self.rate().max(1);
         let round = match self.ack.recent_minimum() {

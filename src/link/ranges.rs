@@ -1,4 +1,5 @@
-//! A set of disjoint, sorted byte ranges of a stream: what is acknowledged beyond the frontier, or what is to be sent again.
+//! A set of disjoint, sorted byte ranges of a stream: what is acknowledged beyond the frontier, or what is to be sent
+//! again.
 //!
 //! The number of ranges is bounded by the frames that a session may have outstanding, so a sorted array serves: in
 //! order, which is nearly always, every operation touches its last or first element only.

@@ -6,9 +6,9 @@
 //!  -------+---------------+----------------+ - - - - - - +
 //! ```
 //!
-//! Everything within credit is accepted, because it has been promised; everything beyond is the peer's error. Where bytes
-//! arrive twice, the first copy stays. Large payloads are kept as references into the buffer that they arrived in; small
-//! ones are copied together, so that no peer can pin a large buffer with a small payload.
+//! Everything within credit is accepted, because it has been promised; everything beyond is the peer's error. Where
+//! bytes arrive twice, the first copy stays. Large payloads are kept as references into the buffer that they arrived
+//! in; small ones are copied together, so that no peer can pin a large buffer with a small payload.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -430,7 +430,8 @@ mod tests {
     }
 
     proptest! {
-        /// The model: one flag for each byte, and a cursor. Pieces come in any order, overlap in any way, and are taken in bites.
+        /// The model: one flag for each byte, and a cursor. Pieces come in any order, overlap in any way, and are taken
+        /// in bites.
         #[test]
         fn agrees_with_a_naive_model(pieces in proptest::collection::vec((0..CREDIT, 0u64..3000, 0u64..4000, any::<bool>()), 1..60)) {
             let (mut recv, mut spare) = stream();

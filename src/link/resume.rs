@@ -1,8 +1,9 @@
 //! Coming back after all subflows were lost: both ends say what they hold of each stream, before anything else.
 //!
-//! Lane acknowledgements alone would do: what is not acknowledged is sent again, and duplicates are dropped. RESUME_STATE
-//! saves that repetition, and it is the proof that both ends speak of the same bytes: what the peer claims to have received
-//! of a stream must lie between what it has acknowledged and what it was sent. A stream for which that is not so is reset.
+//! Lane acknowledgements alone would do: what is not acknowledged is sent again, and duplicates are dropped.
+//! RESUME_STATE saves that repetition, and it is the proof that both ends speak of the same bytes: what the peer claims
+//! to have received of a stream must lie between what it has acknowledged and what it was sent. A stream for which that
+//! is not so is reset.
 
 use super::code::Code;
 use super::event::Event;
@@ -98,10 +99,11 @@ impl Session {
         Ok(())
     }
 
-    /// Compares what the peer holds of a stream with what this end knows. Streams that only one end knows are opening or over.
+    /// Compares what the peer holds of a stream with what this end knows. Streams that only one end knows are opening
+    /// or over.
     ///
-    /// What the peer has cannot be less than what it has acknowledged, unless other subflows have joined meanwhile, whose
-    /// acknowledgements have overtaken the state.
+    /// What the peer has cannot be less than what it has acknowledged, unless other subflows have joined meanwhile,
+    /// whose acknowledgements have overtaken the state.
     fn on_stream_state(&mut self, now: Time, state: StreamState) {
         let alone = matches!(&self.phase, Phase::Resuming(resume) if resume.alone);
         let id = StreamId(state.id);

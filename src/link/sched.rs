@@ -1,9 +1,10 @@
 //! Which subflow a frame goes on: earliest completion, with a test against the window.
 //!
-//! Subflows are ranked by when a frame put on them now would arrive. The first in the order is always right. A slower one
-//! is right only while the receiver can hold what the faster ones deliver in the meantime: a frame that arrives late blocks
-//! all that was sent after it, and when that reaches the window everything waits for the slow path. How much of the window may
-//! be risked follows from experience: less after each interval in which credit ran out, more after each in which it did not.
+//! Subflows are ranked by when a frame put on them now would arrive. The first in the order is always right. A slower
+//! one is right only while the receiver can hold what the faster ones deliver in the meantime: a frame that arrives
+//! late blocks all that was sent after it, and when that reaches the window everything waits for the slow path. How
+//! much of the window may be risked follows from experience: less after each interval in which credit ran out, more
+//! after each in which it did not.
 //!
 //! The decision is made when a subflow can take a frame, never before: nothing is bound to a subflow that cannot send.
 

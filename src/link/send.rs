@@ -193,7 +193,8 @@ impl SendStream {
         self.is_over()
     }
 
-    /// The lane that carried this piece is gone, or is not trusted any more. Answers whether anything is to be sent again.
+    /// The lane that carried this piece is gone, or is not trusted any more. Answers whether anything is to be sent
+    /// again.
     pub(super) fn on_lost(&mut self, piece: Piece) -> bool {
         if matches!(self.ending, End::Reset { .. } | End::Acked) {
             return false;
@@ -370,8 +371,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// A lossy network as a list of pieces in flight: each is acknowledged or lost, in any order. Every byte gets through,
-        /// what is emitted is what was written, and nothing is freed before it is acknowledged.
+        /// A lossy network as a list of pieces in flight: each is acknowledged or lost, in any order. Every byte gets
+        /// through, what is emitted is what was written, and nothing is freed before it is acknowledged.
         #[test]
         fn every_byte_gets_through(sizes in proptest::collection::vec(1usize..400, 1..20), fates in proptest::collection::vec((0usize..8, any::<bool>(), 1u64..300), 1..200)) {
             let mut send = SendStream::new(1 << 20);
@@ -413,7 +414,8 @@ mod tests {
         }
     }
 
-    /// Pieces that are sent again have other bounds than at first, so one can close several gaps at once, and end within a range.
+    /// Pieces that are sent again have other bounds than at first, so one can close several gaps at once, and end
+    /// within a range.
     #[test]
     fn one_acknowledgement_may_close_many_gaps() {
         let mut send = SendStream::new(1000);

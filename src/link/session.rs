@@ -1,9 +1,9 @@
 //! The session: what all the parts of the link belong to.
 //!
-//! This file holds the record itself and the few things that every other part needs: finding a stream, settling it after
-//! a change, ending the session. What is done with it lies beside: commands of the application in `apps`, subflows coming and going
-//! in `join` and `resume`, frames coming in in `input`, frames going out in `output`, deadlines in `timers`, and what must
-//! hold in `check`.
+//! This file holds the record itself and the few things that every other part needs: finding a stream, settling it
+//! after a change, ending the session. What is done with it lies beside: commands of the application in `apps`,
+//! subflows coming and going in `join` and `resume`, frames coming in in `input`, frames going out in `output`,
+//! deadlines in `timers`, and what must hold in `check`.
 //!
 //! ```text
 //! Greeting --first subflow up--> Open <----both RESUME_STATEs done---- Resuming
@@ -148,8 +148,8 @@ pub(super) struct Messages {
 impl Session {
     /// A new session, without a subflow yet.
     ///
-    /// `id` is what both ends call it: the client draws 16 random bytes, the server takes them from the HELLO. `boot` tells this
-    /// life of the node from others.
+    /// `id` is what both ends call it: the client draws 16 random bytes, the server takes them from the HELLO. `boot`
+    /// tells this life of the node from others.
     pub fn new(role: Role, config: Config, id: SessionId, boot: BootId, now: Time) -> Session {
         Session {
             role,

@@ -1,7 +1,7 @@
 //! Buffers for small payloads, kept for the next of them.
 //!
-//! It exists so that a stream of small frames allocates nothing in steady state. What it keeps is bounded and counted in
-//! the memory formula: at most [`KEPT_BYTES_MAX`].
+//! It exists so that a stream of small frames allocates nothing in steady state. What it keeps is bounded and counted
+//! in the memory formula: at most [`KEPT_BYTES_MAX`].
 
 /// Bytes of all buffers that are kept.
 pub(super) const KEPT_BYTES_MAX: usize = 1024 * 1024;

@@ -5,9 +5,9 @@
 //! opened there:  Implied --OPEN--> Offered --accept--> Running       Offered --refuse--> Refused
 //! ```
 //!
-//! Implied: frames take different subflows, so that data, or the OPEN of a later stream, can come before a stream's own OPEN.
-//! What has come waits within the first credit. The two sides end on their own; a stream is gone when both are over and
-//! the peer is known to have what concerns its opening.
+//! Implied: frames take different subflows, so that data, or the OPEN of a later stream, can come before a stream's own
+//! OPEN. What has come waits within the first credit. The two sides end on their own; a stream is gone when both are
+//! over and the peer is known to have what concerns its opening.
 
 use super::control::Key;
 use super::credit::Window;

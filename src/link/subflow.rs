@@ -5,8 +5,8 @@
 //! server:                          Live, from the start: the HELLO was read before the session saw the subflow
 //! ```
 //!
-//! A subflow that is `Live` may be suspect: acknowledgements have stopped coming. It gets nothing new while there is another,
-//! and is trusted again at the first sign of progress.
+//! A subflow that is `Live` may be suspect: acknowledgements have stopped coming. It gets nothing new while there is
+//! another, and is trusted again at the first sign of progress.
 
 use super::frame::Class;
 use super::ids::{StreamId, SubflowId, Time};

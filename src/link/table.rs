@@ -134,7 +134,8 @@ impl Table {
         (slot..self.slots.capacity()).filter_map(|slot| self.slots.get(slot).map(|stream| (slot, stream)))
     }
 
-    /// Makes the next stream that this end opens the `index`-th of its life: for tests of what happens at the end of the ids.
+    /// Makes the next stream that this end opens the `index`-th of its life: for tests of what happens at the end of
+    /// the ids.
     #[cfg(test)]
     pub(super) fn skip_to(&mut self, index: u32) {
         if let Some(opened) = self.opened.get_mut(1) {

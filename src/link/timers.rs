@@ -65,7 +65,8 @@ impl Session {
         }
     }
 
-    /// Stops trusting a subflow: it gets nothing new, and what is in flight on it goes elsewhere too, if there is elsewhere.
+    /// Stops trusting a subflow: it gets nothing new, and what is in flight on it goes elsewhere too, if there is
+    /// elsewhere.
     pub(super) fn suspect(&mut self, now: Time, index: usize) {
         if let Some(subflow) = self.subflows.get_mut(index)
             && !subflow.suspect

@@ -1,4 +1,5 @@
-//! How much of what the network offers the link uses, in virtual time: the same runs are asserted by tests and printed by the bench.
+//! How much of what the network offers the link uses, in virtual time: the same runs are asserted by tests and printed
+//! by the bench.
 
 use seaprox::link::{Config, Time};
 

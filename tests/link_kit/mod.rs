@@ -1,7 +1,7 @@
 //! The simulator: two sessions on a virtual clock, joined by carriers that may do anything a network does.
 //!
-//! A run is a function of its seed. Time jumps from one thing that happens to the next; at each, both ends are driven until
-//! nothing is left to do, and what must hold is checked.
+//! A run is a function of its seed. Time jumps from one thing that happens to the next; at each, both ends are driven
+//! until nothing is left to do, and what must hold is checked.
 #![allow(dead_code, reason = "each test binary uses its part of the kit")]
 
 pub mod app;
@@ -428,7 +428,8 @@ impl World {
         pipes.chain(ends).chain(redial.map(|(_, path)| path.redial_at)).min()
     }
 
-    /// What must hold between the two ends: nobody believes that more has arrived than has, or takes more than was sent.
+    /// What must hold between the two ends: nobody believes that more has arrived than has, or takes more than was
+    /// sent.
     fn check_together(&self) {
         const STREAMS_MAX: usize = 64; // with more, the runs are about speed
         let [Some(client), Some(server)] = [CLIENT, SERVER].map(|end| self.ends[end].session.as_ref()) else { return };

@@ -1,5 +1,5 @@
-//! What the streams carry: bytes that follow from the stream, the direction and the offset, so that nothing has to be kept
-//! to compare with.
+//! What the streams carry: bytes that follow from the stream, the direction and the offset, so that nothing has to be
+//! kept to compare with.
 
 use std::sync::LazyLock;
 

@@ -1,5 +1,5 @@
-//! Runs in which the seed picks everything: limits, paths, work and faults. Some kinds of fault are off in each run, because a
-//! run with all of them never gets deep into any.
+//! Runs in which the seed picks everything: limits, paths, work and faults. Some kinds of fault are off in each run,
+//! because a run with all of them never gets deep into any.
 
 use seaprox::link::{Config, Mode, frame::Class};
 
