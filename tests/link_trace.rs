@@ -619,3 +619,26 @@ fn a_subflow_of_many_lanes_carries_each_stream_on_one_of_them() {
     }
     panic!("{fins} of {} streams came to their end", ids.len());
 }
+
+#[test]
+fn the_end_of_one_subflow_leaves_the_half_frames_of_others() {
+    let mut client = Lanes::new(1).ends.into_iter().next().unwrap();
+    let now = Time::from_us(10);
+    let proofs = Proofs { ours: [0; 32], theirs: [0; 32] };
+    for n in [1, 2] {
+        assert!(client.connect(now, SubflowId(n), 1, proofs));
+    }
+    let answer = |n, status| {
+        let hello = Hello { session: SessionId([3; 16]), subflow: SubflowId(n), ..hello(Intent::Join) };
+        let ack = HelloAck { status, ..HelloAck::refusal(status, &hello, BootId([2; 8])) };
+        Bytes::from(bytes_of(&Frame::HelloAck(ack)))
+    };
+    let (good, bad) = (answer(2, Status::Ok), answer(1, Status::Limit));
+    events(&mut client);
+    client.input(now, SubflowId(2), 0, good.slice(..20)).unwrap();
+    client.input(now, SubflowId(1), 0, bad.slice(..20)).unwrap();
+    client.input(now, SubflowId(1), 0, bad.slice(20..)).unwrap();
+    client.input(now, SubflowId(2), 0, good.slice(20..)).unwrap();
+    let down = Event::SubflowDown { id: SubflowId(1), code: Code::LimitReached };
+    assert_eq!(events(&mut client), [down, Event::SubflowUp(SubflowId(2))]);
+}

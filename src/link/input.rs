@@ -87,20 +87,9 @@ impl Session {
             }
             let Some(rx) = self.lane_rx(index, lane) else { return Ok(()) };
             if rx.is_carrying() {
-                let used = rx.fill(&bytes)?;
-                bytes.advance(used);
-                let carry = rx.take_carry();
-                let whole = LaneRx::peek(&carry)?;
-                if let Some(header) = whole {
-                    let frame = Bytes::copy_from_slice(&carry);
-                    self.on_bytes(Place { pinned: frame.len(), ..place }, lane, header, frame)?;
-                }
-                if let Some(rx) = self.lane_rx(index, lane) {
-                    if whole.is_some() { rx.put_back(carry) } else { rx.resume_carry(carry) }
-                }
-                if whole.is_none() {
-                    return Ok(());
-                }
+                bytes.advance(rx.fill(&bytes)?);
+                let Some((header, frame)) = rx.take_carried()? else { return Ok(()) };
+                self.on_bytes(Place { pinned: frame.len(), ..place }, lane, header, frame)?;
                 continue;
             }
             let Some(header) = LaneRx::peek(&bytes)? else {

@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use super::control::Key;
 use super::frame::{FRAME_BYTES_MAX, FrameError, HEADER_BYTES, Header};
 use super::ids::{StreamId, Time};
@@ -181,19 +183,14 @@ impl LaneRx {
         }
     }
 
-    /// Takes the carried bytes out; they come back with [`LaneRx::put_back`], for the sake of their room.
-    pub(super) fn take_carry(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.carry)
-    }
-
-    pub(super) fn put_back(&mut self, mut carry: Vec<u8>) {
-        carry.clear();
-        self.carry = carry;
-    }
-
-    /// The frame that was taken out is not whole yet.
-    pub(super) fn resume_carry(&mut self, carry: Vec<u8>) {
-        self.carry = carry;
+    /// Takes out the frame that was carried over, once it is whole.
+    pub(super) fn take_carried(&mut self) -> Result<Option<(Header, Bytes)>, FrameError> {
+        let header = Self::peek(&self.carry)?;
+        Ok(header.map(|header| {
+            let frame = Bytes::copy_from_slice(&self.carry);
+            self.carry.clear();
+            (header, frame)
+        }))
     }
 
     pub(super) fn is_carrying(&self) -> bool {
