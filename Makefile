@@ -6,16 +6,18 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 60
+# Seconds for the simulated link.
+SOAK_SECONDS ?= 3600
 
 TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 BINARY = $(TARGET_DIR)/release/seaprox
 BINDIR = $(DESTDIR)$(PREFIX)/bin
 SHARE = $(DESTDIR)$(PREFIX)/share
-FUZZ_TARGETS = $(patsubst fuzz/targets/%.rs,%,$(filter-out %/canary.rs,$(wildcard fuzz/targets/*.rs)))
+FUZZ_TARGETS = $(patsubst fuzz/targets/%.rs,%,$(filter-out %canary.rs,$(wildcard fuzz/targets/*.rs)))
 # The tests that a mode of the relay makes a difference to.
 RELAY_TESTS = $(patsubst tests/%.rs,--test %,$(wildcard tests/process_*.rs tests/loop*.rs))
 
-.PHONY: all test test-tools check bench fuzz install uninstall clean
+.PHONY: all test test-tools check bench soak mutate fuzz install uninstall clean
 
 all:
 	$(CARGO) build --release --locked
@@ -35,12 +37,21 @@ check:
 
 bench:
 	$(CARGO) bench --locked --bench proxy
+	$(CARGO) bench --locked --bench link
+
+# Simulates the link for as long as it is told, beginning with a seed of its own.
+soak:
+	SEAPROX_FIRST=$$(date +%s) SEAPROX_SECONDS=$(SOAK_SECONDS) $(CARGO) test --locked --test link_sim swarm -- --nocapture
+
+# Breaks the link's protocol in known ways, one at a time, and wants the tests to notice each.
+mutate:
+	scripts/mutate-link
 
 # Needs a nightly toolchain and cargo-fuzz. The oracles of these targets also run in `make test`, on their seeds.
 fuzz:
 	@for target in $(FUZZ_TARGETS); do \
 		echo "== $$target, $(FUZZ_SECONDS) seconds"; \
-		mkdir -p fuzz/corpus/$$target; \
+		mkdir -p fuzz/corpus/$$target fuzz/seeds/$$target; \
 		$(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) \
 			|| exit 1; \
 	done

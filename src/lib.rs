@@ -15,6 +15,7 @@
 //! 5. Coming and going: `listener` accepts, `dial` connects (happy eyeballs, without blocking), `resolve` and `workers`
 //!    look names up, `mailbox` brings what other threads have to say, `closing` writes the last line of a connection.
 //! 6. The pools: `block`, `pipe`, `timer`. 7. [`Loops`] runs several loops. 8. `sys` is the only unsafe code.
+//! 9. [`link`] is the session between two nodes, as a state machine without sockets; no loop drives it yet.
 //!
 //! # A front end in a few lines
 //! ```
@@ -62,6 +63,7 @@ mod handler;
 mod id;
 mod io;
 mod limits;
+pub mod link;
 mod listener;
 mod mailbox;
 mod pipe;

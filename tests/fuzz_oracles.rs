@@ -87,7 +87,10 @@ fn every_oracle_has_a_target_and_every_target_is_built() {
         .collect();
     let oracles: BTreeSet<_> =
         oracles::ALL.iter().map(|(name, _)| (*name).to_owned()).chain(["canary".to_owned()]).collect();
-    assert_eq!((&bins, &files), (&oracles, &oracles));
+    assert_eq!(bins, files);
+    // The link's targets drive sessions; what holds for those is asserted inside of them.
+    let with_oracles: BTreeSet<_> = files.into_iter().filter(|name| !name.starts_with("link_")).collect();
+    assert_eq!(with_oracles, oracles);
     for name in &oracles {
         let text = fs::read_to_string(fuzz().join("targets").join(format!("{name}.rs"))).unwrap();
         assert!(text.contains(&format!("oracles::{name}(data)")), "the target {name} calls its oracle");

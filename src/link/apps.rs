@@ -1,0 +1,331 @@
+//! The commands of the application. Any of them is legal at any time; one that makes no sense any more answers so, or
+//! does nothing.
+
+use bytes::Bytes;
+
+use super::code::Code;
+use super::control::Key;
+use super::credit::Window;
+use super::event::Event;
+use super::frame::{BODY_BYTES_MAX, Class, clipped};
+use super::ids::{StreamId, SubflowId, Time};
+use super::listen::MyListener;
+use super::open::{Bound, Kind, Open, TEXT_BYTES_MAX};
+use super::session::{Phase, Session};
+use super::stream::{Stage, Stream};
+
+/// Bytes of the largest datagram: one frame.
+pub const DATAGRAM_BYTES_MAX: usize = BODY_BYTES_MAX;
+/// Bytes of the longest message.
+pub const MESSAGE_BYTES_MAX: usize = 4096;
+/// Messages that may wait.
+const MESSAGES_MAX: usize = 64;
+
+/// Why a command was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refused {
+    /// The session is over, or is being closed, or one end wants no new streams.
+    Closed,
+    /// The peer has not said yet what it takes: no subflow has been up.
+    NotYet,
+    /// The limit of streams, of listeners, or of what waits is reached.
+    Limit,
+    /// There is no such stream or listener, or not any more, or this side of it is over.
+    Gone,
+    /// An argument is too long.
+    TooLong,
+    /// The ids of this session are used up; a new session has new ones.
+    Exhausted,
+}
+
+impl Session {
+    /// Opens a stream. The answer comes as [`Event::OpenResult`]; bytes may be written before.
+    pub fn open(&mut self, now: Time, open: Open) -> Result<StreamId, Refused> {
+        let result = self.try_open(now, open);
+        self.after();
+        result
+    }
+
+    fn try_open(&mut self, now: Time, open: Open) -> Result<StreamId, Refused> {
+        if !open.is_valid() {
+            return Err(Refused::TooLong);
+        }
+        if matches!(self.phase, Phase::Ended { .. } | Phase::Closing { .. })
+            || self.going_away.iter().any(Option::is_some)
+        {
+            return Err(Refused::Closed);
+        }
+        let id = self.streams.next_id(true).ok_or(Refused::Exhausted)?;
+        if self.peer_boot.is_none() {
+            return Err(Refused::NotYet);
+        }
+        if self.streams.opened(true) >= self.tx.streams {
+            return Err(Refused::Limit);
+        }
+        let window = Window::new(self.config.stream_bounds(), now);
+        self.streams.insert(Stream::asked(id, open, self.tx.peer.stream_credit, window));
+        self.queue(Key::Open(id));
+        Ok(id)
+    }
+
+    /// Takes a stream that the peer opened; `bound` is the address that was bound for it.
+    pub fn accept(&mut self, id: StreamId, bound: Bound) -> Result<(), Refused> {
+        self.answer(id, Stage::Running, Bound { failure: None, ..bound })?;
+        if let Some(slot) = self.streams.live_slot(id) {
+            self.settle(slot);
+        }
+        self.after();
+        Ok(())
+    }
+
+    /// Refuses a stream that the peer opened. Nothing more is said of it here.
+    pub fn refuse(&mut self, now: Time, id: StreamId, result: Bound) -> Result<(), Refused> {
+        let code = result.failure.unwrap_or(Code::Other);
+        self.answer(id, Stage::Refused, Bound { failure: Some(code), ..result })?;
+        self.cut(now, id, code);
+        self.after();
+        Ok(())
+    }
+
+    pub(super) fn answer(&mut self, id: StreamId, stage: Stage, result: Bound) -> Result<(), Refused> {
+        let stream = self.streams.by_id(id).filter(|stream| stream.stage == Stage::Offered).ok_or(Refused::Gone)?;
+        stream.stage = stage;
+        stream.result = Some(result);
+        self.queue(Key::OpenResult(id));
+        Ok(())
+    }
+
+    /// Ends both sides of a stream at once.
+    pub(super) fn cut(&mut self, now: Time, id: StreamId, code: Code) {
+        if let Some(slot) = self.streams.live_slot(id) {
+            self.reset_send(slot, code);
+            self.stop_recv(now, slot, code);
+            self.settle(slot);
+        }
+    }
+
+    /// Takes bytes to send. Takes as many as there is room for off the front of `chunk`, and answers how many that
+    /// were; if any are left, [`Event::Writable`] says when to go on.
+    pub fn write(&mut self, id: StreamId, chunk: &mut Bytes) -> Result<usize, Refused> {
+        let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
+        let (session_room, cap) = self.write_room();
+        let stream = self.streams.get_mut(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
+        let own_room = cap.saturating_sub(stream.send.unsent());
+        let room = usize::try_from(session_room.min(own_room)).unwrap_or(usize::MAX).min(chunk.len());
+        if room < chunk.len() && !stream.wants_room {
+            stream.wants_room = true;
+            if cap < self.config.unsent_bytes_max || session_room < own_room {
+                self.tx.starved.push_back(id);
+            }
+        }
+        if room > 0 {
+            let part = chunk.split_to(room);
+            self.with_send(slot, |send| send.write(part));
+            self.settle(slot);
+        }
+        self.after();
+        Ok(room)
+    }
+
+    /// What the session may still hold, and what one stream may have waiting: less, the less is left for all.
+    fn write_room(&self) -> (u64, u64) {
+        let free = self.send_free().saturating_sub(super::send::CHUNK_COST);
+        (free, self.config.unsent_bytes_max.min(free / 8 + 1))
+    }
+
+    /// Bytes of a stream that can be taken, in order and without a copy.
+    pub fn readable(&self, id: StreamId) -> impl Iterator<Item = &[u8]> {
+        let slot = self.streams.live_slot(id);
+        let stream = slot.and_then(|slot| self.streams.get(slot)).filter(|stream| stream.recv.is_open());
+        stream.into_iter().flat_map(|stream| stream.recv.runs())
+    }
+
+    /// The first `count` bytes of what is readable have been taken. Answers how many there were to take.
+    pub fn consume(&mut self, now: Time, id: StreamId, count: usize) -> usize {
+        let round_us = self.round_us();
+        let Some(slot) = self.streams.live_slot(id) else { return 0 };
+        let Some(stream) = self.streams.get_mut(slot).filter(|stream| stream.recv.is_open()) else { return 0 };
+        let taken = stream.recv.consume(count as u64, &mut self.spare);
+        if taken > 0 {
+            stream.readable_told = false;
+            stream.recv.window.consume(taken, now, round_us);
+            let due = stream.recv.window.is_due();
+            if due {
+                self.queue(Key::Credit(id));
+            }
+            self.consume_session(now, taken);
+        }
+        self.settle(slot);
+        self.after();
+        usize::try_from(taken).unwrap_or(count)
+    }
+
+    /// No more will be written to the stream: the peer's application sees the end after the last byte.
+    pub fn finish(&mut self, id: StreamId) -> Result<(), Refused> {
+        let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
+        let stream = self.streams.get_mut(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
+        stream.send.finish();
+        self.settle(slot);
+        self.after();
+        Ok(())
+    }
+
+    /// Gives up sending: what the peer's application has not taken may be lost, and it is told so.
+    pub fn reset(&mut self, id: StreamId, code: Code) {
+        if let Some(slot) = self.streams.live_slot(id) {
+            self.reset_send(slot, code);
+            self.settle(slot);
+        }
+        self.after();
+    }
+
+    /// Takes no more bytes of the stream; the peer is asked to stop sending them.
+    pub fn stop(&mut self, now: Time, id: StreamId, code: Code) {
+        if let Some(slot) = self.streams.live_slot(id) {
+            self.stop_recv(now, slot, code);
+            self.settle(slot);
+        }
+        self.after();
+    }
+
+    /// Sends a datagram on a stream of [`Kind::Udp`]. It may be lost, and is dropped rather than sent late.
+    pub fn send_datagram(&mut self, now: Time, id: StreamId, payload: Bytes) -> Result<(), Refused> {
+        if payload.len() > DATAGRAM_BYTES_MAX {
+            return Err(Refused::TooLong);
+        }
+        let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
+        let stream = self.streams.get_mut(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
+        stream.datagrams.as_mut().ok_or(Refused::Gone)?.send(now, payload);
+        self.settle(slot);
+        self.after();
+        Ok(())
+    }
+
+    /// Takes the next datagram that has come in.
+    pub fn recv_datagram(&mut self, id: StreamId) -> Option<Bytes> {
+        self.streams.by_id(id)?.datagrams.as_mut()?.next_incoming()
+    }
+
+    /// Datagrams of a stream that were dropped at this end, for want of time or room.
+    pub fn datagrams_dropped(&self, id: StreamId) -> u64 {
+        let stream = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot));
+        stream.and_then(|stream| stream.datagrams.as_ref()).map_or(0, |datagrams| datagrams.dropped())
+    }
+
+    /// Asks the peer to listen. The answer comes as [`Event::ListenResult`] with the number that this returns; the
+    /// streams that come from the listener bear it.
+    pub fn listen(&mut self, open: Open) -> Result<u32, Refused> {
+        if !open.is_valid() {
+            return Err(Refused::TooLong);
+        }
+        if matches!(self.phase, Phase::Ended { .. } | Phase::Closing { .. }) {
+            return Err(Refused::Closed);
+        }
+        if self.peer_boot.is_none() {
+            return Err(Refused::NotYet);
+        }
+        let limit = (self.config.listeners_max).min(self.tx.peer.listeners);
+        if self.my_listeners.len() >= limit as usize {
+            return Err(Refused::Limit);
+        }
+        let id = self.next_listener;
+        self.next_listener = id.checked_add(1).ok_or(Refused::Exhausted)?;
+        self.my_listeners.insert(id, MyListener { open, acked: false, answered: false, removed: false });
+        self.queue(Key::Listen(id));
+        self.after();
+        Ok(id)
+    }
+
+    /// Ends a listener at the peer.
+    pub fn unlisten(&mut self, id: u32) -> Result<(), Refused> {
+        let listener = self.my_listeners.get_mut(&id).filter(|l| !l.removed).ok_or(Refused::Gone)?;
+        listener.removed = true;
+        if listener.acked {
+            self.queue(Key::Unlisten(id));
+        }
+        self.after();
+        Ok(())
+    }
+
+    /// Answers the peer's request to listen.
+    pub fn listen_result(&mut self, id: u32, result: Bound) -> Result<(), Refused> {
+        let listener = self.their_listeners.live.get_mut(&id).filter(|l| l.result.is_none()).ok_or(Refused::Gone)?;
+        listener.result = Some(result);
+        self.queue(Key::ListenResult(id));
+        self.after();
+        Ok(())
+    }
+
+    /// Sends words to the peer's user, cut to [`MESSAGE_BYTES_MAX`] bytes.
+    pub fn message(&mut self, text: &str) -> Result<(), Refused> {
+        if matches!(self.phase, Phase::Ended { .. } | Phase::Closing { .. }) {
+            return Err(Refused::Closed);
+        }
+        if self.messages.outgoing.len() >= MESSAGES_MAX {
+            return Err(Refused::Limit);
+        }
+        self.messages.outgoing.push_back(clipped(text, MESSAGE_BYTES_MAX).to_owned());
+        if self.messages.outgoing.len() == 1 {
+            self.queue(Key::Message(self.messages.seq));
+        }
+        self.after();
+        Ok(())
+    }
+
+    /// Asks the peer to open no more streams, and opens none itself. Those that live go on.
+    pub fn go_away(&mut self, code: Code, text: &str) {
+        let [mine, _] = &mut self.going_away;
+        if mine.is_none() {
+            *mine = Some((code, clipped(text, TEXT_BYTES_MAX).to_owned()));
+            self.queue(Key::GoAway);
+        }
+        self.after();
+    }
+
+    /// Ends the session in order: the peer is told, and then everything that still lives is reset at both ends.
+    pub fn close(&mut self, now: Time, code: Code, text: &str) {
+        let text = clipped(text, TEXT_BYTES_MAX).to_owned();
+        match self.phase {
+            Phase::Ended { .. } | Phase::Closing { .. } => {}
+            Phase::Open => {
+                self.phase = Phase::Closing { since: now, code, text };
+                self.queue(Key::Close);
+            }
+            _ => self.end(code, text, false),
+        }
+        self.after();
+    }
+
+    /// Ends the session without a word: the peer's node has restarted, and nothing of it is left there.
+    pub fn abandon(&mut self, code: Code) {
+        self.end(code, String::new(), false);
+        self.after();
+    }
+
+    /// Says how a subflow is to be used; the peer follows.
+    pub fn set_class(&mut self, id: SubflowId, class: Class) {
+        if let Some(subflow) = self.subflows.iter_mut().find(|subflow| subflow.id == id) {
+            let [mine, _] = &mut subflow.classes;
+            *mine = class;
+            self.queue(Key::Class(id));
+            self.check_drained();
+        }
+        self.after();
+    }
+
+    /// Tells about closing subflows that have nothing in flight any more.
+    pub(super) fn check_drained(&mut self) {
+        for subflow in &mut self.subflows {
+            if subflow.class() == Class::Closing && !subflow.drained_told && subflow.frames() == 0 {
+                subflow.drained_told = true;
+                self.events.push_back(Event::SubflowDrained(subflow.id));
+            }
+        }
+    }
+}
+
+/// Whether a stream of this kind has datagrams.
+pub(super) fn has_datagrams(kind: Kind) -> bool {
+    kind == Kind::Udp
+}

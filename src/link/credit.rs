@@ -1,0 +1,141 @@
+//! How much the peer may send: the receiving end of flow control, for one stream or for the whole session.
+//!
+//! A window is not a guess: it follows the bytes that the application really took in the time that credit needs to
+//! travel. In every such round the window becomes at least twice what was consumed in it, so that a sender that is held
+//! back by credit sees it double once per round, and one that is not keeps what it needs. It is never lowered while in
+//! use: credit that has been announced cannot be taken back.
+
+use super::ids::Time;
+
+/// A window that has not moved for so long starts small again.
+const IDLE_US: u64 = 10_000_000;
+/// CREDIT goes out when a quarter of the window, but not more than this, has been consumed.
+const STEP_BYTES_MAX: u64 = 512 * 1024;
+
+/// Bounds of a window.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) first: u64,
+    pub(super) max: u64,
+}
+
+/// One window: what was consumed, what was announced, and how large the difference may become.
+#[derive(Debug)]
+pub(super) struct Window {
+    bounds: Bounds,
+    size: u64,
+    /// The peer may send bytes below this; it never falls.
+    announced: u64,
+    consumed: u64,
+    /// When the current round began, and what was consumed then.
+    round: (Time, u64),
+}
+
+impl Window {
+    pub(super) const fn new(bounds: Bounds, now: Time) -> Window {
+        Window { bounds, size: bounds.first, announced: bounds.first, consumed: 0, round: (now, 0) }
+    }
+
+    /// `bytes` were taken, or dropped for good. `round_us` is how long credit needs to take effect at the peer.
+    pub(super) fn consume(&mut self, bytes: u64, now: Time, round_us: u64) {
+        self.consumed += bytes;
+        let elapsed = now.since(self.round.0);
+        if elapsed < round_us {
+            return;
+        }
+        let used = self.consumed - self.round.1;
+        self.round = (now, self.consumed);
+        if elapsed > IDLE_US.max(round_us) {
+            self.size = self.bounds.first;
+            return;
+        }
+        let per_round = u128::from(used) * u128::from(round_us) / u128::from(elapsed.max(1));
+        let target = u64::try_from(per_round).unwrap_or(u64::MAX).saturating_mul(2);
+        self.size = self.size.max(target.min(self.bounds.max));
+    }
+
+    /// Whether enough has been consumed for a CREDIT to be worth its frame.
+    pub(super) fn is_due(&self) -> bool {
+        let gain = self.target().saturating_sub(self.announced);
+        gain > 0 && gain >= (self.size / 4).min(STEP_BYTES_MAX)
+    }
+
+    /// Whether a CREDIT would say anything new.
+    pub(super) const fn has_more(&self) -> bool {
+        self.target() > self.announced
+    }
+
+    /// The value for a CREDIT that leaves now.
+    pub(super) fn announce(&mut self) -> u64 {
+        self.announced = self.announced.max(self.target());
+        self.announced
+    }
+
+    pub(super) const fn announced(&self) -> u64 {
+        self.announced
+    }
+
+    pub(super) const fn consumed(&self) -> u64 {
+        self.consumed
+    }
+
+    pub(super) const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Changes the upper bound; what has been announced stays announced.
+    pub(super) fn set_max(&mut self, max: u64) {
+        self.bounds.max = max.max(self.bounds.first);
+        self.size = self.size.min(self.bounds.max);
+    }
+
+    const fn target(&self) -> u64 {
+        self.consumed + self.size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BOUNDS: Bounds = Bounds { first: 1000, max: 64_000 };
+
+    #[test]
+    fn doubles_each_round_while_credit_is_the_limit() {
+        let mut window = Window::new(BOUNDS, Time::ZERO);
+        let mut sizes = Vec::new();
+        for round in 1..=8 {
+            window.consume(window.size(), Time::from_us(round * 100), 100);
+            sizes.push(window.size());
+        }
+        assert_eq!(sizes, [2000, 4000, 8000, 16_000, 32_000, 64_000, 64_000, 64_000]);
+    }
+
+    #[test]
+    fn stays_when_it_is_not_the_limit_and_falls_back_when_idle() {
+        let mut window = Window::new(BOUNDS, Time::ZERO);
+        (1..100).for_each(|n| window.consume(400, Time::from_us(n * 100), 100));
+        assert_eq!(window.size(), 1000);
+        window.consume(9000, Time::from_us(10_000), 100);
+        assert_eq!(window.size(), 18_000);
+        window.consume(1, Time::from_us(10_000).after(IDLE_US + 1), 100);
+        assert_eq!(window.size(), 1000);
+    }
+
+    proptest! {
+        #[test]
+        fn announced_never_falls_and_memory_is_bounded(steps in proptest::collection::vec((0u64..5000, 0u64..20_000_000), 1..60)) {
+            let mut window = Window::new(BOUNDS, Time::ZERO);
+            let (mut now, mut last) = (Time::ZERO, window.announced());
+            for (bytes, us) in steps {
+                now = now.after(us);
+                let bytes = bytes.min(window.announced() - window.consumed());
+                window.consume(bytes, now, 100_000);
+                let next = if window.is_due() { window.announce() } else { window.announced() };
+                prop_assert!(next >= last && next - window.consumed() <= BOUNDS.max);
+                last = next;
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The datagrams of one flow, on their way out and in.
+//!
+//! They are not acknowledged and never sent again. A queue is bounded by bytes and, on the way out, by time: a datagram
+//! that is late is worth less than one that is lost, so the oldest goes first when there is no room.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::ids::Time;
+
+/// Bytes that one flow may have queued in one direction.
+pub(super) const QUEUE_BYTES_MAX: usize = 64 * 1024;
+/// A datagram that has waited so long is dropped.
+const WAIT_US_MAX: u64 = 50_000;
+/// What a queued datagram costs beside its bytes.
+const ENTRY_COST: usize = 64;
+
+/// One direction.
+#[derive(Debug, Default)]
+struct Queue {
+    entries: VecDeque<(Time, Bytes)>,
+    cost: usize,
+    dropped: u64,
+}
+
+impl Queue {
+    fn push(&mut self, now: Time, payload: Bytes) {
+        self.cost += payload.len() + ENTRY_COST;
+        self.entries.push_back((now, payload));
+        while self.cost > QUEUE_BYTES_MAX {
+            self.dropped += 1;
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        let (_, payload) = self.entries.pop_front()?;
+        self.cost -= payload.len() + ENTRY_COST;
+        Some(payload)
+    }
+}
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub(super) struct Datagrams {
+    outgoing: Queue,
+    incoming: Queue,
+}
+
+impl Datagrams {
+    pub(super) fn send(&mut self, now: Time, payload: Bytes) {
+        self.outgoing.push(now, payload);
+    }
+
+    /// The next to leave; those that are too late are dropped on the way.
+    pub(super) fn next_outgoing(&mut self, now: Time) -> Option<Bytes> {
+        while let Some((at, _)) = self.outgoing.entries.front() {
+            let late = now.since(*at) > WAIT_US_MAX;
+            let payload = self.outgoing.pop();
+            if !late {
+                return payload;
+            }
+            self.outgoing.dropped += 1;
+        }
+        None
+    }
+
+    pub(super) fn has_outgoing(&self) -> bool {
+        !self.outgoing.entries.is_empty()
+    }
+
+    /// Bytes of the next to leave.
+    pub(super) fn outgoing_len(&self) -> usize {
+        self.outgoing.entries.front().map_or(0, |(_, payload)| payload.len())
+    }
+
+    /// Takes one from the peer. Answers whether it is the only one, so that the application has to be told.
+    pub(super) fn receive(&mut self, now: Time, payload: Bytes) -> bool {
+        self.incoming.push(now, payload);
+        self.incoming.entries.len() == 1
+    }
+
+    pub(super) fn next_incoming(&mut self) -> Option<Bytes> {
+        self.incoming.pop()
+    }
+
+    /// Datagrams that were dropped, in both directions.
+    pub(super) const fn dropped(&self) -> u64 {
+        self.outgoing.dropped + self.incoming.dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_is_dropped_first_and_late_ones_too() {
+        let mut flow = Datagrams::default();
+        (0..80u8).for_each(|n| flow.send(Time::ZERO, Bytes::from(vec![n; 1000])));
+        let first = flow.next_outgoing(Time::ZERO).unwrap();
+        assert!(first[0] > 0 && flow.dropped() == u64::from(first[0]));
+        flow.send(Time::from_us(60_000), Bytes::from_static(b"x"));
+        assert_eq!(flow.next_outgoing(Time::from_us(60_000)).unwrap(), "x");
+        assert!(!flow.has_outgoing());
+    }
+}

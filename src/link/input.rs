@@ -1,0 +1,545 @@
+//! Frames coming in: what each of them changes.
+//!
+//! Bytes come from an authenticated peer, so what makes no sense is a broken peer and not an accident on the way: it
+//! ends the session, because a resumed one would only meet the same bytes again. What is merely late or repeated
+//! changes nothing.
+
+use bytes::{Buf, Bytes};
+
+use super::code::Code;
+use super::control::Key;
+use super::event::Event;
+use super::frame::{DATA_HEAD_BYTES, FLAG_LAST, Frame, FrameError, HEADER_BYTES, Header, LaneAck, OFFSET_MAX, kind};
+use super::ids::{StreamId, SubflowId, Time};
+use super::lane::{Entry, LaneRx, Sent};
+use super::open::{Bound, Open};
+use super::recv::{Arrived, Breach};
+use super::session::{Phase, Session};
+use super::stream::{Stage, Stream};
+use super::subflow::{Asked, State};
+use super::table::Found;
+
+/// How the peer broke the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Violation {
+    /// Bytes that are no frame.
+    Frame(FrameError),
+    /// More than it was allowed to send: bytes, streams, listeners or gaps.
+    Limit,
+    /// A stream that cannot be, or a stream's end that moved.
+    Stream,
+    /// An acknowledgement of what was never sent.
+    Ack,
+}
+
+impl From<FrameError> for Violation {
+    fn from(error: FrameError) -> Violation {
+        Violation::Frame(error)
+    }
+}
+
+impl From<Breach> for Violation {
+    fn from(breach: Breach) -> Violation {
+        match breach {
+            Breach::Credit => Violation::Limit,
+            Breach::FinalSize => Violation::Stream,
+        }
+    }
+}
+
+/// Where a frame came in.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    index: usize,
+    now: Time,
+    /// Bytes of the buffer that the frame is a part of.
+    pinned: usize,
+}
+
+impl Session {
+    /// Bytes have come in on a lane of a subflow. `bytes` is a whole read: payload is kept as a part of it.
+    ///
+    /// Fails if the peer broke the protocol; the session is over then, and the peer will be told. Bytes for a subflow
+    /// that the session does not know are dropped.
+    pub fn input(&mut self, now: Time, id: SubflowId, lane: u16, bytes: Bytes) -> Result<(), Violation> {
+        let result = match self.subflows.iter().position(|subflow| subflow.id == id) {
+            Some(index) if !self.is_ended() => self.input_lane(now, index, usize::from(lane), bytes),
+            _ => Ok(()),
+        };
+        if let Err(violation) = result {
+            self.end(Code::ProtocolError, format!("{violation:?}"), true);
+        }
+        self.after();
+        result
+    }
+
+    fn input_lane(&mut self, now: Time, index: usize, lane: usize, mut bytes: Bytes) -> Result<(), Violation> {
+        let id = self.subflows.get(index).map(|subflow| subflow.id);
+        let place = Place { index, now, pinned: bytes.len() };
+        if let Some(subflow) = self.subflows.get_mut(index) {
+            subflow.heard = now;
+        }
+        loop {
+            // A frame may have ended the session, or replaced the subflow.
+            if self.subflows.get(index).map(|subflow| subflow.id) != id {
+                return Ok(());
+            }
+            let Some(rx) = self.lane_rx(index, lane) else { return Ok(()) };
+            if rx.is_carrying() {
+                bytes.advance(rx.fill(&bytes)?);
+                let Some((header, frame)) = rx.take_carried()? else { return Ok(()) };
+                self.on_bytes(Place { pinned: frame.len(), ..place }, lane, header, frame)?;
+                continue;
+            }
+            let Some(header) = LaneRx::peek(&bytes)? else {
+                rx.fill(&bytes)?;
+                return Ok(());
+            };
+            let frame = bytes.split_to(HEADER_BYTES + header.len);
+            self.on_bytes(place, lane, header, frame)?;
+            if bytes.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn lane_rx(&mut self, index: usize, lane: usize) -> Option<&mut LaneRx> {
+        self.subflows.get_mut(index)?.lanes.get_mut(lane).map(|lane| &mut lane.rx)
+    }
+
+    /// One whole frame, header and all.
+    fn on_bytes(&mut self, place: Place, lane: usize, header: Header, mut frame: Bytes) -> Result<(), Violation> {
+        let len = frame.len() as u64;
+        self.stats.frames[1] += 1;
+        if self.subflows.get(place.index).is_some_and(|subflow| subflow.state == State::Greeting) {
+            let body = frame.get(HEADER_BYTES..).unwrap_or_default();
+            return Ok(self.on_hello_ack(place.now, place.index, &Frame::decode(header, body)?)?);
+        }
+        if header.kind == kind::DATA && header.len >= DATA_HEAD_BYTES - HEADER_BYTES {
+            frame.advance(HEADER_BYTES);
+            let offset = frame.get_u64();
+            self.on_data(place, StreamId(header.id), offset, header.flags & FLAG_LAST != 0, frame)?;
+        } else {
+            let body = frame.get(HEADER_BYTES..).unwrap_or_default();
+            let decoded = Frame::decode(header, body)?;
+            self.on_frame(place, &decoded, &frame)?;
+        }
+        if let Some(rx) = self.lane_rx(place.index, lane) {
+            rx.on_processed(len);
+            let waiting = rx.unannounced();
+            self.note_processed(place, len, waiting, header.kind);
+        }
+        Ok(())
+    }
+
+    /// Decides when what has just been processed is acknowledged.
+    fn note_processed(&mut self, place: Place, len: u64, waiting: u64, frame_kind: u8) {
+        if let Some(subflow) = self.subflows.get_mut(place.index) {
+            subflow.processed += len;
+        }
+        if frame_kind == kind::ACK {
+            return;
+        }
+        const FEW: u64 = 64 * 1024;
+        const MANY: u64 = 256 * 1024;
+        self.acks.due |= waiting >= (self.rx.window.size() / 8).clamp(FEW, MANY);
+        if self.acks.at.is_none() {
+            self.acks.at = Some(place.now.after(self.ack_delay_us()));
+        }
+    }
+
+    fn on_frame(&mut self, place: Place, frame: &Frame<'_>, raw: &Bytes) -> Result<(), Violation> {
+        let now = place.now;
+        match frame {
+            Frame::Open { id, open } => self.on_open(now, StreamId(*id), open),
+            Frame::OpenResult { id, result } => self.on_open_result(now, StreamId(*id), result),
+            Frame::Data { .. } => Ok(()),
+            Frame::Reset { id, code, size } => self.on_reset(now, StreamId(*id), *code, *size),
+            Frame::Stop { id, code } => self.on_stop(now, StreamId(*id), *code),
+            Frame::Credit { id: 0, max } => self.on_session_credit(*max),
+            Frame::Credit { id, max } => self.on_credit(now, StreamId(*id), *max),
+            Frame::Blocked { id: 0, .. } => self.on_session_blocked(),
+            Frame::Blocked { id, .. } => self.on_blocked(now, StreamId(*id)),
+            Frame::MaxStreams { max } => {
+                self.tx.streams = self.tx.streams.max(*max);
+                Ok(())
+            }
+            Frame::Ack { lanes } => lanes.iter().try_for_each(|ack| self.on_ack(now, ack)),
+            Frame::Datagram { id, .. } => self.on_datagram(now, StreamId(*id), raw.slice(HEADER_BYTES..)),
+            Frame::ResumeState { last, states } => Ok(self.on_resume_state(now, *last, *states)?),
+            _ => self.on_session_frame(place, frame),
+        }
+    }
+
+    fn on_session_frame(&mut self, place: Place, frame: &Frame<'_>) -> Result<(), Violation> {
+        match frame {
+            Frame::Ping { token } => {
+                if let Some(subflow) = self.subflows.get_mut(place.index) {
+                    subflow.asked = Some(Asked { token: *token, at: place.now });
+                }
+            }
+            Frame::Pong { token, held_us } => self.on_pong(place, *token, *held_us),
+            Frame::Listen { id, open } => self.on_listen(*id, open)?,
+            Frame::ListenResult { id, result } => self.on_listen_result(*id, result)?,
+            Frame::Unlisten { id } => self.on_unlisten(*id)?,
+            Frame::Message { seq, text } => self.on_message(*seq, text),
+            Frame::Subflow { subflow, class } => {
+                if let Some(subflow) = self.subflows.iter_mut().find(|s| s.id.0 == *subflow) {
+                    let [_, theirs] = &mut subflow.classes;
+                    *theirs = *class;
+                }
+                self.check_drained();
+            }
+            Frame::GoAway { code, text, .. } => {
+                let [_, theirs] = &mut self.going_away;
+                if theirs.is_none() {
+                    *theirs = Some((*code, (*text).to_owned()));
+                    self.push_event(Event::GoAway { code: *code, text: (*text).to_owned() });
+                }
+            }
+            Frame::Close { code, text } => self.end(*code, (*text).to_owned(), false),
+            other if Self::is_greeting(other.kind()) => return Err(FrameError::UnknownKind(other.kind()).into()),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Finds the stream that a frame is about. One of the peer's that is new makes all before it exist too.
+    fn stream_for(&mut self, now: Time, id: StreamId) -> Result<Option<usize>, Violation> {
+        match self.streams.find(id) {
+            Found::Live(slot) => Ok(Some(slot)),
+            Found::Over => {
+                self.stats.late_frames += 1;
+                Ok(None)
+            }
+            Found::Future if id.opener() != Some(self.role.peer()) => Err(Violation::Stream),
+            Found::Future if id.index() >= self.rx.streams_announced => Err(Violation::Limit),
+            Found::Future => {
+                let mut slot = None;
+                while let Some(next) = self.streams.next_id(false).filter(|next| *next <= id) {
+                    let window = super::credit::Window::new(self.config.stream_bounds(), now);
+                    let stream = Stream::implied(next, self.tx.peer.stream_credit, window);
+                    slot = Some(self.streams.insert(stream));
+                }
+                Ok(slot)
+            }
+        }
+    }
+
+    fn on_data(&mut self, place: Place, id: StreamId, offset: u64, fin: bool, payload: Bytes) -> Result<(), Violation> {
+        self.stats.data_bytes[1] += payload.len() as u64;
+        let Some(slot) = self.stream_for(place.now, id)? else { return Ok(()) };
+        let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
+        let before = stream.recv.gaps();
+        let arrived = stream.recv.insert(offset, payload, fin, place.pinned, &mut self.spare)?;
+        self.rx.gaps = self.rx.gaps + stream.recv.gaps() - before;
+        self.on_arrived(place.now, arrived)?;
+        self.settle(slot);
+        Ok(())
+    }
+
+    /// Counts an arrival against the session's window, and against the gaps that a sender may leave.
+    fn on_arrived(&mut self, now: Time, arrived: Arrived) -> Result<(), Violation> {
+        self.rx.highest += arrived.risen;
+        self.stats.repeated_bytes += arrived.repeated;
+        if self.rx.highest > self.rx.window.announced() || self.rx.gaps > super::config::RANGES_MAX {
+            return Err(Violation::Limit);
+        }
+        if arrived.dropped > 0 {
+            self.consume_session(now, arrived.dropped);
+        }
+        Ok(())
+    }
+
+    fn on_open(&mut self, now: Time, id: StreamId, open: &Open) -> Result<(), Violation> {
+        if id.opener() != Some(self.role.peer()) {
+            return Err(Violation::Stream);
+        }
+        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
+        let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
+        if stream.stage != Stage::Implied {
+            return Ok(());
+        }
+        stream.stage = Stage::Offered;
+        stream.open = open.clone();
+        stream.datagrams = super::apps::has_datagrams(open.kind).then(Box::default);
+        if !stream.recv.is_open() || matches!(self.phase, Phase::Closing { .. }) {
+            // It was given up before it was known: the application need not hear of it.
+            let refused = Bound::refused(Code::Killed);
+            let answered = self.answer(id, Stage::Refused, refused);
+            debug_assert!(answered.is_ok());
+            self.cut(now, id, Code::Killed);
+            return Ok(());
+        }
+        self.push_event(Event::Opened { id, open: open.clone() });
+        self.settle(slot);
+        Ok(())
+    }
+
+    fn on_open_result(&mut self, now: Time, id: StreamId, result: &Bound) -> Result<(), Violation> {
+        if id.opener() != Some(self.role) {
+            return Err(Violation::Stream);
+        }
+        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
+        let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
+        if stream.stage != Stage::Asked {
+            return Ok(());
+        }
+        stream.stage = if result.failure.is_some() { Stage::Refused } else { Stage::Running };
+        stream.opening_acked = true;
+        stream.result = Some(result.clone());
+        self.push_event(Event::OpenResult { id, result: result.clone() });
+        match result.failure {
+            Some(code) => self.cut(now, id, code),
+            None => self.settle(slot),
+        }
+        Ok(())
+    }
+
+    fn on_reset(&mut self, now: Time, id: StreamId, code: Code, size: u64) -> Result<(), Violation> {
+        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
+        let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
+        let before = stream.recv.gaps();
+        let (arrived, tell) = stream.recv.reset(size, &mut self.spare)?;
+        self.rx.gaps = self.rx.gaps + stream.recv.gaps() - before;
+        let known = matches!(stream.stage, Stage::Asked | Stage::Offered | Stage::Running);
+        if tell && known {
+            self.push_event(Event::Reset { id, code });
+        }
+        self.on_arrived(now, arrived)?;
+        self.settle(slot);
+        Ok(())
+    }
+
+    fn on_stop(&mut self, now: Time, id: StreamId, code: Code) -> Result<(), Violation> {
+        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
+        let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
+        let tell = stream.send.reset_frame().is_none() && !stream.send.is_over();
+        if tell && matches!(stream.stage, Stage::Asked | Stage::Offered | Stage::Running) {
+            self.push_event(Event::Stopped { id, code });
+        }
+        self.reset_send(slot, code);
+        self.settle(slot);
+        Ok(())
+    }
+
+    fn on_credit(&mut self, now: Time, id: StreamId, max: u64) -> Result<(), Violation> {
+        if max > OFFSET_MAX {
+            return Err(FrameError::Value.into());
+        }
+        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
+        if let Some(stream) = self.streams.get_mut(slot) {
+            stream.send.raise_credit(max);
+        }
+        self.settle(slot);
+        Ok(())
+    }
+
+    fn on_session_credit(&mut self, max: u64) -> Result<(), Violation> {
+        if max > OFFSET_MAX {
+            return Err(FrameError::Value.into());
+        }
+        let was_blocked = self.tx.credit <= self.tx.sent;
+        self.tx.credit = self.tx.credit.max(max);
+        if was_blocked {
+            let waiting: Vec<usize> = self.streams.iter().filter(|(_, s)| s.has_new()).map(|(slot, _)| slot).collect();
+            waiting.into_iter().for_each(|slot| self.settle(slot));
+        }
+        Ok(())
+    }
+
+    fn on_blocked(&mut self, now: Time, id: StreamId) -> Result<(), Violation> {
+        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
+        if self.streams.get(slot).is_some_and(|stream| stream.recv.window.has_more()) {
+            self.queue(Key::Credit(id));
+        }
+        Ok(())
+    }
+
+    fn on_session_blocked(&mut self) -> Result<(), Violation> {
+        if self.rx.window.has_more() {
+            self.queue(Key::SessionCredit);
+        }
+        Ok(())
+    }
+
+    fn on_datagram(&mut self, now: Time, id: StreamId, payload: Bytes) -> Result<(), Violation> {
+        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
+        let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
+        if let Some(datagrams) = stream.datagrams.as_mut().filter(|_| stream.recv.is_open())
+            && datagrams.receive(now, Bytes::copy_from_slice(&payload))
+        {
+            self.push_event(Event::Datagram(id));
+        }
+        Ok(())
+    }
+
+    fn on_pong(&mut self, place: Place, token: u64, held_us: u64) {
+        let us = place.now.since(Time::from_us(token)).saturating_sub(held_us);
+        if let Some(subflow) = self.subflows.get_mut(place.index)
+            && token <= place.now.as_us()
+        {
+            subflow.path.on_pong(place.now, us);
+            let answers = token >= subflow.suspected_at.as_us();
+            self.clear_suspicion(place.now, place.index, answers);
+        }
+    }
+
+    /// Trusts a subflow again if it has answered a PING that left after it became suspect, or has nothing left to wait
+    /// for.
+    ///
+    /// Acknowledgements alone do not count: they may have taken another subflow, and speak of what arrived long ago.
+    fn clear_suspicion(&mut self, now: Time, index: usize, answered: bool) {
+        let Some(subflow) = self.subflows.get_mut(index).filter(|subflow| subflow.suspect) else { return };
+        let waits = subflow.lanes.iter().any(|lane| lane.tx.waiting_since().is_some());
+        if (answered || !waits) && !subflow.path.carrier_suspects() {
+            subflow.suspect = false;
+            subflow.lanes.iter_mut().for_each(|lane| lane.tx.wait_anew(now));
+        }
+    }
+
+    /// Takes the next message; one that has come before is dropped.
+    fn on_message(&mut self, seq: u32, text: &str) {
+        if seq == self.messages.expected {
+            self.messages.expected = self.messages.expected.wrapping_add(1);
+            self.push_event(Event::Message(text.to_owned()));
+        }
+    }
+
+    fn on_listen(&mut self, id: u32, open: &Open) -> Result<(), Violation> {
+        match self.their_listeners.admit(id) {
+            None => return Err(Violation::Limit),
+            Some(false) => return Ok(()),
+            Some(true) => {}
+        }
+        if self.their_listeners.live.len() >= self.config.listeners_max as usize {
+            return Err(Violation::Limit);
+        }
+        self.their_listeners.live.insert(id, super::listen::TheirListener::default());
+        self.push_event(Event::Listen { id, open: open.clone() });
+        Ok(())
+    }
+
+    fn on_listen_result(&mut self, id: u32, result: &Bound) -> Result<(), Violation> {
+        if id >= self.next_listener {
+            return Err(Violation::Stream);
+        }
+        let Some(listener) = self.my_listeners.get_mut(&id).filter(|listener| !listener.answered) else {
+            return Ok(());
+        };
+        listener.answered = true;
+        listener.acked = true;
+        let gone = result.failure.is_some();
+        self.push_event(Event::ListenResult { id, result: result.clone() });
+        if gone {
+            self.my_listeners.get_mut(&id).into_iter().for_each(|listener| listener.removed = true);
+            self.queue(Key::Unlisten(id));
+        }
+        Ok(())
+    }
+
+    fn on_unlisten(&mut self, id: u32) -> Result<(), Violation> {
+        if !self.their_listeners.has_seen(id) {
+            return Err(Violation::Stream);
+        }
+        if let Some(listener) = self.their_listeners.live.remove(&id)
+            && listener.result.is_none_or(|result| result.failure.is_none())
+        {
+            self.push_event(Event::Unlisten(id));
+        }
+        Ok(())
+    }
+
+    /// What the peer has processed is off this end's hands.
+    fn on_ack(&mut self, now: Time, ack: LaneAck) -> Result<(), Violation> {
+        let Some(index) = self.subflows.iter().position(|subflow| subflow.id.0 == ack.subflow) else { return Ok(()) };
+        let Some(subflow) = self.subflows.get_mut(index) else { return Ok(()) };
+        let Some(lane) = subflow.lanes.get_mut(usize::from(ack.lane)) else { return Err(Violation::Ack) };
+        if !lane.tx.on_ack(now, ack.bytes).map_err(|_| Violation::Ack)? {
+            return Ok(());
+        }
+        let mut latest = None;
+        while let Some(entry) = self.pop_acked(index, usize::from(ack.lane)) {
+            if entry.what != Sent::Ack {
+                latest = Some(entry.at);
+            }
+            self.on_entry_acked(entry);
+        }
+        if let (Some(at), Some(subflow)) = (latest, self.subflows.get_mut(index)) {
+            let acked = subflow.acked();
+            subflow.path.on_ack(now, now.since(at), acked);
+        }
+        self.clear_suspicion(now, index, false);
+        self.wake_starved();
+        self.check_drained();
+        Ok(())
+    }
+
+    fn pop_acked(&mut self, index: usize, lane: usize) -> Option<Entry> {
+        self.subflows.get_mut(index)?.lanes.get_mut(lane)?.tx.pop_acked()
+    }
+
+    fn on_entry_acked(&mut self, entry: Entry) {
+        match entry.what {
+            Sent::Data(id, piece) => {
+                let Some(slot) = self.streams.live_slot(id) else { return };
+                if self.with_send(slot, |send| send.on_acked(piece)) == Some(true) {
+                    self.settle(slot);
+                }
+            }
+            Sent::Control(key) => self.on_control_acked(key),
+            Sent::Ack | Sent::Nothing => {}
+        }
+    }
+
+    fn on_control_acked(&mut self, key: Key) {
+        if let Some((id, _)) = key.stream_bit() {
+            let Some(slot) = self.streams.live_slot(id) else { return };
+            if let Some(stream) = self.streams.get_mut(slot) {
+                match key {
+                    Key::Open(_) | Key::OpenResult(_) => stream.opening_acked = true,
+                    Key::Reset(_) => stream.send.on_reset_acked(),
+                    _ => {}
+                }
+            }
+            self.settle(slot);
+            return;
+        }
+        match key {
+            Key::Listen(id) => self.on_listen_acked(id),
+            Key::ListenResult(id) => {
+                self.their_listeners.live.get_mut(&id).into_iter().for_each(|l| l.result_acked = true);
+            }
+            Key::Unlisten(id) => {
+                self.my_listeners.remove(&id);
+            }
+            Key::Message(seq) => self.on_message_acked(seq),
+            Key::Close => {
+                if let Phase::Closing { code, ref text, .. } = self.phase {
+                    let text = text.clone();
+                    self.end(code, text, false);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_listen_acked(&mut self, id: u32) {
+        let Some(listener) = self.my_listeners.get_mut(&id) else { return };
+        listener.acked = true;
+        if listener.removed {
+            self.queue(Key::Unlisten(id));
+        }
+    }
+
+    /// The peer has the first message that waits.
+    pub(super) fn on_message_acked(&mut self, seq: u32) {
+        if seq == self.messages.seq && self.messages.outgoing.pop_front().is_some() {
+            self.messages.seq = seq.wrapping_add(1);
+            if !self.messages.outgoing.is_empty() {
+                self.queue(Key::Message(self.messages.seq));
+            }
+        }
+    }
+}

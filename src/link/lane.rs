@@ -1,0 +1,232 @@
+//! One lane: an ordered pipe for frames, its list of what is in flight, and its acknowledgements.
+//!
+//! A lane is reliable and ordered as long as it lives, so one number says what has arrived: "I have processed N bytes
+//! of this lane". The sender keeps a list of what it put on the lane and at which position each frame ended; an
+//! acknowledgement pops the list up to N, and when the lane dies the rest of the list is what has to go elsewhere.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::control::Key;
+use super::frame::{FRAME_BYTES_MAX, FrameError, HEADER_BYTES, Header};
+use super::ids::{StreamId, Time};
+use super::send::Piece;
+
+/// What a frame carried, as far as it matters if the frame is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// A piece of a stream.
+    Data(StreamId, Piece),
+    /// A control frame, which is made anew from the state if it has to be sent again.
+    Control(Key),
+    /// An ACK. It is not acknowledged for its own sake.
+    Ack,
+    /// Something that is not sent again.
+    Nothing,
+}
+
+/// One frame in flight.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    /// Position in the lane of the byte after the frame.
+    pub(super) end: u64,
+    pub(super) at: Time,
+    pub(super) what: Sent,
+    /// Whether its content has been queued for another lane: then the loss of this lane costs nothing.
+    pub(super) moved: bool,
+}
+
+/// The sending side.
+#[derive(Debug, Default)]
+pub(super) struct LaneTx {
+    sent: u64,
+    acked: u64,
+    in_flight: VecDeque<Entry>,
+    /// Entries that the peer acknowledges without being asked twice.
+    eliciting: usize,
+    /// When the wait for the next acknowledgement began.
+    waiting_since: Time,
+}
+
+impl LaneTx {
+    /// Notes a frame of `len` bytes.
+    pub(super) fn on_sent(&mut self, now: Time, len: u64, what: Sent) {
+        self.sent += len;
+        if what == Sent::Ack {
+            // Of acknowledgements only the last can matter, and without an answer they would pile up.
+            if let Some(last) = self.in_flight.back_mut()
+                && last.what == Sent::Ack
+            {
+                last.end = self.sent;
+                last.at = now;
+                return;
+            }
+        } else {
+            self.waiting_since = if self.eliciting == 0 { now } else { self.waiting_since };
+            self.eliciting += 1;
+        }
+        self.in_flight.push_back(Entry { end: self.sent, at: now, what, moved: false });
+    }
+
+    /// The peer has processed `bytes`. Fails if that is more than was sent; answers whether it is news.
+    pub(super) fn on_ack(&mut self, now: Time, bytes: u64) -> Result<bool, FrameError> {
+        if bytes > self.sent {
+            return Err(FrameError::Value);
+        }
+        let news = bytes > self.acked;
+        if news {
+            self.acked = bytes;
+            self.waiting_since = now;
+        }
+        Ok(news)
+    }
+
+    /// Takes the next frame that is acknowledged.
+    pub(super) fn pop_acked(&mut self) -> Option<Entry> {
+        let first = self.in_flight.front()?;
+        if first.end > self.acked {
+            return None;
+        }
+        if first.what != Sent::Ack {
+            self.eliciting -= 1;
+        }
+        self.in_flight.pop_front()
+    }
+
+    /// Takes everything that is not acknowledged: the lane is gone.
+    pub(super) fn take_lost(&mut self) -> VecDeque<Entry> {
+        self.eliciting = 0;
+        std::mem::take(&mut self.in_flight)
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.in_flight.iter()
+    }
+
+    pub(super) fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.in_flight.iter_mut()
+    }
+
+    /// Frames in flight.
+    pub(super) fn frames(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Bytes in flight.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.sent - self.acked
+    }
+
+    pub(super) const fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    /// Since when an acknowledgement has been waited for, if one is due at all.
+    pub(super) fn waiting_since(&self) -> Option<Time> {
+        (self.eliciting > 0).then_some(self.waiting_since)
+    }
+
+    /// What is being waited for may take as long again.
+    pub(super) fn wait_anew(&mut self, now: Time) {
+        self.waiting_since = now;
+    }
+
+    pub(super) fn check(&self) {
+        assert!(self.acked <= self.sent);
+        assert!(self.in_flight.front().is_none_or(|entry| entry.end > self.acked), "an acknowledged frame in flight");
+        assert!(self.in_flight.back().is_none_or(|entry| entry.end <= self.sent));
+        let eliciting = self.in_flight.iter().filter(|entry| entry.what != Sent::Ack).count();
+        assert_eq!(eliciting, self.eliciting);
+    }
+}
+
+/// The receiving side: cuts bytes into frames, and counts them.
+#[derive(Debug, Default)]
+pub(super) struct LaneRx {
+    /// A frame whose end has not arrived yet; never more than one.
+    carry: Vec<u8>,
+    processed: u64,
+    announced: u64,
+}
+
+impl LaneRx {
+    /// Looks at the next frame at the start of `bytes`. Answers its header if all of it is there.
+    pub(super) fn peek(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
+        let Some((head, body)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let header = Header::decode(*head)?;
+        Ok((body.len() >= header.len).then_some(header))
+    }
+
+    /// Adds to the frame that is carried over as much of `bytes` as belongs to it; answers how much that was.
+    pub(super) fn fill(&mut self, bytes: &[u8]) -> Result<usize, FrameError> {
+        let mut used = 0;
+        loop {
+            let wanted = self.wanted()?.saturating_sub(self.carry.len());
+            let part = bytes.get(used..).unwrap_or_default();
+            if wanted == 0 || part.is_empty() {
+                return Ok(used);
+            }
+            let part = part.get(..wanted).unwrap_or(part);
+            self.carry.extend_from_slice(part);
+            used += part.len();
+        }
+    }
+
+    /// How many bytes the carried frame needs to be whole, as far as it can be told yet.
+    fn wanted(&self) -> Result<usize, FrameError> {
+        match self.carry.first_chunk::<HEADER_BYTES>() {
+            None => Ok(HEADER_BYTES),
+            Some(head) => Ok(HEADER_BYTES + Header::decode(*head)?.len),
+        }
+    }
+
+    /// Takes out the frame that was carried over, once it is whole.
+    pub(super) fn take_carried(&mut self) -> Result<Option<(Header, Bytes)>, FrameError> {
+        let header = Self::peek(&self.carry)?;
+        Ok(header.map(|header| {
+            let frame = Bytes::copy_from_slice(&self.carry);
+            self.carry.clear();
+            (header, frame)
+        }))
+    }
+
+    pub(super) fn is_carrying(&self) -> bool {
+        !self.carry.is_empty()
+    }
+
+    /// A frame of `len` bytes has been processed.
+    pub(super) fn on_processed(&mut self, len: u64) {
+        self.processed += len;
+    }
+
+    /// Bytes that have been processed and not acknowledged.
+    pub(super) const fn unannounced(&self) -> u64 {
+        self.processed - self.announced
+    }
+
+    /// The value for an ACK that leaves now.
+    pub(super) fn announce(&mut self) -> u64 {
+        self.announced = self.processed;
+        self.processed
+    }
+
+    /// An ACK may have been lost: what it said has to be said again.
+    pub(super) fn forget_announced(&mut self) {
+        self.announced = 0;
+    }
+
+    pub(super) fn check(&self) {
+        assert!(self.carry.len() <= FRAME_BYTES_MAX);
+        assert!(self.announced <= self.processed);
+    }
+}
+
+/// Both directions of a lane.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    pub(super) tx: LaneTx,
+    pub(super) rx: LaneRx,
+}

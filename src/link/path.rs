@@ -1,0 +1,245 @@
+//! What is known of one subflow as a path: its delay, its rate, and when something put on it now would arrive.
+//!
+//! The kernel knows most of this for TCP, on some systems; lane acknowledgements and PONGs tell the rest on any system
+//! and for any carrier. Both fill the same estimate, so the scheduler does not know who measured.
+
+use super::ids::Time;
+
+/// What the carrier says of a subflow, where it can. A zero means "not known".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathStats {
+    /// Smoothed round-trip time in microseconds.
+    pub srtt_us: u64,
+    /// The most that the path delivers, in bytes per second: the larger of delivery rate and window over round trip.
+    pub rate: u64,
+    /// Whether the carrier retransmits because of a timeout.
+    pub suspect: bool,
+}
+
+/// Assumed until something is measured.
+const RATE_FIRST: u64 = 1_250_000;
+const RTT_FIRST_US: u64 = 100_000;
+/// A rate is measured over at least so long, and over at least one round trip.
+const EPOCH_US_MIN: u64 = 20_000;
+/// The highest of so many epochs counts.
+const EPOCHS: usize = 3;
+/// A minimum round trip is forgotten after twice this time.
+const MINIMUM_US: u64 = 5_000_000;
+/// A rate that has not been measured at its limit for so long is doubted.
+const DOUBT_US: u64 = 500_000;
+/// Nothing is suspected sooner.
+const PATIENCE_US_MIN: u64 = 100_000;
+/// How long the first acknowledgement may take before anything is measured.
+const PATIENCE_US_FIRST: u64 = 1_000_000;
+
+/// A smoothed round trip with its variation and its recent minimum, in microseconds (RFC 6298 for the first two).
+#[derive(Clone, Copy, Debug, Default)]
+struct RoundTrip {
+    smoothed: u64,
+    variation: u64,
+    minimum: u64,
+    /// The minimum of the period before, and when the present one began.
+    before: u64,
+    since: Time,
+}
+
+impl RoundTrip {
+    fn sample(&mut self, now: Time, us: u64) {
+        let us = us.max(1);
+        if self.smoothed == 0 {
+            *self = RoundTrip { smoothed: us, variation: us / 2, minimum: us, before: us, since: now };
+            return;
+        }
+        self.variation = (3 * self.variation + self.smoothed.abs_diff(us)) / 4;
+        self.smoothed = (7 * self.smoothed + us) / 8;
+        if now.since(self.since) > MINIMUM_US {
+            (self.before, self.minimum, self.since) = (self.minimum, us, now);
+        }
+        self.minimum = self.minimum.min(us);
+    }
+
+    fn recent_minimum(&self) -> u64 {
+        self.minimum.min(self.before)
+    }
+}
+
+/// One measurement of rate in progress.
+#[derive(Clone, Copy, Debug, Default)]
+struct Epoch {
+    since: Time,
+    acked: u64,
+    /// Whether the path could have carried more for a part of the time.
+    starved: bool,
+}
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub(super) struct Path {
+    carrier: PathStats,
+    /// From PING to PONG.
+    ping: RoundTrip,
+    /// From a frame to the lane acknowledgement of it, with the wait for that.
+    ack: RoundTrip,
+    epoch: Option<Epoch>,
+    rates: [u64; EPOCHS],
+    rate: u64,
+    /// The highest rate ever measured.
+    peak: u64,
+    /// When the rate was last measured at its limit, or raised for want of that.
+    rate_at: Time,
+}
+
+impl Path {
+    /// Takes what the carrier knows.
+    pub(super) fn set_stats(&mut self, stats: PathStats) {
+        self.carrier = stats;
+    }
+
+    pub(super) fn on_pong(&mut self, now: Time, us: u64) {
+        self.ping.sample(now, us);
+    }
+
+    /// A frame sent `us` ago is the latest that the peer has acknowledged, and with it `acked` bytes in all.
+    pub(super) fn on_ack(&mut self, now: Time, us: u64, acked: u64) {
+        self.ack.sample(now, us);
+        let Some(epoch) = self.epoch else {
+            self.epoch = Some(Epoch { since: now, acked, starved: false });
+            return;
+        };
+        let elapsed = now.since(epoch.since);
+        if elapsed < self.rtt_us().max(EPOCH_US_MIN) {
+            return;
+        }
+        let bytes = u128::from(acked.saturating_sub(epoch.acked));
+        let rate = u64::try_from(bytes * 1_000_000 / u128::from(elapsed)).unwrap_or(u64::MAX);
+        self.on_rate(now, rate, epoch.starved);
+        self.epoch = Some(Epoch { since: now, acked, starved: false });
+    }
+
+    /// The path would have taken more than it got. What is measured across this says nothing of its limit.
+    ///
+    /// A path that was slow once may be left alone for that, and then nothing would ever show that it has recovered. So
+    /// a rate that has not been measured at its limit for a while is believed less and less, up to the best that the
+    /// path has shown.
+    pub(super) fn on_starved(&mut self, now: Time) {
+        if let Some(epoch) = &mut self.epoch {
+            epoch.starved = true;
+        }
+        if now.since(self.rate_at) > DOUBT_US && self.rate < self.peak {
+            self.rate_at = now;
+            self.rate = (self.rate + self.rate / 4).min(self.peak);
+        }
+    }
+
+    fn on_rate(&mut self, now: Time, rate: u64, starved: bool) {
+        self.peak = self.peak.max(rate);
+        if starved {
+            let known = if self.rate == 0 { RATE_FIRST } else { self.rate };
+            self.rate = if rate > known { rate } else { self.rate };
+            return;
+        }
+        self.rate_at = now;
+        self.rates.rotate_right(1);
+        if let Some(newest) = self.rates.first_mut() {
+            *newest = rate;
+        }
+        self.rate = self.rates.iter().copied().max().unwrap_or(rate);
+    }
+
+    /// Bytes per second.
+    pub(super) fn rate(&self) -> u64 {
+        match (self.carrier.rate, self.rate) {
+            (0, 0) => RATE_FIRST,
+            (0, own) => own,
+            (carrier, _) => carrier,
+        }
+    }
+
+    /// A round trip in microseconds: the best that is known.
+    pub(super) fn rtt_us(&self) -> u64 {
+        [self.carrier.srtt_us, self.ping.smoothed, self.ack.smoothed]
+            .into_iter()
+            .find(|us| *us > 0)
+            .unwrap_or(RTT_FIRST_US)
+    }
+
+    pub(super) fn has_pong(&self) -> bool {
+        self.ping.smoothed > 0
+    }
+
+    pub(super) fn carrier_suspects(&self) -> bool {
+        self.carrier.suspect
+    }
+
+    /// How long acknowledgements may fail to come before the path is suspect.
+    pub(super) fn patience_us(&self) -> u64 {
+        if self.ack.smoothed == 0 {
+            return PATIENCE_US_FIRST.max(3 * self.rtt_us());
+        }
+        (3 * self.ack.smoothed + 4 * self.ack.variation).max(PATIENCE_US_MIN)
+    }
+
+    /// How much longer the acknowledgement of a frame sent `age_us` ago may take; without end if it is overdue.
+    pub(super) fn remaining_us(&self, age_us: u64) -> u64 {
+        match self.ack.smoothed {
+            0 => 0,
+            us if age_us > us + self.ack.variation => u64::MAX,
+            us => us.saturating_sub(age_us),
+        }
+    }
+
+    /// When the last of `len` more bytes would be at the peer, in microseconds from now, with `in_flight`
+    /// unacknowledged.
+    ///
+    /// Of those in flight, what fits one undisturbed round of acknowledgement is on its way or there; the rest is
+    /// queued.
+    pub(super) fn arrival_us(&self, in_flight: u64, len: u64) -> u64 {
+        let rate = self.rate().max(1);
+        let round = match self.ack.recent_minimum() {
+            0 => self.rtt_us(),
+            us => us,
+        };
+        let carried = u64::try_from(u128::from(rate) * u128::from(round) / 1_000_000).unwrap_or(u64::MAX);
+        let queued = in_flight.saturating_sub(carried).saturating_add(len);
+        let one_way = match self.ping.recent_minimum() {
+            0 => self.rtt_us() / 2,
+            us => us / 2,
+        };
+        one_way.saturating_add(u64::try_from(u128::from(queued) * 1_000_000 / u128::from(rate)).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn measures_the_rate_of_a_full_path_and_ignores_a_starved_one() {
+        let mut path = Path::default();
+        let ack = |path: &mut Path, ms: u64, bytes: u64| path.on_ack(Time::from_us(ms * 1000), 20_000, bytes);
+        (0..20).for_each(|n| ack(&mut path, 30 * n, 30_000 * n));
+        assert_eq!(path.rate(), 1_000_000);
+        path.on_starved(Time::from_us(600_000));
+        ack(&mut path, 700, 600_000);
+        assert_eq!(path.rate(), 1_000_000);
+        (1..=3).for_each(|n| ack(&mut path, 700 + 50 * n, 600_000 + 25_000 * n));
+        assert_eq!(path.rate(), 500_000);
+    }
+
+    #[test]
+    fn arrival_counts_the_queue_and_not_what_travels() {
+        let mut path = Path::default();
+        path.set_stats(PathStats { srtt_us: 20_000, rate: 1_000_000, suspect: false });
+        assert_eq!(path.arrival_us(0, 1000), 11_000);
+        assert_eq!(path.arrival_us(20_000, 1000), 11_000);
+        assert_eq!(path.arrival_us(70_000, 1000), 61_000);
+    }
+
+    #[test]
+    fn a_minimum_is_forgotten_in_time() {
+        let mut rtt = RoundTrip::default();
+        rtt.sample(Time::ZERO, 10);
+        (1..=12).for_each(|s| rtt.sample(Time::from_us(s * 1_000_000), 50));
+        assert_eq!(rtt.recent_minimum(), 50);
+    }
+}

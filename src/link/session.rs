@@ -1,0 +1,444 @@
+//! The session: what all the parts of the link belong to.
+//!
+//! This file holds the record itself and the few things that every other part needs: finding a stream, settling it
+//! after a change, ending the session. What is done with it lies beside: commands of the application in `apps`,
+//! subflows coming and going in `join` and `resume`, frames coming in in `input`, frames going out in `output`,
+//! deadlines in `timers`, and what must hold in `check`.
+//!
+//! ```text
+//! Greeting --first subflow up--> Open <----both RESUME_STATEs done---- Resuming
+//!    |                           | ^ \                                  ^   |
+//!    |          last subflow gone| | a JOIN is taken                    |   |
+//!    |                           v |                                    |   |
+//!    |                          Parted --------RESUME is taken----------+   |
+//!    |                           |  ^-------------subflow gone--------------+
+//!    +--------> Ended <----------+     Open --close--> Closing --acked, or given up--> Ended
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::code::Code;
+use super::config::Config;
+use super::control::{Control, Key};
+use super::credit::Window;
+use super::drr::Drr;
+use super::event::{Event, Progress, Stats};
+use super::hello::Limits;
+use super::ids::{BootId, Role, SessionId, StreamId, SubflowId, Time};
+use super::lane::Sent;
+use super::listen::{MyListener, TheirListeners};
+use super::resume::Resume;
+use super::sched::Scheduler;
+use super::send::SendStream;
+use super::spare::Spare;
+use super::stream::Stage;
+use super::subflow::Subflow;
+use super::table::Table;
+
+/// How a session stands: see the module's head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Greeting,
+    Open,
+    Parted { since: Time },
+    Resuming(Resume),
+    Closing { since: Time, code: Code, text: String },
+    Ended { code: Code, farewell: bool },
+}
+
+/// One end of a link: see [the module](super).
+#[derive(Debug)]
+pub struct Session {
+    pub(super) role: Role,
+    pub(super) config: Config,
+    pub(super) id: SessionId,
+    pub(super) boot: BootId,
+    pub(super) peer_boot: Option<BootId>,
+    pub(super) phase: Phase,
+    /// Whether the application believes that the session has no subflow.
+    pub(super) parted_told: bool,
+    pub(super) streams: Table,
+    pub(super) subflows: Vec<Subflow>,
+    pub(super) next_subflow: u16,
+    /// How often a subflow has come up.
+    pub(super) ups: u64,
+    /// At the server: the subflow whose HELLO started the session.
+    pub(super) started_on: Option<SubflowId>,
+    /// In single mode: the subflow that is used.
+    pub(super) single: Option<SubflowId>,
+    pub(super) control: Control,
+    pub(super) drr: Drr,
+    /// Streams with pieces to send again, first come first served.
+    pub(super) repair: VecDeque<StreamId>,
+    pub(super) sched: Scheduler,
+    pub(super) tx: Outgoing,
+    pub(super) rx: Incoming,
+    pub(super) acks: Acks,
+    pub(super) my_listeners: BTreeMap<u32, MyListener>,
+    pub(super) next_listener: u32,
+    pub(super) their_listeners: TheirListeners,
+    pub(super) messages: Messages,
+    pub(super) going_away: [Option<(Code, String)>; 2],
+    /// What has just been sent and is to go on a second subflow too.
+    pub(super) echoes: VecDeque<(SubflowId, Sent)>,
+    pub(super) events: VecDeque<Event>,
+    pub(super) spare: Spare,
+    pub(super) stats: Stats,
+    /// Whether calls leave the checks out, in debug builds too.
+    pub(super) unchecked: bool,
+    /// Calls since everything was checked.
+    #[cfg(debug_assertions)]
+    pub(super) checks: u64,
+}
+
+/// What the session as a whole may send, and has.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) peer: Limits,
+    /// Σ over all streams ever of the first byte never sent; at most `credit`.
+    pub(super) sent: u64,
+    pub(super) credit: u64,
+    /// Streams of this end that the peer allows, ever.
+    pub(super) streams: u32,
+    /// Σ of what streams hold; at most `send_bytes_max` and one frame.
+    pub(super) held: u64,
+    /// Σ of bytes written and never sent.
+    pub(super) unsent: u64,
+    /// Σ of ranges that streams keep; with the frames in flight at most [`RANGES_MAX`](super::config::RANGES_MAX).
+    pub(super) ranges: usize,
+    /// Streams that were refused a write because of the session's bound.
+    pub(super) starved: VecDeque<StreamId>,
+    /// The credit at which BLOCKED was last said.
+    pub(super) blocked_told: Option<u64>,
+    /// Bytes that may yet be sent twice to fill a gap.
+    pub(super) reinject_bytes: u64,
+}
+
+/// What the session as a whole has received.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) window: Window,
+    /// Σ over all streams ever of the highest offset; at most what `window` has announced.
+    pub(super) highest: u64,
+    /// Runs beyond gaps, of all streams.
+    pub(super) gaps: usize,
+    /// Streams of the peer's that it may open, ever.
+    pub(super) streams_announced: u32,
+    /// Streams of the peer's that are gone.
+    pub(super) streams_gone: u32,
+}
+
+/// When to acknowledge.
+#[derive(Debug, Default)]
+pub(super) struct Acks {
+    pub(super) due: bool,
+    pub(super) at: Option<Time>,
+}
+
+/// Words to the peer: one is in flight at a time, so that order and "once" need no more than a number.
+#[derive(Debug, Default)]
+pub(super) struct Messages {
+    pub(super) outgoing: VecDeque<String>,
+    /// The number of the first in `outgoing`.
+    pub(super) seq: u32,
+    /// The number of the next to come.
+    pub(super) expected: u32,
+}
+
+impl Session {
+    /// A new session, without a subflow yet.
+    ///
+    /// `id` is what both ends call it: the client draws 16 random bytes, the server takes them from the HELLO. `boot`
+    /// tells this life of the node from others.
+    pub fn new(role: Role, config: Config, id: SessionId, boot: BootId, now: Time) -> Session {
+        Session {
+            role,
+            config,
+            id,
+            boot,
+            peer_boot: None,
+            phase: Phase::Greeting,
+            parted_told: false,
+            streams: Table::new(role),
+            subflows: Vec::new(),
+            next_subflow: 0,
+            started_on: None,
+            ups: 0,
+            single: None,
+            control: Control::default(),
+            drr: Drr::default(),
+            repair: VecDeque::new(),
+            sched: Scheduler::new(),
+            tx: Outgoing::new(),
+            rx: Incoming::new(&config, now),
+            acks: Acks::default(),
+            my_listeners: BTreeMap::new(),
+            next_listener: 1,
+            their_listeners: TheirListeners::default(),
+            messages: Messages::default(),
+            going_away: [None, None],
+            echoes: VecDeque::new(),
+            events: VecDeque::new(),
+            spare: Spare::default(),
+            stats: Stats::default(),
+            unchecked: false,
+            #[cfg(debug_assertions)]
+            checks: 0,
+        }
+    }
+
+    /// The next thing that the application has to know.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Counts since the start.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// What both ends call the session.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Whether the session is over, and nothing will ever happen again.
+    pub fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended { .. })
+    }
+
+    /// Whether frames of all kinds flow: a subflow is up, and nobody has said good-bye.
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// Streams that live, of both ends.
+    pub fn streams_live(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Payload bytes in memory: held for the peer with their overhead, and held for the application.
+    pub fn memory(&self) -> (u64, u64) {
+        (self.tx.held, self.streams.iter().map(|(_, stream)| stream.recv.held()).sum())
+    }
+
+    /// How far a stream is.
+    pub fn progress(&self, id: StreamId) -> Option<Progress> {
+        let stream = self.streams.get(self.streams.live_slot(id)?)?;
+        let (send, recv) = (&stream.send, &stream.recv);
+        let received = recv.is_open().then_some(recv.contiguous());
+        let acked = send.reset_frame().is_none().then_some(send.una());
+        Some(Progress { acked, sent: send.next(), received, highest: recv.highest() })
+    }
+
+    /// How large the receive window of a stream is now, in bytes.
+    pub fn window(&self, id: StreamId) -> Option<u64> {
+        let slot = self.streams.live_slot(id)?;
+        self.streams.get(slot).map(|stream| stream.recv.window.size())
+    }
+
+    /// Bounds the session's receive window anew: how a process shares one budget among its links.
+    pub fn set_receive_bytes_max(&mut self, bytes: u64) {
+        self.rx.window.set_max(bytes);
+        self.after();
+    }
+
+    pub(super) fn push_event(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    /// Queues a control frame about a stream, if it still has a point.
+    pub(super) fn queue(&mut self, key: Key) {
+        match key.stream_bit() {
+            None => self.control.push(key),
+            Some((id, _)) => {
+                if let Some(stream) = self.streams.by_id(id)
+                    && stream.still_wants(key)
+                {
+                    self.control.push_stream(key, &mut stream.queued);
+                }
+            }
+        }
+    }
+
+    /// Draws the conclusions from a change of a stream: who is told, what waits for its turn, whether it is gone.
+    pub(super) fn settle(&mut self, slot: usize) {
+        let Some(stream) = self.streams.get_mut(slot) else { return };
+        let id = stream.id;
+        let offered = stream.stage != Stage::Implied;
+        if offered && stream.recv.is_open() && stream.recv.ready_bytes() > 0 && !stream.readable_told {
+            stream.readable_told = true;
+            self.events.push_back(Event::Readable(id));
+        }
+        if offered && stream.recv.finish() && stream.stage != Stage::Refused {
+            self.events.push_back(Event::Fin(id));
+        }
+        if stream.has_new() {
+            self.drr.enter(slot, stream.open.weight);
+        }
+        if stream.send.has_lost() && !stream.in_repair {
+            stream.in_repair = true;
+            self.repair.push_back(id);
+        }
+        if stream.send.is_blocked() && stream.blocked_told != Some(stream.send.credit()) {
+            stream.blocked_told = Some(stream.send.credit());
+            self.sched.on_stall();
+            self.control.push_stream(Key::Blocked(id), &mut stream.queued);
+        }
+        if stream.is_gone() {
+            self.bury(slot);
+        }
+    }
+
+    /// Takes a stream that is gone out of the table, and lets the peer open another in its place.
+    fn bury(&mut self, slot: usize) {
+        self.drr.forget(slot);
+        let Some(stream) = self.streams.remove(slot) else { return };
+        debug_assert_eq!((stream.send.held(), stream.send.ranges(), stream.recv.held()), (0, 0, 0));
+        self.events.push_back(Event::Gone(stream.id));
+        if stream.mine {
+            return;
+        }
+        self.rx.streams_gone = self.rx.streams_gone.saturating_add(1);
+        let gain = self.streams_allowed().saturating_sub(self.rx.streams_announced);
+        if gain > self.config.streams_max / 4 || gain > 0 && self.streams.live(false) == 0 {
+            self.queue(Key::MaxStreams);
+        }
+    }
+
+    /// Streams that the peer may open in all, as far as this end's limit goes.
+    pub(super) fn streams_allowed(&self) -> u32 {
+        self.config.streams_max.saturating_add(self.rx.streams_gone).min(super::ids::STREAMS_EVER)
+    }
+
+    /// Changes the sending side of a stream, and the session's sums with it.
+    pub(super) fn with_send<R>(&mut self, slot: usize, change: impl FnOnce(&mut SendStream) -> R) -> Option<R> {
+        let send = &mut self.streams.get_mut(slot)?.send;
+        let (held, unsent, ranges, next) = (send.held(), send.unsent(), send.ranges(), send.next());
+        let result = change(send);
+        self.tx.held = self.tx.held + send.held() - held;
+        self.tx.unsent = self.tx.unsent + send.unsent() - unsent;
+        self.tx.ranges = self.tx.ranges + send.ranges() - ranges;
+        self.tx.sent += send.next() - next;
+        Some(result)
+    }
+
+    /// Drops what a stream still had to send, and tells the peer.
+    pub(super) fn reset_send(&mut self, slot: usize, code: Code) {
+        if self.with_send(slot, |send| send.reset(code)) == Some(true) {
+            let id = self.streams.get(slot).map(|stream| stream.id);
+            id.into_iter().for_each(|id| self.queue(Key::Reset(id)));
+            self.wake_starved();
+        }
+    }
+
+    /// Drops what a stream has received, and tells the peer that no more is wanted.
+    pub(super) fn stop_recv(&mut self, now: Time, slot: usize, code: Code) {
+        let Some(stream) = self.streams.get_mut(slot) else { return };
+        let gaps = stream.recv.gaps();
+        let Some(dropped) = stream.recv.stop(code, &mut self.spare) else { return };
+        self.rx.gaps -= gaps;
+        let id = stream.id;
+        self.queue(Key::Stop(id));
+        self.consume_session(now, dropped);
+    }
+
+    /// Bytes have left the session's receive window.
+    pub(super) fn consume_session(&mut self, now: Time, bytes: u64) {
+        let round_us = self.round_us();
+        self.rx.window.consume(bytes, now, round_us);
+        if self.rx.window.is_due() {
+            self.queue(Key::SessionCredit);
+        }
+    }
+
+    /// How long credit takes to come into effect: the longest round trip, and the wait for an acknowledgement.
+    pub(super) fn round_us(&self) -> u64 {
+        let longest = self.subflows.iter().filter(|s| s.is_live() && !s.suspect).map(|s| s.path.rtt_us()).max();
+        longest.unwrap_or(100_000) + self.ack_delay_us()
+    }
+
+    /// How long an acknowledgement waits for company.
+    pub(super) fn ack_delay_us(&self) -> u64 {
+        let shortest = self.subflows.iter().filter(|s| s.is_live()).map(|s| s.path.rtt_us()).min();
+        (shortest.unwrap_or(100_000) / 4).clamp(1000, self.config.ack_delay_us.max(1000))
+    }
+
+    /// Tells those whom the session's bound refused a write that they may try again.
+    pub(super) fn wake_starved(&mut self) {
+        let mut tries = self.tx.starved.len();
+        while tries > 0 && self.send_free() >= self.config.send_bytes_max / 8 {
+            tries -= 1;
+            let Some(id) = self.tx.starved.pop_front() else { return };
+            if let Some(stream) = self.streams.by_id(id)
+                && std::mem::take(&mut stream.wants_room)
+                && stream.send.is_open()
+            {
+                self.events.push_back(Event::Writable(id));
+            }
+        }
+    }
+
+    pub(super) const fn send_free(&self) -> u64 {
+        self.config.send_bytes_max.saturating_sub(self.tx.held)
+    }
+
+    /// Ends the session: each stream that has not ended is reset, never finished.
+    pub(super) fn end(&mut self, code: Code, text: String, farewell: bool) {
+        if self.is_ended() {
+            return;
+        }
+        self.phase = Phase::Ended { code, farewell };
+        let slots: Vec<usize> = self.streams.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            let Some(stream) = self.streams.remove(slot) else { continue };
+            if stream.is_live()
+                && !stream.recv.is_reset()
+                && matches!(stream.stage, Stage::Asked | Stage::Offered | Stage::Running)
+            {
+                self.events.push_back(Event::Reset { id: stream.id, code: Code::LinkLost });
+            }
+            self.drr.forget(slot);
+        }
+        self.control.clear();
+        self.repair.clear();
+        self.echoes.clear();
+        self.my_listeners.clear();
+        self.their_listeners = TheirListeners::default();
+        self.tx = Outgoing::new();
+        if !farewell {
+            self.subflows.clear();
+        }
+        self.events.push_back(Event::Ended { code, text });
+    }
+}
+
+impl Outgoing {
+    /// Nothing may be sent before the peer has said what it takes.
+    fn new() -> Outgoing {
+        Outgoing {
+            peer: Limits { streams: 0, listeners: 0, stream_credit: 0, session_credit: 0 },
+            sent: 0,
+            credit: 0,
+            streams: 0,
+            held: 0,
+            unsent: 0,
+            ranges: 0,
+            starved: VecDeque::new(),
+            blocked_told: None,
+            reinject_bytes: 0,
+        }
+    }
+}
+
+impl Incoming {
+    fn new(config: &Config, now: Time) -> Incoming {
+        Incoming {
+            window: Window::new(config.session_bounds(), now),
+            highest: 0,
+            gaps: 0,
+            streams_announced: config.streams_max,
+            streams_gone: 0,
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! One subflow of a session: its lanes, its path, its state.
+//!
+//! ```text
+//! client:  Greeting --HELLO_ACK--> Live
+//! server:                          Live, from the start: the HELLO was read before the session saw the subflow
+//! ```
+//!
+//! A subflow that is `Live` may be suspect: acknowledgements have stopped coming. It gets nothing new while there is
+//! another, and is trusted again at the first sign of progress.
+
+use super::frame::Class;
+use super::ids::{StreamId, SubflowId, Time};
+use super::lane::Lane;
+use super::path::Path;
+
+/// See the module's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Greeting,
+    Live,
+}
+
+/// A PING that is to be answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) token: u64,
+    pub(super) at: Time,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(super) struct Subflow {
+    pub(super) id: SubflowId,
+    pub(super) state: State,
+    pub(super) since: Time,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) path: Path,
+    /// Bytes that the carrier takes now.
+    pub(super) room: usize,
+    /// HELLO or HELLO_ACK as bytes, until they are sent.
+    pub(super) greeting: Option<Vec<u8>>,
+    /// The proof that HELLO_ACK must bear.
+    pub(super) expect: [u8; 32],
+    /// Whether its HELLO says that all others are dead.
+    pub(super) resumes: bool,
+    /// How often a subflow of the session had come up when this one was dialled, or accepted.
+    pub(super) ups_before: u64,
+    /// How this end, and the peer, want it used.
+    pub(super) classes: [Class; 2],
+    pub(super) suspect: bool,
+    pub(super) suspected_at: Time,
+    pub(super) asked: Option<Asked>,
+    pub(super) pinged: Option<Time>,
+    /// Bytes processed when the last PING left.
+    pub(super) pinged_at: u64,
+    /// When the last bytes came in.
+    pub(super) heard: Time,
+    pub(super) processed: u64,
+    pub(super) drained_told: bool,
+}
+
+impl Subflow {
+    pub(super) fn new(id: SubflowId, state: State, lanes: u16, now: Time) -> Subflow {
+        let mut all = Vec::new();
+        all.resize_with(usize::from(lanes.max(1)), Lane::default);
+        Subflow {
+            id,
+            state,
+            since: now,
+            lanes: all,
+            path: Path::default(),
+            room: 0,
+            greeting: None,
+            expect: [0; 32],
+            resumes: false,
+            ups_before: 0,
+            classes: [Class::Active; 2],
+            suspect: false,
+            suspected_at: Time::ZERO,
+            asked: None,
+            pinged: None,
+            pinged_at: 0,
+            heard: now,
+            processed: 0,
+            drained_told: false,
+        }
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.state == State::Live
+    }
+
+    /// How it may be used: as the more reluctant end wants.
+    pub(super) fn class(&self) -> Class {
+        match self.classes {
+            [Class::Closing, _] | [_, Class::Closing] => Class::Closing,
+            [Class::Backup, _] | [_, Class::Backup] => Class::Backup,
+            [Class::Active, Class::Active] => Class::Active,
+        }
+    }
+
+    /// The lane for the pieces of a stream. Where there are several, the first is for control alone.
+    pub(super) fn lane_for(&self, id: StreamId) -> u16 {
+        match u32::try_from(self.lanes.len()).unwrap_or(1) {
+            0 | 1 => 0,
+            lanes => u16::try_from(1 + id.0 / 2 % (lanes - 1)).unwrap_or(0),
+        }
+    }
+
+    /// Whether it takes another frame that has to be acknowledged.
+    pub(super) fn is_ready(&self, frames_max: usize) -> bool {
+        self.room > 0 && self.frames() < frames_max
+    }
+
+    pub(super) fn frames(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.tx.frames()).sum()
+    }
+
+    pub(super) fn in_flight(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.tx.bytes()).sum()
+    }
+
+    pub(super) fn acked(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.tx.acked()).sum()
+    }
+
+    /// When patience ends, if something is being waited for.
+    pub(super) fn suspect_at(&self) -> Option<Time> {
+        let since = self.lanes.iter().filter_map(|lane| lane.tx.waiting_since()).min()?;
+        (!self.suspect).then(|| since.after(self.path.patience_us()))
+    }
+
+    /// When the next PING is due.
+    pub(super) fn ping_at(&self, keepalive_us: u64) -> Time {
+        const SOON_US: u64 = 1_000_000;
+        let Some(last) = self.pinged else {
+            return self.since;
+        };
+        let curious = self.suspect || !self.path.has_pong() || self.processed > self.pinged_at;
+        last.after(if curious { SOON_US.min(keepalive_us) } else { keepalive_us })
+    }
+}

@@ -1,0 +1,185 @@
+//! The live streams of a session, found by id in constant time however many there are.
+//!
+//! Ids of each end rise without a gap and are never used again, so whether a stream is new, alive or over needs no
+//! tombstones: an id at or below the highest with no entry is over, and a frame for it is a late duplicate.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use slab::Slab;
+
+use super::ids::{Role, StreamId};
+use super::stream::Stream;
+
+/// Spreads ids, which rise by two, over the whole word. The map is never walked, so its order is of no consequence.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 ^= self.0 >> 32;
+    }
+}
+
+/// What an id stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A live stream, in this slot.
+    Live(usize),
+    /// A stream that is over.
+    Over,
+    /// A stream that has not been opened yet.
+    Future,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(super) struct Table {
+    role: Role,
+    slots: Slab<Stream>,
+    by_id: HashMap<StreamId, usize, BuildHasherDefault<IdHasher>>,
+    /// Streams that this end, and the peer, have ever opened.
+    opened: [u32; 2],
+    live: [u32; 2],
+}
+
+impl Table {
+    pub(super) fn new(role: Role) -> Table {
+        Table { role, slots: Slab::new(), by_id: HashMap::default(), opened: [0; 2], live: [0; 2] }
+    }
+
+    pub(super) fn find(&self, id: StreamId) -> Found {
+        if let Some(&slot) = self.by_id.get(&id) {
+            return Found::Live(slot);
+        }
+        let mine = id.opener() == Some(self.role);
+        if id.index() < self.opened(mine) { Found::Over } else { Found::Future }
+    }
+
+    pub(super) fn live_slot(&self, id: StreamId) -> Option<usize> {
+        self.by_id.get(&id).copied()
+    }
+
+    pub(super) fn by_id(&mut self, id: StreamId) -> Option<&mut Stream> {
+        let slot = self.live_slot(id)?;
+        self.slots.get_mut(slot)
+    }
+
+    pub(super) fn get(&self, slot: usize) -> Option<&Stream> {
+        self.slots.get(slot)
+    }
+
+    pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut Stream> {
+        self.slots.get_mut(slot)
+    }
+
+    /// The id of the next stream of this end's, or of the peer's.
+    pub(super) fn next_id(&self, mine: bool) -> Option<StreamId> {
+        let opener = if mine { self.role } else { self.role.peer() };
+        StreamId::nth(opener, self.opened(mine))
+    }
+
+    /// Adds a stream, whose id is the next of its opener's.
+    pub(super) fn insert(&mut self, stream: Stream) -> usize {
+        debug_assert_eq!(self.next_id(stream.mine), Some(stream.id), "ids rise without a gap");
+        let (id, side) = (stream.id, usize::from(stream.mine));
+        if let (Some(opened), Some(live)) = (self.opened.get_mut(side), self.live.get_mut(side)) {
+            *opened += 1;
+            *live += 1;
+        }
+        let slot = self.slots.insert(stream);
+        self.by_id.insert(id, slot);
+        slot
+    }
+
+    pub(super) fn remove(&mut self, slot: usize) -> Option<Stream> {
+        let stream = self.slots.try_remove(slot)?;
+        self.by_id.remove(&stream.id);
+        if let Some(live) = self.live.get_mut(usize::from(stream.mine)) {
+            *live -= 1;
+        }
+        Some(stream)
+    }
+
+    /// Streams that this end (or the peer) has ever opened.
+    pub(super) fn opened(&self, mine: bool) -> u32 {
+        self.opened.get(usize::from(mine)).copied().unwrap_or(0)
+    }
+
+    /// Streams of this end's (or of the peer's) that live.
+    pub(super) fn live(&self, mine: bool) -> u32 {
+        self.live.get(usize::from(mine)).copied().unwrap_or(0)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// All live streams, in the order of their slots.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Stream)> {
+        self.slots.iter()
+    }
+
+    /// The live streams from this slot on.
+    pub(super) fn starting_at(&self, slot: usize) -> impl Iterator<Item = (usize, &Stream)> {
+        (slot..self.slots.capacity()).filter_map(|slot| self.slots.get(slot).map(|stream| (slot, stream)))
+    }
+
+    /// Makes the next stream that this end opens the `index`-th of its life: for tests of what happens at the end of
+    /// the ids.
+    #[cfg(test)]
+    pub(super) fn skip_to(&mut self, index: u32) {
+        if let Some(opened) = self.opened.get_mut(1) {
+            *opened = index;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::credit::{Bounds, Window};
+    use super::super::ids::{STREAMS_EVER, Time};
+    use super::*;
+
+    fn stream(id: StreamId) -> Stream {
+        Stream::implied(id, 0, Window::new(Bounds { first: 1, max: 1 }, Time::ZERO))
+    }
+
+    #[test]
+    fn an_id_is_future_then_live_then_over() {
+        let mut table = Table::new(Role::Server);
+        let id = table.next_id(false).unwrap();
+        assert_eq!((id, table.find(id)), (StreamId(2), Found::Future));
+        let slot = table.insert(stream(id));
+        assert_eq!(table.find(id), Found::Live(slot));
+        table.remove(slot);
+        assert_eq!((table.find(id), table.next_id(false)), (Found::Over, Some(StreamId(4))));
+        assert_eq!((table.opened(false), table.live(false)), (1, 0));
+    }
+
+    #[test]
+    fn ids_end_and_do_not_wrap() {
+        let mut table = Table::new(Role::Client);
+        table.skip_to(STREAMS_EVER - 1);
+        let last = table.next_id(true).unwrap();
+        assert_eq!(last, StreamId(u32::MAX - 1));
+        table.insert(Stream { mine: true, ..stream(last) });
+        assert_eq!(table.next_id(true), None);
+    }
+
+    #[test]
+    fn ten_thousand_streams_are_found_among_themselves() {
+        let mut table = Table::new(Role::Server);
+        let slots: Vec<usize> = (0..10_000u32).map(|n| table.insert(stream(StreamId(2 + 2 * n)))).collect();
+        assert!((0..10_000u32).all(|n| table.find(StreamId(2 + 2 * n)) == Found::Live(slots[n as usize])));
+    }
+}

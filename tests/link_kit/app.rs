@@ -1,0 +1,344 @@
+//! The application at one end: writes what each stream shall carry, takes what comes, and compares.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use seaprox::link::{Bound, Code, Event, Open, Session, StreamId, Time};
+
+use super::pattern;
+use super::rng::Rng;
+
+/// What a stream is to do. It travels in the `source` of the OPEN, so that both ends know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Bytes from the opener, and to the opener.
+    pub sizes: [u64; 2],
+    /// Bytes that a writer hands over at once.
+    pub chunk: u64,
+    /// The reader takes at most so much at once, and then pauses.
+    pub bite: u64,
+    /// For so long.
+    pub pause_us: u64,
+    /// The opener, or the other, gives up after having written so much.
+    pub abort: [Option<u64>; 2],
+    /// The other refuses.
+    pub refuse: bool,
+    pub weight: u8,
+}
+
+impl Plan {
+    pub fn up(bytes: u64) -> Plan {
+        Plan { sizes: [bytes, 0], chunk: 65_536, bite: u64::MAX, weight: 1, ..Plan::default() }
+    }
+
+    fn encode(&self) -> String {
+        let number = |n: Option<u64>| n.map_or("-".to_owned(), |n| n.to_string());
+        format!(
+            "{} {} {} {} {} {} {} {}",
+            self.sizes[0],
+            self.sizes[1],
+            self.chunk,
+            self.bite,
+            self.pause_us,
+            number(self.abort[0]),
+            number(self.abort[1]),
+            u8::from(self.refuse)
+        )
+    }
+
+    fn decode(text: &str) -> Plan {
+        let f: Vec<Option<u64>> = text.split(' ').map(|word| word.parse().ok()).collect();
+        let n = |i: usize| f[i].unwrap();
+        Plan {
+            sizes: [n(0), n(1)],
+            chunk: n(2),
+            bite: n(3),
+            pause_us: n(4),
+            abort: [f[5], f[6]],
+            refuse: n(7) == 1,
+            weight: 1,
+        }
+    }
+}
+
+/// One stream, as the application sees it.
+#[derive(Debug)]
+pub struct AppStream {
+    pub plan: Plan,
+    /// 0: this end opened it. 1: the other did.
+    side: usize,
+    pub written: u64,
+    left_over: Bytes,
+    finished: bool,
+    blocked: bool,
+    pub read: u64,
+    next_bite: Time,
+    pub fin: bool,
+    pub reset: Option<Code>,
+    pub stopped: bool,
+    pub refused: bool,
+    pub gone: bool,
+    aborted: bool,
+    pub first_byte: Option<Time>,
+    pub last_byte: Option<Time>,
+    /// The longest time without a byte, between two bytes.
+    pub gap_us: u64,
+}
+
+impl AppStream {
+    fn new(plan: Plan, side: usize) -> AppStream {
+        AppStream {
+            plan,
+            side,
+            written: 0,
+            left_over: Bytes::new(),
+            finished: false,
+            blocked: false,
+            read: 0,
+            next_bite: Time::ZERO,
+            fin: false,
+            reset: None,
+            stopped: false,
+            refused: false,
+            gone: false,
+            aborted: false,
+            first_byte: None,
+            last_byte: None,
+            gap_us: 0,
+        }
+    }
+
+    fn to_write(&self) -> u64 {
+        self.plan.sizes[self.side]
+    }
+
+    fn to_read(&self) -> u64 {
+        self.plan.sizes[1 - self.side]
+    }
+
+    /// Whether somebody has given it up, or refuses it, by plan.
+    fn may_break(&self) -> bool {
+        self.plan.refuse || self.plan.abort.iter().any(Option::is_some)
+    }
+}
+
+/// See the file's head.
+#[derive(Debug, Default)]
+pub struct App {
+    pub streams: BTreeMap<StreamId, AppStream>,
+    pub messages: Vec<String>,
+    pub ended: Option<Code>,
+    pub parted: u64,
+    pub resumed: u64,
+    /// Streams for which the session is over although it was not their end's doing.
+    pub events: u64,
+    pub bytes_read: u64,
+    /// Whether it is an error that the session ends.
+    pub may_end: bool,
+    /// Whether a subflow has ever been up.
+    pub up: bool,
+}
+
+fn salt(id: StreamId, side: usize) -> u64 {
+    u64::from(id.0) * 2 + side as u64
+}
+
+impl App {
+    pub fn open(&mut self, session: &mut Session, now: Time, plan: Plan) -> Option<StreamId> {
+        let open = Open { source: plan.encode(), weight: plan.weight, ..Open::name("example.org", 80) };
+        let id = session.open(now, open).ok()?;
+        self.streams.insert(id, AppStream::new(plan, 0));
+        self.write(session, now, id);
+        Some(id)
+    }
+
+    /// Takes on a stream that was opened by other means.
+    pub fn adopt(&mut self, id: StreamId, plan: Plan) {
+        self.streams.insert(id, AppStream::new(plan, 0));
+    }
+
+    /// Handles what the session has to tell. Answers whether there was anything.
+    pub fn handle(&mut self, session: &mut Session, now: Time) -> bool {
+        let mut any = false;
+        while let Some(event) = session.poll_event() {
+            any = true;
+            self.events += 1;
+            self.on_event(session, now, event);
+        }
+        any
+    }
+
+    fn on_event(&mut self, session: &mut Session, now: Time, event: Event) {
+        match event {
+            Event::Opened { id, open } => {
+                let plan = Plan::decode(&open.source);
+                let fresh = self.streams.insert(id, AppStream::new(plan, 1)).is_none();
+                assert!(fresh, "{id:?} was opened twice");
+                if plan.refuse {
+                    self.stream(id).refused = true;
+                    session.refuse(now, id, Bound::refused(Code::ConnectionRefused)).unwrap();
+                } else {
+                    session.accept(id, Bound::default()).unwrap();
+                    self.write(session, now, id);
+                }
+            }
+            Event::OpenResult { id, result } => {
+                let stream = self.stream(id);
+                assert!(result.failure.is_some() == stream.plan.refuse || stream.may_break(), "{id:?}: {result:?}");
+                stream.refused = result.failure.is_some();
+            }
+            Event::Readable(id) => self.read(session, now, id),
+            Event::Writable(id) => {
+                self.stream(id).blocked = false;
+                self.write(session, now, id);
+            }
+            Event::Fin(id) => {
+                let stream = self.stream(id);
+                assert!(!stream.fin && stream.reset.is_none(), "{id:?}: FIN after the end");
+                assert_eq!(stream.read, stream.to_read(), "{id:?}: FIN before the last byte");
+                stream.fin = true;
+            }
+            Event::Reset { id, code } => {
+                let may_end = self.may_end;
+                let stream = self.stream(id);
+                assert!(stream.reset.is_none(), "{id:?}: RESET twice");
+                assert!(!stream.fin || code == Code::LinkLost, "{id:?}: RESET after FIN");
+                assert!(stream.may_break() || (may_end && code == Code::LinkLost), "{id:?} was reset: {code:?}");
+                stream.reset = Some(code);
+            }
+            Event::Stopped { id, code } => {
+                let stream = self.stream(id);
+                assert!(stream.may_break(), "{id:?} was stopped: {code:?} {stream:?}");
+                stream.stopped = true;
+            }
+            Event::Gone(id) => {
+                if let Some(stream) = self.streams.get_mut(&id) {
+                    assert!(!stream.gone);
+                    stream.gone = true;
+                    let whole = stream.fin && stream.finished;
+                    assert!(whole || stream.may_break(), "{id:?} is gone with {stream:?}");
+                }
+            }
+            Event::Message(text) => self.messages.push(text),
+            Event::SubflowUp(_) => self.up = true,
+            Event::Parted => self.parted += 1,
+            Event::Resumed => self.resumed += 1,
+            Event::Ended { code, text } => {
+                assert!(self.may_end, "the session ended: {code:?} {text}");
+                self.ended = Some(code);
+            }
+            _ => {}
+        }
+    }
+
+    fn stream(&mut self, id: StreamId) -> &mut AppStream {
+        self.streams.get_mut(&id).expect("an event for a stream that is not known")
+    }
+
+    fn write(&mut self, session: &mut Session, now: Time, id: StreamId) {
+        let stream = self.streams.get_mut(&id).unwrap();
+        if stream.finished || stream.aborted || stream.blocked {
+            return;
+        }
+        loop {
+            if stream.plan.abort[stream.side].is_some_and(|after| stream.written >= after) {
+                stream.aborted = true;
+                session.reset(id, Code::SourceReset);
+                session.stop(now, id, Code::SourceReset);
+                return;
+            }
+            if stream.left_over.is_empty() {
+                let offset = stream.written;
+                let len = (stream.to_write() - offset).min(stream.plan.chunk).min(pattern::SLICE_MAX as u64);
+                if len == 0 {
+                    break;
+                }
+                stream.left_over = pattern::slice(salt(id, stream.side), offset, len as usize);
+            }
+            match session.write(id, &mut stream.left_over) {
+                Ok(taken) => stream.written += taken as u64,
+                Err(_) => {
+                    assert!(stream.may_break() || session.is_ended(), "a write was refused");
+                    stream.finished = true;
+                    return;
+                }
+            }
+            if !stream.left_over.is_empty() {
+                stream.blocked = true;
+                return;
+            }
+        }
+        stream.finished = true;
+        let _ = session.finish(id);
+    }
+
+    fn read(&mut self, session: &mut Session, now: Time, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.next_bite > now {
+            return;
+        }
+        let mut taken = 0;
+        for run in session.readable(id) {
+            let run = &run[..run.len().min((stream.plan.bite - taken) as usize)];
+            assert!(
+                pattern::matches(salt(id, 1 - stream.side), stream.read + taken, run),
+                "{id:?}: wrong bytes at {}",
+                stream.read + taken
+            );
+            taken += run.len() as u64;
+            if taken == stream.plan.bite {
+                break;
+            }
+        }
+        if taken == 0 {
+            return;
+        }
+        stream.read += taken;
+        self.bytes_read += taken;
+        assert!(stream.read <= stream.to_read());
+        stream.first_byte.get_or_insert(now);
+        let last = stream.last_byte.replace(now);
+        stream.gap_us = stream.gap_us.max(last.map_or(0, |last| now.since(last)));
+        if stream.plan.pause_us > 0 {
+            stream.next_bite = now.after(stream.plan.pause_us);
+        }
+        assert_eq!(session.consume(now, id, taken as usize) as u64, taken);
+    }
+
+    /// Readers whose pause is over.
+    pub fn tick(&mut self, session: &mut Session, now: Time) {
+        let due = |s: &AppStream| s.plan.pause_us > 0 && !s.fin && s.next_bite <= now && s.next_bite > Time::ZERO;
+        let ids: Vec<StreamId> = self.streams.iter().filter(|(_, s)| due(s)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.stream(id).next_bite = Time::ZERO;
+            self.read(session, now, id);
+        }
+    }
+
+    pub fn next_time(&self) -> Option<Time> {
+        let waiting = |s: &&AppStream| s.plan.pause_us > 0 && !s.fin && s.next_bite > Time::ZERO;
+        self.streams.values().filter(waiting).map(|s| s.next_bite).min()
+    }
+
+    /// Whether every stream has come to its end.
+    pub fn is_done(&self) -> bool {
+        self.streams.values().all(|stream| stream.gone)
+    }
+
+    /// A plan with everything in it.
+    pub fn random_plan(rng: &mut Rng, bytes_max: u64, break_some: bool) -> Plan {
+        let size = |rng: &mut Rng| if rng.one_in(4) { 0 } else { rng.scaled(1, bytes_max) };
+        let sizes = [size(rng), size(rng)];
+        let abort = |rng: &mut Rng, size: u64| (break_some && rng.one_in(6)).then(|| rng.range(0, size));
+        let slow = rng.one_in(3);
+        Plan {
+            sizes,
+            chunk: rng.scaled(1, 20_000).max(bytes_max / 200),
+            bite: if slow { rng.scaled(100, 20_000).max(bytes_max / 50) } else { u64::MAX },
+            pause_us: if slow { rng.scaled(100, 100_000) } else { 0 },
+            abort: [abort(rng, sizes[0]), abort(rng, sizes[1])],
+            refuse: break_some && rng.one_in(10),
+            weight: rng.range(1, 3) as u8,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Two sessions joined by nothing but memory: what the link itself costs, and whether it allocates.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+use seaprox::link::{
+    BootId, Bound, Config, Event, Greeter, Open, Outbox, Proofs, Role, Session, SessionId, StreamId, SubflowId, Time,
+};
+
+const LANE: SubflowId = SubflowId(0);
+/// Bytes that one end sends before the other gets them.
+const BATCH: usize = 64 * 1024;
+
+pub struct Pair {
+    pub ends: [Session; 2],
+    now: Time,
+    out: Outbox,
+    /// Buffers that stand for the wire; each is used again once nobody holds a part of it.
+    wires: VecDeque<Bytes>,
+    payload: Bytes,
+    ready: Vec<StreamId>,
+    pub frames: u64,
+    /// Batches that were carried. Making one into `Bytes` costs an allocation of the kit's own.
+    pub batches: u64,
+}
+
+impl Pair {
+    pub fn new() -> Pair {
+        Pair::with(Config::default())
+    }
+
+    pub fn with(config: Config) -> Pair {
+        let now = Time::from_us(1);
+        let id = SessionId([1; 16]);
+        let mut client = Session::new(Role::Client, config, id, BootId([1; 8]), now);
+        let mut server = Session::new(Role::Server, config, id, BootId([2; 8]), now);
+        let proofs = Proofs { ours: [0; 32], theirs: [0; 32] };
+        let subflow = client.next_subflow();
+        assert!(client.connect(now, subflow, 1, proofs));
+        client.set_room(subflow, BATCH);
+        let mut out = Outbox::new();
+        client.poll_transmit(now, &mut out).unwrap();
+        let mut hello = Vec::new();
+        out.copy_to(&mut hello);
+        let (hello, _) = Greeter::default().feed(&hello).unwrap().unwrap();
+        server.accept_subflow(now, &hello, proofs);
+        let payload = Bytes::from(vec![0x5A; 4 << 20]);
+        let mut pair = Pair {
+            ends: [client, server],
+            now,
+            out,
+            wires: VecDeque::new(),
+            payload,
+            ready: Vec::new(),
+            frames: 0,
+            batches: 0,
+        };
+        while pair.turn() {}
+        assert!(pair.ends.iter().all(Session::is_open));
+        pair
+    }
+
+    /// Opens streams from the first end to the second.
+    pub fn open(&mut self, count: usize) -> Vec<StreamId> {
+        let ids: Vec<_> = (0..count).map(|_| self.ends[0].open(self.now, Open::name("x", 1)).unwrap()).collect();
+        while self.turn() {}
+        ids
+    }
+
+    /// Carries what both ends have to send, up to a batch each. Answers whether there was anything.
+    pub fn turn(&mut self) -> bool {
+        self.now = self.now.after(10);
+        let mut any = false;
+        for from in [0, 1] {
+            if self.ends[from].poll_timeout().is_some_and(|at| at <= self.now) {
+                self.ends[from].handle_timeout(self.now);
+            }
+            self.ends[from].set_room(LANE, BATCH);
+            self.out.clear();
+            while self.out.len() < BATCH && self.ends[from].poll_transmit(self.now, &mut self.out).is_some() {
+                self.frames += 1;
+            }
+            any |= !self.out.is_empty();
+            self.carry(1 - from);
+            self.events(1 - from);
+            self.events(from);
+        }
+        any
+    }
+
+    /// Gives what is in the outbox to an end.
+    fn carry(&mut self, to: usize) {
+        if self.out.is_empty() {
+            return;
+        }
+        let used = self.wires.pop_front().map(Bytes::try_into_mut);
+        let mut wire = match used {
+            Some(Ok(mut wire)) => {
+                wire.clear();
+                wire
+            }
+            Some(Err(busy)) => {
+                self.wires.push_back(busy);
+                BytesMut::with_capacity(2 * BATCH)
+            }
+            None => BytesMut::with_capacity(2 * BATCH),
+        };
+        self.out.parts().for_each(|part| wire.extend_from_slice(part));
+        let wire = wire.freeze();
+        self.batches += 1;
+        self.wires.push_back(wire.clone());
+        self.ends[to].input(self.now, LANE, 0, wire).unwrap();
+    }
+
+    fn events(&mut self, end: usize) {
+        while let Some(event) = self.ends[end].poll_event() {
+            match event {
+                Event::Opened { id, .. } => self.ends[end].accept(id, Bound::default()).unwrap(),
+                Event::Readable(id) => self.ready.push(id),
+                _ => {}
+            }
+        }
+        for id in self.ready.drain(..) {
+            let bytes = self.ends[end].readable(id).map(<[u8]>::len).sum();
+            self.ends[end].consume(self.now, id, bytes);
+        }
+    }
+
+    /// Sends so many bytes on a stream, in chunks of 64 KiB.
+    pub fn bulk(&mut self, id: StreamId, bytes: usize) -> usize {
+        let mut sent = 0;
+        let mut chunk = Bytes::new();
+        while sent < bytes {
+            loop {
+                if chunk.is_empty() {
+                    let at = sent % (4 << 20) / BATCH * BATCH;
+                    chunk = self.payload.slice(at..at + BATCH);
+                }
+                let taken = self.ends[0].write(id, &mut chunk).unwrap();
+                sent += taken;
+                if !chunk.is_empty() {
+                    break;
+                }
+            }
+            self.turn();
+        }
+        sent
+    }
+
+    /// Sends so many writes of 64 bytes, one on each stream in turn, and waits until all have arrived.
+    pub fn small(&mut self, ids: &[StreamId], frames: usize) -> usize {
+        let mut sent = 0;
+        while sent < frames {
+            let batch = ids.len().min(512);
+            for n in 0..batch {
+                let at = (sent + n) * 64 % (1 << 20);
+                let mut chunk = self.payload.slice(at..at + 64);
+                self.ends[0].write(ids[(sent + n) % ids.len()], &mut chunk).unwrap();
+            }
+            sent += batch;
+            self.turn();
+        }
+        while self.turn() {}
+        sent
+    }
+}

@@ -1,0 +1,133 @@
+//! One direction of a simulated carrier: an ordered byte pipe with a rate, a delay and a send buffer.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use seaprox::link::Time;
+
+/// How a direction behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Bytes per second.
+    pub rate: u64,
+    /// One way, in microseconds.
+    pub delay_us: u64,
+    /// Bytes that the carrier keeps waiting before it says "full".
+    pub lowat: u64,
+}
+
+impl Shape {
+    /// From the notation of the design: megabits per second and milliseconds one way.
+    pub fn new(mbit: u64, ms: u64) -> Shape {
+        Shape { rate: mbit * 125_000, delay_us: ms * 1000, lowat: 16 * 1024 }
+    }
+}
+
+#[derive(Debug)]
+pub struct Pipe {
+    pub shape: Shape,
+    flying: VecDeque<(Time, Bytes)>,
+    /// When the last byte that was written will be on the wire.
+    free_at: Time,
+    /// Nanoseconds beyond `free_at`, so that rounding does not make the pipe faster.
+    rest_ns: u64,
+    /// Nothing moves: a black hole, as the sender's kernel sees it.
+    frozen: bool,
+    /// Written since it froze.
+    stuck: u64,
+}
+
+impl Pipe {
+    pub fn new(shape: Shape) -> Pipe {
+        Pipe { shape, flying: VecDeque::new(), free_at: Time::ZERO, rest_ns: 0, frozen: false, stuck: 0 }
+    }
+
+    pub fn write(&mut self, now: Time, bytes: Bytes) {
+        if self.frozen {
+            self.stuck += bytes.len() as u64;
+        }
+        self.free_at = self.free_at.max(now);
+        let ns = bytes.len() as u64 * 1_000_000_000 / self.shape.rate.max(1) + self.rest_ns;
+        self.free_at = self.free_at.after(ns / 1000);
+        self.rest_ns = ns % 1000;
+        let at = self.free_at.after(self.shape.delay_us).max(self.flying.back().map_or(now, |last| last.0));
+        self.flying.push_back((at, bytes));
+    }
+
+    /// Bytes that wait to get on the wire.
+    fn unsent(&self, now: Time) -> u64 {
+        self.free_at.since(now) * self.shape.rate / 1_000_000
+    }
+
+    pub fn room(&self, now: Time) -> usize {
+        let waiting = if self.frozen { self.stuck } else { self.unsent(now) };
+        self.shape.lowat.saturating_sub(waiting) as usize
+    }
+
+    /// When something changes by itself.
+    pub fn next_time(&self, now: Time) -> Option<Time> {
+        if self.frozen {
+            return None;
+        }
+        let arrival = self.flying.front().map(|(at, _)| *at);
+        let room = (self.room(now) == 0).then(|| {
+            let excess = self.unsent(now) + 1 - self.shape.lowat;
+            now.after((excess * 1_000_000 / self.shape.rate.max(1)).max(1))
+        });
+        arrival.into_iter().chain(room).min()
+    }
+
+    /// The next bytes that have arrived.
+    pub fn read(&mut self, now: Time) -> Option<Bytes> {
+        if self.frozen || self.flying.front()?.0 > now {
+            return None;
+        }
+        self.flying.pop_front().map(|(_, bytes)| bytes)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.flying.is_empty()
+    }
+
+    pub fn freeze(&mut self) {
+        self.frozen = true;
+        self.stuck = 0;
+    }
+
+    /// Goes on after a black hole: what was underway arrives now, in order.
+    pub fn thaw(&mut self, now: Time) {
+        if std::mem::take(&mut self.frozen) {
+            let late = now.since(self.flying.front().map_or(now, |(at, _)| *at));
+            self.flying.iter_mut().for_each(|(at, _)| *at = at.after(late));
+            self.free_at = self.free_at.after(late);
+        }
+    }
+
+    /// Nothing arrives for so long.
+    pub fn stall(&mut self, us: u64) {
+        self.flying.iter_mut().for_each(|(at, _)| *at = at.after(us));
+        self.free_at = self.free_at.after(us);
+    }
+
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// Loses what is underway.
+    pub fn drop_all(&mut self) {
+        self.flying.clear();
+        self.frozen = false;
+    }
+
+    /// Loses what is underway from the middle of it on: a connection that dies in mid-frame.
+    pub fn drop_after(&mut self, bytes: usize) {
+        let mut left = bytes;
+        for (_, chunk) in &mut self.flying {
+            let keep = left.min(chunk.len());
+            chunk.truncate(keep);
+            left -= keep;
+        }
+        self.flying.retain(|(_, chunk)| !chunk.is_empty());
+        self.frozen = false;
+    }
+}

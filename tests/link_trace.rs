@@ -1,0 +1,644 @@
+//! What stands on the wire, byte for byte, and what a session does with frames that a peer may send: late, twice, in
+//! any order, cut anywhere, or wrong.
+
+mod link_kit;
+
+use bytes::Bytes;
+use link_kit::app::Plan;
+use link_kit::{CLIENT, SERVER, World};
+use proptest::prelude::*;
+use seaprox::link::frame::{
+    BODY_BYTES_MAX, Class, Frame, FrameError, HEADER_BYTES, Header, LaneAck, Lines, StreamState,
+};
+use seaprox::link::{
+    BootId, Bound, Code, Config, Event, Greeter, Hello, HelloAck, Host, Intent, Kind, Limits, Open, Outbox, Proofs,
+    Role, STREAMS_EVER, Session, SessionId, Status, StreamId, SubflowId, Time, Violation,
+};
+
+const LANE: SubflowId = SubflowId(7);
+
+fn bytes_of(frame: &Frame<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame.encode(&mut out);
+    out
+}
+
+fn decode(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
+    let header = Header::decode(bytes[..HEADER_BYTES].try_into().unwrap())?;
+    assert_eq!(header.len, bytes.len() - HEADER_BYTES);
+    Frame::decode(header, &bytes[HEADER_BYTES..])
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    digits.chunks(2).map(|two| u8::from_str_radix(str::from_utf8(two).unwrap(), 16).unwrap()).collect()
+}
+
+const LIMITS: Limits = Limits { streams: 0x10, listeners: 0x20, stream_credit: 0x1000, session_credit: 0x2000 };
+
+fn hello(intent: Intent) -> Hello {
+    Hello {
+        versions: (1, 1),
+        intent,
+        session: SessionId([0xAA; 16]),
+        boot: BootId([0xBB; 8]),
+        subflow: LANE,
+        lanes: 1,
+        caps: 0,
+        limits: LIMITS,
+        proof: [0xCC; 32],
+    }
+}
+
+#[test]
+fn golden_bytes_of_every_frame() {
+    let lane_acks = hex("0007 0000 0000000000001234");
+    let states = hex("00000002 0000000000000010 0000000000000020 0000000000000030");
+    let open = Open {
+        port: 443,
+        host: Host::Name("ab.c".to_owned()),
+        weight: 2,
+        timeout_ms: 5000,
+        source: "x".to_owned(),
+        listener: 9,
+        kind: Kind::Udp,
+    };
+    let listen = Open { port: 80, host: Host::Addr([127, 0, 0, 1].into()), ..Open::default() };
+    let bound = Bound { host: Host::Addr("::1".parse().unwrap()), port: 0x1F90, ..Bound::default() };
+    let refused =
+        Bound { failure: Some(Code::ConnectionRefused), errno: 111, text: "no".to_owned(), ..Bound::default() };
+    let ack = HelloAck {
+        status: Status::Limit,
+        version: 1,
+        session: SessionId([0xAA; 16]),
+        boot: BootId([0xBB; 8]),
+        subflow: LANE,
+        caps: 0,
+        limits: LIMITS,
+        proof: [0xCC; 32],
+    };
+    let limits = "00000010 00000020 0000000000001000 0000000000002000";
+    let (aa, bb, cc) = ("AA".repeat(16), "BB".repeat(8), "CC".repeat(32));
+    let hello_hex = format!("01000064 00000000 53505258 01 01 0001 {aa}{bb} 0007 0001 0000000000000000 {limits} {cc}");
+    let ack_hex = format!("0200005c 00000000 04 01 0007 {aa}{bb} 0000000000000000 {limits} {cc}");
+    let table: Vec<(Frame<'_>, &str)> = vec![
+        (Frame::Pad { len: 3 }, "00000003 00000000 000000"),
+        (Frame::Hello(hello(Intent::Join)), &hello_hex),
+        (Frame::HelloAck(ack), &ack_hex),
+        (
+            Frame::ResumeState { last: true, states: Lines::new(&states).unwrap() },
+            "0301001c 00000000 00000002 0000000000000010 0000000000000020 0000000000000030",
+        ),
+        (Frame::Ping { token: 0x0102 }, "04000008 00000000 0000000000000102"),
+        (Frame::Pong { token: 0x0102, held_us: 5 }, "05000010 00000000 0000000000000102 0000000000000005"),
+        (Frame::GoAway { last: 6, code: Code::Drained, text: "bye" }, "06000005 00000006 0013 627965"),
+        (Frame::Close { code: Code::Killed, text: "" }, "07000002 00000000 0014"),
+        (Frame::Subflow { subflow: 7, class: Class::Backup }, "08000001 00000007 01"),
+        (
+            Frame::Open { id: 2, open },
+            "1000001a 00000002 01 00 01bb 00000009 03 04 61622e63 01 01 02 03 04 00001388 04 01 78",
+        ),
+        (
+            Frame::OpenResult { id: 2, result: bound },
+            "11000017 00000002 0000 0000 1f90 04 00000000000000000000000000000001",
+        ),
+        (Frame::Listen { id: 1, open: listen }, "1200000d 00000001 00 00 0050 00000000 01 7f000001"),
+        (Frame::ListenResult { id: 1, result: refused }, "13000009 00000001 0002 006f 0000 00 6e6f"),
+        (Frame::Unlisten { id: 1 }, "14000000 00000001"),
+        (
+            Frame::Data { id: 2, offset: 0x1_0000_0000, fin: true, payload: b"hi" },
+            "2001000a 00000002 0000000100000000 6869",
+        ),
+        (Frame::Reset { id: 2, code: Code::SourceReset, size: 9 }, "2100000a 00000002 000b 0000000000000009"),
+        (Frame::Stop { id: 2, code: Code::DestReset }, "22000002 00000002 000c"),
+        (Frame::Credit { id: 0, max: 0x10 }, "23000008 00000000 0000000000000010"),
+        (Frame::MaxStreams { max: 70_000 }, "24000004 00000000 00011170"),
+        (Frame::Ack { lanes: Lines::new(&lane_acks).unwrap() }, "2500000c 00000000 0007 0000 0000000000001234"),
+        (Frame::Blocked { id: 2, offset: 1 }, "26000008 00000002 0000000000000001"),
+        (Frame::Datagram { id: 4, payload: b"u" }, "30000001 00000004 75"),
+        (Frame::Message { seq: 3, text: "hé" }, "31000003 00000003 68c3a9"),
+        (Frame::Extension { kind: 0x99 }, "99000000 00000000"),
+    ];
+    for (frame, text) in &table {
+        assert_eq!(bytes_of(frame), hex(text), "{frame:?}");
+        assert_eq!(decode(&hex(text)).as_ref(), Ok(frame));
+    }
+    let line = Lines::<12>::new(&lane_acks).unwrap().iter().next().unwrap();
+    assert_eq!(line, LaneAck { subflow: 7, lane: 0, bytes: 0x1234 });
+    let line = Lines::<28>::new(&states).unwrap().iter().next().unwrap();
+    assert_eq!(line, StreamState { id: 2, received: 16, credit: 32, sent: 48 });
+}
+
+#[test]
+fn what_is_no_frame() {
+    assert_eq!(decode(&hex("7f000000 00000000")), Err(FrameError::UnknownKind(0x7F)));
+    assert!(decode(&hex("ff000003 00000000 010203")).is_ok(), "an extension is skipped");
+    assert_eq!(Header::decode([0x20, 0, 0xFF, 0xFF, 0, 0, 0, 2]), Err(FrameError::TooLarge));
+    let len = u16::try_from(BODY_BYTES_MAX + 1).unwrap().to_be_bytes();
+    assert_eq!(Header::decode([0x20, 0, len[0], len[1], 0, 0, 0, 2]), Err(FrameError::TooLarge));
+    assert_eq!(decode(&hex("20000004 00000002 00000000")), Err(FrameError::Short));
+    assert_eq!(decode(&hex("22000003 00000002 000c00")), Err(FrameError::Long));
+    assert_eq!(decode(&hex("22000002 00000002 0000")), Err(FrameError::Value));
+    assert_eq!(decode(&hex("31000001 00000000 ff")), Err(FrameError::Value));
+}
+
+fn any_open() -> impl Strategy<Value = Open> {
+    let host = prop_oneof![
+        Just(Host::None),
+        any::<[u8; 4]>().prop_map(|a| Host::Addr(a.into())),
+        any::<[u8; 16]>().prop_map(|a| Host::Addr(a.into())),
+        "[a-zé]{0,60}".prop_map(Host::Name),
+    ];
+    let kind = prop_oneof![Just(Kind::Tcp), Just(Kind::Udp), Just(Kind::Internal)];
+    (kind, any::<(u32, u16, u8, u32)>(), host, "[ -~]{0,255}").prop_map(
+        |(kind, (listener, port, weight, timeout_ms), host, source)| Open {
+            kind,
+            listener,
+            host,
+            port,
+            weight,
+            timeout_ms,
+            source,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn frames_with_fields_come_back(id: u32, offset: u64, fin: bool, payload in proptest::collection::vec(any::<u8>(), 0..300), open in any_open(), n in 0usize..22, text in ".{0,80}") {
+        let code = Code::ALL[n];
+        let result = Bound { failure: (n % 3 == 0).then_some(code), errno: id as u16, host: open.host.clone(), port: open.port, text: text.clone() };
+        for frame in [
+            Frame::Data { id, offset, fin, payload: &payload },
+            Frame::Open { id, open: open.clone() },
+            Frame::Listen { id, open: open.clone() },
+            Frame::OpenResult { id, result: result.clone() },
+            Frame::ListenResult { id, result: result.clone() },
+            Frame::Reset { id, code, size: offset },
+            Frame::Stop { id, code },
+            Frame::Credit { id, max: offset },
+            Frame::GoAway { last: id, code, text: &text },
+            Frame::Message { seq: id, text: &text },
+            Frame::Pong { token: offset, held_us: offset / 2 },
+            Frame::Datagram { id, payload: &payload },
+        ] {
+            let wire = bytes_of(&frame);
+            prop_assert_eq!(decode(&wire), Ok(frame));
+        }
+    }
+
+    /// Whatever can be decoded is encoded to the same meaning, and nothing makes the decoder panic.
+    #[test]
+    fn arbitrary_bytes_are_a_frame_or_an_error(kind: u8, flags: u8, id: u32, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let header = Header { kind, flags, len: body.len(), id };
+        prop_assert_eq!(Header::decode(header.encode()), Ok(header));
+        if let Ok(frame) = Frame::decode(header, &body) {
+            let again = bytes_of(&frame);
+            prop_assert_eq!(decode(&again), Ok(frame));
+        }
+    }
+}
+
+/// A server with one subflow whose client is this test.
+fn server() -> Session {
+    server_with(Config::default())
+}
+
+fn server_with(config: Config) -> Session {
+    let mut session = Session::new(Role::Server, config, SessionId([0xAA; 16]), BootId([1; 8]), Time::ZERO);
+    let proofs = Proofs { ours: [0; 32], theirs: [0xCC; 32] };
+    assert_eq!(session.accept_subflow(Time::ZERO, &hello(Intent::New), proofs), Status::Ok);
+    session.set_room(LANE, 1 << 20);
+    session
+}
+
+fn input(session: &mut Session, frame: &Frame<'_>) -> Result<(), Violation> {
+    session.input(Time::from_us(1000), LANE, 0, Bytes::from(bytes_of(frame)))
+}
+
+fn events(session: &mut Session) -> Vec<Event> {
+    std::iter::from_fn(|| session.poll_event()).collect()
+}
+
+/// All that the session wants to send, as frames.
+fn frames(session: &mut Session, now: Time) -> Vec<Vec<u8>> {
+    session.handle_timeout(now);
+    let mut out = Outbox::new();
+    let mut all = Vec::new();
+    while session.poll_transmit(now, &mut out).is_some() {
+        let mut frame = Vec::new();
+        out.copy_to(&mut frame);
+        all.push(frame);
+        out.clear();
+    }
+    all
+}
+
+fn open_frame(id: u32) -> Frame<'static> {
+    Frame::Open { id, open: Open::name("a", 1) }
+}
+
+fn data(id: u32, offset: u64, payload: &'static [u8], fin: bool) -> Frame<'static> {
+    Frame::Data { id, offset, fin, payload }
+}
+
+fn taken(session: &mut Session, id: u32) -> Vec<u8> {
+    let bytes: Vec<u8> = session.readable(StreamId(id)).flatten().copied().collect();
+    session.consume(Time::from_us(2000), StreamId(id), bytes.len());
+    bytes
+}
+
+#[test]
+fn an_exchange_byte_for_byte() {
+    let mut session = server();
+    let sent = frames(&mut session, Time::from_us(500));
+    assert_eq!(sent[0][..12], hex("0200005c 00000000 00 01 0007")[..]);
+    assert_eq!(sent[1], hex("04000008 00000000 00000000000001f4"), "a PING to learn the path");
+    assert_eq!(sent.len(), 2);
+    input(&mut session, &open_frame(2)).unwrap();
+    input(&mut session, &data(2, 0, b"ping", true)).unwrap();
+    session.accept(StreamId(2), Bound::default()).unwrap();
+    assert_eq!(taken(&mut session, 2), b"ping");
+    let mut reply = Bytes::from_static(b"pong");
+    assert_eq!(session.write(StreamId(2), &mut reply), Ok(4));
+    session.finish(StreamId(2)).unwrap();
+    let sent = frames(&mut session, Time::from_us(40_000));
+    assert_eq!(sent[0], hex("2500000c 00000000 0007 0000 0000000000000027"), "39 bytes of OPEN and DATA");
+    assert_eq!(sent[1], hex("11000007 00000002 0000 0000 0000 00"));
+    assert_eq!(sent[2], hex("2001000c 00000002 0000000000000000 706f6e67"));
+    assert_eq!(sent.len(), 3);
+}
+
+#[test]
+fn any_split_and_any_coalescing_works() {
+    let mut wire = Vec::new();
+    (0..100).for_each(|n| open_frame(2 + 2 * n).encode(&mut wire));
+    (0..100u32).for_each(|n| data(2 + 2 * n, 0, b"some bytes", n % 2 == 0).encode(&mut wire));
+    let count = |events: Vec<Event>| {
+        let opened = events.iter().filter(|e| matches!(e, Event::Opened { .. })).count();
+        (opened, events.iter().filter(|e| matches!(e, Event::Readable(_))).count())
+    };
+    for size in [1, 2, 7, 8, 9, 64, wire.len()] {
+        let mut session = server();
+        events(&mut session);
+        for part in wire.chunks(size) {
+            session.input(Time::ZERO, LANE, 0, Bytes::copy_from_slice(part)).unwrap();
+        }
+        assert_eq!(count(events(&mut session)), (100, 100), "in pieces of {size}");
+        assert_eq!(taken(&mut session, 2), b"some bytes");
+    }
+}
+
+#[test]
+fn data_before_its_open_waits_and_late_frames_open_nothing() {
+    let mut session = server();
+    events(&mut session);
+    input(&mut session, &data(4, 0, b"early", true)).unwrap();
+    assert_eq!(events(&mut session), [], "nobody is told of a stream before its OPEN");
+    assert_eq!(session.streams_live(), 2, "4 opens 2 as well");
+    input(&mut session, &open_frame(4)).unwrap();
+    assert!(matches!(&events(&mut session)[..], [Event::Opened { id: StreamId(4), .. }, Event::Readable(StreamId(4))]));
+    session.refuse(Time::ZERO, StreamId(4), Bound::refused(Code::NotPermitted)).unwrap();
+    acknowledge(&mut session, &mut 0);
+    assert_eq!(session.streams_live(), 1);
+    events(&mut session);
+    for frame in [open_frame(4), data(4, 5, b"late", true), Frame::Reset { id: 4, code: Code::Other, size: 9 }] {
+        input(&mut session, &frame).unwrap();
+    }
+    assert_eq!((events(&mut session), session.streams_live()), (vec![], 1));
+    assert_eq!(session.stats().late_frames, 3);
+}
+
+/// Takes everything that the session has to send, and acknowledges it. `total` counts what the lane has carried.
+fn acknowledge(session: &mut Session, total: &mut u64) {
+    let now = Time::from_us(50_000);
+    let sent = frames(session, now);
+    *total += sent.iter().filter(|frame| frame[0] != 2).map(|frame| frame.len() as u64).sum::<u64>();
+    let mut line = Vec::new();
+    LaneAck { subflow: 7, lane: 0, bytes: *total }.encode(&mut line);
+    input(session, &Frame::Ack { lanes: Lines::new(&line).unwrap() }).unwrap();
+}
+
+#[test]
+fn every_control_frame_may_come_twice_and_in_any_order() {
+    let frames = [
+        open_frame(2),
+        data(2, 0, b"abc", false),
+        Frame::Credit { id: 2, max: 9000 },
+        Frame::Credit { id: 0, max: 19_000 },
+        Frame::MaxStreams { max: 100 },
+        Frame::Blocked { id: 2, offset: 3 },
+        Frame::Listen { id: 1, open: Open::name("b", 2) },
+        Frame::Subflow { subflow: 7, class: Class::Active },
+        Frame::Message { seq: 0, text: "once" },
+        Frame::GoAway { last: 0, code: Code::Drained, text: "" },
+        open_frame(4),
+        Frame::Stop { id: 4, code: Code::Other },
+        Frame::Reset { id: 4, code: Code::Other, size: 0 },
+    ];
+    let mut once = server();
+    frames.iter().for_each(|frame| input(&mut once, frame).unwrap());
+    let mut expected: Vec<String> = events(&mut once).iter().map(|event| format!("{event:?}")).collect();
+    expected.sort();
+    let mut rng = link_kit::rng::Rng::new(3);
+    for _ in 0..200 {
+        let mut session = server();
+        let mut order: Vec<usize> = (0..frames.len()).chain(0..frames.len()).collect();
+        (1..order.len()).rev().for_each(|n| order.swap(n, rng.range(0, n as u64) as usize));
+        let stream_gone = |at: usize, of: &[usize]| of.iter().position(|n| *n == at).unwrap();
+        // A stream that was given up before it was known is never offered: the comparison is of those that were.
+        if stream_gone(12, &order) < stream_gone(10, &order) || stream_gone(11, &order) < stream_gone(10, &order) {
+            continue;
+        }
+        order.iter().for_each(|n| input(&mut session, &frames[*n]).unwrap());
+        let mut got: Vec<String> = events(&mut session).iter().map(|event| format!("{event:?}")).collect();
+        got.sort();
+        assert_eq!(got, expected, "{order:?}");
+        assert_eq!(taken(&mut session, 2), b"abc");
+    }
+}
+
+#[test]
+fn breaking_the_rules_ends_the_session_with_a_word() {
+    let cases: [(&str, Vec<Frame<'_>>); 10] = [
+        ("beyond the credit", vec![open_frame(2), data(2, 256 * 1024, b"x", false)]),
+        ("an end that moves", vec![data(2, 0, b"abc", true), data(2, 0, b"abcd", true)]),
+        ("bytes beyond the end", vec![data(2, 0, b"abc", true), data(2, 3, b"d", false)]),
+        ("a stream of ours that is not", vec![data(1, 0, b"x", false)]),
+        ("the session as a stream", vec![data(0, 0, b"x", false)]),
+        ("too many streams", vec![open_frame(2 + 2 * 65_536)]),
+        ("a second greeting", vec![Frame::Hello(hello(Intent::New))]),
+        ("an offset that overflows", vec![data(2, u64::MAX, b"x", false)]),
+        ("credit without end", vec![Frame::Credit { id: 2, max: u64::MAX }]),
+        ("an answer to nothing", vec![Frame::OpenResult { id: 1, result: Bound::default() }]),
+    ];
+    for (what, frames_in) in cases {
+        let mut session = server();
+        frames(&mut session, Time::ZERO);
+        let (last, before) = frames_in.split_last().unwrap();
+        before.iter().for_each(|frame| input(&mut session, frame).unwrap());
+        assert!(input(&mut session, last).is_err(), "{what}");
+        assert!(session.is_ended());
+        let sent = frames(&mut session, Time::from_us(2));
+        assert_eq!(sent, [hex("07000002 00000000 0010")], "{what}: CLOSE, protocol_error");
+    }
+}
+
+#[test]
+fn an_unknown_type_is_skipped_or_refused_by_its_number() {
+    let mut session = server();
+    events(&mut session);
+    let wire = [hex("f0000003 00000009 010203"), bytes_of(&open_frame(2))].concat();
+    session.input(Time::ZERO, LANE, 0, Bytes::from(wire)).unwrap();
+    assert!(matches!(&events(&mut session)[..], [Event::Opened { .. }]), "what follows an extension is read");
+    let refused = session.input(Time::ZERO, LANE, 0, Bytes::from(hex("7f000000 00000000")));
+    assert_eq!(refused, Err(Violation::Frame(FrameError::UnknownKind(0x7F))));
+    assert!(session.is_ended());
+}
+
+#[test]
+fn zero_length_data_is_harmless() {
+    let mut session = server();
+    input(&mut session, &open_frame(2)).unwrap();
+    events(&mut session);
+    (0..3).for_each(|_| input(&mut session, &data(2, 0, b"", false)).unwrap());
+    assert_eq!(events(&mut session), []);
+    (0..2).for_each(|_| input(&mut session, &data(2, 0, b"", true)).unwrap());
+    assert_eq!(events(&mut session), [Event::Fin(StreamId(2))]);
+}
+
+#[test]
+fn a_large_length_is_refused_before_anything_is_kept() {
+    let mut session = server();
+    let header = Bytes::from(hex("2000ffff 00000002"));
+    assert!(matches!(session.input(Time::ZERO, LANE, 0, header), Err(Violation::Frame(FrameError::TooLarge))));
+    let mut session = server();
+    for byte in hex("2000ffff 00000002") {
+        let _ = session.input(Time::ZERO, LANE, 0, Bytes::from(vec![byte]));
+    }
+    assert!(session.is_ended());
+}
+
+#[test]
+fn a_wrong_proof_a_wrong_version_and_a_wrong_session_are_refused() {
+    let proofs = Proofs { ours: [0; 32], theirs: [0xCC; 32] };
+    let fresh = || Session::new(Role::Server, Config::default(), SessionId([0xAA; 16]), BootId([1; 8]), Time::ZERO);
+    let judge = |hello: &Hello, proofs| fresh().accept_subflow(Time::ZERO, hello, proofs);
+    assert_eq!(judge(&hello(Intent::New), proofs), Status::Ok);
+    assert_eq!(judge(&hello(Intent::New), Proofs { theirs: [0xCD; 32], ..proofs }), Status::Denied);
+    assert_eq!(judge(&Hello { versions: (2, 3), ..hello(Intent::New) }, proofs), Status::Version);
+    assert_eq!(judge(&Hello { session: SessionId([0; 16]), ..hello(Intent::New) }, proofs), Status::UnknownSession);
+    assert_eq!(judge(&hello(Intent::Resume), proofs), Status::UnknownSession);
+    assert_eq!(judge(&Hello { lanes: 18, ..hello(Intent::New) }, proofs), Status::Limit);
+    let mut live = server();
+    let other_boot = Hello { boot: BootId([9; 8]), subflow: SubflowId(8), ..hello(Intent::Join) };
+    assert_eq!(live.accept_subflow(Time::ZERO, &other_boot, proofs), Status::UnknownSession);
+    assert_eq!(
+        live.accept_subflow(Time::ZERO, &Hello { subflow: SubflowId(8), ..hello(Intent::Join) }, proofs),
+        Status::Ok
+    );
+}
+
+#[test]
+fn a_hello_is_read_however_it_is_split() {
+    let mut wire = bytes_of(&Frame::Hello(hello(Intent::New)));
+    let len = wire.len();
+    wire.extend_from_slice(b"next");
+    for at in 0..wire.len() {
+        let mut greeter = Greeter::default();
+        let (first, second) = wire.split_at(at);
+        let (found, used) = match greeter.feed(first).unwrap() {
+            Some((found, used)) => (found, used),
+            None => {
+                let (found, used) = greeter.feed(second).unwrap().unwrap();
+                (found, used + at)
+            }
+        };
+        assert_eq!((found, used), (hello(Intent::New), len), "split at {at}");
+    }
+    assert!(Greeter::default().feed(b"GET / HTTP/1.1\r\n").is_err());
+}
+
+#[test]
+fn listeners_and_messages_and_the_end() {
+    let mut world = World::with_paths(1, Config::default(), &[(10, 1)]);
+    world.run_until_up(1);
+    let id = world.session(CLIENT).listen(Open::name("", 0)).unwrap();
+    world.session(CLIENT).message("first").unwrap();
+    world.session(CLIENT).message("second").unwrap();
+    let open = world.open(CLIENT, Plan::up(5000));
+    world.run_for(200_000);
+    let bound = Bound { failure: Some(Code::AddressInUse), ..Bound::default() };
+    world.session(SERVER).listen_result(id, bound).unwrap();
+    world.run_for(200_000);
+    assert_eq!(world.ends[SERVER].app.messages, ["first", "second"]);
+    assert!(world.session(CLIENT).unlisten(id).is_err(), "one that failed is gone already");
+    assert!(world.ends[SERVER].app.streams[&open].fin);
+    world.session(SERVER).go_away(Code::Drained, "soon");
+    world.run_for(100_000);
+    assert!(world.session(CLIENT).open(Time::from_us(1_000_000), Open::name("a", 1)).is_err());
+    world.ends.iter_mut().for_each(|end| end.app.may_end = true);
+    let now = world.now;
+    world.session(CLIENT).close(now, Code::Killed, "enough");
+    world.run_for(100_000);
+    assert!(world.ends.iter().all(|end| end.app.ended == Some(Code::Killed)));
+}
+
+#[test]
+fn datagrams_are_carried_and_not_repeated() {
+    let mut world = World::with_paths(1, Config::default(), &[(10, 1)]);
+    world.run_until_up(1);
+    let now = world.now;
+    let open = Open { kind: Kind::Udp, source: "0 0 1 1 0 - - 0".to_owned(), ..Open::name("a", 53) };
+    let id = world.session(CLIENT).open(now, open).unwrap();
+    for n in 0..10u8 {
+        let sent = world.session(CLIENT).send_datagram(now, id, Bytes::from(vec![n; 100]));
+        assert_eq!(sent, Ok(()));
+    }
+    assert!(world.session(CLIENT).send_datagram(now, id, Bytes::from(vec![0; 20_000])).is_err());
+    world.ends[CLIENT].app.adopt(id, Plan::up(0));
+    let until = world.now.after(100_000);
+    world.run(until, |_| false);
+    let got: Vec<u8> = std::iter::from_fn(|| world.session(SERVER).recv_datagram(id)).map(|d| d[0]).collect();
+    assert_eq!(got, (0..10).collect::<Vec<u8>>());
+}
+
+#[test]
+fn ids_are_never_used_again() {
+    assert_eq!(StreamId::nth(Role::Client, STREAMS_EVER), None);
+    let mut session = server_with(Config { streams_max: 4, ..Config::default() });
+    let mut total = 0;
+    for id in (2..=2000).step_by(2) {
+        if input(&mut session, &open_frame(id)).is_err() {
+            panic!("{id} was refused although the one before is gone");
+        }
+        session.refuse(Time::ZERO, StreamId(id), Bound::refused(Code::Other)).unwrap();
+        session.set_room(LANE, 1 << 20);
+        acknowledge(&mut session, &mut total);
+        input(&mut session, &Frame::Reset { id, code: Code::Other, size: 0 }).unwrap();
+        session.set_room(LANE, 1 << 20);
+        acknowledge(&mut session, &mut total);
+        events(&mut session);
+        assert_eq!(session.streams_live(), 0, "{id}");
+    }
+}
+
+/// Two sessions with one subflow of several lanes, as a QUIC connection has them: each lane is in order, the lanes
+/// among themselves are not.
+struct Lanes {
+    ends: [Session; 2],
+    /// Frames underway to each end, by lane.
+    flying: [Vec<std::collections::VecDeque<Bytes>>; 2],
+    now: Time,
+    rng: link_kit::rng::Rng,
+}
+
+impl Lanes {
+    fn new(lanes: u16) -> Lanes {
+        let (id, now) = (SessionId([3; 16]), Time::from_us(1));
+        let mut client = Session::new(Role::Client, Config::default(), id, BootId([1; 8]), now);
+        let mut server = Session::new(Role::Server, Config::default(), id, BootId([2; 8]), now);
+        let proofs = Proofs { ours: [0; 32], theirs: [0; 32] };
+        let subflow = client.next_subflow();
+        assert!(client.connect(now, subflow, lanes, proofs));
+        client.set_room(subflow, 1 << 20);
+        let sent = frames(&mut client, now);
+        let (hello, _) = Greeter::default().feed(&sent[0]).unwrap().unwrap();
+        assert_eq!(server.accept_subflow(now, &hello, proofs), Status::Ok);
+        server.set_room(subflow, 1 << 20);
+        let mut out = Outbox::new();
+        server.poll_transmit(now, &mut out).unwrap();
+        let mut ack = Vec::new();
+        out.copy_to(&mut ack);
+        client.input(now, subflow, 0, Bytes::from(ack)).unwrap();
+        let flying = [(); 2].map(|()| vec![Default::default(); usize::from(lanes)]);
+        Lanes { ends: [client, server], flying, now, rng: link_kit::rng::Rng::new(8) }
+    }
+
+    /// Sends what both ends have, and delivers some frames of lanes in any order.
+    fn turn(&mut self) {
+        self.now = self.now.after(1000);
+        let mut out = Outbox::new();
+        for from in [0, 1] {
+            self.ends[from].handle_timeout(self.now);
+            self.ends[from].set_room(SubflowId(0), 100_000);
+            while let Some(transmit) = self.ends[from].poll_transmit(self.now, &mut out) {
+                let mut wire = Vec::new();
+                out.copy_to(&mut wire);
+                out.clear();
+                self.flying[1 - from][usize::from(transmit.lane)].push_back(Bytes::from(wire));
+            }
+        }
+        for to in [0, 1] {
+            for _ in 0..40 {
+                let lane = self.rng.range(0, self.flying[to].len() as u64 - 1) as usize;
+                if let Some(frame) = self.flying[to][lane].pop_front() {
+                    self.ends[to].input(self.now, SubflowId(0), lane as u16, frame).unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_subflow_of_many_lanes_carries_each_stream_on_one_of_them() {
+    let mut link = Lanes::new(5);
+    let ids: Vec<StreamId> = (0..20).map(|_| link.ends[0].open(link.now, Open::name("q", 1)).unwrap()).collect();
+    let mut left = vec![100_000usize; ids.len()];
+    let (mut got, mut fins) = (vec![0usize; 50], 0);
+    for _ in 0..4000 {
+        for (id, left) in ids.iter().zip(&mut left) {
+            let mut chunk = Bytes::from(vec![id.0 as u8; (*left).min(9000)]);
+            if *left > 0 {
+                *left -= link.ends[0].write(*id, &mut chunk).unwrap();
+                if *left == 0 {
+                    link.ends[0].finish(*id).unwrap();
+                }
+            }
+        }
+        link.turn();
+        for event in events(&mut link.ends[1]) {
+            match event {
+                Event::Opened { id, .. } => link.ends[1].accept(id, Bound::default()).unwrap(),
+                Event::Readable(id) => {
+                    let bytes: Vec<u8> = link.ends[1].readable(id).flatten().copied().collect();
+                    assert!(bytes.iter().all(|byte| *byte == id.0 as u8));
+                    got[id.0 as usize] += bytes.len();
+                    link.ends[1].consume(link.now, id, bytes.len());
+                }
+                Event::Fin(id) => {
+                    assert_eq!(got[id.0 as usize], 100_000);
+                    fins += 1;
+                }
+                _ => {}
+            }
+        }
+        if fins == ids.len() {
+            return;
+        }
+    }
+    panic!("{fins} of {} streams came to their end", ids.len());
+}
+
+#[test]
+fn the_end_of_one_subflow_leaves_the_half_frames_of_others() {
+    let mut client = Lanes::new(1).ends.into_iter().next().unwrap();
+    let now = Time::from_us(10);
+    let proofs = Proofs { ours: [0; 32], theirs: [0; 32] };
+    for n in [1, 2] {
+        assert!(client.connect(now, SubflowId(n), 1, proofs));
+    }
+    let answer = |n, status| {
+        let hello = Hello { session: SessionId([3; 16]), subflow: SubflowId(n), ..hello(Intent::Join) };
+        let ack = HelloAck { status, ..HelloAck::refusal(status, &hello, BootId([2; 8])) };
+        Bytes::from(bytes_of(&Frame::HelloAck(ack)))
+    };
+    let (good, bad) = (answer(2, Status::Ok), answer(1, Status::Limit));
+    events(&mut client);
+    client.input(now, SubflowId(2), 0, good.slice(..20)).unwrap();
+    client.input(now, SubflowId(1), 0, bad.slice(..20)).unwrap();
+    client.input(now, SubflowId(1), 0, bad.slice(20..)).unwrap();
+    client.input(now, SubflowId(2), 0, good.slice(20..)).unwrap();
+    let down = Event::SubflowDown { id: SubflowId(1), code: Code::LimitReached };
+    assert_eq!(events(&mut client), [down, Event::SubflowUp(SubflowId(2))]);
+}
