@@ -113,9 +113,11 @@ fn idle_is_put_off_by_bytes_in_either_direction() {
         let (since, mut last) = (Instant::now(), Instant::now());
         while since.elapsed() < 4 * SHORT {
             last = Instant::now();
-            let peer = if from_source { &mut client } else { &mut server };
-            peer.try_send(b"x");
+            let (writer, reader) = if from_source { (&mut client, &mut server) } else { (&mut server, &mut client) };
+            writer.try_send(b"x");
             rig.turn();
+            // A reader that stops would hold the bytes up.
+            reader.try_receive(&mut Vec::new(), 1 << 16);
             assert!(rig.core().stage(id).is_some(), "after {:?}", since.elapsed());
         }
         outlive(&mut rig, id);

@@ -275,6 +275,7 @@ fn an_early_response_reaches_the_client_and_closes() {
     let fields = "Host: x\r\nContent-Length: 100000000\r\n\r\n";
     client.run(&[Put(format!("POST http://{}/ HTTP/1.1\r\n{fields}", origin.addr).as_bytes()), Send(1000)]);
     let answer = response(&mut client);
+    assert_eq!(field(&answer.head, "Connection").as_deref(), Some("close"));
     assert_eq!((answer.status, answer.body), (413, b"no!\n".to_vec()));
     client.run(&[ReadAll]);
 }

@@ -186,7 +186,9 @@ impl Exchange {
             return Step::BadGateway("the server switched protocols without having been asked");
         }
         let mut bytes = Vec::new();
-        let outgoing = rewrite::response(head, self.client, &mut bytes);
+        // A response that comes before its request is through ends the connection, and says so.
+        let keep_alive = self.client.keep_alive && matches!(self.request, Part::Done);
+        let outgoing = rewrite::response(head, Client { keep_alive, ..self.client }, &mut bytes);
         if !cx.reply(&bytes) {
             return Step::Cut(Reason::LimitReached, "no room to send the response");
         }
