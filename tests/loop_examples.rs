@@ -1,7 +1,7 @@
 //! The examples, as programs: they start, say where they listen, and do what they say.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -85,7 +85,10 @@ fn a_front_end_of_sixty_lines_relays_and_refuses() {
     let port = shouting();
     assert_eq!(ask(line.connect(), &[&format!("127.0.0.1 {port}\nhello")]), "HELLO");
     assert_eq!(ask(line.connect(), &["local", "host", &format!(" {port}"), "\r\n", "in ", "pieces"]), "IN PIECES");
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Bound and not listened on: it refuses, and nobody else gets it.
+    let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    bound.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let closed = bound.local_addr().unwrap().as_socket().unwrap().port();
     assert_eq!(ask(line.connect(), &[&format!("127.0.0.1 {closed}\n")]), "ERR connection_refused\n");
     assert_eq!(ask(line.connect(), &["no-such-name.invalid 80\n"]), "ERR name_resolution_failure\n");
     for wrong in ["\n", "host\n", "host port\n", "host 65536\n", "a b c\n"] {

@@ -109,17 +109,15 @@ fn the_end_of_the_server_does_not_end_the_input() {
 
 #[test]
 fn failures_have_a_code_and_a_reason() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let closed = kit::closed_port().to_string();
     let ran = run(&["cat", "127.0.0.1", &closed]);
     assert_eq!(ran.code, Some(69));
     assert!(ran.err.contains("connection_refused") && ran.err.lines().count() == 1, "{}", ran.err);
     let ran = run(&["cat", "no-such-name.invalid", "80"]);
     assert_eq!(ran.code, Some(69));
     assert!(ran.err.contains("name_resolution_failure"), "{}", ran.err);
-    let busy = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let _listener = TcpListener::bind(busy).unwrap();
-    assert_eq!(run(&["cat", "-l", &busy.to_string()]).code, Some(69));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    assert_eq!(run(&["cat", "-l", &listener.local_addr().unwrap().to_string()]).code, Some(69), "the port is busy");
     let port = listener.local_addr().unwrap().port().to_string();
     let server = thread::spawn(move || {
         Peer::accept(&listener).run(&[Take(b"hi"), Put(b"some"), Rst]);

@@ -148,9 +148,9 @@ fn a_password_is_asked_for_with_407_and_the_connection_kept() {
 #[test]
 fn targets_that_are_not_there_are_502_and_forbidden_ones_403() {
     let proxy = proxy(&["--deny", "127.0.0.1:7"]);
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = kit::closed_port();
     for (target, status, reason) in [
-        (closed.to_string(), 502, "connection_refused"),
+        (format!("127.0.0.1:{closed}"), 502, "connection_refused"),
         ("no-such-name.invalid:80".into(), 502, "name_resolution_failure"),
         ("127.0.0.1:7".into(), 403, "not_permitted"),
     ] {

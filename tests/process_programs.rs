@@ -104,7 +104,7 @@ fn curl_fetches_http_and_https_through_the_http_proxy() {
     assert_eq!(output("curl -sSk --max-time 20 -x http://$0 $1", &[&addr, &https]), "hello");
     http.wait_for_log(&[" closed ", &format!("->name[localhost:{}]]", secret.port)]);
     let code = "curl -s --max-time 20 -o /dev/null -w %{http_code} -x http://$0 $1";
-    assert_eq!(output(code, &[&addr, &format!("http://127.0.0.1:{}/", free_port())]), "502");
+    assert_eq!(output(code, &[&addr, &format!("http://127.0.0.1:{}/", kit::closed_port())]), "502");
     assert_eq!(output(code, &[&addr, &plain.url("none")]), "404");
 }
 

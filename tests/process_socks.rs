@@ -21,11 +21,6 @@ fn target() -> (TcpListener, u16) {
     (listener, port)
 }
 
-/// The port of a listener that is gone: nobody answers there.
-fn closed_port() -> u16 {
-    target().1
-}
-
 fn users(scratch: &Scratch) -> String {
     scratch.write("users", "joe:secret\nann:p:w\n")
 }
@@ -47,7 +42,7 @@ fn socks4_is_granted_in_eight_bytes() {
 fn socks4_is_refused_in_eight_bytes() {
     let proxy = proxy(&[]);
     let mut client = Peer::connect(proxy.addr(0));
-    client.run(&[Put(&request4("127.0.0.1", closed_port())), Take(b"\0\x5b\0\0\0\0\0\0"), ReadAll]);
+    client.run(&[Put(&request4("127.0.0.1", kit::closed_port())), Take(b"\0\x5b\0\0\0\0\0\0"), ReadAll]);
     proxy.wait_for_log(&[" closed ", "reason=connection_refused", "by=dest"]);
 }
 
@@ -224,7 +219,7 @@ fn an_unknown_kind_of_address_is_refused_with_8() {
 fn a_refused_target_is_5_and_the_slot_serves_the_next_thousand() {
     let proxy = proxy(&["--max-connections", "3"]);
     let (listener, port) = target();
-    let refused = closed_port();
+    let refused = kit::closed_port();
     for _ in 0..1000 {
         assert_eq!(code5(proxy.addr(0), "127.0.0.1", refused), 5);
     }
@@ -248,7 +243,7 @@ fn a_refusal_reaches_a_client_that_has_sent_data_already() {
     let proxy = proxy(&[]);
     for _ in 0..20 {
         let mut client = Peer::connect(proxy.addr(0));
-        let all = [b"\x05\x01\0".to_vec(), request5("127.0.0.1", closed_port()), vec![b'x'; 100_000]].concat();
+        let all = [b"\x05\x01\0".to_vec(), request5("127.0.0.1", kit::closed_port()), vec![b'x'; 100_000]].concat();
         client.run(&[Put(&all), Fin, Take(b"\x05\0\x05\x05\0\x01\0\0\0\0\0\0"), ReadAll]);
     }
 }

@@ -13,9 +13,10 @@ pub mod program;
 pub mod seaprox;
 pub mod socks;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use peer::{Peer, Step};
@@ -38,6 +39,20 @@ pub fn until_within(deadline: Duration, what: &str, mut is_true: impl FnMut() ->
         assert!(since.elapsed() < deadline, "waited {deadline:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// A port of IPv4's loopback that refuses: bound for as long as the test runs, so that nobody else gets it, and not
+/// listened on.
+pub fn closed_port() -> u16 {
+    static BOUND: OnceLock<(socket2::Socket, u16)> = OnceLock::new();
+    let bound = BOUND.get_or_init(|| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        socket.bind(&any.into()).expect("a free port");
+        let addr = socket.local_addr().expect("its address").as_socket().expect("of IPv4");
+        (socket, addr.port())
+    });
+    bound.1
 }
 
 /// Tests that need the machine for themselves hold this while they run.

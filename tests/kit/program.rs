@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::seaprox::{Ran, run_command};
 
@@ -73,8 +74,15 @@ pub fn is_listening(port: u16) -> bool {
     table.lines().any(is_it)
 }
 
-/// A port that was free a moment ago, for programs that cannot choose one themselves.
+/// A port that was free a moment ago, for programs that cannot choose one themselves. It lies below those that the
+/// system gives to outgoing connections, and no test is given it twice.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("its address").port()
+    static NEXT: AtomicU16 = AtomicU16::new(21_000);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(port < 31_000, "no port is free");
+        if std::net::TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
 }

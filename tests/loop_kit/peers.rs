@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use socket2::Socket;
@@ -119,9 +120,16 @@ pub fn target() -> (TcpListener, SocketAddr) {
     (listener, addr)
 }
 
-/// An address that refuses.
+/// An address that refuses: bound for as long as the test runs, so that nobody else gets it, and not listened on.
 pub fn refusing() -> SocketAddr {
-    target().1
+    static BOUND: OnceLock<(socket2::Socket, SocketAddr)> = OnceLock::new();
+    let bound = BOUND.get_or_init(|| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        let addr = socket.local_addr().unwrap().as_socket().unwrap();
+        (socket, addr)
+    });
+    bound.1
 }
 
 /// Descriptors that this process has open.
