@@ -66,6 +66,7 @@ mod limits;
 pub mod link;
 mod listener;
 mod mailbox;
+pub mod node;
 mod pipe;
 mod proxy;
 mod reason;

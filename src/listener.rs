@@ -250,6 +250,7 @@ impl Acceptor {
 impl Core {
     /// Listens on this loop's part of a bound address. `shares` are all loops, this one first, and are used where
     /// the system does not spread the clients itself. Every loop calls this for the same addresses in the same order.
+    /// Answers the number of the listener in this loop.
     ///
     /// # Errors
     /// The socket cannot be registered.
@@ -259,7 +260,7 @@ impl Core {
         shares: &[Remote],
         kind: &'static str,
         front: FrontEnd,
-    ) -> io::Result<()> {
+    ) -> io::Result<u32> {
         let handed_over = bound.loops > 1 && !(sys::REUSE_PORT_BALANCES && bound.unlink.is_none());
         let entry = self.listeners.vacant_entry();
         let acceptor = bound.take();
@@ -269,8 +270,9 @@ impl Core {
         log::debug!(target: "seaprox::listener", kind = kind, addr = bound.addr.to_string(); "listening");
         let shares = if handed_over { shares.to_vec() } else { Vec::new() };
         let addr = bound.addr.clone();
+        let index = entry.key() as u32;
         entry.insert(Listener { acceptor, front, kind, addr, shares, turn: 0, ready: false, queued: false });
-        Ok(())
+        Ok(index)
     }
 
     /// Something waits in a listener's backlog.
