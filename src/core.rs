@@ -23,8 +23,10 @@ use crate::handler::Handler;
 use crate::id::{Id, Table};
 use crate::io::Io;
 use crate::limits::{Config, Limits};
+use crate::link::Time;
 use crate::listener::Listener;
 use crate::mailbox::{Mail, Mailbox, Remote};
+use crate::node::Links;
 use crate::pipe::PipePool;
 use crate::reason::{Failure, Fault, Reason};
 use crate::relay::{self, Pools};
@@ -96,6 +98,10 @@ pub(crate) enum OneOff {
     Descriptors,
     /// End what has not ended by itself.
     Drained,
+    /// Look after a link.
+    Link(Id),
+    /// Look after a carrier of a link.
+    Carrier(Id),
 }
 
 /// Whether the loop is on its way out.
@@ -133,6 +139,7 @@ impl Core {
             pools: Pools {
                 blocks: BlockPool::new(limits.block_bytes.max(Limits::BLOCK_BYTES_MIN), limits.buffer_bytes),
                 pipes: PipePool::new(limits.pipe_bytes, limits.pipes),
+                links: Links::default(),
             },
             timers: TimerLists::new(limits.connections, config.timeouts.of_classes()),
             one_offs: OneOffs::new(),
@@ -249,7 +256,7 @@ impl Core {
     pub fn owner(&self, side: Id) -> Option<(Id, Role)> {
         match self.sides.get(side)?.owner {
             Owner::Connection(connection, role) => Some((connection, role)),
-            Owner::Race(_) => None,
+            Owner::Race(_) | Owner::Carrier(_) => None,
         }
     }
 
@@ -380,24 +387,37 @@ impl Core {
     ///
     /// Nothing happens when there is a dest already.
     pub fn connect(&mut self, connection: Id, target: Rc<Target>, permit: Option<Permit>) {
-        let Some(record) = self.connections.get_mut(connection) else { return };
+        let Some(dest) = self.new_dest(connection, Some(&target)) else { return };
+        log::debug!(target: "seaprox::connection", id = connection.to_string(), asked = target.to_string(); "connecting");
+        match self.connections.get(connection).and_then(|record| record.via) {
+            None => self.dial(dest, &target, permit),
+            Some(link) if permit.is_none() => self.dial_stream(dest, link),
+            Some(_) => {
+                let why = "a rule asks for its address, which only the far end knows";
+                self.queues.dialled.push_back((dest, Err(Failure::new(Reason::NotPermitted, why))));
+            }
+        }
+    }
+
+    /// Makes the side of a dest that is to be connected, unless there is one.
+    pub(crate) fn new_dest(&mut self, connection: Id, target: Option<&Rc<Target>>) -> Option<Id> {
+        let record = self.connections.get_mut(connection)?;
         if record.dest.is_some() || record.stage == Stage::Closed {
-            return;
+            return None;
         }
         let side = Side::new(Owner::Connection(connection, Role::Dest), State::Connecting, Io::None, Endpoint::Unknown);
         let Ok(dest) = self.sides.insert(side) else {
             debug_assert!(false, "the table has two sides for each connection");
-            return;
+            return None;
         };
         record.dest = Some(dest);
-        record.asked = Some(Rc::clone(&target));
+        record.asked = target.cloned();
         record.dial_since_ms = self.now_ms;
         if record.halves[Role::Source.out()].flow == Flow::Handler {
             record.halves[Role::Source.out()].flow = Flow::Hold;
         }
-        log::debug!(target: "seaprox::connection", id = connection.to_string(), asked = target.to_string(); "connecting");
         self.set_stage(connection, Stage::Connecting);
-        self.dial(dest, &target, permit);
+        Some(dest)
     }
 
     /// Makes standard input and output the dest of a connection. The handler's `connected` tells, as for
@@ -513,6 +533,9 @@ impl Core {
         let placed = self.sides.insert(side).is_ok()
             && self.connections.insert(Connection::new(source, kind, listener, self.now_ms)).is_ok();
         debug_assert!(placed, "both tables had room");
+        if let Some(link) = self.listeners.get(listener as usize).and_then(Listener::link) {
+            self.route(connection, link);
+        }
         self.stats.opened += 1;
         let from = self.peer(source);
         log::debug!(target: "seaprox::connection", id = connection.to_string(), from = from.to_string(); "accepted");
@@ -555,7 +578,11 @@ impl Core {
     /// Frees a side. A dest that races takes its racers along.
     pub(crate) fn drop_side(&mut self, side: Id) {
         self.queues.freed.push(side);
-        if let Some(dial) = self.sides.remove(side).and_then(|record| record.dial) {
+        let Some(record) = self.sides.remove(side) else { return };
+        if let Some(stream) = record.io.stream() {
+            self.pools.links.release(stream);
+        }
+        if let Some(dial) = record.dial {
             dial.racers.into_iter().for_each(|racer| self.drop_racer(racer));
         }
     }
@@ -569,7 +596,9 @@ impl Core {
 
     /// Reads the clock, once a turn.
     pub(crate) fn tick(&mut self) {
-        self.now_ms = self.born.elapsed().as_millis() as u64;
+        let age = self.born.elapsed();
+        self.now_ms = age.as_millis() as u64;
+        self.pools.links.now = Time::from_us(age.as_micros() as u64);
     }
 
     /// The next deadline of all.
@@ -583,6 +612,7 @@ impl Core {
             || !self.queues.dialled.is_empty()
             || !self.queues.mails.is_empty()
             || !self.queues.closed.is_empty()
+            || !self.pools.links.dirty.is_empty()
             || (!self.queues.no_block.is_empty() && self.pools.blocks.available() > 0)
             || self.is_done()
     }
@@ -591,7 +621,7 @@ impl Core {
     pub(crate) fn is_done(&self) -> bool {
         match self.stopping {
             Stopping::No => false,
-            Stopping::Draining => self.connections.len() == 0,
+            Stopping::Draining => self.connections.len() == 0 && !self.has_links(),
             Stopping::Now => true,
         }
     }

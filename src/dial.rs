@@ -32,6 +32,7 @@ use crate::id::Id;
 use crate::io::Io;
 use crate::limits::RACERS;
 use crate::mailbox::{Mail, Mailbox};
+use crate::node::Path as Way;
 use crate::reason::{Failure, Reason};
 use crate::resolve::{self, Resolved, Wanted};
 use crate::side::{Owner, Role, Side, State};
@@ -225,8 +226,7 @@ impl Core {
 
     /// One connect, of a dest or of a racer.
     fn attempt(&mut self, side: Id, addr: SocketAddr) {
-        let result = start_connect(addr);
-        match result {
+        match start_connect(addr, self.way_of(side)) {
             Ok(io) => {
                 if let Some(record) = self.sides.get_mut(side) {
                     record.endpoint = Endpoint::Ip(addr);
@@ -283,16 +283,18 @@ impl Core {
     /// An event says that a connect is over.
     pub(crate) fn attempt_ready(&mut self, side: Id) {
         let Some(record) = self.sides.get_mut(side) else { return };
-        if matches!(record.io, Io::None) || !(record.ready.writable || record.ready.error) {
+        // A name is still being looked up, or the peer of a link has not answered yet.
+        let waits = matches!(record.io, Io::None | Io::Stream(_));
+        if waits || !(record.ready.writable || record.ready.error) {
             return;
         }
-        if let Some(error) = record.ready.error.then(|| record.io.take_error()).flatten() {
+        if let Some(error) = record.ready.error.then(|| record.io.take_error(&self.pools.links)).flatten() {
             let addr = record.endpoint.ip();
             return self.attempt_failed(side, &error, addr);
         }
         match record.owner {
             Owner::Race(dest) => self.win(dest, side),
-            Owner::Connection(..) => self.queues.dialled.push_back((side, Ok(()))),
+            Owner::Connection(..) | Owner::Carrier(_) => self.queues.dialled.push_back((side, Ok(()))),
         }
     }
 
@@ -319,7 +321,7 @@ impl Core {
         record.ready = crate::side::Ready { queued: record.ready.queued, ..Default::default() };
         let dest = match record.owner {
             Owner::Race(dest) => dest,
-            Owner::Connection(..) => side,
+            Owner::Connection(..) | Owner::Carrier(_) => side,
         };
         if dest != side {
             self.drop_racer(side);
@@ -505,15 +507,33 @@ fn asks(permit: &Permit, addr: SocketAddr) -> bool {
     catch_unwind(AssertUnwindSafe(|| permit(addr))).unwrap_or(false)
 }
 
-/// A socket on its way to an address. Two system calls.
-fn start_connect(addr: SocketAddr) -> io::Result<Io> {
+/// A socket on its way to an address, by the way that it is to take. Two system calls, if any way will do.
+fn start_connect(addr: SocketAddr, way: Option<&Way>) -> io::Result<Io> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
+    if let Some(way) = way {
+        if let Some(interface) = &way.interface {
+            bind_to_interface(&socket, interface)?;
+        }
+        if let Some(source) = way.source {
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+        }
+    }
     match socket.connect(&addr.into()) {
         Ok(()) => {}
         Err(error) if sys::is_in_progress(&error) => {}
         Err(error) => return Err(error),
     }
     Ok(Io::Tcp(socket.into()))
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn bind_to_interface(socket: &Socket, interface: &str) -> io::Result<()> {
+    socket.bind_device(Some(interface.as_bytes()))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn bind_to_interface(_: &Socket, _: &str) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 fn connect_unix(path: &Path) -> io::Result<Io> {

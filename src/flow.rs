@@ -110,7 +110,7 @@ impl Core {
         }
         if let Some(side) = to.and_then(|to| self.sides.get_mut(to)) {
             // A side that is gone already says so when it is read.
-            let _ = side.io.shutdown_write();
+            let _ = side.io.shutdown_write(&mut self.pools.links);
         }
     }
 
@@ -179,7 +179,7 @@ impl Core {
     pub(crate) fn announce_error(&mut self, id: Id, role: Role) {
         let Some(side) = self.side(id, role).and_then(|side| self.sides.get_mut(side)) else { return };
         side.ready.error = false;
-        if let Some(error) = side.io.take_error() {
+        if let Some(error) = side.io.take_error(&self.pools.links) {
             self.broke(id, role, &error);
         }
     }

@@ -79,6 +79,7 @@ mod status;
 mod sys;
 mod threads;
 mod timer;
+mod tls;
 pub mod units;
 mod workers;
 

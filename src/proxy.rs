@@ -94,11 +94,24 @@ impl Proxy {
         self.note_events();
         self.read_mails();
         self.run_queue();
+        if self.core.drive_links() {
+            // What has come over links goes on in the same turn.
+            self.run_queue();
+        }
         self.tell_dials();
         self.fire_timers();
         self.reap();
+        self.core.drive_links();
+        if self.core.stopping == Stopping::Draining && self.core.connections.len() == 0 {
+            self.core.close_links();
+        }
         while self.core.stopping == Stopping::Now && !self.core.queues.closed.is_empty() {
             self.reap();
+        }
+        if self.core.stopping == Stopping::Now {
+            // One try to tell the peers; those who do not hear it find out by themselves.
+            self.core.close_links();
+            self.core.drive_links();
         }
         Ok(!self.core.is_done())
     }
@@ -178,7 +191,11 @@ impl Proxy {
         if side.state == State::Connecting {
             return self.core.attempt_ready(id);
         }
-        let Owner::Connection(connection, role) = side.owner else { return };
+        let (connection, role) = match side.owner {
+            Owner::Connection(connection, role) => (connection, role),
+            Owner::Carrier(carrier) => return self.core.run_carrier(carrier),
+            Owner::Race(_) => return,
+        };
         self.advance(connection, role);
         self.advance(connection, role.other());
         if self.core.sides.get(id).is_some_and(|side| side.ready.error) {
@@ -250,6 +267,9 @@ impl Proxy {
     }
 
     fn tell_dial(&mut self, dest: Id, result: Result<(), &Failure>) {
+        if self.core.carrier_dialled(dest, result) {
+            return;
+        }
         let Some(connection) = self.core.settle_dial(dest, result) else {
             self.core.stats.stale += 1;
             return;
@@ -284,6 +304,8 @@ impl Proxy {
                 Some(OneOff::NextAddress(dest)) => self.core.next_address(dest),
                 Some(OneOff::Descriptors) => self.core.descriptors_again(),
                 Some(OneOff::Drained) => self.core.stop(),
+                Some(OneOff::Link(link)) => self.core.link_due(link),
+                Some(OneOff::Carrier(carrier)) => self.core.carrier_due(carrier),
             }
         }
     }
@@ -420,7 +442,7 @@ impl Core {
             return Input::None;
         };
         let wished = wished.min(room.len());
-        let result = record.io.read(&mut room[..wished]);
+        let result = record.io.read(&mut room[..wished], &mut self.pools.links);
         half.store.filled(*result.as_ref().unwrap_or(&0), &mut self.pools.blocks);
         match result {
             Ok(0) => {

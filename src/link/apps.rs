@@ -128,6 +128,19 @@ impl Session {
         Ok(room)
     }
 
+    /// Bytes of a stream that [`Session::write`] would take now, at most `wished`. If there is no room at all,
+    /// [`Event::Writable`] says when there is.
+    pub fn room(&mut self, id: StreamId, wished: usize) -> Result<usize, Refused> {
+        let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
+        let (session_room, cap) = self.write_room();
+        let stream = self.streams.get_mut(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
+        let room = session_room.min(cap.saturating_sub(stream.send.unsent()));
+        if room == 0 {
+            self.write(id, &mut Bytes::from_static(b"?"))?;
+        }
+        Ok(usize::try_from(room).unwrap_or(usize::MAX).min(wished))
+    }
+
     /// What the session may still hold, and what one stream may have waiting: less, the less is left for all.
     fn write_room(&self) -> (u64, u64) {
         let free = self.send_free().saturating_sub(super::send::CHUNK_COST);

@@ -1,55 +1,212 @@
-//! A node: the link's session in the loop, over TCP with TLS.
+//! A node: links in the loop.
+//!
+//! [`crate::link`] is the session between two nodes, without sockets; this is what stands around it. A *carrier* is one
+//! TCP connection with TLS that carries a subflow; its socket is a side that belongs to no connection. A stream is a side
+//! without a socket; the relay reads from the session and writes to it. A link that we dial has a *plan* of the subflows
+//! that it wants; those who dial us are *visitors* until their HELLO says which session they belong to.
+//!
+//! ```text
+//!   socket -> carrier: TLS -> session: frames -> stream -> relay -> socket
+//!   socket <- carrier: TLS <- session: frames <- stream <- relay <- socket
+//! ```
+//! # What happens in a turn
+//! Events run carriers (read, decrypt, [`Session::input`](crate::link::Session::input)) and sides. What touched a link
+//! has queued it; `drive` then takes the session's events to the sides and its frames to the carriers, the sides that were
+//! woken are run in the same turn, and at its end what that gave the sessions to say is written.
+//!
+//! # Reading order
+//! `config` what a node is told · `links` all that a loop has of it · `link` one of them · `carrier` its TCP connections ·
+//! `plan` dialling them · `greet` accepting them · `proof` what joins a subflow to its session · `drive` the session's
+//! events, frames and deadlines · `stream` a stream as a side · `open` streams coming and going · `front` the handlers of
+//! those that the peer opened · `reverse` listeners at the other end · `chunks`, `bucket` memory and rates · `status`.
+//!
+//! # What holds
+//! * A visitor costs one carrier, has a deadline, and sees no frame before its key was admitted.
+//! * A stream that its link takes along is reset, never finished.
+//! * Nothing is read from a local socket that the session has no room for.
+
+mod bucket;
+mod carrier;
+mod chunks;
 mod config;
+mod drive;
+mod front;
+mod greet;
+mod link;
+mod links;
+mod open;
+mod plan;
+mod proof;
+mod reverse;
 mod status;
+mod stream;
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::core::Core;
+use crate::id::Id;
+use crate::link::Code;
+use crate::link::frame::Class;
+use crate::listener::Bound;
+use crate::tls::Tls;
+
+use greet::Server;
+use link::Link;
+use plan::{Plan, Wanted};
 
 pub use config::{
     Cipher, Happened, Identity, LinkConfig, Path, PeerKey, Policy, Reverse, ServeConfig, Timing, Verdict,
 };
+pub(crate) use links::{CARRIERS_MAX, Links};
 pub use status::{LinkStatus, ListenerStatus, SubflowStatus};
-
-use std::io;
-
-use crate::core::Core;
-use crate::id::Id;
-use crate::listener::Bound;
+pub(crate) use stream::{StreamAt, Taken};
 
 impl Core {
     /// Dials a link and keeps it up. Streams can be opened over it at once: they wait for it.
     ///
     /// # Errors
     /// The configuration makes no sense, or the limit of links is reached.
-    pub fn connect_link(&mut self, _config: LinkConfig) -> io::Result<Id> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub fn connect_link(&mut self, config: LinkConfig) -> io::Result<Id> {
+        let LinkConfig { identity, policy, peer, paths, subflows, mode, reverse, timing, watch } = config;
+        if paths.is_empty() || subflows == 0 || paths.len() * subflows > timing.subflows {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a link needs a subflow, and takes only so many"));
+        }
+        let tls = Arc::new(Tls::client(&identity.seed, &identity.ciphers, admits(&policy)).map_err(io::Error::other)?);
+        let place = peer.to_string();
+        let mut link = Link::new(policy, timing, mode, &place, Some(Rc::new(RefCell::new(watch))), self.now_ms);
+        let wanted = paths.iter().flat_map(|path| (0..subflows).map(|_| Wanted::new(path.clone()))).collect();
+        let instance = identity.instance;
+        link.plan = Some(Box::new(Plan { tls, peer, subflows, wanted, instance, failure: None, tries: 0 }));
+        link.remotes = reverse.into_iter().map(reverse::Remote::new).collect();
+        let id = self.pools.links.links.insert(link).map_err(|_| io::Error::other("limit of links reached"))?;
+        self.pools.links.touch(id);
+        Ok(id)
     }
 
     /// Takes in links that others dial to a bound address.
     ///
     /// # Errors
     /// The socket cannot be registered, or the key cannot be used.
-    pub fn serve_links(&mut self, _bound: &mut Bound, _config: ServeConfig) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub fn serve_links(&mut self, bound: &mut Bound, config: ServeConfig) -> io::Result<()> {
+        let ServeConfig { identity, policy, mode, timing, watch } = config;
+        let tls = Arc::new(Tls::server(&identity.seed, &identity.ciphers, admits(&policy)).map_err(io::Error::other)?);
+        let listener = self.listen_for_links(bound)?;
+        let (watch, instance) = (Some(Rc::new(RefCell::new(watch)) as _), identity.instance);
+        self.pools.links.servers.insert(listener, Server { tls, policy, mode, timing, watch, instance, full: false });
+        Ok(())
     }
 
     /// Sends the clients of a listener over a link.
-    pub fn route_listener(&mut self, _listener: u32, _link: Id) {}
+    pub fn route_listener(&mut self, listener: u32, link: Id) {
+        if let Some(listener) = self.listeners.get_mut(listener as usize) {
+            listener.route(link);
+        }
+    }
 
     /// Sends a connection that has no dest yet over a link.
-    pub fn route(&mut self, _connection: Id, _link: Id) {}
+    pub fn route(&mut self, connection: Id, link: Id) {
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.via = Some(link);
+        }
+    }
 
     /// Ends a link in order: its streams are reset, its peer is told.
-    pub fn close_link(&mut self, _link: Id) {}
+    pub fn close_link(&mut self, link: Id) {
+        let now = self.pools.links.now;
+        let Some(record) = self.pools.links.links.get_mut(link) else { return };
+        record.closing = true;
+        match &mut record.session {
+            Some(session) => session.close(now, Code::Drained, "closed"),
+            None => self.drop_link(link),
+        }
+        self.pools.links.touch(link);
+    }
 
     /// Adds a way to the peer of a link that we dial.
-    pub fn add_path(&mut self, _link: Id, _path: Path) {}
+    pub fn add_path(&mut self, link: Id, path: &Path) {
+        let Some(record) = self.pools.links.links.get_mut(link) else { return };
+        let Some(plan) = &mut record.plan else { return };
+        let room = record.timing.subflows.saturating_sub(plan.wanted.iter().filter(|wanted| !wanted.removed).count());
+        plan.wanted.extend((0..plan.subflows.min(room)).map(|_| Wanted::new(path.clone())));
+        self.pools.links.touch(link);
+    }
 
     /// Takes a way to the peer out of a link that we dial, once nothing is on its way there any more.
-    pub fn remove_path(&mut self, _link: Id, _path: &Path) {}
+    pub fn remove_path(&mut self, link: Id, path: &Path) {
+        let links = &mut self.pools.links;
+        let Some(record) = links.links.get_mut(link) else { return };
+        let (Some(plan), Some(session)) = (&mut record.plan, &mut record.session) else { return };
+        for wanted in plan.wanted.iter_mut().filter(|wanted| wanted.path == *path) {
+            wanted.removed = true;
+            let carrier = wanted.carrier.and_then(|carrier| links.carriers.get(carrier));
+            if let Some(subflow) = carrier.and_then(|carrier| carrier.subflow) {
+                session.set_class(subflow, Class::Closing);
+            }
+        }
+        links.touch(link);
+    }
 
     /// Ends the links with keys that the policy does not admit any more.
-    pub fn recheck_links(&mut self) {}
+    pub fn recheck_links(&mut self) {
+        let refused = |link: &Link| link.key.is_some_and(|key| !link.policy.admits(&key));
+        let refused: Vec<Id> =
+            self.pools.links.links.iter().filter(|(_, link)| refused(link)).map(|(id, _)| id).collect();
+        for id in refused {
+            let now = self.pools.links.now;
+            let Some(link) = self.pools.links.links.get_mut(id) else { continue };
+            link.closing |= link.plan.is_none();
+            log::warn!(target: greet::TARGET, link = id.to_string(), peer = link.name.to_string(); "its key is not admitted any more");
+            if let Some(session) = &mut link.session {
+                session.close(now, Code::NotPermitted, "the key is not admitted any more");
+            }
+            self.pools.links.touch(id);
+        }
+    }
 
     /// What the links are doing.
     pub fn links(&self) -> Vec<LinkStatus> {
-        Vec::new()
+        self.pools.links.links.iter().map(|(id, link)| self.link_status(id, link)).collect()
     }
+
+    /// Whether there is a link that is not over.
+    pub(crate) fn has_links(&self) -> bool {
+        self.pools.links.links.len() > 0
+    }
+
+    /// Ends all links in order, and takes in no more.
+    pub(crate) fn close_links(&mut self) {
+        if std::mem::replace(&mut self.pools.links.closing, true) {
+            return;
+        }
+        let links: Vec<Id> = self.pools.links.links.iter().map(|(id, _)| id).collect();
+        links.into_iter().for_each(|link| self.close_link(link));
+    }
+
+    /// Frees a link that has no session.
+    fn drop_link(&mut self, id: Id) {
+        let failure = crate::reason::Failure::new(crate::reason::Reason::LinkLost, "the link was closed");
+        self.fail_waiting(id, &failure);
+        let carriers = self.pools.links.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default();
+        carriers.into_iter().for_each(|carrier| self.drop_carrier(carrier));
+        self.pools.links.links.remove(id);
+    }
+}
+
+/// The question of a TLS handshake, put to a policy.
+fn admits(policy: &Arc<dyn Policy>) -> Arc<dyn Fn(&PeerKey) -> bool + Send + Sync> {
+    let policy = Arc::clone(policy);
+    Arc::new(move |key: &PeerKey| policy.admits(key))
+}
+
+/// Random bytes of the system.
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // It fails only where the system has no source of them, and then nothing else works either.
+    SystemRandom::new().fill(&mut bytes).expect("the system's source of random bytes");
+    bytes
 }

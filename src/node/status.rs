@@ -2,7 +2,13 @@
 
 use std::time::Duration;
 
+use crate::address::Endpoint;
+use crate::core::Core;
 use crate::id::Id;
+
+use super::carrier::{Carrier, Stage};
+use super::link::Link;
+use super::reverse::Remote;
 
 /// One link.
 #[derive(Clone, Debug)]
@@ -69,4 +75,61 @@ pub struct ListenerStatus {
     pub port: Option<u16>,
     /// Why it does not listen.
     pub failure: Option<String>,
+}
+
+impl Core {
+    pub(super) fn link_status(&self, id: Id, link: &Link) -> LinkStatus {
+        let stats = link.session.as_ref().map(|session| session.stats()).unwrap_or_default();
+        let carriers = link.carriers.iter().filter_map(|carrier| self.pools.links.carriers.get(*carrier));
+        let ours = link.listeners.values().flatten().filter_map(|index| self.listeners.get(*index as usize));
+        let ours = ours.map(|listener| ListenerStatus {
+            place: address(listener.addr()),
+            to: link.name.to_string(),
+            remote: false,
+            port: listener.addr().ip().map(|addr| addr.port()),
+            failure: None,
+        });
+        LinkStatus {
+            id,
+            peer: link.place.to_string(),
+            name: link.name.to_string(),
+            key: link.key,
+            dialled: link.plan.is_some(),
+            state: link.state(),
+            age: Duration::from_millis(self.now_ms.saturating_sub(link.opened_ms)),
+            cipher: link.cipher,
+            subflows: carriers.map(|carrier| self.subflow_status(link, carrier)).collect(),
+            streams: link.session.as_ref().map_or(0, |session| session.streams_live()),
+            bytes: (stats.data_bytes[0], stats.data_bytes[1]),
+            resent_bytes: stats.resent_bytes,
+            resumes: stats.resumes,
+            listeners: link.remotes.iter().map(Remote::status).chain(ours).collect(),
+        }
+    }
+
+    fn subflow_status(&self, link: &Link, carrier: &Carrier) -> SubflowStatus {
+        let path = link.session.as_ref().zip(carrier.subflow).and_then(|(session, id)| session.path(id));
+        let (rtt_us, rate, _, suspect) = path.unwrap_or_default();
+        let side = self.sides.get(carrier.side);
+        SubflowStatus {
+            number: carrier.subflow.map(|subflow| subflow.0),
+            local: side.map_or_else(String::new, |side| address(&side.io.local())),
+            remote: side.map_or_else(String::new, |side| address(&side.endpoint)),
+            state: match carrier.stage {
+                Stage::Dialling => "connecting",
+                Stage::Securing => "securing",
+                Stage::Greeting => "greeting",
+                Stage::Live if suspect => "suspect",
+                Stage::Live => "live",
+                Stage::Farewell => "closing",
+            },
+            rtt: Duration::from_micros(rtt_us),
+            rate,
+            bytes: carrier.bytes,
+        }
+    }
+}
+
+fn address(endpoint: &Endpoint) -> String {
+    endpoint.ip().map_or_else(|| endpoint.to_string(), |addr| addr.to_string())
 }

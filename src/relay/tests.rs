@@ -29,7 +29,11 @@ impl Rig {
         }
         let owner = Owner::Race(Table::new(1).insert(()).unwrap());
         let side = |socket| Side::new(owner, State::Connected, Io::Unix(socket), Endpoint::Unknown);
-        let pools = Pools { blocks: BlockPool::new(BLOCK, 4 * BLOCK), pipes: PipePool::new(65536, pipes) };
+        let pools = Pools {
+            blocks: BlockPool::new(BLOCK, 4 * BLOCK),
+            pipes: PipePool::new(65536, pipes),
+            links: Links::default(),
+        };
         let mut rig = Rig { half: Half::new(Flow::Relay), from: side(from), to: side(to), pools, near, far };
         rig.ready();
         rig
