@@ -1,0 +1,136 @@
+//! Streams of a link between two loops: bytes, ends, refusals, reverse listeners. Over real sockets.
+
+mod node_kit;
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::thread;
+
+use node_kit::*;
+use seaprox::Reason;
+
+#[test]
+fn bytes_pass_both_ways_at_once() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let mut near = connect(front);
+    let mut far = accept(&listener);
+    const COUNT: u64 = 48 << 20;
+    thread::scope(|scope| {
+        let (mut near_out, mut far_out) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+        scope.spawn(move || send_pattern(&mut near_out, 1, COUNT));
+        scope.spawn(move || send_pattern(&mut far_out, 2, COUNT));
+        scope.spawn(|| read_pattern(&mut far, 1, COUNT));
+        read_pattern(&mut near, 2, COUNT);
+    });
+    let status = &client.links()[0];
+    assert_eq!((status.streams, status.subflows.len()), (1, 1));
+    assert!(status.bytes.0 >= COUNT && status.bytes.1 >= COUNT, "{status:?}");
+}
+
+#[test]
+fn ends_pass_in_each_direction_by_itself() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    for first_is_near in [true, false] {
+        let near = connect(front);
+        let far = accept(&listener);
+        let (mut first, mut second) = if first_is_near { (near, far) } else { (far, near) };
+        first.write_all(b"question").unwrap();
+        first.shutdown(Shutdown::Write).unwrap();
+        let mut got = Vec::new();
+        second.read_to_end(&mut got).unwrap();
+        assert_eq!(got, b"question");
+        second.write_all(b"answer").unwrap();
+        drop(second);
+        got.clear();
+        first.read_to_end(&mut got).unwrap();
+        assert_eq!(got, b"answer");
+    }
+    until("both ended in order", || client.closed.lock().unwrap().len() == 2);
+    assert_eq!(*client.closed.lock().unwrap(), [Reason::SourceFin, Reason::DestFin]);
+    until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+}
+
+#[test]
+fn a_reset_passes_as_a_reset() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    for near_resets in [true, false] {
+        let (mut near, mut far) = (connect(front), accept(&listener));
+        near.write_all(b"x").unwrap();
+        far.read_exact(&mut [0]).unwrap();
+        let (resets, mut other) = if near_resets { (near, far) } else { (far, near) };
+        socket2::SockRef::from(&resets).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(resets);
+        assert_eq!(read_end(&mut other), Err(std::io::ErrorKind::ConnectionReset));
+    }
+    until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+}
+
+#[test]
+fn a_target_that_refuses_is_told_with_its_reason() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    bound.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    let closed = bound.local_addr().unwrap().as_socket().unwrap();
+    let front = client.forward(link, closed.into());
+    let _ = connect(front).read(&mut [0]);
+    until("it is told", || client.closed.lock().unwrap().first() == Some(&Reason::ConnectionRefused));
+    let nowhere = client.forward(link, seaprox::Target::parse("no-such-name.invalid:80").unwrap());
+    let _ = connect(nowhere).read(&mut [0]);
+    until("it is told", || client.closed.lock().unwrap().get(1) == Some(&Reason::NameResolutionFailure));
+    server.policy.opens.store(false, std::sync::atomic::Ordering::Relaxed);
+    let (_listener, addr) = target();
+    let forbidden = client.forward(link, addr.into());
+    let _ = connect(forbidden).read(&mut [0]);
+    until("it is told", || client.closed.lock().unwrap().get(2) == Some(&Reason::NotPermitted));
+    assert_eq!(server.ask(|core| core.stats().streams_refused), 1);
+}
+
+#[test]
+fn many_streams_share_one_connection() {
+    let (server, client) = (Node::start(), Node::start());
+    let cutter = cutter::Cutter::new(server.serve());
+    let link = client.link(cutter.addr);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let echo = thread::spawn(move || {
+        thread::scope(|scope| {
+            for _ in 0..100 {
+                let mut socket = accept(&listener);
+                scope.spawn(move || {
+                    let mut out = socket.try_clone().unwrap();
+                    std::io::copy(&mut socket, &mut out).unwrap();
+                    out.shutdown(Shutdown::Write).unwrap();
+                });
+            }
+        });
+    });
+    thread::scope(|scope| {
+        for seed in 0..100 {
+            scope.spawn(move || {
+                let mut socket = connect(front);
+                let mut out = socket.try_clone().unwrap();
+                thread::scope(|inner| {
+                    inner.spawn(move || {
+                        send_pattern(&mut out, seed, 100_000);
+                        out.shutdown(Shutdown::Write).unwrap();
+                    });
+                    read_pattern(&mut socket, seed, 100_000);
+                    assert_eq!(read_end(&mut socket), Ok(0));
+                });
+            });
+        }
+    });
+    echo.join().unwrap();
+    assert_eq!(cutter.count(), 1, "one connection carries them all");
+    until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+}
