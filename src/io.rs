@@ -76,12 +76,19 @@ impl Io {
     #[inline]
     pub fn write(&self, buf: &[u8], links: &mut Links) -> io::Result<usize> {
         match self {
+            Io::Stream(stream) => links.write(*stream, buf),
+            _ => self.write_raw(buf),
+        }
+    }
+
+    /// Writes to a descriptor: for those who have no business with streams.
+    pub fn write_raw(&self, buf: &[u8]) -> io::Result<usize> {
+        match self {
             Io::Tcp(socket) => retry(|| (&mut &*socket).write(buf)),
             Io::Unix(socket) => retry(|| (&mut &*socket).write(buf)),
             Io::Files { write: Some(write), .. } => retry(|| (&mut &*write).write(buf)),
             Io::Files { write: None, .. } => Err(io::ErrorKind::BrokenPipe.into()),
-            Io::Stream(stream) => links.write(*stream, buf),
-            Io::None => Err(io::ErrorKind::NotConnected.into()),
+            Io::Stream(_) | Io::None => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 

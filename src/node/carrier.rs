@@ -90,9 +90,7 @@ impl Carrier {
             return frame.copy_to(&mut self.staged);
         }
         self.seal_staged();
-        if let Some(tls) = &mut self.tls {
-            tls.seal(frame.parts());
-        }
+        self.seal(frame.parts());
     }
 
     /// Makes a record of the frames that share one.
@@ -100,11 +98,19 @@ impl Carrier {
         if self.staged.is_empty() {
             return;
         }
+        let mut staged = std::mem::take(&mut self.staged);
+        self.seal([&staged[..]]);
+        staged.clear();
+        staged.shrink_to(FRAME_BYTES_MAX);
+        self.staged = staged;
+    }
+
+    /// Makes records of what goes out.
+    pub fn seal<'a>(&mut self, parts: impl IntoIterator<Item = &'a [u8]>) {
         if let Some(tls) = &mut self.tls {
-            tls.seal(std::iter::once(&self.staged[..]));
+            // A pipe that has failed says so when it is read; what was to go out on it is said again elsewhere.
+            let _ = tls.seal(parts);
         }
-        self.staged.clear();
-        self.staged.shrink_to(FRAME_BYTES_MAX);
     }
 
     /// Bytes that it takes from the session at once, on a path of this rate: what the path carries in five milliseconds.
@@ -117,7 +123,7 @@ impl Carrier {
     pub fn flush(&mut self, side: &mut Side) -> io::Result<()> {
         let Some(tls) = &mut self.tls else { return Ok(()) };
         while tls.unsent() > 0 && side.ready.writable {
-            match tls.write_to(|pieces| side.io.write_vectored(pieces)) {
+            match tls.write_to(|bytes| side.io.write_raw(bytes)) {
                 Ok(put) => self.bytes.0 += put as u64,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => side.ready.writable = false,
                 Err(error) => return Err(error),
@@ -208,21 +214,22 @@ impl Core {
             return Ok(None);
         };
         let Some(tls) = carrier.tls.as_mut().filter(|_| record.ready.readable) else { return Ok(None) };
-        let room = tls.room();
-        let wished = room.len();
-        let got = match record.io.read_raw(room) {
+        let mut wished = 0;
+        let got = tls.read_from(|room| {
+            wished = room.len();
+            record.io.read_raw(room)
+        });
+        let got = match got {
             Ok(0) => return Err(Failure::new(Reason::LinkLost, "the peer closed the connection")),
             Ok(got) => got,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 record.ready.readable = false;
-                tls.filled(0);
                 return Ok(None);
             }
             Err(error) => return Err(Failure::from(&error)),
         };
         record.note_read(got, wished);
         carrier.bytes.1 += got as u64;
-        tls.filled(got);
         let result = tls.open(plain);
         if let Err(error) = result {
             // An alert says why; it is the last that the peer hears.
@@ -296,12 +303,12 @@ impl Core {
     fn tls_failed(&mut self, id: Id, error: &TlsError) -> Failure {
         let link = self.pools.links.carriers.get(id).and_then(|carrier| carrier.link);
         match (link, error) {
-            (Some(link), TlsError::PeerRefused(key)) => self.tell(link, &Happened::WrongKey { key: *key }),
-            (Some(link), TlsError::RefusedByPeer) => self.tell(link, &Happened::Rejected),
+            (Some(link), TlsError::KeyRefused(key)) => self.tell(link, &Happened::WrongKey { key: *key }),
+            (Some(link), TlsError::OurKeyRefused) => self.tell(link, &Happened::Rejected),
             _ => {}
         }
         let reason = match error {
-            TlsError::PeerRefused(_) | TlsError::RefusedByPeer | TlsError::Authentication => Reason::AuthFailed,
+            TlsError::KeyRefused(_) | TlsError::OurKeyRefused | TlsError::Authentication => Reason::AuthFailed,
             _ => Reason::ProtocolError,
         };
         Failure::new(reason, error.to_string())

@@ -10,6 +10,7 @@ use crate::core::Core;
 use crate::id::Id;
 use crate::link::Mode;
 use crate::reason::{Failure, Reason};
+pub use crate::tls::Cipher;
 
 /// A peer's public key: the 32 bytes of an ed25519 key (RFC 8032).
 pub type PeerKey = [u8; 32];
@@ -72,17 +73,6 @@ pub struct Identity {
     /// peer knows a restart from a companion: a process that comes back takes over at once from the one that it was.
     /// None for a process that nobody can mistake for another.
     pub instance: Option<u32>,
-}
-
-/// An authenticated cipher of TLS 1.3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cipher {
-    /// AES with a key of 128 bits, in Galois counter mode.
-    Aes128Gcm,
-    /// AES with a key of 256 bits, in Galois counter mode.
-    Aes256Gcm,
-    /// ChaCha20 with Poly1305.
-    ChaCha20Poly1305,
 }
 
 /// A link that this node dials.

@@ -19,6 +19,7 @@ use super::carrier::{Carrier, Stage};
 use super::config::{PeerKey, Policy, Timing};
 use super::link::{Link, Watch};
 use super::proof;
+use crate::tls::Cipher;
 
 /// How one listener takes in links.
 pub(crate) struct Server {
@@ -52,7 +53,10 @@ impl Core {
         }
         let mut record = Carrier::new(side, Stage::Securing);
         record.server = Some(listener);
-        record.tls = Some(server.tls.accept());
+        match server.tls.pipe(&links.buffers) {
+            Ok(tls) => record.tls = Some(tls),
+            Err(error) => return log::warn!(target: TARGET, error = error.to_string(); "visitor turned away"),
+        }
         record.tune(&io, server.timing.dead);
         let deadline_ms = self.now_ms + server.timing.handshake.as_millis() as u64;
         let placed = self.sides.insert(Side::new(Owner::Carrier(carrier), State::Connected, io, peer)).is_ok()
@@ -121,8 +125,8 @@ impl Core {
         let place = self.sides.get(carrier.side).map_or_else(String::new, |side| side.endpoint.to_string());
         let (policy, timing) = (Arc::clone(&server.policy), server.timing.clone());
         let mut link = Link::new(policy, timing, server.mode, &place, server.watch.clone(), now_ms);
-        link.meet(key, tls.cipher());
-        link.secret = proof::session_secret(tls, hello.session).map_err(|_| Status::Denied)?;
+        link.meet(key, tls.cipher().map(Cipher::name));
+        link.secret = proof::session_secret(tls, hello.session).ok_or(Status::Denied)?;
         link.peer_boot = Some(hello.boot);
         let boot = links.boot(server.instance);
         link.session = Some(Session::new(Role::Server, link.session_config(), hello.session, boot, now));
@@ -158,8 +162,8 @@ impl Core {
             return Ok(Status::UnknownSession);
         };
         let (Some(tls), Some(session)) = (&carrier.tls, &mut record.session) else { return Ok(Status::UnknownSession) };
-        let failed = |error: crate::tls::TlsError| Failure::new(Reason::Internal, error.to_string());
-        let proofs = proof::proofs(tls, &record.secret, Role::Server, hello.session, hello.subflow).map_err(failed)?;
+        let proofs = proof::proofs(tls, &record.secret, Role::Server, hello.session, hello.subflow);
+        let proofs = proofs.ok_or(Reason::Internal)?;
         let status = session.accept_subflow(links.now, hello, proofs);
         if status == Status::Ok {
             carrier.link = Some(link);
@@ -179,9 +183,7 @@ impl Core {
         let Some(carrier) = self.pools.links.carriers.get_mut(id) else { return };
         let mut bytes = Vec::new();
         Frame::HelloAck(ack.clone()).encode(&mut bytes);
-        if let Some(tls) = &mut carrier.tls {
-            tls.seal(std::iter::once(&bytes[..]));
-        }
+        carrier.seal([&bytes[..]]);
         carrier.stage = Stage::Farewell;
     }
 

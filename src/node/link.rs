@@ -96,10 +96,10 @@ impl Link {
     }
 
     /// Learns who the peer is.
-    pub fn meet(&mut self, key: PeerKey, cipher: &'static str) {
+    pub fn meet(&mut self, key: PeerKey, cipher: Option<&'static str>) {
         self.key = Some(key);
         self.name = self.policy.name(&key).into();
-        self.cipher = Some(cipher);
+        self.cipher = cipher;
         let rate = self.policy.rate_max(&key);
         (self.sent, self.received) = (Bucket::new(rate), Bucket::new(rate));
     }

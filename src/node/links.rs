@@ -3,11 +3,13 @@
 //! It stands among the pools, because the pump reads from streams and writes to them. It knows no side but by its id.
 
 use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 
 use bytes::Bytes;
 
 use crate::id::{Id, Table};
 use crate::link::{BootId, Outbox, SessionId, StreamId, Time};
+use crate::tls::Buffers;
 
 use super::carrier::Carrier;
 use super::chunks::Chunks;
@@ -26,6 +28,8 @@ pub(crate) struct Links {
     /// Carriers of those who have not proved yet who they are.
     pub visitors: usize,
     pub chunks: Chunks,
+    /// What the TLS connections share.
+    pub buffers: Rc<Buffers>,
     pub outbox: Outbox,
     /// What one carrier has decrypted and its session has not seen.
     pub plain: Vec<Bytes>,
@@ -47,6 +51,7 @@ impl Default for Links {
             served: HashMap::new(),
             visitors: 0,
             chunks: Chunks::default(),
+            buffers: Rc::new(Buffers::new()),
             outbox: Outbox::new(),
             plain: Vec::new(),
             dirty: VecDeque::new(),

@@ -53,7 +53,7 @@ use crate::id::Id;
 use crate::link::Code;
 use crate::link::frame::Class;
 use crate::listener::Bound;
-use crate::tls::Tls;
+use crate::tls::{self, Tls, TlsError};
 
 use greet::Server;
 use link::Link;
@@ -76,7 +76,7 @@ impl Core {
         if paths.is_empty() || subflows == 0 || paths.len() * subflows > timing.subflows {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a link needs a subflow, and takes only so many"));
         }
-        let tls = Arc::new(Tls::client(&identity.seed, &identity.ciphers, admits(&policy)).map_err(io::Error::other)?);
+        let tls = Arc::new(client(&identity, &policy).map_err(io::Error::other)?);
         let place = peer.to_string();
         let mut link = Link::new(policy, timing, mode, &place, Some(Rc::new(RefCell::new(watch))), self.now_ms);
         let wanted = paths.iter().flat_map(|path| (0..subflows).map(|_| Wanted::new(path.clone()))).collect();
@@ -94,7 +94,7 @@ impl Core {
     /// The socket cannot be registered, or the key cannot be used.
     pub fn serve_links(&mut self, bound: &mut Bound, config: ServeConfig) -> io::Result<()> {
         let ServeConfig { identity, policy, mode, timing, watch } = config;
-        let tls = Arc::new(Tls::server(&identity.seed, &identity.ciphers, admits(&policy)).map_err(io::Error::other)?);
+        let tls = Arc::new(server(&identity, &policy).map_err(io::Error::other)?);
         let listener = self.listen_for_links(bound)?;
         let (watch, instance) = (Some(Rc::new(RefCell::new(watch)) as _), identity.instance);
         self.pools.links.servers.insert(listener, Server { tls, policy, mode, timing, watch, instance, full: false });
@@ -195,6 +195,18 @@ impl Core {
         carriers.into_iter().for_each(|carrier| self.drop_carrier(carrier));
         self.pools.links.links.remove(id);
     }
+}
+
+fn client(identity: &Identity, policy: &Arc<dyn Policy>) -> Result<Tls, TlsError> {
+    Tls::client(&tls::Identity::from_seed(&identity.seed)?, &ciphers(identity), admits(policy))
+}
+
+fn server(identity: &Identity, policy: &Arc<dyn Policy>) -> Result<Tls, TlsError> {
+    Tls::server(&tls::Identity::from_seed(&identity.seed)?, &ciphers(identity), admits(policy))
+}
+
+fn ciphers(identity: &Identity) -> Vec<Cipher> {
+    if identity.ciphers.is_empty() { Cipher::preferred().to_vec() } else { identity.ciphers.clone() }
 }
 
 /// The question of a TLS handshake, put to a policy.

@@ -13,7 +13,7 @@ use crate::io::Io;
 use crate::link::{Role, Session, SessionId};
 use crate::reason::{Failure, Reason};
 use crate::side::{Owner, Side, State};
-use crate::tls::{Tls, TlsError};
+use crate::tls::{Cipher, Tls};
 
 use super::carrier::{Carrier, Stage};
 use super::config::{Happened, Path};
@@ -129,7 +129,13 @@ impl Core {
         let Some(link) = carrier.link.and_then(|link| links.links.get(link)) else { return true };
         let Some(plan) = &link.plan else { return true };
         carrier.tune(&record.io, link.timing.dead);
-        carrier.tls = Some(plan.tls.connect());
+        match plan.tls.pipe(&links.buffers) {
+            Ok(tls) => carrier.tls = Some(tls),
+            Err(error) => {
+                self.carrier_failed(id, &Failure::new(Reason::Other, error.to_string()));
+                return true;
+            }
+        }
         carrier.stage = Stage::Securing;
         self.run_carrier(id);
         true
@@ -151,23 +157,22 @@ impl Core {
             return Ok(());
         }
         let (Some(link), Some(key)) = (link, tls.peer_key()) else { return Ok(()) };
-        let failed = |error: TlsError| Failure::new(Reason::Internal, error.to_string());
         let Some(record) = links.links.get_mut(link) else { return Ok(()) };
         if record.met && record.key != Some(key) {
             return Err(Failure::new(Reason::AuthFailed, "another node answers there"));
         }
         if !record.met {
-            record.meet(key, tls.cipher());
+            record.meet(key, tls.cipher().map(Cipher::name));
         }
         let config = record.session_config();
         let session = record
             .session
             .get_or_insert_with(|| Session::new(Role::Client, config, SessionId(super::random()), boot, links.now));
         if !record.met {
-            record.secret = proof::session_secret(tls, session.id()).map_err(failed)?;
+            record.secret = proof::session_secret(tls, session.id()).ok_or(Reason::Internal)?;
         }
         let subflow = session.next_subflow();
-        let proofs = proof::proofs(tls, &record.secret, Role::Client, session.id(), subflow).map_err(failed)?;
+        let proofs = proof::proofs(tls, &record.secret, Role::Client, session.id(), subflow).ok_or(Reason::Internal)?;
         if !session.connect(links.now, subflow, 1, proofs) {
             return Err(Failure::new(Reason::LimitReached, "the session takes no more subflows"));
         }

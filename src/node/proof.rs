@@ -6,22 +6,22 @@
 use ring::hmac;
 
 use crate::link::{Proofs, Role, SessionId, SubflowId, proof_text};
-use crate::tls::{TlsError, TlsPipe};
+use crate::tls::TlsPipe;
 
-/// The key of a session that starts on this connection.
-pub(crate) fn session_secret(tls: &TlsPipe, session: SessionId) -> Result<[u8; 32], TlsError> {
-    tls.exporter(b"EXPORTER-seaprox-session", &session.0)
+/// The key of a session that starts on this connection, once its handshake is done.
+pub(crate) fn session_secret(tls: &TlsPipe, session: SessionId) -> Option<[u8; 32]> {
+    tls.exporter("EXPORTER-seaprox-session", &session.0)
 }
 
-/// The two proofs of a subflow on this connection, seen from `role`.
+/// The two proofs of a subflow on this connection, seen from `role`, once its handshake is done.
 pub(crate) fn proofs(
     tls: &TlsPipe,
     secret: &[u8; 32],
     role: Role,
     session: SessionId,
     subflow: SubflowId,
-) -> Result<Proofs, TlsError> {
-    let channel = tls.exporter(b"EXPORTER-seaprox-join", &[])?;
+) -> Option<Proofs> {
+    let channel = tls.exporter("EXPORTER-seaprox-join", &[])?;
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
     let of = |role| {
         let tag = hmac::sign(&key, &proof_text(role, session, subflow, &channel));
@@ -29,5 +29,5 @@ pub(crate) fn proofs(
         proof.copy_from_slice(tag.as_ref());
         proof
     };
-    Ok(Proofs { ours: of(role), theirs: of(role.peer()) })
+    Some(Proofs { ours: of(role), theirs: of(role.peer()) })
 }
