@@ -39,6 +39,15 @@ fn connect(net: &Net, path: &Path) -> (TcpStream, TcpStream) {
     connect_to(net.near(), net.far(), path.near_ip(), path.far_ip())
 }
 
+/// The same, with less on its way than a queue holds: what is lost there comes late, and all at once.
+fn connect_narrow(net: &Net, path: &Path) -> (TcpStream, TcpStream) {
+    let (near, far) = connect(net, path);
+    for stream in [&near, &far] {
+        socket2::SockRef::from(stream).set_send_buffer_size(64 << 10).unwrap();
+    }
+    (near, far)
+}
+
 /// What these connections carry together, in megabits of payload per second, once they are up to speed.
 fn goodput(pairs: Vec<(TcpStream, TcpStream)>, time: Duration) -> f64 {
     let received = AtomicU64::new(0);
@@ -112,11 +121,11 @@ fn a_path_has_the_rate_that_was_asked_for() {
     for index in [0, 1] {
         let path = net.path(index);
         let before = path.bytes();
-        assert_about("50 Mbit/s", goodput(vec![connect(&net, path)], ms(500)), 50.0);
+        assert_about("50 Mbit/s", goodput(vec![connect_narrow(&net, path)], ms(500)), 50.0);
         let sent = path.bytes().out - before.out;
         assert!((3_000_000..8_000_000).contains(&sent), "{sent} bytes counted in about a second");
         path.set_rate(20.0);
-        let (near, far) = connect(&net, path);
+        let (near, far) = connect_narrow(&net, path);
         assert_about("20 Mbit/s, the other way", goodput(vec![(far, near)], ms(500)), 20.0);
     }
     println!("{:?}", net.path(1).counts(Way::Both));
@@ -155,6 +164,20 @@ fn a_path_has_the_delay_that_was_asked_for() {
     println!("{both:?} instead of 30 ms, {none:?} instead of none, {:?}", path.counts(Way::Both));
     assert!((ms(30)..ms(32)).contains(&both), "{both:?}");
     assert!(none < ms(2), "{none:?}");
+}
+
+/// Says what an emulated path is capable of on this machine: run it when nothing else runs.
+#[test]
+#[ignore = "a measurement"]
+fn how_fast_an_emulated_path_is() {
+    for (mbit, mtu) in
+        [(100.0, 1500), (500.0, 1500), (1000.0, 1500), (1000.0, 9000), (f64::INFINITY, 1500), (f64::INFINITY, 65_000)]
+    {
+        let net = Net::of(&[Kind::Emulated(Link { mbit, mtu, delay: ms(1), ..Link::default() })]);
+        let (near, far) = connect(&net, net.path(0));
+        let rate = goodput(vec![(near, far)], ms(2000));
+        println!("{mbit} Mbit/s, MTU {mtu}: {rate:.0}, {:?}", net.path(0).counts(Way::Both));
+    }
 }
 
 #[test]
@@ -233,6 +256,10 @@ fn connections_are_reset_whether_idle_or_not() {
     let (mut other_near, mut other_far) = connect(&net, other);
     let port = far.local_addr().unwrap().port();
     assert_eq!(path.connections(), [(near.local_addr().unwrap(), far.local_addr().unwrap())]);
+    for host in [net.near(), net.far()] {
+        let (seen, expected) = (host.run("ss -tinH state established"), host.route_options().replace("congctl ", ""));
+        assert!(seen.contains(&expected) && !seen.contains("bbr"), "{seen}");
+    }
     assert_eq!(path.reset(port), 1);
     assert_reset(&mut near);
     assert!(far.read(&mut [0]).is_err());

@@ -70,7 +70,8 @@ impl Captured {
     /// Whether these bytes are anywhere in a packet, or in what a TCP connection carried, however it was cut.
     pub fn contains(&self, bytes: &[u8]) -> bool {
         let holds = |all: &[u8]| all.windows(bytes.len()).any(|window| window == bytes);
-        self.each_packet().iter().any(|packet| holds(packet)) || self.streams().iter().any(|stream| holds(&stream.bytes))
+        self.each_packet().iter().any(|packet| holds(packet))
+            || self.streams().iter().any(|stream| holds(&stream.bytes))
     }
 
     /// What each end of each TCP connection sent, less than 4 GiB each.

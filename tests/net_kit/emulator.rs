@@ -163,7 +163,8 @@ impl Carrier {
     fn wait(&mut self, now: Instant) -> bool {
         // Waking up costs more than a packet does: those that follow closely are carried together.
         let timeout = self.pipe.next().map(|at| at.saturating_duration_since(now).max(NAP_MIN));
-        let spec = timeout.map(|wait| libc::timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos().into() });
+        let spec =
+            timeout.map(|wait| libc::timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos().into() });
         let poll = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         let mut polls = [poll(self.from.as_raw_fd()), poll(self.woken.as_raw_fd())];
         let spec = spec.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);

@@ -32,8 +32,7 @@ impl Host {
         let host = Host { name: name.to_owned(), namespace };
         println!("host {name}: nsenter --net={}", host.handle());
         host.ip("link set lo up");
-        let _ = host.sysctl("net/ipv4/tcp_congestion_control", "cubic")
-            || host.sysctl("net/ipv4/tcp_congestion_control", "reno");
+        let _ = host.sysctl(CONGESTION_CONTROL, "cubic") || host.sysctl(CONGESTION_CONTROL, "reno");
         // What one connection learned of a path is not for the next: the path may have changed.
         host.sysctl("net/ipv4/tcp_no_metrics_save", "1");
         // Whatever the machine has: with several paths, the way there need not be the way back.
@@ -117,10 +116,19 @@ impl Host {
         self.inside(|| std::fs::write(format!("/proc/sys/{name}"), value).is_ok())
     }
 
-    /// What new TCP connections of this host use.
+    /// What TCP connections use here that take no path, and MPTCP.
     pub fn congestion_control(&self) -> String {
-        let read = || std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").expect("a sysctl");
-        self.inside(read).trim().to_owned()
+        self.inside(|| std::fs::read_to_string(format!("/proc/sys/{CONGESTION_CONTROL}")).expect("a sysctl"))
+            .trim()
+            .to_owned()
+    }
+
+    /// What a route says so that TCP connections use cubic, where the kernel has it. A machine may keep it from being
+    /// the default of a namespace.
+    pub fn route_options(&self) -> &'static str {
+        let all = "/proc/sys/net/ipv4/tcp_available_congestion_control";
+        let is_there = self.inside(|| std::fs::read_to_string(all).is_ok_and(|all| all.contains("cubic")));
+        if is_there { "congctl cubic" } else { "" }
     }
 
     /// A name of the namespace for programs such as `ip` and `nsenter`, for as long as this process runs.
@@ -142,3 +150,5 @@ fn set_namespace(namespace: &OwnedFd) -> std::io::Result<()> {
         _ => Err(std::io::Error::last_os_error()),
     }
 }
+
+const CONGESTION_CONTROL: &str = "net/ipv4/tcp_congestion_control";

@@ -78,7 +78,7 @@ impl Net {
         for kind in kinds {
             net.join(near, far, *kind);
         }
-        println!("tcp: {}", net.near().congestion_control());
+        println!("tcp: {} {}", net.near().congestion_control(), net.near().route_options());
         net
     }
 

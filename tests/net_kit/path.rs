@@ -98,26 +98,31 @@ impl Path {
             }
             host.ip(&format!("link set {device} up"));
         }
-        self.far.ip(&format!("addr add {}/24 dev {device}", self.far_ip()));
+        let (far, net, options) = (self.far_ip(), self.far_net(), self.far.route_options());
+        self.far.ip(&format!(
+            "addr add {far}/24 dev {device}\nroute replace {net} dev {device} {KERNEL} src {far} {options}"
+        ));
         self.set_near_address();
         if !matches!(self.kind, Kind::Nat) {
             let (own, near) = (own_ip(near_place), self.near_ip());
-            self.far.ip(&format!("route replace {own} via {near} dev {device} metric {number}"));
+            self.far.ip(&format!("route replace {own} via {near} dev {device} metric {number} {options}"));
         }
     }
 
     /// Gives the near end its address and the routes that go with it: what comes from this address takes this path.
     fn set_near_address(&self) {
-        let (device, number, near, far) = (self.device(), self.number, self.near_ip(), self.far_ip());
+        let (device, number, near) = (self.device(), self.number, self.near_ip());
         let (gateway, own, table) = (self.gateway(), own_ip(self.far_place), 100 + u32::from(number));
-        let beyond = match self.kind {
-            Kind::Nat => format!("route replace {far} via {gateway} dev {device}\n"),
-            _ => String::new(),
+        let (net, options) = (self.far_net(), self.near.route_options());
+        let to_far = match self.kind {
+            Kind::Nat => format!("via {gateway}"),
+            _ => format!("{KERNEL} src {near}"),
         };
         self.near.ip(&format!(
-            "addr add {near}/24 dev {device}\n{beyond}\
-             route replace {own} via {gateway} dev {device} metric {number}\n\
-             route replace default via {gateway} dev {device} table {table}\n\
+            "addr add {near}/24 dev {device}\n\
+             route replace {net} dev {device} {to_far} {options}\n\
+             route replace {own} via {gateway} dev {device} metric {number} {options}\n\
+             route replace default via {gateway} dev {device} table {table} {options}\n\
              rule add from {near} lookup {table}\n"
         ));
     }
@@ -136,6 +141,10 @@ impl Path {
     /// The address of the far end.
     pub fn far_ip(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, self.number, 2)
+    }
+
+    fn far_net(&self) -> String {
+        format!("10.77.{}.0/24", self.number)
     }
 
     fn gateway(&self) -> Ipv4Addr {
@@ -187,7 +196,7 @@ impl Path {
     /// programs see that they were aborted, those of the near end a reset. New ones may come at once. How many it were.
     #[track_caller]
     pub fn reset(&self, port: u16) -> usize {
-        let filter = format!("dst 10.77.{}.0/24 and ( sport = :{port} or dport = :{port} )", self.number);
+        let filter = format!("dst {} and ( sport = :{port} or dport = :{port} )", self.far_net());
         let before = sockets(&self.far, &filter);
         self.far.run(&format!("ss -HKtn {filter}"));
         let after = sockets(&self.far, &filter);
@@ -306,3 +315,6 @@ fn sockets(host: &Host, filter: &str) -> Vec<(SocketAddr, SocketAddr)> {
     };
     table.lines().filter_map(row).collect()
 }
+
+/// What the kernel says of the route that comes with an address: a route that says the same takes its place.
+const KERNEL: &str = "proto kernel scope link";
