@@ -38,14 +38,16 @@ impl Host {
         // Whatever the machine has: with several paths, the way there need not be the way back.
         host.sysctl("net/ipv4/conf/all/rp_filter", "0");
         host.sysctl("net/ipv4/conf/default/rp_filter", "0");
+        // No link-local addresses, so nobody looks for routers: a device carries what the test sends, and nothing else.
+        host.sysctl("net/ipv6/conf/default/addr_gen_mode", "1");
         host
     }
 
     /// Lets a command that is not started yet run in this host.
-    pub fn enter<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+    pub fn enter(&self, command: &mut Command) {
         let namespace = Arc::clone(&self.namespace);
         // SAFETY: between fork and exec there is one system call, on a descriptor that the closure keeps open.
-        unsafe { command.pre_exec(move || set_namespace(&namespace)) }
+        unsafe { command.pre_exec(move || set_namespace(&namespace)) };
     }
 
     /// A command in this host.

@@ -24,6 +24,9 @@
 //! far one. Each host has an address of its own besides, 10.77.0.1, 10.77.0.2 and so on, that every path leads to: which
 //! one is taken is up to the source address or the device that a socket is bound to, as with several uplinks to one server.
 //!
+//! TCP uses cubic on every path, by the options of its routes, where the kernel has it; MPTCP uses the default of the
+//! namespace, which may be reno, unless a socket says something else. Both are printed.
+//!
 //! A namespace lives as long as a descriptor of it, a thread or a process in it: there is no name for it in the file
 //! system, so nothing is left to clean up, not even after a panic or a SIGKILL. To look into one by hand:
 //! `nsenter --net=/proc/PID/fd/FD`, as `Host` prints it. Programs needed: `ip`, `tc`, `ss` and `nft`.
@@ -46,7 +49,7 @@ use crate::kit;
 pub use capture::{Capture, Captured};
 pub use emulator::Counts;
 pub use host::Host;
-pub use path::{Bytes, Kind, Path, Way};
+pub use path::{Bytes, Kind, Path, Way, own_ip};
 pub use pipe::{Link, Queue};
 
 /// Whether this test may make networks, and has the programs for it. In CI it must.

@@ -308,7 +308,9 @@ pub fn veth(one: (&Host, &str), other: (&Host, &str)) {
 /// Established TCP connections of a host.
 fn sockets(host: &Host, filter: &str) -> Vec<(SocketAddr, SocketAddr)> {
     let table = host.run(&format!("ss -Htn state established {filter}"));
-    let addr = |text: Option<&str>| text.and_then(|text| text.parse().ok());
+    // A socket of both families shows the other end as an address of IPv6.
+    let canonical = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
+    let addr = |text: Option<&str>| text.and_then(|text| text.parse().ok()).map(canonical);
     let row = |line: &str| {
         let mut fields = line.split_whitespace().skip(2);
         Some((addr(fields.next())?, addr(fields.next())?))

@@ -63,10 +63,11 @@ fn single_segments(host: &Host, device: &str) {
     host.ip(&format!("link set {device} gso_max_segs 1"));
 }
 
-/// The rate in bits per second, what may leave at once (two milliseconds of it) and what may wait (a tenth of a second).
+/// The rate in bits per second, what may leave at once (ten milliseconds of it, as timers are late
+/// on a busy machine) and what may wait (a tenth of a second).
 fn parameters(mbit: f64) -> (u64, u64, u64) {
     let bytes_per_ms = (mbit * 125.0) as u64;
-    ((mbit * 1e6) as u64, (2 * bytes_per_ms).max(2 * FRAME_MAX), (100 * bytes_per_ms).max(10 * FRAME_MAX))
+    ((mbit * 1e6) as u64, (10 * bytes_per_ms).max(2 * FRAME_MAX), (100 * bytes_per_ms).max(10 * FRAME_MAX))
 }
 
 /// The largest frame of a path that is shaped: 1,500 bytes of IP.
