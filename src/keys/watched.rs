@@ -163,7 +163,7 @@ mod tests {
                 Ok((Counted(1), Stamp::of(path)))
             }
         }
-        let mut watched = Watched::<Counted>::load("/").unwrap();
+        let mut watched = Watched::<Counted>::load("/usr").unwrap();
         assert_eq!(watched.value().0, 1);
         assert!(!watched.refresh().unwrap());
         assert!(watched.reload().unwrap(), "only when it is told to");
