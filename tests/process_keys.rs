@@ -104,19 +104,19 @@ fn a_key_of_openssl_has_the_fingerprint_that_openssl_computes() {
 fn a_secret_gives_both_nodes_the_same_key() {
     let scratch = Scratch::new();
     let secret = scratch.file("shared");
-    let made = run_with(&["keygen", "--secret", "--key", &secret], b"", |command| {
-        // It says where the node's key is, and no secret may come there.
-        _ = command.env("SEAPROX_KEY", scratch.file("node"))
-    });
+    let made = run(&["keygen", "--secret", "--key", &secret]);
     let line = out(&made).to_owned();
-    assert!(!std::path::Path::new(&scratch.file("node")).exists());
     assert_eq!((mode(&secret), fs::read(&secret).unwrap().len()), (0o600, 45));
     let copy = write(&scratch, "copy", fs::read_to_string(&secret).unwrap().trim_end(), 0o400);
     assert_eq!(out(&run(&["pubkey", "--secret", &copy])), line, "with or without a newline");
     assert!(!made.err.contains(fs::read_to_string(&secret).unwrap().trim_end()), "the secret is not printed");
     assert_eq!(run(&["keygen", "--secret", "--key", &secret]).code, Some(1));
     let directory = scratch.file("config");
-    let made = run(&["keygen", "--secret", "--config-dir", &directory]);
+    let made = run_with(&["keygen", "--secret", "--config-dir", &directory], b"", |command| {
+        // It says where the node's key is, and no secret may come there.
+        _ = command.env("SEAPROX_KEY", scratch.file("node"))
+    });
+    assert!(!std::path::Path::new(&scratch.file("node")).exists());
     assert_eq!(out(&run(&["pubkey", "--secret", "--config-dir", &directory])), out(&made));
     assert_eq!(made.err, format!("seaprox keygen: the secret is in {directory}/secret\n"));
 }
