@@ -1,7 +1,7 @@
 //! The `seaprox` binary: front ends on the public interface of the library, and the command line around them.
 //!
 //! `options` is the one table of options; `help` and `completions` are made from it. `serve` runs a front end until a
-//! signal ends it, `cat` runs one connection, `status` tells what a process is doing. The front ends are `fixed` (the
+//! signal ends it, `cat` runs one connection, `status` tells what a process is doing, `keygen` makes keys. The front ends are `fixed` (the
 //! command `static`), `socks` and `http`; all of them ask the `gate` who may do what.
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ mod fixed;
 mod gate;
 mod help;
 mod http;
+mod keygen;
 mod logging;
 mod options;
 mod serve;
@@ -83,6 +84,8 @@ fn run(parsed: &Parsed) -> Result<(), Failed> {
         Command::Static | Command::Socks | Command::Http => serve::run(parsed),
         Command::Cat => cat::run(parsed),
         Command::Status => status::run(parsed),
+        Command::Keygen => keygen::keygen(parsed),
+        Command::Pubkey => keygen::pubkey(parsed),
         Command::Completions => print(&completions::script(parsed.shell()?)),
         Command::Man => print(&help::man()),
     }

@@ -13,6 +13,10 @@ pub enum Command {
     Cat,
     /// What a running process is doing.
     Status,
+    /// A new key.
+    Keygen,
+    /// The public key of a key.
+    Pubkey,
     /// A completion script.
     Completions,
     /// The manual page.
@@ -41,12 +45,14 @@ pub struct Commands(u16);
 
 impl Command {
     /// Every command, in the order of the help.
-    pub const ALL: [Command; 7] = [
+    pub const ALL: [Command; 9] = [
         Command::Static,
         Command::Socks,
         Command::Http,
         Command::Cat,
         Command::Status,
+        Command::Keygen,
+        Command::Pubkey,
         Command::Completions,
         Command::Man,
     ];
@@ -91,7 +97,7 @@ impl Commands {
 }
 
 /// In the order of the enum.
-const SPECS: [CommandSpec; 7] = [
+const SPECS: [CommandSpec; 9] = [
     CommandSpec {
         name: "static",
         summary: "relay TCP connections to a fixed target",
@@ -147,6 +153,28 @@ const SPECS: [CommandSpec; 7] = [
         frees: (0, 1),
         listen: None,
         examples: &[("status", "show the one process that runs"), ("status --json", "the same for programs")],
+    },
+    CommandSpec {
+        name: "keygen",
+        summary: "make a key, or a secret to share with another node",
+        synopsis: &["[--force] [--key FILE]", "--secret [--force] [--key FILE]"],
+        frees: (0, 0),
+        listen: None,
+        examples: &[
+            ("keygen", "make a key; the line that it prints goes into authorized_keys of other nodes"),
+            ("keygen --secret --key shared.secret", "make a secret; two nodes that have this file trust each other"),
+        ],
+    },
+    CommandSpec {
+        name: "pubkey",
+        summary: "print the public key of this node, or of a file",
+        synopsis: &["[--fingerprint] [FILE]", "--secret [--fingerprint] [FILE]"],
+        frees: (0, 1),
+        listen: None,
+        examples: &[
+            ("pubkey", "print the line that goes into authorized_keys of other nodes"),
+            ("pubkey --fingerprint", "print it and, on a second line, what people compare by eye"),
+        ],
     },
     CommandSpec {
         name: "completions",

@@ -38,6 +38,8 @@ pub enum Value {
     Rule,
     /// A path.
     File,
+    /// A path to a directory.
+    Directory,
     /// Where the status is served.
     Socket,
     /// One of these words.
@@ -57,6 +59,8 @@ pub enum Group {
     Addresses,
     /// Who may do what.
     Access,
+    /// Who a node is.
+    Keys,
     /// How targets are connected.
     Connecting,
     /// How long things may take.
@@ -92,6 +96,7 @@ impl OptionSpec {
             Value::Target => "HOST:PORT".to_owned(),
             Value::Rule => "RULE".to_owned(),
             Value::File => "FILE".to_owned(),
+            Value::Directory => "DIR".to_owned(),
             Value::Socket => "unix:/path|none".to_owned(),
             Value::Duration => "TIME".to_owned(),
             Value::Size(..) => "SIZE".to_owned(),
@@ -129,9 +134,10 @@ impl OptionSpec {
 
 impl Group {
     /// The headings, in the order of the help.
-    pub const ALL: [Group; 7] = [
+    pub const ALL: [Group; 8] = [
         Group::Addresses,
         Group::Access,
+        Group::Keys,
         Group::Connecting,
         Group::Timers,
         Group::Limits,
@@ -144,6 +150,7 @@ impl Group {
         match self {
             Group::Addresses => "Addresses",
             Group::Access => "Access",
+            Group::Keys => "Keys",
             Group::Connecting => "Connecting",
             Group::Timers => "Timers (0 = off)",
             Group::Limits => "Limits",
@@ -170,6 +177,9 @@ const REPORTING: Commands = Commands::of(&[Command::Static, Command::Socks, Comm
 const STATIC: Commands = Commands::of(&[Command::Static]);
 const HTTP: Commands = Commands::of(&[Command::Http]);
 const STATUS: Commands = Commands::of(&[Command::Status]);
+const KEYGEN: Commands = Commands::of(&[Command::Keygen]);
+const PUBKEY: Commands = Commands::of(&[Command::Pubkey]);
+const KEYS: Commands = Commands::of(&[Command::Keygen, Command::Pubkey]);
 const EVERY: Commands = Commands::of(&Command::ALL);
 const FAMILIES: Value = Value::Choice(&["ipv4", "ipv6"]);
 
@@ -186,6 +196,16 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Access, "deny", Value::Rule, "deny what matches; without any --allow the rest is permitted")
         .repeat().no_env(),
     option(Group::Access, "users", Value::File, "require one of the users in a file of name:password lines").only(ASKING),
+    option(Group::Keys, "config-dir", Value::Directory, "where key, authorized_keys, known_nodes and secret are (default: \
+        $XDG_CONFIG_HOME/seaprox, else $HOME/.config/seaprox, else /etc/seaprox)").only(KEYS),
+    option(Group::Keys, "key", Value::File, "the file of the node's key, or with --secret that of the secret (default: key \
+        or secret in --config-dir; the variable never stands for the secret)").only(KEYS),
+    option(Group::Keys, "secret", Value::None, "the file is a secret that two nodes share: both derive the same key from \
+        it").no_env().only(KEYS),
+    option(Group::Keys, "force", Value::None, "replace what is there; peers that know the old key refuse the new one")
+        .no_env().only(KEYGEN),
+    option(Group::Keys, "fingerprint", Value::None, "print the fingerprint, too: SHA-256 of the public key in DER")
+        .no_env().only(PUBKEY),
     option(Group::Connecting, "prefer", FAMILIES, "which addresses of a name to try first").default("ipv6").only(RELAYS),
     option(Group::Connecting, "only", FAMILIES, "which addresses of a name to try at all").only(RELAYS),
     option(Group::Connecting, "dns-cache", Value::Duration, "how long a resolved name is used again; 0 = not at all")
