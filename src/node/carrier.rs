@@ -10,6 +10,7 @@
 //! carries in a few milliseconds, so that what is urgent does not queue behind what is not.
 
 use std::io;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 
@@ -37,6 +38,8 @@ pub(crate) struct Carrier {
     pub place: usize,
     pub tls: Option<TlsPipe>,
     pub stage: Stage,
+    /// Where the peer sees it.
+    pub seen_as: Option<SocketAddr>,
     pub greeter: Greeter,
     /// Small frames that will share a record.
     staged: Vec<u8>,
@@ -68,6 +71,7 @@ impl Carrier {
             place: 0,
             tls: None,
             stage,
+            seen_as: None,
             greeter: Greeter::default(),
             staged: Vec::new(),
             bytes: (0, 0),

@@ -213,6 +213,9 @@ impl Core {
 
     /// The peer has answered an OPEN of ours.
     fn stream_answered(&mut self, link: Id, stream: StreamId, result: &Bound) {
+        if self.note_where(link, stream, result) {
+            return;
+        }
         let Some(slot) = self.pools.links.slot(link, stream) else { return };
         let (side, result) = (slot.side, result.to_failure().map_or(Ok(()), Err));
         slot.accepted = result.is_ok();
@@ -232,6 +235,7 @@ impl Core {
             }
         }
         up.into_iter().for_each(|up| self.tell(id, &up));
+        self.ask_where(id, subflow);
         if let Some(key) = key.filter(|_| fresh) {
             self.tell(id, &Happened::Up { key, fresh: true });
             self.open_waiting(id);
@@ -264,6 +268,7 @@ impl Core {
         let session = link.session.take();
         link.life += 1;
         link.met = false;
+        link.questions.clear();
         let sides: Vec<Id> = link.streams.drain().map(|(_, slot)| slot.side).collect();
         let carriers = std::mem::take(&mut link.carriers);
         let listeners: Vec<u32> = link.listeners.drain().flat_map(|(_, ours)| ours).collect();
