@@ -78,6 +78,11 @@ mod status;
 mod sys;
 mod threads;
 mod timer;
+#[allow(dead_code, reason = "the loop does not drive the link yet")]
+mod tls;
+#[cfg(test)]
+#[path = "tls/tests.rs"]
+mod tls_tests;
 pub mod units;
 mod workers;
 
