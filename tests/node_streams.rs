@@ -163,7 +163,7 @@ fn a_handler_takes_streams_into_its_own_hands() {
     let link = client.link(addr);
     let front = client.forward(link, seaprox::Target::parse("not.connected:1").unwrap());
     let (mut one, mut other) = (connect(front), connect(front));
-    let mut shout = |socket: &mut std::net::TcpStream, word: &[u8]| {
+    let shout = |socket: &mut std::net::TcpStream, word: &[u8]| {
         socket.write_all(word).unwrap();
         let mut got = vec![0; word.len()];
         socket.read_exact(&mut got).map(|()| got)

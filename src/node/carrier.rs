@@ -80,6 +80,14 @@ impl Carrier {
         }
     }
 
+    /// Says that nothing more comes; what comes in is dropped from now on.
+    pub fn say_goodbye(&mut self) {
+        self.seal_staged();
+        if let Some(tls) = &mut self.tls {
+            tls.close_notify();
+        }
+    }
+
     /// Whether nothing waits to be written.
     pub fn is_flushed(&self) -> bool {
         self.tls.as_ref().is_none_or(|tls| tls.unsent() == 0)
@@ -228,7 +236,12 @@ impl Core {
             record.io.read_raw(room)
         });
         let got = match got {
-            Ok(0) => return Err(Failure::new(Reason::LinkLost, "the peer closed the connection")),
+            Ok(0) => {
+                let ended = tls.end_of_input();
+                let why =
+                    ended.map_or_else(|error| error.to_string(), |()| "the peer closed the connection".to_owned());
+                return Err(Failure::new(Reason::LinkLost, why));
+            }
             Ok(got) => got,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 record.ready.readable = false;

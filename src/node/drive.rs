@@ -9,7 +9,7 @@ use crate::link::{Bound, Code, Event, StreamId, SubflowId, Time};
 use crate::reason::{Failure, Reason};
 use crate::side::Side;
 
-use super::carrier::Stage;
+use super::carrier::{Carrier, Stage};
 use super::config::Happened;
 use super::greet::TARGET;
 use super::stream::StreamAt;
@@ -250,6 +250,7 @@ impl Core {
         let Some(record) = self.pools.links.carriers.get_mut(carrier) else { return };
         let place = record.place;
         record.subflow = None;
+        record.say_goodbye();
         // What the session said last may still be on its way out.
         let _ = self.flush_carrier(carrier);
         self.drop_carrier(carrier);
@@ -259,6 +260,10 @@ impl Core {
 
     /// The session is over: nothing of it is left, and every stream is cut.
     fn session_ended(&mut self, id: Id, code: Code, text: String) {
+        self.transmit(id);
+        for carrier in self.pools.links.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default() {
+            self.pools.links.carriers.get_mut(carrier).into_iter().for_each(Carrier::say_goodbye);
+        }
         self.flush_link(id);
         let Some(link) = self.pools.links.links.get_mut(id) else { return };
         let reason = match Reason::from(code) {
