@@ -142,6 +142,7 @@ impl Links {
             mode: self.mode,
             reverse: dialled.reverse.clone(),
             timing: self.timing.clone(),
+            on_stream: None,
             watch: told,
         };
         core.connect_link(config).map(Some).map_err(|error| because(&error, "the link cannot be dialled"))
@@ -155,7 +156,7 @@ impl Links {
         let Some(visitors) = &self.visitors else { return Ok(()) };
         let policy: Arc<dyn Policy> = Arc::<Visitors>::clone(visitors);
         let (identity, mode, timing) = (self.identity.clone(), self.mode, self.timing.clone());
-        let config = ServeConfig { identity, policy, mode, timing, watch: told };
+        let config = ServeConfig { identity, policy, mode, timing, on_stream: None, watch: told };
         core.serve_links(bound, config).map_err(|error| because(&error, "links cannot be taken in"))
     }
 
