@@ -145,6 +145,7 @@ fn far_setup(identity: Identity, policy: Arc<Only>) -> Setup {
                 policy: Arc::<Only>::clone(&policy),
                 mode: Mode::Stripe,
                 timing: Timing::default(),
+                on_stream: None,
                 watch: Box::new(|_, _, _| {}),
             };
             proxy.core().serve_links(bound, config)?;
@@ -165,6 +166,7 @@ fn near_setup(identity: Identity, policy: Arc<Only>, peer: Target, tell: Sender<
             mode: Mode::Stripe,
             reverse: Vec::new(),
             timing: Timing::default(),
+            on_stream: None,
             // Whoever waited may have given up.
             watch: Box::new(move |_, _, happened| drop(tell.send(happened.clone()))),
         };

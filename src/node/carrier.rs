@@ -10,6 +10,7 @@
 //! carries in a few milliseconds, so that what is urgent does not queue behind what is not.
 
 use std::io;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 
@@ -37,6 +38,8 @@ pub(crate) struct Carrier {
     pub place: usize,
     pub tls: Option<TlsPipe>,
     pub stage: Stage,
+    /// Where the peer sees it.
+    pub seen_as: Option<SocketAddr>,
     pub greeter: Greeter,
     /// Small frames that will share a record.
     staged: Vec<u8>,
@@ -68,11 +71,20 @@ impl Carrier {
             place: 0,
             tls: None,
             stage,
+            seen_as: None,
             greeter: Greeter::default(),
             staged: Vec::new(),
             bytes: (0, 0),
             sampled: (Time::ZERO, 0),
             lowat: 0,
+        }
+    }
+
+    /// Says that nothing more comes; what comes in is dropped from now on.
+    pub fn say_goodbye(&mut self) {
+        self.seal_staged();
+        if let Some(tls) = &mut self.tls {
+            tls.close_notify();
         }
     }
 
@@ -172,6 +184,10 @@ impl Core {
     pub(crate) fn run_carrier(&mut self, id: Id) {
         let Some(carrier) = self.pools.links.carriers.get(id) else { return };
         let (side, link) = (carrier.side, carrier.link);
+        if let Some(record) = self.sides.get_mut(side) {
+            // Reading finds out what the error is.
+            record.ready.readable |= std::mem::take(&mut record.ready.error);
+        }
         if let Err(failure) = self.read_carrier(id, side).and_then(|()| self.flush_carrier(id)) {
             return self.carrier_failed(id, &failure);
         }
@@ -220,7 +236,12 @@ impl Core {
             record.io.read_raw(room)
         });
         let got = match got {
-            Ok(0) => return Err(Failure::new(Reason::LinkLost, "the peer closed the connection")),
+            Ok(0) => {
+                let ended = tls.end_of_input();
+                let why =
+                    ended.map_or_else(|error| error.to_string(), |()| "the peer closed the connection".to_owned());
+                return Err(Failure::new(Reason::LinkLost, why));
+            }
             Ok(got) => got,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 record.ready.readable = false;

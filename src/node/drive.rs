@@ -9,7 +9,7 @@ use crate::link::{Bound, Code, Event, StreamId, SubflowId, Time};
 use crate::reason::{Failure, Reason};
 use crate::side::Side;
 
-use super::carrier::Stage;
+use super::carrier::{Carrier, Stage};
 use super::config::Happened;
 use super::greet::TARGET;
 use super::stream::StreamAt;
@@ -213,8 +213,12 @@ impl Core {
 
     /// The peer has answered an OPEN of ours.
     fn stream_answered(&mut self, link: Id, stream: StreamId, result: &Bound) {
-        let Some(side) = self.pools.links.slot(link, stream).map(|slot| slot.side) else { return };
-        let result = result.to_failure().map_or(Ok(()), Err);
+        if self.note_where(link, stream, result) {
+            return;
+        }
+        let Some(slot) = self.pools.links.slot(link, stream) else { return };
+        let (side, result) = (slot.side, result.to_failure().map_or(Ok(()), Err));
+        slot.accepted = result.is_ok();
         self.queues.dialled.push_back((side, result));
     }
 
@@ -222,14 +226,16 @@ impl Core {
         let Some(link) = self.pools.links.links.get_mut(id) else { return };
         let fresh = !std::mem::replace(&mut link.met, true);
         let (key, carriers) = (link.key, link.carriers.clone());
+        let mut up = None;
         if let Some(plan) = &mut link.plan {
-            (plan.failure, plan.tries) = (None, 0);
-            let of = |id: &&Id| self.pools.links.carriers.get(**id).is_some_and(|c| c.subflow == Some(subflow));
-            let place = carriers.iter().find(of).and_then(|id| self.pools.links.carriers.get(*id)).map(|c| c.place);
-            if let Some(wanted) = place.and_then(|place| plan.wanted.get_mut(place)) {
-                wanted.tries = 0;
+            let carrier = carriers.iter().filter_map(|id| self.pools.links.carriers.get(*id));
+            let place = carrier.filter(|c| c.subflow == Some(subflow)).map(|c| c.place).next();
+            if let Some((place, wanted)) = place.and_then(|place| Some((place, plan.wanted.get_mut(place)?))) {
+                up = Some(Happened::SubflowUp { place, tries: std::mem::take(&mut wanted.tries) });
             }
         }
+        up.into_iter().for_each(|up| self.tell(id, &up));
+        self.ask_where(id, subflow);
         if let Some(key) = key.filter(|_| fresh) {
             self.tell(id, &Happened::Up { key, fresh: true });
             self.open_waiting(id);
@@ -244,6 +250,7 @@ impl Core {
         let Some(record) = self.pools.links.carriers.get_mut(carrier) else { return };
         let place = record.place;
         record.subflow = None;
+        record.say_goodbye();
         // What the session said last may still be on its way out.
         let _ = self.flush_carrier(carrier);
         self.drop_carrier(carrier);
@@ -253,6 +260,10 @@ impl Core {
 
     /// The session is over: nothing of it is left, and every stream is cut.
     fn session_ended(&mut self, id: Id, code: Code, text: String) {
+        self.transmit(id);
+        for carrier in self.pools.links.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default() {
+            self.pools.links.carriers.get_mut(carrier).into_iter().for_each(Carrier::say_goodbye);
+        }
         self.flush_link(id);
         let Some(link) = self.pools.links.links.get_mut(id) else { return };
         let reason = match Reason::from(code) {
@@ -262,6 +273,7 @@ impl Core {
         let session = link.session.take();
         link.life += 1;
         link.met = false;
+        link.questions.clear();
         let sides: Vec<Id> = link.streams.drain().map(|(_, slot)| slot.side).collect();
         let carriers = std::mem::take(&mut link.carriers);
         let listeners: Vec<u32> = link.listeners.drain().flat_map(|(_, ours)| ours).collect();

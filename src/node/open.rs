@@ -1,11 +1,15 @@
 //! Streams coming and going: those that we open over a link, and those that its peer opens.
 
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::address::{Endpoint, Target};
+use crate::connection::Stage;
 use crate::core::{Core, NO_LISTENER};
 use crate::dial::Permit;
+use crate::handler::Handler;
 use crate::id::Id;
 use crate::io::Io;
 use crate::link::{Bound, Host, Kind, Open, Refused, StreamId};
@@ -13,7 +17,7 @@ use crate::reason::{Failure, Reason};
 use crate::side::State;
 
 use super::config::{PeerKey, Policy, Verdict};
-use super::front::Incoming;
+use super::front::{Incoming, Taker};
 use super::greet::TARGET;
 use super::stream::{Slot, StreamAt};
 
@@ -33,13 +37,33 @@ impl Core {
         self.queues.dialled.push_back((dest, Err(failure)));
     }
 
+    /// Opens a stream over a link to a target, for a handler of our own: `connected` tells how it went, then its bytes are
+    /// the handler's. The stream is the source of a connection without a dest.
+    ///
+    /// # Errors
+    /// The table of connections is full.
+    pub fn open_stream(&mut self, link: Id, target: Target, handler: Box<dyn Handler>) -> io::Result<Id> {
+        let connection = self.adopt(Io::None, Endpoint::Unknown, "stream", NO_LISTENER, handler);
+        let connection = connection.map_err(|(_, error)| error)?;
+        let Some(record) = self.connections.get_mut(connection) else { return Err(io::ErrorKind::NotFound.into()) };
+        record.asked = Some(Rc::new(target));
+        record.dial_since_ms = self.now_ms;
+        let source = record.source;
+        if let Some(side) = self.sides.get_mut(source) {
+            side.state = State::Connecting;
+        }
+        self.set_stage(connection, Stage::Connecting);
+        self.dial_stream(source, link);
+        Ok(connection)
+    }
+
     fn try_open(&mut self, dest: Id, link: Id) -> Result<(), Refused> {
         let open = self.open_of(dest).ok_or(Refused::Gone)?;
         let now = self.pools.links.now;
         let record = self.pools.links.links.get_mut(link).ok_or(Refused::Closed)?;
         let session = record.session.as_mut().ok_or(Refused::NotYet)?;
         let id = session.open(now, open)?;
-        record.streams.insert(id, Slot { side: dest, fin: false, finished: false, reset: None });
+        record.streams.insert(id, Slot::new(dest));
         let endpoint = Endpoint::Link(Arc::clone(&record.name), id.0);
         let at = StreamAt { link, life: record.life, id };
         if let Some(side) = self.sides.get_mut(dest) {
@@ -97,6 +121,9 @@ impl Core {
 
     /// The peer has opened a stream.
     pub(super) fn stream_opened(&mut self, link: Id, id: StreamId, open: &Open) {
+        if self.answer_where(link, id, open) {
+            return;
+        }
         let (target, permit) = match self.admit(link, open) {
             Ok(admitted) => admitted,
             Err(failure) => {
@@ -110,13 +137,16 @@ impl Core {
         let Some(record) = self.pools.links.links.get(link) else { return };
         let name = Arc::clone(&record.name);
         let endpoint = Endpoint::Link(Arc::clone(&name), id.0);
-        let handler = Box::new(Incoming { at, target, permit });
+        let handler: Box<dyn Handler> = match self.taken(link, &target) {
+            Some(handler) => Box::new(Taker { at, handler }),
+            None => Box::new(Incoming { at, target, permit }),
+        };
         let adopted = self.adopt(Io::Stream(at), endpoint, "link", NO_LISTENER, handler);
         match adopted.ok().and_then(|connection| Some((connection, self.connections.get(connection)?.source))) {
             Some((connection, side)) => {
                 self.set_user(connection, &name);
                 if let Some(record) = self.pools.links.links.get_mut(link) {
-                    record.streams.insert(id, Slot { side, fin: false, finished: false, reset: None });
+                    record.streams.insert(id, Slot::new(side));
                 }
             }
             None => {
@@ -154,6 +184,14 @@ impl Core {
         }
     }
 
+    /// The handler of whoever takes the stream into its own hands. One that panics takes none.
+    fn taken(&mut self, link: Id, target: &Target) -> Option<Box<dyn Handler>> {
+        let record = self.pools.links.links.get(link)?;
+        let (takes, key) = (record.takes.clone()?, record.key?);
+        let mut takes = takes.try_borrow_mut().ok()?;
+        catch_unwind(AssertUnwindSafe(|| takes(&key, target))).ok().flatten()
+    }
+
     fn refuse_stream(&mut self, link: Id, id: StreamId, failure: &Failure) {
         let links = &mut self.pools.links;
         let now = links.now;
@@ -168,8 +206,11 @@ impl Core {
     pub(crate) fn answer_stream(&mut self, at: StreamAt, result: Result<Bound, &Failure>) {
         let links = &mut self.pools.links;
         let now = links.now;
-        let session = links.links.get_mut(at.link).filter(|link| link.life == at.life);
-        let Some(session) = session.and_then(|link| link.session.as_mut()) else { return };
+        let Some(link) = links.links.get_mut(at.link).filter(|link| link.life == at.life) else { return };
+        if let Some(slot) = link.streams.get_mut(&at.id) {
+            slot.accepted = result.is_ok();
+        }
+        let Some(session) = link.session.as_mut() else { return };
         // A stream that was reset meanwhile needs no answer.
         let _ = match result {
             Ok(bound) => session.accept(at.id, bound),

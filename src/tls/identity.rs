@@ -15,6 +15,7 @@ pub(crate) type PublicKey = [u8; 32];
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(super) key: Arc<CertifiedKey>,
+    #[allow(dead_code, reason = "tests and benches name nodes by it")]
     public: PublicKey,
 }
 
@@ -38,6 +39,7 @@ impl Identity {
     }
 
     /// What the peer sees.
+    #[allow(dead_code, reason = "tests and benches name nodes by it")]
     pub const fn public_key(&self) -> PublicKey {
         self.public
     }

@@ -55,10 +55,13 @@ use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage, 
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
+#[allow(unused_imports, reason = "tests and benches measure with them")]
 pub(crate) use buffers::{Buffers, READ_BYTES, RECORD_BYTES, RECORD_OVERHEAD, WRITE_BYTES};
 pub use cipher::Cipher;
 pub(crate) use error::TlsError;
-pub(crate) use identity::{Identity, PublicKey};
+pub(crate) use identity::Identity;
+#[allow(unused_imports, reason = "the loop does not drive the link yet")]
+pub(crate) use identity::PublicKey;
 pub(crate) use pipe::TlsPipe;
 pub(crate) use verify::Verify;
 

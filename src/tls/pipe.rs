@@ -167,6 +167,7 @@ impl TlsPipe {
     }
 
     /// The peer has ended its side in order; all it has sent has been handed out.
+    #[allow(dead_code, reason = "reading answers nothing then, and that is enough for the loop")]
     pub const fn is_ended(&self) -> bool {
         matches!(self.state, State::PeerEnded)
     }
@@ -220,6 +221,12 @@ impl TlsPipe {
                 Err(TlsError::Truncated)
             }
         }
+    }
+
+    /// The pool that the pipe's buffers are from.
+    #[allow(dead_code, reason = "tests look into it")]
+    pub fn buffers(&self) -> Rc<Buffers> {
+        Rc::clone(&self.buffers)
     }
 
     /// Decrypts what is whole.

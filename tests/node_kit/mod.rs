@@ -139,7 +139,8 @@ impl Node {
         let (policy, watch) = (Arc::clone(&self.policy) as Arc<dyn Policy>, self.watch());
         self.ask(move |core| {
             let mut bound = bind(&Bind::Ip(addr), 1, core.config()).unwrap();
-            let config = ServeConfig { identity: identity(2), policy, mode: Default::default(), timing, watch };
+            let config =
+                ServeConfig { identity: identity(2), policy, mode: Default::default(), timing, on_stream: None, watch };
             core.serve_links(&mut bound[0], config).unwrap();
             bound[0].addr().ip().unwrap()
         })
@@ -162,6 +163,7 @@ impl Node {
                 mode: Default::default(),
                 reverse: Vec::new(),
                 timing: timing(),
+                on_stream: None,
                 watch,
             };
             change(&mut config);
