@@ -94,8 +94,8 @@ impl Proxy {
         self.note_events();
         self.read_mails();
         self.run_queue();
-        if self.core.drive_links() {
-            // What has come over links goes on in the same turn.
+        if self.core.hear_links() {
+            // What has come over links goes on in the same turn, and what that leads to goes out with the answer to it.
             self.run_queue();
         }
         self.tell_dials();

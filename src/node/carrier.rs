@@ -349,7 +349,7 @@ const SHARED_BYTES_MAX: usize = 4 << 10;
 /// Bytes taken from the session for one carrier at once.
 const BATCH_BYTES_MAX: usize = 256 << 10;
 /// Bytes read from one carrier in one turn.
-const READ_BYTES_PER_TURN: usize = 1 << 20;
+const READ_BYTES_PER_TURN: usize = 256 << 10;
 /// The path is asked about after so many bytes, or after so long.
 const SAMPLE_BYTES: u64 = 256 << 10;
 const SAMPLE_US: u64 = 5_000;

@@ -1,6 +1,7 @@
 //! Driving a session: its events to the sides, its frames to the carriers, its deadlines to the loop.
 //!
-//! Whatever has touched a link puts it in a queue; the loop drives what is in the queue before it sleeps. Driving goes
+//! Whatever has touched a link puts it in a queue. The loop first takes the events of what is in the queue to the sides,
+//! runs those, and drives the links before it sleeps, so that what a turn leads to shares records and writes. Driving goes
 //! on until there is neither an event nor a frame that a carrier takes, or until the link's share of the turn is used up.
 
 use crate::core::{Core, OneOff};
@@ -15,12 +16,18 @@ use super::greet::TARGET;
 use super::stream::StreamAt;
 
 impl Core {
-    /// Drives the links that have something to do. Whether any side was given something to do by it.
-    pub(crate) fn drive_links(&mut self) -> bool {
-        if self.pools.links.dirty.is_empty() {
-            return false;
-        }
+    /// Takes the events of links that have something to do to their sides. Whether any side was given something to do.
+    pub(crate) fn hear_links(&mut self) -> bool {
         let queued = self.queues.run.len();
+        for index in 0..self.pools.links.dirty.len() {
+            let Some(id) = self.pools.links.dirty.get(index).copied() else { break };
+            self.link_events(id);
+        }
+        self.queues.run.len() > queued
+    }
+
+    /// Drives the links that have something to do: takes their events to their sides, and their frames to the wire.
+    pub(crate) fn drive_links(&mut self) {
         for _ in 0..self.pools.links.dirty.len() {
             let Some(id) = self.pools.links.dirty.pop_front() else { break };
             if let Some(link) = self.pools.links.links.get_mut(id) {
@@ -28,7 +35,6 @@ impl Core {
                 self.drive_link(id);
             }
         }
-        self.queues.run.len() > queued
     }
 
     fn drive_link(&mut self, id: Id) {
