@@ -78,7 +78,7 @@ mod status;
 mod sys;
 mod threads;
 mod timer;
-#[allow(dead_code, reason = "the loop does not drive the link yet")]
+#[allow(dead_code, unused_imports, reason = "the loop does not drive the link yet")]
 mod tls;
 #[cfg(test)]
 #[path = "tls/tests.rs"]
