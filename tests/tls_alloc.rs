@@ -3,7 +3,7 @@
 #[path = "tls_kit/heap.rs"]
 mod heap;
 #[path = "../src/tls/mod.rs"]
-#[allow(dead_code, reason = "the test uses a part of it")]
+#[allow(dead_code, unused_imports, reason = "the test uses a part of it")]
 mod tls;
 #[path = "tls_kit/mod.rs"]
 #[allow(dead_code, reason = "the test uses a part of it")]

@@ -24,10 +24,14 @@ pub fn server(number: u8, wanted: u8, ciphers: &[Cipher]) -> Tls {
     Tls::server(&node(number), ciphers, Arc::new(move |key| *key == wanted)).unwrap()
 }
 
-/// A client and a server of one loop, who want each other.
+/// A client and a server who want each other, with the buffers of one loop.
+pub fn pair_on(buffers: &Rc<Buffers>, ciphers: &[Cipher]) -> (TlsPipe, TlsPipe) {
+    (client(1, 2, ciphers).pipe(buffers).unwrap(), server(2, 1, ciphers).pipe(buffers).unwrap())
+}
+
+/// The same with buffers of their own.
 pub fn pair(ciphers: &[Cipher]) -> (TlsPipe, TlsPipe) {
-    let buffers = Rc::new(Buffers::new());
-    (client(1, 2, ciphers).pipe(&buffers).unwrap(), server(2, 1, ciphers).pipe(&buffers).unwrap())
+    pair_on(&Rc::new(Buffers::new()), ciphers)
 }
 
 /// All that a pipe has to write.

@@ -257,6 +257,20 @@ fn a_handshake_message_without_end_is_an_error() {
     pipe.close_notify();
 }
 
+/// Padding is zeros behind the type (RFC 8446, section 5.4), so a record of type 0 is one that is padded.
+#[test]
+fn a_padded_record_holds_no_more_memory_than_it_has_bytes() {
+    let (mut pipe, mut forge) = Forge::new();
+    let padded = [&b"a small thing"[..], &[23], &[0; 16_000]].concat();
+    let wire = forge.record(ContentType::Unknown(0), &padded).into_iter();
+    let wire: Vec<u8> = wire.chain(forge.record(ContentType::Unknown(0), &padded)).collect();
+    let mut out = Vec::new();
+    give(&mut pipe, &wire, WHOLE, &mut out).unwrap();
+    assert_eq!(joined(&out), b"a small thinga small thing");
+    let piece = out.pop().unwrap().try_into_mut().unwrap();
+    assert!(piece.capacity() <= 2 * piece.len(), "{} bytes for {}", piece.capacity(), piece.len());
+}
+
 #[test]
 fn bad_records_of_a_peer_are_its_own_end() {
     let key_update = |asked| [24, 0, 0, 1, asked];
