@@ -129,7 +129,7 @@ impl Watch {
         }
         // A way that fails while others work has a count of its own; without any, theirs are told as one.
         let count = if self.stage == Stage::Up { tries } else { self.failures };
-        if count.is_power_of_two() && !(is_key && count == 1) {
+        if count.is_power_of_two() && !(is_key && (self.asks || count == 1)) {
             let detail = failure.detail.as_deref().unwrap_or("-");
             log::warn!(link = name, tries = count, detail = detail; "no subflow: {} {name}", failure.reason);
         }
