@@ -360,16 +360,13 @@ fn every_control_frame_may_come_twice_and_in_any_order() {
 
 #[test]
 fn breaking_the_rules_ends_the_session_with_a_word() {
-    let cases: [(&str, Vec<Frame<'_>>); 10] = [
+    let cases: [(&str, Vec<Frame<'_>>); 7] = [
         ("beyond the credit", vec![open_frame(2), data(2, 256 * 1024, b"x", false)]),
         ("an end that moves", vec![data(2, 0, b"abc", true), data(2, 0, b"abcd", true)]),
         ("bytes beyond the end", vec![data(2, 0, b"abc", true), data(2, 3, b"d", false)]),
         ("a stream of ours that is not", vec![data(1, 0, b"x", false)]),
-        ("the session as a stream", vec![data(0, 0, b"x", false)]),
         ("too many streams", vec![open_frame(2 + 2 * 65_536)]),
-        ("a second greeting", vec![Frame::Hello(hello(Intent::New))]),
         ("an offset that overflows", vec![data(2, u64::MAX, b"x", false)]),
-        ("credit without end", vec![Frame::Credit { id: 2, max: u64::MAX }]),
         ("an answer to nothing", vec![Frame::OpenResult { id: 1, result: Bound::default() }]),
     ];
     for (what, frames_in) in cases {
@@ -393,7 +390,80 @@ fn an_unknown_type_is_skipped_or_refused_by_its_number() {
     assert!(matches!(&events(&mut session)[..], [Event::Opened { .. }]), "what follows an extension is read");
     let refused = session.input(Time::ZERO, LANE, 0, Bytes::from(hex("7f000000 00000000")));
     assert_eq!(refused, Err(Violation::Frame(FrameError::UnknownKind(0x7F))));
+    assert_eq!(session.subflow_ids().count(), 0);
+}
+
+/// Adds a second subflow to a server's session.
+fn join(session: &mut Session, n: u16) -> SubflowId {
+    let id = SubflowId(n);
+    let proofs = Proofs { ours: [0; 32], theirs: [0xCC; 32] };
+    let hello = Hello { subflow: id, ..hello(Intent::Join) };
+    assert_eq!(session.accept_subflow(Time::from_us(5), &hello, proofs), Status::Ok);
+    session.set_room(id, 1 << 20);
+    id
+}
+
+#[test]
+fn bytes_that_are_no_frame_end_their_subflow_and_nothing_else() {
+    let cases: [(&str, Vec<u8>); 8] = [
+        ("a length above the limit", hex("2000ffff 00000002")),
+        ("an unknown required type", hex("7f000000 00000000")),
+        ("a body that ends within a field", hex("20000004 00000002 00000000")),
+        ("a body that goes on", hex("22000003 00000002 000c00")),
+        ("a text that is none", hex("31000001 00000000 ff")),
+        ("the session as a stream", bytes_of(&data(0, 0, b"x", false))),
+        ("a second greeting", bytes_of(&Frame::Hello(hello(Intent::New)))),
+        ("credit without end", bytes_of(&Frame::Credit { id: 2, max: u64::MAX })),
+    ];
+    for (what, wire) in cases {
+        for size in [1, wire.len()] {
+            let mut session = server();
+            input(&mut session, &open_frame(2)).unwrap();
+            session.accept(StreamId(2), Bound::default()).unwrap();
+            session.write(StreamId(2), &mut Bytes::from_static(b"in flight")).unwrap();
+            frames(&mut session, Time::from_us(500));
+            let other = join(&mut session, 9);
+            frames(&mut session, Time::from_us(510));
+            events(&mut session);
+            let results: Vec<_> = wire
+                .chunks(size)
+                .map(|part| session.input(Time::from_us(1000), LANE, 0, Bytes::copy_from_slice(part)))
+                .collect();
+            let errors: Vec<_> = results.iter().filter(|result| result.is_err()).collect();
+            assert!(matches!(errors[..], [Err(Violation::Frame(_))]), "{what}: {results:?}");
+            assert_eq!(events(&mut session), [Event::SubflowDown { id: LANE, code: Code::ProtocolError }], "{what}");
+            assert_eq!(session.subflow_ids().collect::<Vec<_>>(), [other], "{what}");
+            assert_eq!(session.stats().framing_errors, 1, "{what}");
+            let again = frames(&mut session, Time::from_us(1100));
+            assert!(again.contains(&bytes_of(&data(2, 0, b"in flight", false))), "{what}: {again:?}");
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_frames_wrongly_again_and_again_ends_its_session() {
+    let mut session = server();
+    let bad = Bytes::from(hex("2000ffff 00000002"));
+    assert!(session.input(Time::ZERO, LANE, 0, bad.clone()).is_err());
+    let second = join(&mut session, 8);
+    assert!(session.input(Time::ZERO, second, 0, bad.clone()).is_err());
+    assert!(!session.is_ended());
+    let third = join(&mut session, 9);
+    frames(&mut session, Time::from_us(10));
+    assert!(session.input(Time::ZERO, third, 0, bad).is_err());
     assert!(session.is_ended());
+    assert_eq!(frames(&mut session, Time::from_us(20)), [hex("07000002 00000000 0010")], "CLOSE, protocol_error");
+}
+
+#[test]
+fn a_client_that_is_answered_with_noise_dials_again() {
+    let (id, now) = (SessionId([3; 16]), Time::from_us(1));
+    let mut client = Session::new(Role::Client, Config::default(), id, BootId([1; 8]), now);
+    let proofs = Proofs { ours: [0; 32], theirs: [0; 32] };
+    assert!(client.connect(now, SubflowId(0), 1, proofs));
+    assert!(client.input(now, SubflowId(0), 0, Bytes::from_static(b"HTTP/1.1 400 Bad Request\r\n")).is_err());
+    assert_eq!(events(&mut client), [Event::SubflowDown { id: SubflowId(0), code: Code::ProtocolError }]);
+    assert!(client.connect(now, SubflowId(1), 1, proofs));
 }
 
 #[test]
@@ -405,18 +475,6 @@ fn zero_length_data_is_harmless() {
     assert_eq!(events(&mut session), []);
     (0..2).for_each(|_| input(&mut session, &data(2, 0, b"", true)).unwrap());
     assert_eq!(events(&mut session), [Event::Fin(StreamId(2))]);
-}
-
-#[test]
-fn a_large_length_is_refused_before_anything_is_kept() {
-    let mut session = server();
-    let header = Bytes::from(hex("2000ffff 00000002"));
-    assert!(matches!(session.input(Time::ZERO, LANE, 0, header), Err(Violation::Frame(FrameError::TooLarge))));
-    let mut session = server();
-    for byte in hex("2000ffff 00000002") {
-        let _ = session.input(Time::ZERO, LANE, 0, Bytes::from(vec![byte]));
-    }
-    assert!(session.is_ended());
 }
 
 #[test]

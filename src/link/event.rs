@@ -127,4 +127,6 @@ pub struct Stats {
     pub suspicions: u64,
     /// Frames for streams that are over.
     pub late_frames: u64,
+    /// Times that bytes were no frame; each ended the subflow that brought them.
+    pub framing_errors: u64,
 }

@@ -1,7 +1,8 @@
 //! Frames coming in: what each of them changes.
 //!
-//! Bytes come from an authenticated peer, so what makes no sense is a broken peer and not an accident on the way: it
-//! ends the session, because a resumed one would only meet the same bytes again. What is merely late or repeated
+//! Bytes come from an authenticated peer, so what makes no sense is a broken peer and not an accident on the way. A lie
+//! about the session's state ends the session: a resumed one would only meet it again. Bytes that are no frame end the
+//! subflow that brought them, and the session only if that happens again and again. What is merely late or repeated
 //! changes nothing.
 
 use bytes::{Buf, Bytes};
@@ -19,7 +20,11 @@ use super::stream::{Stage, Stream};
 use super::subflow::{Asked, State};
 use super::table::Found;
 
-/// How the peer broke the protocol.
+/// Subflows of a session that may end because of bytes that are no frame; with the last of them the session ends too.
+/// What a dead subflow carried is sent again, so a peer that frames wrongly would do so for ever.
+const FRAMING_ERRORS_MAX: u64 = 3;
+
+/// How the peer broke the protocol. [`Violation::Frame`] concerns the subflow that it came on, the others the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Violation {
@@ -60,18 +65,30 @@ struct Place {
 impl Session {
     /// Bytes have come in on a lane of a subflow. `bytes` is a whole read: payload is kept as a part of it.
     ///
-    /// Fails if the peer broke the protocol; the session is over then, and the peer will be told. Bytes for a subflow
-    /// that the session does not know are dropped.
+    /// Fails if the peer broke the protocol. After [`Violation::Frame`] the subflow is not part of the session any more,
+    /// as [`Event::SubflowDown`] says, and what was in flight on it goes elsewhere. After any other violation, and after
+    /// the third of that kind, the session is over, and the peer will be told. Bytes for a subflow that the session does
+    /// not know are dropped.
     pub fn input(&mut self, now: Time, id: SubflowId, lane: u16, bytes: Bytes) -> Result<(), Violation> {
         let result = match self.subflows.iter().position(|subflow| subflow.id == id) {
             Some(index) if !self.is_ended() => self.input_lane(now, index, usize::from(lane), bytes),
             _ => Ok(()),
         };
         if let Err(violation) = result {
-            self.end(Code::ProtocolError, format!("{violation:?}"), true);
+            self.on_violation(now, id, violation);
         }
         self.after();
         result
+    }
+
+    fn on_violation(&mut self, now: Time, id: SubflowId, violation: Violation) {
+        let framing = matches!(violation, Violation::Frame(_));
+        self.stats.framing_errors += u64::from(framing);
+        if framing && self.stats.framing_errors < FRAMING_ERRORS_MAX {
+            self.lose(now, id, Code::ProtocolError);
+        } else {
+            self.end(Code::ProtocolError, format!("{violation:?}"), true);
+        }
     }
 
     fn input_lane(&mut self, now: Time, index: usize, lane: usize, mut bytes: Bytes) -> Result<(), Violation> {
@@ -207,6 +224,9 @@ impl Session {
 
     /// Finds the stream that a frame is about. One of the peer's that is new makes all before it exist too.
     fn stream_for(&mut self, now: Time, id: StreamId) -> Result<Option<usize>, Violation> {
+        if id.opener().is_none() {
+            return Err(FrameError::Value.into());
+        }
         match self.streams.find(id) {
             Found::Live(slot) => Ok(Some(slot)),
             Found::Over => {

@@ -115,8 +115,11 @@
 //! - **Datagrams fit one frame.** Larger ones are refused rather than cut in pieces that can be lost one by one.
 //! - **A writer's share shrinks with what is left**: a stream may have waiting at most an eighth of the free part of S,
 //!   so that a thousand stalled streams leave room for the next.
-//! - **A broken peer ends the session, not only the subflow**: the channel is authenticated, so the bytes would come
-//!   again.
+//! - **Bytes that are no frame end their subflow, lies end the session.** A length above the limit, an unknown required
+//!   type or a body that cannot be decoded says nothing of the session's state: the subflow ends with
+//!   [`Event::SubflowDown`] and is counted, and what was in flight on it goes elsewhere. The channel is authenticated,
+//!   so it is the peer's defect and may come again with the same bytes: the third time ends the session. Credit
+//!   exceeded, an end that moves or an acknowledgement of what was never sent end it at once.
 //! - **Known limit:** R is shared. Streams whose readers have stopped hold their first credit each, so that 256 of them
 //!   (64 MiB of 256 KiB) stop the session until one moves. Lower the first value of [`Config::stream_window_bytes`]
 //!   where that can happen.
