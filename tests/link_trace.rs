@@ -110,6 +110,7 @@ fn golden_bytes_of_every_frame() {
             "2001000a 00000002 0000000100000000 6869",
         ),
         (Frame::Reset { id: 2, code: Code::SourceReset, size: 9 }, "2100000a 00000002 000b 0000000000000009"),
+        (Frame::Absent { id: 2 }, "2101000a 00000002 0010 0000000000000000"),
         (Frame::Stop { id: 2, code: Code::DestReset }, "22000002 00000002 000c"),
         (Frame::Credit { id: 0, max: 0x10 }, "23000008 00000000 0000000000000010"),
         (Frame::MaxStreams { max: 70_000 }, "24000004 00000000 00011170"),
@@ -307,6 +308,80 @@ fn data_before_its_open_waits_and_late_frames_open_nothing() {
     }
     assert_eq!((events(&mut session), session.streams_live()), (vec![], 1));
     assert_eq!(session.stats().late_frames, 3);
+    let sent = frames(&mut session, Time::from_us(60_000));
+    let resets: Vec<_> = sent.iter().filter(|frame| frame[0] == 0x21).collect();
+    assert_eq!(resets, [&bytes_of(&Frame::Absent { id: 4 })], "one answer for all");
+}
+
+#[test]
+fn a_frame_for_a_stream_that_never_was_is_answered_and_opens_nothing() {
+    let mut session = server();
+    frames(&mut session, Time::from_us(500));
+    events(&mut session);
+    let strays = [
+        data(1, 0, b"x", true),
+        Frame::OpenResult { id: 1, result: Bound::default() },
+        Frame::Credit { id: 1, max: 9 },
+        Frame::Blocked { id: 1, offset: 9 },
+        Frame::Stop { id: 1, code: Code::Other },
+        Frame::Reset { id: 1, code: Code::Other, size: 9 },
+        Frame::Datagram { id: 1, payload: b"x" },
+        Frame::Absent { id: 1 },
+    ];
+    (0..10).for_each(|_| strays.iter().for_each(|frame| input(&mut session, frame).unwrap()));
+    assert_eq!((events(&mut session), session.streams_live()), (vec![], 0));
+    assert_eq!((session.stats().stray_frames, session.stats().late_frames), (70, 0));
+    let answers = |session: &mut Session, us| {
+        let sent = frames(session, Time::from_us(us));
+        sent.into_iter().filter(|frame| frame[0] == 0x21).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        answers(&mut session, 600),
+        [bytes_of(&Frame::Absent { id: 1 })],
+        "one answer, however often it is asked"
+    );
+    strays[2..].iter().for_each(|frame| input(&mut session, frame).unwrap());
+    assert_eq!(answers(&mut session, 700), [[0u8; 0]; 0], "a RESET is not answered, nor what needs no answer");
+    for n in 0..1000 {
+        input(&mut session, &data(1 + 2 * n, 0, b"x", false)).unwrap();
+    }
+    assert_eq!(answers(&mut session, 800).len(), 64, "answers that wait are few");
+    assert_eq!(session.open(Time::from_us(900), Open::name("a", 1)), Ok(StreamId(1)), "the id is as free as before");
+}
+
+#[test]
+fn being_told_that_a_stream_is_not_there_ends_it_unless_it_has_ended_anyway() {
+    let absent = Frame::Absent { id: 2 };
+    let running = || {
+        let mut session = server();
+        input(&mut session, &open_frame(2)).unwrap();
+        input(&mut session, &data(2, 0, b"abc", false)).unwrap();
+        session.accept(StreamId(2), Bound::default()).unwrap();
+        session.write(StreamId(2), &mut Bytes::from_static(b"defg")).unwrap();
+        events(&mut session);
+        session
+    };
+    let mut session = running();
+    (0..2).for_each(|_| input(&mut session, &absent).unwrap());
+    let (id, code) = (StreamId(2), Code::ProtocolError);
+    assert_eq!(events(&mut session), [Event::Stopped { id, code }, Event::Reset { id, code }, Event::Gone(id)]);
+    assert_eq!((session.streams_live(), session.memory()), (0, (0, 0)));
+    // Both ends have been sent and seen: only acknowledgements and the application are waited for.
+    let mut session = running();
+    input(&mut session, &data(2, 3, b"", true)).unwrap();
+    session.finish(id).unwrap();
+    frames(&mut session, Time::from_us(500));
+    input(&mut session, &absent).unwrap();
+    assert_eq!((events(&mut session), session.streams_live()), (vec![], 1));
+    assert_eq!(taken(&mut session, 2), b"abc");
+    assert_eq!(events(&mut session), [Event::Fin(id)]);
+    // One that is being opened is refused.
+    let mut session = server();
+    events(&mut session);
+    let id = session.open(Time::ZERO, Open::name("a", 1)).unwrap();
+    input(&mut session, &Frame::Absent { id: id.0 }).unwrap();
+    let refused = Event::OpenResult { id, result: Bound::refused(code) };
+    assert_eq!(events(&mut session), [refused, Event::Gone(id)]);
 }
 
 /// Takes everything that the session has to send, and acknowledges it. `total` counts what the lane has carried.
@@ -360,14 +435,13 @@ fn every_control_frame_may_come_twice_and_in_any_order() {
 
 #[test]
 fn breaking_the_rules_ends_the_session_with_a_word() {
-    let cases: [(&str, Vec<Frame<'_>>); 7] = [
+    let cases: [(&str, Vec<Frame<'_>>); 6] = [
         ("beyond the credit", vec![open_frame(2), data(2, 256 * 1024, b"x", false)]),
         ("an end that moves", vec![data(2, 0, b"abc", true), data(2, 0, b"abcd", true)]),
         ("bytes beyond the end", vec![data(2, 0, b"abc", true), data(2, 3, b"d", false)]),
-        ("a stream of ours that is not", vec![data(1, 0, b"x", false)]),
         ("too many streams", vec![open_frame(2 + 2 * 65_536)]),
         ("an offset that overflows", vec![data(2, u64::MAX, b"x", false)]),
-        ("an answer to nothing", vec![Frame::OpenResult { id: 1, result: Bound::default() }]),
+        ("an opening in our name", vec![open_frame(1)]),
     ];
     for (what, frames_in) in cases {
         let mut session = server();

@@ -127,6 +127,8 @@ pub struct Stats {
     pub suspicions: u64,
     /// Frames for streams that are over.
     pub late_frames: u64,
+    /// Frames for streams that never were.
+    pub stray_frames: u64,
     /// Times that bytes were no frame; each ended the subflow that brought them.
     pub framing_errors: u64,
 }

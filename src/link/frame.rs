@@ -64,6 +64,8 @@ pub mod kind {
 
 /// DATA: the stream ends with this frame's last byte. RESUME_STATE: this is the last of them.
 pub const FLAG_LAST: u8 = 0x01;
+/// RESET: the sender has no such stream; code and size mean nothing.
+pub const FLAG_ABSENT: u8 = 0x01;
 
 /// What is wrong with bytes that should be a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,6 +278,10 @@ pub enum Frame<'a> {
         code: Code,
         size: u64,
     },
+    /// A RESET that says that its sender has no such stream.
+    Absent {
+        id: u32,
+    },
     Stop {
         id: u32,
         code: Code,
@@ -363,7 +369,10 @@ impl<'a> Frame<'a> {
         let id = header.id;
         Ok(match header.kind {
             kind::DATA => Frame::Data { id, offset: r.u64()?, fin: header.flags & FLAG_LAST != 0, payload: r.rest() },
-            kind::RESET => Frame::Reset { id, code: code(r)?, size: r.u64()? },
+            kind::RESET => {
+                let (code, size) = (code(r)?, r.u64()?);
+                if header.flags & FLAG_ABSENT == 0 { Frame::Reset { id, code, size } } else { Frame::Absent { id } }
+            }
             kind::STOP => Frame::Stop { id, code: code(r)? },
             kind::CREDIT => Frame::Credit { id, max: r.u64()? },
             kind::MAX_STREAMS => Frame::MaxStreams { max: r.u32()? },
@@ -391,7 +400,7 @@ impl<'a> Frame<'a> {
             Frame::ListenResult { .. } => kind::LISTEN_RESULT,
             Frame::Unlisten { .. } => kind::UNLISTEN,
             Frame::Data { .. } => kind::DATA,
-            Frame::Reset { .. } => kind::RESET,
+            Frame::Reset { .. } | Frame::Absent { .. } => kind::RESET,
             Frame::Stop { .. } => kind::STOP,
             Frame::Credit { .. } => kind::CREDIT,
             Frame::MaxStreams { .. } => kind::MAX_STREAMS,
@@ -416,6 +425,7 @@ impl<'a> Frame<'a> {
             | Frame::Credit { id, .. }
             | Frame::Blocked { id, .. }
             | Frame::Datagram { id, .. } => (*id, 0),
+            Frame::Absent { id } => (*id, FLAG_ABSENT),
             Frame::Data { id, fin, .. } => (*id, *fin as u8 * FLAG_LAST),
             Frame::ResumeState { last, .. } => (0, *last as u8 * FLAG_LAST),
             Frame::GoAway { last, .. } => (*last, 0),
@@ -459,6 +469,10 @@ impl<'a> Frame<'a> {
             Frame::Reset { code, size, .. } => {
                 out.put_u16(code.to_wire());
                 out.put_u64(*size);
+            }
+            Frame::Absent { .. } => {
+                out.put_u16(Code::ProtocolError.to_wire());
+                out.put_u64(0);
             }
             Frame::Stop { code, .. } => out.put_u16(code.to_wire()),
             Frame::Credit { max, .. } => out.put_u64(*max),

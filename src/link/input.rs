@@ -173,6 +173,10 @@ impl Session {
             Frame::OpenResult { id, result } => self.on_open_result(now, StreamId(*id), result),
             Frame::Data { .. } => Ok(()),
             Frame::Reset { id, code, size } => self.on_reset(now, StreamId(*id), *code, *size),
+            Frame::Absent { id } => {
+                self.on_absent(now, StreamId(*id));
+                Ok(())
+            }
             Frame::Stop { id, code } => self.on_stop(now, StreamId(*id), *code),
             Frame::Credit { id: 0, max } => self.on_session_credit(*max),
             Frame::Credit { id, max } => self.on_credit(now, StreamId(*id), *max),
@@ -223,7 +227,9 @@ impl Session {
     }
 
     /// Finds the stream that a frame is about. One of the peer's that is new makes all before it exist too.
-    fn stream_for(&mut self, now: Time, id: StreamId) -> Result<Option<usize>, Violation> {
+    ///
+    /// `believes` is whether the frame shows that the peer has the stream, so that it must hear if this end has not.
+    fn stream_for(&mut self, now: Time, id: StreamId, believes: bool) -> Result<Option<usize>, Violation> {
         if id.opener().is_none() {
             return Err(FrameError::Value.into());
         }
@@ -231,9 +237,14 @@ impl Session {
             Found::Live(slot) => Ok(Some(slot)),
             Found::Over => {
                 self.stats.late_frames += 1;
+                self.on_frame_without_stream(id, believes);
                 Ok(None)
             }
-            Found::Future if id.opener() != Some(self.role.peer()) => Err(Violation::Stream),
+            Found::Future if id.opener() != Some(self.role.peer()) => {
+                self.stats.stray_frames += 1;
+                self.on_frame_without_stream(id, believes);
+                Ok(None)
+            }
             Found::Future if id.index() >= self.rx.streams_announced => Err(Violation::Limit),
             Found::Future => {
                 let mut slot = None;
@@ -249,7 +260,7 @@ impl Session {
 
     fn on_data(&mut self, place: Place, id: StreamId, offset: u64, fin: bool, payload: Bytes) -> Result<(), Violation> {
         self.stats.data_bytes[1] += payload.len() as u64;
-        let Some(slot) = self.stream_for(place.now, id)? else { return Ok(()) };
+        let Some(slot) = self.stream_for(place.now, id, true)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
         let before = stream.recv.gaps();
         let arrived = stream.recv.insert(offset, payload, fin, place.pinned, &mut self.spare)?;
@@ -276,7 +287,7 @@ impl Session {
         if id.opener() != Some(self.role.peer()) {
             return Err(Violation::Stream);
         }
-        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
+        let Some(slot) = self.stream_for(now, id, true)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
         if stream.stage != Stage::Implied {
             return Ok(());
@@ -301,7 +312,7 @@ impl Session {
         if id.opener() != Some(self.role) {
             return Err(Violation::Stream);
         }
-        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
+        let Some(slot) = self.stream_for(now, id, true)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
         if stream.stage != Stage::Asked {
             return Ok(());
@@ -318,7 +329,7 @@ impl Session {
     }
 
     fn on_reset(&mut self, now: Time, id: StreamId, code: Code, size: u64) -> Result<(), Violation> {
-        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
+        let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
         let before = stream.recv.gaps();
         let (arrived, tell) = stream.recv.reset(size, &mut self.spare)?;
@@ -333,7 +344,7 @@ impl Session {
     }
 
     fn on_stop(&mut self, now: Time, id: StreamId, code: Code) -> Result<(), Violation> {
-        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
+        let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
         let tell = stream.send.reset_frame().is_none() && !stream.send.is_over();
         if tell && matches!(stream.stage, Stage::Asked | Stage::Offered | Stage::Running) {
@@ -348,7 +359,7 @@ impl Session {
         if max > OFFSET_MAX {
             return Err(FrameError::Value.into());
         }
-        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
+        let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
         if let Some(stream) = self.streams.get_mut(slot) {
             stream.send.raise_credit(max);
         }
@@ -370,7 +381,7 @@ impl Session {
     }
 
     fn on_blocked(&mut self, now: Time, id: StreamId) -> Result<(), Violation> {
-        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
+        let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
         if self.streams.get(slot).is_some_and(|stream| stream.recv.window.has_more()) {
             self.queue(Key::Credit(id));
         }
@@ -385,7 +396,7 @@ impl Session {
     }
 
     fn on_datagram(&mut self, now: Time, id: StreamId, payload: Bytes) -> Result<(), Violation> {
-        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
+        let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
         if let Some(datagrams) = stream.datagrams.as_mut().filter(|_| stream.recv.is_open())
             && datagrams.receive(now, Bytes::copy_from_slice(&payload))

@@ -36,7 +36,7 @@
 //! | `lane`, `path`, `subflow` | what is in flight where; delay and rate; one carrier |
 //! | `drr`, `sched`, `control` | whose turn, which subflow, what goes first |
 //! | `session` | the record that holds all this; then what is done with it: |
-//! | `apps`, `join`, `resume`, `input`, `output`, `timers`, `listen` | commands, subflows, resuming, frames in, frames out, deadlines, listeners |
+//! | `apps`, `join`, `resume`, `input`, `absent`, `output`, `timers`, `listen` | commands, subflows, resuming, frames in, and those for no stream, frames out, deadlines, listeners |
 //! | `check` | what must hold after every call, asserted in debug builds |
 //! | `outbox`, `spare` | buffers that are used again |
 //!
@@ -66,7 +66,7 @@
 //! | 11, 13 | OPEN_RESULT, LISTEN_RESULT | the same | code u16 (0: ok), errno u16, port u16, host, text |
 //! | 14 | UNLISTEN | listener | |
 //! | 20 | DATA | stream | offset u64, payload; flag 1: the stream ends here |
-//! | 21, 22 | RESET, STOP | stream | code u16; RESET adds the final size u64 |
+//! | 21, 22 | RESET, STOP | stream | code u16; RESET adds the final size u64; flag 1: there is no such stream here |
 //! | 23, 26 | CREDIT, BLOCKED | stream, or 0 for the session | offset u64 |
 //! | 24 | MAX_STREAMS | 0 | streams ever, u32 |
 //! | 25 | ACK | 0 | lines of subflow u16, lane u16, bytes u64 |
@@ -120,6 +120,9 @@
 //!   [`Event::SubflowDown`] and is counted, and what was in flight on it goes elsewhere. The channel is authenticated,
 //!   so it is the peer's defect and may come again with the same bytes: the third time ends the session. Credit
 //!   exceeded, an end that moves or an acknowledgement of what was never sent end it at once.
+//! - **A frame for a stream that is not here is answered, and the answer is safe.** Late duplicates are normal after the
+//!   death of a lane, and a RESET with a made-up final size would break streams that are well; so the answer is a RESET
+//!   that says only "not here", which an honest peer ignores; see `absent`.
 //! - **Known limit:** R is shared. Streams whose readers have stopped hold their first credit each, so that 256 of them
 //!   (64 MiB of 256 KiB) stop the session until one moves. Lower the first value of [`Config::stream_window_bytes`]
 //!   where that can happen.
@@ -130,6 +133,7 @@
 //! stands on the wire; `tests/link_alloc.rs` that frames allocate nothing. `scripts/mutate-link` breaks it in 28 ways
 //! that the tests must notice, `fuzz/` feeds it noise, and `benches/link.rs` prints what it costs.
 
+mod absent;
 mod apps;
 mod check;
 mod code;

@@ -271,6 +271,7 @@ impl Session {
                 Frame::ListenResult { id, result: self.their_listeners.live.get(&id)?.result.clone()? }
             }
             Key::Unlisten(id) => Frame::Unlisten { id },
+            Key::Absent(id) => Frame::Absent { id: id.0 },
             Key::Class(id) => Frame::Subflow { subflow: id.0, class: self.subflow(id)?.classes[0] },
             Key::Message(seq) if seq == self.messages.seq => {
                 Frame::Message { seq, text: self.messages.outgoing.front()? }

@@ -279,6 +279,11 @@ impl SendStream {
         matches!(self.ending, End::Acked | End::Reset { acked: true, .. })
     }
 
+    /// Whether the end has been sent, be it FIN or RESET.
+    pub(super) fn has_sent_all(&self) -> bool {
+        !matches!(self.ending, End::Open | End::Wanted)
+    }
+
     /// The reason and the final size, if the stream was reset.
     pub(super) fn reset_frame(&self) -> Option<(Code, u64)> {
         match self.ending {
