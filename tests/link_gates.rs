@@ -137,6 +137,46 @@ fn one_stalled_reader_changes_nothing_for_a_thousand() {
     assert!(with.2 + with.3 < without.2 + without.3 + (1 << 20), "{with:?}");
 }
 
+/// What a hundred endless streams make of 1 Gbit/s beside so many whose readers take no more after `stall_at` bytes, in
+/// Mbit/s; and the slowest of some small streams that are opened meanwhile, in µs.
+fn beside_stalled(stalled: usize, stall_at: u64) -> (f64, u64) {
+    let mut world = World::with_paths(5, Config::default(), &[(1000, 5)]);
+    world.sessions_unchecked();
+    world.run_until_up(1);
+    for n in 0..stalled {
+        world.open(CLIENT, Plan { stall_at: Some(stall_at), ..gates::endless() });
+        if n % 10 == 9 {
+            world.run_for(1000);
+        }
+    }
+    world.run_for(1_000_000 + stalled as u64 * stall_at / 100);
+    let ids: Vec<StreamId> = (0..100).map(|_| world.open(CLIENT, gates::endless())).collect();
+    world.run_for(1_000_000);
+    let read = |world: &World| ids.iter().map(|id| world.ends[SERVER].app.streams[id].read).sum::<u64>();
+    let before = read(&world);
+    world.run_for(500_000);
+    let mbit = (read(&world) - before) as f64 * 8.0 / 5e5;
+    let slowest = *keystrokes(&mut world, 20).last().unwrap();
+    let (sent, received) = (world.session(CLIENT).memory().0, world.session(SERVER).memory().1);
+    println!(
+        "beside {stalled} stalled at {stall_at}: {mbit:.0} Mbit/s, {slowest} µs, {sent} and {received} bytes held"
+    );
+    let limits = Config::default();
+    assert!(sent <= limits.send_bytes_max && received <= limits.session_window_bytes.1);
+    world.ends.iter().for_each(|end| end.session.iter().for_each(Session::check_invariants));
+    (mbit, slowest)
+}
+
+#[test]
+fn readers_that_stopped_do_not_stop_the_others() {
+    let (alone, quick) = beside_stalled(0, 0);
+    for (stalled, stall_at) in [(1, 0), (256, 0), (1000, 0), (4000, 0), (1000, 100_000), (200, 1_000_000)] {
+        let (mbit, slowest) = beside_stalled(stalled, stall_at);
+        assert!(mbit >= alone * 0.95, "{stalled} stalled: {mbit} of {alone} Mbit/s");
+        assert!(slowest <= quick + 20_000, "{stalled} stalled: a small stream took {slowest} µs, and {quick} without");
+    }
+}
+
 #[test]
 fn equal_streams_get_equal_shares_and_heavier_ones_more() {
     let mut world = World::with_paths(5, Config::default(), &[(100, 5)]);
@@ -249,6 +289,7 @@ fn many_streams_over_one_path_fill_it() {
         world.run_for(2_000_000);
         let mbit = (read(&world) - before) as f64 * 8.0 / 2e6;
         assert!(mbit >= 95.0, "{streams} streams: {mbit} Mbit/s");
+        assert_eq!(world.session(CLIENT).stats().held_back, 0, "nothing is held back while readers keep up");
     }
 }
 

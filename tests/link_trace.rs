@@ -112,7 +112,7 @@ fn golden_bytes_of_every_frame() {
         (Frame::Reset { id: 2, code: Code::SourceReset, size: 9 }, "2100000a 00000002 000b 0000000000000009"),
         (Frame::Absent { id: 2 }, "2101000a 00000002 0010 0000000000000000"),
         (Frame::Stop { id: 2, code: Code::DestReset }, "22000002 00000002 000c"),
-        (Frame::Credit { id: 0, max: 0x10 }, "23000008 00000000 0000000000000010"),
+        (Frame::Credit { id: 0, max: 0x10, taken: 2 }, "23000010 00000000 0000000000000010 0000000000000002"),
         (Frame::MaxStreams { max: 70_000 }, "24000004 00000000 00011170"),
         (Frame::Ack { lanes: Lines::new(&lane_acks).unwrap() }, "2500000c 00000000 0007 0000 0000000000001234"),
         (Frame::Blocked { id: 2, offset: 1 }, "26000008 00000002 0000000000000001"),
@@ -177,7 +177,7 @@ proptest! {
             Frame::ListenResult { id, result: result.clone() },
             Frame::Reset { id, code, size: offset },
             Frame::Stop { id, code },
-            Frame::Credit { id, max: offset },
+            Frame::Credit { id, max: offset, taken: offset / 3 },
             Frame::GoAway { last: id, code, text: &text },
             Frame::Message { seq: id, text: &text },
             Frame::Pong { token: offset, held_us: offset / 2 },
@@ -321,7 +321,7 @@ fn a_frame_for_a_stream_that_never_was_is_answered_and_opens_nothing() {
     let strays = [
         data(1, 0, b"x", true),
         Frame::OpenResult { id: 1, result: Bound::default() },
-        Frame::Credit { id: 1, max: 9 },
+        Frame::Credit { id: 1, max: 9, taken: 0 },
         Frame::Blocked { id: 1, offset: 9 },
         Frame::Stop { id: 1, code: Code::Other },
         Frame::Reset { id: 1, code: Code::Other, size: 9 },
@@ -399,8 +399,8 @@ fn every_control_frame_may_come_twice_and_in_any_order() {
     let frames = [
         open_frame(2),
         data(2, 0, b"abc", false),
-        Frame::Credit { id: 2, max: 9000 },
-        Frame::Credit { id: 0, max: 19_000 },
+        Frame::Credit { id: 2, max: 9000, taken: 0 },
+        Frame::Credit { id: 0, max: 19_000, taken: 0 },
         Frame::MaxStreams { max: 100 },
         Frame::Blocked { id: 2, offset: 3 },
         Frame::Listen { id: 1, open: Open::name("b", 2) },
@@ -487,7 +487,7 @@ fn bytes_that_are_no_frame_end_their_subflow_and_nothing_else() {
         ("a text that is none", hex("31000001 00000000 ff")),
         ("the session as a stream", bytes_of(&data(0, 0, b"x", false))),
         ("a second greeting", bytes_of(&Frame::Hello(hello(Intent::New)))),
-        ("credit without end", bytes_of(&Frame::Credit { id: 2, max: u64::MAX })),
+        ("credit without end", bytes_of(&Frame::Credit { id: 2, max: u64::MAX, taken: 0 })),
     ];
     for (what, wire) in cases {
         for size in [1, wire.len()] {

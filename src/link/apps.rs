@@ -12,6 +12,7 @@ use super::ids::{StreamId, SubflowId, Time};
 use super::listen::MyListener;
 use super::open::{Bound, Kind, Open, TEXT_BYTES_MAX};
 use super::session::{Phase, Session};
+use super::share::{Motion, Pool};
 use super::stream::{Stage, Stream};
 
 /// Bytes of the largest datagram: one frame.
@@ -109,15 +110,11 @@ impl Session {
     /// were; if any are left, [`Event::Writable`] says when to go on.
     pub fn write(&mut self, id: StreamId, chunk: &mut Bytes) -> Result<usize, Refused> {
         let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
-        let (session_room, cap) = self.write_room();
-        let stream = self.streams.get_mut(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
-        let own_room = cap.saturating_sub(stream.send.unsent());
-        let room = usize::try_from(session_room.min(own_room)).unwrap_or(usize::MAX).min(chunk.len());
-        if room < chunk.len() && !stream.wants_room {
-            stream.wants_room = true;
-            if cap < self.config.unsent_bytes_max || session_room < own_room {
-                self.tx.starved.push_back(id);
-            }
+        let stream = self.streams.get(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
+        let (room, cap) = self.write_room(stream);
+        let room = usize::try_from(room).unwrap_or(usize::MAX).min(chunk.len());
+        if room < chunk.len() {
+            self.refuse_rest(slot, cap);
         }
         if room > 0 {
             let part = chunk.split_to(room);
@@ -128,10 +125,25 @@ impl Session {
         Ok(room)
     }
 
-    /// What the session may still hold, and what one stream may have waiting: less, the less is left for all.
-    fn write_room(&self) -> (u64, u64) {
+    /// A stream has more to write than there is room for. It is told when some of what waits has left; and when others
+    /// have left room, if that is why.
+    fn refuse_rest(&mut self, slot: usize, cap: u64) {
+        let Some(stream) = self.streams.get_mut(slot) else { return };
+        stream.wants_room = true;
+        if cap < self.config.unsent_bytes_max && !std::mem::replace(&mut stream.in_starved, true) {
+            let id = stream.id;
+            Self::remember(&mut self.tx.starved, id, &self.streams);
+        }
+    }
+
+    /// What a stream may write now, and how much it may have waiting in all: its share of what the session may still
+    /// hold.
+    pub(super) fn write_room(&self, stream: &Stream) -> (u64, u64) {
         let free = self.send_free().saturating_sub(super::send::CHUNK_COST);
-        (free, self.config.unsent_bytes_max.min(free / 8 + 1))
+        let motion = if stream.stands_still() { Motion::default() } else { stream.send.motion() };
+        let share = Pool { whole: self.config.send_bytes_max, free }.share(motion);
+        let cap = self.config.unsent_bytes_max.min(share).min(free);
+        (cap.saturating_sub(stream.send.unsent()), cap)
     }
 
     /// Bytes of a stream that can be taken, in order and without a copy.

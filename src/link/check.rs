@@ -111,6 +111,7 @@ impl Session {
             }
             let session_room = self.tx.credit > self.tx.sent;
             if stream.send.has_new()
+                && !stream.held_back
                 && session_room
                 && matches!(self.phase, Phase::Open)
                 && self.tx.ranges < RANGES_MAX / 2

@@ -286,10 +286,11 @@ pub enum Frame<'a> {
         id: u32,
         code: Code,
     },
-    /// `id` 0 is the session.
+    /// `id` 0 is the session. Of what may come up to `max`, everything below `taken` has been passed on.
     Credit {
         id: u32,
         max: u64,
+        taken: u64,
     },
     MaxStreams {
         max: u32,
@@ -374,7 +375,7 @@ impl<'a> Frame<'a> {
                 if header.flags & FLAG_ABSENT == 0 { Frame::Reset { id, code, size } } else { Frame::Absent { id } }
             }
             kind::STOP => Frame::Stop { id, code: code(r)? },
-            kind::CREDIT => Frame::Credit { id, max: r.u64()? },
+            kind::CREDIT => Frame::Credit { id, max: r.u64()?, taken: r.u64()? },
             kind::MAX_STREAMS => Frame::MaxStreams { max: r.u32()? },
             kind::ACK => Frame::Ack { lanes: Lines::new(r.rest())? },
             kind::BLOCKED => Frame::Blocked { id, offset: r.u64()? },
@@ -475,7 +476,10 @@ impl<'a> Frame<'a> {
                 out.put_u64(0);
             }
             Frame::Stop { code, .. } => out.put_u16(code.to_wire()),
-            Frame::Credit { max, .. } => out.put_u64(*max),
+            Frame::Credit { max, taken, .. } => {
+                out.put_u64(*max);
+                out.put_u64(*taken);
+            }
             Frame::MaxStreams { max } => out.put_u32(*max),
             Frame::Ack { lanes } => out.put(lanes.raw),
             Frame::Blocked { offset, .. } => out.put_u64(*offset),

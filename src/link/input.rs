@@ -178,8 +178,8 @@ impl Session {
                 Ok(())
             }
             Frame::Stop { id, code } => self.on_stop(now, StreamId(*id), *code),
-            Frame::Credit { id: 0, max } => self.on_session_credit(*max),
-            Frame::Credit { id, max } => self.on_credit(now, StreamId(*id), *max),
+            Frame::Credit { id: 0, max, taken } => self.on_session_credit(*max, *taken),
+            Frame::Credit { id, max, taken } => self.on_credit(now, StreamId(*id), *max, *taken),
             Frame::Blocked { id: 0, .. } => self.on_session_blocked(),
             Frame::Blocked { id, .. } => self.on_blocked(now, StreamId(*id)),
             Frame::MaxStreams { max } => {
@@ -355,41 +355,49 @@ impl Session {
         Ok(())
     }
 
-    fn on_credit(&mut self, now: Time, id: StreamId, max: u64) -> Result<(), Violation> {
+    fn on_credit(&mut self, now: Time, id: StreamId, max: u64, taken: u64) -> Result<(), Violation> {
         if max > OFFSET_MAX {
             return Err(FrameError::Value.into());
         }
         let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
         if let Some(stream) = self.streams.get_mut(slot) {
             stream.send.raise_credit(max);
+            stream.send.on_taken(taken);
+            stream.held_back = false;
         }
         self.settle(slot);
         Ok(())
     }
 
-    fn on_session_credit(&mut self, max: u64) -> Result<(), Violation> {
+    fn on_session_credit(&mut self, max: u64, taken: u64) -> Result<(), Violation> {
         if max > OFFSET_MAX {
             return Err(FrameError::Value.into());
         }
-        let was_blocked = self.tx.credit <= self.tx.sent;
         self.tx.credit = self.tx.credit.max(max);
-        if was_blocked {
-            let waiting: Vec<usize> = self.streams.iter().filter(|(_, s)| s.has_new()).map(|(slot, _)| slot).collect();
-            waiting.into_iter().for_each(|slot| self.settle(slot));
+        if self.tx.credit == max {
+            self.tx.window = max.saturating_sub(taken);
+        }
+        if self.tx.credit > self.tx.sent {
+            for _ in 0..self.tx.waiting.len() {
+                let Some(id) = self.tx.waiting.pop_front() else { break };
+                let Some(slot) = self.streams.live_slot(id) else { continue };
+                self.streams.get_mut(slot).into_iter().for_each(|stream| stream.in_waiting = false);
+                self.settle(slot);
+            }
         }
         Ok(())
     }
 
     fn on_blocked(&mut self, now: Time, id: StreamId) -> Result<(), Violation> {
         let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
-        if self.streams.get(slot).is_some_and(|stream| stream.recv.window.has_more()) {
+        if self.streams.get_mut(slot).is_some_and(|stream| stream.recv.window.on_blocked()) {
             self.queue(Key::Credit(id));
         }
         Ok(())
     }
 
     fn on_session_blocked(&mut self) -> Result<(), Violation> {
-        if self.rx.window.has_more() {
+        if self.rx.window.on_blocked() {
             self.queue(Key::SessionCredit);
         }
         Ok(())

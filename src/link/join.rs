@@ -168,6 +168,7 @@ impl Session {
             self.peer_boot = Some(boot);
             self.tx.peer = limits;
             self.tx.credit = limits.session_credit;
+            self.tx.window = limits.session_credit;
             self.tx.streams = limits.streams;
         }
     }
@@ -289,7 +290,7 @@ impl Session {
             Key::ListenResult(id) => self.their_listeners.live.get(&id).is_some_and(|l| !l.result_acked),
             Key::Message(seq) => seq == self.messages.seq && !self.messages.outgoing.is_empty(),
             Key::Class(id) => self.subflow(id).is_some(),
-            Key::SessionBlocked => false,
+            Key::SessionBlocked => self.tx.credit <= self.tx.sent,
             _ => true,
         };
         if wanted {

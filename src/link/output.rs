@@ -16,6 +16,8 @@ use super::outbox::Outbox;
 use super::sched::{Candidate, Mode, Need};
 use super::send::Piece;
 use super::session::{Phase, Session};
+use super::share::{Pool, SHARE_MIN};
+use super::stream::Stream;
 use super::subflow::Subflow;
 
 /// A frame that was put into the outbox: it belongs on this lane, after all others that were.
@@ -252,7 +254,10 @@ impl Session {
             Key::OpenResult(_) => Frame::OpenResult { id, result: stream.result.clone()? },
             Key::Reset(_) => stream.send.reset_frame().map(|(code, size)| Frame::Reset { id, code, size })?,
             Key::Stop(_) => Frame::Stop { id, code: stream.recv.stopped()? },
-            Key::Credit(_) => Frame::Credit { id, max: stream.recv.window.announce() },
+            Key::Credit(_) => {
+                let (max, taken) = stream.recv.window.announce();
+                Frame::Credit { id, max, taken }
+            }
             Key::Blocked(_) => Frame::Blocked { id, offset: stream.send.next() },
             _ => return None,
         })
@@ -260,7 +265,10 @@ impl Session {
 
     fn session_control(&mut self, key: Key) -> Option<Frame<'_>> {
         Some(match key {
-            Key::SessionCredit => Frame::Credit { id: 0, max: self.rx.window.announce() },
+            Key::SessionCredit => {
+                let (max, taken) = self.rx.window.announce();
+                Frame::Credit { id: 0, max, taken }
+            }
             Key::SessionBlocked => Frame::Blocked { id: 0, offset: self.tx.sent },
             Key::MaxStreams => {
                 self.rx.streams_announced = self.rx.streams_announced.max(self.streams_allowed());
@@ -352,16 +360,21 @@ impl Session {
         let stream = self.streams.get(slot)?;
         let session_room = self.tx.credit.saturating_sub(self.tx.sent);
         let datagram = stream.datagrams.as_ref().filter(|datagrams| datagrams.has_outgoing());
+        let sendable = stream.send.sendable();
         let len = match datagram {
             Some(datagrams) => datagrams.outgoing_len() as u64,
             None if !stream.send.has_new() => return None,
-            None => stream.send.sendable().min(self.config.frame_bytes_max).min(session_room),
+            None if sendable > 0 && session_room == 0 => {
+                self.wait_for_session(slot);
+                return None;
+            }
+            None if sendable > 0 && self.room_of(stream) < sendable.min(SHARE_MIN) => {
+                self.hold_back(slot);
+                return None;
+            }
+            None => sendable.min(self.config.frame_bytes_max).min(session_room).min(self.room_of(stream)),
         };
-        if len == 0 && datagram.is_none() && stream.send.sendable() > 0 {
-            self.on_session_blocked_out();
-            return None;
-        }
-        let session_window = self.tx.credit.saturating_sub(self.tx.sent) + self.in_flight();
+        let session_window = session_room + self.in_flight();
         Some(Need {
             len: len + DATA_HEAD_BYTES as u64,
             window: stream.send.window().min(session_window),
@@ -375,8 +388,29 @@ impl Session {
         self.subflows.iter().map(Subflow::in_flight).sum()
     }
 
-    /// The session has run out of credit: says so once for each value of it.
-    fn on_session_blocked_out(&mut self) {
+    /// Bytes that a stream may send beyond those that its reader has not taken yet.
+    fn room_of(&self, stream: &Stream) -> u64 {
+        let pool = Pool { whole: self.tx.window, free: self.tx.credit.saturating_sub(self.tx.sent) };
+        pool.share(stream.send.motion()).saturating_sub(stream.send.not_taken())
+    }
+
+    /// A stream has its share of the session's credit: waits until its reader takes some, and asks to be told.
+    fn hold_back(&mut self, slot: usize) {
+        let Some(stream) = self.streams.get_mut(slot) else { return };
+        if !std::mem::replace(&mut stream.held_back, true) {
+            self.stats.held_back += 1;
+            self.control.push_stream(Key::Blocked(stream.id), &mut stream.queued);
+        }
+    }
+
+    /// The session has run out of credit: says so once for each value of it, and remembers who waits.
+    fn wait_for_session(&mut self, slot: usize) {
+        if let Some(stream) = self.streams.get_mut(slot)
+            && !std::mem::replace(&mut stream.in_waiting, true)
+        {
+            let id = stream.id;
+            Self::remember(&mut self.tx.waiting, id, &self.streams);
+        }
         self.sched.on_stall();
         if self.tx.blocked_told != Some(self.tx.credit) {
             self.tx.blocked_told = Some(self.tx.credit);
@@ -385,6 +419,8 @@ impl Session {
     }
 
     fn send_next(&mut self, now: Time, index: usize, slot: usize, out: &mut Outbox) -> Option<Transmit> {
+        let session_room = self.tx.credit.saturating_sub(self.tx.sent);
+        let room = self.room_of(self.streams.get(slot)?);
         let stream = self.streams.get_mut(slot)?;
         if let Some(datagrams) = stream.datagrams.as_mut().filter(|datagrams| datagrams.has_outgoing()) {
             let id = stream.id;
@@ -394,8 +430,7 @@ impl Session {
             let lane = self.subflows.get(index)?.lane_for(id);
             return self.note(now, index, lane, before, out, Sent::Nothing);
         }
-        let session_room = self.tx.credit.saturating_sub(self.tx.sent);
-        let max = self.config.frame_bytes_max.min(session_room);
+        let max = self.config.frame_bytes_max.min(session_room).min(room);
         let piece =
             self.with_send(slot, |send| send.take_new(max).inspect(|piece| send.note_sent(*piece))).flatten()?;
         self.tx.reinject_bytes += u64::from(piece.len);
@@ -503,7 +538,7 @@ impl Session {
                             let send = &stream.send;
                             send.una() == piece.offset
                                 && send.reset_frame().is_none()
-                                && (send.is_blocked() || send.is_tail() || session_blocked)
+                                && (stream.held_back || send.is_blocked() || send.is_tail() || session_blocked)
                         });
                     if waits {
                         return Some((index, n, at, id, piece));

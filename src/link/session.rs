@@ -98,6 +98,8 @@ pub(super) struct Outgoing {
     /// Σ over all streams ever of the first byte never sent; at most `credit`.
     pub(super) sent: u64,
     pub(super) credit: u64,
+    /// How far the credit reached, when it was given, beyond what the peer's application had taken.
+    pub(super) window: u64,
     /// Streams of this end that the peer allows, ever.
     pub(super) streams: u32,
     /// Σ of what streams hold; at most `send_bytes_max` and one frame.
@@ -106,10 +108,14 @@ pub(super) struct Outgoing {
     pub(super) unsent: u64,
     /// Σ of ranges that streams keep; with the frames in flight at most [`RANGES_MAX`](super::config::RANGES_MAX).
     pub(super) ranges: usize,
-    /// Streams that were refused a write because of the session's bound.
+    /// Streams that were refused a write because of the session's bound, each once.
     pub(super) starved: VecDeque<StreamId>,
+    /// What was free when all of them were last asked whether they have room now, or less if it has been since.
+    pub(super) starved_at: u64,
     /// The credit at which BLOCKED was last said.
     pub(super) blocked_told: Option<u64>,
+    /// Streams that have something to send and credit of their own, and wait for the session's; each once.
+    pub(super) waiting: VecDeque<StreamId>,
     /// Bytes that may yet be sent twice to fill a gap.
     pub(super) reinject_bytes: u64,
 }
@@ -266,6 +272,7 @@ impl Session {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         let id = stream.id;
         let offered = stream.stage != Stage::Implied;
+        let mut has_lost = false;
         if offered && stream.recv.is_open() && stream.recv.ready_bytes() > 0 && !stream.readable_told {
             stream.readable_told = true;
             self.events.push_back(Event::Readable(id));
@@ -278,14 +285,18 @@ impl Session {
         }
         if stream.send.has_lost() && !stream.in_repair {
             stream.in_repair = true;
-            self.repair.push_back(id);
+            has_lost = true;
         }
+        let gone = stream.is_gone();
         if stream.send.is_blocked() && stream.blocked_told != Some(stream.send.credit()) {
             stream.blocked_told = Some(stream.send.credit());
             self.sched.on_stall();
             self.control.push_stream(Key::Blocked(id), &mut stream.queued);
         }
-        if stream.is_gone() {
+        if has_lost {
+            Self::remember(&mut self.repair, id, &self.streams);
+        }
+        if gone {
             self.bury(slot);
         }
     }
@@ -352,6 +363,15 @@ impl Session {
         }
     }
 
+    /// Adds a stream to a list in which each live one is at most once; those that are gone are taken out in time.
+    pub(super) fn remember(list: &mut VecDeque<StreamId>, id: StreamId, streams: &Table) {
+        const SLACK: usize = 64;
+        if list.len() > 2 * streams.len() + SLACK {
+            list.retain(|id| streams.live_slot(*id).is_some());
+        }
+        list.push_back(id);
+    }
+
     /// How long credit takes to come into effect: the longest round trip, and the wait for an acknowledgement.
     pub(super) fn round_us(&self) -> u64 {
         let longest = self.subflows.iter().filter(|s| s.is_live() && !s.suspect).map(|s| s.path.rtt_us()).max();
@@ -364,16 +384,35 @@ impl Session {
         (shortest.unwrap_or(100_000) / 4).clamp(1000, self.config.ack_delay_us.max(1000))
     }
 
-    /// Tells those whom the session's bound refused a write that they may try again.
+    /// Tells those whom the session's bound refused a write that they may try again, if they have room now.
+    ///
+    /// A few are asked each time, and all once a good part has become free, or nothing more will.
     pub(super) fn wake_starved(&mut self) {
+        const FEW: usize = 8;
+        let free = self.send_free();
+        self.tx.starved_at = self.tx.starved_at.min(free);
         let mut tries = self.tx.starved.len();
-        while tries > 0 && self.send_free() >= self.config.send_bytes_max / 8 {
-            tries -= 1;
+        let lanes = self.subflows.iter().flat_map(|subflow| &subflow.lanes);
+        let last = lanes.filter_map(|lane| lane.tx.waiting_since()).next().is_none();
+        if last || free - self.tx.starved_at > self.config.send_bytes_max / 64 {
+            self.tx.starved_at = free;
+        } else {
+            tries = tries.min(FEW);
+        }
+        for _ in 0..tries {
             let Some(id) = self.tx.starved.pop_front() else { return };
-            if let Some(stream) = self.streams.by_id(id)
-                && std::mem::take(&mut stream.wants_room)
-                && stream.send.is_open()
-            {
+            let Some(slot) = self.streams.live_slot(id) else { continue };
+            let Some(stream) = self.streams.get(slot) else { continue };
+            let (room, cap) = self.write_room(stream);
+            let refused = stream.wants_room && stream.send.is_open();
+            let wakes = refused && room > 0 && room >= cap / 2;
+            if refused && !wakes {
+                self.tx.starved.push_back(id);
+            } else if let Some(stream) = self.streams.get_mut(slot) {
+                stream.in_starved = false;
+                stream.wants_room = false;
+            }
+            if wakes {
                 self.events.push_back(Event::Writable(id));
             }
         }
@@ -420,12 +459,15 @@ impl Outgoing {
             peer: Limits { streams: 0, listeners: 0, stream_credit: 0, session_credit: 0 },
             sent: 0,
             credit: 0,
+            window: 0,
             streams: 0,
             held: 0,
             unsent: 0,
             ranges: 0,
             starved: VecDeque::new(),
+            starved_at: 0,
             blocked_told: None,
+            waiting: VecDeque::new(),
             reinject_bytes: 0,
         }
     }
