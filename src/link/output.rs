@@ -220,7 +220,7 @@ impl Session {
         if self.control.is_empty() {
             return None;
         }
-        let index = self.sched.fastest()?;
+        let index = self.sched.soonest()?;
         let before = out.len();
         while let Some(key) = self.control.pop() {
             if let Some((id, bit)) = key.stream_bit() {

@@ -10,6 +10,7 @@ pub mod pattern;
 pub mod pipe;
 pub mod rng;
 pub mod swarm;
+pub mod watch;
 
 use bytes::Bytes;
 use seaprox::link::{
@@ -84,6 +85,8 @@ pub struct World {
     /// Stop after so many frames in all.
     pub frames_max: u64,
     pub sessions: u64,
+    /// What leaves each end, for those who want to know.
+    pub watch: [watch::Watch; 2],
     unchecked: bool,
 }
 
@@ -106,6 +109,7 @@ impl World {
             frames: 0,
             frames_max: u64::MAX,
             sessions: 0,
+            watch: Default::default(),
             unchecked: false,
         }
     }
@@ -392,7 +396,8 @@ impl World {
             self.out.copy_to(&mut self.wire);
             let conn = self.conns.iter_mut().find(|conn| conn.id == transmit.subflow && conn.is_known(end));
             if let Some(conn) = conn {
-                conn.pipes[end].write(now, Bytes::copy_from_slice(&self.wire));
+                let arrival = conn.pipes[end].write(now, Bytes::copy_from_slice(&self.wire));
+                self.watch[end].on_frame(transmit.subflow, arrival, &self.wire);
                 session.set_room(conn.id, conn.pipes[end].room(now));
             }
         }
