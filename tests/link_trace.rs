@@ -774,3 +774,36 @@ fn the_end_of_one_subflow_leaves_the_half_frames_of_others() {
     let down = Event::SubflowDown { id: SubflowId(1), code: Code::LimitReached };
     assert_eq!(events(&mut client), [down, Event::SubflowUp(SubflowId(2))]);
 }
+
+#[test]
+fn a_peer_that_asks_and_never_acknowledges_fills_no_memory() {
+    let config = Config { lane_frames_max: 16, dead_us: 3_600_000_000, keepalive_us: 1_000_000, ..Config::default() };
+    let mut session = server_with(config);
+    for n in 0..5000u64 {
+        session.set_room(LANE, 1 << 20);
+        session.input(Time::from_us(n * 30_000), LANE, 0, Bytes::from(bytes_of(&Frame::Ping { token: n }))).unwrap();
+        frames(&mut session, Time::from_us(n * 30_000 + 25_000));
+    }
+    session.check_invariants();
+    assert_eq!(session.subflow_ids().count(), 1);
+}
+
+#[test]
+fn datagrams_that_nobody_takes_have_a_bound_for_all_flows_together() {
+    let mut session = server();
+    let payload = [7u8; 16_000];
+    for id in (2..=2000).step_by(2) {
+        let open = Open { kind: Kind::Udp, ..Open::name("a", 53) };
+        input(&mut session, &Frame::Open { id, open }).unwrap();
+        session.accept(StreamId(id), Bound::default()).unwrap();
+        (0..3).for_each(|_| input(&mut session, &Frame::Datagram { id, payload: &payload }).unwrap());
+        let _ = session.send_datagram(Time::from_us(1000), StreamId(id), Bytes::from(vec![1; 16_000]));
+    }
+    session.check_invariants();
+    let ids = (2..=2000).step_by(2).map(StreamId);
+    let taken: usize = ids.flat_map(|id| session.recv_datagram(id)).map(|d| d.len()).sum();
+    assert!(taken > 1 << 20 && taken <= 4 << 20, "{taken} bytes were held");
+    assert!(session.datagrams_dropped(StreamId(2000)) > 0);
+    session.reset(StreamId(2), Code::Other);
+    session.check_invariants();
+}

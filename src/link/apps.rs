@@ -207,8 +207,8 @@ impl Session {
             return Err(Refused::TooLong);
         }
         let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
-        let stream = self.streams.get_mut(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
-        stream.datagrams.as_mut().ok_or(Refused::Gone)?.send(now, payload);
+        self.streams.get(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
+        self.with_datagrams(slot, |datagrams, full| datagrams.send(now, payload, full)).ok_or(Refused::Gone)?;
         self.settle(slot);
         self.after();
         Ok(())
@@ -216,7 +216,8 @@ impl Session {
 
     /// Takes the next datagram that has come in.
     pub fn recv_datagram(&mut self, id: StreamId) -> Option<Bytes> {
-        self.streams.by_id(id)?.datagrams.as_mut()?.next_incoming()
+        let slot = self.streams.live_slot(id)?;
+        self.with_datagrams(slot, |datagrams, _| datagrams.next_incoming()).flatten()
     }
 
     /// Datagrams of a stream that were dropped at this end, for want of time or room.

@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes};
 
 use super::code::Code;
 use super::control::Key;
+use super::datagram::Datagrams;
 use super::event::Event;
 use super::frame::{DATA_HEAD_BYTES, FLAG_LAST, Frame, FrameError, HEADER_BYTES, Header, LaneAck, OFFSET_MAX, kind};
 use super::ids::{StreamId, SubflowId, Time};
@@ -405,10 +406,9 @@ impl Session {
 
     fn on_datagram(&mut self, now: Time, id: StreamId, payload: Bytes) -> Result<(), Violation> {
         let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
-        let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
-        if let Some(datagrams) = stream.datagrams.as_mut().filter(|_| stream.recv.is_open())
-            && datagrams.receive(now, Bytes::copy_from_slice(&payload))
-        {
+        let wanted = self.streams.get(slot).is_some_and(|stream| stream.recv.is_open());
+        let keep = |datagrams: &mut Datagrams, full| datagrams.receive(now, Bytes::copy_from_slice(&payload), full);
+        if wanted && self.with_datagrams(slot, keep) == Some(true) {
             self.push_event(Event::Datagram(id));
         }
         Ok(())

@@ -31,6 +31,8 @@ pub struct Transmit {
     pub bytes: usize,
 }
 
+/// Frames in flight on a subflow beyond its limit, of the kinds that need not wait for it: answers, acknowledgements.
+pub(super) const FRAMES_SLACK: usize = 16;
 /// Streams that are asked, in one turn, whether they have something for a subflow that is not the fastest.
 const TRIES_MAX: usize = 16;
 /// One byte in so many may be sent twice to fill a gap sooner, beside a few frames at the start.
@@ -172,7 +174,8 @@ impl Session {
         let bytes = out.len() - before;
         let subflow = self.subflows.get_mut(index)?;
         subflow.room = subflow.room.saturating_sub(bytes);
-        subflow.lanes.get_mut(usize::from(lane))?.tx.on_sent(now, bytes as u64, what);
+        let full = subflow.frames() >= self.config.lane_frames_max + FRAMES_SLACK;
+        subflow.lanes.get_mut(usize::from(lane))?.tx.on_sent(now, bytes as u64, what, full);
         self.stats.frames[0] += 1;
         Some(Transmit { subflow: subflow.id, lane, bytes })
     }
@@ -421,10 +424,10 @@ impl Session {
     fn send_next(&mut self, now: Time, index: usize, slot: usize, out: &mut Outbox) -> Option<Transmit> {
         let session_room = self.tx.credit.saturating_sub(self.tx.sent);
         let room = self.room_of(self.streams.get(slot)?);
-        let stream = self.streams.get_mut(slot)?;
-        if let Some(datagrams) = stream.datagrams.as_mut().filter(|datagrams| datagrams.has_outgoing()) {
+        let stream = self.streams.get(slot)?;
+        if stream.datagrams.as_ref().is_some_and(|datagrams| datagrams.has_outgoing()) {
             let id = stream.id;
-            let payload = datagrams.next_outgoing(now)?;
+            let payload = self.with_datagrams(slot, |datagrams, _| datagrams.next_outgoing(now)).flatten()?;
             let before = out.len();
             out.frame(|heads| Frame::Datagram { id: id.0, payload: &payload }.encode(heads));
             let lane = self.subflows.get(index)?.lane_for(id);

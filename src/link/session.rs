@@ -21,6 +21,7 @@ use super::code::Code;
 use super::config::Config;
 use super::control::{Control, Key};
 use super::credit::Window;
+use super::datagram::Datagrams;
 use super::drr::Drr;
 use super::event::{Event, Progress, Stats};
 use super::hello::Limits;
@@ -78,6 +79,8 @@ pub struct Session {
     pub(super) next_listener: u32,
     pub(super) their_listeners: TheirListeners,
     pub(super) messages: Messages,
+    /// Σ of what the datagrams of all streams count for.
+    pub(super) datagram_bytes: u64,
     pub(super) going_away: [Option<(Code, String)>; 2],
     /// What has just been sent and is to go on a second subflow too.
     pub(super) echoes: VecDeque<(SubflowId, Sent)>,
@@ -182,6 +185,7 @@ impl Session {
             next_listener: 1,
             their_listeners: TheirListeners::default(),
             messages: Messages::default(),
+            datagram_bytes: 0,
             going_away: [None, None],
             echoes: VecDeque::new(),
             events: VecDeque::new(),
@@ -305,6 +309,7 @@ impl Session {
     fn bury(&mut self, slot: usize) {
         self.drr.forget(slot);
         let Some(stream) = self.streams.remove(slot) else { return };
+        self.datagram_bytes -= stream.datagrams.as_ref().map_or(0, |datagrams| datagrams.cost() as u64);
         debug_assert_eq!((stream.send.held(), stream.send.ranges(), stream.recv.held()), (0, 0, 0));
         self.events.push_back(Event::Gone(stream.id));
         if stream.mine {
@@ -331,6 +336,21 @@ impl Session {
         self.tx.unsent = self.tx.unsent + send.unsent() - unsent;
         self.tx.ranges = self.tx.ranges + send.ranges() - ranges;
         self.tx.sent += send.next() - next;
+        Some(result)
+    }
+
+    /// Changes the datagrams of a stream, if it has any, and the session's sum with them. `change` is also told whether
+    /// the session has no room for more.
+    pub(super) fn with_datagrams<R>(
+        &mut self,
+        slot: usize,
+        change: impl FnOnce(&mut Datagrams, bool) -> R,
+    ) -> Option<R> {
+        let full = self.datagram_bytes >= super::datagram::SESSION_BYTES_MAX as u64;
+        let datagrams = self.streams.get_mut(slot)?.datagrams.as_mut()?;
+        let before = datagrams.cost() as u64;
+        let result = change(datagrams, full);
+        self.datagram_bytes = self.datagram_bytes + datagrams.cost() as u64 - before;
         Some(result)
     }
 
@@ -445,6 +465,7 @@ impl Session {
         self.my_listeners.clear();
         self.their_listeners = TheirListeners::default();
         self.tx = Outgoing::new();
+        self.datagram_bytes = 0;
         if !farewell {
             self.subflows.clear();
         }
