@@ -9,10 +9,8 @@ use super::credit::Window;
 use super::event::Event;
 use super::frame::{BODY_BYTES_MAX, Class, clipped};
 use super::ids::{StreamId, SubflowId, Time};
-use super::listen::MyListener;
 use super::open::{Bound, Kind, Open, TEXT_BYTES_MAX};
 use super::session::{Phase, Session};
-use super::share::{Motion, Pool};
 use super::stream::{Stage, Stream};
 
 /// Bytes of the largest datagram: one frame.
@@ -125,27 +123,6 @@ impl Session {
         Ok(room)
     }
 
-    /// A stream has more to write than there is room for. It is told when some of what waits has left; and when others
-    /// have left room, if that is why.
-    fn refuse_rest(&mut self, slot: usize, cap: u64) {
-        let Some(stream) = self.streams.get_mut(slot) else { return };
-        stream.wants_room = true;
-        if cap < self.config.unsent_bytes_max && !std::mem::replace(&mut stream.in_starved, true) {
-            let id = stream.id;
-            Self::remember(&mut self.tx.starved, id, &self.streams);
-        }
-    }
-
-    /// What a stream may write now, and how much it may have waiting in all: its share of what the session may still
-    /// hold.
-    pub(super) fn write_room(&self, stream: &Stream) -> (u64, u64) {
-        let free = self.send_free().saturating_sub(super::send::CHUNK_COST);
-        let motion = if stream.stands_still() { Motion::default() } else { stream.send.motion() };
-        let share = Pool { whole: self.config.send_bytes_max, free }.share(motion);
-        let cap = self.config.unsent_bytes_max.min(share).min(free);
-        (cap.saturating_sub(stream.send.unsent()), cap)
-    }
-
     /// Bytes of a stream that can be taken, in order and without a copy.
     pub fn readable(&self, id: StreamId) -> impl Iterator<Item = &[u8]> {
         let slot = self.streams.live_slot(id);
@@ -224,50 +201,6 @@ impl Session {
     pub fn datagrams_dropped(&self, id: StreamId) -> u64 {
         let stream = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot));
         stream.and_then(|stream| stream.datagrams.as_ref()).map_or(0, |datagrams| datagrams.dropped())
-    }
-
-    /// Asks the peer to listen. The answer comes as [`Event::ListenResult`] with the number that this returns; the
-    /// streams that come from the listener bear it.
-    pub fn listen(&mut self, open: Open) -> Result<u32, Refused> {
-        if !open.is_valid() {
-            return Err(Refused::TooLong);
-        }
-        if matches!(self.phase, Phase::Ended { .. } | Phase::Closing { .. }) {
-            return Err(Refused::Closed);
-        }
-        if self.peer_boot.is_none() {
-            return Err(Refused::NotYet);
-        }
-        let limit = (self.config.listeners_max).min(self.tx.peer.listeners);
-        if self.my_listeners.len() >= limit as usize {
-            return Err(Refused::Limit);
-        }
-        let id = self.next_listener;
-        self.next_listener = id.checked_add(1).ok_or(Refused::Exhausted)?;
-        self.my_listeners.insert(id, MyListener { open, acked: false, answered: false, removed: false });
-        self.queue(Key::Listen(id));
-        self.after();
-        Ok(id)
-    }
-
-    /// Ends a listener at the peer.
-    pub fn unlisten(&mut self, id: u32) -> Result<(), Refused> {
-        let listener = self.my_listeners.get_mut(&id).filter(|l| !l.removed).ok_or(Refused::Gone)?;
-        listener.removed = true;
-        if listener.acked {
-            self.queue(Key::Unlisten(id));
-        }
-        self.after();
-        Ok(())
-    }
-
-    /// Answers the peer's request to listen.
-    pub fn listen_result(&mut self, id: u32, result: Bound) -> Result<(), Refused> {
-        let listener = self.their_listeners.live.get_mut(&id).filter(|l| l.result.is_none()).ok_or(Refused::Gone)?;
-        listener.result = Some(result);
-        self.queue(Key::ListenResult(id));
-        self.after();
-        Ok(())
     }
 
     /// Sends words to the peer's user, cut to [`MESSAGE_BYTES_MAX`] bytes.

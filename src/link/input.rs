@@ -11,9 +11,9 @@ use super::code::Code;
 use super::control::Key;
 use super::datagram::Datagrams;
 use super::event::Event;
-use super::frame::{DATA_HEAD_BYTES, FLAG_LAST, Frame, FrameError, HEADER_BYTES, Header, LaneAck, OFFSET_MAX, kind};
+use super::frame::{DATA_HEAD_BYTES, FLAG_LAST, Frame, FrameError, HEADER_BYTES, Header, OFFSET_MAX, kind};
 use super::ids::{StreamId, SubflowId, Time};
-use super::lane::{Entry, LaneRx, Sent};
+use super::lane::LaneRx;
 use super::open::{Bound, Open};
 use super::recv::{Arrived, Breach};
 use super::session::{Phase, Session};
@@ -429,7 +429,7 @@ impl Session {
     /// for.
     ///
     /// Acknowledgements alone do not count: they may have taken another subflow, and speak of what arrived long ago.
-    fn clear_suspicion(&mut self, now: Time, index: usize, answered: bool) {
+    pub(super) fn clear_suspicion(&mut self, now: Time, index: usize, answered: bool) {
         let Some(subflow) = self.subflows.get_mut(index).filter(|subflow| subflow.suspect) else { return };
         let waits = subflow.lanes.iter().any(|lane| lane.tx.waiting_since().is_some());
         if (answered || !waits) && !subflow.path.carrier_suspects() {
@@ -443,142 +443,6 @@ impl Session {
         if seq == self.messages.expected {
             self.messages.expected = self.messages.expected.wrapping_add(1);
             self.push_event(Event::Message(text.to_owned()));
-        }
-    }
-
-    fn on_listen(&mut self, id: u32, open: &Open) -> Result<(), Violation> {
-        match self.their_listeners.admit(id) {
-            None => return Err(Violation::Limit),
-            Some(false) => return Ok(()),
-            Some(true) => {}
-        }
-        if self.their_listeners.live.len() >= self.config.listeners_max as usize {
-            return Err(Violation::Limit);
-        }
-        self.their_listeners.live.insert(id, super::listen::TheirListener::default());
-        self.push_event(Event::Listen { id, open: open.clone() });
-        Ok(())
-    }
-
-    fn on_listen_result(&mut self, id: u32, result: &Bound) -> Result<(), Violation> {
-        if id >= self.next_listener {
-            return Err(Violation::Stream);
-        }
-        let Some(listener) = self.my_listeners.get_mut(&id).filter(|listener| !listener.answered) else {
-            return Ok(());
-        };
-        listener.answered = true;
-        listener.acked = true;
-        let gone = result.failure.is_some();
-        self.push_event(Event::ListenResult { id, result: result.clone() });
-        if gone {
-            self.my_listeners.get_mut(&id).into_iter().for_each(|listener| listener.removed = true);
-            self.queue(Key::Unlisten(id));
-        }
-        Ok(())
-    }
-
-    fn on_unlisten(&mut self, id: u32) -> Result<(), Violation> {
-        if !self.their_listeners.has_seen(id) {
-            return Err(Violation::Stream);
-        }
-        if let Some(listener) = self.their_listeners.live.remove(&id)
-            && listener.result.is_none_or(|result| result.failure.is_none())
-        {
-            self.push_event(Event::Unlisten(id));
-        }
-        Ok(())
-    }
-
-    /// What the peer has processed is off this end's hands.
-    fn on_ack(&mut self, now: Time, ack: LaneAck) -> Result<(), Violation> {
-        let Some(index) = self.subflows.iter().position(|subflow| subflow.id.0 == ack.subflow) else { return Ok(()) };
-        let Some(subflow) = self.subflows.get_mut(index) else { return Ok(()) };
-        let Some(lane) = subflow.lanes.get_mut(usize::from(ack.lane)) else { return Err(Violation::Ack) };
-        if !lane.tx.on_ack(now, ack.bytes).map_err(|_| Violation::Ack)? {
-            return Ok(());
-        }
-        let mut latest = None;
-        while let Some(entry) = self.pop_acked(index, usize::from(ack.lane)) {
-            if entry.what != Sent::Ack {
-                latest = Some(entry.at);
-            }
-            self.on_entry_acked(entry);
-        }
-        if let (Some(at), Some(subflow)) = (latest, self.subflows.get_mut(index)) {
-            let acked = subflow.acked();
-            subflow.path.on_ack(now, now.since(at), acked);
-        }
-        self.clear_suspicion(now, index, false);
-        self.wake_starved();
-        self.check_drained();
-        Ok(())
-    }
-
-    fn pop_acked(&mut self, index: usize, lane: usize) -> Option<Entry> {
-        self.subflows.get_mut(index)?.lanes.get_mut(lane)?.tx.pop_acked()
-    }
-
-    fn on_entry_acked(&mut self, entry: Entry) {
-        match entry.what {
-            Sent::Data(id, piece) => {
-                let Some(slot) = self.streams.live_slot(id) else { return };
-                if self.with_send(slot, |send| send.on_acked(piece)) == Some(true) {
-                    self.settle(slot);
-                }
-            }
-            Sent::Control(key) => self.on_control_acked(key),
-            Sent::Ack | Sent::Nothing => {}
-        }
-    }
-
-    fn on_control_acked(&mut self, key: Key) {
-        if let Some((id, _)) = key.stream_bit() {
-            let Some(slot) = self.streams.live_slot(id) else { return };
-            if let Some(stream) = self.streams.get_mut(slot) {
-                match key {
-                    Key::Open(_) | Key::OpenResult(_) => stream.opening_acked = true,
-                    Key::Reset(_) => stream.send.on_reset_acked(),
-                    _ => {}
-                }
-            }
-            self.settle(slot);
-            return;
-        }
-        match key {
-            Key::Listen(id) => self.on_listen_acked(id),
-            Key::ListenResult(id) => {
-                self.their_listeners.live.get_mut(&id).into_iter().for_each(|l| l.result_acked = true);
-            }
-            Key::Unlisten(id) => {
-                self.my_listeners.remove(&id);
-            }
-            Key::Message(seq) => self.on_message_acked(seq),
-            Key::Close => {
-                if let Phase::Closing { code, ref text, .. } = self.phase {
-                    let text = text.clone();
-                    self.end(code, text, false);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn on_listen_acked(&mut self, id: u32) {
-        let Some(listener) = self.my_listeners.get_mut(&id) else { return };
-        listener.acked = true;
-        if listener.removed {
-            self.queue(Key::Unlisten(id));
-        }
-    }
-
-    /// The peer has the first message that waits.
-    pub(super) fn on_message_acked(&mut self, seq: u32) {
-        if seq == self.messages.seq && self.messages.outgoing.pop_front().is_some() {
-            self.messages.seq = seq.wrapping_add(1);
-            if !self.messages.outgoing.is_empty() {
-                self.queue(Key::Message(self.messages.seq));
-            }
         }
     }
 }

@@ -37,7 +37,7 @@
 //! | `lane`, `path`, `subflow` | what is in flight where; delay and rate; one carrier |
 //! | `drr`, `sched`, `control` | whose turn, which subflow, what goes first |
 //! | `session` | the record that holds all this; then what is done with it: |
-//! | `apps`, `join`, `resume`, `input`, `absent`, `output`, `timers`, `listen` | commands, subflows, resuming, frames in, and those for no stream, frames out, deadlines, listeners |
+//! | `apps`, `join`, `resume`, `input`, `absent`, `output`, `acks`, `timers`, `listen` | commands, subflows, resuming, frames in, those for no stream, frames out, what becomes of them, deadlines, listeners |
 //! | `check` | what must hold after every call, asserted in debug builds |
 //! | `outbox`, `spare` | buffers that are used again |
 //!
@@ -141,10 +141,11 @@
 //! # How it is proven
 //! `tests/link_sim.rs` runs thousands of seeded networks with faults, kills every lane at every frame, and restarts
 //! ends; `SEAPROX_SEED=n` replays one. `tests/link_gates.rs` asserts what it makes of paths; `tests/link_trace.rs` what
-//! stands on the wire; `tests/link_alloc.rs` that frames allocate nothing. `scripts/mutate-link` breaks it in 28 ways
+//! stands on the wire; `tests/link_alloc.rs` that frames allocate nothing. `scripts/mutate-link` breaks it in 40 ways
 //! that the tests must notice, `fuzz/` feeds it noise, and `benches/link.rs` prints what it costs.
 
 mod absent;
+mod acks;
 mod apps;
 mod check;
 mod code;

@@ -16,8 +16,7 @@ use super::outbox::Outbox;
 use super::sched::{Candidate, Mode, Need};
 use super::send::Piece;
 use super::session::{Phase, Session};
-use super::share::{Pool, SHARE_MIN};
-use super::stream::Stream;
+use super::share::SHARE_MIN;
 use super::subflow::Subflow;
 
 /// A frame that was put into the outbox: it belongs on this lane, after all others that were.
@@ -389,21 +388,6 @@ impl Session {
 
     fn in_flight(&self) -> u64 {
         self.subflows.iter().map(Subflow::in_flight).sum()
-    }
-
-    /// Bytes that a stream may send beyond those that its reader has not taken yet.
-    fn room_of(&self, stream: &Stream) -> u64 {
-        let pool = Pool { whole: self.tx.window, free: self.tx.credit.saturating_sub(self.tx.sent) };
-        pool.share(stream.send.motion()).saturating_sub(stream.send.not_taken())
-    }
-
-    /// A stream has its share of the session's credit: waits until its reader takes some, and asks to be told.
-    fn hold_back(&mut self, slot: usize) {
-        let Some(stream) = self.streams.get_mut(slot) else { return };
-        if !std::mem::replace(&mut stream.held_back, true) {
-            self.stats.held_back += 1;
-            self.control.push_stream(Key::Blocked(stream.id), &mut stream.queued);
-        }
     }
 
     /// The session has run out of credit: says so once for each value of it, and remembers who waits.

@@ -404,44 +404,6 @@ impl Session {
         (shortest.unwrap_or(100_000) / 4).clamp(1000, self.config.ack_delay_us.max(1000))
     }
 
-    /// Tells those whom the session's bound refused a write that they may try again, if they have room now.
-    ///
-    /// A few are asked each time, and all once a good part has become free, or nothing more will.
-    pub(super) fn wake_starved(&mut self) {
-        const FEW: usize = 8;
-        let free = self.send_free();
-        self.tx.starved_at = self.tx.starved_at.min(free);
-        let mut tries = self.tx.starved.len();
-        let lanes = self.subflows.iter().flat_map(|subflow| &subflow.lanes);
-        let last = lanes.filter_map(|lane| lane.tx.waiting_since()).next().is_none();
-        if last || free - self.tx.starved_at > self.config.send_bytes_max / 64 {
-            self.tx.starved_at = free;
-        } else {
-            tries = tries.min(FEW);
-        }
-        for _ in 0..tries {
-            let Some(id) = self.tx.starved.pop_front() else { return };
-            let Some(slot) = self.streams.live_slot(id) else { continue };
-            let Some(stream) = self.streams.get(slot) else { continue };
-            let (room, cap) = self.write_room(stream);
-            let refused = stream.wants_room && stream.send.is_open();
-            let wakes = refused && room > 0 && room >= cap / 2;
-            if refused && !wakes {
-                self.tx.starved.push_back(id);
-            } else if let Some(stream) = self.streams.get_mut(slot) {
-                stream.in_starved = false;
-                stream.wants_room = false;
-            }
-            if wakes {
-                self.events.push_back(Event::Writable(id));
-            }
-        }
-    }
-
-    pub(super) const fn send_free(&self) -> u64 {
-        self.config.send_bytes_max.saturating_sub(self.tx.held)
-    }
-
     /// Ends the session: each stream that has not ended is reset, never finished.
     pub(super) fn end(&mut self, code: Code, text: String, farewell: bool) {
         if self.is_ended() {

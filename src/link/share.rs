@@ -13,6 +13,12 @@
 //! do so early. So a stream that moves keeps moving, and many of them fill a path together, whatever lies still beside
 //! them.
 
+use super::control::Key;
+use super::event::Event;
+use super::send::CHUNK_COST;
+use super::session::Session;
+use super::stream::Stream;
+
 /// Nobody's share is less.
 pub(super) const SHARE_MIN: u64 = 256;
 /// A stream that moves may have one part in so many of what is free.
@@ -44,6 +50,82 @@ impl Pool {
         let still = u64::try_from(still).unwrap_or(u64::MAX);
         let moving = motion.last.saturating_mul(2).min(motion.taken / TRUST).min(self.free / MOVING_PARTS);
         still.max(moving).max(SHARE_MIN)
+    }
+}
+
+impl Session {
+    /// Bytes that a stream may send beyond those that its reader has not taken yet.
+    pub(super) fn room_of(&self, stream: &Stream) -> u64 {
+        let pool = Pool { whole: self.tx.window, free: self.tx.credit.saturating_sub(self.tx.sent) };
+        pool.share(stream.send.motion()).saturating_sub(stream.send.not_taken())
+    }
+
+    /// A stream has its share of the session's credit: waits until its reader takes some, and asks to be told.
+    pub(super) fn hold_back(&mut self, slot: usize) {
+        let Some(stream) = self.streams.get_mut(slot) else { return };
+        if !std::mem::replace(&mut stream.held_back, true) {
+            self.stats.held_back += 1;
+            self.control.push_stream(Key::Blocked(stream.id), &mut stream.queued);
+        }
+    }
+
+    /// What a stream may write now, and how much it may have waiting in all: its share of what the session may still
+    /// hold.
+    pub(super) fn write_room(&self, stream: &Stream) -> (u64, u64) {
+        let free = self.send_free().saturating_sub(CHUNK_COST);
+        let motion = if stream.stands_still() { Motion::default() } else { stream.send.motion() };
+        let share = Pool { whole: self.config.send_bytes_max, free }.share(motion);
+        let cap = self.config.unsent_bytes_max.min(share).min(free);
+        (cap.saturating_sub(stream.send.unsent()), cap)
+    }
+
+    /// A stream has more to write than there is room for. It is told when some of what waits has left; and when others
+    /// have left room, if that is why.
+    pub(super) fn refuse_rest(&mut self, slot: usize, cap: u64) {
+        let Some(stream) = self.streams.get_mut(slot) else { return };
+        stream.wants_room = true;
+        if cap < self.config.unsent_bytes_max && !std::mem::replace(&mut stream.in_starved, true) {
+            let id = stream.id;
+            Self::remember(&mut self.tx.starved, id, &self.streams);
+        }
+    }
+
+    /// Tells those whom the session's bound refused a write that they may try again, if they have room now.
+    ///
+    /// A few are asked each time, and all once a good part has become free, or nothing more will.
+    pub(super) fn wake_starved(&mut self) {
+        const FEW: usize = 8;
+        let free = self.send_free();
+        self.tx.starved_at = self.tx.starved_at.min(free);
+        let mut tries = self.tx.starved.len();
+        let lanes = self.subflows.iter().flat_map(|subflow| &subflow.lanes);
+        let last = lanes.filter_map(|lane| lane.tx.waiting_since()).next().is_none();
+        if last || free - self.tx.starved_at > self.config.send_bytes_max / 64 {
+            self.tx.starved_at = free;
+        } else {
+            tries = tries.min(FEW);
+        }
+        for _ in 0..tries {
+            let Some(id) = self.tx.starved.pop_front() else { return };
+            let Some(slot) = self.streams.live_slot(id) else { continue };
+            let Some(stream) = self.streams.get(slot) else { continue };
+            let (room, cap) = self.write_room(stream);
+            let refused = stream.wants_room && stream.send.is_open();
+            let wakes = refused && room > 0 && room >= cap / 2;
+            if refused && !wakes {
+                self.tx.starved.push_back(id);
+            } else if let Some(stream) = self.streams.get_mut(slot) {
+                stream.in_starved = false;
+                stream.wants_room = false;
+            }
+            if wakes {
+                self.events.push_back(Event::Writable(id));
+            }
+        }
+    }
+
+    const fn send_free(&self) -> u64 {
+        self.config.send_bytes_max.saturating_sub(self.tx.held)
     }
 }
 
