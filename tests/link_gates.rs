@@ -209,6 +209,30 @@ fn readers_that_stopped_do_not_stop_the_others() {
 }
 
 #[test]
+fn what_waits_for_a_stopped_reader_drives_no_short_stream_to_a_slow_path() {
+    let run = |stalled: usize| {
+        let mut world = World::with_paths(5, Config::default(), &[(8, 5), (4, 60)]);
+        world.run_until_up(2);
+        for _ in 0..stalled {
+            world.open(CLIENT, Plan { stall_at: Some(0), ..gates::endless() });
+        }
+        world.run_for(6_000_000);
+        let mut ends = Vec::new();
+        for _ in 0..20 {
+            let id = world.open(CLIENT, Plan::up(20_000));
+            let started = world.now;
+            let until = started.after(5_000_000);
+            assert!(world.run(until, |world| world.ends[SERVER].app.streams.get(&id).is_some_and(|s| s.fin)));
+            ends.push(world.now.since(started));
+        }
+        *ends.iter().max().unwrap()
+    };
+    let (without, with) = (run(0), run(20));
+    println!("20 kB took {without} µs, and {with} µs beside stopped readers");
+    assert!(with <= without * 105 / 100);
+}
+
+#[test]
 fn equal_streams_get_equal_shares_and_heavier_ones_more() {
     let mut world = World::with_paths(5, Config::default(), &[(100, 5)]);
     world.run_until_up(1);

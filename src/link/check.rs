@@ -63,7 +63,7 @@ impl Session {
     fn check_sums(&self) {
         let sum = |of: &dyn Fn(&super::stream::Stream) -> u64| self.streams.iter().map(|(_, s)| of(s)).sum::<u64>();
         assert_eq!(sum(&|s| s.send.held()), self.tx.held, "held for the peer");
-        assert_eq!(sum(&|s| s.send.unsent()), self.tx.unsent, "unsent");
+        assert_eq!(sum(&|s| s.backlog()), self.tx.backlog, "backlog");
         assert_eq!(sum(&|s| s.send.ranges() as u64), self.tx.ranges as u64, "ranges");
         let datagrams = sum(&|s| s.datagrams.as_ref().map_or(0, |datagrams| datagrams.cost() as u64));
         assert_eq!(datagrams, self.datagram_bytes, "datagrams");

@@ -361,11 +361,11 @@ impl Session {
             return Err(FrameError::Value.into());
         }
         let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
-        if let Some(stream) = self.streams.get_mut(slot) {
-            stream.send.raise_credit(max);
-            stream.send.on_taken(taken);
-            stream.held_back = false;
-        }
+        self.let_go(slot);
+        self.with_send(slot, |send| {
+            send.raise_credit(max);
+            send.on_taken(taken);
+        });
         self.settle(slot);
         Ok(())
     }

@@ -381,7 +381,7 @@ impl Session {
             len: len + DATA_HEAD_BYTES as u64,
             window: stream.send.window().min(session_window),
             unsent: stream.send.unsent(),
-            backlog: self.tx.unsent,
+            backlog: self.tx.backlog,
             sparse: list == List::New && stream.send.unsent() <= self.config.frame_bytes_max,
         })
     }

@@ -44,7 +44,7 @@ pub(super) struct Need {
     pub(super) window: u64,
     /// Bytes of its stream that wait, this frame included.
     pub(super) unsent: u64,
-    /// Bytes of all streams that wait.
+    /// Bytes of all streams that wait for their turn.
     pub(super) backlog: u64,
     /// Whether its stream sends little and seldom.
     pub(super) sparse: bool,

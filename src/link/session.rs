@@ -107,8 +107,8 @@ pub(super) struct Outgoing {
     pub(super) streams: u32,
     /// Σ of what streams hold; at most `send_bytes_max` and one frame.
     pub(super) held: u64,
-    /// Σ of bytes written and never sent.
-    pub(super) unsent: u64,
+    /// Σ of bytes written and never sent that wait for nothing but their turn.
+    pub(super) backlog: u64,
     /// Σ of ranges that streams keep; with the frames in flight at most [`RANGES_MAX`](super::config::RANGES_MAX).
     pub(super) ranges: usize,
     /// Streams that were refused a write because of the session's bound, each once.
@@ -329,13 +329,15 @@ impl Session {
 
     /// Changes the sending side of a stream, and the session's sums with it.
     pub(super) fn with_send<R>(&mut self, slot: usize, change: impl FnOnce(&mut SendStream) -> R) -> Option<R> {
-        let send = &mut self.streams.get_mut(slot)?.send;
-        let (held, unsent, ranges, next) = (send.held(), send.unsent(), send.ranges(), send.next());
+        let stream = self.streams.get_mut(slot)?;
+        let backlog = stream.backlog();
+        let send = &mut stream.send;
+        let (held, ranges, next) = (send.held(), send.ranges(), send.next());
         let result = change(send);
         self.tx.held = self.tx.held + send.held() - held;
-        self.tx.unsent = self.tx.unsent + send.unsent() - unsent;
         self.tx.ranges = self.tx.ranges + send.ranges() - ranges;
         self.tx.sent += send.next() - next;
+        self.tx.backlog = self.tx.backlog + stream.backlog() - backlog;
         Some(result)
     }
 
@@ -445,7 +447,7 @@ impl Outgoing {
             window: 0,
             streams: 0,
             held: 0,
-            unsent: 0,
+            backlog: 0,
             ranges: 0,
             starved: VecDeque::new(),
             starved_at: 0,

@@ -60,10 +60,21 @@ impl Session {
         pool.share(stream.send.motion()).saturating_sub(stream.send.not_taken())
     }
 
+    /// A stream may ask for its turn again: its reader has shown life.
+    pub(super) fn let_go(&mut self, slot: usize) {
+        if let Some(stream) = self.streams.get_mut(slot)
+            && std::mem::replace(&mut stream.held_back, false)
+        {
+            self.tx.backlog += stream.backlog();
+        }
+    }
+
     /// A stream has its share of the session's credit: waits until its reader takes some, and asks to be told.
     pub(super) fn hold_back(&mut self, slot: usize) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
+        let backlog = stream.backlog();
         if !std::mem::replace(&mut stream.held_back, true) {
+            self.tx.backlog -= backlog;
             self.stats.held_back += 1;
             self.control.push_stream(Key::Blocked(stream.id), &mut stream.queued);
         }
@@ -99,7 +110,7 @@ impl Session {
         self.tx.starved_at = self.tx.starved_at.min(free);
         let mut tries = self.tx.starved.len();
         let lanes = self.subflows.iter().flat_map(|subflow| &subflow.lanes);
-        let last = lanes.filter_map(|lane| lane.tx.waiting_since()).next().is_none();
+        let last = self.control.is_empty() && lanes.filter_map(|lane| lane.tx.waiting_since()).next().is_none();
         if last || free - self.tx.starved_at > self.config.send_bytes_max / 64 {
             self.tx.starved_at = free;
         } else {

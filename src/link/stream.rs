@@ -96,6 +96,11 @@ impl Stream {
         self.send.has_new() || self.datagrams.as_ref().is_some_and(|datagrams| datagrams.has_outgoing())
     }
 
+    /// Bytes that wait for nothing but their turn.
+    pub(super) fn backlog(&self) -> u64 {
+        if self.held_back { 0 } else { self.send.sendable() }
+    }
+
     /// Whether what is written now can only wait.
     pub(super) fn stands_still(&self) -> bool {
         self.held_back || self.send.credit() <= self.send.next()
