@@ -196,7 +196,13 @@ impl Process {
             return self.end(Failed::new(Exit::NoPermission, text));
         }
         match peer.accept(&key) {
-            Ok(()) => log::info!(node = peer.target().to_string(), key = key.fingerprint(); "key written down"),
+            Ok(()) => {
+                log::info!(node = peer.target().to_string(), key = key.fingerprint(); "key written down");
+                // Who has just typed yes does not wait for the next try.
+                tell_all(&self.remotes, |core| {
+                    core.links().iter().filter(|link| link.dialled).for_each(|link| core.redial_link(link.id));
+                });
+            }
             Err(error) => self.end(Failed::new(Exit::Config, format!("seaprox: {error}"))),
         }
     }

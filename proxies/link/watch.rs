@@ -98,6 +98,13 @@ impl Watch {
                 self.failures = 0;
                 None
             }
+            Happened::SubflowUp { place, tries } => {
+                // Without any other it is the link that is up or resumed, and that says it.
+                if *tries > 0 && self.stage == Stage::Up {
+                    log::info!(link = self.name(), subflow = *place, tries = tries + 1; "subflow up");
+                }
+                None
+            }
             Happened::NoSubflow { failure, tries, .. } => self.no_subflow(failure, *tries),
             Happened::WrongKey { key } => self.wrong_key(key),
             Happened::Rejected => Some(Act::End(Failed::new(Exit::NoPermission, self.rejected()))),
@@ -288,7 +295,7 @@ mod tests {
         let text = "69 seaprox: remote:23232 does not listen on 0: other: address in use";
         assert_eq!(happens(&mut new(), busy.clone()), text);
         assert_eq!(happens(&mut new().exiting(false), busy), "-");
-        let key_first = Happened::NoSubflow { failure: Reason::AuthFailed.into(), tries: 1 };
+        let key_first = Happened::NoSubflow { place: 0, failure: Reason::AuthFailed.into(), tries: 1 };
         assert_eq!(happens(&mut new(), key_first), "-", "what is wrong with the key comes next");
         let mut two = Watch { paths: 2, ..new() };
         assert_eq!(happens(&mut two, refused()), "-", "there is another way");
