@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use seaprox::keys::{NodeKey, PublicKey};
-use seaprox::node::{Happened, Identity, LinkConfig, LinkStatus, Path, PeerKey, Policy, ServeConfig, Timing, Verdict};
+use seaprox::node::{Happened, Identity, LinkConfig, LinkStatus, PeerKey, Policy, ServeConfig, Verdict};
 use seaprox::{Bind, Bound, Config, Core, Endpoint, Handler, Limits, Loops, Proxy, Remote, Setup, Target, bind};
 
 use super::relay::Relay;
