@@ -416,9 +416,11 @@ impl Core {
         let is_waiting = |side: &Id| self.state(*side) == Some(State::Connecting);
         let sides = [Role::Dest, Role::Source].map(|role| self.side(connection, role));
         if let Some(dest) = sides.into_iter().flatten().find(is_waiting) {
-            let after = self.config.timeouts.connect;
-            let failure =
-                Failure::new(Reason::TimedOut, format!("no answer within {}", crate::units::format_duration(after)));
+            let after = crate::units::format_duration(self.config.timeouts.connect);
+            let failure = match self.stop_waiting(dest) {
+                true => Failure::new(Reason::LinkLost, format!("the link was not up within {after}")),
+                false => Failure::new(Reason::TimedOut, format!("no answer within {after}")),
+            };
             self.queues.dialled.push_back((dest, Err(failure)));
         }
     }

@@ -130,6 +130,9 @@ impl Link {
                 base.stream_window_bytes.1.min(memory_bytes),
             ),
             send_bytes_max: memory_bytes,
+            // More than all carriers take at once: one that takes no more while there is something to send is at its
+            // limit, and its rate is known.
+            unsent_bytes_max: UNSENT_BYTES_MAX.min(memory_bytes),
             streams_max: streams,
             subflows_max: subflows,
             ..base
@@ -146,3 +149,6 @@ impl Link {
         }
     }
 }
+
+/// Bytes that one stream may have waiting for its first way out.
+const UNSENT_BYTES_MAX: u64 = 1 << 20;

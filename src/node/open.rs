@@ -26,10 +26,8 @@ impl Core {
     pub(crate) fn dial_stream(&mut self, dest: Id, link: Id) {
         let failure = match self.try_open(dest, link) {
             Ok(()) => return,
-            Err(Refused::NotYet) => match self.pools.links.links.get_mut(link) {
-                Some(record) if record.waiting.len() < WAITING_MAX => return record.waiting.push_back(dest),
-                _ => Failure::new(Reason::LimitReached, "too many wait for the link"),
-            },
+            Err(Refused::NotYet) if self.wait_for_link(dest, link) => return,
+            Err(Refused::NotYet) => Failure::new(Reason::LimitReached, "too many wait for the link"),
             Err(Refused::Limit) => Failure::new(Reason::LimitReached, "the link carries no more streams"),
             Err(Refused::Closed | Refused::Exhausted) => Failure::new(Reason::LinkLost, "the link is being closed"),
             Err(refused) => Failure::new(Reason::Other, format!("the link takes no such stream: {refused:?}")),
@@ -97,6 +95,30 @@ impl Core {
             record.returns_to = Some(listener);
         }
         self.dial_stream(dest, link);
+    }
+
+    /// Whether a dest has not been asked for yet, because its link is not up. It is not waited for any more.
+    pub(crate) fn stop_waiting(&mut self, dest: Id) -> bool {
+        let Some((connection, _)) = self.owner(dest) else { return false };
+        let via = self.connections.get(connection).and_then(|record| record.via);
+        let Some(link) = via.and_then(|link| self.pools.links.links.get_mut(link)) else { return false };
+        let before = link.waiting.len();
+        link.waiting.retain(|other| *other != dest);
+        link.waiting.len() < before
+    }
+
+    /// Puts a dest in the queue of those that wait for a link. Those who have left make room.
+    fn wait_for_link(&mut self, dest: Id, link: Id) -> bool {
+        let sides = &self.sides;
+        let Some(record) = self.pools.links.links.get_mut(link) else { return false };
+        if record.waiting.len() >= WAITING_MAX {
+            record.waiting.retain(|dest| sides.get(*dest).is_some());
+        }
+        if record.waiting.len() >= WAITING_MAX {
+            return false;
+        }
+        record.waiting.push_back(dest);
+        true
     }
 
     /// The link is up: opens what has waited for it.

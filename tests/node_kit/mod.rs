@@ -100,12 +100,18 @@ pub fn identity(seed: u8) -> Identity {
 
 impl Node {
     pub fn start() -> Node {
+        Node::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut Config) + Send + 'static) -> Node {
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             let workers = Workers::start(2, 64).unwrap();
             let config = Config::default();
             let limits = seaprox::Limits { connections: 5000, ..config.limits.clone() };
-            let mut proxy = Proxy::new(Config { limits, ..config }, Some(workers)).unwrap();
+            let mut config = Config { limits, ..config };
+            change(&mut config);
+            let mut proxy = Proxy::new(config, Some(workers)).unwrap();
             tell.send(proxy.remote()).unwrap();
             proxy.run().unwrap();
         });
