@@ -37,7 +37,9 @@
 //! | `lane`, `path`, `subflow` | what is in flight where; delay and rate; one carrier |
 //! | `drr`, `sched`, `control` | whose turn, which subflow, what goes first |
 //! | `session` | the record that holds all this; then what is done with it: |
-//! | `apps`, `join`, `resume`, `input`, `absent`, `output`, `acks`, `timers`, `listen` | commands, subflows, resuming, frames in, those for no stream, frames out, what becomes of them, deadlines, listeners |
+//! | `apps`, `listen`, `join`, `resume` | commands, listeners, subflows, resuming |
+//! | `input`, `absent` | frames in; those for no stream |
+//! | `output`, `acks`, `timers` | frames out, what becomes of them; deadlines |
 //! | `check` | what must hold after every call, asserted in debug builds |
 //! | `outbox`, `spare` | buffers that are used again |
 //!
@@ -114,7 +116,8 @@
 //!   really be done sooner. A thousand short streams together are bulk.
 //! - **CREDIT goes out at a quarter of the window, but at the latest after 512 KiB**: so 16 MiB fill 1 Gbit/s at 100
 //!   ms.
-//! - **What must not wait takes the fastest subflow, or one that is ready and hardly slower.** The fastest alone is right
+//! - **What must not wait takes the fastest subflow, or one that is ready and hardly slower.** The fastest alone is
+//!   right
 //!   only as far as the estimate is; in the simulator, a frame passed by more than one frame of bulk became half as
 //!   likely.
 //! - **Messages are numbered and go one at a time**: they are the one thing that is not idempotent by itself.
@@ -130,7 +133,8 @@
 //!   [`Event::SubflowDown`] and is counted, and what was in flight on it goes elsewhere. The channel is authenticated,
 //!   so it is the peer's defect and may come again with the same bytes: the third time ends the session. Credit
 //!   exceeded, an end that moves or an acknowledgement of what was never sent end it at once.
-//! - **A frame for a stream that is not here is answered, and the answer is safe.** Late duplicates are normal after the
+//! - **A frame for a stream that is not here is answered, and the answer is safe.** Late duplicates are normal after
+//!   the
 //!   death of a lane, and a RESET with a made-up final size would break streams that are well; so the answer is a RESET
 //!   that says only "not here", which an honest peer ignores; see `absent`.
 //! - **Known limit:** R is finite. Beside 4,000 readers that stopped at once, or 1,000 that took 100 KB each and then
