@@ -98,9 +98,9 @@ fn keystrokes_pass_bulk() {
     assert!(busy < idle + 20_000, "{idle} µs alone, {busy} µs beside bulk");
 }
 
-/// Control frames, and the frames of streams that send little and seldom, wait for no more than what a carrier has taken
-/// already and one frame of bulk on each subflow: counted in frames, over paths of all kinds. Which subflow is the
-/// fastest is an estimate, so that one frame in a thousand may have waited in vain.
+/// Control frames, and the frames of streams that send little and seldom, wait for no more than what a carrier has
+/// taken already and one frame of bulk on each subflow: counted in frames, over paths of all kinds. Which subflow is
+/// the fastest is an estimate, so that one frame in a thousand may have waited in vain.
 #[test]
 fn at_most_one_frame_of_bulk_passes_control_and_sparse_streams() {
     let mut passed = Vec::new();

@@ -77,8 +77,8 @@ impl Window {
         gain > 0 && gain >= (self.size / 4).min(STEP_BYTES_MAX)
     }
 
-    /// The peer says that it holds bytes back. Answers whether a CREDIT tells it anything now; else the next byte that is
-    /// taken is reason enough for one.
+    /// The peer says that it holds bytes back. Answers whether a CREDIT tells it anything now; else the next byte that
+    /// is taken is reason enough for one.
     pub(super) fn on_blocked(&mut self) -> bool {
         self.peer_waits = true;
         self.has_news()

@@ -83,8 +83,8 @@ impl Datagrams {
         self.outgoing.entries.front().map_or(0, |(_, payload)| payload.len())
     }
 
-    /// Takes one from the peer. Answers whether it is the only one, so that the application has to be told. With `full`,
-    /// there is no room in the session.
+    /// Takes one from the peer. Answers whether it is the only one, so that the application has to be told. With
+    /// `full`, there is no room in the session.
     pub(super) fn receive(&mut self, now: Time, payload: Bytes, full: bool) -> bool {
         if full {
             self.incoming.dropped += 1;

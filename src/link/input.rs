@@ -66,10 +66,10 @@ struct Place {
 impl Session {
     /// Bytes have come in on a lane of a subflow. `bytes` is a whole read: payload is kept as a part of it.
     ///
-    /// Fails if the peer broke the protocol. After [`Violation::Frame`] the subflow is not part of the session any more,
-    /// as [`Event::SubflowDown`] says, and what was in flight on it goes elsewhere. After any other violation, and after
-    /// the third of that kind, the session is over, and the peer will be told. Bytes for a subflow that the session does
-    /// not know are dropped.
+    /// Fails if the peer broke the protocol. After [`Violation::Frame`] the subflow is not part of the session any
+    /// more, as [`Event::SubflowDown`] says, and what was in flight on it goes elsewhere. After any other violation,
+    /// and after the third of that kind, the session is over, and the peer will be told. Bytes for a subflow that the
+    /// session does not know are dropped.
     pub fn input(&mut self, now: Time, id: SubflowId, lane: u16, bytes: Bytes) -> Result<(), Violation> {
         let result = match self.subflows.iter().position(|subflow| subflow.id == id) {
             Some(index) if !self.is_ended() => self.input_lane(now, index, usize::from(lane), bytes),

@@ -50,7 +50,8 @@ pub(super) struct LaneTx {
 }
 
 impl LaneTx {
-    /// Notes a frame of `len` bytes. `full` is whether the list has grown beyond what frames with content may make of it.
+    /// Notes a frame of `len` bytes. `full` is whether the list has grown beyond what frames with content may make of
+    /// it.
     pub(super) fn on_sent(&mut self, now: Time, len: u64, what: Sent, full: bool) {
         self.sent += len;
         if let Some(last) = self.in_flight.back_mut() {

@@ -1,7 +1,8 @@
 //! What passes a frame that waits to leave: counted in frames, so that no delay of a path can hide it.
 //!
-//! A frame that leaves later and arrives sooner has passed nobody: while control waits for the fastest subflow, a slower
-//! one may take many frames that arrive long after it. So what counts is what has left meanwhile and arrives before.
+//! A frame that leaves later and arrives sooner has passed nobody: while control waits for the fastest subflow, a
+//! slower one may take many frames that arrive long after it. So what counts is what has left meanwhile and arrives
+//! before.
 
 use seaprox::link::frame::kind;
 use seaprox::link::{StreamId, SubflowId, Time};
