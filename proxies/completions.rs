@@ -179,6 +179,9 @@ mod tests {
         assert_eq!(offered(&["seaprox", "so"]), ["socks"]);
         assert_eq!(offered(&["seaprox", "socks", "--lis"]), ["--listen"]);
         assert_eq!(offered(&["seaprox", "socks", "--log-format", "j"]), ["json"]);
+        assert_eq!(offered(&["seaprox", "link", "--mode", "r"]), ["redundant"]);
+        assert_eq!(offered(&["seaprox", "link", "--kn"]), ["--known-nodes"]);
+        assert_eq!(offered(&["seaprox", "link", "--known-nodes", "Cargo.tom"]), ["Cargo.toml"]);
         assert_eq!(offered(&["seaprox", "static", "--us"]), Vec::<String>::new());
         assert_eq!(offered(&["seaprox", "completions", ""]), SHELLS);
         assert_eq!(offered(&["seaprox", "socks", "--users", "Cargo.tom"]), ["Cargo.toml"]);

@@ -6,6 +6,7 @@
 //! Nothing here reads a file, prints, or ends the process.
 
 mod command;
+mod link;
 mod table;
 mod values;
 
@@ -15,6 +16,7 @@ use std::fmt;
 use getopts::{Fail, HasArg, Matches, Occur};
 
 pub use command::Command;
+pub use link::Pin;
 pub use table::{Group, OPTIONS, OptionSpec, Value, options_of};
 pub use values::{CatMode, Family, Shell, StatusSocket};
 
@@ -255,5 +257,7 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
+#[cfg(test)]
+mod link_tests;
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,7 @@
 //!    look names up, `mailbox` brings what other threads have to say, `closing` writes the last line of a connection.
 //! 6. The pools: `block`, `pipe`, `timer`. 7. [`Loops`] runs several loops. 8. `sys` is the only unsafe code.
 //! 9. [`link`] is the session between two nodes, as a state machine without sockets; no loop drives it yet.
+//!    [`keys`] is who a node is, whom it lets in and for what, and whom it knows.
 //!
 //! # A front end in a few lines
 //! ```
@@ -62,6 +63,7 @@ mod half;
 mod handler;
 mod id;
 mod io;
+pub mod keys;
 mod limits;
 pub mod link;
 mod listener;

@@ -82,6 +82,11 @@ impl Rules {
         self.rules.is_empty()
     }
 
+    /// The rules, in the order in which they are asked.
+    pub fn iter(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter()
+    }
+
     /// Decides as far as that is possible without resolving a name. `source` is `None` for a Unix socket.
     ///
     /// An address or a Unix socket is always decided. For a name, `Allow` and `Deny` hold for each of its addresses.

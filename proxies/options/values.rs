@@ -223,14 +223,14 @@ impl Parsed {
     }
 
     /// One of the words that the table names, as the value at the same place of `values`.
-    fn choice<T: Copy>(&self, long: &str, values: &[T]) -> Result<Option<T>, UsageError> {
+    pub(super) fn choice<T: Copy>(&self, long: &str, values: &[T]) -> Result<Option<T>, UsageError> {
         let (Value::Choice(words), Some((name, text))) = (self.spec(long).value, self.given(long).pop()) else {
             return Ok(None);
         };
         self.pick(&name, &text, words, values).map(Some)
     }
 
-    fn pick<T: Copy>(&self, name: &str, text: &str, words: &[&str], values: &[T]) -> Result<T, UsageError> {
+    pub(super) fn pick<T: Copy>(&self, name: &str, text: &str, words: &[&str], values: &[T]) -> Result<T, UsageError> {
         if let Some((_, value)) = words.iter().zip(values).find(|(word, _)| **word == text) {
             return Ok(*value);
         }
@@ -257,7 +257,7 @@ impl Parsed {
         self.given(long).into_iter().map(range).collect()
     }
 
-    fn wrong(&self, name: &str, text: &str, expected: impl Display) -> UsageError {
+    pub(super) fn wrong(&self, name: &str, text: &str, expected: impl Display) -> UsageError {
         self.error(format!("{name} {text:?}: {expected}"))
     }
 
