@@ -2,7 +2,7 @@
 //!
 //! `options` is the one table of options; `help` and `completions` are made from it. `serve` runs a front end until a
 //! signal ends it, with or without the links of `link`; `cat` runs one connection, `status` tells what a process is doing,
-//! `selftest` tries a link out. The front ends are `fixed` (the command `static`), `socks` and `http`; all of them ask the
+//! `selftest` tries a link out, `keygen` makes keys. The front ends are `fixed` (the command `static`), `socks` and `http`; all of them ask the
 //! `gate` who may do what.
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ mod fixed;
 mod gate;
 mod help;
 mod http;
+mod keygen;
 mod link;
 mod logging;
 mod options;
@@ -98,6 +99,8 @@ fn run(parsed: &Parsed) -> Result<(), Failed> {
         Command::Cat => cat::run(parsed),
         Command::Status => status::run(parsed),
         Command::Selftest => selftest::run(parsed),
+        Command::Keygen => keygen::keygen(parsed),
+        Command::Pubkey => keygen::pubkey(parsed),
         Command::Completions => print(&completions::script(parsed.shell()?)),
         Command::Man => print(&help::man()),
     }

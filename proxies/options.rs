@@ -132,7 +132,8 @@ impl Parsed {
     }
 
     fn spec(&self, long: &str) -> &'static OptionSpec {
-        match OPTIONS.iter().find(|option| option.long == long) {
+        let named = || OPTIONS.iter().filter(|option| option.long == long);
+        match named().find(|option| option.commands.has(self.command)).or_else(|| named().next()) {
             Some(spec) => spec,
             None => panic!("the table has no option --{long}"),
         }
@@ -201,8 +202,9 @@ fn refused(command: Command, args: &[String], fail: Fail) -> UsageError {
 
 fn unknown_option(command: Command, args: &[String], name: &str) -> String {
     let given = dashed(args, name);
-    if let Some(option) = OPTIONS.iter().find(|option| option.long == name) {
-        let owners: Vec<_> = option.commands.iter().map(Command::name).collect();
+    if OPTIONS.iter().any(|option| option.long == name) {
+        let has = |command: &Command| options_of(*command).any(|option| option.long == name);
+        let owners: Vec<_> = Command::ALL.into_iter().filter(has).map(Command::name).collect();
         return format!("{given} is an option of {}, not of {} {}", owners.join(", "), command.name(), see(command));
     }
     let hint = suggest::nearest(name, options_of(command).map(|option| option.long));

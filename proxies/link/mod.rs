@@ -15,7 +15,6 @@ mod trust;
 mod visits;
 mod watch;
 
-use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -84,7 +83,7 @@ impl Links {
         let pin = parsed.pin()?;
         let reaches = target.as_ref().map(|target| Reach::of(parsed, target)).transpose()?;
 
-        let files = Files { parsed, directory: directory(parsed) };
+        let files = Files { parsed, directory: parsed.config_directory() };
         let secret = parsed.path("secret").map(|path| shared_key(&path)).transpose()?;
         let shared = secret.as_ref().map(NodeKey::public);
         let key = secret.map_or_else(|| files.node_key(), Ok)?;
@@ -220,11 +219,6 @@ impl Files<'_> {
         }
         Ok(visitors)
     }
-}
-
-fn directory(parsed: &Parsed) -> ConfigDirectory {
-    let given = parsed.path("config-dir").map(ConfigDirectory::at);
-    given.unwrap_or_else(|| ConfigDirectory::find(|name| std::env::var_os(name) as Option<OsString>))
 }
 
 fn shared_key(path: &std::path::Path) -> Result<NodeKey, Failed> {

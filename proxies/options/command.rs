@@ -17,6 +17,10 @@ pub enum Command {
     Status,
     /// Both ends of a link, tried out on this host.
     Selftest,
+    /// A new key.
+    Keygen,
+    /// The public key of a key.
+    Pubkey,
     /// A completion script.
     Completions,
     /// The manual page.
@@ -45,7 +49,7 @@ pub struct Commands(u16);
 
 impl Command {
     /// Every command, in the order of the help.
-    pub const ALL: [Command; 9] = [
+    pub const ALL: [Command; 11] = [
         Command::Static,
         Command::Socks,
         Command::Http,
@@ -53,6 +57,8 @@ impl Command {
         Command::Cat,
         Command::Status,
         Command::Selftest,
+        Command::Keygen,
+        Command::Pubkey,
         Command::Completions,
         Command::Man,
     ];
@@ -97,7 +103,7 @@ impl Commands {
 }
 
 /// In the order of the enum.
-const SPECS: [CommandSpec; 9] = [
+const SPECS: [CommandSpec; 11] = [
     CommandSpec {
         name: "static",
         summary: "relay TCP connections to a fixed target",
@@ -182,6 +188,28 @@ const SPECS: [CommandSpec; 9] = [
         frees: (0, 0),
         listen: None,
         examples: &[("selftest", "a line for each check; exit code 1 if one fails")],
+    },
+    CommandSpec {
+        name: "keygen",
+        summary: "make a key, or a secret to share with another node",
+        synopsis: &["[--force] [--key FILE]", "--secret [--force] [--key FILE]"],
+        frees: (0, 0),
+        listen: None,
+        examples: &[
+            ("keygen", "make a key; the line that it prints goes into authorized_keys of other nodes"),
+            ("keygen --secret --key shared.secret", "make a secret; two nodes that have this file trust each other"),
+        ],
+    },
+    CommandSpec {
+        name: "pubkey",
+        summary: "print the public key of this node, or of a file",
+        synopsis: &["[--fingerprint] [FILE]", "--secret [--fingerprint] [FILE]"],
+        frees: (0, 1),
+        listen: None,
+        examples: &[
+            ("pubkey", "print the line that goes into authorized_keys of other nodes"),
+            ("pubkey --fingerprint", "print it and, on a second line, what people compare by eye"),
+        ],
     },
     CommandSpec {
         name: "completions",

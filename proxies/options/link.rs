@@ -7,7 +7,7 @@ use seaprox::link::Mode;
 use seaprox::node::{Cipher, Path, Reverse, Timing};
 use seaprox::{Bind, Target};
 
-use super::{Command, Group, Parsed, UsageError, options_of};
+use super::{Command, Group, OptionSpec, Parsed, UsageError, options_of};
 use crate::link::forwards::{self, Forward, ForwardError};
 use crate::link::places;
 
@@ -153,8 +153,9 @@ impl Parsed {
     pub fn check_link_options(&self, dials: bool, takes: bool) -> Result<(), UsageError> {
         let dialling = if self.command() == Command::Link { "--connect HOST[:PORT]" } else { "--via HOST[:PORT]" };
         let given = |long: &str| self.count(long) > 0;
-        for option in options_of(self.command()).filter(|option| option.group == Group::Links && given(option.long)) {
-            let long = option.long;
+        let about_links = |option: &&OptionSpec| matches!(option.group, Group::Links | Group::Keys);
+        for long in options_of(self.command()).filter(about_links).map(|option| option.long).filter(|long| given(long))
+        {
             if !dials && (!takes || DIALLED.contains(&long)) {
                 return Err(self.error(format!("--{long} is about a link that is dialled: expected {dialling} too")));
             }

@@ -38,6 +38,8 @@ pub enum Value {
     Rule,
     /// A path.
     File,
+    /// A path to a directory.
+    Directory,
     /// Where the status is served.
     Socket,
     /// One of these words.
@@ -61,6 +63,8 @@ pub enum Group {
     Addresses,
     /// Who may do what.
     Access,
+    /// Who a node is.
+    Keys,
     /// How targets are connected.
     Connecting,
     /// How links are.
@@ -99,6 +103,7 @@ impl OptionSpec {
             Value::Target => "HOST:PORT".to_owned(),
             Value::Rule => "RULE".to_owned(),
             Value::File => "FILE".to_owned(),
+            Value::Directory => "DIR".to_owned(),
             Value::Socket => "unix:/path|none".to_owned(),
             Value::Duration => "TIME".to_owned(),
             Value::Size(..) => "SIZE".to_owned(),
@@ -138,9 +143,10 @@ impl OptionSpec {
 
 impl Group {
     /// The headings, in the order of the help.
-    pub const ALL: [Group; 8] = [
+    pub const ALL: [Group; 9] = [
         Group::Addresses,
         Group::Access,
+        Group::Keys,
         Group::Connecting,
         Group::Links,
         Group::Timers,
@@ -154,6 +160,7 @@ impl Group {
         match self {
             Group::Addresses => "Addresses",
             Group::Access => "Access",
+            Group::Keys => "Keys",
             Group::Connecting => "Connecting",
             Group::Links => "Links",
             Group::Timers => "Timers (0 = off)",
@@ -186,6 +193,18 @@ const STATIC: Commands = Commands::of(&[Command::Static]);
 const HTTP: Commands = Commands::of(&[Command::Http, Command::Link]);
 const LINK: Commands = Commands::of(&[Command::Link]);
 const STATUS: Commands = Commands::of(&[Command::Status]);
+const KEYGEN: Commands = Commands::of(&[Command::Keygen]);
+const PUBKEY: Commands = Commands::of(&[Command::Pubkey]);
+const NODES: Commands = Commands::of(&[
+    Command::Static,
+    Command::Socks,
+    Command::Http,
+    Command::Cat,
+    Command::Link,
+    Command::Keygen,
+    Command::Pubkey,
+]);
+const KEYS: Commands = Commands::of(&[Command::Keygen, Command::Pubkey]);
 const EVERY: Commands = Commands::of(&Command::ALL);
 const FAMILIES: Value = Value::Choice(&["ipv4", "ipv6"]);
 const MODES: Value = Value::Choice(&["stripe", "single", "redundant"]);
@@ -218,6 +237,20 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Access, "deny", Value::Rule, "deny what matches; without any --allow the rest is permitted")
         .repeat().no_env().only(FRONT_ENDS),
     option(Group::Access, "users", Value::File, "require one of the users in a file of name:password lines").only(ASKING),
+    option(Group::Keys, "config-dir", Value::Directory, "where key, authorized_keys, known_nodes and secret are (default: \
+        $XDG_CONFIG_HOME/seaprox, else $HOME/.config/seaprox, else /etc/seaprox)").only(NODES),
+    option(Group::Keys, "key", Value::File, "the file of the node's key, or with --secret that of the secret (default: key \
+        or secret in --config-dir; the variable never stands for the secret)").only(KEYS),
+    option(Group::Keys, "secret", Value::None, "the file is a secret that two nodes share: both derive the same key from \
+        it").no_env().only(KEYS),
+    option(Group::Keys, "key", Value::File, "the file of the node's key; made at its first use (default: key in \
+        --config-dir)").only(RELAYS),
+    option(Group::Keys, "secret", Value::File, "a secret that both nodes share instead of keys; whoever has it may do \
+        everything, in both directions").only(RELAYS),
+    option(Group::Keys, "force", Value::None, "replace what is there; peers that know the old key refuse the new one")
+        .no_env().only(KEYGEN),
+    option(Group::Keys, "fingerprint", Value::None, "print the fingerprint, too: SHA-256 of the public key in DER")
+        .no_env().only(PUBKEY),
     option(Group::Connecting, "prefer", FAMILIES, "which addresses of a name to try first").default("ipv6").only(RELAYS),
     option(Group::Connecting, "only", FAMILIES, "which addresses of a name to try at all").only(RELAYS),
     option(Group::Connecting, "dns-cache", Value::Duration, "how long a resolved name is used again; 0 = not at all")
@@ -225,15 +258,9 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Connecting, "no-nodelay", Value::None, "leave TCP_NODELAY off").only(RELAYS),
     option(Group::Connecting, "no-splice", Value::None, "always copy through buffers instead of moving bytes in the kernel")
         .only(RELAYS),
-    option(Group::Links, "config-dir", Value::File, "the directory of the files below (default: seaprox in the user's \
-        configuration directory)").only(RELAYS),
-    option(Group::Links, "key", Value::File, "the key of this node; made at its first use (default: key in the directory)")
-        .only(RELAYS),
-    option(Group::Links, "secret", Value::File, "a secret that both nodes share instead of keys; whoever has it may do \
-        everything, in both directions").only(RELAYS),
     option(Group::Links, "authorized-keys", Value::File, "whom to let in, and what each may do (default: authorized_keys in \
-        the directory)").only(LINK),
-    option(Group::Links, "known-nodes", Value::File, "the keys of peers (default: known_nodes in the directory)").only(RELAYS),
+        --config-dir)").only(LINK),
+    option(Group::Links, "known-nodes", Value::File, "the keys of peers (default: known_nodes in --config-dir)").only(RELAYS),
     option(Group::Links, "peer-key", Value::Text("KEY|SHA256:..."), "the one key that the peer may have; known nodes are not \
         asked then").only(RELAYS),
     option(Group::Links, "subflows", Value::Number(1, 16), "transport connections of the link, over each path").default("1")
@@ -296,9 +323,12 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_plain() {
-        let longs: HashSet<_> = OPTIONS.iter().map(|option| option.long).collect();
+        // What is a file to one command may be a flag to another, but no command has a name twice.
+        for command in Command::ALL {
+            let longs: HashSet<_> = options_of(command).map(|option| option.long).collect();
+            assert_eq!(longs.len(), options_of(command).count(), "{}", command.name());
+        }
         let shorts: Vec<_> = OPTIONS.iter().filter_map(|option| option.short).collect();
-        assert_eq!(longs.len(), OPTIONS.len());
         assert_eq!(shorts.iter().collect::<HashSet<_>>().len(), shorts.len());
         for option in OPTIONS {
             assert!(option.long.len() > 1 && option.long.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'));

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use seaprox::keys::ConfigDirectory;
 use seaprox::rules::{Action, Rule, Rules};
 use seaprox::units::{format_size, parse_duration, parse_size};
 use seaprox::{AddressError, Bind, Target, split_port_range};
@@ -102,6 +103,19 @@ impl Parsed {
     /// A path, if one is given.
     pub fn path(&self, long: &str) -> Option<PathBuf> {
         self.given(long).pop().map(|(_, text)| text.into())
+    }
+
+    /// A path that is on the command line, whatever the environment says.
+    pub fn path_flag(&self, long: &str) -> Option<PathBuf> {
+        self.positioned(long).pop().map(|(_, text)| text.into())
+    }
+
+    /// `--config-dir`, or where it is without.
+    pub fn config_directory(&self) -> ConfigDirectory {
+        match self.path("config-dir") {
+            Some(path) => ConfigDirectory::at(path),
+            None => ConfigDirectory::find(|name| std::env::var_os(name)),
+        }
     }
 
     /// `--prefer`.

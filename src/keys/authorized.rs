@@ -82,21 +82,17 @@ impl FromFile for AuthorizedKeys {
 fn parse_line(line: &str) -> Result<AuthorizedKey, Wrong> {
     let has_options = lines::split_word(line).0 != KEY_TYPE;
     let (field, rest) = if has_options { options::split_field(line)? } else { ("", line) };
-    let mut permissions = if has_options { Permissions::parse(field)? } else { Permissions::default() };
+    let mut permissions = if has_options { field.parse()? } else { Permissions::default() };
     let (key, name) = lines::parse_key(rest)?;
     permissions.name = permissions.name.or(name.map(Into::into));
     Ok(AuthorizedKey { key, permissions })
 }
 
 impl FromStr for AuthorizedKey {
-    type Err = String;
+    type Err = Wrong;
 
-    /// The error says what is wrong.
-    fn from_str(line: &str) -> Result<AuthorizedKey, String> {
-        parse_line(line.trim_ascii()).map_err(|wrong| match wrong.word {
-            Some(word) => format!("{word:?}: expected {}", wrong.expected),
-            None => format!("expected {}", wrong.expected),
-        })
+    fn from_str(line: &str) -> Result<AuthorizedKey, Wrong> {
+        parse_line(line.trim_ascii())
     }
 }
 
@@ -175,7 +171,8 @@ mod tests {
     }
 
     fn option() -> impl Strategy<Value = String> {
-        let place = prop::sample::select(vec!["*", "db:1", "*.a.org:1-9", "10.0.0.0/8", "[fd00::]/8:443", "unix:/a b"]);
+        let place =
+            prop::sample::select(vec!["*", "db:1", "*.a.org:1-9", "10.0.0.0/8", "[fd00::]/8:443", "unix:/a b", "to:1"]);
         let listen = prop::sample::select(vec!["*", "80", "*:80", "10.0.0.1:1-2", "[::1]:0", "localhost:*"]);
         prop_oneof![
             place.prop_map(|place| format!("permit-open=\"{place}\"")),

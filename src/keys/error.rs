@@ -28,12 +28,7 @@ pub enum Problem {
     /// Somebody else can change who is let in, or who is known; its mode.
     Writable(u32),
     /// What stands in it.
-    Content {
-        /// The word that is wrong; none where it is private or missing.
-        word: Option<String>,
-        /// What was expected in its place.
-        expected: Cow<'static, str>,
-    },
+    Content(Wrong),
 }
 
 impl KeysError {
@@ -46,12 +41,11 @@ impl KeysError {
     }
 
     pub(super) fn content(path: &Path, expected: impl Into<Cow<'static, str>>) -> KeysError {
-        KeysError::new(path, Problem::Content { word: None, expected: expected.into() })
+        KeysError::new(path, Problem::Content(Wrong::missing(expected)))
     }
 
     pub(super) fn at(path: &Path, line: usize, wrong: Wrong) -> KeysError {
-        let Wrong { word, expected } = wrong;
-        KeysError { path: path.to_owned(), line: Some(line), problem: Problem::Content { word, expected } }
+        KeysError { path: path.to_owned(), line: Some(line), problem: Problem::Content(wrong) }
     }
 
     /// The file.
@@ -75,11 +69,13 @@ impl KeysError {
     }
 }
 
-/// What is wrong with a line.
+/// What is wrong with a text: a word, and what was expected in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wrong {
-    pub(super) word: Option<String>,
-    pub(super) expected: Cow<'static, str>,
+pub struct Wrong {
+    /// The word; none where it is private or missing.
+    pub word: Option<String>,
+    /// What was expected.
+    pub expected: Cow<'static, str>,
 }
 
 impl Wrong {
@@ -91,6 +87,19 @@ impl Wrong {
     /// The line ends too early.
     pub(super) fn missing(expected: impl Into<Cow<'static, str>>) -> Wrong {
         Wrong { word: None, expected: expected.into() }
+    }
+}
+
+/// As it stands behind the file and the line.
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(word) = &self.word {
+            // A word may be as long as the file.
+            let end = word.char_indices().nth(WORD_CHARS_MAX).map(|(end, _)| end);
+            let (word, dots) = end.map_or((word.as_str(), ""), |end| (&word[..end], "..."));
+            write!(f, "{word:?}{dots}: ")?;
+        }
+        write!(f, "expected {}", self.expected)
     }
 }
 
@@ -113,16 +122,12 @@ impl fmt::Display for KeysError {
                     ": others can change it (mode {mode:04o}): expected mode 0644 or less; type: chmod go-w {path}"
                 )
             }
-            Problem::Content { word: None, expected } => write!(f, ": expected {expected}"),
-            Problem::Content { word: Some(word), expected } => {
-                // A word may be as long as the file.
-                let end = word.char_indices().nth(WORD_CHARS_MAX).map(|(end, _)| end);
-                let (word, dots) = end.map_or((word.as_str(), ""), |end| (&word[..end], "..."));
-                write!(f, ": {word:?}{dots}: expected {expected}")
-            }
+            Problem::Content(wrong) => write!(f, ": {wrong}"),
         }
     }
 }
+
+impl std::error::Error for Wrong {}
 
 impl std::error::Error for KeysError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {

@@ -107,10 +107,14 @@ pub(super) fn read_public(path: &Path) -> Result<(Vec<u8>, Stamp), KeysError> {
 /// Makes a file for its owner alone, whole or not at all: it is written beside its place and then put there. Without
 /// `replace` that fails if anything is there, even if it has come there a moment before.
 pub(super) fn create(path: &Path, content: &[u8], replace: bool) -> Result<(), KeysError> {
-    // The link below is what decides; this only spares the work.
+    // This only spares the work; putting it there is what decides.
     if !replace && fs::symlink_metadata(path).is_ok() {
         return Err(KeysError::new(path, Problem::Exists));
     }
+    write_and_put(path, content, replace)
+}
+
+fn write_and_put(path: &Path, content: &[u8], replace: bool) -> Result<(), KeysError> {
     let (mut file, draft) = Draft::beside(path).map_err(KeysError::io(path))?;
     file.write_all(content).and_then(|()| file.sync_all()).map_err(KeysError::io(path))?;
     let placed = if replace { fs::rename(&draft.0, path) } else { fs::hard_link(&draft.0, path) };
@@ -257,6 +261,8 @@ pub(super) mod tests {
         assert_eq!(mode(&path), 0o600);
         let error = create(&path, b"two", false).unwrap_err();
         assert!(matches!(error.problem(), Problem::Exists), "{error}");
+        let error = write_and_put(&path, b"two", false).unwrap_err();
+        assert!(matches!(error.problem(), Problem::Exists), "nor one that came a moment before: {error}");
         assert_eq!(fs::read(&path).unwrap(), b"one");
         create(&path, b"three", true).unwrap();
         assert_eq!((fs::read(&path).unwrap().as_slice(), mode(&path)), (b"three".as_slice(), 0o600));
@@ -275,11 +281,8 @@ pub(super) mod tests {
             let one = |index: u8| {
                 let (path, start) = (&path, &start);
                 scope.spawn(move || {
-                    // Past the look that only spares work: the link alone has to hold.
-                    let (mut file, draft) = Draft::beside(path).unwrap();
-                    file.write_all(&[index; 64]).unwrap();
                     start.wait();
-                    fs::hard_link(&draft.0, path).is_ok() || create(path, &[index; 64], false).is_ok()
+                    write_and_put(path, &[index; 64], false).is_ok()
                 })
             };
             let threads: Vec<_> = (0..8).map(one).collect();

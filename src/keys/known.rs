@@ -74,7 +74,7 @@ impl KnownNodes {
     /// A Unix socket, a file that is full, or one that cannot be written; nothing is known then that was not before.
     pub fn add(&mut self, node: &Target, key: &PublicKey) -> Result<(), KeysError> {
         let Some(node) = plain(node) else {
-            return Err(KeysError::new(&self.path, unexpected(&node.to_string(), NODE_FORM)));
+            return Err(KeysError::new(&self.path, Problem::Content(Wrong::word(&node.to_string(), NODE_FORM))));
         };
         if self.nodes.len() >= ENTRIES_MAX {
             return Err(KeysError::content(&self.path, file::NO_ROOM));
@@ -127,10 +127,6 @@ fn plain(node: &Target) -> Option<Target> {
         }
         Target::Unix(_) => None,
     }
-}
-
-fn unexpected(word: &str, expected: &'static str) -> Problem {
-    Problem::Content { word: Some(word.to_owned()), expected: expected.into() }
 }
 
 const NODE_FORM: &str = "HOST:PORT seaprox-ed25519 BASE64, where HOST is a name or an address ([::1] in brackets)";

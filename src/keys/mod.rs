@@ -33,7 +33,7 @@ mod watched;
 
 pub use authorized::{AuthorizedKey, AuthorizedKeys};
 pub use directory::ConfigDirectory;
-pub use error::{KeysError, Problem};
+pub use error::{KeysError, Problem, Wrong};
 pub use file::Stamp;
 pub use known::{KnownNodes, Standing};
 pub use listen::ListenRule;

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 
 use super::RULES_MAX;
 use super::error::Wrong;
@@ -60,8 +61,17 @@ impl Permissions {
         self.name.as_deref()
     }
 
-    /// Reads options, as they stand in front of a key.
-    pub(super) fn parse(field: &str) -> Result<Permissions, Wrong> {
+    /// Whether there is anything but a name.
+    pub(super) fn is_bare(&self) -> bool {
+        *self == Permissions { name: self.name.clone(), ..Permissions::default() }
+    }
+}
+
+/// Options, as they stand in front of a key, such as `permit-open="*",permit-listen="*"`.
+impl FromStr for Permissions {
+    type Err = Wrong;
+
+    fn from_str(field: &str) -> Result<Permissions, Wrong> {
         let (mut permissions, mut opens) = (Permissions::default(), Vec::new());
         for option in split_options(field) {
             let (name, value) = option?;
@@ -83,23 +93,18 @@ impl Permissions {
         }
         Ok(permissions)
     }
-
-    /// Whether there is anything but a name.
-    pub(super) fn is_bare(&self) -> bool {
-        *self == Permissions { name: self.name.clone(), ..Permissions::default() }
-    }
 }
 
 /// A place where a connection may lead; where it comes from is the key itself.
 fn open_rule(value: &str) -> Result<Rule, Wrong> {
-    if value.contains(',') || value.starts_with("from:") {
+    if value.contains(',') {
         return Err(Wrong::word(
             value,
             "one place, such as example.org:443 or 10.0.0.0/8; repeat permit-open for more",
         ));
     }
     let expected = |error: crate::rules::RuleError| error.to_string().trim_start_matches("expected ").to_owned();
-    Rule::parse(Action::Allow, value).map_err(|error| Wrong::word(value, expected(error)))
+    Rule::parse(Action::Allow, &format!("to:{value}")).map_err(|error| Wrong::word(value, expected(error)))
 }
 
 fn streams(value: &str) -> Result<u32, Wrong> {
@@ -137,7 +142,8 @@ impl fmt::Display for Permissions {
             write!(f, "{comma}{name}=\"{value}\"")
         };
         for rule in self.opens.iter() {
-            option("permit-open", &rule.to_string().trim_start_matches("to:"))?;
+            let rule = rule.to_string();
+            option("permit-open", &rule.strip_prefix("to:").unwrap_or(&rule))?;
         }
         self.listens.iter().try_for_each(|rule| option("permit-listen", rule))?;
         self.max_streams.iter().try_for_each(|number| option("max-streams", number))?;
@@ -154,7 +160,7 @@ mod tests {
     use super::*;
 
     fn permissions(field: &str) -> Permissions {
-        Permissions::parse(field).unwrap_or_else(|wrong| panic!("{field}: {wrong:?}"))
+        Permissions::from_str(field).unwrap_or_else(|wrong| panic!("{field}: {wrong:?}"))
     }
 
     fn open(field: &str, target: &str) -> Decision {
@@ -190,6 +196,7 @@ mod tests {
             assert_eq!(open(field, target), decision, "{target}");
         }
         assert_eq!(open("permit-open=\"*\"", "anything:1"), Decision::Allow);
+        assert_eq!(open("permit-open=to:80", "to:80"), Decision::Allow, "a host may be called so");
         assert_eq!(open("permit-listen=\"*\"", "anything:1"), Decision::Deny, "one thing is not the other");
         assert!(!permissions("permit-open=\"*\"").may_listen(&Bind::Loopback(8080)));
     }
@@ -239,10 +246,10 @@ mod tests {
             ("name=\"a b\"", "a b"),
             (&many, "*"),
         ] {
-            let wrong = Permissions::parse(field).unwrap_err();
+            let wrong = Permissions::from_str(field).unwrap_err();
             assert_eq!(wrong.word.as_deref(), Some(word), "{field}");
             assert!(!wrong.expected.starts_with("expected"), "{field}");
         }
-        assert!(Permissions::parse(&["permit-open=*"; RULES_MAX].join(",")).is_ok());
+        assert!(Permissions::from_str(&["permit-open=*"; RULES_MAX].join(",")).is_ok());
     }
 }

@@ -89,7 +89,7 @@ const INTEGER: u8 = 0x02;
 const ALGORITHM: &[u8] = &[0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70];
 /// OCTET STRING { OCTET STRING of 32 bytes }
 const OCTETS: &[u8] = &[0x04, 0x22, 0x04, 0x20];
-/// [1] BIT STRING, implicit as RFC 5958 has it, or explicit as some write it.
+/// BIT STRING with the tag 1, implicit as RFC 5958 has it, or explicit as some write it.
 const PUBLIC: [&[u8]; 2] = [&[0x81, 0x21, 0x00], &[0xa1, 0x23, 0x03, 0x21, 0x00]];
 /// All of version 1 that comes before the seed.
 const PREFIX: [u8; 16] =

@@ -44,6 +44,14 @@ impl<T: FromFile> Watched<T> {
         &self.value
     }
 
+    /// What was last read, to add to it what is added to the file, too.
+    pub fn value_mut(&mut self) -> &mut T
+    where
+        T: Clone,
+    {
+        Arc::make_mut(&mut self.value)
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -97,7 +105,7 @@ impl<T: FromFile> Watched<T> {
 #[cfg(test)]
 mod tests {
     use super::super::file::tests::Scratch;
-    use super::super::{AuthorizedKeys, PublicKey};
+    use super::super::{AuthorizedKeys, KnownNodes, PublicKey, Standing};
     use super::*;
 
     fn line(byte: u8) -> String {
@@ -132,6 +140,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_added_is_nothing_new_afterwards() {
+        let scratch = Scratch::new();
+        let mut nodes = Watched::<KnownNodes>::load(scratch.path("known_nodes")).unwrap();
+        let (node, key) = (crate::Target::parse("a:1").unwrap(), PublicKey::from_bytes([3; 32]).unwrap());
+        nodes.value_mut().add(&node, &key).unwrap();
+        assert_eq!(nodes.value().look_up(&node, &key), Standing::Known);
+        assert!(!nodes.refresh().unwrap());
+    }
+
+    #[test]
     fn what_does_not_change_is_not_read_again() {
         struct Counted(u32);
         impl PartialEq for Counted {
@@ -145,7 +163,7 @@ mod tests {
                 Ok((Counted(1), Stamp::of(path)))
             }
         }
-        let mut watched = Watched::<Counted>::load("/").unwrap();
+        let mut watched = Watched::<Counted>::load("/usr").unwrap();
         assert_eq!(watched.value().0, 1);
         assert!(!watched.refresh().unwrap());
         assert!(watched.reload().unwrap(), "only when it is told to");
