@@ -82,7 +82,7 @@ fn a_peer_that_is_not_there_yet_is_waited_for() {
     let front = client.forward(link, addr.into());
     until("several tries have failed", || {
         client.has(
-            |h| matches!(h, Happened::NoSubflow { tries: 3, failure } if failure.reason == Reason::ConnectionRefused),
+            |h| matches!(h, Happened::NoSubflow { tries: 3, failure, .. } if failure.reason == Reason::ConnectionRefused),
         )
     });
     let mut near = connect(front);

@@ -172,6 +172,10 @@ impl Core {
     pub(crate) fn run_carrier(&mut self, id: Id) {
         let Some(carrier) = self.pools.links.carriers.get(id) else { return };
         let (side, link) = (carrier.side, carrier.link);
+        if let Some(record) = self.sides.get_mut(side) {
+            // Reading finds out what the error is.
+            record.ready.readable |= std::mem::take(&mut record.ready.error);
+        }
         if let Err(failure) = self.read_carrier(id, side).and_then(|()| self.flush_carrier(id)) {
             return self.carrier_failed(id, &failure);
         }

@@ -189,11 +189,20 @@ pub enum Happened {
     Parted,
     /// It has a subflow again, and nothing was lost.
     Resumed,
-    /// A subflow could not be had; the next try follows by itself.
+    /// A subflow carries frames.
+    SubflowUp {
+        /// Which of the wanted subflows it is, in the order of the paths.
+        place: usize,
+        /// How often in a row it could not be had before.
+        tries: u32,
+    },
+    /// A subflow could not be had, or was lost; the next try follows by itself.
     NoSubflow {
+        /// Which of the wanted subflows it is, in the order of the paths.
+        place: usize,
         /// Why.
         failure: Failure,
-        /// How often in a row.
+        /// How often in a row, this subflow.
         tries: u32,
     },
     /// The peer proved to have a key that the policy does not admit.

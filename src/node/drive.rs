@@ -213,8 +213,9 @@ impl Core {
 
     /// The peer has answered an OPEN of ours.
     fn stream_answered(&mut self, link: Id, stream: StreamId, result: &Bound) {
-        let Some(side) = self.pools.links.slot(link, stream).map(|slot| slot.side) else { return };
-        let result = result.to_failure().map_or(Ok(()), Err);
+        let Some(slot) = self.pools.links.slot(link, stream) else { return };
+        let (side, result) = (slot.side, result.to_failure().map_or(Ok(()), Err));
+        slot.accepted = result.is_ok();
         self.queues.dialled.push_back((side, result));
     }
 
@@ -222,14 +223,15 @@ impl Core {
         let Some(link) = self.pools.links.links.get_mut(id) else { return };
         let fresh = !std::mem::replace(&mut link.met, true);
         let (key, carriers) = (link.key, link.carriers.clone());
+        let mut up = None;
         if let Some(plan) = &mut link.plan {
-            (plan.failure, plan.tries) = (None, 0);
-            let of = |id: &&Id| self.pools.links.carriers.get(**id).is_some_and(|c| c.subflow == Some(subflow));
-            let place = carriers.iter().find(of).and_then(|id| self.pools.links.carriers.get(*id)).map(|c| c.place);
-            if let Some(wanted) = place.and_then(|place| plan.wanted.get_mut(place)) {
-                wanted.tries = 0;
+            let carrier = carriers.iter().filter_map(|id| self.pools.links.carriers.get(*id));
+            let place = carrier.filter(|c| c.subflow == Some(subflow)).map(|c| c.place).next();
+            if let Some((place, wanted)) = place.and_then(|place| Some((place, plan.wanted.get_mut(place)?))) {
+                up = Some(Happened::SubflowUp { place, tries: std::mem::take(&mut wanted.tries) });
             }
         }
+        up.into_iter().for_each(|up| self.tell(id, &up));
         if let Some(key) = key.filter(|_| fresh) {
             self.tell(id, &Happened::Up { key, fresh: true });
             self.open_waiting(id);

@@ -81,7 +81,7 @@ impl Core {
         let mut link = Link::new(policy, timing, mode, &place, Some(Rc::new(RefCell::new(watch))), self.now_ms);
         let wanted = paths.iter().flat_map(|path| (0..subflows).map(|_| Wanted::new(path.clone()))).collect();
         let instance = identity.instance;
-        link.plan = Some(Box::new(Plan { tls, peer, subflows, wanted, instance, failure: None, tries: 0 }));
+        link.plan = Some(Box::new(Plan { tls, peer, subflows, wanted, instance }));
         link.remotes = reverse.into_iter().map(reverse::Remote::new).collect();
         let id = self.pools.links.links.insert(link).map_err(|_| io::Error::other("limit of links reached"))?;
         self.pools.links.touch(id);
@@ -115,6 +115,13 @@ impl Core {
         }
     }
 
+    /// Dials what is missing of a link at once, as if nothing had failed before.
+    pub fn redial_link(&mut self, link: Id) {
+        let Some(plan) = self.pools.links.links.get_mut(link).and_then(|link| link.plan.as_mut()) else { return };
+        plan.wanted.iter_mut().for_each(|wanted| (wanted.tries, wanted.next_ms) = (0, 0));
+        self.pools.links.touch(link);
+    }
+
     /// Ends a link in order: its streams are reset, its peer is told.
     pub fn close_link(&mut self, link: Id) {
         let now = self.pools.links.now;
@@ -132,7 +139,12 @@ impl Core {
         let Some(record) = self.pools.links.links.get_mut(link) else { return };
         let Some(plan) = &mut record.plan else { return };
         let room = record.timing.subflows.saturating_sub(plan.wanted.iter().filter(|wanted| !wanted.removed).count());
-        plan.wanted.extend((0..plan.subflows.min(room)).map(|_| Wanted::new(path.clone())));
+        for _ in 0..plan.subflows.min(room) {
+            match plan.wanted.iter_mut().find(|wanted| wanted.removed && wanted.carrier.is_none()) {
+                Some(free) => *free = Wanted::new(path.clone()),
+                None => plan.wanted.push(Wanted::new(path.clone())),
+            }
+        }
         self.pools.links.touch(link);
     }
 

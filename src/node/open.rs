@@ -39,7 +39,7 @@ impl Core {
         let record = self.pools.links.links.get_mut(link).ok_or(Refused::Closed)?;
         let session = record.session.as_mut().ok_or(Refused::NotYet)?;
         let id = session.open(now, open)?;
-        record.streams.insert(id, Slot { side: dest, fin: false, finished: false, reset: None });
+        record.streams.insert(id, Slot::new(dest));
         let endpoint = Endpoint::Link(Arc::clone(&record.name), id.0);
         let at = StreamAt { link, life: record.life, id };
         if let Some(side) = self.sides.get_mut(dest) {
@@ -116,7 +116,7 @@ impl Core {
             Some((connection, side)) => {
                 self.set_user(connection, &name);
                 if let Some(record) = self.pools.links.links.get_mut(link) {
-                    record.streams.insert(id, Slot { side, fin: false, finished: false, reset: None });
+                    record.streams.insert(id, Slot::new(side));
                 }
             }
             None => {
@@ -168,8 +168,11 @@ impl Core {
     pub(crate) fn answer_stream(&mut self, at: StreamAt, result: Result<Bound, &Failure>) {
         let links = &mut self.pools.links;
         let now = links.now;
-        let session = links.links.get_mut(at.link).filter(|link| link.life == at.life);
-        let Some(session) = session.and_then(|link| link.session.as_mut()) else { return };
+        let Some(link) = links.links.get_mut(at.link).filter(|link| link.life == at.life) else { return };
+        if let Some(slot) = link.streams.get_mut(&at.id) {
+            slot.accepted = result.is_ok();
+        }
+        let Some(session) = link.session.as_mut() else { return };
         // A stream that was reset meanwhile needs no answer.
         let _ = match result {
             Ok(bound) => session.accept(at.id, bound),

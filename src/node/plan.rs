@@ -27,10 +27,6 @@ pub(crate) struct Plan {
     pub subflows: usize,
     pub wanted: Vec<Wanted>,
     pub instance: Option<u32>,
-    /// What the last try met, until one succeeds.
-    pub failure: Option<Failure>,
-    /// Tries in a row that failed.
-    pub tries: u32,
 }
 
 /// A subflow that is wanted.
@@ -216,10 +212,8 @@ impl Core {
         let pause = if wanted.tries == 0 && met { Duration::ZERO } else { jittered(doubled) };
         wanted.tries = wanted.tries.saturating_add(1);
         wanted.next_ms = now_ms.saturating_add(pause.as_millis() as u64);
-        plan.tries = plan.tries.saturating_add(1);
-        plan.failure = Some(failure.clone());
-        let (tries, failure) = (plan.tries, failure.clone());
-        self.tell(link, &Happened::NoSubflow { failure, tries });
+        let (tries, failure) = (wanted.tries, failure.clone());
+        self.tell(link, &Happened::NoSubflow { place, failure, tries });
         self.pools.links.touch(link);
     }
 }

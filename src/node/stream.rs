@@ -13,6 +13,12 @@ use crate::link::{Code, Refused, Session, StreamId};
 use super::Links;
 use super::chunks::CHUNK_BYTES;
 
+impl Slot {
+    pub const fn new(side: Id) -> Slot {
+        Slot { side, accepted: false, fin: false, finished: false, reset: None }
+    }
+}
+
 /// Names a stream: its link, which session of that link, and its id in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StreamAt {
@@ -26,6 +32,8 @@ pub(crate) struct StreamAt {
 pub(crate) struct Slot {
     /// The side that it is.
     pub side: Id,
+    /// Both ends have it: it was accepted here, or there.
+    pub accepted: bool,
     /// Every byte has been taken, and there will be no more.
     pub fin: bool,
     /// No more will be written.
@@ -179,7 +187,9 @@ impl Links {
         let now = self.now;
         let Some((streams, session)) = self.at(at) else { return };
         let Some(slot) = streams.remove(&at.id) else { return };
-        if !slot.finished {
+        if !slot.accepted {
+            session.reset(at.id, Code::SourceReset);
+        } else if !slot.finished {
             // A stream that is reset already cannot be finished, and need not be.
             let _ = session.finish(at.id);
         }
