@@ -98,7 +98,7 @@ impl Watch {
                 self.failures = 0;
                 None
             }
-            Happened::NoSubflow { failure, tries } => self.no_subflow(failure, *tries),
+            Happened::NoSubflow { failure, tries, .. } => self.no_subflow(failure, *tries),
             Happened::WrongKey { key } => self.wrong_key(key),
             Happened::Rejected => Some(Act::End(Failed::new(Exit::NoPermission, self.rejected()))),
             Happened::Listening { index, port } => self.listening(*index, *port),
