@@ -35,8 +35,11 @@
 pub mod capture;
 pub mod conntrack;
 pub mod emulator;
+pub mod goodput;
 pub mod host;
 pub mod nat;
+pub mod nodes;
+pub mod pairs;
 pub mod path;
 pub mod pipe;
 #[path = "../link_kit/rng.rs"]

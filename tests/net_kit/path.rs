@@ -205,6 +205,15 @@ impl Path {
         before.len()
     }
 
+    /// The same for one connection, which `connections` says. How many it were.
+    #[track_caller]
+    pub fn reset_one(&self, (near, far): (SocketAddr, SocketAddr)) -> usize {
+        let filter = format!("dst {} and sport = :{} and dport = :{}", near.ip(), far.port(), near.port());
+        let before = sockets(&self.far, &filter).len();
+        self.far.run(&format!("ss -HKtn {filter}"));
+        before - sockets(&self.far, &filter).len()
+    }
+
     /// Takes the near end's address away and gives it 10.77.N.`last_byte` instead.
     #[track_caller]
     pub fn change_address(&self, last_byte: u8) {
