@@ -99,8 +99,11 @@ pub struct LinkConfig {
     /// Takes streams that the peer opens, and that the policy permits, into its own hands.
     pub on_stream: Option<OnStream>,
     /// Is told what happens to the link.
-    pub watch: Box<dyn FnMut(&mut Core, Id, &Happened)>,
+    pub watch: OnHappened,
 }
+
+/// Is told what happens to a link.
+pub type OnHappened = Box<dyn FnMut(&mut Core, Id, &Happened)>;
 
 /// Makes the handler of a stream that the peer has opened to a target; none leaves it to be connected there. With a
 /// handler the stream is accepted, and its bytes are the handler's.
@@ -119,7 +122,7 @@ pub struct ServeConfig {
     /// Takes streams that peers open, and that the policy permits, into its own hands.
     pub on_stream: Option<OnStream>,
     /// Is told what happens to links.
-    pub watch: Box<dyn FnMut(&mut Core, Id, &Happened)>,
+    pub watch: OnHappened,
 }
 
 /// One way to the peer: where a subflow leaves from, and where it goes. `SOURCE[%INTERFACE][->ADDR]`.

@@ -17,11 +17,10 @@ use crate::id::Id;
 use crate::link::{BootId, Config, Mode, Session, StreamId, SubflowId};
 
 use super::bucket::Bucket;
-use super::config::{Happened, OnStream, PeerKey, Policy, Timing};
+use super::config::{OnHappened, OnStream, PeerKey, Policy, Timing};
 use super::plan::Plan;
 use super::reverse::Remote;
 use super::stream::Streams;
-use crate::core::Core;
 
 /// One link, as the loop knows it.
 pub(crate) struct Link {
@@ -66,7 +65,7 @@ pub(crate) struct Link {
 }
 
 /// Who is told what happens.
-pub(crate) type Watch = Option<Rc<RefCell<dyn FnMut(&mut Core, Id, &Happened)>>>;
+pub(crate) type Watch = Option<Rc<RefCell<OnHappened>>>;
 
 /// Who takes streams into its own hands; one for all links of a listener.
 pub(crate) type Takes = Option<Rc<RefCell<OnStream>>>;

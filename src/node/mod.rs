@@ -61,8 +61,8 @@ use link::Link;
 use plan::{Plan, Wanted};
 
 pub use config::{
-    Cipher, Happened, Identity, LinkConfig, OnStream, Path, PeerKey, Policy, Reverse, SameKey, ServeConfig, Timing,
-    Verdict,
+    Cipher, Happened, Identity, LinkConfig, OnHappened, OnStream, Path, PeerKey, Policy, Reverse, SameKey, ServeConfig,
+    Timing, Verdict,
 };
 pub(crate) use links::{CARRIERS_MAX, Links};
 pub use status::{LinkStatus, ListenerStatus, SubflowStatus};
@@ -99,7 +99,7 @@ impl Core {
         let ServeConfig { identity, policy, mode, timing, on_stream, watch } = config;
         let tls = Arc::new(server(&identity, &policy).map_err(io::Error::other)?);
         let listener = self.listen_for_links(bound)?;
-        let (watch, instance) = (Some(Rc::new(RefCell::new(watch)) as _), identity.instance);
+        let (watch, instance) = (Some(Rc::new(RefCell::new(watch))), identity.instance);
         let takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
         let server = Server { tls, policy, mode, timing, watch, takes, instance, full: false };
         self.pools.links.servers.insert(listener, server);

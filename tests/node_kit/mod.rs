@@ -131,9 +131,9 @@ impl Node {
         told.recv_timeout(SOON).expect("an answer of the loop")
     }
 
-    fn watch(&self) -> Box<dyn FnMut(&mut Core, Id, &Happened) + Send> {
+    fn watch(&self) -> impl FnMut(&mut Core, Id, &Happened) + Send + use<> {
         let happened = Arc::clone(&self.happened);
-        Box::new(move |_, _, what| happened.lock().unwrap().push(what.clone()))
+        move |_: &mut Core, _: Id, what: &Happened| happened.lock().unwrap().push(what.clone())
     }
 
     /// Takes in links; where.
@@ -145,8 +145,14 @@ impl Node {
         let (policy, watch) = (Arc::clone(&self.policy) as Arc<dyn Policy>, self.watch());
         self.ask(move |core| {
             let mut bound = bind(&Bind::Ip(addr), 1, core.config()).unwrap();
-            let config =
-                ServeConfig { identity: identity(2), policy, mode: Default::default(), timing, on_stream: None, watch };
+            let config = ServeConfig {
+                identity: identity(2),
+                policy,
+                mode: Default::default(),
+                timing,
+                on_stream: None,
+                watch: Box::new(watch),
+            };
             core.serve_links(&mut bound[0], config).unwrap();
             bound[0].addr().ip().unwrap()
         })
@@ -170,7 +176,7 @@ impl Node {
                 reverse: Vec::new(),
                 timing: timing(),
                 on_stream: None,
-                watch,
+                watch: Box::new(watch),
             };
             change(&mut config);
             core.connect_link(config).unwrap()
