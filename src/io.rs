@@ -104,6 +104,10 @@ impl Io {
 
     /// Writes several pieces to a descriptor with one call.
     pub fn write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        if let [piece] = pieces {
+            // One piece is what most small writes are, and a plain write is the shorter way through the system.
+            return self.write_raw(piece);
+        }
         match self {
             Io::Tcp(socket) => retry(|| (&mut &*socket).write_vectored(pieces)),
             Io::Unix(socket) => retry(|| (&mut &*socket).write_vectored(pieces)),

@@ -54,6 +54,9 @@ pub(crate) fn pump(
     pools: &mut Pools,
     mut budget: usize,
 ) -> Pumped {
+    if to.io.stream().is_some() {
+        budget = budget.min(stream::BYTES_PER_TURN);
+    }
     loop {
         match deliver(half, to, pools) {
             Ok(true) => {}

@@ -6,6 +6,7 @@
 
 use crate::core::{Core, OneOff};
 use crate::id::Id;
+use crate::link::frame::FRAME_BYTES_MAX;
 use crate::link::{Bound, Code, Event, StreamId, SubflowId, Time};
 use crate::reason::{Failure, Reason};
 use crate::side::Side;
@@ -41,6 +42,7 @@ impl Core {
         for _ in 0..ROUNDS_PER_TURN {
             self.link_events(id);
             if !self.transmit(id) {
+                self.link_events(id);
                 return self.arm_link(id);
             }
         }
@@ -63,11 +65,11 @@ impl Core {
             let room = if may_send && carrier.is_flushed() { carrier.batch_bytes(rate) } else { 0 };
             session.set_room(subflow, room);
         }
-        let mut sent = false;
+        let mut sent = 0;
         loop {
             links.outbox.clear();
             let Some(frame) = session.poll_transmit(now, &mut links.outbox) else { break };
-            sent = true;
+            sent += frame.bytes;
             link.sent.take(frame.bytes);
             let is_its =
                 |carrier: &&Id| links.carriers.get(**carrier).is_some_and(|c| c.subflow == Some(frame.subflow));
@@ -76,10 +78,12 @@ impl Core {
                 carrier.take_frame(&links.outbox);
             }
         }
-        if !sent {
+        if sent == 0 {
             return false;
         }
-        self.flush_link(id)
+        let is_free = self.flush_link(id);
+        // What is less than the least batch has not used up any carrier's room: the session has no more.
+        is_free && sent >= FRAME_BYTES_MAX
     }
 
     /// Writes what the carriers of a link hold. Whether any of them has written all that it held.
@@ -136,9 +140,11 @@ impl Core {
         let now = self.pools.links.now;
         let now_ms = self.now_ms;
         let Some(link) = self.pools.links.links.get_mut(id) else { return };
-        if link.armed_ms.is_some_and(|armed_ms| armed_ms <= now_ms) {
-            link.armed_ms = None;
+        if link.armed_ms.is_some_and(|armed_ms| armed_ms > now_ms) {
+            // It was set before an earlier one was, and that one has set another since.
+            return;
         }
+        link.armed_ms = None;
         if let Some(session) =
             link.session.as_mut().filter(|session| session.poll_timeout().is_some_and(|at| at <= now))
         {

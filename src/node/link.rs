@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::Id;
+use crate::link::frame::DATA_BYTES_MAX;
 use crate::link::{BootId, Config, Mode, Session, StreamId, SubflowId};
 
 use super::bucket::Bucket;
@@ -149,5 +150,5 @@ impl Link {
     }
 }
 
-/// Bytes that one stream may have waiting for its first way out.
-const UNSENT_BYTES_MAX: u64 = 1 << 20;
+/// Bytes that one stream may have waiting for its first way out: full frames.
+const UNSENT_BYTES_MAX: u64 = 64 * DATA_BYTES_MAX as u64;

@@ -60,6 +60,7 @@ use greet::Server;
 use link::Link;
 use plan::{Plan, Wanted};
 
+pub(crate) use chunks::CHUNK_BYTES;
 pub use config::{
     Cipher, Happened, Identity, LinkConfig, OnHappened, OnStream, Path, PeerKey, Policy, Reverse, SameKey, ServeConfig,
     Timing, Verdict,

@@ -4,7 +4,7 @@ use std::io;
 
 use super::{Fetched, no_delay};
 use crate::half::{Flow, Half};
-use crate::node::{Links, StreamAt, Taken};
+use crate::node::{CHUNK_BYTES, Links, StreamAt, Taken};
 use crate::side::Side;
 
 /// From a stream to a descriptor: what has arrived is written from where it lies.
@@ -77,3 +77,7 @@ pub(super) fn fetch_into(
         Err(error) => Ok(Fetched::Refused(error)),
     }
 }
+
+/// Bytes that go into one stream in one turn: what a carrier takes at once. They leave while they are in the processor's
+/// cache, and those beside them do not wait.
+pub(super) const BYTES_PER_TURN: usize = 4 * CHUNK_BYTES;

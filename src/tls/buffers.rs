@@ -30,7 +30,7 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    /// An empty pool. It holds at most 2 MiB.
+    /// An empty pool. It holds at most 4 MiB.
     pub fn new() -> Buffers {
         Buffers::default()
     }
@@ -73,12 +73,13 @@ impl Buffers {
     /// An empty buffer for a piece of so many bytes, in at most twice that memory.
     pub(super) fn take_piece(&self, bytes: usize) -> BytesMut {
         let mut pieces = self.pieces.borrow_mut();
+        let fits = bytes..=bytes * 2;
         if (PIECE_BYTES_MIN..=READ_BYTES).contains(&bytes)
-            && let Some(free) = pieces.iter().position(Bytes::is_unique)
+            && let Some(free) = pieces.iter().position(|piece| piece.is_unique() && fits.contains(&piece.len()))
             && let Ok(mut piece) = pieces.remove(free).try_into_mut()
         {
             piece.clear();
-            if (bytes..=bytes * 2).contains(&piece.capacity()) {
+            if fits.contains(&piece.capacity()) {
                 return piece;
             }
         }
@@ -90,7 +91,7 @@ impl Buffers {
         let piece = piece.freeze();
         if piece.len() >= PIECE_BYTES_MIN {
             let mut pieces = self.pieces.borrow_mut();
-            if pieces.len() == KEPT_MAX {
+            if pieces.len() == PIECES_MAX {
                 pieces.remove(0);
             }
             pieces.push(piece.clone());
@@ -107,5 +108,7 @@ impl Buffers {
 
 /// A smaller piece is not worth the search.
 const PIECE_BYTES_MIN: usize = 32 * 1024;
+/// Pieces that are remembered: those of a few turns, and of a reader that is a little behind.
+const PIECES_MAX: usize = 16;
 /// Buffers of a kind that are kept; pipes of one loop seldom have bytes waiting between turns.
 const KEPT_MAX: usize = 4;

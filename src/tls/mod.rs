@@ -70,6 +70,8 @@ pub(crate) use buffers::{Buffers, READ_BYTES, RECORD_BYTES, RECORD_OVERHEAD, WRI
 pub use cipher::Cipher;
 pub(crate) use error::TlsError;
 pub(crate) use identity::Identity;
+#[allow(unused_imports, reason = "the bench and the tests name it")]
+pub(crate) use identity::PublicKey;
 pub(crate) use pipe::TlsPipe;
 pub(crate) use verify::Verify;
 
