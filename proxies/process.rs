@@ -49,6 +49,8 @@ pub struct Process {
     visits: Option<Visits>,
     drain: Duration,
     is_draining: bool,
+    /// Whether the end has begun: what happens to the link from then on is our own doing.
+    is_ending: bool,
     is_asking: bool,
     /// Why it all ends, if not because somebody asked for it.
     doom: Option<Failed>,
@@ -95,8 +97,8 @@ impl Process {
         let watch = links.as_ref().and_then(|links| links.watch()).map(|watch| watch.asking(link::can_ask()));
         let visits = links.as_ref().and_then(|links| links.visits());
         let (remotes, tell) = (remotes.to_vec(), ears.mouth());
-        let (is_draining, is_asking, doom) = (false, false, None);
-        Process { remotes, gate, links, watch, visits, drain, is_draining, is_asking, doom, tell }
+        let (is_draining, is_ending, is_asking, doom) = (false, false, false, None);
+        Process { remotes, gate, links, watch, visits, drain, is_draining, is_ending, is_asking, doom, tell }
     }
 
     /// Does what is asked for until all loops have ended.
@@ -145,19 +147,22 @@ impl Process {
             News::Signal(SIGUSR2) => log::warn!("this version cannot replace itself while it runs"),
             News::Signal(SIGTERM) if !std::mem::replace(&mut self.is_draining, true) => {
                 let drain = self.drain;
+                self.is_ending = true;
                 log::info!(timeout = seaprox::units::format_duration(drain); "draining");
                 tell_all(&self.remotes, move |core| core.drain(drain));
             }
             News::Signal(_) => {
+                self.is_ending = true;
                 log::info!("stopping");
                 tell_all(&self.remotes, Core::stop);
             }
+            News::Dialled(_) if self.is_ending => {}
             News::Dialled(happened) => {
                 let act = self.watch.as_mut().and_then(|watch| watch.take(&happened, Instant::now()));
                 act.into_iter().for_each(|act| self.act(act));
             }
             News::Served(id, happened) => {
-                self.visits.iter_mut().for_each(|visits| visits.take(id, &happened, Instant::now()));
+                self.visits.iter_mut().for_each(|visits| visits.take(id, &happened));
             }
             News::Answer(key, is_right) => self.answered(key, is_right),
             News::Over(_) => {}
@@ -191,12 +196,19 @@ impl Process {
             return self.end(Failed::new(Exit::NoPermission, text));
         }
         match peer.accept(&key) {
-            Ok(()) => log::info!(node = peer.target().to_string(), key = key.fingerprint(); "key written down"),
+            Ok(()) => {
+                log::info!(node = peer.target().to_string(), key = key.fingerprint(); "key written down");
+                // Who has just typed yes does not wait for the next try.
+                tell_all(&self.remotes, |core| {
+                    core.links().iter().filter(|link| link.dialled).for_each(|link| core.redial_link(link.id));
+                });
+            }
             Err(error) => self.end(Failed::new(Exit::Config, format!("seaprox: {error}"))),
         }
     }
 
     fn end(&mut self, failed: Failed) {
+        self.is_ending = true;
         // The first reason is the reason.
         self.doom.get_or_insert(failed);
         tell_all(&self.remotes, Core::stop);

@@ -413,10 +413,14 @@ impl Core {
 
     /// The connect timer of a connection has fired.
     pub(crate) fn dial_timed_out(&mut self, connection: Id) {
-        if let Some(dest) = self.side(connection, Role::Dest) {
-            let after = self.config.timeouts.connect;
-            let failure =
-                Failure::new(Reason::TimedOut, format!("no answer within {}", crate::units::format_duration(after)));
+        let is_waiting = |side: &Id| self.state(*side) == Some(State::Connecting);
+        let sides = [Role::Dest, Role::Source].map(|role| self.side(connection, role));
+        if let Some(dest) = sides.into_iter().flatten().find(is_waiting) {
+            let after = crate::units::format_duration(self.config.timeouts.connect);
+            let failure = match self.stop_waiting(dest) {
+                true => Failure::new(Reason::LinkLost, format!("the link was not up within {after}")),
+                false => Failure::new(Reason::TimedOut, format!("no answer within {after}")),
+            };
             self.queues.dialled.push_back((dest, Err(failure)));
         }
     }
@@ -424,7 +428,7 @@ impl Core {
     /// Settles a dial that is over, before its handler is told: the connection waits for its handler to say what next, as
     /// it did before the dial. The connection, or none when it was settled before or is gone.
     pub(crate) fn settle_dial(&mut self, dest: Id, result: Result<(), &Failure>) -> Option<Id> {
-        let (connection, _) = self.owner(dest)?;
+        let (connection, role) = self.owner(dest)?;
         let side = self.sides.get_mut(dest).filter(|side| side.state == State::Connecting)?;
         let record = self.connections.get_mut(connection).filter(|record| record.stage != Stage::Closed)?;
         record.dial_ms = Some((self.now_ms - record.dial_since_ms) as u32);
@@ -441,11 +445,13 @@ impl Core {
                 }
             }
             Err(failure) => {
-                record.dest = None;
                 let detail = failure.detail.clone();
                 detail.into_iter().for_each(|detail| record.notes().detail = Some(detail));
                 self.stats.connect_failures[failure.reason as usize] += 1;
-                self.drop_side(dest);
+                if role == Role::Dest {
+                    record.dest = None;
+                    self.drop_side(dest);
+                }
             }
         }
         if let Some(half) = self.connections.get_mut(connection).map(|record| &mut record.halves[Role::Source.out()]) {

@@ -82,6 +82,9 @@ mod sys;
 mod threads;
 mod timer;
 mod tls;
+#[cfg(test)]
+#[path = "tls/tests.rs"]
+mod tls_tests;
 pub mod units;
 mod workers;
 

@@ -94,8 +94,8 @@ impl Proxy {
         self.note_events();
         self.read_mails();
         self.run_queue();
-        if self.core.drive_links() {
-            // What has come over links goes on in the same turn.
+        if self.core.hear_links() {
+            // What has come over links goes on in the same turn, and what that leads to goes out with the answer to it.
             self.run_queue();
         }
         self.tell_dials();
@@ -274,8 +274,13 @@ impl Proxy {
             self.core.stats.stale += 1;
             return;
         };
-        let role = if result.is_ok() { Role::Dest } else { Role::Source };
+        let is_source = self.core.side(connection, Role::Source) == Some(dest);
+        let role = if result.is_ok() && !is_source { Role::Dest } else { Role::Source };
         self.call(connection, role, |handler, cx| handler.connected(cx, result));
+        if let (true, Err(failure)) = (is_source, result) {
+            // Without its source a connection is nothing.
+            self.core.end(connection, failure.reason);
+        }
         for role in [Role::Dest, Role::Source] {
             // They are run now; that the handler queued them need not cost a turn.
             self.core.side(connection, role).into_iter().for_each(|side| self.core.unqueue(side));

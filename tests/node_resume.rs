@@ -240,3 +240,15 @@ fn paths_come_and_go_while_it_lives() {
     near.write_all(b"z").unwrap();
     far.read_exact(&mut [0]).unwrap();
 }
+
+#[test]
+fn who_waits_for_a_link_in_vain_is_told_so() {
+    let client = Node::with(|config| config.timeouts.connect = Duration::from_millis(300));
+    let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    bound.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    let link = client.link(bound.local_addr().unwrap().as_socket().unwrap());
+    let (_listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    assert!(read_end(&mut connect(front)).is_ok_and(|got| got == 0) || client.closed.lock().unwrap().len() == 1);
+    until("it is told", || client.closed.lock().unwrap().first() == Some(&Reason::LinkLost));
+}

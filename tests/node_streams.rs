@@ -134,3 +134,58 @@ fn many_streams_share_one_connection() {
     assert_eq!(cutter.count(), 1, "one connection carries them all");
     until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
 }
+
+/// Takes every stream and says what it gets in capitals, until it is told to panic.
+struct Shout;
+
+impl seaprox::Handler for Shout {
+    fn opened(&mut self, _: &mut seaprox::Cx<'_>) {}
+
+    fn readable(&mut self, cx: &mut seaprox::Cx<'_>, input: &[u8]) -> usize {
+        assert!(!input.starts_with(b"panic"), "as asked");
+        if cx.reply(&input.to_ascii_uppercase()) { input.len() } else { 0 }
+    }
+
+    fn connected(&mut self, _: &mut seaprox::Cx<'_>, _: Result<(), &seaprox::Failure>) {}
+}
+
+#[test]
+fn a_handler_takes_streams_into_its_own_hands() {
+    let (server, client) = (Node::start(), Node::start());
+    let policy = std::sync::Arc::clone(&server.policy) as std::sync::Arc<dyn seaprox::node::Policy>;
+    let addr = server.ask(|core| {
+        let mut bound = seaprox::bind(&seaprox::Bind::parse("127.0.0.1:0").unwrap(), 1, core.config()).unwrap();
+        let mut config = seaprox::node::ServeConfig::new(identity(2), policy);
+        config.on_stream = Some(Box::new(|_, _| Some(Box::new(Shout))));
+        core.serve_links(&mut bound[0], config).unwrap();
+        bound[0].addr().ip().unwrap()
+    });
+    let link = client.link(addr);
+    let front = client.forward(link, seaprox::Target::parse("not.connected:1").unwrap());
+    let (mut one, mut other) = (connect(front), connect(front));
+    let shout = |socket: &mut std::net::TcpStream, word: &[u8]| {
+        socket.write_all(word).unwrap();
+        let mut got = vec![0; word.len()];
+        socket.read_exact(&mut got).map(|()| got)
+    };
+    assert_eq!(shout(&mut one, b"hello").unwrap(), b"HELLO");
+    assert!(shout(&mut other, b"panic").is_err(), "its stream is gone");
+    assert_eq!(shout(&mut one, b"again").unwrap(), b"AGAIN");
+    assert_eq!(server.ask(|core| core.stats().panics), 1);
+}
+
+#[test]
+fn a_node_knows_where_its_peer_sees_it() {
+    let (server, client) = (Node::start(), Node::start());
+    let cutter = cutter::Cutter::new(server.serve());
+    client.link_with(cutter.addr, |config| config.subflows = 2);
+    until("both subflows know", || {
+        let subflows = client.links().remove(0).subflows;
+        subflows.len() == 2 && subflows.iter().all(|subflow| subflow.seen_as.is_some())
+    });
+    let mut seen: Vec<String> = client.links()[0].subflows.iter().map(|s| s.seen_as.unwrap().to_string()).collect();
+    let mut there: Vec<String> = server.links()[0].subflows.iter().map(|s| s.remote.clone()).collect();
+    (seen.sort(), there.sort());
+    assert_eq!(seen, there, "behind a relay, the address is not our own");
+    until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+}

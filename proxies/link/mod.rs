@@ -101,7 +101,7 @@ impl Links {
         };
         let visitors = if takes { Some(Arc::new(files.visitors(shared)?)) } else { None };
         let instance = instance::number(parsed.command());
-        let identity = Identity { seed: seed(&key)?, ciphers, instance };
+        let identity = Identity { ciphers, instance, ..Identity::new(&key) };
         Ok(Some(Links { identity, public: key.public(), mode, timing, dialled, visitors }))
     }
 
@@ -134,15 +134,13 @@ impl Links {
         let Some(dialled) = &self.dialled else { return Ok(None) };
         let policy: Arc<dyn Policy> = Arc::<Peer>::clone(&dialled.peer);
         let config = LinkConfig {
-            identity: self.identity.clone(),
-            policy,
-            peer: dialled.peer.target().clone(),
             paths: dialled.paths.clone(),
             subflows: dialled.subflows,
             mode: self.mode,
             reverse: dialled.reverse.clone(),
             timing: self.timing.clone(),
             watch: told,
+            ..LinkConfig::new(self.identity.clone(), policy, dialled.peer.target().clone())
         };
         core.connect_link(config).map(Some).map_err(|error| because(&error, "the link cannot be dialled"))
     }
@@ -154,8 +152,8 @@ impl Links {
     pub fn serve(&self, core: &mut Core, bound: &mut Bound, told: Told) -> io::Result<()> {
         let Some(visitors) = &self.visitors else { return Ok(()) };
         let policy: Arc<dyn Policy> = Arc::<Visitors>::clone(visitors);
-        let (identity, mode, timing) = (self.identity.clone(), self.mode, self.timing.clone());
-        let config = ServeConfig { identity, policy, mode, timing, watch: told };
+        let (mode, timing) = (self.mode, self.timing.clone());
+        let config = ServeConfig { mode, timing, watch: told, ..ServeConfig::new(self.identity.clone(), policy) };
         core.serve_links(bound, config).map_err(|error| because(&error, "links cannot be taken in"))
     }
 
@@ -225,13 +223,6 @@ fn shared_key(path: &std::path::Path) -> Result<NodeKey, Failed> {
     let secret = Secret::load(path).map_err(unusable)?;
     let text = |error| format!("seaprox: {}: {error}", path.display());
     NodeKey::from_secret(secret.expose()).map_err(|error| Failed::new(Exit::Config, text(error)))
-}
-
-/// The seed stands at the end of PKCS#8 version 1 (RFC 8410, section 7).
-fn seed(key: &NodeKey) -> Result<[u8; 32], Failed> {
-    let der = key.pkcs8_der();
-    let seed = der.expose().last_chunk().copied();
-    seed.ok_or_else(|| Failed::new(Exit::Failure, "seaprox: the key of this node has no seed"))
 }
 
 fn unusable(error: KeysError) -> Failed {

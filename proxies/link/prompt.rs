@@ -17,7 +17,7 @@ pub fn can_ask() -> bool {
 /// There is no thread for it.
 pub fn ask(node: &Target, key: PublicKey, answer: impl FnOnce(bool) + Send + 'static) -> io::Result<()> {
     let question = format!(
-        "The key of {node} is not known. It shows\n  {}\nIs that what `seaprox pubkey` says there (yes/no)? ",
+        "The key of {node} is not known. It shows\n  {}\nIs that what `seaprox pubkey --fingerprint` says there (yes/no)? ",
         key.fingerprint()
     );
     let body = move || answer(is_agreed(&question, &mut io::stdin().lock(), &mut io::stderr().lock()));

@@ -6,12 +6,14 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use seaprox::keys::{AuthorizedKeys, FromFile, KeysError, KnownNodes, Permissions, PublicKey, Standing, Watched};
 use seaprox::node::{PeerKey, Policy, Verdict};
 use seaprox::rules::Decision;
 use seaprox::{Bind, Target};
 
+use super::refusals::Refusals;
 use crate::options::Pin;
 
 /// A file, and what all threads see of it.
@@ -25,6 +27,7 @@ pub struct Visitors {
     keys: Option<Shared<AuthorizedKeys>>,
     /// The key that follows from a shared secret: it may do everything.
     secret: Option<PublicKey>,
+    refusals: Mutex<Refusals>,
 }
 
 /// The node that this one dials.
@@ -100,7 +103,7 @@ impl Visitors {
     /// # Errors
     /// What is wrong with the file.
     pub fn new(authorized: Option<&Path>, secret: Option<PublicKey>) -> Result<Visitors, KeysError> {
-        Ok(Visitors { keys: authorized.map(Shared::load).transpose()?, secret })
+        Ok(Visitors { keys: authorized.map(Shared::load).transpose()?, secret, refusals: Mutex::default() })
     }
 
     /// How many keys are let in, and the file that they stand in.
@@ -121,6 +124,17 @@ impl Visitors {
         self.secret.is_some_and(|secret| secret.as_bytes() == key)
     }
 
+    /// Says, with back-off, that a key is not let in, and with which line it would be.
+    fn refused(&self, key: &PeerKey) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(times) = refusals.note(key, Instant::now()) else { return };
+        drop(refusals);
+        let (_, file) = self.count();
+        let file = file.map_or_else(|| "-".to_owned(), |file| file.display().to_string());
+        let line = PublicKey::from_bytes(*key).map_or_else(|_| "-".to_owned(), |key| key.to_string());
+        log::warn!(key = fingerprint(key), times = times, file = file, line = line; "key not let in; add the line to the file if it should be");
+    }
+
     fn permissions(&self, key: &PeerKey) -> Option<Arc<Permissions>> {
         let key = PublicKey::from_bytes(*key).ok()?;
         self.keys.as_ref()?.now().find(&key).cloned()
@@ -129,7 +143,11 @@ impl Visitors {
 
 impl Policy for Visitors {
     fn admits(&self, key: &PeerKey) -> bool {
-        self.has_secret(key) || self.permissions(key).is_some()
+        let is_let_in = self.has_secret(key) || self.permissions(key).is_some();
+        if !is_let_in {
+            self.refused(key);
+        }
+        is_let_in
     }
 
     fn name(&self, key: &PeerKey) -> String {

@@ -1,15 +1,12 @@
-//! What becomes of the links that others dial: a line in the log for each that comes and goes, and for each key that is not
-//! let in, with the line that would.
+//! What becomes of the links that others dial: a line in the log for each that comes and goes. Keys that are not let in are
+//! told where that is decided, in `trust`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use seaprox::Id;
-use seaprox::keys::PublicKey;
-use seaprox::node::{Happened, PeerKey, Policy};
+use seaprox::node::{Happened, Policy};
 
-use super::refusals::Refusals;
 use super::trust::{Visitors, fingerprint};
 
 /// The story of the links that are taken in.
@@ -17,17 +14,16 @@ pub struct Visits {
     visitors: Arc<Visitors>,
     /// What the peers are called. Invariant: no more than there are links.
     names: BTreeMap<Id, String>,
-    refusals: Refusals,
 }
 
 impl Visits {
     /// The story from its beginning.
     pub fn new(visitors: Arc<Visitors>) -> Visits {
-        Visits { visitors, names: BTreeMap::new(), refusals: Refusals::default() }
+        Visits { visitors, names: BTreeMap::new() }
     }
 
     /// Takes in what happened to a link.
-    pub fn take(&mut self, id: Id, happened: &Happened, now: Instant) {
+    pub fn take(&mut self, id: Id, happened: &Happened) {
         let name = || self.names.get(&id).cloned().unwrap_or_else(|| "-".to_owned());
         match happened {
             Happened::Up { key, .. } => {
@@ -43,16 +39,7 @@ impl Visits {
                 let name = self.names.remove(&id).unwrap_or_else(|| "-".to_owned());
                 log::info!(id = id.to_string(), peer = name, reason = reason.as_str(), detail = text; "link ended");
             }
-            Happened::WrongKey { key } => self.refused(key, now),
             _ => {}
         }
-    }
-
-    fn refused(&mut self, key: &PeerKey, now: Instant) {
-        let Some(times) = self.refusals.note(key, now) else { return };
-        let (_, file) = self.visitors.count();
-        let file = file.map_or_else(|| "-".to_owned(), |file| file.display().to_string());
-        let line = PublicKey::from_bytes(*key).map_or_else(|_| "-".to_owned(), |key| key.to_string());
-        log::warn!(key = fingerprint(key), times = times, file = file, line = line; "key not let in; add the line to the file if it should be");
     }
 }

@@ -98,6 +98,13 @@ impl Watch {
                 self.failures = 0;
                 None
             }
+            Happened::SubflowUp { place, tries } => {
+                // Without any other it is the link that is up or resumed, and that says it.
+                if *tries > 0 && self.stage == Stage::Up {
+                    log::info!(link = self.name(), subflow = *place, tries = tries + 1; "subflow up");
+                }
+                None
+            }
             Happened::NoSubflow { failure, tries, .. } => self.no_subflow(failure, *tries),
             Happened::WrongKey { key } => self.wrong_key(key),
             Happened::Rejected => Some(Act::End(Failed::new(Exit::NoPermission, self.rejected()))),
@@ -120,14 +127,20 @@ impl Watch {
     fn no_subflow(&mut self, failure: &Failure, tries: u32) -> Option<Act> {
         self.failures = self.failures.saturating_add(1);
         let name = self.name();
+        // What is wrong with a key is told by itself, at the same time and better.
+        let is_key = failure.reason == Reason::AuthFailed;
+        let patience = self.paths + usize::from(is_key);
+        if self.exits && !self.was_up && self.failures as usize >= patience {
+            let text = format!("seaprox: no link with {name}: {failure}");
+            return Some(Act::End(Failed::new(Exit::Unavailable, text)));
+        }
         // A way that fails while others work has a count of its own; without any, theirs are told as one.
         let count = if self.stage == Stage::Up { tries } else { self.failures };
-        if count.is_power_of_two() {
+        if count.is_power_of_two() && !(is_key && (self.asks || count == 1)) {
             let detail = failure.detail.as_deref().unwrap_or("-");
             log::warn!(link = name, tries = count, detail = detail; "no subflow: {} {name}", failure.reason);
         }
-        let hopeless = self.exits && !self.was_up && self.failures as usize >= self.paths;
-        hopeless.then(|| Act::End(Failed::new(Exit::Unavailable, format!("seaprox: no link with {name}: {failure}"))))
+        None
     }
 
     fn wrong_key(&mut self, key: &PeerKey) -> Option<Act> {
@@ -143,7 +156,7 @@ impl Watch {
             Judgement::Unknown { .. } if self.asks => Some(Act::Ask(key)),
             Judgement::Unknown { file } => denied(format!(
                 "seaprox: the key of {name} is not known: {fingerprint}\n\
-                 If that is what `seaprox pubkey` says there, add this line to {}:\n{name} {key}",
+                 If that is what `seaprox pubkey --fingerprint` says there, add this line to {}:\n{name} {key}",
                 file.display()
             )),
             Judgement::Changed { known, file, line } => denied(format!(
@@ -247,7 +260,7 @@ mod tests {
     }
 
     fn refused() -> Happened {
-        Happened::NoSubflow { failure: Reason::ConnectionRefused.into(), tries: 1 }
+        Happened::NoSubflow { place: 0, failure: Reason::ConnectionRefused.into(), tries: 1 }
     }
 
     fn lost() -> Happened {
@@ -282,6 +295,8 @@ mod tests {
         let text = "69 seaprox: remote:23232 does not listen on 0: other: address in use";
         assert_eq!(happens(&mut new(), busy.clone()), text);
         assert_eq!(happens(&mut new().exiting(false), busy), "-");
+        let key_first = Happened::NoSubflow { place: 0, failure: Reason::AuthFailed.into(), tries: 1 };
+        assert_eq!(happens(&mut new(), key_first), "-", "what is wrong with the key comes next");
         let mut two = Watch { paths: 2, ..new() };
         assert_eq!(happens(&mut two, refused()), "-", "there is another way");
         assert!(happens(&mut two, refused()).starts_with("69 "));

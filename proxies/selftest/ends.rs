@@ -11,8 +11,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use seaprox::keys::{NodeKey, PublicKey};
-use seaprox::link::Mode;
-use seaprox::node::{Happened, Identity, LinkConfig, LinkStatus, Path, PeerKey, Policy, ServeConfig, Timing, Verdict};
+use seaprox::node::{Happened, Identity, LinkConfig, LinkStatus, PeerKey, Policy, ServeConfig, Verdict};
 use seaprox::{Bind, Bound, Config, Core, Endpoint, Handler, Limits, Loops, Proxy, Remote, Setup, Target, bind};
 
 use super::relay::Relay;
@@ -62,11 +61,12 @@ impl Ends {
         let (near_bound, socks) = loopback(&config).map_err(words)?;
         let (far_bound, addr) = loopback(&config).map_err(words)?;
         let let_in = Arc::new(Only { key: near_key.public(), forbidden });
-        let far = Loops::start(1, &config, None, far_bound, &far_setup(identity(&far_key), let_in)).map_err(words)?;
+        let far =
+            Loops::start(1, &config, None, far_bound, &far_setup(Identity::new(&far_key), let_in)).map_err(words)?;
         let relay = Relay::start(addr).map_err(words)?;
         let (tell, told) = mpsc::channel();
         let dialled = Arc::new(Only { key: far_key.public(), forbidden });
-        let setup = near_setup(identity(&near_key), dialled, relay.addr().into(), tell);
+        let setup = near_setup(Identity::new(&near_key), dialled, relay.addr().into(), tell);
         let near = Loops::start(1, &config, None, near_bound, &setup).map_err(words)?;
         Ok(Ends { relay, near: Some(near), far: Some(far), socks, told })
     }
@@ -132,21 +132,11 @@ fn loopback(config: &Config) -> io::Result<(Vec<Bound>, SocketAddr)> {
     }
 }
 
-fn identity(key: &NodeKey) -> Identity {
-    let seed = key.pkcs8_der().expose().last_chunk().copied().unwrap_or_default();
-    Identity { seed, ciphers: Vec::new(), instance: None }
-}
-
 fn far_setup(identity: Identity, policy: Arc<Only>) -> Setup {
     Arc::new(move |proxy: &mut Proxy, _: &[Remote], bounds: &mut [Bound]| {
         for bound in bounds {
-            let config = ServeConfig {
-                identity: identity.clone(),
-                policy: Arc::<Only>::clone(&policy),
-                mode: Mode::Stripe,
-                timing: Timing::default(),
-                watch: Box::new(|_, _, _| {}),
-            };
+            let policy: Arc<dyn Policy> = Arc::<Only>::clone(&policy);
+            let config = ServeConfig::new(identity.clone(), policy);
             proxy.core().serve_links(bound, config)?;
         }
         Ok(())
@@ -156,17 +146,12 @@ fn far_setup(identity: Identity, policy: Arc<Only>) -> Setup {
 fn near_setup(identity: Identity, policy: Arc<Only>, peer: Target, tell: Sender<Happened>) -> Setup {
     Arc::new(move |proxy: &mut Proxy, all: &[Remote], bounds: &mut [Bound]| {
         let tell = tell.clone();
+        let policy: Arc<dyn Policy> = Arc::<Only>::clone(&policy);
         let config = LinkConfig {
-            identity: identity.clone(),
-            policy: Arc::<Only>::clone(&policy),
-            peer: peer.clone(),
-            paths: vec![Path::default()],
             subflows: SUBFLOWS,
-            mode: Mode::Stripe,
-            reverse: Vec::new(),
-            timing: Timing::default(),
             // Whoever waited may have given up.
             watch: Box::new(move |_, _, happened| drop(tell.send(happened.clone()))),
+            ..LinkConfig::new(identity.clone(), policy, peer.clone())
         };
         let core = proxy.core();
         let link = core.connect_link(config)?;

@@ -7,7 +7,8 @@ mod relay;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use seaprox::units::format_size;
+use seaprox::node::SubflowStatus;
+use seaprox::units::{format_rate, format_size};
 
 use crate::options::Parsed;
 use crate::{Exit, Failed};
@@ -111,7 +112,13 @@ fn striping(bench: &Bench) -> Result<String, String> {
     let carried: Vec<u64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
     let percent: Vec<u64> = carried.iter().map(|bytes| bytes * 100 / carried.iter().sum::<u64>().max(1)).collect();
     let shares = percent.iter().map(|share| format!("{share} %")).collect::<Vec<_>>().join(" and ");
-    if percent.iter().all(|share| *share >= SHARE_MIN) { Ok(shares) } else { Err(shares) }
+    if percent.iter().all(|share| *share >= SHARE_MIN) {
+        return Ok(shares);
+    }
+    let subflow =
+        |it: &SubflowStatus| format!("{} rtt {}us rate {}", it.state, it.rtt.as_micros(), format_rate(it.rate));
+    let subflows: Vec<_> = bench.ends.status()?.subflows.iter().map(subflow).collect();
+    Err(format!("{shares}; {}", subflows.join(", ")))
 }
 
 fn resume(bench: &Bench) -> Result<String, String> {
@@ -147,7 +154,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const BULK_BYTES: u64 = 64 << 20;
 /// Through a relay that takes [`CHUNK_PAUSE`] for each 64 KiB, so that one subflow is not enough.
 const SLOW_BYTES: u64 = 16 << 20;
-const CHUNK_PAUSE: Duration = Duration::from_millis(1);
+const CHUNK_PAUSE: Duration = Duration::from_millis(5);
 const CUTS: u64 = 3;
 /// Percent that each subflow has to carry.
 const SHARE_MIN: u64 = 10;

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use socket2::SockRef;
+
 /// A relay that runs until it is dropped.
 pub struct Relay {
     addr: SocketAddr,
@@ -37,6 +39,8 @@ impl Relay {
     /// There is no port or no thread for it.
     pub fn start(to: SocketAddr) -> io::Result<Relay> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        // Accepted sockets inherit it. What a relay holds for its reader hides how slow it is.
+        SockRef::from(&listener).set_recv_buffer_size(BUFFER_BYTES)?;
         let addr = listener.local_addr()?;
         let pairs = Mutex::default();
         let inner = Arc::new(Inner { to, pairs, pause_us: AtomicU64::new(0), is_over: AtomicBool::new(false) });
@@ -93,6 +97,10 @@ impl Inner {
 
     fn join(self: &Arc<Self>, near: TcpStream) -> io::Result<()> {
         let far = TcpStream::connect(self.to)?;
+        SockRef::from(&far).set_recv_buffer_size(BUFFER_BYTES)?;
+        for socket in [&near, &far] {
+            SockRef::from(socket).set_send_buffer_size(BUFFER_BYTES)?;
+        }
         let bytes = Arc::new(AtomicU64::new(0));
         for (from, to) in [(&near, &far), (&far, &near)] {
             from.set_nodelay(true)?;
@@ -131,6 +139,8 @@ impl Pair {
     }
 }
 
+/// Bytes that a socket of the relay holds for each direction.
+const BUFFER_BYTES: usize = 64 << 10;
 const CHUNK_BYTES: usize = 64 << 10;
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! carries in a few milliseconds, so that what is urgent does not queue behind what is not.
 
 use std::io;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 
@@ -37,6 +38,8 @@ pub(crate) struct Carrier {
     pub place: usize,
     pub tls: Option<TlsPipe>,
     pub stage: Stage,
+    /// Where the peer sees it.
+    pub seen_as: Option<SocketAddr>,
     pub greeter: Greeter,
     /// Small frames that will share a record.
     staged: Vec<u8>,
@@ -68,11 +71,20 @@ impl Carrier {
             place: 0,
             tls: None,
             stage,
+            seen_as: None,
             greeter: Greeter::default(),
             staged: Vec::new(),
             bytes: (0, 0),
             sampled: (Time::ZERO, 0),
             lowat: 0,
+        }
+    }
+
+    /// Says that nothing more comes; what comes in is dropped from now on.
+    pub fn say_goodbye(&mut self) {
+        self.seal_staged();
+        if let Some(tls) = &mut self.tls {
+            tls.close_notify();
         }
     }
 
@@ -224,7 +236,12 @@ impl Core {
             record.io.read_raw(room)
         });
         let got = match got {
-            Ok(0) => return Err(Failure::new(Reason::LinkLost, "the peer closed the connection")),
+            Ok(0) => {
+                let ended = tls.end_of_input();
+                let why =
+                    ended.map_or_else(|error| error.to_string(), |()| "the peer closed the connection".to_owned());
+                return Err(Failure::new(Reason::LinkLost, why));
+            }
             Ok(got) => got,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 record.ready.readable = false;
@@ -332,7 +349,7 @@ const SHARED_BYTES_MAX: usize = 4 << 10;
 /// Bytes taken from the session for one carrier at once.
 const BATCH_BYTES_MAX: usize = 256 << 10;
 /// Bytes read from one carrier in one turn.
-const READ_BYTES_PER_TURN: usize = 1 << 20;
+const READ_BYTES_PER_TURN: usize = 256 << 10;
 /// The path is asked about after so many bytes, or after so long.
 const SAMPLE_BYTES: u64 = 256 << 10;
 const SAMPLE_US: u64 = 5_000;

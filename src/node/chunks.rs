@@ -10,6 +10,8 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::link::frame::DATA_BYTES_MAX;
+
 /// The chunks of one loop.
 #[derive(Debug, Default)]
 pub(crate) struct Chunks {
@@ -53,8 +55,8 @@ impl Chunks {
     }
 }
 
-/// Bytes of one chunk, and so of one read.
-pub(crate) const CHUNK_BYTES: usize = 64 << 10;
+/// Bytes of one chunk, and so of one read: what full frames carry, so that a stream in full flow makes no small ones.
+pub(crate) const CHUNK_BYTES: usize = 4 * DATA_BYTES_MAX;
 /// Reads up to this size are copied.
 pub(crate) const COPY_BYTES_MAX: usize = 8 << 10;
 /// Chunks in use that are remembered: 32 MiB.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use crate::address::{Bind, Target};
 use crate::core::Core;
+use crate::handler::Handler;
 use crate::id::Id;
+use crate::keys::{NodeKey, PublicKey};
 use crate::link::Mode;
 use crate::reason::{Failure, Reason};
 pub use crate::tls::Cipher;
@@ -94,9 +96,18 @@ pub struct LinkConfig {
     pub reverse: Vec<Reverse>,
     /// Timers and limits.
     pub timing: Timing,
+    /// Takes streams that the peer opens, and that the policy permits, into its own hands.
+    pub on_stream: Option<OnStream>,
     /// Is told what happens to the link.
-    pub watch: Box<dyn FnMut(&mut Core, Id, &Happened)>,
+    pub watch: OnHappened,
 }
+
+/// Is told what happens to a link.
+pub type OnHappened = Box<dyn FnMut(&mut Core, Id, &Happened)>;
+
+/// Makes the handler of a stream that the peer has opened to a target; none leaves it to be connected there. With a
+/// handler the stream is accepted, and its bytes are the handler's.
+pub type OnStream = Box<dyn FnMut(&PeerKey, &Target) -> Option<Box<dyn Handler>>>;
 
 /// How this node takes in links that others dial.
 pub struct ServeConfig {
@@ -108,8 +119,10 @@ pub struct ServeConfig {
     pub mode: Mode,
     /// Timers and limits.
     pub timing: Timing,
+    /// Takes streams that peers open, and that the policy permits, into its own hands.
+    pub on_stream: Option<OnStream>,
     /// Is told what happens to links.
-    pub watch: Box<dyn FnMut(&mut Core, Id, &Happened)>,
+    pub watch: OnHappened,
 }
 
 /// One way to the peer: where a subflow leaves from, and where it goes. `SOURCE[%INTERFACE][->ADDR]`.
@@ -233,6 +246,65 @@ pub enum Happened {
         /// Words of the peer's.
         text: String,
     },
+}
+
+impl Identity {
+    /// A node with this key.
+    pub fn new(key: &NodeKey) -> Identity {
+        let der = key.pkcs8_der();
+        let mut seed = [0; 32];
+        // The seed is the end of what version 1 of the format holds (RFC 8410, section 7).
+        seed.copy_from_slice(&der.expose()[der.expose().len() - 32..]);
+        Identity { seed, ciphers: Vec::new(), instance: None }
+    }
+}
+
+impl LinkConfig {
+    /// A link with one subflow that the system finds a way for, and nothing else said.
+    pub fn new(identity: Identity, policy: Arc<dyn Policy>, peer: Target) -> LinkConfig {
+        LinkConfig {
+            identity,
+            policy,
+            peer,
+            paths: vec![Path::default()],
+            subflows: 1,
+            mode: Mode::default(),
+            reverse: Vec::new(),
+            timing: Timing::default(),
+            on_stream: None,
+            watch: Box::new(|_, _, _| {}),
+        }
+    }
+}
+
+impl ServeConfig {
+    /// Takes in whom the policy admits, and nothing else said.
+    pub fn new(identity: Identity, policy: Arc<dyn Policy>) -> ServeConfig {
+        let (mode, timing) = (Mode::default(), Timing::default());
+        ServeConfig { identity, policy, mode, timing, on_stream: None, watch: Box::new(|_, _, _| {}) }
+    }
+}
+
+/// The policy of two nodes of one's own that share a secret, and so a key: the other may do everything.
+#[derive(Clone, Copy, Debug)]
+pub struct SameKey(pub PublicKey);
+
+impl Policy for SameKey {
+    fn admits(&self, key: &PeerKey) -> bool {
+        self.0.as_bytes() == key
+    }
+
+    fn name(&self, _: &PeerKey) -> String {
+        "same-key".to_owned()
+    }
+
+    fn may_open(&self, key: &PeerKey, _: &Target) -> Verdict {
+        if self.admits(key) { Verdict::Yes } else { Verdict::No }
+    }
+
+    fn may_listen(&self, key: &PeerKey, _: &Bind) -> bool {
+        self.admits(key)
+    }
 }
 
 impl fmt::Debug for Identity {

@@ -1,6 +1,7 @@
 //! Driving a session: its events to the sides, its frames to the carriers, its deadlines to the loop.
 //!
-//! Whatever has touched a link puts it in a queue; the loop drives what is in the queue before it sleeps. Driving goes
+//! Whatever has touched a link puts it in a queue. The loop first takes the events of what is in the queue to the sides,
+//! runs those, and drives the links before it sleeps, so that what a turn leads to shares records and writes. Driving goes
 //! on until there is neither an event nor a frame that a carrier takes, or until the link's share of the turn is used up.
 
 use crate::core::{Core, OneOff};
@@ -9,18 +10,24 @@ use crate::link::{Bound, Code, Event, StreamId, SubflowId, Time};
 use crate::reason::{Failure, Reason};
 use crate::side::Side;
 
-use super::carrier::Stage;
+use super::carrier::{Carrier, Stage};
 use super::config::Happened;
 use super::greet::TARGET;
 use super::stream::StreamAt;
 
 impl Core {
-    /// Drives the links that have something to do. Whether any side was given something to do by it.
-    pub(crate) fn drive_links(&mut self) -> bool {
-        if self.pools.links.dirty.is_empty() {
-            return false;
-        }
+    /// Takes the events of links that have something to do to their sides. Whether any side was given something to do.
+    pub(crate) fn hear_links(&mut self) -> bool {
         let queued = self.queues.run.len();
+        for index in 0..self.pools.links.dirty.len() {
+            let Some(id) = self.pools.links.dirty.get(index).copied() else { break };
+            self.link_events(id);
+        }
+        self.queues.run.len() > queued
+    }
+
+    /// Drives the links that have something to do: takes their events to their sides, and their frames to the wire.
+    pub(crate) fn drive_links(&mut self) {
         for _ in 0..self.pools.links.dirty.len() {
             let Some(id) = self.pools.links.dirty.pop_front() else { break };
             if let Some(link) = self.pools.links.links.get_mut(id) {
@@ -28,7 +35,6 @@ impl Core {
                 self.drive_link(id);
             }
         }
-        self.queues.run.len() > queued
     }
 
     fn drive_link(&mut self, id: Id) {
@@ -213,6 +219,9 @@ impl Core {
 
     /// The peer has answered an OPEN of ours.
     fn stream_answered(&mut self, link: Id, stream: StreamId, result: &Bound) {
+        if self.note_where(link, stream, result) {
+            return;
+        }
         let Some(slot) = self.pools.links.slot(link, stream) else { return };
         let (side, result) = (slot.side, result.to_failure().map_or(Ok(()), Err));
         slot.accepted = result.is_ok();
@@ -232,6 +241,7 @@ impl Core {
             }
         }
         up.into_iter().for_each(|up| self.tell(id, &up));
+        self.ask_where(id, subflow);
         if let Some(key) = key.filter(|_| fresh) {
             self.tell(id, &Happened::Up { key, fresh: true });
             self.open_waiting(id);
@@ -246,6 +256,7 @@ impl Core {
         let Some(record) = self.pools.links.carriers.get_mut(carrier) else { return };
         let place = record.place;
         record.subflow = None;
+        record.say_goodbye();
         // What the session said last may still be on its way out.
         let _ = self.flush_carrier(carrier);
         self.drop_carrier(carrier);
@@ -255,6 +266,10 @@ impl Core {
 
     /// The session is over: nothing of it is left, and every stream is cut.
     fn session_ended(&mut self, id: Id, code: Code, text: String) {
+        self.transmit(id);
+        for carrier in self.pools.links.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default() {
+            self.pools.links.carriers.get_mut(carrier).into_iter().for_each(Carrier::say_goodbye);
+        }
         self.flush_link(id);
         let Some(link) = self.pools.links.links.get_mut(id) else { return };
         let reason = match Reason::from(code) {
@@ -264,6 +279,7 @@ impl Core {
         let session = link.session.take();
         link.life += 1;
         link.met = false;
+        link.questions.clear();
         let sides: Vec<Id> = link.streams.drain().map(|(_, slot)| slot.side).collect();
         let carriers = std::mem::take(&mut link.carriers);
         let listeners: Vec<u32> = link.listeners.drain().flat_map(|(_, ours)| ours).collect();

@@ -3,8 +3,9 @@
 use std::rc::Rc;
 
 use crate::address::Target;
+use crate::connection::Stage;
 use crate::dial::Permit;
-use crate::handler::{Cx, Handler};
+use crate::handler::{Cause, Cx, Handler};
 use crate::link::{Bound, Code, Host};
 use crate::reason::{Failure, Reason};
 use crate::side::Role;
@@ -42,6 +43,40 @@ impl Handler for Incoming {
                 cx.end(failure.reason);
             }
         }
+    }
+}
+
+/// A stream that somebody has taken into their own hands: it is accepted, and then theirs.
+pub(crate) struct Taker {
+    pub at: StreamAt,
+    pub handler: Box<dyn Handler>,
+}
+
+impl Handler for Taker {
+    fn opened(&mut self, cx: &mut Cx<'_>) {
+        cx.core().answer_stream(self.at, Ok(Bound::default()));
+        cx.set_stage(Stage::Established);
+        self.handler.opened(cx);
+    }
+
+    fn readable(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
+        self.handler.readable(cx, input)
+    }
+
+    fn writable(&mut self, cx: &mut Cx<'_>) {
+        self.handler.writable(cx);
+    }
+
+    fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
+        self.handler.connected(cx, result);
+    }
+
+    fn timeout(&mut self, cx: &mut Cx<'_>) {
+        self.handler.timeout(cx);
+    }
+
+    fn ended(&mut self, cx: &mut Cx<'_>, cause: Cause) {
+        self.handler.ended(cx, cause);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::tls::Tls;
 
 use super::carrier::{Carrier, Stage};
 use super::config::{PeerKey, Policy, Timing};
-use super::link::{Link, Watch};
+use super::link::{Link, Takes, Watch};
 use super::proof;
 use crate::tls::Cipher;
 
@@ -28,6 +28,7 @@ pub(crate) struct Server {
     pub mode: crate::link::Mode,
     pub timing: Timing,
     pub watch: Watch,
+    pub takes: Takes,
     pub instance: Option<u32>,
     /// The limit of visitors has been reached, and that has been said.
     pub full: bool,
@@ -125,6 +126,7 @@ impl Core {
         let place = self.sides.get(carrier.side).map_or_else(String::new, |side| side.endpoint.to_string());
         let (policy, timing) = (Arc::clone(&server.policy), server.timing.clone());
         let mut link = Link::new(policy, timing, server.mode, &place, server.watch.clone(), now_ms);
+        link.takes = server.takes.clone();
         link.meet(key, tls.cipher().map(Cipher::name));
         link.secret = proof::session_secret(tls, hello.session).ok_or(Status::Denied)?;
         link.peer_boot = Some(hello.boot);

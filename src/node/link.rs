@@ -7,20 +7,20 @@
 //!   dialled by them: Open <--> Parted --> gone
 //! ```
 
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::Id;
-use crate::link::{BootId, Config, Mode, Session};
+use crate::link::{BootId, Config, Mode, Session, StreamId, SubflowId};
 
 use super::bucket::Bucket;
-use super::config::{Happened, PeerKey, Policy, Timing};
+use super::config::{OnHappened, OnStream, PeerKey, Policy, Timing};
 use super::plan::Plan;
 use super::reverse::Remote;
 use super::stream::Streams;
-use crate::core::Core;
 
 /// One link, as the loop knows it.
 pub(crate) struct Link {
@@ -42,6 +42,8 @@ pub(crate) struct Link {
     pub mode: Mode,
     pub carriers: Vec<Id>,
     pub streams: Streams,
+    /// What we have asked the peer about our subflows.
+    pub questions: HashMap<StreamId, SubflowId>,
     /// Dests that wait for the session, with what they want.
     pub waiting: VecDeque<Id>,
     /// How it is dialled; nothing if the peer dials it.
@@ -51,6 +53,7 @@ pub(crate) struct Link {
     /// Our listeners that belong to the peer: its number for them, and ours.
     pub listeners: HashMap<u32, Vec<u32>>,
     pub watch: Watch,
+    pub takes: Takes,
     pub dirty: bool,
     /// When it is to be looked after at the latest; a one-off has been set for then.
     pub armed_ms: Option<u64>,
@@ -62,7 +65,10 @@ pub(crate) struct Link {
 }
 
 /// Who is told what happens.
-pub(crate) type Watch = Option<Rc<std::cell::RefCell<dyn FnMut(&mut Core, Id, &Happened)>>>;
+pub(crate) type Watch = Option<Rc<RefCell<OnHappened>>>;
+
+/// Who takes streams into its own hands; one for all links of a listener.
+pub(crate) type Takes = Option<Rc<RefCell<OnStream>>>;
 
 impl Link {
     pub fn new(policy: Arc<dyn Policy>, timing: Timing, mode: Mode, place: &str, watch: Watch, now_ms: u64) -> Link {
@@ -81,11 +87,13 @@ impl Link {
             mode,
             carriers: Vec::new(),
             streams: Streams::new(),
+            questions: HashMap::new(),
             waiting: VecDeque::new(),
             plan: None,
             remotes: Vec::new(),
             listeners: HashMap::new(),
             watch,
+            takes: None,
             dirty: false,
             armed_ms: None,
             opened_ms: now_ms,
@@ -121,6 +129,9 @@ impl Link {
                 base.stream_window_bytes.1.min(memory_bytes),
             ),
             send_bytes_max: memory_bytes,
+            // More than all carriers take at once: one that takes no more while there is something to send is at its
+            // limit, and its rate is known.
+            unsent_bytes_max: UNSENT_BYTES_MAX.min(memory_bytes),
             streams_max: streams,
             subflows_max: subflows,
             ..base
@@ -137,3 +148,6 @@ impl Link {
         }
     }
 }
+
+/// Bytes that one stream may have waiting for its first way out.
+const UNSENT_BYTES_MAX: u64 = 1 << 20;

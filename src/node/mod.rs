@@ -18,7 +18,7 @@
 //! `config` what a node is told · `links` all that a loop has of it · `link` one of them · `carrier` its TCP connections ·
 //! `plan` dialling them · `greet` accepting them · `proof` what joins a subflow to its session · `drive` the session's
 //! events, frames and deadlines · `stream` a stream as a side · `open` streams coming and going · `front` the handlers of
-//! those that the peer opened · `reverse` listeners at the other end · `chunks`, `bucket` memory and rates · `status`.
+//! those that the peer opened · `reverse` listeners at the other end · `whereabouts` where the peer sees us · `chunks`, `bucket` memory and rates · `status`.
 //!
 //! # What holds
 //! * A visitor costs one carrier, has a deadline, and sees no frame before its key was admitted.
@@ -40,6 +40,7 @@ mod proof;
 mod reverse;
 mod status;
 mod stream;
+mod whereabouts;
 
 use std::cell::RefCell;
 use std::io;
@@ -60,7 +61,8 @@ use link::Link;
 use plan::{Plan, Wanted};
 
 pub use config::{
-    Cipher, Happened, Identity, LinkConfig, Path, PeerKey, Policy, Reverse, ServeConfig, Timing, Verdict,
+    Cipher, Happened, Identity, LinkConfig, OnHappened, OnStream, Path, PeerKey, Policy, Reverse, SameKey, ServeConfig,
+    Timing, Verdict,
 };
 pub(crate) use links::{CARRIERS_MAX, Links};
 pub use status::{LinkStatus, ListenerStatus, SubflowStatus};
@@ -72,13 +74,14 @@ impl Core {
     /// # Errors
     /// The configuration makes no sense, or the limit of links is reached.
     pub fn connect_link(&mut self, config: LinkConfig) -> io::Result<Id> {
-        let LinkConfig { identity, policy, peer, paths, subflows, mode, reverse, timing, watch } = config;
+        let LinkConfig { identity, policy, peer, paths, subflows, mode, reverse, timing, on_stream, watch } = config;
         if paths.is_empty() || subflows == 0 || paths.len() * subflows > timing.subflows {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a link needs a subflow, and takes only so many"));
         }
         let tls = Arc::new(client(&identity, &policy).map_err(io::Error::other)?);
         let place = peer.to_string();
         let mut link = Link::new(policy, timing, mode, &place, Some(Rc::new(RefCell::new(watch))), self.now_ms);
+        link.takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
         let wanted = paths.iter().flat_map(|path| (0..subflows).map(|_| Wanted::new(path.clone()))).collect();
         let instance = identity.instance;
         link.plan = Some(Box::new(Plan { tls, peer, subflows, wanted, instance }));
@@ -93,11 +96,13 @@ impl Core {
     /// # Errors
     /// The socket cannot be registered, or the key cannot be used.
     pub fn serve_links(&mut self, bound: &mut Bound, config: ServeConfig) -> io::Result<()> {
-        let ServeConfig { identity, policy, mode, timing, watch } = config;
+        let ServeConfig { identity, policy, mode, timing, on_stream, watch } = config;
         let tls = Arc::new(server(&identity, &policy).map_err(io::Error::other)?);
         let listener = self.listen_for_links(bound)?;
-        let (watch, instance) = (Some(Rc::new(RefCell::new(watch)) as _), identity.instance);
-        self.pools.links.servers.insert(listener, Server { tls, policy, mode, timing, watch, instance, full: false });
+        let (watch, instance) = (Some(Rc::new(RefCell::new(watch))), identity.instance);
+        let takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
+        let server = Server { tls, policy, mode, timing, watch, takes, instance, full: false };
+        self.pools.links.servers.insert(listener, server);
         Ok(())
     }
 

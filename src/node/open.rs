@@ -1,11 +1,15 @@
 //! Streams coming and going: those that we open over a link, and those that its peer opens.
 
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::address::{Endpoint, Target};
+use crate::connection::Stage;
 use crate::core::{Core, NO_LISTENER};
 use crate::dial::Permit;
+use crate::handler::Handler;
 use crate::id::Id;
 use crate::io::Io;
 use crate::link::{Bound, Host, Kind, Open, Refused, StreamId};
@@ -13,7 +17,7 @@ use crate::reason::{Failure, Reason};
 use crate::side::State;
 
 use super::config::{PeerKey, Policy, Verdict};
-use super::front::Incoming;
+use super::front::{Incoming, Taker};
 use super::greet::TARGET;
 use super::stream::{Slot, StreamAt};
 
@@ -22,15 +26,33 @@ impl Core {
     pub(crate) fn dial_stream(&mut self, dest: Id, link: Id) {
         let failure = match self.try_open(dest, link) {
             Ok(()) => return,
-            Err(Refused::NotYet) => match self.pools.links.links.get_mut(link) {
-                Some(record) if record.waiting.len() < WAITING_MAX => return record.waiting.push_back(dest),
-                _ => Failure::new(Reason::LimitReached, "too many wait for the link"),
-            },
+            Err(Refused::NotYet) if self.wait_for_link(dest, link) => return,
+            Err(Refused::NotYet) => Failure::new(Reason::LimitReached, "too many wait for the link"),
             Err(Refused::Limit) => Failure::new(Reason::LimitReached, "the link carries no more streams"),
             Err(Refused::Closed | Refused::Exhausted) => Failure::new(Reason::LinkLost, "the link is being closed"),
             Err(refused) => Failure::new(Reason::Other, format!("the link takes no such stream: {refused:?}")),
         };
         self.queues.dialled.push_back((dest, Err(failure)));
+    }
+
+    /// Opens a stream over a link to a target, for a handler of our own: `connected` tells how it went, then its bytes are
+    /// the handler's. The stream is the source of a connection without a dest.
+    ///
+    /// # Errors
+    /// The table of connections is full.
+    pub fn open_stream(&mut self, link: Id, target: Target, handler: Box<dyn Handler>) -> io::Result<Id> {
+        let connection = self.adopt(Io::None, Endpoint::Unknown, "stream", NO_LISTENER, handler);
+        let connection = connection.map_err(|(_, error)| error)?;
+        let Some(record) = self.connections.get_mut(connection) else { return Err(io::ErrorKind::NotFound.into()) };
+        record.asked = Some(Rc::new(target));
+        record.dial_since_ms = self.now_ms;
+        let source = record.source;
+        if let Some(side) = self.sides.get_mut(source) {
+            side.state = State::Connecting;
+        }
+        self.set_stage(connection, Stage::Connecting);
+        self.dial_stream(source, link);
+        Ok(connection)
     }
 
     fn try_open(&mut self, dest: Id, link: Id) -> Result<(), Refused> {
@@ -75,6 +97,30 @@ impl Core {
         self.dial_stream(dest, link);
     }
 
+    /// Whether a dest has not been asked for yet, because its link is not up. It is not waited for any more.
+    pub(crate) fn stop_waiting(&mut self, dest: Id) -> bool {
+        let Some((connection, _)) = self.owner(dest) else { return false };
+        let via = self.connections.get(connection).and_then(|record| record.via);
+        let Some(link) = via.and_then(|link| self.pools.links.links.get_mut(link)) else { return false };
+        let before = link.waiting.len();
+        link.waiting.retain(|other| *other != dest);
+        link.waiting.len() < before
+    }
+
+    /// Puts a dest in the queue of those that wait for a link. Those who have left make room.
+    fn wait_for_link(&mut self, dest: Id, link: Id) -> bool {
+        let sides = &self.sides;
+        let Some(record) = self.pools.links.links.get_mut(link) else { return false };
+        if record.waiting.len() >= WAITING_MAX {
+            record.waiting.retain(|dest| sides.get(*dest).is_some());
+        }
+        if record.waiting.len() >= WAITING_MAX {
+            return false;
+        }
+        record.waiting.push_back(dest);
+        true
+    }
+
     /// The link is up: opens what has waited for it.
     pub(super) fn open_waiting(&mut self, link: Id) {
         let Some(record) = self.pools.links.links.get_mut(link) else { return };
@@ -97,6 +143,9 @@ impl Core {
 
     /// The peer has opened a stream.
     pub(super) fn stream_opened(&mut self, link: Id, id: StreamId, open: &Open) {
+        if self.answer_where(link, id, open) {
+            return;
+        }
         let (target, permit) = match self.admit(link, open) {
             Ok(admitted) => admitted,
             Err(failure) => {
@@ -110,7 +159,10 @@ impl Core {
         let Some(record) = self.pools.links.links.get(link) else { return };
         let name = Arc::clone(&record.name);
         let endpoint = Endpoint::Link(Arc::clone(&name), id.0);
-        let handler = Box::new(Incoming { at, target, permit });
+        let handler: Box<dyn Handler> = match self.taken(link, &target) {
+            Some(handler) => Box::new(Taker { at, handler }),
+            None => Box::new(Incoming { at, target, permit }),
+        };
         let adopted = self.adopt(Io::Stream(at), endpoint, "link", NO_LISTENER, handler);
         match adopted.ok().and_then(|connection| Some((connection, self.connections.get(connection)?.source))) {
             Some((connection, side)) => {
@@ -152,6 +204,14 @@ impl Core {
                 Ok((Rc::new(target), Some(permit)))
             }
         }
+    }
+
+    /// The handler of whoever takes the stream into its own hands. One that panics takes none.
+    fn taken(&mut self, link: Id, target: &Target) -> Option<Box<dyn Handler>> {
+        let record = self.pools.links.links.get(link)?;
+        let (takes, key) = (record.takes.clone()?, record.key?);
+        let mut takes = takes.try_borrow_mut().ok()?;
+        catch_unwind(AssertUnwindSafe(|| takes(&key, target))).ok().flatten()
     }
 
     fn refuse_stream(&mut self, link: Id, id: StreamId, failure: &Failure) {

@@ -140,14 +140,14 @@ impl Core {
     /// If the TLS handshake of a carrier that we dialled is done: says HELLO.
     pub(crate) fn secured(&mut self, id: Id) -> Result<(), Failure> {
         let links = &mut self.pools.links;
+        if links.carriers.get(id).is_none_or(|carrier| carrier.stage != Stage::Securing) {
+            return Ok(());
+        }
         let link = links.carriers.get(id).and_then(|carrier| carrier.link);
         let instance = link.and_then(|link| links.links.get(link)?.plan.as_ref()?.instance);
         let boot = links.boot(instance);
         let Some(carrier) = links.carriers.get_mut(id) else { return Ok(()) };
-        let Some(tls) = carrier.tls.as_ref().filter(|tls| carrier.stage == Stage::Securing && !tls.is_handshaking())
-        else {
-            return Ok(());
-        };
+        let Some(tls) = carrier.tls.as_ref().filter(|tls| !tls.is_handshaking()) else { return Ok(()) };
         if carrier.server.is_some() {
             carrier.stage = Stage::Greeting;
             return Ok(());

@@ -1,5 +1,6 @@
 //! The status of links, as plain data.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::address::Endpoint;
@@ -50,6 +51,8 @@ pub struct SubflowStatus {
     pub number: Option<u16>,
     /// Our end, and the peer's.
     pub local: String,
+    /// Our end as the peer sees it, which differs where an address is translated on the way.
+    pub seen_as: Option<SocketAddr>,
     /// The peer's end.
     pub remote: String,
     /// `connecting`, `securing`, `greeting`, `live` or `suspect`.
@@ -114,6 +117,7 @@ impl Core {
         SubflowStatus {
             number: carrier.subflow.map(|subflow| subflow.0),
             local: side.map_or_else(String::new, |side| address(&side.io.local())),
+            seen_as: carrier.seen_as,
             remote: side.map_or_else(String::new, |side| address(&side.endpoint)),
             state: match carrier.stage {
                 Stage::Dialling => "connecting",

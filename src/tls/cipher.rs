@@ -6,8 +6,11 @@ use rustls::{CipherSuite, SupportedCipherSuite};
 /// What encrypts the records of a pipe.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Cipher {
+    /// AES with a key of 128 bits, in Galois counter mode.
     Aes128Gcm,
+    /// AES with a key of 256 bits, in Galois counter mode.
     Aes256Gcm,
+    /// ChaCha20 with Poly1305.
     ChaCha20Poly1305,
 }
 

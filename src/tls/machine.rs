@@ -4,6 +4,7 @@
 //! next, or it is lost. And every step must see *all* bytes that are pending, because the library remembers positions
 //! among them while a handshake message lies there in pieces; fewer bytes than before make it panic.
 
+use bytes::BytesMut;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
@@ -56,19 +57,19 @@ impl Machine {
         }
     }
 
-    /// Takes one step over `pending`, all of it. Plaintext is appended to `plain`, which is allocated for
-    /// `expected` bytes when there is any; what is to be answered goes to `outgoing`.
-    pub fn step(&mut self, pending: &mut [u8], plain: &mut Vec<u8>, expected: usize, outgoing: &mut Outgoing) -> Step {
+    /// Takes one step over `pending`, all of it. Plaintext is appended to `plain`, what is to be answered to
+    /// `outgoing`.
+    pub fn step(&mut self, pending: &mut [u8], plain: &mut BytesMut, outgoing: &mut Outgoing) -> Step {
         match self {
-            Machine::Client(connection) => step(connection.process_tls_records(pending), plain, expected, outgoing),
-            Machine::Server(connection) => step(connection.process_tls_records(pending), plain, expected, outgoing),
+            Machine::Client(connection) => step(connection.process_tls_records(pending), plain, outgoing),
+            Machine::Server(connection) => step(connection.process_tls_records(pending), plain, outgoing),
         }
     }
 
     /// Takes out what the library still wants to tell the peer after it has failed: an alert. Looks at no input.
     pub fn take_alert(&mut self, outgoing: &mut Outgoing) {
         while self.common().wants_write() {
-            if self.step(&mut [], &mut Vec::new(), 0, outgoing).next.is_err() {
+            if self.step(&mut [], &mut BytesMut::new(), outgoing).next.is_err() {
                 return;
             }
         }
@@ -95,16 +96,13 @@ impl Machine {
     }
 }
 
-fn step<D>(status: UnbufferedStatus<'_, '_, D>, plain: &mut Vec<u8>, expected: usize, outgoing: &mut Outgoing) -> Step {
+fn step<D>(status: UnbufferedStatus<'_, '_, D>, plain: &mut BytesMut, outgoing: &mut Outgoing) -> Step {
     let mut discard = status.discard;
     let next = match status.state {
         Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
             match traffic.next_record() {
                 Some(Ok(record)) => {
                     discard += record.discard;
-                    if plain.capacity() == 0 {
-                        plain.reserve_exact(expected.max(record.payload.len()));
-                    }
                     plain.extend_from_slice(record.payload);
                 }
                 Some(Err(error)) => break Err(error),

@@ -12,7 +12,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rustls::Error;
 
 use super::buffers::{Buffers, READ_BYTES, RECORD_BYTES, RECORD_OVERHEAD};
@@ -67,7 +67,7 @@ impl TlsPipe {
             outgoing: Outgoing::default(),
         };
         // A client has something to say at once.
-        if let Err(error) = pipe.process(&mut Vec::new()) {
+        if let Err(error) = pipe.process(&mut BytesMut::new()) {
             pipe.state = State::Failed(error);
         }
         pipe
@@ -107,16 +107,15 @@ impl TlsPipe {
         if let State::Failed(error) = &self.state {
             return Err(error.clone());
         }
-        let mut plain = Vec::new();
+        let expected = plaintext_bytes(self.incoming.get(..self.filled).unwrap_or_default());
+        let mut plain = self.buffers.take_piece(expected);
         let result = self.process(&mut plain);
         let result = result.and(self.settle());
         self.release();
         if !plain.is_empty() && self.peer.is_some() {
             // A peer may pad records. What is small must not hold the memory of what is large.
-            if plain.capacity() / 2 > plain.len() {
-                plain.shrink_to_fit();
-            }
-            out.push(Bytes::from(plain));
+            let padded = plain.capacity() / 2 > plain.len();
+            out.push(if padded { Bytes::copy_from_slice(&plain) } else { self.buffers.hand_out(plain) });
         }
         result.inspect_err(|error| self.state = State::Failed(error.clone()))
     }
@@ -167,6 +166,7 @@ impl TlsPipe {
     }
 
     /// The peer has ended its side in order; all it has sent has been handed out.
+    #[allow(dead_code, reason = "reading answers nothing then, and that is enough for the loop")]
     pub const fn is_ended(&self) -> bool {
         matches!(self.state, State::PeerEnded)
     }
@@ -223,16 +223,15 @@ impl TlsPipe {
     }
 
     /// Decrypts what is whole.
-    fn process(&mut self, plain: &mut Vec<u8>) -> Result<(), TlsError> {
+    fn process(&mut self, plain: &mut BytesMut) -> Result<(), TlsError> {
         if matches!(self.state, State::PeerEnded | State::Closed) {
             self.drop_input();
             return Ok(());
         }
-        let expected = plaintext_bytes(self.incoming.get(..self.filled).unwrap_or_default());
         let mut used = 0;
         let result = loop {
             let pending = self.incoming.get_mut(used..self.filled).unwrap_or_default();
-            let Step { discard, next } = self.machine.step(pending, plain, expected, &mut self.outgoing);
+            let Step { discard, next } = self.machine.step(pending, plain, &mut self.outgoing);
             used += discard;
             match next {
                 Ok(Next::Step) => {}

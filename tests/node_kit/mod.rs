@@ -100,12 +100,18 @@ pub fn identity(seed: u8) -> Identity {
 
 impl Node {
     pub fn start() -> Node {
+        Node::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut Config) + Send + 'static) -> Node {
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             let workers = Workers::start(2, 64).unwrap();
             let config = Config::default();
             let limits = seaprox::Limits { connections: 5000, ..config.limits.clone() };
-            let mut proxy = Proxy::new(Config { limits, ..config }, Some(workers)).unwrap();
+            let mut config = Config { limits, ..config };
+            change(&mut config);
+            let mut proxy = Proxy::new(config, Some(workers)).unwrap();
             tell.send(proxy.remote()).unwrap();
             proxy.run().unwrap();
         });
@@ -125,9 +131,9 @@ impl Node {
         told.recv_timeout(SOON).expect("an answer of the loop")
     }
 
-    fn watch(&self) -> Box<dyn FnMut(&mut Core, Id, &Happened) + Send> {
+    fn watch(&self) -> impl FnMut(&mut Core, Id, &Happened) + Send + use<> {
         let happened = Arc::clone(&self.happened);
-        Box::new(move |_, _, what| happened.lock().unwrap().push(what.clone()))
+        move |_: &mut Core, _: Id, what: &Happened| happened.lock().unwrap().push(what.clone())
     }
 
     /// Takes in links; where.
@@ -139,7 +145,14 @@ impl Node {
         let (policy, watch) = (Arc::clone(&self.policy) as Arc<dyn Policy>, self.watch());
         self.ask(move |core| {
             let mut bound = bind(&Bind::Ip(addr), 1, core.config()).unwrap();
-            let config = ServeConfig { identity: identity(2), policy, mode: Default::default(), timing, watch };
+            let config = ServeConfig {
+                identity: identity(2),
+                policy,
+                mode: Default::default(),
+                timing,
+                on_stream: None,
+                watch: Box::new(watch),
+            };
             core.serve_links(&mut bound[0], config).unwrap();
             bound[0].addr().ip().unwrap()
         })
@@ -162,7 +175,8 @@ impl Node {
                 mode: Default::default(),
                 reverse: Vec::new(),
                 timing: timing(),
-                watch,
+                on_stream: None,
+                watch: Box::new(watch),
             };
             change(&mut config);
             core.connect_link(config).unwrap()
