@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use kit::Step::*;
 use net_kit::goodput::{Load, goodput};
-use net_kit::nodes::{Forward, Options, PORT, direct, link_figure, subflows};
+use net_kit::nodes::{Forward, Options, direct, link_figure, subflows};
 use net_kit::{Kind, Net, has_net, has_tun, pairs};
 
 const fn secs(count: u64) -> Duration {
@@ -34,22 +34,18 @@ fn subflows_add_up_where_each_connection_is_capped() {
     }
     let _alone = kit::alone();
     let net = Net::of(&[Kind::PerConnection(5.0)]);
-    let measure = |subflows: &str, count: usize| {
-        let forward = Forward::start(&net, Options { near: &["--subflows", subflows], ..Options::default() });
+    let measure = |count: usize| {
+        let forward = Forward::start(&net, Options { near: &["--subflows", &count.to_string()], ..Options::default() });
         forward.nodes.until_subflows(count);
         assert_eq!(net.path(0).connections().len(), count);
-        let before = net_kit::nodes::subflows(&forward.nodes.near).len();
-        assert_eq!(before, count);
         let rate = goodput(vec![forward.pair()], secs(1), secs(3));
-        let sent: Vec<u64> = net_kit::nodes::subflows(&forward.nodes.near)
-            .iter()
-            .map(|subflow| subflow["bytes_sent"].as_u64().unwrap())
-            .collect();
+        let sent: Vec<u64> =
+            subflows(&forward.nodes.near).iter().map(|subflow| subflow["bytes_sent"].as_u64().unwrap()).collect();
         assert!(sent.iter().all(|bytes| *bytes > 500_000), "every subflow carries bytes: {sent:?}");
         rate
     };
     assert_at_least("four subflows in terms of one", 3.8, 3, || {
-        let (one, four) = (measure("1", 1), measure("4", 4));
+        let (one, four) = (measure(1), measure(4));
         println!("one {one:.2} Mbit/s, four {four:.2} Mbit/s");
         four / one
     });
@@ -62,7 +58,7 @@ fn a_connection_gets_what_unlike_paths_carry_together() {
         return;
     }
     let _alone = kit::alone();
-    for pair in &pairs::all()[1..3] {
+    for pair in &pairs::all()[..2] {
         assert_at_least(pair.name, 0.85, 3, || {
             let row = pair.measure(secs(1), secs(3), false);
             println!("{}: {row:?}", pair.name);
@@ -127,5 +123,5 @@ fn one_of_four_subflows_dies_and_nothing_is_lost() {
     assert_eq!(after.iter().filter(|connection| before.contains(connection)).count(), 1, "{before:?} {after:?}");
     println!("back after {:?}, resumes {}", since.elapsed(), link_figure(&forward.nodes.near, "resumes"));
     assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0, "the session always had a subflow");
-    assert!(subflows(&forward.nodes.far).len() == 4 && PORT == 23_232);
+    assert!(subflows(&forward.nodes.far).len() == 4);
 }

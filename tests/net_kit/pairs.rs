@@ -75,14 +75,16 @@ impl Pair {
             forward.nodes.until_subflows(2);
             goodput(vec![forward.pair()], warm_up, time)
         };
-        let mptcp = if with_mptcp { mptcp(&net).map(|pair| goodput(vec![pair], warm_up, time)) } else { None };
+        let mptcp = if with_mptcp { mptcp(&net) } else { None };
+        let mptcp = mptcp.map(|(_listener, pair)| goodput(vec![pair], warm_up, time));
         Row { alone, link, mptcp }
     }
 }
 
-/// A connection of the kernel's MPTCP over both paths, if this kernel has it.
+/// A connection of the kernel's MPTCP over both paths, if this kernel has it. The second subflow comes to the listener, too,
+/// so that has to stay.
 #[track_caller]
-fn mptcp(net: &Net) -> Option<(TcpStream, TcpStream)> {
+fn mptcp(net: &Net) -> Option<(Socket, (TcpStream, TcpStream))> {
     let socket = || {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).ok()?;
         // As on the routes. Not every machine lets a namespace have it, and then this is what it has.
@@ -100,5 +102,5 @@ fn mptcp(net: &Net) -> Option<(TcpStream, TcpStream)> {
     client.bind(&SockAddr::from(std::net::SocketAddr::from((first, 0)))).expect("an address");
     client.connect_timeout(&server.local_addr().expect("its address"), SOON).expect("a connection");
     let accepted = server.accept().expect("the client").0;
-    Some((client.into(), accepted.into()))
+    Some((server, (client.into(), accepted.into())))
 }
