@@ -15,7 +15,7 @@ use crate::tls::{
     Buffers, Cipher, HANDSHAKE_BYTES_MAX, READ_BYTES, RECORD_BYTES, RECORD_OVERHEAD, Tls, TlsError, TlsPipe,
     WRITE_BYTES,
 };
-use kit::{client, give, node, open_pair, pair, server, shake, take};
+use kit::{client, give, node, open_pair, pair, pair_on, server, shake, take};
 
 const WHOLE: usize = usize::MAX;
 
@@ -148,28 +148,32 @@ fn garbage_is_no_tls() {
 
 #[test]
 fn a_visitor_is_heard_for_sixteen_kib() {
-    let (_, mut server) = pair(&Cipher::preferred());
-    // A ClientHello of 60 000 bytes, in records of 1000.
-    let mut hello = vec![1, 0, 0xea, 0x60];
-    hello.resize(17 * 1024, 0);
-    let wire: Vec<u8> = hello.chunks(1000).flat_map(|part| [&[22, 3, 1, 3, 0xe8][..], part].concat()).collect();
-    let (mut at, mut out) = (0, Vec::new());
-    let result = loop {
-        let bytes = server
-            .read_from(|room| {
-                let bytes = room.len().min(3000).min(wire.len() - at);
-                room[..bytes].copy_from_slice(&wire[at..at + bytes]);
-                Ok(bytes)
-            })
-            .unwrap();
-        at += bytes;
-        if let Err(error) = server.open(&mut out) {
-            break error;
-        }
-        assert!(bytes > 0, "the limit is an error, not a standstill");
-    };
-    assert_eq!((result, at), (TlsError::TooMuch, HANDSHAKE_BYTES_MAX));
-    assert_eq!(server.read_from(|_| panic!("nothing more is read")).unwrap(), 0);
+    let (mut client, _) = pair(&Cipher::preferred());
+    // A ClientHello of 60 000 bytes, in records of 1000; a good one, and then a record that goes on and on.
+    let mut long = vec![1, 0, 0xea, 0x60];
+    long.resize(17 * 1024, 0);
+    let long: Vec<u8> = long.chunks(1000).flat_map(|part| [&[22, 3, 1, 3, 0xe8][..], part].concat()).collect();
+    let good = [&take(&mut client)[..], &[23, 3, 3, 0x41, 0], &[0; 17 * 1024]].concat();
+    for wire in [long, good] {
+        let (_, mut server) = pair(&Cipher::preferred());
+        let (mut at, mut out) = (0, Vec::new());
+        let result = loop {
+            let bytes = server
+                .read_from(|room| {
+                    let bytes = room.len().min(3000).min(wire.len() - at);
+                    room[..bytes].copy_from_slice(&wire[at..at + bytes]);
+                    Ok(bytes)
+                })
+                .unwrap();
+            at += bytes;
+            if let Err(error) = server.open(&mut out) {
+                break error;
+            }
+            assert!(bytes > 0, "the limit is an error, not a standstill");
+        };
+        assert_eq!((result, at), (TlsError::TooMuch, HANDSHAKE_BYTES_MAX));
+        assert_eq!(server.read_from(|_| panic!("nothing more is read")).unwrap(), 0);
+    }
 }
 
 /// Three records, the second of which is altered; much follows, so that a length that has grown does not merely wait.
@@ -263,7 +267,9 @@ fn an_end_without_an_end_is_truncation() {
 
 #[test]
 fn close_notify_is_an_end() {
-    let (mut client, mut server) = open_pair(&Cipher::preferred());
+    let buffers = Rc::new(Buffers::new());
+    let (mut client, mut server) = pair_on(&buffers, &Cipher::preferred());
+    assert_eq!(shake(&mut client, &mut server, WHOLE), (Ok(()), Ok(())));
     client.seal([&b"last"[..]]).unwrap();
     client.close_notify();
     client.close_notify();
@@ -272,6 +278,7 @@ fn close_notify_is_an_end() {
     wire.extend_from_slice(b"what follows is not the peer's");
     give(&mut server, &wire, WHOLE, &mut out).unwrap();
     assert_eq!((joined(&out), server.is_ended(), server.end_of_input()), (b"last".to_vec(), true, Ok(())));
+    assert_eq!(buffers.kept().0, 1, "nothing waits");
     // The other direction is still there, but nobody listens.
     server.seal([&b"late"[..]]).unwrap();
     server.close_notify();

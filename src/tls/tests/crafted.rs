@@ -19,7 +19,7 @@ use rustls::{
 
 use super::kit::{give, node, open_pair, server, shake, take};
 use super::{WHOLE, joined, text};
-use crate::tls::{ALPN, Buffers, Cipher, READ_BYTES, Tls, TlsError, TlsPipe, provider};
+use crate::tls::{ALPN, Buffers, Cipher, READ_BYTES, RECORD_BYTES, RECORD_OVERHEAD, Tls, TlsError, TlsPipe, provider};
 
 /// Takes everybody.
 #[derive(Debug)]
@@ -172,16 +172,19 @@ fn a_peer_may_change_its_keys() {
     }
 }
 
-/// The real limit is 2^24 records; with a limit of five it must not show either.
-#[test]
-fn keys_change_by_themselves_at_the_limit() {
+/// A client whose keys are good for five records. The real limit is 2^24.
+fn short_lived() -> Tls {
     let suite = TLS13_AES_128_GCM_SHA256.tls13().unwrap();
     let common = rustls::crypto::CipherSuiteCommon { confidentiality_limit: 5, ..suite.common };
     let short = Tls13CipherSuite { common, ..*suite };
     let mut provider = provider(&[Cipher::Aes128Gcm]);
     provider.cipher_suites = vec![SupportedCipherSuite::Tls13(Box::leak(Box::new(short)))];
-    let dialler = Tls::client_of(&node(1), provider, Arc::new(|_| true)).unwrap();
-    let (mut client, mut server) = (dialler.pipe(&Rc::new(Buffers::new())).unwrap(), pipe());
+    Tls::client_of(&node(1), provider, Arc::new(|_| true)).unwrap()
+}
+
+#[test]
+fn keys_change_by_themselves_at_the_limit() {
+    let (mut client, mut server) = (short_lived().pipe(&Rc::new(Buffers::new())).unwrap(), pipe());
     assert_eq!(shake(&mut client, &mut server, WHOLE), (Ok(()), Ok(())));
     let (mut wire, mut records) = (0, 0);
     for round in 1..300 {
@@ -196,6 +199,28 @@ fn keys_change_by_themselves_at_the_limit() {
         give(&mut client, &take(&mut server), WHOLE, &mut out).unwrap();
     }
     assert!(wire > records, "KeyUpdates have gone out, too");
+}
+
+/// The last record before the buffer is full may be one with a KeyUpdate before it, of 27 bytes, that nobody expects.
+#[test]
+fn a_change_of_keys_finds_room() {
+    let dialler = short_lived();
+    for (phase, updates) in (0..5).flat_map(|phase| (0..5).map(move |updates| (phase, updates))) {
+        let (mut client, mut server) = (dialler.pipe(&Rc::new(Buffers::new())).unwrap(), pipe());
+        assert_eq!(shake(&mut client, &mut server, WHOLE), (Ok(()), Ok(())));
+        let mut out = Vec::new();
+        for _ in 0..phase {
+            client.seal([&b"x"[..]]).unwrap();
+            give(&mut server, &take(&mut client), WHOLE, &mut out).unwrap();
+        }
+        out.clear();
+        let sent = text(16 * RECORD_BYTES - updates * (5 + RECORD_OVERHEAD));
+        let (first, rest) = sent.split_at(RECORD_BYTES - updates * (5 + RECORD_OVERHEAD));
+        client.seal([first]).unwrap();
+        client.seal([rest]).unwrap();
+        give(&mut server, &take(&mut client), WHOLE, &mut out).unwrap();
+        assert!(joined(&out) == sent, "after {phase} records, with room for {updates} changes");
+    }
 }
 
 /// Records as they are wanted, from the peer of a pipe that is open.
