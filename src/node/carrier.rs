@@ -185,8 +185,11 @@ impl Core {
         let Some(carrier) = self.pools.links.carriers.get(id) else { return };
         let (side, link) = (carrier.side, carrier.link);
         if let Some(record) = self.sides.get_mut(side) {
-            // Reading finds out what the error is.
-            record.ready.readable |= std::mem::take(&mut record.ready.error);
+            // Reading finds out what the error is. It comes behind what has been received, and no event tells of it again, so
+            // a short read is not the last.
+            let failed = std::mem::take(&mut record.ready.error);
+            record.ready.readable |= failed;
+            record.ready.fin |= failed;
         }
         if let Err(failure) = self.read_carrier(id, side).and_then(|()| self.flush_carrier(id)) {
             return self.carrier_failed(id, &failure);

@@ -4,6 +4,7 @@
 #![allow(dead_code)] // Each test file uses its part.
 
 pub mod cutter;
+pub mod faulty;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
