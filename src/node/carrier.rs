@@ -125,8 +125,21 @@ impl Carrier {
         }
     }
 
-    /// Bytes that it takes from the session at once, on a path of this rate: what the path carries in five milliseconds.
-    pub fn batch_bytes(&self, rate: u64) -> usize {
+    /// Bytes that it takes from the session now, on a path of this rate: what the path carries in five milliseconds, and
+    /// none while the last are still here.
+    ///
+    /// On a slow path a frame that must not wait would wait behind what the system holds unsent, and so no more is taken
+    /// while that is more than half of what it may hold; the next event for writing says when it is less. What is said of
+    /// the rate of a path that has carried little is not believed.
+    pub fn room(&self, side: &mut Side, rate: u64) -> usize {
+        if !self.is_flushed() {
+            return 0;
+        }
+        let rate = if self.bytes.0 < EARLY_BYTES { 0 } else { rate };
+        if rate < FAST_RATE && self.bytes.0 > u64::from(LOWAT_BYTES.0) && !side.io.is_writable() {
+            side.ready.writable = false;
+            return 0;
+        }
         let batch = usize::try_from(rate / 200).unwrap_or(usize::MAX);
         batch.clamp(FRAME_BYTES_MAX, BATCH_BYTES_MAX)
     }
@@ -145,7 +158,7 @@ impl Carrier {
     }
 
     /// What the system knows of the path, if it is time to ask again.
-    pub fn sample(&mut self, io: &Io, now: Time) -> Option<PathStats> {
+    pub fn sample(&mut self, io: &Io, now: Time, rate: u64) -> Option<PathStats> {
         let (at, sent) = self.sampled;
         let fresh = self.bytes.0 - sent;
         if fresh == 0 || (fresh < SAMPLE_BYTES && now.since(at) < SAMPLE_US) {
@@ -154,7 +167,7 @@ impl Carrier {
         self.sampled = (now, self.bytes.0);
         let Io::Tcp(socket) = io else { return None };
         let info = sys::tcp_info(socket)?;
-        self.set_lowat(socket, info.rate);
+        self.set_lowat(socket, if self.bytes.0 < EARLY_BYTES { 0 } else { rate });
         Some(PathStats { srtt_us: info.rtt_us, rate: info.rate, suspect: info.is_stuck })
     }
 
@@ -350,6 +363,10 @@ const SHARED_BYTES_MAX: usize = 4 << 10;
 const BATCH_BYTES_MAX: usize = 256 << 10;
 /// Bytes read from one carrier in one turn.
 const READ_BYTES_PER_TURN: usize = 256 << 10;
+/// A path that has carried less has not shown its rate.
+const EARLY_BYTES: u64 = 256 << 10;
+/// On a path of more bytes per second than this, what the system holds unsent is soon gone.
+const FAST_RATE: u64 = 12_500_000;
 /// The path is asked about after so many bytes, or after so long.
 const SAMPLE_BYTES: u64 = 256 << 10;
 const SAMPLE_US: u64 = 5_000;
