@@ -60,8 +60,8 @@ impl Core {
             let Some(carrier) = links.carriers.get(*carrier) else { continue };
             let Some(subflow) = carrier.subflow.filter(|_| carrier.stage == Stage::Live) else { continue };
             let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
-            let room = if may_send && carrier.is_flushed() { carrier.batch_bytes(rate) } else { 0 };
-            session.set_room(subflow, room);
+            let side = self.sides.get(carrier.side).filter(|_| may_send);
+            session.set_room(subflow, side.map_or(0, |side| carrier.room(&side.io, rate)));
         }
         let mut sent = false;
         loop {
