@@ -125,23 +125,20 @@ impl Carrier {
         }
     }
 
-    /// Bytes that it takes from the session now, on a path of this rate: what the path carries in five milliseconds, and
-    /// none while the last are still here.
-    ///
-    /// On a slow path a frame that must not wait would wait behind what the system holds unsent, and so no more is taken
-    /// while that is more than half of what it may hold; the next event for writing says when it is less. What is said of
-    /// the rate of a path that has carried little is not believed.
-    pub fn room(&self, side: &mut Side, rate: u64) -> usize {
-        if !self.is_flushed() {
+    /// Bytes that it takes from the session now, on a path of this rate: what the path carries in five milliseconds. On a
+    /// slow path nothing is taken that the system would not take: what is urgent would wait behind it.
+    pub fn room(&self, io: &Io, rate: u64) -> usize {
+        let Io::Tcp(socket) = io else { return 0 };
+        if !self.is_flushed() || (rate < SLOW_RATE && !sys::wants_more(socket)) {
             return 0;
         }
-        let rate = if self.bytes.0 < EARLY_BYTES { 0 } else { rate };
-        if rate < FAST_RATE && self.bytes.0 > u64::from(LOWAT_BYTES.0) && !side.io.is_writable() {
-            side.ready.writable = false;
-            return 0;
-        }
-        let batch = usize::try_from(rate / 200).unwrap_or(usize::MAX);
+        let batch = usize::try_from(self.proven(rate / 200)).unwrap_or(usize::MAX);
         batch.clamp(FRAME_BYTES_MAX, BATCH_BYTES_MAX)
+    }
+
+    /// What a rate lets be under way, as far as the path has shown what it can: a handshake alone says little of it.
+    fn proven(&self, bytes: u64) -> u64 {
+        bytes.min(self.bytes.0 / 8)
     }
 
     /// Writes what waits, as far as the socket takes it.
@@ -173,7 +170,8 @@ impl Carrier {
 
     /// On a fast path the system may hold more unsent, so that it never runs dry between two turns.
     fn set_lowat(&mut self, socket: &std::net::TcpStream, rate: u64) {
-        let wished = ((rate / 500) as u32).clamp(LOWAT_BYTES.0, LOWAT_BYTES.1).next_power_of_two();
+        let wished = self.proven(rate / 500).clamp(LOWAT_BYTES.0.into(), LOWAT_BYTES.1.into());
+        let wished = (wished as u32).next_power_of_two();
         if wished != self.lowat {
             self.lowat = wished;
             // Where the option is not known, what waits is bounded by the batch.
@@ -361,6 +359,8 @@ impl Core {
 const SHARED_BYTES_MAX: usize = 4 << 10;
 /// Bytes taken from the session for one carrier at once.
 const BATCH_BYTES_MAX: usize = 256 << 10;
+/// Below so many bytes per second it is asked whether the system takes more, before anything is encrypted for it.
+const SLOW_RATE: u64 = 12_500_000;
 /// Bytes read from one carrier in one turn.
 const READ_BYTES_PER_TURN: usize = 256 << 10;
 /// A path that has carried less has not shown its rate.

@@ -63,8 +63,8 @@ impl Core {
             let Some(carrier) = links.carriers.get(*carrier) else { continue };
             let Some(subflow) = carrier.subflow.filter(|_| carrier.stage == Stage::Live) else { continue };
             let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
-            let room = self.sides.get_mut(carrier.side).filter(|_| may_send).map(|side| carrier.room(side, rate));
-            session.set_room(subflow, room.unwrap_or(0));
+            let side = self.sides.get(carrier.side).filter(|_| may_send);
+            session.set_room(subflow, side.map_or(0, |side| carrier.room(&side.io, rate)));
         }
         let mut sent = 0;
         loop {
