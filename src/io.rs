@@ -117,14 +117,6 @@ impl Io {
         }
     }
 
-    /// Whether a socket would take more now, as an event would say; if not, an event will say when it does.
-    pub fn is_writable(&self) -> bool {
-        match self {
-            Io::Tcp(socket) => sys::is_writable(socket.as_fd()),
-            _ => true,
-        }
-    }
-
     /// The stream that it is, if it is one.
     #[inline]
     pub const fn stream(&self) -> Option<StreamAt> {

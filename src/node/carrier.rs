@@ -128,8 +128,8 @@ impl Carrier {
     /// Bytes that it takes from the session now, on a path of this rate: what the path carries in five milliseconds. On a
     /// slow path nothing is taken that the system would not take: what is urgent would wait behind it.
     pub fn room(&self, io: &Io, rate: u64) -> usize {
-        let Io::Tcp(socket) = io else { return 0 };
-        if !self.is_flushed() || (rate < SLOW_RATE && !sys::wants_more(socket)) {
+        let is_full = || matches!(io, Io::Tcp(socket) if rate < SLOW_RATE && !sys::wants_more(socket));
+        if !self.is_flushed() || is_full() {
             return 0;
         }
         let batch = usize::try_from(self.proven(rate / 200)).unwrap_or(usize::MAX);
@@ -164,7 +164,7 @@ impl Carrier {
         self.sampled = (now, self.bytes.0);
         let Io::Tcp(socket) = io else { return None };
         let info = sys::tcp_info(socket)?;
-        self.set_lowat(socket, if self.bytes.0 < EARLY_BYTES { 0 } else { rate });
+        self.set_lowat(socket, rate);
         Some(PathStats { srtt_us: info.rtt_us, rate: info.rate, suspect: info.is_stuck })
     }
 
@@ -363,10 +363,6 @@ const BATCH_BYTES_MAX: usize = 256 << 10;
 const SLOW_RATE: u64 = 12_500_000;
 /// Bytes read from one carrier in one turn.
 const READ_BYTES_PER_TURN: usize = 256 << 10;
-/// A path that has carried less has not shown its rate.
-const EARLY_BYTES: u64 = 256 << 10;
-/// On a path of more bytes per second than this, what the system holds unsent is soon gone.
-const FAST_RATE: u64 = 12_500_000;
 /// The path is asked about after so many bytes, or after so long.
 const SAMPLE_BYTES: u64 = 256 << 10;
 const SAMPLE_US: u64 = 5_000;

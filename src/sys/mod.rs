@@ -6,7 +6,6 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Calls into libc and turns -1 into the error of the thread.
 macro_rules! syscall {
@@ -39,15 +38,6 @@ pub(crate) struct PathInfo {
     pub rate: u64,
     /// It sends again because of a timeout.
     pub is_stuck: bool,
-}
-
-/// Whether a descriptor can be written to now (poll(2)). One that cannot has an event for it coming.
-pub(crate) fn is_writable(fd: BorrowedFd<'_>) -> bool {
-    let mut polled = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-    // The pointer is to one live record; it does not wait.
-    let ready = syscall!(libc::poll(&raw mut polled, 1, 0));
-    // Where it cannot be asked, trying will tell.
-    ready.map_or(true, |_| polled.revents != 0)
 }
 
 /// Whether an error says that the process or the system has no more descriptors (`EMFILE`, `ENFILE`), or no memory for
