@@ -63,7 +63,8 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
                 reason if reason.is_connect_failure() => Exit::Unavailable,
                 _ => Exit::Failure,
             };
-            Err(Failed::new(exit, format!("seaprox cat: {failure}")))
+            let command = if parsed.command() == Command::Link { "link" } else { "cat" };
+            Err(Failed::new(exit, format!("seaprox {command}: {failure}")))
         }
     }
 }

@@ -185,7 +185,8 @@ fn a_node_knows_where_its_peer_sees_it() {
     });
     let mut seen: Vec<String> = client.links()[0].subflows.iter().map(|s| s.seen_as.unwrap().to_string()).collect();
     let mut there: Vec<String> = server.links()[0].subflows.iter().map(|s| s.remote.clone()).collect();
-    (seen.sort(), there.sort());
+    seen.sort();
+    there.sort();
     assert_eq!(seen, there, "behind a relay, the address is not our own");
     until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
 }

@@ -61,4 +61,4 @@ fn idle(ground: &Ground, subject: &Subject) -> io::Result<Values> {
     trials::idle_up_to(ground, subject, ground.idle().min(IDLE_MAX))
 }
 
-const IDLE_MAX: usize = 4_000;
+const IDLE_MAX: usize = 2_000;

@@ -130,7 +130,7 @@ impl Given {
             seaprox: self.seaprox,
             nginx_modules: self.nginx_modules,
             json: self.json.unwrap_or_else(|| "bench-results.json".into()),
-            deadline: Duration::from_secs(if default_run { 900 } else { 24 * 3600 }),
+            deadline: Duration::from_secs(if default_run { 1800 } else { 24 * 3600 }),
         }
     }
 }

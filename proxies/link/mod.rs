@@ -31,6 +31,7 @@ pub use watch::{Act, Watch};
 
 use crate::options::{Command, Parsed};
 use crate::{Exit, Failed};
+use instance::Instance;
 use trust::Visitors;
 
 /// Is told what happens to links, in their loop.
@@ -44,6 +45,7 @@ pub struct Links {
     timing: Timing,
     dialled: Option<Dialled>,
     visitors: Option<Arc<Visitors>>,
+    _instance: Instance,
 }
 
 /// The link that this process dials.
@@ -100,9 +102,9 @@ impl Links {
             _ => None,
         };
         let visitors = if takes { Some(Arc::new(files.visitors(shared)?)) } else { None };
-        let instance = instance::number(parsed.command());
-        let identity = Identity { ciphers, instance, ..Identity::new(&key) };
-        Ok(Some(Links { identity, public: key.public(), mode, timing, dialled, visitors }))
+        let instance = Instance::of(parsed.command(), key.public());
+        let identity = Identity { ciphers, instance: instance.number, ..Identity::new(&key) };
+        Ok(Some(Links { identity, public: key.public(), mode, timing, dialled, visitors, _instance: instance }))
     }
 
     /// Where the link goes that is dialled.

@@ -93,10 +93,16 @@ fn subflow_line(text: &mut String, subflow: &Value) {
         word(subflow, "remote"),
         word(subflow, "state"),
         format_duration(rtt),
-        format_rate(number(subflow, "rate_bytes_per_second")),
+        format_rate(rounded(number(subflow, "rate_bytes_per_second"))),
         format_size(number(subflow, "bytes_sent")),
         format_size(number(subflow, "bytes_received")),
     );
+}
+
+/// A rate in whole megabits or, below ten of them, kilobits: it is reckoned, and nobody reads bytes of it.
+fn rounded(rate: u64) -> u64 {
+    let unit = if rate < 10 * MEGABIT { KILOBIT } else { MEGABIT };
+    rate / unit * unit
 }
 
 fn listener_line(text: &mut String, listener: &Value) {
@@ -115,9 +121,20 @@ fn number(value: &Value, key: &str) -> u64 {
     value[key].as_u64().unwrap_or(0)
 }
 
+/// Bytes per second.
+const KILOBIT: u64 = 125;
+const MEGABIT: u64 = 125_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_is_told_in_bits() {
+        for (rate, text) in [(0, "0"), (1_000, "8kbit"), (1_249_999, "9999kbit"), (4_681_142_857, "37449mbit")] {
+            assert_eq!(format_rate(rounded(rate)), text);
+        }
+    }
 
     #[test]
     fn people_see_the_peer_its_subflows_and_its_listeners() {

@@ -125,10 +125,20 @@ impl Carrier {
         }
     }
 
-    /// Bytes that it takes from the session at once, on a path of this rate: what the path carries in five milliseconds.
-    pub fn batch_bytes(&self, rate: u64) -> usize {
-        let batch = usize::try_from(rate / 200).unwrap_or(usize::MAX);
+    /// Bytes that it takes from the session now, on a path of this rate: what the path carries in five milliseconds. On a
+    /// slow path nothing is taken that the system would not take: what is urgent would wait behind it.
+    pub fn room(&self, io: &Io, rate: u64) -> usize {
+        let is_full = || matches!(io, Io::Tcp(socket) if rate < SLOW_RATE && !sys::wants_more(socket));
+        if !self.is_flushed() || is_full() {
+            return 0;
+        }
+        let batch = usize::try_from(self.proven(rate / 200)).unwrap_or(usize::MAX);
         batch.clamp(FRAME_BYTES_MAX, BATCH_BYTES_MAX)
+    }
+
+    /// What a rate lets be under way, as far as the path has shown what it can: a handshake alone says little of it.
+    fn proven(&self, bytes: u64) -> u64 {
+        bytes.min(self.bytes.0 / 8)
     }
 
     /// Writes what waits, as far as the socket takes it.
@@ -145,7 +155,7 @@ impl Carrier {
     }
 
     /// What the system knows of the path, if it is time to ask again.
-    pub fn sample(&mut self, io: &Io, now: Time) -> Option<PathStats> {
+    pub fn sample(&mut self, io: &Io, now: Time, rate: u64) -> Option<PathStats> {
         let (at, sent) = self.sampled;
         let fresh = self.bytes.0 - sent;
         if fresh == 0 || (fresh < SAMPLE_BYTES && now.since(at) < SAMPLE_US) {
@@ -154,13 +164,14 @@ impl Carrier {
         self.sampled = (now, self.bytes.0);
         let Io::Tcp(socket) = io else { return None };
         let info = sys::tcp_info(socket)?;
-        self.set_lowat(socket, info.rate);
+        self.set_lowat(socket, rate);
         Some(PathStats { srtt_us: info.rtt_us, rate: info.rate, suspect: info.is_stuck })
     }
 
     /// On a fast path the system may hold more unsent, so that it never runs dry between two turns.
     fn set_lowat(&mut self, socket: &std::net::TcpStream, rate: u64) {
-        let wished = ((rate / 500) as u32).clamp(LOWAT_BYTES.0, LOWAT_BYTES.1).next_power_of_two();
+        let wished = self.proven(rate / 500).clamp(LOWAT_BYTES.0.into(), LOWAT_BYTES.1.into());
+        let wished = (wished as u32).next_power_of_two();
         if wished != self.lowat {
             self.lowat = wished;
             // Where the option is not known, what waits is bounded by the batch.
@@ -351,6 +362,8 @@ impl Core {
 const SHARED_BYTES_MAX: usize = 4 << 10;
 /// Bytes taken from the session for one carrier at once.
 const BATCH_BYTES_MAX: usize = 256 << 10;
+/// Below so many bytes per second it is asked whether the system takes more, before anything is encrypted for it.
+const SLOW_RATE: u64 = 12_500_000;
 /// Bytes read from one carrier in one turn.
 const READ_BYTES_PER_TURN: usize = 256 << 10;
 /// The path is asked about after so many bytes, or after so long.

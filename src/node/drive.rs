@@ -14,6 +14,7 @@ use crate::side::Side;
 use super::carrier::{Carrier, Stage};
 use super::config::Happened;
 use super::greet::TARGET;
+use super::plan::LASTED_MS;
 use super::stream::StreamAt;
 
 impl Core {
@@ -62,8 +63,8 @@ impl Core {
             let Some(carrier) = links.carriers.get(*carrier) else { continue };
             let Some(subflow) = carrier.subflow.filter(|_| carrier.stage == Stage::Live) else { continue };
             let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
-            let room = if may_send && carrier.is_flushed() { carrier.batch_bytes(rate) } else { 0 };
-            session.set_room(subflow, room);
+            let side = self.sides.get(carrier.side).filter(|_| may_send);
+            session.set_room(subflow, side.map_or(0, |side| carrier.room(&side.io, rate)));
         }
         let mut sent = 0;
         loop {
@@ -111,9 +112,9 @@ impl Core {
         let Some(record) = links.carriers.get_mut(carrier) else { return };
         let Some(subflow) = record.subflow else { return };
         let Some(side) = self.sides.get(record.side) else { return };
-        if let Some(stats) = record.sample(&side.io, links.now)
-            && let Some(session) = links.links.get_mut(id).and_then(|link| link.session.as_mut())
-        {
+        let Some(session) = links.links.get_mut(id).and_then(|link| link.session.as_mut()) else { return };
+        let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
+        if let Some(stats) = record.sample(&side.io, links.now, rate) {
             session.path_stats(links.now, subflow, stats);
         }
     }
@@ -237,13 +238,15 @@ impl Core {
     fn subflow_up(&mut self, id: Id, subflow: SubflowId) {
         let Some(link) = self.pools.links.links.get_mut(id) else { return };
         let fresh = !std::mem::replace(&mut link.met, true);
+        link.up_ms.get_or_insert(self.now_ms);
         let (key, carriers) = (link.key, link.carriers.clone());
         let mut up = None;
         if let Some(plan) = &mut link.plan {
             let carrier = carriers.iter().filter_map(|id| self.pools.links.carriers.get(*id));
             let place = carrier.filter(|c| c.subflow == Some(subflow)).map(|c| c.place).next();
             if let Some((place, wanted)) = place.and_then(|place| Some((place, plan.wanted.get_mut(place)?))) {
-                up = Some(Happened::SubflowUp { place, tries: std::mem::take(&mut wanted.tries) });
+                wanted.up_ms = Some(self.now_ms);
+                up = Some(Happened::SubflowUp { place, tries: wanted.tries });
             }
         }
         up.into_iter().for_each(|up| self.tell(id, &up));
@@ -285,6 +288,7 @@ impl Core {
         let session = link.session.take();
         link.life += 1;
         link.met = false;
+        let lasted = link.up_ms.take().is_some_and(|up_ms| self.now_ms.saturating_sub(up_ms) > LASTED_MS);
         link.questions.clear();
         let sides: Vec<Id> = link.streams.drain().map(|(_, slot)| slot.side).collect();
         let carriers = std::mem::take(&mut link.carriers);
@@ -303,6 +307,10 @@ impl Core {
             if let (Some(place), true) = (place, comes_back) {
                 self.try_later(id, place, &Failure::new(reason, text.clone()));
             }
+        }
+        if lasted && comes_back && reason == Reason::LinkLost {
+            // It has just answered, or its session was given up after a long time: it may well be there.
+            self.redial_link(id);
         }
         self.tell(id, &Happened::Ended { reason, text });
         if let Some(session) = session {

@@ -32,6 +32,8 @@ pub(crate) struct Link {
     pub secret: [u8; 32],
     /// The session has had a subflow.
     pub met: bool,
+    /// Since when.
+    pub up_ms: Option<u64>,
     pub peer_boot: Option<BootId>,
     pub key: Option<PeerKey>,
     pub name: Arc<str>,
@@ -78,6 +80,7 @@ impl Link {
             life: 0,
             secret: [0; 32],
             met: false,
+            up_ms: None,
             peer_boot: None,
             key: None,
             name: place.into(),

@@ -36,13 +36,15 @@ pub(crate) struct Wanted {
     /// Tries in a row that failed.
     pub tries: u32,
     pub next_ms: u64,
+    /// Since when it is up.
+    pub up_ms: Option<u64>,
     /// Its path has been taken out.
     pub removed: bool,
 }
 
 impl Wanted {
     pub fn new(path: Path) -> Wanted {
-        Wanted { path, carrier: None, tries: 0, next_ms: 0, removed: false }
+        Wanted { path, carrier: None, tries: 0, next_ms: 0, up_ms: None, removed: false }
     }
 }
 
@@ -208,6 +210,10 @@ impl Core {
         let Some(plan) = record.plan.as_mut() else { return };
         let Some(wanted) = plan.wanted.get_mut(place) else { return };
         wanted.carrier = None;
+        if let Some(up_ms) = wanted.up_ms.take() {
+            // At once, if it has lasted; else after the shortest pause.
+            wanted.tries = u32::from(now_ms.saturating_sub(up_ms) < LASTED_MS);
+        }
         let doubled = first.saturating_mul(1 << wanted.tries.saturating_sub(1).min(16)).min(longest);
         let pause = if wanted.tries == 0 && met { Duration::ZERO } else { jittered(doubled) };
         wanted.tries = wanted.tries.saturating_add(1);
@@ -223,3 +229,6 @@ fn jittered(pause: Duration) -> Duration {
     let [chance] = super::random::<1>();
     pause / 2 + pause.mul_f64(f64::from(chance) / 512.0)
 }
+
+/// What was up for less than this has not lasted: two nodes that put one another out must not do so without a pause.
+pub(super) const LASTED_MS: u64 = 1_000;

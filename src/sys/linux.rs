@@ -55,5 +55,13 @@ pub(crate) fn tcp_info(socket: &TcpStream) -> Option<PathInfo> {
     Some(PathInfo { rtt_us, rate: u64::from_ne_bytes(delivery).max(by_window), is_stuck })
 }
 
+/// Whether a TCP socket has little left to send: less than half of `TCP_NOTSENT_LOWAT`. If it has more, the next event of
+/// its says when it has not, because asking is what tells the system that somebody waits (poll(2), tcp(7)).
+pub(crate) fn wants_more(socket: &TcpStream) -> bool {
+    let mut asked = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // The pointer is to one live record, and nothing is waited for. Where it fails, the next write finds out.
+    syscall!(libc::poll(&raw mut asked, 1, 0)).map_or(true, |_| asked.revents != 0)
+}
+
 /// Bytes of `struct tcp_info` up to and with the delivery rate (since Linux 4.9).
 const INFO_BYTES: usize = 168;

@@ -85,18 +85,21 @@ impl Pair {
 /// so that has to stay.
 #[track_caller]
 fn mptcp(net: &Net) -> Option<(Socket, (TcpStream, TcpStream))> {
-    let socket = || {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).ok()?;
-        // As on the routes. Not every machine lets a namespace have it, and then this is what it has.
-        let _ = socket.set_tcp_congestion(b"cubic");
-        Some(socket)
-    };
-    let (server, client) = (net.far().inside(socket)?, net.near().inside(socket)?);
+    let open = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).ok();
+    open()?;
+    // Before there is a socket: whether a socket looks for more paths is decided when it is made.
     for host in [net.near(), net.far()] {
         host.ip("mptcp limits set subflow 8 add_addr_accepted 8\n");
     }
     let [first, second] = [0, 1].map(|index| net.path(index).near_ip());
     net.near().ip(&format!("mptcp endpoint add {second} dev {} subflow\n", net.path(1).device()));
+    let socket = || {
+        let socket = open()?;
+        // As on the routes. Not every machine lets a namespace have it, and then this is what it has.
+        let _ = socket.set_tcp_congestion(b"cubic");
+        Some(socket)
+    };
+    let (server, client) = (net.far().inside(socket)?, net.near().inside(socket)?);
     server.bind(&SockAddr::from(std::net::SocketAddr::from((own_ip(1), 0)))).expect("a port");
     server.listen(1).expect("a listener");
     client.bind(&SockAddr::from(std::net::SocketAddr::from((first, 0)))).expect("an address");
