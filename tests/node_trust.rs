@@ -85,6 +85,29 @@ fn a_rate_is_kept() {
 }
 
 #[test]
+fn a_small_rate_looks_like_death_to_neither_end() {
+    let (server, client) = (Node::start(), Node::start());
+    *server.policy.rate_max.lock().unwrap() = Some(60_000);
+    let wary = || Timing { keepalive: Duration::from_millis(300), dead: Duration::from_millis(1500), ..timing() };
+    let addr = server.serve_at("127.0.0.1:0".parse().unwrap(), wary());
+    let link = client.link_with(addr, move |config| config.timing = wary());
+    let (listener, inner) = target();
+    let front = client.forward(link, inner.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    let is_well = |node: &Node| !node.has(|h| matches!(h, Happened::Parted | Happened::NoSubflow { .. }));
+    std::thread::scope(|scope| {
+        scope.spawn(|| send_pattern(&mut far, 3, 300_000));
+        read_pattern(&mut near, 3, 300_000);
+    });
+    assert!(is_well(&client) && is_well(&server), "down: {:?} {:?}", client.happened, server.happened);
+    std::thread::scope(|scope| {
+        scope.spawn(|| send_pattern(&mut near, 4, 300_000));
+        read_pattern(&mut far, 4, 300_000);
+    });
+    assert!(is_well(&client) && is_well(&server), "up: {:?} {:?}", client.happened, server.happened);
+}
+
+#[test]
 fn visitors_learn_nothing_and_are_few() {
     let server = Node::start();
     let short = Timing { handshake: Duration::from_millis(300), visitors: 8, ..timing() };

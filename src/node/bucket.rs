@@ -17,16 +17,16 @@ impl Bucket {
         Bucket { rate, level: rate.map_or(0, depth), at: Time::ZERO }
     }
 
-    /// Whether bytes may pass now; if not, when.
-    pub fn open(&mut self, now: Time) -> Result<(), Time> {
-        let Some(rate) = self.rate else { return Ok(()) };
+    /// How many bytes may pass now, at least one; if none may, when.
+    pub fn open(&mut self, now: Time) -> Result<usize, Time> {
+        let Some(rate) = self.rate else { return Ok(usize::MAX) };
         let gained = rate * now.since(self.at).min(1_000_000) / 1_000_000;
         if gained > 0 {
             self.at = now;
             self.level = (self.level + gained as i64).min(depth(rate));
         }
         if self.level > 0 {
-            return Ok(());
+            return Ok(usize::try_from(self.level).unwrap_or(usize::MAX));
         }
         let wait_us = (self.level.unsigned_abs() + 1).saturating_mul(1_000_000) / rate;
         Err(now.after(wait_us.max(1000)))
@@ -55,7 +55,7 @@ mod tests {
         let (mut passed, mut now) = (0u64, Time::ZERO);
         while now.as_us() < 10_000_000 {
             match bucket.open(now) {
-                Ok(()) => {
+                Ok(_) => {
                     bucket.take(16_384);
                     passed += 16_384;
                     now = now.after(100);
@@ -67,6 +67,6 @@ mod tests {
             }
         }
         assert!((9_900_000..10_300_000).contains(&passed), "{passed}");
-        assert_eq!(Bucket::new(None).open(now), Ok(()));
+        assert_eq!(Bucket::new(None).open(now), Ok(usize::MAX));
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Carrier {
     /// Where the peer sees it.
     pub seen_as: Option<SocketAddr>,
     pub greeter: Greeter,
+    /// Its peer's rate is used up, and a one-off has been set to read it again.
+    pub held: bool,
     /// Small frames that will share a record.
     staged: Vec<u8>,
     /// Bytes on the wire, sent and received.
@@ -73,6 +75,7 @@ impl Carrier {
             stage,
             seen_as: None,
             greeter: Greeter::default(),
+            held: false,
             staged: Vec::new(),
             bytes: (0, 0),
             sampled: (Time::ZERO, 0),
@@ -219,11 +222,14 @@ impl Core {
                 self.enqueue(side);
                 break Ok(());
             }
-            if let Err(wait) = self.may_read(id) {
-                self.arm_carrier(id, wait);
-                break Ok(());
-            }
-            match self.read_once(id, side, &mut plain) {
+            let most = match self.may_read(id) {
+                Ok(most) => most,
+                Err(wait) => {
+                    self.hold_carrier(id, wait);
+                    break Ok(());
+                }
+            };
+            match self.read_once(id, side, most, &mut plain) {
                 Ok(Some(got)) => budget = budget.saturating_sub(got),
                 Ok(None) => break Ok(()),
                 Err(failure) => break Err(failure),
@@ -238,16 +244,16 @@ impl Core {
         result
     }
 
-    /// One read, and what it lets be decrypted. None when there is nothing to read.
-    fn read_once(&mut self, id: Id, side: Id, plain: &mut Vec<Bytes>) -> Result<Option<usize>, Failure> {
+    /// One read of at most `most` bytes, and what it lets be decrypted. None when there is nothing to read.
+    fn read_once(&mut self, id: Id, side: Id, most: usize, plain: &mut Vec<Bytes>) -> Result<Option<usize>, Failure> {
         let (Some(carrier), Some(record)) = (self.pools.links.carriers.get_mut(id), self.sides.get_mut(side)) else {
             return Ok(None);
         };
         let Some(tls) = carrier.tls.as_mut().filter(|_| record.ready.readable) else { return Ok(None) };
         let mut wished = 0;
         let got = tls.read_from(|room| {
-            wished = room.len();
-            record.io.read_raw(room)
+            wished = room.len().min(most);
+            record.io.read_raw(&mut room[..wished])
         });
         let got = match got {
             Ok(0) => {
@@ -302,13 +308,14 @@ impl Core {
         Ok(())
     }
 
-    /// Whether the rate of its peer lets a carrier be read; if not, when.
-    fn may_read(&mut self, id: Id) -> Result<(), Time> {
+    /// How many bytes the rate of its peer lets a carrier read; if none, when. What is read beyond that would be owed, and
+    /// while much is owed nothing is read, which looks like death.
+    fn may_read(&mut self, id: Id) -> Result<usize, Time> {
         let links = &mut self.pools.links;
         let link = links.carriers.get(id).and_then(|carrier| carrier.link);
         match link.and_then(|link| links.links.get_mut(link)) {
             Some(link) => link.received.open(links.now),
-            None => Ok(()),
+            None => Ok(usize::MAX),
         }
     }
 

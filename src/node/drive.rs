@@ -58,13 +58,14 @@ impl Core {
         let Some(link) = links.links.get_mut(id) else { return false };
         let Some(session) = &mut link.session else { return false };
         let now = links.now;
-        let may_send = link.sent.open(now).is_ok();
+        // What is sent beyond the peer's rate is owed, and while much is owed not even a PING is answered.
+        let most = link.sent.open(now).map_or(0, |most| (most / link.carriers.len().max(1)).max(1));
         for carrier in &link.carriers {
             let Some(carrier) = links.carriers.get(*carrier) else { continue };
             let Some(subflow) = carrier.subflow.filter(|_| carrier.stage == Stage::Live) else { continue };
             let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
-            let side = self.sides.get(carrier.side).filter(|_| may_send);
-            session.set_room(subflow, side.map_or(0, |side| carrier.room(&side.io, rate)));
+            let side = self.sides.get(carrier.side).filter(|_| most > 0);
+            session.set_room(subflow, side.map_or(0, |side| carrier.room(&side.io, rate).min(most)));
         }
         let mut sent = 0;
         loop {
@@ -156,8 +157,9 @@ impl Core {
 
     /// A carrier has had its time: one that is not live by now is given up, one that was held back is read again.
     pub(crate) fn carrier_due(&mut self, id: Id) {
-        let Some(carrier) = self.pools.links.carriers.get(id) else { return };
+        let Some(carrier) = self.pools.links.carriers.get_mut(id) else { return };
         let side = carrier.side;
+        carrier.held = false;
         match carrier.stage {
             Stage::Live => self.enqueue(side),
             Stage::Farewell => self.drop_carrier(id),
@@ -168,9 +170,12 @@ impl Core {
         }
     }
 
-    /// Has a carrier run again at some time.
-    pub(crate) fn arm_carrier(&mut self, id: Id, at: Time) {
-        self.one_offs.push(at.as_us().div_ceil(1000), OneOff::Carrier(id));
+    /// Has a carrier read again when the rate of its peer allows it.
+    pub(crate) fn hold_carrier(&mut self, id: Id, until: Time) {
+        let Some(carrier) = self.pools.links.carriers.get_mut(id) else { return };
+        if !std::mem::replace(&mut carrier.held, true) {
+            self.one_offs.push(until.as_us().div_ceil(1000), OneOff::Carrier(id));
+        }
     }
 
     /// Acts on what a session has to say.
