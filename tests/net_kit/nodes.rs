@@ -53,12 +53,12 @@ impl Secret {
     }
 
     /// The command line of the node that takes in links.
-    pub fn far<'a>(&self, options: &[&'a str]) -> Vec<String> {
+    pub fn far(&self, options: &[&str]) -> Vec<String> {
         self.line(&["link", "--listen", &format!("0.0.0.0:{PORT}")], options)
     }
 
     /// The command line of one that dials the far host of a network.
-    pub fn near<'a>(&self, options: &[&'a str]) -> Vec<String> {
+    pub fn near(&self, options: &[&str]) -> Vec<String> {
         self.line(&["link", "--connect", &format!("{}:{PORT}", own_ip(1))], options)
     }
 
