@@ -127,7 +127,8 @@ impl Link {
             dead_us: us(dead),
             hold_us: us(hold),
             handshake_us: us(handshake),
-            session_window_bytes: (base.session_window_bytes.0.min(memory_bytes), memory_bytes),
+            // Shares of it depend on the whole being known from the start.
+            session_window_bytes: (memory_bytes, memory_bytes),
             stream_window_bytes: (
                 base.stream_window_bytes.0.min(memory_bytes),
                 base.stream_window_bytes.1.min(memory_bytes),
