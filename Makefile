@@ -39,6 +39,7 @@ check:
 bench:
 	$(CARGO) bench --locked --bench proxy
 	$(CARGO) bench --locked --bench link
+	$(CARGO) bench --locked --bench tls
 	$(CARGO) bench --locked --bench paths
 
 # Simulates the link for as long as it is told, beginning with a seed of its own.
