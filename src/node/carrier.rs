@@ -126,10 +126,11 @@ impl Carrier {
     }
 
     /// Bytes that it takes from the session now, on a path of this rate: what the path carries in five milliseconds. On a
-    /// slow path nothing is taken that the system would not take: what is urgent would wait behind it.
-    pub fn room(&self, io: &Io, rate: u64) -> usize {
+    /// slow path that is the only one nothing is taken that the system would not take: what is urgent would wait behind it.
+    /// With several, what would wait is little, and a path that seems full for a moment would leave its part to worse ones.
+    pub fn room(&self, io: &Io, rate: u64, is_alone: bool) -> usize {
         let Io::Tcp(socket) = io else { return 0 };
-        if !self.is_flushed() || (rate < SLOW_RATE && !sys::wants_more(socket)) {
+        if !self.is_flushed() || (is_alone && rate < SLOW_RATE && !sys::wants_more(socket)) {
             return 0;
         }
         let batch = usize::try_from(self.proven(rate / 200)).unwrap_or(usize::MAX);

@@ -55,13 +55,13 @@ impl Core {
         let Some(link) = links.links.get_mut(id) else { return false };
         let Some(session) = &mut link.session else { return false };
         let now = links.now;
-        let may_send = link.sent.open(now).is_ok();
+        let (may_send, is_alone) = (link.sent.open(now).is_ok(), link.carriers.len() == 1);
         for carrier in &link.carriers {
             let Some(carrier) = links.carriers.get(*carrier) else { continue };
             let Some(subflow) = carrier.subflow.filter(|_| carrier.stage == Stage::Live) else { continue };
             let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
             let side = self.sides.get(carrier.side).filter(|_| may_send);
-            session.set_room(subflow, side.map_or(0, |side| carrier.room(&side.io, rate)));
+            session.set_room(subflow, side.map_or(0, |side| carrier.room(&side.io, rate, is_alone)));
         }
         let mut sent = false;
         loop {
