@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn what_is_no_rule_is_refused() {
         for text in
-            ["", ",", "to:*,", "to:*,to:*", "a,b", "from:a.org", "from:*:80", "from:unix:/x", "to:", "to:from:*"]
+            ["", ",", "to:*,", "to:*,to:*", "a,b", "from:a.org", "from:*:80", "from:unix:/x", "to:", "to:from:x:"]
         {
             assert!(Rule::parse(Action::Allow, text).is_err(), "{text:?}");
         }

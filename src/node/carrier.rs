@@ -129,9 +129,12 @@ impl Carrier {
     }
 
     /// Bytes that it takes from the session now, on a path of this rate: what the path carries in five milliseconds. On a
-    /// slow path nothing is taken that the system would not take: what is urgent would wait behind it.
-    pub fn room(&self, io: &Io, rate: u64) -> usize {
-        let is_full = || matches!(io, Io::Tcp(socket) if rate < SLOW_RATE && !sys::wants_more(socket));
+    /// slow path that is the only one nothing is taken that the system would not take: what is urgent would wait behind
+    /// it. With several, what would wait is little, and a path that seems full for a moment would leave its part to worse
+    /// ones.
+    pub fn room(&self, io: &Io, rate: u64, is_alone: bool) -> usize {
+        let is_slow = is_alone && rate < SLOW_RATE;
+        let is_full = || matches!(io, Io::Tcp(socket) if is_slow && !sys::wants_more(socket));
         if !self.is_flushed() || is_full() {
             return 0;
         }

@@ -60,12 +60,13 @@ impl Core {
         let now = links.now;
         // What is sent beyond the peer's rate is owed, and while much is owed not even a PING is answered.
         let most = link.sent.open(now).map_or(0, |most| (most / link.carriers.len().max(1)).max(1));
+        let is_alone = link.carriers.len() == 1;
         for carrier in &link.carriers {
             let Some(carrier) = links.carriers.get(*carrier) else { continue };
             let Some(subflow) = carrier.subflow.filter(|_| carrier.stage == Stage::Live) else { continue };
             let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
             let side = self.sides.get(carrier.side).filter(|_| most > 0);
-            session.set_room(subflow, side.map_or(0, |side| carrier.room(&side.io, rate).min(most)));
+            session.set_room(subflow, side.map_or(0, |side| carrier.room(&side.io, rate, is_alone).min(most)));
         }
         let mut sent = 0;
         loop {
