@@ -23,15 +23,23 @@ impl Core {
         self.stats.closed[reason as usize] += 1;
         self.stats.bytes_sent += connection.halves[Role::Source.out()].bytes;
         self.stats.bytes_received += connection.halves[Role::Dest.out()].bytes;
-        for half in &mut connection.halves {
-            half.clear(&mut self.pools.blocks, &mut self.pools.pipes);
-        }
-        for side in [Some(connection.source), connection.dest].into_iter().flatten() {
+        for role in [Role::Source, Role::Dest] {
+            let Some(side) = connection.side(role) else { continue };
             if reason.cuts() || connection.cut {
                 let io = self.sides.get(side).map(|side| &side.io);
                 io.into_iter().for_each(|io| io.close_with_reset(&mut self.pools.links));
             }
+            let into = &connection.halves[role.into()];
+            if let Some(stream) = self.sides.get(side).and_then(|side| side.io.stream())
+                && into.is_cut_short()
+            {
+                // Whatever the reason is, the far end must not take what it has for the whole.
+                self.pools.links.reset(stream);
+            }
             self.drop_side(side);
+        }
+        for half in &mut connection.halves {
+            half.clear(&mut self.pools.blocks, &mut self.pools.pipes);
         }
     }
 

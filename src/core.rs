@@ -450,6 +450,12 @@ impl Core {
         if let Some(side) = self.sides.get(dest).filter(|side| side.state == State::Connected) {
             record.notes().dialled = Some(side.endpoint.to_string().into());
         }
+        let into = &record.halves[Role::Source.out()];
+        if let Some(stream) = self.sides.get(dest).and_then(|side| side.io.stream())
+            && into.is_cut_short()
+        {
+            self.pools.links.reset(stream);
+        }
         for half in &mut record.halves {
             // What the source has sent and nobody has looked at is for the next dest.
             half.release_pipe(&mut self.pools.pipes);
