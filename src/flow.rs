@@ -143,7 +143,9 @@ impl Core {
         log::debug!(target: "seaprox::connection", conn = id.to_string(), side = role.as_str(), error = error.to_string(); "broke");
         let mut fin = false;
         if let Some(side) = connection.side(role).and_then(|side| self.sides.get_mut(side)) {
-            (fin, side.ready.error) = (side.ready.fin, false);
+            // A stream may take no more and still send.
+            let is_sending = side.io.stream().is_some_and(|stream| self.pools.links.is_sending(stream));
+            (fin, side.ready.error) = (side.ready.fin || is_sending, false);
         }
         let sent = &mut connection.halves[role.out()];
         let is_answering = matches!(connection.stage, Stage::Established | Stage::KeepAlive);

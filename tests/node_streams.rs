@@ -5,6 +5,7 @@ mod node_kit;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::thread;
+use std::time::Duration;
 
 use node_kit::*;
 use seaprox::Reason;
@@ -67,11 +68,76 @@ fn a_reset_passes_as_a_reset() {
         near.write_all(b"x").unwrap();
         far.read_exact(&mut [0]).unwrap();
         let (resets, mut other) = if near_resets { (near, far) } else { (far, near) };
-        socket2::SockRef::from(&resets).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        socket2::SockRef::from(&resets).set_linger(Some(Duration::ZERO)).unwrap();
         drop(resets);
         assert_eq!(read_end(&mut other), Err(std::io::ErrorKind::ConnectionReset));
     }
     until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+}
+
+/// Timers end connections in which nobody has said that it is done: what was sent until then is not the whole.
+#[test]
+fn what_a_timer_ends_is_cut_at_the_far_end() {
+    let hasty = |config: &mut seaprox::Config| config.timeouts.idle = Duration::from_millis(300);
+    for near_is_hasty in [true, false] {
+        let make = |is_hasty: bool| if is_hasty { Node::with(hasty) } else { Node::start() };
+        let (server, client) = (make(!near_is_hasty), make(near_is_hasty));
+        let link = client.link(server.serve());
+        let (listener, addr) = target();
+        let front = client.forward(link, addr.into());
+        let (mut near, mut far) = (connect(front), accept(&listener));
+        near.write_all(b"half of it").unwrap();
+        far.read_exact(&mut [0; 10]).unwrap();
+        far.write_all(b"half of it").unwrap();
+        near.read_exact(&mut [0; 10]).unwrap();
+        let other = if near_is_hasty { &mut far } else { &mut near };
+        assert_eq!(read_end(other), Err(std::io::ErrorKind::ConnectionReset), "near is hasty: {near_is_hasty}");
+        until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+    }
+}
+
+#[test]
+fn a_direction_that_has_ended_is_whole_when_a_timer_ends_the_other() {
+    let hasty = |config: &mut seaprox::Config| config.timeouts.half_closed = Duration::from_millis(300);
+    let (server, client) = (Node::with(hasty), Node::start());
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&front.into()).unwrap();
+    let mut near = std::net::TcpStream::from(socket);
+    near.set_read_timeout(Some(SOON)).unwrap();
+    let mut far = accept(&listener);
+    near.write_all(b"question").unwrap();
+    far.read_exact(&mut [0; 8]).unwrap();
+    // An answer that fills everything on its way.
+    far.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut count = 0;
+    while let Ok(put) = far.write(&(count..count + 4096).map(|at| pattern(5, at)).collect::<Vec<_>>()) {
+        count += put as u64;
+    }
+    far.shutdown(Shutdown::Write).unwrap();
+    // As much is read as the far node needs to pass on all of it; then nothing, until it is tired of waiting for questions.
+    let is_passed_on = || {
+        let is_shut = |status: &seaprox::ConnectionStatus| status.source.flags.contains(&"shut");
+        server.ask(move |core| core.snapshot().connections.iter().all(is_shut))
+    };
+    let (mut at, mut buf) = (0, [0; 4096]);
+    while !is_passed_on() {
+        let got = near.read(&mut buf).unwrap();
+        assert!(buf[..got].iter().zip(at..).all(|(byte, at)| *byte == pattern(5, at)));
+        at += got as u64;
+    }
+    until("the far node has ended it", || server.ask(|core| core.usage().connections) == 0);
+    assert!(at < count, "there is something left to read");
+    near.write_all(b"more").unwrap();
+    while at < count {
+        let got = near.read(&mut buf).expect("what the far node had in order is owed");
+        assert!(got > 0 && buf[..got].iter().zip(at..).all(|(byte, at)| *byte == pattern(5, at)));
+        at += got as u64;
+    }
+    assert_eq!(read_end(&mut near), Ok(0));
 }
 
 #[test]

@@ -216,7 +216,9 @@ impl Core {
             Event::Resumed => self.tell(id, &Happened::Resumed),
             Event::Ended { code, text } => self.session_ended(id, code, text),
             Event::Message(text) => {
-                log::info!(target: TARGET, link = id.to_string(), text = format!("{text:?}"); "message");
+                if let Some(unsaid) = self.may_log(id) {
+                    log::info!(target: TARGET, link = id.to_string(), text = format!("{text:?}"), unsaid = unsaid; "message");
+                }
             }
             _ => {}
         }
@@ -333,6 +335,11 @@ impl Core {
     /// Names a stream of a link's session.
     pub(super) fn stream_at(&self, link: Id, id: StreamId) -> Option<StreamAt> {
         Some(StreamAt { link, life: self.pools.links.links.get(link)?.life, id })
+    }
+
+    /// Whether a line may be written about what the peer of a link did; and how many have not been.
+    pub(super) fn may_log(&mut self, id: Id) -> Option<u64> {
+        self.pools.links.links.get_mut(id)?.quiet.say(self.now_ms)
     }
 
     /// Tells whoever watches a link what happened to it.

@@ -42,8 +42,10 @@ impl Core {
         let Some(server) = links.servers.get_mut(&listener) else { return };
         if visitors >= server.timing.visitors || links.closing || links.carriers.is_full() || self.sides.is_full() {
             self.stats.visitors_refused += 1;
-            if !std::mem::replace(&mut server.full, true) {
-                log::warn!(target: TARGET, reason = "limit_reached", visitors = visitors; "visitors are turned away");
+            if !std::mem::replace(&mut server.full, true)
+                && let Some(unsaid) = links.quiet.say(self.now_ms)
+            {
+                log::warn!(target: TARGET, reason = "limit_reached", visitors = visitors, unsaid = unsaid; "visitors are turned away");
             }
             return;
         }
@@ -87,7 +89,9 @@ impl Core {
             Err(status) => status,
         };
         if status != Status::Ok {
-            log::info!(target: TARGET, status = format!("{status:?}"); "subflow refused");
+            if let Some(unsaid) = self.pools.links.quiet.say(self.now_ms) {
+                log::info!(target: TARGET, status = format!("{status:?}"), unsaid = unsaid; "subflow refused");
+            }
             self.refuse(id, &HelloAck::refusal(status, hello, boot));
         }
         Ok(())

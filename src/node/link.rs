@@ -20,6 +20,7 @@ use crate::link::{BootId, Config, Mode, Session, StreamId, SubflowId};
 use super::bucket::Bucket;
 use super::config::{OnHappened, OnStream, PeerKey, Policy, Timing};
 use super::plan::Plan;
+use super::quiet::Quiet;
 use super::reverse::Remote;
 use super::stream::Streams;
 
@@ -63,6 +64,8 @@ pub(crate) struct Link {
     pub opened_ms: u64,
     pub sent: Bucket,
     pub received: Bucket,
+    /// The lines that its peer causes.
+    pub quiet: Quiet,
     /// It is being ended, and is not to come back.
     pub closing: bool,
 }
@@ -103,6 +106,7 @@ impl Link {
             opened_ms: now_ms,
             sent: Bucket::default(),
             received: Bucket::default(),
+            quiet: Quiet::default(),
             closing: false,
         }
     }

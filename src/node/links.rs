@@ -15,6 +15,7 @@ use super::carrier::Carrier;
 use super::chunks::Chunks;
 use super::greet::Server;
 use super::link::Link;
+use super::quiet::Quiet;
 use super::stream::Slot;
 
 /// The links of one loop.
@@ -38,6 +39,8 @@ pub(crate) struct Links {
     /// The half of our boot id that differs in each life.
     pub life: [u8; 4],
     pub now: Time,
+    /// The lines that strangers cause.
+    pub quiet: Quiet,
     /// No new link is wanted any more.
     pub closing: bool,
 }
@@ -57,6 +60,7 @@ impl Default for Links {
             dirty: VecDeque::new(),
             life: super::random(),
             now: Time::ZERO,
+            quiet: Quiet::default(),
             closing: false,
         }
     }

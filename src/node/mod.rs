@@ -18,7 +18,8 @@
 //! `config` what a node is told · `links` all that a loop has of it · `link` one of them · `carrier` its TCP connections ·
 //! `plan` dialling them · `greet` accepting them · `proof` what joins a subflow to its session · `drive` the session's
 //! events, frames and deadlines · `stream` a stream as a side · `open` streams coming and going · `front` the handlers of
-//! those that the peer opened · `reverse` listeners at the other end · `whereabouts` where the peer sees us · `chunks`, `bucket` memory and rates · `status`.
+//! those that the peer opened · `reverse` listeners at the other end · `whereabouts` where the peer sees us · `chunks`, `bucket`, `quiet` memory,
+//! rates and lines of the log · `status`.
 //!
 //! # What holds
 //! * A visitor costs one carrier, has a deadline, and sees no frame before its key was admitted.
@@ -37,6 +38,7 @@ mod links;
 mod open;
 mod plan;
 mod proof;
+mod quiet;
 mod reverse;
 mod status;
 mod stream;

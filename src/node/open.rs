@@ -149,8 +149,7 @@ impl Core {
         let (target, permit) = match self.admit(link, open) {
             Ok(admitted) => admitted,
             Err(failure) => {
-                let peer = self.pools.links.links.get(link).map_or_else(String::new, |link| link.name.to_string());
-                log::info!(target: TARGET, link = link.to_string(), peer = peer, asked = asked(open), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"); "stream refused");
+                self.log_refused(link, open, &failure);
                 self.stats.streams_refused += 1;
                 return self.refuse_stream(link, id, &failure);
             }
@@ -175,6 +174,12 @@ impl Core {
                 self.refuse_stream(link, id, &Failure::new(Reason::LimitReached, "the table of connections is full"))
             }
         }
+    }
+
+    fn log_refused(&mut self, id: Id, open: &Open, failure: &Failure) {
+        let Some(unsaid) = self.may_log(id) else { return };
+        let peer = self.pools.links.links.get(id).map_or_else(String::new, |link| link.name.to_string());
+        log::info!(target: TARGET, link = id.to_string(), peer = peer, asked = asked(open), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), unsaid = unsaid; "stream refused");
     }
 
     /// Whether the peer may open this stream, and what its target is.

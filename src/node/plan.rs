@@ -187,7 +187,9 @@ impl Core {
         if carrier.server.is_some() && link.is_none() {
             self.stats.visitors_failed += 1;
             let from = self.sides.get(carrier.side).map_or_else(String::new, |side| side.endpoint.to_string());
-            log::info!(target: super::greet::TARGET, from = from, reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"); "visitor turned away");
+            if let Some(unsaid) = self.pools.links.quiet.say(self.now_ms) {
+                log::info!(target: super::greet::TARGET, from = from, reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), unsaid = unsaid; "visitor turned away");
+            }
         }
         self.drop_carrier(id);
         let Some(link) = link else { return };

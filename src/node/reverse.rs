@@ -99,9 +99,11 @@ impl Core {
             Ok(answer) => answer.clone(),
             Err(bound) => bound.clone(),
         };
-        let peer = self.pools.links.links.get(id).map_or_else(String::new, |link| link.name.to_string());
-        let why = answer.failure.map_or("-", Code::as_str);
-        log::info!(target: TARGET, link = id.to_string(), peer = peer, place = place_of(open).map_or_else(|_| "?".into(), |place| place.to_string()), port = answer.port, reason = why; "asked to listen");
+        if let Some(unsaid) = self.may_log(id) {
+            let peer = self.pools.links.links.get(id).map_or_else(String::new, |link| link.name.to_string());
+            let why = answer.failure.map_or("-", Code::as_str);
+            log::info!(target: TARGET, link = id.to_string(), peer = peer, place = place_of(open).map_or_else(|_| "?".into(), |place| place.to_string()), port = answer.port, reason = why, unsaid = unsaid; "asked to listen");
+        }
         if let Some(session) = self.pools.links.links.get_mut(id).and_then(|link| link.session.as_mut()) {
             // A listener that was taken back meanwhile needs no answer.
             let _ = session.listen_result(number, answer);

@@ -199,6 +199,12 @@ impl Links {
         self.touch(at.link);
     }
 
+    /// Whether the peer has not cut its side of the stream, so that what it sends is still owed, even if it takes no more.
+    pub fn is_sending(&self, at: StreamAt) -> bool {
+        let link = self.links.get(at.link).filter(|link| link.life == at.life);
+        link.and_then(|link| link.streams.get(&at.id)).is_some_and(|slot| slot.reset.is_none())
+    }
+
     /// The error that the stream ended with, if it did.
     pub fn error(&self, at: StreamAt) -> Option<io::Error> {
         let link = self.links.get(at.link).filter(|link| link.life == at.life)?;
