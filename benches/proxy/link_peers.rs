@@ -15,7 +15,7 @@ pub static PEERS: [Peer; 5] = [
     pair(plain("ssh", "-V", conf::ssh_near), "sshd", conf::ssh_far),
     pair(Peer { family: "haproxy", ..plain("haproxy-tls", "-v", conf::haproxy_near) }, "haproxy", conf::haproxy_far),
     pair(plain("stunnel", "-version", conf::stunnel_near), "stunnel", conf::stunnel_far),
-    // From crates.io, as shadowsocks-rust: measured where it is in the search path.
+    // The two programs of the crate shadowsocks-rust: measured where it is in the search path.
     pair(
         Peer { family: "sslocal", ..plain("shadowsocks", "-V", conf::shadowsocks_near) },
         "ssserver",
