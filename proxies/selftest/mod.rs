@@ -99,19 +99,13 @@ fn refusal(bench: &Bench) -> Result<String, String> {
     Ok("connection_refused and not_permitted arrive as such".to_owned())
 }
 
-/// On a busy machine it may take a few transfers until a link knows what its paths carry.
 fn striping(bench: &Bench) -> Result<String, String> {
-    let mut result = stripe_once(bench);
-    for _ in 1..STRIPE_TRIES {
-        if result.is_ok() {
-            break;
-        }
-        result = stripe_once(bench);
+    let since = Instant::now();
+    let is_live = |it: &&SubflowStatus| it.state == "live";
+    // The first is up alone; one that never comes is told below.
+    while bench.ends.status()?.subflows.iter().filter(is_live).count() < SUBFLOWS && since.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(5));
     }
-    result
-}
-
-fn stripe_once(bench: &Bench) -> Result<String, String> {
     bench.ends.relay.slow_down(CHUNK_PAUSE);
     let before = bench.ends.relay.carried();
     let result = bench.swap(SLOW_BYTES, |_| {});
@@ -170,4 +164,3 @@ const CHUNK_PAUSE: Duration = Duration::from_millis(5);
 const CUTS: u64 = 3;
 /// Percent that each subflow has to carry.
 const SHARE_MIN: u64 = 10;
-const STRIPE_TRIES: usize = 6;
