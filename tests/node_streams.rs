@@ -256,3 +256,51 @@ fn a_node_knows_where_its_peer_sees_it() {
     assert_eq!(seen, there, "behind a relay, the address is not our own");
     until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
 }
+
+/// Never connects anything.
+struct Never(Vec<seaprox::Answer>);
+
+impl seaprox::Connector for Never {
+    fn wants(&self, _: &seaprox::Target) -> bool {
+        true
+    }
+
+    fn connect(&mut self, _: &seaprox::Target, answer: seaprox::Answer) {
+        self.0.push(answer);
+    }
+}
+
+#[test]
+fn who_is_given_up_before_an_answer_need_not_wait_for_it() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    server.ask(|core| core.set_connector(Box::new(Never(Vec::new()))));
+    let (_listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let mut near = connect(front);
+    let dialling = || server.ask(|core| core.snapshot().connections.first().map(|status| status.id));
+    until("it is being connected", || dialling().is_some());
+    let id = dialling().unwrap();
+    server.ask(move |core| core.end(id, Reason::Killed));
+    let _ = near.read(&mut [0]);
+    until("it is told", || !client.closed.lock().unwrap().is_empty());
+    assert_eq!(*client.closed.lock().unwrap(), [Reason::Other], "not that it took too long");
+    until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+}
+
+#[test]
+fn who_leaves_before_an_answer_leaves_nothing_behind() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    server.ask(|core| core.set_connector(Box::new(Never(Vec::new()))));
+    let (_listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    for _ in 0..20 {
+        let near = connect(front);
+        until("it is being connected", || server.ask(|core| core.usage().connections) == 1);
+        socket2::SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(near);
+        until("it is over", || server.ask(|core| core.usage().connections) == 0);
+    }
+    until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+}
