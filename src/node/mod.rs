@@ -206,6 +206,12 @@ impl Core {
         self.pools.links.links.len() > 0
     }
 
+    /// Whether bytes of connections that are over are still on their way over a link.
+    pub(crate) fn links_owe(&self) -> bool {
+        let sessions = self.pools.links.links.iter().filter_map(|(_, link)| link.session.as_ref());
+        sessions.into_iter().any(|session| session.streams_live() > 0)
+    }
+
     /// Ends all links in order, and takes in no more.
     pub(crate) fn close_links(&mut self) {
         if std::mem::replace(&mut self.pools.links.closing, true) {
