@@ -4,9 +4,11 @@
 use std::cell::RefCell;
 use std::io::{self, IsTerminal};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use seaprox::{Bind, Cause, Config, Core, Cx, Failure, Handler, Id, Proxy, Reason, Role, Target, Workers, bind};
+use seaprox::{
+    Bind, Cause, Config, Core, Cx, Ending, Failure, Handler, Id, Proxy, Reason, Role, Target, Workers, bind,
+};
 
 use crate::link::{Act, Links};
 use crate::options::{CatMode, Command, Parsed};
@@ -21,8 +23,6 @@ type Doom = Rc<RefCell<Option<Failed>>>;
 struct Cat {
     /// Where to connect; none when the client comes to us.
     target: Option<Rc<Target>>,
-    /// What carries it, beside sockets.
-    link: Option<Id>,
     ended: Ended,
     failure: Option<Failure>,
 }
@@ -42,7 +42,7 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let bounds = match mode {
         CatMode::Connect(target) => {
             let link = links.as_ref().map_or(Ok(None), |links| dial(proxy.core(), links, &doom)).map_err(failed)?;
-            let cat = Cat { target: Some(Rc::new(target)), link, ended: Rc::clone(&ended), failure: None };
+            let cat = Cat { target: Some(Rc::new(target)), ended: Rc::clone(&ended), failure: None };
             let connection = proxy.core().adopt_stdio("cat", Box::new(cat)).map_err(failed)?;
             link.into_iter().for_each(|link| proxy.core().route(connection, link));
             Vec::new()
@@ -115,9 +115,8 @@ fn listen(proxy: &mut Proxy, places: &[Bind], config: &Config, ended: &Ended) ->
     }
     for bound in &mut bounds {
         let ended = Rc::clone(ended);
-        let front = move || -> Box<dyn Handler> {
-            Box::new(Cat { target: None, link: None, ended: Rc::clone(&ended), failure: None })
-        };
+        let front =
+            move || -> Box<dyn Handler> { Box::new(Cat { target: None, ended: Rc::clone(&ended), failure: None }) };
         let result = proxy.core().listen(bound, &[], "cat", Box::new(front));
         result.map_err(|error| Failed::new(Exit::Failure, format!("seaprox cat: {error}")))?;
         // stdout is for the bytes of the connection.
@@ -172,9 +171,11 @@ impl Handler for Cat {
         match cause {
             Cause::Over(reason) => {
                 *self.ended.borrow_mut() = Some(self.failure.take().unwrap_or(reason.into()));
-                // A peer that is not told holds the session for us.
-                self.link.into_iter().for_each(|link| cx.core().close_link(link));
-                cx.core().stop();
+                match reason.ending() {
+                    // What has been sent over a link may still be on its way there.
+                    Ending::Graceful => cx.core().drain(Duration::MAX),
+                    Ending::Aborted => cx.core().stop(),
+                }
             }
             // Nobody types on into a connection whose other end has closed.
             _ if cx.role() == self.remote() && io::stdin().is_terminal() => cx.end(cx.fin_reason()),

@@ -109,7 +109,10 @@ pub(crate) enum OneOff {
 pub(crate) enum Stopping {
     No,
     Draining,
-    Now,
+    /// With this turn, or when the peers of links have heard of it, but not later than this.
+    Now {
+        until_ms: u64,
+    },
 }
 
 /// What is held up for want of descriptors.
@@ -628,7 +631,7 @@ impl Core {
         match self.stopping {
             Stopping::No => false,
             Stopping::Draining => self.connections.len() == 0 && !self.has_links(),
-            Stopping::Now => true,
+            Stopping::Now { until_ms } => !self.has_links() || self.now_ms >= until_ms,
         }
     }
 
@@ -662,9 +665,14 @@ impl Core {
         self.stopping != Stopping::No
     }
 
-    /// Ends every connection, and the loop with this turn.
+    /// Ends every connection, and the loop with this turn; or a moment later, if there are peers of links to be told.
     pub fn stop(&mut self) {
-        self.stopping = Stopping::Now;
+        if !matches!(self.stopping, Stopping::Now { .. }) {
+            let until_ms = self.now_ms + FAREWELL_MS;
+            self.stopping = Stopping::Now { until_ms };
+            self.one_offs.push(until_ms, OneOff::Drained);
+        }
+        self.close_listeners();
         for connection in self.connections.ids() {
             self.end(connection, Reason::Drained);
         }
@@ -676,5 +684,8 @@ impl Core {
     }
 }
 
+/// The peers of links have so long to hear that this node stops. One that does not hear it keeps its connections until its
+/// session's hold time is over.
+const FAREWELL_MS: u64 = 1_000;
 /// The listener of a connection that no listener accepted.
 pub(crate) const NO_LISTENER: u32 = u32::MAX;

@@ -102,14 +102,14 @@ impl Proxy {
         self.fire_timers();
         self.reap();
         self.core.drive_links();
-        if self.core.stopping == Stopping::Draining && self.core.connections.len() == 0 {
+        if self.core.stopping == Stopping::Draining && self.core.connections.len() == 0 && !self.core.links_owe() {
             self.core.close_links();
         }
-        while self.core.stopping == Stopping::Now && !self.core.queues.closed.is_empty() {
+        let is_stopping = matches!(self.core.stopping, Stopping::Now { .. });
+        while is_stopping && !self.core.queues.closed.is_empty() {
             self.reap();
         }
-        if self.core.stopping == Stopping::Now {
-            // One try to tell the peers; those who do not hear it find out by themselves.
+        if is_stopping {
             self.core.close_links();
             self.core.drive_links();
         }

@@ -242,6 +242,31 @@ fn paths_come_and_go_while_it_lives() {
 }
 
 #[test]
+fn a_path_that_is_taken_out_before_it_is_up_does_not_come_up() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = server.serve();
+    let (one, two) = (Cutter::new(addr), Cutter::new(addr));
+    let link = client.link(one.addr);
+    client.until_up();
+    two.silence(true);
+    let path = Path { peer: Some(two.addr.into()), ..Path::default() };
+    let added = path.clone();
+    client.ask(move |core| core.add_path(link, &added));
+    until("the second is being dialled", || two.count() == 1 && client.links()[0].subflows.len() == 2);
+    client.ask(move |core| core.remove_path(link, &path));
+    two.silence(false);
+    until("one is left", || client.links()[0].subflows.len() == 1);
+    // The first path of a link that is not up yet can be taken out too.
+    let silent = Cutter::new(addr);
+    silent.silence(true);
+    let other = client.link(silent.addr);
+    client.ask(move |core| core.remove_path(other, &Path::default()));
+    silent.silence(false);
+    let status = client.ask(move |core| core.links().into_iter().find(|link| link.id == other).unwrap());
+    assert!(status.subflows.is_empty(), "{status:?}");
+}
+
+#[test]
 fn who_waits_for_a_link_in_vain_is_told_so() {
     let client = Node::with(|config| config.timeouts.connect = Duration::from_millis(300));
     let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();

@@ -256,3 +256,126 @@ fn a_node_knows_where_its_peer_sees_it() {
     assert_eq!(seen, there, "behind a relay, the address is not our own");
     until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
 }
+
+/// Never connects anything.
+struct Never(Vec<seaprox::Answer>);
+
+impl seaprox::Connector for Never {
+    fn wants(&self, _: &seaprox::Target) -> bool {
+        true
+    }
+
+    fn connect(&mut self, _: &seaprox::Target, answer: seaprox::Answer) {
+        self.0.push(answer);
+    }
+}
+
+#[test]
+fn who_is_given_up_before_an_answer_need_not_wait_for_it() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    server.ask(|core| core.set_connector(Box::new(Never(Vec::new()))));
+    let (_listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let mut near = connect(front);
+    let dialling = || server.ask(|core| core.snapshot().connections.first().map(|status| status.id));
+    until("it is being connected", || dialling().is_some());
+    let id = dialling().unwrap();
+    server.ask(move |core| core.end(id, Reason::Killed));
+    let _ = near.read(&mut [0]);
+    until("it is told", || !client.closed.lock().unwrap().is_empty());
+    assert_eq!(*client.closed.lock().unwrap(), [Reason::Other], "not that it took too long");
+    until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+}
+
+#[test]
+fn who_leaves_before_an_answer_leaves_nothing_behind() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    server.ask(|core| core.set_connector(Box::new(Never(Vec::new()))));
+    let (_listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    for _ in 0..20 {
+        let near = connect(front);
+        until("it is being connected", || server.ask(|core| core.usage().connections) == 1);
+        socket2::SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(near);
+        until("it is over", || server.ask(|core| core.usage().connections) == 0);
+    }
+    until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+}
+
+/// A process that is told to stop cuts what it carries: nobody takes what they have for the whole, and nobody waits for more.
+#[test]
+fn a_stop_is_a_cut_at_the_far_end_even_in_full_flow() {
+    for near_stops in [true, false].repeat(3) {
+        let (server, client) = (Node::start(), Node::start());
+        let link = client.link(server.serve());
+        let (listener, addr) = target();
+        let front = client.forward(link, addr.into());
+        let (near, far) = (connect(front), accept(&listener));
+        let (stops, other, stays, mut goes) =
+            if near_stops { (client, server, far, near) } else { (server, client, near, far) };
+        thread::scope(|scope| {
+            let mut out = stays.try_clone().unwrap();
+            // Whichever of the two comes first hears of the reset, and the other then only that it is over.
+            let writer = scope.spawn(move || {
+                loop {
+                    if let Err(error) = out.write_all(&[1; 65536]) {
+                        break error.kind();
+                    }
+                }
+            });
+            scope.spawn(move || {
+                let mut buf = [0; 65536];
+                while goes.read(&mut buf).is_ok_and(|got| got > 0) && goes.write_all(&buf).is_ok() {}
+            });
+            let (mut stays, mut buf, mut total) = (&stays, [0; 65536], 0);
+            let mut stops = Some(stops);
+            let end = loop {
+                match stays.read(&mut buf) {
+                    Ok(0) => break Ok(()),
+                    Ok(got) => total += got,
+                    Err(error) => break Err(error.kind()),
+                }
+                if total > 4 << 20 {
+                    drop(stops.take());
+                }
+            };
+            let ends = [end.err(), Some(writer.join().unwrap())];
+            assert!(ends.contains(&Some(std::io::ErrorKind::ConnectionReset)), "near stops: {near_stops}: {ends:?}");
+        });
+        until("no stream is left", || other.links().iter().all(|link| link.streams == 0));
+    }
+}
+
+#[test]
+fn a_node_that_drains_sends_what_it_has_taken() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    far.shutdown(Shutdown::Write).unwrap();
+    // Everything on the way is full, and then nobody has more to send.
+    near.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut count = 0;
+    while let Ok(put) = near.write(&(count..count + 4096).map(|at| pattern(6, at)).collect::<Vec<_>>()) {
+        count += put as u64;
+    }
+    near.shutdown(Shutdown::Write).unwrap();
+    let (mut at, mut buf) = (0, [0; 4096]);
+    let mut read = |far: &mut std::net::TcpStream| {
+        let got = far.read(&mut buf).expect("what was taken is owed");
+        assert!(buf[..got].iter().zip(at..).all(|(byte, at)| *byte == pattern(6, at)));
+        at += got as u64;
+        (got, at)
+    };
+    while client.ask(|core| core.usage().connections) > 0 {
+        read(&mut far);
+    }
+    client.ask(|core| core.drain(SOON));
+    while read(&mut far).0 > 0 {}
+    assert_eq!(read(&mut far).1, count);
+    until("the link is over", || server.links().is_empty());
+}

@@ -68,6 +68,19 @@ fn what_a_key_may_do_is_asked_each_time() {
 }
 
 #[test]
+fn a_limit_of_streams_is_that_of_the_key_and_not_of_each_link() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = server.serve();
+    *server.policy.streams_max.lock().unwrap() = Some(1);
+    let (one, two) = (client.link(addr), client.link(addr));
+    let (listener, inner) = target();
+    let (front, other) = (client.forward(one, inner.into()), client.forward(two, inner.into()));
+    let (_near, _far) = (connect(front), accept(&listener));
+    let _second = connect(other);
+    until("the limit is told", || client.closed.lock().unwrap().contains(&Reason::LimitReached));
+}
+
+#[test]
 fn a_rate_is_kept() {
     let (server, client) = (Node::start(), Node::start());
     *server.policy.rate_max.lock().unwrap() = Some(4 << 20);

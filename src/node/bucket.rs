@@ -17,6 +17,11 @@ impl Bucket {
         Bucket { rate, level: rate.map_or(0, depth), at: Time::ZERO }
     }
 
+    /// Bytes per second, if there is a limit.
+    pub fn rate(&self) -> Option<u64> {
+        self.rate
+    }
+
     /// How many bytes may pass now, at least one; if none may, when.
     pub fn open(&mut self, now: Time) -> Result<usize, Time> {
         let Some(rate) = self.rate else { return Ok(usize::MAX) };

@@ -185,6 +185,16 @@ impl Carrier {
         }
     }
 
+    /// A socket that is read at a rate keeps the peer's window small: a large one, once full, stays closed for as long as it
+    /// takes to read a part of it, and the peer's system takes that for death (TCP_USER_TIMEOUT, tcp(7)).
+    pub fn tune_to_rate(&self, io: &Io, rate: Option<u64>) {
+        if let (Io::Tcp(socket), Some(rate)) = (io, rate) {
+            let bytes = (rate / 2).clamp(RATED_BYTES.0, RATED_BYTES.1) as usize;
+            // Where it cannot be set, what the system chooses has to do.
+            let _ = socket2::SockRef::from(socket).set_recv_buffer_size(bytes);
+        }
+    }
+
     /// A fresh socket is set up for frames.
     pub fn tune(&mut self, io: &Io, dead: std::time::Duration) {
         if let Io::Tcp(socket) = io {
@@ -370,6 +380,8 @@ impl Core {
 
 /// Frames below this share a record.
 const SHARED_BYTES_MAX: usize = 4 << 10;
+/// Bytes that the system may hold for a carrier that is read at the slowest rate, and at the fastest.
+const RATED_BYTES: (u64, u64) = (32 << 10, 4 << 20);
 /// Bytes taken from the session for one carrier at once.
 const BATCH_BYTES_MAX: usize = 256 << 10;
 /// Below so many bytes per second it is asked whether the system takes more, before anything is encrypted for it.

@@ -9,7 +9,7 @@ use crate::id::Id;
 use crate::link::frame::FRAME_BYTES_MAX;
 use crate::link::{Bound, Code, Event, StreamId, SubflowId, Time};
 use crate::reason::{Failure, Reason};
-use crate::side::Side;
+use crate::side::{Side, State};
 
 use super::carrier::{Carrier, Stage};
 use super::config::Happened;
@@ -200,10 +200,7 @@ impl Core {
                 self.pools.links.slot(id, stream).into_iter().for_each(|slot| slot.fin = true);
                 self.wake_stream(id, stream, |side| side.ready.readable = true);
             }
-            Event::Reset { id: stream, code } => {
-                self.pools.links.slot(id, stream).into_iter().for_each(|slot| slot.reset = Some(code));
-                self.wake_stream(id, stream, |side| (side.ready.readable, side.ready.error) = (true, true));
-            }
+            Event::Reset { id: stream, code } => self.stream_reset(id, stream, code),
             // The next write finds out.
             Event::Stopped { id: stream, .. } => self.wake_stream(id, stream, |side| side.ready.writable = true),
             Event::Listen { id: number, open } => self.listen_for(id, number, &open),
@@ -241,6 +238,18 @@ impl Core {
         let (side, result) = (slot.side, result.to_failure().map_or(Ok(()), Err));
         slot.accepted = result.is_ok();
         self.queues.dialled.push_back((side, result));
+    }
+
+    /// The peer has cut a stream; one of ours perhaps before it has answered.
+    fn stream_reset(&mut self, link: Id, stream: StreamId, code: Code) {
+        let Some(slot) = self.pools.links.slot(link, stream) else { return self.forget_question(link, stream, code) };
+        slot.reset = Some(code);
+        let (side, is_answered) = (slot.side, slot.accepted);
+        if !is_answered && self.state(side) == Some(State::Connecting) {
+            let failure = Failure::new(Reason::Other, format!("the far end gave it up: {}", code.as_str()));
+            self.queues.dialled.push_back((side, Err(failure)));
+        }
+        self.wake_stream(link, stream, |side| (side.ready.readable, side.ready.error) = (true, true));
     }
 
     fn subflow_up(&mut self, id: Id, subflow: SubflowId) {

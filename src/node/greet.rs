@@ -175,6 +175,9 @@ impl Core {
             carrier.link = Some(link);
             carrier.subflow = Some(hello.subflow);
             carrier.stage = Stage::Live;
+            if let Some(side) = self.sides.get(carrier.side) {
+                carrier.tune_to_rate(&side.io, record.received.rate());
+            }
             record.carriers.push(id);
             links.visitors = links.visitors.saturating_sub(1);
             links.touch(link);

@@ -160,15 +160,23 @@ impl Core {
     pub fn remove_path(&mut self, link: Id, path: &Path) {
         let links = &mut self.pools.links;
         let Some(record) = links.links.get_mut(link) else { return };
-        let (Some(plan), Some(session)) = (&mut record.plan, &mut record.session) else { return };
+        let Some(plan) = &mut record.plan else { return };
+        let mut early = Vec::new();
         for wanted in plan.wanted.iter_mut().filter(|wanted| wanted.path == *path) {
             wanted.removed = true;
-            let carrier = wanted.carrier.and_then(|carrier| links.carriers.get(carrier));
-            if let Some(subflow) = carrier.and_then(|carrier| carrier.subflow) {
-                session.set_class(subflow, Class::Closing);
+            let Some(carrier) = wanted.carrier else { continue };
+            let subflow = links.carriers.get(carrier).and_then(|carrier| carrier.subflow);
+            match (subflow, &mut record.session) {
+                (Some(subflow), Some(session)) => session.set_class(subflow, Class::Closing),
+                _ => {
+                    wanted.carrier = None;
+                    early.push(carrier);
+                }
             }
         }
         links.touch(link);
+        // Those that carry nothing yet need not come up.
+        early.into_iter().for_each(|carrier| self.drop_carrier(carrier));
     }
 
     /// Ends the links with keys that the policy does not admit any more.
@@ -196,6 +204,12 @@ impl Core {
     /// Whether there is a link that is not over.
     pub(crate) fn has_links(&self) -> bool {
         self.pools.links.links.len() > 0
+    }
+
+    /// Whether bytes of connections that are over are still on their way over a link.
+    pub(crate) fn links_owe(&self) -> bool {
+        let sessions = self.pools.links.links.iter().filter_map(|(_, link)| link.session.as_ref());
+        sessions.into_iter().any(|session| session.streams_live() > 0)
     }
 
     /// Ends all links in order, and takes in no more.

@@ -189,7 +189,7 @@ impl Core {
         if open.kind != Kind::Tcp {
             return Err(Failure::new(Reason::NotPermitted, "this node carries byte streams only"));
         }
-        if record.policy.streams_max(&key).is_some_and(|max| record.streams.len() >= max as usize) {
+        if record.policy.streams_max(&key).is_some_and(|max| self.streams_with(&key) >= max as usize) {
             return Err(Failure::new(Reason::LimitReached, "the peer's limit of streams is reached"));
         }
         if self.is_draining() {
@@ -209,6 +209,12 @@ impl Core {
                 Ok((Rc::new(target), Some(permit)))
             }
         }
+    }
+
+    /// Streams of all links with the peer that has this key: one that dials many gets no more than one that dials one.
+    fn streams_with(&self, key: &PeerKey) -> usize {
+        let links = self.pools.links.links.iter().map(|(_, link)| link);
+        links.filter(|link| link.key.as_ref() == Some(key)).map(|link| link.streams.len()).sum()
     }
 
     /// The handler of whoever takes the stream into its own hands. One that panics takes none.

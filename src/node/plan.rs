@@ -175,6 +175,9 @@ impl Core {
             return Err(Failure::new(Reason::LimitReached, "the session takes no more subflows"));
         }
         (carrier.subflow, carrier.stage) = (Some(subflow), Stage::Live);
+        if let Some(side) = self.sides.get(carrier.side) {
+            carrier.tune_to_rate(&side.io, record.received.rate());
+        }
         links.touch(link);
         Ok(())
     }

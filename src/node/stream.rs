@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io::{self, IoSlice};
 
 use crate::id::Id;
-use crate::link::{Code, Refused, Session, StreamId};
+use crate::link::{Bound, Code, Refused, Session, StreamId, Time};
 
 use super::Links;
 use super::chunks::CHUNK_BYTES;
@@ -176,7 +176,10 @@ impl Links {
     /// Cuts the stream: the peer's application must not take what it has for the whole.
     pub fn reset(&mut self, at: StreamAt) {
         let now = self.now;
-        let Some((_, session)) = self.at(at) else { return };
+        let Some((streams, session)) = self.at(at) else { return };
+        if streams.get(&at.id).is_some_and(|slot| !slot.accepted) {
+            give_up(session, now, at.id);
+        }
         session.reset(at.id, Code::SourceReset);
         session.stop(now, at.id, Code::SourceReset);
         self.touch(at.link);
@@ -188,6 +191,7 @@ impl Links {
         let Some((streams, session)) = self.at(at) else { return };
         let Some(slot) = streams.remove(&at.id) else { return };
         if !slot.accepted {
+            give_up(session, now, at.id);
             session.reset(at.id, Code::SourceReset);
         } else if !slot.finished {
             // A stream that is reset already cannot be finished, and need not be.
@@ -216,6 +220,13 @@ impl Links {
         let link = self.links.get_mut(at.link).filter(|link| link.life == at.life)?;
         Some((&mut link.streams, link.session.as_mut()?))
     }
+}
+
+/// Answers a stream of the peer's that has had no answer: without one it would never be gone.
+fn give_up(session: &mut Session, now: Time, id: StreamId) {
+    let answer = Bound { text: "it was given up".to_owned(), ..Bound::refused(Code::Other) };
+    // One that has had its answer, or that is our own, needs none.
+    let _ = session.refuse(now, id, answer);
 }
 
 /// The streams of a session that are sides.

@@ -5,7 +5,7 @@
 
 use crate::core::Core;
 use crate::id::Id;
-use crate::link::{Bound, Host, Kind, Open, StreamId, SubflowId};
+use crate::link::{Bound, Code, Host, Kind, Open, StreamId, SubflowId};
 use crate::reason::{Failure, Reason};
 
 /// The name that stands for the question.
@@ -65,10 +65,22 @@ impl Core {
             }
         }
         if let Some(session) = &mut record.session {
-            // It was for the address only.
+            // It was for the address only, and a peer that does not end it must not keep it.
             let _ = session.finish(stream);
+            session.stop(links.now, stream, Code::SourceFin);
         }
         links.touch(link);
         true
+    }
+
+    /// A question was cut instead of answered, if the stream was one.
+    pub(super) fn forget_question(&mut self, link: Id, stream: StreamId, code: Code) {
+        let Some(record) = self.pools.links.links.get_mut(link) else { return };
+        if record.questions.remove(&stream).is_some()
+            && let Some(session) = &mut record.session
+        {
+            session.reset(stream, code);
+            self.pools.links.touch(link);
+        }
     }
 }
