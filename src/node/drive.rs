@@ -4,6 +4,8 @@
 //! runs those, and drives the links before it sleeps, so that what a turn leads to shares records and writes. Driving goes
 //! on until there is neither an event nor a frame that a carrier takes, or until the link's share of the turn is used up.
 
+use bytes::Bytes;
+
 use crate::core::{Core, OneOff};
 use crate::id::Id;
 use crate::link::frame::FRAME_BYTES_MAX;
@@ -201,6 +203,7 @@ impl Core {
                 self.wake_stream(id, stream, |side| side.ready.readable = true);
             }
             Event::Reset { id: stream, code } => self.stream_reset(id, stream, code),
+            Event::Rest { id: stream, bytes } => self.stream_left(id, stream, bytes),
             // The next write finds out.
             Event::Stopped { id: stream, .. } => self.wake_stream(id, stream, |side| side.ready.writable = true),
             Event::Listen { id: number, open } => self.listen_for(id, number, &open),
@@ -238,6 +241,17 @@ impl Core {
         let (side, result) = (slot.side, result.to_failure().map_or(Ok(()), Err));
         slot.accepted = result.is_ok();
         self.queues.dialled.push_back((side, result));
+    }
+
+    /// The session of a stream is over, but what had arrived of the stream, to its end, is still to be read.
+    fn stream_left(&mut self, link: Id, stream: StreamId, rest: Vec<Bytes>) {
+        let Some(at) = self.stream_at(link, stream) else { return };
+        let slot = self.pools.links.slot(link, stream);
+        if slot.is_some_and(|slot| slot.accepted && slot.reset.is_none()) && self.pools.links.rests.keep(at, rest) {
+            self.wake_stream(link, stream, |side| side.ready.readable = true);
+            // What cuts the streams of the session does not find it.
+            self.pools.links.links.get_mut(link).and_then(|link| link.streams.remove(&stream));
+        }
     }
 
     /// The peer has cut a stream; one of ours perhaps before it has answered.
