@@ -313,7 +313,7 @@ impl Core {
         self.flush_link(id);
         let Some(link) = self.pools.links.links.get_mut(id) else { return };
         let reason = match Reason::from(code) {
-            Reason::Drained | Reason::Killed => Reason::LinkLost,
+            Reason::Killed => Reason::LinkLost,
             reason => reason,
         };
         let session = link.session.take();
@@ -325,7 +325,8 @@ impl Core {
         let carriers = std::mem::take(&mut link.carriers);
         let listeners: Vec<u32> = link.listeners.drain().flat_map(|(_, ours)| ours).collect();
         link.remotes.iter_mut().for_each(super::reverse::Remote::forget);
-        let comes_back = link.plan.is_some() && !link.closing && !self.pools.links.closing;
+        let is_wanted = link.closing || self.pools.links.closing;
+        let comes_back = link.plan.is_some() && !is_wanted;
         for side in sides {
             if let Some((connection, _)) = self.owner(side) {
                 self.cut(connection, Reason::LinkLost);
@@ -339,11 +340,13 @@ impl Core {
                 self.try_later(id, place, &Failure::new(reason, text.clone()));
             }
         }
-        if lasted && comes_back && reason == Reason::LinkLost {
+        if lasted && comes_back && matches!(reason, Reason::LinkLost | Reason::Drained) {
             // It has just answered, or its session was given up after a long time: it may well be there.
             self.redial_link(id);
         }
-        self.tell(id, &Happened::Ended { reason, text });
+        // A key that is admitted no more, or a client that has come anew, ends it too, and that is worth a word.
+        let is_ours = is_wanted && reason == Reason::Drained;
+        self.tell(id, &if is_ours { Happened::Closed } else { Happened::Ended { reason, text } });
         if let Some(session) = session {
             self.pools.links.served.remove(&session.id());
         }
