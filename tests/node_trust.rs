@@ -94,7 +94,7 @@ fn a_rate_is_kept() {
         read_pattern(&mut near, 3, 4 << 20);
     });
     let took = since.elapsed();
-    assert!((Duration::from_millis(700)..Duration::from_secs(3)).contains(&took), "{took:?}");
+    assert!((Duration::from_millis(700)..Duration::from_secs(6)).contains(&took), "{took:?}");
 }
 
 #[test]

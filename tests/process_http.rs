@@ -325,10 +325,10 @@ fn a_kept_connection_times_out_in_silence_and_a_slow_head_with_408() {
     response(&mut client);
     let since = Instant::now();
     client.run(&[ReadAll]);
-    assert!((Duration::from_millis(300)..Duration::from_secs(2)).contains(&since.elapsed()), "{:?}", since.elapsed());
+    assert!((Duration::from_millis(300)..kit::LATE).contains(&since.elapsed()), "{:?}", since.elapsed());
     let since = Instant::now();
     assert_eq!(ask(proxy.addr(0), "GET http://x/ HT").status, 408);
-    assert!((Duration::from_millis(500)..Duration::from_secs(2)).contains(&since.elapsed()), "{:?}", since.elapsed());
+    assert!((Duration::from_millis(500)..kit::LATE).contains(&since.elapsed()), "{:?}", since.elapsed());
     proxy.wait_for_log(&[" closed ", "reason=idle_timeout"]);
     proxy.wait_for_log(&[" closed ", "reason=handshake_timeout"]);
 }

@@ -10,7 +10,7 @@ use kit::Step::*;
 use kit::names::isolated;
 use kit::peer::both;
 use kit::socks::{code5, connect5};
-use kit::{Peer, Relay, Seaprox, has_namespaces, proc, until};
+use kit::{LATE, Peer, Relay, Seaprox, has_namespaces, proc, until};
 
 #[test]
 fn ten_connections_work_and_the_eleventh_waits_for_one_of_them() {
@@ -139,15 +139,15 @@ fn time_to_end(peer: &mut Peer) -> Duration {
 
 #[test]
 fn an_idle_connection_is_closed_when_that_is_asked_for() {
-    let relay = Relay::start(&["--idle-timeout", "600ms"]);
+    let relay = Relay::start(&["--idle-timeout", "1500ms"]);
     let (mut client, mut server) = relay.pair();
     // Bytes in either direction keep it.
-    for _ in 0..5 {
+    for _ in 0..10 {
         server.run(&[Send(1), Pause(200)]);
         client.run(&[Read(1)]);
     }
     let took = time_to_end(&mut client);
-    assert!((Duration::from_millis(250)..Duration::from_millis(1500)).contains(&took), "{took:?}");
+    assert!((Duration::from_millis(500)..LATE).contains(&took), "{took:?}");
     let line = relay.closing_line();
     assert!(line.contains("reason=idle_timeout end=aborted by=proxy"), "{line}");
 }
@@ -162,17 +162,17 @@ fn an_idle_connection_is_kept_otherwise() {
 
 #[test]
 fn a_half_closed_connection_has_a_timer_of_its_own() {
-    let relay = Relay::start(&["--half-closed-timeout", "600ms"]);
+    let relay = Relay::start(&["--half-closed-timeout", "1500ms"]);
     let (mut client, mut server) = relay.pair();
-    assert!(client.is_quiet(Duration::from_millis(900)), "both directions are open");
+    assert!(client.is_quiet(Duration::from_millis(2000)), "both directions are open");
     client.run(&[Fin]);
     server.run(&[ReadAll]);
-    for _ in 0..4 {
+    for _ in 0..8 {
         server.run(&[Send(1), Pause(250)]);
         client.run(&[Read(1)]);
     }
     let took = time_to_end(&mut client);
-    assert!((Duration::from_millis(250)..Duration::from_millis(1500)).contains(&took), "{took:?}");
+    assert!((Duration::from_millis(500)..LATE).contains(&took), "{took:?}");
     let line = relay.closing_line();
     assert!(line.contains("reason=half_closed_timeout end=aborted by=proxy"), "{line}");
 }
@@ -182,7 +182,7 @@ fn a_silent_client_runs_into_the_handshake_timer() {
     for command in ["socks", "http"] {
         let proxy = Seaprox::start(&[command, "--listen", "127.0.0.1:0", "--handshake-timeout", "500ms"]);
         let took = time_to_end(&mut Peer::connect(proxy.addr(0)));
-        assert!((Duration::from_millis(400)..Duration::from_millis(1500)).contains(&took), "{took:?}");
+        assert!((Duration::from_millis(400)..LATE).contains(&took), "{took:?}");
         proxy.wait_for_log(&[" closed ", "reason=handshake_timeout end=aborted by=source"]);
     }
 }
@@ -196,7 +196,7 @@ fn a_client_that_sends_its_request_drop_by_drop_runs_into_it_too() {
         let request = if command == "http" { &b"GET http://a/ HTTP/1.1\r\nX: "[..] } else { &[5, 255] };
         client.run(&[Put(request)]);
         while client.is_quiet(Duration::from_millis(50)) {
-            assert!(since.elapsed() < Duration::from_secs(3), "{command}: it was put off");
+            assert!(since.elapsed() < LATE, "{command}: it was put off");
             // The proxy may close at any moment.
             let _ = client.socket().send(b"x");
         }

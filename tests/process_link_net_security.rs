@@ -347,7 +347,7 @@ fn nodes_that_do_not_know_one_another_part_at_once() {
     let since = Instant::now();
     let mut near = start(net.near(), &line);
     assert_eq!(near.wait(kit::SOON).code(), Some(77), "{:?}", near.log());
-    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    assert!(since.elapsed() < 2 * kit::LATE, "{:?}", since.elapsed());
     assert!(near.log().iter().any(|line| line.contains(&key)), "the line to add is told: {:?}", near.log());
     far.wait_for_log(&["visitor turned away", "auth_failed"]);
     // A server that is not the one that is known.
@@ -356,7 +356,7 @@ fn nodes_that_do_not_know_one_another_part_at_once() {
     let since = Instant::now();
     let mut near = start(net.near(), &near_line(&near_home, &["-D", "127.0.0.1:0"]));
     assert_eq!(near.wait(kit::SOON).code(), Some(77), "{:?}", near.log());
-    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    assert!(since.elapsed() < 2 * kit::LATE, "{:?}", since.elapsed());
     assert!(near.log().iter().any(|line| line.contains("HAS CHANGED")), "{:?}", near.log());
     assert!(far.status()["links"].as_array().is_some_and(Vec::is_empty));
 }

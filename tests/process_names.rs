@@ -108,7 +108,7 @@ fn a_black_hole_gives_way_after_a_quarter_of_a_second() {
         let since = Instant::now();
         assert_eq!(code5(proxy.addr(0), "holed", four.local_addr().unwrap().port()), 0);
         let took = since.elapsed();
-        assert!((Duration::from_millis(230)..Duration::from_millis(700)).contains(&took), "{took:?}");
+        assert!((Duration::from_millis(230)..Duration::from_secs(1)).contains(&took), "{took:?}");
         Peer::accept(&four);
         proxy.wait_for_log(&[" closed ", "dialled=ipv4[127.0.0.1:"]);
         assert_eq!(proxy.figure("/usage/sides"), 0, "the loser of the race is gone");
@@ -137,11 +137,11 @@ fn a_slow_name_holds_nobody_else_up() {
             for host in ["127.0.0.1", "filed", "quick"].repeat(20) {
                 let since = Instant::now();
                 assert_eq!(code5(addr, host, port), 0);
-                assert!(since.elapsed() < Duration::from_millis(100), "{host} took {:?}", since.elapsed());
+                assert!(since.elapsed() < kit::LATE, "{host} took {:?}", since.elapsed());
             }
             let (code, took) = slow.join().unwrap();
             assert_eq!(code, 0);
-            assert!((9..13).contains(&took.as_secs()), "{took:?}");
+            assert!((9..15).contains(&took.as_secs()), "{took:?}");
         });
     });
 }
@@ -156,7 +156,7 @@ fn a_lookup_that_takes_too_long_is_timed_out() {
         let proxy = socks(&["--connect-timeout", "700ms"]);
         let since = Instant::now();
         assert_eq!(code5(proxy.addr(0), "slow", 1), 6);
-        assert!((200..1200).contains(&since.elapsed().as_millis()), "{:?}", since.elapsed());
+        assert!((200..5000).contains(&since.elapsed().as_millis()), "{:?}", since.elapsed());
         proxy.wait_for_log(&[" closed ", "reason=timed_out"]);
     });
 }
@@ -283,7 +283,7 @@ fn a_connect_that_nobody_answers_ends_with_the_deadline() {
             let since = Instant::now();
             assert_eq!(code5(proxy.addr(0), host, 80), 6);
             let took = since.elapsed().as_millis();
-            assert!((1500..2500).contains(&took), "{host} took {took} ms");
+            assert!((1500..5000).contains(&took), "{host} took {took} ms");
             let line = proxy.wait_for_log(&[" closed ", "reason=timed_out ", "by=dest"]);
             assert!(line.contains("detail=\"no answer within 2s\""), "{line}");
             assert_eq!(proxy.figure("/usage/sides"), 0);

@@ -260,6 +260,6 @@ fn a_greeting_that_never_ends_runs_into_its_limit() {
     silent.run(&[Put(b"\x05")]);
     let since = std::time::Instant::now();
     let _ = silent.some();
-    assert!((Duration::from_millis(400)..Duration::from_secs(3)).contains(&since.elapsed()), "{:?}", since.elapsed());
+    assert!((Duration::from_millis(400)..kit::LATE).contains(&since.elapsed()), "{:?}", since.elapsed());
     proxy.wait_for_log(&[" closed ", "reason=handshake_timeout"]);
 }

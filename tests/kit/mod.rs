@@ -24,6 +24,8 @@ pub use seaprox::{Ran, Relay, Seaprox, run, run_with};
 
 /// How long anything may take that is expected to happen at once.
 pub const SOON: Duration = Duration::from_secs(20);
+/// How late something may be because the machine has other things to do, where what would make it really late takes longer.
+pub const LATE: Duration = Duration::from_secs(5);
 
 /// Polls until something is true; fails the test when it does not become true.
 #[track_caller]
