@@ -39,15 +39,16 @@ pub(crate) enum Pumped {
     Broken(Role, io::Error),
 }
 
-/// Moves bytes of the half that `role`'s side feeds, at most about `budget` of them.
+/// Moves bytes of the half that `role`'s side feeds, at most about `share` of them.
 pub(crate) fn pump(
     half: &mut Half,
     role: Role,
     from: &mut Side,
     to: &mut Side,
     pools: &mut Pools,
-    mut budget: usize,
+    share: usize,
 ) -> Pumped {
+    let mut budget = share;
     loop {
         match deliver(half, to, pools) {
             Ok(true) => {}
@@ -65,7 +66,9 @@ pub(crate) fn pump(
             half.release_pipe(&mut pools.pipes);
             return Pumped::Blocked;
         }
-        if budget == 0 {
+        // A pipe is full of pages before it is full of bytes. What a full one leaves of the share would cost as many
+        // system calls as the next whole one.
+        if budget == 0 || (half.pipe.is_some() && budget < share / CRUMB) {
             return Pumped::Budget;
         }
         match fetch(half, from, to, pools, budget) {
@@ -275,6 +278,8 @@ impl Half {
 
 /// Full blocks one after another that make a half hot.
 const HOT: u8 = 2;
+/// The part of its share that a transfer through a pipe leaves to the next turn.
+const CRUMB: usize = 4;
 /// Bytes that pay for a pipe: below them, copying costs less than two more system calls.
 const WORTH_A_PIPE: u64 = 64 << 10;
 
