@@ -83,6 +83,15 @@ impl Io {
         }
     }
 
+    /// Writes what is followed by [`Io::shutdown_write`] or a close at once, so that TCP can say both in one packet.
+    #[inline]
+    pub fn write_before_end(&self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Io::Tcp(socket) => retry(|| sys::send_before_end(socket.as_fd(), buf)),
+            _ => self.write(buf),
+        }
+    }
+
     /// Says that no more will be written.
     pub fn shutdown_write(&mut self) -> io::Result<()> {
         match self {

@@ -117,7 +117,7 @@ pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::
     }
     while !half.out.is_empty() {
         no_delay(half.bytes, to);
-        let Some(put) = write(half.out.bytes(), to, &mut half.congested)? else { return Ok(false) };
+        let Some(put) = write(half.out.bytes(), false, to, &mut half.congested)? else { return Ok(false) };
         half.out.consume(put, &mut pools.blocks);
         half.bytes += put as u64;
     }
@@ -125,10 +125,14 @@ pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::
         return Ok(true);
     }
     while half.left > 0 && !half.store.is_empty() {
-        no_delay(half.bytes, to);
+        // The end follows at once what was read before it, so both go in one packet.
+        let is_last = half.phase == Phase::Draining && half.left == UNLIMITED;
+        if !is_last {
+            no_delay(half.bytes, to);
+        }
         let bytes = half.store.bytes();
         let due = bytes.len().min(usize::try_from(half.left).unwrap_or(usize::MAX));
-        let Some(put) = write(&bytes[..due], to, &mut half.congested)? else { return Ok(false) };
+        let Some(put) = write(&bytes[..due], is_last, to, &mut half.congested)? else { return Ok(false) };
         half.store.consume(put, &mut pools.blocks);
         half.bytes += put as u64;
         half.spend(put);
@@ -160,7 +164,9 @@ fn fetch_by_copy(half: &mut Half, from: &mut Side, pools: &mut Pools) -> io::Res
     match result {
         Ok(0) => Ok(Fetched::End),
         Ok(got) => {
-            from.note_read(got, wished);
+            if from.note_read(got, wished) && half.left == UNLIMITED {
+                half.phase = Phase::Draining;
+            }
             if half.heat < HOT {
                 half.heat = if got == wished { half.heat + 1 } else { 0 };
             }
@@ -219,11 +225,12 @@ fn fetch_by_pipe(half: &mut Half, from: &mut Side, pools: &mut Pools, budget: us
 
 /// One write to a side that may be full. None when it takes nothing.
 #[inline]
-fn write(bytes: &[u8], to: &mut Side, congested: &mut u32) -> io::Result<Option<usize>> {
+fn write(bytes: &[u8], is_last: bool, to: &mut Side, congested: &mut u32) -> io::Result<Option<usize>> {
     if !to.ready.writable {
         return Ok(None);
     }
-    match to.io.write(bytes) {
+    let result = if is_last { to.io.write_before_end(bytes) } else { to.io.write(bytes) };
+    match result {
         Ok(put) => {
             *congested += u32::from(to.note_write(put, bytes.len()));
             Ok(Some(put))

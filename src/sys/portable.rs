@@ -15,3 +15,8 @@ pub(crate) fn new_pipe(_bytes: usize) -> io::Result<(OwnedFd, OwnedFd, usize)> {
 pub(crate) fn splice(_from: BorrowedFd<'_>, _to: BorrowedFd<'_>, _bytes: usize) -> io::Result<usize> {
     Err(io::Error::from_raw_os_error(libc::ENOSYS))
 }
+
+/// Sends bytes that the end of the stream follows at once; here they do not wait for it.
+pub(crate) fn send_before_end(socket: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
+    socket2::SockRef::from(&socket).send(buf)
+}
