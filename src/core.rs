@@ -56,6 +56,8 @@ pub struct Core {
     /// Turns for which transfers make room for those who send little.
     pub(crate) company: u32,
     pub(crate) now_ms: u64,
+    /// The connection whose handler is being told that its client is here: nothing of its input has been asked for.
+    pub(crate) opening: Option<Id>,
     born: Instant,
 }
 
@@ -147,6 +149,7 @@ impl Core {
             racers: 0,
             company: 0,
             now_ms: 0,
+            opening: None,
             born: Instant::now(),
             registry,
             config,
@@ -397,6 +400,9 @@ impl Core {
         }
         log::debug!(target: "seaprox::connection", id = connection.to_string(), asked = target.to_string(); "connecting");
         self.set_stage(connection, Stage::Connecting);
+        if self.opening == Some(connection) {
+            self.read_ahead(connection);
+        }
         self.dial(dest, &target, permit);
     }
 

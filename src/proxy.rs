@@ -350,7 +350,9 @@ impl Proxy {
             }
             let before = self.handlers[side.index()].replace((side, handler));
             if role == Role::Source && !is_for(before.as_ref(), side) {
+                self.core.opening = Some(connection);
                 self.call(connection, role, |handler, cx| handler.opened(cx));
+                self.core.opening = None;
             }
         }
         self.settling = false;

@@ -41,3 +41,18 @@ pub(crate) fn send_before_end(socket: BorrowedFd<'_>, buf: &[u8]) -> io::Result<
     let sent = syscall!(libc::send(socket.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags))?;
     Ok(sent as usize)
 }
+
+/// Lets the last packet of a handshake that this socket begins carry the first bytes: the kernel holds it back until
+/// there are some, for 200 ms at most (`TCP_DEFER_ACCEPT`, tcp(7), on the socket that connects).
+pub(crate) fn handshake_with_data(socket: BorrowedFd<'_>) {
+    let on: libc::c_int = 1;
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // The pointer and the length are those of a live integer. Without the option there is one packet more.
+    let _ = syscall!(libc::setsockopt(
+        socket.as_raw_fd(),
+        libc::IPPROTO_TCP,
+        libc::TCP_DEFER_ACCEPT,
+        (&raw const on).cast(),
+        len
+    ));
+}
