@@ -482,7 +482,7 @@ impl Core {
         let Some(record) = self.connections.get_mut(connection) else { return };
         record.reason.get_or_insert(reason);
         let [from_source, to_source] = &mut record.halves;
-        from_source.flow = Flow::Discard;
+        (from_source.flow, from_source.left) = (Flow::Discard, UNLIMITED);
         to_source.flow = Flow::Hold;
         to_source.phase = Phase::Draining;
         let source = record.source;

@@ -76,6 +76,7 @@ impl Core {
                 side.into_iter().for_each(|side| self.wait_for_block(side));
             }
             Pumped::Done => self.shut(id, role),
+            Pumped::Enough => self.end_lingering(id),
             Pumped::Passed | Pumped::Short => {
                 let next = if matches!(pumped, Pumped::Passed) { Next::Passed } else { Next::Handler };
                 if let Some(connection) = self.connections.get_mut(id) {
@@ -162,7 +163,7 @@ impl Core {
         if lost.phase == Phase::Shut {
             return;
         }
-        lost.flow = Flow::Discard;
+        (lost.flow, lost.left) = (Flow::Discard, DISCARD_BYTES_MAX);
         lost.clear(&mut self.pools.blocks, &mut self.pools.pipes);
         if lost.phase == Phase::Draining {
             lost.phase = Phase::Shut;
@@ -194,6 +195,9 @@ impl Side {
     }
 }
 
+/// Bytes that are thrown away for a side that is gone, before the other side is cut off. It is let send what it has under
+/// way, so that it can come to read what it is owed; whoever sends more than all buffers hold is not about to read.
+const DISCARD_BYTES_MAX: u64 = 16 << 20;
 /// Turns without anybody who sends little, after which transfers take their full share again: a pause between two
 /// keystrokes is longer, but the first of them meets at most one turn with full shares.
 const COMPANY_TURNS: u32 = 64;

@@ -72,6 +72,14 @@ impl Io {
         }
     }
 
+    /// Throws away what would be read, without copying it; none where the system can only copy.
+    pub fn skip(&self, bytes: usize) -> Option<io::Result<usize>> {
+        match self {
+            Io::Tcp(socket) if sys::SKIPS => Some(retry(|| sys::skip(socket.as_fd(), bytes))),
+            _ => None,
+        }
+    }
+
     #[inline]
     pub fn write(&self, buf: &[u8]) -> io::Result<usize> {
         match self {

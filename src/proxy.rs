@@ -448,8 +448,8 @@ impl Core {
         }
     }
 
-    /// The source did not close in time after our last words, or after its dest was gone.
-    fn end_lingering(&mut self, id: Id) {
+    /// One end did not close in time after our last words, or after the other end was gone.
+    pub(crate) fn end_lingering(&mut self, id: Id) {
         let reason = self.connections.get(id).and_then(|connection| connection.reason);
         self.end(id, reason.unwrap_or(Reason::DestReset));
     }

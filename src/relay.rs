@@ -35,6 +35,8 @@ pub(crate) enum Pumped {
     Passed,
     /// The input ended before as many bytes as were asked for had come.
     Short,
+    /// As much has been thrown away as is worth it: who sends it does not stop.
+    Enough,
     /// A side failed.
     Broken(Role, io::Error),
 }
@@ -87,18 +89,28 @@ pub(crate) fn pump(
     }
 }
 
-/// Reads what the side still sends and throws it away, until it ends.
+/// Reads what the side still sends and throws it away, until it ends or `left` bytes of it are gone.
 pub(crate) fn discard(half: &mut Half, role: Role, from: &mut Side, pools: &mut Pools, mut budget: usize) -> Pumped {
     half.clear(&mut pools.blocks, &mut pools.pipes);
     while half.phase == Phase::Flowing {
+        if half.left == 0 {
+            return Pumped::Enough;
+        }
         if !from.ready.readable {
             return Pumped::Blocked;
         }
         if budget == 0 {
             return Pumped::Budget;
         }
-        match fetch_by_copy(half, from, pools) {
-            Ok(Fetched::Bytes(count)) => budget = budget.saturating_sub(count),
+        let fetched = match from.io.skip(budget) {
+            Some(result) => note(half, from, result, budget),
+            None => fetch_by_copy(half, from, pools),
+        };
+        match fetched {
+            Ok(Fetched::Bytes(count)) => {
+                budget = budget.saturating_sub(count);
+                half.spend(count);
+            }
             Ok(Fetched::Nothing) => {}
             Ok(Fetched::NoBlock) => return Pumped::NoBlock,
             Ok(Fetched::End) => half.phase = Phase::Draining,
@@ -161,6 +173,12 @@ fn fetch_by_copy(half: &mut Half, from: &mut Side, pools: &mut Pools) -> io::Res
     let wished = room.len();
     let kept = if half.flow == Flow::Discard { 0 } else { *result.as_ref().unwrap_or(&0) };
     half.store.filled(kept, &mut pools.blocks);
+    note(half, from, result, wished)
+}
+
+/// Notes what one read has come to, of the bytes that were wished for.
+#[inline]
+fn note(half: &mut Half, from: &mut Side, result: io::Result<usize>, wished: usize) -> io::Result<Fetched> {
     match result {
         Ok(0) => Ok(Fetched::End),
         Ok(got) => {

@@ -33,6 +33,16 @@ pub(crate) fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, bytes: usize) -> 
     Ok(moved as usize)
 }
 
+/// Whether bytes of a TCP socket can be thrown away without being copied first.
+pub(crate) const SKIPS: bool = true;
+
+/// Throws away up to `bytes` of what a TCP socket has received (`MSG_TRUNC`, tcp(7)). Zero is the end of the input.
+pub(crate) fn skip(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<usize> {
+    // With this flag nothing is written to where the pointer points, which is nowhere.
+    let skipped = syscall!(libc::recv(socket.as_raw_fd(), ptr::null_mut(), bytes, libc::MSG_TRUNC))?;
+    Ok(skipped as usize)
+}
+
 /// Sends bytes that the end of the stream follows at once: they wait for it, and go with it in one packet (`MSG_MORE`,
 /// send(2)).
 pub(crate) fn send_before_end(socket: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {

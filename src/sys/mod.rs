@@ -25,9 +25,9 @@ pub(crate) mod stdio;
 
 pub(crate) use limits::raise_descriptor_limit;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) use linux::{REUSE_PORT_BALANCES, handshake_with_data, new_pipe, send_before_end, splice};
+pub(crate) use linux::{REUSE_PORT_BALANCES, SKIPS, handshake_with_data, new_pipe, send_before_end, skip, splice};
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) use portable::{REUSE_PORT_BALANCES, handshake_with_data, new_pipe, send_before_end, splice};
+pub(crate) use portable::{REUSE_PORT_BALANCES, SKIPS, handshake_with_data, new_pipe, send_before_end, skip, splice};
 
 /// Whether an error says that the process or the system has no more descriptors (`EMFILE`, `ENFILE`), or no memory for
 /// one more socket: states that pass.
