@@ -14,8 +14,9 @@ BINARY = $(TARGET_DIR)/release/seaprox
 BINDIR = $(DESTDIR)$(PREFIX)/bin
 SHARE = $(DESTDIR)$(PREFIX)/share
 FUZZ_TARGETS = $(patsubst fuzz/targets/%.rs,%,$(filter-out %canary.rs,$(wildcard fuzz/targets/*.rs)))
-# The tests that a mode of the relay makes a difference to.
-RELAY_TESTS = $(patsubst tests/%.rs,--test %,$(wildcard tests/process_*.rs tests/loop*.rs))
+# The tests that a mode of the relay makes a difference to. What a link carries is never spliced.
+LINK_TESTS = $(wildcard tests/process_link_*.rs)
+RELAY_TESTS = $(patsubst tests/%.rs,--test %,$(filter-out $(LINK_TESTS),$(wildcard tests/process_*.rs tests/loop*.rs)))
 
 .PHONY: all test test-tools check bench soak mutate fuzz install uninstall clean
 
@@ -38,6 +39,8 @@ check:
 bench:
 	$(CARGO) bench --locked --bench proxy
 	$(CARGO) bench --locked --bench link
+	$(CARGO) bench --locked --bench tls
+	$(CARGO) bench --locked --bench paths
 
 # Simulates the link for as long as it is told, beginning with a seed of its own.
 soak:

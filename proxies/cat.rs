@@ -1,16 +1,23 @@
-//! `seaprox cat`: standard input and output, connected to a target or to the first client that comes.
+//! `seaprox cat` and `seaprox link -W`: standard input and output, connected to a target, here or at the far end of a link,
+//! or to the first client that comes. stdout carries the bytes of the connection and nothing else.
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use seaprox::{Bind, Cause, Config, Cx, Failure, Handler, Proxy, Reason, Role, Target, Workers, bind};
+use seaprox::{
+    Bind, Cause, Config, Core, Cx, Ending, Failure, Handler, Id, Proxy, Reason, Role, Target, Workers, bind,
+};
 
-use crate::options::{CatMode, Parsed};
+use crate::link::{Act, Links};
+use crate::options::{CatMode, Command, Parsed};
 use crate::{Exit, Failed, settings};
 
 /// How it ended, if it has.
 type Ended = Rc<RefCell<Option<Failure>>>;
+/// Why the link is the end of it, if it is.
+type Doom = Rc<RefCell<Option<Failed>>>;
 
 /// The one connection.
 struct Cat {
@@ -25,29 +32,77 @@ struct Cat {
 /// # Errors
 /// The target cannot be reached, the address cannot be had, or the connection is cut.
 pub fn run(parsed: &Parsed) -> Result<(), Failed> {
-    let mode = parsed.cat()?;
+    let mode = mode(parsed)?;
     let config = settings::config(parsed)?;
+    let links = Links::of(parsed)?;
     let failed = |error: io::Error| Failed::new(Exit::Failure, format!("seaprox cat: {error}"));
     let workers = Workers::start(WORKERS, config.limits.lookups).map_err(failed)?;
     let mut proxy = Proxy::new(Config { limits: few(&config), ..config.clone() }, Some(workers)).map_err(failed)?;
-    let ended = Ended::default();
+    let (ended, doom) = (Ended::default(), Doom::default());
     let bounds = match mode {
         CatMode::Connect(target) => {
+            let link = links.as_ref().map_or(Ok(None), |links| dial(proxy.core(), links, &doom)).map_err(failed)?;
             let cat = Cat { target: Some(Rc::new(target)), ended: Rc::clone(&ended), failure: None };
-            proxy.core().adopt_stdio("cat", Box::new(cat)).map_err(failed)?;
+            let connection = proxy.core().adopt_stdio("cat", Box::new(cat)).map_err(failed)?;
+            link.into_iter().for_each(|link| proxy.core().route(connection, link));
             Vec::new()
         }
         CatMode::Listen(places) => listen(&mut proxy, &places, &config, &ended)?,
     };
     proxy.run().map_err(failed)?;
     drop(bounds);
+    if let Some(failed) = doom.take() {
+        return Err(failed);
+    }
     match ended.take() {
         Some(Failure { reason: Reason::SourceFin | Reason::DestFin, .. }) | None => Ok(()),
         Some(failure) => {
-            let exit = if failure.reason.is_connect_failure() { Exit::Unavailable } else { Exit::Failure };
-            Err(Failed::new(exit, format!("seaprox cat: {failure}")))
+            let exit = match failure.reason {
+                Reason::NotPermitted if links.is_some() => Exit::NoPermission,
+                Reason::LinkLost => Exit::LinkLost,
+                reason if reason.is_connect_failure() => Exit::Unavailable,
+                _ => Exit::Failure,
+            };
+            let command = if parsed.command() == Command::Link { "link" } else { "cat" };
+            Err(Failed::new(exit, format!("seaprox {command}: {failure}")))
         }
     }
+}
+
+/// What is to be connected, and that it can be.
+fn mode(parsed: &Parsed) -> Result<CatMode, Failed> {
+    if let Some(target) = parsed.stdio()? {
+        let others = [!parsed.link_places()?.is_empty(), !parsed.locals()?.is_empty(), !parsed.reverses()?.is_empty()];
+        let fronts = !parsed.dynamics()?.is_empty() || !parsed.https()?.is_empty();
+        return match others.contains(&true) || fronts {
+            true => Err(parsed.error("-W: expected no --listen, -L, -R, -D or -H beside it").into()),
+            false => Ok(CatMode::Connect(target)),
+        };
+    }
+    let mode = parsed.cat()?;
+    if parsed.command() == Command::Cat && parsed.peer()?.is_some() {
+        match &mode {
+            CatMode::Listen(_) => return Err(parsed.error("-l with --via: expected HOST PORT, at the far end").into()),
+            CatMode::Connect(Target::Unix(_)) => {
+                return Err(parsed.error("unix: with --via: expected HOST PORT, because a link carries TCP").into());
+            }
+            CatMode::Connect(_) => {}
+        }
+    }
+    Ok(mode)
+}
+
+/// Dials the link. One that cannot be had is the end, because nobody waits for a link to one connection.
+fn dial(core: &mut Core, links: &Links, doom: &Doom) -> io::Result<Option<Id>> {
+    let Some(watch) = links.watch() else { return Ok(None) };
+    let (mut watch, doom) = (watch.exiting(true), Rc::clone(doom));
+    let told = move |core: &mut Core, _: Id, happened: &seaprox::node::Happened| {
+        if let Some(Act::End(failed)) = watch.take(happened, Instant::now()) {
+            doom.borrow_mut().get_or_insert(failed);
+            core.stop();
+        }
+    };
+    links.dial(core, Box::new(told))
 }
 
 fn listen(proxy: &mut Proxy, places: &[Bind], config: &Config, ended: &Ended) -> Result<Vec<seaprox::Bound>, Failed> {
@@ -116,7 +171,11 @@ impl Handler for Cat {
         match cause {
             Cause::Over(reason) => {
                 *self.ended.borrow_mut() = Some(self.failure.take().unwrap_or(reason.into()));
-                cx.core().stop();
+                match reason.ending() {
+                    // What has been sent over a link may still be on its way there.
+                    Ending::Graceful => cx.core().drain(Duration::MAX),
+                    Ending::Aborted => cx.core().stop(),
+                }
             }
             // Nobody types on into a connection whose other end has closed.
             _ if cx.role() == self.remote() && io::stdin().is_terminal() => cx.end(cx.fin_reason()),

@@ -33,6 +33,7 @@ fn bash() -> String {
         let reply = match option.value {
             Value::Choice(words) => format!("mapfile -t COMPREPLY < <(compgen -W '{}' -- \"$cur\")", words.join(" ")),
             Value::File => "mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")".to_owned(),
+            Value::Directory => "mapfile -t COMPREPLY < <(compgen -d -- \"$cur\")".to_owned(),
             _ => "COMPREPLY=()".to_owned(),
         };
         let _ = writeln!(values, "        {}) {reply}; return ;;", spellings(option).join("|"));
@@ -47,6 +48,10 @@ _seaprox() {{
     case $command in
 {options}    esac
     [[ $command == completions && $cur != -* ]] && words='{shells}'
+    if [[ $command == pubkey && $cur != -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+        return
+    fi
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
 }}
 complete -F _seaprox seaprox
@@ -78,6 +83,7 @@ fn zsh() -> String {
         let frees = match command {
             Command::Completions => format!("1:shell:({})", SHELLS.join(" ")),
             Command::Cat => "*:host or port:_hosts".to_owned(),
+            Command::Pubkey => "1:file:_files".to_owned(),
             _ => "*:argument: ".to_owned(),
         };
         let _ = writeln!(out, "                '{frees}'\n            ;;");
@@ -98,7 +104,7 @@ fn fish() -> String {
             let value = match option.value {
                 Value::None => String::new(),
                 Value::Choice(words) => format!(" -x -a '{}'", words.join(" ")),
-                Value::File => " -r -F".to_owned(),
+                Value::File | Value::Directory => " -r -F".to_owned(),
                 _ => " -x".to_owned(),
             };
             let (name, long, help) = (command.name(), option.long, fish_quoted(option.brief()));
@@ -108,6 +114,7 @@ fn fish() -> String {
     }
     let shells = SHELLS.join(" ");
     let _ = writeln!(out, "complete -c seaprox -n '__fish_seen_subcommand_from completions' -a '{shells}'");
+    out.push_str("complete -c seaprox -n '__fish_seen_subcommand_from pubkey' -F\n");
     out
 }
 
@@ -128,6 +135,7 @@ fn zsh_value(option: &OptionSpec) -> String {
     match option.value {
         Value::Choice(words) => format!(":{}:({})", option.long, words.join(" ")),
         Value::File => ":file:_files".to_owned(),
+        Value::Directory => ":directory:_files -/".to_owned(),
         _ => format!(":{}: ", placeholder.replace(':', "\\:")),
     }
 }
@@ -179,8 +187,13 @@ mod tests {
         assert_eq!(offered(&["seaprox", "so"]), ["socks"]);
         assert_eq!(offered(&["seaprox", "socks", "--lis"]), ["--listen"]);
         assert_eq!(offered(&["seaprox", "socks", "--log-format", "j"]), ["json"]);
+        assert_eq!(offered(&["seaprox", "link", "--mode", "r"]), ["redundant"]);
+        assert_eq!(offered(&["seaprox", "link", "--kn"]), ["--known-nodes"]);
+        assert_eq!(offered(&["seaprox", "link", "--known-nodes", "Cargo.tom"]), ["Cargo.toml"]);
         assert_eq!(offered(&["seaprox", "static", "--us"]), Vec::<String>::new());
         assert_eq!(offered(&["seaprox", "completions", ""]), SHELLS);
         assert_eq!(offered(&["seaprox", "socks", "--users", "Cargo.tom"]), ["Cargo.toml"]);
+        assert_eq!(offered(&["seaprox", "keygen", "--config-dir", "prox"]), ["proxies"]);
+        assert_eq!(offered(&["seaprox", "pubkey", "Cargo.tom"]), ["Cargo.toml"]);
     }
 }

@@ -15,6 +15,8 @@ use crate::users::{Users, UsersError};
 pub struct Gate {
     rules: Arc<Rules>,
     users: Option<UserFile>,
+    /// Whether names are resolved at the far end of a link, so that nobody here sees their addresses.
+    over_link: bool,
 }
 
 /// A file of users that is read anew when the process is told to.
@@ -33,7 +35,12 @@ impl Gate {
             Some(path) => Some(UserFile { users: Mutex::new(Arc::new(load(&path)?)), path }),
             None => None,
         };
-        Ok(Gate { rules: Arc::new(rules), users })
+        Ok(Gate { rules: Arc::new(rules), users, over_link: false })
+    }
+
+    /// The same gate for clients whose targets are connected at the far end of a link.
+    pub fn over_link(self) -> Gate {
+        Gate { over_link: true, ..self }
     }
 
     /// The users, if there must be one.
@@ -62,12 +69,9 @@ impl Gate {
         let source = cx.peer(Role::Source).ip().map(|addr| addr.ip());
         let permit = match self.rules.decide(source, &target) {
             Decision::Allow => None,
+            Decision::NeedsAddress if self.over_link => return Err(deny(cx, target, UNSEEN)),
             Decision::NeedsAddress => Some(self.permit(source, &target)),
-            Decision::Deny => {
-                cx.set_asked(target);
-                cx.set_detail(DENIED);
-                return Err(Failure::new(Reason::NotPermitted, DENIED));
-            }
+            Decision::Deny => return Err(deny(cx, target, DENIED)),
         };
         cx.connect(target, permit);
         Ok(())
@@ -80,6 +84,12 @@ impl Gate {
     }
 }
 
+fn deny(cx: &mut Cx<'_>, target: Rc<Target>, why: &'static str) -> Failure {
+    cx.set_asked(target);
+    cx.set_detail(why);
+    Failure::new(Reason::NotPermitted, why)
+}
+
 fn load(path: &std::path::Path) -> Result<Users, UsersError> {
     let users = Users::load(path)?;
     if users.readable_by_others() {
@@ -90,3 +100,4 @@ fn load(path: &std::path::Path) -> Result<Users, UsersError> {
 }
 
 const DENIED: &str = "a rule forbids it";
+const UNSEEN: &str = "a rule asks for the addresses of the name, and over a link the far end resolves it";

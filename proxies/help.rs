@@ -217,12 +217,14 @@ const EXIT_CODES: &[(&str, &str)] = &[
     ("1", "failed while running"),
     ("2", "wrong arguments"),
     ("69", "a peer or an address could not be had"),
+    ("75", "the link is lost, where --exit-on-failure asks to end then, or for one connection"),
+    ("77", "a key is rejected, is not known or is not the right one; or the far end does not permit it"),
     ("78", "a file of the configuration is wrong"),
 ];
 const SIGNALS: &[(&str, &str)] = &[
     ("TERM", "stop accepting, let connections end for the drain timeout, then stop; a second one stops at once"),
     ("INT", "stop at once"),
-    ("HUP", "read files again, never stop"),
+    ("HUP", "read files again, never stop; files of keys are read again whenever they change"),
 ];
 const ENVIRONMENT: &[(&str, &str)] = &[
     (

@@ -1,8 +1,9 @@
 //! The `seaprox` binary: front ends on the public interface of the library, and the command line around them.
 //!
 //! `options` is the one table of options; `help` and `completions` are made from it. `serve` runs a front end until a
-//! signal ends it, `cat` runs one connection, `status` tells what a process is doing. The front ends are `fixed` (the
-//! command `static`), `socks` and `http`; all of them ask the `gate` who may do what.
+//! signal ends it, with or without the links of `link`; `cat` runs one connection, `status` tells what a process is doing,
+//! `selftest` tries a link out, `keygen` makes keys. The front ends are `fixed` (the command `static`), `socks` and `http`; all of them ask the
+//! `gate` who may do what.
 #![forbid(unsafe_code)]
 
 mod cat;
@@ -11,8 +12,12 @@ mod fixed;
 mod gate;
 mod help;
 mod http;
+mod keygen;
+mod link;
 mod logging;
 mod options;
+mod process;
+mod selftest;
 mod serve;
 mod settings;
 mod socks;
@@ -35,6 +40,10 @@ pub enum Exit {
     Usage = 2,
     /// The peer or an address could not be had.
     Unavailable = 69,
+    /// The link is lost, and the user asked to end then.
+    LinkLost = 75,
+    /// A key is rejected or is not the right one.
+    NoPermission = 77,
     /// A file that configures the process cannot be used.
     Config = 78,
 }
@@ -42,8 +51,10 @@ pub enum Exit {
 /// A command that came to nothing: what to say, and how to end.
 #[derive(Debug)]
 pub struct Failed {
-    exit: Exit,
-    text: String,
+    /// The code of the process.
+    pub exit: Exit,
+    /// What is said on stderr.
+    pub text: String,
 }
 
 impl Failed {
@@ -78,11 +89,18 @@ fn main() -> ExitCode {
 
 fn run(parsed: &Parsed) -> Result<(), Failed> {
     let log_format = parsed.log_format()?;
-    logging::init(parsed.verbosity() - i8::from(parsed.command() == Command::Cat), log_format);
+    // What is one connection, or a line for each check, says no more than it has to.
+    let is_terse = matches!(parsed.command(), Command::Cat | Command::Selftest) || parsed.stdio()?.is_some();
+    logging::init(parsed.verbosity() - i8::from(is_terse), log_format);
     match parsed.command() {
         Command::Static | Command::Socks | Command::Http => serve::run(parsed),
+        Command::Link if parsed.stdio()?.is_some() => cat::run(parsed),
+        Command::Link => serve::run(parsed),
         Command::Cat => cat::run(parsed),
         Command::Status => status::run(parsed),
+        Command::Selftest => selftest::run(parsed),
+        Command::Keygen => keygen::keygen(parsed),
+        Command::Pubkey => keygen::pubkey(parsed),
         Command::Completions => print(&completions::script(parsed.shell()?)),
         Command::Man => print(&help::man()),
     }

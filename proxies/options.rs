@@ -6,6 +6,7 @@
 //! Nothing here reads a file, prints, or ends the process.
 
 mod command;
+mod link;
 mod table;
 mod values;
 
@@ -15,6 +16,7 @@ use std::fmt;
 use getopts::{Fail, HasArg, Matches, Occur};
 
 pub use command::Command;
+pub use link::Pin;
 pub use table::{Group, OPTIONS, OptionSpec, Value, options_of};
 pub use values::{CatMode, Family, Shell, StatusSocket};
 
@@ -130,7 +132,8 @@ impl Parsed {
     }
 
     fn spec(&self, long: &str) -> &'static OptionSpec {
-        match OPTIONS.iter().find(|option| option.long == long) {
+        let named = || OPTIONS.iter().filter(|option| option.long == long);
+        match named().find(|option| option.commands.has(self.command)).or_else(|| named().next()) {
             Some(spec) => spec,
             None => panic!("the table has no option --{long}"),
         }
@@ -199,8 +202,9 @@ fn refused(command: Command, args: &[String], fail: Fail) -> UsageError {
 
 fn unknown_option(command: Command, args: &[String], name: &str) -> String {
     let given = dashed(args, name);
-    if let Some(option) = OPTIONS.iter().find(|option| option.long == name) {
-        let owners: Vec<_> = option.commands.iter().map(Command::name).collect();
+    if OPTIONS.iter().any(|option| option.long == name) {
+        let has = |command: &Command| options_of(*command).any(|option| option.long == name);
+        let owners: Vec<_> = Command::ALL.into_iter().filter(has).map(Command::name).collect();
         return format!("{given} is an option of {}, not of {} {}", owners.join(", "), command.name(), see(command));
     }
     let hint = suggest::nearest(name, options_of(command).map(|option| option.long));
@@ -255,5 +259,7 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
+#[cfg(test)]
+mod link_tests;
 #[cfg(test)]
 mod tests;

@@ -1,21 +1,19 @@
-//! A front end as a process: bind, say where, run the loops, and do what the signals ask for.
+//! A front end or a link as a process: bind, say where, and run the loops.
 
 use std::io::{self, Write};
 use std::rc::Rc;
-use std::sync::{Arc, mpsc};
-use std::thread;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 
-use seaprox::{
-    Bind, Bound, Config, Core, Endpoint, FrontEnd, Handler, Loops, Proxy, Remote, Setup, Target, Workers, bind,
-};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
-use signal_hook::iterator::Signals;
+use seaprox::{Bind, Bound, Config, Endpoint, FrontEnd, Handler, Loops, Proxy, Remote, Setup, Target, Workers, bind};
 
 use crate::fixed::Fixed;
 use crate::gate::Gate;
 use crate::http::Http;
+use crate::link::Links;
+use crate::link::forwards::Forward;
 use crate::options::{Command, Parsed};
+use crate::process::{Ears, News, Process, tell_dialled, tell_served};
 use crate::socks::Socks;
 use crate::{Exit, Failed, settings, status};
 
@@ -25,12 +23,13 @@ enum Service {
     Static(Target),
     Socks,
     Http,
+    Link,
 }
 
-/// Runs a front end until a signal ends it.
+/// Runs front ends and links until a signal ends them.
 ///
 /// # Errors
-/// The command line or a file is wrong, an address cannot be had, or a loop fails.
+/// The command line or a file is wrong, an address cannot be had, a loop fails, or a link does and that is the end.
 pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let places = places(parsed)?;
     let threads = parsed.number("threads")? as usize;
@@ -38,37 +37,54 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let drain = parsed.duration("drain-timeout")?;
     let status_at = parsed.status()?;
     let users = if parsed.knows("users") { parsed.path("users") } else { None };
-    let gate =
-        Gate::new(parsed.rules()?, users).map_err(|error| Failed::new(Exit::Config, format!("seaprox: {error}")))?;
-    let gate = Arc::new(gate);
+    let rules = parsed.rules()?;
     let config = settings::config(parsed)?;
     if config.limits.connections < threads {
         return Err(parsed.error("there are fewer connections than --threads: expected one for each at least").into());
     }
+    let links = Links::of(parsed)?.map(Arc::new);
+    let is_routed = links.as_ref().is_some_and(|links| links.peer().is_some());
+    let gate = Gate::new(rules, users).map_err(|error| Failed::new(Exit::Config, format!("seaprox: {error}")))?;
+    let gate = Arc::new(if is_routed { gate.over_link() } else { gate });
     let (bounds, services) = bind_all(&places, threads, &config)?;
     let addresses: Vec<Endpoint> = bounds.iter().map(|bound| bound.addr().clone()).collect();
 
     let failed = |error: io::Error| Failed::new(Exit::Failure, format!("seaprox: {error}"));
-    // Signals are caught before anybody is told that the process is there.
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2]).map_err(failed)?;
+    let ears = Ears::open().map_err(failed)?;
     let pool = Workers::start(workers, config.limits.lookups).map_err(failed)?;
-    let setup = setup(Arc::clone(&gate), services.clone());
+    let setup = setup(Arc::clone(&gate), services.clone(), links.clone(), ears.mouth());
     let loops = Loops::start(threads, &config, Some(&pool), bounds, &setup).map_err(failed)?;
     let remotes = loops.remotes().to_vec();
     let _status = status::serve(&status_at, remotes.clone(), Arc::clone(&pool));
-    announce(&services, &addresses);
-    wait(signals, loops, &remotes, &gate, drain)
+    announce(&services, &addresses, links.as_deref());
+    Process::new(&ears, &remotes, gate, links, drain).wait(ears, loops)
 }
 
 fn places(parsed: &Parsed) -> Result<Vec<(Bind, Service)>, Failed> {
     let all = |service: Service| Ok(parsed.binds()?.into_iter().map(|place| (place, service.clone())).collect());
     match parsed.command() {
         Command::Static => {
-            Ok(parsed.relays()?.into_iter().map(|(place, target)| (place, Service::Static(target))).collect())
+            let relays = parsed.relays()?;
+            let unix = relays.iter().find(|(_, target)| matches!(target, Target::Unix(_)));
+            if let (Some((_, target)), Some(_)) = (unix, parsed.peer()?) {
+                let text = format!("--to \"{target}\" with --via: expected HOST:PORT, because a link carries TCP");
+                return Err(parsed.error(text).into());
+            }
+            Ok(relays.into_iter().map(|(place, target)| (place, Service::Static(target))).collect())
         }
         Command::Http => all(Service::Http),
+        Command::Link => forwards(parsed),
         _ => all(Service::Socks),
     }
+}
+
+/// What `seaprox link` listens for: links, and the clients of its forwards.
+fn forwards(parsed: &Parsed) -> Result<Vec<(Bind, Service)>, Failed> {
+    let mut places: Vec<_> = parsed.link_places()?.into_iter().map(|place| (place, Service::Link)).collect();
+    places.extend(parsed.locals()?.into_iter().map(|Forward { listen, to }| (listen, Service::Static(to))));
+    places.extend(parsed.dynamics()?.into_iter().map(|place| (place, Service::Socks)));
+    places.extend(parsed.https()?.into_iter().map(|place| (place, Service::Http)));
+    Ok(places)
 }
 
 /// Binds every place; a place may stand for several addresses.
@@ -83,10 +99,19 @@ fn bind_all(places: &[(Bind, Service)], threads: usize, config: &Config) -> Resu
     Ok((bounds, services))
 }
 
-fn setup(gate: Arc<Gate>, services: Vec<Service>) -> Setup {
+fn setup(gate: Arc<Gate>, services: Vec<Service>, links: Option<Arc<Links>>, tell: SyncSender<News>) -> Setup {
     Arc::new(move |proxy: &mut Proxy, all: &[Remote], bounds: &mut [Bound]| {
+        let core = proxy.core();
+        let link = links.as_ref().map_or(Ok(None), |links| links.dial(core, tell_dialled(&tell)))?;
         for (bound, service) in bounds.iter_mut().zip(&services) {
-            proxy.core().listen(bound, all, service.kind(), service.front(&gate))?;
+            match (service.front(&gate), &links, link) {
+                (Some(front), _, link) => {
+                    let listener = core.listen(bound, all, service.kind(), front)?;
+                    link.into_iter().for_each(|link| core.route_listener(listener, link));
+                }
+                (None, Some(links), _) => links.serve(core, bound, tell_served(&tell))?,
+                (None, None, _) => {}
+            }
         }
         Ok(())
     })
@@ -98,26 +123,30 @@ impl Service {
             Service::Static(_) => "static",
             Service::Socks => "socks",
             Service::Http => "http",
+            Service::Link => "link",
         }
     }
 
-    fn front(&self, gate: &Arc<Gate>) -> FrontEnd {
+    /// The front end of its clients; those of a link are other nodes.
+    fn front(&self, gate: &Arc<Gate>) -> Option<FrontEnd> {
         let gate = Arc::clone(gate);
-        match self.clone() {
+        Some(match self.clone() {
             Service::Static(target) => {
                 let target = Rc::new(target);
                 Box::new(move || -> Box<dyn Handler> { Box::new(Fixed::new(Arc::clone(&gate), Rc::clone(&target))) })
             }
             Service::Socks => Box::new(move || -> Box<dyn Handler> { Box::new(Socks::new(Arc::clone(&gate))) }),
             Service::Http => Box::new(move || -> Box<dyn Handler> { Box::new(Http::new(Arc::clone(&gate))) }),
-        }
+            Service::Link => return None,
+        })
     }
 }
 
 /// Prints a line for each address, on stdout, so that a script that asked for port 0 can read which port it got:
-/// `listening socks 127.0.0.1:1080`.
-fn announce(services: &[Service], addresses: &[Endpoint]) {
+/// `listening socks 127.0.0.1:1080`. A node that takes in links says its key, too.
+fn announce(services: &[Service], addresses: &[Endpoint], links: Option<&Links>) {
     let mut out = io::stdout().lock();
+    let via = links.and_then(Links::peer).map(|peer| format!(" via {}", peer.target())).unwrap_or_default();
     for (service, addr) in services.iter().zip(addresses) {
         let addr = match addr {
             Endpoint::Ip(addr) => addr.to_string(),
@@ -125,56 +154,15 @@ fn announce(services: &[Service], addresses: &[Endpoint]) {
             other => other.to_string(),
         };
         let to = match service {
-            Service::Static(target) => format!(" -> {target}"),
-            Service::Socks | Service::Http => String::new(),
+            Service::Static(target) => format!(" -> {target}{via}"),
+            Service::Socks | Service::Http => via.clone(),
+            Service::Link => String::new(),
         };
         // Somebody who does not read stdout need not know.
         let _ = writeln!(out, "listening {} {addr}{to}", service.kind());
     }
+    if let Some(key) = links.and_then(Links::shown_key) {
+        let _ = writeln!(out, "key {key}");
+    }
     let _ = out.flush();
-}
-
-/// Does what the signals ask for until all loops have ended.
-fn wait(mut signals: Signals, loops: Loops, remotes: &[Remote], gate: &Gate, drain: Duration) -> Result<(), Failed> {
-    let (handle, (tell, told)) = (signals.handle(), mpsc::channel());
-    thread::spawn(move || {
-        // The receiver waits for this to be the end of the signals.
-        let _ = tell.send(loops.join());
-        handle.close();
-    });
-    let mut is_draining = false;
-    for signal in signals.forever() {
-        match signal {
-            SIGHUP => match gate.reload() {
-                Ok(()) => log::info!("reloaded"),
-                Err(error) => log::error!(error = error.to_string(); "not reloaded, and nothing is changed"),
-            },
-            SIGUSR2 => log::warn!("this version cannot replace itself while it runs"),
-            SIGTERM if !std::mem::replace(&mut is_draining, true) => {
-                log::info!(timeout = seaprox::units::format_duration(drain); "draining");
-                tell_all(remotes, move |core| core.drain(drain));
-            }
-            _ => {
-                log::info!("stopping");
-                tell_all(remotes, Core::stop);
-            }
-        }
-    }
-    let result = told.recv().map_err(io::Error::other).and_then(|result| result);
-    result.map_err(|error| Failed::new(Exit::Failure, format!("seaprox: {error}")))
-}
-
-fn tell_all(remotes: &[Remote], what: impl Fn(&mut Core) + Clone + Send + 'static) {
-    for remote in remotes {
-        // A loop that has as many calls waiting as it takes is making room for one more.
-        while remote
-            .call({
-                let what = what.clone();
-                move |core| what(core)
-            })
-            .is_err()
-        {
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
 }

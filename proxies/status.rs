@@ -13,9 +13,12 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use seaprox::node::LinkStatus;
 use seaprox::units::{format_duration, format_size};
 use seaprox::{ConnectionStatus, Remote, SideStatus, Snapshot, Workers};
 use serde_json::{Value, json};
+
+mod links;
 
 use crate::options::{Parsed, StatusSocket};
 use crate::{Exit, Failed};
@@ -70,34 +73,37 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 
 fn answer(mut client: UnixStream, remotes: &[Remote], workers: &Workers, born: Instant) -> io::Result<()> {
     client.set_write_timeout(Some(CLIENT_WAIT))?;
-    let Some(snapshot) = snapshot(remotes) else {
+    let Some((snapshot, links)) = snapshot(remotes) else {
         return client.write_all(b"{\"error\":\"the loops do not answer\"}\n");
     };
-    let mut document = serde_json::to_vec(&to_json(&snapshot, remotes.len(), &workers.done(), born.elapsed()))?;
+    let mut status = to_json(&snapshot, remotes.len(), &workers.done(), born.elapsed());
+    status["links"] = links.iter().map(links::to_json).collect();
+    let mut document = serde_json::to_vec(&status)?;
     document.push(b'\n');
     client.write_all(&document)
 }
 
-/// What all loops are doing, added up.
-fn snapshot(remotes: &[Remote]) -> Option<Snapshot> {
+/// What all loops are doing, added up, and their links.
+fn snapshot(remotes: &[Remote]) -> Option<(Snapshot, Vec<LinkStatus>)> {
     let (tell, told) = mpsc::channel();
     for remote in remotes {
         let tell = tell.clone();
         let ask = move |core: &mut seaprox::Core| {
             // Whoever asked may have given up.
-            let _ = tell.send(core.snapshot());
+            let _ = tell.send((core.snapshot(), core.links()));
         };
         remote.call(ask).ok()?;
     }
-    let mut sum: Option<Snapshot> = None;
+    let (mut sum, mut all_links) = (None::<Snapshot>, Vec::new());
     for _ in remotes {
-        let snapshot = told.recv_timeout(LOOP_WAIT).ok()?;
+        let (snapshot, links) = told.recv_timeout(LOOP_WAIT).ok()?;
+        all_links.extend(links);
         match &mut sum {
             Some(sum) => sum.add(snapshot),
             None => sum = Some(snapshot),
         }
     }
-    sum
+    Some((sum?, all_links))
 }
 
 fn to_json(snapshot: &Snapshot, loops: usize, workers: &[u64], uptime: Duration) -> Value {
@@ -254,6 +260,7 @@ fn for_people(status: &Value) -> String {
     for (reason, count) in status["closed"].as_object().into_iter().flatten() {
         text.push_str(&format!("closed {reason} {count}\n"));
     }
+    status["links"].as_array().into_iter().flatten().for_each(|link| links::for_people(&mut text, link));
     for connection in status["connections"].as_array().into_iter().flatten() {
         let word = |key: &str| connection[key].as_str().unwrap_or("-").to_owned();
         text.push_str(&format!("{} {} {}\n", word("id"), word("conn"), word("stage")));

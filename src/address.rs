@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The longest name that DNS can carry, in bytes (RFC 1035, section 2.3.4).
 pub const NAME_BYTES_MAX: usize = 253;
@@ -36,6 +37,8 @@ pub enum Endpoint {
     Unix(Box<Path>),
     /// Descriptors that somebody handed over, such as standard input and output.
     Descriptor(i32, i32),
+    /// A stream of a link: what its peer is called, and the number of the stream.
+    Link(Arc<str>, u32),
 }
 
 /// Where to listen.

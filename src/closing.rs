@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use log::Level;
 
+use crate::address::Endpoint;
 use crate::connection::Connection;
 use crate::core::Core;
 use crate::id::Id;
-use crate::io::Io;
 use crate::reason::{Ending, Reason};
 use crate::side::Role;
 use crate::units::format_duration;
@@ -23,14 +23,32 @@ impl Core {
         self.stats.closed[reason as usize] += 1;
         self.stats.bytes_sent += connection.halves[Role::Source.out()].bytes;
         self.stats.bytes_received += connection.halves[Role::Dest.out()].bytes;
+        for role in [Role::Source, Role::Dest] {
+            let Some(side) = connection.side(role) else { continue };
+            if reason.cuts() || connection.cut {
+                let io = self.sides.get(side).map(|side| &side.io);
+                io.into_iter().for_each(|io| io.close_with_reset(&mut self.pools.links));
+            }
+            let into = &connection.halves[role.into()];
+            if let Some(stream) = self.sides.get(side).and_then(|side| side.io.stream())
+                && into.is_cut_short()
+            {
+                // Whatever the reason is, the far end must not take what it has for the whole.
+                self.pools.links.reset(stream);
+            }
+            self.drop_side(side);
+        }
         for half in &mut connection.halves {
             half.clear(&mut self.pools.blocks, &mut self.pools.pipes);
         }
-        for side in [Some(connection.source), connection.dest].into_iter().flatten() {
-            if reason.cuts() || connection.cut {
-                self.sides.get(side).map(|side| &side.io).into_iter().for_each(Io::close_with_reset);
-            }
-            self.drop_side(side);
+    }
+
+    /// The link that its dest was reached over.
+    fn via_of(&self, connection: &Connection) -> String {
+        match connection.dest.and_then(|dest| self.sides.get(dest)).map(|side| &side.endpoint) {
+            Some(Endpoint::Link(peer, _)) => peer.to_string(),
+            _ if connection.via.is_some() => "link".to_owned(),
+            _ => "direct".to_owned(),
         }
     }
 
@@ -56,7 +74,7 @@ impl Core {
             user = note(notes.and_then(|notes| notes.user.as_ref())),
             asked = text(&asked),
             dialled = text(&dialled),
-            via = "direct",
+            via = self.via_of(connection),
             dial = text(&dial),
             duration = format_duration(age),
             sent = connection.halves[Role::Source.out()].bytes,

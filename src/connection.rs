@@ -53,6 +53,10 @@ pub(crate) struct Connection {
     /// The listener that accepted it.
     pub listener: u32,
     pub asked: Option<Rc<Target>>,
+    /// The link that its dest is to be reached over.
+    pub via: Option<Id>,
+    /// The listener of a link's peer that its source came in at.
+    pub returns_to: Option<u32>,
     /// What only some connections have.
     pub notes: Option<Box<Notes>>,
     pub opened_ms: u64,
@@ -86,6 +90,8 @@ impl Connection {
             kind,
             listener,
             asked: None,
+            via: None,
+            returns_to: None,
             notes: None,
             opened_ms: now_ms,
             dial_since_ms: now_ms,
@@ -140,4 +146,4 @@ impl Stage {
 }
 
 // With its two sides, the handler slots and the timer link, an idle connection stays below one kibibyte.
-const _: () = assert!(size_of::<Connection>() <= 368);
+const _: () = assert!(size_of::<Connection>() <= 384);

@@ -23,8 +23,10 @@ use crate::handler::Handler;
 use crate::id::{Id, Table};
 use crate::io::Io;
 use crate::limits::{Config, Limits};
+use crate::link::Time;
 use crate::listener::Listener;
 use crate::mailbox::{Mail, Mailbox, Remote};
+use crate::node::Links;
 use crate::pipe::PipePool;
 use crate::reason::{Failure, Fault, Reason};
 use crate::relay::{self, Pools};
@@ -98,6 +100,10 @@ pub(crate) enum OneOff {
     Descriptors,
     /// End what has not ended by itself.
     Drained,
+    /// Look after a link.
+    Link(Id),
+    /// Look after a carrier of a link.
+    Carrier(Id),
 }
 
 /// Whether the loop is on its way out.
@@ -105,7 +111,10 @@ pub(crate) enum OneOff {
 pub(crate) enum Stopping {
     No,
     Draining,
-    Now,
+    /// With this turn, or when the peers of links have heard of it, but not later than this.
+    Now {
+        until_ms: u64,
+    },
 }
 
 /// What is held up for want of descriptors.
@@ -135,6 +144,7 @@ impl Core {
             pools: Pools {
                 blocks: BlockPool::new(limits.block_bytes.max(Limits::BLOCK_BYTES_MIN), limits.buffer_bytes),
                 pipes: PipePool::new(limits.pipe_bytes, limits.pipes),
+                links: Links::default(),
             },
             timers: TimerLists::new(limits.connections, config.timeouts.of_classes()),
             one_offs: OneOffs::new(),
@@ -252,7 +262,7 @@ impl Core {
     pub fn owner(&self, side: Id) -> Option<(Id, Role)> {
         match self.sides.get(side)?.owner {
             Owner::Connection(connection, role) => Some((connection, role)),
-            Owner::Race(_) => None,
+            Owner::Race(_) | Owner::Carrier(_) => None,
         }
     }
 
@@ -383,27 +393,37 @@ impl Core {
     ///
     /// Nothing happens when there is a dest already.
     pub fn connect(&mut self, connection: Id, target: Rc<Target>, permit: Option<Permit>) {
-        let Some(record) = self.connections.get_mut(connection) else { return };
+        let Some(dest) = self.new_dest(connection, Some(&target)) else { return };
+        log::debug!(target: "seaprox::connection", id = connection.to_string(), asked = target.to_string(); "connecting");
+        match self.connections.get(connection).and_then(|record| record.via) {
+            None => self.dial(dest, &target, permit),
+            Some(link) if permit.is_none() => self.dial_stream(dest, link),
+            Some(_) => {
+                let why = "a rule asks for its address, which only the far end knows";
+                self.queues.dialled.push_back((dest, Err(Failure::new(Reason::NotPermitted, why))));
+            }
+        }
+    }
+
+    /// Makes the side of a dest that is to be connected, unless there is one.
+    pub(crate) fn new_dest(&mut self, connection: Id, target: Option<&Rc<Target>>) -> Option<Id> {
+        let record = self.connections.get_mut(connection)?;
         if record.dest.is_some() || record.stage == Stage::Closed {
-            return;
+            return None;
         }
         let side = Side::new(Owner::Connection(connection, Role::Dest), State::Connecting, Io::None, Endpoint::Unknown);
         let Ok(dest) = self.sides.insert(side) else {
             debug_assert!(false, "the table has two sides for each connection");
-            return;
+            return None;
         };
         record.dest = Some(dest);
-        record.asked = Some(Rc::clone(&target));
+        record.asked = target.cloned();
         record.dial_since_ms = self.now_ms;
         if record.halves[Role::Source.out()].flow == Flow::Handler {
             record.halves[Role::Source.out()].flow = Flow::Hold;
         }
-        log::debug!(target: "seaprox::connection", id = connection.to_string(), asked = target.to_string(); "connecting");
         self.set_stage(connection, Stage::Connecting);
-        if self.opening == Some(connection) {
-            self.read_ahead(connection);
-        }
-        self.dial(dest, &target, permit);
+        Some(dest)
     }
 
     /// Makes standard input and output the dest of a connection. The handler's `connected` tells, as for
@@ -435,6 +455,12 @@ impl Core {
         let Some(dest) = record.dest.take() else { return };
         if let Some(side) = self.sides.get(dest).filter(|side| side.state == State::Connected) {
             record.notes().dialled = Some(side.endpoint.to_string().into());
+        }
+        let into = &record.halves[Role::Source.out()];
+        if let Some(stream) = self.sides.get(dest).and_then(|side| side.io.stream())
+            && into.is_cut_short()
+        {
+            self.pools.links.reset(stream);
         }
         for half in &mut record.halves {
             // What the source has sent and nobody has looked at is for the next dest.
@@ -519,6 +545,9 @@ impl Core {
         let placed = self.sides.insert(side).is_ok()
             && self.connections.insert(Connection::new(source, kind, listener, self.now_ms)).is_ok();
         debug_assert!(placed, "both tables had room");
+        if let Some(link) = self.listeners.get(listener as usize).and_then(Listener::link) {
+            self.route(connection, link);
+        }
         self.stats.opened += 1;
         let from = self.peer(source);
         log::debug!(target: "seaprox::connection", id = connection.to_string(), from = from.to_string(); "accepted");
@@ -561,7 +590,11 @@ impl Core {
     /// Frees a side. A dest that races takes its racers along.
     pub(crate) fn drop_side(&mut self, side: Id) {
         self.queues.freed.push(side);
-        if let Some(dial) = self.sides.remove(side).and_then(|record| record.dial) {
+        let Some(record) = self.sides.remove(side) else { return };
+        if let Some(stream) = record.io.stream() {
+            self.pools.links.release(stream);
+        }
+        if let Some(dial) = record.dial {
             dial.racers.into_iter().for_each(|racer| self.drop_racer(racer));
         }
     }
@@ -575,7 +608,9 @@ impl Core {
 
     /// Reads the clock, once a turn.
     pub(crate) fn tick(&mut self) {
-        self.now_ms = self.born.elapsed().as_millis() as u64;
+        let age = self.born.elapsed();
+        self.now_ms = age.as_millis() as u64;
+        self.pools.links.now = Time::from_us(age.as_micros() as u64);
     }
 
     /// The next deadline of all.
@@ -589,6 +624,7 @@ impl Core {
             || !self.queues.dialled.is_empty()
             || !self.queues.mails.is_empty()
             || !self.queues.closed.is_empty()
+            || !self.pools.links.dirty.is_empty()
             || (!self.queues.no_block.is_empty() && self.pools.blocks.available() > 0)
             || self.is_done()
     }
@@ -597,8 +633,8 @@ impl Core {
     pub(crate) fn is_done(&self) -> bool {
         match self.stopping {
             Stopping::No => false,
-            Stopping::Draining => self.connections.len() == 0,
-            Stopping::Now => true,
+            Stopping::Draining => self.connections.len() == 0 && !self.has_links(),
+            Stopping::Now { until_ms } => !self.has_links() || self.now_ms >= until_ms,
         }
     }
 
@@ -632,9 +668,14 @@ impl Core {
         self.stopping != Stopping::No
     }
 
-    /// Ends every connection, and the loop with this turn.
+    /// Ends every connection, and the loop with this turn; or a moment later, if there are peers of links to be told.
     pub fn stop(&mut self) {
-        self.stopping = Stopping::Now;
+        if !matches!(self.stopping, Stopping::Now { .. }) {
+            let until_ms = self.now_ms + FAREWELL_MS;
+            self.stopping = Stopping::Now { until_ms };
+            self.one_offs.push(until_ms, OneOff::Drained);
+        }
+        self.close_listeners();
         for connection in self.connections.ids() {
             self.end(connection, Reason::Drained);
         }
@@ -646,5 +687,8 @@ impl Core {
     }
 }
 
+/// The peers of links have so long to hear that this node stops. One that does not hear it keeps its connections until its
+/// session's hold time is over.
+const FAREWELL_MS: u64 = 1_000;
 /// The listener of a connection that no listener accepted.
 pub(crate) const NO_LISTENER: u32 = u32::MAX;

@@ -7,11 +7,12 @@
 //!              | "name[" HOST ":" PORT "]"               name[example.org:80]
 //!              | "unix[" PATH "]"                        unix[/run/x.sock], unix[] for a client without a name
 //!              | "fd[" IN "," OUT "]"                    fd[0,1]
-//!              | "link[" PEER "/" STREAM "]"             (for links)
+//!              | "link[" PEER "/" STREAM "]"             link[laptop/8]
 //!              | "none[]"                                no target yet
 //! ```
 
 use std::fmt;
+use std::path::Path;
 
 use crate::address::{Endpoint, Printable, Target};
 use crate::connection::Connection;
@@ -71,6 +72,7 @@ impl fmt::Display for Endpoint {
             },
             Endpoint::Unix(path) => write!(f, "unix[{}]", Printable(path)),
             Endpoint::Descriptor(input, output) => write!(f, "fd[{input},{output}]"),
+            Endpoint::Link(peer, stream) => write!(f, "link[{}/{stream}]", Printable(Path::new(&**peer))),
         }
     }
 }

@@ -32,6 +32,7 @@ use crate::id::Id;
 use crate::io::Io;
 use crate::limits::RACERS;
 use crate::mailbox::{Mail, Mailbox};
+use crate::node::Path as Way;
 use crate::reason::{Failure, Reason};
 use crate::resolve::{self, Resolved, Wanted};
 use crate::side::{Owner, Role, Side, State};
@@ -111,6 +112,9 @@ impl Core {
             return if permit.is_some() {
                 self.make_dial(dest, target, permit)
             };
+        }
+        if !matches!(**target, Target::Unix(_)) && !self.read_ahead(dest) {
+            return;
         }
         match &**target {
             Target::Ip(addr) => self.attempt(dest, *addr),
@@ -224,22 +228,29 @@ impl Core {
     }
 
     /// Takes a look at what a client that has just come says, before its dest is dialled: most clients speak first, and
-    /// have spoken already. Only a few bytes, because they may have to wait for as long as the dial lasts.
-    pub(crate) fn read_ahead(&mut self, connection: Id) {
-        let Some(record) = self.connections.get_mut(connection) else { return };
-        let Some(source) = self.sides.get_mut(record.source) else { return };
-        if !matches!(source.io, Io::Tcp(_)) {
-            return;
+    /// have spoken already. Only a few bytes, because they may have to wait for as long as the dial lasts. Whether there
+    /// is still a reason to dial.
+    fn read_ahead(&mut self, dest: Id) -> bool {
+        let Some((connection, Role::Dest)) = self.owner(dest) else { return true };
+        if self.opening != Some(connection) {
+            return true;
         }
+        let Some(record) = self.connections.get_mut(connection) else { return false };
+        let (store, source) = (&mut record.halves[Role::Source.out()].store, self.sides.get_mut(record.source));
+        let Some(source) = source.filter(|source| store.is_empty() && matches!(source.io, Io::Tcp(_))) else {
+            return true;
+        };
         let mut bytes = [0; SMALL_BYTES];
-        match source.io.read(&mut bytes) {
+        match source.io.read_raw(&mut bytes) {
             Ok(got) => {
-                record.halves[Role::Source.out()].store.keep_few(&bytes[..got]);
-                source.ready.readable = got == 0 || got == bytes.len();
+                store.keep_few(&bytes[..got]);
+                // No event has told of it yet: what is left, or the end, must not wait for one.
+                source.ready.readable |= got == 0 || got == bytes.len();
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => self.broke(connection, Role::Source, &error),
         }
+        self.stage(connection) != Some(Stage::Closed)
     }
 
     /// Whether there is something to send to a dest as soon as it is connected.
@@ -250,8 +261,7 @@ impl Core {
 
     /// One connect, of a dest or of a racer.
     fn attempt(&mut self, side: Id, addr: SocketAddr) {
-        let result = start_connect(addr, self.speaks_first(side));
-        match result {
+        match start_connect(addr, self.way_of(side), self.speaks_first(side)) {
             Ok(io) => {
                 if let Some(record) = self.sides.get_mut(side) {
                     record.endpoint = Endpoint::Ip(addr);
@@ -308,16 +318,18 @@ impl Core {
     /// An event says that a connect is over.
     pub(crate) fn attempt_ready(&mut self, side: Id) {
         let Some(record) = self.sides.get_mut(side) else { return };
-        if matches!(record.io, Io::None) || !(record.ready.writable || record.ready.error) {
+        // A name is still being looked up, or the peer of a link has not answered yet.
+        let waits = matches!(record.io, Io::None | Io::Stream(_));
+        if waits || !(record.ready.writable || record.ready.error) {
             return;
         }
-        if let Some(error) = record.ready.error.then(|| record.io.take_error()).flatten() {
+        if let Some(error) = record.ready.error.then(|| record.io.take_error(&self.pools.links)).flatten() {
             let addr = record.endpoint.ip();
             return self.attempt_failed(side, &error, addr);
         }
         match record.owner {
             Owner::Race(dest) => self.win(dest, side),
-            Owner::Connection(..) => self.queues.dialled.push_back((side, Ok(()))),
+            Owner::Connection(..) | Owner::Carrier(_) => self.queues.dialled.push_back((side, Ok(()))),
         }
     }
 
@@ -344,7 +356,7 @@ impl Core {
         record.ready = crate::side::Ready { queued: record.ready.queued, ..Default::default() };
         let dest = match record.owner {
             Owner::Race(dest) => dest,
-            Owner::Connection(..) => side,
+            Owner::Connection(..) | Owner::Carrier(_) => side,
         };
         if dest != side {
             self.drop_racer(side);
@@ -436,10 +448,14 @@ impl Core {
 
     /// The connect timer of a connection has fired.
     pub(crate) fn dial_timed_out(&mut self, connection: Id) {
-        if let Some(dest) = self.side(connection, Role::Dest) {
-            let after = self.config.timeouts.connect;
-            let failure =
-                Failure::new(Reason::TimedOut, format!("no answer within {}", crate::units::format_duration(after)));
+        let is_waiting = |side: &Id| self.state(*side) == Some(State::Connecting);
+        let sides = [Role::Dest, Role::Source].map(|role| self.side(connection, role));
+        if let Some(dest) = sides.into_iter().flatten().find(is_waiting) {
+            let after = crate::units::format_duration(self.config.timeouts.connect);
+            let failure = match self.stop_waiting(dest) {
+                true => Failure::new(Reason::LinkLost, format!("the link was not up within {after}")),
+                false => Failure::new(Reason::TimedOut, format!("no answer within {after}")),
+            };
             self.queues.dialled.push_back((dest, Err(failure)));
         }
     }
@@ -447,7 +463,7 @@ impl Core {
     /// Settles a dial that is over, before its handler is told: the connection waits for its handler to say what next, as
     /// it did before the dial. The connection, or none when it was settled before or is gone.
     pub(crate) fn settle_dial(&mut self, dest: Id, result: Result<(), &Failure>) -> Option<Id> {
-        let (connection, _) = self.owner(dest)?;
+        let (connection, role) = self.owner(dest)?;
         let side = self.sides.get_mut(dest).filter(|side| side.state == State::Connecting)?;
         let record = self.connections.get_mut(connection).filter(|record| record.stage != Stage::Closed)?;
         record.dial_ms = Some((self.now_ms - record.dial_since_ms) as u32);
@@ -464,11 +480,13 @@ impl Core {
                 }
             }
             Err(failure) => {
-                record.dest = None;
                 let detail = failure.detail.clone();
                 detail.into_iter().for_each(|detail| record.notes().detail = Some(detail));
                 self.stats.connect_failures[failure.reason as usize] += 1;
-                self.drop_side(dest);
+                if role == Role::Dest {
+                    record.dest = None;
+                    self.drop_side(dest);
+                }
             }
         }
         if let Some(half) = self.connections.get_mut(connection).map(|record| &mut record.halves[Role::Source.out()]) {
@@ -530,9 +548,18 @@ fn asks(permit: &Permit, addr: SocketAddr) -> bool {
     catch_unwind(AssertUnwindSafe(|| permit(addr))).unwrap_or(false)
 }
 
-/// A socket on its way to an address. Two system calls, and one more if it `speaks_first`, which saves a packet.
-fn start_connect(addr: SocketAddr, speaks_first: bool) -> io::Result<Io> {
+/// A socket on its way to an address, by the way that it is to take. Two system calls, if any way will do, and one more
+/// if it `speaks_first`, which saves a packet.
+fn start_connect(addr: SocketAddr, way: Option<&Way>, speaks_first: bool) -> io::Result<Io> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
+    if let Some(way) = way {
+        if let Some(interface) = &way.interface {
+            bind_to_interface(&socket, interface)?;
+        }
+        if let Some(source) = way.source {
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+        }
+    }
     if speaks_first {
         sys::handshake_with_data(socket.as_fd());
     }
@@ -542,6 +569,16 @@ fn start_connect(addr: SocketAddr, speaks_first: bool) -> io::Result<Io> {
         Err(error) => return Err(error),
     }
     Ok(Io::Tcp(socket.into()))
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn bind_to_interface(socket: &Socket, interface: &str) -> io::Result<()> {
+    socket.bind_device(Some(interface.as_bytes()))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn bind_to_interface(_: &Socket, _: &str) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 fn connect_unix(path: &Path) -> io::Result<Io> {

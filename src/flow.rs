@@ -111,7 +111,7 @@ impl Core {
         }
         if let Some(side) = to.and_then(|to| self.sides.get_mut(to)) {
             // A side that is gone already says so when it is read.
-            let _ = side.io.shutdown_write();
+            let _ = side.io.shutdown_write(&mut self.pools.links);
         }
     }
 
@@ -144,7 +144,9 @@ impl Core {
         log::debug!(target: "seaprox::connection", conn = id.to_string(), side = role.as_str(), error = error.to_string(); "broke");
         let mut fin = false;
         if let Some(side) = connection.side(role).and_then(|side| self.sides.get_mut(side)) {
-            (fin, side.ready.error) = (side.ready.fin, false);
+            // A stream may take no more and still send.
+            let is_sending = side.io.stream().is_some_and(|stream| self.pools.links.is_sending(stream));
+            (fin, side.ready.error) = (side.ready.fin || is_sending, false);
         }
         let sent = &mut connection.halves[role.out()];
         let is_answering = matches!(connection.stage, Stage::Established | Stage::KeepAlive);
@@ -180,7 +182,7 @@ impl Core {
     pub(crate) fn announce_error(&mut self, id: Id, role: Role) {
         let Some(side) = self.side(id, role).and_then(|side| self.sides.get_mut(side)) else { return };
         side.ready.error = false;
-        if let Some(error) = side.io.take_error() {
+        if let Some(error) = side.io.take_error(&self.pools.links) {
             self.broke(id, role, &error);
         }
     }

@@ -91,6 +91,13 @@ impl Half {
         self.out.len() + self.store.len() + self.pipe.as_ref().map_or(0, Pipe::len)
     }
 
+    /// Whether the side that it goes to has not got all that was to come: bytes wait for it, or the input was being relayed
+    /// and has not ended.
+    pub fn is_cut_short(&self) -> bool {
+        let is_sent = self.out.is_empty() && self.pipe.as_ref().is_none_or(|pipe| pipe.len() == 0);
+        self.phase != Phase::Shut && (self.flow == Flow::Relay || !is_sent)
+    }
+
     /// Drops what waits in it, and gives back what it holds.
     pub fn clear(&mut self, blocks: &mut BlockPool, pipes: &mut PipePool) {
         self.out.clear(blocks);

@@ -4,7 +4,7 @@
 //! read is worth trying is known to the side.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -14,6 +14,7 @@ use mio::{Interest, Registry, Token, unix::SourceFd};
 use socket2::{SockRef, Socket, TcpKeepalive};
 
 use crate::address::Endpoint;
+use crate::node::{Links, StreamAt};
 use crate::sys;
 
 /// The descriptors of one side.
@@ -29,6 +30,8 @@ pub(crate) enum Io {
         read: File,
         write: Option<File>,
     },
+    /// A stream of a link.
+    Stream(StreamAt),
 }
 
 /// Which directions cannot block, as those of a regular file cannot: they are always ready.
@@ -63,12 +66,10 @@ impl Io {
     }
 
     #[inline]
-    pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+    pub fn read(&self, buf: &mut [u8], links: &mut Links) -> io::Result<usize> {
         match self {
-            Io::Tcp(socket) => retry(|| (&mut &*socket).read(buf)),
-            Io::Unix(socket) => retry(|| (&mut &*socket).read(buf)),
-            Io::Files { read, .. } => retry(|| (&mut &*read).read(buf)),
-            Io::None => Err(io::ErrorKind::NotConnected.into()),
+            Io::Stream(stream) => links.read(*stream, buf),
+            _ => self.read_raw(buf),
         }
     }
 
@@ -81,27 +82,69 @@ impl Io {
     }
 
     #[inline]
-    pub fn write(&self, buf: &[u8]) -> io::Result<usize> {
+    pub fn write(&self, buf: &[u8], links: &mut Links) -> io::Result<usize> {
+        match self {
+            Io::Stream(stream) => links.write(*stream, buf),
+            _ => self.write_raw(buf),
+        }
+    }
+
+    /// Writes to a descriptor: for those who have no business with streams.
+    pub fn write_raw(&self, buf: &[u8]) -> io::Result<usize> {
         match self {
             Io::Tcp(socket) => retry(|| (&mut &*socket).write(buf)),
             Io::Unix(socket) => retry(|| (&mut &*socket).write(buf)),
             Io::Files { write: Some(write), .. } => retry(|| (&mut &*write).write(buf)),
             Io::Files { write: None, .. } => Err(io::ErrorKind::BrokenPipe.into()),
-            Io::None => Err(io::ErrorKind::NotConnected.into()),
+            Io::Stream(_) | Io::None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Reads from a descriptor: for those who have no business with streams.
+    pub fn read_raw(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Io::Tcp(socket) => retry(|| (&mut &*socket).read(buf)),
+            Io::Unix(socket) => retry(|| (&mut &*socket).read(buf)),
+            Io::Files { read, .. } => retry(|| (&mut &*read).read(buf)),
+            Io::Stream(_) | Io::None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Writes several pieces to a descriptor with one call.
+    pub fn write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        if let [piece] = pieces {
+            // One piece is what most small writes are, and a plain write is the shorter way through the system.
+            return self.write_raw(piece);
+        }
+        match self {
+            Io::Tcp(socket) => retry(|| (&mut &*socket).write_vectored(pieces)),
+            Io::Unix(socket) => retry(|| (&mut &*socket).write_vectored(pieces)),
+            Io::Files { write: Some(write), .. } => retry(|| (&mut &*write).write_vectored(pieces)),
+            Io::Files { write: None, .. } => Err(io::ErrorKind::BrokenPipe.into()),
+            Io::Stream(_) | Io::None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// The stream that it is, if it is one.
+    #[inline]
+    pub const fn stream(&self) -> Option<StreamAt> {
+        match self {
+            Io::Stream(stream) => Some(*stream),
+            _ => None,
         }
     }
 
     /// Writes what is followed by [`Io::shutdown_write`] or a close at once, so that TCP can say both in one packet.
     #[inline]
-    pub fn write_before_end(&self, buf: &[u8]) -> io::Result<usize> {
+    pub fn write_before_end(&self, buf: &[u8], links: &mut Links) -> io::Result<usize> {
         match self {
             Io::Tcp(socket) => retry(|| sys::send_before_end(socket.as_fd(), buf)),
-            _ => self.write(buf),
+            _ => self.write(buf, links),
         }
     }
 
     /// Says that no more will be written.
-    pub fn shutdown_write(&mut self) -> io::Result<()> {
+    pub fn shutdown_write(&mut self, links: &mut Links) -> io::Result<()> {
         match self {
             Io::Tcp(socket) => socket.shutdown(Shutdown::Write),
             Io::Unix(socket) => socket.shutdown(Shutdown::Write),
@@ -109,6 +152,7 @@ impl Io {
                 *write = None;
                 Ok(())
             }
+            Io::Stream(stream) => links.finish(*stream),
             Io::None => Ok(()),
         }
     }
@@ -119,15 +163,16 @@ impl Io {
         match self {
             Io::Tcp(socket) => Some(socket.as_fd()),
             Io::Unix(socket) => Some(socket.as_fd()),
-            Io::Files { .. } | Io::None => None,
+            Io::Files { .. } | Io::Stream(_) | Io::None => None,
         }
     }
 
     /// The error that an event announced, if there is one.
-    pub fn take_error(&self) -> Option<io::Error> {
+    pub fn take_error(&self, links: &Links) -> Option<io::Error> {
         match self {
             Io::Tcp(socket) => socket.take_error().ok().flatten(),
             Io::Unix(socket) => socket.take_error().ok().flatten(),
+            Io::Stream(stream) => links.error(*stream),
             Io::Files { .. } | Io::None => None,
         }
     }
@@ -145,7 +190,7 @@ impl Io {
                     None => false,
                 },
             }),
-            Io::None => Ok(Unpollable::default()),
+            Io::Stream(_) | Io::None => Ok(Unpollable::default()),
         }
     }
 
@@ -162,16 +207,20 @@ impl Io {
         let fd = match self {
             Io::Tcp(socket) => socket.as_raw_fd(),
             Io::Unix(socket) => socket.as_raw_fd(),
-            Io::Files { .. } | Io::None => return Err(io::ErrorKind::Unsupported.into()),
+            Io::Files { .. } | Io::Stream(_) | Io::None => return Err(io::ErrorKind::Unsupported.into()),
         };
         registry.reregister(&mut SourceFd(&fd), token, Io::interest())
     }
 
-    /// Makes the coming close a reset instead of a FIN. Only TCP can say so.
-    pub fn close_with_reset(&self) {
-        if let Io::Tcp(socket) = self {
-            // A socket that is gone already needs no reset.
-            let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+    /// Makes the coming close a reset instead of a FIN. Only TCP and streams can say so.
+    pub fn close_with_reset(&self, links: &mut Links) {
+        match self {
+            Io::Tcp(socket) => {
+                // A socket that is gone already needs no reset.
+                let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+            }
+            Io::Stream(stream) => links.reset(*stream),
+            _ => {}
         }
     }
 
@@ -196,7 +245,7 @@ impl Io {
         match self {
             Io::Tcp(socket) => socket.local_addr().map_or(Endpoint::Unknown, Endpoint::Ip),
             Io::Unix(socket) => socket.local_addr().map_or(Endpoint::Unknown, |addr| Endpoint::from_unix(&addr)),
-            Io::Files { .. } | Io::None => Endpoint::Unknown,
+            Io::Files { .. } | Io::Stream(_) | Io::None => Endpoint::Unknown,
         }
     }
 
@@ -208,14 +257,14 @@ impl Io {
             Io::Files { read, write } => {
                 Endpoint::Descriptor(read.as_raw_fd(), write.as_ref().map_or(-1, AsRawFd::as_raw_fd))
             }
-            Io::None => Endpoint::Unknown,
+            Io::Stream(_) | Io::None => Endpoint::Unknown,
         }
     }
 
     /// Descriptors that it holds.
     pub fn descriptors(&self) -> usize {
         match self {
-            Io::None => 0,
+            Io::Stream(_) | Io::None => 0,
             Io::Tcp(_) | Io::Unix(_) => 1,
             Io::Files { write, .. } => 1 + usize::from(write.is_some()),
         }

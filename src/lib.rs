@@ -1,8 +1,8 @@
 //! seaprox: a light framework for proxying between file descriptors.
 //!
-//! A hand-written event loop over tables of fixed size, with callbacks for the control plane and one pump for the bytes. The
-//! binary of the same name puts front ends on it (static relay, SOCKS, HTTP) and uses nothing but what this crate
-//! exports.
+//! A hand-written event loop over tables of fixed size, with callbacks for the control plane and one pump for the bytes, and
+//! links between two such loops that carry many connections in one encrypted session. The binary of the same name puts
+//! front ends on it (static relay, SOCKS, HTTP, the forwards of ssh) and uses nothing but what this crate exports.
 //!
 //! # A tour, in reading order
 //! 1. What things are: [`Id`] names a record; [`Target`], [`Endpoint`] and [`Bind`] are the three kinds of address;
@@ -15,7 +15,13 @@
 //! 5. Coming and going: `listener` accepts, `dial` connects (happy eyeballs, without blocking), `resolve` and `workers`
 //!    look names up, `mailbox` brings what other threads have to say, `closing` writes the last line of a connection.
 //! 6. The pools: `block`, `pipe`, `timer`. 7. [`Loops`] runs several loops. 8. `sys` is the only unsafe code.
-//! 9. [`link`] is the session between two nodes, as a state machine without sockets; no loop drives it yet.
+//! 9. Links, from the wire to the loop: [`link`] is the session between two nodes, a state machine that knows no socket, no
+//!    clock and no randomness; `tls` encrypts one TCP connection of it; [`keys`] is who a node is, whom it lets in and for
+//!    what, and whom it knows; [`node`] puts them into the loop. There a TCP connection that carries a subflow is a side
+//!    that belongs to no connection, and a stream is a side without a socket, so that the pump, half-close, timers, limits
+//!    and front ends work on it unchanged. [`Core::connect_link`] dials a link and [`Core::serve_links`] takes links in;
+//!    [`Core::route_listener`] sends the clients of a front end over one, [`Core::open_stream`] opens a stream for a
+//!    handler, and [`node::ServeConfig::on_stream`] gives those that a peer opens to handlers.
 //!
 //! # A front end in a few lines
 //! ```
@@ -47,6 +53,11 @@
 //! * A FIN passes as a FIN, in each direction by itself, after every byte before it; a reset passes as a reset.
 //! * Every loop inside the loop has a budget, so no connection starves another.
 //! * A handler that panics ends its own connection with [`Reason::Internal`].
+//! * What a stream of a link has taken arrives once and in order, whichever subflows are lost meanwhile; a stream that its
+//!   link takes along is reset, never finished.
+//! * A peer sees no frame before its key was admitted, opens and listens where [`node::Policy`] permits and nowhere else,
+//!   and sizes no allocation: what a session holds is bounded by [`node::Timing`], in bytes, streams and subflows.
+//! * Nothing is read from a local socket that its link has no room for.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -62,10 +73,12 @@ mod half;
 mod handler;
 mod id;
 mod io;
+pub mod keys;
 mod limits;
 pub mod link;
 mod listener;
 mod mailbox;
+pub mod node;
 mod pipe;
 mod proxy;
 mod reason;
@@ -78,6 +91,10 @@ mod status;
 mod sys;
 mod threads;
 mod timer;
+mod tls;
+#[cfg(test)]
+#[path = "tls/tests.rs"]
+mod tls_tests;
 pub mod units;
 mod workers;
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::node::CARRIERS_MAX;
 use crate::timer::TimerClass;
 
 /// What one loop may use.
@@ -155,9 +156,10 @@ impl Limits {
     /// The smallest block that a whole request and what a front end adds to it fit in.
     pub const BLOCK_BYTES_MIN: usize = 4096;
 
-    /// Sides at once: two for each connection, and a few that race for names with several addresses.
+    /// Sides at once: two for each connection, a few that race for names with several addresses, and the sockets of
+    /// links.
     pub(crate) fn sides(&self) -> usize {
-        self.connections.saturating_mul(2).saturating_add(RACERS)
+        self.connections.saturating_mul(2).saturating_add(RACERS + CARRIERS_MAX)
     }
 
     /// Bytes of input that a handler is shown at once.

@@ -20,6 +20,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::address::{Bind, Endpoint};
 use crate::core::{Core, OneOff, Run};
 use crate::handler::Handler;
+use crate::id::Id;
 use crate::io::Io;
 use crate::limits::Config;
 use crate::mailbox::{Mail, Remote};
@@ -48,7 +49,7 @@ struct SocketFile {
 /// One loop's part of a listener.
 pub(crate) struct Listener {
     acceptor: Option<Acceptor>,
-    front: FrontEnd,
+    front: Front,
     kind: &'static str,
     addr: Endpoint,
     /// The loops that clients are handed to in turn, where the system does not spread them.
@@ -56,6 +57,14 @@ pub(crate) struct Listener {
     turn: usize,
     ready: bool,
     queued: bool,
+}
+
+/// What becomes of those who come.
+enum Front {
+    /// They get a handler, and their dest is reached over a link, if there is one.
+    Clients(FrontEnd, Option<Id>),
+    /// They are nodes that dial a link.
+    Nodes,
 }
 
 /// A client that another loop has accepted for us.
@@ -220,6 +229,21 @@ impl Drop for Bound {
 }
 
 impl Listener {
+    /// Its clients go over this link from now on.
+    pub fn route(&mut self, link: Id) {
+        if let Front::Clients(_, via) = &mut self.front {
+            *via = Some(link);
+        }
+    }
+
+    /// The link that its clients go over.
+    pub fn link(&self) -> Option<Id> {
+        match self.front {
+            Front::Clients(_, via) => via,
+            Front::Nodes => None,
+        }
+    }
+
     pub fn addr(&self) -> &Endpoint {
         &self.addr
     }
@@ -250,6 +274,7 @@ impl Acceptor {
 impl Core {
     /// Listens on this loop's part of a bound address. `shares` are all loops, this one first, and are used where
     /// the system does not spread the clients itself. Every loop calls this for the same addresses in the same order.
+    /// Answers the number of the listener in this loop.
     ///
     /// # Errors
     /// The socket cannot be registered.
@@ -259,7 +284,31 @@ impl Core {
         shares: &[Remote],
         kind: &'static str,
         front: FrontEnd,
-    ) -> io::Result<()> {
+    ) -> io::Result<u32> {
+        self.add_listener(bound, shares, kind, Front::Clients(front, None))
+    }
+
+    /// Listens for nodes that dial links. They all come to this loop.
+    pub(crate) fn listen_for_links(&mut self, bound: &mut Bound) -> io::Result<u32> {
+        self.add_listener(bound, &[], "link", Front::Nodes)
+    }
+
+    /// Listens no more. Clients that wait in the backlog are refused by the system.
+    pub(crate) fn unlisten(&mut self, index: u32) {
+        if self.listeners.contains(index as usize) {
+            self.listeners.remove(index as usize);
+        }
+        self.queues.full.retain(|other| *other != index);
+        self.descriptors.listeners.retain(|other| *other != index);
+    }
+
+    fn add_listener(
+        &mut self,
+        bound: &mut Bound,
+        shares: &[Remote],
+        kind: &'static str,
+        front: Front,
+    ) -> io::Result<u32> {
         let handed_over = bound.loops > 1 && !(sys::REUSE_PORT_BALANCES && bound.unlink.is_none());
         let entry = self.listeners.vacant_entry();
         let acceptor = bound.take();
@@ -269,8 +318,9 @@ impl Core {
         log::debug!(target: "seaprox::listener", kind = kind, addr = bound.addr.to_string(); "listening");
         let shares = if handed_over { shares.to_vec() } else { Vec::new() };
         let addr = bound.addr.clone();
+        let index = entry.key() as u32;
         entry.insert(Listener { acceptor, front, kind, addr, shares, turn: 0, ready: false, queued: false });
-        Ok(())
+        Ok(index)
     }
 
     /// Something waits in a listener's backlog.
@@ -288,10 +338,10 @@ impl Core {
         let Some(listener) = self.listeners.get_mut(index as usize) else { return };
         listener.queued = false;
         for _ in 0..self.config.limits.accepts_per_turn {
-            if self.connections.is_full() {
+            let Some(listener) = self.listeners.get_mut(index as usize) else { return };
+            if self.connections.is_full() && matches!(listener.front, Front::Clients(..)) {
                 return self.accepting_is_full(index);
             }
-            let Some(listener) = self.listeners.get_mut(index as usize) else { return };
             let Some(acceptor) = listener.acceptor.as_ref().filter(|_| listener.ready) else { return };
             match acceptor.accept() {
                 Ok((io, peer)) => self.accepted(index, io, peer),
@@ -331,7 +381,8 @@ impl Core {
         let Accepted { listener: index, io, peer } = accepted;
         let Some(listener) = self.listeners.get_mut(index as usize) else { return };
         let kind = listener.kind;
-        let Ok(handler) = catch_unwind(AssertUnwindSafe(&mut listener.front)) else {
+        let Front::Clients(front, _) = &mut listener.front else { return self.visit(index, io, peer) };
+        let Ok(handler) = catch_unwind(AssertUnwindSafe(front)) else {
             self.stats.panics += 1;
             return;
         };

@@ -94,11 +94,24 @@ impl Proxy {
         self.note_events();
         self.read_mails();
         self.run_queue();
+        if self.core.hear_links() {
+            // What has come over links goes on in the same turn, and what that leads to goes out with the answer to it.
+            self.run_queue();
+        }
         self.tell_dials();
         self.fire_timers();
         self.reap();
-        while self.core.stopping == Stopping::Now && !self.core.queues.closed.is_empty() {
+        self.core.drive_links();
+        if self.core.stopping == Stopping::Draining && self.core.connections.len() == 0 && !self.core.links_owe() {
+            self.core.close_links();
+        }
+        let is_stopping = matches!(self.core.stopping, Stopping::Now { .. });
+        while is_stopping && !self.core.queues.closed.is_empty() {
             self.reap();
+        }
+        if is_stopping {
+            self.core.close_links();
+            self.core.drive_links();
         }
         Ok(!self.core.is_done())
     }
@@ -178,7 +191,11 @@ impl Proxy {
         if side.state == State::Connecting {
             return self.core.attempt_ready(id);
         }
-        let Owner::Connection(connection, role) = side.owner else { return };
+        let (connection, role) = match side.owner {
+            Owner::Connection(connection, role) => (connection, role),
+            Owner::Carrier(carrier) => return self.core.run_carrier(carrier),
+            Owner::Race(_) => return,
+        };
         self.advance(connection, role);
         self.advance(connection, role.other());
         if self.core.sides.get(id).is_some_and(|side| side.ready.error) {
@@ -250,12 +267,20 @@ impl Proxy {
     }
 
     fn tell_dial(&mut self, dest: Id, result: Result<(), &Failure>) {
+        if self.core.carrier_dialled(dest, result) {
+            return;
+        }
         let Some(connection) = self.core.settle_dial(dest, result) else {
             self.core.stats.stale += 1;
             return;
         };
-        let role = if result.is_ok() { Role::Dest } else { Role::Source };
+        let is_source = self.core.side(connection, Role::Source) == Some(dest);
+        let role = if result.is_ok() && !is_source { Role::Dest } else { Role::Source };
         self.call(connection, role, |handler, cx| handler.connected(cx, result));
+        if let (true, Err(failure)) = (is_source, result) {
+            // Without its source a connection is nothing.
+            self.core.end(connection, failure.reason);
+        }
         for role in [Role::Dest, Role::Source] {
             // They are run now; that the handler queued them need not cost a turn.
             self.core.side(connection, role).into_iter().for_each(|side| self.core.unqueue(side));
@@ -284,6 +309,8 @@ impl Proxy {
                 Some(OneOff::NextAddress(dest)) => self.core.next_address(dest),
                 Some(OneOff::Descriptors) => self.core.descriptors_again(),
                 Some(OneOff::Drained) => self.core.stop(),
+                Some(OneOff::Link(link)) => self.core.link_due(link),
+                Some(OneOff::Carrier(carrier)) => self.core.carrier_due(carrier),
             }
         }
     }
@@ -422,7 +449,7 @@ impl Core {
             return Input::None;
         };
         let wished = wished.min(room.len());
-        let result = record.io.read(&mut room[..wished]);
+        let result = record.io.read(&mut room[..wished], &mut self.pools.links);
         half.store.filled(*result.as_ref().unwrap_or(&0), &mut self.pools.blocks);
         match result {
             Ok(0) => {

@@ -5,12 +5,16 @@
 //! stops when a side blocks, when its share of the turn is used up, or when its work is done, and says which: so queueing
 //! it again cannot be forgotten. It knows no connection, no handler and no clock.
 //!
+//! Between a socket and a stream of a link there is no block in between: bytes go from the session's buffers to the socket,
+//! and from the socket into a chunk that the session keeps; see `stream`.
+//!
 //! System calls per chunk of a copied half: one `recv`, one `send`. Per chunk of a spliced half: two `splice`.
 
 use std::io;
 
 use crate::block::BlockPool;
 use crate::half::{Flow, Half, NEVER, Phase, UNLIMITED};
+use crate::node::Links;
 use crate::pipe::PipePool;
 use crate::side::{Role, Side};
 
@@ -18,6 +22,8 @@ use crate::side::{Role, Side};
 pub(crate) struct Pools {
     pub blocks: BlockPool,
     pub pipes: PipePool,
+    /// The sessions that streams are part of.
+    pub links: Links,
 }
 
 /// Why the pump stopped.
@@ -50,6 +56,7 @@ pub(crate) fn pump(
     pools: &mut Pools,
     share: usize,
 ) -> Pumped {
+    let share = if to.io.stream().is_some() { share.min(stream::BYTES_PER_TURN) } else { share };
     let mut budget = share;
     loop {
         match deliver(half, to, pools) {
@@ -76,6 +83,8 @@ pub(crate) fn pump(
         match fetch(half, from, to, pools, budget) {
             Ok(Fetched::Bytes(count)) => budget = budget.saturating_sub(count),
             Ok(Fetched::Nothing) => {}
+            Ok(Fetched::Stuck) => return Pumped::Blocked,
+            Ok(Fetched::Refused(error)) => return Pumped::Broken(role.other(), error),
             Ok(Fetched::NoBlock) => return Pumped::NoBlock,
             Ok(Fetched::End) => {
                 half.release_pipe(&mut pools.pipes);
@@ -111,7 +120,7 @@ pub(crate) fn discard(half: &mut Half, role: Role, from: &mut Side, pools: &mut 
                 budget = budget.saturating_sub(count);
                 half.spend(count);
             }
-            Ok(Fetched::Nothing) => {}
+            Ok(Fetched::Nothing | Fetched::Stuck | Fetched::Refused(_)) => {}
             Ok(Fetched::NoBlock) => return Pumped::NoBlock,
             Ok(Fetched::End) => half.phase = Phase::Draining,
             Err(error) => return Pumped::Broken(role, error),
@@ -129,7 +138,9 @@ pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::
     }
     while !half.out.is_empty() {
         no_delay(half.bytes, to);
-        let Some(put) = write(half.out.bytes(), false, to, &mut half.congested)? else { return Ok(false) };
+        let Some(put) = write(half.out.bytes(), false, to, &mut half.congested, &mut pools.links)? else {
+            return Ok(false);
+        };
         half.out.consume(put, &mut pools.blocks);
         half.bytes += put as u64;
     }
@@ -144,7 +155,9 @@ pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::
         }
         let bytes = half.store.bytes();
         let due = bytes.len().min(usize::try_from(half.left).unwrap_or(usize::MAX));
-        let Some(put) = write(&bytes[..due], is_last, to, &mut half.congested)? else { return Ok(false) };
+        let Some(put) = write(&bytes[..due], is_last, to, &mut half.congested, &mut pools.links)? else {
+            return Ok(false);
+        };
         half.store.consume(put, &mut pools.blocks);
         half.bytes += put as u64;
         half.spend(put);
@@ -156,11 +169,20 @@ pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::
 enum Fetched {
     Bytes(usize),
     Nothing,
+    /// The other side takes no more now, so nothing was read.
+    Stuck,
+    /// The other side failed.
+    Refused(io::Error),
     NoBlock,
     End,
 }
 
-fn fetch(half: &mut Half, from: &mut Side, to: &Side, pools: &mut Pools, budget: usize) -> io::Result<Fetched> {
+fn fetch(half: &mut Half, from: &mut Side, to: &mut Side, pools: &mut Pools, budget: usize) -> io::Result<Fetched> {
+    match (from.io.stream(), to.io.stream()) {
+        (Some(stream), None) => return stream::fetch_out_of(stream, half, from, to, &mut pools.links, budget),
+        (None, Some(stream)) => return stream::fetch_into(stream, half, from, to, &mut pools.links, budget),
+        _ => {}
+    }
     if half.pipe.is_some() || promote(half, from, to, &mut pools.pipes) {
         return fetch_by_pipe(half, from, pools, budget);
     }
@@ -169,7 +191,7 @@ fn fetch(half: &mut Half, from: &mut Side, to: &Side, pools: &mut Pools, budget:
 
 fn fetch_by_copy(half: &mut Half, from: &mut Side, pools: &mut Pools) -> io::Result<Fetched> {
     let Some(room) = half.store.room(&mut pools.blocks) else { return Ok(Fetched::NoBlock) };
-    let result = from.io.read(room);
+    let result = from.io.read(room, &mut pools.links);
     let wished = room.len();
     let kept = if half.flow == Flow::Discard { 0 } else { *result.as_ref().unwrap_or(&0) };
     half.store.filled(kept, &mut pools.blocks);
@@ -243,11 +265,17 @@ fn fetch_by_pipe(half: &mut Half, from: &mut Side, pools: &mut Pools, budget: us
 
 /// One write to a side that may be full. None when it takes nothing.
 #[inline]
-fn write(bytes: &[u8], is_last: bool, to: &mut Side, congested: &mut u32) -> io::Result<Option<usize>> {
+fn write(
+    bytes: &[u8],
+    is_last: bool,
+    to: &mut Side,
+    congested: &mut u32,
+    links: &mut Links,
+) -> io::Result<Option<usize>> {
     if !to.ready.writable {
         return Ok(None);
     }
-    let result = if is_last { to.io.write_before_end(bytes) } else { to.io.write(bytes) };
+    let result = if is_last { to.io.write_before_end(bytes, links) } else { to.io.write(bytes, links) };
     match result {
         Ok(put) => {
             *congested += u32::from(to.note_write(put, bytes.len()));
@@ -308,5 +336,6 @@ const CRUMB: usize = 4;
 /// Bytes that pay for a pipe: below them, copying costs less than two more system calls.
 const WORTH_A_PIPE: u64 = 64 << 10;
 
+mod stream;
 #[cfg(test)]
 mod tests;

@@ -82,6 +82,11 @@ impl Rules {
         self.rules.is_empty()
     }
 
+    /// The rules, in the order in which they are asked.
+    pub fn iter(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter()
+    }
+
     /// Decides as far as that is possible without resolving a name. `source` is `None` for a Unix socket.
     ///
     /// An address or a Unix socket is always decided. For a name, `Allow` and `Deny` hold for each of its addresses.
@@ -327,7 +332,7 @@ mod tests {
     #[test]
     fn what_is_no_rule_is_refused() {
         for text in
-            ["", ",", "to:*,", "to:*,to:*", "a,b", "from:a.org", "from:*:80", "from:unix:/x", "to:", "to:from:*"]
+            ["", ",", "to:*,", "to:*,to:*", "a,b", "from:a.org", "from:*:80", "from:unix:/x", "to:", "to:from:x:"]
         {
             assert!(Rule::parse(Action::Allow, text).is_err(), "{text:?}");
         }

@@ -54,6 +54,8 @@ pub(crate) enum Owner {
     Connection(Id, Role),
     /// One more attempt of the dest that is named here; it has no handler and no half.
     Race(Id),
+    /// The socket of a carrier of a link; it has no handler and no half.
+    Carrier(Id),
 }
 
 /// What the system has said about a side. Set by events, cleared only by `WouldBlock` or a short read or write.

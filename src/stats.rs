@@ -27,6 +27,12 @@ pub struct Stats {
     pub descriptor_pauses: u64,
     /// Handlers that panicked.
     pub panics: u64,
+    /// Those who came to a listener for links and were turned away at its limit.
+    pub visitors_refused: u64,
+    /// Those who came to a listener for links and did not prove who they are.
+    pub visitors_failed: u64,
+    /// Streams that a link's peer wanted opened, and was refused.
+    pub streams_refused: u64,
     /// Passes of the loop.
     pub turns: u64,
 }
@@ -54,6 +60,9 @@ impl Stats {
         self.limit_pauses += other.limit_pauses;
         self.descriptor_pauses += other.descriptor_pauses;
         self.panics += other.panics;
+        self.visitors_refused += other.visitors_refused;
+        self.visitors_failed += other.visitors_failed;
+        self.streams_refused += other.streams_refused;
         self.turns += other.turns;
     }
 }

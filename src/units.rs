@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them: a number and a unit, such as `30s` or `16KiB`.
+//! Durations, sizes and rates as people write them: a number and a unit, such as `30s`, `16KiB` or `10mbit`.
 //!
 //! The unit is required, because `--idle-timeout 5` means seconds to one reader and minutes to the next; only `0`, which
 //! switches something off, stands alone. What is printed here can be read here again: the largest unit that divides the
@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// A duration or size that cannot be read: what was expected in its place.
+/// A duration, size or rate that cannot be read: what was expected in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnitError(&'static str);
 
@@ -42,6 +42,20 @@ pub fn format_size(bytes: u64) -> String {
     format(bytes, SIZE_UNITS)
 }
 
+/// Reads a rate in bytes per second such as `10mbit`, `1gbit`, `64KiB/s` or `1MiB/s`; `0` alone is none. A `kbit` is 1000
+/// bits per second, as carriers count.
+///
+/// # Errors
+/// No unit or an unknown one, anything but digits before it, or more than 64 bits hold.
+pub fn parse_rate(text: &str) -> Result<u64, UnitError> {
+    parse(text, RATE_UNITS).ok_or(UnitError(RATE_FORM))
+}
+
+/// Writes a rate in bytes per second as [`parse_rate`] reads it.
+pub fn format_rate(bytes_per_second: u64) -> String {
+    format(bytes_per_second, RATE_UNITS)
+}
+
 impl fmt::Display for UnitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "expected {}", self.0)
@@ -71,7 +85,7 @@ fn format(value: u64, units: &[Unit]) -> String {
     }
 }
 
-/// A suffix, and what it stands for in the base unit: microseconds or bytes.
+/// A suffix, and what it stands for in the base unit: microseconds, bytes or bytes per second.
 type Unit = (&'static str, u64);
 
 /// From the largest to the smallest, which is the base unit.
@@ -81,8 +95,20 @@ const DURATION_UNITS: &[Unit] =
 /// From the largest to the smallest, which is the base unit.
 const SIZE_UNITS: &[Unit] = &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
+/// From the largest to the smallest, which is the base unit.
+const RATE_UNITS: &[Unit] = &[
+    ("GiB/s", 1 << 30),
+    ("gbit", 125_000_000),
+    ("MiB/s", 1 << 20),
+    ("mbit", 125_000),
+    ("KiB/s", 1 << 10),
+    ("kbit", 125),
+    ("B/s", 1),
+];
+
 const DURATION_FORM: &str = "a duration such as 250ms, 30s, 5m or 1h";
 const SIZE_FORM: &str = "a size such as 512B, 16KiB, 1MiB or 1GiB";
+const RATE_FORM: &str = "a rate such as 500kbit, 10mbit, 64KiB/s or 1MiB/s";
 
 #[cfg(test)]
 mod tests {
@@ -127,6 +153,18 @@ mod tests {
     }
 
     #[test]
+    fn rates_are_read_with_their_unit() {
+        for (text, bytes) in [("0", 0), ("8kbit", 1000), ("10mbit", 1_250_000), ("1MiB/s", 1 << 20), ("1B/s", 1)] {
+            assert_eq!(parse_rate(text), Ok(bytes), "{text}");
+            assert_eq!(parse_rate(&format_rate(bytes)), Ok(bytes), "{text}");
+        }
+        assert_eq!((format_rate(1_250_000).as_str(), format_rate(64 << 10).as_str()), ("10mbit", "64KiB/s"));
+        for text in ["", "10", "10m", "10Mbit", "10mb", "1MiB", "1.5mbit", "-1mbit", "18446744073709551615kbit"] {
+            assert!(parse_rate(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
     fn the_largest_exact_unit_is_printed() {
         for (millis, text) in [(0, "0"), (90_000, "90s"), (1_500, "1500ms"), (86_400_000, "1d"), (7_200_000, "2h")] {
             assert_eq!(format_duration(Duration::from_millis(millis)), text);
@@ -148,11 +186,12 @@ mod tests {
             let duration = Duration::from_micros(micros);
             prop_assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
             prop_assert_eq!(parse_size(&format_size(bytes)), Ok(bytes));
+            prop_assert_eq!(parse_rate(&format_rate(bytes)), Ok(bytes));
         }
 
         #[test]
         fn no_text_panics(text in "\\PC{0,24}|[0-9]{1,24}[a-zA-Z]{0,3}") {
-            let _ = (parse_duration(&text), parse_size(&text));
+            let _ = (parse_duration(&text), parse_size(&text), parse_rate(&text));
         }
     }
 }

@@ -177,3 +177,12 @@ fn a_hundred_cuts_lose_nothing() {
     world.finish(120_000_000);
     assert!(world.session(CLIENT).stats().resumes >= 30);
 }
+
+/// Seeds that failed once, and why. Each fails again if its mending is undone, as long as the swarm draws what it drew
+/// then.
+#[test]
+fn seeds_that_failed_once() {
+    // A JOIN came up, carried data and died between the dial of a RESUME and its answer, so that acknowledgements had
+    // passed the states: a stream that was well was reset for being behind them.
+    swarm::run(518_726);
+}

@@ -108,3 +108,20 @@ fn an_external_connector_connects_names_and_tells_failures() {
     let mut client = bad.connect();
     assert_eq!(client.read(&mut [0]).unwrap_or(0), 0, "the connection is closed");
 }
+
+/// BS-16 and BS-17: a stream without a socket at either end. A refused target is told with its reason, and a handler that
+/// panics takes its own stream along and no other.
+#[test]
+fn streams_of_a_link_are_handlers_at_both_ends() {
+    let secret = "a secret that two nodes share";
+    let server = Example::start("streams", &["127.0.0.1:0", secret]);
+    let ask = |secret: &str, target: &str| {
+        let asked = Command::new(binary("stream")).args([&server.addr, secret, target]).output().unwrap();
+        (asked.status.success(), String::from_utf8(asked.stdout).unwrap())
+    };
+    for _ in 0..3 {
+        assert_eq!(ask(secret, "any.example:1"), (true, "HELLO\n".to_owned()));
+    }
+    let lines = include_str!("../examples/stream.rs").lines().filter(|line| !line.trim().is_empty()).count();
+    assert!(lines < 60, "{lines}");
+}

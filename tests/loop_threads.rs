@@ -28,7 +28,7 @@ fn tells_its_loop(number: usize) -> Box<dyn seaprox::Handler> {
 fn listening(next: Arc<AtomicUsize>) -> Setup {
     Arc::new(move |proxy: &mut Proxy, remotes: &[Remote], bounds: &mut [Bound]| {
         let number = next.fetch_add(1, Ordering::SeqCst);
-        proxy.core().listen(&mut bounds[0], remotes, "test", Box::new(move || tells_its_loop(number)))
+        proxy.core().listen(&mut bounds[0], remotes, "test", Box::new(move || tells_its_loop(number))).map(drop)
     })
 }
 

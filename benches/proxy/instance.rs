@@ -1,8 +1,8 @@
-//! One running proxy: started, seen to relay, and described for the report.
+//! One running proxy, or one pair of nodes: started, seen to relay, and described for the report.
 
 use std::fs;
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +15,9 @@ use crate::route::Route;
 use crate::target::Wish;
 
 pub struct Instance {
-    child: Child,
+    /// Of the near node and, in a pair, of the far one. They end in this order.
+    children: Vec<Child>,
+    pids: Vec<u32>,
     pub small: Route,
     pub bulk: Route,
     pub description: Description,
@@ -33,45 +35,75 @@ impl Instance {
     /// Starts the peer and sends a ping through each of its ports; the error is one line for the report.
     pub fn start(ground: &Ground, peer: &Peer) -> Result<Instance, String> {
         let program = peer.program(&ground.options)?;
-        let config = ground.directory.join(format!("{}.conf", peer.name));
-        let log = ground.directory.join(format!("{}.log", peer.name));
         let addr = || ground.listen_addr().map_err(|error| error.to_string());
         let place = Place {
             target: ground.target.addr,
+            link: addr()?,
             listen: [addr()?, addr()?],
             directory: ground.directory.clone(),
             connections_max: ground.connections_max,
-            config: config.clone(),
+            config: ground.directory.join(format!("{}.conf", peer.name)),
             modules: module_directories(ground.options.nginx_modules.as_deref()),
         };
-        let launch = (peer.launch)(&place)?;
-        if let Some(text) = &launch.file {
-            fs::write(config, text).map_err(|error| error.to_string())?;
-        }
         let processors = ground.processors_of(peer.everywhere);
-        let mut child = Child::start(Command::new(&program).args(&launch.args), &processors, Some(&log))
-            .map_err(|error| format!("does not start: {error}"))?;
-        await_ready(&mut child, &launch, &log)?;
-        let route = |dial| Route { dial, target: ground.target.addr, handshake: peer.handshake };
-        let instance = Instance {
-            child,
-            small: route(launch.small),
-            bulk: route(launch.bulk),
-            description: Description {
-                name: peer.name,
-                version: version(&program, peer.version),
-                command: format!("{} {}", program.display(), launch.args.join(" ")),
-                file: launch.file,
-            },
+        let far = match &peer.far {
+            None => None,
+            Some(far) => {
+                let program = Peer { family: far.family, ..peer.clone() }.program(&ground.options)?;
+                let config = ground.directory.join(format!("{}-far.conf", peer.name));
+                Some(Node::start(&program, far.launch, &Place { config, ..place.clone() }, &processors)?)
+            }
         };
+        let near = Node::start(&program, peer.launch, &place, &processors)?;
+        let route = |dial| Route { dial, target: ground.target.addr, handshake: peer.handshake };
+        let (small, bulk, log) = (route(near.launch.small), route(near.launch.bulk), near.log.clone());
+        let description = Description {
+            name: peer.name,
+            version: version(&program, peer.version),
+            command: far.iter().chain([&near]).map(|node| node.command.as_str()).collect::<Vec<_>>().join("\n  $ "),
+            file: far.iter().chain([&near]).filter_map(|node| node.launch.file.clone()).reduce(|a, b| a + "\n" + &b),
+        };
+        let children: Vec<Child> = [near].into_iter().chain(far).map(|node| node.child).collect();
+        let pids = children.iter().map(Child::pid).collect();
+        let instance = Instance { children, pids, small, bulk, description };
         for route in [&instance.small, &instance.bulk] {
             Ping::open(route, Wish::Echo).map_err(|error| format!("does not relay: {error}{}", last_line(&log)))?;
         }
         Ok(instance)
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.pid()
+    /// The roots of its processes.
+    pub fn pids(&self) -> &[u32] {
+        debug_assert_eq!(self.pids.len(), self.children.len());
+        &self.pids
+    }
+}
+
+/// One program of a peer: the proxy, or one end of a link.
+struct Node {
+    child: Child,
+    launch: Launch,
+    command: String,
+    log: PathBuf,
+}
+
+impl Node {
+    fn start(
+        program: &Path,
+        launch: fn(&Place) -> Result<Launch, String>,
+        place: &Place,
+        processors: &[usize],
+    ) -> Result<Node, String> {
+        let launch = launch(place)?;
+        if let Some(text) = &launch.file {
+            fs::write(&place.config, text).map_err(|error| error.to_string())?;
+        }
+        let log = place.config.with_extension("log");
+        let mut child = Child::start(Command::new(program).args(&launch.args), processors, Some(&log))
+            .map_err(|error| format!("does not start: {error}"))?;
+        await_ready(&mut child, &launch, &log)?;
+        let command = format!("{} {}", program.display(), launch.args.join(" "));
+        Ok(Node { child, launch, command, log })
     }
 }
 
@@ -110,4 +142,4 @@ fn version(program: &Path, argument: &str) -> String {
     numbered.unwrap_or("unknown").trim().to_string()
 }
 
-const START_TIME_MAX: Duration = Duration::from_secs(4);
+const START_TIME_MAX: Duration = Duration::from_secs(15);

@@ -5,7 +5,7 @@
 //! writes all samples to a file. Absolute numbers depend on the machine and on what else it does; ratios of the same round
 //! are what to compare.
 //!
-//! In reading order: `sections` (what is measured), `trials` (how), `load` (the clients), `target` (the far end), `measure`
+//! In reading order: `sections` and `link_sections` (what is measured), `trials` (how), `load` (the clients), `target` (the far end), `measure`
 //! and `proc` (the accounts), `peers` and `configurations` (the proxies), `run`, `report`, `json`.
 #![deny(unsafe_code)]
 
@@ -15,6 +15,9 @@ mod ground;
 mod host;
 mod instance;
 mod json;
+mod link_configurations;
+mod link_peers;
+mod link_sections;
 mod load;
 mod measure;
 mod netns;
@@ -79,7 +82,9 @@ fn bench(options: Options) -> io::Result<()> {
 
     let mut runner = Runner::new(&ground);
     let mut results = Results::new();
-    for section in SECTIONS.iter().filter(|section| ground.options.wants_section(section.group)) {
+    for section in
+        SECTIONS.iter().chain(&link_sections::SECTIONS).filter(|section| ground.options.wants_section(section.group))
+    {
         let samples = runner.section(section);
         report::print_section(section, &samples);
         results.add(section, &samples);

@@ -13,7 +13,7 @@ pub type Values = Vec<(&'static str, f64)>;
 
 /// The accounts of all that takes part, at one moment.
 pub struct Meter {
-    proxy: Option<(u32, Usage)>,
+    proxies: Vec<(u32, Usage)>,
     load_ns: u64,
     start: Instant,
     target: u32,
@@ -35,11 +35,11 @@ pub struct ProxyTime {
 }
 
 impl Meter {
-    /// `proxy` is the root of the proxy's processes.
-    pub fn start(ground: &Ground, proxy: Option<u32>) -> io::Result<Meter> {
+    /// `proxies` are the roots of the proxy's processes: two where there is a link between two nodes.
+    pub fn start(ground: &Ground, proxies: &[u32]) -> io::Result<Meter> {
         let target = ground.target.child.pid();
         Ok(Meter {
-            proxy: proxy.map(|pid| (pid, Usage::of_tree(pid))),
+            proxies: proxies.iter().map(|pid| (*pid, Usage::of_tree(*pid))).collect(),
             load_ns: load_ns(target)?,
             start: Instant::now(),
             target,
@@ -50,10 +50,14 @@ impl Meter {
     pub fn stop(self) -> io::Result<Reading> {
         let wall_s = self.start.elapsed().as_secs_f64();
         let load_s = seconds(load_ns(self.target)?.saturating_sub(self.load_ns));
-        let proxy = self.proxy.map(|(pid, before)| {
-            let used = Usage::of_tree(pid).since(before);
-            ProxyTime { cpu_s: seconds(used.cpu_ns), queued_s: seconds(used.queued_ns) }
-        });
+        let mut total = Usage::default();
+        for (pid, before) in &self.proxies {
+            let used = Usage::of_tree(*pid).since(*before);
+            total.cpu_ns += used.cpu_ns;
+            total.queued_ns += used.queued_ns;
+        }
+        let time = ProxyTime { cpu_s: seconds(total.cpu_ns), queued_s: seconds(total.queued_ns) };
+        let proxy = (!self.proxies.is_empty()).then_some(time);
         Ok(Reading { wall_s, proxy, load_s })
     }
 }
@@ -76,10 +80,10 @@ impl Reading {
 }
 
 /// Warms up, then measures one window of the load; returns the units done in it, too.
-pub fn sample(ground: &Ground, proxy: Option<u32>, load: &mut dyn Load) -> io::Result<(Reading, f64)> {
+pub fn sample(ground: &Ground, proxies: &[u32], load: &mut dyn Load) -> io::Result<(Reading, f64)> {
     load.run_for(ground.options.warmup)?;
     let before = load.units();
-    let meter = Meter::start(ground, proxy)?;
+    let meter = Meter::start(ground, proxies)?;
     load.run_for(ground.options.window)?;
     let reading = meter.stop()?;
     Ok((reading, (load.units() - before) as f64))

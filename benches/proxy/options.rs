@@ -66,7 +66,8 @@ impl Options {
     }
 
     pub fn wants_section(&self, group: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|name| name == group)
+        let all_of_links = |name: &String| name == "link" && group.starts_with("link-");
+        self.only.is_empty() || self.only.iter().any(|name| name == group || all_of_links(name))
     }
 
     /// A peer is wanted by its own name or by its program's: `seaprox` asks for all variants of seaprox.
@@ -134,7 +135,7 @@ impl Given {
             beside: self.beside,
             nginx_modules: self.nginx_modules,
             json: self.json.unwrap_or_else(|| "bench-results.json".into()),
-            deadline: Duration::from_secs(if default_run { 900 } else { 24 * 3600 }),
+            deadline: Duration::from_secs(if default_run { 1800 } else { 24 * 3600 }),
         }
     }
 }
@@ -151,8 +152,28 @@ fn number(name: &str, value: &str, least: f64, most: f64) -> Result<f64, String>
 }
 
 /// The names that `--only` takes.
-pub const GROUPS: [&str; 12] =
-    ["bulk1", "bulk8", "conn", "keepalive", "wrk", "ping", "pingbulk", "idle", "socks", "http", "threads", "copy"];
+pub const GROUPS: [&str; 20] = [
+    "bulk1",
+    "bulk8",
+    "conn",
+    "keepalive",
+    "wrk",
+    "ping",
+    "pingbulk",
+    "idle",
+    "socks",
+    "http",
+    "threads",
+    "copy",
+    "link",
+    "link-bulk1",
+    "link-bulk8",
+    "link-new",
+    "link-keepalive",
+    "link-ping",
+    "link-ping-bulk",
+    "link-idle",
+];
 
 pub const HELP: &str = "\
 Measures seaprox beside other proxies on this machine's loopback.
@@ -162,8 +183,10 @@ usage: cargo bench --bench proxy -- [OPTIONS]
   --quick              two short rounds of everything
   --rounds N           rounds (default 5; 2 with --quick)
   --seconds N          length of one sample (default 0.8; 0.4 with --quick)
-  --only NAME[,NAME]   of: bulk1 bulk8 conn keepalive wrk ping pingbulk idle socks http threads copy
+  --only NAME[,NAME]   of: bulk1 bulk8 conn keepalive wrk ping pingbulk idle socks http threads copy link-bulk1
+                       link-bulk8 link-new link-keepalive link-ping link-ping-bulk link-idle; link is all of the last
   --peers NAME[,NAME]  only these: direct seaprox haproxy nginx rinetd socat microsocks danted tinyproxy
+                       seaprox-link ssh haproxy-tls stunnel shadowsocks
   --idle N             connections held in the idle section (default 9000)
   --seaprox PATH       measure this binary (default: the one that cargo has just built)
   --beside PATH[,PATH] measure these builds of seaprox, too: up to three, named build-1 to build-3

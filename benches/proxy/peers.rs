@@ -7,9 +7,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::configurations as conf;
+use crate::link_peers;
 use crate::options::Options;
 use crate::route::Handshake;
 
+#[derive(Clone)]
 pub struct Peer {
     pub name: &'static str,
     /// The program; seaprox has several rows with different options.
@@ -21,11 +23,23 @@ pub struct Peer {
     pub everywhere: bool,
     pub version: &'static str,
     pub launch: fn(&Place) -> Result<Launch, String>,
+    /// The node at the other end, where the peer is a pair of nodes with a link between them.
+    pub far: Option<Far>,
+}
+
+/// The far node of a pair. Its `Launch` says where the near one finds it.
+#[derive(Clone)]
+pub struct Far {
+    pub family: &'static str,
+    pub launch: fn(&Place) -> Result<Launch, String>,
 }
 
 /// What a configuration is made from.
+#[derive(Clone)]
 pub struct Place {
     pub target: SocketAddr,
+    /// Where the far node of a pair listens for the near one.
+    pub link: SocketAddr,
     /// Two addresses to listen on. A peer that needs no difference between small and bulk uses the first for both.
     pub listen: [SocketAddr; 2],
     pub directory: PathBuf,
@@ -79,11 +93,11 @@ pub fn module_directories(given: Option<&Path>) -> Vec<PathBuf> {
 }
 
 pub fn peer(name: &str) -> Option<&'static Peer> {
-    PEERS.iter().find(|peer| peer.name == name)
+    PEERS.iter().chain(&link_peers::PEERS).find(|peer| peer.name == name)
 }
 
-const fn plain(name: &'static str, version: &'static str, launch: fn(&Place) -> Result<Launch, String>) -> Peer {
-    Peer { name, family: name, handshake: Handshake::None, threads: 1, everywhere: false, version, launch }
+pub const fn plain(name: &'static str, version: &'static str, launch: fn(&Place) -> Result<Launch, String>) -> Peer {
+    Peer { name, family: name, handshake: Handshake::None, threads: 1, everywhere: false, version, launch, far: None }
 }
 
 const fn seaprox(name: &'static str, launch: fn(&Place) -> Result<Launch, String>) -> Peer {

@@ -31,31 +31,31 @@ pub struct Metric {
     pub decimals: usize,
 }
 
-const fn metric(key: &'static str, title: &'static str, decimals: usize) -> Metric {
+pub const fn metric(key: &'static str, title: &'static str, decimals: usize) -> Metric {
     Metric { key, title, decimals }
 }
 
-const PROXY_BUSY: Metric = metric(BUSY, "proxy busy %", 0);
+pub const PROXY_BUSY: Metric = metric(BUSY, "proxy busy %", 0);
 
-const BULK: &[Metric] =
+pub const BULK: &[Metric] =
     &[metric(trials::GBIT_PER_S, "Gbit/s", 2), metric(trials::CPU_S_PER_GIB, "CPU s/GiB", 4), PROXY_BUSY];
-const CONNECTIONS: &[Metric] =
+pub const CONNECTIONS: &[Metric] =
     &[metric(trials::PER_S, "connections/s", 0), metric(trials::CPU_US_EACH, "CPU us each", 1), PROXY_BUSY];
-const REQUESTS: &[Metric] =
+pub const REQUESTS: &[Metric] =
     &[metric(trials::PER_S, "requests/s", 0), metric(trials::CPU_US_EACH, "CPU us each", 2), PROXY_BUSY];
-const PING: &[Metric] = &[
+pub const PING: &[Metric] = &[
     metric(trials::P50_US, "p50 us", 1),
     metric(trials::P99_US, "p99 us", 1),
     metric(trials::CPU_US_EACH, "CPU us each", 1),
 ];
-const PING_BESIDE: &[Metric] = &[
+pub const PING_BESIDE: &[Metric] = &[
     metric(trials::P50_US, "p50 us", 0),
     metric(trials::P99_US, "p99 us", 0),
     metric(trials::P999_US, "p99.9 us", 0),
     metric(trials::GBIT_PER_S, "bulk Gbit/s", 2),
     PROXY_BUSY,
 ];
-const IDLE: &[Metric] = &[
+pub const IDLE: &[Metric] = &[
     metric(trials::MEMORY_EACH, "private B each", 0),
     metric(trials::MEMORY_TOTAL, "MiB total", 1),
     metric(trials::DESCRIPTORS_EACH, "fds each", 2),
@@ -90,7 +90,7 @@ const TO_SPLICE: &[(&str, &str)] = &[("seaprox-copy", "seaprox"), ("seaprox-copy
 const MANY: usize = usize::MAX;
 
 /// What most sections share: forwarders, divided by haproxy, driven as hard as possible.
-const USUAL: Section = Section {
+pub const USUAL: Section = Section {
     name: "",
     group: "",
     title: "",
@@ -103,7 +103,7 @@ const USUAL: Section = Section {
     trial: trials::bulk_1,
 };
 
-const fn named(name: &'static str, group: &'static str, title: &'static str, usual: Section) -> Section {
+pub const fn named(name: &'static str, group: &'static str, title: &'static str, usual: Section) -> Section {
     Section { name, group, title, ..usual }
 }
 

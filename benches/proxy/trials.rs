@@ -32,8 +32,8 @@ impl<'a> Subject<'a> {
         }
     }
 
-    fn pid(&self) -> Option<u32> {
-        self.instance.map(Instance::pid)
+    fn pids(&self) -> &[u32] {
+        self.instance.map_or(&[], Instance::pids)
     }
 }
 
@@ -47,7 +47,7 @@ pub fn bulk_8(ground: &Ground, subject: &Subject) -> io::Result<Values> {
 
 fn bulk(ground: &Ground, subject: &Subject, streams: usize) -> io::Result<Values> {
     let mut load = Bulk::open(&subject.bulk, streams)?;
-    let (reading, bytes) = measure::sample(ground, subject.pid(), &mut load)?;
+    let (reading, bytes) = measure::sample(ground, subject.pids(), &mut load)?;
     let mut values = reading.shares();
     values.push((GBIT_PER_S, gbit(bytes) / reading.wall_s));
     values.extend(reading.cpu_per(bytes / GIB).map(|cpu_s| (CPU_S_PER_GIB, cpu_s)));
@@ -67,7 +67,7 @@ pub fn requests(ground: &Ground, subject: &Subject) -> io::Result<Values> {
 }
 
 fn units(ground: &Ground, subject: &Subject, load: &mut dyn Load) -> io::Result<Values> {
-    let (reading, done) = measure::sample(ground, subject.pid(), load)?;
+    let (reading, done) = measure::sample(ground, subject.pids(), load)?;
     if done == 0.0 {
         return Err(io::Error::other("nothing was done in the whole window"));
     }
@@ -83,7 +83,7 @@ pub fn wrk(ground: &Ground, subject: &Subject) -> io::Result<Values> {
     let mut command = Command::new("wrk");
     command.args(["-t1", &format!("-c{KEPT_ALIVE}"), "-d1s", &format!("http://{}/", subject.small.dial)]);
     command.stderr(Stdio::null());
-    let meter = Meter::start(ground, subject.pid())?;
+    let meter = Meter::start(ground, subject.pids())?;
     let mut child = Child::start(&mut command, &ground.load, Some(&log))?;
     child.wait()?;
     let reading = meter.stop()?;
@@ -110,7 +110,7 @@ pub fn ping(ground: &Ground, subject: &Subject) -> io::Result<Values> {
     let mut load = Ping::open(&subject.small, Wish::Ping)?;
     load.run_for(ground.options.warmup)?;
     load.take_times_ns();
-    let (reading, done) = measure::sample(ground, subject.pid(), &mut load)?;
+    let (reading, done) = measure::sample(ground, subject.pids(), &mut load)?;
     let mut values = reading.shares();
     values.extend(reading.cpu_per(done).map(|cpu_s| (CPU_US_EACH, cpu_s * 1e6)));
     values.extend(latencies(load.take_times_ns()));
@@ -125,7 +125,7 @@ pub fn ping_beside_bulk(ground: &Ground, subject: &Subject) -> io::Result<Values
     thread::scope(|scope| {
         let window = ground.options.window;
         let before = bulk.units();
-        let meter = Meter::start(ground, subject.pid())?;
+        let meter = Meter::start(ground, subject.pids())?;
         let stream = scope.spawn(move || bulk.run_for(window).map(|()| bulk.units()));
         let pinged = ping.run_for(window);
         let streamed = stream.join().unwrap_or_else(|_| Err(io::Error::other("the stream's thread panicked")));
@@ -142,19 +142,28 @@ pub fn ping_beside_bulk(ground: &Ground, subject: &Subject) -> io::Result<Values
 /// Many connections that are open and silent: what they cost in memory and descriptors, and what one event costs beside
 /// them. Each of them has carried a ping, so that it is known to be relayed and has used its buffers.
 pub fn idle(ground: &Ground, subject: &Subject) -> io::Result<Values> {
-    let Some(root) = subject.pid() else { return Err(io::Error::other("there is no proxy to look at")) };
+    idle_up_to(ground, subject, ground.idle())
+}
+
+/// The same with this many connections.
+pub fn idle_up_to(ground: &Ground, subject: &Subject, count: usize) -> io::Result<Values> {
+    let roots = subject.pids();
+    if roots.is_empty() {
+        return Err(io::Error::other("there is no proxy to look at"));
+    }
+    let total = |of: fn(u32) -> u64| roots.iter().map(|root| of(*root)).sum::<u64>();
     let mut held = Vec::new();
     hold(&mut held, &subject.small, IDLE_FEW)?;
     let mut active = Ping::open(&subject.small, Wish::Echo)?;
-    let (few, few_events) = measure::sample(ground, Some(root), &mut active)?;
-    let (memory, descriptors) = (proc::private_bytes(root), proc::descriptors(root));
+    let (few, few_events) = measure::sample(ground, roots, &mut active)?;
+    let (memory, descriptors) = (total(proc::private_bytes), total(proc::descriptors));
 
-    let more = ground.idle().saturating_sub(IDLE_FEW).max(1);
+    let more = count.saturating_sub(IDLE_FEW).max(1);
     hold(&mut held, &subject.small, more)?;
     // Proxies give buffers back after a while; this is the while.
     thread::sleep(SETTLE);
-    let (memory_after, descriptors_after) = (proc::private_bytes(root), proc::descriptors(root));
-    let (many, many_events) = measure::sample(ground, Some(root), &mut active)?;
+    let (memory_after, descriptors_after) = (total(proc::private_bytes), total(proc::descriptors));
+    let (many, many_events) = measure::sample(ground, roots, &mut active)?;
     let more = more as f64;
     let per_event = |cpu_s: Option<f64>| cpu_s.unwrap_or(f64::NAN) * 1e6;
     Ok(vec![

@@ -9,10 +9,18 @@ pub enum Command {
     Socks,
     /// An HTTP proxy.
     Http,
+    /// Links between two nodes.
+    Link,
     /// Standard input and output.
     Cat,
     /// What a running process is doing.
     Status,
+    /// Both ends of a link, tried out on this host.
+    Selftest,
+    /// A new key.
+    Keygen,
+    /// The public key of a key.
+    Pubkey,
     /// A completion script.
     Completions,
     /// The manual page.
@@ -41,12 +49,16 @@ pub struct Commands(u16);
 
 impl Command {
     /// Every command, in the order of the help.
-    pub const ALL: [Command; 7] = [
+    pub const ALL: [Command; 11] = [
         Command::Static,
         Command::Socks,
         Command::Http,
+        Command::Link,
         Command::Cat,
         Command::Status,
+        Command::Selftest,
+        Command::Keygen,
+        Command::Pubkey,
         Command::Completions,
         Command::Man,
     ];
@@ -91,7 +103,7 @@ impl Commands {
 }
 
 /// In the order of the enum.
-const SPECS: [CommandSpec; 7] = [
+const SPECS: [CommandSpec; 11] = [
     CommandSpec {
         name: "static",
         summary: "relay TCP connections to a fixed target",
@@ -103,6 +115,7 @@ const SPECS: [CommandSpec; 7] = [
             ("static --listen 9000 --to example.org:80", "carry connections to port 9000 of loopback to example.org"),
             ("static -l :3000-3010 --to 10.0.0.5:4000-4010", "carry eleven ports of every address, each to its own"),
             ("static -l unix:/tmp/web.sock --to 127.0.0.1:8000", "offer a TCP service on a Unix socket"),
+            ("static -l 5900 --to desk:5900 --via remote", "carry them over a link; remote looks for desk"),
         ],
     },
     CommandSpec {
@@ -115,6 +128,7 @@ const SPECS: [CommandSpec; 7] = [
             ("socks", "serve on 127.0.0.1:1080"),
             ("socks -l :1080 --users users.txt", "serve on every address, with passwords"),
             ("socks --deny 127.0.0.0/8 --deny ::1", "keep clients away from the proxy's own host"),
+            ("socks --via remote", "let remote resolve names and connect"),
             ("socks --allow 'from:10.0.0.0/8,to:*.example.org:443'", "permit this and nothing else"),
         ],
     },
@@ -127,6 +141,25 @@ const SPECS: [CommandSpec; 7] = [
         examples: &[
             ("http", "serve on 127.0.0.1:8080"),
             ("http --allow '*:443' --allow '*:80'", "permit the two ports of the web"),
+        ],
+    },
+    CommandSpec {
+        name: "link",
+        summary: "encrypted link between two nodes, with the forwards of ssh",
+        synopsis: &[
+            "--listen ADDR [OPTION]...",
+            "--connect HOST[:PORT] [-L|-R|-D|-H FORWARD]... [OPTION]...",
+            "--connect HOST[:PORT] -W HOST:PORT [OPTION]...",
+        ],
+        frees: (0, 0),
+        listen: None,
+        examples: &[
+            ("link --listen 0.0.0.0:23232", "take in the keys of authorized_keys, each for what it may do there"),
+            ("link --connect remote -L 8080:db:5432", "offer port 5432 of db, as remote reaches it, on port 8080 here"),
+            ("link --connect remote -R 2222:127.0.0.1:22", "offer the SSH server of this host on port 2222 of remote"),
+            ("link --connect remote -D 1080 -H 8080", "browse from remote, with SOCKS and with an HTTP proxy"),
+            ("link --connect remote -W host:22", "connect standard input and output, as a ProxyCommand of ssh"),
+            ("link --connect remote -D 1080 --path %eth0 --path %wlan0", "use two uplinks at once"),
         ],
     },
     CommandSpec {
@@ -147,6 +180,36 @@ const SPECS: [CommandSpec; 7] = [
         frees: (0, 1),
         listen: None,
         examples: &[("status", "show the one process that runs"), ("status --json", "the same for programs")],
+    },
+    CommandSpec {
+        name: "selftest",
+        summary: "try out both ends of a link on this host",
+        synopsis: &["[OPTION]..."],
+        frees: (0, 0),
+        listen: None,
+        examples: &[("selftest", "a line for each check; exit code 1 if one fails")],
+    },
+    CommandSpec {
+        name: "keygen",
+        summary: "make a key, or a secret to share with another node",
+        synopsis: &["[--force] [--key FILE]", "--secret [--force] [--key FILE]"],
+        frees: (0, 0),
+        listen: None,
+        examples: &[
+            ("keygen", "make a key; the line that it prints goes into authorized_keys of other nodes"),
+            ("keygen --secret --key shared.secret", "make a secret; two nodes that have this file trust each other"),
+        ],
+    },
+    CommandSpec {
+        name: "pubkey",
+        summary: "print the public key of this node, or of a file",
+        synopsis: &["[--fingerprint] [FILE]", "--secret [--fingerprint] [FILE]"],
+        frees: (0, 1),
+        listen: None,
+        examples: &[
+            ("pubkey", "print the line that goes into authorized_keys of other nodes"),
+            ("pubkey --fingerprint", "print it and, on a second line, what people compare by eye"),
+        ],
     },
     CommandSpec {
         name: "completions",

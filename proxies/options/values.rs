@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use seaprox::keys::ConfigDirectory;
 use seaprox::rules::{Action, Rule, Rules};
 use seaprox::units::{format_size, parse_duration, parse_size};
 use seaprox::{AddressError, Bind, Target, split_port_range};
@@ -102,6 +103,19 @@ impl Parsed {
     /// A path, if one is given.
     pub fn path(&self, long: &str) -> Option<PathBuf> {
         self.given(long).pop().map(|(_, text)| text.into())
+    }
+
+    /// A path that is on the command line, whatever the environment says.
+    pub fn path_flag(&self, long: &str) -> Option<PathBuf> {
+        self.positioned(long).pop().map(|(_, text)| text.into())
+    }
+
+    /// `--config-dir`, or where it is without.
+    pub fn config_directory(&self) -> ConfigDirectory {
+        match self.path("config-dir") {
+            Some(path) => ConfigDirectory::at(path),
+            None => ConfigDirectory::find(|name| std::env::var_os(name)),
+        }
     }
 
     /// `--prefer`.
@@ -223,14 +237,14 @@ impl Parsed {
     }
 
     /// One of the words that the table names, as the value at the same place of `values`.
-    fn choice<T: Copy>(&self, long: &str, values: &[T]) -> Result<Option<T>, UsageError> {
+    pub(super) fn choice<T: Copy>(&self, long: &str, values: &[T]) -> Result<Option<T>, UsageError> {
         let (Value::Choice(words), Some((name, text))) = (self.spec(long).value, self.given(long).pop()) else {
             return Ok(None);
         };
         self.pick(&name, &text, words, values).map(Some)
     }
 
-    fn pick<T: Copy>(&self, name: &str, text: &str, words: &[&str], values: &[T]) -> Result<T, UsageError> {
+    pub(super) fn pick<T: Copy>(&self, name: &str, text: &str, words: &[&str], values: &[T]) -> Result<T, UsageError> {
         if let Some((_, value)) = words.iter().zip(values).find(|(word, _)| **word == text) {
             return Ok(*value);
         }
@@ -257,7 +271,7 @@ impl Parsed {
         self.given(long).into_iter().map(range).collect()
     }
 
-    fn wrong(&self, name: &str, text: &str, expected: impl Display) -> UsageError {
+    pub(super) fn wrong(&self, name: &str, text: &str, expected: impl Display) -> UsageError {
         self.error(format!("{name} {text:?}: {expected}"))
     }
 

@@ -9,7 +9,6 @@ use super::credit::Window;
 use super::event::Event;
 use super::frame::{BODY_BYTES_MAX, Class, clipped};
 use super::ids::{StreamId, SubflowId, Time};
-use super::listen::MyListener;
 use super::open::{Bound, Kind, Open, TEXT_BYTES_MAX};
 use super::session::{Phase, Session};
 use super::stream::{Stage, Stream};
@@ -109,15 +108,11 @@ impl Session {
     /// were; if any are left, [`Event::Writable`] says when to go on.
     pub fn write(&mut self, id: StreamId, chunk: &mut Bytes) -> Result<usize, Refused> {
         let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
-        let (session_room, cap) = self.write_room();
-        let stream = self.streams.get_mut(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
-        let own_room = cap.saturating_sub(stream.send.unsent());
-        let room = usize::try_from(session_room.min(own_room)).unwrap_or(usize::MAX).min(chunk.len());
-        if room < chunk.len() && !stream.wants_room {
-            stream.wants_room = true;
-            if cap < self.config.unsent_bytes_max || session_room < own_room {
-                self.tx.starved.push_back(id);
-            }
+        let stream = self.streams.get(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
+        let (room, cap) = self.write_room(stream);
+        let room = usize::try_from(room).unwrap_or(usize::MAX).min(chunk.len());
+        if room < chunk.len() {
+            self.refuse_rest(slot, cap);
         }
         if room > 0 {
             let part = chunk.split_to(room);
@@ -128,10 +123,16 @@ impl Session {
         Ok(room)
     }
 
-    /// What the session may still hold, and what one stream may have waiting: less, the less is left for all.
-    fn write_room(&self) -> (u64, u64) {
-        let free = self.send_free().saturating_sub(super::send::CHUNK_COST);
-        (free, self.config.unsent_bytes_max.min(free / 8 + 1))
+    /// Bytes of a stream that [`Session::write`] would take now, at most `wished`. If there is no room at all,
+    /// [`Event::Writable`] says when there is.
+    pub fn room(&mut self, id: StreamId, wished: usize) -> Result<usize, Refused> {
+        let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
+        let stream = self.streams.get(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
+        let (room, cap) = self.write_room(stream);
+        if room == 0 {
+            self.refuse_rest(slot, cap);
+        }
+        Ok(usize::try_from(room).unwrap_or(usize::MAX).min(wished))
     }
 
     /// Bytes of a stream that can be taken, in order and without a copy.
@@ -195,8 +196,8 @@ impl Session {
             return Err(Refused::TooLong);
         }
         let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
-        let stream = self.streams.get_mut(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
-        stream.datagrams.as_mut().ok_or(Refused::Gone)?.send(now, payload);
+        self.streams.get(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
+        self.with_datagrams(slot, |datagrams, full| datagrams.send(now, payload, full)).ok_or(Refused::Gone)?;
         self.settle(slot);
         self.after();
         Ok(())
@@ -204,57 +205,14 @@ impl Session {
 
     /// Takes the next datagram that has come in.
     pub fn recv_datagram(&mut self, id: StreamId) -> Option<Bytes> {
-        self.streams.by_id(id)?.datagrams.as_mut()?.next_incoming()
+        let slot = self.streams.live_slot(id)?;
+        self.with_datagrams(slot, |datagrams, _| datagrams.next_incoming()).flatten()
     }
 
     /// Datagrams of a stream that were dropped at this end, for want of time or room.
     pub fn datagrams_dropped(&self, id: StreamId) -> u64 {
         let stream = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot));
         stream.and_then(|stream| stream.datagrams.as_ref()).map_or(0, |datagrams| datagrams.dropped())
-    }
-
-    /// Asks the peer to listen. The answer comes as [`Event::ListenResult`] with the number that this returns; the
-    /// streams that come from the listener bear it.
-    pub fn listen(&mut self, open: Open) -> Result<u32, Refused> {
-        if !open.is_valid() {
-            return Err(Refused::TooLong);
-        }
-        if matches!(self.phase, Phase::Ended { .. } | Phase::Closing { .. }) {
-            return Err(Refused::Closed);
-        }
-        if self.peer_boot.is_none() {
-            return Err(Refused::NotYet);
-        }
-        let limit = (self.config.listeners_max).min(self.tx.peer.listeners);
-        if self.my_listeners.len() >= limit as usize {
-            return Err(Refused::Limit);
-        }
-        let id = self.next_listener;
-        self.next_listener = id.checked_add(1).ok_or(Refused::Exhausted)?;
-        self.my_listeners.insert(id, MyListener { open, acked: false, answered: false, removed: false });
-        self.queue(Key::Listen(id));
-        self.after();
-        Ok(id)
-    }
-
-    /// Ends a listener at the peer.
-    pub fn unlisten(&mut self, id: u32) -> Result<(), Refused> {
-        let listener = self.my_listeners.get_mut(&id).filter(|l| !l.removed).ok_or(Refused::Gone)?;
-        listener.removed = true;
-        if listener.acked {
-            self.queue(Key::Unlisten(id));
-        }
-        self.after();
-        Ok(())
-    }
-
-    /// Answers the peer's request to listen.
-    pub fn listen_result(&mut self, id: u32, result: Bound) -> Result<(), Refused> {
-        let listener = self.their_listeners.live.get_mut(&id).filter(|l| l.result.is_none()).ok_or(Refused::Gone)?;
-        listener.result = Some(result);
-        self.queue(Key::ListenResult(id));
-        self.after();
-        Ok(())
     }
 
     /// Sends words to the peer's user, cut to [`MESSAGE_BYTES_MAX`] bytes.

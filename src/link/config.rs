@@ -18,7 +18,9 @@ pub struct Config {
     pub frame_bytes_max: u64,
     /// A stream's receive window: what it starts with, and how far it may grow.
     pub stream_window_bytes: (u64, u64),
-    /// The session's receive window; its second value is R, the bound on all payload held for the application.
+    /// The session's receive window; its second value is R, the bound on all payload held for the application. It costs
+    /// nothing before readers fall behind, and what one stream may hold of it depends on its size, so there is little
+    /// reason to begin with less.
     pub session_window_bytes: (u64, u64),
     /// S: the bound on all payload that is held until the peer has it.
     pub send_bytes_max: u64,
@@ -51,7 +53,7 @@ impl Default for Config {
             mode: Mode::Stripe,
             frame_bytes_max: DATA_BYTES_MAX as u64,
             stream_window_bytes: (256 * KIB, 16 * KIB * KIB),
-            session_window_bytes: (KIB * KIB, 64 * KIB * KIB),
+            session_window_bytes: (64 * KIB * KIB, 64 * KIB * KIB),
             send_bytes_max: 64 * KIB * KIB,
             unsent_bytes_max: 256 * KIB,
             streams_max: 65_536,

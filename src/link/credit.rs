@@ -27,13 +27,25 @@ pub(super) struct Window {
     /// The peer may send bytes below this; it never falls.
     announced: u64,
     consumed: u64,
+    /// What the peer has been told of `consumed`.
+    told: u64,
+    /// Whether the peer holds bytes back, and waits for any sign that others have been taken.
+    peer_waits: bool,
     /// When the current round began, and what was consumed then.
     round: (Time, u64),
 }
 
 impl Window {
     pub(super) const fn new(bounds: Bounds, now: Time) -> Window {
-        Window { bounds, size: bounds.first, announced: bounds.first, consumed: 0, round: (now, 0) }
+        Window {
+            bounds,
+            size: bounds.first,
+            announced: bounds.first,
+            consumed: 0,
+            told: 0,
+            peer_waits: false,
+            round: (now, 0),
+        }
     }
 
     /// `bytes` were taken, or dropped for good. `round_us` is how long credit needs to take effect at the peer.
@@ -55,20 +67,34 @@ impl Window {
     }
 
     /// Whether enough has been consumed for a CREDIT to be worth its frame.
+    ///
+    /// For a peer that waits, anything is enough: what it was allowed may be less than that.
     pub(super) fn is_due(&self) -> bool {
+        if self.peer_waits && self.has_news() {
+            return true;
+        }
         let gain = self.target().saturating_sub(self.announced);
         gain > 0 && gain >= (self.size / 4).min(STEP_BYTES_MAX)
     }
 
-    /// Whether a CREDIT would say anything new.
-    pub(super) const fn has_more(&self) -> bool {
-        self.target() > self.announced
+    /// The peer says that it holds bytes back. Answers whether a CREDIT tells it anything now; else the next byte that
+    /// is taken is reason enough for one.
+    pub(super) fn on_blocked(&mut self) -> bool {
+        self.peer_waits = true;
+        self.has_news()
     }
 
-    /// The value for a CREDIT that leaves now.
-    pub(super) fn announce(&mut self) -> u64 {
+    /// Whether a CREDIT would say anything new.
+    const fn has_news(&self) -> bool {
+        self.target() > self.announced || self.consumed > self.told
+    }
+
+    /// The values for a CREDIT that leaves now: up to where bytes may come, and up to where they were taken.
+    pub(super) fn announce(&mut self) -> (u64, u64) {
         self.announced = self.announced.max(self.target());
-        self.announced
+        self.told = self.consumed;
+        self.peer_waits = false;
+        (self.announced, self.consumed)
     }
 
     pub(super) const fn announced(&self) -> u64 {
@@ -85,7 +111,8 @@ impl Window {
 
     /// Changes the upper bound; what has been announced stays announced.
     pub(super) fn set_max(&mut self, max: u64) {
-        self.bounds.max = max.max(self.bounds.first);
+        self.bounds.max = max;
+        self.bounds.first = self.bounds.first.min(max);
         self.size = self.size.min(self.bounds.max);
     }
 
@@ -123,6 +150,18 @@ mod tests {
         assert_eq!(window.size(), 1000);
     }
 
+    #[test]
+    fn a_peer_that_waits_hears_of_the_first_byte() {
+        let mut window = Window::new(BOUNDS, Time::ZERO);
+        window.consume(10, Time::ZERO, 100);
+        assert!(!window.is_due());
+        assert!(window.on_blocked() && window.is_due());
+        assert_eq!(window.announce(), (1010, 10));
+        assert!(!window.on_blocked() && !window.is_due());
+        window.consume(1, Time::ZERO, 100);
+        assert!(window.is_due());
+    }
+
     proptest! {
         #[test]
         fn announced_never_falls_and_memory_is_bounded(steps in proptest::collection::vec((0u64..5000, 0u64..20_000_000), 1..60)) {
@@ -132,7 +171,7 @@ mod tests {
                 now = now.after(us);
                 let bytes = bytes.min(window.announced() - window.consumed());
                 window.consume(bytes, now, 100_000);
-                let next = if window.is_due() { window.announce() } else { window.announced() };
+                let next = if window.is_due() { window.announce().0 } else { window.announced() };
                 prop_assert!(next >= last && next - window.consumed() <= BOUNDS.max);
                 last = next;
             }

@@ -1,7 +1,8 @@
 //! The datagrams of one flow, on their way out and in.
 //!
 //! They are not acknowledged and never sent again. A queue is bounded by bytes and, on the way out, by time: a datagram
-//! that is late is worth less than one that is lost, so the oldest goes first when there is no room.
+//! that is late is worth less than one that is lost, so the oldest goes first when there is no room. All flows of a
+//! session together are bounded too: beyond that, what comes is dropped.
 
 use std::collections::VecDeque;
 
@@ -11,6 +12,8 @@ use super::ids::Time;
 
 /// Bytes that one flow may have queued in one direction.
 pub(super) const QUEUE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes that all flows of a session may have queued together, in both directions, before new ones are dropped.
+pub(super) const SESSION_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// A datagram that has waited so long is dropped.
 const WAIT_US_MAX: u64 = 50_000;
 /// What a queued datagram costs beside its bytes.
@@ -49,8 +52,13 @@ pub(super) struct Datagrams {
 }
 
 impl Datagrams {
-    pub(super) fn send(&mut self, now: Time, payload: Bytes) {
-        self.outgoing.push(now, payload);
+    /// Takes one from the application. With `full`, there is no room in the session.
+    pub(super) fn send(&mut self, now: Time, payload: Bytes, full: bool) {
+        if full {
+            self.outgoing.dropped += 1;
+        } else {
+            self.outgoing.push(now, payload);
+        }
     }
 
     /// The next to leave; those that are too late are dropped on the way.
@@ -75,14 +83,24 @@ impl Datagrams {
         self.outgoing.entries.front().map_or(0, |(_, payload)| payload.len())
     }
 
-    /// Takes one from the peer. Answers whether it is the only one, so that the application has to be told.
-    pub(super) fn receive(&mut self, now: Time, payload: Bytes) -> bool {
+    /// Takes one from the peer. Answers whether it is the only one, so that the application has to be told. With
+    /// `full`, there is no room in the session.
+    pub(super) fn receive(&mut self, now: Time, payload: Bytes, full: bool) -> bool {
+        if full {
+            self.incoming.dropped += 1;
+            return false;
+        }
         self.incoming.push(now, payload);
         self.incoming.entries.len() == 1
     }
 
     pub(super) fn next_incoming(&mut self) -> Option<Bytes> {
         self.incoming.pop()
+    }
+
+    /// What the queues count for, in bytes.
+    pub(super) const fn cost(&self) -> usize {
+        self.outgoing.cost + self.incoming.cost
     }
 
     /// Datagrams that were dropped, in both directions.
@@ -98,10 +116,10 @@ mod tests {
     #[test]
     fn the_oldest_is_dropped_first_and_late_ones_too() {
         let mut flow = Datagrams::default();
-        (0..80u8).for_each(|n| flow.send(Time::ZERO, Bytes::from(vec![n; 1000])));
+        (0..80u8).for_each(|n| flow.send(Time::ZERO, Bytes::from(vec![n; 1000]), false));
         let first = flow.next_outgoing(Time::ZERO).unwrap();
         assert!(first[0] > 0 && flow.dropped() == u64::from(first[0]));
-        flow.send(Time::from_us(60_000), Bytes::from_static(b"x"));
+        flow.send(Time::from_us(60_000), Bytes::from_static(b"x"), false);
         assert_eq!(flow.next_outgoing(Time::from_us(60_000)).unwrap(), "x");
         assert!(!flow.has_outgoing());
     }

@@ -125,6 +125,13 @@ pub struct Stats {
     pub resumes: u64,
     /// Subflows that stopped acknowledging for longer than was expected.
     pub suspicions: u64,
+    /// Times that a stream with credit waited, because its reader stood still and had its share of the session's
+    /// memory.
+    pub held_back: u64,
     /// Frames for streams that are over.
     pub late_frames: u64,
+    /// Frames for streams that never were.
+    pub stray_frames: u64,
+    /// Times that bytes were no frame; each ended the subflow that brought them.
+    pub framing_errors: u64,
 }

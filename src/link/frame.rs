@@ -64,6 +64,8 @@ pub mod kind {
 
 /// DATA: the stream ends with this frame's last byte. RESUME_STATE: this is the last of them.
 pub const FLAG_LAST: u8 = 0x01;
+/// RESET: the sender has no such stream; code and size mean nothing.
+pub const FLAG_ABSENT: u8 = 0x01;
 
 /// What is wrong with bytes that should be a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,14 +278,19 @@ pub enum Frame<'a> {
         code: Code,
         size: u64,
     },
+    /// A RESET that says that its sender has no such stream.
+    Absent {
+        id: u32,
+    },
     Stop {
         id: u32,
         code: Code,
     },
-    /// `id` 0 is the session.
+    /// `id` 0 is the session. Of what may come up to `max`, everything below `taken` has been passed on.
     Credit {
         id: u32,
         max: u64,
+        taken: u64,
     },
     MaxStreams {
         max: u32,
@@ -363,9 +370,12 @@ impl<'a> Frame<'a> {
         let id = header.id;
         Ok(match header.kind {
             kind::DATA => Frame::Data { id, offset: r.u64()?, fin: header.flags & FLAG_LAST != 0, payload: r.rest() },
-            kind::RESET => Frame::Reset { id, code: code(r)?, size: r.u64()? },
+            kind::RESET => {
+                let (code, size) = (code(r)?, r.u64()?);
+                if header.flags & FLAG_ABSENT == 0 { Frame::Reset { id, code, size } } else { Frame::Absent { id } }
+            }
             kind::STOP => Frame::Stop { id, code: code(r)? },
-            kind::CREDIT => Frame::Credit { id, max: r.u64()? },
+            kind::CREDIT => Frame::Credit { id, max: r.u64()?, taken: r.u64()? },
             kind::MAX_STREAMS => Frame::MaxStreams { max: r.u32()? },
             kind::ACK => Frame::Ack { lanes: Lines::new(r.rest())? },
             kind::BLOCKED => Frame::Blocked { id, offset: r.u64()? },
@@ -391,7 +401,7 @@ impl<'a> Frame<'a> {
             Frame::ListenResult { .. } => kind::LISTEN_RESULT,
             Frame::Unlisten { .. } => kind::UNLISTEN,
             Frame::Data { .. } => kind::DATA,
-            Frame::Reset { .. } => kind::RESET,
+            Frame::Reset { .. } | Frame::Absent { .. } => kind::RESET,
             Frame::Stop { .. } => kind::STOP,
             Frame::Credit { .. } => kind::CREDIT,
             Frame::MaxStreams { .. } => kind::MAX_STREAMS,
@@ -416,6 +426,7 @@ impl<'a> Frame<'a> {
             | Frame::Credit { id, .. }
             | Frame::Blocked { id, .. }
             | Frame::Datagram { id, .. } => (*id, 0),
+            Frame::Absent { id } => (*id, FLAG_ABSENT),
             Frame::Data { id, fin, .. } => (*id, *fin as u8 * FLAG_LAST),
             Frame::ResumeState { last, .. } => (0, *last as u8 * FLAG_LAST),
             Frame::GoAway { last, .. } => (*last, 0),
@@ -460,8 +471,15 @@ impl<'a> Frame<'a> {
                 out.put_u16(code.to_wire());
                 out.put_u64(*size);
             }
+            Frame::Absent { .. } => {
+                out.put_u16(Code::ProtocolError.to_wire());
+                out.put_u64(0);
+            }
             Frame::Stop { code, .. } => out.put_u16(code.to_wire()),
-            Frame::Credit { max, .. } => out.put_u64(*max),
+            Frame::Credit { max, taken, .. } => {
+                out.put_u64(*max);
+                out.put_u64(*taken);
+            }
             Frame::MaxStreams { max } => out.put_u32(*max),
             Frame::Ack { lanes } => out.put(lanes.raw),
             Frame::Blocked { offset, .. } => out.put_u64(*offset),

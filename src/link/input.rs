@@ -1,17 +1,19 @@
 //! Frames coming in: what each of them changes.
 //!
-//! Bytes come from an authenticated peer, so what makes no sense is a broken peer and not an accident on the way: it
-//! ends the session, because a resumed one would only meet the same bytes again. What is merely late or repeated
+//! Bytes come from an authenticated peer, so what makes no sense is a broken peer and not an accident on the way. A lie
+//! about the session's state ends the session: a resumed one would only meet it again. Bytes that are no frame end the
+//! subflow that brought them, and the session only if that happens again and again. What is merely late or repeated
 //! changes nothing.
 
 use bytes::{Buf, Bytes};
 
 use super::code::Code;
 use super::control::Key;
+use super::datagram::Datagrams;
 use super::event::Event;
-use super::frame::{DATA_HEAD_BYTES, FLAG_LAST, Frame, FrameError, HEADER_BYTES, Header, LaneAck, OFFSET_MAX, kind};
+use super::frame::{DATA_HEAD_BYTES, FLAG_LAST, Frame, FrameError, HEADER_BYTES, Header, OFFSET_MAX, kind};
 use super::ids::{StreamId, SubflowId, Time};
-use super::lane::{Entry, LaneRx, Sent};
+use super::lane::LaneRx;
 use super::open::{Bound, Open};
 use super::recv::{Arrived, Breach};
 use super::session::{Phase, Session};
@@ -19,7 +21,11 @@ use super::stream::{Stage, Stream};
 use super::subflow::{Asked, State};
 use super::table::Found;
 
-/// How the peer broke the protocol.
+/// Subflows of a session that may end because of bytes that are no frame; with the last of them the session ends too.
+/// What a dead subflow carried is sent again, so a peer that frames wrongly would do so for ever.
+const FRAMING_ERRORS_MAX: u64 = 3;
+
+/// How the peer broke the protocol. [`Violation::Frame`] concerns the subflow that it came on, the others the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Violation {
@@ -60,18 +66,30 @@ struct Place {
 impl Session {
     /// Bytes have come in on a lane of a subflow. `bytes` is a whole read: payload is kept as a part of it.
     ///
-    /// Fails if the peer broke the protocol; the session is over then, and the peer will be told. Bytes for a subflow
-    /// that the session does not know are dropped.
+    /// Fails if the peer broke the protocol. After [`Violation::Frame`] the subflow is not part of the session any
+    /// more, as [`Event::SubflowDown`] says, and what was in flight on it goes elsewhere. After any other violation,
+    /// and after the third of that kind, the session is over, and the peer will be told. Bytes for a subflow that the
+    /// session does not know are dropped.
     pub fn input(&mut self, now: Time, id: SubflowId, lane: u16, bytes: Bytes) -> Result<(), Violation> {
         let result = match self.subflows.iter().position(|subflow| subflow.id == id) {
             Some(index) if !self.is_ended() => self.input_lane(now, index, usize::from(lane), bytes),
             _ => Ok(()),
         };
         if let Err(violation) = result {
-            self.end(Code::ProtocolError, format!("{violation:?}"), true);
+            self.on_violation(now, id, violation);
         }
         self.after();
         result
+    }
+
+    fn on_violation(&mut self, now: Time, id: SubflowId, violation: Violation) {
+        let framing = matches!(violation, Violation::Frame(_));
+        self.stats.framing_errors += u64::from(framing);
+        if framing && self.stats.framing_errors < FRAMING_ERRORS_MAX {
+            self.lose(now, id, Code::ProtocolError);
+        } else {
+            self.end(Code::ProtocolError, format!("{violation:?}"), true);
+        }
     }
 
     fn input_lane(&mut self, now: Time, index: usize, lane: usize, mut bytes: Bytes) -> Result<(), Violation> {
@@ -156,9 +174,13 @@ impl Session {
             Frame::OpenResult { id, result } => self.on_open_result(now, StreamId(*id), result),
             Frame::Data { .. } => Ok(()),
             Frame::Reset { id, code, size } => self.on_reset(now, StreamId(*id), *code, *size),
+            Frame::Absent { id } => {
+                self.on_absent(now, StreamId(*id));
+                Ok(())
+            }
             Frame::Stop { id, code } => self.on_stop(now, StreamId(*id), *code),
-            Frame::Credit { id: 0, max } => self.on_session_credit(*max),
-            Frame::Credit { id, max } => self.on_credit(now, StreamId(*id), *max),
+            Frame::Credit { id: 0, max, taken } => self.on_session_credit(*max, *taken),
+            Frame::Credit { id, max, taken } => self.on_credit(now, StreamId(*id), *max, *taken),
             Frame::Blocked { id: 0, .. } => self.on_session_blocked(),
             Frame::Blocked { id, .. } => self.on_blocked(now, StreamId(*id)),
             Frame::MaxStreams { max } => {
@@ -206,14 +228,24 @@ impl Session {
     }
 
     /// Finds the stream that a frame is about. One of the peer's that is new makes all before it exist too.
-    fn stream_for(&mut self, now: Time, id: StreamId) -> Result<Option<usize>, Violation> {
+    ///
+    /// `believes` is whether the frame shows that the peer has the stream, so that it must hear if this end has not.
+    fn stream_for(&mut self, now: Time, id: StreamId, believes: bool) -> Result<Option<usize>, Violation> {
+        if id.opener().is_none() {
+            return Err(FrameError::Value.into());
+        }
         match self.streams.find(id) {
             Found::Live(slot) => Ok(Some(slot)),
             Found::Over => {
                 self.stats.late_frames += 1;
+                self.on_frame_without_stream(id, believes);
                 Ok(None)
             }
-            Found::Future if id.opener() != Some(self.role.peer()) => Err(Violation::Stream),
+            Found::Future if id.opener() != Some(self.role.peer()) => {
+                self.stats.stray_frames += 1;
+                self.on_frame_without_stream(id, believes);
+                Ok(None)
+            }
             Found::Future if id.index() >= self.rx.streams_announced => Err(Violation::Limit),
             Found::Future => {
                 let mut slot = None;
@@ -229,7 +261,7 @@ impl Session {
 
     fn on_data(&mut self, place: Place, id: StreamId, offset: u64, fin: bool, payload: Bytes) -> Result<(), Violation> {
         self.stats.data_bytes[1] += payload.len() as u64;
-        let Some(slot) = self.stream_for(place.now, id)? else { return Ok(()) };
+        let Some(slot) = self.stream_for(place.now, id, true)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
         let before = stream.recv.gaps();
         let arrived = stream.recv.insert(offset, payload, fin, place.pinned, &mut self.spare)?;
@@ -256,7 +288,7 @@ impl Session {
         if id.opener() != Some(self.role.peer()) {
             return Err(Violation::Stream);
         }
-        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
+        let Some(slot) = self.stream_for(now, id, true)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
         if stream.stage != Stage::Implied {
             return Ok(());
@@ -281,7 +313,7 @@ impl Session {
         if id.opener() != Some(self.role) {
             return Err(Violation::Stream);
         }
-        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
+        let Some(slot) = self.stream_for(now, id, true)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
         if stream.stage != Stage::Asked {
             return Ok(());
@@ -298,7 +330,7 @@ impl Session {
     }
 
     fn on_reset(&mut self, now: Time, id: StreamId, code: Code, size: u64) -> Result<(), Violation> {
-        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
+        let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
         let before = stream.recv.gaps();
         let (arrived, tell) = stream.recv.reset(size, &mut self.spare)?;
@@ -313,7 +345,7 @@ impl Session {
     }
 
     fn on_stop(&mut self, now: Time, id: StreamId, code: Code) -> Result<(), Violation> {
-        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
+        let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
         let tell = stream.send.reset_frame().is_none() && !stream.send.is_over();
         if tell && matches!(stream.stage, Stage::Asked | Stage::Offered | Stage::Running) {
@@ -324,52 +356,59 @@ impl Session {
         Ok(())
     }
 
-    fn on_credit(&mut self, now: Time, id: StreamId, max: u64) -> Result<(), Violation> {
+    fn on_credit(&mut self, now: Time, id: StreamId, max: u64, taken: u64) -> Result<(), Violation> {
         if max > OFFSET_MAX {
             return Err(FrameError::Value.into());
         }
-        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
-        if let Some(stream) = self.streams.get_mut(slot) {
-            stream.send.raise_credit(max);
-        }
+        let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
+        self.let_go(slot);
+        self.with_send(slot, |send| {
+            send.raise_credit(max);
+            send.on_taken(taken);
+        });
         self.settle(slot);
         Ok(())
     }
 
-    fn on_session_credit(&mut self, max: u64) -> Result<(), Violation> {
+    fn on_session_credit(&mut self, max: u64, taken: u64) -> Result<(), Violation> {
         if max > OFFSET_MAX {
             return Err(FrameError::Value.into());
         }
-        let was_blocked = self.tx.credit <= self.tx.sent;
         self.tx.credit = self.tx.credit.max(max);
-        if was_blocked {
-            let waiting: Vec<usize> = self.streams.iter().filter(|(_, s)| s.has_new()).map(|(slot, _)| slot).collect();
-            waiting.into_iter().for_each(|slot| self.settle(slot));
+        if self.tx.credit == max {
+            self.tx.window = max.saturating_sub(taken);
+        }
+        if self.tx.credit > self.tx.sent {
+            for _ in 0..self.tx.waiting.len() {
+                let Some(id) = self.tx.waiting.pop_front() else { break };
+                let Some(slot) = self.streams.live_slot(id) else { continue };
+                self.streams.get_mut(slot).into_iter().for_each(|stream| stream.in_waiting = false);
+                self.settle(slot);
+            }
         }
         Ok(())
     }
 
     fn on_blocked(&mut self, now: Time, id: StreamId) -> Result<(), Violation> {
-        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
-        if self.streams.get(slot).is_some_and(|stream| stream.recv.window.has_more()) {
+        let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
+        if self.streams.get_mut(slot).is_some_and(|stream| stream.recv.window.on_blocked()) {
             self.queue(Key::Credit(id));
         }
         Ok(())
     }
 
     fn on_session_blocked(&mut self) -> Result<(), Violation> {
-        if self.rx.window.has_more() {
+        if self.rx.window.on_blocked() {
             self.queue(Key::SessionCredit);
         }
         Ok(())
     }
 
     fn on_datagram(&mut self, now: Time, id: StreamId, payload: Bytes) -> Result<(), Violation> {
-        let Some(slot) = self.stream_for(now, id)? else { return Ok(()) };
-        let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
-        if let Some(datagrams) = stream.datagrams.as_mut().filter(|_| stream.recv.is_open())
-            && datagrams.receive(now, Bytes::copy_from_slice(&payload))
-        {
+        let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
+        let wanted = self.streams.get(slot).is_some_and(|stream| stream.recv.is_open());
+        let keep = |datagrams: &mut Datagrams, full| datagrams.receive(now, Bytes::copy_from_slice(&payload), full);
+        if wanted && self.with_datagrams(slot, keep) == Some(true) {
             self.push_event(Event::Datagram(id));
         }
         Ok(())
@@ -390,7 +429,7 @@ impl Session {
     /// for.
     ///
     /// Acknowledgements alone do not count: they may have taken another subflow, and speak of what arrived long ago.
-    fn clear_suspicion(&mut self, now: Time, index: usize, answered: bool) {
+    pub(super) fn clear_suspicion(&mut self, now: Time, index: usize, answered: bool) {
         let Some(subflow) = self.subflows.get_mut(index).filter(|subflow| subflow.suspect) else { return };
         let waits = subflow.lanes.iter().any(|lane| lane.tx.waiting_since().is_some());
         if (answered || !waits) && !subflow.path.carrier_suspects() {
@@ -404,142 +443,6 @@ impl Session {
         if seq == self.messages.expected {
             self.messages.expected = self.messages.expected.wrapping_add(1);
             self.push_event(Event::Message(text.to_owned()));
-        }
-    }
-
-    fn on_listen(&mut self, id: u32, open: &Open) -> Result<(), Violation> {
-        match self.their_listeners.admit(id) {
-            None => return Err(Violation::Limit),
-            Some(false) => return Ok(()),
-            Some(true) => {}
-        }
-        if self.their_listeners.live.len() >= self.config.listeners_max as usize {
-            return Err(Violation::Limit);
-        }
-        self.their_listeners.live.insert(id, super::listen::TheirListener::default());
-        self.push_event(Event::Listen { id, open: open.clone() });
-        Ok(())
-    }
-
-    fn on_listen_result(&mut self, id: u32, result: &Bound) -> Result<(), Violation> {
-        if id >= self.next_listener {
-            return Err(Violation::Stream);
-        }
-        let Some(listener) = self.my_listeners.get_mut(&id).filter(|listener| !listener.answered) else {
-            return Ok(());
-        };
-        listener.answered = true;
-        listener.acked = true;
-        let gone = result.failure.is_some();
-        self.push_event(Event::ListenResult { id, result: result.clone() });
-        if gone {
-            self.my_listeners.get_mut(&id).into_iter().for_each(|listener| listener.removed = true);
-            self.queue(Key::Unlisten(id));
-        }
-        Ok(())
-    }
-
-    fn on_unlisten(&mut self, id: u32) -> Result<(), Violation> {
-        if !self.their_listeners.has_seen(id) {
-            return Err(Violation::Stream);
-        }
-        if let Some(listener) = self.their_listeners.live.remove(&id)
-            && listener.result.is_none_or(|result| result.failure.is_none())
-        {
-            self.push_event(Event::Unlisten(id));
-        }
-        Ok(())
-    }
-
-    /// What the peer has processed is off this end's hands.
-    fn on_ack(&mut self, now: Time, ack: LaneAck) -> Result<(), Violation> {
-        let Some(index) = self.subflows.iter().position(|subflow| subflow.id.0 == ack.subflow) else { return Ok(()) };
-        let Some(subflow) = self.subflows.get_mut(index) else { return Ok(()) };
-        let Some(lane) = subflow.lanes.get_mut(usize::from(ack.lane)) else { return Err(Violation::Ack) };
-        if !lane.tx.on_ack(now, ack.bytes).map_err(|_| Violation::Ack)? {
-            return Ok(());
-        }
-        let mut latest = None;
-        while let Some(entry) = self.pop_acked(index, usize::from(ack.lane)) {
-            if entry.what != Sent::Ack {
-                latest = Some(entry.at);
-            }
-            self.on_entry_acked(entry);
-        }
-        if let (Some(at), Some(subflow)) = (latest, self.subflows.get_mut(index)) {
-            let acked = subflow.acked();
-            subflow.path.on_ack(now, now.since(at), acked);
-        }
-        self.clear_suspicion(now, index, false);
-        self.wake_starved();
-        self.check_drained();
-        Ok(())
-    }
-
-    fn pop_acked(&mut self, index: usize, lane: usize) -> Option<Entry> {
-        self.subflows.get_mut(index)?.lanes.get_mut(lane)?.tx.pop_acked()
-    }
-
-    fn on_entry_acked(&mut self, entry: Entry) {
-        match entry.what {
-            Sent::Data(id, piece) => {
-                let Some(slot) = self.streams.live_slot(id) else { return };
-                if self.with_send(slot, |send| send.on_acked(piece)) == Some(true) {
-                    self.settle(slot);
-                }
-            }
-            Sent::Control(key) => self.on_control_acked(key),
-            Sent::Ack | Sent::Nothing => {}
-        }
-    }
-
-    fn on_control_acked(&mut self, key: Key) {
-        if let Some((id, _)) = key.stream_bit() {
-            let Some(slot) = self.streams.live_slot(id) else { return };
-            if let Some(stream) = self.streams.get_mut(slot) {
-                match key {
-                    Key::Open(_) | Key::OpenResult(_) => stream.opening_acked = true,
-                    Key::Reset(_) => stream.send.on_reset_acked(),
-                    _ => {}
-                }
-            }
-            self.settle(slot);
-            return;
-        }
-        match key {
-            Key::Listen(id) => self.on_listen_acked(id),
-            Key::ListenResult(id) => {
-                self.their_listeners.live.get_mut(&id).into_iter().for_each(|l| l.result_acked = true);
-            }
-            Key::Unlisten(id) => {
-                self.my_listeners.remove(&id);
-            }
-            Key::Message(seq) => self.on_message_acked(seq),
-            Key::Close => {
-                if let Phase::Closing { code, ref text, .. } = self.phase {
-                    let text = text.clone();
-                    self.end(code, text, false);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn on_listen_acked(&mut self, id: u32) {
-        let Some(listener) = self.my_listeners.get_mut(&id) else { return };
-        listener.acked = true;
-        if listener.removed {
-            self.queue(Key::Unlisten(id));
-        }
-    }
-
-    /// The peer has the first message that waits.
-    pub(super) fn on_message_acked(&mut self, seq: u32) {
-        if seq == self.messages.seq && self.messages.outgoing.pop_front().is_some() {
-            self.messages.seq = seq.wrapping_add(1);
-            if !self.messages.outgoing.is_empty() {
-                self.queue(Key::Message(self.messages.seq));
-            }
         }
     }
 }

@@ -5,12 +5,10 @@
 //! follow its HELLO_ACK at once. Lanes count their bytes from after these two frames.
 
 use super::code::Code;
-use super::control::Key;
 use super::event::Event;
 use super::frame::{Frame, FrameError, kind};
 use super::hello::{Hello, HelloAck, Intent, PROOF_BYTES, Status, VERSION, proofs_match};
 use super::ids::{Role, SubflowId, Time};
-use super::lane::{Entry, Sent};
 use super::path::PathStats;
 use super::session::{Phase, Session};
 use super::subflow::{State, Subflow};
@@ -168,6 +166,7 @@ impl Session {
             self.peer_boot = Some(boot);
             self.tx.peer = limits;
             self.tx.credit = limits.session_credit;
+            self.tx.window = limits.session_credit;
             self.tx.streams = limits.streams;
         }
     }
@@ -255,45 +254,6 @@ impl Session {
                 self.end(code, text, false);
             }
             Phase::Greeting | Phase::Parted { .. } | Phase::Ended { .. } => {}
-        }
-    }
-
-    /// What a frame said has to be said again, unless it has been queued already.
-    pub(super) fn on_entry_lost(&mut self, entry: Entry) {
-        if entry.moved {
-            return;
-        }
-        match entry.what {
-            Sent::Data(id, piece) => {
-                if let Some(slot) = self.streams.live_slot(id)
-                    && self.with_send(slot, |send| send.on_lost(piece)) == Some(true)
-                {
-                    self.settle(slot);
-                }
-            }
-            Sent::Control(key) => self.queue_again(key),
-            Sent::Ack => {
-                self.acks.due = true;
-                let lanes = self.subflows.iter_mut().flat_map(|subflow| &mut subflow.lanes);
-                lanes.for_each(|lane| lane.rx.forget_announced());
-            }
-            Sent::Nothing => {}
-        }
-    }
-
-    /// Queues what a lost control frame was about, if it still has a point.
-    fn queue_again(&mut self, key: Key) {
-        let wanted = match key {
-            Key::Listen(id) => self.my_listeners.get(&id).is_some_and(|listener| !listener.acked),
-            Key::Unlisten(id) => self.my_listeners.contains_key(&id),
-            Key::ListenResult(id) => self.their_listeners.live.get(&id).is_some_and(|l| !l.result_acked),
-            Key::Message(seq) => seq == self.messages.seq && !self.messages.outgoing.is_empty(),
-            Key::Class(id) => self.subflow(id).is_some(),
-            Key::SessionBlocked => false,
-            _ => true,
-        };
-        if wanted {
-            self.queue(key);
         }
     }
 

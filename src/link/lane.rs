@@ -50,19 +50,24 @@ pub(super) struct LaneTx {
 }
 
 impl LaneTx {
-    /// Notes a frame of `len` bytes.
-    pub(super) fn on_sent(&mut self, now: Time, len: u64, what: Sent) {
+    /// Notes a frame of `len` bytes. `full` is whether the list has grown beyond what frames with content may make of
+    /// it.
+    pub(super) fn on_sent(&mut self, now: Time, len: u64, what: Sent, full: bool) {
         self.sent += len;
-        if what == Sent::Ack {
+        if let Some(last) = self.in_flight.back_mut() {
             // Of acknowledgements only the last can matter, and without an answer they would pile up.
-            if let Some(last) = self.in_flight.back_mut()
-                && last.what == Sent::Ack
-            {
+            if what == Sent::Ack && last.what == Sent::Ack {
                 last.end = self.sent;
                 last.at = now;
                 return;
             }
-        } else {
+            // A peer that asks and asks, and acknowledges nothing, shall not fill the list with answers.
+            if full && matches!(what, Sent::Ack | Sent::Nothing) {
+                last.end = self.sent;
+                return;
+            }
+        }
+        if what != Sent::Ack {
             self.waiting_since = if self.eliciting == 0 { now } else { self.waiting_since };
             self.eliciting += 1;
         }

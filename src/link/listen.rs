@@ -6,8 +6,13 @@
 
 use std::collections::BTreeMap;
 
+use super::apps::Refused;
+use super::control::Key;
+use super::event::Event;
+use super::input::Violation;
 use super::open::{Bound, Open};
 use super::ranges::RangeSet;
+use super::session::{Phase, Session};
 
 /// A listener at the peer.
 #[derive(Debug)]
@@ -52,5 +57,103 @@ impl TheirListeners {
     pub(super) fn has_seen(&self, id: u32) -> bool {
         let id = u64::from(id);
         self.seen.contains(id, id + 1)
+    }
+}
+
+impl Session {
+    /// Asks the peer to listen. The answer comes as [`Event::ListenResult`] with the number that this returns; the
+    /// streams that come from the listener bear it.
+    pub fn listen(&mut self, open: Open) -> Result<u32, Refused> {
+        if !open.is_valid() {
+            return Err(Refused::TooLong);
+        }
+        if matches!(self.phase, Phase::Ended { .. } | Phase::Closing { .. }) {
+            return Err(Refused::Closed);
+        }
+        if self.peer_boot.is_none() {
+            return Err(Refused::NotYet);
+        }
+        let limit = (self.config.listeners_max).min(self.tx.peer.listeners);
+        if self.my_listeners.len() >= limit as usize {
+            return Err(Refused::Limit);
+        }
+        let id = self.next_listener;
+        self.next_listener = id.checked_add(1).ok_or(Refused::Exhausted)?;
+        self.my_listeners.insert(id, MyListener { open, acked: false, answered: false, removed: false });
+        self.queue(Key::Listen(id));
+        self.after();
+        Ok(id)
+    }
+
+    /// Ends a listener at the peer.
+    pub fn unlisten(&mut self, id: u32) -> Result<(), Refused> {
+        let listener = self.my_listeners.get_mut(&id).filter(|l| !l.removed).ok_or(Refused::Gone)?;
+        listener.removed = true;
+        if listener.acked {
+            self.queue(Key::Unlisten(id));
+        }
+        self.after();
+        Ok(())
+    }
+
+    /// Answers the peer's request to listen.
+    pub fn listen_result(&mut self, id: u32, result: Bound) -> Result<(), Refused> {
+        let listener = self.their_listeners.live.get_mut(&id).filter(|l| l.result.is_none()).ok_or(Refused::Gone)?;
+        listener.result = Some(result);
+        self.queue(Key::ListenResult(id));
+        self.after();
+        Ok(())
+    }
+
+    pub(super) fn on_listen(&mut self, id: u32, open: &Open) -> Result<(), Violation> {
+        match self.their_listeners.admit(id) {
+            None => return Err(Violation::Limit),
+            Some(false) => return Ok(()),
+            Some(true) => {}
+        }
+        if self.their_listeners.live.len() >= self.config.listeners_max as usize {
+            return Err(Violation::Limit);
+        }
+        self.their_listeners.live.insert(id, TheirListener::default());
+        self.push_event(Event::Listen { id, open: open.clone() });
+        Ok(())
+    }
+
+    pub(super) fn on_listen_result(&mut self, id: u32, result: &Bound) -> Result<(), Violation> {
+        if id >= self.next_listener {
+            return Err(Violation::Stream);
+        }
+        let Some(listener) = self.my_listeners.get_mut(&id).filter(|listener| !listener.answered) else {
+            return Ok(());
+        };
+        listener.answered = true;
+        listener.acked = true;
+        let gone = result.failure.is_some();
+        self.push_event(Event::ListenResult { id, result: result.clone() });
+        if gone {
+            self.my_listeners.get_mut(&id).into_iter().for_each(|listener| listener.removed = true);
+            self.queue(Key::Unlisten(id));
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_unlisten(&mut self, id: u32) -> Result<(), Violation> {
+        if !self.their_listeners.has_seen(id) {
+            return Err(Violation::Stream);
+        }
+        if let Some(listener) = self.their_listeners.live.remove(&id)
+            && listener.result.is_none_or(|result| result.failure.is_none())
+        {
+            self.push_event(Event::Unlisten(id));
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_listen_acked(&mut self, id: u32) {
+        let Some(listener) = self.my_listeners.get_mut(&id) else { return };
+        listener.acked = true;
+        if listener.removed {
+            self.queue(Key::Unlisten(id));
+        }
     }
 }

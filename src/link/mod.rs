@@ -32,11 +32,14 @@
 //! | [`frame`], `open`, `hello`, `wire`, `code` | what stands on the wire |
 //! | `ids`, `config`, `event` | the words of the interface |
 //! | `send`, `recv`, `credit`, `ranges`, `datagram` | the two sides of one stream, each on its own |
+//! | `share` | what one stream may hold of what all share |
 //! | `stream`, `table` | one stream, and all of them |
 //! | `lane`, `path`, `subflow` | what is in flight where; delay and rate; one carrier |
 //! | `drr`, `sched`, `control` | whose turn, which subflow, what goes first |
 //! | `session` | the record that holds all this; then what is done with it: |
-//! | `apps`, `join`, `resume`, `input`, `output`, `timers`, `listen` | commands, subflows, resuming, frames in, frames out, deadlines, listeners |
+//! | `apps`, `listen`, `join`, `resume` | commands, listeners, subflows, resuming |
+//! | `input`, `absent` | frames in; those for no stream |
+//! | `output`, `acks`, `timers` | frames out, what becomes of them; deadlines |
 //! | `check` | what must hold after every call, asserted in debug builds |
 //! | `outbox`, `spare` | buffers that are used again |
 //!
@@ -66,8 +69,9 @@
 //! | 11, 13 | OPEN_RESULT, LISTEN_RESULT | the same | code u16 (0: ok), errno u16, port u16, host, text |
 //! | 14 | UNLISTEN | listener | |
 //! | 20 | DATA | stream | offset u64, payload; flag 1: the stream ends here |
-//! | 21, 22 | RESET, STOP | stream | code u16; RESET adds the final size u64 |
-//! | 23, 26 | CREDIT, BLOCKED | stream, or 0 for the session | offset u64 |
+//! | 21, 22 | RESET, STOP | stream | code u16; RESET adds the final size u64; flag 1: there is no such stream here |
+//! | 23 | CREDIT | stream, or 0 for the session | up to where bytes may come u64, up to where they were taken u64 |
+//! | 26 | BLOCKED | stream, or 0 for the session | offset u64 |
 //! | 24 | MAX_STREAMS | 0 | streams ever, u32 |
 //! | 25 | ACK | 0 | lines of subflow u16, lane u16, bytes u64 |
 //! | 30 | DATAGRAM | stream | payload |
@@ -78,7 +82,8 @@
 //!
 //! # Memory
 //! A session holds at most
-//! `S + 8·R + subflows × (lane list + 16 KiB) + 65 536 ranges + 1 MiB of spare buffers`, and the streams themselves. S
+//! `S + 8·R + subflows × (lane list + 16 KiB) + 65 536 ranges + 4 MiB of datagrams + 1 MiB of spare buffers`, and the
+//! streams themselves. S
 //! is [`Config::send_bytes_max`]: written and not acknowledged, 64 bytes for each chunk included. R is the upper
 //! [`Config::session_window_bytes`]: received and not taken. The 8 is what a malicious peer can contrive: payloads
 //! below an eighth of the buffer that they arrived in are copied out of it, larger ones pin it; with an honest one it
@@ -92,41 +97,57 @@
 //!   sent twice.
 //! - **A late HELLO must not kill what lives.** A HELLO that starts a session may be underway for long on a connection
 //!   that its client has given up: it replaces a session of its name only if its subflow number is later
-//!   ([`Session::is_superseded_by`]). For the same reason RESUME means the death of the subflows dialled before it, not
-//!   of those dialled after.
+//!   ([`Session::is_superseded_by`]). For the same reason RESUME means the death of the subflows dialled before it,
+//!   not of those dialled after.
 //! - **RESUME_STATE may be overtaken.** If another subflow came up meanwhile, acknowledgements have passed the states.
 //!   What a state lacks is held against the peer only if no other subflow has been there since the dial.
 //! - **A suspect is cleared by an answered PING, not by acknowledgements.** Those may come over another subflow and
 //!   speak of what arrived before the silence; with them a black hole cost half a second instead of a fifth.
 //! - **Acknowledgements avoid a subflow that has fallen silent** while another speaks. An end that mostly receives has
-//!   nothing in flight that would show it the death of a subflow, and the other end would then suspect every subflow at
-//!   once.
+//!   nothing in flight that would show it the death of a subflow, and the other end would then suspect every subflow
+//!   at once.
 //! - **Arrival is one way plus the queue**, where the queue is what is in flight beyond one undisturbed round of
 //!   acknowledgement. Counting all that is in flight ranks long paths too low.
-//! - **A rate not measured at its limit is believed less and less.** Otherwise a path that was slow once is never tried
-//!   again, and one that was first seen with three small frames on it neither.
+//! - **A rate not measured at its limit is believed less and less.** Otherwise a path that was slow once is never
+//!   tried again, and one that was first seen with three small frames on it neither.
 //! - **No probe-only paths.** The test against the window does that already, and 10 Mbit/s beside a gigabit are then
 //!   not wasted.
 //! - **The tail rule compares times, not only sizes**: a short stream avoids a slow path only if the fast ones would
 //!   really be done sooner. A thousand short streams together are bulk.
 //! - **CREDIT goes out at a quarter of the window, but at the latest after 512 KiB**: so 16 MiB fill 1 Gbit/s at 100
 //!   ms.
+//! - **What must not wait takes the fastest subflow, or one that is ready and hardly slower.** The fastest alone is
+//!   right only as far as the estimate is; in the simulator, a frame passed by more than one frame of bulk became half
+//!   as likely.
 //! - **Messages are numbered and go one at a time**: they are the one thing that is not idempotent by itself.
 //! - **Datagrams fit one frame.** Larger ones are refused rather than cut in pieces that can be lost one by one.
-//! - **A writer's share shrinks with what is left**: a stream may have waiting at most an eighth of the free part of S,
-//!   so that a thousand stalled streams leave room for the next.
-//! - **A broken peer ends the session, not only the subflow**: the channel is authenticated, so the bytes would come
-//!   again.
-//! - **Known limit:** R is shared. Streams whose readers have stopped hold their first credit each, so that 256 of them
-//!   (64 MiB of 256 KiB) stop the session until one moves. Lower the first value of [`Config::stream_window_bytes`]
-//!   where that can happen.
+//! - **What a stream may hold of the session shrinks with what is left**, and faster: both of the peer's memory (its
+//!   unread bytes, of the session's credit) and of S (its unsent bytes). So thousands of streams whose readers have
+//!   stopped leave the others enough to run at full rate; see `share`. It is the sender that holds back, because only
+//!   there nothing has been promised yet: a receiver that kept back stream credit would have to keep it back from all.
+//!   For this CREDIT says how much was taken, BLOCKED is remembered until it can be answered, and the session's window
+//!   starts at its full size, since nothing of it is used as long as readers keep up.
+//! - **Bytes that are no frame end their subflow, lies end the session.** A length above the limit, an unknown
+//!   required type or a body that cannot be decoded says nothing of the session's state: the subflow ends with
+//!   [`Event::SubflowDown`] and is counted, and what was in flight on it goes elsewhere. The channel is authenticated,
+//!   so it is the peer's defect and may come again with the same bytes: the third time ends the session. Credit
+//!   exceeded, an end that moves or an acknowledgement of what was never sent end it at once.
+//! - **A frame for a stream that is not here is answered, and the answer is safe.** Late duplicates are normal after
+//!   the death of a lane, and a RESET with a made-up final size would break streams that are well; so the answer is a
+//!   RESET that says only "not here", which an honest peer ignores; see `absent`.
+//! - **Known limit:** R is finite. Beside 4,000 readers that stopped at once, or 1,000 that took 100 KB each and then
+//!   stopped, a hundred others fill a gigabit (`tests/link_gates.rs`); with several times as many they slow down, to
+//!   256 unread bytes for each stream in the end. Raise [`Config::session_window_bytes`] at the receiver and
+//!   [`Config::send_bytes_max`] at the sender where that can happen.
 //!
 //! # How it is proven
 //! `tests/link_sim.rs` runs thousands of seeded networks with faults, kills every lane at every frame, and restarts
 //! ends; `SEAPROX_SEED=n` replays one. `tests/link_gates.rs` asserts what it makes of paths; `tests/link_trace.rs` what
-//! stands on the wire; `tests/link_alloc.rs` that frames allocate nothing. `scripts/mutate-link` breaks it in 28 ways
+//! stands on the wire; `tests/link_alloc.rs` that frames allocate nothing. `scripts/mutate-link` breaks it in 40 ways
 //! that the tests must notice, `fuzz/` feeds it noise, and `benches/link.rs` prints what it costs.
 
+mod absent;
+mod acks;
 mod apps;
 mod check;
 mod code;
@@ -153,6 +174,7 @@ mod resume;
 mod sched;
 mod send;
 mod session;
+mod share;
 mod spare;
 mod stream;
 mod subflow;

@@ -16,6 +16,7 @@ use super::outbox::Outbox;
 use super::sched::{Candidate, Mode, Need};
 use super::send::Piece;
 use super::session::{Phase, Session};
+use super::share::SHARE_MIN;
 use super::subflow::Subflow;
 
 /// A frame that was put into the outbox: it belongs on this lane, after all others that were.
@@ -29,6 +30,8 @@ pub struct Transmit {
     pub bytes: usize,
 }
 
+/// Frames in flight on a subflow beyond its limit, of the kinds that need not wait for it: answers, acknowledgements.
+pub(super) const FRAMES_SLACK: usize = 16;
 /// Streams that are asked, in one turn, whether they have something for a subflow that is not the fastest.
 const TRIES_MAX: usize = 16;
 /// One byte in so many may be sent twice to fill a gap sooner, beside a few frames at the start.
@@ -170,7 +173,8 @@ impl Session {
         let bytes = out.len() - before;
         let subflow = self.subflows.get_mut(index)?;
         subflow.room = subflow.room.saturating_sub(bytes);
-        subflow.lanes.get_mut(usize::from(lane))?.tx.on_sent(now, bytes as u64, what);
+        let full = subflow.frames() >= self.config.lane_frames_max + FRAMES_SLACK;
+        subflow.lanes.get_mut(usize::from(lane))?.tx.on_sent(now, bytes as u64, what, full);
         self.stats.frames[0] += 1;
         Some(Transmit { subflow: subflow.id, lane, bytes })
     }
@@ -218,7 +222,7 @@ impl Session {
         if self.control.is_empty() {
             return None;
         }
-        let index = self.sched.fastest()?;
+        let index = self.sched.soonest()?;
         let before = out.len();
         while let Some(key) = self.control.pop() {
             if let Some((id, bit)) = key.stream_bit() {
@@ -252,7 +256,10 @@ impl Session {
             Key::OpenResult(_) => Frame::OpenResult { id, result: stream.result.clone()? },
             Key::Reset(_) => stream.send.reset_frame().map(|(code, size)| Frame::Reset { id, code, size })?,
             Key::Stop(_) => Frame::Stop { id, code: stream.recv.stopped()? },
-            Key::Credit(_) => Frame::Credit { id, max: stream.recv.window.announce() },
+            Key::Credit(_) => {
+                let (max, taken) = stream.recv.window.announce();
+                Frame::Credit { id, max, taken }
+            }
             Key::Blocked(_) => Frame::Blocked { id, offset: stream.send.next() },
             _ => return None,
         })
@@ -260,7 +267,10 @@ impl Session {
 
     fn session_control(&mut self, key: Key) -> Option<Frame<'_>> {
         Some(match key {
-            Key::SessionCredit => Frame::Credit { id: 0, max: self.rx.window.announce() },
+            Key::SessionCredit => {
+                let (max, taken) = self.rx.window.announce();
+                Frame::Credit { id: 0, max, taken }
+            }
             Key::SessionBlocked => Frame::Blocked { id: 0, offset: self.tx.sent },
             Key::MaxStreams => {
                 self.rx.streams_announced = self.rx.streams_announced.max(self.streams_allowed());
@@ -271,6 +281,7 @@ impl Session {
                 Frame::ListenResult { id, result: self.their_listeners.live.get(&id)?.result.clone()? }
             }
             Key::Unlisten(id) => Frame::Unlisten { id },
+            Key::Absent(id) => Frame::Absent { id: id.0 },
             Key::Class(id) => Frame::Subflow { subflow: id.0, class: self.subflow(id)?.classes[0] },
             Key::Message(seq) if seq == self.messages.seq => {
                 Frame::Message { seq, text: self.messages.outgoing.front()? }
@@ -351,21 +362,26 @@ impl Session {
         let stream = self.streams.get(slot)?;
         let session_room = self.tx.credit.saturating_sub(self.tx.sent);
         let datagram = stream.datagrams.as_ref().filter(|datagrams| datagrams.has_outgoing());
+        let sendable = stream.send.sendable();
         let len = match datagram {
             Some(datagrams) => datagrams.outgoing_len() as u64,
             None if !stream.send.has_new() => return None,
-            None => stream.send.sendable().min(self.config.frame_bytes_max).min(session_room),
+            None if sendable > 0 && session_room == 0 => {
+                self.wait_for_session(slot);
+                return None;
+            }
+            None if sendable > 0 && self.room_of(stream) < sendable.min(SHARE_MIN) => {
+                self.hold_back(slot);
+                return None;
+            }
+            None => sendable.min(self.config.frame_bytes_max).min(session_room).min(self.room_of(stream)),
         };
-        if len == 0 && datagram.is_none() && stream.send.sendable() > 0 {
-            self.on_session_blocked_out();
-            return None;
-        }
-        let session_window = self.tx.credit.saturating_sub(self.tx.sent) + self.in_flight();
+        let session_window = session_room + self.in_flight();
         Some(Need {
             len: len + DATA_HEAD_BYTES as u64,
             window: stream.send.window().min(session_window),
             unsent: stream.send.unsent(),
-            backlog: self.tx.unsent,
+            backlog: self.tx.backlog,
             sparse: list == List::New && stream.send.unsent() <= self.config.frame_bytes_max,
         })
     }
@@ -374,8 +390,14 @@ impl Session {
         self.subflows.iter().map(Subflow::in_flight).sum()
     }
 
-    /// The session has run out of credit: says so once for each value of it.
-    fn on_session_blocked_out(&mut self) {
+    /// The session has run out of credit: says so once for each value of it, and remembers who waits.
+    fn wait_for_session(&mut self, slot: usize) {
+        if let Some(stream) = self.streams.get_mut(slot)
+            && !std::mem::replace(&mut stream.in_waiting, true)
+        {
+            let id = stream.id;
+            Self::remember(&mut self.tx.waiting, id, &self.streams);
+        }
         self.sched.on_stall();
         if self.tx.blocked_told != Some(self.tx.credit) {
             self.tx.blocked_told = Some(self.tx.credit);
@@ -384,17 +406,18 @@ impl Session {
     }
 
     fn send_next(&mut self, now: Time, index: usize, slot: usize, out: &mut Outbox) -> Option<Transmit> {
-        let stream = self.streams.get_mut(slot)?;
-        if let Some(datagrams) = stream.datagrams.as_mut().filter(|datagrams| datagrams.has_outgoing()) {
+        let session_room = self.tx.credit.saturating_sub(self.tx.sent);
+        let room = self.room_of(self.streams.get(slot)?);
+        let stream = self.streams.get(slot)?;
+        if stream.datagrams.as_ref().is_some_and(|datagrams| datagrams.has_outgoing()) {
             let id = stream.id;
-            let payload = datagrams.next_outgoing(now)?;
+            let payload = self.with_datagrams(slot, |datagrams, _| datagrams.next_outgoing(now)).flatten()?;
             let before = out.len();
             out.frame(|heads| Frame::Datagram { id: id.0, payload: &payload }.encode(heads));
             let lane = self.subflows.get(index)?.lane_for(id);
             return self.note(now, index, lane, before, out, Sent::Nothing);
         }
-        let session_room = self.tx.credit.saturating_sub(self.tx.sent);
-        let max = self.config.frame_bytes_max.min(session_room);
+        let max = self.config.frame_bytes_max.min(session_room).min(room);
         let piece =
             self.with_send(slot, |send| send.take_new(max).inspect(|piece| send.note_sent(*piece))).flatten()?;
         self.tx.reinject_bytes += u64::from(piece.len);
@@ -502,7 +525,7 @@ impl Session {
                             let send = &stream.send;
                             send.una() == piece.offset
                                 && send.reset_frame().is_none()
-                                && (send.is_blocked() || send.is_tail() || session_blocked)
+                                && (stream.held_back || send.is_blocked() || send.is_tail() || session_blocked)
                         });
                     if waits {
                         return Some((index, n, at, id, piece));

@@ -146,12 +146,15 @@ impl Path {
         self.rate = self.rates.iter().copied().max().unwrap_or(rate);
     }
 
-    /// Bytes per second.
+    /// Bytes per second: as acknowledged, end to end; until that is known, as the carrier says.
+    ///
+    /// The carrier's figure is that of the network. Where the peer, or a relay on the way, takes less than the network
+    /// carries, the carrier reckons far too high, and whoever believed it would wait for a subflow that is full.
     pub(super) fn rate(&self) -> u64 {
         match (self.carrier.rate, self.rate) {
             (0, 0) => RATE_FIRST,
-            (0, own) => own,
-            (carrier, _) => carrier,
+            (carrier, 0) => carrier,
+            (_, own) => own,
         }
     }
 

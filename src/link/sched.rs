@@ -44,7 +44,7 @@ pub(super) struct Need {
     pub(super) window: u64,
     /// Bytes of its stream that wait, this frame included.
     pub(super) unsent: u64,
-    /// Bytes of all streams that wait.
+    /// Bytes of all streams that wait for their turn.
     pub(super) backlog: u64,
     /// Whether its stream sends little and seldom.
     pub(super) sparse: bool,
@@ -86,9 +86,15 @@ impl Scheduler {
         }
     }
 
-    /// The subflow for a control frame: the fastest, or none until that one can take it.
+    /// The fastest subflow, or none until it can take a frame.
     pub(super) fn fastest(&self) -> Option<usize> {
         self.order.first().filter(|first| first.ready).map(|first| first.index)
+    }
+
+    /// The subflow for what must not wait: the fastest, or one that can take it now and is hardly slower.
+    pub(super) fn soonest(&self) -> Option<usize> {
+        let limit_us = self.order.first().map(|first| first.arrival_us.saturating_add(first.arrival_us / 4))?;
+        self.order.iter().find(|other| other.ready && other.arrival_us <= limit_us).map(|other| other.index)
     }
 
     /// The fastest subflow other than `index` that can take a frame.
@@ -113,6 +119,9 @@ impl Scheduler {
 
     /// The subflow for a piece of a stream, or none if it is better to wait.
     pub(super) fn place(&self, need: Need) -> Option<usize> {
+        if need.sparse {
+            return self.soonest();
+        }
         let mut faster_rate = 0u64;
         for (rank, candidate) in self.order.iter().enumerate() {
             if candidate.ready && (rank == 0 || self.is_worth(candidate, need, faster_rate)) {
@@ -128,9 +137,6 @@ impl Scheduler {
 
     /// Whether a subflow that is not the fastest should take the frame now.
     fn is_worth(&self, candidate: &Candidate, need: Need, faster_rate: u64) -> bool {
-        if need.sparse {
-            return false;
-        }
         let meanwhile = per_us(faster_rate, candidate.arrival_us + self.return_us);
         if meanwhile + need.len > need.window * self.risk / 1000 {
             return false;
@@ -219,6 +225,13 @@ mod tests {
         assert_eq!(sched.place(Need { sparse: true, ..BULK }), None);
         assert_eq!(sched.place(Need { unsent: 1000, backlog: 1000, ..BULK }), None);
         assert_eq!(sched.place(Need { unsent: 1000, ..BULK }), Some(1), "many small ones are bulk together");
+    }
+
+    #[test]
+    fn what_must_not_wait_takes_one_that_is_ready_and_hardly_slower() {
+        assert_eq!(scheduler(&[(80, 10, false), (10, 12, true)]).soonest(), Some(1));
+        assert_eq!(scheduler(&[(80, 10, false), (10, 13, true)]).soonest(), None);
+        assert_eq!(scheduler(&[(80, 10, true), (10, 11, true)]).soonest(), Some(0));
     }
 
     #[test]

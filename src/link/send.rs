@@ -18,6 +18,7 @@ use bytes::Bytes;
 use super::code::Code;
 use super::outbox::Outbox;
 use super::ranges::RangeSet;
+use super::share::Motion;
 
 /// A part of a stream, as one DATA frame carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,10 @@ pub(super) struct SendStream {
     end: u64,
     /// The peer takes bytes below this offset.
     credit: u64,
+    /// The peer's reader has taken the bytes below this one, as far as this end has heard.
+    taken: u64,
+    /// How many those were more than the time before.
+    taken_last: u64,
     acked: RangeSet,
     lost: RangeSet,
     ending: End,
@@ -83,6 +88,8 @@ impl SendStream {
             next: 0,
             end: 0,
             credit,
+            taken: 0,
+            taken_last: 0,
             acked: RangeSet::default(),
             lost: RangeSet::default(),
             ending: End::Open,
@@ -129,6 +136,15 @@ impl SendStream {
     /// Raises the credit; a lower value than before is an old frame and changes nothing.
     pub(super) fn raise_credit(&mut self, max: u64) {
         self.credit = self.credit.max(max);
+    }
+
+    /// The peer's reader has taken the bytes below `offset`.
+    pub(super) fn on_taken(&mut self, offset: u64) {
+        let offset = offset.min(self.next);
+        if offset > self.taken {
+            self.taken_last = offset - self.taken;
+            self.taken = offset;
+        }
     }
 
     /// Takes the next piece that was never sent, at most `max` bytes long, within credit.
@@ -279,6 +295,11 @@ impl SendStream {
         matches!(self.ending, End::Acked | End::Reset { acked: true, .. })
     }
 
+    /// Whether the end has been sent, be it FIN or RESET.
+    pub(super) fn has_sent_all(&self) -> bool {
+        !matches!(self.ending, End::Open | End::Wanted)
+    }
+
     /// The reason and the final size, if the stream was reset.
     pub(super) fn reset_frame(&self) -> Option<(Code, u64)> {
         match self.ending {
@@ -309,6 +330,16 @@ impl SendStream {
     /// Whether bytes wait for the peer's credit and for nothing else.
     pub(super) const fn is_blocked(&self) -> bool {
         self.end > self.next && self.credit <= self.next
+    }
+
+    /// Bytes that were sent and not taken by the peer's reader, as far as this end has heard.
+    pub(super) const fn not_taken(&self) -> u64 {
+        self.next - self.taken
+    }
+
+    /// What the peer's reader took, as far as this end has heard.
+    pub(super) const fn motion(&self) -> Motion {
+        Motion { taken: self.taken, last: self.taken_last }
     }
 
     /// The window, as far as this end can see it: how far credit reaches beyond what the peer surely has.
@@ -353,6 +384,7 @@ impl SendStream {
     /// What must hold between the fields after every call.
     pub(super) fn check(&self) {
         assert!(self.una <= self.next && self.next <= self.end, "una {} next {} end {}", self.una, self.next, self.end);
+        assert!(self.taken <= self.next, "more was taken than sent");
         assert!(self.next <= self.credit, "sent {} beyond the credit {}", self.next, self.credit);
         let held: u64 = self.chunks.iter().map(|(_, chunk)| chunk.len() as u64 + CHUNK_COST).sum();
         assert_eq!(held, self.held, "the count of held bytes");

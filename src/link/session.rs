@@ -21,6 +21,7 @@ use super::code::Code;
 use super::config::Config;
 use super::control::{Control, Key};
 use super::credit::Window;
+use super::datagram::Datagrams;
 use super::drr::Drr;
 use super::event::{Event, Progress, Stats};
 use super::hello::Limits;
@@ -78,6 +79,8 @@ pub struct Session {
     pub(super) next_listener: u32,
     pub(super) their_listeners: TheirListeners,
     pub(super) messages: Messages,
+    /// Σ of what the datagrams of all streams count for.
+    pub(super) datagram_bytes: u64,
     pub(super) going_away: [Option<(Code, String)>; 2],
     /// What has just been sent and is to go on a second subflow too.
     pub(super) echoes: VecDeque<(SubflowId, Sent)>,
@@ -98,18 +101,24 @@ pub(super) struct Outgoing {
     /// Σ over all streams ever of the first byte never sent; at most `credit`.
     pub(super) sent: u64,
     pub(super) credit: u64,
+    /// How far the credit reached, when it was given, beyond what the peer's application had taken.
+    pub(super) window: u64,
     /// Streams of this end that the peer allows, ever.
     pub(super) streams: u32,
     /// Σ of what streams hold; at most `send_bytes_max` and one frame.
     pub(super) held: u64,
-    /// Σ of bytes written and never sent.
-    pub(super) unsent: u64,
+    /// Σ of bytes written and never sent that wait for nothing but their turn.
+    pub(super) backlog: u64,
     /// Σ of ranges that streams keep; with the frames in flight at most [`RANGES_MAX`](super::config::RANGES_MAX).
     pub(super) ranges: usize,
-    /// Streams that were refused a write because of the session's bound.
+    /// Streams that were refused a write because of the session's bound, each once.
     pub(super) starved: VecDeque<StreamId>,
+    /// What was free when all of them were last asked whether they have room now, or less if it has been since.
+    pub(super) starved_at: u64,
     /// The credit at which BLOCKED was last said.
     pub(super) blocked_told: Option<u64>,
+    /// Streams that have something to send and credit of their own, and wait for the session's; each once.
+    pub(super) waiting: VecDeque<StreamId>,
     /// Bytes that may yet be sent twice to fill a gap.
     pub(super) reinject_bytes: u64,
 }
@@ -176,6 +185,7 @@ impl Session {
             next_listener: 1,
             their_listeners: TheirListeners::default(),
             messages: Messages::default(),
+            datagram_bytes: 0,
             going_away: [None, None],
             echoes: VecDeque::new(),
             events: VecDeque::new(),
@@ -266,6 +276,7 @@ impl Session {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         let id = stream.id;
         let offered = stream.stage != Stage::Implied;
+        let mut has_lost = false;
         if offered && stream.recv.is_open() && stream.recv.ready_bytes() > 0 && !stream.readable_told {
             stream.readable_told = true;
             self.events.push_back(Event::Readable(id));
@@ -278,14 +289,18 @@ impl Session {
         }
         if stream.send.has_lost() && !stream.in_repair {
             stream.in_repair = true;
-            self.repair.push_back(id);
+            has_lost = true;
         }
+        let gone = stream.is_gone();
         if stream.send.is_blocked() && stream.blocked_told != Some(stream.send.credit()) {
             stream.blocked_told = Some(stream.send.credit());
             self.sched.on_stall();
             self.control.push_stream(Key::Blocked(id), &mut stream.queued);
         }
-        if stream.is_gone() {
+        if has_lost {
+            Self::remember(&mut self.repair, id, &self.streams);
+        }
+        if gone {
             self.bury(slot);
         }
     }
@@ -294,6 +309,7 @@ impl Session {
     fn bury(&mut self, slot: usize) {
         self.drr.forget(slot);
         let Some(stream) = self.streams.remove(slot) else { return };
+        self.datagram_bytes -= stream.datagrams.as_ref().map_or(0, |datagrams| datagrams.cost() as u64);
         debug_assert_eq!((stream.send.held(), stream.send.ranges(), stream.recv.held()), (0, 0, 0));
         self.events.push_back(Event::Gone(stream.id));
         if stream.mine {
@@ -313,13 +329,30 @@ impl Session {
 
     /// Changes the sending side of a stream, and the session's sums with it.
     pub(super) fn with_send<R>(&mut self, slot: usize, change: impl FnOnce(&mut SendStream) -> R) -> Option<R> {
-        let send = &mut self.streams.get_mut(slot)?.send;
-        let (held, unsent, ranges, next) = (send.held(), send.unsent(), send.ranges(), send.next());
+        let stream = self.streams.get_mut(slot)?;
+        let backlog = stream.backlog();
+        let send = &mut stream.send;
+        let (held, ranges, next) = (send.held(), send.ranges(), send.next());
         let result = change(send);
         self.tx.held = self.tx.held + send.held() - held;
-        self.tx.unsent = self.tx.unsent + send.unsent() - unsent;
         self.tx.ranges = self.tx.ranges + send.ranges() - ranges;
         self.tx.sent += send.next() - next;
+        self.tx.backlog = self.tx.backlog + stream.backlog() - backlog;
+        Some(result)
+    }
+
+    /// Changes the datagrams of a stream, if it has any, and the session's sum with them. `change` is also told whether
+    /// the session has no room for more.
+    pub(super) fn with_datagrams<R>(
+        &mut self,
+        slot: usize,
+        change: impl FnOnce(&mut Datagrams, bool) -> R,
+    ) -> Option<R> {
+        let full = self.datagram_bytes >= super::datagram::SESSION_BYTES_MAX as u64;
+        let datagrams = self.streams.get_mut(slot)?.datagrams.as_mut()?;
+        let before = datagrams.cost() as u64;
+        let result = change(datagrams, full);
+        self.datagram_bytes = self.datagram_bytes + datagrams.cost() as u64 - before;
         Some(result)
     }
 
@@ -352,6 +385,15 @@ impl Session {
         }
     }
 
+    /// Adds a stream to a list in which each live one is at most once; those that are gone are taken out in time.
+    pub(super) fn remember(list: &mut VecDeque<StreamId>, id: StreamId, streams: &Table) {
+        const SLACK: usize = 64;
+        if list.len() > 2 * streams.len() + SLACK {
+            list.retain(|id| streams.live_slot(*id).is_some());
+        }
+        list.push_back(id);
+    }
+
     /// How long credit takes to come into effect: the longest round trip, and the wait for an acknowledgement.
     pub(super) fn round_us(&self) -> u64 {
         let longest = self.subflows.iter().filter(|s| s.is_live() && !s.suspect).map(|s| s.path.rtt_us()).max();
@@ -362,25 +404,6 @@ impl Session {
     pub(super) fn ack_delay_us(&self) -> u64 {
         let shortest = self.subflows.iter().filter(|s| s.is_live()).map(|s| s.path.rtt_us()).min();
         (shortest.unwrap_or(100_000) / 4).clamp(1000, self.config.ack_delay_us.max(1000))
-    }
-
-    /// Tells those whom the session's bound refused a write that they may try again.
-    pub(super) fn wake_starved(&mut self) {
-        let mut tries = self.tx.starved.len();
-        while tries > 0 && self.send_free() >= self.config.send_bytes_max / 8 {
-            tries -= 1;
-            let Some(id) = self.tx.starved.pop_front() else { return };
-            if let Some(stream) = self.streams.by_id(id)
-                && std::mem::take(&mut stream.wants_room)
-                && stream.send.is_open()
-            {
-                self.events.push_back(Event::Writable(id));
-            }
-        }
-    }
-
-    pub(super) const fn send_free(&self) -> u64 {
-        self.config.send_bytes_max.saturating_sub(self.tx.held)
     }
 
     /// Ends the session: each stream that has not ended is reset, never finished.
@@ -406,6 +429,7 @@ impl Session {
         self.my_listeners.clear();
         self.their_listeners = TheirListeners::default();
         self.tx = Outgoing::new();
+        self.datagram_bytes = 0;
         if !farewell {
             self.subflows.clear();
         }
@@ -420,12 +444,15 @@ impl Outgoing {
             peer: Limits { streams: 0, listeners: 0, stream_credit: 0, session_credit: 0 },
             sent: 0,
             credit: 0,
+            window: 0,
             streams: 0,
             held: 0,
-            unsent: 0,
+            backlog: 0,
             ranges: 0,
             starved: VecDeque::new(),
+            starved_at: 0,
             blocked_told: None,
+            waiting: VecDeque::new(),
             reinject_bytes: 0,
         }
     }

@@ -49,8 +49,14 @@ pub(super) struct Stream {
     pub(super) readable_told: bool,
     /// Whether the application was refused a write and is to be told when there is room.
     pub(super) wants_room: bool,
+    /// Whether the session has this stream in its list of those.
+    pub(super) in_starved: bool,
+    /// Whether the session has this stream in its list of those that wait for its credit.
+    pub(super) in_waiting: bool,
     /// The credit at which BLOCKED was last said.
     pub(super) blocked_told: Option<u64>,
+    /// Whether bytes wait although the stream has credit, because it has its share of the session's.
+    pub(super) held_back: bool,
     /// For [`Kind::Udp`].
     pub(super) datagrams: Option<Box<Datagrams>>,
 }
@@ -77,7 +83,10 @@ impl Stream {
             in_repair: false,
             readable_told: false,
             wants_room: false,
+            in_starved: false,
+            in_waiting: false,
             blocked_told: None,
+            held_back: false,
             datagrams: None,
         }
     }
@@ -85,6 +94,16 @@ impl Stream {
     /// Whether the scheduler has anything to take from it, repairs aside.
     pub(super) fn has_new(&self) -> bool {
         self.send.has_new() || self.datagrams.as_ref().is_some_and(|datagrams| datagrams.has_outgoing())
+    }
+
+    /// Bytes that wait for nothing but their turn.
+    pub(super) fn backlog(&self) -> u64 {
+        if self.held_back { 0 } else { self.send.sendable() }
+    }
+
+    /// Whether what is written now can only wait.
+    pub(super) fn stands_still(&self) -> bool {
+        self.held_back || self.send.credit() <= self.send.next()
     }
 
     /// Whether nothing more can happen to it.
@@ -106,7 +125,7 @@ impl Stream {
             Key::Reset(_) => self.send.reset_frame().is_some() && !self.send.is_over(),
             Key::Stop(_) => self.recv.stopped().is_some(),
             Key::Credit(_) => self.recv.wants_credit(),
-            Key::Blocked(_) => self.send.is_blocked(),
+            Key::Blocked(_) => self.send.is_blocked() || self.held_back,
             _ => false,
         }
     }

@@ -132,7 +132,7 @@ impl Ports {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         match (number(first), number(last)) {
             (Some(first), Some(last)) if 1 <= first && first <= last => Ok(Ports(first, last)),
-            _ => Err(RuleError("a port from 1 to 65535 or a range that rises, such as 8000-8999")),
+            _ => Err(RuleError("a port from 1 to 65535, a range that rises such as 8000-8999, or *")),
         }
     }
 
@@ -148,8 +148,11 @@ pub(super) fn split_ports(text: &str) -> Result<(&str, Option<Ports>), RuleError
     if text.starts_with("unix:") || colons == 0 || (outside == 0 && colons > 1) {
         return Ok((text, None));
     }
-    let (place, ports) = text.rsplit_once(':').unwrap_or((text, ""));
-    Ok((place, Some(Ports::parse(ports)?)))
+    match text.rsplit_once(':').unwrap_or((text, "")) {
+        // As ssh's PermitOpen says it: every port, which is what no port says too.
+        (place, "*") if !place.is_empty() => Ok((place, None)),
+        (place, ports) => Ok((place, Some(Ports::parse(ports)?))),
+    }
 }
 
 fn number(text: &str) -> Option<u16> {
@@ -273,10 +276,12 @@ mod tests {
         assert_eq!(split("a:80"), ("a", Some(Ports(80, 80))));
         assert_eq!(split("10.0.0.0/8:1-65535"), ("10.0.0.0/8", Some(Ports(1, 65535))));
         assert_eq!(split("[fd00::]/8:443"), ("[fd00::]/8", Some(Ports(443, 443))));
+        assert_eq!(split("a:*"), ("a", None));
+        assert_eq!(split("[::1]:*"), ("[::1]", None));
         assert_eq!(split("[::1]"), ("[::1]", None));
         assert_eq!(split("fd00::/8"), ("fd00::/8", None));
         assert_eq!(split("unix:/run/a:1"), ("unix:/run/a:1", None));
-        for text in ["a:", "a:0", "a:65536", "a:2-1", "a:1-", "a:-1", "a:1-2-3", "[::1]:x", "a:http"] {
+        for text in ["a:", "a:0", "a:65536", "a:2-1", "a:1-", "a:-1", "a:1-2-3", ":*", "a:**", "[::1]:x", "a:http"] {
             assert!(split_ports(text).is_err(), "{text}");
         }
     }

@@ -1,8 +1,11 @@
-//! Linux: splice and pipes (splice(2), pipe(2), fcntl(2)).
+//! Linux: splice and pipes (splice(2), pipe(2), fcntl(2)), and what a TCP socket knows of its path (tcp(7)).
 
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
+
+use super::PathInfo;
 
 /// Whether listeners that share a port each get their part of the connections (since Linux 3.9, socket(7)).
 pub(crate) const REUSE_PORT_BALANCES: bool = true;
@@ -66,3 +69,33 @@ pub(crate) fn handshake_with_data(socket: BorrowedFd<'_>) {
         len
     ));
 }
+
+/// What the system knows of the path of a TCP connection, if it says so (`struct tcp_info`, linux/tcp.h, whose fields
+/// never move).
+pub(crate) fn tcp_info(socket: &TcpStream) -> Option<PathInfo> {
+    let mut info = [0u8; INFO_BYTES];
+    let mut len = INFO_BYTES as libc::socklen_t;
+    let (fd, at) = (socket.as_raw_fd(), info.as_mut_ptr().cast());
+    // The pointers are to a live array and to its length, as getsockopt wants them.
+    syscall!(libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, at, &raw mut len)).ok()?;
+    if (len as usize) < INFO_BYTES {
+        return None;
+    }
+    let word = |at: usize| info.get(at..at + 4).map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+    let [mss, rtt_us, window] = [word(16), word(68), word(80)].map(u64::from);
+    let delivery = [info[160], info[161], info[162], info[163], info[164], info[165], info[166], info[167]];
+    let by_window = window * mss * 1_000_000 / rtt_us.max(1);
+    let is_stuck = info[2] > 0 || info[4] > 0;
+    Some(PathInfo { rtt_us, rate: u64::from_ne_bytes(delivery).max(by_window), is_stuck })
+}
+
+/// Whether a TCP socket has little left to send: less than half of `TCP_NOTSENT_LOWAT`. If it has more, the next event of
+/// its says when it has not, because asking is what tells the system that somebody waits (poll(2), tcp(7)).
+pub(crate) fn wants_more(socket: &TcpStream) -> bool {
+    let mut asked = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // The pointer is to one live record, and nothing is waited for. Where it fails, the next write finds out.
+    syscall!(libc::poll(&raw mut asked, 1, 0)).map_or(true, |_| asked.revents != 0)
+}
+
+/// Bytes of `struct tcp_info` up to and with the delivery rate (since Linux 4.9).
+const INFO_BYTES: usize = 168;

@@ -25,9 +25,24 @@ pub(crate) mod stdio;
 
 pub(crate) use limits::raise_descriptor_limit;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) use linux::{REUSE_PORT_BALANCES, SKIPS, handshake_with_data, new_pipe, send_before_end, skip, splice};
+pub(crate) use linux::{
+    REUSE_PORT_BALANCES, SKIPS, handshake_with_data, new_pipe, send_before_end, skip, splice, tcp_info, wants_more,
+};
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) use portable::{REUSE_PORT_BALANCES, SKIPS, handshake_with_data, new_pipe, send_before_end, skip, splice};
+pub(crate) use portable::{
+    REUSE_PORT_BALANCES, SKIPS, handshake_with_data, new_pipe, send_before_end, skip, splice, tcp_info, wants_more,
+};
+
+/// What the system knows of the path of a TCP connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PathInfo {
+    /// Smoothed round trip in microseconds.
+    pub rtt_us: u64,
+    /// Bytes per second: the larger of what was delivered and of what the congestion window allows in a round trip.
+    pub rate: u64,
+    /// It sends again because of a timeout.
+    pub is_stuck: bool,
+}
 
 /// Whether an error says that the process or the system has no more descriptors (`EMFILE`, `ENFILE`), or no memory for
 /// one more socket: states that pass.

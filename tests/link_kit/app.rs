@@ -19,6 +19,8 @@ pub struct Plan {
     pub bite: u64,
     /// For so long.
     pub pause_us: u64,
+    /// The reader takes no more once it has taken so much.
+    pub stall_at: Option<u64>,
     /// The opener, or the other, gives up after having written so much.
     pub abort: [Option<u64>; 2],
     /// The other refuses.
@@ -34,7 +36,7 @@ impl Plan {
     fn encode(&self) -> String {
         let number = |n: Option<u64>| n.map_or("-".to_owned(), |n| n.to_string());
         format!(
-            "{} {} {} {} {} {} {} {}",
+            "{} {} {} {} {} {} {} {} {}",
             self.sizes[0],
             self.sizes[1],
             self.chunk,
@@ -42,7 +44,8 @@ impl Plan {
             self.pause_us,
             number(self.abort[0]),
             number(self.abort[1]),
-            u8::from(self.refuse)
+            u8::from(self.refuse),
+            number(self.stall_at)
         )
     }
 
@@ -56,6 +59,7 @@ impl Plan {
             pause_us: n(4),
             abort: [f[5], f[6]],
             refuse: n(7) == 1,
+            stall_at: f.get(8).copied().flatten(),
             weight: 1,
         }
     }
@@ -274,7 +278,7 @@ impl App {
 
     fn read(&mut self, session: &mut Session, now: Time, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        if stream.next_bite > now {
+        if stream.next_bite > now || stream.plan.stall_at.is_some_and(|at| stream.read >= at) {
             return;
         }
         let mut taken = 0;
@@ -336,6 +340,7 @@ impl App {
             chunk: rng.scaled(1, 20_000).max(bytes_max / 200),
             bite: if slow { rng.scaled(100, 20_000).max(bytes_max / 50) } else { u64::MAX },
             pause_us: if slow { rng.scaled(100, 100_000) } else { 0 },
+            stall_at: None,
             abort: [abort(rng, sizes[0]), abort(rng, sizes[1])],
             refuse: break_some && rng.one_in(10),
             weight: rng.range(1, 3) as u8,

@@ -59,7 +59,9 @@ pub fn run(paths: &[(u64, u64)], stats: bool, warm_ms: u64, measure_ms: u64) -> 
     world.run_until_up(paths.len());
     let id = world.open(CLIENT, endless());
     world.run_for(warm_ms * 1000);
-    measure(&mut world, id, paths.iter().map(|path| path.0).sum(), measure_ms)
+    let figures = measure(&mut world, id, paths.iter().map(|path| path.0).sum(), measure_ms);
+    assert_eq!(world.session(CLIENT).stats().held_back, 0, "nothing is held back while readers keep up");
+    figures
 }
 
 /// Measures a stream that runs already.

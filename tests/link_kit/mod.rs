@@ -10,6 +10,7 @@ pub mod pattern;
 pub mod pipe;
 pub mod rng;
 pub mod swarm;
+pub mod watch;
 
 use bytes::Bytes;
 use seaprox::link::{
@@ -84,6 +85,9 @@ pub struct World {
     /// Stop after so many frames in all.
     pub frames_max: u64,
     pub sessions: u64,
+    /// What leaves each end, for those who want to know.
+    pub watch: [watch::Watch; 2],
+    unchecked: bool,
 }
 
 impl World {
@@ -105,6 +109,8 @@ impl World {
             frames: 0,
             frames_max: u64::MAX,
             sessions: 0,
+            watch: Default::default(),
+            unchecked: false,
         }
     }
 
@@ -134,6 +140,12 @@ impl World {
 
     pub fn is_open(&self) -> bool {
         self.ends.iter().all(|end| end.session.as_ref().is_some_and(Session::is_open))
+    }
+
+    /// Leaves the checks of the sessions to the test: for runs in which much is alive.
+    pub fn sessions_unchecked(&mut self) {
+        self.unchecked = true;
+        self.ends.iter_mut().flat_map(|end| &mut end.session).for_each(Session::check_only_when_asked);
     }
 
     /// Opens a stream at an end.
@@ -309,7 +321,10 @@ impl World {
                     self.conns[other].up[SERVER] = false;
                 }
             }
-            let session = Session::new(Role::Server, self.config[SERVER], hello.session, boot, now);
+            let mut session = Session::new(Role::Server, self.config[SERVER], hello.session, boot, now);
+            if self.unchecked {
+                session.check_only_when_asked();
+            }
             self.ends[SERVER].session = Some(session);
         }
         let proofs = self.proofs_for(SERVER, hello.session, hello.subflow, channel);
@@ -381,7 +396,8 @@ impl World {
             self.out.copy_to(&mut self.wire);
             let conn = self.conns.iter_mut().find(|conn| conn.id == transmit.subflow && conn.is_known(end));
             if let Some(conn) = conn {
-                conn.pipes[end].write(now, Bytes::copy_from_slice(&self.wire));
+                let arrival = conn.pipes[end].write(now, Bytes::copy_from_slice(&self.wire));
+                self.watch[end].on_frame(transmit.subflow, arrival, &self.wire);
                 session.set_room(conn.id, conn.pipes[end].room(now));
             }
         }

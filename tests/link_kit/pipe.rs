@@ -42,7 +42,8 @@ impl Pipe {
         Pipe { shape, flying: VecDeque::new(), free_at: Time::ZERO, rest_ns: 0, frozen: false, stuck: 0 }
     }
 
-    pub fn write(&mut self, now: Time, bytes: Bytes) {
+    /// Answers when the bytes arrive, if nothing comes in between.
+    pub fn write(&mut self, now: Time, bytes: Bytes) -> Time {
         if self.frozen {
             self.stuck += bytes.len() as u64;
         }
@@ -52,6 +53,7 @@ impl Pipe {
         self.rest_ns = ns % 1000;
         let at = self.free_at.after(self.shape.delay_us).max(self.flying.back().map_or(now, |last| last.0));
         self.flying.push_back((at, bytes));
+        at
     }
 
     /// Bytes that wait to get on the wire.

@@ -1,0 +1,42 @@
+//! What one connection gets over two unlike paths at once: by a link between two real nodes, beside plain TCP over each
+//! path alone and the kernel's own MPTCP over both. The paths are emulated, in a network of the bench's own, which needs
+//! root, `ip`, `tc`, `ss`, `nft` and TUN devices.
+//!
+//! `cargo bench --bench paths -- [SECONDS [WARM_UP_SECONDS]] [PAIR...]`, each PAIR by its place from 0.
+
+#[path = "../tests/kit/mod.rs"]
+mod kit;
+#[path = "../tests/net_kit/mod.rs"]
+mod net_kit;
+
+use std::time::Duration;
+
+use net_kit::{has_net, has_tun, pairs};
+
+fn main() {
+    let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|word| word.parse().ok()).collect();
+    if !has_net() || !has_tun() {
+        return;
+    }
+    let (time, warm_up) = (numbers.first().copied().unwrap_or(8), numbers.get(1).copied().unwrap_or(4));
+    let chosen = numbers.get(2..).unwrap_or_default();
+    let mut lines = vec![
+        "| paths (Mbit/s, ms one way) | alone | alone | sum | link | of the sum | MPTCP | of the sum |".to_owned(),
+        "| --- | --- | --- | --- | --- | --- | --- | --- |".to_owned(),
+    ];
+    for (place, pair) in pairs::all().iter().enumerate() {
+        if !chosen.is_empty() && !chosen.contains(&(place as u64)) {
+            continue;
+        }
+        let row = pair.measure(Duration::from_secs(warm_up), Duration::from_secs(time), true);
+        let sum = row.sum();
+        let kernel = match row.mptcp {
+            Some(rate) => format!("{rate:.1} | {:.0} %", 100.0 * rate / sum),
+            None => "- | -".to_owned(),
+        };
+        let [one, other] = row.alone;
+        let link = format!("{:.1} | {:.0} %", row.link, 100.0 * row.share());
+        lines.push(format!("| {} | {one:.1} | {other:.1} | {sum:.1} | {link} | {kernel} |", pair.name));
+    }
+    println!("{}", lines.join("\n"));
+}

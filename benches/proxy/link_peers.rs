@@ -1,0 +1,24 @@
+//! The pairs of nodes that can be measured: client -> near node == link == far node -> target.
+//!
+//! The processor time of both nodes counts, and both run on the proxies' processor. Each pair encrypts with AES-128-GCM.
+//! seaprox and ssh carry all connections in one; the others make a connection of the link for each.
+
+use crate::link_configurations as conf;
+use crate::peers::{Far, Launch, Peer, Place, plain};
+
+const fn pair(near: Peer, far: &'static str, launch: fn(&Place) -> Result<Launch, String>) -> Peer {
+    Peer { far: Some(Far { family: far, launch }), ..near }
+}
+
+pub static PEERS: [Peer; 5] = [
+    pair(Peer { family: "seaprox", ..plain("seaprox-link", "-V", conf::seaprox_near) }, "seaprox", conf::seaprox_far),
+    pair(plain("ssh", "-V", conf::ssh_near), "sshd", conf::ssh_far),
+    pair(Peer { family: "haproxy", ..plain("haproxy-tls", "-v", conf::haproxy_near) }, "haproxy", conf::haproxy_far),
+    pair(plain("stunnel", "-version", conf::stunnel_near), "stunnel", conf::stunnel_far),
+    // The two programs of the crate shadowsocks-rust: measured where it is in the search path.
+    pair(
+        Peer { family: "sslocal", ..plain("shadowsocks", "-V", conf::shadowsocks_near) },
+        "ssserver",
+        conf::shadowsocks_far,
+    ),
+];

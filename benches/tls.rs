@@ -1,0 +1,84 @@
+//! What the link's encryption costs, in memory, both ends on one thread.
+//!
+//! `cargo bench --bench tls` prints plaintext per second through a pair of pipes, with one copy for what stands for the
+//! socket's write and one for its read, each record gathered from a head of 16 bytes and the rest; what a handshake
+//! takes; and the heap that an open pipe holds while it is idle. Time is the thread's on the processor where the system
+//! tells it.
+
+#[path = "../tests/tls_kit/heap.rs"]
+#[allow(dead_code, reason = "the bench uses a part of it")]
+mod heap;
+#[path = "../src/tls/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the bench uses a part of it")]
+mod tls;
+#[path = "../tests/tls_kit/mod.rs"]
+#[allow(dead_code, reason = "the bench uses a part of it")]
+mod tls_kit;
+
+use std::hint::black_box;
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use tls::{Cipher, RECORD_OVERHEAD, WRITE_BYTES};
+use tls_kit::{open_pair, take};
+
+fn main() {
+    if std::env::args().any(|arg| arg == "--list") {
+        return;
+    }
+    println!("{:>20} {:>8} {:>8}   GB/s of plaintext, sealed and opened", "cipher", "record", "GB/s");
+    for cipher in Cipher::ALL {
+        for (record, total) in [(16_384, 256 << 20), (1400, 128 << 20), (100, 16 << 20)] {
+            println!("{:>20} {record:>8} {:>8.2}", cipher.name(), rate(cipher, record, total) / 1e9);
+        }
+    }
+    println!("a handshake, both ends: {:.0} us", handshake() * 1e6);
+    let (client, server) = heap::idle();
+    println!("heap of an idle pipe: client {client} bytes, server {server} bytes");
+}
+
+/// Plaintext bytes per second.
+fn rate(cipher: Cipher, record: usize, total: usize) -> f64 {
+    let (mut client, mut server) = open_pair(&[cipher]);
+    let (head, rest) = ([7; 16], vec![3; record - 16]);
+    let (mut wire, mut out) = (Vec::with_capacity(WRITE_BYTES), Vec::new());
+    let mut best: f64 = 0.0;
+    for _ in 0..5 {
+        let (started, mut bytes) = (clock(), 0);
+        while bytes < total {
+            while client.unsent() + record + RECORD_OVERHEAD <= WRITE_BYTES {
+                client.seal([&head[..], &rest]).expect("open");
+            }
+            wire.clear();
+            let written = client.write_to(|bytes| {
+                wire.extend_from_slice(bytes);
+                Ok(bytes.len())
+            });
+            assert_eq!(written.ok(), Some(wire.len()));
+            tls_kit::give(&mut server, &wire, usize::MAX, &mut out).expect("intact");
+            bytes += out.drain(..).map(|piece| black_box(piece).len()).sum::<usize>();
+        }
+        best = best.max(bytes as f64 / (clock() - started));
+    }
+    best
+}
+
+/// Seconds for one.
+fn handshake() -> f64 {
+    let started = clock();
+    for _ in 0..200 {
+        let (mut client, _) = black_box(open_pair(&Cipher::preferred()));
+        assert!(take(&mut client).is_empty());
+    }
+    (clock() - started) / 200.0
+}
+
+/// Seconds of this thread on the processor, which others on the machine do not lengthen; else of the day.
+fn clock() -> f64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let elapsed = || START.get_or_init(Instant::now).elapsed().as_secs_f64();
+    std::fs::read_to_string("/proc/thread-self/schedstat")
+        .ok()
+        .and_then(|text| text.split(' ').next()?.parse::<f64>().ok())
+        .map_or_else(elapsed, |ns| ns / 1e9)
+}

@@ -1,0 +1,45 @@
+//! A client of a link, without a socket of its own: opens a stream to a target, sends a line, and prints the answer.
+//!
+//! `cargo run --example stream PEER:PORT SECRET TARGET:PORT`; the peer runs `seaprox link` with the same secret.
+use std::{error::Error, sync::Arc, time::Duration};
+
+use seaprox::keys::NodeKey;
+use seaprox::node::{Identity, LinkConfig, SameKey};
+use seaprox::{Cause, Config, Cx, Failure, Handler, Proxy, Target};
+
+/// Says one line and prints what comes back.
+struct Ask;
+
+impl Handler for Ask {
+    fn opened(&mut self, _: &mut Cx<'_>) {}
+
+    fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
+        match result {
+            Ok(()) => drop(cx.reply(b"hello\n")),
+            Err(failure) => println!("refused: {failure}"),
+        }
+    }
+
+    fn readable(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
+        let Some(end) = input.iter().position(|byte| *byte == b'\n') else { return 0 };
+        println!("{}", String::from_utf8_lossy(&input[..end]));
+        cx.end(cx.fin_reason());
+        end + 1
+    }
+
+    fn ended(&mut self, cx: &mut Cx<'_>, _: Cause) {
+        cx.core().drain(Duration::from_secs(5)); // The peer is told good-bye.
+        cx.end(cx.fin_reason());
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().collect();
+    let [_, peer, secret, target] = &args[..] else { return Err("stream PEER SECRET TARGET".into()) };
+    let key = NodeKey::from_any_secret(secret.as_bytes())?;
+    let mut proxy = Proxy::new(Config::default(), None)?;
+    let config = LinkConfig::new(Identity::new(&key), Arc::new(SameKey(key.public())), Target::parse(peer)?);
+    let link = proxy.core().connect_link(config)?;
+    proxy.core().open_stream(link, Target::parse(target)?, Box::new(Ask))?;
+    Ok(proxy.run()?)
+}

@@ -1,0 +1,365 @@
+//! The grammar of forwards, which is ssh's: what listens where, and where its clients go.
+//!
+//! ```text
+//! -L  LISTEN:HOST:PORT             listens here, connects from the far end
+//! -R  FAR:HOST:PORT | FAR:unix:/path    listens at the far end, connects from here
+//! -D, -H  LISTEN                   listens here, the client says where to connect from the far end
+//! -W  HOST:PORT                    standard input and output, connected from the far end
+//!
+//! LISTEN = [BIND:]PORT | unix:/path            FAR = [BIND:]PORT
+//! BIND   = address | name | [IPV6] | * or nothing (every address) | localhost (loopback, as without BIND)
+//! ```
+//!
+//! A link carries TCP, so the far end has no Unix sockets: neither to listen on nor to connect to. Everything here is pure:
+//! no name is looked up, and no more is kept than the text that was given.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::PathBuf;
+
+use seaprox::{Bind, Target};
+
+/// Where to listen, and where what connects there goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// Where to listen.
+    pub listen: Bind,
+    /// Where to connect.
+    pub to: Target,
+}
+
+/// A forward that cannot be read: which part of it, and what was expected there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardError(Cow<'static, str>);
+
+/// Reads what follows `-L`.
+///
+/// # Errors
+/// The part that is wrong.
+pub fn local(text: &str) -> Result<Forward, ForwardError> {
+    if let Some(rest) = text.strip_prefix("unix:") {
+        let (path, to) = split_tail(rest)?;
+        return Ok(Forward { listen: unix_bind(path)?, to });
+    }
+    let fields = fields(text)?;
+    if fields.iter().skip(1).any(|field| *field == "unix") {
+        return Err(expected(FAR_UNIX));
+    }
+    match fields[..] {
+        [listen, host, to] => Ok(Forward { listen: place(None, listen)?, to: target(host, to)? }),
+        [bind, listen, host, to] => Ok(Forward { listen: place(Some(bind), listen)?, to: target(host, to)? }),
+        _ => Err(misshapen(&fields, LOCAL_FORM)),
+    }
+}
+
+/// Reads what follows `-R`.
+///
+/// # Errors
+/// The part that is wrong.
+pub fn reverse(text: &str) -> Result<Forward, ForwardError> {
+    if text.starts_with("unix:") {
+        return Err(expected(FAR_UNIX));
+    }
+    // A path is the rest of the text, whatever is in it.
+    if let Some((listen, path)) = text.split_once(":unix:") {
+        let listen = match fields(listen)?[..] {
+            [port] => place(None, port)?,
+            [bind, port] => place(Some(bind), port)?,
+            _ => return Err(expected(REVERSE_FORM)),
+        };
+        return Ok(Forward { listen, to: unix_target(path)? });
+    }
+    let fields = fields(text)?;
+    match fields[..] {
+        [listen, host, to] => Ok(Forward { listen: place(None, listen)?, to: target(host, to)? }),
+        [bind, listen, host, to] => Ok(Forward { listen: place(Some(bind), listen)?, to: target(host, to)? }),
+        [_] | [_, _] => Err(expected(REVERSE_FIXED)),
+        _ => Err(misshapen(&fields, REVERSE_FORM)),
+    }
+}
+
+/// Reads what follows `-D` and `-H`.
+///
+/// # Errors
+/// The part that is wrong.
+pub fn listen(text: &str) -> Result<Bind, ForwardError> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return unix_bind(path);
+    }
+    let fields = fields(text)?;
+    match fields[..] {
+        [port] => place(None, port),
+        [bind, port] => place(Some(bind), port),
+        _ => Err(misshapen(&fields, LISTEN_FORM)),
+    }
+}
+
+/// Reads what follows `-W`: a target at the far end.
+///
+/// # Errors
+/// The part that is wrong.
+pub fn far_target(text: &str) -> Result<Target, ForwardError> {
+    if text.starts_with("unix:") {
+        return Err(expected(FAR_UNIX));
+    }
+    let fields = fields(text)?;
+    match fields[..] {
+        [host, port] => target(host, port),
+        _ => Err(misshapen(&fields, TARGET_FORM)),
+    }
+}
+
+/// Splits at the colons that are not in brackets.
+fn fields(text: &str) -> Result<Vec<&str>, ForwardError> {
+    let (mut fields, mut start, mut inside) = (Vec::new(), 0, false);
+    for (at, char) in text.char_indices() {
+        match (char, inside) {
+            ('[', false) if at == start => inside = true,
+            (']', true) => inside = false,
+            ('[' | ']', _) => return Err(expected(BRACKETS)),
+            (':', false) => {
+                fields.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    fields.push(&text[start..]);
+    if inside { Err(expected(BRACKETS)) } else { Ok(fields) }
+}
+
+/// Splits `HOST:PORT` off the end of a text.
+fn split_tail(text: &str) -> Result<(&str, Target), ForwardError> {
+    let tail = text.rsplit_once(':').and_then(|(rest, port)| {
+        // The colons of an address in brackets are its own.
+        let at = if rest.ends_with(']') { rest.rfind(":[") } else { rest.rfind(':') }?;
+        Some((&rest[..at], &rest[at + 1..], port))
+    });
+    let (head, host, port) = tail.ok_or(expected(LOCAL_UNIX_FORM))?;
+    Ok((head, target(host, port)?))
+}
+
+fn place(bind: Option<&str>, port: &str) -> Result<Bind, ForwardError> {
+    let port = number(port, 0)?;
+    match bind {
+        None | Some("localhost") => Ok(Bind::Loopback(port)),
+        Some("" | "*") => Ok(Bind::Any(port)),
+        Some(host) => match Target::from_host(host, port) {
+            Ok(Target::Ip(addr)) => Ok(Bind::Ip(addr)),
+            Ok(Target::Name(name, port)) => Ok(Bind::Name(name, port)),
+            _ => Err(part("the address to listen on", host, BIND_FORM)),
+        },
+    }
+}
+
+fn target(host: &str, port: &str) -> Result<Target, ForwardError> {
+    let port = number(port, 1)?;
+    Target::from_host(host, port).map_err(|_| part("the host", host, HOST_FORM))
+}
+
+fn number(text: &str, least: u16) -> Result<u16, ForwardError> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let port = if digits { text.parse().ok() } else { None };
+    let form = if least == 0 { "a number from 0 to 65535" } else { "a number from 1 to 65535" };
+    port.filter(|port| *port >= least).ok_or_else(|| part("the port", text, form))
+}
+
+fn unix_bind(path: &str) -> Result<Bind, ForwardError> {
+    unix(path).map(Bind::Unix)
+}
+
+fn unix_target(path: &str) -> Result<Target, ForwardError> {
+    unix(path).map(Target::Unix)
+}
+
+fn unix(path: &str) -> Result<PathBuf, ForwardError> {
+    match Target::parse(&format!("unix:{path}")) {
+        Ok(Target::Unix(path)) => Ok(path),
+        _ => Err(part("the path", path, "one of at most 107 bytes")),
+    }
+}
+
+/// The wrong number of parts. What has too many is mostly an IPv6 address without brackets.
+fn misshapen(fields: &[&str], form: &'static str) -> ForwardError {
+    let hex = |field: &&str| field.len() <= 4 && field.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let bare = fields.len() > 4 || fields.windows(2).any(|pair| pair[0].is_empty() && hex(&pair[1]));
+    let hint = if bare && fields.len() > 2 { "; an IPv6 address stands in brackets, such as [::1]" } else { "" };
+    ForwardError(format!("expected {form}{hint}").into())
+}
+
+fn part(what: &str, text: &str, form: &str) -> ForwardError {
+    ForwardError(format!("{what} {text:?}: expected {form}").into())
+}
+
+fn expected(form: &'static str) -> ForwardError {
+    ForwardError(format!("expected {form}").into())
+}
+
+impl fmt::Display for ForwardError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ForwardError {}
+
+const LOCAL_FORM: &str = "[BIND:]PORT:HOST:PORT, such as 8080:db:5432, or unix:/path:HOST:PORT";
+const LOCAL_UNIX_FORM: &str = "unix:/path:HOST:PORT";
+const REVERSE_FORM: &str = "[BIND:]PORT:HOST:PORT, such as 2222:127.0.0.1:22, or [BIND:]PORT:unix:/path";
+const REVERSE_FIXED: &str =
+    "a target behind the port, such as 2222:127.0.0.1:22 or 2222:unix:/path; the far end offers no SOCKS";
+const LISTEN_FORM: &str = "[BIND:]PORT, such as 1080, or unix:/path";
+const TARGET_FORM: &str = "HOST:PORT, such as db:5432 or [::1]:22";
+const FAR_UNIX: &str = "a port at the far end: a link carries TCP, and Unix sockets are for this end";
+const BIND_FORM: &str = "an address, a name, [IPV6], or * for every address";
+const HOST_FORM: &str = "a host name of letters, digits, '-', '_' and '.', an address, or [IPV6]";
+const BRACKETS: &str = "brackets around an IPv6 address and nowhere else, such as [::1]";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As it would be told: `listen -> to`.
+    fn shown(result: Result<Forward, ForwardError>) -> String {
+        result.map_or_else(|error| error.to_string(), |it| format!("{} -> {}", it.listen, it.to))
+    }
+
+    #[test]
+    fn local_forwards_are_those_of_ssh() {
+        for (text, meaning) in [
+            ("8080:db:5432", "8080 -> db:5432"),
+            ("0:db:5432", "0 -> db:5432"),
+            ("localhost:8080:db:5432", "8080 -> db:5432"),
+            ("127.0.0.1:8080:db:5432", "127.0.0.1:8080 -> db:5432"),
+            ("*:8080:db:5432", ":8080 -> db:5432"),
+            (":8080:db:5432", ":8080 -> db:5432"),
+            ("0.0.0.0:8080:10.0.0.1:80", "0.0.0.0:8080 -> 10.0.0.1:80"),
+            ("[::1]:8080:[2001:db8::1]:80", "[::1]:8080 -> [2001:db8::1]:80"),
+            ("[::]:8080:localhost:80", "[::]:8080 -> localhost:80"),
+            ("gate.example:8080:db.example:1", "gate.example:8080 -> db.example:1"),
+            ("8080:[::1]:65535", "8080 -> [::1]:65535"),
+            ("unix:/tmp/db:db:5432", "unix:/tmp/db -> db:5432"),
+            ("unix:/tmp/a:b:db:5432", "unix:/tmp/a:b -> db:5432"),
+            ("unix:/tmp/db:[::1]:5432", "unix:/tmp/db -> [::1]:5432"),
+        ] {
+            assert_eq!(shown(local(text)), meaning, "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_local_forwards_say_what_was_expected() {
+        let form = format!("expected {LOCAL_FORM}");
+        let brackets = format!("{form}; an IPv6 address stands in brackets, such as [::1]");
+        for (text, error) in [
+            ("", form.as_str()),
+            ("8080", &form),
+            ("8080:db", &form),
+            ("8080:::1:22", &brackets),
+            ("::1:8080:db:22", &brackets),
+            ("a:b:c:d:e", &brackets),
+            ("x:db:5432", "the port \"x\": expected a number from 0 to 65535"),
+            (":db:5432", "the port \"\": expected a number from 0 to 65535"),
+            ("65536:db:5432", "the port \"65536\": expected a number from 0 to 65535"),
+            ("+1:db:5432", "the port \"+1\": expected a number from 0 to 65535"),
+            ("8080:db:0", "the port \"0\": expected a number from 1 to 65535"),
+            ("8080:db:", "the port \"\": expected a number from 1 to 65535"),
+            ("8080:db:http", "the port \"http\": expected a number from 1 to 65535"),
+            ("8080::80", &format!("the host \"\": expected {HOST_FORM}")),
+            ("8080:d b:80", &format!("the host \"d b\": expected {HOST_FORM}")),
+            ("8080:[x]:80", &format!("the host \"[x]\": expected {HOST_FORM}")),
+            ("a/b:8080:db:80", &format!("the address to listen on \"a/b\": expected {BIND_FORM}")),
+            ("8080:[::1:80", &format!("expected {BRACKETS}")),
+            ("8080:::1]:80", &format!("expected {BRACKETS}")),
+            ("8080:x[::1]:80", &format!("expected {BRACKETS}")),
+            ("8080:[[::1]]:80", &format!("expected {BRACKETS}")),
+            ("8080:unix:/run/docker.sock", &format!("expected {FAR_UNIX}")),
+            ("unix:/x", "expected unix:/path:HOST:PORT"),
+            ("unix:/x:80", "expected unix:/path:HOST:PORT"),
+            ("unix::db:80", "the path \"\": expected one of at most 107 bytes"),
+        ] {
+            assert_eq!(shown(local(text)), error, "{text}");
+        }
+    }
+
+    #[test]
+    fn reverse_forwards_are_those_of_ssh() {
+        for (text, meaning) in [
+            ("2222:127.0.0.1:22", "2222 -> 127.0.0.1:22"),
+            ("0:localhost:22", "0 -> localhost:22"),
+            ("localhost:2222:host:22", "2222 -> host:22"),
+            ("*:2222:host:22", ":2222 -> host:22"),
+            (":2222:host:22", ":2222 -> host:22"),
+            ("[::]:2222:[::1]:22", "[::]:2222 -> [::1]:22"),
+            ("2222:unix:/run/a.sock", "2222 -> unix:/run/a.sock"),
+            ("0.0.0.0:2222:unix:/run/a:b.sock", "0.0.0.0:2222 -> unix:/run/a:b.sock"),
+            ("[::1]:2222:unix:/run/a.sock", "[::1]:2222 -> unix:/run/a.sock"),
+        ] {
+            assert_eq!(shown(reverse(text)), meaning, "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_reverse_forwards_say_what_was_expected() {
+        let form = format!("expected {REVERSE_FORM}");
+        for (text, error) in [
+            ("2222", format!("expected {REVERSE_FIXED}")),
+            ("127.0.0.1:2222", format!("expected {REVERSE_FIXED}")),
+            ("", format!("expected {REVERSE_FIXED}")),
+            ("unix:/x:host:22", format!("expected {FAR_UNIX}")),
+            ("1:2:3:unix:/x", form.clone()),
+            ("1:2:3:4:5", format!("{form}; an IPv6 address stands in brackets, such as [::1]")),
+            ("2222:unix:", "the path \"\": expected one of at most 107 bytes".to_owned()),
+            ("2222:host:0", "the port \"0\": expected a number from 1 to 65535".to_owned()),
+            ("70000:unix:/x", "the port \"70000\": expected a number from 0 to 65535".to_owned()),
+        ] {
+            assert_eq!(shown(reverse(text)), error, "{text}");
+        }
+    }
+
+    #[test]
+    fn listeners_are_on_loopback_unless_an_address_is_given() {
+        let shown = |text| listen(text).map_or_else(|error| error.to_string(), |bind| bind.to_string());
+        assert_eq!(listen("1080"), Ok(Bind::Loopback(1080)));
+        assert_eq!(listen("localhost:1080"), Ok(Bind::Loopback(1080)));
+        for (text, meaning) in [
+            ("1080", "1080"),
+            (":1080", ":1080"),
+            ("*:1080", ":1080"),
+            ("0.0.0.0:0", "0.0.0.0:0"),
+            ("[::1]:1080", "[::1]:1080"),
+            ("name:1080", "name:1080"),
+            ("unix:/tmp/s", "unix:/tmp/s"),
+            ("", "the port \"\": expected a number from 0 to 65535"),
+            ("name", "the port \"name\": expected a number from 0 to 65535"),
+            ("a:b:c", &format!("expected {LISTEN_FORM}")),
+            ("::1:80", &format!("expected {LISTEN_FORM}; an IPv6 address stands in brackets, such as [::1]")),
+        ] {
+            assert_eq!(shown(text), meaning, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_target_of_standard_input_is_at_the_far_end() {
+        let shown = |text| far_target(text).map_or_else(|error| error.to_string(), |target| target.to_string());
+        for (text, meaning) in [
+            ("host:22", "host:22"),
+            ("10.0.0.1:22", "10.0.0.1:22"),
+            ("[::1]:22", "[::1]:22"),
+            ("22", &format!("expected {TARGET_FORM}")),
+            ("host", &format!("expected {TARGET_FORM}")),
+            ("::1:22", &format!("expected {TARGET_FORM}; an IPv6 address stands in brackets, such as [::1]")),
+            ("host:0", "the port \"0\": expected a number from 1 to 65535"),
+            (":22", &format!("the host \"\": expected {HOST_FORM}")),
+            ("unix:/x", &format!("expected {FAR_UNIX}")),
+        ] {
+            assert_eq!(shown(text), meaning, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_text_panics() {
+        for text in [":", "::", ":::", "[", "]", "[]", "[]:", ":[]", "unix", "unix:", "unix:::", "é:é:é", ":unix:"] {
+            let _ = (local(text), reverse(text), listen(text), far_target(text));
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Where links are: the peer, where to listen for peers, and the ways to a peer. A port that is not given is [`PORT`].
+//!
+//! ```text
+//! peer  = HOST[:PORT]                              a bare number is a port of loopback, as everywhere
+//! here  = ADDR[:PORT]                              the same, and * or :PORT for every address
+//! path  = [SOURCE][%INTERFACE][->HOST[:PORT]]      one of them at least
+//! ```
+//!
+//! Pure: nothing here looks up a name or asks the system for its interfaces.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+
+use seaprox::node::Path;
+use seaprox::{AddressError, Bind, Target};
+
+/// The port of links.
+pub const PORT: u16 = 23232;
+
+/// A path that cannot be read: what was expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathError(String);
+
+/// Reads where a peer is.
+///
+/// # Errors
+/// It is no address.
+pub fn peer(text: &str) -> Result<Target, AddressError> {
+    peer_or(text, PORT)
+}
+
+/// Reads where to listen for peers.
+///
+/// # Errors
+/// It is no address.
+pub fn here(text: &str) -> Result<Bind, AddressError> {
+    match Bind::parse(text) {
+        Ok(place) => Ok(place),
+        Err(_) if text == "*" => Ok(Bind::Any(PORT)),
+        Err(error) => match portless(text, PORT) {
+            Some(Target::Ip(addr)) => Ok(Bind::Ip(addr)),
+            Some(Target::Name(name, port)) => Ok(Bind::Name(name, port)),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Reads a way to a peer that listens on `port`.
+///
+/// # Errors
+/// The part that is wrong.
+pub fn path(text: &str, port: u16) -> Result<Path, PathError> {
+    let wrong = |what: &str, part: &str, form: &str| PathError(format!("{what} {part:?}: expected {form}"));
+    let (from, to) = match text.split_once("->") {
+        Some((from, to)) => (from, Some(to)),
+        None => (text, None),
+    };
+    let (source, interface) = match from.split_once('%') {
+        Some((source, interface)) => (source, Some(interface)),
+        None => (from, None),
+    };
+    if source.is_empty() && interface.is_none() && to.is_none() {
+        return Err(PathError(format!("expected {PATH_FORM}")));
+    }
+    let source = match source {
+        "" => None,
+        text => Some(ip(text).ok_or_else(|| wrong("the source", text, "an address of this host"))?),
+    };
+    if let Some(name) = interface.filter(|name| !is_interface(name)) {
+        return Err(wrong("the interface", name, "a name such as eth0"));
+    }
+    let peer = match to {
+        Some(text) => Some(peer_or(text, port).map_err(|_| wrong("the peer", text, "HOST[:PORT]"))?),
+        None => None,
+    };
+    Ok(Path { source, interface: interface.map(str::to_owned), peer })
+}
+
+fn peer_or(text: &str, port: u16) -> Result<Target, AddressError> {
+    Target::parse(text).or_else(|error| portless(text, port).ok_or(error))
+}
+
+/// A host without a port. A number is none: it is a port.
+fn portless(text: &str, port: u16) -> Option<Target> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number { None } else { Target::from_host(text, port).ok() }
+}
+
+fn ip(text: &str) -> Option<IpAddr> {
+    match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) => inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+        None => text.parse().ok(),
+    }
+}
+
+/// Whether the system could have an interface of this name: IFNAMSIZ of netdevice(7), and what `ip link` refuses.
+fn is_interface(name: &str) -> bool {
+    let fair = |char: char| char.is_ascii_graphic() && char != '/' && char != '%';
+    (1..INTERFACE_BYTES).contains(&name.len()) && name.chars().all(fair) && name != "." && name != ".."
+}
+
+impl fmt::Display for PathError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for PathError {}
+
+const PATH_FORM: &str = "SOURCE[%INTERFACE][->HOST[:PORT]], such as 10.0.0.2, %wlan0 or 10.0.0.2->198.51.100.7";
+const INTERFACE_BYTES: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown<T: fmt::Display, E: fmt::Display>(result: Result<T, E>) -> String {
+        result.map_or_else(|error| error.to_string(), |it| it.to_string())
+    }
+
+    #[test]
+    fn a_peer_has_the_port_of_links_unless_it_has_another() {
+        for (text, meaning) in [
+            ("remote", "remote:23232"),
+            ("remote:1", "remote:1"),
+            ("10.0.0.1", "10.0.0.1:23232"),
+            ("::1", "[::1]:23232"),
+            ("[::1]", "[::1]:23232"),
+            ("[::1]:5", "[::1]:5"),
+            ("8080", "127.0.0.1:8080"),
+            ("unix:/x", "unix:/x"),
+        ] {
+            assert_eq!(shown(peer(text)), meaning, "{text}");
+        }
+        for text in ["", ":", "remote:", "remote:0", "a b", "70000", "[::1", "a:b:c"] {
+            assert!(shown(peer(text)).starts_with("expected HOST:PORT"), "{text}: {}", shown(peer(text)));
+        }
+    }
+
+    #[test]
+    fn links_are_taken_in_on_their_port_unless_there_is_another() {
+        for (text, meaning) in [
+            ("0.0.0.0", "0.0.0.0:23232"),
+            ("0.0.0.0:0", "0.0.0.0:0"),
+            ("::", "[::]:23232"),
+            ("[::]:7", "[::]:7"),
+            ("*", ":23232"),
+            (":9", ":9"),
+            ("9", "9"),
+            ("gate", "gate:23232"),
+        ] {
+            assert_eq!(shown(here(text)), meaning, "{text}");
+        }
+        assert_eq!(here("23232"), Ok(Bind::Loopback(23232)));
+        for text in ["", "a b", "65536", "gate:x"] {
+            assert!(shown(here(text)).starts_with("expected PORT, :PORT"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_a_source_an_interface_an_address_or_all_of_them() {
+        let with = |source: Option<&str>, interface: Option<&str>, to: Option<&str>| Path {
+            source: source.map(|text| text.parse().unwrap()),
+            interface: interface.map(str::to_owned),
+            peer: to.map(|text| Target::parse(text).unwrap()),
+        };
+        for (text, expected) in [
+            ("10.0.0.2", with(Some("10.0.0.2"), None, None)),
+            ("%wlan0", with(None, Some("wlan0"), None)),
+            ("10.0.0.2%eth0.5", with(Some("10.0.0.2"), Some("eth0.5"), None)),
+            ("fe80::1%eth0", with(Some("fe80::1"), Some("eth0"), None)),
+            ("[fd00::2]->[fd00::1]", with(Some("fd00::2"), None, Some("[fd00::1]:99"))),
+            ("->gate", with(None, None, Some("gate:99"))),
+            ("10.0.0.2%eth0->198.51.100.7:443", with(Some("10.0.0.2"), Some("eth0"), Some("198.51.100.7:443"))),
+        ] {
+            assert_eq!(path(text, 99), Ok(expected), "{text}");
+        }
+        for (text, error) in [
+            ("", format!("expected {PATH_FORM}")),
+            ("eth0", "the source \"eth0\": expected an address of this host".to_owned()),
+            ("10.0.0.2%", "the interface \"\": expected a name such as eth0".to_owned()),
+            ("%a/b", "the interface \"a/b\": expected a name such as eth0".to_owned()),
+            ("%sixteen-letters-", "the interface \"sixteen-letters-\": expected a name such as eth0".to_owned()),
+            ("10.0.0.2->", "the peer \"\": expected HOST[:PORT]".to_owned()),
+            ("->a b", "the peer \"a b\": expected HOST[:PORT]".to_owned()),
+        ] {
+            assert_eq!(shown(path(text, 99).map(|_| "a path")), error, "{text}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Command lines about links, right and wrong.
+
+use super::*;
+use std::time::Duration;
+
+use seaprox::link::Mode;
+use seaprox::node::{Cipher, Timing};
+use seaprox::{Bind, Target};
+
+fn with_env(line: &str, env: &[(&str, &str)]) -> Parsed {
+    let value = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+    match parse(line.split_whitespace().map(OsString::from), value) {
+        Ok(Request::Run(parsed)) => parsed,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn parsed(line: &str) -> Parsed {
+    with_env(line, &[])
+}
+
+#[test]
+fn the_peer_is_where_the_command_says() {
+    let peer = |line| parsed(line).peer().map(|peer| peer.map(|peer| peer.to_string()));
+    assert_eq!(peer("link --connect remote"), Ok(Some("remote:23232".to_owned())));
+    assert_eq!(peer("link --connect [::1]:5"), Ok(Some("[::1]:5".to_owned())));
+    assert_eq!(peer("socks --via remote:99"), Ok(Some("remote:99".to_owned())));
+    assert_eq!(peer("socks"), Ok(None));
+    assert_eq!(peer("cat --via 5 a 1"), Ok(Some("127.0.0.1:5".to_owned())));
+    let error = peer("socks --via a:b").unwrap_err().to_string();
+    assert_eq!(error, "seaprox socks: --via \"a:b\": expected HOST[:PORT] or [IPV6][:PORT]");
+    let env = [("SEAPROX_VIA", "remote"), ("SEAPROX_CONNECT", "remote"), ("SEAPROX_LISTEN", "1080")];
+    assert!(with_env("http", &env).peer().unwrap().is_some());
+    assert_eq!(with_env("cat a 1", &env).peer(), Ok(None), "cat does not link because a server does");
+    let link = with_env("link --listen :1", &env);
+    assert_eq!((link.peer(), link.link_places()), (Ok(None), Ok(vec![Bind::Any(1)])));
+    assert_eq!(parsed("link -l 0.0.0.0").link_places(), Ok(vec![Bind::parse("0.0.0.0:23232").unwrap()]));
+}
+
+#[test]
+fn forwards_are_read_by_their_letters() {
+    let link = parsed("link --connect r -L 80:a:81 -L *:82:b:83 -R 22:c:23 -D 1080 -D [::1]:1081 -H unix:/s");
+    assert_eq!(link.locals().unwrap().len(), 2);
+    assert_eq!(link.reverses().unwrap()[0].to, Target::parse("c:23").unwrap());
+    assert_eq!(link.dynamics().unwrap(), [Bind::Loopback(1080), Bind::parse("[::1]:1081").unwrap()]);
+    assert_eq!(link.https().unwrap(), [Bind::Unix("/s".into())]);
+    assert_eq!(link.stdio(), Ok(None));
+    assert_eq!(parsed("link --connect r -W a:22").stdio(), Ok(Some(Target::parse("a:22").unwrap())));
+    assert_eq!(parsed("socks").locals(), Ok(Vec::new()), "others have none");
+    for (line, text) in [
+        ("-L 80:a", "-L \"80:a\": expected [BIND:]PORT:HOST:PORT, such as 8080:db:5432, or unix:/path:HOST:PORT"),
+        ("-L 80:a:b", "-L \"80:a:b\": the port \"b\": expected a number from 1 to 65535"),
+        ("--local 80:a:0", "-L \"80:a:0\": the port \"0\": expected a number from 1 to 65535"),
+    ] {
+        let error = parsed(&format!("link --connect r {line}")).locals().unwrap_err().to_string();
+        assert_eq!(error, format!("seaprox link: {text}"));
+    }
+}
+
+#[test]
+fn the_rest_of_a_link_has_defaults() {
+    let link = parsed("link --connect remote");
+    assert_eq!((link.mode(), link.ciphers(), link.pin()), (Ok(Mode::Stripe), Ok(Vec::new()), Ok(None)));
+    assert_eq!(link.timing(), Ok(Timing::default()));
+    assert_eq!(link.paths(&link.peer().unwrap().unwrap()).unwrap().len(), 1);
+    let link = parsed(
+        "link --connect remote:5 --path 10.0.0.2 --path %eth0->gate --mode single --cipher chacha20-poly1305,aes-256-gcm \
+         --link-keepalive 1s --link-dead 2s --link-hold 3s --link-memory 1MiB --link-streams 4 --link-max 5",
+    );
+    let paths = link.paths(&link.peer().unwrap().unwrap()).unwrap();
+    assert_eq!(paths[1].peer, Some(Target::parse("gate:5").unwrap()));
+    assert_eq!((paths.len(), link.mode()), (2, Ok(Mode::Single)));
+    assert_eq!(link.ciphers(), Ok(vec![Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm]));
+    let seconds = Duration::from_secs;
+    let timing = Timing {
+        keepalive: seconds(1),
+        dead: seconds(2),
+        hold: seconds(3),
+        memory_bytes: 1 << 20,
+        streams: 4,
+        links: 5,
+        ..Timing::default()
+    };
+    assert_eq!(link.timing(), Ok(timing));
+}
+
+#[test]
+fn a_pin_is_a_key_or_its_fingerprint() {
+    let key = "seaprox-ed25519 11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+    let print = "SHA256:BuP9j9opu2CrWVV95h7bCuzbIxE0vjDnW0Vfjht5L6k";
+    let pin = |text: &str| {
+        let args = ["link", "--connect", "r", "--peer-key", text].map(OsString::from);
+        match parse(args, |_| None) {
+            Ok(Request::Run(parsed)) => parsed.pin(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let public: seaprox::keys::PublicKey = key.parse().unwrap();
+    for text in [key, print, &format!("{print}=")] {
+        let pin = pin(text).unwrap().unwrap();
+        assert!(pin.fits(&public) && pin.fingerprint() == print, "{text}");
+    }
+    assert!(!pin(&print.replace("Bu", "uB")).unwrap().unwrap().fits(&public));
+    for text in ["SHA256:x", "SHA256:", &format!("{print}k"), "seaprox-ed25519", "x"] {
+        assert!(pin(text).unwrap_err().to_string().contains("expected"), "{text}");
+    }
+}
+
+#[test]
+fn wrong_values_are_named() {
+    let link = parsed("link --connect r --cipher aes-128-gmc --mode strip --link-hold 0 --path eth0");
+    let peer = Target::parse("r:1").unwrap();
+    for (result, text) in [
+        (
+            link.ciphers().map(drop),
+            "--cipher \"aes-128-gmc\": expected aes-128-gcm or aes-256-gcm or chacha20-poly1305; did you mean aes-128-gcm?",
+        ),
+        (link.mode().map(drop), "--mode \"strip\": expected stripe or single or redundant; did you mean stripe?"),
+        (link.timing().map(drop), "--link-hold \"0\": expected more than 0: a link needs this timer"),
+        (link.paths(&peer).map(drop), "--path \"eth0\": the source \"eth0\": expected an address of this host"),
+    ] {
+        assert_eq!(result.unwrap_err().to_string(), format!("seaprox link: {text}"));
+    }
+    let twice = parsed("link --connect r --cipher aes-128-gcm,aes-128-gcm").ciphers().unwrap_err().to_string();
+    assert!(twice.ends_with("expected aes-128-gcm once"), "{twice}");
+    let dead = parsed("link --connect r --link-dead 5s").timing().unwrap_err().to_string();
+    assert!(dead.contains("--link-dead is not longer than --link-keepalive"), "{dead}");
+}
+
+#[test]
+fn options_without_their_link_are_refused() {
+    let check =
+        |line: &str, dials, takes| parsed(line).check_link_options(dials, takes).map_err(|error| error.to_string());
+    assert_eq!(check("link --connect r --path %eth0 --key k -L 1:a:2", true, false), Ok(()));
+    assert_eq!(check("link --listen 1 --authorized-keys f --link-max 3 --secret s", false, true), Ok(()));
+    assert_eq!(check("socks", false, false), Ok(()));
+    assert_eq!(check("socks --via r --subflows 4", true, false), Ok(()));
+    let dialled = "is about a link that is dialled: expected";
+    for (line, dials, takes, text) in [
+        ("socks --subflows 4", false, false, format!("--subflows {dialled} --via HOST[:PORT] too")),
+        ("cat --key k a 1", false, false, format!("--key {dialled} --via HOST[:PORT] too")),
+        ("link --listen 1 --path %eth0", false, true, format!("--path {dialled} --connect HOST[:PORT] too")),
+        ("link --listen 1 -L 1:a:2", false, true, format!("-L {dialled} --connect HOST[:PORT] too")),
+        ("link --listen 1 -W a:2", false, true, format!("-W {dialled} --connect HOST[:PORT] too")),
+        (
+            "link --connect r --link-max 1",
+            true,
+            false,
+            "--link-max is about links that are taken in: expected --listen ADDR too".to_owned(),
+        ),
+        (
+            "link --connect r --secret s --key k",
+            true,
+            false,
+            "--secret and --key: expected one of them, because the key follows from the secret".to_owned(),
+        ),
+    ] {
+        let error = check(line, dials, takes).unwrap_err();
+        let (_, rest) = error.split_once(": ").unwrap();
+        assert_eq!(rest, text, "{line}");
+    }
+}
+
+#[test]
+fn names_that_are_nearly_right_are_suggested() {
+    let error = |line: &str| parse(line.split_whitespace().map(OsString::from), |_| None).unwrap_err().to_string();
+    assert!(error("lnik").contains("did you mean link?"));
+    assert!(error("selftst").contains("did you mean selftest?"));
+    assert!(error("link --conect r").contains("did you mean --connect?"));
+    assert!(error("link --subflow 2").contains("did you mean --subflows?"));
+    assert!(error("socks --vai r").contains("did you mean --via?"));
+    assert!(error("socks --connect r").contains("--connect is an option of link, not of socks"));
+    assert!(error("link --via r").contains("--via is an option of static, socks, http, cat, not of link"));
+    assert!(error("link --threads 2").contains("--threads is an option of static, socks, http, not of link"));
+}

@@ -1,0 +1,255 @@
+//! The main thread of a process whose loops run: it does what signals and links ask for, until all loops have ended.
+//!
+//! Everything comes through one channel, as [`News`]. Loops never wait for it: what does not fit is dropped, and only what
+//! happens to links could be that much.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use seaprox::keys::PublicKey;
+use seaprox::node::Happened;
+use seaprox::{Core, Id, Loops, Remote};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::iterator::Signals;
+
+use crate::gate::Gate;
+use crate::link::{self, Act, Links, Told, Visits, Watch};
+use crate::{Exit, Failed};
+
+/// What the main thread hears.
+pub enum News {
+    /// A signal.
+    Signal(i32),
+    /// All loops have ended.
+    Over(io::Result<()>),
+    /// Something happened to the link that we dial.
+    Dialled(Happened),
+    /// Something happened to a link that we have taken in, by its id.
+    Served(Id, Happened),
+    /// Whether a key is the right one, as somebody says.
+    Answer(PublicKey, bool),
+}
+
+/// The ears of the main thread. Signals are caught from here on, before anybody is told that the process is there.
+pub struct Ears {
+    tell: SyncSender<News>,
+    told: Receiver<News>,
+    signals: Signals,
+}
+
+/// What the main thread has to do with.
+pub struct Process {
+    remotes: Vec<Remote>,
+    gate: Arc<Gate>,
+    links: Option<Arc<Links>>,
+    watch: Option<Watch>,
+    visits: Option<Visits>,
+    drain: Duration,
+    is_draining: bool,
+    /// Whether the end has begun: what happens to the link from then on is our own doing.
+    is_ending: bool,
+    is_asking: bool,
+    /// Why it all ends, if not because somebody asked for it.
+    doom: Option<Failed>,
+    tell: SyncSender<News>,
+}
+
+impl Ears {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// Signals cannot be caught.
+    pub fn open() -> io::Result<Ears> {
+        let (tell, told) = mpsc::sync_channel(NEWS_MAX);
+        Ok(Ears { tell, told, signals: Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2])? })
+    }
+
+    /// The other end, for loops.
+    pub fn mouth(&self) -> SyncSender<News> {
+        self.tell.clone()
+    }
+}
+
+/// Tells the main thread of the link that is dialled.
+pub fn tell_dialled(tell: &SyncSender<News>) -> Told {
+    let tell = tell.clone();
+    Box::new(move |_, _, happened| drop(tell.try_send(News::Dialled(happened.clone()))))
+}
+
+/// Tells the main thread of the links that are taken in.
+pub fn tell_served(tell: &SyncSender<News>) -> Told {
+    let tell = tell.clone();
+    Box::new(move |_, id, happened| drop(tell.try_send(News::Served(id, happened.clone()))))
+}
+
+impl Process {
+    /// A process with these loops.
+    pub fn new(
+        ears: &Ears,
+        remotes: &[Remote],
+        gate: Arc<Gate>,
+        links: Option<Arc<Links>>,
+        drain: Duration,
+    ) -> Process {
+        let watch = links.as_ref().and_then(|links| links.watch()).map(|watch| watch.asking(link::can_ask()));
+        let visits = links.as_ref().and_then(|links| links.visits());
+        let (remotes, tell) = (remotes.to_vec(), ears.mouth());
+        let (is_draining, is_ending, is_asking, doom) = (false, false, false, None);
+        Process { remotes, gate, links, watch, visits, drain, is_draining, is_ending, is_asking, doom, tell }
+    }
+
+    /// Does what is asked for until all loops have ended.
+    ///
+    /// # Errors
+    /// A loop failed, or a link did and that is the end.
+    pub fn wait(mut self, ears: Ears, loops: Loops) -> Result<(), Failed> {
+        let Ears { tell, told, mut signals } = ears;
+        let (handle, over) = (signals.handle(), tell.clone());
+        thread::spawn(move || {
+            // The receiver waits for this to be the end.
+            let _ = over.send(News::Over(loops.join()));
+            handle.close();
+        });
+        thread::spawn(move || {
+            for signal in signals.forever() {
+                // Nobody hears it when the process is at its end.
+                let _ = tell.send(News::Signal(signal));
+            }
+        });
+        let mut looked = Instant::now();
+        loop {
+            let news = match self.links {
+                Some(_) => told.recv_timeout(LOOK_EVERY),
+                None => told.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            if self.links.is_some() && looked.elapsed() >= LOOK_EVERY {
+                looked = Instant::now();
+                self.look_at_files(false);
+            }
+            match news {
+                Ok(News::Over(result)) => {
+                    let failed = |error| Failed::new(Exit::Failure, format!("seaprox: {error}"));
+                    return self.doom.map_or(result.map_err(failed), Err);
+                }
+                Ok(news) => self.take(news),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
+    }
+
+    fn take(&mut self, news: News) {
+        match news {
+            News::Signal(SIGHUP) => self.reload(),
+            News::Signal(SIGUSR2) => log::warn!("this version cannot replace itself while it runs"),
+            News::Signal(SIGTERM) if !std::mem::replace(&mut self.is_draining, true) => {
+                let drain = self.drain;
+                self.is_ending = true;
+                log::info!(timeout = seaprox::units::format_duration(drain); "draining");
+                tell_all(&self.remotes, move |core| core.drain(drain));
+            }
+            News::Signal(_) => {
+                self.is_ending = true;
+                log::info!("stopping");
+                tell_all(&self.remotes, Core::stop);
+            }
+            News::Dialled(_) if self.is_ending => {}
+            News::Dialled(happened) => {
+                let act = self.watch.as_mut().and_then(|watch| watch.take(&happened, Instant::now()));
+                act.into_iter().for_each(|act| self.act(act));
+            }
+            News::Served(id, happened) => {
+                self.visits.iter_mut().for_each(|visits| visits.take(id, &happened));
+            }
+            News::Answer(key, is_right) => self.answered(key, is_right),
+            News::Over(_) => {}
+        }
+    }
+
+    fn act(&mut self, act: Act) {
+        match act {
+            Act::Print(line) => {
+                let mut out = io::stdout().lock();
+                // Somebody who does not read stdout need not know.
+                let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+            }
+            Act::End(failed) => self.end(failed),
+            // A peer with several subflows shows its key as often.
+            Act::Ask(_) if self.is_asking => {}
+            Act::Ask(key) => {
+                let Some(peer) = self.links.as_ref().and_then(|links| links.peer()) else { return };
+                let tell = self.tell.clone();
+                let asked = link::ask(peer.target(), key, move |is_right| drop(tell.send(News::Answer(key, is_right))));
+                self.is_asking = asked.is_ok();
+            }
+        }
+    }
+
+    fn answered(&mut self, key: PublicKey, is_right: bool) {
+        self.is_asking = false;
+        let Some(peer) = self.links.as_ref().and_then(|links| links.peer()).cloned() else { return };
+        if !is_right {
+            let text = format!("seaprox: the key of {} was not accepted: {}", peer.target(), key.fingerprint());
+            return self.end(Failed::new(Exit::NoPermission, text));
+        }
+        match peer.accept(&key) {
+            Ok(()) => {
+                log::info!(node = peer.target().to_string(), key = key.fingerprint(); "key written down");
+                // Who has just typed yes does not wait for the next try.
+                tell_all(&self.remotes, |core| {
+                    core.links().iter().filter(|link| link.dialled).for_each(|link| core.redial_link(link.id));
+                });
+            }
+            Err(error) => self.end(Failed::new(Exit::Config, format!("seaprox: {error}"))),
+        }
+    }
+
+    fn end(&mut self, failed: Failed) {
+        self.is_ending = true;
+        // The first reason is the reason.
+        self.doom.get_or_insert(failed);
+        tell_all(&self.remotes, Core::stop);
+    }
+
+    fn reload(&mut self) {
+        match self.gate.reload() {
+            Ok(()) => log::info!("reloaded"),
+            Err(error) => log::error!(error = error.to_string(); "not reloaded, and nothing is changed"),
+        }
+        self.look_at_files(true);
+    }
+
+    fn look_at_files(&self, anyway: bool) {
+        match self.links.as_ref().map(|links| links.refresh(anyway)) {
+            Some(Ok(true)) => {
+                log::info!("keys read again");
+                tell_all(&self.remotes, Core::recheck_links);
+            }
+            Some(Err(error)) => log::error!(error = error.to_string(); "keys not read again, and nothing is changed"),
+            Some(Ok(false)) | None => {}
+        }
+    }
+}
+
+fn tell_all(remotes: &[Remote], what: impl Fn(&mut Core) + Clone + Send + 'static) {
+    for remote in remotes {
+        // A loop that has as many calls waiting as it takes is making room for one more.
+        while remote
+            .call({
+                let what = what.clone();
+                move |core| what(core)
+            })
+            .is_err()
+        {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// How often the files of keys are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// News that wait.
+const NEWS_MAX: usize = 4096;

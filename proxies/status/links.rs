@@ -1,0 +1,189 @@
+//! The part of the status that is about links: each with its peer, its subflows and its listeners.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use seaprox::keys::PublicKey;
+use seaprox::node::{LinkStatus, ListenerStatus, SubflowStatus};
+use seaprox::units::{format_duration, format_rate, format_size};
+use serde_json::{Value, json};
+
+/// A link for programs.
+pub fn to_json(link: &LinkStatus) -> Value {
+    let key = link.key.and_then(|key| PublicKey::from_bytes(key).ok());
+    json!({
+        "id": link.id.to_string(),
+        "peer": link.peer,
+        "name": link.name,
+        "key": key.map(|key| key.to_string()),
+        "fingerprint": key.map(|key| key.fingerprint()),
+        "dialled": link.dialled,
+        "state": link.state,
+        "age_seconds": link.age.as_secs_f64(),
+        "cipher": link.cipher,
+        "subflows": link.subflows.iter().map(subflow_json).collect::<Vec<_>>(),
+        "streams": link.streams,
+        "bytes_sent": link.bytes.0,
+        "bytes_received": link.bytes.1,
+        "resent_bytes": link.resent_bytes,
+        "resumes": link.resumes,
+        "listeners": link.listeners.iter().map(listener_json).collect::<Vec<_>>(),
+    })
+}
+
+fn subflow_json(subflow: &SubflowStatus) -> Value {
+    json!({
+        "number": subflow.number,
+        "local": subflow.local,
+        "remote": subflow.remote,
+        "state": subflow.state,
+        "rtt_seconds": subflow.rtt.as_secs_f64(),
+        "rate_bytes_per_second": subflow.rate,
+        "bytes_sent": subflow.bytes.0,
+        "bytes_received": subflow.bytes.1,
+    })
+}
+
+fn listener_json(listener: &ListenerStatus) -> Value {
+    json!({
+        "place": listener.place,
+        "to": listener.to,
+        "remote": listener.remote,
+        "port": listener.port,
+        "failure": listener.failure,
+    })
+}
+
+/// A link for people, from its JSON: a line for it, and one for each subflow and each listener.
+pub fn for_people(text: &mut String, link: &Value) {
+    let (word, number) = (|key: &str| word(link, key), |key: &str| number(link, key));
+    let age = Duration::from_secs(link["age_seconds"].as_f64().unwrap_or(0.0) as u64);
+    let how = if link["dialled"].as_bool() == Some(true) { "to" } else { "from" };
+    let _ = writeln!(
+        text,
+        "link {} {how} {} ({}) {} {} for {}, {}",
+        word("id"),
+        word("peer"),
+        word("name"),
+        word("fingerprint"),
+        word("state"),
+        format_duration(age),
+        word("cipher"),
+    );
+    let _ = writeln!(
+        text,
+        "  streams {} sent {} received {} resent {} resumes {}",
+        number("streams"),
+        format_size(number("bytes_sent")),
+        format_size(number("bytes_received")),
+        format_size(number("resent_bytes")),
+        number("resumes"),
+    );
+    link["subflows"].as_array().into_iter().flatten().for_each(|subflow| subflow_line(text, subflow));
+    link["listeners"].as_array().into_iter().flatten().for_each(|listener| listener_line(text, listener));
+}
+
+fn subflow_line(text: &mut String, subflow: &Value) {
+    let rtt = Duration::from_micros((subflow["rtt_seconds"].as_f64().unwrap_or(0.0) * 1e6) as u64);
+    let _ = writeln!(
+        text,
+        "  subflow {} {} -> {} {} rtt {} rate {} sent {} received {}",
+        subflow["number"].as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string()),
+        word(subflow, "local"),
+        word(subflow, "remote"),
+        word(subflow, "state"),
+        format_duration(rtt),
+        format_rate(rounded(number(subflow, "rate_bytes_per_second"))),
+        format_size(number(subflow, "bytes_sent")),
+        format_size(number(subflow, "bytes_received")),
+    );
+}
+
+/// A rate in whole megabits or, below ten of them, kilobits: it is reckoned, and nobody reads bytes of it.
+fn rounded(rate: u64) -> u64 {
+    let unit = if rate < 10 * MEGABIT { KILOBIT } else { MEGABIT };
+    rate / unit * unit
+}
+
+fn listener_line(text: &mut String, listener: &Value) {
+    let side = if listener["remote"].as_bool() == Some(true) { "remote" } else { "here" };
+    let port = listener["port"].as_u64().map_or_else(|| "not bound".to_owned(), |port| format!("port {port}"));
+    let failure = listener["failure"].as_str().map(|failure| format!(": {failure}")).unwrap_or_default();
+    let (place, to) = (word(listener, "place"), word(listener, "to"));
+    let _ = writeln!(text, "  listener {side} {place} -> {to} {port}{failure}");
+}
+
+fn word<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or("-")
+}
+
+fn number(value: &Value, key: &str) -> u64 {
+    value[key].as_u64().unwrap_or(0)
+}
+
+/// Bytes per second.
+const KILOBIT: u64 = 125;
+const MEGABIT: u64 = 125_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_told_in_bits() {
+        for (rate, text) in [(0, "0"), (1_000, "8kbit"), (1_249_999, "9999kbit"), (4_681_142_857, "37449mbit")] {
+            assert_eq!(format_rate(rounded(rate)), text);
+        }
+    }
+
+    #[test]
+    fn people_see_the_peer_its_subflows_and_its_listeners() {
+        let link = json!({
+            "id": "0.1", "peer": "remote:23232", "name": "home", "fingerprint": "SHA256:x", "dialled": true,
+            "state": "up", "age_seconds": 61.5, "cipher": "aes-128-gcm", "streams": 3, "bytes_sent": 2048,
+            "bytes_received": 1024, "resent_bytes": 0, "resumes": 2,
+            "subflows": [{
+                "number": 0, "local": "10.0.0.1:5", "remote": "10.0.0.2:23232", "state": "live", "rtt_seconds": 0.0125,
+                "rate_bytes_per_second": 125_000, "bytes_sent": 4096, "bytes_received": 0,
+            }],
+            "listeners": [
+                { "place": "2222", "to": "127.0.0.1:22", "remote": true, "port": 2222, "failure": null },
+                { "place": "80", "to": "127.0.0.1:80", "remote": true, "port": null, "failure": "address in use" },
+            ],
+        });
+        let mut text = String::new();
+        for_people(&mut text, &link);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "link 0.1 to remote:23232 (home) SHA256:x up for 61s, aes-128-gcm");
+        assert_eq!(lines[1], "  streams 3 sent 2KiB received 1KiB resent 0 resumes 2");
+        assert!(lines[2].starts_with("  subflow 0 10.0.0.1:5 -> 10.0.0.2:23232 live rtt 12500us rate 1mbit sent 4KiB"));
+        assert_eq!(lines[3], "  listener remote 2222 -> 127.0.0.1:22 port 2222");
+        assert_eq!(lines[4], "  listener remote 80 -> 127.0.0.1:80 not bound: address in use");
+        for_people(&mut text, &json!({}));
+    }
+
+    #[test]
+    fn programs_see_all_of_it() {
+        let link = LinkStatus {
+            id: seaprox::Id::from_u64(1 << 32).unwrap(),
+            peer: "remote:23232".to_owned(),
+            name: "home".to_owned(),
+            key: Some([7; 32]),
+            dialled: false,
+            state: "up",
+            age: Duration::from_secs(1),
+            cipher: None,
+            subflows: Vec::new(),
+            streams: 1,
+            bytes: (2, 3),
+            resent_bytes: 4,
+            resumes: 5,
+            listeners: Vec::new(),
+        };
+        let value = to_json(&link);
+        assert!(value["fingerprint"].as_str().is_some_and(|text| text.starts_with("SHA256:")), "{value}");
+        assert!(value["key"].as_str().is_some_and(|text| text.starts_with("seaprox-ed25519 ")), "{value}");
+        assert_eq!((value["bytes_sent"].as_u64(), value["bytes_received"].as_u64()), (Some(2), Some(3)));
+        assert_eq!((value["resent_bytes"].as_u64(), value["resumes"].as_u64()), (Some(4), Some(5)));
+    }
+}

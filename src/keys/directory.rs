@@ -1,0 +1,91 @@
+//! Where the files of a node are.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::error::KeysError;
+use super::file;
+
+/// The directory with the key of a node, the keys that it lets in, and the nodes that it knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigDirectory(PathBuf);
+
+impl ConfigDirectory {
+    /// This directory.
+    pub fn at(path: impl Into<PathBuf>) -> ConfigDirectory {
+        ConfigDirectory(path.into())
+    }
+
+    /// Where it is when nobody says so: `$XDG_CONFIG_HOME/seaprox`, else `$HOME/.config/seaprox`, else `/etc/seaprox`. A
+    /// variable that is no whole path counts as unset, as the XDG base directory specification has it.
+    pub fn find(env: impl Fn(&str) -> Option<OsString>) -> ConfigDirectory {
+        let path = |name: &str| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let home = || path("HOME").map(|home| home.join(".config"));
+        let above = path("XDG_CONFIG_HOME").or_else(home).unwrap_or_else(|| "/etc".into());
+        ConfigDirectory(above.join("seaprox"))
+    }
+
+    /// Makes it, and what is above it, for its owner alone. One that is there stays as it is.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn make(&self) -> Result<(), KeysError> {
+        file::make_directory(&self.0)
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The file with the key of the node.
+    pub fn key(&self) -> PathBuf {
+        self.0.join("key")
+    }
+
+    /// The file with a secret that is shared with another node.
+    pub fn secret(&self) -> PathBuf {
+        self.0.join("secret")
+    }
+
+    /// The file with the keys that are let in.
+    pub fn authorized_keys(&self) -> PathBuf {
+        self.0.join("authorized_keys")
+    }
+
+    /// The file with the nodes that are known.
+    pub fn known_nodes(&self) -> PathBuf {
+        self.0.join("known_nodes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::tests::{Scratch, mode};
+    use super::*;
+
+    #[test]
+    fn the_directory_follows_the_environment() {
+        for (xdg, home, found) in [
+            ("/x", "/h", "/x/seaprox"),
+            ("", "/h", "/h/.config/seaprox"),
+            ("relative", "/h", "/h/.config/seaprox"),
+            ("", "", "/etc/seaprox"),
+        ] {
+            let env = |name: &str| Some(if name == "HOME" { home } else { xdg }.into()).filter(|_| name != "OTHER");
+            assert_eq!(ConfigDirectory::find(env), ConfigDirectory::at(found));
+        }
+        assert_eq!(ConfigDirectory::find(|_| None).key(), Path::new("/etc/seaprox/key"));
+    }
+
+    #[test]
+    fn it_is_made_for_its_owner() {
+        let scratch = Scratch::new();
+        let directory = ConfigDirectory::at(scratch.path("a/seaprox"));
+        directory.make().unwrap();
+        directory.make().unwrap();
+        assert_eq!((mode(directory.path()), mode(&scratch.path("a"))), (0o700, 0o700));
+        scratch.write("file", "", 0o600);
+        assert!(ConfigDirectory::at(scratch.path("file/seaprox")).make().is_err());
+    }
+}

@@ -1,0 +1,160 @@
+//! What can be wrong with a file of keys: which file, which line, which word, and what was expected there.
+//!
+//! Nothing that is private is ever quoted: an error about a private key or a secret has no word.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A file of keys that cannot be used.
+#[derive(Debug)]
+pub struct KeysError {
+    path: PathBuf,
+    line: Option<usize>,
+    problem: Problem,
+}
+
+/// What is wrong with a file of keys.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Problem {
+    /// The system refuses.
+    Io(io::Error),
+    /// It is there already, and was to be made.
+    Exists,
+    /// Somebody else can read what is private; its mode.
+    Readable(u32),
+    /// Somebody else can change who is let in, or who is known; its mode.
+    Writable(u32),
+    /// What stands in it.
+    Content(Wrong),
+}
+
+impl KeysError {
+    pub(super) fn new(path: &Path, problem: Problem) -> KeysError {
+        KeysError { path: path.to_owned(), line: None, problem }
+    }
+
+    pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> KeysError {
+        move |error| KeysError::new(path, Problem::Io(error))
+    }
+
+    pub(super) fn content(path: &Path, expected: impl Into<Cow<'static, str>>) -> KeysError {
+        KeysError::new(path, Problem::Content(Wrong::missing(expected)))
+    }
+
+    pub(super) fn at(path: &Path, line: usize, wrong: Wrong) -> KeysError {
+        KeysError { path: path.to_owned(), line: Some(line), problem: Problem::Content(wrong) }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The line, counted from 1, where one is wrong.
+    pub fn line(&self) -> Option<usize> {
+        self.line
+    }
+
+    /// What is wrong.
+    pub fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
+    /// Whether there is no such file.
+    pub fn is_missing(&self) -> bool {
+        matches!(&self.problem, Problem::Io(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// What is wrong with a text: a word, and what was expected in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// The word; none where it is private or missing.
+    pub word: Option<String>,
+    /// What was expected.
+    pub expected: Cow<'static, str>,
+}
+
+impl Wrong {
+    /// This word is not what was expected.
+    pub(super) fn word(word: &str, expected: impl Into<Cow<'static, str>>) -> Wrong {
+        Wrong { word: Some(word.to_owned()), expected: expected.into() }
+    }
+
+    /// The line ends too early.
+    pub(super) fn missing(expected: impl Into<Cow<'static, str>>) -> Wrong {
+        Wrong { word: None, expected: expected.into() }
+    }
+}
+
+/// As it stands behind the file and the line.
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(word) = &self.word {
+            // A word may be as long as the file.
+            let end = word.char_indices().nth(WORD_CHARS_MAX).map(|(end, _)| end);
+            let (word, dots) = end.map_or((word.as_str(), ""), |end| (&word[..end], "..."));
+            write!(f, "{word:?}{dots}: ")?;
+        }
+        write!(f, "expected {}", self.expected)
+    }
+}
+
+impl fmt::Display for KeysError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        write!(f, "{path}")?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        match &self.problem {
+            Problem::Io(error) => write!(f, ": {error}"),
+            Problem::Exists => f.write_str(": it is there already, and is not replaced"),
+            Problem::Readable(mode) => {
+                write!(f, ": others can read it (mode {mode:04o}): expected mode 0600; type: chmod 600 {path}")
+            }
+            Problem::Writable(mode) => {
+                write!(
+                    f,
+                    ": others can change it (mode {mode:04o}): expected mode 0644 or less; type: chmod go-w {path}"
+                )
+            }
+            Problem::Content(wrong) => write!(f, ": {wrong}"),
+        }
+    }
+}
+
+impl std::error::Error for Wrong {}
+
+impl std::error::Error for KeysError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.problem {
+            Problem::Io(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// Of a wrong word, as many characters are quoted.
+const WORD_CHARS_MAX: usize = 80;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_file_the_line_the_word_and_what_was_expected() {
+        let path = Path::new("/etc/seaprox/known_nodes");
+        let error = KeysError::at(path, 3, Wrong::word("a\x1b b", "HOST:PORT"));
+        assert_eq!(error.to_string(), r#"/etc/seaprox/known_nodes:3: "a\u{1b} b": expected HOST:PORT"#);
+        let error = KeysError::at(path, 3, Wrong::missing("a key"));
+        assert_eq!(error.to_string(), "/etc/seaprox/known_nodes:3: expected a key");
+        let long = KeysError::at(path, 1, Wrong::word(&"é".repeat(1000), "less")).to_string();
+        assert!(long.contains("éé\"...: expected less") && long.len() < 300, "{long}");
+        let open = KeysError::new(Path::new("/k"), Problem::Readable(0o644)).to_string();
+        assert_eq!(open, "/k: others can read it (mode 0644): expected mode 0600; type: chmod 600 /k");
+    }
+}

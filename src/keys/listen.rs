@@ -1,0 +1,253 @@
+//! Where a key may have this node listen.
+//!
+//! ```text
+//! rule  = *                      any port of any address
+//!       | [host ":"] ports
+//! host  = (nothing)              loopback, of both families, and localhost
+//!       | localhost              the same
+//!       | * | 0.0.0.0 | [::]     any address, and all of them at once
+//!       | 10.0.0.1 | [fd00::1]   this address
+//!       | NAME                   the addresses of this name, when it is asked for by this name
+//! ports = 8080 | 8000-8999 | *   any port is also one that the system chooses
+//!       | 0                      one that the system chooses
+//! ```
+//! Names are compared without regard to case. An address of IPv4 in IPv6 is what it is. A rule for one address of loopback
+//! does not permit loopback of both families. A Unix socket is never permitted. Nothing here resolves a name.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use crate::{Bind, Name, Target};
+
+/// A place where one may listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenRule {
+    host: Host,
+    ports: Ports,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Host {
+    Loopback,
+    Any,
+    /// Invariant: in its plain form, and not unspecified.
+    Ip(IpAddr),
+    /// Invariant: in lower case, and not localhost.
+    Name(Box<str>),
+}
+
+/// The ports from the first to the second. Invariant: the first is not above the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ports(u16, u16);
+
+impl ListenRule {
+    /// Whether it permits to listen there.
+    pub fn permits(&self, bind: &Bind) -> bool {
+        bind.port().is_some_and(|port| self.ports.contains(port)) && self.host.permits(bind)
+    }
+}
+
+impl Host {
+    fn parse(text: &str) -> Option<Host> {
+        if text == "*" {
+            return Some(Host::Any);
+        }
+        // The port is of no account; what is read is an address with or without brackets, or a name.
+        match Target::from_host(text, 1).ok()? {
+            Target::Ip(addr) if addr.ip().to_canonical().is_unspecified() => Some(Host::Any),
+            Target::Ip(addr) => Some(Host::Ip(addr.ip().to_canonical())),
+            Target::Name(name, _) if is_localhost(&name) => Some(Host::Loopback),
+            // Without a letter it is a mistyped address.
+            Target::Name(name, _) if !name.as_str().bytes().any(|byte| byte.is_ascii_alphabetic()) => None,
+            Target::Name(name, _) => Some(Host::Name(name.as_str().to_ascii_lowercase().into())),
+            Target::Unix(_) => None,
+        }
+    }
+
+    fn permits(&self, bind: &Bind) -> bool {
+        match (self, bind) {
+            (_, Bind::Unix(_)) => false,
+            (Host::Any, _) | (Host::Loopback, Bind::Loopback(_)) => true,
+            (Host::Loopback, Bind::Ip(addr)) => addr.ip().to_canonical().is_loopback(),
+            (Host::Loopback, Bind::Name(name, _)) => is_localhost(name),
+            (Host::Ip(ip), Bind::Ip(addr)) => addr.ip().to_canonical() == *ip,
+            (Host::Name(wanted), Bind::Name(name, _)) => name.as_str().eq_ignore_ascii_case(wanted),
+            _ => false,
+        }
+    }
+}
+
+impl Ports {
+    const ALL: Ports = Ports(0, u16::MAX);
+
+    fn parse(text: &str) -> Option<Ports> {
+        match text {
+            "*" => return Some(Ports::ALL),
+            "0" => return Some(Ports(0, 0)),
+            _ => {}
+        }
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let ports = Ports(port(first)?, port(last)?);
+        (ports.0 <= ports.1).then_some(ports)
+    }
+
+    fn contains(self, port: u16) -> bool {
+        (self.0..=self.1).contains(&port)
+    }
+}
+
+/// A port from 1 on, in digits alone.
+fn port(text: &str) -> Option<u16> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits { text.parse().ok().filter(|port| *port > 0) } else { None }
+}
+
+fn is_localhost(name: &Name) -> bool {
+    name.as_str().eq_ignore_ascii_case("localhost")
+}
+
+impl FromStr for ListenRule {
+    type Err = &'static str;
+
+    /// The error is what was expected.
+    fn from_str(text: &str) -> Result<ListenRule, &'static str> {
+        if text == "*" {
+            return Ok(ListenRule { host: Host::Any, ports: Ports::ALL });
+        }
+        let (host, ports) = match text.rsplit_once(':') {
+            None => (Host::Loopback, text),
+            // Without brackets nobody can tell where an IPv6 address ends.
+            Some((host, _)) if host.contains(':') && !host.ends_with(']') => return Err(LISTEN_FORM),
+            Some((host, ports)) => (Host::parse(host).ok_or(LISTEN_FORM)?, ports),
+        };
+        Ok(ListenRule { host, ports: Ports::parse(ports).ok_or(LISTEN_FORM)? })
+    }
+}
+
+impl fmt::Display for ListenRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.host, self.ports) {
+            (Host::Any, Ports::ALL) => return f.write_str("*"),
+            (Host::Loopback, Ports::ALL) => f.write_str("localhost:")?,
+            (Host::Loopback, _) => {}
+            (Host::Any, _) => f.write_str("*:")?,
+            (Host::Ip(IpAddr::V4(ip)), _) => write!(f, "{ip}:")?,
+            (Host::Ip(IpAddr::V6(ip)), _) => write!(f, "[{ip}]:")?,
+            (Host::Name(name), _) => write!(f, "{name}:")?,
+        }
+        match self.ports {
+            Ports::ALL => f.write_str("*"),
+            Ports(first, last) if first == last => first.fmt(f),
+            Ports(first, last) => write!(f, "{first}-{last}"),
+        }
+    }
+}
+
+const LISTEN_FORM: &str = "[ADDR:]PORT, [ADDR:]PORT-PORT or *, where ADDR is an address ([::1] in brackets), a name or \
+                           *, and none is loopback";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn permits(rule: &str, bind: &str) -> bool {
+        rule.parse::<ListenRule>().unwrap_or_else(|_| panic!("{rule}")).permits(&Bind::parse(bind).unwrap())
+    }
+
+    #[test]
+    fn a_bare_port_is_loopback_and_nothing_else() {
+        for bind in
+            ["8080", "127.0.0.1:8080", "127.9.9.9:8080", "[::1]:8080", "[::ffff:127.0.0.1]:8080", "LocalHost:8080"]
+        {
+            assert!(permits("8080", bind) && permits("localhost:8080", bind), "{bind}");
+        }
+        for bind in [
+            "8081",
+            "0",
+            ":8080",
+            "0.0.0.0:8080",
+            "[::]:8080",
+            "10.0.0.1:8080",
+            "example.org:8080",
+            "unix:/8080",
+            "[::ffff:0.0.0.0]:8080",
+        ] {
+            assert!(!permits("8080", bind), "{bind}");
+        }
+    }
+
+    #[test]
+    fn a_star_is_any_address_and_an_address_is_itself() {
+        for bind in ["8080", ":8080", "0.0.0.0:8080", "10.0.0.1:8080", "example.org:8080"] {
+            assert!(permits("*:8080", bind) && permits("0.0.0.0:8080", bind) && permits("[::]:8080", bind), "{bind}");
+            assert!(permits("*", bind), "{bind}");
+            assert!(!permits("*:8081", bind), "{bind}");
+        }
+        assert!(!permits("*", "unix:/run/x"));
+        assert!(permits("10.0.0.1:80", "10.0.0.1:80") && permits("10.0.0.1:80", "[::ffff:10.0.0.1]:80"));
+        for bind in [":80", "0.0.0.0:80", "10.0.0.2:80", "80", "name:80"] {
+            assert!(!permits("10.0.0.1:80", bind), "{bind}");
+        }
+        assert!(!permits("127.0.0.1:80", "80"), "loopback is two addresses");
+        assert!(!permits("127.0.0.1:80", "0.0.0.0:80"), "what is everything is not loopback here");
+        assert!(permits("Example.org.:80", "EXAMPLE.org:80") && !permits("example.org:80", "www.example.org:80"));
+    }
+
+    #[test]
+    fn ports_are_ranges() {
+        for (rule, port, is_permitted) in [
+            ("8000-8999", "8000", true),
+            ("8000-8999", "8999", true),
+            ("8000-8999", "7999", false),
+            ("8000-8999", "0", false),
+            ("1-65535", "0", false),
+            ("0", "0", true),
+            ("0", "1", false),
+            ("localhost:*", "0", true),
+            ("*", "0", true),
+        ] {
+            assert_eq!(permits(rule, port), is_permitted, "{rule} {port}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_rule_is_refused() {
+        for text in [
+            "",
+            ":",
+            ":80",
+            "a:",
+            "80-",
+            "-80",
+            "90-80",
+            "0-80",
+            "65536",
+            "+80",
+            "::1:80",
+            "[::1]",
+            "10.0.0:80",
+            "a b:80",
+            "10.0.0.0/8:80",
+            "*.org:80",
+            "80,81",
+            "unix:/x",
+            "[10.0.0.1]:80",
+            "**",
+        ] {
+            assert!(text.parse::<ListenRule>().is_err(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_can_be_read_again(
+            text in "(\\*:|localhost:|10\\.0\\.0\\.[0-9]:|\\[fd00::[0-9a-f]\\]:|[a-zA-Z0-9.:\\[\\]*-]{0,12}:)?(\\*|[0-9]{1,5}(-[0-9]{1,5})?)|\\PC{0,16}",
+        ) {
+            if let Ok(rule) = text.parse::<ListenRule>() {
+                prop_assert_eq!(rule.to_string().parse(), Ok(rule));
+            }
+        }
+    }
+}

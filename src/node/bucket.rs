@@ -1,0 +1,77 @@
+//! A bucket of tokens: how many bytes may pass now, where a rate is set.
+
+use crate::link::Time;
+
+/// Fills at its rate, up to a tenth of a second's worth; what is taken beyond that is owed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bucket {
+    /// Bytes per second; nothing for no limit.
+    rate: Option<u64>,
+    level: i64,
+    at: Time,
+}
+
+impl Bucket {
+    pub fn new(rate: Option<u64>) -> Bucket {
+        let rate = rate.map(|rate| rate.clamp(1, i64::MAX as u64 / 2_000_000));
+        Bucket { rate, level: rate.map_or(0, depth), at: Time::ZERO }
+    }
+
+    /// Bytes per second, if there is a limit.
+    pub fn rate(&self) -> Option<u64> {
+        self.rate
+    }
+
+    /// How many bytes may pass now, at least one; if none may, when.
+    pub fn open(&mut self, now: Time) -> Result<usize, Time> {
+        let Some(rate) = self.rate else { return Ok(usize::MAX) };
+        let gained = rate * now.since(self.at).min(1_000_000) / 1_000_000;
+        if gained > 0 {
+            self.at = now;
+            self.level = (self.level + gained as i64).min(depth(rate));
+        }
+        if self.level > 0 {
+            return Ok(usize::try_from(self.level).unwrap_or(usize::MAX));
+        }
+        let wait_us = (self.level.unsigned_abs() + 1).saturating_mul(1_000_000) / rate;
+        Err(now.after(wait_us.max(1000)))
+    }
+
+    /// Bytes have passed.
+    pub fn take(&mut self, bytes: usize) {
+        if self.rate.is_some() {
+            self.level = self.level.saturating_sub(bytes as i64);
+        }
+    }
+}
+
+/// A tenth of a second, and a few frames at least.
+fn depth(rate: u64) -> i64 {
+    (rate / 10).max(32 << 10) as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_kept_over_time() {
+        let mut bucket = Bucket::new(Some(1_000_000));
+        let (mut passed, mut now) = (0u64, Time::ZERO);
+        while now.as_us() < 10_000_000 {
+            match bucket.open(now) {
+                Ok(_) => {
+                    bucket.take(16_384);
+                    passed += 16_384;
+                    now = now.after(100);
+                }
+                Err(when) => {
+                    assert!(when > now);
+                    now = when;
+                }
+            }
+        }
+        assert!((9_900_000..10_300_000).contains(&passed), "{passed}");
+        assert_eq!(Bucket::new(None).open(now), Ok(usize::MAX));
+    }
+}

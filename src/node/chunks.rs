@@ -1,0 +1,99 @@
+//! Chunks: memory that local reads go into, and that the session keeps slices of until the peer has them.
+//!
+//! A read goes into a chunk of its own and is not copied again. A chunk whose slice is gone is used for another read;
+//! those in use are remembered, as far as they are few. A short read is copied out instead, because a slice of a few
+//! bytes would keep the whole chunk: what is held is at most [`CHUNK_BYTES`] / [`COPY_BYTES_MAX`] times what is
+//! accounted for.
+
+use std::collections::VecDeque;
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::link::frame::DATA_BYTES_MAX;
+
+/// The chunks of one loop.
+#[derive(Debug, Default)]
+pub(crate) struct Chunks {
+    /// One that nobody uses; all of it is initialised.
+    free: BytesMut,
+    used: VecDeque<Bytes>,
+}
+
+impl Chunks {
+    /// Reads at most `limit` bytes with one call of `get`. Answers them, and how many there was room for.
+    pub fn read(
+        &mut self,
+        limit: usize,
+        get: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<(Bytes, usize)> {
+        if self.free.is_empty() {
+            self.free = self.used_again().unwrap_or_else(|| BytesMut::zeroed(CHUNK_BYTES));
+        }
+        let room = limit.min(self.free.len());
+        let got = get(&mut self.free[..room])?;
+        if got <= COPY_BYTES_MAX {
+            return Ok((Bytes::copy_from_slice(&self.free[..got]), room));
+        }
+        let whole = std::mem::take(&mut self.free).freeze();
+        let bytes = whole.slice(..got);
+        if self.used.len() < USED_MAX {
+            self.used.push_back(whole);
+        }
+        Ok((bytes, room))
+    }
+
+    /// A chunk that nobody uses any more. The oldest are looked at first; what is still in use goes to the end.
+    fn used_again(&mut self) -> Option<BytesMut> {
+        for _ in 0..self.used.len().min(LOOKS) {
+            match self.used.pop_front()?.try_into_mut() {
+                Ok(free) => return Some(free),
+                Err(busy) => self.used.push_back(busy),
+            }
+        }
+        None
+    }
+}
+
+/// Bytes of one chunk, and so of one read: what full frames carry, so that a stream in full flow makes no small ones.
+pub(crate) const CHUNK_BYTES: usize = 4 * DATA_BYTES_MAX;
+/// Reads up to this size are copied.
+pub(crate) const COPY_BYTES_MAX: usize = 8 << 10;
+/// Chunks in use that are remembered: 32 MiB.
+const USED_MAX: usize = 512;
+const LOOKS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_is_used_again_when_its_bytes_are_gone() {
+        let mut chunks = Chunks::default();
+        let mut fill = |byte: u8, count: usize| {
+            let read = chunks.read(usize::MAX, |room| {
+                room[..count].fill(byte);
+                Ok(count)
+            });
+            read.unwrap().0
+        };
+        let first = fill(1, 20_000);
+        let second = fill(2, 20_000);
+        assert!(first.iter().all(|byte| *byte == 1) && second.iter().all(|byte| *byte == 2));
+        let place = first.as_ptr();
+        drop(first);
+        let third = fill(3, 30_000);
+        assert_eq!(third.as_ptr(), place, "no new chunk");
+        assert!(second.iter().all(|byte| *byte == 2));
+        let small = fill(4, 10);
+        assert_eq!((&small[..], chunks.used.len()), (&[4; 10][..], 2), "a short read keeps no chunk");
+    }
+
+    #[test]
+    fn a_failed_read_costs_nothing() {
+        let mut chunks = Chunks::default();
+        assert!(chunks.read(10, |_| Err(io::ErrorKind::WouldBlock.into())).is_err());
+        assert!(chunks.used.is_empty() && chunks.free.len() == CHUNK_BYTES);
+        assert_eq!(chunks.read(10, |room| Ok(room.len())).unwrap().1, 10);
+    }
+}

@@ -1,0 +1,367 @@
+//! Driving a session: its events to the sides, its frames to the carriers, its deadlines to the loop.
+//!
+//! Whatever has touched a link puts it in a queue. The loop first takes the events of what is in the queue to the sides,
+//! runs those, and drives the links before it sleeps, so that what a turn leads to shares records and writes. Driving goes
+//! on until there is neither an event nor a frame that a carrier takes, or until the link's share of the turn is used up.
+
+use crate::core::{Core, OneOff};
+use crate::id::Id;
+use crate::link::frame::FRAME_BYTES_MAX;
+use crate::link::{Bound, Code, Event, StreamId, SubflowId, Time};
+use crate::reason::{Failure, Reason};
+use crate::side::{Side, State};
+
+use super::carrier::{Carrier, Stage};
+use super::config::Happened;
+use super::greet::TARGET;
+use super::plan::LASTED_MS;
+use super::stream::StreamAt;
+
+impl Core {
+    /// Takes the events of links that have something to do to their sides. Whether any side was given something to do.
+    pub(crate) fn hear_links(&mut self) -> bool {
+        let queued = self.queues.run.len();
+        for index in 0..self.pools.links.dirty.len() {
+            let Some(id) = self.pools.links.dirty.get(index).copied() else { break };
+            self.link_events(id);
+        }
+        self.queues.run.len() > queued
+    }
+
+    /// Drives the links that have something to do: takes their events to their sides, and their frames to the wire.
+    pub(crate) fn drive_links(&mut self) {
+        for _ in 0..self.pools.links.dirty.len() {
+            let Some(id) = self.pools.links.dirty.pop_front() else { break };
+            if let Some(link) = self.pools.links.links.get_mut(id) {
+                link.dirty = false;
+                self.drive_link(id);
+            }
+        }
+    }
+
+    fn drive_link(&mut self, id: Id) {
+        for _ in 0..ROUNDS_PER_TURN {
+            self.link_events(id);
+            if !self.transmit(id) {
+                self.link_events(id);
+                return self.arm_link(id);
+            }
+        }
+        // Its share of the turn is used up.
+        self.arm_link(id);
+        self.pools.links.touch(id);
+    }
+
+    /// Moves frames from the session to its carriers. Whether there may be more that they take at once.
+    fn transmit(&mut self, id: Id) -> bool {
+        let links = &mut self.pools.links;
+        let Some(link) = links.links.get_mut(id) else { return false };
+        let Some(session) = &mut link.session else { return false };
+        let now = links.now;
+        // What is sent beyond the peer's rate is owed, and while much is owed not even a PING is answered.
+        let most = link.sent.open(now).map_or(0, |most| (most / link.carriers.len().max(1)).max(1));
+        let is_alone = link.carriers.len() == 1;
+        for carrier in &link.carriers {
+            let Some(carrier) = links.carriers.get(*carrier) else { continue };
+            let Some(subflow) = carrier.subflow.filter(|_| carrier.stage == Stage::Live) else { continue };
+            let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
+            let side = self.sides.get(carrier.side).filter(|_| most > 0);
+            session.set_room(subflow, side.map_or(0, |side| carrier.room(&side.io, rate, is_alone).min(most)));
+        }
+        let mut sent = 0;
+        loop {
+            links.outbox.clear();
+            let Some(frame) = session.poll_transmit(now, &mut links.outbox) else { break };
+            sent += frame.bytes;
+            link.sent.take(frame.bytes);
+            let is_its =
+                |carrier: &&Id| links.carriers.get(**carrier).is_some_and(|c| c.subflow == Some(frame.subflow));
+            let carrier = link.carriers.iter().find(is_its).copied();
+            if let Some(carrier) = carrier.and_then(|carrier| links.carriers.get_mut(carrier)) {
+                carrier.take_frame(&links.outbox);
+            }
+        }
+        if sent == 0 {
+            return false;
+        }
+        let is_free = self.flush_link(id);
+        // What is less than the least batch has not used up any carrier's room: the session has no more.
+        is_free && sent >= FRAME_BYTES_MAX
+    }
+
+    /// Writes what the carriers of a link hold. Whether any of them has written all that it held.
+    fn flush_link(&mut self, id: Id) -> bool {
+        let mut is_free = false;
+        let mut index = 0;
+        while let Some(carrier) = self.pools.links.links.get(id).and_then(|link| link.carriers.get(index).copied()) {
+            index += 1;
+            let links = &mut self.pools.links;
+            let Some(record) = links.carriers.get_mut(carrier) else { continue };
+            record.seal_staged();
+            if let Err(failure) = self.flush_carrier(carrier) {
+                index -= 1;
+                self.carrier_failed(carrier, &failure);
+                continue;
+            }
+            is_free |= self.pools.links.carriers.get(carrier).is_some_and(|carrier| carrier.is_flushed());
+            self.sample_path(id, carrier);
+        }
+        is_free
+    }
+
+    fn sample_path(&mut self, id: Id, carrier: Id) {
+        let links = &mut self.pools.links;
+        let Some(record) = links.carriers.get_mut(carrier) else { return };
+        let Some(subflow) = record.subflow else { return };
+        let Some(side) = self.sides.get(record.side) else { return };
+        let Some(session) = links.links.get_mut(id).and_then(|link| link.session.as_mut()) else { return };
+        let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
+        if let Some(stats) = record.sample(&side.io, links.now, rate) {
+            session.path_stats(links.now, subflow, stats);
+        }
+    }
+
+    /// Sees that the loop wakes up in time for a link.
+    fn arm_link(&mut self, id: Id) {
+        let next_dial_ms = self.dial_missing(id);
+        let next_listen_ms = self.listen_again(id);
+        let now = self.pools.links.now;
+        let Some(link) = self.pools.links.links.get_mut(id) else { return };
+        let due = link.session.as_ref().and_then(|session| session.poll_timeout());
+        // A rate that is used up opens again without an event.
+        let refilled = link.sent.open(now).err();
+        let due_ms = [due, refilled].into_iter().flatten().map(|at| at.as_us().div_ceil(1000));
+        let Some(due_ms) = due_ms.chain(next_dial_ms).chain(next_listen_ms).min() else { return };
+        if link.armed_ms.is_none_or(|armed_ms| due_ms < armed_ms) {
+            link.armed_ms = Some(due_ms);
+            self.one_offs.push(due_ms, OneOff::Link(id));
+        }
+    }
+
+    /// A deadline of a link has passed.
+    pub(crate) fn link_due(&mut self, id: Id) {
+        let now = self.pools.links.now;
+        let now_ms = self.now_ms;
+        let Some(link) = self.pools.links.links.get_mut(id) else { return };
+        if link.armed_ms.is_some_and(|armed_ms| armed_ms > now_ms) {
+            // It was set before an earlier one was, and that one has set another since.
+            return;
+        }
+        link.armed_ms = None;
+        if let Some(session) =
+            link.session.as_mut().filter(|session| session.poll_timeout().is_some_and(|at| at <= now))
+        {
+            session.handle_timeout(now);
+        }
+        self.pools.links.touch(id);
+    }
+
+    /// A carrier has had its time: one that is not live by now is given up, one that was held back is read again.
+    pub(crate) fn carrier_due(&mut self, id: Id) {
+        let Some(carrier) = self.pools.links.carriers.get_mut(id) else { return };
+        let side = carrier.side;
+        carrier.held = false;
+        match carrier.stage {
+            Stage::Live => self.enqueue(side),
+            Stage::Farewell => self.drop_carrier(id),
+            Stage::Dialling => self.carrier_failed(id, &Failure::new(Reason::TimedOut, "no answer in time")),
+            Stage::Securing | Stage::Greeting => {
+                self.carrier_failed(id, &Failure::new(Reason::HandshakeTimeout, "the handshake took too long"));
+            }
+        }
+    }
+
+    /// Has a carrier read again when the rate of its peer allows it.
+    pub(crate) fn hold_carrier(&mut self, id: Id, until: Time) {
+        let Some(carrier) = self.pools.links.carriers.get_mut(id) else { return };
+        if !std::mem::replace(&mut carrier.held, true) {
+            self.one_offs.push(until.as_us().div_ceil(1000), OneOff::Carrier(id));
+        }
+    }
+
+    /// Acts on what a session has to say.
+    pub(crate) fn link_events(&mut self, id: Id) {
+        while let Some(event) = self.next_event(id) {
+            self.link_event(id, event);
+        }
+    }
+
+    fn next_event(&mut self, id: Id) -> Option<Event> {
+        self.pools.links.links.get_mut(id)?.session.as_mut()?.poll_event()
+    }
+
+    fn link_event(&mut self, id: Id, event: Event) {
+        match event {
+            Event::Opened { id: stream, open } => self.stream_opened(id, stream, &open),
+            Event::OpenResult { id: stream, result } => self.stream_answered(id, stream, &result),
+            Event::Readable(stream) => self.wake_stream(id, stream, |side| side.ready.readable = true),
+            Event::Writable(stream) => self.wake_stream(id, stream, |side| side.ready.writable = true),
+            Event::Fin(stream) => {
+                self.pools.links.slot(id, stream).into_iter().for_each(|slot| slot.fin = true);
+                self.wake_stream(id, stream, |side| side.ready.readable = true);
+            }
+            Event::Reset { id: stream, code } => self.stream_reset(id, stream, code),
+            // The next write finds out.
+            Event::Stopped { id: stream, .. } => self.wake_stream(id, stream, |side| side.ready.writable = true),
+            Event::Listen { id: number, open } => self.listen_for(id, number, &open),
+            Event::ListenResult { id: number, result } => self.listen_answered(id, number, &result),
+            Event::Unlisten(number) => self.unlisten_for(id, number),
+            Event::SubflowUp(subflow) => self.subflow_up(id, subflow),
+            Event::SubflowDown { id: subflow, code } => self.subflow_lost(id, subflow, code),
+            Event::SubflowDrained(subflow) => self.subflow_lost(id, subflow, Code::Drained),
+            Event::Parted => self.tell(id, &Happened::Parted),
+            Event::Resumed => self.tell(id, &Happened::Resumed),
+            Event::Ended { code, text } => self.session_ended(id, code, text),
+            Event::Message(text) => {
+                if let Some(unsaid) = self.may_log(id) {
+                    log::info!(target: TARGET, link = id.to_string(), text = format!("{text:?}"), unsaid = unsaid; "message");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn wake_stream(&mut self, link: Id, stream: StreamId, what: impl FnOnce(&mut Side)) {
+        let Some(side) = self.pools.links.slot(link, stream).map(|slot| slot.side) else { return };
+        if let Some(record) = self.sides.get_mut(side) {
+            what(record);
+            self.enqueue(side);
+        }
+    }
+
+    /// The peer has answered an OPEN of ours.
+    fn stream_answered(&mut self, link: Id, stream: StreamId, result: &Bound) {
+        if self.note_where(link, stream, result) {
+            return;
+        }
+        let Some(slot) = self.pools.links.slot(link, stream) else { return };
+        let (side, result) = (slot.side, result.to_failure().map_or(Ok(()), Err));
+        slot.accepted = result.is_ok();
+        self.queues.dialled.push_back((side, result));
+    }
+
+    /// The peer has cut a stream; one of ours perhaps before it has answered.
+    fn stream_reset(&mut self, link: Id, stream: StreamId, code: Code) {
+        let Some(slot) = self.pools.links.slot(link, stream) else { return self.forget_question(link, stream, code) };
+        slot.reset = Some(code);
+        let (side, is_answered) = (slot.side, slot.accepted);
+        if !is_answered && self.state(side) == Some(State::Connecting) {
+            let failure = Failure::new(Reason::Other, format!("the far end gave it up: {}", code.as_str()));
+            self.queues.dialled.push_back((side, Err(failure)));
+        }
+        self.wake_stream(link, stream, |side| (side.ready.readable, side.ready.error) = (true, true));
+    }
+
+    fn subflow_up(&mut self, id: Id, subflow: SubflowId) {
+        let Some(link) = self.pools.links.links.get_mut(id) else { return };
+        let fresh = !std::mem::replace(&mut link.met, true);
+        link.up_ms.get_or_insert(self.now_ms);
+        let (key, carriers) = (link.key, link.carriers.clone());
+        let mut up = None;
+        if let Some(plan) = &mut link.plan {
+            let carrier = carriers.iter().filter_map(|id| self.pools.links.carriers.get(*id));
+            let place = carrier.filter(|c| c.subflow == Some(subflow)).map(|c| c.place).next();
+            if let Some((place, wanted)) = place.and_then(|place| Some((place, plan.wanted.get_mut(place)?))) {
+                wanted.up_ms = Some(self.now_ms);
+                up = Some(Happened::SubflowUp { place, tries: wanted.tries });
+            }
+        }
+        up.into_iter().for_each(|up| self.tell(id, &up));
+        self.ask_where(id, subflow);
+        if let Some(key) = key.filter(|_| fresh) {
+            self.tell(id, &Happened::Up { key, fresh: true });
+            self.open_waiting(id);
+            self.listen_all(id);
+        }
+    }
+
+    fn subflow_lost(&mut self, id: Id, subflow: SubflowId, code: Code) {
+        let Some(link) = self.pools.links.links.get(id) else { return };
+        let of = |id: &&Id| self.pools.links.carriers.get(**id).is_some_and(|c| c.subflow == Some(subflow));
+        let Some(carrier) = link.carriers.iter().find(of).copied() else { return };
+        let Some(record) = self.pools.links.carriers.get_mut(carrier) else { return };
+        let place = record.place;
+        record.subflow = None;
+        record.say_goodbye();
+        // What the session said last may still be on its way out.
+        let _ = self.flush_carrier(carrier);
+        self.drop_carrier(carrier);
+        let failure = Failure { reason: code.into(), detail: None };
+        self.try_later(id, place, &failure);
+    }
+
+    /// The session is over: nothing of it is left, and every stream is cut.
+    fn session_ended(&mut self, id: Id, code: Code, text: String) {
+        self.transmit(id);
+        for carrier in self.pools.links.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default() {
+            self.pools.links.carriers.get_mut(carrier).into_iter().for_each(Carrier::say_goodbye);
+        }
+        self.flush_link(id);
+        let Some(link) = self.pools.links.links.get_mut(id) else { return };
+        let reason = match Reason::from(code) {
+            Reason::Drained | Reason::Killed => Reason::LinkLost,
+            reason => reason,
+        };
+        let session = link.session.take();
+        link.life += 1;
+        link.met = false;
+        let lasted = link.up_ms.take().is_some_and(|up_ms| self.now_ms.saturating_sub(up_ms) > LASTED_MS);
+        link.questions.clear();
+        let sides: Vec<Id> = link.streams.drain().map(|(_, slot)| slot.side).collect();
+        let carriers = std::mem::take(&mut link.carriers);
+        let listeners: Vec<u32> = link.listeners.drain().flat_map(|(_, ours)| ours).collect();
+        link.remotes.iter_mut().for_each(super::reverse::Remote::forget);
+        let comes_back = link.plan.is_some() && !link.closing && !self.pools.links.closing;
+        for side in sides {
+            if let Some((connection, _)) = self.owner(side) {
+                self.cut(connection, Reason::LinkLost);
+            }
+        }
+        listeners.into_iter().for_each(|listener| self.unlisten(listener));
+        for carrier in carriers {
+            let place = self.pools.links.carriers.get(carrier).map(|carrier| carrier.place);
+            self.drop_carrier(carrier);
+            if let (Some(place), true) = (place, comes_back) {
+                self.try_later(id, place, &Failure::new(reason, text.clone()));
+            }
+        }
+        if lasted && comes_back && reason == Reason::LinkLost {
+            // It has just answered, or its session was given up after a long time: it may well be there.
+            self.redial_link(id);
+        }
+        self.tell(id, &Happened::Ended { reason, text });
+        if let Some(session) = session {
+            self.pools.links.served.remove(&session.id());
+        }
+        if comes_back {
+            self.pools.links.touch(id);
+        } else {
+            self.fail_waiting(id, &Failure::new(Reason::LinkLost, "the link was closed"));
+            self.pools.links.links.remove(id);
+        }
+    }
+
+    /// Names a stream of a link's session.
+    pub(super) fn stream_at(&self, link: Id, id: StreamId) -> Option<StreamAt> {
+        Some(StreamAt { link, life: self.pools.links.links.get(link)?.life, id })
+    }
+
+    /// Whether a line may be written about what the peer of a link did; and how many have not been.
+    pub(super) fn may_log(&mut self, id: Id) -> Option<u64> {
+        self.pools.links.links.get_mut(id)?.quiet.say(self.now_ms)
+    }
+
+    /// Tells whoever watches a link what happened to it.
+    pub(crate) fn tell(&mut self, id: Id, happened: &Happened) {
+        let Some(link) = self.pools.links.links.get(id) else { return };
+        log::debug!(target: TARGET, link = id.to_string(), peer = link.name.to_string(), happened = format!("{happened:?}"); "link");
+        let Some(watch) = link.watch.clone() else { return };
+        // Whoever watches cannot be told of what its own doing leads to.
+        if let Ok(mut watch) = watch.try_borrow_mut() {
+            watch(self, id, happened);
+        }
+    }
+}
+
+/// Times that a link's carriers are filled in one turn, before others get theirs.
+const ROUNDS_PER_TURN: usize = 8;

@@ -1,0 +1,150 @@
+//! The front end of a link: a stream that the peer has opened becomes a connection like any other.
+
+use std::rc::Rc;
+
+use crate::address::Target;
+use crate::connection::Stage;
+use crate::dial::Permit;
+use crate::handler::{Cause, Cx, Handler};
+use crate::link::{Bound, Code, Host};
+use crate::reason::{Failure, Reason};
+use crate::side::Role;
+
+use super::stream::StreamAt;
+
+/// The handler of one stream.
+pub(crate) struct Incoming {
+    pub at: StreamAt,
+    pub target: Rc<Target>,
+    pub permit: Option<Permit>,
+}
+
+impl Handler for Incoming {
+    fn opened(&mut self, cx: &mut Cx<'_>) {
+        cx.connect(Rc::clone(&self.target), self.permit.take());
+    }
+
+    fn readable(&mut self, _cx: &mut Cx<'_>, _input: &[u8]) -> usize {
+        0
+    }
+
+    fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
+        match result {
+            Ok(()) => {
+                let bound = match cx.local(Role::Dest).ip() {
+                    Some(addr) => Bound { host: Host::Addr(addr.ip()), port: addr.port(), ..Bound::default() },
+                    None => Bound::default(),
+                };
+                cx.core().answer_stream(self.at, Ok(bound));
+                cx.relay();
+            }
+            Err(failure) => {
+                cx.core().answer_stream(self.at, Err(failure));
+                cx.end(failure.reason);
+            }
+        }
+    }
+}
+
+/// A stream that somebody has taken into their own hands: it is accepted, and then theirs.
+pub(crate) struct Taker {
+    pub at: StreamAt,
+    pub handler: Box<dyn Handler>,
+}
+
+impl Handler for Taker {
+    fn opened(&mut self, cx: &mut Cx<'_>) {
+        cx.core().answer_stream(self.at, Ok(Bound::default()));
+        cx.set_stage(Stage::Established);
+        self.handler.opened(cx);
+    }
+
+    fn readable(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
+        self.handler.readable(cx, input)
+    }
+
+    fn writable(&mut self, cx: &mut Cx<'_>) {
+        self.handler.writable(cx);
+    }
+
+    fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
+        self.handler.connected(cx, result);
+    }
+
+    fn timeout(&mut self, cx: &mut Cx<'_>) {
+        self.handler.timeout(cx);
+    }
+
+    fn ended(&mut self, cx: &mut Cx<'_>, cause: Cause) {
+        self.handler.ended(cx, cause);
+    }
+}
+
+/// A client of a listener that belongs to the peer: it goes over the link, and the peer knows where.
+pub(crate) struct Returning {
+    pub link: crate::id::Id,
+    pub listener: u32,
+}
+
+impl Handler for Returning {
+    fn opened(&mut self, cx: &mut Cx<'_>) {
+        let connection = cx.connection();
+        cx.core().connect_back(connection, self.link, self.listener);
+    }
+
+    fn readable(&mut self, _cx: &mut Cx<'_>, _input: &[u8]) -> usize {
+        0
+    }
+
+    fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
+        match result {
+            Ok(()) => cx.relay(),
+            Err(failure) => cx.end(failure.reason),
+        }
+    }
+}
+
+impl From<Code> for Reason {
+    fn from(code: Code) -> Reason {
+        // The words of the link are those of the reasons, in the same order, but for the last.
+        Reason::ALL.get(usize::from(code.to_wire()) - 1).copied().unwrap_or(Reason::Other)
+    }
+}
+
+impl From<Reason> for Code {
+    fn from(reason: Reason) -> Code {
+        Code::from_wire(reason as u16 + 1)
+    }
+}
+
+impl Bound {
+    /// The failure that an answer tells of.
+    pub(crate) fn to_failure(&self) -> Option<Failure> {
+        let code = self.failure?;
+        let text = match code {
+            Code::AddressInUse if self.text.is_empty() => "address in use",
+            _ => &self.text,
+        };
+        Some(Failure { reason: code.into(), detail: (!text.is_empty()).then(|| text.into()) })
+    }
+
+    /// The answer that tells of a failure.
+    pub(crate) fn of_failure(failure: &Failure) -> Bound {
+        let text = failure.detail.as_deref().unwrap_or_default().to_owned();
+        Bound { failure: Some(failure.reason.into()), text, ..Bound::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_the_link_are_those_of_the_reasons() {
+        for reason in Reason::ALL {
+            let code = Code::from(reason);
+            assert_eq!((code.as_str(), Reason::from(code)), (reason.as_str(), reason));
+        }
+        assert_eq!(Reason::from(Code::AddressInUse), Reason::Other);
+    }
+}

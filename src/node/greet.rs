@@ -1,0 +1,213 @@
+//! Those who dial us: visitors, until they have proved who they are, and the links that they bring.
+//!
+//! A visitor costs a carrier and a few kibibytes, and has a deadline; there are only so many. It sees no frame before its
+//! TLS handshake is done, and its HELLO decides: a new session, one more subflow of a session, or a refusal.
+
+use std::sync::Arc;
+
+use crate::address::Endpoint;
+use crate::core::{Core, OneOff};
+use crate::id::Id;
+use crate::io::Io;
+use crate::link::frame::Frame;
+use crate::link::{Code, Hello, HelloAck, Intent, Role, Session, Status};
+use crate::reason::{Failure, Reason};
+use crate::side::{Owner, Side, State};
+use crate::tls::Tls;
+
+use super::carrier::{Carrier, Stage};
+use super::config::{PeerKey, Policy, Timing};
+use super::link::{Link, Takes, Watch};
+use super::proof;
+use crate::tls::Cipher;
+
+/// How one listener takes in links.
+pub(crate) struct Server {
+    pub tls: Arc<Tls>,
+    pub policy: Arc<dyn Policy>,
+    pub mode: crate::link::Mode,
+    pub timing: Timing,
+    pub watch: Watch,
+    pub takes: Takes,
+    pub instance: Option<u32>,
+    /// The limit of visitors has been reached, and that has been said.
+    pub full: bool,
+}
+
+impl Core {
+    /// Somebody has come to a listener for links.
+    pub(crate) fn visit(&mut self, listener: u32, io: Io, peer: Endpoint) {
+        let links = &mut self.pools.links;
+        let visitors = links.visitors;
+        let Some(server) = links.servers.get_mut(&listener) else { return };
+        if visitors >= server.timing.visitors || links.closing || links.carriers.is_full() || self.sides.is_full() {
+            self.stats.visitors_refused += 1;
+            if !std::mem::replace(&mut server.full, true)
+                && let Some(unsaid) = links.quiet.say(self.now_ms)
+            {
+                log::warn!(target: TARGET, reason = "limit_reached", visitors = visitors, unsaid = unsaid; "visitors are turned away");
+            }
+            return;
+        }
+        server.full = false;
+        let (Some(side), Some(carrier)) = (self.sides.next_id(), links.carriers.next_id()) else { return };
+        if let Err(error) = io.register(&self.registry, mio::Token(side.to_u64() as usize)) {
+            return log::warn!(target: TARGET, error = error.to_string(); "visitor turned away");
+        }
+        let mut record = Carrier::new(side, Stage::Securing);
+        record.server = Some(listener);
+        match server.tls.pipe(&links.buffers) {
+            Ok(tls) => record.tls = Some(tls),
+            Err(error) => return log::warn!(target: TARGET, error = error.to_string(); "visitor turned away"),
+        }
+        record.tune(&io, server.timing.dead);
+        let deadline_ms = self.now_ms + server.timing.handshake.as_millis() as u64;
+        let placed = self.sides.insert(Side::new(Owner::Carrier(carrier), State::Connected, io, peer)).is_ok()
+            && links.carriers.insert(record).is_ok();
+        debug_assert!(placed, "both tables had room");
+        links.visitors += 1;
+        self.one_offs.push(deadline_ms, OneOff::Carrier(carrier));
+    }
+
+    /// A visitor has said what it wants.
+    pub(crate) fn greeted(&mut self, id: Id, hello: &Hello) -> Result<(), Failure> {
+        let links = &mut self.pools.links;
+        let carrier = links.carriers.get(id);
+        let key = carrier.and_then(|carrier| carrier.tls.as_ref()?.peer_key());
+        let server = carrier.and_then(|carrier| carrier.server).and_then(|number| links.servers.get(&number));
+        let (Some(key), Some(server)) = (key, server) else { return Err(Reason::Internal.into()) };
+        if !server.policy.admits(&key) {
+            return Err(Failure::new(Reason::AuthFailed, "its key has been removed"));
+        }
+        let boot = links.boot(server.instance);
+        let found = match hello.intent {
+            Intent::New => self.new_session(id, hello, key),
+            Intent::Join | Intent::Resume => self.old_session(hello, key),
+        };
+        let status = match found {
+            Ok(link) => self.join(id, link, hello)?,
+            Err(status) => status,
+        };
+        if status != Status::Ok {
+            if let Some(unsaid) = self.pools.links.quiet.say(self.now_ms) {
+                log::info!(target: TARGET, status = format!("{status:?}"), unsaid = unsaid; "subflow refused");
+            }
+            self.refuse(id, &HelloAck::refusal(status, hello, boot));
+        }
+        Ok(())
+    }
+
+    /// The session that a subflow says it belongs to, if its peer is the one that began it.
+    fn old_session(&self, hello: &Hello, key: PeerKey) -> Result<Id, Status> {
+        let link = self.pools.links.served.get(&hello.session).copied().ok_or(Status::UnknownSession)?;
+        match self.pools.links.links.get(link) {
+            Some(record) if record.key == Some(key) => Ok(link),
+            _ => Err(Status::UnknownSession),
+        }
+    }
+
+    /// A session that is to begin; or the one that has begun and whose answer was lost.
+    fn new_session(&mut self, id: Id, hello: &Hello, key: PeerKey) -> Result<Id, Status> {
+        if let Some(link) = self.pools.links.served.get(&hello.session).copied() {
+            let Some(record) = self.pools.links.links.get(link) else { return Err(Status::UnknownSession) };
+            let later = record.session.as_ref().is_some_and(|session| session.is_superseded_by(hello));
+            if record.key != Some(key) || !later {
+                return Err(Status::UnknownSession);
+            }
+            self.forget_link(link, "its client began anew");
+        }
+        self.take_over(hello, key);
+        let (now, now_ms) = (self.pools.links.now, self.now_ms);
+        let links = &mut self.pools.links;
+        let Some(carrier) = links.carriers.get(id) else { return Err(Status::Denied) };
+        let Some(server) = carrier.server.and_then(|number| links.servers.get(&number)) else {
+            return Err(Status::Denied);
+        };
+        let Some(tls) = carrier.tls.as_ref().filter(|_| !links.closing && links.served.len() < server.timing.links)
+        else {
+            return Err(Status::Limit);
+        };
+        let place = self.sides.get(carrier.side).map_or_else(String::new, |side| side.endpoint.to_string());
+        let (policy, timing) = (Arc::clone(&server.policy), server.timing.clone());
+        let mut link = Link::new(policy, timing, server.mode, &place, server.watch.clone(), now_ms);
+        link.takes = server.takes.clone();
+        link.meet(key, tls.cipher().map(Cipher::name));
+        link.secret = proof::session_secret(tls, hello.session).ok_or(Status::Denied)?;
+        link.peer_boot = Some(hello.boot);
+        let boot = links.boot(server.instance);
+        link.session = Some(Session::new(Role::Server, link.session_config(), hello.session, boot, now));
+        let link = links.links.insert(link).map_err(|_| Status::Limit)?;
+        links.served.insert(hello.session, link);
+        Ok(link)
+    }
+
+    /// A process that comes back with a new life takes over from the one that it was: what that held is free at once.
+    fn take_over(&mut self, hello: &Hello, key: PeerKey) {
+        let instance = |boot: crate::link::BootId| [boot.0[0], boot.0[1], boot.0[2], boot.0[3]];
+        let before: Vec<Id> = self
+            .pools
+            .links
+            .links
+            .iter()
+            .filter(|(_, link)| link.plan.is_none())
+            .filter(|(_, link)| {
+                let boot = link.peer_boot.filter(|boot| *boot != hello.boot && instance(*boot) == instance(hello.boot));
+                link.key == Some(key) && boot.is_some()
+            })
+            .map(|(id, _)| id)
+            .collect();
+        for link in before {
+            self.forget_link(link, "its peer was restarted");
+        }
+    }
+
+    /// Gives a subflow to the session that it belongs to.
+    fn join(&mut self, id: Id, link: Id, hello: &Hello) -> Result<Status, Failure> {
+        let links = &mut self.pools.links;
+        let (Some(carrier), Some(record)) = (links.carriers.get_mut(id), links.links.get_mut(link)) else {
+            return Ok(Status::UnknownSession);
+        };
+        let (Some(tls), Some(session)) = (&carrier.tls, &mut record.session) else { return Ok(Status::UnknownSession) };
+        let proofs = proof::proofs(tls, &record.secret, Role::Server, hello.session, hello.subflow);
+        let proofs = proofs.ok_or(Reason::Internal)?;
+        let status = session.accept_subflow(links.now, hello, proofs);
+        if status == Status::Ok {
+            carrier.link = Some(link);
+            carrier.subflow = Some(hello.subflow);
+            carrier.stage = Stage::Live;
+            if let Some(side) = self.sides.get(carrier.side) {
+                carrier.tune_to_rate(&side.io, record.received.rate());
+            }
+            record.carriers.push(id);
+            links.visitors = links.visitors.saturating_sub(1);
+            links.touch(link);
+        } else if hello.intent == Intent::New {
+            self.forget_link(link, "its first subflow was refused");
+        }
+        Ok(status)
+    }
+
+    /// Answers a HELLO with a refusal, and closes when it is gone.
+    fn refuse(&mut self, id: Id, ack: &HelloAck) {
+        let Some(carrier) = self.pools.links.carriers.get_mut(id) else { return };
+        let mut bytes = Vec::new();
+        Frame::HelloAck(ack.clone()).encode(&mut bytes);
+        carrier.seal([&bytes[..]]);
+        carrier.stage = Stage::Farewell;
+    }
+
+    /// Ends a session without a word to the peer, which is not there any more.
+    fn forget_link(&mut self, link: Id, why: &str) {
+        if let Some(record) = self.pools.links.links.get_mut(link) {
+            log::info!(target: TARGET, link = link.to_string(), peer = record.name.to_string(), why = why; "session taken over");
+            record.closing = true;
+            if let Some(session) = &mut record.session {
+                session.abandon(Code::LinkLost);
+            }
+        }
+        self.link_events(link);
+    }
+}
+
+/// The target of the lines about links.
+pub(super) const TARGET: &str = "seaprox::link";

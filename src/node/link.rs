@@ -1,0 +1,162 @@
+//! A link: the session with one peer, and what belongs to it.
+//!
+//! ```text
+//!   dialled by us:   no session --first subflow--> Open <--> Parted --hold is over, or peer restarted--+
+//!                        ^                                                                            |
+//!                        +---------------------- a new session, with back-off ------------------------+
+//!   dialled by them: Open <--> Parted --> gone
+//! ```
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::id::Id;
+use crate::link::frame::DATA_BYTES_MAX;
+use crate::link::{BootId, Config, Mode, Session, StreamId, SubflowId};
+
+use super::bucket::Bucket;
+use super::config::{OnHappened, OnStream, PeerKey, Policy, Timing};
+use super::plan::Plan;
+use super::quiet::Quiet;
+use super::reverse::Remote;
+use super::stream::Streams;
+
+/// One link, as the loop knows it.
+pub(crate) struct Link {
+    pub session: Option<Session>,
+    /// Counts the sessions of this link.
+    pub life: u32,
+    /// What the proofs of joining subflows are made with.
+    pub secret: [u8; 32],
+    /// The session has had a subflow.
+    pub met: bool,
+    /// Since when.
+    pub up_ms: Option<u64>,
+    pub peer_boot: Option<BootId>,
+    pub key: Option<PeerKey>,
+    pub name: Arc<str>,
+    /// Where it was dialled to, or where it came from.
+    pub place: Rc<str>,
+    pub cipher: Option<&'static str>,
+    pub policy: Arc<dyn Policy>,
+    pub timing: Timing,
+    pub mode: Mode,
+    pub carriers: Vec<Id>,
+    pub streams: Streams,
+    /// What we have asked the peer about our subflows.
+    pub questions: HashMap<StreamId, SubflowId>,
+    /// Dests that wait for the session, with what they want.
+    pub waiting: VecDeque<Id>,
+    /// How it is dialled; nothing if the peer dials it.
+    pub plan: Option<Box<Plan>>,
+    /// Where the peer listens for us.
+    pub remotes: Vec<Remote>,
+    /// Our listeners that belong to the peer: its number for them, and ours.
+    pub listeners: HashMap<u32, Vec<u32>>,
+    pub watch: Watch,
+    pub takes: Takes,
+    pub dirty: bool,
+    /// When it is to be looked after at the latest; a one-off has been set for then.
+    pub armed_ms: Option<u64>,
+    pub opened_ms: u64,
+    pub sent: Bucket,
+    pub received: Bucket,
+    /// The lines that its peer causes.
+    pub quiet: Quiet,
+    /// It is being ended, and is not to come back.
+    pub closing: bool,
+}
+
+/// Who is told what happens.
+pub(crate) type Watch = Option<Rc<RefCell<OnHappened>>>;
+
+/// Who takes streams into its own hands; one for all links of a listener.
+pub(crate) type Takes = Option<Rc<RefCell<OnStream>>>;
+
+impl Link {
+    pub fn new(policy: Arc<dyn Policy>, timing: Timing, mode: Mode, place: &str, watch: Watch, now_ms: u64) -> Link {
+        Link {
+            session: None,
+            life: 0,
+            secret: [0; 32],
+            met: false,
+            up_ms: None,
+            peer_boot: None,
+            key: None,
+            name: place.into(),
+            place: place.into(),
+            cipher: None,
+            policy,
+            timing,
+            mode,
+            carriers: Vec::new(),
+            streams: Streams::new(),
+            questions: HashMap::new(),
+            waiting: VecDeque::new(),
+            plan: None,
+            remotes: Vec::new(),
+            listeners: HashMap::new(),
+            watch,
+            takes: None,
+            dirty: false,
+            armed_ms: None,
+            opened_ms: now_ms,
+            sent: Bucket::default(),
+            received: Bucket::default(),
+            quiet: Quiet::default(),
+            closing: false,
+        }
+    }
+
+    /// Learns who the peer is.
+    pub fn meet(&mut self, key: PeerKey, cipher: Option<&'static str>) {
+        self.key = Some(key);
+        self.name = self.policy.name(&key).into();
+        self.cipher = cipher;
+        let rate = self.policy.rate_max(&key);
+        (self.sent, self.received) = (Bucket::new(rate), Bucket::new(rate));
+    }
+
+    /// The session's limits and timers.
+    pub fn session_config(&self) -> Config {
+        let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let Timing { keepalive, dead, hold, handshake, memory_bytes, streams, subflows, .. } = self.timing;
+        let base = Config::default();
+        Config {
+            mode: self.mode,
+            keepalive_us: us(keepalive),
+            dead_us: us(dead),
+            hold_us: us(hold),
+            handshake_us: us(handshake),
+            // Shares of it depend on the whole being known from the start.
+            session_window_bytes: (memory_bytes, memory_bytes),
+            stream_window_bytes: (
+                base.stream_window_bytes.0.min(memory_bytes),
+                base.stream_window_bytes.1.min(memory_bytes),
+            ),
+            send_bytes_max: memory_bytes,
+            // More than all carriers take at once: one that takes no more while there is something to send is at its
+            // limit, and its rate is known.
+            unsent_bytes_max: UNSENT_BYTES_MAX.min(memory_bytes),
+            streams_max: streams,
+            subflows_max: subflows,
+            ..base
+        }
+    }
+
+    /// `connecting`, `up`, `parted` or `ended`.
+    pub fn state(&self) -> &'static str {
+        match &self.session {
+            _ if self.closing => "ended",
+            Some(session) if session.is_open() => "up",
+            Some(_) if self.met => "parted",
+            _ => "connecting",
+        }
+    }
+}
+
+/// Bytes that one stream may have waiting for its first way out: full frames.
+const UNSENT_BYTES_MAX: u64 = 64 * DATA_BYTES_MAX as u64;

@@ -1,0 +1,96 @@
+//! Links: everything that a loop knows of its links, of what carries them, and of who may come.
+//!
+//! It stands among the pools, because the pump reads from streams and writes to them. It knows no side but by its id.
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::id::{Id, Table};
+use crate::link::{BootId, Outbox, SessionId, StreamId, Time};
+use crate::tls::Buffers;
+
+use super::carrier::Carrier;
+use super::chunks::Chunks;
+use super::greet::Server;
+use super::link::Link;
+use super::quiet::Quiet;
+use super::stream::Slot;
+
+/// The links of one loop.
+pub(crate) struct Links {
+    pub links: Table<Link>,
+    pub carriers: Table<Carrier>,
+    /// What others may dial, by the number of the listener.
+    pub servers: HashMap<u32, Server>,
+    /// The links that others have dialled, by the session's name.
+    pub served: HashMap<SessionId, Id>,
+    /// Carriers of those who have not proved yet who they are.
+    pub visitors: usize,
+    pub chunks: Chunks,
+    /// What the TLS connections share.
+    pub buffers: Rc<Buffers>,
+    pub outbox: Outbox,
+    /// What one carrier has decrypted and its session has not seen.
+    pub plain: Vec<Bytes>,
+    /// Links with something to do.
+    pub dirty: VecDeque<Id>,
+    /// The half of our boot id that differs in each life.
+    pub life: [u8; 4],
+    pub now: Time,
+    /// The lines that strangers cause.
+    pub quiet: Quiet,
+    /// No new link is wanted any more.
+    pub closing: bool,
+}
+
+impl Default for Links {
+    fn default() -> Links {
+        Links {
+            links: Table::new(LINKS_MAX),
+            carriers: Table::new(CARRIERS_MAX),
+            servers: HashMap::new(),
+            served: HashMap::new(),
+            visitors: 0,
+            chunks: Chunks::default(),
+            buffers: Rc::new(Buffers::new()),
+            outbox: Outbox::new(),
+            plain: Vec::new(),
+            dirty: VecDeque::new(),
+            life: super::random(),
+            now: Time::ZERO,
+            quiet: Quiet::default(),
+            closing: false,
+        }
+    }
+}
+
+impl Links {
+    /// Notes that a link has something to do before the loop sleeps.
+    #[inline]
+    pub fn touch(&mut self, link: Id) {
+        if let Some(record) = self.links.get_mut(link)
+            && !std::mem::replace(&mut record.dirty, true)
+        {
+            self.dirty.push_back(link);
+        }
+    }
+
+    /// What is known of a stream that is a side.
+    pub fn slot(&mut self, link: Id, stream: StreamId) -> Option<&mut Slot> {
+        self.links.get_mut(link)?.streams.get_mut(&stream)
+    }
+
+    /// This life of this node.
+    pub fn boot(&self, instance: Option<u32>) -> BootId {
+        let [a, b, c, d] = self.life;
+        let [e, f, g, h] = instance.map_or_else(super::random, u32::to_be_bytes);
+        BootId([e, f, g, h, a, b, c, d])
+    }
+}
+
+/// Links of one loop.
+const LINKS_MAX: usize = 1024;
+/// Carriers of one loop, visitors included.
+pub(crate) const CARRIERS_MAX: usize = 4096;

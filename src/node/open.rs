@@ -1,0 +1,280 @@
+//! Streams coming and going: those that we open over a link, and those that its peer opens.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::address::{Endpoint, Target};
+use crate::connection::Stage;
+use crate::core::{Core, NO_LISTENER};
+use crate::dial::Permit;
+use crate::handler::Handler;
+use crate::id::Id;
+use crate::io::Io;
+use crate::link::{Bound, Host, Kind, Open, Refused, StreamId};
+use crate::reason::{Failure, Reason};
+use crate::side::State;
+
+use super::config::{PeerKey, Policy, Verdict};
+use super::front::{Incoming, Taker};
+use super::greet::TARGET;
+use super::stream::{Slot, StreamAt};
+
+impl Core {
+    /// Connects a dest over a link. It waits for the link if that is not up yet.
+    pub(crate) fn dial_stream(&mut self, dest: Id, link: Id) {
+        let failure = match self.try_open(dest, link) {
+            Ok(()) => return,
+            Err(Refused::NotYet) if self.wait_for_link(dest, link) => return,
+            Err(Refused::NotYet) => Failure::new(Reason::LimitReached, "too many wait for the link"),
+            Err(Refused::Limit) => Failure::new(Reason::LimitReached, "the link carries no more streams"),
+            Err(Refused::Closed | Refused::Exhausted) => Failure::new(Reason::LinkLost, "the link is being closed"),
+            Err(refused) => Failure::new(Reason::Other, format!("the link takes no such stream: {refused:?}")),
+        };
+        self.queues.dialled.push_back((dest, Err(failure)));
+    }
+
+    /// Opens a stream over a link to a target, for a handler of our own: `connected` tells how it went, then its bytes are
+    /// the handler's. The stream is the source of a connection without a dest.
+    ///
+    /// # Errors
+    /// The table of connections is full.
+    pub fn open_stream(&mut self, link: Id, target: Target, handler: Box<dyn Handler>) -> io::Result<Id> {
+        let connection = self.adopt(Io::None, Endpoint::Unknown, "stream", NO_LISTENER, handler);
+        let connection = connection.map_err(|(_, error)| error)?;
+        let Some(record) = self.connections.get_mut(connection) else { return Err(io::ErrorKind::NotFound.into()) };
+        record.asked = Some(Rc::new(target));
+        record.dial_since_ms = self.now_ms;
+        let source = record.source;
+        if let Some(side) = self.sides.get_mut(source) {
+            side.state = State::Connecting;
+        }
+        self.set_stage(connection, Stage::Connecting);
+        self.dial_stream(source, link);
+        Ok(connection)
+    }
+
+    fn try_open(&mut self, dest: Id, link: Id) -> Result<(), Refused> {
+        let open = self.open_of(dest).ok_or(Refused::Gone)?;
+        let now = self.pools.links.now;
+        let record = self.pools.links.links.get_mut(link).ok_or(Refused::Closed)?;
+        let session = record.session.as_mut().ok_or(Refused::NotYet)?;
+        let id = session.open(now, open)?;
+        record.streams.insert(id, Slot::new(dest));
+        let endpoint = Endpoint::Link(Arc::clone(&record.name), id.0);
+        let at = StreamAt { link, life: record.life, id };
+        if let Some(side) = self.sides.get_mut(dest) {
+            (side.io, side.endpoint) = (Io::Stream(at), endpoint);
+        }
+        self.pools.links.touch(link);
+        Ok(())
+    }
+
+    /// What an OPEN says for a dest: its target, or the listener of the peer's that its source came in at.
+    fn open_of(&self, dest: Id) -> Option<Open> {
+        let (connection, _) = self.owner(dest)?;
+        let record = self.connections.get(connection)?;
+        let source = self.sides.get(record.source).map(|side| side.endpoint.to_string()).unwrap_or_default();
+        let timeout_ms = u32::try_from(self.config.timeouts.connect.as_millis()).unwrap_or(0);
+        let open = Open { timeout_ms, source, ..Open::default() };
+        if let Some(listener) = record.returns_to {
+            return Some(Open { listener, ..open });
+        }
+        match record.asked.as_deref()? {
+            Target::Ip(addr) => Some(Open { host: Host::Addr(addr.ip()), port: addr.port(), ..open }),
+            Target::Name(name, port) => Some(Open { host: Host::Name(name.as_str().to_owned()), port: *port, ..open }),
+            Target::Unix(_) => None,
+        }
+    }
+
+    /// Connects a client of a listener that belongs to a link's peer.
+    pub(crate) fn connect_back(&mut self, connection: Id, link: Id, listener: u32) {
+        let Some(dest) = self.new_dest(connection, None) else { return };
+        if let Some(record) = self.connections.get_mut(connection) {
+            record.returns_to = Some(listener);
+        }
+        self.dial_stream(dest, link);
+    }
+
+    /// Whether a dest has not been asked for yet, because its link is not up. It is not waited for any more.
+    pub(crate) fn stop_waiting(&mut self, dest: Id) -> bool {
+        let Some((connection, _)) = self.owner(dest) else { return false };
+        let via = self.connections.get(connection).and_then(|record| record.via);
+        let Some(link) = via.and_then(|link| self.pools.links.links.get_mut(link)) else { return false };
+        let before = link.waiting.len();
+        link.waiting.retain(|other| *other != dest);
+        link.waiting.len() < before
+    }
+
+    /// Puts a dest in the queue of those that wait for a link. Those who have left make room.
+    fn wait_for_link(&mut self, dest: Id, link: Id) -> bool {
+        let sides = &self.sides;
+        let Some(record) = self.pools.links.links.get_mut(link) else { return false };
+        if record.waiting.len() >= WAITING_MAX {
+            record.waiting.retain(|dest| sides.get(*dest).is_some());
+        }
+        if record.waiting.len() >= WAITING_MAX {
+            return false;
+        }
+        record.waiting.push_back(dest);
+        true
+    }
+
+    /// The link is up: opens what has waited for it.
+    pub(super) fn open_waiting(&mut self, link: Id) {
+        let Some(record) = self.pools.links.links.get_mut(link) else { return };
+        let waiting = std::mem::take(&mut record.waiting);
+        waiting
+            .into_iter()
+            .filter(|dest| self.state(*dest) == Some(State::Connecting))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|dest| self.dial_stream(dest, link));
+    }
+
+    /// The link will not be up: what has waited for it has waited in vain.
+    pub(super) fn fail_waiting(&mut self, link: Id, failure: &Failure) {
+        let Some(record) = self.pools.links.links.get_mut(link) else { return };
+        for dest in std::mem::take(&mut record.waiting) {
+            self.queues.dialled.push_back((dest, Err(failure.clone())));
+        }
+    }
+
+    /// The peer has opened a stream.
+    pub(super) fn stream_opened(&mut self, link: Id, id: StreamId, open: &Open) {
+        if self.answer_where(link, id, open) {
+            return;
+        }
+        let (target, permit) = match self.admit(link, open) {
+            Ok(admitted) => admitted,
+            Err(failure) => {
+                self.log_refused(link, open, &failure);
+                self.stats.streams_refused += 1;
+                return self.refuse_stream(link, id, &failure);
+            }
+        };
+        let Some(at) = self.stream_at(link, id) else { return };
+        let Some(record) = self.pools.links.links.get(link) else { return };
+        let name = Arc::clone(&record.name);
+        let endpoint = Endpoint::Link(Arc::clone(&name), id.0);
+        let handler: Box<dyn Handler> = match self.taken(link, &target) {
+            Some(handler) => Box::new(Taker { at, handler }),
+            None => Box::new(Incoming { at, target, permit }),
+        };
+        let adopted = self.adopt(Io::Stream(at), endpoint, "link", NO_LISTENER, handler);
+        match adopted.ok().and_then(|connection| Some((connection, self.connections.get(connection)?.source))) {
+            Some((connection, side)) => {
+                self.set_user(connection, &name);
+                if let Some(record) = self.pools.links.links.get_mut(link) {
+                    record.streams.insert(id, Slot::new(side));
+                }
+            }
+            None => {
+                self.refuse_stream(link, id, &Failure::new(Reason::LimitReached, "the table of connections is full"))
+            }
+        }
+    }
+
+    fn log_refused(&mut self, id: Id, open: &Open, failure: &Failure) {
+        let Some(unsaid) = self.may_log(id) else { return };
+        let peer = self.pools.links.links.get(id).map_or_else(String::new, |link| link.name.to_string());
+        log::info!(target: TARGET, link = id.to_string(), peer = peer, asked = asked(open), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), unsaid = unsaid; "stream refused");
+    }
+
+    /// Whether the peer may open this stream, and what its target is.
+    fn admit(&self, link: Id, open: &Open) -> Result<(Rc<Target>, Option<Permit>), Failure> {
+        let record = self.pools.links.links.get(link).ok_or(Reason::LinkLost)?;
+        let key = record.key.ok_or(Reason::NotPermitted)?;
+        if open.kind != Kind::Tcp {
+            return Err(Failure::new(Reason::NotPermitted, "this node carries byte streams only"));
+        }
+        if record.policy.streams_max(&key).is_some_and(|max| self.streams_with(&key) >= max as usize) {
+            return Err(Failure::new(Reason::LimitReached, "the peer's limit of streams is reached"));
+        }
+        if self.is_draining() {
+            return Err(Failure::new(Reason::Drained, "the node is stopping"));
+        }
+        if open.listener != 0 {
+            let remote = record.remotes.iter().find(|remote| remote.number == Some(open.listener));
+            let remote = remote.ok_or_else(|| Failure::new(Reason::NotPermitted, "there is no such listener"))?;
+            return Ok((Rc::new(remote.reverse.to.clone()), None));
+        }
+        let target = target_of(open)?;
+        match record.policy.may_open(&key, &target) {
+            Verdict::Yes => Ok((Rc::new(target), None)),
+            Verdict::No => Err(Failure::new(Reason::NotPermitted, "the peer's key may not open it")),
+            Verdict::ByAddress => {
+                let permit = by_address(&record.policy, key, &target);
+                Ok((Rc::new(target), Some(permit)))
+            }
+        }
+    }
+
+    /// Streams of all links with the peer that has this key: one that dials many gets no more than one that dials one.
+    fn streams_with(&self, key: &PeerKey) -> usize {
+        let links = self.pools.links.links.iter().map(|(_, link)| link);
+        links.filter(|link| link.key.as_ref() == Some(key)).map(|link| link.streams.len()).sum()
+    }
+
+    /// The handler of whoever takes the stream into its own hands. One that panics takes none.
+    fn taken(&mut self, link: Id, target: &Target) -> Option<Box<dyn Handler>> {
+        let record = self.pools.links.links.get(link)?;
+        let (takes, key) = (record.takes.clone()?, record.key?);
+        let mut takes = takes.try_borrow_mut().ok()?;
+        catch_unwind(AssertUnwindSafe(|| takes(&key, target))).ok().flatten()
+    }
+
+    fn refuse_stream(&mut self, link: Id, id: StreamId, failure: &Failure) {
+        let links = &mut self.pools.links;
+        let now = links.now;
+        if let Some(session) = links.links.get_mut(link).and_then(|link| link.session.as_mut()) {
+            // A stream that is gone already needs no answer.
+            let _ = session.refuse(now, id, Bound::of_failure(failure));
+        }
+        links.touch(link);
+    }
+
+    /// Tells the peer how connecting went that it asked for.
+    pub(crate) fn answer_stream(&mut self, at: StreamAt, result: Result<Bound, &Failure>) {
+        let links = &mut self.pools.links;
+        let now = links.now;
+        let Some(link) = links.links.get_mut(at.link).filter(|link| link.life == at.life) else { return };
+        if let Some(slot) = link.streams.get_mut(&at.id) {
+            slot.accepted = result.is_ok();
+        }
+        let Some(session) = link.session.as_mut() else { return };
+        // A stream that was reset meanwhile needs no answer.
+        let _ = match result {
+            Ok(bound) => session.accept(at.id, bound),
+            Err(failure) => session.refuse(now, at.id, Bound::of_failure(failure)),
+        };
+        links.touch(at.link);
+    }
+}
+
+fn target_of(open: &Open) -> Result<Target, Failure> {
+    match &open.host {
+        Host::Addr(ip) => Ok(Target::Ip((*ip, open.port).into())),
+        Host::Name(name) => Target::from_host(name, open.port)
+            .map_err(|_| Failure::new(Reason::NameResolutionFailure, "that is no name of a host")),
+        Host::None => Err(Failure::new(Reason::NotPermitted, "no target was named")),
+    }
+}
+
+fn by_address(policy: &Arc<dyn Policy>, key: PeerKey, target: &Target) -> Permit {
+    let (policy, name) = (Arc::clone(policy), target.host().unwrap_or_default().to_owned());
+    Rc::new(move |addr| policy.may_reach(&key, &name, addr))
+}
+
+/// What was asked for, for people.
+fn asked(open: &Open) -> String {
+    match &open.host {
+        Host::Addr(ip) => std::net::SocketAddr::new(*ip, open.port).to_string(),
+        Host::Name(name) => format!("{:?}:{}", name, open.port),
+        Host::None => format!("listener {}", open.listener),
+    }
+}
+
+/// Dests that may wait for a link to come up.
+const WAITING_MAX: usize = 4096;

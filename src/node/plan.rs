@@ -1,0 +1,239 @@
+//! The links that we dial: which subflows they are to have, and when those that are missing are tried again.
+//!
+//! A subflow that is lost is dialled again at once, then after pauses that double, with some chance in them so that the
+//! nodes of a network do not come back all at the same moment. The first subflow of a session is dialled alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::address::{Endpoint, Target};
+use crate::core::{Core, OneOff};
+use crate::id::Id;
+use crate::io::Io;
+use crate::link::{Role, Session, SessionId};
+use crate::reason::{Failure, Reason};
+use crate::side::{Owner, Side, State};
+use crate::tls::{Cipher, Tls};
+
+use super::carrier::{Carrier, Stage};
+use super::config::{Happened, Path};
+use super::proof;
+
+/// How a link is dialled.
+pub(crate) struct Plan {
+    pub tls: Arc<Tls>,
+    pub peer: Target,
+    /// Subflows over each path.
+    pub subflows: usize,
+    pub wanted: Vec<Wanted>,
+    pub instance: Option<u32>,
+}
+
+/// A subflow that is wanted.
+pub(crate) struct Wanted {
+    pub path: Path,
+    pub carrier: Option<Id>,
+    /// Tries in a row that failed.
+    pub tries: u32,
+    pub next_ms: u64,
+    /// Since when it is up.
+    pub up_ms: Option<u64>,
+    /// Its path has been taken out.
+    pub removed: bool,
+}
+
+impl Wanted {
+    pub fn new(path: Path) -> Wanted {
+        Wanted { path, carrier: None, tries: 0, next_ms: 0, up_ms: None, removed: false }
+    }
+}
+
+impl Core {
+    /// Dials what is missing and due. When the next is due, if any is missing.
+    pub(crate) fn dial_missing(&mut self, link: Id) -> Option<u64> {
+        let mut next_ms: Option<u64> = None;
+        for place in 0.. {
+            let Some(record) = self.pools.links.links.get(link) else { break };
+            let Some(plan) = record.plan.as_ref().filter(|_| !record.closing && !self.pools.links.closing) else {
+                break;
+            };
+            let Some(wanted) = plan.wanted.get(place) else { break };
+            if wanted.carrier.is_some() || wanted.removed {
+                continue;
+            }
+            // A session takes its second subflow only once the first is up.
+            if !record.met && plan.wanted.iter().any(|other| other.carrier.is_some()) {
+                continue;
+            }
+            if wanted.next_ms <= self.now_ms {
+                self.dial_carrier(link, place);
+            } else {
+                next_ms = Some(next_ms.map_or(wanted.next_ms, |ms| ms.min(wanted.next_ms)));
+            }
+        }
+        next_ms
+    }
+
+    fn dial_carrier(&mut self, link: Id, place: usize) {
+        let links = &mut self.pools.links;
+        let (Some(side), Some(carrier)) = (self.sides.next_id(), links.carriers.next_id()) else {
+            return self.try_later(link, place, &Failure::new(Reason::LimitReached, "the tables are full"));
+        };
+        let Some(record) = links.links.get_mut(link) else { return };
+        let Some(plan) = record.plan.as_mut() else { return };
+        let Some(wanted) = plan.wanted.get_mut(place) else { return };
+        wanted.carrier = Some(carrier);
+        let target = std::rc::Rc::new(wanted.path.peer.clone().unwrap_or_else(|| plan.peer.clone()));
+        record.carriers.push(carrier);
+        let mut made = Carrier::new(side, Stage::Dialling);
+        (made.link, made.place) = (Some(link), place);
+        let fresh = Side::new(Owner::Carrier(carrier), State::Connecting, Io::None, Endpoint::Unknown);
+        let placed = self.sides.insert(fresh).is_ok() && links.carriers.insert(made).is_ok();
+        debug_assert!(placed, "both tables had room");
+        let wait = self.config.timeouts.connect.max(Duration::from_secs(1)) + record.timing.handshake;
+        let deadline_ms = self.now_ms + wait.as_millis() as u64;
+        self.one_offs.push(deadline_ms, OneOff::Carrier(carrier));
+        self.dial(side, &target, None);
+    }
+
+    /// The way that a side is to take, if it carries a subflow: its own address and its interface.
+    pub(crate) fn way_of(&self, side: Id) -> Option<&Path> {
+        let carrier = match self.sides.get(side)?.owner {
+            Owner::Carrier(carrier) => carrier,
+            Owner::Race(dest) => self.carrier_of(dest)?,
+            Owner::Connection(..) => return None,
+        };
+        let carrier = self.pools.links.carriers.get(carrier)?;
+        let plan = self.pools.links.links.get(carrier.link?)?.plan.as_ref()?;
+        plan.wanted.get(carrier.place).map(|wanted| &wanted.path)
+    }
+
+    /// A dial is over. Whether it was a carrier's.
+    pub(crate) fn carrier_dialled(&mut self, side: Id, result: Result<(), &Failure>) -> bool {
+        let Some(id) = self.carrier_of(side) else { return false };
+        if self.pools.links.carriers.get(id).is_none_or(|carrier| carrier.stage != Stage::Dialling) {
+            return true;
+        }
+        if let Err(failure) = result {
+            self.carrier_failed(id, failure);
+            return true;
+        }
+        let Some(record) = self.sides.get_mut(side) else { return true };
+        (record.state, record.ready.writable) = (State::Connected, true);
+        let racers = record.dial.take().map(|dial| dial.racers).unwrap_or_default();
+        racers.into_iter().for_each(|racer| self.drop_racer(racer));
+        let links = &mut self.pools.links;
+        let (Some(carrier), Some(record)) = (links.carriers.get_mut(id), self.sides.get_mut(side)) else { return true };
+        let Some(link) = carrier.link.and_then(|link| links.links.get(link)) else { return true };
+        let Some(plan) = &link.plan else { return true };
+        carrier.tune(&record.io, link.timing.dead);
+        match plan.tls.pipe(&links.buffers) {
+            Ok(tls) => carrier.tls = Some(tls),
+            Err(error) => {
+                self.carrier_failed(id, &Failure::new(Reason::Other, error.to_string()));
+                return true;
+            }
+        }
+        carrier.stage = Stage::Securing;
+        self.run_carrier(id);
+        true
+    }
+
+    /// If the TLS handshake of a carrier that we dialled is done: says HELLO.
+    pub(crate) fn secured(&mut self, id: Id) -> Result<(), Failure> {
+        let links = &mut self.pools.links;
+        if links.carriers.get(id).is_none_or(|carrier| carrier.stage != Stage::Securing) {
+            return Ok(());
+        }
+        let link = links.carriers.get(id).and_then(|carrier| carrier.link);
+        let instance = link.and_then(|link| links.links.get(link)?.plan.as_ref()?.instance);
+        let boot = links.boot(instance);
+        let Some(carrier) = links.carriers.get_mut(id) else { return Ok(()) };
+        let Some(tls) = carrier.tls.as_ref().filter(|tls| !tls.is_handshaking()) else { return Ok(()) };
+        if carrier.server.is_some() {
+            carrier.stage = Stage::Greeting;
+            return Ok(());
+        }
+        let (Some(link), Some(key)) = (link, tls.peer_key()) else { return Ok(()) };
+        let Some(record) = links.links.get_mut(link) else { return Ok(()) };
+        if record.met && record.key != Some(key) {
+            return Err(Failure::new(Reason::AuthFailed, "another node answers there"));
+        }
+        if !record.met {
+            record.meet(key, tls.cipher().map(Cipher::name));
+        }
+        let config = record.session_config();
+        let session = record
+            .session
+            .get_or_insert_with(|| Session::new(Role::Client, config, SessionId(super::random()), boot, links.now));
+        if !record.met {
+            record.secret = proof::session_secret(tls, session.id()).ok_or(Reason::Internal)?;
+        }
+        let subflow = session.next_subflow();
+        let proofs = proof::proofs(tls, &record.secret, Role::Client, session.id(), subflow).ok_or(Reason::Internal)?;
+        if !session.connect(links.now, subflow, 1, proofs) {
+            return Err(Failure::new(Reason::LimitReached, "the session takes no more subflows"));
+        }
+        (carrier.subflow, carrier.stage) = (Some(subflow), Stage::Live);
+        if let Some(side) = self.sides.get(carrier.side) {
+            carrier.tune_to_rate(&side.io, record.received.rate());
+        }
+        links.touch(link);
+        Ok(())
+    }
+
+    /// A carrier has failed, or was too slow.
+    pub(crate) fn carrier_failed(&mut self, id: Id, failure: &Failure) {
+        let Some(carrier) = self.pools.links.carriers.get(id) else { return };
+        let (link, place, subflow) = (carrier.link, carrier.place, carrier.subflow);
+        log::debug!(target: super::greet::TARGET, carrier = id.to_string(), failure = failure.to_string(); "carrier is gone");
+        if carrier.server.is_some() && link.is_none() {
+            self.stats.visitors_failed += 1;
+            let from = self.sides.get(carrier.side).map_or_else(String::new, |side| side.endpoint.to_string());
+            if let Some(unsaid) = self.pools.links.quiet.say(self.now_ms) {
+                log::info!(target: super::greet::TARGET, from = from, reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), unsaid = unsaid; "visitor turned away");
+            }
+        }
+        self.drop_carrier(id);
+        let Some(link) = link else { return };
+        let now = self.pools.links.now;
+        if let (Some(subflow), Some(record)) = (subflow, self.pools.links.links.get_mut(link))
+            && let Some(session) = &mut record.session
+        {
+            session.subflow_down(now, subflow);
+        }
+        self.try_later(link, place, failure);
+        self.pools.links.touch(link);
+    }
+
+    /// A subflow that is wanted is missing: dials it again, at once or after a pause.
+    pub(crate) fn try_later(&mut self, link: Id, place: usize, failure: &Failure) {
+        let now_ms = self.now_ms;
+        let Some(record) = self.pools.links.links.get_mut(link) else { return };
+        let (first, longest) = record.timing.redial;
+        let met = record.met;
+        let Some(plan) = record.plan.as_mut() else { return };
+        let Some(wanted) = plan.wanted.get_mut(place) else { return };
+        wanted.carrier = None;
+        if let Some(up_ms) = wanted.up_ms.take() {
+            // At once, if it has lasted; else after the shortest pause.
+            wanted.tries = u32::from(now_ms.saturating_sub(up_ms) < LASTED_MS);
+        }
+        let doubled = first.saturating_mul(1 << wanted.tries.saturating_sub(1).min(16)).min(longest);
+        let pause = if wanted.tries == 0 && met { Duration::ZERO } else { jittered(doubled) };
+        wanted.tries = wanted.tries.saturating_add(1);
+        wanted.next_ms = now_ms.saturating_add(pause.as_millis() as u64);
+        let (tries, failure) = (wanted.tries, failure.clone());
+        self.tell(link, &Happened::NoSubflow { place, failure, tries });
+        self.pools.links.touch(link);
+    }
+}
+
+/// Between half of a pause and all of it.
+fn jittered(pause: Duration) -> Duration {
+    let [chance] = super::random::<1>();
+    pause / 2 + pause.mul_f64(f64::from(chance) / 512.0)
+}
+
+/// What was up for less than this has not lasted: two nodes that put one another out must not do so without a pause.
+pub(super) const LASTED_MS: u64 = 1_000;

@@ -1,0 +1,33 @@
+//! Proofs: how a subflow shows that it belongs to its session (LINK.md, section 5.3).
+//!
+//! The key is the exporter value (RFC 8446, section 7.5) of the connection that started the session; the text is bound
+//! to the subflow's own connection by its exporter value. So a HELLO that was captured is worth nothing elsewhere.
+
+use ring::hmac;
+
+use crate::link::{Proofs, Role, SessionId, SubflowId, proof_text};
+use crate::tls::TlsPipe;
+
+/// The key of a session that starts on this connection, once its handshake is done.
+pub(crate) fn session_secret(tls: &TlsPipe, session: SessionId) -> Option<[u8; 32]> {
+    tls.exporter("EXPORTER-seaprox-session", &session.0)
+}
+
+/// The two proofs of a subflow on this connection, seen from `role`, once its handshake is done.
+pub(crate) fn proofs(
+    tls: &TlsPipe,
+    secret: &[u8; 32],
+    role: Role,
+    session: SessionId,
+    subflow: SubflowId,
+) -> Option<Proofs> {
+    let channel = tls.exporter("EXPORTER-seaprox-join", &[])?;
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let of = |role| {
+        let tag = hmac::sign(&key, &proof_text(role, session, subflow, &channel));
+        let mut proof = [0; 32];
+        proof.copy_from_slice(tag.as_ref());
+        proof
+    };
+    Some(Proofs { ours: of(role), theirs: of(role.peer()) })
+}

@@ -1,0 +1,236 @@
+//! A stream of a link as a side: what reading, writing and closing it means.
+//!
+//! A side of this kind has no socket. Its bytes are in the session of its link; whether it is readable or writable, the
+//! session's events say. Reading and writing look like those of a socket that does not block, so that relay, half-close,
+//! timers, limits and logs work on it unchanged.
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+
+use crate::id::Id;
+use crate::link::{Bound, Code, Refused, Session, StreamId, Time};
+
+use super::Links;
+use super::chunks::CHUNK_BYTES;
+
+impl Slot {
+    pub const fn new(side: Id) -> Slot {
+        Slot { side, accepted: false, fin: false, finished: false, reset: None }
+    }
+}
+
+/// Names a stream: its link, which session of that link, and its id in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StreamAt {
+    pub link: Id,
+    pub life: u32,
+    pub id: StreamId,
+}
+
+/// What is known of a stream besides what the session knows.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    /// The side that it is.
+    pub side: Id,
+    /// Both ends have it: it was accepted here, or there.
+    pub accepted: bool,
+    /// Every byte has been taken, and there will be no more.
+    pub fin: bool,
+    /// No more will be written.
+    pub finished: bool,
+    /// It ended before its time.
+    pub reset: Option<Code>,
+}
+
+/// What came of moving bytes in or out of a stream.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// So many, of so many that might have been.
+    Bytes { put: usize, offered: usize },
+    /// The stream has none, or no room, now.
+    Nothing,
+    /// The input is over.
+    End,
+    /// The other side's call failed.
+    Failed(io::Error),
+}
+
+impl Links {
+    /// Copies what has arrived. Nothing is the end.
+    pub fn read(&mut self, at: StreamAt, buf: &mut [u8]) -> io::Result<usize> {
+        let taken = self.write_to(at, buf.len(), |pieces| {
+            let mut count = 0;
+            for piece in pieces {
+                buf[count..count + piece.len()].copy_from_slice(piece);
+                count += piece.len();
+            }
+            Ok(count)
+        });
+        match taken? {
+            Taken::Bytes { put, .. } => Ok(put),
+            Taken::Nothing => Err(io::ErrorKind::WouldBlock.into()),
+            Taken::End => Ok(0),
+            Taken::Failed(error) => Err(error),
+        }
+    }
+
+    /// Copies bytes into the stream, as many as there is room for.
+    pub fn write(&mut self, at: StreamAt, buf: &[u8]) -> io::Result<usize> {
+        let taken = self.read_from(at, buf.len(), |room| {
+            let count = room.len().min(buf.len());
+            room[..count].copy_from_slice(&buf[..count]);
+            Ok(count)
+        });
+        match taken? {
+            Taken::Bytes { put, .. } => Ok(put),
+            Taken::Nothing => Err(io::ErrorKind::WouldBlock.into()),
+            Taken::End => Ok(0),
+            Taken::Failed(error) => Err(error),
+        }
+    }
+
+    /// Offers what has arrived, at most `limit` bytes of it, to `put`, which says how many it took.
+    ///
+    /// # Errors
+    /// The stream was reset.
+    pub fn write_to(
+        &mut self,
+        at: StreamAt,
+        limit: usize,
+        put: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<Taken> {
+        let now = self.now;
+        let Some((streams, session)) = self.at(at) else { return Err(io::ErrorKind::ConnectionReset.into()) };
+        let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+        let (mut count, mut offered) = (0, 0);
+        for (place, bytes) in pieces.iter_mut().zip(session.readable(at.id)) {
+            let bytes = &bytes[..bytes.len().min(limit - offered)];
+            if bytes.is_empty() {
+                break;
+            }
+            *place = IoSlice::new(bytes);
+            (count, offered) = (count + 1, offered + bytes.len());
+        }
+        if offered == 0 {
+            return match streams.get(&at.id) {
+                Some(Slot { reset: None, fin: true, .. }) => Ok(Taken::End),
+                Some(Slot { reset: None, .. }) => Ok(Taken::Nothing),
+                Some(_) | None => Err(io::ErrorKind::ConnectionReset.into()),
+            };
+        }
+        match put(&pieces[..count]) {
+            Ok(put) => {
+                session.consume(now, at.id, put);
+                self.touch(at.link);
+                Ok(Taken::Bytes { put, offered })
+            }
+            Err(error) => Ok(Taken::Failed(error)),
+        }
+    }
+
+    /// Has `get` read as many bytes as the stream has room for, at most `limit`.
+    ///
+    /// # Errors
+    /// The stream takes no more, for good.
+    pub fn read_from(
+        &mut self,
+        at: StreamAt,
+        limit: usize,
+        get: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<Taken> {
+        let wished = limit.min(CHUNK_BYTES);
+        let Some((_, session)) = self.at(at) else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        let room = session.room(at.id, wished).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        if room == 0 {
+            return Ok(Taken::Nothing);
+        }
+        let (mut bytes, offered) = match self.chunks.read(room, get) {
+            Err(error) => return Ok(Taken::Failed(error)),
+            Ok((bytes, _)) if bytes.is_empty() => return Ok(Taken::End),
+            Ok(read) => read,
+        };
+        let put = bytes.len();
+        let Some((_, session)) = self.at(at) else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        match session.write(at.id, &mut bytes) {
+            Ok(taken) => debug_assert_eq!(taken, put, "there was room for it"),
+            Err(_) => return Err(io::ErrorKind::BrokenPipe.into()),
+        }
+        self.touch(at.link);
+        Ok(Taken::Bytes { put, offered })
+    }
+
+    /// No more will be written.
+    pub fn finish(&mut self, at: StreamAt) -> io::Result<()> {
+        let Some((streams, session)) = self.at(at) else { return Ok(()) };
+        if let Some(slot) = streams.get_mut(&at.id) {
+            slot.finished = true;
+        }
+        let result = session.finish(at.id);
+        self.touch(at.link);
+        match result {
+            Ok(()) | Err(Refused::Gone) => Ok(()),
+            Err(_) => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// Cuts the stream: the peer's application must not take what it has for the whole.
+    pub fn reset(&mut self, at: StreamAt) {
+        let now = self.now;
+        let Some((streams, session)) = self.at(at) else { return };
+        if streams.get(&at.id).is_some_and(|slot| !slot.accepted) {
+            give_up(session, now, at.id);
+        }
+        session.reset(at.id, Code::SourceReset);
+        session.stop(now, at.id, Code::SourceReset);
+        self.touch(at.link);
+    }
+
+    /// The side is gone. What it has written still arrives; what it has not read is not wanted any more.
+    pub fn release(&mut self, at: StreamAt) {
+        let now = self.now;
+        let Some((streams, session)) = self.at(at) else { return };
+        let Some(slot) = streams.remove(&at.id) else { return };
+        if !slot.accepted {
+            give_up(session, now, at.id);
+            session.reset(at.id, Code::SourceReset);
+        } else if !slot.finished {
+            // A stream that is reset already cannot be finished, and need not be.
+            let _ = session.finish(at.id);
+        }
+        if !slot.fin {
+            session.stop(now, at.id, Code::SourceFin);
+        }
+        self.touch(at.link);
+    }
+
+    /// Whether the peer has not cut its side of the stream, so that what it sends is still owed, even if it takes no more.
+    pub fn is_sending(&self, at: StreamAt) -> bool {
+        let link = self.links.get(at.link).filter(|link| link.life == at.life);
+        link.and_then(|link| link.streams.get(&at.id)).is_some_and(|slot| slot.reset.is_none())
+    }
+
+    /// The error that the stream ended with, if it did.
+    pub fn error(&self, at: StreamAt) -> Option<io::Error> {
+        let link = self.links.get(at.link).filter(|link| link.life == at.life)?;
+        link.streams.get(&at.id)?.reset.map(|_| io::ErrorKind::ConnectionReset.into())
+    }
+
+    /// The streams and the session that a stream is among, if they are still those that it began in.
+    fn at(&mut self, at: StreamAt) -> Option<(&mut Streams, &mut Session)> {
+        let link = self.links.get_mut(at.link).filter(|link| link.life == at.life)?;
+        Some((&mut link.streams, link.session.as_mut()?))
+    }
+}
+
+/// Answers a stream of the peer's that has had no answer: without one it would never be gone.
+fn give_up(session: &mut Session, now: Time, id: StreamId) {
+    let answer = Bound { text: "it was given up".to_owned(), ..Bound::refused(Code::Other) };
+    // One that has had its answer, or that is our own, needs none.
+    let _ = session.refuse(now, id, answer);
+}
+
+/// The streams of a session that are sides.
+pub(crate) type Streams = HashMap<StreamId, Slot>;
+
+/// Pieces that are written with one call.
+const PIECES_MAX: usize = 64;

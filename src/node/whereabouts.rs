@@ -1,0 +1,86 @@
+//! Where we are seen: the address and port that the peer sees of each of our subflows, which a NAT may have changed.
+//!
+//! The end that dialled asks, once for each subflow that comes up, by opening a stream to the peer itself: the name of the
+//! target is the question, its port the number of the subflow, and the address bound is the answer. No byte is sent.
+
+use crate::core::Core;
+use crate::id::Id;
+use crate::link::{Bound, Code, Host, Kind, Open, StreamId, SubflowId};
+use crate::reason::{Failure, Reason};
+
+/// The name that stands for the question.
+const QUESTION: &str = "where-am-i";
+
+impl Core {
+    /// Asks where the peer sees a subflow.
+    pub(super) fn ask_where(&mut self, link: Id, subflow: SubflowId) {
+        let now = self.pools.links.now;
+        let Some(record) = self.pools.links.links.get_mut(link) else { return };
+        let Some(session) = record.session.as_mut().filter(|_| record.plan.is_some()) else { return };
+        let host = Host::Name(QUESTION.to_owned());
+        let question = Open { kind: Kind::Internal, host, port: subflow.0, ..Open::default() };
+        if let Ok(stream) = session.open(now, question) {
+            record.questions.insert(stream, subflow);
+        }
+    }
+
+    /// Answers a stream that is for this node itself. Whether it was one.
+    pub(super) fn answer_where(&mut self, link: Id, stream: StreamId, open: &Open) -> bool {
+        if open.kind != Kind::Internal {
+            return false;
+        }
+        let asked = (open.host == Host::Name(QUESTION.to_owned())).then_some(SubflowId(open.port));
+        let links = &mut self.pools.links;
+        let now = links.now;
+        let Some(record) = links.links.get_mut(link) else { return true };
+        let carriers = record.carriers.iter().filter_map(|carrier| links.carriers.get(*carrier));
+        let seen = carriers.filter(|carrier| asked.is_some() && carrier.subflow == asked).map(|carrier| carrier.side);
+        let seen = seen.filter_map(|side| self.sides.get(side)?.endpoint.ip()).next();
+        let Some(session) = &mut record.session else { return true };
+        // A question whose asker is gone needs no answer.
+        let _ = match seen {
+            Some(addr) => {
+                let bound = Bound { host: Host::Addr(addr.ip()), port: addr.port(), ..Bound::default() };
+                session.accept(stream, bound).and_then(|()| session.finish(stream))
+            }
+            None => {
+                let failure = Failure::new(Reason::NotPermitted, "this node knows no such question");
+                session.refuse(now, stream, Bound::of_failure(&failure))
+            }
+        };
+        links.touch(link);
+        true
+    }
+
+    /// Notes the peer's answer. Whether the stream was a question.
+    pub(super) fn note_where(&mut self, link: Id, stream: StreamId, result: &Bound) -> bool {
+        let links = &mut self.pools.links;
+        let Some(record) = links.links.get_mut(link) else { return false };
+        let Some(subflow) = record.questions.remove(&stream) else { return false };
+        for id in &record.carriers {
+            if let Some(carrier) = links.carriers.get_mut(*id).filter(|carrier| carrier.subflow == Some(subflow))
+                && let Host::Addr(ip) = result.host
+            {
+                carrier.seen_as = Some((ip, result.port).into());
+            }
+        }
+        if let Some(session) = &mut record.session {
+            // It was for the address only, and a peer that does not end it must not keep it.
+            let _ = session.finish(stream);
+            session.stop(links.now, stream, Code::SourceFin);
+        }
+        links.touch(link);
+        true
+    }
+
+    /// A question was cut instead of answered, if the stream was one.
+    pub(super) fn forget_question(&mut self, link: Id, stream: StreamId, code: Code) {
+        let Some(record) = self.pools.links.links.get_mut(link) else { return };
+        if record.questions.remove(&stream).is_some()
+            && let Some(session) = &mut record.session
+        {
+            session.reset(stream, code);
+            self.pools.links.touch(link);
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! One connection's TLS: bytes of the socket on one side, plaintext on the other.
+//!
+//! ```text
+//! Handshaking --> Open --> PeerEnded --> Closed
+//!      |            |          |           ^
+//!      |            +----------+-----------+   close_notify
+//!      +-----------> Failed <--+
+//! ```
+//! A failure is final: it is answered to every later call, and nothing more is decrypted.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use rustls::Error;
+
+use super::buffers::{Buffers, READ_BYTES, RECORD_BYTES, RECORD_OVERHEAD};
+use super::cipher::Cipher;
+use super::error::TlsError;
+use super::exporter::Exporter;
+use super::identity::{PublicKey, raw_key};
+use super::machine::{Machine, Next, Seal, Step};
+use super::outgoing::Outgoing;
+use super::{ALPN, HANDSHAKE_BYTES_MAX};
+
+#[derive(Debug)]
+enum State {
+    Handshaking,
+    Open,
+    /// The peer has said that it sends nothing more.
+    PeerEnded,
+    /// We have; what still comes is dropped.
+    Closed,
+    Failed(TlsError),
+}
+
+/// See the module's head.
+pub(crate) struct TlsPipe {
+    machine: Machine,
+    state: State,
+    peer: Option<PublicKey>,
+    exporter: Arc<Exporter>,
+    buffers: Rc<Buffers>,
+    /// `incoming[..filled]` is not decrypted yet; it is empty while nothing is.
+    incoming: Vec<u8>,
+    filled: usize,
+    /// `incoming[..looked]` has been looked at, and is not whole.
+    looked: usize,
+    /// Bytes that came before the peer was authenticated.
+    heard: usize,
+    outgoing: Outgoing,
+}
+
+impl TlsPipe {
+    pub(super) fn new(machine: Machine, exporter: Arc<Exporter>, buffers: Rc<Buffers>) -> TlsPipe {
+        let mut pipe = TlsPipe {
+            machine,
+            state: State::Handshaking,
+            peer: None,
+            exporter,
+            buffers,
+            incoming: Vec::new(),
+            filled: 0,
+            looked: 0,
+            heard: 0,
+            outgoing: Outgoing::default(),
+        };
+        // A client has something to say at once.
+        if let Err(error) = pipe.process(&mut BytesMut::new()) {
+            pipe.state = State::Failed(error);
+        }
+        pipe
+    }
+
+    /// Calls `read` with room for what the socket has, and keeps what it says that it has read: at most [`READ_BYTES`],
+    /// and [`HANDSHAKE_BYTES_MAX`] in all before the peer is authenticated. Decrypt it with [`open`](Self::open) before
+    /// the next call. Once the pipe has ended there is no room: `read` is not called, and the answer is 0.
+    ///
+    /// # Errors
+    /// That of `read`.
+    pub fn read_from(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
+        self.prepare_room();
+        let end = match self.state {
+            State::Handshaking => self.filled + HANDSHAKE_BYTES_MAX.saturating_sub(self.heard),
+            State::Open => self.incoming.len(),
+            State::PeerEnded | State::Closed | State::Failed(_) => 0,
+        };
+        let room = self.incoming.get_mut(self.filled..end).unwrap_or_default();
+        let result = if room.is_empty() { Ok(0) } else { read(room).map(|bytes| bytes.min(room.len())) };
+        let bytes = *result.as_ref().unwrap_or(&0);
+        self.filled += bytes;
+        if matches!(self.state, State::Handshaking) {
+            self.heard += bytes;
+        }
+        self.release();
+        result
+    }
+
+    /// Decrypts all whole records that have been read and appends their plaintext to `out`, in one piece of at most
+    /// [`READ_BYTES`] that takes as much memory as it has bytes (twice as much at most).
+    ///
+    /// # Errors
+    /// What ended the pipe. Plaintext that came before an error is handed out; then write what is
+    /// [unsent](Self::unsent), the alert, and close.
+    pub fn open(&mut self, out: &mut Vec<Bytes>) -> Result<(), TlsError> {
+        if let State::Failed(error) = &self.state {
+            return Err(error.clone());
+        }
+        let expected = plaintext_bytes(self.incoming.get(..self.filled).unwrap_or_default());
+        let mut plain = self.buffers.take_piece(expected);
+        let result = self.process(&mut plain);
+        let result = result.and(self.settle());
+        self.release();
+        if !plain.is_empty() && self.peer.is_some() {
+            // A peer may pad records. What is small must not hold the memory of what is large.
+            let padded = plain.capacity() / 2 > plain.len();
+            out.push(if padded { Bytes::copy_from_slice(&plain) } else { self.buffers.hand_out(plain) });
+        }
+        result.inspect_err(|error| self.state = State::Failed(error.clone()))
+    }
+
+    /// Makes records of `parts`, one after the other as if they were one slice: full ones, and one for the rest.
+    ///
+    /// # Errors
+    /// [`TlsError::NotOpen`] before the handshake is done and after [`close_notify`](Self::close_notify); what ended
+    /// the pipe.
+    pub fn seal<'a>(&mut self, parts: impl IntoIterator<Item = &'a [u8]>) -> Result<(), TlsError> {
+        match &self.state {
+            State::Open | State::PeerEnded => {}
+            State::Failed(error) => return Err(error.clone()),
+            State::Handshaking | State::Closed => return Err(TlsError::NotOpen),
+        }
+        let mut gather = self.buffers.take_gather();
+        let result = self.seal_parts(parts, &mut gather);
+        self.buffers.give_gather(gather);
+        result.inspect_err(|error| self.state = State::Failed(error.clone()))
+    }
+
+    /// Bytes that wait to be written to the socket. Seal no more while there are many: a good limit is
+    /// [`WRITE_BYTES`](super::WRITE_BYTES) with the records to come, and then none until most of it is gone, as the
+    /// rest is moved to the front when the buffer is at its end.
+    pub fn unsent(&self) -> usize {
+        self.outgoing.pending().len()
+    }
+
+    /// Calls `write` with all that is unsent, and forgets what it says that it has written. It is not called for
+    /// nothing.
+    ///
+    /// # Errors
+    /// That of `write`.
+    pub fn write_to(&mut self, write: impl FnOnce(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
+        if self.outgoing.pending().is_empty() {
+            return Ok(0);
+        }
+        let bytes = write(self.outgoing.pending())?;
+        self.outgoing.sent(bytes, &self.buffers);
+        Ok(bytes)
+    }
+
+    /// The peer is not authenticated yet.
+    ///
+    /// For a client, it is done when the server is: whether the server takes the client's key shows by what comes next.
+    pub const fn is_handshaking(&self) -> bool {
+        matches!(self.state, State::Handshaking)
+    }
+
+    /// The peer has ended its side in order; all it has sent has been handed out.
+    #[allow(dead_code, reason = "reading answers nothing then, and that is enough for the loop")]
+    pub const fn is_ended(&self) -> bool {
+        matches!(self.state, State::PeerEnded)
+    }
+
+    /// The key that the peer has proven to hold: once the handshake is done, or failed because of that key.
+    pub const fn peer_key(&self) -> Option<PublicKey> {
+        self.peer
+    }
+
+    /// The cipher of the records, once it is known.
+    pub fn cipher(&self) -> Option<Cipher> {
+        self.machine.common().negotiated_cipher_suite().and_then(|suite| Cipher::of(suite.suite()))
+    }
+
+    /// Key material that both ends of this connection have and nobody else has, for this purpose (`label`, less than
+    /// 250 bytes) and `context`. None before the handshake is done.
+    pub fn exporter(&self, label: &str, context: &[u8]) -> Option<[u8; 32]> {
+        match self.state {
+            State::Handshaking | State::Failed(_) => None,
+            _ => {
+                let suite = self.machine.common().negotiated_cipher_suite()?;
+                self.exporter.export(suite, label.as_bytes(), context)
+            }
+        }
+    }
+
+    /// Says to the peer that nothing more comes, and ends this pipe: what the peer still sends is dropped.
+    pub fn close_notify(&mut self) {
+        if matches!(self.state, State::Open | State::PeerEnded) {
+            let pending = self.incoming.get_mut(..self.looked).unwrap_or_default();
+            // Without keys to say it with, the end of the connection must do.
+            let _ = self.machine.seal(Seal::CloseNotify, pending, &mut self.outgoing, &self.buffers);
+        }
+        if !matches!(self.state, State::Failed(_)) {
+            self.state = State::Closed;
+        }
+        self.drop_input();
+    }
+
+    /// The socket has nothing more.
+    ///
+    /// # Errors
+    /// [`TlsError::Truncated`], unless the peer, or we, have ended the pipe before; what has failed it.
+    pub fn end_of_input(&mut self) -> Result<(), TlsError> {
+        match &self.state {
+            State::PeerEnded | State::Closed => Ok(()),
+            State::Failed(error) => Err(error.clone()),
+            State::Handshaking | State::Open => {
+                self.drop_input();
+                self.state = State::Failed(TlsError::Truncated);
+                Err(TlsError::Truncated)
+            }
+        }
+    }
+
+    /// Decrypts what is whole.
+    fn process(&mut self, plain: &mut BytesMut) -> Result<(), TlsError> {
+        if matches!(self.state, State::PeerEnded | State::Closed) {
+            self.drop_input();
+            return Ok(());
+        }
+        let mut used = 0;
+        let result = loop {
+            let pending = self.incoming.get_mut(used..self.filled).unwrap_or_default();
+            let Step { discard, next } = self.machine.step(pending, plain, &mut self.outgoing);
+            used += discard;
+            match next {
+                Ok(Next::Step) => {}
+                Ok(Next::Wait) => break Ok(()),
+                Ok(Next::Ended) => {
+                    // What follows the end is not the peer's.
+                    used = self.filled;
+                    self.state = State::PeerEnded;
+                    break Ok(());
+                }
+                Err(error) => {
+                    used = self.filled;
+                    break Err(self.failed(error));
+                }
+            }
+        };
+        self.incoming.copy_within(used.min(self.filled)..self.filled, 0);
+        self.filled -= used.min(self.filled);
+        self.looked = self.filled;
+        result
+    }
+
+    /// The library has given up.
+    fn failed(&mut self, error: Error) -> TlsError {
+        let at_first = self.machine.common().protocol_version().is_none();
+        self.machine.take_alert(&mut self.outgoing);
+        let error = match error {
+            Error::InvalidMessage(_)
+            | Error::InappropriateMessage { .. }
+            | Error::InappropriateHandshakeMessage { .. }
+            | Error::PeerSentOversizedRecord
+                if at_first =>
+            {
+                TlsError::NotTls
+            }
+            other => other.into(),
+        };
+        if let TlsError::KeyRefused(key) = error {
+            self.peer = Some(key);
+        }
+        error
+    }
+
+    /// Looks at what has become of the handshake, and at the limits.
+    fn settle(&mut self) -> Result<(), TlsError> {
+        let common = self.machine.common();
+        if self.peer.is_none() && !common.is_handshaking() {
+            let key = common.peer_certificates().and_then(|chain| raw_key(chain.first()?));
+            // An end that knows nothing of ALPN does not refuse a protocol, and one that lacks it goes unheard.
+            if common.alpn_protocol() != Some(ALPN) {
+                return Err(TlsError::Alpn);
+            }
+            self.peer = Some(key.ok_or_else(|| TlsError::Protocol("the peer has no key".into()))?);
+            if self.is_handshaking() {
+                self.state = State::Open;
+            }
+        }
+        match self.state {
+            State::Handshaking if self.heard >= HANDSHAKE_BYTES_MAX => Err(TlsError::TooMuch),
+            State::Open if self.filled >= READ_BYTES => Err(TlsError::Protocol("an endless handshake message".into())),
+            _ => Ok(()),
+        }
+    }
+
+    fn seal_parts<'a>(
+        &mut self,
+        parts: impl IntoIterator<Item = &'a [u8]>,
+        gather: &mut Vec<u8>,
+    ) -> Result<(), TlsError> {
+        for mut part in parts {
+            while !part.is_empty() {
+                let (head, rest) = part.split_at(part.len().min(RECORD_BYTES - gather.len()));
+                part = rest;
+                if head.len() == RECORD_BYTES {
+                    self.seal_record(head)?;
+                    continue;
+                }
+                gather.extend_from_slice(head);
+                if gather.len() == RECORD_BYTES {
+                    self.seal_record(gather)?;
+                    gather.clear();
+                }
+            }
+        }
+        if gather.is_empty() { Ok(()) } else { self.seal_record(gather) }
+    }
+
+    fn seal_record(&mut self, plain: &[u8]) -> Result<(), TlsError> {
+        let pending = self.incoming.get_mut(..self.looked).unwrap_or_default();
+        self.machine
+            .seal(Seal::Record(plain), pending, &mut self.outgoing, &self.buffers)
+            .map_err(|error| TlsError::Protocol(error.to_string().into()))
+    }
+
+    /// Sees to it that `incoming` is a buffer for the state: a small one for a visitor.
+    fn prepare_room(&mut self) {
+        match self.state {
+            State::Handshaking if self.incoming.is_empty() => self.incoming = vec![0; HANDSHAKE_BYTES_MAX],
+            State::Open if self.incoming.len() < READ_BYTES => {
+                let mut larger = self.buffers.take_read();
+                let pending = self.incoming.get(..self.filled).unwrap_or_default();
+                larger[..pending.len()].copy_from_slice(pending);
+                self.incoming = larger;
+            }
+            _ => {}
+        }
+    }
+
+    fn drop_input(&mut self) {
+        (self.filled, self.looked) = (0, 0);
+        self.release();
+    }
+
+    /// Keeps no buffer while nothing is in it.
+    fn release(&mut self) {
+        if self.filled == 0 && !self.incoming.is_empty() {
+            self.buffers.give(std::mem::take(&mut self.incoming));
+        }
+    }
+}
+
+impl std::fmt::Debug for TlsPipe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsPipe").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// The plaintext in the whole records at the front of `bytes`, if they are not padded. It is a hint, bounded by what is
+/// there.
+fn plaintext_bytes(mut bytes: &[u8]) -> usize {
+    let mut total = 0;
+    while let Some(([_, _, _, high, low], rest)) = bytes.split_first_chunk::<5>() {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        let Some(rest) = rest.get(length..) else { break };
+        total += length.saturating_sub(RECORD_OVERHEAD - 5);
+        bytes = rest;
+    }
+    total
+}

@@ -1,0 +1,337 @@
+//! Peers that a pipe never is: the library's own buffered connections, settings that nodes do not have, and records
+//! that nobody sends.
+
+use std::io::{Read, Write};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::cipher::{MessageEncrypter, OutboundChunks, OutboundPlainMessage};
+use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
+use rustls::crypto::ring::sign::any_eddsa_type;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, DigitallySignedStruct, Error,
+    ProtocolVersion, SignatureScheme, SupportedCipherSuite, Tls13CipherSuite,
+};
+
+use super::kit::{give, node, open_pair, server, shake, take};
+use super::{WHOLE, joined, text};
+use crate::tls::{ALPN, Buffers, Cipher, READ_BYTES, RECORD_BYTES, RECORD_OVERHEAD, Tls, TlsError, TlsPipe, provider};
+
+/// Takes everybody.
+#[derive(Debug)]
+struct Trusting;
+
+impl ServerCertVerifier for Trusting {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+/// What a test may change about a client.
+pub(super) struct Shown {
+    /// The seed of the key that it signs with; the key that it shows is that of node 1.
+    pub seed: u8,
+    pub cipher: Cipher,
+}
+
+/// One of the library's buffered clients, with the key of node 1.
+pub(super) struct Peer(ClientConnection);
+
+impl Peer {
+    pub fn client(change: impl FnOnce(&mut Shown, &mut Vec<Vec<u8>>)) -> Peer {
+        let mut shown = Shown { seed: 1, cipher: Cipher::Aes128Gcm };
+        let mut alpn = vec![ALPN.to_vec()];
+        change(&mut shown, &mut alpn);
+        let pkcs8 =
+            [&[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20][..], &[shown.seed; 32]].concat();
+        let spki = [&[0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0][..], &node(1).public_key()].concat();
+        let key = any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8)).unwrap();
+        let key = Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], key));
+        let mut config = ClientConfig::builder_with_provider(Arc::new(provider(&[shown.cipher])))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Trusting))
+            .with_client_cert_resolver(Arc::new(rustls::client::AlwaysResolvesClientRawPublicKeys::new(key)));
+        config.alpn_protocols = alpn;
+        config.enable_secret_extraction = true;
+        Peer(ClientConnection::new(Arc::new(config), "example.org".try_into().unwrap()).unwrap())
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        let mut wire = Vec::new();
+        while self.0.wants_write() {
+            self.0.write_tls(&mut wire).unwrap();
+        }
+        wire
+    }
+
+    fn give(&mut self, mut wire: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut plain = Vec::new();
+        while !wire.is_empty() {
+            self.0.read_tls(&mut wire).unwrap();
+            self.0.process_new_packets()?;
+            let _ = self.0.reader().read_to_end(&mut plain);
+        }
+        Ok(plain)
+    }
+
+    /// The handshake. Answers what the pipe makes of it.
+    pub fn shake(&mut self, pipe: &mut TlsPipe) -> Result<(), TlsError> {
+        let mut out = Vec::new();
+        while pipe.is_handshaking() {
+            let wire = self.take();
+            assert!(!wire.is_empty(), "it goes on");
+            give(pipe, &wire, WHOLE, &mut out)?;
+            let _ = self.give(&take(pipe));
+        }
+        Ok(())
+    }
+
+    /// Lays open how it encrypts, and the number of the next record.
+    fn encrypter(self) -> (Box<dyn MessageEncrypter>, u64) {
+        let secrets = self.0.dangerous_extract_secrets().unwrap();
+        let (number, ConnectionTrafficSecrets::Aes128Gcm { key, iv }) = secrets.tx else { panic!("another cipher") };
+        let suite = TLS13_AES_128_GCM_SHA256.tls13().unwrap();
+        (suite.aead_alg.encrypter(key, iv), number)
+    }
+}
+
+fn pipe() -> TlsPipe {
+    server(2, 1, &Cipher::ALL).pipe(&Rc::new(Buffers::new())).unwrap()
+}
+
+#[test]
+fn another_protocol_is_refused_and_so_is_none() {
+    for protocols in [vec![b"http/1.1".to_vec()], vec![]] {
+        let mut pipe = pipe();
+        let mut peer = Peer::client(|_, alpn| *alpn = protocols);
+        assert_eq!(peer.shake(&mut pipe), Err(TlsError::Alpn));
+        assert_eq!(pipe.peer_key(), None);
+    }
+}
+
+#[test]
+fn what_is_exported_is_what_the_library_exports() {
+    for cipher in Cipher::ALL {
+        let (mut pipe, mut peer) = (pipe(), Peer::client(|shown, _| shown.cipher = cipher));
+        peer.shake(&mut pipe).unwrap();
+        for context in [&b""[..], b"context"] {
+            let theirs = peer.0.export_keying_material([0; 32], b"EXPORTER-seaprox", Some(context)).unwrap();
+            assert_eq!(pipe.exporter("EXPORTER-seaprox", context), Some(theirs), "{cipher:?}");
+        }
+    }
+}
+
+#[test]
+fn a_peer_may_change_its_keys() {
+    let (mut pipe, mut peer) = (pipe(), Peer::client(|_, _| {}));
+    peer.shake(&mut pipe).unwrap();
+    for round in 0..100u8 {
+        let mut out = Vec::new();
+        peer.0.writer().write_all(&[round; 10]).unwrap();
+        peer.0.refresh_traffic_keys().unwrap();
+        peer.0.writer().write_all(&[round; 20]).unwrap();
+        give(&mut pipe, &peer.take(), 1 + usize::from(round), &mut out).unwrap();
+        assert_eq!(joined(&out), [round; 30]);
+        pipe.seal([&[round; 40][..]]).unwrap();
+        assert_eq!(peer.give(&take(&mut pipe)).unwrap(), [round; 40], "after the answer, with new keys");
+    }
+}
+
+/// A client whose keys are good for five records. The real limit is 2^24.
+fn short_lived() -> Tls {
+    let suite = TLS13_AES_128_GCM_SHA256.tls13().unwrap();
+    let common = rustls::crypto::CipherSuiteCommon { confidentiality_limit: 5, ..suite.common };
+    let short = Tls13CipherSuite { common, ..*suite };
+    let mut provider = provider(&[Cipher::Aes128Gcm]);
+    provider.cipher_suites = vec![SupportedCipherSuite::Tls13(Box::leak(Box::new(short)))];
+    Tls::client_of(&node(1), provider, Arc::new(|_| true)).unwrap()
+}
+
+#[test]
+fn keys_change_by_themselves_at_the_limit() {
+    let (mut client, mut server) = (short_lived().pipe(&Rc::new(Buffers::new())).unwrap(), pipe());
+    assert_eq!(shake(&mut client, &mut server, WHOLE), (Ok(()), Ok(())));
+    let (mut wire, mut records) = (0, 0);
+    for round in 1..300 {
+        let sent = text(round * 131);
+        client.seal(sent.chunks(1000)).unwrap();
+        let bytes = take(&mut client);
+        (wire, records) = (wire + bytes.len(), records + sent.len() + (sent.len().div_ceil(16_384)) * 22);
+        let mut out = Vec::new();
+        give(&mut server, &bytes, 5000, &mut out).unwrap();
+        assert!(joined(&out) == sent);
+        server.seal([&b"so far so good"[..]]).unwrap();
+        give(&mut client, &take(&mut server), WHOLE, &mut out).unwrap();
+    }
+    assert!(wire > records, "KeyUpdates have gone out, too");
+}
+
+/// The last record before the buffer is full may be one with a KeyUpdate before it, of 27 bytes, that nobody expects.
+#[test]
+fn a_change_of_keys_finds_room() {
+    let dialler = short_lived();
+    for (phase, updates) in (0..5).flat_map(|phase| (0..5).map(move |updates| (phase, updates))) {
+        let (mut client, mut server) = (dialler.pipe(&Rc::new(Buffers::new())).unwrap(), pipe());
+        assert_eq!(shake(&mut client, &mut server, WHOLE), (Ok(()), Ok(())));
+        let mut out = Vec::new();
+        for _ in 0..phase {
+            client.seal([&b"x"[..]]).unwrap();
+            give(&mut server, &take(&mut client), WHOLE, &mut out).unwrap();
+        }
+        out.clear();
+        let sent = text(16 * RECORD_BYTES - updates * (5 + RECORD_OVERHEAD));
+        let (first, rest) = sent.split_at(RECORD_BYTES - updates * (5 + RECORD_OVERHEAD));
+        client.seal([first]).unwrap();
+        client.seal([rest]).unwrap();
+        give(&mut server, &take(&mut client), WHOLE, &mut out).unwrap();
+        assert!(joined(&out) == sent, "after {phase} records, with room for {updates} changes");
+    }
+}
+
+/// Records as they are wanted, from the peer of a pipe that is open.
+struct Forge {
+    encrypter: Box<dyn MessageEncrypter>,
+    number: u64,
+}
+
+impl Forge {
+    fn new() -> (TlsPipe, Forge) {
+        let (mut pipe, mut peer) = (pipe(), Peer::client(|_, _| {}));
+        peer.shake(&mut pipe).unwrap();
+        let (encrypter, number) = peer.encrypter();
+        (pipe, Forge { encrypter, number })
+    }
+
+    fn record(&mut self, typ: ContentType, payload: &[u8]) -> Vec<u8> {
+        let plain =
+            OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload: OutboundChunks::Single(payload) };
+        let record = self.encrypter.encrypt(plain, self.number).unwrap().encode();
+        self.number += 1;
+        record
+    }
+}
+
+#[test]
+fn a_key_update_in_pieces_disturbs_nothing() {
+    let (mut pipe, mut forge) = Forge::new();
+    let mut out = Vec::new();
+    let mut wire = forge.record(ContentType::ApplicationData, &[5; 300]);
+    // KeyUpdate is type 24, a length of three bytes, and whether an answer is wanted.
+    for byte in [24, 0, 0, 1] {
+        wire.extend(forge.record(ContentType::Handshake, &[byte]));
+        for part in wire.chunks(9) {
+            give(&mut pipe, part, WHOLE, &mut out).unwrap();
+            pipe.seal([&b"meanwhile"[..]]).unwrap();
+        }
+        wire.clear();
+    }
+    assert_eq!(joined(&out), [5; 300]);
+    give(&mut pipe, &forge.record(ContentType::Handshake, &[1]), WHOLE, &mut out).unwrap();
+    pipe.seal([&b"after"[..]]).unwrap();
+    // The keys have changed: what is made with the old ones is void.
+    let late = forge.record(ContentType::ApplicationData, &[6; 300]);
+    assert_eq!(give(&mut pipe, &late, WHOLE, &mut out), Err(TlsError::Authentication));
+    assert_eq!(joined(&out), [5; 300]);
+}
+
+#[test]
+fn a_handshake_message_without_end_is_an_error() {
+    let (mut pipe, mut forge) = Forge::new();
+    let mut out = Vec::new();
+    let mut wire = forge.record(ContentType::Handshake, &[24, 0, 0xff, 0xff]);
+    while wire.len() < 2 * READ_BYTES {
+        wire.extend(forge.record(ContentType::Handshake, &[0]));
+    }
+    let result = give(&mut pipe, &wire, WHOLE, &mut out);
+    assert!(matches!(result, Err(TlsError::Protocol(_))), "{result:?}");
+    pipe.close_notify();
+}
+
+/// Padding is zeros behind the type (RFC 8446, section 5.4), so a record of type 0 is one that is padded.
+#[test]
+fn a_padded_record_holds_no_more_memory_than_it_has_bytes() {
+    let (mut pipe, mut forge) = Forge::new();
+    let padded = [&b"a small thing"[..], &[23], &[0; 16_000]].concat();
+    let wire = forge.record(ContentType::Unknown(0), &padded).into_iter();
+    let wire: Vec<u8> = wire.chain(forge.record(ContentType::Unknown(0), &padded)).collect();
+    let mut out = Vec::new();
+    give(&mut pipe, &wire, WHOLE, &mut out).unwrap();
+    assert_eq!(joined(&out), b"a small thinga small thing");
+    let piece = out.pop().unwrap().try_into_mut().unwrap();
+    assert!(piece.capacity() <= 2 * piece.len(), "{} bytes for {}", piece.capacity(), piece.len());
+}
+
+#[test]
+fn bad_records_of_a_peer_are_its_own_end() {
+    let key_update = |asked| [24, 0, 0, 1, asked];
+    for (typ, payload) in [
+        (ContentType::Handshake, &key_update(7)[..]),
+        (ContentType::Handshake, &[1, 0, 0, 0]),
+        (ContentType::Alert, &[2]),
+        (ContentType::ChangeCipherSpec, &[1]),
+        (ContentType::Unknown(99), &[0; 50]),
+    ] {
+        let (mut pipe, mut forge) = Forge::new();
+        let mut out: Vec<Bytes> = Vec::new();
+        let wire = forge.record(typ, payload);
+        let result = give(&mut pipe, &wire, WHOLE, &mut out);
+        assert!(matches!(result, Err(TlsError::Protocol(_))), "{typ:?}: {result:?}");
+        let wire = forge.record(ContentType::ApplicationData, b"more");
+        let _ = give(&mut pipe, &wire, WHOLE, &mut out);
+        assert!(out.is_empty());
+    }
+    // Asking for new keys again and again is work for nothing.
+    let (mut pipe, mut peer) = (pipe(), Peer::client(|_, _| {}));
+    peer.shake(&mut pipe).unwrap();
+    let many = (0..40).try_for_each(|_| {
+        peer.0.refresh_traffic_keys().unwrap();
+        give(&mut pipe, &peer.take(), WHOLE, &mut Vec::new())
+    });
+    assert!(matches!(many, Err(TlsError::Protocol(_))), "{many:?}");
+}
+
+#[test]
+fn a_failed_handshake_ends_with_one_alert() {
+    let (_, mut server) = open_pair(&[Cipher::Aes128Gcm]);
+    assert_eq!(take(&mut server).len(), 0);
+    assert_eq!(give(&mut server, &[23, 3, 3, 0, 17, 0, 0], WHOLE, &mut Vec::new()), Ok(()), "not whole yet");
+    assert_eq!(give(&mut server, &[0; 15], WHOLE, &mut Vec::new()), Err(TlsError::Authentication));
+    assert_eq!(take(&mut server).len(), 2 + 22);
+    server.close_notify();
+    assert_eq!(take(&mut server).len(), 0);
+}

@@ -1,0 +1,140 @@
+//! Who the peer is: the one verifier, for both directions.
+//!
+//! It asks whether a key is wanted only after the peer has proven that it holds it. Somebody who merely knows a public
+//! key cannot find out by it who is authorized here, nor have it printed as the key of a refused visitor.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, PeerMisbehaved,
+    SignatureScheme,
+};
+
+use super::error::Refused;
+use super::identity::{PublicKey, raw_key};
+
+/// Asked with the peer's key: is it wanted?
+pub(crate) type Verify = Arc<dyn Fn(&PublicKey) -> bool + Send + Sync>;
+
+/// See the module's head.
+pub(super) struct Verifier {
+    pub wanted: Verify,
+    pub algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Verifier {
+    /// The key is one of ed25519. Whether it is wanted is asked later.
+    fn check_form(key: &CertificateDer<'_>, more: &[CertificateDer<'_>]) -> Result<(), Error> {
+        match raw_key(key) {
+            Some(_) if more.is_empty() => Ok(()),
+            _ => Err(CertificateError::BadEncoding.into()),
+        }
+    }
+
+    /// The peer holds the key that it has shown, and the key is wanted.
+    fn check(
+        &self,
+        message: &[u8],
+        key: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let public = raw_key(key).ok_or(CertificateError::BadEncoding)?;
+        if signed.scheme != SignatureScheme::ED25519 {
+            return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
+        }
+        let spki = SubjectPublicKeyInfoDer::from(key.as_ref());
+        let valid = verify_tls13_signature_with_raw_key(message, &spki, signed, &self.algorithms)?;
+        if (self.wanted)(&public) { Ok(valid) } else { Err(Refused(public).into()) }
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Verifier")
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        key: &CertificateDer<'_>,
+        more: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Verifier::check_form(key, more).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::Tls12NotOffered.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        key: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.check(message, key, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+impl ClientCertVerifier for Verifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        key: &CertificateDer<'_>,
+        more: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        Verifier::check_form(key, more).map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::Tls12NotOffered.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        key: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.check(message, key, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}

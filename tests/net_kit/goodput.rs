@@ -1,0 +1,73 @@
+//! What connections carry: payload that arrives, per second.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Fills connections from their first end to their other. It goes on until it is dropped.
+pub struct Load {
+    received: std::sync::Arc<AtomicU64>,
+    is_over: std::sync::Arc<AtomicBool>,
+    sockets: Vec<TcpStream>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Load {
+    pub fn start(pairs: Vec<(TcpStream, TcpStream)>) -> Load {
+        let received = std::sync::Arc::new(AtomicU64::new(0));
+        let is_over = std::sync::Arc::new(AtomicBool::new(false));
+        let (mut sockets, mut threads) = (Vec::new(), Vec::new());
+        for (mut from, mut to) in pairs {
+            sockets.extend([from.try_clone().expect("a descriptor"), to.try_clone().expect("a descriptor")]);
+            threads.push(thread::spawn(move || while from.write_all(&[7; 64 << 10]).is_ok() {}));
+            to.set_read_timeout(Some(Duration::from_millis(50))).expect("a socket");
+            let (received, is_over) = (received.clone(), is_over.clone());
+            threads.push(thread::spawn(move || {
+                let mut buf = vec![0; 256 << 10];
+                while !is_over.load(Ordering::Relaxed) {
+                    match to.read(&mut buf) {
+                        Ok(0) => break,
+                        Ok(got) => _ = received.fetch_add(got as u64, Ordering::Relaxed),
+                        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                        Err(_) => break,
+                    }
+                }
+            }));
+        }
+        Load { received, is_over, sockets, threads }
+    }
+
+    /// Bytes that have arrived so far.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Megabits of payload per second that arrive in this time from now on.
+    pub fn measure(&self, time: Duration) -> f64 {
+        let (since, before) = (Instant::now(), self.received());
+        thread::sleep(time);
+        (self.received() - before) as f64 * 8e-6 / since.elapsed().as_secs_f64()
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        for socket in &self.sockets {
+            // One that is closed already needs no closing.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Megabits of payload per second, once the connections are up to speed.
+pub fn goodput(pairs: Vec<(TcpStream, TcpStream)>, warm_up: Duration, time: Duration) -> f64 {
+    let load = Load::start(pairs);
+    thread::sleep(warm_up);
+    load.measure(time)
+}

@@ -1,0 +1,176 @@
+//! Two real nodes in the hosts of a network, with a link between them and a listener of the test behind it.
+//!
+//! It owns the two processes and the secret that they share. What a node prints and says of itself comes from here; what
+//! happens to the paths between them is up to `Path`.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use serde_json::Value;
+
+use super::{Host, Net, own_ip};
+use crate::kit::{Peer, SOON, Scratch, Seaprox, until};
+
+/// The port that the far node takes in links at.
+pub const PORT: u16 = 23_232;
+
+/// A link between two processes.
+pub struct Nodes {
+    pub near: Seaprox,
+    pub far: Seaprox,
+    pub secret: Secret,
+}
+
+/// A link, and a port of the near host whose clients come to a listener in the far one.
+pub struct Forward {
+    pub nodes: Nodes,
+    pub listener: TcpListener,
+    near: Host,
+}
+
+/// What the nodes are told about.
+#[derive(Clone, Copy, Default)]
+pub struct Options<'a> {
+    pub both: &'a [&'a str],
+    pub near: &'a [&'a str],
+    pub far: &'a [&'a str],
+}
+
+/// A file with a secret, for nodes that trust one another in everything.
+pub struct Secret(Scratch);
+
+impl Secret {
+    pub fn new() -> Secret {
+        use std::os::unix::fs::PermissionsExt;
+        let scratch = Scratch::new();
+        let path = scratch.write("secret", "a secret that is long enough for everybody\n");
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).expect("a file of its owner's");
+        Secret(scratch)
+    }
+
+    /// The options that say so.
+    pub fn options(&self) -> [String; 4] {
+        ["--secret".into(), self.0.file("secret"), "--config-dir".into(), self.0.file("config")]
+    }
+
+    /// The command line of the node that takes in links.
+    pub fn far(&self, options: &[&str]) -> Vec<String> {
+        self.line(&["link", "--listen", &format!("0.0.0.0:{PORT}")], options)
+    }
+
+    /// The command line of one that dials the far host of a network.
+    pub fn near(&self, options: &[&str]) -> Vec<String> {
+        self.line(&["link", "--connect", &format!("{}:{PORT}", own_ip(1))], options)
+    }
+
+    /// A command line with what this secret needs.
+    pub fn line(&self, first: &[&str], options: &[&str]) -> Vec<String> {
+        let first = first.iter().chain(options).map(|word| (*word).to_owned());
+        first.chain(self.options()).collect()
+    }
+}
+
+/// Starts a node in a host.
+#[track_caller]
+pub fn start(host: &Host, line: &[String]) -> Seaprox {
+    let words: Vec<&str> = line.iter().map(String::as_str).collect();
+    Seaprox::start_with(&words, |command| host.enter(command))
+}
+
+impl Nodes {
+    /// Starts both; the near one dials the far host's own address, over the paths that its options say.
+    #[track_caller]
+    pub fn start(net: &Net, options: Options) -> Nodes {
+        let secret = Secret::new();
+        let far = start(net.far(), &secret.far(&[options.both, options.far].concat()));
+        let near = start(net.near(), &secret.near(&[options.both, options.near].concat()));
+        let nodes = Nodes { near, far, secret };
+        nodes.until_up();
+        nodes
+    }
+
+    #[track_caller]
+    pub fn until_up(&self) {
+        until("the link is up", || self.near.out().iter().any(|line| line.starts_with("link up ")));
+    }
+
+    /// Where the near node listens for clients of this kind.
+    #[track_caller]
+    pub fn front(&self, kind: &str) -> SocketAddr {
+        front(&self.near, kind)
+    }
+
+    /// Waits until the link has so many subflows that work.
+    #[track_caller]
+    pub fn until_subflows(&self, count: usize) {
+        until("all subflows are live", || {
+            let subflows = subflows(&self.near);
+            subflows.iter().filter(|subflow| subflow["state"] == "live").count() == count
+        });
+    }
+}
+
+/// Where a node listens for clients of this kind.
+#[track_caller]
+pub fn front(node: &Seaprox, kind: &str) -> SocketAddr {
+    let head = format!("listening {kind} ");
+    let mut found = None;
+    until("it listens", || {
+        found = node.out().iter().find_map(|line| line.strip_prefix(&head)?.split(' ').next()?.parse().ok());
+        found.is_some()
+    });
+    found.expect("found")
+}
+
+/// The subflows of a node's only link.
+#[track_caller]
+pub fn subflows(node: &Seaprox) -> Vec<Value> {
+    node.status().pointer("/links/0/subflows").and_then(Value::as_array).cloned().unwrap_or_default()
+}
+
+/// A number of a node's only link.
+#[track_caller]
+pub fn link_figure(node: &Seaprox, name: &str) -> u64 {
+    node.figure(&format!("/links/0/{name}"))
+}
+
+impl Forward {
+    #[track_caller]
+    pub fn start(net: &Net, options: Options) -> Forward {
+        let listener = net.far().inside(|| TcpListener::bind("127.0.0.1:0").expect("a port"));
+        let local = format!("127.0.0.1:0:{}", listener.local_addr().expect("its address"));
+        let near = [&["-L", &local], options.near].concat();
+        let nodes = Nodes::start(net, Options { near: &near, ..options });
+        Forward { nodes, listener, near: net.near().clone() }
+    }
+
+    /// A client in the near host, and its other end in the far one.
+    #[track_caller]
+    pub fn peers(&self) -> (Peer, Peer) {
+        let front = self.nodes.front("static");
+        let client = self.near.inside(|| Peer::connect(front));
+        (client, Peer::accept(&self.listener))
+    }
+
+    /// The same as plain sockets.
+    #[track_caller]
+    pub fn pair(&self) -> (TcpStream, TcpStream) {
+        let (client, server) = self.peers();
+        let plain = |peer: &Peer| TcpStream::from(peer.socket().try_clone().expect("a descriptor"));
+        (plain(&client), plain(&server))
+    }
+}
+
+/// A connection from one host to an address of the other, and its other end, without any node.
+#[track_caller]
+pub fn direct(near: &Host, far: &Host, from: std::net::Ipv4Addr, to: std::net::Ipv4Addr) -> (TcpStream, TcpStream) {
+    let listener = far.inside(|| TcpListener::bind((to, 0)).expect("a port"));
+    let addr = listener.local_addr().expect("its address");
+    let client = near.inside(|| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((from, 0)).into()).expect("an address of this host");
+        socket.connect_timeout(&addr.into(), SOON).expect("a connection");
+        TcpStream::from(socket)
+    });
+    let server = listener.accept().expect("the client").0;
+    (client, server)
+}

@@ -1,0 +1,105 @@
+//! A cutter: a TCP relay between two nodes that can cut what goes through it, or let it fall silent.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// Relays what comes to `addr`.
+pub struct Cutter {
+    pub addr: SocketAddr,
+    state: Arc<State>,
+}
+
+struct State {
+    to: Mutex<SocketAddr>,
+    sockets: Mutex<Vec<TcpStream>>,
+    /// New connections are refused by closing them at once.
+    closed: AtomicBool,
+    /// Nothing is passed on, and nothing is closed.
+    silent: AtomicBool,
+    count: AtomicUsize,
+}
+
+impl Cutter {
+    pub fn new(to: SocketAddr) -> Cutter {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let state = Arc::new(State {
+            to: Mutex::new(to),
+            sockets: Mutex::default(),
+            closed: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
+            count: AtomicUsize::new(0),
+        });
+        let shared = Arc::clone(&state);
+        // It ends with the process: tests have a process of their own.
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                shared.relay(client);
+            }
+        });
+        Cutter { addr, state }
+    }
+
+    /// Resets everything that goes through it.
+    pub fn cut(&self) -> usize {
+        let sockets = std::mem::take(&mut *self.state.sockets.lock().unwrap());
+        for socket in &sockets {
+            let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        sockets.len() / 2
+    }
+
+    /// Whether newcomers are turned away.
+    pub fn close(&self, closed: bool) {
+        self.state.closed.store(closed, Ordering::Relaxed);
+    }
+
+    /// Whether everything is swallowed: a black hole.
+    pub fn silence(&self, silent: bool) {
+        self.state.silent.store(silent, Ordering::Relaxed);
+    }
+
+    /// Connections that have come.
+    pub fn count(&self) -> usize {
+        self.state.count.load(Ordering::Relaxed)
+    }
+
+    pub fn point_to(&self, to: SocketAddr) {
+        *self.state.to.lock().unwrap() = to;
+    }
+}
+
+impl State {
+    fn relay(self: &Arc<State>, client: TcpStream) {
+        if self.closed.load(Ordering::Relaxed) {
+            return;
+        }
+        let to = *self.to.lock().unwrap();
+        let Ok(server) = TcpStream::connect(to) else { return };
+        self.count.fetch_add(1, Ordering::Relaxed);
+        for (from, into) in [(&client, &server), (&server, &client)] {
+            let _ = from.set_nodelay(true);
+            let (mut from, mut into) = (from.try_clone().unwrap(), into.try_clone().unwrap());
+            let state = Arc::clone(self);
+            thread::spawn(move || {
+                let mut buf = vec![0; 65536];
+                while let Ok(got) = from.read(&mut buf) {
+                    while state.silent.load(Ordering::Relaxed) {
+                        thread::sleep(Duration::from_millis(2));
+                    }
+                    if got == 0 || into.write_all(&buf[..got]).is_err() {
+                        break;
+                    }
+                }
+                let _ = into.shutdown(Shutdown::Both);
+                let _ = from.shutdown(Shutdown::Both);
+            });
+        }
+        self.sockets.lock().unwrap().extend([client, server]);
+    }
+}

@@ -1,0 +1,105 @@
+//! A faulty relay: TCP between two nodes where each connection breaks after a number of bytes that a seed chooses, at
+//! both ends or at that which dialled only, so that breaks come at every moment of a handshake.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// Relays what comes to `addr`.
+pub struct Faulty {
+    pub addr: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    to: SocketAddr,
+    /// Connections that have come.
+    count: AtomicUsize,
+    /// Ends that have been forgotten: they stay open, and nothing comes from them any more.
+    silent: Mutex<Vec<TcpStream>>,
+}
+
+/// Which ends hear that a connection is over. Whoever dialled always does: it has nobody else to tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    Both,
+    ByWhoDialled,
+}
+
+/// How a connection breaks: after so many bytes towards who accepted, or towards who dialled.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    pub bytes: [u64; 2],
+    pub heard: Heard,
+}
+
+impl Faulty {
+    /// A relay whose first connections break as the seed says; those after `faults` of them do not.
+    pub fn new(to: SocketAddr, seed: u64, faults: usize) -> Faulty {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared { to, count: AtomicUsize::new(0), silent: Mutex::default() });
+        let own = Arc::clone(&shared);
+        // It ends with the process: tests have a process of their own.
+        thread::spawn(move || {
+            for dialled in listener.incoming().flatten() {
+                let number = own.count.fetch_add(1, Ordering::Relaxed);
+                own.relay(dialled, (number < faults).then(|| fault(seed, number as u64)));
+            }
+        });
+        Faulty { addr, shared }
+    }
+
+    pub fn count(&self) -> usize {
+        self.shared.count.load(Ordering::Relaxed)
+    }
+}
+
+/// Half of them break within the handshakes, which take about 3 KB.
+fn fault(seed: u64, number: u64) -> Fault {
+    let draw = |what: u64| {
+        let mut z = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (number * 8 + what).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 29)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 32)
+    };
+    let most = if draw(0) % 2 == 0 { 3_000 } else { 1_500_000 };
+    let heard = if draw(1) % 2 == 0 { Heard::Both } else { Heard::ByWhoDialled };
+    Fault { bytes: [draw(2) % most, draw(3) % most], heard }
+}
+
+impl Shared {
+    fn relay(self: &Arc<Shared>, dialled: TcpStream, fault: Option<Fault>) {
+        let Ok(accepted) = TcpStream::connect(self.to) else { return };
+        for (direction, from, into) in [(0, &dialled, &accepted), (1, &accepted, &dialled)] {
+            let (mut from, mut into, shared) = (from.try_clone().unwrap(), into.try_clone().unwrap(), Arc::clone(self));
+            let (near, far) = (dialled.try_clone().unwrap(), accepted.try_clone().unwrap());
+            from.set_nodelay(true).unwrap();
+            thread::spawn(move || {
+                let mut left = fault.map_or(u64::MAX, |fault| fault.bytes[direction]);
+                let mut buf = vec![0; 65536];
+                while left > 0 {
+                    let wished = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                    match from.read(&mut buf[..wished]) {
+                        Ok(got @ 1..) if into.write_all(&buf[..got]).is_ok() => left -= got as u64,
+                        _ => break,
+                    }
+                }
+                shared.end(&near, &far, fault.filter(|_| left == 0).map_or(Heard::Both, |fault| fault.heard));
+            });
+        }
+    }
+
+    fn end(&self, dialled: &TcpStream, accepted: &TcpStream, heard: Heard) {
+        for (socket, hears) in [(dialled, true), (accepted, heard == Heard::Both)] {
+            if hears {
+                let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+                let _ = socket.shutdown(Shutdown::Both);
+            } else {
+                self.silent.lock().unwrap().push(socket.try_clone().unwrap());
+            }
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! What the tests of links in the loop share: nodes that run in threads of their own, and sockets at both ends.
+//!
+//! Everything that waits has a deadline.
+#![allow(dead_code)] // Each test file uses its part.
+
+pub mod cutter;
+pub mod faulty;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use seaprox::node::{
+    Happened, Identity, LinkConfig, LinkStatus, Path, PeerKey, Policy, Reverse, ServeConfig, Timing, Verdict,
+};
+use seaprox::{Bind, Config, Core, Cx, Failure, Handler, Id, Proxy, Reason, Remote, Target, Workers, bind};
+
+/// How long anything may take that is expected to happen at once.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// Polls until something is true; fails the test when it does not become true.
+#[track_caller]
+pub fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !is_true() {
+        assert!(since.elapsed() < SOON, "waited {SOON:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Who may do what: everything, unless a test says otherwise.
+pub struct Open {
+    /// Keys that are admitted; all of them if there are none.
+    pub keys: Mutex<Vec<PeerKey>>,
+    pub opens: AtomicBool,
+    pub listens: AtomicBool,
+    pub streams_max: Mutex<Option<u32>>,
+    pub rate_max: Mutex<Option<u64>>,
+}
+
+impl Open {
+    pub fn new() -> Arc<Open> {
+        Arc::new(Open {
+            keys: Mutex::default(),
+            opens: AtomicBool::new(true),
+            listens: AtomicBool::new(true),
+            streams_max: Mutex::default(),
+            rate_max: Mutex::default(),
+        })
+    }
+}
+
+impl Policy for Open {
+    fn admits(&self, key: &PeerKey) -> bool {
+        let keys = self.keys.lock().unwrap();
+        keys.is_empty() || keys.contains(key)
+    }
+
+    fn name(&self, _: &PeerKey) -> String {
+        "peer".into()
+    }
+
+    fn may_open(&self, _: &PeerKey, _: &Target) -> Verdict {
+        if self.opens.load(Ordering::Relaxed) { Verdict::Yes } else { Verdict::No }
+    }
+
+    fn may_listen(&self, _: &PeerKey, _: &Bind) -> bool {
+        self.listens.load(Ordering::Relaxed)
+    }
+
+    fn streams_max(&self, _: &PeerKey) -> Option<u32> {
+        *self.streams_max.lock().unwrap()
+    }
+
+    fn rate_max(&self, _: &PeerKey) -> Option<u64> {
+        *self.rate_max.lock().unwrap()
+    }
+}
+
+/// A loop in a thread of its own, with links in it.
+pub struct Node {
+    pub remote: Remote,
+    pub policy: Arc<Open>,
+    pub happened: Arc<Mutex<Vec<Happened>>>,
+    pub closed: Arc<Mutex<Vec<Reason>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Timers that suit a test: what fails is tried again soon, and nothing is held for minutes.
+pub fn timing() -> Timing {
+    Timing { redial: (Duration::from_millis(20), Duration::from_millis(200)), ..Timing::default() }
+}
+
+pub fn identity(seed: u8) -> Identity {
+    Identity { seed: [seed; 32], ciphers: Vec::new(), instance: None }
+}
+
+impl Node {
+    pub fn start() -> Node {
+        Node::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut Config) + Send + 'static) -> Node {
+        let (tell, told) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let workers = Workers::start(2, 64).unwrap();
+            let config = Config::default();
+            let limits = seaprox::Limits { connections: 5000, ..config.limits.clone() };
+            let mut config = Config { limits, ..config };
+            change(&mut config);
+            let mut proxy = Proxy::new(config, Some(workers)).unwrap();
+            tell.send(proxy.remote()).unwrap();
+            proxy.run().unwrap();
+        });
+        Node {
+            remote: told.recv().unwrap(),
+            policy: Open::new(),
+            happened: Arc::default(),
+            closed: Arc::default(),
+            thread: Some(thread),
+        }
+    }
+
+    /// Has something done in the loop, and waits for what comes of it.
+    pub fn ask<T: Send + 'static>(&self, what: impl FnOnce(&mut Core) -> T + Send + 'static) -> T {
+        let (tell, told) = std::sync::mpsc::channel();
+        self.remote.call(move |core| tell.send(what(core)).unwrap()).unwrap();
+        told.recv_timeout(SOON).expect("an answer of the loop")
+    }
+
+    fn watch(&self) -> impl FnMut(&mut Core, Id, &Happened) + Send + use<> {
+        let happened = Arc::clone(&self.happened);
+        move |_: &mut Core, _: Id, what: &Happened| happened.lock().unwrap().push(what.clone())
+    }
+
+    /// Takes in links; where.
+    pub fn serve(&self) -> SocketAddr {
+        self.serve_at("127.0.0.1:0".parse().unwrap(), timing())
+    }
+
+    pub fn serve_at(&self, addr: SocketAddr, timing: Timing) -> SocketAddr {
+        let (policy, watch) = (Arc::clone(&self.policy) as Arc<dyn Policy>, self.watch());
+        self.ask(move |core| {
+            let mut bound = bind(&Bind::Ip(addr), 1, core.config()).unwrap();
+            let config = ServeConfig {
+                identity: identity(2),
+                policy,
+                mode: Default::default(),
+                timing,
+                on_stream: None,
+                watch: Box::new(watch),
+            };
+            core.serve_links(&mut bound[0], config).unwrap();
+            bound[0].addr().ip().unwrap()
+        })
+    }
+
+    /// Dials a link.
+    pub fn link(&self, peer: SocketAddr) -> Id {
+        self.link_with(peer, |_| {})
+    }
+
+    pub fn link_with(&self, peer: SocketAddr, change: impl FnOnce(&mut LinkConfig) + Send + 'static) -> Id {
+        let (policy, watch) = (Arc::clone(&self.policy) as Arc<dyn Policy>, self.watch());
+        self.ask(move |core| {
+            let mut config = LinkConfig {
+                identity: identity(1),
+                policy,
+                peer: peer.into(),
+                paths: vec![Path::default()],
+                subflows: 1,
+                mode: Default::default(),
+                reverse: Vec::new(),
+                timing: timing(),
+                on_stream: None,
+                watch: Box::new(watch),
+            };
+            change(&mut config);
+            core.connect_link(config).unwrap()
+        })
+    }
+
+    /// Listens for clients, and sends them over a link to a target.
+    pub fn forward(&self, link: Id, target: Target) -> SocketAddr {
+        let closed = Arc::clone(&self.closed);
+        self.ask(move |core| {
+            let mut bound = bind(&Bind::Ip("127.0.0.1:0".parse().unwrap()), 1, core.config()).unwrap();
+            let target = Rc::new(target);
+            let front = move || -> Box<dyn Handler> { Box::new(Forward(Rc::clone(&target), Arc::clone(&closed))) };
+            let listener = core.listen(&mut bound[0], &[], "static", Box::new(front)).unwrap();
+            core.route_listener(listener, link);
+            bound[0].addr().ip().unwrap()
+        })
+    }
+
+    pub fn links(&self) -> Vec<LinkStatus> {
+        self.ask(|core| core.links())
+    }
+
+    /// Whether something of this kind has happened.
+    pub fn has(&self, kind: impl Fn(&Happened) -> bool) -> bool {
+        self.happened.lock().unwrap().iter().any(kind)
+    }
+
+    #[track_caller]
+    pub fn until_up(&self) {
+        until("the link is up", || self.links().iter().any(|link| link.state == "up"));
+    }
+
+    /// Ends it as a crash does: no word to anybody.
+    pub fn reverse(listen: Bind, to: SocketAddr) -> Reverse {
+        Reverse { listen, to: to.into() }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // A loop that is gone needs no telling.
+        let _ = self.remote.call(Core::stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !std::thread::panicking()
+        {
+            panic!("the loop panicked");
+        }
+    }
+}
+
+/// Relays to one target, and notes how it ended.
+struct Forward(Rc<Target>, Arc<Mutex<Vec<Reason>>>);
+
+impl Handler for Forward {
+    fn opened(&mut self, cx: &mut Cx<'_>) {
+        cx.connect(Rc::clone(&self.0), None);
+    }
+
+    fn readable(&mut self, _: &mut Cx<'_>, _: &[u8]) -> usize {
+        0
+    }
+
+    fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
+        match result {
+            Ok(()) => cx.relay(),
+            Err(failure) => cx.end(failure.reason),
+        }
+    }
+
+    fn ended(&mut self, _: &mut Cx<'_>, cause: seaprox::Cause) {
+        if let seaprox::Cause::Over(reason) = cause {
+            self.1.lock().unwrap().push(reason);
+        }
+    }
+}
+
+/// The byte at a place of a stream.
+pub fn pattern(seed: u64, at: u64) -> u8 {
+    (at.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(seed).rotate_left(23) >> 11) as u8
+}
+
+/// Sends so many bytes of a pattern.
+pub fn send_pattern(socket: &mut TcpStream, seed: u64, count: u64) {
+    let mut at = 0;
+    while at < count {
+        let piece: Vec<u8> = (at..count.min(at + 65536)).map(|at| pattern(seed, at)).collect();
+        socket.write_all(&piece).expect("a write");
+        at += piece.len() as u64;
+    }
+}
+
+/// Reads so many bytes of a pattern.
+#[track_caller]
+pub fn read_pattern(socket: &mut TcpStream, seed: u64, count: u64) {
+    let (mut at, mut buf) = (0, vec![0; 65536]);
+    while at < count {
+        let wished = buf.len().min((count - at) as usize);
+        let got = socket.read(&mut buf[..wished]).expect("a read");
+        assert!(got > 0, "it ended at {at} of {count}");
+        for byte in &buf[..got] {
+            assert_eq!(*byte, pattern(seed, at), "at {at}");
+            at += 1;
+        }
+    }
+}
+
+/// A listener for what the far end connects to.
+pub fn target() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    (listener, addr)
+}
+
+/// A connected socket with deadlines.
+pub fn connect(addr: SocketAddr) -> TcpStream {
+    let socket = TcpStream::connect(addr).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    socket.set_write_timeout(Some(SOON)).unwrap();
+    socket
+}
+
+/// The next client of a listener, with deadlines.
+#[track_caller]
+pub fn accept(listener: &TcpListener) -> TcpStream {
+    listener.set_nonblocking(true).unwrap();
+    let mut accepted = None;
+    until("somebody comes", || {
+        accepted = listener.accept().ok();
+        accepted.is_some()
+    });
+    let socket = accepted.unwrap().0;
+    socket.set_nonblocking(false).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    socket.set_write_timeout(Some(SOON)).unwrap();
+    socket
+}
+
+/// What a read says that must not block: the end, a reset, or bytes.
+#[track_caller]
+pub fn read_end(socket: &mut TcpStream) -> Result<usize, std::io::ErrorKind> {
+    socket.read(&mut [0; 1]).map_err(|error| error.kind())
+}

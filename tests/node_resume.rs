@@ -1,0 +1,279 @@
+//! A link that loses its connections: cut, silent, restarted, not there yet. Over real sockets.
+
+mod node_kit;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::thread;
+use std::time::Duration;
+
+use node_kit::cutter::Cutter;
+use node_kit::*;
+use seaprox::node::{Happened, Path, Timing};
+use seaprox::{Bind, Reason};
+
+#[test]
+fn a_transfer_outlives_every_connection_under_it() {
+    let (server, client) = (Node::start(), Node::start());
+    let cutter = Cutter::new(server.serve());
+    let link = client.link_with(cutter.addr, |config| config.subflows = 2);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    const COUNT: u64 = 64 << 20;
+    let mut cuts = 0;
+    thread::scope(|scope| {
+        let (mut near_out, mut far_out) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+        scope.spawn(move || {
+            send_pattern(&mut near_out, 1, COUNT);
+            near_out.shutdown(Shutdown::Write).unwrap();
+        });
+        scope.spawn(move || send_pattern(&mut far_out, 2, COUNT));
+        let reader = scope.spawn(|| {
+            read_pattern(&mut far, 1, COUNT);
+            assert_eq!(read_end(&mut far), Ok(0));
+        });
+        let other = scope.spawn(|| read_pattern(&mut near, 2, COUNT));
+        while !(reader.is_finished() && other.is_finished()) {
+            until("there is something to cut", || cutter.count() > cuts || reader.is_finished());
+            cuts = cutter.count();
+            cutter.cut();
+            thread::sleep(Duration::from_millis(5)); // The pace of the cuts, not a wait for anything.
+        }
+    });
+    let status = &client.links()[0];
+    assert!(status.resumes >= 3, "{status:?}");
+    assert!(client.closed.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_black_hole_is_left_for_another_connection() {
+    let (server, client) = (Node::start(), Node::start());
+    let soon = || Timing { keepalive: Duration::from_millis(100), dead: Duration::from_millis(400), ..timing() };
+    let cutter = Cutter::new(server.serve_at("127.0.0.1:0".parse().unwrap(), soon()));
+    let link = client.link_with(cutter.addr, move |config| config.timing = soon());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    near.write_all(b"before").unwrap();
+    far.read_exact(&mut [0; 6]).unwrap();
+    cutter.silence(true);
+    near.write_all(b"during").unwrap();
+    until("both have noticed", || {
+        client.has(|h| matches!(h, Happened::Parted)) && server.has(|h| matches!(h, Happened::Parted))
+    });
+    cutter.cut();
+    cutter.silence(false);
+    let mut got = [0; 6];
+    far.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"during");
+    until("it was resumed", || client.has(|h| matches!(h, Happened::Resumed)));
+}
+
+#[test]
+fn a_peer_that_is_not_there_yet_is_waited_for() {
+    let (server, client) = (Node::start(), Node::start());
+    let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    bound.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    let closed = bound.local_addr().unwrap().as_socket().unwrap();
+    let cutter = Cutter::new(server.serve());
+    let link = client.link(closed);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    until("several tries have failed", || {
+        client.has(
+            |h| matches!(h, Happened::NoSubflow { tries: 3, failure, .. } if failure.reason == Reason::ConnectionRefused),
+        )
+    });
+    let mut near = connect(front);
+    near.write_all(b"early").unwrap();
+    drop(bound);
+    let _late = std::net::TcpListener::bind(closed).map(|listener| {
+        // What comes there goes to the server.
+        let to = cutter.addr;
+        thread::spawn(move || {
+            for mut client in listener.incoming().flatten() {
+                let mut server = std::net::TcpStream::connect(to).unwrap();
+                let (mut a, mut b) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                thread::spawn(move || std::io::copy(&mut a, &mut b));
+                thread::spawn(move || std::io::copy(&mut server, &mut client));
+            }
+        })
+    });
+    let mut far = accept(&listener);
+    let mut got = [0; 5];
+    far.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"early");
+}
+
+#[test]
+fn a_peer_that_was_restarted_resets_and_is_used_again() {
+    let client = Node::start();
+    let server = Node::start();
+    let cutter = Cutter::new(server.serve());
+    let link = client.link(cutter.addr);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    near.write_all(b"x").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+    // Another node with the same key takes its place: it knows nothing of the session.
+    let other = Node::start();
+    cutter.point_to(other.serve());
+    cutter.cut();
+    assert_eq!(read_end(&mut near), Err(ErrorKind::ConnectionReset), "never a FIN");
+    until("it is told", || client.closed.lock().unwrap().first() == Some(&Reason::LinkLost));
+    let mut again = connect(front);
+    let mut far = accept(&listener);
+    again.write_all(b"y").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+}
+
+#[test]
+fn a_session_that_nobody_resumes_ends_after_the_hold_time() {
+    let (server, client) = (Node::start(), Node::start());
+    let short = || Timing { hold: Duration::from_millis(300), ..timing() };
+    let cutter = Cutter::new(server.serve_at("127.0.0.1:0".parse().unwrap(), short()));
+    let link = client.link_with(cutter.addr, move |config| config.timing = short());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    near.write_all(b"x").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+    cutter.close(true);
+    cutter.cut();
+    assert_eq!(read_end(&mut near), Err(ErrorKind::ConnectionReset));
+    assert_eq!(read_end(&mut far), Err(ErrorKind::ConnectionReset));
+    until("nothing is left at the server", || server.links().is_empty());
+    cutter.close(false);
+    client.until_up();
+}
+
+#[test]
+fn a_process_that_comes_back_takes_over_at_once() {
+    let server = Node::start();
+    let cutter = Cutter::new(server.serve());
+    let (listener, inner) = target();
+    let port = {
+        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        probe.local_addr().unwrap().port()
+    };
+    let dial = |node: &Node| {
+        node.link_with(cutter.addr, move |config| {
+            config.identity.instance = Some(7);
+            config.reverse = vec![Node::reverse(Bind::Ip(([127, 0, 0, 1], port).into()), inner)];
+        })
+    };
+    let first = Node::start();
+    dial(&first);
+    until("it listens", || first.has(|h| matches!(h, Happened::Listening { .. })));
+    let mut user = connect(([127, 0, 0, 1], port).into());
+    let mut served = accept(&listener);
+    user.write_all(b"x").unwrap();
+    served.read_exact(&mut [0]).unwrap();
+    // Its network is gone without a word, and a new process of it comes over another.
+    cutter.silence(true);
+    let second = Node::start();
+    let other = Cutter::new(server.ask(|core| core.listeners().next().unwrap().1.ip().unwrap()));
+    second.link_with(other.addr, move |config| {
+        config.identity.instance = Some(7);
+        config.reverse = vec![Node::reverse(Bind::Ip(([127, 0, 0, 1], port).into()), inner)];
+    });
+    assert_eq!(read_end(&mut user), Err(ErrorKind::ConnectionReset), "the old session is over");
+    until("it listens again", || second.has(|h| matches!(h, Happened::Listening { .. })));
+    let mut user = connect(([127, 0, 0, 1], port).into());
+    let mut served = accept(&listener);
+    user.write_all(b"y").unwrap();
+    served.read_exact(&mut [0]).unwrap();
+    cutter.cut();
+    cutter.silence(false);
+}
+
+#[test]
+fn reverse_listeners_come_back_by_themselves() {
+    let (server, client) = (Node::start(), Node::start());
+    let cutter = Cutter::new(server.serve());
+    let (listener, inner) = target();
+    client.link_with(cutter.addr, move |config| {
+        config.reverse = vec![Node::reverse(Bind::Ip("127.0.0.1:0".parse().unwrap()), inner)];
+    });
+    until("it listens", || client.has(|h| matches!(h, Happened::Listening { .. })));
+    let port = |node: &Node| node.links().first()?.listeners.first()?.port;
+    let use_it = |port: u16| {
+        let mut user = connect(([127, 0, 0, 1], port).into());
+        let mut served = accept(&listener);
+        user.write_all(b"x").unwrap();
+        served.read_exact(&mut [0]).unwrap();
+        (user, served)
+    };
+    let (mut user, _served) = use_it(port(&client).unwrap());
+    let other = Node::start();
+    cutter.point_to(other.serve());
+    cutter.cut();
+    drop(server);
+    assert!(read_end(&mut user).is_err() || read_end(&mut user) == Ok(0));
+    until("it listens at the other", || port(&other).is_some());
+    use_it(port(&other).unwrap());
+}
+
+#[test]
+fn paths_come_and_go_while_it_lives() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = server.serve();
+    let (one, two) = (Cutter::new(addr), Cutter::new(addr));
+    let link = client.link(one.addr);
+    let (listener, inner) = target();
+    let front = client.forward(link, inner.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    let path = Path { peer: Some(two.addr.into()), ..Path::default() };
+    let added = path.clone();
+    client.ask(move |core| core.add_path(link, &added));
+    until("there are two", || client.links()[0].subflows.iter().filter(|s| s.state == "live").count() == 2);
+    thread::scope(|scope| {
+        let mut out = near.try_clone().unwrap();
+        scope.spawn(move || send_pattern(&mut out, 1, 8 << 20));
+        read_pattern(&mut far, 1, 8 << 20);
+    });
+    client.ask(move |core| core.remove_path(link, &Path::default()));
+    until("one is left", || client.links()[0].subflows.len() == 1);
+    assert_eq!((one.count(), two.count()), (1, 1), "and is not dialled again");
+    near.write_all(b"z").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+}
+
+#[test]
+fn a_path_that_is_taken_out_before_it_is_up_does_not_come_up() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = server.serve();
+    let (one, two) = (Cutter::new(addr), Cutter::new(addr));
+    let link = client.link(one.addr);
+    client.until_up();
+    two.silence(true);
+    let path = Path { peer: Some(two.addr.into()), ..Path::default() };
+    let added = path.clone();
+    client.ask(move |core| core.add_path(link, &added));
+    until("the second is being dialled", || two.count() == 1 && client.links()[0].subflows.len() == 2);
+    client.ask(move |core| core.remove_path(link, &path));
+    two.silence(false);
+    until("one is left", || client.links()[0].subflows.len() == 1);
+    // The first path of a link that is not up yet can be taken out too.
+    let silent = Cutter::new(addr);
+    silent.silence(true);
+    let other = client.link(silent.addr);
+    client.ask(move |core| core.remove_path(other, &Path::default()));
+    silent.silence(false);
+    let status = client.ask(move |core| core.links().into_iter().find(|link| link.id == other).unwrap());
+    assert!(status.subflows.is_empty(), "{status:?}");
+}
+
+#[test]
+fn who_waits_for_a_link_in_vain_is_told_so() {
+    let client = Node::with(|config| config.timeouts.connect = Duration::from_millis(300));
+    let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    bound.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    let link = client.link(bound.local_addr().unwrap().as_socket().unwrap());
+    let (_listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    assert!(read_end(&mut connect(front)).is_ok_and(|got| got == 0) || client.closed.lock().unwrap().len() == 1);
+    until("it is told", || client.closed.lock().unwrap().first() == Some(&Reason::LinkLost));
+}

@@ -1,0 +1,143 @@
+//! Whom a node lets in, and what they may do. Over real sockets.
+
+mod node_kit;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use node_kit::*;
+use seaprox::node::{Happened, Timing};
+use seaprox::{Bind, Reason};
+
+#[test]
+fn keys_that_are_not_admitted_get_nothing() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = server.serve();
+    server.policy.keys.lock().unwrap().push([0; 32]);
+    client.link(addr);
+    until("it was rejected", || client.has(|h| matches!(h, Happened::Rejected | Happened::NoSubflow { tries: 2, .. })));
+    assert!(server.links().is_empty() && server.ask(|core| core.stats().visitors_failed) > 0);
+    // The other way round: the server has another key than the one that is known.
+    let other = Node::start();
+    other.policy.keys.lock().unwrap().push([9; 32]);
+    server.policy.keys.lock().unwrap().clear();
+    other.link(addr);
+    until("the wrong key is told", || other.has(|h| matches!(h, Happened::WrongKey { key } if *key != [9; 32])));
+    assert!(other.links().iter().all(|link| link.state == "connecting"));
+}
+
+#[test]
+fn a_key_that_is_removed_loses_its_sessions() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    near.write_all(b"x").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+    server.policy.keys.lock().unwrap().push([0; 32]);
+    server.ask(|core| core.recheck_links());
+    assert_eq!(read_end(&mut near), Err(ErrorKind::ConnectionReset));
+    assert_eq!(read_end(&mut far), Err(ErrorKind::ConnectionReset));
+    until("nothing is left", || server.links().is_empty());
+}
+
+#[test]
+fn what_a_key_may_do_is_asked_each_time() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = server.serve();
+    server.policy.listens.store(false, Ordering::Relaxed);
+    *server.policy.streams_max.lock().unwrap() = Some(1);
+    let (listener, inner) = target();
+    let link = client.link_with(addr, move |config| {
+        config.reverse = vec![Node::reverse(Bind::Ip("127.0.0.1:0".parse().unwrap()), inner)];
+    });
+    until("it is told", || {
+        let denied = |h: &Happened| matches!(h, Happened::NotListening { failure, .. } if failure.reason == Reason::NotPermitted);
+        client.has(denied)
+    });
+    let front = client.forward(link, inner.into());
+    let (_near, _far) = (connect(front), accept(&listener));
+    let mut second = connect(front);
+    assert!(second.read(&mut [0]).is_err() || client.closed.lock().unwrap().contains(&Reason::LimitReached));
+    until("the limit is told", || client.closed.lock().unwrap().contains(&Reason::LimitReached));
+    // The one that was dialled may open nothing at the one that dialled.
+    assert_eq!(server.links()[0].listeners.len(), 0);
+}
+
+#[test]
+fn a_limit_of_streams_is_that_of_the_key_and_not_of_each_link() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = server.serve();
+    *server.policy.streams_max.lock().unwrap() = Some(1);
+    let (one, two) = (client.link(addr), client.link(addr));
+    let (listener, inner) = target();
+    let (front, other) = (client.forward(one, inner.into()), client.forward(two, inner.into()));
+    let (_near, _far) = (connect(front), accept(&listener));
+    let _second = connect(other);
+    until("the limit is told", || client.closed.lock().unwrap().contains(&Reason::LimitReached));
+}
+
+#[test]
+fn a_rate_is_kept() {
+    let (server, client) = (Node::start(), Node::start());
+    *server.policy.rate_max.lock().unwrap() = Some(4 << 20);
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    let since = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| send_pattern(&mut far, 3, 4 << 20));
+        read_pattern(&mut near, 3, 4 << 20);
+    });
+    let took = since.elapsed();
+    assert!((Duration::from_millis(700)..Duration::from_secs(3)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn a_small_rate_looks_like_death_to_neither_end() {
+    let (server, client) = (Node::start(), Node::start());
+    *server.policy.rate_max.lock().unwrap() = Some(60_000);
+    let wary = || Timing { keepalive: Duration::from_millis(300), dead: Duration::from_millis(1500), ..timing() };
+    let addr = server.serve_at("127.0.0.1:0".parse().unwrap(), wary());
+    let link = client.link_with(addr, move |config| config.timing = wary());
+    let (listener, inner) = target();
+    let front = client.forward(link, inner.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    let is_well = |node: &Node| !node.has(|h| matches!(h, Happened::Parted | Happened::NoSubflow { .. }));
+    std::thread::scope(|scope| {
+        scope.spawn(|| send_pattern(&mut far, 3, 300_000));
+        read_pattern(&mut near, 3, 300_000);
+    });
+    assert!(is_well(&client) && is_well(&server), "down: {:?} {:?}", client.happened, server.happened);
+    std::thread::scope(|scope| {
+        scope.spawn(|| send_pattern(&mut near, 4, 300_000));
+        read_pattern(&mut far, 4, 300_000);
+    });
+    assert!(is_well(&client) && is_well(&server), "up: {:?} {:?}", client.happened, server.happened);
+}
+
+#[test]
+fn visitors_learn_nothing_and_are_few() {
+    let server = Node::start();
+    let short = Timing { handshake: Duration::from_millis(300), visitors: 8, ..timing() };
+    let addr = server.serve_at("127.0.0.1:0".parse().unwrap(), short);
+    let mut garbage = connect(addr);
+    garbage.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut got = Vec::new();
+    let _ = garbage.read_to_end(&mut got);
+    assert!(got.len() < 64 && !got.windows(4).any(|word| word == b"SPRX"), "{got:?}");
+    let silent: Vec<TcpStream> = (0..40).map(|_| connect(addr)).collect();
+    until("most are turned away", || server.ask(|core| core.stats().visitors_refused) >= 30);
+    for mut socket in silent {
+        let mut got = Vec::new();
+        let _ = socket.read_to_end(&mut got);
+        assert!(got.is_empty(), "a silent visitor is told nothing");
+    }
+    let client = Node::start();
+    client.link(addr);
+    client.until_up();
+}

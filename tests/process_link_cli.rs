@@ -1,0 +1,203 @@
+//! The command line of links as far as one process shows it: what is refused and how it is said, help, and the files that are
+//! made and read before a link is dialled.
+mod kit;
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use kit::{Ran, Scratch, Seaprox, run, run_with};
+
+/// Runs a command line that cannot start, with a configuration directory of its own.
+#[track_caller]
+fn refused(scratch: &Scratch, line: &str) -> Ran {
+    let args: Vec<&str> = line.split_whitespace().collect();
+    run_with(&args, b"", |command| at_home(command, scratch))
+}
+
+fn at_home(command: &mut Command, scratch: &Scratch) {
+    command.env("XDG_CONFIG_HOME", scratch.file("config")).env("XDG_RUNTIME_DIR", scratch.file(""));
+}
+
+#[track_caller]
+fn mode(path: &str) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn wrong_command_lines_are_refused_in_one_line() {
+    let scratch = Scratch::new();
+    for (line, text) in [
+        ("link", "expected --listen ADDR, --connect HOST[:PORT] or both"),
+        ("link -L 80:a:80", "-L is about a link that is dialled: expected --connect HOST[:PORT] too"),
+        ("link --listen 0 --subflows 2", "--subflows is about a link that is dialled"),
+        ("link --listen gate:x", "--listen \"gate:x\": expected PORT, :PORT, HOST:PORT"),
+        ("link --connect a:b:c", "--connect \"a:b:c\": expected HOST[:PORT] or [IPV6][:PORT]"),
+        ("link --connect r --connect s", "--connect: expected at most once"),
+        ("link --connect r -L 8080:db", "-L \"8080:db\": expected [BIND:]PORT:HOST:PORT, such as 8080:db:5432"),
+        ("link --connect r -L 8080:db:0", "-L \"8080:db:0\": the port \"0\": expected a number from 1 to 65535"),
+        ("link --connect r -L 1:::1:22", "an IPv6 address stands in brackets, such as [::1]"),
+        ("link --connect r -R 2222", "the far end offers no SOCKS"),
+        ("link --connect r -R unix:/x:a:1", "a link carries TCP, and Unix sockets are for this end"),
+        ("link --connect r -D x", "-D \"x\": the port \"x\": expected a number from 0 to 65535"),
+        ("link --connect r -H 1:2:3", "-H \"1:2:3\": expected [BIND:]PORT, such as 1080, or unix:/path"),
+        ("link --connect r -W db", "-W \"db\": expected HOST:PORT, such as db:5432 or [::1]:22"),
+        ("link --connect r -W db:1 -L 1:a:1", "-W: expected no --listen, -L, -R, -D or -H beside it"),
+        ("link --connect r -W db:1 --listen 0", "-W: expected no --listen, -L, -R, -D or -H beside it"),
+        ("link --connect r -L", "-L: expected [BIND:]PORT:HOST:PORT"),
+        ("link --connect r extra", "unexpected argument \"extra\""),
+        ("link --connect r --threads 2", "--threads is an option of static, socks, http, not of link"),
+        (
+            "link --connect r --mode strip",
+            "--mode \"strip\": expected stripe or single or redundant; did you mean stripe?",
+        ),
+        (
+            "link --connect r --cipher rot13",
+            "--cipher \"rot13\": expected aes-128-gcm or aes-256-gcm or chacha20-poly1305",
+        ),
+        ("link --connect r --peer-key SHA256:x", "--peer-key \"SHA256:x\": expected SHA256: and the 43 characters"),
+        ("link --connect r --path wlan0", "--path \"wlan0\": the source \"wlan0\": expected an address of this host"),
+        ("link --connect r --subflows 17", "--subflows \"17\": expected a number from 1 to 16"),
+        ("link --connect r --subflows 9 --path %a --path %b", "expected 16 together at most"),
+        ("link --connect r --link-hold 0", "--link-hold \"0\": expected more than 0"),
+        ("link --connect r --link-dead 5s", "--link-dead is not longer than --link-keepalive"),
+        ("link --connect r --secret s --key k", "--secret and --key: expected one of them"),
+        ("lnk --connect r", "did you mean link?"),
+        (
+            "socks --via r --threads 4",
+            "--threads with --via: expected 1, because all connections of a link are in one loop",
+        ),
+        ("socks --subflows 4", "--subflows is about a link that is dialled: expected --via HOST[:PORT] too"),
+        ("static --to unix:/x --via r", "--to \"unix:/x\" with --via: expected HOST:PORT, because a link carries TCP"),
+        ("cat -l 0 --via r", "-l with --via: expected HOST PORT, at the far end"),
+        ("cat --via r unix:/x", "expected HOST PORT, because a link carries TCP"),
+        ("selftest --listen 1", "--listen is an option of static, socks, http, link, cat, not of selftest"),
+    ] {
+        let ran = refused(&scratch, line);
+        assert_eq!(ran.code, Some(2), "{line}: {}", ran.err);
+        assert!(ran.err.contains(text), "{line}: {}", ran.err);
+        assert_eq!((ran.err.lines().count(), ran.out.len()), (1, 0), "{line}: {}", ran.err);
+    }
+    assert!(!std::path::Path::new(&scratch.file("config")).exists(), "no key is made for what cannot start");
+}
+
+#[test]
+fn help_the_manual_page_and_completions_know_links() {
+    let text = |args: &[&str]| {
+        let ran = run(args);
+        assert_eq!(ran.code, Some(0), "{args:?}: {}", ran.err);
+        String::from_utf8(ran.out).unwrap()
+    };
+    let help = text(&["link", "--help"]);
+    for word in [
+        "-L, --local [BIND:]PORT:HOST:PORT",
+        "-R, --remote",
+        "-D, --dynamic",
+        "-W, --stdio",
+        "--authorized-keys FILE",
+        "--link-hold TIME",
+        "seaprox link --connect remote -R 2222:127.0.0.1:22",
+        "77",
+    ] {
+        assert!(help.contains(word), "{word}");
+    }
+    assert!(!help.contains("--threads"));
+    let socks = text(&["socks", "-h"]);
+    assert!(
+        socks.contains("--via HOST[:PORT]") && socks.contains("--subflows N") && !socks.contains("authorized-keys")
+    );
+    let general = text(&["--help"]);
+    assert!(general.contains("encrypted link between two nodes") && general.contains("selftest"), "{general}");
+    let page = text(&["man"]);
+    assert!(page.contains(".SS Links") && page.contains("\\-\\-exit\\-on\\-failure"), "{page}");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = text(&["completions", shell]);
+        assert!(["selftest", "known-nodes", "via"].iter().all(|word| script.contains(word)), "{shell}");
+    }
+}
+
+#[test]
+fn the_environment_makes_nobody_a_node() {
+    let scratch = Scratch::new();
+    let ran = run_with(&["link"], b"", |command| {
+        at_home(command, &scratch);
+        command.env("SEAPROX_LISTEN", "127.0.0.1:0").env("SEAPROX_CONNECT", "remote").env("SEAPROX_VIA", "remote");
+    });
+    assert_eq!(ran.code, Some(2), "{}", ran.err);
+    let ran = run_with(&["socks", "--listen", "127.0.0.1:0"], b"", |command| {
+        at_home(command, &scratch);
+        command.env("SEAPROX_VIA", "a:b:c");
+    });
+    assert_eq!(ran.code, Some(2), "{}", ran.err);
+    assert!(ran.err.contains("SEAPROX_VIA \"a:b:c\""), "{}", ran.err);
+}
+
+#[test]
+fn files_that_cannot_be_used_are_named_and_nothing_starts() {
+    let scratch = Scratch::new();
+    let write = |name: &str, text: &str, mode: u32| {
+        let path = scratch.write(name, text);
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        path
+    };
+    let nonsense = write("nonsense", "precious\n", 0o600);
+    let open = write("open", "precious\n", 0o644);
+    let short = write("short", "short\n", 0o600);
+    let bad = write("authorized", "# a remark\n\nseaprox-ed25519 AAAA joe\n", 0o600);
+    let listen = "link --listen 127.0.0.1:0";
+    let connect = "link --connect 127.0.0.1:1";
+    for (line, words) in [
+        (format!("{connect} --key {nonsense}"), vec!["nonsense", "expected"]),
+        (format!("{connect} --key {open}"), vec!["open", "others can read it", "chmod 600"]),
+        (format!("{connect} --secret {short}"), vec!["short", "at least 16 bytes"]),
+        (format!("{connect} --secret {open}"), vec!["chmod 600"]),
+        (format!("{connect} --secret {}", scratch.file("missing")), vec!["missing"]),
+        (format!("{connect} --known-nodes {nonsense}"), vec!["nonsense:1", "HOST:PORT seaprox-ed25519 BASE64"]),
+        (format!("{listen} --authorized-keys {bad}"), vec!["authorized:3", "AAAA"]),
+        (format!("socks --listen 127.0.0.1:0 --via r --key {nonsense}"), vec!["nonsense", "expected"]),
+        (format!("cat --via r --key {nonsense} host 22"), vec!["nonsense", "expected"]),
+        (format!("{connect} -W host:22 --known-nodes {nonsense}"), vec!["nonsense:1"]),
+    ] {
+        let ran = refused(&scratch, &line);
+        assert_eq!(ran.code, Some(78), "{line}: {}", ran.err);
+        assert!(words.iter().all(|word| ran.err.contains(word)), "{line}: {}", ran.err);
+        let is_private = line.contains("--key") || line.contains("--secret");
+        assert!(!(is_private && ran.err.contains("precious")) && ran.out.is_empty(), "{line}: {}", ran.err);
+    }
+}
+
+#[test]
+fn a_key_is_made_at_the_first_use_for_its_owner_alone() {
+    let scratch = Scratch::new();
+    let (directory, key) = (scratch.file("config/seaprox"), scratch.file("config/seaprox/key"));
+    let node = Seaprox::spawn(&["link", "--listen", "127.0.0.1:0"], |command| at_home(command, &scratch));
+    kit::until("there is a key", || std::path::Path::new(&key).exists());
+    assert_eq!((mode(&directory), mode(&key)), (0o700, 0o600));
+    node.wait_for_log(&["made the key of this node", &key, "SHA256:"]);
+    node.wait_for_log(&["WARN", "no key is authorized", "authorized_keys"]);
+    // Another place, named by the flags, and the key that is there is kept.
+    let made = std::fs::read(&key).unwrap();
+    let elsewhere = scratch.file("elsewhere");
+    let args = ["link", "--listen", "127.0.0.1:0", "--config-dir", &elsewhere, "--key", &key];
+    let node = Seaprox::spawn(&args, |command| at_home(command, &scratch));
+    node.wait_for_log(&["no key is authorized", "elsewhere/authorized_keys"]);
+    assert_eq!(std::fs::read(&key).unwrap(), made);
+    assert_eq!(node.count_log(&["made the key"]), 0);
+}
+
+#[test]
+fn a_local_port_that_is_taken_is_the_end() {
+    let scratch = Scratch::new();
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = holder.local_addr().unwrap();
+    for line in [
+        format!("link --connect 127.0.0.1:1 -L {addr}:db:5432"),
+        format!("link --connect 127.0.0.1:1 -D {addr}"),
+        format!("link --connect 127.0.0.1:1 -H {addr}"),
+        format!("link --listen {addr}"),
+        format!("static --listen {addr} --to db:5432 --via 127.0.0.1:1"),
+    ] {
+        let ran = refused(&scratch, &line);
+        assert_eq!(ran.code, Some(69), "{line}: {}", ran.err);
+        assert!(ran.err.contains(&format!("cannot listen on {addr}")), "{line}: {}", ran.err);
+    }
+}

@@ -1,0 +1,89 @@
+//! Two pipes back to back, in memory, for the tests and the benches of the encryption.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::tls::{Buffers, Cipher, Identity, Tls, TlsError, TlsPipe};
+
+/// The node with this number.
+pub fn node(number: u8) -> Identity {
+    Identity::from_seed(&[number; 32]).unwrap()
+}
+
+/// A client that takes only the server `wanted`.
+pub fn client(number: u8, wanted: u8, ciphers: &[Cipher]) -> Tls {
+    let wanted = node(wanted).public_key();
+    Tls::client(&node(number), ciphers, Arc::new(move |key| *key == wanted)).unwrap()
+}
+
+/// A server that takes only the client `wanted`.
+pub fn server(number: u8, wanted: u8, ciphers: &[Cipher]) -> Tls {
+    let wanted = node(wanted).public_key();
+    Tls::server(&node(number), ciphers, Arc::new(move |key| *key == wanted)).unwrap()
+}
+
+/// A client and a server who want each other, with the buffers of one loop.
+pub fn pair_on(buffers: &Rc<Buffers>, ciphers: &[Cipher]) -> (TlsPipe, TlsPipe) {
+    (client(1, 2, ciphers).pipe(buffers).unwrap(), server(2, 1, ciphers).pipe(buffers).unwrap())
+}
+
+/// The same with buffers of their own.
+pub fn pair(ciphers: &[Cipher]) -> (TlsPipe, TlsPipe) {
+    pair_on(&Rc::new(Buffers::new()), ciphers)
+}
+
+/// All that a pipe has to write.
+pub fn take(pipe: &mut TlsPipe) -> Vec<u8> {
+    let mut wire = Vec::new();
+    while pipe.unsent() > 0 {
+        pipe.write_to(|bytes| {
+            wire.extend_from_slice(bytes);
+            Ok(bytes.len())
+        })
+        .unwrap();
+    }
+    wire
+}
+
+/// Gives bytes to a pipe in reads of at most `step` bytes, and collects what it hands out.
+pub fn give(pipe: &mut TlsPipe, mut wire: &[u8], step: usize, out: &mut Vec<Bytes>) -> Result<(), TlsError> {
+    while !wire.is_empty() {
+        let bytes = pipe
+            .read_from(|room| {
+                let bytes = room.len().min(wire.len()).min(step);
+                room[..bytes].copy_from_slice(&wire[..bytes]);
+                Ok(bytes)
+            })
+            .unwrap();
+        wire = &wire[bytes..];
+        pipe.open(out)?;
+        if bytes == 0 {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Moves bytes both ways until neither has any. Answers what each has come to.
+pub fn shake(client: &mut TlsPipe, server: &mut TlsPipe, step: usize) -> (Result<(), TlsError>, Result<(), TlsError>) {
+    let mut ends = (Ok(()), Ok(()));
+    let mut out = Vec::new();
+    while client.unsent() + server.unsent() > 0 {
+        let wire = take(client);
+        ends.1 = ends.1.and(give(server, &wire, step, &mut out));
+        let wire = take(server);
+        ends.0 = ends.0.and(give(client, &wire, step, &mut out));
+    }
+    assert!(out.is_empty(), "a handshake carries no data");
+    ends
+}
+
+/// A pair that is open.
+pub fn open_pair(ciphers: &[Cipher]) -> (TlsPipe, TlsPipe) {
+    let (mut client, mut server) = pair(ciphers);
+    assert_eq!(shake(&mut client, &mut server, usize::MAX), (Ok(()), Ok(())));
+    assert!(!client.is_handshaking() && !server.is_handshaking());
+    (client, server)
+}
