@@ -73,10 +73,12 @@ impl Io {
         }
     }
 
-    /// Throws away what would be read, without copying it; none where the system can only copy.
+    /// Throws away what would be read, without copying it; none where the system, or the protocol, can only copy.
     pub fn skip(&self, bytes: usize) -> Option<io::Result<usize>> {
         match self {
-            Io::Tcp(socket) if sys::SKIPS => Some(retry(|| sys::skip(socket.as_fd(), bytes))),
+            Io::Tcp(socket) if sys::SKIPS => {
+                Some(retry(|| sys::skip(socket.as_fd(), bytes))).filter(|result| !sys::is_not_skipped(result))
+            }
             _ => None,
         }
     }

@@ -60,6 +60,12 @@ pub(crate) fn is_not_spliceable(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP))
 }
 
+/// Whether a socket that is not TCP but looks like it (MPTCP of an old kernel, SCTP) does not know how to throw away, and
+/// wanted to copy to nowhere (`EFAULT`).
+pub(crate) fn is_not_skipped(result: &io::Result<usize>) -> bool {
+    result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EFAULT))
+}
+
 /// Whether a connect is under way and will be told by an event (`EINPROGRESS`).
 pub(crate) fn is_in_progress(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EINPROGRESS)
