@@ -76,6 +76,8 @@ impl Core {
                 side.into_iter().for_each(|side| self.wait_for_block(side));
             }
             Pumped::Done => self.shut(id, role),
+            // What the sender is still owed goes on. No more is read of it, and the linger timer ends what it does not take.
+            Pumped::Enough if self.is_owed(id, role) => {}
             Pumped::Enough => self.end_lingering(id),
             Pumped::Passed | Pumped::Short => {
                 let next = if matches!(pumped, Pumped::Passed) { Next::Passed } else { Next::Handler };
@@ -88,6 +90,11 @@ impl Core {
             Pumped::Broken(role, error) => self.broke(id, role, &error),
         }
         Next::Wait
+    }
+
+    /// Whether one end has not got all yet that was sent to it.
+    fn is_owed(&self, id: Id, role: Role) -> bool {
+        self.connections.get(id).is_some_and(|connection| connection.halves[role.into()].phase != Phase::Shut)
     }
 
     /// A half has delivered everything after the end of its input: passes the end on, and sees whether that was all.
