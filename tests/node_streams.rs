@@ -426,3 +426,47 @@ fn a_node_that_drains_sends_what_it_has_taken() {
     assert_eq!(read(&mut far).1, count);
     until("the link is over", || server.links().is_empty());
 }
+
+/// What has arrived at a node to its end is delivered there, however slowly, though the peer has gone since; what has not
+/// is cut.
+#[test]
+fn what_has_arrived_whole_is_delivered_although_the_peer_has_left() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut whole, mut far_whole) = (connect(front), accept(&listener));
+    let (mut half, mut far_half) = (connect(front), accept(&listener));
+    // More than the far socket takes, less than a stream may send unread.
+    far_whole.shutdown(Shutdown::Write).unwrap();
+    whole.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut count = 0;
+    while let Ok(put) = whole.write(&(count..count + 4096).map(|at| pattern(6, at)).collect::<Vec<_>>()) {
+        count += put as u64;
+    }
+    let mut buf = [0; 1 << 16];
+    let mut at = 0;
+    let mut read = |far: &mut std::net::TcpStream| {
+        let got = far.read(&mut buf).expect("what has arrived is owed");
+        assert!(buf[..got].iter().zip(at..).all(|(byte, at)| *byte == pattern(6, at)));
+        at += got as u64;
+        (got, at)
+    };
+    whole.shutdown(Shutdown::Write).unwrap();
+    half.write_all(b"half of it").unwrap();
+    while client.ask(|core| core.usage().connections) > 1 || client.links()[0].streams > 1 {
+        read(&mut far_whole);
+    }
+    drop(client);
+    until("the link is over", || server.links().is_empty());
+    assert!(is_cut(&mut far_half));
+    assert!(read(&mut far_whole).1 < count, "the test has to leave something unread");
+    while read(&mut far_whole).0 > 0 {}
+    assert_eq!(read(&mut far_whole).1, count);
+    until("nothing is left", || server.ask(|core| core.usage().connections) == 0);
+}
+
+fn is_cut(socket: &mut std::net::TcpStream) -> bool {
+    let mut rest = Vec::new();
+    socket.read_to_end(&mut rest).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+}

@@ -39,6 +39,8 @@ impl Visits {
                 let name = self.names.remove(&id).unwrap_or_else(|| "-".to_owned());
                 log::info!(id = id.to_string(), peer = name, reason = reason.as_str(), detail = text; "link ended");
             }
+            // The process is stopping, and says so itself.
+            Happened::Closed => _ = self.names.remove(&id),
             _ => {}
         }
     }

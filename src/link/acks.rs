@@ -9,7 +9,7 @@ use super::frame::LaneAck;
 use super::ids::Time;
 use super::input::Violation;
 use super::lane::{Entry, Sent};
-use super::session::{Phase, Session};
+use super::session::{Cause, Phase, Session};
 
 impl Session {
     /// What the peer has processed is off this end's hands.
@@ -79,7 +79,7 @@ impl Session {
             Key::Close => {
                 if let Phase::Closing { code, ref text, .. } = self.phase {
                     let text = text.clone();
-                    self.end(code, text, false);
+                    self.end(code, text, Cause::Own);
                 }
             }
             _ => {}

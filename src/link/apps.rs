@@ -10,7 +10,7 @@ use super::event::Event;
 use super::frame::{BODY_BYTES_MAX, Class, clipped};
 use super::ids::{StreamId, SubflowId, Time};
 use super::open::{Bound, Kind, Open, TEXT_BYTES_MAX};
-use super::session::{Phase, Session};
+use super::session::{Cause, Phase, Session};
 use super::stream::{Stage, Stream};
 
 /// Bytes of the largest datagram: one frame.
@@ -250,14 +250,14 @@ impl Session {
                 self.phase = Phase::Closing { since: now, code, text };
                 self.queue(Key::Close);
             }
-            _ => self.end(code, text, false),
+            _ => self.end(code, text, Cause::Own),
         }
         self.after();
     }
 
     /// Ends the session without a word: the peer's node has restarted, and nothing of it is left there.
     pub fn abandon(&mut self, code: Code) {
-        self.end(code, String::new(), false);
+        self.end(code, String::new(), Cause::Own);
         self.after();
     }
 

@@ -1,5 +1,7 @@
 //! What a session tells the application, and what it counts.
 
+use bytes::Bytes;
+
 use super::code::Code;
 use super::ids::{StreamId, SubflowId};
 use super::open::{Bound, Open};
@@ -34,6 +36,14 @@ pub enum Event {
         id: StreamId,
         /// Why.
         code: Code,
+    },
+    /// The session is over, but not this stream: the rest of what the peer sent has arrived, with its end, and the peer
+    /// has, or by its own word wants no more than, what was sent to it. Nothing more is said of the stream.
+    Rest {
+        /// The stream.
+        id: StreamId,
+        /// What has not been taken yet, in order.
+        bytes: Vec<Bytes>,
     },
     /// The peer takes no more bytes of this stream; writing is over.
     Stopped {

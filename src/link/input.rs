@@ -16,7 +16,7 @@ use super::ids::{StreamId, SubflowId, Time};
 use super::lane::LaneRx;
 use super::open::{Bound, Open};
 use super::recv::{Arrived, Breach};
-use super::session::{Phase, Session};
+use super::session::{Cause, Phase, Session};
 use super::stream::{Stage, Stream};
 use super::subflow::{Asked, State};
 use super::table::Found;
@@ -88,7 +88,7 @@ impl Session {
         if framing && self.stats.framing_errors < FRAMING_ERRORS_MAX {
             self.lose(now, id, Code::ProtocolError);
         } else {
-            self.end(Code::ProtocolError, format!("{violation:?}"), true);
+            self.end(Code::ProtocolError, format!("{violation:?}"), Cause::Violation);
         }
     }
 
@@ -220,7 +220,7 @@ impl Session {
                     self.push_event(Event::GoAway { code: *code, text: (*text).to_owned() });
                 }
             }
-            Frame::Close { code, text } => self.end(*code, (*text).to_owned(), false),
+            Frame::Close { code, text } => self.end(*code, (*text).to_owned(), Cause::Peer),
             other if Self::is_greeting(other.kind()) => return Err(FrameError::UnknownKind(other.kind()).into()),
             _ => {}
         }

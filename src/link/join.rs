@@ -10,7 +10,7 @@ use super::frame::{Frame, FrameError, kind};
 use super::hello::{Hello, HelloAck, Intent, PROOF_BYTES, Status, VERSION, proofs_match};
 use super::ids::{Role, SubflowId, Time};
 use super::path::PathStats;
-use super::session::{Phase, Session};
+use super::session::{Cause, Phase, Session};
 use super::subflow::{State, Subflow};
 
 /// The two proofs of a subflow: see [`proof_text`](super::hello::proof_text).
@@ -182,7 +182,7 @@ impl Session {
         match ack.status {
             Status::Ok => {}
             Status::UnknownSession if self.phase != Phase::Greeting => {
-                self.end(Code::LinkLost, "the peer does not know the session".to_owned(), false);
+                self.end(Code::LinkLost, "the peer does not know the session".to_owned(), Cause::Own);
                 return Ok(());
             }
             Status::Denied => return self.refused(now, id, Code::AuthFailed),
@@ -193,7 +193,7 @@ impl Session {
             return self.refused(now, id, Code::AuthFailed);
         }
         if self.peer_boot.is_some_and(|boot| boot != ack.boot) {
-            self.end(Code::LinkLost, "the peer has restarted".to_owned(), false);
+            self.end(Code::LinkLost, "the peer has restarted".to_owned(), Cause::Own);
             return Ok(());
         }
         self.meet(ack.boot, ack.limits);
@@ -251,7 +251,7 @@ impl Session {
             }
             Phase::Closing { code, ref text, .. } => {
                 let text = text.clone();
-                self.end(code, text, false);
+                self.end(code, text, Cause::Own);
             }
             Phase::Greeting | Phase::Parted { .. } | Phase::Ended { .. } => {}
         }

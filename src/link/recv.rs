@@ -319,6 +319,20 @@ impl RecvStream {
         self.final_size == Some(self.contiguous)
     }
 
+    /// Whether every byte is here or has been taken, and none was given up.
+    pub(super) fn has_arrived(&self) -> bool {
+        self.state == State::Finished || (self.state == State::Open && self.is_complete())
+    }
+
+    /// What has not been taken, when nothing else is left of the session.
+    pub(super) fn into_rest(self) -> Vec<Bytes> {
+        let bytes = |run| match run {
+            Run::Shared(bytes) => bytes,
+            Run::Joined(bytes, taken) => Bytes::from(bytes).slice(taken..),
+        };
+        self.ready.into_iter().map(bytes).collect()
+    }
+
     /// Whether nothing more will come of this side.
     pub(super) const fn is_over(&self) -> bool {
         matches!(self.state, State::Finished | State::Reset | State::Discarded)

@@ -47,6 +47,17 @@ pub(super) enum Phase {
     Ended { code: Code, farewell: bool },
 }
 
+/// What brings a session to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// This end has closed it, or given it up.
+    Own,
+    /// The peer has said so.
+    Peer,
+    /// The peer has broken the protocol, and is to be told.
+    Violation,
+}
+
 /// One end of a link: see [the module](super).
 #[derive(Debug)]
 pub struct Session {
@@ -406,16 +417,22 @@ impl Session {
         (shortest.unwrap_or(100_000) / 4).clamp(1000, self.config.ack_delay_us.max(1000))
     }
 
-    /// Ends the session: each stream that has not ended is reset, never finished.
-    pub(super) fn end(&mut self, code: Code, text: String, farewell: bool) {
+    /// Ends the session. A stream of which everything has arrived is handed over; each other that has not ended is reset,
+    /// never finished.
+    pub(super) fn end(&mut self, code: Code, text: String, cause: Cause) {
         if self.is_ended() {
             return;
         }
+        let farewell = cause == Cause::Violation;
         self.phase = Phase::Ended { code, farewell };
+        // A peer that closes in order lacks nothing that was sent to it.
+        let is_content = cause == Cause::Peer && code == Code::Drained;
         let slots: Vec<usize> = self.streams.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             let Some(stream) = self.streams.remove(slot) else { continue };
-            if stream.is_live()
+            if stream.has_arrived(is_content) {
+                self.events.push_back(Event::Rest { id: stream.id, bytes: stream.recv.into_rest() });
+            } else if stream.is_live()
                 && !stream.recv.is_reset()
                 && matches!(stream.stage, Stage::Asked | Stage::Offered | Stage::Running)
             {

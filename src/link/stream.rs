@@ -117,6 +117,14 @@ impl Stream {
         !(self.send.is_over() && self.recv.is_over())
     }
 
+    /// Whether all of it has arrived at its ends, though not everything has been taken from it here. A peer that ends its
+    /// session in order has taken what was sent to it, even if its acknowledgement is missing.
+    pub(super) fn has_arrived(&self, peer_is_content: bool) -> bool {
+        let sent = self.send.is_over() || (peer_is_content && self.send.has_sent_all());
+        let is_cut = self.send.reset_frame().is_some() || self.datagrams.is_some();
+        self.is_live() && self.stage == Stage::Running && sent && !is_cut && self.recv.has_arrived()
+    }
+
     /// Whether a control frame about it still has a point.
     pub(super) fn still_wants(&self, key: Key) -> bool {
         match key {

@@ -4,7 +4,7 @@ use super::code::Code;
 use super::frame::Class;
 use super::ids::{SubflowId, Time};
 use super::lane::Entry;
-use super::session::{Phase, Session};
+use super::session::{Cause, Phase, Session};
 use super::subflow::{State, Subflow};
 
 /// How long a CLOSE may wait for its acknowledgement.
@@ -40,11 +40,11 @@ impl Session {
         }
         match self.phase {
             Phase::Parted { since } if now.since(since) >= self.config.hold_us => {
-                self.end(Code::LinkLost, "no subflow came back in time".to_owned(), false);
+                self.end(Code::LinkLost, "no subflow came back in time".to_owned(), Cause::Own);
             }
             Phase::Closing { since, code, ref text } if now.since(since) >= CLOSE_US => {
                 let text = text.clone();
-                self.end(code, text, false);
+                self.end(code, text, Cause::Own);
             }
             _ => {}
         }

@@ -239,9 +239,11 @@ pub enum Happened {
         /// Why.
         failure: Failure,
     },
-    /// The session is over, and with it its streams.
+    /// This end has closed the link.
+    Closed,
+    /// The session is over though this end did not close it, and with it its streams.
     Ended {
-        /// Why.
+        /// Why; [`Reason::Drained`] if the peer has left in order.
         reason: Reason,
         /// Words of the peer's.
         text: String,

@@ -4,6 +4,8 @@
 //! runs those, and drives the links before it sleeps, so that what a turn leads to shares records and writes. Driving goes
 //! on until there is neither an event nor a frame that a carrier takes, or until the link's share of the turn is used up.
 
+use bytes::Bytes;
+
 use crate::core::{Core, OneOff};
 use crate::id::Id;
 use crate::link::frame::FRAME_BYTES_MAX;
@@ -201,6 +203,7 @@ impl Core {
                 self.wake_stream(id, stream, |side| side.ready.readable = true);
             }
             Event::Reset { id: stream, code } => self.stream_reset(id, stream, code),
+            Event::Rest { id: stream, bytes } => self.stream_left(id, stream, bytes),
             // The next write finds out.
             Event::Stopped { id: stream, .. } => self.wake_stream(id, stream, |side| side.ready.writable = true),
             Event::Listen { id: number, open } => self.listen_for(id, number, &open),
@@ -238,6 +241,17 @@ impl Core {
         let (side, result) = (slot.side, result.to_failure().map_or(Ok(()), Err));
         slot.accepted = result.is_ok();
         self.queues.dialled.push_back((side, result));
+    }
+
+    /// The session of a stream is over, but what had arrived of the stream, to its end, is still to be read.
+    fn stream_left(&mut self, link: Id, stream: StreamId, rest: Vec<Bytes>) {
+        let Some(at) = self.stream_at(link, stream) else { return };
+        let slot = self.pools.links.slot(link, stream);
+        if slot.is_some_and(|slot| slot.accepted && slot.reset.is_none()) && self.pools.links.rests.keep(at, rest) {
+            self.wake_stream(link, stream, |side| side.ready.readable = true);
+            // What cuts the streams of the session does not find it.
+            self.pools.links.links.get_mut(link).and_then(|link| link.streams.remove(&stream));
+        }
     }
 
     /// The peer has cut a stream; one of ours perhaps before it has answered.
@@ -299,7 +313,7 @@ impl Core {
         self.flush_link(id);
         let Some(link) = self.pools.links.links.get_mut(id) else { return };
         let reason = match Reason::from(code) {
-            Reason::Drained | Reason::Killed => Reason::LinkLost,
+            Reason::Killed => Reason::LinkLost,
             reason => reason,
         };
         let session = link.session.take();
@@ -311,7 +325,8 @@ impl Core {
         let carriers = std::mem::take(&mut link.carriers);
         let listeners: Vec<u32> = link.listeners.drain().flat_map(|(_, ours)| ours).collect();
         link.remotes.iter_mut().for_each(super::reverse::Remote::forget);
-        let comes_back = link.plan.is_some() && !link.closing && !self.pools.links.closing;
+        let is_wanted = link.closing || self.pools.links.closing;
+        let comes_back = link.plan.is_some() && !is_wanted;
         for side in sides {
             if let Some((connection, _)) = self.owner(side) {
                 self.cut(connection, Reason::LinkLost);
@@ -325,11 +340,13 @@ impl Core {
                 self.try_later(id, place, &Failure::new(reason, text.clone()));
             }
         }
-        if lasted && comes_back && reason == Reason::LinkLost {
+        if lasted && comes_back && matches!(reason, Reason::LinkLost | Reason::Drained) {
             // It has just answered, or its session was given up after a long time: it may well be there.
             self.redial_link(id);
         }
-        self.tell(id, &Happened::Ended { reason, text });
+        // A key that is admitted no more, or a client that has come anew, ends it too, and that is worth a word.
+        let is_ours = is_wanted && reason == Reason::Drained;
+        self.tell(id, &if is_ours { Happened::Closed } else { Happened::Ended { reason, text } });
         if let Some(session) = session {
             self.pools.links.served.remove(&session.id());
         }

@@ -16,6 +16,7 @@ use super::chunks::Chunks;
 use super::greet::Server;
 use super::link::Link;
 use super::quiet::Quiet;
+use super::rest::Rests;
 use super::stream::Slot;
 
 /// The links of one loop.
@@ -31,6 +32,8 @@ pub(crate) struct Links {
     pub chunks: Chunks,
     /// What the TLS connections share.
     pub buffers: Rc<Buffers>,
+    /// What is left of streams whose sessions are over.
+    pub rests: Rests,
     pub outbox: Outbox,
     /// What one carrier has decrypted and its session has not seen.
     pub plain: Vec<Bytes>,
@@ -55,6 +58,7 @@ impl Default for Links {
             visitors: 0,
             chunks: Chunks::default(),
             buffers: Rc::new(Buffers::new()),
+            rests: Rests::default(),
             outbox: Outbox::new(),
             plain: Vec::new(),
             dirty: VecDeque::new(),

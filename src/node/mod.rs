@@ -17,13 +17,14 @@
 //! # Reading order
 //! `config` what a node is told · `links` all that a loop has of it · `link` one of them · `carrier` its TCP connections ·
 //! `plan` dialling them · `greet` accepting them · `proof` what joins a subflow to its session · `drive` the session's
-//! events, frames and deadlines · `stream` a stream as a side · `open` streams coming and going · `front` the handlers of
-//! those that the peer opened · `reverse` listeners at the other end · `whereabouts` where the peer sees us · `chunks`, `bucket`, `quiet` memory,
-//! rates and lines of the log · `status`.
+//! events, frames and deadlines · `stream` a stream as a side · `rest` what is left of one
+//! whose session is over · `open` streams coming and going · `front` the handlers of
+//! those that the peer opened · `reverse` listeners at the other end · `whereabouts` where the peer sees us · `chunks`,
+//! `bucket`, `quiet` memory, rates and lines of the log · `status`.
 //!
 //! # What holds
 //! * A visitor costs one carrier, has a deadline, and sees no frame before its key was admitted.
-//! * A stream that its link takes along is reset, never finished.
+//! * A stream that its link takes along is reset, never finished; unless all of it has arrived.
 //! * Nothing is read from a local socket that the session has no room for.
 
 mod bucket;
@@ -39,6 +40,7 @@ mod open;
 mod plan;
 mod proof;
 mod quiet;
+mod rest;
 mod reverse;
 mod status;
 mod stream;

@@ -211,7 +211,7 @@ impl Core {
         let now_ms = self.now_ms;
         let Some(record) = self.pools.links.links.get_mut(link) else { return };
         let (first, longest) = record.timing.redial;
-        let met = record.met;
+        let (met, is_closing) = (record.met, record.closing);
         let Some(plan) = record.plan.as_mut() else { return };
         let Some(wanted) = plan.wanted.get_mut(place) else { return };
         wanted.carrier = None;
@@ -224,7 +224,9 @@ impl Core {
         wanted.tries = wanted.tries.saturating_add(1);
         wanted.next_ms = now_ms.saturating_add(pause.as_millis() as u64);
         let (tries, failure) = (wanted.tries, failure.clone());
-        self.tell(link, &Happened::NoSubflow { place, failure, tries });
+        if !is_closing {
+            self.tell(link, &Happened::NoSubflow { place, failure, tries });
+        }
         self.pools.links.touch(link);
     }
 }

@@ -20,7 +20,7 @@ impl Slot {
 }
 
 /// Names a stream: its link, which session of that link, and its id in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct StreamAt {
     pub link: Id,
     pub life: u32,
@@ -99,18 +99,13 @@ impl Links {
         limit: usize,
         put: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<Taken> {
+        if self.rests.contains(at) {
+            return self.rests.write_to(at, limit, put).ok_or_else(|| io::ErrorKind::ConnectionReset.into());
+        }
         let now = self.now;
         let Some((streams, session)) = self.at(at) else { return Err(io::ErrorKind::ConnectionReset.into()) };
         let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
-        let (mut count, mut offered) = (0, 0);
-        for (place, bytes) in pieces.iter_mut().zip(session.readable(at.id)) {
-            let bytes = &bytes[..bytes.len().min(limit - offered)];
-            if bytes.is_empty() {
-                break;
-            }
-            *place = IoSlice::new(bytes);
-            (count, offered) = (count + 1, offered + bytes.len());
-        }
+        let (count, offered) = gather(session.readable(at.id), limit, &mut pieces);
         if offered == 0 {
             return match streams.get(&at.id) {
                 Some(Slot { reset: None, fin: true, .. }) => Ok(Taken::End),
@@ -187,6 +182,9 @@ impl Links {
 
     /// The side is gone. What it has written still arrives; what it has not read is not wanted any more.
     pub fn release(&mut self, at: StreamAt) {
+        if self.rests.release(at) {
+            return;
+        }
         let now = self.now;
         let Some((streams, session)) = self.at(at) else { return };
         let Some(slot) = streams.remove(&at.id) else { return };
@@ -205,6 +203,9 @@ impl Links {
 
     /// Whether the peer has not cut its side of the stream, so that what it sends is still owed, even if it takes no more.
     pub fn is_sending(&self, at: StreamAt) -> bool {
+        if self.rests.contains(at) {
+            return true;
+        }
         let link = self.links.get(at.link).filter(|link| link.life == at.life);
         link.and_then(|link| link.streams.get(&at.id)).is_some_and(|slot| slot.reset.is_none())
     }
@@ -222,6 +223,24 @@ impl Links {
     }
 }
 
+/// Fills `pieces` with at most `limit` bytes of `runs`. Answers how many pieces they are, and how many bytes.
+pub(super) fn gather<'a>(
+    runs: impl Iterator<Item = &'a [u8]>,
+    limit: usize,
+    pieces: &mut [IoSlice<'a>],
+) -> (usize, usize) {
+    let (mut count, mut offered) = (0, 0);
+    for (place, bytes) in pieces.iter_mut().zip(runs) {
+        let bytes = &bytes[..bytes.len().min(limit - offered)];
+        if bytes.is_empty() {
+            break;
+        }
+        *place = IoSlice::new(bytes);
+        (count, offered) = (count + 1, offered + bytes.len());
+    }
+    (count, offered)
+}
+
 /// Answers a stream of the peer's that has had no answer: without one it would never be gone.
 fn give_up(session: &mut Session, now: Time, id: StreamId) {
     let answer = Bound { text: "it was given up".to_owned(), ..Bound::refused(Code::Other) };
@@ -233,4 +252,4 @@ fn give_up(session: &mut Session, now: Time, id: StreamId) {
 pub(crate) type Streams = HashMap<StreamId, Slot>;
 
 /// Pieces that are written with one call.
-const PIECES_MAX: usize = 64;
+pub(super) const PIECES_MAX: usize = 64;

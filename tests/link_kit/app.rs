@@ -202,6 +202,19 @@ impl App {
                 assert_eq!(stream.read, stream.to_read(), "{id:?}: FIN before the last byte");
                 stream.fin = true;
             }
+            Event::Rest { id, bytes } => {
+                let may_end = self.may_end;
+                let stream = self.stream(id);
+                assert!(may_end && stream.reset.is_none() && !stream.refused, "{id:?}");
+                for run in &bytes {
+                    let salt = salt(id, 1 - stream.side);
+                    assert!(pattern::matches(salt, stream.read, run), "{id:?}: wrong bytes at {}", stream.read);
+                    stream.read += run.len() as u64;
+                }
+                assert_eq!(stream.read, stream.to_read(), "{id:?}: the rest is not all");
+                assert!(stream.finished, "{id:?}: this end has not had its say");
+                stream.fin = true;
+            }
             Event::Reset { id, code } => {
                 let may_end = self.may_end;
                 let stream = self.stream(id);
