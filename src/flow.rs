@@ -92,9 +92,10 @@ impl Core {
         Next::Wait
     }
 
-    /// Whether one end has not got all yet that was sent to it.
+    /// Whether one end has not got all yet that was sent to it, and a timer bounds how long that may take.
     fn is_owed(&self, id: Id, role: Role) -> bool {
-        self.connections.get(id).is_some_and(|connection| connection.halves[role.into()].phase != Phase::Shut)
+        let Some(connection) = self.connections.get(id) else { return false };
+        connection.halves[role.into()].phase != Phase::Shut && !self.config.timeouts.linger.is_zero()
     }
 
     /// A half has delivered everything after the end of its input: passes the end on, and sees whether that was all.
