@@ -17,7 +17,7 @@ use std::time::Duration;
 use mio::{Events, Poll, Token};
 
 use crate::connection::Stage;
-use crate::core::{Core, OneOff, Run, Stopping};
+use crate::core::{Core, OneOff, Run};
 use crate::flow::Next;
 use crate::half::{Flow, Phase, Store};
 use crate::handler::{Cause, Cx, Handler};
@@ -26,6 +26,7 @@ use crate::limits::Config;
 use crate::mailbox::{Mail, Mailbox, Remote};
 use crate::reason::{Failure, Reason};
 use crate::side::{Owner, Role, State};
+use crate::stopping::Stopping;
 use crate::timer::TimerClass;
 use crate::workers::Workers;
 
