@@ -113,8 +113,8 @@ impl Core {
                 self.make_dial(dest, target, permit)
             };
         }
-        if !matches!(**target, Target::Unix(_)) && !self.read_ahead(dest) {
-            return;
+        if !matches!(**target, Target::Unix(_)) {
+            self.read_ahead(dest);
         }
         match &**target {
             Target::Ip(addr) => self.attempt(dest, *addr),
@@ -228,17 +228,17 @@ impl Core {
     }
 
     /// Takes a look at what a client that has just come says, before its dest is dialled: most clients speak first, and
-    /// have spoken already. Only a few bytes, because they may have to wait for as long as the dial lasts. Whether there
-    /// is still a reason to dial.
-    fn read_ahead(&mut self, dest: Id) -> bool {
-        let Some((connection, Role::Dest)) = self.owner(dest) else { return true };
+    /// have spoken already. Only a few bytes, because they may have to wait for as long as the dial lasts. One that is gone
+    /// again is dialled for all the same: its dest sees who comes and goes, as it does when the reset is a moment later.
+    fn read_ahead(&mut self, dest: Id) {
+        let Some((connection, Role::Dest)) = self.owner(dest) else { return };
         if self.opening != Some(connection) {
-            return true;
+            return;
         }
-        let Some(record) = self.connections.get_mut(connection) else { return false };
+        let Some(record) = self.connections.get_mut(connection) else { return };
         let (store, source) = (&mut record.halves[Role::Source.out()].store, self.sides.get_mut(record.source));
         let Some(source) = source.filter(|source| store.is_empty() && matches!(source.io, Io::Tcp(_))) else {
-            return true;
+            return;
         };
         let mut bytes = [0; SMALL_BYTES];
         match source.io.read_raw(&mut bytes) {
@@ -250,7 +250,6 @@ impl Core {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => self.broke(connection, Role::Source, &error),
         }
-        self.stage(connection) != Some(Stage::Closed)
     }
 
     /// Whether there is something to send to a dest as soon as it is connected.
