@@ -33,6 +33,7 @@ use crate::relay::{self, Pools};
 use crate::resolve::Resolver;
 use crate::side::{Owner, Role, Side, State};
 use crate::stats::Stats;
+use crate::stopping::Stopping;
 use crate::timer::{OneOffs, TimerClass, TimerLists};
 use crate::workers::Workers;
 
@@ -58,6 +59,8 @@ pub struct Core {
     /// Turns for which transfers make room for those who send little.
     pub(crate) company: u32,
     pub(crate) now_ms: u64,
+    /// The connection whose handler is being told that its client is here: nothing of its input has been asked for.
+    pub(crate) opening: Option<Id>,
     born: Instant,
 }
 
@@ -104,17 +107,6 @@ pub(crate) enum OneOff {
     Carrier(Id),
 }
 
-/// Whether the loop is on its way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stopping {
-    No,
-    Draining,
-    /// With this turn, or when the peers of links have heard of it, but not later than this.
-    Now {
-        until_ms: u64,
-    },
-}
-
 /// What is held up for want of descriptors.
 #[derive(Default)]
 pub(crate) struct Descriptors {
@@ -157,6 +149,7 @@ impl Core {
             racers: 0,
             company: 0,
             now_ms: 0,
+            opening: None,
             born: Instant::now(),
             registry,
             config,
@@ -505,7 +498,7 @@ impl Core {
         let Some(record) = self.connections.get_mut(connection) else { return };
         record.reason.get_or_insert(reason);
         let [from_source, to_source] = &mut record.halves;
-        from_source.flow = Flow::Discard;
+        (from_source.flow, from_source.left) = (Flow::Discard, UNLIMITED);
         to_source.flow = Flow::Hold;
         to_source.phase = Phase::Draining;
         let source = record.source;
@@ -626,66 +619,11 @@ impl Core {
             || self.is_done()
     }
 
-    /// Whether the loop has come to its end.
-    pub(crate) fn is_done(&self) -> bool {
-        match self.stopping {
-            Stopping::No => false,
-            Stopping::Draining => self.connections.len() == 0 && !self.has_links(),
-            Stopping::Now { until_ms } => !self.has_links() || self.now_ms >= until_ms,
-        }
-    }
-
-    /// Accepts no more; clients that wait in a backlog are refused by the system.
-    pub fn close_listeners(&mut self) {
-        self.listeners.clear();
-        self.descriptors.listeners.clear();
-        self.queues.full.clear();
-    }
-
-    /// Accepts no more, and stops when the last connection is over, or after `timeout`, whichever is first; with no
-    /// time at all, it stops at once. Connections that only wait for another request are closed.
-    pub fn drain(&mut self, timeout: std::time::Duration) {
-        self.stopping = Stopping::Draining;
-        self.close_listeners();
-        for connection in self.connections.ids() {
-            if self.stage(connection) == Some(Stage::KeepAlive) {
-                self.end(connection, Reason::Drained);
-            }
-        }
-        if timeout.is_zero() {
-            self.stop();
-        } else {
-            let wait_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-            self.one_offs.push(self.now_ms.saturating_add(wait_ms), OneOff::Drained);
-        }
-    }
-
-    /// Whether the loop is on its way out, so that nothing new should begin.
-    pub fn is_draining(&self) -> bool {
-        self.stopping != Stopping::No
-    }
-
-    /// Ends every connection, and the loop with this turn; or a moment later, if there are peers of links to be told.
-    pub fn stop(&mut self) {
-        if !matches!(self.stopping, Stopping::Now { .. }) {
-            let until_ms = self.now_ms + FAREWELL_MS;
-            self.stopping = Stopping::Now { until_ms };
-            self.one_offs.push(until_ms, OneOff::Drained);
-        }
-        self.close_listeners();
-        for connection in self.connections.ids() {
-            self.end(connection, Reason::Drained);
-        }
-    }
-
     /// The class of timer that a connection waits in.
     pub fn waits_for(&self, connection: Id) -> Option<TimerClass> {
         self.timers.class(connection)
     }
 }
 
-/// The peers of links have so long to hear that this node stops. One that does not hear it keeps its connections until its
-/// session's hold time is over.
-const FAREWELL_MS: u64 = 1_000;
 /// The listener of a connection that no listener accepted.
 pub(crate) const NO_LISTENER: u32 = u32::MAX;

@@ -14,7 +14,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -27,7 +27,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::address::{Endpoint, Name, Target};
 use crate::connection::Stage;
 use crate::core::{Core, OneOff};
-use crate::half::Flow;
+use crate::half::{Flow, SMALL_BYTES};
 use crate::id::Id;
 use crate::io::Io;
 use crate::limits::RACERS;
@@ -112,6 +112,9 @@ impl Core {
             return if permit.is_some() {
                 self.make_dial(dest, target, permit)
             };
+        }
+        if !matches!(**target, Target::Unix(_)) {
+            self.read_ahead(dest);
         }
         match &**target {
             Target::Ip(addr) => self.attempt(dest, *addr),
@@ -224,9 +227,40 @@ impl Core {
         }
     }
 
+    /// Takes a look at what a client that has just come says, before its dest is dialled: most clients speak first, and
+    /// have spoken already. Only a few bytes, because they may have to wait for as long as the dial lasts. One that is gone
+    /// again is dialled for all the same: its dest sees who comes and goes, as it does when the reset is a moment later.
+    fn read_ahead(&mut self, dest: Id) {
+        let Some((connection, Role::Dest)) = self.owner(dest) else { return };
+        if self.opening != Some(connection) {
+            return;
+        }
+        let Some(record) = self.connections.get_mut(connection) else { return };
+        let (store, source) = (&mut record.halves[Role::Source.out()].store, self.sides.get_mut(record.source));
+        let Some(source) = source.filter(|source| store.is_empty() && matches!(source.io, Io::Tcp(_))) else {
+            return;
+        };
+        let mut bytes = [0; SMALL_BYTES];
+        match source.io.read_raw(&mut bytes) {
+            Ok(got) => {
+                store.keep_few(&bytes[..got]);
+                // No event has told of it yet: what is left, or the end, must not wait for one.
+                source.ready.readable |= got == 0 || got == bytes.len();
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => self.broke(connection, Role::Source, &error),
+        }
+    }
+
+    /// Whether there is something to send to a dest as soon as it is connected.
+    fn speaks_first(&self, dest: Id) -> bool {
+        let connection = self.owner(dest).and_then(|(connection, _)| self.connections.get(connection));
+        connection.is_some_and(|connection| !connection.halves[Role::Source.out()].store.is_empty())
+    }
+
     /// One connect, of a dest or of a racer.
     fn attempt(&mut self, side: Id, addr: SocketAddr) {
-        match start_connect(addr, self.way_of(side)) {
+        match start_connect(addr, self.way_of(side), self.speaks_first(side)) {
             Ok(io) => {
                 if let Some(record) = self.sides.get_mut(side) {
                     record.endpoint = Endpoint::Ip(addr);
@@ -513,8 +547,9 @@ fn asks(permit: &Permit, addr: SocketAddr) -> bool {
     catch_unwind(AssertUnwindSafe(|| permit(addr))).unwrap_or(false)
 }
 
-/// A socket on its way to an address, by the way that it is to take. Two system calls, if any way will do.
-fn start_connect(addr: SocketAddr, way: Option<&Way>) -> io::Result<Io> {
+/// A socket on its way to an address, by the way that it is to take. Two system calls, if any way will do, and one more
+/// if it `speaks_first`, which saves a packet.
+fn start_connect(addr: SocketAddr, way: Option<&Way>, speaks_first: bool) -> io::Result<Io> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
     if let Some(way) = way {
         if let Some(interface) = &way.interface {
@@ -523,6 +558,9 @@ fn start_connect(addr: SocketAddr, way: Option<&Way>) -> io::Result<Io> {
         if let Some(source) = way.source {
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }
+    }
+    if speaks_first {
+        sys::handshake_with_data(socket.as_fd());
     }
     match socket.connect(&addr.into()) {
         Ok(()) => {}

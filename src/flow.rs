@@ -76,6 +76,9 @@ impl Core {
                 side.into_iter().for_each(|side| self.wait_for_block(side));
             }
             Pumped::Done => self.shut(id, role),
+            // What the sender is still owed goes on. No more is read of it, and the linger timer ends what it does not take.
+            Pumped::Enough if self.is_owed(id, role) => {}
+            Pumped::Enough => self.end_lingering(id),
             Pumped::Passed | Pumped::Short => {
                 let next = if matches!(pumped, Pumped::Passed) { Next::Passed } else { Next::Handler };
                 if let Some(connection) = self.connections.get_mut(id) {
@@ -87,6 +90,12 @@ impl Core {
             Pumped::Broken(role, error) => self.broke(id, role, &error),
         }
         Next::Wait
+    }
+
+    /// Whether one end has not got all yet that was sent to it, and a timer bounds how long that may take.
+    fn is_owed(&self, id: Id, role: Role) -> bool {
+        let Some(connection) = self.connections.get(id) else { return false };
+        connection.halves[role.into()].phase != Phase::Shut && !self.config.timeouts.linger.is_zero()
     }
 
     /// A half has delivered everything after the end of its input: passes the end on, and sees whether that was all.
@@ -164,7 +173,7 @@ impl Core {
         if lost.phase == Phase::Shut {
             return;
         }
-        lost.flow = Flow::Discard;
+        (lost.flow, lost.left) = (Flow::Discard, DISCARD_BYTES_MAX);
         lost.clear(&mut self.pools.blocks, &mut self.pools.pipes);
         if lost.phase == Phase::Draining {
             lost.phase = Phase::Shut;
@@ -196,6 +205,9 @@ impl Side {
     }
 }
 
+/// Bytes that are thrown away for a side that is gone, before the other side is cut off. It is let send what it has under
+/// way, so that it can come to read what it is owed; whoever sends more than all buffers hold is not about to read.
+const DISCARD_BYTES_MAX: u64 = 16 << 20;
 /// Turns without anybody who sends little, after which transfers take their full share again: a pause between two
 /// keystrokes is longer, but the first of them meets at most one turn with full shares.
 const COMPANY_TURNS: u32 = 64;

@@ -182,6 +182,14 @@ impl Store {
         fits
     }
 
+    /// Fills a store that is empty with a few bytes, in a place of their size.
+    pub fn keep_few(&mut self, bytes: &[u8]) {
+        debug_assert!(self.is_empty() && self.block.is_none() && bytes.len() <= SMALL_BYTES);
+        if !bytes.is_empty() {
+            *self = Store { block: Some(BlockPool::small(bytes)), start: 0, end: bytes.len() as u32 };
+        }
+    }
+
     /// Gives the block back if there are only a few bytes in it, and keeps them in a place of their size: clients that
     /// send the beginning of a request and wait cannot take the blocks from those that relay.
     pub fn shrink(&mut self, blocks: &mut BlockPool) {
@@ -217,7 +225,7 @@ impl Store {
 }
 
 /// Bytes that are not worth a block: most of what is left of a request that has not come whole.
-const SMALL_BYTES: usize = 512;
+pub(crate) const SMALL_BYTES: usize = 512;
 
 const _: () = assert!(size_of::<Half>() <= 112);
 

@@ -73,6 +73,16 @@ impl Io {
         }
     }
 
+    /// Throws away what would be read, without copying it; none where the system, or the protocol, can only copy.
+    pub fn skip(&self, bytes: usize) -> Option<io::Result<usize>> {
+        match self {
+            Io::Tcp(socket) if sys::SKIPS => {
+                Some(retry(|| sys::skip(socket.as_fd(), bytes))).filter(|result| !sys::is_not_skipped(result))
+            }
+            _ => None,
+        }
+    }
+
     #[inline]
     pub fn write(&self, buf: &[u8], links: &mut Links) -> io::Result<usize> {
         match self {
@@ -123,6 +133,15 @@ impl Io {
         match self {
             Io::Stream(stream) => Some(*stream),
             _ => None,
+        }
+    }
+
+    /// Writes what is followed by [`Io::shutdown_write`] or a close at once, so that TCP can say both in one packet.
+    #[inline]
+    pub fn write_before_end(&self, buf: &[u8], links: &mut Links) -> io::Result<usize> {
+        match self {
+            Io::Tcp(socket) => retry(|| sys::send_before_end(socket.as_fd(), buf)),
+            _ => self.write(buf, links),
         }
     }
 

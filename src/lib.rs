@@ -13,7 +13,8 @@
 //! 4. The loop: [`Proxy`] takes events, runs what is queued, tells handlers, fires timers and reaps. [`Core`] is
 //!    everything that it owns but the handlers, which get it as a [`Cx`] when they are called.
 //! 5. Coming and going: `listener` accepts, `dial` connects (happy eyeballs, without blocking), `resolve` and `workers`
-//!    look names up, `mailbox` brings what other threads have to say, `closing` writes the last line of a connection.
+//!    look names up, `mailbox` brings what other threads have to say, `closing` writes the last line of a connection, and
+//!    `stopping` brings the loop to its end.
 //! 6. The pools: `block`, `pipe`, `timer`. 7. [`Loops`] runs several loops. 8. `sys` is the only unsafe code.
 //! 9. Links, from the wire to the loop: [`link`] is the session between two nodes, a state machine that knows no socket, no
 //!    clock and no randomness; `tls` encrypts one TCP connection of it; [`keys`] is who a node is, whom it lets in and for
@@ -88,6 +89,7 @@ pub mod rules;
 mod side;
 mod stats;
 mod status;
+mod stopping;
 mod sys;
 mod threads;
 mod timer;

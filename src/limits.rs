@@ -115,7 +115,7 @@ impl Default for Limits {
             calls: 4096,
             events_per_turn: 1024,
             accepts_per_turn: 64,
-            relay_bytes_per_turn: 1 << 20,
+            relay_bytes_per_turn: 4 << 20,
             relay_bytes_in_company: 128 << 10,
             mails_per_turn: 1024,
             timers_per_turn: 1024,

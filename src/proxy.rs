@@ -17,7 +17,7 @@ use std::time::Duration;
 use mio::{Events, Poll, Token};
 
 use crate::connection::Stage;
-use crate::core::{Core, OneOff, Run, Stopping};
+use crate::core::{Core, OneOff, Run};
 use crate::flow::Next;
 use crate::half::{Flow, Phase, Store};
 use crate::handler::{Cause, Cx, Handler};
@@ -26,6 +26,7 @@ use crate::limits::Config;
 use crate::mailbox::{Mail, Mailbox, Remote};
 use crate::reason::{Failure, Reason};
 use crate::side::{Owner, Role, State};
+use crate::stopping::Stopping;
 use crate::timer::TimerClass;
 use crate::workers::Workers;
 
@@ -377,7 +378,9 @@ impl Proxy {
             }
             let before = self.handlers[side.index()].replace((side, handler));
             if role == Role::Source && !is_for(before.as_ref(), side) {
+                self.core.opening = Some(connection);
                 self.call(connection, role, |handler, cx| handler.opened(cx));
+                self.core.opening = None;
             }
         }
         self.settling = false;
@@ -473,8 +476,8 @@ impl Core {
         }
     }
 
-    /// The source did not close in time after our last words, or after its dest was gone.
-    fn end_lingering(&mut self, id: Id) {
+    /// One end did not close in time after our last words, or after the other end was gone.
+    pub(crate) fn end_lingering(&mut self, id: Id) {
         let reason = self.connections.get(id).and_then(|connection| connection.reason);
         self.end(id, reason.unwrap_or(Reason::DestReset));
     }

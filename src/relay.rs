@@ -41,22 +41,23 @@ pub(crate) enum Pumped {
     Passed,
     /// The input ended before as many bytes as were asked for had come.
     Short,
+    /// As much has been thrown away as is worth it: who sends it does not stop.
+    Enough,
     /// A side failed.
     Broken(Role, io::Error),
 }
 
-/// Moves bytes of the half that `role`'s side feeds, at most about `budget` of them.
+/// Moves bytes of the half that `role`'s side feeds, at most about `share` of them.
 pub(crate) fn pump(
     half: &mut Half,
     role: Role,
     from: &mut Side,
     to: &mut Side,
     pools: &mut Pools,
-    mut budget: usize,
+    share: usize,
 ) -> Pumped {
-    if to.io.stream().is_some() {
-        budget = budget.min(stream::BYTES_PER_TURN);
-    }
+    let share = if to.io.stream().is_some() { share.min(stream::BYTES_PER_TURN) } else { share };
+    let mut budget = share;
     loop {
         match deliver(half, to, pools) {
             Ok(true) => {}
@@ -74,7 +75,9 @@ pub(crate) fn pump(
             half.release_pipe(&mut pools.pipes);
             return Pumped::Blocked;
         }
-        if budget == 0 {
+        // A pipe is full of pages before it is full of bytes. What a full one leaves of the share would cost as many
+        // system calls as the next whole one.
+        if budget == 0 || (half.pipe.is_some() && budget < share / CRUMB) {
             return Pumped::Budget;
         }
         match fetch(half, from, to, pools, budget) {
@@ -95,18 +98,28 @@ pub(crate) fn pump(
     }
 }
 
-/// Reads what the side still sends and throws it away, until it ends.
+/// Reads what the side still sends and throws it away, until it ends or `left` bytes of it are gone.
 pub(crate) fn discard(half: &mut Half, role: Role, from: &mut Side, pools: &mut Pools, mut budget: usize) -> Pumped {
     half.clear(&mut pools.blocks, &mut pools.pipes);
     while half.phase == Phase::Flowing {
+        if half.left == 0 {
+            return Pumped::Enough;
+        }
         if !from.ready.readable {
             return Pumped::Blocked;
         }
         if budget == 0 {
             return Pumped::Budget;
         }
-        match fetch_by_copy(half, from, pools) {
-            Ok(Fetched::Bytes(count)) => budget = budget.saturating_sub(count),
+        let fetched = match from.io.skip(budget) {
+            Some(result) => note(half, from, result, budget),
+            None => fetch_by_copy(half, from, pools),
+        };
+        match fetched {
+            Ok(Fetched::Bytes(count)) => {
+                budget = budget.saturating_sub(count);
+                half.spend(count);
+            }
             Ok(Fetched::Nothing | Fetched::Stuck | Fetched::Refused(_)) => {}
             Ok(Fetched::NoBlock) => return Pumped::NoBlock,
             Ok(Fetched::End) => half.phase = Phase::Draining,
@@ -125,7 +138,9 @@ pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::
     }
     while !half.out.is_empty() {
         no_delay(half.bytes, to);
-        let Some(put) = write(half.out.bytes(), to, &mut half.congested, &mut pools.links)? else { return Ok(false) };
+        let Some(put) = write(half.out.bytes(), false, to, &mut half.congested, &mut pools.links)? else {
+            return Ok(false);
+        };
         half.out.consume(put, &mut pools.blocks);
         half.bytes += put as u64;
     }
@@ -133,10 +148,16 @@ pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::
         return Ok(true);
     }
     while half.left > 0 && !half.store.is_empty() {
-        no_delay(half.bytes, to);
+        // The end follows at once what was read before it, so both go in one packet.
+        let is_last = half.phase == Phase::Draining && half.left == UNLIMITED;
+        if !is_last {
+            no_delay(half.bytes, to);
+        }
         let bytes = half.store.bytes();
         let due = bytes.len().min(usize::try_from(half.left).unwrap_or(usize::MAX));
-        let Some(put) = write(&bytes[..due], to, &mut half.congested, &mut pools.links)? else { return Ok(false) };
+        let Some(put) = write(&bytes[..due], is_last, to, &mut half.congested, &mut pools.links)? else {
+            return Ok(false);
+        };
         half.store.consume(put, &mut pools.blocks);
         half.bytes += put as u64;
         half.spend(put);
@@ -174,10 +195,18 @@ fn fetch_by_copy(half: &mut Half, from: &mut Side, pools: &mut Pools) -> io::Res
     let wished = room.len();
     let kept = if half.flow == Flow::Discard { 0 } else { *result.as_ref().unwrap_or(&0) };
     half.store.filled(kept, &mut pools.blocks);
+    note(half, from, result, wished)
+}
+
+/// Notes what one read has come to, of the bytes that were wished for.
+#[inline]
+fn note(half: &mut Half, from: &mut Side, result: io::Result<usize>, wished: usize) -> io::Result<Fetched> {
     match result {
         Ok(0) => Ok(Fetched::End),
         Ok(got) => {
-            from.note_read(got, wished);
+            if from.note_read(got, wished) && half.left == UNLIMITED {
+                half.phase = Phase::Draining;
+            }
             if half.heat < HOT {
                 half.heat = if got == wished { half.heat + 1 } else { 0 };
             }
@@ -236,11 +265,18 @@ fn fetch_by_pipe(half: &mut Half, from: &mut Side, pools: &mut Pools, budget: us
 
 /// One write to a side that may be full. None when it takes nothing.
 #[inline]
-fn write(bytes: &[u8], to: &mut Side, congested: &mut u32, links: &mut Links) -> io::Result<Option<usize>> {
+fn write(
+    bytes: &[u8],
+    is_last: bool,
+    to: &mut Side,
+    congested: &mut u32,
+    links: &mut Links,
+) -> io::Result<Option<usize>> {
     if !to.ready.writable {
         return Ok(None);
     }
-    match to.io.write(bytes, links) {
+    let result = if is_last { to.io.write_before_end(bytes, links) } else { to.io.write(bytes, links) };
+    match result {
         Ok(put) => {
             *congested += u32::from(to.note_write(put, bytes.len()));
             Ok(Some(put))
@@ -295,6 +331,8 @@ impl Half {
 
 /// Full blocks one after another that make a half hot.
 const HOT: u8 = 2;
+/// The part of its share that a transfer through a pipe leaves to the next turn.
+const CRUMB: usize = 4;
 /// Bytes that pay for a pipe: below them, copying costs less than two more system calls.
 const WORTH_A_PIPE: u64 = 64 << 10;
 

@@ -89,11 +89,15 @@ impl Side {
     /// Notes a read of `got` bytes where `wished` would have fitted. A short read is the last one on a TCP socket, unless
     /// a FIN is behind it or it stopped at urgent data. Elsewhere it may have stopped at the end of a line, at a packet,
     /// or at descriptors that were passed along: only `WouldBlock` is believed there.
+    ///
+    /// Whether it was the last of all: a FIN that had come before the read leaves nothing behind a short one but the end.
     #[inline]
-    pub fn note_read(&mut self, got: usize, wished: usize) {
-        if got < wished && !self.ready.fin && !self.ready.urgent && matches!(self.io, Io::Tcp(_)) {
+    pub fn note_read(&mut self, got: usize, wished: usize) -> bool {
+        let emptied = got < wished && !self.ready.urgent && matches!(self.io, Io::Tcp(_));
+        if emptied && !self.ready.fin {
             self.ready.readable = false;
         }
+        emptied && self.ready.fin
     }
 
     /// Notes a write of `put` bytes where `wished` were offered; whether the side is congested now.

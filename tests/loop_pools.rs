@@ -120,6 +120,8 @@ fn without_a_pipe_a_connection_copies() {
     }
     let mut config = config();
     config.limits.pipes = 3;
+    // A turn ends in the midst of a flow, and finds its pipe attached.
+    config.limits.relay_bytes_per_turn = 1 << 20;
     let mut rig = Rig::new(config);
     let (listener, addr) = target();
     let data = pattern(3_000_000);

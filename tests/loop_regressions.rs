@@ -219,3 +219,168 @@ fn a_reset_of_an_idle_dest_is_told_to_the_handler() {
     assert!(heard.has("dest ended Reset"), "{:?}", heard.all());
     assert_eq!(rig.core().stage(id), Some(Stage::KeepAlive));
 }
+
+/// A client that sends a FIN and is then gone left a sender without end to send into nothing for as long as the linger
+/// timer took, at the cost of a transfer.
+#[test]
+fn a_sender_without_end_is_cut_off_when_its_reader_is_gone() {
+    for mut config in modes() {
+        config.timeouts.linger = Duration::from_secs(3600);
+        let (mut rig, (listener, addr)) = (Rig::new(config), target());
+        let place = rig.listen(move || relay_to(addr));
+        let mut client = Peer::connect(place);
+        let mut server = rig.accept(&listener);
+        client.fin();
+        assert_eq!(rig.receive_all(&mut server), b"");
+        client.reset();
+        rig.until("the sender is cut off", |proxy| {
+            server.fill();
+            proxy.core().snapshot().usage.connections == 0
+        });
+    }
+}
+
+/// What a client says before it is known whether there is a dest goes to the dest, and no more of it is read than is
+/// worth keeping; its end and its reset are noticed, too.
+#[test]
+fn what_a_client_says_at_once_arrives() {
+    for count in [1, 511, 512, 513, 100_000] {
+        let (mut rig, (listener, addr)) = (Rig::new(config()), target());
+        let (id, mut client) = {
+            let (mut peer, ours) = pair(Kind::Tcp4);
+            let sent: Vec<u8> = (0..count).map(|n| (n % 251) as u8).collect();
+            let mut put = 0;
+            while put < sent.len() {
+                put += peer.try_send(&sent[put..]);
+            }
+            peer.fin();
+            (rig.core().adopt_socket(ours, "test", relay_to(addr)).unwrap(), peer)
+        };
+        rig.turn();
+        assert!(rig.core().queued(id, Role::Dest) <= 512);
+        let mut server = rig.accept(&listener);
+        let got = rig.receive_all(&mut server);
+        assert!(got.len() == count && got.iter().enumerate().all(|(n, byte)| *byte == (n % 251) as u8));
+        rig.send(&mut server, b"answer");
+        server.fin();
+        assert_eq!(rig.receive_all(&mut client), b"answer");
+        rig.until_empty();
+    }
+    let (mut rig, (_listener, addr)) = (Rig::new(config()), target());
+    let (peer, ours) = pair(Kind::Tcp4);
+    peer.reset();
+    rig.core().adopt_socket(ours, "test", relay_to(addr)).unwrap();
+    rig.until_empty();
+    assert_eq!(rig.closed(Reason::SourceReset), 1);
+}
+
+/// The last bytes and the end of the stream go in one packet; where the reader is slow, nothing of them is held back.
+#[test]
+fn the_last_bytes_arrive_with_the_end() {
+    for config in modes() {
+        for count in [1, 40_000, 20_000_000] {
+            let (mut rig, (listener, addr)) = (Rig::new(config.clone()), target());
+            let place = rig.listen(move || relay_to(addr));
+            let mut client = Peer::connect(place);
+            let mut server = rig.accept(&listener);
+            let sent: Vec<u8> = (0..count).map(|n| (n % 251) as u8).collect();
+            let (mut put, mut got, mut end) = (0, Vec::new(), None);
+            rig.until("everything is there", |_| {
+                if put < sent.len() {
+                    put += server.try_send(&sent[put..]);
+                    if put == sent.len() {
+                        server.fin();
+                    }
+                }
+                end = client.try_receive(&mut got, usize::MAX);
+                end.is_some()
+            });
+            assert!(end == Some(End::Fin) && got == sent);
+        }
+    }
+}
+
+/// Whoever was owed something and sent much lost what it was owed, when the end that it had sent to was gone.
+#[test]
+fn who_sends_into_nothing_still_gets_what_it_is_owed() {
+    for mut config in modes() {
+        config.timeouts.linger = Duration::from_secs(3600);
+        let (mut rig, (listener, addr)) = (Rig::new(config), target());
+        let (id, mut client) = rig.adopt(Kind::Tcp4, relay_to(addr));
+        let mut server = rig.accept(&listener);
+        let (chunk, mut owed) = (pattern(4096), Vec::new());
+        while rig.core().queued(id, Role::Source) == 0 {
+            let put = server.try_send(&chunk);
+            owed.extend_from_slice(&chunk[..put]);
+            rig.turn();
+        }
+        server.fin();
+        rig.turns(3);
+        server.reset();
+        rig.turns(3);
+        // More than is thrown away before the sender is cut off, and more than all buffers hold.
+        let (mut sent, mut idle) = (0, 0);
+        while idle < 100 && sent < 80 << 20 {
+            let put = client.fill();
+            (sent, idle) = (sent + put, if put == 0 { idle + 1 } else { 0 });
+            rig.turn();
+        }
+        assert!(sent >= 16 << 20, "only {sent} bytes were taken");
+        assert!(sent < 80 << 20, "there is no bound to what is thrown away");
+        assert!(rig.receive_all(&mut client) == owed);
+        client.reset();
+        rig.until_empty();
+    }
+}
+
+/// A client that waits for the server's greeting gets it at once: the handshake waits for no first bytes of a client that has
+/// said nothing. One that waited would take 200 ms each time.
+#[test]
+fn who_speaks_second_does_not_wait() {
+    let (mut rig, (listener, addr)) = (Rig::new(config()), target());
+    let place = rig.listen(move || relay_to(addr));
+    let fastest = (0..10).map(|_| {
+        let (since, mut client) = (Instant::now(), Peer::connect(place));
+        let mut server = rig.accept(&listener);
+        rig.send(&mut server, b"220 ready");
+        assert_eq!(rig.receive(&mut client, 9), b"220 ready");
+        since.elapsed()
+    });
+    assert!(fastest.min().unwrap() < Duration::from_millis(100));
+}
+
+/// The same where one of the two has spoken, and where the end comes at once, between any two kinds of sockets.
+#[test]
+fn a_question_and_its_end_are_one_matter_between_all_kinds() {
+    for config in modes() {
+        for kind in [Kind::Tcp4, Kind::Unix] {
+            for count in [1, 512, 513, 300_000] {
+                let (mut rig, (listener, addr)) = (Rig::new(config.clone()), target());
+                let (mut client, ours) = pair(kind);
+                let sent = pattern(count);
+                let (mut put, mut got, mut end) = (0, Vec::new(), None);
+                let mut ask = |client: &mut Peer| {
+                    if put < count {
+                        put += client.try_send(&sent[put..]);
+                        if put == count {
+                            client.fin();
+                        }
+                    }
+                };
+                ask(&mut client);
+                rig.core().adopt_socket(ours, "test", relay_to(addr)).unwrap();
+                let mut server = rig.accept(&listener);
+                rig.until("the question has ended", |_| {
+                    ask(&mut client);
+                    end = server.try_receive(&mut got, usize::MAX);
+                    end.is_some()
+                });
+                assert!(end == Some(End::Fin) && got == sent);
+                rig.send(&mut server, &sent[..1]);
+                server.fin();
+                assert_eq!(rig.receive_all(&mut client), &sent[..1]);
+                rig.until_empty();
+            }
+        }
+    }
+}

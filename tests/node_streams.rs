@@ -57,6 +57,53 @@ fn ends_pass_in_each_direction_by_itself() {
     until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
 }
 
+/// What a client has said before there is a link's stream for it, and the end right behind it, arrive whole; so does the answer.
+#[test]
+fn what_is_said_and_ended_at_once_arrives_whole() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    for count in [1, 511, 512, 513, 100_000, 3_000_000] {
+        let sent: Vec<u8> = (0..count).map(|at| pattern(3, at)).collect();
+        let mut near = connect(front);
+        let mut asks = near.try_clone().unwrap();
+        let question = sent.clone();
+        let asker = thread::spawn(move || {
+            asks.write_all(&question).unwrap();
+            asks.shutdown(Shutdown::Write).unwrap();
+        });
+        let (mut far, mut got) = (accept(&listener), Vec::new());
+        far.read_to_end(&mut got).unwrap();
+        assert!(got == sent, "{} of {count} bytes of the question", got.len());
+        asker.join().unwrap();
+        let answerer = thread::spawn(move || far.write_all(&sent).map(|()| sent).unwrap());
+        got.clear();
+        near.read_to_end(&mut got).unwrap();
+        assert!(got == answerer.join().unwrap(), "{} of {count} bytes of the answer", got.len());
+    }
+    until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+}
+
+/// Who sends without end into a connection whose reader said FIN and is gone is cut off, over a link as elsewhere.
+#[test]
+fn a_sender_without_end_is_cut_off_when_its_reader_is_gone() {
+    let patient = |config: &mut seaprox::Config| config.timeouts.linger = Duration::from_secs(3600);
+    let (server, client) = (Node::with(patient), Node::with(patient));
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (near, mut far) = (connect(front), accept(&listener));
+    near.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(far.read(&mut [0]).unwrap(), 0);
+    socket2::SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(near);
+    let block = vec![7; 1 << 20];
+    let sent = (0..256).take_while(|_| far.write_all(&block).is_ok()).count();
+    assert!(sent < 256, "256 MiB were thrown away");
+    until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+}
+
 #[test]
 fn a_reset_passes_as_a_reset() {
     let (server, client) = (Node::start(), Node::start());

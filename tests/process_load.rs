@@ -86,8 +86,12 @@ fn many_short_connections_leave_nothing_behind() {
                     for round in 0..rounds {
                         // Whoever accepts gets somebody's connection: it closes in its own way, too.
                         let mut client = Peer::connect(relay.addr());
-                        // Who accepted it may have reset it already.
-                        let _ = client.socket().send(b"some bytes");
+                        // Who speaks and is gone before its dest is connected, the dest need not see: the handshake with it
+                        // waits for those bytes. So whoever resets at once says nothing.
+                        if (round + worker) % 4 != 0 {
+                            // Who accepted it may have reset it already.
+                            let _ = client.socket().send(b"some bytes");
+                        }
                         let mut server = Peer::accept(&relay.listener);
                         match (round + worker) % 4 {
                             0 => _ = client.run(&[Rst]),

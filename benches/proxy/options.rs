@@ -21,6 +21,8 @@ pub struct Options {
     /// Of the bench and all that it starts.
     pub niceness: Option<i32>,
     pub seaprox: Option<PathBuf>,
+    /// Other builds of seaprox, which run beside it in every section of static relays.
+    pub beside: Vec<PathBuf>,
     /// Where nginx's dynamic modules lie, if not in one of the usual directories.
     pub nginx_modules: Option<PathBuf>,
     pub json: PathBuf,
@@ -87,6 +89,7 @@ struct Given {
     only: Vec<String>,
     peers: Vec<String>,
     seaprox: Option<PathBuf>,
+    beside: Vec<PathBuf>,
     nginx_modules: Option<PathBuf>,
     json: Option<PathBuf>,
 }
@@ -101,6 +104,7 @@ impl Given {
             "--only" => self.only = list(value),
             "--peers" => self.peers = list(value),
             "--seaprox" => self.seaprox = Some(value.into()),
+            "--beside" => self.beside = list(value).into_iter().map(PathBuf::from).collect(),
             "--nginx-modules" => self.nginx_modules = Some(value.into()),
             "--json" => self.json = Some(value.into()),
             _ => return Err(format!("{name}: unknown option")),
@@ -128,6 +132,7 @@ impl Given {
             pin: !self.free,
             niceness: self.niceness,
             seaprox: self.seaprox,
+            beside: self.beside,
             nginx_modules: self.nginx_modules,
             json: self.json.unwrap_or_else(|| "bench-results.json".into()),
             deadline: Duration::from_secs(if default_run { 1800 } else { 24 * 3600 }),
@@ -184,6 +189,7 @@ usage: cargo bench --bench proxy -- [OPTIONS]
                        seaprox-link ssh haproxy-tls stunnel shadowsocks
   --idle N             connections held in the idle section (default 9000)
   --seaprox PATH       measure this binary (default: the one that cargo has just built)
+  --beside PATH[,PATH] measure these builds of seaprox, too: up to three, named build-1 to build-3
   --nginx-modules DIR  where ngx_stream_module.so lies
   --no-netns           stay on the shared loopback even when a namespace could be made
   --nice N             niceness of the bench and of all that it starts; below 0 on a machine that is in use

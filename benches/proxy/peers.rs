@@ -59,7 +59,15 @@ pub struct Launch {
 }
 
 impl Peer {
+    /// Which of the builds beside seaprox it is.
+    pub fn beside(&self) -> Option<usize> {
+        BUILDS.iter().position(|name| *name == self.family)
+    }
+
     pub fn program(&self, options: &Options) -> Result<PathBuf, String> {
+        if let Some(number) = self.beside() {
+            return options.beside.get(number).cloned().ok_or_else(|| "not named with --beside".to_string());
+        }
         if self.family != "seaprox" {
             return find(self.family).ok_or_else(|| "not installed".to_string());
         }
@@ -96,9 +104,15 @@ const fn seaprox(name: &'static str, launch: fn(&Place) -> Result<Launch, String
     Peer { family: "seaprox", ..plain(name, "-V", launch) }
 }
 
-pub static PEERS: [Peer; 13] = [
+/// Other builds of seaprox, in the order in which `--beside` names them.
+const BUILDS: [&str; 3] = ["build-1", "build-2", "build-3"];
+
+pub static PEERS: [Peer; 16] = [
     seaprox("seaprox", conf::seaprox_static),
     seaprox("seaprox-copy", conf::seaprox_copy),
+    plain(BUILDS[0], "-V", conf::seaprox_static),
+    plain(BUILDS[1], "-V", conf::seaprox_static),
+    plain(BUILDS[2], "-V", conf::seaprox_static),
     Peer { everywhere: true, ..seaprox("seaprox-t1", conf::seaprox_static) },
     Peer { everywhere: true, threads: 2, ..seaprox("seaprox-t2", conf::seaprox_two_threads) },
     Peer { handshake: Handshake::Socks5, ..seaprox("seaprox-socks", conf::seaprox_socks) },

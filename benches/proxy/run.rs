@@ -103,7 +103,11 @@ impl<'a> Runner<'a> {
     }
 
     fn is_wanted(&self, name: &str) -> bool {
-        let family = peers::peer(name).map_or(name, |peer| peer.family);
+        let peer = peers::peer(name);
+        if let Some(number) = peer.and_then(Peer::beside) {
+            return number < self.ground.options.beside.len();
+        }
+        let family = peer.map_or(name, |peer| peer.family);
         self.ground.options.wants_peer(name, family)
     }
 

@@ -63,15 +63,24 @@ pub const IDLE: &[Metric] = &[
     metric(trials::EVENT_MANY, "at all", 1),
 ];
 
-const FORWARDERS: &[&str] = &["direct", "seaprox", "haproxy", "nginx", "rinetd", "socat"];
-const SERIOUS: &[&str] = &["direct", "seaprox", "haproxy", "nginx"];
-const HELD: &[&str] = &["seaprox", "haproxy", "nginx"];
+const FORWARDERS: &[&str] =
+    &["direct", "seaprox", "build-1", "build-2", "build-3", "haproxy", "nginx", "rinetd", "socat"];
+const SERIOUS: &[&str] = &["direct", "seaprox", "build-1", "build-2", "build-3", "haproxy", "nginx"];
+const HELD: &[&str] = &["seaprox", "build-1", "build-2", "build-3", "haproxy", "nginx"];
 const SOCKS: &[&str] = &["seaprox", "seaprox-socks", "microsocks", "danted"];
 const HTTP: &[&str] = &["seaprox", "seaprox-http", "tinyproxy"];
 const THREADS: &[&str] = &["seaprox-t1", "seaprox-t2"];
 const COPY: &[&str] = &["seaprox", "seaprox-copy", "haproxy"];
 
-const TO_HAPROXY: &[(&str, &str)] = &[("seaprox", "haproxy")];
+const TO_HAPROXY: &[(&str, &str)] = &[
+    ("seaprox", "haproxy"),
+    ("build-1", "haproxy"),
+    ("build-2", "haproxy"),
+    ("build-3", "haproxy"),
+    ("build-1", "seaprox"),
+    ("build-2", "seaprox"),
+    ("build-3", "seaprox"),
+];
 const TO_SOCKS: &[(&str, &str)] =
     &[("seaprox-socks", "seaprox"), ("seaprox-socks", "microsocks"), ("seaprox-socks", "danted")];
 const TO_HTTP: &[(&str, &str)] = &[("seaprox-http", "seaprox"), ("seaprox-http", "tinyproxy")];

@@ -36,6 +36,40 @@ pub(crate) fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, bytes: usize) -> 
     Ok(moved as usize)
 }
 
+/// Whether bytes of a TCP socket can be thrown away without being copied first.
+pub(crate) const SKIPS: bool = true;
+
+/// Throws away up to `bytes` of what a TCP socket has received (`MSG_TRUNC`, tcp(7)). Zero is the end of the input.
+pub(crate) fn skip(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<usize> {
+    // With this flag nothing is written to where the pointer points, which is nowhere.
+    let skipped = syscall!(libc::recv(socket.as_raw_fd(), ptr::null_mut(), bytes, libc::MSG_TRUNC))?;
+    Ok(skipped as usize)
+}
+
+/// Sends bytes that the end of the stream follows at once: they wait for it, and go with it in one packet (`MSG_MORE`,
+/// send(2)).
+pub(crate) fn send_before_end(socket: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_MORE | libc::MSG_NOSIGNAL;
+    // The pointer and the length are those of a live slice, which is only read.
+    let sent = syscall!(libc::send(socket.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags))?;
+    Ok(sent as usize)
+}
+
+/// Lets the last packet of a handshake that this socket begins carry the first bytes: the kernel holds it back until
+/// there are some, for 200 ms at most (`TCP_DEFER_ACCEPT`, tcp(7), on the socket that connects).
+pub(crate) fn handshake_with_data(socket: BorrowedFd<'_>) {
+    let on: libc::c_int = 1;
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // The pointer and the length are those of a live integer. Without the option there is one packet more.
+    let _ = syscall!(libc::setsockopt(
+        socket.as_raw_fd(),
+        libc::IPPROTO_TCP,
+        libc::TCP_DEFER_ACCEPT,
+        (&raw const on).cast(),
+        len
+    ));
+}
+
 /// What the system knows of the path of a TCP connection, if it says so (`struct tcp_info`, linux/tcp.h, whose fields
 /// never move).
 pub(crate) fn tcp_info(socket: &TcpStream) -> Option<PathInfo> {

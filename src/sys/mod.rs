@@ -25,9 +25,13 @@ pub(crate) mod stdio;
 
 pub(crate) use limits::raise_descriptor_limit;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) use linux::{REUSE_PORT_BALANCES, new_pipe, splice, tcp_info, wants_more};
+pub(crate) use linux::{
+    REUSE_PORT_BALANCES, SKIPS, handshake_with_data, new_pipe, send_before_end, skip, splice, tcp_info, wants_more,
+};
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) use portable::{REUSE_PORT_BALANCES, new_pipe, splice, tcp_info, wants_more};
+pub(crate) use portable::{
+    REUSE_PORT_BALANCES, SKIPS, handshake_with_data, new_pipe, send_before_end, skip, splice, tcp_info, wants_more,
+};
 
 /// What the system knows of the path of a TCP connection.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +58,12 @@ pub(crate) fn is_unpollable(error: &io::Error) -> bool {
 /// Whether splice does not know this kind of descriptor (`EINVAL`, `ENOSYS`): the half copies from then on.
 pub(crate) fn is_not_spliceable(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP))
+}
+
+/// Whether a socket that is not TCP but looks like it (MPTCP of an old kernel, SCTP) does not know how to throw away, and
+/// wanted to copy to nowhere (`EFAULT`).
+pub(crate) fn is_not_skipped(result: &io::Result<usize>) -> bool {
+    result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EFAULT))
 }
 
 /// Whether a connect is under way and will be told by an event (`EINPROGRESS`).

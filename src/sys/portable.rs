@@ -16,6 +16,22 @@ pub(crate) fn splice(_from: BorrowedFd<'_>, _to: BorrowedFd<'_>, _bytes: usize) 
     Err(io::Error::from_raw_os_error(libc::ENOSYS))
 }
 
+/// Whether bytes of a TCP socket can be thrown away without being copied first.
+pub(crate) const SKIPS: bool = false;
+
+/// They cannot.
+pub(crate) fn skip(_socket: BorrowedFd<'_>, _bytes: usize) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Sends bytes that the end of the stream follows at once; here they do not wait for it.
+pub(crate) fn send_before_end(socket: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
+    socket2::SockRef::from(&socket).send(buf)
+}
+
+/// Handshakes end with a packet of their own.
+pub(crate) fn handshake_with_data(_socket: BorrowedFd<'_>) {}
+
 /// The path is measured by the link's own acknowledgements.
 pub(crate) fn tcp_info(_: &std::net::TcpStream) -> Option<super::PathInfo> {
     None
