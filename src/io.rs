@@ -175,6 +175,10 @@ impl Io {
             Io::Tcp(socket) => socket.take_error().ok().flatten(),
             Io::Unix(socket) => socket.take_error().ok().flatten(),
             Io::Stream(stream) => links.error(*stream),
+            // A pipe has no error to ask for; what an event announces is that nobody reads any more.
+            Io::Files { write: Some(write), .. } if sys::is_reader_gone(write.as_fd()) => {
+                Some(io::ErrorKind::BrokenPipe.into())
+            }
             Io::Files { .. } | Io::None => None,
         }
     }

@@ -198,14 +198,20 @@ fn two_of_them_make_a_pipe_between_two_programs() {
 
 #[test]
 fn a_reader_that_leaves_ends_it() {
-    let (listener, mut cat) = {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port().to_string();
-        (listener, command(&["cat", "127.0.0.1", &port]))
-    };
-    let mut child = Running::start(cat.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()));
-    let mut server = Peer::accept(&listener);
-    drop(child.0.stdout.take());
-    server.run(&[Put(b"nobody reads this")]);
-    kit::until("it ends though its input is open", || child.0.try_wait().unwrap().is_some());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    // It is noticed at the next byte, and without any.
+    for speaks_on in [true, false] {
+        let mut cat = command(&["cat", "127.0.0.1", &port]);
+        let mut child = Running::start(cat.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()));
+        let mut server = Peer::accept(&listener);
+        server.run(&[Put(b"read")]);
+        let mut out = child.0.stdout.take().unwrap();
+        out.read_exact(&mut [0; 4]).unwrap();
+        drop(out);
+        if speaks_on {
+            server.run(&[Put(b"nobody reads this")]);
+        }
+        kit::until("it ends though its input is open", || child.0.try_wait().unwrap().is_some());
+    }
 }

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Calls into libc and turns -1 into the error of the thread.
 macro_rules! syscall {
@@ -64,6 +65,13 @@ pub(crate) fn is_not_spliceable(error: &io::Error) -> bool {
 /// wanted to copy to nowhere (`EFAULT`).
 pub(crate) fn is_not_skipped(result: &io::Result<usize>) -> bool {
     result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EFAULT))
+}
+
+/// Whether nobody reads from a pipe, or a terminal, any more (`POLLERR`, poll(2)).
+pub(crate) fn is_reader_gone(fd: BorrowedFd<'_>) -> bool {
+    let mut asked = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
+    // The pointer is to one live record, and nothing is waited for. Where it fails, the next write finds out.
+    syscall!(libc::poll(&raw mut asked, 1, 0)).is_ok_and(|_| asked.revents & libc::POLLERR != 0)
 }
 
 /// Whether a connect is under way and will be told by an event (`EINPROGRESS`).
