@@ -283,6 +283,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Links, "link-streams", Value::Number(1, 1_000_000), "connections at a time over one link").default("65536")
         .only(RELAYS),
     option(Group::Links, "link-max", Value::Number(1, 65_535), "links at a time that others dial").default("256").only(LINK),
+    option(Group::Links, "link-key-max", Value::Number(1, 65_535), "those of them that one key may have").default("64").only(LINK),
     option(Group::Timers, "handshake-timeout", Value::Duration, "time for a client to say what it wants").default("10s")
         .only(SAYING),
     option(Group::Timers, "connect-timeout", Value::Duration, "time for a name to resolve and its target to answer")

@@ -166,6 +166,8 @@ pub struct Timing {
     pub subflows: usize,
     /// Links that others have dialled.
     pub links: usize,
+    /// Those of them that one key may have.
+    pub links_per_key: usize,
     /// Visitors that have not proved yet who they are.
     pub visitors: usize,
 }
@@ -182,6 +184,7 @@ impl Default for Timing {
             streams: 65_536,
             subflows: 16,
             links: 256,
+            links_per_key: 64,
             visitors: 128,
         }
     }

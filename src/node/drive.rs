@@ -210,7 +210,10 @@ impl Core {
             Event::SubflowDown { id: subflow, code } => self.subflow_lost(id, subflow, code),
             Event::SubflowDrained(subflow) => self.subflow_lost(id, subflow, Code::Drained),
             Event::Parted => self.tell(id, &Happened::Parted),
-            Event::Resumed => self.tell(id, &Happened::Resumed),
+            Event::Resumed => {
+                self.listen_as_before(id);
+                self.tell(id, &Happened::Resumed);
+            }
             Event::Ended { code, text } => self.session_ended(id, code, text),
             Event::Message(text) => {
                 if let Some(unsaid) = self.may_log(id) {
@@ -299,7 +302,7 @@ impl Core {
         self.flush_link(id);
         let Some(link) = self.pools.links.links.get_mut(id) else { return };
         let reason = match Reason::from(code) {
-            Reason::Drained | Reason::Killed => Reason::LinkLost,
+            Reason::Killed => Reason::LinkLost,
             reason => reason,
         };
         let session = link.session.take();
@@ -309,6 +312,7 @@ impl Core {
         link.questions.clear();
         let sides: Vec<Id> = link.streams.drain().map(|(_, slot)| slot.side).collect();
         let carriers = std::mem::take(&mut link.carriers);
+        link.passed.clear();
         let listeners: Vec<u32> = link.listeners.drain().flat_map(|(_, ours)| ours).collect();
         link.remotes.iter_mut().for_each(super::reverse::Remote::forget);
         let comes_back = link.plan.is_some() && !link.closing && !self.pools.links.closing;
@@ -325,7 +329,7 @@ impl Core {
                 self.try_later(id, place, &Failure::new(reason, text.clone()));
             }
         }
-        if lasted && comes_back && reason == Reason::LinkLost {
+        if lasted && comes_back && matches!(reason, Reason::LinkLost | Reason::Drained) {
             // It has just answered, or its session was given up after a long time: it may well be there.
             self.redial_link(id);
         }

@@ -179,8 +179,11 @@ impl Core {
         early.into_iter().for_each(|carrier| self.drop_carrier(carrier));
     }
 
-    /// Ends the links with keys that the policy does not admit any more.
+    /// Ends the links with keys that the policy does not admit any more; the others get the rates that it says now.
     pub fn recheck_links(&mut self) {
+        for (_, link) in self.pools.links.links.iter() {
+            link.key.iter().for_each(|key| link.set_rate(key));
+        }
         let refused = |link: &Link| link.key.is_some_and(|key| !link.policy.admits(&key));
         let refused: Vec<Id> =
             self.pools.links.links.iter().filter(|(_, link)| refused(link)).map(|(id, _)| id).collect();

@@ -92,7 +92,7 @@ impl Core {
     pub(crate) fn connect_back(&mut self, connection: Id, link: Id, listener: u32) {
         let Some(dest) = self.new_dest(connection, None) else { return };
         if let Some(record) = self.connections.get_mut(connection) {
-            record.returns_to = Some(listener);
+            (record.returns_to, record.via) = (Some(listener), Some(link));
         }
         self.dial_stream(dest, link);
     }
@@ -271,7 +271,7 @@ fn by_address(policy: &Arc<dyn Policy>, key: PeerKey, target: &Target) -> Permit
 fn asked(open: &Open) -> String {
     match &open.host {
         Host::Addr(ip) => std::net::SocketAddr::new(*ip, open.port).to_string(),
-        Host::Name(name) => format!("{:?}:{}", name, open.port),
+        Host::Name(name) => format!("{name}:{}", open.port),
         Host::None => format!("listener {}", open.listener),
     }
 }
