@@ -10,13 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use seaprox::keys::PublicKey;
-use seaprox::node::Happened;
+use seaprox::node::{Happened, NetworkChanges};
 use seaprox::{Core, Id, Loops, Remote};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::gate::Gate;
-use crate::link::{self, Act, Links, Told, Visits, Watch};
+use crate::link::{self, Act, Change, Links, Told, Visits, Watch};
 use crate::{Exit, Failed};
 
 /// What the main thread hears.
@@ -29,6 +29,8 @@ pub enum News {
     Dialled(Happened),
     /// Something happened to a link that we have taken in, by its id.
     Served(Id, Happened),
+    /// This machine's addresses or routes have changed.
+    Network,
     /// Whether a key is the right one, as somebody says.
     Answer(PublicKey, bool),
 }
@@ -119,6 +121,9 @@ impl Process {
                 let _ = tell.send(News::Signal(signal));
             }
         });
+        if self.watch.is_some() {
+            watch_network(&self.tell);
+        }
         let mut looked = Instant::now();
         loop {
             let news = match self.links {
@@ -163,6 +168,10 @@ impl Process {
             }
             News::Served(id, happened) => {
                 self.visits.iter_mut().for_each(|visits| visits.take(id, &happened));
+            }
+            News::Network => {
+                log::debug!("an address or a route has changed");
+                tell_all(&self.remotes, Core::network_changed);
             }
             News::Answer(key, is_right) => self.answered(key, is_right),
             News::Over(_) => {}
@@ -231,7 +240,44 @@ impl Process {
             Some(Err(error)) => log::error!(error = error.to_string(); "keys not read again, and nothing is changed"),
             Some(Ok(false)) | None => {}
         }
+        match self.links.as_ref().map(|links| links.refresh_paths(anyway)) {
+            Some(Ok(Some(change))) => {
+                log::info!(added = change.added.len(), removed = change.removed.len(); "paths read again");
+                tell_all(&self.remotes, move |core| change_paths(core, &change));
+            }
+            Some(Err(error)) => log::error!(error = error; "paths not read again, and nothing is changed"),
+            Some(Ok(None)) | None => {}
+        }
     }
+}
+
+/// Gives the link that is dialled its new paths before the old ones go, so that it is never without any, unless it may
+/// not have so many.
+fn change_paths(core: &mut Core, change: &Change) {
+    for link in core.links().iter().filter(|link| link.dialled).map(|link| link.id) {
+        let remove = |core: &mut Core| change.removed.iter().for_each(|path| core.remove_path(link, path));
+        if change.is_tight {
+            remove(core);
+        }
+        change.added.iter().for_each(|path| core.add_path(link, path));
+        if !change.is_tight {
+            remove(core);
+        }
+    }
+}
+
+/// Tells of changes of addresses and routes, from a thread of its own. Where that cannot be had, links are tried again
+/// after their pauses.
+fn watch_network(tell: &SyncSender<News>) {
+    let Ok(mut changes) = NetworkChanges::open() else { return };
+    let tell = tell.clone();
+    let body = move || {
+        while changes.wait().is_ok() && tell.send(News::Network).is_ok() {
+            thread::sleep(NETWORK_PAUSE);
+        }
+    };
+    // A process without threads to spare goes on without.
+    let _ = thread::Builder::new().name("network".into()).spawn(body);
 }
 
 fn tell_all(remotes: &[Remote], what: impl Fn(&mut Core) + Clone + Send + 'static) {
@@ -251,5 +297,7 @@ fn tell_all(remotes: &[Remote], what: impl Fn(&mut Core) + Clone + Send + 'stati
 
 /// How often the files of keys are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Between two looks at what the network has become.
+const NETWORK_PAUSE: Duration = Duration::from_secs(1);
 /// News that wait.
 const NEWS_MAX: usize = 4096;

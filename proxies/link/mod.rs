@@ -6,6 +6,7 @@
 
 pub mod forwards;
 mod instance;
+mod paths;
 pub mod places;
 mod prompt;
 mod refusals;
@@ -24,6 +25,7 @@ use seaprox::link::Mode;
 use seaprox::node::{Happened, Identity, LinkConfig, Path, Policy, Reverse, ServeConfig, Timing};
 use seaprox::{Bound, Core, Id, Target};
 
+pub use paths::Change;
 pub use prompt::{ask, can_ask};
 pub use trust::Peer;
 pub use visits::Visits;
@@ -32,6 +34,7 @@ pub use watch::{Act, Watch};
 use crate::options::{Command, Parsed};
 use crate::{Exit, Failed};
 use instance::Instance;
+use paths::PathFile;
 use trust::Visitors;
 
 /// Is told what happens to links, in their loop.
@@ -51,10 +54,18 @@ pub struct Links {
 /// The link that this process dials.
 struct Dialled {
     peer: Arc<Peer>,
-    paths: Vec<Path>,
+    paths: Ways,
     subflows: usize,
     reverse: Vec<Reverse>,
     exits: bool,
+}
+
+/// The ways to the peer.
+enum Ways {
+    /// As the command line says.
+    Given(Vec<Path>),
+    /// As a file says.
+    Listed(PathFile),
 }
 
 /// Where the files are.
@@ -120,7 +131,7 @@ impl Links {
     /// Who tells what becomes of the link that is dialled.
     pub fn watch(&self) -> Option<Watch> {
         let Dialled { peer, paths, reverse, exits, .. } = self.dialled.as_ref()?;
-        Some(Watch::new(Arc::clone(peer), self.public, paths.len(), reverse).exiting(*exits))
+        Some(Watch::new(Arc::clone(peer), self.public, paths.now().len(), reverse).exiting(*exits))
     }
 
     /// Who tells what becomes of the links that are taken in.
@@ -136,7 +147,7 @@ impl Links {
         let Some(dialled) = &self.dialled else { return Ok(None) };
         let policy: Arc<dyn Policy> = Arc::<Peer>::clone(&dialled.peer);
         let config = LinkConfig {
-            paths: dialled.paths.clone(),
+            paths: dialled.paths.now(),
             subflows: dialled.subflows,
             mode: self.mode,
             reverse: dialled.reverse.clone(),
@@ -168,11 +179,31 @@ impl Links {
         let peer = self.peer().map_or(Ok(false), |peer| peer.refresh(anyway));
         Ok(visitors? | peer?)
     }
+
+    /// Reads the file of paths again, if there is one, and says what is new in it.
+    ///
+    /// # Errors
+    /// What is wrong with the file; what it said before holds on.
+    pub fn refresh_paths(&self, anyway: bool) -> Result<Option<Change>, String> {
+        match self.dialled.as_ref().map(|dialled| &dialled.paths) {
+            Some(Ways::Listed(file)) => file.refresh(anyway),
+            Some(Ways::Given(_)) | None => Ok(None),
+        }
+    }
+}
+
+impl Ways {
+    fn now(&self) -> Vec<Path> {
+        match self {
+            Ways::Given(paths) => paths.clone(),
+            Ways::Listed(file) => file.paths(),
+        }
+    }
 }
 
 /// How the peer is reached, and what it is to do for us.
 struct Reach {
-    paths: Vec<Path>,
+    paths: Ways,
     subflows: usize,
     reverse: Vec<Reverse>,
 }
@@ -182,12 +213,18 @@ impl Reach {
         let reverse = if parsed.command() == Command::Link { parsed.reverses()? } else { Vec::new() };
         let (paths, subflows) = (parsed.paths(target)?, parsed.number("subflows")? as usize);
         let most = Timing::default().subflows;
+        if let Some(file) = parsed.path("paths") {
+            let port = target.port().unwrap_or(places::PORT);
+            let file = PathFile::load(file, port, most / subflows);
+            let file = file.map_err(|error| Failed::new(Exit::Config, format!("seaprox: {error}")))?;
+            return Ok(Reach { paths: Ways::Listed(file), subflows, reverse });
+        }
         if paths.len() * subflows > most {
             let text =
                 format!("--subflows {subflows} over each of {} paths: expected {most} together at most", paths.len());
             return Err(parsed.error(text).into());
         }
-        Ok(Reach { paths, subflows, reverse })
+        Ok(Reach { paths: Ways::Given(paths), subflows, reverse })
     }
 }
 

@@ -267,6 +267,8 @@ pub static OPTIONS: &[OptionSpec] = &[
         .only(RELAYS),
     option(Group::Links, "path", Value::Text("PATH"), "a way to the peer: SOURCE[%INTERFACE][->HOST[:PORT]], such as 10.0.0.2, \
         %wlan0 or 10.0.0.2->198.51.100.7").repeat().only(RELAYS),
+    option(Group::Links, "paths", Value::File, "a file of paths, one a line; it is read again when it has changed, and paths \
+        come and go while the link lives").only(RELAYS),
     option(Group::Links, "mode", MODES, "how subflows are used: all of them, one at a time, or two for what is small").default("stripe")
         .only(RELAYS),
     option(Group::Links, "cipher", Value::Text("LIST"), "ciphers in the order of preference, of aes-128-gcm, aes-256-gcm \

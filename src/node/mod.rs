@@ -18,7 +18,8 @@
 //! `config` what a node is told · `links` all that a loop has of it · `link` one of them · `carrier` its TCP connections ·
 //! `plan` dialling them · `greet` accepting them · `proof` what joins a subflow to its session · `drive` the session's
 //! events, frames and deadlines · `stream` a stream as a side · `open` streams coming and going · `front` the handlers of
-//! those that the peer opened · `reverse` listeners at the other end · `whereabouts` where the peer sees us · `chunks`, `bucket`, `quiet` memory,
+//! those that the peer opened · `reverse` listeners at the other end · `whereabouts` where the peer sees us · `network` where we are
+//! ourselves · `chunks`, `bucket`, `quiet` memory,
 //! rates and lines of the log · `status`.
 //!
 //! # What holds
@@ -35,6 +36,7 @@ mod front;
 mod greet;
 mod link;
 mod links;
+mod network;
 mod open;
 mod plan;
 mod proof;
@@ -68,6 +70,7 @@ pub use config::{
     Timing, Verdict,
 };
 pub(crate) use links::{CARRIERS_MAX, Links};
+pub use network::NetworkChanges;
 pub use status::{LinkStatus, ListenerStatus, SubflowStatus};
 pub(crate) use stream::{StreamAt, Taken};
 

@@ -215,6 +215,9 @@ impl Core {
         let Some(plan) = record.plan.as_mut() else { return };
         let Some(wanted) = plan.wanted.get_mut(place) else { return };
         wanted.carrier = None;
+        if wanted.removed {
+            return;
+        }
         if let Some(up_ms) = wanted.up_ms.take() {
             // At once, if it has lasted; else after the shortest pause.
             wanted.tries = u32::from(now_ms.saturating_sub(up_ms) < LASTED_MS);

@@ -25,9 +25,9 @@ pub(crate) mod stdio;
 
 pub(crate) use limits::raise_descriptor_limit;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) use linux::{REUSE_PORT_BALANCES, new_pipe, splice, tcp_info, wants_more};
+pub(crate) use linux::{REUSE_PORT_BALANCES, network_changes, new_pipe, splice, tcp_info, wants_more};
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) use portable::{REUSE_PORT_BALANCES, new_pipe, splice, tcp_info, wants_more};
+pub(crate) use portable::{REUSE_PORT_BALANCES, network_changes, new_pipe, splice, tcp_info, wants_more};
 
 /// What the system knows of the path of a TCP connection.
 #[derive(Clone, Copy, Debug)]
