@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::gate::Gate;
-use crate::link::{self, Act, Change, Links, Told, Visits, Watch};
+use crate::link::{self, Act, Change, Links, Questions, Told, Visits, Watch};
 use crate::{Exit, Failed};
 
 /// What the main thread hears.
@@ -33,6 +33,8 @@ pub enum News {
     Network,
     /// Whether a key is the right one, as somebody says.
     Answer(PublicKey, bool),
+    /// Whether a peer may have what it asked for, as somebody says.
+    Permitted(bool),
 }
 
 /// The ears of the main thread. Signals are caught from here on, before anybody is told that the process is there.
@@ -54,6 +56,7 @@ pub struct Process {
     /// Whether the end has begun: what happens to the link from then on is our own doing.
     is_ending: bool,
     is_asking: bool,
+    questions: Questions,
     /// Why it all ends, if not because somebody asked for it.
     doom: Option<Failed>,
     tell: SyncSender<News>,
@@ -100,7 +103,8 @@ impl Process {
         let visits = links.as_ref().and_then(|links| links.visits());
         let (remotes, tell) = (remotes.to_vec(), ears.mouth());
         let (is_draining, is_ending, is_asking, doom) = (false, false, false, None);
-        Process { remotes, gate, links, watch, visits, drain, is_draining, is_ending, is_asking, doom, tell }
+        let questions = Questions::default();
+        Process { remotes, gate, links, watch, visits, drain, is_draining, is_ending, is_asking, questions, doom, tell }
     }
 
     /// Does what is asked for until all loops have ended.
@@ -166,6 +170,11 @@ impl Process {
                 let act = self.watch.as_mut().and_then(|watch| watch.take(&happened, Instant::now()));
                 act.into_iter().for_each(|act| self.act(act));
             }
+            News::Served(_, Happened::Asked { key, request, connection }) => {
+                self.questions.add(key, request, connection);
+                self.ask_next();
+            }
+            News::Permitted(may) => self.permitted(may),
             News::Served(id, happened) => {
                 self.visits.iter_mut().for_each(|visits| visits.take(id, &happened));
             }
@@ -197,8 +206,28 @@ impl Process {
         }
     }
 
+    /// Asks the next question about a peer's request, if the terminal is free.
+    fn ask_next(&mut self) {
+        let Some(links) = self.links.as_ref().filter(|_| !self.is_asking && !self.is_ending) else { return };
+        let Some(question) = self.questions.ask() else { return };
+        let (text, tell) = (links.question(&question.key, &question.request), self.tell.clone());
+        if link::ask_request(text, move |may| drop(tell.send(News::Permitted(may)))).is_err() {
+            self.permitted(false);
+        }
+    }
+
+    fn permitted(&mut self, may: bool) {
+        let (Some(question), Some(links)) = (self.questions.answer(), &self.links) else { return };
+        links.remember(&question.key, &question.request, may);
+        log::info!(request = question.request.to_string(), permitted = may; "answered");
+        let connections = question.connections;
+        tell_all(&self.remotes, move |core| connections.iter().for_each(|id| core.permit(*id, may)));
+        self.ask_next();
+    }
+
     fn answered(&mut self, key: PublicKey, is_right: bool) {
         self.is_asking = false;
+        self.ask_next();
         let Some(peer) = self.links.as_ref().and_then(|links| links.peer()).cloned() else { return };
         if !is_right {
             let text = format!("seaprox: the key of {} was not accepted: {}", peer.target(), key.fingerprint());

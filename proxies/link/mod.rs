@@ -9,6 +9,7 @@ mod instance;
 mod paths;
 pub mod places;
 mod prompt;
+mod questions;
 mod refusals;
 #[cfg(test)]
 mod scratch;
@@ -22,11 +23,12 @@ use std::sync::Arc;
 
 use seaprox::keys::{ConfigDirectory, KeysError, NodeKey, PublicKey, Secret};
 use seaprox::link::Mode;
-use seaprox::node::{Happened, Identity, LinkConfig, Path, Policy, Reverse, ServeConfig, Timing};
+use seaprox::node::{Happened, Identity, LinkConfig, Path, PeerKey, Policy, Request, Reverse, ServeConfig, Timing};
 use seaprox::{Bound, Core, Id, Target};
 
 pub use paths::Change;
-pub use prompt::{ask, can_ask};
+pub use prompt::{ask, ask_request, can_ask};
+pub use questions::Questions;
 pub use trust::Peer;
 pub use visits::Visits;
 pub use watch::{Act, Watch};
@@ -94,6 +96,10 @@ impl Links {
         // What is wrong with the command line is told before a key is made.
         let (mode, timing, ciphers) = (parsed.mode()?, parsed.timing()?, parsed.ciphers()?);
         let pin = parsed.pin()?;
+        let asks = parsed.knows("ask") && parsed.flag("ask")?;
+        if asks && !can_ask() {
+            return Err(parsed.error("--ask: expected a terminal on stdin and stderr, to ask there").into());
+        }
         let reaches = target.as_ref().map(|target| Reach::of(parsed, target)).transpose()?;
 
         let files = Files { parsed, directory: parsed.config_directory() };
@@ -112,7 +118,7 @@ impl Links {
             }
             _ => None,
         };
-        let visitors = if takes { Some(Arc::new(files.visitors(shared)?)) } else { None };
+        let visitors = if takes { Some(Arc::new(files.visitors(shared)?.asking(asks))) } else { None };
         let instance = Instance::of(parsed.command(), key.public());
         let identity = Identity { ciphers, instance: instance.number, ..Identity::new(&key) };
         Ok(Some(Links { identity, public: key.public(), mode, timing, dialled, visitors, _instance: instance }))
@@ -137,6 +143,17 @@ impl Links {
     /// Who tells what becomes of the links that are taken in.
     pub fn visits(&self) -> Option<Visits> {
         Some(Visits::new(Arc::clone(self.visitors.as_ref()?)))
+    }
+
+    /// Remembers what somebody has answered about a peer's request.
+    pub fn remember(&self, key: &PeerKey, request: &Request, may: bool) {
+        self.visitors.iter().for_each(|visitors| visitors.remember(key, request, may));
+    }
+
+    /// The question whether a peer may have its request.
+    pub fn question(&self, key: &PeerKey, request: &Request) -> String {
+        let name = self.visitors.as_ref().map_or_else(String::new, |visitors| visitors.name(key));
+        format!("{name} ({}) wants this node to {request}. May it (yes/no)? ", trust::fingerprint(key))
     }
 
     /// Dials the link, if there is one to dial.
@@ -175,7 +192,12 @@ impl Links {
     /// # Errors
     /// What is wrong with a file; what it said before holds on.
     pub fn refresh(&self, anyway: bool) -> Result<bool, KeysError> {
-        let visitors = self.visitors.as_ref().map_or(Ok(false), |visitors| visitors.refresh(anyway));
+        let visitors = self.visitors.as_ref().map_or(Ok(false), |visitors| {
+            if anyway {
+                visitors.forget_answers();
+            }
+            visitors.refresh(anyway)
+        });
         let peer = self.peer().map_or(Ok(false), |peer| peer.refresh(anyway));
         Ok(visitors? | peer?)
     }

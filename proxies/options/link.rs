@@ -206,7 +206,7 @@ const CIPHERS: [&str; 3] = ["aes-128-gcm", "aes-256-gcm", "chacha20-poly1305"];
 const FINGERPRINT_CHARS: usize = 43;
 /// Options that say something of a link that is dialled, and nothing of those that are taken in.
 const DIALLED: &[&str] = &["known-nodes", "peer-key", "subflows", "path", "paths", "exit-on-failure"];
-const TAKEN: &[&str] = &["authorized-keys", "link-max", "link-key-max"];
+const TAKEN: &[&str] = &["authorized-keys", "ask", "link-max", "link-key-max"];
 const EXCLUSIVE: &[(&str, &str, &str)] = &[
     ("secret", "key", "the key follows from the secret"),
     ("secret", "peer-key", "the peer has the key that follows from the secret"),

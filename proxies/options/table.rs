@@ -260,6 +260,8 @@ pub static OPTIONS: &[OptionSpec] = &[
         .only(RELAYS),
     option(Group::Links, "authorized-keys", Value::File, "whom to let in, and what each may do (default: authorized_keys in \
         --config-dir)").only(LINK),
+    option(Group::Links, "ask", Value::None, "ask on the terminal about what a key is not permitted to have opened or listened \
+        for; the answer holds until SIGHUP").no_env().only(LINK),
     option(Group::Links, "known-nodes", Value::File, "the keys of peers (default: known_nodes in --config-dir)").only(RELAYS),
     option(Group::Links, "peer-key", Value::Text("KEY|SHA256:..."), "the one key that the peer may have; known nodes are not \
         asked then").only(RELAYS),

@@ -313,6 +313,7 @@ impl Core {
         let sides: Vec<Id> = link.streams.drain().map(|(_, slot)| slot.side).collect();
         let carriers = std::mem::take(&mut link.carriers);
         link.passed.clear();
+        link.asked.clear();
         let listeners: Vec<u32> = link.listeners.drain().flat_map(|(_, ours)| ours).collect();
         link.remotes.iter_mut().for_each(super::reverse::Remote::forget);
         let comes_back = link.plan.is_some() && !link.closing && !self.pools.links.closing;

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::address::Target;
 use crate::id::Id;
 use crate::link::frame::DATA_BYTES_MAX;
 use crate::link::{BootId, Config, Mode, Session, StreamId, SubflowId};
@@ -59,6 +60,8 @@ pub(crate) struct Link {
     pub listeners: HashMap<u32, Vec<u32>>,
     pub watch: Watch,
     pub takes: Takes,
+    /// Streams that wait for somebody to say whether they may be.
+    pub asked: Vec<(Id, Rc<Target>)>,
     /// Where we listened for the peer until another session of its key, which was there, was given the place.
     pub passed: Vec<(u32, Vec<SocketAddr>)>,
     /// Sessions before this one that were there, and young, and were taken over all the same.
@@ -106,6 +109,7 @@ impl Link {
             listeners: HashMap::new(),
             watch,
             takes: None,
+            asked: Vec::new(),
             passed: Vec::new(),
             row: 0,
             dirty: false,

@@ -66,8 +66,8 @@ use plan::{Plan, Wanted};
 
 pub(crate) use chunks::CHUNK_BYTES;
 pub use config::{
-    Cipher, Happened, Identity, LinkConfig, OnHappened, OnStream, Path, PeerKey, Policy, Reverse, SameKey, ServeConfig,
-    Timing, Verdict,
+    Cipher, Happened, Identity, LinkConfig, OnHappened, OnStream, Path, PeerKey, Policy, Request, Reverse, SameKey,
+    ServeConfig, Timing, Verdict,
 };
 pub(crate) use links::{CARRIERS_MAX, Links};
 pub use network::NetworkChanges;

@@ -11,7 +11,7 @@ use crate::link::{Bound, Code, Host, Kind, Open};
 use crate::listener;
 use crate::reason::{Failure, Reason};
 
-use super::config::{Happened, Reverse};
+use super::config::{Happened, Request, Reverse};
 use super::front::Returning;
 use super::greet::TARGET;
 use super::link::Link;
@@ -120,6 +120,10 @@ impl Core {
         let place = place_of(open).map_err(refused)?;
         let link = self.pools.links.links.get(id).ok_or_else(|| Bound::refused(Code::LinkLost))?;
         let may = link.key.is_some_and(|key| link.policy.may_listen(&key, &place));
+        if let Some(key) = link.key.filter(|key| !may && link.policy.asks(key, &Request::Listen(place.clone()))) {
+            self.tell(id, &Happened::Asked { key, request: Request::Listen(place), connection: None });
+            return Err(refused(Failure::new(Reason::NotPermitted, "somebody is asked")));
+        }
         if !may || self.is_draining() {
             return Err(refused(Failure::new(Reason::NotPermitted, "the peer's key may not listen there")));
         }

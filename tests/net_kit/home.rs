@@ -34,6 +34,10 @@ impl Home {
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
     }
 
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(format!("{}/{name}", self.0.file("config"))).unwrap()
+    }
+
     pub fn line(&self, words: &[&str]) -> Vec<String> {
         let config = self.0.file("config");
         words.iter().chain(&["--config-dir", &config]).map(|word| (*word).to_owned()).collect()
