@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use kit::Step::*;
 use kit::socks::connect5;
-use kit::{Peer, Seaprox, proc, until};
+use kit::{Peer, Scratch, Seaprox, proc, until};
 use net_kit::capture::Stream;
 use net_kit::home::{Home, far_line, homes, near_line};
 use net_kit::nodes::{Forward, Nodes, Options, PORT, Secret, front, link_figure, start};

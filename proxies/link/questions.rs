@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn each_is_asked_once_and_in_its_turn() {
         let mut questions = Questions::default();
-        let request = |text: &str| Request::Open(text.parse().unwrap());
+        let request = |text: &str| Request::Open(seaprox::Target::parse(text).unwrap());
         let id = |number: u64| Id::from_u64(number << 32);
         assert!(questions.ask().is_none() && questions.answer().is_none());
         questions.add([1; 32], request("db:1"), id(1));

@@ -191,7 +191,7 @@ impl Core {
         self.tell(link, &Happened::Asked { key, request, connection: Some(connection) });
     }
 
-    /// Says whether a stream may be that [`Happened::Asked`](super::Happened::Asked) has told of. One that has not waited so
+    /// Says whether a stream may be that [`Happened::Asked`] has told of. One that has not waited so
     /// long is not there any more.
     pub fn permit(&mut self, connection: Id, may: bool) {
         let side = self.side(connection, Role::Source).and_then(|side| self.sides.get(side));
