@@ -211,11 +211,11 @@ impl Core {
         let now_ms = self.now_ms;
         let Some(record) = self.pools.links.links.get_mut(link) else { return };
         let (first, longest) = record.timing.redial;
-        let met = record.met;
+        let (met, closing) = (record.met, record.closing);
         let Some(plan) = record.plan.as_mut() else { return };
         let Some(wanted) = plan.wanted.get_mut(place) else { return };
         wanted.carrier = None;
-        if wanted.removed {
+        if wanted.removed || closing {
             return;
         }
         if let Some(up_ms) = wanted.up_ms.take() {
