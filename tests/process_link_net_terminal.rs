@@ -57,13 +57,16 @@ fn what_a_key_does_not_permit_is_asked_about_once() {
         return;
     }
     let net = Net::of(&[Kind::Veth]);
-    let listeners = [0, 1].map(|_| net.far().inside(|| TcpListener::bind("127.0.0.1:0").unwrap()));
+    let listeners = [0, 1, 2].map(|_| net.far().inside(|| TcpListener::bind("127.0.0.1:0").unwrap()));
     let ports = listeners.each_ref().map(|listener| listener.local_addr().unwrap().port());
     let (near_home, far_home) = homes("name=laptop");
     let line = words(far_line(&far_home), &["--ask", "--status", "none"]);
     let mut far = Terminal::start(&line, |command| net.far().enter(command));
     far.wait_for("listening link");
-    let near = start(net.near(), &near_line(&near_home, &["-D", "127.0.0.1:0", "-R", "2222:127.0.0.1:9"]));
+    let near = start(
+        net.near(),
+        &near_line(&near_home, &["-D", "127.0.0.1:0", "-R", "2222:127.0.0.1:9", "--connect-timeout", "4s"]),
+    );
     far.wait_for("laptop (SHA256:");
     far.wait_for("wants this node to listen on 2222. May it (yes/no)? ");
     assert!(!net.far().run("ss -Hltn").contains(":2222 "), "not before somebody says so");
@@ -98,6 +101,13 @@ fn what_a_key_does_not_permit_is_asked_about_once() {
     assert_eq!(asks(ports[1]).join().unwrap().1[1], 2);
     let question = format!("connect to 127.0.0.1:{}. May it", ports[1]);
     assert_eq!(far.shown().matches(&question).count(), 1, "{}", far.shown());
+
+    // Who answers late answers for the next time.
+    let client = asks(ports[2]);
+    far.wait_for(&format!("connect to 127.0.0.1:{}. May it (yes/no)? ", ports[2]));
+    assert_eq!(client.join().unwrap().1[1], 6, "its time is over");
+    far.type_line("yes");
+    until("the next one may", || asks(ports[2]).join().unwrap().1[1] == 0);
     listeners[1].set_nonblocking(true).unwrap();
     assert!(listeners[1].accept().is_err(), "what was refused was not connected to");
 }
