@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use seaprox::node::Happened;
 use seaprox::{
     Bind, Cause, Config, Core, Cx, Ending, Failure, Handler, Id, Proxy, Reason, Role, Target, Workers, bind,
 };
@@ -96,7 +97,7 @@ fn mode(parsed: &Parsed) -> Result<CatMode, Failed> {
 fn dial(core: &mut Core, links: &Links, doom: &Doom) -> io::Result<Option<Id>> {
     let Some(watch) = links.watch() else { return Ok(None) };
     let (mut watch, doom) = (watch.exiting(true), Rc::clone(doom));
-    let told = move |core: &mut Core, _: Id, happened: &seaprox::node::Happened| {
+    let told = move |core: &mut Core, _: Id, happened: &Happened| {
         if let Some(Act::End(failed)) = watch.take(happened, Instant::now()) {
             doom.borrow_mut().get_or_insert(failed);
             core.stop();

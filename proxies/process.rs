@@ -10,13 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use seaprox::keys::PublicKey;
-use seaprox::node::Happened;
+use seaprox::node::{Happened, NetworkChanges};
 use seaprox::{Core, Id, Loops, Remote};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::gate::Gate;
-use crate::link::{self, Act, Links, Told, Visits, Watch};
+use crate::link::{self, Act, Change, Links, Questions, Told, Visits, Watch};
 use crate::{Exit, Failed};
 
 /// What the main thread hears.
@@ -29,8 +29,12 @@ pub enum News {
     Dialled(Happened),
     /// Something happened to a link that we have taken in, by its id.
     Served(Id, Happened),
+    /// This machine's addresses or routes have changed.
+    Network,
     /// Whether a key is the right one, as somebody says.
     Answer(PublicKey, bool),
+    /// Whether a peer may have what it asked for, as somebody says.
+    Permitted(bool),
 }
 
 /// The ears of the main thread. Signals are caught from here on, before anybody is told that the process is there.
@@ -52,6 +56,7 @@ pub struct Process {
     /// Whether the end has begun: what happens to the link from then on is our own doing.
     is_ending: bool,
     is_asking: bool,
+    questions: Questions,
     /// Why it all ends, if not because somebody asked for it.
     doom: Option<Failed>,
     tell: SyncSender<News>,
@@ -98,7 +103,8 @@ impl Process {
         let visits = links.as_ref().and_then(|links| links.visits());
         let (remotes, tell) = (remotes.to_vec(), ears.mouth());
         let (is_draining, is_ending, is_asking, doom) = (false, false, false, None);
-        Process { remotes, gate, links, watch, visits, drain, is_draining, is_ending, is_asking, doom, tell }
+        let questions = Questions::default();
+        Process { remotes, gate, links, watch, visits, drain, is_draining, is_ending, is_asking, questions, doom, tell }
     }
 
     /// Does what is asked for until all loops have ended.
@@ -119,6 +125,9 @@ impl Process {
                 let _ = tell.send(News::Signal(signal));
             }
         });
+        if self.watch.is_some() {
+            watch_network(&self.tell);
+        }
         let mut looked = Instant::now();
         loop {
             let news = match self.links {
@@ -161,8 +170,17 @@ impl Process {
                 let act = self.watch.as_mut().and_then(|watch| watch.take(&happened, Instant::now()));
                 act.into_iter().for_each(|act| self.act(act));
             }
+            News::Served(_, Happened::Asked { key, request, connection }) => {
+                self.questions.add(key, request, connection);
+                self.ask_next();
+            }
+            News::Permitted(may) => self.permitted(may),
             News::Served(id, happened) => {
                 self.visits.iter_mut().for_each(|visits| visits.take(id, &happened));
+            }
+            News::Network => {
+                log::debug!("an address or a route has changed");
+                tell_all(&self.remotes, Core::network_changed);
             }
             News::Answer(key, is_right) => self.answered(key, is_right),
             News::Over(_) => {}
@@ -188,8 +206,28 @@ impl Process {
         }
     }
 
+    /// Asks the next question about a peer's request, if the terminal is free.
+    fn ask_next(&mut self) {
+        let Some(links) = self.links.as_ref().filter(|_| !self.is_asking && !self.is_ending) else { return };
+        let Some(question) = self.questions.ask() else { return };
+        let (text, tell) = (links.question(&question.key, &question.request), self.tell.clone());
+        if link::ask_request(text, move |may| drop(tell.send(News::Permitted(may)))).is_err() {
+            self.permitted(false);
+        }
+    }
+
+    fn permitted(&mut self, may: bool) {
+        let (Some(question), Some(links)) = (self.questions.answer(), &self.links) else { return };
+        links.remember(&question.key, &question.request, may);
+        log::info!(request = question.request.to_string(), permitted = may; "answered");
+        let connections = question.connections;
+        tell_all(&self.remotes, move |core| connections.iter().for_each(|id| core.permit(*id, may)));
+        self.ask_next();
+    }
+
     fn answered(&mut self, key: PublicKey, is_right: bool) {
         self.is_asking = false;
+        self.ask_next();
         let Some(peer) = self.links.as_ref().and_then(|links| links.peer()).cloned() else { return };
         if !is_right {
             let text = format!("seaprox: the key of {} was not accepted: {}", peer.target(), key.fingerprint());
@@ -231,7 +269,44 @@ impl Process {
             Some(Err(error)) => log::error!(error = error.to_string(); "keys not read again, and nothing is changed"),
             Some(Ok(false)) | None => {}
         }
+        match self.links.as_ref().map(|links| links.refresh_paths(anyway)) {
+            Some(Ok(Some(change))) => {
+                log::info!(added = change.added.len(), removed = change.removed.len(); "paths read again");
+                tell_all(&self.remotes, move |core| change_paths(core, &change));
+            }
+            Some(Err(error)) => log::error!(error = error; "paths not read again, and nothing is changed"),
+            Some(Ok(None)) | None => {}
+        }
     }
+}
+
+/// Gives the link that is dialled its new paths before the old ones go, so that it is never without any, unless it may
+/// not have so many.
+fn change_paths(core: &mut Core, change: &Change) {
+    for link in core.links().iter().filter(|link| link.dialled).map(|link| link.id) {
+        let remove = |core: &mut Core| change.removed.iter().for_each(|path| core.remove_path(link, path));
+        if change.is_tight {
+            remove(core);
+        }
+        change.added.iter().for_each(|path| core.add_path(link, path));
+        if !change.is_tight {
+            remove(core);
+        }
+    }
+}
+
+/// Tells of changes of addresses and routes, from a thread of its own. Where that cannot be had, links are tried again
+/// after their pauses.
+fn watch_network(tell: &SyncSender<News>) {
+    let Ok(mut changes) = NetworkChanges::open() else { return };
+    let tell = tell.clone();
+    let body = move || {
+        while changes.wait().is_ok() && tell.send(News::Network).is_ok() {
+            thread::sleep(NETWORK_PAUSE);
+        }
+    };
+    // A process without threads to spare goes on without.
+    let _ = thread::Builder::new().name("network".into()).spawn(body);
 }
 
 fn tell_all(remotes: &[Remote], what: impl Fn(&mut Core) + Clone + Send + 'static) {
@@ -251,5 +326,7 @@ fn tell_all(remotes: &[Remote], what: impl Fn(&mut Core) + Clone + Send + 'stati
 
 /// How often the files of keys are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Between two looks at what the network has become.
+const NETWORK_PAUSE: Duration = Duration::from_secs(1);
 /// News that wait.
 const NEWS_MAX: usize = 4096;

@@ -45,11 +45,13 @@ impl Core {
 
     /// The link that its dest was reached over.
     fn via_of(&self, connection: &Connection) -> String {
-        match connection.dest.and_then(|dest| self.sides.get(dest)).map(|side| &side.endpoint) {
-            Some(Endpoint::Link(peer, _)) => peer.to_string(),
-            _ if connection.via.is_some() => "link".to_owned(),
-            _ => "direct".to_owned(),
+        let dest = connection.dest.and_then(|dest| self.sides.get(dest));
+        if let Some(Endpoint::Link(peer, _)) = dest.map(|side| &side.endpoint) {
+            return peer.to_string();
         }
+        // One that was refused has no dest any more, but the link has its name still, unless it is over, too.
+        let Some(link) = connection.via else { return "direct".to_owned() };
+        self.pools.links.links.get(link).map_or_else(|| "link".to_owned(), |link| link.name.to_string())
     }
 
     /// One line tells why it ended.

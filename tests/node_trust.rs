@@ -141,3 +141,50 @@ fn visitors_learn_nothing_and_are_few() {
     client.link(addr);
     client.until_up();
 }
+
+/// Two that nothing tells apart, as when a machine was cloned with its keys: each would take over from the other.
+#[test]
+fn two_with_the_same_key_and_command_line_do_not_put_one_another_out_for_ever() {
+    let (server, one, two) = (Node::start(), Node::start(), Node::start());
+    let addr = server.serve();
+    let clone = |node: &Node| node.link_with(addr, |config| config.identity.instance = Some(7));
+    let (first, second) = (clone(&one), clone(&two));
+    until("both are let in", || server.links().iter().filter(|link| link.state == "up").count() == 2);
+    let (listener, inner) = target();
+    for (node, link) in [(&one, first), (&two, second)] {
+        let front = node.forward(link, inner.into());
+        let (mut near, mut far) = (connect(front), accept(&listener));
+        near.write_all(b"x").unwrap();
+        far.read_exact(&mut [0]).unwrap();
+    }
+    let ups = |node: &Node| node.happened.lock().unwrap().iter().filter(|h| matches!(h, Happened::Up { .. })).count();
+    assert!(ups(&one) + ups(&two) <= 6, "{} and {}", ups(&one), ups(&two));
+    assert_eq!(server.links().len(), 2, "and nothing else is left");
+}
+
+#[test]
+fn a_rate_is_that_of_the_key_and_changes_while_links_live() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = server.serve();
+    *server.policy.rate_max.lock().unwrap() = Some(1_000_000);
+    let (listener, inner) = target();
+    let links = [client.link(addr), client.link(addr)];
+    let pairs = links.map(|link| (connect(client.forward(link, inner.into())), accept(&listener)));
+    let pass = |pairs: &mut [(TcpStream, TcpStream)], count: u64| {
+        let since = Instant::now();
+        std::thread::scope(|scope| {
+            for (near, far) in pairs {
+                scope.spawn(move || send_pattern(far, 3, count));
+                scope.spawn(move || read_pattern(near, 3, count));
+            }
+        });
+        since.elapsed()
+    };
+    let mut pairs = pairs;
+    let took = pass(&mut pairs, 800_000);
+    assert!(took > Duration::from_millis(1200), "two links share one rate: {took:?}");
+    *server.policy.rate_max.lock().unwrap() = None;
+    server.ask(|core| core.recheck_links());
+    let took = pass(&mut pairs, 4_000_000);
+    assert!(took < Duration::from_secs(3), "and that is gone: {took:?}");
+}

@@ -8,7 +8,6 @@ mod net_kit;
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -18,6 +17,7 @@ use kit::Step::*;
 use kit::socks::connect5;
 use kit::{Peer, Scratch, Seaprox, proc, until};
 use net_kit::capture::Stream;
+use net_kit::home::{Home, far_line, homes, near_line};
 use net_kit::nodes::{Forward, Nodes, Options, PORT, Secret, front, link_figure, start};
 use net_kit::{Captured, Host, Kind, Net, has_net, own_ip};
 
@@ -236,57 +236,6 @@ fn a_session_that_is_said_again_is_refused() {
 fn listener_is_quiet(listener: &TcpListener) {
     listener.set_nonblocking(true).unwrap();
     assert!(listener.accept().is_err(), "somebody was connected to the target");
-}
-
-/// A node with a key of its own, and the files that say whom it trusts.
-struct Home(Scratch);
-
-impl Home {
-    fn new() -> Home {
-        Home(Scratch::new())
-    }
-
-    /// Its public key, in one line.
-    fn key(&self) -> String {
-        let config = self.0.file("config");
-        let ran = kit::run(&["pubkey", "--config-dir", &config]);
-        if ran.code == Some(0) {
-            return String::from_utf8_lossy(&ran.out).trim().to_owned();
-        }
-        let ran = kit::run(&["keygen", "--config-dir", &config]);
-        assert_eq!(ran.code, Some(0), "{}", ran.err);
-        let ran = kit::run(&["pubkey", "--config-dir", &config]);
-        assert_eq!(ran.code, Some(0), "{}", ran.err);
-        String::from_utf8_lossy(&ran.out).trim().to_owned()
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        let path = format!("{}/{name}", self.0.file("config"));
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
-    }
-
-    fn line(&self, words: &[&str]) -> Vec<String> {
-        let config = self.0.file("config");
-        words.iter().chain(&["--config-dir", &config]).map(|word| (*word).to_owned()).collect()
-    }
-}
-
-/// A node that takes in links from `near` with these options, and `near` knowing it.
-fn homes(options: &str) -> (Home, Home) {
-    let (near, far) = (Home::new(), Home::new());
-    let (near_key, far_key) = (near.key(), far.key());
-    far.write("authorized_keys", &format!("{options} {near_key}\n"));
-    near.write("known_nodes", &format!("{}:{PORT} {far_key}\n", own_ip(1)));
-    (near, far)
-}
-
-fn far_line(far: &Home) -> Vec<String> {
-    far.line(&["link", "-v", "--listen", &format!("0.0.0.0:{PORT}")])
-}
-
-fn near_line(near: &Home, options: &[&str]) -> Vec<String> {
-    near.line(&[&["link", "-v", "--connect", &format!("{}:{PORT}", own_ip(1))], options].concat())
 }
 
 #[test]

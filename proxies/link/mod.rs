@@ -6,8 +6,10 @@
 
 pub mod forwards;
 mod instance;
+mod paths;
 pub mod places;
 mod prompt;
+mod questions;
 mod refusals;
 #[cfg(test)]
 mod scratch;
@@ -21,10 +23,12 @@ use std::sync::Arc;
 
 use seaprox::keys::{ConfigDirectory, KeysError, NodeKey, PublicKey, Secret};
 use seaprox::link::Mode;
-use seaprox::node::{Happened, Identity, LinkConfig, Path, Policy, Reverse, ServeConfig, Timing};
+use seaprox::node::{Happened, Identity, LinkConfig, Path, PeerKey, Policy, Request, Reverse, ServeConfig, Timing};
 use seaprox::{Bound, Core, Id, Target};
 
-pub use prompt::{ask, can_ask};
+pub use paths::Change;
+pub use prompt::{ask, ask_request, can_ask};
+pub use questions::Questions;
 pub use trust::Peer;
 pub use visits::Visits;
 pub use watch::{Act, Watch};
@@ -32,6 +36,7 @@ pub use watch::{Act, Watch};
 use crate::options::{Command, Parsed};
 use crate::{Exit, Failed};
 use instance::Instance;
+use paths::PathFile;
 use trust::Visitors;
 
 /// Is told what happens to links, in their loop.
@@ -51,10 +56,18 @@ pub struct Links {
 /// The link that this process dials.
 struct Dialled {
     peer: Arc<Peer>,
-    paths: Vec<Path>,
+    paths: Ways,
     subflows: usize,
     reverse: Vec<Reverse>,
     exits: bool,
+}
+
+/// The ways to the peer.
+enum Ways {
+    /// As the command line says.
+    Given(Vec<Path>),
+    /// As a file says.
+    Listed(PathFile),
 }
 
 /// Where the files are.
@@ -83,6 +96,10 @@ impl Links {
         // What is wrong with the command line is told before a key is made.
         let (mode, timing, ciphers) = (parsed.mode()?, parsed.timing()?, parsed.ciphers()?);
         let pin = parsed.pin()?;
+        let asks = parsed.knows("ask") && parsed.flag("ask")?;
+        if asks && !can_ask() {
+            return Err(parsed.error("--ask: expected a terminal on stdin and stderr, to ask there").into());
+        }
         let reaches = target.as_ref().map(|target| Reach::of(parsed, target)).transpose()?;
 
         let files = Files { parsed, directory: parsed.config_directory() };
@@ -101,7 +118,7 @@ impl Links {
             }
             _ => None,
         };
-        let visitors = if takes { Some(Arc::new(files.visitors(shared)?)) } else { None };
+        let visitors = if takes { Some(Arc::new(files.visitors(shared)?.asking(asks))) } else { None };
         let instance = Instance::of(parsed.command(), key.public());
         let identity = Identity { ciphers, instance: instance.number, ..Identity::new(&key) };
         Ok(Some(Links { identity, public: key.public(), mode, timing, dialled, visitors, _instance: instance }))
@@ -120,12 +137,23 @@ impl Links {
     /// Who tells what becomes of the link that is dialled.
     pub fn watch(&self) -> Option<Watch> {
         let Dialled { peer, paths, reverse, exits, .. } = self.dialled.as_ref()?;
-        Some(Watch::new(Arc::clone(peer), self.public, paths.len(), reverse).exiting(*exits))
+        Some(Watch::new(Arc::clone(peer), self.public, paths.now().len(), reverse).exiting(*exits))
     }
 
     /// Who tells what becomes of the links that are taken in.
     pub fn visits(&self) -> Option<Visits> {
         Some(Visits::new(Arc::clone(self.visitors.as_ref()?)))
+    }
+
+    /// Remembers what somebody has answered about a peer's request.
+    pub fn remember(&self, key: &PeerKey, request: &Request, may: bool) {
+        self.visitors.iter().for_each(|visitors| visitors.remember(key, request, may));
+    }
+
+    /// The question whether a peer may have its request.
+    pub fn question(&self, key: &PeerKey, request: &Request) -> String {
+        let name = self.visitors.as_ref().map_or_else(String::new, |visitors| visitors.name(key));
+        format!("{name} ({}) wants this node to {request}. May it (yes/no)? ", trust::fingerprint(key))
     }
 
     /// Dials the link, if there is one to dial.
@@ -136,7 +164,7 @@ impl Links {
         let Some(dialled) = &self.dialled else { return Ok(None) };
         let policy: Arc<dyn Policy> = Arc::<Peer>::clone(&dialled.peer);
         let config = LinkConfig {
-            paths: dialled.paths.clone(),
+            paths: dialled.paths.now(),
             subflows: dialled.subflows,
             mode: self.mode,
             reverse: dialled.reverse.clone(),
@@ -164,15 +192,40 @@ impl Links {
     /// # Errors
     /// What is wrong with a file; what it said before holds on.
     pub fn refresh(&self, anyway: bool) -> Result<bool, KeysError> {
-        let visitors = self.visitors.as_ref().map_or(Ok(false), |visitors| visitors.refresh(anyway));
+        let visitors = self.visitors.as_ref().map_or(Ok(false), |visitors| {
+            if anyway {
+                visitors.forget_answers();
+            }
+            visitors.refresh(anyway)
+        });
         let peer = self.peer().map_or(Ok(false), |peer| peer.refresh(anyway));
         Ok(visitors? | peer?)
+    }
+
+    /// Reads the file of paths again, if there is one, and says what is new in it.
+    ///
+    /// # Errors
+    /// What is wrong with the file; what it said before holds on.
+    pub fn refresh_paths(&self, anyway: bool) -> Result<Option<Change>, String> {
+        match self.dialled.as_ref().map(|dialled| &dialled.paths) {
+            Some(Ways::Listed(file)) => file.refresh(anyway),
+            Some(Ways::Given(_)) | None => Ok(None),
+        }
+    }
+}
+
+impl Ways {
+    fn now(&self) -> Vec<Path> {
+        match self {
+            Ways::Given(paths) => paths.clone(),
+            Ways::Listed(file) => file.paths(),
+        }
     }
 }
 
 /// How the peer is reached, and what it is to do for us.
 struct Reach {
-    paths: Vec<Path>,
+    paths: Ways,
     subflows: usize,
     reverse: Vec<Reverse>,
 }
@@ -182,12 +235,18 @@ impl Reach {
         let reverse = if parsed.command() == Command::Link { parsed.reverses()? } else { Vec::new() };
         let (paths, subflows) = (parsed.paths(target)?, parsed.number("subflows")? as usize);
         let most = Timing::default().subflows;
+        if let Some(file) = parsed.path("paths") {
+            let port = target.port().unwrap_or(places::PORT);
+            let file = PathFile::load(file, port, most / subflows);
+            let file = file.map_err(|error| Failed::new(Exit::Config, format!("seaprox: {error}")))?;
+            return Ok(Reach { paths: Ways::Listed(file), subflows, reverse });
+        }
         if paths.len() * subflows > most {
             let text =
                 format!("--subflows {subflows} over each of {} paths: expected {most} together at most", paths.len());
             return Err(parsed.error(text).into());
         }
-        Ok(Reach { paths, subflows, reverse })
+        Ok(Reach { paths: Ways::Given(paths), subflows, reverse })
     }
 }
 

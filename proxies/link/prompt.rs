@@ -1,4 +1,4 @@
-//! The question whether a key is the right one: on a terminal, in a thread of its own, so that signals are heard meanwhile.
+//! The questions whether a key is the right one, and whether a peer may have what it asks for: on a terminal, in a thread of its own, so that signals are heard meanwhile.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::thread;
@@ -20,6 +20,14 @@ pub fn ask(node: &Target, key: PublicKey, answer: impl FnOnce(bool) + Send + 'st
         "The key of {node} is not known. It shows\n  {}\nIs that what `seaprox pubkey --fingerprint` says there (yes/no)? ",
         key.fingerprint()
     );
+    ask_request(question, answer)
+}
+
+/// Asks anything, and tells the answer when there is one.
+///
+/// # Errors
+/// There is no thread for it.
+pub fn ask_request(question: String, answer: impl FnOnce(bool) + Send + 'static) -> io::Result<()> {
     let body = move || answer(is_agreed(&question, &mut io::stdin().lock(), &mut io::stderr().lock()));
     thread::Builder::new().name("prompt".into()).spawn(body).map(drop)
 }

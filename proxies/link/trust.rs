@@ -3,13 +3,14 @@
 //!
 //! Loops ask, and never wait for a file: they see what was last read. The main thread reads the files again.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use seaprox::keys::{AuthorizedKeys, FromFile, KeysError, KnownNodes, Permissions, PublicKey, Standing, Watched};
-use seaprox::node::{PeerKey, Policy, Verdict};
+use seaprox::node::{PeerKey, Policy, Request, Verdict};
 use seaprox::rules::Decision;
 use seaprox::{Bind, Target};
 
@@ -28,6 +29,10 @@ pub struct Visitors {
     /// The key that follows from a shared secret: it may do everything.
     secret: Option<PublicKey>,
     refusals: Mutex<Refusals>,
+    /// Whether somebody is there to be asked about what keys do not permit.
+    asks: bool,
+    /// What was answered. Invariant: at most `ANSWERS_MAX`.
+    answers: Mutex<HashMap<(PeerKey, String), bool>>,
 }
 
 /// The node that this one dials.
@@ -103,7 +108,34 @@ impl Visitors {
     /// # Errors
     /// What is wrong with the file.
     pub fn new(authorized: Option<&Path>, secret: Option<PublicKey>) -> Result<Visitors, KeysError> {
-        Ok(Visitors { keys: authorized.map(Shared::load).transpose()?, secret, refusals: Mutex::default() })
+        let keys = authorized.map(Shared::load).transpose()?;
+        Ok(Visitors { keys, secret, refusals: Mutex::default(), asks: false, answers: Mutex::default() })
+    }
+
+    /// Whether somebody is there to be asked about what keys do not permit.
+    pub fn asking(self, asks: bool) -> Visitors {
+        Visitors { asks, ..self }
+    }
+
+    /// Remembers an answer, until it is told to forget them all.
+    pub fn remember(&self, key: &PeerKey, request: &Request, may: bool) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        if answers.len() < ANSWERS_MAX {
+            answers.insert((*key, request.to_string()), may);
+        }
+    }
+
+    /// Forgets what was answered: it is asked again.
+    pub fn forget_answers(&self) {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// What was answered about something that a key does not permit.
+    fn answer(&self, key: &PeerKey, request: &Request) -> Option<bool> {
+        if !self.asks || self.permissions(key).is_none() {
+            return None;
+        }
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(&(*key, request.to_string())).copied()
     }
 
     /// How many keys are let in, and the file that they stand in.
@@ -162,6 +194,7 @@ impl Policy for Visitors {
         match self.permissions(key).map(|permissions| permissions.may_open(target)) {
             Some(Decision::Allow) => Verdict::Yes,
             Some(Decision::NeedsAddress) => Verdict::ByAddress,
+            Some(Decision::Deny) if self.answer(key, &Request::Open(target.clone())) == Some(true) => Verdict::Yes,
             Some(Decision::Deny) | None => Verdict::No,
         }
     }
@@ -172,7 +205,14 @@ impl Policy for Visitors {
     }
 
     fn may_listen(&self, key: &PeerKey, place: &Bind) -> bool {
-        self.has_secret(key) || self.permissions(key).is_some_and(|permissions| permissions.may_listen(place))
+        self.has_secret(key)
+            || self.permissions(key).is_some_and(|permissions| permissions.may_listen(place))
+            || self.answer(key, &Request::Listen(place.clone())) == Some(true)
+    }
+
+    fn asks(&self, key: &PeerKey, request: &Request) -> bool {
+        let has_room = || self.answers.lock().unwrap_or_else(PoisonError::into_inner).len() < ANSWERS_MAX;
+        self.asks && self.permissions(key).is_some() && self.answer(key, request).is_none() && has_room()
     }
 
     fn streams_max(&self, key: &PeerKey) -> Option<u32> {
@@ -290,6 +330,9 @@ fn brief(key: &PeerKey) -> String {
 
 /// `SHA256:` and eight characters.
 const BRIEF_CHARS: usize = 15;
+
+/// Answers that are remembered; when there are so many, nobody is asked any more.
+const ANSWERS_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests {

@@ -137,6 +137,7 @@ impl Parsed {
             memory_bytes: self.size("link-memory")?,
             streams: self.number("link-streams")? as u32,
             links: self.number("link-max")? as usize,
+            links_per_key: self.number("link-key-max")? as usize,
             ..Timing::default()
         };
         if timing.dead <= timing.keepalive {
@@ -204,11 +205,12 @@ fn is_base64(byte: u8) -> bool {
 const CIPHERS: [&str; 3] = ["aes-128-gcm", "aes-256-gcm", "chacha20-poly1305"];
 const FINGERPRINT_CHARS: usize = 43;
 /// Options that say something of a link that is dialled, and nothing of those that are taken in.
-const DIALLED: &[&str] = &["known-nodes", "peer-key", "subflows", "path", "exit-on-failure"];
-const TAKEN: &[&str] = &["authorized-keys", "link-max"];
+const DIALLED: &[&str] = &["known-nodes", "peer-key", "subflows", "path", "paths", "exit-on-failure"];
+const TAKEN: &[&str] = &["authorized-keys", "ask", "link-max", "link-key-max"];
 const EXCLUSIVE: &[(&str, &str, &str)] = &[
     ("secret", "key", "the key follows from the secret"),
     ("secret", "peer-key", "the peer has the key that follows from the secret"),
     ("secret", "known-nodes", "the peer has the key that follows from the secret"),
+    ("path", "paths", "the paths stand in the file"),
     ("peer-key", "known-nodes", "a pinned key is looked up nowhere"),
 ];

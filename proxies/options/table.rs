@@ -260,6 +260,8 @@ pub static OPTIONS: &[OptionSpec] = &[
         .only(RELAYS),
     option(Group::Links, "authorized-keys", Value::File, "whom to let in, and what each may do (default: authorized_keys in \
         --config-dir)").only(LINK),
+    option(Group::Links, "ask", Value::None, "ask on the terminal about what a key is not permitted to have opened or listened \
+        for; the answer holds until SIGHUP").no_env().only(LINK),
     option(Group::Links, "known-nodes", Value::File, "the keys of peers (default: known_nodes in --config-dir)").only(RELAYS),
     option(Group::Links, "peer-key", Value::Text("KEY|SHA256:..."), "the one key that the peer may have; known nodes are not \
         asked then").only(RELAYS),
@@ -267,6 +269,8 @@ pub static OPTIONS: &[OptionSpec] = &[
         .only(RELAYS),
     option(Group::Links, "path", Value::Text("PATH"), "a way to the peer: SOURCE[%INTERFACE][->HOST[:PORT]], such as 10.0.0.2, \
         %wlan0 or 10.0.0.2->198.51.100.7").repeat().only(RELAYS),
+    option(Group::Links, "paths", Value::File, "a file of paths, one a line; it is read again when it has changed, and paths \
+        come and go while the link lives").only(RELAYS),
     option(Group::Links, "mode", MODES, "how subflows are used: all of them, one at a time, or two for what is small").default("stripe")
         .only(RELAYS),
     option(Group::Links, "cipher", Value::Text("LIST"), "ciphers in the order of preference, of aes-128-gcm, aes-256-gcm \
@@ -283,6 +287,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Links, "link-streams", Value::Number(1, 1_000_000), "connections at a time over one link").default("65536")
         .only(RELAYS),
     option(Group::Links, "link-max", Value::Number(1, 65_535), "links at a time that others dial").default("256").only(LINK),
+    option(Group::Links, "link-key-max", Value::Number(1, 65_535), "those of them that one key may have").default("64").only(LINK),
     option(Group::Timers, "handshake-timeout", Value::Duration, "time for a client to say what it wants").default("10s")
         .only(SAYING),
     option(Group::Timers, "connect-timeout", Value::Duration, "time for a name to resolve and its target to answer")

@@ -1,4 +1,7 @@
-//! A bucket of tokens: how many bytes may pass now, where a rate is set.
+//! A bucket of tokens: how many bytes may pass now, where a rate is set. All links of one key draw from the same one.
+
+use std::cell::Cell;
+use std::rc::Rc;
 
 use crate::link::Time;
 
@@ -42,6 +45,37 @@ impl Bucket {
         if self.rate.is_some() {
             self.level = self.level.saturating_sub(bytes as i64);
         }
+    }
+}
+
+/// A bucket that several links share.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shared(Rc<Cell<Bucket>>);
+
+impl Shared {
+    pub fn rate(&self) -> Option<u64> {
+        self.0.get().rate()
+    }
+
+    /// Another rate from now on; with the same one nothing changes.
+    pub fn set_rate(&self, rate: Option<u64>) {
+        let fresh = Bucket::new(rate);
+        if fresh.rate != self.rate() {
+            self.0.set(fresh);
+        }
+    }
+
+    pub fn open(&self, now: Time) -> Result<usize, Time> {
+        let mut bucket = self.0.get();
+        let open = bucket.open(now);
+        self.0.set(bucket);
+        open
+    }
+
+    pub fn take(&self, bytes: usize) {
+        let mut bucket = self.0.get();
+        bucket.take(bytes);
+        self.0.set(bucket);
     }
 }
 

@@ -219,6 +219,8 @@ impl Core {
             record.ready.fin |= failed;
         }
         if let Err(failure) = self.read_carrier(id, side).and_then(|()| self.flush_carrier(id)) {
+            // What the peer said last, such as why it refuses, is the reason; that it has closed then is none.
+            link.into_iter().for_each(|link| self.link_events(link));
             return self.carrier_failed(id, &failure);
         }
         if let Some(link) = link.or_else(|| self.pools.links.carriers.get(id)?.link) {

@@ -42,6 +42,12 @@ pub trait Policy: Send + Sync {
         false
     }
 
+    /// Whether somebody is asked about this, which the peer may not do as things are: [`Happened::Asked`] tells of it. A
+    /// stream then waits for [`Core::permit`]; a place to listen is refused until the peer asks again.
+    fn asks(&self, _key: &PeerKey, _request: &Request) -> bool {
+        false
+    }
+
     /// Streams that the peer may have open at once.
     fn streams_max(&self, _key: &PeerKey) -> Option<u32> {
         None
@@ -50,6 +56,24 @@ pub trait Policy: Send + Sync {
     /// Bytes per second that the peer may send us, and we send it.
     fn rate_max(&self, _key: &PeerKey) -> Option<u64> {
         None
+    }
+}
+
+/// Something that a peer wants this node to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// To connect to a target.
+    Open(Target),
+    /// To listen.
+    Listen(Bind),
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Request::Open(target) => write!(f, "connect to {target}"),
+            Request::Listen(place) => write!(f, "listen on {place}"),
+        }
     }
 }
 
@@ -166,6 +190,8 @@ pub struct Timing {
     pub subflows: usize,
     /// Links that others have dialled.
     pub links: usize,
+    /// Those of them that one key may have.
+    pub links_per_key: usize,
     /// Visitors that have not proved yet who they are.
     pub visitors: usize,
 }
@@ -182,6 +208,7 @@ impl Default for Timing {
             streams: 65_536,
             subflows: 16,
             links: 256,
+            links_per_key: 64,
             visitors: 128,
         }
     }
@@ -231,6 +258,15 @@ pub enum Happened {
         index: usize,
         /// The port that was bound.
         port: u16,
+    },
+    /// The peer wants something that it may not do, and that [`Policy::asks`] about.
+    Asked {
+        /// The peer's key.
+        key: PeerKey,
+        /// What it wants.
+        request: Request,
+        /// The connection that waits for [`Core::permit`].
+        connection: Option<Id>,
     },
     /// The peer does not listen for us; the next try follows by itself.
     NotListening {

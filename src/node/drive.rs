@@ -213,7 +213,10 @@ impl Core {
             Event::SubflowDown { id: subflow, code } => self.subflow_lost(id, subflow, code),
             Event::SubflowDrained(subflow) => self.subflow_lost(id, subflow, Code::Drained),
             Event::Parted => self.tell(id, &Happened::Parted),
-            Event::Resumed => self.tell(id, &Happened::Resumed),
+            Event::Resumed => {
+                self.listen_as_before(id);
+                self.tell(id, &Happened::Resumed);
+            }
             Event::Ended { code, text } => self.session_ended(id, code, text),
             Event::Message(text) => {
                 if let Some(unsaid) = self.may_log(id) {
@@ -323,6 +326,8 @@ impl Core {
         link.questions.clear();
         let sides: Vec<Id> = link.streams.drain().map(|(_, slot)| slot.side).collect();
         let carriers = std::mem::take(&mut link.carriers);
+        link.passed.clear();
+        link.asked.clear();
         let listeners: Vec<u32> = link.listeners.drain().flat_map(|(_, ours)| ours).collect();
         link.remotes.iter_mut().for_each(super::reverse::Remote::forget);
         let is_wanted = link.closing || self.pools.links.closing;

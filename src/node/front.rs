@@ -17,11 +17,16 @@ pub(crate) struct Incoming {
     pub at: StreamAt,
     pub target: Rc<Target>,
     pub permit: Option<Permit>,
+    /// Somebody is asked first.
+    pub waits: bool,
 }
 
 impl Handler for Incoming {
     fn opened(&mut self, cx: &mut Cx<'_>) {
-        cx.connect(Rc::clone(&self.target), self.permit.take());
+        match self.waits {
+            true => cx.hold(Role::Source),
+            false => cx.connect(Rc::clone(&self.target), self.permit.take()),
+        }
     }
 
     fn readable(&mut self, _cx: &mut Cx<'_>, _input: &[u8]) -> usize {

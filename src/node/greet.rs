@@ -116,21 +116,27 @@ impl Core {
             }
             self.forget_link(link, "its client began anew");
         }
-        self.take_over(hello, key);
+        let row = self.take_over(hello, key);
+        self.make_room(key);
         let (now, now_ms) = (self.pools.links.now, self.now_ms);
         let links = &mut self.pools.links;
         let Some(carrier) = links.carriers.get(id) else { return Err(Status::Denied) };
         let Some(server) = carrier.server.and_then(|number| links.servers.get(&number)) else {
             return Err(Status::Denied);
         };
-        let Some(tls) = carrier.tls.as_ref().filter(|_| !links.closing && links.served.len() < server.timing.links)
-        else {
+        let of_key = links.links.iter().filter(|(_, link)| link.plan.is_none() && link.key == Some(key)).count();
+        let is_full = links.served.len() >= server.timing.links || of_key >= server.timing.links_per_key;
+        let Some(tls) = carrier.tls.as_ref().filter(|_| !links.closing && !is_full) else {
             return Err(Status::Limit);
         };
         let place = self.sides.get(carrier.side).map_or_else(String::new, |side| side.endpoint.to_string());
         let (policy, timing) = (Arc::clone(&server.policy), server.timing.clone());
         let mut link = Link::new(policy, timing, server.mode, &place, server.watch.clone(), now_ms);
-        link.takes = server.takes.clone();
+        (link.takes, link.row) = (server.takes.clone(), row);
+        // A rate is the key's, however many sessions it has.
+        if let Some((_, other)) = links.links.iter().find(|(_, other)| other.plan.is_none() && other.key == Some(key)) {
+            (link.sent, link.received) = (other.sent.clone(), other.received.clone());
+        }
         link.meet(key, tls.cipher().map(Cipher::name));
         link.secret = proof::session_secret(tls, hello.session).ok_or(Status::Denied)?;
         link.peer_boot = Some(hello.boot);
@@ -142,7 +148,11 @@ impl Core {
     }
 
     /// A process that comes back with a new life takes over from the one that it was: what that held is free at once.
-    fn take_over(&mut self, hello: &Hello, key: PeerKey) {
+    ///
+    /// Two that run beside one another, and that nothing tells apart, would put one another out for ever. So a session that
+    /// is there and young is taken over only a few times in a row; the next one is taken in beside it. How many in a row
+    /// it is with this one.
+    fn take_over(&mut self, hello: &Hello, key: PeerKey) -> u32 {
         let instance = |boot: crate::link::BootId| [boot.0[0], boot.0[1], boot.0[2], boot.0[3]];
         let before: Vec<Id> = self
             .pools
@@ -156,8 +166,31 @@ impl Core {
             })
             .map(|(id, _)| id)
             .collect();
-        for link in before {
-            self.forget_link(link, "its peer was restarted");
+        let mut row = 0;
+        for id in before {
+            let Some(link) = self.pools.links.links.get(id) else { continue };
+            let is_young = self.now_ms.saturating_sub(link.opened_ms) < YOUNG_MS;
+            let now = if is_young && link.state() != "parted" { link.row + 1 } else { 0 };
+            row = row.max(now);
+            if now <= ROW_MAX {
+                self.forget_link(id, "its peer was restarted");
+            } else if let Some(unsaid) = self.pools.links.quiet.say(self.now_ms) {
+                log::warn!(target: TARGET, link = id.to_string(), peer = link.name.to_string(), unsaid = unsaid; "taken over too often: two processes have the same key and command line, and both are let in");
+            }
+        }
+        row.min(ROW_MAX)
+    }
+
+    /// A key that has as many sessions as it may have gives up the one that has been there longest without any subflow.
+    fn make_room(&mut self, key: PeerKey) {
+        let links = self.pools.links.links.iter();
+        let its: Vec<(Id, &Link)> = links.filter(|(_, link)| link.plan.is_none() && link.key == Some(key)).collect();
+        if its.iter().any(|(_, link)| its.len() < link.timing.links_per_key) {
+            return;
+        }
+        let parted = its.iter().filter(|(_, link)| link.state() == "parted");
+        if let Some(oldest) = parted.min_by_key(|(_, link)| link.opened_ms).map(|(id, _)| *id) {
+            self.forget_link(oldest, "its key has too many sessions");
         }
     }
 
@@ -209,5 +242,9 @@ impl Core {
     }
 }
 
+/// A session younger than this has hardly begun.
+const YOUNG_MS: u64 = 10_000;
+/// Young sessions of one process that are taken over in a row.
+const ROW_MAX: u32 = 3;
 /// The target of the lines about links.
 pub(super) const TARGET: &str = "seaprox::link";

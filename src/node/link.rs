@@ -9,15 +9,17 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::address::Target;
 use crate::id::Id;
 use crate::link::frame::DATA_BYTES_MAX;
 use crate::link::{BootId, Config, Mode, Session, StreamId, SubflowId};
 
-use super::bucket::Bucket;
+use super::bucket::Shared;
 use super::config::{OnHappened, OnStream, PeerKey, Policy, Timing};
 use super::plan::Plan;
 use super::quiet::Quiet;
@@ -58,12 +60,18 @@ pub(crate) struct Link {
     pub listeners: HashMap<u32, Vec<u32>>,
     pub watch: Watch,
     pub takes: Takes,
+    /// Streams that wait for somebody to say whether they may be.
+    pub asked: Vec<(Id, Rc<Target>)>,
+    /// Where we listened for the peer until another session of its key, which was there, was given the place.
+    pub passed: Vec<(u32, Vec<SocketAddr>)>,
+    /// Sessions before this one that were there, and young, and were taken over all the same.
+    pub row: u32,
     pub dirty: bool,
     /// When it is to be looked after at the latest; a one-off has been set for then.
     pub armed_ms: Option<u64>,
     pub opened_ms: u64,
-    pub sent: Bucket,
-    pub received: Bucket,
+    pub sent: Shared,
+    pub received: Shared,
     /// The lines that its peer causes.
     pub quiet: Quiet,
     /// It is being ended, and is not to come back.
@@ -101,11 +109,14 @@ impl Link {
             listeners: HashMap::new(),
             watch,
             takes: None,
+            asked: Vec::new(),
+            passed: Vec::new(),
+            row: 0,
             dirty: false,
             armed_ms: None,
             opened_ms: now_ms,
-            sent: Bucket::default(),
-            received: Bucket::default(),
+            sent: Shared::default(),
+            received: Shared::default(),
             quiet: Quiet::default(),
             closing: false,
         }
@@ -116,8 +127,14 @@ impl Link {
         self.key = Some(key);
         self.name = self.policy.name(&key).into();
         self.cipher = cipher;
-        let rate = self.policy.rate_max(&key);
-        (self.sent, self.received) = (Bucket::new(rate), Bucket::new(rate));
+        self.set_rate(&key);
+    }
+
+    /// Goes by the rate that the policy says now.
+    pub fn set_rate(&self, key: &PeerKey) {
+        let rate = self.policy.rate_max(key);
+        self.sent.set_rate(rate);
+        self.received.set_rate(rate);
     }
 
     /// The session's limits and timers.

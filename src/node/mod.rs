@@ -17,10 +17,10 @@
 //! # Reading order
 //! `config` what a node is told · `links` all that a loop has of it · `link` one of them · `carrier` its TCP connections ·
 //! `plan` dialling them · `greet` accepting them · `proof` what joins a subflow to its session · `drive` the session's
-//! events, frames and deadlines · `stream` a stream as a side · `rest` what is left of one
-//! whose session is over · `open` streams coming and going · `front` the handlers of
-//! those that the peer opened · `reverse` listeners at the other end · `whereabouts` where the peer sees us · `chunks`,
-//! `bucket`, `quiet` memory, rates and lines of the log · `status`.
+//! events, frames and deadlines · `stream` a stream as a side · `rest` what is left of one whose session is over · `open`
+//! streams coming and going · `front` the handlers of those that the peer opened · `reverse` listeners at the other end ·
+//! `whereabouts` where the peer sees us · `network` where we are ourselves · `chunks`, `bucket`, `quiet` memory, rates and
+//! lines of the log · `status`.
 //!
 //! # What holds
 //! * A visitor costs one carrier, has a deadline, and sees no frame before its key was admitted.
@@ -36,6 +36,7 @@ mod front;
 mod greet;
 mod link;
 mod links;
+mod network;
 mod open;
 mod plan;
 mod proof;
@@ -66,10 +67,11 @@ use plan::{Plan, Wanted};
 
 pub(crate) use chunks::CHUNK_BYTES;
 pub use config::{
-    Cipher, Happened, Identity, LinkConfig, OnHappened, OnStream, Path, PeerKey, Policy, Reverse, SameKey, ServeConfig,
-    Timing, Verdict,
+    Cipher, Happened, Identity, LinkConfig, OnHappened, OnStream, Path, PeerKey, Policy, Request, Reverse, SameKey,
+    ServeConfig, Timing, Verdict,
 };
 pub(crate) use links::{CARRIERS_MAX, Links};
+pub use network::NetworkChanges;
 pub use status::{LinkStatus, ListenerStatus, SubflowStatus};
 pub(crate) use stream::{StreamAt, Taken};
 
@@ -181,8 +183,11 @@ impl Core {
         early.into_iter().for_each(|carrier| self.drop_carrier(carrier));
     }
 
-    /// Ends the links with keys that the policy does not admit any more.
+    /// Ends the links with keys that the policy does not admit any more; the others get the rates that it says now.
     pub fn recheck_links(&mut self) {
+        for (_, link) in self.pools.links.links.iter() {
+            link.key.iter().for_each(|key| link.set_rate(key));
+        }
         let refused = |link: &Link| link.key.is_some_and(|key| !link.policy.admits(&key));
         let refused: Vec<Id> =
             self.pools.links.links.iter().filter(|(_, link)| refused(link)).map(|(id, _)| id).collect();

@@ -14,9 +14,9 @@ use crate::id::Id;
 use crate::io::Io;
 use crate::link::{Bound, Host, Kind, Open, Refused, StreamId};
 use crate::reason::{Failure, Reason};
-use crate::side::State;
+use crate::side::{Role, State};
 
-use super::config::{PeerKey, Policy, Verdict};
+use super::config::{Happened, PeerKey, Policy, Request, Verdict};
 use super::front::{Incoming, Taker};
 use super::greet::TARGET;
 use super::stream::{Slot, StreamAt};
@@ -92,7 +92,7 @@ impl Core {
     pub(crate) fn connect_back(&mut self, connection: Id, link: Id, listener: u32) {
         let Some(dest) = self.new_dest(connection, None) else { return };
         if let Some(record) = self.connections.get_mut(connection) {
-            record.returns_to = Some(listener);
+            (record.returns_to, record.via) = (Some(listener), Some(link));
         }
         self.dial_stream(dest, link);
     }
@@ -146,7 +146,7 @@ impl Core {
         if self.answer_where(link, id, open) {
             return;
         }
-        let (target, permit) = match self.admit(link, open) {
+        let Admitted { target, permit, waits } = match self.admit(link, open) {
             Ok(admitted) => admitted,
             Err(failure) => {
                 self.log_refused(link, open, &failure);
@@ -158,9 +158,10 @@ impl Core {
         let Some(record) = self.pools.links.links.get(link) else { return };
         let name = Arc::clone(&record.name);
         let endpoint = Endpoint::Link(Arc::clone(&name), id.0);
-        let handler: Box<dyn Handler> = match self.taken(link, &target) {
+        let taken = if waits { None } else { self.taken(link, &target) };
+        let handler: Box<dyn Handler> = match taken {
             Some(handler) => Box::new(Taker { at, handler }),
-            None => Box::new(Incoming { at, target, permit }),
+            None => Box::new(Incoming { at, target: Rc::clone(&target), permit, waits }),
         };
         let adopted = self.adopt(Io::Stream(at), endpoint, "link", NO_LISTENER, handler);
         match adopted.ok().and_then(|connection| Some((connection, self.connections.get(connection)?.source))) {
@@ -169,11 +170,41 @@ impl Core {
                 if let Some(record) = self.pools.links.links.get_mut(link) {
                     record.streams.insert(id, Slot::new(side));
                 }
+                if waits {
+                    self.ask_about(link, connection, target);
+                }
             }
             None => {
                 self.refuse_stream(link, id, &Failure::new(Reason::LimitReached, "the table of connections is full"))
             }
         }
+    }
+
+    /// A stream waits until somebody has said whether it may be.
+    fn ask_about(&mut self, link: Id, connection: Id, target: Rc<Target>) {
+        let Some(record) = self.pools.links.links.get_mut(link) else { return };
+        let Some(key) = record.key else { return };
+        let request = Request::Open(Target::clone(&target));
+        self.set_asked(connection, Rc::clone(&target));
+        let Some(record) = self.pools.links.links.get_mut(link) else { return };
+        record.asked.push((connection, target));
+        self.tell(link, &Happened::Asked { key, request, connection: Some(connection) });
+    }
+
+    /// Says whether a stream may be that [`Happened::Asked`] has told of. One that has not waited so
+    /// long is not there any more.
+    pub fn permit(&mut self, connection: Id, may: bool) {
+        let side = self.side(connection, Role::Source).and_then(|side| self.sides.get(side));
+        let Some(at) = side.and_then(|side| side.io.stream()) else { return };
+        let Some(link) = self.pools.links.links.get_mut(at.link) else { return };
+        let Some(index) = link.asked.iter().position(|(asked, _)| *asked == connection) else { return };
+        let (_, target) = link.asked.swap_remove(index);
+        if may {
+            return self.connect(connection, target, None);
+        }
+        self.stats.streams_refused += 1;
+        self.answer_stream(at, Err(&Failure::new(Reason::NotPermitted, "somebody was asked, and said no")));
+        self.end(connection, Reason::NotPermitted);
     }
 
     fn log_refused(&mut self, id: Id, open: &Open, failure: &Failure) {
@@ -183,7 +214,11 @@ impl Core {
     }
 
     /// Whether the peer may open this stream, and what its target is.
-    fn admit(&self, link: Id, open: &Open) -> Result<(Rc<Target>, Option<Permit>), Failure> {
+    fn admit(&mut self, link: Id, open: &Open) -> Result<Admitted, Failure> {
+        let connections = &self.connections;
+        if let Some(record) = self.pools.links.links.get_mut(link) {
+            record.asked.retain(|(connection, _)| connections.get(*connection).is_some());
+        }
         let record = self.pools.links.links.get(link).ok_or(Reason::LinkLost)?;
         let key = record.key.ok_or(Reason::NotPermitted)?;
         if open.kind != Kind::Tcp {
@@ -198,15 +233,20 @@ impl Core {
         if open.listener != 0 {
             let remote = record.remotes.iter().find(|remote| remote.number == Some(open.listener));
             let remote = remote.ok_or_else(|| Failure::new(Reason::NotPermitted, "there is no such listener"))?;
-            return Ok((Rc::new(remote.reverse.to.clone()), None));
+            return Ok(Admitted::at_once(remote.reverse.to.clone()));
         }
         let target = target_of(open)?;
         match record.policy.may_open(&key, &target) {
-            Verdict::Yes => Ok((Rc::new(target), None)),
+            Verdict::Yes => Ok(Admitted::at_once(target)),
+            Verdict::No
+                if record.asked.len() < ASKED_MAX && record.policy.asks(&key, &Request::Open(target.clone())) =>
+            {
+                Ok(Admitted { waits: true, ..Admitted::at_once(target) })
+            }
             Verdict::No => Err(Failure::new(Reason::NotPermitted, "the peer's key may not open it")),
             Verdict::ByAddress => {
                 let permit = by_address(&record.policy, key, &target);
-                Ok((Rc::new(target), Some(permit)))
+                Ok(Admitted { permit: Some(permit), ..Admitted::at_once(target) })
             }
         }
     }
@@ -253,6 +293,20 @@ impl Core {
     }
 }
 
+/// A stream that may be.
+struct Admitted {
+    target: Rc<Target>,
+    permit: Option<Permit>,
+    /// It may be if somebody says so.
+    waits: bool,
+}
+
+impl Admitted {
+    fn at_once(target: Target) -> Admitted {
+        Admitted { target: Rc::new(target), permit: None, waits: false }
+    }
+}
+
 fn target_of(open: &Open) -> Result<Target, Failure> {
     match &open.host {
         Host::Addr(ip) => Ok(Target::Ip((*ip, open.port).into())),
@@ -271,10 +325,12 @@ fn by_address(policy: &Arc<dyn Policy>, key: PeerKey, target: &Target) -> Permit
 fn asked(open: &Open) -> String {
     match &open.host {
         Host::Addr(ip) => std::net::SocketAddr::new(*ip, open.port).to_string(),
-        Host::Name(name) => format!("{:?}:{}", name, open.port),
+        Host::Name(name) => format!("{name}:{}", open.port),
         Host::None => format!("listener {}", open.listener),
     }
 }
 
+/// Streams of one link that may wait for somebody's answer.
+const ASKED_MAX: usize = 16;
 /// Dests that may wait for a link to come up.
 const WAITING_MAX: usize = 4096;

@@ -211,10 +211,13 @@ impl Core {
         let now_ms = self.now_ms;
         let Some(record) = self.pools.links.links.get_mut(link) else { return };
         let (first, longest) = record.timing.redial;
-        let (met, is_closing) = (record.met, record.closing);
+        let (met, closing) = (record.met, record.closing);
         let Some(plan) = record.plan.as_mut() else { return };
         let Some(wanted) = plan.wanted.get_mut(place) else { return };
         wanted.carrier = None;
+        if wanted.removed || closing {
+            return;
+        }
         if let Some(up_ms) = wanted.up_ms.take() {
             // At once, if it has lasted; else after the shortest pause.
             wanted.tries = u32::from(now_ms.saturating_sub(up_ms) < LASTED_MS);
@@ -224,9 +227,7 @@ impl Core {
         wanted.tries = wanted.tries.saturating_add(1);
         wanted.next_ms = now_ms.saturating_add(pause.as_millis() as u64);
         let (tries, failure) = (wanted.tries, failure.clone());
-        if !is_closing {
-            self.tell(link, &Happened::NoSubflow { place, failure, tries });
-        }
+        self.tell(link, &Happened::NoSubflow { place, failure, tries });
         self.pools.links.touch(link);
     }
 }

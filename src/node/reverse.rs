@@ -1,5 +1,8 @@
 //! Listeners at the other end: where the peer listens for us, and where we listen for it.
 
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+
 use crate::address::{Bind, Endpoint};
 use crate::core::Core;
 use crate::handler::Handler;
@@ -8,9 +11,10 @@ use crate::link::{Bound, Code, Host, Kind, Open};
 use crate::listener;
 use crate::reason::{Failure, Reason};
 
-use super::config::{Happened, Reverse};
+use super::config::{Happened, Request, Reverse};
 use super::front::Returning;
 use super::greet::TARGET;
+use super::link::Link;
 use super::status::ListenerStatus;
 
 /// A place where the peer is to listen for us.
@@ -116,16 +120,33 @@ impl Core {
         let place = place_of(open).map_err(refused)?;
         let link = self.pools.links.links.get(id).ok_or_else(|| Bound::refused(Code::LinkLost))?;
         let may = link.key.is_some_and(|key| link.policy.may_listen(&key, &place));
+        if let Some(key) = link.key.filter(|key| !may && link.policy.asks(key, &Request::Listen(place.clone()))) {
+            self.tell(id, &Happened::Asked { key, request: Request::Listen(place), connection: None });
+            return Err(refused(Failure::new(Reason::NotPermitted, "somebody is asked")));
+        }
         if !may || self.is_draining() {
             return Err(refused(Failure::new(Reason::NotPermitted, "the peer's key may not listen there")));
         }
-        let bounds = listener::bind(&place, 1, &self.config).map_err(|error| match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                Bound { text: "address in use".into(), ..Bound::refused(Code::AddressInUse) }
-            }
-            std::io::ErrorKind::PermissionDenied => refused(Failure::new(Reason::NotPermitted, error.to_string())),
+        let bounds = self.bind_for(id, &place).map_err(|error| match error.kind() {
+            ErrorKind::AddrInUse => Bound { text: "address in use".into(), ..Bound::refused(Code::AddressInUse) },
+            ErrorKind::PermissionDenied => refused(Failure::new(Reason::NotPermitted, error.to_string())),
             _ => refused(Failure::from(&error)),
         })?;
+        self.listen_at(id, number, bounds)
+    }
+
+    /// Binds a place for the peer of a link.
+    fn bind_for(&mut self, id: Id, place: &Bind) -> io::Result<Vec<listener::Bound>> {
+        match listener::bind(place, 1, &self.config) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && self.pass_over(id, place) => {
+                listener::bind(place, 1, &self.config)
+            }
+            bounds => bounds,
+        }
+    }
+
+    /// Listens for the peer of a link at bound addresses, and says which is the first of them.
+    fn listen_at(&mut self, id: Id, number: u32, bounds: Vec<listener::Bound>) -> Result<Bound, Bound> {
         let mut answer = Bound::default();
         let mut ours = Vec::new();
         for mut bound in bounds {
@@ -137,21 +158,81 @@ impl Core {
                 Ok(index) => ours.push(index),
                 Err(error) => {
                     ours.into_iter().for_each(|index| self.unlisten(index));
-                    return Err(refused(Failure::from(&error)));
+                    return Err(Bound::of_failure(&Failure::from(&error)));
                 }
             }
         }
         if let Some(link) = self.pools.links.links.get_mut(id) {
-            link.listeners.insert(number, ours);
+            link.listeners.entry(number).or_default().extend(ours);
         }
         Ok(answer)
+    }
+
+    /// Takes a place from the sessions of the same key that have no subflow, for one that has: what they were may be gone,
+    /// and who is here is not to wait until their time is over. Whether one of them had it.
+    fn pass_over(&mut self, id: Id, place: &Bind) -> bool {
+        let Some(key) = self.pools.links.links.get(id).and_then(|link| link.key) else { return false };
+        let (links, listeners) = (&mut self.pools.links.links, &self.listeners);
+        let is_parted = |link: &Link| link.key == Some(key) && link.state() == "parted";
+        let parted: Vec<Id> =
+            links.iter().filter(|(other, link)| *other != id && is_parted(link)).map(|(other, _)| other).collect();
+        let stands = |index: &u32| {
+            let addr = listeners.get(*index as usize).and_then(|listener| listener.addr().ip());
+            addr.is_some_and(|addr| is_in_the_way(addr, place))
+        };
+        let mut passed = Vec::new();
+        for other in parted {
+            let Some(link) = links.get_mut(other) else { continue };
+            let numbers: Vec<u32> =
+                link.listeners.iter().filter(|(_, ours)| ours.iter().any(stands)).map(|(number, _)| *number).collect();
+            for number in numbers {
+                let ours = link.listeners.remove(&number).unwrap_or_default();
+                let addr = |index: &u32| listeners.get(*index as usize)?.addr().ip();
+                link.passed.push((number, ours.iter().filter_map(addr).collect()));
+                passed.push((other, ours));
+            }
+        }
+        for (from, ours) in &passed {
+            log::info!(target: TARGET, link = id.to_string(), from = from.to_string(), place = place.to_string(); "a port passes to the session that is there");
+            ours.iter().for_each(|index| self.unlisten(*index));
+        }
+        !passed.is_empty()
+    }
+
+    /// A session that has come back listens again where it did before another took its place, if that is free.
+    pub(super) fn listen_as_before(&mut self, id: Id) {
+        let Some(link) = self.pools.links.links.get_mut(id) else { return };
+        for (number, addrs) in std::mem::take(&mut link.passed) {
+            for addr in addrs {
+                let bound = self.bind_for(id, &Bind::Ip(addr));
+                if bound.map_or(true, |bound| self.listen_at(id, number, bound).is_err()) {
+                    log::warn!(target: TARGET, link = id.to_string(), place = addr.to_string(); "another session of the same key listens there now");
+                }
+            }
+        }
     }
 
     /// The peer wants us to listen no more.
     pub(super) fn unlisten_for(&mut self, id: Id, number: u32) {
         let Some(link) = self.pools.links.links.get_mut(id) else { return };
+        link.passed.retain(|(passed, _)| *passed != number);
         let ours = link.listeners.remove(&number).unwrap_or_default();
         ours.into_iter().for_each(|index| self.unlisten(index));
+    }
+}
+
+/// Whether a listener at an address keeps another from this place.
+fn is_in_the_way(addr: SocketAddr, place: &Bind) -> bool {
+    match place {
+        Bind::Loopback(port) => {
+            addr.port() == *port && *port != 0 && (addr.ip().is_loopback() || addr.ip().is_unspecified())
+        }
+        Bind::Any(port) => addr.port() == *port && *port != 0,
+        Bind::Ip(wanted) => {
+            let is_either = addr.ip() == wanted.ip() || addr.ip().is_unspecified() || wanted.ip().is_unspecified();
+            addr.port() == wanted.port() && is_either
+        }
+        Bind::Name(..) | Bind::Unix(_) => false,
     }
 }
 

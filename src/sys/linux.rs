@@ -97,5 +97,24 @@ pub(crate) fn wants_more(socket: &TcpStream) -> bool {
     syscall!(libc::poll(&raw mut asked, 1, 0)).map_or(true, |_| asked.revents != 0)
 }
 
+/// A socket that has something to read when an address or a route of this machine has changed (rtnetlink(7)).
+pub(crate) fn network_changes() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+    // socket takes and gives integers only.
+    let fd = syscall!(libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE))?;
+    // SAFETY: socket has just made the descriptor, and nobody else has seen it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: a record of integers, for which zeros are values.
+    let mut addr: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+    addr.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+    let groups =
+        libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
+    addr.nl_groups = groups as u32;
+    let len = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+    // The pointer is to a live record of that length, as bind wants it.
+    syscall!(libc::bind(fd.as_raw_fd(), (&raw const addr).cast(), len))?;
+    Ok(fd)
+}
+
 /// Bytes of `struct tcp_info` up to and with the delivery rate (since Linux 4.9).
 const INFO_BYTES: usize = 168;

@@ -41,3 +41,8 @@ pub(crate) fn tcp_info(_: &std::net::TcpStream) -> Option<super::PathInfo> {
 pub(crate) fn wants_more(_: &std::net::TcpStream) -> bool {
     true
 }
+
+/// Nobody tells; what is missing is tried again after its pause.
+pub(crate) fn network_changes() -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
+}

@@ -12,6 +12,7 @@ pub mod proc;
 pub mod program;
 pub mod seaprox;
 pub mod socks;
+pub mod terminal;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 pub use peer::{Peer, Step};
 pub use seaprox::{Ran, Relay, Seaprox, run, run_with};
+pub use terminal::Terminal;
 
 /// How long anything may take that is expected to happen at once.
 pub const SOON: Duration = Duration::from_secs(20);

@@ -36,6 +36,7 @@ pub mod capture;
 pub mod conntrack;
 pub mod emulator;
 pub mod goodput;
+pub mod home;
 pub mod host;
 pub mod nat;
 pub mod nodes;

@@ -1,0 +1,89 @@
+//! When this machine's addresses or routes change: what was bound to an address that is gone is given up, and what is
+//! missing is dialled at once, rather than when the next try is due.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{SocketAddr, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+use crate::core::Core;
+use crate::id::Id;
+use crate::reason::{Failure, Reason};
+use crate::sys;
+
+/// Tells of changes of this machine's addresses and routes.
+#[derive(Debug)]
+pub struct NetworkChanges(File);
+
+impl NetworkChanges {
+    /// Begins to listen for changes.
+    ///
+    /// # Errors
+    /// This system tells nobody, or not us.
+    pub fn open() -> io::Result<NetworkChanges> {
+        sys::network_changes().map(|fd| NetworkChanges(File::from(fd)))
+    }
+
+    /// Waits for a change, and until what belongs to it has come, too. It takes a thread of its own.
+    ///
+    /// # Errors
+    /// Nothing more will be told.
+    pub fn wait(&mut self) -> io::Result<()> {
+        // What it says does not matter, only that it says something; so does that there was too much of it.
+        match self.0.read(&mut [0; MESSAGE_BYTES]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) if !sys::is_out_of_descriptors(&error) && error.kind() != io::ErrorKind::Interrupted => {
+                return Err(error);
+            }
+            Ok(_) | Err(_) => {}
+        }
+        thread::sleep(SETTLES);
+        Ok(())
+    }
+}
+
+impl Core {
+    /// Something about this machine's addresses or routes has changed: subflows of links that we dial, and whose address
+    /// here is gone, are given up, and those that are missing are dialled at once.
+    pub fn network_changed(&mut self) {
+        let dialled: Vec<Id> =
+            self.pools.links.links.iter().filter(|(_, link)| link.plan.is_some()).map(|(id, _)| id).collect();
+        for id in dialled {
+            let carriers = self.pools.links.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default();
+            for carrier in carriers {
+                let side = self.pools.links.carriers.get(carrier).map(|carrier| carrier.side);
+                let local = side.and_then(|side| self.sides.get(side)).and_then(|side| side.io.local().ip());
+                if local.is_some_and(is_gone) {
+                    self.carrier_failed(carrier, &Failure::new(Reason::LinkLost, "its address here is gone"));
+                }
+            }
+            let Some(plan) = self.pools.links.links.get_mut(id).and_then(|link| link.plan.as_mut()) else { continue };
+            // Pauses go on growing from where they are if it is in vain.
+            plan.wanted.iter_mut().for_each(|wanted| wanted.next_ms = 0);
+            self.pools.links.touch(id);
+        }
+    }
+}
+
+/// Whether no interface has this address any more.
+fn is_gone(mut addr: SocketAddr) -> bool {
+    addr.set_port(0);
+    UdpSocket::bind(addr).is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
+/// An address comes with routes, and both a moment after the interface.
+const SETTLES: Duration = Duration::from_millis(200);
+/// What is read of a message.
+const MESSAGE_BYTES: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_nobody_has_is_gone() {
+        assert!(!is_gone("127.0.0.1:80".parse().unwrap()));
+        assert!(is_gone("192.0.2.1:80".parse().unwrap()));
+    }
+}

@@ -1,0 +1,93 @@
+//! A program on a terminal of its own, by `script` of util-linux: what it shows is read, and answers are typed.
+
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use super::until;
+
+/// A terminal with one program on it.
+pub struct Terminal {
+    child: Child,
+    keys: ChildStdin,
+    shown: Arc<Mutex<String>>,
+    /// How much of what it has shown was waited for.
+    read: usize,
+}
+
+impl Terminal {
+    /// Runs `seaprox WORDS` on a terminal; `touch` has the last word about the command.
+    #[track_caller]
+    pub fn start(words: &[String], touch: impl FnOnce(&mut Command)) -> Terminal {
+        let quoted = |word: &str| format!("'{}'", word.replace('\'', "'\\''"));
+        let line = std::iter::once(env!("CARGO_BIN_EXE_seaprox")).chain(words.iter().map(String::as_str));
+        let line = format!("exec {}", line.map(quoted).collect::<Vec<_>>().join(" "));
+        let mut command = Command::new("script");
+        command.args(["-qefc", &line, "/dev/null"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        touch(&mut command);
+        let mut child = command.spawn().expect("script starts");
+        let keys = child.stdin.take().expect("piped");
+        let shown = Arc::<Mutex<String>>::default();
+        let (mut screen, all) = (child.stdout.take().expect("piped"), Arc::clone(&shown));
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(got @ 1..) = screen.read(&mut bytes) {
+                all.lock().expect("no panic").push_str(&String::from_utf8_lossy(&bytes[..got]));
+            }
+        });
+        Terminal { child, keys, shown, read: 0 }
+    }
+
+    /// All that it has shown.
+    pub fn shown(&self) -> String {
+        self.shown.lock().expect("no panic").clone()
+    }
+
+    /// Waits until it shows this, behind what was waited for before.
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &str) {
+        until(text, || {
+            let shown = self.shown();
+            let found = shown[self.read..].find(text);
+            found.into_iter().for_each(|at| self.read += at + text.len());
+            found.is_some()
+        });
+    }
+
+    /// Types a line.
+    pub fn type_line(&mut self, line: &str) {
+        writeln!(self.keys, "{line}").and_then(|()| self.keys.flush()).expect("somebody reads it");
+    }
+
+    /// Waits for the program to end; its exit code.
+    #[track_caller]
+    pub fn code(&mut self) -> Option<i32> {
+        let mut status = None;
+        until("the program ends", || {
+            status = self.child.try_wait().expect("a child");
+            status.is_some()
+        });
+        status.and_then(|status| status.code())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // Ctrl-C reaches the program itself, which is no child of this process.
+        let _ = self.keys.write_all(b"\x03").and_then(|()| self.keys.flush());
+        for _ in 0..200 {
+            if self.child.try_wait().is_ok_and(|status| status.is_some()) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- what the terminal showed\n{}", self.shown());
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Nodes with keys of their own, and the files that say whom they trust: a test writes what a user would.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::nodes::PORT;
+use super::own_ip;
+use crate::kit::{self, Scratch};
+
+/// A node with a key of its own, and the files that say whom it trusts.
+pub struct Home(Scratch);
+
+impl Home {
+    pub fn new() -> Home {
+        Home(Scratch::new())
+    }
+
+    /// Its public key, in one line.
+    pub fn key(&self) -> String {
+        let config = self.0.file("config");
+        let ran = kit::run(&["pubkey", "--config-dir", &config]);
+        if ran.code == Some(0) {
+            return String::from_utf8_lossy(&ran.out).trim().to_owned();
+        }
+        let ran = kit::run(&["keygen", "--config-dir", &config]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let ran = kit::run(&["pubkey", "--config-dir", &config]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        String::from_utf8_lossy(&ran.out).trim().to_owned()
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        let path = format!("{}/{name}", self.0.file("config"));
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(format!("{}/{name}", self.0.file("config"))).unwrap()
+    }
+
+    pub fn line(&self, words: &[&str]) -> Vec<String> {
+        let config = self.0.file("config");
+        words.iter().chain(&["--config-dir", &config]).map(|word| (*word).to_owned()).collect()
+    }
+}
+
+/// A node that takes in links from `near` with these options, and `near` knowing it.
+pub fn homes(options: &str) -> (Home, Home) {
+    let (near, far) = (Home::new(), Home::new());
+    let (near_key, far_key) = (near.key(), far.key());
+    far.write("authorized_keys", &format!("{options} {near_key}\n"));
+    near.write("known_nodes", &format!("{}:{PORT} {far_key}\n", own_ip(1)));
+    (near, far)
+}
+
+pub fn far_line(far: &Home) -> Vec<String> {
+    far.line(&["link", "-v", "--listen", &format!("0.0.0.0:{PORT}")])
+}
+
+pub fn near_line(near: &Home, options: &[&str]) -> Vec<String> {
+    near.line(&[&["link", "-v", "--connect", &format!("{}:{PORT}", own_ip(1))], options].concat())
+}
