@@ -67,15 +67,14 @@ fn a_connection_gets_what_unlike_paths_carry_together() {
     }
 }
 
-/// TS-04 wishes for 0.9 in the ten seconds after. What is measured is 0.73 to 0.96, so that is what is held here; the lines
-/// printed say where the rest is.
+/// In the ten seconds after, the other path is used to nine parts in ten at least.
 #[test]
 fn a_path_that_becomes_slow_is_left() {
     if !has_net() {
         return;
     }
     let _alone = kit::alone();
-    assert_at_least("goodput in terms of the other path's", 0.7, 3, || {
+    assert_at_least("goodput in terms of the other path's", 0.9, 3, || {
         let net = Net::of(&[Kind::Rate(20.0), Kind::Rate(20.0)]);
         let sources = [0, 1].map(|index| net.path(index).near_ip().to_string());
         let near = ["--path", &sources[0], "--path", &sources[1]];

@@ -52,6 +52,10 @@ pub(super) struct Need {
 
 /// A stream with less than this waits for a fast subflow rather than end on a slow one.
 const TAIL_BYTES: u64 = 64 * 1024;
+/// A subflow that carries little, one part in so many of what the faster ones do, is not worth a wait of so long: each
+/// of its frames would stop the reader for that time.
+const LITTLE: u64 = 16;
+const LAG_US: u64 = 100_000;
 /// How often the risk is judged.
 const INTERVAL_US: u64 = 30_000;
 const RISK_MIN: u64 = 200;
@@ -142,6 +146,9 @@ impl Scheduler {
             return false;
         }
         let first_us = self.order.first().map_or(0, |first| first.arrival_us);
+        if candidate.arrival_us > first_us + LAG_US && candidate.rate.saturating_mul(LITTLE) < faster_rate {
+            return false;
+        }
         let wait_us = need.backlog.saturating_mul(1_000_000) / faster_rate.max(1);
         need.unsent > TAIL_BYTES || candidate.arrival_us <= first_us + wait_us
     }
