@@ -101,6 +101,28 @@ fn a_rate_is_not_believed_after_it_was_true() {
 }
 
 #[test]
+fn a_path_that_has_shown_nothing_yet_is_tried_at_once() {
+    for slow_start in [false, true] {
+        let mut world = World::new(7, Config::default());
+        (world.stats, world.slow_start) = (slow_start, slow_start);
+        [(50, 10), (50, 60)].iter().for_each(|&(mbit, ms)| world.add_path(Shape::new(mbit, ms)));
+        world.start();
+        world.run_until_up(2);
+        let id = world.open(CLIENT, gates::endless());
+        let mut before = 0;
+        let seconds: Vec<f64> = (0..4)
+            .map(|_| {
+                world.run_for(500_000);
+                let read = world.ends[SERVER].app.streams[&id].read;
+                (read - std::mem::replace(&mut before, read)) as f64 * 16.0 / 1e6
+            })
+            .collect();
+        println!("50,10 + 50,60 from the start, by half second: {seconds:.1?}");
+        assert!(seconds[1] >= 80.0 && seconds[2] >= 95.0, "{seconds:?}");
+    }
+}
+
+#[test]
 fn a_bad_path_beside_a_good_one_is_never_slower_than_the_good_one_alone() {
     for bad in [(1, 5), (1, 300), (5, 150), (100, 300)] {
         let figures = gates::run(&[(100, 5), bad], false, 4000, 4000);

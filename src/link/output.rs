@@ -104,7 +104,7 @@ impl Session {
     /// Ranks the subflows that may be used: the active ones, or the backups, or whatever lives.
     fn rank(&mut self, now: Time) {
         self.sched.on_time(now);
-        self.sched.return_us = self.round_us() / 2 + self.ack_delay_us();
+        self.sched.return_us = self.shortest_us() / 2 + self.ack_delay_us();
         let grade = |s: &Subflow| match (s.class(), s.suspect) {
             _ if !s.is_live() => 0,
             (Class::Active, false) => 4,

@@ -142,9 +142,10 @@ impl Path {
         if let Some(epoch) = &mut self.epoch {
             epoch.starved = true;
         }
-        if now.since(self.rate_at) > DOUBT_US && self.rate < self.peak {
+        let most = self.peak.max(RATE_FIRST);
+        if now.since(self.rate_at) > DOUBT_US && self.rate > 0 && self.rate < most {
             self.rate_at = now;
-            self.rate = (self.rate + self.rate / 4).min(self.peak);
+            self.rate = (self.rate + self.rate / 4).min(most);
         }
     }
 
@@ -172,14 +173,15 @@ impl Path {
         }
     }
 
-    /// Bytes per second: as acknowledged, end to end; until that is known, as the carrier says.
+    /// Bytes per second: as acknowledged, end to end; until that is known, as the carrier says, if that is much. What it
+    /// says of a path on which nothing was sent is its first window.
     ///
     /// The carrier's figure is that of the network. Where the peer, or a relay on the way, takes less than the network
     /// carries, the carrier reckons far too high, and whoever believed it would wait for a subflow that is full.
     pub(super) fn rate(&self) -> u64 {
         match (self.carrier.rate, self.rate) {
             (0, 0) => RATE_FIRST,
-            (carrier, 0) => carrier,
+            (carrier, 0) => carrier.max(RATE_FIRST),
             (_, own) => own,
         }
     }
@@ -300,13 +302,50 @@ mod tests {
         assert_eq!(path.rate(), 500_000);
     }
 
+    /// A path that has shown 1 MB/s at 20 ms, and what it acknowledged last.
+    fn shown() -> Path {
+        let mut path = Path::default();
+        path.on_pong(Time::ZERO, 20_000);
+        (0..20).for_each(|n| path.on_ack(Time::from_us(30_000 * n), 20_000, 30_000 * n, 30_000));
+        path
+    }
+
+    #[test]
+    fn a_path_that_got_slower_is_measured_whether_it_is_full_or_not() {
+        let mut full = shown();
+        for n in 1..=3 {
+            let now = Time::from_us(570_000 + 100_000 * n);
+            full.on_starved(now, 60_000);
+            full.on_ack(now, 500_000, 570_000 + 10_000 * n, 60_000);
+        }
+        assert_eq!(full.rate(), 100_000, "what it holds is more than what travels");
+        let mut starved = shown();
+        starved.on_starved(Time::from_us(600_000), 0);
+        starved.on_ack(Time::from_us(1_000_000), 20_000, 572_000, 2000);
+        starved.on_starved(Time::from_us(1_000_000), 0);
+        assert_eq!(starved.rate(), 1_000_000, "a quick answer says that it is well");
+        starved.on_ack(Time::from_us(1_300_000), 245_000, 574_000, 2000);
+        assert_eq!(starved.rate(), 10_240, "it was busy with 2 KiB for a fifth of a second");
+    }
+
+    #[test]
+    fn while_nothing_is_acknowledged_a_rate_is_doubted() {
+        let path = shown();
+        assert_eq!(path.rate_after(50_000), 1_000_000);
+        assert_eq!(path.rate_after(50_000 + 1_000_000), 16_384);
+        assert_eq!(path.rate(), 1_000_000);
+        assert_eq!((path.frame_bytes(), Path::default().frame_bytes()), (5000, 16_384));
+        assert!((140_000..=220_000).contains(&path.late_us(1000)), "{}", path.late_us(1000));
+        assert!(path.late_us(120_000) >= path.late_us(1000) + 200_000);
+    }
+
     #[test]
     fn arrival_counts_the_queue_and_not_what_travels() {
         let mut path = Path::default();
-        path.set_stats(PathStats { srtt_us: 20_000, rate: 1_000_000, suspect: false });
-        assert_eq!(path.arrival_us(0, 1000, path.rate()), 11_000);
-        assert_eq!(path.arrival_us(20_000, 1000, path.rate()), 11_000);
-        assert_eq!(path.arrival_us(70_000, 1000, path.rate()), 61_000);
+        path.set_stats(PathStats { srtt_us: 20_000, rate: 2_000_000, suspect: false });
+        assert_eq!(path.arrival_us(0, 1000, path.rate()), 10_500);
+        assert_eq!(path.arrival_us(40_000, 1000, path.rate()), 10_500);
+        assert_eq!(path.arrival_us(70_000, 1000, path.rate()), 25_500);
     }
 
     #[test]
