@@ -4,9 +4,9 @@
 //! runs those, and drives the links before it sleeps, so that what a turn leads to shares records and writes. Driving goes
 //! on until there is neither an event nor a frame that a carrier takes, or until the link's share of the turn is used up.
 
+use super::carrier::BATCH_BYTES_MIN;
 use crate::core::{Core, OneOff};
 use crate::id::Id;
-use crate::link::frame::FRAME_BYTES_MAX;
 use crate::link::{Bound, Code, Event, StreamId, SubflowId, Time};
 use crate::reason::{Failure, Reason};
 use crate::side::{Side, State};
@@ -86,7 +86,7 @@ impl Core {
         }
         let is_free = self.flush_link(id);
         // What is less than the least batch has not used up any carrier's room: the session has no more.
-        is_free && sent >= FRAME_BYTES_MAX
+        is_free && sent >= BATCH_BYTES_MIN
     }
 
     /// Writes what the carriers of a link hold. Whether any of them has written all that it held.
