@@ -2,6 +2,11 @@
 //!
 //! The kernel knows most of this for TCP, on some systems; lane acknowledgements and PONGs tell the rest on any system
 //! and for any carrier. Both fill the same estimate, so the scheduler does not know who measured.
+//!
+//! A rate is what was acknowledged while the path was full. A path that ran dry shows only bounds: it did at least what
+//! was acknowledged, and it was busy with what was in flight for no longer than that took. While nothing at all is
+//! acknowledged the rate is doubted more and more, without being changed. What was expected when a frame left also says
+//! when it is late.
 
 use super::frame::FRAME_BYTES_MAX;
 use super::ids::Time;

@@ -6,6 +6,10 @@
 //! much of the window may be risked follows from experience: less after each interval in which credit ran out, more
 //! after each in which it did not.
 //!
+//! A subflow that would add little to the faster ones, and that late, is not worth it whatever the window: while it is
+//! slow its frames would make the stream go by fits and starts, and a window that has become large bears seconds of it.
+//! Its rate is believed better with time, until one small frame shows how it is.
+//!
 //! The decision is made when a subflow can take a frame, never before: nothing is bound to a subflow that cannot send.
 
 use super::ids::Time;
