@@ -23,7 +23,7 @@ impl Session {
         let mut latest = None;
         while let Some(entry) = self.pop_acked(index, usize::from(ack.lane)) {
             if entry.what != Sent::Ack {
-                latest = Some((entry.at, entry.outlook.queued));
+                latest = Some((entry.at, u64::from(entry.outlook.queued)));
             }
             self.on_entry_acked(entry);
         }

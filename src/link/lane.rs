@@ -43,9 +43,26 @@ pub(super) struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outlook {
     /// Bytes in flight on the subflow, the frame included.
-    pub(super) queued: u64,
-    /// If it is not acknowledged by then, it is late.
-    pub(super) late_at: Time,
+    pub(super) queued: u32,
+    /// If it is not acknowledged so many microseconds after it left, it is late; never, if this is the most.
+    pub(super) late_us: u32,
+}
+
+impl Outlook {
+    pub(super) fn new(queued: u64, late_us: u64) -> Outlook {
+        let most = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        Outlook { queued: most(queued), late_us: most(late_us) }
+    }
+}
+
+impl Entry {
+    /// From when on it is late.
+    pub(super) fn late_at(&self) -> Time {
+        match self.outlook.late_us {
+            u32::MAX => Time::MAX,
+            us => self.at.after(u64::from(us)),
+        }
+    }
 }
 
 /// The sending side.

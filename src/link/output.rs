@@ -122,9 +122,13 @@ impl Session {
         let usable = |s: &Subflow| grade(s) == best && only.is_none_or(|id| id == s.id);
         let alone = self.subflows.iter().filter(|s| usable(s)).count() == 1;
         let candidates = self.subflows.iter().enumerate().filter(|(_, s)| usable(s)).map(|(index, s)| {
+            let ready = s.is_ready(frames_max);
+            if alone {
+                return Candidate { index, arrival_us: 0, rate: s.path.rate(), ready };
+            }
             let rate = s.rate(now);
-            let arrival_us = if alone { 0 } else { s.path.arrival_us(s.in_flight(), s.path.frame_bytes(), rate) };
-            Candidate { index, arrival_us, rate, ready: s.is_ready(frames_max) }
+            let arrival_us = s.path.arrival_us(s.in_flight(), s.path.frame_bytes(), rate);
+            Candidate { index, arrival_us, rate, ready }
         });
         self.sched.rank(candidates);
     }
@@ -178,8 +182,7 @@ impl Session {
         subflow.room = subflow.room.saturating_sub(bytes);
         let full = subflow.frames() >= self.config.lane_frames_max + FRAMES_SLACK;
         let queued = subflow.in_flight() + bytes as u64;
-        let late_at = if alone { Time::MAX } else { now.after(subflow.path.late_us(queued)) };
-        let outlook = Outlook { queued, late_at };
+        let outlook = Outlook::new(queued, if alone { u64::MAX } else { subflow.path.late_us(queued) });
         subflow.lanes.get_mut(usize::from(lane))?.tx.on_sent(now, bytes as u64, what, outlook, full);
         self.stats.frames[0] += 1;
         Some(Transmit { subflow: subflow.id, lane, bytes })

@@ -136,7 +136,7 @@ impl Subflow {
     /// When the first of its frames that nobody has sent again is late. Of one that is suspect all have been.
     pub(super) fn late_at(&self) -> Option<Time> {
         let lanes = self.lanes.iter().filter(|_| self.is_live() && !self.suspect);
-        lanes.filter_map(|lane| lane.tx.first_kept()).map(|entry| entry.outlook.late_at.max(self.late_after)).min()
+        lanes.filter_map(|lane| lane.tx.first_kept()).map(|entry| entry.late_at().max(self.late_after)).min()
     }
 
     /// When patience ends, if something is being waited for.

@@ -110,7 +110,7 @@ impl Session {
         let Some(late) = self.subflows.get_mut(index) else { return };
         let mut overdue: Vec<Entry> = Vec::new();
         for entry in late.lanes.iter_mut().flat_map(|lane| lane.tx.entries_mut()) {
-            if !entry.moved && entry.outlook.late_at <= now {
+            if !entry.moved && entry.late_at() <= now {
                 overdue.push(*entry);
                 entry.moved = true;
             }
