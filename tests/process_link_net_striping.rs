@@ -67,15 +67,36 @@ fn a_connection_gets_what_unlike_paths_carry_together() {
     }
 }
 
-/// TS-04 wishes for 0.9 in the ten seconds after. What is measured is 0.73 to 0.96, so that is what is held here; the lines
-/// printed say where the rest is.
+/// A path with the same rate and six times the delay helps from the start, while the kernel still says that it carries
+/// little; both are full after the second in which it gets up to speed.
+#[test]
+fn a_path_that_is_farther_is_used_soon() {
+    if !has_net() || !has_tun() {
+        return;
+    }
+    let _alone = kit::alone();
+    let pair = pairs::all()[2];
+    assert_at_least(pair.name, 0.7, 3, || {
+        let net = Net::of(&pair.paths.map(Kind::Emulated));
+        let sources = [0, 1].map(|index| net.path(index).near_ip().to_string());
+        let near = ["--path", &sources[0], "--path", &sources[1]];
+        let forward = Forward::start(&net, Options { near: &near, ..Options::default() });
+        forward.nodes.until_subflows(2);
+        let load = Load::start(vec![forward.pair()]);
+        let each: Vec<f64> = (0..6).map(|_| load.measure(Duration::from_millis(500))).collect();
+        println!("{}: Mbit/s by half second {each:.1?}", pair.name);
+        each[2..].iter().sum::<f64>() / 4.0 / 100.0
+    });
+}
+
+/// In the ten seconds after, the other path is used to nine parts in ten at least.
 #[test]
 fn a_path_that_becomes_slow_is_left() {
     if !has_net() {
         return;
     }
     let _alone = kit::alone();
-    assert_at_least("goodput in terms of the other path's", 0.7, 3, || {
+    assert_at_least("goodput in terms of the other path's", 0.9, 3, || {
         let net = Net::of(&[Kind::Rate(20.0), Kind::Rate(20.0)]);
         let sources = [0, 1].map(|index| net.path(index).near_ip().to_string());
         let near = ["--path", &sources[0], "--path", &sources[1]];

@@ -52,11 +52,11 @@ pub fn run(_parsed: &Parsed) -> Result<(), Failed> {
     if bad.is_empty() { Ok(()) } else { Err(failed(format!("failed: {}", bad.join(", ")))) }
 }
 
-/// In this order: nothing works without the first, and a link that has seen its paths fast believes it for too long.
+/// In this order: nothing works without the first.
 const CHECKS: &[(&str, Check)] = &[
     ("link", link),
-    ("striping", striping),
     ("bytes", bytes),
+    ("striping", striping),
     ("half-close", half_close),
     ("refusal", refusal),
     ("resume", resume),

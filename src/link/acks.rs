@@ -23,13 +23,13 @@ impl Session {
         let mut latest = None;
         while let Some(entry) = self.pop_acked(index, usize::from(ack.lane)) {
             if entry.what != Sent::Ack {
-                latest = Some(entry.at);
+                latest = Some((entry.at, u64::from(entry.outlook.queued)));
             }
             self.on_entry_acked(entry);
         }
-        if let (Some(at), Some(subflow)) = (latest, self.subflows.get_mut(index)) {
+        if let (Some((at, queued)), Some(subflow)) = (latest, self.subflows.get_mut(index)) {
             let acked = subflow.acked();
-            subflow.path.on_ack(now, now.since(at), acked);
+            subflow.path.on_ack(now, now.since(at), acked, queued);
         }
         self.clear_suspicion(now, index, false);
         self.wake_starved();

@@ -151,6 +151,7 @@ impl Session {
         if taken > 0 {
             stream.readable_told = false;
             stream.recv.window.consume(taken, now, round_us);
+            stream.recv.window.widen(stream.recv.held(), now, round_us);
             let due = stream.recv.window.is_due();
             if due {
                 self.queue(Key::Credit(id));

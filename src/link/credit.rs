@@ -4,11 +4,17 @@
 //! travel. In every such round the window becomes at least twice what was consumed in it, so that a sender that is held
 //! back by credit sees it double once per round, and one that is not keeps what it needs. It is never lowered while in
 //! use: credit that has been announced cannot be taken back.
+//!
+//! How long credit travels is what the path says; where the ends themselves are slow to run, it takes longer, and nobody
+//! measures that. So a peer that says that it is held back, while the reader takes all there is within moments, sees
+//! the window double too, once for each CREDIT.
 
 use super::ids::Time;
 
 /// A window that has not moved for so long starts small again.
 const IDLE_US: u64 = 10_000_000;
+/// A reader that takes what there is within this time of the peer's word, or within a round, is not what it waits for.
+const SOON_US: u64 = 20_000;
 /// CREDIT goes out when a quarter of the window, but not more than this, has been consumed.
 const STEP_BYTES_MAX: u64 = 512 * 1024;
 
@@ -31,6 +37,8 @@ pub(super) struct Window {
     told: u64,
     /// Whether the peer holds bytes back, and waits for any sign that others have been taken.
     peer_waits: bool,
+    /// Since when, if no CREDIT has left since.
+    waits_since: Option<Time>,
     /// When the current round began, and what was consumed then.
     round: (Time, u64),
 }
@@ -44,6 +52,7 @@ impl Window {
             consumed: 0,
             told: 0,
             peer_waits: false,
+            waits_since: None,
             round: (now, 0),
         }
     }
@@ -66,6 +75,16 @@ impl Window {
         self.size = self.size.max(target.min(self.bounds.max));
     }
 
+    /// The window doubles if the peer waits for it and not for the reader, who has left `unread` bytes.
+    pub(super) fn widen(&mut self, unread: u64, now: Time, round_us: u64) {
+        if unread >= self.size / 4 {
+            return;
+        }
+        if self.waits_since.take().is_some_and(|since| now.since(since) <= round_us.max(SOON_US)) {
+            self.size = self.size.max(self.size.saturating_mul(2).min(self.bounds.max));
+        }
+    }
+
     /// Whether enough has been consumed for a CREDIT to be worth its frame.
     ///
     /// For a peer that waits, anything is enough: what it was allowed may be less than that.
@@ -79,13 +98,14 @@ impl Window {
 
     /// The peer says that it holds bytes back. Answers whether a CREDIT tells it anything now; else the next byte that
     /// is taken is reason enough for one.
-    pub(super) fn on_blocked(&mut self) -> bool {
+    pub(super) fn on_blocked(&mut self, now: Time) -> bool {
         self.peer_waits = true;
+        self.waits_since = self.waits_since.or(Some(now));
         self.has_news()
     }
 
     /// Whether a CREDIT would say anything new.
-    const fn has_news(&self) -> bool {
+    pub(super) const fn has_news(&self) -> bool {
         self.target() > self.announced || self.consumed > self.told
     }
 
@@ -94,6 +114,7 @@ impl Window {
         self.announced = self.announced.max(self.target());
         self.told = self.consumed;
         self.peer_waits = false;
+        self.waits_since = None;
         (self.announced, self.consumed)
     }
 
@@ -155,11 +176,29 @@ mod tests {
         let mut window = Window::new(BOUNDS, Time::ZERO);
         window.consume(10, Time::ZERO, 100);
         assert!(!window.is_due());
-        assert!(window.on_blocked() && window.is_due());
+        assert!(window.on_blocked(Time::ZERO) && window.is_due());
         assert_eq!(window.announce(), (1010, 10));
-        assert!(!window.on_blocked() && !window.is_due());
+        assert!(!window.on_blocked(Time::ZERO) && !window.is_due());
         window.consume(1, Time::ZERO, 100);
         assert!(window.is_due());
+    }
+
+    #[test]
+    fn doubles_for_a_peer_that_waits_while_the_reader_is_quick() {
+        let mut window = Window::new(BOUNDS, Time::ZERO);
+        let at = |ms: u64| Time::from_us(ms * 1000);
+        let mut turn = |asks: u64, takes: u64, unread: u64| {
+            window.on_blocked(at(asks));
+            window.widen(unread, at(takes), 100);
+            window.widen(unread, at(takes), 100);
+            let size = window.size();
+            window.announce();
+            size
+        };
+        assert_eq!(turn(0, 10, 0), 2000, "once for each CREDIT");
+        assert_eq!(turn(20, 20, 500), 2000, "the reader has still something to do");
+        assert_eq!(turn(30, 60, 0), 2000, "the reader was slow");
+        assert_eq!((70..90).map(|n| turn(n, n, 0)).last(), Some(64_000));
     }
 
     proptest! {

@@ -135,6 +135,8 @@ pub struct Stats {
     pub resumes: u64,
     /// Subflows that stopped acknowledging for longer than was expected.
     pub suspicions: u64,
+    /// Times that frames were late on a subflow, and went over another too.
+    pub rescues: u64,
     /// Times that a stream with credit waited, because its reader stood still and had its share of the session's
     /// memory.
     pub held_back: u64,

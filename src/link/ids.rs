@@ -15,6 +15,9 @@ impl Time {
     /// The start of time.
     pub const ZERO: Time = Time(0);
 
+    /// The end of time.
+    pub(super) const MAX: Time = Time(u64::MAX);
+
     /// The point `us` microseconds after the start.
     pub const fn from_us(us: u64) -> Time {
         Time(us)

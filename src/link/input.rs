@@ -181,7 +181,7 @@ impl Session {
             Frame::Stop { id, code } => self.on_stop(now, StreamId(*id), *code),
             Frame::Credit { id: 0, max, taken } => self.on_session_credit(*max, *taken),
             Frame::Credit { id, max, taken } => self.on_credit(now, StreamId(*id), *max, *taken),
-            Frame::Blocked { id: 0, .. } => self.on_session_blocked(),
+            Frame::Blocked { id: 0, .. } => self.on_session_blocked(now),
             Frame::Blocked { id, .. } => self.on_blocked(now, StreamId(*id)),
             Frame::MaxStreams { max } => {
                 self.tx.streams = self.tx.streams.max(*max);
@@ -391,14 +391,18 @@ impl Session {
 
     fn on_blocked(&mut self, now: Time, id: StreamId) -> Result<(), Violation> {
         let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
-        if self.streams.get_mut(slot).is_some_and(|stream| stream.recv.window.on_blocked()) {
+        let round_us = self.round_us();
+        let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
+        stream.recv.window.on_blocked(now);
+        stream.recv.window.widen(stream.recv.held(), now, round_us);
+        if stream.recv.window.has_news() {
             self.queue(Key::Credit(id));
         }
         Ok(())
     }
 
-    fn on_session_blocked(&mut self) -> Result<(), Violation> {
-        if self.rx.window.on_blocked() {
+    fn on_session_blocked(&mut self, now: Time) -> Result<(), Violation> {
+        if self.rx.window.on_blocked(now) {
             self.queue(Key::SessionCredit);
         }
         Ok(())

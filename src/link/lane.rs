@@ -35,6 +35,34 @@ pub(super) struct Entry {
     pub(super) what: Sent,
     /// Whether its content has been queued for another lane: then the loss of this lane costs nothing.
     pub(super) moved: bool,
+    /// What it met when it left.
+    pub(super) outlook: Outlook,
+}
+
+/// What was known of a subflow when a frame left on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Outlook {
+    /// Bytes in flight on the subflow, the frame included.
+    pub(super) queued: u32,
+    /// If it is not acknowledged so many microseconds after it left, it is late; never, if this is the most.
+    pub(super) late_us: u32,
+}
+
+impl Outlook {
+    pub(super) fn new(queued: u64, late_us: u64) -> Outlook {
+        let most = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        Outlook { queued: most(queued), late_us: most(late_us) }
+    }
+}
+
+impl Entry {
+    /// From when on it is late.
+    pub(super) fn late_at(&self) -> Time {
+        match self.outlook.late_us {
+            u32::MAX => Time::MAX,
+            us => self.at.after(u64::from(us)),
+        }
+    }
 }
 
 /// The sending side.
@@ -52,7 +80,7 @@ pub(super) struct LaneTx {
 impl LaneTx {
     /// Notes a frame of `len` bytes. `full` is whether the list has grown beyond what frames with content may make of
     /// it.
-    pub(super) fn on_sent(&mut self, now: Time, len: u64, what: Sent, full: bool) {
+    pub(super) fn on_sent(&mut self, now: Time, len: u64, what: Sent, outlook: Outlook, full: bool) {
         self.sent += len;
         if let Some(last) = self.in_flight.back_mut() {
             // Of acknowledgements only the last can matter, and without an answer they would pile up.
@@ -71,7 +99,7 @@ impl LaneTx {
             self.waiting_since = if self.eliciting == 0 { now } else { self.waiting_since };
             self.eliciting += 1;
         }
-        self.in_flight.push_back(Entry { end: self.sent, at: now, what, moved: false });
+        self.in_flight.push_back(Entry { end: self.sent, at: now, what, moved: false, outlook });
     }
 
     /// The peer has processed `bytes`. Fails if that is more than was sent; answers whether it is news.
@@ -116,6 +144,13 @@ impl LaneTx {
     /// Frames in flight.
     pub(super) fn frames(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// The first frame in flight whose content has not been queued for another lane, of the few where that is
+    /// looked for.
+    pub(super) fn first_kept(&self) -> Option<&Entry> {
+        const LOOK: usize = 32;
+        self.in_flight.iter().take(LOOK).find(|entry| !entry.moved)
     }
 
     /// Bytes in flight.

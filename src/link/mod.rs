@@ -110,8 +110,15 @@
 //!   acknowledgement. Counting all that is in flight ranks long paths too low.
 //! - **A rate not measured at its limit is believed less and less.** Otherwise a path that was slow once is never
 //!   tried again, and one that was first seen with three small frames on it neither.
-//! - **No probe-only paths.** The test against the window does that already, and 10 Mbit/s beside a gigabit are then
-//!   not wasted.
+//! - **A path is left alone if it adds little, late**: less than a sixteenth of the faster ones, more than a tenth of a
+//!   second later. Otherwise the test against the window decides, and 10 Mbit/s beside a gigabit are not wasted.
+//! - **Late frames go another way.** When a frame leaves it is known when its acknowledgement should be there. A path that
+//!   becomes two hundred times slower goes on acknowledging, with a patience that grows with its delay, while streams
+//!   wait for what it holds; so what has taken twice as long as it should is sent again on one that keeps its time.
+//! - **A path that was never used has no rate.** The kernel's is its first window for each round trip, which on a long
+//!   path is so little that nothing would be sent there, ever.
+//! - **Frames of a slow path are small**, what it carries in five milliseconds: what is urgent waits for one, and what a
+//!   path that has become slow still holds is little.
 //! - **The tail rule compares times, not only sizes**: a short stream avoids a slow path only if the fast ones would
 //!   really be done sooner. A thousand short streams together are bulk.
 //! - **CREDIT goes out at a quarter of the window, but at the latest after 512 KiB**: so 16 MiB fill 1 Gbit/s at 100
@@ -143,7 +150,7 @@
 //! # How it is proven
 //! `tests/link_sim.rs` runs thousands of seeded networks with faults, kills every lane at every frame, and restarts
 //! ends; `SEAPROX_SEED=n` replays one. `tests/link_gates.rs` asserts what it makes of paths; `tests/link_trace.rs` what
-//! stands on the wire; `tests/link_alloc.rs` that frames allocate nothing. `scripts/mutate-link` breaks it in 40 ways
+//! stands on the wire; `tests/link_alloc.rs` that frames allocate nothing. `scripts/mutate-link` breaks it in 48 ways
 //! that the tests must notice, `fuzz/` feeds it noise, and `benches/link.rs` prints what it costs.
 
 mod absent;

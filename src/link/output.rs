@@ -11,7 +11,7 @@ use super::control::Key;
 use super::drr::List;
 use super::frame::{Class, DATA_HEAD_BYTES, FRAME_BYTES_MAX, Frame, HEADER_BYTES, LaneAck, frame_with, kind};
 use super::ids::{StreamId, SubflowId, Time};
-use super::lane::Sent;
+use super::lane::{Outlook, Sent};
 use super::outbox::Outbox;
 use super::sched::{Candidate, Mode, Need};
 use super::send::Piece;
@@ -54,7 +54,10 @@ impl Session {
         }
         let transmit = self.next_frame(now, out);
         if transmit.is_none() {
-            self.subflows.iter_mut().filter(|s| s.room > 0).for_each(|s| s.path.on_starved(now));
+            for subflow in self.subflows.iter_mut().filter(|s| s.room > 0) {
+                let in_flight = subflow.in_flight();
+                subflow.path.on_starved(now, in_flight);
+            }
         }
         self.after();
         transmit
@@ -101,7 +104,7 @@ impl Session {
     /// Ranks the subflows that may be used: the active ones, or the backups, or whatever lives.
     fn rank(&mut self, now: Time) {
         self.sched.on_time(now);
-        self.sched.return_us = self.round_us() / 2 + self.ack_delay_us();
+        self.sched.return_us = self.shortest_us() / 2 + self.ack_delay_us();
         let grade = |s: &Subflow| match (s.class(), s.suspect) {
             _ if !s.is_live() => 0,
             (Class::Active, false) => 4,
@@ -118,11 +121,14 @@ impl Session {
         let only = self.single;
         let usable = |s: &Subflow| grade(s) == best && only.is_none_or(|id| id == s.id);
         let alone = self.subflows.iter().filter(|s| usable(s)).count() == 1;
-        let candidates = self.subflows.iter().enumerate().filter(|(_, s)| usable(s)).map(|(index, s)| Candidate {
-            index,
-            arrival_us: if alone { 0 } else { s.path.arrival_us(s.in_flight(), FRAME_BYTES_MAX as u64) },
-            rate: s.path.rate(),
-            ready: s.is_ready(frames_max),
+        let candidates = self.subflows.iter().enumerate().filter(|(_, s)| usable(s)).map(|(index, s)| {
+            let ready = s.is_ready(frames_max);
+            if alone {
+                return Candidate { index, arrival_us: 0, rate: s.path.rate(), ready };
+            }
+            let rate = s.rate(now);
+            let arrival_us = s.path.arrival_us(s.in_flight(), s.path.frame_bytes(), rate);
+            Candidate { index, arrival_us, rate, ready }
         });
         self.sched.rank(candidates);
     }
@@ -171,10 +177,13 @@ impl Session {
         what: Sent,
     ) -> Option<Transmit> {
         let bytes = out.len() - before;
+        let alone = self.subflows.len() == 1;
         let subflow = self.subflows.get_mut(index)?;
         subflow.room = subflow.room.saturating_sub(bytes);
         let full = subflow.frames() >= self.config.lane_frames_max + FRAMES_SLACK;
-        subflow.lanes.get_mut(usize::from(lane))?.tx.on_sent(now, bytes as u64, what, full);
+        let queued = subflow.in_flight() + bytes as u64;
+        let outlook = Outlook::new(queued, if alone { u64::MAX } else { subflow.path.late_us(queued) });
+        subflow.lanes.get_mut(usize::from(lane))?.tx.on_sent(now, bytes as u64, what, outlook, full);
         self.stats.frames[0] += 1;
         Some(Transmit { subflow: subflow.id, lane, bytes })
     }
@@ -302,7 +311,7 @@ impl Session {
     /// The oldest piece of the next stream that has lost some.
     fn send_repair(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
         let index = self.sched.fastest()?;
-        let max = self.config.frame_bytes_max;
+        let max = self.frame_bytes(index);
         while let Some(&id) = self.repair.front() {
             let slot = self.streams.live_slot(id);
             if let Some(slot) = slot
@@ -417,7 +426,7 @@ impl Session {
             let lane = self.subflows.get(index)?.lane_for(id);
             return self.note(now, index, lane, before, out, Sent::Nothing);
         }
-        let max = self.config.frame_bytes_max.min(session_room).min(room);
+        let max = self.frame_bytes(index).min(session_room).min(room);
         let piece =
             self.with_send(slot, |send| send.take_new(max).inspect(|piece| send.note_sent(*piece))).flatten()?;
         self.tx.reinject_bytes += u64::from(piece.len);
@@ -427,6 +436,12 @@ impl Session {
             self.settle(slot);
         }
         transmit
+    }
+
+    /// Payload bytes of a frame on a subflow.
+    fn frame_bytes(&self, index: usize) -> u64 {
+        let bytes = self.subflows.get(index).map_or(FRAME_BYTES_MAX as u64, |subflow| subflow.path.frame_bytes());
+        self.config.frame_bytes_max.min(bytes - DATA_HEAD_BYTES as u64)
     }
 
     /// A stream has less waiting than before: tells its writer, if it was refused, once there is room for a good part.

@@ -2,7 +2,13 @@
 //!
 //! The kernel knows most of this for TCP, on some systems; lane acknowledgements and PONGs tell the rest on any system
 //! and for any carrier. Both fill the same estimate, so the scheduler does not know who measured.
+//!
+//! A rate is what was acknowledged while the path was full. A path that ran dry shows only bounds: it did at least what
+//! was acknowledged, and it was busy with what was in flight for no longer than that took. While nothing at all is
+//! acknowledged the rate is doubted more and more, without being changed. What was expected when a frame left also says
+//! when it is late.
 
+use super::frame::FRAME_BYTES_MAX;
 use super::ids::Time;
 
 /// What the carrier says of a subflow, where it can. A zero means "not known".
@@ -31,6 +37,11 @@ const DOUBT_US: u64 = 500_000;
 const PATIENCE_US_MIN: u64 = 100_000;
 /// How long the first acknowledgement may take before anything is measured.
 const PATIENCE_US_FIRST: u64 = 1_000_000;
+/// An acknowledgement comes so much later than it might, because the peer waits for more or is busy: at least, at most.
+const SLACK_US: (u64, u64) = (5_000, 25_000);
+/// A frame takes so many microseconds of a slow path, if it is not smaller than this: what is urgent waits for it.
+const FRAME_US: u64 = 5_000;
+const FRAME_BYTES_MIN: u64 = 2048;
 
 /// A smoothed round trip with its variation and its recent minimum, in microseconds (RFC 6298 for the first two).
 #[derive(Clone, Copy, Debug, Default)]
@@ -99,8 +110,9 @@ impl Path {
         self.ping.sample(now, us);
     }
 
-    /// A frame sent `us` ago is the latest that the peer has acknowledged, and with it `acked` bytes in all.
-    pub(super) fn on_ack(&mut self, now: Time, us: u64, acked: u64) {
+    /// A frame sent `us` ago is the latest that the peer has acknowledged, and with it `acked` bytes in all. When it
+    /// left, `queued` bytes were in flight, itself included.
+    pub(super) fn on_ack(&mut self, now: Time, us: u64, acked: u64, queued: u64) {
         self.ack.sample(now, us);
         let Some(epoch) = self.epoch else {
             self.epoch = Some(Epoch { since: now, acked, starved: false });
@@ -110,34 +122,41 @@ impl Path {
         if elapsed < self.rtt_us().max(EPOCH_US_MIN) {
             return;
         }
-        let bytes = u128::from(acked.saturating_sub(epoch.acked));
-        let rate = u64::try_from(bytes * 1_000_000 / u128::from(elapsed)).unwrap_or(u64::MAX);
-        self.on_rate(now, rate, epoch.starved);
+        let bytes = acked.saturating_sub(epoch.acked);
+        let rate = rate_of(bytes, elapsed);
+        if epoch.starved {
+            // The path was busy with what was in flight for as long as that took: it is no faster than this.
+            let busy_us = us.saturating_sub(self.round_us() + SLACK_US.1);
+            self.on_rate_between(now, rate, rate_of(queued.max(FRAME_BYTES_MIN), busy_us).max(rate));
+        } else {
+            self.on_rate(now, rate);
+        }
         self.epoch = Some(Epoch { since: now, acked, starved: false });
     }
 
-    /// The path would have taken more than it got. What is measured across this says nothing of its limit.
+    /// The carrier would have taken more than it got. If the path ran dry, with only `in_flight` bytes on it, what is
+    /// measured across this says nothing of its limit.
     ///
     /// A path that was slow once may be left alone for that, and then nothing would ever show that it has recovered. So
     /// a rate that has not been measured at its limit for a while is believed less and less, up to the best that the
     /// path has shown.
-    pub(super) fn on_starved(&mut self, now: Time) {
+    pub(super) fn on_starved(&mut self, now: Time, in_flight: u64) {
+        if in_flight > self.carried() {
+            return;
+        }
         if let Some(epoch) = &mut self.epoch {
             epoch.starved = true;
         }
-        if now.since(self.rate_at) > DOUBT_US && self.rate < self.peak {
+        let most = self.peak.max(RATE_FIRST);
+        if now.since(self.rate_at) > DOUBT_US && self.rate > 0 && self.rate < most {
             self.rate_at = now;
-            self.rate = (self.rate + self.rate / 4).min(self.peak);
+            self.rate = (self.rate + self.rate / 4).min(most);
         }
     }
 
-    fn on_rate(&mut self, now: Time, rate: u64, starved: bool) {
+    /// The path was full, and made this rate.
+    fn on_rate(&mut self, now: Time, rate: u64) {
         self.peak = self.peak.max(rate);
-        if starved {
-            let known = if self.rate == 0 { RATE_FIRST } else { self.rate };
-            self.rate = if rate > known { rate } else { self.rate };
-            return;
-        }
         self.rate_at = now;
         self.rates.rotate_right(1);
         if let Some(newest) = self.rates.first_mut() {
@@ -146,14 +165,28 @@ impl Path {
         self.rate = self.rates.iter().copied().max().unwrap_or(rate);
     }
 
-    /// Bytes per second: as acknowledged, end to end; until that is known, as the carrier says.
+    /// The path was not full all the time: it can do at least this, and at most that.
+    fn on_rate_between(&mut self, now: Time, least: u64, most: u64) {
+        self.peak = self.peak.max(least);
+        let known = if self.rate == 0 { RATE_FIRST } else { self.rate };
+        if least > known {
+            self.rate = least;
+        } else if most < known {
+            self.rates = [most; EPOCHS];
+            self.rate = most;
+            self.rate_at = now;
+        }
+    }
+
+    /// Bytes per second: as acknowledged, end to end; until that is known, as the carrier says, if that is much. What it
+    /// says of a path on which nothing was sent is its first window.
     ///
     /// The carrier's figure is that of the network. Where the peer, or a relay on the way, takes less than the network
     /// carries, the carrier reckons far too high, and whoever believed it would wait for a subflow that is full.
     pub(super) fn rate(&self) -> u64 {
         match (self.carrier.rate, self.rate) {
             (0, 0) => RATE_FIRST,
-            (carrier, 0) => carrier,
+            (carrier, 0) => carrier.max(RATE_FIRST),
             (_, own) => own,
         }
     }
@@ -191,25 +224,70 @@ impl Path {
         }
     }
 
-    /// When the last of `len` more bytes would be at the peer, in microseconds from now, with `in_flight`
-    /// unacknowledged.
-    ///
-    /// Of those in flight, what fits one undisturbed round of acknowledgement is on its way or there; the rest is
-    /// queued.
-    pub(super) fn arrival_us(&self, in_flight: u64, len: u64) -> u64 {
-        let rate = self.rate().max(1);
-        let round = match self.ack.recent_minimum() {
+    /// The rate, where nothing has been acknowledged for `waited_us` although something is in flight: then it is no
+    /// faster than what has failed to come. This is a doubt and no measurement; it is over with the next
+    /// acknowledgement.
+    pub(super) fn rate_after(&self, waited_us: u64) -> u64 {
+        let busy_us = waited_us.saturating_sub(2 * self.round_us() + self.slack_us());
+        self.rate().min(rate_of(FRAME_BYTES_MAX as u64, busy_us)).max(1)
+    }
+
+    /// Bytes of a frame, so that the path is not busy with it for long.
+    pub(super) fn frame_bytes(&self) -> u64 {
+        match self.rate {
+            0 => FRAME_BYTES_MAX as u64,
+            rate => (rate / (1_000_000 / FRAME_US)).clamp(FRAME_BYTES_MIN, FRAME_BYTES_MAX as u64),
+        }
+    }
+
+    /// One undisturbed round of acknowledgement, in microseconds.
+    fn round_us(&self) -> u64 {
+        match self.ack.recent_minimum() {
             0 => self.rtt_us(),
             us => us,
-        };
-        let carried = u64::try_from(u128::from(rate) * u128::from(round) / 1_000_000).unwrap_or(u64::MAX);
+        }
+    }
+
+    fn slack_us(&self) -> u64 {
+        (self.round_us() / 2).clamp(SLACK_US.0, SLACK_US.1)
+    }
+
+    /// Bytes in flight that are on their way or there; what is beyond them is queued.
+    fn carried(&self) -> u64 {
+        self.rate().saturating_mul(self.round_us()) / 1_000_000
+    }
+
+    /// How long after it left a frame is late, with `in_flight` unacknowledged, itself included: twice as long as its
+    /// acknowledgement should take, and some patience.
+    pub(super) fn late_us(&self, in_flight: u64) -> u64 {
+        if self.ack.smoothed == 0 {
+            return self.patience_us();
+        }
+        let expected_us = self.round_us() + wait_us(in_flight.saturating_sub(self.carried()), self.rate());
+        expected_us.saturating_mul(2).saturating_add(PATIENCE_US_MIN.max(4 * self.ack.variation.min(self.round_us())))
+    }
+
+    /// When the last of `len` more bytes would be at the peer, in microseconds from now, with `in_flight`
+    /// unacknowledged, at this rate.
+    pub(super) fn arrival_us(&self, in_flight: u64, len: u64, rate: u64) -> u64 {
+        let carried = rate.saturating_mul(self.round_us()) / 1_000_000;
         let queued = in_flight.saturating_sub(carried).saturating_add(len);
         let one_way = match self.ping.recent_minimum() {
             0 => self.rtt_us() / 2,
             us => us / 2,
         };
-        one_way.saturating_add(u64::try_from(u128::from(queued) * 1_000_000 / u128::from(rate)).unwrap_or(u64::MAX))
+        one_way.saturating_add(wait_us(queued, rate))
     }
+}
+
+/// Bytes per second, of so many bytes in so many microseconds; without bound in none.
+fn rate_of(bytes: u64, us: u64) -> u64 {
+    bytes.saturating_mul(1_000_000).checked_div(us).unwrap_or(u64::MAX)
+}
+
+/// How many microseconds so many bytes take.
+fn wait_us(bytes: u64, rate: u64) -> u64 {
+    bytes.saturating_mul(1_000_000) / rate.max(1)
 }
 
 #[cfg(test)]
@@ -219,23 +297,60 @@ mod tests {
     #[test]
     fn measures_the_rate_of_a_full_path_and_ignores_a_starved_one() {
         let mut path = Path::default();
-        let ack = |path: &mut Path, ms: u64, bytes: u64| path.on_ack(Time::from_us(ms * 1000), 20_000, bytes);
+        let ack = |path: &mut Path, ms: u64, bytes: u64| path.on_ack(Time::from_us(ms * 1000), 20_000, bytes, 30_000);
         (0..20).for_each(|n| ack(&mut path, 30 * n, 30_000 * n));
         assert_eq!(path.rate(), 1_000_000);
-        path.on_starved(Time::from_us(600_000));
+        path.on_starved(Time::from_us(600_000), 0);
         ack(&mut path, 700, 600_000);
         assert_eq!(path.rate(), 1_000_000);
         (1..=3).for_each(|n| ack(&mut path, 700 + 50 * n, 600_000 + 25_000 * n));
         assert_eq!(path.rate(), 500_000);
     }
 
+    /// A path that has shown 1 MB/s at 20 ms, and what it acknowledged last.
+    fn shown() -> Path {
+        let mut path = Path::default();
+        path.on_pong(Time::ZERO, 20_000);
+        (0..20).for_each(|n| path.on_ack(Time::from_us(30_000 * n), 20_000, 30_000 * n, 30_000));
+        path
+    }
+
+    #[test]
+    fn a_path_that_got_slower_is_measured_whether_it_is_full_or_not() {
+        let mut full = shown();
+        for n in 1..=3 {
+            let now = Time::from_us(570_000 + 100_000 * n);
+            full.on_starved(now, 60_000);
+            full.on_ack(now, 500_000, 570_000 + 10_000 * n, 60_000);
+        }
+        assert_eq!(full.rate(), 100_000, "what it holds is more than what travels");
+        let mut starved = shown();
+        starved.on_starved(Time::from_us(600_000), 0);
+        starved.on_ack(Time::from_us(1_000_000), 20_000, 572_000, 2000);
+        starved.on_starved(Time::from_us(1_000_000), 0);
+        assert_eq!(starved.rate(), 1_000_000, "a quick answer says that it is well");
+        starved.on_ack(Time::from_us(1_300_000), 245_000, 574_000, 2000);
+        assert_eq!(starved.rate(), 10_240, "it was busy with 2 KiB for a fifth of a second");
+    }
+
+    #[test]
+    fn while_nothing_is_acknowledged_a_rate_is_doubted() {
+        let path = shown();
+        assert_eq!(path.rate_after(50_000), 1_000_000);
+        assert_eq!(path.rate_after(50_000 + 1_000_000), 16_384);
+        assert_eq!(path.rate(), 1_000_000);
+        assert_eq!((path.frame_bytes(), Path::default().frame_bytes()), (5000, 16_384));
+        assert!((140_000..=220_000).contains(&path.late_us(1000)), "{}", path.late_us(1000));
+        assert!(path.late_us(120_000) >= path.late_us(1000) + 200_000);
+    }
+
     #[test]
     fn arrival_counts_the_queue_and_not_what_travels() {
         let mut path = Path::default();
-        path.set_stats(PathStats { srtt_us: 20_000, rate: 1_000_000, suspect: false });
-        assert_eq!(path.arrival_us(0, 1000), 11_000);
-        assert_eq!(path.arrival_us(20_000, 1000), 11_000);
-        assert_eq!(path.arrival_us(70_000, 1000), 61_000);
+        path.set_stats(PathStats { srtt_us: 20_000, rate: 2_000_000, suspect: false });
+        assert_eq!(path.arrival_us(0, 1000, path.rate()), 10_500);
+        assert_eq!(path.arrival_us(40_000, 1000, path.rate()), 10_500);
+        assert_eq!(path.arrival_us(70_000, 1000, path.rate()), 25_500);
     }
 
     #[test]

@@ -6,6 +6,10 @@
 //! much of the window may be risked follows from experience: less after each interval in which credit ran out, more
 //! after each in which it did not.
 //!
+//! A subflow that would add little to the faster ones, and that late, is not worth it whatever the window: while it is
+//! slow its frames would make the stream go by fits and starts, and a window that has become large bears seconds of it.
+//! Its rate is believed better with time, until one small frame shows how it is.
+//!
 //! The decision is made when a subflow can take a frame, never before: nothing is bound to a subflow that cannot send.
 
 use super::ids::Time;
@@ -52,6 +56,10 @@ pub(super) struct Need {
 
 /// A stream with less than this waits for a fast subflow rather than end on a slow one.
 const TAIL_BYTES: u64 = 64 * 1024;
+/// A subflow that carries little, one part in so many of what the faster ones do, is not worth a wait of so long: each
+/// of its frames would stop the reader for that time.
+const LITTLE: u64 = 16;
+const LAG_US: u64 = 100_000;
 /// How often the risk is judged.
 const INTERVAL_US: u64 = 30_000;
 const RISK_MIN: u64 = 200;
@@ -142,6 +150,9 @@ impl Scheduler {
             return false;
         }
         let first_us = self.order.first().map_or(0, |first| first.arrival_us);
+        if candidate.arrival_us > first_us + LAG_US && candidate.rate.saturating_mul(LITTLE) < faster_rate {
+            return false;
+        }
         let wait_us = need.backlog.saturating_mul(1_000_000) / faster_rate.max(1);
         need.unsent > TAIL_BYTES || candidate.arrival_us <= first_us + wait_us
     }

@@ -413,8 +413,12 @@ impl Session {
 
     /// How long an acknowledgement waits for company.
     pub(super) fn ack_delay_us(&self) -> u64 {
-        let shortest = self.subflows.iter().filter(|s| s.is_live()).map(|s| s.path.rtt_us()).min();
-        (shortest.unwrap_or(100_000) / 4).clamp(1000, self.config.ack_delay_us.max(1000))
+        (self.shortest_us() / 4).clamp(1000, self.config.ack_delay_us.max(1000))
+    }
+
+    /// The shortest round trip: acknowledgements and credit take the fastest subflow.
+    pub(super) fn shortest_us(&self) -> u64 {
+        self.subflows.iter().filter(|s| s.is_live()).map(|s| s.path.rtt_us()).min().unwrap_or(100_000)
     }
 
     /// Ends the session. A stream of which everything has arrived is handed over; each other that has not ended is reset,

@@ -49,6 +49,8 @@ pub(super) struct Subflow {
     pub(super) classes: [Class; 2],
     pub(super) suspect: bool,
     pub(super) suspected_at: Time,
+    /// Whether frames are late is not asked before.
+    pub(super) late_after: Time,
     pub(super) asked: Option<Asked>,
     pub(super) pinged: Option<Time>,
     /// Bytes processed when the last PING left.
@@ -77,6 +79,7 @@ impl Subflow {
             classes: [Class::Active; 2],
             suspect: false,
             suspected_at: Time::ZERO,
+            late_after: Time::ZERO,
             asked: None,
             pinged: None,
             pinged_at: 0,
@@ -122,6 +125,18 @@ impl Subflow {
 
     pub(super) fn acked(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.tx.acked()).sum()
+    }
+
+    /// Bytes per second that it can be trusted with now.
+    pub(super) fn rate(&self, now: Time) -> u64 {
+        let since = self.lanes.iter().filter_map(|lane| lane.tx.waiting_since()).min();
+        self.path.rate_after(since.map_or(0, |since| now.since(since)))
+    }
+
+    /// When the first of its frames that nobody has sent again is late. Of one that is suspect all have been.
+    pub(super) fn late_at(&self) -> Option<Time> {
+        let lanes = self.lanes.iter().filter(|_| self.is_live() && !self.suspect);
+        lanes.filter_map(|lane| lane.tx.first_kept()).map(|entry| entry.late_at().max(self.late_after)).min()
     }
 
     /// When patience ends, if something is being waited for.

@@ -4,9 +4,12 @@ use super::code::Code;
 use super::frame::Class;
 use super::ids::{SubflowId, Time};
 use super::lane::Entry;
+use super::sched::Mode;
 use super::session::{Cause, Phase, Session};
 use super::subflow::{State, Subflow};
 
+/// A subflow with late frames is looked at again after so long.
+const LATE_AGAIN_US: u64 = 20_000;
 /// How long a CLOSE may wait for its acknowledgement.
 const CLOSE_US: u64 = 1_000_000;
 
@@ -30,7 +33,8 @@ impl Session {
         }
         let ping = (subflow.room > 0).then(|| subflow.ping_at(self.config.ping_us()));
         let dead = subflow.heard.after(self.config.dead_us);
-        [ping, subflow.suspect_at(), Some(dead)].into_iter().flatten().min()
+        let late = subflow.late_at().filter(|_| self.may_rescue());
+        [ping, subflow.suspect_at(), late, Some(dead)].into_iter().flatten().min()
     }
 
     /// Does what is due by now. To be followed, as every call, by polling for frames and events.
@@ -53,6 +57,9 @@ impl Session {
         for index in 0..self.subflows.len() {
             if self.subflows.get(index).and_then(Subflow::suspect_at).is_some_and(|at| at <= now) {
                 self.suspect(now, index);
+            }
+            if self.may_rescue() && self.subflows.get(index).and_then(Subflow::late_at).is_some_and(|at| at <= now) {
+                self.rescue(now, index);
             }
         }
         self.after();
@@ -78,6 +85,38 @@ impl Session {
             self.stats.suspicions += 1;
             self.move_from_suspects();
         }
+    }
+
+    /// Whether late frames could go another way.
+    fn may_rescue(&self) -> bool {
+        self.subflows.len() > 1 && self.config.mode != Mode::Single
+    }
+
+    /// Queues what is late on a subflow for the others, if there is one that keeps its time.
+    ///
+    /// Acknowledgements may still come, so this is no suspicion: the path has become slower than it was when the frames
+    /// left, and a stream waits for the first of them.
+    fn rescue(&mut self, now: Time, index: usize) {
+        let Some(late) = self.subflows.get_mut(index) else { return };
+        late.late_after = now.after(LATE_AGAIN_US);
+        let class = late.class();
+        let keeps_time = |s: &Subflow| {
+            let usable = s.is_live() && !s.suspect && (s.class() == Class::Active || s.class() == class);
+            usable && s.late_at().is_none_or(|at| at > now)
+        };
+        if !self.subflows.iter().enumerate().any(|(other, s)| other != index && keeps_time(s)) {
+            return;
+        }
+        let Some(late) = self.subflows.get_mut(index) else { return };
+        let mut overdue: Vec<Entry> = Vec::new();
+        for entry in late.lanes.iter_mut().flat_map(|lane| lane.tx.entries_mut()) {
+            if !entry.moved && entry.late_at() <= now {
+                overdue.push(*entry);
+                entry.moved = true;
+            }
+        }
+        self.stats.rescues += 1;
+        overdue.into_iter().for_each(|entry| self.on_entry_lost(entry));
     }
 
     /// Queues what is in flight on suspect subflows for the others.

@@ -138,7 +138,11 @@ impl Carrier {
         if !self.is_flushed() || is_full() {
             return 0;
         }
-        let batch = usize::try_from(self.proven(rate / 200)).unwrap_or(usize::MAX);
+        let wished = rate / 200;
+        if is_slow {
+            return usize::try_from(wished).unwrap_or(usize::MAX).clamp(BATCH_BYTES_MIN, FRAME_BYTES_MAX);
+        }
+        let batch = usize::try_from(self.proven(wished)).unwrap_or(usize::MAX);
         batch.clamp(FRAME_BYTES_MAX, BATCH_BYTES_MAX)
     }
 
@@ -384,7 +388,8 @@ impl Core {
 const SHARED_BYTES_MAX: usize = 4 << 10;
 /// Bytes that the system may hold for a carrier that is read at the slowest rate, and at the fastest.
 const RATED_BYTES: (u64, u64) = (32 << 10, 4 << 20);
-/// Bytes taken from the session for one carrier at once.
+/// Bytes taken from the session for one carrier at once: on a slow path, and on any.
+pub(super) const BATCH_BYTES_MIN: usize = 2 << 10;
 const BATCH_BYTES_MAX: usize = 256 << 10;
 /// Below so many bytes per second it is asked whether the system takes more, before anything is encrypted for it.
 const SLOW_RATE: u64 = 12_500_000;

@@ -8,12 +8,11 @@ use bytes::Bytes;
 
 use crate::core::{Core, OneOff};
 use crate::id::Id;
-use crate::link::frame::FRAME_BYTES_MAX;
 use crate::link::{Bound, Code, Event, StreamId, SubflowId, Time};
 use crate::reason::{Failure, Reason};
 use crate::side::{Side, State};
 
-use super::carrier::{Carrier, Stage};
+use super::carrier::{BATCH_BYTES_MIN, Carrier, Stage};
 use super::config::Happened;
 use super::greet::TARGET;
 use super::plan::LASTED_MS;
@@ -88,7 +87,7 @@ impl Core {
         }
         let is_free = self.flush_link(id);
         // What is less than the least batch has not used up any carrier's room: the session has no more.
-        is_free && sent >= FRAME_BYTES_MAX
+        is_free && sent >= BATCH_BYTES_MIN
     }
 
     /// Writes what the carriers of a link hold. Whether any of them has written all that it held.

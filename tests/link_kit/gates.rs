@@ -113,6 +113,29 @@ pub fn time_to_fill(mbit: u64, ms: u64) -> Option<f64> {
     None
 }
 
+/// The last of two paths is all but closed while a stream runs, with bytes in front of it: megabits per second that the
+/// stream makes in each of the ten seconds after.
+pub fn choke(paths: &[(u64, u64)], to_bytes_per_second: u64, lowat: u64, stats: bool) -> Vec<f64> {
+    let mut world = World::new(7, Config::default());
+    world.stats = stats;
+    for &(mbit, ms) in paths {
+        world.add_path(super::pipe::Shape { lowat, ..super::pipe::Shape::new(mbit, ms) });
+    }
+    world.start();
+    world.run_until_up(paths.len());
+    let id = world.open(CLIENT, endless());
+    world.run_for(2_000_000);
+    let now = world.now;
+    let conn = world.conns.iter_mut().find(|conn| conn.path == paths.len() - 1).unwrap();
+    conn.pipes.iter_mut().for_each(|pipe| pipe.set_rate(now, to_bytes_per_second));
+    let second = |world: &mut World| {
+        let before = world.ends[SERVER].app.streams[&id].read;
+        world.run_for(1_000_000);
+        (world.ends[SERVER].app.streams[&id].read - before) as f64 * 8.0 / 1e6
+    };
+    (0..10).map(|_| second(&mut world)).collect()
+}
+
 /// A path that degrades while a stream runs: figures before, during, and after.
 pub fn degrade(paths: &[(u64, u64)], to_mbit: u64) -> [Figures; 3] {
     let mut world = World::with_paths(7, Config::default(), paths);

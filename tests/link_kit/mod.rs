@@ -75,6 +75,8 @@ pub struct World {
     pub splits: bool,
     /// Tell the sessions what a kernel would know of the paths.
     pub stats: bool,
+    /// What they are told begins with ten packets for each round trip, and grows with what was sent.
+    pub slow_start: bool,
     /// What the proofs of the session are keyed with: the channel that started it.
     key: u64,
     channels: u64,
@@ -102,6 +104,7 @@ impl World {
             rng: Rng::new(seed),
             splits: false,
             stats: false,
+            slow_start: false,
             key: 0,
             channels: 0,
             out: Outbox::new(),
@@ -380,8 +383,10 @@ impl World {
         for conn in self.conns.iter().filter(|conn| conn.is_known(end)) {
             if self.stats {
                 let shape = conn.pipes[end].shape;
-                let srtt_us = conn.pipes.iter().map(|pipe| pipe.shape.delay_us).sum();
-                session.path_stats(now, conn.id, PathStats { srtt_us, rate: shape.rate, suspect: false });
+                let srtt_us: u64 = conn.pipes.iter().map(|pipe| pipe.shape.delay_us).sum();
+                let cwnd = if self.slow_start { 14_480 + conn.pipes[end].written } else { u64::MAX / 1_000_000 };
+                let rate = shape.rate.min(cwnd * 1_000_000 / srtt_us.max(1));
+                session.path_stats(now, conn.id, PathStats { srtt_us, rate, suspect: false });
             }
             session.set_room(conn.id, conn.pipes[end].room(now));
         }

@@ -35,15 +35,18 @@ pub struct Pipe {
     frozen: bool,
     /// Written since it froze.
     stuck: u64,
+    /// Bytes written, ever.
+    pub written: u64,
 }
 
 impl Pipe {
     pub fn new(shape: Shape) -> Pipe {
-        Pipe { shape, flying: VecDeque::new(), free_at: Time::ZERO, rest_ns: 0, frozen: false, stuck: 0 }
+        Pipe { shape, flying: VecDeque::new(), free_at: Time::ZERO, rest_ns: 0, frozen: false, stuck: 0, written: 0 }
     }
 
     /// Answers when the bytes arrive, if nothing comes in between.
     pub fn write(&mut self, now: Time, bytes: Bytes) -> Time {
+        self.written += bytes.len() as u64;
         if self.frozen {
             self.stuck += bytes.len() as u64;
         }
@@ -102,6 +105,18 @@ impl Pipe {
             let late = now.since(self.flying.front().map_or(now, |(at, _)| *at));
             self.flying.iter_mut().for_each(|(at, _)| *at = at.after(late));
             self.free_at = self.free_at.after(late);
+        }
+    }
+
+    /// The path changes its rate, also for what waits in front of it.
+    pub fn set_rate(&mut self, now: Time, rate: u64) {
+        let leaves = now.after(self.shape.delay_us);
+        let waiting = self.flying.partition_point(|(at, _)| *at <= leaves);
+        self.shape.rate = rate;
+        self.free_at = now;
+        for (at, bytes) in self.flying.iter_mut().skip(waiting) {
+            self.free_at = self.free_at.after(bytes.len() as u64 * 1_000_000 / rate.max(1));
+            *at = self.free_at.after(self.shape.delay_us);
         }
     }
 
