@@ -25,7 +25,7 @@ const JOINED_BYTES_MAX: usize = 16 * 1024;
 
 /// A run of received bytes.
 #[derive(Debug)]
-enum Run {
+pub(super) enum Run {
     /// A part of the buffer that it came in.
     Shared(Bytes),
     /// Small payloads, joined; the first `usize` bytes are taken already.
@@ -87,6 +87,7 @@ pub(super) struct RecvStream {
     read: u64,
     contiguous: u64,
     highest: u64,
+    /// Without a run it has no room; see [`Spare`].
     ready: VecDeque<Run>,
     /// What lies beyond gaps, by its first offset. No two spans touch.
     ahead: BTreeMap<u64, Span>,
@@ -139,8 +140,10 @@ impl RecvStream {
         let held = self.held();
         let len = payload.len() as u64;
         if offset <= self.contiguous {
+            spare.lend_runs(&mut self.ready);
             self.append(offset, payload, pinned, spare);
             self.join_ahead(spare);
+            spare.reclaim_runs(&mut self.ready);
         } else {
             self.keep_ahead(offset, &payload, pinned, spare);
         }
@@ -193,6 +196,7 @@ impl RecvStream {
             }
         }
         self.read += count;
+        self.reclaim(spare);
         count
     }
 
@@ -291,6 +295,18 @@ impl RecvStream {
         }
     }
 
+    /// Takes the room of the queue of what is ready, and of what lies beyond gaps, if there is nothing in them: a stream
+    /// that is idle has none.
+    fn reclaim(&mut self, spare: &mut Spare) {
+        if self.ready.is_empty() {
+            spare.reclaim_runs(&mut self.ready);
+            if self.ahead.is_empty() {
+                // A map that held something once keeps a node.
+                self.ahead = BTreeMap::new();
+            }
+        }
+    }
+
     /// Forgets all that is held. Answers the bytes that the application never took: they count as consumed.
     fn discard(&mut self, spare: &mut Spare) -> u64 {
         self.ready.drain(..).for_each(|run| {
@@ -300,6 +316,7 @@ impl RecvStream {
         });
         self.ahead.clear();
         self.ahead_bytes = 0;
+        self.reclaim(spare);
         let dropped = self.highest - self.read;
         self.read = self.highest;
         self.contiguous = self.highest;

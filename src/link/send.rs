@@ -19,6 +19,7 @@ use super::code::Code;
 use super::outbox::Outbox;
 use super::ranges::RangeSet;
 use super::share::Motion;
+use super::spare::Spare;
 
 /// A part of a stream, as one DATA frame carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,9 @@ impl Piece {
         self.offset + self.len as u64
     }
 }
+
+/// A chunk with the offset of its first byte.
+pub(super) type Chunk = (u64, Bytes);
 
 /// What a chunk costs beside its bytes, for the bound on memory.
 pub(super) const CHUNK_COST: u64 = 64;
@@ -57,8 +61,8 @@ enum End {
 /// See the module's head.
 #[derive(Debug)]
 pub(super) struct SendStream {
-    /// Chunks with the offset of their first byte; the first holds `una` or begins there.
-    chunks: VecDeque<(u64, Bytes)>,
+    /// The first holds `una` or begins there. Without a chunk it has no room; see [`SendStream::lend`].
+    chunks: VecDeque<Chunk>,
     /// Index of the chunk that held the last byte that was sent first.
     hint: usize,
     una: u64,
@@ -95,6 +99,20 @@ impl SendStream {
             ending: End::Open,
             fin_acked: false,
             held: 0,
+        }
+    }
+
+    /// Gives its queue room, before something is written.
+    pub(super) fn lend(&mut self, spare: &mut Spare) {
+        spare.lend_chunks(&mut self.chunks);
+    }
+
+    /// Takes the room of its queues, unless they hold something: a stream that is idle has none.
+    pub(super) fn reclaim(&mut self, spare: &mut Spare) {
+        if self.chunks.is_empty() {
+            spare.reclaim_chunks(&mut self.chunks);
+            self.acked.release();
+            self.lost.release();
         }
     }
 

@@ -285,7 +285,7 @@ impl Session {
             self.events.push_back(Event::Fin(id));
         }
         if stream.has_new() {
-            self.drr.enter(slot, stream.open.weight);
+            self.drr.enter(slot, stream.weight);
         }
         if stream.send.has_lost() && !stream.in_repair {
             stream.in_repair = true;
@@ -333,7 +333,9 @@ impl Session {
         let backlog = stream.backlog();
         let send = &mut stream.send;
         let (held, ranges, next) = (send.held(), send.ranges(), send.next());
+        send.lend(&mut self.spare);
         let result = change(send);
+        send.reclaim(&mut self.spare);
         self.tx.held = self.tx.held + send.held() - held;
         self.tx.ranges = self.tx.ranges + send.ranges() - ranges;
         self.tx.sent += send.next() - next;
