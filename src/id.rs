@@ -157,7 +157,7 @@ mod tests {
     fn all_records_are_found_some_at_a_time() {
         let mut table = Table::new(9);
         let ids: Vec<_> = (0..8).map(|n| table.insert(n).unwrap()).collect();
-        [0, 3, 4, 7].map(|index| table.remove(ids[index]));
+        [0, 3, 4, 7].iter().for_each(|index: &usize| _ = table.remove(ids[*index]));
         let (mut found, mut from) = (Vec::new(), 0);
         while let Some((id, record)) = table.starting_at(from).next() {
             found.push(*record);

@@ -116,7 +116,7 @@ impl Session {
         }
         if room > 0 {
             let part = chunk.split_to(room);
-            self.with_send(slot, |send| send.write(part));
+            self.with_send_and_spare(slot, |send, spare| send.write(part, spare));
             self.settle(slot);
         }
         self.after();

@@ -82,7 +82,7 @@
 //!
 //! # Memory
 //! A session holds at most
-//! `S + 8·R + subflows × (lane list + 16 KiB) + 65 536 ranges + 4 MiB of datagrams + 1.5 MiB of spare room`, and
+//! `S + 8·R + subflows × (lane list + 16 KiB) + 65 536 ranges + 4 MiB of datagrams + 2 MiB of spare room`, and
 //! the streams themselves. S is [`Config::send_bytes_max`]: written and not acknowledged, 64 bytes for each chunk
 //! included. R is the upper [`Config::session_window_bytes`]: received and not taken. The 8 is what a malicious peer can
 //! contrive: payloads below an eighth of the buffer that they arrived in are copied out of it, larger ones pin it; with

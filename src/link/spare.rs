@@ -1,7 +1,7 @@
 //! Room that is used again: buffers for small payloads, and the queues of streams that hold nothing now.
 //!
 //! It exists so that frames allocate nothing in steady state although a stream that holds no bytes has no room of its
-//! own. What it keeps is bounded and counted in the memory formula: at most 1.5 MiB.
+//! own. What it keeps is bounded and counted in the memory formula: at most 2 MiB.
 
 use std::collections::VecDeque;
 
@@ -9,167 +9,165 @@ use super::recv::Run;
 use super::send::Chunk;
 
 /// Bytes of all buffers that are kept.
-const BUFFERS_BYTES_MAX: usize = 1024 * 1024;
-/// Bytes of all queues of one kind that are kept: those of a thousand streams which all carry something.
-const QUEUES_BYTES_MAX: usize = 256 * 1024;
-/// A larger buffer, or queue, is freed rather than kept.
-const ROOM_BYTES_MAX: usize = 16 * 1024;
-/// What a buffer or a queue counts for at least.
-const ROOM_COST_MIN: usize = 256;
+const KEPT_BYTES_MAX: usize = 1024 * 1024;
+/// A larger buffer is freed rather than kept.
+const BUFFER_BYTES_MAX: usize = 16 * 1024;
+/// What a buffer counts for at least.
+const BUFFER_COST_MIN: usize = 256;
+/// What all queues of one kind that are kept have room for: those of a thousand streams which all carry something.
+const KEPT_ENTRIES_MAX: usize = 8192;
+/// A queue with room for more is freed rather than kept.
+const QUEUE_ENTRIES_MAX: usize = 256;
 
 /// See the module's head.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Spare {
-    bufs: Kept<Vec<u8>>,
-    chunks: Kept<VecDeque<Chunk>>,
-    runs: Kept<VecDeque<Run>>,
+    pub(super) bufs: Buffers,
+    pub(super) chunks: Queues<Chunk>,
+    pub(super) runs: Queues<Run>,
 }
 
-/// Rooms of one kind.
+/// Buffers that nobody uses.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    bufs: Vec<Vec<u8>>,
+    /// What those in `bufs` count for.
+    kept: usize,
+}
+
+/// Queues that hold nothing now.
 #[derive(Debug)]
-struct Kept<T> {
-    rooms: Vec<T>,
-    /// What those in `rooms` count for.
-    cost: usize,
-    cost_max: usize,
+pub(super) struct Queues<T> {
+    #[expect(clippy::vec_box, reason = "a queue goes from here to a stream and back in its box")]
+    queues: Vec<Box<VecDeque<T>>>,
+    /// What those in `queues` have room for.
+    entries: usize,
 }
 
-/// Something with room for more than it holds.
-trait Room: Default {
-    /// The bytes of its room.
-    fn bytes(&self) -> usize;
-}
+/// A queue that has room only while it holds something.
+#[derive(Debug)]
+pub(super) struct Queue<T>(Option<Box<VecDeque<T>>>);
 
-impl Default for Spare {
-    fn default() -> Spare {
-        Spare {
-            bufs: Kept::new(BUFFERS_BYTES_MAX),
-            chunks: Kept::new(QUEUES_BYTES_MAX),
-            runs: Kept::new(QUEUES_BYTES_MAX),
-        }
-    }
-}
-
-impl Spare {
+impl Buffers {
     /// An empty buffer, a used one if there is any.
     pub(super) fn take(&mut self) -> Vec<u8> {
-        self.bufs.take()
+        let buf = self.bufs.pop().unwrap_or_default();
+        self.kept -= if buf.capacity() > 0 { cost(&buf) } else { 0 };
+        buf
     }
 
     /// Takes a buffer back.
     pub(super) fn give(&mut self, mut buf: Vec<u8>) {
-        buf.clear();
-        self.bufs.give(buf);
-    }
-
-    /// Gives room to a queue that has none.
-    pub(super) fn lend_chunks(&mut self, queue: &mut VecDeque<Chunk>) {
-        self.chunks.lend(queue);
-    }
-
-    /// Takes the room of a queue that holds nothing.
-    pub(super) fn reclaim_chunks(&mut self, queue: &mut VecDeque<Chunk>) {
-        self.chunks.reclaim(queue);
-    }
-
-    /// Gives room to a queue that has none.
-    pub(super) fn lend_runs(&mut self, queue: &mut VecDeque<Run>) {
-        self.runs.lend(queue);
-    }
-
-    /// Takes the room of a queue that holds nothing.
-    pub(super) fn reclaim_runs(&mut self, queue: &mut VecDeque<Run>) {
-        self.runs.reclaim(queue);
-    }
-}
-
-impl<T: Room> Kept<T> {
-    const fn new(cost_max: usize) -> Kept<T> {
-        Kept { rooms: Vec::new(), cost: 0, cost_max }
-    }
-
-    fn take(&mut self) -> T {
-        let room = self.rooms.pop().unwrap_or_default();
-        self.cost -= if room.bytes() > 0 { cost(&room) } else { 0 };
-        room
-    }
-
-    fn give(&mut self, room: T) {
-        let cost = cost(&room);
-        if (1..=ROOM_BYTES_MAX).contains(&room.bytes()) && self.cost + cost <= self.cost_max {
-            self.cost += cost;
-            self.rooms.push(room);
+        let cost = cost(&buf);
+        if (1..=BUFFER_BYTES_MAX).contains(&buf.capacity()) && self.kept + cost <= KEPT_BYTES_MAX {
+            buf.clear();
+            self.kept += cost;
+            self.bufs.push(buf);
         }
     }
 }
 
-impl<T> Kept<VecDeque<T>> {
+impl<T> Default for Queues<T> {
+    fn default() -> Queues<T> {
+        Queues { queues: Vec::new(), entries: 0 }
+    }
+}
+
+impl<T> Queues<T> {
     #[inline]
-    fn lend(&mut self, queue: &mut VecDeque<T>) {
-        if queue.capacity() == 0 {
-            *queue = self.take();
-        }
+    fn take(&mut self) -> Box<VecDeque<T>> {
+        let queue = self.queues.pop().unwrap_or_default();
+        self.entries -= queue.capacity();
+        queue
     }
 
     #[inline]
-    fn reclaim(&mut self, queue: &mut VecDeque<T>) {
-        if queue.is_empty() && queue.capacity() > 0 {
-            self.give(std::mem::take(queue));
+    fn give(&mut self, queue: Box<VecDeque<T>>) {
+        let entries = queue.capacity();
+        if entries <= QUEUE_ENTRIES_MAX && self.entries + entries <= KEPT_ENTRIES_MAX {
+            self.entries += entries;
+            self.queues.push(queue);
         }
     }
 }
 
-impl Room for Vec<u8> {
-    fn bytes(&self) -> usize {
-        self.capacity()
+impl<T> Queue<T> {
+    pub(super) const fn new() -> Queue<T> {
+        Queue(None)
+    }
+
+    /// The queue with room for more.
+    #[inline]
+    pub(super) fn lend(&mut self, spare: &mut Queues<T>) -> &mut VecDeque<T> {
+        self.0.get_or_insert_with(|| spare.take())
+    }
+
+    /// Takes the room, if the queue holds nothing. Answers whether that is so.
+    #[inline]
+    pub(super) fn reclaim(&mut self, spare: &mut Queues<T>) -> bool {
+        match self.0.take_if(|queue| queue.is_empty()) {
+            Some(queue) => spare.give(queue),
+            None => return self.0.is_none(),
+        }
+        true
+    }
+
+    /// The queue, unless it holds nothing and has no room.
+    #[inline]
+    pub(super) fn held(&mut self) -> Option<&mut VecDeque<T>> {
+        self.0.as_deref_mut()
+    }
+
+    #[inline]
+    pub(super) fn get(&self, index: usize) -> Option<&T> {
+        self.0.as_deref()?.get(index)
+    }
+
+    #[inline]
+    pub(super) fn front(&self) -> Option<&T> {
+        self.get(0)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.as_deref().into_iter().flatten()
+    }
+
+    /// How many entries at the front `is_before` holds for, if they are sorted by it.
+    pub(super) fn partition_point(&self, is_before: impl FnMut(&T) -> bool) -> usize {
+        self.0.as_deref().map_or(0, |queue| queue.partition_point(is_before))
     }
 }
 
-impl<T> Room for VecDeque<T> {
-    fn bytes(&self) -> usize {
-        self.capacity() * size_of::<T>()
-    }
-}
-
-fn cost(room: &impl Room) -> usize {
-    room.bytes().max(ROOM_COST_MIN)
+fn cost(buf: &Vec<u8>) -> usize {
+    buf.capacity().max(BUFFER_COST_MIN)
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     #[test]
     fn an_empty_queue_has_no_room_and_gets_the_same_again() {
-        let mut spare = Spare::default();
-        let mut queue = VecDeque::new();
-        spare.lend_chunks(&mut queue);
-        queue.extend((0..5).map(|n| (n, Bytes::new())));
-        spare.reclaim_chunks(&mut queue);
-        assert_eq!(queue.len(), 5, "one that holds something keeps it");
-        let room = queue.capacity();
-        queue.clear();
-        spare.reclaim_chunks(&mut queue);
-        assert_eq!(queue.capacity(), 0);
-        let mut other = VecDeque::new();
-        spare.lend_chunks(&mut other);
-        assert_eq!((other.capacity(), spare.chunks.cost), (room, 0));
+        let (mut spare, mut queue) = (Queues::default(), Queue::new());
+        queue.lend(&mut spare).extend(0..5);
+        assert!(!queue.reclaim(&mut spare), "one that holds something keeps it");
+        assert_eq!((queue.iter().count(), queue.front()), (5, Some(&0)));
+        let queued = queue.held().unwrap();
+        let room = queued.capacity();
+        queued.clear();
+        assert!(queue.reclaim(&mut spare) && queue.reclaim(&mut spare));
+        assert!(queue.held().is_none() && spare.entries == room);
+        assert_eq!((Queue::new().lend(&mut spare).capacity(), spare.entries), (room, 0));
     }
 
     #[test]
     fn what_is_kept_is_bounded() {
-        let mut spare = Spare::default();
-        for _ in 0..10_000 {
-            spare.give(Vec::with_capacity(1024));
-            spare.reclaim_chunks(&mut VecDeque::with_capacity(4));
-            spare.reclaim_runs(&mut VecDeque::with_capacity(400));
-            spare.reclaim_runs(&mut VecDeque::with_capacity(4000));
+        let mut spare = Queues::<u8>::default();
+        for capacity in [4, 40, 4000].into_iter().cycle().take(10_000) {
+            spare.give(Box::new(VecDeque::with_capacity(capacity)));
         }
-        let bytes = |queues: &[VecDeque<Run>]| queues.iter().map(Room::bytes).sum::<usize>();
-        assert!(spare.bufs.cost + spare.chunks.cost + spare.runs.cost <= 3 << 19);
-        assert!((1..=QUEUES_BYTES_MAX).contains(&bytes(&spare.runs.rooms)));
-        assert!(spare.runs.rooms.iter().all(|queue| queue.bytes() <= ROOM_BYTES_MAX), "a large one is freed");
+        let entries: usize = spare.queues.iter().map(|queue| queue.capacity()).sum();
+        assert!(entries == spare.entries && (1..=KEPT_ENTRIES_MAX).contains(&entries));
+        assert!(spare.queues.iter().all(|queue| queue.capacity() <= QUEUE_ENTRIES_MAX), "a large one is freed");
     }
 }
