@@ -10,6 +10,8 @@ pub mod places;
 mod prompt;
 mod refusals;
 #[cfg(test)]
+#[path = "../../src/keys/scratch.rs"]
+#[allow(dead_code, reason = "the tests of the library use the rest")]
 mod scratch;
 mod trust;
 mod visits;
