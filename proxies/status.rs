@@ -5,7 +5,7 @@
 //! reader holds no loop.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -73,43 +73,76 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 
 fn answer(mut client: UnixStream, remotes: &[Remote], workers: &Workers, born: Instant) -> io::Result<()> {
     client.set_write_timeout(Some(CLIENT_WAIT))?;
-    let Some((snapshot, links)) = snapshot(remotes) else {
+    let Some((totals, links)) = totals(remotes) else {
         return client.write_all(b"{\"error\":\"the loops do not answer\"}\n");
     };
-    let mut status = to_json(&snapshot, remotes.len(), &workers.done(), born.elapsed());
+    let mut status = to_json(&totals, remotes.len(), &workers.done(), born.elapsed());
     status["links"] = links.iter().map(links::to_json).collect();
-    let mut document = serde_json::to_vec(&status)?;
-    document.push(b'\n');
-    client.write_all(&document)
+    let mut document = serde_json::to_string(&status)?;
+    // The connections go in as the last member.
+    document.truncate(document.len() - 1);
+    let mut out = BufWriter::with_capacity(WRITE_BYTES, client);
+    write!(out, "{document},\"connections\":[")?;
+    write_connections(&mut out, remotes)?;
+    out.write_all(b"]}\n")?;
+    out.flush()
+}
+
+/// Writes all connections of all loops, some at a time: a process that has many holds the text of few, and keeps no
+/// memory that it needs for nothing else.
+fn write_connections(out: &mut impl Write, remotes: &[Remote]) -> io::Result<()> {
+    let mut is_first = true;
+    for remote in remotes {
+        let mut after = None;
+        loop {
+            let some = ask_loop(remote, move |core| core.some_connections(after, CONNECTIONS_AT_ONCE))
+                .ok_or(io::ErrorKind::TimedOut)?;
+            for connection in &some {
+                out.write_all(if is_first { b"" } else { b"," })?;
+                serde_json::to_writer(&mut *out, &connection_json(connection))?;
+                is_first = false;
+            }
+            after = some.last().map(|connection| connection.id);
+            if some.len() < CONNECTIONS_AT_ONCE {
+                break;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What all loops are doing, added up, and their links.
-fn snapshot(remotes: &[Remote]) -> Option<(Snapshot, Vec<LinkStatus>)> {
-    let (tell, told) = mpsc::channel();
-    for remote in remotes {
-        let tell = tell.clone();
-        let ask = move |core: &mut seaprox::Core| {
-            // Whoever asked may have given up.
-            let _ = tell.send((core.snapshot(), core.links()));
-        };
-        remote.call(ask).ok()?;
-    }
+fn totals(remotes: &[Remote]) -> Option<(Snapshot, Vec<LinkStatus>)> {
     let (mut sum, mut all_links) = (None::<Snapshot>, Vec::new());
-    for _ in remotes {
-        let (snapshot, links) = told.recv_timeout(LOOP_WAIT).ok()?;
+    for remote in remotes {
+        let (totals, links) = ask_loop(remote, |core| (core.totals(), core.links()))?;
         all_links.extend(links);
         match &mut sum {
-            Some(sum) => sum.add(snapshot),
-            None => sum = Some(snapshot),
+            Some(sum) => sum.add(totals),
+            None => sum = Some(totals),
         }
     }
     Some((sum?, all_links))
 }
 
-fn to_json(snapshot: &Snapshot, loops: usize, workers: &[u64], uptime: Duration) -> Value {
-    let (stats, usage, limits) = (&snapshot.stats, &snapshot.usage, &snapshot.limits);
+/// Asks a loop something and waits for the answer; not for long.
+fn ask_loop<T: Send + 'static>(
+    remote: &Remote,
+    question: impl FnOnce(&mut seaprox::Core) -> T + Send + 'static,
+) -> Option<T> {
+    let (tell, told) = mpsc::channel();
+    let ask = move |core: &mut seaprox::Core| {
+        // Whoever asked may have given up.
+        let _ = tell.send(question(core));
+    };
+    remote.call(ask).ok()?;
+    told.recv_timeout(LOOP_WAIT).ok()
+}
+
+fn to_json(totals: &Snapshot, loops: usize, workers: &[u64], uptime: Duration) -> Value {
+    let (stats, usage, limits) = (&totals.stats, &totals.usage, &totals.limits);
     let closed: serde_json::Map<_, _> =
-        snapshot.closed().map(|(reason, count)| (reason.as_str().to_owned(), json!(count))).collect();
+        totals.closed().map(|(reason, count)| (reason.as_str().to_owned(), json!(count))).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
@@ -137,7 +170,6 @@ fn to_json(snapshot: &Snapshot, loops: usize, workers: &[u64], uptime: Duration)
             "cached_names": limits.cached_names, "addresses_per_name": limits.addresses_per_name,
             "workers": workers.len(), "threads": loops,
         },
-        "connections": snapshot.connections.iter().map(connection_json).collect::<Vec<_>>(),
     })
 }
 
@@ -288,5 +320,9 @@ fn leg(role: &str, side: &Value) -> String {
 
 /// For a client that does not read.
 const CLIENT_WAIT: Duration = Duration::from_secs(5);
+/// Connections that a loop tells of in one call.
+const CONNECTIONS_AT_ONCE: usize = 256;
+/// Bytes that are written with one call.
+const WRITE_BYTES: usize = 64 * 1024;
 /// For a loop that is busy.
 const LOOP_WAIT: Duration = Duration::from_secs(2);

@@ -116,6 +116,12 @@ impl<T> Table<T> {
         self.slots.iter().map(|(index, (epoch, record))| (Id { epoch: *epoch, index: index as u32 }, record))
     }
 
+    /// The records in this slot and those behind it.
+    pub fn starting_at(&self, index: usize) -> impl Iterator<Item = (Id, &T)> {
+        let slots = (index..self.capacity).filter_map(|index| Some((index, self.slots.get(index)?)));
+        slots.map(|(index, (epoch, record))| (Id { epoch: *epoch, index: index as u32 }, record))
+    }
+
     /// The ids of all records, for loops that change the table.
     pub fn ids(&self) -> Vec<Id> {
         self.iter().map(|(id, _)| id).collect()
@@ -145,6 +151,19 @@ mod tests {
         assert_eq!(table.insert(2), Err(2));
         table.remove(id);
         assert!(table.insert(3).is_ok());
+    }
+
+    #[test]
+    fn all_records_are_found_some_at_a_time() {
+        let mut table = Table::new(9);
+        let ids: Vec<_> = (0..8).map(|n| table.insert(n).unwrap()).collect();
+        [0, 3, 4, 7].iter().for_each(|index: &usize| _ = table.remove(ids[*index]));
+        let (mut found, mut from) = (Vec::new(), 0);
+        while let Some((id, record)) = table.starting_at(from).next() {
+            found.push(*record);
+            from = id.index() + 1;
+        }
+        assert_eq!(found, [1, 2, 5, 6]);
     }
 
     #[test]

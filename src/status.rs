@@ -83,13 +83,25 @@ pub struct SideStatus {
 impl Core {
     /// What the loop is doing now.
     pub fn snapshot(&self) -> Snapshot {
-        let connections = self.connections.iter().map(|(id, connection)| self.connection_status(id, connection));
+        Snapshot { connections: self.some_connections(None, usize::MAX), ..self.totals() }
+    }
+
+    /// The same without the connections.
+    pub fn totals(&self) -> Snapshot {
         Snapshot {
             stats: self.stats.clone(),
             limits: self.config.limits.clone(),
             usage: self.usage(),
-            connections: connections.collect(),
+            connections: Vec::new(),
         }
+    }
+
+    /// At most so many connections: those in the slots behind that of `after`, or from the first on. To tell of many in
+    /// several calls holds the loop up less, and needs less memory at once.
+    pub fn some_connections(&self, after: Option<Id>, max: usize) -> Vec<ConnectionStatus> {
+        let from = after.map_or(0, |id| id.index() + 1);
+        let some = self.connections.starting_at(from).take(max);
+        some.map(|(id, connection)| self.connection_status(id, connection)).collect()
     }
 
     /// Counts since the loop was born.

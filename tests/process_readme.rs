@@ -126,11 +126,7 @@ impl Node {
                 self.key = said.trim().strip_prefix("seaprox-ed25519 ").map(str::to_owned);
                 assert!(self.key.is_some(), "{line}: {said}");
             }
-            // A machine with much to do gives one of two subflows less than its share, so it may try again.
-            ["seaprox", "selftest"] => {
-                let is_good = |_| self.shell(line).stdout(Stdio::null()).status().unwrap().success();
-                assert!((0..4).any(is_good), "{line} fails again and again");
-            }
+            ["seaprox", "selftest"] => _ = self.succeed(line),
             ["seaprox", "keygen" | "pubkey" | "status", ..] => {
                 let said = self.succeed(line);
                 assert!(!line.contains("status") || said.contains("link"), "{line}: {said}");

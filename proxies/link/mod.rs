@@ -12,6 +12,8 @@ mod prompt;
 mod questions;
 mod refusals;
 #[cfg(test)]
+#[path = "../../src/keys/scratch.rs"]
+#[allow(dead_code, reason = "the tests of the library use the rest")]
 mod scratch;
 mod trust;
 mod visits;

@@ -350,10 +350,11 @@ mod tests {
         let scratch = Scratch::new();
         let file = scratch.write(
             "authorized_keys",
-            &format!(
+            format!(
                 "{bare}\npermit-open=\"db:5432\",permit-open=\"10.0.0.0/8\",permit-listen=\"2222\",max-streams=3,\
                  rate=10mbit {web} web\n"
             ),
+            0o600,
         );
         let visitors = Visitors::new(Some(&file), Some(shared)).unwrap();
         let (bare, web, other, shared) = (bare.as_bytes(), web.as_bytes(), other.as_bytes(), shared.as_bytes());
@@ -381,13 +382,13 @@ mod tests {
     fn a_key_that_is_removed_is_let_in_no_more() {
         let (one, two) = (key(), key());
         let scratch = Scratch::new();
-        let file = scratch.write("authorized_keys", &format!("{one}\n"));
+        let file = scratch.write("authorized_keys", format!("{one}\n"), 0o600);
         let visitors = Visitors::new(Some(&file), None).unwrap();
         assert!(visitors.admits(one.as_bytes()) && !visitors.admits(two.as_bytes()));
-        scratch.write("authorized_keys", &format!("{two}\n"));
+        scratch.write("authorized_keys", format!("{two}\n"), 0o600);
         assert!(visitors.refresh(true).unwrap());
         assert!(!visitors.admits(one.as_bytes()) && visitors.admits(two.as_bytes()));
-        scratch.write("authorized_keys", "nonsense\n");
+        scratch.write("authorized_keys", "nonsense\n", 0o600);
         assert!(visitors.refresh(true).is_err() && visitors.admits(two.as_bytes()), "a broken file changes nothing");
     }
 

@@ -109,7 +109,7 @@ impl fmt::Display for AuthorizedKey {
 
 #[cfg(test)]
 mod tests {
-    use super::super::file::tests::Scratch;
+    use super::super::scratch::Scratch;
     use super::*;
     use crate::Target;
     use crate::rules::Decision;

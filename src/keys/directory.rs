@@ -61,7 +61,8 @@ impl ConfigDirectory {
 
 #[cfg(test)]
 mod tests {
-    use super::super::file::tests::{Scratch, mode};
+    use super::super::file::tests::mode;
+    use super::super::scratch::Scratch;
     use super::*;
 
     #[test]

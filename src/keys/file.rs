@@ -207,47 +207,8 @@ const TICK_SECS_MAX: u64 = 2;
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::scratch::Scratch;
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    /// A directory of a test's own, which goes with it.
-    pub struct Scratch(PathBuf);
-
-    impl Scratch {
-        pub fn new() -> Scratch {
-            static COUNT: AtomicU32 = AtomicU32::new(0);
-            let name = format!("seaprox-keys-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-            let path = std::env::temp_dir().join(name);
-            // One of an earlier process with the same number may have been killed.
-            let _ = fs::remove_dir_all(&path);
-            fs::create_dir(&path).unwrap();
-            Scratch(path)
-        }
-
-        pub fn path(&self, name: &str) -> PathBuf {
-            self.0.join(name)
-        }
-
-        pub fn write(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) -> PathBuf {
-            let path = self.path(name);
-            fs::write(&path, content).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            path
-        }
-
-        pub fn names(&self) -> Vec<String> {
-            let mut names: Vec<_> =
-                fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-            names.sort();
-            names
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
 
     pub fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().mode() & 0o7777

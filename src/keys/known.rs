@@ -133,7 +133,8 @@ const NODE_FORM: &str = "HOST:PORT seaprox-ed25519 BASE64, where HOST is a name 
 
 #[cfg(test)]
 mod tests {
-    use super::super::file::tests::{Scratch, mode};
+    use super::super::file::tests::mode;
+    use super::super::scratch::Scratch;
     use super::*;
     use proptest::prelude::*;
 

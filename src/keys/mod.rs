@@ -28,6 +28,8 @@ mod options;
 mod permissions;
 mod pkcs8;
 mod public;
+#[cfg(test)]
+mod scratch;
 mod secret;
 mod watched;
 

@@ -133,7 +133,8 @@ const PAIR_FORM: &str = "a private key and its own public key; they do not belon
 
 #[cfg(test)]
 mod tests {
-    use super::super::file::tests::{Scratch, mode};
+    use super::super::file::tests::mode;
+    use super::super::scratch::Scratch;
     use super::*;
 
     /// The key of RFC 8032, section 7.1, test 1, as `openssl pkey -inform DER` prints its PKCS#8 form. The fingerprint is

@@ -123,7 +123,7 @@ const RANDOM_BYTES: usize = 32;
 
 #[cfg(test)]
 mod tests {
-    use super::super::file::tests::Scratch;
+    use super::super::scratch::Scratch;
     use super::*;
 
     #[test]

@@ -104,7 +104,7 @@ impl<T: FromFile> Watched<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::file::tests::Scratch;
+    use super::super::scratch::Scratch;
     use super::super::{AuthorizedKeys, KnownNodes, PublicKey, Standing};
     use super::*;
 

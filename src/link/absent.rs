@@ -43,7 +43,7 @@ impl Session {
         let highest = stream.recv.highest();
         let (arrived, cut_short) = stream.recv.reset(highest, &mut self.spare).unwrap_or_default();
         self.rx.gaps = self.rx.gaps + stream.recv.gaps() - before;
-        stream.opening_acked = true;
+        stream.on_opening_acked();
         if stream.stage != Stage::Running {
             stream.stage = Stage::Refused;
         }

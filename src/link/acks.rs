@@ -59,7 +59,7 @@ impl Session {
             let Some(slot) = self.streams.live_slot(id) else { return };
             if let Some(stream) = self.streams.get_mut(slot) {
                 match key {
-                    Key::Open(_) | Key::OpenResult(_) => stream.opening_acked = true,
+                    Key::Open(_) | Key::OpenResult(_) => stream.on_opening_acked(),
                     Key::Reset(_) => stream.send.on_reset_acked(),
                     _ => {}
                 }

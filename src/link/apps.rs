@@ -11,7 +11,7 @@ use super::frame::{BODY_BYTES_MAX, Class, clipped};
 use super::ids::{StreamId, SubflowId, Time};
 use super::open::{Bound, Kind, Open, TEXT_BYTES_MAX};
 use super::session::{Cause, Phase, Session};
-use super::stream::{Stage, Stream};
+use super::stream::{Owed, Stage, Stream};
 
 /// Bytes of the largest datagram: one frame.
 pub const DATAGRAM_BYTES_MAX: usize = BODY_BYTES_MAX;
@@ -90,7 +90,7 @@ impl Session {
     pub(super) fn answer(&mut self, id: StreamId, stage: Stage, result: Bound) -> Result<(), Refused> {
         let stream = self.streams.by_id(id).filter(|stream| stream.stage == Stage::Offered).ok_or(Refused::Gone)?;
         stream.stage = stage;
-        stream.result = Some(result);
+        stream.owed = Some(Box::new(Owed::Result(result)));
         self.queue(Key::OpenResult(id));
         Ok(())
     }
@@ -116,7 +116,7 @@ impl Session {
         }
         if room > 0 {
             let part = chunk.split_to(room);
-            self.with_send(slot, |send| send.write(part));
+            self.with_send_and_spare(slot, |send, spare| send.write(part, spare));
             self.settle(slot);
         }
         self.after();

@@ -294,7 +294,7 @@ impl Session {
             return Ok(());
         }
         stream.stage = Stage::Offered;
-        stream.open = open.clone();
+        stream.weight = open.weight;
         stream.datagrams = super::apps::has_datagrams(open.kind).then(Box::default);
         if !stream.recv.is_open() || matches!(self.phase, Phase::Closing { .. }) {
             // It was given up before it was known: the application need not hear of it.
@@ -319,8 +319,7 @@ impl Session {
             return Ok(());
         }
         stream.stage = if result.failure.is_some() { Stage::Refused } else { Stage::Running };
-        stream.opening_acked = true;
-        stream.result = Some(result.clone());
+        stream.on_opening_acked();
         self.push_event(Event::OpenResult { id, result: result.clone() });
         match result.failure {
             Some(code) => self.cut(now, id, code),

@@ -82,13 +82,12 @@
 //!
 //! # Memory
 //! A session holds at most
-//! `S + 8·R + subflows × (lane list + 16 KiB) + 65 536 ranges + 4 MiB of datagrams + 1 MiB of spare buffers`, and the
-//! streams themselves. S
-//! is [`Config::send_bytes_max`]: written and not acknowledged, 64 bytes for each chunk included. R is the upper
-//! [`Config::session_window_bytes`]: received and not taken. The 8 is what a malicious peer can contrive: payloads
-//! below an eighth of the buffer that they arrived in are copied out of it, larger ones pin it; with an honest one it
-//! is 1. Give [`Session::input`] reads of 128 KiB at most, so that full frames are never copied. Nothing is allocated
-//! by a length that has not been checked.
+//! `S + 8·R + subflows × (lane list + 16 KiB) + 65 536 ranges + 4 MiB of datagrams + 2 MiB of spare room`, and
+//! the streams themselves. S is [`Config::send_bytes_max`]: written and not acknowledged, 64 bytes for each chunk
+//! included. R is the upper [`Config::session_window_bytes`]: received and not taken. The 8 is what a malicious peer can
+//! contrive: payloads below an eighth of the buffer that they arrived in are copied out of it, larger ones pin it; with
+//! an honest one it is 1. Give [`Session::input`] reads of 128 KiB at most, so that full frames are never copied.
+//! Nothing is allocated by a length that has not been checked.
 //!
 //! # What the simulator taught
 //! Where this differs from the first design, and why:

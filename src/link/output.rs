@@ -261,8 +261,7 @@ impl Session {
         let stream = self.streams.by_id(id).filter(|stream| stream.still_wants(key))?;
         let id = id.0;
         Some(match key {
-            Key::Open(_) => Frame::Open { id, open: stream.open.clone() },
-            Key::OpenResult(_) => Frame::OpenResult { id, result: stream.result.clone()? },
+            Key::Open(_) | Key::OpenResult(_) => stream.opening_frame()?,
             Key::Reset(_) => stream.send.reset_frame().map(|(code, size)| Frame::Reset { id, code, size })?,
             Key::Stop(_) => Frame::Stop { id, code: stream.recv.stopped()? },
             Key::Credit(_) => {

@@ -35,6 +35,13 @@ impl RangeSet {
         self.ranges.clear();
     }
 
+    /// Gives the room back, if there is nothing in it.
+    pub(super) fn release(&mut self) {
+        if self.ranges.is_empty() && self.ranges.capacity() > 0 {
+            self.ranges = VecDeque::new();
+        }
+    }
+
     /// Adds `start..end`, merging what it touches.
     pub(super) fn insert(&mut self, start: u64, end: u64) {
         if start >= end {

@@ -16,7 +16,7 @@ use bytes::{Buf, Bytes};
 
 use super::code::Code;
 use super::credit::Window;
-use super::spare::Spare;
+use super::spare::{Buffers, Queue, Spare};
 
 /// Payloads below this are copied. So are those that are less than an eighth of the buffer they arrived in.
 const COPY_BYTES_MAX: usize = 1024;
@@ -25,7 +25,7 @@ const JOINED_BYTES_MAX: usize = 16 * 1024;
 
 /// A run of received bytes.
 #[derive(Debug)]
-enum Run {
+pub(super) enum Run {
     /// A part of the buffer that it came in.
     Shared(Bytes),
     /// Small payloads, joined; the first `usize` bytes are taken already.
@@ -87,11 +87,13 @@ pub(super) struct RecvStream {
     read: u64,
     contiguous: u64,
     highest: u64,
-    ready: VecDeque<Run>,
+    ready: Queue<Run>,
     /// What lies beyond gaps, by its first offset. No two spans touch.
     ahead: BTreeMap<u64, Span>,
     /// Bytes in `ahead`.
     ahead_bytes: u64,
+    /// Whether `ahead` has room, be there something in it or not.
+    ahead_has_room: bool,
     final_size: Option<u64>,
     pub(super) window: Window,
 }
@@ -114,9 +116,10 @@ impl RecvStream {
             read: 0,
             contiguous: 0,
             highest: 0,
-            ready: VecDeque::new(),
+            ready: Queue::new(),
             ahead: BTreeMap::new(),
             ahead_bytes: 0,
+            ahead_has_room: false,
             final_size: None,
             window,
         }
@@ -181,18 +184,20 @@ impl RecvStream {
     pub(super) fn consume(&mut self, count: u64, spare: &mut Spare) -> u64 {
         let count = count.min(self.contiguous - self.read);
         let mut left = count as usize;
-        while let Some(run) = self.ready.front_mut() {
+        let Some(ready) = self.ready.held() else { return 0 };
+        while let Some(run) = ready.front_mut() {
             let len = run.bytes().len();
             if left < len {
                 run.skip(left);
                 break;
             }
             left -= len;
-            if let Some(Run::Joined(buf, _)) = self.ready.pop_front() {
-                spare.give(buf);
+            if let Some(Run::Joined(buf, _)) = ready.pop_front() {
+                spare.bufs.give(buf);
             }
         }
         self.read += count;
+        self.reclaim(spare);
         count
     }
 
@@ -230,7 +235,9 @@ impl RecvStream {
         let known = (self.contiguous - offset).min(payload.len() as u64);
         payload.advance(known as usize);
         self.contiguous += payload.len() as u64;
-        push_run(&mut self.ready, payload, pinned, spare);
+        if !payload.is_empty() {
+            push_run(self.ready.lend(&mut spare.runs), payload, pinned, &mut spare.bufs);
+        }
     }
 
     /// Moves what the arrival made contiguous.
@@ -247,9 +254,9 @@ impl RecvStream {
                 if known < len {
                     run.skip(known as usize);
                     self.contiguous += len - known;
-                    self.ready.push_back(run);
+                    self.ready.lend(&mut spare.runs).push_back(run);
                 } else if let Run::Joined(buf, _) = run {
-                    spare.give(buf);
+                    spare.bufs.give(buf);
                 }
             }
         }
@@ -277,13 +284,14 @@ impl RecvStream {
     fn add_span(&mut self, at: u64, part: Bytes, pinned: usize, spare: &mut Spare) {
         let stop = at + part.len() as u64;
         self.ahead_bytes += part.len() as u64;
+        self.ahead_has_room = true;
         let after = self.ahead.remove(&stop);
         let before = self.ahead.range_mut(..at).next_back().map(|(_, span)| span).filter(|span| span.end == at);
         let span = match before {
             Some(span) => span,
             None => self.ahead.entry(at).or_insert(Span { end: at, runs: VecDeque::new() }),
         };
-        push_run(&mut span.runs, part, pinned, spare);
+        push_run(&mut span.runs, part, pinned, &mut spare.bufs);
         span.end = stop;
         if let Some(after) = after {
             span.runs.extend(after.runs);
@@ -291,15 +299,26 @@ impl RecvStream {
         }
     }
 
+    /// Takes the room of the queue of what is ready, and of what lies beyond gaps, if there is nothing in them: a stream
+    /// that is idle has none.
+    fn reclaim(&mut self, spare: &mut Spare) {
+        if self.ready.reclaim(&mut spare.runs) && self.ahead_has_room && self.ahead.is_empty() {
+            // A map that held something once keeps a node.
+            self.ahead = BTreeMap::new();
+            self.ahead_has_room = false;
+        }
+    }
+
     /// Forgets all that is held. Answers the bytes that the application never took: they count as consumed.
     fn discard(&mut self, spare: &mut Spare) -> u64 {
-        self.ready.drain(..).for_each(|run| {
+        self.ready.held().into_iter().flat_map(|ready| ready.drain(..)).for_each(|run| {
             if let Run::Joined(buf, _) = run {
-                spare.give(buf);
+                spare.bufs.give(buf);
             }
         });
         self.ahead.clear();
         self.ahead_bytes = 0;
+        self.reclaim(spare);
         let dropped = self.highest - self.read;
         self.read = self.highest;
         self.contiguous = self.highest;
@@ -330,7 +349,7 @@ impl RecvStream {
             Run::Shared(bytes) => bytes,
             Run::Joined(bytes, taken) => Bytes::from(bytes).slice(taken..),
         };
-        self.ready.into_iter().map(bytes).collect()
+        self.ready.into_entries().map(bytes).collect()
     }
 
     /// Whether nothing more will come of this side.
@@ -396,10 +415,8 @@ impl RecvStream {
 }
 
 /// Adds a payload behind `runs`: joined with the last if both are small, else as a reference.
-fn push_run(runs: &mut VecDeque<Run>, payload: Bytes, pinned: usize, spare: &mut Spare) {
-    if payload.is_empty() {
-        return;
-    }
+fn push_run(runs: &mut VecDeque<Run>, payload: Bytes, pinned: usize, spare: &mut Buffers) {
+    debug_assert!(!payload.is_empty());
     if !is_small(payload.len(), pinned) {
         runs.push_back(Run::Shared(payload));
         return;

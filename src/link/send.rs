@@ -11,14 +11,13 @@
 //! sending again take slices of them and copy nothing. This file knows neither lanes nor turns: it is told which pieces
 //! were acknowledged and which were lost with a lane.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 
 use super::code::Code;
 use super::outbox::Outbox;
 use super::ranges::RangeSet;
 use super::share::Motion;
+use super::spare::{Queue, Spare};
 
 /// A part of a stream, as one DATA frame carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +32,9 @@ impl Piece {
         self.offset + self.len as u64
     }
 }
+
+/// A chunk with the offset of its first byte.
+pub(super) type Chunk = (u64, Bytes);
 
 /// What a chunk costs beside its bytes, for the bound on memory.
 pub(super) const CHUNK_COST: u64 = 64;
@@ -57,8 +59,8 @@ enum End {
 /// See the module's head.
 #[derive(Debug)]
 pub(super) struct SendStream {
-    /// Chunks with the offset of their first byte; the first holds `una` or begins there.
-    chunks: VecDeque<(u64, Bytes)>,
+    /// The first holds `una` or begins there.
+    chunks: Queue<Chunk>,
     /// Index of the chunk that held the last byte that was sent first.
     hint: usize,
     una: u64,
@@ -82,7 +84,7 @@ pub(super) struct SendStream {
 impl SendStream {
     pub(super) fn new(credit: u64) -> SendStream {
         SendStream {
-            chunks: VecDeque::new(),
+            chunks: Queue::new(),
             hint: 0,
             una: 0,
             next: 0,
@@ -98,14 +100,23 @@ impl SendStream {
         }
     }
 
+    /// Takes the room of its queues, unless they hold something: a stream that is idle has none.
+    #[inline]
+    pub(super) fn reclaim(&mut self, spare: &mut Spare) {
+        if self.chunks.reclaim(&mut spare.chunks) {
+            self.acked.release();
+            self.lost.release();
+        }
+    }
+
     /// Takes a chunk from the application. The caller has checked [`SendStream::is_open`] and the bounds on memory.
-    pub(super) fn write(&mut self, chunk: Bytes) {
+    pub(super) fn write(&mut self, chunk: Bytes, spare: &mut Spare) {
         debug_assert!(self.is_open());
         if chunk.is_empty() {
             return;
         }
         let len = chunk.len() as u64;
-        self.chunks.push_back((self.end, chunk));
+        self.chunks.lend(&mut spare.chunks).push_back((self.end, chunk));
         self.end += len;
         self.held += len + CHUNK_COST;
     }
@@ -123,7 +134,7 @@ impl SendStream {
             return false;
         }
         self.ending = End::Reset { code, size: self.next, acked: false };
-        self.chunks.clear();
+        self.chunks = Queue::new();
         self.hint = 0;
         self.held = 0;
         self.end = self.next;
@@ -271,12 +282,13 @@ impl SendStream {
 
     /// Drops the chunks that are acknowledged to their last byte.
     fn free(&mut self) {
+        let Some(chunks) = self.chunks.held() else { return };
         let mut freed = 0;
-        while let Some((start, chunk)) = self.chunks.front()
+        while let Some((start, chunk)) = chunks.front()
             && start + chunk.len() as u64 <= self.una
         {
             freed += chunk.len() as u64 + CHUNK_COST;
-            self.chunks.pop_front();
+            chunks.pop_front();
             self.hint = self.hint.saturating_sub(1);
         }
         self.held -= freed;
@@ -412,7 +424,7 @@ mod tests {
             for size in sizes {
                 let chunk: Vec<u8> = (written.len()..written.len() + size).map(|n| ((n * 7) >> 2) as u8).collect();
                 written.extend_from_slice(&chunk);
-                send.write(Bytes::from(chunk));
+                send.write(Bytes::from(chunk), &mut Spare::default());
             }
             send.finish();
             let (mut flying, mut got) = (Vec::new(), vec![false; written.len()]);
@@ -451,7 +463,7 @@ mod tests {
     #[test]
     fn one_acknowledgement_may_close_many_gaps() {
         let mut send = SendStream::new(1000);
-        send.write(Bytes::from(vec![0; 100]));
+        send.write(Bytes::from(vec![0; 100]), &mut Spare::default());
         let piece = |offset, len| Piece { offset, len, fin: false };
         send.take_new(100);
         for piece in [piece(10, 10), piece(30, 10), piece(0, 35)] {
@@ -464,7 +476,7 @@ mod tests {
     #[test]
     fn credit_is_never_exceeded_and_never_falls() {
         let mut send = SendStream::new(10);
-        send.write(Bytes::from(vec![0; 100]));
+        send.write(Bytes::from(vec![0; 100]), &mut Spare::default());
         assert_eq!(send.take_new(64), Some(Piece { offset: 0, len: 10, fin: false }));
         assert!(send.take_new(64).is_none() && send.is_blocked());
         send.raise_credit(5);
@@ -476,7 +488,7 @@ mod tests {
     #[test]
     fn a_reset_drops_everything_and_says_what_was_sent() {
         let mut send = SendStream::new(1000);
-        send.write(Bytes::from(vec![0; 100]));
+        send.write(Bytes::from(vec![0; 100]), &mut Spare::default());
         let piece = send.take_new(40).unwrap();
         assert!(send.reset(Code::Killed) && !send.reset(Code::Other));
         assert_eq!((send.reset_frame(), send.held(), send.unsent()), (Some((Code::Killed, 40)), 0, 0));

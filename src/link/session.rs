@@ -296,7 +296,7 @@ impl Session {
             self.events.push_back(Event::Fin(id));
         }
         if stream.has_new() {
-            self.drr.enter(slot, stream.open.weight);
+            self.drr.enter(slot, stream.weight);
         }
         if stream.send.has_lost() && !stream.in_repair {
             stream.in_repair = true;
@@ -340,11 +340,23 @@ impl Session {
 
     /// Changes the sending side of a stream, and the session's sums with it.
     pub(super) fn with_send<R>(&mut self, slot: usize, change: impl FnOnce(&mut SendStream) -> R) -> Option<R> {
+        self.with_send_and_spare(slot, |send, _| change(send))
+    }
+
+    /// The same, where the change needs room.
+    pub(super) fn with_send_and_spare<R>(
+        &mut self,
+        slot: usize,
+        change: impl FnOnce(&mut SendStream, &mut Spare) -> R,
+    ) -> Option<R> {
         let stream = self.streams.get_mut(slot)?;
         let backlog = stream.backlog();
         let send = &mut stream.send;
         let (held, ranges, next) = (send.held(), send.ranges(), send.next());
-        let result = change(send);
+        let result = change(send, &mut self.spare);
+        if held > 0 && send.held() == 0 {
+            send.reclaim(&mut self.spare);
+        }
         self.tx.held = self.tx.held + send.held() - held;
         self.tx.ranges = self.tx.ranges + send.ranges() - ranges;
         self.tx.sent += send.next() - next;

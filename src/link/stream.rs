@@ -12,6 +12,7 @@
 use super::control::Key;
 use super::credit::Window;
 use super::datagram::Datagrams;
+use super::frame::Frame;
 use super::ids::StreamId;
 use super::open::{Bound, Kind, Open};
 use super::recv::RecvStream;
@@ -27,18 +28,25 @@ pub(super) enum Stage {
     Refused,
 }
 
+/// What an end says about the opening.
+#[derive(Debug)]
+pub(super) enum Owed {
+    Open(Open),
+    Result(Bound),
+}
+
 /// See the module's head.
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) id: StreamId,
     pub(super) mine: bool,
     pub(super) stage: Stage,
-    /// What OPEN says, until the peer has it; for a peer's stream, until the application has been told.
-    pub(super) open: Open,
-    /// What OPEN_RESULT says, once it is known.
-    pub(super) result: Option<Bound>,
-    /// Whether the peer has the frame that this end owes for the opening: OPEN or OPEN_RESULT.
+    /// What this end owes for the opening, until the peer has it; nothing before it is known.
+    pub(super) owed: Option<Box<Owed>>,
+    /// Whether the peer has it.
     pub(super) opening_acked: bool,
+    /// The share of this stream under contention, as OPEN says.
+    pub(super) weight: u8,
     pub(super) send: SendStream,
     pub(super) recv: RecvStream,
     /// One bit for each kind of control frame about this stream that is queued.
@@ -65,7 +73,9 @@ impl Stream {
     /// A stream that this end opens.
     pub(super) fn asked(id: StreamId, open: Open, credit: u64, window: Window) -> Stream {
         let datagrams = (open.kind == Kind::Udp).then(Box::default);
-        Stream { mine: true, stage: Stage::Asked, open, datagrams, ..Stream::implied(id, credit, window) }
+        let weight = open.weight;
+        let owed = Some(Box::new(Owed::Open(open)));
+        Stream { mine: true, stage: Stage::Asked, owed, weight, datagrams, ..Stream::implied(id, credit, window) }
     }
 
     /// A stream of the peer's of which nothing is known but that it exists.
@@ -74,9 +84,9 @@ impl Stream {
             id,
             mine: false,
             stage: Stage::Implied,
-            open: Open::default(),
-            result: None,
+            owed: None,
             opening_acked: false,
+            weight: 0,
             send: SendStream::new(credit),
             recv: RecvStream::new(window),
             queued: 0,
@@ -89,6 +99,21 @@ impl Stream {
             held_back: false,
             datagrams: None,
         }
+    }
+
+    /// The peer has what this end owed it for the opening, which is not needed any more.
+    pub(super) fn on_opening_acked(&mut self) {
+        self.opening_acked = true;
+        self.owed = None;
+    }
+
+    /// The frame with what this end owes the peer for the opening.
+    pub(super) fn opening_frame(&self) -> Option<Frame<'static>> {
+        let id = self.id.0;
+        Some(match self.owed.as_deref()? {
+            Owed::Open(open) => Frame::Open { id, open: open.clone() },
+            Owed::Result(result) => Frame::OpenResult { id, result: result.clone() },
+        })
     }
 
     /// Whether the scheduler has anything to take from it, repairs aside.
@@ -129,7 +154,7 @@ impl Stream {
     pub(super) fn still_wants(&self, key: Key) -> bool {
         match key {
             Key::Open(_) => self.mine && !self.opening_acked,
-            Key::OpenResult(_) => !self.mine && !self.opening_acked && self.result.is_some(),
+            Key::OpenResult(_) => !self.mine && self.owed.is_some(),
             Key::Reset(_) => self.send.reset_frame().is_some() && !self.send.is_over(),
             Key::Stop(_) => self.recv.stopped().is_some(),
             Key::Credit(_) => self.recv.wants_credit(),

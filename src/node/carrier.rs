@@ -165,7 +165,7 @@ impl Carrier {
     }
 
     /// What the system knows of the path, if it is time to ask again.
-    pub fn sample(&mut self, io: &Io, now: Time, rate: u64) -> Option<PathStats> {
+    pub fn sample(&mut self, io: &Io, now: Time) -> Option<PathStats> {
         let (at, sent) = self.sampled;
         let fresh = self.bytes.0 - sent;
         if fresh == 0 || (fresh < SAMPLE_BYTES && now.since(at) < SAMPLE_US) {
@@ -174,12 +174,12 @@ impl Carrier {
         self.sampled = (now, self.bytes.0);
         let Io::Tcp(socket) = io else { return None };
         let info = sys::tcp_info(socket)?;
-        self.set_lowat(socket, rate);
         Some(PathStats { srtt_us: info.rtt_us, rate: info.rate, suspect: info.is_stuck })
     }
 
     /// On a fast path the system may hold more unsent, so that it never runs dry between two turns.
-    fn set_lowat(&mut self, socket: &std::net::TcpStream, rate: u64) {
+    pub fn set_lowat(&mut self, io: &Io, rate: u64) {
+        let Io::Tcp(socket) = io else { return };
         let wished = self.proven(rate / 500).clamp(LOWAT_BYTES.0.into(), LOWAT_BYTES.1.into());
         let wished = (wished as u32).next_power_of_two();
         if wished != self.lowat {
@@ -203,7 +203,7 @@ impl Carrier {
     pub fn tune(&mut self, io: &Io, dead: std::time::Duration) {
         if let Io::Tcp(socket) = io {
             io.set_nodelay();
-            self.set_lowat(socket, 0);
+            self.set_lowat(io, 0);
             // The session's own timers find a dead path too.
             let _ = socket2::SockRef::from(socket).set_tcp_user_timeout(Some(dead));
         }

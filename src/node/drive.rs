@@ -116,9 +116,10 @@ impl Core {
         let Some(subflow) = record.subflow else { return };
         let Some(side) = self.sides.get(record.side) else { return };
         let Some(session) = links.links.get_mut(id).and_then(|link| link.session.as_mut()) else { return };
-        let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
-        if let Some(stats) = record.sample(&side.io, links.now, rate) {
+        if let Some(stats) = record.sample(&side.io, links.now) {
             session.path_stats(links.now, subflow, stats);
+            let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
+            record.set_lowat(&side.io, rate);
         }
     }
 

@@ -1,16 +1,20 @@
 //! A directory of a test's own, which goes with it.
+//!
+//! It serves the tests inside the library and, as a file that is compiled there too, those inside the binary: it uses
+//! nothing of either.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// See the module's head.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
     pub fn new() -> Scratch {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("seaprox-link-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("seaprox-scratch-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         // One of an earlier process with the same number may have been killed.
         let _ = fs::remove_dir_all(&path);
@@ -22,11 +26,18 @@ impl Scratch {
         self.0.join(name)
     }
 
-    pub fn write(&self, name: &str, content: &str) -> PathBuf {
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, content).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         path
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
     }
 }
 
