@@ -309,7 +309,7 @@ impl Core {
         self.try_later(id, place, &failure);
     }
 
-    /// The session is over: nothing of it is left, and every stream is cut.
+    /// The session is over: nothing of it is left but rests, and every stream that has none is cut.
     fn session_ended(&mut self, id: Id, code: Code, text: String) {
         self.transmit(id);
         for carrier in self.pools.links.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default() {

@@ -97,7 +97,8 @@ impl Rests {
     }
 }
 
-/// Bytes of all rests of a loop. A stream whose rest is beyond that is cut.
+/// Bytes of all rests of a loop. A stream whose rest is beyond that is cut. As in a session, a malicious peer can have eight
+/// times as much kept in memory: a payload keeps the buffer that it arrived in, if it is an eighth of that.
 const HELD_BYTES_MAX: usize = 64 << 20;
 
 #[cfg(test)]
