@@ -73,6 +73,37 @@ fn a_path_that_is_choked_costs_no_second() {
     }
 }
 
+/// Where all paths have become slow, what is late on one would be as late on the other.
+#[test]
+fn nothing_takes_another_way_where_all_are_slow() {
+    for lowat in [16 << 10, 64 << 10, 256 << 10] {
+        let mut world = World::new(7, Config::default());
+        (0..2).for_each(|_| world.add_path(Shape { lowat, ..Shape::new(20, 5) }));
+        world.start();
+        world.run_until_up(2);
+        let id = world.open(CLIENT, gates::endless());
+        world.run_for(2_000_000);
+        let now = world.now;
+        world.conns.iter_mut().flat_map(|conn| &mut conn.pipes).for_each(|pipe| pipe.set_rate(now, 125_000));
+        let figures = gates::measure(&mut world, id, 2, 10_000);
+        let stats = world.session(CLIENT).stats();
+        println!("behind {lowat}: {figures:?}, {stats:?}");
+        // The first that are late find the other path still in time.
+        assert!(figures.duplicates < 0.05 && stats.rescues <= 5, "{figures:?}, {stats:?}");
+    }
+}
+
+/// An acknowledgement is not acknowledged for its own sake: that nothing comes for it is no delay.
+#[test]
+fn an_idle_link_finds_nothing_late() {
+    let mut world = World::with_paths(7, Config::default(), &[(100, 5), (50, 10)]);
+    world.run_until_up(2);
+    world.open(CLIENT, Plan::up(1 << 20));
+    world.run_for(60_000_000);
+    let stats = [CLIENT, SERVER].map(|end| world.session(end).stats());
+    assert_eq!(stats.map(|stats| stats.rescues), [0, 0], "{stats:?}");
+}
+
 /// Both paths become much slower while nothing is sent: what is sent then shows it, and goes over both.
 #[test]
 fn a_rate_is_not_believed_after_it_was_true() {

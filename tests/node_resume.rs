@@ -266,6 +266,43 @@ fn a_path_that_is_taken_out_before_it_is_up_does_not_come_up() {
     assert!(status.subflows.is_empty(), "{status:?}");
 }
 
+/// A session that comes back while the node drains does not get its port again: nobody is to come any more.
+#[test]
+fn a_node_that_drains_listens_for_nobody_again() {
+    let (server, one, two) = (Node::start(), Node::start(), Node::start());
+    let addr = server.serve();
+    let cutter = Cutter::new(addr);
+    let (listener, inner) = target();
+    let listening = |node: &Node| {
+        let happened = node.happened.lock().unwrap();
+        happened.iter().find_map(|h| if let Happened::Listening { port, .. } = h { Some(*port) } else { None })
+    };
+    let link_at = |node: &Node, peer, port: u16| {
+        node.link_with(peer, move |config| {
+            config.reverse = vec![Node::reverse(Bind::Ip(([127, 0, 0, 1], port).into()), inner)];
+        });
+        until("the peer listens", || listening(node).is_some());
+        listening(node).unwrap()
+    };
+    let port = link_at(&one, cutter.addr, 0);
+    cutter.close(true);
+    cutter.cut();
+    until("it has parted", || server.has(|h| matches!(h, Happened::Parted)));
+    link_at(&two, addr, port);
+    let (_near, _far) = (connect(([127, 0, 0, 1], port).into()), accept(&listener));
+    // The first one comes back, and is in the middle of its handshake when the drain begins.
+    let before = cutter.count();
+    cutter.silence(true);
+    cutter.close(false);
+    until("it is dialled again", || cutter.count() > before);
+    // It is taken in when the loop has been round.
+    (0..3).for_each(|_| server.ask(|_| ()));
+    server.ask(|core| core.drain(SOON));
+    cutter.silence(false);
+    until("it was resumed", || server.has(|h| matches!(h, Happened::Resumed)));
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+}
+
 #[test]
 fn who_waits_for_a_link_in_vain_is_told_so() {
     let client = Node::with(|config| config.timeouts.connect = Duration::from_millis(300));

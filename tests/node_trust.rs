@@ -3,7 +3,7 @@
 mod node_kit;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -78,6 +78,43 @@ fn a_limit_of_streams_is_that_of_the_key_and_not_of_each_link() {
     let (_near, _far) = (connect(front), accept(&listener));
     let _second = connect(other);
     until("the limit is told", || client.closed.lock().unwrap().contains(&Reason::LimitReached));
+}
+
+/// Whoever ends its session while what it has sent waits for a slow reader, and comes again, has no more for it.
+#[test]
+fn a_limit_of_streams_holds_for_what_is_left_of_those_whose_sessions_are_over() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = server.serve();
+    *server.policy.streams_max.lock().unwrap() = Some(1);
+    let (listener, inner) = target();
+    let front = client.forward(client.link(addr), inner.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    far.shutdown(Shutdown::Write).unwrap();
+    // A little more than the far socket takes: the stream takes that too.
+    let given = || server.ask(|core| core.snapshot().connections[0].dest.as_ref().map_or(0, |dest| dest.bytes_out));
+    let mut sent = 0;
+    let mut is_stuck = || {
+        near.write_all(&[0; 1 << 16]).unwrap();
+        sent += 1 << 16;
+        let since = Instant::now();
+        while given() < sent && since.elapsed() < Duration::from_millis(300) {}
+        given() < sent
+    };
+    while !is_stuck() {}
+    near.shutdown(Shutdown::Write).unwrap();
+    let has_left = || client.ask(|core| core.usage().connections) == 0 && client.links()[0].streams == 0;
+    until("all of it has arrived", has_left);
+    drop(client);
+    until("the link is over", || server.links().is_empty());
+    assert_eq!(server.ask(|core| core.usage().connections), 1, "the test has to leave something unread");
+    let again = Node::start();
+    let front = again.forward(again.link(addr), inner.into());
+    let _second = connect(front);
+    until("the limit is told", || again.closed.lock().unwrap().contains(&Reason::LimitReached));
+    // When that has been read, another may come.
+    while far.read(&mut [0; 1 << 16]).unwrap() > 0 {}
+    until("nothing is left", || server.ask(|core| core.usage().connections) == 0);
+    let (_third, _far) = (connect(front), accept(&listener));
 }
 
 #[test]

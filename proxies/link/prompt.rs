@@ -1,4 +1,5 @@
-//! The questions whether a key is the right one, and whether a peer may have what it asks for: on a terminal, in a thread of its own, so that signals are heard meanwhile.
+//! The questions whether a key is the right one, and whether a peer may have what it asks for: on a terminal, in a thread
+//! of its own, so that signals are heard meanwhile.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::thread;

@@ -21,16 +21,24 @@ pub struct Question {
     pub key: PeerKey,
     /// What it asks for.
     pub request: Request,
-    /// What waits.
-    pub connections: Vec<Id>,
+    /// What waits. Invariant: at most `CONNECTIONS_MAX`.
+    pub connections: VecDeque<Id>,
 }
 
 impl Questions {
-    /// A peer has asked for something. A question too many is not asked; the connection has its time, and ends.
+    /// A peer has asked for something. A question too many is not asked, and one peer leaves room for the others; the
+    /// connection has its time, and ends.
     pub fn add(&mut self, key: PeerKey, request: Request, connection: Option<Id>) {
-        let is_full = self.waiting.len() >= QUESTIONS_MAX;
+        let of_key = self.waiting.iter().filter(|question| question.key == key).count();
+        let is_full = self.waiting.len() >= QUESTIONS_MAX || of_key >= QUESTIONS_PER_KEY;
         match self.waiting.iter_mut().find(|question| question.key == key && question.request == request) {
-            Some(same) => same.connections.extend(connection),
+            Some(same) => {
+                same.connections.extend(connection);
+                if same.connections.len() > CONNECTIONS_MAX {
+                    // Those who wait have come last: a link has only a few that do.
+                    same.connections.pop_front();
+                }
+            }
             None if is_full => {}
             None => {
                 let connections = connection.into_iter().collect();
@@ -52,6 +60,10 @@ impl Questions {
 
 /// Questions that wait for their turn.
 const QUESTIONS_MAX: usize = 64;
+/// Those of them that are about one peer.
+const QUESTIONS_PER_KEY: usize = 16;
+/// Connections that are told of an answer. More may have come, and left again, while nobody answered.
+const CONNECTIONS_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -75,7 +87,20 @@ mod tests {
         assert_eq!(questions.ask().unwrap().key, [2; 32]);
         questions.answer();
         assert!(questions.ask().is_none());
-        (0..1000).for_each(|port| questions.add([1; 32], request(&format!("db:{}", port + 1)), None));
-        assert_eq!(questions.waiting.len(), QUESTIONS_MAX);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_one_peer_leaves_room_for_others() {
+        let mut questions = Questions::default();
+        let request = |port: u32| Request::Open(seaprox::Target::parse(&format!("db:{}", port + 1)).unwrap());
+        let of = |questions: &Questions, key: PeerKey| questions.waiting.iter().filter(|q| q.key == key).count();
+        (0..1000).for_each(|port| questions.add([1; 32], request(port), None));
+        assert_eq!(of(&questions, [1; 32]), QUESTIONS_PER_KEY);
+        (2..100).for_each(|key| questions.add([key; 32], request(0), None));
+        assert_eq!((of(&questions, [2; 32]), questions.waiting.len()), (1, QUESTIONS_MAX));
+        // A peer that asks again and again while nobody answers.
+        let ids = |range: std::ops::Range<u64>| range.filter_map(|number| Id::from_u64(number << 32));
+        ids(1..10_000).for_each(|id| questions.add([1; 32], request(0), Some(id)));
+        assert!(questions.waiting[0].connections.iter().copied().eq(ids(10_000 - CONNECTIONS_MAX as u64..10_000)));
     }
 }

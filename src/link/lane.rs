@@ -56,6 +56,12 @@ impl Outlook {
 }
 
 impl Entry {
+    /// Whether it has content that has not been queued for another lane. An ACK has none: nothing comes for it by itself, so
+    /// that nothing has come says nothing.
+    pub(super) fn is_kept(&self) -> bool {
+        !self.moved && matches!(self.what, Sent::Data(..) | Sent::Control(_))
+    }
+
     /// From when on it is late.
     pub(super) fn late_at(&self) -> Time {
         match self.outlook.late_us {
@@ -85,8 +91,7 @@ impl LaneTx {
         if let Some(last) = self.in_flight.back_mut() {
             // Of acknowledgements only the last can matter, and without an answer they would pile up.
             if what == Sent::Ack && last.what == Sent::Ack {
-                last.end = self.sent;
-                last.at = now;
+                (last.end, last.at, last.moved) = (self.sent, now, false);
                 return;
             }
             // A peer that asks and asks, and acknowledges nothing, shall not fill the list with answers.
@@ -146,11 +151,10 @@ impl LaneTx {
         self.in_flight.len()
     }
 
-    /// The first frame in flight whose content has not been queued for another lane, of the few where that is
-    /// looked for.
+    /// The first frame in flight that a rescue would take, of the few where that is looked for.
     pub(super) fn first_kept(&self) -> Option<&Entry> {
         const LOOK: usize = 32;
-        self.in_flight.iter().take(LOOK).find(|entry| !entry.moved)
+        self.in_flight.iter().take(LOOK).find(|entry| entry.is_kept())
     }
 
     /// Bytes in flight.

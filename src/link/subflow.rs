@@ -10,7 +10,7 @@
 
 use super::frame::Class;
 use super::ids::{StreamId, SubflowId, Time};
-use super::lane::Lane;
+use super::lane::{Entry, Lane};
 use super::path::Path;
 
 /// See the module's head.
@@ -133,10 +133,18 @@ impl Subflow {
         self.path.rate_after(since.map_or(0, |since| now.since(since)))
     }
 
-    /// When the first of its frames that nobody has sent again is late. Of one that is suspect all have been.
+    /// When it is to be asked whether frames of it are late that nobody has sent again. Of one that is suspect all have been.
     pub(super) fn late_at(&self) -> Option<Time> {
-        let lanes = self.lanes.iter().filter(|_| self.is_live() && !self.suspect);
-        lanes.filter_map(|lane| lane.tx.first_kept()).map(|entry| entry.late_at().max(self.late_after)).min()
+        self.first_late_at().filter(|_| self.is_live() && !self.suspect).map(|at| at.max(self.late_after))
+    }
+
+    /// Whether frames of it are late that nobody has sent again.
+    pub(super) fn is_late(&self, now: Time) -> bool {
+        self.first_late_at().is_some_and(|at| at <= now)
+    }
+
+    fn first_late_at(&self) -> Option<Time> {
+        self.lanes.iter().filter_map(|lane| lane.tx.first_kept()).map(Entry::late_at).min()
     }
 
     /// When patience ends, if something is being waited for.

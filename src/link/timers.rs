@@ -102,7 +102,7 @@ impl Session {
         let class = late.class();
         let keeps_time = |s: &Subflow| {
             let usable = s.is_live() && !s.suspect && (s.class() == Class::Active || s.class() == class);
-            usable && s.late_at().is_none_or(|at| at > now)
+            usable && !s.is_late(now)
         };
         if !self.subflows.iter().enumerate().any(|(other, s)| other != index && keeps_time(s)) {
             return;
@@ -110,7 +110,7 @@ impl Session {
         let Some(late) = self.subflows.get_mut(index) else { return };
         let mut overdue: Vec<Entry> = Vec::new();
         for entry in late.lanes.iter_mut().flat_map(|lane| lane.tx.entries_mut()) {
-            if !entry.moved && entry.late_at() <= now {
+            if entry.is_kept() && entry.late_at() <= now {
                 overdue.push(*entry);
                 entry.moved = true;
             }

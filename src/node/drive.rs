@@ -249,8 +249,10 @@ impl Core {
     /// The session of a stream is over, but what had arrived of the stream, to its end, is still to be read.
     fn stream_left(&mut self, link: Id, stream: StreamId, rest: Vec<Bytes>) {
         let Some(at) = self.stream_at(link, stream) else { return };
+        let Some(key) = self.pools.links.links.get(link).and_then(|link| link.key) else { return };
         let slot = self.pools.links.slot(link, stream);
-        if slot.is_some_and(|slot| slot.accepted && slot.reset.is_none()) && self.pools.links.rests.keep(at, rest) {
+        if slot.is_some_and(|slot| slot.accepted && slot.reset.is_none()) && self.pools.links.rests.keep(at, key, rest)
+        {
             self.wake_stream(link, stream, |side| side.ready.readable = true);
             // What cuts the streams of the session does not find it.
             self.pools.links.links.get_mut(link).and_then(|link| link.streams.remove(&stream));
@@ -307,7 +309,7 @@ impl Core {
         self.try_later(id, place, &failure);
     }
 
-    /// The session is over: nothing of it is left, and every stream is cut.
+    /// The session is over: nothing of it is left but rests, and every stream that has none is cut.
     fn session_ended(&mut self, id: Id, code: Code, text: String) {
         self.transmit(id);
         for carrier in self.pools.links.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default() {

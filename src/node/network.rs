@@ -1,11 +1,12 @@
 //! When this machine's addresses or routes change: what was bound to an address that is gone is given up, and what is
 //! missing is dialled at once, rather than when the next try is due.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::net::{SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
+
+use socket2::Socket;
 
 use crate::core::Core;
 use crate::id::Id;
@@ -14,7 +15,7 @@ use crate::sys;
 
 /// Tells of changes of this machine's addresses and routes.
 #[derive(Debug)]
-pub struct NetworkChanges(File);
+pub struct NetworkChanges(Socket);
 
 impl NetworkChanges {
     /// Begins to listen for changes.
@@ -22,7 +23,7 @@ impl NetworkChanges {
     /// # Errors
     /// This system tells nobody, or not us.
     pub fn open() -> io::Result<NetworkChanges> {
-        sys::network_changes().map(|fd| NetworkChanges(File::from(fd)))
+        sys::network_changes().map(|fd| NetworkChanges(Socket::from(fd)))
     }
 
     /// Waits for a change, and until what belongs to it has come, too. It takes a thread of its own.
@@ -30,16 +31,24 @@ impl NetworkChanges {
     /// # Errors
     /// Nothing more will be told.
     pub fn wait(&mut self) -> io::Result<()> {
-        // What it says does not matter, only that it says something; so does that there was too much of it.
-        match self.0.read(&mut [0; MESSAGE_BYTES]) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Err(error) if !sys::is_out_of_descriptors(&error) && error.kind() != io::ErrorKind::Interrupted => {
-                return Err(error);
-            }
-            Ok(_) | Err(_) => {}
-        }
+        self.read()?;
         thread::sleep(SETTLES);
-        Ok(())
+        // A change is told in many messages, and is one all the same.
+        self.0.set_nonblocking(true)?;
+        let drained = (0..MESSAGES_MAX).try_for_each(|_| self.read());
+        self.0.set_nonblocking(false)?;
+        drained.or_else(|error| if error.kind() == io::ErrorKind::WouldBlock { Ok(()) } else { Err(error) })
+    }
+
+    /// Takes a message. What it says does not matter, only that it says something; so does that there was too much of it.
+    fn read(&mut self) -> io::Result<()> {
+        match self.0.read(&mut [0; MESSAGE_BYTES]) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) if !sys::is_out_of_descriptors(&error) && error.kind() != io::ErrorKind::Interrupted => {
+                Err(error)
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 }
 
@@ -76,10 +85,26 @@ fn is_gone(mut addr: SocketAddr) -> bool {
 const SETTLES: Duration = Duration::from_millis(200);
 /// What is read of a message.
 const MESSAGE_BYTES: usize = 4096;
+/// Messages that are taken for one change; a socket holds a few hundred.
+const MESSAGES_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixDatagram;
+
+    #[test]
+    fn a_burst_of_messages_is_one_change() {
+        let (system, own) = UnixDatagram::pair().unwrap();
+        let mut changes = NetworkChanges(Socket::from(OwnedFd::from(own)));
+        system.set_nonblocking(true).unwrap();
+        let burst = (0..500).take_while(|_| system.send(b"route").is_ok()).count();
+        assert!(burst > 5, "{burst}");
+        changes.wait().unwrap();
+        changes.0.set_nonblocking(true).unwrap();
+        assert_eq!(changes.wait().unwrap_err().kind(), io::ErrorKind::WouldBlock, "nothing is left to tell");
+    }
 
     #[test]
     fn an_address_that_nobody_has_is_gone() {

@@ -251,10 +251,12 @@ impl Core {
         }
     }
 
-    /// Streams of all links with the peer that has this key: one that dials many gets no more than one that dials one.
+    /// Streams of all links with the peer that has this key, and what is left of those whose links are over: one that dials
+    /// many, or again and again, gets no more than one that dials one.
     fn streams_with(&self, key: &PeerKey) -> usize {
         let links = self.pools.links.links.iter().map(|(_, link)| link);
-        links.filter(|link| link.key.as_ref() == Some(key)).map(|link| link.streams.len()).sum()
+        links.filter(|link| link.key.as_ref() == Some(key)).map(|link| link.streams.len()).sum::<usize>()
+            + self.pools.links.rests.count(key)
     }
 
     /// The handler of whoever takes the stream into its own hands. One that panics takes none.

@@ -2,32 +2,51 @@
 //!
 //! It is owed to whom the stream was for, however slowly that takes it: the peer has been told that it arrived, and may be
 //! gone since. Nothing can be written to such a stream; that direction was over before.
+//!
+//! A rest still counts as a stream of the key that it came from. Otherwise a peer would only have to end its session to have
+//! as many connections here as it likes.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 
 use bytes::{Buf, Bytes};
 
+use super::config::PeerKey;
 use super::stream::{PIECES_MAX, StreamAt, Taken, gather};
 
 /// The rests of a loop's streams.
 #[derive(Default)]
 pub(crate) struct Rests {
-    rests: HashMap<StreamAt, VecDeque<Bytes>>,
+    rests: HashMap<StreamAt, Rest>,
+    /// How many of them each key has. Invariant: none has 0.
+    counts: HashMap<PeerKey, usize>,
     /// Bytes in `rests`.
     held: usize,
 }
 
+/// What is left of one stream.
+struct Rest {
+    key: PeerKey,
+    bytes: VecDeque<Bytes>,
+}
+
 impl Rests {
-    /// Keeps a rest until it is taken or released. Not if there is too much of that already.
-    pub fn keep(&mut self, at: StreamAt, bytes: Vec<Bytes>) -> bool {
+    /// Keeps a rest of a peer's until it is taken and released. Not if there is too much of that already.
+    pub fn keep(&mut self, at: StreamAt, key: PeerKey, bytes: Vec<Bytes>) -> bool {
         let count = bytes.iter().map(Bytes::len).sum::<usize>();
         if self.held + count > HELD_BYTES_MAX {
             return false;
         }
         self.held += count;
-        self.rests.insert(at, bytes.into());
+        *self.counts.entry(key).or_default() += 1;
+        self.rests.insert(at, Rest { key, bytes: bytes.into() });
         true
+    }
+
+    /// How many there are of a key's.
+    pub fn count(&self, key: &PeerKey) -> usize {
+        self.counts.get(key).copied().unwrap_or(0)
     }
 
     pub fn contains(&self, at: StreamAt) -> bool {
@@ -41,7 +60,7 @@ impl Rests {
         limit: usize,
         put: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> Option<Taken> {
-        let rest = self.rests.get_mut(&at)?;
+        let rest = &mut self.rests.get_mut(&at)?.bytes;
         let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
         let (count, offered) = gather(rest.iter().map(|bytes| &bytes[..]), limit, &mut pieces);
         if offered == 0 {
@@ -67,12 +86,19 @@ impl Rests {
     /// Nobody wants it any more. Whether there was one.
     pub fn release(&mut self, at: StreamAt) -> bool {
         let Some(rest) = self.rests.remove(&at) else { return false };
-        self.held -= rest.iter().map(Bytes::len).sum::<usize>();
+        self.held -= rest.bytes.iter().map(Bytes::len).sum::<usize>();
+        if let Entry::Occupied(mut count) = self.counts.entry(rest.key) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
         true
     }
 }
 
-/// Bytes of all rests of a loop. A stream whose rest is beyond that is cut.
+/// Bytes of all rests of a loop. A stream whose rest is beyond that is cut. As in a session, a malicious peer can have eight
+/// times as much kept in memory: a payload keeps the buffer that it arrived in, if it is an eighth of that.
 const HELD_BYTES_MAX: usize = 64 << 20;
 
 #[cfg(test)]
@@ -80,6 +106,8 @@ mod tests {
     use super::*;
     use crate::id::Id;
     use crate::link::StreamId;
+
+    const KEY: PeerKey = [7; 32];
 
     fn at(life: u32) -> StreamAt {
         StreamAt { link: Id::from_u64(1 << 32).unwrap(), life, id: StreamId(1) }
@@ -89,7 +117,7 @@ mod tests {
     fn a_rest_is_taken_in_order_and_then_over() {
         let mut rests = Rests::default();
         assert!(rests.write_to(at(1), 9, |_| Ok(0)).is_none());
-        assert!(rests.keep(at(1), vec![Bytes::from_static(b"abc"), Bytes::from_static(b"defg")]));
+        assert!(rests.keep(at(1), KEY, vec![Bytes::from_static(b"abc"), Bytes::from_static(b"defg")]));
         let mut got: Vec<u8> = Vec::new();
         loop {
             let taken = rests.write_to(at(1), 5, |pieces| {
@@ -104,18 +132,20 @@ mod tests {
             }
         }
         assert_eq!(got, b"abcdefg");
+        assert_eq!((rests.count(&KEY), rests.count(&[8; 32])), (1, 0), "it counts until it is released");
         assert!(rests.release(at(1)) && !rests.release(at(1)));
+        assert!(rests.counts.is_empty() && rests.count(&KEY) == 0);
     }
 
     #[test]
     fn what_they_hold_is_bounded_and_given_back() {
         let mut rests = Rests::default();
         let half = Bytes::from(vec![0; HELD_BYTES_MAX / 2]);
-        assert!(rests.keep(at(1), vec![half.clone()]) && rests.keep(at(2), vec![half.clone()]));
-        assert!(!rests.keep(at(3), vec![Bytes::from_static(b"x")]) && !rests.contains(at(3)));
-        assert!(rests.keep(at(4), Vec::new()), "an end alone costs nothing");
+        assert!(rests.keep(at(1), KEY, vec![half.clone()]) && rests.keep(at(2), KEY, vec![half.clone()]));
+        assert!(!rests.keep(at(3), KEY, vec![Bytes::from_static(b"x")]) && !rests.contains(at(3)));
+        assert!(rests.keep(at(4), KEY, Vec::new()), "an end alone costs nothing");
         assert!(matches!(rests.write_to(at(1), 10, |_| Ok(10)), Some(Taken::Bytes { put: 10, .. })));
         assert!(rests.release(at(1)));
-        assert!(rests.keep(at(3), vec![half]));
+        assert!(rests.keep(at(3), KEY, vec![half]));
     }
 }

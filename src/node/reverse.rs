@@ -193,20 +193,29 @@ impl Core {
             }
         }
         for (from, ours) in &passed {
-            log::info!(target: TARGET, link = id.to_string(), from = from.to_string(), place = place.to_string(); "a port passes to the session that is there");
+            if let Some(unsaid) = self.may_log(id) {
+                log::info!(target: TARGET, link = id.to_string(), from = from.to_string(), place = place.to_string(), unsaid = unsaid; "a port passes to the session that is there");
+            }
             ours.iter().for_each(|index| self.unlisten(*index));
         }
         !passed.is_empty()
     }
 
-    /// A session that has come back listens again where it did before another took its place, if that is free.
+    /// A session that has come back listens again where it did before another took its place, if that is free and the node
+    /// is not about to stop.
     pub(super) fn listen_as_before(&mut self, id: Id) {
         let Some(link) = self.pools.links.links.get_mut(id) else { return };
-        for (number, addrs) in std::mem::take(&mut link.passed) {
+        let passed = std::mem::take(&mut link.passed);
+        if self.is_draining() {
+            return;
+        }
+        for (number, addrs) in passed {
             for addr in addrs {
                 let bound = self.bind_for(id, &Bind::Ip(addr));
-                if bound.map_or(true, |bound| self.listen_at(id, number, bound).is_err()) {
-                    log::warn!(target: TARGET, link = id.to_string(), place = addr.to_string(); "another session of the same key listens there now");
+                if bound.map_or(true, |bound| self.listen_at(id, number, bound).is_err())
+                    && let Some(unsaid) = self.may_log(id)
+                {
+                    log::warn!(target: TARGET, link = id.to_string(), place = addr.to_string(), unsaid = unsaid; "another session of the same key listens there now");
                 }
             }
         }
