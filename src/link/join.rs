@@ -279,6 +279,14 @@ impl Session {
         }
     }
 
+    /// How many unacknowledged bytes there may be on a subflow before it takes nothing but what is urgent; without a bound
+    /// until this is said.
+    pub fn set_window(&mut self, id: SubflowId, bytes: u64) {
+        if let Some(subflow) = self.subflows.iter_mut().find(|subflow| subflow.id == id) {
+            subflow.window = bytes;
+        }
+    }
+
     pub(super) fn subflow(&self, id: SubflowId) -> Option<&Subflow> {
         self.subflows.iter().find(|subflow| subflow.id == id)
     }

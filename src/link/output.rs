@@ -54,7 +54,7 @@ impl Session {
         }
         let transmit = self.next_frame(now, out);
         if transmit.is_none() {
-            for subflow in self.subflows.iter_mut().filter(|s| s.room > 0) {
+            for subflow in self.subflows.iter_mut().filter(|s| s.room > 0 && !s.is_full()) {
                 let in_flight = subflow.in_flight();
                 subflow.path.on_starved(now, in_flight);
             }
@@ -122,13 +122,13 @@ impl Session {
         let usable = |s: &Subflow| grade(s) == best && only.is_none_or(|id| id == s.id);
         let alone = self.subflows.iter().filter(|s| usable(s)).count() == 1;
         let candidates = self.subflows.iter().enumerate().filter(|(_, s)| usable(s)).map(|(index, s)| {
-            let ready = s.is_ready(frames_max);
+            let (ready, full) = (s.is_ready(frames_max), s.is_full());
             if alone {
-                return Candidate { index, arrival_us: 0, rate: s.path.rate(), ready };
+                return Candidate { index, arrival_us: 0, rate: s.path.rate(), ready, full };
             }
             let rate = s.rate(now);
             let arrival_us = s.path.arrival_us(s.in_flight(), s.path.frame_bytes(), rate);
-            Candidate { index, arrival_us, rate, ready }
+            Candidate { index, arrival_us, rate, ready, full }
         });
         self.sched.rank(candidates);
     }

@@ -37,6 +37,8 @@ pub(super) struct Candidate {
     pub(super) rate: u64,
     /// Whether it takes a frame now.
     pub(super) ready: bool,
+    /// Whether that has to be an urgent one.
+    pub(super) full: bool,
 }
 
 /// The frame that is to be placed.
@@ -132,10 +134,11 @@ impl Scheduler {
         }
         let mut faster_rate = 0u64;
         for (rank, candidate) in self.order.iter().enumerate() {
-            if candidate.ready && (rank == 0 || self.is_worth(candidate, need, faster_rate)) {
+            let ready = candidate.ready && !candidate.full;
+            if ready && (rank == 0 || self.is_worth(candidate, need, faster_rate)) {
                 return Some(candidate.index);
             }
-            if candidate.ready {
+            if ready {
                 return None; // what does not fit this window here fits it on no slower one
             }
             faster_rate = faster_rate.saturating_add(candidate.rate);
@@ -211,6 +214,7 @@ mod tests {
             arrival_us: arrival_ms * 1000,
             rate: rate * MBIT,
             ready,
+            full: false,
         }));
         sched
     }

@@ -37,6 +37,8 @@ pub(super) struct Subflow {
     pub(super) path: Path,
     /// Bytes that the carrier takes now.
     pub(super) room: usize,
+    /// Unacknowledged bytes beyond which only what is urgent is sent.
+    pub(super) window: u64,
     /// HELLO or HELLO_ACK as bytes, until they are sent.
     pub(super) greeting: Option<Vec<u8>>,
     /// The proof that HELLO_ACK must bear.
@@ -72,6 +74,7 @@ impl Subflow {
             lanes: all,
             path: Path::default(),
             room: 0,
+            window: u64::MAX,
             greeting: None,
             expect: [0; 32],
             resumes: false,
@@ -113,6 +116,11 @@ impl Subflow {
     /// Whether it takes another frame that has to be acknowledged.
     pub(super) fn is_ready(&self, frames_max: usize) -> bool {
         self.room > 0 && self.frames() < frames_max
+    }
+
+    /// Whether there is enough under way on it for what can wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.window != u64::MAX && self.in_flight() >= self.window
     }
 
     pub(super) fn frames(&self) -> usize {

@@ -18,13 +18,14 @@ use crate::core::Core;
 use crate::id::Id;
 use crate::io::Io;
 use crate::link::frame::FRAME_BYTES_MAX;
-use crate::link::{Greeter, Outbox, PathStats, SubflowId, Time};
+use crate::link::{Greeter, Outbox, SubflowId, Time};
 use crate::reason::{Failure, Reason};
 use crate::side::{Owner, Side};
-use crate::sys;
+use crate::sys::{self, PathInfo};
 use crate::tls::{TlsError, TlsPipe};
 
 use super::config::Happened;
+use super::window::Window;
 
 /// One carrier, as the loop knows it.
 pub(crate) struct Carrier {
@@ -51,6 +52,7 @@ pub(crate) struct Carrier {
     sampled: (Time, u64),
     /// Bytes that the system may hold unsent.
     lowat: u32,
+    window: Window,
 }
 
 /// How far a carrier has come.
@@ -80,6 +82,7 @@ impl Carrier {
             bytes: (0, 0),
             sampled: (Time::ZERO, 0),
             lowat: 0,
+            window: Window::default(),
         }
     }
 
@@ -165,7 +168,7 @@ impl Carrier {
     }
 
     /// What the system knows of the path, if it is time to ask again.
-    pub fn sample(&mut self, io: &Io, now: Time) -> Option<PathStats> {
+    pub fn sample(&mut self, io: &Io, now: Time) -> Option<PathInfo> {
         let (at, sent) = self.sampled;
         let fresh = self.bytes.0 - sent;
         if fresh == 0 || (fresh < SAMPLE_BYTES && now.since(at) < SAMPLE_US) {
@@ -173,8 +176,12 @@ impl Carrier {
         }
         self.sampled = (now, self.bytes.0);
         let Io::Tcp(socket) = io else { return None };
-        let info = sys::tcp_info(socket)?;
-        Some(PathStats { srtt_us: info.rtt_us, rate: info.rate, suspect: info.is_stuck })
+        sys::tcp_info(socket)
+    }
+
+    /// Bytes that may be under way, on a path that makes this rate.
+    pub fn window(&mut self, now: Time, rate: u64, info: &PathInfo) -> u64 {
+        self.window.bytes(now, rate, info.round_us)
     }
 
     /// On a fast path the system may hold more unsent, so that it never runs dry between two turns.

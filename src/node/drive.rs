@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::core::{Core, OneOff};
 use crate::id::Id;
-use crate::link::{Bound, Code, Event, StreamId, SubflowId, Time};
+use crate::link::{Bound, Code, Event, PathStats, StreamId, SubflowId, Time};
 use crate::reason::{Failure, Reason};
 use crate::side::{Side, State};
 
@@ -116,10 +116,12 @@ impl Core {
         let Some(subflow) = record.subflow else { return };
         let Some(side) = self.sides.get(record.side) else { return };
         let Some(session) = links.links.get_mut(id).and_then(|link| link.session.as_mut()) else { return };
-        if let Some(stats) = record.sample(&side.io, links.now) {
+        if let Some(info) = record.sample(&side.io, links.now) {
+            let stats = PathStats { srtt_us: info.rtt_us, rate: info.rate, suspect: info.is_stuck };
             session.path_stats(links.now, subflow, stats);
             let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
             record.set_lowat(&side.io, rate);
+            session.set_window(subflow, record.window(links.now, rate, &info));
         }
     }
 

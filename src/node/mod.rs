@@ -15,7 +15,8 @@
 //! woken are run in the same turn, and at its end what that gave the sessions to say is written.
 //!
 //! # Reading order
-//! `config` what a node is told · `links` all that a loop has of it · `link` one of them · `carrier` its TCP connections ·
+//! `config` what a node is told · `links` all that a loop has of it · `link` one of them · `carrier` its TCP connections · `window` what may be under way on
+//! them ·
 //! `plan` dialling them · `greet` accepting them · `proof` what joins a subflow to its session · `drive` the session's
 //! events, frames and deadlines · `stream` a stream as a side · `rest` what is left of one whose session is over · `open`
 //! streams coming and going · `front` the handlers of those that the peer opened · `reverse` listeners at the other end ·
@@ -46,6 +47,7 @@ mod reverse;
 mod status;
 mod stream;
 mod whereabouts;
+mod window;
 
 use std::cell::RefCell;
 use std::io;

@@ -82,11 +82,11 @@ pub(crate) fn tcp_info(socket: &TcpStream) -> Option<PathInfo> {
         return None;
     }
     let word = |at: usize| info.get(at..at + 4).map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
-    let [mss, rtt_us, window] = [word(16), word(68), word(80)].map(u64::from);
+    let [mss, rtt_us, window, round_us] = [word(16), word(68), word(80), word(148)].map(u64::from);
     let delivery = [info[160], info[161], info[162], info[163], info[164], info[165], info[166], info[167]];
     let by_window = window * mss * 1_000_000 / rtt_us.max(1);
     let is_stuck = info[2] > 0 || info[4] > 0;
-    Some(PathInfo { rtt_us, rate: u64::from_ne_bytes(delivery).max(by_window), is_stuck })
+    Some(PathInfo { rtt_us, round_us, rate: u64::from_ne_bytes(delivery).max(by_window), is_stuck })
 }
 
 /// Whether a TCP socket has little left to send: less than half of `TCP_NOTSENT_LOWAT`. If it has more, the next event of

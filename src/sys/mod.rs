@@ -41,6 +41,8 @@ pub(crate) use portable::{
 pub(crate) struct PathInfo {
     /// Smoothed round trip in microseconds.
     pub rtt_us: u64,
+    /// The shortest round trip of late, in microseconds.
+    pub round_us: u64,
     /// Bytes per second: the larger of what was delivered and of what the congestion window allows in a round trip.
     pub rate: u64,
     /// It sends again because of a timeout.
