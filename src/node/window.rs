@@ -23,8 +23,10 @@ impl Window {
         if round_us == 0 {
             return u64::MAX;
         }
-        if rate > self.best + self.best / 4 || rate < self.best / 2 {
+        if rate > self.best + self.best / 4 {
             (self.best, self.grown_at) = (rate, now);
+        } else if rate < self.best / 2 {
+            self.best = rate;
         }
         // The peer's session acknowledges after a part of its round trip (Session::ack_delay_us), or after so many bytes.
         let delay_us = (round_us / 4).clamp(1000, 20_000);
@@ -37,7 +39,7 @@ impl Window {
 }
 
 /// What may be under way, in quarters of what the path carries: as a rule, and while it shows more with each round.
-const GAIN: u64 = 8;
+const GAIN: u64 = 6;
 const GAIN_GROWING: u64 = 12;
 /// A rate is measured so often at least.
 const GROWTH_US: u64 = 60_000;
@@ -59,17 +61,17 @@ mod tests {
         let mut window = Window::default();
         assert_eq!(window.bytes(at(0), 1_000_000, 0), u64::MAX, "nothing is known");
         assert_eq!(window.bytes(at(0), 1_250_000, 100_000), 375_000);
-        assert_eq!(window.bytes(at(1000), 1_250_000, 100_000), 250_000);
+        assert_eq!(window.bytes(at(1000), 1_250_000, 100_000), 187_500);
         assert_eq!(window.bytes(at(1100), 2_500_000, 100_000), 750_000);
-        assert_eq!(window.bytes(at(9000), 1_000_000, 100_000), 300_000, "it has become another path");
-        assert_eq!(window.bytes(at(9900), 1_000_000, 100_000), 200_000);
+        assert_eq!(window.bytes(at(9000), 1_000_000, 100_000), 150_000, "it has become slow");
+        assert_eq!(window.bytes(at(9900), 1_500_000, 100_000), 450_000, "and shows more again");
     }
 
     #[test]
     fn a_short_path_gets_what_the_peer_acknowledges_at_once() {
         let mut window = Window::default();
         window.bytes(at(0), 1_000_000_000, 50);
-        assert_eq!(window.bytes(at(1000), 1_000_000_000, 50), 512 << 10);
+        assert_eq!(window.bytes(at(1000), 1_000_000_000, 50), 384 << 10);
         assert_eq!(window.bytes(at(2000), 1000, 50), 32 << 10);
     }
 
