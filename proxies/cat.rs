@@ -122,8 +122,8 @@ fn listen(proxy: &mut Proxy, places: &[Bind], config: &Config, ended: &Ended) ->
         result.map_err(|error| Failed::new(Exit::Failure, format!("seaprox cat: {error}")))?;
         // stdout is for the bytes of the connection.
         match bound.addr() {
-            seaprox::Endpoint::Ip(addr) => eprintln!("listening cat {addr}"),
-            seaprox::Endpoint::Unix(path) => eprintln!("listening cat unix:{}", path.display()),
+            seaprox::Endpoint::Ip(addr) => crate::say(&format!("listening cat {addr}")),
+            seaprox::Endpoint::Unix(path) => crate::say(&format!("listening cat unix:{}", path.display())),
             _ => {}
         }
     }

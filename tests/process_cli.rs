@@ -112,6 +112,28 @@ fn what_cannot_be_had_is_69_and_a_wrong_file_78() {
 }
 
 #[test]
+fn a_full_stderr_changes_neither_what_is_done_nor_the_code() {
+    let scratch = Scratch::new();
+    let (listen, keys) = (format!("unix:{}", scratch.file("socket")), scratch.file("keys"));
+    let start = |args: &[&str]| {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = kit::seaprox::command(args);
+        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(full).spawn().unwrap()
+    };
+    for (args, code) in [
+        (&["sokcs"][..], 2),
+        (&["status", "--status", &listen], 69),
+        (&["http", "--users", &scratch.file("none")], 78),
+        (&["keygen", "--config-dir", &keys], 0),
+    ] {
+        assert_eq!(start(args).wait().unwrap().code(), Some(code), "{args:?}");
+    }
+    let mut cat = start(&["cat", "-l", &listen]);
+    kit::until("it listens", || UnixStream::connect(scratch.file("socket")).is_ok() || cat.try_wait().unwrap().is_some());
+    assert_eq!(cat.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn a_bare_port_is_loopback_of_both_families_and_a_colon_all() {
     let seaprox = Seaprox::start(&["socks", "--listen", "0"]);
     let (four, six) = (seaprox.addr(0), seaprox.addr(1));
