@@ -28,7 +28,7 @@ use crate::listener::Listener;
 use crate::mailbox::{Mail, Mailbox, Remote};
 use crate::node::Links;
 use crate::pipe::PipePool;
-use crate::reason::{Failure, Fault, Reason};
+use crate::reason::{Ending, Failure, Fault, Reason};
 use crate::relay::{self, Pools};
 use crate::resolve::Resolver;
 use crate::side::{Owner, Role, Side, State};
@@ -235,6 +235,18 @@ impl Core {
         if let Some(connection) = self.connections.get_mut(connection) {
             connection.notes().fault = Some(fault);
         }
+    }
+
+    /// How a connection that is over has ended, and whose doing that was. One that was closed in order is aborted all the
+    /// same if a side left before it had got what it was owed.
+    pub fn ending(&self, connection: Id) -> Option<(Ending, Fault)> {
+        let connection = self.connections.get(connection)?;
+        connection.reason.map(|reason| connection.ending(reason))
+    }
+
+    /// What went wrong, as the log says it.
+    pub fn detail(&self, connection: Id) -> Option<&str> {
+        self.connections.get(connection)?.notes.as_ref()?.detail.as_deref()
     }
 
     /// One end of a connection.
@@ -460,6 +472,8 @@ impl Core {
             }
         }
         record.halves[Role::Source.out()].out.clear(&mut self.pools.blocks);
+        // What this dest did not take is no loss of the connection, which may go on with another.
+        record.halves[Role::Source.out()].lost = false;
         record.settled = false;
         let fresh = &mut record.halves[Role::Dest.out()];
         fresh.store.clear(&mut self.pools.blocks);
