@@ -360,9 +360,15 @@ impl Core {
     pub(crate) fn start_timer(&mut self, connection: Id) {
         let timeouts = &self.config.timeouts;
         if let Some(record) = self.connections.get(connection) {
+            let waits = self.keepalive_waits() && !record.settled;
             let class = match record.timer_class() {
                 Some(TimerClass::HalfClosed) if timeouts.half_closed.is_zero() => Some(TimerClass::Idle),
-                Some(TimerClass::Idle) if self.keepalive_waits() && !record.settled => Some(TimerClass::Settle),
+                Some(TimerClass::Idle) if waits => Some(TimerClass::Settle),
+                // One direction that goes on for long needs keepalive as much as two. A short timer ends it soon enough,
+                // and a long one may be late by the time that this takes.
+                Some(TimerClass::HalfClosed) if waits && timeouts.half_closed > SETTLES_MANY * timeouts.settle => {
+                    Some(TimerClass::Settle)
+                }
                 class => class,
             };
             self.timers.set(connection, class, self.now_ms);
@@ -641,3 +647,5 @@ impl Core {
 
 /// The listener of a connection that no listener accepted.
 pub(crate) const NO_LISTENER: u32 = u32::MAX;
+/// Times that the settle timer must go into the half-closed timer for the delay not to matter.
+const SETTLES_MANY: u32 = 12;
