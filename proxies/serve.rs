@@ -42,6 +42,9 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     if config.limits.connections < threads {
         return Err(parsed.error("there are fewer connections than --threads: expected one for each at least").into());
     }
+    if config.limits.buffer_bytes / threads < config.limits.block_bytes {
+        return Err(parsed.error("--buffer-memory: expected room for one --buffer for each of --threads").into());
+    }
     let links = Links::of(parsed)?.map(Arc::new);
     let is_routed = links.as_ref().is_some_and(|links| links.peer().is_some());
     let gate = Gate::new(rules, users).map_err(|error| Failed::new(Exit::Config, format!("seaprox: {error}")))?;

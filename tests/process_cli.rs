@@ -37,6 +37,12 @@ fn wrong_arguments_are_named_with_what_was_expected() {
     assert_usage(&["socks", "--to", "x:1"], &["--to", "option of static"]);
     assert_usage(&["socks", "extra"], &["unexpected", "extra"]);
     assert_usage(&["socks", "--threads", "1", "--threads", "2"], &["--threads", "once"]);
+    assert_usage(&["socks", "--listen", "0", "--threads", "3", "--max-connections", "2"], &["--threads"]);
+    assert_usage(&["socks", "--listen", "0", "--buffer", "1MiB", "--buffer-memory", "512KiB"], &["--buffer-memory"]);
+    assert_usage(
+        &["socks", "--listen", "0", "--threads", "3", "--buffer", "1MiB", "--buffer-memory", "2MiB"],
+        &["--buffer-memory", "--threads"],
+    );
     assert_usage(&["static", "--listen", "9000"], &["--to"]);
     assert_usage(
         &["static", "--listen", "1", "--listen", "2", "--listen", "3", "--to", "x:1", "--to", "y:1"],
@@ -129,7 +135,9 @@ fn a_full_stderr_changes_neither_what_is_done_nor_the_code() {
         assert_eq!(start(args).wait().unwrap().code(), Some(code), "{args:?}");
     }
     let mut cat = start(&["cat", "-l", &listen]);
-    kit::until("it listens", || UnixStream::connect(scratch.file("socket")).is_ok() || cat.try_wait().unwrap().is_some());
+    kit::until("it listens", || {
+        UnixStream::connect(scratch.file("socket")).is_ok() || cat.try_wait().unwrap().is_some()
+    });
     assert_eq!(cat.wait().unwrap().code(), Some(0));
 }
 
