@@ -42,11 +42,12 @@ pub fn serve(at: &StatusSocket, remotes: Vec<Remote>, workers: Arc<Workers>) -> 
         StatusSocket::At(path) => Ok(path.clone()),
         StatusSocket::PerProcess => directory().map(|directory| directory.join(format!("{}.sock", std::process::id()))),
     };
+    let place = path.as_ref().map_or("-".into(), |path| path.display().to_string());
     let bound = path.and_then(|path| listen(&path).map(|listener| (path, listener)));
     let (path, listener) = match bound {
         Ok(bound) => bound,
         Err(error) => {
-            log::warn!(error = error.to_string(); "no status socket");
+            log::warn!(place = place, error = error.to_string(); "no status socket");
             return None;
         }
     };

@@ -2,6 +2,7 @@
 
 mod kit;
 
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
@@ -109,7 +110,7 @@ fn what_cannot_be_had_is_69_and_a_wrong_file_78() {
         let users = scratch.write("users", content);
         let ran = run(&["socks", "--listen", "127.0.0.1:0", "--users", &users]);
         assert_eq!((ran.code, ran.out.len()), (Some(78), 0), "{ran:?}");
-        assert!(ran.err.contains(&users), "{}", ran.err);
+        assert!(ran.err.contains(&users) && ran.err.starts_with("seaprox socks: --users: "), "{}", ran.err);
     }
     let ran = run(&["http", "--listen", "127.0.0.1:0", "--users", &scratch.file("none")]);
     assert_eq!(ran.code, Some(78));
@@ -139,6 +140,18 @@ fn a_full_stderr_changes_neither_what_is_done_nor_the_code() {
         UnixStream::connect(scratch.file("socket")).is_ok() || cat.try_wait().unwrap().is_some()
     });
     assert_eq!(cat.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_status_socket_that_cannot_be_had_is_named() {
+    let mut command = kit::seaprox::command(&["socks", "--listen", "127.0.0.1:0", "--status", "unix:/no/such/place"]);
+    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(line.contains("WARN") && line.contains("no status socket place=/no/such/place error="), "{line}");
 }
 
 #[test]
