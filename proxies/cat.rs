@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use seaprox::node::Happened;
 use seaprox::{
-    Bind, Cause, Config, Core, Cx, Ending, Failure, Handler, Id, Proxy, Reason, Role, Target, Workers, bind,
+    Bind, Cause, Config, Core, Cx, Ending, Failure, Fault, Handler, Id, Proxy, Reason, Role, Target, Workers, bind,
 };
 
 use crate::link::{Act, Links};
@@ -122,8 +122,8 @@ fn listen(proxy: &mut Proxy, places: &[Bind], config: &Config, ended: &Ended) ->
         result.map_err(|error| Failed::new(Exit::Failure, format!("seaprox cat: {error}")))?;
         // stdout is for the bytes of the connection.
         match bound.addr() {
-            seaprox::Endpoint::Ip(addr) => eprintln!("listening cat {addr}"),
-            seaprox::Endpoint::Unix(path) => eprintln!("listening cat unix:{}", path.display()),
+            seaprox::Endpoint::Ip(addr) => crate::say(&format!("listening cat {addr}")),
+            seaprox::Endpoint::Unix(path) => crate::say(&format!("listening cat unix:{}", path.display())),
             _ => {}
         }
     }
@@ -171,7 +171,8 @@ impl Handler for Cat {
     fn ended(&mut self, cx: &mut Cx<'_>, cause: Cause) {
         match cause {
             Cause::Over(reason) => {
-                *self.ended.borrow_mut() = Some(self.failure.take().unwrap_or(reason.into()));
+                let failure = self.failure.take().unwrap_or_else(|| end_of(cx, reason));
+                *self.ended.borrow_mut() = Some(failure);
                 match reason.ending() {
                     // What has been sent over a link may still be on its way there.
                     Ending::Graceful => cx.core().drain(Duration::MAX),
@@ -186,6 +187,18 @@ impl Handler for Cat {
             }
         }
     }
+}
+
+/// What is said of an end: an orderly one that has lost bytes, such as those that stdout had no room for, is none.
+fn end_of(cx: &mut Cx<'_>, reason: Reason) -> Failure {
+    let connection = cx.connection();
+    let detail = cx.core().detail(connection).map(Into::into);
+    let reason = match (reason.ending(), cx.core().ending(connection)) {
+        (Ending::Graceful, Some((Ending::Aborted, Fault::Source))) => Reason::SourceReset,
+        (Ending::Graceful, Some((Ending::Aborted, _))) => Reason::DestReset,
+        _ => reason,
+    };
+    Failure { reason, detail }
 }
 
 impl Cat {

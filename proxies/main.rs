@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed { exit, text }) => {
-            eprintln!("{text}");
+            say(&text);
             ExitCode::from(exit as u8)
         }
     }
@@ -104,6 +104,12 @@ fn run(parsed: &Parsed) -> Result<(), Failed> {
         Command::Completions => print(&completions::script(parsed.shell()?)),
         Command::Man => print(&help::man()),
     }
+}
+
+/// Says a line on stderr. Nobody may be there to read it, or there may be no room for it: that changes nothing of what the
+/// process does, nor how it ends.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Prints to stdout. A reader that has had enough is no failure.

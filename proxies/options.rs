@@ -14,6 +14,7 @@ use std::ffi::OsString;
 use std::fmt;
 
 use getopts::{Fail, HasArg, Matches, Occur};
+use seaprox::Bind;
 
 pub use command::Command;
 pub use link::Pin;
@@ -152,9 +153,17 @@ fn parse_command(
     if matches.opt_present("version") {
         return Ok(Request::Version);
     }
+    let is_path = |option: &&OptionSpec| matches!(option.value, Value::File | Value::Directory);
+    if let Some(option) =
+        options_of(command).filter(is_path).find(|option| matches.opt_strs(option.long).contains(&String::new()))
+    {
+        let expected = option.placeholder().unwrap_or_default();
+        return Err(UsageError::new(Some(command), format!("--{} \"\": expected {expected}", option.long)));
+    }
     let (least, most) = command.spec().frees;
     if let Some(extra) = matches.free.get(most) {
-        return Err(UsageError::new(Some(command), format!("unexpected argument {extra:?} {}", see(command))));
+        let hint = address_hint(command, &matches, extra);
+        return Err(UsageError::new(Some(command), format!("unexpected argument {extra:?}{hint} {}", see(command))));
     }
     if matches.free.len() < least {
         return Err(UsageError::new(Some(command), format!("expected {}", command.spec().synopsis[0])));
@@ -165,6 +174,18 @@ fn parse_command(
     };
     let environment = options_of(command).filter_map(variable).collect();
     Ok(Request::Run(Parsed { command, matches, environment }))
+}
+
+/// Which option an address wants that stands alone, as other programs take it: `socks 1080`, `static host:80`.
+fn address_hint(command: Command, matches: &Matches, extra: &str) -> String {
+    let is_port = extra.bytes().all(|byte| byte.is_ascii_digit());
+    let option = match command {
+        _ if Bind::parse(extra).is_err() => return String::new(),
+        Command::Static if !is_port && !matches.opt_present("to") => "to",
+        Command::Static | Command::Socks | Command::Http => "listen",
+        _ => return String::new(),
+    };
+    format!("; did you mean --{option} {extra}?")
 }
 
 fn getopts_of(command: Command) -> getopts::Options {

@@ -42,9 +42,13 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     if config.limits.connections < threads {
         return Err(parsed.error("there are fewer connections than --threads: expected one for each at least").into());
     }
+    if config.limits.buffer_bytes / threads < config.limits.block_bytes {
+        return Err(parsed.error("--buffer-memory: expected room for one --buffer for each of --threads").into());
+    }
     let links = Links::of(parsed)?.map(Arc::new);
     let is_routed = links.as_ref().is_some_and(|links| links.peer().is_some());
-    let gate = Gate::new(rules, users).map_err(|error| Failed::new(Exit::Config, format!("seaprox: {error}")))?;
+    let unusable = |error| Failed::new(Exit::Config, parsed.error(format!("--users: {error}")).to_string());
+    let gate = Gate::new(rules, users).map_err(unusable)?;
     let gate = Arc::new(if is_routed { gate.over_link() } else { gate });
     let (bounds, services) = bind_all(&places, threads, &config)?;
     let addresses: Vec<Endpoint> = bounds.iter().map(|bound| bound.addr().clone()).collect();

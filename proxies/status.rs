@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use seaprox::node::LinkStatus;
 use seaprox::units::{format_duration, format_size};
-use seaprox::{ConnectionStatus, Remote, SideStatus, Snapshot, Workers};
+use seaprox::{ConnectionStatus, Remote, SideStatus, Snapshot, State, Workers};
 use serde_json::{Value, json};
 
 mod links;
@@ -42,11 +42,12 @@ pub fn serve(at: &StatusSocket, remotes: Vec<Remote>, workers: Arc<Workers>) -> 
         StatusSocket::At(path) => Ok(path.clone()),
         StatusSocket::PerProcess => directory().map(|directory| directory.join(format!("{}.sock", std::process::id()))),
     };
+    let place = path.as_ref().map_or("-".into(), |path| path.display().to_string());
     let bound = path.and_then(|path| listen(&path).map(|listener| (path, listener)));
     let (path, listener) = match bound {
         Ok(bound) => bound,
         Err(error) => {
-            log::warn!(error = error.to_string(); "no status socket");
+            log::warn!(place = place, error = error.to_string(); "no status socket");
             return None;
         }
     };
@@ -182,7 +183,8 @@ fn connection_json(connection: &ConnectionStatus) -> Value {
         "user": connection.user,
         "age_seconds": connection.age.as_secs_f64(),
         "source": side_json(&connection.source),
-        "dest": connection.dest.as_ref().map(side_json),
+        // Nobody knows yet where it is to go.
+        "dest": connection.dest.as_ref().map_or_else(|| json!({ "side": null, "state": State::Idle.as_str() }), side_json),
     })
 }
 
@@ -304,7 +306,9 @@ fn for_people(status: &Value) -> String {
 }
 
 fn leg(role: &str, side: &Value) -> String {
-    let Some(endpoint) = side["side"].as_str() else { return String::new() };
+    let Some(endpoint) = side["side"].as_str() else {
+        return format!("  {role:6} - {}\n", side["state"].as_str().unwrap_or("-"));
+    };
     let number = |key: &str| side[key].as_u64().unwrap_or(0);
     let flags: Vec<_> = side["flags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     format!(

@@ -8,7 +8,7 @@ use crate::address::Endpoint;
 use crate::connection::Connection;
 use crate::core::Core;
 use crate::id::Id;
-use crate::reason::{Ending, Reason};
+use crate::reason::Reason;
 use crate::side::Role;
 use crate::units::format_duration;
 
@@ -68,6 +68,7 @@ impl Core {
         let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
         let note = |note: Option<&Box<str>>| note.map_or("-", |note| note).to_owned();
         let age = Duration::from_millis(self.now_ms.saturating_sub(connection.opened_ms));
+        let (ending, fault) = connection.ending(reason);
         let dial = connection.dial_ms.map(|ms| format_duration(Duration::from_millis(ms.into())));
         log::log!(
             target: TARGET, level,
@@ -82,8 +83,8 @@ impl Core {
             sent = connection.halves[Role::Source.out()].bytes,
             received = connection.halves[Role::Dest.out()].bytes,
             reason = reason.as_str(),
-            end = if connection.cut { Ending::Aborted } else { reason.ending() }.as_str(),
-            by = notes.and_then(|notes| notes.fault).unwrap_or(reason.fault()).as_str(),
+            end = ending.as_str(),
+            by = fault.as_str(),
             detail = note(notes.and_then(|notes| notes.detail.as_ref()));
             "closed"
         );

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use crate::address::Target;
 use crate::half::{Flow, Half, Phase};
 use crate::id::Id;
-use crate::reason::{Fault, Reason};
+use crate::reason::{Ending, Fault, Reason};
 use crate::side::Role;
 use crate::timer::TimerClass;
 
@@ -108,6 +108,19 @@ impl Connection {
 
     pub fn notes(&mut self) -> &mut Notes {
         self.notes.get_or_insert_default()
+    }
+
+    /// How it ends for this reason, and whose doing that is. A side that left before it had got what it was owed has cut
+    /// it, however orderly the first close was.
+    pub fn ending(&self, reason: Reason) -> (Ending, Fault) {
+        let noted = self.notes.as_ref().and_then(|notes| notes.fault);
+        for (role, fault) in [(Role::Source, Fault::Source), (Role::Dest, Fault::Dest)] {
+            if self.halves[role.into()].lost && reason.ending() == Ending::Graceful {
+                return (Ending::Aborted, noted.unwrap_or(fault));
+            }
+        }
+        let ending = if self.cut { Ending::Aborted } else { reason.ending() };
+        (ending, noted.unwrap_or(reason.fault()))
     }
 
     pub fn is_over(&self) -> bool {

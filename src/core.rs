@@ -28,7 +28,7 @@ use crate::listener::Listener;
 use crate::mailbox::{Mail, Mailbox, Remote};
 use crate::node::Links;
 use crate::pipe::PipePool;
-use crate::reason::{Failure, Fault, Reason};
+use crate::reason::{Ending, Failure, Fault, Reason};
 use crate::relay::{self, Pools};
 use crate::resolve::Resolver;
 use crate::side::{Owner, Role, Side, State};
@@ -237,6 +237,18 @@ impl Core {
         }
     }
 
+    /// How a connection that is over has ended, and whose doing that was. One that was closed in order is aborted all the
+    /// same if a side left before it had got what it was owed.
+    pub fn ending(&self, connection: Id) -> Option<(Ending, Fault)> {
+        let connection = self.connections.get(connection)?;
+        connection.reason.map(|reason| connection.ending(reason))
+    }
+
+    /// What went wrong, as the log says it.
+    pub fn detail(&self, connection: Id) -> Option<&str> {
+        self.connections.get(connection)?.notes.as_ref()?.detail.as_deref()
+    }
+
     /// One end of a connection.
     pub fn side(&self, connection: Id, role: Role) -> Option<Id> {
         self.connections.get(connection)?.side(role)
@@ -348,9 +360,15 @@ impl Core {
     pub(crate) fn start_timer(&mut self, connection: Id) {
         let timeouts = &self.config.timeouts;
         if let Some(record) = self.connections.get(connection) {
+            let waits = self.keepalive_waits() && !record.settled;
             let class = match record.timer_class() {
                 Some(TimerClass::HalfClosed) if timeouts.half_closed.is_zero() => Some(TimerClass::Idle),
-                Some(TimerClass::Idle) if self.keepalive_waits() && !record.settled => Some(TimerClass::Settle),
+                Some(TimerClass::Idle) if waits => Some(TimerClass::Settle),
+                // One direction that goes on for long needs keepalive as much as two. A short timer ends it soon enough,
+                // and a long one may be late by the time that this takes.
+                Some(TimerClass::HalfClosed) if waits && timeouts.half_closed > SETTLES_MANY * timeouts.settle => {
+                    Some(TimerClass::Settle)
+                }
                 class => class,
             };
             self.timers.set(connection, class, self.now_ms);
@@ -460,6 +478,8 @@ impl Core {
             }
         }
         record.halves[Role::Source.out()].out.clear(&mut self.pools.blocks);
+        // What this dest did not take is no loss of the connection, which may go on with another.
+        record.halves[Role::Source.out()].lost = false;
         record.settled = false;
         let fresh = &mut record.halves[Role::Dest.out()];
         fresh.store.clear(&mut self.pools.blocks);
@@ -627,3 +647,5 @@ impl Core {
 
 /// The listener of a connection that no listener accepted.
 pub(crate) const NO_LISTENER: u32 = u32::MAX;
+/// Times that the settle timer must go into the half-closed timer for the delay not to matter.
+const SETTLES_MANY: u32 = 12;

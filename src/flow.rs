@@ -58,7 +58,11 @@ impl Core {
             return None;
         }
         if half.flow == Flow::Discard {
-            return Some(relay::discard(half, role, self.sides.get_mut(from)?, &mut self.pools, budget));
+            let left = half.left;
+            let pumped = relay::discard(half, role, self.sides.get_mut(from)?, &mut self.pools, budget);
+            // What a client still sends after our last words has no bound, and is owed to nobody.
+            half.lost |= half.left < left;
+            return Some(pumped);
         }
         let (from, to) = self.sides.get_two_mut(from, to?)?;
         if from.state != State::Connected || to.state != State::Connected {
@@ -150,6 +154,9 @@ impl Core {
     pub(crate) fn broke(&mut self, id: Id, role: Role, error: &io::Error) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         log::debug!(target: "seaprox::connection", conn = id.to_string(), side = role.as_str(), error = error.to_string(); "broke");
+        if !is_plain_end(error) {
+            connection.notes().detail.get_or_insert_with(|| error.to_string().into());
+        }
         let mut fin = false;
         if let Some(side) = connection.side(role).and_then(|side| self.sides.get_mut(side)) {
             // A stream may take no more and still send.
@@ -173,7 +180,7 @@ impl Core {
         if lost.phase == Phase::Shut {
             return;
         }
-        (lost.flow, lost.left) = (Flow::Discard, DISCARD_BYTES_MAX);
+        (lost.flow, lost.left, lost.lost) = (Flow::Discard, DISCARD_BYTES_MAX, lost.queued() > 0);
         lost.clear(&mut self.pools.blocks, &mut self.pools.pipes);
         if lost.phase == Phase::Draining {
             lost.phase = Phase::Shut;
@@ -203,6 +210,12 @@ impl Side {
         self.ready.readable |= unpollable.read;
         self.ready.writable |= unpollable.write;
     }
+}
+
+/// Whether an error says no more than that the other end is gone, which the reason says too.
+fn is_plain_end(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(error.kind(), Kind::ConnectionReset | Kind::BrokenPipe | Kind::ConnectionAborted | Kind::NotConnected)
 }
 
 /// Bytes that are thrown away for a side that is gone, before the other side is cut off. It is let send what it has under

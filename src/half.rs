@@ -23,6 +23,8 @@ pub(crate) struct Half {
     pub told: bool,
     /// The input ended with a reset while it was the handler's.
     pub reset: bool,
+    /// Bytes of it were thrown away that the side it goes to was owed, because that side takes no more.
+    pub lost: bool,
     /// Full blocks read one after another, up to where splicing begins; `NEVER` where splice does not work.
     pub heat: u8,
     /// Bytes that are still to be relayed before the handler is asked again.
@@ -75,6 +77,7 @@ impl Half {
             phase: Phase::Flowing,
             told: false,
             reset: false,
+            lost: false,
             heat: 0,
             left: UNLIMITED,
             out: Store { block: None, start: 0, end: 0 },

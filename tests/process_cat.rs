@@ -90,6 +90,26 @@ fn output_may_be_a_file() {
 }
 
 #[test]
+fn what_the_output_has_no_room_for_is_a_failure() {
+    // Whether the input has ended by then or not.
+    for input in [Stdio::null(), Stdio::piped()] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut cat = command(&["cat", "127.0.0.1", &port]);
+        let mut child = Running::start(cat.stdin(input).stdout(full).stderr(Stdio::piped()));
+        let mut server = Peer::accept(&listener);
+        server.run(&[Put(b"nowhere to put this")]);
+        let mut said = String::new();
+        child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(child.0.wait().unwrap().code(), Some(1), "{said}");
+        assert!(said.contains("source_reset: No space left on device") && said.lines().count() == 1, "{said}");
+    }
+    let ran = run_with(&["cat", "127.0.0.1", &server_once(b"x").0], b"", |cat| _ = cat.stdin(File::open("/").unwrap()));
+    assert!(ran.code == Some(1) && ran.err.contains("Is a directory"), "{ran:?}");
+}
+
+#[test]
 fn the_end_of_the_server_does_not_end_the_input() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut cat = command(&["cat", "127.0.0.1", &listener.local_addr().unwrap().port().to_string()]);
@@ -210,7 +230,8 @@ fn a_reader_that_leaves_ends_it() {
         out.read_exact(&mut [0; 4]).unwrap();
         drop(out);
         if speaks_on {
-            server.run(&[Put(b"nobody reads this")]);
+            // It may have ended already, and then this is refused.
+            let _ = server.socket().send(b"nobody reads this");
         }
         kit::until("it ends though its input is open", || child.0.try_wait().unwrap().is_some());
     }

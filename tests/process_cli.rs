@@ -2,6 +2,7 @@
 
 mod kit;
 
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
@@ -37,6 +38,12 @@ fn wrong_arguments_are_named_with_what_was_expected() {
     assert_usage(&["socks", "--to", "x:1"], &["--to", "option of static"]);
     assert_usage(&["socks", "extra"], &["unexpected", "extra"]);
     assert_usage(&["socks", "--threads", "1", "--threads", "2"], &["--threads", "once"]);
+    assert_usage(&["socks", "--listen", "0", "--threads", "3", "--max-connections", "2"], &["--threads"]);
+    assert_usage(&["socks", "--listen", "0", "--buffer", "1MiB", "--buffer-memory", "512KiB"], &["--buffer-memory"]);
+    assert_usage(
+        &["socks", "--listen", "0", "--threads", "3", "--buffer", "1MiB", "--buffer-memory", "2MiB"],
+        &["--buffer-memory", "--threads"],
+    );
     assert_usage(&["static", "--listen", "9000"], &["--to"]);
     assert_usage(
         &["static", "--listen", "1", "--listen", "2", "--listen", "3", "--to", "x:1", "--to", "y:1"],
@@ -103,12 +110,48 @@ fn what_cannot_be_had_is_69_and_a_wrong_file_78() {
         let users = scratch.write("users", content);
         let ran = run(&["socks", "--listen", "127.0.0.1:0", "--users", &users]);
         assert_eq!((ran.code, ran.out.len()), (Some(78), 0), "{ran:?}");
-        assert!(ran.err.contains(&users), "{}", ran.err);
+        assert!(ran.err.contains(&users) && ran.err.starts_with("seaprox socks: --users: "), "{}", ran.err);
     }
     let ran = run(&["http", "--listen", "127.0.0.1:0", "--users", &scratch.file("none")]);
     assert_eq!(ran.code, Some(78));
     let ran = run(&["status", "--status", &format!("unix:{}", scratch.file("none"))]);
     assert_eq!(ran.code, Some(69), "{ran:?}");
+}
+
+#[test]
+fn a_full_stderr_changes_neither_what_is_done_nor_the_code() {
+    let scratch = Scratch::new();
+    let (listen, keys) = (format!("unix:{}", scratch.file("socket")), scratch.file("keys"));
+    let start = |args: &[&str]| {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = kit::seaprox::command(args);
+        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(full).spawn().unwrap()
+    };
+    for (args, code) in [
+        (&["sokcs"][..], 2),
+        (&["status", "--status", &listen], 69),
+        (&["http", "--users", &scratch.file("none")], 78),
+        (&["keygen", "--config-dir", &keys], 0),
+    ] {
+        assert_eq!(start(args).wait().unwrap().code(), Some(code), "{args:?}");
+    }
+    let mut cat = start(&["cat", "-l", &listen]);
+    kit::until("it listens", || {
+        UnixStream::connect(scratch.file("socket")).is_ok() || cat.try_wait().unwrap().is_some()
+    });
+    assert_eq!(cat.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_status_socket_that_cannot_be_had_is_named() {
+    let mut command = kit::seaprox::command(&["socks", "--listen", "127.0.0.1:0", "--status", "unix:/no/such/place"]);
+    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(line.contains("WARN") && line.contains("no status socket place=/no/such/place error="), "{line}");
 }
 
 #[test]

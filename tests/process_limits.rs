@@ -291,6 +291,24 @@ fn only_the_permitted_address_of_a_name_is_tried() {
 }
 
 #[test]
+fn so_many_clients_wait_in_the_backlog() {
+    if !kit::has("ss") {
+        return;
+    }
+    for threads in ["1", "2"] {
+        let relay = Relay::start(&["--backlog", "77", "--threads", threads]);
+        let port = format!("sport = :{}", relay.addr().port());
+        let mut ss = std::process::Command::new("ss");
+        ss.args(["-Hltn", &port]);
+        let said = kit::seaprox::run_command(ss, b"").out;
+        // State, Recv-Q and Send-Q, which is the backlog of what listens.
+        let said = String::from_utf8(said).unwrap();
+        let backlogs: Vec<_> = said.lines().map(|line| line.split_whitespace().nth(2).unwrap()).collect();
+        assert_eq!(backlogs, vec!["77"; threads.parse().unwrap()], "{said}");
+    }
+}
+
+#[test]
 fn status_shows_both_legs_and_the_limits() {
     let relay = Relay::start(&["--buffer", "16KiB", "--pipe-size", "256KiB", "--max-connections", "77"]);
     let (mut client, mut server) = relay.pair();

@@ -230,7 +230,7 @@ fn idle_connections_cost_next_to_nothing_and_the_tables_are_there_from_the_start
         server.run(&[Read(1)]);
     }
     let each = proc::rss(pid).saturating_sub(before) / 2000;
-    assert!(each < 1536, "{each} bytes for each idle connection");
+    assert!(each <= 1024, "{each} bytes for each idle connection");
 }
 
 /// The median time of a ping-pong of one byte, in microseconds.

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kit::Step::*;
-use kit::names::{black_hole, ip, isolated};
-use kit::socks::{code5, connect5};
+use kit::names::{black_hole, fill_the_hole, ip, isolated};
+use kit::socks::{code5, connect5, request5};
 use kit::{Peer, Seaprox, has_namespaces, http};
 
 const NOW: Duration = Duration::ZERO;
@@ -312,6 +312,31 @@ fn a_slow_connect_is_seen_on_its_way() {
         client.run(&[Rst]);
         proxy.wait_for_log(&[" closed ", "reason=source_reset"]);
         assert_eq!(proxy.figure("/usage/sides"), 0, "nobody waits for an answer that nobody wants");
+    });
+}
+
+/// Idle, connecting, connected (SP-19).
+#[test]
+fn a_dest_is_seen_in_each_of_its_states() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("", |_| {
+        black_hole();
+        let listener = TcpListener::bind("198.51.100.7:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let proxy = socks(&["--connect-timeout", "30s", "--handshake-timeout", "30s"]);
+        let is_in = |state: &str| kit::until(state, || proxy.status()["connections"][0]["dest"]["state"] == state);
+        let mut client = Peer::connect(proxy.addr(0));
+        is_in("idle");
+        let place = format!("unix:{}", proxy.scratch().file("status"));
+        let text = String::from_utf8(kit::run(&["status", "--status", &place]).out).unwrap();
+        assert!(text.contains("->none[]] handshake\n") && text.ends_with("  dest   - idle\n"), "{text}");
+        client.run(&[Put(b"\x05\x01\0"), Take(b"\x05\0"), Put(&request5("198.51.100.7", port))]);
+        is_in("connecting");
+        fill_the_hole();
+        let _server = Peer::accept(&listener);
+        is_in("connected");
     });
 }
 

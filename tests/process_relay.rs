@@ -143,6 +143,31 @@ fn a_reset_behind_a_half_close_passes() {
     assert!(relay.closing_line().contains("reason=dest_reset"), "{}", relay.closing_line());
 }
 
+/// Each direction was closed in order, but not every byte has arrived.
+#[test]
+fn who_closes_and_then_leaves_without_the_answer_has_aborted() {
+    for (leaves_first, line) in
+        [(true, "reason=source_fin end=aborted by=source"), (false, "reason=dest_fin end=aborted by=dest")]
+    {
+        let relay = Relay::start(&[]);
+        let (client, server) = relay.pair();
+        let (mut leaver, mut other) = if leaves_first { (client, server) } else { (server, client) };
+        leaver.run(&[Fin]);
+        other.run(&[ReadAll]);
+        leaver.run(&[Rst]);
+        other.run(&[Send(100_000), Fin]);
+        assert!(relay.closing_line().contains(line), "{}", relay.closing_line());
+    }
+    let relay = Relay::start(&[]);
+    let (mut client, mut server) = relay.pair();
+    client.run(&[Fin]);
+    server.run(&[ReadAll]);
+    client.run(&[Rst]);
+    server.run(&[Fin]);
+    let line = relay.closing_line();
+    assert!(line.contains("reason=source_fin end=graceful by=source"), "nothing is lost: {line}");
+}
+
 #[test]
 fn a_server_may_speak_first() {
     let relay = Relay::start(&[]);
@@ -249,6 +274,42 @@ fn the_steps_of_a_connection_are_visible_at_debug_level() {
     let steps = ["accepted", "connecting", "connected", "relaying", " closed "];
     let places: Vec<_> = steps.iter().map(|step| log.iter().position(|line| line.contains(step))).collect();
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?} of {steps:?} in {log:#?}");
+}
+
+/// TCP_NODELAY and TCP keepalive, as the sockets themselves tell (TS-29). The dest has keepalive when it has lasted for a
+/// while, also where the client has closed its direction by then.
+#[test]
+fn both_legs_have_the_socket_options_that_were_asked_for() {
+    let mut running = Vec::new();
+    for (options, nodelay, keepalive) in [
+        (&[][..], true, Some(60)),
+        (&["--tcp-keepalive", "90s"], true, Some(90)),
+        (&["--no-nodelay", "--tcp-keepalive", "0"], false, None),
+    ] {
+        for is_half_closed in [false, true] {
+            let relay = Relay::start(options);
+            let (mut client, mut server) = relay.pair();
+            both(&mut client, &[Swap(10), Swap(10)], &mut server, &[Swap(10), Swap(10)]);
+            if is_half_closed {
+                client.run(&[Fin]);
+                server.run(&[ReadAll]);
+            }
+            running.push((relay, client, server, nodelay, keepalive));
+        }
+    }
+    for (relay, client, _server, nodelay, keepalive) in &running {
+        for addr in [client.local(), relay.listener.local_addr().unwrap()] {
+            let leg = kit::proc::sockets_to(relay.seaprox.pid(), addr).remove(0);
+            assert_eq!(leg.tcp_nodelay().unwrap(), *nodelay, "{addr}");
+            match keepalive {
+                Some(seconds) => {
+                    until("keepalive is on", || leg.keepalive().unwrap());
+                    assert_eq!(leg.tcp_keepalive_time().unwrap(), Duration::from_secs(*seconds));
+                }
+                None => assert!(!leg.keepalive().unwrap()),
+            }
+        }
+    }
 }
 
 #[test]

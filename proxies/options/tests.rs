@@ -126,6 +126,25 @@ fn wrong_lines_are_refused_with_a_hint() {
         ("socks --no-splice=1", "seaprox socks: --no-splice: expected no value"),
         ("socks --threads 1 --threads 2", "seaprox socks: --threads: expected at most once"),
         ("socks extra", "seaprox socks: unexpected argument \"extra\" (see seaprox socks --help)"),
+        (
+            "socks 1080",
+            "seaprox socks: unexpected argument \"1080\"; did you mean --listen 1080? (see seaprox socks --help)",
+        ),
+        (
+            "static 80 h:1",
+            "seaprox static: unexpected argument \"80\"; did you mean --listen 80? (see seaprox static --help)",
+        ),
+        (
+            "static h:1",
+            "seaprox static: unexpected argument \"h:1\"; did you mean --to h:1? (see seaprox static --help)",
+        ),
+        (
+            "static --to h:1 [::1]:2",
+            "seaprox static: unexpected argument \"[::1]:2\"; did you mean --listen [::1]:2? (see seaprox static --help)",
+        ),
+        ("link h:1", "seaprox link: unexpected argument \"h:1\" (see seaprox link --help)"),
+        ("socks --users=", "seaprox socks: --users \"\": expected FILE"),
+        ("keygen --config-dir=", "seaprox keygen: --config-dir \"\": expected DIR"),
         ("completions", "seaprox completions: expected bash|zsh|fish"),
     ] {
         assert_eq!(error(line), text);

@@ -76,6 +76,12 @@ pub fn black_hole() {
     assert!(ran.status.success(), "nft: {}", String::from_utf8_lossy(&ran.stderr));
 }
 
+/// They swallow nothing any more.
+pub fn fill_the_hole() {
+    let ran = Command::new("nft").arg("delete table inet hole").output().expect("nft");
+    assert!(ran.status.success(), "nft: {}", String::from_utf8_lossy(&ran.stderr));
+}
+
 #[track_caller]
 fn mount(source: &str, target: &str, flags: libc::c_ulong) {
     let (from, to) = (CString::new(source).expect("a path"), CString::new(target).expect("a path"));

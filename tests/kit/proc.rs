@@ -1,6 +1,7 @@
 //! Looks into `/proc`: what a process really uses.
 
 use std::fs;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// Memory that is in use, in bytes.
 pub fn rss(pid: u32) -> u64 {
@@ -53,4 +54,24 @@ pub fn limit_descriptors(pid: u32, soft: u64) {
         limit.rlim_cur = soft.min(limit.rlim_max);
         assert_eq!(libc::prlimit(pid as i32, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()), 0);
     }
+}
+
+/// The sockets of a process that are connected with this address, as our own descriptors for them: for what nothing but
+/// the socket itself tells.
+pub fn sockets_to(pid: u32, peer: std::net::SocketAddr) -> Vec<socket2::Socket> {
+    // SAFETY: both calls take and give integers only, and what is not negative is a new descriptor that is ours alone.
+    let process = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as i32;
+    assert!(process >= 0, "pidfd_open: {}", std::io::Error::last_os_error());
+    // SAFETY: see above.
+    let process = unsafe { OwnedFd::from_raw_fd(process) };
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process").flatten();
+    let numbers = files.filter_map(|file| file.file_name().to_str()?.parse::<i32>().ok());
+    let copy = |number: i32| {
+        // SAFETY: see above.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) } as i32;
+        // SAFETY: see above.
+        (fd >= 0).then(|| socket2::Socket::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+    };
+    let is_it = |socket: &socket2::Socket| socket.peer_addr().is_ok_and(|addr| addr.as_socket() == Some(peer));
+    numbers.filter_map(copy).filter(is_it).collect()
 }
