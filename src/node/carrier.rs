@@ -181,7 +181,7 @@ impl Carrier {
 
     /// Bytes that may be under way, on a path that makes this rate.
     pub fn window(&mut self, now: Time, rate: u64, info: &PathInfo) -> u64 {
-        self.window.bytes(now, rate, info.round_us)
+        self.window.bytes(now, rate, self.bytes.0, info.round_us)
     }
 
     /// On a fast path the system may hold more unsent, so that it never runs dry between two turns.

@@ -115,13 +115,17 @@ impl Core {
         let Some(record) = links.carriers.get_mut(carrier) else { return };
         let Some(subflow) = record.subflow else { return };
         let Some(side) = self.sides.get(record.side) else { return };
-        let Some(session) = links.links.get_mut(id).and_then(|link| link.session.as_mut()) else { return };
+        let Some(link) = links.links.get_mut(id) else { return };
+        let is_alone = link.carriers.len() == 1;
+        let Some(session) = link.session.as_mut() else { return };
         if let Some(info) = record.sample(&side.io, links.now) {
             let stats = PathStats { srtt_us: info.rtt_us, rate: info.rate, suspect: info.is_stuck };
             session.path_stats(links.now, subflow, stats);
             let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
             record.set_lowat(&side.io, rate);
-            session.set_window(subflow, record.window(links.now, rate, &info));
+            // With several, how late each would be decides, and what waits on one is a part of that.
+            let window = record.window(links.now, rate, &info);
+            session.set_window(subflow, if is_alone { window } else { u64::MAX });
         }
     }
 

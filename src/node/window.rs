@@ -4,7 +4,7 @@
 //! urgent would queue behind all of that, and a loss in it would hold it up. So no more is sent than keeps the path busy: what
 //! it carries in a round trip and while the peer's acknowledgement waits, with something to spare. As long as a path still
 //! shows more with each round there is more to spare, so that it soon shows all that it can (BBR, draft-cardwell-iccrg-bbr,
-//! has the idea).
+//! has the idea). A link with several carriers goes without: there the scheduler weighs what waits on each.
 
 use crate::link::Time;
 
@@ -13,36 +13,59 @@ use crate::link::Time;
 pub(super) struct Window {
     /// The rate up to which growth has been seen.
     best: u64,
-    grown_at: Time,
+    /// Rounds in a row that the path was busy in, and that have shown no more.
+    flat: u32,
+    /// Whether it has shown all that it can, once.
+    settled: bool,
+    /// When this round began, and what had been sent until then.
+    round: (Time, u64),
 }
 
 impl Window {
-    /// Bytes that may be under way, on a path that makes `rate` bytes a second and whose shortest round trip is `round_us`;
-    /// without a bound where that is not known.
-    pub fn bytes(&mut self, now: Time, rate: u64, round_us: u64) -> u64 {
+    /// Bytes that may be under way, on a path that makes `rate` bytes a second, on which `sent` bytes have been sent, and
+    /// whose shortest round trip is `round_us`. Without a bound until the path has shown what it can.
+    pub fn bytes(&mut self, now: Time, rate: u64, sent: u64, round_us: u64) -> u64 {
         if round_us == 0 {
             return u64::MAX;
         }
-        if rate > self.best + self.best / 4 {
-            (self.best, self.grown_at) = (rate, now);
-        } else if rate < self.best / 2 {
-            self.best = rate;
-        }
         // The peer's session acknowledges after a part of its round trip (Session::ack_delay_us), or after so many bytes.
         let delay_us = (round_us / 4).clamp(1000, 20_000);
-        let grows = now.since(self.grown_at) < 3 * (round_us + delay_us) + GROWTH_US;
-        let gain = if grows { GAIN_GROWING } else { GAIN };
+        self.note(now, rate, sent, (round_us + delay_us).max(ROUND_US_MIN));
+        if !self.settled {
+            return u64::MAX;
+        }
+        let gain = if self.flat < FLAT_ROUNDS { GAIN_GROWING } else { GAIN };
         let carried = |us: u64| rate.saturating_mul(us) / 1_000_000;
         let waiting = (2 * carried(delay_us)).min(ACKED_BYTES);
         (gain * carried(round_us).max(waiting) / 4).max(BYTES_MIN)
+    }
+
+    /// Judges, once a round, whether the path shows more than before.
+    fn note(&mut self, now: Time, rate: u64, sent: u64, round_us: u64) {
+        let (began, before) = self.round;
+        let elapsed_us = now.since(began);
+        if elapsed_us < round_us {
+            return;
+        }
+        self.round = (now, sent);
+        let was_busy = sent.saturating_sub(before) >= rate.saturating_mul(elapsed_us) / 2_000_000;
+        if rate > self.best + self.best / 4 {
+            (self.best, self.flat) = (rate, 0);
+        } else if was_busy {
+            self.flat = self.flat.saturating_add(1);
+            self.best = if rate < self.best / 2 { rate } else { self.best };
+            self.settled |= self.flat >= FLAT_ROUNDS;
+        }
     }
 }
 
 /// What may be under way, in quarters of what the path carries: as a rule, and while it shows more with each round.
 const GAIN: u64 = 6;
 const GAIN_GROWING: u64 = 12;
-/// A rate is measured so often at least.
-const GROWTH_US: u64 = 60_000;
+/// A path that has shown no more in so many rounds has shown what it can.
+const FLAT_ROUNDS: u32 = 3;
+/// A round takes so long at least, because a rate is not measured more often.
+const ROUND_US_MIN: u64 = 25_000;
 /// Bytes after which a peer acknowledges at once.
 const ACKED_BYTES: u64 = 256 << 10;
 /// Two frames.
@@ -52,40 +75,75 @@ const BYTES_MIN: u64 = 32 << 10;
 mod tests {
     use super::*;
 
-    fn at(ms: u64) -> Time {
-        Time::from_us(ms * 1000)
+    /// A window over a path, and what it has been through.
+    struct Rig {
+        window: Window,
+        round_us: u64,
+        now: Time,
+        sent: u64,
+    }
+
+    impl Rig {
+        fn new(round_us: u64) -> Rig {
+            Rig { window: Window::default(), round_us, now: Time::ZERO, sent: 0 }
+        }
+
+        /// A few rounds in which so much is sent and measured; the window after them.
+        fn rounds(&mut self, count: usize, rate: u64) -> u64 {
+            let mut bytes = 0;
+            for _ in 0..count {
+                let us = self.round_us * 5 / 4 + ROUND_US_MIN;
+                self.now = self.now.after(us);
+                self.sent += rate * us / 1_000_000;
+                bytes = self.window.bytes(self.now, rate, self.sent, self.round_us);
+            }
+            bytes
+        }
     }
 
     #[test]
     fn it_is_what_the_path_carries_and_more_while_that_grows() {
-        let mut window = Window::default();
-        assert_eq!(window.bytes(at(0), 1_000_000, 0), u64::MAX, "nothing is known");
-        assert_eq!(window.bytes(at(0), 1_250_000, 100_000), 375_000);
-        assert_eq!(window.bytes(at(1000), 1_250_000, 100_000), 187_500);
-        assert_eq!(window.bytes(at(1100), 2_500_000, 100_000), 750_000);
-        assert_eq!(window.bytes(at(9000), 1_000_000, 100_000), 150_000, "it has become slow");
-        assert_eq!(window.bytes(at(9900), 1_500_000, 100_000), 450_000, "and shows more again");
+        let mut unknown = Rig::new(0);
+        assert_eq!(unknown.rounds(9, 1_000_000), u64::MAX, "nobody says how long a round takes");
+        let mut rig = Rig::new(100_000);
+        for rate in [70_000, 140_000, 300_000, 600_000, 1_250_000] {
+            assert_eq!(rig.rounds(1, rate), u64::MAX, "it grows by itself");
+        }
+        assert_eq!(rig.rounds(2, 1_250_000), u64::MAX);
+        assert_eq!(rig.rounds(1, 1_250_000), 187_500);
+        assert_eq!(rig.rounds(1, 2_500_000), 750_000, "it shows more");
+        assert_eq!(rig.rounds(3, 2_500_000), 375_000);
+        assert_eq!(rig.rounds(3, 1_000_000), 150_000, "it has become slow");
+        assert_eq!(rig.rounds(1, 1_500_000), 450_000, "and shows more again");
+    }
+
+    #[test]
+    fn a_path_that_is_not_busy_is_not_judged() {
+        let mut rig = Rig::new(100_000);
+        for _ in 0..20 {
+            rig.now = rig.now.after(200_000);
+            rig.sent += 1000;
+            assert_eq!(rig.window.bytes(rig.now, 1_250_000, rig.sent, 100_000), u64::MAX);
+        }
     }
 
     #[test]
     fn a_short_path_gets_what_the_peer_acknowledges_at_once() {
-        let mut window = Window::default();
-        window.bytes(at(0), 1_000_000_000, 50);
-        assert_eq!(window.bytes(at(1000), 1_000_000_000, 50), 384 << 10);
-        assert_eq!(window.bytes(at(2000), 1000, 50), 32 << 10);
+        assert_eq!(Rig::new(50).rounds(9, 1_000_000_000), 384 << 10);
+        assert_eq!(Rig::new(50).rounds(9, 1000), 32 << 10);
     }
 
     /// What it lets through in a round is never less than it was opened for.
     #[test]
     fn a_path_that_is_underrated_shows_what_it_can() {
         for round_us in [20, 1000, 20_000, 300_000] {
-            let (mut window, mut rate, mut now) = (Window::default(), 100_000, Time::ZERO);
+            let (mut rig, mut rate) = (Rig::new(round_us), 100_000);
+            rig.rounds(9, rate);
             for _ in 0..60 {
-                let bytes = window.bytes(now, rate, round_us);
+                let bytes = rig.rounds(1, rate);
                 let acked_us =
                     round_us + (round_us / 4).clamp(1000, 20_000).min(ACKED_BYTES * 1_000_000 / 1_000_000_000);
                 rate = (bytes * 1_000_000 / acked_us).min(1_000_000_000);
-                now = now.after(round_us.max(20_000));
             }
             assert_eq!(rate, 1_000_000_000, "round trip of {round_us} us");
         }
