@@ -394,6 +394,77 @@ fn acknowledge(session: &mut Session, total: &mut u64) {
     input(session, &Frame::Ack { lanes: Lines::new(&line).unwrap() }).unwrap();
 }
 
+/// Bytes of a stream that are among some frames.
+fn carried(frames: &[Vec<u8>], id: u32) -> usize {
+    let is_its = |frame: &&Vec<u8>| matches!(decode(frame), Ok(Frame::Data { id: its, .. }) if its == id);
+    frames.iter().filter(is_its).map(|frame| frame.len()).sum()
+}
+
+#[test]
+fn what_has_arrived_to_its_end_outlives_its_session() {
+    for (code, acked, whole) in [
+        (Code::Drained, false, true),
+        (Code::Drained, true, true),
+        (Code::Killed, true, true),
+        // Whoever leaves otherwise may lack what was sent to it.
+        (Code::Killed, false, false),
+    ] {
+        let mut session = server();
+        for id in [2, 4] {
+            input(&mut session, &open_frame(id)).unwrap();
+            session.accept(StreamId(id), Bound::default()).unwrap();
+            session.write(StreamId(id), &mut Bytes::from_static(b"answer")).unwrap();
+            session.finish(StreamId(id)).unwrap();
+            input(&mut session, &data(id, 0, b"said", false)).unwrap();
+        }
+        input(&mut session, &data(2, 4, b" to its end", true)).unwrap();
+        if acked {
+            acknowledge(&mut session, &mut 0);
+        } else {
+            frames(&mut session, Time::from_us(50_000));
+        }
+        events(&mut session);
+        session.consume(Time::from_us(60_000), StreamId(2), 2);
+        input(&mut session, &Frame::Close { code, text: "" }).unwrap();
+        let said = events(&mut session);
+        let rest = said.iter().find_map(|event| match event {
+            Event::Rest { id: StreamId(2), bytes } => Some(bytes.concat()),
+            _ => None,
+        });
+        assert_eq!(rest.as_deref(), whole.then_some(&b"id to its end"[..]), "{code:?} {acked}: {said:?}");
+        let cut: Vec<_> = said.iter().filter(|event| matches!(event, Event::Reset { .. })).collect();
+        let expected = if whole { vec![4] } else { vec![2, 4] };
+        assert_eq!(cut.len(), expected.len(), "{said:?}");
+        for id in expected {
+            assert!(said.contains(&Event::Reset { id: StreamId(id), code: Code::LinkLost }), "{said:?}");
+        }
+    }
+}
+
+#[test]
+fn beyond_its_window_a_subflow_takes_what_is_urgent_and_no_more() {
+    const WINDOW: usize = 64 << 10;
+    let (mut session, mut total, now) = (server(), 0, Time::from_us(2000));
+    for id in [2, 4] {
+        input(&mut session, &open_frame(id)).unwrap();
+        session.accept(StreamId(id), Bound::default()).unwrap();
+    }
+    for id in [0, 2, 4] {
+        input(&mut session, &Frame::Credit { id, max: 1 << 20, taken: 0 }).unwrap();
+    }
+    session.set_window(LANE, WINDOW as u64);
+    session.write(StreamId(2), &mut Bytes::from(vec![1; 512 << 10])).unwrap();
+    let first = frames(&mut session, now);
+    assert!((WINDOW..WINDOW + BODY_BYTES_MAX).contains(&carried(&first, 2)), "{}", carried(&first, 2));
+    session.write(StreamId(4), &mut Bytes::from_static(b"urgent")).unwrap();
+    let second = frames(&mut session, now);
+    assert!(carried(&second, 4) > 0 && carried(&second, 2) == 0);
+    // What is acknowledged makes room for as much.
+    total += first.iter().chain(&second).filter(|frame| frame[0] != 2).map(|frame| frame.len() as u64).sum::<u64>();
+    acknowledge(&mut session, &mut total);
+    assert!((WINDOW..WINDOW + BODY_BYTES_MAX).contains(&carried(&frames(&mut session, now), 2)));
+}
+
 #[test]
 fn every_control_frame_may_come_twice_and_in_any_order() {
     let frames = [
