@@ -66,6 +66,36 @@ fn paths_of_a_file_come_and_go_in_a_transfer() {
     assert_eq!(forward.nodes.near.count_log(&["no subflow"]), 0, "a path that was taken out is no failure");
 }
 
+/// One path for another, while nothing is sent: the old one goes when the new one is there, and not before.
+#[test]
+fn a_path_is_left_when_the_next_is_there() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth, Kind::Veth]);
+    let [first, second] = [0, 1].map(|index| net.path(index).near_ip().to_string());
+    let scratch = Scratch::new();
+    let file = scratch.write("paths", &first);
+    let forward = Forward::start(&net, Options { near: &["-v", "--paths", &file], ..Options::default() });
+    forward.nodes.until_subflows(1);
+    let (mut client, mut server) = forward.peers();
+    let mut swap = || kit::peer::both(&mut client, &[Swap(1000)], &mut server, &[Swap(1000)]);
+    swap();
+    // A path that nobody has: this host has no such address.
+    scratch.write("paths", "192.0.2.9");
+    forward.nodes.near.wait_for_log(&["no subflow", "tries=2 "]);
+    swap();
+    assert!(sent_from(&forward, &first) > 0, "the old one is better than none");
+    scratch.write("paths", &second);
+    until("the old one is gone", || {
+        let now = subflows(&forward.nodes.near);
+        now.len() == 1 && sent_from(&forward, &second) > 0
+    });
+    swap();
+    assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0, "it was never without a path");
+    assert_eq!(forward.nodes.near.count_log(&["no subflow is left"]), 0);
+}
+
 #[test]
 fn an_uplink_that_appears_is_used_at_once_and_one_that_vanishes_is_left() {
     if !has_net() {

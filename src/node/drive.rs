@@ -292,6 +292,7 @@ impl Core {
             }
         }
         up.into_iter().for_each(|up| self.tell(id, &up));
+        self.leave_removed(id);
         self.ask_where(id, subflow);
         if let Some(key) = key.filter(|_| fresh) {
             self.tell(id, &Happened::Up { key, fresh: true });

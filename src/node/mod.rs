@@ -162,27 +162,36 @@ impl Core {
         self.pools.links.touch(link);
     }
 
-    /// Takes a way to the peer out of a link that we dial, once nothing is on its way there any more.
+    /// Takes a way to the peer out of a link that we dial, once nothing is on its way there any more. The last way that is
+    /// up stays until another of those that are left is.
     pub fn remove_path(&mut self, link: Id, path: &Path) {
         let links = &mut self.pools.links;
-        let Some(record) = links.links.get_mut(link) else { return };
-        let Some(plan) = &mut record.plan else { return };
+        let Some(plan) = links.links.get_mut(link).and_then(|record| record.plan.as_mut()) else { return };
         let mut early = Vec::new();
         for wanted in plan.wanted.iter_mut().filter(|wanted| wanted.path == *path) {
             wanted.removed = true;
-            let Some(carrier) = wanted.carrier else { continue };
-            let subflow = links.carriers.get(carrier).and_then(|carrier| carrier.subflow);
-            match (subflow, &mut record.session) {
-                (Some(subflow), Some(session)) => session.set_class(subflow, Class::Closing),
-                _ => {
-                    wanted.carrier = None;
-                    early.push(carrier);
-                }
-            }
+            let is_early = |carrier: &Id| links.carriers.get(*carrier).is_some_and(|carrier| carrier.subflow.is_none());
+            early.extend(wanted.carrier.take_if(|carrier| is_early(carrier)));
         }
-        links.touch(link);
+        let left = plan.wanted.iter().filter(|wanted| !wanted.removed);
+        if left.clone().count() == 0 || left.clone().any(|wanted| wanted.up_ms.is_some()) {
+            self.leave_removed(link);
+        }
+        self.pools.links.touch(link);
         // Those that carry nothing yet need not come up.
         early.into_iter().for_each(|carrier| self.drop_carrier(carrier));
+    }
+
+    /// Has the subflows of a link whose paths have been taken out end when nothing is on its way there any more.
+    pub(crate) fn leave_removed(&mut self, link: Id) {
+        let links = &mut self.pools.links;
+        let Some(record) = links.links.get_mut(link) else { return };
+        let (Some(plan), Some(session)) = (&record.plan, &mut record.session) else { return };
+        for carrier in plan.wanted.iter().filter(|wanted| wanted.removed).filter_map(|wanted| wanted.carrier) {
+            if let Some(subflow) = links.carriers.get(carrier).and_then(|carrier| carrier.subflow) {
+                session.set_class(subflow, Class::Closing);
+            }
+        }
     }
 
     /// Ends the links with keys that the policy does not admit any more; the others get the rates that it says now.
