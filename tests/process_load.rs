@@ -122,13 +122,16 @@ fn growth_with_a_stopped_reader(options: &[&str]) -> u64 {
     let (mut client, mut server) = relay.pair();
     both(&mut client, &[Swap(4 * MIB)], &mut server, &[Swap(4 * MIB)]);
     let before = proc::rss(relay.seaprox.pid());
+    let congested = |status: &serde_json::Value, name: &str| status["connections"][0][name]["congested"].as_u64();
+    // Where the machine has other things to do, either end may have been late by now.
+    let source_before = congested(&relay.seaprox.status(), "source");
     client.run(&[Fill(1 << 30, 150)]);
     assert!(client.sent < 200 * MIB, "the sender is held up, not served by memory: {}", client.sent);
     let grown = proc::rss(relay.seaprox.pid()).saturating_sub(before);
     let status = relay.seaprox.status();
     let leg = |name: &str, key: &str| status["connections"][0][name][key].as_u64().unwrap_or(0);
     assert!(leg("dest", "congested") > 0, "{status}");
-    assert_eq!(leg("source", "congested"), 0, "{status}");
+    assert_eq!(congested(&status, "source"), source_before, "{status}");
     let limit = if status["connections"][0]["source"]["flags"].as_array().unwrap().contains(&"spliced".into()) {
         status["limits"]["pipe_bytes"].as_u64().unwrap()
     } else {
