@@ -405,25 +405,15 @@ fn a_node_that_drains_sends_what_it_has_taken() {
     let (mut near, mut far) = (connect(front), accept(&listener));
     far.shutdown(Shutdown::Write).unwrap();
     // Everything on the way is full, and then nobody has more to send.
-    near.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
-    let mut count = 0;
-    while let Ok(put) = near.write(&(count..count + 4096).map(|at| pattern(6, at)).collect::<Vec<_>>()) {
-        count += put as u64;
-    }
+    let count = fill(&mut near);
     near.shutdown(Shutdown::Write).unwrap();
-    let (mut at, mut buf) = (0, [0; 4096]);
-    let mut read = |far: &mut std::net::TcpStream| {
-        let got = far.read(&mut buf).expect("what was taken is owed");
-        assert!(buf[..got].iter().zip(at..).all(|(byte, at)| *byte == pattern(6, at)));
-        at += got as u64;
-        (got, at)
-    };
+    let mut at = 0;
     while client.ask(|core| core.usage().connections) > 0 {
-        read(&mut far);
+        read_some(&mut far, &mut at);
     }
     client.ask(|core| core.drain(SOON));
-    while read(&mut far).0 > 0 {}
-    assert_eq!(read(&mut far).1, count);
+    while read_some(&mut far, &mut at) {}
+    assert_eq!(at, count);
     until("the link is over", || server.links().is_empty());
 }
 
@@ -437,33 +427,40 @@ fn what_has_arrived_whole_is_delivered_although_the_peer_has_left() {
     let front = client.forward(link, addr.into());
     let (mut whole, mut far_whole) = (connect(front), accept(&listener));
     let (mut half, mut far_half) = (connect(front), accept(&listener));
-    // More than the far socket takes, less than a stream may send unread.
     far_whole.shutdown(Shutdown::Write).unwrap();
-    whole.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
-    let mut count = 0;
-    while let Ok(put) = whole.write(&(count..count + 4096).map(|at| pattern(6, at)).collect::<Vec<_>>()) {
-        count += put as u64;
-    }
-    let mut buf = [0; 1 << 16];
-    let mut at = 0;
-    let mut read = |far: &mut std::net::TcpStream| {
-        let got = far.read(&mut buf).expect("what has arrived is owed");
-        assert!(buf[..got].iter().zip(at..).all(|(byte, at)| *byte == pattern(6, at)));
-        at += got as u64;
-        (got, at)
-    };
+    let count = fill(&mut whole);
     whole.shutdown(Shutdown::Write).unwrap();
     half.write_all(b"half of it").unwrap();
+    let mut at = 0;
     while client.ask(|core| core.usage().connections) > 1 || client.links()[0].streams > 1 {
-        read(&mut far_whole);
+        read_some(&mut far_whole, &mut at);
     }
     drop(client);
     until("the link is over", || server.links().is_empty());
     assert!(is_cut(&mut far_half));
-    assert!(read(&mut far_whole).1 < count, "the test has to leave something unread");
-    while read(&mut far_whole).0 > 0 {}
-    assert_eq!(read(&mut far_whole).1, count);
+    assert!(read_some(&mut far_whole, &mut at) && at < count, "the test has to leave something unread");
+    while read_some(&mut far_whole, &mut at) {}
+    assert_eq!(at, count);
     until("nothing is left", || server.ask(|core| core.usage().connections) == 0);
+}
+
+/// Sends until everything on the way is full. How much that was.
+fn fill(near: &mut std::net::TcpStream) -> u64 {
+    near.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut count = 0;
+    while let Ok(put) = near.write(&(count..count + 4096).map(|at| pattern(6, at)).collect::<Vec<_>>()) {
+        count += put as u64;
+    }
+    count
+}
+
+/// Reads some of what [`fill`] has sent, which goes on at `at`. Whether there was more of it.
+fn read_some(far: &mut std::net::TcpStream, at: &mut u64) -> bool {
+    let mut buf = [0; 4096];
+    let got = far.read(&mut buf).expect("what was taken is owed");
+    assert!(buf[..got].iter().zip(*at..).all(|(byte, at)| *byte == pattern(6, at)));
+    *at += got as u64;
+    got > 0
 }
 
 fn is_cut(socket: &mut std::net::TcpStream) -> bool {
