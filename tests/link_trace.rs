@@ -11,8 +11,8 @@ use seaprox::link::frame::{
     BODY_BYTES_MAX, Class, Frame, FrameError, HEADER_BYTES, Header, LaneAck, Lines, StreamState,
 };
 use seaprox::link::{
-    BootId, Bound, Code, Config, Event, Greeter, Hello, HelloAck, Host, Intent, Kind, Limits, Open, Outbox, Proofs,
-    Role, STREAMS_EVER, Session, SessionId, Status, StreamId, SubflowId, Time, Violation,
+    BootId, Bound, Capability, Code, Config, Event, Greeter, Hello, HelloAck, Host, Intent, Kind, Limits, Open, Outbox,
+    Proofs, Role, STREAMS_EVER, Session, SessionId, Status, StreamId, SubflowId, Time, Violation,
 };
 
 const LANE: SubflowId = SubflowId(7);
@@ -128,6 +128,49 @@ fn golden_bytes_of_every_frame() {
     assert_eq!(line, LaneAck { subflow: 7, lane: 0, bytes: 0x1234 });
     let line = Lines::<28>::new(&states).unwrap().iter().next().unwrap();
     assert_eq!(line, StreamState { id: 2, received: 16, credit: 32, sent: 48 });
+}
+
+#[test]
+fn capabilities_are_what_both_ends_have_and_the_first_handshake_decides() {
+    let feature = Capability::OrderedOpens;
+    assert_eq!(Capability::all(), Capability::LIST.iter().fold(0, |bits, one| bits | one.bit()));
+    assert_eq!(Capability::LIST.iter().map(|one| one.bit().count_ones()).sum::<u32>(), Capability::all().count_ones());
+    let proofs = Proofs { ours: [0; 32], theirs: [0xCC; 32] };
+    let caps_of = |frame: &[u8]| u64::from_be_bytes(frame[36..44].try_into().unwrap());
+    for (ours, theirs, both) in
+        [(Capability::all(), u64::MAX, true), (Capability::all(), 0, false), (0, u64::MAX, false)]
+    {
+        let config = Config { capabilities: ours, ..Config::default() };
+        let mut server = Session::new(Role::Server, config, SessionId([0xAA; 16]), BootId([1; 8]), Time::ZERO);
+        let first = Hello { caps: theirs, ..hello(Intent::New) };
+        assert_eq!(server.accept_subflow(Time::ZERO, &first, proofs), Status::Ok);
+        let other = Hello { caps: !theirs, subflow: SubflowId(8), ..hello(Intent::Join) };
+        assert_eq!(server.accept_subflow(Time::ZERO, &other, proofs), Status::Ok);
+        server.set_room(LANE, 1 << 20);
+        server.set_room(SubflowId(8), 1 << 20);
+        let acks: Vec<_> = frames(&mut server, Time::ZERO).into_iter().filter(|frame| frame[0] == 2).collect();
+        assert_eq!(
+            acks.iter().map(|ack| caps_of(ack)).collect::<Vec<_>>(),
+            [ours & theirs; 2],
+            "a join changes nothing"
+        );
+        assert_eq!(server.has_capability(feature), both);
+
+        let mut client = Session::new(Role::Client, config, SessionId([0xAA; 16]), BootId([2; 8]), Time::ZERO);
+        assert!(client.connect(Time::ZERO, LANE, 1, Proofs { ours: [0; 32], theirs: [0; 32] }));
+        client.set_room(LANE, 1 << 20);
+        let sent = frames(&mut client, Time::ZERO);
+        let Ok(Frame::Hello(said)) = decode(&sent[0]) else { panic!("no HELLO") };
+        assert_eq!((said.caps, client.has_capability(feature)), (ours, false), "nothing is agreed before the answer");
+        let ack = HelloAck {
+            status: Status::Ok,
+            caps: theirs,
+            proof: [0; 32],
+            ..HelloAck::refusal(Status::Ok, &said, BootId([1; 8]))
+        };
+        input(&mut client, &Frame::HelloAck(ack)).unwrap();
+        assert_eq!(client.has_capability(feature), both);
+    }
 }
 
 #[test]

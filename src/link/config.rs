@@ -2,7 +2,7 @@
 
 use super::credit::Bounds;
 use super::frame::DATA_BYTES_MAX;
-use super::hello::Limits;
+use super::hello::{Capability, Limits};
 use super::sched::Mode;
 
 /// Frames in flight, ranges to be sent again and ranges acknowledged out of order that a session may have together. A
@@ -14,6 +14,8 @@ pub const RANGES_MAX: usize = 65_536;
 pub struct Config {
     /// How frames are spread over subflows.
     pub mode: Mode,
+    /// Optional features that this end offers or takes: bits of [`Capability`].
+    pub capabilities: u64,
     /// Payload bytes of the largest DATA frame, at most [`DATA_BYTES_MAX`].
     pub frame_bytes_max: u64,
     /// A stream's receive window: what it starts with, and how far it may grow.
@@ -51,6 +53,7 @@ impl Default for Config {
         const KIB: u64 = 1024;
         Config {
             mode: Mode::Stripe,
+            capabilities: Capability::all(),
             frame_bytes_max: DATA_BYTES_MAX as u64,
             stream_window_bytes: (256 * KIB, 16 * KIB * KIB),
             session_window_bytes: (64 * KIB * KIB, 64 * KIB * KIB),

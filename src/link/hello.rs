@@ -18,6 +18,40 @@ pub const PROOF_BYTES: usize = 32;
 /// What every peer can take of one stream before it has announced more. A smaller limit in a HELLO is an error.
 pub const STREAM_CREDIT_MIN: u64 = 1024;
 
+/// Optional features of the protocol: one bit each of `caps` in HELLO and HELLO_ACK.
+///
+/// The client sends the bits that it has, the server answers with those that both have, and the session keeps that set
+/// for its whole life: see [`Session::has_capability`](super::Session::has_capability). A node that knows no bits sends
+/// 0. Each feature that changes the bytes on the wire, or what counts as a violation, has a bit here; a bit is never
+/// used again for another feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+#[non_exhaustive]
+pub enum Capability {
+    /// A sender has at most 1,024 OPENs unacknowledged, and sends nothing of a stream ahead of its OPEN.
+    OrderedOpens = 1,
+}
+
+impl Capability {
+    /// All the features that this version has.
+    pub const LIST: &[Capability] = &[Capability::OrderedOpens];
+
+    /// Returns the bit that stands for the feature in `caps`.
+    pub const fn bit(self) -> u64 {
+        self as u64
+    }
+
+    /// Returns the bits of all the features that this version has.
+    pub const fn all() -> u64 {
+        let (mut bits, mut rest) = (0, Capability::LIST);
+        while let [first, others @ ..] = rest {
+            bits |= first.bit();
+            rest = others;
+        }
+        bits
+    }
+}
+
 /// What a subflow is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Intent {
@@ -57,7 +91,7 @@ pub struct Hello {
     pub subflow: SubflowId,
     /// Lanes of the subflow.
     pub lanes: u16,
-    /// Optional features, one bit each; none is defined yet.
+    /// Optional features that the client has: see [`Capability`].
     pub caps: u64,
     /// What the client can take.
     pub limits: Limits,
@@ -93,7 +127,7 @@ pub struct HelloAck {
     pub boot: BootId,
     /// The subflow.
     pub subflow: SubflowId,
-    /// Optional features that both ends have.
+    /// Optional features that both ends have: see [`Capability`].
     pub caps: u64,
     /// What the server can take.
     pub limits: Limits,

@@ -59,7 +59,7 @@ impl Session {
             boot: self.boot,
             subflow: id,
             lanes: lanes.clamp(1, LANES_MAX),
-            caps: 0,
+            caps: self.config.capabilities,
             limits: self.config.limits(),
             proof: proofs.ours,
         };
@@ -139,7 +139,7 @@ impl Session {
         let dead: Vec<SubflowId> =
             self.subflows.iter().map(|s| s.id).filter(|id| *id == hello.subflow || resumes && is_dead(*id)).collect();
         dead.into_iter().for_each(|id| self.lose(now, id, Code::LinkLost));
-        self.meet(hello.boot, hello.limits);
+        self.meet(hello.boot, hello.limits, hello.caps);
         self.started_on.get_or_insert(hello.subflow);
         let ack = HelloAck {
             status: Status::Ok,
@@ -147,7 +147,7 @@ impl Session {
             session: self.id,
             boot: self.boot,
             subflow: hello.subflow,
-            caps: 0,
+            caps: self.capabilities,
             limits: self.config.limits(),
             proof: proofs.ours,
         };
@@ -160,10 +160,13 @@ impl Session {
         self.on_up(hello.subflow, resumes);
     }
 
-    /// Learns, once, who the peer is and what it takes.
-    fn meet(&mut self, boot: super::ids::BootId, limits: super::hello::Limits) {
+    /// Learns, once, who the peer is, what it takes and which optional features both ends have.
+    ///
+    /// The features stay those of the first handshake: streams already follow their rules when another subflow joins.
+    fn meet(&mut self, boot: super::ids::BootId, limits: super::hello::Limits, caps: u64) {
         if self.peer_boot.is_none() {
             self.peer_boot = Some(boot);
+            self.capabilities = self.config.capabilities & caps;
             self.tx.peer = limits;
             self.tx.credit = limits.session_credit;
             self.tx.window = limits.session_credit;
@@ -196,7 +199,7 @@ impl Session {
             self.end(Code::LinkLost, "the peer has restarted".to_owned(), Cause::Own);
             return Ok(());
         }
-        self.meet(ack.boot, ack.limits);
+        self.meet(ack.boot, ack.limits, ack.caps);
         let Some(subflow) = self.subflows.get_mut(index) else { return Ok(()) };
         subflow.state = State::Live;
         subflow.path.on_pong(now, now.since(subflow.since));

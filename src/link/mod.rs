@@ -77,6 +77,8 @@
 //! | 30 | DATAGRAM | stream | payload |
 //! | 31 | MESSAGE | number | text |
 //!
+//! `caps` has one bit for each optional feature ([`Capability`]): HELLO those of the client, HELLO_ACK those of both.
+//!
 //! Limits are streams u32, listeners u32, stream credit u64, session credit u64. Types from 0x80 on are skipped by
 //! those who do not know them, options of OPEN too; an unknown type below is an error.
 //!
@@ -193,7 +195,7 @@ pub use code::Code;
 pub use config::{Config, RANGES_MAX};
 pub use event::{Event, Progress, Stats};
 pub use hello::{
-    Greeter, Hello, HelloAck, Intent, Limits, MAGIC, PROOF_BYTES, Status, VERSION, proof_text, proofs_match,
+    Capability, Greeter, Hello, HelloAck, Intent, Limits, MAGIC, PROOF_BYTES, Status, VERSION, proof_text, proofs_match,
 };
 pub use ids::{BootId, Role, STREAMS_EVER, SessionId, StreamId, SubflowId, Time};
 pub use input::Violation;

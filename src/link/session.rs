@@ -24,7 +24,7 @@ use super::credit::Window;
 use super::datagram::Datagrams;
 use super::drr::Drr;
 use super::event::{Event, Progress, Stats};
-use super::hello::Limits;
+use super::hello::{Capability, Limits};
 use super::ids::{BootId, Role, SessionId, StreamId, SubflowId, Time};
 use super::lane::Sent;
 use super::listen::{MyListener, TheirListeners};
@@ -66,6 +66,8 @@ pub struct Session {
     pub(super) id: SessionId,
     pub(super) boot: BootId,
     pub(super) peer_boot: Option<BootId>,
+    /// Bits of the optional features that both ends have; none before the first handshake.
+    pub(super) capabilities: u64,
     pub(super) phase: Phase,
     /// Whether the application believes that the session has no subflow.
     pub(super) parted_told: bool,
@@ -177,6 +179,7 @@ impl Session {
             id,
             boot,
             peer_boot: None,
+            capabilities: 0,
             phase: Phase::Greeting,
             parted_told: false,
             streams: Table::new(role),
@@ -221,6 +224,11 @@ impl Session {
     /// What both ends call the session.
     pub fn id(&self) -> SessionId {
         self.id
+    }
+
+    /// Returns whether both ends have an optional feature. The first handshake of the session decides it, for good.
+    pub fn has_capability(&self, capability: Capability) -> bool {
+        self.capabilities & capability.bit() != 0
     }
 
     /// Whether the session is over, and nothing will ever happen again.
