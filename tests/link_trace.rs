@@ -730,6 +730,56 @@ fn listeners_and_messages_and_the_end() {
     assert!(world.ends.iter().all(|end| end.app.ended == Some(Code::Killed)));
 }
 
+/// A client session that the server has answered with these capabilities.
+fn client_with(caps: u64) -> Session {
+    let mut client = Session::new(Role::Client, Config::default(), SessionId([0xAA; 16]), BootId([2; 8]), Time::ZERO);
+    assert!(client.connect(Time::ZERO, LANE, 1, Proofs { ours: [0; 32], theirs: [0; 32] }));
+    client.set_room(LANE, 1 << 20);
+    let sent = frames(&mut client, Time::ZERO);
+    let Ok(Frame::Hello(said)) = decode(&sent[0]) else { panic!("no HELLO") };
+    let refusal = HelloAck::refusal(Status::Ok, &said, BootId([1; 8]));
+    let limits = Limits { listeners: 10, ..LIMITS };
+    input(&mut client, &Frame::HelloAck(HelloAck { caps, limits, proof: [0; 32], ..refusal })).unwrap();
+    events(&mut client);
+    client
+}
+
+#[test]
+fn a_listener_that_is_lost_is_told_once_where_both_ends_know_that() {
+    let (feature, lost) = (Capability::ListenerLost.bit(), Bound::refused(Code::AddressInUse));
+    for (caps, knows) in [(feature, true), (0, false)] {
+        let config = Config::default();
+        let mut server = Session::new(Role::Server, config, SessionId([0xAA; 16]), BootId([1; 8]), Time::ZERO);
+        let proofs = Proofs { ours: [0; 32], theirs: [0xCC; 32] };
+        server.accept_subflow(Time::ZERO, &Hello { caps, ..hello(Intent::New) }, proofs);
+        server.set_room(LANE, 1 << 20);
+        input(&mut server, &Frame::Listen { id: 1, open: Open::name("", 0) }).unwrap();
+        assert!(server.listener_lost(1, lost.clone()).is_err(), "it has not been answered yet");
+        server.listen_result(1, Bound::default()).unwrap();
+        frames(&mut server, Time::ZERO);
+        assert_eq!(server.listener_lost(1, lost.clone()).is_ok(), knows);
+        assert!(server.listener_lost(1, lost.clone()).is_err() && server.listener_lost(2, lost.clone()).is_err());
+        let answer = bytes_of(&Frame::ListenResult { id: 1, result: lost.clone() });
+        assert_eq!(frames(&mut server, Time::ZERO).contains(&answer), knows);
+
+        let mut client = client_with(caps);
+        assert_eq!(client.listen(Open::name("", 0)), Ok(1));
+        let answers = [Bound::default(), Bound::default(), lost.clone(), lost.clone(), Bound::default()];
+        let mut told = Vec::new();
+        for result in answers {
+            input(&mut client, &Frame::ListenResult { id: 1, result }).unwrap();
+            told.extend(events(&mut client));
+        }
+        let result_of = |result: &Bound| Event::ListenResult { id: 1, result: result.clone() };
+        let both = [result_of(&Bound::default()), result_of(&lost)];
+        assert_eq!(told, both[..if knows { 2 } else { 1 }]);
+        client.set_room(LANE, 1 << 20);
+        let unlisten = bytes_of(&Frame::Unlisten { id: 1 });
+        assert_eq!(frames(&mut client, Time::ZERO).contains(&unlisten), knows, "it gives the number back");
+        assert!(client.has_listener(1) && !client.has_listener(2), "until the peer has acknowledged that");
+    }
+}
+
 #[test]
 fn datagrams_are_carried_and_not_repeated() {
     let mut world = World::with_paths(1, Config::default(), &[(10, 1)]);

@@ -124,7 +124,8 @@ impl Session {
         let wanted = match key {
             Key::Listen(id) => self.my_listeners.get(&id).is_some_and(|listener| !listener.acked),
             Key::Unlisten(id) => self.my_listeners.contains_key(&id),
-            Key::ListenResult(id) => self.their_listeners.live.get(&id).is_some_and(|l| !l.result_acked),
+            // The acknowledgement of an earlier answer says nothing of a later failure.
+            Key::ListenResult(id) => self.their_listeners.live.get(&id).is_some_and(|l| !l.result_acked || l.is_lost()),
             Key::Message(seq) => seq == self.messages.seq && !self.messages.outgoing.is_empty(),
             Key::Class(id) => self.subflow(id).is_some(),
             Key::SessionBlocked => self.tx.credit <= self.tx.sent,

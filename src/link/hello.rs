@@ -30,11 +30,16 @@ pub const STREAM_CREDIT_MIN: u64 = 1024;
 pub enum Capability {
     /// A sender has at most 1,024 OPENs unacknowledged, and sends nothing of a stream ahead of its OPEN.
     OrderedOpens = 1,
+    /// A client that receives GOAWAY opens new streams over another session, and closes this one when its streams are
+    /// over.
+    Handover = 2,
+    /// A LISTEN_RESULT with a failure may follow one without: the listener is gone, and the peer may ask for it anew.
+    ListenerLost = 4,
 }
 
 impl Capability {
     /// All the features that this version has.
-    pub const LIST: &[Capability] = &[Capability::OrderedOpens];
+    pub const LIST: &[Capability] = &[Capability::OrderedOpens, Capability::Handover, Capability::ListenerLost];
 
     /// Returns the bit that stands for the feature in `caps`.
     pub const fn bit(self) -> u64 {

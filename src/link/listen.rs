@@ -3,12 +3,17 @@
 //! LISTEN, its result and UNLISTEN may each arrive twice, and on different subflows in any order. The asking end sends
 //! UNLISTEN only when the peer is known to have the LISTEN; the asked end remembers which numbers it has ever seen, as
 //! ranges, of which there is one as long as nothing is missing in between.
+//!
+//! A listener may be lost after it was there: the asked end answers once more, with a failure, and the asking end then
+//! sends UNLISTEN. Both know that only where the peer has [`Capability::ListenerLost`].
 
 use std::collections::BTreeMap;
 
 use super::apps::Refused;
+use super::code::Code;
 use super::control::Key;
 use super::event::Event;
+use super::hello::Capability;
 use super::input::Violation;
 use super::open::{Bound, Open};
 use super::ranges::RangeSet;
@@ -30,6 +35,13 @@ pub(super) struct MyListener {
 pub(super) struct TheirListener {
     pub(super) result: Option<Bound>,
     pub(super) result_acked: bool,
+}
+
+impl TheirListener {
+    /// Returns whether the answer is a failure.
+    pub(super) fn is_lost(&self) -> bool {
+        self.result.as_ref().is_some_and(|result| result.failure.is_some())
+    }
 }
 
 /// All that the peer asked for.
@@ -105,6 +117,30 @@ impl Session {
         Ok(())
     }
 
+    /// Withdraws a listener that the peer was told it has: it is gone, for the reason that `result` names. The peer may ask
+    /// for it anew, under another number.
+    ///
+    /// # Errors
+    /// There is no such listener, or the peer does not have [`Capability::ListenerLost`].
+    pub fn listener_lost(&mut self, id: u32, result: Bound) -> Result<(), Refused> {
+        if !self.has_capability(Capability::ListenerLost) {
+            return Err(Refused::Gone);
+        }
+        let has_it = |l: &&mut TheirListener| l.result.is_some() && !l.is_lost();
+        let listener = self.their_listeners.live.get_mut(&id).filter(has_it).ok_or(Refused::Gone)?;
+        let failure = Some(result.failure.unwrap_or(Code::Other));
+        (listener.result, listener.result_acked) = (Some(Bound { failure, ..result }), false);
+        self.queue(Key::ListenResult(id));
+        self.after();
+        Ok(())
+    }
+
+    /// Returns whether the peer may still have a listener of this number: it was asked for, and an UNLISTEN has not been
+    /// acknowledged.
+    pub fn has_listener(&self, id: u32) -> bool {
+        self.my_listeners.contains_key(&id)
+    }
+
     pub(super) fn on_listen(&mut self, id: u32, open: &Open) -> Result<(), Violation> {
         match self.their_listeners.admit(id) {
             None => return Err(Violation::Limit),
@@ -123,7 +159,9 @@ impl Session {
         if id >= self.next_listener {
             return Err(Violation::Stream);
         }
-        let Some(listener) = self.my_listeners.get_mut(&id).filter(|listener| !listener.answered) else {
+        // A second answer tells of a listener that is lost; any other is a duplicate.
+        let lost = result.failure.is_some() && self.has_capability(Capability::ListenerLost);
+        let Some(listener) = self.my_listeners.get_mut(&id).filter(|l| !l.answered || lost && !l.removed) else {
             return Ok(());
         };
         listener.answered = true;

@@ -241,6 +241,17 @@ impl Session {
         self.phase == Phase::Open
     }
 
+    /// Returns whether the session has lost all of its subflows and waits for another.
+    pub fn is_suspended(&self) -> bool {
+        matches!(self.phase, Phase::Parted { .. })
+    }
+
+    /// Returns whether bytes, or the end of a stream, that the application has handed over are not known to be at the
+    /// peer. Streams that were reset do not count.
+    pub fn owes_bytes(&self) -> bool {
+        self.streams.iter().any(|(_, stream)| !stream.send.is_over() && stream.send.reset_frame().is_none())
+    }
+
     /// Streams that live, of both ends.
     pub fn streams_live(&self) -> usize {
         self.streams.len()
