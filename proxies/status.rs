@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use seaprox::node::LinkStatus;
 use seaprox::units::{format_duration, format_size};
-use seaprox::{ConnectionStatus, Remote, SideStatus, Snapshot, State, Workers};
+use seaprox::{ConnectionStatus, Remote, SideStatus, Snapshot, SocketFile, State, Workers};
 use serde_json::{Value, json};
 
 mod links;
@@ -23,28 +23,15 @@ mod links;
 use crate::options::{Parsed, StatusSocket};
 use crate::{Exit, Failed};
 
-/// The socket of this process; it goes with it.
-pub struct Server {
-    path: PathBuf,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Somebody may have cleaned up already.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// Starts to answer. A process that cannot have a socket runs without one, and says so.
-pub fn serve(at: &StatusSocket, remotes: Vec<Remote>, workers: Arc<Workers>) -> Option<Server> {
+/// Starts to answer; the socket goes with what is returned. A process that cannot have a socket runs without one, and says so.
+pub fn serve(at: &StatusSocket, remotes: Vec<Remote>, workers: Arc<Workers>) -> Option<SocketFile> {
     let path = match at {
         StatusSocket::Off => return None,
         StatusSocket::At(path) => Ok(path.clone()),
         StatusSocket::PerProcess => directory().map(|directory| directory.join(format!("{}.sock", std::process::id()))),
     };
     let place = path.as_ref().map_or("-".into(), |path| path.display().to_string());
-    let bound = path.and_then(|path| listen(&path).map(|listener| (path, listener)));
-    let (path, listener) = match bound {
+    let (listener, file) = match path.and_then(|path| listen(&path)) {
         Ok(bound) => bound,
         Err(error) => {
             log::warn!(place = place, error = error.to_string(); "no status socket");
@@ -59,17 +46,14 @@ pub fn serve(at: &StatusSocket, remotes: Vec<Remote>, workers: Arc<Workers>) -> 
         }
     };
     thread::Builder::new().name("status".into()).spawn(answer_all).ok()?;
-    Some(Server { path })
+    Some(file)
 }
 
-fn listen(path: &Path) -> io::Result<UnixListener> {
-    if UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-        // The process that made it is gone.
-        fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+/// Binds the socket for its user alone.
+fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+    let (listener, file) = SocketFile::bind(path, BACKLOG, Some(0o600))?;
+    listener.set_nonblocking(false)?;
+    Ok((listener, file))
 }
 
 fn answer(mut client: UnixStream, remotes: &[Remote], workers: &Workers, born: Instant) -> io::Result<()> {
@@ -244,12 +228,12 @@ fn only_process() -> Result<PathBuf, Failed> {
 
 /// Whether a process answers. The socket of one that was killed is cleared away.
 fn is_alive(path: &Path) -> bool {
-    let connected = UnixStream::connect(path);
-    if connected.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-        // Somebody else may clear it away at the same moment.
-        let _ = fs::remove_file(path);
+    let is_alive = UnixStream::connect(path).is_ok();
+    if !is_alive {
+        // Another process may clear it away at the same moment.
+        let _ = SocketFile::remove_stale(path);
     }
-    connected.is_ok()
+    is_alive
 }
 
 fn unavailable(error: io::Error) -> Failed {
@@ -322,6 +306,8 @@ fn leg(role: &str, side: &Value) -> String {
     )
 }
 
+/// Questions that wait to be answered.
+const BACKLOG: u32 = 128;
 /// For a client that does not read.
 const CLIENT_WAIT: Duration = Duration::from_secs(5);
 /// Connections that a loop tells of in one call.

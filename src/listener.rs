@@ -8,14 +8,12 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use crate::address::{Bind, Endpoint};
 use crate::core::{Core, OneOff, Run};
@@ -24,6 +22,7 @@ use crate::id::Id;
 use crate::io::Io;
 use crate::limits::Config;
 use crate::mailbox::{Mail, Remote};
+use crate::socket_file::SocketFile;
 use crate::sys;
 
 /// Makes the handler of each client.
@@ -35,15 +34,8 @@ pub struct Bound {
     addr: Endpoint,
     sockets: Vec<Acceptor>,
     loops: usize,
+    /// The file of a Unix socket, which goes with it.
     unlink: Option<SocketFile>,
-}
-
-/// The file of a Unix socket, and which one it was: another process may have put its own in its place.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
 }
 
 /// One loop's part of a listener.
@@ -82,7 +74,7 @@ enum Acceptor {
 
 /// Opens the listening sockets of one place for `loops` loops: one [`Bound`] for each address that the place stands for.
 ///
-/// A stale Unix socket file, one that nobody listens on, is replaced.
+/// A Unix socket file of this user that nobody listens on is replaced ([`SocketFile`]).
 ///
 /// # Errors
 /// The system's, for the first address that cannot be had. A family that this host does not have is left out where
@@ -179,25 +171,9 @@ fn open_tcp(addr: SocketAddr, only_ipv6: bool, shared: bool) -> io::Result<Socke
 }
 
 fn bind_unix(path: &Path, loops: usize, config: &Config) -> io::Result<Bound> {
-    remove_stale(path)?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    socket.listen(config.limits.backlog.min(i32::MAX as u32) as i32)?;
-    let listener = std::os::unix::net::UnixListener::from(OwnedFd::from(socket));
+    let (listener, file) = SocketFile::bind(path, config.limits.backlog, None)?;
     let sockets = vec![Acceptor::Unix(mio::net::UnixListener::from_std(listener))];
-    let file = std::fs::symlink_metadata(path)?;
-    let unlink = SocketFile { path: path.to_owned(), device: file.dev(), inode: file.ino() };
-    Ok(Bound { addr: Endpoint::Unix(path.into()), sockets, loops, unlink: Some(unlink) })
-}
-
-/// A socket file outlives its listener. It is removed if it is a socket and nobody answers; anything else stays.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    if is_socket && matches!(UnixStream::connect(path), Err(error) if error.kind() == io::ErrorKind::ConnectionRefused)
-    {
-        std::fs::remove_file(path)?;
-    }
-    Ok(())
+    Ok(Bound { addr: Endpoint::Unix(path.into()), sockets, loops, unlink: Some(file) })
 }
 
 impl Bound {
@@ -213,18 +189,6 @@ impl Bound {
     /// Takes out the socket for the next loop; a loop beyond the sockets gets none, and clients are handed to it.
     fn take(&mut self) -> Option<Acceptor> {
         if self.sockets.is_empty() { None } else { Some(self.sockets.remove(0)) }
-    }
-}
-
-/// A socket file goes with its listener.
-impl Drop for Bound {
-    fn drop(&mut self) {
-        let Some(SocketFile { path, device, inode }) = &self.unlink else { return };
-        let is_ours = |file: std::fs::Metadata| file.dev() == *device && file.ino() == *inode;
-        if std::fs::symlink_metadata(path).is_ok_and(is_ours) {
-            // Somebody may remove it at the same moment.
-            let _ = std::fs::remove_file(path);
-        }
     }
 }
 

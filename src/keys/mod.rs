@@ -29,7 +29,7 @@ mod permissions;
 mod pkcs8;
 mod public;
 #[cfg(test)]
-mod scratch;
+pub(crate) mod scratch;
 mod secret;
 mod watched;
 

@@ -49,6 +49,12 @@ pub(crate) struct PathInfo {
     pub is_stuck: bool,
 }
 
+/// The user whose rights this process has.
+pub(crate) fn effective_user() -> u32 {
+    // SAFETY: geteuid takes nothing and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
 /// Whether an error says that the process or the system has no more descriptors (`EMFILE`, `ENFILE`), or no memory for
 /// one more socket: states that pass.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
