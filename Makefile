@@ -18,7 +18,7 @@ FUZZ_TARGETS = $(patsubst fuzz/targets/%.rs,%,$(filter-out %canary.rs,$(wildcard
 LINK_TESTS = $(wildcard tests/process_link_*.rs)
 RELAY_TESTS = $(patsubst tests/%.rs,--test %,$(filter-out $(LINK_TESTS),$(wildcard tests/process_*.rs tests/loop*.rs)))
 
-.PHONY: all test test-tools check bench soak mutate fuzz install uninstall clean
+.PHONY: all test test-tools check bench gates soak mutate fuzz install uninstall clean
 
 all:
 	$(CARGO) build --release --locked
@@ -41,6 +41,11 @@ bench:
 	$(CARGO) bench --locked --bench link
 	$(CARGO) bench --locked --bench tls
 	$(CARGO) bench --locked --bench paths
+
+# Figures of time and rate that must hold beside an attack, one line for each; ends with an error when one is missed.
+# GATES chooses some of them by a part of their name.
+gates:
+	$(CARGO) bench --locked --bench gates -- $(GATES)
 
 # Simulates the link for as long as it is told, beginning with a seed of its own.
 soak:

@@ -27,6 +27,8 @@ pub struct NameServer(Arc<Mutex<Names>>);
 struct Names {
     known: HashMap<String, Record>,
     asked: HashMap<String, u32>,
+    /// Questions for names with these ends get no answer.
+    swallowed: Vec<String>,
 }
 
 /// Runs a test in namespaces of its own: only loopback is there, and these are `/etc/hosts` and the name server.
@@ -97,6 +99,11 @@ impl NameServer {
         self.0.lock().expect("no panic").known.insert(name.to_owned(), Record { addresses, delay });
     }
 
+    /// Gives no answer to questions for names that end so.
+    pub fn swallow(&self, end: &str) {
+        self.0.lock().expect("no panic").swallowed.push(end.to_owned());
+    }
+
     /// How often it was asked for the addresses of a name (for A).
     pub fn asked(&self, name: &str) -> u32 {
         self.0.lock().expect("no panic").asked.get(name).copied().unwrap_or(0)
@@ -114,6 +121,9 @@ impl NameServer {
                     let mut names = names.lock().expect("no panic");
                     if kind == A {
                         *names.asked.entry(name.clone()).or_default() += 1;
+                    }
+                    if names.swallowed.iter().any(|end| name.ends_with(end)) {
+                        continue;
                     }
                     names.known.get(&name).cloned()
                 };

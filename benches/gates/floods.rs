@@ -1,0 +1,255 @@
+//! What a permitted peer may do to the others: floods of one key, and what another key's echo takes beside them.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use seaprox::link::frame::Frame;
+use seaprox::link::{Code, Host, Open};
+
+use crate::Run;
+use crate::echo::{self, Echo};
+use crate::hostile_kit::{RawLink, encode};
+use crate::kit;
+use crate::node::{HONEST, HOSTILE, Node};
+use crate::place::{Place, give_way};
+
+/// Streams to a port that refuses, as many at once as the session allows.
+pub fn opens(place: &Place) -> io::Result<Run> {
+    let port = kit::closed_port();
+    beside(place, r#"permit-open="*""#, &[], "opens", move |link| flood_opens(link, local(port), false))
+}
+
+/// Streams to a port that accepts, each reset as soon as it is opened.
+pub fn resets(place: &Place) -> io::Result<Run> {
+    let server = echo::serve()?;
+    beside(place, r#"permit-open="*""#, &[], "resets", move |link| flood_opens(link, local(server.port()), true))
+}
+
+/// Listeners that are asked for and taken back at once.
+pub fn listens(place: &Place) -> io::Result<Run> {
+    let mut number = 0;
+    beside(place, r#"permit-listen="*""#, &[], "listens", move |link| {
+        let mut frames = Vec::new();
+        for _ in 0..256 {
+            number += 1;
+            frames.extend(encode(&Frame::Listen { id: number, open: Open::default() }));
+            frames.extend(encode(&Frame::Unlisten { id: number }));
+        }
+        link.send_raw(&frames)?;
+        link.drain()?;
+        Ok(256)
+    })
+}
+
+/// As many connections as the key gets, which stay open.
+pub fn connections(place: &Place) -> io::Result<Run> {
+    let server = hold()?;
+    beside(place, r#"permit-open="*""#, &["--max-connections", MANY], "connections", move |link| {
+        flood_opens(link, local(server.port()), false)
+    })
+}
+
+/// As many connections as the key gets, which all end at once: the longest echo in the second after that.
+pub fn ends(place: &Place) -> io::Result<Run> {
+    let server = hold()?;
+    let node = Node::start(place, r#"permit-open="*""#, &["--max-connections", MANY]);
+    let mut echo = Echo::start(node.addr, HONEST)?;
+    let plain = echo.longest_ms(MEASURE)?;
+    let flood = Flood::start(node.addr, move |link| flood_opens(link, local(server.port()), false))?;
+    flood.wait_until_steady();
+    let attack = format!("{} connections", flood.count());
+    // A connection that is dropped is a lost subflow; the session is ended by its CLOSE.
+    flood.end_session();
+    let beside = echo.longest_ms(Duration::from_secs(1))?;
+    Ok(Run { plain, beside, attack })
+}
+
+/// Streams to names that are not there.
+pub fn names(place: &Place) -> io::Result<Run> {
+    in_names(|_| {
+        let mut number = 0;
+        let flood = move |link: &mut RawLink| flood_names(link, &mut number);
+        beside(place, r#"permit-open="10.0.0.0/8:80""#, &[], "names", flood)
+    })
+}
+
+/// The same: how long another key waits for the answer to a stream to a name.
+pub fn lookups(place: &Place) -> io::Result<Run> {
+    in_names(|server| {
+        let target = echo::serve()?;
+        let names: Vec<String> = (0..12).map(|number| format!("good{number}.test")).collect();
+        names.iter().for_each(|name| server.set(name, &["127.0.0.1"], Duration::ZERO));
+        let node = Node::start(place, r#"permit-open="10.0.0.0/8:80""#, &[]);
+        let mut echo = Echo::start(node.addr, HONEST)?;
+        let mut worst = |names: &[String]| -> io::Result<f64> {
+            let times: io::Result<Vec<f64>> = names.iter().map(|name| echo.open_name_ms(name, target.port())).collect();
+            Ok(times?.into_iter().fold(0.0, f64::max))
+        };
+        let plain = worst(&names[..4])?;
+        let mut number = 0;
+        let flood = Flood::start(node.addr, move |link| flood_names(link, &mut number))?;
+        thread::sleep(WARM_UP);
+        let beside = worst(&names[4..])?;
+        Ok(Run { plain, beside, attack: flood.strength("names") })
+    })
+}
+
+/// Measures the echo of another key alone, then beside a flood.
+fn beside(
+    place: &Place,
+    permissions: &str,
+    options: &[&str],
+    what: &str,
+    step: impl FnMut(&mut RawLink) -> io::Result<u64> + Send + 'static,
+) -> io::Result<Run> {
+    let node = Node::start(place, permissions, options);
+    let mut echo = Echo::start(node.addr, HONEST)?;
+    let plain = echo.p99_ms(MEASURE)?;
+    let flood = Flood::start(node.addr, step)?;
+    thread::sleep(WARM_UP);
+    let beside = echo.p99_ms(MEASURE)?;
+    Ok(Run { plain, beside, attack: flood.strength(what) })
+}
+
+/// Opens streams until the session takes no more, and resets them at once if that is wanted.
+fn flood_opens(link: &mut RawLink, to: Open, resets: bool) -> io::Result<u64> {
+    let now = link.now();
+    let mut count = 0;
+    while let Ok(stream) = link.session.open(now, to.clone()) {
+        count += 1;
+        if resets {
+            link.session.reset(stream, Code::SourceReset);
+            link.session.stop(now, stream, Code::SourceReset);
+        }
+    }
+    link.turn()?;
+    while link.session.poll_event().is_some() {}
+    Ok(count)
+}
+
+/// The same with a name of its own for each.
+fn flood_names(link: &mut RawLink, number: &mut u64) -> io::Result<u64> {
+    let (now, before) = (link.now(), *number);
+    while link.session.open(now, Open::name(&format!("n{number}.slow.test"), 80)).is_ok() {
+        *number += 1;
+    }
+    link.turn()?;
+    while link.session.poll_event().is_some() {}
+    Ok(*number - before)
+}
+
+/// Runs in a network whose name server gives no answer for the names of the flood.
+fn in_names(run: impl FnOnce(&kit::names::NameServer) -> io::Result<Run> + Send) -> io::Result<Run> {
+    if !kit::has_namespaces() {
+        return Err(io::Error::other("needs root, ip and nft"));
+    }
+    let mut result = Err(io::Error::other("no run"));
+    kit::names::isolated("127.0.0.1 localhost\n", |server| {
+        server.swallow(".slow.test");
+        result = run(server);
+    });
+    result
+}
+
+/// A flood in a thread of its own, until it is dropped.
+struct Flood {
+    state: Arc<State>,
+    since: Instant,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    stop: AtomicBool,
+    closes: AtomicBool,
+    count: AtomicU64,
+}
+
+impl Flood {
+    /// Brings up a link with the attacker's key and calls `step` again and again. It returns how many things it did.
+    fn start(
+        node: SocketAddr,
+        mut step: impl FnMut(&mut RawLink) -> io::Result<u64> + Send + 'static,
+    ) -> io::Result<Flood> {
+        let state = Arc::new(State::default());
+        let shared = Arc::clone(&state);
+        let (tell, told) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let mut link = match RawLink::connect(node, HOSTILE) {
+                Ok(link) => link,
+                Err(error) => return drop(tell.send(Err(error))),
+            };
+            drop(tell.send(Ok(())));
+            give_way();
+            while !shared.stop.load(Ordering::Relaxed) {
+                // A node that throws the attacker out has ended the flood, which is its right.
+                let Ok(did) = step(&mut link) else { break };
+                shared.count.fetch_add(did, Ordering::Relaxed);
+                if did == 0 {
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
+            if shared.closes.load(Ordering::Relaxed) {
+                let now = link.now();
+                link.session.close(now, Code::Drained, "");
+                // The end of the session may come with the answer.
+                let _ = link.turn();
+            }
+        });
+        told.recv().map_err(io::Error::other)??;
+        Ok(Flood { state, since: Instant::now(), thread: Some(thread) })
+    }
+
+    fn count(&self) -> u64 {
+        self.state.count.load(Ordering::Relaxed)
+    }
+
+    fn strength(&self, what: &str) -> String {
+        format!("{:.0} {what} a second", self.count() as f64 / self.since.elapsed().as_secs_f64())
+    }
+
+    /// Waits until it does nothing new for a while, or for two seconds.
+    fn wait_until_steady(&self) {
+        let (until, mut before) = (Instant::now() + Duration::from_secs(2), u64::MAX);
+        while Instant::now() < until && self.count() != before {
+            before = self.count();
+            thread::sleep(Duration::from_millis(300));
+        }
+    }
+
+    /// Has it end its session in order, soon.
+    fn end_session(&self) {
+        self.state.closes.store(true, Ordering::Relaxed);
+        self.state.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.state.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn local(port: u16) -> Open {
+    Open { host: Host::Addr(IpAddr::V4(Ipv4Addr::LOCALHOST)), port, ..Open::default() }
+}
+
+/// Starts a server that accepts and keeps what it accepts.
+fn hold() -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), 0))?;
+    let addr = listener.local_addr()?;
+    thread::spawn(move || listener.incoming().flatten().collect::<Vec<_>>());
+    Ok(addr)
+}
+
+const MEASURE: Duration = Duration::from_secs(2);
+const WARM_UP: Duration = Duration::from_millis(500);
+/// The limit of connections where the attacker wants all of them.
+const MANY: &str = "8000";

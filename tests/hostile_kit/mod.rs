@@ -1,0 +1,238 @@
+//! A peer of a link without a node around it: the encryption, one session, and frames that a test writes by hand.
+//!
+//! A test that uses it declares the encryption beside it, because that module is private to the library:
+//! ```ignore
+//! #[path = "../src/tls/mod.rs"]
+//! #[allow(dead_code, unused_imports, reason = "the test uses a part of it")]
+//! mod tls;
+//! mod hostile_kit;
+//! ```
+//! [`RawLink::turn`] drives the session as a node does: it sends acknowledgements, raises credit and answers probes. A test
+//! that calls [`RawLink::send_raw`] puts bytes on the lane that the session does not know of, and the acknowledgements for
+//! them would end the session: from then on [`RawLink::drain`] reads and drops whatever the peer sends.
+#![allow(dead_code)] // Each test file uses its part.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ring::hmac;
+use seaprox::link::frame::Frame;
+use seaprox::link::{BootId, Config, Event, Outbox, Proofs, Role, Session, SessionId, SubflowId, Time, proof_text};
+
+use crate::tls::{Buffers, Cipher, Identity, Tls, TlsPipe};
+
+/// One TCP connection to a node, with one subflow of a session on it.
+pub struct RawLink {
+    pub session: Session,
+    socket: TcpStream,
+    pipe: TlsPipe,
+    subflow: SubflowId,
+    since: Instant,
+    outbox: Outbox,
+    plain: Vec<Bytes>,
+}
+
+/// The public key that belongs to a seed.
+pub fn public_key(seed: [u8; 32]) -> [u8; 32] {
+    Identity::from_seed(&seed).expect("a seed").public_key()
+}
+
+/// The bytes of a frame.
+pub fn encode(frame: &Frame<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame.encode(&mut bytes);
+    bytes
+}
+
+impl RawLink {
+    /// Dials a node and waits until the session is open.
+    ///
+    /// # Errors
+    /// The node does not take the link, or does not answer within 20 seconds.
+    pub fn connect(to: SocketAddr, seed: [u8; 32]) -> io::Result<RawLink> {
+        RawLink::connect_from(TcpStream::connect(to)?, seed, Config::default())
+    }
+
+    /// Brings up the session on a socket that is connected already.
+    ///
+    /// # Errors
+    /// Those of [`RawLink::connect`].
+    pub fn connect_from(socket: TcpStream, seed: [u8; 32], config: Config) -> io::Result<RawLink> {
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(DEADLINE))?;
+        socket.set_write_timeout(Some(DEADLINE))?;
+        let identity = Identity::from_seed(&seed).map_err(io::Error::other)?;
+        let tls = Tls::client(&identity, &Cipher::ALL, std::sync::Arc::new(|_| true)).map_err(io::Error::other)?;
+        let mut pipe = tls.pipe(&Rc::new(Buffers::new())).map_err(io::Error::other)?;
+        let mut plain = Vec::new();
+        while pipe.is_handshaking() {
+            flush(&mut pipe, &socket)?;
+            if pipe.is_handshaking() {
+                read(&mut pipe, &socket, &mut plain)?;
+            }
+        }
+        flush(&mut pipe, &socket)?;
+        let mut session_id = SessionId([0; 16]);
+        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut session_id.0)
+            .map_err(|_| io::ErrorKind::Unsupported)?;
+        let mut session = Session::new(Role::Client, config, session_id, BootId([7; 8]), Time::ZERO);
+        let subflow = session.next_subflow();
+        let proofs = proofs(&pipe, session_id, subflow).ok_or(io::ErrorKind::NotConnected)?;
+        session.connect(Time::ZERO, subflow, 1, proofs);
+        let (since, outbox) = (Instant::now(), Outbox::new());
+        let mut link = RawLink { session, socket, pipe, subflow, since, outbox, plain };
+        while !link.session.is_open() {
+            link.send()?;
+            link.receive()?;
+        }
+        Ok(link)
+    }
+
+    /// The time as the session counts it.
+    pub fn now(&self) -> Time {
+        Time::from_us(self.since.elapsed().as_micros() as u64)
+    }
+
+    /// Where this end of the connection is.
+    pub fn local(&self) -> SocketAddr {
+        self.socket.local_addr().expect("a connected socket")
+    }
+
+    /// Writes what the session has to say.
+    ///
+    /// # Errors
+    /// The connection is over, or takes no bytes for 20 seconds.
+    pub fn send(&mut self) -> io::Result<()> {
+        let now = self.now();
+        if self.session.poll_timeout().is_some_and(|due| due <= now) {
+            self.session.handle_timeout(now);
+        }
+        loop {
+            self.session.set_room(self.subflow, ROOM_BYTES);
+            let mut sent = 0;
+            loop {
+                self.outbox.clear();
+                let Some(frame) = self.session.poll_transmit(now, &mut self.outbox) else { break };
+                sent += frame.bytes;
+                self.pipe.seal(self.outbox.parts()).map_err(io::Error::other)?;
+            }
+            flush(&mut self.pipe, &self.socket)?;
+            if sent < ROOM_BYTES / 2 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for bytes and gives them to the session.
+    ///
+    /// # Errors
+    /// The connection or the session is over, or no byte comes within the socket's read timeout.
+    pub fn receive(&mut self) -> io::Result<()> {
+        read(&mut self.pipe, &self.socket, &mut self.plain)?;
+        let now = self.now();
+        for bytes in self.plain.drain(..) {
+            self.session.input(now, self.subflow, 0, bytes).map_err(|error| io::Error::other(format!("{error:?}")))?;
+        }
+        if self.session.is_ended() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+
+    /// Sends what there is, and takes what has come without waiting for more.
+    ///
+    /// # Errors
+    /// The connection or the session is over.
+    pub fn turn(&mut self) -> io::Result<()> {
+        self.send()?;
+        self.socket.set_nonblocking(true)?;
+        let result = loop {
+            match self.receive() {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.socket.set_nonblocking(false)?;
+        result
+    }
+
+    /// Drives the session until an event is the wanted one, which it returns; other events are dropped.
+    ///
+    /// # Errors
+    /// The connection or the session is over, or nothing comes for 20 seconds.
+    pub fn wait_for(&mut self, is_wanted: impl Fn(&Event) -> bool) -> io::Result<Event> {
+        loop {
+            while let Some(event) = self.session.poll_event() {
+                if is_wanted(&event) {
+                    return Ok(event);
+                }
+            }
+            self.send()?;
+            self.receive()?;
+        }
+    }
+
+    /// Sends frames that the session knows nothing of.
+    ///
+    /// # Errors
+    /// The connection is over, or takes no bytes for 20 seconds.
+    pub fn send_raw(&mut self, frames: &[u8]) -> io::Result<()> {
+        for part in frames.chunks(RAW_BYTES_MAX) {
+            self.pipe.seal([part]).map_err(io::Error::other)?;
+            flush(&mut self.pipe, &self.socket)?;
+        }
+        Ok(())
+    }
+
+    /// Reads and drops what the peer has sent, without waiting for more. Returns the number of plaintext bytes.
+    ///
+    /// # Errors
+    /// The connection is over.
+    pub fn drain(&mut self) -> io::Result<usize> {
+        self.socket.set_nonblocking(true)?;
+        let mut bytes = 0;
+        let result = loop {
+            match read(&mut self.pipe, &self.socket, &mut self.plain) {
+                Ok(()) => bytes += self.plain.drain(..).map(|piece| piece.len()).sum::<usize>(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(bytes),
+                Err(error) => break Err(error),
+            }
+        };
+        self.socket.set_nonblocking(false)?;
+        result
+    }
+}
+
+fn flush(pipe: &mut TlsPipe, mut socket: &TcpStream) -> io::Result<()> {
+    while pipe.unsent() > 0 {
+        pipe.write_to(|bytes| socket.write(bytes))?;
+    }
+    Ok(())
+}
+
+fn read(pipe: &mut TlsPipe, mut socket: &TcpStream, plain: &mut Vec<Bytes>) -> io::Result<()> {
+    if pipe.read_from(|room| socket.read(room))? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    pipe.open(plain).map_err(io::Error::other)
+}
+
+/// The proofs of the subflow that starts a session (LINK.md, section 5.3).
+fn proofs(pipe: &TlsPipe, session: SessionId, subflow: SubflowId) -> Option<Proofs> {
+    let secret = pipe.exporter("EXPORTER-seaprox-session", &session.0)?;
+    let channel = pipe.exporter("EXPORTER-seaprox-join", &[])?;
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &secret);
+    let of = |role| {
+        let tag = hmac::sign(&key, &proof_text(role, session, subflow, &channel));
+        tag.as_ref().try_into().expect("32 bytes")
+    };
+    Some(Proofs { ours: of(Role::Client), theirs: of(Role::Server) })
+}
+
+/// How long the peer may take for anything.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// Bytes that are taken from the session at once.
+const ROOM_BYTES: usize = 256 << 10;
+/// Bytes of raw frames in one record: a whole number of small frames need not fit.
+const RAW_BYTES_MAX: usize = 16_000;
