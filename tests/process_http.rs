@@ -74,6 +74,57 @@ fn fields_of_one_connection_stop_at_the_proxy() {
 }
 
 #[test]
+fn user_information_in_a_target_is_not_forwarded() {
+    let scratch = kit::Scratch::new();
+    let users = scratch.write("users", "joe:secret\n");
+    let (open, closed) = (proxy(&[]), proxy(&["--users", &users]));
+    let origin = Origin::start(vec![vec![Head, Say(OK), Wait], vec![Head, Say(OK), Wait]]);
+    let request = format!("GET http://joe:secret@{}/a@b HTTP/1.1\r\nHost: {0}\r\n\r\n", origin.addr);
+    assert_eq!(ask(open.addr(0), &request).status, 200);
+    let seen = origin.saw();
+    assert!(seen.starts_with(&format!("GET /a@b HTTP/1.1\r\nHost: {}\r\n", origin.addr)), "{seen}");
+    assert!(!seen.contains("joe") && !seen.contains("secret"), "{seen}");
+    open.wait_for_log(&[" closed ", &format!("asked={}", origin.addr)]);
+    assert_eq!(open.count_log(&["secret"]), 0, "the password is in the log");
+    // They are meant for the origin server, and let nobody into the proxy.
+    assert_eq!(ask(closed.addr(0), &request).status, 407);
+}
+
+#[test]
+fn bytes_above_ascii_in_a_path_arrive_unchanged_and_1_2_is_read_as_1_1() {
+    let proxy = proxy(&[]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap();
+    let mut client = Peer::connect(proxy.addr(0));
+    let head =
+        [b"GET http://", to.to_string().as_bytes(), b"/caf\xc3\xa9/\xe9?\xff HTTP/1.2\r\nHost: x\r\n\r\n"].concat();
+    client.run(&[Put(&head)]);
+    let mut server = Peer::accept(&listener);
+    server.run(&[Take(b"GET /caf\xc3\xa9/\xe9?\xff HTTP/1.1\r\n")]);
+    server.run(&[Put(b"HTTP/1.2 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")]);
+    let answer = self::head(&mut client);
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && field(&answer, "connection").is_none(), "{answer}");
+    client.run(&[Take(b"2\r\nok\r\n0\r\n\r\n")]);
+}
+
+#[test]
+fn white_space_before_the_colon_of_a_response_field_is_removed() {
+    let proxy = proxy(&[]);
+    let say = "HTTP/1.1 200 OK\r\nContent-Length : 2\r\nX-Kept \t: 1\r\nConnection : x-hop\r\nX-Hop : 2\r\n\r\nok";
+    let two = "HTTP/1.1 200 OK\r\nContent-Length : 2\r\nContent-Length: 3\r\n\r\nabc";
+    let origin = Origin::start(vec![vec![Head, Say(say), Head, Say(two), Wait]]);
+    let mut client = Peer::connect(proxy.addr(0));
+    let get = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr);
+    client.run(&[Put(get.as_bytes())]);
+    let answer = response(&mut client);
+    assert_eq!((answer.status, &*answer.body), (200, &b"ok"[..]));
+    assert_eq!(answer.head, "HTTP/1.1 200 OK\r\nX-Kept: 1\r\nContent-Length: 2\r\nVia: 1.1 seaprox\r\n\r\n");
+    // A disguised second length is a second length.
+    client.run(&[Put(get.as_bytes())]);
+    assert_eq!(response(&mut client).status, 502);
+}
+
+#[test]
 fn a_body_of_known_length_passes() {
     let proxy = proxy(&[]);
     let origin = Origin::start(vec![vec![Head, Body(200_000), Say(OK), Head, Say(OK), Wait]]);

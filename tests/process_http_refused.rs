@@ -87,7 +87,12 @@ fn nonsense_is_400() {
     for request in [
         "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET x HTTP/1.1\r\nHost: x\r\n\r\n",
-        "GET http://u:p@x/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET http://u@v@x/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET http://u\\@x/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET http://x/ HTTP/1.1\r\nHost: u@x\r\n\r\n",
+        "GET http://\u{e9}/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET http://x/ HTTP/1.2\r\n\r\n",
+        "CONNECT u:p@x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET http:///x HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET http://x:99999/ HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET http://x/ HTTP/1.1\r\n\r\n",

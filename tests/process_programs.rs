@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use kit::Step::*;
+use kit::http::Act::{Head, Say, Wait};
+use kit::http::{Origin, field};
 use kit::program::{Program, free_port, is_listening, output, shell};
 use kit::{Peer, Relay, Scratch, Seaprox, has, until};
 
@@ -150,6 +152,49 @@ fn wget_and_git_work_through_the_http_proxy() {
     );
     output("cmp $0/data $1/data", &[&work, &clone]);
     http.wait_for_log(&[" closed ", "reason=source_fin"]);
+}
+
+#[test]
+fn wget_and_apt_log_in_to_the_origin_with_a_user_in_the_url() {
+    if !has("wget") {
+        return;
+    }
+    let no = "HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=x\r\nContent-Length: 0\r\n\r\n";
+    let yes = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
+    let origin = Origin::start(vec![vec![Head, Say(no), Head, Say(yes), Wait]]);
+    let (_http, addr) = front("http");
+    let wget = "wget -q -T 20 -t 1 -O - -e use_proxy=yes -e http_proxy=http://$0 $1";
+    assert_eq!(output(wget, &[&addr, &format!("http://joe:p%40ss@{}/hello", origin.addr)]), "hello");
+    let (first, second) = (origin.saw(), origin.saw());
+    assert!(first.starts_with("GET /hello HTTP/1.1\r\n") && !first.contains("joe"), "{first}");
+    // "joe:p@ss", which wget sends itself once it is asked.
+    assert_eq!(field(&second, "authorization").as_deref(), Some("Basic am9lOnBAc3M="), "{second}");
+
+    if !(has("apt-get") && has("python3")) {
+        return;
+    }
+    let web = Web::start(false);
+    let sources =
+        web.scratch.write("apt.list", format!("deb [trusted=yes] http://joe:p%40ss@localhost:{}/ ./\n", web.port));
+    web.scratch.write("Packages", "Package: hello\nVersion: 1\nArchitecture: all\nFilename: ./hello.deb\nSize: 1\n");
+    let (lists, cache) = (web.scratch.file("lists"), web.scratch.file("cache"));
+    let apt = "mkdir -p $2/partial $3/archives/partial && apt-get -qq -o Dir::Etc::SourceList=$1 -o Dir::Etc::SourceParts=- \
+               -o Dir::State::Lists=$2 -o Dir::Cache=$3 -o Acquire::http::Proxy=http://$0 -o Acquire::Retries=0 \
+               -o APT::Sandbox::User= -o Acquire::GzipIndexes=false -o Debug::NoLocking=1 update && cat $2/*Packages";
+    let found = output(apt, &[&addr, &sources, &lists, &cache]);
+    assert!(found.contains("Package: hello"), "{found}");
+}
+
+#[test]
+fn curl_sends_bytes_above_ascii_as_they_are() {
+    if !has("curl") {
+        return;
+    }
+    let origin = Origin::start(vec![vec![Head, Say("HTTP/1.1 204 No\r\n\r\n"), Wait]]);
+    let (_http, addr) = front("http");
+    output("curl -sSf --max-time 20 -x http://$0 $1", &[&addr, &format!("http://{}/caf\u{e9}", origin.addr)]);
+    let seen = origin.saw();
+    assert!(seen.starts_with("GET /caf\u{e9} HTTP/1.1\r\n"), "{seen}");
 }
 
 /// A server that is a line of shell with its port as `$0`, once it listens.

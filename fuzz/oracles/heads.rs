@@ -1,7 +1,9 @@
 //! HTTP heads: splits, and whatever is forwarded means the same to whoever reads it next.
 
 use super::check_prefixes;
-use super::http::head::{Asked, Body, FIELDS_MAX, HEAD_BYTES_MAX, Version};
+use super::http::head::{
+    Asked, Body, FIELDS_MAX, Fields, HEAD_BYTES_MAX, RESPONSE_FIELDS_MAX, RESPONSE_HEAD_BYTES_MAX, Version,
+};
 use super::http::request::{Absolute, Client, Form, RequestHead, parse_request};
 use super::http::response::{ResponseHead, parse_response};
 use super::http::rewrite::{self, Outgoing};
@@ -9,8 +11,9 @@ use super::http::rewrite::{self, Outgoing};
 /// A request, and the request that is forwarded for it.
 pub fn http_request(data: &[u8]) {
     check_prefixes(data, |bytes| parse_request(bytes, HEAD_BYTES_MAX), |_| false);
-    let Ok(Some((head, _))) = parse_request(data, HEAD_BYTES_MAX) else { return };
+    let Ok(Some((head, consumed))) = parse_request(data, HEAD_BYTES_MAX) else { return };
     assert_ne!(head.body, Body::UntilClose);
+    check_second_opinion_on_request(&data[..consumed], &head);
     match &head.form {
         Form::Connect(_) => assert_eq!(head.body, Body::None),
         Form::Absolute(absolute) => check_forwarded_request(&head, absolute),
@@ -23,10 +26,66 @@ pub fn http_response(data: &[u8]) {
     let asked = [Asked::Other, Asked::Head, Asked::Connect][usize::from(selector % 3)];
     let version = if selector & 4 == 0 { Version::Http11 } else { Version::Http10 };
     let client = Client { version, keep_alive: version == Version::Http11 && selector & 8 == 0 };
-    check_prefixes(data, |bytes| parse_response(bytes, HEAD_BYTES_MAX, asked), |_| false);
-    if let Ok(Some((head, _))) = parse_response(data, HEAD_BYTES_MAX, asked) {
+    check_prefixes(data, |bytes| parse_response(bytes, RESPONSE_HEAD_BYTES_MAX, asked), |_| false);
+    if let Ok(Some((head, consumed))) = parse_response(data, RESPONSE_HEAD_BYTES_MAX, asked) {
+        check_second_opinion_on_response(&data[..consumed], &head);
         check_forwarded_response(&head, asked, client);
     }
+}
+
+/// `httparse` finds the same in a request, but for what it does not know: minor versions above 1 and targets that are
+/// not UTF-8.
+fn check_second_opinion_on_request(bytes: &[u8], head: &RequestHead<'_>) {
+    let line = bytes.trim_ascii_start().split(|byte| *byte == b'\r').next().unwrap_or_default();
+    if !is_known_version(&line[line.len() - 8..]) || str::from_utf8(line).is_err() {
+        return;
+    }
+    let mut headers = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut second = httparse::Request::new(&mut headers);
+    assert_eq!(second.parse(bytes), Ok(httparse::Status::Complete(bytes.len())));
+    assert_eq!((second.method, second.version), (Some(head.method), Some(minor(head.version))));
+    let target = second.path.expect("a target");
+    match &head.form {
+        Form::Connect(_) => {}
+        Form::Absolute(absolute) => {
+            let written = target.split_once("://").expect("a scheme").1;
+            let end = written.find(['/', '?']).unwrap_or(written.len());
+            let host = written[..end].rsplit('@').next().expect("a host");
+            assert_eq!(host.strip_suffix(':').unwrap_or(host), absolute.authority);
+            assert!(absolute.path.ends_with(&written.as_bytes()[end..]));
+        }
+    }
+    check_fields(&head.fields, second.headers);
+}
+
+/// The same for a response.
+fn check_second_opinion_on_response(bytes: &[u8], head: &ResponseHead<'_>) {
+    if !is_known_version(&bytes[..8]) {
+        return;
+    }
+    let mut headers = [httparse::EMPTY_HEADER; RESPONSE_FIELDS_MAX];
+    let mut second = httparse::Response::new(&mut headers);
+    let mut parser = httparse::ParserConfig::default();
+    parser.allow_spaces_after_header_name_in_responses(true);
+    assert_eq!(parser.parse_response(&mut second, bytes), Ok(httparse::Status::Complete(bytes.len())));
+    assert_eq!((second.code, second.version), (Some(head.status), Some(minor(head.version))));
+    assert_eq!(second.reason, Some(head.reason));
+    check_fields(&head.fields, second.headers);
+}
+
+fn is_known_version(word: &[u8]) -> bool {
+    matches!(word, b"HTTP/1.0" | b"HTTP/1.1")
+}
+
+fn minor(version: Version) -> u8 {
+    u8::from(version == Version::Http11)
+}
+
+fn check_fields(fields: &Fields<'_>, second: &[httparse::Header<'_>]) {
+    let plain = |value: &[u8]| String::from_utf8_lossy(value).trim_matches([' ', '\t']).to_owned();
+    let first = fields.iter().map(|(name, value)| (name.to_owned(), plain(value)));
+    let second = second.iter().map(|header| (header.name.to_owned(), plain(header.value)));
+    assert!(first.eq(second), "two opinions on the fields");
 }
 
 fn check_forwarded_request(head: &RequestHead<'_>, absolute: &Absolute<'_>) {
@@ -35,14 +94,14 @@ fn check_forwarded_request(head: &RequestHead<'_>, absolute: &Absolute<'_>) {
     check_plain(&out, head.body);
     assert_eq!(values(&out, "host"), [absolute.authority.as_bytes()]);
     assert!(!absolute.authority.contains('@'));
-    let lone_slash = absolute.path == "*" || absolute.path.starts_with('/');
+    let lone_slash = *absolute.path == *b"*" || absolute.path.starts_with(b"/");
     assert!(lone_slash, "{:?} is no request target for an origin server", absolute.path);
 
     // Another proxy that is given the same request finds the same in it.
     let line_len = out.windows(2).position(|pair| pair == b"\r\n").expect("a request line");
-    let path = if absolute.path == "*" { "" } else { &absolute.path };
-    let line = format!("{} http://{}{path} HTTP/1.1", head.method, absolute.authority);
-    let again = [line.as_bytes(), &out[line_len..]].concat();
+    let path = if *absolute.path == *b"*" { b"" } else { &*absolute.path };
+    let line = format!("{} http://{}", head.method, absolute.authority);
+    let again = [line.as_bytes(), path, b" HTTP/1.1", &out[line_len..]].concat();
     if head.fields.iter().count() + 2 > FIELDS_MAX || values(&out, "max-forwards").contains(&b"0".to_vec()) {
         return;
     }
@@ -65,12 +124,14 @@ fn check_forwarded_response(head: &ResponseHead<'_>, asked: Asked, client: Clien
     if client.version == Version::Http10 {
         assert!(outgoing.body != Body::Chunked && !outgoing.keep_alive);
     }
+    let names = out.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b':').next());
+    assert!(names.skip(1).all(|name| !name.ends_with(b" ") && !name.ends_with(b"\t")), "white space before a colon");
     if outgoing.body == Body::None {
         assert!(values(&out, "transfer-encoding").is_empty());
     } else {
         check_plain(&out, outgoing.body);
     }
-    if head.fields.iter().count() + 2 > FIELDS_MAX {
+    if head.fields.iter().count() + 2 > RESPONSE_FIELDS_MAX {
         return;
     }
     let (second, consumed) = parse_response(&out, usize::MAX, asked).expect("is refused").expect("is not whole");

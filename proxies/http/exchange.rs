@@ -12,7 +12,7 @@ use seaprox::{Cx, Reason, Role};
 
 use super::Chunks;
 use super::body::{self, Step as ChunkStep};
-use super::head::{Asked, Body, HEAD_BYTES_MAX};
+use super::head::{Asked, Body, RESPONSE_HEAD_BYTES_MAX};
 use super::request::{Absolute, Client, RequestHead};
 use super::response::{self, ResponseHead};
 use super::rewrite;
@@ -172,7 +172,7 @@ impl Exchange {
     }
 
     fn response_head(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Step) {
-        match response::parse_response(input, cx.input_bytes_max().min(HEAD_BYTES_MAX), self.asked) {
+        match response::parse_response(input, cx.input_bytes_max().min(RESPONSE_HEAD_BYTES_MAX), self.asked) {
             Ok(None) => (0, Step::Going),
             Ok(Some((head, consumed))) => (consumed, self.answer(cx, &head)),
             Err(error) if self.has_answered => (input.len(), Step::Cut(Reason::ProtocolError, error.text)),

@@ -1,28 +1,34 @@
 //! What the heads of HTTP/1.x requests and responses have in common: their end, their fields, and how long the body is.
 //!
-//! `httparse` takes a head apart; this file adds what it leaves to its caller. Two programs that disagree on where a
-//! message ends can be played against each other (request smuggling), so everything on which they might disagree is
-//! refused rather than repaired: line ends that are not CRLF, folded lines, control characters, two lengths.
+//! Two programs that disagree on where a message ends can be played against each other (request smuggling), so
+//! everything on which they might disagree is refused rather than repaired: line ends that are not CRLF, folded lines,
+//! control characters, two lengths. The only repair is the one that RFC 9112, section 5.1, demands of a proxy: white
+//! space before the colon of a response field is removed.
 //!
 //! It owns nothing, and must never accept a head that a second reading, by stricter or laxer rules, would frame
-//! differently.
+//! differently. `fuzz/oracles/heads.rs` compares it with the crate `httparse`.
 
 use std::fmt;
 
-use httparse::Header;
-
-/// The longest head unless told otherwise, in bytes, with its final empty line.
+/// The longest request head unless told otherwise, in bytes, with its final empty line.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// The most fields that a head may have.
+/// The most fields that a request head may have.
 pub const FIELDS_MAX: usize = 100;
+
+/// The longest response head, in bytes, with its final empty line.
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// The most fields that a response head may have.
+pub const RESPONSE_FIELDS_MAX: usize = 256;
 
 /// A version of HTTP (RFC 9112, section 2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// HTTP/1.0: no chunks, no interim responses, no connection that persists.
     Http10,
-    /// HTTP/1.1.
+    /// HTTP/1.1, or a higher minor version: RFC 9110, section 2.5, has a recipient process a message of a higher minor
+    /// version as one of the highest minor version that it knows.
     Http11,
 }
 
@@ -77,9 +83,44 @@ impl HeadError {
     }
 }
 
+/// The kind of message that a head begins, as far as the rules for its fields differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Message {
+    Request,
+    Response,
+}
+
+impl Message {
+    fn fields_max(self) -> usize {
+        match self {
+            Message::Request => FIELDS_MAX,
+            Message::Response => RESPONSE_FIELDS_MAX,
+        }
+    }
+}
+
 impl<'a> Fields<'a> {
-    pub(super) fn new(headers: &[Header<'a>]) -> Fields<'a> {
-        Fields(headers.iter().map(|header| (header.name, trim(header.value))).collect())
+    /// Parses field lines, each with its CRLF, up to the empty line that ends the head (RFC 9112, section 5). The lines
+    /// must have passed [`head_len`], which refuses bare line ends, folded lines and control characters.
+    pub(super) fn parse(mut lines: &'a [u8], message: Message) -> Result<Fields<'a>, HeadError> {
+        let mut fields = Vec::new();
+        loop {
+            let (line, rest) = take_line(lines).ok_or(HeadError::bad("the head has no end"))?;
+            if line.is_empty() {
+                break;
+            }
+            if fields.len() == message.fields_max() {
+                return Err(HeadError { status: 431, text: "the head has too many fields" });
+            }
+            fields.push(parse_field(line, message)?);
+            lines = rest;
+        }
+        let fields = Fields(fields);
+        // Each field is compared with each option when the head is forwarded; this bounds the work.
+        if fields.elements("connection").nth(message.fields_max()).is_some() {
+            return Err(HeadError::bad("more options in Connection than there can be fields"));
+        }
+        Ok(fields)
     }
 
     /// Every field, as name and value.
@@ -112,55 +153,92 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Finds the end of a head that arrives in pieces.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct HeadScan {
+    previous: u8,
+    line_len: usize,
+    /// Bytes of the head that were looked at.
+    scanned: usize,
+}
+
+impl HeadScan {
+    /// Scans the next `bytes` of a head. Returns the length of the whole head, with its empty line (RFC 9112, section
+    /// 2.1), or `None` while it has not ended. A head of more than `bytes_max` bytes is refused.
+    pub fn next(&mut self, bytes: &[u8], bytes_max: usize) -> Result<Option<usize>, HeadError> {
+        for &byte in bytes.iter().take(bytes_max.saturating_sub(self.scanned)) {
+            self.scanned += 1;
+            match (self.previous, byte) {
+                (b'\r', b'\n') if self.line_len == 0 => return Ok(Some(self.scanned)),
+                (b'\r', b'\n') => self.line_len = 0,
+                // RFC 9112, section 2.2: a bare CR is an error, and a bare LF is read as a line end by some, not by
+                // others.
+                (b'\r', _) => return Err(HeadError::bad("a CR without LF in the head")),
+                (_, b'\n') => return Err(HeadError::bad("an LF without CR in the head")),
+                (_, b'\r') => {}
+                // RFC 9112, sections 2.2 and 5.2: folded lines, and white space before the first field.
+                (b'\n', b' ' | b'\t') => return Err(HeadError::bad("a line of the head begins with white space")),
+                // RFC 9110, section 5.5.
+                (_, byte) if is_control(byte) => return Err(HeadError::bad("a control character in the head")),
+                _ => self.line_len += 1,
+            }
+            self.previous = byte;
+        }
+        if self.scanned >= bytes_max {
+            return Err(HeadError { status: 431, text: "the head is too long" });
+        }
+        Ok(None)
+    }
+}
+
 /// The length of the head at the start of `bytes`, with its empty line (RFC 9112, section 2.1). `None` while it has
 /// not ended. What is refused is refused at the first byte that shows it, so a client that speaks something else, such
 /// as TLS or SOCKS, is told at once.
 pub(super) fn head_len(bytes: &[u8], bytes_max: usize) -> Result<Option<usize>, HeadError> {
-    let (mut previous, mut line_len) = (0, 0);
-    for (index, &byte) in bytes.iter().take(bytes_max).enumerate() {
-        match (previous, byte) {
-            (b'\r', b'\n') if line_len == 0 => return Ok(Some(index + 1)),
-            (b'\r', b'\n') => line_len = 0,
-            // RFC 9112, section 2.2: a bare CR is an error, and a bare LF is read as a line end by some, not by others.
-            (b'\r', _) => return Err(HeadError::bad("a CR without LF in the head")),
-            (_, b'\n') => return Err(HeadError::bad("an LF without CR in the head")),
-            (_, b'\r') => {}
-            // RFC 9112, sections 2.2 and 5.2: folded lines, and white space before the first field.
-            (b'\n', b' ' | b'\t') => return Err(HeadError::bad("a line of the head begins with white space")),
-            // RFC 9110, section 5.5.
-            (_, byte) if is_control(byte) => return Err(HeadError::bad("a control character in the head")),
-            _ => line_len += 1,
+    HeadScan::default().next(bytes, bytes_max)
+}
+
+/// The line at the start of `bytes`, without its CRLF, and the bytes behind it. `None` if there is no CRLF.
+pub(super) fn take_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let len = bytes.iter().position(|byte| *byte == b'\r')?;
+    Some((bytes.get(..len)?, bytes.get(len..)?.strip_prefix(b"\r\n")?))
+}
+
+/// One field line, as name and value without white space around it (RFC 9112, section 5).
+fn parse_field(line: &[u8], message: Message) -> Result<(&str, &[u8]), HeadError> {
+    let bad = HeadError::bad("a field of the head has a bad name");
+    let colon = line.iter().position(|byte| *byte == b':').ok_or(bad)?;
+    let (name, value) = (line.get(..colon).unwrap_or_default(), line.get(colon + 1..).unwrap_or_default());
+    let name = match message {
+        // RFC 9112, section 5.1: a request with white space before the colon must be refused, because some parsers
+        // take `Content-Length :` for a field of another name.
+        Message::Request => name,
+        // The same section: a proxy must remove that white space from a response. The head is written anew from what
+        // is parsed here, so a client never sees it.
+        Message::Response => trim_end(name),
+    };
+    Ok((token(name).ok_or(bad)?, trim(value)))
+}
+
+/// Returns `bytes` as text if it is a token (RFC 9110, section 5.6.2).
+pub(super) fn token(bytes: &[u8]) -> Option<&str> {
+    let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let text = str::from_utf8(bytes).ok()?;
+    (!bytes.is_empty() && bytes.iter().all(is_tchar)).then_some(text)
+}
+
+/// The version that a first line names: `HTTP/`, a digit, a dot, a digit (RFC 9112, section 2.3). `None` if it names
+/// none.
+pub(super) fn version(word: &[u8]) -> Option<Result<Version, HeadError>> {
+    match word.strip_prefix(b"HTTP/")? {
+        b"1.0" => Some(Ok(Version::Http10)),
+        [b'1', b'.', minor] if minor.is_ascii_digit() => Some(Ok(Version::Http11)),
+        // RFC 9110, section 15.6.6: this status is only for a message that is HTTP at all.
+        [major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
+            Some(Err(HeadError { status: 505, text: "only HTTP/1.0 and HTTP/1.1 are spoken here" }))
         }
-        previous = byte;
+        _ => None,
     }
-    if bytes.len() >= bytes_max { Err(HeadError { status: 431, text: "the head is too long" }) } else { Ok(None) }
-}
-
-/// What `httparse` found in `head`, as a status and a line for people.
-pub(super) fn parse_error(error: httparse::Error, head: &[u8]) -> HeadError {
-    match error {
-        httparse::Error::TooManyHeaders => HeadError { status: 431, text: "the head has too many fields" },
-        // RFC 9110, section 15.6.6: only for what is HTTP at all.
-        httparse::Error::Version if names_version(head) => {
-            HeadError { status: 505, text: "only HTTP/1.0 and HTTP/1.1 are spoken here" }
-        }
-        httparse::Error::HeaderName => HeadError::bad("a field of the head has a bad name"),
-        httparse::Error::HeaderValue => HeadError::bad("a field of the head has a bad value"),
-        _ => HeadError::bad("the first line of the head cannot be read"),
-    }
-}
-
-/// Whether the first line ends in something like `HTTP/2.0` (RFC 9112, section 2.3).
-fn names_version(head: &[u8]) -> bool {
-    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let last_word = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-    matches!(last_word, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-        if major.is_ascii_digit() && minor.is_ascii_digit())
-}
-
-/// The version that `httparse` found; it knows no other than these two.
-pub(super) fn version(minor: Option<u8>) -> Version {
-    if minor == Some(1) { Version::Http11 } else { Version::Http10 }
 }
 
 /// Reads Content-Length and Transfer-Encoding (RFC 9112, section 6). Whatever leaves room for a second opinion on the
@@ -205,6 +283,14 @@ pub(super) fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
+/// Removes optional white space from the end of a field name.
+fn trim_end(mut name: &[u8]) -> &[u8] {
+    while let [rest @ .., b' ' | b'\t'] = name {
+        name = rest;
+    }
+    name
+}
+
 /// Control characters, except the tab, which is white space (RFC 9110, section 5.5).
 pub(super) fn is_control(byte: u8) -> bool {
     byte.is_ascii_control() && byte != b'\t'
@@ -230,7 +316,7 @@ mod tests {
     use super::*;
 
     fn fields<'a>(list: &[(&'a str, &'a [u8])]) -> Fields<'a> {
-        Fields::new(&list.iter().map(|&(name, value)| Header { name, value }).collect::<Vec<_>>())
+        Fields(list.iter().map(|&(name, value)| (name, trim(value))).collect())
     }
 
     #[test]

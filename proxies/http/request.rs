@@ -12,7 +12,7 @@ use std::fmt;
 
 use seaprox::Target;
 
-use super::head::{self, Asked, Body, FIELDS_MAX, Fields, Framing, HeadError, Version};
+use super::head::{self, Asked, Body, Fields, Framing, HeadError, Message, Version};
 
 /// The head of a request.
 #[derive(Clone, PartialEq, Eq)]
@@ -54,8 +54,9 @@ pub struct Absolute<'a> {
     pub target: Target,
     /// Host and port as written, for the Host field; no user information.
     pub authority: &'a str,
-    /// The request target for the origin server: origin-form, or `*` (RFC 9112, section 3.2.4).
-    pub path: Cow<'a, str>,
+    /// The request target for the origin server: origin-form, or `*` (RFC 9112, section 3.2.4). It may hold bytes from
+    /// 0x80 on, as the client sent them.
+    pub path: Cow<'a, [u8]>,
 }
 
 /// What the writer of a response has to know of the client.
@@ -90,35 +91,50 @@ pub fn parse_request(bytes: &[u8], head_bytes_max: usize) -> Result<Option<(Requ
     let (empty_len, rest) = skip_empty_lines(bytes);
     let Some(head_len) = head::head_len(rest, head_bytes_max.saturating_sub(empty_len))? else { return Ok(None) };
     let head_bytes = rest.get(..head_len).unwrap_or_default();
-    let mut headers = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut parsed = httparse::Request::new(&mut headers);
-    match parsed.parse(head_bytes).map_err(|error| head::parse_error(error, head_bytes))? {
-        httparse::Status::Complete(len) if len == head_len => {}
-        _ => return Err(HeadError::bad(BAD_LINE)),
-    }
-    let (Some(method), Some(uri)) = (parsed.method, parsed.path) else { return Err(HeadError::bad(BAD_LINE)) };
-    let request = check(method, uri, head::version(parsed.version), Fields::new(parsed.headers))?;
+    let (line, lines) = head::take_line(head_bytes).ok_or(HeadError::bad(BAD_LINE))?;
+    let line = parse_line(line)?;
+    let request = check(&line, Fields::parse(lines, Message::Request)?)?;
     Ok(Some((request, empty_len + head_len)))
 }
 
-/// Everything that the fields say together.
-fn check<'a>(
+/// The request line (RFC 9112, section 3).
+struct Line<'a> {
     method: &'a str,
-    uri: &'a str,
+    target: &'a [u8],
     version: Version,
-    fields: Fields<'a>,
-) -> Result<RequestHead<'a>, HeadError> {
-    // RFC 3986, section 2: a URI is visible ASCII. RFC 9112, section 3.2: without a fragment.
-    if !uri.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+}
+
+/// Three words with one space between them each. Other white space is not taken for a space, although RFC 9112, section
+/// 3, would let a recipient do so: two programs could then see two targets.
+fn parse_line(line: &[u8]) -> Result<Line<'_>, HeadError> {
+    let mut words = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Err(HeadError::bad(BAD_LINE));
+    };
+    let version = head::version(version).ok_or(HeadError::bad(BAD_LINE))??;
+    let method = head::token(method).ok_or(HeadError::bad(BAD_LINE))?;
+    // RFC 3986, section 2: a URI is visible ASCII. RFC 9112, section 3.2: without a fragment. Bytes from 0x80 on are no
+    // URI either, but clients send names of files as they are, and every server takes them. They are passed on as they
+    // came: RFC 9112, section 3.2, warns of correcting a target, because filters behind could then be bypassed.
+    let is_taken = |byte: &u8| byte.is_ascii_graphic() && *byte != b'#' || !byte.is_ascii();
+    if target.is_empty() || !target.iter().all(is_taken) {
         return Err(HeadError::bad("the request target has a character that no URI has"));
     }
+    Ok(Line { method, target, version })
+}
+
+/// Everything that the fields say together.
+fn check<'a>(line: &Line<'a>, fields: Fields<'a>) -> Result<RequestHead<'a>, HeadError> {
+    let &Line { method, target, version } = line;
     let framing = head::framing(&fields, version)?;
     let (form, body) = match method {
-        "CONNECT" => (Form::Connect(parse_authority_form(uri)?), connect_body(framing)?),
-        _ => (Form::Absolute(parse_absolute(method, uri)?), request_body(framing)),
+        "CONNECT" => (Form::Connect(parse_authority_form(target)?), connect_body(framing)?),
+        _ => (Form::Absolute(parse_absolute(method, target)?), request_body(framing)),
     };
     check_host(&fields, version, &form)?;
     let authorization = fields.single("proxy-authorization", "more than one Proxy-Authorization")?;
+    let as_ascii = |value| ascii_text(value).ok_or(HeadError::bad("a Proxy-Authorization that is not ASCII"));
     let closes = |name: &str| fields.has_element(name, "close");
     Ok(RequestHead {
         method,
@@ -127,7 +143,7 @@ fn check<'a>(
         // Proxy-Connection was never specified, but who says `close` in it means it (RFC 9112, appendix C.2.2).
         keep_alive: version == Version::Http11 && !closes("connection") && !closes("proxy-connection"),
         body,
-        proxy_authorization: authorization.map(ascii).transpose()?,
+        proxy_authorization: authorization.map(as_ascii).transpose()?,
         // RFC 9110, section 10.1.1: to be ignored in HTTP/1.0.
         expect_continue: version == Version::Http11 && fields.has_element("expect", "100-continue"),
         max_forwards: max_forwards(method, &fields)?,
@@ -188,46 +204,64 @@ fn max_forwards(method: &str, fields: &Fields<'_>) -> Result<Option<u64>, HeadEr
 }
 
 /// `host:port`, with a port (RFC 9110, section 9.3.6).
-fn parse_authority_form(uri: &str) -> Result<Target, HeadError> {
+fn parse_authority_form(uri: &[u8]) -> Result<Target, HeadError> {
     let bad = HeadError::bad("CONNECT needs HOST:PORT");
-    match split_port(uri) {
+    match split_port(ascii_text(uri).ok_or(bad)?) {
         Some((host, Some(port))) => target(host, port).ok_or(bad),
         _ => Err(bad),
     }
 }
 
-/// RFC 9112, section 3.2.2, and RFC 3986, sections 3 and 4.3.
-fn parse_absolute<'a>(method: &str, uri: &'a str) -> Result<Absolute<'a>, HeadError> {
+/// RFC 9112, section 3.2.2, and RFC 3986, sections 3 and 4.3. Only the path and the query may hold bytes from 0x80 on.
+fn parse_absolute<'a>(method: &str, uri: &'a [u8]) -> Result<Absolute<'a>, HeadError> {
     let for_proxies = HeadError::bad("this is a proxy: it needs an absolute http:// URI, or CONNECT");
-    let (scheme, rest) = uri.split_once("://").ok_or(for_proxies)?;
+    let separator = uri.windows(3).position(|three| three == b"://").ok_or(for_proxies)?;
+    let (scheme, rest) = (uri.get(..separator).unwrap_or_default(), uri.get(separator + 3..).unwrap_or_default());
     if !is_scheme(scheme) {
         return Err(for_proxies);
     }
-    if !scheme.eq_ignore_ascii_case("http") {
+    if !scheme.eq_ignore_ascii_case(b"http") {
         return Err(HeadError { status: 501, text: "only http:// URIs are forwarded; use CONNECT for others" });
     }
-    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    if authority.contains('@') {
-        return Err(HeadError::bad("user information in the URI"));
-    }
+    let path_at = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at_checked(path_at).unwrap_or_default();
     let bad = HeadError::bad("the URI has no usable host and port");
+    let authority = without_user(ascii_text(authority).ok_or(bad)?)?;
     let (host, port) = split_port(authority).ok_or(bad)?;
     // RFC 3986, section 3.2.3: the port may be left out behind its colon too.
     let target = target(host, port.filter(|port| !port.is_empty()).unwrap_or("80")).ok_or(bad)?;
     let path = match path {
         // RFC 9112, section 3.2.4.
-        "" if method == "OPTIONS" => "*".into(),
-        "" => "/".into(),
-        path if path.starts_with('?') => format!("/{path}").into(),
+        b"" if method == "OPTIONS" => b"*".into(),
+        b"" => b"/".into(),
+        [b'?', ..] => [b"/", path].concat().into(),
         path => path.into(),
     };
     Ok(Absolute { target, authority: authority.strip_suffix(':').unwrap_or(authority), path })
 }
 
+/// Removes the user information from an authority (RFC 3986, section 3.2.1). The origin server must never see it: RFC
+/// 9110, section 4.2.4, has senders leave it out, and a client that means to log in sends Authorization as well.
+///
+/// Only user information in the grammar of RFC 3986 is removed. With a second `@` or a backslash in it two programs
+/// could see two hosts, so that is refused.
+fn without_user(authority: &str) -> Result<&str, HeadError> {
+    let Some((user, host)) = authority.split_once('@') else { return Ok(authority) };
+    let mut rest = user.as_bytes();
+    loop {
+        rest = match rest {
+            [] if !host.contains('@') => return Ok(host),
+            [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => rest,
+            [byte, rest @ ..] if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:".contains(byte) => rest,
+            _ => return Err(HeadError::bad("user information in the URI that cannot be read")),
+        };
+    }
+}
+
 /// RFC 3986, section 3.1.
-fn is_scheme(text: &str) -> bool {
-    text.starts_with(|first: char| first.is_ascii_alphabetic())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+fn is_scheme(text: &[u8]) -> bool {
+    text.first().is_some_and(u8::is_ascii_alphabetic)
+        && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte))
 }
 
 /// Host, with brackets if it has them, and what stands behind the colon (RFC 3986, section 3.2).
@@ -248,9 +282,8 @@ fn target(host: &str, port: &str) -> Option<Target> {
     Target::from_host(host, port).ok()
 }
 
-fn ascii(value: &[u8]) -> Result<&str, HeadError> {
-    let text = str::from_utf8(value).ok().filter(|text| text.is_ascii());
-    text.ok_or(HeadError::bad("a Proxy-Authorization that is not ASCII"))
+fn ascii_text(bytes: &[u8]) -> Option<&str> {
+    str::from_utf8(bytes).ok().filter(|text| text.is_ascii())
 }
 
 /// Says nothing of the values of fields, which hold secrets.

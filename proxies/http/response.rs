@@ -6,7 +6,7 @@
 //!
 //! This file must never send anything, and never accept a framing field that it does not understand.
 
-use super::head::{self, Asked, Body, FIELDS_MAX, Fields, Framing, HeadError, Version};
+use super::head::{self, Asked, Body, Fields, Framing, HeadError, Message, Version};
 
 /// The head of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,16 +65,9 @@ fn parse(bytes: &[u8], head_bytes_max: usize, asked: Asked) -> Result<Option<(Re
     }
     let Some(head_len) = head::head_len(bytes, head_bytes_max)? else { return Ok(None) };
     let head_bytes = bytes.get(..head_len).unwrap_or_default();
-    let mut headers = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut parsed = httparse::Response::new(&mut headers);
-    match parsed.parse(head_bytes).map_err(|error| head::parse_error(error, head_bytes))? {
-        httparse::Status::Complete(len) if len == head_len => {}
-        _ => return Err(HeadError::bad(BAD_LINE)),
-    }
-    // RFC 9110, section 15: there are five classes of statuses.
-    let status = parsed.code.filter(|code| (100..600).contains(code)).ok_or(HeadError::bad(BAD_LINE))?;
-    let (reason, version) = (parsed.reason.unwrap_or(""), head::version(parsed.version));
-    let fields = Fields::new(parsed.headers);
+    let (line, lines) = head::take_line(head_bytes).ok_or(HeadError::bad(BAD_LINE))?;
+    let (version, status, reason) = parse_line(line)?;
+    let fields = Fields::parse(lines, Message::Response)?;
     let framing = head::framing(&fields, version)?;
     let mut response = ResponseHead {
         status,
@@ -89,6 +82,20 @@ fn parse(bytes: &[u8], head_bytes_max: usize, asked: Asked) -> Result<Option<(Re
     response.body = response_body(&response, framing);
     response.keep_alive = persists(&response);
     Ok(Some((response, head_len)))
+}
+
+/// The status line (RFC 9112, section 4). The second space may be missing where there is no phrase. A phrase that is not
+/// ASCII is dropped, because no client may rely on it.
+fn parse_line(line: &[u8]) -> Result<(Version, u16, &str), HeadError> {
+    let bad = HeadError::bad(BAD_LINE);
+    let mut words = line.splitn(3, |byte| *byte == b' ');
+    let version = head::version(words.next().unwrap_or_default()).ok_or(bad)??;
+    let code = words.next().filter(|code| code.len() == 3 && code.iter().all(u8::is_ascii_digit)).ok_or(bad)?;
+    let status = str::from_utf8(code).ok().and_then(|code| code.parse().ok());
+    // RFC 9110, section 15: there are five classes of statuses.
+    let status = status.filter(|status| (100..600).contains(status)).ok_or(bad)?;
+    let reason = words.next().and_then(|reason| str::from_utf8(reason).ok());
+    Ok((version, status, reason.filter(|reason| reason.is_ascii()).unwrap_or("")))
 }
 
 /// RFC 9112, section 6.3.

@@ -26,7 +26,7 @@ pub struct Outgoing {
 pub fn request(head: &RequestHead<'_>, absolute: &Absolute<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(head.method.as_bytes());
     out.push(b' ');
-    out.extend_from_slice(absolute.path.as_bytes());
+    out.extend_from_slice(&absolute.path);
     out.extend_from_slice(b" HTTP/1.1\r\n");
     // RFC 9112, section 3.2.2: the received Host is replaced by what the URI says.
     field("Host", absolute.authority.as_bytes(), out);
@@ -80,9 +80,10 @@ pub fn response(head: &ResponseHead<'_>, client: Client, out: &mut Vec<u8>) -> O
 /// The fields that are for whoever is at the other end. RFC 9110, section 7.6.1: not those that speak of the
 /// connection, and not those that Connection names.
 fn end_to_end<'a>(fields: &Fields<'a>) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-    fields.iter().filter(|(name, _)| {
+    let options: Vec<&[u8]> = fields.elements("connection").collect();
+    fields.iter().filter(move |(name, _)| {
         let is_dropped = DROPPED.iter().any(|dropped| name.eq_ignore_ascii_case(dropped));
-        !is_dropped && !fields.has_element("connection", name)
+        !is_dropped && !options.iter().any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
     })
 }
 

@@ -38,6 +38,19 @@ fn a_request_in_origin_form() {
 }
 
 #[test]
+fn user_information_goes_no_further() {
+    let text = "GET http://joe:secret@h:81/a@b HTTP/1.1\r\nHost: h:81\r\n\r\n";
+    assert_eq!(forwarded_request(text), "GET /a@b HTTP/1.1\r\nHost: h:81\r\nVia: 1.1 seaprox\r\n\r\n");
+}
+
+#[test]
+fn white_space_before_a_colon_goes_no_further() {
+    let text = "HTTP/1.1 200 OK\r\nX-Kept \t:  1 \r\nConnection : x-hop\r\nX-Hop : 2\r\nContent-Length : 5\r\n\r\n";
+    let expected = "HTTP/1.1 200 OK\r\nX-Kept: 1\r\nContent-Length: 5\r\nVia: 1.1 seaprox\r\n\r\n";
+    assert_eq!(forwarded_response(text, Asked::Other, KEEPING).0, expected);
+}
+
+#[test]
 fn fields_of_one_connection_are_dropped() {
     let text = "POST http://h/ HTTP/1.1\r\nHost: h\r\nConnection: close, X-Private, Upgrade\r\nX-Private: 1\r\n\
                 Connection: x-other\r\nX-Other: 2\r\nX-Kept: 3\r\nProxy-Connection: keep-alive\r\nKeep-Alive: 5\r\n\
