@@ -508,6 +508,40 @@ fn beyond_its_window_a_subflow_takes_what_is_urgent_and_no_more() {
     assert!((WINDOW..WINDOW + BODY_BYTES_MAX).contains(&carried(&frames(&mut session, now), 2)));
 }
 
+/// Returns the bytes of bulk after which a server acknowledges at once, beside messages or without them.
+fn acknowledged_after(capabilities: u64, has_messages: bool) -> u64 {
+    let mut session = Session::new(Role::Server, Config::default(), SessionId([0xAA; 16]), BootId([1; 8]), Time::ZERO);
+    let proofs = Proofs { ours: [0; 32], theirs: [0xCC; 32] };
+    let hello = Hello { caps: capabilities, ..hello(Intent::New) };
+    assert_eq!(session.accept_subflow(Time::ZERO, &hello, proofs), Status::Ok);
+    session.set_room(LANE, 1 << 20);
+    static BULK: [u8; 16_000] = [7; 16_000];
+    [2, 4].iter().for_each(|id| input(&mut session, &open_frame(*id)).unwrap());
+    frames(&mut session, Time::from_us(1000));
+    let mut received = 0;
+    loop {
+        if has_messages {
+            input(&mut session, &data(4, received / 16_000, b"k", false)).unwrap();
+        }
+        input(&mut session, &data(2, received, &BULK, false)).unwrap();
+        received += 16_000;
+        // No time passes, so that only the amount can be the cause.
+        let sent = frames(&mut session, Time::from_us(1000));
+        if sent.iter().any(|frame| frame[0] == 0x25) || received > 1 << 20 {
+            return received;
+        }
+        session.consume(Time::from_us(1000), StreamId(2), 16_000);
+    }
+}
+
+#[test]
+fn bulk_is_acknowledged_early_beside_messages_and_where_both_ends_know_that() {
+    let early = Capability::EarlyAcks.bit();
+    assert!(acknowledged_after(early, true) <= 48_000);
+    assert!(acknowledged_after(early, false) >= 64_000, "bulk alone");
+    assert!(acknowledged_after(0, true) >= 64_000, "the peer does not know it");
+}
+
 #[test]
 fn every_control_frame_may_come_twice_and_in_any_order() {
     let frames = [

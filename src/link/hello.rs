@@ -35,11 +35,14 @@ pub enum Capability {
     Handover = 2,
     /// A LISTEN_RESULT with a failure may follow one without: the listener is gone, and the peer may ask for it anew.
     ListenerLost = 4,
+    /// A receiver acknowledges after 32 KiB while small messages compete with a bulk transfer on a single subflow.
+    EarlyAcks = 8,
 }
 
 impl Capability {
     /// All the features that this version has.
-    pub const LIST: &[Capability] = &[Capability::OrderedOpens, Capability::Handover, Capability::ListenerLost];
+    pub const LIST: &[Capability] =
+        &[Capability::OrderedOpens, Capability::Handover, Capability::ListenerLost, Capability::EarlyAcks];
 
     /// Returns the bit that stands for the feature in `caps`.
     pub const fn bit(self) -> u64 {

@@ -160,8 +160,8 @@ impl Session {
             return;
         }
         const FEW: u64 = 64 * 1024;
-        const MANY: u64 = 256 * 1024;
-        self.acks.due |= waiting >= (self.rx.window.size() / 8).clamp(FEW, MANY);
+        let most = self.acked_bytes(place.now);
+        self.acks.due |= waiting >= (self.rx.window.size() / 8).clamp(FEW.min(most), most);
         if self.acks.at.is_none() {
             self.acks.at = Some(place.now.after(self.ack_delay_us()));
         }
@@ -263,6 +263,7 @@ impl Session {
         self.stats.data_bytes[1] += payload.len() as u64;
         let Some(slot) = self.stream_for(place.now, id, true)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
+        self.mix.note(&mut stream.paces[1], place.now, offset, payload.len() as u64);
         let before = stream.recv.gaps();
         let arrived = stream.recv.insert(offset, payload, fin, place.pinned, &mut self.spare)?;
         self.rx.gaps = self.rx.gaps + stream.recv.gaps() - before;

@@ -172,6 +172,7 @@ mod input;
 mod join;
 mod lane;
 mod listen;
+mod mix;
 mod open;
 mod outbox;
 mod output;

@@ -429,6 +429,8 @@ impl Session {
         let piece =
             self.with_send(slot, |send| send.take_new(max).inspect(|piece| send.note_sent(*piece))).flatten()?;
         self.tx.reinject_bytes += u64::from(piece.len);
+        let pace = &mut self.streams.get_mut(slot)?.paces[0];
+        self.mix.note(pace, now, piece.offset, u64::from(piece.len));
         self.on_room(slot);
         let transmit = self.send_piece(now, index, slot, piece, out);
         if self.streams.get(slot).is_some_and(|stream| stream.send.is_blocked()) {

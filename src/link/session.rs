@@ -28,6 +28,7 @@ use super::hello::{Capability, Limits};
 use super::ids::{BootId, Role, SessionId, StreamId, SubflowId, Time};
 use super::lane::Sent;
 use super::listen::{MyListener, TheirListeners};
+use super::mix::Mix;
 use super::resume::Resume;
 use super::sched::Scheduler;
 use super::send::SendStream;
@@ -100,6 +101,7 @@ pub struct Session {
     pub(super) events: VecDeque<Event>,
     pub(super) spare: Spare,
     pub(super) stats: Stats,
+    pub(super) mix: Mix,
     /// Whether calls leave the checks out, in debug builds too.
     pub(super) unchecked: bool,
     /// Calls since everything was checked.
@@ -205,6 +207,7 @@ impl Session {
             events: VecDeque::new(),
             spare: Spare::default(),
             stats: Stats::default(),
+            mix: Mix::default(),
             unchecked: false,
             #[cfg(debug_assertions)]
             checks: 0,
@@ -219,6 +222,18 @@ impl Session {
     /// Counts since the start.
     pub fn stats(&self) -> Stats {
         self.stats
+    }
+
+    /// Returns whether small messages compete with a bulk transfer on the only subflow of this session. Bulk then takes
+    /// short turns. With several subflows the scheduler weighs the queue of each instead.
+    pub fn is_mixed(&self, now: Time) -> bool {
+        self.subflows.len() == 1 && self.mix.is_mixed(now)
+    }
+
+    /// Returns the number of bytes after which an end of this session acknowledges at once, at the latest.
+    pub fn acked_bytes(&self, now: Time) -> u64 {
+        let is_early = self.has_capability(Capability::EarlyAcks) && self.is_mixed(now);
+        if is_early { 32 << 10 } else { 256 << 10 }
     }
 
     /// What both ends call the session.

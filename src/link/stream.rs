@@ -14,6 +14,7 @@ use super::credit::Window;
 use super::datagram::Datagrams;
 use super::frame::Frame;
 use super::ids::StreamId;
+use super::mix::Pace;
 use super::open::{Bound, Kind, Open};
 use super::recv::RecvStream;
 use super::send::SendStream;
@@ -65,6 +66,8 @@ pub(super) struct Stream {
     pub(super) blocked_told: Option<u64>,
     /// Whether bytes wait although the stream has credit, because it has its share of the session's.
     pub(super) held_back: bool,
+    /// The recent volume, sent and received.
+    pub(super) paces: [Pace; 2],
     /// For [`Kind::Udp`].
     pub(super) datagrams: Option<Box<Datagrams>>,
 }
@@ -97,6 +100,7 @@ impl Stream {
             in_waiting: false,
             blocked_told: None,
             held_back: false,
+            paces: Default::default(),
             datagrams: None,
         }
     }

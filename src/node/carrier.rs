@@ -25,7 +25,7 @@ use crate::sys::{self, PathInfo};
 use crate::tls::{TlsError, TlsPipe};
 
 use super::config::Happened;
-use super::window::Window;
+use super::window::{Traffic, Window};
 
 /// One carrier, as the loop knows it.
 pub(crate) struct Carrier {
@@ -135,7 +135,7 @@ impl Carrier {
     /// slow path that is the only one nothing is taken that the system would not take: what is urgent would wait behind
     /// it. With several, what would wait is little, and a path that seems full for a moment would leave its part to worse
     /// ones.
-    pub fn room(&self, io: &Io, rate: u64, is_alone: bool) -> usize {
+    pub fn room(&self, io: &Io, rate: u64, is_alone: bool, is_mixed: bool) -> usize {
         let is_slow = is_alone && rate < SLOW_RATE;
         let is_full = || matches!(io, Io::Tcp(socket) if is_slow && !sys::wants_more(socket));
         if !self.is_flushed() || is_full() {
@@ -146,7 +146,7 @@ impl Carrier {
             return usize::try_from(wished).unwrap_or(usize::MAX).clamp(BATCH_BYTES_MIN, FRAME_BYTES_MAX);
         }
         let batch = usize::try_from(self.proven(wished)).unwrap_or(usize::MAX);
-        batch.clamp(FRAME_BYTES_MAX, BATCH_BYTES_MAX)
+        batch.clamp(FRAME_BYTES_MAX, if is_mixed { BYTES_MIXED } else { BATCH_BYTES_MAX })
     }
 
     /// What a rate lets be under way, as far as the path has shown what it can: a handshake alone says little of it.
@@ -179,9 +179,9 @@ impl Carrier {
         sys::tcp_info(socket)
     }
 
-    /// Bytes that may be under way, on a path that makes this rate.
-    pub fn window(&mut self, now: Time, rate: u64, info: &PathInfo) -> u64 {
-        self.window.bytes(now, rate, self.bytes.0, info.round_us)
+    /// Returns the bytes that may be under way, on a path that makes this rate.
+    pub fn window(&mut self, now: Time, rate: u64, info: &PathInfo, traffic: Traffic) -> u64 {
+        self.window.bytes(now, rate, self.bytes.0, info.round_us, traffic)
     }
 
     /// On a fast path the system may hold more unsent, so that it never runs dry between two turns.
@@ -241,7 +241,7 @@ impl Core {
 
     /// Reads what has come, decrypts it, and gives it to the session.
     fn read_carrier(&mut self, id: Id, side: Id) -> Result<(), Failure> {
-        let mut budget = READ_BYTES_PER_TURN;
+        let mut budget = if self.is_mixed_carrier(id) { BYTES_MIXED } else { READ_BYTES_PER_TURN };
         let mut plain = std::mem::take(&mut self.pools.links.plain);
         let result = loop {
             if budget == 0 {
@@ -268,6 +268,12 @@ impl Core {
         plain.clear();
         self.pools.links.plain = plain;
         result
+    }
+
+    /// Returns whether small messages compete with a bulk transfer on the link of a carrier.
+    fn is_mixed_carrier(&self, id: Id) -> bool {
+        let link = self.pools.links.carriers.get(id).and_then(|carrier| carrier.link);
+        link.is_some_and(|link| self.is_mixed(link))
     }
 
     /// One read of at most `most` bytes, and what it lets be decrypted. None when there is nothing to read.
@@ -402,6 +408,8 @@ const BATCH_BYTES_MAX: usize = 256 << 10;
 const SLOW_RATE: u64 = 12_500_000;
 /// Bytes read from one carrier in one turn.
 const READ_BYTES_PER_TURN: usize = 256 << 10;
+/// Bytes read and sent in one turn while small messages compete with a bulk transfer: a message waits for as much.
+const BYTES_MIXED: usize = 64 << 10;
 /// The path is asked about after so many bytes, or after so long.
 const SAMPLE_BYTES: u64 = 256 << 10;
 const SAMPLE_US: u64 = 5_000;

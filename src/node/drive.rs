@@ -17,6 +17,7 @@ use super::config::Happened;
 use super::greet::TARGET;
 use super::plan::LASTED_MS;
 use super::stream::StreamAt;
+use super::window::Traffic;
 
 impl Core {
     /// Takes the events of links that have something to do to their sides. Whether any side was given something to do.
@@ -40,8 +41,15 @@ impl Core {
         }
     }
 
+    /// Returns whether small messages compete with a bulk transfer on a link.
+    pub(super) fn is_mixed(&self, id: Id) -> bool {
+        let session = self.pools.links.links.get(id).and_then(|link| link.session.as_ref());
+        session.is_some_and(|session| session.is_mixed(self.pools.links.now))
+    }
+
     fn drive_link(&mut self, id: Id) {
-        for _ in 0..ROUNDS_PER_TURN {
+        let rounds = if self.is_mixed(id) { ROUNDS_MIXED } else { ROUNDS_PER_TURN };
+        for _ in 0..rounds {
             self.link_events(id);
             if !self.transmit(id) {
                 self.link_events(id);
@@ -62,12 +70,14 @@ impl Core {
         // What is sent beyond the peer's rate is owed, and while much is owed not even a PING is answered.
         let most = link.sent.open(now).map_or(0, |most| (most / link.carriers.len().max(1)).max(1));
         let is_alone = link.carriers.len() == 1;
+        let is_mixed = session.is_mixed(now);
         for carrier in &link.carriers {
             let Some(carrier) = links.carriers.get(*carrier) else { continue };
             let Some(subflow) = carrier.subflow.filter(|_| carrier.stage == Stage::Live) else { continue };
             let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
             let side = self.sides.get(carrier.side).filter(|_| most > 0);
-            session.set_room(subflow, side.map_or(0, |side| carrier.room(&side.io, rate, is_alone).min(most)));
+            session
+                .set_room(subflow, side.map_or(0, |side| carrier.room(&side.io, rate, is_alone, is_mixed).min(most)));
         }
         let mut sent = 0;
         loop {
@@ -124,7 +134,8 @@ impl Core {
             let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
             record.set_lowat(&side.io, rate);
             // With several, how late each would be decides, and what waits on one is a part of that.
-            let window = record.window(links.now, rate, &info);
+            let (is_mixed, acked_bytes) = (session.is_mixed(links.now), session.acked_bytes(links.now));
+            let window = record.window(links.now, rate, &info, Traffic { is_mixed, acked_bytes });
             session.set_window(subflow, if is_alone { window } else { u64::MAX });
         }
     }
@@ -396,3 +407,5 @@ impl Core {
 
 /// Times that a link's carriers are filled in one turn, before others get theirs.
 const ROUNDS_PER_TURN: usize = 8;
+/// The same while small messages compete with a bulk transfer.
+const ROUNDS_MIXED: usize = 2;
