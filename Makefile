@@ -18,7 +18,7 @@ FUZZ_TARGETS = $(patsubst fuzz/targets/%.rs,%,$(filter-out %canary.rs,$(wildcard
 LINK_TESTS = $(wildcard tests/process_link_*.rs)
 RELAY_TESTS = $(patsubst tests/%.rs,--test %,$(filter-out $(LINK_TESTS),$(wildcard tests/process_*.rs tests/loop*.rs)))
 
-.PHONY: all test test-tools check bench gates soak mutate fuzz install uninstall clean
+.PHONY: all test test-tools check bench interop gates soak mutate fuzz install uninstall clean
 
 all:
 	$(CARGO) build --release --locked
@@ -46,6 +46,10 @@ bench:
 # GATES chooses some of them by a part of their name.
 gates:
 	$(CARGO) bench --locked --bench gates -- $(GATES)
+
+# Runs links between this version and an earlier one, in both roles. Builds the earlier one from the history.
+interop:
+	scripts/interop
 
 # Simulates the link for as long as it is told, beginning with a seed of its own.
 soak:

@@ -55,8 +55,13 @@ impl Seaprox {
 
     /// The same, without waiting for anything.
     pub fn spawn(args: &[&str], touch: impl FnOnce(&mut Command)) -> Seaprox {
+        Seaprox::spawn_binary(BINARY, args, touch)
+    }
+
+    /// Starts another binary than the one of this build, such as that of an earlier version.
+    pub fn spawn_binary(binary: &str, args: &[&str], touch: impl FnOnce(&mut Command)) -> Seaprox {
         let scratch = Scratch::new();
-        let mut command = command(args);
+        let mut command = command_of(binary, args);
         command.args(["--status", &format!("unix:{}", scratch.file("status"))]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         touch(&mut command);
@@ -233,7 +238,14 @@ pub fn run_command(mut command: Command, input: &[u8]) -> Ran {
 
 /// The command line of the binary, in the mode that the suite runs in: `SEAPROX_TEST_NO_SPLICE=1` is copy mode.
 pub fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_seaprox"));
+    command_of(BINARY, args)
+}
+
+/// The binary of this build.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_seaprox");
+
+fn command_of(binary: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SEAPROX_") {
             command.env_remove(name);
