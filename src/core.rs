@@ -105,6 +105,8 @@ pub(crate) enum OneOff {
     Link(Id),
     /// Look after a carrier of a link.
     Carrier(Id),
+    /// Tell how many lines of the log were left out.
+    Unsaid,
 }
 
 /// What is held up for want of descriptors.

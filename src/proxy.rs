@@ -312,6 +312,7 @@ impl Proxy {
                 Some(OneOff::Drained) => self.core.stop(),
                 Some(OneOff::Link(link)) => self.core.link_due(link),
                 Some(OneOff::Carrier(carrier)) => self.core.carrier_due(carrier),
+                Some(OneOff::Unsaid) => self.core.tell_unsaid(),
             }
         }
     }
