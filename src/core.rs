@@ -105,8 +105,10 @@ pub(crate) enum OneOff {
     Link(Id),
     /// Look after a carrier of a link.
     Carrier(Id),
-    /// Tell how many lines of the log were left out.
-    Unsaid,
+    /// Compute the handshakes of unauthenticated peers of links: there is time for them again.
+    Handshakes,
+    /// Look for unauthenticated peers of links that are too slow.
+    Crowd,
 }
 
 /// What is held up for want of descriptors.
@@ -637,6 +639,7 @@ impl Core {
             || !self.queues.mails.is_empty()
             || !self.queues.closed.is_empty()
             || !self.pools.links.dirty.is_empty()
+            || self.has_handshakes()
             || (!self.queues.no_block.is_empty() && self.pools.blocks.available() > 0)
             || self.is_done()
     }

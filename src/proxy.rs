@@ -95,6 +95,7 @@ impl Proxy {
         self.note_events();
         self.read_mails();
         self.run_queue();
+        self.core.run_handshakes();
         if self.core.hear_links() {
             // What has come over links goes on in the same turn, and what that leads to goes out with the answer to it.
             self.run_queue();
@@ -297,7 +298,8 @@ impl Proxy {
                 TimerClass::Handshake | TimerClass::KeepAlive => {
                     self.call(connection, Role::Source, |handler, cx| handler.timeout(cx));
                 }
-                TimerClass::Connect => self.core.dial_timed_out(connection),
+                TimerClass::Connect if self.core.dial_timed_out(connection) => {}
+                TimerClass::Connect => _ = self.call(connection, Role::Source, |handler, cx| handler.timeout(cx)),
                 TimerClass::Settle => self.core.settle_down(connection),
                 TimerClass::Idle => self.core.end(connection, Reason::IdleTimeout),
                 TimerClass::HalfClosed => self.core.end(connection, Reason::HalfClosedTimeout),
@@ -312,7 +314,9 @@ impl Proxy {
                 Some(OneOff::Drained) => self.core.stop(),
                 Some(OneOff::Link(link)) => self.core.link_due(link),
                 Some(OneOff::Carrier(carrier)) => self.core.carrier_due(carrier),
-                Some(OneOff::Unsaid) => self.core.tell_unsaid(),
+                // That the loop has woken up is enough: it computes them before it sleeps again.
+                Some(OneOff::Handshakes) => {}
+                Some(OneOff::Crowd) => self.core.thin_crowd(),
             }
         }
     }

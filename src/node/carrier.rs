@@ -44,9 +44,6 @@ pub(crate) struct Carrier {
     pub greeter: Greeter,
     /// Its peer's rate is used up, and a one-off has been set to read it again.
     pub held: bool,
-    /// What the frames of the last read cost beyond its bytes, and whether they were mostly small.
-    frames_cost: usize,
-    has_small_frames: bool,
     /// Small frames that will share a record.
     staged: Vec<u8>,
     /// Bytes on the wire, sent and received.
@@ -81,8 +78,6 @@ impl Carrier {
             seen_as: None,
             greeter: Greeter::default(),
             held: false,
-            frames_cost: 0,
-            has_small_frames: false,
             staged: Vec::new(),
             bytes: (0, 0),
             sampled: (Time::ZERO, 0),
@@ -246,31 +241,32 @@ impl Core {
 
     /// Reads what has come, decrypts it, and gives it to the session.
     fn read_carrier(&mut self, id: Id, side: Id) -> Result<(), Failure> {
+        if self.awaits_handshake(id) {
+            return Ok(());
+        }
         let mut budget = if self.is_mixed_carrier(id) { BYTES_MIXED } else { READ_BYTES_PER_TURN };
         let mut plain = std::mem::take(&mut self.pools.links.plain);
         let result = loop {
-            budget = budget.saturating_sub(self.take_frames_cost(id));
             if budget == 0 {
                 self.enqueue(side);
                 break Ok(());
             }
-            if self.is_carrier_behind(id) {
-                break Ok(());
-            }
             let most = match self.may_read(id) {
-                Ok(most) => most.min(self.read_bytes(id)),
+                Ok(most) => most,
                 Err(wait) => {
                     self.hold_carrier(id, wait);
                     break Ok(());
                 }
             };
-            match self.read_once(id, side, most, &mut plain) {
+            match self.read_once(id, side, most) {
                 Ok(Some(got)) => budget = budget.saturating_sub(got),
                 Ok(None) => break Ok(()),
                 Err(failure) => break Err(failure),
             }
-            let given = plain.drain(..).try_for_each(|bytes| self.give(id, bytes));
-            if let Err(failure) = given.and_then(|()| self.secured(id)) {
+            if self.must_await_handshake(id) {
+                break Ok(());
+            }
+            if let Err(failure) = self.open_carrier(id, side, &mut plain) {
                 break Err(failure);
             }
         };
@@ -279,32 +275,14 @@ impl Core {
         result
     }
 
-    /// Returns whether so many events of its link wait that a carrier is not to be read.
-    fn is_carrier_behind(&mut self, id: Id) -> bool {
-        let link = self.pools.links.carriers.get(id).and_then(|carrier| carrier.link);
-        link.is_some_and(|link| self.is_behind(link))
-    }
-
-    /// Returns how many bytes are read from a carrier at once: few where they hold many frames, so that a turn can end
-    /// between two reads.
-    fn read_bytes(&self, id: Id) -> usize {
-        let carrier = self.pools.links.carriers.get(id);
-        if carrier.is_some_and(|carrier| carrier.has_small_frames) { SMALL_READ_BYTES } else { usize::MAX }
-    }
-
-    /// Takes what the frames of the last read cost beyond its bytes.
-    fn take_frames_cost(&mut self, id: Id) -> usize {
-        self.pools.links.carriers.get_mut(id).map_or(0, |carrier| std::mem::take(&mut carrier.frames_cost))
-    }
-
     /// Returns whether small messages compete with a bulk transfer on the link of a carrier.
     fn is_mixed_carrier(&self, id: Id) -> bool {
         let link = self.pools.links.carriers.get(id).and_then(|carrier| carrier.link);
         link.is_some_and(|link| self.is_mixed(link))
     }
 
-    /// One read of at most `most` bytes, and what it lets be decrypted. None when there is nothing to read.
-    fn read_once(&mut self, id: Id, side: Id, most: usize, plain: &mut Vec<Bytes>) -> Result<Option<usize>, Failure> {
+    /// One read of at most `most` bytes. None when there is nothing to read.
+    fn read_once(&mut self, id: Id, side: Id, most: usize) -> Result<Option<usize>, Failure> {
         let (Some(carrier), Some(record)) = (self.pools.links.carriers.get_mut(id), self.sides.get_mut(side)) else {
             return Ok(None);
         };
@@ -330,13 +308,22 @@ impl Core {
         };
         record.note_read(got, wished);
         carrier.bytes.1 += got as u64;
-        let result = tls.open(plain);
-        if let Err(error) = result {
+        Ok(Some(got))
+    }
+
+    /// Decrypts what has been read, gives it to the session, and goes on with the handshake.
+    pub(super) fn open_carrier(&mut self, id: Id, side: Id, plain: &mut Vec<Bytes>) -> Result<(), Failure> {
+        let (Some(carrier), Some(record)) = (self.pools.links.carriers.get_mut(id), self.sides.get_mut(side)) else {
+            return Ok(());
+        };
+        let Some(tls) = &mut carrier.tls else { return Ok(()) };
+        if let Err(error) = tls.open(plain) {
             // An alert says why; it is the last that the peer hears.
             let _ = carrier.flush(record);
             return Err(self.tls_failed(id, &error));
         }
-        Ok(Some(got))
+        plain.drain(..).try_for_each(|bytes| self.give(id, bytes))?;
+        self.secured(id)
     }
 
     /// Plaintext has come: a HELLO, or frames for the session.
@@ -358,18 +345,10 @@ impl Core {
         let (link, subflow) = (*link, *subflow);
         let now = links.now;
         let Some(record) = links.links.get_mut(link) else { return Ok(()) };
-        let len = bytes.len();
-        record.received.take(len);
+        record.received.take(bytes.len());
         if let Some(session) = &mut record.session {
-            let [_, before] = session.stats().frames;
             // What is wrong with a frame, the session says in its events.
             let _ = session.input(now, subflow, 0, bytes);
-            let frames = usize::try_from(session.stats().frames[1] - before).unwrap_or(usize::MAX);
-            if let Some(carrier) = links.carriers.get_mut(id) {
-                let extra = frames.saturating_mul(FRAME_COST_BYTES).saturating_sub(len);
-                carrier.has_small_frames = extra > 0;
-                carrier.frames_cost = carrier.frames_cost.saturating_add(extra);
-            }
         }
         links.touch(link);
         Ok(())
@@ -403,8 +382,8 @@ impl Core {
         if let Some(link) = carrier.link.and_then(|link| self.pools.links.links.get_mut(link)) {
             link.carriers.retain(|other| *other != id);
         }
-        if carrier.link.is_none() && carrier.server.is_some() {
-            self.pools.links.visitors = self.pools.links.visitors.saturating_sub(1);
+        if carrier.server.is_some() {
+            self.forget_unauthenticated(id, &carrier);
         }
         self.drop_side(carrier.side);
     }
@@ -443,10 +422,6 @@ const BATCH_BYTES_MAX: usize = 256 << 10;
 const SLOW_RATE: u64 = 12_500_000;
 /// Bytes read from one carrier in one turn.
 const READ_BYTES_PER_TURN: usize = 256 << 10;
-/// What a frame takes of them at least: 2,048 frames in one turn.
-const FRAME_COST_BYTES: usize = 128;
-/// Bytes read at once from a carrier whose frames are mostly smaller than that.
-const SMALL_READ_BYTES: usize = 16 << 10;
 /// Bytes read and sent in one turn while small messages compete with a bulk transfer: a message waits for as much.
 const BYTES_MIXED: usize = 64 << 10;
 /// The path is asked about after so many bytes, or after so long.

@@ -209,7 +209,7 @@ impl Default for Timing {
             subflows: 16,
             links: 256,
             links_per_key: 64,
-            visitors: 128,
+            visitors: 256,
         }
     }
 }

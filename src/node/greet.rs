@@ -17,6 +17,7 @@ use crate::tls::Tls;
 
 use super::carrier::{Carrier, Stage};
 use super::config::{PeerKey, Policy, Timing};
+use super::handshakes::random_u64;
 use super::link::{Link, Takes, Watch};
 use super::proof;
 use crate::tls::Cipher;
@@ -35,38 +36,56 @@ pub(crate) struct Server {
 }
 
 impl Core {
-    /// Somebody has come to a listener for links.
+    /// Takes in a connection to a listener for links, if there is a place for one more unauthenticated peer.
     pub(crate) fn visit(&mut self, listener: u32, io: Io, peer: Endpoint) {
         let links = &mut self.pools.links;
-        let visitors = links.visitors;
-        let Some(server) = links.servers.get_mut(&listener) else { return };
-        if visitors >= server.timing.visitors || links.closing || links.carriers.is_full() || self.sides.is_full() {
-            self.stats.visitors_refused += 1;
-            if !std::mem::replace(&mut server.full, true)
-                && let Some(unsaid) = self.may_log_stranger(&peer, Reason::LimitReached)
-            {
-                log::warn!(target: TARGET, reason = "limit_reached", visitors = visitors, unsaid = unsaid; "visitors are turned away");
-            }
-            return;
+        let Some(server) = links.servers.get(&listener) else { return };
+        let room = (server.timing.visitors, server.timing.handshake.as_millis() as u64);
+        if links.closing {
+            return self.turned_away(listener);
         }
-        server.full = false;
-        let (Some(side), Some(carrier)) = (self.sides.next_id(), links.carriers.next_id()) else { return };
-        if let Err(error) = io.register(&self.registry, mio::Token(side.to_u64() as usize)) {
-            return log::warn!(target: TARGET, error = error.to_string(); "visitor turned away");
+        let Some((seat, evicted)) = links.unauthenticated.enter((&peer).into(), room, self.now_ms, random_u64()) else {
+            return self.turned_away(listener);
+        };
+        evicted.into_iter().for_each(|evicted| self.evict(evicted));
+        let (Some(side), Some(carrier)) = (self.sides.next_id(), self.pools.links.carriers.next_id()) else {
+            return self.turned_away(listener);
+        };
+        match self.place(listener, (side, carrier), io, peer) {
+            Ok(()) => self.pools.links.unauthenticated.sit(carrier, seat),
+            Err(error) => return log::warn!(target: TARGET, error = error; "visitor turned away"),
         }
+        self.watch_crowd();
+    }
+
+    /// Makes the records of a connection that has a place.
+    fn place(&mut self, listener: u32, (side, carrier): (Id, Id), io: Io, peer: Endpoint) -> Result<(), String> {
+        let links = &mut self.pools.links;
+        let Some(server) = links.servers.get_mut(&listener) else { return Err("the listener is gone".to_owned()) };
+        server.full &= links.unauthenticated.is_crowded();
+        io.register(&self.registry, mio::Token(side.to_u64() as usize)).map_err(|error| error.to_string())?;
         let mut record = Carrier::new(side, Stage::Securing);
         record.server = Some(listener);
-        match server.tls.pipe(&links.buffers) {
-            Ok(tls) => record.tls = Some(tls),
-            Err(error) => return log::warn!(target: TARGET, error = error.to_string(); "visitor turned away"),
-        }
-        record.tune(&io, server.timing.dead);
+        record.tls = Some(server.tls.pipe(&links.buffers).map_err(|error| error.to_string())?);
         let deadline_ms = self.now_ms + server.timing.handshake.as_millis() as u64;
         let placed = self.sides.insert(Side::new(Owner::Carrier(carrier), State::Connected, io, peer)).is_ok()
             && links.carriers.insert(record).is_ok();
         debug_assert!(placed, "both tables had room");
-        links.visitors += 1;
         self.one_offs.push(deadline_ms, OneOff::Carrier(carrier));
+        Ok(())
+    }
+
+    /// Counts an unauthenticated peer that was turned away at the limit, and says once that there are such.
+    pub(super) fn turned_away(&mut self, listener: u32) {
+        self.stats.visitors_refused += 1;
+        let links = &mut self.pools.links;
+        let visitors = links.unauthenticated.len();
+        let Some(server) = links.servers.get_mut(&listener) else { return };
+        if !std::mem::replace(&mut server.full, true)
+            && let Some(unsaid) = links.quiet.say(self.now_ms)
+        {
+            log::warn!(target: TARGET, reason = "limit_reached", visitors = visitors, unsaid = unsaid; "visitors are turned away");
+        }
     }
 
     /// A visitor has said what it wants.
@@ -89,7 +108,7 @@ impl Core {
             Err(status) => status,
         };
         if status != Status::Ok {
-            if let Some(unsaid) = self.may_log_key(&key) {
+            if let Some(unsaid) = self.pools.links.quiet.say(self.now_ms) {
                 log::info!(target: TARGET, status = format!("{status:?}"), unsaid = unsaid; "subflow refused");
             }
             self.refuse(id, &HelloAck::refusal(status, hello, boot));
@@ -124,7 +143,7 @@ impl Core {
         let Some(server) = carrier.server.and_then(|number| links.servers.get(&number)) else {
             return Err(Status::Denied);
         };
-        let of_key = links.links.iter().filter(|(_, link)| link.is_served_to(&key)).count();
+        let of_key = links.links.iter().filter(|(_, link)| link.plan.is_none() && link.key == Some(key)).count();
         let is_full = links.served.len() >= server.timing.links || of_key >= server.timing.links_per_key;
         let Some(tls) = carrier.tls.as_ref().filter(|_| !links.closing && !is_full) else {
             return Err(Status::Limit);
@@ -159,24 +178,23 @@ impl Core {
             .links
             .links
             .iter()
-            .filter(|(_, link)| link.is_served_to(&key))
+            .filter(|(_, link)| link.plan.is_none())
             .filter(|(_, link)| {
                 let boot = link.peer_boot.filter(|boot| *boot != hello.boot && instance(*boot) == instance(hello.boot));
-                boot.is_some()
+                link.key == Some(key) && boot.is_some()
             })
             .map(|(id, _)| id)
             .collect();
         let mut row = 0;
         for id in before {
             let Some(link) = self.pools.links.links.get(id) else { continue };
-            let name = link.name.to_string();
             let is_young = self.now_ms.saturating_sub(link.opened_ms) < YOUNG_MS;
             let now = if is_young && link.state() != "parted" { link.row + 1 } else { 0 };
             row = row.max(now);
             if now <= ROW_MAX {
                 self.forget_link(id, "its peer was restarted");
-            } else if let Some(unsaid) = self.may_log_key(&key) {
-                log::warn!(target: TARGET, link = id.to_string(), peer = name, unsaid = unsaid; "taken over too often: two processes have the same key and command line, and both are let in");
+            } else if let Some(unsaid) = self.pools.links.quiet.say(self.now_ms) {
+                log::warn!(target: TARGET, link = id.to_string(), peer = link.name.to_string(), unsaid = unsaid; "taken over too often: two processes have the same key and command line, and both are let in");
             }
         }
         row.min(ROW_MAX)
@@ -185,7 +203,7 @@ impl Core {
     /// A key that has as many sessions as it may have gives up the one that has been there longest without any subflow.
     fn make_room(&mut self, key: PeerKey) {
         let links = self.pools.links.links.iter();
-        let its: Vec<(Id, &Link)> = links.filter(|(_, link)| link.is_served_to(&key)).collect();
+        let its: Vec<(Id, &Link)> = links.filter(|(_, link)| link.plan.is_none() && link.key == Some(key)).collect();
         if its.iter().any(|(_, link)| its.len() < link.timing.links_per_key) {
             return;
         }
@@ -213,8 +231,8 @@ impl Core {
                 carrier.tune_to_rate(&side.io, record.received.rate());
             }
             record.carriers.push(id);
-            links.visitors = links.visitors.saturating_sub(1);
             links.touch(link);
+            self.joined(id);
         } else if hello.intent == Intent::New {
             self.forget_link(link, "its first subflow was refused");
         }
@@ -238,11 +256,6 @@ impl Core {
             if let Some(session) = &mut record.session {
                 session.abandon(Code::LinkLost);
             }
-            // Its places are free at once. Its streams are cut as its events are taken, a share in each turn.
-            let listeners: Vec<u32> = record.listeners.drain().flat_map(|(_, ours)| ours).collect();
-            let name = record.session.as_ref().map(|session| session.id());
-            name.into_iter().for_each(|name| _ = self.pools.links.served.remove(&name));
-            listeners.into_iter().for_each(|listener| self.unlisten(listener));
         }
         self.link_events(link);
     }

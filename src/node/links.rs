@@ -14,11 +14,12 @@ use crate::tls::Buffers;
 use super::carrier::Carrier;
 use super::chunks::Chunks;
 use super::greet::Server;
+use super::handshakes::Budget;
 use super::link::Link;
-use super::peers::Peers;
-use super::quiet::Strangers;
+use super::quiet::Quiet;
 use super::rest::Rests;
 use super::stream::Slot;
+use super::unauthenticated::Unauthenticated;
 
 /// The links of one loop.
 pub(crate) struct Links {
@@ -28,8 +29,12 @@ pub(crate) struct Links {
     pub servers: HashMap<u32, Server>,
     /// The links that others have dialled, by the session's name.
     pub served: HashMap<SessionId, Id>,
-    /// Carriers of those who have not proved yet who they are.
-    pub visitors: usize,
+    /// Carriers of peers that have not joined a session yet.
+    pub unauthenticated: Unauthenticated<Id>,
+    /// The time that may be spent on the handshakes of unauthenticated peers.
+    pub handshakes: Budget,
+    /// A one-off looks for unauthenticated peers that are too slow for the crowd.
+    pub crowd_watched: bool,
     pub chunks: Chunks,
     /// What the TLS connections share.
     pub buffers: Rc<Buffers>,
@@ -40,15 +45,11 @@ pub(crate) struct Links {
     pub plain: Vec<Bytes>,
     /// Links with something to do.
     pub dirty: VecDeque<Id>,
-    /// What each key uses.
-    pub peers: Peers,
     /// The half of our boot id that differs in each life.
     pub life: [u8; 4],
     pub now: Time,
-    /// The lines that strangers cause: those who did not prove who they are, and all others.
-    pub strangers: [Strangers; 2],
-    /// A one-off has been set to tell of lines that were left out.
-    pub tells_unsaid: bool,
+    /// The lines that strangers cause.
+    pub quiet: Quiet,
     /// No new link is wanted any more.
     pub closing: bool,
 }
@@ -60,18 +61,18 @@ impl Default for Links {
             carriers: Table::new(CARRIERS_MAX),
             servers: HashMap::new(),
             served: HashMap::new(),
-            visitors: 0,
+            unauthenticated: Unauthenticated::new(),
+            handshakes: Budget::default(),
+            crowd_watched: false,
             chunks: Chunks::default(),
             buffers: Rc::new(Buffers::new()),
             rests: Rests::default(),
             outbox: Outbox::new(),
             plain: Vec::new(),
             dirty: VecDeque::new(),
-            peers: Peers::default(),
             life: super::random(),
             now: Time::ZERO,
-            strangers: Default::default(),
-            tells_unsaid: false,
+            quiet: Quiet::default(),
             closing: false,
         }
     }

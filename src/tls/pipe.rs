@@ -171,6 +171,21 @@ impl TlsPipe {
         matches!(self.state, State::PeerEnded)
     }
 
+    /// How much of the peer's next message has come, while the peer is not authenticated. [`open`](Self::open) computes a
+    /// key exchange or a signature only when all of it is there.
+    pub fn heard(&self) -> Heard {
+        let bytes = self.incoming.get(..self.filled).unwrap_or_default();
+        match self.state {
+            State::Handshaking if bytes.is_empty() => Heard::Nothing,
+            // There is no room for the rest: it fails.
+            State::Handshaking if self.heard >= HANDSHAKE_BYTES_MAX => Heard::Cheap,
+            State::Handshaking if self.machine.common().negotiated_cipher_suite().is_none() => first_message(bytes),
+            State::Handshaking if plaintext_bytes(bytes) > 0 => Heard::Whole,
+            State::Handshaking => Heard::Part,
+            _ => Heard::Cheap,
+        }
+    }
+
     /// The key that the peer has proven to hold: once the handshake is done, or failed because of that key.
     pub const fn peer_key(&self) -> Option<PublicKey> {
         self.peer
@@ -358,6 +373,46 @@ impl std::fmt::Debug for TlsPipe {
         f.debug_struct("TlsPipe").field("state", &self.state).finish_non_exhaustive()
     }
 }
+
+/// How much of its next message a peer that is not authenticated has sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Nothing,
+    /// A part of it.
+    Part,
+    /// All of it: to open it costs a key exchange or a signature.
+    Whole,
+    /// Something that is refused, or taken, without such a cost.
+    Cheap,
+}
+
+/// How much of a ClientHello is there: a handshake message of type 1 (RFC 8446, section 4) in records of type 22 (section
+/// 5.1). Whatever else comes first is refused without a computation.
+fn first_message(mut bytes: &[u8]) -> Heard {
+    let (mut header, mut have) = (Vec::with_capacity(4), 0);
+    while let Some(([kind, _, _, high, low], rest)) = bytes.split_first_chunk::<5>() {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        let fragment = &rest[..length.min(rest.len())];
+        header.extend(fragment.iter().take(4 - header.len()));
+        if *kind != HANDSHAKE || length == 0 || header.first().is_some_and(|kind| *kind != CLIENT_HELLO) {
+            return Heard::Cheap;
+        }
+        if fragment.len() < length {
+            return Heard::Part;
+        }
+        have += length;
+        if let [_, a, b, c] = header[..]
+            && have >= 4 + u32::from_be_bytes([0, a, b, c]) as usize
+        {
+            return Heard::Whole;
+        }
+        bytes = &rest[length..];
+    }
+    if bytes.first().is_some_and(|kind| *kind != HANDSHAKE) { Heard::Cheap } else { Heard::Part }
+}
+
+const HANDSHAKE: u8 = 22;
+const CLIENT_HELLO: u8 = 1;
 
 /// The plaintext in the whole records at the front of `bytes`, if they are not padded. It is a hint, bounded by what is
 /// there.

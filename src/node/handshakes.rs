@@ -1,0 +1,222 @@
+//! The handshakes of unauthenticated peers: when each is computed, and who is turned away meanwhile.
+//!
+//! A key exchange and a signature take a loop a hundred times as long as a client takes to ask for them. So a whole
+//! handshake message waits here for its turn: [`HANDSHAKES_PER_TURN`] are computed in a turn of the loop, and a quarter of
+//! the loop's time is for them at most. Which one is next, and which one gives way, the table in `unauthenticated` says.
+
+use std::time::Instant;
+
+use crate::core::{Core, OneOff};
+use crate::id::Id;
+use crate::link::Time;
+use crate::reason::{Failure, Reason};
+use crate::tls::Heard;
+
+use super::carrier::{Carrier, Stage};
+use super::unauthenticated::Step;
+
+/// Time for computations, as a bucket: it fills with a quarter of the time that goes by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    level_us: i64,
+    at: Time,
+    /// When the loop wakes up for it, if it does.
+    armed: Option<Time>,
+}
+
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget { level_us: DEPTH_US, at: Time::ZERO, armed: None }
+    }
+}
+
+impl Budget {
+    /// Whether there is time now.
+    pub fn is_open(&mut self, now: Time) -> bool {
+        let gained = now.since(self.at) / SHARE;
+        if gained > 0 {
+            self.at = self.at.after(gained * SHARE);
+            self.level_us = self.level_us.saturating_add_unsigned(gained).min(DEPTH_US);
+        }
+        self.level_us > 0
+    }
+
+    /// Notes that a computation has taken so long.
+    pub fn take(&mut self, us: u64) {
+        // More than this is the system's doing: the thread did not run.
+        self.level_us -= us.min(COMPUTATION_US_MAX) as i64;
+    }
+
+    /// When there is time again.
+    pub fn opens(&self) -> Time {
+        self.at.after((1 - self.level_us.min(0)).unsigned_abs() * SHARE)
+    }
+}
+
+impl Core {
+    /// Whether a carrier's next handshake message waits to be computed: nothing is read from it meanwhile.
+    pub(super) fn awaits_handshake(&self, id: Id) -> bool {
+        let is_early = self.pools.links.carriers.get(id).is_some_and(|carrier| carrier.is_unauthenticated());
+        is_early && self.pools.links.unauthenticated.waits(id)
+    }
+
+    /// Notes what an unauthenticated peer has sent. Returns whether that must not be opened now: it is not whole, or
+    /// waits for its turn.
+    pub(super) fn must_await_handshake(&mut self, id: Id) -> bool {
+        let links = &mut self.pools.links;
+        let Some(carrier) = links.carriers.get(id).filter(|carrier| carrier.is_unauthenticated()) else { return false };
+        match carrier.tls.as_ref().map(|tls| tls.heard()) {
+            Some(Heard::Part) => links.unauthenticated.reach(id, Step::Part),
+            Some(Heard::Whole) => links.unauthenticated.wait(id),
+            Some(Heard::Nothing | Heard::Cheap) | None => return false,
+        }
+        true
+    }
+
+    /// Whether handshakes wait and there is time for one.
+    pub(crate) fn has_handshakes(&self) -> bool {
+        let links = &self.pools.links;
+        let mut budget = links.handshakes;
+        links.unauthenticated.has_waiting() && budget.is_open(links.now)
+    }
+
+    /// Computes the handshakes whose turn it is.
+    pub(crate) fn run_handshakes(&mut self) {
+        for _ in 0..HANDSHAKES_PER_TURN {
+            let links = &mut self.pools.links;
+            if !links.unauthenticated.has_waiting() {
+                return;
+            }
+            if !links.handshakes.is_open(links.now) {
+                return self.arm_handshakes();
+            }
+            let Some((id, evicted)) = links.unauthenticated.serve(self.now_ms, random_u64()) else { return };
+            evicted.into_iter().for_each(|evicted| self.evict(evicted));
+            let since = Instant::now();
+            self.run_handshake(id);
+            self.pools.links.handshakes.take(since.elapsed().as_micros() as u64);
+        }
+    }
+
+    /// Sees that the loop wakes up when there is time for handshakes again.
+    fn arm_handshakes(&mut self) {
+        let budget = &mut self.pools.links.handshakes;
+        let opens = budget.opens();
+        if budget.armed.is_none_or(|armed| armed < self.pools.links.now) {
+            budget.armed = Some(opens);
+            self.one_offs.push(opens.as_us().div_ceil(1000), OneOff::Handshakes);
+        }
+    }
+
+    fn run_handshake(&mut self, id: Id) {
+        let Some(side) = self.pools.links.carriers.get(id).map(|carrier| carrier.side) else { return };
+        let mut plain = std::mem::take(&mut self.pools.links.plain);
+        let opened = self.open_carrier(id, side, &mut plain);
+        plain.clear();
+        self.pools.links.plain = plain;
+        match opened.and_then(|()| self.flush_carrier(id)) {
+            Ok(()) => self.enqueue(side),
+            Err(failure) => self.carrier_failed(id, &failure),
+        }
+    }
+
+    /// An unauthenticated peer has proved to hold a key that is let in.
+    pub(super) fn admitted(&mut self, id: Id) {
+        let links = &mut self.pools.links;
+        links.unauthenticated.reach(id, Step::Admitted);
+        let Some(carrier) = links.carriers.get_mut(id) else { return };
+        let Some(server) = carrier.server.and_then(|number| links.servers.get(&number)) else { return };
+        if let Some(side) = self.sides.get(carrier.side) {
+            carrier.tune(&side.io, server.timing.dead);
+        }
+    }
+
+    /// A carrier that a peer has dialled has joined its session.
+    pub(super) fn joined(&mut self, id: Id) {
+        self.pools.links.unauthenticated.join(id, self.now_ms);
+    }
+
+    /// A carrier that a peer has dialled is gone.
+    pub(super) fn forget_unauthenticated(&mut self, id: Id, carrier: &Carrier) {
+        let links = &mut self.pools.links;
+        if carrier.link.is_none() {
+            return links.unauthenticated.leave(id);
+        }
+        // An hour for coming back, from when it was there last.
+        if let Some(side) = self.sides.get(carrier.side) {
+            links.unauthenticated.know((&side.endpoint).into(), self.now_ms);
+        }
+    }
+
+    /// Turns an unauthenticated peer away that has lost its place.
+    pub(super) fn evict(&mut self, id: Id) {
+        let Some(listener) = self.pools.links.carriers.get(id).and_then(|carrier| carrier.server) else { return };
+        self.turned_away(listener);
+        self.drop_carrier(id);
+    }
+
+    /// Sees that the loop looks for peers that are too slow for the crowd that there is.
+    pub(super) fn watch_crowd(&mut self) {
+        let links = &mut self.pools.links;
+        if links.unauthenticated.is_crowded() && !std::mem::replace(&mut links.crowd_watched, true) {
+            self.one_offs.push(self.now_ms + CROWD_MS, OneOff::Crowd);
+        }
+    }
+
+    /// Turns away the peers that are too slow for the crowd that there is.
+    pub(crate) fn thin_crowd(&mut self) {
+        self.pools.links.crowd_watched = false;
+        for id in self.pools.links.unauthenticated.overdue(self.now_ms) {
+            self.carrier_failed(
+                id,
+                &Failure::new(Reason::HandshakeTimeout, "the handshake took too long for the crowd"),
+            );
+        }
+        self.watch_crowd();
+    }
+}
+
+impl Carrier {
+    /// Whether its peer has dialled us and not shown a key yet.
+    fn is_unauthenticated(&self) -> bool {
+        self.server.is_some() && self.stage == Stage::Securing
+    }
+}
+
+/// A number that a peer cannot guess.
+pub(super) fn random_u64() -> u64 {
+    u64::from_ne_bytes(super::random())
+}
+
+/// Handshake messages that are computed in one turn of the loop.
+const HANDSHAKES_PER_TURN: usize = 4;
+/// One part in so many of the loop's time is for them.
+const SHARE: u64 = 4;
+/// Time that may be spent on them at once after a pause.
+const DEPTH_US: i64 = 20_000;
+/// One computation is not taken to last longer.
+const COMPUTATION_US_MAX: u64 = 5_000;
+/// How often a loop with a crowd looks for the slow.
+const CROWD_MS: u64 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarter_of_the_time_is_for_handshakes() {
+        let (mut budget, mut now, mut spent) = (Budget::default(), Time::ZERO, 0);
+        while now.as_us() < 10_000_000 {
+            if budget.is_open(now) {
+                budget.take(150);
+                spent += 150;
+                now = now.after(150);
+            } else {
+                let opens = budget.opens();
+                assert!(opens > now, "{opens:?} {now:?}");
+                now = opens;
+            }
+        }
+        assert!((2_400_000..2_530_000).contains(&spent), "{spent} of 10,000,000 us");
+    }
+}

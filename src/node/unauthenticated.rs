@@ -1,0 +1,392 @@
+//! Unauthenticated peers: which of the connections that have not shown a key yet keep their places, and in which order
+//! their handshakes are computed.
+//!
+//! ```text
+//!   Silent --> Part --> Whole --its turn--> Answered --key let in--> Admitted --joins a session--> gone
+//!      \________\__________\____ turned away: limit, deadline, error ____/
+//! ```
+//! The table is pure: it knows no socket, reads no clock and draws no random numbers; all three are parameters. The glue is in
+//! `greet` and `handshakes`. The model is OpenSSH's MaxStartups, PerSourceMaxStartups and PerSourcePenalties.
+//!
+//! # The rules
+//! * A quarter of the places is kept for networks from which a key was let in during the last hour, so that a crowd of
+//!   unknown addresses cannot keep a link from being resumed.
+//! * Once half of the places are used, one network has a quarter of them; its next connection replaces one of its own.
+//! * At the limit the connection goes that has been silent for longest beyond [`GRACE_MS`]; then one of the network that has
+//!   cost most lately, then of the one with the most places, at random among those that tie. A newcomer that is worse than
+//!   all of them is refused.
+//! * Each connection and each computed handshake is a cost of its network until a key is let in. So a network that comes for
+//!   the first time goes before those of an attack, once each of them has come once.
+//! * A peer whose handshake has been answered is on its way in: newcomers do not displace it. Three quarters of the places at
+//!   most are answered; the next answer displaces one that has cost as much or more.
+//! * Once more than half of the places are used, the time for a handshake shrinks, down to a fifth when all are.
+//!
+//! Bounds: `max` places, [`COSTS_MAX`] networks with a cost, [`KNOWN_MAX`] networks with a recent key.
+
+use std::collections::HashMap;
+
+use crate::peer_network::PeerNetwork;
+
+/// The places of one loop. `I` names a connection.
+#[derive(Debug)]
+pub(crate) struct Unauthenticated<I> {
+    places: Vec<Place<I>>,
+    max: usize,
+    costs: Costs,
+    known: HashMap<PeerNetwork, u64>,
+}
+
+#[derive(Clone, Debug)]
+struct Place<I> {
+    id: I,
+    seat: Seat,
+    step: Step,
+    /// It waits for its handshake to be computed.
+    waits: bool,
+}
+
+/// A place before anybody has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seat {
+    network: PeerNetwork,
+    /// Where the cost of its network stands.
+    slot: usize,
+    /// It stands in the quarter that is kept for known networks.
+    is_kept: bool,
+    since_ms: u64,
+    patience_ms: u64,
+}
+
+/// How far a peer has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Step {
+    /// Nothing has come.
+    Silent,
+    /// A part of its first message has come.
+    Part,
+    /// Its first message is there.
+    Whole,
+    /// It has been answered, which has cost a key exchange and a signature.
+    Answered,
+    /// It has proved to hold a key that is let in.
+    Admitted,
+}
+
+impl<I: Copy + PartialEq> Unauthenticated<I> {
+    pub fn new() -> Unauthenticated<I> {
+        Unauthenticated { places: Vec::new(), max: 0, costs: Costs::default(), known: HashMap::new() }
+    }
+
+    /// Connections that have a place.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether handshakes are given less time than usual.
+    pub fn is_crowded(&self) -> bool {
+        self.places.len() * 2 > self.max
+    }
+
+    /// Finds a place among `max` for a connection from a network. It has `patience_ms` for its handshake while there is
+    /// room. Returns the place and the connection that loses it; none if the newcomer is refused.
+    pub fn enter(
+        &mut self,
+        network: PeerNetwork,
+        (max, patience_ms): (usize, u64),
+        now_ms: u64,
+        random: u64,
+    ) -> Option<(Seat, Option<I>)> {
+        self.max = self.max.max(max);
+        let slot = self.costs.add(network, now_ms, random);
+        let is_known = self.is_known(network, now_ms);
+        let (own, keeps) = (self.costs.entries[slot].held as usize, max / 4);
+        let kept = self.places.iter().filter(|place| place.seat.is_kept).count();
+        let seat = Seat { network, slot, is_kept: is_known && kept < keeps, since_ms: now_ms, patience_ms };
+        let victim = if own >= keeps.max(1) && self.places.len() * 2 >= max {
+            Some(self.worst(now_ms, random, |place| place.seat.network == network)?)
+        } else if !seat.is_kept && self.places.len() - kept >= max - keeps {
+            let victim = self.worst(now_ms, random, |place| is_known || !place.seat.is_kept)?;
+            // A newcomer counts as one that may still speak.
+            let rank = (1, self.costs.entries[slot].now(now_ms), own as u32);
+            if rank > self.rank(&self.places[victim], now_ms) {
+                return None;
+            }
+            Some(victim)
+        } else {
+            None
+        };
+        Some(match victim {
+            Some(victim) => {
+                let Place { id, seat: old, .. } = self.take_out(victim);
+                (Seat { is_kept: old.is_kept, ..seat }, Some(id))
+            }
+            None => (seat, None),
+        })
+    }
+
+    /// Gives a place that was found by [`enter`](Self::enter) to a connection.
+    pub fn sit(&mut self, id: I, seat: Seat) {
+        self.costs.entries[seat.slot].held += 1;
+        self.places.push(Place { id, seat, step: Step::Silent, waits: false });
+        self.check_invariants();
+    }
+
+    /// Notes how far a connection has come. It never goes back.
+    pub fn reach(&mut self, id: I, step: Step) {
+        if let Some(place) = self.place_mut(id) {
+            place.step = place.step.max(step);
+        }
+    }
+
+    /// Has a connection wait until its handshake is computed.
+    pub fn wait(&mut self, id: I) {
+        if let Some(place) = self.place_mut(id) {
+            (place.step, place.waits) = (place.step.max(Step::Whole), true);
+        }
+    }
+
+    /// Whether a connection waits until its handshake is computed.
+    pub fn waits(&self, id: I) -> bool {
+        self.places.iter().any(|place| place.id == id && place.waits)
+    }
+
+    /// Whether any connection waits until its handshake is computed.
+    pub fn has_waiting(&self) -> bool {
+        self.places.iter().any(|place| place.waits)
+    }
+
+    /// The connection whose handshake is computed next, and the one that loses its place to it. Those that have been
+    /// answered go first, then those whose network has cost least, so that networks take turns.
+    pub fn serve(&mut self, now_ms: u64, random: u64) -> Option<(I, Option<I>)> {
+        let start = if self.places.is_empty() { 0 } else { random as usize % self.places.len() };
+        let order = (0..self.places.len()).map(|at| (start + at) % self.places.len());
+        let waiting = order.filter(|at| self.places[*at].waits);
+        let at = waiting.min_by_key(|at| {
+            let place = &self.places[*at];
+            (place.step < Step::Answered, self.cost(place, now_ms))
+        })?;
+        let Place { id, seat: Seat { network, .. }, step, .. } = self.places[at];
+        let mut evicted = None;
+        if step < Step::Answered {
+            evicted = self.room_for_answer(at, now_ms, random)?;
+            self.costs.add(network, now_ms, random);
+        }
+        if let Some(at) = evicted.and_then(|evicted| self.places.iter().position(|place| place.id == evicted)) {
+            // It was on its way in, and has no fault in that it was not given the time for it.
+            let evicted = self.take_out(at);
+            self.costs.forgive(evicted.seat.network, now_ms);
+        }
+        let place = self.place_mut(id)?;
+        (place.step, place.waits) = (place.step.max(Step::Answered), false);
+        self.check_invariants();
+        Some((id, evicted))
+    }
+
+    /// Takes out a connection that is over.
+    pub fn leave(&mut self, id: I) {
+        if let Some(at) = self.places.iter().position(|place| place.id == id) {
+            self.take_out(at);
+        }
+    }
+
+    /// Takes out a connection whose key was let in: what it has cost its network is forgotten.
+    pub fn join(&mut self, id: I, now_ms: u64) {
+        if let Some(at) = self.places.iter().position(|place| place.id == id) {
+            let network = self.take_out(at).seat.network;
+            self.costs.forgive(network, now_ms);
+            self.know(network, now_ms);
+        }
+    }
+
+    /// Notes that a key that was let in has been at a network until now: a part of the places is kept for it for an hour.
+    pub fn know(&mut self, network: PeerNetwork, now_ms: u64) {
+        if self.known.len() >= KNOWN_MAX && !self.known.contains_key(&network) {
+            self.known.retain(|_, at_ms| now_ms.saturating_sub(*at_ms) < KNOWN_MS);
+            if self.known.len() >= KNOWN_MAX
+                && let Some((oldest, _)) = self.known.iter().min_by_key(|(_, at_ms)| **at_ms).map(|(k, v)| (*k, *v))
+            {
+                self.known.remove(&oldest);
+            }
+        }
+        self.known.insert(network, now_ms);
+    }
+
+    /// The connections whose time is over, with as little of it as the crowd leaves.
+    pub fn overdue(&self, now_ms: u64) -> Vec<I> {
+        let (used, half) = (self.places.len(), self.max / 2);
+        let over = used.saturating_sub(half).min(self.max - half) as u64;
+        let is_late = |place: &&Place<I>| {
+            let shortest = place.seat.patience_ms / SHORTEST;
+            let less = (place.seat.patience_ms - shortest) * over / (self.max - half).max(1) as u64;
+            now_ms.saturating_sub(place.seat.since_ms) >= place.seat.patience_ms - less
+        };
+        self.places.iter().filter(is_late).map(|place| place.id).collect()
+    }
+
+    fn is_known(&self, network: PeerNetwork, now_ms: u64) -> bool {
+        self.known.get(&network).is_some_and(|at_ms| now_ms.saturating_sub(*at_ms) < KNOWN_MS)
+    }
+
+    /// Makes room for one more answered connection, the one at `at`. Returns none if it has to wait, otherwise the
+    /// connection that gives way, if one must.
+    fn room_for_answer(&self, at: usize, now_ms: u64, random: u64) -> Option<Option<I>> {
+        let next = &self.places[at];
+        let is_there = |place: &&Place<I>| place.seat.is_kept == next.seat.is_kept && place.step >= Step::Answered;
+        let room = if next.seat.is_kept { self.max / 4 } else { self.max - self.max / 4 };
+        if self.places.iter().filter(is_there).count() < (room * 3 / 4).max(1) {
+            return Some(None);
+        }
+        let rank = |place: &Place<I>| (place.step < Step::Admitted, self.cost(place, now_ms));
+        let victim = pick(self.places.iter().filter(is_there), random, |place| rank(place))?;
+        // Its own answer will be a cost, too.
+        let (is_stranger, cost) = rank(next);
+        ((is_stranger, cost + 1) <= rank(victim)).then_some(Some(victim.id))
+    }
+
+    /// The connection that goes first, of those that have not been answered.
+    fn worst(&self, now_ms: u64, random: u64, is_asked: impl Fn(&Place<I>) -> bool) -> Option<usize> {
+        let unanswered = |at: &usize| self.places[*at].step < Step::Answered && is_asked(&self.places[*at]);
+        pick((0..self.places.len()).filter(unanswered), random, |at| self.rank(&self.places[*at], now_ms))
+    }
+
+    /// What decides who goes; the greatest goes first.
+    fn rank(&self, place: &Place<I>, now_ms: u64) -> (u8, u32, u32) {
+        let is_slow = now_ms.saturating_sub(place.seat.since_ms) >= GRACE_MS;
+        let class = match place.step {
+            Step::Silent if is_slow => 3,
+            Step::Part if is_slow => 2,
+            _ => 1,
+        };
+        (class, self.cost(place, now_ms), self.costs.entries[place.seat.slot].held)
+    }
+
+    fn cost(&self, place: &Place<I>, now_ms: u64) -> u32 {
+        self.costs.entries[place.seat.slot].now(now_ms)
+    }
+
+    fn take_out(&mut self, at: usize) -> Place<I> {
+        let place = self.places.swap_remove(at);
+        self.costs.entries[place.seat.slot].held -= 1;
+        place
+    }
+
+    fn place_mut(&mut self, id: I) -> Option<&mut Place<I>> {
+        self.places.iter_mut().find(|place| place.id == id)
+    }
+
+    fn check_invariants(&self) {
+        debug_assert!(self.places.len() <= self.max, "no more places than there are");
+        debug_assert!(self.known.len() <= KNOWN_MAX && self.costs.entries.len() <= COSTS_MAX);
+    }
+}
+
+/// The greatest of some, at random among those that tie.
+fn pick<T, K: Ord>(all: impl Iterator<Item = T>, random: u64, key: impl Fn(&T) -> K) -> Option<T> {
+    let (mut best, mut ties) = (None::<(K, T)>, 0u64);
+    let mut random = random;
+    for one in all {
+        let one_key = key(&one);
+        match best.as_ref().map(|(key, _)| one_key.cmp(key)) {
+            Some(std::cmp::Ordering::Less) => continue,
+            Some(std::cmp::Ordering::Equal) => {
+                ties += 1;
+                // The n-th of those that tie takes the place with a chance of 1/n, so that each has the same.
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                if (random >> 33) % ties != 0 {
+                    continue;
+                }
+            }
+            None | Some(std::cmp::Ordering::Greater) => ties = 1,
+        }
+        best = Some((one_key, one));
+    }
+    best.map(|(_, one)| one)
+}
+
+/// What networks have cost lately. It is halved every [`HALVES_MS`].
+#[derive(Debug, Default)]
+struct Costs {
+    entries: Vec<Cost>,
+    index: HashMap<PeerNetwork, usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Cost {
+    network: PeerNetwork,
+    count: u32,
+    since_ms: u64,
+    /// Places that it has now. While it has any, it is not forgotten.
+    held: u32,
+}
+
+impl Cost {
+    fn now(&self, now_ms: u64) -> u32 {
+        self.count >> (now_ms.saturating_sub(self.since_ms) / HALVES_MS).min(31)
+    }
+}
+
+impl Costs {
+    /// Adds one connection or one handshake to the cost of a network. Returns where that stands.
+    fn add(&mut self, network: PeerNetwork, now_ms: u64, random: u64) -> usize {
+        let slot = match self.index.get(&network) {
+            Some(slot) => *slot,
+            None => self.insert(network, now_ms, random),
+        };
+        self.change(slot, now_ms, |count| (count + 1).min(COST_MAX));
+        slot
+    }
+
+    /// Forgets the cost of one connection and its handshake.
+    fn forgive(&mut self, network: PeerNetwork, now_ms: u64) {
+        if let Some(slot) = self.index.get(&network) {
+            self.change(*slot, now_ms, |count| count.saturating_sub(2));
+        }
+    }
+
+    fn change(&mut self, slot: usize, now_ms: u64, change: impl Fn(u32) -> u32) {
+        let entry = &mut self.entries[slot];
+        let count = change(entry.now(now_ms));
+        // Whole periods only, so that the begun one counts for the next.
+        let periods = now_ms.saturating_sub(entry.since_ms) / HALVES_MS;
+        (entry.count, entry.since_ms) = (count, entry.since_ms + periods * HALVES_MS);
+    }
+
+    /// Makes an entry. When there are too many, the least of eight random ones gives way: a network that has cost much is
+    /// not forgotten for a crowd that has cost little.
+    fn insert(&mut self, network: PeerNetwork, now_ms: u64, random: u64) -> usize {
+        let entry = Cost { network, count: 0, since_ms: now_ms, held: 0 };
+        if self.entries.len() < COSTS_MAX {
+            self.index.insert(network, self.entries.len());
+            self.entries.push(entry);
+            return self.entries.len() - 1;
+        }
+        let sample = (0..8u32).map(|n| random.rotate_left(n * 8) as usize % COSTS_MAX);
+        let is_free = |slot: &usize| self.entries[*slot].held == 0;
+        let least = sample.filter(is_free).min_by_key(|slot| self.entries[*slot].now(now_ms));
+        // There are fewer places than entries, so one of them is free.
+        let slot = least.or_else(|| (0..COSTS_MAX).find(is_free)).unwrap_or(0);
+        self.index.remove(&self.entries[slot].network);
+        self.index.insert(network, slot);
+        self.entries[slot] = entry;
+        slot
+    }
+}
+
+/// A peer that has sent nothing whole for so long goes first.
+pub(crate) const GRACE_MS: u64 = 200;
+/// How long a network counts as one from which a key was let in.
+pub(crate) const KNOWN_MS: u64 = 3_600_000;
+/// Networks from which a key was let in that are remembered.
+pub(crate) const KNOWN_MAX: usize = 4_096;
+/// Networks whose cost is remembered.
+pub(crate) const COSTS_MAX: usize = 16_384;
+/// A network's cost is halved every so often.
+const HALVES_MS: u64 = 60_000;
+/// More than this is not told apart.
+const COST_MAX: u32 = 1 << 20;
+/// The part of its time that a handshake has when all places are used.
+const SHORTEST: u64 = 5;
+
+#[cfg(test)]
+#[path = "unauthenticated_tests.rs"]
+mod tests;
