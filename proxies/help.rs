@@ -159,7 +159,7 @@ fn default_note(option: &OptionSpec, command: Command) -> Option<String> {
 
 /// The default for all commands, or each with its own where they differ.
 fn default_notes(option: &OptionSpec) -> Option<String> {
-    if option.value != Value::Listen {
+    if option.value != Value::Listen && option.other_default.is_none() {
         return option.default.map(|default| format!("default: {default}"));
     }
     let each = |command: Command| Some(format!("{} for {}", option.default_for(command)?, command.name()));

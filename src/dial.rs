@@ -446,17 +446,18 @@ impl Core {
     }
 
     /// The connect timer of a connection has fired.
-    pub(crate) fn dial_timed_out(&mut self, connection: Id) {
+    /// Returns false if nothing is being dialled: the connection waits for a permission.
+    pub(crate) fn dial_timed_out(&mut self, connection: Id) -> bool {
         let is_waiting = |side: &Id| self.state(*side) == Some(State::Connecting);
         let sides = [Role::Dest, Role::Source].map(|role| self.side(connection, role));
-        if let Some(dest) = sides.into_iter().flatten().find(is_waiting) {
-            let after = crate::units::format_duration(self.config.timeouts.connect);
-            let failure = match self.stop_waiting(dest) {
-                true => Failure::new(Reason::LinkLost, format!("the link was not up within {after}")),
-                false => Failure::new(Reason::TimedOut, format!("no answer within {after}")),
-            };
-            self.queues.dialled.push_back((dest, Err(failure)));
-        }
+        let Some(dest) = sides.into_iter().flatten().find(is_waiting) else { return false };
+        let after = crate::units::format_duration(self.config.timeouts.connect);
+        let failure = match self.stop_waiting(dest) {
+            true => Failure::new(Reason::LinkLost, format!("the link was not up within {after}")),
+            false => Failure::new(Reason::TimedOut, format!("no answer within {after}")),
+        };
+        self.queues.dialled.push_back((dest, Err(failure)));
+        true
     }
 
     /// Settles a dial that is over, before its handler is told: the connection waits for its handler to say what next, as

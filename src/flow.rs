@@ -164,7 +164,7 @@ impl Core {
             (fin, side.ready.error) = (side.ready.fin || is_sending, false);
         }
         let sent = &mut connection.halves[role.out()];
-        let is_answering = matches!(connection.stage, Stage::Handshake | Stage::Established | Stage::KeepAlive);
+        let is_answering = matches!(connection.stage, Stage::Established | Stage::KeepAlive);
         if role == Role::Dest && sent.flow == Flow::Handler && is_answering && !sent.reset {
             // Its handler may still have an answer for the source.
             (sent.phase, sent.reset) = (Phase::Draining, true);

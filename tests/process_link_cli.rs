@@ -104,6 +104,10 @@ fn help_the_manual_page_and_completions_know_links() {
         assert!(help.contains(word), "{word}");
     }
     assert!(!help.contains("--threads"));
+    let of_option = |help: &str| help.split("--handshake-timeout").nth(1).map(|rest| rest[..400].to_owned()).unwrap();
+    assert!(
+        of_option(&help).contains("[default: 5s") && of_option(&text(&["socks", "--help"])).contains("[default: 10s")
+    );
     let socks = text(&["socks", "-h"]);
     assert!(
         socks.contains("--via HOST[:PORT]") && socks.contains("--subflows N") && !socks.contains("authorized-keys")
@@ -187,6 +191,18 @@ fn a_key_is_made_at_the_first_use_for_its_owner_alone() {
     node.wait_for_log(&["no key is authorized", "elsewhere/authorized_keys"]);
     assert_eq!(std::fs::read(&key).unwrap(), made);
     assert_eq!(node.count_log(&["made the key"]), 0);
+}
+
+#[test]
+fn a_peer_without_a_key_has_the_time_of_the_handshake() {
+    let scratch = Scratch::new();
+    let args = ["link", "--listen", "127.0.0.1:0", "--handshake-timeout", "200ms"];
+    let node = Seaprox::start_with(&args, |command| at_home(command, &scratch));
+    let (since, mut silent) = (std::time::Instant::now(), std::net::TcpStream::connect(node.addr(0)).unwrap());
+    silent.set_read_timeout(Some(kit::SOON)).unwrap();
+    assert_eq!(std::io::Read::read(&mut silent, &mut [0]).ok(), Some(0));
+    assert!(since.elapsed() < std::time::Duration::from_secs(4), "not the five seconds of the default");
+    node.wait_for_log(&["handshake_timeout"]);
 }
 
 #[test]

@@ -130,7 +130,13 @@ impl Parsed {
 
     /// The timers and limits of links.
     pub fn timing(&self) -> Result<Timing, UsageError> {
+        let handshake = match self.command() {
+            // The clients of the other commands have this timer; the peer of their link has its own.
+            Command::Link => self.positive("handshake-timeout")?,
+            _ => Timing::default().handshake,
+        };
         let timing = Timing {
+            handshake,
             keepalive: self.positive("link-keepalive")?,
             dead: self.positive("link-dead")?,
             hold: self.positive("link-hold")?,

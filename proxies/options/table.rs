@@ -13,6 +13,8 @@ pub struct OptionSpec {
     pub value: Value,
     /// What holds when neither flag nor environment says anything.
     pub default: Option<&'static str>,
+    /// A command for which something else holds then, and what.
+    pub other_default: Option<(Command, &'static str)>,
     /// What it does, without a full stop.
     pub help: &'static str,
     /// Whether the environment may set it.
@@ -91,7 +93,11 @@ impl OptionSpec {
 
     /// What holds for a command when nothing else is said.
     pub fn default_for(&self, command: Command) -> Option<&'static str> {
-        if self.value == Value::Listen { command.spec().listen } else { self.default }
+        match self.other_default {
+            _ if self.value == Value::Listen => command.spec().listen,
+            Some((other, default)) if other == command => Some(default),
+            _ => self.default,
+        }
     }
 
     /// The word that stands for the value in help; `None` for a flag.
@@ -126,6 +132,10 @@ impl OptionSpec {
 
     const fn default(self, default: &'static str) -> OptionSpec {
         OptionSpec { default: Some(default), ..self }
+    }
+
+    const fn default_for_command(self, command: Command, default: &'static str) -> OptionSpec {
+        OptionSpec { other_default: Some((command, default)), ..self }
     }
 
     const fn repeat(self) -> OptionSpec {
@@ -178,7 +188,18 @@ pub fn options_of(command: Command) -> impl Iterator<Item = &'static OptionSpec>
 
 /// An option of every server, until the builder says otherwise.
 const fn option(group: Group, long: &'static str, value: Value, help: &'static str) -> OptionSpec {
-    OptionSpec { long, short: None, value, default: None, help, env: true, repeat: false, commands: SERVERS, group }
+    OptionSpec {
+        long,
+        short: None,
+        value,
+        default: None,
+        other_default: None,
+        help,
+        env: true,
+        repeat: false,
+        commands: SERVERS,
+        group,
+    }
 }
 
 const FRONT_ENDS: Commands = Commands::of(&[Command::Static, Command::Socks, Command::Http]);
@@ -288,7 +309,8 @@ pub static OPTIONS: &[OptionSpec] = &[
         .only(RELAYS),
     option(Group::Links, "link-max", Value::Number(1, 65_535), "links at a time that others dial").default("256").only(LINK),
     option(Group::Links, "link-key-max", Value::Number(1, 65_535), "those of them that one key may have").default("64").only(LINK),
-    option(Group::Timers, "handshake-timeout", Value::Duration, "time for a client to say what it wants").default("10s")
+    option(Group::Timers, "handshake-timeout", Value::Duration, "time for a client to say what it wants, and for the peer of \
+        a link to prove who it is; less when many peers are at it").default("10s").default_for_command(Command::Link, "5s")
         .only(SAYING),
     option(Group::Timers, "connect-timeout", Value::Duration, "time for a name to resolve and its target to answer")
         .default("10s").only(RELAYS),
@@ -348,5 +370,10 @@ mod tests {
         assert_eq!(listen.env_name(Command::Cat), None);
         assert_eq!(listen.default_for(Command::Http), Some("127.0.0.1:8080"));
         assert_eq!(listen.default_for(Command::Static), Some("127.0.0.1:55555"));
+        let handshake = OPTIONS.iter().find(|option| option.long == "handshake-timeout").unwrap();
+        assert_eq!(
+            [Command::Socks, Command::Link].map(|command| handshake.default_for(command)),
+            [Some("10s"), Some("5s")]
+        );
     }
 }
