@@ -292,7 +292,7 @@ fn pick<T, K: Ord>(all: impl Iterator<Item = T>, random: u64, key: impl Fn(&T) -
                 ties += 1;
                 // The n-th of those that tie takes the place with a chance of 1/n, so that each has the same.
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                if (random >> 33) % ties != 0 {
+                if !(random >> 33).is_multiple_of(ties) {
                     continue;
                 }
             }
