@@ -1,28 +1,25 @@
 //! The gate: who may use a front end, and where to. All front ends ask here, so a rule means the same in each.
 
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use seaprox::keys::{KeysError, Modes};
 use seaprox::rules::{Decision, Rules};
 use seaprox::{Cx, Failure, Permit, Reason, Role, Target};
 
-use crate::users::{Users, UsersError};
+use crate::shared::{Look, Shared};
+use crate::users::Users;
 
 /// Rules and users, shared by all loops.
 #[derive(Default)]
 pub struct Gate {
     rules: Arc<Rules>,
-    users: Option<UserFile>,
+    users: Option<Shared<Users>>,
     /// Whether names are resolved at the far end of a link, so that nobody here sees their addresses.
     over_link: bool,
-}
-
-/// A file of users that is read anew when the process is told to.
-struct UserFile {
-    path: PathBuf,
-    users: Mutex<Arc<Users>>,
 }
 
 impl Gate {
@@ -30,11 +27,8 @@ impl Gate {
     ///
     /// # Errors
     /// The file of users cannot be used.
-    pub fn new(rules: Rules, users: Option<PathBuf>) -> Result<Gate, UsersError> {
-        let users = match users {
-            Some(path) => Some(UserFile { users: Mutex::new(Arc::new(load(&path)?)), path }),
-            None => None,
-        };
+    pub fn new(rules: Rules, users: Option<PathBuf>, modes: Modes) -> Result<Gate, KeysError> {
+        let users = users.map(|path| load(path, modes)).transpose()?;
         Ok(Gate { rules: Arc::new(rules), users, over_link: false })
     }
 
@@ -45,20 +39,20 @@ impl Gate {
 
     /// The users, if there must be one.
     pub fn users(&self) -> Option<Arc<Users>> {
-        let file = self.users.as_ref()?;
-        Some(Arc::clone(&file.users.lock().unwrap_or_else(PoisonError::into_inner)))
+        self.users.as_ref().map(Shared::now)
     }
 
-    /// Reads the file of users anew. One that cannot be used changes nothing.
+    /// Looks at the file of users again. One that cannot be used changes nothing. Returns whether something new was taken.
     ///
     /// # Errors
     /// What is wrong with the file.
-    pub fn reload(&self) -> Result<(), UsersError> {
-        if let Some(file) = &self.users {
-            let users = Arc::new(load(&file.path)?);
-            *file.users.lock().unwrap_or_else(PoisonError::into_inner) = users;
+    pub fn refresh(&self, look: Look) -> Result<bool, KeysError> {
+        let Some(file) = &self.users else { return Ok(false) };
+        let is_new = file.refresh(look)?;
+        if is_new || matches!(look, Look::Now) {
+            tell(file);
         }
-        Ok(())
+        Ok(is_new)
     }
 
     /// Connects a client to a target, if the rules permit it.
@@ -90,13 +84,22 @@ fn deny(cx: &mut Cx<'_>, target: Rc<Target>, why: &'static str) -> Failure {
     Failure::new(Reason::NotPermitted, why)
 }
 
-fn load(path: &std::path::Path) -> Result<Users, UsersError> {
-    let users = Users::load(path)?;
-    if users.readable_by_others() {
-        log::warn!(file = path.display().to_string(); "the file of users can be read by everybody");
+fn load(path: PathBuf, modes: Modes) -> Result<Shared<Users>, KeysError> {
+    let key = Users::new_key().map_err(|_| KeysError::content(&path, "a system with random bytes"))?;
+    let file = Shared::load(path, modes, key)?;
+    tell(&file);
+    Ok(file)
+}
+
+/// Says how many users there are, and that their passwords are in the open, if they are.
+fn tell(file: &Shared<Users>) {
+    let path = file.path().display().to_string();
+    // Of a pipe or a device the mode says nothing.
+    let is_open = |file: std::fs::Metadata| file.is_file() && file.mode() & 0o004 != 0;
+    if std::fs::metadata(file.path()).is_ok_and(is_open) {
+        log::warn!(file = path; "the file of users can be read by everybody");
     }
-    log::info!(file = path.display().to_string(), users = users.count(); "users loaded");
-    Ok(users)
+    log::info!(file = path, users = file.now().count(); "users loaded");
 }
 
 const DENIED: &str = "a rule forbids it";

@@ -48,13 +48,13 @@ pub fn pubkey(parsed: &Parsed) -> Result<(), Failed> {
     let unusable = |text: String| Failed::new(Exit::Config, format!("seaprox pubkey: {text}"));
     let told = |error: KeysError| match error.is_missing() {
         true => unusable(format!("{error}; `seaprox keygen` makes one")),
-        false => unusable(error.to_string()),
+        false => Failed::unusable("seaprox pubkey", &error),
     };
     let key = if parsed.flag("secret")? {
-        let secret = Secret::load(&path).map_err(told)?;
+        let secret = Secret::load(&path, parsed.modes()?).map_err(told)?;
         NodeKey::from_secret(secret.expose()).map_err(|error| unusable(format!("{}: {error}", path.display())))?
     } else {
-        NodeKey::load(&path).map_err(told)?
+        NodeKey::load(&path, parsed.modes()?).map_err(told)?
     };
     crate::print(&text(key.public(), parsed.flag("fingerprint")?))
 }

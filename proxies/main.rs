@@ -20,6 +20,7 @@ mod process;
 mod selftest;
 mod serve;
 mod settings;
+mod shared;
 mod socks;
 mod status;
 mod suggest;
@@ -29,6 +30,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use options::{Command, Parsed, Request, UsageError};
+use seaprox::keys::KeysError;
 
 /// How the process ends, beside 0 (a clean stop). The numbers are those of sysexits(3) where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,16 @@ impl Failed {
     pub fn new(exit: Exit, text: impl Into<String>) -> Failed {
         Failed { exit, text: text.into() }
     }
+
+    /// A file that cannot be used; `what` stands before what is wrong with it.
+    pub fn unusable(what: &str, error: &KeysError) -> Failed {
+        Failed::new(Exit::Config, format!("{what}: {error}{}", hint(error)))
+    }
+}
+
+/// How a file can be used all the same, where its owner or its mode is what is wrong.
+pub fn hint(error: &KeysError) -> &'static str {
+    if error.is_about_modes() { " (or --no-strict-modes, if you trust them)" } else { "" }
 }
 
 impl From<UsageError> for Failed {

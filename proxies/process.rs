@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use seaprox::keys::PublicKey;
+use seaprox::keys::{KeysError, PublicKey};
 use seaprox::node::{Happened, NetworkChanges};
 use seaprox::{Core, Id, Loops, Remote};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
@@ -17,6 +17,7 @@ use signal_hook::iterator::Signals;
 
 use crate::gate::Gate;
 use crate::link::{self, Act, Change, Links, Questions, Told, Visits, Watch};
+use crate::shared::Look;
 use crate::{Exit, Failed};
 
 /// What the main thread hears.
@@ -128,15 +129,16 @@ impl Process {
         if self.watch.is_some() {
             watch_network(&self.tell);
         }
+        let has_files = self.links.is_some() || self.gate.users().is_some();
         let mut looked = Instant::now();
         loop {
-            let news = match self.links {
-                Some(_) => told.recv_timeout(LOOK_EVERY),
-                None => told.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            let news = match has_files {
+                true => told.recv_timeout(LOOK_EVERY.saturating_sub(looked.elapsed())),
+                false => told.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
-            if self.links.is_some() && looked.elapsed() >= LOOK_EVERY {
+            if has_files && looked.elapsed() >= LOOK_EVERY {
                 looked = Instant::now();
-                self.look_at_files(false);
+                self.look_at_files(Look::Again(looked));
             }
             match news {
                 Ok(News::Over(result)) => {
@@ -253,31 +255,43 @@ impl Process {
     }
 
     fn reload(&mut self) {
-        match self.gate.reload() {
-            Ok(()) => log::info!("reloaded"),
-            Err(error) => log::error!(error = error.to_string(); "not reloaded, and nothing is changed"),
+        match self.gate.refresh(Look::Now) {
+            Ok(_) => log::info!("reloaded"),
+            Err(error) => log::error!(error = told(&error); "not reloaded, and nothing is changed"),
         }
-        self.look_at_files(true);
+        self.look_at_keys_and_paths(Look::Now);
     }
 
-    fn look_at_files(&self, anyway: bool) {
-        match self.links.as_ref().map(|links| links.refresh(anyway)) {
+    fn look_at_files(&self, look: Look) {
+        if let Err(error) = self.gate.refresh(look) {
+            log::error!(error = told(&error); "users not read again, and nothing is changed");
+        }
+        self.look_at_keys_and_paths(look);
+    }
+
+    fn look_at_keys_and_paths(&self, look: Look) {
+        match self.links.as_ref().map(|links| links.refresh(look)) {
             Some(Ok(true)) => {
                 log::info!("keys read again");
                 tell_all(&self.remotes, Core::recheck_links);
             }
-            Some(Err(error)) => log::error!(error = error.to_string(); "keys not read again, and nothing is changed"),
+            Some(Err(error)) => log::error!(error = told(&error); "keys not read again, and nothing is changed"),
             Some(Ok(false)) | None => {}
         }
-        match self.links.as_ref().map(|links| links.refresh_paths(anyway)) {
+        match self.links.as_ref().map(|links| links.refresh_paths(look)) {
             Some(Ok(Some(change))) => {
                 log::info!(added = change.added.len(), removed = change.removed.len(); "paths read again");
                 tell_all(&self.remotes, move |core| change_paths(core, &change));
             }
-            Some(Err(error)) => log::error!(error = error; "paths not read again, and nothing is changed"),
+            Some(Err(error)) => log::error!(error = told(&error); "paths not read again, and nothing is changed"),
             Some(Ok(None)) | None => {}
         }
     }
+}
+
+/// What is wrong with a file, as the log has it.
+fn told(error: &KeysError) -> String {
+    format!("{error}{}", crate::hint(error))
 }
 
 /// Gives the link that is dialled its new paths before the old ones go, so that it is never without any, unless it may
@@ -324,7 +338,7 @@ fn tell_all(remotes: &[Remote], what: impl Fn(&mut Core) + Clone + Send + 'stati
     }
 }
 
-/// How often the files of keys are looked at.
+/// How often the files of keys, users and paths are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Between two looks at what the network has become.
 const NETWORK_PAUSE: Duration = Duration::from_secs(1);

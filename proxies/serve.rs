@@ -47,8 +47,8 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     }
     let links = Links::of(parsed)?.map(Arc::new);
     let is_routed = links.as_ref().is_some_and(|links| links.peer().is_some());
-    let unusable = |error| Failed::new(Exit::Config, parsed.error(format!("--users: {error}")).to_string());
-    let gate = Gate::new(rules, users).map_err(unusable)?;
+    let unusable = |error| Failed::unusable(&parsed.error("--users").to_string(), &error);
+    let gate = Gate::new(rules, users, parsed.modes()?).map_err(unusable)?;
     let gate = Arc::new(if is_routed { gate.over_link() } else { gate });
     let (bounds, services) = bind_all(&places, threads, &config)?;
     let addresses: Vec<Endpoint> = bounds.iter().map(|bound| bound.addr().clone()).collect();

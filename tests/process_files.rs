@@ -3,12 +3,17 @@
 mod kit;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::os::fd::FromRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::process::{Child, Stdio};
 
-use kit::{Scratch, run, until};
+use kit::Step::*;
+use kit::socks::connect5;
+use kit::{Peer, Scratch, Seaprox, run, until};
 
 /// A process that is killed when the test is over.
 struct Running(Child);
@@ -79,13 +84,7 @@ fn the_status_socket_is_never_open_to_others() {
     use std::os::unix::process::CommandExt;
 
     let scratch = Scratch::new();
-    let directory = std::ffi::CString::new(scratch.path().to_str().unwrap()).unwrap();
-    // SAFETY: the path is a string that ends in a zero and outlives the call.
-    let (inotify, watch) = unsafe {
-        let inotify = libc::inotify_init1(libc::IN_NONBLOCK);
-        (inotify, libc::inotify_add_watch(inotify, directory.as_ptr(), libc::IN_CREATE | libc::IN_ATTRIB))
-    };
-    assert!(inotify >= 0 && watch >= 0);
+    let events = Events::of(scratch.path(), libc::IN_CREATE | libc::IN_ATTRIB);
     let place = format!("unix:{}", scratch.file("status"));
     let mut command = kit::seaprox::command(&["socks", "--listen", "127.0.0.1:0", "--status", &place]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -99,18 +98,337 @@ fn the_status_socket_is_never_open_to_others() {
     let running = Running(command.spawn().unwrap());
     until("the status is served", || run(&["status", "--status", &place]).code == Some(0));
     assert_eq!(fs::metadata(scratch.file("status")).unwrap().mode() & 0o777, 0o600);
-    let mut buf = [0u8; 4096];
-    // SAFETY: the buffer is as large as is said.
-    let got = unsafe { libc::read(inotify, buf.as_mut_ptr().cast(), buf.len()) };
+    let events = events.so_far();
     drop(running);
-    // struct inotify_event: wd, mask, cookie, len, name.
-    let (mut at, mut masks) = (0, Vec::new());
-    while at < got.max(0) as usize {
-        let word = |offset: usize| u32::from_ne_bytes(buf[at + offset..at + offset + 4].try_into().unwrap());
-        masks.push(word(4));
-        at += 16 + word(12) as usize;
+    assert_eq!(events, [libc::IN_CREATE], "its mode was changed after it was there");
+}
+
+/// What happens to a file or a directory, as inotify(7) tells it.
+#[cfg(target_os = "linux")]
+struct Events(fs::File);
+
+#[cfg(target_os = "linux")]
+impl Events {
+    fn of(path: &Path, mask: u32) -> Events {
+        let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        // SAFETY: the path is a string that ends in a zero and outlives the call; the descriptor is new and nobody else's.
+        unsafe {
+            let inotify = libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC);
+            assert!(inotify >= 0 && libc::inotify_add_watch(inotify, path.as_ptr(), mask) >= 0);
+            Events(fs::File::from_raw_fd(inotify))
+        }
     }
-    // SAFETY: the descriptor is this test's own.
-    unsafe { libc::close(inotify) };
-    assert_eq!(masks, [libc::IN_CREATE], "its mode was changed after it was there");
+
+    /// The masks of the events that have not been read yet.
+    fn so_far(&self) -> Vec<u32> {
+        let mut buf = [0u8; 4096];
+        let got = (&self.0).read(&mut buf).unwrap_or(0);
+        let (mut at, mut masks) = (0, Vec::new());
+        // struct inotify_event: wd, mask, cookie, len, name.
+        while at < got {
+            let word = |offset: usize| u32::from_ne_bytes(buf[at + offset..at + offset + 4].try_into().unwrap());
+            masks.push(word(4));
+            at += 16 + word(12) as usize;
+        }
+        masks
+    }
+}
+
+/// The files of one node.
+struct Home(Scratch);
+
+impl Home {
+    fn new() -> Home {
+        Home(Scratch::new())
+    }
+
+    /// Its public key, as a line.
+    fn key(&self) -> String {
+        let ran = run(&["keygen", "-q", "--config-dir", &self.directory()]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        String::from_utf8(ran.out).unwrap().trim_end().to_owned()
+    }
+
+    fn directory(&self) -> String {
+        self.0.file("")
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        set_mode(&self.0.write(name, content), 0o600);
+    }
+
+    /// Puts a file in the place of another.
+    fn rename(&self, name: &str, content: &str) {
+        self.write("new", content);
+        fs::rename(self.0.file("new"), self.0.file(name)).unwrap();
+    }
+}
+
+fn set_mode(path: &str, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Two nodes with a link, and an echo that the near one reaches over it.
+struct Pair {
+    far_home: Home,
+    _near_home: Home,
+    far: Seaprox,
+    near: Seaprox,
+    /// The line of the near key, without a newline.
+    key: String,
+    echo: TcpListener,
+}
+
+impl Pair {
+    /// `permissions` are what the near key may do.
+    fn start(permissions: &str, near_options: &[&str]) -> Pair {
+        let (far_home, near_home) = (Home::new(), Home::new());
+        let key = near_home.key();
+        let far_key = far_home.key();
+        far_home.write("authorized_keys", &format!("{permissions} {key}\n"));
+        let far = Seaprox::start(&["link", "--listen", "127.0.0.1:0", "--config-dir", &far_home.directory()]);
+        let addr = far.addr(0);
+        near_home.write("known_nodes", &format!("{addr} {far_key}\n"));
+        let (addr, directory) = (addr.to_string(), near_home.directory());
+        let mut line = vec!["link", "--connect", &addr, "--config-dir", &directory, "-D", "127.0.0.1:0"];
+        line.extend(near_options);
+        let near = Seaprox::start(&line);
+        until("the link is up", || near.out().iter().any(|line| line.starts_with("link up ")));
+        Pair { far_home, _near_home: near_home, far, near, key, echo: TcpListener::bind("127.0.0.1:0").unwrap() }
+    }
+
+    /// Rewrites the far file of keys in place.
+    fn authorize(&self, content: &str) {
+        self.far_home.write("authorized_keys", content);
+    }
+
+    /// The code of SOCKS5 for the echo, and the connection.
+    fn ask(&self) -> (u8, Peer) {
+        let (client, reply) = connect5(self.near.addr(0), "127.0.0.1", self.echo.local_addr().unwrap().port());
+        (reply[1], client)
+    }
+
+    /// A connection over the link, with both ends.
+    fn connect(&self) -> (Peer, Peer) {
+        let (code, client) = self.ask();
+        assert_eq!(code, 0);
+        (client, Peer::accept(&self.echo))
+    }
+}
+
+fn speak((client, server): &mut (Peer, Peer)) {
+    client.run(&[Put(b"ask")]);
+    server.run(&[Take(b"ask"), Put(b"answer")]);
+    client.run(&[Take(b"answer")]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_file_of_keys_that_is_found_half_written_ends_no_link() {
+    let mut pair = Pair::start("permit-open=\"*\"", &[]);
+    let mut held = pair.connect();
+    let whole = format!("permit-open=\"*\" {}\n", pair.key);
+    let file = pair.far_home.0.file("authorized_keys");
+    for half in ["", "permit-open=\"*\" seaprox-ed25519 AA"] {
+        let events = Events::of(Path::new(&file), libc::IN_CLOSE_NOWRITE);
+        pair.authorize(half);
+        // It is restored once it has been read, and a second before it would be read again.
+        until("the half of it is read", || !events.so_far().is_empty());
+        pair.authorize(&whole);
+        until("the whole of it is read", || !events.so_far().is_empty());
+    }
+    speak(&mut held);
+    speak(&mut pair.connect());
+    assert!(pair.near.runs());
+    assert_eq!(pair.far.count_log(&["keys not read again"]), 0, "what may be half written is no fault yet");
+}
+
+#[test]
+fn a_key_that_is_taken_out_loses_its_link_however_the_file_is_written() {
+    let nobody = "# nobody\n";
+    type Way = (&'static str, fn(&Pair, &str));
+    let ways: [Way; 4] = [
+        ("in place", |pair, text| pair.authorize(text)),
+        ("by rename", |pair, text| {
+            let other = Home::new().key();
+            pair.far_home.rename("authorized_keys", &format!("{text}{other}\n"));
+        }),
+        ("removed", |pair, _| fs::remove_file(pair.far_home.0.file("authorized_keys")).unwrap()),
+        ("in place, with HUP", |pair, text| {
+            pair.authorize(text);
+            pair.far.signal(libc::SIGHUP);
+        }),
+    ];
+    let each = |(way, write): Way| {
+        let mut pair = Pair::start("permit-open=\"*\"", &[]);
+        let mut held = pair.connect();
+        speak(&mut held);
+        write(&pair, nobody);
+        assert_eq!(pair.near.wait(kit::SOON).code(), Some(77), "{way}");
+    };
+    std::thread::scope(|scope| ways.map(|way| scope.spawn(move || each(way))).map(|thread| thread.join().unwrap()));
+}
+
+#[test]
+fn users_are_read_again_when_their_file_changes() {
+    let scratch = Scratch::new();
+    let users = scratch.write("users", "joe:old\nann:hers\n");
+    let mut seaprox = Seaprox::start(&["socks", "--listen", "127.0.0.1:0", "--users", &users]);
+    let is_let_in = |name: &[u8], password: &[u8]| {
+        let mut client = Peer::connect(seaprox.addr(0));
+        let login = [&[1, name.len() as u8][..], name, &[password.len() as u8], password].concat();
+        client.run(&[Put(b"\x05\x01\x02"), Take(b"\x05\x02"), Put(&login)]);
+        client.some().unwrap() == [1, 0]
+    };
+    scratch.write("users", "joe:old\nann:hers\nbob:his\n");
+    until("who is added is let in", || is_let_in(b"bob", b"his"));
+    scratch.write("users", "ann:hers\nbob:his\n");
+    until("who is taken out is not", || !is_let_in(b"joe", b"old"));
+    assert!(is_let_in(b"ann", b"hers"));
+    scratch.write("users", "");
+    seaprox.wait_for_log(&["ERROR", "users not read again", "at least one line"]);
+    assert!(is_let_in(b"ann", b"hers"), "a file without any changes nothing");
+    set_mode(&scratch.write("users", "eve:evil\nann:hers\nbob:his\n"), 0o666);
+    seaprox.wait_for_log(&["ERROR", "users not read again", "others can change it (mode 0666)"]);
+    assert!(!is_let_in(b"eve", b"evil") && is_let_in(b"ann", b"hers"));
+    set_mode(&users, 0o600);
+    until("it is taken when its mode is right", || is_let_in(b"eve", b"evil"));
+    assert_eq!(seaprox.count_log(&["others can change it"]), 1, "and told once");
+    assert!(seaprox.runs());
+}
+
+#[test]
+fn what_others_may_change_is_refused_at_the_start_and_named() {
+    let home = Home::new();
+    let key = home.key();
+    let file = |name: &str| home.0.file(name);
+    home.write("users", "joe:secret\n");
+    home.write("paths", "%lo\n");
+    home.write("authorized_keys", &format!("{key}\n"));
+    let directory = home.directory();
+    let link = ["link", "--listen", "127.0.0.1:0", "--config-dir", &directory];
+    let paths = ["link", "--connect", "127.0.0.1:1", "--config-dir", &directory, "--paths", &file("paths")];
+    let (users, pubkey) = (["socks", "--listen", "127.0.0.1:0", "--users", &file("users")], ["pubkey", &file("key")]);
+    let refused = |line: &[&str], words: &[&str]| {
+        let ran = run(line);
+        assert_eq!((ran.code, ran.out.len()), (Some(78), 0), "{ran:?}");
+        for word in words.iter().chain(&["expected ", "--no-strict-modes"]) {
+            assert!(ran.err.contains(word), "{word}: {}", ran.err);
+        }
+        assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+    };
+    for (name, line) in [("authorized_keys", &link[..]), ("users", &users), ("paths", &paths), ("key", &pubkey)] {
+        set_mode(&file(name), 0o666);
+        refused(line, &[&file(name), "(mode 0666)", "type: chmod "]);
+        set_mode(&file(name), 0o600);
+        set_mode(&directory, 0o777);
+        // The key of the node is in it, too, and is read first.
+        refused(line, &[&directory, "others may write to the directory", "(mode 0777)", "type: chmod go-w "]);
+        set_mode(&directory, 0o755);
+        if kit::is_root() {
+            std::os::unix::fs::chown(file(name), Some(54_321), None).unwrap();
+            refused(line, &[&file(name), "belongs to user 54321", "expected root"]);
+            std::os::unix::fs::chown(file(name), Some(0), None).unwrap();
+        }
+    }
+    set_mode(&file("users"), 0o666);
+    set_mode(&directory, 0o777);
+    assert_eq!(run(&[&pubkey[..], &["--no-strict-modes"]].concat()).code, Some(0));
+    drop(Seaprox::start(&[&users[..], &["--no-strict-modes"]].concat()));
+    drop(Seaprox::start_with(&link, |command| _ = command.env("SEAPROX_NO_STRICT_MODES", "1")));
+}
+
+/// A process that is not root, with a volume as the kubelet makes it for a pod with an fsGroup; and a home of its own with a
+/// umask of 002, as Debian's users have.
+#[test]
+fn volumes_of_kubernetes_and_homes_with_a_private_group_are_fine() {
+    use std::os::unix::fs::{chown, lchown};
+    use std::os::unix::process::CommandExt;
+
+    if !kit::is_root() {
+        return;
+    }
+    let (scratch, home) = (Scratch::new(), Home::new());
+    let key = home.key();
+    const USER: u32 = 54_321;
+    const GROUP: u32 = 54_322;
+    let volume = scratch.file("volume");
+    let dated = format!("{volume}/..2026_11_28_05_00_00.1");
+    fs::create_dir_all(&dated).unwrap();
+    symlink("..2026_11_28_05_00_00.1", format!("{volume}/..data")).unwrap();
+    for (name, mode) in [("key", 0o440), ("authorized_keys", 0o640), ("users", 0o444)] {
+        let file = format!("{dated}/{name}");
+        match name {
+            "key" => drop(fs::copy(home.0.file("key"), &file).unwrap()),
+            "users" => fs::write(&file, "joe:secret\n").unwrap(),
+            _ => fs::write(&file, format!("{key}\n")).unwrap(),
+        }
+        chown(&file, Some(0), Some(GROUP)).unwrap();
+        set_mode(&file, mode);
+        symlink(format!("..data/{name}"), format!("{volume}/{name}")).unwrap();
+    }
+    for (directory, mode) in [(&volume, 0o3777), (&dated, 0o2755)] {
+        chown(directory, Some(0), Some(GROUP)).unwrap();
+        set_mode(directory, mode);
+    }
+    // The binary may lie where that user cannot go.
+    let binary = scratch.file("seaprox");
+    fs::copy(env!("CARGO_BIN_EXE_seaprox"), &binary).unwrap();
+    let as_user = |line: &[&str]| {
+        let mut command = std::process::Command::new(&binary);
+        command.args(line).env_clear().env("PATH", "/usr/bin:/bin");
+        let groups = || {
+            let groups = [GROUP];
+            // SAFETY: the list is as long as is said.
+            if unsafe { libc::setgroups(1, groups.as_ptr()) } == 0 {
+                Ok(())
+            } else {
+                Err(std::io::Error::last_os_error())
+            }
+        };
+        // The groups are set while the process may still do that.
+        let setid = move || {
+            groups()?;
+            // SAFETY: both take a number.
+            let is_set = unsafe { libc::setgid(USER) == 0 && libc::setuid(USER) == 0 };
+            if is_set { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        };
+        // SAFETY: setgroups, setgid and setuid are safe to call between fork and exec of a process with one thread.
+        unsafe { command.pre_exec(setid) };
+        command
+    };
+    let pubkey = kit::seaprox::run_command(as_user(&["pubkey", "--config-dir", &volume]), b"");
+    assert_eq!((pubkey.code, String::from_utf8_lossy(&pubkey.out).trim_end()), (Some(0), key.as_str()), "{pubkey:?}");
+    for line in [
+        &["link", "--listen", "127.0.0.1:0", "--status", "none", "--config-dir", &volume][..],
+        &["socks", "--listen", "127.0.0.1:0", "--status", "none", "--users", &format!("{volume}/users")],
+    ] {
+        let mut command = as_user(line);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let (mut line, out) = (String::new(), child.stdout.take().unwrap());
+        let _running = Running(child);
+        BufReader::new(out).read_line(&mut line).unwrap();
+        assert!(line.starts_with("listening "), "{line:?}");
+    }
+    // The same as links of another user in a directory of all: somebody else may switch them.
+    lchown(format!("{volume}/..data"), Some(GROUP), None).unwrap();
+    let ran = kit::seaprox::run_command(as_user(&["pubkey", "--config-dir", &volume]), b"");
+    assert_eq!(ran.code, Some(78), "{ran:?}");
+    assert!(ran.err.contains("..data belongs to user 54322: expected user 54321 or root"), "{}", ran.err);
+}
+
+#[test]
+fn a_key_that_a_killed_keygen_left_half_made_is_removed_by_the_next() {
+    let home = Home::new();
+    let mut gone = std::process::Command::new("true").spawn().unwrap();
+    let dead = gone.id();
+    gone.wait().unwrap();
+    let half = format!(".key.{dead}.0");
+    home.write(&half, "-----BEGIN");
+    home.key();
+    let names: Vec<_> = fs::read_dir(home.directory()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["key"]);
+    home.write(&half, "-----BEGIN");
+    assert_eq!(run(&["keygen", "--config-dir", &home.directory()]).code, Some(1), "there is a key");
+    assert!(!Path::new(&home.0.file(&half)).exists());
 }

@@ -23,7 +23,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use seaprox::keys::{ConfigDirectory, KeysError, NodeKey, PublicKey, Secret};
+use seaprox::keys::{ConfigDirectory, KeysError, Modes, NodeKey, PublicKey, Secret};
 use seaprox::link::Mode;
 use seaprox::node::{Happened, Identity, LinkConfig, Path, PeerKey, Policy, Request, Reverse, ServeConfig, Timing};
 use seaprox::{Bound, Core, Id, Target};
@@ -36,6 +36,7 @@ pub use visits::Visits;
 pub use watch::{Act, Watch};
 
 use crate::options::{Command, Parsed};
+use crate::shared::Look;
 use crate::{Exit, Failed};
 use instance::Instance;
 use paths::PathFile;
@@ -69,13 +70,14 @@ enum Ways {
     /// As the command line says.
     Given(Vec<Path>),
     /// As a file says.
-    Listed(PathFile),
+    Listed(Box<PathFile>),
 }
 
 /// Where the files are.
 struct Files<'a> {
     parsed: &'a Parsed,
     directory: ConfigDirectory,
+    modes: Modes,
 }
 
 impl Links {
@@ -104,8 +106,9 @@ impl Links {
         }
         let reaches = target.as_ref().map(|target| Reach::of(parsed, target)).transpose()?;
 
-        let files = Files { parsed, directory: parsed.config_directory() };
-        let secret = parsed.path("secret").map(|path| shared_key(&path)).transpose()?;
+        let files = Files { parsed, directory: parsed.config_directory(), modes: parsed.modes()? };
+        let modes = files.modes;
+        let secret = parsed.path("secret").map(|path| shared_key(&path, modes)).transpose()?;
         let shared = secret.as_ref().map(NodeKey::public);
         let key = secret.map_or_else(|| files.node_key(), Ok)?;
         let dialled = match (target, reaches) {
@@ -113,7 +116,7 @@ impl Links {
                 let peer = match (shared, pin) {
                     (Some(key), _) => Peer::with_secret(target, key),
                     (None, Some(pin)) => Peer::pinned(target, pin),
-                    (None, None) => Peer::known(target, &files.known_nodes()).map_err(unusable)?,
+                    (None, None) => Peer::known(target, &files.known_nodes(), modes).map_err(unusable)?,
                 };
                 let exits = parsed.knows("exit-on-failure") && parsed.flag("exit-on-failure")?;
                 Some(Dialled { peer: Arc::new(peer), paths, subflows, reverse, exits })
@@ -189,28 +192,28 @@ impl Links {
         core.serve_links(bound, config).map_err(|error| because(&error, "links cannot be taken in"))
     }
 
-    /// Reads the files again: those that have changed, or all of them. Says whether links have to be looked at again.
+    /// Looks at the files of keys again. Returns whether links have to be looked at again.
     ///
     /// # Errors
     /// What is wrong with a file; what it said before holds on.
-    pub fn refresh(&self, anyway: bool) -> Result<bool, KeysError> {
+    pub fn refresh(&self, look: Look) -> Result<bool, KeysError> {
         let visitors = self.visitors.as_ref().map_or(Ok(false), |visitors| {
-            if anyway {
+            if matches!(look, Look::Now) {
                 visitors.forget_answers();
             }
-            visitors.refresh(anyway)
+            visitors.refresh(look)
         });
-        let peer = self.peer().map_or(Ok(false), |peer| peer.refresh(anyway));
+        let peer = self.peer().map_or(Ok(false), |peer| peer.refresh(look));
         Ok(visitors? | peer?)
     }
 
-    /// Reads the file of paths again, if there is one, and says what is new in it.
+    /// Looks at the file of paths again, if there is one. Returns what is new in it.
     ///
     /// # Errors
     /// What is wrong with the file; what it said before holds on.
-    pub fn refresh_paths(&self, anyway: bool) -> Result<Option<Change>, String> {
+    pub fn refresh_paths(&self, look: Look) -> Result<Option<Change>, KeysError> {
         match self.dialled.as_ref().map(|dialled| &dialled.paths) {
-            Some(Ways::Listed(file)) => file.refresh(anyway),
+            Some(Ways::Listed(file)) => file.refresh(look),
             Some(Ways::Given(_)) | None => Ok(None),
         }
     }
@@ -239,9 +242,8 @@ impl Reach {
         let most = Timing::default().subflows;
         if let Some(file) = parsed.path("paths") {
             let port = target.port().unwrap_or(places::PORT);
-            let file = PathFile::load(file, port, most / subflows);
-            let file = file.map_err(|error| Failed::new(Exit::Config, format!("seaprox: {error}")))?;
-            return Ok(Reach { paths: Ways::Listed(file), subflows, reverse });
+            let file = PathFile::load(file, port, most / subflows, parsed.modes()?).map_err(unusable)?;
+            return Ok(Reach { paths: Ways::Listed(Box::new(file)), subflows, reverse });
         }
         if paths.len() * subflows > most {
             let text =
@@ -255,7 +257,7 @@ impl Reach {
 impl Files<'_> {
     fn node_key(&self) -> Result<NodeKey, Failed> {
         let path = self.parsed.path("key").unwrap_or_else(|| self.directory.key());
-        let (key, is_new) = NodeKey::load_or_create(&path).map_err(unusable)?;
+        let (key, is_new) = NodeKey::load_or_create(&path, self.modes).map_err(unusable)?;
         if is_new {
             let (file, key) = (path.display().to_string(), key.public().fingerprint());
             log::info!(file = file, key = key; "made the key of this node");
@@ -271,7 +273,7 @@ impl Files<'_> {
     fn visitors(&self, shared: Option<PublicKey>) -> Result<Visitors, Failed> {
         let named = self.parsed.path("authorized-keys");
         let file = named.or_else(|| shared.is_none().then(|| self.directory.authorized_keys()));
-        let visitors = Visitors::new(file.as_deref(), shared).map_err(unusable)?;
+        let visitors = Visitors::new(file.as_deref(), shared, self.modes).map_err(unusable)?;
         let (keys, file) = visitors.count();
         let file = file.map_or_else(|| "-".to_owned(), |file| file.display().to_string());
         match keys {
@@ -282,14 +284,14 @@ impl Files<'_> {
     }
 }
 
-fn shared_key(path: &std::path::Path) -> Result<NodeKey, Failed> {
-    let secret = Secret::load(path).map_err(unusable)?;
+fn shared_key(path: &std::path::Path, modes: Modes) -> Result<NodeKey, Failed> {
+    let secret = Secret::load(path, modes).map_err(unusable)?;
     let text = |error| format!("seaprox: {}: {error}", path.display());
     NodeKey::from_secret(secret.expose()).map_err(|error| Failed::new(Exit::Config, text(error)))
 }
 
 fn unusable(error: KeysError) -> Failed {
-    Failed::new(Exit::Config, format!("seaprox: {error}"))
+    Failed::unusable("seaprox", &error)
 }
 
 fn because(error: &io::Error, what: &str) -> io::Error {

@@ -6,22 +6,17 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use seaprox::keys::{AuthorizedKeys, FromFile, KeysError, KnownNodes, Permissions, PublicKey, Standing, Watched};
+use seaprox::keys::{AuthorizedKeys, KeysError, KnownNodes, Modes, Permissions, PublicKey, Standing};
 use seaprox::node::{PeerKey, Policy, Request, Verdict};
 use seaprox::rules::Decision;
 use seaprox::{Bind, Target};
 
 use super::refusals::Refusals;
 use crate::options::Pin;
-
-/// A file, and what all threads see of it.
-pub struct Shared<T> {
-    file: Mutex<Watched<T>>,
-    now: RwLock<Arc<T>>,
-}
+use crate::shared::{Look, Shared};
 
 /// Those who dial this node.
 pub struct Visitors {
@@ -46,7 +41,7 @@ enum Check {
     Pinned(Pin),
     /// The key that follows from a shared secret: the peer may do everything here.
     Secret(PublicKey),
-    Known(Shared<KnownNodes>),
+    Known(Box<Shared<KnownNodes>>),
 }
 
 /// What is thought of a key that a peer has shown.
@@ -72,43 +67,13 @@ pub enum Judgement {
     Other(String),
 }
 
-impl<T: FromFile> Shared<T> {
-    /// Reads a file for the first time.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn load(path: impl Into<PathBuf>) -> Result<Shared<T>, KeysError> {
-        let file = Watched::load(path)?;
-        let now = RwLock::new(Arc::clone(file.value()));
-        Ok(Shared { file: Mutex::new(file), now })
-    }
-
-    fn now(&self) -> Arc<T> {
-        Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Reads the file again: if it has changed, or in any case. Says whether there is something new in it.
-    fn refresh(&self, anyway: bool) -> Result<bool, KeysError> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = if anyway { file.reload()? } else { file.refresh()? };
-        if is_new {
-            *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(file.value());
-        }
-        Ok(is_new)
-    }
-
-    fn path(&self) -> PathBuf {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner).path().to_owned()
-    }
-}
-
 impl Visitors {
     /// Those whose keys stand in a file, and whoever has the secret.
     ///
     /// # Errors
     /// What is wrong with the file.
-    pub fn new(authorized: Option<&Path>, secret: Option<PublicKey>) -> Result<Visitors, KeysError> {
-        let keys = authorized.map(Shared::load).transpose()?;
+    pub fn new(authorized: Option<&Path>, secret: Option<PublicKey>, modes: Modes) -> Result<Visitors, KeysError> {
+        let keys = authorized.map(|file| Shared::load(file, modes, ())).transpose()?;
         Ok(Visitors { keys, secret, refusals: Mutex::default(), asks: false, answers: Mutex::default() })
     }
 
@@ -141,15 +106,18 @@ impl Visitors {
     /// How many keys are let in, and the file that they stand in.
     pub fn count(&self) -> (usize, Option<PathBuf>) {
         let keys = self.keys.as_ref();
-        (keys.map_or(0, |keys| keys.now().count()) + usize::from(self.secret.is_some()), keys.map(Shared::path))
+        (
+            keys.map_or(0, |keys| keys.now().count()) + usize::from(self.secret.is_some()),
+            keys.map(|keys| keys.path().to_owned()),
+        )
     }
 
-    /// Reads the file again: if it has changed, or in any case. Says whether there is something new in it.
+    /// Looks at the file again. Returns whether something new was taken from it.
     ///
     /// # Errors
     /// What is wrong with the file; then nothing changes.
-    pub fn refresh(&self, anyway: bool) -> Result<bool, KeysError> {
-        self.keys.as_ref().map_or(Ok(false), |keys| keys.refresh(anyway))
+    pub fn refresh(&self, look: Look) -> Result<bool, KeysError> {
+        self.keys.as_ref().map_or(Ok(false), |keys| keys.refresh(look))
     }
 
     fn has_secret(&self, key: &PeerKey) -> bool {
@@ -239,8 +207,8 @@ impl Peer {
     ///
     /// # Errors
     /// What is wrong with the file.
-    pub fn known(target: Target, file: &Path) -> Result<Peer, KeysError> {
-        Ok(Peer { target, check: Check::Known(Shared::load(file)?) })
+    pub fn known(target: Target, file: &Path, modes: Modes) -> Result<Peer, KeysError> {
+        Ok(Peer { target, check: Check::Known(Box::new(Shared::load(file, modes, ())?)) })
     }
 
     /// Where it is.
@@ -257,8 +225,8 @@ impl Peer {
             Check::Secret(secret) => Judgement::Other(secret.fingerprint()),
             Check::Known(nodes) => match nodes.now().look_up(&self.target, key) {
                 Standing::Known => Judgement::Right,
-                Standing::Unknown => Judgement::Unknown { file: nodes.path() },
-                Standing::Changed { known, line } => Judgement::Changed { known, file: nodes.path(), line },
+                Standing::Unknown => Judgement::Unknown { file: nodes.path().to_owned() },
+                Standing::Changed { known, line } => Judgement::Changed { known, file: nodes.path().to_owned(), line },
             },
         }
     }
@@ -270,22 +238,22 @@ impl Peer {
     pub fn accept(&self, key: &PublicKey) -> Result<(), KeysError> {
         if let Check::Known(nodes) = &self.check {
             // What others have written meanwhile is read along.
-            let (mut found, _) = KnownNodes::load(&nodes.path())?;
+            let mut found = nodes.read()?;
             if found.look_up(&self.target, key) != Standing::Known {
                 found.add(&self.target, key)?;
             }
-            nodes.refresh(true)?;
+            nodes.refresh(Look::Now)?;
         }
         Ok(())
     }
 
-    /// Reads the file again: if it has changed, or in any case. Says whether there is something new in it.
+    /// Looks at the file again. Returns whether something new was taken from it.
     ///
     /// # Errors
     /// What is wrong with the file; then nothing changes.
-    pub fn refresh(&self, anyway: bool) -> Result<bool, KeysError> {
+    pub fn refresh(&self, look: Look) -> Result<bool, KeysError> {
         match &self.check {
-            Check::Known(nodes) => nodes.refresh(anyway),
+            Check::Known(nodes) => nodes.refresh(look),
             Check::Pinned(_) | Check::Secret(_) => Ok(false),
         }
     }
@@ -356,7 +324,7 @@ mod tests {
             ),
             0o600,
         );
-        let visitors = Visitors::new(Some(&file), Some(shared)).unwrap();
+        let visitors = Visitors::new(Some(&file), Some(shared), Modes::Strict).unwrap();
         let (bare, web, other, shared) = (bare.as_bytes(), web.as_bytes(), other.as_bytes(), shared.as_bytes());
         assert!(visitors.admits(bare) && visitors.admits(web) && visitors.admits(shared) && !visitors.admits(other));
         let target = |text: &str| Target::parse(text).unwrap();
@@ -383,13 +351,16 @@ mod tests {
         let (one, two) = (key(), key());
         let scratch = Scratch::new();
         let file = scratch.write("authorized_keys", format!("{one}\n"), 0o600);
-        let visitors = Visitors::new(Some(&file), None).unwrap();
+        let visitors = Visitors::new(Some(&file), None, Modes::Strict).unwrap();
         assert!(visitors.admits(one.as_bytes()) && !visitors.admits(two.as_bytes()));
         scratch.write("authorized_keys", format!("{two}\n"), 0o600);
-        assert!(visitors.refresh(true).unwrap());
+        assert!(visitors.refresh(Look::Now).unwrap());
         assert!(!visitors.admits(one.as_bytes()) && visitors.admits(two.as_bytes()));
         scratch.write("authorized_keys", "nonsense\n", 0o600);
-        assert!(visitors.refresh(true).is_err() && visitors.admits(two.as_bytes()), "a broken file changes nothing");
+        assert!(
+            visitors.refresh(Look::Now).is_err() && visitors.admits(two.as_bytes()),
+            "a broken file changes nothing"
+        );
     }
 
     #[test]
@@ -398,7 +369,7 @@ mod tests {
         let scratch = Scratch::new();
         let file = scratch.path("known_nodes");
         let target = Target::parse("Remote:23232").unwrap();
-        let peer = Peer::known(target, &file).unwrap();
+        let peer = Peer::known(target, &file, Modes::Strict).unwrap();
         assert_eq!(peer.judge(&one), Judgement::Unknown { file: file.clone() });
         assert!(!peer.admits(one.as_bytes()));
         peer.accept(&one).unwrap();

@@ -234,7 +234,7 @@ mod tests {
     use super::*;
     use crate::link::scratch::Scratch;
     use crate::options::Pin;
-    use seaprox::keys::NodeKey;
+    use seaprox::keys::{Modes, NodeKey};
     use seaprox::{Bind, Target};
 
     fn key() -> PublicKey {
@@ -310,7 +310,7 @@ mod tests {
         let pinned = happens(&mut watch(Peer::pinned(target(), Pin::Key(right))), wrong());
         assert!(pinned.starts_with("77 seaprox: the key of remote:23232 did not match"), "{pinned}");
         assert!(pinned.contains(&right.fingerprint()) && pinned.contains(&shown.fingerprint()));
-        let known = || Peer::known(target(), &scratch.path("known_nodes")).unwrap();
+        let known = || Peer::known(target(), &scratch.path("known_nodes"), Modes::Strict).unwrap();
         let unknown = happens(&mut watch(known()), wrong());
         assert!(unknown.starts_with("77 ") && unknown.contains(&shown.fingerprint()), "{unknown}");
         assert!(unknown.ends_with(&format!("\nremote:23232 {shown}")), "{unknown}");

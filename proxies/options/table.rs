@@ -225,6 +225,8 @@ const NODES: Commands = Commands::of(&[
     Command::Keygen,
     Command::Pubkey,
 ]);
+const READING: Commands =
+    Commands::of(&[Command::Static, Command::Socks, Command::Http, Command::Cat, Command::Link, Command::Pubkey]);
 const KEYS: Commands = Commands::of(&[Command::Keygen, Command::Pubkey]);
 const EVERY: Commands = Commands::of(&Command::ALL);
 const FAMILIES: Value = Value::Choice(&["ipv4", "ipv6"]);
@@ -258,6 +260,8 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Access, "deny", Value::Rule, "deny what matches; without any --allow the rest is permitted")
         .repeat().no_env().only(FRONT_ENDS),
     option(Group::Access, "users", Value::File, "require one of the users in a file of name:password lines").only(ASKING),
+    option(Group::Access, "no-strict-modes", Value::None, "take files of keys, users and paths that other users may change or \
+        replace, and keys that they may read; otherwise such a file is refused").only(READING),
     option(Group::Keys, "config-dir", Value::Directory, "where key, authorized_keys, known_nodes and secret are (default: \
         $XDG_CONFIG_HOME/seaprox, else $HOME/.config/seaprox, else /etc/seaprox)").only(NODES),
     option(Group::Keys, "key", Value::File, "the file of the node's key, or with --secret that of the secret (default: key \

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use seaprox::keys::ConfigDirectory;
+use seaprox::keys::{ConfigDirectory, Modes};
 use seaprox::rules::{Action, Rule, Rules};
 use seaprox::units::{format_size, parse_duration, parse_size};
 use seaprox::{AddressError, Bind, Target, split_port_range};
@@ -66,6 +66,11 @@ impl Parsed {
                 _ => Err(self.wrong(&name, &text, "expected 1, true, yes, 0, false or no")),
             },
         }
+    }
+
+    /// `--no-strict-modes`.
+    pub fn modes(&self) -> Result<Modes, UsageError> {
+        Ok(if self.flag("no-strict-modes")? { Modes::Lax } else { Modes::Strict })
     }
 
     /// A duration; zero is off.

@@ -15,8 +15,8 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::FILE_BYTES_MAX;
 use super::error::{KeysError, Wrong};
-use super::file::{self, Stamp};
 use super::lines;
 use super::options;
 use super::permissions::Permissions;
@@ -70,12 +70,19 @@ impl AuthorizedKeys {
 }
 
 impl FromFile for AuthorizedKeys {
-    fn load(path: &Path) -> Result<(AuthorizedKeys, Stamp), KeysError> {
-        match file::read_public(path) {
-            Ok((bytes, stamp)) => Ok((AuthorizedKeys::parse(path, &bytes)?, stamp)),
-            Err(error) if error.is_missing() => Ok((AuthorizedKeys::default(), Stamp::MISSING)),
-            Err(error) => Err(error),
-        }
+    type Context = ();
+    const BYTES_MAX: usize = FILE_BYTES_MAX;
+
+    fn parse(path: &Path, bytes: Option<&[u8]>, (): &()) -> Result<AuthorizedKeys, KeysError> {
+        bytes.map_or_else(|| Ok(AuthorizedKeys::default()), |bytes| AuthorizedKeys::parse(path, bytes))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    fn keeps(&self, earlier: &AuthorizedKeys) -> bool {
+        earlier.keys.iter().all(|(key, permissions)| self.keys.get(key) == Some(permissions))
     }
 }
 
@@ -109,6 +116,8 @@ impl fmt::Display for AuthorizedKey {
 
 #[cfg(test)]
 mod tests {
+    use super::super::file::Stamp;
+    use super::super::modes::Modes;
     use super::super::scratch::Scratch;
     use super::*;
     use crate::Target;
@@ -117,6 +126,10 @@ mod tests {
 
     fn key(byte: u8) -> PublicKey {
         PublicKey::from_bytes([byte; 32]).unwrap()
+    }
+
+    fn load(path: &Path) -> Result<(AuthorizedKeys, Stamp), KeysError> {
+        <AuthorizedKeys as FromFile>::load(path, Modes::Strict, &())
     }
 
     fn parse(text: &str) -> Result<AuthorizedKeys, String> {
@@ -160,14 +173,14 @@ mod tests {
     #[test]
     fn without_a_file_nobody_is_let_in() {
         let scratch = Scratch::new();
-        let (keys, stamp) = AuthorizedKeys::load(&scratch.path("authorized_keys")).unwrap();
+        let (keys, stamp) = load(&scratch.path("authorized_keys")).unwrap();
         assert_eq!((keys.count(), stamp), (0, Stamp::MISSING));
         let path = scratch.write("authorized_keys", format!("{}\n", key(3)), 0o600);
-        assert_eq!(AuthorizedKeys::load(&path).unwrap().0.count(), 1);
-        let path = scratch.write("authorized_keys", format!("{}\n", key(3)), 0o664);
-        let error = AuthorizedKeys::load(&path).unwrap_err().to_string();
+        assert_eq!(load(&path).unwrap().0.count(), 1);
+        let path = scratch.write("authorized_keys", format!("{}\n", key(3)), 0o666);
+        let error = load(&path).unwrap_err().to_string();
         assert!(error.contains("others can change it"), "{error}");
-        assert!(AuthorizedKeys::load(&scratch.path("")).is_err(), "a directory is not a file without keys");
+        assert!(load(&scratch.path("")).is_err(), "a directory is not a file without keys");
     }
 
     fn option() -> impl Strategy<Value = String> {

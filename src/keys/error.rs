@@ -1,4 +1,4 @@
-//! What can be wrong with a file of keys: which file, which line, which word, and what was expected there.
+//! What can be wrong with a file of keys, users or paths: which file, which line, which word, and what was expected there.
 //!
 //! Nothing that is private is ever quoted: an error about a private key or a secret has no word.
 
@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A file of keys that cannot be used.
+/// A file of keys, users or paths that cannot be used.
 #[derive(Debug)]
 pub struct KeysError {
     path: PathBuf,
@@ -15,7 +15,7 @@ pub struct KeysError {
     problem: Problem,
 }
 
-/// What is wrong with a file of keys.
+/// What is wrong with such a file.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Problem {
@@ -25,10 +25,28 @@ pub enum Problem {
     Exists,
     /// Somebody else can read what is private; its mode.
     Readable(u32),
-    /// Somebody else can change who is let in, or who is known; its mode.
+    /// Somebody else can change it; its mode.
     Writable(u32),
+    /// The file, or a directory on the way to it, belongs to somebody else.
+    Owner {
+        /// The file or the directory.
+        at: PathBuf,
+        /// The user that it belongs to.
+        owner: u32,
+        /// The user of this process.
+        user: u32,
+    },
+    /// Somebody else can put another file in its place, by a directory on the way to it.
+    Directory {
+        /// The directory.
+        at: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
     /// What stands in it.
     Content(Wrong),
+    /// The same, in words of another grammar.
+    Text(String),
 }
 
 impl KeysError {
@@ -40,11 +58,23 @@ impl KeysError {
         move |error| KeysError::new(path, Problem::Io(error))
     }
 
-    pub(super) fn content(path: &Path, expected: impl Into<Cow<'static, str>>) -> KeysError {
+    /// The file as a whole is not what was expected.
+    pub fn content(path: &Path, expected: impl Into<Cow<'static, str>>) -> KeysError {
         KeysError::new(path, Problem::Content(Wrong::missing(expected)))
     }
 
-    pub(super) fn at(path: &Path, line: usize, wrong: Wrong) -> KeysError {
+    /// There is no such file, and one is needed.
+    pub fn missing(path: &Path) -> KeysError {
+        KeysError::new(path, Problem::Io(io::Error::from_raw_os_error(libc::ENOENT)))
+    }
+
+    /// This line, counted from 1, is wrong: these words say why.
+    pub fn text(path: &Path, line: usize, text: String) -> KeysError {
+        KeysError { path: path.to_owned(), line: Some(line), problem: Problem::Text(text) }
+    }
+
+    /// This line, counted from 1, is wrong.
+    pub fn at(path: &Path, line: usize, wrong: Wrong) -> KeysError {
         KeysError { path: path.to_owned(), line: Some(line), problem: Problem::Content(wrong) }
     }
 
@@ -67,6 +97,12 @@ impl KeysError {
     pub fn is_missing(&self) -> bool {
         matches!(&self.problem, Problem::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
+
+    /// Whether an owner or a mode is wrong: what the file holds was not looked at.
+    pub fn is_about_modes(&self) -> bool {
+        use Problem::{Directory, Owner, Readable, Writable};
+        matches!(self.problem, Readable(_) | Writable(_) | Owner { .. } | Directory { .. })
+    }
 }
 
 /// What is wrong with a text: a word, and what was expected in its place.
@@ -80,12 +116,12 @@ pub struct Wrong {
 
 impl Wrong {
     /// This word is not what was expected.
-    pub(super) fn word(word: &str, expected: impl Into<Cow<'static, str>>) -> Wrong {
+    pub fn word(word: &str, expected: impl Into<Cow<'static, str>>) -> Wrong {
         Wrong { word: Some(word.to_owned()), expected: expected.into() }
     }
 
     /// The line ends too early.
-    pub(super) fn missing(expected: impl Into<Cow<'static, str>>) -> Wrong {
+    pub fn missing(expected: impl Into<Cow<'static, str>>) -> Wrong {
         Wrong { word: None, expected: expected.into() }
     }
 }
@@ -122,7 +158,20 @@ impl fmt::Display for KeysError {
                     ": others can change it (mode {mode:04o}): expected mode 0644 or less; type: chmod go-w {path}"
                 )
             }
+            Problem::Owner { at, owner, user } => {
+                let at = if *at == self.path { "it".into() } else { at.display().to_string() };
+                write!(f, ": {at} belongs to user {owner}: expected ")?;
+                if *user == 0 { f.write_str("root") } else { write!(f, "user {user} or root") }
+            }
+            Problem::Directory { at, mode } => {
+                let at = at.display();
+                write!(
+                    f,
+                    ": others may write to the directory {at} (mode {mode:04o}): expected mode 0755 or less; type: chmod go-w {at}"
+                )
+            }
             Problem::Content(wrong) => write!(f, ": {wrong}"),
+            Problem::Text(text) => write!(f, ": {text}"),
         }
     }
 }
@@ -156,5 +205,10 @@ mod tests {
         assert!(long.contains("éé\"...: expected less") && long.len() < 300, "{long}");
         let open = KeysError::new(Path::new("/k"), Problem::Readable(0o644)).to_string();
         assert_eq!(open, "/k: others can read it (mode 0644): expected mode 0600; type: chmod 600 /k");
+        let owner = |at: &str, user| {
+            KeysError::new(Path::new("/a/k"), Problem::Owner { at: at.into(), owner: 7, user }).to_string()
+        };
+        assert_eq!(owner("/a/k", 0), "/a/k: it belongs to user 7: expected root");
+        assert_eq!(owner("/a", 5), "/a/k: /a belongs to user 7: expected user 5 or root");
     }
 }

@@ -1,7 +1,6 @@
 //! Files of keys: read within limits, written so that no reader ever finds half of one, and watched for changes.
 //!
-//! A private file is refused when anybody but its owner can read it, a public one when anybody but its owner can change
-//! it, as sshd does. A pipe or a device has permissions that say nothing of who knows what is in it.
+//! Who may read and change them is for [`Modes`] to judge.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -11,8 +10,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::error::{KeysError, Problem};
+use super::modes::{Modes, Secrecy};
 use super::secret::Secret;
 use super::{FILE_BYTES_MAX, PRIVATE_FILE_BYTES_MAX};
+use crate::sys;
+use crate::units::format_size;
 
 /// What a file looked like when it was read, so that one `stat` tells whether it has to be read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,8 @@ struct Looks {
     device: u64,
     inode: u64,
     size: u64,
+    /// Whether it is a regular file, with content that stays.
+    is_regular: bool,
     /// Seconds and nanoseconds.
     modified: (i64, i64),
     changed: (i64, i64),
@@ -53,11 +57,29 @@ impl Stamp {
         self.file == other.file
     }
 
+    /// Whether another file is in the place of the one that was there.
+    pub(super) fn is_another_file(&self, before: &Stamp) -> bool {
+        let place = |stamp: &Stamp| stamp.file.map(|file| (file.device, file.inode));
+        self.file.is_some() && before.file.is_some() && place(self) != place(before)
+    }
+
+    /// As if the file had not changed for long.
+    #[cfg(test)]
+    pub(super) fn settled(self) -> Stamp {
+        Stamp { is_fresh: false, ..self }
+    }
+
+    /// Whether it is a pipe or a device, which gives its content once.
+    pub(super) fn is_stream(&self) -> bool {
+        self.file.is_some_and(|file| !file.is_regular)
+    }
+
     fn from(metadata: &Metadata) -> Stamp {
         let looks = Looks {
             device: metadata.dev(),
             inode: metadata.ino(),
             size: metadata.size(),
+            is_regular: metadata.is_file(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         };
@@ -67,17 +89,12 @@ impl Stamp {
     }
 }
 
-/// Reads a file that only its owner can read.
-pub(super) fn read_private(path: &Path) -> Result<Secret, KeysError> {
-    let file = File::open(path).map_err(KeysError::io(path))?;
-    let metadata = file.metadata().map_err(KeysError::io(path))?;
-    if metadata.is_file() && metadata.mode() & OTHERS != 0 {
-        return Err(KeysError::new(path, Problem::Readable(metadata.mode() & 0o7777)));
-    }
+/// Reads a file that nobody else can read or change.
+pub(super) fn read_private(path: &Path, modes: Modes) -> Result<Secret, KeysError> {
+    let (mut file, _) = modes.open(path, Secrecy::Private)?;
     // In a buffer that does not grow, because growing leaves a copy behind.
     let mut buf = Secret::zeroed(PRIVATE_FILE_BYTES_MAX + 1);
     let mut used = 0;
-    let mut file = file;
     while used < buf.expose().len() {
         match file.read(&mut buf.expose_mut()[used..]) {
             Ok(0) => return Ok(Secret::copied(&buf.expose()[..used])),
@@ -89,17 +106,14 @@ pub(super) fn read_private(path: &Path) -> Result<Secret, KeysError> {
     Err(KeysError::content(path, "at most 4KiB"))
 }
 
-/// Reads a file that only its owner can change. The stamp is taken before, so that a change meanwhile is noticed.
-pub(super) fn read_public(path: &Path) -> Result<(Vec<u8>, Stamp), KeysError> {
-    let file = File::open(path).map_err(KeysError::io(path))?;
-    let metadata = file.metadata().map_err(KeysError::io(path))?;
-    if metadata.is_file() && metadata.mode() & OTHERS_WRITE != 0 {
-        return Err(KeysError::new(path, Problem::Writable(metadata.mode() & 0o7777)));
-    }
+/// Reads a file that nobody else can change, of so many bytes at most. The stamp is taken before, so that a change meanwhile
+/// is noticed.
+pub(super) fn read_public(path: &Path, modes: Modes, bytes_max: usize) -> Result<(Vec<u8>, Stamp), KeysError> {
+    let (file, metadata) = modes.open(path, Secrecy::Public)?;
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(KeysError::io(path))?;
-    if bytes.len() > FILE_BYTES_MAX {
-        return Err(KeysError::content(path, "at most 4MiB"));
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(KeysError::io(path))?;
+    if bytes.len() > bytes_max {
+        return Err(KeysError::content(path, format!("at most {}", format_size(bytes_max as u64))));
     }
     Ok((bytes, Stamp::from(&metadata)))
 }
@@ -107,6 +121,7 @@ pub(super) fn read_public(path: &Path) -> Result<(Vec<u8>, Stamp), KeysError> {
 /// Makes a file for its owner alone, whole or not at all: it is written beside its place and then put there. Without
 /// `replace` that fails if anything is there, even if it has come there a moment before.
 pub(super) fn create(path: &Path, content: &[u8], replace: bool) -> Result<(), KeysError> {
+    Draft::remove_left(path);
     // This only spares the work; putting it there is what decides.
     if !replace && fs::symlink_metadata(path).is_ok() {
         return Err(KeysError::new(path, Problem::Exists));
@@ -168,23 +183,54 @@ struct Draft(PathBuf);
 
 impl Draft {
     fn beside(path: &Path) -> io::Result<(File, Draft)> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "no name of a file"))?;
         let mut last = io::Error::from(ErrorKind::AlreadyExists);
         for _ in 0..DRAFTS_MAX {
             let mut draft = std::ffi::OsString::from(".");
             draft.push(name);
-            draft.push(format!(".{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+            draft.push(format!(".{}.{}", std::process::id(), DRAFTS.fetch_add(1, Ordering::Relaxed)));
             let draft = parent(path).join(draft);
             match OpenOptions::new().write(true).create_new(true).mode(OWNER).open(&draft) {
                 Ok(file) => return Ok((file, Draft(draft))),
-                // A process with the same number was killed before it was done.
+                // Another system that shares the directory has a process with the same number.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => last = error,
                 Err(error) => return Err(error),
             }
         }
         Err(last)
     }
+}
+
+impl Draft {
+    /// Removes the drafts of a file whose processes were killed before they were done. Failing to is no failure.
+    fn remove_left(path: &Path) {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
+        let prefix = format!(".{name}.");
+        for entry in fs::read_dir(parent(path)).into_iter().flatten().flatten() {
+            let left = entry.file_name().to_str().and_then(|name| {
+                let (process, count) = name.strip_prefix(&prefix)?.split_once('.')?;
+                Some((number(process)?, number(count)?))
+            });
+            let is_left = |(process, count): (u32, u32)| match process == std::process::id() {
+                // One with our own number is of an earlier process, unless we have come to its count.
+                true => count >= DRAFTS.load(Ordering::Relaxed),
+                false => !sys::is_running(process) || is_older(&entry.path(), DRAFT_AGE_MAX),
+            };
+            if left.is_some_and(is_left) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+/// A number in digits alone.
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn is_older(path: &Path, age: Duration) -> bool {
+    let modified = fs::symlink_metadata(path).and_then(|file| file.modified());
+    modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|elapsed| elapsed > age))
 }
 
 impl Drop for Draft {
@@ -194,12 +240,15 @@ impl Drop for Draft {
     }
 }
 
+/// Drafts that this process has begun.
+static DRAFTS: AtomicU32 = AtomicU32::new(0);
+
 /// The mode of what is made here.
 const OWNER: u32 = 0o600;
-const OTHERS: u32 = 0o077;
-const OTHERS_WRITE: u32 = 0o022;
 /// What is expected of a file that is full.
 pub(super) const NO_ROOM: &str = "room for one more line; remove some";
+/// A draft is written at once: one that is older is left over, whatever process has its number now.
+const DRAFT_AGE_MAX: Duration = Duration::from_secs(60);
 /// Names that are tried for a draft.
 const DRAFTS_MAX: u32 = 16;
 /// The coarsest clock of a file system that is in use, that of FAT.
@@ -234,6 +283,29 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn what_a_killed_process_left_half_made_is_removed() {
+        let scratch = Scratch::new();
+        let path = scratch.path("key");
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let dead = child.id();
+        child.wait().unwrap();
+        let ours = std::process::id();
+        let left = [format!(".key.{dead}.0"), format!(".key.{ours}.4000000000"), ".key.1.7".to_owned()];
+        let stays =
+            [format!(".other.{dead}.0"), format!(".key.{dead}"), format!(".key.{dead}.x"), ".key.1.8".to_owned()];
+        for name in left.iter().chain(&stays) {
+            scratch.write(name, "half", 0o600);
+        }
+        // Process 1 lives, and has made none so long ago.
+        let old = SystemTime::now() - DRAFT_AGE_MAX - Duration::from_secs(1);
+        File::options().write(true).open(scratch.path(&left[2])).unwrap().set_modified(old).unwrap();
+        create(&path, b"whole", false).unwrap();
+        let mut expected: Vec<_> = stays.into_iter().chain(["key".to_owned()]).collect();
+        expected.sort();
+        assert_eq!(scratch.names(), expected);
+    }
+
+    #[test]
     fn of_many_that_make_a_file_one_does_and_it_is_whole() {
         let scratch = Scratch::new();
         let path = scratch.path("key");
@@ -263,14 +335,14 @@ pub(super) mod tests {
             (0o400, true, true),
             (0o640, false, true),
             (0o604, false, true),
-            (0o620, false, false),
+            (0o602, false, false),
         ] {
             let path = scratch.write("file", "x", file_mode);
-            assert_eq!(read_private(&path).is_ok(), private, "{file_mode:o}");
-            assert_eq!(read_public(&path).is_ok(), public, "{file_mode:o}");
+            assert_eq!(read_private(&path, Modes::Strict).is_ok(), private, "{file_mode:o}");
+            assert_eq!(read_public(&path, Modes::Strict, 9).is_ok(), public, "{file_mode:o}");
         }
         let path = scratch.write("file", "x", 0o666);
-        let error = read_public(&path).unwrap_err().to_string();
+        let error = read_public(&path, Modes::Strict, 9).unwrap_err().to_string();
         assert!(error.contains("mode 0666") && error.ends_with(&format!("chmod go-w {}", path.display())), "{error}");
     }
 
@@ -279,17 +351,23 @@ pub(super) mod tests {
         let scratch = Scratch::new();
         for (bytes, fits) in [(PRIVATE_FILE_BYTES_MAX, true), (PRIVATE_FILE_BYTES_MAX + 1, false)] {
             let path = scratch.write("private", vec![b'x'; bytes], 0o600);
-            assert_eq!(read_private(&path).map(|content| content.expose().len()).ok(), fits.then_some(bytes));
+            assert_eq!(
+                read_private(&path, Modes::Strict).map(|content| content.expose().len()).ok(),
+                fits.then_some(bytes)
+            );
         }
         for (bytes, fits) in [(FILE_BYTES_MAX, true), (FILE_BYTES_MAX + 1, false)] {
             let path = scratch.write("public", vec![b'x'; bytes], 0o600);
-            assert_eq!(read_public(&path).map(|(content, _)| content.len()).ok(), fits.then_some(bytes));
+            assert_eq!(
+                read_public(&path, Modes::Strict, FILE_BYTES_MAX).map(|(content, _)| content.len()).ok(),
+                fits.then_some(bytes)
+            );
         }
         assert_eq!(
             create(Path::new("/dev/zero"), b"", false).unwrap_err().to_string(),
             "/dev/zero: it is there already, and is not replaced"
         );
-        assert!(read_private(Path::new("/dev/zero")).is_err(), "it has no end");
+        assert!(read_private(Path::new("/dev/zero"), Modes::Strict).is_err(), "it has no end");
     }
 
     #[test]

@@ -7,14 +7,15 @@
 //! stay as they are. Names are compared without regard to case and to a final dot, addresses in their plain form, and
 //! neither is resolved: a node is known as what one connects to.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::error::{KeysError, Problem, Wrong};
-use super::file::{self, Stamp};
+use super::file;
 use super::public::PublicKey;
 use super::watched::FromFile;
-use super::{ENTRIES_MAX, lines};
+use super::{ENTRIES_MAX, FILE_BYTES_MAX, lines};
 use crate::{Name, Target};
 
 /// The nodes that are known. The default is none.
@@ -97,14 +98,20 @@ impl KnownNodes {
 }
 
 impl FromFile for KnownNodes {
-    fn load(path: &Path) -> Result<(KnownNodes, Stamp), KeysError> {
-        match file::read_public(path) {
-            Ok((bytes, stamp)) => Ok((KnownNodes::parse(path, &bytes)?, stamp)),
-            Err(error) if error.is_missing() => {
-                Ok((KnownNodes { path: path.to_owned(), nodes: Vec::new() }, Stamp::MISSING))
-            }
-            Err(error) => Err(error),
-        }
+    type Context = ();
+    const BYTES_MAX: usize = FILE_BYTES_MAX;
+
+    fn parse(path: &Path, bytes: Option<&[u8]>, (): &()) -> Result<KnownNodes, KeysError> {
+        KnownNodes::parse(path, bytes.unwrap_or_default())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    fn keeps(&self, earlier: &KnownNodes) -> bool {
+        let now: HashSet<_> = self.nodes.iter().map(|(_, node, key)| (node, key)).collect();
+        earlier.nodes.iter().all(|(_, node, key)| now.contains(&(node, key)))
     }
 }
 
@@ -133,7 +140,9 @@ const NODE_FORM: &str = "HOST:PORT seaprox-ed25519 BASE64, where HOST is a name 
 
 #[cfg(test)]
 mod tests {
+    use super::super::file::Stamp;
     use super::super::file::tests::mode;
+    use super::super::modes::Modes;
     use super::super::scratch::Scratch;
     use super::*;
     use proptest::prelude::*;
@@ -144,6 +153,10 @@ mod tests {
 
     fn node(text: &str) -> Target {
         Target::parse(text).unwrap()
+    }
+
+    fn load(path: &Path) -> Result<(KnownNodes, Stamp), KeysError> {
+        <KnownNodes as FromFile>::load(path, Modes::Strict, &())
     }
 
     fn parse(text: &str) -> Result<KnownNodes, String> {
@@ -191,7 +204,7 @@ mod tests {
     fn what_is_added_stands_behind_the_lines_of_others() {
         let scratch = Scratch::new();
         let path = scratch.path("new/known_nodes");
-        let (mut known, stamp) = KnownNodes::load(&path).unwrap();
+        let (mut known, stamp) = load(&path).unwrap();
         assert_eq!((known.count(), stamp), (0, Stamp::MISSING));
         known.add(&node("Example.org:23232"), &key(3)).unwrap();
         assert_eq!(known.look_up(&node("example.org:23232"), &key(3)), Standing::Known);
@@ -203,7 +216,7 @@ mod tests {
         known.add(&node("[::1]:1"), &key(4)).unwrap();
         let text = format!("{first}# mine\n[::1]:1 {}\n", key(4));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
-        let (again, _) = KnownNodes::load(&path).unwrap();
+        let (again, _) = load(&path).unwrap();
         assert_eq!(again, known, "with the same lines");
         assert_eq!(again.look_up(&node("[::1]:1"), &key(5)), Standing::Changed { known: key(4), line: 3 });
     }
@@ -211,7 +224,7 @@ mod tests {
     #[test]
     fn what_cannot_be_added_is_not_known() {
         let scratch = Scratch::new();
-        let mut known = KnownNodes::load(&scratch.write("file", "", 0o600)).unwrap().0;
+        let mut known = load(&scratch.write("file", "", 0o600)).unwrap().0;
         assert!(known.add(&node("unix:/run/x"), &key(3)).unwrap_err().to_string().contains("unix:/run/x"));
         known.path = scratch.path("file/known_nodes");
         assert!(known.add(&node("a:1"), &key(3)).is_err());

@@ -13,9 +13,10 @@
 //! nothing then: open no target, listen nowhere. What it may do are its [`Permissions`].
 //!
 //! What is private is read only from files that nobody else can read, is never printed, and is overwritten when it is let
-//! go. What is public is never larger than the limits below, and is refused as a whole when a line of it is malformed, so
+//! go. No file is read that another user may change or replace ([`Modes`]). What is public is never larger than the limits below, and is refused as a whole when a line of it is malformed, so
 //! that who reads it anew keeps what it had ([`Watched`]). Nothing here opens a socket or knows a link.
 
+mod accounts;
 mod authorized;
 mod directory;
 mod error;
@@ -23,6 +24,7 @@ mod file;
 mod known;
 mod lines;
 mod listen;
+mod modes;
 mod node;
 mod options;
 mod permissions;
@@ -39,6 +41,7 @@ pub use error::{KeysError, Problem, Wrong};
 pub use file::Stamp;
 pub use known::{KnownNodes, Standing};
 pub use listen::ListenRule;
+pub use modes::Modes;
 pub use node::NodeKey;
 pub use permissions::Permissions;
 pub use public::{KeyError, PublicKey, SPKI_BYTES};

@@ -11,6 +11,7 @@ use ring::pbkdf2;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
 use super::error::{KeysError, Problem};
+use super::modes::Modes;
 use super::pkcs8::{self, SEED_BYTES};
 use super::public::PublicKey;
 use super::secret::{SECRET_BYTES_MIN, Secret, SecretError};
@@ -60,8 +61,8 @@ impl NodeKey {
     ///
     /// # Errors
     /// The file cannot be read, can be read by others, or holds something else.
-    pub fn load(path: &Path) -> Result<NodeKey, KeysError> {
-        let content = file::read_private(path)?;
+    pub fn load(path: &Path, modes: Modes) -> Result<NodeKey, KeysError> {
+        let content = file::read_private(path, modes)?;
         let decoded = pkcs8::decode_pem(content.expose()).map_err(|expected| KeysError::content(path, expected))?;
         let key = NodeKey::from_seed(decoded.seed);
         match decoded.public {
@@ -83,8 +84,8 @@ impl NodeKey {
     ///
     /// # Errors
     /// Those of [`NodeKey::load`] and [`NodeKey::create`], and a system without random bytes.
-    pub fn load_or_create(path: &Path) -> Result<(NodeKey, bool), KeysError> {
-        match NodeKey::load(path) {
+    pub fn load_or_create(path: &Path, modes: Modes) -> Result<(NodeKey, bool), KeysError> {
+        match NodeKey::load(path, modes) {
             Err(error) if error.is_missing() => {}
             result => return result.map(|key| (key, false)),
         }
@@ -93,7 +94,9 @@ impl NodeKey {
             .map_err(|error| KeysError::new(path, Problem::Io(std::io::Error::other(error.to_string()))))?;
         match key.create(path, false) {
             Ok(()) => Ok((key, true)),
-            Err(error) if matches!(error.problem(), Problem::Exists) => NodeKey::load(path).map(|key| (key, false)),
+            Err(error) if matches!(error.problem(), Problem::Exists) => {
+                NodeKey::load(path, modes).map(|key| (key, false))
+            }
             Err(error) => Err(error),
         }
     }
@@ -149,7 +152,7 @@ mod tests {
     fn a_key_that_openssl_wrote_is_read() {
         let scratch = Scratch::new();
         let path = scratch.write("key", PEM, 0o600);
-        let key = NodeKey::load(&path).unwrap();
+        let key = NodeKey::load(&path, Modes::Strict).unwrap();
         assert_eq!(key.public().to_string(), PUBLIC);
         assert_eq!(key.public().fingerprint(), FINGERPRINT);
         assert_eq!(format!("{key:?}"), format!("NodeKey({FINGERPRINT})"));
@@ -198,7 +201,7 @@ mod tests {
             (der[1], der[4]) = (der.len() as u8 - 2, 1);
             let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der));
             let path = scratch.write("key", pem, 0o600);
-            assert_eq!(NodeKey::load(&path).map(|key| key.public()).ok(), fits.then_some(public));
+            assert_eq!(NodeKey::load(&path, Modes::Strict).map(|key| key.public()).ok(), fits.then_some(public));
         }
     }
 
@@ -206,10 +209,10 @@ mod tests {
     fn a_key_is_made_at_first_use_and_kept() {
         let scratch = Scratch::new();
         let path = scratch.path("config/seaprox/key");
-        let (made, is_new) = NodeKey::load_or_create(&path).unwrap();
+        let (made, is_new) = NodeKey::load_or_create(&path, Modes::Strict).unwrap();
         assert!(is_new);
         assert_eq!((mode(&path), mode(&scratch.path("config/seaprox"))), (0o600, 0o700));
-        let (kept, is_new) = NodeKey::load_or_create(&path).unwrap();
+        let (kept, is_new) = NodeKey::load_or_create(&path, Modes::Strict).unwrap();
         assert!(!is_new && kept.public() == made.public());
         assert!(matches!(made.create(&path, false).unwrap_err().problem(), Problem::Exists));
     }
@@ -222,7 +225,7 @@ mod tests {
             let one = |_| {
                 scope.spawn(|| {
                     start.wait();
-                    NodeKey::load_or_create(&path).map(|(key, is_new)| (key.public(), is_new)).unwrap()
+                    NodeKey::load_or_create(&path, Modes::Strict).map(|(key, is_new)| (key.public(), is_new)).unwrap()
                 })
             };
             let threads: Vec<_> = (0..8).map(one).collect();
@@ -237,7 +240,7 @@ mod tests {
         let scratch = Scratch::new();
         for (content, mode) in [("nonsense", 0o600), (PEM, 0o644)] {
             let path = scratch.write("key", content, mode);
-            let error = NodeKey::load_or_create(&path).unwrap_err().to_string();
+            let error = NodeKey::load_or_create(&path, Modes::Strict).unwrap_err().to_string();
             assert!(error.contains("expected") && !error.contains("nonsense"), "{error}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
         }

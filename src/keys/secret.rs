@@ -16,6 +16,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::error::KeysError;
 use super::file;
+use super::modes::Modes;
 
 /// A shared secret of fewer bytes is refused unless it is asked for: whoever meets the link on its way can try out
 /// secrets at home.
@@ -67,8 +68,8 @@ impl Secret {
     ///
     /// # Errors
     /// The file cannot be read, is too large, or can be read by others.
-    pub fn load(path: &Path) -> Result<Secret, KeysError> {
-        let content = file::read_private(path)?;
+    pub fn load(path: &Path, modes: Modes) -> Result<Secret, KeysError> {
+        let content = file::read_private(path, modes)?;
         let text = content.expose();
         let text = text.strip_suffix(b"\n").unwrap_or(text);
         Ok(Secret::copied(text.strip_suffix(b"\r").unwrap_or(text)))
@@ -145,13 +146,17 @@ mod tests {
         let path = scratch.path("secret");
         Secret::copied(b"open sesame").create(&path, false).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"open sesame\n");
-        assert_eq!(Secret::load(&path).unwrap().expose(), b"open sesame");
+        assert_eq!(Secret::load(&path, Modes::Strict).unwrap().expose(), b"open sesame");
         for (content, secret) in [("a b \n", "a b "), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a", "a"), ("", "")] {
             scratch.write("other", content, 0o600);
-            assert_eq!(Secret::load(&scratch.path("other")).unwrap().expose(), secret.as_bytes(), "{content:?}");
+            assert_eq!(
+                Secret::load(&scratch.path("other"), Modes::Strict).unwrap().expose(),
+                secret.as_bytes(),
+                "{content:?}"
+            );
         }
         scratch.write("open", "secret\n", 0o640);
-        let error = Secret::load(&scratch.path("open")).unwrap_err().to_string();
+        let error = Secret::load(&scratch.path("open"), Modes::Strict).unwrap_err().to_string();
         assert!(error.contains("chmod 600"), "{error}");
     }
 }

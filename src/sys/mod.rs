@@ -55,6 +55,13 @@ pub(crate) fn effective_user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// Whether there is a process with this number.
+pub(crate) fn is_running(process: u32) -> bool {
+    let Ok(process) = i32::try_from(process) else { return false };
+    // Signal 0 asks and does nothing; 0 and negative numbers are groups of processes.
+    process > 0 && !matches!(syscall!(libc::kill(process, 0)), Err(error) if error.raw_os_error() == Some(libc::ESRCH))
+}
+
 /// Whether an error says that the process or the system has no more descriptors (`EMFILE`, `ENFILE`), or no memory for
 /// one more socket: states that pass.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {

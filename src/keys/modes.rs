@@ -1,0 +1,369 @@
+//! Owners and modes: who else could change a file, or put another in its place, or read what is private.
+//!
+//! The rules are those of sshd's StrictModes. A file belongs to this user or to root and nobody else may write to it, and
+//! the same holds for every directory on its way, those of symbolic links included. Two kinds of directory are open to
+//! others and harmless: one of root with the sticky bit, such as `/tmp`, where the next entry belongs to this user or to
+//! root; and one whose group has this user (and root) as its only member, as a umask of 002 makes them.
+//!
+//! The way is walked from its beginning: when an entry is looked at, nobody else can change the directories above it.
+//! A pipe or a device is not judged: its owner and mode say nothing of what is in it.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use super::accounts::Accounts;
+use super::error::{KeysError, Problem};
+use crate::sys;
+
+/// Whether owners and modes matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Modes {
+    /// A file is refused if another user may change it, or read what is private.
+    #[default]
+    Strict,
+    /// Every file is taken that can be read.
+    Lax,
+}
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Secrecy {
+    /// A key or a secret: others may not read it.
+    Private,
+    /// Others may read it.
+    Public,
+}
+
+impl Modes {
+    /// Opens a file for reading, and checks what was opened and the way there.
+    pub(super) fn open(self, path: &Path, secrecy: Secrecy) -> Result<(File, Metadata), KeysError> {
+        let judge = Judge { path, user: sys::effective_user() };
+        for _ in 0..TRIES {
+            let file = match File::open(path) {
+                Ok(file) => file,
+                // A directory that others may write to is one where they can have removed it.
+                Err(error) if error.kind() == ErrorKind::NotFound && self == Modes::Strict => {
+                    return Err(judge.walk().err().unwrap_or_else(|| KeysError::new(path, Problem::Io(error))));
+                }
+                Err(error) => return Err(KeysError::new(path, Problem::Io(error))),
+            };
+            let metadata = file.metadata().map_err(KeysError::io(path))?;
+            if self == Modes::Lax || !metadata.is_file() {
+                return Ok((file, metadata));
+            }
+            judge.file(&metadata, secrecy)?;
+            // A file without a name, such as that of a here-document, is in no directory.
+            if metadata.nlink() == 0 || judge.walk()?.is_some_and(|found| is_same(&found, &metadata)) {
+                return Ok((file, metadata));
+            }
+            // It was replaced between the two looks.
+        }
+        Err(KeysError::new(path, Problem::Io(io::Error::other("it is being replaced again and again"))))
+    }
+}
+
+/// Judges the way to a file, for a user.
+struct Judge<'a> {
+    path: &'a Path,
+    user: u32,
+}
+
+impl Judge<'_> {
+    fn is_trusted(&self, owner: u32) -> bool {
+        owner == self.user || owner == 0
+    }
+
+    /// Whether others may write, by the bits of others or of a group that has other members.
+    fn is_writable(&self, entry: &Metadata) -> bool {
+        let mode = entry.mode();
+        mode & 0o002 != 0 || mode & 0o020 != 0 && !Accounts::read().is_private(entry.gid(), self.user)
+    }
+
+    fn owner(&self, at: &Path, entry: &Metadata) -> Result<(), KeysError> {
+        if self.is_trusted(entry.uid()) {
+            return Ok(());
+        }
+        let (at, owner, user) = (at.to_owned(), entry.uid(), self.user);
+        Err(KeysError::new(self.path, Problem::Owner { at, owner, user }))
+    }
+
+    /// Judges the file itself.
+    fn file(&self, file: &Metadata, secrecy: Secrecy) -> Result<(), KeysError> {
+        self.owner(self.path, file)?;
+        let mode = file.mode() & 0o7777;
+        // A file of root is not this user's to change: root has let the group read it, as Kubernetes does with its secrets.
+        let readable = if file.uid() == 0 && self.user != 0 { 0o037 } else { 0o077 };
+        if secrecy == Secrecy::Private && mode & readable != 0 {
+            return Err(KeysError::new(self.path, Problem::Readable(mode)));
+        }
+        if self.is_writable(file) {
+            return Err(KeysError::new(self.path, Problem::Writable(mode)));
+        }
+        Ok(())
+    }
+
+    /// Judges a directory. Returns whether others may add entries to it, which is so in a sticky one of root.
+    fn directory(&self, at: &Path) -> Result<bool, KeysError> {
+        let entry = fs::symlink_metadata(at).map_err(KeysError::io(at))?;
+        self.owner(at, &entry)?;
+        if !self.is_writable(&entry) {
+            return Ok(false);
+        }
+        if entry.uid() == 0 && entry.mode() & STICKY != 0 {
+            return Ok(true);
+        }
+        let (at, mode) = (at.to_owned(), entry.mode() & 0o7777);
+        Err(KeysError::new(self.path, Problem::Directory { at, mode }))
+    }
+
+    /// Walks the path and judges each directory on it. Returns what is at its end, if there is anything.
+    fn walk(&self) -> Result<Option<Metadata>, KeysError> {
+        let mut at = PathBuf::from("/");
+        let mut rest = words(self.path);
+        if !self.path.is_absolute() {
+            let here = std::env::current_dir().map_err(KeysError::io(self.path))?;
+            rest = words(&here).into_iter().chain(rest).collect();
+        }
+        let mut is_shared = self.directory(&at)?;
+        let mut links = 0;
+        while let Some(word) = rest.pop_front() {
+            if word == ".." {
+                at.pop();
+                is_shared = self.directory(&at)?;
+                continue;
+            }
+            let next = at.join(&word);
+            let entry = match fs::symlink_metadata(&next) {
+                Ok(entry) => entry,
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(KeysError::new(self.path, Problem::Io(error))),
+            };
+            if is_shared {
+                self.owner(&next, &entry)?;
+            }
+            if entry.is_symlink() {
+                links += 1;
+                let target = fs::read_link(&next).map_err(KeysError::io(&next))?;
+                if links > LINKS_MAX {
+                    return Err(KeysError::new(self.path, Problem::Io(io::Error::other("too many symbolic links"))));
+                }
+                if target.is_absolute() {
+                    at = PathBuf::from("/");
+                    is_shared = self.directory(&at)?;
+                }
+                rest = words(&target).into_iter().chain(rest).collect();
+            } else if rest.is_empty() {
+                return Ok(Some(entry));
+            } else {
+                at = next;
+                is_shared = self.directory(&at)?;
+            }
+        }
+        fs::symlink_metadata(&at).map(Some).map_err(KeysError::io(&at))
+    }
+}
+
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    one.dev() == other.dev() && one.ino() == other.ino()
+}
+
+/// The entries that a path names one after the other.
+fn words(path: &Path) -> VecDeque<OsString> {
+    let word = |component: Component<'_>| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    };
+    path.components().filter_map(word).collect()
+}
+
+const STICKY: u32 = 0o1000;
+/// Symbolic links on one way, as Linux has it.
+const LINKS_MAX: u32 = 40;
+/// A file that is replaced while it is looked at is looked at again.
+const TRIES: u32 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::super::scratch::Scratch;
+    use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    const JOE: u32 = 54_321;
+    const OTHER: u32 = 54_322;
+
+    fn set(path: &Path, user: u32, group: u32, mode: u32) {
+        chown(path, Some(user), Some(group)).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// What is wrong with a file, for a user.
+    fn wrong(path: &Path, user: u32, secrecy: Secrecy) -> Option<String> {
+        let judge = Judge { path, user };
+        let file = fs::metadata(path).unwrap();
+        let checked = judge.file(&file, secrecy).and_then(|()| judge.walk());
+        checked.map(|found| assert!(is_same(&found.unwrap(), &file))).err().map(|error| error.to_string())
+    }
+
+    /// A directory and a file in it that belong to this user.
+    fn tree() -> (Scratch, PathBuf, PathBuf) {
+        let scratch = Scratch::new();
+        let directory = scratch.path("seaprox");
+        fs::create_dir(&directory).unwrap();
+        let file = scratch.write("seaprox/key", "x", 0o600);
+        (scratch, directory, file)
+    }
+
+    fn is_root() -> bool {
+        let is_root = sys::effective_user() == 0;
+        if !is_root {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "needs root, and nothing is skipped in CI");
+            println!("skipped: needs root");
+        }
+        is_root
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_refused() {
+        let (_scratch, directory, file) = tree();
+        let us = sys::effective_user();
+        assert_eq!(wrong(&file, us, Secrecy::Private), None);
+        // The sticky bit helps in a directory of root alone.
+        for mode in [0o777, 0o702, if us == 0 { 0o722 } else { 0o1777 }] {
+            fs::set_permissions(&directory, Permissions::from_mode(mode)).unwrap();
+            let error = wrong(&file, us, Secrecy::Private).unwrap();
+            let expected = format!("others may write to the directory {} (mode {mode:04o})", directory.display());
+            assert!(error.contains(&expected) && error.contains(file.to_str().unwrap()), "{error}");
+            assert!(error.ends_with(&format!("type: chmod go-w {}", directory.display())), "{error}");
+        }
+        // Neither is a file missed in it: somebody may have removed it.
+        let error = Modes::Strict.open(&directory.join("none"), Secrecy::Public).unwrap_err();
+        assert!(!error.is_missing() && error.is_about_modes(), "{error}");
+        assert!(Modes::Lax.open(&directory.join("none"), Secrecy::Public).unwrap_err().is_missing());
+        assert!(Modes::Lax.open(&file, Secrecy::Private).is_ok());
+    }
+
+    #[test]
+    fn the_way_of_a_symbolic_link_is_judged_too() {
+        let (scratch, _directory, file) = tree();
+        let us = sys::effective_user();
+        let open = scratch.path("open");
+        fs::create_dir(&open).unwrap();
+        symlink(&file, open.join("link")).unwrap();
+        symlink("seaprox/../open/./link", scratch.path("relative")).unwrap();
+        symlink("loop", scratch.path("loop")).unwrap();
+        for path in [open.join("link"), scratch.path("relative"), scratch.path("seaprox/../open/link")] {
+            fs::set_permissions(&open, Permissions::from_mode(0o755)).unwrap();
+            assert_eq!(wrong(&path, us, Secrecy::Private), None, "{path:?}");
+            fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
+            assert!(wrong(&path, us, Secrecy::Private).unwrap().contains("others may write to the directory"));
+        }
+        assert!(Judge { path: &scratch.path("loop"), user: us }.walk().unwrap_err().to_string().contains("too many"));
+        assert!(Judge { path: Path::new("Cargo.toml"), user: us }.walk().unwrap().unwrap().is_file());
+    }
+
+    #[test]
+    fn owners_are_this_user_and_root() {
+        if !is_root() {
+            return;
+        }
+        let (_scratch, directory, file) = tree();
+        for (owner, user, fits) in
+            [(0, 0, true), (JOE, JOE, true), (0, JOE, true), (OTHER, JOE, false), (JOE, 0, false)]
+        {
+            set(&file, owner, 0, 0o600);
+            let error = wrong(&file, user, Secrecy::Public);
+            assert_eq!(error.is_none(), fits, "{error:?}");
+            set(&file, user, 0, 0o600);
+            set(&directory, owner, 0, 0o755);
+            let error = wrong(&file, user, Secrecy::Public);
+            assert_eq!(error.is_none(), fits, "{error:?}");
+            if let Some(error) = error {
+                let part = format!("{} belongs to user {owner}: expected ", directory.display());
+                assert!(error.contains(&part), "{error}");
+            }
+            set(&directory, 0, 0, 0o755);
+        }
+        // The scratch directory is in one that all may write to, and that is root's and sticky.
+        let (scratch, _, file) = tree();
+        chown(scratch.path(""), Some(OTHER), None).unwrap();
+        assert!(wrong(&file, 0, Secrecy::Public).unwrap().contains("belongs to user 54322"));
+    }
+
+    #[test]
+    fn a_sticky_directory_of_root_is_harmless_where_the_next_entry_is_ours() {
+        if !is_root() {
+            return;
+        }
+        let (_scratch, directory, file) = tree();
+        set(&directory, 0, 0, 0o1777);
+        for (owner, fits) in [(JOE, true), (0, true), (OTHER, false)] {
+            set(&file, owner, 0, 0o644);
+            assert_eq!(wrong(&file, JOE, Secrecy::Public).is_none(), fits);
+        }
+        let link = directory.join("link");
+        set(&file, JOE, 0, 0o644);
+        symlink("key", &link).unwrap();
+        std::os::unix::fs::lchown(&link, Some(OTHER), None).unwrap();
+        assert!(wrong(&link, JOE, Secrecy::Public).unwrap().contains("belongs to user 54322"));
+        std::os::unix::fs::lchown(&link, Some(JOE), None).unwrap();
+        assert_eq!(wrong(&link, JOE, Secrecy::Public), None);
+        // The sticky bit of a directory of somebody else binds that one not.
+        set(&directory, JOE, 0, 0o1777);
+        assert!(wrong(&file, JOE, Secrecy::Public).is_some());
+    }
+
+    #[test]
+    fn group_write_is_harmless_where_the_group_is_private() {
+        if !is_root() {
+            return;
+        }
+        let (_scratch, directory, file) = tree();
+        let private = |gid| Accounts::read().is_private(gid, 0);
+        set(&directory, 0, 0, 0o775);
+        set(&file, 0, 0, 0o664);
+        assert_eq!(wrong(&file, 0, Secrecy::Public).is_none(), private(0), "root's own group");
+        set(&directory, 0, OTHER, 0o755);
+        set(&file, 0, OTHER, 0o664);
+        assert!(wrong(&file, 0, Secrecy::Public).unwrap().contains("others can change it (mode 0664)"));
+        set(&file, 0, OTHER, 0o644);
+        set(&directory, 0, OTHER, 0o775);
+        assert!(wrong(&file, 0, Secrecy::Public).unwrap().contains("others may write to the directory"));
+    }
+
+    /// A volume as the kubelet makes it: the files are links into a directory with a date, which a link of root's is
+    /// switched to; with an fsGroup the group may read.
+    #[test]
+    fn a_secret_volume_of_kubernetes_is_fine() {
+        if !is_root() {
+            return;
+        }
+        let (_scratch, volume, _) = tree();
+        fs::remove_file(volume.join("key")).unwrap();
+        let dated = volume.join("..2026_11_28");
+        fs::create_dir(&dated).unwrap();
+        symlink("..2026_11_28", volume.join("..data")).unwrap();
+        symlink("..data/key", volume.join("key")).unwrap();
+        fs::write(dated.join("key"), "x").unwrap();
+        set(&volume, 0, OTHER, 0o3777);
+        set(&dated, 0, OTHER, 0o2755);
+        for (mode, fits) in [(0o440, true), (0o640, true), (0o400, true), (0o444, false), (0o660, false)] {
+            set(&dated.join("key"), 0, OTHER, mode);
+            assert_eq!(wrong(&volume.join("key"), JOE, Secrecy::Private).is_none(), fits, "{mode:o}");
+        }
+        set(&dated.join("key"), 0, OTHER, 0o444);
+        assert_eq!(wrong(&volume.join("key"), JOE, Secrecy::Public), None);
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_judged() {
+        assert!(Modes::Strict.open(Path::new("/dev/null"), Secrecy::Private).is_ok());
+        let error = Modes::Strict.open(Path::new("/no/such/file"), Secrecy::Public).unwrap_err();
+        assert!(error.is_missing(), "{error}");
+    }
+}
