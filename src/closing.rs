@@ -7,6 +7,7 @@ use log::Level;
 use crate::address::Endpoint;
 use crate::connection::Connection;
 use crate::core::Core;
+use crate::half::Phase;
 use crate::id::Id;
 use crate::reason::Reason;
 use crate::side::Role;
@@ -25,11 +26,13 @@ impl Core {
         self.stats.bytes_received += connection.halves[Role::Dest.out()].bytes;
         for role in [Role::Source, Role::Dest] {
             let Some(side) = connection.side(role) else { continue };
-            if reason.cuts() || connection.cut {
+            let into = &connection.halves[role.into()];
+            let is_settled = !into.dead && connection.halves.iter().all(|half| half.phase == Phase::Shut);
+            // A reset of a side whose two directions were closed in order could only take something back.
+            if (reason.cuts() || connection.cut) && !is_settled {
                 let io = self.sides.get(side).map(|side| &side.io);
                 io.into_iter().for_each(|io| io.close_with_reset(&mut self.pools.links));
             }
-            let into = &connection.halves[role.into()];
             if let Some(stream) = self.sides.get(side).and_then(|side| side.io.stream())
                 && into.is_cut_short()
             {

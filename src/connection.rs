@@ -135,7 +135,7 @@ impl Connection {
             Stage::KeepAlive => Some(TimerClass::KeepAlive),
             Stage::Closing => Some(TimerClass::Linger),
             Stage::Closed => None,
-            Stage::Established if self.halves.iter().any(|half| half.flow == Flow::Discard) => Some(TimerClass::Linger),
+            Stage::Established if self.halves.iter().any(|half| half.dead) => Some(TimerClass::Linger),
             Stage::Established if self.halves.iter().any(|half| half.phase == Phase::Shut) => {
                 Some(TimerClass::HalfClosed)
             }

@@ -18,6 +18,7 @@ use crate::address::{Endpoint, Target};
 use crate::block::BlockPool;
 use crate::connection::{Connection, Stage};
 use crate::dial::{Connector, Permit};
+use crate::flow::DISCARD_BYTES_MAX;
 use crate::half::{Flow, Phase, UNLIMITED};
 use crate::handler::Handler;
 use crate::id::{Id, Table};
@@ -99,6 +100,8 @@ pub(crate) enum OneOff {
     NextAddress(Id),
     /// See whether there are descriptors again.
     Descriptors,
+    /// Pass the reset of a connection's side on, after so many milliseconds of waiting since the last look.
+    Reset(Id, Role, u32),
     /// End what has not ended by itself.
     Drained,
     /// Look after a link.
@@ -293,6 +296,10 @@ impl Core {
         let Some(record) = self.connections.get_mut(connection) else { return false };
         let (half, Some(side)) = (role.into(), record.side(role)) else { return false };
         let half = &mut record.halves[half];
+        if half.dead {
+            // It is gone, and what follows from that is under way.
+            return true;
+        }
         if half.phase == Phase::Shut || !half.out.push(bytes, &mut self.pools.blocks) {
             return false;
         }
@@ -325,7 +332,9 @@ impl Core {
     pub fn pass(&mut self, connection: Id, from: Role, count: u64) {
         let Some(record) = self.connections.get_mut(connection) else { return };
         let half = &mut record.halves[from.out()];
-        if half.phase != Phase::Shut {
+        if half.dead && half.phase != Phase::Shut {
+            (half.flow, half.left) = (Flow::Discard, DISCARD_BYTES_MAX);
+        } else if half.phase != Phase::Shut {
             (half.flow, half.left) = (Flow::Relay, count);
         }
         if let Some(side) = record.side(from) {
@@ -483,7 +492,7 @@ impl Core {
         }
         record.halves[Role::Source.out()].out.clear(&mut self.pools.blocks);
         // What this dest did not take is no loss of the connection, which may go on with another.
-        record.halves[Role::Source.out()].lost = false;
+        (record.halves[Role::Source.out()].lost, record.halves[Role::Source.out()].dead) = (false, false);
         record.settled = false;
         let fresh = &mut record.halves[Role::Dest.out()];
         fresh.store.clear(&mut self.pools.blocks);
@@ -518,10 +527,13 @@ impl Core {
         if matches!(record.stage, Stage::Closing | Stage::Closed) {
             return;
         }
+        let to_dest = &record.halves[Role::Source.out()];
+        let is_cut_short = record.dest.is_some() && (to_dest.lost || to_dest.is_cut_short());
         self.disconnect(connection);
         let Some(record) = self.connections.get_mut(connection) else { return };
         record.reason.get_or_insert(reason);
         let [from_source, to_source] = &mut record.halves;
+        from_source.lost = is_cut_short;
         (from_source.flow, from_source.left) = (Flow::Discard, UNLIMITED);
         to_source.flow = Flow::Hold;
         to_source.phase = Phase::Draining;

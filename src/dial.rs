@@ -248,7 +248,10 @@ impl Core {
                 source.ready.readable |= got == 0 || got == bytes.len();
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => self.broke(connection, Role::Source, &error),
+            Err(error) => {
+                let error = source.note_error(error);
+                self.input_broke(connection, Role::Source, &error);
+            }
         }
     }
 

@@ -1,12 +1,26 @@
 //! What follows from what the pump says: half-close, failure of one side, the end of a connection.
+//!
+//! # A side that fails
+//! The bytes that a failed side has sent before lie in its receive queue, or in its stream, and the other side gets them
+//! first. What follows depends on how they end:
+//!
+//! ```text
+//!   broke --> the half into it is dead: its input is thrown away
+//!     |
+//!     +-- the half out of it goes on --+-- a FIN stood before the reset: the other side gets all of it, the FIN too,
+//!     |                                |   and the reset when it has acknowledged them
+//!     |                                +-- no FIN: it gets what it takes at once, then the reset
+//!     +-- nothing of it is on its way to anybody: the reset, at once
+//! ```
+//! Until then the linger timer runs, anew with each byte that moves.
 
 use std::io;
 
 use crate::connection::Stage;
-use crate::core::Core;
+use crate::core::{Core, OneOff};
 use crate::half::{Flow, Phase, UNLIMITED};
 use crate::id::Id;
-use crate::io::Unpollable;
+use crate::io::{Io, Unpollable};
 use crate::reason::Reason;
 use crate::relay::{self, Pumped};
 use crate::side::{Role, Side, State};
@@ -74,7 +88,7 @@ impl Core {
     fn conclude(&mut self, id: Id, role: Role, pumped: Pumped) -> Next {
         let side = self.side(id, role);
         match pumped {
-            Pumped::Blocked => {}
+            Pumped::Blocked => self.cut_if_reset(id, role),
             Pumped::Budget => side.into_iter().for_each(|side| self.enqueue(side)),
             Pumped::NoBlock => {
                 side.into_iter().for_each(|side| self.wait_for_block(side));
@@ -91,7 +105,8 @@ impl Core {
                 }
                 return next;
             }
-            Pumped::Broken(role, error) => self.broke(id, role, &error),
+            Pumped::Broken(broken, error) if broken == role => self.input_broke(id, role, &error),
+            Pumped::Broken(broken, error) => self.broke(id, broken, &error),
         }
         Next::Wait
     }
@@ -125,6 +140,9 @@ impl Core {
             // A side that is gone already says so when it is read.
             let _ = side.io.shutdown_write(&mut self.pools.links);
         }
+        if self.connections.get(id).is_some_and(|connection| connection.halves[role.into()].dead) {
+            self.pass_reset(id, role);
+        }
     }
 
     /// Writes what a handler sent and did not fit at once; passes our last words on when they are all gone. Whether
@@ -150,47 +168,186 @@ impl Core {
         }
     }
 
-    /// A side failed. What it had sent in order before is still owed to the other side; otherwise both are cut.
+    /// A side takes no more: a write has failed, or an event has said so. Sees that the other side gets what this one had
+    /// sent before, if that is on its way, and the reset behind it.
     pub(crate) fn broke(&mut self, id: Id, role: Role, error: &io::Error) {
+        self.note_failure(id, role, error);
+        let sent_all = self.has_sent_all(id, role);
+        let Some(connection) = self.connections.get(id) else { return };
+        let is_socket = self.side_io(id, role).is_some_and(|io| matches!(io, Io::Tcp(_) | Io::Unix(_)));
+        let goes_on = match connection.halves[role.out()].flow {
+            _ if connection.stage == Stage::Closing => false,
+            Flow::Relay => sent_all || is_socket,
+            // The handler of the source may still have an answer for it.
+            Flow::Handler => role == Role::Dest && connection.stage != Stage::Connecting,
+            Flow::Hold => role == Role::Dest && sent_all,
+            Flow::Discard => false,
+        };
+        if connection.stage == Stage::Established && connection.halves[role.out()].flow == Flow::Relay && !goes_on {
+            return self.pass_reset(id, role);
+        }
+        if !goes_on {
+            return self.end(id, self.reset_reason(id, role));
+        }
+        if connection.halves[role.into()].dead {
+            return;
+        }
+        self.lose_half_into(id, role);
+        let Some(connection) = self.connections.get(id).filter(|connection| connection.stage != Stage::Closed) else {
+            return;
+        };
+        if connection.halves[role.out()].phase == Phase::Shut {
+            return self.pass_reset(id, role);
+        }
+        let sides = [Some(connection.source), connection.dest];
+        sides.into_iter().flatten().for_each(|side| self.enqueue(side));
+    }
+
+    /// A read has failed, so everything that the side had sent in order has been read.
+    pub(crate) fn input_broke(&mut self, id: Id, role: Role, error: &io::Error) {
+        self.note_failure(id, role, error);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let sent = &mut connection.halves[role.out()];
+        let is_answering = !matches!(connection.stage, Stage::Connecting | Stage::Closing);
+        if role == Role::Dest && sent.flow == Flow::Handler && is_answering && !sent.reset {
+            // Its handler may still have an answer for the source.
+            (sent.phase, sent.reset) = (Phase::Draining, true);
+            let dest = connection.dest;
+            if !connection.halves[role.into()].dead {
+                self.lose_half_into(id, role);
+            }
+            return dest.into_iter().for_each(|dest| self.enqueue(dest));
+        }
+        if connection.stage == Stage::Closing {
+            return self.end(id, self.reset_reason(id, role));
+        }
+        self.pass_reset(id, role);
+    }
+
+    /// Writes down what failed, for the log.
+    fn note_failure(&mut self, id: Id, role: Role, error: &io::Error) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         log::debug!(target: "seaprox::connection", conn = id.to_string(), side = role.as_str(), error = error.to_string(); "broke");
         if !is_plain_end(error) {
             connection.notes().detail.get_or_insert_with(|| error.to_string().into());
         }
-        let mut fin = false;
         if let Some(side) = connection.side(role).and_then(|side| self.sides.get_mut(side)) {
-            // A stream may take no more and still send.
-            let is_sending = side.io.stream().is_some_and(|stream| self.pools.links.is_sending(stream));
-            (fin, side.ready.error) = (side.ready.fin || is_sending, false);
+            side.ready.error = false;
         }
-        let sent = &mut connection.halves[role.out()];
-        let is_answering = matches!(connection.stage, Stage::Established | Stage::KeepAlive);
-        if role == Role::Dest && sent.flow == Flow::Handler && is_answering && !sent.reset {
-            // Its handler may still have an answer for the source.
-            (sent.phase, sent.reset) = (Phase::Draining, true);
-            return connection.dest.into_iter().for_each(|dest| self.enqueue(dest));
-        }
-        let sent_all = fin || connection.halves[role.out()].phase != Phase::Flowing;
-        if connection.stage == Stage::Closing || !sent_all {
-            let reason = if role == Role::Source { Reason::SourceReset } else { Reason::DestReset };
-            let reason = if connection.stage == Stage::Closing { connection.reason.unwrap_or(reason) } else { reason };
-            return self.end(id, reason);
-        }
-        let lost = &mut connection.halves[role.into()];
-        if lost.phase == Phase::Shut {
+    }
+
+    /// Returns true if the input of a side is known to be whole: its FIN has come, or it is a stream that still sends.
+    fn has_sent_all(&self, id: Id, role: Role) -> bool {
+        let Some(connection) = self.connections.get(id) else { return false };
+        let side = connection.side(role).and_then(|side| self.sides.get(side));
+        // A stream may take no more and still send.
+        let is_sending = |side: &Side| side.io.stream().is_some_and(|stream| self.pools.links.is_sending(stream));
+        connection.halves[role.out()].phase != Phase::Flowing
+            || side.is_some_and(|side| side.ready.fin || is_sending(side))
+    }
+
+    /// Throws away what waits for a side that takes no more, and what is still to be relayed to it.
+    fn lose_half_into(&mut self, id: Id, role: Role) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let half = &mut connection.halves[role.into()];
+        if half.phase == Phase::Shut {
+            half.dead = true;
             return;
         }
-        (lost.flow, lost.left, lost.lost) = (Flow::Discard, DISCARD_BYTES_MAX, lost.queued() > 0);
-        lost.clear(&mut self.pools.blocks, &mut self.pools.pipes);
-        if lost.phase == Phase::Draining {
-            lost.phase = Phase::Shut;
+        if half.flow == Flow::Relay {
+            half.lost |= half.queued() > 0;
+            (half.flow, half.left) = (Flow::Discard, DISCARD_BYTES_MAX);
+            half.clear(&mut self.pools.blocks, &mut self.pools.pipes);
+        } else {
+            // What a handler has not looked at yet stays with it.
+            half.lost |= half.queued() > half.store.len();
+            half.out.clear(&mut self.pools.blocks);
+            half.release_pipe(&mut self.pools.pipes);
+        }
+        half.dead = true;
+        if half.phase == Phase::Draining && half.flow == Flow::Discard {
+            half.phase = Phase::Shut;
         }
         if connection.is_over() {
             return self.close(id);
         }
-        let sides = [Some(connection.source), connection.dest];
+        if connection.stage == Stage::Established {
+            self.start_timer(id);
+        }
+    }
+
+    /// The other side takes no more now of what a side had sent before its reset: it is cut, unless a FIN or a handler knows
+    /// where those bytes end, or has an interest in them.
+    fn cut_if_reset(&mut self, id: Id, role: Role) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let sent = &connection.halves[role.out()];
+        let is_plain = sent.left == UNLIMITED || role == Role::Source;
+        if connection.halves[role.into()].dead && sent.flow == Flow::Relay && is_plain && !self.has_sent_all(id, role) {
+            self.end(id, self.reset_reason(id, role));
+        }
+    }
+
+    /// Passes the reset of a side on, behind what the side had sent: at once where the other side has that, and otherwise
+    /// when it has, or when the linger timer is over.
+    fn pass_reset(&mut self, id: Id, role: Role) {
+        let reason = self.reset_reason(id, role);
+        let is_dead = |connection: &crate::connection::Connection| connection.halves[role.into()].dead;
+        if !self.connections.get(id).is_some_and(is_dead) {
+            self.lose_half_into(id, role);
+        }
+        let Some(connection) = self.connections.get_mut(id).filter(|connection| connection.stage != Stage::Closed)
+        else {
+            return;
+        };
+        // A cut overrides the orderly close that may stand before it.
+        connection.reason = Some(reason);
+        if self.is_taken(id, role) {
+            return self.end(id, reason);
+        }
         self.start_timer(id);
-        sides.into_iter().flatten().for_each(|side| self.enqueue(side));
+        self.one_offs.push(self.now_ms + u64::from(FIRST_LOOK_MS), OneOff::Reset(id, role, FIRST_LOOK_MS));
+    }
+
+    /// Looks again whether a reset can be passed on.
+    pub(crate) fn pass_reset_again(&mut self, id: Id, role: Role, waited_ms: u32) {
+        let Some(connection) = self.connections.get(id) else { return };
+        if connection.stage != Stage::Established || !connection.halves[role.into()].dead {
+            return;
+        }
+        if self.is_taken(id, role) {
+            return self.end(id, self.reset_reason(id, role));
+        }
+        let wait_ms = (2 * waited_ms).min(LOOK_MS_MAX);
+        self.one_offs.push(self.now_ms + u64::from(wait_ms), OneOff::Reset(id, role, wait_ms));
+    }
+
+    /// Returns true if a reset of `role`'s side would take nothing from the other side that it is owed. The peer of a TCP
+    /// socket is owed what stands before a FIN; what stands before a reset alone has been sent, and is not waited for. A
+    /// reset of a stream takes everything back that has not arrived.
+    fn is_taken(&self, id: Id, role: Role) -> bool {
+        let Some(connection) = self.connections.get(id) else { return true };
+        let is_shut = connection.halves[role.out()].phase == Phase::Shut;
+        let wait = !self.config.timeouts.linger.is_zero() && connection.stage == Stage::Established;
+        match self.side_io(id, role.other()).filter(|_| wait) {
+            Some(io @ (Io::Tcp(_) | Io::Stream(_))) if is_shut => io.is_acknowledged(&self.pools.links),
+            Some(Io::Stream(stream)) => {
+                self.pools.links.is_acknowledged(*stream) || self.pools.links.is_out_of_credit(*stream)
+            }
+            _ => true,
+        }
+    }
+
+    fn side_io(&self, id: Id, role: Role) -> Option<&Io> {
+        Some(&self.sides.get(self.side(id, role)?)?.io)
+    }
+
+    /// The reason of a connection that a side has reset. One that was closing for another reason keeps that.
+    fn reset_reason(&self, id: Id, role: Role) -> Reason {
+        let reset = if role == Role::Source { Reason::SourceReset } else { Reason::DestReset };
+        match self.connections.get(id) {
+            Some(connection) if connection.stage == Stage::Closing => connection.reason.unwrap_or(reset),
+            _ => reset,
+        }
     }
 
     /// A side whose event announced an error: finds out which, and lets it have its effect.
@@ -198,6 +355,7 @@ impl Core {
         let Some(side) = self.side(id, role).and_then(|side| self.sides.get_mut(side)) else { return };
         side.ready.error = false;
         if let Some(error) = side.io.take_error(&self.pools.links) {
+            let error = side.note_error(error);
             self.broke(id, role, &error);
         }
     }
@@ -220,7 +378,10 @@ fn is_plain_end(error: &io::Error) -> bool {
 
 /// Bytes that are thrown away for a side that is gone, before the other side is cut off. It is let send what it has under
 /// way, so that it can come to read what it is owed; whoever sends more than all buffers hold is not about to read.
-const DISCARD_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const DISCARD_BYTES_MAX: u64 = 16 << 20;
+/// Pauses between two looks whether a side has acknowledged what stands before a reset: from the first to the longest.
+const FIRST_LOOK_MS: u32 = 5;
+const LOOK_MS_MAX: u32 = 250;
 /// Turns without anybody who sends little, after which transfers take their full share again: a pause between two
 /// keystrokes is longer, but the first of them meets at most one turn with full shares.
 const COMPANY_TURNS: u32 = 64;

@@ -23,6 +23,8 @@ pub(crate) struct Half {
     pub told: bool,
     /// The input ended with a reset while it was the handler's.
     pub reset: bool,
+    /// The side that it goes to is gone: nothing is delivered any more.
+    pub dead: bool,
     /// Bytes of it were thrown away that the side it goes to was owed, because that side takes no more.
     pub lost: bool,
     /// Full blocks read one after another, up to where splicing begins; `NEVER` where splice does not work.
@@ -77,6 +79,7 @@ impl Half {
             phase: Phase::Flowing,
             told: false,
             reset: false,
+            dead: false,
             lost: false,
             heat: 0,
             left: UNLIMITED,

@@ -183,6 +183,15 @@ impl Io {
         }
     }
 
+    /// Returns true if the peer has acknowledged everything that was written, and the end if that was said.
+    pub fn is_acknowledged(&self, links: &Links) -> bool {
+        match self {
+            Io::Tcp(socket) => sys::unacknowledged(socket.as_fd()) == 0,
+            Io::Stream(stream) => links.is_acknowledged(*stream),
+            Io::Unix(_) | Io::Files { .. } | Io::None => true,
+        }
+    }
+
     /// Registers for both directions, once and for all. Says which of them cannot block, and so needs no events.
     pub fn register(&self, registry: &Registry, token: Token) -> io::Result<Unpollable> {
         let both = Io::interest();

@@ -147,7 +147,7 @@ impl Proxy {
             side.ready.writable |= event.is_writable() || event.is_write_closed();
             side.ready.urgent |= event.is_priority();
             side.ready.error |= event.is_error();
-            side.ready.fin |= event.is_read_closed() && !event.is_error();
+            side.ready.fin |= event.is_read_closed() && !event.is_error() && !side.ready.failed;
             self.core.enqueue(id);
         }
     }
@@ -311,6 +311,9 @@ impl Proxy {
                 None => break,
                 Some(OneOff::NextAddress(dest)) => self.core.next_address(dest),
                 Some(OneOff::Descriptors) => self.core.descriptors_again(),
+                Some(OneOff::Reset(connection, role, waited_ms)) => {
+                    self.core.pass_reset_again(connection, role, waited_ms)
+                }
                 Some(OneOff::Drained) => self.core.stop(),
                 Some(OneOff::Link(link)) => self.core.link_due(link),
                 Some(OneOff::Carrier(carrier)) => self.core.carrier_due(carrier),
@@ -457,6 +460,11 @@ impl Core {
         let wished = wished.min(room.len());
         let result = record.io.read(&mut room[..wished], &mut self.pools.links);
         half.store.filled(*result.as_ref().unwrap_or(&0), &mut self.pools.blocks);
+        let result = match result {
+            Ok(0) => record.note_end().map(|()| 0),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(record.note_error(error)),
+            result => result,
+        };
         match result {
             Ok(0) => {
                 (half.phase, half.told) = (Phase::Draining, true);
@@ -475,7 +483,7 @@ impl Core {
                 Input::None
             }
             Err(error) => {
-                self.broke(id, role, &error);
+                self.input_broke(id, role, &error);
                 Input::None
             }
         }

@@ -137,7 +137,7 @@ pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::
         half.bytes += put as u64;
     }
     while !half.out.is_empty() {
-        no_delay(half.bytes, to);
+        no_delay(to);
         let Some(put) = write(half.out.bytes(), false, to, &mut half.congested, &mut pools.links)? else {
             return Ok(false);
         };
@@ -151,7 +151,7 @@ pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::
         // The end follows at once what was read before it, so both go in one packet.
         let is_last = half.phase == Phase::Draining && half.left == UNLIMITED;
         if !is_last {
-            no_delay(half.bytes, to);
+            no_delay(to);
         }
         let bytes = half.store.bytes();
         let due = bytes.len().min(usize::try_from(half.left).unwrap_or(usize::MAX));
@@ -202,7 +202,7 @@ fn fetch_by_copy(half: &mut Half, from: &mut Side, pools: &mut Pools) -> io::Res
 #[inline]
 fn note(half: &mut Half, from: &mut Side, result: io::Result<usize>, wished: usize) -> io::Result<Fetched> {
     match result {
-        Ok(0) => Ok(Fetched::End),
+        Ok(0) => from.note_end().map(|()| Fetched::End),
         Ok(got) => {
             if from.note_read(got, wished) && half.left == UNLIMITED {
                 half.phase = Phase::Draining;
@@ -216,7 +216,7 @@ fn note(half: &mut Half, from: &mut Side, result: io::Result<usize>, wished: usi
             from.ready.readable = false;
             Ok(Fetched::Nothing)
         }
-        Err(error) => Err(error),
+        Err(error) => Err(from.note_error(error)),
     }
 }
 
@@ -239,7 +239,7 @@ fn promote(half: &mut Half, from: &Side, to: &Side, pipes: &mut PipePool) -> boo
 fn fetch_by_pipe(half: &mut Half, from: &mut Side, pools: &mut Pools, budget: usize) -> io::Result<Fetched> {
     let (Some(pipe), Some(fd)) = (&mut half.pipe, from.io.spliceable()) else { return Ok(Fetched::Nothing) };
     match pipe.fill(fd, half.left.min(budget as u64)) {
-        Ok(0) => Ok(Fetched::End),
+        Ok(0) => from.note_end().map(|()| Fetched::End),
         Ok(got) => {
             half.piped += got as u64;
             half.spend(got);
@@ -259,7 +259,7 @@ fn fetch_by_pipe(half: &mut Half, from: &mut Side, pools: &mut Pools, budget: us
             half.release_pipe(&mut pools.pipes);
             Ok(Fetched::Nothing)
         }
-        Err(error) => Err(error),
+        Err(error) => Err(from.note_error(error)),
     }
 }
 
@@ -286,14 +286,14 @@ fn write(
             *congested += 1;
             Ok(None)
         }
-        Err(error) => Err(error),
+        Err(error) => Err(to.note_error(error)),
     }
 }
 
 /// From the second write on, small writes must not wait for the acknowledgement of those before them.
 #[inline]
-fn no_delay(written: u64, to: &mut Side) {
-    if to.ready.may_delay && written > 0 {
+fn no_delay(to: &mut Side) {
+    if to.ready.may_delay && std::mem::replace(&mut to.ready.has_written, true) {
         to.ready.may_delay = false;
         to.io.set_nodelay();
     }
@@ -316,7 +316,7 @@ fn drain(half: &mut Half, to: &mut Side) -> io::Result<Option<usize>> {
             Ok(None)
         }
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Some(0)),
-        Err(error) => Err(error),
+        Err(error) => Err(to.note_error(error)),
     }
 }
 

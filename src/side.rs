@@ -9,14 +9,16 @@
 //! A source is born Connected. A dest without a socket, while its name is being looked up, is Connecting too.
 
 use std::fmt;
+use std::io;
 
 use crate::address::Endpoint;
 use crate::dial::Dial;
 use crate::id::Id;
 use crate::io::{Io, Unpollable};
+use crate::sys;
 
 /// Which end of a connection a side is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// It came to us.
     Source,
@@ -69,8 +71,13 @@ pub(crate) struct Ready {
     pub urgent: bool,
     /// TCP_NODELAY is wanted and not set yet. The first write is never delayed, so it is set before the second.
     pub may_delay: bool,
+    /// The first write has gone out.
+    pub has_written: bool,
     /// An error is waiting.
     pub error: bool,
+    /// A call has failed because the other end is gone. The system tells an error once; from then on it says "end of input"
+    /// behind what lies in the receive queue, be there a FIN or not.
+    pub failed: bool,
     /// What cannot block is always ready.
     pub unpollable: Unpollable,
     /// It stands in the run queue.
@@ -94,10 +101,32 @@ impl Side {
     #[inline]
     pub fn note_read(&mut self, got: usize, wished: usize) -> bool {
         let emptied = got < wished && !self.ready.urgent && matches!(self.io, Io::Tcp(_));
-        if emptied && !self.ready.fin {
+        if emptied && !self.ready.fin && !self.ready.failed {
             self.ready.readable = false;
         }
         emptied && self.ready.fin
+    }
+
+    /// Notes that a call has failed. Returns the error.
+    #[cold]
+    pub fn note_error(&mut self, error: io::Error) -> io::Error {
+        let is_tcp = matches!(self.io, Io::Tcp(_));
+        if !self.ready.failed && is_tcp && sys::is_reset_behind_fin(&error) {
+            self.ready.fin = true;
+        }
+        if matches!(self.io, Io::Tcp(_) | Io::Unix(_)) {
+            // No event tells of what lies in the receive queue, because the system has told of it before.
+            (self.ready.failed, self.ready.readable) = (true, true);
+        }
+        error
+    }
+
+    /// Judges a read that has returned nothing: the end of the input, or the place where a reset has cut it.
+    pub fn note_end(&mut self) -> io::Result<()> {
+        if self.ready.failed && !self.ready.fin && matches!(self.io, Io::Tcp(_)) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        Ok(())
     }
 
     /// Notes a write of `put` bytes where `wished` were offered; whether the side is congested now.

@@ -143,31 +143,6 @@ fn a_reset_behind_a_half_close_passes() {
     assert!(relay.closing_line().contains("reason=dest_reset"), "{}", relay.closing_line());
 }
 
-/// Each direction was closed in order, but not every byte has arrived.
-#[test]
-fn who_closes_and_then_leaves_without_the_answer_has_aborted() {
-    for (leaves_first, line) in
-        [(true, "reason=source_fin end=aborted by=source"), (false, "reason=dest_fin end=aborted by=dest")]
-    {
-        let relay = Relay::start(&[]);
-        let (client, server) = relay.pair();
-        let (mut leaver, mut other) = if leaves_first { (client, server) } else { (server, client) };
-        leaver.run(&[Fin]);
-        other.run(&[ReadAll]);
-        leaver.run(&[Rst]);
-        other.run(&[Send(100_000), Fin]);
-        assert!(relay.closing_line().contains(line), "{}", relay.closing_line());
-    }
-    let relay = Relay::start(&[]);
-    let (mut client, mut server) = relay.pair();
-    client.run(&[Fin]);
-    server.run(&[ReadAll]);
-    client.run(&[Rst]);
-    server.run(&[Fin]);
-    let line = relay.closing_line();
-    assert!(line.contains("reason=source_fin end=graceful by=source"), "nothing is lost: {line}");
-}
-
 #[test]
 fn a_server_may_speak_first() {
     let relay = Relay::start(&[]);

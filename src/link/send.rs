@@ -307,6 +307,11 @@ impl SendStream {
         matches!(self.ending, End::Acked | End::Reset { acked: true, .. })
     }
 
+    /// Returns true if all that was written is acknowledged, and the end if there is one.
+    pub(super) fn has_all_acked(&self) -> bool {
+        self.is_over() || (self.is_open() && self.una == self.end)
+    }
+
     /// Whether the end has been sent, be it FIN or RESET.
     pub(super) fn has_sent_all(&self) -> bool {
         !matches!(self.ending, End::Open | End::Wanted)

@@ -286,6 +286,18 @@ impl Session {
         Some(Progress { acked, sent: send.next(), received, highest: recv.highest() })
     }
 
+    /// Returns true if the peer has acknowledged everything that was written to a stream, and its end if it was finished.
+    pub fn is_acknowledged(&self, id: StreamId) -> bool {
+        let stream = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot));
+        stream.is_none_or(|stream| stream.send.has_all_acked())
+    }
+
+    /// Returns true if bytes of a stream wait for the peer's credit and for nothing else.
+    pub fn is_out_of_credit(&self, id: StreamId) -> bool {
+        let stream = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot));
+        stream.is_some_and(|stream| stream.send.is_blocked() || stream.held_back)
+    }
+
     /// How large the receive window of a stream is now, in bytes.
     pub fn window(&self, id: StreamId) -> Option<u64> {
         let slot = self.streams.live_slot(id)?;

@@ -221,8 +221,7 @@ impl Core {
             }
             Event::Reset { id: stream, code } => self.stream_reset(id, stream, code),
             Event::Rest { id: stream, bytes } => self.stream_left(id, stream, bytes),
-            // The next write finds out.
-            Event::Stopped { id: stream, .. } => self.wake_stream(id, stream, |side| side.ready.writable = true),
+            Event::Stopped { id: stream, code } => self.stream_stopped(id, stream, code),
             Event::Listen { id: number, open } => self.listen_for(id, number, &open),
             Event::ListenResult { id: number, result } => self.listen_answered(id, number, &result),
             Event::Unlisten(number) => self.unlisten_for(id, number),
@@ -286,6 +285,17 @@ impl Core {
             self.queues.dialled.push_back((side, Err(failure)));
         }
         self.wake_stream(link, stream, |side| (side.ready.readable, side.ready.error) = (true, true));
+    }
+
+    /// The peer takes no more of a stream. A side of its that was closed in order says so, too, and then the next write finds
+    /// out, as with a socket; one that was reset is passed on at once.
+    fn stream_stopped(&mut self, link: Id, stream: StreamId, code: Code) {
+        let is_reset = code != Code::SourceFin;
+        self.pools.links.slot(link, stream).into_iter().for_each(|slot| slot.stopped |= is_reset);
+        self.wake_stream(link, stream, |side| {
+            side.ready.writable = true;
+            side.ready.error |= is_reset;
+        });
     }
 
     fn subflow_up(&mut self, id: Id, subflow: SubflowId) {

@@ -15,7 +15,7 @@ use super::chunks::CHUNK_BYTES;
 
 impl Slot {
     pub const fn new(side: Id) -> Slot {
-        Slot { side, accepted: false, fin: false, finished: false, reset: None }
+        Slot { side, accepted: false, fin: false, finished: false, stopped: false, reset: None }
     }
 }
 
@@ -38,6 +38,8 @@ pub(crate) struct Slot {
     pub fin: bool,
     /// No more will be written.
     pub finished: bool,
+    /// The peer's side is gone, so that nothing arrives there any more.
+    pub stopped: bool,
     /// It ended before its time.
     pub reset: Option<Code>,
 }
@@ -210,10 +212,26 @@ impl Links {
         link.and_then(|link| link.streams.get(&at.id)).is_some_and(|slot| slot.reset.is_none())
     }
 
+    /// Returns true if the peer has everything that was written, and the end if the stream was finished.
+    pub fn is_acknowledged(&self, at: StreamAt) -> bool {
+        let link = self.links.get(at.link).filter(|link| link.life == at.life);
+        link.and_then(|link| link.session.as_ref()).is_none_or(|session| session.is_acknowledged(at.id))
+    }
+
+    /// Returns true if bytes wait for nothing but the peer's reader.
+    pub fn is_out_of_credit(&self, at: StreamAt) -> bool {
+        let link = self.links.get(at.link).filter(|link| link.life == at.life);
+        link.and_then(|link| link.session.as_ref()).is_some_and(|session| session.is_out_of_credit(at.id))
+    }
+
     /// The error that the stream ended with, if it did.
     pub fn error(&self, at: StreamAt) -> Option<io::Error> {
         let link = self.links.get(at.link).filter(|link| link.life == at.life)?;
-        link.streams.get(&at.id)?.reset.map(|_| io::ErrorKind::ConnectionReset.into())
+        match link.streams.get(&at.id)? {
+            Slot { reset: Some(_), .. } => Some(io::ErrorKind::ConnectionReset.into()),
+            Slot { stopped: true, .. } => Some(io::ErrorKind::BrokenPipe.into()),
+            Slot { .. } => None,
+        }
     }
 
     /// The streams and the session that a stream is among, if they are still those that it began in.

@@ -19,7 +19,7 @@ pub(super) fn fetch_out_of(
     if !to.ready.writable {
         return Ok(Fetched::Stuck);
     }
-    no_delay(half.bytes, to);
+    no_delay(to);
     let limit = usize::try_from(half.left).unwrap_or(usize::MAX).min(budget);
     match links.write_to(stream, limit, |pieces| to.io.write_vectored(pieces))? {
         Taken::Bytes { put, offered } => {
@@ -38,7 +38,7 @@ pub(super) fn fetch_out_of(
             half.congested += 1;
             Ok(Fetched::Stuck)
         }
-        Taken::Failed(error) => Ok(Fetched::Refused(error)),
+        Taken::Failed(error) => Ok(Fetched::Refused(to.note_error(error))),
     }
 }
 
@@ -68,12 +68,12 @@ pub(super) fn fetch_into(
             half.congested += 1;
             Ok(Fetched::Stuck)
         }
-        Ok(Taken::End) => Ok(Fetched::End),
+        Ok(Taken::End) => from.note_end().map(|()| Fetched::End),
         Ok(Taken::Failed(error)) if error.kind() == io::ErrorKind::WouldBlock => {
             from.ready.readable = false;
             Ok(Fetched::Nothing)
         }
-        Ok(Taken::Failed(error)) => Err(error),
+        Ok(Taken::Failed(error)) => Err(from.note_error(error)),
         Err(error) => Ok(Fetched::Refused(error)),
     }
 }

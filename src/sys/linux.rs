@@ -55,6 +55,22 @@ pub(crate) fn send_before_end(socket: BorrowedFd<'_>, buf: &[u8]) -> io::Result<
     Ok(sent as usize)
 }
 
+/// Whether an error says that a TCP connection was reset when the peer had closed its direction already: everything that the
+/// peer has sent is here (`EPIPE` instead of `ECONNRESET`).
+pub(crate) fn is_reset_behind_fin(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EPIPE)
+}
+
+/// Bytes that were written to a TCP socket and that its peer has not acknowledged; a FIN counts as one (`SIOCOUTQ`, tcp(7)).
+pub(crate) fn unacknowledged(socket: BorrowedFd<'_>) -> usize {
+    let mut count: libc::c_int = 0;
+    // The pointer is to a live integer, as the request wants it. A socket that cannot tell is not waited for.
+    match syscall!(libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count)) {
+        Ok(_) => usize::try_from(count).unwrap_or(0),
+        Err(_) => 0,
+    }
+}
+
 /// Lets the last packet of a handshake that this socket begins carry the first bytes: the kernel holds it back until
 /// there are some, for 200 ms at most (`TCP_DEFER_ACCEPT`, tcp(7), on the socket that connects).
 pub(crate) fn handshake_with_data(socket: BorrowedFd<'_>) {

@@ -29,6 +29,16 @@ pub(crate) fn send_before_end(socket: BorrowedFd<'_>, buf: &[u8]) -> io::Result<
     socket2::SockRef::from(&socket).send(buf)
 }
 
+/// The error of a reset does not tell whether a FIN came before it.
+pub(crate) fn is_reset_behind_fin(_: &io::Error) -> bool {
+    false
+}
+
+/// The system does not tell.
+pub(crate) fn unacknowledged(_: BorrowedFd<'_>) -> usize {
+    0
+}
+
 /// Handshakes end with a packet of their own.
 pub(crate) fn handshake_with_data(_socket: BorrowedFd<'_>) {}
 

@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports)] // Each test file uses its part.
 
 pub mod http;
+pub mod link;
 pub mod names;
 pub mod peer;
 pub mod proc;

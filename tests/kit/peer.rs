@@ -27,6 +27,8 @@ pub enum Step<'a> {
     Swap(u64),
     /// Closes its direction.
     Fin,
+    /// Waits until the other end's system has acknowledged everything that was sent.
+    AwaitTaken,
     /// Does nothing for so many milliseconds: the speed of a slow peer, never a way to wait for something.
     Pause(u64),
     /// Resets the connection.
@@ -39,6 +41,8 @@ pub enum Step<'a> {
     ReadAll,
     /// Reads the other end's pattern until the connection is reset, which it must be.
     ReadReset,
+    /// Sends and reads nothing until the connection is reset, which it must be.
+    AwaitReset,
     /// Reads so many bytes of the other end's pattern, so many at a time, with so many milliseconds between.
     ReadSlowly(u64, u64, u64),
 }
@@ -154,6 +158,22 @@ impl Peer {
             }
             Step::ReadAll => self.read_until(None),
             Step::ReadReset => self.read_until(Some(io::ErrorKind::ConnectionReset)),
+            Step::AwaitTaken => {
+                let since = Instant::now();
+                while unacknowledged(self.socket())? > 0 {
+                    check(since.elapsed() < SOON, || "it is not taken".to_owned())?;
+                    thread::sleep(Duration::from_millis(1));
+                }
+                Ok(())
+            }
+            Step::AwaitReset => {
+                let since = Instant::now();
+                while self.socket().take_error()?.is_none() {
+                    check(since.elapsed() < SOON, || "no reset has come".to_owned())?;
+                    thread::sleep(Duration::from_millis(1));
+                }
+                Ok(())
+            }
             Step::ReadSlowly(count, each, pause_ms) => {
                 let end = self.received + count;
                 while self.received < end {
@@ -253,6 +273,31 @@ impl Peer {
         bytes
     }
 
+    /// Sends its pattern until that fails, and says how.
+    pub fn send_until_error(&mut self) -> io::ErrorKind {
+        loop {
+            if let Err(error) = self.send(64 << 10) {
+                return error.kind();
+            }
+        }
+    }
+
+    /// Sends so many bytes of its pattern, or fewer if the connection breaks.
+    pub fn send_some(&mut self, count: u64) {
+        // A client that uploads reads the answer in any case.
+        let _ = self.send(count);
+    }
+
+    /// Reads everything, to the end or to a reset.
+    #[track_caller]
+    pub fn rest_or_reset(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match self.socket().read_to_end(&mut bytes) {
+            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => panic!("{error}"),
+            _ => bytes,
+        }
+    }
+
     /// Whether nothing comes for so long: neither bytes nor an end.
     pub fn is_quiet(&mut self, wait: Duration) -> bool {
         self.socket().set_read_timeout(Some(wait)).expect("a socket");
@@ -274,6 +319,16 @@ pub fn both(first: &mut Peer, first_steps: &[Step], second: &mut Peer, second_st
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+/// Bytes, and a FIN, that were sent and are not acknowledged.
+fn unacknowledged(socket: &Socket) -> io::Result<i32> {
+    let mut count = 0;
+    // SAFETY: the pointer is to a live integer, as the request wants it.
+    match unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(socket), libc::TIOCOUTQ, &raw mut count) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(count),
+    }
 }
 
 fn check(holds: bool, text: impl FnOnce() -> String) -> io::Result<()> {

@@ -1,0 +1,44 @@
+//! Two nodes on this machine with a link between them, each with a key of its own.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::{Scratch, Seaprox, run};
+
+/// The configuration directories of two nodes that trust each other.
+pub struct Keys {
+    scratch: Scratch,
+    /// The far node's public key.
+    far: String,
+}
+
+impl Keys {
+    #[track_caller]
+    pub fn new() -> Keys {
+        let scratch = Scratch::new();
+        let [near, far] = ["near", "far"].map(|name| scratch.file(name));
+        for config in [&near, &far] {
+            assert_eq!(run(&["keygen", "--config-dir", config]).code, Some(0));
+        }
+        let text = |args: &[&str]| String::from_utf8_lossy(&run(args).out).trim().to_owned();
+        let authorized = scratch.write(
+            "far/authorized_keys",
+            format!("permit-open=\"127.0.0.1:*\" {}\n", text(&["pubkey", "--config-dir", &near])),
+        );
+        std::fs::set_permissions(authorized, PermissionsExt::from_mode(0o600)).expect("a file of ours");
+        let far = text(&["pubkey", "--config-dir", &far]);
+        Keys { scratch, far }
+    }
+
+    /// Starts the node that takes links in, with these further options.
+    #[track_caller]
+    pub fn start_far(&self, options: &[&str]) -> Seaprox {
+        let config = self.scratch.file("far");
+        Seaprox::start(&[&["link", "--listen", "127.0.0.1:0", "--config-dir", &config], options].concat())
+    }
+
+    /// The options of a front end whose connections go over a link to a node at this address.
+    pub fn via(&self, addr: &str) -> Vec<String> {
+        let config = self.scratch.file("near");
+        ["--via", addr, "--peer-key", &self.far, "--config-dir", &config].map(str::to_owned).to_vec()
+    }
+}
