@@ -82,7 +82,7 @@ impl Connection {
         Connection {
             source,
             dest: None,
-            halves: [Half::new(Flow::Handler), Half::new(Flow::Hold)],
+            halves: [Half { counts_sent: true, ..Half::new(Flow::Handler) }, Half::new(Flow::Hold)],
             stage: Stage::Handshake,
             reason: None,
             settled: false,

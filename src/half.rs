@@ -23,6 +23,8 @@ pub(crate) struct Half {
     pub told: bool,
     /// The input ended with a reset while it was the handler's.
     pub reset: bool,
+    /// The bytes that a handler sends along it count, because they go to the target: replies to a client do not.
+    pub counts_sent: bool,
     /// The side that it goes to is gone: nothing is delivered any more.
     pub dead: bool,
     /// Bytes of it were thrown away that the side it goes to was owed, because that side takes no more.
@@ -36,7 +38,7 @@ pub(crate) struct Half {
     pub pipe: Option<Pipe>,
     /// Bytes through the pipe since it was attached.
     pub piped: u64,
-    /// Bytes delivered.
+    /// Bytes relayed: delivered, or taken by the handler of the side that they come from, if that is the dest.
     pub bytes: u64,
     /// Times that the side it goes to could take no more.
     pub congested: u32,
@@ -79,6 +81,7 @@ impl Half {
             phase: Phase::Flowing,
             told: false,
             reset: false,
+            counts_sent: false,
             dead: false,
             lost: false,
             heat: 0,

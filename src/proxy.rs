@@ -425,6 +425,10 @@ impl Core {
     /// Puts back what the handler has left over; not what it left over of a dest that it has let go since.
     fn put_back_input(&mut self, id: Id, role: Role, side: Option<Id>, mut input: Store, consumed: usize) {
         input.consume(consumed, &mut self.pools.blocks);
+        if let (Role::Dest, Some(connection)) = (role, self.connections.get_mut(id)) {
+            // Its handler passes it on in a form of its own.
+            connection.halves[role.out()].bytes += consumed as u64;
+        }
         match self.connections.get_mut(id) {
             Some(connection) if connection.side(role) == side => connection.halves[role.out()].store = input,
             _ => input.clear(&mut self.pools.blocks),

@@ -142,7 +142,7 @@ pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::
             return Ok(false);
         };
         half.out.consume(put, &mut pools.blocks);
-        half.bytes += put as u64;
+        half.bytes += if half.counts_sent { put as u64 } else { 0 };
     }
     if half.flow != Flow::Relay {
         return Ok(true);

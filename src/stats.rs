@@ -11,9 +11,9 @@ pub struct Stats {
     pub closed: [u64; Reason::ALL.len()],
     /// Dests that could not be connected, by reason.
     pub connect_failures: [u64; Reason::ALL.len()],
-    /// Bytes delivered from sources to dests, of connections that are over.
+    /// Bytes delivered to dests, of connections that are over.
     pub bytes_sent: u64,
-    /// Bytes delivered from dests to sources, of connections that are over.
+    /// Bytes that have come from dests, of connections that are over; replies of handlers to sources are not among them.
     pub bytes_received: u64,
     /// Names that workers were asked for.
     pub lookups: u64,

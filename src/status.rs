@@ -67,9 +67,9 @@ pub struct SideStatus {
     pub endpoint: String,
     /// How far it has come.
     pub state: State,
-    /// Bytes from it that were delivered to the other side.
+    /// Bytes of it that were relayed: delivered to the other side, or taken by a dest's handler.
     pub bytes_in: u64,
-    /// Bytes delivered to it.
+    /// Bytes relayed to it. What a handler says to a source is not among them.
     pub bytes_out: u64,
     /// Times that it could take no more.
     pub congested: u32,

@@ -211,3 +211,64 @@ fn answered(count: usize, listener: &TcpListener, connect: impl Fn() -> Peer, pl
         (0..count).filter(has_answer).count()
     })
 }
+
+/// The replies of a front end itself were counted as bytes of the target: 5 echoed bytes were 17 with SOCKS5, and 44 with
+/// CONNECT.
+#[test]
+fn only_relayed_bytes_are_counted_and_both_nodes_of_a_link_agree() {
+    for path in Path::each() {
+        let (mut client, mut server) = path.pair();
+        client.run(&[Put(b"hello")]);
+        server.run(&[Take(b"hello"), Put(b"world")]);
+        client.run(&[Take(b"world")]);
+        for node in [Some(&path.near), path.far.as_ref()].into_iter().flatten() {
+            let figure = |pointer: &str| node.figure(&format!("/connections/0/{pointer}"));
+            let bytes = ["source/bytes_in", "source/bytes_out", "dest/bytes_in", "dest/bytes_out"].map(figure);
+            assert_eq!(bytes, [5; 4], "{}", path.name());
+        }
+        client.run(&[Fin]);
+        server.run(&[ReadAll, Fin]);
+        for line in path.closing_lines() {
+            assert_has(&line, &["sent=5 received=5 "]);
+        }
+        path.near.wait_until_idle();
+        assert_eq!((path.near.figure("/bytes_sent"), path.near.figure("/bytes_received")), (5, 5), "{}", path.name());
+    }
+}
+
+/// Of an exchange everything counts that the server has got and has sent, as it was on the wire there.
+#[test]
+fn the_bytes_of_an_exchange_are_those_at_the_server() {
+    for over_link in [false, true] {
+        let path = Path::start(Front::Connect, over_link);
+        let mut client = Peer::connect(path.near.addr(0));
+        let fields = "Host: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+        client.run(&[Put(format!("POST http://{}/ HTTP/1.1\r\n{fields}", path.target()).as_bytes())]);
+        let mut server = Peer::accept(&path.listener);
+        let sent = head(&mut server).len() + "3\r\nabc\r\n0\r\n\r\n".len();
+        server.run(&[Take(b"3\r\nabc\r\n0\r\n\r\n")]);
+        let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\n\r\n";
+        server.run(&[Put(answer.as_bytes())]);
+        assert!(client.rest().ends_with(b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n"));
+        drop((client, server));
+        for line in path.closing_lines() {
+            assert_has(&line, &[&format!("sent={sent} received={} ", answer.len())]);
+        }
+    }
+}
+
+/// A refusal is no byte of the target.
+#[test]
+fn a_refused_client_has_received_nothing() {
+    let port = kit::closed_port();
+    let socks = Seaprox::start(&["socks", "--listen", "127.0.0.1:0"]);
+    assert_eq!(kit::socks::code5(socks.addr(0), "127.0.0.1", port), 5);
+    let http = Seaprox::start(&["http", "--listen", "127.0.0.1:0"]);
+    let mut client = Peer::connect(http.addr(0));
+    client.run(&[Put(format!("CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())]);
+    assert!(String::from_utf8_lossy(&client.rest()).starts_with("HTTP/1.1 502 "));
+    drop(client);
+    for proxy in [socks, http] {
+        assert_has(&proxy.wait_for_log(&[" closed "]), &["sent=0 received=0 reason=connection_refused"]);
+    }
+}
