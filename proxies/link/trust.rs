@@ -167,6 +167,10 @@ impl Policy for Visitors {
         }
     }
 
+    fn may_open_any(&self, key: &PeerKey) -> bool {
+        self.asks || self.has_secret(key) || self.permissions(key).is_some_and(|permissions| permissions.may_open_any())
+    }
+
     fn may_reach(&self, key: &PeerKey, name: &str, addr: SocketAddr) -> bool {
         self.has_secret(key)
             || self.permissions(key).is_some_and(|permissions| permissions.may_open_addr(Some(name), addr))
@@ -275,6 +279,10 @@ impl Policy for Peer {
 
     fn may_open(&self, key: &PeerKey, _target: &Target) -> Verdict {
         if self.is_ours(key) { Verdict::Yes } else { Verdict::No }
+    }
+
+    fn may_open_any(&self, key: &PeerKey) -> bool {
+        self.is_ours(key)
     }
 
     fn may_reach(&self, key: &PeerKey, _name: &str, _addr: SocketAddr) -> bool {

@@ -61,6 +61,11 @@ impl Permissions {
         self.name.as_deref()
     }
 
+    /// Returns whether there is any place that the key may open.
+    pub fn may_open_any(&self) -> bool {
+        !self.opens.is_empty()
+    }
+
     /// Whether there is anything but a name.
     pub(super) fn is_bare(&self) -> bool {
         *self == Permissions { name: self.name.clone(), ..Permissions::default() }

@@ -43,9 +43,13 @@ impl Session {
         let highest = stream.recv.highest();
         let (arrived, cut_short) = stream.recv.reset(highest, &mut self.spare).unwrap_or_default();
         self.rx.gaps = self.rx.gaps + stream.recv.gaps() - before;
-        stream.on_opening_acked();
+        let never_opened = stream.stage == Stage::Implied;
         if stream.stage != Stage::Running {
             stream.stage = Stage::Refused;
+        }
+        self.on_opening_acked(slot);
+        if never_opened {
+            self.on_opened(id);
         }
         self.with_send(slot, |send| {
             send.reset(code);

@@ -57,12 +57,10 @@ impl Session {
     fn on_control_acked(&mut self, key: Key) {
         if let Some((id, _)) = key.stream_bit() {
             let Some(slot) = self.streams.live_slot(id) else { return };
-            if let Some(stream) = self.streams.get_mut(slot) {
-                match key {
-                    Key::Open(_) | Key::OpenResult(_) => stream.on_opening_acked(),
-                    Key::Reset(_) => stream.send.on_reset_acked(),
-                    _ => {}
-                }
+            match key {
+                Key::Open(_) | Key::OpenResult(_) => self.on_opening_acked(slot),
+                Key::Reset(_) => self.streams.get_mut(slot).into_iter().for_each(|s| s.send.on_reset_acked()),
+                _ => {}
             }
             self.settle(slot);
             return;
@@ -109,7 +107,12 @@ impl Session {
                     self.settle(slot);
                 }
             }
-            Sent::Control(key) => self.queue_again(key),
+            Sent::Control(key) => {
+                if let Key::Open(id) = key {
+                    self.on_open_lost(id);
+                }
+                self.queue_again(key);
+            }
             Sent::Ack => {
                 self.acks.due = true;
                 let lanes = self.subflows.iter_mut().flat_map(|subflow| &mut subflow.lanes);

@@ -30,6 +30,8 @@ pub enum Refused {
     NotYet,
     /// The limit of streams, of listeners, or of what waits is reached.
     Limit,
+    /// The peer has yet to acknowledge the streams that were opened before: [`Event::Openable`] says when to try again.
+    NotNow,
     /// There is no such stream or listener, or not any more, or this side of it is over.
     Gone,
     /// An argument is too long.
@@ -40,6 +42,9 @@ pub enum Refused {
 
 impl Session {
     /// Opens a stream. The answer comes as [`Event::OpenResult`]; bytes may be written before.
+    ///
+    /// With a peer that has [`Capability::OrderedOpens`](super::Capability::OrderedOpens), at most
+    /// [`OPENS_MAX`](super::OPENS_MAX) wait for its word at once; more are refused with [`Refused::NotNow`].
     pub fn open(&mut self, now: Time, open: Open) -> Result<StreamId, Refused> {
         let result = self.try_open(now, open);
         self.after();
@@ -59,11 +64,16 @@ impl Session {
         if self.peer_boot.is_none() {
             return Err(Refused::NotYet);
         }
+        if self.waits_for_openings() {
+            self.tx.open_refused = true;
+            return Err(Refused::NotNow);
+        }
         if self.streams.opened(true) >= self.tx.streams {
             return Err(Refused::Limit);
         }
         let window = Window::new(self.config.stream_bounds(), now);
         self.streams.insert(Stream::asked(id, open, self.tx.peer.stream_credit, window));
+        self.tx.opens += 1;
         self.queue(Key::Open(id));
         Ok(id)
     }

@@ -11,6 +11,7 @@ use super::config::RANGES_MAX;
 use super::datagram::{QUEUE_BYTES_MAX, SESSION_BYTES_MAX};
 use super::ids::StreamId;
 use super::lane::Sent;
+use super::opening::Way;
 use super::ranges::RangeSet;
 use super::session::{Phase, Session};
 
@@ -55,7 +56,8 @@ impl Session {
             assert!(stream.send.reset_frame().is_none() || stream.send.held() == 0, "a reset stream holds bytes");
             assert!(!stream.is_gone(), "{:?} is gone and still there", stream.id);
         }
-        assert!(self.streams.live(false) <= self.config.streams_max, "more streams than were allowed");
+        assert!(self.streams.opened(false) <= self.rx.streams_announced, "more streams than were allowed");
+        self.check_openings();
         assert!(self.streams.opened(true) <= self.tx.streams || self.is_ended(), "more streams than the peer allows");
     }
 
@@ -119,6 +121,7 @@ impl Session {
             let session_room = self.tx.credit > self.tx.sent;
             if stream.send.has_new()
                 && !stream.held_back
+                && self.way_of(stream) != Way::Nowhere
                 && session_room
                 && matches!(self.phase, Phase::Open)
                 && self.tx.ranges < RANGES_MAX / 2

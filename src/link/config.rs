@@ -3,6 +3,7 @@
 use super::credit::Bounds;
 use super::frame::DATA_BYTES_MAX;
 use super::hello::{Capability, Limits};
+use super::opening::OPENS_MAX;
 use super::sched::Mode;
 
 /// Frames in flight, ranges to be sent again and ranges acknowledged out of order that a session may have together. A
@@ -28,8 +29,11 @@ pub struct Config {
     pub send_bytes_max: u64,
     /// Bytes that one stream may have waiting to be sent for the first time.
     pub unsent_bytes_max: u64,
-    /// Streams of the peer's that may live at once.
+    /// Streams of the peer's that may live at once. A peer with [`Capability::OrderedOpens`] is told of [`OPENS_MAX`] more
+    /// than it has opened, at most.
     pub streams_max: u32,
+    /// Streams that a peer with [`Capability::OrderedOpens`] is allowed at once, if they are fewer: as its key permits.
+    pub streams_permitted: u32,
     /// Listeners of each end that may live at once.
     pub listeners_max: u32,
     /// Subflows of the session.
@@ -60,6 +64,7 @@ impl Default for Config {
             send_bytes_max: 64 * KIB * KIB,
             unsent_bytes_max: 256 * KIB,
             streams_max: 65_536,
+            streams_permitted: u32::MAX,
             listeners_max: 256,
             subflows_max: 16,
             lane_frames_max: 4096,
@@ -84,6 +89,14 @@ impl Config {
 
     pub(super) const fn session_bounds(&self) -> Bounds {
         Bounds { first: self.session_window_bytes.0, max: self.session_window_bytes.1 }
+    }
+
+    /// How many streams the peer is allowed before it has said which optional features it has.
+    pub(super) fn streams_first(&self) -> u32 {
+        if self.capabilities & Capability::OrderedOpens.bit() == 0 {
+            return self.streams_max;
+        }
+        self.streams_max.min(self.streams_permitted).min(OPENS_MAX)
     }
 
     /// What this end says of itself in HELLO or HELLO_ACK.

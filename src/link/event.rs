@@ -54,6 +54,8 @@ pub enum Event {
     },
     /// Nothing is left of the stream.
     Gone(StreamId),
+    /// An `open` that was refused for now may be tried again.
+    Openable,
     /// There are datagrams to take. Said once until they are all taken.
     Datagram(StreamId),
     /// The peer asks this end to listen; it waits for `listen_result`.
@@ -144,6 +146,8 @@ pub struct Stats {
     pub late_frames: u64,
     /// Frames for streams that never were.
     pub stray_frames: u64,
+    /// Streams that were given up because their OPEN did not come in time.
+    pub unopened_given_up: u64,
     /// Times that bytes were no frame; each ended the subflow that brought them.
     pub framing_errors: u64,
 }

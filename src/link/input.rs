@@ -185,6 +185,7 @@ impl Session {
             Frame::Blocked { id, .. } => self.on_blocked(now, StreamId(*id)),
             Frame::MaxStreams { max } => {
                 self.tx.streams = self.tx.streams.max(*max);
+                self.wake_openers();
                 Ok(())
             }
             Frame::Ack { lanes } => lanes.iter().try_for_each(|ack| self.on_ack(now, ack)),
@@ -227,10 +228,19 @@ impl Session {
         Ok(())
     }
 
-    /// Finds the stream that a frame is about. One of the peer's that is new makes all before it exist too.
+    /// Finds the stream that a frame is about; it may be one of the peer's whose OPEN is still on its way.
     ///
     /// `believes` is whether the frame shows that the peer has the stream, so that it must hear if this end has not.
     fn stream_for(&mut self, now: Time, id: StreamId, believes: bool) -> Result<Option<usize>, Violation> {
+        let count = self.streams_unopened();
+        let found = self.find_or_add(now, id, believes);
+        if self.streams_unopened() > count {
+            self.note_unopened(now, id);
+        }
+        found
+    }
+
+    fn find_or_add(&mut self, now: Time, id: StreamId, believes: bool) -> Result<Option<usize>, Violation> {
         if id.opener().is_none() {
             return Err(FrameError::Value.into());
         }
@@ -248,13 +258,10 @@ impl Session {
             }
             Found::Future if id.index() >= self.rx.streams_announced => Err(Violation::Limit),
             Found::Future => {
-                let mut slot = None;
-                while let Some(next) = self.streams.next_id(false).filter(|next| *next <= id) {
-                    let window = super::credit::Window::new(self.config.stream_bounds(), now);
-                    let stream = Stream::implied(next, self.tx.peer.stream_credit, window);
-                    slot = Some(self.streams.insert(stream));
-                }
-                Ok(slot)
+                let window = super::credit::Window::new(self.config.stream_bounds(), now);
+                let slot = self.streams.insert(Stream::implied(id, self.tx.peer.stream_credit, window));
+                self.rx.unopened.count += 1;
+                if self.is_too_far_ahead() { Err(Violation::Limit) } else { Ok(Some(slot)) }
             }
         }
     }
@@ -289,7 +296,7 @@ impl Session {
         if id.opener() != Some(self.role.peer()) {
             return Err(Violation::Stream);
         }
-        let Some(slot) = self.stream_for(now, id, true)? else { return Ok(()) };
+        let Some(slot) = self.find_or_add(now, id, true)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
         if stream.stage != Stage::Implied {
             return Ok(());
@@ -297,12 +304,13 @@ impl Session {
         stream.stage = Stage::Offered;
         stream.weight = open.weight;
         stream.datagrams = super::apps::has_datagrams(open.kind).then(Box::default);
-        if !stream.recv.is_open() || matches!(self.phase, Phase::Closing { .. }) {
+        let given_up = (!stream.recv.is_open()).then(|| stream.recv.stopped().unwrap_or(Code::Killed));
+        self.on_opened(id);
+        if let Some(code) = given_up.or(matches!(self.phase, Phase::Closing { .. }).then_some(Code::Killed)) {
             // It was given up before it was known: the application need not hear of it.
-            let refused = Bound::refused(Code::Killed);
-            let answered = self.answer(id, Stage::Refused, refused);
+            let answered = self.answer(id, Stage::Refused, Bound::refused(code));
             debug_assert!(answered.is_ok());
-            self.cut(now, id, Code::Killed);
+            self.cut(now, id, code);
             return Ok(());
         }
         self.push_event(Event::Opened { id, open: open.clone() });
@@ -320,7 +328,7 @@ impl Session {
             return Ok(());
         }
         stream.stage = if result.failure.is_some() { Stage::Refused } else { Stage::Running };
-        stream.on_opening_acked();
+        self.on_opening_acked(slot);
         self.push_event(Event::OpenResult { id, result: result.clone() });
         match result.failure {
             Some(code) => self.cut(now, id, code),

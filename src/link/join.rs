@@ -60,7 +60,7 @@ impl Session {
             subflow: id,
             lanes: lanes.clamp(1, LANES_MAX),
             caps: self.config.capabilities,
-            limits: self.config.limits(),
+            limits: self.limits(),
             proof: proofs.ours,
         };
         let mut subflow = Subflow::new(id, State::Greeting, hello.lanes, now);
@@ -148,7 +148,7 @@ impl Session {
             boot: self.boot,
             subflow: hello.subflow,
             caps: self.capabilities,
-            limits: self.config.limits(),
+            limits: self.limits(),
             proof: proofs.ours,
         };
         let mut subflow = Subflow::new(hello.subflow, State::Live, hello.lanes, now);
@@ -157,7 +157,7 @@ impl Session {
         Frame::HelloAck(ack).encode(&mut bytes);
         subflow.greeting = Some(bytes);
         self.subflows.push(subflow);
-        self.on_up(hello.subflow, resumes);
+        self.on_up(now, hello.subflow, resumes);
     }
 
     /// Learns, once, who the peer is, what it takes and which optional features both ends have.
@@ -200,11 +200,12 @@ impl Session {
             return Ok(());
         }
         self.meet(ack.boot, ack.limits, ack.caps);
+        self.announce_streams();
         let Some(subflow) = self.subflows.get_mut(index) else { return Ok(()) };
         subflow.state = State::Live;
         subflow.path.on_pong(now, now.since(subflow.since));
         let resumes = subflow.resumes;
-        self.on_up(id, resumes);
+        self.on_up(now, id, resumes);
         Ok(())
     }
 
@@ -214,7 +215,8 @@ impl Session {
     }
 
     /// A subflow is live.
-    fn on_up(&mut self, id: SubflowId, resumes: bool) {
+    fn on_up(&mut self, now: Time, id: SubflowId, resumes: bool) {
+        self.rx.unopened.clock.start(now);
         self.push_event(Event::SubflowUp(id));
         match self.phase {
             Phase::Greeting => self.phase = Phase::Open,
@@ -245,6 +247,7 @@ impl Session {
             }
             return;
         }
+        self.rx.unopened.clock.pause(now);
         match self.phase {
             Phase::Open | Phase::Resuming(_) => {
                 self.phase = Phase::Parted { since: now };

@@ -12,11 +12,13 @@ use super::drr::List;
 use super::frame::{Class, DATA_HEAD_BYTES, FRAME_BYTES_MAX, Frame, HEADER_BYTES, LaneAck, frame_with, kind};
 use super::ids::{StreamId, SubflowId, Time};
 use super::lane::{Outlook, Sent};
+use super::opening::Way;
 use super::outbox::Outbox;
 use super::sched::{Candidate, Mode, Need};
 use super::send::Piece;
 use super::session::{Phase, Session};
 use super::share::SHARE_MIN;
+use super::stream::Stream;
 use super::subflow::Subflow;
 
 /// A frame that was put into the outbox: it belongs on this lane, after all others that were.
@@ -239,7 +241,11 @@ impl Session {
             }
             if self.write_control(key, out) {
                 self.echo(index, Sent::Control(key));
-                return self.note(now, index, 0, before, out, Sent::Control(key));
+                let transmit = self.note(now, index, 0, before, out, Sent::Control(key));
+                if let (Key::Open(id), Some(transmit)) = (key, transmit) {
+                    self.on_open_sent(id, transmit.subflow, false);
+                }
+                return transmit;
             }
         }
         None
@@ -309,10 +315,20 @@ impl Session {
 
     /// The oldest piece of the next stream that has lost some.
     fn send_repair(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
-        let index = self.sched.fastest()?;
-        let max = self.frame_bytes(index);
+        let fastest = self.sched.fastest()?;
+        let mut tries = self.repair.len().min(TRIES_MAX);
         while let Some(&id) = self.repair.front() {
             let slot = self.streams.live_slot(id);
+            let way = slot.and_then(|slot| self.streams.get(slot)).map_or(Way::Any, |stream| self.way_of(stream));
+            let Some(index) = self.place_on(way, true, || Some(fastest)) else {
+                tries -= 1;
+                if tries == 0 {
+                    return None;
+                }
+                self.repair.rotate_left(1);
+                continue;
+            };
+            let max = self.frame_bytes(index);
             if let Some(slot) = slot
                 && let Some(piece) = self.with_send(slot, |send| send.take_lost(max)).flatten()
             {
@@ -347,7 +363,8 @@ impl Session {
                 self.drr.leave(list);
                 continue;
             };
-            if let Some(index) = self.sched.place(need) {
+            let way = self.streams.get(slot).map_or(Way::Any, |stream| self.way_of(stream));
+            if let Some(index) = self.place_on(way, need.sparse, || self.sched.place(need)) {
                 let sent = self.send_next(now, index, slot, out);
                 let more = self.streams.get(slot).is_some_and(|stream| stream.has_new());
                 self.drr.sent(list, sent.map_or(0, |transmit| transmit.bytes as u64), more);
@@ -357,7 +374,7 @@ impl Session {
                 continue;
             }
             tries -= 1;
-            if list == List::New || tries == 0 {
+            if list == List::New && way == Way::Any || tries == 0 {
                 return None;
             }
             self.drr.rotate(list);
@@ -365,9 +382,26 @@ impl Session {
         None
     }
 
+    /// The subflow for a piece of a stream: one behind whose OPEN it comes, or where `any` says if that is known.
+    fn place_on(&self, way: Way, urgent: bool, any: impl FnOnce() -> Option<usize>) -> Option<usize> {
+        match way {
+            Way::Any => any(),
+            _ => self.sched.ready(urgent).find(|index| self.subflows.get(*index).is_some_and(|s| way.allows(s.id))),
+        }
+    }
+
+    /// The lane of a subflow for the pieces of a stream: that of its OPEN, as long as that may be on its way.
+    fn lane_of(&self, index: usize, stream: &Stream) -> Option<u16> {
+        let subflow = self.subflows.get(index)?;
+        Some(if self.way_of(stream) == Way::Any { subflow.lane_for(stream.id) } else { 0 })
+    }
+
     /// What the next frame of a stream asks of a subflow; nothing if it has none that may leave.
     fn need(&mut self, slot: usize, list: List) -> Option<Need> {
         let stream = self.streams.get(slot)?;
+        if self.way_of(stream) == Way::Nowhere {
+            return None;
+        }
         let session_room = self.tx.credit.saturating_sub(self.tx.sent);
         let datagram = stream.datagrams.as_ref().filter(|datagrams| datagrams.has_outgoing());
         let sendable = stream.send.sendable();
@@ -422,7 +456,7 @@ impl Session {
             let payload = self.with_datagrams(slot, |datagrams, _| datagrams.next_outgoing(now)).flatten()?;
             let before = out.len();
             out.frame(|heads| Frame::Datagram { id: id.0, payload: &payload }.encode(heads));
-            let lane = self.subflows.get(index)?.lane_for(id);
+            let lane = self.lane_of(index, self.streams.get(slot)?)?;
             return self.note(now, index, lane, before, out, Sent::Nothing);
         }
         let max = self.frame_bytes(index).min(session_room).min(room);
@@ -467,8 +501,8 @@ impl Session {
         stream.send.emit(piece, out);
         debug_assert_eq!(out.len() - before, DATA_HEAD_BYTES + piece.len as usize);
         self.stats.data_bytes[0] += u64::from(piece.len);
+        let lane = self.lane_of(index, stream)?;
         self.echo(index, Sent::Data(id, piece));
-        let lane = self.subflows.get(index)?.lane_for(id);
         self.note(now, index, lane, before, out, Sent::Data(id, piece))
     }
 
@@ -490,17 +524,24 @@ impl Session {
             let before = out.len();
             match what {
                 Sent::Control(key) if self.write_control(key, out) => {
-                    return self.note(now, index, 0, before, out, what);
+                    let transmit = self.note(now, index, 0, before, out, what);
+                    if let (Key::Open(id), Some(transmit)) = (key, transmit) {
+                        self.on_open_sent(id, transmit.subflow, true);
+                    }
+                    return transmit;
                 }
-                Sent::Data(stream, piece) => {
-                    let slot = self.streams.live_slot(stream);
-                    let Some(held) = slot.and_then(|slot| self.streams.get(slot)).map(|s| &s.send) else { continue };
-                    if held.reset_frame().is_some() || held.una() > piece.offset || held.is_over() {
+                Sent::Data(id, piece) => {
+                    let Some(stream) = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot)) else {
+                        continue;
+                    };
+                    let held = &stream.send;
+                    let is_ahead = !self.subflows.get(index).is_some_and(|s| self.way_of(stream).allows(s.id));
+                    if is_ahead || held.reset_frame().is_some() || held.una() > piece.offset || held.is_over() {
                         continue;
                     }
-                    out.data_head(stream.0, piece.offset, piece.len as usize, piece.fin);
+                    out.data_head(id.0, piece.offset, piece.len as usize, piece.fin);
                     held.emit(piece, out);
-                    let lane = self.subflows.get(index)?.lane_for(stream);
+                    let lane = self.lane_of(index, stream)?;
                     self.stats.reinjected_bytes += u64::from(piece.len);
                     return self.note(now, index, lane, before, out, what);
                 }
@@ -540,6 +581,7 @@ impl Session {
                         && self.streams.live_slot(id).and_then(|slot| self.streams.get(slot)).is_some_and(|stream| {
                             let send = &stream.send;
                             send.una() == piece.offset
+                                && self.way_of(stream) == Way::Any
                                 && send.reset_frame().is_none()
                                 && (stream.held_back || send.is_blocked() || send.is_tail() || session_blocked)
                         });

@@ -122,6 +122,14 @@ impl Scheduler {
         self.order.first().copied()
     }
 
+    /// The subflows that can take a frame, the fastest first; full ones only if it is urgent.
+    pub(super) fn ready(&self, urgent: bool) -> impl Iterator<Item = usize> {
+        self.order
+            .iter()
+            .filter(move |candidate| candidate.ready && (urgent || !candidate.full))
+            .map(|candidate| candidate.index)
+    }
+
     /// Whether any subflow can take a frame.
     pub(super) fn any_ready(&self) -> bool {
         self.order.iter().any(|candidate| candidate.ready)

@@ -1,8 +1,8 @@
 //! The session: what all the parts of the link belong to.
 //!
 //! This file holds the record itself and the few things that every other part needs: finding a stream, settling it
-//! after a change, ending the session. What is done with it lies beside: commands of the application in `apps`,
-//! subflows coming and going in `join` and `resume`, frames coming in in `input`, frames going out in `output`,
+//! after a change, ending the session. What is done with it lies beside: commands of the application in `apps`, streams
+//! whose OPEN is on its way in `opening`, subflows coming and going in `join` and `resume`, frames coming in in `input`, frames going out in `output`,
 //! deadlines in `timers`, and what must hold in `check`.
 //!
 //! ```text
@@ -29,6 +29,7 @@ use super::ids::{BootId, Role, SessionId, StreamId, SubflowId, Time};
 use super::lane::Sent;
 use super::listen::{MyListener, TheirListeners};
 use super::mix::Mix;
+use super::opening::{Unopened, Way};
 use super::resume::Resume;
 use super::sched::Scheduler;
 use super::send::SendStream;
@@ -120,6 +121,10 @@ pub(super) struct Outgoing {
     pub(super) window: u64,
     /// Streams of this end that the peer allows, ever.
     pub(super) streams: u32,
+    /// Streams of this end whose opening the peer has not acknowledged.
+    pub(super) opens: u32,
+    /// Whether an open was refused for now, and the application is to be told when it may try again.
+    pub(super) open_refused: bool,
     /// Σ of what streams hold; at most `send_bytes_max` and one frame.
     pub(super) held: u64,
     /// Σ of bytes written and never sent that wait for nothing but their turn.
@@ -150,6 +155,8 @@ pub(super) struct Incoming {
     pub(super) streams_announced: u32,
     /// Streams of the peer's that are gone.
     pub(super) streams_gone: u32,
+    /// Streams of the peer's without their OPEN.
+    pub(super) unopened: Unopened,
 }
 
 /// When to acknowledge.
@@ -341,9 +348,7 @@ impl Session {
         if offered && stream.recv.finish() && stream.stage != Stage::Refused {
             self.events.push_back(Event::Fin(id));
         }
-        if stream.has_new() {
-            self.drr.enter(slot, stream.weight);
-        }
+        let (has_new, weight) = (stream.has_new(), stream.weight);
         if stream.send.has_lost() && !stream.in_repair {
             stream.in_repair = true;
             has_lost = true;
@@ -353,6 +358,9 @@ impl Session {
             stream.blocked_told = Some(stream.send.credit());
             self.sched.on_stall();
             self.control.push_stream(Key::Blocked(id), &mut stream.queued);
+        }
+        if has_new && self.streams.get(slot).is_some_and(|stream| self.way_of(stream) != Way::Nowhere) {
+            self.drr.enter(slot, weight);
         }
         if has_lost {
             Self::remember(&mut self.repair, id, &self.streams);
@@ -373,15 +381,7 @@ impl Session {
             return;
         }
         self.rx.streams_gone = self.rx.streams_gone.saturating_add(1);
-        let gain = self.streams_allowed().saturating_sub(self.rx.streams_announced);
-        if gain > self.config.streams_max / 4 || gain > 0 && self.streams.live(false) == 0 {
-            self.queue(Key::MaxStreams);
-        }
-    }
-
-    /// Streams that the peer may open in all, as far as this end's limit goes.
-    pub(super) fn streams_allowed(&self) -> u32 {
-        self.config.streams_max.saturating_add(self.rx.streams_gone).min(super::ids::STREAMS_EVER)
+        self.announce_streams();
     }
 
     /// Changes the sending side of a stream, and the session's sums with it.
@@ -509,6 +509,7 @@ impl Session {
         self.their_listeners = TheirListeners::default();
         self.tx = Outgoing::new();
         self.datagram_bytes = 0;
+        self.rx.unopened = Unopened::default();
         if !farewell {
             self.subflows.clear();
         }
@@ -525,6 +526,8 @@ impl Outgoing {
             credit: 0,
             window: 0,
             streams: 0,
+            opens: 0,
+            open_refused: false,
             held: 0,
             backlog: 0,
             ranges: 0,
@@ -543,8 +546,9 @@ impl Incoming {
             window: Window::new(config.session_bounds(), now),
             highest: 0,
             gaps: 0,
-            streams_announced: config.streams_max,
+            streams_announced: config.streams_first(),
             streams_gone: 0,
+            unopened: Unopened::default(),
         }
     }
 }

@@ -6,14 +6,14 @@
 //! ```
 //!
 //! Implied: frames take different subflows, so that data, or the OPEN of a later stream, can come before a stream's own
-//! OPEN. What has come waits within the first credit. The two sides end on their own; a stream is gone when both are
+//! OPEN (see `opening`). What has come waits within the first credit. The two sides end on their own; a stream is gone when both are
 //! over and the peer is known to have what concerns its opening.
 
 use super::control::Key;
 use super::credit::Window;
 use super::datagram::Datagrams;
 use super::frame::Frame;
-use super::ids::StreamId;
+use super::ids::{StreamId, SubflowId};
 use super::mix::Pace;
 use super::open::{Bound, Kind, Open};
 use super::recv::RecvStream;
@@ -46,6 +46,8 @@ pub(super) struct Stream {
     pub(super) owed: Option<Box<Owed>>,
     /// Whether the peer has it.
     pub(super) opening_acked: bool,
+    /// The subflows on which the OPEN of a stream of this end's was sent, and may arrive.
+    pub(super) open_on: [Option<SubflowId>; 2],
     /// The share of this stream under contention, as OPEN says.
     pub(super) weight: u8,
     pub(super) send: SendStream,
@@ -89,6 +91,7 @@ impl Stream {
             stage: Stage::Implied,
             owed: None,
             opening_acked: false,
+            open_on: [None; 2],
             weight: 0,
             send: SendStream::new(credit),
             recv: RecvStream::new(window),

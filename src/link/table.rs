@@ -1,13 +1,15 @@
 //! The live streams of a session, found by id in constant time however many there are.
 //!
-//! Ids of each end rise without a gap and are never used again, so whether a stream is new, alive or over needs no
-//! tombstones: an id at or below the highest with no entry is over, and a frame for it is a late duplicate.
+//! Ids of each end rise and are never used again, so no tombstones are needed: an id at or below the highest that has no
+//! entry is over, and a frame for it is a late duplicate. The exception are the ids that the peer has passed over, whose
+//! frames are still on their way: [`Gaps`] keeps them as ranges.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use slab::Slab;
 
+use super::gaps::Gaps;
 use super::ids::{Role, StreamId};
 use super::stream::Stream;
 
@@ -47,14 +49,23 @@ pub(super) struct Table {
     role: Role,
     slots: Slab<Stream>,
     by_id: HashMap<StreamId, usize, BuildHasherDefault<IdHasher>>,
-    /// Streams that this end, and the peer, have ever opened.
+    /// The ids of each end up to the highest that has been named: of the peer, and of this end.
     opened: [u32; 2],
+    /// Those of the peer's below its highest that no frame has named yet.
+    gaps: Gaps,
     live: [u32; 2],
 }
 
 impl Table {
     pub(super) fn new(role: Role) -> Table {
-        Table { role, slots: Slab::new(), by_id: HashMap::default(), opened: [0; 2], live: [0; 2] }
+        Table {
+            role,
+            slots: Slab::new(),
+            by_id: HashMap::default(),
+            opened: [0; 2],
+            gaps: Gaps::default(),
+            live: [0; 2],
+        }
     }
 
     pub(super) fn find(&self, id: StreamId) -> Found {
@@ -62,7 +73,8 @@ impl Table {
             return Found::Live(slot);
         }
         let mine = id.opener() == Some(self.role);
-        if id.index() < self.opened(mine) { Found::Over } else { Found::Future }
+        let is_over = id.index() < self.opened(mine) && (mine || !self.gaps.contains(id.index()));
+        if is_over { Found::Over } else { Found::Future }
     }
 
     pub(super) fn live_slot(&self, id: StreamId) -> Option<usize> {
@@ -88,13 +100,20 @@ impl Table {
         StreamId::nth(opener, self.opened(mine))
     }
 
-    /// Adds a stream, whose id is the next of its opener's.
+    /// Adds a stream that [`Table::find`] calls a future one. Ids of the peer's that it passes over become a gap.
     pub(super) fn insert(&mut self, stream: Stream) -> usize {
-        debug_assert_eq!(self.next_id(stream.mine), Some(stream.id), "ids rise without a gap");
+        debug_assert_eq!(self.find(stream.id), Found::Future, "an id is used once");
         let (id, side) = (stream.id, usize::from(stream.mine));
         if let (Some(opened), Some(live)) = (self.opened.get_mut(side), self.live.get_mut(side)) {
-            *opened += 1;
             *live += 1;
+            if id.index() >= *opened {
+                if !stream.mine {
+                    self.gaps.push(*opened, id.index());
+                }
+                *opened = id.index() + 1;
+            } else {
+                self.gaps.remove(id.index());
+            }
         }
         let slot = self.slots.insert(stream);
         self.by_id.insert(id, slot);
@@ -110,7 +129,12 @@ impl Table {
         Some(stream)
     }
 
-    /// Streams that this end (or the peer) has ever opened.
+    /// Ids of the peer's below its highest that no frame has named yet.
+    pub(super) const fn gaps(&self) -> &Gaps {
+        &self.gaps
+    }
+
+    /// Streams that this end has ever opened; ids of the peer's up to the highest that a frame has named.
     pub(super) fn opened(&self, mine: bool) -> u32 {
         self.opened.get(usize::from(mine)).copied().unwrap_or(0)
     }
@@ -164,6 +188,20 @@ mod tests {
         table.remove(slot);
         assert_eq!((table.find(id), table.next_id(false)), (Found::Over, Some(StreamId(4))));
         assert_eq!((table.opened(false), table.live(false)), (1, 0));
+    }
+
+    #[test]
+    fn ids_that_are_passed_over_are_future_until_they_are_named() {
+        let mut table = Table::new(Role::Server);
+        let slot = table.insert(stream(StreamId(131_072)));
+        assert_eq!((table.len(), table.opened(false), table.gaps().ids()), (1, 65_536, 65_535));
+        assert_eq!((table.find(StreamId(2)), table.find(StreamId(131_070))), (Found::Future, Found::Future));
+        let second = table.insert(stream(StreamId(700)));
+        assert_eq!((table.find(StreamId(700)), table.gaps().ids()), (Found::Live(second), 65_534));
+        table.remove(second);
+        table.remove(slot);
+        assert_eq!((table.find(StreamId(700)), table.find(StreamId(131_072))), (Found::Over, Found::Over));
+        assert_eq!(table.find(StreamId(702)), Found::Future);
     }
 
     #[test]

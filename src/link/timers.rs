@@ -24,7 +24,7 @@ impl Session {
         };
         let ack = self.acks.at.filter(|_| !self.acks.due);
         let subflows = self.subflows.iter().filter_map(|subflow| self.subflow_timeout(subflow));
-        subflows.chain(session).chain(ack).min()
+        subflows.chain(session).chain(ack).chain(self.unopened_timeout()).min()
     }
 
     fn subflow_timeout(&self, subflow: &Subflow) -> Option<Time> {
@@ -62,6 +62,7 @@ impl Session {
                 self.rescue(now, index);
             }
         }
+        self.give_up_unopened(now);
         self.after();
     }
 

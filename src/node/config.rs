@@ -31,6 +31,12 @@ pub trait Policy: Send + Sync {
         Verdict::No
     }
 
+    /// Whether there is anything at all that the peer may have us connect to, or that somebody would be asked about. If
+    /// not, it is told so from the start: it is allowed no stream.
+    fn may_open_any(&self, _key: &PeerKey) -> bool {
+        true
+    }
+
     /// Whether the peer may have us connect to this address, which the name of a target turned out to have. Asked where
     /// [`Policy::may_open`] said [`Verdict::ByAddress`].
     fn may_reach(&self, _key: &PeerKey, _name: &str, _addr: SocketAddr) -> bool {

@@ -229,6 +229,7 @@ impl Core {
             Event::SubflowDown { id: subflow, code } => self.subflow_lost(id, subflow, code),
             Event::SubflowDrained(subflow) => self.subflow_lost(id, subflow, Code::Drained),
             Event::Parted => self.tell(id, &Happened::Parted),
+            Event::Openable => self.open_waiting(id),
             Event::Resumed => {
                 self.listen_as_before(id);
                 self.tell(id, &Happened::Resumed);

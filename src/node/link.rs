@@ -137,6 +137,16 @@ impl Link {
         self.received.set_rate(rate);
     }
 
+    /// Returns how many streams the key of the peer permits at once, as the policy says now.
+    pub fn streams_permitted(&self) -> u32 {
+        let Some(key) = &self.key else { return self.timing.streams };
+        if self.remotes.is_empty() && !self.policy.may_open_any(key) {
+            return 0;
+        }
+        let max = self.policy.streams_max(key).unwrap_or(self.timing.streams);
+        max.saturating_add(u32::try_from(self.timing.subflows).unwrap_or(0))
+    }
+
     /// The session's limits and timers.
     pub fn session_config(&self) -> Config {
         let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
@@ -159,6 +169,8 @@ impl Link {
             // limit, and its rate is known.
             unsent_bytes_max: UNSENT_BYTES_MAX.min(memory_bytes),
             streams_max: streams,
+            // Beside those that the policy counts, the peer asks once for each subflow where it is seen.
+            streams_permitted: self.streams_permitted(),
             subflows_max: subflows,
             ..base
         }

@@ -199,8 +199,13 @@ impl Core {
 
     /// Ends the links with keys that the policy does not admit any more; the others get the rates that it says now.
     pub fn recheck_links(&mut self) {
-        for (_, link) in self.pools.links.links.iter() {
+        let links: Vec<Id> = self.pools.links.links.iter().map(|(id, _)| id).collect();
+        for id in links {
+            let Some(link) = self.pools.links.links.get_mut(id) else { continue };
             link.key.iter().for_each(|key| link.set_rate(key));
+            let permitted = link.streams_permitted();
+            link.session.iter_mut().for_each(|session| session.set_streams_permitted(permitted));
+            self.pools.links.touch(id);
         }
         let refused = |link: &Link| link.key.is_some_and(|key| !link.policy.admits(&key));
         let refused: Vec<Id> =

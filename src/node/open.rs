@@ -19,6 +19,7 @@ use crate::side::{Role, State};
 use super::config::{Happened, PeerKey, Policy, Request, Verdict};
 use super::front::{Incoming, Taker};
 use super::greet::TARGET;
+use super::link::Link;
 use super::stream::{Slot, StreamAt};
 
 impl Core {
@@ -26,8 +27,11 @@ impl Core {
     pub(crate) fn dial_stream(&mut self, dest: Id, link: Id) {
         let failure = match self.try_open(dest, link) {
             Ok(()) => return,
-            Err(Refused::NotYet) if self.wait_for_link(dest, link) => return,
-            Err(Refused::NotYet) => Failure::new(Reason::LimitReached, "too many wait for the link"),
+            Err(Refused::NotYet | Refused::NotNow) if self.wait_for_link(dest, link) => return,
+            Err(Refused::NotYet | Refused::NotNow) => Failure::new(Reason::LimitReached, "too many wait for the link"),
+            Err(Refused::Limit) if self.may_open_nothing(link) => {
+                Failure::new(Reason::NotPermitted, "the far node permits this key no connections")
+            }
             Err(Refused::Limit) => Failure::new(Reason::LimitReached, "the link carries no more streams"),
             Err(Refused::Closed | Refused::Exhausted) => Failure::new(Reason::LinkLost, "the link is being closed"),
             Err(refused) => Failure::new(Reason::Other, format!("the link takes no such stream: {refused:?}")),
@@ -123,14 +127,25 @@ impl Core {
 
     /// The link is up: opens what has waited for it.
     pub(super) fn open_waiting(&mut self, link: Id) {
-        let Some(record) = self.pools.links.links.get_mut(link) else { return };
-        let waiting = std::mem::take(&mut record.waiting);
-        waiting
-            .into_iter()
-            .filter(|dest| self.state(*dest) == Some(State::Connecting))
-            .collect::<Vec<_>>()
-            .into_iter()
-            .for_each(|dest| self.dial_stream(dest, link));
+        let waits = |core: &Core| core.pools.links.links.get(link).map_or(0, |record| record.waiting.len());
+        // Each is tried once. The first that has to go on waiting goes to the end, and with it those behind it.
+        for left in (0..waits(self)).rev() {
+            let Some(record) = self.pools.links.links.get_mut(link) else { return };
+            let Some(dest) = record.waiting.pop_front() else { return };
+            if self.state(dest) != Some(State::Connecting) {
+                continue;
+            }
+            self.dial_stream(dest, link);
+            let Some(record) = self.pools.links.links.get_mut(link) else { return };
+            if record.waiting.back() == Some(&dest) {
+                return record.waiting.rotate_left(left);
+            }
+        }
+    }
+
+    fn may_open_nothing(&self, link: Id) -> bool {
+        let session = self.pools.links.links.get(link).and_then(|link| link.session.as_ref());
+        session.is_some_and(crate::link::Session::may_open_nothing)
     }
 
     /// The link will not be up: what has waited for it has waited in vain.
@@ -253,12 +268,13 @@ impl Core {
         }
     }
 
-    /// Streams of all links with the peer that has this key, and what is left of those whose links are over: one that dials
-    /// many, or again and again, gets no more than one that dials one.
+    /// Streams of all links with the peer that has this key, those whose OPEN has not come, and what is left of those whose
+    /// links are over: one that dials many, or again and again, gets no more than one that dials one.
     fn streams_with(&self, key: &PeerKey) -> usize {
         let links = self.pools.links.links.iter().map(|(_, link)| link);
-        links.filter(|link| link.key.as_ref() == Some(key)).map(|link| link.streams.len()).sum::<usize>()
-            + self.pools.links.rests.count(key)
+        let unopened = |link: &Link| link.session.as_ref().map_or(0, crate::link::Session::streams_unopened);
+        let its = links.filter(|link| link.key.as_ref() == Some(key));
+        its.map(|link| link.streams.len() + unopened(link)).sum::<usize>() + self.pools.links.rests.count(key)
     }
 
     /// The handler of whoever takes the stream into its own hands. One that panics takes none.
@@ -336,5 +352,5 @@ fn asked(open: &Open) -> String {
 
 /// Streams of one link that may wait for somebody's answer.
 const ASKED_MAX: usize = 16;
-/// Dests that may wait for a link to come up.
-const WAITING_MAX: usize = 4096;
+/// Dests that may wait for a link to come up, or for the peer's word on those before them.
+const WAITING_MAX: usize = 65_536;

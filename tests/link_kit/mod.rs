@@ -7,6 +7,7 @@
 pub mod app;
 pub mod gates;
 pub mod pattern;
+pub mod peer;
 pub mod pipe;
 pub mod rng;
 pub mod swarm;

@@ -66,6 +66,9 @@ fn world(seed: u64) -> World {
     let mut world = World::new(rng.next(), config(&mut rng));
     world.config[SERVER] = config(&mut rng);
     world.config[SERVER].mode = world.config[CLIENT].mode;
+    // Some ends are of a version without optional features.
+    let mut versions = Rng::new(seed ^ 0x0_1D);
+    world.config.iter_mut().filter(|_| versions.one_in(5)).for_each(|config| config.capabilities = 0);
     world.splits = rng.one_in(2);
     world.stats = rng.one_in(3);
     for _ in 0..rng.range(1, 4) {

@@ -1,0 +1,197 @@
+//! What a peer that was let in can make of the other end's memory and time: frames for streams that nobody opened, and
+//! the bounds that both ends keep to so that an honest peer never meets them.
+
+mod link_kit;
+
+use bytes::Bytes;
+use link_kit::peer::{FIRST, Peer, decode};
+use seaprox::link::frame::Frame;
+use seaprox::link::{
+    Capability, Code, Config, Event, OPEN_US, OPENS_MAX, Open, Refused, Role, StreamId, SubflowId, Violation,
+};
+
+const ORDERED: u64 = Capability::OrderedOpens as u64;
+
+/// The frames with which a peer can name a stream, at the server: each makes it believe in the stream.
+fn naming(id: u32) -> [Frame<'static>; 6] {
+    [
+        Frame::Credit { id, max: 1 << 20, taken: 0 },
+        Frame::Reset { id, code: Code::Other, size: 0 },
+        Frame::Stop { id, code: Code::Other },
+        Frame::Blocked { id, offset: 1 },
+        Frame::Datagram { id, payload: b"x" },
+        Frame::Data { id, offset: 0, fin: false, payload: b"x" },
+    ]
+}
+
+/// The `n`-th stream (from 0) that the peer of a session in this role opens.
+fn theirs(role: Role, n: u32) -> u32 {
+    StreamId::nth(role.peer(), n).unwrap().0
+}
+
+fn open(id: u32) -> Frame<'static> {
+    Frame::Open { id, open: Open::name("a", 1) }
+}
+
+#[test]
+fn a_frame_makes_a_record_for_the_stream_that_it_names_and_for_no_other() {
+    for role in [Role::Server, Role::Client] {
+        for frame in naming(theirs(role, 65_535)) {
+            let mut peer = Peer::of(role, Config::default(), 0);
+            // A client says MAX_STREAMS once it knows that its peer is of an old version.
+            peer.frames();
+            peer.events();
+            peer.send(&frame).unwrap();
+            assert_eq!((peer.session.streams_live(), peer.events()), (1, vec![]), "{role:?} {frame:?}");
+            // Those that were passed over can still be opened, in any order.
+            for n in [40_000, 3, 65_534, 0] {
+                peer.send(&open(theirs(role, n))).unwrap();
+                assert!(matches!(&peer.events()[..], [Event::Opened { .. }]), "{role:?} {n}");
+            }
+            assert_eq!(peer.session.streams_live(), 5);
+            assert_eq!(peer.session.streams_unopened(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_peer_with_the_capability_is_allowed_a_thousand_streams_more_than_it_has_opened() {
+    for role in [Role::Server, Role::Client] {
+        for frame in naming(theirs(role, OPENS_MAX)) {
+            let mut peer = Peer::of(role, Config::default(), ORDERED);
+            assert_eq!(peer.send(&frame), Err(Violation::Limit), "{role:?} {frame:?}");
+        }
+        let mut peer = Peer::of(role, Config::default(), ORDERED);
+        let announced = |peer: &mut Peer| {
+            let sent = peer.keep_alive(FIRST);
+            sent.iter()
+                .filter_map(|f| match decode(f) {
+                    Ok(Frame::MaxStreams { max }) => Some(max),
+                    _ => None,
+                })
+                .max()
+        };
+        assert_eq!(announced(&mut peer), None);
+        (0..700).for_each(|n| peer.send(&open(theirs(role, n))).unwrap());
+        let max = announced(&mut peer).expect("more are allowed as they come");
+        assert_eq!(max, 700 + OPENS_MAX);
+        // As many as it may be ahead, in records and in gaps together, and not one more.
+        peer.send(&naming(theirs(role, 700))[0]).unwrap();
+        peer.send(&naming(theirs(role, max - 1))[0]).unwrap();
+        assert_eq!((peer.session.streams_unopened(), peer.session.streams_live()), (2, 702));
+        assert_eq!(peer.send(&naming(theirs(role, max))[0]), Err(Violation::Limit), "beyond what was announced");
+    }
+}
+
+#[test]
+fn streams_that_are_allowed_at_once_follow_what_the_key_may() {
+    let mut peer = Peer::of(Role::Server, Config { streams_permitted: 0, ..Config::default() }, ORDERED);
+    let hello_ack = peer.frames().remove(0).1;
+    let Ok(Frame::HelloAck(ack)) = decode(&hello_ack) else { panic!("no HELLO_ACK") };
+    assert_eq!(ack.limits.streams, 0, "a key that may open nothing");
+    let mut old = Peer::of(Role::Server, Config { streams_permitted: 0, ..Config::default() }, 0);
+    assert_eq!(old.send(&open(131_072)), Ok(()), "an old peer keeps its limit, and is refused by the policy");
+    peer.session.set_streams_permitted(3);
+    assert!(peer.frames().iter().any(|(_, f)| decode(f) == Ok(Frame::MaxStreams { max: 3 })));
+    (0..3).for_each(|n| peer.send(&open(theirs(Role::Server, n))).unwrap());
+    assert_eq!(peer.send(&open(theirs(Role::Server, 3))), Err(Violation::Limit));
+}
+
+#[test]
+fn a_stream_whose_open_does_not_come_is_given_up_after_a_minute_with_a_subflow() {
+    let mut peer = Peer::of(Role::Server, Config { hold_us: 1 << 50, ..Config::default() }, ORDERED);
+    peer.send(&Frame::Data { id: 4, offset: 0, fin: false, payload: b"early" }).unwrap();
+    peer.send(&open(2)).unwrap();
+    let second = |peer: &mut Peer, seconds: u64| {
+        for _ in 0..seconds {
+            peer.pass(1_000_000);
+            peer.keep_alive(FIRST);
+        }
+    };
+    second(&mut peer, OPEN_US / 1_000_000 - 5);
+    // While no subflow is live, the OPEN cannot come, and the clock stands still.
+    peer.session.subflow_down(peer.now, FIRST);
+    peer.pass(10 * OPEN_US);
+    assert_eq!((peer.session.streams_unopened(), peer.session.stats().unopened_given_up), (1, 0));
+    peer.join(FIRST);
+    peer.send(&Frame::ResumeState { last: true, states: seaprox::link::frame::Lines::new(&[]).unwrap() }).unwrap();
+    second(&mut peer, 3);
+    assert_eq!(peer.session.stats().unopened_given_up, 0);
+    peer.pass(3_000_000);
+    assert_eq!(peer.session.stats().unopened_given_up, 1);
+    let sent = peer.keep_alive(FIRST);
+    let says = |frame: &Frame<'_>| sent.iter().any(|f| decode(f).as_ref() == Ok(frame));
+    assert!(
+        says(&Frame::Reset { id: 4, code: Code::TimedOut, size: 0 })
+            && says(&Frame::Stop { id: 4, code: Code::TimedOut })
+    );
+    assert_eq!(peer.session.memory(), (0, 0), "what had come of it is dropped");
+    assert!(!peer.session.is_ended() && peer.session.progress(StreamId(2)).is_some(), "the others live");
+    // An OPEN that comes later is refused, and then nothing is left.
+    peer.events();
+    peer.send(&open(4)).unwrap();
+    let sent = peer.keep_alive(FIRST);
+    let refused = |f: &Vec<u8>| matches!(decode(f), Ok(Frame::OpenResult { id: 4, result }) if result.failure == Some(Code::TimedOut));
+    assert!(sent.iter().any(refused), "{sent:?}");
+    assert_eq!(peer.session.streams_unopened(), 0);
+    assert!(!peer.events().iter().any(|event| matches!(event, Event::Opened { .. })));
+}
+
+#[test]
+fn a_sender_waits_for_the_peers_word_after_a_thousand_opens() {
+    for role in [Role::Server, Role::Client] {
+        let mut peer = Peer::of(role, Config::default(), ORDERED);
+        peer.events();
+        let now = peer.now;
+        assert!((0..OPENS_MAX).all(|_| peer.session.open(now, Open::name("a", 1)).is_ok()));
+        assert_eq!(peer.session.open(now, Open::name("a", 1)), Err(Refused::NotNow));
+        peer.frames();
+        assert_eq!(peer.events(), []);
+        peer.acknowledge(FIRST);
+        assert_eq!(peer.events(), [Event::Openable]);
+        assert!(peer.session.open(now, Open::name("a", 1)).is_ok());
+        // An old peer is asked for as many as it allows.
+        let mut old = Peer::of(role, Config::default(), 0);
+        assert!((0..2 * OPENS_MAX).all(|_| old.session.open(now, Open::name("a", 1)).is_ok()));
+    }
+}
+
+/// The frames of a stream among those that were sent, as (subflow, type).
+fn of_stream(frames: &[(SubflowId, Vec<u8>)], id: StreamId) -> Vec<(SubflowId, u8)> {
+    let is_its =
+        |frame: &[u8]| u32::from_be_bytes(frame[4..8].try_into().unwrap()) == id.0 && matches!(frame[0], 0x10 | 0x20);
+    frames.iter().filter(|(_, frame)| is_its(frame)).map(|(subflow, frame)| (*subflow, frame[0])).collect()
+}
+
+#[test]
+fn data_follows_its_open_on_one_lane_until_that_is_acknowledged() {
+    let (other, third) = (SubflowId(8), SubflowId(9));
+    let mut peer = Peer::of(Role::Server, Config::default(), ORDERED);
+    peer.join(other);
+    peer.frames();
+    let now = peer.now;
+    // Only one subflow takes anything while the OPEN leaves, then only the other.
+    peer.session.set_room(other, 0);
+    let id = peer.session.open(now, Open::name("a", 1)).unwrap();
+    assert_eq!(of_stream(&peer.frames(), id), [(FIRST, 0x10)]);
+    peer.session.set_room(FIRST, 0);
+    peer.session.set_room(other, 1 << 20);
+    peer.session.write(id, &mut Bytes::from_static(b"hello")).unwrap();
+    assert_eq!(of_stream(&peer.frames(), id), [], "the data waits for the lane of its OPEN");
+    peer.session.set_room(FIRST, 1 << 20);
+    assert_eq!(of_stream(&peer.frames(), id), [(FIRST, 0x20)]);
+    // The lane dies: the OPEN is sent again, before the data, and on one lane.
+    peer.session.set_room(other, 0);
+    peer.session.subflow_down(now, FIRST);
+    peer.join(third);
+    peer.session.set_room(other, 1 << 20);
+    let again = of_stream(&peer.frames(), id);
+    assert!(matches!(again[..], [(a, 0x10), (b, 0x20)] if a == b), "{again:?}");
+    // Once the OPEN is acknowledged, it is not sent again, and data takes any lane.
+    peer.acknowledge(again[0].0);
+    let free = if again[0].0 == other { third } else { other };
+    peer.session.subflow_down(now, again[0].0);
+    peer.session.write(id, &mut Bytes::from_static(b"more")).unwrap();
+    peer.session.set_room(free, 1 << 20);
+    assert_eq!(of_stream(&peer.frames(), id), [(free, 0x20)]);
+}
