@@ -719,6 +719,55 @@ fn a_wrong_proof_a_wrong_version_and_a_wrong_session_are_refused() {
     );
 }
 
+/// A node that does not know the session refuses one subflow and no more, unless that was the last one there.
+#[test]
+fn a_node_that_does_not_know_the_session_refuses_one_subflow() {
+    let (id, now) = (SessionId([3; 16]), Time::from_us(1));
+    let proofs = Proofs { ours: [0; 32], theirs: [0; 32] };
+    let ack = |subflow, status, boot| {
+        Bytes::from(bytes_of(&Frame::HelloAck(HelloAck {
+            status,
+            version: 1,
+            session: id,
+            boot: BootId([boot; 8]),
+            subflow: SubflowId(subflow),
+            caps: 0,
+            limits: LIMITS,
+            proof: [0; 32],
+        })))
+    };
+    let mut client = Session::new(Role::Client, Config::default(), id, BootId([1; 8]), now);
+    let connect = |client: &mut Session, subflow| {
+        assert!(client.connect(now, SubflowId(subflow), 1, proofs));
+        frames(client, now);
+    };
+    let refused = |subflow| Event::SubflowDown { id: SubflowId(subflow), code: Code::Other };
+    connect(&mut client, 0);
+    client.input(now, SubflowId(0), 0, ack(0, Status::Ok, 2)).unwrap();
+    events(&mut client);
+    // Another node answers a second subflow: it does not know the session, or, against the protocol, takes it.
+    for (subflow, status) in [(1, Status::UnknownSession), (2, Status::Ok)] {
+        connect(&mut client, subflow);
+        client.input(now, SubflowId(subflow), 0, ack(subflow, status, 9)).unwrap();
+        assert_eq!(events(&mut client), [refused(subflow)]);
+        assert!(client.is_open());
+    }
+    // All are lost, two are dialled, and the one that joins is answered by the other node first.
+    client.subflow_down(now, SubflowId(0));
+    connect(&mut client, 3);
+    connect(&mut client, 4);
+    events(&mut client);
+    client.input(now, SubflowId(4), 0, ack(4, Status::UnknownSession, 9)).unwrap();
+    assert_eq!(events(&mut client), [refused(4)]);
+    client.input(now, SubflowId(3), 0, ack(3, Status::Ok, 2)).unwrap();
+    assert!(events(&mut client).contains(&Event::SubflowUp(SubflowId(3))) && !client.is_ended());
+    // The last one decides: a peer that was restarted is not waited for.
+    client.subflow_down(now, SubflowId(3));
+    connect(&mut client, 5);
+    client.input(now, SubflowId(5), 0, ack(5, Status::UnknownSession, 9)).unwrap();
+    assert!(client.is_ended());
+}
+
 #[test]
 fn a_hello_is_read_however_it_is_split() {
     let mut wire = bytes_of(&Frame::Hello(hello(Intent::New)));

@@ -129,6 +129,39 @@ fn a_peer_that_was_restarted_resets_and_is_used_again() {
     far.read_exact(&mut [0]).unwrap();
 }
 
+/// Two nodes have one key and stand behind a TCP balancer, which gives them connections in turn. The node that answers
+/// first has the session; a subflow that reaches the other one is refused alone and tried again.
+#[test]
+fn a_subflow_that_reaches_another_node_is_refused_alone() {
+    let (one, two, client) = (Node::start(), Node::start(), Node::start());
+    let cutter = Cutter::new(one.serve());
+    cutter.balance(two.serve());
+    let link = client.link_with(cutter.addr, |config| config.subflows = 4);
+    client.until_up();
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    let astray = |h: &Happened| matches!(h, Happened::NoSubflow { failure, .. } if failure.reason == Reason::Other);
+    until("a subflow was refused", || client.has(astray));
+    let is_live = |node: &Node| {
+        let links = node.links();
+        links.first().map_or(0, |link| link.subflows.iter().filter(|subflow| subflow.state == "live").count())
+    };
+    until("all four are at one node", || is_live(&client) == 4 && is_live(&one) + is_live(&two) == 4);
+    assert!(one.links().len() + two.links().len() == 1, "the other has no session");
+    thread::scope(|scope| {
+        let mut out = near.try_clone().unwrap();
+        scope.spawn(move || send_pattern(&mut out, 1, 4 << 20));
+        read_pattern(&mut far, 1, 4 << 20);
+    });
+    assert!(!client.has(|h| matches!(h, Happened::Ended { .. })) && client.closed.lock().unwrap().is_empty());
+    // When the session's node is gone for good, the other one says so, and has the next session.
+    let (gone, left) = if is_live(&one) > 0 { (one, two) } else { (two, one) };
+    drop(gone);
+    assert_eq!(read_end(&mut near), Err(ErrorKind::ConnectionReset));
+    until("it is at the other", || is_live(&left) > 0);
+}
+
 #[test]
 fn a_session_that_nobody_resumes_ends_after_the_hold_time() {
     let (server, client) = (Node::start(), Node::start());

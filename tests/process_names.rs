@@ -362,3 +362,45 @@ fn targets_of_each_kind_work_through_each_front_end() {
         }
     });
 }
+
+/// The name of a peer leads to another node with the same key when the second subflow is dialled: that one is refused
+/// there, and goes to the node that has the session.
+#[test]
+fn a_subflow_follows_its_session_to_the_address_where_that_is() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("", |server| {
+        let scratch = kit::Scratch::new();
+        let (near_home, far_home) = (scratch.file("near"), scratch.file("far"));
+        let key = |home: &str| {
+            assert_eq!(kit::run(&["keygen", "--config-dir", home]).code, Some(0));
+            String::from_utf8(kit::run(&["pubkey", "--config-dir", home]).out).unwrap()
+        };
+        let (near_key, far_key) = (key(&near_home), key(&far_home));
+        scratch.write("far/authorized_keys", format!("permit-open=\"*\" {near_key}"));
+        scratch.write("near/known_nodes", format!("far:23232 {far_key}"));
+        let paths = scratch.write("paths", "127.0.0.1\n");
+        let far = |addr: &str| Seaprox::start(&["link", "--listen", addr, "--config-dir", &far_home]);
+        let (one, _two) = (far("127.0.0.2:23232"), far("127.0.0.3:23232"));
+        server.set("far", &["127.0.0.2"], NOW);
+        let words = ["link", "--connect", "far", "--config-dir", &near_home, "--paths", &paths, "-D", "0"];
+        let near = [&words[..], &["--dns-cache", "0", "--only", "ipv4"]].concat();
+        let near = Seaprox::spawn(&near, |_| {});
+        near.wait_for_log(&["link up"]);
+        server.set("far", &["127.0.0.3"], NOW);
+        scratch.write("paths", "127.0.0.1\n127.0.0.4\n");
+        near.signal(libc::SIGHUP);
+        near.wait_for_log(&["no subflow", "another node answered"]);
+        let live = |node: &Seaprox| {
+            let status = node.status();
+            let subflows = status.pointer("/links/0/subflows").and_then(|subflows| subflows.as_array().cloned());
+            subflows.unwrap_or_default().iter().filter(|subflow| subflow["state"] == "live").count()
+        };
+        kit::until("both are at the first node", || live(&one) == 2 && live(&near) == 2);
+        assert_eq!(near.count_log(&["link ended"]), 0);
+        for l in near.log() {
+            eprintln!("{l}");
+        }
+    });
+}

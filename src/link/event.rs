@@ -82,7 +82,7 @@ pub enum Event {
     SubflowDown {
         /// The subflow.
         id: SubflowId,
-        /// Why.
+        /// Why. [`Code::Other`]: the node that answered does not know the session, and another subflow is there.
         code: Code,
     },
     /// A closing subflow has nothing in flight any more.

@@ -185,6 +185,12 @@ impl Session {
         match ack.status {
             Status::Ok => {}
             Status::UnknownSession if self.phase != Phase::Greeting => {
+                // Behind a TCP balancer another node with the same key may have answered. As long as there is another
+                // subflow, live or with its answer on the way, only that one can tell that the peer has forgotten the
+                // session; and one that was refused alone is dialled again.
+                if self.subflows.len() > 1 {
+                    return self.refused(now, id, Code::Other);
+                }
                 self.end(Code::LinkLost, "the peer does not know the session".to_owned(), Cause::Own);
                 return Ok(());
             }
@@ -196,6 +202,9 @@ impl Session {
             return self.refused(now, id, Code::AuthFailed);
         }
         if self.peer_boot.is_some_and(|boot| boot != ack.boot) {
+            if self.subflows.len() > 1 {
+                return self.refused(now, id, Code::Other);
+            }
             self.end(Code::LinkLost, "the peer has restarted".to_owned(), Cause::Own);
             return Ok(());
         }

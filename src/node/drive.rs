@@ -334,8 +334,14 @@ impl Core {
         // What the session said last may still be on its way out.
         let _ = self.flush_carrier(carrier);
         self.drop_carrier(carrier);
-        let failure = Failure { reason: code.into(), detail: None };
-        self.try_later(id, place, &failure);
+        let is_astray = code == Code::Other;
+        let detail = is_astray.then(|| "another node answered, which does not know the session".into());
+        if let Some(link) = self.pools.links.links.get_mut(id)
+            && let Some(wanted) = link.plan.as_mut().and_then(|plan| plan.wanted.get_mut(place))
+        {
+            wanted.astray = is_astray;
+        }
+        self.try_later(id, place, &Failure { reason: code.into(), detail });
     }
 
     /// The session is over: nothing of it is left but rests, and every stream that has none is cut.

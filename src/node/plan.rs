@@ -3,6 +3,8 @@
 //! A subflow that is lost is dialled again at once, then after pauses that double, with some chance in them so that the
 //! nodes of a network do not come back all at the same moment. The first subflow of a session is dialled alone.
 
+use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,11 +42,14 @@ pub(crate) struct Wanted {
     pub up_ms: Option<u64>,
     /// Its path has been taken out.
     pub removed: bool,
+    /// A node that does not know the session answered the last try. The next try goes to the address of a subflow that
+    /// is live, and not to whichever address of the peer's name comes first.
+    pub astray: bool,
 }
 
 impl Wanted {
     pub fn new(path: Path) -> Wanted {
-        Wanted { path, carrier: None, tries: 0, next_ms: 0, up_ms: None, removed: false }
+        Wanted { path, carrier: None, tries: 0, next_ms: 0, up_ms: None, removed: false, astray: false }
     }
 }
 
@@ -83,7 +88,12 @@ impl Core {
         let Some(plan) = record.plan.as_mut() else { return };
         let Some(wanted) = plan.wanted.get_mut(place) else { return };
         wanted.carrier = Some(carrier);
-        let target = std::rc::Rc::new(wanted.path.peer.clone().unwrap_or_else(|| plan.peer.clone()));
+        let known = std::mem::take(&mut wanted.astray).then(|| wanted.path.clone());
+        let target = wanted.path.peer.clone().unwrap_or_else(|| plan.peer.clone());
+        let known = known.and_then(|path| self.address_of_session(link, &path));
+        let target = Rc::new(known.map_or(target, Target::Ip));
+        let links = &mut self.pools.links;
+        let Some(record) = links.links.get_mut(link) else { return };
         record.carriers.push(carrier);
         let mut made = Carrier::new(side, Stage::Dialling);
         (made.link, made.place) = (Some(link), place);
@@ -94,6 +104,17 @@ impl Core {
         let deadline_ms = self.now_ms + wait.as_millis() as u64;
         self.one_offs.push(deadline_ms, OneOff::Carrier(carrier));
         self.dial(side, &target, None);
+    }
+
+    /// Returns the address of a live subflow of the link's session, for a path that has no address of its own and can
+    /// reach that one.
+    fn address_of_session(&self, link: Id, path: &Path) -> Option<SocketAddr> {
+        let links = &self.pools.links;
+        let carriers = links.links.get(link)?.carriers.iter().filter_map(|id| links.carriers.get(*id));
+        let live = carriers.filter(|carrier| carrier.stage == Stage::Live && carrier.subflow.is_some());
+        let mut addrs = live.filter_map(|carrier| self.sides.get(carrier.side)?.endpoint.ip());
+        let is_reached = |addr: &SocketAddr| path.source.is_none_or(|source| source.is_ipv4() == addr.is_ipv4());
+        addrs.find(is_reached).filter(|_| path.peer.is_none())
     }
 
     /// The way that a side is to take, if it carries a subflow: its own address and its interface.

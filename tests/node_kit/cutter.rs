@@ -15,6 +15,8 @@ pub struct Cutter {
 
 struct State {
     to: Mutex<SocketAddr>,
+    /// The address that has every second connection.
+    other: Mutex<Option<SocketAddr>>,
     sockets: Mutex<Vec<TcpStream>>,
     /// New connections are refused by closing them at once.
     closed: AtomicBool,
@@ -29,6 +31,7 @@ impl Cutter {
         let addr = listener.local_addr().unwrap();
         let state = Arc::new(State {
             to: Mutex::new(to),
+            other: Mutex::default(),
             sockets: Mutex::default(),
             closed: AtomicBool::new(false),
             silent: AtomicBool::new(false),
@@ -69,6 +72,11 @@ impl Cutter {
         self.state.count.load(Ordering::Relaxed)
     }
 
+    /// Gives every second connection to this address.
+    pub fn balance(&self, other: SocketAddr) {
+        *self.state.other.lock().unwrap() = Some(other);
+    }
+
     pub fn point_to(&self, to: SocketAddr) {
         *self.state.to.lock().unwrap() = to;
     }
@@ -80,7 +88,11 @@ impl State {
             return;
         }
         let to = *self.to.lock().unwrap();
-        let Ok(server) = TcpStream::connect(to) else { return };
+        let other = self.other.lock().unwrap().filter(|_| self.count.load(Ordering::Relaxed) % 2 == 1);
+        let Ok(server) = TcpStream::connect(other.unwrap_or(to)) else {
+            self.count.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
         self.count.fetch_add(1, Ordering::Relaxed);
         for (from, into) in [(&client, &server), (&server, &client)] {
             let _ = from.set_nodelay(true);
