@@ -18,7 +18,14 @@ impl Core {
     pub(crate) fn free(&mut self, id: Id) {
         let Some(connection) = self.connections.get(id) else { return };
         let reason = connection.reason.unwrap_or(Reason::Internal);
-        self.log_closed(id, connection, reason);
+        let (payer, is_empty_failure) = (connection.payer, connection.is_empty_failure(reason));
+        let counts = reason.is_futile() && connection.returns_to.is_none();
+        if self.may_log_closed(payer.filter(|_| is_empty_failure))
+            && let Some(connection) = self.connections.get(id)
+        {
+            self.log_closed(id, connection, reason);
+        }
+        payer.into_iter().for_each(|payer| self.pools.links.peers.release(payer, counts, self.now_ms));
         self.timers.set(id, None, self.now_ms);
         let Some(mut connection) = self.connections.remove(id) else { return };
         self.stats.closed[reason as usize] += 1;

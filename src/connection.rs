@@ -14,6 +14,7 @@ use std::rc::Rc;
 use crate::address::Target;
 use crate::half::{Flow, Half, Phase};
 use crate::id::Id;
+use crate::node::PeerId;
 use crate::reason::{Ending, Fault, Reason};
 use crate::side::Role;
 use crate::timer::TimerClass;
@@ -57,6 +58,8 @@ pub(crate) struct Connection {
     pub via: Option<Id>,
     /// The listener of a link's peer that its source came in at.
     pub returns_to: Option<u32>,
+    /// The key that it counts against.
+    pub payer: Option<PeerId>,
     /// What only some connections have.
     pub notes: Option<Box<Notes>>,
     pub opened_ms: u64,
@@ -92,6 +95,7 @@ impl Connection {
             asked: None,
             via: None,
             returns_to: None,
+            payer: None,
             notes: None,
             opened_ms: now_ms,
             dial_since_ms: now_ms,
@@ -121,6 +125,11 @@ impl Connection {
         }
         let ending = if self.cut { Ending::Aborted } else { reason.ending() };
         (ending, noted.unwrap_or(reason.fault()))
+    }
+
+    /// Whether it moved no byte, and its peers or a rule cut it: lines about such connections have a limit.
+    pub fn is_empty_failure(&self, reason: Reason) -> bool {
+        reason.is_futile() && self.halves.iter().all(|half| half.bytes == 0)
     }
 
     pub fn is_over(&self) -> bool {

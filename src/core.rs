@@ -112,6 +112,8 @@ pub(crate) enum OneOff {
     Handshakes,
     /// Look for unauthenticated peers of links that are too slow.
     Crowd,
+    /// Tell how many lines of the log were left out.
+    Unsaid,
 }
 
 /// What is held up for want of descriptors.

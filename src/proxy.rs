@@ -320,6 +320,7 @@ impl Proxy {
                 // That the loop has woken up is enough: it computes them before it sleeps again.
                 Some(OneOff::Handshakes) => {}
                 Some(OneOff::Crowd) => self.core.thin_crowd(),
+                Some(OneOff::Unsaid) => self.core.tell_unsaid(),
             }
         }
     }

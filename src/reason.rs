@@ -133,6 +133,12 @@ impl Reason {
         (self as u8) <= (Reason::Other as u8)
     }
 
+    /// Whether the connection has come to nothing by what its peers or a rule did: the dest was not reached, or a peer cut it.
+    pub(crate) const fn is_futile(self) -> bool {
+        let is_cut = matches!(self, Reason::SourceReset | Reason::DestReset | Reason::ProtocolError);
+        is_cut || self.is_connect_failure()
+    }
+
     /// Whether both peers were closed in order.
     pub const fn ending(self) -> Ending {
         match self {

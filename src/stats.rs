@@ -33,6 +33,8 @@ pub struct Stats {
     pub visitors_failed: u64,
     /// Streams that a link's peer wanted opened, and was refused.
     pub streams_refused: u64,
+    /// OPENs, LISTENs and RESETs of peers that were acted on.
+    pub peer_requests: u64,
     /// Passes of the loop.
     pub turns: u64,
 }
@@ -63,6 +65,7 @@ impl Stats {
         self.visitors_refused += other.visitors_refused;
         self.visitors_failed += other.visitors_failed;
         self.streams_refused += other.streams_refused;
+        self.peer_requests += other.peer_requests;
         self.turns += other.turns;
     }
 }

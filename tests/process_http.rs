@@ -3,12 +3,14 @@
 
 mod kit;
 
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use kit::Step::*;
 use kit::http::Act::*;
 use kit::http::{Origin, ask, field, head, response};
 use kit::{Peer, Seaprox};
+use serde_json::Value;
 
 fn proxy(options: &[&str]) -> Seaprox {
     Seaprox::start(&[&["http", "--listen", "127.0.0.1:0"], options].concat())
@@ -122,6 +124,118 @@ fn white_space_before_the_colon_of_a_response_field_is_removed() {
     // A disguised second length is a second length.
     client.run(&[Put(get.as_bytes())]);
     assert_eq!(response(&mut client).status, 502);
+}
+
+/// A response head of `len` bytes with `fields` fields, two of which are Content-Length (of 2) and X-Big.
+fn big_head(len: usize, fields: usize) -> &'static str {
+    let small = (2..fields).map(|index| format!("X-{index}: {index}\r\n")).collect::<String>();
+    let rest = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{small}X-Big: \r\n\r\n");
+    Box::leak(rest.replace("X-Big: ", &format!("X-Big: {}", "b".repeat(len - rest.len()))).into_boxed_str())
+}
+
+#[test]
+fn a_response_head_may_have_64_kib_and_256_fields_whatever_the_buffers() {
+    for options in [&[][..], &["--buffer", "4KiB", "--buffer-memory", "64KiB"]] {
+        let proxy = proxy(options);
+        let (large, long, many) = (big_head(65_536, 256), big_head(65_537, 10), big_head(20_000, 257));
+        let origin = Origin::start(vec![
+            vec![Head, Say(large), Say("ok"), Head, Say(large), Say("ok"), Head, Say(OK), Wait],
+            vec![Head, Say(long), Say("ok"), Wait],
+            vec![Head, Say(many), Say("ok"), Wait],
+        ]);
+        let get = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr);
+        let mut client = Peer::connect(proxy.addr(0));
+        for _ in 0..2 {
+            client.run(&[Put(get.as_bytes())]);
+            let answer = response(&mut client);
+            assert_eq!((answer.status, &*answer.body), (200, &b"ok"[..]));
+            let expected = large.replace("Content-Length: 2\r\n", "");
+            let expected =
+                expected.strip_suffix("\r\n").unwrap().to_owned() + "Content-Length: 2\r\nVia: 1.1 seaprox\r\n\r\n";
+            assert!(answer.head == expected, "{options:?}: {} bytes", answer.head.len());
+        }
+        client.run(&[Put(get.as_bytes())]);
+        assert_eq!(response(&mut client).body, b"ok", "the connection is kept");
+        for _ in ["too long", "too many"] {
+            assert_eq!(ask(proxy.addr(0), &get).status, 502);
+        }
+    }
+}
+
+#[test]
+fn large_response_heads_wait_for_a_client_that_does_not_read() {
+    // More than the buffers of both sockets hold.
+    const COUNT: usize = 250;
+    let proxy = proxy(&["--handshake-timeout", "60s"]);
+    let large = big_head(60_000, 20);
+    let origin = Origin::start(vec![[Head, Say(large), Say("ok")].repeat(COUNT)]);
+    let mut client = Peer::connect(proxy.addr(0));
+    let get = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr);
+    client.run(&[Put(get.repeat(COUNT).as_bytes())]);
+    let is_stuck = |connection: &Value| connection["stage"] == "handshake" && connection["source"]["queued"] != 0;
+    kit::until("a head waits", || proxy.status()["connections"].as_array().is_some_and(|all| all.iter().any(is_stuck)));
+    let expected = large.replace("Content-Length: 2\r\n", "");
+    let expected =
+        expected.strip_suffix("\r\n").unwrap().to_owned() + "Content-Length: 2\r\nVia: 1.1 seaprox\r\n\r\nok";
+    let mut answer = vec![0; expected.len()];
+    for _ in 0..COUNT {
+        client.socket().read_exact(&mut answer).unwrap();
+        assert!(answer == expected.as_bytes());
+    }
+}
+
+#[test]
+fn a_large_response_head_without_a_body_is_whole_too() {
+    let proxy = proxy(&[]);
+    let bare: &str = Box::leak(big_head(60_000, 20).replace("200 OK", "304 No").into_boxed_str());
+    // The server sends more than it was asked for, and that is not the answer to the next request.
+    let origin =
+        Origin::start(vec![vec![Head, Say(bare), Say("HTTP/1.1 200 No\r\n"), Wait], vec![Head, Say(OK), Wait]]);
+    let mut client = Peer::connect(proxy.addr(0));
+    let get = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr);
+    client.run(&[Put(get.as_bytes())]);
+    let answer = head(&mut client);
+    assert!(answer.starts_with("HTTP/1.1 304 ") && answer.len() > 59_900, "{} bytes", answer.len());
+    client.run(&[Put(get.as_bytes())]);
+    assert_eq!(response(&mut client).body, b"ok");
+}
+
+#[test]
+fn a_large_response_head_has_a_time_and_a_place() {
+    let half: &str = Box::leak(big_head(30_000, 10)[..20_000].into());
+    let slow = proxy(&["--handshake-timeout", "300ms"]);
+    let origin = Origin::start(vec![vec![Head, Say(half), Wait], vec![Head, Say(half), Reset]]);
+    let get = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr);
+    assert_eq!(ask(slow.addr(0), &get).status, 504);
+    slow.wait_for_log(&[" closed ", "reason=handshake_timeout", "by=dest"]);
+    assert_eq!(ask(slow.addr(0), &get).status, 502, "a reset in the middle");
+    // One client has a quarter of the places at most, and gets one back when a head is through.
+    let proxy = proxy(&["--handshake-timeout", "60s"]);
+    let mut scripts = vec![vec![Head, Say(half), Wait]; 64];
+    scripts.extend([
+        vec![Head, Say(half), Wait],
+        vec![Head, Say(OK), Wait],
+        vec![Head, Say(big_head(30_000, 10)), Say("ok")],
+    ]);
+    let origin = Origin::start(scripts);
+    let get = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr);
+    let mut clients: Vec<_> = (0..64).map(|_| Peer::connect(proxy.addr(0))).collect();
+    for client in &mut clients {
+        client.run(&[Put(get.as_bytes())]);
+        origin.saw();
+    }
+    let is_gathered =
+        |connection: &&Value| connection["stage"] == "handshake" && connection["dest"]["state"] == "connected";
+    kit::until("64 heads are on their way", || {
+        proxy.status()["connections"].as_array().is_some_and(|all| all.iter().filter(is_gathered).count() == 64)
+    });
+    assert_eq!(ask(proxy.addr(0), &get).status, 503, "no place is left");
+    proxy.wait_for_log(&[" closed ", "reason=limit_reached"]);
+    assert_eq!(ask(proxy.addr(0), &get).status, 200, "a small head needs no place");
+    let local = clients[0].local();
+    clients[0].run(&[Rst]);
+    proxy.wait_for_log(&[" closed ", &format!("conn=http[ipv4[{local}]")]);
+    assert_eq!(ask(proxy.addr(0), &get).status, 200);
 }
 
 #[test]

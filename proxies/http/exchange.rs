@@ -4,15 +4,16 @@
 //!
 //! ```text
 //!   request    Bytes | Chunks ------------------> Sent
-//!   response   Head --> (interim: Head again) --> Bytes | Chunks | ToTheEnd --> Done
+//!   response   Head --> (large: Unsent) --> (interim: Head again) --> Bytes | Chunks | ToTheEnd --> Done
 //! ```
 //! The data of a body is relayed by the loop; only heads and chunk lines pass through here.
 
-use seaprox::{Cx, Reason, Role};
+use seaprox::{Cx, PeerNetwork, Reason, Role, Stage};
 
 use super::Chunks;
 use super::body::{self, Step as ChunkStep};
-use super::head::{Asked, Body, RESPONSE_HEAD_BYTES_MAX};
+use super::head::{Asked, Body, HeadError, RESPONSE_HEAD_BYTES_MAX};
+use super::large::{Gathered, Place, Unsent};
 use super::request::{Absolute, Client, RequestHead};
 use super::response::{self, ResponseHead};
 use super::rewrite;
@@ -30,6 +31,8 @@ pub struct Exchange {
     is_reused: bool,
     request: Part,
     response: Part,
+    /// The response head as far as it has arrived, if it is a large one.
+    gathered: Option<Gathered>,
     /// Something of the response has gone to the client.
     has_answered: bool,
     keep_client: bool,
@@ -39,10 +42,24 @@ pub struct Exchange {
 /// How far a message has come.
 enum Part {
     Head,
+    /// The head of a response that the client has not taken whole, and the meaning of it.
+    Unsent(Unsent, Answer),
     Bytes,
     Chunks(Chunks, Framing),
     ToTheEnd,
     Done,
+}
+
+/// The meaning of a response head for what follows it.
+#[derive(Clone, Copy)]
+struct Answer {
+    /// Another head follows.
+    is_interim: bool,
+    /// The body as the server sends it, and as the client gets it.
+    body: Body,
+    body_out: Body,
+    keep_client: bool,
+    keep_origin: bool,
 }
 
 /// What becomes of the framing of a chunked body.
@@ -61,6 +78,8 @@ pub enum Step {
     Done { keep_client: bool, keep_origin: bool },
     /// There is no usable response, and the client has got nothing yet.
     BadGateway(&'static str),
+    /// The same, with a status and a reason of its own.
+    Refused(u16, Reason, &'static str),
     /// Something broke when a part had gone already; only a cut tells the client that the rest is missing.
     Cut(Reason, &'static str),
 }
@@ -79,6 +98,7 @@ impl Exchange {
             is_reused: false,
             request: Part::Head,
             response: Part::Head,
+            gathered: None,
             has_answered: false,
             keep_client: false,
             keep_origin: false,
@@ -167,43 +187,119 @@ impl Exchange {
                 self.response = Part::Done;
                 (0, self.outcome())
             }
-            Part::ToTheEnd | Part::Done => (0, Step::Going),
+            Part::ToTheEnd | Part::Done | Part::Unsent(..) => (0, Step::Going),
         }
     }
 
     fn response_head(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Step) {
-        match response::parse_response(input, cx.input_bytes_max().min(RESPONSE_HEAD_BYTES_MAX), self.asked) {
+        if self.gathered.is_some() {
+            return self.gather(cx, input);
+        }
+        match response::parse_response(input, RESPONSE_HEAD_BYTES_MAX, self.asked) {
+            Ok(None) if input.len() >= cx.input_bytes_max() => self.gather(cx, input),
             Ok(None) => (0, Step::Going),
-            Ok(Some((head, consumed))) => (consumed, self.answer(cx, &head)),
-            Err(error) if self.has_answered => (input.len(), Step::Cut(Reason::ProtocolError, error.text)),
-            Err(error) => (input.len(), Step::BadGateway(error.text)),
+            Ok(Some((head, consumed))) => (consumed, self.answer(cx, &head, None)),
+            Err(error) => (input.len(), self.bad_head(&error)),
         }
     }
 
-    /// Passes the head of a response on, and lets its body follow.
-    fn answer(&mut self, cx: &mut Cx<'_>, head: &ResponseHead<'_>) -> Step {
+    /// Gathers a head that is larger than the loop shows at once. While it is gathered and sent the handshake timer runs.
+    fn gather(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Step) {
+        let mut gathered = match self.gathered.take() {
+            Some(gathered) => gathered,
+            None => match Place::take(PeerNetwork::from(&cx.peer(Role::Source))) {
+                Some(place) => Gathered::new(place),
+                None => return (input.len(), Step::Refused(503, Reason::LimitReached, NO_PLACE)),
+            },
+        };
+        match gathered.push(input) {
+            Ok(None) => {
+                if cx.stage() == Some(Stage::Established) {
+                    cx.set_stage(Stage::Handshake);
+                }
+                self.gathered = Some(gathered);
+                (input.len(), Step::Going)
+            }
+            Ok(Some(consumed)) => {
+                cx.set_stage(Stage::Established);
+                let (bytes, place) = gathered.into_parts();
+                match response::parse_response(&bytes, RESPONSE_HEAD_BYTES_MAX, self.asked) {
+                    Ok(Some((head, _))) => (consumed, self.answer(cx, &head, Some(place))),
+                    Ok(None) => (consumed, Step::BadGateway("the head of the response has no end")),
+                    Err(error) => (input.len(), self.bad_head(&error)),
+                }
+            }
+            Err(error) => (input.len(), self.bad_head(&error)),
+        }
+    }
+
+    fn bad_head(&self, error: &HeadError) -> Step {
+        match self.has_answered {
+            true => Step::Cut(Reason::ProtocolError, error.text),
+            false => Step::BadGateway(error.text),
+        }
+    }
+
+    /// Passes the head of a response on, and lets its body follow. A large head has a `place`.
+    fn answer(&mut self, cx: &mut Cx<'_>, head: &ResponseHead<'_>, place: Option<Place>) -> Step {
         if head.is_switching() {
             return Step::BadGateway("the server switched protocols without having been asked");
         }
-        let mut bytes = Vec::new();
+        // A name may gain a space behind its colon, and three fields are added.
+        let room = if place.is_some() { RESPONSE_HEAD_BYTES_MAX + 1024 } else { 0 };
+        let mut bytes = Vec::with_capacity(room);
         // A response that comes before its request is through ends the connection, and says so.
         let keep_alive = self.client.keep_alive && matches!(self.request, Part::Done);
         let outgoing = rewrite::response(head, Client { keep_alive, ..self.client }, &mut bytes);
-        if !cx.reply(&bytes) {
-            return Step::Cut(Reason::LimitReached, "no room to send the response");
+        let mut answer = Answer {
+            is_interim: head.is_interim(),
+            body: head.body,
+            body_out: outgoing.body,
+            keep_client: outgoing.keep_alive,
+            keep_origin: head.keep_alive,
+        };
+        self.has_answered |= !answer.is_interim;
+        match place {
+            None if cx.reply(&bytes) => self.follow(cx, answer),
+            None => Step::Cut(Reason::LimitReached, "no room to send the response"),
+            Some(place) => {
+                // What stands behind a head is not looked at while the head is sent, so a connection on which nothing is
+                // to stand there is not kept.
+                answer.keep_origin &= !matches!(answer.body, Body::None | Body::Length(0));
+                self.response = Part::Unsent(Unsent::new(bytes, place), answer);
+                cx.hold(Role::Dest);
+                cx.set_stage(Stage::Handshake);
+                self.send_head(cx)
+            }
         }
-        if head.is_interim() {
+    }
+
+    /// Sends what the client takes of a large head; the body follows when the head is gone.
+    pub fn send_head(&mut self, cx: &mut Cx<'_>) -> Step {
+        let Part::Unsent(unsent, answer) = &mut self.response else { return Step::Going };
+        let answer = *answer;
+        if !unsent.send(cx.input_bytes_max(), |piece| cx.reply(piece)) {
             return Step::Going;
         }
-        self.has_answered = true;
-        (self.keep_client, self.keep_origin) = (outgoing.keep_alive, head.keep_alive);
-        match head.body {
+        self.response = Part::Head;
+        cx.set_stage(Stage::Established);
+        cx.resume(Role::Dest);
+        self.follow(cx, answer)
+    }
+
+    /// Lets the body follow the head that has been sent.
+    fn follow(&mut self, cx: &mut Cx<'_>, answer: Answer) -> Step {
+        if answer.is_interim {
+            return Step::Going;
+        }
+        (self.keep_client, self.keep_origin) = (answer.keep_client, answer.keep_origin);
+        match answer.body {
             Body::Length(length) if length > 0 => {
                 self.response = Part::Bytes;
                 cx.pass(Role::Dest, length.min(LENGTH_MAX));
             }
             Body::Chunked => {
-                let framing = if outgoing.body == Body::Chunked { Framing::Kept } else { Framing::Dropped };
+                let framing = if answer.body_out == Body::Chunked { Framing::Kept } else { Framing::Dropped };
                 self.response = Part::Chunks(Chunks::default(), framing);
             }
             Body::UntilClose => {
@@ -216,6 +312,16 @@ impl Exchange {
             }
         }
         Step::Going
+    }
+
+    /// The handshake timer has fired while a large response head was on its way.
+    pub fn timed_out(&self) -> Step {
+        match self.response {
+            Part::Head if !self.has_answered => {
+                Step::Refused(504, Reason::HandshakeTimeout, "the head of the response did not come in time")
+            }
+            _ => Step::Cut(Reason::HandshakeTimeout, "the head of the response was not taken in time"),
+        }
     }
 
     /// What follows now that one more part is through. A response that is through before its request ends the
@@ -251,6 +357,7 @@ impl Exchange {
             is_reused: false,
             request: Part::Head,
             response: Part::Head,
+            gathered: None,
             ..*self
         }
     }
@@ -294,5 +401,6 @@ impl Chunks {
     }
 }
 
+const NO_PLACE: &str = "too many large response heads are on their way";
 /// The longest body that is relayed with a word at its end; no more bytes than these will ever come.
 const LENGTH_MAX: u64 = u64::MAX - 1;

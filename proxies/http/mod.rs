@@ -14,6 +14,7 @@
 pub mod body;
 mod exchange;
 pub mod head;
+pub mod large;
 mod reply;
 pub mod request;
 pub mod response;
@@ -178,6 +179,11 @@ impl Http {
                 let asked = exchange.asked();
                 self.refuse(cx, 502, text, Reason::ProtocolError, asked);
             }
+            Step::Refused(status, reason, text) => {
+                cx.blame(if reason == Reason::LimitReached { Fault::Proxy } else { Fault::Dest });
+                let asked = exchange.asked();
+                self.refuse(cx, status, text, reason, asked);
+            }
             Step::Cut(reason, text) => {
                 self.state = State::Over;
                 cx.set_detail(text);
@@ -249,6 +255,13 @@ impl Handler for Http {
         }
     }
 
+    fn writable(&mut self, cx: &mut Cx<'_>) {
+        if let (State::Exchange(exchange), Role::Source) = (&mut self.state, cx.role()) {
+            let step = exchange.send_head(cx);
+            self.follow(cx, step);
+        }
+    }
+
     fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
         match (std::mem::replace(&mut self.state, State::Over), result) {
             (State::Tunnelling, Ok(())) => {
@@ -268,6 +281,10 @@ impl Handler for Http {
     fn timeout(&mut self, cx: &mut Cx<'_>) {
         if cx.stage() == Some(Stage::KeepAlive) {
             return cx.end(Reason::IdleTimeout);
+        }
+        if let State::Exchange(exchange) = &self.state {
+            let step = exchange.timed_out();
+            return self.follow(cx, step);
         }
         self.refuse(cx, 408, "the request did not come in time", Reason::HandshakeTimeout, Asked::Other);
     }

@@ -226,6 +226,11 @@ impl Session {
         self.events.pop_front()
     }
 
+    /// Returns the number of events that wait for [`Session::poll_event`].
+    pub fn events_waiting(&self) -> usize {
+        self.events.len()
+    }
+
     /// Counts since the start.
     pub fn stats(&self) -> Stats {
         self.stats

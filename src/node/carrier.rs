@@ -44,6 +44,9 @@ pub(crate) struct Carrier {
     pub greeter: Greeter,
     /// Its peer's rate is used up, and a one-off has been set to read it again.
     pub held: bool,
+    /// What the frames of the last read cost beyond its bytes, and whether they were mostly small.
+    frames_cost: usize,
+    has_small_frames: bool,
     /// Small frames that will share a record.
     staged: Vec<u8>,
     /// Bytes on the wire, sent and received.
@@ -78,6 +81,8 @@ impl Carrier {
             seen_as: None,
             greeter: Greeter::default(),
             held: false,
+            frames_cost: 0,
+            has_small_frames: false,
             staged: Vec::new(),
             bytes: (0, 0),
             sampled: (Time::ZERO, 0),
@@ -247,12 +252,16 @@ impl Core {
         let mut budget = if self.is_mixed_carrier(id) { BYTES_MIXED } else { READ_BYTES_PER_TURN };
         let mut plain = std::mem::take(&mut self.pools.links.plain);
         let result = loop {
+            budget = budget.saturating_sub(self.take_frames_cost(id));
             if budget == 0 {
                 self.enqueue(side);
                 break Ok(());
             }
+            if self.is_carrier_behind(id) {
+                break Ok(());
+            }
             let most = match self.may_read(id) {
-                Ok(most) => most,
+                Ok(most) => most.min(self.read_bytes(id)),
                 Err(wait) => {
                     self.hold_carrier(id, wait);
                     break Ok(());
@@ -273,6 +282,24 @@ impl Core {
         plain.clear();
         self.pools.links.plain = plain;
         result
+    }
+
+    /// Returns whether so many events of its link wait that a carrier is not to be read.
+    fn is_carrier_behind(&mut self, id: Id) -> bool {
+        let link = self.pools.links.carriers.get(id).and_then(|carrier| carrier.link);
+        link.is_some_and(|link| self.is_behind(link))
+    }
+
+    /// Returns how many bytes are read from a carrier at once: few where they hold many frames, so that a turn can end
+    /// between two reads.
+    fn read_bytes(&self, id: Id) -> usize {
+        let carrier = self.pools.links.carriers.get(id);
+        if carrier.is_some_and(|carrier| carrier.has_small_frames) { SMALL_READ_BYTES } else { usize::MAX }
+    }
+
+    /// Takes what the frames of the last read cost beyond its bytes.
+    fn take_frames_cost(&mut self, id: Id) -> usize {
+        self.pools.links.carriers.get_mut(id).map_or(0, |carrier| std::mem::take(&mut carrier.frames_cost))
     }
 
     /// Returns whether small messages compete with a bulk transfer on the link of a carrier.
@@ -345,10 +372,18 @@ impl Core {
         let (link, subflow) = (*link, *subflow);
         let now = links.now;
         let Some(record) = links.links.get_mut(link) else { return Ok(()) };
-        record.received.take(bytes.len());
+        let len = bytes.len();
+        record.received.take(len);
         if let Some(session) = &mut record.session {
+            let [_, before] = session.stats().frames;
             // What is wrong with a frame, the session says in its events.
             let _ = session.input(now, subflow, 0, bytes);
+            let frames = usize::try_from(session.stats().frames[1] - before).unwrap_or(usize::MAX);
+            if let Some(carrier) = links.carriers.get_mut(id) {
+                let extra = frames.saturating_mul(FRAME_COST_BYTES).saturating_sub(len);
+                carrier.has_small_frames = extra > 0;
+                carrier.frames_cost = carrier.frames_cost.saturating_add(extra);
+            }
         }
         links.touch(link);
         Ok(())
@@ -422,6 +457,10 @@ const BATCH_BYTES_MAX: usize = 256 << 10;
 const SLOW_RATE: u64 = 12_500_000;
 /// Bytes read from one carrier in one turn.
 const READ_BYTES_PER_TURN: usize = 256 << 10;
+/// What a frame takes of them at least: 2,048 frames in one turn.
+const FRAME_COST_BYTES: usize = 128;
+/// Bytes read at once from a carrier whose frames are mostly smaller than that.
+const SMALL_READ_BYTES: usize = 16 << 10;
 /// Bytes read and sent in one turn while small messages compete with a bulk transfer: a message waits for as much.
 const BYTES_MIXED: usize = 64 << 10;
 /// The path is asked about after so many bytes, or after so long.

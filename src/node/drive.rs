@@ -20,34 +20,13 @@ use super::stream::StreamAt;
 use super::window::Traffic;
 
 impl Core {
-    /// Takes the events of links that have something to do to their sides. Whether any side was given something to do.
-    pub(crate) fn hear_links(&mut self) -> bool {
-        let queued = self.queues.run.len();
-        for index in 0..self.pools.links.dirty.len() {
-            let Some(id) = self.pools.links.dirty.get(index).copied() else { break };
-            self.link_events(id);
-        }
-        self.queues.run.len() > queued
-    }
-
-    /// Drives the links that have something to do: takes their events to their sides, and their frames to the wire.
-    pub(crate) fn drive_links(&mut self) {
-        for _ in 0..self.pools.links.dirty.len() {
-            let Some(id) = self.pools.links.dirty.pop_front() else { break };
-            if let Some(link) = self.pools.links.links.get_mut(id) {
-                link.dirty = false;
-                self.drive_link(id);
-            }
-        }
-    }
-
     /// Returns whether small messages compete with a bulk transfer on a link.
     pub(super) fn is_mixed(&self, id: Id) -> bool {
         let session = self.pools.links.links.get(id).and_then(|link| link.session.as_ref());
         session.is_some_and(|session| session.is_mixed(self.pools.links.now))
     }
 
-    fn drive_link(&mut self, id: Id) {
+    pub(super) fn drive_link(&mut self, id: Id) {
         let rounds = if self.is_mixed(id) { ROUNDS_MIXED } else { ROUNDS_PER_TURN };
         for _ in 0..rounds {
             self.link_events(id);
@@ -198,18 +177,8 @@ impl Core {
         }
     }
 
-    /// Acts on what a session has to say.
-    pub(crate) fn link_events(&mut self, id: Id) {
-        while let Some(event) = self.next_event(id) {
-            self.link_event(id, event);
-        }
-    }
-
-    fn next_event(&mut self, id: Id) -> Option<Event> {
-        self.pools.links.links.get_mut(id)?.session.as_mut()?.poll_event()
-    }
-
-    fn link_event(&mut self, id: Id, event: Event) {
+    /// Acts on one event of a session.
+    pub(super) fn link_event(&mut self, id: Id, event: Event) {
         match event {
             Event::Opened { id: stream, open } => self.stream_opened(id, stream, &open),
             Event::OpenResult { id: stream, result } => self.stream_answered(id, stream, &result),
@@ -389,7 +358,10 @@ impl Core {
         // A key that is admitted no more, or a client that has come anew, ends it too, and that is worth a word.
         let is_ours = is_wanted && reason == Reason::Drained;
         self.tell(id, &if is_ours { Happened::Closed } else { Happened::Ended { reason, text } });
-        if let Some(session) = session {
+        // Another link may have taken its name since.
+        if let Some(session) = session
+            && self.pools.links.served.get(&session.id()) == Some(&id)
+        {
             self.pools.links.served.remove(&session.id());
         }
         if comes_back {
@@ -403,11 +375,6 @@ impl Core {
     /// Names a stream of a link's session.
     pub(super) fn stream_at(&self, link: Id, id: StreamId) -> Option<StreamAt> {
         Some(StreamAt { link, life: self.pools.links.links.get(link)?.life, id })
-    }
-
-    /// Whether a line may be written about what the peer of a link did; and how many have not been.
-    pub(super) fn may_log(&mut self, id: Id) -> Option<u64> {
-        self.pools.links.links.get_mut(id)?.quiet.say(self.now_ms)
     }
 
     /// Tells whoever watches a link what happened to it.

@@ -42,14 +42,14 @@ impl Core {
         let Some(server) = links.servers.get(&listener) else { return };
         let room = (server.timing.visitors, server.timing.handshake.as_millis() as u64);
         if links.closing {
-            return self.turned_away(listener);
+            return self.turned_away(listener, &peer);
         }
         let Some((seat, evicted)) = links.unauthenticated.enter((&peer).into(), room, self.now_ms, random_u64()) else {
-            return self.turned_away(listener);
+            return self.turned_away(listener, &peer);
         };
         evicted.into_iter().for_each(|evicted| self.evict(evicted));
         let (Some(side), Some(carrier)) = (self.sides.next_id(), self.pools.links.carriers.next_id()) else {
-            return self.turned_away(listener);
+            return self.turned_away(listener, &peer);
         };
         match self.place(listener, (side, carrier), io, peer) {
             Ok(()) => self.pools.links.unauthenticated.sit(carrier, seat),
@@ -76,13 +76,13 @@ impl Core {
     }
 
     /// Counts an unauthenticated peer that was turned away at the limit, and says once that there are such.
-    pub(super) fn turned_away(&mut self, listener: u32) {
+    pub(super) fn turned_away(&mut self, listener: u32, peer: &Endpoint) {
         self.stats.visitors_refused += 1;
         let links = &mut self.pools.links;
         let visitors = links.unauthenticated.len();
         let Some(server) = links.servers.get_mut(&listener) else { return };
         if !std::mem::replace(&mut server.full, true)
-            && let Some(unsaid) = links.quiet.say(self.now_ms)
+            && let Some(unsaid) = self.may_log_stranger(peer, Reason::LimitReached)
         {
             log::warn!(target: TARGET, reason = "limit_reached", visitors = visitors, unsaid = unsaid; "visitors are turned away");
         }
@@ -108,7 +108,7 @@ impl Core {
             Err(status) => status,
         };
         if status != Status::Ok {
-            if let Some(unsaid) = self.pools.links.quiet.say(self.now_ms) {
+            if let Some(unsaid) = self.may_log_key(&key) {
                 log::info!(target: TARGET, status = format!("{status:?}"), unsaid = unsaid; "subflow refused");
             }
             self.refuse(id, &HelloAck::refusal(status, hello, boot));
@@ -143,7 +143,7 @@ impl Core {
         let Some(server) = carrier.server.and_then(|number| links.servers.get(&number)) else {
             return Err(Status::Denied);
         };
-        let of_key = links.links.iter().filter(|(_, link)| link.plan.is_none() && link.key == Some(key)).count();
+        let of_key = links.links.iter().filter(|(_, link)| link.is_served_to(&key)).count();
         let is_full = links.served.len() >= server.timing.links || of_key >= server.timing.links_per_key;
         let Some(tls) = carrier.tls.as_ref().filter(|_| !links.closing && !is_full) else {
             return Err(Status::Limit);
@@ -178,23 +178,24 @@ impl Core {
             .links
             .links
             .iter()
-            .filter(|(_, link)| link.plan.is_none())
+            .filter(|(_, link)| link.is_served_to(&key))
             .filter(|(_, link)| {
                 let boot = link.peer_boot.filter(|boot| *boot != hello.boot && instance(*boot) == instance(hello.boot));
-                link.key == Some(key) && boot.is_some()
+                boot.is_some()
             })
             .map(|(id, _)| id)
             .collect();
         let mut row = 0;
         for id in before {
             let Some(link) = self.pools.links.links.get(id) else { continue };
+            let name = link.name.to_string();
             let is_young = self.now_ms.saturating_sub(link.opened_ms) < YOUNG_MS;
             let now = if is_young && link.state() != "parted" { link.row + 1 } else { 0 };
             row = row.max(now);
             if now <= ROW_MAX {
                 self.forget_link(id, "its peer was restarted");
-            } else if let Some(unsaid) = self.pools.links.quiet.say(self.now_ms) {
-                log::warn!(target: TARGET, link = id.to_string(), peer = link.name.to_string(), unsaid = unsaid; "taken over too often: two processes have the same key and command line, and both are let in");
+            } else if let Some(unsaid) = self.may_log_key(&key) {
+                log::warn!(target: TARGET, link = id.to_string(), peer = name, unsaid = unsaid; "taken over too often: two processes have the same key and command line, and both are let in");
             }
         }
         row.min(ROW_MAX)
@@ -203,7 +204,7 @@ impl Core {
     /// A key that has as many sessions as it may have gives up the one that has been there longest without any subflow.
     fn make_room(&mut self, key: PeerKey) {
         let links = self.pools.links.links.iter();
-        let its: Vec<(Id, &Link)> = links.filter(|(_, link)| link.plan.is_none() && link.key == Some(key)).collect();
+        let its: Vec<(Id, &Link)> = links.filter(|(_, link)| link.is_served_to(&key)).collect();
         if its.iter().any(|(_, link)| its.len() < link.timing.links_per_key) {
             return;
         }
@@ -256,6 +257,11 @@ impl Core {
             if let Some(session) = &mut record.session {
                 session.abandon(Code::LinkLost);
             }
+            // Its places are free at once. Its streams are cut as its events are taken, a share in each turn.
+            let listeners: Vec<u32> = record.listeners.drain().flat_map(|(_, ours)| ours).collect();
+            let name = record.session.as_ref().map(|session| session.id());
+            name.into_iter().for_each(|name| _ = self.pools.links.served.remove(&name));
+            listeners.into_iter().for_each(|listener| self.unlisten(listener));
         }
         self.link_events(link);
     }

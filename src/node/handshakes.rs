@@ -150,8 +150,11 @@ impl Core {
 
     /// Turns an unauthenticated peer away that has lost its place.
     pub(super) fn evict(&mut self, id: Id) {
-        let Some(listener) = self.pools.links.carriers.get(id).and_then(|carrier| carrier.server) else { return };
-        self.turned_away(listener);
+        let Some(carrier) = self.pools.links.carriers.get(id) else { return };
+        if let (Some(listener), Some(side)) = (carrier.server, self.sides.get(carrier.side)) {
+            let peer = side.endpoint.clone();
+            self.turned_away(listener, &peer);
+        }
         self.drop_carrier(id);
     }
 

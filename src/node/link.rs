@@ -22,7 +22,6 @@ use crate::link::{BootId, Config, Mode, Session, StreamId, SubflowId};
 use super::bucket::Shared;
 use super::config::{OnHappened, OnStream, PeerKey, Policy, Timing};
 use super::plan::Plan;
-use super::quiet::Quiet;
 use super::reverse::Remote;
 use super::stream::Streams;
 
@@ -72,8 +71,10 @@ pub(crate) struct Link {
     pub opened_ms: u64,
     pub sent: Shared,
     pub received: Shared,
-    /// The lines that its peer causes.
-    pub quiet: Quiet,
+    /// Its peer has sent more than its share of the turn: its carriers are read again when that has been dealt with.
+    pub behind: bool,
+    /// The last turn in which any of its events was taken.
+    pub heard_turn: u64,
     /// It is being ended, and is not to come back.
     pub closing: bool,
 }
@@ -117,7 +118,8 @@ impl Link {
             opened_ms: now_ms,
             sent: Shared::default(),
             received: Shared::default(),
-            quiet: Quiet::default(),
+            behind: false,
+            heard_turn: 0,
             closing: false,
         }
     }
@@ -174,6 +176,16 @@ impl Link {
             subflows_max: subflows,
             ..base
         }
+    }
+
+    /// Whether a peer with this key has dialled it, and it is not about to go.
+    pub fn is_served_to(&self, key: &PeerKey) -> bool {
+        self.plan.is_none() && !self.closing && self.key.as_ref() == Some(key)
+    }
+
+    /// Events of the session that have not been taken.
+    pub fn events_waiting(&self) -> usize {
+        self.session.as_ref().map_or(0, Session::events_waiting)
     }
 
     /// `connecting`, `up`, `parted` or `ended`.

@@ -16,7 +16,8 @@ use super::chunks::Chunks;
 use super::greet::Server;
 use super::handshakes::Budget;
 use super::link::Link;
-use super::quiet::Quiet;
+use super::peers::Peers;
+use super::quiet::Strangers;
 use super::rest::Rests;
 use super::stream::Slot;
 use super::unauthenticated::Unauthenticated;
@@ -45,11 +46,15 @@ pub(crate) struct Links {
     pub plain: Vec<Bytes>,
     /// Links with something to do.
     pub dirty: VecDeque<Id>,
+    /// What each key uses.
+    pub peers: Peers,
     /// The half of our boot id that differs in each life.
     pub life: [u8; 4],
     pub now: Time,
-    /// The lines that strangers cause.
-    pub quiet: Quiet,
+    /// The lines that strangers cause: those who did not prove who they are, and all others.
+    pub strangers: [Strangers; 2],
+    /// A one-off has been set to tell of lines that were left out.
+    pub tells_unsaid: bool,
     /// No new link is wanted any more.
     pub closing: bool,
 }
@@ -70,9 +75,11 @@ impl Default for Links {
             outbox: Outbox::new(),
             plain: Vec::new(),
             dirty: VecDeque::new(),
+            peers: Peers::default(),
             life: super::random(),
             now: Time::ZERO,
-            quiet: Quiet::default(),
+            strangers: Default::default(),
+            tells_unsaid: false,
             closing: false,
         }
     }

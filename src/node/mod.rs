@@ -18,11 +18,12 @@
 //! `config` what a node is told · `links` all that a loop has of it · `link` one of them · `carrier` its TCP connections · `window` what may be under way on
 //! them ·
 //! `plan` dialling them · `greet` accepting them · `unauthenticated` which of those keep their places, and `handshakes` in
-//! which order they are computed · `proof` what joins a subflow to its session · `drive` the session's
-//! events, frames and deadlines · `stream` a stream as a side · `rest` what is left of one whose session is over · `open`
+//! which order they are computed · `proof` what joins a subflow to its session · `turn` how much of a turn each key gets ·
+//! `drive` the session's events, frames and deadlines · `stream` a stream as a side · `rest` what is left of one whose
+//! session is over · `open`
 //! streams coming and going · `front` the handlers of those that the peer opened · `reverse` listeners at the other end ·
-//! `whereabouts` where the peer sees us · `network` where we are ourselves · `chunks`, `bucket`, `quiet` memory, rates and
-//! lines of the log · `status`.
+//! `whereabouts` where the peer sees us · `network` where we are ourselves · `chunks`, `bucket`, `quiet`, `peers` memory,
+//! rates, lines of the log, and what each key uses · `status`.
 //!
 //! # What holds
 //! * A visitor costs one carrier, has a deadline, and sees no frame before its key was admitted.
@@ -41,6 +42,7 @@ mod link;
 mod links;
 mod network;
 mod open;
+mod peers;
 mod plan;
 mod proof;
 mod quiet;
@@ -48,6 +50,7 @@ mod rest;
 mod reverse;
 mod status;
 mod stream;
+mod turn;
 mod unauthenticated;
 mod whereabouts;
 mod window;
@@ -77,6 +80,7 @@ pub use config::{
 };
 pub(crate) use links::{CARRIERS_MAX, Links};
 pub use network::NetworkChanges;
+pub(crate) use peers::PeerId;
 pub use status::{LinkStatus, ListenerStatus, SubflowStatus};
 pub(crate) use stream::{StreamAt, Taken};
 

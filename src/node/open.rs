@@ -98,6 +98,10 @@ impl Core {
         if let Some(record) = self.connections.get_mut(connection) {
             (record.returns_to, record.via) = (Some(listener), Some(link));
         }
+        self.charge(connection, link);
+        if self.has_its_share(link) {
+            return self.end(connection, Reason::LimitReached);
+        }
         self.dial_stream(dest, link);
     }
 
@@ -166,6 +170,10 @@ impl Core {
             Err(failure) => {
                 self.log_refused(link, open, &failure);
                 self.stats.streams_refused += 1;
+                if failure.reason != Reason::LimitReached {
+                    // What a limit refused has cost nothing, and is tried again in good faith.
+                    self.was_futile(link);
+                }
                 return self.refuse_stream(link, id, &failure);
             }
         };
@@ -182,6 +190,7 @@ impl Core {
         match adopted.ok().and_then(|connection| Some((connection, self.connections.get(connection)?.source))) {
             Some((connection, side)) => {
                 self.set_user(connection, &name);
+                self.charge(connection, link);
                 if let Some(record) = self.pools.links.links.get_mut(link) {
                     record.streams.insert(id, Slot::new(side));
                 }
@@ -244,6 +253,14 @@ impl Core {
         if record.policy.streams_max(&key).is_some_and(|max| self.streams_with(&key) >= max as usize) {
             return Err(Failure::new(Reason::LimitReached, "the peer's limit of streams is reached"));
         }
+        if self.has_its_share(link) {
+            return Err(Failure::new(Reason::LimitReached, "the peer has its share of the connections"));
+        }
+        let now_ms = self.now_ms;
+        if !self.pools.links.peers.of(&key, now_ms).may_try(now_ms) {
+            return Err(Failure::new(Reason::LimitReached, "too many of the peer's streams come to nothing"));
+        }
+        let record = self.pools.links.links.get(link).ok_or(Reason::LinkLost)?;
         if self.is_draining() {
             return Err(Failure::new(Reason::Drained, "the node is stopping"));
         }
@@ -273,8 +290,32 @@ impl Core {
     fn streams_with(&self, key: &PeerKey) -> usize {
         let links = self.pools.links.links.iter().map(|(_, link)| link);
         let unopened = |link: &Link| link.session.as_ref().map_or(0, crate::link::Session::streams_unopened);
-        let its = links.filter(|link| link.key.as_ref() == Some(key));
+        let its = links.filter(|link| link.key.as_ref() == Some(key) && !link.closing);
         its.map(|link| link.streams.len() + unopened(link)).sum::<usize>() + self.pools.links.rests.count(key)
+    }
+
+    /// Counts a connection against the key of a link's peer.
+    pub(super) fn charge(&mut self, connection: Id, link: Id) {
+        let links = &mut self.pools.links;
+        let Some(key) = links.links.get(link).and_then(|link| link.key) else { return };
+        if let Some(record) = self.connections.get_mut(connection) {
+            record.payer = Some(links.peers.charge(&key, self.now_ms));
+        }
+    }
+
+    /// Whether the key of a link's peer has as many connections as are free, or more: so one key alone gets half of them.
+    fn has_its_share(&mut self, link: Id) -> bool {
+        let free = self.connections.capacity().saturating_sub(self.connections.len());
+        let links = &mut self.pools.links;
+        let key = links.links.get(link).and_then(|link| link.key);
+        key.is_some_and(|key| links.peers.of(&key, self.now_ms).connections() >= free)
+    }
+
+    /// A stream that the peer of a link opened has come to nothing.
+    fn was_futile(&mut self, link: Id) {
+        let links = &mut self.pools.links;
+        let key = links.links.get(link).and_then(|link| link.key);
+        key.into_iter().for_each(|key| links.peers.of(&key, self.now_ms).was_futile(self.now_ms));
     }
 
     /// The handler of whoever takes the stream into its own hands. One that panics takes none.

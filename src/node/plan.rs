@@ -211,9 +211,9 @@ impl Core {
         log::debug!(target: super::greet::TARGET, carrier = id.to_string(), failure = failure.to_string(); "carrier is gone");
         if carrier.server.is_some() && link.is_none() {
             self.stats.visitors_failed += 1;
-            let from = self.sides.get(carrier.side).map_or_else(String::new, |side| side.endpoint.to_string());
-            if let Some(unsaid) = self.pools.links.quiet.say(self.now_ms) {
-                log::info!(target: super::greet::TARGET, from = from, reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), unsaid = unsaid; "visitor turned away");
+            let from = self.peer(carrier.side);
+            if let Some(unsaid) = self.may_log_stranger(&from, failure.reason) {
+                log::info!(target: super::greet::TARGET, from = from.to_string(), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), unsaid = unsaid; "visitor turned away");
             }
         }
         self.drop_carrier(id);

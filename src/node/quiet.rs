@@ -1,4 +1,17 @@
-//! How many lines of the log a stranger or a peer may cause: enough to see what is going on, too few to fill a disk.
+//! Log limits: how many lines of the log a stranger or a peer may cause. Enough to see what is going on, too few to fill a
+//! disk. Lines that are left out are counted, and the count is told with the next line or when the period is over.
+
+use std::collections::HashMap;
+
+use crate::address::Endpoint;
+use crate::core::{Core, OneOff};
+use crate::id::Id;
+use crate::peer_network::PeerNetwork;
+use crate::reason::Reason;
+
+use super::config::PeerKey;
+use super::greet::TARGET;
+use super::peers::PeerId;
 
 /// Lets so many lines through in each period, and counts the others.
 #[derive(Clone, Copy, Debug, Default)]
@@ -9,27 +22,186 @@ pub(crate) struct Quiet {
 }
 
 impl Quiet {
-    /// Whether a line may be written now; then also how many have not been since the last that was.
+    /// Returns the number of lines left out since the last one that was written, if a line may be written now.
     pub fn say(&mut self, now_ms: u64) -> Option<u64> {
-        if now_ms.saturating_sub(self.since_ms) >= PERIOD_MS {
+        self.say_at_most(LINES_MAX, now_ms)
+    }
+
+    fn say_at_most(&mut self, lines_max: u32, now_ms: u64) -> Option<u64> {
+        if self.is_over(now_ms) {
             (self.since_ms, self.said) = (now_ms, 0);
         }
-        if self.said >= LINES_MAX {
+        if self.said >= lines_max {
             self.unsaid += 1;
             return None;
         }
         self.said += 1;
         Some(std::mem::take(&mut self.unsaid))
     }
+
+    /// Takes the number of lines left out, once their period is over.
+    pub fn take_unsaid(&mut self, now_ms: u64) -> Option<u64> {
+        (self.unsaid > 0 && self.is_over(now_ms)).then(|| std::mem::take(&mut self.unsaid))
+    }
+
+    /// Whether lines were left out that nothing has told of yet.
+    pub fn has_unsaid(&self) -> bool {
+        self.unsaid > 0
+    }
+
+    /// Whether the period is over.
+    pub fn is_over(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.since_ms) >= PERIOD_MS
+    }
 }
 
-/// Lines in a period.
+/// The lines that strangers cause: each network has a limit of its own, so that the lines of one stay visible beside a flood
+/// of another, and all of them together have one.
+#[derive(Debug, Default)]
+pub(crate) struct Strangers {
+    networks: HashMap<PeerNetwork, Quiet>,
+    all: Quiet,
+    /// The networks that came when the table was full share one limit.
+    others: Quiet,
+}
+
+impl Strangers {
+    /// Returns the number of lines of this network left out since the last one that was written, if a line may be written.
+    pub fn say(&mut self, from: PeerNetwork, now_ms: u64) -> Option<u64> {
+        if self.networks.len() >= NETWORKS_MAX && !self.networks.contains_key(&from) {
+            // What still has a count is told of first, so it stays until then.
+            self.networks.retain(|_, quiet| quiet.has_unsaid() || !quiet.is_over(now_ms));
+        }
+        let is_known = self.networks.contains_key(&from);
+        let quiet = match is_known || self.networks.len() < NETWORKS_MAX {
+            true => self.networks.entry(from).or_default(),
+            false => &mut self.others,
+        };
+        let unsaid = quiet.say_at_most(NETWORK_LINES_MAX, now_ms)?;
+        if self.all.say_at_most(ALL_LINES_MAX, now_ms).is_none() {
+            // It counts for its network, which tells of it later.
+            quiet.unsaid += unsaid + 1;
+            return None;
+        }
+        // The network's own count tells of these lines.
+        self.all.unsaid = 0;
+        Some(unsaid)
+    }
+
+    /// Whether lines were left out that nothing has told of yet.
+    pub fn has_unsaid(&self) -> bool {
+        self.others.has_unsaid() || self.networks.values().any(Quiet::has_unsaid)
+    }
+
+    /// Takes what is to be told of the periods that are over: the counts of at most `lines_max` networks, and the sum of
+    /// those of all others.
+    pub fn take_unsaid(&mut self, lines_max: usize, now_ms: u64) -> (Vec<(PeerNetwork, u64)>, u64) {
+        let (mut told, mut rest) = (Vec::new(), self.others.take_unsaid(now_ms).unwrap_or(0));
+        for (network, quiet) in &mut self.networks {
+            match quiet.take_unsaid(now_ms) {
+                Some(unsaid) if told.len() < lines_max => told.push((*network, unsaid)),
+                Some(unsaid) => rest += unsaid,
+                None => {}
+            }
+        }
+        self.networks.retain(|_, quiet| quiet.has_unsaid() || !quiet.is_over(now_ms));
+        (told, rest)
+    }
+}
+
+impl Core {
+    /// Whether a line may be written about the peer of a link; then also how many have been left out.
+    pub(super) fn may_log(&mut self, id: Id) -> Option<u64> {
+        let key = self.pools.links.links.get(id)?.key?;
+        self.may_log_key(&key)
+    }
+
+    /// The same for a key.
+    pub(super) fn may_log_key(&mut self, key: &PeerKey) -> Option<u64> {
+        let said = self.pools.links.peers.of(key, self.now_ms).quiet.say(self.now_ms);
+        self.unless_said(said)
+    }
+
+    /// The same for a stranger. A flood of connections that prove nothing does not hide those whose proof was wrong.
+    pub(super) fn may_log_stranger(&mut self, from: &Endpoint, reason: Reason) -> Option<u64> {
+        let [failed, others] = &mut self.pools.links.strangers;
+        let strangers = if reason == Reason::AuthFailed { failed } else { others };
+        let said = strangers.say(from.into(), self.now_ms);
+        self.unless_said(said)
+    }
+
+    /// Whether the last line of a connection may be written, if it counts against the limit of a key. Tells first how many
+    /// were left out.
+    pub(crate) fn may_log_closed(&mut self, payer: Option<PeerId>) -> bool {
+        let Some(payer) = payer else { return true };
+        let Some(peer) = self.pools.links.peers.get_mut(payer) else { return true };
+        let (key, said) = (*peer.key(), peer.quiet_connections.say(self.now_ms));
+        match self.unless_said(said) {
+            None => false,
+            Some(0) => true,
+            Some(unsaid) => {
+                self.tell_unsaid_of(&key, unsaid);
+                true
+            }
+        }
+    }
+
+    fn tell_unsaid_of(&self, key: &PeerKey, unsaid: u64) {
+        let link = self.pools.links.links.iter().find(|(_, link)| link.key.as_ref() == Some(key));
+        let peer = link.map_or_else(|| "-".to_owned(), |(_, link)| link.name.to_string());
+        log::info!(target: TARGET, peer = peer, unsaid = unsaid; "lines left out");
+    }
+
+    /// Sees that a line that was left out is told of when its period is over.
+    fn unless_said(&mut self, said: Option<u64>) -> Option<u64> {
+        if said.is_none() && !std::mem::replace(&mut self.pools.links.tells_unsaid, true) {
+            self.one_offs.push(self.now_ms + PERIOD_MS, OneOff::Unsaid);
+        }
+        said
+    }
+
+    /// Tells how many lines were left out in the periods that are over.
+    pub(crate) fn tell_unsaid(&mut self) {
+        let now_ms = self.now_ms;
+        for (key, unsaid) in self.pools.links.peers.take_unsaid(now_ms) {
+            self.tell_unsaid_of(&key, unsaid);
+        }
+        let links = &mut self.pools.links;
+        for (strangers, reason) in links.strangers.iter_mut().zip(["auth_failed", "-"]) {
+            let (told, rest) = strangers.take_unsaid(NETWORKS_TOLD_MAX, now_ms);
+            for (network, unsaid) in told {
+                log::info!(target: TARGET, from = network.to_string(), reason = reason, unsaid = unsaid; "lines left out");
+            }
+            if rest > 0 {
+                log::info!(target: TARGET, from = "others", reason = reason, unsaid = rest; "lines left out");
+            }
+        }
+        links.tells_unsaid = links.peers.has_unsaid() || links.strangers.iter().any(Strangers::has_unsaid);
+        if links.tells_unsaid {
+            self.one_offs.push(now_ms + PERIOD_MS / 10, OneOff::Unsaid);
+        }
+    }
+}
+
+/// Lines that one peer may cause in a period.
 const LINES_MAX: u32 = 100;
+/// Lines that the strangers of one network may cause in a period.
+const NETWORK_LINES_MAX: u32 = 20;
+/// Lines that all strangers may cause in a period.
+const ALL_LINES_MAX: u32 = 1000;
+/// Networks of strangers that are told apart in a period, and whose counts are told one by one.
+const NETWORKS_MAX: usize = 1024;
+const NETWORKS_TOLD_MAX: usize = 16;
 const PERIOD_MS: u64 = 10_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
+
+    fn network(number: u32) -> PeerNetwork {
+        PeerNetwork::V4(Ipv4Addr::from_bits(number))
+    }
 
     #[test]
     fn a_flood_is_counted_and_not_written() {
@@ -38,5 +210,41 @@ mod tests {
         assert_eq!(lines.len(), 10 * LINES_MAX as usize);
         assert_eq!(lines.iter().sum::<u64>() + quiet.unsaid + lines.len() as u64, 100_000, "none is forgotten");
         assert_eq!(quiet.say(200_000), Some(PERIOD_MS - u64::from(LINES_MAX)), "and it is told later");
+    }
+
+    #[test]
+    fn a_count_is_told_when_its_period_is_over_and_once() {
+        let mut quiet = Quiet::default();
+        (0..LINES_MAX + 7).for_each(|_| _ = quiet.say(5));
+        assert_eq!((quiet.has_unsaid(), quiet.take_unsaid(PERIOD_MS - 1)), (true, None), "it goes on");
+        assert_eq!(quiet.take_unsaid(PERIOD_MS), Some(7));
+        assert_eq!((quiet.has_unsaid(), quiet.take_unsaid(PERIOD_MS)), (false, None));
+    }
+
+    #[test]
+    fn lines_of_one_network_stay_visible_beside_a_flood_of_another() {
+        let mut strangers = Strangers::default();
+        let flood = (0..100_000).filter(|_| strangers.say(network(1), 7).is_some()).count();
+        assert_eq!(flood, NETWORK_LINES_MAX as usize);
+        assert_eq!(strangers.say(network(2), 8), Some(0));
+        let (told, rest) = strangers.take_unsaid(8, PERIOD_MS + 8);
+        assert_eq!((told, rest), (vec![(network(1), 100_000 - u64::from(NETWORK_LINES_MAX))], 0));
+        assert!(!strangers.has_unsaid() && strangers.networks.is_empty());
+    }
+
+    #[test]
+    fn the_lines_of_all_networks_and_the_table_are_bounded() {
+        let mut strangers = Strangers::default();
+        let said = (0..50_000).filter(|number| strangers.say(network(*number), 7).is_some()).count();
+        assert_eq!(said, ALL_LINES_MAX as usize);
+        assert_eq!(strangers.networks.len(), NETWORKS_MAX);
+        let (told, rest) = strangers.take_unsaid(8, PERIOD_MS + 7);
+        assert_eq!(told.len(), 8);
+        assert_eq!(
+            told.iter().map(|(_, unsaid)| unsaid).sum::<u64>() + rest + said as u64,
+            50_000,
+            "none is forgotten"
+        );
+        assert_eq!(strangers.say(network(1), 2 * PERIOD_MS), Some(0), "the next period has lines again");
     }
 }

@@ -1,0 +1,254 @@
+//! Peers: what each key uses of what all of them share, in all its links together.
+//!
+//! A key may have many links, and many sessions one after another. What bounds it is counted here, by its key: its events in
+//! a turn, its streams that come to nothing, its connections, and its lines of the log. The record of a key outlives its
+//! links, so that a reconnect gives it nothing. It knows no link and no side.
+
+use std::collections::HashMap;
+
+use slab::Slab;
+
+use super::config::PeerKey;
+use super::quiet::Quiet;
+
+/// The peers of one loop.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    records: Slab<Peer>,
+    by_key: HashMap<PeerKey, usize>,
+    /// The units that all peers have spent in a turn.
+    spent: Spent,
+}
+
+/// One key.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    key: PeerKey,
+    spent: Spent,
+    futile: Futile,
+    /// The connections that it has caused.
+    connections: usize,
+    used_ms: u64,
+    /// The lines about its links.
+    pub quiet: Quiet,
+    /// The lines about its connections that have come to nothing.
+    pub quiet_connections: Quiet,
+}
+
+/// Names the record of a key that has connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PeerId(u32);
+
+/// Units of work in one turn.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spent {
+    turn: u64,
+    units: u32,
+}
+
+impl Spent {
+    fn in_turn(&mut self, turn: u64) -> &mut u32 {
+        if self.turn != turn {
+            *self = Spent { turn, units: 0 };
+        }
+        &mut self.units
+    }
+}
+
+/// A rate limit of streams that are refused or reset: a bucket of tokens.
+#[derive(Clone, Copy, Debug)]
+struct Futile {
+    tokens: u64,
+    at_ms: u64,
+}
+
+impl Futile {
+    fn tokens(&mut self, now_ms: u64) -> &mut u64 {
+        let gained = now_ms.saturating_sub(self.at_ms).saturating_mul(FUTILE_PER_MS);
+        self.tokens = self.tokens.saturating_add(gained).min(FUTILE_AT_ONCE);
+        self.at_ms = now_ms;
+        &mut self.tokens
+    }
+}
+
+impl Peers {
+    /// The record of a key, which is made if there is none.
+    pub fn of(&mut self, key: &PeerKey, now_ms: u64) -> &mut Peer {
+        let index = match self.by_key.get(key) {
+            Some(index) => *index,
+            None => self.add(key, now_ms),
+        };
+        let peer = &mut self.records[index];
+        peer.used_ms = now_ms;
+        peer
+    }
+
+    fn add(&mut self, key: &PeerKey, now_ms: u64) -> usize {
+        if self.records.len() >= PEERS_MAX {
+            let idle = self.records.iter().filter(|(_, peer)| peer.connections == 0);
+            if let Some(oldest) = idle.min_by_key(|(_, peer)| peer.used_ms).map(|(index, _)| index) {
+                self.by_key.remove(&self.records.remove(oldest).key);
+            }
+        }
+        let index = self.records.insert(Peer {
+            key: *key,
+            spent: Spent::default(),
+            futile: Futile { tokens: FUTILE_AT_ONCE, at_ms: now_ms },
+            connections: 0,
+            used_ms: now_ms,
+            quiet: Quiet::default(),
+            quiet_connections: Quiet::default(),
+        });
+        self.by_key.insert(*key, index);
+        index
+    }
+
+    /// Whether another event of the key may be taken in this turn. Each key gets a little even when all have used up
+    /// what there is for all of them.
+    pub fn may_spend(&mut self, key: &PeerKey, turn: u64, now_ms: u64) -> bool {
+        let all = *self.spent.in_turn(turn);
+        let own = *self.of(key, now_ms).spent.in_turn(turn);
+        own < UNITS_PER_TURN && (all < UNITS_OF_ALL_PER_TURN || own < UNITS_AT_LEAST)
+    }
+
+    /// An event of the key has been taken. Returns the units that the key has spent in this turn.
+    pub fn spend(&mut self, key: &PeerKey, units: u32, turn: u64, now_ms: u64) -> u32 {
+        *self.spent.in_turn(turn) += units;
+        let own = self.of(key, now_ms).spent.in_turn(turn);
+        *own += units;
+        *own
+    }
+
+    /// One more connection that a key has caused; [`Peers::release`] ends it.
+    pub fn charge(&mut self, key: &PeerKey, now_ms: u64) -> PeerId {
+        self.of(key, now_ms).connections += 1;
+        PeerId(self.by_key[key] as u32)
+    }
+
+    /// A connection that a key has caused is over; `is_futile` if it was a stream of the key's that has come to nothing.
+    pub fn release(&mut self, id: PeerId, is_futile: bool, now_ms: u64) {
+        if let Some(peer) = self.records.get_mut(id.0 as usize) {
+            debug_assert!(peer.connections > 0, "each is released once");
+            peer.connections = peer.connections.saturating_sub(1);
+            if is_futile {
+                peer.was_futile(now_ms);
+            }
+        }
+    }
+
+    /// The record of a key that has connections.
+    pub fn get_mut(&mut self, id: PeerId) -> Option<&mut Peer> {
+        self.records.get_mut(id.0 as usize)
+    }
+
+    /// Whether lines about any peer were left out that nothing has told of yet.
+    pub fn has_unsaid(&self) -> bool {
+        self.records.iter().any(|(_, peer)| peer.quiet.has_unsaid() || peer.quiet_connections.has_unsaid())
+    }
+
+    /// Takes the number of lines left out about each key whose period is over.
+    pub fn take_unsaid(&mut self, now_ms: u64) -> Vec<(PeerKey, u64)> {
+        let mut told = Vec::new();
+        for (_, peer) in &mut self.records {
+            let unsaid = [&mut peer.quiet, &mut peer.quiet_connections].map(|quiet| quiet.take_unsaid(now_ms));
+            match unsaid.into_iter().flatten().sum::<u64>() {
+                0 => {}
+                unsaid => told.push((peer.key, unsaid)),
+            }
+        }
+        told
+    }
+}
+
+impl Peer {
+    pub fn key(&self) -> &PeerKey {
+        &self.key
+    }
+
+    /// The connections that the key has caused.
+    pub fn connections(&self) -> usize {
+        self.connections
+    }
+
+    /// Whether the key may open a stream, as far as those go that have come to nothing.
+    pub fn may_try(&mut self, now_ms: u64) -> bool {
+        *self.futile.tokens(now_ms) > 0
+    }
+
+    /// A stream that the key opened was refused or reset.
+    pub fn was_futile(&mut self, now_ms: u64) {
+        let tokens = self.futile.tokens(now_ms);
+        *tokens = tokens.saturating_sub(1);
+    }
+}
+
+/// Units that one key may spend in a turn: 64 of its opens, listens and resets, or four times as many other events.
+pub(crate) const UNITS_PER_TURN: u32 = 256;
+/// Units of an OPEN, a LISTEN or a RESET: what each leads to takes some ten system calls.
+pub(crate) const UNITS_HEAVY: u32 = 4;
+/// Units that all keys together may spend in a turn.
+const UNITS_OF_ALL_PER_TURN: u32 = 1024;
+/// Units that each key may spend in a turn even so.
+const UNITS_AT_LEAST: u32 = 16;
+/// Streams of a key that may be refused or reset in a second, and at once.
+const FUTILE_PER_MS: u64 = 1;
+const FUTILE_AT_ONCE: u64 = 4000;
+/// Keys that are remembered. Links are fewer, and keys without connections make room.
+const PEERS_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_spends_so_much_in_a_turn_and_the_others_still_get_something() {
+        let mut peers = Peers::default();
+        let mut spends = |number: u8, turn: u64| {
+            let mut units = 0;
+            while peers.may_spend(&[number; 32], turn, 0) {
+                units = peers.spend(&[number; 32], UNITS_HEAVY, turn, 0);
+            }
+            units
+        };
+        let first: Vec<u32> = (0..4).map(|number| spends(number, 1)).collect();
+        assert_eq!(first, [UNITS_PER_TURN; 4]);
+        assert_eq!(spends(5, 1), UNITS_AT_LEAST, "all of them have spent what there is");
+        assert_eq!((spends(0, 1), spends(0, 2)), (0, UNITS_PER_TURN), "nothing more until the next turn");
+    }
+
+    #[test]
+    fn futile_streams_have_a_rate() {
+        let mut peers = Peers::default();
+        let mut tries = |until_ms: u64| {
+            let peer = peers.of(&[1; 32], 0);
+            let mut count = 0;
+            for now_ms in 0..until_ms {
+                while peer.may_try(now_ms) {
+                    peer.was_futile(now_ms);
+                    count += 1;
+                }
+            }
+            count
+        };
+        assert_eq!(tries(1), FUTILE_AT_ONCE);
+        assert_eq!(tries(1001), 1000 * FUTILE_PER_MS);
+        let other = peers.of(&[2; 32], 1000);
+        assert!(other.may_try(1000), "another key has its own");
+    }
+
+    #[test]
+    fn keys_are_bounded_and_one_with_connections_stays() {
+        let mut peers = Peers::default();
+        let key = |number: usize| {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&number.to_be_bytes());
+            key
+        };
+        let id = peers.charge(&key(0), 0);
+        (1..3 * PEERS_MAX).for_each(|number| _ = peers.of(&key(number), number as u64));
+        assert_eq!((peers.records.len(), peers.by_key.len()), (PEERS_MAX, PEERS_MAX));
+        assert_eq!(peers.of(&key(0), 9).connections(), 1);
+        peers.release(id, false, 9);
+        assert_eq!(peers.of(&key(0), 9).connections(), 0);
+    }
+}

@@ -1,0 +1,117 @@
+//! Turns: how much of a turn of the loop each key gets.
+//!
+//! A peer can put thousands of frames into one read, and each may lead to a connect or to a listener. So the events of a
+//! session cost units, a key has so many of them in a turn for all its links together, and what is left waits for the next
+//! turn; the loop does not sleep meanwhile. While more than [`WAITING_MAX`] events of a link wait, its carriers are not
+//! read, so that what waits is bounded by that and one read of each.
+//!
+//! ```text
+//!   read --frames--> session --events--> link_events --units left?--> sides
+//!    ^                                        |no
+//!    +-- not while many wait <-- next turn <--+
+//! ```
+//! A link that got nothing in a turn goes first in the next one.
+
+use crate::core::Core;
+use crate::id::Id;
+use crate::link::Event;
+
+use super::config::PeerKey;
+use super::peers::UNITS_HEAVY;
+
+impl Core {
+    /// Takes the events of links that have something to do to their sides. Whether any side was given something to do.
+    pub(crate) fn hear_links(&mut self) -> bool {
+        let queued = self.queues.run.len();
+        for index in 0..self.pools.links.dirty.len() {
+            let Some(id) = self.pools.links.dirty.get(index).copied() else { break };
+            self.link_events(id);
+        }
+        self.queues.run.len() > queued
+    }
+
+    /// Drives the links that have something to do: takes their events to their sides, and their frames to the wire.
+    pub(crate) fn drive_links(&mut self) {
+        let mut starved = Vec::new();
+        for _ in 0..self.pools.links.dirty.len() {
+            let Some(id) = self.pools.links.dirty.pop_front() else { break };
+            let Some(link) = self.pools.links.links.get_mut(id) else { continue };
+            link.dirty = false;
+            self.drive_link(id);
+            let turn = self.stats.turns;
+            if let Some(link) = self.pools.links.links.get_mut(id)
+                && link.events_waiting() > 0
+                && link.heard_turn != turn
+            {
+                link.dirty = true;
+                starved.push(id);
+            }
+        }
+        if !starved.is_empty() {
+            let dirty = &mut self.pools.links.dirty;
+            dirty.retain(|id| !starved.contains(id));
+            starved.into_iter().rev().for_each(|id| dirty.push_front(id));
+        }
+    }
+
+    /// Acts on what a session has to say, as far as the share of its key goes.
+    pub(crate) fn link_events(&mut self, id: Id) {
+        let (turn, now_ms) = (self.stats.turns, self.now_ms);
+        loop {
+            let links = &mut self.pools.links;
+            let Some(link) = links.links.get_mut(id) else { return };
+            let key = link.key;
+            if link.events_waiting() > 0 && key.is_some_and(|key| !links.peers.may_spend(&key, turn, now_ms)) {
+                return links.touch(id);
+            }
+            let Some(event) = link.session.as_mut().and_then(|session| session.poll_event()) else { break };
+            if let Some(key) = key {
+                link.heard_turn = turn;
+                self.spend(&key, &event);
+            }
+            self.link_event(id, event);
+        }
+        self.read_on(id);
+    }
+
+    fn spend(&mut self, key: &PeerKey, event: &Event) {
+        // What leads to system calls makes room for those who send little, as transfers do.
+        let heavy = if self.company > 0 { UNITS_HEAVY * IN_COMPANY } else { UNITS_HEAVY };
+        let units = match event {
+            Event::Opened { .. } | Event::Listen { .. } | Event::Unlisten(_) | Event::Reset { .. } => {
+                self.stats.peer_requests += 1;
+                heavy
+            }
+            Event::OpenResult { .. } => UNITS_HEAVY,
+            Event::Readable(_) | Event::Writable(_) | Event::Fin(_) | Event::Stopped { .. } => 1,
+            Event::Rest { .. } | Event::Datagram(_) | Event::Message(_) | Event::ListenResult { .. } => 1,
+            // They are few, or lead to nothing.
+            _ => 0,
+        };
+        self.pools.links.peers.spend(key, units, self.stats.turns, self.now_ms);
+    }
+
+    /// Whether a link has so many events waiting that its carriers are not to be read. They are read again when it has not.
+    pub(super) fn is_behind(&mut self, link: Id) -> bool {
+        let Some(link) = self.pools.links.links.get_mut(link) else { return false };
+        link.behind |= link.events_waiting() > WAITING_MAX;
+        link.behind
+    }
+
+    /// The events of a link have been taken: reads its carriers again.
+    fn read_on(&mut self, id: Id) {
+        let links = &mut self.pools.links;
+        let Some(link) = links.links.get_mut(id).filter(|link| link.behind) else { return };
+        link.behind = false;
+        let carriers: Vec<Id> = link.carriers.clone();
+        for carrier in carriers {
+            let side = self.pools.links.carriers.get(carrier).map(|carrier| carrier.side);
+            side.into_iter().for_each(|side| self.enqueue(side));
+        }
+    }
+}
+
+/// Events of a link that may wait before its carriers are read no more.
+const WAITING_MAX: usize = 256;
+/// How many times as much an OPEN, a LISTEN or a RESET costs while others send little and often.
+const IN_COMPANY: u32 = 4;
