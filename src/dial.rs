@@ -329,6 +329,9 @@ impl Core {
             let addr = record.endpoint.ip();
             return self.attempt_failed(side, &error, addr);
         }
+        if let Some(addr) = record.endpoint.ip().filter(|addr| record.io.leads_to_itself(*addr)) {
+            return self.attempt_failed(side, &io::Error::from_raw_os_error(libc::ECONNREFUSED), Some(addr));
+        }
         match record.owner {
             Owner::Race(dest) => self.win(dest, side),
             Owner::Connection(..) | Owner::Carrier(_) => self.queues.dialled.push_back((side, Ok(()))),
@@ -427,6 +430,15 @@ impl Core {
         self.queues.dialled.push_back((dest, Err(failure)));
     }
 
+    /// The addresses of a dest's name have not answered in time: whoever wants the name next has it looked up anew, because
+    /// it may lead elsewhere by now.
+    fn forget_name_of(&mut self, dest: Id) {
+        let target = self.sides.get(dest).and_then(|side| side.dial.as_ref()).map(|dial| Rc::clone(&dial.target));
+        if let Some(Target::Name(name, _)) = target.as_deref() {
+            self.resolver.forget(name);
+        }
+    }
+
     /// An external connector, or a worker, is done with a dest.
     pub(crate) fn answered(&mut self, dest: Id, result: Result<OwnedFd, Failure>) {
         if self.state(dest) != Some(State::Connecting) {
@@ -454,6 +466,7 @@ impl Core {
         let is_waiting = |side: &Id| self.state(*side) == Some(State::Connecting);
         let sides = [Role::Dest, Role::Source].map(|role| self.side(connection, role));
         let Some(dest) = sides.into_iter().flatten().find(is_waiting) else { return false };
+        self.forget_name_of(dest);
         let after = crate::units::format_duration(self.config.timeouts.connect);
         let failure = match self.stop_waiting(dest) {
             true => Failure::new(Reason::LinkLost, format!("the link was not up within {after}")),

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -262,6 +262,19 @@ impl Io {
             Io::Unix(socket) => socket.local_addr().map_or(Endpoint::Unknown, |addr| Endpoint::from_unix(&addr)),
             Io::Files { .. } | Io::Stream(_) | Io::None => Endpoint::Unknown,
         }
+    }
+
+    /// Returns whether the system has connected a TCP socket to itself: nobody listens on the port, and the port that was
+    /// chosen for this end happened to be the same (simultaneous open, RFC 9293, section 3.5). Its bytes would come back.
+    pub fn leads_to_itself(&self, asked: SocketAddr) -> bool {
+        let Io::Tcp(socket) = self else { return false };
+        if !sys::may_choose_port(asked.port()) {
+            return false;
+        }
+        // Who asks for every address gets a loopback one.
+        let peer = if asked.ip().is_unspecified() { socket.peer_addr().unwrap_or(asked) } else { asked };
+        let plain = |addr: SocketAddr| (addr.ip().to_canonical(), addr.port());
+        socket.local_addr().is_ok_and(|local| plain(local) == plain(peer))
     }
 
     /// The other end of the connection.

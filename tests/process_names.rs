@@ -404,3 +404,91 @@ fn a_subflow_follows_its_session_to_the_address_where_that_is() {
         }
     });
 }
+
+/// The system connects a socket to itself when a port of the range that it chooses local ports from has no listener.
+#[test]
+fn a_connection_to_itself_is_refused() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("", |_| {
+        // A port of its own for each, because the one before may still be in TIME_WAIT.
+        for (to, port) in [("127.0.0.1", 40_000), ("[::1]", 40_001), ("0.0.0.0", 40_002)] {
+            std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", format!("{port} {port}")).unwrap();
+            let scratch = kit::Scratch::new();
+            let (place, to) = (format!("unix:{}", scratch.file("front")), format!("{to}:{port}"));
+            let proxy = Seaprox::start(&["static", "--listen", &place, "--to", &to]);
+            let _client = Peer::connect_unix(scratch.file("front").as_ref());
+            proxy.wait_for_log(&[" closed ", &to, "reason=connection_refused"]);
+        }
+    });
+}
+
+const NEVER: &[&str] = &["--dns-cache", "1h", "--connect-timeout", "1s"];
+
+#[test]
+fn a_name_whose_address_has_fallen_silent_is_looked_up_anew() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("", |server| {
+        server.set("moves", &["198.51.100.7"], NOW);
+        black_hole();
+        fill_the_hole();
+        let four = TcpListener::bind("0.0.0.0:0").unwrap();
+        let to = format!("moves:{}", four.local_addr().unwrap().port());
+        let proxy = Seaprox::start(&[&["static", "--listen", "127.0.0.1:0", "--to", &to], NEVER].concat());
+        let mut client = Peer::connect(proxy.addr(0));
+        let mut held = Peer::accept(&four);
+        client.run(&[Put(b"x")]);
+        held.run(&[Take(b"x")]);
+        server.set("moves", &["127.0.0.1"], NOW);
+        swallow_again();
+        let mut lost = Peer::connect(proxy.addr(0));
+        proxy.wait_for_log(&[" closed ", "reason=timed_out"]);
+        assert_eq!(lost.rest(), b"");
+        let mut client = Peer::connect(proxy.addr(0));
+        let mut moved = Peer::accept(&four);
+        client.run(&[Put(b"x")]);
+        moved.run(&[Take(b"x")]);
+    });
+}
+
+/// The node behind a name is gone without a word, and one with the same key is at another address.
+#[test]
+fn a_link_follows_the_name_of_its_peer() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("", |server| {
+        server.set("moves", &["198.51.100.7"], NOW);
+        black_hole();
+        fill_the_hole();
+        let scratch = kit::Scratch::new();
+        let secret = scratch.write("secret", "a secret of at least 16 bytes\n");
+        std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let secret = ["--secret", &secret];
+        let far = |at: &str| Seaprox::start(&[&["link", "--listen", at][..], &secret].concat());
+        let old = far("198.51.100.7:0");
+        let port = old.addr(0).port();
+        let new = far(&format!("127.0.0.1:{port}"));
+        let peer = format!("moves:{port}");
+        let timers = ["--link-keepalive", "500ms", "--link-dead", "2s"];
+        let line = [&["link", "--connect", &peer, "-D", "127.0.0.1:0"][..], &secret, &timers, NEVER].concat();
+        let near = Seaprox::start(&line);
+        near.wait_for_log(&["link up"]);
+        server.set("moves", &["127.0.0.1"], NOW);
+        swallow_again();
+        kit::until("the other node has the link", || {
+            new.status().pointer("/links/0/state").is_some_and(|state| state == "up")
+        });
+        assert!(old.log().len() > 1);
+    });
+}
+
+/// Has 198.51.100.7 swallow everything again; it is an address of this network already.
+fn swallow_again() {
+    let rules = "table inet hole { chain in { type filter hook input priority 0; ip daddr 198.51.100.7 drop; }; }";
+    let ran = std::process::Command::new("nft").arg(rules).output().unwrap();
+    assert!(ran.status.success(), "nft: {}", String::from_utf8_lossy(&ran.stderr));
+}

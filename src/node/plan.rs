@@ -230,6 +230,9 @@ impl Core {
 
     /// A subflow that is wanted is missing: dials it again, at once or after a pause.
     pub(crate) fn try_later(&mut self, link: Id, place: usize, failure: &Failure) {
+        if matches!(failure.reason, Reason::TimedOut | Reason::HandshakeTimeout) {
+            self.forget_name_of_peer(link, place);
+        }
         let now_ms = self.now_ms;
         let Some(record) = self.pools.links.links.get_mut(link) else { return };
         let (first, longest) = record.timing.redial;
@@ -251,6 +254,17 @@ impl Core {
         let (tries, failure) = (wanted.tries, failure.clone());
         self.tell(link, &Happened::NoSubflow { place, failure, tries });
         self.pools.links.touch(link);
+    }
+}
+
+impl Core {
+    /// A peer that has a name was silent: the name may lead elsewhere by now, and is looked up anew for the next try.
+    fn forget_name_of_peer(&mut self, link: Id, place: usize) {
+        let Some(plan) = self.pools.links.links.get(link).and_then(|record| record.plan.as_ref()) else { return };
+        let path = plan.wanted.get(place).and_then(|wanted| wanted.path.peer.as_ref());
+        if let Target::Name(name, _) = path.unwrap_or(&plan.peer) {
+            self.resolver.forget(name);
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
+use std::sync::OnceLock;
 
 use super::PathInfo;
 
@@ -130,6 +131,18 @@ pub(crate) fn network_changes() -> io::Result<OwnedFd> {
     // The pointer is to a live record of that length, as bind wants it.
     syscall!(libc::bind(fd.as_raw_fd(), (&raw const addr).cast(), len))?;
     Ok(fd)
+}
+
+/// Whether the system may choose this port for the local end of a connection. Reads the range once; without it each port may
+/// be chosen.
+pub(crate) fn may_choose_port(port: u16) -> bool {
+    static RANGE: OnceLock<(u16, u16)> = OnceLock::new();
+    let (first, last) = RANGE.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+        let mut ports = text.split_ascii_whitespace().map(|word| word.parse().ok());
+        ports.next().flatten().zip(ports.next().flatten()).unwrap_or((0, u16::MAX))
+    });
+    (*first..=*last).contains(&port)
 }
 
 /// Bytes of `struct tcp_info` up to and with the delivery rate (since Linux 4.9).

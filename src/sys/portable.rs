@@ -56,3 +56,8 @@ pub(crate) fn wants_more(_: &std::net::TcpStream) -> bool {
 pub(crate) fn network_changes() -> io::Result<OwnedFd> {
     Err(io::ErrorKind::Unsupported.into())
 }
+
+/// Whether the system may choose this port for the local end of a connection: each, as far as is known.
+pub(crate) fn may_choose_port(_port: u16) -> bool {
+    true
+}
