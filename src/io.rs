@@ -3,7 +3,6 @@
 //! An [`Io`] owns its descriptors and closes them when it is dropped. It never blocks and it remembers nothing: whether a
 //! read is worth trying is known to the side.
 
-use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -15,7 +14,10 @@ use socket2::{SockRef, Socket, TcpKeepalive};
 
 use crate::address::Endpoint;
 use crate::node::{Links, StreamAt};
-use crate::sys;
+use crate::sys::{
+    self,
+    stdio::{Input, Output},
+};
 
 /// The descriptors of one side.
 #[derive(Debug, Default)]
@@ -27,8 +29,8 @@ pub(crate) enum Io {
     Unix(UnixStream),
     /// A descriptor to read from and one to write to, until it is shut down.
     Files {
-        read: File,
-        write: Option<File>,
+        read: Input,
+        write: Option<Output>,
     },
     /// A stream of a link.
     Stream(StreamAt),
@@ -199,9 +201,9 @@ impl Io {
             Io::Tcp(socket) => add(registry, socket.as_raw_fd(), token, both).map(Unpollable::both),
             Io::Unix(socket) => add(registry, socket.as_raw_fd(), token, both).map(Unpollable::both),
             Io::Files { read, write } => Ok(Unpollable {
-                read: add(registry, read.as_raw_fd(), token, Interest::READABLE)?,
+                read: add(registry, read.as_fd().as_raw_fd(), token, Interest::READABLE)?,
                 write: match write {
-                    Some(write) => add(registry, write.as_raw_fd(), token, Interest::WRITABLE)?,
+                    Some(write) => add(registry, write.as_fd().as_raw_fd(), token, Interest::WRITABLE)?,
                     None => false,
                 },
             }),
@@ -283,7 +285,8 @@ impl Io {
             Io::Tcp(socket) => socket.peer_addr().map_or(Endpoint::Unknown, Endpoint::Ip),
             Io::Unix(socket) => socket.peer_addr().map_or(Endpoint::Unknown, |addr| Endpoint::from_unix(&addr)),
             Io::Files { read, write } => {
-                Endpoint::Descriptor(read.as_raw_fd(), write.as_ref().map_or(-1, AsRawFd::as_raw_fd))
+                let output = write.as_ref().map_or(-1, |write| write.as_fd().as_raw_fd());
+                Endpoint::Descriptor(read.as_fd().as_raw_fd(), output)
             }
             Io::Stream(_) | Io::None => Endpoint::Unknown,
         }

@@ -129,3 +129,12 @@ pub use workers::Workers;
 pub fn raise_descriptor_limit() -> std::io::Result<u64> {
     sys::raise_descriptor_limit()
 }
+
+/// Waits until everything that [`Core::adopt_stdio`] and [`Core::connect_stdio`] took for standard output is written, for
+/// as long as its reader takes. To be called when no connection has it any more.
+///
+/// # Errors
+/// Not everything could be written.
+pub fn finish_stdio() -> std::io::Result<()> {
+    sys::stdio::finish()
+}

@@ -5,7 +5,8 @@ mod kit;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
@@ -235,4 +236,80 @@ fn a_reader_that_leaves_ends_it() {
         }
         kit::until("it ends though its input is open", || child.0.try_wait().unwrap().is_some());
     }
+}
+
+/// The flags of the open file that this descriptor shares with others.
+fn is_nonblocking(fd: &impl AsRawFd) -> bool {
+    // SAFETY: fcntl with this command takes and gives integers only.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    assert!(flags >= 0);
+    flags & libc::O_NONBLOCK != 0
+}
+
+/// A parent goes on using its end of a socket pair when the child has ended, however that was; and a parent that does not
+/// read what comes holds that direction only.
+#[test]
+fn a_socket_of_the_parent_is_left_as_it_was_and_holds_one_direction_only() {
+    for signal in [None, Some(libc::SIGTERM)] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let copy = || OwnedFd::from(theirs.try_clone().unwrap());
+        let mut cat = command(&["cat", "127.0.0.1", &port]);
+        let mut child = Running::start(cat.stdin(copy()).stdout(copy()));
+        let mut server = Peer::accept(&listener);
+        // More than the sockets on the way hold together.
+        let socket = server.socket().try_clone().unwrap();
+        let writer = thread::spawn(move || (&socket).write_all(&vec![b'o'; 16 << 20]));
+        ours.write_all(b"still there").unwrap();
+        server.run(&[Take(b"still there")]);
+        assert!(!is_nonblocking(&theirs), "while it runs");
+        match signal {
+            Some(signal) => {
+                // SAFETY: kill takes two integers, and the child has not been waited for.
+                unsafe { libc::kill(child.0.id() as i32, signal) };
+                kit::until("it ends", || child.0.try_wait().unwrap().is_some());
+                drop(ours);
+            }
+            None => {
+                ours.shutdown(std::net::Shutdown::Write).unwrap();
+                let mut got = vec![0; 16 << 20];
+                ours.read_exact(&mut got).unwrap();
+                assert!(got.iter().all(|byte| *byte == b'o'));
+                server.run(&[ReadAll, Fin]);
+                child.assert_ends_well();
+            }
+        }
+        // The server's end is reset where the child was killed.
+        let _ = writer.join().unwrap();
+        assert!(!is_nonblocking(&theirs), "after its end");
+    }
+}
+
+/// The master of a terminal cannot be opened anew: what is opened is another one.
+#[test]
+fn what_cannot_be_opened_anew_is_left_as_it_was_and_loses_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let (master, mut slave) = kit::terminal::raw_pair();
+    let copy = || master.try_clone().unwrap();
+    let mut cat = command(&["cat", "127.0.0.1", &port]);
+    let mut child = Running::start(cat.stdin(copy()).stdout(copy()).stderr(Stdio::piped()));
+    let mut server = Peer::accept(&listener);
+    slave.write_all(b"from the terminal").unwrap();
+    server.run(&[Take(b"from the terminal")]);
+    // More than a terminal holds, and nobody reads it: the other direction goes on.
+    let bytes = vec![b'b'; 40_000];
+    server.run(&[Put(&bytes)]);
+    slave.write_all(b"and more").unwrap();
+    server.run(&[Take(b"and more"), Rst]);
+    assert!(!is_nonblocking(&master.as_fd()));
+    let mut got = vec![0; bytes.len()];
+    slave.read_exact(&mut got).unwrap();
+    assert!(got == bytes);
+    // Cut by the server, but not before all that came had been passed on.
+    let mut said = String::new();
+    child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("dest_reset"), "{said}");
+    assert!(!is_nonblocking(&master.as_fd()));
 }

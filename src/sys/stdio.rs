@@ -1,53 +1,254 @@
-//! Standard input and output as descriptors of a loop, without changing what others share with us.
+//! Standard input and output as descriptors of a loop, without changing anything that others share with us.
 //!
-//! `O_NONBLOCK` belongs to the open file, which the shell and the programs beside us in a pipeline share: set there, it
-//! would break them. Pipes and terminals are therefore opened anew through `/proc`, which gives an open file of our own;
-//! a regular file never blocks and is used as it is; a socket cannot be opened anew and is switched.
+//! `O_NONBLOCK` belongs to the open file, which the shell, our parent and the programs beside us in a pipeline share: set
+//! there, it would break them, and stay behind when this process ends. So it is never set there:
+//!
+//! | kind | how it does not block |
+//! | --- | --- |
+//! | pipe, terminal | opened anew through `/proc`: an open file of our own, with `O_NONBLOCK` |
+//! | socket | each call says `MSG_DONTWAIT` |
+//! | regular file | it never blocks |
+//! | what cannot be opened anew, such as a terminal or a pipe of another user | a thread reads or writes it, with a pipe of our own between it and the loop |
+//!
+//! Nothing has to be restored at the end, however that comes.
 
 use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+/// Standard input, for a loop.
+#[derive(Debug)]
+pub(crate) struct Input(Box<Source>);
+
+/// Standard output, for a loop.
+#[derive(Debug)]
+pub(crate) struct Output(Box<Sink>);
+
+#[derive(Debug)]
+enum Source {
+    /// An open file that does not block.
+    File(File),
+    Socket(File),
+    /// Fed by a thread, which leaves its error here.
+    Thread(PipeReader, Error),
+}
+
+#[derive(Debug)]
+enum Sink {
+    File(File),
+    Socket(File),
+    /// Emptied by a thread, which leaves its error here.
+    Thread(PipeWriter, Error),
+}
+
+/// The error that ended a thread.
+type Error = Arc<Mutex<Option<io::Error>>>;
 
 /// Standard input and output, ready for a loop.
-pub(crate) fn duplex() -> io::Result<(File, File)> {
-    let input = unblocked(io::stdin().as_fd_now()?, OpenOptions::new().read(true))?;
-    let output = unblocked(io::stdout().as_fd_now()?, OpenOptions::new().write(true))?;
-    Ok((input, output))
+pub(crate) fn duplex() -> io::Result<(Input, Output)> {
+    let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let input = match way_of(&input, OpenOptions::new().read(true))? {
+        Way::AsItIs => Source::File(input),
+        Way::Anew(own) => Source::File(own),
+        Way::Flag => Source::Socket(input),
+        Way::Thread => {
+            let (reader, writer) = io::pipe()?;
+            set_nonblocking(reader.as_fd())?;
+            let (error, _) = start("stdin", input, writer)?;
+            Source::Thread(reader, error)
+        }
+    };
+    let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let output = match way_of(&output, OpenOptions::new().write(true))? {
+        Way::AsItIs => Sink::File(output),
+        Way::Anew(own) => Sink::File(own),
+        Way::Flag => Sink::Socket(output),
+        Way::Thread => {
+            let (reader, writer) = io::pipe()?;
+            set_nonblocking(writer.as_fd())?;
+            let (error, thread) = start("stdout", reader, output)?;
+            lock(&WRITERS).push((Arc::clone(&error), thread));
+            Sink::Thread(writer, error)
+        }
+    };
+    Ok((Input(Box::new(input)), Output(Box::new(output))))
 }
 
-/// A descriptor that does not block, on the same file as `fd`.
-fn unblocked(fd: OwnedFd, access: &mut OpenOptions) -> io::Result<File> {
-    let file = File::from(fd);
-    let kind = file.metadata()?.file_type();
-    if kind.is_file() {
-        return Ok(file);
-    }
-    if !kind.is_socket() {
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        if let Ok(own) = access.custom_flags(libc::O_NONBLOCK).open(path) {
-            return Ok(own);
+/// Waits until everything that standard output took is written, for as long as its reader takes. To be called when no
+/// connection has it any more.
+///
+/// # Errors
+/// Not everything could be written.
+pub(crate) fn finish() -> io::Result<()> {
+    let writers = std::mem::take(&mut *lock(&WRITERS));
+    for (error, thread) in writers {
+        // A thread that panicked has left no error, and has been told of.
+        let _ = thread.join();
+        if let Some(error) = lock(&error).take() {
+            return Err(error);
         }
     }
-    set_nonblocking(&file)?;
-    Ok(file)
-}
-
-fn set_nonblocking(file: &File) -> io::Result<()> {
-    // fcntl with these two commands takes and gives integers only.
-    let flags = syscall!(libc::fcntl(file.as_raw_fd(), libc::F_GETFL))?;
-    syscall!(libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK))?;
     Ok(())
 }
 
-/// A descriptor of our own for one of the standard streams.
-trait AsFdNow {
-    fn as_fd_now(&self) -> io::Result<OwnedFd>;
+/// The threads that write to standard output.
+static WRITERS: Mutex<Vec<(Error, JoinHandle<()>)>> = Mutex::new(Vec::new());
+
+/// How a descriptor is kept from blocking.
+enum Way {
+    AsItIs,
+    Anew(File),
+    Flag,
+    Thread,
 }
 
-impl<T: AsRawFd> AsFdNow for T {
-    fn as_fd_now(&self) -> io::Result<OwnedFd> {
-        // SAFETY: the borrow lives for this call only, and a closed descriptor makes the clone fail with EBADF.
-        unsafe { BorrowedFd::borrow_raw(self.as_raw_fd()) }.try_clone_to_owned()
+fn way_of(file: &File, access: &mut OpenOptions) -> io::Result<Way> {
+    let found = file.metadata()?;
+    let kind = found.file_type();
+    if kind.is_file() || kind.is_dir() {
+        return Ok(Way::AsItIs);
+    }
+    if kind.is_socket() {
+        return Ok(Way::Flag);
+    }
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    // A terminal that is opened must not become ours to be controlled by.
+    let own = access.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    // The master of a terminal is another one each time that it is opened.
+    let is_same = |own: &File| {
+        let same =
+            |one: &std::fs::Metadata| (one.dev(), one.ino(), one.rdev()) == (found.dev(), found.ino(), found.rdev());
+        !is_terminal_master(file) && own.metadata().is_ok_and(|own| same(&own))
+    };
+    let is_fit = kind.is_fifo() || kind.is_char_device();
+    Ok(match own {
+        Ok(own) if is_fit && is_same(&own) => Way::Anew(own),
+        _ => Way::Thread,
+    })
+}
+
+/// Starts a thread that copies until either end is over.
+fn start(
+    name: &str,
+    mut from: impl Read + Send + 'static,
+    mut to: impl Write + Send + 'static,
+) -> io::Result<(Error, JoinHandle<()>)> {
+    let error = Error::default();
+    let told = Arc::clone(&error);
+    let body = move || {
+        let mut buf = vec![0; COPY_BYTES];
+        loop {
+            let result = match from.read(&mut buf) {
+                Ok(0) => return,
+                Ok(count) => to.write_all(&buf[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = result {
+                // It is there before the pipe is closed, which is when the loop looks.
+                *lock(&told) = Some(error);
+                return;
+            }
+        }
+    };
+    Ok((error, thread::Builder::new().name(name.into()).spawn(body)?))
+}
+
+impl Read for &Input {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match &*self.0 {
+            Source::File(file) => (&mut &*file).read(buf),
+            Source::Socket(file) => receive(file.as_fd(), buf),
+            Source::Thread(pipe, error) => match (&mut &*pipe).read(buf) {
+                // The end of the pipe is the end of the input, unless that has failed.
+                Ok(0) if !buf.is_empty() => lock(error).take().map_or(Ok(0), Err),
+                result => result,
+            },
+        }
     }
 }
+
+impl Write for &Output {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match &*self.0 {
+            Sink::File(file) => (&mut &*file).write(buf),
+            Sink::Socket(file) => send(file.as_fd(), buf),
+            // What ended the thread is the reason, not that its pipe is closed.
+            Sink::Thread(pipe, error) => (&mut &*pipe).write(buf).map_err(|found| lock(error).take().unwrap_or(found)),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Input {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &*self.0 {
+            Source::File(file) | Source::Socket(file) => file.as_fd(),
+            Source::Thread(pipe, _) => pipe.as_fd(),
+        }
+    }
+}
+
+impl AsFd for Output {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &*self.0 {
+            Sink::File(file) | Sink::Socket(file) => file.as_fd(),
+            Sink::Thread(pipe, _) => pipe.as_fd(),
+        }
+    }
+}
+
+/// For open files that are ours alone.
+fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // fcntl with these two commands takes and gives integers only.
+    let flags = syscall!(libc::fcntl(fd.as_raw_fd(), libc::F_GETFL))?;
+    syscall!(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK))?;
+    Ok(())
+}
+
+/// Whether it is the master of a pseudo terminal (pty(7)): only that has a slave with a number.
+fn is_terminal_master(file: &File) -> bool {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let mut number: libc::c_uint = 0;
+        // The pointer is to a live integer, as ioctl_tty(2) wants it.
+        syscall!(libc::ioctl(file.as_raw_fd(), libc::TIOCGPTN, &raw mut number)).is_ok()
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = file;
+        false
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn receive(socket: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
+    let (at, len) = (buf.as_mut_ptr().cast(), buf.len());
+    // The pointer and the length are those of a live slice that is ours to write to.
+    let count = syscall!(libc::recv(socket.as_raw_fd(), at, len, libc::MSG_DONTWAIT))?;
+    Ok(count as usize)
+}
+
+fn send(socket: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | NO_SIGNAL;
+    // The pointer and the length are those of a live slice, which is only read.
+    let count = syscall!(libc::send(socket.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags))?;
+    Ok(count as usize)
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const NO_SIGNAL: libc::c_int = libc::MSG_NOSIGNAL;
+/// Programs in Rust ignore the signal.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const NO_SIGNAL: libc::c_int = 0;
+/// Bytes that a thread copies at once.
+const COPY_BYTES: usize = 64 << 10;

@@ -1,6 +1,9 @@
 //! A program on a terminal of its own, by `script` of util-linux: what it shows is read, and answers are typed.
 
+use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -90,4 +93,26 @@ impl Drop for Terminal {
             eprintln!("--- what the terminal showed\n{}", self.shown());
         }
     }
+}
+
+/// A pseudo terminal that passes bytes on as they are: its master, and its slave.
+pub fn raw_pair() -> (OwnedFd, File) {
+    let master = File::options().read(true).write(true).open("/dev/ptmx").expect("a terminal");
+    let (mut locked, mut number) = (0 as libc::c_int, 0 as libc::c_uint);
+    // SAFETY: both pointers are to live integers of the type that ioctl_tty(2) names.
+    unsafe {
+        assert_eq!(libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw mut locked), 0);
+        assert_eq!(libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN, &raw mut number), 0);
+    }
+    let mut access = File::options();
+    access.read(true).write(true).custom_flags(libc::O_NOCTTY);
+    let slave = access.open(format!("/dev/pts/{number}")).expect("its slave");
+    // SAFETY: a record of integers, for which zeros are values; it is live while the calls use it.
+    unsafe {
+        let mut modes: libc::termios = std::mem::zeroed();
+        assert_eq!(libc::tcgetattr(slave.as_raw_fd(), &raw mut modes), 0);
+        libc::cfmakeraw(&raw mut modes);
+        assert_eq!(libc::tcsetattr(slave.as_raw_fd(), libc::TCSANOW, &raw const modes), 0);
+    }
+    (master.into(), slave)
 }
