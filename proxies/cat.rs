@@ -13,7 +13,7 @@ use seaprox::{
 
 use crate::link::{Act, Links};
 use crate::options::{CatMode, Command, Parsed};
-use crate::{Exit, Failed, settings};
+use crate::{Exit, Failed, logging, settings};
 
 /// How it ended, if it has.
 type Ended = Rc<RefCell<Option<Failure>>>;
@@ -33,10 +33,11 @@ struct Cat {
 /// # Errors
 /// The target cannot be reached, the address cannot be had, or the connection is cut.
 pub fn run(parsed: &Parsed) -> Result<(), Failed> {
+    let failed = |error: io::Error| Failed::new(Exit::Failure, format!("seaprox cat: {error}"));
+    logging::detach().map_err(failed)?;
     let mode = mode(parsed)?;
     let config = settings::config(parsed)?;
     let links = Links::of(parsed)?;
-    let failed = |error: io::Error| Failed::new(Exit::Failure, format!("seaprox cat: {error}"));
     let workers = Workers::start(WORKERS, config.limits.lookups).map_err(failed)?;
     let mut proxy = Proxy::new(Config { limits: few(&config), ..config.clone() }, Some(workers)).map_err(failed)?;
     let (ended, doom) = (Ended::default(), Doom::default());
@@ -51,12 +52,13 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
         CatMode::Listen(places) => listen(&mut proxy, &places, &config, &ended)?,
     };
     proxy.run().map_err(failed)?;
-    drop(bounds);
+    drop((proxy, bounds));
+    let written = seaprox::finish_stdio();
     if let Some(failed) = doom.take() {
         return Err(failed);
     }
     match ended.take() {
-        Some(Failure { reason: Reason::SourceFin | Reason::DestFin, .. }) | None => Ok(()),
+        Some(Failure { reason: Reason::SourceFin | Reason::DestFin, .. }) | None => written.map_err(failed),
         Some(failure) => {
             let exit = match failure.reason {
                 Reason::NotPermitted if links.is_some() => Exit::NoPermission,
@@ -122,8 +124,8 @@ fn listen(proxy: &mut Proxy, places: &[Bind], config: &Config, ended: &Ended) ->
         result.map_err(|error| Failed::new(Exit::Failure, format!("seaprox cat: {error}")))?;
         // stdout is for the bytes of the connection.
         match bound.addr() {
-            seaprox::Endpoint::Ip(addr) => crate::say(&format!("listening cat {addr}")),
-            seaprox::Endpoint::Unix(path) => crate::say(&format!("listening cat unix:{}", path.display())),
+            seaprox::Endpoint::Ip(addr) => logging::say(&format!("listening cat {addr}")),
+            seaprox::Endpoint::Unix(path) => logging::say(&format!("listening cat unix:{}", path.display())),
             _ => {}
         }
     }

@@ -231,7 +231,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
         "SEAPROX_*",
         "an option, where no flag sets it; what repeats is separated by spaces, a flag is 1, true, yes, 0, false or no",
     ),
-    ("SEAPROX_LOG", "levels of single log targets, such as seaprox::relay=trace"),
+    ("SEAPROX_LOG", "a level for all log targets, or levels of single ones, such as seaprox::link=trace"),
     ("NO_COLOR", "leave colour out of the log"),
 ];
 

@@ -34,7 +34,7 @@ pub fn keygen(parsed: &Parsed) -> Result<(), Failed> {
     };
     if parsed.verbosity() >= 0 {
         let what = if is_secret { "secret" } else { "key" };
-        crate::say(&format!("seaprox keygen: the {what} is in {}", path.display()));
+        crate::logging::say(&format!("seaprox keygen: the {what} is in {}", path.display()));
     }
     crate::print(&text(key.public(), false))
 }

@@ -90,20 +90,22 @@ fn main() -> ExitCode {
             Request::Version => print(&help::version()),
             Request::Run(parsed) => run(&parsed),
         });
-    match result {
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed { exit, text }) => {
-            say(&text);
+            logging::say(&text);
             ExitCode::from(exit as u8)
         }
-    }
+    };
+    logging::finish();
+    code
 }
 
 fn run(parsed: &Parsed) -> Result<(), Failed> {
     let log_format = parsed.log_format()?;
     // What is one connection, or a line for each check, says no more than it has to.
     let is_terse = matches!(parsed.command(), Command::Cat | Command::Selftest) || parsed.stdio()?.is_some();
-    logging::init(parsed.verbosity() - i8::from(is_terse), log_format);
+    logging::init(parsed.verbosity(), is_terse, log_format).map_err(|error| parsed.error(error))?;
     match parsed.command() {
         Command::Static | Command::Socks | Command::Http => serve::run(parsed),
         Command::Link if parsed.stdio()?.is_some() => cat::run(parsed),
@@ -116,12 +118,6 @@ fn run(parsed: &Parsed) -> Result<(), Failed> {
         Command::Completions => print(&completions::script(parsed.shell()?)),
         Command::Man => print(&help::man()),
     }
-}
-
-/// Says a line on stderr. Nobody may be there to read it, or there may be no room for it: that changes nothing of what the
-/// process does, nor how it ends.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Prints to stdout. A reader that has had enough is no failure.

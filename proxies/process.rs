@@ -3,7 +3,7 @@
 //! Everything comes through one channel, as [`News`]. Loops never wait for it: what does not fit is dropped, and only what
 //! happens to links could be that much.
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
@@ -18,7 +18,7 @@ use signal_hook::iterator::Signals;
 use crate::gate::Gate;
 use crate::link::{self, Act, Change, Links, Questions, Told, Visits, Watch};
 use crate::shared::Look;
-use crate::{Exit, Failed};
+use crate::{Exit, Failed, logging};
 
 /// What the main thread hears.
 pub enum News {
@@ -191,11 +191,7 @@ impl Process {
 
     fn act(&mut self, act: Act) {
         match act {
-            Act::Print(line) => {
-                let mut out = io::stdout().lock();
-                // Somebody who does not read stdout need not know.
-                let _ = writeln!(out, "{line}").and_then(|()| out.flush());
-            }
+            Act::Print(line) => logging::announce(&line),
             Act::End(failed) => self.end(failed),
             // A peer with several subflows shows its key as often.
             Act::Ask(_) if self.is_asking => {}

@@ -1,6 +1,6 @@
 //! A front end or a link as a process: bind, say where, and run the loops.
 
-use std::io::{self, Write};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -15,7 +15,7 @@ use crate::link::forwards::Forward;
 use crate::options::{Command, Parsed};
 use crate::process::{Ears, News, Process, tell_dialled, tell_served};
 use crate::socks::Socks;
-use crate::{Exit, Failed, settings, status};
+use crate::{Exit, Failed, logging, settings, status};
 
 /// What stands behind one bound address.
 #[derive(Clone)]
@@ -31,6 +31,8 @@ enum Service {
 /// # Errors
 /// The command line or a file is wrong, an address cannot be had, a loop fails, or a link does and that is the end.
 pub fn run(parsed: &Parsed) -> Result<(), Failed> {
+    let failed = |error: io::Error| Failed::new(Exit::Failure, format!("seaprox: {error}"));
+    logging::detach().map_err(failed)?;
     let places = places(parsed)?;
     let threads = parsed.number("threads")? as usize;
     let workers = parsed.number("workers")? as usize;
@@ -53,7 +55,6 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let (bounds, services) = bind_all(&places, threads, &config)?;
     let addresses: Vec<Endpoint> = bounds.iter().map(|bound| bound.addr().clone()).collect();
 
-    let failed = |error: io::Error| Failed::new(Exit::Failure, format!("seaprox: {error}"));
     let ears = Ears::open().map_err(failed)?;
     let pool = Workers::start(workers, config.limits.lookups).map_err(failed)?;
     let setup = setup(Arc::clone(&gate), services.clone(), links.clone(), ears.mouth());
@@ -149,7 +150,6 @@ impl Service {
 /// Prints a line for each address, on stdout, so that a script that asked for port 0 can read which port it got:
 /// `listening socks 127.0.0.1:1080`. A node that takes in links says its key, too.
 fn announce(services: &[Service], addresses: &[Endpoint], links: Option<&Links>) {
-    let mut out = io::stdout().lock();
     let via = links.and_then(Links::peer).map(|peer| format!(" via {}", peer.target())).unwrap_or_default();
     for (service, addr) in services.iter().zip(addresses) {
         let addr = match addr {
@@ -162,11 +162,9 @@ fn announce(services: &[Service], addresses: &[Endpoint], links: Option<&Links>)
             Service::Socks | Service::Http => via.clone(),
             Service::Link => String::new(),
         };
-        // Somebody who does not read stdout need not know.
-        let _ = writeln!(out, "listening {} {addr}{to}", service.kind());
+        logging::announce(&format!("listening {} {addr}{to}", service.kind()));
     }
     if let Some(key) = links.and_then(Links::shown_key) {
-        let _ = writeln!(out, "key {key}");
+        logging::announce(&format!("key {key}"));
     }
-    let _ = out.flush();
 }

@@ -75,3 +75,10 @@ pub fn sockets_to(pid: u32, peer: std::net::SocketAddr) -> Vec<socket2::Socket> 
     let is_it = |socket: &socket2::Socket| socket.peer_addr().is_ok_and(|addr| addr.as_socket() == Some(peer));
     numbers.filter_map(copy).filter(is_it).collect()
 }
+
+/// Bytes that a pipe has room for.
+pub fn pipe_bytes(pipe: &impl AsRawFd) -> usize {
+    // SAFETY: fcntl with this command takes and gives integers only.
+    let bytes = unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_GETPIPE_SZ) };
+    usize::try_from(bytes).expect("a pipe")
+}

@@ -66,8 +66,9 @@ impl Seaprox {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         touch(&mut command);
         let mut child = command.spawn().expect("the binary starts");
-        let out = Lines::of(child.stdout.take().expect("piped"));
-        let log = Lines::of(child.stderr.take().expect("piped"));
+        // The last touch may have put something else in their place.
+        let out = child.stdout.take().map(Lines::of).unwrap_or_default();
+        let log = child.stderr.take().map(Lines::of).unwrap_or_default();
         Seaprox { child, out, log, scratch }
     }
 

@@ -1,0 +1,248 @@
+//! A bounded ring of lines, and the thread that writes them to a descriptor.
+//!
+//! ```text
+//!   any thread --push--> pending (bounded) --take all--> batch --write, may block--> stderr or stdout
+//!                          \--full--> counted, and said as soon as there is room
+//! ```
+//! [`Ring::push`] never blocks and never fails, whatever the reader of the descriptor does: it takes a lock that is held
+//! for a copy, and wakes the thread only when that waits. The thread pauses between two batches, so that a busy process
+//! pays for one system call in a few milliseconds, not for one a line. It owns a duplicate of the descriptor, so that a
+//! write that blocks holds no lock of the standard library's.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::mem;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A ring whose thread runs until the process ends.
+pub struct Ring {
+    state: Mutex<State>,
+    /// Wakes the writing thread.
+    work: Condvar,
+    /// Tells that everything has been written.
+    idle: Condvar,
+    /// Bytes that may wait, those that are being written included.
+    bytes_max: usize,
+}
+
+/// Makes the line that says how many were dropped.
+pub type TellDropped = Box<dyn Fn(u64) -> String + Send>;
+
+#[derive(Default)]
+struct State {
+    pending: Vec<u8>,
+    /// Bytes that the thread has taken and not yet written.
+    flying: usize,
+    /// Lines that were dropped and not yet spoken of.
+    dropped: u64,
+    /// The last write failed: what was dropped is spoken of with the next line, not before.
+    has_failed: bool,
+    /// The thread waits to be woken.
+    is_waiting: bool,
+    /// Somebody waits until everything is written: no more pauses.
+    is_hurried: bool,
+}
+
+impl Ring {
+    /// Starts a thread with this name that writes to `out`.
+    ///
+    /// # Errors
+    /// The system has no thread for it.
+    pub fn start(name: &str, out: File, bytes_max: usize, tell: TellDropped) -> io::Result<Arc<Ring>> {
+        let (state, work, idle) = (Mutex::default(), Condvar::new(), Condvar::new());
+        let ring = Arc::new(Ring { state, work, idle, bytes_max });
+        let own = Arc::clone(&ring);
+        thread::Builder::new().name(name.into()).spawn(move || own.run(out, &tell))?;
+        Ok(ring)
+    }
+
+    /// Appends a line with its final newline, or counts it as dropped if there is no room.
+    pub fn push(&self, line: &[u8]) {
+        let mut state = self.lock();
+        if state.pending.len() + state.flying + line.len() > self.bytes_max {
+            state.dropped += 1;
+            return;
+        }
+        state.pending.extend_from_slice(line);
+        if mem::take(&mut state.is_waiting) {
+            drop(state);
+            self.work.notify_one();
+        }
+    }
+
+    /// Waits until everything is written, or the deadline has passed. Returns whether everything is.
+    pub fn flush(&self, patience: Duration) -> bool {
+        let since = Instant::now();
+        let mut state = self.lock();
+        state.is_hurried = true;
+        self.work.notify_one();
+        while state.has_work() || state.flying > 0 {
+            let Some(left) = patience.checked_sub(since.elapsed()) else { break };
+            state = self.idle.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.is_hurried = false;
+        !state.has_work() && state.flying == 0
+    }
+
+    fn run(&self, mut out: File, tell: &TellDropped) {
+        let mut batch = Vec::new();
+        loop {
+            let dropped = self.take(&mut batch);
+            if dropped > 0 {
+                batch.extend_from_slice(tell(dropped).as_bytes());
+            }
+            let lost = write_lines(&mut out, &batch);
+            let mut state = self.lock();
+            state.flying = 0;
+            state.has_failed = lost > 0;
+            if lost > 0 {
+                // The line about the dropped ones was the last of the batch, so it is among the lost.
+                state.dropped += if dropped > 0 { lost - 1 + dropped } else { lost };
+            }
+            if !state.is_hurried {
+                drop(self.work.wait_timeout(state, PAUSE));
+            }
+        }
+    }
+
+    /// Takes what is pending, and the count of the dropped lines; waits until there is something.
+    fn take(&self, batch: &mut Vec<u8>) -> u64 {
+        batch.clear();
+        batch.shrink_to(KEPT_BYTES);
+        let mut state = self.lock();
+        while !state.has_work() {
+            self.idle.notify_all();
+            state.is_waiting = true;
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.is_waiting = false;
+        mem::swap(batch, &mut state.pending);
+        state.flying = batch.len();
+        mem::take(&mut state.dropped)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn has_work(&self) -> bool {
+        !self.pending.is_empty() || (self.dropped > 0 && !self.has_failed)
+    }
+}
+
+/// Writes lines, as many at once as a pipe takes whole, so that those of several processes are not torn apart. Returns
+/// how many were lost because the descriptor takes no more.
+fn write_lines(out: &mut impl Write, mut lines: &[u8]) -> u64 {
+    while !lines.is_empty() {
+        let (mut some, rest) = lines.split_at(cut(lines));
+        while !some.is_empty() {
+            match out.write(some) {
+                Ok(0) => return count(lines),
+                Ok(count) => some = &some[count..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Somebody else has made the open file non-blocking.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PAUSE),
+                Err(_) => return count(lines),
+            }
+        }
+        lines = rest;
+    }
+    0
+}
+
+/// Where to cut, so that whole lines are before it: as many as one write to a pipe keeps together, and one at least.
+fn cut(lines: &[u8]) -> usize {
+    let end_of = |lines: &[u8]| lines.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
+    let first = || lines.iter().position(|byte| *byte == b'\n').map_or(lines.len(), |at| at + 1);
+    if lines.len() <= PIPE_BYTES { lines.len() } else { end_of(&lines[..PIPE_BYTES]).unwrap_or_else(first) }
+}
+
+fn count(lines: &[u8]) -> u64 {
+    lines.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+/// Between two batches.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Bytes that a pipe takes as one piece (`PIPE_BUF`, pipe(7)).
+const PIPE_BYTES: usize = 4096;
+/// Capacity that a buffer keeps when it is empty.
+const KEPT_BYTES: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader, Read};
+
+    fn ring(bytes_max: usize) -> (Arc<Ring>, io::PipeReader) {
+        let (reader, writer) = io::pipe().unwrap();
+        let out = File::from(std::os::fd::OwnedFd::from(writer));
+        let tell = |dropped| format!("dropped {dropped}\n");
+        (Ring::start("test", out, bytes_max, Box::new(tell)).unwrap(), reader)
+    }
+
+    #[test]
+    fn a_reader_that_does_not_read_loses_lines_and_is_told_how_many() {
+        let (ring, mut reader) = ring(100_000);
+        let line = |number: u32| format!("{number:099}\n");
+        // More than the pipe (64 KiB) and the ring take together.
+        for number in 0..5_000 {
+            ring.push(line(number).as_bytes());
+        }
+        assert!(!ring.flush(Duration::from_millis(20)), "a deadline is one");
+        let (mut numbers, mut dropped) = (Vec::new(), 0);
+        for line in BufReader::new(&mut reader).lines().map(Result::unwrap) {
+            match line.strip_prefix("dropped ") {
+                Some(count) => dropped += count.parse::<usize>().unwrap(),
+                None => numbers.push(line.parse::<u32>().unwrap()),
+            }
+            if numbers.len() + dropped >= 5_000 {
+                break;
+            }
+        }
+        assert_eq!(numbers.len() + dropped, 5_000);
+        assert!(numbers.is_sorted() && dropped > 0);
+        ring.push(b"again\n");
+        assert!(ring.flush(Duration::from_secs(20)));
+        let mut again = [0; 6];
+        reader.read_exact(&mut again).unwrap();
+        assert_eq!(&again, b"again\n");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted_and_said_when_it_can() {
+        struct Full(Vec<u8>, usize);
+        impl Write for Full {
+            fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+                if self.1 == 0 {
+                    return Err(ErrorKind::StorageFull.into());
+                }
+                self.1 -= 1;
+                self.0.extend_from_slice(buf);
+                Ok(buf.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let lines = format!("{}\n", "x".repeat(999)).repeat(10);
+        let mut out = Full(Vec::new(), 1);
+        assert_eq!(write_lines(&mut out, lines.as_bytes()), 6);
+        assert_eq!(out.0.len(), 4_000, "whole lines, within what a pipe keeps together");
+        let (ring, reader) = ring(10_000);
+        drop(reader);
+        ring.push(b"lost\n");
+        assert!(ring.flush(Duration::from_secs(20)), "an error is no reason to wait");
+        assert_eq!(ring.lock().dropped, 1);
+    }
+
+    #[test]
+    fn a_long_line_goes_alone() {
+        let long = format!("{}\n", "y".repeat(9_000));
+        assert_eq!(cut(format!("{long}short\n").as_bytes()), 9_001);
+        assert_eq!((cut(b"a\nb\n"), cut(b"no newline")), (4, 10));
+    }
+}
