@@ -222,8 +222,9 @@ const EXIT_CODES: &[(&str, &str)] = &[
     ("78", "a file of the configuration is wrong"),
 ];
 const SIGNALS: &[(&str, &str)] = &[
-    ("TERM", "stop accepting, let connections end for the drain timeout, then stop; a second one stops at once"),
+    ("TERM, QUIT", "stop accepting, let connections end for the drain timeout, then stop; a second one stops at once"),
     ("INT", "stop at once"),
+    ("USR1", "write the status to the log, whatever its level"),
     ("HUP", "read files again, never stop; files of keys are read again whenever they change"),
 ];
 const ENVIRONMENT: &[(&str, &str)] = &[

@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use seaprox::keys::{KeysError, PublicKey};
 use seaprox::node::{Happened, NetworkChanges};
 use seaprox::{Core, Id, Loops, Remote};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::gate::Gate;
 use crate::link::{self, Act, Change, Links, Questions, Told, Visits, Watch};
 use crate::shared::Look;
+use crate::status::Teller;
 use crate::{Exit, Failed, logging};
 
 /// What the main thread hears.
@@ -48,6 +49,7 @@ pub struct Ears {
 /// What the main thread has to do with.
 pub struct Process {
     remotes: Vec<Remote>,
+    teller: Arc<Teller>,
     gate: Arc<Gate>,
     links: Option<Arc<Links>>,
     watch: Option<Watch>,
@@ -70,7 +72,7 @@ impl Ears {
     /// Signals cannot be caught.
     pub fn open() -> io::Result<Ears> {
         let (tell, told) = mpsc::sync_channel(NEWS_MAX);
-        Ok(Ears { tell, told, signals: Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2])? })
+        Ok(Ears { tell, told, signals: Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])? })
     }
 
     /// The other end, for loops.
@@ -95,17 +97,31 @@ impl Process {
     /// A process with these loops.
     pub fn new(
         ears: &Ears,
-        remotes: &[Remote],
+        teller: Arc<Teller>,
         gate: Arc<Gate>,
         links: Option<Arc<Links>>,
         drain: Duration,
     ) -> Process {
         let watch = links.as_ref().and_then(|links| links.watch()).map(|watch| watch.asking(link::can_ask()));
         let visits = links.as_ref().and_then(|links| links.visits());
-        let (remotes, tell) = (remotes.to_vec(), ears.mouth());
+        let (remotes, tell) = (teller.remotes.clone(), ears.mouth());
         let (is_draining, is_ending, is_asking, doom) = (false, false, false, None);
         let questions = Questions::default();
-        Process { remotes, gate, links, watch, visits, drain, is_draining, is_ending, is_asking, questions, doom, tell }
+        Process {
+            remotes,
+            teller,
+            gate,
+            links,
+            watch,
+            visits,
+            drain,
+            is_draining,
+            is_ending,
+            is_asking,
+            questions,
+            doom,
+            tell,
+        }
     }
 
     /// Does what is asked for until all loops have ended.
@@ -156,7 +172,8 @@ impl Process {
         match news {
             News::Signal(SIGHUP) => self.reload(),
             News::Signal(SIGUSR2) => log::warn!("this version cannot replace itself while it runs"),
-            News::Signal(SIGTERM) if !std::mem::replace(&mut self.is_draining, true) => {
+            News::Signal(SIGUSR1) => self.teller.log(),
+            News::Signal(SIGTERM | SIGQUIT) if !std::mem::replace(&mut self.is_draining, true) => {
                 let drain = self.drain;
                 self.is_ending = true;
                 log::info!(timeout = seaprox::units::format_duration(drain); "draining");

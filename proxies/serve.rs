@@ -3,7 +3,9 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::SyncSender;
+use std::time::Instant;
 
 use seaprox::{Bind, Bound, Config, Endpoint, FrontEnd, Handler, Loops, Proxy, Remote, Setup, Target, Workers, bind};
 
@@ -15,6 +17,7 @@ use crate::link::forwards::Forward;
 use crate::options::{Command, Parsed};
 use crate::process::{Ears, News, Process, tell_dialled, tell_served};
 use crate::socks::Socks;
+use crate::status::Teller;
 use crate::{Exit, Failed, logging, settings, status};
 
 /// What stands behind one bound address.
@@ -59,10 +62,21 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let pool = Workers::start(workers, config.limits.lookups).map_err(failed)?;
     let setup = setup(Arc::clone(&gate), services.clone(), links.clone(), ears.mouth());
     let loops = Loops::start(threads, &config, Some(&pool), bounds, &setup).map_err(failed)?;
-    let remotes = loops.remotes().to_vec();
-    let _status = status::serve(&status_at, remotes.clone(), Arc::clone(&pool));
-    announce(&services, &addresses, links.as_deref());
-    Process::new(&ears, &remotes, gate, links, drain).wait(ears, loops)
+    let announced = announcements(&services, &addresses, links.as_deref());
+    let teller = Arc::new(Teller {
+        command: parsed.command().name(),
+        listening: announced.clone(),
+        remotes: loops.remotes().to_vec(),
+        workers: Arc::clone(&pool),
+        born: Instant::now(),
+        is_logging: AtomicBool::new(false),
+    });
+    let _status = status::serve(&status_at, Arc::clone(&teller));
+    announced.iter().for_each(|line| logging::announce(&format!("listening {line}")));
+    if let Some(key) = links.as_ref().and_then(|links| links.shown_key()) {
+        logging::announce(&format!("key {key}"));
+    }
+    Process::new(&ears, teller, gate, links, drain).wait(ears, loops)
 }
 
 fn places(parsed: &Parsed) -> Result<Vec<(Bind, Service)>, Failed> {
@@ -147,11 +161,11 @@ impl Service {
     }
 }
 
-/// Prints a line for each address, on stdout, so that a script that asked for port 0 can read which port it got:
-/// `listening socks 127.0.0.1:1080`. A node that takes in links says its key, too.
-fn announce(services: &[Service], addresses: &[Endpoint], links: Option<&Links>) {
+/// A line for each address, which a script that asked for port 0 reads on stdout behind the word `listening`:
+/// `socks 127.0.0.1:1080`.
+fn announcements(services: &[Service], addresses: &[Endpoint], links: Option<&Links>) -> Vec<String> {
     let via = links.and_then(Links::peer).map(|peer| format!(" via {}", peer.target())).unwrap_or_default();
-    for (service, addr) in services.iter().zip(addresses) {
+    let line = |(service, addr): (&Service, &Endpoint)| {
         let addr = match addr {
             Endpoint::Ip(addr) => addr.to_string(),
             Endpoint::Unix(path) => format!("unix:{}", path.display()),
@@ -162,9 +176,7 @@ fn announce(services: &[Service], addresses: &[Endpoint], links: Option<&Links>)
             Service::Socks | Service::Http => via.clone(),
             Service::Link => String::new(),
         };
-        logging::announce(&format!("listening {} {addr}{to}", service.kind()));
-    }
-    if let Some(key) = links.and_then(Links::shown_key) {
-        logging::announce(&format!("key {key}"));
-    }
+        format!("{} {addr}{to}", service.kind())
+    };
+    services.iter().zip(addresses).map(line).collect()
 }

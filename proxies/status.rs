@@ -9,6 +9,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,10 +22,23 @@ use serde_json::{Value, json};
 mod links;
 
 use crate::options::{Parsed, StatusSocket};
-use crate::{Exit, Failed};
+use crate::{Exit, Failed, logging};
+
+/// What this process has to tell, and to whom it puts the questions.
+pub struct Teller {
+    /// The command, as it is named on the command line.
+    pub command: &'static str,
+    /// Where it listens, as it is announced.
+    pub listening: Vec<String>,
+    pub remotes: Vec<Remote>,
+    pub workers: Arc<Workers>,
+    pub born: Instant,
+    /// The status is being written to the log.
+    pub is_logging: AtomicBool,
+}
 
 /// Starts to answer; the socket goes with what is returned. A process that cannot have a socket runs without one, and says so.
-pub fn serve(at: &StatusSocket, remotes: Vec<Remote>, workers: Arc<Workers>) -> Option<SocketFile> {
+pub fn serve(at: &StatusSocket, teller: Arc<Teller>) -> Option<SocketFile> {
     let path = match at {
         StatusSocket::Off => return None,
         StatusSocket::At(path) => Ok(path.clone()),
@@ -38,11 +52,10 @@ pub fn serve(at: &StatusSocket, remotes: Vec<Remote>, workers: Arc<Workers>) -> 
             return None;
         }
     };
-    let born = Instant::now();
     let answer_all = move || {
         for client in listener.incoming().flatten() {
             // A client that leaves early need not know.
-            let _ = answer(client, &remotes, &workers, born);
+            let _ = teller.answer(client);
         }
     };
     thread::Builder::new().name("status".into()).spawn(answer_all).ok()?;
@@ -56,21 +69,62 @@ fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     Ok((listener, file))
 }
 
-fn answer(mut client: UnixStream, remotes: &[Remote], workers: &Workers, born: Instant) -> io::Result<()> {
-    client.set_write_timeout(Some(CLIENT_WAIT))?;
-    let Some((totals, links)) = totals(remotes) else {
-        return client.write_all(b"{\"error\":\"the loops do not answer\"}\n");
-    };
-    let mut status = to_json(&totals, remotes.len(), &workers.done(), born.elapsed());
-    status["links"] = links.iter().map(links::to_json).collect();
-    let mut document = serde_json::to_string(&status)?;
-    // The connections go in as the last member.
-    document.truncate(document.len() - 1);
-    let mut out = BufWriter::with_capacity(WRITE_BYTES, client);
-    write!(out, "{document},\"connections\":[")?;
-    write_connections(&mut out, remotes)?;
-    out.write_all(b"]}\n")?;
-    out.flush()
+impl Teller {
+    fn answer(&self, mut client: UnixStream) -> io::Result<()> {
+        client.set_write_timeout(Some(CLIENT_WAIT))?;
+        let Some(status) = self.status() else {
+            return client.write_all(b"{\"error\":\"the loops do not answer\"}\n");
+        };
+        let mut document = serde_json::to_string(&status)?;
+        // The connections go in as the last member.
+        document.truncate(document.len() - 1);
+        let mut out = BufWriter::with_capacity(WRITE_BYTES, client);
+        write!(out, "{document}{CONNECTIONS}")?;
+        write_connections(&mut out, &self.remotes)?;
+        out.write_all(b"]}\n")?;
+        out.flush()
+    }
+
+    /// Everything but the connections.
+    fn status(&self) -> Option<Value> {
+        let (totals, links) = totals(&self.remotes)?;
+        let mut status = to_json(&totals, self.remotes.len(), &self.workers.done(), self.born.elapsed());
+        status["command"] = self.command.into();
+        status["listening"] = self.listening.clone().into();
+        status["links"] = links.iter().map(links::to_json).collect();
+        Some(status)
+    }
+
+    /// Writes the status to the log as people read it, a line of the log for each of its lines, with the first
+    /// connections. A thread does that; asked again meanwhile, it is written once.
+    pub fn log(self: &Arc<Self>) {
+        if self.is_logging.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let teller = Arc::clone(self);
+        let body = move || {
+            let say = |line: &str| logging::answer("seaprox::status", line);
+            match teller.status() {
+                Some(mut status) => {
+                    let some =
+                        |remote: &Remote| ask_loop(remote, |core| core.some_connections(None, CONNECTIONS_LOGGED));
+                    let all = teller.remotes.iter().filter_map(some).flatten();
+                    status["connections"] = all.take(CONNECTIONS_LOGGED).map(|it| connection_json(&it)).collect();
+                    for_people(&status).lines().for_each(say);
+                    let count = status.pointer("/usage/connections").and_then(Value::as_u64).unwrap_or(0);
+                    let more = count.saturating_sub(CONNECTIONS_LOGGED as u64);
+                    if more > 0 {
+                        say(&format!("and {more} connections more, which seaprox status lists"));
+                    }
+                }
+                None => say("the loops do not answer"),
+            }
+            teller.is_logging.store(false, Ordering::Relaxed);
+        };
+        if thread::Builder::new().name("report".into()).spawn(body).is_err() {
+            self.is_logging.store(false, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Writes all connections of all loops, some at a time: a process that has many holds the text of few, and keeps no
@@ -218,10 +272,54 @@ fn only_process() -> Result<PathBuf, Failed> {
         1 => Ok(alive.remove(0)),
         0 => Err(Failed::new(Exit::Unavailable, "seaprox status: no process of yours is running")),
         _ => {
-            let mut pids: Vec<_> = alive.iter().filter_map(|path| Some(path.file_stem()?.to_string_lossy())).collect();
-            pids.sort_unstable();
-            let text = format!("seaprox status: several processes are running, name one: {}", pids.join(" "));
+            alive.sort_by_key(|path| pid_of(path));
+            let lines: Vec<_> = alive.iter().map(|path| format!("\n  {}", listed(path))).collect();
+            let text =
+                format!("seaprox status: several processes are running, name one by its number:{}", lines.concat());
             Err(Failed::new(Exit::Usage, text))
+        }
+    }
+}
+
+fn pid_of(path: &Path) -> Option<u32> {
+    path.file_stem()?.to_str()?.parse().ok()
+}
+
+/// A process among several: its number, its command and where it listens or which links it has.
+fn listed(path: &Path) -> String {
+    let pid = path.file_stem().unwrap_or_default().to_string_lossy();
+    let Some(status) = ask_head(path).ok().and_then(|head| serde_json::from_str::<Value>(&head).ok()) else {
+        return format!("{pid} does not answer");
+    };
+    let words = |key: &str, member: &str| {
+        let all = status[key].as_array().into_iter().flatten();
+        let some = all.filter_map(|it| if member.is_empty() { it.as_str() } else { it[member].as_str() });
+        some.take(PLACES_LISTED).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (places, peers) = (words("listening", ""), words("links", "peer"));
+    let peers = peers.iter().map(|peer| format!("link {peer}"));
+    let what = places.iter().cloned().chain(peers).collect::<Vec<_>>().join(", ");
+    format!("{pid} {} {what}", status["command"].as_str().unwrap_or("?")).trim_end().to_owned()
+}
+
+/// What a process says of itself, without its connections, which may be many.
+fn ask_head(path: &Path) -> io::Result<String> {
+    let mut process = UnixStream::connect(path)?;
+    process.set_read_timeout(Some(CLIENT_WAIT))?;
+    let (mut head, mut buf, mut searched) = (Vec::new(), [0; 4096], 0_usize);
+    loop {
+        let from = searched.saturating_sub(CONNECTIONS.len());
+        let found = head[from..].windows(CONNECTIONS.len()).position(|bytes| bytes == CONNECTIONS.as_bytes());
+        searched = head.len();
+        if let Some(end) = found {
+            head.truncate(from + end);
+            head.push(b'}');
+            return String::from_utf8(head).map_err(io::Error::other);
+        }
+        match process.read(&mut buf)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            _ if head.len() > HEAD_BYTES_MAX => return Err(io::ErrorKind::InvalidData.into()),
+            count => head.extend_from_slice(&buf[..count]),
         }
     }
 }
@@ -308,10 +406,18 @@ fn leg(role: &str, side: &Value) -> String {
 
 /// Questions that wait to be answered.
 const BACKLOG: u32 = 128;
+/// Places and links that are named of each of several processes.
+const PLACES_LISTED: usize = 4;
+/// Bytes that are read of a process among several.
+const HEAD_BYTES_MAX: usize = 4 << 20;
 /// For a client that does not read.
 const CLIENT_WAIT: Duration = Duration::from_secs(5);
 /// Connections that a loop tells of in one call.
 const CONNECTIONS_AT_ONCE: usize = 256;
+/// Connections that are written to the log when a signal asks for the status.
+const CONNECTIONS_LOGGED: usize = 100;
+/// Where the connections begin in the document. No string in front of it holds this, because quotes are escaped there.
+const CONNECTIONS: &str = ",\"connections\":[";
 /// Bytes that are written with one call.
 const WRITE_BYTES: usize = 64 * 1024;
 /// For a loop that is busy.

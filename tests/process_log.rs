@@ -6,11 +6,12 @@ mod kit;
 use std::fs::File;
 use std::io::{BufRead, BufReader, PipeReader, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
 use kit::Step::*;
 use kit::peer::both;
-use kit::{Peer, SOON, Scratch, Seaprox};
+use kit::{Peer, Relay, SOON, Scratch, Seaprox, run_with};
 
 /// A relay that listens on a Unix socket, because nobody reads where it listens.
 struct Unread {
@@ -97,5 +98,82 @@ fn a_log_that_cannot_be_written_ends_nothing() {
         relay.seaprox.wait_until_idle();
         relay.seaprox.signal(libc::SIGTERM);
         assert_eq!(relay.seaprox.wait(SOON).code(), Some(0));
+    }
+}
+
+#[test]
+fn quit_drains_as_term_does_and_usr1_writes_the_status() {
+    let mut relay = Relay::start(&["-q"]);
+    let (mut client, mut server) = relay.pair();
+    both(&mut client, &[Swap(10)], &mut server, &[Swap(10)]);
+    relay.seaprox.signal(libc::SIGUSR1);
+    let target = relay.listener.local_addr().unwrap();
+    relay.seaprox.wait_for_log(&["INFO  seaprox::status seaprox ", &format!(" pid {}", relay.seaprox.pid())]);
+    relay.seaprox.wait_for_log(&["seaprox::status", "connections 1 of "]);
+    relay.seaprox.wait_for_log(&["seaprox::status", "static[ipv4[", &format!("->ipv4[{target}]]"), "established"]);
+    relay.seaprox.signal(libc::SIGQUIT);
+    kit::until("it listens no more", || std::net::TcpStream::connect(relay.addr()).is_err());
+    relay.listener.set_nonblocking(true).unwrap();
+    while relay.listener.accept().is_ok() {}
+    both(&mut client, &[Swap(100_000), Fin, ReadAll], &mut server, &[Swap(100_000), ReadAll, Fin]);
+    assert_eq!(relay.seaprox.wait(SOON).code(), Some(0));
+}
+
+/// BS-13, and the levels of single targets.
+#[test]
+fn the_frames_of_a_link_are_told_at_trace_and_never_their_payload() {
+    let scratch = Scratch::new();
+    let secret = scratch.write("secret", "a secret of the two nodes in this test\n");
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let far = Seaprox::start(&["link", "--listen", "127.0.0.1:0", "--secret", &secret]);
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = server.local_addr().unwrap().to_string();
+    let args = ["static", "--listen", "127.0.0.1:0", "--to", &to, "--via", &far.listens(0), "--secret", &secret];
+    let start = |more: &[&str], levels: &str| {
+        Seaprox::start_with(&[&args, more].concat(), |command| _ = command.env("SEAPROX_LOG", levels))
+    };
+    for (near, has_others) in [(start(&["-vv"], ""), true), (start(&[], "warn,seaprox::link::frame=trace"), false)] {
+        let mut client = Peer::connect(near.addr(0));
+        client.run(&[Put(b"a word that is nobody's business")]);
+        let mut behind = Peer::accept(&server);
+        behind.run(&[Take(b"a word that is nobody's business"), Fin]);
+        client.run(&[ReadAll, Fin]);
+        near.wait_for_log(&["TRACE seaprox::link::frame sent kind=OPEN id=", &format!("place={to}")]);
+        near.wait_for_log(&["TRACE seaprox::link::frame received kind=OPEN_RESULT id="]);
+        near.wait_for_log(&["TRACE seaprox::link::frame sent kind=DATA id=", "bytes=40"]);
+        near.wait_until_idle();
+        assert_eq!(near.count_log(&["sent kind=OPEN ", &format!("place={to}")]), 1);
+        assert!(!near.log().concat().contains("business"), "{:?}", near.log());
+        assert_eq!(near.count_log(&[" mio"]), 0, "{:?}", near.log());
+        assert_eq!(near.count_log(&["seaprox::connection"]) > 0, has_others);
+    }
+}
+
+#[test]
+fn wrong_levels_are_named_with_what_was_expected() {
+    for (levels, word) in [
+        (
+            "seaprox::relay=trace",
+            "SEAPROX_LOG: \"seaprox::relay\" is no target: expected one of seaprox, seaprox::conn",
+        ),
+        ("seaprox::lnik=debug", "did you mean seaprox::link?"),
+        ("loud", "\"loud\" is no level: expected off, error, warn, info, debug or trace, or TARGET=LEVEL"),
+    ] {
+        let ran = run_with(&["socks", "--listen", "127.0.0.1:0"], b"", |it| _ = it.env("SEAPROX_LOG", levels));
+        assert_eq!((ran.code, ran.err.lines().count()), (Some(2), 1), "{ran:?}");
+        assert!(ran.err.contains(word), "{}", ran.err);
+    }
+}
+
+/// The manual's table of targets is that of the program.
+#[test]
+fn the_manual_lists_the_targets() {
+    let manual = include_str!("../README.md");
+    let source = include_str!("../proxies/logging/filter.rs");
+    let table = source.split("TARGETS: &[(&str, &str)] = &[").nth(1).and_then(|rest| rest.split("];").next()).unwrap();
+    let targets: Vec<_> = table.split("(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert!(targets.contains(&"seaprox::link::frame"));
+    for target in targets {
+        assert!(manual.contains(&format!("| `{target}` |")), "{target}");
     }
 }

@@ -441,7 +441,8 @@ impl<'a> Frame<'a> {
     /// A body that would be longer than a frame may be is a defect of the caller, who bounds texts, names and payloads.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let (id, flags) = self.label();
-        frame_with(out, self.kind(), flags, id, |out| self.encode_body(out));
+        let len = put_frame(out, self.kind(), flags, id, |out| self.encode_body(out));
+        trace("sent", Header { kind: self.kind(), flags, len, id }, Some(self));
     }
 
     fn encode_body(&self, out: &mut Vec<u8>) {
@@ -491,6 +492,25 @@ impl<'a> Frame<'a> {
 
 /// Appends a frame whose body `body` writes, and then its length into the header.
 pub(super) fn frame_with(out: &mut Vec<u8>, kind: u8, flags: u8, id: u32, body: impl FnOnce(&mut Vec<u8>)) {
+    let len = put_frame(out, kind, flags, id, body);
+    trace("sent", Header { kind, flags, len, id }, None);
+}
+
+/// Writes a line to the log, at trace: the type of a frame, its id, and the length of its body. Of an OPEN or a LISTEN
+/// the place is told, too; of no frame the payload.
+#[inline]
+pub(super) fn trace(way: &str, header: Header, frame: Option<&Frame<'_>>) {
+    if log::log_enabled!(target: TARGET, log::Level::Trace) {
+        let place = match frame {
+            Some(Frame::Open { open, .. } | Frame::Listen { open, .. }) => open.to_string(),
+            _ => "-".to_owned(),
+        };
+        log::trace!(target: TARGET, kind = kind_name(header.kind), id = header.id, bytes = header.len, flags = header.flags, place = place; "{way}");
+    }
+}
+
+/// Appends a frame and returns the length of its body.
+fn put_frame(out: &mut Vec<u8>, kind: u8, flags: u8, id: u32, body: impl FnOnce(&mut Vec<u8>)) -> usize {
     let start = out.len();
     out.put(&Header { kind, flags, len: 0, id }.encode());
     body(out);
@@ -500,6 +520,7 @@ pub(super) fn frame_with(out: &mut Vec<u8>, kind: u8, flags: u8, id: u32, body: 
     if let Some(place) = out.get_mut(start..start + HEADER_BYTES) {
         place.copy_from_slice(&header);
     }
+    len
 }
 
 /// The sixteen bytes before the payload of a DATA frame.
@@ -507,7 +528,9 @@ pub(super) fn data_head(id: u32, offset: u64, len: usize, fin: bool) -> [u8; DAT
     let flags = if fin { FLAG_LAST } else { 0 };
     let mut head = [0; DATA_HEAD_BYTES];
     let (header, place) = head.split_at_mut(HEADER_BYTES);
-    header.copy_from_slice(&Header { kind: kind::DATA, flags, len: len + 8, id }.encode());
+    let told = Header { kind: kind::DATA, flags, len: len + 8, id };
+    header.copy_from_slice(&told.encode());
+    trace("sent", told, None);
     place.copy_from_slice(&offset.to_be_bytes());
     head
 }
@@ -540,3 +563,36 @@ fn class(r: &mut Reader<'_>) -> Result<Class, FrameError> {
 fn id16(header: Header) -> Result<u16, FrameError> {
     u16::try_from(header.id).map_err(|_| FrameError::Value)
 }
+
+/// The name of a type, for the log.
+const fn kind_name(kind: u8) -> &'static str {
+    match kind {
+        kind::PAD => "PAD",
+        kind::HELLO => "HELLO",
+        kind::HELLO_ACK => "HELLO_ACK",
+        kind::RESUME_STATE => "RESUME_STATE",
+        kind::PING => "PING",
+        kind::PONG => "PONG",
+        kind::GOAWAY => "GOAWAY",
+        kind::CLOSE => "CLOSE",
+        kind::SUBFLOW => "SUBFLOW",
+        kind::OPEN => "OPEN",
+        kind::OPEN_RESULT => "OPEN_RESULT",
+        kind::LISTEN => "LISTEN",
+        kind::LISTEN_RESULT => "LISTEN_RESULT",
+        kind::UNLISTEN => "UNLISTEN",
+        kind::DATA => "DATA",
+        kind::RESET => "RESET",
+        kind::STOP => "STOP",
+        kind::CREDIT => "CREDIT",
+        kind::MAX_STREAMS => "MAX_STREAMS",
+        kind::ACK => "ACK",
+        kind::BLOCKED => "BLOCKED",
+        kind::DATAGRAM => "DATAGRAM",
+        kind::MESSAGE => "MESSAGE",
+        _ => "extension",
+    }
+}
+
+/// The target of the lines about frames.
+const TARGET: &str = "seaprox::link::frame";

@@ -5,7 +5,7 @@
 //! session's key. A captured HELLO is worth nothing on another channel, because the channel's exporter value is part of
 //! the text.
 
-use super::frame::{FRAME_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, kind};
+use super::frame::{FRAME_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, kind, trace};
 use super::ids::{BootId, Role, SessionId, SubflowId};
 use super::wire::{Put, Reader};
 
@@ -187,6 +187,7 @@ impl Greeter {
         let Some(body) = body.get(..header.len) else {
             return Ok(None);
         };
+        trace("received", header, None);
         match Frame::decode(header, body)? {
             Frame::Hello(hello) => Ok(Some((hello, (HEADER_BYTES + header.len).saturating_sub(before)))),
             other => Err(FrameError::UnknownKind(other.kind())),

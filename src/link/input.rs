@@ -11,7 +11,7 @@ use super::code::Code;
 use super::control::Key;
 use super::datagram::Datagrams;
 use super::event::Event;
-use super::frame::{DATA_HEAD_BYTES, FLAG_LAST, Frame, FrameError, HEADER_BYTES, Header, OFFSET_MAX, kind};
+use super::frame::{DATA_HEAD_BYTES, FLAG_LAST, Frame, FrameError, HEADER_BYTES, Header, OFFSET_MAX, kind, trace};
 use super::ids::{StreamId, SubflowId, Time};
 use super::lane::LaneRx;
 use super::open::{Bound, Open};
@@ -132,15 +132,18 @@ impl Session {
         self.stats.frames[1] += 1;
         if self.subflows.get(place.index).is_some_and(|subflow| subflow.state == State::Greeting) {
             let body = frame.get(HEADER_BYTES..).unwrap_or_default();
+            trace("received", header, None);
             return Ok(self.on_hello_ack(place.now, place.index, &Frame::decode(header, body)?)?);
         }
         if header.kind == kind::DATA && header.len >= DATA_HEAD_BYTES - HEADER_BYTES {
             frame.advance(HEADER_BYTES);
             let offset = frame.get_u64();
+            trace("received", header, None);
             self.on_data(place, StreamId(header.id), offset, header.flags & FLAG_LAST != 0, frame)?;
         } else {
             let body = frame.get(HEADER_BYTES..).unwrap_or_default();
             let decoded = Frame::decode(header, body)?;
+            trace("received", header, Some(&decoded));
             self.on_frame(place, &decoded, &frame)?;
         }
         if let Some(rx) = self.lane_rx(place.index, lane) {

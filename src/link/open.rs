@@ -6,7 +6,8 @@
 //! host:          0 | 1 + 4 bytes (IPv4) | 4 + 16 bytes (IPv6) | 3 + len u8 + name
 //! ```
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
 use super::code::Code;
 use super::frame::FrameError;
@@ -78,6 +79,17 @@ pub struct Bound {
 const OPTION_WEIGHT: u8 = 1;
 const OPTION_TIMEOUT: u8 = 3;
 const OPTION_SOURCE: u8 = 4;
+
+/// Where it is to connect or to listen, for people.
+impl fmt::Display for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Addr(ip) => write!(f, "{}", SocketAddr::new(*ip, self.port)),
+            Host::Name(name) => write!(f, "{name}:{}", self.port),
+            Host::None => write!(f, "listener {}", self.listener),
+        }
+    }
+}
 
 impl Open {
     /// A request for a TCP connection to a name.

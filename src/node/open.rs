@@ -236,7 +236,7 @@ impl Core {
     fn log_refused(&mut self, id: Id, open: &Open, failure: &Failure) {
         let Some(unsaid) = self.may_log(id) else { return };
         let peer = self.pools.links.links.get(id).map_or_else(String::new, |link| link.name.to_string());
-        log::info!(target: TARGET, link = id.to_string(), peer = peer, asked = asked(open), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), unsaid = unsaid; "stream refused");
+        log::info!(target: TARGET, link = id.to_string(), peer = peer, asked = open.to_string(), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), unsaid = unsaid; "stream refused");
     }
 
     /// Whether the peer may open this stream, and what its target is.
@@ -380,15 +380,6 @@ fn target_of(open: &Open) -> Result<Target, Failure> {
 fn by_address(policy: &Arc<dyn Policy>, key: PeerKey, target: &Target) -> Permit {
     let (policy, name) = (Arc::clone(policy), target.host().unwrap_or_default().to_owned());
     Rc::new(move |addr| policy.may_reach(&key, &name, addr))
-}
-
-/// What was asked for, for people.
-fn asked(open: &Open) -> String {
-    match &open.host {
-        Host::Addr(ip) => std::net::SocketAddr::new(*ip, open.port).to_string(),
-        Host::Name(name) => format!("{name}:{}", open.port),
-        Host::None => format!("listener {}", open.listener),
-    }
 }
 
 /// Streams of one link that may wait for somebody's answer.
