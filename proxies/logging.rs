@@ -197,7 +197,9 @@ fn dropped(lines: u64, style: Style) -> String {
 fn log_panic(info: &PanicHookInfo) {
     let place = info.location().map_or_else(|| "-".to_owned(), ToString::to_string);
     let thread = thread::current().name().unwrap_or("-").to_owned();
-    let text = info.payload_as_str().unwrap_or("-");
+    let payload = info.payload();
+    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or("-");
     log::error!(target: "seaprox::panic", thread = thread, place = place, text = text; "panicked");
 }
 
