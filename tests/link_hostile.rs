@@ -195,3 +195,77 @@ fn data_follows_its_open_on_one_lane_until_that_is_acknowledged() {
     peer.session.set_room(free, 1 << 20);
     assert_eq!(of_stream(&peer.frames(), id), [(free, 0x20)]);
 }
+
+/// Frames of 16 KiB, seven in a read: one for a reader that has stopped, six for one that takes all. What is kept of each
+/// read is a seventh of it.
+#[test]
+fn readers_that_stopped_keep_no_more_than_twice_what_was_sent_to_them() {
+    const PAYLOAD: usize = 16_368;
+    let config = Config { stream_window_bytes: (1 << 20, 16 << 20), ..Config::default() };
+    let mut peer = Peer::of(Role::Server, config, ORDERED);
+    let (stalled, busy): (Vec<u32>, u32) =
+        ((0..32).map(|n| theirs(Role::Server, n)).collect(), theirs(Role::Server, 32));
+    for id in stalled.iter().copied().chain([busy]) {
+        peer.send(&open(id)).unwrap();
+        peer.session.accept(StreamId(id), seaprox::link::Bound::default()).unwrap();
+    }
+    let mut sent = std::collections::BTreeMap::<u32, u64>::new();
+    let payload = vec![7; PAYLOAD];
+    let mut most = 0;
+    for n in 0..32 * 60 {
+        let mut wire = Vec::new();
+        for id in [stalled[n % 32], busy, busy, busy, busy, busy, busy] {
+            let offset = sent.entry(id).or_default();
+            Frame::Data { id, offset: *offset, fin: false, payload: &payload }.encode(&mut wire);
+            *offset += PAYLOAD as u64;
+        }
+        peer.session.input(peer.now, FIRST, 0, Bytes::from(wire)).unwrap();
+        let held: usize = peer.session.readable(StreamId(busy)).map(<[u8]>::len).sum();
+        assert_eq!(peer.session.consume(peer.now, StreamId(busy), held), held);
+        let (_, held) = peer.session.memory();
+        most = most.max(held);
+        let cost = peer.session.received_cost();
+        assert!(cost <= 2 * held + (2 << 20), "{cost} bytes for {held}");
+        peer.keep_alive(FIRST);
+        peer.events();
+    }
+    assert!(most > 29 << 20, "{most}");
+    for id in stalled {
+        peer.session.stop(peer.now, StreamId(id), Code::Other);
+    }
+    assert_eq!((peer.session.memory().1, peer.session.received_cost()), (0, 0), "nothing is left of it");
+}
+
+#[test]
+fn a_share_of_the_budget_bounds_what_is_announced_and_what_is_held() {
+    let mut peer = Peer::of(Role::Server, Config::default(), ORDERED);
+    peer.frames();
+    let id = theirs(Role::Server, 0);
+    peer.send(&open(id)).unwrap();
+    peer.session.accept(StreamId(id), seaprox::link::Bound::default()).unwrap();
+    assert_eq!(peer.session.promised(), 64 << 20);
+    // What was announced stays announced; it is not announced again before what is beyond the share has been taken.
+    peer.session.set_receive_bytes_max(1 << 20);
+    peer.send(&Frame::Data { id, offset: 0, fin: false, payload: &[1; 16_000] }).unwrap();
+    peer.session.consume(peer.now, StreamId(id), 16_000);
+    assert_eq!(peer.session.promised(), (64 << 20) - 16_000);
+    assert!(
+        !peer
+            .keep_alive(FIRST)
+            .iter()
+            .any(|f| matches!(decode(f), Ok(Frame::Credit { id: 0, max, .. }) if max > 64 << 20))
+    );
+    // Less is taken for the peer, too, and more again later.
+    peer.session.set_send_bytes_max(64 << 10);
+    let mut chunk = Bytes::from(vec![0; 1 << 20]);
+    while peer.session.write(StreamId(id), &mut chunk).unwrap() > 0 {}
+    assert!(peer.session.sent_cost() <= 64 << 10, "{}", peer.session.sent_cost());
+    peer.events();
+    peer.session.set_send_bytes_max(1 << 20);
+    assert_eq!(peer.events(), [Event::Writable(StreamId(id))]);
+    assert!(peer.session.write(StreamId(id), &mut chunk).unwrap() > 64 << 10);
+    // A session above its share ends at once, and its peer is told why.
+    peer.session.abort(Code::LimitReached, "too much");
+    assert!(peer.session.is_ended() && peer.session.received_cost() + peer.session.sent_cost() == 0);
+    assert!(peer.frames().iter().any(|(_, f)| decode(f) == Ok(Frame::Close { code: Code::LimitReached, text: "" })));
+}

@@ -82,6 +82,9 @@ impl Session {
         assert!(window <= self.config.session_window_bytes.1, "a window of {window}");
         assert!(self.rx.highest <= self.rx.window.announced());
         assert_eq!(sum(&|s| s.recv.gaps() as u64), self.rx.gaps as u64, "gaps");
+        self.spare.pins.check();
+        let shared: u64 = self.streams.iter().map(|(_, stream)| stream.recv.shared()).sum();
+        assert_eq!(shared, self.spare.pins.payload(), "payload that is kept in its buffers");
         assert!(self.rx.gaps <= RANGES_MAX);
     }
 

@@ -59,8 +59,6 @@ impl From<Breach> for Violation {
 struct Place {
     index: usize,
     now: Time,
-    /// Bytes of the buffer that the frame is a part of.
-    pinned: usize,
 }
 
 impl Session {
@@ -94,7 +92,8 @@ impl Session {
 
     fn input_lane(&mut self, now: Time, index: usize, lane: usize, mut bytes: Bytes) -> Result<(), Violation> {
         let id = self.subflows.get(index).map(|subflow| subflow.id);
-        let place = Place { index, now, pinned: bytes.len() };
+        let (place, whole) = (Place { index, now }, bytes.len());
+        self.spare.pins.read(whole);
         if let Some(subflow) = self.subflows.get_mut(index) {
             subflow.heard = now;
         }
@@ -107,7 +106,9 @@ impl Session {
             if rx.is_carrying() {
                 bytes.advance(rx.fill(&bytes)?);
                 let Some((header, frame)) = rx.take_carried()? else { return Ok(()) };
-                self.on_bytes(Place { pinned: frame.len(), ..place }, lane, header, frame)?;
+                self.spare.pins.read(frame.len());
+                self.on_bytes(place, lane, header, frame)?;
+                self.spare.pins.read(whole);
                 continue;
             }
             let Some(header) = LaneRx::peek(&bytes)? else {
@@ -275,7 +276,7 @@ impl Session {
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
         self.mix.note(&mut stream.paces[1], place.now, offset, payload.len() as u64);
         let before = stream.recv.gaps();
-        let arrived = stream.recv.insert(offset, payload, fin, place.pinned, &mut self.spare)?;
+        let arrived = stream.recv.insert(offset, payload, fin, &mut self.spare)?;
         self.rx.gaps = self.rx.gaps + stream.recv.gaps() - before;
         self.on_arrived(place.now, arrived)?;
         self.settle(slot);

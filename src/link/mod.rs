@@ -84,11 +84,13 @@
 //!
 //! # Memory
 //! A session holds at most
-//! `S + 8·R + subflows × (lane list + 16 KiB) + 65 536 ranges + 4 MiB of datagrams + 2 MiB of spare room`, and
+//! `S + 3·R + subflows × (lane list + 16 KiB) + 65 536 ranges + 4 MiB of datagrams + 3 MiB of spare room`, and
 //! the streams themselves. S is [`Config::send_bytes_max`]: written and not acknowledged, 64 bytes for each chunk
-//! included. R is the upper [`Config::session_window_bytes`]: received and not taken. The 8 is what a malicious peer can
-//! contrive: payloads below an eighth of the buffer that they arrived in are copied out of it, larger ones pin it; with
-//! an honest one it is 1. Give [`Session::input`] reads of 128 KiB at most, so that full frames are never copied.
+//! included. R is the upper [`Config::session_window_bytes`]: received and not taken. The 3 is what a malicious peer can
+//! contrive: a payload keeps the whole buffer that it arrived in, and is copied out of it once buffers take more than
+//! twice what is kept of them; with an honest peer it is 1. [`Session::received_cost`] is the exact amount, and a process
+//! bounds the sum of it over its sessions. Give [`Session::input`] reads of 128 KiB at most, so that full frames are
+//! hardly ever copied.
 //! Nothing is allocated by a length that has not been checked.
 //!
 //! # What the simulator taught
@@ -173,12 +175,14 @@ mod input;
 mod join;
 mod lane;
 mod listen;
+mod memory;
 mod mix;
 mod open;
 mod opening;
 mod outbox;
 mod output;
 mod path;
+mod pins;
 mod ranges;
 mod recv;
 mod resume;

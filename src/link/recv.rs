@@ -8,7 +8,7 @@
 //!
 //! Everything within credit is accepted, because it has been promised; everything beyond is the peer's error. Where
 //! bytes arrive twice, the first copy stays. Large payloads are kept as references into the buffer that they arrived
-//! in; small ones are copied together, so that no peer can pin a large buffer with a small payload.
+//! in; small ones are copied together, so that no peer can pin a large buffer with a small payload: see `pins`.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,18 +16,19 @@ use bytes::{Buf, Bytes};
 
 use super::code::Code;
 use super::credit::Window;
+use super::pins::{Pin, Pins};
 use super::spare::{Buffers, Queue, Spare};
 
-/// Payloads below this are copied. So are those that are less than an eighth of the buffer they arrived in.
-const COPY_BYTES_MAX: usize = 1024;
 /// A copy of small payloads grows up to this size before the next is begun.
 const JOINED_BYTES_MAX: usize = 16 * 1024;
+/// When copies take so much, each new one gets only the room that it needs.
+const SPARE_COPIES_MAX: u64 = 1024 * 1024;
 
 /// A run of received bytes.
 #[derive(Debug)]
 pub(super) enum Run {
-    /// A part of the buffer that it came in.
-    Shared(Bytes),
+    /// A part of the buffer that it came in, which it keeps.
+    Shared(Bytes, Pin),
     /// Small payloads, joined; the first `usize` bytes are taken already.
     Joined(Vec<u8>, usize),
 }
@@ -35,15 +36,32 @@ pub(super) enum Run {
 impl Run {
     fn bytes(&self) -> &[u8] {
         match self {
-            Run::Shared(bytes) => bytes,
+            Run::Shared(bytes, _) => bytes,
             Run::Joined(bytes, taken) => bytes.get(*taken..).unwrap_or_default(),
         }
     }
 
-    fn skip(&mut self, count: usize) {
+    fn skip(&mut self, count: usize, pins: &mut Pins) {
         match self {
-            Run::Shared(bytes) => bytes.advance(count),
+            Run::Shared(bytes, _) => {
+                bytes.advance(count);
+                pins.take(count);
+            }
             Run::Joined(_, taken) => *taken += count,
+        }
+    }
+
+    /// Gives back what it takes of memory.
+    fn free(self, spare: &mut Spare) {
+        match self {
+            Run::Shared(bytes, pin) => {
+                spare.pins.take(bytes.len());
+                spare.pins.release(pin);
+            }
+            Run::Joined(buf, _) => {
+                spare.pins.copies_changed(buf.capacity(), 0);
+                spare.bufs.give(buf);
+            }
         }
     }
 }
@@ -125,13 +143,12 @@ impl RecvStream {
         }
     }
 
-    /// Takes the payload of a DATA frame. `pinned` is the size of the buffer that `payload` is a part of.
+    /// Takes the payload of a DATA frame: a part of the buffer that is being read, as `spare` knows.
     pub(super) fn insert(
         &mut self,
         offset: u64,
         payload: Bytes,
         fin: bool,
-        pinned: usize,
         spare: &mut Spare,
     ) -> Result<Arrived, Breach> {
         let end = offset.saturating_add(payload.len() as u64);
@@ -142,10 +159,10 @@ impl RecvStream {
         let held = self.held();
         let len = payload.len() as u64;
         if offset <= self.contiguous {
-            self.append(offset, payload, pinned, spare);
+            self.append(offset, payload, spare);
             self.join_ahead(spare);
         } else {
-            self.keep_ahead(offset, &payload, pinned, spare);
+            self.keep_ahead(offset, &payload, spare);
         }
         Ok(Arrived { risen, dropped: 0, repeated: len - (self.held() - held) })
     }
@@ -188,13 +205,11 @@ impl RecvStream {
         while let Some(run) = ready.front_mut() {
             let len = run.bytes().len();
             if left < len {
-                run.skip(left);
+                run.skip(left, &mut spare.pins);
                 break;
             }
             left -= len;
-            if let Some(Run::Joined(buf, _)) = ready.pop_front() {
-                spare.bufs.give(buf);
-            }
+            ready.pop_front().into_iter().for_each(|run| run.free(spare));
         }
         self.read += count;
         self.reclaim(spare);
@@ -231,12 +246,12 @@ impl RecvStream {
     }
 
     /// Puts bytes that continue the contiguous ones behind them; what was there before is cut off.
-    fn append(&mut self, offset: u64, mut payload: Bytes, pinned: usize, spare: &mut Spare) {
+    fn append(&mut self, offset: u64, mut payload: Bytes, spare: &mut Spare) {
         let known = (self.contiguous - offset).min(payload.len() as u64);
         payload.advance(known as usize);
         self.contiguous += payload.len() as u64;
         if !payload.is_empty() {
-            push_run(self.ready.lend(&mut spare.runs), payload, pinned, &mut spare.bufs);
+            push_run(self.ready.lend(&mut spare.runs), payload, &mut spare.pins, &mut spare.bufs);
         }
     }
 
@@ -252,18 +267,18 @@ impl RecvStream {
                 let known = self.contiguous.saturating_sub(at).min(len);
                 at += len;
                 if known < len {
-                    run.skip(known as usize);
+                    run.skip(known as usize, &mut spare.pins);
                     self.contiguous += len - known;
                     self.ready.lend(&mut spare.runs).push_back(run);
-                } else if let Run::Joined(buf, _) = run {
-                    spare.bufs.give(buf);
+                } else {
+                    run.free(spare);
                 }
             }
         }
     }
 
     /// Keeps the parts of a payload beyond a gap that are not there yet.
-    fn keep_ahead(&mut self, offset: u64, payload: &Bytes, pinned: usize, spare: &mut Spare) {
+    fn keep_ahead(&mut self, offset: u64, payload: &Bytes, spare: &mut Spare) {
         let end = offset + payload.len() as u64;
         let mut at = offset;
         if let Some((_, before)) = self.ahead.range(..=offset).next_back() {
@@ -274,14 +289,14 @@ impl RecvStream {
             let (stop, resume) = next.unwrap_or((end, end));
             if at < stop {
                 let part = payload.slice((at - offset) as usize..(stop - offset) as usize);
-                self.add_span(at, part, pinned, spare);
+                self.add_span(at, part, spare);
             }
             at = resume;
         }
     }
 
     /// Adds a part that overlaps nothing, and joins the spans that it touches.
-    fn add_span(&mut self, at: u64, part: Bytes, pinned: usize, spare: &mut Spare) {
+    fn add_span(&mut self, at: u64, part: Bytes, spare: &mut Spare) {
         let stop = at + part.len() as u64;
         self.ahead_bytes += part.len() as u64;
         self.ahead_has_room = true;
@@ -291,7 +306,7 @@ impl RecvStream {
             Some(span) => span,
             None => self.ahead.entry(at).or_insert(Span { end: at, runs: VecDeque::new() }),
         };
-        push_run(&mut span.runs, part, pinned, &mut spare.bufs);
+        push_run(&mut span.runs, part, &mut spare.pins, &mut spare.bufs);
         span.end = stop;
         if let Some(after) = after {
             span.runs.extend(after.runs);
@@ -311,12 +326,9 @@ impl RecvStream {
 
     /// Forgets all that is held. Answers the bytes that the application never took: they count as consumed.
     fn discard(&mut self, spare: &mut Spare) -> u64 {
-        self.ready.held().into_iter().flat_map(|ready| ready.drain(..)).for_each(|run| {
-            if let Run::Joined(buf, _) = run {
-                spare.bufs.give(buf);
-            }
-        });
-        self.ahead.clear();
+        self.ready.held().into_iter().flat_map(|ready| ready.drain(..)).for_each(|run| run.free(spare));
+        let ahead = std::mem::take(&mut self.ahead).into_values();
+        ahead.flat_map(|span| span.runs).for_each(|run| run.free(spare));
         self.ahead_bytes = 0;
         self.reclaim(spare);
         let dropped = self.highest - self.read;
@@ -346,7 +358,8 @@ impl RecvStream {
     /// What has not been taken, when nothing else is left of the session.
     pub(super) fn into_rest(self) -> Vec<Bytes> {
         let bytes = |run| match run {
-            Run::Shared(bytes) => bytes,
+            // It outlives its session, which will not count any more what it keeps.
+            Run::Shared(bytes, _) => Bytes::copy_from_slice(&bytes),
             Run::Joined(bytes, taken) => Bytes::from(bytes).slice(taken..),
         };
         self.ready.into_entries().map(bytes).collect()
@@ -394,6 +407,13 @@ impl RecvStream {
         self.contiguous - self.read + self.ahead_bytes
     }
 
+    /// Payload bytes that are kept as parts of the buffers that they came in.
+    pub(super) fn shared(&self) -> u64 {
+        let ahead = self.ahead.values().flat_map(|span| &span.runs);
+        let shared = |run: &Run| if matches!(run, Run::Shared(..)) { run.bytes().len() as u64 } else { 0 };
+        self.ready.iter().chain(ahead).map(shared).sum()
+    }
+
     /// Gaps before bytes that have arrived.
     pub(super) fn gaps(&self) -> usize {
         self.ahead.len()
@@ -414,27 +434,26 @@ impl RecvStream {
     }
 }
 
-/// Adds a payload behind `runs`: joined with the last if both are small, else as a reference.
-fn push_run(runs: &mut VecDeque<Run>, payload: Bytes, pinned: usize, spare: &mut Buffers) {
+/// Adds a payload behind `runs`: as a reference, or as a copy, joined with the last if that is one too.
+fn push_run(runs: &mut VecDeque<Run>, payload: Bytes, pins: &mut Pins, spare: &mut Buffers) {
     debug_assert!(!payload.is_empty());
-    if !is_small(payload.len(), pinned) {
-        runs.push_back(Run::Shared(payload));
+    if let Some(pin) = pins.keep(payload.len()) {
+        runs.push_back(Run::Shared(payload, pin));
         return;
     }
     if let Some(Run::Joined(buf, _)) = runs.back_mut()
         && buf.len() + payload.len() <= JOINED_BYTES_MAX
     {
+        let before = buf.capacity();
         buf.extend_from_slice(&payload);
+        pins.copies_changed(before, buf.capacity());
         return;
     }
-    let mut buf = spare.take();
+    // A buffer that is used again may have much more room than is needed, which is cheap as long as there are few.
+    let mut buf = if pins.copies() < SPARE_COPIES_MAX { spare.take() } else { Vec::with_capacity(payload.len()) };
     buf.extend_from_slice(&payload);
+    pins.copies_changed(0, buf.capacity());
     runs.push_back(Run::Joined(buf, 0));
-}
-
-/// Whether a payload is too small for the buffer that it would pin.
-const fn is_small(len: usize, pinned: usize) -> bool {
-    len < COPY_BYTES_MAX || len < pinned / 8
 }
 
 #[cfg(test)]
@@ -473,7 +492,9 @@ mod tests {
                 let before = model.iter().filter(|have| **have).count() as u64;
                 model[offset as usize..(offset + len) as usize].fill(true);
                 let fresh = model.iter().filter(|have| **have).count() as u64 - before;
-                let arrived = recv.insert(offset, payload(offset, len), false, if pinned { 1 << 16 } else { 1 }, &mut spare).unwrap();
+                spare.pins.read(if pinned { 1 << 16 } else { 1 });
+                let arrived = recv.insert(offset, payload(offset, len), false, &mut spare).unwrap();
+                spare.pins.check();
                 prop_assert_eq!(arrived.repeated, len - fresh);
                 let contiguous = model.iter().position(|have| !have).unwrap_or(model.len()) as u64;
                 prop_assert_eq!(recv.contiguous(), contiguous);
@@ -491,11 +512,11 @@ mod tests {
     #[test]
     fn credit_and_final_size_are_kept_to() {
         let (mut recv, mut spare) = stream();
-        assert_eq!(recv.insert(CREDIT, payload(0, 1), false, 1, &mut spare), Err(Breach::Credit));
-        recv.insert(10, payload(10, 5), true, 1, &mut spare).unwrap();
-        assert_eq!(recv.insert(15, payload(15, 1), false, 1, &mut spare), Err(Breach::FinalSize));
-        assert_eq!(recv.insert(0, payload(0, 10), true, 1, &mut spare), Err(Breach::FinalSize));
-        recv.insert(0, payload(0, 10), false, 1, &mut spare).unwrap();
+        assert_eq!(recv.insert(CREDIT, payload(0, 1), false, &mut spare), Err(Breach::Credit));
+        recv.insert(10, payload(10, 5), true, &mut spare).unwrap();
+        assert_eq!(recv.insert(15, payload(15, 1), false, &mut spare), Err(Breach::FinalSize));
+        assert_eq!(recv.insert(0, payload(0, 10), true, &mut spare), Err(Breach::FinalSize));
+        recv.insert(0, payload(0, 10), false, &mut spare).unwrap();
         assert!(recv.is_complete() && !recv.finish());
         assert_eq!(recv.consume(99, &mut spare), 15);
         assert!(recv.finish() && !recv.finish() && recv.is_over());
@@ -504,10 +525,10 @@ mod tests {
     #[test]
     fn a_reset_after_all_bytes_is_no_reset_and_one_without_the_end_is() {
         let (mut recv, mut spare) = stream();
-        recv.insert(0, payload(0, 5), true, 1, &mut spare).unwrap();
+        recv.insert(0, payload(0, 5), true, &mut spare).unwrap();
         assert!(!recv.reset(5, &mut spare).unwrap().1);
         let (mut recv, mut spare) = stream();
-        recv.insert(0, payload(0, 5), false, 1, &mut spare).unwrap();
+        recv.insert(0, payload(0, 5), false, &mut spare).unwrap();
         assert!(recv.reset(5, &mut spare).unwrap().1, "nobody has said that 5 is the end");
         assert!(!recv.finish() && recv.is_over());
     }
@@ -516,8 +537,9 @@ mod tests {
     fn small_payloads_pin_no_large_buffer() {
         let (mut recv, mut spare) = stream();
         let buffer = payload(0, 4096);
-        recv.insert(0, buffer.slice(0..8), false, buffer.len(), &mut spare).unwrap();
-        recv.insert(100, buffer.slice(100..108), false, buffer.len(), &mut spare).unwrap();
+        spare.pins.read(buffer.len());
+        recv.insert(0, buffer.slice(0..8), false, &mut spare).unwrap();
+        recv.insert(100, buffer.slice(100..108), false, &mut spare).unwrap();
         assert!(buffer.is_unique());
     }
 }

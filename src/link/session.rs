@@ -127,6 +127,8 @@ pub(super) struct Outgoing {
     pub(super) open_refused: bool,
     /// Σ of what streams hold; at most `send_bytes_max` and one frame.
     pub(super) held: u64,
+    /// A bound on that which is lower, if the process has set one.
+    pub(super) held_max: Option<u64>,
     /// Σ of bytes written and never sent that wait for nothing but their turn.
     pub(super) backlog: u64,
     /// Σ of ranges that streams keep; with the frames in flight at most [`RANGES_MAX`](super::config::RANGES_MAX).
@@ -284,11 +286,6 @@ impl Session {
         self.streams.len()
     }
 
-    /// Payload bytes in memory: held for the peer with their overhead, and held for the application.
-    pub fn memory(&self) -> (u64, u64) {
-        (self.tx.held, self.streams.iter().map(|(_, stream)| stream.recv.held()).sum())
-    }
-
     /// How far a stream is.
     pub fn progress(&self, id: StreamId) -> Option<Progress> {
         let stream = self.streams.get(self.streams.live_slot(id)?)?;
@@ -314,12 +311,6 @@ impl Session {
     pub fn window(&self, id: StreamId) -> Option<u64> {
         let slot = self.streams.live_slot(id)?;
         self.streams.get(slot).map(|stream| stream.recv.window.size())
-    }
-
-    /// Bounds the session's receive window anew: how a process shares one budget among its links.
-    pub fn set_receive_bytes_max(&mut self, bytes: u64) {
-        self.rx.window.set_max(bytes);
-        self.after();
     }
 
     pub(super) fn push_event(&mut self, event: Event) {
@@ -515,6 +506,8 @@ impl Session {
         self.tx = Outgoing::new();
         self.datagram_bytes = 0;
         self.rx.unopened = Unopened::default();
+        self.rx.gaps = 0;
+        self.spare = Spare::default();
         if !farewell {
             self.subflows.clear();
         }
@@ -534,6 +527,7 @@ impl Outgoing {
             opens: 0,
             open_refused: false,
             held: 0,
+            held_max: None,
             backlog: 0,
             ranges: 0,
             starved: VecDeque::new(),

@@ -85,7 +85,7 @@ impl Session {
     pub(super) fn write_room(&self, stream: &Stream) -> (u64, u64) {
         let free = self.send_free().saturating_sub(CHUNK_COST);
         let motion = if stream.stands_still() { Motion::default() } else { stream.send.motion() };
-        let share = Pool { whole: self.config.send_bytes_max, free }.share(motion);
+        let share = Pool { whole: self.send_bytes_max(), free }.share(motion);
         let cap = self.config.unsent_bytes_max.min(share).min(free);
         (cap.saturating_sub(stream.send.unsent()), cap)
     }
@@ -111,7 +111,7 @@ impl Session {
         let mut tries = self.tx.starved.len();
         let lanes = self.subflows.iter().flat_map(|subflow| &subflow.lanes);
         let last = self.control.is_empty() && lanes.filter_map(|lane| lane.tx.waiting_since()).next().is_none();
-        if last || free - self.tx.starved_at > self.config.send_bytes_max / 64 {
+        if last || free - self.tx.starved_at > self.send_bytes_max() / 64 {
             self.tx.starved_at = free;
         } else {
             tries = tries.min(FEW);
@@ -135,8 +135,8 @@ impl Session {
         }
     }
 
-    const fn send_free(&self) -> u64 {
-        self.config.send_bytes_max.saturating_sub(self.tx.held)
+    fn send_free(&self) -> u64 {
+        self.send_bytes_max().saturating_sub(self.tx.held)
     }
 }
 

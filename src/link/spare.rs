@@ -1,10 +1,12 @@
 //! Room that is used again: buffers for small payloads, and the queues of streams that hold nothing now.
 //!
 //! It exists so that frames allocate nothing in steady state although a stream that holds no bytes has no room of its
-//! own. What it keeps is bounded and counted in the memory formula: at most 2 MiB.
+//! own. What it keeps is bounded and counted in the memory formula: at most 2 MiB. It goes along with what counts the
+//! memory of what has arrived, since both are at hand where runs come and go.
 
 use std::collections::VecDeque;
 
+use super::pins::Pins;
 use super::recv::Run;
 use super::send::Chunk;
 
@@ -25,6 +27,7 @@ pub(super) struct Spare {
     pub(super) bufs: Buffers,
     pub(super) chunks: Queues<Chunk>,
     pub(super) runs: Queues<Run>,
+    pub(super) pins: Pins,
 }
 
 /// Buffers that nobody uses.

@@ -70,10 +70,11 @@ impl Buffers {
         self.gather.set(buf);
     }
 
-    /// An empty buffer for a piece of so many bytes, in at most twice that memory.
+    /// An empty buffer for a piece of so many bytes, in at most a quarter more memory: whoever keeps a part of the piece
+    /// counts its bytes.
     pub(super) fn take_piece(&self, bytes: usize) -> BytesMut {
         let mut pieces = self.pieces.borrow_mut();
-        let fits = bytes..=bytes * 2;
+        let fits = bytes..=bytes + bytes / 4;
         if (PIECE_BYTES_MIN..=READ_BYTES).contains(&bytes)
             && let Some(free) = pieces.iter().position(|piece| piece.is_unique() && fits.contains(&piece.len()))
             && let Ok(mut piece) = pieces.remove(free).try_into_mut()

@@ -98,7 +98,7 @@ impl TlsPipe {
     }
 
     /// Decrypts all whole records that have been read and appends their plaintext to `out`, in one piece of at most
-    /// [`READ_BYTES`] that takes as much memory as it has bytes (twice as much at most).
+    /// [`READ_BYTES`] that takes as much memory as it has bytes (a quarter more at most).
     ///
     /// # Errors
     /// What ended the pipe. Plaintext that came before an error is handed out; then write what is
@@ -114,7 +114,7 @@ impl TlsPipe {
         self.release();
         if !plain.is_empty() && self.peer.is_some() {
             // A peer may pad records. What is small must not hold the memory of what is large.
-            let padded = plain.capacity() / 2 > plain.len();
+            let padded = plain.capacity() - plain.len() > plain.len() / 4;
             out.push(if padded { Bytes::copy_from_slice(&plain) } else { self.buffers.hand_out(plain) });
         }
         result.inspect_err(|error| self.state = State::Failed(error.clone()))
