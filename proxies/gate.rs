@@ -4,12 +4,14 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use seaprox::keys::{KeysError, Modes};
 use seaprox::rules::{Decision, Rules};
-use seaprox::{Cx, Failure, Permit, Reason, Role, Target};
+use seaprox::{Cx, Failure, PeerNetwork, Permit, Reason, Role, Target};
 
+use crate::guesses::Guesses;
 use crate::shared::{Look, Shared};
 use crate::users::Users;
 
@@ -18,6 +20,8 @@ use crate::users::Users;
 pub struct Gate {
     rules: Arc<Rules>,
     users: Option<Shared<Users>>,
+    /// Wrong passwords, of the clients of all loops.
+    guesses: Mutex<Guesses>,
     /// Whether names are resolved at the far end of a link, so that nobody here sees their addresses.
     over_link: bool,
 }
@@ -29,7 +33,7 @@ impl Gate {
     /// The file of users cannot be used.
     pub fn new(rules: Rules, users: Option<PathBuf>, modes: Modes) -> Result<Gate, KeysError> {
         let users = users.map(|path| load(path, modes)).transpose()?;
-        Ok(Gate { rules: Arc::new(rules), users, over_link: false })
+        Ok(Gate { rules: Arc::new(rules), users, ..Gate::default() })
     }
 
     /// The same gate for clients whose targets are connected at the far end of a link.
@@ -53,6 +57,12 @@ impl Gate {
             tell(file);
         }
         Ok(is_new)
+    }
+
+    /// Notes that a client has sent a wrong password. Returns how long its answer waits; none if it gets none.
+    pub fn failed(&self, cx: &Cx<'_>) -> Option<Duration> {
+        let network = PeerNetwork::from(&cx.peer(Role::Source));
+        self.guesses.lock().unwrap_or_else(PoisonError::into_inner).failed(network, Instant::now())
     }
 
     /// Connects a client to a target, if the rules permit it.

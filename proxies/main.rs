@@ -10,6 +10,7 @@ mod cat;
 mod completions;
 mod fixed;
 mod gate;
+mod guesses;
 mod help;
 mod http;
 mod keygen;

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 use slab::Slab;
@@ -108,6 +108,8 @@ pub(crate) enum OneOff {
     Link(Id),
     /// Look after a carrier of a link.
     Carrier(Id),
+    /// Wake the handler of a connection's source.
+    Wake(Id),
     /// Compute the handshakes of unauthenticated peers of links: there is time for them again.
     Handshakes,
     /// Look for unauthenticated peers of links that are too slow.
@@ -209,6 +211,14 @@ impl Core {
     /// Gives a side a handler of its own, or another one; it takes over when the running call returns.
     pub fn set_handler(&mut self, side: Id, handler: Box<dyn Handler>) {
         self.queues.handlers.push_back((side, handler));
+    }
+
+    /// Has [`Handler::woken`] of a connection's source called after so long, unless the connection is over by then. The timer
+    /// of the stage runs on beside it. Each call is one entry in a heap until its time has passed: a handler calls it again
+    /// only when it has been woken.
+    pub fn wake_after(&mut self, connection: Id, time: Duration) {
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.one_offs.push(self.now_ms.saturating_add(ms), OneOff::Wake(connection));
     }
 
     /// Names the front end's protocol, once it is known which one the client speaks.

@@ -5,6 +5,7 @@
 //! the end of the turn, and a handler that it installs takes over when it returns.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::address::{Endpoint, Target};
 use crate::connection::Stage;
@@ -43,6 +44,9 @@ pub trait Handler {
     fn timeout(&mut self, cx: &mut Cx<'_>) {
         cx.end(Reason::HandshakeTimeout);
     }
+
+    /// The time that [`Cx::wake_after`] was told has passed.
+    fn woken(&mut self, _cx: &mut Cx<'_>) {}
 
     /// The side gives no more input, or the whole connection is over.
     fn ended(&mut self, cx: &mut Cx<'_>, cause: Cause) {
@@ -166,6 +170,11 @@ impl<'a> Cx<'a> {
     /// Says how far the connection has come, which starts the timer of that stage.
     pub fn set_stage(&mut self, stage: Stage) {
         self.core.set_stage(self.connection, stage);
+    }
+
+    /// Has [`Handler::woken`] of the source's handler called after so long. See [`Core::wake_after`].
+    pub fn wake_after(&mut self, time: Duration) {
+        self.core.wake_after(self.connection, time);
     }
 
     /// Names the front end's protocol, once it is known which one the client speaks.

@@ -317,6 +317,9 @@ impl Proxy {
                 Some(OneOff::Drained) => self.core.stop(),
                 Some(OneOff::Link(link)) => self.core.link_due(link),
                 Some(OneOff::Carrier(carrier)) => self.core.carrier_due(carrier),
+                Some(OneOff::Wake(connection)) => {
+                    self.call(connection, Role::Source, |handler, cx| handler.woken(cx));
+                }
                 // That the loop has woken up is enough: it computes them before it sleeps again.
                 Some(OneOff::Handshakes) => {}
                 Some(OneOff::Crowd) => self.core.thin_crowd(),

@@ -5,6 +5,7 @@ mod kit;
 use std::net::TcpListener;
 
 use kit::Step::*;
+use kit::crowd::Crowd;
 use kit::http::Act::*;
 use kit::http::{Origin, ask, field, response};
 use kit::{Peer, Scratch, Seaprox};
@@ -131,10 +132,12 @@ fn a_password_is_asked_for_with_407_and_the_connection_kept() {
     let origin = Origin::start(vec![vec![Head, Say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"), Wait]]);
     let mut client = Peer::connect(proxy.addr(0));
     let with = |authorization: &str| format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n{authorization}\r\n", origin.addr);
-    // joe:wrong, bob:secret, joe, and not base64.
-    for wrong in
-        ["", "Basic am9lOndyb25n", "Basic Ym9iOnNlY3JldA==", "Basic am9l", "Basic !!", "Bearer am9lOnNlY3JldA=="]
-    {
+    // joe:wrong, bob:secret, and not base64.
+    for wrong in ["", "Basic am9lOndyb25n", "Basic Ym9iOnNlY3JldA==", "Basic !!", "Bearer am9lOnNlY3JldA=="] {
+        if wrong == "Basic !!" {
+            // A third one would be the last on this connection.
+            client = Peer::connect(proxy.addr(0));
+        }
         let field_line = if wrong.is_empty() { String::new() } else { format!("Proxy-Authorization: {wrong}\r\n") };
         client.run(&[Put(with(&field_line).as_bytes())]);
         let answer = response(&mut client);
@@ -148,6 +151,33 @@ fn a_password_is_asked_for_with_407_and_the_connection_kept() {
     let connect = "CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: x\r\n\r\n";
     assert_eq!(ask(proxy.addr(0), connect).status, 407);
     assert_eq!(proxy.count_log(&["am9l"]) + proxy.count_log(&["secret"]), 0, "no password is in the log");
+}
+
+#[test]
+fn wrong_passwords_wait_and_a_right_one_from_the_same_address_does_not() {
+    let scratch = Scratch::new();
+    let proxy = proxy(&["--users", &scratch.write("users", "joe:secret\n")]);
+    let origin = Origin::start(vec![vec![Head, Say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")]]);
+    let get = |pair: &str| {
+        format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic {pair}\r\n\r\n", origin.addr)
+    };
+    let wrong = get("am9lOndyb25n");
+    // All at once on one connection: three are answered, the last with the close.
+    let mut client = Peer::connect(proxy.addr(0));
+    client.run(&[Put(wrong.repeat(50).as_bytes())]);
+    let answer = String::from_utf8(client.rest_or_reset()).unwrap();
+    assert_eq!(
+        (answer.matches("HTTP/1.1 407 ").count(), answer.matches("Connection: close").count()),
+        (3, 1),
+        "{answer}"
+    );
+    // Many connections: the answers of sixteen wait at a time, the others get none.
+    let mut crowd = Crowd::start(proxy.addr(0), 24, &[(wrong.as_bytes(), 0)]);
+    kit::until("those beyond sixteen are closed", || crowd.look().0 >= 4);
+    assert_eq!(ask(proxy.addr(0), &get("am9lOnNlY3JldA==")).status, 200);
+    let (closed, waiting) = crowd.look();
+    assert!(waiting >= 1, "the right one was answered while wrong ones waited: {closed} closed");
+    proxy.wait_for_log(&[" closed ", "reason=auth_failed", "wrong user or password"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use kit::Step::*;
+use kit::crowd::Crowd;
 use kit::socks::{code5, connect5, reply5, request4, request5};
 use kit::{Peer, Scratch, Seaprox};
 
@@ -181,6 +182,22 @@ fn passwords_are_asked_for_and_checked() {
     }
     proxy.wait_for_log(&[" closed ", "reason=auth_failed"]);
     assert_eq!(proxy.count_log(&["ecret"]), 0, "no password is in the log");
+}
+
+#[test]
+fn wrong_passwords_wait_and_a_right_one_from_the_same_address_does_not() {
+    let scratch = Scratch::new();
+    let (proxy, (listener, port)) = (proxy(&["--users", &users(&scratch)]), target());
+    let mut crowd = Crowd::start(proxy.addr(0), 28, &[(b"\x05\x01\x02", 2), (b"\x01\x03joe\x05wrong", 0)]);
+    kit::until("those beyond sixteen are closed", || crowd.look().0 >= 5);
+    let mut client = Peer::connect(proxy.addr(0));
+    client.run(&[Put(b"\x05\x01\x02"), Take(b"\x05\x02"), Put(b"\x01\x03joe\x06secret"), Take(b"\x01\0")]);
+    client.run(&[Put(&request5("127.0.0.1", port))]);
+    Peer::accept(&listener);
+    assert_eq!(reply5(&mut client)[1], 0);
+    let (closed, waiting) = crowd.look();
+    assert!(waiting >= 1, "the right one was answered while wrong ones waited: {closed} closed");
+    proxy.wait_for_log(&[" closed ", "reason=auth_failed", "wrong user or password"]);
 }
 
 #[test]

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use seaprox::{Cause, Cx, Failure, Fault, Handler, Reason, Role, Stage, Target};
 
 use crate::gate::Gate;
+use crate::guesses::FAILURES_PER_CONNECTION;
 use body::ChunkedReader;
 use exchange::{Exchange, Step};
 use head::{Asked, Body, HeadError};
@@ -37,6 +38,8 @@ pub struct Http {
     state: State,
     /// Where the dest is connected, if it is.
     origin: Option<Rc<Target>>,
+    /// Wrong passwords that the client has sent.
+    failures: u8,
 }
 
 /// What is going on.
@@ -49,6 +52,9 @@ enum State {
     Dialling(Box<Exchange>),
     /// A request is on its way, or its response is.
     Exchange(Box<Exchange>),
+    /// The user or the password was wrong, and the answer waits. Whether the connection is kept, and how the request frames
+    /// the answer.
+    Denied(bool, Asked),
     /// Nothing more is read.
     Over,
 }
@@ -56,7 +62,7 @@ enum State {
 impl Http {
     /// A handler for a client that has said nothing yet.
     pub fn new(gate: Arc<Gate>) -> Http {
-        Http { gate, state: State::Request, origin: None }
+        Http { gate, state: State::Request, origin: None, failures: 0 }
     }
 
     fn request(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
@@ -114,17 +120,39 @@ impl Http {
             cx.set_user(user);
             return true;
         }
-        let keeps = head.keep_alive && head.body == Body::None && !cx.core().is_draining();
-        let text = "the proxy asks for a user and a password";
-        cx.reply(&reply::error_response(407, text, Some(reply::PROXY_AUTHENTICATE), keeps, head.asked()));
-        if keeps {
-            self.await_request(cx);
-        } else {
-            self.state = State::Over;
-            cx.set_detail(text);
-            cx.finish(Reason::AuthFailed);
+        let keeps = head.keep_alive && head.body == Body::None;
+        if head.proxy_authorization.is_none() {
+            self.deny(cx, keeps, head.asked());
+            return false;
+        }
+        self.failures += 1;
+        self.state = State::Denied(keeps && self.failures < FAILURES_PER_CONNECTION, head.asked());
+        match self.gate.failed(cx) {
+            Some(pause) => {
+                cx.hold(Role::Source);
+                // The pause is none of the time that the client has for a request.
+                cx.set_stage(Stage::Handshake);
+                cx.wake_after(pause);
+            }
+            None => {
+                cx.set_detail(WRONG);
+                cx.end(Reason::AuthFailed);
+            }
         }
         false
+    }
+
+    /// Asks for a user and a password.
+    fn deny(&mut self, cx: &mut Cx<'_>, keeps: bool, asked: Asked) {
+        let keeps = keeps && !cx.core().is_draining();
+        let text = "the proxy asks for a user and a password";
+        cx.reply(&reply::error_response(407, text, Some(reply::PROXY_AUTHENTICATE), keeps, asked));
+        if keeps {
+            return self.await_request(cx);
+        }
+        self.state = State::Over;
+        cx.set_detail(if self.failures > 0 { WRONG } else { text });
+        cx.finish(Reason::AuthFailed);
     }
 
     fn connect(&mut self, cx: &mut Cx<'_>, target: Rc<Target>, asked: Asked) {
@@ -278,7 +306,17 @@ impl Handler for Http {
         }
     }
 
+    fn woken(&mut self, cx: &mut Cx<'_>) {
+        if let State::Denied(keeps, asked) = self.state {
+            self.deny(cx, keeps, asked);
+        }
+    }
+
     fn timeout(&mut self, cx: &mut Cx<'_>) {
+        if let State::Denied(..) = self.state {
+            cx.set_detail(WRONG);
+            return cx.end(Reason::AuthFailed);
+        }
         if cx.stage() == Some(Stage::KeepAlive) {
             return cx.end(Reason::IdleTimeout);
         }
@@ -309,6 +347,9 @@ struct Chunks {
     /// The data of a chunk has just been relayed, and its line end is due.
     line_end_due: bool,
 }
+
+/// What the log says of a client that did not prove who it is.
+const WRONG: &str = "wrong user or password";
 
 /// The status of a reason (RFC 9110, sections 15.5 and 15.6).
 fn status_for(reason: Reason) -> u16 {

@@ -28,6 +28,8 @@ pub struct Socks {
 enum Step {
     Greeting,
     Login,
+    /// The password was wrong, and the answer waits.
+    Denied,
     Request,
     Dialling,
 }
@@ -49,7 +51,7 @@ impl Socks {
             },
             Step::Login => self.login(cx, input),
             Step::Request => self.request5(cx, input),
-            Step::Dialling => Ok(0),
+            Step::Denied | Step::Dialling => Ok(0),
         }
     }
 
@@ -73,13 +75,20 @@ impl Socks {
 
     fn login(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> Result<usize, SocksError> {
         let Some((auth, consumed)) = proto::parse_auth(input)? else { return Ok(0) };
-        let fits = self.gate.users().is_none_or(|users| users.check(auth.user, auth.password));
-        cx.reply(&proto::auth_reply(fits));
-        if fits {
+        if self.gate.users().is_none_or(|users| users.check(auth.user, auth.password)) {
+            cx.reply(&proto::auth_reply(true));
             cx.set_user(&String::from_utf8_lossy(auth.user));
             self.step = Step::Request;
-        } else {
-            refuse(cx, Reason::AuthFailed, "wrong user or password");
+            return Ok(consumed);
+        }
+        self.step = Step::Denied;
+        cx.set_detail("wrong user or password");
+        match self.gate.failed(cx) {
+            Some(pause) => {
+                cx.hold(Role::Source);
+                cx.wake_after(pause);
+            }
+            None => cx.end(Reason::AuthFailed),
         }
         Ok(consumed)
     }
@@ -172,6 +181,18 @@ impl Handler for Socks {
                 input.len()
             }
         }
+    }
+
+    fn woken(&mut self, cx: &mut Cx<'_>) {
+        if self.step == Step::Denied {
+            // After a failure the connection must be closed (RFC 1929, section 2).
+            cx.reply(&proto::auth_reply(false));
+            cx.finish(Reason::AuthFailed);
+        }
+    }
+
+    fn timeout(&mut self, cx: &mut Cx<'_>) {
+        cx.end(if self.step == Step::Denied { Reason::AuthFailed } else { Reason::HandshakeTimeout });
     }
 
     fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {

@@ -5,6 +5,7 @@
 //! Nothing here sleeps in the hope that something has happened meanwhile.
 #![allow(dead_code, unused_imports)] // Each test file uses its part.
 
+pub mod crowd;
 pub mod http;
 pub mod link;
 pub mod names;

@@ -1,0 +1,39 @@
+//! Many connections that say the same, and what has become of each.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use super::SOON;
+
+/// Connections that have said their piece.
+pub struct Crowd(Vec<TcpStream>);
+
+impl Crowd {
+    /// Opens connections. Each sends the bytes of each step and then reads as many bytes of answer as the step says.
+    pub fn start(to: SocketAddr, count: usize, steps: &[(&[u8], usize)]) -> Crowd {
+        let one = |_| {
+            let mut socket = TcpStream::connect(to).expect("a connection");
+            socket.set_read_timeout(Some(SOON)).expect("a timeout");
+            for (bytes, answer) in steps {
+                socket.write_all(bytes).expect("a write");
+                socket.read_exact(&mut vec![0; *answer]).expect("an answer");
+            }
+            socket.set_nonblocking(true).expect("a socket");
+            socket
+        };
+        Crowd((0..count).map(one).collect())
+    }
+
+    /// Returns how many have been closed without an answer, and how many still wait for one.
+    pub fn look(&mut self) -> (usize, usize) {
+        let (mut closed, mut waiting) = (0, 0);
+        for socket in &mut self.0 {
+            match socket.peek(&mut [0]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => waiting += 1,
+                Ok(0) | Err(_) => closed += 1,
+                Ok(_) => {}
+            }
+        }
+        (closed, waiting)
+    }
+}
