@@ -106,6 +106,46 @@ fn a_peer_that_is_not_there_yet_is_waited_for() {
     assert_eq!(&got, b"early");
 }
 
+/// The pause between two tries is a minute here, but shorter than a second while a client waits.
+#[test]
+fn who_waits_for_a_link_shortens_the_pause() {
+    let minute = Duration::from_secs(60);
+    let timing = move || Timing { redial: (minute, minute), redial_awaited: Duration::from_millis(300), ..timing() };
+    let (server, client) = (Node::start(), Node::start());
+    let cutter = Cutter::new(server.serve());
+    cutter.close(true);
+    let link = client.link_with(cutter.addr, move |config| config.timing = timing());
+    let failed = |tries: u32| client.has(|h| matches!(h, Happened::NoSubflow { tries: n, .. } if *n == tries));
+    until("the first try has failed", || failed(1));
+    // For a link that is not there yet.
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let mut near = connect(front);
+    until("it is tried again soon, and again", || failed(3));
+    cutter.close(false);
+    let mut far = accept(&listener);
+    // For one that has lost all of its subflows.
+    client.happened.lock().unwrap().clear();
+    cutter.close(true);
+    cutter.cut();
+    until("it is tried again soon, and again", || failed(4));
+    cutter.close(false);
+    near.write_all(b"x").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+    // And for one that nobody used when it lost them.
+    drop((near, far));
+    until("nobody uses it", || client.links()[0].streams == 0 && client.closed.lock().unwrap().len() == 1);
+    client.happened.lock().unwrap().clear();
+    cutter.close(true);
+    cutter.cut();
+    until("the try at once has failed", || failed(2));
+    let mut near = connect(front);
+    cutter.close(false);
+    let mut far = accept(&listener);
+    near.write_all(b"y").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+}
+
 #[test]
 fn a_peer_that_was_restarted_resets_and_is_used_again() {
     let client = Node::start();

@@ -62,6 +62,8 @@ fn wrong_command_lines_are_refused_in_one_line() {
         ("link --listen 0 --paths f", "--paths is about a link that is dialled"),
         ("link --connect r --ask", "--ask is about links that are taken in: expected --listen ADDR too"),
         ("link --connect r --link-hold 0", "--link-hold \"0\": expected more than 0"),
+        ("link --connect r --link-retry-max 0", "--link-retry-max \"0\": expected more than 0"),
+        ("link --listen 1 --link-retry-max 1s", "--link-retry-max is about a link that is dialled"),
         ("link --connect r --link-dead 5s", "--link-dead is not longer than --link-keepalive"),
         ("link --connect r --secret s --key k", "--secret and --key: expected one of them"),
         ("lnk --connect r", "did you mean link?"),
@@ -98,6 +100,7 @@ fn help_the_manual_page_and_completions_know_links() {
         "-W, --stdio",
         "--authorized-keys FILE",
         "--link-hold TIME",
+        "--link-retry-max TIME",
         "seaprox link --connect remote -R 2222:127.0.0.1:22",
         "77",
     ] {
@@ -221,4 +224,14 @@ fn a_local_port_that_is_taken_is_the_end() {
         assert_eq!(ran.code, Some(69), "{line}: {}", ran.err);
         assert!(ran.err.contains(&format!("cannot listen on {addr}")), "{line}: {}", ran.err);
     }
+}
+
+/// The pauses double up to the longest one. With the default of 15 s the sixteenth try comes after more than 45 s.
+#[test]
+fn the_longest_pause_between_two_tries_is_an_option() {
+    let scratch = Scratch::new();
+    let peer = format!("127.0.0.1:{}", kit::closed_port());
+    let words = ["link", "--connect", &peer, "--link-retry-max", "100ms"];
+    let node = Seaprox::spawn(&words, |command| at_home(command, &scratch));
+    node.wait_for_log(&["no subflow: connection_refused", "tries=16"]);
 }

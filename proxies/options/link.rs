@@ -135,8 +135,10 @@ impl Parsed {
             Command::Link => self.positive("handshake-timeout")?,
             _ => Timing::default().handshake,
         };
+        let longest = self.positive("link-retry-max")?;
         let timing = Timing {
             handshake,
+            redial: (Timing::default().redial.0.min(longest), longest),
             keepalive: self.positive("link-keepalive")?,
             dead: self.positive("link-dead")?,
             hold: self.positive("link-hold")?,
@@ -211,7 +213,7 @@ fn is_base64(byte: u8) -> bool {
 const CIPHERS: [&str; 3] = ["aes-128-gcm", "aes-256-gcm", "chacha20-poly1305"];
 const FINGERPRINT_CHARS: usize = 43;
 /// Options that say something of a link that is dialled, and nothing of those that are taken in.
-const DIALLED: &[&str] = &["known-nodes", "peer-key", "subflows", "path", "paths", "exit-on-failure"];
+const DIALLED: &[&str] = &["known-nodes", "peer-key", "subflows", "path", "paths", "exit-on-failure", "link-retry-max"];
 const TAKEN: &[&str] = &["authorized-keys", "ask", "link-max", "link-key-max"];
 const EXCLUSIVE: &[(&str, &str, &str)] = &[
     ("secret", "key", "the key follows from the secret"),

@@ -65,7 +65,8 @@ fn the_rest_of_a_link_has_defaults() {
     assert_eq!(link.paths(&link.peer().unwrap().unwrap()).unwrap().len(), 1);
     let link = parsed(
         "link --connect remote:5 --path 10.0.0.2 --path %eth0->gate --mode single --cipher chacha20-poly1305,aes-256-gcm \
-         --link-keepalive 1s --link-dead 2s --link-hold 3s --link-memory 1MiB --link-streams 4 --link-max 5",
+         --link-keepalive 1s --link-dead 2s --link-hold 3s --link-memory 1MiB --link-streams 4 --link-max 5 \
+         --link-retry-max 100ms",
     );
     let paths = link.paths(&link.peer().unwrap().unwrap()).unwrap();
     assert_eq!(paths[1].peer, Some(Target::parse("gate:5").unwrap()));
@@ -76,6 +77,7 @@ fn the_rest_of_a_link_has_defaults() {
         keepalive: seconds(1),
         dead: seconds(2),
         hold: seconds(3),
+        redial: (Duration::from_millis(100), Duration::from_millis(100)),
         memory_bytes: 1 << 20,
         streams: 4,
         links: 5,

@@ -307,6 +307,8 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Links, "link-dead", Value::Duration, "silence after which a subflow is dead").default("15s").only(RELAYS),
     option(Group::Links, "link-hold", Value::Duration, "time that connections outlive the loss of all subflows").default("10m")
         .only(RELAYS),
+    option(Group::Links, "link-retry-max", Value::Duration, "longest pause before a subflow that cannot be had is dialled \
+        again; the pauses double from 200ms, and are 5s at most while clients wait").default("15s").only(RELAYS),
     option(Group::Links, "link-memory", Value::Size(1 << 20, 1 << 40), "what one link holds for its readers, and as much for \
         its peer").default("64MiB").only(RELAYS),
     option(Group::Links, "link-streams", Value::Number(1, 1_000_000), "connections at a time over one link").default("65536")

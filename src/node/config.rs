@@ -188,6 +188,8 @@ pub struct Timing {
     pub handshake: Duration,
     /// The first pause before a lost subflow is dialled again, after the try at once, and the longest.
     pub redial: (Duration, Duration),
+    /// The longest pause while connections of clients wait for the link, if it is shorter than the other.
+    pub redial_awaited: Duration,
     /// Bytes that one session may hold for its readers, and as many for its peer.
     pub memory_bytes: u64,
     /// Streams of one session.
@@ -210,6 +212,7 @@ impl Default for Timing {
             hold: Duration::from_secs(600),
             handshake: Duration::from_secs(5),
             redial: (Duration::from_millis(200), Duration::from_secs(15)),
+            redial_awaited: Duration::from_secs(5),
             memory_bytes: 64 << 20,
             streams: 65_536,
             subflows: 16,

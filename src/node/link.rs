@@ -188,6 +188,14 @@ impl Link {
         self.session.as_ref().map_or(0, Session::events_waiting)
     }
 
+    /// Returns whether connections wait for a subflow: for the first one of a session, or in a session that has lost all.
+    pub fn is_awaited(&self) -> bool {
+        match &self.session {
+            Some(session) if session.is_open() => false,
+            _ => !self.waiting.is_empty() || !self.streams.is_empty(),
+        }
+    }
+
     /// `connecting`, `up`, `parted` or `ended`.
     pub fn state(&self) -> &'static str {
         match &self.session {

@@ -26,8 +26,8 @@ impl Core {
     /// Connects a dest over a link. It waits for the link if that is not up yet.
     pub(crate) fn dial_stream(&mut self, dest: Id, link: Id) {
         let failure = match self.try_open(dest, link) {
-            Ok(()) => return,
-            Err(Refused::NotYet | Refused::NotNow) if self.wait_for_link(dest, link) => return,
+            Ok(()) => return self.hasten(link),
+            Err(Refused::NotYet | Refused::NotNow) if self.wait_for_link(dest, link) => return self.hasten(link),
             Err(Refused::NotYet | Refused::NotNow) => Failure::new(Reason::LimitReached, "too many wait for the link"),
             Err(Refused::Limit) if self.may_open_nothing(link) => {
                 Failure::new(Reason::NotPermitted, "the far node permits this key no connections")

@@ -1,7 +1,8 @@
 //! The links that we dial: which subflows they are to have, and when those that are missing are tried again.
 //!
 //! A subflow that is lost is dialled again at once, then after pauses that double, with some chance in them so that the
-//! nodes of a network do not come back all at the same moment. The first subflow of a session is dialled alone.
+//! nodes of a network do not come back all at the same moment. The longest pause is shorter while connections of clients
+//! wait for the link. The first subflow of a session is dialled alone.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -236,6 +237,7 @@ impl Core {
         let now_ms = self.now_ms;
         let Some(record) = self.pools.links.links.get_mut(link) else { return };
         let (first, longest) = record.timing.redial;
+        let longest = if record.is_awaited() { longest.min(record.timing.redial_awaited) } else { longest };
         let (met, closing) = (record.met, record.closing);
         let Some(plan) = record.plan.as_mut() else { return };
         let Some(wanted) = plan.wanted.get_mut(place) else { return };
@@ -265,6 +267,20 @@ impl Core {
         if let Target::Name(name, _) = path.unwrap_or(&plan.peer) {
             self.resolver.forget(name);
         }
+    }
+
+    /// A connection has begun to wait for a link: tries that are further off than it is to wait are brought nearer.
+    pub(super) fn hasten(&mut self, link: Id) {
+        let now_ms = self.now_ms;
+        let Some(record) = self.pools.links.links.get_mut(link).filter(|record| record.is_awaited()) else { return };
+        let longest = record.timing.redial_awaited;
+        let latest_ms = now_ms.saturating_add(longest.as_millis() as u64);
+        let Some(plan) = record.plan.as_mut() else { return };
+        let late = |wanted: &&mut Wanted| wanted.carrier.is_none() && wanted.next_ms > latest_ms;
+        for wanted in plan.wanted.iter_mut().filter(late) {
+            wanted.next_ms = now_ms.saturating_add(jittered(longest).as_millis() as u64);
+        }
+        self.pools.links.touch(link);
     }
 }
 
