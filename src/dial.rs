@@ -27,6 +27,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::address::{Endpoint, Name, Target};
 use crate::connection::Stage;
 use crate::core::{Core, OneOff};
+use crate::fair::Asker;
 use crate::half::{Flow, SMALL_BYTES};
 use crate::id::Id;
 use crate::io::Io;
@@ -37,7 +38,7 @@ use crate::reason::{Failure, Reason};
 use crate::resolve::{self, Resolved, Wanted};
 use crate::side::{Owner, Role, Side, State};
 use crate::sys;
-use crate::workers::Workers;
+use crate::workers::Lookup;
 
 /// Whether an address that a name turned out to have, or that an external connector reached, may be connected to.
 pub type Permit = Rc<dyn Fn(SocketAddr) -> bool>;
@@ -141,20 +142,36 @@ impl Core {
     }
 
     fn want_name(&mut self, dest: Id, name: &Name) {
-        match self.resolver.want(name, dest, self.now_ms) {
+        let asker = self.asker_of(dest);
+        match self.resolver.want(name, dest, asker, self.now_ms) {
             Wanted::Waits => {}
             Wanted::Known(addresses) => self.found(dest, &Ok(addresses), true),
-            Wanted::LookUp => {
+            Wanted::LookUp(is_answered) => {
                 self.stats.lookups += 1;
-                let patience = self.config.timeouts.connect;
-                let look_up =
-                    |workers: &Arc<Workers>| workers.look_up(name.clone(), patience, Arc::clone(&self.mailbox));
-                let asked = self.workers.as_ref().map(look_up);
+                let (patience, answer_to) = (self.config.timeouts.connect, Arc::clone(&self.mailbox));
+                let lookup = Lookup::new(name.clone(), patience, answer_to, is_answered);
+                let asked = self.workers.as_ref().map(|workers| workers.look_up(asker, lookup));
                 if asked != Some(Ok(())) {
+                    self.resolver.refused(name, dest, asker);
                     let failure = Failure::new(Reason::LimitReached, "too many names are being looked up");
-                    self.resolved(&Resolved { name: name.clone(), found: Err(failure) });
+                    self.found(dest, &Err(failure), false);
                 }
             }
+        }
+    }
+
+    /// Whose share of the workers a dest takes.
+    fn asker_of(&mut self, dest: Id) -> Asker {
+        let Some(record) = self.owner(dest).and_then(|(connection, _)| self.connections.get(connection)) else {
+            // The socket of a link that this node dials.
+            return Asker::Own;
+        };
+        if let Some(peer) = record.payer.and_then(|payer| self.pools.links.peers.get_mut(payer)) {
+            return Asker::Key(*peer.key());
+        }
+        match self.sides.get(record.source).map(|source| &source.endpoint) {
+            Some(endpoint @ (Endpoint::Ip(_) | Endpoint::Unix(_))) => Asker::Network(endpoint.into()),
+            _ => Asker::Own,
         }
     }
 
@@ -303,8 +320,12 @@ impl Core {
                     Ok(socket) => answer.connected(socket),
                     Err(error) => answer.failed(Failure::from(&error)),
                 };
-                // A job that is refused is dropped, and its answer with it, which fails the dial.
-                let _ = self.workers.as_ref().map(|workers| workers.run(job));
+                let asker = self.asker_of(dest);
+                if self.workers.as_ref().map(|workers| workers.connect(asker, job)) != Some(Ok(())) {
+                    // The job was dropped with its answer, which comes too late to be heard.
+                    let failure = Failure::new(Reason::LimitReached, "too many connects wait");
+                    self.queues.dialled.push_back((dest, Err(failure)));
+                }
             }
             Err(error) => {
                 answer.forget();

@@ -13,7 +13,7 @@
 //! 4. The loop: [`Proxy`] takes events, runs what is queued, tells handlers, fires timers and reaps. [`Core`] is
 //!    everything that it owns but the handlers, which get it as a [`Cx`] when they are called.
 //! 5. Coming and going: `listener` accepts, `dial` connects (happy eyeballs, without blocking), `resolve` and `workers`
-//!    look names up, `mailbox` brings what other threads have to say, `closing` writes the last line of a connection, and
+//!    look names up (in turn among those who ask: `fair`), `mailbox` brings what other threads have to say, `closing` writes the last line of a connection, and
 //!    `stopping` brings the loop to its end.
 //! 6. The pools: `block`, `pipe`, `timer`. 7. [`Loops`] runs several loops. 8. `sys` is the only unsafe code.
 //! 9. Links, from the wire to the loop: [`link`] is the session between two nodes, a state machine that knows no socket, no
@@ -69,6 +69,7 @@ mod connection;
 mod core;
 mod describe;
 mod dial;
+mod fair;
 mod flow;
 mod half;
 mod handler;

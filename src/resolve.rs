@@ -1,13 +1,17 @@
 //! The names of one loop: a small cache, and the lookups that are under way.
 //!
-//! Connections that want the same name at the same time share one lookup. What was found is used for a bounded time,
+//! Connections that want the same name at the same time share one lookup, as far as they count as one asker: who waited for
+//! somebody else's lookup would wait behind all that the other has asked for. The first answer is for all. What was found is used for a bounded time,
 //! because `getaddrinfo` does not tell for how long it holds, and is thrown away when a connect to it fails. Failures are not
 //! kept. It knows no sides beyond their ids, and does not look names up itself.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::address::Name;
+use crate::fair::Asker;
 use crate::id::Id;
 use crate::limits::Family;
 use crate::reason::Failure;
@@ -21,7 +25,7 @@ pub(crate) struct Resolved {
 /// The cache and the waiting sides.
 pub(crate) struct Resolver {
     known: HashMap<Name, Known>,
-    waiting: HashMap<Name, Vec<Id>>,
+    waiting: HashMap<Name, Waiting>,
     known_max: usize,
     age_max_ms: u64,
 }
@@ -29,17 +33,26 @@ pub(crate) struct Resolver {
 struct Known {
     addresses: Vec<IpAddr>,
     since_ms: u64,
+    asker: Asker,
+}
+
+/// Who waits for a name.
+struct Waiting {
+    sides: Vec<Id>,
+    /// Those that have had it looked up. Invariant: none is there twice, and there is one.
+    askers: Vec<Asker>,
+    is_answered: Arc<AtomicBool>,
 }
 
 /// What to do for a side that wants a name.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Wanted {
     /// Known already.
     Known(Vec<IpAddr>),
     /// It waits with others.
     Waits,
-    /// It is the first: have the name looked up.
-    LookUp,
+    /// It is the first of its asker: have the name looked up, unless it is answered when its turn comes.
+    LookUp(Arc<AtomicBool>),
 }
 
 impl Resolver {
@@ -48,34 +61,44 @@ impl Resolver {
     }
 
     /// A side wants the addresses of a name.
-    pub fn want(&mut self, name: &Name, side: Id, now_ms: u64) -> Wanted {
+    pub fn want(&mut self, name: &Name, side: Id, asker: Asker, now_ms: u64) -> Wanted {
         if let Some(known) = self.known.get(name) {
             if now_ms - known.since_ms <= self.age_max_ms && self.age_max_ms > 0 {
                 return Wanted::Known(known.addresses.clone());
             }
             self.known.remove(name);
         }
-        match self.waiting.get_mut(name) {
-            Some(sides) => {
-                sides.push(side);
-                Wanted::Waits
-            }
-            None => {
-                self.waiting.insert(name.clone(), vec![side]);
-                Wanted::LookUp
-            }
+        let waiting = self.waiting.entry(name.clone()).or_insert_with(Waiting::new);
+        waiting.sides.push(side);
+        if waiting.askers.contains(&asker) {
+            return Wanted::Waits;
+        }
+        waiting.askers.push(asker);
+        Wanted::LookUp(Arc::clone(&waiting.is_answered))
+    }
+
+    /// The lookup that a side was to have was refused: the side waits no more. Others of its asker have theirs refused too.
+    pub fn refused(&mut self, name: &Name, side: Id, asker: Asker) {
+        let Some(waiting) = self.waiting.get_mut(name) else { return };
+        waiting.sides.retain(|other| *other != side);
+        waiting.askers.retain(|other| *other != asker);
+        if waiting.askers.is_empty() {
+            self.waiting.remove(name);
         }
     }
 
     /// A lookup is over: remembers what was found and gives back who waited for it.
     pub fn resolved(&mut self, resolved: &Resolved, now_ms: u64) -> Vec<Id> {
-        if let Ok(addresses) = &resolved.found
+        // An answer that comes second has nobody waiting, and says nothing new.
+        let Some(waiting) = self.waiting.remove(&resolved.name) else { return Vec::new() };
+        waiting.is_answered.store(true, Ordering::Relaxed);
+        if let (Ok(addresses), Some(asker)) = (&resolved.found, waiting.askers.first().copied())
             && self.age_max_ms > 0
         {
-            self.make_room();
-            self.known.insert(resolved.name.clone(), Known { addresses: addresses.clone(), since_ms: now_ms });
+            self.make_room(asker);
+            self.known.insert(resolved.name.clone(), Known { addresses: addresses.clone(), since_ms: now_ms, asker });
         }
-        self.waiting.remove(&resolved.name).unwrap_or_default()
+        waiting.sides
     }
 
     /// What is known of a name is wrong, or no longer true.
@@ -83,14 +106,24 @@ impl Resolver {
         self.known.remove(name);
     }
 
-    fn make_room(&mut self) {
-        if self.known.len() < self.known_max {
+    /// Makes room for a name. An asker that has a quarter of the cache loses one of its own.
+    fn make_room(&mut self, asker: Asker) {
+        let its = self.known.values().filter(|known| known.asker == asker).count();
+        let has_share = asker != Asker::Own && its >= (self.known_max / 4).max(1);
+        if self.known.len() < self.known_max && !has_share {
             return;
         }
-        let oldest = self.known.iter().min_by_key(|(_, known)| known.since_ms).map(|(name, _)| name.clone());
+        let may_go = self.known.iter().filter(|(_, known)| !has_share || known.asker == asker);
+        let oldest = may_go.min_by_key(|(_, known)| known.since_ms).map(|(name, _)| name.clone());
         if let Some(oldest) = oldest {
             self.known.remove(&oldest);
         }
+    }
+}
+
+impl Waiting {
+    fn new() -> Waiting {
+        Waiting { sides: Vec::new(), askers: Vec::new(), is_answered: Arc::default() }
     }
 }
 
@@ -138,34 +171,67 @@ mod tests {
         assert_eq!(ordered(&["10.0.0.1"], Family::OnlyIpv6), "");
     }
 
+    const A: Asker = Asker::Key([1; 32]);
+    const B: Asker = Asker::Key([2; 32]);
+
+    fn looks_up(wanted: &Wanted) -> bool {
+        matches!(wanted, Wanted::LookUp(_))
+    }
+
     #[test]
     fn one_lookup_serves_all_who_wait_and_then_the_cache_does() {
         let mut table = Table::new(2);
         let sides = [table.insert(()).unwrap(), table.insert(()).unwrap()];
         let name = Name::new("example.org").unwrap();
         let mut resolver = Resolver::new(2, 1000);
-        assert_eq!(resolver.want(&name, sides[0], 0), Wanted::LookUp);
-        assert_eq!(resolver.want(&name, sides[1], 0), Wanted::Waits);
+        assert!(looks_up(&resolver.want(&name, sides[0], A, 0)));
+        assert!(matches!(resolver.want(&name, sides[1], A, 0), Wanted::Waits));
         let resolved = Resolved { name: name.clone(), found: Ok(addresses(&["::1"])) };
         assert_eq!(resolver.resolved(&resolved, 5), sides);
-        assert_eq!(resolver.want(&name, sides[0], 1005), Wanted::Known(addresses(&["::1"])));
-        assert_eq!(resolver.want(&name, sides[0], 1006), Wanted::LookUp, "too old");
+        let known = resolver.want(&name, sides[0], A, 1005);
+        assert!(matches!(known, Wanted::Known(known) if known == addresses(&["::1"])));
+        assert!(looks_up(&resolver.want(&name, sides[0], A, 1006)), "too old");
         resolver.resolved(&resolved, 2000);
         resolver.forget(&name);
-        assert_eq!(resolver.want(&name, sides[0], 2000), Wanted::LookUp, "forgotten");
+        assert!(looks_up(&resolver.want(&name, sides[0], A, 2000)), "forgotten");
     }
 
     #[test]
-    fn the_cache_is_bounded() {
+    fn each_asker_has_a_lookup_of_its_own_and_the_first_answer_is_for_all() {
+        let mut table = Table::new(3);
+        let sides = [0, 1, 2].map(|_| table.insert(()).unwrap());
+        let name = Name::new("example.org").unwrap();
+        let mut resolver = Resolver::new(2, 1000);
+        let Wanted::LookUp(is_answered) = resolver.want(&name, sides[0], A, 0) else { panic!("the first") };
+        assert!(looks_up(&resolver.want(&name, sides[1], B, 0)));
+        assert!(matches!(resolver.want(&name, sides[2], B, 0), Wanted::Waits));
+        resolver.refused(&name, sides[0], A);
+        let resolved = Resolved { name: name.clone(), found: Ok(addresses(&["::1"])) };
+        assert_eq!(resolver.resolved(&resolved, 5), sides[1..], "what is refused to one is not to the others");
+        assert!(is_answered.load(Ordering::Relaxed));
+        assert!(resolver.resolved(&resolved, 6).is_empty() && resolver.waiting.is_empty());
+        assert!(looks_up(&resolver.want(&Name::new("b").unwrap(), sides[0], A, 0)));
+        resolver.refused(&Name::new("b").unwrap(), sides[0], A);
+        assert!(resolver.waiting.is_empty());
+    }
+
+    #[test]
+    fn the_cache_is_bounded_and_an_asker_has_a_quarter() {
         let mut table = Table::new(1);
         let side = table.insert(()).unwrap();
-        let mut resolver = Resolver::new(2, 1000);
-        for n in 0..5 {
-            let name = Name::new(&format!("n{n}")).unwrap();
-            resolver.want(&name, side, n);
-            resolver.resolved(&Resolved { name, found: Ok(vec![]) }, n);
-        }
-        assert_eq!((resolver.known.len(), resolver.waiting.len()), (2, 0));
-        assert!(resolver.known.contains_key(&Name::new("n4").unwrap()));
+        let mut resolver = Resolver::new(8, 1000);
+        let mut learn = |text: &str, asker: Asker, now_ms: u64| {
+            let name = Name::new(text).unwrap();
+            resolver.want(&name, side, asker, now_ms);
+            resolver.resolved(&Resolved { name, found: Ok(vec![]) }, now_ms);
+            let mut known: Vec<String> = resolver.known.keys().map(|name| name.as_str().to_owned()).collect();
+            known.sort();
+            known.join(" ")
+        };
+        assert_eq!(learn("b", B, 0), "b");
+        (1..9).for_each(|n| _ = learn(&format!("a{n}"), A, n));
+        assert_eq!(learn("a9", A, 9), "a8 a9 b", "it makes room among its own");
+        (10..20).for_each(|n| _ = learn(&format!("o{n}"), Asker::Own, n));
+        assert_eq!(learn("z", Asker::Own, 20), "o13 o14 o15 o16 o17 o18 o19 z", "the oldest goes when it is full");
     }
 }

@@ -1,19 +1,21 @@
 //! Workers: the threads that do what cannot be done without waiting: looking names up.
 //!
-//! All loops of a process share them. The queue is bounded, and at most half of the threads sit in `getaddrinfo` at once,
+//! All loops of a process share them. The queues are bounded, and at most half of the threads sit in `getaddrinfo` at once,
 //! so that a name server that does not answer leaves the other half to jobs of other kinds: a connect to a Unix socket
-//! whose backlog is full, and what a user of the library has them run. Connecting is not their work: loops connect without
+//! whose backlog is full, of which there is the same bound, and what a user of the library has them run. One peer of links,
+//! and one client address, has a quarter of the places in a queue and of the threads; who waits is served in turn. Connecting is not their work: loops connect without
 //! blocking, so a target that swallows packets holds no thread.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, ToSocketAddrs};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{io, vec};
 
 use crate::address::Name;
+use crate::fair::{Asker, FairQueue, Shares};
 use crate::mailbox::{Full, Mail, Mailbox};
 use crate::reason::{Failure, Reason};
 use crate::resolve::Resolved;
@@ -27,31 +29,45 @@ pub struct Workers {
 /// Something that a worker does.
 enum Job {
     /// Look a name up for a loop.
-    Lookup(Lookup),
+    Lookup(Asker, Lookup),
+    /// Connect to a Unix socket.
+    Connect(Asker, Task),
     /// Run something that may block.
-    Run(Box<dyn FnOnce() + Send>),
+    Run(Task),
 }
 
+type Task = Box<dyn FnOnce() + Send>;
+
 /// A name that a loop wants, until when it wants it, and where the answer goes.
-struct Lookup {
-    name: Name,
-    until: Option<Instant>,
-    answer_to: Arc<Mailbox>,
+pub(crate) struct Lookup {
+    pub name: Name,
+    /// How long it may wait; zero is for ever.
+    pub patience: Duration,
+    pub answer_to: Arc<Mailbox>,
+    /// The name has been looked up for somebody else meanwhile.
+    pub is_answered: Arc<AtomicBool>,
+    since: Instant,
+}
+
+impl Lookup {
+    pub fn new(name: Name, patience: Duration, answer_to: Arc<Mailbox>, is_answered: Arc<AtomicBool>) -> Lookup {
+        Lookup { name, patience, answer_to, is_answered, since: Instant::now() }
+    }
 }
 
 struct Shared {
     state: Mutex<State>,
     work: Condvar,
-    lookups_at_once: usize,
     queue_max: usize,
     done: Vec<AtomicU64>,
 }
 
-#[derive(Default)]
 struct State {
-    lookups: VecDeque<Lookup>,
-    runs: VecDeque<Box<dyn FnOnce() + Send>>,
-    looking_up: usize,
+    lookups: FairQueue<Lookup>,
+    connects: FairQueue<Task>,
+    /// Which of the two is asked first next time.
+    connects_first: bool,
+    runs: VecDeque<Task>,
     stopping: bool,
 }
 
@@ -62,10 +78,11 @@ impl Workers {
     /// The system's, when it has no more threads.
     pub fn start(count: usize, queue_max: usize) -> io::Result<Arc<Workers>> {
         let count = count.max(1);
+        let quarter = |whole: usize| (whole / 4).max(1);
+        let shares = Shares { waiting: (queue_max, quarter(queue_max)), at_once: (count.div_ceil(2), quarter(count)) };
         let shared = Arc::new(Shared {
-            state: Mutex::new(State::default()),
+            state: Mutex::new(State::new(shares)),
             work: Condvar::new(),
-            lookups_at_once: count.div_ceil(2),
             queue_max,
             done: (0..count).map(|_| AtomicU64::new(0)).collect(),
         });
@@ -98,16 +115,23 @@ impl Workers {
         Ok(())
     }
 
-    /// Looks a name up and posts what it finds. One that has waited for `patience` (zero is for ever) is not looked up any
-    /// more: whoever wanted it has given up, and those behind it should not wait for a resolver that hangs.
-    pub(crate) fn look_up(&self, name: Name, patience: Duration, answer_to: Arc<Mailbox>) -> Result<(), Full> {
-        let mut state = self.shared.lock();
-        if state.lookups.len() >= self.shared.queue_max {
-            return Err(Full);
-        }
-        let until = Instant::now().checked_add(patience).filter(|_| !patience.is_zero());
-        state.lookups.push_back(Lookup { name, until, answer_to });
-        drop(state);
+    /// Looks a name up and posts what it finds. One that has waited for its patience is not looked up any more: whoever
+    /// wanted it has given up, and those behind it should not wait for a resolver that hangs.
+    ///
+    /// # Errors
+    /// [`Full`] when too many wait, of all or of this asker.
+    pub(crate) fn look_up(&self, asker: Asker, lookup: Lookup) -> Result<(), Full> {
+        self.shared.lock().lookups.push(asker, lookup).map_err(|_| Full)?;
+        self.shared.work.notify_one();
+        Ok(())
+    }
+
+    /// Has a connect run that may block.
+    ///
+    /// # Errors
+    /// [`Full`] when too many wait, of all or of this asker; then what was to run is dropped.
+    pub(crate) fn connect(&self, asker: Asker, what: impl FnOnce() + Send + 'static) -> Result<(), Full> {
+        self.shared.lock().connects.push(asker, Box::new(what)).map_err(|_| Full)?;
         self.shared.work.notify_one();
         Ok(())
     }
@@ -130,21 +154,18 @@ impl Shared {
     fn work(&self, number: usize) {
         while let Some(job) = self.next() {
             match job {
-                Job::Lookup(Lookup { name, until, answer_to }) => {
-                    let found = match until {
-                        Some(until) if until <= Instant::now() => Err(Reason::TimedOut.into()),
-                        _ => look_up(&name),
-                    };
-                    self.lock().looking_up -= 1;
+                Job::Lookup(asker, lookup) => {
+                    lookup.answer();
+                    self.lock().lookups.done(asker);
                     // The place that became free may be what another thread waits for.
                     self.work.notify_one();
-                    // Answers are never refused; a loop that is gone needs none.
-                    let _ = answer_to.post(Mail::Resolved(Resolved { name, found }));
                 }
-                Job::Run(what) => {
-                    // What panics there is theirs, and has been printed; the thread is ours and goes on.
-                    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(what));
+                Job::Connect(asker, what) => {
+                    run(what);
+                    self.lock().connects.done(asker);
+                    self.work.notify_one();
                 }
+                Job::Run(what) => run(what),
             }
             self.done[number].fetch_add(1, Ordering::Relaxed);
         }
@@ -159,15 +180,49 @@ impl Shared {
             if let Some(what) = state.runs.pop_front() {
                 return Some(Job::Run(what));
             }
-            if state.looking_up < self.lookups_at_once
-                && let Some(lookup) = state.lookups.pop_front()
-            {
-                state.looking_up += 1;
-                return Some(Job::Lookup(lookup));
+            if let Some(job) = state.take() {
+                return Some(job);
             }
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
+}
+
+impl State {
+    fn new(shares: Shares) -> State {
+        let (lookups, connects) = (FairQueue::new(shares), FairQueue::new(shares));
+        State { lookups, connects, connects_first: false, runs: VecDeque::new(), stopping: false }
+    }
+
+    /// Takes a look-up or a connect, in turn.
+    fn take(&mut self) -> Option<Job> {
+        self.connects_first = !self.connects_first;
+        let first = self.connects_first.then(|| self.take_connect()).flatten();
+        let lookup = || self.lookups.take().map(|(asker, lookup)| Job::Lookup(asker, lookup));
+        first.or_else(lookup).or_else(|| self.take_connect())
+    }
+
+    fn take_connect(&mut self) -> Option<Job> {
+        self.connects.take().map(|(asker, what)| Job::Connect(asker, what))
+    }
+}
+
+impl Lookup {
+    /// Looks the name up, if that is still wanted, and says what was found.
+    fn answer(self) {
+        if self.is_answered.load(Ordering::Relaxed) {
+            return;
+        }
+        let is_late = !self.patience.is_zero() && self.since.elapsed() >= self.patience;
+        let found = if is_late { Err(Reason::TimedOut.into()) } else { look_up(&self.name) };
+        // Answers are never refused; a loop that is gone needs none.
+        let _ = self.answer_to.post(Mail::Resolved(Resolved { name: self.name, found }));
+    }
+}
+
+/// Runs what somebody else wants run. What panics there is theirs, and has been printed; the thread is ours and goes on.
+fn run(what: Task) {
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(what));
 }
 
 /// The addresses of a name, in the system's order (RFC 6724).

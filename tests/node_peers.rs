@@ -2,18 +2,21 @@
 //! lines of the log. The peer is one that keeps to no rule (`hostile_kit`); the node is the real one.
 
 mod hostile_kit;
+mod kit;
 mod node_kit;
 #[path = "../src/tls/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the tests use a part of it")]
 mod tls;
 
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use hostile_kit::served::{HONEST, HOSTILE, Served};
 use hostile_kit::{RawLink, encode};
 use node_kit::{Node, until};
 use seaprox::link::frame::Frame;
-use seaprox::link::{Host, Open};
+use seaprox::link::{Code, Event, Host, Open};
 use seaprox::{Core, Remote};
 
 /// OPENs, LISTENs and RESETs of one key that are acted on in one turn at most.
@@ -60,6 +63,10 @@ fn note(remote: Remote, counts: Arc<Mutex<Vec<(u64, u64)>>>, over: Arc<AtomicBoo
     });
 }
 
+fn to(addr: SocketAddr) -> Open {
+    Open { host: Host::Addr(addr.ip()), port: addr.port(), ..Open::default() }
+}
+
 fn to_nowhere() -> Open {
     Open { host: Host::Addr([127, 0, 0, 1].into()), port: 9, ..Open::default() }
 }
@@ -75,4 +82,131 @@ fn a_flood_of_opens_is_acted_on_a_few_in_each_turn() {
     link.send_raw(&frames).unwrap();
     let most = turns.most_of(3000);
     assert!(most <= REQUESTS_PER_TURN, "{most} in one turn");
+}
+
+#[test]
+fn a_flood_of_listens_is_acted_on_a_few_in_each_turn() {
+    let node = Node::start();
+    let mut link = RawLink::connect(node.serve(), [1; 32]).unwrap();
+    let turns = Turns::watch(&node, |core| core.stats().peer_requests);
+    let both = |id| [encode(&Frame::Listen { id, open: Open::default() }), encode(&Frame::Unlisten { id })].concat();
+    link.send_raw(&(1..=2000).flat_map(both).collect::<Vec<u8>>()).unwrap();
+    let most = turns.most_of(2000);
+    assert!(most <= REQUESTS_PER_TURN, "{most} in one turn");
+}
+
+#[test]
+fn streams_that_all_end_at_once_are_ended_a_few_in_each_turn() {
+    const STREAMS: u32 = 1000;
+    let node = Node::start();
+    let (server, addr) = node_kit::target();
+    let _held = std::thread::spawn(move || server.incoming().flatten().collect::<Vec<_>>());
+    for how in ["each is reset", "the session is closed"] {
+        let mut link = RawLink::connect(node.serve(), [1; 32]).unwrap();
+        let now = link.now();
+        (0..STREAMS).for_each(|_| _ = link.session.open(now, to(addr)).unwrap());
+        let mut open = 0;
+        while open < STREAMS {
+            link.wait_for(|event| matches!(event, Event::OpenResult { .. })).unwrap();
+            open += 1;
+        }
+        let turns = Turns::watch(&node, |core| core.stats().closed_total());
+        let frames = match how {
+            "each is reset" => (1..=STREAMS)
+                .flat_map(|number| encode(&Frame::Reset { id: 2 * number, code: Code::SourceReset, size: 0 }))
+                .collect(),
+            _ => encode(&Frame::Close { code: Code::Killed, text: "" }),
+        };
+        link.send_raw(&frames).unwrap();
+        let most = turns.most_of(u64::from(STREAMS));
+        assert!(most <= 2 * REQUESTS_PER_TURN, "{how}: {most} in one turn");
+    }
+}
+
+#[test]
+fn streams_that_come_to_nothing_have_a_rate_and_another_key_has_its_own() {
+    let node = Node::start();
+    node.policy.opens.store(false, Ordering::Relaxed);
+    let addr = node.serve();
+    let mut link = RawLink::connect(addr, [1; 32]).unwrap();
+    let (mut limited, mut refused) = (0, 0);
+    // Four thousand at once, and a thousand a second while this goes on.
+    while limited == 0 {
+        let now = link.now();
+        (0..500).for_each(|_| _ = link.session.open(now, to_nowhere()).unwrap());
+        for _ in 0..500 {
+            let event = link.wait_for(|event| matches!(event, Event::OpenResult { .. })).unwrap();
+            let Event::OpenResult { result, .. } = event else { unreachable!("it is the answer") };
+            match result.failure {
+                Some(Code::NotPermitted) => refused += 1,
+                Some(Code::LimitReached) => limited += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(refused < 200_000, "no limit after {refused}");
+    }
+    assert!(refused >= 4000, "{refused} before the limit");
+    let (_, result) = RawLink::connect(addr, [3; 32]).unwrap().open(to_nowhere()).unwrap();
+    assert_eq!(result.failure, Some(Code::NotPermitted), "another key is asked about as ever");
+}
+
+#[test]
+fn one_key_gets_half_of_the_connections_and_the_others_the_rest() {
+    let node = Node::with(|config| config.limits.connections = 100);
+    let (server, target) = node_kit::target();
+    let _held = std::thread::spawn(move || server.incoming().flatten().collect::<Vec<_>>());
+    let addr = node.serve();
+    // Two links, so that what counts is the key.
+    let mut links = [0, 1].map(|_| RawLink::connect(addr, [1; 32]).unwrap());
+    let mut answers = Vec::new();
+    for number in 0..80 {
+        answers.push(links[number % 2].open(to(target)).unwrap().1.failure);
+    }
+    assert_eq!(answers.iter().filter(|failure| failure.is_none()).count(), 50);
+    assert!(answers[50..].iter().all(|failure| *failure == Some(Code::LimitReached)), "{answers:?}");
+    let mut other = RawLink::connect(addr, [3; 32]).unwrap();
+    let (_, result) = other.open(to(target)).unwrap();
+    assert_eq!(result.failure, None, "another key gets a connection");
+    // What ends is free again.
+    let close = encode(&Frame::Close { code: Code::Drained, text: "" });
+    links.iter_mut().for_each(|link| link.send_raw(&close).unwrap());
+    until("the connections of the first key are over", || node.ask(|core| core.snapshot().connections.len()) == 1);
+    let (_, result) = RawLink::connect(addr, [1; 32]).unwrap().open(to(target)).unwrap();
+    assert_eq!(result.failure, None, "the first key gets connections again");
+}
+
+#[test]
+fn the_clients_of_a_keys_listener_count_against_it() {
+    let node = Node::with(|config| config.limits.connections = 100);
+    let (server, target) = node_kit::target();
+    let _held = std::thread::spawn(move || server.incoming().flatten().collect::<Vec<_>>());
+    let addr = node.serve();
+    let mut link = RawLink::connect(addr, [1; 32]).unwrap();
+    let number = link.session.listen(Open { host: Host::Addr([127, 0, 0, 1].into()), ..Open::default() }).unwrap();
+    let event = link.wait_for(|event| matches!(event, Event::ListenResult { .. })).unwrap();
+    let Event::ListenResult { id, result } = event else { unreachable!("it is the answer") };
+    assert_eq!((id, result.failure), (number, None));
+    let _clients: Vec<TcpStream> = (0..150).map(|_| TcpStream::connect(("127.0.0.1", result.port)).unwrap()).collect();
+    until("all of them were accepted", || node.ask(|core| core.stats().opened) >= 150);
+    let (_, result) = RawLink::connect(addr, [3; 32]).unwrap().open(to(target)).unwrap();
+    assert_eq!(result.failure, None, "another key gets a connection");
+}
+
+#[test]
+fn lines_about_connections_of_a_key_that_come_to_nothing_are_few_and_the_rest_is_counted() {
+    let node = Served::start(r#"permit-open="*""#, &[]);
+    let port = kit::closed_port();
+    let mut link = RawLink::connect(node.addr, HOSTILE).unwrap();
+    let now = link.now();
+    (0..3000).for_each(|_| _ = link.session.open(now, to(([127, 0, 0, 1], port).into())).unwrap());
+    for _ in 0..3000 {
+        link.wait_for(|event| matches!(event, Event::OpenResult { .. })).unwrap();
+    }
+    assert!(node.seaprox.count_log(&[" closed ", "reason=connection_refused"]) <= 300, "not 3,000 lines");
+    let other = kit::closed_port();
+    let (_, result) = RawLink::connect(node.addr, HONEST).unwrap().open(to(([127, 0, 0, 1], other).into())).unwrap();
+    assert_eq!(result.failure, Some(Code::ConnectionRefused));
+    node.seaprox.wait_for_log(&[" closed ", &format!("asked=127.0.0.1:{other} ")]);
+    // It comes when the period of ten seconds is over.
+    node.seaprox.wait_for_log(&["lines left out", "unsaid="]);
 }

@@ -72,6 +72,37 @@ fn ipv6_is_preferred_and_the_order_can_be_changed() {
     });
 }
 
+/// A client at an address of its own, whose SOCKS5 request is under way.
+fn asks_from(ip: &str, proxy: SocketAddr, name: &str) -> Peer {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(ip.parse().unwrap(), 0).into()).unwrap();
+    socket.connect(&proxy.into()).unwrap();
+    let mut peer = Peer::of(socket, true);
+    let mut all = b"\x05\x01\0".to_vec();
+    all.extend(request5(name, 80));
+    peer.run(&[Put(&all)]);
+    peer
+}
+
+#[test]
+fn names_of_one_client_that_get_no_answer_do_not_hold_up_another() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("127.0.0.1 localhost\n", |server| {
+        server.swallow(".slow.test");
+        server.set("good.test", &["127.0.0.1"], NOW);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = socks(&[]);
+        // More than a quarter of the look-ups that may wait.
+        let names = (0..300).map(|number| format!("n{number}.slow.test"));
+        let _slow: Vec<Peer> = names.map(|name| asks_from("127.0.0.2", proxy.addr(0), &name)).collect();
+        proxy.wait_for_log(&[" closed ", "127.0.0.2", "reason=limit_reached"]);
+        let port = listener.local_addr().unwrap().port();
+        assert_eq!(code5(proxy.addr(0), "good.test", port), 0, "another client's name is looked up");
+    });
+}
+
 #[test]
 fn a_family_that_refuses_gives_way_to_the_other_and_the_log_says_so() {
     if !has_namespaces() {
@@ -257,9 +288,9 @@ fn too_many_names_at_once_are_limit_reached() {
         let queue = proxy.figure("/limits/lookups");
         let mut waiting = Vec::new();
         for number in 0..queue + 10 {
-            let mut client = Peer::connect(proxy.addr(0));
-            let request = kit::socks::request5(&format!("n{number}"), 80);
-            client.run(&[Put(b"\x05\x01\0"), Put(&request), Take(b"\x05\0")]);
+            // Four clients, each with its quarter.
+            let mut client = asks_from(&format!("127.0.0.{}", 1 + number % 4), proxy.addr(0), &format!("n{number}"));
+            client.run(&[Take(b"\x05\0")]);
             waiting.push(client);
         }
         let line = proxy.wait_for_log(&[" closed ", "reason=limit_reached ", "by=proxy"]);

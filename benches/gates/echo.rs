@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use seaprox::link::{Event, Host, Open, StreamId};
+use seaprox::link::{Host, Open, StreamId};
 
 use crate::hostile_kit::RawLink;
 
@@ -70,12 +70,9 @@ impl Echo {
 
 /// Opens a stream and waits for the answer, which must be good.
 fn open(link: &mut RawLink, host: Host, port: u16) -> io::Result<StreamId> {
-    let now = link.now();
-    let stream = link.session.open(now, Open { host, port, ..Open::default() }).map_err(refused)?;
-    let is_answer = |event: &Event| matches!(event, Event::OpenResult { id, .. } if *id == stream);
-    match link.wait_for(is_answer)? {
-        Event::OpenResult { result, .. } if result.failure.is_none() => Ok(stream),
-        other => Err(io::Error::other(format!("another key's stream: {other:?}"))),
+    match link.open(Open { host, port, ..Open::default() })? {
+        (stream, bound) if bound.failure.is_none() => Ok(stream),
+        (_, bound) => Err(io::Error::other(format!("another key's stream: {bound:?}"))),
     }
 }
 

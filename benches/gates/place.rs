@@ -56,13 +56,38 @@ pub fn give_way() {
     set_niceness(0);
 }
 
-/// Sets the niceness of the calling thread and of all that it starts afterwards. What is measured goes before whatever else
-/// the machine does; without the permission it does not, and the figure without the attack shows that.
+/// Sets the niceness of the calling thread and of all that it starts afterwards, and has it wake up before the others of its
+/// processor: a short slice does that (sched_setattr(2)). What is measured goes before whatever else the machine does; without
+/// the permission it does not, and the figure without the attack shows that.
 fn set_niceness(niceness: i32) {
-    // SAFETY: setpriority takes no pointer. For Linux the number 0 stands for the calling thread.
+    let attributes = SchedulingAttributes {
+        size: mem::size_of::<SchedulingAttributes>() as u32,
+        policy: libc::SCHED_OTHER as u32,
+        flags: 0,
+        nice: niceness,
+        priority: 0,
+        // For an ordinary thread this is the length of its slice.
+        runtime_ns: if niceness < 0 { 100_000 } else { 3_000_000 },
+        deadline_ns: 0,
+        period_ns: 0,
+    };
+    // SAFETY: the structure has the kernel's layout, says its own size, and outlives the call.
     unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, niceness);
+        libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0);
     }
+}
+
+/// What sched_setattr(2) takes.
+#[repr(C)]
+struct SchedulingAttributes {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime_ns: u64,
+    deadline_ns: u64,
+    period_ns: u64,
 }
 
 fn usable() -> Vec<usize> {

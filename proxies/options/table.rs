@@ -331,7 +331,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Limits, "max-connections", Value::Number(1, 10_000_000), "connections at a time").default("100000"),
     option(Group::Limits, "threads", Value::Number(1, 1024), "event loops, one thread each; a link has one").default("1")
         .only(FRONT_ENDS),
-    option(Group::Limits, "workers", Value::Number(1, 1024), "threads that look names up, half of them at once").default("8"),
+    option(Group::Limits, "workers", Value::Number(1, 1024), "threads that look names up, half of them at once, a quarter for one key or client address").default("8"),
     option(Group::Limits, "buffer", Value::Size(4 << 10, 16 << 20), "one buffer; a connection holds one for each \
         direction, only while it has bytes").default("32KiB"),
     option(Group::Limits, "buffer-memory", Value::Size(64 << 10, 1 << 40), "all buffers together").default("256MiB"),

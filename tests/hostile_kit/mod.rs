@@ -6,11 +6,14 @@
 //! #[allow(dead_code, unused_imports, reason = "the test uses a part of it")]
 //! mod tls;
 //! mod hostile_kit;
+//! mod kit;
 //! ```
 //! [`RawLink::turn`] drives the session as a node does: it sends acknowledgements, raises credit and answers probes. A test
 //! that calls [`RawLink::send_raw`] puts bytes on the lane that the session does not know of, and the acknowledgements for
 //! them would end the session: from then on [`RawLink::drain`] reads and drops whatever the peer sends.
-#![allow(dead_code)] // Each test file uses its part.
+#![allow(dead_code, unused_imports)] // Each test file uses its part.
+
+pub mod served;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -20,7 +23,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ring::hmac;
 use seaprox::link::frame::Frame;
-use seaprox::link::{BootId, Config, Event, Outbox, Proofs, Role, Session, SessionId, SubflowId, Time, proof_text};
+use seaprox::link::{
+    BootId, Bound, Config, Event, Open, Outbox, Proofs, Role, Session, SessionId, StreamId, SubflowId, Time, proof_text,
+};
 
 use crate::tls::{Buffers, Cipher, Identity, Tls, TlsPipe};
 
@@ -170,6 +175,20 @@ impl RawLink {
             }
             self.send()?;
             self.receive()?;
+        }
+    }
+
+    /// Opens a stream. Returns what the peer answers.
+    ///
+    /// # Errors
+    /// Those of [`RawLink::wait_for`], or the session takes no stream.
+    pub fn open(&mut self, open: Open) -> io::Result<(StreamId, Bound)> {
+        let now = self.now();
+        let stream = self.session.open(now, open).map_err(|refused| io::Error::other(format!("{refused:?}")))?;
+        let is_answer = |event: &Event| matches!(event, Event::OpenResult { id, .. } if *id == stream);
+        match self.wait_for(is_answer)? {
+            Event::OpenResult { result, .. } => Ok((stream, result)),
+            _ => unreachable!("it is the answer"),
         }
     }
 

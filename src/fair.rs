@@ -1,0 +1,151 @@
+//! A queue that is served in turn among those who wait in it: none of them has more than its share of the places, or of
+//! what is done at once.
+//!
+//! It holds work for threads that are few, such as look-ups of names. It knows neither the threads nor the work.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::node::PeerKey;
+use crate::peer_network::PeerNetwork;
+
+/// Whose work it is: what shares are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Asker {
+    /// The process itself, which needs no share.
+    Own,
+    /// The peer of a link.
+    Key(PeerKey),
+    /// The clients of a front end that have an address.
+    Network(PeerNetwork),
+}
+
+/// How much there may be at a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shares {
+    /// Entries that wait: of all, and of one asker.
+    pub waiting: (usize, usize),
+    /// Entries that have been taken and are not done: of all, and of one asker.
+    pub at_once: (usize, usize),
+}
+
+/// A queue of `T`. Invariant: `order` holds each asker that has an entry waiting, once.
+#[derive(Debug)]
+pub(crate) struct FairQueue<T> {
+    shares: Shares,
+    waiting: HashMap<Asker, VecDeque<T>>,
+    order: VecDeque<Asker>,
+    /// How many entries of each asker have been taken and are not done. Invariant: none has 0.
+    taken: HashMap<Asker, usize>,
+    waiting_count: usize,
+    taken_count: usize,
+}
+
+impl<T> FairQueue<T> {
+    pub fn new(shares: Shares) -> FairQueue<T> {
+        let (waiting, order, taken) = (HashMap::new(), VecDeque::new(), HashMap::new());
+        FairQueue { shares, waiting, order, taken, waiting_count: 0, taken_count: 0 }
+    }
+
+    /// Puts an entry at the end of its asker's; gives it back when that asker, or all, have as many as there may be.
+    pub fn push(&mut self, asker: Asker, entry: T) -> Result<(), T> {
+        let of_asker = self.waiting.get(&asker).map_or(0, VecDeque::len);
+        let (all_max, one_max) = self.shares.waiting;
+        if self.waiting_count >= all_max || (asker != Asker::Own && of_asker >= one_max) {
+            return Err(entry);
+        }
+        if of_asker == 0 {
+            self.order.push_back(asker);
+        }
+        self.waiting.entry(asker).or_default().push_back(entry);
+        self.waiting_count += 1;
+        Ok(())
+    }
+
+    /// Takes the next entry of the asker whose turn it is, if as many are not being done already. [`FairQueue::done`]
+    /// follows.
+    pub fn take(&mut self) -> Option<(Asker, T)> {
+        let (all_max, one_max) = self.shares.at_once;
+        if self.taken_count >= all_max {
+            return None;
+        }
+        let is_busy =
+            |asker: &Asker| *asker != Asker::Own && self.taken.get(asker).is_some_and(|count| *count >= one_max);
+        // Few askers are busy: not more than there are entries at once.
+        let place = self.order.iter().position(|asker| !is_busy(asker))?;
+        let asker = self.order.remove(place)?;
+        let entries = self.waiting.get_mut(&asker)?;
+        let entry = entries.pop_front()?;
+        if entries.is_empty() {
+            self.waiting.remove(&asker);
+        } else {
+            self.order.push_back(asker);
+        }
+        self.waiting_count -= 1;
+        self.taken_count += 1;
+        *self.taken.entry(asker).or_default() += 1;
+        Some((asker, entry))
+    }
+
+    /// An entry that was taken is done.
+    pub fn done(&mut self, asker: Asker) {
+        let Some(count) = self.taken.get_mut(&asker) else { return };
+        *count -= 1;
+        self.taken_count -= 1;
+        if *count == 0 {
+            self.taken.remove(&asker);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue() -> FairQueue<u32> {
+        FairQueue::new(Shares { waiting: (8, 4), at_once: (4, 2) })
+    }
+
+    const A: Asker = Asker::Key([1; 32]);
+    const B: Asker = Asker::Key([2; 32]);
+
+    #[test]
+    fn one_asker_has_its_share_of_the_places_and_the_next_one_is_served_in_turn() {
+        let mut queue = queue();
+        assert_eq!((0..6).map(|n| queue.push(A, n)).filter(Result::is_err).count(), 2);
+        assert_eq!(queue.push(B, 10), Ok(()));
+        let mut took = Vec::new();
+        while let Some((asker, n)) = queue.take() {
+            took.push(n);
+            queue.done(asker);
+        }
+        assert_eq!(took, [0, 10, 1, 2, 3]);
+        assert!(queue.waiting.is_empty() && queue.order.is_empty() && queue.taken.is_empty());
+    }
+
+    #[test]
+    fn one_asker_has_its_share_of_what_is_done_at_once() {
+        let mut queue = queue();
+        (0..4).for_each(|n| queue.push(A, n).unwrap());
+        let taken: Vec<_> = std::iter::from_fn(|| queue.take()).collect();
+        assert_eq!(taken, [(A, 0), (A, 1)], "the others wait although there is room");
+        queue.push(B, 10).unwrap();
+        assert_eq!(queue.take(), Some((B, 10)));
+        queue.done(A);
+        assert_eq!(queue.take(), Some((A, 2)));
+        queue.push(B, 11).unwrap();
+        assert_eq!(queue.take(), Some((B, 11)));
+        queue.push(B, 12).unwrap();
+        assert_eq!(queue.take(), None, "as many as there may be at once");
+    }
+
+    #[test]
+    fn all_of_them_have_so_many_places_and_the_process_itself_has_no_share() {
+        let mut queue = queue();
+        (0..4).for_each(|n| queue.push(A, n).unwrap());
+        (0..4).for_each(|n| queue.push(B, n).unwrap());
+        assert_eq!(queue.push(Asker::Own, 1), Err(1));
+        let mut queue = FairQueue::new(Shares { waiting: (8, 1), at_once: (4, 1) });
+        (0..8).for_each(|n| queue.push(Asker::Own, n).unwrap());
+        assert_eq!(std::iter::from_fn(|| queue.take()).count(), 4);
+    }
+}
