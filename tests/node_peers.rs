@@ -4,6 +4,8 @@
 mod hostile_kit;
 mod kit;
 mod node_kit;
+#[path = "hostile_kit/served.rs"]
+mod served;
 #[path = "../src/tls/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the tests use a part of it")]
 mod tls;
@@ -12,12 +14,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use hostile_kit::served::{HONEST, HOSTILE, Served};
 use hostile_kit::{RawLink, encode};
 use node_kit::{Node, until};
 use seaprox::link::frame::Frame;
 use seaprox::link::{Code, Event, Host, Open};
 use seaprox::{Core, Remote};
+use served::{HONEST, HOSTILE, Served};
 
 /// OPENs, LISTENs and RESETs of one key that are acted on in one turn at most.
 const REQUESTS_PER_TURN: u64 = 64;

@@ -19,6 +19,8 @@ mod place;
 mod hostile_kit;
 #[path = "../../tests/kit/mod.rs"]
 mod kit;
+#[path = "../../tests/hostile_kit/served.rs"]
+mod served;
 #[path = "../../src/tls/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the bench uses a part of it")]
 mod tls;

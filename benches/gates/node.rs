@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use crate::hostile_kit::served::Served;
-pub use crate::hostile_kit::served::{HONEST, HOSTILE};
 use crate::place::Place;
+use crate::served::Served;
+pub use crate::served::{HONEST, HOSTILE};
 
 /// A node that takes in links.
 pub struct Node {

@@ -6,14 +6,11 @@
 //! #[allow(dead_code, unused_imports, reason = "the test uses a part of it")]
 //! mod tls;
 //! mod hostile_kit;
-//! mod kit;
 //! ```
 //! [`RawLink::turn`] drives the session as a node does: it sends acknowledgements, raises credit and answers probes. A test
 //! that calls [`RawLink::send_raw`] puts bytes on the lane that the session does not know of, and the acknowledgements for
 //! them would end the session: from then on [`RawLink::drain`] reads and drops whatever the peer sends.
 #![allow(dead_code, unused_imports)] // Each test file uses its part.
-
-pub mod served;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,6 +1,7 @@
 //! The real binary as a node that takes in links from two keys: one that a test uses in earnest, and one that attacks.
 //!
-//! A test that uses it declares `mod kit;`, too.
+//! A test that uses it declares `mod kit;` and `#[path = "hostile_kit/served.rs"] mod served;` beside `mod hostile_kit;`.
+#![allow(dead_code)] // Each user takes its part.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +9,7 @@ use std::process::Command;
 
 use seaprox::keys::PublicKey;
 
-use super::public_key;
+use crate::hostile_kit::public_key;
 use crate::kit::{Scratch, Seaprox};
 
 /// The key of the peer that keeps to the rules.
