@@ -124,12 +124,13 @@ impl Core {
         let next_dial_ms = self.dial_missing(id);
         let next_listen_ms = self.listen_again(id);
         let now = self.pools.links.now;
+        let next_ports_ms = self.look_after_ports(id);
         let Some(link) = self.pools.links.links.get_mut(id) else { return };
         let due = link.session.as_ref().and_then(|session| session.poll_timeout());
         // A rate that is used up opens again without an event.
         let refilled = link.sent.open(now).err();
         let due_ms = [due, refilled].into_iter().flatten().map(|at| at.as_us().div_ceil(1000));
-        let Some(due_ms) = due_ms.chain(next_dial_ms).chain(next_listen_ms).min() else { return };
+        let Some(due_ms) = due_ms.chain(next_dial_ms).chain(next_listen_ms).chain(next_ports_ms).min() else { return };
         if link.armed_ms.is_none_or(|armed_ms| due_ms < armed_ms) {
             link.armed_ms = Some(due_ms);
             self.one_offs.push(due_ms, OneOff::Link(id));
@@ -197,10 +198,15 @@ impl Core {
             Event::SubflowUp(subflow) => self.subflow_up(id, subflow),
             Event::SubflowDown { id: subflow, code } => self.subflow_lost(id, subflow, code),
             Event::SubflowDrained(subflow) => self.subflow_lost(id, subflow, Code::Drained),
-            Event::Parted => self.tell(id, &Happened::Parted),
             Event::Openable => self.open_waiting(id),
+            Event::Parted => {
+                let now_ms = self.now_ms;
+                self.pools.links.links.get_mut(id).into_iter().for_each(|link| link.suspended_ms = Some(now_ms));
+                self.tell(id, &Happened::Parted);
+            }
             Event::Resumed => {
                 self.listen_as_before(id);
+                self.pools.links.links.get_mut(id).into_iter().for_each(|link| link.suspended_ms = None);
                 self.tell(id, &Happened::Resumed);
             }
             Event::Ended { code, text } => self.session_ended(id, code, text),
@@ -332,9 +338,9 @@ impl Core {
         link.questions.clear();
         let sides: Vec<Id> = link.streams.drain().map(|(_, slot)| slot.side).collect();
         let carriers = std::mem::take(&mut link.carriers);
-        link.passed.clear();
+        link.forget_peer_listeners();
         link.asked.clear();
-        let listeners: Vec<u32> = link.listeners.drain().flat_map(|(_, ours)| ours).collect();
+        let listeners: Vec<u32> = link.listeners.drain().flat_map(|(_, ours)| ours.indices).collect();
         link.remotes.iter_mut().for_each(super::reverse::Remote::forget);
         let is_wanted = link.closing || self.pools.links.closing;
         let comes_back = link.plan.is_some() && !is_wanted;

@@ -9,7 +9,6 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +21,7 @@ use crate::link::{BootId, Config, Mode, Session, StreamId, SubflowId};
 use super::bucket::Shared;
 use super::config::{OnHappened, OnStream, PeerKey, Policy, Timing};
 use super::plan::Plan;
-use super::reverse::Remote;
+use super::reverse::{PeerListener, Remote};
 use super::stream::Streams;
 
 /// One link, as the loop knows it.
@@ -55,14 +54,18 @@ pub(crate) struct Link {
     pub plan: Option<Box<Plan>>,
     /// Where the peer listens for us.
     pub remotes: Vec<Remote>,
-    /// Our listeners that belong to the peer: its number for them, and ours.
-    pub listeners: HashMap<u32, Vec<u32>>,
+    /// Our listeners that belong to the peer, by its number for them.
+    pub listeners: HashMap<u32, PeerListener>,
     pub watch: Watch,
     pub takes: Takes,
     /// Streams that wait for somebody to say whether they may be.
     pub asked: Vec<(Id, Rc<Target>)>,
-    /// Where we listened for the peer until another session of its key, which was there, was given the place.
-    pub passed: Vec<(u32, Vec<SocketAddr>)>,
+    /// Listeners of the peer's that were closed while its session had no subflow, and when those that could not be bound
+    /// again are tried the next time.
+    pub closed: Vec<(u32, PeerListener)>,
+    pub rebind_ms: Option<u64>,
+    /// Since when the session has no subflow.
+    pub suspended_ms: Option<u64>,
     /// Sessions before this one that were there, and young, and were taken over all the same.
     pub row: u32,
     pub dirty: bool,
@@ -111,7 +114,9 @@ impl Link {
             watch,
             takes: None,
             asked: Vec::new(),
-            passed: Vec::new(),
+            closed: Vec::new(),
+            rebind_ms: None,
+            suspended_ms: None,
             row: 0,
             dirty: false,
             armed_ms: None,
@@ -130,6 +135,12 @@ impl Link {
         self.name = self.policy.name(&key).into();
         self.cipher = cipher;
         self.set_rate(&key);
+    }
+
+    /// The session is over, and with it what was to be bound again for it.
+    pub fn forget_peer_listeners(&mut self) {
+        self.closed.clear();
+        (self.rebind_ms, self.suspended_ms) = (None, None);
     }
 
     /// Goes by the rate that the policy says now.

@@ -18,6 +18,7 @@ use super::link::Link;
 use super::status::ListenerStatus;
 
 /// A place where the peer is to listen for us.
+#[derive(Clone)]
 pub(crate) struct Remote {
     pub reverse: Reverse,
     /// What the session calls it, while it has been asked for.
@@ -26,6 +27,16 @@ pub(crate) struct Remote {
     pub failure: Option<Failure>,
     /// When it is asked for again.
     next_ms: Option<u64>,
+}
+
+/// A place where we listen for the peer of a link.
+pub(crate) struct PeerListener {
+    /// The place that the peer asked for.
+    pub place: Bind,
+    /// The port that was bound.
+    pub port: u16,
+    /// Our numbers for the listeners there; none while they are closed.
+    pub indices: Vec<u32>,
 }
 
 impl Remote {
@@ -53,6 +64,9 @@ impl Core {
     /// Asks the peer to listen, wherever it does not yet.
     pub(super) fn listen_all(&mut self, id: Id) {
         let now_ms = self.now_ms;
+        if self.is_draining() {
+            return;
+        }
         let Some(link) = self.pools.links.links.get_mut(id) else { return };
         let Some(session) = &mut link.session else { return };
         for remote in link.remotes.iter_mut().filter(|remote| remote.number.is_none()) {
@@ -66,7 +80,7 @@ impl Core {
 
     /// Asks once more for what was refused, if it is time. When the next is due.
     pub(super) fn listen_again(&mut self, id: Id) -> Option<u64> {
-        let link = self.pools.links.links.get(id).filter(|link| link.met)?;
+        let link = self.pools.links.links.get(id).filter(|link| link.met && !self.is_draining())?;
         let next_ms = link.remotes.iter().filter_map(|remote| remote.next_ms).min()?;
         if next_ms <= self.now_ms {
             self.listen_all(id);
@@ -127,12 +141,7 @@ impl Core {
         if !may || self.is_draining() {
             return Err(refused(Failure::new(Reason::NotPermitted, "the peer's key may not listen there")));
         }
-        let bounds = self.bind_for(id, &place).map_err(|error| match error.kind() {
-            ErrorKind::AddrInUse => Bound { text: "address in use".into(), ..Bound::refused(Code::AddressInUse) },
-            ErrorKind::PermissionDenied => refused(Failure::new(Reason::NotPermitted, error.to_string())),
-            _ => refused(Failure::from(&error)),
-        })?;
-        self.listen_at(id, number, bounds)
+        self.listen_at(id, number, place.clone(), &place)
     }
 
     /// Binds a place for the peer of a link.
@@ -145,25 +154,31 @@ impl Core {
         }
     }
 
-    /// Listens for the peer of a link at bound addresses, and says which is the first of them.
-    fn listen_at(&mut self, id: Id, number: u32, bounds: Vec<listener::Bound>) -> Result<Bound, Bound> {
+    /// Listens for the peer of a link at a place, which is the one that it `asked` for, with the port that it got where it
+    /// had one before. Returns the answer, with the first of the addresses.
+    fn listen_at(&mut self, id: Id, number: u32, asked: Bind, place: &Bind) -> Result<Bound, Bound> {
+        let bounds = self.bind_for(id, place).map_err(|error| match error.kind() {
+            ErrorKind::AddrInUse => Bound { text: "address in use".into(), ..Bound::refused(Code::AddressInUse) },
+            ErrorKind::PermissionDenied => Bound::of_failure(&Failure::new(Reason::NotPermitted, error.to_string())),
+            _ => Bound::of_failure(&Failure::from(&error)),
+        })?;
         let mut answer = Bound::default();
-        let mut ours = Vec::new();
+        let mut indices = Vec::new();
         for mut bound in bounds {
             if let (Endpoint::Ip(addr), 0) = (bound.addr(), answer.port) {
                 (answer.host, answer.port) = (Host::Addr(addr.ip()), addr.port());
             }
             let front = move || -> Box<dyn Handler> { Box::new(Returning { link: id, listener: number }) };
             match self.listen(&mut bound, &[], "reverse", Box::new(front)) {
-                Ok(index) => ours.push(index),
+                Ok(index) => indices.push(index),
                 Err(error) => {
-                    ours.into_iter().for_each(|index| self.unlisten(index));
+                    indices.into_iter().for_each(|index| self.unlisten(index));
                     return Err(Bound::of_failure(&Failure::from(&error)));
                 }
             }
         }
         if let Some(link) = self.pools.links.links.get_mut(id) {
-            link.listeners.entry(number).or_default().extend(ours);
+            link.listeners.insert(number, PeerListener { place: asked, port: answer.port, indices });
         }
         Ok(answer)
     }
@@ -182,50 +197,92 @@ impl Core {
         };
         let mut passed = Vec::new();
         for other in parted {
-            let Some(link) = links.get_mut(other) else { continue };
-            let numbers: Vec<u32> =
-                link.listeners.iter().filter(|(_, ours)| ours.iter().any(stands)).map(|(number, _)| *number).collect();
-            for number in numbers {
-                let ours = link.listeners.remove(&number).unwrap_or_default();
-                let addr = |index: &u32| listeners.get(*index as usize)?.addr().ip();
-                link.passed.push((number, ours.iter().filter_map(addr).collect()));
-                passed.push((other, ours));
-            }
+            let Some(link) = links.get(other) else { continue };
+            let its = link.listeners.iter().filter(|(_, ours)| ours.indices.iter().any(stands));
+            passed.extend(its.map(|(number, _)| (other, *number)));
         }
-        for (from, ours) in &passed {
+        for (from, number) in &passed {
             if let Some(unsaid) = self.may_log(id) {
                 log::info!(target: TARGET, link = id.to_string(), from = from.to_string(), place = place.to_string(), unsaid = unsaid; "a port passes to the session that is there");
             }
-            ours.iter().for_each(|index| self.unlisten(*index));
+            self.close_port(*from, *number);
         }
         !passed.is_empty()
     }
 
-    /// A session that has come back listens again where it did before another took its place, if that is free and the node
-    /// is not about to stop.
-    pub(super) fn listen_as_before(&mut self, id: Id) {
+    /// Closes a listener of a peer's whose session has no subflow. It is bound again when the session resumes.
+    fn close_port(&mut self, id: Id, number: u32) {
         let Some(link) = self.pools.links.links.get_mut(id) else { return };
-        let passed = std::mem::take(&mut link.passed);
-        if self.is_draining() {
-            return;
+        let Some(mut ours) = link.listeners.remove(&number) else { return };
+        let indices = std::mem::take(&mut ours.indices);
+        link.closed.push((number, ours));
+        indices.into_iter().for_each(|index| self.unlisten(index));
+    }
+
+    /// Closes the listeners of a peer that has been away for as long as a silent subflow may be, so that others may have
+    /// the ports; tries again to bind what a peer that is back could not have. Returns when one of that is due.
+    pub(super) fn look_after_ports(&mut self, id: Id) -> Option<u64> {
+        let now_ms = self.now_ms;
+        let link = self.pools.links.links.get_mut(id)?;
+        if let Some(suspended_ms) = link.suspended_ms {
+            if link.listeners.is_empty() {
+                return None;
+            }
+            let due_ms = suspended_ms.saturating_add(link.timing.dead.as_millis() as u64);
+            if due_ms > now_ms {
+                return Some(due_ms);
+            }
+            let (numbers, peer): (Vec<u32>, _) = (link.listeners.keys().copied().collect(), link.name.to_string());
+            log::info!(target: TARGET, link = id.to_string(), peer = peer, ports = numbers.len(); "the peer is away, and its ports are free for others");
+            numbers.into_iter().for_each(|number| self.close_port(id, number));
+            return None;
         }
-        for (number, addrs) in passed {
-            for addr in addrs {
-                let bound = self.bind_for(id, &Bind::Ip(addr));
-                if bound.map_or(true, |bound| self.listen_at(id, number, bound).is_err())
-                    && let Some(unsaid) = self.may_log(id)
-                {
-                    log::warn!(target: TARGET, link = id.to_string(), place = addr.to_string(), unsaid = unsaid; "another session of the same key listens there now");
-                }
+        let due_ms = link.rebind_ms?;
+        if due_ms > now_ms {
+            return Some(due_ms);
+        }
+        self.listen_as_before(id);
+        self.pools.links.links.get(id)?.rebind_ms
+    }
+
+    /// A session that has come back listens again where it did before its ports were closed. Where that cannot be had any
+    /// more, its peer is told, and asks again after a pause; for an older peer, which cannot be told, this node tries again.
+    /// A node that is about to stop listens for nobody.
+    pub(super) fn listen_as_before(&mut self, id: Id) {
+        let (now_ms, is_draining) = (self.now_ms, self.is_draining());
+        let Some(link) = self.pools.links.links.get_mut(id) else { return };
+        link.rebind_ms = None;
+        let closed = std::mem::take(&mut link.closed);
+        for (number, ours) in closed.into_iter().filter(|_| !is_draining) {
+            let Err(answer) = self.listen_where_it_was(id, number, &ours) else { continue };
+            if let Some(unsaid) = self.may_log(id) {
+                let reason = answer.failure.map_or("-", Code::as_str);
+                log::warn!(target: TARGET, link = id.to_string(), place = ours.place.to_string(), port = ours.port, reason = reason, unsaid = unsaid; "a port of a peer that is back cannot be had again");
+            }
+            let Some(link) = self.pools.links.links.get_mut(id) else { return };
+            let told = link.session.as_mut().map(|session| session.listener_lost(number, answer));
+            if !matches!(told, Some(Ok(()))) {
+                link.closed.push((number, ours));
+                link.rebind_ms = Some(now_ms + AGAIN_MS);
             }
         }
+        self.pools.links.touch(id);
+    }
+
+    /// Listens for a peer where it did before, if it still may.
+    fn listen_where_it_was(&mut self, id: Id, number: u32, ours: &PeerListener) -> Result<Bound, Bound> {
+        let link = self.pools.links.links.get(id).ok_or_else(|| Bound::refused(Code::LinkLost))?;
+        if !link.key.is_some_and(|key| link.policy.may_listen(&key, &ours.place)) {
+            return Err(Bound::refused(Code::NotPermitted));
+        }
+        self.listen_at(id, number, ours.place.clone(), &ours.place.with_port(ours.port))
     }
 
     /// The peer wants us to listen no more.
     pub(super) fn unlisten_for(&mut self, id: Id, number: u32) {
         let Some(link) = self.pools.links.links.get_mut(id) else { return };
-        link.passed.retain(|(passed, _)| *passed != number);
-        let ours = link.listeners.remove(&number).unwrap_or_default();
+        link.closed.retain(|(closed, _)| *closed != number);
+        let ours = link.listeners.remove(&number).map(|ours| ours.indices).unwrap_or_default();
         ours.into_iter().for_each(|index| self.unlisten(index));
     }
 }

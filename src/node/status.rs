@@ -84,7 +84,8 @@ impl Core {
     pub(super) fn link_status(&self, id: Id, link: &Link) -> LinkStatus {
         let stats = link.session.as_ref().map(|session| session.stats()).unwrap_or_default();
         let carriers = link.carriers.iter().filter_map(|carrier| self.pools.links.carriers.get(*carrier));
-        let ours = link.listeners.values().flatten().filter_map(|index| self.listeners.get(*index as usize));
+        let ours = link.listeners.values().flat_map(|ours| &ours.indices);
+        let ours = ours.filter_map(|index| self.listeners.get(*index as usize));
         let ours = ours.map(|listener| ListenerStatus {
             place: address(listener.addr()),
             to: link.name.to_string(),
