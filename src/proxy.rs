@@ -104,7 +104,8 @@ impl Proxy {
         self.fire_timers();
         self.reap();
         self.core.drive_links();
-        if self.core.stopping == Stopping::Draining && self.core.connections.len() == 0 && !self.core.links_owe() {
+        let is_draining = matches!(self.core.stopping, Stopping::Draining { .. });
+        if is_draining && self.core.connections.len() == 0 && !self.core.links_owe() {
             self.core.close_links();
         }
         let is_stopping = matches!(self.core.stopping, Stopping::Now { .. });

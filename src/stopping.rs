@@ -16,7 +16,10 @@ use crate::reason::Reason;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stopping {
     No,
-    Draining,
+    /// Nothing new is taken.
+    Draining {
+        since_ms: u64,
+    },
     /// With this turn, or when the peers of links have heard of it, but not later than this.
     Now {
         until_ms: u64,
@@ -34,8 +37,9 @@ impl Core {
     /// Accepts no more, and stops when the last connection is over, or after `timeout`, whichever is first; with no
     /// time at all, it stops at once. Connections that only wait for another request are closed.
     pub fn drain(&mut self, timeout: Duration) {
-        self.stopping = Stopping::Draining;
+        self.stopping = Stopping::Draining { since_ms: self.now_ms };
         self.close_listeners();
+        self.announce_drain();
         for connection in self.connections.ids() {
             if self.stage(connection) == Some(Stage::KeepAlive) {
                 self.end(connection, Reason::Drained);
@@ -71,7 +75,7 @@ impl Core {
     pub(crate) fn is_done(&self) -> bool {
         match self.stopping {
             Stopping::No => false,
-            Stopping::Draining => self.connections.len() == 0 && !self.has_links(),
+            Stopping::Draining { .. } => self.connections.len() == 0 && !self.has_links(),
             Stopping::Now { until_ms } => !self.has_links() || self.now_ms >= until_ms,
         }
     }

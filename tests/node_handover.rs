@@ -1,15 +1,19 @@
-//! A peer that is away, and what is kept for it. Over real sockets.
+//! A node that is about to stop, and what its peer makes of it; a peer that is away, and what is kept for it. Over real
+//! sockets.
 
 mod node_kit;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use node_kit::cutter::Cutter;
 use node_kit::*;
 use seaprox::node::{Happened, Timing};
-use seaprox::Bind;
+use seaprox::{Bind, Reason};
+
+/// Longer than any of these tests may take: a drain that ends has not waited for this.
+const LONG: Duration = Duration::from_secs(300);
 
 /// A port of loopback that nobody listens on.
 fn free_port() -> u16 {
@@ -27,6 +31,15 @@ fn exchange(near: &mut TcpStream, far: &mut TcpStream) {
     far.read_exact(&mut [0]).unwrap();
     far.write_all(b"x").unwrap();
     near.read_exact(&mut [0]).unwrap();
+}
+
+/// Closes both directions of a connection in order.
+#[track_caller]
+fn close(near: &mut TcpStream, far: &mut TcpStream) {
+    near.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_end(far), Ok(0));
+    far.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_end(near), Ok(0));
 }
 
 /// A client of a port at a peer, and its other end here. Those who only looked whether the port is there are left out.
@@ -49,6 +62,212 @@ fn is_listening(node: &Node) -> bool {
 /// A port of loopback at a peer whose clients come to a listener of the test's, and the link that it belongs to.
 fn link_with_port(node: &Node, peer: SocketAddr, port: u16, inner: SocketAddr) -> seaprox::Id {
     node.link_with(peer, move |config| config.reverse = vec![Node::reverse(Bind::Ip(at(port)), inner)])
+}
+
+#[test]
+fn a_dead_peers_stream_does_not_hold_a_drain() {
+    let (server, client) = (Node::start(), Node::start());
+    let cutter = Cutter::new(server.serve());
+    let link = client.link(cutter.addr);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    exchange(&mut near, &mut far);
+    cutter.close(true);
+    cutter.cut();
+    until("its session has no subflow", || server.links()[0].state == "parted");
+    socket2::SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(far);
+    until("the connection is over", || server.ask(|core| core.stats().closed_total()) == 1);
+    assert_ne!(server.links()[0].streams, 0, "the peer has not heard of it");
+    server.drain(LONG);
+    until("the loop has ended", || server.is_over());
+}
+
+/// The node that dials can come back, and what a client has handed over is still owed.
+#[test]
+fn a_drain_waits_for_bytes_that_the_peer_of_a_dialled_link_has_not_got() {
+    let (server, client) = (Node::start(), Node::start());
+    let cutter = Cutter::new(server.serve());
+    let link = client.link(cutter.addr);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    exchange(&mut near, &mut far);
+    far.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_end(&mut near), Ok(0));
+    cutter.close(true);
+    cutter.cut();
+    until("its session has no subflow", || client.links()[0].state == "parted");
+    near.write_all(b"the rest").unwrap();
+    drop(near);
+    until("the connection is over", || client.closed.lock().unwrap().len() == 1);
+    client.drain(LONG);
+    (0..10).for_each(|_| client.ask(|_| ()));
+    assert!(!client.is_over());
+    cutter.close(false);
+    let mut got = Vec::new();
+    far.read_to_end(&mut got).unwrap();
+    assert_eq!(got, b"the rest");
+    until("the loop has ended", || client.is_over());
+}
+
+#[test]
+fn a_node_that_drains_is_left_for_its_successor() {
+    let (server, client) = (Node::start(), Node::start());
+    let serving = server.serve();
+    let port = free_port();
+    let (inner, inner_addr) = target();
+    let link = link_with_port(&client, serving, port, inner_addr);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    exchange(&mut near, &mut far);
+    until("it listens", || is_listening(&client));
+    let (mut user, mut served) = user_of(port, &inner);
+    exchange(&mut user, &mut served);
+
+    server.drain(LONG);
+    until("the client has noticed", || client.has(|h| matches!(h, Happened::Draining)));
+    // Nobody is there to take it yet, and it waits.
+    let mut waiting = connect(front);
+    waiting.write_all(b"early").unwrap();
+    let successor = Node::start();
+    successor.serve_at(serving, timing());
+    let mut taken = accept(&listener);
+    let mut got = [0; 5];
+    taken.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"early");
+    assert_eq!(successor.links().len(), 1, "it has come over the successor");
+    until("the successor listens", || !successor.links()[0].listeners.is_empty());
+    let (mut user_two, mut served_two) = user_of(port, &inner);
+    exchange(&mut user_two, &mut served_two);
+    assert_eq!(
+        client.links().iter().map(|link| (link.state, link.dialled)).collect::<Vec<_>>(),
+        [("up", true), ("draining", true)]
+    );
+
+    // What runs goes on, and the node that drains ends with the last of it.
+    exchange(&mut near, &mut far);
+    exchange(&mut user, &mut served);
+    close(&mut user, &mut served);
+    assert!(!server.is_over());
+    close(&mut near, &mut far);
+    until("the loop has ended", || server.is_over());
+    until("its session is gone", || client.links().len() == 1);
+    exchange(&mut waiting, &mut taken);
+    exchange(&mut user_two, &mut served_two);
+    assert!(client.has_closed_in_order() && !client.has(|h| matches!(h, Happened::Ended { .. })));
+}
+
+#[test]
+fn what_outlasts_the_drain_is_cut_and_nothing_else_is() {
+    let (server, client) = (Node::start(), Node::start());
+    let serving = server.serve();
+    let link = client.link(serving);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    exchange(&mut near, &mut far);
+    server.drain(Duration::from_millis(1500));
+    let successor = Node::start();
+    successor.serve_at(serving, timing());
+    let (mut near_two, mut far_two) = (connect(front), accept(&listener));
+    exchange(&mut near_two, &mut far_two);
+    exchange(&mut near, &mut far);
+    assert_eq!(read_end(&mut near), Err(ErrorKind::ConnectionReset));
+    until("the loop has ended", || server.is_over());
+    exchange(&mut near_two, &mut far_two);
+}
+
+/// A node that serves nothing tells its peer, which closes the session, and neither waits for anything.
+#[test]
+fn a_node_without_connections_is_left_at_once() {
+    let (server, client) = (Node::start(), Node::start());
+    let serving = server.serve();
+    let link = client.link(serving);
+    client.until_up();
+    server.drain(LONG);
+    until("the loop has ended", || server.is_over());
+    let successor = Node::start();
+    successor.serve_at(serving, timing());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    exchange(&mut near, &mut far);
+    assert!(!client.has(|h| matches!(h, Happened::Parted)), "its session was closed, not lost");
+}
+
+/// A node that stops takes no subflow, so a session of it that has lost all of them cannot come back.
+#[test]
+fn a_session_of_a_node_that_drains_ends_with_its_last_subflow() {
+    let (server, client) = (Node::start(), Node::start());
+    let cutter = Cutter::new(server.serve());
+    let link = client.link(cutter.addr);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    exchange(&mut near, &mut far);
+    server.drain(LONG);
+    until("the client has noticed", || client.has(|h| matches!(h, Happened::Draining)));
+    cutter.cut();
+    assert_eq!(read_end(&mut near), Err(ErrorKind::ConnectionReset));
+    assert_eq!(client.closed.lock().unwrap()[..], [Reason::LinkLost]);
+}
+
+/// Each time that the peer says so there is another session, as long as each has a connection; the oldest makes room.
+#[test]
+fn a_link_sets_only_so_many_sessions_aside() {
+    let client = Node::start();
+    let first = Node::start();
+    let cutter = Cutter::new(first.serve());
+    let link = client.link(cutter.addr);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut servers, mut pairs) = (vec![first], Vec::new());
+    for _ in 0..10 {
+        let (mut near, mut far) = (connect(front), accept(&listener));
+        exchange(&mut near, &mut far);
+        pairs.push((near, far));
+        let next = Node::start();
+        cutter.point_to(next.serve());
+        servers.last().unwrap().drain(LONG);
+        servers.push(next);
+    }
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    exchange(&mut near, &mut far);
+    assert_eq!(client.links().iter().filter(|link| link.state == "draining").count(), 8);
+    for (number, (near, far)) in pairs.iter_mut().enumerate() {
+        if number < 2 {
+            assert_eq!(read_end(near), Err(ErrorKind::ConnectionReset), "{number}");
+        } else {
+            exchange(near, far);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_drains_gives_its_port_back_at_once() {
+    let (server, client, other) = (Node::start(), Node::start(), Node::start());
+    let serving = server.serve();
+    let port = free_port();
+    let ((inner, inner_addr), (second, second_addr)) = (target(), target());
+    link_with_port(&client, serving, port, inner_addr);
+    until("it listens", || is_listening(&client));
+    let (mut user, mut served) = user_of(port, &inner);
+    exchange(&mut user, &mut served);
+    client.drain(LONG);
+    until("nobody listens", || TcpStream::connect(at(port)).is_err());
+    // With it go those who only looked.
+    drop(inner);
+    link_with_port(&other, serving, port, second_addr);
+    until("another has the port", || is_listening(&other));
+    let (mut user_two, mut served_two) = user_of(port, &second);
+    exchange(&mut user_two, &mut served_two);
+    exchange(&mut user, &mut served);
+    assert!(!client.is_over());
+    close(&mut user, &mut served);
+    until("the loop has ended", || client.is_over());
 }
 
 fn hasty() -> Timing {

@@ -4,12 +4,13 @@
 //!   Trying --up--> Up --parted--> Parted --resumed--> Up
 //!      ^            \---ended--\     |
 //!      \________________________\____/            a key that is not right ends the process from any of them
+//!                   Up --draining--> Left --up--> Up
 //! ```
 //! A failure is logged when it is the first in a row, and then whenever their number has doubled; the recovery says how many
 //! there were. Nothing here prints or asks: the caller does what it is told by an [`Act`].
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use seaprox::keys::PublicKey;
 use seaprox::node::{Happened, PeerKey, Reverse};
@@ -52,6 +53,12 @@ enum Stage {
     Trying,
     Up,
     Parted(Instant),
+    /// The peer is about to stop, since then: another session is dialled. Until the one that there was is over, what runs
+    /// goes on.
+    Left {
+        since: Instant,
+        is_over: bool,
+    },
 }
 
 /// A place where the peer is to listen.
@@ -84,6 +91,18 @@ impl Watch {
     pub fn take(&mut self, happened: &Happened, now: Instant) -> Option<Act> {
         match happened {
             Happened::Up { key, fresh } => self.up(key, *fresh),
+            Happened::Draining => {
+                self.stage = Stage::Left { since: now, is_over: false };
+                log::info!(link = self.name(); "the peer is stopping: what runs goes on, what is new waits for another session");
+                None
+            }
+            Happened::Drained => {
+                log::info!(link = self.name(); "the session with the peer that was stopping is over");
+                if let Stage::Left { is_over, .. } = &mut self.stage {
+                    *is_over = true;
+                }
+                None
+            }
             Happened::Parted => {
                 self.stage = Stage::Parted(now);
                 log::warn!(link = self.name(); "no subflow is left, and connections wait");
@@ -92,7 +111,7 @@ impl Watch {
             Happened::Resumed => {
                 let after = match std::mem::replace(&mut self.stage, Stage::Up) {
                     Stage::Parted(since) => format_duration(round(now.saturating_duration_since(since))),
-                    Stage::Trying | Stage::Up => "-".to_owned(),
+                    Stage::Trying | Stage::Up | Stage::Left { .. } => "-".to_owned(),
                 };
                 log::info!(link = self.name(), after = after, tries = self.failures; "link resumed, and nothing was lost");
                 self.failures = 0;
@@ -105,7 +124,7 @@ impl Watch {
                 }
                 None
             }
-            Happened::NoSubflow { failure, tries, .. } => self.no_subflow(failure, *tries),
+            Happened::NoSubflow { failure, tries, .. } => self.no_subflow(failure, *tries, now),
             Happened::WrongKey { key } => self.wrong_key(key),
             Happened::Rejected => Some(Act::End(Failed::new(Exit::NoPermission, self.rejected()))),
             Happened::Listening { index, port } => self.listening(*index, *port),
@@ -124,9 +143,16 @@ impl Watch {
         is_first.then(|| Act::Print(format!("link up {name} {key}")))
     }
 
-    fn no_subflow(&mut self, failure: &Failure, tries: u32) -> Option<Act> {
+    fn no_subflow(&mut self, failure: &Failure, tries: u32, now: Instant) -> Option<Act> {
         self.failures = self.failures.saturating_add(1);
         let name = self.name();
+        if let Stage::Left { since, is_over: true } = self.stage
+            && self.exits
+            && now.saturating_duration_since(since) >= SUCCESSOR_WAIT
+        {
+            let text = format!("seaprox: {name} has stopped, and nothing has taken its place: {failure}");
+            return Some(Act::End(Failed::new(Exit::LinkLost, text)));
+        }
         // What is wrong with a key is told by itself, at the same time and better.
         let is_key = failure.reason == Reason::AuthFailed;
         let patience = self.paths + usize::from(is_key);
@@ -224,6 +250,9 @@ impl Watch {
     }
 }
 
+/// What takes the place of a peer that has stopped is waited for this long where failures are the end.
+const SUCCESSOR_WAIT: Duration = Duration::from_secs(10);
+
 /// Nobody reads more than milliseconds.
 fn round(duration: std::time::Duration) -> std::time::Duration {
     std::time::Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
@@ -300,6 +329,23 @@ mod tests {
         let mut two = Watch { paths: 2, ..new() };
         assert_eq!(happens(&mut two, refused()), "-", "there is another way");
         assert!(happens(&mut two, refused()).starts_with("69 "));
+    }
+
+    #[test]
+    fn a_peer_that_stops_is_no_loss_while_what_runs_goes_on_and_its_successor_may_come() {
+        let key = key();
+        let mut watch = watch(Peer::pinned(target(), Pin::Key(key))).exiting(true);
+        happens(&mut watch, Happened::Up { key: *key.as_bytes(), fresh: true });
+        let later = |seconds| Instant::now() + Duration::from_secs(seconds);
+        let ends = |watch: &mut Watch, seconds| watch.take(&refused(), later(seconds)).is_some();
+        assert_eq!(happens(&mut watch, Happened::Draining), "-");
+        assert!(!ends(&mut watch, 100), "a connection may run over the session that there was");
+        assert_eq!(happens(&mut watch, Happened::Drained), "-");
+        assert!(!ends(&mut watch, 5), "the successor may be about to start");
+        let Some(Act::End(failed)) = watch.take(&refused(), later(11)) else { panic!("it is lost") };
+        assert_eq!(failed.exit as u8, 75);
+        happens(&mut watch, Happened::Up { key: *key.as_bytes(), fresh: true });
+        assert!(!ends(&mut watch, 100), "there is a successor");
     }
 
     #[test]

@@ -275,6 +275,11 @@ impl Session {
         matches!(self.phase, Phase::Parted { .. })
     }
 
+    /// Returns whether the peer has said GOAWAY: it is about to stop, and takes no new streams.
+    pub fn is_left(&self) -> bool {
+        self.going_away[1].is_some()
+    }
+
     /// Returns whether bytes, or the end of a stream, that the application has handed over are not known to be at the
     /// peer. Streams that were reset do not count.
     pub fn owes_bytes(&self) -> bool {

@@ -234,6 +234,11 @@ pub enum Happened {
         /// Whether it is a session other than the one before.
         fresh: bool,
     },
+    /// The peer is about to stop: what runs goes on over the session that there is, and another one is dialled for what is
+    /// new.
+    Draining,
+    /// The last session with a peer that was about to stop is over, as far as this node knows.
+    Drained,
     /// Its last subflow is gone; the session is held.
     Parted,
     /// It has a subflow again, and nothing was lost.

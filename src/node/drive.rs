@@ -123,8 +123,8 @@ impl Core {
     fn arm_link(&mut self, id: Id) {
         let next_dial_ms = self.dial_missing(id);
         let next_listen_ms = self.listen_again(id);
-        let now = self.pools.links.now;
         let next_ports_ms = self.look_after_ports(id);
+        let now = self.pools.links.now;
         let Some(link) = self.pools.links.links.get_mut(id) else { return };
         let due = link.session.as_ref().and_then(|session| session.poll_timeout());
         // A rate that is used up opens again without an event.
@@ -205,10 +205,11 @@ impl Core {
                 self.tell(id, &Happened::Parted);
             }
             Event::Resumed => {
-                self.listen_as_before(id);
                 self.pools.links.links.get_mut(id).into_iter().for_each(|link| link.suspended_ms = None);
+                self.listen_as_before(id);
                 self.tell(id, &Happened::Resumed);
             }
+            Event::GoAway { .. } => _ = self.peer_leaves(id),
             Event::Ended { code, text } => self.session_ended(id, code, text),
             Event::Message(text) => {
                 if let Some(unsaid) = self.may_log(id) {
@@ -230,6 +231,9 @@ impl Core {
     /// The peer has answered an OPEN of ours.
     fn stream_answered(&mut self, link: Id, stream: StreamId, result: &Bound) {
         if self.note_where(link, stream, result) {
+            return;
+        }
+        if result.failure == Some(Code::Drained) && self.open_elsewhere(link, stream) {
             return;
         }
         let Some(slot) = self.pools.links.slot(link, stream) else { return };
@@ -256,6 +260,10 @@ impl Core {
         let Some(slot) = self.pools.links.slot(link, stream) else { return self.forget_question(link, stream, code) };
         slot.reset = Some(code);
         let (side, is_answered) = (slot.side, slot.accepted);
+        // The peer stopped before it answered: nothing has come of the stream.
+        if !is_answered && code == Code::LinkLost && self.is_aside(link) && self.open_elsewhere(link, stream) {
+            return;
+        }
         if !is_answered && self.state(side) == Some(State::Connecting) {
             let failure = Failure::new(Reason::Other, format!("the far end gave it up: {}", code.as_str()));
             self.queues.dialled.push_back((side, Err(failure)));
@@ -342,6 +350,9 @@ impl Core {
         link.asked.clear();
         let listeners: Vec<u32> = link.listeners.drain().flat_map(|(_, ours)| ours.indices).collect();
         link.remotes.iter_mut().for_each(super::reverse::Remote::forget);
+        if reason == Reason::Drained {
+            link.expect_back(self.now_ms);
+        }
         let is_wanted = link.closing || self.pools.links.closing;
         let comes_back = link.plan.is_some() && !is_wanted;
         for side in sides {
@@ -364,6 +375,7 @@ impl Core {
         // A key that is admitted no more, or a client that has come anew, ends it too, and that is worth a word.
         let is_ours = is_wanted && reason == Reason::Drained;
         self.tell(id, &if is_ours { Happened::Closed } else { Happened::Ended { reason, text } });
+        self.aside_ended(id);
         // Another link may have taken its name since.
         if let Some(session) = session
             && self.pools.links.served.get(&session.id()) == Some(&id)

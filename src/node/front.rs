@@ -10,11 +10,8 @@ use crate::link::{Bound, Code, Host};
 use crate::reason::{Failure, Reason};
 use crate::side::Role;
 
-use super::stream::StreamAt;
-
 /// The handler of one stream.
 pub(crate) struct Incoming {
-    pub at: StreamAt,
     pub target: Rc<Target>,
     pub permit: Option<Permit>,
     /// Somebody is asked first.
@@ -40,11 +37,13 @@ impl Handler for Incoming {
                     Some(addr) => Bound { host: Host::Addr(addr.ip()), port: addr.port(), ..Bound::default() },
                     None => Bound::default(),
                 };
-                cx.core().answer_stream(self.at, Ok(bound));
+                let connection = cx.connection();
+                cx.core().answer_source(connection, Ok(bound));
                 cx.relay();
             }
             Err(failure) => {
-                cx.core().answer_stream(self.at, Err(failure));
+                let connection = cx.connection();
+                cx.core().answer_source(connection, Err(failure));
                 cx.end(failure.reason);
             }
         }
@@ -53,13 +52,13 @@ impl Handler for Incoming {
 
 /// A stream that somebody has taken into their own hands: it is accepted, and then theirs.
 pub(crate) struct Taker {
-    pub at: StreamAt,
     pub handler: Box<dyn Handler>,
 }
 
 impl Handler for Taker {
     fn opened(&mut self, cx: &mut Cx<'_>) {
-        cx.core().answer_stream(self.at, Ok(Bound::default()));
+        let connection = cx.connection();
+        cx.core().answer_source(connection, Ok(Bound::default()));
         cx.set_stage(Stage::Established);
         self.handler.opened(cx);
     }

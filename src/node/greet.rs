@@ -100,6 +100,8 @@ impl Core {
         }
         let boot = links.boot(server.instance);
         let found = match hello.intent {
+            // A node that is about to stop would only refuse its streams.
+            Intent::New if self.is_draining() => Err(Status::Limit),
             Intent::New => self.new_session(id, hello, key),
             Intent::Join | Intent::Resume => self.old_session(hello, key),
         };
@@ -153,7 +155,7 @@ impl Core {
         let mut link = Link::new(policy, timing, server.mode, &place, server.watch.clone(), now_ms);
         (link.takes, link.row) = (server.takes.clone(), row);
         // A rate is the key's, however many sessions it has.
-        if let Some((_, other)) = links.links.iter().find(|(_, other)| other.plan.is_none() && other.key == Some(key)) {
+        if let Some((_, other)) = links.links.iter().find(|(_, other)| !other.is_dialled() && other.key == Some(key)) {
             (link.sent, link.received) = (other.sent.clone(), other.received.clone());
         }
         link.meet(key, tls.cipher().map(Cipher::name));
@@ -258,7 +260,7 @@ impl Core {
                 session.abandon(Code::LinkLost);
             }
             // Its places are free at once. Its streams are cut as its events are taken, a share in each turn.
-            let listeners: Vec<u32> = record.listeners.drain().flat_map(|(_, ours)| ours).collect();
+            let listeners: Vec<u32> = record.listeners.drain().flat_map(|(_, ours)| ours.indices).collect();
             let name = record.session.as_ref().map(|session| session.id());
             name.into_iter().for_each(|name| _ = self.pools.links.served.remove(&name));
             listeners.into_iter().for_each(|listener| self.unlisten(listener));

@@ -4,6 +4,7 @@
 //!   dialled by us:   no session --first subflow--> Open <--> Parted --hold is over, or peer restarted--+
 //!                        ^                                                                            |
 //!                        +---------------------- a new session, with back-off ------------------------+
+//!                    Open --the peer is about to stop--> no session, and a record of its own for the one that there was
 //!   dialled by them: Open <--> Parted --> gone
 //! ```
 
@@ -20,7 +21,7 @@ use crate::link::{BootId, Config, Mode, Session, StreamId, SubflowId};
 
 use super::bucket::Shared;
 use super::config::{OnHappened, OnStream, PeerKey, Policy, Timing};
-use super::plan::Plan;
+use super::plan::{LASTED_MS, Plan};
 use super::reverse::{PeerListener, Remote};
 use super::stream::Streams;
 
@@ -80,6 +81,10 @@ pub(crate) struct Link {
     pub heard_turn: u64,
     /// It is being ended, and is not to come back.
     pub closing: bool,
+    /// For a session that was set aside because its peer stops: the link that it belonged to, which dials another.
+    pub heir: Option<Id>,
+    /// Until then the peer, or what takes its place, is expected back at any moment.
+    pub hasty_until_ms: u64,
 }
 
 /// Who is told what happens.
@@ -126,7 +131,71 @@ impl Link {
             behind: false,
             heard_turn: 0,
             closing: false,
+            heir: None,
+            hasty_until_ms: 0,
         }
+    }
+
+    /// Returns whether this node has dialled it, rather than its peer.
+    pub fn is_dialled(&self) -> bool {
+        self.plan.is_some() || self.heir.is_some()
+    }
+
+    /// Moves the session, and what belongs to it, to a record of its own. This one, which is `own`, is dialled anew: at
+    /// once, unless the session was hardly up.
+    pub fn set_aside(&mut self, own: Id, now_ms: u64) -> Link {
+        let lasted = self.up_ms.is_some_and(|up_ms| now_ms.saturating_sub(up_ms) >= LASTED_MS);
+        let (policy, timing) = (Arc::clone(&self.policy), self.timing.clone());
+        let aside = Link {
+            session: self.session.take(),
+            life: self.life,
+            secret: self.secret,
+            met: std::mem::take(&mut self.met),
+            up_ms: self.up_ms.take(),
+            peer_boot: self.peer_boot.take(),
+            key: self.key,
+            name: Arc::clone(&self.name),
+            cipher: self.cipher,
+            carriers: std::mem::take(&mut self.carriers),
+            streams: std::mem::take(&mut self.streams),
+            questions: std::mem::take(&mut self.questions),
+            remotes: self.remotes.clone(),
+            listeners: std::mem::take(&mut self.listeners),
+            takes: self.takes.clone(),
+            asked: std::mem::take(&mut self.asked),
+            opened_ms: self.opened_ms,
+            sent: self.sent.clone(),
+            received: self.received.clone(),
+            behind: std::mem::take(&mut self.behind),
+            heir: Some(own),
+            ..Link::new(policy, timing, self.mode, &self.place, None, now_ms)
+        };
+        self.life += 1;
+        self.forget_peer_listeners();
+        self.remotes.iter_mut().for_each(Remote::forget);
+        self.expect_back(now_ms);
+        if let Some(plan) = &mut self.plan {
+            plan.leave_all(if lasted { None } else { Some(now_ms) }, self.timing.redial.0);
+        }
+        aside
+    }
+
+    /// The session is over, and with it what was to be bound again for it.
+    pub fn forget_peer_listeners(&mut self) {
+        self.closed.clear();
+        (self.rebind_ms, self.suspended_ms) = (None, None);
+    }
+
+    /// The peer, or what takes its place, is expected back at any moment.
+    pub fn expect_back(&mut self, now_ms: u64) {
+        self.hasty_until_ms = now_ms + HASTY_MS;
+    }
+
+    /// Returns the longest pause between two tries to reach the peer.
+    pub fn longest_pause(&self, now_ms: u64) -> Duration {
+        let Timing { redial: (_, longest), redial_awaited, .. } = self.timing;
+        let awaited = if self.is_awaited() { longest.min(redial_awaited) } else { longest };
+        if now_ms < self.hasty_until_ms { awaited.min(HASTY_PAUSE) } else { awaited }
     }
 
     /// Learns who the peer is.
@@ -135,12 +204,6 @@ impl Link {
         self.name = self.policy.name(&key).into();
         self.cipher = cipher;
         self.set_rate(&key);
-    }
-
-    /// The session is over, and with it what was to be bound again for it.
-    pub fn forget_peer_listeners(&mut self) {
-        self.closed.clear();
-        (self.rebind_ms, self.suspended_ms) = (None, None);
     }
 
     /// Goes by the rate that the policy says now.
@@ -191,7 +254,7 @@ impl Link {
 
     /// Whether a peer with this key has dialled it, and it is not about to go.
     pub fn is_served_to(&self, key: &PeerKey) -> bool {
-        self.plan.is_none() && !self.closing && self.key.as_ref() == Some(key)
+        !self.is_dialled() && !self.closing && self.key.as_ref() == Some(key)
     }
 
     /// Events of the session that have not been taken.
@@ -207,10 +270,11 @@ impl Link {
         }
     }
 
-    /// `connecting`, `up`, `parted` or `ended`.
+    /// `connecting`, `up`, `parted`, `draining` or `ended`.
     pub fn state(&self) -> &'static str {
         match &self.session {
             _ if self.closing => "ended",
+            Some(session) if self.heir.is_some() && session.is_open() => "draining",
             Some(session) if session.is_open() => "up",
             Some(_) if self.met => "parted",
             _ => "connecting",
@@ -220,3 +284,6 @@ impl Link {
 
 /// Bytes that one stream may have waiting for its first way out: full frames.
 const UNSENT_BYTES_MAX: u64 = 64 * DATA_BYTES_MAX as u64;
+/// A peer that has said that it stops is expected back for so long, with pauses between two tries no longer than this.
+const HASTY_MS: u64 = 60_000;
+const HASTY_PAUSE: Duration = Duration::from_millis(500);

@@ -21,7 +21,8 @@
 //! which order they are computed · `proof` what joins a subflow to its session · `turn` how much of a turn each key gets ·
 //! `drive` the session's events, frames and deadlines · `stream` a stream as a side · `rest` what is left of one whose
 //! session is over · `open`
-//! streams coming and going · `front` the handlers of those that the peer opened · `reverse` listeners at the other end ·
+//! streams coming and going · `handover` a node that is about to stop · `front` the handlers of those that the peer
+//! opened · `reverse` listeners at the other end ·
 //! `whereabouts` where the peer sees us · `network` where we are ourselves · `chunks`, `bucket`, `quiet`, `peers` memory,
 //! rates, lines of the log, and what each key uses · `status`.
 //!
@@ -37,6 +38,7 @@ mod config;
 mod drive;
 mod front;
 mod greet;
+mod handover;
 mod handshakes;
 mod link;
 mod links;
@@ -145,6 +147,7 @@ impl Core {
 
     /// Ends a link in order: its streams are reset, its peer is told.
     pub fn close_link(&mut self, link: Id) {
+        self.close_asides(link);
         let now = self.pools.links.now;
         let Some(record) = self.pools.links.links.get_mut(link) else { return };
         record.closing = true;
@@ -234,12 +237,6 @@ impl Core {
     /// Whether there is a link that is not over.
     pub(crate) fn has_links(&self) -> bool {
         self.pools.links.links.len() > 0
-    }
-
-    /// Whether bytes of connections that are over are still on their way over a link.
-    pub(crate) fn links_owe(&self) -> bool {
-        let sessions = self.pools.links.links.iter().filter_map(|(_, link)| link.session.as_ref());
-        sessions.into_iter().any(|session| session.streams_live() > 0)
     }
 
     /// Ends all links in order, and takes in no more.

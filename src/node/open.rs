@@ -12,7 +12,7 @@ use crate::dial::Permit;
 use crate::handler::Handler;
 use crate::id::Id;
 use crate::io::Io;
-use crate::link::{Bound, Host, Kind, Open, Refused, StreamId};
+use crate::link::{Bound, Host, Kind, Open, Refused, Session, StreamId};
 use crate::reason::{Failure, Reason};
 use crate::side::{Role, State};
 
@@ -28,6 +28,9 @@ impl Core {
         let failure = match self.try_open(dest, link) {
             Ok(()) => return self.hasten(link),
             Err(Refused::NotYet | Refused::NotNow) if self.wait_for_link(dest, link) => return self.hasten(link),
+            Err(Refused::Closed) if self.is_renewed(link) && self.wait_for_link(dest, link) => {
+                return self.hasten(link);
+            }
             Err(Refused::NotYet | Refused::NotNow) => Failure::new(Reason::LimitReached, "too many wait for the link"),
             Err(Refused::Limit) if self.may_open_nothing(link) => {
                 Failure::new(Reason::NotPermitted, "the far node permits this key no connections")
@@ -115,6 +118,16 @@ impl Core {
         link.waiting.len() < before
     }
 
+    /// A session takes no streams any more. Returns whether another one is going to take its place: it may be over, or its
+    /// peer about to stop, and the event that says so may wait for its turn.
+    fn is_renewed(&mut self, link: Id) -> bool {
+        let Some(record) = self.pools.links.links.get(link) else { return false };
+        let is_over = record.session.as_ref().is_none_or(Session::is_ended);
+        let is_left = record.session.as_ref().is_some_and(Session::is_left);
+        let is_dialled = record.plan.is_some() && !record.closing && !self.pools.links.closing;
+        is_dialled && (is_over || is_left && self.peer_leaves(link))
+    }
+
     /// Puts a dest in the queue of those that wait for a link. Those who have left make room.
     fn wait_for_link(&mut self, dest: Id, link: Id) -> bool {
         let sides = &self.sides;
@@ -183,8 +196,8 @@ impl Core {
         let endpoint = Endpoint::Link(Arc::clone(&name), id.0);
         let taken = if waits { None } else { self.taken(link, &target) };
         let handler: Box<dyn Handler> = match taken {
-            Some(handler) => Box::new(Taker { at, handler }),
-            None => Box::new(Incoming { at, target: Rc::clone(&target), permit, waits }),
+            Some(handler) => Box::new(Taker { handler }),
+            None => Box::new(Incoming { target: Rc::clone(&target), permit, waits }),
         };
         let adopted = self.adopt(Io::Stream(at), endpoint, "link", NO_LISTENER, handler);
         match adopted.ok().and_then(|connection| Some((connection, self.connections.get(connection)?.source))) {
@@ -261,7 +274,7 @@ impl Core {
             return Err(Failure::new(Reason::LimitReached, "too many of the peer's streams come to nothing"));
         }
         let record = self.pools.links.links.get(link).ok_or(Reason::LinkLost)?;
-        if self.is_draining() {
+        if self.is_draining() && !self.takes_late(record, open.listener) {
             return Err(Failure::new(Reason::Drained, "the node is stopping"));
         }
         if open.listener != 0 {
@@ -336,8 +349,16 @@ impl Core {
         links.touch(link);
     }
 
+    /// Tells the peer that opened the stream which is the source of a connection how connecting went.
+    pub(crate) fn answer_source(&mut self, connection: Id, result: Result<Bound, &Failure>) {
+        let side = self.side(connection, Role::Source).and_then(|side| self.sides.get(side));
+        if let Some(at) = side.and_then(|side| side.io.stream()) {
+            self.answer_stream(at, result);
+        }
+    }
+
     /// Tells the peer how connecting went that it asked for.
-    pub(crate) fn answer_stream(&mut self, at: StreamAt, result: Result<Bound, &Failure>) {
+    fn answer_stream(&mut self, at: StreamAt, result: Result<Bound, &Failure>) {
         let links = &mut self.pools.links;
         let now = links.now;
         let Some(link) = links.links.get_mut(at.link).filter(|link| link.life == at.life) else { return };

@@ -54,6 +54,19 @@ impl Wanted {
     }
 }
 
+impl Plan {
+    /// Its subflows belong to a session that it has nothing to do with any more: they are all dialled anew, at once or, for
+    /// one that was hardly up, after the first pause.
+    pub fn leave_all(&mut self, hardly_up: Option<u64>, first: Duration) {
+        for wanted in &mut self.wanted {
+            (wanted.carrier, wanted.up_ms, wanted.tries, wanted.next_ms) = (None, None, 0, 0);
+            if let Some(now_ms) = hardly_up {
+                (wanted.tries, wanted.next_ms) = (1, now_ms + jittered(first).as_millis() as u64);
+            }
+        }
+    }
+}
+
 impl Core {
     /// Dials what is missing and due. When the next is due, if any is missing.
     pub(crate) fn dial_missing(&mut self, link: Id) -> Option<u64> {
@@ -236,8 +249,7 @@ impl Core {
         }
         let now_ms = self.now_ms;
         let Some(record) = self.pools.links.links.get_mut(link) else { return };
-        let (first, longest) = record.timing.redial;
-        let longest = if record.is_awaited() { longest.min(record.timing.redial_awaited) } else { longest };
+        let (first, longest) = (record.timing.redial.0, record.longest_pause(now_ms));
         let (met, closing) = (record.met, record.closing);
         let Some(plan) = record.plan.as_mut() else { return };
         let Some(wanted) = plan.wanted.get_mut(place) else { return };

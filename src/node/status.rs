@@ -24,7 +24,7 @@ pub struct LinkStatus {
     pub key: Option<[u8; 32]>,
     /// Whether this node dialled it.
     pub dialled: bool,
-    /// `connecting`, `up`, `parted` or `ended`.
+    /// `connecting`, `up`, `parted`, `draining` (its peer is about to stop, and another session is dialled) or `ended`.
     pub state: &'static str,
     /// How long it has been there.
     pub age: Duration,
@@ -98,7 +98,7 @@ impl Core {
             peer: link.place.to_string(),
             name: link.name.to_string(),
             key: link.key,
-            dialled: link.plan.is_some(),
+            dialled: link.is_dialled(),
             state: link.state(),
             age: Duration::from_millis(self.now_ms.saturating_sub(link.opened_ms)),
             cipher: link.cipher,

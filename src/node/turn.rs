@@ -37,6 +37,7 @@ impl Core {
             let Some(id) = self.pools.links.dirty.pop_front() else { break };
             let Some(link) = self.pools.links.links.get_mut(id) else { continue };
             link.dirty = false;
+            self.end_aside(id);
             self.drive_link(id);
             let turn = self.stats.turns;
             if let Some(link) = self.pools.links.links.get_mut(id)

@@ -211,7 +211,21 @@ impl Node {
         until("the link is up", || self.links().iter().any(|link| link.state == "up"));
     }
 
-    /// Ends it as a crash does: no word to anybody.
+    /// Begins to drain.
+    pub fn drain(&self, timeout: Duration) {
+        self.ask(move |core| core.drain(timeout));
+    }
+
+    /// Whether the loop has ended.
+    pub fn is_over(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Whether nothing has happened to a connection of its forwards that was not closed in order.
+    pub fn has_closed_in_order(&self) -> bool {
+        self.closed.lock().unwrap().iter().all(|reason| matches!(reason, Reason::SourceFin | Reason::DestFin))
+    }
+
     pub fn reverse(listen: Bind, to: SocketAddr) -> Reverse {
         Reverse { listen, to: to.into() }
     }

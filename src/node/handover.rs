@@ -1,0 +1,215 @@
+//! What a node that is about to stop tells its peers, and what a node does whose peer is about to stop.
+//!
+//! ```text
+//!   the node that stops, links that it serves:  GOAWAY  -->  the peer opens new streams over another session
+//!                        links that it dialled: UNLISTEN --> the peer gives its ports back
+//!
+//!   the node whose peer says GOAWAY, or refuses a stream because it stops:
+//!     link: session ----> a record of its own, set aside: what runs goes on, no subflow is dialled for it
+//!     link: no session -> dialled at once, and again after short pauses; new streams wait for it
+//!   the session that was set aside ends when its last stream has ended, when it has no subflow left (a node that stops
+//!   takes no new ones), or when the peer ends it
+//! ```
+//! The id of a link stays with what is dialled, so front ends, forwards and paths need not know. Bounds: a link has at most
+//! [`ASIDE_MAX`] sessions set aside, and the oldest makes room; a peer that only answers so is not dialled more often than
+//! one that ends its sessions.
+
+use crate::core::{Core, OneOff};
+use crate::id::Id;
+use crate::io::Io;
+use crate::link::{Capability, Code, StreamId};
+use crate::side::State;
+use crate::stopping::Stopping;
+
+use super::config::Happened;
+use super::greet::TARGET;
+use super::link::Link;
+use super::stream::StreamAt;
+
+impl Core {
+    /// Tells the peers of links that this node is about to stop.
+    pub(crate) fn announce_drain(&mut self) {
+        let ids: Vec<Id> = self.pools.links.links.iter().map(|(id, _)| id).collect();
+        for id in ids {
+            let Some(link) = self.pools.links.links.get_mut(id) else { continue };
+            let is_dialled = link.is_dialled();
+            let Some(session) = &mut link.session else { continue };
+            for number in link.remotes.iter().filter_map(|remote| remote.number) {
+                // One that has been given back already is not there.
+                let _ = session.unlisten(number);
+            }
+            if !is_dialled && session.has_capability(Capability::Handover) {
+                session.go_away(Code::Drained, "the node is stopping");
+            }
+            self.pools.links.touch(id);
+            // The loop looks again whether it is done when the peers have had time to answer.
+            self.one_offs.push(self.now_ms + ANSWER_MS, OneOff::Link(id));
+        }
+    }
+
+    /// Returns whether something of connections that are over is still on its way over a link, so that a drain waits.
+    ///
+    /// A session without a subflow delivers nothing. One that a peer dialled cannot come back, because a node that drains
+    /// listens no more; one that this node dialled may, and is waited for as long as a peer has not got all bytes.
+    pub(crate) fn links_owe(&self) -> bool {
+        self.pools.links.links.iter().any(|(_, link)| {
+            let Some(session) = &link.session else { return false };
+            if session.is_suspended() {
+                return link.is_dialled() && session.owes_bytes();
+            }
+            session.streams_live() > 0 || self.waits_for_answer(link)
+        })
+    }
+
+    /// Returns whether the peer of a link has just been told that this node stops, and may not know yet: what it has sent
+    /// before it knew is still answered.
+    fn waits_for_answer(&self, link: &Link) -> bool {
+        let Some(session) = link.session.as_ref().filter(|session| session.is_open()) else { return false };
+        let is_told = match link.is_dialled() {
+            true => link.remotes.iter().filter_map(|remote| remote.number).any(|number| session.has_listener(number)),
+            false => session.has_capability(Capability::Handover),
+        };
+        is_told && self.has_just_begun_to_drain()
+    }
+
+    fn has_just_begun_to_drain(&self) -> bool {
+        matches!(self.stopping, Stopping::Draining { since_ms } if self.now_ms < since_ms + ANSWER_MS)
+    }
+
+    /// Returns whether a stream from a listener of the peer's is still taken although this node drains: its client was
+    /// accepted before the peer knew.
+    pub(super) fn takes_late(&self, link: &Link, listener: u32) -> bool {
+        let has_it = |link: &Link| link.session.as_ref().is_some_and(|session| session.has_listener(listener));
+        listener != 0 && self.has_just_begun_to_drain() && has_it(link)
+    }
+
+    /// The peer of a link is about to stop: sets its session aside, and has another dialled. Returns whether it could.
+    pub(super) fn peer_leaves(&mut self, id: Id) -> bool {
+        let Some(aside) = self.set_aside(id) else { return false };
+        log::debug!(target: TARGET, link = id.to_string(), aside = aside.to_string(); "the peer is stopping, another session is dialled");
+        self.tell(id, &Happened::Draining);
+        self.pools.links.touch(id);
+        self.pools.links.touch(aside);
+        true
+    }
+
+    /// The peer refuses a stream because it is about to stop: opens it over another session. Returns false where there is
+    /// no other session to wait for.
+    ///
+    /// An older node has no other way to say that it stops. But each node also passes on what a node behind it has
+    /// answered, so the answer of a young session does not count.
+    pub(super) fn open_elsewhere(&mut self, id: Id, stream: StreamId) -> bool {
+        let Some(link) = self.pools.links.links.get(id) else { return false };
+        let Some(side) = link.streams.get(&stream).map(|slot| slot.side) else { return false };
+        if self.state(side) != Some(State::Connecting) {
+            return false;
+        }
+        let is_settled = link.up_ms.is_some_and(|up_ms| self.now_ms.saturating_sub(up_ms) >= SETTLED_MS);
+        let heir = link.heir;
+        let home = match heir {
+            Some(heir) => heir,
+            None if is_settled && self.peer_leaves(id) => id,
+            None => return false,
+        };
+        let Some(record) = self.sides.get_mut(side) else { return false };
+        let Some(at) = record.io.stream() else { return false };
+        record.io = Io::None;
+        // Its session has answered, and says nothing more of it.
+        self.pools.links.links.get_mut(at.link).and_then(|link| link.streams.remove(&at.id));
+        self.dial_stream(side, home);
+        true
+    }
+
+    /// Moves the session of a link that this node dials to a record of its own, and returns that record. Returns none
+    /// where there is no session, the link is being closed, or the table of links is full.
+    fn set_aside(&mut self, id: Id) -> Option<Id> {
+        let link = self.pools.links.links.get(id)?;
+        if link.plan.is_none() || link.session.is_none() || !link.met || link.closing || self.pools.links.closing {
+            return None;
+        }
+        self.make_room_aside(id);
+        let now_ms = self.now_ms;
+        let links = &mut self.pools.links;
+        let aside = links.links.next_id()?;
+        let mut record = links.links.get_mut(id)?.set_aside(id, now_ms);
+        // A subflow that has not said HELLO yet comes to a node that listens no more.
+        let carriers = std::mem::take(&mut record.carriers);
+        let has_greeted = |carrier: &Id| links.carriers.get(*carrier).is_some_and(|carrier| carrier.subflow.is_some());
+        let (kept, early): (Vec<Id>, Vec<Id>) = carriers.into_iter().partition(has_greeted);
+        kept.iter().for_each(|carrier| {
+            links.carriers.get_mut(*carrier).into_iter().for_each(|carrier| carrier.link = Some(aside));
+        });
+        record.carriers = kept;
+        for (stream, slot) in &record.streams {
+            if let Some(side) = self.sides.get_mut(slot.side) {
+                side.io = Io::Stream(StreamAt { link: aside, life: record.life, id: *stream });
+            }
+        }
+        let listeners: Vec<u32> = record.listeners.drain().flat_map(|(_, ours)| ours.indices).collect();
+        let placed = links.links.insert(record).is_ok();
+        debug_assert!(placed, "there was an id for it");
+        early.into_iter().for_each(|carrier| self.drop_carrier(carrier));
+        listeners.into_iter().for_each(|listener| self.unlisten(listener));
+        Some(aside)
+    }
+
+    /// Ends the oldest session that a link has set aside, if it has as many as it may.
+    fn make_room_aside(&mut self, id: Id) {
+        let links = self.pools.links.links.iter();
+        let its: Vec<(u64, Id)> =
+            links.filter(|(_, link)| link.heir == Some(id)).map(|(aside, link)| (link.opened_ms, aside)).collect();
+        if its.len() >= ASIDE_MAX
+            && let Some((_, oldest)) = its.into_iter().min()
+        {
+            self.abandon_aside(oldest);
+        }
+    }
+
+    /// Returns whether this is the record of a session that was set aside.
+    pub(super) fn is_aside(&self, id: Id) -> bool {
+        self.pools.links.links.get(id).is_some_and(|link| link.heir.is_some())
+    }
+
+    /// Ends a session that was set aside, once none of its streams is left or none of its subflows.
+    pub(super) fn end_aside(&mut self, id: Id) {
+        let Some(link) = self.pools.links.links.get(id).filter(|link| link.heir.is_some() && !link.closing) else {
+            return;
+        };
+        let Some(session) = &link.session else { return };
+        if session.is_suspended() {
+            self.abandon_aside(id);
+        } else if session.is_open() && session.streams_live() == 0 && link.streams.is_empty() {
+            self.close_link(id);
+        }
+    }
+
+    fn abandon_aside(&mut self, id: Id) {
+        let Some(link) = self.pools.links.links.get_mut(id) else { return };
+        link.closing = true;
+        link.session.iter_mut().for_each(|session| session.abandon(Code::LinkLost));
+        self.link_events(id);
+    }
+
+    /// Tells those who watch a link that the last of the sessions that it had set aside is over, if this record is that.
+    pub(super) fn aside_ended(&mut self, id: Id) {
+        let Some(heir) = self.pools.links.links.get(id).and_then(|link| link.heir) else { return };
+        let is_other = |(other, link): (Id, &Link)| other != id && link.heir == Some(heir);
+        if !self.pools.links.links.iter().any(is_other) {
+            self.tell(heir, &Happened::Drained);
+        }
+    }
+
+    /// Ends the sessions that a link has set aside.
+    pub(super) fn close_asides(&mut self, id: Id) {
+        let links = self.pools.links.links.iter();
+        let its: Vec<Id> = links.filter(|(_, link)| link.heir == Some(id)).map(|(aside, _)| aside).collect();
+        its.into_iter().for_each(|aside| self.close_link(aside));
+    }
+}
+
+/// Sessions that one link has set aside at most.
+const ASIDE_MAX: usize = 8;
+/// A session that refuses a stream because its node stops must be as old as this for the refusal to be its own.
+const SETTLED_MS: u64 = 5_000;
+/// What peers send before they know that this node stops is taken for so long.
+const ANSWER_MS: u64 = 1_000;
