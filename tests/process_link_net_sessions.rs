@@ -1,10 +1,14 @@
 //! Several sessions of one key at one node, between real processes in a network of the test's own: how many there may be,
-//! who gets a port that one of them holds and does not use, and what the log says of those that leave.
+//! who gets a port that one of them holds and does not use, what the log says of those that leave, and what becomes of a
+//! session whose far node is replaced.
 
 mod kit;
 mod net_kit;
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kit::socks::connect5;
@@ -169,4 +173,130 @@ fn the_log_names_the_peer_and_the_target_and_an_end_in_order_is_no_loss() {
     assert_eq!(near.wait(kit::SOON).code(), Some(0));
     far.wait_for_log(&["link ended", "reason=drained", "detail=closed"]);
     assert_eq!(far.count_log(&["link_lost"]), 0);
+}
+
+/// Answers each byte of each client, from a listener in a host.
+fn echo(host: &net_kit::Host) -> SocketAddr {
+    let listener = host.inside(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let addr = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut from = client.try_clone().unwrap();
+                // A client that has left ends it.
+                let _ = std::io::copy(&mut from, &mut client);
+            });
+        }
+    });
+    addr
+}
+
+/// A new connection, and a byte that goes there and back.
+fn exchange(at: SocketAddr) -> std::io::Result<TcpStream> {
+    let mut client = TcpStream::connect_timeout(&at, kit::SOON)?;
+    client.set_read_timeout(Some(kit::SOON))?;
+    again(&mut client)?;
+    Ok(client)
+}
+
+fn again(client: &mut TcpStream) -> std::io::Result<()> {
+    client.write_all(b"x")?;
+    client.read_exact(&mut [0])
+}
+
+/// The far node is stopped in order and started anew while clients come: none fails, and what runs goes on.
+#[test]
+fn a_far_node_that_is_replaced_in_order_is_no_outage() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth]);
+    let (near_home, far_home) = homes("permit-open=\"*\",permit-listen=\"2222\"");
+    let [service, inner] = [echo(net.far()), echo(net.near())];
+    let mut far = start(net.far(), &far_line(&far_home));
+    let forward = format!("127.0.0.1:7000:{service}");
+    let near = holder(&net, &near_home, &["-L", &forward, "-R", &format!("2222:{inner}")]);
+    let (front, back) = (SocketAddr::from(([127, 0, 0, 1], 7000)), SocketAddr::from(([127, 0, 0, 1], 2222)));
+    let mut running = net.near().inside(|| exchange(front)).unwrap();
+    let mut returning = net.far().inside(|| exchange(back)).unwrap();
+
+    let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let until_so_many_more = || {
+        let before = count.load(Ordering::Relaxed);
+        until("clients come and go", || count.load(Ordering::Relaxed) >= before + 40);
+    };
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (stop, count) = (Arc::clone(&stop), Arc::clone(&count));
+            net.near().spawn(move || {
+                let mut longest = Duration::ZERO;
+                while !stop.load(Ordering::Relaxed) {
+                    let since = Instant::now();
+                    exchange(front).expect("no client fails");
+                    longest = longest.max(since.elapsed());
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                longest
+            })
+        })
+        .collect();
+    until_so_many_more();
+    far.signal(libc::SIGTERM);
+    far.wait_for_log(&["draining"]);
+    until("it listens no more", || {
+        let at = SocketAddr::from(([127, 0, 0, 1], PORT));
+        net.far().inside(|| TcpStream::connect(at)).is_err()
+    });
+    let successor = start(net.far(), &far_line(&far_home));
+    let since = Instant::now();
+    net.near().inside(|| exchange(front)).unwrap();
+    let served = since.elapsed();
+    until("its port is there again", || net.far().inside(|| exchange(back)).is_ok());
+    println!("served again after {served:?}, and at the port of -R after {:?}", since.elapsed());
+    assert!(served < kit::LATE && since.elapsed() < kit::LATE, "{served:?} {:?}", since.elapsed());
+
+    until_so_many_more();
+    again(&mut running).unwrap();
+    again(&mut returning).unwrap();
+    assert!(far.runs(), "it drains until they are over");
+    drop((running, returning));
+    assert_eq!(far.wait(kit::SOON).code(), Some(0));
+    again(&mut net.near().inside(|| exchange(front)).unwrap()).unwrap();
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        println!("the longest took {:?}", client.join().unwrap());
+    }
+    println!("{} connections", count.load(Ordering::Relaxed));
+    near.wait_for_log(&["the peer is stopping"]);
+    assert_eq!(near.count_log(&["link ended"]), 0);
+    assert_eq!(link_states(&successor), ["up"]);
+}
+
+/// A client that was killed does not keep its port from others for as long as its session is held.
+#[test]
+fn a_port_of_a_client_that_is_dead_is_free_for_others_after_a_while() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth]);
+    let (near_home, far_home) = homes(EVERYTHING);
+    let stranger = Home::new();
+    far_home.write("authorized_keys", &format!("{EVERYTHING} {}\n{EVERYTHING} {}\n", near_home.key(), stranger.key()));
+    stranger.write("known_nodes", &format!("{}:{PORT} {}\n", net_kit::own_ip(1), far_home.key()));
+    let far = start(
+        net.far(),
+        &[far_line(&far_home), ["--link-keepalive", "300ms", "--link-dead", "1s"].map(str::to_owned).to_vec()].concat(),
+    );
+    let ((_one, first), (two, second)) = (service(&net), service(&net));
+    kill(holder(&net, &near_home, &["-R", &first]));
+    let since = Instant::now();
+    let _other = holder(&net, &stranger, &["-R", &second]);
+    println!("another key has the port after {:?}", since.elapsed());
+    assert!(is_served_by(&net, &two));
+    far.wait_for_log(&["the peer is away, and its ports are free for others"]);
+    assert_eq!(
+        link_states(&far).iter().filter(|state| *state == "parted").count(),
+        1,
+        "its session is held all the same"
+    );
 }

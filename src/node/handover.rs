@@ -210,6 +210,6 @@ impl Core {
 /// Sessions that one link has set aside at most.
 const ASIDE_MAX: usize = 8;
 /// A session that refuses a stream because its node stops must be as old as this for the refusal to be its own.
-const SETTLED_MS: u64 = 5_000;
+const SETTLED_MS: u64 = 1_000;
 /// What peers send before they know that this node stops is taken for so long.
 const ANSWER_MS: u64 = 1_000;
