@@ -482,6 +482,27 @@ impl Core {
         Ok(())
     }
 
+    /// Returns true if one end of a connection is connected and silent: it has neither ended nor failed, and no byte of it
+    /// waits to be read. This asks the system, because an event may be on its way.
+    pub fn is_silent(&self, connection: Id, role: Role) -> bool {
+        let Some(record) = self.connections.get(connection) else { return false };
+        let Some(side) = record.side(role).and_then(|side| self.sides.get(side)) else { return false };
+        let (from, to) = (&record.halves[role.out()], &record.halves[role.into()]);
+        let is_well = side.state == State::Connected && !(side.ready.fin || side.ready.failed || side.ready.error);
+        is_well
+            && from.phase == Phase::Flowing
+            && from.queued() == 0
+            && !to.dead
+            && side.io.is_silent(&self.pools.links)
+    }
+
+    /// Lets go of the dest with a reset, so that it cannot take what it has for the whole.
+    pub fn reset_dest(&mut self, connection: Id) {
+        let dest = self.side(connection, Role::Dest).and_then(|dest| self.sides.get(dest));
+        dest.into_iter().for_each(|dest| dest.io.close_with_reset(&mut self.pools.links));
+        self.disconnect(connection);
+    }
+
     /// Lets go of the dest, so that another one can be connected. What waits for it is dropped.
     pub fn disconnect(&mut self, connection: Id) {
         let Some(record) = self.connections.get_mut(connection) else { return };

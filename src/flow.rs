@@ -180,7 +180,7 @@ impl Core {
             Flow::Relay => sent_all || is_socket,
             // The handler of the source may still have an answer for it.
             Flow::Handler => role == Role::Dest && connection.stage != Stage::Connecting,
-            Flow::Hold => role == Role::Dest && sent_all,
+            Flow::Hold => role == Role::Dest && (sent_all || is_socket),
             Flow::Discard => false,
         };
         if connection.stage == Stage::Established && connection.halves[role.out()].flow == Flow::Relay && !goes_on {
@@ -254,7 +254,13 @@ impl Core {
             half.dead = true;
             return;
         }
+        let from = connection.side(role.other());
+        let half = &mut connection.halves[role.into()];
         if half.flow == Flow::Relay {
+            if let Some(stream) = from.and_then(|from| self.sides.get(from)?.io.stream()) {
+                // The far end throws away what is still to come, and not this one.
+                self.pools.links.stop(stream);
+            }
             half.lost |= half.queued() > 0;
             (half.flow, half.left) = (Flow::Discard, DISCARD_BYTES_MAX);
             half.clear(&mut self.pools.blocks, &mut self.pools.pipes);

@@ -104,7 +104,8 @@ impl Half {
     /// and has not ended.
     pub fn is_cut_short(&self) -> bool {
         let is_sent = self.out.is_empty() && self.pipe.as_ref().is_none_or(|pipe| pipe.len() == 0);
-        self.phase != Phase::Shut && (self.flow == Flow::Relay || !is_sent)
+        let is_relayed = self.flow == Flow::Relay || (self.dead && self.flow == Flow::Discard);
+        self.phase != Phase::Shut && (is_relayed || !is_sent)
     }
 
     /// Drops what waits in it, and gives back what it holds.

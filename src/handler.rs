@@ -132,6 +132,16 @@ impl<'a> Cx<'a> {
         self.core.connect(self.connection, target, permit);
     }
 
+    /// Returns true if one end is connected, and has neither ended nor sent anything. See [`Core::is_silent`].
+    pub fn is_silent(&self, role: Role) -> bool {
+        self.core.is_silent(self.connection, role)
+    }
+
+    /// Lets go of the dest with a reset. See [`Core::reset_dest`].
+    pub fn reset_dest(&mut self) {
+        self.core.reset_dest(self.connection);
+    }
+
     /// Lets go of the dest. See [`Core::disconnect`].
     pub fn disconnect(&mut self) {
         self.core.disconnect(self.connection);

@@ -185,6 +185,18 @@ impl Io {
         }
     }
 
+    /// Returns true if a read would find nothing now: no byte, no end and no error. What cannot be asked is silent.
+    pub fn is_silent(&self, links: &Links) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        let peeked = match self {
+            Io::Tcp(socket) => retry(|| SockRef::from(socket).peek(&mut byte)),
+            Io::Unix(socket) => retry(|| SockRef::from(socket).peek(&mut byte)),
+            Io::Stream(stream) => return links.is_silent(*stream),
+            Io::Files { .. } | Io::None => return true,
+        };
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Returns true if the peer has acknowledged everything that was written, and the end if that was said.
     pub fn is_acknowledged(&self, links: &Links) -> bool {
         match self {

@@ -6,7 +6,7 @@ mod kit;
 use std::net::{SocketAddr, TcpListener};
 
 use kit::Step::*;
-use kit::http::head;
+use kit::http::{head, response};
 use kit::link::Keys;
 use kit::{Peer, Seaprox};
 
@@ -180,12 +180,15 @@ fn an_early_answer_is_not_lost_when_writing_the_body_fails() {
         let count = answered(UPLOADS, &path.listener, || path.client(), "/");
         println!("{}: {count}", path.name());
         assert!(count >= baseline, "{}: {count} answers of {UPLOADS}, direct {baseline}", path.name());
-        if path.front == Front::Connect {
-            let place = format!("http://{}/", path.target());
-            let count = answered(UPLOADS, &path.listener, || Peer::connect(path.near.addr(0)), &place);
-            println!("{} exchange: {count}", path.name());
-            assert!(count >= baseline, "exchanges: {count} answers of {UPLOADS}, direct {baseline}");
-        }
+    }
+    for over_link in [false, true] {
+        let path = Path::start(Front::Connect, over_link);
+        let place = format!("http://{}/", path.target());
+        let count = answered(UPLOADS, &path.listener, || Peer::connect(path.near.addr(0)), &place);
+        println!("{} exchange: {count}", path.name());
+        assert!(count >= baseline, "exchanges: {count} answers of {UPLOADS}, direct {baseline}");
+        path.near.wait_until_idle();
+        assert_eq!(path.near.count_log(&[" closed ", "end=graceful"]), 0, "no body has got through");
     }
 }
 
@@ -270,5 +273,67 @@ fn a_refused_client_has_received_nothing() {
     drop(client);
     for proxy in [socks, http] {
         assert_has(&proxy.wait_for_log(&[" closed "]), &["sent=0 received=0 reason=connection_refused"]);
+    }
+}
+
+/// A kept connection to an origin server was used again although it had ended, or held bytes that nobody had asked for, if
+/// the loop had not come to look at it since. A request that may not be repeated was lost, or got a stranger's answer.
+#[test]
+fn a_kept_connection_that_is_not_silent_is_not_used_again() {
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    const STRAY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray";
+    let path = Path::start(Front::Connect, false);
+    let post = format!("POST http://{}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", path.target());
+    for end in [&[Fin][..], &[Rst], &[Put(STRAY)], &[Put(STRAY), Fin]] {
+        let mut client = Peer::connect(path.near.addr(0));
+        client.run(&[Put(post.as_bytes())]);
+        let mut server = Peer::accept(&path.listener);
+        assert!(head(&mut server).starts_with("POST / "));
+        server.run(&[Put(OK)]);
+        assert_eq!(response(&mut client).body, b"ok");
+        // Both events wait for the loop when it goes on, and the client's is the first.
+        path.near.suspend();
+        client.run(&[Put(post.as_bytes())]);
+        server.run(end);
+        path.near.signal(libc::SIGCONT);
+        let mut server = Peer::accept(&path.listener);
+        assert!(head(&mut server).starts_with("POST / "), "{end:?}");
+        server.run(&[Put(OK)]);
+        assert_eq!(response(&mut client).body, b"ok", "{end:?}");
+    }
+}
+
+/// The same over a link, where what the server did is in the session, and the stream's side has not heard of it.
+#[test]
+fn a_kept_connection_that_is_not_silent_is_not_used_again_over_a_link() {
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let path = Path::start(Front::Connect, true);
+    let post = format!("POST http://{}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", path.target());
+    let far = path.far.as_ref().unwrap();
+    for end in [&[Fin][..], &[Rst], &[Put(b"stray")]] {
+        let mut client = Peer::connect(path.near.addr(0));
+        client.run(&[Put(post.as_bytes())]);
+        let mut first = Peer::accept(&path.listener);
+        assert!(head(&mut first).starts_with("POST / "));
+        first.run(&[Put(OK)]);
+        assert_eq!(response(&mut client).body, b"ok");
+        let facts = || {
+            far.status()["connections"].as_array().unwrap().iter().map(|one| one["dest"].clone()).collect::<Vec<_>>()
+        };
+        let before = facts();
+        path.near.suspend();
+        first.run(end);
+        kit::until("the far node has heard it", || facts() != before);
+        // The answer to this comes from a later turn, when the link has been told.
+        far.status();
+        client.run(&[Put(post.as_bytes())]);
+        path.near.signal(libc::SIGCONT);
+        let mut server = Peer::accept(&path.listener);
+        assert!(head(&mut server).starts_with("POST / "), "{end:?}");
+        server.run(&[Put(OK)]);
+        assert_eq!(response(&mut client).body, b"ok", "{end:?}");
+        drop((client, first, server));
+        path.near.wait_until_idle();
+        far.wait_until_idle();
     }
 }

@@ -101,7 +101,9 @@ impl Http {
                     asked = target.to_string(); "request"
                 );
                 let exchange = Box::new(Exchange::new(head, absolute));
-                if self.origin.as_ref() == Some(&target) {
+                // A kept connection may have been closed since, or hold bytes that were not asked for (RFC 9112, sections 9.2
+                // and 9.3.1). The loop may not know yet.
+                if self.origin.as_ref() == Some(&target) && cx.is_silent(Role::Dest) {
                     cx.set_stage(Stage::Established);
                     return self.begin(cx, exchange.on_a_used_connection());
                 }
@@ -192,10 +194,10 @@ impl Http {
         match step {
             Step::Going => {}
             Step::Done { keep_client, keep_origin } => {
-                if !keep_origin {
-                    self.leave_origin(cx);
-                }
                 if keep_client && !cx.core().is_draining() {
+                    if !keep_origin {
+                        self.leave_origin(cx);
+                    }
                     self.await_request(cx);
                 } else {
                     self.state = State::Over;

@@ -300,6 +300,13 @@ impl Session {
         Some(Progress { acked, sent: send.next(), received, highest: recv.highest() })
     }
 
+    /// Returns true if both directions of a stream are open, and nothing that has arrived waits to be taken.
+    pub fn is_silent(&self, id: StreamId) -> bool {
+        let stream = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot));
+        stream
+            .is_some_and(|s| s.send.is_open() && s.recv.is_open() && !s.recv.is_complete() && s.recv.ready_bytes() == 0)
+    }
+
     /// Returns true if the peer has acknowledged everything that was written to a stream, and its end if it was finished.
     pub fn is_acknowledged(&self, id: StreamId) -> bool {
         let stream = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot));

@@ -170,6 +170,14 @@ impl Links {
         }
     }
 
+    /// Takes no more of the stream, because there is nobody left for it.
+    pub fn stop(&mut self, at: StreamAt) {
+        let now = self.now;
+        let Some((_, session)) = self.at(at) else { return };
+        session.stop(now, at.id, Code::SourceReset);
+        self.touch(at.link);
+    }
+
     /// Cuts the stream: the peer's application must not take what it has for the whole.
     pub fn reset(&mut self, at: StreamAt) {
         let now = self.now;
@@ -210,6 +218,13 @@ impl Links {
         }
         let link = self.links.get(at.link).filter(|link| link.life == at.life);
         link.and_then(|link| link.streams.get(&at.id)).is_some_and(|slot| slot.reset.is_none())
+    }
+
+    /// Returns true if nothing of the stream waits to be read, and neither of its directions has ended.
+    pub fn is_silent(&self, at: StreamAt) -> bool {
+        let Some(link) = self.links.get(at.link).filter(|link| link.life == at.life) else { return false };
+        let (Some(slot), Some(session)) = (link.streams.get(&at.id), &link.session) else { return false };
+        !slot.fin && !slot.stopped && slot.reset.is_none() && session.is_silent(at.id)
     }
 
     /// Returns true if the peer has everything that was written, and the end if the stream was finished.

@@ -144,6 +144,14 @@ impl Seaprox {
         unsafe { libc::kill(self.pid() as i32, signal) };
     }
 
+    /// Stops it, so that what happens meanwhile waits for it together, until SIGCONT.
+    #[track_caller]
+    pub fn suspend(&self) {
+        self.signal(libc::SIGSTOP);
+        let stat = format!("/proc/{}/stat", self.pid());
+        until("it is stopped", || std::fs::read_to_string(&stat).expect("a process").contains(") T "));
+    }
+
     /// Waits for the process to end by itself.
     #[track_caller]
     pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
