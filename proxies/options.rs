@@ -228,8 +228,7 @@ fn unknown_option(command: Command, args: &[String], name: &str) -> String {
         let owners: Vec<_> = Command::ALL.into_iter().filter(has).map(Command::name).collect();
         return format!("{given} is an option of {}, not of {} {}", owners.join(", "), command.name(), see(command));
     }
-    let hint = suggest::nearest(name, options_of(command).map(|option| option.long));
-    let hint = hint.map(|long| format!("; did you mean --{long}?")).unwrap_or_default();
+    let hint = suggest::hint(name, "--", options_of(command).map(|option| option.long));
     format!("unknown option {given}{hint} {}", see(command))
 }
 
@@ -250,8 +249,7 @@ fn find_command(name: &str) -> Result<Command, UsageError> {
             format!("unknown option {name:?}: expected a command first: {} (see seaprox --help)", command_names());
         return Err(UsageError::new(None, text));
     }
-    let hint = suggest::nearest(name, Command::ALL.into_iter().map(Command::name));
-    let hint = hint.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+    let hint = suggest::hint(name, "", Command::ALL.into_iter().map(Command::name));
     Err(UsageError::new(None, format!("unknown command {name:?}{hint} (see seaprox --help)")))
 }
 

@@ -299,7 +299,13 @@ fn listed(path: &Path) -> String {
     let (places, peers) = (words("listening", ""), words("links", "peer"));
     let peers = peers.iter().map(|peer| format!("link {peer}"));
     let what = places.iter().cloned().chain(peers).collect::<Vec<_>>().join(", ");
-    format!("{pid} {} {what}", status["command"].as_str().unwrap_or("?")).trim_end().to_owned()
+    // The place names the command, too, unless it is one of several kinds.
+    let command = status["command"].as_str().unwrap_or("?");
+    if what.starts_with(command) {
+        format!("{pid} {what}")
+    } else {
+        format!("{pid} {command} {what}").trim_end().to_owned()
+    }
 }
 
 /// What a process says of itself, without its connections, which may be many.

@@ -2,14 +2,23 @@
 //!
 //! A suggestion is made only where it is likely to be right; a wrong one costs more than none.
 
-/// The candidate that was most likely meant, if one is near enough.
+/// Returns `; did you mean CANDIDATE?` with `prefix` in front of each candidate, or nothing if none is near enough.
+pub fn hint<'a>(word: &str, prefix: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
+    let candidates: Vec<_> = candidates.into_iter().collect();
+    let count = candidates.len();
+    let near: Vec<_> = nearest(word, candidates).into_iter().map(|candidate| format!("{prefix}{candidate}")).collect();
+    // All of a few that have just been named are no hint.
+    if near.is_empty() || near.len() == count { String::new() } else { format!("; did you mean {}?", near.join(" or ")) }
+}
+
+/// The candidates that were most likely meant, if some are near enough: one, unless nothing tells them apart.
 ///
 /// Near is one slip (a letter too many, missing, wrong, or two exchanged) for each three letters, at most three; or the
-/// word is the beginning of the candidate. Among equals, the one that shares the longest beginning wins.
-pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+/// word is the beginning of the candidate. Among equals, those that share the longest beginning win.
+fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let word: Vec<char> = word.chars().take(WORD_CHARS_MAX).flat_map(char::to_lowercase).collect();
     let slips_max = (word.len() / 3).clamp(1, SLIPS_MAX);
-    candidates
+    let near: Vec<_> = candidates
         .into_iter()
         .filter_map(|candidate| {
             let letters: Vec<char> = candidate.chars().collect();
@@ -18,10 +27,12 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
             let slips = if is_start { 1 } else { distance(&word, &letters) };
             // A word of one or two letters that shares nothing with a candidate was not meant to be it.
             let fits = slips <= slips_max && slips < word.len();
-            fits.then_some((slips, usize::MAX - shared, candidate))
+            fits.then_some(((slips, usize::MAX - shared), candidate))
         })
-        .min_by_key(|(slips, unshared, _)| (*slips, *unshared))
-        .map(|(_, _, candidate)| candidate)
+        .collect();
+    let least = near.iter().map(|(distance, _)| *distance).min();
+    let equals = near.iter().filter(|(distance, _)| Some(*distance) == least).map(|(_, candidate)| *candidate);
+    equals.take(EQUALS_MAX).collect()
 }
 
 /// How many slips lie between two words: Damerau-Levenshtein, with adjacent letters exchanged at most once each.
@@ -46,6 +57,8 @@ fn distance(left: &[char], right: &[char]) -> usize {
 /// Longer words are cut: no option is that long, and the work stays small.
 const WORD_CHARS_MAX: usize = 64;
 const SLIPS_MAX: usize = 3;
+/// More that are equally near are not named.
+const EQUALS_MAX: usize = 3;
 /// From here on the beginning of a candidate counts as one slip.
 const START_CHARS_MIN: usize = 3;
 
@@ -83,21 +96,31 @@ mod tests {
             ("no-slpice", "no-splice"),
             ("logformat", "log-format"),
         ] {
-            assert_eq!(nearest(word, options), Some(found), "{word}");
+            assert_eq!(nearest(word, options), [found], "{word}");
         }
     }
 
     #[test]
     fn what_is_far_is_not_suggested() {
         for word in ["", "x", "to", "bind", "port", "certificate"] {
-            assert_eq!(nearest(word, ["listen", "allow", "no-splice", "threads"]), None, "{word}");
+            assert!(nearest(word, ["listen", "allow", "no-splice", "threads"]).is_empty(), "{word}");
         }
-        assert_eq!(nearest(&"x".repeat(1_000_000), ["listen"]), None);
+        assert!(nearest(&"x".repeat(1_000_000), ["listen"]).is_empty());
     }
 
     #[test]
     fn the_longest_shared_beginning_decides_between_equals() {
-        assert_eq!(nearest("pipe-siz", ["pipes", "pipe-size"]), Some("pipe-size"));
-        assert_eq!(nearest("hatp", ["cat", "http"]), Some("http"));
+        assert_eq!(nearest("pipe-siz", ["pipes", "pipe-size"]), ["pipe-size"]);
+        assert_eq!(nearest("hatp", ["cat", "http"]), ["http"]);
+    }
+
+    #[test]
+    fn what_nothing_tells_apart_is_named_together() {
+        let commands = ["static", "socks", "http", "status", "selftest"];
+        assert_eq!(nearest("stat", commands), ["static", "status"]);
+        assert_eq!(nearest("statu", commands), ["status"]);
+        assert_eq!(hint("stat", "", commands), "; did you mean static or status?");
+        assert_eq!(hint("lin", "--", ["link-dead", "link-hold", "key"]), "; did you mean --link-dead or --link-hold?");
+        assert_eq!(hint("x", "", commands), "");
     }
 }

@@ -26,6 +26,7 @@ fn assert_usage(args: &[&str], words: &[&str]) {
 fn wrong_arguments_are_named_with_what_was_expected() {
     assert_usage(&[], &["expected a command", "socks"]);
     assert_usage(&["sokcs"], &["sokcs", "did you mean socks?"]);
+    assert_usage(&["stat"], &["did you mean static or status?"]);
     assert_usage(&["socks", "--lisen", "1080"], &["--lisen", "did you mean --listen?"]);
     assert_usage(&["socks", "--listen"], &["--listen", "expected ADDR"]);
     assert_usage(&["socks", "--listen", "127.0.0.1:99999"], &["--listen", "127.0.0.1:99999", "expected"]);
@@ -33,7 +34,7 @@ fn wrong_arguments_are_named_with_what_was_expected() {
     assert_usage(&["socks", "--buffer", "12"], &["--buffer", "\"12\"", "expected"]);
     assert_usage(&["socks", "--buffer", "1B"], &["--buffer", "expected"]);
     assert_usage(&["socks", "--threads", "0"], &["--threads", "\"0\"", "expected a number from 1"]);
-    assert_usage(&["socks", "--prefer", "ipv5"], &["--prefer", "ipv5", "ipv4 or ipv6", "did you mean"]);
+    assert_usage(&["socks", "--prefer", "ipv5"], &["--prefer", "ipv5", "ipv4 or ipv6"]);
     assert_usage(&["socks", "--allow", "10.0.0.0/33"], &["--allow", "10.0.0.0/33", "expected"]);
     assert_usage(&["socks", "--to", "x:1"], &["--to", "option of static"]);
     assert_usage(&["socks", "extra"], &["unexpected", "extra"]);
@@ -140,6 +141,41 @@ fn a_full_stderr_changes_neither_what_is_done_nor_the_code() {
         UnixStream::connect(scratch.file("socket")).is_ok() || cat.try_wait().unwrap().is_some()
     });
     assert_eq!(cat.wait().unwrap().code(), Some(0));
+}
+
+/// Which of them is meant, their numbers alone do not tell.
+#[test]
+fn several_processes_are_listed_with_their_commands_and_addresses() {
+    let scratch = Scratch::new();
+    let start = |args: &[&str]| {
+        let mut command = kit::seaprox::command(args);
+        command.env("XDG_RUNTIME_DIR", scratch.file("")).stdin(std::process::Stdio::null());
+        Running(command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap())
+    };
+    let (mut socks, mut relay) =
+        (start(&["socks", "--listen", "127.0.0.1:0"]), start(&["static", "--listen", "127.0.0.1:0", "--to", "a:1"]));
+    let listens = |running: &mut Running| {
+        let mut line = String::new();
+        BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        line.trim_end().strip_prefix("listening ").unwrap().to_owned()
+    };
+    let (socks_at, relay_at) = (listens(&mut socks), listens(&mut relay));
+    let ran = run_with(&["status"], b"", |command| _ = command.env("XDG_RUNTIME_DIR", scratch.file("")));
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.err.contains("several processes are running, name one by its number:\n"), "{}", ran.err);
+    for line in [format!("  {} {socks_at}", socks.0.id()), format!("  {} {relay_at}", relay.0.id())] {
+        assert!(ran.err.lines().any(|said| said == line), "{line:?} in {}", ran.err);
+    }
+}
+
+/// A child that does not outlive its test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]

@@ -47,6 +47,7 @@ pub fn local(text: &str) -> Result<Forward, ForwardError> {
     }
     match fields[..] {
         [listen, host, to] => Ok(Forward { listen: place(None, listen)?, to: target(host, to)? }),
+        [listen, host, to, rest] if has_rest(listen, host) => Err(unexpected(&[listen, host, to], rest)),
         [bind, listen, host, to] => Ok(Forward { listen: place(Some(bind), listen)?, to: target(host, to)? }),
         _ => Err(misshapen(&fields, LOCAL_FORM)),
     }
@@ -72,6 +73,7 @@ pub fn reverse(text: &str) -> Result<Forward, ForwardError> {
     let fields = fields(text)?;
     match fields[..] {
         [listen, host, to] => Ok(Forward { listen: place(None, listen)?, to: target(host, to)? }),
+        [listen, host, to, rest] if has_rest(listen, host) => Err(unexpected(&[listen, host, to], rest)),
         [bind, listen, host, to] => Ok(Forward { listen: place(Some(bind), listen)?, to: target(host, to)? }),
         [_] | [_, _] => Err(expected(REVERSE_FIXED)),
         _ => Err(misshapen(&fields, REVERSE_FORM)),
@@ -179,6 +181,15 @@ fn unix(path: &str) -> Result<PathBuf, ForwardError> {
     }
 }
 
+/// Whether the first of four parts is a port and the second is none: then there is one part too many, at the end.
+fn has_rest(first: &str, second: &str) -> bool {
+    number(first, 0).is_ok() && number(second, 0).is_err()
+}
+
+fn unexpected(parts: &[&str], rest: &str) -> ForwardError {
+    ForwardError(format!("unexpected {:?} behind {}", format!(":{rest}"), parts.join(":")).into())
+}
+
 /// The wrong number of parts. What has too many is mostly an IPv6 address without brackets.
 fn misshapen(fields: &[&str], form: &'static str) -> ForwardError {
     let hex = |field: &&str| field.len() <= 4 && field.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -268,6 +279,8 @@ mod tests {
             ("8080:d b:80", &format!("the host \"d b\": expected {HOST_FORM}")),
             ("8080:[x]:80", &format!("the host \"[x]\": expected {HOST_FORM}")),
             ("a/b:8080:db:80", &format!("the address to listen on \"a/b\": expected {BIND_FORM}")),
+            ("8080:db:5432:9", "unexpected \":9\" behind 8080:db:5432"),
+            ("gate:db:5432:9", "the port \"db\": expected a number from 0 to 65535"),
             ("8080:[::1:80", &format!("expected {BRACKETS}")),
             ("8080:::1]:80", &format!("expected {BRACKETS}")),
             ("8080:x[::1]:80", &format!("expected {BRACKETS}")),
@@ -308,6 +321,7 @@ mod tests {
             ("unix:/x:host:22", format!("expected {FAR_UNIX}")),
             ("1:2:3:unix:/x", form.clone()),
             ("1:2:3:4:5", format!("{form}; an IPv6 address stands in brackets, such as [::1]")),
+            ("2222:db:5432:9", "unexpected \":9\" behind 2222:db:5432".to_owned()),
             ("2222:unix:", "the path \"\": expected one of at most 107 bytes".to_owned()),
             ("2222:host:0", "the port \"0\": expected a number from 1 to 65535".to_owned()),
             ("70000:unix:/x", "the port \"70000\": expected a number from 0 to 65535".to_owned()),

@@ -54,8 +54,7 @@ pub fn parse(text: &str) -> Result<Levels, String> {
 fn level_of(word: &str) -> Result<LevelFilter, String> {
     let lower = word.to_ascii_lowercase();
     LEVELS.iter().find(|(name, _)| *name == lower).map(|(_, level)| *level).ok_or_else(|| {
-        let near = suggest::nearest(word, LEVELS.iter().map(|(name, _)| *name));
-        let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+        let near = suggest::hint(word, "", LEVELS.iter().map(|(name, _)| *name));
         format!("\"{word}\" is no level: expected off, error, warn, info, debug or trace, or TARGET=LEVEL{near}")
     })
 }
@@ -66,8 +65,7 @@ fn target_of(word: &str) -> Result<String, String> {
     if TARGETS.iter().any(|(target, _)| *target == word) || (!is_ours && !word.is_empty()) {
         return Ok(word.to_owned());
     }
-    let near = suggest::nearest(word, TARGETS.iter().map(|(target, _)| *target));
-    let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+    let near = suggest::hint(word, "", TARGETS.iter().map(|(target, _)| *target));
     let known: Vec<_> = TARGETS.iter().map(|(target, _)| *target).collect();
     Err(format!("\"{word}\" is no target: expected one of {}{near}", known.join(", ")))
 }

@@ -253,8 +253,8 @@ impl Parsed {
         if let Some((_, value)) = words.iter().zip(values).find(|(word, _)| **word == text) {
             return Ok(*value);
         }
-        let hint = suggest::nearest(text, words.iter().copied()).map(|word| format!("; did you mean {word}?"));
-        Err(self.wrong(name, text, format!("expected {}{}", words.join(" or "), hint.unwrap_or_default())))
+        let hint = suggest::hint(text, "", words.iter().copied());
+        Err(self.wrong(name, text, format!("expected {}{hint}", words.join(" or "))))
     }
 
     /// Addresses, each with its range of ports counted out.
