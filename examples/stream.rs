@@ -1,6 +1,6 @@
 //! A client of a link, without a socket of its own: opens a stream to a target, sends a line, and prints the answer.
 //!
-//! `cargo run --example stream PEER:PORT SECRET TARGET:PORT`; the peer runs `seaprox link` with the same secret.
+//! `cargo run --example stream PEER:PORT SECRET TARGET:PORT [LINE]`; the peer runs `seaprox link` with the same secret.
 use std::{error::Error, sync::Arc, time::Duration};
 
 use seaprox::keys::NodeKey;
@@ -8,14 +8,14 @@ use seaprox::node::{Identity, LinkConfig, SameKey};
 use seaprox::{Cause, Config, Cx, Failure, Handler, Proxy, Target};
 
 /// Says one line and prints what comes back.
-struct Ask;
+struct Ask(String);
 
 impl Handler for Ask {
     fn opened(&mut self, _: &mut Cx<'_>) {}
 
     fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
         match result {
-            Ok(()) => drop(cx.reply(b"hello\n")),
+            Ok(()) => drop(cx.reply(format!("{}\n", self.0).as_bytes())),
             Err(failure) => println!("refused: {failure}"),
         }
     }
@@ -35,11 +35,12 @@ impl Handler for Ask {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().collect();
-    let [_, peer, secret, target] = &args[..] else { return Err("stream PEER SECRET TARGET".into()) };
+    let [_, peer, secret, target, line @ ..] = &args[..] else { return Err("stream PEER SECRET TARGET [LINE]".into()) };
+    let line = line.first().map_or("hello", String::as_str).to_owned();
     let key = NodeKey::from_any_secret(secret.as_bytes())?;
     let mut proxy = Proxy::new(Config::default(), None)?;
     let config = LinkConfig::new(Identity::new(&key), Arc::new(SameKey(key.public())), Target::parse(peer)?);
     let link = proxy.core().connect_link(config)?;
-    proxy.core().open_stream(link, Target::parse(target)?, Box::new(Ask))?;
+    proxy.core().open_stream(link, Target::parse(target)?, Box::new(Ask(line)))?;
     Ok(proxy.run()?)
 }

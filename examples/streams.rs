@@ -1,12 +1,12 @@
-//! A server on a link: whatever target a peer names, its stream is ours, and we shout back. A handler that panics ends
-//! its own stream only.
+//! A server on a link: whatever name a peer asks for, its stream is ours, and we shout back; an address is connected. A
+//! handler that panics ends its own stream only.
 //!
 //! `cargo run --example streams ADDR SECRET`; the peer runs `seaprox static --via ADDR` with the same secret.
 use std::{error::Error, sync::Arc};
 
 use seaprox::keys::NodeKey;
 use seaprox::node::{Identity, SameKey, ServeConfig};
-use seaprox::{Bind, Config, Cx, Failure, Handler, Proxy, bind};
+use seaprox::{Bind, Config, Cx, Failure, Handler, Proxy, Target, bind};
 
 /// One stream: a pipe in both directions.
 struct Shout;
@@ -29,7 +29,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut proxy = Proxy::new(Config::default(), None)?;
     for bound in &mut bind(&Bind::parse(place)?, 1, &Config::default())? {
         let mut config = ServeConfig::new(Identity::new(&key), Arc::new(SameKey(key.public())));
-        config.on_stream = Some(Box::new(|_, _| Some(Box::new(Shout))));
+        config.on_stream = Some(Box::new(|_, target| match target {
+            Target::Name(..) => Some(Box::new(Shout)),
+            _ => None,
+        }));
         proxy.core().serve_links(bound, config)?;
         println!("listening on {}", bound.addr());
     }

@@ -8,7 +8,11 @@ pub fn hint<'a>(word: &str, prefix: &str, candidates: impl IntoIterator<Item = &
     let count = candidates.len();
     let near: Vec<_> = nearest(word, candidates).into_iter().map(|candidate| format!("{prefix}{candidate}")).collect();
     // All of a few that have just been named are no hint.
-    if near.is_empty() || near.len() == count { String::new() } else { format!("; did you mean {}?", near.join(" or ")) }
+    if near.is_empty() || near.len() == count {
+        String::new()
+    } else {
+        format!("; did you mean {}?", near.join(" or "))
+    }
 }
 
 /// The candidates that were most likely meant, if some are near enough: one, unless nothing tells them apart.

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -33,6 +34,43 @@ impl Drop for Example {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// `seaprox static` over a link to an example. It ends with the test.
+struct Front {
+    child: Child,
+    addr: String,
+    secret: PathBuf,
+}
+
+impl Front {
+    fn start(peer: &str, secret: &str) -> Front {
+        let path = std::env::temp_dir().join(format!("seaprox-examples-{}", std::process::id()));
+        let mut access = std::fs::File::options();
+        let mut file = access.write(true).create(true).truncate(true).mode(0o600).open(&path).unwrap();
+        file.write_all(secret.as_bytes()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_seaprox"));
+        command.args(["static", "--listen", "127.0.0.1:0", "--to", "any.example:1", "--via", peer, "--status", "none"]);
+        let mut child = command.arg("--secret").arg(&path).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let addr = line.split(' ').nth(2).unwrap_or_else(|| panic!("{line:?}")).to_owned();
+        Front { child, addr, secret: path }
+    }
+
+    fn connect(&mut self) -> TcpStream {
+        let client = TcpStream::connect(&self.addr).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.secret);
     }
 }
 
@@ -115,13 +153,33 @@ fn an_external_connector_connects_names_and_tells_failures() {
 fn streams_of_a_link_are_handlers_at_both_ends() {
     let secret = "a secret that two nodes share";
     let server = Example::start("streams", &["127.0.0.1:0", secret]);
-    let ask = |secret: &str, target: &str| {
-        let asked = Command::new(binary("stream")).args([&server.addr, secret, target]).output().unwrap();
+    let ask = |target: &str, line: &str| {
+        let asked = Command::new(binary("stream")).args([&server.addr, secret, target, line]).output().unwrap();
         (asked.status.success(), String::from_utf8(asked.stdout).unwrap())
     };
     for _ in 0..3 {
-        assert_eq!(ask(secret, "any.example:1"), (true, "HELLO\n".to_owned()));
+        assert_eq!(ask("any.example:1", "hello"), (true, "HELLO\n".to_owned()));
     }
+    // Bound and not listened on: it refuses, and nobody else gets it.
+    let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    bound.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let closed = bound.local_addr().unwrap().as_socket().unwrap();
+    let (is_well, said) = ask(&closed.to_string(), "hello");
+    assert!(is_well && said.starts_with("refused: connection_refused"), "{said}");
+    // Streams of one link: those of the clients of a front end.
+    let mut front = Front::start(&server.addr, secret);
+    let shout = |client: &mut TcpStream, line: &str| -> std::io::Result<String> {
+        client.write_all(line.as_bytes())?;
+        let mut answer = vec![0; line.len()];
+        client.read_exact(&mut answer)?;
+        Ok(String::from_utf8(answer).unwrap())
+    };
+    let (mut one, mut other) = (front.connect(), front.connect());
+    assert_eq!((shout(&mut one, "one").unwrap(), shout(&mut other, "two").unwrap()), ("ONE".into(), "TWO".into()));
+    assert!(shout(&mut other, "panic").is_err(), "its stream is gone");
+    assert_eq!(shout(&mut one, "still there").unwrap(), "STILL THERE");
+    assert_eq!(shout(&mut front.connect(), "again").unwrap(), "AGAIN");
+    assert_eq!(ask("any.example:1", "hello"), (true, "HELLO\n".to_owned()));
     let lines = include_str!("../examples/stream.rs").lines().filter(|line| !line.trim().is_empty()).count();
     assert!(lines < 60, "{lines}");
 }

@@ -165,11 +165,17 @@ fn a_slow_name_holds_nobody_else_up() {
             let seen = proxy.status();
             assert_eq!(seen.pointer("/connections/0/stage").and_then(|stage| stage.as_str()), Some("connecting"));
             assert_eq!(seen.pointer("/connections/0/dest/state").and_then(|state| state.as_str()), Some("connecting"));
-            for host in ["127.0.0.1", "filed", "quick"].repeat(20) {
-                let since = Instant::now();
-                assert_eq!(code5(addr, host, port), 0);
-                assert!(since.elapsed() < kit::LATE, "{host} took {:?}", since.elapsed());
+            for host in ["127.0.0.1", "filed", "quick"] {
+                let took = || {
+                    let since = Instant::now();
+                    assert_eq!(code5(addr, host, port), 0);
+                    since.elapsed()
+                };
+                // What held them up would hold up each of them; a busy machine holds up some.
+                let fastest = (0..20).map(|_| took()).min().unwrap();
+                assert!(fastest < Duration::from_millis(100), "the fastest {host} took {fastest:?}");
             }
+            assert!(!slow.is_finished(), "all that before the slow one is answered");
             let (code, took) = slow.join().unwrap();
             assert_eq!(code, 0);
             assert!((9..15).contains(&took.as_secs()), "{took:?}");
