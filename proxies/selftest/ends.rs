@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use seaprox::keys::{NodeKey, PublicKey};
 use seaprox::node::{Happened, Identity, LinkConfig, LinkStatus, PeerKey, Policy, ServeConfig, Verdict};
-use seaprox::{Bind, Bound, Config, Core, Endpoint, Handler, Limits, Loops, Proxy, Remote, Setup, Target, bind};
+use seaprox::{Bind, Bound, Config, Core, Endpoint, Handler, Limits, Loops, Proxy, Reason, Remote, Setup, Target, bind};
 
 use super::relay::Relay;
 use crate::gate::Gate;
@@ -96,16 +96,32 @@ impl Ends {
     /// # Errors
     /// It does not answer, or knows of no link.
     pub fn status(&self) -> Result<LinkStatus, String> {
-        let (tell, told) = mpsc::channel();
-        let ask = move |core: &mut Core| drop(tell.send(core.links()));
-        let remotes = self.near.as_ref().map_or(&[][..], Loops::remotes);
-        for remote in remotes {
-            // One that is full answers nothing, and that is told below.
-            let _ = remote.call(ask.clone());
-        }
-        let links = told.recv_timeout(PATIENCE).map_err(|_| "the near end does not answer".to_owned())?;
+        let links = ask(self.near.as_ref(), "near", |core| core.links())?;
         links.into_iter().next().ok_or_else(|| "the near end knows of no link".to_owned())
     }
+
+    /// How many connections have ended for each reason, at the near end and at the far one.
+    ///
+    /// # Errors
+    /// One of them does not answer.
+    pub fn closed(&self) -> Result<[Closed; 2], String> {
+        let counts = |core: &mut Core| core.totals().closed().collect();
+        Ok([ask(self.near.as_ref(), "near", counts)?, ask(self.far.as_ref(), "far", counts)?])
+    }
+}
+
+/// How many connections have ended for each reason.
+pub type Closed = Vec<(Reason, u64)>;
+
+/// Asks the loop of an end something.
+fn ask<T: Send + 'static>(loops: Option<&Loops>, end: &str, what: fn(&mut Core) -> T) -> Result<T, String> {
+    let (tell, told) = mpsc::channel();
+    for remote in loops.map_or(&[][..], Loops::remotes) {
+        let tell = tell.clone();
+        // One that is full answers nothing, and that is told below.
+        let _ = remote.call(move |core| drop(tell.send(what(core))));
+    }
+    told.recv_timeout(PATIENCE).map_err(|_| format!("the {end} end does not answer"))
 }
 
 impl Drop for Ends {

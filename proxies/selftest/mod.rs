@@ -12,7 +12,7 @@ use seaprox::units::{format_rate, format_size};
 
 use crate::options::Parsed;
 use crate::{Exit, Failed};
-use ends::{Ends, SUBFLOWS};
+use ends::{Closed, Ends, SUBFLOWS};
 
 /// One thing that must work: what there is to say of it, or what is wrong.
 type Check = fn(&Bench) -> Result<String, String>;
@@ -90,9 +90,12 @@ fn refusal(bench: &Bench) -> Result<String, String> {
         .map_err(|error| error.to_string())?;
     let refusing = closed.local_addr().ok().and_then(|addr| addr.as_socket()).ok_or("no address")?;
     for (target, code, word) in [(refusing, 5, "connection_refused"), (bench.forbidden, 2, "not_permitted")] {
+        let before = bench.ends.closed()?;
         match client::connect(bench.ends.socks(), target).map_err(|error| format!("{word}: {error}"))? {
             Err(reply) if reply == code => {}
-            Err(reply) => return Err(format!("{word}: the reply is {reply}, not {code}")),
+            Err(reply) => {
+                return Err(format!("{word}: the reply is {reply}, not {code}; {}", bench.why(&before)));
+            }
             Ok(_) => return Err(format!("{word}: it was connected")),
         }
     }
@@ -145,6 +148,29 @@ fn resume(bench: &Bench) -> Result<String, String> {
 }
 
 impl Bench {
+    /// The reasons that connections have ended for since `before`, at both ends: a reply of 1 stands for many.
+    fn why(&self, before: &[Closed; 2]) -> String {
+        let since = Instant::now();
+        loop {
+            let after = match self.ends.closed() {
+                Ok(after) => after,
+                Err(error) => return error,
+            };
+            let reasons = |end: usize| {
+                let old = |reason| before[end].iter().find(|(other, _)| *other == reason).map_or(0, |(_, count)| *count);
+                let new = after[end].iter().filter(|(reason, count)| *count > old(*reason));
+                new.map(|(reason, _)| reason.as_str()).collect::<Vec<_>>().join(" and ")
+            };
+            let (near, far) = (reasons(0), reasons(1));
+            // The near end may not have freed it yet.
+            if !near.is_empty() || since.elapsed() > PATIENCE {
+                let word = |reasons: String| if reasons.is_empty() { "nothing".to_owned() } else { reasons };
+                return format!("the near end says {}, the far end {}", word(near), word(far));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     fn swap(&self, bytes: u64, progress: impl FnMut(u64)) -> Result<(), String> {
         let connected = client::connect(self.ends.socks(), self.echo).map_err(|error| format!("SOCKS: {error}"))?;
         let stream = connected.map_err(|code| format!("SOCKS: the reply is {code}"))?;

@@ -255,7 +255,8 @@ impl Core {
         }
     }
 
-    /// The peer has cut a stream; one of ours perhaps before it has answered.
+    /// The peer has cut a stream; one of ours perhaps before its answer has come: that may have gone another way. The reset
+    /// of a refused stream says the reason, too.
     fn stream_reset(&mut self, link: Id, stream: StreamId, code: Code) {
         let Some(slot) = self.pools.links.slot(link, stream) else { return self.forget_question(link, stream, code) };
         slot.reset = Some(code);
@@ -265,7 +266,7 @@ impl Core {
             return;
         }
         if !is_answered && self.state(side) == Some(State::Connecting) {
-            let failure = Failure::new(Reason::Other, format!("the far end gave it up: {}", code.as_str()));
+            let failure = Bound::refused(code).to_failure().unwrap_or_else(|| Reason::Other.into());
             self.queues.dialled.push_back((side, Err(failure)));
         }
         self.wake_stream(link, stream, |side| (side.ready.readable, side.ready.error) = (true, true));
