@@ -214,3 +214,21 @@ fn lines_about_connections_of_a_key_that_come_to_nothing_are_few_and_the_rest_is
     // It comes when the period of ten seconds is over.
     node.seaprox.wait_for_log(&["lines left out", "unsaid="]);
 }
+
+/// Over two subflows the reset of a refused stream can overtake the answer that refuses it.
+#[test]
+fn a_refusal_whose_reset_comes_first_keeps_its_reason() {
+    let node = Node::start();
+    let mut link = RawLink::connect(node.serve(), [1; 32]).unwrap();
+    link.session.listen(Open { host: Host::Addr([127, 0, 0, 1].into()), ..Open::default() }).unwrap();
+    let event = link.wait_for(|event| matches!(event, Event::ListenResult { .. })).unwrap();
+    let Event::ListenResult { result, .. } = event else { unreachable!("it is the answer") };
+    let client = node_kit::connect(SocketAddr::from(([127, 0, 0, 1], result.port)));
+    let opened = link.wait_for(|event| matches!(event, Event::Opened { .. })).unwrap();
+    let Event::Opened { id, .. } = opened else { unreachable!("it is the one") };
+    link.send_raw(&encode(&Frame::Reset { id: id.0, code: Code::ConnectionRefused, size: 0 })).unwrap();
+    let closed = || node.ask(|core| core.totals().closed().collect::<Vec<_>>());
+    until("its client is told", || !closed().is_empty());
+    assert_eq!(closed(), [(seaprox::Reason::ConnectionRefused, 1)]);
+    drop(client);
+}

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use seaprox::keys::{NodeKey, PublicKey};
 use seaprox::node::{Happened, Identity, LinkConfig, LinkStatus, PeerKey, Policy, ServeConfig, Verdict};
-use seaprox::{Bind, Bound, Config, Core, Endpoint, Handler, Limits, Loops, Proxy, Reason, Remote, Setup, Target, bind};
+use seaprox::{
+    Bind, Bound, Config, Core, Endpoint, Handler, Limits, Loops, Proxy, Reason, Remote, Setup, Target, bind,
+};
 
 use super::relay::Relay;
 use crate::gate::Gate;

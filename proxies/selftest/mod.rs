@@ -157,7 +157,8 @@ impl Bench {
                 Err(error) => return error,
             };
             let reasons = |end: usize| {
-                let old = |reason| before[end].iter().find(|(other, _)| *other == reason).map_or(0, |(_, count)| *count);
+                let old =
+                    |reason| before[end].iter().find(|(other, _)| *other == reason).map_or(0, |(_, count)| *count);
                 let new = after[end].iter().filter(|(reason, count)| *count > old(*reason));
                 new.map(|(reason, _)| reason.as_str()).collect::<Vec<_>>().join(" and ")
             };
