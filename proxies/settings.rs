@@ -12,9 +12,12 @@ pub fn config(parsed: &Parsed) -> Result<Config, UsageError> {
     let Config { limits, timeouts, .. } = Config::default();
     let number = |long| parsed.number(long).map(|number| number as usize);
     let size = |long| parsed.size(long).map(|bytes| bytes as usize);
+    let per_source = "max-connections-per-source";
+    let per_source = if parsed.knows(per_source) { number(per_source)? } else { 0 };
     let mut config = Config {
         limits: Limits {
             connections: number("max-connections")?,
+            connections_per_source: per_source,
             block_bytes: size("buffer")?,
             buffer_bytes: size("buffer-memory")?,
             pipes: if parsed.flag("no-splice")? { 0 } else { number("pipes")? },

@@ -203,7 +203,8 @@ fn to_json(totals: &Snapshot, loops: usize, workers: &[u64], uptime: Duration) -
             "pipes": usage.pipes, "descriptors": usage.descriptors,
         },
         "limits": {
-            "connections": limits.connections, "buffer_bytes": limits.buffer_bytes, "pipes": limits.pipes,
+            "connections": limits.connections, "connections_per_source": limits.connections_per_source,
+            "buffer_bytes": limits.buffer_bytes, "pipes": limits.pipes,
             "block_bytes": limits.block_bytes, "pipe_bytes": limits.pipe_bytes,
             "handshake_bytes": limits.handshake_bytes, "backlog": limits.backlog, "lookups": limits.lookups,
             "cached_names": limits.cached_names, "addresses_per_name": limits.addresses_per_name,

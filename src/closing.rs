@@ -9,6 +9,7 @@ use crate::connection::Connection;
 use crate::core::Core;
 use crate::half::Phase;
 use crate::id::Id;
+use crate::peer_network::PeerNetwork;
 use crate::reason::Reason;
 use crate::side::Role;
 use crate::units::format_duration;
@@ -24,6 +25,9 @@ impl Core {
             && let Some(connection) = self.connections.get(id)
         {
             self.log_closed(id, connection, reason);
+        }
+        if let Some(source) = self.counted_source(id) {
+            self.sources.leave(source);
         }
         payer.into_iter().for_each(|payer| self.pools.links.peers.release(payer, counts, self.now_ms));
         self.timers.set(id, None, self.now_ms);
@@ -51,6 +55,12 @@ impl Core {
         for half in &mut connection.halves {
             half.clear(&mut self.pools.blocks, &mut self.pools.pipes);
         }
+    }
+
+    /// Returns the network that a connection counts against, if it is counted.
+    fn counted_source(&self, id: Id) -> Option<PeerNetwork> {
+        let connection = self.connections.get(id).filter(|connection| connection.is_counted)?;
+        self.sides.get(connection.source).map(|source| (&source.endpoint).into())
     }
 
     /// The link that its dest was reached over.

@@ -60,6 +60,8 @@ pub(crate) struct Connection {
     pub returns_to: Option<u32>,
     /// The key that it counts against.
     pub payer: Option<PeerId>,
+    /// It counts against the network of its source.
+    pub is_counted: bool,
     /// What only some connections have.
     pub notes: Option<Box<Notes>>,
     pub opened_ms: u64,
@@ -96,6 +98,7 @@ impl Connection {
             via: None,
             returns_to: None,
             payer: None,
+            is_counted: false,
             notes: None,
             opened_ms: now_ms,
             dial_since_ms: now_ms,

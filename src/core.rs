@@ -33,6 +33,7 @@ use crate::reason::{Ending, Failure, Fault, Reason};
 use crate::relay::{self, Pools};
 use crate::resolve::Resolver;
 use crate::side::{Owner, Role, Side, State};
+use crate::sources::Sources;
 use crate::stats::Stats;
 use crate::stopping::Stopping;
 use crate::timer::{OneOffs, TimerClass, TimerLists};
@@ -50,6 +51,7 @@ pub struct Core {
     pub(crate) one_offs: OneOffs<OneOff>,
     pub(crate) resolver: Resolver,
     pub(crate) workers: Option<Arc<Workers>>,
+    pub(crate) sources: Arc<Sources>,
     pub(crate) connector: Option<Box<dyn Connector>>,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) stats: Stats,
@@ -151,6 +153,7 @@ impl Core {
             one_offs: OneOffs::new(),
             resolver: Resolver::new(limits.cached_names, name_cache_ms),
             workers,
+            sources: Sources::new(limits.connections_per_source),
             connector: None,
             mailbox,
             stats: Stats::default(),

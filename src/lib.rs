@@ -90,6 +90,7 @@ mod resolve;
 pub mod rules;
 mod side;
 mod socket_file;
+mod sources;
 mod stats;
 mod status;
 mod stopping;

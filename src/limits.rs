@@ -10,6 +10,9 @@ use crate::timer::TimerClass;
 pub struct Limits {
     /// Connections at once. The next one waits in the listener's backlog.
     pub connections: usize,
+    /// Connections of the clients of one network (a /32 of IPv4, a /64 of IPv6), all loops together; 0 for as many as there
+    /// are. The next one is closed.
+    pub connections_per_source: usize,
     /// Bytes of one block: what one read takes, and what one direction of a connection holds at most when its reader
     /// is slow (a spliced direction holds what is in its pipe).
     pub block_bytes: usize,
@@ -103,6 +106,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections: 100_000,
+            connections_per_source: 0,
             block_bytes: 32 << 10,
             buffer_bytes: 256 << 20,
             pipes: 64,

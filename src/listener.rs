@@ -22,6 +22,8 @@ use crate::id::Id;
 use crate::io::Io;
 use crate::limits::Config;
 use crate::mailbox::{Mail, Remote};
+use crate::peer_network::PeerNetwork;
+use crate::reason::Reason;
 use crate::socket_file::SocketFile;
 use crate::sys;
 
@@ -346,12 +348,33 @@ impl Core {
         let Some(listener) = self.listeners.get_mut(index as usize) else { return };
         let kind = listener.kind;
         let Front::Clients(front, _) = &mut listener.front else { return self.visit(index, io, peer) };
+        let network = PeerNetwork::from(&peer);
+        let is_counted = self.sources.counts(network);
+        if is_counted && !self.sources.enter(network) {
+            return self.source_is_full(&peer);
+        }
         let Ok(handler) = catch_unwind(AssertUnwindSafe(front)) else {
             self.stats.panics += 1;
-            return;
+            return if is_counted {
+                self.sources.leave(network)
+            };
         };
-        if let Err((_, error)) = self.adopt(io, peer, kind, index, handler) {
-            log::warn!(target: "seaprox::listener", error = error.to_string(); "client refused");
+        match self.adopt(io, peer, kind, index, handler) {
+            Ok(id) => self.connections.get_mut(id).into_iter().for_each(|record| record.is_counted = is_counted),
+            Err((_, error)) => {
+                log::warn!(target: "seaprox::listener", error = error.to_string(); "client refused");
+                if is_counted {
+                    self.sources.leave(network);
+                }
+            }
+        }
+    }
+
+    /// The clients of a network have as many connections as they may have: the next one is closed.
+    fn source_is_full(&mut self, peer: &Endpoint) {
+        self.stats.clients_refused += 1;
+        if let Some(unsaid) = self.may_log_stranger(peer, Reason::LimitReached) {
+            log::info!(target: "seaprox::listener", from = peer.to_string(), reason = "limit_reached", unsaid = unsaid; "client refused");
         }
     }
 

@@ -33,6 +33,8 @@ pub struct Stats {
     pub visitors_failed: u64,
     /// Streams that a link's peer wanted opened, and was refused.
     pub streams_refused: u64,
+    /// Clients that were closed because their network had as many connections as it may have.
+    pub clients_refused: u64,
     /// OPENs, LISTENs and RESETs of peers that were acted on.
     pub peer_requests: u64,
     /// Passes of the loop.
@@ -65,6 +67,7 @@ impl Stats {
         self.visitors_refused += other.visitors_refused;
         self.visitors_failed += other.visitors_failed;
         self.streams_refused += other.streams_refused;
+        self.clients_refused += other.clients_refused;
         self.peer_requests += other.peer_requests;
         self.turns += other.turns;
     }

@@ -11,6 +11,7 @@ use crate::limits::Config;
 use crate::listener::Bound;
 use crate::mailbox::Remote;
 use crate::proxy::Proxy;
+use crate::sources::Sources;
 use crate::workers::Workers;
 
 /// Loops that run, each in a thread of its own named `loop-N`.
@@ -37,6 +38,7 @@ struct Start {
     number: usize,
     bounds: Arc<Mutex<Vec<Bound>>>,
     /// Its own remote, and then whether it is set up.
+    sources: Arc<Sources>,
     tell: Sender<io::Result<Option<Remote>>>,
     /// All remotes, once they are known.
     hear: Receiver<Vec<Remote>>,
@@ -56,6 +58,7 @@ impl Loops {
         setup: &Setup,
     ) -> io::Result<Loops> {
         let bounds = Arc::new(Mutex::new(bounds));
+        let sources = Sources::new(config.limits.connections_per_source);
         let (tell, told) = mpsc::channel();
         let (end, ended) = mpsc::channel();
         let mut loops = Loops { remotes: Vec::new(), threads: Vec::new(), ended, _bounds: Arc::clone(&bounds) };
@@ -63,7 +66,15 @@ impl Loops {
         for number in 0..count.max(1) {
             let (start, hear) = mpsc::channel();
             let (config, workers) = (share(config, count.max(1), number), workers.cloned());
-            let start_of = Start { config, workers, number, bounds: Arc::clone(&bounds), tell: tell.clone(), hear };
+            let start_of = Start {
+                config,
+                workers,
+                number,
+                bounds: Arc::clone(&bounds),
+                tell: tell.clone(),
+                hear,
+                sources: Arc::clone(&sources),
+            };
             let (setup, end) = (Arc::clone(setup), end.clone());
             let body = move || {
                 let result = catch_unwind(AssertUnwindSafe(|| start_of.run(&setup)));
@@ -121,6 +132,7 @@ impl Start {
             Ok(proxy) => proxy,
             Err(error) => return self.tell.send(Err(error)).map_err(io::Error::other),
         };
+        proxy.core().sources = self.sources;
         self.tell.send(Ok(Some(proxy.remote()))).map_err(io::Error::other)?;
         // Where the others could not start, nobody sends, and this loop ends too.
         let Ok(all) = self.hear.recv() else { return Ok(()) };

@@ -10,6 +10,7 @@ mod served;
 #[allow(dead_code, unused_imports, reason = "the tests use a part of it")]
 mod tls;
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use hostile_kit::{RawLink, encode};
 use node_kit::{Node, until};
 use seaprox::link::frame::Frame;
-use seaprox::link::{Code, Event, Host, Open};
+use seaprox::link::{Code, Config, Event, Host, Open};
 use seaprox::{Core, Remote};
 use served::{HONEST, HOSTILE, Served};
 
@@ -231,4 +232,28 @@ fn a_refusal_whose_reset_comes_first_keeps_its_reason() {
     until("its client is told", || !closed().is_empty());
     assert_eq!(closed(), [(seaprox::Reason::ConnectionRefused, 1)]);
     drop(client);
+}
+
+/// A socket that comes from an address of its own.
+fn socket_from(ip: &str, to: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(ip.parse().unwrap(), 0).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.into()
+}
+
+#[test]
+fn a_wrong_key_from_one_address_is_seen_beside_a_flood_from_another() {
+    let node = Served::start("", &[]);
+    for _ in 0..150 {
+        let mut socket = socket_from("127.0.0.2", node.addr);
+        socket.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        // It is answered with an alert, or closed.
+        while matches!(socket.read(&mut [0; 256]), Ok(1..)) {}
+    }
+    let lines = node.seaprox.count_log(&["turned away", "127.0.0.2:"]);
+    assert!((1..=60).contains(&lines), "{lines} lines about the flood, of 150");
+    let wrong = RawLink::connect_from(socket_from("127.0.0.3", node.addr), [9; 32], Config::default());
+    assert!(wrong.is_err(), "its key is not let in");
+    node.seaprox.wait_for_log(&["turned away", "127.0.0.3:", "reason=auth_failed"]);
 }

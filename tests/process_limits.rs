@@ -36,6 +36,37 @@ fn ten_connections_work_and_the_eleventh_waits_for_one_of_them() {
     assert_eq!(relay.seaprox.count_log(&["accepting pauses"]), relay.seaprox.figure("/limit_pauses") as usize);
 }
 
+/// A client at an address of its own.
+fn connect_from(ip: &str, to: SocketAddr) -> Peer {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(ip.parse().unwrap(), 0).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    Peer::of(socket, true)
+}
+
+#[test]
+fn one_client_address_gets_as_many_connections_as_it_may_and_another_is_served() {
+    for threads in ["1", "4"] {
+        let relay = Relay::start(&["--max-connections-per-source", "3", "--threads", threads]);
+        let serves = |ip: &str| {
+            let (mut client, mut server) = (connect_from(ip, relay.addr()), Peer::accept(&relay.listener));
+            both(&mut client, &[Swap(1000)], &mut server, &[Swap(1000)]);
+            (client, server)
+        };
+        let mut pairs: Vec<_> = (0..3).map(|_| serves("127.0.0.2")).collect();
+        for _ in 0..3 {
+            assert!(connect_from("127.0.0.2", relay.addr()).rest().is_empty(), "it is closed at once");
+        }
+        relay.seaprox.wait_for_log(&["from=ipv4[127.0.0.2:", "reason=limit_reached", "client refused"]);
+        let _other = serves("127.0.0.3");
+        // What ends makes room.
+        drop(pairs.pop());
+        until("it has ended", || relay.seaprox.figure("/usage/connections") == 3);
+        pairs.push(serves("127.0.0.2"));
+        assert_eq!(relay.seaprox.figure("/limits/connections_per_source"), 3);
+    }
+}
+
 #[test]
 fn the_limit_is_said_once_while_it_lasts() {
     let relay = Relay::start(&["--max-connections", "2"]);

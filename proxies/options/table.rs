@@ -329,6 +329,8 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Timers, "tcp-keepalive", Value::Duration, "silence before TCP asks whether the peer is there")
         .default("60s").only(RELAYS),
     option(Group::Limits, "max-connections", Value::Number(1, 10_000_000), "connections at a time").default("100000"),
+    option(Group::Limits, "max-connections-per-source", Value::Number(0, 10_000_000), "connections at a time from one client \
+        address, or from one /64 of IPv6; 0 for as many as there are").default("0").only(SERVERS),
     option(Group::Limits, "threads", Value::Number(1, 1024), "event loops, one thread each; a link has one").default("1")
         .only(FRONT_ENDS),
     option(Group::Limits, "workers", Value::Number(1, 1024), "threads that look names up, half of them at once, a quarter for one key or client address").default("8"),

@@ -123,7 +123,7 @@ impl Core {
     }
 
     /// The same for a stranger. A flood of connections that prove nothing does not hide those whose proof was wrong.
-    pub(super) fn may_log_stranger(&mut self, from: &Endpoint, reason: Reason) -> Option<u64> {
+    pub(crate) fn may_log_stranger(&mut self, from: &Endpoint, reason: Reason) -> Option<u64> {
         let [failed, others] = &mut self.pools.links.strangers;
         let strangers = if reason == Reason::AuthFailed { failed } else { others };
         let said = strangers.say(from.into(), self.now_ms);
