@@ -31,7 +31,7 @@ use crate::node::Links;
 use crate::pipe::PipePool;
 use crate::reason::{Ending, Failure, Fault, Reason};
 use crate::relay::{self, Pools};
-use crate::resolve::Resolver;
+use crate::resolve::{Resolved, Resolver};
 use crate::side::{Owner, Role, Side, State};
 use crate::sources::Sources;
 use crate::stats::Stats;
@@ -84,6 +84,10 @@ pub(crate) struct Queues {
     pub closed: Vec<Id>,
     /// Listeners that found the connection table full.
     pub full: Vec<u32>,
+    /// Connections accepted in a turn: which, and how many.
+    pub accepts: (u64, usize),
+    /// Names that have been looked up, and the dests that are to be connected; in turn.
+    pub found: VecDeque<(VecDeque<Id>, Rc<Resolved>)>,
     /// Mails that were taken and not yet read.
     pub mails: VecDeque<Mail>,
 }
@@ -684,6 +688,7 @@ impl Core {
     pub(crate) fn is_busy(&self) -> bool {
         !self.queues.run.is_empty()
             || !self.queues.dialled.is_empty()
+            || !self.queues.found.is_empty()
             || !self.queues.mails.is_empty()
             || !self.queues.closed.is_empty()
             || !self.pools.links.dirty.is_empty()

@@ -176,9 +176,23 @@ impl Core {
     }
 
     /// A worker has looked a name up.
-    pub(crate) fn resolved(&mut self, resolved: &Resolved) {
-        for dest in self.resolver.resolved(resolved, self.now_ms) {
-            self.found(dest, &resolved.found, false);
+    pub(crate) fn resolved(&mut self, resolved: Resolved) {
+        let dests = self.resolver.resolved(&resolved, self.now_ms);
+        if !dests.is_empty() {
+            self.queues.found.push_back((dests.into(), Rc::new(resolved)));
+        }
+    }
+
+    /// Connects dests whose names have been looked up, as many as there may be in a turn, in turn among the names.
+    pub(crate) fn connect_found(&mut self) {
+        for _ in 0..self.config.limits.dials_per_turn {
+            let Some((mut dests, resolved)) = self.queues.found.pop_front() else { break };
+            if let Some(dest) = dests.pop_front() {
+                self.found(dest, &resolved.found, false);
+            }
+            if !dests.is_empty() {
+                self.queues.found.push_back((dests, resolved));
+            }
         }
     }
 

@@ -36,7 +36,7 @@ pub struct Limits {
     pub calls: usize,
     /// Events taken from the system in one turn.
     pub events_per_turn: usize,
-    /// Connections accepted from one listener in one turn.
+    /// Connections accepted in one turn; each listener gets four even when the others have accepted as many.
     pub accepts_per_turn: usize,
     /// Bytes moved in one direction of one connection in one turn.
     pub relay_bytes_per_turn: usize,
@@ -46,6 +46,8 @@ pub struct Limits {
     pub mails_per_turn: usize,
     /// Timers fired in one turn.
     pub timers_per_turn: usize,
+    /// Dests that are connected in one turn because their names have been looked up.
+    pub dials_per_turn: usize,
 }
 
 /// How long a loop waits for what. Zero switches a timer off.
@@ -122,7 +124,8 @@ impl Default for Limits {
             relay_bytes_per_turn: 4 << 20,
             relay_bytes_in_company: 128 << 10,
             mails_per_turn: 1024,
-            timers_per_turn: 1024,
+            timers_per_turn: 128,
+            dials_per_turn: 64,
         }
     }
 }

@@ -303,7 +303,8 @@ impl Core {
     pub(crate) fn accept(&mut self, index: u32) {
         let Some(listener) = self.listeners.get_mut(index as usize) else { return };
         listener.queued = false;
-        for _ in 0..self.config.limits.accepts_per_turn {
+        for _ in 0..self.accepts_left() {
+            self.queues.accepts.1 += 1;
             let Some(listener) = self.listeners.get_mut(index as usize) else { return };
             if self.connections.is_full() && matches!(listener.front, Front::Clients(..)) {
                 return self.accepting_is_full(index);
@@ -326,6 +327,16 @@ impl Core {
             }
         }
         self.listener_ready(index);
+    }
+
+    /// Connections that a listener may accept now: what is left of the turn's budget, and a few even when others have used
+    /// that up.
+    fn accepts_left(&mut self) -> usize {
+        let (turn, count) = &mut self.queues.accepts;
+        if *turn != self.stats.turns {
+            (*turn, *count) = (self.stats.turns, 0);
+        }
+        self.config.limits.accepts_per_turn.saturating_sub(*count).max(ACCEPTS_AT_LEAST)
     }
 
     /// A client is here: it becomes a connection of this loop, or of the one whose turn it is.
@@ -437,5 +448,7 @@ impl Core {
     }
 }
 
+/// Connections that each listener may accept in a turn, however many the others have accepted.
+const ACCEPTS_AT_LEAST: usize = 4;
 /// How often another port is tried when the one that the system chose for one family is taken in the other.
 const PORT_TRIES: u32 = 20;

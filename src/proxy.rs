@@ -158,7 +158,7 @@ impl Proxy {
         for _ in 0..self.core.config.limits.mails_per_turn {
             match self.core.queues.mails.pop_front() {
                 None => break,
-                Some(Mail::Resolved(resolved)) => self.core.resolved(&resolved),
+                Some(Mail::Resolved(resolved)) => self.core.resolved(resolved),
                 Some(Mail::Connected(side, result)) => self.core.answered(side, result),
                 Some(Mail::Accepted(accepted)) => self.core.take_in(accepted),
                 Some(Mail::Call(what)) => {
@@ -171,6 +171,7 @@ impl Proxy {
             }
         }
         self.core.mailbox.ran(calls);
+        self.core.connect_found();
         self.settle();
     }
 
@@ -263,7 +264,7 @@ impl Proxy {
     }
 
     fn tell_dials(&mut self) {
-        for _ in 0..self.core.queues.dialled.len() {
+        for _ in 0..self.core.queues.dialled.len().min(DIALS_TOLD_PER_TURN) {
             let Some((dest, result)) = self.core.queues.dialled.pop_front() else { break };
             self.tell_dial(dest, result.as_ref().copied());
         }
@@ -332,7 +333,9 @@ impl Proxy {
     /// Frees what is over, after its handler has been told and its line has been logged.
     fn reap(&mut self) {
         let mut closed = std::mem::take(&mut self.core.queues.closed);
-        for connection in closed.drain(..) {
+        // What is left is over already, and takes no part in anything.
+        let count = closed.len().min(REAPED_PER_TURN);
+        for connection in closed.drain(..count) {
             let Some(record) = self.core.connections.get(connection) else { continue };
             let reason = record.reason.unwrap_or(Reason::Internal);
             self.reaping = true;
@@ -340,9 +343,8 @@ impl Proxy {
             self.reaping = false;
             self.core.free(connection);
         }
-        if self.core.queues.closed.is_empty() {
-            self.core.queues.closed = closed;
-        }
+        closed.append(&mut self.core.queues.closed);
+        self.core.queues.closed = closed;
         self.core.after_reap();
         self.settle();
     }
@@ -522,6 +524,10 @@ impl Core {
 
 /// Says that there are mails. Sides have tokens from 2^32 on, and listeners those below this one.
 const WAKER: Token = Token(u32::MAX as usize);
+/// Connections that are freed in a turn: each takes some system calls and a line of the log.
+const REAPED_PER_TURN: usize = 256;
+/// Dials that are over and told in a turn.
+const DIALS_TOLD_PER_TURN: usize = 256;
 /// Times that input is shown to one handler in a turn, before others get theirs.
 const FEEDS_PER_TURN: usize = 64;
 /// Times that a half goes back and forth between relay and handler in a turn, before others get theirs.

@@ -14,6 +14,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use hostile_kit::{RawLink, encode};
 use node_kit::{Node, until};
@@ -132,23 +133,18 @@ fn streams_that_come_to_nothing_have_a_rate_and_another_key_has_its_own() {
     node.policy.opens.store(false, Ordering::Relaxed);
     let addr = node.serve();
     let mut link = RawLink::connect(addr, [1; 32]).unwrap();
-    let (mut limited, mut refused) = (0, 0);
-    // Four thousand at once, and a thousand a second while this goes on.
-    while limited == 0 {
+    let since = Instant::now();
+    until("thousands are refused", || {
         let now = link.now();
-        (0..500).for_each(|_| _ = link.session.open(now, to_nowhere()).unwrap());
-        for _ in 0..500 {
-            let event = link.wait_for(|event| matches!(event, Event::OpenResult { .. })).unwrap();
-            let Event::OpenResult { result, .. } = event else { unreachable!("it is the answer") };
-            match result.failure {
-                Some(Code::NotPermitted) => refused += 1,
-                Some(Code::LimitReached) => limited += 1,
-                other => panic!("{other:?}"),
-            }
-        }
-        assert!(refused < 200_000, "no limit after {refused}");
-    }
-    assert!(refused >= 4000, "{refused} before the limit");
+        while link.session.open(now, to_nowhere()).is_ok() {}
+        link.turn().unwrap();
+        while link.session.poll_event().is_some() {}
+        node.ask(|core| core.stats().streams_refused) >= 8000
+    });
+    // Two thousand at once, and 500 a second while this goes on, are looked at; the others are refused unseen.
+    let most = 2000 + 500 * (since.elapsed().as_millis() as u64 + 1000) / 1000;
+    let asked = node.policy.asked.load(Ordering::Relaxed);
+    assert!((2000..=most).contains(&asked), "{asked} of 8,000 were looked at, in {:?}", since.elapsed());
     let (_, result) = RawLink::connect(addr, [3; 32]).unwrap().open(to_nowhere()).unwrap();
     assert_eq!(result.failure, Some(Code::NotPermitted), "another key is asked about as ever");
 }
@@ -232,6 +228,44 @@ fn a_refusal_whose_reset_comes_first_keeps_its_reason() {
     until("its client is told", || !closed().is_empty());
     assert_eq!(closed(), [(seaprox::Reason::ConnectionRefused, 1)]);
     drop(client);
+}
+
+#[test]
+fn connections_that_time_out_at_once_are_ended_a_few_in_each_turn() {
+    const STREAMS: u64 = 1000;
+    let node = Node::with(|config| config.timeouts.idle = Duration::from_secs(2));
+    let (server, addr) = node_kit::target();
+    let _held = std::thread::spawn(move || server.incoming().flatten().collect::<Vec<_>>());
+    let mut link = RawLink::connect(node.serve(), [1; 32]).unwrap();
+    let now = link.now();
+    (0..STREAMS).for_each(|_| _ = link.session.open(now, to(addr)).unwrap());
+    for _ in 0..STREAMS {
+        link.wait_for(|event| matches!(event, Event::OpenResult { .. })).unwrap();
+    }
+    let turns = Turns::watch(&node, |core| core.stats().closed_total());
+    let most = turns.most_of(STREAMS);
+    assert!(most <= 256, "{most} in one turn");
+}
+
+#[test]
+fn streams_that_wait_for_one_name_are_connected_a_few_in_each_turn() {
+    const STREAMS: u64 = 900;
+    if !kit::has_namespaces() {
+        return;
+    }
+    kit::names::isolated("", |server| {
+        server.set("late.test", &["127.0.0.1"], Duration::from_millis(500));
+        let node = Node::start();
+        let mut link = RawLink::connect(node.serve(), [1; 32]).unwrap();
+        let now = link.now();
+        let port = kit::closed_port();
+        (0..STREAMS).for_each(|_| _ = link.session.open(now, Open::name("late.test", port)).unwrap());
+        link.send().unwrap();
+        until("they wait for the name", || node.ask(|core| core.stats().opened) >= STREAMS);
+        let turns = Turns::watch(&node, |core| core.stats().connect_failures.iter().sum());
+        let most = turns.most_of(STREAMS);
+        assert!(most <= 2 * REQUESTS_PER_TURN, "{most} in one turn");
+    });
 }
 
 /// A socket that comes from an address of its own.

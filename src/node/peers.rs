@@ -58,14 +58,19 @@ impl Spent {
 /// A rate limit of streams that are refused or reset: a bucket of tokens.
 #[derive(Clone, Copy, Debug)]
 struct Futile {
+    /// Thousandths of a stream.
     tokens: u64,
     at_ms: u64,
 }
 
 impl Futile {
+    fn new(now_ms: u64) -> Futile {
+        Futile { tokens: 1000 * FUTILE_AT_ONCE, at_ms: now_ms }
+    }
+
     fn tokens(&mut self, now_ms: u64) -> &mut u64 {
-        let gained = now_ms.saturating_sub(self.at_ms).saturating_mul(FUTILE_PER_MS);
-        self.tokens = self.tokens.saturating_add(gained).min(FUTILE_AT_ONCE);
+        let gained = now_ms.saturating_sub(self.at_ms).saturating_mul(FUTILE_PER_S);
+        self.tokens = self.tokens.saturating_add(gained).min(1000 * FUTILE_AT_ONCE);
         self.at_ms = now_ms;
         &mut self.tokens
     }
@@ -93,7 +98,7 @@ impl Peers {
         let index = self.records.insert(Peer {
             key: *key,
             spent: Spent::default(),
-            futile: Futile { tokens: FUTILE_AT_ONCE, at_ms: now_ms },
+            futile: Futile::new(now_ms),
             connections: 0,
             used_ms: now_ms,
             quiet: Quiet::default(),
@@ -172,13 +177,13 @@ impl Peer {
 
     /// Whether the key may open a stream, as far as those go that have come to nothing.
     pub fn may_try(&mut self, now_ms: u64) -> bool {
-        *self.futile.tokens(now_ms) > 0
+        *self.futile.tokens(now_ms) >= 1000
     }
 
     /// A stream that the key opened was refused or reset.
     pub fn was_futile(&mut self, now_ms: u64) {
         let tokens = self.futile.tokens(now_ms);
-        *tokens = tokens.saturating_sub(1);
+        *tokens = tokens.saturating_sub(1000);
     }
 }
 
@@ -190,9 +195,9 @@ pub(crate) const UNITS_HEAVY: u32 = 4;
 const UNITS_OF_ALL_PER_TURN: u32 = 1024;
 /// Units that each key may spend in a turn even so.
 const UNITS_AT_LEAST: u32 = 16;
-/// Streams of a key that may be refused or reset in a second, and at once.
-const FUTILE_PER_MS: u64 = 1;
-const FUTILE_AT_ONCE: u64 = 4000;
+/// Streams of a key that may be refused or reset in a second, and at once. Each costs about 0.1 ms of the loop.
+const FUTILE_PER_S: u64 = 500;
+const FUTILE_AT_ONCE: u64 = 2000;
 /// Keys that are remembered. Links are fewer, and keys without connections make room.
 const PEERS_MAX: usize = 4096;
 
@@ -231,7 +236,7 @@ mod tests {
             count
         };
         assert_eq!(tries(1), FUTILE_AT_ONCE);
-        assert_eq!(tries(1001), 1000 * FUTILE_PER_MS);
+        assert_eq!(tries(1001), FUTILE_PER_S);
         let other = peers.of(&[2; 32], 1000);
         assert!(other.may_try(1000), "another key has its own");
     }

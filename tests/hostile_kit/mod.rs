@@ -81,6 +81,7 @@ impl RawLink {
         ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut session_id.0)
             .map_err(|_| io::ErrorKind::Unsupported)?;
         let mut session = Session::new(Role::Client, config, session_id, BootId([7; 8]), Time::ZERO);
+        session.check_only_when_asked();
         let subflow = session.next_subflow();
         let proofs = proofs(&pipe, session_id, subflow).ok_or(io::ErrorKind::NotConnected)?;
         session.connect(Time::ZERO, subflow, 1, proofs);

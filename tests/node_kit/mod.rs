@@ -9,7 +9,7 @@ pub mod faulty;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -37,6 +37,8 @@ pub struct Open {
     /// Keys that are admitted; all of them if there are none.
     pub keys: Mutex<Vec<PeerKey>>,
     pub opens: AtomicBool,
+    /// How often it was asked whether a stream may be opened.
+    pub asked: AtomicU64,
     pub listens: AtomicBool,
     pub streams_max: Mutex<Option<u32>>,
     pub rate_max: Mutex<Option<u64>>,
@@ -47,6 +49,7 @@ impl Open {
         Arc::new(Open {
             keys: Mutex::default(),
             opens: AtomicBool::new(true),
+            asked: AtomicU64::new(0),
             listens: AtomicBool::new(true),
             streams_max: Mutex::default(),
             rate_max: Mutex::default(),
@@ -65,6 +68,7 @@ impl Policy for Open {
     }
 
     fn may_open(&self, _: &PeerKey, _: &Target) -> Verdict {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         if self.opens.load(Ordering::Relaxed) { Verdict::Yes } else { Verdict::No }
     }
 
