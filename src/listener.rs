@@ -6,7 +6,7 @@
 //! connection table is full or the system has no descriptors; it goes on by itself.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -100,6 +100,40 @@ pub fn bind(place: &Bind, loops: usize, config: &Config) -> io::Result<Vec<Bound
             bind_each(&addresses, loops, config)
         }
     }
+}
+
+/// Addresses that could not be had, each with the reason.
+type Lacking = Vec<(SocketAddr, io::Error)>;
+
+/// Opens what can be had of a place that stands for both families, where [`bind`] has found that an address is in use.
+/// Returns the addresses that could not be had as well, each with the reason.
+///
+/// # Errors
+/// The system's, where no address can be had.
+pub(crate) fn bind_some(place: &Bind, config: &Config) -> io::Result<(Vec<Bound>, Lacking)> {
+    let both: [IpAddr; 2] = match place {
+        Bind::Any(_) => [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+        Bind::Loopback(_) => [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        Bind::Ip(_) | Bind::Name(..) | Bind::Unix(_) => {
+            return bind(place, 1, config).map(|bounds| (bounds, Vec::new()));
+        }
+    };
+    let (mut bounds, mut lacking): (Vec<Bound>, Lacking) = (Vec::new(), Vec::new());
+    for ip in both {
+        let chosen = bounds.first().and_then(|bound| bound.addr.ip()).map(|first| first.port());
+        let addr = SocketAddr::new(ip, chosen.or(place.port()).unwrap_or(0));
+        match bind_tcp(addr, true, 1, config) {
+            Ok(bound) => bounds.push(bound),
+            Err(error) => lacking.push((addr, error)),
+        }
+    }
+    if bounds.is_empty() {
+        let in_use = lacking.iter().position(|(_, error)| error.kind() == io::ErrorKind::AddrInUse).unwrap_or(0);
+        let (addr, error) = lacking.swap_remove(in_use);
+        return Err(io::Error::new(error.kind(), format!("{addr}: {error}")));
+    }
+    lacking.retain(|(_, error)| !lacks_family(error));
+    Ok((bounds, lacking))
 }
 
 /// All addresses of a place share one port, also where the system chooses it.

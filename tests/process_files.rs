@@ -4,14 +4,16 @@ mod kit;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::FromRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use kit::Step::*;
+use kit::peer::both;
 use kit::socks::connect5;
 use kit::{Peer, Scratch, Seaprox, run, until};
 
@@ -181,6 +183,7 @@ struct Pair {
 
 impl Pair {
     /// `permissions` are what the near key may do.
+    #[track_caller]
     fn start(permissions: &str, near_options: &[&str]) -> Pair {
         let (far_home, near_home) = (Home::new(), Home::new());
         let key = near_home.key();
@@ -431,4 +434,91 @@ fn a_key_that_a_killed_keygen_left_half_made_is_removed_by_the_next() {
     home.write(&half, "-----BEGIN");
     assert_eq!(run(&["keygen", "--config-dir", &home.directory()]).code, Some(1), "there is a key");
     assert!(!Path::new(&home.0.file(&half)).exists());
+}
+
+/// Each permission holds as it stands in the file now; what runs goes on.
+#[test]
+fn each_permission_is_revoked_while_the_link_lives() {
+    let inner = TcpListener::bind("127.0.0.1:0").unwrap();
+    let reverse = format!("0:{}", inner.local_addr().unwrap());
+    let mut pair = Pair::start("permit-open=\"*\",permit-listen=\"0\"", &["-R", &reverse]);
+    let remote = |pair: &Pair| -> Vec<u16> {
+        let port = |line: &String| line.strip_prefix("listening remote ")?.split_once(" -> ")?.0.parse().ok();
+        pair.near.out().iter().filter_map(port).collect()
+    };
+    until("the far end listens", || remote(&pair).len() == 1);
+    let port = remote(&pair)[0];
+    let mut back = (Peer::connect(([127, 0, 0, 1], port).into()), Peer::accept(&inner));
+    let mut held = pair.connect();
+    speak(&mut back);
+    let may = |pair: &Pair, permissions: &str| {
+        pair.far_home.rename("authorized_keys", &format!("{permissions} {}\n", pair.key));
+        pair.far.signal(libc::SIGHUP);
+    };
+
+    may(&pair, "permit-open=\"*\"");
+    // The peer is told when it is done.
+    pair.near.wait_for_log(&["the peer does not listen", "not_permitted"]);
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+    speak(&mut back);
+    may(&pair, "permit-open=\"*\",permit-listen=\"0\"");
+    until("the far end listens again", || remote(&pair).len() == 2);
+    let again = remote(&pair)[1];
+    speak(&mut (Peer::connect(([127, 0, 0, 1], again).into()), Peer::accept(&inner)));
+
+    may(&pair, "permit-open=\"10.0.0.1:1\",permit-listen=\"0\"");
+    until("nothing else is opened", || pair.ask().0 == 2);
+    may(&pair, "permit-open=\"*\",permit-listen=\"0\",max-streams=2");
+    until("there are as many as there may be", || pair.ask().0 == 1);
+    speak(&mut held);
+    speak(&mut back);
+    may(&pair, "permit-open=\"*\",permit-listen=\"0\",rate=4mbit");
+    pair.far.wait_for_log(&["keys read again"]);
+    until("it may open again", || pair.ask().0 == 0);
+    pair.echo = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (mut client, mut server) = pair.connect();
+    let since = Instant::now();
+    both(&mut client, &[Send(1 << 20), Fin], &mut server, &[ReadAll]);
+    assert!(since.elapsed() > Duration::from_secs(1), "1 MiB at 4 Mbit/s takes 2 s, not {:?}", since.elapsed());
+    speak(&mut held);
+    speak(&mut back);
+    assert!(pair.near.runs() && pair.far.runs());
+    assert_eq!(pair.near.count_log(&["link up"]), 1, "the link was never lost");
+}
+
+/// A port of one family's loopback that the test has, and that nobody has in the other.
+fn half_taken(taken: &str, free: &str) -> (TcpListener, u16) {
+    loop {
+        let listener = TcpListener::bind((taken, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        if TcpListener::bind((free, port)).is_ok() {
+            return (listener, port);
+        }
+    }
+}
+
+#[test]
+fn a_far_port_that_is_taken_in_one_family_is_had_in_the_other() {
+    let inner = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = inner.local_addr().unwrap();
+    for (bind, taken, free) in
+        [("", "::1", "127.0.0.1"), ("", "127.0.0.1", "::1"), ("*:", "0.0.0.0", "::1"), ("*:", "::1", "127.0.0.1")]
+    {
+        let (_listener, port) = half_taken(taken, free);
+        let pair = Pair::start("permit-listen=\"*\"", &["-R", &format!("{bind}{port}:{to}")]);
+        let line = format!("listening remote {}{port} -> {to}", bind.trim_start_matches('*'));
+        until("the far end listens", || pair.near.out().contains(&line));
+        speak(&mut (Peer::connect(std::net::SocketAddr::new(free.parse().unwrap(), port)), Peer::accept(&inner)));
+        pair.near.wait_for_log(&[
+            "WARN",
+            "the peer listens on a part of it",
+            &format!(":{port}: Address already in use"),
+        ]);
+        pair.far.wait_for_log(&["asked to listen", &format!(":{port}: Address already in use")]);
+    }
+    let (one, port) = half_taken("::1", "127.0.0.1");
+    let other = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let pair = Pair::start("permit-listen=\"*\"", &["-R", &format!("{port}:{to}")]);
+    pair.near.wait_for_log(&["WARN", "the peer does not listen", "address in use"]);
+    drop((one, other));
 }

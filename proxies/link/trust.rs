@@ -90,9 +90,12 @@ impl Visitors {
         }
     }
 
-    /// Forgets what was answered: it is asked again.
-    pub fn forget_answers(&self) {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Forgets what was answered: it is asked again. Returns whether there was any answer.
+    pub fn forget_answers(&self) -> bool {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let had_any = !answers.is_empty();
+        answers.clear();
+        had_any
     }
 
     /// What was answered about something that a key does not permit.

@@ -127,7 +127,7 @@ impl Watch {
             Happened::NoSubflow { failure, tries, .. } => self.no_subflow(failure, *tries, now),
             Happened::WrongKey { key } => self.wrong_key(key),
             Happened::Rejected => Some(Act::End(Failed::new(Exit::NoPermission, self.rejected()))),
-            Happened::Listening { index, port } => self.listening(*index, *port),
+            Happened::Listening { index, port, lacks } => self.listening(*index, *port, lacks),
             Happened::NotListening { index, failure } => self.not_listening(*index, failure),
             Happened::Ended { reason, text } => self.ended(*reason, text),
             _ => None,
@@ -209,13 +209,16 @@ impl Watch {
         )
     }
 
-    fn listening(&mut self, index: usize, port: u16) -> Option<Act> {
+    fn listening(&mut self, index: usize, port: u16, lacks: &str) -> Option<Act> {
         let link = self.name();
         let place = self.places.get_mut(index)?;
         let (at, to) = (place.reverse.listen.with_port(port), place.reverse.to.to_string());
         let failures = std::mem::take(&mut place.failures);
         if failures > 0 {
             log::info!(link = link, listen = at.to_string(), tries = failures + 1; "the peer listens");
+        }
+        if !lacks.is_empty() {
+            log::warn!(link = link, listen = at.to_string(), lacks = format!("{lacks:?}"); "the peer listens on a part of it");
         }
         let is_new = place.port.replace(port) != Some(port);
         is_new.then(|| Act::Print(format!("listening remote {at} -> {to}")))
@@ -378,10 +381,10 @@ mod tests {
     #[test]
     fn a_far_listener_is_told_with_its_port_whenever_that_is_new() {
         let mut watch = watch(Peer::pinned(target(), Pin::Key(key())));
-        let at = |port| Happened::Listening { index: 0, port };
+        let at = |port| Happened::Listening { index: 0, port, lacks: String::new() };
         assert_eq!(happens(&mut watch, at(2222)), "listening remote 2222 -> 127.0.0.1:22");
         assert_eq!(happens(&mut watch, at(2222)), "-");
         assert_eq!(happens(&mut watch, at(2223)), "listening remote 2223 -> 127.0.0.1:22");
-        assert_eq!(happens(&mut watch, Happened::Listening { index: 7, port: 1 }), "-");
+        assert_eq!(happens(&mut watch, Happened::Listening { index: 7, port: 1, lacks: String::new() }), "-");
     }
 }

@@ -272,6 +272,8 @@ pub enum Happened {
         index: usize,
         /// The port that was bound.
         port: u16,
+        /// Which of its addresses could not be had, and why, in the peer's words; empty if all could.
+        lacks: String,
     },
     /// The peer wants something that it may not do, and that [`Policy::asks`] about.
     Asked {

@@ -204,10 +204,11 @@ impl Core {
         }
     }
 
-    /// Ends the links with keys that the policy does not admit any more; the others get the rates that it says now.
+    /// Ends the links with keys that the policy does not admit any more. The others get what it says now: their rates, their
+    /// numbers of streams, and their listeners, of which those are closed that they may not have any more.
     pub fn recheck_links(&mut self) {
         let links: Vec<Id> = self.pools.links.links.iter().map(|(id, _)| id).collect();
-        for id in links {
+        for id in links.iter().copied() {
             let Some(link) = self.pools.links.links.get_mut(id) else { continue };
             link.key.iter().for_each(|key| link.set_rate(key));
             let permitted = link.streams_permitted();
@@ -217,7 +218,7 @@ impl Core {
         let refused = |link: &Link| link.key.is_some_and(|key| !link.policy.admits(&key));
         let refused: Vec<Id> =
             self.pools.links.links.iter().filter(|(_, link)| refused(link)).map(|(id, _)| id).collect();
-        for id in refused {
+        for id in refused.iter().copied() {
             let now = self.pools.links.now;
             let Some(link) = self.pools.links.links.get_mut(id) else { continue };
             link.closing |= link.plan.is_none();
@@ -227,6 +228,7 @@ impl Core {
             }
             self.pools.links.touch(id);
         }
+        links.into_iter().filter(|id| !refused.contains(id)).for_each(|id| self.revoke_listeners(id));
     }
 
     /// What the links are doing.

@@ -98,7 +98,7 @@ impl Core {
         let happened = match result.to_failure() {
             None => {
                 (remote.port, remote.failure) = (Some(result.port), None);
-                Happened::Listening { index, port: result.port }
+                Happened::Listening { index, port: result.port, lacks: result.text.clone() }
             }
             Some(failure) => {
                 (remote.number, remote.port) = (None, None);
@@ -120,7 +120,8 @@ impl Core {
         if let Some(unsaid) = self.may_log(id) {
             let peer = self.pools.links.links.get(id).map_or_else(String::new, |link| link.name.to_string());
             let why = answer.failure.map_or("-", Code::as_str);
-            log::info!(target: TARGET, link = id.to_string(), peer = peer, place = place_of(open).map_or_else(|_| "?".into(), |place| place.to_string()), port = answer.port, reason = why, unsaid = unsaid; "asked to listen");
+            let detail = if answer.text.is_empty() { "-" } else { &answer.text };
+            log::info!(target: TARGET, link = id.to_string(), peer = peer, place = place_of(open).map_or_else(|_| "?".into(), |place| place.to_string()), port = answer.port, reason = why, detail = detail, unsaid = unsaid; "asked to listen");
         }
         if let Some(session) = self.pools.links.links.get_mut(id).and_then(|link| link.session.as_mut()) {
             // A listener that was taken back meanwhile needs no answer.
@@ -144,25 +145,33 @@ impl Core {
         self.listen_at(id, number, place.clone(), &place)
     }
 
-    /// Binds a place for the peer of a link.
-    fn bind_for(&mut self, id: Id, place: &Bind) -> io::Result<Vec<listener::Bound>> {
-        match listener::bind(place, 1, &self.config) {
-            Err(error) if error.kind() == ErrorKind::AddrInUse && self.pass_over(id, place) => {
-                listener::bind(place, 1, &self.config)
+    /// Binds a place for the peer of a link: both families of a place that stands for both, or the one that can be had.
+    /// Returns what could not be had, in words, as well.
+    fn bind_for(&mut self, id: Id, place: &Bind) -> io::Result<(Vec<listener::Bound>, String)> {
+        let is_in_use = |error: &io::Error| error.kind() == ErrorKind::AddrInUse;
+        let mut bound = listener::bind(place, 1, &self.config);
+        if bound.as_ref().is_err_and(is_in_use) && self.pass_over(id, place) {
+            bound = listener::bind(place, 1, &self.config);
+        }
+        match bound {
+            Err(error) if is_in_use(&error) => {
+                let (bounds, lacking) = listener::bind_some(place, &self.config)?;
+                let words: Vec<_> = lacking.iter().map(|(addr, error)| format!("{addr}: {error}")).collect();
+                Ok((bounds, words.join(", ")))
             }
-            bounds => bounds,
+            bound => bound.map(|bounds| (bounds, String::new())),
         }
     }
 
     /// Listens for the peer of a link at a place, which is the one that it `asked` for, with the port that it got where it
     /// had one before. Returns the answer, with the first of the addresses.
     fn listen_at(&mut self, id: Id, number: u32, asked: Bind, place: &Bind) -> Result<Bound, Bound> {
-        let bounds = self.bind_for(id, place).map_err(|error| match error.kind() {
+        let (bounds, lacks) = self.bind_for(id, place).map_err(|error| match error.kind() {
             ErrorKind::AddrInUse => Bound { text: "address in use".into(), ..Bound::refused(Code::AddressInUse) },
             ErrorKind::PermissionDenied => Bound::of_failure(&Failure::new(Reason::NotPermitted, error.to_string())),
             _ => Bound::of_failure(&Failure::from(&error)),
         })?;
-        let mut answer = Bound::default();
+        let mut answer = Bound { text: lacks, ..Bound::default() };
         let mut indices = Vec::new();
         for mut bound in bounds {
             if let (Endpoint::Ip(addr), 0) = (bound.addr(), answer.port) {
@@ -255,15 +264,18 @@ impl Core {
         let closed = std::mem::take(&mut link.closed);
         for (number, ours) in closed.into_iter().filter(|_| !is_draining) {
             let Err(answer) = self.listen_where_it_was(id, number, &ours) else { continue };
+            let reason = answer.failure;
             if let Some(unsaid) = self.may_log(id) {
-                let reason = answer.failure.map_or("-", Code::as_str);
+                let reason = reason.map_or("-", Code::as_str);
                 log::warn!(target: TARGET, link = id.to_string(), place = ours.place.to_string(), port = ours.port, reason = reason, unsaid = unsaid; "a port of a peer that is back cannot be had again");
             }
             let Some(link) = self.pools.links.links.get_mut(id) else { return };
             let told = link.session.as_mut().map(|session| session.listener_lost(number, answer));
             if !matches!(told, Some(Ok(()))) {
                 link.closed.push((number, ours));
-                link.rebind_ms = Some(now_ms + AGAIN_MS);
+                // What is not permitted waits until that changes.
+                let is_permitted = reason != Some(Code::NotPermitted);
+                link.rebind_ms = if is_permitted { Some(now_ms + AGAIN_MS) } else { link.rebind_ms };
             }
         }
         self.pools.links.touch(id);
@@ -276,6 +288,32 @@ impl Core {
             return Err(Bound::refused(Code::NotPermitted));
         }
         self.listen_at(id, number, ours.place.clone(), &ours.place.with_port(ours.port))
+    }
+
+    /// What a peer may do has changed: closes the listeners that it may not have any more. Their connections go on. The
+    /// peer is told, and asks again after a pause; an older peer, which cannot be told, has them back when it may.
+    pub(super) fn revoke_listeners(&mut self, id: Id) {
+        let Some(link) = self.pools.links.links.get(id) else { return };
+        let Some(key) = link.key else { return };
+        let is_revoked = |ours: &PeerListener| !link.policy.may_listen(&key, &ours.place);
+        let its = link.listeners.iter().filter(|(_, ours)| is_revoked(ours));
+        let revoked: Vec<u32> = its.map(|(number, _)| *number).collect();
+        if !revoked.is_empty() {
+            log::info!(target: TARGET, link = id.to_string(), peer = link.name.to_string(), ports = revoked.len(); "its key may not listen there any more");
+        }
+        if link.suspended_ms.is_none() && !link.closed.is_empty() {
+            self.listen_as_before(id);
+        }
+        let answer =
+            Bound::of_failure(&Failure::new(Reason::NotPermitted, "the peer's key may not listen there any more"));
+        for number in revoked {
+            self.close_port(id, number);
+            let Some(link) = self.pools.links.links.get_mut(id) else { return };
+            if link.session.as_mut().is_some_and(|session| session.listener_lost(number, answer.clone()).is_ok()) {
+                link.closed.retain(|(closed, _)| *closed != number);
+            }
+        }
+        self.pools.links.touch(id);
     }
 
     /// The peer wants us to listen no more.
