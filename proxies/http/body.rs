@@ -164,7 +164,9 @@ impl<'a> Cursor<'a> {
         Ok(Some(()))
     }
 
-    /// chunk-size [ chunk-ext ] CRLF. No white space before an extension: that is where parsers differ most.
+    /// chunk-size [ chunk-ext ] CRLF. White space behind the size and within the extensions is parsed and removed (RFC 9110,
+    /// section 5.6.3); it counts as a part of the extensions. Digits behind white space stay refused: two parsers could see
+    /// two sizes.
     fn size_line(&mut self) -> Result<Option<SizeLine>, ChunkError> {
         let rest = self.rest();
         let digits = rest.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
@@ -173,12 +175,14 @@ impl<'a> Cursor<'a> {
         }
         let (size, behind) = rest.split_at(digits);
         let size = size.iter().fold(0u64, |sum, digit| sum << 4 | u64::from(hex_value(*digit)));
-        let extension_bytes = match behind {
+        let space = behind.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+        let extension_bytes = match behind.get(space..).unwrap_or_default() {
+            _ if space > EXTENSION_BYTES_MAX => return Err(ChunkError::ExtensionTooLong),
             [b';', ..] => match text_len(behind, EXTENSION_BYTES_MAX, ChunkError::ExtensionTooLong)? {
                 Some(len) => len,
                 None => return Ok(None),
             },
-            [] | [b'\r', ..] => 0,
+            [] | [b'\r', ..] => space,
             _ => return Err(ChunkError::Size),
         };
         self.at += digits + extension_bytes;
