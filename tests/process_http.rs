@@ -274,6 +274,128 @@ fn a_chunked_body_passes_and_the_next_request_follows() {
     assert!(origin.saw().starts_with("GET /2 "));
 }
 
+/// White space around the size of a chunk is removed, and a line end behind the body is skipped.
+#[test]
+fn untidy_chunks_and_a_line_end_behind_the_body_pass() {
+    let proxy = proxy(&["--handshake-timeout", "300ms"]);
+    let arrives = "5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n";
+    let origin =
+        Origin::start(vec![vec![Head, Body(arrives.len()), Say(OK), Head, Body(3), Say(OK), Head, Say(OK), Wait]]);
+    let mut client = Peer::connect(proxy.addr(0));
+    let head = |fields: &str| format!("POST http://{}/ HTTP/1.1\r\nHost: x\r\n{fields}\r\n\r\n", origin.addr);
+    let sent = "5 \r\nhello\r\n6 ; x = y \r\n world\r\n0\t\r\n\r\n\r\n";
+    client.run(&[Put([&head("Transfer-Encoding: chunked"), sent].concat().as_bytes())]);
+    assert_eq!(response(&mut client).status, 200);
+    assert!(origin.saw().starts_with("POST / "));
+    assert_eq!(origin.saw(), arrives);
+    // The line end is no request that has begun: nothing comes when the time for one would be over.
+    assert!(client.is_quiet(Duration::from_millis(600)));
+    client.run(&[Put([&head("Content-Length: 3"), "abc\r\n\r\n"].concat().as_bytes())]);
+    assert_eq!(response(&mut client).status, 200);
+    client.run(&[Put(b"\r"), Put([&b"\n"[..], head("Content-Length: 0").as_bytes()].concat().as_slice())]);
+    assert_eq!(response(&mut client).status, 200);
+    assert!(proxy.count_log(&[" closed "]) == 0);
+}
+
+/// A client whose chunks cannot be read is told so, as long as no response has begun; the server gets no end.
+#[test]
+fn a_broken_chunked_request_is_400_and_a_reset_for_the_server() {
+    let proxy = proxy(&[]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let post = format!(
+        "POST http://{}/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        listener.local_addr().unwrap()
+    );
+    let mut client = Peer::connect(proxy.addr(0));
+    client.run(&[Put(post.as_bytes()), Put(b"5\r\nhello\r\n")]);
+    let mut server = Peer::accept(&listener);
+    assert!(head(&mut server).starts_with("POST / "));
+    server.run(&[Take(b"5\r\nhello")]);
+    client.run(&[Put(b"5 0\r\n")]);
+    assert_eq!(response(&mut client).status, 400);
+    let error = loop {
+        match server.some() {
+            Ok(bytes) => assert!(!bytes.is_empty(), "an end in order"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    drop(client);
+    proxy.wait_for_log(&[" closed ", "reason=protocol_error end=aborted by=source", "chunks"]);
+    // With a response under way only a cut tells.
+    let mut client = Peer::connect(proxy.addr(0));
+    client.run(&[Put(post.as_bytes())]);
+    let mut server = Peer::accept(&listener);
+    assert!(head(&mut server).starts_with("POST / "));
+    server.run(&[Put(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")]);
+    assert!(head(&mut client).starts_with("HTTP/1.1 200 "));
+    client.run(&[Put(b"5 0\r\n"), ReadReset]);
+}
+
+/// Browsers open connections in advance: an answer without a question would be taken for that to their first request.
+#[test]
+fn a_client_that_never_said_a_word_is_closed_without_one() {
+    let proxy = proxy(&["--handshake-timeout", "200ms"]);
+    assert_eq!(Peer::connect(proxy.addr(0)).rest(), b"");
+    let mut client = Peer::connect(proxy.addr(0));
+    client.run(&[Put(b"\r\n")]);
+    assert_eq!(client.rest(), b"");
+    assert_eq!(ask(proxy.addr(0), "G").status, 408);
+    kit::until("all are told of", || proxy.count_log(&[" closed ", "reason=handshake_timeout"]) == 3);
+}
+
+/// Clients of `ws://` that use absolute form instead of CONNECT.
+#[test]
+fn a_protocol_that_the_client_asks_to_switch_to_is_relayed() {
+    let proxy = proxy(&["--handshake-timeout", "300ms"]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap();
+    let fields = "Host: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n";
+    let get = format!("GET http://{to}/chat HTTP/1.1\r\n{fields}");
+    let mut client = Peer::connect(proxy.addr(0));
+    client.run(&[Put(get.as_bytes())]);
+    let mut server = Peer::accept(&listener);
+    let seen = head(&mut server);
+    assert!(seen.starts_with("GET /chat HTTP/1.1\r\n"), "{seen}");
+    for (name, value) in [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "k")] {
+        assert_eq!(field(&seen, name).as_deref(), Some(value), "{seen}");
+    }
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nframe";
+    server.run(&[Put(switch.as_bytes())]);
+    let answer = head(&mut client);
+    assert!(answer.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{answer}");
+    assert_eq!(field(&answer, "upgrade").as_deref(), Some("websocket"));
+    assert_eq!(field(&answer, "connection").as_deref(), Some("Upgrade"));
+    client.run(&[Take(b"frame"), Put(b"GET not HTTP\r\n\r\n\0")]);
+    server.run(&[Take(b"GET not HTTP\r\n\r\n\0"), Pause(400)]);
+    kit::peer::both(&mut client, &[Swap(300_000), Fin, ReadAll], &mut server, &[Swap(300_000), ReadAll, Send(7), Fin]);
+    assert_eq!(client.received, 300_007);
+    proxy.wait_for_log(&[" closed ", "reason=source_fin end=graceful by=source"]);
+}
+
+/// A server may pass the wish over, and one that switches without having been asked has misunderstood.
+#[test]
+fn a_switch_that_is_declined_or_was_not_asked_for() {
+    let proxy = proxy(&[]);
+    let origin = Origin::start(vec![vec![Head, Say(OK), Head, Say(OK), Wait]]);
+    let mut client = Peer::connect(proxy.addr(0));
+    for _ in 0..2 {
+        let fields = "Host: x\r\nConnection: Upgrade\r\nUpgrade: h2c, x/1\r\n\r\n";
+        client.run(&[Put(format!("GET http://{}/ HTTP/1.1\r\n{fields}", origin.addr).as_bytes())]);
+        assert_eq!(response(&mut client).body, b"ok");
+        assert_eq!(field(&origin.saw(), "upgrade").as_deref(), Some("h2c, x/1"));
+    }
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    for fields in
+        ["", "Upgrade: x\r\n", "Connection: Upgrade\r\n", "Connection: Upgrade\r\nUpgrade: x\r\nContent-Length: 1\r\n"]
+    {
+        let origin = Origin::start(vec![vec![Head, Say(switch), Wait]]);
+        let answer = ask(proxy.addr(0), &format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n{fields}\r\n", origin.addr));
+        assert_eq!(answer.status, 502, "{fields}");
+        assert_eq!(field(&origin.saw(), "upgrade"), None, "{fields}");
+    }
+}
+
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3\r\n!!!\r\n0\r\n\r\n";
 
 #[test]

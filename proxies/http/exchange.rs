@@ -24,6 +24,8 @@ pub struct Exchange {
     head: Vec<u8>,
     body: Body,
     client: Client,
+    /// The client wants another protocol, and the server has been told so.
+    asks_upgrade: bool,
     asked: Asked,
     /// A request that may be sent again without doing anything twice (RFC 9110, section 9.2.2).
     is_idempotent: bool,
@@ -76,6 +78,10 @@ pub enum Step {
     Going,
     /// Both messages are through.
     Done { keep_client: bool, keep_origin: bool },
+    /// The request is broken, and the client has got nothing of a response yet.
+    BadRequest(&'static str),
+    /// The server speaks another protocol from now on, which the client has asked for.
+    Switched,
     /// There is no usable response, and the client has got nothing yet.
     BadGateway(&'static str),
     /// The same, with a status and a reason of its own.
@@ -93,6 +99,7 @@ impl Exchange {
             head: bytes,
             body: head.body,
             client: head.client(),
+            asks_upgrade: head.asks_upgrade(),
             asked: head.asked(),
             is_idempotent: matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"),
             is_reused: false,
@@ -147,7 +154,10 @@ impl Exchange {
                 match chunks.next(cx, input, Role::Source, framing, &mut consumed) {
                     Ok(false) => return (consumed, Step::Going),
                     Ok(true) => consumed,
-                    Err(text) => return (input.len(), Step::Cut(Reason::ProtocolError, text)),
+                    Err(text) if self.has_answered => {
+                        return (input.len(), Step::Cut(Reason::ProtocolError, text));
+                    }
+                    Err(text) => return (input.len(), Step::BadRequest(text)),
                 }
             }
             _ => 0,
@@ -243,7 +253,7 @@ impl Exchange {
     /// Passes the head of a response on, and lets its body follow. A large head has a `place`.
     fn answer(&mut self, cx: &mut Cx<'_>, head: &ResponseHead<'_>, place: Option<Place>) -> Step {
         if head.is_switching() {
-            return Step::BadGateway("the server switched protocols without having been asked");
+            return self.switch(cx, head);
         }
         // A name may gain a space behind its colon, and three fields are added.
         let room = if place.is_some() { RESPONSE_HEAD_BYTES_MAX + 1024 } else { 0 };
@@ -272,6 +282,19 @@ impl Exchange {
                 self.send_head(cx)
             }
         }
+    }
+
+    /// Passes the head of a 101 on, behind which everything is relayed (RFC 9110, section 15.2.2).
+    fn switch(&mut self, cx: &mut Cx<'_>, head: &ResponseHead<'_>) -> Step {
+        if !self.asks_upgrade {
+            return Step::BadGateway("the server switched protocols without having been asked");
+        }
+        let mut bytes = Vec::new();
+        rewrite::response(head, self.client, &mut bytes);
+        if bytes.len() > cx.input_bytes_max() || !cx.reply(&bytes) {
+            return Step::Cut(Reason::LimitReached, "no room to send the response");
+        }
+        Step::Switched
     }
 
     /// Sends what the client takes of a large head; the body follows when the head is gone.

@@ -7,6 +7,7 @@
 //!      |   `---------> Dialling --------------------> Exchange --+
 //!      |                                                         |
 //!      +--------------------- response and request are through --+--> finish, where the connection does not persist
+//!                                                                \--101--> relay
 //! ```
 //! Heads are parsed and written anew; bodies are relayed, so that their bytes are seen by nobody. The protocol is in `head`,
 //! `request`, `response`, `rewrite`, `body` and `reply`; `exchange` is one request with its response.
@@ -36,6 +37,8 @@ use request::{Form, RequestHead};
 pub struct Http {
     gate: Arc<Gate>,
     state: State,
+    /// The client has sent something of a request.
+    has_spoken: bool,
     /// Where the dest is connected, if it is.
     origin: Option<Rc<Target>>,
     /// Wrong passwords that the client has sent.
@@ -62,19 +65,25 @@ enum State {
 impl Http {
     /// A handler for a client that has said nothing yet.
     pub fn new(gate: Arc<Gate>) -> Http {
-        Http { gate, state: State::Request, origin: None, failures: 0 }
+        Http { gate, state: State::Request, has_spoken: false, origin: None, failures: 0 }
     }
 
     fn request(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
-        if !input.is_empty() && cx.stage() == Some(Stage::KeepAlive) {
+        // Some clients send a line end behind a body (RFC 9112, section 2.2). It is nothing, and starts nothing.
+        let (empty_len, rest) = request::skip_empty_lines(input);
+        if rest.is_empty() || rest == b"\r" {
+            return empty_len;
+        }
+        self.has_spoken = true;
+        if cx.stage() == Some(Stage::KeepAlive) {
             // The first byte starts the time in which the whole head must come.
             cx.set_stage(Stage::Handshake);
         }
-        match request::parse_request(input, cx.input_bytes_max().min(head::HEAD_BYTES_MAX)) {
-            Ok(None) => 0,
+        match request::parse_request(rest, cx.input_bytes_max().min(head::HEAD_BYTES_MAX)) {
+            Ok(None) => empty_len,
             Ok(Some((head, consumed))) => {
                 self.serve(cx, &head);
-                consumed
+                empty_len + consumed
             }
             Err(HeadError { status, text }) => {
                 self.refuse(cx, status, text, Reason::ProtocolError, Asked::Other);
@@ -204,6 +213,16 @@ impl Http {
                     cx.finish(Reason::DestFin);
                 }
             }
+            Step::BadRequest(text) => {
+                let asked = exchange.asked();
+                // The server has a part of the body, and must not take it for the whole.
+                cx.reset_dest();
+                self.refuse(cx, 400, text, Reason::ProtocolError, asked);
+            }
+            Step::Switched => {
+                self.state = State::Over;
+                cx.relay();
+            }
             Step::BadGateway(text) => {
                 cx.blame(Fault::Dest);
                 let asked = exchange.asked();
@@ -325,6 +344,11 @@ impl Handler for Http {
         if let State::Exchange(exchange) = &self.state {
             let step = exchange.timed_out();
             return self.follow(cx, step);
+        }
+        if !self.has_spoken {
+            // Browsers open connections in advance. One that gets an answer without a question may take it for the answer to
+            // its first.
+            return cx.end(Reason::HandshakeTimeout);
         }
         self.refuse(cx, 408, "the request did not come in time", Reason::HandshakeTimeout, Asked::Other);
     }

@@ -78,6 +78,14 @@ impl RequestHead<'_> {
         }
     }
 
+    /// Returns true if the client wants to speak another protocol on this connection (RFC 9110, section 7.8). HTTP/1.0 has no
+    /// such thing. A request with a body is left as it is: a proxy may pass Upgrade over.
+    pub fn asks_upgrade(&self) -> bool {
+        let is_asked =
+            self.fields.has_element("connection", "upgrade") && self.fields.named("upgrade").next().is_some();
+        self.version == Version::Http11 && is_asked && matches!(self.body, Body::None | Body::Length(0))
+    }
+
     /// What the writer of the response has to know.
     pub fn client(&self) -> Client {
         Client { version: self.version, keep_alive: self.keep_alive }
@@ -151,7 +159,8 @@ fn check<'a>(line: &Line<'a>, fields: Fields<'a>) -> Result<RequestHead<'a>, Hea
     })
 }
 
-fn skip_empty_lines(bytes: &[u8]) -> (usize, &[u8]) {
+/// Counts the bytes of the empty lines at the front, and returns what stands behind them.
+pub(super) fn skip_empty_lines(bytes: &[u8]) -> (usize, &[u8]) {
     let mut rest = bytes;
     while let [b'\r', b'\n', behind @ ..] = rest {
         rest = behind;

@@ -35,8 +35,8 @@ impl ResponseHead<'_> {
         self.status < 200 && !self.is_switching()
     }
 
-    /// 101: what follows is another protocol (RFC 9110, section 15.2.2). Upgrade is never passed on to a server, so a
-    /// server that says so has misunderstood, and its connection is of no use.
+    /// 101: what follows is another protocol (RFC 9110, section 15.2.2). A server that says so without having been asked has
+    /// misunderstood, and its connection is of no use.
     pub fn is_switching(&self) -> bool {
         self.status == 101
     }

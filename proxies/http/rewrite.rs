@@ -42,6 +42,9 @@ pub fn request(head: &RequestHead<'_>, absolute: &Absolute<'_>, out: &mut Vec<u8
     if let Some(count) = head.max_forwards {
         field("Max-Forwards", count.to_string().as_bytes(), out);
     }
+    if head.asks_upgrade() {
+        upgrade(&head.fields, out);
+    }
     framing(head.body, out);
     via(head.version, out);
     out.extend_from_slice(b"\r\n");
@@ -70,7 +73,9 @@ pub fn response(head: &ResponseHead<'_>, client: Client, out: &mut Vec<u8>) -> O
         _ => framing(body, out),
     }
     via(head.version, out);
-    if !keep_alive && !head.is_interim() {
+    if head.is_switching() {
+        upgrade(&head.fields, out);
+    } else if !keep_alive && !head.is_interim() {
         field("Connection", b"close", out);
     }
     out.extend_from_slice(b"\r\n");
@@ -92,6 +97,12 @@ fn field(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// RFC 9110, section 7.8: Upgrade goes from hop to hop, and Connection names it.
+fn upgrade(fields: &Fields<'_>, out: &mut Vec<u8>) {
+    field("Connection", b"Upgrade", out);
+    fields.named("upgrade").for_each(|value| field("Upgrade", value, out));
 }
 
 fn framing(body: Body, out: &mut Vec<u8>) {
