@@ -62,6 +62,8 @@ pub struct Process {
     questions: Questions,
     /// Why it all ends, if not because somebody asked for it.
     doom: Option<Failed>,
+    /// Lines for stdout that wait until it is known that the process will run.
+    unsaid: Option<Vec<String>>,
     tell: SyncSender<News>,
 }
 
@@ -120,8 +122,28 @@ impl Process {
             is_asking,
             questions,
             doom,
+            unsaid: None,
             tell,
         }
+    }
+
+    /// The lines that say where it listens. They are printed once the process will run: where a link is dialled, once that is
+    /// up or its first try has failed in a way that is not the end, and after a few seconds anyhow.
+    pub fn announcing(mut self, lines: Vec<String>) -> Process {
+        self.unsaid = Some(lines);
+        if self.watch.is_none() {
+            self.announce();
+        }
+        self
+    }
+
+    fn announce(&mut self) {
+        // With one write: who has read the first line finds the others.
+        self.unsaid
+            .take()
+            .filter(|lines| !lines.is_empty())
+            .into_iter()
+            .for_each(|lines| logging::announce(&lines.join("\n")));
     }
 
     /// Does what is asked for until all loops have ended.
@@ -146,8 +168,12 @@ impl Process {
             watch_network(&self.tell);
         }
         let has_files = self.links.is_some() || self.gate.users().is_some();
-        let mut looked = Instant::now();
+        let (born, mut looked) = (Instant::now(), Instant::now());
         loop {
+            let is_patient = self.watch.as_ref().is_none_or(Watch::is_patient);
+            if born.elapsed() >= ANNOUNCE_WITHIN && is_patient && !self.is_asking && !self.is_ending {
+                self.announce();
+            }
             let news = match has_files {
                 true => told.recv_timeout(LOOK_EVERY.saturating_sub(looked.elapsed())),
                 false => told.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -188,6 +214,9 @@ impl Process {
             News::Dialled(happened) => {
                 let act = self.watch.as_mut().and_then(|watch| watch.take(&happened, Instant::now()));
                 act.into_iter().for_each(|act| self.act(act));
+                if self.watch.as_ref().is_some_and(|watch| watch.will_run(&happened)) && !self.is_ending {
+                    self.announce();
+                }
             }
             News::Served(_, Happened::Asked { key, request, connection }) => {
                 self.questions.add(key, request, connection);
@@ -208,7 +237,11 @@ impl Process {
 
     fn act(&mut self, act: Act) {
         match act {
-            Act::Print(line) => logging::announce(&line),
+            // What comes of the link stands behind where it listens.
+            Act::Print(line) => match &mut self.unsaid {
+                Some(lines) => lines.push(line),
+                None => logging::announce(&line),
+            },
             Act::End(failed) => self.end(failed),
             // A peer with several subflows shows its key as often.
             Act::Ask(_) if self.is_asking => {}
@@ -351,6 +384,8 @@ fn tell_all(remotes: &[Remote], what: impl Fn(&mut Core) + Clone + Send + 'stati
     }
 }
 
+/// When it is said where it listens, whatever has become of the link by then.
+const ANNOUNCE_WITHIN: Duration = Duration::from_secs(3);
 /// How often the files of keys, users and paths are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Between two looks at what the network has become.

@@ -72,11 +72,9 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
         is_logging: AtomicBool::new(false),
     });
     let _status = status::serve(&status_at, Arc::clone(&teller));
-    announced.iter().for_each(|line| logging::announce(&format!("listening {line}")));
-    if let Some(key) = links.as_ref().and_then(|links| links.shown_key()) {
-        logging::announce(&format!("key {key}"));
-    }
-    Process::new(&ears, teller, gate, links, drain).wait(ears, loops)
+    let key = links.as_ref().and_then(|links| links.shown_key()).map(|key| format!("key {key}"));
+    let lines = announced.iter().map(|line| format!("listening {line}")).chain(key).collect();
+    Process::new(&ears, teller, gate, links, drain).announcing(lines).wait(ears, loops)
 }
 
 fn places(parsed: &Parsed) -> Result<Vec<(Bind, Service)>, Failed> {

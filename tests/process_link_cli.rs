@@ -196,6 +196,36 @@ fn a_key_is_made_at_the_first_use_for_its_owner_alone() {
     assert_eq!(node.count_log(&["made the key"]), 0);
 }
 
+/// A script takes `listening` for a promise. A process that ends because of a key has not given it.
+#[test]
+fn where_it_listens_is_said_once_it_will_run() {
+    let scratch = Scratch::new();
+    let (far_home, near_home) = (scratch.file("far"), scratch.file("near"));
+    let far = Seaprox::start_with(&["link", "--listen", "127.0.0.1:0", "--config-dir", &far_home], |it| {
+        at_home(it, &scratch)
+    });
+    kit::until("its key is said", || far.out().len() == 2);
+    let (at, key) = (far.listens(0), far.out()[1].split(' ').skip(1).collect::<Vec<_>>().join(" "));
+    let args = ["socks", "--listen", "127.0.0.1:0", "--via", &at, "--config-dir", &near_home, "--peer-key", &key];
+    let ran = run_with(&args, b"", |command| at_home(command, &scratch));
+    assert_eq!((ran.code, String::from_utf8_lossy(&ran.out).as_ref()), (Some(77), ""), "{}", ran.err);
+    // A peer that refuses, and one that says nothing: the process waits for them, and says so.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for peer in [format!("127.0.0.1:{}", kit::closed_port()), silent.local_addr().unwrap().to_string()] {
+        let args = ["socks", "--listen", "127.0.0.1:0", "--via", &peer, "--config-dir", &near_home, "--peer-key", &key];
+        let near = Seaprox::start_with(&args, |command| at_home(command, &scratch));
+        assert_eq!(near.out().len(), 1);
+    }
+    // With a key that is let in it is said before that the link is up.
+    let own = run(&["pubkey", &format!("{near_home}/key")]).out;
+    std::fs::write(format!("{far_home}/authorized_keys"), own).unwrap();
+    far.signal(libc::SIGHUP);
+    far.wait_for_log(&["keys read again"]);
+    let near = Seaprox::start_with(&args, |command| at_home(command, &scratch));
+    kit::until("the link is up", || near.out().len() == 2);
+    assert!(near.out()[1].starts_with("link up "), "{:?}", near.out());
+}
+
 #[test]
 fn a_peer_without_a_key_has_the_time_of_the_handshake() {
     let scratch = Scratch::new();

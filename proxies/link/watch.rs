@@ -134,6 +134,20 @@ impl Watch {
         }
     }
 
+    /// Whether the process will go on after what happened last: the link is there, with what it was asked for where its
+    /// lack would be the end, or it cannot be had now and is tried again.
+    pub fn will_run(&self, happened: &Happened) -> bool {
+        match happened {
+            Happened::NoSubflow { failure, .. } => failure.reason != Reason::AuthFailed && !self.exits,
+            _ => self.was_up && (!self.exits || self.places.iter().all(|place| place.port.is_some())),
+        }
+    }
+
+    /// Whether a link that cannot be had is tried again instead of being the end.
+    pub fn is_patient(&self) -> bool {
+        !self.exits
+    }
+
     fn up(&mut self, key: &PeerKey, fresh: bool) -> Option<Act> {
         let (name, key) = (self.name(), fingerprint(key));
         let failures = std::mem::take(&mut self.failures);
