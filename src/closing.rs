@@ -81,9 +81,10 @@ impl Core {
             return;
         }
         let conn = self.described(connection).to_string();
-        let asked = connection.asked.as_ref().map(|target| target.to_string());
         let dialled = connection.dest.map(|dest| self.peer(dest).to_string());
         let notes = connection.notes.as_deref();
+        let asked = connection.asked.as_ref().map(|target| target.to_string());
+        let asked = asked.or_else(|| notes?.asked.as_deref().map(str::to_owned));
         let dialled = dialled.or_else(|| notes?.dialled.as_deref().map(str::to_owned));
         let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
         let note = |note: Option<&Box<str>>| note.map_or("-", |note| note).to_owned();

@@ -76,6 +76,8 @@ pub(crate) struct Notes {
     pub user: Option<Box<str>>,
     /// Whose doing the end is, where the reason alone does not tell.
     pub fault: Option<Fault>,
+    /// What was asked for, where that is no target.
+    pub asked: Option<Box<str>>,
     /// Where it was connected before it let go of its dest.
     pub dialled: Option<Box<str>>,
     /// What the system said when it failed.

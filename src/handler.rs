@@ -207,6 +207,11 @@ impl<'a> Cx<'a> {
         self.core.set_detail(self.connection, detail);
     }
 
+    /// Names what was asked for, for the log, where it is no target. See [`Core::set_asked_text`].
+    pub fn set_asked_text(&mut self, text: &str) {
+        self.core.set_asked_text(self.connection, text);
+    }
+
     /// Says whose doing the end is, where the reason alone does not tell.
     pub fn blame(&mut self, fault: Fault) {
         self.core.blame(self.connection, fault);

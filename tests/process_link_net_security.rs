@@ -18,7 +18,7 @@ use kit::socks::connect5;
 use kit::{Peer, Scratch, Seaprox, proc, until};
 use net_kit::capture::Stream;
 use net_kit::home::{Home, far_line, homes, near_line};
-use net_kit::nodes::{Forward, Nodes, Options, PORT, Secret, front, link_figure, start};
+use net_kit::nodes::{Forward, Nodes, Options, PORT, Secret, front, link_figure, spawn, start};
 use net_kit::{Captured, Host, Kind, Net, has_net, own_ip};
 
 /// Asks a node's SOCKS port for a target: the connection, and the code of the answer.
@@ -294,8 +294,9 @@ fn nodes_that_do_not_know_one_another_part_at_once() {
     stranger.write("known_nodes", &format!("{}:{PORT} {}\n", own_ip(1), far_home.key()));
     let line = near_line(&stranger, &["-D", "127.0.0.1:0"]);
     let since = Instant::now();
-    let mut near = start(net.near(), &line);
+    let mut near = spawn(net.near(), &line);
     assert_eq!(near.wait(kit::SOON).code(), Some(77), "{:?}", near.log());
+    assert_eq!(near.out(), Vec::<String>::new(), "nobody is told that it listens");
     assert!(since.elapsed() < 2 * kit::LATE, "{:?}", since.elapsed());
     assert!(near.log().iter().any(|line| line.contains(&key)), "the line to add is told: {:?}", near.log());
     far.wait_for_log(&["visitor turned away", "auth_failed"]);
@@ -303,7 +304,7 @@ fn nodes_that_do_not_know_one_another_part_at_once() {
     let other = Home::new();
     near_home.write("known_nodes", &format!("{}:{PORT} {}\n", own_ip(1), other.key()));
     let since = Instant::now();
-    let mut near = start(net.near(), &near_line(&near_home, &["-D", "127.0.0.1:0"]));
+    let mut near = spawn(net.near(), &near_line(&near_home, &["-D", "127.0.0.1:0"]));
     assert_eq!(near.wait(kit::SOON).code(), Some(77), "{:?}", near.log());
     assert!(since.elapsed() < 2 * kit::LATE, "{:?}", since.elapsed());
     assert!(near.log().iter().any(|line| line.contains("HAS CHANGED")), "{:?}", near.log());

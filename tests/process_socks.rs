@@ -43,7 +43,7 @@ fn socks4_is_granted_in_eight_bytes() {
 fn socks4_is_refused_in_eight_bytes() {
     let proxy = proxy(&[]);
     let mut client = Peer::connect(proxy.addr(0));
-    client.run(&[Put(&request4("127.0.0.1", kit::closed_port())), Take(b"\0\x5b\0\0\0\0\0\0"), ReadAll]);
+    client.run(&[Put(&request4("127.0.0.1", kit::closed_port())), Take(b"\0\x5b\0\0\0\0\0\0"), ReadAll, Fin]);
     proxy.wait_for_log(&[" closed ", "reason=connection_refused", "by=dest"]);
 }
 
@@ -205,7 +205,7 @@ fn socks4_is_refused_where_users_are_required() {
     let scratch = Scratch::new();
     let (proxy, (_listener, port)) = (proxy(&["--users", &users(&scratch)]), target());
     for request in [request4("127.0.0.1", port), request4("localhost", port)] {
-        Peer::connect(proxy.addr(0)).run(&[Put(&request), Take(b"\0\x5b\0\0\0\0\0\0"), ReadAll]);
+        Peer::connect(proxy.addr(0)).run(&[Put(&request), Take(b"\0\x5b\0\0\0\0\0\0"), ReadAll, Fin]);
     }
     proxy.wait_for_log(&[" closed ", "reason=auth_failed"]);
 }
@@ -216,9 +216,14 @@ fn bind_and_udp_associate_are_refused_with_7() {
     for command in [2, 3, 9] {
         let mut client = Peer::connect(proxy.addr(0));
         client.run(&[Put(&[5, 1, 0, 5, command, 0, 1, 127, 0, 0, 1, 0, 80]), Take(b"\x05\0")]);
-        client.run(&[Take(b"\x05\x07\0\x01\0\0\0\0\0\0"), ReadAll]);
+        client.run(&[Take(b"\x05\x07\0\x01\0\0\0\0\0\0"), ReadAll, Fin]);
     }
-    Peer::connect(proxy.addr(0)).run(&[Put(b"\x04\x02\0\x50\x7f\0\0\x01me\0"), Take(b"\0\x5b\0\0\0\0\0\0"), ReadAll]);
+    Peer::connect(proxy.addr(0)).run(&[
+        Put(b"\x04\x02\0\x50\x7f\0\0\x01me\0"),
+        Take(b"\0\x5b\0\0\0\0\0\0"),
+        ReadAll,
+        Fin,
+    ]);
 }
 
 #[test]
@@ -261,7 +266,7 @@ fn a_refusal_reaches_a_client_that_has_sent_data_already() {
     for _ in 0..20 {
         let mut client = Peer::connect(proxy.addr(0));
         let all = [b"\x05\x01\0".to_vec(), request5("127.0.0.1", kit::closed_port()), vec![b'x'; 100_000]].concat();
-        client.run(&[Put(&all), Fin, Take(b"\x05\0\x05\x05\0\x01\0\0\0\0\0\0"), ReadAll]);
+        client.run(&[Put(&all), Fin, Take(b"\x05\0\x05\x05\0\x01\0\0\0\0\0\0"), ReadAll, Fin]);
     }
 }
 
@@ -279,4 +284,43 @@ fn a_greeting_that_never_ends_runs_into_its_limit() {
     let _ = silent.some();
     assert!((Duration::from_millis(400)..kit::LATE).contains(&since.elapsed()), "{:?}", since.elapsed());
     proxy.wait_for_log(&[" closed ", "reason=handshake_timeout"]);
+}
+
+/// What was asked for is told, whatever it is, and stays on its line.
+#[test]
+fn a_name_that_cannot_be_used_is_logged_with_escapes() {
+    let proxy = proxy(&[]);
+    for (name, asked) in [
+        (&b"a b"[..], "asked=\"a b:80\""),
+        (b"x\r\nforged", r#"asked="x\r\nforged:80""#),
+        (b"\xff.example", r#"asked="\\xff.example:80""#),
+    ] {
+        let request = [b"\x05\x01\0\x05\x01\0\x03", &[name.len() as u8][..], name, &[0, 80]].concat();
+        let mut client = Peer::connect(proxy.addr(0));
+        client.run(&[Put(&request), Take(b"\x05\0\x05\x04\0\x01\0\0\0\0\0\0"), ReadAll, Fin]);
+        proxy.wait_for_log(&[" closed ", asked, "reason=name_resolution_failure"]);
+        let request = [b"\x04\x01\0\x50\0\0\0\x01joe\0", name, b"\0"].concat();
+        let mut client = Peer::connect(proxy.addr(0));
+        client.run(&[Put(&request), Take(b"\0\x5b\0\0\0\0\0\0"), ReadAll, Fin]);
+        proxy.wait_for_log(&["conn=socks4a", asked, "reason=name_resolution_failure"]);
+    }
+}
+
+#[test]
+fn a_socks4_user_id_that_is_too_long_is_answered() {
+    let proxy = proxy(&[]);
+    let request = [b"\x04\x01\0\x50\x7f\0\0\x01".to_vec(), vec![b'u'; 300]].concat();
+    let mut client = Peer::connect(proxy.addr(0));
+    client.run(&[Put(&request), Take(b"\0\x5b\0\0\0\0\0\0"), ReadAll, Fin]);
+    proxy.wait_for_log(&[" closed ", "reason=protocol_error", "a user id or name of more than 255 bytes"]);
+}
+
+#[test]
+fn a_byte_order_mark_in_the_file_of_users_is_named() {
+    let scratch = Scratch::new();
+    let file = scratch.write("users", b"\xef\xbb\xbfjoe:secret\n");
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let ran = kit::run(&["socks", "--listen", "127.0.0.1:0", "--users", &file]);
+    assert_eq!(ran.code, Some(78));
+    assert!(ran.err.contains("users:1: begins with a byte order mark"), "{}", ran.err);
 }

@@ -95,7 +95,7 @@ impl Socks {
 
     fn request5(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> Result<usize, SocksError> {
         let Some((request, consumed)) = proto::parse_request5(input)? else { return Ok(0) };
-        self.request(cx, request.command, request.target);
+        self.request(cx, request.command, request.target, input);
         Ok(consumed)
     }
 
@@ -109,12 +109,13 @@ impl Socks {
             self.reply(cx, Reply5::NotAllowed);
             refuse(cx, Reason::AuthFailed, "SOCKS4 has no passwords");
         } else {
-            self.request(cx, request.command, request.target);
+            self.request(cx, request.command, request.target, input);
         }
         Ok(consumed)
     }
 
-    fn request(&mut self, cx: &mut Cx<'_>, command: Command, target: Result<Target, BadTarget>) {
+    /// Does what was asked for in a request, which `input` begins with.
+    fn request(&mut self, cx: &mut Cx<'_>, command: Command, target: Result<Target, BadTarget>, input: &[u8]) {
         self.step = Step::Dialling;
         if command != Command::Connect {
             self.reply(cx, Reply5::CommandNotSupported);
@@ -124,6 +125,7 @@ impl Socks {
             Err(bad) => {
                 self.reply(cx, bad.reply5());
                 let reason = if bad == BadTarget::Name { Reason::NameResolutionFailure } else { Reason::ProtocolError };
+                proto::asked(input).into_iter().for_each(|text| cx.set_asked_text(&text));
                 refuse(cx, reason, "the target cannot be used");
             }
             Ok(target) => {
@@ -176,8 +178,15 @@ impl Handler for Socks {
         match self.message(cx, input) {
             Ok(consumed) => consumed,
             Err(error) => {
-                cx.set_detail(&error.to_string());
-                cx.end(Reason::ProtocolError);
+                if error == SocksError::TooLong {
+                    // It is a request all the same, of SOCKS4, and gets its answer.
+                    self.version = Version::Four;
+                    self.reply(cx, Reply5::GeneralFailure);
+                    refuse(cx, Reason::ProtocolError, &error.to_string());
+                } else {
+                    cx.set_detail(&error.to_string());
+                    cx.end(Reason::ProtocolError);
+                }
                 input.len()
             }
         }

@@ -141,7 +141,7 @@ pub enum Reply4 {
     Rejected = 91,
 }
 
-/// Bytes that are not SOCKS. The connection is closed without a reply.
+/// Bytes that are not SOCKS. The connection is closed, after a reply if they are a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocksError {
     /// A message begins with a version that does not belong there.
@@ -239,6 +239,34 @@ pub fn parse_request4(bytes: &[u8]) -> Result<Option<(Request4<'_>, usize)>, Soc
     let command = Command::from_code(code);
     let target = host.with_port(u16::from_be_bytes(port), command);
     Ok(Some((Request4 { command, target, user }, reader.consumed)))
+}
+
+/// The host and the port that a request names, which cannot be used, for the log: as text where it is UTF-8, else with
+/// escapes. A host of an undefined type has none.
+pub fn asked(request: &[u8]) -> Option<String> {
+    let mut reader = Reader::new(request);
+    let [version] = reader.array()?;
+    let (host, port) = if version == SOCKS4 {
+        let ([_command], port, ip) = (reader.array()?, reader.array()?, reader.array()?);
+        let _user = reader.terminated().ok()??;
+        match ip {
+            [0, 0, 0, last] if last != 0 => (Host::Name(reader.terminated().ok()??), port),
+            ip => (Host::V4(ip.into()), port),
+        }
+    } else {
+        let [_command, _reserved, address_type] = reader.array()?;
+        (Host::read(&mut reader, address_type)?, reader.array()?)
+    };
+    let port = u16::from_be_bytes(port);
+    match host {
+        Host::V4(ip) => Some(format!("{ip}:{port}")),
+        Host::V6(ip) => Some(format!("[{ip}]:{port}")),
+        Host::Name(name) => Some(match std::str::from_utf8(name) {
+            Ok(name) => format!("{name}:{port}"),
+            Err(_) => format!("{}:{port}", name.escape_ascii()),
+        }),
+        Host::UnknownType => None,
+    }
 }
 
 /// The answer to a greeting (RFC 1928, section 3).

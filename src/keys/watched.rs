@@ -46,6 +46,10 @@ pub trait FromFile: PartialEq + Sized {
     /// What is wrong with the file.
     fn load(path: &Path, modes: Modes, context: &Self::Context) -> Result<(Self, Stamp), KeysError> {
         match file::read_public(path, modes, Self::BYTES_MAX) {
+            Ok((bytes, _)) if bytes.starts_with(BYTE_ORDER_MARK) => {
+                let text = "begins with a byte order mark: expected UTF-8 without it; save the file without \"BOM\"";
+                Err(KeysError::text(path, 1, text.to_owned()))
+            }
             Ok((bytes, stamp)) => Ok((Self::parse(path, Some(&bytes), context)?, stamp)),
             Err(error) if error.is_missing() => Ok((Self::parse(path, None, context)?, Stamp::MISSING)),
             Err(error) => Err(error),
@@ -226,6 +230,9 @@ impl Told {
 
 /// Between two readings of a file that may be half written.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
+
+/// U+FEFF in UTF-8, which some editors put in front of a text: it would be part of the first word.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 #[cfg(test)]
 mod tests {

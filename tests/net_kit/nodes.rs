@@ -69,6 +69,12 @@ impl Secret {
     }
 }
 
+/// Starts a node in a host, without waiting for anything.
+pub fn spawn(host: &Host, line: &[String]) -> Seaprox {
+    let words: Vec<&str> = line.iter().map(String::as_str).collect();
+    Seaprox::spawn(&words, |command| host.enter(command))
+}
+
 /// Starts a node in a host.
 #[track_caller]
 pub fn start(host: &Host, line: &[String]) -> Seaprox {
