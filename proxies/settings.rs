@@ -20,6 +20,7 @@ pub fn config(parsed: &Parsed) -> Result<Config, UsageError> {
             connections_per_source: per_source,
             block_bytes: size("buffer")?,
             buffer_bytes: size("buffer-memory")?,
+            link_bytes: size("link-memory-total")?,
             pipes: if parsed.flag("no-splice")? { 0 } else { number("pipes")? },
             pipe_bytes: size("pipe-size")?,
             backlog: number("backlog")? as u32,

@@ -122,6 +122,8 @@ pub(crate) enum OneOff {
     Crowd,
     /// Tell how many lines of the log were left out.
     Unsaid,
+    /// Give memory that nothing uses back to the system.
+    TrimMemory,
 }
 
 /// What is held up for want of descriptors.
@@ -151,7 +153,7 @@ impl Core {
             pools: Pools {
                 blocks: BlockPool::new(limits.block_bytes.max(Limits::BLOCK_BYTES_MIN), limits.buffer_bytes),
                 pipes: PipePool::new(limits.pipe_bytes, limits.pipes),
-                links: Links::default(),
+                links: Links::new(limits.link_bytes),
             },
             timers: TimerLists::new(limits.connections, config.timeouts.of_classes()),
             one_offs: OneOffs::new(),

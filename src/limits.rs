@@ -18,6 +18,8 @@ pub struct Limits {
     pub block_bytes: usize,
     /// Bytes of all blocks together. Without a block nothing is read.
     pub buffer_bytes: usize,
+    /// Bytes that all links may hold of what they have received, and as many of what they hold until their peers have it.
+    pub link_bytes: usize,
     /// Pipes for splicing; 0 switches splicing off.
     pub pipes: usize,
     /// Bytes that one pipe is wished to hold; the system may grant less.
@@ -111,6 +113,7 @@ impl Default for Limits {
             connections_per_source: 0,
             block_bytes: 32 << 10,
             buffer_bytes: 256 << 20,
+            link_bytes: 512 << 20,
             pipes: 64,
             pipe_bytes: 1 << 20,
             handshake_bytes: 16 << 10,

@@ -326,6 +326,7 @@ impl Proxy {
                 Some(OneOff::Handshakes) => {}
                 Some(OneOff::Crowd) => self.core.thin_crowd(),
                 Some(OneOff::Unsaid) => self.core.tell_unsaid(),
+                Some(OneOff::TrimMemory) => self.core.trim_memory(),
             }
         }
     }

@@ -158,6 +158,7 @@ fn share(config: &Config, count: usize, number: usize) -> Config {
     let limits = &mut config.limits;
     limits.connections = part(limits.connections);
     limits.buffer_bytes = part(limits.buffer_bytes);
+    limits.link_bytes = part(limits.link_bytes);
     limits.pipes = part(limits.pipes);
     config
 }

@@ -311,6 +311,8 @@ pub static OPTIONS: &[OptionSpec] = &[
         again; the pauses double from 200ms, and are 5s at most while clients wait").default("15s").only(RELAYS),
     option(Group::Links, "link-memory", Value::Size(1 << 20, 1 << 40), "what one link holds for its readers, and as much for \
         its peer").default("64MiB").only(RELAYS),
+    option(Group::Links, "link-memory-total", Value::Size(8 << 20, 1 << 40), "what all links hold of what they received, and as \
+        much for their peers; one key has half of it at most, one link a quarter").default("512MiB").only(RELAYS),
     option(Group::Links, "link-streams", Value::Number(1, 1_000_000), "connections at a time over one link").default("65536")
         .only(RELAYS),
     option(Group::Links, "link-max", Value::Number(1, 65_535), "links at a time that others dial").default("256").only(LINK),

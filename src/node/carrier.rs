@@ -386,6 +386,7 @@ impl Core {
             }
         }
         links.touch(link);
+        self.weigh_link(link);
         Ok(())
     }
 

@@ -2,8 +2,8 @@
 //!
 //! A read goes into a chunk of its own and is not copied again. A chunk whose slice is gone is used for another read;
 //! those in use are remembered, as far as they are few. A short read is copied out instead, because a slice of a few
-//! bytes would keep the whole chunk: what is held is at most [`CHUNK_BYTES`] / [`COPY_BYTES_MAX`] times what is
-//! accounted for.
+//! bytes would keep the whole chunk: up to [`COPY_BYTES_MAX`], and up to half of a chunk where a session holds much
+//! already. So what is held is at most twice what is accounted for, and 8 MiB for each session.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,10 +21,12 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
-    /// Reads at most `limit` bytes with one call of `get`. Answers them, and how many there was room for.
+    /// Reads at most `limit` bytes with one call of `get`. Answers them, and how many there was room for. `held` is what
+    /// the session holds already.
     pub fn read(
         &mut self,
         limit: usize,
+        held: u64,
         get: impl FnOnce(&mut [u8]) -> io::Result<usize>,
     ) -> io::Result<(Bytes, usize)> {
         if self.free.is_empty() {
@@ -32,7 +34,8 @@ impl Chunks {
         }
         let room = limit.min(self.free.len());
         let got = get(&mut self.free[..room])?;
-        if got <= COPY_BYTES_MAX {
+        let copied = if held > HELD_BYTES_MAX { CHUNK_BYTES / 2 } else { COPY_BYTES_MAX };
+        if got <= copied {
             return Ok((Bytes::copy_from_slice(&self.free[..got]), room));
         }
         let whole = std::mem::take(&mut self.free).freeze();
@@ -41,6 +44,13 @@ impl Chunks {
             self.used.push_back(whole);
         }
         Ok((bytes, room))
+    }
+
+    /// Frees the chunks that nobody uses.
+    pub fn shrink(&mut self) {
+        self.used.retain(|chunk| !chunk.is_unique());
+        self.used.shrink_to_fit();
+        self.free = BytesMut::new();
     }
 
     /// A chunk that nobody uses any more. The oldest are looked at first; what is still in use goes to the end.
@@ -59,6 +69,8 @@ impl Chunks {
 pub(crate) const CHUNK_BYTES: usize = 4 * DATA_BYTES_MAX;
 /// Reads up to this size are copied.
 pub(crate) const COPY_BYTES_MAX: usize = 8 << 10;
+/// Beyond this, a session keeps no chunk for less than half of one.
+const HELD_BYTES_MAX: u64 = 1 << 20;
 /// Chunks in use that are remembered: 32 MiB.
 const USED_MAX: usize = 512;
 const LOOKS: usize = 8;
@@ -71,7 +83,7 @@ mod tests {
     fn a_chunk_is_used_again_when_its_bytes_are_gone() {
         let mut chunks = Chunks::default();
         let mut fill = |byte: u8, count: usize| {
-            let read = chunks.read(usize::MAX, |room| {
+            let read = chunks.read(usize::MAX, 0, |room| {
                 room[..count].fill(byte);
                 Ok(count)
             });
@@ -92,8 +104,22 @@ mod tests {
     #[test]
     fn a_failed_read_costs_nothing() {
         let mut chunks = Chunks::default();
-        assert!(chunks.read(10, |_| Err(io::ErrorKind::WouldBlock.into())).is_err());
+        assert!(chunks.read(10, 0, |_| Err(io::ErrorKind::WouldBlock.into())).is_err());
         assert!(chunks.used.is_empty() && chunks.free.len() == CHUNK_BYTES);
-        assert_eq!(chunks.read(10, |room| Ok(room.len())).unwrap().1, 10);
+        assert_eq!(chunks.read(10, 0, |room| Ok(room.len())).unwrap().1, 10);
+    }
+
+    #[test]
+    fn a_session_that_holds_much_keeps_no_chunk_for_a_part_of_it() {
+        let mut chunks = Chunks::default();
+        for (held, got, keeps) in [
+            (HELD_BYTES_MAX, COPY_BYTES_MAX + 1, 1),
+            (HELD_BYTES_MAX + 1, CHUNK_BYTES / 2, 0),
+            (HELD_BYTES_MAX + 1, CHUNK_BYTES / 2 + 1, 1),
+        ] {
+            chunks.shrink();
+            let (bytes, _) = chunks.read(usize::MAX, held, |_| Ok(got)).unwrap();
+            assert_eq!((bytes.len(), chunks.used.len()), (got, keeps));
+        }
     }
 }

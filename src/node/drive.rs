@@ -121,6 +121,7 @@ impl Core {
 
     /// Sees that the loop wakes up in time for a link.
     fn arm_link(&mut self, id: Id) {
+        self.weigh_link(id);
         let next_dial_ms = self.dial_missing(id);
         let next_listen_ms = self.listen_again(id);
         let next_ports_ms = self.look_after_ports(id);
@@ -383,6 +384,7 @@ impl Core {
         {
             self.pools.links.served.remove(&session.id());
         }
+        self.release_link_memory(id);
         if comes_back {
             self.pools.links.touch(id);
         } else {

@@ -162,7 +162,9 @@ impl Core {
         link.secret = proof::session_secret(tls, hello.session).ok_or(Status::Denied)?;
         link.peer_boot = Some(hello.boot);
         let boot = links.boot(server.instance);
-        link.session = Some(Session::new(Role::Server, link.session_config(), hello.session, boot, now));
+        let config = link.session_config(&links.memory);
+        link.session = Some(Session::new(Role::Server, config, hello.session, boot, now));
+        links.memory.weigh(&mut link);
         let link = links.links.insert(link).map_err(|_| Status::Limit)?;
         links.served.insert(hello.session, link);
         Ok(link)

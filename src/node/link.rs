@@ -21,6 +21,7 @@ use crate::link::{BootId, Config, Mode, Session, StreamId, SubflowId};
 
 use super::bucket::Shared;
 use super::config::{OnHappened, OnStream, PeerKey, Policy, Timing};
+use super::memory::{Memory, Usage};
 use super::plan::{LASTED_MS, Plan};
 use super::reverse::{PeerListener, Remote};
 use super::stream::Streams;
@@ -73,6 +74,8 @@ pub(crate) struct Link {
     /// When it is to be looked after at the latest; a one-off has been set for then.
     pub armed_ms: Option<u64>,
     pub opened_ms: u64,
+    /// What it was counted for in the budget of memory.
+    pub usage: Usage,
     pub sent: Shared,
     pub received: Shared,
     /// Its peer has sent more than its share of the turn: its carriers are read again when that has been dealt with.
@@ -126,6 +129,7 @@ impl Link {
             dirty: false,
             armed_ms: None,
             opened_ms: now_ms,
+            usage: Usage::default(),
             sent: Shared::default(),
             received: Shared::default(),
             behind: false,
@@ -224,7 +228,9 @@ impl Link {
     }
 
     /// The session's limits and timers.
-    pub fn session_config(&self) -> Config {
+    ///
+    /// The window is what the budget of memory has for it now.
+    pub fn session_config(&self, memory: &Memory) -> Config {
         let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let Timing { keepalive, dead, hold, handshake, memory_bytes, streams, subflows, .. } = self.timing;
         let base = Config::default();
@@ -234,8 +240,7 @@ impl Link {
             dead_us: us(dead),
             hold_us: us(hold),
             handshake_us: us(handshake),
-            // Shares of it depend on the whole being known from the start.
-            session_window_bytes: (memory_bytes, memory_bytes),
+            session_window_bytes: (memory.first_window(self.key.as_ref(), memory_bytes), memory_bytes),
             stream_window_bytes: (
                 base.stream_window_bytes.0.min(memory_bytes),
                 base.stream_window_bytes.1.min(memory_bytes),

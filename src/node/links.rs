@@ -16,6 +16,7 @@ use super::chunks::Chunks;
 use super::greet::Server;
 use super::handshakes::Budget;
 use super::link::Link;
+use super::memory::Memory;
 use super::peers::Peers;
 use super::quiet::Strangers;
 use super::rest::Rests;
@@ -36,6 +37,8 @@ pub(crate) struct Links {
     pub handshakes: Budget,
     /// A one-off looks for unauthenticated peers that are too slow for the crowd.
     pub crowd_watched: bool,
+    /// What all links take of memory.
+    pub memory: Memory,
     pub chunks: Chunks,
     /// What the TLS connections share.
     pub buffers: Rc<Buffers>,
@@ -59,8 +62,9 @@ pub(crate) struct Links {
     pub closing: bool,
 }
 
-impl Default for Links {
-    fn default() -> Links {
+impl Links {
+    /// No links yet. What they hold is bounded by `memory_bytes` in each direction.
+    pub fn new(memory_bytes: usize) -> Links {
         Links {
             links: Table::new(LINKS_MAX),
             carriers: Table::new(CARRIERS_MAX),
@@ -69,6 +73,7 @@ impl Default for Links {
             unauthenticated: Unauthenticated::new(),
             handshakes: Budget::default(),
             crowd_watched: false,
+            memory: Memory::new(memory_bytes),
             chunks: Chunks::default(),
             buffers: Rc::new(Buffers::new()),
             rests: Rests::default(),

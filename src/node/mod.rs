@@ -23,7 +23,7 @@
 //! session is over · `open`
 //! streams coming and going · `handover` a node that is about to stop · `front` the handlers of those that the peer
 //! opened · `reverse` listeners at the other end ·
-//! `whereabouts` where the peer sees us · `network` where we are ourselves · `chunks`, `bucket`, `quiet`, `peers` memory,
+//! `memory` the budget that links share · `whereabouts` where the peer sees us · `network` where we are ourselves · `chunks`, `bucket`, `quiet`, `peers` memory,
 //! rates, lines of the log, and what each key uses · `status`.
 //!
 //! # What holds
@@ -42,6 +42,7 @@ mod handover;
 mod handshakes;
 mod link;
 mod links;
+mod memory;
 mod network;
 mod open;
 mod peers;

@@ -198,7 +198,7 @@ impl Core {
         if !record.met {
             record.meet(key, tls.cipher().map(Cipher::name));
         }
-        let config = record.session_config();
+        let config = record.session_config(&links.memory);
         let session = record
             .session
             .get_or_insert_with(|| Session::new(Role::Client, config, SessionId(super::random()), boot, links.now));

@@ -19,8 +19,8 @@ use super::stream::{PIECES_MAX, StreamAt, Taken, gather};
 #[derive(Default)]
 pub(crate) struct Rests {
     rests: HashMap<StreamAt, Rest>,
-    /// How many of them each key has. Invariant: none has 0.
-    counts: HashMap<PeerKey, usize>,
+    /// How many of them each key has, and how many bytes. Invariant: none has 0 of them.
+    counts: HashMap<PeerKey, (usize, usize)>,
     /// Bytes in `rests`.
     held: usize,
 }
@@ -35,18 +35,21 @@ impl Rests {
     /// Keeps a rest of a peer's until it is taken and released. Not if there is too much of that already.
     pub fn keep(&mut self, at: StreamAt, key: PeerKey, bytes: Vec<Bytes>) -> bool {
         let count = bytes.iter().map(Bytes::len).sum::<usize>();
-        if self.held + count > HELD_BYTES_MAX {
+        let (_, of_key) = self.counts.get(&key).copied().unwrap_or_default();
+        if self.held + count > HELD_BYTES_MAX || of_key + count > HELD_BYTES_MAX / 2 {
             return false;
         }
         self.held += count;
-        *self.counts.entry(key).or_default() += 1;
+        let (rests, bytes_of_key) = self.counts.entry(key).or_default();
+        *rests += 1;
+        *bytes_of_key += count;
         self.rests.insert(at, Rest { key, bytes: bytes.into() });
         true
     }
 
     /// How many there are of a key's.
     pub fn count(&self, key: &PeerKey) -> usize {
-        self.counts.get(key).copied().unwrap_or(0)
+        self.counts.get(key).map_or(0, |(rests, _)| *rests)
     }
 
     pub fn contains(&self, at: StreamAt) -> bool {
@@ -60,7 +63,7 @@ impl Rests {
         limit: usize,
         put: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> Option<Taken> {
-        let rest = &mut self.rests.get_mut(&at)?.bytes;
+        let Rest { key, bytes: rest } = self.rests.get_mut(&at)?;
         let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
         let (count, offered) = gather(rest.iter().map(|bytes| &bytes[..]), limit, &mut pieces);
         if offered == 0 {
@@ -71,6 +74,7 @@ impl Rests {
             Err(error) => return Some(Taken::Failed(error)),
         };
         self.held -= put;
+        self.counts.get_mut(key).into_iter().for_each(|(_, bytes)| *bytes -= put);
         let mut left = put;
         while let Some(first) = rest.front_mut().filter(|_| left > 0) {
             let taken = left.min(first.len());
@@ -86,10 +90,13 @@ impl Rests {
     /// Nobody wants it any more. Whether there was one.
     pub fn release(&mut self, at: StreamAt) -> bool {
         let Some(rest) = self.rests.remove(&at) else { return false };
-        self.held -= rest.bytes.iter().map(Bytes::len).sum::<usize>();
+        let left = rest.bytes.iter().map(Bytes::len).sum::<usize>();
+        self.held -= left;
         if let Entry::Occupied(mut count) = self.counts.entry(rest.key) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
+            let (rests, bytes) = count.get_mut();
+            *rests -= 1;
+            *bytes -= left;
+            if *rests == 0 {
                 count.remove();
             }
         }
@@ -97,8 +104,7 @@ impl Rests {
     }
 }
 
-/// Bytes of all rests of a loop. A stream whose rest is beyond that is cut. As in a session, a malicious peer can have eight
-/// times as much kept in memory: a payload keeps the buffer that it arrived in, if it is an eighth of that.
+/// Bytes of all rests of a loop, of which one key has half at most. A stream whose rest is beyond that is cut.
 const HELD_BYTES_MAX: usize = 64 << 20;
 
 #[cfg(test)]
@@ -108,6 +114,7 @@ mod tests {
     use crate::link::StreamId;
 
     const KEY: PeerKey = [7; 32];
+    const OTHER: PeerKey = [8; 32];
 
     fn at(life: u32) -> StreamAt {
         StreamAt { link: Id::from_u64(1 << 32).unwrap(), life, id: StreamId(1) }
@@ -141,8 +148,10 @@ mod tests {
     fn what_they_hold_is_bounded_and_given_back() {
         let mut rests = Rests::default();
         let half = Bytes::from(vec![0; HELD_BYTES_MAX / 2]);
-        assert!(rests.keep(at(1), KEY, vec![half.clone()]) && rests.keep(at(2), KEY, vec![half.clone()]));
-        assert!(!rests.keep(at(3), KEY, vec![Bytes::from_static(b"x")]) && !rests.contains(at(3)));
+        assert!(rests.keep(at(1), KEY, vec![half.clone()]));
+        assert!(!rests.keep(at(3), KEY, vec![Bytes::from_static(b"x")]), "half is the most for one key");
+        assert!(rests.keep(at(2), OTHER, vec![half.clone()]));
+        assert!(!rests.keep(at(3), [9; 32], vec![Bytes::from_static(b"x")]) && !rests.contains(at(3)));
         assert!(rests.keep(at(4), KEY, Vec::new()), "an end alone costs nothing");
         assert!(matches!(rests.write_to(at(1), 10, |_| Ok(10)), Some(Taken::Bytes { put: 10, .. })));
         assert!(rests.release(at(1)));

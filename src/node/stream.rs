@@ -141,7 +141,8 @@ impl Links {
         if room == 0 {
             return Ok(Taken::Nothing);
         }
-        let (mut bytes, offered) = match self.chunks.read(room, get) {
+        let held = session.sent_cost();
+        let (mut bytes, offered) = match self.chunks.read(room, held, get) {
             Err(error) => return Ok(Taken::Failed(error)),
             Ok((bytes, _)) if bytes.is_empty() => return Ok(Taken::End),
             Ok(read) => read,

@@ -32,7 +32,7 @@ impl Rig {
         let pools = Pools {
             blocks: BlockPool::new(BLOCK, 4 * BLOCK),
             pipes: PipePool::new(65536, pipes),
-            links: Links::default(),
+            links: Links::new(1 << 20),
         };
         let mut rig = Rig { half: Half::new(Flow::Relay), from: side(from), to: side(to), pools, near, far };
         rig.ready();

@@ -37,6 +37,18 @@ pub(crate) fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, bytes: usize) -> 
     Ok(moved as usize)
 }
 
+/// Gives memory of the heap that is free back to the system: the allocator keeps it otherwise, as far as it is not at
+/// the end of the heap (malloc_trim(3)). It takes time in proportion to what is free.
+#[cfg(target_env = "gnu")]
+pub(crate) fn trim_memory() {
+    // SAFETY: malloc_trim takes a number, and touches only what is free.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Other allocators give it back by themselves, or cannot be asked.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn trim_memory() {}
+
 /// Whether bytes of a TCP socket can be thrown away without being copied first.
 pub(crate) const SKIPS: bool = true;
 

@@ -28,12 +28,12 @@ pub(crate) use limits::raise_descriptor_limit;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use linux::{
     REUSE_PORT_BALANCES, SKIPS, handshake_with_data, is_reset_behind_fin, may_choose_port, network_changes, new_pipe,
-    send_before_end, skip, splice, tcp_info, unacknowledged, wants_more,
+    send_before_end, skip, splice, tcp_info, trim_memory, unacknowledged, wants_more,
 };
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) use portable::{
     REUSE_PORT_BALANCES, SKIPS, handshake_with_data, is_reset_behind_fin, may_choose_port, network_changes, new_pipe,
-    send_before_end, skip, splice, tcp_info, unacknowledged, wants_more,
+    send_before_end, skip, splice, tcp_info, trim_memory, unacknowledged, wants_more,
 };
 
 /// What the system knows of the path of a TCP connection.

@@ -61,3 +61,6 @@ pub(crate) fn network_changes() -> io::Result<OwnedFd> {
 pub(crate) fn may_choose_port(_port: u16) -> bool {
     true
 }
+
+/// The allocator gives memory back by itself.
+pub(crate) fn trim_memory() {}

@@ -100,6 +100,14 @@ impl Buffers {
         piece
     }
 
+    /// Frees what nobody uses.
+    pub fn shrink(&self) {
+        self.read.take();
+        self.write.take();
+        self.gather.take();
+        self.pieces.borrow_mut().retain(|piece| !piece.is_unique());
+    }
+
     /// How many buffers wait here for the next pipe.
     #[cfg(test)]
     pub fn kept(&self) -> (usize, usize) {

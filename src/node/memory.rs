@@ -1,0 +1,275 @@
+//! Memory of links: one budget for what the links of a loop have received, and one as large for what they hold until
+//! their peers have it, both with shares by key.
+//!
+//! A session never allows its peer more than its window, and its window follows the share of its key, so an honest peer
+//! never has more held than its share. What a hostile one makes of what it was allowed is counted exactly
+//! ([`Session::received_cost`]), and when its key has more than half of the budget, or all keys together more than all of
+//! it, a session of the key that holds most ends: one without a subflow first, then the largest. What is held for peers
+//! is bounded by reading less from local sockets, and no session ends for it.
+//!
+//! ```text
+//!   budget T:   half of it for one key at most
+//!   windows:    a quarter of it for the links of one key together, in equal parts,
+//!               and for each link at most a quarter of what is free
+//! ```
+
+use std::collections::HashMap;
+
+use crate::core::{Core, OneOff};
+use crate::id::Id;
+use crate::link::{Code, Session};
+
+use super::config::PeerKey;
+use super::greet::TARGET;
+use super::link::Link;
+
+/// What the links of a loop take of memory.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    /// Bytes of either budget.
+    total: u64,
+    received: u64,
+    sent: u64,
+    keys: HashMap<PeerKey, Share>,
+    /// When memory is to be given back to the system, if it is; and when that was done last.
+    trim_due: bool,
+    trimmed_ms: Option<u64>,
+}
+
+/// What the links of one key take.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    links: u64,
+    received: u64,
+    sent: u64,
+    promised: u64,
+}
+
+/// What a link has been counted for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    key: Option<PeerKey>,
+    received: u64,
+    sent: u64,
+    promised: u64,
+    /// The most that it had received, since its session began.
+    peak: u64,
+    /// The bounds that its session was given last.
+    bounds: (u64, u64),
+}
+
+impl Memory {
+    pub fn new(total: usize) -> Memory {
+        Memory {
+            total: (total as u64).max(TOTAL_BYTES_MIN),
+            received: 0,
+            sent: 0,
+            keys: HashMap::new(),
+            trim_due: false,
+            trimmed_ms: None,
+        }
+    }
+
+    /// Returns what all links have received and hold, and what they hold until their peers have it.
+    pub const fn held(&self) -> (u64, u64) {
+        (self.received, self.sent)
+    }
+
+    /// Returns the window that a new session begins with: half of what its key has left, so that the first few links of a
+    /// key are not slowed down, and many leave something for each other.
+    pub fn first_window(&self, key: Option<&PeerKey>, most: u64) -> u64 {
+        let share = key.and_then(|key| self.keys.get(key)).copied().unwrap_or_default();
+        let left = (self.total / 4).saturating_sub(share.promised) / 2;
+        left.min(self.free() / 4).max(WINDOW_BYTES_MIN).min(most)
+    }
+
+    /// Counts anew what a link takes.
+    pub fn weigh(&mut self, link: &mut Link) {
+        let before = link.usage;
+        let session = link.session.as_ref().filter(|session| !session.is_ended());
+        let key = link.key.filter(|_| session.is_some());
+        let of = |what: fn(&Session) -> u64| session.map_or(0, what);
+        let (received, sent) = (of(Session::received_cost), of(Session::sent_cost));
+        let promised = of(Session::promised);
+        link.usage = Usage { key, received, sent, promised, peak: before.peak.max(received + sent), ..before };
+        self.received = self.received - before.received + received;
+        self.sent = self.sent - before.sent + sent;
+        if let Some(key) = before.key {
+            let share = self.keys.entry(key).or_default();
+            share.links -= 1;
+            share.received -= before.received;
+            share.sent -= before.sent;
+            share.promised -= before.promised;
+            if share.links == 0 && Some(key) != link.usage.key {
+                self.keys.remove(&key);
+            }
+        }
+        if let Some(key) = key {
+            let share = self.keys.entry(key).or_default();
+            share.links += 1;
+            share.received += received;
+            share.sent += sent;
+            share.promised += promised;
+        }
+    }
+
+    /// Gives the session of a link the bounds that follow from what the others take now.
+    pub fn bound(&self, link: &mut Link) {
+        let usage = &mut link.usage;
+        let Some(share) = usage.key.and_then(|key| self.keys.get(&key)) else { return };
+        let Some(session) = &mut link.session else { return };
+        let window = (self.total / 4 / share.links.max(1)).min(self.free() / 4).max(WINDOW_BYTES_MIN);
+        let left = (self.total / 2).saturating_sub(share.sent - usage.sent);
+        let sent = left.min(self.total.saturating_sub(self.sent - usage.sent) / 2).max(SENT_BYTES_MIN);
+        let most = link.timing.memory_bytes;
+        let bounds = (window.min(most), sent.min(most));
+        if is_news(usage.bounds.0, bounds.0) {
+            session.set_receive_bytes_max(bounds.0);
+            usage.bounds.0 = bounds.0;
+        }
+        if is_news(usage.bounds.1, bounds.1) {
+            session.set_send_bytes_max(bounds.1);
+            usage.bounds.1 = bounds.1;
+        }
+    }
+
+    /// Returns a key whose links hold too much of what was received, if there is one: `key`, or the one with most.
+    fn over(&self, key: &PeerKey) -> Option<PeerKey> {
+        if self.keys.get(key).is_some_and(|share| share.received > self.total / 2) {
+            return Some(*key);
+        }
+        let most = || self.keys.iter().max_by_key(|(_, share)| share.received).map(|(key, _)| *key);
+        if self.received > self.total { most() } else { None }
+    }
+
+    const fn free(&self) -> u64 {
+        self.total.saturating_sub(self.received)
+    }
+}
+
+/// Whether a bound is so different from the one before that it is worth a word.
+const fn is_news(before: u64, now: u64) -> bool {
+    before.abs_diff(now) > before / 8
+}
+
+impl Core {
+    /// Returns the bytes that links hold: what they have received, and what waits until their peers have it.
+    pub fn link_memory(&self) -> (u64, u64) {
+        self.pools.links.memory.held()
+    }
+
+    /// Counts what a link takes, and ends sessions while the links of a key hold too much.
+    pub(super) fn weigh_link(&mut self, id: Id) {
+        let links = &mut self.pools.links;
+        let Some(link) = links.links.get_mut(id) else { return };
+        links.memory.weigh(link);
+        links.memory.bound(link);
+        let Some(key) = link.key else { return };
+        while let Some(key) = self.pools.links.memory.over(&key) {
+            let its = self.pools.links.links.iter().filter(|(_, link)| link.usage.key == Some(key));
+            let Some((victim, _)) = its.max_by_key(|(_, link)| (link.carriers.is_empty(), link.usage.received)) else {
+                return;
+            };
+            self.end_over_budget(victim);
+        }
+    }
+
+    /// Ends the session of a link whose key holds more memory than its share.
+    fn end_over_budget(&mut self, id: Id) {
+        let unsaid = self.may_log(id);
+        let links = &mut self.pools.links;
+        let Some(link) = links.links.get_mut(id) else { return };
+        if let Some(unsaid) = unsaid {
+            log::warn!(target: TARGET, link = id.to_string(), peer = link.name.to_string(), reason = "limit_reached", bytes = link.usage.received, unsaid = unsaid; "a link holds too much memory, and is ended");
+        }
+        if let Some(session) = &mut link.session {
+            session.abort(Code::LimitReached, "the links of its key hold too much memory");
+        }
+        links.memory.weigh(link);
+        links.touch(id);
+    }
+
+    /// The session of a link is over: what it held is free, and goes back to the system soon if it was much.
+    pub(super) fn release_link_memory(&mut self, id: Id) {
+        let links = &mut self.pools.links;
+        let Some(link) = links.links.get_mut(id) else { return };
+        links.memory.weigh(link);
+        let peak = std::mem::take(&mut link.usage).peak;
+        if peak >= TRIM_BYTES_MIN && !std::mem::replace(&mut links.memory.trim_due, true) {
+            let next_ms = links.memory.trimmed_ms.map_or(0, |last_ms| last_ms + TRIM_PAUSE_MS);
+            self.one_offs.push(next_ms.max(self.now_ms + TRIM_DELAY_MS), OneOff::TrimMemory);
+        }
+    }
+
+    /// Gives memory that nothing uses back to the system.
+    pub(crate) fn trim_memory(&mut self) {
+        let links = &mut self.pools.links;
+        links.memory.trim_due = false;
+        links.memory.trimmed_ms = Some(self.now_ms);
+        links.chunks.shrink();
+        links.buffers.shrink();
+        links.plain.shrink_to_fit();
+        crate::sys::trim_memory();
+    }
+}
+
+/// The least of a budget.
+const TOTAL_BYTES_MIN: u64 = 8 << 20;
+/// The least window of a session, however little is left.
+const WINDOW_BYTES_MIN: u64 = 1 << 20;
+/// The least that a session may hold for its peer.
+const SENT_BYTES_MIN: u64 = 256 << 10;
+/// A session that never took so much is not worth a search for what is free.
+const TRIM_BYTES_MIN: u64 = 1 << 20;
+/// Memory is given back so long after a link has ended, because others may end with it; and at most so often.
+const TRIM_DELAY_MS: u64 = 500;
+const TRIM_PAUSE_MS: u64 = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn share(links: u64, received: u64, promised: u64) -> Share {
+        Share { links, received, sent: 0, promised }
+    }
+
+    #[test]
+    fn the_first_links_of_a_key_have_large_windows_and_each_has_one() {
+        let mut memory = Memory::new(512 << 20);
+        let key = [1; 32];
+        let mut windows = Vec::new();
+        for links in 1..=9 {
+            let window = memory.first_window(Some(&key), 64 * MIB);
+            windows.push(window / MIB);
+            let promised = memory.keys.get(&key).map_or(0, |share| share.promised);
+            memory.keys.insert(key, share(links, 0, promised + window));
+        }
+        assert_eq!(windows, [64, 32, 16, 8, 4, 2, 1, 1, 1]);
+        memory.received = 500 * MIB;
+        assert_eq!(memory.first_window(Some(&[2; 32]), 64 * MIB), 3 * MIB, "little is free");
+        assert_eq!(memory.first_window(None, MIB / 2), MIB / 2, "never more than a link may have");
+    }
+
+    #[test]
+    fn half_of_the_budget_is_the_most_of_a_key_and_beyond_all_of_it_the_one_with_most_is_over() {
+        let mut memory = Memory::new(512 << 20);
+        let (heavy, light) = ([1; 32], [2; 32]);
+        let mut set = |heavy_mib: u64, light_mib: u64| {
+            memory.keys.insert(heavy, share(1, heavy_mib * MIB, 0));
+            memory.keys.insert(light, share(1, light_mib * MIB, 0));
+            memory.received = (heavy_mib + light_mib) * MIB;
+            (memory.over(&heavy), memory.over(&light))
+        };
+        assert_eq!(set(256, 200), (None, None));
+        assert_eq!(set(257, 200), (Some(heavy), None), "a key is not ended for what another holds");
+        assert_eq!(set(256, 255), (None, None));
+        let mut memory = Memory::new(512 << 20);
+        for n in 0..5 {
+            memory.keys.insert([n; 32], share(1, if n == 3 { 120 * MIB } else { 100 * MIB }, 0));
+        }
+        memory.received = 520 * MIB;
+        assert_eq!(memory.over(&[0; 32]), Some([3; 32]));
+    }
+}
