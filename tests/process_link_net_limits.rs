@@ -64,6 +64,38 @@ fn a_key_has_the_rate_and_the_streams_that_its_line_says_and_a_new_line_holds_at
     assert_eq!(socks(net.near(), &nears[1], port).1, 1);
 }
 
+/// A link has 256 listeners at the far end. One more is told of once, shown in the status, and the end where that was asked
+/// for; the others work.
+#[test]
+fn a_listener_too_many_at_the_far_end_is_told() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth]);
+    let (near_home, far_home) = homes("permit-listen=\"*\"");
+    let _far = start(net.far(), &far_line(&far_home));
+    let inner = net.near().inside(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let forward = format!("0:{}", inner.local_addr().unwrap());
+    let options = ["-R", &forward].repeat(257);
+    let near = start(net.near(), &near_line(&near_home, &options));
+    near.wait_for_log(&["the peer does not listen", "reason=limit_reached"]);
+    let is_remote = |line: &String| line.starts_with("listening remote ");
+    until("all others listen", || near.out().iter().filter(|line| is_remote(line)).count() == 256);
+    let status = near.status();
+    let listeners = status.pointer("/links/0/listeners").and_then(|all| all.as_array().cloned()).unwrap();
+    let failed = |listener: &&serde_json::Value| listener.to_string().contains("limit_reached");
+    assert_eq!((listeners.len(), listeners.iter().filter(failed).count()), (257, 1), "{status}");
+    let line = near.out().into_iter().find(is_remote).unwrap();
+    let port: u16 = line.split_whitespace().nth(2).unwrap().parse().unwrap();
+    let _user = net.far().inside(|| std::net::TcpStream::connect(("127.0.0.1", port)).unwrap());
+    inner.accept().unwrap();
+    assert_eq!(near.count_log(&["reason=limit_reached"]), 1);
+
+    let mut strict = start(net.near(), &near_line(&near_home, &[&options[..], &["--exit-on-failure"]].concat()));
+    assert_eq!(strict.wait(kit::SOON).code(), Some(69));
+    assert!(strict.log().last().unwrap().contains("limit_reached"), "{:?}", strict.log());
+}
+
 /// How long so many bytes take over each of some connections at once.
 fn pass(pairs: &mut [(Peer, Peer)], upwards: bool, count: u64) -> Duration {
     let since = Instant::now();

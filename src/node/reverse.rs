@@ -7,7 +7,7 @@ use crate::address::{Bind, Endpoint};
 use crate::core::Core;
 use crate::handler::Handler;
 use crate::id::Id;
-use crate::link::{Bound, Code, Host, Kind, Open};
+use crate::link::{Bound, Code, Host, Kind, Open, Refused};
 use crate::listener;
 use crate::reason::{Failure, Reason};
 
@@ -61,7 +61,8 @@ impl Remote {
 }
 
 impl Core {
-    /// Asks the peer to listen, wherever it does not yet.
+    /// Asks the peer to listen, wherever it does not yet. A listener that the session does not take is told of once, and
+    /// asked for again like one that the peer has refused: another may have gone.
     pub(super) fn listen_all(&mut self, id: Id) {
         let now_ms = self.now_ms;
         if self.is_draining() {
@@ -69,13 +70,29 @@ impl Core {
         }
         let Some(link) = self.pools.links.links.get_mut(id) else { return };
         let Some(session) = &mut link.session else { return };
-        for remote in link.remotes.iter_mut().filter(|remote| remote.number.is_none()) {
-            match session.listen(open_of(&remote.reverse.listen)) {
-                Ok(number) => (remote.number, remote.next_ms) = (Some(number), None),
-                Err(_) => remote.next_ms = Some(now_ms + AGAIN_MS),
+        let mut untaken = Vec::new();
+        for (index, remote) in link.remotes.iter_mut().enumerate().filter(|(_, remote)| remote.number.is_none()) {
+            let refused = match session.listen(open_of(&remote.reverse.listen)) {
+                Ok(number) => {
+                    (remote.number, remote.next_ms) = (Some(number), None);
+                    continue;
+                }
+                Err(refused) => refused,
+            };
+            remote.next_ms = Some(now_ms + AGAIN_MS);
+            let failure = match refused {
+                // The session is about to end, or has not begun.
+                Refused::Closed | Refused::NotYet => continue,
+                Refused::Limit | Refused::Exhausted => Failure::new(Reason::LimitReached, NO_ROOM),
+                refused => Failure::new(Reason::Other, format!("the link takes no such listener: {refused:?}")),
+            };
+            if remote.failure.as_ref() != Some(&failure) {
+                remote.failure = Some(failure.clone());
+                untaken.push(Happened::NotListening { index, failure });
             }
         }
         self.pools.links.touch(id);
+        untaken.iter().for_each(|happened| self.tell(id, happened));
     }
 
     /// Asks once more for what was refused, if it is time. When the next is due.
@@ -366,5 +383,7 @@ fn place_of(open: &Open) -> Result<Bind, Failure> {
     }
 }
 
+/// Why a session does not take one more listener: see [`listeners_max`](crate::link::Config::listeners_max).
+const NO_ROOM: &str = "the far end listens in as many places as a link may have";
 /// Before the peer is asked again for a place that it could not have.
 const AGAIN_MS: u64 = 3_000;
