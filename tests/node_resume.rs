@@ -202,6 +202,49 @@ fn a_subflow_that_reaches_another_node_is_refused_alone() {
     until("it is at the other", || is_live(&left) > 0);
 }
 
+/// A stream that the old peer has not answered was not opened yet: it goes over the link to the new one.
+#[test]
+fn who_has_asked_in_vain_is_connected_after_the_peer_was_restarted() {
+    let (first, client) = (Node::start(), Node::start());
+    let cutter = Cutter::new(first.serve());
+    let link = client.link(cutter.addr);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    client.until_up();
+    // A question of the link's own may wait beside it.
+    let streams = |node: &Node| node.links().first().map_or(0, |link| link.streams);
+    let is_connected = |mut near: std::net::TcpStream| {
+        let mut far = accept(&listener);
+        near.write_all(b"x").unwrap();
+        far.read_exact(&mut [0]).unwrap();
+        far.shutdown(Shutdown::Both).unwrap();
+        assert_eq!(read_end(&mut near), Ok(0));
+    };
+    // It asks while the session has no subflow, and the peer comes back as another process.
+    cutter.close(true);
+    cutter.cut();
+    until("no subflow is left", || client.has(|h| matches!(h, Happened::Parted)));
+    let before = streams(&client);
+    let near = connect(front);
+    until("it has asked", || streams(&client) > before);
+    let second = Node::start();
+    cutter.point_to(second.serve());
+    cutter.close(false);
+    is_connected(near);
+    until("nothing is left of it", || streams(&client) == 0);
+    // What it asks is lost on the way to a peer that is silent, and then gone.
+    cutter.silence(true);
+    let before = streams(&client);
+    let near = connect(front);
+    until("it has asked", || streams(&client) > before);
+    let third = Node::start();
+    cutter.point_to(third.serve());
+    cutter.cut();
+    cutter.silence(false);
+    is_connected(near);
+    assert!(client.closed.lock().unwrap().iter().all(|reason| *reason == Reason::DestFin));
+}
+
 #[test]
 fn a_session_that_nobody_resumes_ends_after_the_hold_time() {
     let (server, client) = (Node::start(), Node::start());

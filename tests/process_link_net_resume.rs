@@ -5,12 +5,15 @@
 mod kit;
 mod net_kit;
 
+use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use kit::Step::*;
-use kit::{Peer, until_within};
-use net_kit::nodes::{Forward, Options, PORT, link_figure};
+use kit::socks::{reply5, request5};
+use kit::{Peer, Seaprox, http, until_within};
+use net_kit::home::{far_line, homes, near_line};
+use net_kit::nodes::{Forward, Options, PORT, front, link_figure, start};
 use net_kit::{Kind, Net, Way, has_net, shape};
 
 /// Nodes that notice soon what has died, and try again soon.
@@ -223,4 +226,60 @@ fn connections_end_by_a_reset_when_the_hold_time_is_over() {
     client.run(&[Swap(0), Send(1000), Fin]);
     server.run(&[Read(1000), ReadAll, Fin]);
     client.run(&[ReadAll]);
+}
+
+/// Whoever asks while the link is down waits for it. Nothing was opened yet when the session ends, so it is asked for again
+/// when the peer comes back as another process; if it does not, that is said in the words of the client's protocol.
+#[test]
+fn who_asks_while_the_peer_is_restarted_is_connected_or_answered() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth]);
+    let listener = net.far().inside(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let to = listener.local_addr().unwrap();
+    let kill = |mut far: Seaprox| {
+        far.signal(libc::SIGKILL);
+        far.wait(kit::SOON);
+    };
+    let ask = |node: &Seaprox| {
+        let [socks, connect, get] =
+            [("socks", vec![5, 1, 0]), ("http", vec![]), ("http", vec![])].map(|(kind, first)| {
+                let mut peer = net.near().inside(|| Peer::connect(front(node, kind)));
+                peer.run(&[Put(&first)]);
+                peer
+            });
+        let mut all = [socks, connect, get];
+        all[0].run(&[Take(&[5, 0]), Put(&request5("127.0.0.1", to.port()))]);
+        all[1].run(&[Put(format!("CONNECT {to} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())]);
+        all[2].run(&[Put(format!("GET http://{to}/ HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())]);
+        kit::until("all of them wait in the session", || link_figure(node, "streams") >= 3);
+        all
+    };
+    let options = ["-D", "127.0.0.1:0", "-H", "127.0.0.1:0", "--link-hold", "1s", "--link-retry-max", "100ms"];
+    // It comes back.
+    let (near_home, far_home) = homes("permit-open=\"*\"");
+    let far = start(net.far(), &far_line(&far_home));
+    let near = start(net.near(), &near_line(&near_home, &options));
+    near.wait_for_log(&["link up"]);
+    kill(far);
+    near.wait_for_log(&["no subflow is left"]);
+    let mut asked = ask(&near);
+    let far = start(net.far(), &far_line(&far_home));
+    let _served: Vec<_> = (0..3).map(|_| Peer::accept(&listener)).collect();
+    assert_eq!(reply5(&mut asked[0])[1], 0);
+    assert!(http::head(&mut asked[1]).starts_with("HTTP/1.1 200 "));
+    // It does not.
+    kill(far);
+    let options = [&options[..], &["--connect-timeout", "2s"]].concat();
+    let near = start(net.near(), &near_line(&near_home, &options));
+    let far = start(net.far(), &far_line(&far_home));
+    near.wait_for_log(&["link up"]);
+    kill(far);
+    near.wait_for_log(&["no subflow is left"]);
+    let mut asked = ask(&near);
+    assert_eq!(reply5(&mut asked[0])[1], 1, "a general failure (RFC 1928, section 6)");
+    assert_eq!(http::response(&mut asked[1]).status, 502);
+    assert_eq!(http::response(&mut asked[2]).status, 502);
+    near.wait_for_log(&[" closed ", "reason=link_lost"]);
 }

@@ -6,9 +6,11 @@
 
 use bytes::Bytes;
 
+use crate::address::Endpoint;
 use crate::core::{Core, OneOff};
 use crate::id::Id;
-use crate::link::{Bound, Code, Event, PathStats, StreamId, SubflowId, Time};
+use crate::io::Io;
+use crate::link::{Bound, Code, Event, PathStats, Session, StreamId, SubflowId, Time};
 use crate::reason::{Failure, Reason};
 use crate::side::{Side, State};
 
@@ -16,7 +18,7 @@ use super::carrier::{BATCH_BYTES_MIN, Carrier, Stage};
 use super::config::Happened;
 use super::greet::TARGET;
 use super::plan::LASTED_MS;
-use super::stream::StreamAt;
+use super::stream::{Slot, StreamAt};
 use super::window::Traffic;
 
 impl Core {
@@ -239,7 +241,7 @@ impl Core {
         }
         let Some(slot) = self.pools.links.slot(link, stream) else { return };
         let (side, result) = (slot.side, result.to_failure().map_or(Ok(()), Err));
-        slot.accepted = result.is_ok();
+        (slot.answered, slot.accepted) = (true, result.is_ok());
         self.queues.dialled.push_back((side, result));
     }
 
@@ -260,13 +262,22 @@ impl Core {
     /// of a refused stream says the reason, too.
     fn stream_reset(&mut self, link: Id, stream: StreamId, code: Code) {
         let Some(slot) = self.pools.links.slot(link, stream) else { return self.forget_question(link, stream, code) };
-        slot.reset = Some(code);
-        let (side, is_answered) = (slot.side, slot.accepted);
-        // The peer stopped before it answered: nothing has come of the stream.
-        if !is_answered && code == Code::LinkLost && self.is_aside(link) && self.open_elsewhere(link, stream) {
-            return;
+        let (side, is_answered, is_accepted) = (slot.side, slot.answered, slot.accepted);
+        let is_connecting = !is_accepted && self.state(side) == Some(State::Connecting);
+        if is_connecting && !is_answered && code == Code::LinkLost {
+            // The peer stopped before it answered: nothing has come of the stream.
+            if self.is_aside(link) && self.open_elsewhere(link, stream) {
+                return;
+            }
+            let session = self.pools.links.links.get(link).and_then(|link| link.session.as_ref());
+            if session.is_some_and(Session::is_ended) {
+                // The session is over, and `session_ended`, which follows, sees to what was not opened yet.
+                return;
+            }
         }
-        if !is_answered && self.state(side) == Some(State::Connecting) {
+        let Some(slot) = self.pools.links.slot(link, stream) else { return };
+        (slot.reset, slot.answered) = (Some(code), true);
+        if is_connecting {
             let failure = Bound::refused(code).to_failure().unwrap_or_else(|| Reason::Other.into());
             self.queues.dialled.push_back((side, Err(failure)));
         }
@@ -346,7 +357,7 @@ impl Core {
         link.met = false;
         let lasted = link.up_ms.take().is_some_and(|up_ms| self.now_ms.saturating_sub(up_ms) > LASTED_MS);
         link.questions.clear();
-        let sides: Vec<Id> = link.streams.drain().map(|(_, slot)| slot.side).collect();
+        let slots: Vec<Slot> = link.streams.drain().map(|(_, slot)| slot).collect();
         let carriers = std::mem::take(&mut link.carriers);
         link.forget_peer_listeners();
         link.asked.clear();
@@ -357,11 +368,7 @@ impl Core {
         }
         let is_wanted = link.closing || self.pools.links.closing;
         let comes_back = link.plan.is_some() && !is_wanted;
-        for side in sides {
-            if let Some((connection, _)) = self.owner(side) {
-                self.cut(connection, Reason::LinkLost);
-            }
-        }
+        slots.into_iter().for_each(|slot| self.stream_lost(id, &slot, comes_back));
         listeners.into_iter().for_each(|listener| self.unlisten(listener));
         for carrier in carriers {
             let place = self.pools.links.carriers.get(carrier).map(|carrier| carrier.place);
@@ -390,6 +397,33 @@ impl Core {
         } else {
             self.fail_waiting(id, &Failure::new(Reason::LinkLost, "the link was closed"));
             self.pools.links.links.remove(id);
+        }
+    }
+
+    /// The session of a stream is over. A stream that was there is cut. One that the peer had not answered never was: it
+    /// waits for the next session if there is to be one, and otherwise its handler is told that it cannot be had.
+    fn stream_lost(&mut self, link: Id, slot: &Slot, comes_back: bool) {
+        let Some((connection, _)) = self.owner(slot.side) else { return };
+        let is_connecting = self.state(slot.side) == Some(State::Connecting);
+        if is_connecting && slot.answered && !slot.accepted {
+            // The handler is about to be told why it cannot be had.
+            return;
+        }
+        if !is_connecting || slot.answered {
+            return self.cut(connection, Reason::LinkLost);
+        }
+        if let Some(side) = self.sides.get_mut(slot.side) {
+            (side.io, side.endpoint) = (Io::None, Endpoint::Unknown);
+        }
+        // A client of a listener of the peer's came for the session that is over.
+        let is_ours = self.connections.get(connection).is_some_and(|record| record.returns_to.is_none());
+        let heir = self.pools.links.links.get(link).and_then(|record| record.heir);
+        match heir.or(comes_back.then_some(link)).filter(|_| is_ours) {
+            Some(home) => self.dial_stream(slot.side, home),
+            None => {
+                let failure = Failure::new(Reason::LinkLost, "the link ended before the far end answered");
+                self.queues.dialled.push_back((slot.side, Err(failure)));
+            }
         }
     }
 

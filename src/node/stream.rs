@@ -15,7 +15,7 @@ use super::chunks::CHUNK_BYTES;
 
 impl Slot {
     pub const fn new(side: Id) -> Slot {
-        Slot { side, accepted: false, fin: false, finished: false, stopped: false, reset: None }
+        Slot { side, answered: false, accepted: false, fin: false, finished: false, stopped: false, reset: None }
     }
 }
 
@@ -32,6 +32,8 @@ pub(crate) struct StreamAt {
 pub(crate) struct Slot {
     /// The side that it is.
     pub side: Id,
+    /// The peer has answered its OPEN, or cut it instead.
+    pub answered: bool,
     /// Both ends have it: it was accepted here, or there.
     pub accepted: bool,
     /// Every byte has been taken, and there will be no more.
