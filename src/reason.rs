@@ -22,7 +22,7 @@ pub enum Reason {
     HostUnreachable,
     /// A rule forbids it.
     NotPermitted,
-    /// One of seaprox's own limits, or the system's limit of descriptors.
+    /// One of seaprox's own limits, or one of the system's: of descriptors, or of source ports.
     LimitReached,
     /// Anything else; the [`Failure`] carries the system's text.
     Other,
@@ -53,6 +53,9 @@ pub enum Reason {
     Killed,
     /// A defect of our own: a handler panicked.
     Internal,
+
+    /// The address to listen on is taken.
+    AddressInUse,
 }
 
 /// How a connection ended, seen from its two peers (`end=` in the log).
@@ -77,7 +80,7 @@ pub enum Fault {
 
 impl Reason {
     /// Every reason, in the order of the documentation: for tables, metrics and tests.
-    pub const ALL: [Reason; 21] = [
+    pub const ALL: [Reason; 22] = [
         Reason::NameResolutionFailure,
         Reason::ConnectionRefused,
         Reason::TimedOut,
@@ -99,6 +102,7 @@ impl Reason {
         Reason::Drained,
         Reason::Killed,
         Reason::Internal,
+        Reason::AddressInUse,
     ];
 
     /// The word, as it stands in logs, status and metrics.
@@ -125,12 +129,13 @@ impl Reason {
             Reason::Drained => "drained",
             Reason::Killed => "killed",
             Reason::Internal => "internal",
+            Reason::AddressInUse => "address_in_use",
         }
     }
 
-    /// Whether the reason says that the dest was never reached.
+    /// Whether the reason says that the dest was never reached, or that there is no listener.
     pub const fn is_connect_failure(self) -> bool {
-        (self as u8) <= (Reason::Other as u8)
+        (self as u8) <= (Reason::Other as u8) || matches!(self, Reason::AddressInUse)
     }
 
     /// Whether the connection has come to nothing by what its peers or a rule did: the dest was not reached, or a peer cut it.
@@ -241,7 +246,9 @@ impl From<&io::Error> for Failure {
             Kind::NetworkUnreachable | Kind::NetworkDown => Reason::NetworkUnreachable,
             Kind::HostUnreachable => Reason::HostUnreachable,
             Kind::PermissionDenied => Reason::NotPermitted,
+            // No interface has the address. That connect(2) says the same for want of a source port, `dial` knows.
             Kind::AddrNotAvailable => Reason::NetworkUnreachable,
+            Kind::AddrInUse => Reason::AddressInUse,
             _ if crate::sys::is_out_of_descriptors(error) => Reason::LimitReached,
             _ => Reason::Other,
         };
@@ -278,7 +285,8 @@ mod tests {
     #[test]
     fn connect_failures_are_told_from_ends() {
         assert!(Reason::Other.is_connect_failure());
-        assert!(!Reason::SourceFin.is_connect_failure());
+        assert!(!Reason::SourceFin.is_connect_failure() && !Reason::Internal.is_connect_failure());
+        assert!(Reason::AddressInUse.is_connect_failure());
     }
 
     #[test]
@@ -287,6 +295,8 @@ mod tests {
         assert_eq!(Failure::from(&refused).reason, Reason::ConnectionRefused);
         let full = io::Error::from_raw_os_error(libc::EMFILE);
         assert_eq!(Failure::from(&full).reason, Reason::LimitReached);
+        let taken = io::Error::from_raw_os_error(libc::EADDRINUSE);
+        assert_eq!(Failure::from(&taken).reason, Reason::AddressInUse);
         let odd = io::Error::from_raw_os_error(libc::EPROTO);
         let failure = Failure::from(&odd);
         assert_eq!(failure.reason, Reason::Other);

@@ -82,7 +82,7 @@ fn a_port_of_a_client_that_is_dead_goes_to_the_next_of_the_same_key_at_once() {
     assert!(is_served_by(&net, &one));
     // One that is there keeps what it has.
     let other = start_near(&net, &near_home, &["-R", &second]);
-    other.wait_for_log(&["the peer does not listen", "address in use"]);
+    other.wait_for_log(&["the peer does not listen", "address_in_use"]);
     assert!(is_served_by(&net, &one));
     drop(other);
     // One that is dead does not, although its session is held for ten minutes more, and the command line is another.
@@ -105,7 +105,7 @@ fn a_port_of_a_client_that_is_dead_goes_to_the_next_of_the_same_key_at_once() {
     let node = holder(&net, &near_home, &["-R", &first]);
     kill(node);
     let node = start_near(&net, &stranger, &["-R", &second]);
-    node.wait_for_log(&["the peer does not listen", "address in use"]);
+    node.wait_for_log(&["the peer does not listen", "address_in_use"]);
 }
 
 /// A client on a train: while it is away its port goes to another, and comes back when that one is away.

@@ -3,7 +3,7 @@
 
 mod kit;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -277,6 +277,32 @@ fn each_reason_is_told_by_socks_by_http_and_by_the_log() {
         assert_reason(&["--deny", "127.0.0.0/8"], "127.0.0.1", 80, 2, 403, "not_permitted", "rule");
         assert_reason(&["--deny", "127.0.0.0/8"], "denied", 80, 2, 403, "not_permitted", "rule");
         assert_reason(&[], "203.0.113.2", 80, 1, 502, "other", "nvalid argument");
+    });
+}
+
+/// Both are EADDRNOTAVAIL to the system.
+#[test]
+fn no_source_port_is_a_limit_and_no_source_address_is_an_unreachable_network() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("", |_| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (to, set) = (listener.local_addr().unwrap(), |name: &str, value: &str| {
+            std::fs::write(format!("/proc/sys/net/{name}"), value).unwrap();
+        });
+        let (ports, addresses) = (socks(&[]), socks(&[]));
+        let web = Seaprox::start(&["http", "--listen", "127.0.0.1:0"]);
+        set("ipv6/conf/all/disable_ipv6", "1");
+        assert_eq!(code5(addresses.addr(0), "::1", to.port()), 3);
+        addresses.wait_for_log(&[" closed ", "reason=network_unreachable ", "os error 99"]);
+        // Four ports, and all of them lead to the target already.
+        set("ipv4/ip_local_port_range", "40000 40003");
+        let _taken: Vec<TcpStream> = std::iter::from_fn(|| TcpStream::connect(to).ok()).take(5).collect();
+        assert_eq!(code5(ports.addr(0), "127.0.0.1", to.port()), 1);
+        ports.wait_for_log(&[" closed ", "reason=limit_reached ", "by=proxy", "no source port is left"]);
+        let answer = http::ask(web.addr(0), &format!("CONNECT {to} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert_eq!(answer.status, 503);
     });
 }
 

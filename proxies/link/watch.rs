@@ -337,8 +337,8 @@ mod tests {
         assert_eq!(happens(&mut watch, refused()), "-", "it may come back");
         let text = "75 seaprox: the link with remote:23232 is lost: link_lost: no subflow came back in time";
         assert_eq!(happens(&mut watch, lost()), text);
-        let busy = Happened::NotListening { index: 0, failure: Failure::new(Reason::Other, "address in use") };
-        let text = "69 seaprox: remote:23232 does not listen on 0: other: address in use";
+        let busy = Happened::NotListening { index: 0, failure: Reason::AddressInUse.into() };
+        let text = "69 seaprox: remote:23232 does not listen on 0: address_in_use";
         assert_eq!(happens(&mut new(), busy.clone()), text);
         assert_eq!(happens(&mut new().exiting(false), busy), "-");
         let key_first = Happened::NoSubflow { place: 0, failure: Reason::AuthFailed.into(), tries: 1 };

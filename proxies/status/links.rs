@@ -148,7 +148,7 @@ mod tests {
             }],
             "listeners": [
                 { "place": "2222", "to": "127.0.0.1:22", "remote": true, "port": 2222, "failure": null },
-                { "place": "80", "to": "127.0.0.1:80", "remote": true, "port": null, "failure": "address in use" },
+                { "place": "80", "to": "127.0.0.1:80", "remote": true, "port": null, "failure": "address_in_use" },
             ],
         });
         let mut text = String::new();
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(lines[1], "  streams 3 sent 2KiB received 1KiB resent 0 resumes 2");
         assert!(lines[2].starts_with("  subflow 0 10.0.0.1:5 -> 10.0.0.2:23232 live rtt 12500us rate 1mbit sent 4KiB"));
         assert_eq!(lines[3], "  listener remote 2222 -> 127.0.0.1:22 port 2222");
-        assert_eq!(lines[4], "  listener remote 80 -> 127.0.0.1:80 not bound: address in use");
+        assert_eq!(lines[4], "  listener remote 80 -> 127.0.0.1:80 not bound: address_in_use");
         for_people(&mut text, &json!({}));
     }
 

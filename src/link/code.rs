@@ -1,8 +1,7 @@
 //! The reasons that travel in frames, as numbers that never change their meaning.
 //!
 //! One code for each word of the project's closed set of reasons, in the same order and with the same spelling, so that
-//! the conversion to and from `seaprox::Reason` is a table of equals. The only code without a word there is
-//! [`Code::AddressInUse`], the answer to a LISTEN, which a node reports as `other` with that text.
+//! the conversion to and from `seaprox::Reason` is a table of equals.
 
 /// Why something was refused, reset or closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -110,7 +110,7 @@ impl Handler for Returning {
 
 impl From<Code> for Reason {
     fn from(code: Code) -> Reason {
-        // The words of the link are those of the reasons, in the same order, but for the last.
+        // The words of the link are those of the reasons, in the same order.
         Reason::ALL.get(usize::from(code.to_wire()) - 1).copied().unwrap_or(Reason::Other)
     }
 }
@@ -126,7 +126,8 @@ impl Bound {
     pub(crate) fn to_failure(&self) -> Option<Failure> {
         let code = self.failure?;
         let text = match code {
-            Code::AddressInUse if self.text.is_empty() => "address in use",
+            // The reason says it; the text is for nodes that do not have that reason.
+            Code::AddressInUse if self.text == IN_USE => "",
             _ => &self.text,
         };
         Some(Failure { reason: code.into(), detail: (!text.is_empty()).then(|| text.into()) })
@@ -139,6 +140,9 @@ impl Bound {
     }
 }
 
+/// What a taken address is called for nodes that report it as `other`.
+pub(super) const IN_USE: &str = "address in use";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +153,8 @@ mod tests {
             let code = Code::from(reason);
             assert_eq!((code.as_str(), Reason::from(code)), (reason.as_str(), reason));
         }
-        assert_eq!(Reason::from(Code::AddressInUse), Reason::Other);
+        assert_eq!(Code::ALL.len(), Reason::ALL.len());
+        let taken = Bound { text: IN_USE.to_owned(), ..Bound::refused(Code::AddressInUse) };
+        assert_eq!(taken.to_failure(), Some(Reason::AddressInUse.into()));
     }
 }

@@ -12,7 +12,7 @@ use crate::listener;
 use crate::reason::{Failure, Reason};
 
 use super::config::{Happened, Request, Reverse};
-use super::front::Returning;
+use super::front::{IN_USE, Returning};
 use super::greet::TARGET;
 use super::link::Link;
 use super::status::ListenerStatus;
@@ -184,7 +184,7 @@ impl Core {
     /// had one before. Returns the answer, with the first of the addresses.
     fn listen_at(&mut self, id: Id, number: u32, asked: Bind, place: &Bind) -> Result<Bound, Bound> {
         let (bounds, lacks) = self.bind_for(id, place).map_err(|error| match error.kind() {
-            ErrorKind::AddrInUse => Bound { text: "address in use".into(), ..Bound::refused(Code::AddressInUse) },
+            ErrorKind::AddrInUse => Bound { text: IN_USE.into(), ..Bound::refused(Code::AddressInUse) },
             ErrorKind::PermissionDenied => Bound::of_failure(&Failure::new(Reason::NotPermitted, error.to_string())),
             _ => Bound::of_failure(&Failure::from(&error)),
         })?;
