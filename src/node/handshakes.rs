@@ -102,7 +102,7 @@ impl Core {
     fn arm_handshakes(&mut self) {
         let budget = &mut self.pools.links.handshakes;
         let opens = budget.opens();
-        if budget.armed.is_none_or(|armed| armed < self.pools.links.now) {
+        if budget.armed.is_none_or(|armed| armed <= self.pools.links.now) {
             budget.armed = Some(opens);
             self.one_offs.push(opens.as_us().div_ceil(1000), OneOff::Handshakes);
         }

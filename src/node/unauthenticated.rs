@@ -15,8 +15,9 @@
 //! * At the limit the connection goes that has been silent for longest beyond [`GRACE_MS`]; then one of the network that has
 //!   cost most lately, then of the one with the most places, at random among those that tie. A newcomer that is worse than
 //!   all of them is refused.
-//! * Each connection and each computed handshake is a cost of its network until a key is let in. So a network that comes for
-//!   the first time goes before those of an attack, once each of them has come once.
+//! * Each computed handshake is a cost of its network until a key is let in, and so is each connection beyond the first
+//!   [`FREE_MAX`] of a while: who was not served may try again. So a network that comes for the first time goes before those
+//!   of an attack, once each of those has come a few times.
 //! * A peer whose handshake has been answered is on its way in: newcomers do not displace it. Three quarters of the places at
 //!   most are answered; the next answer displaces one that has cost as much or more.
 //! * Once more than half of the places are used, the time for a handshake shrinks, down to a fifth when all are.
@@ -33,6 +34,8 @@ pub(crate) struct Unauthenticated<I> {
     places: Vec<Place<I>>,
     max: usize,
     costs: Costs,
+    /// Handshakes wait, and none of them can displace any that has been answered. Until something changes.
+    is_stuck: bool,
     known: HashMap<PeerNetwork, u64>,
 }
 
@@ -74,7 +77,7 @@ pub(crate) enum Step {
 
 impl<I: Copy + PartialEq> Unauthenticated<I> {
     pub fn new() -> Unauthenticated<I> {
-        Unauthenticated { places: Vec::new(), max: 0, costs: Costs::default(), known: HashMap::new() }
+        Unauthenticated { places: Vec::new(), max: 0, costs: Costs::default(), is_stuck: false, known: HashMap::new() }
     }
 
     /// Connections that have a place.
@@ -97,7 +100,7 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
         random: u64,
     ) -> Option<(Seat, Option<I>)> {
         self.max = self.max.max(max);
-        let slot = self.costs.add(network, now_ms, random);
+        let slot = self.costs.add(network, now_ms, random, Cost::come);
         let is_known = self.is_known(network, now_ms);
         let (own, keeps) = (self.costs.entries[slot].held as usize, max / 4);
         let kept = self.places.iter().filter(|place| place.seat.is_kept).count();
@@ -127,6 +130,7 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
     /// Gives a place that was found by [`enter`](Self::enter) to a connection.
     pub fn sit(&mut self, id: I, seat: Seat) {
         self.costs.entries[seat.slot].held += 1;
+        self.is_stuck = false;
         self.places.push(Place { id, seat, step: Step::Silent, waits: false });
         self.check_invariants();
     }
@@ -142,6 +146,7 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
     pub fn wait(&mut self, id: I) {
         if let Some(place) = self.place_mut(id) {
             (place.step, place.waits) = (place.step.max(Step::Whole), true);
+            self.is_stuck = false;
         }
     }
 
@@ -150,9 +155,9 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
         self.places.iter().any(|place| place.id == id && place.waits)
     }
 
-    /// Whether any connection waits until its handshake is computed.
+    /// Whether the handshake of any connection can be computed now.
     pub fn has_waiting(&self) -> bool {
-        self.places.iter().any(|place| place.waits)
+        !self.is_stuck && self.places.iter().any(|place| place.waits)
     }
 
     /// The connection whose handshake is computed next, and the one that loses its place to it. Those that have been
@@ -168,14 +173,15 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
         let Place { id, seat: Seat { network, .. }, step, .. } = self.places[at];
         let mut evicted = None;
         if step < Step::Answered {
-            evicted = self.room_for_answer(at, now_ms, random)?;
-            self.costs.add(network, now_ms, random);
+            let Some(room) = self.room_for_answer(at, now_ms, random) else {
+                // It was the one that has cost least: no other can be answered either.
+                self.is_stuck = true;
+                return None;
+            };
+            evicted = room;
+            self.costs.add(network, now_ms, random, Cost::served);
         }
-        if let Some(at) = evicted.and_then(|evicted| self.places.iter().position(|place| place.id == evicted)) {
-            // It was on its way in, and has no fault in that it was not given the time for it.
-            let evicted = self.take_out(at);
-            self.costs.forgive(evicted.seat.network, now_ms);
-        }
+        evicted.into_iter().for_each(|evicted| self.leave(evicted));
         let place = self.place_mut(id)?;
         (place.step, place.waits) = (place.step.max(Step::Answered), false);
         self.check_invariants();
@@ -193,7 +199,7 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
     pub fn join(&mut self, id: I, now_ms: u64) {
         if let Some(at) = self.places.iter().position(|place| place.id == id) {
             let network = self.take_out(at).seat.network;
-            self.costs.forgive(network, now_ms);
+            self.costs.forgive(network);
             self.know(network, now_ms);
         }
     }
@@ -266,6 +272,7 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
 
     fn take_out(&mut self, at: usize) -> Place<I> {
         let place = self.places.swap_remove(at);
+        self.is_stuck = false;
         self.costs.entries[place.seat.slot].held -= 1;
         place
     }
@@ -303,7 +310,7 @@ fn pick<T, K: Ord>(all: impl Iterator<Item = T>, random: u64, key: impl Fn(&T) -
     best.map(|(_, one)| one)
 }
 
-/// What networks have cost lately. It is halved every [`HALVES_MS`].
+/// What networks have cost lately.
 #[derive(Debug, Default)]
 struct Costs {
     entries: Vec<Cost>,
@@ -313,48 +320,59 @@ struct Costs {
 #[derive(Clone, Copy, Debug)]
 struct Cost {
     network: PeerNetwork,
-    count: u32,
-    since_ms: u64,
+    /// Handshakes that were computed, and since when. Half of them are forgotten every [`SERVED_HALVES_MS`].
+    served: (u32, u64),
+    /// Connections that came, and since when. Half of them are forgotten every [`CAME_HALVES_MS`].
+    came: (u32, u64),
     /// Places that it has now. While it has any, it is not forgotten.
     held: u32,
 }
 
 impl Cost {
     fn now(&self, now_ms: u64) -> u32 {
-        self.count >> (now_ms.saturating_sub(self.since_ms) / HALVES_MS).min(31)
+        let (served, _) = halved(self.served, SERVED_HALVES_MS, now_ms);
+        let (came, _) = halved(self.came, CAME_HALVES_MS, now_ms);
+        served + came.saturating_sub(FREE_MAX)
+    }
+
+    fn come(&mut self, now_ms: u64) {
+        let (count, since_ms) = halved(self.came, CAME_HALVES_MS, now_ms);
+        self.came = ((count + 1).min(COST_MAX), since_ms);
+    }
+
+    fn served(&mut self, now_ms: u64) {
+        let (count, since_ms) = halved(self.served, SERVED_HALVES_MS, now_ms);
+        self.served = ((count + 1).min(COST_MAX), since_ms);
+    }
+
+    /// Forgets one connection and its handshake.
+    fn forgive(&mut self) {
+        (self.served.0, self.came.0) = (self.served.0.saturating_sub(1), self.came.0.saturating_sub(1));
     }
 }
 
 impl Costs {
-    /// Adds one connection or one handshake to the cost of a network. Returns where that stands.
-    fn add(&mut self, network: PeerNetwork, now_ms: u64, random: u64) -> usize {
+    /// Adds something to the cost of a network. Returns where that stands.
+    fn add(&mut self, network: PeerNetwork, now_ms: u64, random: u64, what: fn(&mut Cost, u64)) -> usize {
         let slot = match self.index.get(&network) {
             Some(slot) => *slot,
             None => self.insert(network, now_ms, random),
         };
-        self.change(slot, now_ms, |count| (count + 1).min(COST_MAX));
+        what(&mut self.entries[slot], now_ms);
         slot
     }
 
     /// Forgets the cost of one connection and its handshake.
-    fn forgive(&mut self, network: PeerNetwork, now_ms: u64) {
+    fn forgive(&mut self, network: PeerNetwork) {
         if let Some(slot) = self.index.get(&network) {
-            self.change(*slot, now_ms, |count| count.saturating_sub(2));
+            self.entries[*slot].forgive();
         }
-    }
-
-    fn change(&mut self, slot: usize, now_ms: u64, change: impl Fn(u32) -> u32) {
-        let entry = &mut self.entries[slot];
-        let count = change(entry.now(now_ms));
-        // Whole periods only, so that the begun one counts for the next.
-        let periods = now_ms.saturating_sub(entry.since_ms) / HALVES_MS;
-        (entry.count, entry.since_ms) = (count, entry.since_ms + periods * HALVES_MS);
     }
 
     /// Makes an entry. When there are too many, the least of eight random ones gives way: a network that has cost much is
     /// not forgotten for a crowd that has cost little.
     fn insert(&mut self, network: PeerNetwork, now_ms: u64, random: u64) -> usize {
-        let entry = Cost { network, count: 0, since_ms: now_ms, held: 0 };
+        let entry = Cost { network, served: (0, now_ms), came: (0, now_ms), held: 0 };
         if self.entries.len() < COSTS_MAX {
             self.index.insert(network, self.entries.len());
             self.entries.push(entry);
@@ -372,6 +390,12 @@ impl Costs {
     }
 }
 
+/// What is left of a count that is halved every `halves_ms`, and the start of the period that has begun.
+fn halved((count, since_ms): (u32, u64), halves_ms: u64, now_ms: u64) -> (u32, u64) {
+    let periods = now_ms.saturating_sub(since_ms) / halves_ms;
+    (count >> periods.min(31), since_ms + periods * halves_ms)
+}
+
 /// A peer that has sent nothing whole for so long goes first.
 pub(crate) const GRACE_MS: u64 = 200;
 /// How long a network counts as one from which a key was let in.
@@ -380,8 +404,11 @@ pub(crate) const KNOWN_MS: u64 = 3_600_000;
 pub(crate) const KNOWN_MAX: usize = 4_096;
 /// Networks whose cost is remembered.
 pub(crate) const COSTS_MAX: usize = 16_384;
-/// A network's cost is halved every so often.
-const HALVES_MS: u64 = 60_000;
+/// How often half of a network's handshakes is forgotten, and half of its connections.
+const SERVED_HALVES_MS: u64 = 60_000;
+const CAME_HALVES_MS: u64 = 10_000;
+/// Connections of a network that cost nothing by themselves.
+pub(crate) const FREE_MAX: u32 = 4;
 /// More than this is not told apart.
 const COST_MAX: u32 = 1 << 20;
 /// The part of its time that a handshake has when all places are used.
