@@ -7,13 +7,14 @@
 //! # Adding a gate
 //! Add a line to [`GATES`]. Its `run` measures once: it starts the node that it needs (see `node`), measures without the
 //! attack, then beside it, and returns a [`Run`]. `echo` measures an echo over a link, `floods` holds the attacks of a
-//! permitted peer. The process and all its threads run on one processor, the node on another; where there is one processor
-//! only, that is said.
+//! permitted peer, `strangers` those of peers that never show a key. The process and all its threads run on one processor,
+//! the node on another; where there is one processor only, that is said.
 
 mod echo;
 mod floods;
 mod node;
 mod place;
+mod strangers;
 
 #[path = "../../tests/hostile_kit/mod.rs"]
 mod hostile_kit;
@@ -21,6 +22,8 @@ mod hostile_kit;
 mod kit;
 #[path = "../../tests/hostile_kit/served.rs"]
 mod served;
+#[path = "../../tests/node_kit/mod.rs"]
+mod node_kit;
 #[path = "../../src/tls/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the bench uses a part of it")]
 mod tls;
@@ -59,6 +62,76 @@ const GATES: &[Gate] = &[
     Gate { name: "key-connections-end", figure: "longest echo", unit: "ms", limit: 50.0, run: floods::ends },
     Gate { name: "key-names", figure: "echo p99", unit: "ms", limit: 5.0, run: floods::names },
     Gate { name: "key-names-lookup", figure: "look-up of another key", unit: "ms", limit: 500.0, run: floods::lookups },
+    Gate {
+        name: "stranger-silent-one",
+        figure: "in or resumed",
+        unit: "ms",
+        limit: 1000.0,
+        run: strangers::silent_one,
+    },
+    Gate {
+        name: "stranger-silent-many",
+        figure: "in or resumed",
+        unit: "ms",
+        limit: 1000.0,
+        run: strangers::silent_many,
+    },
+    Gate {
+        name: "stranger-one-byte-one",
+        figure: "in or resumed",
+        unit: "ms",
+        limit: 1000.0,
+        run: strangers::one_byte_one,
+    },
+    Gate {
+        name: "stranger-one-byte-many",
+        figure: "in or resumed",
+        unit: "ms",
+        limit: 1000.0,
+        run: strangers::one_byte_many,
+    },
+    Gate {
+        name: "stranger-hellos-one",
+        figure: "in or resumed",
+        unit: "ms",
+        limit: 1000.0,
+        run: strangers::hellos_one,
+    },
+    Gate {
+        name: "stranger-hellos-many",
+        figure: "in or resumed",
+        unit: "ms",
+        limit: 1000.0,
+        run: strangers::hellos_many,
+    },
+    Gate {
+        name: "stranger-few-silent",
+        figure: "in or resumed",
+        unit: "ms",
+        limit: 1000.0,
+        run: strangers::few_silent,
+    },
+    Gate {
+        name: "stranger-few-one-byte",
+        figure: "in or resumed",
+        unit: "ms",
+        limit: 1000.0,
+        run: strangers::few_one_byte,
+    },
+    Gate {
+        name: "stranger-few-hellos-one",
+        figure: "in or resumed",
+        unit: "ms",
+        limit: 1000.0,
+        run: strangers::few_hellos_one,
+    },
+    Gate {
+        name: "stranger-few-hellos-many",
+        figure: "in or resumed",
+        unit: "ms",
+        limit: 1000.0,
+        run: strangers::few_hellos,
+    },
 ];
 
 fn main() -> ExitCode {

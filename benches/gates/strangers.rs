@@ -1,0 +1,262 @@
+//! What strangers may do to the peers of links: floods of connections that never show a key, and how long it takes until an
+//! honest peer is in beside them, or a link that was cut is resumed.
+//!
+//! Addresses of 127.0.0.0/8 stand for many hosts. The honest peer comes from an address that the node has not seen, each time;
+//! a link that is cut and resumed is one that has been up, so its address has a recent key.
+
+use std::io;
+use std::mem;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use seaprox::node::{Happened, Path};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+
+use crate::Run;
+use crate::node::{HONEST, Node};
+use crate::node_kit::{self, cutter::Cutter};
+use crate::place::{Place, give_way};
+use crate::tls;
+
+/// What a stranger sends once it is connected.
+#[derive(Clone, Copy)]
+enum Says {
+    Nothing,
+    OneByte,
+    Hello,
+}
+
+pub fn silent_one(place: &Place) -> io::Result<Run> {
+    beside(place, Says::Nothing, 20_000, 1)
+}
+
+pub fn silent_many(place: &Place) -> io::Result<Run> {
+    beside(place, Says::Nothing, 20_000, 10_000)
+}
+
+pub fn one_byte_one(place: &Place) -> io::Result<Run> {
+    beside(place, Says::OneByte, 20_000, 1)
+}
+
+pub fn one_byte_many(place: &Place) -> io::Result<Run> {
+    beside(place, Says::OneByte, 20_000, 10_000)
+}
+
+pub fn hellos_one(place: &Place) -> io::Result<Run> {
+    beside(place, Says::Hello, 20_000, 1)
+}
+
+pub fn hellos_many(place: &Place) -> io::Result<Run> {
+    beside(place, Says::Hello, 20_000, 10_000)
+}
+
+pub fn few_silent(place: &Place) -> io::Result<Run> {
+    beside(place, Says::Nothing, 1_000, 10_000)
+}
+
+pub fn few_one_byte(place: &Place) -> io::Result<Run> {
+    beside(place, Says::OneByte, 1_000, 10_000)
+}
+
+pub fn few_hellos(place: &Place) -> io::Result<Run> {
+    beside(place, Says::Hello, 1_000, 10_000)
+}
+
+pub fn few_hellos_one(place: &Place) -> io::Result<Run> {
+    beside(place, Says::Hello, 1_000, 1)
+}
+
+/// Returns the longest of several times until a peer was in or a link was resumed, without a flood and beside one.
+fn beside(place: &Place, says: Says, rate: u64, addresses: u32) -> io::Result<Run> {
+    let node = Node::start(place, "", &[]);
+    let mut links = Links::start(node.addr)?;
+    let plain = links.longest_ms()?;
+    let flood = Flood::start(node.addr, says, rate, addresses);
+    // At 20,000 connections a second, each of 10,000 addresses has come several times by then.
+    thread::sleep(WARM_UP);
+    let beside = links.longest_ms()?;
+    let attack = flood.strength();
+    Ok(Run { plain, beside, attack })
+}
+
+/// An honest node: one link that is cut again and again, and others that come up from addresses of their own.
+struct Links {
+    node: SocketAddr,
+    cutter: Cutter,
+    steady: node_kit::Node,
+    /// The addresses that peers have come from.
+    used: u32,
+}
+
+impl Links {
+    fn start(node: SocketAddr) -> io::Result<Links> {
+        let (cutter, steady) = (Cutter::new(node), node_kit::Node::start());
+        let at = cutter.addr;
+        steady.link_with(at, |config| config.identity.seed = HONEST);
+        wait_for("the link is up", || steady.has(|happened| matches!(happened, Happened::Up { .. })))?;
+        Ok(Links { node, cutter, steady, used: 0 })
+    }
+
+    /// The longest time of several rounds, in milliseconds.
+    fn longest_ms(&mut self) -> io::Result<f64> {
+        let mut longest = Duration::ZERO;
+        for _ in 0..ROUNDS {
+            longest = longest.max(self.in_after()?).max(self.resumed_after()?);
+        }
+        Ok(longest.as_secs_f64() * 1000.0)
+    }
+
+    /// Brings up a link from an address that is new. Returns how long that took.
+    fn in_after(&mut self) -> io::Result<Duration> {
+        self.used += 1;
+        let source = Ipv4Addr::from_bits(Ipv4Addr::new(127, 200, 0, 0).to_bits() + self.used);
+        let (since, peer, node) = (Instant::now(), node_kit::Node::start(), self.node);
+        peer.link_with(node, move |config| {
+            config.identity.seed = HONEST;
+            config.timing = Default::default();
+            config.paths = vec![Path { source: Some(source.into()), ..Path::default() }];
+        });
+        wait_for("a peer is in", || peer.has(|happened| matches!(happened, Happened::Up { .. })))?;
+        Ok(since.elapsed())
+    }
+
+    /// Cuts the steady link. Returns how long it takes until it is resumed.
+    fn resumed_after(&mut self) -> io::Result<Duration> {
+        let resumes = |node: &node_kit::Node| {
+            let happened = node.happened.lock().expect("no panic in the loop");
+            happened.iter().filter(|happened| matches!(happened, Happened::Resumed)).count()
+        };
+        let (since, before) = (Instant::now(), resumes(&self.steady));
+        self.cutter.cut();
+        wait_for("the link is resumed", || resumes(&self.steady) > before)?;
+        Ok(since.elapsed())
+    }
+}
+
+fn wait_for(what: &str, is_true: impl Fn() -> bool) -> io::Result<()> {
+    let since = Instant::now();
+    while !is_true() {
+        if since.elapsed() > GIVES_UP {
+            return Err(io::Error::other(format!("{what}: not within {GIVES_UP:?}")));
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Connections that come at a rate, in a thread of its own, until it is dropped. The newest [`HELD`] stay open.
+struct Flood {
+    state: Arc<State>,
+    since: Instant,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    stop: AtomicBool,
+    count: AtomicU64,
+}
+
+impl Flood {
+    fn start(node: SocketAddr, says: Says, rate: u64, addresses: u32) -> Flood {
+        let state = Arc::new(State::default());
+        let shared = Arc::clone(&state);
+        let hello = match says {
+            Says::Nothing => Vec::new(),
+            Says::OneByte => vec![0x16],
+            Says::Hello => client_hello(),
+        };
+        let thread = thread::spawn(move || {
+            give_way();
+            let (mut held, since, mut sent) = (Vec::new(), Instant::now(), 0u64);
+            held.resize_with(HELD, || None);
+            while !shared.stop.load(Ordering::Relaxed) {
+                let due = (since.elapsed().as_secs_f64() * rate as f64) as u64;
+                if sent >= due {
+                    thread::sleep(Duration::from_micros(200));
+                    continue;
+                }
+                let source = Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + sent as u32 % addresses);
+                // One that cannot connect, as when the node's backlog is full, is counted all the same: it tried.
+                let socket = stranger(source, node).ok();
+                if let Some(socket) = &socket
+                    && !hello.is_empty()
+                {
+                    let _ = socket.send(&hello);
+                }
+                held[sent as usize % HELD] = socket;
+                sent += 1;
+                shared.count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Flood { state, since: Instant::now(), thread: Some(thread) }
+    }
+
+    fn strength(&self) -> String {
+        let count = self.state.count.load(Ordering::Relaxed) as f64;
+        format!("{:.0} connections a second", count / self.since.elapsed().as_secs_f64())
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.state.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Connects from an address. On loopback the call returns when the connection is there.
+fn stranger(source: Ipv4Addr, to: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
+    // It closes with a reset, so that no port of its address is kept.
+    socket.set_linger(Some(Duration::ZERO))?;
+    bind_address_no_port(&socket);
+    socket.bind(&SockAddr::from(SocketAddrV4::new(source, 0)))?;
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),
+        result => result.map(|()| socket),
+    }
+}
+
+/// Has the system choose the port when it knows the destination (ip(7)): there are many more of them then.
+fn bind_address_no_port(socket: &Socket) {
+    use std::os::fd::AsRawFd;
+    let on: libc::c_int = 1;
+    // SAFETY: the value is an int that outlives the call, and its size is passed.
+    unsafe {
+        libc::setsockopt(
+            SockRef::from(socket).as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            mem::size_of_val(&on) as libc::socklen_t,
+        );
+    }
+}
+
+/// The first message of a handshake that goes no further.
+fn client_hello() -> Vec<u8> {
+    let identity = tls::Identity::from_seed(&[77; 32]).expect("a seed");
+    let client = tls::Tls::client(&identity, &tls::Cipher::ALL, Arc::new(|_| true)).expect("ciphers");
+    let mut pipe = client.pipe(&Rc::new(tls::Buffers::new())).expect("random bytes");
+    let mut bytes = Vec::new();
+    let taken = pipe.write_to(|hello| {
+        bytes.extend_from_slice(hello);
+        Ok(hello.len())
+    });
+    taken.expect("a write to memory");
+    bytes
+}
+
+/// Connections of the flood that are open at a time.
+const HELD: usize = 4_000;
+/// Peers that come, and cuts, for each figure.
+const ROUNDS: u32 = 5;
+const WARM_UP: Duration = Duration::from_secs(4);
+const GIVES_UP: Duration = Duration::from_secs(10);
