@@ -20,10 +20,10 @@ mod strangers;
 mod hostile_kit;
 #[path = "../../tests/kit/mod.rs"]
 mod kit;
-#[path = "../../tests/hostile_kit/served.rs"]
-mod served;
 #[path = "../../tests/node_kit/mod.rs"]
 mod node_kit;
+#[path = "../../tests/hostile_kit/served.rs"]
+mod served;
 #[path = "../../src/tls/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the bench uses a part of it")]
 mod tls;
