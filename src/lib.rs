@@ -12,7 +12,7 @@
 //!    it stopped; `flow` knows what follows from that: half-close, failure, the end.
 //! 4. The loop: [`Proxy`] takes events, runs what is queued, tells handlers, fires timers and reaps. [`Core`] is
 //!    everything that it owns but the handlers, which get it as a [`Cx`] when they are called.
-//! 5. Coming and going: `listener` accepts, `dial` connects (happy eyeballs, without blocking), `resolve` and `workers`
+//! 5. Coming and going: `listener` accepts (a Unix socket has a [`SocketFile`]), `dial` connects (happy eyeballs, without blocking), `resolve` and `workers`
 //!    look names up (in turn among those who ask: `fair`), `mailbox` brings what other threads have to say, `closing` writes the last line of a connection, and
 //!    `stopping` brings the loop to its end.
 //! 6. The pools: `block`, `pipe`, `timer`. 7. [`Loops`] runs several loops. 8. `sys` is the only unsafe code.

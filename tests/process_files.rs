@@ -341,21 +341,75 @@ fn what_others_may_change_is_refused_at_the_start_and_named() {
     drop(Seaprox::start_with(&link, |command| _ = command.env("SEAPROX_NO_STRICT_MODES", "1")));
 }
 
-/// A process that is not root, with a volume as the kubelet makes it for a pod with an fsGroup; and a home of its own with a
-/// umask of 002, as Debian's users have.
-#[test]
-fn volumes_of_kubernetes_and_homes_with_a_private_group_are_fine() {
-    use std::os::unix::fs::{chown, lchown};
-    use std::os::unix::process::CommandExt;
+/// A user that is not root. Its commands have a file system of their own, in which it can reach the binary.
+struct User(Scratch);
 
-    if !kit::is_root() {
+impl User {
+    const ID: u32 = 54_321;
+    const OTHER: u32 = 54_322;
+
+    fn new() -> User {
+        let scratch = Scratch::new();
+        set_mode(&scratch.file(""), 0o755);
+        // The binary is mounted there: a copy might still be open for writing in the child of another test.
+        scratch.write("seaprox", "");
+        User(scratch)
+    }
+
+    /// A command of this user's, who is in a group of its own and in another. These files are `/etc/passwd` and `/etc/group`
+    /// for it, if there are any.
+    fn command(&self, line: &[&str], accounts: Option<[&str; 2]>) -> std::process::Command {
+        use std::ffi::CString;
+        use std::os::unix::process::CommandExt;
+
+        let binary = self.0.file("seaprox");
+        let mut command = std::process::Command::new(&binary);
+        command.args(line).env_clear().env("PATH", "/usr/bin:/bin");
+        let text = |text: &str| CString::new(text).unwrap();
+        let mut mounts = vec![
+            (text("none"), text("/"), libc::MS_REC | libc::MS_PRIVATE),
+            (text(env!("CARGO_BIN_EXE_seaprox")), text(&binary), libc::MS_BIND),
+        ];
+        for [passwd, group] in accounts {
+            mounts.push((text(passwd), text("/etc/passwd"), libc::MS_BIND));
+            mounts.push((text(group), text("/etc/group"), libc::MS_BIND));
+        }
+        let become_user = move || {
+            let groups = [User::OTHER];
+            let mount = |(from, to, flags): &(CString, CString, libc::c_ulong)| {
+                // SAFETY: the strings outlive the call, and null is allowed for the type and the data.
+                unsafe { libc::mount(from.as_ptr(), to.as_ptr(), std::ptr::null(), *flags, std::ptr::null()) == 0 }
+            };
+            // SAFETY: unshare takes a number.
+            let has_files = unsafe { libc::unshare(libc::CLONE_NEWNS) == 0 } && mounts.iter().all(mount);
+            // SAFETY: the list is as long as is said, and the others take a number.
+            let is_user = unsafe {
+                libc::setgroups(1, groups.as_ptr()) == 0 && libc::setgid(User::ID) == 0 && libc::setuid(User::ID) == 0
+            };
+            if has_files && is_user { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        };
+        // SAFETY: these are system calls, and nothing is allocated between fork and exec.
+        unsafe { command.pre_exec(become_user) };
+        command
+    }
+
+    #[track_caller]
+    fn run(&self, line: &[&str], accounts: Option<[&str; 2]>) -> kit::Ran {
+        kit::seaprox::run_command(self.command(line, accounts), b"")
+    }
+}
+
+/// A process that is not root, with a volume as the kubelet makes it for a pod with an fsGroup.
+#[test]
+fn a_secret_volume_of_kubernetes_is_fine() {
+    use std::os::unix::fs::{chown, lchown};
+
+    if !kit::has_namespaces() {
         return;
     }
-    let (scratch, home) = (Scratch::new(), Home::new());
+    let (user, home) = (User::new(), Home::new());
     let key = home.key();
-    const USER: u32 = 54_321;
-    const GROUP: u32 = 54_322;
-    let volume = scratch.file("volume");
+    let volume = user.0.file("volume");
     let dated = format!("{volume}/..2026_11_28_05_00_00.1");
     fs::create_dir_all(&dated).unwrap();
     symlink("..2026_11_28_05_00_00.1", format!("{volume}/..data")).unwrap();
@@ -366,47 +420,21 @@ fn volumes_of_kubernetes_and_homes_with_a_private_group_are_fine() {
             "users" => fs::write(&file, "joe:secret\n").unwrap(),
             _ => fs::write(&file, format!("{key}\n")).unwrap(),
         }
-        chown(&file, Some(0), Some(GROUP)).unwrap();
+        chown(&file, Some(0), Some(User::OTHER)).unwrap();
         set_mode(&file, mode);
         symlink(format!("..data/{name}"), format!("{volume}/{name}")).unwrap();
     }
     for (directory, mode) in [(&volume, 0o3777), (&dated, 0o2755)] {
-        chown(directory, Some(0), Some(GROUP)).unwrap();
+        chown(directory, Some(0), Some(User::OTHER)).unwrap();
         set_mode(directory, mode);
     }
-    // The binary may lie where that user cannot go.
-    let binary = scratch.file("seaprox");
-    fs::copy(env!("CARGO_BIN_EXE_seaprox"), &binary).unwrap();
-    let as_user = |line: &[&str]| {
-        let mut command = std::process::Command::new(&binary);
-        command.args(line).env_clear().env("PATH", "/usr/bin:/bin");
-        let groups = || {
-            let groups = [GROUP];
-            // SAFETY: the list is as long as is said.
-            if unsafe { libc::setgroups(1, groups.as_ptr()) } == 0 {
-                Ok(())
-            } else {
-                Err(std::io::Error::last_os_error())
-            }
-        };
-        // The groups are set while the process may still do that.
-        let setid = move || {
-            groups()?;
-            // SAFETY: both take a number.
-            let is_set = unsafe { libc::setgid(USER) == 0 && libc::setuid(USER) == 0 };
-            if is_set { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-        };
-        // SAFETY: setgroups, setgid and setuid are safe to call between fork and exec of a process with one thread.
-        unsafe { command.pre_exec(setid) };
-        command
-    };
-    let pubkey = kit::seaprox::run_command(as_user(&["pubkey", "--config-dir", &volume]), b"");
+    let pubkey = user.run(&["pubkey", "--config-dir", &volume], None);
     assert_eq!((pubkey.code, String::from_utf8_lossy(&pubkey.out).trim_end()), (Some(0), key.as_str()), "{pubkey:?}");
     for line in [
         &["link", "--listen", "127.0.0.1:0", "--status", "none", "--config-dir", &volume][..],
         &["socks", "--listen", "127.0.0.1:0", "--status", "none", "--users", &format!("{volume}/users")],
     ] {
-        let mut command = as_user(line);
+        let mut command = user.command(line, None);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
         let (mut line, out) = (String::new(), child.stdout.take().unwrap());
         let _running = Running(child);
@@ -414,10 +442,51 @@ fn volumes_of_kubernetes_and_homes_with_a_private_group_are_fine() {
         assert!(line.starts_with("listening "), "{line:?}");
     }
     // The same as links of another user in a directory of all: somebody else may switch them.
-    lchown(format!("{volume}/..data"), Some(GROUP), None).unwrap();
-    let ran = kit::seaprox::run_command(as_user(&["pubkey", "--config-dir", &volume]), b"");
+    lchown(format!("{volume}/..data"), Some(User::OTHER), None).unwrap();
+    let ran = user.run(&["pubkey", "--config-dir", &volume], None);
     assert_eq!(ran.code, Some(78), "{ran:?}");
     assert!(ran.err.contains("..data belongs to user 54322: expected user 54321 or root"), "{}", ran.err);
+}
+
+/// A home as Debian makes it: its user has a group of its own, and a umask of 002.
+#[test]
+fn a_home_whose_group_is_private_is_fine() {
+    use std::os::unix::fs::chown;
+
+    if !kit::has_namespaces() {
+        return;
+    }
+    let (user, home) = (User::new(), Home::new());
+    home.key();
+    let config = user.0.file("home/.config/seaprox");
+    fs::create_dir_all(&config).unwrap();
+    fs::copy(home.0.file("key"), format!("{config}/key")).unwrap();
+    fs::write(format!("{config}/users"), "joe:secret\n").unwrap();
+    for (name, mode) in [("", 0o755), ("/.config", 0o775), ("/.config/seaprox", 0o2775)] {
+        let directory = format!("{}{name}", user.0.file("home"));
+        chown(&directory, Some(User::ID), Some(User::ID)).unwrap();
+        set_mode(&directory, mode);
+    }
+    for (name, mode) in [("key", 0o600), ("users", 0o664)] {
+        let file = format!("{config}/{name}");
+        chown(&file, Some(User::ID), Some(User::ID)).unwrap();
+        set_mode(&file, mode);
+    }
+    let (id, other) = (User::ID, User::OTHER);
+    let passwd = format!("root:x:0:0::/root:/bin/sh\njoe:x:{id}:{id}::/:/bin/sh\nann:x:{other}:{other}::/:/bin/sh\n");
+    let passwd = user.0.write("passwd", passwd);
+    let (alone, shared) = (format!("root:x:0:\njoe:x:{id}:\nann:x:{other}:\n"), format!("root:x:0:\njoe:x:{id}:ann\n"));
+    let (alone, shared) = (user.0.write("alone", alone), user.0.write("shared", shared));
+    let line = ["pubkey", "--config-dir", &config];
+    let users = format!("{config}/users");
+    let socks = ["socks", "--listen", "192.0.2.1:1", "--status", "none", "--users", &users];
+    assert_eq!(user.run(&line, Some([&passwd, &alone])).code, Some(0));
+    assert_eq!(user.run(&socks, Some([&passwd, &alone])).code, Some(69), "nothing but the address is wrong");
+    for line in [&line[..], &socks] {
+        let ran = user.run(line, Some([&passwd, &shared]));
+        assert_eq!(ran.code, Some(78), "{ran:?}");
+        assert!(ran.err.contains("others ") && ran.err.contains("type: chmod go-w "), "{}", ran.err);
+    }
 }
 
 #[test]

@@ -161,12 +161,16 @@ impl<T: FromFile> Watched<T> {
         }
     }
 
-    /// Reads the file again whether or not it has changed, takes what makes sense, and says whether it is something new.
+    /// Reads the file again whether or not it has changed, takes what makes sense, and says whether it is something new. A
+    /// pipe that was read has nothing more to say.
     ///
     /// # Errors
     /// What is wrong with the file.
     pub fn reload(&mut self) -> Result<bool, KeysError> {
         let looks = Stamp::of(&self.path);
+        if self.stamp.is_stream() && looks.is_stream() {
+            return Ok(false);
+        }
         match T::load(&self.path, self.modes, &self.context) {
             Ok((value, stamp)) => Ok(self.take(value, stamp)),
             Err(error) => {
@@ -430,6 +434,6 @@ mod tests {
         assert!(watched.reload().unwrap(), "only when it is told to");
         // A device has its content once.
         let mut device = Watched::<Counted>::load("/dev/null", Modes::Strict, ()).unwrap();
-        assert!(!device.refresh(Instant::now()).unwrap());
+        assert!(!device.refresh(Instant::now()).unwrap() && !device.reload().unwrap());
     }
 }
