@@ -1,12 +1,12 @@
 //! `seaprox cat` and `seaprox link -W`: standard input and output, connected to a target, here or at the far end of a link,
 //! or to the first client that comes. stdout carries the bytes of the connection and nothing else.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use seaprox::node::Happened;
+use seaprox::node::{Happened, LinkStatus};
 use seaprox::{
     Bind, Cause, Config, Core, Cx, Ending, Failure, Fault, Handler, Id, Proxy, Reason, Role, Target, Workers, bind,
 };
@@ -20,12 +20,21 @@ type Ended = Rc<RefCell<Option<Failure>>>;
 /// Why the link is the end of it, if it is.
 type Doom = Rc<RefCell<Option<Failed>>>;
 
+/// What the connection and the link that it goes over have to tell each other.
+#[derive(Clone, Default)]
+struct Fate {
+    doom: Doom,
+    /// Whether the link has ever been up.
+    was_up: Rc<Cell<bool>>,
+}
+
 /// The one connection.
 struct Cat {
     /// Where to connect; none when the client comes to us.
     target: Option<Rc<Target>>,
     ended: Ended,
     failure: Option<Failure>,
+    fate: Fate,
 }
 
 /// Moves bytes both ways until both have ended.
@@ -40,11 +49,12 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let links = Links::of(parsed)?;
     let workers = Workers::start(WORKERS, config.limits.lookups).map_err(failed)?;
     let mut proxy = Proxy::new(Config { limits: few(&config), ..config.clone() }, Some(workers)).map_err(failed)?;
-    let (ended, doom) = (Ended::default(), Doom::default());
+    let (ended, fate) = (Ended::default(), Fate::default());
     let bounds = match mode {
         CatMode::Connect(target) => {
-            let link = links.as_ref().map_or(Ok(None), |links| dial(proxy.core(), links, &doom)).map_err(failed)?;
-            let cat = Cat { target: Some(Rc::new(target)), ended: Rc::clone(&ended), failure: None };
+            let link = links.as_ref().map_or(Ok(None), |links| dial(proxy.core(), links, &fate)).map_err(failed)?;
+            let (ended, fate) = (Rc::clone(&ended), fate.clone());
+            let cat = Cat { target: Some(Rc::new(target)), ended, failure: None, fate };
             let connection = proxy.core().adopt_stdio("cat", Box::new(cat)).map_err(failed)?;
             link.into_iter().for_each(|link| proxy.core().route(connection, link));
             Vec::new()
@@ -54,7 +64,7 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     proxy.run().map_err(failed)?;
     drop((proxy, bounds));
     let written = seaprox::finish_stdio();
-    if let Some(failed) = doom.take() {
+    if let Some(failed) = fate.doom.take() {
         return Err(failed);
     }
     match ended.take() {
@@ -62,7 +72,8 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
         Some(failure) => {
             let exit = match failure.reason {
                 Reason::NotPermitted if links.is_some() => Exit::NoPermission,
-                Reason::LinkLost => Exit::LinkLost,
+                Reason::LinkLost if fate.was_up.get() => Exit::LinkLost,
+                Reason::LinkLost => Exit::Unavailable,
                 reason if reason.is_connect_failure() => Exit::Unavailable,
                 _ => Exit::Failure,
             };
@@ -96,10 +107,11 @@ fn mode(parsed: &Parsed) -> Result<CatMode, Failed> {
 }
 
 /// Dials the link. One that cannot be had is the end, because nobody waits for a link to one connection.
-fn dial(core: &mut Core, links: &Links, doom: &Doom) -> io::Result<Option<Id>> {
+fn dial(core: &mut Core, links: &Links, fate: &Fate) -> io::Result<Option<Id>> {
     let Some(watch) = links.watch() else { return Ok(None) };
-    let (mut watch, doom) = (watch.exiting(true), Rc::clone(doom));
+    let (mut watch, Fate { doom, was_up }) = (watch.exiting(true), fate.clone());
     let told = move |core: &mut Core, _: Id, happened: &Happened| {
+        was_up.set(was_up.get() || matches!(happened, Happened::Up { .. }));
         if let Some(Act::End(failed)) = watch.take(happened, Instant::now()) {
             doom.borrow_mut().get_or_insert(failed);
             core.stop();
@@ -118,8 +130,9 @@ fn listen(proxy: &mut Proxy, places: &[Bind], config: &Config, ended: &Ended) ->
     }
     for bound in &mut bounds {
         let ended = Rc::clone(ended);
-        let front =
-            move || -> Box<dyn Handler> { Box::new(Cat { target: None, ended: Rc::clone(&ended), failure: None }) };
+        let front = move || -> Box<dyn Handler> {
+            Box::new(Cat { target: None, ended: Rc::clone(&ended), failure: None, fate: Fate::default() })
+        };
         let result = proxy.core().listen(bound, &[], "cat", Box::new(front));
         result.map_err(|error| Failed::new(Exit::Failure, format!("seaprox cat: {error}")))?;
         // stdout is for the bytes of the connection.
@@ -164,6 +177,10 @@ impl Handler for Cat {
                 cx.pass(self.remote(), u64::MAX - 1);
             }
             Err(failure) => {
+                if failure.reason == Reason::LinkLost && !self.fate.was_up.get() {
+                    let failed = cx.core().links().first().and_then(not_up);
+                    failed.into_iter().for_each(|failed| _ = self.fate.doom.borrow_mut().get_or_insert(failed));
+                }
                 self.failure = Some(failure.clone());
                 cx.end(failure.reason);
             }
@@ -189,6 +206,16 @@ impl Handler for Cat {
             }
         }
     }
+}
+
+/// Why a link is not up when the connection cannot wait for it any longer: how far it has come tells. Nothing if it is
+/// between two tries; then the failure of the last has been told.
+fn not_up(link: &LinkStatus) -> Option<Failed> {
+    let failure = match link.subflows.first()?.state {
+        "connecting" => Failure::new(Reason::TimedOut, "no answer"),
+        _ => Failure::new(Reason::HandshakeTimeout, "connected, and no answer to the handshake"),
+    };
+    Some(Failed::new(Exit::Unavailable, format!("seaprox: no link with {}: {failure}", link.peer)))
 }
 
 /// What is said of an end: an orderly one that has lost bytes, such as those that stdout had no room for, is none.

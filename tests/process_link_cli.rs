@@ -265,3 +265,33 @@ fn the_longest_pause_between_two_tries_is_an_option() {
     let node = Seaprox::spawn(&words, |command| at_home(command, &scratch));
     node.wait_for_log(&["no subflow: connection_refused", "tries=16"]);
 }
+
+/// A server that swallows SYNs, or accepts and says nothing: `-W` and `cat --via` said 75, as if a link had been lost.
+#[test]
+fn a_silent_server_is_one_that_cannot_be_had() {
+    let scratch = Scratch::new();
+    let accepts = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let swallows = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    swallows.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    swallows.listen(0).unwrap();
+    let full = swallows.local_addr().unwrap().as_socket().unwrap();
+    // The backlog has room for one, and what is more is not answered.
+    let _waiting = std::net::TcpStream::connect(full).unwrap();
+    let silent = accepts.local_addr().unwrap();
+    let scratch = &scratch;
+    std::thread::scope(|scope| {
+        for (line, addr, reason) in [
+            (format!("cat --via {full} db 5432"), full, "timed_out"),
+            (format!("link --connect {full} -W db:5432"), full, "timed_out"),
+            (format!("cat --via {silent} db 5432"), silent, "handshake_timeout"),
+            (format!("link --connect {silent} --handshake-timeout 400ms -W db:5432"), silent, "handshake_timeout"),
+        ] {
+            scope.spawn(move || {
+                let ran = refused(scratch, &format!("{line} --connect-timeout 300ms"));
+                assert_eq!(ran.code, Some(69), "{line}: {}", ran.err);
+                assert!(ran.err.contains(&format!("no link with {addr}: {reason}")), "{line}: {}", ran.err);
+                assert!(ran.out.is_empty());
+            });
+        }
+    });
+}
