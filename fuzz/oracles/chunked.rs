@@ -72,8 +72,9 @@ fn decode_plainly(mut input: &[u8]) -> Option<Vec<u8>> {
     let mut data = Vec::new();
     loop {
         let line = take_line(&mut input)?;
-        let digits = line.split(|byte| *byte == b';').next()?;
-        let size = usize::try_from(u64::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?).ok()?;
+        // White space behind the size counts for nothing (RFC 9112, section 7.1.1; RFC 9110, section 5.6.3).
+        let digits = str::from_utf8(line.split(|byte| *byte == b';').next()?).ok()?.trim_end_matches([' ', '\t']);
+        let size = usize::try_from(u64::from_str_radix(digits, 16).ok()?).ok()?;
         if size == 0 {
             while !take_line(&mut input)?.is_empty() {}
             return input.is_empty().then_some(data);
