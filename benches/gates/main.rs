@@ -7,13 +7,14 @@
 //! # Adding a gate
 //! Add a line to [`GATES`]. Its `run` measures once: it starts the node that it needs (see `node`), measures without the
 //! attack, then beside it, and returns a [`Run`]. `echo` measures an echo over a link, `floods` holds the attacks of a
-//! permitted peer, `strangers` those of peers that never show a key. The process and all its threads run on one processor,
-//! the node on another; where there is one processor only, that is said.
+//! permitted peer, `strangers` those of peers that never show a key; `replace` stops a node in order. The process and all
+//! its threads run on one processor, the node on another; where there is one processor only, that is said.
 
 mod echo;
 mod floods;
 mod node;
 mod place;
+mod replace;
 mod strangers;
 
 #[path = "../../tests/hostile_kit/mod.rs"]
@@ -132,6 +133,7 @@ const GATES: &[Gate] = &[
         limit: 1000.0,
         run: strangers::few_hellos,
     },
+    Gate { name: "far-node-replaced", figure: "longest connect", unit: "ms", limit: 1000.0, run: replace::far_node },
 ];
 
 fn main() -> ExitCode {
