@@ -184,6 +184,35 @@ fn large_response_heads_wait_for_a_client_that_does_not_read() {
     }
 }
 
+/// An answer to a broken request would stand in the middle of the interim response that the client has not got whole.
+#[test]
+fn nothing_is_answered_in_the_middle_of_a_head() {
+    let proxy = proxy(&["--handshake-timeout", "60s"]);
+    let interim: &str = Box::leak(big_head(60_000, 20).replace("200 OK", "103 Hi").into_boxed_str());
+    let origin = Origin::start(vec![[&[Head][..], &[Say(interim); 250]].concat()]);
+    let mut client = Peer::connect(proxy.addr(0));
+    let head = format!("POST http://{}/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", origin.addr);
+    client.run(&[Put(head.as_bytes())]);
+    let is_stuck = |connection: &Value| connection["stage"] == "handshake" && connection["source"]["queued"] != 0;
+    kit::until("a head waits", || proxy.status()["connections"].as_array().is_some_and(|all| all.iter().any(is_stuck)));
+    client.run(&[Put(b"no chunk\r\n")]);
+    let is_over = |connection: &Value| connection["stage"] == "closing";
+    kit::until("the chunk is seen", || {
+        proxy.status()["connections"].as_array().is_some_and(|all| all.iter().all(is_over))
+    });
+    let mut seen = Vec::new();
+    while let Ok(bytes) = client.some() {
+        if bytes.is_empty() {
+            break;
+        }
+        seen.extend_from_slice(&bytes);
+    }
+    let text = String::from_utf8(seen).unwrap();
+    assert!(text.starts_with("HTTP/1.1 103 "));
+    let before = text.split("HTTP/1.1 400").next().unwrap();
+    assert!(before == text || before.ends_with("\r\n\r\n"), "{:?}", before.lines().last().map(str::len));
+}
+
 #[test]
 fn a_large_response_head_without_a_body_is_whole_too() {
     let proxy = proxy(&[]);

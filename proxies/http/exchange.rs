@@ -148,13 +148,15 @@ impl Exchange {
 
     /// The client's input, while its request is under way.
     pub fn client_sent(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Step) {
+        // An answer must not stand in the middle of the head of an interim response.
+        let has_answered = self.has_answered || matches!(self.response, Part::Unsent(..));
         let consumed = match &mut self.request {
             Part::Chunks(chunks, framing) => {
                 let (framing, mut consumed) = (*framing, 0);
                 match chunks.next(cx, input, Role::Source, framing, &mut consumed) {
                     Ok(false) => return (consumed, Step::Going),
                     Ok(true) => consumed,
-                    Err(text) if self.has_answered => {
+                    Err(text) if has_answered => {
                         return (input.len(), Step::Cut(Reason::ProtocolError, text));
                     }
                     Err(text) => return (input.len(), Step::BadRequest(text)),
