@@ -370,7 +370,7 @@ impl User {
             (text("none"), text("/"), libc::MS_REC | libc::MS_PRIVATE),
             (text(env!("CARGO_BIN_EXE_seaprox")), text(&binary), libc::MS_BIND),
         ];
-        for [passwd, group] in accounts {
+        if let Some([passwd, group]) = accounts {
             mounts.push((text(passwd), text("/etc/passwd"), libc::MS_BIND));
             mounts.push((text(group), text("/etc/group"), libc::MS_BIND));
         }
