@@ -22,7 +22,9 @@ pub enum Target {
     Unix(PathBuf),
 }
 
-/// A host name that is fit to be resolved and to be printed: 1 to 253 bytes of printable ASCII without separators.
+/// A host name that is fit to be resolved and to be printed: 1 to 253 bytes of printable ASCII without separators. An IPv6
+/// address with a zone (RFC 4007, section 11), such as `fe80::1%eth0`, is a name too: only the host that connects or listens
+/// knows which of its interfaces that is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Name(Box<str>);
 
@@ -63,10 +65,12 @@ pub struct AddressError(&'static str);
 impl Name {
     /// Takes a host name, without a final dot. Anything that could confuse a log, a resolver or a header is refused.
     pub fn new(text: &str) -> Result<Name, AddressError> {
+        if let Some(zoned) = parse_zoned(text) {
+            return Ok(Name(zoned));
+        }
         let text = text.strip_suffix('.').unwrap_or(text);
         let fits = (1..=NAME_BYTES_MAX).contains(&text.len());
-        let fair = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-        if fits && text.bytes().all(fair) && text.split('.').all(|label| !label.is_empty()) {
+        if fits && text.bytes().all(is_fair) && text.split('.').all(|label| !label.is_empty()) {
             Ok(Name(text.into()))
         } else {
             Err(AddressError("a host name of letters, digits, '-', '_' and '.'"))
@@ -76,6 +80,12 @@ impl Name {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The address and the zone, if the name is an IPv6 address with a zone.
+    pub fn zoned(&self) -> Option<(Ipv6Addr, &str)> {
+        let (ip, zone) = self.0.split_once('%')?;
+        Some((ip.parse().ok()?, zone))
     }
 }
 
@@ -120,7 +130,7 @@ impl Target {
     /// The same host with another port. A Unix socket stays as it is.
     pub fn with_port(&self, port: u16) -> Target {
         match self {
-            Target::Ip(addr) => Target::Ip(SocketAddr::new(addr.ip(), port)),
+            Target::Ip(addr) => Target::Ip(at_port(*addr, port)),
             Target::Name(name, _) => Target::Name(name.clone(), port),
             Target::Unix(path) => Target::Unix(path.clone()),
         }
@@ -135,7 +145,11 @@ impl Endpoint {
     /// The address of a TCP peer, an IPv4 address that came in over an IPv6 socket as what it is.
     pub fn ip(&self) -> Option<SocketAddr> {
         match self {
-            Endpoint::Ip(addr) => Some(SocketAddr::new(addr.ip().to_canonical(), addr.port())),
+            Endpoint::Ip(addr) => match addr.ip().to_canonical() {
+                IpAddr::V4(ip) => Some(SocketAddr::new(ip.into(), addr.port())),
+                // With its zone, if it has one.
+                IpAddr::V6(_) => Some(*addr),
+            },
             _ => None,
         }
     }
@@ -179,7 +193,7 @@ impl Bind {
             Bind::Loopback(_) => Bind::Loopback(port),
             Bind::Any(_) => Bind::Any(port),
             Bind::Name(name, _) => Bind::Name(name.clone(), port),
-            Bind::Ip(addr) => Bind::Ip(SocketAddr::new(addr.ip(), port)),
+            Bind::Ip(addr) => Bind::Ip(at_port(*addr, port)),
             Bind::Unix(path) => Bind::Unix(path.clone()),
         }
     }
@@ -211,6 +225,27 @@ fn split_port(text: &str) -> Option<(&str, &str)> {
     is_split.then_some((host, port))
 }
 
+/// The same address with another port, in the same zone.
+pub(crate) fn at_port(mut addr: SocketAddr, port: u16) -> SocketAddr {
+    addr.set_port(port);
+    addr
+}
+
+/// An IPv6 address with a zone, with or without brackets, as it is written without them. The zone is the name or the number
+/// of an interface; which names the system would take, and which text a log can bear, `is_fair` says.
+fn parse_zoned(host: &str) -> Option<Box<str>> {
+    let bare = host.strip_prefix('[').map_or(Some(host), |rest| rest.strip_suffix(']'))?;
+    let (ip, zone) = bare.split_once('%')?;
+    let ip: Ipv6Addr = ip.parse().ok()?;
+    let fits = (1..=ZONE_BYTES_MAX).contains(&zone.len()) && zone.bytes().all(is_fair);
+    fits.then(|| format!("{ip}%{zone}").into())
+}
+
+/// Whether a byte may stand in a name.
+fn is_fair(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
+}
+
 fn parse_ip(host: &str) -> Option<IpAddr> {
     match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(inner) => inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
@@ -231,6 +266,8 @@ fn parse_path(text: &str) -> Result<PathBuf, AddressError> {
     Ok(PathBuf::from(text))
 }
 
+/// The longest name of an interface (netdevice(7)).
+const ZONE_BYTES_MAX: usize = 15;
 /// Bytes that `sockaddr_un` has room for on Linux, less the final NUL (unix(7)).
 const UNIX_PATH_BYTES_MAX: usize = 107;
 const TARGET_FORM: &str = "HOST:PORT with a port from 1 to 65535, [IPV6]:PORT, or unix:/path";
@@ -262,7 +299,11 @@ impl fmt::Display for Bind {
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        // As everywhere, the colons of an address stand in brackets.
+        match self.0.contains(':') {
+            true => write!(f, "[{}]", self.0),
+            false => f.write_str(&self.0),
+        }
     }
 }
 
@@ -305,6 +346,33 @@ mod tests {
         assert_eq!(Target::parse("example.org:80"), Ok(Target::Name(name.clone(), 80)));
         assert_eq!(Target::parse("example.org.:80"), Ok(Target::Name(name, 80)));
         assert_eq!(Target::parse("10.0.0.1.:22"), Ok(ip("10.0.0.1:22")), "no address passes for a name");
+    }
+
+    #[test]
+    fn an_address_may_have_a_zone() {
+        let name = Name::new("fe80::1%eth0").unwrap();
+        assert_eq!(name.zoned(), Some((Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), "eth0")));
+        assert_eq!(Target::parse("[fe80::1%eth0]:80"), Ok(Target::Name(name.clone(), 80)));
+        assert_eq!(Target::parse("[FE80:0::1%eth0]:80"), Ok(Target::Name(name.clone(), 80)), "one address, one name");
+        assert_eq!(Target::from_host("fe80::1%eth0", 80), Ok(Target::Name(name.clone(), 80)));
+        assert_eq!(Bind::parse("[fe80::1%eth0]:0"), Ok(Bind::Name(name, 0)));
+        assert_eq!(Target::parse("[fe80::1%br-1.5_x]:80").unwrap().to_string(), "[fe80::1%br-1.5_x]:80");
+        assert_eq!(Bind::parse("[fe80::1%2]:0").unwrap().to_string(), "[fe80::1%2]:0");
+        assert_eq!(Name::new("example.org").unwrap().zoned(), None);
+        for text in [
+            "fe80::1%eth0:80",
+            "[fe80::1%]:80",
+            "[fe80::1%a b]:80",
+            "[fe80::1%sixteen-letters-]:80",
+            "[fe80::1%a%b]:80",
+            "[fe80::1%a/b]:80",
+            "[10.0.0.1%eth0]:80",
+            "10.0.0.1%eth0:80",
+            "name%eth0:80",
+            "[fe80::1%eth0:80",
+        ] {
+            assert!(Target::parse(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]

@@ -142,6 +142,12 @@ impl Core {
     }
 
     fn want_name(&mut self, dest: Id, name: &Name) {
+        if let Some((ip, zone)) = name.zoned() {
+            // Nobody has to be asked for it but this host.
+            let lacks = || Failure::new(Reason::NameResolutionFailure, format!("this host has no interface {zone}"));
+            let found = sys::interface_index(zone).map(|_| vec![ip.into()]).ok_or_else(lacks);
+            return self.found(dest, &found, false);
+        }
         let asker = self.asker_of(dest);
         match self.resolver.want(name, dest, asker, self.now_ms) {
             Wanted::Waits => {}
@@ -213,6 +219,15 @@ impl Core {
         let mut ordered = resolve::order(addresses, dial.target.port().unwrap_or(0), family, count_max);
         if ordered.is_empty() {
             dial.failure = Some(Failure::new(Reason::NameResolutionFailure, "no address of a permitted family"));
+        }
+        let zone = match &*dial.target {
+            Target::Name(name, _) => name.zoned().and_then(|(_, zone)| sys::interface_index(zone)),
+            _ => None,
+        };
+        for addr in &mut ordered {
+            if let (SocketAddr::V6(addr), Some(zone)) = (addr, zone) {
+                addr.set_scope_id(zone);
+            }
         }
         if let Some(permit) = dial.permit.clone().filter(|_| !ordered.is_empty()) {
             ordered.retain(|address| asks(&permit, *address));

@@ -15,7 +15,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use socket2::{Domain, Socket, Type};
 
-use crate::address::{Bind, Endpoint};
+use crate::address::{Bind, Endpoint, at_port};
 use crate::core::{Core, OneOff, Run};
 use crate::handler::Handler;
 use crate::id::Id;
@@ -144,7 +144,7 @@ fn bind_each(addresses: &[SocketAddr], loops: usize, config: &Config) -> io::Res
         let mut lacking = None;
         for addr in addresses {
             let chosen = bounds.first().and_then(|bound| bound.addr.ip()).map_or(addr.port(), |first| first.port());
-            match bind_tcp(SocketAddr::new(addr.ip(), chosen), true, loops, config) {
+            match bind_tcp(at_port(*addr, chosen), true, loops, config) {
                 Ok(bound) if bounds.iter().all(|other| other.addr != bound.addr) => bounds.push(bound),
                 Ok(_) => {}
                 Err(error) if lacks_family(&error) => lacking = Some(error),

@@ -280,6 +280,75 @@ fn each_reason_is_told_by_socks_by_http_and_by_the_log() {
     });
 }
 
+/// An interface d0 with the address fe80::77.
+fn link_local() {
+    ip("link add d0 type veth peer name d0-end");
+    ip("link set d0-end up");
+    ip("link set d0 up");
+    ip("addr add fe80::77/64 dev d0 nodad");
+}
+
+#[test]
+fn an_address_may_have_a_zone_wherever_one_stands() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("", |_| {
+        link_local();
+        let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = origin.local_addr().unwrap().to_string();
+        // To listen on one, and to connect to one.
+        let zoned = Seaprox::start(&["static", "--listen", "[fe80::77%d0]:0", "--to", &to]);
+        let port = zoned.addr(0).port();
+        assert!(matches!(zoned.addr(0), SocketAddr::V6(addr) if addr.scope_id() > 0), "{}", zoned.addr(0));
+        let target = format!("[fe80::77%d0]:{port}");
+        let plain = Seaprox::start(&["static", "--listen", "127.0.0.1:0", "--to", &target]);
+        let through = |client: &mut Peer| {
+            let mut server = Peer::accept(&origin);
+            kit::peer::both(client, &[Swap(1000)], &mut server, &[Swap(1000)]);
+        };
+        through(&mut Peer::connect(plain.addr(0)));
+        plain.wait_for_log(&[" closed ", &format!("asked={target} dialled=ipv6[[fe80::77%")]);
+        // As the name in a SOCKS request, and in a URI.
+        let open = socks(&[]);
+        let (mut client, reply) = connect5(open.addr(0), "fe80::77%d0", port);
+        assert_eq!(reply[1], 0);
+        through(&mut client);
+        let proxy = socks(&["--deny", "fe80::/10"]);
+        assert_eq!(code5(proxy.addr(0), "fe80::77%d0", port), 2, "a rule about addresses sees the address");
+        assert_eq!(code5(proxy.addr(0), "fe80::77%d1", port), 4);
+        proxy.wait_for_log(&[" closed ", "reason=name_resolution_failure ", "no interface d1"]);
+        let web = Seaprox::start(&["http", "--listen", "127.0.0.1:0"]);
+        for zone in ["%d0", "%25d0"] {
+            let request = format!("CONNECT [fe80::77{zone}]:{port} HTTP/1.1\r\nHost: x\r\n\r\n");
+            Peer::connect(web.addr(0)).run(&[Put(request.as_bytes()), Take(b"HTTP/1.1 200 ")]);
+        }
+    });
+}
+
+#[test]
+fn the_places_and_paths_of_links_may_have_a_zone() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("", |_| {
+        link_local();
+        let (scratch, origin) = (kit::Scratch::new(), TcpListener::bind("[::1]:0").unwrap());
+        let secret = scratch.write("secret", "a secret that both nodes have\n");
+        std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let far = Seaprox::start(&["link", "--listen", "[fe80::77%d0]:0", "--secret", &secret]);
+        let (peer, to) = (format!("[fe80::77%d0]:{}", far.addr(0).port()), origin.local_addr().unwrap());
+        let forward = format!("127.0.0.1:0:[::1%lo]:{}", to.port());
+        let words = ["link", "--connect", &peer, "--path", "[fe80::77%d0]", "--secret", &secret, "-L", &forward];
+        let near = Seaprox::start(&words);
+        let mut client = Peer::connect(near.addr(0));
+        let mut server = Peer::accept(&origin);
+        kit::peer::both(&mut client, &[Swap(1000)], &mut server, &[Swap(1000)]);
+        drop((client, server));
+        near.wait_for_log(&[" closed ", &format!("via={peer} ")]);
+    });
+}
+
 /// Both are EADDRNOTAVAIL to the system.
 #[test]
 fn no_source_port_is_a_limit_and_no_source_address_is_an_unreachable_network() {

@@ -288,7 +288,9 @@ fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
 fn target(host: &str, port: &str) -> Option<Target> {
     let digits = (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
     let port = port.parse().ok().filter(|port| digits && *port > 0)?;
-    Target::from_host(host, port).ok()
+    // In a URI the sign before the zone of an address is escaped (RFC 6874, section 2).
+    let host = if host.starts_with('[') { host.replacen("%25", "%", 1) } else { host.to_owned() };
+    Target::from_host(&host, port).ok()
 }
 
 fn ascii_text(bytes: &[u8]) -> Option<&str> {

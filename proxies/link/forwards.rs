@@ -249,6 +249,7 @@ mod tests {
             ("[::]:8080:localhost:80", "[::]:8080 -> localhost:80"),
             ("gate.example:8080:db.example:1", "gate.example:8080 -> db.example:1"),
             ("8080:[::1]:65535", "8080 -> [::1]:65535"),
+            ("[fe80::1%eth0]:8080:[fe80::2%eth1]:80", "[fe80::1%eth0]:8080 -> [fe80::2%eth1]:80"),
             ("unix:/tmp/db:db:5432", "unix:/tmp/db -> db:5432"),
             ("unix:/tmp/a:b:db:5432", "unix:/tmp/a:b -> db:5432"),
             ("unix:/tmp/db:[::1]:5432", "unix:/tmp/db -> [::1]:5432"),

@@ -55,6 +55,9 @@ pub fn path(text: &str, port: u16) -> Result<Path, PathError> {
         Some((from, to)) => (from, Some(to)),
         None => (text, None),
     };
+    // An address with its zone may stand in brackets, as everywhere.
+    let zoned = from.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).filter(|inner| inner.contains('%'));
+    let from = zoned.unwrap_or(from);
     let (source, interface) = match from.split_once('%') {
         Some((source, interface)) => (source, Some(interface)),
         None => (from, None),
@@ -127,6 +130,8 @@ mod tests {
             ("::1", "[::1]:23232"),
             ("[::1]", "[::1]:23232"),
             ("[::1]:5", "[::1]:5"),
+            ("fe80::1%eth0", "[fe80::1%eth0]:23232"),
+            ("[fe80::1%eth0]:5", "[fe80::1%eth0]:5"),
             ("8080", "127.0.0.1:8080"),
             ("unix:/x", "unix:/x"),
         ] {
@@ -144,6 +149,7 @@ mod tests {
             ("0.0.0.0:0", "0.0.0.0:0"),
             ("::", "[::]:23232"),
             ("[::]:7", "[::]:7"),
+            ("[fe80::1%eth0]", "[fe80::1%eth0]:23232"),
             ("*", ":23232"),
             (":9", ":9"),
             ("9", "9"),
@@ -169,6 +175,7 @@ mod tests {
             ("%wlan0", with(None, Some("wlan0"), None)),
             ("10.0.0.2%eth0.5", with(Some("10.0.0.2"), Some("eth0.5"), None)),
             ("fe80::1%eth0", with(Some("fe80::1"), Some("eth0"), None)),
+            ("[fe80::1%eth0]->[fe80::2%eth0]", with(Some("fe80::1"), Some("eth0"), Some("[fe80::2%eth0]:99"))),
             ("[fd00::2]->[fd00::1]", with(Some("fd00::2"), None, Some("[fd00::1]:99"))),
             ("->gate", with(None, None, Some("gate:99"))),
             ("10.0.0.2%eth0->198.51.100.7:443", with(Some("10.0.0.2"), Some("eth0"), Some("198.51.100.7:443"))),

@@ -85,6 +85,7 @@ impl fmt::Display for Open {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             Host::Addr(ip) => write!(f, "{}", SocketAddr::new(*ip, self.port)),
+            Host::Name(name) if name.contains(':') => write!(f, "[{name}]:{}", self.port),
             Host::Name(name) => write!(f, "{name}:{}", self.port),
             Host::None => write!(f, "listener {}", self.listener),
         }

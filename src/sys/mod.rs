@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -89,6 +90,17 @@ pub(crate) fn is_reader_gone(fd: BorrowedFd<'_>) -> bool {
     let mut asked = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
     // The pointer is to one live record, and nothing is waited for. Where it fails, the next write finds out.
     syscall!(libc::poll(&raw mut asked, 1, 0)).is_ok_and(|_| asked.revents & libc::POLLERR != 0)
+}
+
+/// The number of an interface, which may be given as that number; none if this host has no such interface.
+pub(crate) fn interface_index(zone: &str) -> Option<u32> {
+    if let Ok(number) = zone.parse() {
+        return Some(number).filter(|number| *number > 0);
+    }
+    let name = CString::new(zone).ok()?;
+    // SAFETY: the name is a NUL-terminated string that outlives the call.
+    let number = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    Some(number).filter(|number| *number > 0)
 }
 
 /// Whether a connect is under way and will be told by an event (`EINPROGRESS`).
