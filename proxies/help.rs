@@ -225,7 +225,7 @@ const SIGNALS: &[(&str, &str)] = &[
     ("TERM, QUIT", "stop accepting, let connections end for the drain timeout, then stop; a second one stops at once"),
     ("INT", "stop at once"),
     ("USR1", "write the status to the log, whatever its level"),
-    ("HUP", "read files again, never stop; files of keys are read again whenever they change"),
+    ("HUP", "read files of keys, users and paths again, never stop; they are read again whenever they change, too"),
 ];
 const ENVIRONMENT: &[(&str, &str)] = &[
     (
