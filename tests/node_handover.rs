@@ -221,7 +221,7 @@ fn a_link_sets_only_so_many_sessions_aside() {
     let client = Node::start();
     let first = Node::start();
     let cutter = Cutter::new(first.serve());
-    let link = client.link(cutter.addr);
+    let link = client.link_with(cutter.addr, |config| config.subflows = 3);
     let (listener, addr) = target();
     let front = client.forward(link, addr.into());
     let (mut servers, mut pairs) = (vec![first], Vec::new());
@@ -244,6 +244,56 @@ fn a_link_sets_only_so_many_sessions_aside() {
             exchange(near, far);
         }
     }
+}
+
+/// A successor that takes its time is not waited for with pauses that grow to the longest.
+#[test]
+fn a_successor_is_looked_for_with_short_pauses() {
+    let (server, client) = (Node::start(), Node::start());
+    let serving = server.serve();
+    client.link_with(serving, |config| config.timing = Timing::default());
+    client.until_up();
+    server.drain(LONG);
+    // With pauses that double up to 15 s, ten tries take more than 27 s.
+    until("it has been looked for ten times", || client.has(|h| matches!(h, Happened::NoSubflow { tries: 10.., .. })));
+    let successor = Node::start();
+    successor.serve_at(serving, timing());
+    until("it has been found", || !successor.links().is_empty());
+}
+
+/// A client that came to a port before the far node knew that its owner drains is served, if its stream comes soon.
+#[test]
+fn a_client_that_came_before_the_drain_was_known_is_served() {
+    let serves = || {
+        let (server, client) = (Node::start(), Node::start());
+        let cutter = Cutter::new(server.serve());
+        let port = free_port();
+        let (inner, inner_addr) = target();
+        link_with_port(&client, cutter.addr, port, inner_addr);
+        until("it listens", || is_listening(&client));
+        cutter.silence(true);
+        let mut user = connect(at(port));
+        user.write_all(b"x").unwrap();
+        until("its stream is on its way", || server.ask(|core| core.stats().opened) == 1);
+        client.drain(LONG);
+        cutter.silence(false);
+        // Its service sends a byte as soon as it has the client, who is reset if the stream is refused.
+        let serving = std::thread::spawn(move || {
+            inner.set_nonblocking(true).unwrap();
+            let since = std::time::Instant::now();
+            while since.elapsed() < SOON {
+                if let Ok((mut served, _)) = inner.accept() {
+                    return served.write_all(b"y").is_ok();
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            false
+        });
+        let is_served = read_end(&mut user) == Ok(1);
+        is_served && serving.join().unwrap()
+    };
+    // A machine that is busy may be late.
+    assert!((0..5).any(|_| serves()));
 }
 
 #[test]

@@ -77,6 +77,9 @@
 //! | 30 | DATAGRAM | stream | payload |
 //! | 31 | MESSAGE | number | text |
 //!
+//! With [`Capability::ListenerLost`] a second LISTEN_RESULT, with a failure, withdraws a listener. With
+//! [`Capability::Handover`] a client that has GOAWAY opens new streams over another session.
+//!
 //! `caps` has one bit for each optional feature ([`Capability`]): HELLO those of the client, HELLO_ACK those of both.
 //!
 //! Limits are streams u32, listeners u32, stream credit u64, session credit u64. Types from 0x80 on are skipped by

@@ -57,7 +57,7 @@ impl Core {
     /// here is gone, are given up, and those that are missing are dialled at once.
     pub fn network_changed(&mut self) {
         let dialled: Vec<Id> =
-            self.pools.links.links.iter().filter(|(_, link)| link.plan.is_some()).map(|(id, _)| id).collect();
+            self.pools.links.links.iter().filter(|(_, link)| link.is_dialled()).map(|(id, _)| id).collect();
         for id in dialled {
             let carriers = self.pools.links.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default();
             for carrier in carriers {
