@@ -27,8 +27,14 @@ impl Echo {
 
     /// The 99th percentile of the times of [`Echo::times_ms`].
     pub fn p99_ms(&mut self, time: Duration) -> io::Result<f64> {
+        self.percentiles_ms(time).map(|(_, p99)| p99)
+    }
+
+    /// The median and the 99th percentile of the times of [`Echo::times_ms`].
+    pub fn percentiles_ms(&mut self, time: Duration) -> io::Result<(f64, f64)> {
         let times = self.times_ms(time)?;
-        times.get(times.len() * 99 / 100).copied().ok_or_else(|| io::Error::other("no echo"))
+        let of = |percent: usize| times.get(times.len() * percent / 100).copied();
+        of(50).zip(of(99)).ok_or_else(|| io::Error::other("no echo"))
     }
 
     /// The longest of the times of [`Echo::times_ms`].

@@ -47,19 +47,21 @@ pub fn listens(place: &Place) -> io::Result<Run> {
 
 /// As many connections as the key gets, which stay open.
 pub fn connections(place: &Place) -> io::Result<Run> {
-    let server = hold()?;
+    let keeper = Keeper::start()?;
+    let port = keeper.port;
     beside(place, r#"permit-open="*""#, &["--max-connections", MANY], "connections", move |link| {
-        flood_opens(link, local(server.port()), false)
+        flood_opens(link, local(port), false)
     })
 }
 
 /// As many connections as the key gets, which all end at once: the longest echo in the second after that.
 pub fn ends(place: &Place) -> io::Result<Run> {
-    let server = hold()?;
+    let keeper = Keeper::start()?;
+    let port = keeper.port;
     let node = Node::start(place, r#"permit-open="*""#, &["--max-connections", MANY]);
     let mut echo = Echo::start(node.addr, HONEST)?;
     let plain = echo.longest_ms(MEASURE)?;
-    let flood = Flood::start(node.addr, move |link| flood_opens(link, local(server.port()), false))?;
+    let flood = Flood::start(node.addr, move |link| flood_opens(link, local(port), false))?;
     flood.wait_until_steady();
     let attack = format!("{} connections", flood.count());
     // A connection that is dropped is a lost subflow; the session is ended by its CLOSE.
@@ -111,8 +113,8 @@ fn beside(
     let plain = echo.p99_ms(MEASURE)?;
     let flood = Flood::start(node.addr, step)?;
     thread::sleep(WARM_UP);
-    let beside = echo.p99_ms(MEASURE)?;
-    Ok(Run { plain, beside, attack: flood.strength(what) })
+    let (median, beside) = echo.percentiles_ms(MEASURE)?;
+    Ok(Run { plain, beside, attack: format!("median {median:.2} ms; {}", flood.strength(what)) })
 }
 
 /// Opens streams until the session takes no more, and resets them at once if that is wanted.
@@ -241,12 +243,37 @@ fn local(port: u16) -> Open {
     Open { host: Host::Addr(IpAddr::V4(Ipv4Addr::LOCALHOST)), port, ..Open::default() }
 }
 
-/// Starts a server that accepts and keeps what it accepts.
-fn hold() -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), 0))?;
-    let addr = listener.local_addr()?;
-    thread::spawn(move || listener.incoming().flatten().collect::<Vec<_>>());
-    Ok(addr)
+/// A server that accepts and keeps what it accepts, until it is dropped.
+struct Keeper {
+    port: u16,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Keeper {
+    fn start() -> io::Result<Keeper> {
+        let listener = TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), 0))?;
+        listener.set_nonblocking(true)?;
+        let (port, is_over) = (listener.local_addr()?.port(), Arc::new(AtomicBool::new(false)));
+        let over = Arc::clone(&is_over);
+        thread::spawn(move || {
+            give_way();
+            let mut kept = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((socket, _)) => kept.push(socket),
+                    // Nobody waits, or there is no descriptor.
+                    Err(_) => thread::sleep(Duration::from_millis(1)),
+                }
+            }
+        });
+        Ok(Keeper { port, is_over })
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
 }
 
 const MEASURE: Duration = Duration::from_secs(2);

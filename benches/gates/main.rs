@@ -60,7 +60,7 @@ const GATES: &[Gate] = &[
     Gate { name: "key-listens", figure: "echo p99", unit: "ms", limit: 5.0, run: floods::listens },
     Gate { name: "key-resets", figure: "echo p99", unit: "ms", limit: 5.0, run: floods::resets },
     Gate { name: "key-connections", figure: "echo p99", unit: "ms", limit: 5.0, run: floods::connections },
-    Gate { name: "key-connections-end", figure: "longest echo", unit: "ms", limit: 50.0, run: floods::ends },
+    Gate { name: "key-connections-end", figure: "longest echo", unit: "ms", limit: 20.0, run: floods::ends },
     Gate { name: "key-names", figure: "echo p99", unit: "ms", limit: 5.0, run: floods::names },
     Gate { name: "key-names-lookup", figure: "look-up of another key", unit: "ms", limit: 500.0, run: floods::lookups },
     Gate {

@@ -21,7 +21,7 @@ impl Place {
             Place { node: processors.first().copied().unwrap_or(0), load: processors.last().copied().unwrap_or(0) };
         // Without the permission the figures are those of a machine that is shared, and the line says where they ran.
         let _ = pin(place.load);
-        set_niceness(-20);
+        go_first();
         // Where processors are shared out among sessions first, niceness counts within one of them only (sched(7)).
         let _ = std::fs::write("/proc/self/autogroup", "-20");
         let _ = raise_descriptor_limit();
@@ -36,7 +36,7 @@ impl Place {
     }
 
     /// Has a command run on the node's processor, with its log going nowhere: the node pays for what it writes, and nobody
-    /// has to read it.
+    /// has to read it. It ends with the thread that started it.
     pub fn put_node(&self, command: &mut Command) {
         let node = self.node;
         let nowhere = File::options().write(true).open("/dev/null").ok();
@@ -46,50 +46,32 @@ impl Place {
                 if let Some(nowhere) = &nowhere {
                     libc::dup2(nowhere.as_raw_fd(), libc::STDERR_FILENO);
                 }
-                set_niceness(-20);
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                go_first();
                 pin(node)
             });
         }
     }
 }
 
-/// Has the calling thread give way to what measures: an attack must not slow that down by the processor they share.
+/// Has the calling thread run as any other does: an attack must not take the processor from what measures it.
 pub fn give_way() {
-    set_niceness(0);
+    set_policy(libc::SCHED_OTHER, 0);
 }
 
-/// Sets the niceness of the calling thread and of all that it starts afterwards, and has it wake up before the others of its
-/// processor: a short slice does that (sched_setattr(2)). What is measured goes before whatever else the machine does; without
-/// the permission it does not, and the figure without the attack shows that.
-fn set_niceness(niceness: i32) {
-    let attributes = SchedulingAttributes {
-        size: mem::size_of::<SchedulingAttributes>() as u32,
-        policy: libc::SCHED_OTHER as u32,
-        flags: 0,
-        nice: niceness,
-        priority: 0,
-        // For an ordinary thread this is the length of its slice.
-        runtime_ns: if niceness < 0 { 100_000 } else { 3_000_000 },
-        deadline_ns: 0,
-        period_ns: 0,
-    };
-    // SAFETY: the structure has the kernel's layout, says its own size, and outlives the call.
+/// Has the calling thread, and all that it starts afterwards, run before whatever else the machine does. The kernel keeps a
+/// twentieth of each second for the others (sched(7)), and a node that is attacked must leave more than that: it measures
+/// what the node does, not what the machine does. Without the permission the figure without the attack shows the difference.
+fn go_first() {
+    set_policy(libc::SCHED_FIFO, 1);
+}
+
+fn set_policy(policy: i32, priority: i32) {
+    let parameters = libc::sched_param { sched_priority: priority };
+    // SAFETY: the parameters outlive the call. The number 0 stands for the calling thread.
     unsafe {
-        libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0);
+        libc::sched_setscheduler(0, policy, &parameters);
     }
-}
-
-/// What sched_setattr(2) takes.
-#[repr(C)]
-struct SchedulingAttributes {
-    size: u32,
-    policy: u32,
-    flags: u64,
-    nice: i32,
-    priority: u32,
-    runtime_ns: u64,
-    deadline_ns: u64,
-    period_ns: u64,
 }
 
 fn usable() -> Vec<usize> {
