@@ -6,7 +6,8 @@
 //!
 //! # A tour, in reading order
 //! 1. What things are: [`Id`] names a record; [`Target`], [`Endpoint`] and [`Bind`] are the three kinds of address;
-//!    [`Reason`] is the one vocabulary for failures and ends; [`Config`] holds every limit and every timer.
+//!    [`Reason`] is the one vocabulary for failures and ends; [`Config`] holds every limit and every timer; a [`PeerNetwork`] is
+//!    what limits for addresses count by.
 //! 2. The records: `side` is one end of a connection, `half` is one direction of it, `connection` joins them.
 //! 3. The pump: `relay` moves the bytes of one half from one side to the other, by copying or by splicing, and says why
 //!    it stopped; `flow` knows what follows from that: half-close, failure, the end.

@@ -334,12 +334,17 @@ fn the_places_and_paths_of_links_may_have_a_zone() {
     isolated("", |_| {
         link_local();
         let (scratch, origin) = (kit::Scratch::new(), TcpListener::bind("[::1]:0").unwrap());
-        let secret = scratch.write("secret", "a secret that both nodes have\n");
-        std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        let far = Seaprox::start(&["link", "--listen", "[fe80::77%d0]:0", "--secret", &secret]);
+        let (config, near_key) = (scratch.file("config"), scratch.file("key"));
+        let key = String::from_utf8(kit::run(&["keygen", "--key", &near_key]).out).unwrap();
+        let keys = scratch.write("authorized_keys", format!("permit-open=\"*\" {key}"));
+        let line = ["link", "--listen", "[fe80::77%d0]:0", "--config-dir", &config, "--authorized-keys", &keys];
+        let far = Seaprox::start(&line);
+        let far_key = || far.out().iter().find_map(|line| line.strip_prefix("key ").map(str::to_owned));
+        kit::until("the far end says its key", || far_key().is_some());
         let (peer, to) = (format!("[fe80::77%d0]:{}", far.addr(0).port()), origin.local_addr().unwrap());
-        let forward = format!("127.0.0.1:0:[::1%lo]:{}", to.port());
-        let words = ["link", "--connect", &peer, "--path", "[fe80::77%d0]", "--secret", &secret, "-L", &forward];
+        let (far_key, forward) = (far_key().unwrap(), format!("127.0.0.1:0:[::1%lo]:{}", to.port()));
+        let line = ["link", "--connect", &peer, "--path", "[fe80::77%d0]", "--key", &near_key, "--peer-key", &far_key];
+        let words = [&line[..], &["-L", &forward]].concat();
         let near = Seaprox::start(&words);
         let mut client = Peer::connect(near.addr(0));
         let mut server = Peer::accept(&origin);

@@ -134,6 +134,9 @@ const GATES: &[Gate] = &[
         run: strangers::few_hellos,
     },
     Gate { name: "far-node-replaced", figure: "longest connect", unit: "ms", limit: 1000.0, run: replace::far_node },
+    Gate { name: "stranger-echo-silent", figure: "echo p99", unit: "ms", limit: 5.0, run: strangers::echo_silent },
+    Gate { name: "stranger-echo-one-byte", figure: "echo p99", unit: "ms", limit: 5.0, run: strangers::echo_one_byte },
+    Gate { name: "stranger-echo-hellos", figure: "echo p99", unit: "ms", limit: 5.0, run: strangers::echo_hellos },
 ];
 
 fn main() -> ExitCode {

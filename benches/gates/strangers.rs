@@ -17,6 +17,7 @@ use seaprox::node::{Happened, Path};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use crate::Run;
+use crate::echo::Echo;
 use crate::node::{HONEST, Node};
 use crate::node_kit::{self, cutter::Cutter};
 use crate::place::{Place, give_way};
@@ -68,6 +69,29 @@ pub fn few_hellos(place: &Place) -> io::Result<Run> {
 
 pub fn few_hellos_one(place: &Place) -> io::Result<Run> {
     beside(place, Says::Hello, 1_000, 1)
+}
+
+pub fn echo_silent(place: &Place) -> io::Result<Run> {
+    echo_beside(place, Says::Nothing)
+}
+
+pub fn echo_one_byte(place: &Place) -> io::Result<Run> {
+    echo_beside(place, Says::OneByte)
+}
+
+pub fn echo_hellos(place: &Place) -> io::Result<Run> {
+    echo_beside(place, Says::Hello)
+}
+
+/// Measures the echo of a key that is let in, alone and beside a flood from 10,000 addresses.
+fn echo_beside(place: &Place, says: Says) -> io::Result<Run> {
+    let node = Node::start(place, "", &[]);
+    let mut echo = Echo::start(node.addr, HONEST)?;
+    let plain = echo.p99_ms(MEASURE)?;
+    let flood = Flood::start(node.addr, says, 20_000, 10_000);
+    thread::sleep(WARM_UP);
+    let beside = echo.p99_ms(MEASURE)?;
+    Ok(Run { plain, beside, attack: flood.strength() })
 }
 
 /// Returns the longest of several times until a peer was in or a link was resumed, without a flood and beside one.
@@ -258,5 +282,6 @@ fn client_hello() -> Vec<u8> {
 const HELD: usize = 4_000;
 /// Peers that come, and cuts, for each figure.
 const ROUNDS: u32 = 5;
+const MEASURE: Duration = Duration::from_secs(2);
 const WARM_UP: Duration = Duration::from_secs(4);
 const GIVES_UP: Duration = Duration::from_secs(10);

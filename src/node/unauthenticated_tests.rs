@@ -283,11 +283,15 @@ fn in_after_ms(flood: Flood, rate: u64, networks: u32, seed: u64) -> Option<u64>
 
 #[test]
 fn a_peer_is_in_within_a_second_beside_floods() {
-    let most = [(1_000, 10_000), (20_000, 1), (20_000, 10_000)];
-    for (flood, (rate, networks)) in
-        [Flood::Silence, Flood::OneByte, Flood::Hellos].iter().flat_map(|flood| most.map(|kind| (*flood, kind)))
-    {
-        let times: Vec<_> = (0..3).map(|seed| in_after_ms(flood, rate, networks, seed)).collect();
+    let floods = [
+        (Flood::Silence, 20_000, 10_000),
+        (Flood::OneByte, 20_000, 10_000),
+        (Flood::Hellos, 20_000, 10_000),
+        (Flood::Hellos, 20_000, 1),
+        (Flood::Hellos, 1_000, 10_000),
+    ];
+    for (flood, rate, networks) in floods {
+        let times: Vec<_> = (0..2).map(|seed| in_after_ms(flood, rate, networks, seed)).collect();
         println!("{flood:?} {rate}/s of {networks}: {times:?} ms");
         assert!(times.iter().all(|time| time.is_some_and(|ms| ms <= 1_000)), "{flood:?} {rate} {networks}: {times:?}");
     }
