@@ -117,11 +117,22 @@ fn who_waits_for_a_link_shortens_the_pause() {
     let link = client.link_with(cutter.addr, move |config| config.timing = timing());
     let failed = |tries: u32| client.has(|h| matches!(h, Happened::NoSubflow { tries: n, .. } if *n == tries));
     until("the first try has failed", || failed(1));
-    // For a link that is not there yet.
+    // For a link that is not there yet, and no longer than the client is there.
     let (listener, addr) = target();
     let front = client.forward(link, addr.into());
-    let mut near = connect(front);
+    let near = connect(front);
     until("it is tried again soon, and again", || failed(3));
+    socket2::SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(near);
+    let tries = || client.happened.lock().unwrap().len();
+    until("the pauses are long again", || {
+        let before = tries();
+        thread::sleep(Duration::from_millis(700));
+        tries() == before
+    });
+    let mut near = connect(front);
+    let so_far = tries();
+    until("it is tried again soon, and again", || tries() >= so_far + 2);
     cutter.close(false);
     let mut far = accept(&listener);
     // For one that has lost all of its subflows.
@@ -134,7 +145,7 @@ fn who_waits_for_a_link_shortens_the_pause() {
     far.read_exact(&mut [0]).unwrap();
     // And for one that nobody used when it lost them.
     drop((near, far));
-    until("nobody uses it", || client.links()[0].streams == 0 && client.closed.lock().unwrap().len() == 1);
+    until("nobody uses it", || client.links()[0].streams == 0 && client.closed.lock().unwrap().len() == 2);
     client.happened.lock().unwrap().clear();
     cutter.close(true);
     cutter.cut();

@@ -247,8 +247,10 @@ impl Core {
         if matches!(failure.reason, Reason::TimedOut | Reason::HandshakeTimeout) {
             self.forget_name_of_peer(link, place);
         }
-        let now_ms = self.now_ms;
+        let (now_ms, sides) = (self.now_ms, &self.sides);
         let Some(record) = self.pools.links.links.get_mut(link) else { return };
+        // A client that has left waits no more.
+        record.waiting.retain(|dest| sides.get(*dest).is_some());
         let (first, longest) = (record.timing.redial.0, record.longest_pause(now_ms));
         let (met, closing) = (record.met, record.closing);
         let Some(plan) = record.plan.as_mut() else { return };
