@@ -15,6 +15,13 @@ use crate::side::Role;
 use crate::units::format_duration;
 
 impl Core {
+    /// Names what was asked for, for the log, where it is no target: a name that cannot be used, as it came.
+    pub fn set_asked_text(&mut self, connection: Id, text: &str) {
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.notes().asked = Some(text.into());
+        }
+    }
+
     /// Frees a connection that is over: everything it held goes back where it came from.
     pub(crate) fn free(&mut self, id: Id) {
         let Some(connection) = self.connections.get(id) else { return };

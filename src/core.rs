@@ -244,13 +244,6 @@ impl Core {
         }
     }
 
-    /// Names what was asked for, for the log, where it is no target: a name that cannot be used, as it came.
-    pub fn set_asked_text(&mut self, connection: Id, text: &str) {
-        if let Some(connection) = self.connections.get_mut(connection) {
-            connection.notes().asked = Some(text.into());
-        }
-    }
-
     /// Names the user, for the log.
     pub fn set_user(&mut self, connection: Id, user: &str) {
         if let Some(connection) = self.connections.get_mut(connection) {

@@ -519,11 +519,25 @@ impl Core {
         self.forget_name_of(dest);
         let after = crate::units::format_duration(self.config.timeouts.connect);
         let failure = match self.stop_waiting(dest) {
-            true => Failure::new(Reason::LinkLost, format!("the link was not up within {after}")),
+            true => self.link_failure(connection, &after),
             false => Failure::new(Reason::TimedOut, format!("no answer within {after}")),
         };
         self.queues.dialled.push_back((dest, Err(failure)));
         true
+    }
+
+    /// Why the link that a connection waits for is not up: what was last tried says so. A key that is refused is the reason
+    /// itself; anything else is about the link, and not about the target, so it is the detail.
+    fn link_failure(&self, connection: Id, after: &str) -> Failure {
+        let via = self.connections.get(connection).and_then(|record| record.via);
+        let link = via.and_then(|link| self.pools.links.links.get(link));
+        match link.and_then(|link| link.failed.as_ref()) {
+            Some((failure, _)) if failure.reason == Reason::AuthFailed => failure.clone(),
+            Some((failure, _)) => {
+                Failure::new(Reason::LinkLost, format!("the link was not up within {after}: {failure}"))
+            }
+            None => Failure::new(Reason::LinkLost, format!("the link was not up within {after}")),
+        }
     }
 
     /// Settles a dial that is over, before its handler is told: the connection waits for its handler to say what next, as

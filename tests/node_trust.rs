@@ -225,3 +225,31 @@ fn a_rate_is_that_of_the_key_and_changes_while_links_live() {
     let took = pass(&mut pairs, 4_000_000);
     assert!(took < Duration::from_secs(3), "and that is gone: {took:?}");
 }
+
+/// What waits for a link that is refused is told so, and not that there was no answer; and the status says what was tried.
+#[test]
+fn a_link_whose_key_is_refused_tells_its_reason() {
+    let server = Node::start();
+    server.policy.keys.lock().unwrap().push([9; 32]);
+    let client = Node::with(|config| config.timeouts.connect = Duration::from_millis(700));
+    let link = client.link(server.serve());
+    let mut near = connect(client.forward(link, seaprox::Target::parse("127.0.0.1:9").unwrap()));
+    assert!(near.read(&mut [0]).is_err() || near.read(&mut [0]).is_ok_and(|count| count == 0));
+    until("it is told", || !client.closed.lock().unwrap().is_empty());
+    assert_eq!(*client.closed.lock().unwrap(), [Reason::AuthFailed]);
+    let status = &client.links()[0];
+    assert_eq!((status.state, status.mode, status.session_age), ("connecting", "stripe", None));
+    assert!(status.failure.as_ref().is_some_and(|(failure, _)| failure.reason == Reason::AuthFailed), "{status:?}");
+    let [missing] = &status.missing[..] else { panic!("{status:?}") };
+    assert!(missing.tries > 0 && missing.failure.is_some(), "{missing:?}");
+    // A link that is up again has nothing to explain, and its session is younger than itself.
+    server.policy.keys.lock().unwrap().clear();
+    client.until_up();
+    until("the status says so", || {
+        let status = &client.links()[0];
+        status.state == "up" && status.failure.is_none() && status.missing.is_empty()
+    });
+    let status = &client.links()[0];
+    assert!(status.session_age.is_some_and(|age| age < status.age), "{status:?}");
+    assert!(status.state_for < status.age && status.subflows[0].rate.is_none(), "{status:?}");
+}

@@ -295,3 +295,50 @@ fn a_silent_server_is_one_that_cannot_be_had() {
         }
     });
 }
+
+#[test]
+fn status_says_why_a_link_is_not_up_and_the_log_shows_no_key_as_bytes() {
+    let scratch = Scratch::new();
+    let (far_home, near_home) = (scratch.file("far"), scratch.file("near"));
+    let key = |home: &str| {
+        assert_eq!(run(&["keygen", "--config-dir", home]).code, Some(0));
+        String::from_utf8(run(&["pubkey", "--config-dir", home]).out).unwrap().trim_end().to_owned()
+    };
+    let (far_key, near_key) = (key(&far_home), key(&near_home));
+    std::fs::write(format!("{far_home}/authorized_keys"), format!("permit-open=\"*\" {near_key}\n")).unwrap();
+    let start = |peer: &str, more: &[&str]| {
+        let args =
+            ["socks", "--listen", "127.0.0.1:0", "--via", peer, "--config-dir", &near_home, "--peer-key", &far_key];
+        Seaprox::start(&[&args, more].concat())
+    };
+    let peer = format!("127.0.0.1:{}", kit::closed_port());
+    let near = start(&peer, &["--mode", "single"]);
+    let mut said = String::new();
+    kit::until("it was tried several times", || {
+        said = near.status_text();
+        said.contains("tries ") && !said.contains("tries 0") && !said.contains("tries 1,")
+    });
+    let lines: Vec<_> = said.lines().filter(|line| line.contains(&peer)).collect();
+    assert!(lines[0].starts_with(&format!("link 0.1 to {peer} connecting for ")), "{said}");
+    assert!(lines[0].contains(": connection_refused: ") && lines[0].ends_with("s ago"), "{said}");
+    assert!(
+        lines[1].starts_with(&format!("  missing {peer} tries ")) && lines[1].contains("connection_refused"),
+        "{said}"
+    );
+    // A link that is up: its mode, how the peer sees us, and no rate before there is one.
+    let far = Seaprox::start(&["link", "--listen", "127.0.0.1:0", "--config-dir", &far_home]);
+    let near = start(&far.listens(0), &["-v"]);
+    kit::until("it is up", || near.status().pointer("/links/0/state").is_some_and(|state| state == "up"));
+    near.wait_for_log(&["DEBUG seaprox::link link link=0.1", "happened=up", "key=SHA256:"]);
+    assert_eq!(near.count_log(&["[1", ", 2"]) + near.count_log(&["key: ["]), 0, "{:?}", near.log());
+    kit::until("it knows how it is seen", || {
+        near.status().pointer("/links/0/subflows/0/seen_as").is_some_and(|seen| seen.is_string())
+    });
+    let link = near.status()["links"][0].clone();
+    assert_eq!(
+        (&link["mode"], &link["failure"], &link["missing"]),
+        (&"stripe".into(), &serde_json::Value::Null, &serde_json::json!([]))
+    );
+    assert!(link["session_seconds"].is_f64() && link["memory_sent_bytes"].is_u64(), "{link}");
+    assert!(link["subflows"][0]["rate_bytes_per_second"].is_null(), "{link}");
+}

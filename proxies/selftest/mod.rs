@@ -124,8 +124,9 @@ fn striping(bench: &Bench) -> Result<String, String> {
     if percent.iter().all(|share| *share >= SHARE_MIN) {
         return Ok(shares);
     }
-    let subflow =
-        |it: &SubflowStatus| format!("{} rtt {}us rate {}", it.state, it.rtt.as_micros(), format_rate(it.rate));
+    let subflow = |it: &SubflowStatus| {
+        format!("{} rtt {}us rate {}", it.state, it.rtt.as_micros(), it.rate.map_or("-".into(), format_rate))
+    };
     let subflows: Vec<_> = bench.ends.status()?.subflows.iter().map(subflow).collect();
     Err(format!("{shares}; {}", subflows.join(", ")))
 }

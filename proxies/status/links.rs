@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use seaprox::Failure;
 use seaprox::keys::PublicKey;
-use seaprox::node::{LinkStatus, ListenerStatus, SubflowStatus};
+use seaprox::node::{LinkStatus, ListenerStatus, MissingStatus, SubflowStatus};
 use seaprox::units::{format_duration, format_rate, format_size};
 use serde_json::{Value, json};
 
@@ -19,7 +20,14 @@ pub fn to_json(link: &LinkStatus) -> Value {
         "fingerprint": key.map(|key| key.fingerprint()),
         "dialled": link.dialled,
         "state": link.state,
+        "state_seconds": link.state_for.as_secs_f64(),
         "age_seconds": link.age.as_secs_f64(),
+        "session_seconds": link.session_age.map(|age| age.as_secs_f64()),
+        "failure": link.failure.as_ref().map(failure_json),
+        "missing": link.missing.iter().map(missing_json).collect::<Vec<_>>(),
+        "mode": link.mode,
+        "memory_sent_bytes": link.memory.0,
+        "memory_received_bytes": link.memory.1,
         "cipher": link.cipher,
         "subflows": link.subflows.iter().map(subflow_json).collect::<Vec<_>>(),
         "streams": link.streams,
@@ -31,10 +39,24 @@ pub fn to_json(link: &LinkStatus) -> Value {
     })
 }
 
+fn failure_json((failure, ago): &(Failure, Duration)) -> Value {
+    json!({ "reason": failure.reason.as_str(), "detail": failure.detail, "ago_seconds": ago.as_secs_f64() })
+}
+
+fn missing_json(missing: &MissingStatus) -> Value {
+    json!({
+        "path": missing.path,
+        "tries": missing.tries,
+        "failure": missing.failure.as_ref().map(failure_json),
+        "next_seconds": missing.next.map(|next| next.as_secs_f64()),
+    })
+}
+
 fn subflow_json(subflow: &SubflowStatus) -> Value {
     json!({
         "number": subflow.number,
         "local": subflow.local,
+        "seen_as": subflow.seen_as,
         "remote": subflow.remote,
         "state": subflow.state,
         "rtt_seconds": subflow.rtt.as_secs_f64(),
@@ -54,46 +76,80 @@ fn listener_json(listener: &ListenerStatus) -> Value {
     })
 }
 
-/// A link for people, from its JSON: a line for it, and one for each subflow and each listener.
+/// A link for people, from its JSON: a line for it, which says why it is not up if it is not, and one for each subflow,
+/// each subflow that is missing, and each listener.
 pub fn for_people(text: &mut String, link: &Value) {
     let (word, number) = (|key: &str| word(link, key), |key: &str| number(link, key));
-    let age = Duration::from_secs(link["age_seconds"].as_f64().unwrap_or(0.0) as u64);
     let how = if link["dialled"].as_bool() == Some(true) { "to" } else { "from" };
+    let _ = write!(text, "link {} {how} {}", word("id"), word("peer"));
+    if word("name") != word("peer") {
+        let _ = write!(text, " ({})", word("name"));
+    }
+    if let Some(fingerprint) = link["fingerprint"].as_str() {
+        let _ = write!(text, " {fingerprint}");
+    }
+    let _ = write!(text, " {} for {}", word("state"), seconds(link, "state_seconds"));
+    match link["failure"].as_object() {
+        Some(_) => _ = write!(text, ": {}", failure(&link["failure"])),
+        None => _ = write!(text, ", {}, mode {}", word("cipher"), word("mode")),
+    }
+    text.push('\n');
+    let session = match link["session_seconds"].as_f64() {
+        Some(_) => seconds(link, "session_seconds"),
+        None => "-".to_owned(),
+    };
     let _ = writeln!(
         text,
-        "link {} {how} {} ({}) {} {} for {}, {}",
-        word("id"),
-        word("peer"),
-        word("name"),
-        word("fingerprint"),
-        word("state"),
-        format_duration(age),
-        word("cipher"),
-    );
-    let _ = writeln!(
-        text,
-        "  streams {} sent {} received {} resent {} resumes {}",
+        "  session {session} streams {} sent {} received {} resent {} resumes {} memory {} and {}",
         number("streams"),
         format_size(number("bytes_sent")),
         format_size(number("bytes_received")),
         format_size(number("resent_bytes")),
         number("resumes"),
+        format_size(number("memory_sent_bytes")),
+        format_size(number("memory_received_bytes")),
     );
     link["subflows"].as_array().into_iter().flatten().for_each(|subflow| subflow_line(text, subflow));
+    link["missing"].as_array().into_iter().flatten().for_each(|missing| missing_line(text, missing));
     link["listeners"].as_array().into_iter().flatten().for_each(|listener| listener_line(text, listener));
+}
+
+/// A subflow that is wanted and not there: what was tried, and when it is tried again.
+fn missing_line(text: &mut String, missing: &Value) {
+    let next = match missing["next_seconds"].as_f64() {
+        Some(_) => format!("next in {}", seconds(missing, "next_seconds")),
+        None => "being tried".to_owned(),
+    };
+    let why = if missing["failure"].is_object() { failure(&missing["failure"]) } else { "-".to_owned() };
+    let _ = writeln!(text, "  missing {} tries {}, {next}: {why}", word(missing, "path"), number(missing, "tries"));
+}
+
+fn failure(failure: &Value) -> String {
+    let detail = failure["detail"].as_str().map(|detail| format!(": {detail}")).unwrap_or_default();
+    format!("{}{detail}, {} ago", word(failure, "reason"), seconds(failure, "ago_seconds"))
+}
+
+fn seconds(value: &Value, key: &str) -> String {
+    match value[key].as_f64().unwrap_or(0.0) as u64 {
+        0 => "0s".to_owned(),
+        seconds => format_duration(Duration::from_secs(seconds)),
+    }
 }
 
 fn subflow_line(text: &mut String, subflow: &Value) {
     let rtt = Duration::from_micros((subflow["rtt_seconds"].as_f64().unwrap_or(0.0) * 1e6) as u64);
+    // A rate that nothing has filled is not known.
+    let rate = subflow["rate_bytes_per_second"].as_u64().map_or("-".into(), |rate| format_rate(rounded(rate)));
+    let seen_as = subflow["seen_as"].as_str().filter(|seen| *seen != word(subflow, "local"));
+    let seen_as = seen_as.map(|seen| format!(" (seen as {seen})")).unwrap_or_default();
     let _ = writeln!(
         text,
-        "  subflow {} {} -> {} {} rtt {} rate {} sent {} received {}",
+        "  subflow {} {}{seen_as} -> {} {} rtt {} rate {rate} sent {} received {}",
         subflow["number"].as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string()),
         word(subflow, "local"),
         word(subflow, "remote"),
         word(subflow, "state"),
         format_duration(rtt),
-        format_rate(rounded(number(subflow, "rate_bytes_per_second"))),
         format_size(number(subflow, "bytes_sent")),
         format_size(number(subflow, "bytes_received")),
     );
@@ -140,10 +196,10 @@ mod tests {
     fn people_see_the_peer_its_subflows_and_its_listeners() {
         let link = json!({
             "id": "0.1", "peer": "remote:23232", "name": "home", "fingerprint": "SHA256:x", "dialled": true,
-            "state": "up", "age_seconds": 61.5, "cipher": "aes-128-gcm", "streams": 3, "bytes_sent": 2048,
+            "state": "up", "state_seconds": 61.5, "session_seconds": 90, "mode": "single", "memory_sent_bytes": 1024, "cipher": "aes-128-gcm", "streams": 3, "bytes_sent": 2048,
             "bytes_received": 1024, "resent_bytes": 0, "resumes": 2,
             "subflows": [{
-                "number": 0, "local": "10.0.0.1:5", "remote": "10.0.0.2:23232", "state": "live", "rtt_seconds": 0.0125,
+                "number": 0, "local": "10.0.0.1:5", "seen_as": "192.0.2.1:7", "remote": "10.0.0.2:23232", "state": "live", "rtt_seconds": 0.0125,
                 "rate_bytes_per_second": 125_000, "bytes_sent": 4096, "bytes_received": 0,
             }],
             "listeners": [
@@ -154,12 +210,37 @@ mod tests {
         let mut text = String::new();
         for_people(&mut text, &link);
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[0], "link 0.1 to remote:23232 (home) SHA256:x up for 61s, aes-128-gcm");
-        assert_eq!(lines[1], "  streams 3 sent 2KiB received 1KiB resent 0 resumes 2");
-        assert!(lines[2].starts_with("  subflow 0 10.0.0.1:5 -> 10.0.0.2:23232 live rtt 12500us rate 1mbit sent 4KiB"));
+        assert_eq!(lines[0], "link 0.1 to remote:23232 (home) SHA256:x up for 61s, aes-128-gcm, mode single");
+        assert_eq!(lines[1], "  session 90s streams 3 sent 2KiB received 1KiB resent 0 resumes 2 memory 1KiB and 0");
+        let subflow =
+            "  subflow 0 10.0.0.1:5 (seen as 192.0.2.1:7) -> 10.0.0.2:23232 live rtt 12500us rate 1mbit sent 4KiB";
+        assert!(lines[2].starts_with(subflow), "{text}");
         assert_eq!(lines[3], "  listener remote 2222 -> 127.0.0.1:22 port 2222");
         assert_eq!(lines[4], "  listener remote 80 -> 127.0.0.1:80 not bound: address_in_use");
         for_people(&mut text, &json!({}));
+    }
+
+    #[test]
+    fn people_see_why_a_link_is_not_up_and_what_was_tried() {
+        let refused =
+            json!({ "reason": "connection_refused", "detail": "10.0.0.2:23232: refused", "ago_seconds": 2.5 });
+        let link = json!({
+            "id": "0.1", "peer": "remote:23232", "name": "remote:23232", "dialled": true, "state": "connecting",
+            "state_seconds": 63, "failure": refused, "session_seconds": null, "subflows": [{ "seen_as": null }],
+            "missing": [
+                { "path": "10.0.0.1->remote:23232", "tries": 7, "failure": refused, "next_seconds": 4.2 },
+                { "path": "remote:23232", "tries": 0, "failure": null, "next_seconds": null },
+            ],
+        });
+        let mut text = String::new();
+        for_people(&mut text, &link);
+        let lines: Vec<_> = text.lines().collect();
+        let why = "connection_refused: 10.0.0.2:23232: refused, 2s ago";
+        assert_eq!(lines[0], format!("link 0.1 to remote:23232 connecting for 63s: {why}"));
+        assert!(lines[1].starts_with("  session - streams 0 "), "{text}");
+        assert!(lines[2].contains(" rate - "), "{text}");
+        assert_eq!(lines[3], format!("  missing 10.0.0.1->remote:23232 tries 7, next in 4s: {why}"));
+        assert_eq!(lines[4], "  missing remote:23232 tries 0, being tried: -");
     }
 
     #[test]
@@ -171,7 +252,13 @@ mod tests {
             key: Some([7; 32]),
             dialled: false,
             state: "up",
+            state_for: Duration::from_secs(1),
             age: Duration::from_secs(1),
+            session_age: None,
+            failure: Some((Failure::new(seaprox::Reason::TimedOut, "no answer"), Duration::from_secs(2))),
+            missing: Vec::new(),
+            mode: "stripe",
+            memory: (0, 0),
             cipher: None,
             subflows: Vec::new(),
             streams: 1,
@@ -184,6 +271,7 @@ mod tests {
         assert!(value["fingerprint"].as_str().is_some_and(|text| text.starts_with("SHA256:")), "{value}");
         assert!(value["key"].as_str().is_some_and(|text| text.starts_with("seaprox-ed25519 ")), "{value}");
         assert_eq!((value["bytes_sent"].as_u64(), value["bytes_received"].as_u64()), (Some(2), Some(3)));
+        assert_eq!(value["failure"], json!({ "reason": "timed_out", "detail": "no answer", "ago_seconds": 2.0 }));
         assert_eq!((value["resent_bytes"].as_u64(), value["resumes"].as_u64()), (Some(4), Some(5)));
     }
 }

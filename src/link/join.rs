@@ -316,6 +316,11 @@ impl Session {
         self.subflow(id).map(|s| (s.path.rtt_us(), s.path.rate(), s.in_flight(), s.suspect))
     }
 
+    /// Returns the rate of a subflow in bytes per second, once something has filled it and shown that.
+    pub fn measured_rate(&self, id: SubflowId) -> Option<u64> {
+        self.subflow(id).and_then(|subflow| subflow.path.measured_rate())
+    }
+
     /// Whether a frame type is one that starts a subflow.
     pub(super) const fn is_greeting(frame_kind: u8) -> bool {
         matches!(frame_kind, kind::HELLO | kind::HELLO_ACK)

@@ -191,6 +191,11 @@ impl Path {
         }
     }
 
+    /// The rate that was measured; what the carrier says of a path on which little was sent is none.
+    pub(super) fn measured_rate(&self) -> Option<u64> {
+        Some(self.rate).filter(|rate| *rate > 0)
+    }
+
     /// A round trip in microseconds: the best that is known.
     pub(super) fn rtt_us(&self) -> u64 {
         [self.carrier.srtt_us, self.ping.smoothed, self.ack.smoothed]

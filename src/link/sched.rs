@@ -26,6 +26,17 @@ pub enum Mode {
     Redundant,
 }
 
+impl Mode {
+    /// The word for the command line and the status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Mode::Stripe => "stripe",
+            Mode::Single => "single",
+            Mode::Redundant => "redundant",
+        }
+    }
+}
+
 /// A subflow that could be used, as the decision sees it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {

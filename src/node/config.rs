@@ -166,6 +166,16 @@ pub struct Path {
     pub peer: Option<Target>,
 }
 
+impl Path {
+    /// The path as the command line says it, with the peer's address where it has none of its own.
+    pub(crate) fn to_text(&self, peer: &Target) -> String {
+        let source = self.source.map_or_else(String::new, |source| source.to_string());
+        let interface = self.interface.as_ref().map_or_else(String::new, |name| format!("%{name}"));
+        let arrow = if source.is_empty() && interface.is_empty() { "" } else { "->" };
+        format!("{source}{interface}{arrow}{}", self.peer.as_ref().unwrap_or(peer))
+    }
+}
+
 /// A place where the peer listens, and the target here of what connects there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reverse {

@@ -124,6 +124,9 @@ impl Core {
     /// Sees that the loop wakes up in time for a link.
     fn arm_link(&mut self, id: Id) {
         self.weigh_link(id);
+        if let Some(link) = self.pools.links.links.get_mut(id) {
+            link.note_state(self.now_ms);
+        }
         let next_dial_ms = self.dial_missing(id);
         let next_listen_ms = self.listen_again(id);
         let next_ports_ms = self.look_after_ports(id);
@@ -435,7 +438,10 @@ impl Core {
     /// Tells whoever watches a link what happened to it.
     pub(crate) fn tell(&mut self, id: Id, happened: &Happened) {
         let Some(link) = self.pools.links.links.get(id) else { return };
-        log::debug!(target: TARGET, link = id.to_string(), peer = link.name.to_string(), happened = format!("{happened:?}"); "link");
+        log::debug!(
+            target: TARGET, link = id.to_string(), peer = link.name.to_string(), happened = happened.as_str(),
+            key = super::happened::fingerprint(happened.key()), detail = happened.to_string(); "link"
+        );
         let Some(watch) = link.watch.clone() else { return };
         // Whoever watches cannot be told of what its own doing leads to.
         if let Ok(mut watch) = watch.try_borrow_mut() {

@@ -18,6 +18,7 @@ use crate::address::Target;
 use crate::id::Id;
 use crate::link::frame::DATA_BYTES_MAX;
 use crate::link::{BootId, Config, Mode, Session, StreamId, SubflowId};
+use crate::reason::Failure;
 
 use super::bucket::Shared;
 use super::config::{OnHappened, OnStream, PeerKey, Policy, Timing};
@@ -76,6 +77,10 @@ pub(crate) struct Link {
     pub opened_ms: u64,
     /// What it was counted for in the budget of memory.
     pub usage: Usage,
+    /// The state as it was last looked at, and since when it is that.
+    pub state_since: (&'static str, u64),
+    /// Why a subflow was last lost or could not be had, and when.
+    pub failed: Option<(Failure, u64)>,
     pub sent: Shared,
     pub received: Shared,
     /// Its peer has sent more than its share of the turn: its carriers are read again when that has been dealt with.
@@ -130,6 +135,8 @@ impl Link {
             armed_ms: None,
             opened_ms: now_ms,
             usage: Usage::default(),
+            state_since: ("connecting", now_ms),
+            failed: None,
             sent: Shared::default(),
             received: Shared::default(),
             behind: false,
@@ -272,6 +279,14 @@ impl Link {
         match &self.session {
             Some(session) if session.is_open() => false,
             _ => !self.waiting.is_empty() || !self.streams.is_empty(),
+        }
+    }
+
+    /// Notes when the state has changed.
+    pub fn note_state(&mut self, now_ms: u64) {
+        let state = self.state();
+        if state != self.state_since.0 {
+            self.state_since = (state, now_ms);
         }
     }
 

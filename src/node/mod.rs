@@ -40,6 +40,7 @@ mod front;
 mod greet;
 mod handover;
 mod handshakes;
+mod happened;
 mod link;
 mod links;
 mod memory;
@@ -84,7 +85,7 @@ pub use config::{
 pub(crate) use links::{CARRIERS_MAX, Links};
 pub use network::NetworkChanges;
 pub(crate) use peers::PeerId;
-pub use status::{LinkStatus, ListenerStatus, SubflowStatus};
+pub use status::{LinkStatus, ListenerStatus, MissingStatus, SubflowStatus};
 pub(crate) use stream::{StreamAt, Taken};
 
 impl Core {

@@ -39,6 +39,8 @@ pub(crate) struct Wanted {
     /// Tries in a row that failed.
     pub tries: u32,
     pub next_ms: u64,
+    /// Why the last try failed, and when.
+    pub failed: Option<(Failure, u64)>,
     /// Since when it is up.
     pub up_ms: Option<u64>,
     /// Its path has been taken out.
@@ -50,7 +52,7 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     pub fn new(path: Path) -> Wanted {
-        Wanted { path, carrier: None, tries: 0, next_ms: 0, up_ms: None, removed: false, astray: false }
+        Wanted { path, carrier: None, tries: 0, next_ms: 0, failed: None, up_ms: None, removed: false, astray: false }
     }
 }
 
@@ -251,6 +253,7 @@ impl Core {
         let Some(record) = self.pools.links.links.get_mut(link) else { return };
         // A client that has left waits no more.
         record.waiting.retain(|dest| sides.get(*dest).is_some());
+        record.failed = Some((failure.clone(), now_ms));
         let (first, longest) = (record.timing.redial.0, record.longest_pause(now_ms));
         let (met, closing) = (record.met, record.closing);
         let Some(plan) = record.plan.as_mut() else { return };
@@ -266,6 +269,7 @@ impl Core {
         let doubled = first.saturating_mul(1 << wanted.tries.saturating_sub(1).min(16)).min(longest);
         let pause = if wanted.tries == 0 && met { Duration::ZERO } else { jittered(doubled) };
         wanted.tries = wanted.tries.saturating_add(1);
+        wanted.failed = Some((failure.clone(), now_ms));
         wanted.next_ms = now_ms.saturating_add(pause.as_millis() as u64);
         let (tries, failure) = (wanted.tries, failure.clone());
         self.tell(link, &Happened::NoSubflow { place, failure, tries });

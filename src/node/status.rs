@@ -6,9 +6,11 @@ use std::time::Duration;
 use crate::address::Endpoint;
 use crate::core::Core;
 use crate::id::Id;
+use crate::reason::Failure;
 
 use super::carrier::{Carrier, Stage};
 use super::link::Link;
+use super::plan::Plan;
 use super::reverse::Remote;
 
 /// One link.
@@ -26,8 +28,20 @@ pub struct LinkStatus {
     pub dialled: bool,
     /// `connecting`, `up`, `parted`, `draining` (its peer is about to stop, and another session is dialled) or `ended`.
     pub state: &'static str,
-    /// How long it has been there.
+    /// How long it has been in this state.
+    pub state_for: Duration,
+    /// How long this node has had it, over all its sessions.
     pub age: Duration,
+    /// How long its session is there, if it has one.
+    pub session_age: Option<Duration>,
+    /// Why it is not up, if it is not: what last failed, and how long ago.
+    pub failure: Option<(Failure, Duration)>,
+    /// The subflows that are wanted and not there.
+    pub missing: Vec<MissingStatus>,
+    /// How its subflows are used: `stripe`, `single` or `redundant`.
+    pub mode: &'static str,
+    /// Bytes of memory that it takes: for what the peer has not acknowledged, and for what has arrived and was not taken.
+    pub memory: (u64, u64),
     /// The cipher of its first subflow.
     pub cipher: Option<&'static str>,
     /// Its subflows.
@@ -42,6 +56,19 @@ pub struct LinkStatus {
     pub resumes: u64,
     /// Places where the peer listens for us, and where we listen for it.
     pub listeners: Vec<ListenerStatus>,
+}
+
+/// A subflow that is wanted and not there.
+#[derive(Clone, Debug)]
+pub struct MissingStatus {
+    /// Its way, as `--path` says it.
+    pub path: String,
+    /// Tries in a row that failed.
+    pub tries: u32,
+    /// Why the last one did, and how long ago.
+    pub failure: Option<(Failure, Duration)>,
+    /// When the next one follows; none while one is under way.
+    pub next: Option<Duration>,
 }
 
 /// One subflow.
@@ -59,8 +86,8 @@ pub struct SubflowStatus {
     pub state: &'static str,
     /// Round trip.
     pub rtt: Duration,
-    /// Bytes per second that it is reckoned to carry.
-    pub rate: u64,
+    /// Bytes per second that it carries, once something has filled it and shown that.
+    pub rate: Option<u64>,
     /// Bytes on the wire, TLS included: sent, and received.
     pub bytes: (u64, u64),
 }
@@ -93,6 +120,9 @@ impl Core {
             port: listener.addr().ip().map(|addr| addr.port()),
             failure: None,
         });
+        let ago = |(failure, at_ms): &(Failure, u64)| (failure.clone(), self.ago(*at_ms));
+        let (state, since_ms) = link.state_since;
+        let session = link.session.as_ref();
         LinkStatus {
             id,
             peer: link.place.to_string(),
@@ -100,7 +130,13 @@ impl Core {
             key: link.key,
             dialled: link.is_dialled(),
             state: link.state(),
-            age: Duration::from_millis(self.now_ms.saturating_sub(link.opened_ms)),
+            state_for: if state == link.state() { self.ago(since_ms) } else { Duration::ZERO },
+            age: self.ago(link.opened_ms),
+            session_age: link.up_ms.map(|up_ms| self.ago(up_ms)),
+            failure: link.failed.as_ref().filter(|_| link.state() != "up").map(ago),
+            missing: link.plan.iter().flat_map(|plan| self.missing(plan)).collect(),
+            mode: link.mode.as_str(),
+            memory: session.map_or((0, 0), |session| (session.sent_cost(), session.received_cost())),
             cipher: link.cipher,
             subflows: carriers.map(|carrier| self.subflow_status(link, carrier)).collect(),
             streams: link.session.as_ref().map_or(0, |session| session.streams_live()),
@@ -111,9 +147,25 @@ impl Core {
         }
     }
 
+    /// The subflows of a plan that are not there.
+    fn missing<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = MissingStatus> + 'a {
+        plan.wanted.iter().filter(|wanted| wanted.up_ms.is_none() && !wanted.removed).map(|wanted| MissingStatus {
+            path: wanted.path.to_text(&plan.peer),
+            tries: wanted.tries,
+            failure: wanted.failed.as_ref().map(|(failure, at_ms)| (failure.clone(), self.ago(*at_ms))),
+            next: wanted.carrier.is_none().then(|| Duration::from_millis(wanted.next_ms.saturating_sub(self.now_ms))),
+        })
+    }
+
+    fn ago(&self, at_ms: u64) -> Duration {
+        Duration::from_millis(self.now_ms.saturating_sub(at_ms))
+    }
+
     fn subflow_status(&self, link: &Link, carrier: &Carrier) -> SubflowStatus {
         let path = link.session.as_ref().zip(carrier.subflow).and_then(|(session, id)| session.path(id));
-        let (rtt_us, rate, _, suspect) = path.unwrap_or_default();
+        let (rtt_us, _, _, suspect) = path.unwrap_or_default();
+        let session = link.session.as_ref();
+        let rate = session.zip(carrier.subflow).and_then(|(session, id)| session.measured_rate(id));
         let side = self.sides.get(carrier.side);
         SubflowStatus {
             number: carrier.subflow.map(|subflow| subflow.0),

@@ -126,6 +126,14 @@ impl Seaprox {
         serde_json::from_slice(&ran.out).expect("status is JSON")
     }
 
+    /// What `seaprox status` says to people.
+    #[track_caller]
+    pub fn status_text(&self) -> String {
+        let ran = run(&["status", "--status", &format!("unix:{}", self.scratch.file("status"))]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        String::from_utf8(ran.out).expect("text")
+    }
+
     /// A number in the status.
     #[track_caller]
     pub fn figure(&self, pointer: &str) -> u64 {
