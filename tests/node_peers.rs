@@ -268,6 +268,29 @@ fn streams_that_wait_for_one_name_are_connected_a_few_in_each_turn() {
     });
 }
 
+#[test]
+fn a_peer_that_comes_and_goes_all_the_time_does_not_fill_the_log() {
+    let node = Served::start("", &[]);
+    let since = Instant::now();
+    for _ in 0..150 {
+        let mut link = RawLink::connect(node.addr, HOSTILE).unwrap();
+        link.send_raw(&encode(&Frame::Close { code: Code::Drained, text: "" })).unwrap();
+        while link.drain().is_ok() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    RawLink::connect(node.addr, HONEST).unwrap();
+    kit::until("another key is told of", || node.seaprox.count_log(&["link up", &fingerprint(HONEST)]) == 1);
+    let lines = node.seaprox.count_log(&[&fingerprint(HOSTILE)]);
+    // A hundred lines in each ten seconds, and half of them tell of an end.
+    let most = 50 * (since.elapsed().as_secs() as usize / 10 + 2);
+    assert!((1..=most).contains(&lines), "{lines} lines in {:?}", since.elapsed());
+}
+
+fn fingerprint(seed: [u8; 32]) -> String {
+    seaprox::keys::PublicKey::from_bytes(hostile_kit::public_key(seed)).unwrap().fingerprint()
+}
+
 /// A socket that comes from an address of its own.
 fn socket_from(ip: &str, to: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();

@@ -1,8 +1,9 @@
-//! What becomes of the links that others dial: a line in the log for each that comes and goes. Keys that are not let in are
-//! told where that is decided, in `trust`.
+//! What becomes of the links that others dial: a line in the log for each that comes and goes, as far as the limit of its peer
+//! goes. Keys that are not let in are told where that is decided, in `trust`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use seaprox::Id;
 use seaprox::node::{Happened, Policy};
@@ -14,34 +15,76 @@ pub struct Visits {
     visitors: Arc<Visitors>,
     /// What the peers are called. Invariant: no more than there are links.
     names: BTreeMap<Id, String>,
+    /// The lines about each peer: one that comes and goes all the time must not fill the log.
+    lines: BTreeMap<String, Lines>,
+}
+
+/// How many lines there were about a peer since when, and how many were left out.
+struct Lines {
+    since: Instant,
+    said: u32,
+    unsaid: u64,
 }
 
 impl Visits {
     /// The story from its beginning.
     pub fn new(visitors: Arc<Visitors>) -> Visits {
-        Visits { visitors, names: BTreeMap::new() }
+        Visits { visitors, names: BTreeMap::new(), lines: BTreeMap::new() }
     }
 
     /// Takes in what happened to a link.
     pub fn take(&mut self, id: Id, happened: &Happened) {
-        let name = || self.names.get(&id).cloned().unwrap_or_else(|| "-".to_owned());
+        let name = self.names.get(&id).cloned().unwrap_or_else(|| "-".to_owned());
         match happened {
             Happened::Up { key, .. } => {
                 let name = self.visitors.name(key);
-                log::info!(id = id.to_string(), peer = name, key = fingerprint(key); "link up");
+                if self.may_say(&name) {
+                    log::info!(id = id.to_string(), peer = name, key = fingerprint(key); "link up");
+                }
                 self.names.insert(id, name);
             }
-            Happened::Parted => {
-                log::info!(id = id.to_string(), peer = name(); "no subflow is left, and connections wait")
+            Happened::Parted if self.may_say(&name) => {
+                log::info!(id = id.to_string(), peer = name; "no subflow is left, and connections wait");
             }
-            Happened::Resumed => log::info!(id = id.to_string(), peer = name(); "link resumed, and nothing was lost"),
+            Happened::Resumed if self.may_say(&name) => {
+                log::info!(id = id.to_string(), peer = name; "link resumed, and nothing was lost");
+            }
             Happened::Ended { reason, text } => {
-                let name = self.names.remove(&id).unwrap_or_else(|| "-".to_owned());
-                log::info!(id = id.to_string(), peer = name, reason = reason.as_str(), detail = text; "link ended");
+                self.names.remove(&id);
+                if self.may_say(&name) {
+                    log::info!(id = id.to_string(), peer = name, reason = reason.as_str(), detail = text; "link ended");
+                }
             }
             // The process is stopping, and says so itself.
             Happened::Closed => _ = self.names.remove(&id),
             _ => {}
         }
     }
+
+    /// Whether a line may be written about a peer. Tells first how many were not.
+    fn may_say(&mut self, name: &str) -> bool {
+        let now = Instant::now();
+        if self.lines.len() >= PEERS_MAX && !self.lines.contains_key(name) {
+            self.lines.retain(|_, lines| now.duration_since(lines.since) < PERIOD);
+        }
+        let lines = self.lines.entry(name.to_owned()).or_insert(Lines { since: now, said: 0, unsaid: 0 });
+        if now.duration_since(lines.since) >= PERIOD {
+            (lines.since, lines.said) = (now, 0);
+        }
+        if lines.said >= LINES_MAX {
+            lines.unsaid += 1;
+            return false;
+        }
+        lines.said += 1;
+        if let unsaid @ 1.. = std::mem::take(&mut lines.unsaid) {
+            log::info!(peer = name, unsaid = unsaid; "lines left out");
+        }
+        true
+    }
 }
+
+/// Lines about the links of one peer in a period.
+const LINES_MAX: u32 = 100;
+const PERIOD: Duration = Duration::from_secs(10);
+/// Peers that are told apart; those whose period is over make room.
+const PEERS_MAX: usize = 1024;
