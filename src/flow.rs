@@ -310,6 +310,12 @@ impl Core {
         if self.is_taken(id, role) {
             return self.end(id, reason);
         }
+        if let Some(connection) = self.connections.get_mut(id)
+            && connection.halves[role.out()].phase != Phase::Shut
+        {
+            // All of it has been read, and each further read would fail and lead here again.
+            connection.halves[role.out()].flow = Flow::Hold;
+        }
         self.start_timer(id);
         self.one_offs.push(self.now_ms + u64::from(FIRST_LOOK_MS), OneOff::Reset(id, role, FIRST_LOOK_MS));
     }
