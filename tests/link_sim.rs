@@ -185,4 +185,7 @@ fn seeds_that_failed_once() {
     // A JOIN came up, carried data and died between the dial of a RESUME and its answer, so that acknowledgements had
     // passed the states: a stream that was well was reset for being behind them.
     swarm::run(518_726);
+    // Subflows that were refused one after another by a server that was restarted, each while another was on its way, kept
+    // the session of its client for ever.
+    swarm::run(323);
 }

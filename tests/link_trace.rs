@@ -738,6 +738,7 @@ fn a_node_that_does_not_know_the_session_refuses_one_subflow() {
     };
     let mut client = Session::new(Role::Client, Config::default(), id, BootId([1; 8]), now);
     let connect = |client: &mut Session, subflow| {
+        assert_eq!(client.next_subflow(), SubflowId(subflow));
         assert!(client.connect(now, SubflowId(subflow), 1, proofs));
         frames(client, now);
     };
@@ -761,10 +762,16 @@ fn a_node_that_does_not_know_the_session_refuses_one_subflow() {
     assert_eq!(events(&mut client), [refused(4)]);
     client.input(now, SubflowId(3), 0, ack(3, Status::Ok, 2)).unwrap();
     assert!(events(&mut client).contains(&Event::SubflowUp(SubflowId(3))) && !client.is_ended());
-    // The last one decides: a peer that was restarted is not waited for.
+    // The last of those that are on their way at the first refusal decides; a peer that was restarted is not waited for
+    // until no subflow at all is on its way.
     client.subflow_down(now, SubflowId(3));
     connect(&mut client, 5);
+    connect(&mut client, 6);
+    events(&mut client);
     client.input(now, SubflowId(5), 0, ack(5, Status::UnknownSession, 9)).unwrap();
+    assert_eq!(events(&mut client), [refused(5)]);
+    connect(&mut client, 7);
+    client.input(now, SubflowId(6), 0, ack(6, Status::UnknownSession, 9)).unwrap();
     assert!(client.is_ended());
 }
 

@@ -185,10 +185,7 @@ impl Session {
         match ack.status {
             Status::Ok => {}
             Status::UnknownSession if self.phase != Phase::Greeting => {
-                // Behind a TCP balancer another node with the same key may have answered. As long as there is another
-                // subflow, live or with its answer on the way, only that one can tell that the peer has forgotten the
-                // session; and one that was refused alone is dialled again.
-                if self.subflows.len() > 1 {
+                if self.others_know_better(id) {
                     return self.refused(now, id, Code::Other);
                 }
                 self.end(Code::LinkLost, "the peer does not know the session".to_owned(), Cause::Own);
@@ -202,7 +199,7 @@ impl Session {
             return self.refused(now, id, Code::AuthFailed);
         }
         if self.peer_boot.is_some_and(|boot| boot != ack.boot) {
-            if self.subflows.len() > 1 {
+            if self.others_know_better(id) {
                 return self.refused(now, id, Code::Other);
             }
             self.end(Code::LinkLost, "the peer has restarted".to_owned(), Cause::Own);
@@ -218,6 +215,20 @@ impl Session {
         Ok(())
     }
 
+    /// Returns whether a subflow that reached a node that does not know the session is to be refused alone.
+    ///
+    /// Behind a TCP balancer another node with the same key may have answered, and a session that has a live subflow goes
+    /// on. One that has none waits for the answers that were on their way at the first refusal; subflows that are dialled
+    /// later do not count, or a peer that was restarted would never be noticed.
+    fn others_know_better(&mut self, id: SubflowId) -> bool {
+        if self.subflows.iter().any(Subflow::is_live) {
+            return true;
+        }
+        let mark = *self.doubted_at.get_or_insert(self.next_subflow);
+        let is_older = |other: SubflowId| (1..u16::MAX / 2).contains(&mark.wrapping_sub(other.0));
+        self.subflows.iter().any(|other| other.id != id && is_older(other.id))
+    }
+
     fn refused(&mut self, now: Time, id: SubflowId, code: Code) -> Result<(), FrameError> {
         self.lose(now, id, code);
         Ok(())
@@ -225,6 +236,7 @@ impl Session {
 
     /// A subflow is live.
     fn on_up(&mut self, now: Time, id: SubflowId, resumes: bool) {
+        self.doubted_at = None;
         self.rx.unopened.clock.start(now);
         self.push_event(Event::SubflowUp(id));
         match self.phase {

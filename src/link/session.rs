@@ -76,6 +76,8 @@ pub struct Session {
     pub(super) streams: Table,
     pub(super) subflows: Vec<Subflow>,
     pub(super) next_subflow: u16,
+    /// The next subflow's number when a node that does not know the session answered first, since a subflow was up.
+    pub(super) doubted_at: Option<u16>,
     /// How often a subflow has come up.
     pub(super) ups: u64,
     /// At the server: the subflow whose HELLO started the session.
@@ -196,6 +198,7 @@ impl Session {
             streams: Table::new(role),
             subflows: Vec::new(),
             next_subflow: 0,
+            doubted_at: None,
             started_on: None,
             ups: 0,
             single: None,
