@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use link_kit::app::{App, Plan};
 use link_kit::rng::Rng;
-use link_kit::{CLIENT, SERVER, World, swarm};
+use link_kit::{CLIENT, SERVER, World, hostile, swarm};
 use seaprox::link::{Code, Config, Time};
 
 fn number(name: &str) -> Option<u64> {
@@ -32,6 +32,20 @@ fn swarm_of_seeds() {
             return;
         }
         if catch_unwind(AssertUnwindSafe(|| swarm::run(seed))).is_err() {
+            panic!("replay with SEAPROX_SEED={seed}");
+        }
+    }
+}
+
+/// The same against a peer that was let in and is hostile: what it can make of this end stays within the bounds.
+#[test]
+fn swarm_of_hostile_peers() {
+    if let Some(seed) = number("SEAPROX_SEED") {
+        return hostile::run(seed);
+    }
+    let count = number("SEAPROX_SEEDS").unwrap_or(2000).min(2000) / 10;
+    for seed in 1..=count {
+        if catch_unwind(AssertUnwindSafe(|| hostile::run(seed))).is_err() {
             panic!("replay with SEAPROX_SEED={seed}");
         }
     }

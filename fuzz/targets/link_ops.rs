@@ -34,6 +34,7 @@ enum Op {
     Class { at: bool, conn: u8, class: u8 },
     Down { at: bool, conn: u8 },
     GoAway { at: bool },
+    Share { at: bool, bytes: u16 },
     Close { at: bool },
 }
 
@@ -107,6 +108,12 @@ impl Link {
                 }
             }
             Op::Down { at, conn } => self.down(usize::from(at), conn),
+            Op::Share { at, bytes } => {
+                let session = &mut self.ends[usize::from(at)];
+                session.set_receive_bytes_max(u64::from(bytes));
+                session.set_send_bytes_max(u64::from(bytes));
+                session.set_streams_permitted(u32::from(bytes % 8));
+            }
             Op::GoAway { at } => self.ends[usize::from(at)].go_away(Code::Drained, ""),
             Op::Close { at } => self.ends[usize::from(at)].close(now, Code::Killed, ""),
         }

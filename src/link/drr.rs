@@ -102,9 +102,19 @@ impl Drr {
         }
     }
 
-    /// Turns in the old list; some may be of slots that were forgotten.
-    pub(super) fn old_len(&self) -> usize {
-        self.old.len()
+    /// The stream at the head lets the others of its list go first, because the subflow that it needs is busy.
+    pub(super) fn pass(&mut self, list: List) {
+        if let Some(ticket) = self.list(list).pop_front() {
+            self.list(list).push_back(ticket);
+        }
+    }
+
+    /// Turns in a list; some may be of slots that were forgotten.
+    pub(super) fn len(&self, list: List) -> usize {
+        match list {
+            List::New => self.new.len(),
+            List::Old => self.old.len(),
+        }
     }
 
     /// The slot is free, or is about to be used by another stream.

@@ -28,6 +28,11 @@ impl Session {
             + self.datagram_bytes
     }
 
+    /// Returns the gaps in what has arrived, of all streams.
+    pub const fn gaps(&self) -> usize {
+        self.rx.gaps
+    }
+
     /// Returns the bytes that are held until the peer has acknowledged them, with their overhead.
     pub const fn sent_cost(&self) -> u64 {
         self.tx.held

@@ -85,6 +85,9 @@ impl Session {
         if closing {
             return self.send_ack(now, out).or_else(|| self.send_control(now, out));
         }
+        if let Some(sent) = self.send_behind_open(now, out) {
+            return Some(sent);
+        }
         let sent = if self.sched.urgent_first() {
             self.send_urgent(now, out).or_else(|| self.send_turn(now, out))
         } else {
@@ -244,6 +247,7 @@ impl Session {
                 let transmit = self.note(now, index, 0, before, out, Sent::Control(key));
                 if let (Key::Open(id), Some(transmit)) = (key, transmit) {
                     self.on_open_sent(id, transmit.subflow, false);
+                    self.just_opened = Some(id);
                 }
                 return transmit;
             }
@@ -357,7 +361,7 @@ impl Session {
     }
 
     fn send_from(&mut self, now: Time, list: List, out: &mut Outbox) -> Option<Transmit> {
-        let mut tries = self.drr.old_len().clamp(1, TRIES_MAX);
+        let mut tries = self.drr.len(list).clamp(1, TRIES_MAX);
         while let Some(slot) = self.drr.head(list) {
             let Some(need) = self.need(slot, list) else {
                 self.drr.leave(list);
@@ -377,9 +381,19 @@ impl Session {
             if list == List::New && way == Way::Any || tries == 0 {
                 return None;
             }
-            self.drr.rotate(list);
+            // A new stream stays one while the lane of its OPEN is busy: in the old list it would be bulk.
+            if way == Way::Any { self.drr.rotate(list) } else { self.drr.pass(list) }
         }
         None
+    }
+
+    /// What little a stream has to say goes out with its OPEN: later the lane of that may be busy, and no other will do.
+    fn send_behind_open(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
+        let slot = self.streams.live_slot(self.just_opened.take()?)?;
+        let need = self.need(slot, List::New).filter(|need| need.sparse)?;
+        let way = self.way_of(self.streams.get(slot)?);
+        let index = self.place_on(way, need.sparse, || None)?;
+        self.send_next(now, index, slot, out)
     }
 
     /// The subflow for a piece of a stream: one behind whose OPEN it comes, or where `any` says if that is known.

@@ -101,6 +101,8 @@ pub struct Session {
     pub(super) going_away: [Option<(Code, String)>; 2],
     /// What has just been sent and is to go on a second subflow too.
     pub(super) echoes: VecDeque<(SubflowId, Sent)>,
+    /// The stream whose OPEN was the frame before.
+    pub(super) just_opened: Option<StreamId>,
     pub(super) events: VecDeque<Event>,
     pub(super) spare: Spare,
     pub(super) stats: Stats,
@@ -216,6 +218,7 @@ impl Session {
             datagram_bytes: 0,
             going_away: [None, None],
             echoes: VecDeque::new(),
+            just_opened: None,
             events: VecDeque::new(),
             spare: Spare::default(),
             stats: Stats::default(),

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 use seaprox::link::{
-    BootId, Bound, Config, Event, Greeter, Open, Outbox, Proofs, Role, Session, SessionId, StreamId, SubflowId, Time,
+    BootId, Bound, Config, Event, Greeter, OPENS_MAX, Open, Outbox, Proofs, Role, Session, SessionId, StreamId,
+    SubflowId, Time,
 };
 
 const LANE: SubflowId = SubflowId(0);
@@ -62,8 +63,15 @@ impl Pair {
 
     /// Opens streams from the first end to the second.
     pub fn open(&mut self, count: usize) -> Vec<StreamId> {
-        let ids: Vec<_> = (0..count).map(|_| self.ends[0].open(self.now, Open::name("x", 1)).unwrap()).collect();
-        while self.turn() {}
+        let mut ids = Vec::new();
+        while ids.len() < count {
+            let some = (count - ids.len()).min(OPENS_MAX as usize);
+            ids.extend((0..some).map(|_| self.ends[0].open(self.now, Open::name("x", 1)).unwrap()));
+            while self.turn() {}
+            // The last acknowledgement comes after its delay.
+            self.now = self.now.after(50_000);
+            while self.turn() {}
+        }
         ids
     }
 

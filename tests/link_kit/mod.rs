@@ -6,6 +6,7 @@
 
 pub mod app;
 pub mod gates;
+pub mod hostile;
 pub mod pattern;
 pub mod peer;
 pub mod pipe;
@@ -152,11 +153,17 @@ impl World {
         self.ends.iter_mut().flat_map(|end| &mut end.session).for_each(Session::check_only_when_asked);
     }
 
-    /// Opens a stream at an end.
+    /// Opens a stream at an end. Where many are opened at once, it waits for the word of the other end.
     pub fn open(&mut self, end: usize, plan: app::Plan) -> seaprox::link::StreamId {
-        let now = self.now;
-        let End { session, app, .. } = &mut self.ends[end];
-        app.open(session.as_mut().unwrap(), now, plan).expect("the stream was refused")
+        for _ in 0..1000 {
+            let now = self.now;
+            let End { session, app, .. } = &mut self.ends[end];
+            if let Some(id) = app.open(session.as_mut().unwrap(), now, plan) {
+                return id;
+            }
+            self.run_for(1000);
+        }
+        panic!("the stream was refused");
     }
 
     fn proofs(&self, end: usize, id: SubflowId, channel: u64) -> Proofs {
