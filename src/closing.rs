@@ -1,5 +1,6 @@
 //! The last of a connection: its line in the log, its counts, and what it held.
 
+use std::fmt;
 use std::time::Duration;
 
 use log::Level;
@@ -87,35 +88,53 @@ impl Core {
         if !log::log_enabled!(target: TARGET, level) {
             return;
         }
-        let conn = self.described(connection).to_string();
-        let dialled = connection.dest.map(|dest| self.peer(dest).to_string());
         let notes = connection.notes.as_deref();
-        let asked = connection.asked.as_ref().map(|target| target.to_string());
-        let asked = asked.or_else(|| notes?.asked.as_deref().map(str::to_owned));
-        let dialled = dialled.or_else(|| notes?.dialled.as_deref().map(str::to_owned));
-        let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
-        let note = |note: Option<&Box<str>>| note.map_or("-", |note| note).to_owned();
+        let dest = connection.dest.map(|dest| self.peer(dest));
+        let asked = Shown::or_text(connection.asked.as_deref(), notes.and_then(|notes| notes.asked.as_deref()));
+        let dialled = Shown::or_text(dest.as_ref(), notes.and_then(|notes| notes.dialled.as_deref()));
         let age = Duration::from_millis(self.now_ms.saturating_sub(connection.opened_ms));
         let (ending, fault) = connection.ending(reason);
         let dial = connection.dial_ms.map(|ms| format_duration(Duration::from_millis(ms.into())));
+        // The values are formatted into the line, without a text of their own each.
         log::log!(
             target: TARGET, level,
-            id = id.to_string(),
-            conn = conn,
-            user = note(notes.and_then(|notes| notes.user.as_ref())),
-            asked = text(&asked),
-            dialled = text(&dialled),
+            id:% = id,
+            conn:% = self.described(connection),
+            user = notes.and_then(|notes| notes.user.as_deref()).unwrap_or("-"),
+            asked:% = asked,
+            dialled:% = dialled,
             via = self.via_of(connection),
-            dial = text(&dial),
+            dial = dial.as_deref().unwrap_or("-"),
             duration = format_duration(age),
             sent = connection.halves[Role::Source.out()].bytes,
             received = connection.halves[Role::Dest.out()].bytes,
             reason = reason.as_str(),
             end = ending.as_str(),
             by = fault.as_str(),
-            detail = note(notes.and_then(|notes| notes.detail.as_ref()));
+            detail = notes.and_then(|notes| notes.detail.as_deref()).unwrap_or("-");
             "closed"
         );
+    }
+}
+
+/// A value of the log, a text in its place, or nothing.
+enum Shown<'a, T> {
+    Value(&'a T),
+    Text(&'a str),
+}
+
+impl<'a, T> Shown<'a, T> {
+    fn or_text(value: Option<&'a T>, text: Option<&'a str>) -> Shown<'a, T> {
+        value.map_or(Shown::Text(text.unwrap_or("-")), Shown::Value)
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Shown<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Shown::Value(value) => value.fmt(f),
+            Shown::Text(text) => f.write_str(text),
+        }
     }
 }
 

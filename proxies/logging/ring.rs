@@ -239,6 +239,25 @@ mod tests {
         assert_eq!(ring.lock().dropped, 1);
     }
 
+    /// What a busy process says is written with few system calls, none of them its own.
+    #[test]
+    fn many_lines_are_written_at_once() {
+        // Each write is one datagram.
+        let (reader, writer) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        reader.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let out = File::from(std::os::fd::OwnedFd::from(writer));
+        let ring = Ring::start("test", out, 1 << 20, Box::new(|_| String::new())).unwrap();
+        let line = [b"x".repeat(299), b"\n".to_vec()].concat();
+        (0..1000).for_each(|_| ring.push(&line));
+        let (mut bytes, mut writes, mut buf) = (0, 0, [0; 8192]);
+        while bytes < 1000 * line.len() {
+            let count = reader.recv(&mut buf).unwrap();
+            assert!(count <= PIPE_BYTES && count % line.len() == 0, "whole lines");
+            (bytes, writes) = (bytes + count, writes + 1);
+        }
+        assert!(writes < 250, "{writes} writes for a thousand lines");
+    }
+
     #[test]
     fn a_long_line_goes_alone() {
         let long = format!("{}\n", "y".repeat(9_000));
