@@ -207,3 +207,20 @@ fn bytes_of_the_client_cannot_forge_the_log() {
     proxy.wait_for_log(&[" closed "]);
     assert!(proxy.log().iter().all(|line| line.starts_with("20") && !line.contains('\x1b')), "{:?}", proxy.log());
 }
+
+/// What was asked for is told, whatever it is, and nothing that may be a secret.
+#[test]
+fn a_host_that_cannot_be_used_is_logged_without_secrets() {
+    let proxy = Seaprox::start(&["http", "--listen", "127.0.0.1:0"]);
+    for (line, asked) in [
+        (&b"CONNECT a_b\x01c:443"[..], r#"asked="a_b\u{1}c:443""#),
+        (b"GET http://joe:secret@exa%mple:80/secret?secret", "asked=exa%mple:80"),
+        (b"CONNECT \xff.example:1", r#"asked="\\xff.example:1""#),
+    ] {
+        let mut client = Peer::connect(proxy.addr(0));
+        client.run(&[Put(&[line, b" HTTP/1.1\r\nHost: x\r\n\r\n"].concat()), Take(b"HTTP/1.1 400 ")]);
+        drop(client);
+        proxy.wait_for_log(&[" closed ", asked, "reason=protocol_error"]);
+    }
+    assert_eq!(proxy.count_log(&["secret"]), 0, "{:?}", proxy.log());
+}

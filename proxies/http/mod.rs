@@ -86,6 +86,7 @@ impl Http {
                 empty_len + consumed
             }
             Err(HeadError { status, text }) => {
+                request::asked(input).into_iter().for_each(|asked| cx.set_asked_text(&asked));
                 self.refuse(cx, status, text, Reason::ProtocolError, Asked::Other);
                 input.len()
             }

@@ -249,6 +249,24 @@ fn parse_absolute<'a>(method: &str, uri: &'a [u8]) -> Result<Absolute<'a>, HeadE
     Ok(Absolute { target, authority: authority.strip_suffix(':').unwrap_or(authority), path })
 }
 
+/// The host and port that a request names which cannot be served, as they came, for the log: never the path, the query or
+/// the user information, which hold secrets.
+pub fn asked(input: &[u8]) -> Option<String> {
+    let line = input.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty())?;
+    let mut words = line.split(|byte| *byte == b' ');
+    words.next().filter(|method| !method.is_empty() && method.iter().all(u8::is_ascii_alphabetic))?;
+    let uri = words.next()?;
+    let rest = uri.windows(3).position(|three| three == b"://").and_then(|at| uri.get(at + 3..)).unwrap_or(uri);
+    let authority = rest.split(|byte| matches!(byte, b'/' | b'?' | b'#')).next()?;
+    let host = authority.rsplit(|byte| *byte == b'@').next()?;
+    let host = host.get(..ASKED_BYTES_MAX).unwrap_or(host);
+    let text = str::from_utf8(host).map_or_else(|_| host.escape_ascii().to_string(), str::to_owned);
+    (!text.is_empty()).then_some(text)
+}
+
+/// Bytes of a host and a port that the log tells.
+const ASKED_BYTES_MAX: usize = 261;
+
 /// Removes the user information from an authority (RFC 3986, section 3.2.1). The origin server must never see it: RFC
 /// 9110, section 4.2.4, has senders leave it out, and a client that means to log in sends Authorization as well.
 ///
