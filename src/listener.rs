@@ -337,7 +337,9 @@ impl Core {
     pub(crate) fn accept(&mut self, index: u32) {
         let Some(listener) = self.listeners.get_mut(index as usize) else { return };
         listener.queued = false;
-        for _ in 0..self.accepts_left() {
+        // Strangers come to a listener for links in crowds, and each turn of theirs delays the links that are up.
+        let most = if matches!(listener.front, Front::Nodes) { NODES_PER_TURN } else { usize::MAX };
+        for _ in 0..self.accepts_left().min(most) {
             self.queues.accepts.1 += 1;
             let Some(listener) = self.listeners.get_mut(index as usize) else { return };
             if self.connections.is_full() && matches!(listener.front, Front::Clients(..)) {
@@ -484,5 +486,7 @@ impl Core {
 
 /// Connections that each listener may accept in a turn, however many the others have accepted.
 const ACCEPTS_AT_LEAST: usize = 4;
+/// Connections accepted in one turn from a listener for links.
+const NODES_PER_TURN: usize = 16;
 /// How often another port is tried when the one that the system chose for one family is taken in the other.
 const PORT_TRIES: u32 = 20;

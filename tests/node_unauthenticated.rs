@@ -152,7 +152,7 @@ fn peers_are_given_less_time_when_there_are_many() {
 
 /// Drives a loop turn by turn: what one of them computes is then known.
 #[test]
-fn four_handshakes_are_computed_in_a_turn_at_most() {
+fn two_handshakes_are_computed_in_a_turn_at_most() {
     let mut proxy = Proxy::new(Config::default(), None).unwrap();
     let mut bound = bind(&Bind::Ip("127.0.0.1:0".parse().unwrap()), 1, proxy.core().config()).unwrap();
     let addr = bound[0].addr().ip().unwrap();
@@ -174,7 +174,7 @@ fn four_handshakes_are_computed_in_a_turn_at_most() {
         most = most.max(now - answered);
         answered = now;
     }
-    assert!((1..=4).contains(&most), "{most} in one turn");
+    assert!((1..=2).contains(&most), "{most} in one turn");
 }
 
 #[test]

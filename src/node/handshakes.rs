@@ -192,7 +192,7 @@ pub(super) fn random_u64() -> u64 {
 }
 
 /// Handshake messages that are computed in one turn of the loop.
-const HANDSHAKES_PER_TURN: usize = 4;
+const HANDSHAKES_PER_TURN: usize = 2;
 /// One part in so many of the loop's time is for them.
 const SHARE: u64 = 4;
 /// Time that may be spent on them at once after a pause.

@@ -19,7 +19,7 @@
 //!   [`FREE_MAX`] of a while: who was not served may try again. So a network that comes for the first time goes before those
 //!   of an attack, once each of those has come a few times.
 //! * A peer whose handshake has been answered is on its way in: newcomers do not displace it. Three quarters of the places at
-//!   most are answered; the next answer displaces one that has cost as much or more.
+//!   most are answered; the next answer displaces one that has cost as much or more, and that answer is no cost then.
 //! * Once more than half of the places are used, the time for a handshake shrinks, down to a fifth when all are.
 //!
 //! Bounds: `max` places, [`COSTS_MAX`] networks with a cost, [`KNOWN_MAX`] networks with a recent key.
@@ -181,7 +181,11 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
             evicted = room;
             self.costs.add(network, now_ms, random, Cost::served);
         }
-        evicted.into_iter().for_each(|evicted| self.leave(evicted));
+        if let Some(at) = evicted.and_then(|evicted| self.places.iter().position(|place| place.id == evicted)) {
+            // It was on its way in and had too little time for it: it may try again as if it had not been served.
+            let slot = self.take_out(at).seat.slot;
+            self.costs.entries[slot].unserved();
+        }
         let place = self.place_mut(id)?;
         (place.step, place.waits) = (place.step.max(Step::Answered), false);
         self.check_invariants();
@@ -345,9 +349,14 @@ impl Cost {
         self.served = ((count + 1).min(COST_MAX), since_ms);
     }
 
+    fn unserved(&mut self) {
+        self.served.0 = self.served.0.saturating_sub(1);
+    }
+
     /// Forgets one connection and its handshake.
     fn forgive(&mut self) {
-        (self.served.0, self.came.0) = (self.served.0.saturating_sub(1), self.came.0.saturating_sub(1));
+        self.unserved();
+        self.came.0 = self.came.0.saturating_sub(1);
     }
 }
 
