@@ -168,6 +168,7 @@ impl Link {
             name: Arc::clone(&self.name),
             cipher: self.cipher,
             carriers: std::mem::take(&mut self.carriers),
+            usage: std::mem::take(&mut self.usage),
             streams: std::mem::take(&mut self.streams),
             questions: std::mem::take(&mut self.questions),
             remotes: self.remotes.clone(),

@@ -258,6 +258,7 @@ impl Core {
         self.fail_waiting(id, &failure);
         let carriers = self.pools.links.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default();
         carriers.into_iter().for_each(|carrier| self.drop_carrier(carrier));
+        self.release_link_memory(id);
         self.pools.links.links.remove(id);
     }
 }
