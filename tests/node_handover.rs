@@ -5,6 +5,7 @@ mod node_kit;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use node_kit::cutter::Cutter;
@@ -15,9 +16,13 @@ use seaprox::{Bind, Reason};
 /// Longer than any of these tests may take: a drain that ends has not waited for this.
 const LONG: Duration = Duration::from_secs(300);
 
-/// A port of loopback that nobody listens on.
+/// A port of loopback that nobody listens on. It is below those that the system chooses, so that no connection of another
+/// test gets it meanwhile.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + (std::process::id() % 600) as u16 * 20;
+    let ports = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed));
+    ports.take(1000).find(|port| TcpListener::bind(at(*port)).is_ok()).expect("a port is free")
 }
 
 fn at(port: u16) -> SocketAddr {

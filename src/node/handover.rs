@@ -96,19 +96,21 @@ impl Core {
     /// The peer refuses a stream because it is about to stop: opens it over another session. Returns false where there is
     /// no other session to wait for.
     ///
-    /// An older node has no other way to say that it stops. But each node also passes on what a node behind it has
-    /// answered, so the answer of a young session does not count.
+    /// The refusal may come before GOAWAY, over another subflow. An older node has no other way to say that it stops; but it
+    /// also passes on what a node behind it has answered, so its answer in a young session does not count.
     pub(super) fn open_elsewhere(&mut self, id: Id, stream: StreamId) -> bool {
         let Some(link) = self.pools.links.links.get(id) else { return false };
         let Some(side) = link.streams.get(&stream).map(|slot| slot.side) else { return false };
         if self.state(side) != Some(State::Connecting) {
             return false;
         }
-        let is_settled = link.up_ms.is_some_and(|up_ms| self.now_ms.saturating_sub(up_ms) >= SETTLED_MS);
+        let says_goaway = link.session.as_ref().is_some_and(|session| session.has_capability(Capability::Handover));
+        let age_ms = link.up_ms.map_or(0, |up_ms| self.now_ms.saturating_sub(up_ms));
+        let is_stopping = says_goaway || age_ms >= SETTLED_MS;
         let heir = link.heir;
         let home = match heir {
             Some(heir) => heir,
-            None if is_settled && self.peer_leaves(id) => id,
+            None if is_stopping && self.peer_leaves(id) => id,
             None => return false,
         };
         let Some(record) = self.sides.get_mut(side) else { return false };
@@ -209,7 +211,7 @@ impl Core {
 
 /// Sessions that one link has set aside at most.
 const ASIDE_MAX: usize = 8;
-/// A session that refuses a stream because its node stops must be as old as this for the refusal to be its own.
+/// A session with an older node must be as old as this for a refusal, because a node stops, to be the node's own.
 const SETTLED_MS: u64 = 1_000;
 /// What peers send before they know that this node stops is taken for so long.
 const ANSWER_MS: u64 = 1_000;
