@@ -313,3 +313,36 @@ fn what_cannot_be_opened_anew_is_left_as_it_was_and_loses_nothing() {
     assert!(said.contains("dest_reset"), "{said}");
     assert!(!is_nonblocking(&master.as_fd()));
 }
+
+/// Pieces of a link go to the output several at once. What is written is not less than what there is room for: the loop
+/// would wait for room that there is.
+#[test]
+fn what_comes_over_a_link_reaches_outputs_of_every_kind() {
+    let scratch = Scratch::new();
+    let (far_home, near_home) = (scratch.file("far"), scratch.file("near"));
+    let key = |home: &str| {
+        assert_eq!(run(&["keygen", "--config-dir", home]).code, Some(0));
+        String::from_utf8(run(&["pubkey", "--config-dir", home]).out).unwrap().trim_end().to_owned()
+    };
+    let (far_key, near_key) = (key(&far_home), key(&near_home));
+    std::fs::write(format!("{far_home}/authorized_keys"), format!("permit-open=\"*\" {near_key}\n")).unwrap();
+    let far = kit::Seaprox::start(&["link", "--listen", "127.0.0.1:0", "--config-dir", &far_home]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let bytes: Vec<u8> = (0..5_000_000_u32).map(|number| (number >> 4) as u8).collect();
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let (mut pipe, end) = std::io::pipe().unwrap();
+    let outputs: [(Stdio, &mut dyn Read); 2] = [(OwnedFd::from(theirs).into(), &mut ours), (end.into(), &mut pipe)];
+    for (output, reader) in outputs {
+        let mut cat = command(&["cat", "--via", &far.listens(0), "--config-dir", &near_home, "--peer-key", &far_key]);
+        cat.args(["127.0.0.1", &port]).stdin(Stdio::null()).stdout(output);
+        let mut child = Running::start(&mut cat);
+        drop(cat);
+        let mut server = Peer::accept(&listener);
+        server.run(&[Put(&bytes), Fin]);
+        let mut got = Vec::new();
+        reader.read_to_end(&mut got).unwrap();
+        assert!(got == bytes, "{} of {} bytes", got.len(), bytes.len());
+        child.assert_ends_well();
+    }
+}

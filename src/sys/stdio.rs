@@ -13,7 +13,7 @@
 //! Nothing has to be restored at the end, however that comes.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, IoSlice, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -173,11 +173,18 @@ impl Read for &Input {
 
 impl Write for &Output {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(buf)])
+    }
+
+    // All pieces go with one call: a short write is taken for an output that has no more room.
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         match &*self.0 {
-            Sink::File(file) => (&mut &*file).write(buf),
-            Sink::Socket(file) => send(file.as_fd(), buf),
+            Sink::File(file) => (&mut &*file).write_vectored(pieces),
+            Sink::Socket(file) => send(file.as_fd(), pieces),
             // What ended the thread is the reason, not that its pipe is closed.
-            Sink::Thread(pipe, error) => (&mut &*pipe).write(buf).map_err(|found| lock(error).take().unwrap_or(found)),
+            Sink::Thread(pipe, error) => {
+                (&mut &*pipe).write_vectored(pieces).map_err(|found| lock(error).take().unwrap_or(found))
+            }
         }
     }
 
@@ -238,10 +245,15 @@ fn receive(socket: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
     Ok(count as usize)
 }
 
-fn send(socket: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
+fn send(socket: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | NO_SIGNAL;
-    // The pointer and the length are those of a live slice, which is only read.
-    let count = syscall!(libc::send(socket.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags))?;
+    // SAFETY: a record of integers and pointers, for which zeros are values.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    // An IoSlice is an iovec in memory, as the standard library promises, and the bytes are only read.
+    message.msg_iov = pieces.as_ptr().cast_mut().cast();
+    message.msg_iovlen = pieces.len() as _;
+    // The pointer is to a live record, whose pointers are to live slices.
+    let count = syscall!(libc::sendmsg(socket.as_raw_fd(), &raw const message, flags))?;
     Ok(count as usize)
 }
 
