@@ -238,7 +238,8 @@ fn readers_that_stopped_keep_no_more_than_twice_what_was_sent_to_them() {
 
 #[test]
 fn a_share_of_the_budget_bounds_what_is_announced_and_what_is_held() {
-    let mut peer = Peer::of(Role::Server, Config::default(), ORDERED);
+    let config = Config { stream_window_bytes: (2 << 20, 16 << 20), ..Config::default() };
+    let mut peer = Peer::of(Role::Server, config, ORDERED);
     peer.frames();
     let id = theirs(Role::Server, 0);
     peer.send(&open(id)).unwrap();
@@ -246,9 +247,13 @@ fn a_share_of_the_budget_bounds_what_is_announced_and_what_is_held() {
     assert_eq!(peer.session.promised(), 64 << 20);
     // What was announced stays announced; it is not announced again before what is beyond the share has been taken.
     peer.session.set_receive_bytes_max(1 << 20);
-    peer.send(&Frame::Data { id, offset: 0, fin: false, payload: &[1; 16_000] }).unwrap();
-    peer.session.consume(peer.now, StreamId(id), 16_000);
-    assert_eq!(peer.session.promised(), (64 << 20) - 16_000);
+    let taken = 80 * 16_000;
+    for offset in (0..taken).step_by(16_000) {
+        peer.send(&Frame::Data { id, offset, fin: false, payload: &[1; 16_000] }).unwrap();
+        peer.session.consume(peer.now, StreamId(id), 16_000);
+        peer.keep_alive(FIRST);
+    }
+    assert_eq!(peer.session.promised(), (64 << 20) - taken);
     assert!(
         !peer
             .keep_alive(FIRST)
@@ -265,7 +270,7 @@ fn a_share_of_the_budget_bounds_what_is_announced_and_what_is_held() {
     assert_eq!(peer.events(), [Event::Writable(StreamId(id))]);
     assert!(peer.session.write(StreamId(id), &mut chunk).unwrap() > 64 << 10);
     // A session above its share ends at once, and its peer is told why.
-    peer.send(&Frame::Data { id, offset: 16_000, fin: false, payload: &[1; 16_000] }).unwrap();
+    peer.send(&Frame::Data { id, offset: taken, fin: false, payload: &[1; 16_000] }).unwrap();
     assert!(peer.session.received_cost() >= 16_000);
     peer.session.abort(Code::LimitReached, "too much");
     assert!(peer.session.is_ended() && peer.session.received_cost() + peer.session.sent_cost() == 0);
@@ -276,7 +281,8 @@ fn a_share_of_the_budget_bounds_what_is_announced_and_what_is_held() {
 #[test]
 fn copies_of_a_few_bytes_keep_no_large_buffers() {
     const ROUNDS: u32 = 12;
-    let mut peer = Peer::of(Role::Server, Config::default(), ORDERED);
+    let config = Config { stream_window_bytes: (2 << 20, 16 << 20), ..Config::default() };
+    let mut peer = Peer::of(Role::Server, config, ORDERED);
     let busy = theirs(Role::Server, 0);
     (0..=64 * ROUNDS).for_each(|n| peer.send(&open(theirs(Role::Server, n))).unwrap());
     (0..=64 * ROUNDS).for_each(|n| {
@@ -290,11 +296,9 @@ fn copies_of_a_few_bytes_keep_no_large_buffers() {
                 peer.send(&Frame::Data { id: busy, offset, fin: false, payload: &[1; 512] }).unwrap();
                 offset += 512;
             }
-            if offset % (128 << 10) == 0 {
-                peer.session.consume(peer.now, StreamId(busy), 128 << 10);
-                peer.keep_alive(FIRST);
-            }
         }
+        assert_eq!(peer.session.consume(peer.now, StreamId(busy), 1 << 20), 1 << 20);
+        peer.keep_alive(FIRST);
         for n in 0..64 {
             let id = theirs(Role::Server, 1 + round * 64 + n);
             peer.send(&Frame::Data { id, offset: 0, fin: false, payload: b"x" }).unwrap();
