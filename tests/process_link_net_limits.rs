@@ -91,8 +91,12 @@ fn a_listener_too_many_at_the_far_end_is_told() {
     inner.accept().unwrap();
     assert_eq!(near.count_log(&["reason=limit_reached"]), 1);
 
-    let mut strict = start(net.near(), &near_line(&near_home, &[&options[..], &["--exit-on-failure"]].concat()));
+    // It says nothing on standard output before it knows that it will go on, so nothing there is waited for.
+    let line = near_line(&near_home, &[&options[..], &["--exit-on-failure"]].concat());
+    let words: Vec<&str> = line.iter().map(String::as_str).collect();
+    let mut strict = Seaprox::spawn(&words, |command| net.near().enter(command));
     assert_eq!(strict.wait(kit::SOON).code(), Some(69));
+    assert!(!strict.out().iter().any(|line| line.starts_with("listening link ")), "{:?}", strict.out());
     assert!(strict.log().last().unwrap().contains("limit_reached"), "{:?}", strict.log());
 }
 
