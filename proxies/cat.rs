@@ -20,11 +20,11 @@ type Ended = Rc<RefCell<Option<Failure>>>;
 /// Why the link is the end of it, if it is.
 type Doom = Rc<RefCell<Option<Failed>>>;
 
-/// What the connection and the link that it goes over have to tell each other.
+/// State that the connection and its link share.
 #[derive(Clone, Default)]
 struct Fate {
     doom: Doom,
-    /// Whether the link has ever been up.
+    /// Set once the link has been up.
     was_up: Rc<Cell<bool>>,
 }
 

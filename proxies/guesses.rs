@@ -135,7 +135,7 @@ mod tests {
     fn the_table_is_bounded_and_forgets_who_has_failed_least() {
         let (mut guesses, start) = (Guesses::default(), Instant::now());
         (0..10).for_each(|_| _ = guesses.failed(network(0), start));
-        // Nobody is forgotten whose answer waits: those who come then get none.
+        // Clients whose answer is delayed keep their entries; a client that finds the table full gets no answer.
         let answered = (1..10_000).filter(|number| guesses.failed(network(*number), start).is_some()).count();
         assert_eq!((answered, guesses.networks.len()), (NETWORKS_MAX - 1, NETWORKS_MAX));
         let later = start + PAUSE_MAX;

@@ -127,8 +127,9 @@ impl Process {
         }
     }
 
-    /// The lines that say where it listens. They are printed once the process will run: where a link is dialled, once that is
-    /// up or its first try has failed in a way that is not the end, and after a few seconds anyhow.
+    /// Sets the lines that announce the listen addresses. They are printed once the process will run: at once if no link is
+    /// dialled; otherwise when the link is up or its first try has failed without ending the process, and after a few
+    /// seconds at the latest.
     pub fn announcing(mut self, lines: Vec<String>) -> Process {
         self.unsaid = Some(lines);
         if self.watch.is_none() {
@@ -237,7 +238,7 @@ impl Process {
 
     fn act(&mut self, act: Act) {
         match act {
-            // What comes of the link stands behind where it listens.
+            // Lines about the link follow the lines about the listen addresses.
             Act::Print(line) => match &mut self.unsaid {
                 Some(lines) => lines.push(line),
                 None => logging::announce(&line),
@@ -335,7 +336,7 @@ impl Process {
     }
 }
 
-/// What is wrong with a file, as the log has it.
+/// Returns the error about a file as the log shows it.
 fn told(error: &KeysError) -> String {
     format!("{error}{}", crate::hint(error))
 }

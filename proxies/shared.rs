@@ -9,9 +9,9 @@ use seaprox::keys::{FromFile, KeysError, Modes, Watched};
 /// How a file is read again.
 #[derive(Clone, Copy, Debug)]
 pub enum Look {
-    /// Somebody asks for it: what makes sense is taken.
+    /// A user asked for it: content without errors is taken at once.
     Now,
-    /// A second has passed, and this is the time: what may be half written waits for another look.
+    /// One second has passed; holds the current time. Content that may be half written is taken only at a later look.
     Again(Instant),
 }
 
@@ -26,7 +26,7 @@ impl<T: FromFile> Shared<T> {
     /// Reads a file for the first time.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The file cannot be read or parsed.
     pub fn load(path: impl Into<PathBuf>, modes: Modes, context: T::Context) -> Result<Shared<T>, KeysError> {
         let path = path.into();
         let file = Watched::load(&path, modes, context)?;
@@ -34,23 +34,23 @@ impl<T: FromFile> Shared<T> {
         Ok(Shared { file: Mutex::new(file), now, path })
     }
 
-    /// What was last taken from it.
+    /// Returns the content that was taken last.
     pub fn now(&self) -> Arc<T> {
         Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the file, and takes nothing from it.
+    /// Reads and checks the file, and does not use its content.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The file cannot be read or parsed.
     pub fn read(&self) -> Result<T, KeysError> {
         self.file.lock().unwrap_or_else(PoisonError::into_inner).read()
     }
 
-    /// Looks at the file again. Returns whether something new was taken from it.
+    /// Reads the file again if it has changed. Returns true if new content was taken from it.
     ///
     /// # Errors
-    /// What is wrong with the file.
+    /// The file cannot be read or parsed.
     pub fn refresh(&self, look: Look) -> Result<bool, KeysError> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = match look {

@@ -24,7 +24,7 @@ mod links;
 use crate::options::{Parsed, StatusSocket};
 use crate::{Exit, Failed, logging};
 
-/// What this process has to tell, and to whom it puts the questions.
+/// The facts that this process reports, and the loops that it asks for more.
 pub struct Teller {
     /// The command, as it is named on the command line.
     pub command: &'static str,
@@ -37,7 +37,8 @@ pub struct Teller {
     pub is_logging: AtomicBool,
 }
 
-/// Starts to answer; the socket goes with what is returned. A process that cannot have a socket runs without one, and says so.
+/// Starts to answer status queries. Dropping the returned value removes the socket. If no socket can be made, the process
+/// runs without one and logs a warning.
 pub fn serve(at: &StatusSocket, teller: Arc<Teller>) -> Option<SocketFile> {
     let path = match at {
         StatusSocket::Off => return None,
@@ -309,7 +310,7 @@ fn listed(path: &Path) -> String {
     }
 }
 
-/// What a process says of itself, without its connections, which may be many.
+/// Returns the status of a process without its connections, which may be many.
 fn ask_head(path: &Path) -> io::Result<String> {
     let mut process = UnixStream::connect(path)?;
     process.set_read_timeout(Some(CLIENT_WAIT))?;

@@ -241,7 +241,7 @@ fn parse_zoned(host: &str) -> Option<Box<str>> {
     fits.then(|| format!("{ip}%{zone}").into())
 }
 
-/// Whether a byte may stand in a name.
+/// Returns true if a name may contain this byte.
 fn is_fair(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
 }

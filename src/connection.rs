@@ -76,7 +76,7 @@ pub(crate) struct Notes {
     pub user: Option<Box<str>>,
     /// Whose doing the end is, where the reason alone does not tell.
     pub fault: Option<Fault>,
-    /// What was asked for, where that is no target.
+    /// The requested address, if it is not a valid target.
     pub asked: Option<Box<str>>,
     /// Where it was connected before it let go of its dest.
     pub dialled: Option<Box<str>>,
@@ -132,7 +132,8 @@ impl Connection {
         (ending, noted.unwrap_or(reason.fault()))
     }
 
-    /// Whether it moved no byte, and its peers or a rule cut it: lines about such connections have a limit.
+    /// Returns true if the connection moved no byte and was cut by a peer or a rule. The log lines of such connections are
+    /// limited.
     pub fn is_empty_failure(&self, reason: Reason) -> bool {
         reason.is_futile() && self.halves.iter().all(|half| half.bytes == 0)
     }

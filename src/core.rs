@@ -222,9 +222,9 @@ impl Core {
         self.queues.handlers.push_back((side, handler));
     }
 
-    /// Has [`Handler::woken`] of a connection's source called after so long, unless the connection is over by then. The timer
-    /// of the stage runs on beside it. Each call is one entry in a heap until its time has passed: a handler calls it again
-    /// only when it has been woken.
+    /// Calls [`Handler::woken`] of a connection's source after `time`, unless the connection is over by then. The timer of
+    /// the stage keeps running. Each call adds an entry to a heap until its time has passed, so a handler must not call this
+    /// again before it was woken.
     pub fn wake_after(&mut self, connection: Id, time: Duration) {
         let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.one_offs.push(self.now_ms.saturating_add(ms), OneOff::Wake(connection));

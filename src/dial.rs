@@ -143,7 +143,7 @@ impl Core {
 
     fn want_name(&mut self, dest: Id, name: &Name) {
         if let Some((ip, zone)) = name.zoned() {
-            // Nobody has to be asked for it but this host.
+            // This host alone resolves the zone; no name server is asked.
             let lacks = || Failure::new(Reason::NameResolutionFailure, format!("this host has no interface {zone}"));
             let found = sys::interface_index(zone).map(|_| vec![ip.into()]).ok_or_else(lacks);
             return self.found(dest, &found, false);
@@ -666,7 +666,8 @@ fn connect_failure(error: &io::Error, addr: SocketAddr, way: Option<&Way>) -> Fa
     }
 }
 
-/// Whether this host has the source address, or any from which `to` can be reached. Nothing is sent.
+/// Returns true if this host has the source address or, without one, any address from which `to` can be reached. Sends no
+/// packet.
 fn has_source(to: SocketAddr, source: Option<IpAddr>) -> bool {
     let any = if to.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
     let probe = UdpSocket::bind((source.unwrap_or(any), 0)).and_then(|socket| socket.connect(to));

@@ -265,7 +265,7 @@ impl Core {
             (half.flow, half.left) = (Flow::Discard, DISCARD_BYTES_MAX);
             half.clear(&mut self.pools.blocks, &mut self.pools.pipes);
         } else {
-            // What a handler has not looked at yet stays with it.
+            // Bytes that the handler has not read yet stay available to it.
             half.lost |= half.queued() > half.store.len();
             half.out.clear(&mut self.pools.blocks);
             half.release_pipe(&mut self.pools.pipes);

@@ -285,7 +285,7 @@ impl Io {
         if !sys::may_choose_port(asked.port()) {
             return false;
         }
-        // Who asks for every address gets a loopback one.
+        // A connect to the unspecified address reaches a loopback address.
         let peer = if asked.ip().is_unspecified() { socket.peer_addr().unwrap_or(asked) } else { asked };
         let plain = |addr: SocketAddr| (addr.ip().to_canonical(), addr.port());
         socket.local_addr().is_ok_and(|local| plain(local) == plain(peer))

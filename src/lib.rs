@@ -6,16 +6,16 @@
 //!
 //! # A tour, in reading order
 //! 1. What things are: [`Id`] names a record; [`Target`], [`Endpoint`] and [`Bind`] are the three kinds of address;
-//!    [`Reason`] is the one vocabulary for failures and ends; [`Config`] holds every limit and every timer; a [`PeerNetwork`] is
-//!    what limits for addresses count by.
+//!    [`Reason`] is the one vocabulary for failures and ends; [`Config`] holds every limit and every timer; limits for
+//!    addresses count by [`PeerNetwork`].
 //! 2. The records: `side` is one end of a connection, `half` is one direction of it, `connection` joins them.
 //! 3. The pump: `relay` moves the bytes of one half from one side to the other, by copying or by splicing, and says why
 //!    it stopped; `flow` knows what follows from that: half-close, failure, the end.
 //! 4. The loop: [`Proxy`] takes events, runs what is queued, tells handlers, fires timers and reaps. [`Core`] is
 //!    everything that it owns but the handlers, which get it as a [`Cx`] when they are called.
-//! 5. Coming and going: `listener` accepts (a Unix socket has a [`SocketFile`]), `dial` connects (happy eyeballs, without blocking), `resolve` and `workers`
-//!    look names up (in turn among those who ask: `fair`), `mailbox` brings what other threads have to say, `closing` writes the last line of a connection, and
-//!    `stopping` brings the loop to its end.
+//! 5. Coming and going: `listener` accepts (a Unix socket has a [`SocketFile`]), `dial` connects (happy eyeballs, without
+//!    blocking), `resolve` and `workers` look names up (`fair` serves askers in turn), `mailbox` delivers the messages of
+//!    other threads, `closing` writes the last line of a connection, and `stopping` ends the loop.
 //! 6. The pools: `block`, `pipe`, `timer`. 7. [`Loops`] runs several loops. 8. `sys` is the only unsafe code.
 //! 9. Links, from the wire to the loop: [`link`] is the session between two nodes, a state machine that knows no socket, no
 //!    clock and no randomness; `tls` encrypts one TCP connection of it; [`keys`] is who a node is, whom it lets in and for

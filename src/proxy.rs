@@ -334,7 +334,7 @@ impl Proxy {
     /// Frees what is over, after its handler has been told and its line has been logged.
     fn reap(&mut self) {
         let mut closed = std::mem::take(&mut self.core.queues.closed);
-        // What is left is over already, and takes no part in anything.
+        // Connections left for the next turn are over already and do no more work.
         let count = closed.len().min(REAPED_PER_TURN);
         for connection in closed.drain(..count) {
             let Some(record) = self.core.connections.get(connection) else { continue };

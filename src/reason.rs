@@ -133,12 +133,12 @@ impl Reason {
         }
     }
 
-    /// Whether the reason says that the dest was never reached, or that there is no listener.
+    /// Returns true if the dest was never reached, or if there is no listener.
     pub const fn is_connect_failure(self) -> bool {
         (self as u8) <= (Reason::Other as u8) || matches!(self, Reason::AddressInUse)
     }
 
-    /// Whether the connection has come to nothing by what its peers or a rule did: the dest was not reached, or a peer cut it.
+    /// Returns true if a peer or a rule made the connection fail: the dest was not reached, or a peer cut it.
     pub(crate) const fn is_futile(self) -> bool {
         let is_cut = matches!(self, Reason::SourceReset | Reason::DestReset | Reason::ProtocolError);
         is_cut || self.is_connect_failure()

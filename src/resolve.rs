@@ -1,9 +1,10 @@
 //! The names of one loop: a small cache, and the lookups that are under way.
 //!
-//! Connections that want the same name at the same time share one lookup, as far as they count as one asker: who waited for
-//! somebody else's lookup would wait behind all that the other has asked for. The first answer is for all. What was found is used for a bounded time,
-//! because `getaddrinfo` does not tell for how long it holds, and is thrown away when a connect to it fails. Failures are not
-//! kept. It knows no sides beyond their ids, and does not look names up itself.
+//! Connections of one asker that want the same name at the same time share one lookup. They do not join the lookup of
+//! another asker, because they would then wait behind all names that the other has asked for. The first answer serves all
+//! askers. Addresses are cached for a bounded time, because `getaddrinfo` does not return their lifetime, and are dropped
+//! when a connect to them fails. Failures are not cached. This module knows only the ids of sides, and does not look names
+//! up itself.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -36,10 +37,10 @@ struct Known {
     asker: Asker,
 }
 
-/// Who waits for a name.
+/// The sides that wait for a name.
 struct Waiting {
     sides: Vec<Id>,
-    /// Those that have had it looked up. Invariant: none is there twice, and there is one.
+    /// The askers that have started a lookup. Invariant: at least one, and none twice.
     askers: Vec<Asker>,
     is_answered: Arc<AtomicBool>,
 }

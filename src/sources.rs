@@ -1,8 +1,8 @@
-//! Sources: how many connections the clients of each network have, where that is bounded.
+//! Sources: the number of connections of each client network, if it is bounded.
 //!
-//! All loops of a process share it, because the system spreads the clients of one network over them. It holds an entry for
-//! each network that has a connection, so it is no larger than the tables of connections. Clients without an address, such as
-//! those of a Unix socket, are not counted: they are of this host.
+//! All loops of a process share the table, because the system spreads the clients of one network over them. The table has an
+//! entry for each network with a connection, so it is no larger than the tables of connections. Clients without an address,
+//! such as those of a Unix socket, are local and are not counted.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -23,7 +23,7 @@ impl Sources {
         Arc::new(Sources { max, counts: Mutex::default() })
     }
 
-    /// Whether a network is counted at all.
+    /// Returns true if connections of this network are counted.
     pub fn counts(&self, network: PeerNetwork) -> bool {
         self.max > 0 && network != PeerNetwork::Local
     }

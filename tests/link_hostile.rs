@@ -1,5 +1,5 @@
-//! What a peer that was let in can make of the other end's memory and time: frames for streams that nobody opened, and
-//! the bounds that both ends keep to so that an honest peer never meets them.
+//! Attacks of an admitted peer on the memory and time of the other end: frames for streams that were never opened, and
+//! bounds that an honest peer never reaches.
 
 mod link_kit;
 
@@ -43,7 +43,7 @@ fn a_frame_makes_a_record_for_the_stream_that_it_names_and_for_no_other() {
             peer.events();
             peer.send(&frame).unwrap();
             assert_eq!((peer.session.streams_live(), peer.events()), (1, vec![]), "{role:?} {frame:?}");
-            // Those that were passed over can still be opened, in any order.
+            // The streams that were skipped can still be opened, in any order.
             for n in [40_000, 3, 65_534, 0] {
                 peer.send(&open(theirs(role, n))).unwrap();
                 assert!(matches!(&peer.events()[..], [Event::Opened { .. }]), "{role:?} {n}");
@@ -245,7 +245,8 @@ fn a_share_of_the_budget_bounds_what_is_announced_and_what_is_held() {
     peer.send(&open(id)).unwrap();
     peer.session.accept(StreamId(id), seaprox::link::Bound::default()).unwrap();
     assert_eq!(peer.session.promised(), 64 << 20);
-    // What was announced stays announced; it is not announced again before what is beyond the share has been taken.
+    // Announced credit is not withdrawn. No new credit is announced until the application has read the data beyond the
+    // share.
     peer.session.set_receive_bytes_max(1 << 20);
     let taken = 80 * 16_000;
     for offset in (0..taken).step_by(16_000) {

@@ -27,7 +27,7 @@ struct End {
     role: Role,
     session: Session,
     now: Time,
-    /// What each stream has carried so far: received, and still to be written, and whether a FIN follows.
+    /// Bytes received on each stream; `unsent` holds the bytes to be written, and whether a FIN follows them.
     received: BTreeMap<u32, Vec<u8>>,
     unsent: BTreeMap<u32, (Bytes, bool)>,
     /// Words for the events that the test looks at.
@@ -186,7 +186,7 @@ impl End {
         self.apply();
     }
 
-    /// What the script must have led to at this end.
+    /// Checks the results of the script at this end.
     fn check(&self) {
         let expected: &[&str] = match self.role {
             Role::Client => &[
@@ -274,7 +274,7 @@ fn frame_of(line: &str, role: Role) -> Vec<u8> {
     frame
 }
 
-/// What the script has an end send on a stream.
+/// Returns the bytes that an end sends on a stream.
 fn scripted(id: u32, role: Role) -> &'static [u8] {
     match (id, role) {
         (2, Role::Client) => b"select",

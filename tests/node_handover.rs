@@ -134,7 +134,7 @@ fn a_node_that_drains_is_left_for_its_successor() {
 
     server.drain(LONG);
     until("the client has noticed", || client.has(|h| matches!(h, Happened::Draining)));
-    // Nobody is there to take it yet, and it waits.
+    // No successor exists yet, so the new connection waits.
     let mut waiting = connect(front);
     waiting.write_all(b"early").unwrap();
     let successor = Node::start();
@@ -152,7 +152,7 @@ fn a_node_that_drains_is_left_for_its_successor() {
         [("up", true), ("draining", true)]
     );
 
-    // What runs goes on, and the node that drains ends with the last of it.
+    // Running connections go on, and the draining node ends with the last of them.
     exchange(&mut near, &mut far);
     exchange(&mut user, &mut served);
     close(&mut user, &mut served);

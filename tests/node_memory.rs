@@ -1,5 +1,5 @@
-//! What the links of one key can make a node hold of memory, and that it goes back to the system. One test, because it
-//! measures the memory of the process.
+//! The memory that the links of one key can make a node hold, and its return to the system. This file has one test only,
+//! because it measures the memory of the process.
 
 mod hostile_kit;
 mod node_kit;

@@ -1,5 +1,5 @@
-//! What one peer may use of what all share: its part of a turn, its streams that come to nothing, its connections, and its
-//! lines of the log. The peer is one that keeps to no rule (`hostile_kit`); the node is the real one.
+//! The share of one peer in common resources: its part of a turn, its futile streams, its connections, and its log lines.
+//! The peer is hostile and keeps no rule (`hostile_kit`); the node is the real one.
 
 mod hostile_kit;
 mod kit;
@@ -166,7 +166,7 @@ fn one_key_gets_half_of_the_connections_and_the_others_the_rest() {
     let mut other = RawLink::connect(addr, [3; 32]).unwrap();
     let (_, result) = other.open(to(target)).unwrap();
     assert_eq!(result.failure, None, "another key gets a connection");
-    // What ends is free again.
+    // A connection that ends frees its place.
     let close = encode(&Frame::Close { code: Code::Drained, text: "" });
     links.iter_mut().for_each(|link| link.send_raw(&close).unwrap());
     until("the connections of the first key are over", || node.ask(|core| core.snapshot().connections.len()) == 1);

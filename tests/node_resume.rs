@@ -243,7 +243,7 @@ fn who_has_asked_in_vain_is_connected_after_the_peer_was_restarted() {
     cutter.close(false);
     is_connected(near);
     until("nothing is left of it", || streams(&client) == 0);
-    // What it asks is lost on the way to a peer that is silent, and then gone.
+    // The OPEN is lost on the way to a peer that is first silent and then gone.
     cutter.silence(true);
     let before = streams(&client);
     let near = connect(front);

@@ -226,7 +226,8 @@ fn a_rate_is_that_of_the_key_and_changes_while_links_live() {
     assert!(took < Duration::from_secs(3), "and that is gone: {took:?}");
 }
 
-/// What waits for a link that is refused is told so, and not that there was no answer; and the status says what was tried.
+/// A connection that waits for a refused link ends with `auth_failed`, not with a timeout; the status shows the failed
+/// tries.
 #[test]
 fn a_link_whose_key_is_refused_tells_its_reason() {
     let server = Node::start();

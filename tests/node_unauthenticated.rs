@@ -40,7 +40,7 @@ fn stranger(number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::new(127, 9, 0, 1).to_bits() + number)
 }
 
-/// What a client says first.
+/// Returns the first message of a client.
 fn client_hello() -> Vec<u8> {
     let identity = tls::Identity::from_seed(&[77; 32]).unwrap();
     let client = tls::Tls::client(&identity, &tls::Cipher::ALL, Arc::new(|_| true)).unwrap();
@@ -192,7 +192,7 @@ fn a_hello_in_pieces_is_answered_when_it_is_whole() {
     let mut first = [0; 6];
     client.read_exact(&mut first).unwrap();
     assert_eq!((first[0], first[5]), (22, 2), "a record with a ServerHello");
-    // What is no hello is refused at once.
+    // Bytes that are not a ClientHello are refused at once.
     for noise in [b"GET / HTTP/1.1\r\n\r\n".as_slice(), &[22, 3, 1, 0, 4, 2, 0, 0, 0], &[23, 3, 3, 0, 1, 0], &[0]] {
         let mut client = connect(addr);
         client.write_all(noise).unwrap();

@@ -1,4 +1,4 @@
-//! How a connection ends when one of its peers leaves early, as the other peer sees it, through each front end and over a link:
+//! The end of a connection whose peer leaves early, as the other peer sees it, through each front end and over a link:
 //! resets behind a FIN, answers that were sent before a reset, and the counts of bytes (issue 8, D).
 
 mod kit;
@@ -129,7 +129,7 @@ fn bytes_before_a_fin_arrive_although_a_reset_is_behind_it() {
     }
 }
 
-/// Who sends all the time finds out, too, and at once: what it sends is not swallowed.
+/// A peer that keeps sending notices the reset at once; its bytes are not swallowed.
 #[test]
 fn a_sender_is_cut_when_its_reader_has_closed_and_then_reset() {
     for path in Path::each() {
@@ -201,7 +201,7 @@ fn answered(count: usize, listener: &TcpListener, connect: impl Fn() -> Peer, pl
             for _ in 0..count {
                 let mut server = Peer::accept(listener);
                 assert!(head(&mut server).starts_with("POST / "));
-                // What it has not read makes its system reset the connection.
+                // The unread bytes make the server's system reset the connection.
                 server.run(&[Put(NO)]);
             }
         });

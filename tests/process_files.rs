@@ -105,7 +105,7 @@ fn the_status_socket_is_never_open_to_others() {
     assert_eq!(events, [libc::IN_CREATE], "its mode was changed after it was there");
 }
 
-/// What happens to a file or a directory, as inotify(7) tells it.
+/// Events of a file or a directory, as inotify(7) reports them.
 #[cfg(target_os = "linux")]
 struct Events(fs::File);
 

@@ -208,7 +208,7 @@ fn bytes_of_the_client_cannot_forge_the_log() {
     assert!(proxy.log().iter().all(|line| line.starts_with("20") && !line.contains('\x1b')), "{:?}", proxy.log());
 }
 
-/// What was asked for is told, whatever it is, and nothing that may be a secret.
+/// The log shows the requested host, whatever its bytes, and nothing that may be a secret.
 #[test]
 fn a_host_that_cannot_be_used_is_logged_without_secrets() {
     let proxy = Seaprox::start(&["http", "--listen", "127.0.0.1:0"]);

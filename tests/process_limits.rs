@@ -61,7 +61,7 @@ fn one_client_address_gets_as_many_connections_as_it_may_and_another_is_served()
         }
         relay.seaprox.wait_for_log(&["from=ipv4[127.0.0.2:", "reason=limit_reached", "client refused"]);
         let _other = serves("127.0.0.3");
-        // What ends makes room.
+        // A connection that ends frees its place.
         drop(pairs.pop());
         until("it has ended", || relay.seaprox.figure("/usage/connections") == 3);
         pairs.push(serves("127.0.0.2"));

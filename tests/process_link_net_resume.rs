@@ -228,8 +228,9 @@ fn connections_end_by_a_reset_when_the_hold_time_is_over() {
     client.run(&[ReadAll]);
 }
 
-/// Whoever asks while the link is down waits for it. Nothing was opened yet when the session ends, so it is asked for again
-/// when the peer comes back as another process; if it does not, that is said in the words of the client's protocol.
+/// A client that asks while the link is down waits for the link. If the session ends before the stream was opened, the
+/// stream is asked for again when the peer comes back as another process. If the peer stays away, the client gets an error
+/// of its protocol.
 #[test]
 fn who_asks_while_the_peer_is_restarted_is_connected_or_answered() {
     if !has_net() {

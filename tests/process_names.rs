@@ -171,7 +171,7 @@ fn a_slow_name_holds_nobody_else_up() {
                     assert_eq!(code5(addr, host, port), 0);
                     since.elapsed()
                 };
-                // What held them up would hold up each of them; a busy machine holds up some.
+                // A real delay slows every lookup; a busy machine slows only some.
                 let fastest = (0..20).map(|_| took()).min().unwrap();
                 assert!(fastest < Duration::from_millis(100), "the fastest {host} took {fastest:?}");
             }

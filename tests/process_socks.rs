@@ -286,7 +286,7 @@ fn a_greeting_that_never_ends_runs_into_its_limit() {
     proxy.wait_for_log(&[" closed ", "reason=handshake_timeout"]);
 }
 
-/// What was asked for is told, whatever it is, and stays on its line.
+/// The log shows the requested name, whatever its bytes, on one line.
 #[test]
 fn a_name_that_cannot_be_used_is_logged_with_escapes() {
     let proxy = proxy(&[]);

@@ -1,4 +1,5 @@
-//! What a permitted peer may do to the others: floods of one key, and what another key's echo takes beside them.
+//! Measures the harm that a permitted peer can do to the others: floods of one key, and the time that an echo of another key
+//! takes beside them.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -261,7 +262,7 @@ impl Keeper {
             while !over.load(Ordering::Relaxed) {
                 match listener.accept() {
                     Ok((socket, _)) => kept.push(socket),
-                    // Nobody waits, or there is no descriptor.
+                    // No client waits, or no descriptor is free.
                     Err(_) => thread::sleep(Duration::from_millis(1)),
                 }
             }

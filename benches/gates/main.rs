@@ -45,7 +45,7 @@ struct Gate {
     run: fn(&Place) -> io::Result<Run>,
 }
 
-/// What one run measured.
+/// The figures of one run.
 struct Run {
     /// The figure without the attack.
     plain: f64,

@@ -1,8 +1,8 @@
-//! What strangers may do to the peers of links: floods of connections that never show a key, and how long it takes until an
-//! honest peer is in beside them, or a link that was cut is resumed.
+//! Measures the harm that unauthenticated peers can do to links: floods of connections that never show a key, and the time
+//! until an honest peer is admitted beside them or a link that was cut is resumed.
 //!
-//! Addresses of 127.0.0.0/8 stand for many hosts. The honest peer comes from an address that the node has not seen, each time;
-//! a link that is cut and resumed is one that has been up, so its address has a recent key.
+//! Addresses of 127.0.0.0/8 stand for many hosts. Each time, the honest peer connects from an address that is new to the
+//! node. A link that is cut and resumed has been up before, so its address has a recent key.
 
 use std::io;
 use std::mem;
@@ -23,7 +23,7 @@ use crate::node_kit::{self, cutter::Cutter};
 use crate::place::{Place, give_way};
 use crate::tls;
 
-/// What a stranger sends once it is connected.
+/// The bytes that an unauthenticated peer sends once it is connected.
 #[derive(Clone, Copy)]
 enum Says {
     Nothing,

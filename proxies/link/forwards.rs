@@ -181,7 +181,7 @@ fn unix(path: &str) -> Result<PathBuf, ForwardError> {
     }
 }
 
-/// Whether the first of four parts is a port and the second is none: then there is one part too many, at the end.
+/// Returns true if the first of four parts is a port and the second is not: the last part is then one too many.
 fn has_rest(first: &str, second: &str) -> bool {
     number(first, 0).is_ok() && number(second, 0).is_err()
 }

@@ -198,7 +198,7 @@ impl Links {
     /// What is wrong with a file; what it said before holds on.
     pub fn refresh(&self, look: Look) -> Result<bool, KeysError> {
         let visitors = self.visitors.as_ref().map_or(Ok(false), |visitors| {
-            // What was answered may have permitted a listener.
+            // An answer that is forgotten may have permitted a listener.
             let had_answers = matches!(look, Look::Now) && visitors.forget_answers();
             visitors.refresh(look).map(|is_new| is_new || had_answers)
         });

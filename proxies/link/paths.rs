@@ -15,11 +15,11 @@ use crate::shared::{Look, Shared};
 /// The file, and what was last taken from it.
 pub struct PathFile(Shared<Paths>, Meant);
 
-/// What a file of paths says.
+/// The content of a file of paths.
 #[derive(PartialEq)]
 struct Paths(Vec<Path>);
 
-/// What has to be known to read one.
+/// Parameters for reading a file of paths.
 #[derive(Clone, Copy)]
 struct Meant {
     /// Where the peer listens, if a path says nothing else.

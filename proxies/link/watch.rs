@@ -134,8 +134,8 @@ impl Watch {
         }
     }
 
-    /// Whether the process will go on after what happened last: the link is there, with what it was asked for where its
-    /// lack would be the end, or it cannot be had now and is tried again.
+    /// Returns true if the process goes on after this event: the link is up, with all listeners that it must have, or it has
+    /// failed and is dialled again.
     pub fn will_run(&self, happened: &Happened) -> bool {
         match happened {
             Happened::NoSubflow { failure, .. } => failure.reason != Reason::AuthFailed && !self.exits,
@@ -143,7 +143,7 @@ impl Watch {
         }
     }
 
-    /// Whether a link that cannot be had is tried again instead of being the end.
+    /// Returns true if a link that fails is dialled again, and false if the failure ends the process.
     pub fn is_patient(&self) -> bool {
         !self.exits
     }
@@ -267,7 +267,7 @@ impl Watch {
     }
 }
 
-/// What takes the place of a peer that has stopped is waited for this long where failures are the end.
+/// Time for which the successor of a stopped peer is awaited, if failures end the process.
 const SUCCESSOR_WAIT: Duration = Duration::from_secs(10);
 
 /// Nobody reads more than milliseconds.

@@ -1,4 +1,4 @@
-//! What can be wrong with a file of keys, users or paths: which file, which line, which word, and what was expected there.
+//! Errors in files of keys, users or paths: the file, the line, the word, and the expected content.
 //!
 //! Nothing that is private is ever quoted: an error about a private key or a secret has no word.
 
@@ -15,7 +15,7 @@ pub struct KeysError {
     problem: Problem,
 }
 
-/// What is wrong with such a file.
+/// The kind of error in a file of keys, users or paths.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Problem {
@@ -25,7 +25,7 @@ pub enum Problem {
     Exists,
     /// Somebody else can read what is private; its mode.
     Readable(u32),
-    /// Somebody else can change it; its mode.
+    /// Other users can change the file; holds its mode.
     Writable(u32),
     /// The file, or a directory on the way to it, belongs to somebody else.
     Owner {
@@ -36,7 +36,7 @@ pub enum Problem {
         /// The user of this process.
         user: u32,
     },
-    /// Somebody else can put another file in its place, by a directory on the way to it.
+    /// Other users can replace the file through a directory on the path to it.
     Directory {
         /// The directory.
         at: PathBuf,
@@ -98,7 +98,7 @@ impl KeysError {
         matches!(&self.problem, Problem::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Whether an owner or a mode is wrong: what the file holds was not looked at.
+    /// Returns true if an owner or a mode is wrong. The content of the file was not read then.
     pub fn is_about_modes(&self) -> bool {
         use Problem::{Directory, Owner, Readable, Writable};
         matches!(self.problem, Readable(_) | Writable(_) | Owner { .. } | Directory { .. })

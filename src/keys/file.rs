@@ -1,6 +1,6 @@
 //! Files of keys: read within limits, written so that no reader ever finds half of one, and watched for changes.
 //!
-//! Who may read and change them is for [`Modes`] to judge.
+//! [`Modes`] checks the owners and modes of the files.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -30,7 +30,7 @@ struct Looks {
     device: u64,
     inode: u64,
     size: u64,
-    /// Whether it is a regular file, with content that stays.
+    /// Set for a regular file, whose content can be read again.
     is_regular: bool,
     /// Seconds and nanoseconds.
     modified: (i64, i64),
@@ -57,7 +57,7 @@ impl Stamp {
         self.file == other.file
     }
 
-    /// Whether another file is in the place of the one that was there.
+    /// Returns true if another file has replaced the earlier one.
     pub(super) fn is_another_file(&self, before: &Stamp) -> bool {
         let place = |stamp: &Stamp| stamp.file.map(|file| (file.device, file.inode));
         self.file.is_some() && before.file.is_some() && place(self) != place(before)
@@ -69,7 +69,7 @@ impl Stamp {
         Stamp { is_fresh: false, ..self }
     }
 
-    /// Whether it is a pipe or a device, which gives its content once.
+    /// Returns true for a pipe or a device, whose content can be read only once.
     pub(super) fn is_stream(&self) -> bool {
         self.file.is_some_and(|file| !file.is_regular)
     }

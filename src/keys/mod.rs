@@ -12,9 +12,10 @@
 //! DIRECTORY is a [`ConfigDirectory`]. A key that stands in `authorized_keys` without options may connect, and may do
 //! nothing then: open no target, listen nowhere. What it may do are its [`Permissions`].
 //!
-//! What is private is read only from files that nobody else can read, is never printed, and is overwritten when it is let
-//! go. No file is read that another user may change or replace ([`Modes`]). What is public is never larger than the limits below, and is refused as a whole when a line of it is malformed, so
-//! that who reads it anew keeps what it had ([`Watched`]). Nothing here opens a socket or knows a link.
+//! Private data is read only from files that no other user can read, is never printed, and is overwritten when it is
+//! dropped. A file that another user may change or replace is not read at all ([`Modes`]). Public files are bounded by the
+//! limits below. A file with a malformed line is refused as a whole, and the reader keeps its earlier content ([`Watched`]).
+//! Nothing here opens a socket or knows a link.
 
 mod accounts;
 mod authorized;

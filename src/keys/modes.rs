@@ -19,22 +19,22 @@ use super::accounts::Accounts;
 use super::error::{KeysError, Problem};
 use crate::sys;
 
-/// Whether owners and modes matter.
+/// The policy for owners and modes of files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Modes {
-    /// A file is refused if another user may change it, or read what is private.
+    /// A file is refused if another user may change it, or may read it and it is private.
     #[default]
     Strict,
-    /// Every file is taken that can be read.
+    /// Every readable file is accepted.
     Lax,
 }
 
-/// What a file holds.
+/// The secrecy of a file's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Secrecy {
-    /// A key or a secret: others may not read it.
+    /// A key or a secret: other users must not be able to read it.
     Private,
-    /// Others may read it.
+    /// Public content: other users may read it.
     Public,
 }
 
@@ -77,7 +77,7 @@ impl Judge<'_> {
         owner == self.user || owner == 0
     }
 
-    /// Whether others may write, by the bits of others or of a group that has other members.
+    /// Returns true if other users may write, by the mode bits for others or for a group with other members.
     fn is_writable(&self, entry: &Metadata) -> bool {
         let mode = entry.mode();
         mode & 0o002 != 0 || mode & 0o020 != 0 && !Accounts::read().is_private(entry.gid(), self.user)
@@ -202,7 +202,7 @@ mod tests {
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
 
-    /// What is wrong with a file, for a user.
+    /// Returns the error about a file from the view of a user.
     fn wrong(path: &Path, user: u32, secrecy: Secrecy) -> Option<String> {
         let judge = Judge { path, user };
         let file = fs::metadata(path).unwrap();

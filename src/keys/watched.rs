@@ -21,9 +21,9 @@ use super::error::KeysError;
 use super::file::{self, Stamp};
 use super::modes::Modes;
 
-/// What can be read from a file.
+/// A value that can be read from a file.
 pub trait FromFile: PartialEq + Sized {
-    /// What is needed to read it, beside the file.
+    /// Parameters for reading the file.
     type Context;
     /// A larger file is refused.
     const BYTES_MAX: usize;
@@ -31,13 +31,13 @@ pub trait FromFile: PartialEq + Sized {
     /// Reads the content of a file; nothing where there is no file. `path` is for errors.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The file cannot be read or parsed.
     fn parse(path: &Path, bytes: Option<&[u8]>, context: &Self::Context) -> Result<Self, KeysError>;
 
-    /// Whether nothing stands in it.
+    /// Returns true if the file has no entries.
     fn is_empty(&self) -> bool;
 
-    /// Whether all that stood in an earlier one still does.
+    /// Returns true if this value still has every entry of the earlier one.
     fn keeps(&self, earlier: &Self) -> bool;
 
     /// Reads a file, and says what it looked like before it was read.
@@ -75,7 +75,7 @@ pub struct Watched<T: FromFile> {
 struct Doubt {
     since: Instant,
     looks: Stamp,
-    /// Whether an earlier reading found another content.
+    /// Set if an earlier reading found different content.
     is_second: bool,
 }
 
@@ -83,7 +83,7 @@ struct Doubt {
 struct Told {
     looks: Stamp,
     text: String,
-    /// Whether the content was never looked at: then the fault may pass without a change of the file.
+    /// Set if the content was never read: the error may then vanish without a change of the file.
     is_about_modes: bool,
 }
 
@@ -116,10 +116,10 @@ impl<T: FromFile> Watched<T> {
         &self.path
     }
 
-    /// Reads the file beside what was last read, and keeps nothing of it.
+    /// Reads and checks the file without replacing the current value.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The file cannot be read or parsed.
     pub fn read(&self) -> Result<T, KeysError> {
         T::load(&self.path, self.modes, &self.context).map(|(value, _)| value)
     }
@@ -190,12 +190,13 @@ impl<T: FromFile> Watched<T> {
         is_new
     }
 
-    /// Whether another file is in the place of the one that was read, and no reading in between was in doubt.
+    /// Returns true if another file has replaced the one that was read last, and no reading since then was doubtful.
     fn is_renamed(&self, looks: &Stamp) -> bool {
         self.doubt.is_none() && looks.is_another_file(&self.stamp)
     }
 
-    /// Whether an earlier reading has found what this one does, or there have been two. Takes note of this one, if not.
+    /// Returns true if an earlier reading found the same as this one, or if two readings were doubtful already. Otherwise
+    /// records this reading.
     fn is_sure(&mut self, now: Instant, looks: Stamp) -> bool {
         let is_second = match &self.doubt {
             Some(doubt) if now.saturating_duration_since(doubt.since) < SECOND_LOOK => return false,
@@ -209,7 +210,7 @@ impl<T: FromFile> Watched<T> {
         false
     }
 
-    /// Whether this fault was told, and cannot have passed.
+    /// Returns true if this error was reported already and cannot have vanished since.
     fn is_known_fault(&self, looks: &Stamp) -> bool {
         let told = self.told.as_ref().filter(|told| !told.is_about_modes && told.looks.looks_like(looks));
         told.is_some_and(|told| !told.looks.has_changed(&self.path))
@@ -271,7 +272,7 @@ mod tests {
             fs::rename(self.scratch.write("new", content, 0o600), self.keys.path()).unwrap();
         }
 
-        /// What a look finds, and how many keys there are then.
+        /// Refreshes the file. Returns the result and the number of keys after it.
         fn look(&mut self) -> (Result<bool, String>, usize) {
             self.now += SECOND_LOOK;
             let found = self.keys.refresh(self.now).map_err(|error| error.to_string());

@@ -92,7 +92,7 @@ impl Way {
     }
 }
 
-/// What the sender of OPENs keeps.
+/// State of the sender of OPENs.
 impl Session {
     /// Returns where the DATA of a stream may go.
     pub(super) fn way_of(&self, stream: &Stream) -> Way {
@@ -152,7 +152,7 @@ impl Session {
     }
 }
 
-/// What the receiver of OPENs keeps.
+/// State of the receiver of OPENs.
 impl Session {
     /// Returns how many ids up to the highest that the peer has named have had no OPEN.
     fn unopened(&self) -> u32 {

@@ -387,7 +387,8 @@ impl Session {
         None
     }
 
-    /// What little a stream has to say goes out with its OPEN: later the lane of that may be busy, and no other will do.
+    /// Sends the small first data of a stream directly behind its OPEN. Later the subflow of the OPEN may be busy, and the
+    /// data may use no other.
     fn send_behind_open(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
         let slot = self.streams.live_slot(self.just_opened.take()?)?;
         let need = self.need(slot, List::New).filter(|need| need.sparse)?;

@@ -21,7 +21,7 @@ pub(super) struct Pins {
     bytes: u64,
     /// Σ of the payloads that are kept as parts of them.
     payload: u64,
-    /// What copies of small payloads have room for.
+    /// Σ of the capacities of copied small payloads.
     copies: u64,
     /// The buffer that is being read, and its place once a payload of it is kept.
     reading: (usize, Option<Pin>),

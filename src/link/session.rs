@@ -1,9 +1,9 @@
 //! The session: what all the parts of the link belong to.
 //!
 //! This file holds the record itself and the few things that every other part needs: finding a stream, settling it
-//! after a change, ending the session. What is done with it lies beside: commands of the application in `apps`, streams
-//! whose OPEN is on its way in `opening`, subflows coming and going in `join` and `resume`, frames coming in in `input`, frames going out in `output`,
-//! deadlines in `timers`, and what must hold in `check`.
+//! after a change, ending the session. Other files hold the operations: `apps` the commands of the application, `opening`
+//! streams whose OPEN is on its way, `join` and `resume` subflows that come and go, `input` received frames, `output` sent
+//! frames, `timers` deadlines, and `check` the invariants.
 //!
 //! ```text
 //! Greeting --first subflow up--> Open <----both RESUME_STATEs done---- Resuming
@@ -127,7 +127,7 @@ pub(super) struct Outgoing {
     pub(super) streams: u32,
     /// Streams of this end whose opening the peer has not acknowledged.
     pub(super) opens: u32,
-    /// Whether an open was refused for now, and the application is to be told when it may try again.
+    /// Set if an open was refused for now: the application is told when it may try again.
     pub(super) open_refused: bool,
     /// Σ of what streams hold; at most `send_bytes_max` and one frame.
     pub(super) held: u64,

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Implied: frames take different subflows, so that data, or the OPEN of a later stream, can come before a stream's own
-//! OPEN (see `opening`). What has come waits within the first credit. The two sides end on their own; a stream is gone when both are
-//! over and the peer is known to have what concerns its opening.
+//! OPEN (see `opening`). Such early data is held, bounded by the first credit. The two sides end on their own. A stream is
+//! gone when both sides are over and the peer has acknowledged the frames of its opening.
 
 use super::control::Key;
 use super::credit::Window;

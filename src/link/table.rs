@@ -51,7 +51,7 @@ pub(super) struct Table {
     by_id: HashMap<StreamId, usize, BuildHasherDefault<IdHasher>>,
     /// The ids of each end up to the highest that has been named: of the peer, and of this end.
     opened: [u32; 2],
-    /// Those of the peer's below its highest that no frame has named yet.
+    /// Ids of the peer below its highest that no frame has named yet.
     gaps: Gaps,
     live: [u32; 2],
 }

@@ -68,8 +68,8 @@ pub(crate) fn send_before_end(socket: BorrowedFd<'_>, buf: &[u8]) -> io::Result<
     Ok(sent as usize)
 }
 
-/// Whether an error says that a TCP connection was reset when the peer had closed its direction already: everything that the
-/// peer has sent is here (`EPIPE` instead of `ECONNRESET`).
+/// Returns true if the error means that a TCP connection was reset after the peer's FIN, so that all bytes of the peer have
+/// arrived (`EPIPE` instead of `ECONNRESET`).
 pub(crate) fn is_reset_behind_fin(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EPIPE)
 }
@@ -145,8 +145,8 @@ pub(crate) fn network_changes() -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Whether the system may choose this port for the local end of a connection. Reads the range once; without it each port may
-/// be chosen.
+/// Returns true if the system may choose this port for the local end of a connection. Reads the port range once; if it
+/// cannot be read, returns true for each port.
 pub(crate) fn may_choose_port(port: u16) -> bool {
     static RANGE: OnceLock<(u16, u16)> = OnceLock::new();
     let (first, last) = RANGE.get_or_init(|| {

@@ -56,7 +56,7 @@ pub(crate) fn effective_user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// Whether there is a process with this number.
+/// Returns true if a process with this id exists.
 pub(crate) fn is_running(process: u32) -> bool {
     let Ok(process) = i32::try_from(process) else { return false };
     // Signal 0 asks and does nothing; 0 and negative numbers are groups of processes.

@@ -57,7 +57,8 @@ pub(crate) fn network_changes() -> io::Result<OwnedFd> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Whether the system may choose this port for the local end of a connection: each, as far as is known.
+/// Returns true if the system may choose this port for the local end of a connection. The port range is unknown here, so any
+/// port may be chosen.
 pub(crate) fn may_choose_port(_port: u16) -> bool {
     true
 }

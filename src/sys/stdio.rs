@@ -8,9 +8,9 @@
 //! | pipe, terminal | opened anew through `/proc`: an open file of our own, with `O_NONBLOCK` |
 //! | socket | each call says `MSG_DONTWAIT` |
 //! | regular file | it never blocks |
-//! | what cannot be opened anew, such as a terminal or a pipe of another user | a thread reads or writes it, with a pipe of our own between it and the loop |
+//! | other (terminal or pipe of another user) | a thread reads or writes it; a pipe of our own joins it to the loop |
 //!
-//! Nothing has to be restored at the end, however that comes.
+//! Nothing has to be restored when the process ends, in whatever way it ends.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, PipeReader, PipeWriter, Read, Write};
@@ -181,7 +181,7 @@ impl Write for &Output {
         match &*self.0 {
             Sink::File(file) => (&mut &*file).write_vectored(pieces),
             Sink::Socket(file) => send(file.as_fd(), pieces),
-            // What ended the thread is the reason, not that its pipe is closed.
+            // Report the error that ended the thread, not the closed pipe.
             Sink::Thread(pipe, error) => {
                 (&mut &*pipe).write_vectored(pieces).map_err(|found| lock(error).take().unwrap_or(found))
             }
@@ -219,7 +219,7 @@ fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether it is the master of a pseudo terminal (pty(7)): only that has a slave with a number.
+/// Returns true if the file is the master of a pseudo terminal (pty(7)): only a master has a slave with a number.
 fn is_terminal_master(file: &File) -> bool {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {

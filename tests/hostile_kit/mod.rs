@@ -61,7 +61,7 @@ impl RawLink {
     /// Brings up the session on a socket that is connected already.
     ///
     /// # Errors
-    /// Those of [`RawLink::connect`].
+    /// The errors of [`RawLink::connect`].
     pub fn connect_from(socket: TcpStream, seed: [u8; 32], config: Config) -> io::Result<RawLink> {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(DEADLINE))?;
@@ -179,7 +179,7 @@ impl RawLink {
     /// Opens a stream. Returns what the peer answers.
     ///
     /// # Errors
-    /// Those of [`RawLink::wait_for`], or the session takes no stream.
+    /// The errors of [`RawLink::wait_for`], or the session accepts no stream.
     pub fn open(&mut self, open: Open) -> io::Result<(StreamId, Bound)> {
         let now = self.now();
         let stream = self.session.open(now, open).map_err(|refused| io::Error::other(format!("{refused:?}")))?;

@@ -80,7 +80,8 @@ pub fn has_namespaces() -> bool {
     is_root() && has("ip") && has("nft")
 }
 
-/// Whether this test runs as root. In CI it does; elsewhere the test says that it is skipped, or a part of it.
+/// Returns true if this test runs as root. CI runs as root; elsewhere the test reports that it skips itself or a part of
+/// itself.
 pub fn is_root() -> bool {
     // SAFETY: geteuid takes nothing and cannot fail.
     unsafe { libc::geteuid() == 0 || missing("root") }

@@ -126,7 +126,7 @@ impl Seaprox {
         serde_json::from_slice(&ran.out).expect("status is JSON")
     }
 
-    /// What `seaprox status` says to people.
+    /// Returns the text output of `seaprox status`.
     #[track_caller]
     pub fn status_text(&self) -> String {
         let ran = run(&["status", "--status", &format!("unix:{}", self.scratch.file("status"))]);

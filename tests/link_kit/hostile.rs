@@ -123,7 +123,7 @@ impl Run {
         self.rng.scaled(1, u64::from(most) + 1) as u32 - 1
     }
 
-    /// Whether the peer may send a stream up to here. It takes note of it then.
+    /// Returns true if the peer may send a stream up to `end`, and records it if the stream has credit.
     fn may_send(&mut self, n: u32, end: u64) -> bool {
         let (sent, is_over) = self.sent.get(&n).copied().unwrap_or_default();
         let more = end.saturating_sub(sent);

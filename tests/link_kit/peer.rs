@@ -29,7 +29,7 @@ pub fn bytes_of(frame: &Frame<'_>) -> Vec<u8> {
     out
 }
 
-/// What an honest peer says that it takes.
+/// The limits that an honest peer announces.
 pub const LIMITS: Limits =
     Limits { streams: 65_536, listeners: 256, stream_credit: 256 << 10, session_credit: 64 << 20 };
 

@@ -220,12 +220,12 @@ impl Node {
         self.ask(move |core| core.drain(timeout));
     }
 
-    /// Whether the loop has ended.
+    /// Returns true if the loop has ended.
     pub fn is_over(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Whether nothing has happened to a connection of its forwards that was not closed in order.
+    /// Returns true if all ended connections of the forwards were closed in order.
     pub fn has_closed_in_order(&self) -> bool {
         self.closed.lock().unwrap().iter().all(|reason| matches!(reason, Reason::SourceFin | Reason::DestFin))
     }
