@@ -21,6 +21,8 @@ pub struct Guesses {
     networks: HashMap<PeerNetwork, Failures>,
     /// When all of them were looked at last.
     swept: Option<Instant>,
+    /// The table was full, and answers of each network in it waited: none of them is idle before this.
+    busy_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -51,20 +53,28 @@ impl Guesses {
         Some(pause)
     }
 
-    /// Forgets networks: once a second those that have nothing against them any more; else, of a few for which no answer
-    /// waits, the one that has failed least. Returns none if there is no such.
+    /// Forgets networks: once a second those that have nothing against them any more; else, of the first few for which no
+    /// answer waits, the one that has failed least. Returns none if there is no such. Then all of them have been looked at,
+    /// which is not done again before the first of them may have become idle.
     fn make_room(&mut self, now: Instant) -> Option<()> {
         if self.swept.is_none_or(|swept| now >= swept + SWEEPS) {
             self.swept = Some(now);
             self.networks.values_mut().for_each(|failures| failures.pass(now));
             self.networks.retain(|_, failures| failures.count > 0 || !failures.answers.is_empty());
         }
-        if self.networks.len() >= NETWORKS_MAX {
-            let few = self.networks.iter().take(SAMPLE);
-            let idle = few.filter(|(_, failures)| failures.answers.iter().all(|due| *due <= now));
-            let least = *idle.min_by_key(|(_, failures)| failures.count)?.0;
-            self.networks.remove(&least);
+        if self.networks.len() < NETWORKS_MAX {
+            return Some(());
         }
+        if self.busy_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        let idle = self.networks.iter().filter(|(_, failures)| failures.answers.iter().all(|due| *due <= now));
+        let least = idle.take(SAMPLE).min_by_key(|(_, failures)| failures.count).map(|(network, _)| *network);
+        if least.is_none() {
+            self.busy_until =
+                self.networks.values().filter_map(|failures| failures.answers.iter().max().copied()).min();
+        }
+        self.networks.remove(&least?);
         Some(())
     }
 }
@@ -89,7 +99,7 @@ const ANSWERS_MAX: usize = 16;
 const COUNT_MAX: u32 = 16;
 /// One failure is forgotten after so long.
 const FORGETS: Duration = Duration::from_secs(10);
-/// How often all networks are looked at when there is no room, and how many are looked at otherwise.
+/// How often all networks are looked at when there is no room, and how many idle ones are compared otherwise.
 const SWEEPS: Duration = Duration::from_secs(1);
 const SAMPLE: usize = 8;
 /// Networks that are remembered.
@@ -142,5 +152,18 @@ mod tests {
         assert_eq!(guesses.failed(network(20_000), later), Some(PAUSE_MIN));
         assert_eq!(guesses.networks.len(), NETWORKS_MAX);
         assert!(guesses.networks.contains_key(&network(0)));
+    }
+
+    #[test]
+    fn one_idle_network_among_those_that_wait_makes_room() {
+        let (mut guesses, start) = (Guesses::default(), Instant::now());
+        (0..NETWORKS_MAX as u32).for_each(|number| _ = guesses.failed(network(number), start));
+        (1..NETWORKS_MAX as u32).for_each(|number| (0..6).for_each(|_| _ = guesses.failed(network(number), start)));
+        let later = start + Duration::from_millis(500);
+        assert_eq!(guesses.failed(network(20_000), later), Some(PAUSE_MIN), "network 0 makes room");
+        assert!(!guesses.networks.contains_key(&network(0)) && guesses.networks.len() == NETWORKS_MAX);
+        assert_eq!(guesses.failed(network(20_001), later), None, "an answer of each waits");
+        let idle = later + PAUSE_MIN;
+        assert_eq!(guesses.failed(network(20_002), idle), Some(PAUSE_MIN), "that of 20,000 has been sent");
     }
 }
