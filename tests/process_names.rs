@@ -336,7 +336,8 @@ fn the_places_and_paths_of_links_may_have_a_zone() {
         let (scratch, origin) = (kit::Scratch::new(), TcpListener::bind("[::1]:0").unwrap());
         let (config, near_key) = (scratch.file("config"), scratch.file("key"));
         let key = String::from_utf8(kit::run(&["keygen", "--key", &near_key]).out).unwrap();
-        let keys = scratch.write("authorized_keys", format!("permit-open=\"*\" {key}"));
+        let keys =
+            scratch.write("authorized_keys", format!("permit-open=\"*\",permit-listen=\"[fe80::77%d0]:*\" {key}"));
         let line = ["link", "--listen", "[fe80::77%d0]:0", "--config-dir", &config, "--authorized-keys", &keys];
         let far = Seaprox::start(&line);
         let far_key = || far.out().iter().find_map(|line| line.strip_prefix("key ").map(str::to_owned));
@@ -344,13 +345,26 @@ fn the_places_and_paths_of_links_may_have_a_zone() {
         let (peer, to) = (format!("[fe80::77%d0]:{}", far.addr(0).port()), origin.local_addr().unwrap());
         let (far_key, forward) = (far_key().unwrap(), format!("127.0.0.1:0:[::1%lo]:{}", to.port()));
         let line = ["link", "--connect", &peer, "--path", "[fe80::77%d0]", "--key", &near_key, "--peer-key", &far_key];
-        let words = [&line[..], &["-L", &forward]].concat();
+        let (back, astray) =
+            (format!("[fe80::77%d0]:0:[::1]:{}", to.port()), format!("[fe80::77%d1]:0:[::1]:{}", to.port()));
+        let words = [&line[..], &["-L", &forward, "-R", &back, "-R", &astray]].concat();
         let near = Seaprox::start(&words);
         let mut client = Peer::connect(near.addr(0));
         let mut server = Peer::accept(&origin);
         kit::peer::both(&mut client, &[Swap(1000)], &mut server, &[Swap(1000)]);
         drop((client, server));
         near.wait_for_log(&[" closed ", &format!("via={peer} ")]);
+        // A place where the far end listens, which its permission names with the zone.
+        let place = || near.out().iter().find_map(|line| line.strip_prefix("listening remote ").map(str::to_owned));
+        kit::until("the far end listens", || place().is_some());
+        let place = place().unwrap();
+        let place = place.split(' ').next().unwrap();
+        assert!(place.starts_with("[fe80::77%d0]:") && !place.ends_with(":0"), "{place}");
+        let to_place = Seaprox::start(&["static", "--listen", "127.0.0.1:0", "--to", place]);
+        let mut client = Peer::connect(to_place.addr(0));
+        let mut server = Peer::accept(&origin);
+        kit::peer::both(&mut client, &[Swap(1000)], &mut server, &[Swap(1000)]);
+        far.wait_for_log(&["asked to listen", "place=[fe80::77%d1]:0", "reason=not_permitted"]);
     });
 }
 

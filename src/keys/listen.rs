@@ -7,6 +7,7 @@
 //!       | localhost              the same
 //!       | * | 0.0.0.0 | [::]     any address, and all of them at once
 //!       | 10.0.0.1 | [fd00::1]   this address
+//!       | [fe80::1%eth0]         this address at this interface, when it is asked for with the same zone
 //!       | NAME                   the addresses of this name, when it is asked for by this name
 //! ports = 8080 | 8000-8999 | *   any port is also one that the system chooses
 //!       | 0                      one that the system chooses
@@ -33,7 +34,9 @@ enum Host {
     Any,
     /// Invariant: in its plain form, and not unspecified.
     Ip(IpAddr),
-    /// Invariant: in lower case, and not localhost.
+    /// Invariant: an address with a zone.
+    Zoned(Name),
+    /// Invariant: in lower case, not localhost, and no address with a zone.
     Name(Box<str>),
 }
 
@@ -58,6 +61,7 @@ impl Host {
             Target::Ip(addr) if addr.ip().to_canonical().is_unspecified() => Some(Host::Any),
             Target::Ip(addr) => Some(Host::Ip(addr.ip().to_canonical())),
             Target::Name(name, _) if is_localhost(&name) => Some(Host::Loopback),
+            Target::Name(name, _) if name.zoned().is_some() => Some(Host::Zoned(name)),
             // Without a letter it is a mistyped address.
             Target::Name(name, _) if !name.as_str().bytes().any(|byte| byte.is_ascii_alphabetic()) => None,
             Target::Name(name, _) => Some(Host::Name(name.as_str().to_ascii_lowercase().into())),
@@ -72,6 +76,8 @@ impl Host {
             (Host::Loopback, Bind::Ip(addr)) => addr.ip().to_canonical().is_loopback(),
             (Host::Loopback, Bind::Name(name, _)) => is_localhost(name),
             (Host::Ip(ip), Bind::Ip(addr)) => addr.ip().to_canonical() == *ip,
+            // The names of interfaces are told apart by case.
+            (Host::Zoned(wanted), Bind::Name(name, _)) => name == wanted,
             (Host::Name(wanted), Bind::Name(name, _)) => name.as_str().eq_ignore_ascii_case(wanted),
             _ => false,
         }
@@ -134,6 +140,7 @@ impl fmt::Display for ListenRule {
             (Host::Any, _) => f.write_str("*:")?,
             (Host::Ip(IpAddr::V4(ip)), _) => write!(f, "{ip}:")?,
             (Host::Ip(IpAddr::V6(ip)), _) => write!(f, "[{ip}]:")?,
+            (Host::Zoned(name), _) => write!(f, "{name}:")?,
             (Host::Name(name), _) => write!(f, "{name}:")?,
         }
         match self.ports {
@@ -193,6 +200,23 @@ mod tests {
         assert!(!permits("127.0.0.1:80", "80"), "loopback is two addresses");
         assert!(!permits("127.0.0.1:80", "0.0.0.0:80"), "what is everything is not loopback here");
         assert!(permits("Example.org.:80", "EXAMPLE.org:80") && !permits("example.org:80", "www.example.org:80"));
+    }
+
+    #[test]
+    fn an_address_with_a_zone_is_named_as_a_whole() {
+        for rule in ["[fe80::1%eth0]:80", "[FE80:0::1%eth0]:80", "*:80"] {
+            assert!(permits(rule, "[fe80::1%eth0]:80"), "{rule}");
+        }
+        assert!(permits("[12::3%4]:80", "[12::3%4]:80"), "a zone of digits");
+        for bind in ["[fe80::1%eth1]:80", "[fe80::1%ETH0]:80", "[fe80::2%eth0]:80", "[fe80::1]:80", "80", ":80"] {
+            assert!(!permits("[fe80::1%eth0]:80", bind), "{bind}");
+        }
+        for rule in ["[fe80::1]:80", "[::1]:80", "80", "fe80:80"] {
+            assert!(!permits(rule, "[fe80::1%eth0]:80") && !permits(rule, "[::1%lo]:80"), "{rule}");
+        }
+        let rule: ListenRule = "[fe80::1%eth0]:80-90".parse().unwrap();
+        assert_eq!(rule.to_string(), "[fe80::1%eth0]:80-90");
+        assert_eq!(rule.to_string().parse(), Ok(rule));
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! Listeners at the other end: where the peer listens for us, and where we listen for it.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV6};
 
-use crate::address::{Bind, Endpoint};
+use crate::address::{Bind, Endpoint, Name};
 use crate::core::Core;
 use crate::handler::Handler;
 use crate::id::Id;
 use crate::link::{Bound, Code, Host, Kind, Open, Refused};
 use crate::listener;
 use crate::reason::{Failure, Reason};
+use crate::sys;
 
 use super::config::{Happened, Request, Reverse};
 use super::front::{IN_USE, Returning};
@@ -183,7 +184,8 @@ impl Core {
     /// Listens for the peer of a link at a place, which is the one that it `asked` for, with the port that it got where it
     /// had one before. Returns the answer, with the first of the addresses.
     fn listen_at(&mut self, id: Id, number: u32, asked: Bind, place: &Bind) -> Result<Bound, Bound> {
-        let (bounds, lacks) = self.bind_for(id, place).map_err(|error| match error.kind() {
+        let place = with_zone(place).map_err(|failure| Bound::of_failure(&failure))?;
+        let (bounds, lacks) = self.bind_for(id, &place).map_err(|error| match error.kind() {
             ErrorKind::AddrInUse => Bound { text: IN_USE.into(), ..Bound::refused(Code::AddressInUse) },
             ErrorKind::PermissionDenied => Bound::of_failure(&Failure::new(Reason::NotPermitted, error.to_string())),
             _ => Bound::of_failure(&Failure::from(&error)),
@@ -350,11 +352,17 @@ fn is_in_the_way(addr: SocketAddr, place: &Bind) -> bool {
         }
         Bind::Any(port) => addr.port() == *port && *port != 0,
         Bind::Ip(wanted) => {
-            let is_either = addr.ip() == wanted.ip() || addr.ip().is_unspecified() || wanted.ip().is_unspecified();
+            let is_either = is_same(addr, *wanted) || addr.ip().is_unspecified() || wanted.ip().is_unspecified();
             addr.port() == wanted.port() && is_either
         }
         Bind::Name(..) | Bind::Unix(_) => false,
     }
+}
+
+/// Whether two addresses are the same but for the port. Those of two interfaces are not.
+fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    let zone = |addr| if let SocketAddr::V6(addr) = addr { addr.scope_id() } else { 0 };
+    one.ip() == other.ip() && (zone(one) == zone(other) || zone(one) == 0 || zone(other) == 0)
 }
 
 /// A place as a LISTEN says it: no host is loopback, `*` is every address.
@@ -378,9 +386,21 @@ fn place_of(open: &Open) -> Result<Bind, Failure> {
         Host::Addr(ip) => Ok(Bind::Ip((*ip, open.port).into())),
         Host::Name(name) if name == "*" => Ok(Bind::Any(open.port)),
         Host::Name(name) if name == "localhost" => Ok(Bind::Loopback(open.port)),
-        // Looking a name up would hold the loop.
-        Host::Name(_) => Err(Failure::new(Reason::NotPermitted, "a place to listen is an address, or localhost")),
+        Host::Name(name) => match Name::new(name) {
+            Ok(name) if name.zoned().is_some() => Ok(Bind::Name(name, open.port)),
+            // Looking a name up would hold the loop.
+            _ => Err(Failure::new(Reason::NotPermitted, "a place to listen is an address, or localhost")),
+        },
     }
+}
+
+/// Returns the place with the number of the interface in it, if it is an address with a zone. No name is looked up.
+fn with_zone(place: &Bind) -> Result<Bind, Failure> {
+    let Bind::Name(name, port) = place else { return Ok(place.clone()) };
+    let Some((ip, zone)) = name.zoned() else { return Ok(place.clone()) };
+    let lacks = || Failure::new(Reason::NameResolutionFailure, format!("this host has no interface {zone}"));
+    let number = sys::interface_index(zone).ok_or_else(lacks)?;
+    Ok(Bind::Ip(SocketAddrV6::new(ip, *port, 0, number).into()))
 }
 
 /// Why a session does not take one more listener: see [`listeners_max`](crate::link::Config::listeners_max).
