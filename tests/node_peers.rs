@@ -20,7 +20,8 @@ use hostile_kit::{RawLink, encode};
 use node_kit::{Node, until};
 use seaprox::link::frame::Frame;
 use seaprox::link::{Code, Config, Event, Host, Open};
-use seaprox::{Core, Remote};
+use seaprox::node::Happened;
+use seaprox::{Core, Reason, Remote};
 use served::{HONEST, HOSTILE, Served};
 
 /// OPENs, LISTENs and RESETs of one key that are acted on in one turn at most.
@@ -147,6 +148,47 @@ fn streams_that_come_to_nothing_have_a_rate_and_another_key_has_its_own() {
     assert!((2000..=most).contains(&asked), "{asked} of 8,000 were looked at, in {:?}", since.elapsed());
     let (_, result) = RawLink::connect(addr, [3; 32]).unwrap().open(to_nowhere()).unwrap();
     assert_eq!(result.failure, Some(Code::NotPermitted), "another key is asked about as ever");
+}
+
+/// Each leaves a record until the peer has acknowledged the answer, and a hostile one never does.
+#[test]
+fn refused_streams_that_the_peer_does_not_acknowledge_are_memory_of_its_key() {
+    // Half of the budget is for one key, and each record counts for 1 KiB.
+    const TOTAL: usize = 8 << 20;
+    const STREAMS: u32 = 6000;
+    let node = Node::with(|config| config.limits.link_bytes = TOTAL);
+    node.policy.opens.store(false, Ordering::Relaxed);
+    let addr = node.serve();
+    // A peer that acknowledges is refused more often than that, and lives.
+    let mut honest = RawLink::connect(addr, [3; 32]).unwrap();
+    let mut answers = 0;
+    while answers < STREAMS {
+        let now = honest.now();
+        while honest.session.open(now, to_nowhere()).is_ok() {}
+        honest.turn().unwrap();
+        while let Some(event) = honest.session.poll_event() {
+            answers += u32::from(matches!(event, Event::OpenResult { .. }));
+        }
+    }
+    let config = Config { capabilities: 0, ..Config::default() };
+    let mut hostile = RawLink::connect_from(TcpStream::connect(addr).unwrap(), [1; 32], config).unwrap();
+    let frames: Vec<u8> =
+        (1..=STREAMS).flat_map(|number| encode(&Frame::Open { id: 2 * number, open: to_nowhere() })).collect();
+    // The node closes the connection, perhaps before all of it has been sent.
+    let _ = hostile.send_raw(&frames);
+    let is_ended = |happened: &Happened| matches!(happened, Happened::Ended { reason: Reason::LimitReached, .. });
+    until("the link of the hostile key is ended", || {
+        // The other key's answers are on their way.
+        let (received, _) = node.ask(|core| core.link_memory());
+        assert!(received <= TOTAL as u64, "{received} bytes");
+        node.has(is_ended)
+    });
+    until("the other key opens streams again", || {
+        honest.turn().unwrap();
+        let now = honest.now();
+        honest.session.open(now, to_nowhere()).is_ok()
+    });
+    honest.wait_for(|event| matches!(event, Event::OpenResult { .. })).unwrap();
 }
 
 #[test]

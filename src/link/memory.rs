@@ -7,11 +7,14 @@
 use super::code::Code;
 use super::control::Key;
 use super::session::{Cause, Session};
+use super::stream::{Owed, Stream};
 
 /// What a gap in a stream counts for, whatever its bytes: a node of a map and a queue.
 const GAP_COST: u64 = 256;
-/// What a stream without its OPEN counts for: its record.
-const UNOPENED_COST: u64 = 1024;
+/// The most that the record of a stream takes, with what it owes the peer: what one without its OPEN counts for.
+pub(crate) const STREAM_COST: u64 = 1024;
+const _: () =
+    assert!((size_of::<Stream>() + size_of::<Owed>()) as u64 <= STREAM_COST * 3 / 4, "room for a text and for maps");
 
 impl Session {
     /// Payload bytes in memory: held for the peer with their overhead, and held for the application.
@@ -24,7 +27,7 @@ impl Session {
     pub fn received_cost(&self) -> u64 {
         self.spare.pins.cost()
             + GAP_COST * self.rx.gaps as u64
-            + UNOPENED_COST * self.streams_unopened() as u64
+            + STREAM_COST * self.streams_unopened() as u64
             + self.datagram_bytes
     }
 

@@ -210,6 +210,7 @@ pub use hello::{
 pub use ids::{BootId, Role, STREAMS_EVER, SessionId, StreamId, SubflowId, Time};
 pub use input::Violation;
 pub use join::{LANES_MAX, Proofs};
+pub(crate) use memory::STREAM_COST;
 pub use open::{Bound, Host, Kind, NAME_BYTES_MAX, Open, TEXT_BYTES_MAX};
 pub use opening::{OPEN_US, OPENS_MAX};
 pub use outbox::Outbox;

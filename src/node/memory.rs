@@ -3,7 +3,7 @@
 //!
 //! A session never allows its peer more than its window, and its window follows the share of its key, so an honest peer
 //! never has more held than its share. What a hostile one makes of what it was allowed is counted exactly
-//! ([`Session::received_cost`]), and when its key has more than half of the budget, or all keys together more than all of
+//! ([`Session::received_cost`], and the streams that it does not acknowledge), and when its key has more than half of the budget, or all keys together more than all of
 //! it, a session of the key that holds most ends: one without a subflow first, then the largest. What is held for peers
 //! is bounded by reading less from local sockets, and no session ends for it.
 //!
@@ -17,7 +17,7 @@ use std::collections::HashMap;
 
 use crate::core::{Core, OneOff};
 use crate::id::Id;
-use crate::link::{Code, Session};
+use crate::link::{Code, STREAM_COST, Session};
 
 use super::config::PeerKey;
 use super::greet::TARGET;
@@ -89,7 +89,8 @@ impl Memory {
         let session = link.session.as_ref().filter(|session| !session.is_ended());
         let key = link.key.filter(|_| session.is_some());
         let of = |what: fn(&Session) -> u64| session.map_or(0, what);
-        let (received, sent) = (of(Session::received_cost), of(Session::sent_cost));
+        let left = session.map_or(0, |session| STREAM_COST * streams_left(session, link.streams.len()));
+        let (received, sent) = (of(Session::received_cost) + left, of(Session::sent_cost));
         let promised = of(Session::promised);
         link.usage = Usage { key, received, sent, promised, peak: before.peak.max(received + sent), ..before };
         self.received = self.received - before.received + received;
@@ -145,6 +146,12 @@ impl Memory {
     const fn free(&self) -> u64 {
         self.total.saturating_sub(self.received)
     }
+}
+
+/// Returns the streams of a session that no connection uses, because they were refused or are over: each is kept until the
+/// peer has acknowledged that. `used` are those that a connection uses. Those without an OPEN are counted by the session.
+fn streams_left(session: &Session, used: usize) -> u64 {
+    session.streams_live().saturating_sub(used + session.streams_unopened()) as u64
 }
 
 /// Whether a bound is so different from the one before that it is worth a word.
