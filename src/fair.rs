@@ -1,6 +1,9 @@
 //! A queue that is served in turn among those who wait in it: none of them has more than its share of the places, or of
 //! what is done at once.
 //!
+//! The process itself has no share, and is not kept out by the others: beyond what there may be of all, it has as many places
+//! as one of them, and one entry at once.
+//!
 //! It holds work for threads that are few, such as look-ups of names. It knows neither the threads nor the work.
 
 use std::collections::{HashMap, VecDeque};
@@ -46,11 +49,14 @@ impl<T> FairQueue<T> {
         FairQueue { shares, waiting, order, taken, waiting_count: 0, taken_count: 0 }
     }
 
-    /// Puts an entry at the end of its asker's; gives it back when that asker, or all, have as many as there may be.
+    /// Puts an entry at the end of its asker's; gives it back when that asker, or all, have as many as there may be. An entry
+    /// of the process itself is given back when both have.
     pub fn push(&mut self, asker: Asker, entry: T) -> Result<(), T> {
         let of_asker = self.waiting.get(&asker).map_or(0, VecDeque::len);
         let (all_max, one_max) = self.shares.waiting;
-        if self.waiting_count >= all_max || (asker != Asker::Own && of_asker >= one_max) {
+        let (is_full, has_share) = (self.waiting_count >= all_max, of_asker >= one_max);
+        let is_refused = if asker == Asker::Own { is_full && has_share } else { is_full || has_share };
+        if is_refused {
             return Err(entry);
         }
         if of_asker == 0 {
@@ -61,17 +67,20 @@ impl<T> FairQueue<T> {
         Ok(())
     }
 
-    /// Takes the next entry of the asker whose turn it is, if as many are not being done already. [`FairQueue::done`]
-    /// follows.
+    /// Takes the next entry of the asker whose turn it is, if as many are not being done already; one of the process
+    /// itself is taken beyond them. [`FairQueue::done`] follows.
     pub fn take(&mut self) -> Option<(Asker, T)> {
         let (all_max, one_max) = self.shares.at_once;
-        if self.taken_count >= all_max {
+        let is_full = self.taken_count >= all_max;
+        if is_full && self.taken.contains_key(&Asker::Own) {
             return None;
         }
-        let is_busy =
-            |asker: &Asker| *asker != Asker::Own && self.taken.get(asker).is_some_and(|count| *count >= one_max);
-        // Few askers are busy: not more than there are entries at once.
-        let place = self.order.iter().position(|asker| !is_busy(asker))?;
+        let may_go = |asker: &Asker| match asker {
+            Asker::Own => true,
+            asker => !is_full && self.taken.get(asker).is_none_or(|count| *count < one_max),
+        };
+        // The order is not longer than there may be entries that wait.
+        let place = self.order.iter().position(may_go)?;
         let asker = self.order.remove(place)?;
         let entries = self.waiting.get_mut(&asker)?;
         let entry = entries.pop_front()?;
@@ -139,11 +148,27 @@ mod tests {
     }
 
     #[test]
+    fn the_others_do_not_keep_the_process_from_what_it_does_itself() {
+        let mut queue = queue();
+        (0..2).for_each(|n| queue.push(A, n).unwrap());
+        (0..2).for_each(|n| queue.push(B, n).unwrap());
+        assert_eq!(std::iter::from_fn(|| queue.take()).count(), 4);
+        (0..2).for_each(|n| queue.push(Asker::Own, 20 + n).unwrap());
+        queue.push(A, 3).unwrap();
+        assert_eq!(queue.take(), Some((Asker::Own, 20)));
+        assert_eq!(queue.take(), None, "one beyond the others");
+        queue.done(Asker::Own);
+        assert_eq!(queue.take(), Some((Asker::Own, 21)));
+    }
+
+    #[test]
     fn all_of_them_have_so_many_places_and_the_process_itself_has_no_share() {
         let mut queue = queue();
         (0..4).for_each(|n| queue.push(A, n).unwrap());
         (0..4).for_each(|n| queue.push(B, n).unwrap());
-        assert_eq!(queue.push(Asker::Own, 1), Err(1));
+        assert_eq!(queue.push(Asker::Key([3; 32]), 1), Err(1));
+        (0..4).for_each(|n| queue.push(Asker::Own, 20 + n).unwrap());
+        assert_eq!(queue.push(Asker::Own, 24), Err(24), "beyond the others it has as many places as one of them");
         let mut queue = FairQueue::new(Shares { waiting: (8, 1), at_once: (4, 1) });
         (0..8).for_each(|n| queue.push(Asker::Own, n).unwrap());
         assert_eq!(std::iter::from_fn(|| queue.take()).count(), 4);

@@ -1,6 +1,7 @@
 //! Workers: the threads that do what cannot be done without waiting: looking names up.
 //!
-//! All loops of a process share them. The queues are bounded, and at most half of the threads sit in `getaddrinfo` at once,
+//! All loops of a process share them. The queues are bounded, and at most half of the threads sit in `getaddrinfo` at once
+//! (one more for what the process itself looks up, such as the peer of a link, while it has none there),
 //! so that a name server that does not answer leaves the other half to jobs of other kinds: a connect to a Unix socket
 //! whose backlog is full, of which there is the same bound, and what a user of the library has them run. One peer of links,
 //! and one client address, has a quarter of the places in a queue and of the threads; who waits is served in turn. Connecting is not their work: loops connect without
