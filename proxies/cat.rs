@@ -208,8 +208,8 @@ impl Handler for Cat {
     }
 }
 
-/// Why a link is not up when the connection cannot wait for it any longer: how far it has come tells. Nothing if it is
-/// between two tries; then the failure of the last has been told.
+/// Returns the reason why a link is not up when the connection cannot wait for it any longer, from the stage of its
+/// subflows. Returns none between two tries; the failure of the last try was reported then.
 fn not_up(link: &LinkStatus) -> Option<Failed> {
     let failure = match link.subflows.first()?.state {
         "connecting" => Failure::new(Reason::TimedOut, "no answer"),

@@ -46,7 +46,7 @@ impl Gate {
         self.users.as_ref().map(Shared::now)
     }
 
-    /// Looks at the file of users again. One that cannot be used changes nothing. Returns whether something new was taken.
+    /// Reads the file of users again. A file with an error changes nothing. Returns true if new content was taken.
     ///
     /// # Errors
     /// What is wrong with the file.
@@ -104,7 +104,7 @@ fn load(path: PathBuf, modes: Modes) -> Result<Shared<Users>, KeysError> {
 /// Says how many users there are, and that their passwords are in the open, if they are.
 fn tell(file: &Shared<Users>) {
     let path = file.path().display().to_string();
-    // Of a pipe or a device the mode says nothing.
+    // The mode of a pipe or a device is meaningless.
     let is_open = |file: std::fs::Metadata| file.is_file() && file.mode() & 0o004 != 0;
     if std::fs::metadata(file.path()).is_ok_and(is_open) {
         log::warn!(file = path; "the file of users can be read by everybody");

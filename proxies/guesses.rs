@@ -19,7 +19,7 @@ pub const FAILURES_PER_CONNECTION: u8 = 3;
 #[derive(Debug, Default)]
 pub struct Guesses {
     networks: HashMap<PeerNetwork, Failures>,
-    /// When all of them were looked at last.
+    /// Time of the last sweep of all networks.
     swept: Option<Instant>,
     /// The table was full, and answers of each network in it waited: none of them is idle before this.
     busy_until: Option<Instant>,
@@ -28,10 +28,10 @@ pub struct Guesses {
 #[derive(Debug)]
 struct Failures {
     count: u32,
-    /// From when on one of them after the other is forgotten.
+    /// Time from which the failures are forgotten one after the other.
     since: Instant,
-    /// When the answers that wait are due. One stays here until then even if its client has left, so that leaving early
-    /// brings no room for more.
+    /// Times at which the delayed answers are due. An entry stays until its time even if its client has left, so that
+    /// leaving early frees no room.
     answers: Vec<Instant>,
 }
 
@@ -80,7 +80,7 @@ impl Guesses {
 }
 
 impl Failures {
-    /// Forgets what is old enough.
+    /// Forgets failures that are old enough.
     fn pass(&mut self, now: Instant) {
         self.answers.retain(|due| *due > now);
         let periods = now.saturating_duration_since(self.since).as_secs() / FORGETS.as_secs();
@@ -133,7 +133,7 @@ mod tests {
         assert!(guesses.failed(network(1), before).is_some(), "the first fifteen have been answered by then");
         let answered = (0..1_000).filter(|_| guesses.failed(network(1), start + PAUSE_MAX).is_some()).count();
         assert!((1..=ANSWERS_MAX).contains(&answered), "{answered}");
-        // However long it goes on, the rate is bounded: sixteen answers in each five seconds.
+        // The rate stays bounded for any duration: sixteen answers in each five seconds.
         let mut count = 0;
         for ms in (0..100_000).step_by(10) {
             count += usize::from(guesses.failed(network(3), start + Duration::from_millis(ms)).is_some());

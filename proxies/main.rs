@@ -72,7 +72,7 @@ impl Failed {
     }
 }
 
-/// How a file can be used all the same, where its owner or its mode is what is wrong.
+/// Hint how to use a file whose owner or mode is wrong.
 pub fn hint(error: &KeysError) -> &'static str {
     if error.is_about_modes() { " (or --no-strict-modes, if you trust them)" } else { "" }
 }

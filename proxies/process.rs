@@ -139,7 +139,7 @@ impl Process {
     }
 
     fn announce(&mut self) {
-        // With one write: who has read the first line finds the others.
+        // One write for all lines: a reader of the first line finds the others.
         self.unsaid
             .take()
             .filter(|lines| !lines.is_empty())
@@ -385,9 +385,9 @@ fn tell_all(remotes: &[Remote], what: impl Fn(&mut Core) + Clone + Send + 'stati
     }
 }
 
-/// When it is said where it listens, whatever has become of the link by then.
+/// Time after which the listen addresses are announced even if the link is not up.
 const ANNOUNCE_WITHIN: Duration = Duration::from_secs(3);
-/// How often the files of keys, users and paths are looked at.
+/// Interval between two looks at the files of keys, users and paths.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Between two looks at what the network has become.
 const NETWORK_PAUSE: Duration = Duration::from_secs(1);

@@ -67,7 +67,7 @@ impl Users {
 
 impl FromFile for Users {
     type Context = hmac::Key;
-    // Enough for some hundred thousand users; a device without an end is not one.
+    // Room for some hundred thousand users; a bound is needed because a device may have no end.
     const BYTES_MAX: usize = 16 << 20;
 
     fn parse(path: &Path, bytes: Option<&[u8]>, key: &hmac::Key) -> Result<Users, KeysError> {

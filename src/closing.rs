@@ -16,7 +16,7 @@ use crate::side::Role;
 use crate::units::format_duration;
 
 impl Core {
-    /// Names what was asked for, for the log, where it is no target: a name that cannot be used, as it came.
+    /// Sets the requested address for the log if it is not a valid target: the unusable name as it was received.
     pub fn set_asked_text(&mut self, connection: Id, text: &str) {
         if let Some(connection) = self.connections.get_mut(connection) {
             connection.notes().asked = Some(text.into());
@@ -47,7 +47,7 @@ impl Core {
             let Some(side) = connection.side(role) else { continue };
             let into = &connection.halves[role.into()];
             let is_settled = !into.dead && connection.halves.iter().all(|half| half.phase == Phase::Shut);
-            // A reset of a side whose two directions were closed in order could only take something back.
+            // Both directions of the side were closed in order; a reset could only destroy data.
             if (reason.cuts() || connection.cut) && !is_settled {
                 let io = self.sides.get(side).map(|side| &side.io);
                 io.into_iter().for_each(|io| io.close_with_reset(&mut self.pools.links));

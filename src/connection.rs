@@ -58,9 +58,9 @@ pub(crate) struct Connection {
     pub via: Option<Id>,
     /// The listener of a link's peer that its source came in at.
     pub returns_to: Option<u32>,
-    /// The key that it counts against.
+    /// The key against which the connection counts.
     pub payer: Option<PeerId>,
-    /// It counts against the network of its source.
+    /// Set if the connection counts against the network of its source.
     pub is_counted: bool,
     /// What only some connections have.
     pub notes: Option<Box<Notes>>,

@@ -84,7 +84,7 @@ pub(crate) struct Queues {
     pub closed: Vec<Id>,
     /// Listeners that found the connection table full.
     pub full: Vec<u32>,
-    /// Connections accepted in a turn: which, and how many.
+    /// The current turn, and the number of connections accepted in it.
     pub accepts: (u64, usize),
     /// Names that have been looked up, and the dests that are to be connected; in turn.
     pub found: VecDeque<(VecDeque<Id>, Rc<Resolved>)>,
@@ -318,7 +318,7 @@ impl Core {
         let (half, Some(side)) = (role.into(), record.side(role)) else { return false };
         let half = &mut record.halves[half];
         if half.dead {
-            // It is gone, and what follows from that is under way.
+            // The side is gone, and its end is being handled already.
             return true;
         }
         if half.phase == Phase::Shut || !half.out.push(bytes, &mut self.pools.blocks) {
@@ -505,7 +505,7 @@ impl Core {
             && side.io.is_silent(&self.pools.links)
     }
 
-    /// Lets go of the dest with a reset, so that it cannot take what it has for the whole.
+    /// Releases the dest with a reset, so that it cannot mistake a part for the whole.
     pub fn reset_dest(&mut self, connection: Id) {
         let dest = self.side(connection, Role::Dest).and_then(|dest| self.sides.get(dest));
         dest.into_iter().for_each(|dest| dest.io.close_with_reset(&mut self.pools.links));

@@ -351,7 +351,7 @@ impl Core {
                 };
                 let asker = self.asker_of(dest);
                 if self.workers.as_ref().map(|workers| workers.connect(asker, job)) != Some(Ok(())) {
-                    // The job was dropped with its answer, which comes too late to be heard.
+                    // The dropped job answers too late to be heard, so the failure is queued here.
                     let failure = Failure::new(Reason::LimitReached, "too many connects wait");
                     self.queues.dialled.push_back((dest, Err(failure)));
                 }
@@ -480,8 +480,8 @@ impl Core {
         self.queues.dialled.push_back((dest, Err(failure)));
     }
 
-    /// The addresses of a dest's name have not answered in time: whoever wants the name next has it looked up anew, because
-    /// it may lead elsewhere by now.
+    /// Drops the cached addresses of a dest's name after they did not answer in time. The next connection looks the name up
+    /// again, because its addresses may have changed.
     fn forget_name_of(&mut self, dest: Id) {
         let target = self.sides.get(dest).and_then(|side| side.dial.as_ref()).map(|dial| Rc::clone(&dial.target));
         if let Some(Target::Name(name, _)) = target.as_deref() {
@@ -656,7 +656,7 @@ fn start_connect(addr: SocketAddr, way: Option<&Way>, speaks_first: bool) -> io:
 fn connect_failure(error: &io::Error, addr: SocketAddr, way: Option<&Way>) -> Failure {
     let lacks_port = match error.kind() {
         io::ErrorKind::AddrNotAvailable => has_source(addr, way.and_then(|way| way.source)),
-        // The port was not of our choice, so all of them are in use.
+        // The system chooses the port, so all ports are in use.
         io::ErrorKind::AddrInUse => true,
         _ => false,
     };

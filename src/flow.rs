@@ -12,7 +12,7 @@
 //!     |                                +-- no FIN: it gets what it takes at once, then the reset
 //!     +-- nothing of it is on its way to anybody: the reset, at once
 //! ```
-//! Until then the linger timer runs, anew with each byte that moves.
+//! The linger timer runs until the reset is passed on, and restarts with each byte that moves.
 
 use std::io;
 
@@ -178,7 +178,7 @@ impl Core {
         let goes_on = match connection.halves[role.out()].flow {
             _ if connection.stage == Stage::Closing => false,
             Flow::Relay => sent_all || is_socket,
-            // The handler of the source may still have an answer for it.
+            // The handler of the source may still have an answer for its client.
             Flow::Handler => role == Role::Dest && connection.stage != Stage::Connecting,
             Flow::Hold => role == Role::Dest && (sent_all || is_socket),
             Flow::Discard => false,
@@ -258,7 +258,7 @@ impl Core {
         let half = &mut connection.halves[role.into()];
         if half.flow == Flow::Relay {
             if let Some(stream) = from.and_then(|from| self.sides.get(from)?.io.stream()) {
-                // The far end throws away what is still to come, and not this one.
+                // The far end discards the bytes that are still to come.
                 self.pools.links.stop(stream);
             }
             half.lost |= half.queued() > 0;
@@ -282,8 +282,8 @@ impl Core {
         }
     }
 
-    /// The other side takes no more now of what a side had sent before its reset: it is cut, unless a FIN or a handler knows
-    /// where those bytes end, or has an interest in them.
+    /// Cuts the other side when it takes no more of the bytes that a side sent before its reset, unless a FIN or a handler
+    /// delimits or needs these bytes.
     fn cut_if_reset(&mut self, id: Id, role: Role) {
         let Some(connection) = self.connections.get(id) else { return };
         let sent = &connection.halves[role.out()];
@@ -293,8 +293,8 @@ impl Core {
         }
     }
 
-    /// Passes the reset of a side on, behind what the side had sent: at once where the other side has that, and otherwise
-    /// when it has, or when the linger timer is over.
+    /// Passes the reset of a side on, behind the bytes that the side had sent: once the other side has these bytes, or when
+    /// the linger timer is over.
     fn pass_reset(&mut self, id: Id, role: Role) {
         let reason = self.reset_reason(id, role);
         let is_dead = |connection: &crate::connection::Connection| connection.halves[role.into()].dead;
@@ -313,14 +313,14 @@ impl Core {
         if let Some(connection) = self.connections.get_mut(id)
             && connection.halves[role.out()].phase != Phase::Shut
         {
-            // All of it has been read, and each further read would fail and lead here again.
+            // All input has been read; each further read would fail and lead here again.
             connection.halves[role.out()].flow = Flow::Hold;
         }
         self.start_timer(id);
         self.one_offs.push(self.now_ms + u64::from(FIRST_LOOK_MS), OneOff::Reset(id, role, FIRST_LOOK_MS));
     }
 
-    /// Looks again whether a reset can be passed on.
+    /// Checks again whether a reset can be passed on.
     pub(crate) fn pass_reset_again(&mut self, id: Id, role: Role, waited_ms: u32) {
         let Some(connection) = self.connections.get(id) else { return };
         if connection.stage != Stage::Established || !connection.halves[role.into()].dead {
@@ -391,7 +391,7 @@ fn is_plain_end(error: &io::Error) -> bool {
 /// Bytes that are thrown away for a side that is gone, before the other side is cut off. It is let send what it has under
 /// way, so that it can come to read what it is owed; whoever sends more than all buffers hold is not about to read.
 pub(crate) const DISCARD_BYTES_MAX: u64 = 16 << 20;
-/// Pauses between two looks whether a side has acknowledged what stands before a reset: from the first to the longest.
+/// First and longest pause between two checks whether a side has acknowledged the bytes before a reset.
 const FIRST_LOOK_MS: u32 = 5;
 const LOOK_MS_MAX: u32 = 250;
 /// Turns without anybody who sends little, after which transfers take their full share again: a pause between two

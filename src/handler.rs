@@ -45,7 +45,7 @@ pub trait Handler {
         cx.end(Reason::HandshakeTimeout);
     }
 
-    /// The time that [`Cx::wake_after`] was told has passed.
+    /// Called when the time given to [`Cx::wake_after`] has passed.
     fn woken(&mut self, _cx: &mut Cx<'_>) {}
 
     /// The side gives no more input, or the whole connection is over.
@@ -137,7 +137,7 @@ impl<'a> Cx<'a> {
         self.core.is_silent(self.connection, role)
     }
 
-    /// Lets go of the dest with a reset. See [`Core::reset_dest`].
+    /// Releases the dest with a reset. See [`Core::reset_dest`].
     pub fn reset_dest(&mut self) {
         self.core.reset_dest(self.connection);
     }
@@ -182,7 +182,7 @@ impl<'a> Cx<'a> {
         self.core.set_stage(self.connection, stage);
     }
 
-    /// Has [`Handler::woken`] of the source's handler called after so long. See [`Core::wake_after`].
+    /// Calls [`Handler::woken`] of the source's handler after `time`. See [`Core::wake_after`].
     pub fn wake_after(&mut self, time: Duration) {
         self.core.wake_after(self.connection, time);
     }
@@ -207,7 +207,7 @@ impl<'a> Cx<'a> {
         self.core.set_detail(self.connection, detail);
     }
 
-    /// Names what was asked for, for the log, where it is no target. See [`Core::set_asked_text`].
+    /// Sets the requested address for the log if it is not a valid target. See [`Core::set_asked_text`].
     pub fn set_asked_text(&mut self, text: &str) {
         self.core.set_asked_text(self.connection, text);
     }

@@ -185,7 +185,8 @@ impl Io {
         }
     }
 
-    /// Returns true if a read would find nothing now: no byte, no end and no error. What cannot be asked is silent.
+    /// Returns true if a read would find nothing now: no byte, no end and no error. Returns true as well if the kind of
+    /// descriptor cannot be asked.
     pub fn is_silent(&self, links: &Links) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
         let peeked = match self {
@@ -197,7 +198,7 @@ impl Io {
         peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Returns true if the peer has acknowledged everything that was written, and the end if that was said.
+    /// Returns true if the peer has acknowledged all written bytes, and the FIN if one was sent.
     pub fn is_acknowledged(&self, links: &Links) -> bool {
         match self {
             Io::Tcp(socket) => sys::unacknowledged(socket.as_fd()) == 0,

@@ -105,7 +105,7 @@ pub fn bind(place: &Bind, loops: usize, config: &Config) -> io::Result<Vec<Bound
 /// Addresses that could not be had, each with the reason.
 type Lacking = Vec<(SocketAddr, io::Error)>;
 
-/// Opens what can be had of a place that stands for both families, where [`bind`] has found that an address is in use.
+/// Opens the free addresses of a place that stands for both families, after [`bind`] has found one in use.
 /// Returns the addresses that could not be had as well, each with the reason.
 ///
 /// # Errors
@@ -337,7 +337,7 @@ impl Core {
     pub(crate) fn accept(&mut self, index: u32) {
         let Some(listener) = self.listeners.get_mut(index as usize) else { return };
         listener.queued = false;
-        // Strangers come to a listener for links in crowds, and each turn of theirs delays the links that are up.
+        // Unauthenticated peers may come in crowds to a listener for links, and each one delays the links that are up.
         let most = if matches!(listener.front, Front::Nodes) { NODES_PER_TURN } else { usize::MAX };
         for _ in 0..self.accepts_left().min(most) {
             self.queues.accepts.1 += 1;

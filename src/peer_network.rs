@@ -1,4 +1,4 @@
-//! The network of a peer's address: what limits that are shared out among addresses count by.
+//! The network of a peer's address, by which limits per address count.
 //!
 //! One IPv4 address is a network of its own. A host of IPv6 has a /64 and can take any address in it (RFC 4291, section
 //! 2.5.4), so the first 64 bits count. An IPv4 address that came in over an IPv6 socket counts as the IPv4 address. A

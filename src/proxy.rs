@@ -434,7 +434,7 @@ impl Core {
     fn put_back_input(&mut self, id: Id, role: Role, side: Option<Id>, mut input: Store, consumed: usize) {
         input.consume(consumed, &mut self.pools.blocks);
         if let (Role::Dest, Some(connection)) = (role, self.connections.get_mut(id)) {
-            // Its handler passes it on in a form of its own.
+            // The handler of the dest passes the bytes on in a form of its own, so they count as relayed.
             connection.halves[role.out()].bytes += consumed as u64;
         }
         match self.connections.get_mut(id) {

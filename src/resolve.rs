@@ -90,7 +90,7 @@ impl Resolver {
 
     /// A lookup is over: remembers what was found and gives back who waited for it.
     pub fn resolved(&mut self, resolved: &Resolved, now_ms: u64) -> Vec<Id> {
-        // An answer that comes second has nobody waiting, and says nothing new.
+        // No side waits for a second answer, and it brings nothing new.
         let Some(waiting) = self.waiting.remove(&resolved.name) else { return Vec::new() };
         waiting.is_answered.store(true, Ordering::Relaxed);
         if let (Ok(addresses), Some(asker)) = (&resolved.found, waiting.askers.first().copied())

@@ -115,7 +115,7 @@ impl Side {
             self.ready.fin = true;
         }
         if matches!(self.io, Io::Tcp(_) | Io::Unix(_)) {
-            // No event tells of what lies in the receive queue, because the system has told of it before.
+            // The system has reported the receive queue before, so no further event will come for it.
             (self.ready.failed, self.ready.readable) = (true, true);
         }
         error

@@ -90,14 +90,14 @@ fn is_same(one: &Metadata, other: &Metadata) -> bool {
     one.dev() == other.dev() && one.ino() == other.ino()
 }
 
-/// Returns false only if the system says that nobody listens. Asking does not block: a listener whose backlog is full is a
-/// listener.
+/// Returns false only if the system reports that no process listens. The check does not block; a listener with a full
+/// backlog counts as a listener.
 fn has_listener(path: &Path) -> bool {
     let ask = || Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?.connect(&SockAddr::unix(path)?);
     !matches!(ask(), Err(error) if error.kind() == ErrorKind::ConnectionRefused)
 }
 
-/// Says what is in the way of a bind.
+/// Returns the error that names the obstacle to a bind.
 fn in_the_way(path: &Path, error: io::Error) -> io::Error {
     let Some(found) = fs::symlink_metadata(path).ok().filter(|_| error.kind() == ErrorKind::AddrInUse) else {
         return error;

@@ -261,7 +261,7 @@ fn a_share_of_the_budget_bounds_what_is_announced_and_what_is_held() {
             .iter()
             .any(|f| matches!(decode(f), Ok(Frame::Credit { id: 0, max, .. }) if max > 64 << 20))
     );
-    // Less is taken for the peer, too, and more again later.
+    // The session also takes less data for the peer, and more again later.
     peer.session.set_send_bytes_max(64 << 10);
     let mut chunk = Bytes::from(vec![0; 1 << 20]);
     while peer.session.write(StreamId(id), &mut chunk).unwrap() > 0 {}

@@ -37,7 +37,7 @@ fn swarm_of_seeds() {
     }
 }
 
-/// The same against a peer that was let in and is hostile: what it can make of this end stays within the bounds.
+/// Runs the simulation against an admitted hostile peer: the resources of this end stay within the bounds.
 #[test]
 fn swarm_of_hostile_peers() {
     if let Some(seed) = number("SEAPROX_SEED") {

@@ -56,7 +56,7 @@ impl End {
             // A stream that the client opens, with bytes in both directions and an end in each.
             (1, true) => self.open(&Open::name("db.example", 5432), b"select", true),
             (2, false) => self.send(stream(1, true), pattern(100_000), true),
-            // One that the server refuses.
+            // A stream that the server refuses.
             (3, true) => self.open(&Open::name("refused.example", 1), b"", false),
             // A listener of the client's at the server, and a stream from it.
             (4, true) => {

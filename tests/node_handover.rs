@@ -313,7 +313,7 @@ fn a_client_that_drains_gives_its_port_back_at_once() {
     exchange(&mut user, &mut served);
     client.drain(LONG);
     until("nobody listens", || TcpStream::connect(at(port)).is_err());
-    // With it go those who only looked.
+    // Clients that only checked the port end with it.
     drop(inner);
     link_with_port(&other, serving, port, second_addr);
     until("another has the port", || is_listening(&other));
@@ -355,7 +355,7 @@ fn a_port_is_free_while_its_client_is_away() {
     exchange(&mut user, &mut served);
     assert!(!refused());
 
-    // Another has it meanwhile: the client is told, asks again, and has it when the other is gone.
+    // Another listener has the port meanwhile: the client is told, asks again, and gets the port when the other is gone.
     leave();
     link_with_port(&other, serving, port, second_addr);
     until("another has the port", || is_listening(&other));

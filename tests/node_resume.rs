@@ -117,7 +117,7 @@ fn who_waits_for_a_link_shortens_the_pause() {
     let link = client.link_with(cutter.addr, move |config| config.timing = timing());
     let failed = |tries: u32| client.has(|h| matches!(h, Happened::NoSubflow { tries: n, .. } if *n == tries));
     until("the first try has failed", || failed(1));
-    // For a link that is not there yet, and no longer than the client is there.
+    // A client waits for a link that was never up, and the pauses are short only as long as it waits.
     let (listener, addr) = target();
     let front = client.forward(link, addr.into());
     let near = connect(front);
@@ -135,7 +135,7 @@ fn who_waits_for_a_link_shortens_the_pause() {
     until("it is tried again soon, and again", || tries() >= so_far + 2);
     cutter.close(false);
     let mut far = accept(&listener);
-    // For one that has lost all of its subflows.
+    // A client waits for a link that has lost all of its subflows.
     client.happened.lock().unwrap().clear();
     cutter.close(true);
     cutter.cut();
@@ -143,7 +143,7 @@ fn who_waits_for_a_link_shortens_the_pause() {
     cutter.close(false);
     near.write_all(b"x").unwrap();
     far.read_exact(&mut [0]).unwrap();
-    // And for one that nobody used when it lost them.
+    // A client waits for a link that was unused when it lost its subflows.
     drop((near, far));
     until("nobody uses it", || client.links()[0].streams == 0 && client.closed.lock().unwrap().len() == 2);
     client.happened.lock().unwrap().clear();

@@ -143,7 +143,7 @@ fn a_full_stderr_changes_neither_what_is_done_nor_the_code() {
     assert_eq!(cat.wait().unwrap().code(), Some(0));
 }
 
-/// Which of them is meant, their numbers alone do not tell.
+/// Process numbers alone do not tell which process is meant.
 #[test]
 fn several_processes_are_listed_with_their_commands_and_addresses() {
     let scratch = Scratch::new();

@@ -216,7 +216,7 @@ fn where_it_listens_is_said_once_it_will_run() {
         let near = Seaprox::start_with(&args, |command| at_home(command, &scratch));
         assert_eq!(near.out().len(), 1);
     }
-    // With a key that is let in it is said before that the link is up.
+    // With an admitted key, the addresses are announced before the link is reported up.
     let own = run(&["pubkey", &format!("{near_home}/key")]).out;
     std::fs::write(format!("{far_home}/authorized_keys"), own).unwrap();
     far.signal(libc::SIGHUP);

@@ -31,9 +31,9 @@ struct Pair {
     near: Seaprox,
     far: Seaprox,
     cutter: Cutter,
-    /// Of the near node, for `-L`; it leads to the service through the far node.
+    /// Address of the near node's `-L`, which leads to the service through the far node.
     local: SocketAddr,
-    /// Of the far node, for `-R`.
+    /// Address of the far node's `-R`.
     remote: SocketAddr,
     socks: SocketAddr,
     service: SocketAddr,

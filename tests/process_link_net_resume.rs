@@ -258,7 +258,7 @@ fn who_asks_while_the_peer_is_restarted_is_connected_or_answered() {
         all
     };
     let options = ["-D", "127.0.0.1:0", "-H", "127.0.0.1:0", "--link-hold", "1s", "--link-retry-max", "100ms"];
-    // It comes back.
+    // The peer comes back.
     let (near_home, far_home) = homes("permit-open=\"*\"");
     let far = start(net.far(), &far_line(&far_home));
     let near = start(net.near(), &near_line(&near_home, &options));
@@ -270,7 +270,7 @@ fn who_asks_while_the_peer_is_restarted_is_connected_or_answered() {
     let _served: Vec<_> = (0..3).map(|_| Peer::accept(&listener)).collect();
     assert_eq!(reply5(&mut asked[0])[1], 0);
     assert!(http::head(&mut asked[1]).starts_with("HTTP/1.1 200 "));
-    // It does not.
+    // The peer does not come back.
     kill(far);
     let options = [&options[..], &["--connect-timeout", "2s"]].concat();
     let near = start(net.near(), &near_line(&near_home, &options));

@@ -80,7 +80,7 @@ pub fn names(place: &Place) -> io::Result<Run> {
     })
 }
 
-/// The same: how long another key waits for the answer to a stream to a name.
+/// Streams to names that are not there: the time until another key gets the answer to a stream to a name.
 pub fn lookups(place: &Place) -> io::Result<Run> {
     in_names(|server| {
         let target = echo::serve()?;
@@ -134,7 +134,7 @@ fn flood_opens(link: &mut RawLink, to: Open, resets: bool) -> io::Result<u64> {
     Ok(count)
 }
 
-/// The same with a name of its own for each.
+/// Opens streams until the session takes no more, each to a name of its own.
 fn flood_names(link: &mut RawLink, number: &mut u64) -> io::Result<u64> {
     let (now, before) = (link.now(), *number);
     while link.session.open(now, Open::name(&format!("n{number}.slow.test"), 80)).is_ok() {
@@ -215,7 +215,7 @@ impl Flood {
         format!("{:.0} {what} a second", self.count() as f64 / self.since.elapsed().as_secs_f64())
     }
 
-    /// Waits until it does nothing new for a while, or for two seconds.
+    /// Waits until the flood does nothing new for a while, or for two seconds.
     fn wait_until_steady(&self) {
         let (until, mut before) = (Instant::now() + Duration::from_secs(2), u64::MAX);
         while Instant::now() < until && self.count() != before {
@@ -224,7 +224,7 @@ impl Flood {
         }
     }
 
-    /// Has it end its session in order, soon.
+    /// Tells the flood to end its session in order, soon.
     fn end_session(&self) {
         self.state.closes.store(true, Ordering::Relaxed);
         self.state.stop.store(true, Ordering::Relaxed);

@@ -19,10 +19,10 @@ impl Place {
         let processors = usable();
         let place =
             Place { node: processors.first().copied().unwrap_or(0), load: processors.last().copied().unwrap_or(0) };
-        // Without the permission the figures are those of a machine that is shared, and the line says where they ran.
+        // Without the permission the figures are those of a shared machine; the line names the processors.
         let _ = pin(place.load);
         go_first();
-        // Where processors are shared out among sessions first, niceness counts within one of them only (sched(7)).
+        // With autogroups, niceness counts only within one session (sched(7)).
         let _ = std::fs::write("/proc/self/autogroup", "-20");
         let _ = raise_descriptor_limit();
         place
@@ -35,8 +35,8 @@ impl Place {
         }
     }
 
-    /// Has a command run on the node's processor, with its log going nowhere: the node pays for what it writes, and nobody
-    /// has to read it. It ends with the thread that started it.
+    /// Runs a command on the node's processor and discards its log: the node pays for writing the log, and no reader is
+    /// needed. The command ends with the thread that started it.
     pub fn put_node(&self, command: &mut Command) {
         let node = self.node;
         let nowhere = File::options().write(true).open("/dev/null").ok();
@@ -54,14 +54,14 @@ impl Place {
     }
 }
 
-/// Has the calling thread run as any other does: an attack must not take the processor from what measures it.
+/// Gives the calling thread the normal priority: an attack must not take the processor from the measurement.
 pub fn give_way() {
     set_policy(libc::SCHED_OTHER, 0);
 }
 
-/// Has the calling thread, and all that it starts afterwards, run before whatever else the machine does. The kernel keeps a
-/// twentieth of each second for the others (sched(7)), and a node that is attacked must leave more than that: it measures
-/// what the node does, not what the machine does. Without the permission the figure without the attack shows the difference.
+/// Gives the calling thread, and all processes that it starts later, priority over the rest of the machine, so that the
+/// figures show the node and not the machine. The kernel keeps a twentieth of each second for the others (sched(7)); a node
+/// under attack must leave more than that. Without the permission, the figure without the attack shows the difference.
 fn go_first() {
     set_policy(libc::SCHED_FIFO, 1);
 }

@@ -64,7 +64,7 @@ impl Homes {
     fn keys(&self) -> [String; 2] {
         [&self.near, &self.far].map(|home| {
             let config = home.file("");
-            // The second time it is there.
+            // At the second call the directory is there already.
             kit::run(&["keygen", "--config-dir", &config]);
             String::from_utf8_lossy(&kit::run(&["pubkey", "--config-dir", &config]).out).trim().to_owned()
         })
@@ -124,7 +124,7 @@ impl Clients {
         self.longest_us.swap(0, Ordering::Relaxed) as f64 / 1000.0
     }
 
-    /// Ends them. Returns how many connections there were, or how the first that failed did.
+    /// Ends the threads. Returns the number of connections, or the error of the first that failed.
     fn stop(self) -> io::Result<u64> {
         self.is_over.store(true, Ordering::Relaxed);
         let counts = self.threads.into_iter().map(|thread| thread.join().expect("no panic"));
@@ -150,7 +150,7 @@ fn exchange(client: &mut TcpStream) -> io::Result<()> {
 
 /// Clients at once.
 const CLIENTS: usize = 4;
-/// Between two connections of a client.
+/// Pause between two connections of a client.
 const PACE: Duration = Duration::from_millis(5);
 /// Connections come for so long before the node is replaced, and after.
 const PLAIN: Duration = Duration::from_secs(2);

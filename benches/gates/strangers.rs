@@ -205,7 +205,7 @@ impl Flood {
                     continue;
                 }
                 let source = Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + sent as u32 % addresses);
-                // One that cannot connect, as when the node's backlog is full, is counted all the same: it tried.
+                // A failed connect, for example to a full backlog, is counted as well: it was an attempt.
                 let socket = stranger(source, node).ok();
                 if let Some(socket) = &socket
                     && !hello.is_empty()
@@ -238,7 +238,7 @@ impl Drop for Flood {
 /// Connects from an address. On loopback the call returns when the connection is there.
 fn stranger(source: Ipv4Addr, to: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
-    // It closes with a reset, so that no port of its address is kept.
+    // The socket closes with a reset, so that no port of its address is kept.
     socket.set_linger(Some(Duration::ZERO))?;
     bind_address_no_port(&socket);
     socket.bind(&SockAddr::from(SocketAddrV4::new(source, 0)))?;
@@ -248,7 +248,7 @@ fn stranger(source: Ipv4Addr, to: SocketAddr) -> io::Result<Socket> {
     }
 }
 
-/// Has the system choose the port when it knows the destination (ip(7)): there are many more of them then.
+/// Lets the system choose the port when it knows the destination (ip(7)): many more ports are free then.
 fn bind_address_no_port(socket: &Socket) {
     use std::os::fd::AsRawFd;
     let on: libc::c_int = 1;

@@ -54,7 +54,7 @@ impl PathFile {
         self.0.now().0.clone()
     }
 
-    /// Looks at the file again. Returns what is new in it, if anything.
+    /// Reads the file again if it has changed. Returns the changes, if any.
     ///
     /// # Errors
     /// What is wrong with it.

@@ -90,7 +90,7 @@ impl Visitors {
         }
     }
 
-    /// Forgets what was answered: it is asked again. Returns whether there was any answer.
+    /// Forgets the answers of the user, who is then asked again. Returns true if there was any answer.
     pub fn forget_answers(&self) -> bool {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let had_any = !answers.is_empty();
@@ -115,7 +115,7 @@ impl Visitors {
         )
     }
 
-    /// Looks at the file again. Returns whether something new was taken from it.
+    /// Reads the file again if it has changed. Returns true if new content was taken.
     ///
     /// # Errors
     /// What is wrong with the file; then nothing changes.
@@ -254,7 +254,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Looks at the file again. Returns whether something new was taken from it.
+    /// Reads the file again if it has changed. Returns true if new content was taken.
     ///
     /// # Errors
     /// What is wrong with the file; then nothing changes.

@@ -53,8 +53,8 @@ enum Stage {
     Trying,
     Up,
     Parted(Instant),
-    /// The peer is about to stop, since then: another session is dialled. Until the one that there was is over, what runs
-    /// goes on.
+    /// The peer is about to stop; holds the time of its notice. Another session is dialled, and the connections of the old
+    /// one go on until it ends.
     Left {
         since: Instant,
         is_over: bool,

@@ -13,7 +13,7 @@ pub struct OptionSpec {
     pub value: Value,
     /// What holds when neither flag nor environment says anything.
     pub default: Option<&'static str>,
-    /// A command for which something else holds then, and what.
+    /// A command with a different default, and that default.
     pub other_default: Option<(Command, &'static str)>,
     /// What it does, without a full stop.
     pub help: &'static str,

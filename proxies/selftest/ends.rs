@@ -120,7 +120,7 @@ fn ask<T: Send + 'static>(loops: Option<&Loops>, end: &str, what: fn(&mut Core) 
     let (tell, told) = mpsc::channel();
     for remote in loops.map_or(&[][..], Loops::remotes) {
         let tell = tell.clone();
-        // One that is full answers nothing, and that is told below.
+        // A loop whose mailbox is full does not answer; the error below reports that.
         let _ = remote.call(move |core| drop(tell.send(what(core))));
     }
     told.recv_timeout(PATIENCE).map_err(|_| format!("the {end} end does not answer"))

@@ -114,7 +114,7 @@ pub fn for_people(text: &mut String, link: &Value) {
     link["listeners"].as_array().into_iter().flatten().for_each(|listener| listener_line(text, listener));
 }
 
-/// A subflow that is wanted and not there: what was tried, and when it is tried again.
+/// A missing subflow: the failed tries, and the time of the next one.
 fn missing_line(text: &mut String, missing: &Value) {
     let next = match missing["next_seconds"].as_f64() {
         Some(_) => format!("next in {}", seconds(missing, "next_seconds")),
@@ -138,7 +138,7 @@ fn seconds(value: &Value, key: &str) -> String {
 
 fn subflow_line(text: &mut String, subflow: &Value) {
     let rtt = Duration::from_micros((subflow["rtt_seconds"].as_f64().unwrap_or(0.0) * 1e6) as u64);
-    // A rate that nothing has filled is not known.
+    // The rate is unknown until traffic has filled the path.
     let rate = subflow["rate_bytes_per_second"].as_u64().map_or("-".into(), |rate| format_rate(rounded(rate)));
     let seen_as = subflow["seen_as"].as_str().filter(|seen| *seen != word(subflow, "local"));
     let seen_as = seen_as.map(|seen| format!(" (seen as {seen})")).unwrap_or_default();

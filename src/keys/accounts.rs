@@ -1,6 +1,6 @@
 //! The accounts of this system, to tell whether a group is one user's alone.
 //!
-//! They are read from `/etc/passwd` and `/etc/group`. A group that does not stand there is nobody's private group.
+//! Accounts are read from `/etc/passwd` and `/etc/group`. A group that is not listed there is no private group.
 
 use std::fs::File;
 use std::io::Read;
@@ -32,7 +32,7 @@ impl Accounts {
             for name in fields.next().unwrap_or_default().split(',').map(str::trim).filter(|name| !name.is_empty()) {
                 match users().find(|it| it.name == name) {
                     Some(member) => members.push(member.id),
-                    // Some other source of accounts knows who that is.
+                    // Another source of accounts, such as LDAP, defines this user.
                     None => return false,
                 }
             }
@@ -62,7 +62,7 @@ impl User<'_> {
 fn read(path: &str) -> String {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut bytes));
-    // A part of it might leave a member out.
+    // A truncated file could hide a member.
     if read.is_ok_and(|bytes| bytes as u64 <= BYTES_MAX) {
         String::from_utf8_lossy(&bytes).into_owned()
     } else {

@@ -27,7 +27,7 @@ pub enum Problem {
     Readable(u32),
     /// Other users can change the file; holds its mode.
     Writable(u32),
-    /// The file, or a directory on the way to it, belongs to somebody else.
+    /// Another user owns the file or a directory on the path to it.
     Owner {
         /// The file or the directory.
         at: PathBuf,
@@ -45,7 +45,7 @@ pub enum Problem {
     },
     /// What stands in it.
     Content(Wrong),
-    /// The same, in words of another grammar.
+    /// Error text of a file with another grammar.
     Text(String),
 }
 

@@ -63,7 +63,7 @@ impl Stamp {
         self.file.is_some() && before.file.is_some() && place(self) != place(before)
     }
 
-    /// As if the file had not changed for long.
+    /// Returns the stamp as if the file had not changed for long.
     #[cfg(test)]
     pub(super) fn settled(self) -> Stamp {
         Stamp { is_fresh: false, ..self }
@@ -89,7 +89,7 @@ impl Stamp {
     }
 }
 
-/// Reads a file that nobody else can read or change.
+/// Reads a file that no other user can read or change.
 pub(super) fn read_private(path: &Path, modes: Modes) -> Result<Secret, KeysError> {
     let (mut file, _) = modes.open(path, Secrecy::Private)?;
     // In a buffer that does not grow, because growing leaves a copy behind.
@@ -106,8 +106,8 @@ pub(super) fn read_private(path: &Path, modes: Modes) -> Result<Secret, KeysErro
     Err(KeysError::content(path, "at most 4KiB"))
 }
 
-/// Reads a file that nobody else can change, of so many bytes at most. The stamp is taken before, so that a change meanwhile
-/// is noticed.
+/// Reads a file that no other user can change, up to a maximum size. The stamp is taken before the read, so that a change
+/// during the read is noticed.
 pub(super) fn read_public(path: &Path, modes: Modes, bytes_max: usize) -> Result<(Vec<u8>, Stamp), KeysError> {
     let (file, metadata) = modes.open(path, Secrecy::Public)?;
     let mut bytes = Vec::new();
@@ -202,7 +202,7 @@ impl Draft {
 }
 
 impl Draft {
-    /// Removes the drafts of a file whose processes were killed before they were done. Failing to is no failure.
+    /// Removes drafts of a file that killed processes left behind. Errors are ignored.
     fn remove_left(path: &Path) {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
         let prefix = format!(".{name}.");
@@ -212,7 +212,7 @@ impl Draft {
                 Some((number(process)?, number(count)?))
             });
             let is_left = |(process, count): (u32, u32)| match process == std::process::id() {
-                // One with our own number is of an earlier process, unless we have come to its count.
+                // A draft with our process id is of an earlier process, unless our counter is past its count.
                 true => count >= DRAFTS.load(Ordering::Relaxed),
                 false => !sys::is_running(process) || is_older(&entry.path(), DRAFT_AGE_MAX),
             };

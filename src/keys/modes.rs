@@ -1,4 +1,4 @@
-//! Owners and modes: who else could change a file, or put another in its place, or read what is private.
+//! Owners and modes: checks that no other user can change or replace a file, or read a private one.
 //!
 //! The rules are those of sshd's StrictModes. A file belongs to this user or to root and nobody else may write to it, and
 //! the same holds for every directory on its way, those of symbolic links included. Two kinds of directory are open to
@@ -45,7 +45,7 @@ impl Modes {
         for _ in 0..TRIES {
             let file = match File::open(path) {
                 Ok(file) => file,
-                // A directory that others may write to is one where they can have removed it.
+                // In a directory that others may write to, another user may have removed the file.
                 Err(error) if error.kind() == ErrorKind::NotFound && self == Modes::Strict => {
                     return Err(judge.walk().err().unwrap_or_else(|| KeysError::new(path, Problem::Io(error))));
                 }
@@ -241,7 +241,7 @@ mod tests {
             assert!(error.contains(&expected) && error.contains(file.to_str().unwrap()), "{error}");
             assert!(error.ends_with(&format!("type: chmod go-w {}", directory.display())), "{error}");
         }
-        // Neither is a file missed in it: somebody may have removed it.
+        // A missing file is refused there as well: another user may have removed it.
         let error = Modes::Strict.open(&directory.join("none"), Secrecy::Public).unwrap_err();
         assert!(!error.is_missing() && error.is_about_modes(), "{error}");
         assert!(Modes::Lax.open(&directory.join("none"), Secrecy::Public).unwrap_err().is_missing());
@@ -313,7 +313,7 @@ mod tests {
         assert!(wrong(&link, JOE, Secrecy::Public).unwrap().contains("belongs to user 54322"));
         std::os::unix::fs::lchown(&link, Some(JOE), None).unwrap();
         assert_eq!(wrong(&link, JOE, Secrecy::Public), None);
-        // The sticky bit of a directory of somebody else binds that one not.
+        // The sticky bit does not bind the owner of the directory.
         set(&directory, JOE, 0, 0o1777);
         assert!(wrong(&file, JOE, Secrecy::Public).is_some());
     }

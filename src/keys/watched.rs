@@ -3,7 +3,7 @@
 //! What cannot be read changes nothing: the last content that could is kept, and each fault is told once, not each time
 //! that somebody looks. Looking costs one `stat`. Nothing here has a timer: the caller looks once a second and says when.
 //!
-//! A file may be looked at while it is being written. So what is new is taken at once only where nothing can be missing:
+//! A file may be read while it is being written. So new content is taken at once only if it cannot be incomplete:
 //!
 //! ```text
 //! nothing of what it had is gone                               taken at once
@@ -11,7 +11,7 @@
 //! it is missing, empty, has lost lines or makes no sense       a second reading, a second later, decides; if that finds
 //!                                                              another content, the third one does
 //! ```
-//! [`Watched::reload`] takes at once whatever makes sense.
+//! [`Watched::reload`] takes any content without errors at once.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -135,7 +135,7 @@ impl<T: FromFile> Watched<T> {
             return Ok(false);
         }
         let looks = Stamp::of(&self.path);
-        // A pipe gave its content when it was read first.
+        // A pipe can be read only once.
         if self.stamp.is_stream() || looks.is_stream() || self.is_known_fault(&looks) {
             return Ok(false);
         }
@@ -146,7 +146,7 @@ impl<T: FromFile> Watched<T> {
             }
             Ok((value, stamp)) => {
                 let is_whole = value.keeps(&self.value) || self.is_renamed(&stamp) && !value.is_empty();
-                // It was written to while it was read.
+                // The file was written to during the read.
                 let is_whole = is_whole && Stamp::of(&self.path).looks_like(&stamp);
                 if is_whole || self.is_sure(now, stamp) {
                     self.take(value, stamp);
@@ -161,8 +161,8 @@ impl<T: FromFile> Watched<T> {
         }
     }
 
-    /// Reads the file again whether or not it has changed, takes what makes sense, and says whether it is something new. A
-    /// pipe that was read has nothing more to say.
+    /// Reads the file again even if it has not changed. Returns true if new content was taken. A pipe is not read a second
+    /// time.
     ///
     /// # Errors
     /// What is wrong with the file.
@@ -180,7 +180,7 @@ impl<T: FromFile> Watched<T> {
         }
     }
 
-    /// Takes what was read. Returns whether it is something new.
+    /// Takes the content that was read. Returns true if it is new.
     fn take(&mut self, value: T, stamp: Stamp) -> bool {
         (self.stamp, self.doubt, self.told) = (stamp, None, None);
         let is_new = value != *self.value;
@@ -219,7 +219,7 @@ impl<T: FromFile> Watched<T> {
     fn tell(&mut self, error: KeysError, looks: Stamp) -> Result<bool, KeysError> {
         let told = Told { looks, text: error.to_string(), is_about_modes: error.is_about_modes() };
         let before = self.told.replace(told);
-        // It looks as it did when this was told, but so shortly before that it was worth another look.
+        // The file looks as it did when the same error was reported, but the stamp was too recent to be sure.
         match before.is_some_and(|before| before.text == error.to_string() && before.is_as_before(&looks)) {
             true => Ok(false),
             false => Err(error),
@@ -314,7 +314,7 @@ mod tests {
             assert_eq!(file.look(), (Ok(false), 2), "{half:?}");
             assert_eq!(file.look(), (Ok(false), 2), "{half:?}");
         }
-        // As editors do that move the old file away first.
+        // Some editors move the old file away first.
         let mut file = Looked::new(&whole);
         fs::rename(file.keys.path(), file.scratch.path("backup")).unwrap();
         assert_eq!(file.look(), (Ok(false), 2));
@@ -433,7 +433,7 @@ mod tests {
         watched.stamp = watched.stamp.settled();
         assert!(!watched.refresh(Instant::now()).unwrap());
         assert!(watched.reload().unwrap(), "only when it is told to");
-        // A device has its content once.
+        // A device can be read only once.
         let mut device = Watched::<Counted>::load("/dev/null", Modes::Strict, ()).unwrap();
         assert!(!device.refresh(Instant::now()).unwrap() && !device.reload().unwrap());
     }

@@ -64,7 +64,7 @@ impl LiveClock {
 /// Streams of the peer's of which something has come, but not the OPEN.
 #[derive(Debug, Default)]
 pub(super) struct Unopened {
-    /// How many there are.
+    /// Number of streams.
     pub(super) count: u32,
     /// Their ids and what the clock showed when they came, in that order. Some may be opened, or gone, since.
     queue: VecDeque<(StreamId, u64)>,
@@ -119,7 +119,7 @@ impl Session {
         }
     }
 
-    /// The peer has what this end owed it for the opening of a stream.
+    /// The peer has acknowledged this end's frame about the opening of a stream.
     pub(super) fn on_opening_acked(&mut self, slot: usize) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         let was_waiting = stream.mine && !stream.opening_acked;
@@ -211,8 +211,8 @@ impl Session {
         }
     }
 
-    /// Says anew how many streams the key of the peer permits at once: see
-    /// [`Config::streams_permitted`](super::Config::streams_permitted). What was allowed before stays allowed.
+    /// Sets how many streams the key of the peer permits at once: see
+    /// [`Config::streams_permitted`](super::Config::streams_permitted). Streams that were allowed before stay allowed.
     pub fn set_streams_permitted(&mut self, streams: u32) {
         self.config.streams_permitted = streams;
         if self.peer_boot.is_some() {
@@ -221,7 +221,7 @@ impl Session {
         self.after();
     }
 
-    /// Returns what this end says in HELLO or HELLO_ACK that it can take, and keeps to it.
+    /// Returns the limits of this end for HELLO or HELLO_ACK. This end keeps to them from then on.
     pub(super) fn limits(&mut self) -> Limits {
         if self.peer_boot.is_some() {
             self.rx.streams_announced = self.rx.streams_announced.max(self.streams_allowed());

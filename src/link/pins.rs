@@ -9,8 +9,7 @@ use slab::Slab;
 
 /// Payloads below this are copied. So are those that are less than an eighth of the buffer that they would keep.
 const COPY_BYTES_MAX: usize = 1024;
-/// Beyond twice the payloads that they are kept for, buffers may take so much before what is less than half of one is
-/// copied.
+/// Slack beyond twice the kept payloads: once buffers take more, a payload of less than half of its buffer is copied.
 const SLACK_BYTES: u64 = 1024 * 1024;
 
 /// See the module's head.
@@ -87,12 +86,12 @@ impl Pins {
         }
     }
 
-    /// Copies take so many bytes more, or fewer.
+    /// Notes that the capacity of a copy has changed.
     pub(super) const fn copies_changed(&mut self, before: usize, after: usize) {
         self.copies = self.copies + after as u64 - before as u64;
     }
 
-    /// Returns what all that has arrived and was not taken takes of memory.
+    /// Returns the memory of received data that was not read yet.
     pub(super) const fn cost(&self) -> u64 {
         self.bytes + self.copies
     }

@@ -51,7 +51,7 @@ impl Run {
         }
     }
 
-    /// Gives back what it takes of memory.
+    /// Releases its memory from the count.
     fn free(self, spare: &mut Spare) {
         match self {
             Run::Shared(bytes, pin) => {
@@ -358,7 +358,7 @@ impl RecvStream {
     /// What has not been taken, when nothing else is left of the session.
     pub(super) fn into_rest(self) -> Vec<Bytes> {
         let bytes = |run| match run {
-            // It outlives its session, which will not count any more what it keeps.
+            // Copy the data: it outlives the session, which no longer counts the buffer that it keeps.
             Run::Shared(bytes, _) => Bytes::copy_from_slice(&bytes),
             Run::Joined(bytes, taken) => Bytes::from(bytes).slice(taken..),
         };

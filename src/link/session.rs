@@ -131,7 +131,7 @@ pub(super) struct Outgoing {
     pub(super) open_refused: bool,
     /// Σ of what streams hold; at most `send_bytes_max` and one frame.
     pub(super) held: u64,
-    /// A bound on that which is lower, if the process has set one.
+    /// A lower bound on `held`, if the process has set one.
     pub(super) held_max: Option<u64>,
     /// Σ of bytes written and never sent that wait for nothing but their turn.
     pub(super) backlog: u64,

@@ -45,7 +45,7 @@ pub(crate) fn trim_memory() {
     unsafe { libc::malloc_trim(0) };
 }
 
-/// Other allocators give it back by themselves, or cannot be asked.
+/// Does nothing: other allocators return memory by themselves, or cannot be asked.
 #[cfg(not(target_env = "gnu"))]
 pub(crate) fn trim_memory() {}
 

@@ -34,7 +34,7 @@ pub(crate) fn is_reset_behind_fin(_: &io::Error) -> bool {
     false
 }
 
-/// The system does not tell.
+/// Returns no figure: the system cannot be asked here.
 pub(crate) fn unacknowledged(_: BorrowedFd<'_>) -> usize {
     0
 }

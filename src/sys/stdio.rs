@@ -115,7 +115,7 @@ fn way_of(file: &File, access: &mut OpenOptions) -> io::Result<Way> {
         return Ok(Way::Flag);
     }
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    // A terminal that is opened must not become ours to be controlled by.
+    // An opened terminal must not become our controlling terminal.
     let own = access.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
     // The master of a terminal is another one each time that it is opened.
     let is_same = |own: &File| {
@@ -148,7 +148,7 @@ fn start(
                 Err(error) => Err(error),
             };
             if let Err(error) = result {
-                // It is there before the pipe is closed, which is when the loop looks.
+                // Store the error before the pipe is closed, because the loop reads it then.
                 *lock(&told) = Some(error);
                 return;
             }

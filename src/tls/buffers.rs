@@ -100,7 +100,7 @@ impl Buffers {
         piece
     }
 
-    /// Frees what nobody uses.
+    /// Frees unused buffers.
     pub fn shrink(&self) {
         self.read.take();
         self.write.take();

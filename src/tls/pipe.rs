@@ -177,7 +177,7 @@ impl TlsPipe {
         let bytes = self.incoming.get(..self.filled).unwrap_or_default();
         match self.state {
             State::Handshaking if bytes.is_empty() => Heard::Nothing,
-            // There is no room for the rest: it fails.
+            // The buffer has no room for the rest: the handshake fails.
             State::Handshaking if self.heard >= HANDSHAKE_BYTES_MAX => Heard::Cheap,
             State::Handshaking if self.machine.common().negotiated_cipher_suite().is_none() => first_message(bytes),
             State::Handshaking if plaintext_bytes(bytes) > 0 => Heard::Whole,

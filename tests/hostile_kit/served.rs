@@ -31,7 +31,7 @@ impl Served {
         Served::start_with(hostile, options, |_| {})
     }
 
-    /// The same, with a last touch to the command.
+    /// Starts a node as [`Served::start`] does, and lets the caller change the command.
     #[track_caller]
     pub fn start_with(hostile: &str, options: &[&str], touch: impl FnOnce(&mut Command)) -> Served {
         let home = Scratch::new();

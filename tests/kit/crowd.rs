@@ -1,11 +1,11 @@
-//! Many connections that say the same, and what has become of each.
+//! Many connections that send the same bytes, and the outcome of each.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use super::SOON;
 
-/// Connections that have said their piece.
+/// Connections that have sent all their bytes.
 pub struct Crowd(Vec<TcpStream>);
 
 impl Crowd {

@@ -66,7 +66,7 @@ impl Seaprox {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         touch(&mut command);
         let mut child = command.spawn().expect("the binary starts");
-        // The last touch may have put something else in their place.
+        // The caller may have replaced the descriptors.
         let out = child.stdout.take().map(Lines::of).unwrap_or_default();
         let log = child.stderr.take().map(Lines::of).unwrap_or_default();
         Seaprox { child, out, log, scratch }
@@ -152,7 +152,7 @@ impl Seaprox {
         unsafe { libc::kill(self.pid() as i32, signal) };
     }
 
-    /// Stops it, so that what happens meanwhile waits for it together, until SIGCONT.
+    /// Stops the process until SIGCONT, so that all events meanwhile wait for it together.
     #[track_caller]
     pub fn suspend(&self) {
         self.signal(libc::SIGSTOP);
