@@ -149,7 +149,8 @@ impl Core {
             return self.found(dest, &found, false);
         }
         let asker = self.asker_of(dest);
-        match self.resolver.want(name, dest, asker, self.now_ms) {
+        let (sides, now_ms) = (&self.sides, self.now_ms);
+        match self.resolver.want(name, dest, asker, now_ms, |side| sides.get(side).is_some()) {
             Wanted::Waits => {}
             Wanted::Known(addresses) => self.found(dest, &Ok(addresses), true),
             Wanted::LookUp(is_answered) => {

@@ -21,6 +21,14 @@ use crate::reason::Failure;
 pub(crate) struct Resolved {
     pub name: Name,
     pub found: Result<Vec<IpAddr>, Failure>,
+    /// The look-up waited too long and was not made, which is a failure of its asker alone.
+    pub late: Option<Late>,
+}
+
+/// A look-up that was not made: its asker, and whether another one has answered meanwhile.
+pub(crate) struct Late {
+    pub asker: Asker,
+    pub is_answered: Arc<AtomicBool>,
 }
 
 /// The cache and the waiting sides.
@@ -39,7 +47,9 @@ struct Known {
 
 /// The sides that wait for a name.
 struct Waiting {
-    sides: Vec<Id>,
+    sides: Vec<(Asker, Id)>,
+    /// As soon as there are so many sides, those that are gone are taken out.
+    sweep_at: usize,
     /// The askers that have started a lookup. Invariant: at least one, and none twice.
     askers: Vec<Asker>,
     is_answered: Arc<AtomicBool>,
@@ -61,8 +71,9 @@ impl Resolver {
         Resolver { known: HashMap::new(), waiting: HashMap::new(), known_max, age_max_ms }
     }
 
-    /// A side wants the addresses of a name.
-    pub fn want(&mut self, name: &Name, side: Id, asker: Asker, now_ms: u64) -> Wanted {
+    /// A side wants the addresses of a name. Of the sides that wait already, those that are not `there` any more may be
+    /// forgotten.
+    pub fn want(&mut self, name: &Name, side: Id, asker: Asker, now_ms: u64, there: impl Fn(Id) -> bool) -> Wanted {
         if let Some(known) = self.known.get(name) {
             if now_ms - known.since_ms <= self.age_max_ms && self.age_max_ms > 0 {
                 return Wanted::Known(known.addresses.clone());
@@ -70,7 +81,7 @@ impl Resolver {
             self.known.remove(name);
         }
         let waiting = self.waiting.entry(name.clone()).or_insert_with(Waiting::new);
-        waiting.sides.push(side);
+        waiting.add(side, asker, there);
         if waiting.askers.contains(&asker) {
             return Wanted::Waits;
         }
@@ -81,15 +92,22 @@ impl Resolver {
     /// The lookup that a side was to have was refused: the side waits no more. Others of its asker have theirs refused too.
     pub fn refused(&mut self, name: &Name, side: Id, asker: Asker) {
         let Some(waiting) = self.waiting.get_mut(name) else { return };
-        waiting.sides.retain(|other| *other != side);
+        // It was the last to come, so it is found at once.
+        if let Some(at) = waiting.sides.iter().rposition(|(_, other)| *other == side) {
+            waiting.sides.remove(at);
+        }
         waiting.askers.retain(|other| *other != asker);
         if waiting.askers.is_empty() {
             self.waiting.remove(name);
         }
     }
 
-    /// A lookup is over: remembers what was found and gives back who waited for it.
+    /// A lookup is over: remembers what was found and gives back who waited for it. One that came too late is over for its
+    /// asker; the others wait for theirs.
     pub fn resolved(&mut self, resolved: &Resolved, now_ms: u64) -> Vec<Id> {
+        if let Some(late) = &resolved.late {
+            return self.came_too_late(&resolved.name, late);
+        }
         // No side waits for a second answer, and it brings nothing new.
         let Some(waiting) = self.waiting.remove(&resolved.name) else { return Vec::new() };
         waiting.is_answered.store(true, Ordering::Relaxed);
@@ -99,7 +117,19 @@ impl Resolver {
             self.make_room(asker);
             self.known.insert(resolved.name.clone(), Known { addresses: addresses.clone(), since_ms: now_ms, asker });
         }
-        waiting.sides
+        waiting.sides.into_iter().map(|(_, side)| side).collect()
+    }
+
+    fn came_too_late(&mut self, name: &Name, late: &Late) -> Vec<Id> {
+        // Who waits for the name now has asked after the answer, and has another look-up.
+        let is_answered = late.is_answered.load(Ordering::Relaxed);
+        let Some(waiting) = self.waiting.get_mut(name).filter(|_| !is_answered) else { return Vec::new() };
+        waiting.askers.retain(|asker| *asker != late.asker);
+        let its = waiting.sides.extract_if(.., |(asker, _)| *asker == late.asker).map(|(_, side)| side).collect();
+        if waiting.askers.is_empty() {
+            self.waiting.remove(name);
+        }
+        its
     }
 
     /// What is known of a name is wrong, or no longer true.
@@ -124,7 +154,16 @@ impl Resolver {
 
 impl Waiting {
     fn new() -> Waiting {
-        Waiting { sides: Vec::new(), askers: Vec::new(), is_answered: Arc::default() }
+        Waiting { sides: Vec::new(), sweep_at: SWEEP_MIN, askers: Vec::new(), is_answered: Arc::default() }
+    }
+
+    /// Adds a side. There are at most twice as many as are there, and a sweep costs each of them a fixed amount of work.
+    fn add(&mut self, side: Id, asker: Asker, there: impl Fn(Id) -> bool) {
+        if self.sides.len() >= self.sweep_at {
+            self.sides.retain(|(_, side)| there(*side));
+            self.sweep_at = (2 * self.sides.len()).max(SWEEP_MIN);
+        }
+        self.sides.push((asker, side));
     }
 }
 
@@ -148,10 +187,14 @@ pub(crate) fn order(addresses: &[IpAddr], port: u16, family: Family, count_max: 
     ordered
 }
 
+/// So many sides that wait for a name are not looked through.
+const SWEEP_MIN: usize = 64;
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::id::Table;
+    use crate::reason::Reason;
 
     fn addresses(texts: &[&str]) -> Vec<IpAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -185,16 +228,16 @@ mod tests {
         let sides = [table.insert(()).unwrap(), table.insert(()).unwrap()];
         let name = Name::new("example.org").unwrap();
         let mut resolver = Resolver::new(2, 1000);
-        assert!(looks_up(&resolver.want(&name, sides[0], A, 0)));
-        assert!(matches!(resolver.want(&name, sides[1], A, 0), Wanted::Waits));
-        let resolved = Resolved { name: name.clone(), found: Ok(addresses(&["::1"])) };
+        assert!(looks_up(&resolver.want(&name, sides[0], A, 0, |_| true)));
+        assert!(matches!(resolver.want(&name, sides[1], A, 0, |_| true), Wanted::Waits));
+        let resolved = Resolved { name: name.clone(), found: Ok(addresses(&["::1"])), late: None };
         assert_eq!(resolver.resolved(&resolved, 5), sides);
-        let known = resolver.want(&name, sides[0], A, 1005);
+        let known = resolver.want(&name, sides[0], A, 1005, |_| true);
         assert!(matches!(known, Wanted::Known(known) if known == addresses(&["::1"])));
-        assert!(looks_up(&resolver.want(&name, sides[0], A, 1006)), "too old");
+        assert!(looks_up(&resolver.want(&name, sides[0], A, 1006, |_| true)), "too old");
         resolver.resolved(&resolved, 2000);
         resolver.forget(&name);
-        assert!(looks_up(&resolver.want(&name, sides[0], A, 2000)), "forgotten");
+        assert!(looks_up(&resolver.want(&name, sides[0], A, 2000, |_| true)), "forgotten");
     }
 
     #[test]
@@ -203,17 +246,62 @@ mod tests {
         let sides = [0, 1, 2].map(|_| table.insert(()).unwrap());
         let name = Name::new("example.org").unwrap();
         let mut resolver = Resolver::new(2, 1000);
-        let Wanted::LookUp(is_answered) = resolver.want(&name, sides[0], A, 0) else { panic!("the first") };
-        assert!(looks_up(&resolver.want(&name, sides[1], B, 0)));
-        assert!(matches!(resolver.want(&name, sides[2], B, 0), Wanted::Waits));
+        let Wanted::LookUp(is_answered) = resolver.want(&name, sides[0], A, 0, |_| true) else { panic!("the first") };
+        assert!(looks_up(&resolver.want(&name, sides[1], B, 0, |_| true)));
+        assert!(matches!(resolver.want(&name, sides[2], B, 0, |_| true), Wanted::Waits));
         resolver.refused(&name, sides[0], A);
-        let resolved = Resolved { name: name.clone(), found: Ok(addresses(&["::1"])) };
+        let resolved = Resolved { name: name.clone(), found: Ok(addresses(&["::1"])), late: None };
         assert_eq!(resolver.resolved(&resolved, 5), sides[1..], "what is refused to one is not to the others");
         assert!(is_answered.load(Ordering::Relaxed));
         assert!(resolver.resolved(&resolved, 6).is_empty() && resolver.waiting.is_empty());
-        assert!(looks_up(&resolver.want(&Name::new("b").unwrap(), sides[0], A, 0)));
+        assert!(looks_up(&resolver.want(&Name::new("b").unwrap(), sides[0], A, 0, |_| true)));
         resolver.refused(&Name::new("b").unwrap(), sides[0], A);
         assert!(resolver.waiting.is_empty());
+    }
+
+    #[test]
+    fn a_lookup_that_comes_too_late_is_over_for_its_asker_alone() {
+        let mut table = Table::new(3);
+        let sides = [0, 1, 2].map(|_| table.insert(()).unwrap());
+        let name = Name::new("example.org").unwrap();
+        let mut resolver = Resolver::new(2, 1000);
+        let Wanted::LookUp(is_answered) = resolver.want(&name, sides[0], A, 0, |_| true) else { panic!("the first") };
+        assert!(looks_up(&resolver.want(&name, sides[1], B, 0, |_| true)));
+        assert!(matches!(resolver.want(&name, sides[2], A, 0, |_| true), Wanted::Waits));
+        let late = Some(Late { asker: A, is_answered: Arc::clone(&is_answered) });
+        let late = Resolved { name: name.clone(), found: Err(Reason::TimedOut.into()), late };
+        assert_eq!(resolver.resolved(&late, 5), [sides[0], sides[2]]);
+        assert!(!is_answered.load(Ordering::Relaxed), "the other's is to be made");
+        assert!(looks_up(&resolver.want(&name, sides[0], A, 6, |_| true)), "it may ask again");
+        let resolved = Resolved { name: name.clone(), found: Ok(addresses(&["::1"])), late: None };
+        assert_eq!(resolver.resolved(&resolved, 7), [sides[1], sides[0]]);
+        resolver.forget(&name);
+        // One from before the answer says nothing about who asks now.
+        assert!(looks_up(&resolver.want(&name, sides[0], A, 8, |_| true)));
+        assert!(resolver.resolved(&late, 9).is_empty() && resolver.waiting.len() == 1);
+        let is_answered = Arc::clone(&resolver.waiting[&name].is_answered);
+        let alone = Resolved { late: Some(Late { asker: A, is_answered }), ..late };
+        assert_eq!(resolver.resolved(&alone, 10), [sides[0]]);
+        assert!(resolver.waiting.is_empty());
+    }
+
+    #[test]
+    fn sides_that_left_are_forgotten_while_the_lookup_goes_on() {
+        let mut table = Table::new(4);
+        let stays = table.insert(()).unwrap();
+        let name = Name::new("slow.example").unwrap();
+        let mut resolver = Resolver::new(2, 1000);
+        assert!(looks_up(&resolver.want(&name, stays, A, 0, |_| true)));
+        let mut left = stays;
+        for _ in 0..1_000 {
+            left = table.insert(()).unwrap();
+            resolver.want(&name, left, A, 0, |side| table.get(side).is_some());
+            table.remove(left);
+            assert!(resolver.waiting[&name].sides.len() <= SWEEP_MIN);
+        }
+        let resolved = Resolved { name, found: Ok(addresses(&["::1"])), late: None };
+        let waited = resolver.resolved(&resolved, 5);
+        assert_eq!((waited.first(), waited.last()), (Some(&stays), Some(&left)));
     }
 
     #[test]
@@ -223,8 +311,8 @@ mod tests {
         let mut resolver = Resolver::new(8, 1000);
         let mut learn = |text: &str, asker: Asker, now_ms: u64| {
             let name = Name::new(text).unwrap();
-            resolver.want(&name, side, asker, now_ms);
-            resolver.resolved(&Resolved { name, found: Ok(vec![]) }, now_ms);
+            resolver.want(&name, side, asker, now_ms, |_| true);
+            resolver.resolved(&Resolved { name, found: Ok(vec![]), late: None }, now_ms);
             let mut known: Vec<String> = resolver.known.keys().map(|name| name.as_str().to_owned()).collect();
             known.sort();
             known.join(" ")

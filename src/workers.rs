@@ -19,7 +19,7 @@ use crate::address::Name;
 use crate::fair::{Asker, FairQueue, Shares};
 use crate::mailbox::{Full, Mail, Mailbox};
 use crate::reason::{Failure, Reason};
-use crate::resolve::Resolved;
+use crate::resolve::{Late, Resolved};
 
 /// A pool of threads. It ends its threads when it is dropped; one that sits in `getaddrinfo` is not waited for.
 pub struct Workers {
@@ -156,7 +156,7 @@ impl Shared {
         while let Some(job) = self.next() {
             match job {
                 Job::Lookup(asker, lookup) => {
-                    lookup.answer();
+                    lookup.answer(asker);
                     self.lock().lookups.done(asker);
                     // The place that became free may be what another thread waits for.
                     self.work.notify_one();
@@ -210,14 +210,16 @@ impl State {
 
 impl Lookup {
     /// Looks the name up, if that is still wanted, and says what was found.
-    fn answer(self) {
+    fn answer(self, asker: Asker) {
         if self.is_answered.load(Ordering::Relaxed) {
             return;
         }
         let is_late = !self.patience.is_zero() && self.since.elapsed() >= self.patience;
         let found = if is_late { Err(Reason::TimedOut.into()) } else { look_up(&self.name) };
+        // That it waited says something about what its asker asks for, and nothing about the name.
+        let late = is_late.then_some(Late { asker, is_answered: self.is_answered });
         // Answers are never refused; a loop that is gone needs none.
-        let _ = self.answer_to.post(Mail::Resolved(Resolved { name: self.name, found }));
+        let _ = self.answer_to.post(Mail::Resolved(Resolved { name: self.name, found, late }));
     }
 }
 
