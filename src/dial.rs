@@ -13,7 +13,7 @@
 //! to the dest when they win. The dial as a whole has one deadline, the connect timer of its connection.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -426,7 +426,7 @@ impl Core {
         let failure = match addr {
             Some(addr) => {
                 log::debug!(target: "seaprox::connection", dest = dest.to_string(), addr = addr.to_string(), error = error.to_string(); "address failed");
-                connect_failure(error, addr, self.way_of(dest)).about(addr)
+                Failure::of_connect(error, addr, self.way_of(dest)).about(addr)
             }
             None => Failure::from(error),
         };
@@ -592,28 +592,6 @@ impl Answer {
     }
 }
 
-impl Failure {
-    /// The failure that says more of two: a target that answered is more than one that did not.
-    fn worse(first: Option<Failure>, second: Failure) -> Failure {
-        let rank = |failure: &Failure| match failure.reason {
-            Reason::ConnectionRefused => 0,
-            Reason::NotPermitted => 1,
-            Reason::TimedOut => 2,
-            Reason::HostUnreachable => 3,
-            Reason::NetworkUnreachable => 4,
-            _ => 5,
-        };
-        match first {
-            Some(first) if rank(&first) <= rank(&second) => first,
-            _ => second,
-        }
-    }
-
-    fn about(self, addr: SocketAddr) -> Failure {
-        Failure { detail: self.detail.map(|detail| format!("{addr}: {detail}").into()), ..self }
-    }
-}
-
 /// A connection that somebody else made is subject to the same rules, once it is known where it leads.
 fn permitted(io: Io, permit: Option<Permit>) -> Result<Io, Failure> {
     match (permit, io.peer().ip()) {
@@ -650,29 +628,6 @@ fn start_connect(addr: SocketAddr, way: Option<&Way>, speaks_first: bool) -> io:
         Err(error) => return Err(error),
     }
     Ok(Io::Tcp(socket.into()))
-}
-
-/// The failure of a connect to an address. The system has one error for the want of a source address and for the want of a
-/// source port (connect(2)): whether there is a source address tells them apart.
-fn connect_failure(error: &io::Error, addr: SocketAddr, way: Option<&Way>) -> Failure {
-    let lacks_port = match error.kind() {
-        io::ErrorKind::AddrNotAvailable => has_source(addr, way.and_then(|way| way.source)),
-        // The system chooses the port, so all ports are in use.
-        io::ErrorKind::AddrInUse => true,
-        _ => false,
-    };
-    match lacks_port {
-        true => Failure::new(Reason::LimitReached, format!("no source port is left: {error}")),
-        false => Failure::from(error),
-    }
-}
-
-/// Returns true if this host has the source address or, without one, any address from which `to` can be reached. Sends no
-/// packet.
-fn has_source(to: SocketAddr, source: Option<IpAddr>) -> bool {
-    let any = if to.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
-    let probe = UdpSocket::bind((source.unwrap_or(any), 0)).and_then(|socket| socket.connect(to));
-    !probe.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]

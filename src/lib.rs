@@ -66,6 +66,7 @@
 mod address;
 mod block;
 mod closing;
+mod connect_failure;
 mod connection;
 mod core;
 mod describe;
