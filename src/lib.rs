@@ -14,7 +14,7 @@
 //! 4. The loop: [`Proxy`] takes events, runs what is queued, tells handlers, fires timers and reaps. [`Core`] is
 //!    everything that it owns but the handlers, which get it as a [`Cx`] when they are called.
 //! 5. Coming and going: `listener` accepts (a Unix socket has a [`SocketFile`]), `dial` connects (happy eyeballs, without
-//!    blocking), `resolve` and `workers` look names up (`fair` serves askers in turn), `mailbox` delivers the messages of
+//!    blocking; `connect_failure` says why it failed), `resolve` and `workers` look names up (`fair` serves askers in turn), `mailbox` delivers the messages of
 //!    other threads, `closing` writes the last line of a connection, and `stopping` ends the loop.
 //! 6. The pools: `block`, `pipe`, `timer`. 7. [`Loops`] runs several loops. 8. `sys` is the only unsafe code.
 //! 9. Links, from the wire to the loop: [`link`] is the session between two nodes, a state machine that knows no socket, no

@@ -9,7 +9,7 @@
 //! ```
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +26,7 @@ use super::memory::{Memory, Usage};
 use super::plan::{LASTED_MS, Plan};
 use super::reverse::{PeerListener, Remote};
 use super::stream::Streams;
+use super::waiting::Waiting;
 
 /// One link, as the loop knows it.
 pub(crate) struct Link {
@@ -52,7 +53,7 @@ pub(crate) struct Link {
     /// What we have asked the peer about our subflows.
     pub questions: HashMap<StreamId, SubflowId>,
     /// Dests that wait for the session, with what they want.
-    pub waiting: VecDeque<Id>,
+    pub waiting: Waiting,
     /// How it is dialled; nothing if the peer dials it.
     pub plan: Option<Box<Plan>>,
     /// Where the peer listens for us.
@@ -120,7 +121,7 @@ impl Link {
             carriers: Vec::new(),
             streams: Streams::new(),
             questions: HashMap::new(),
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
             plan: None,
             remotes: Vec::new(),
             listeners: HashMap::new(),
@@ -279,7 +280,7 @@ impl Link {
     pub fn is_awaited(&self) -> bool {
         match &self.session {
             Some(session) if session.is_open() => false,
-            _ => !self.waiting.is_empty() || !self.streams.is_empty(),
+            _ => !self.waiting.dests.is_empty() || !self.streams.is_empty(),
         }
     }
 

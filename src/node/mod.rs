@@ -56,6 +56,7 @@ mod status;
 mod stream;
 mod turn;
 mod unauthenticated;
+mod waiting;
 mod whereabouts;
 mod window;
 

@@ -113,9 +113,7 @@ impl Core {
         let Some((connection, _)) = self.owner(dest) else { return false };
         let via = self.connections.get(connection).and_then(|record| record.via);
         let Some(link) = via.and_then(|link| self.pools.links.links.get_mut(link)) else { return false };
-        let before = link.waiting.len();
-        link.waiting.retain(|other| *other != dest);
-        link.waiting.len() < before
+        link.waiting.remove(dest)
     }
 
     /// A session takes no streams any more. Returns whether another one is going to take its place: it may be over, or its
@@ -132,30 +130,23 @@ impl Core {
     fn wait_for_link(&mut self, dest: Id, link: Id) -> bool {
         let sides = &self.sides;
         let Some(record) = self.pools.links.links.get_mut(link) else { return false };
-        if record.waiting.len() >= WAITING_MAX {
-            record.waiting.retain(|dest| sides.get(*dest).is_some());
-        }
-        if record.waiting.len() >= WAITING_MAX {
-            return false;
-        }
-        record.waiting.push_back(dest);
-        true
+        record.waiting.push(dest, self.now_ms, |dest| sides.get(dest).is_some())
     }
 
     /// The link is up: opens what has waited for it.
     pub(super) fn open_waiting(&mut self, link: Id) {
-        let waits = |core: &Core| core.pools.links.links.get(link).map_or(0, |record| record.waiting.len());
+        let waits = |core: &Core| core.pools.links.links.get(link).map_or(0, |record| record.waiting.dests.len());
         // Each is tried once. The first that has to go on waiting goes to the end, and with it those behind it.
         for left in (0..waits(self)).rev() {
             let Some(record) = self.pools.links.links.get_mut(link) else { return };
-            let Some(dest) = record.waiting.pop_front() else { return };
+            let Some(dest) = record.waiting.dests.pop_front() else { return };
             if self.state(dest) != Some(State::Connecting) {
                 continue;
             }
             self.dial_stream(dest, link);
             let Some(record) = self.pools.links.links.get_mut(link) else { return };
-            if record.waiting.back() == Some(&dest) {
-                return record.waiting.rotate_left(left);
+            if record.waiting.dests.back() == Some(&dest) {
+                return record.waiting.dests.rotate_left(left);
             }
         }
     }
@@ -168,7 +159,7 @@ impl Core {
     /// The link will not be up: what has waited for it has waited in vain.
     pub(super) fn fail_waiting(&mut self, link: Id, failure: &Failure) {
         let Some(record) = self.pools.links.links.get_mut(link) else { return };
-        for dest in std::mem::take(&mut record.waiting) {
+        for dest in std::mem::take(&mut record.waiting.dests) {
             self.queues.dialled.push_back((dest, Err(failure.clone())));
         }
     }
@@ -405,5 +396,3 @@ fn by_address(policy: &Arc<dyn Policy>, key: PeerKey, target: &Target) -> Permit
 
 /// Streams of one link that may wait for somebody's answer.
 const ASKED_MAX: usize = 16;
-/// Dests that may wait for a link to come up, or for the peer's word on those before them.
-const WAITING_MAX: usize = 65_536;

@@ -252,7 +252,7 @@ impl Core {
         let (now_ms, sides) = (self.now_ms, &self.sides);
         let Some(record) = self.pools.links.links.get_mut(link) else { return };
         // A client that has left waits no more.
-        record.waiting.retain(|dest| sides.get(*dest).is_some());
+        record.waiting.dests.retain(|dest| sides.get(*dest).is_some());
         record.failed = Some((failure.clone(), now_ms));
         let (first, longest) = (record.timing.redial.0, record.longest_pause(now_ms));
         let (met, closing) = (record.met, record.closing);

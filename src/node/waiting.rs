@@ -1,0 +1,77 @@
+//! The queue of those who wait for a link: dests that are connected over it as soon as it is up.
+//!
+//! Bounds: [`WAITING_MAX`] dests. A dest that has left stays in the queue until the queue is looked through, which a full queue
+//! is once in [`SWEEPS_MS`], however many clients come.
+
+use std::collections::VecDeque;
+
+use crate::id::Id;
+
+/// Dests in the order in which they came. Invariant: none is there twice.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    pub dests: VecDeque<Id>,
+    /// A full queue is not looked through before this.
+    sweep_ms: u64,
+}
+
+impl Waiting {
+    /// Puts a dest at the end. Those that are not `there` any more make room. Returns false if there is none.
+    pub fn push(&mut self, dest: Id, now_ms: u64, there: impl Fn(Id) -> bool) -> bool {
+        if self.dests.len() >= WAITING_MAX && now_ms >= self.sweep_ms {
+            self.sweep_ms = now_ms + SWEEPS_MS;
+            self.dests.retain(|dest| there(*dest));
+        }
+        if self.dests.len() >= WAITING_MAX {
+            return false;
+        }
+        self.dests.push_back(dest);
+        true
+    }
+
+    /// Takes a dest out. Returns false if it is not in the queue.
+    pub fn remove(&mut self, dest: Id) -> bool {
+        // Those who give up have mostly waited longest, so they are found at once.
+        let place = self.dests.iter().position(|other| *other == dest);
+        place.and_then(|place| self.dests.remove(place)).is_some()
+    }
+}
+
+/// Dests that may wait for a link to come up, or for the peer's word on those before them.
+const WAITING_MAX: usize = 65_536;
+/// How often a full queue is looked through.
+const SWEEPS_MS: u64 = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    fn id(number: u32) -> Id {
+        Id::from_u64(1 << 32 | u64::from(number)).unwrap()
+    }
+
+    #[test]
+    fn a_full_queue_is_looked_through_once_in_a_while_and_who_left_makes_room() {
+        let (mut waiting, looks) = (Waiting::default(), Cell::new(0));
+        let there = |is_there: bool| {
+            let looks = &looks;
+            move |_| {
+                looks.set(looks.get() + 1);
+                is_there
+            }
+        };
+        for number in 0..WAITING_MAX as u32 {
+            assert!(waiting.push(id(number), 5, there(true)));
+        }
+        assert_eq!(looks.get(), 0, "there is room");
+        let more = WAITING_MAX as u32..WAITING_MAX as u32 + 1_000;
+        assert!(more.clone().all(|number| !waiting.push(id(number), 5, there(true))));
+        assert_eq!(looks.get(), WAITING_MAX, "one look for all who find no room");
+        assert!(waiting.remove(id(7)) && !waiting.remove(id(7)));
+        assert!(waiting.push(id(more.start), 6, there(false)), "one gave up");
+        assert!(!waiting.push(id(more.end), 4 + SWEEPS_MS, there(false)));
+        assert!(waiting.push(id(more.end), 5 + SWEEPS_MS, there(false)), "all others have left");
+        assert_eq!(waiting.dests, [id(more.end)]);
+    }
+}
