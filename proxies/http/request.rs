@@ -52,7 +52,7 @@ pub enum Form<'a> {
 pub struct Absolute<'a> {
     /// Where the request is to go.
     pub target: Target,
-    /// Host and port as written, for the Host field; no user information.
+    /// Host and port as written, for the Host field; no user information. An address may have a zone.
     pub authority: &'a str,
     /// The request target for the origin server: origin-form, or `*` (RFC 9112, section 3.2.4). It may hold bytes from
     /// 0x80 on, as the client sent them.
@@ -251,14 +251,28 @@ fn parse_absolute<'a>(method: &str, uri: &'a [u8]) -> Result<Absolute<'a>, HeadE
 
 /// The host and port that a request names which cannot be served, as they came, for the log: never the path, the query or
 /// the user information, which hold secrets.
+///
+/// A password may hold any of the bytes that end a host, so an `@` anywhere behind such a byte leaves nothing to tell. The
+/// same is true of a line that has not come to its end: the `@` may be in the rest.
 pub fn asked(input: &[u8]) -> Option<String> {
-    let line = input.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty())?;
+    let (_, input) = skip_empty_lines(input);
+    let (line, _) = head::take_line(input)?;
     let mut words = line.split(|byte| *byte == b' ');
-    words.next().filter(|method| !method.is_empty() && method.iter().all(u8::is_ascii_alphabetic))?;
-    let uri = words.next()?;
-    let rest = uri.windows(3).position(|three| three == b"://").and_then(|at| uri.get(at + 3..)).unwrap_or(uri);
-    let authority = rest.split(|byte| matches!(byte, b'/' | b'?' | b'#')).next()?;
+    let method = words.next().filter(|method| !method.is_empty() && method.iter().all(u8::is_ascii_alphabetic))?;
+    if line.contains(&b'\n') || !words.next_back()?.starts_with(b"HTTP/") {
+        return None;
+    }
+    let uri = line.get(method.len() + 1..)?;
+    let word_len = uri.iter().position(|byte| *byte == b' ').unwrap_or(uri.len());
+    let scheme_end = uri.get(..word_len)?.windows(3).position(|three| three == b"://");
+    let rest = scheme_end.and_then(|at| uri.get(at + 3..)).unwrap_or(uri);
+    let cut = rest.iter().position(|byte| matches!(byte, b' ' | b'/' | b'?' | b'#')).unwrap_or(rest.len());
+    let (authority, behind) = rest.split_at_checked(cut)?;
     let host = authority.rsplit(|byte| *byte == b'@').next()?;
+    // Some programs escape the `@` too.
+    if behind.contains(&b'@') || authority.windows(3).any(|three| three == b"%40") {
+        return None;
+    }
     let host = host.get(..ASKED_BYTES_MAX).unwrap_or(host);
     let text = str::from_utf8(host).map_or_else(|_| host.escape_ascii().to_string(), str::to_owned);
     (!text.is_empty()).then_some(text)
