@@ -169,7 +169,8 @@ impl Store {
         self.release_if_empty(blocks);
     }
 
-    /// Adds bytes at the end, all of them or none.
+    /// Adds bytes at the end, all of them or none. A few bytes that nothing waits before need no block of the pool: an answer
+    /// that says that the pool is empty must reach its client.
     pub fn push(&mut self, bytes: &[u8], blocks: &mut BlockPool) -> bool {
         if bytes.is_empty() {
             return true;
@@ -181,10 +182,15 @@ impl Store {
                 (self.start, self.end) = (0, (end - start) as u32);
             }
         }
+        let is_few = self.is_empty() && bytes.len() <= SMALL_BYTES;
         let fits = match self.room(blocks) {
             Some(room) if room.len() >= bytes.len() => {
                 room[..bytes.len()].copy_from_slice(bytes);
                 true
+            }
+            None if is_few => {
+                self.keep_few(bytes);
+                return true;
             }
             _ => false,
         };

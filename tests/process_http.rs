@@ -425,6 +425,56 @@ fn a_switch_that_is_declined_or_was_not_asked_for() {
     }
 }
 
+/// What follows a 101 is read as HTTP by a program that does not find its own protocol named there.
+#[test]
+fn a_101_names_a_protocol_that_was_asked_for() {
+    let proxy = proxy(&[]);
+    for (switch, status) in [
+        ("HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: X/1\r\n\r\n", 101),
+        ("HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: x/1\r\nUpgrade: h2c\r\n\r\n", 101),
+        ("HTTP/1.1 101 S\r\n\r\n", 502),
+        ("HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: ,\r\n\r\n", 502),
+        ("HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 502),
+        ("HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: x/1, websocket\r\n\r\n", 502),
+        ("HTTP/1.0 101 S\r\nConnection: upgrade\r\nUpgrade: x/1\r\n\r\n", 502),
+    ] {
+        let origin = Origin::start(vec![vec![Head, Say(switch), Wait]]);
+        let fields = "Host: x\r\nConnection: Upgrade\r\nUpgrade: h2c, x/1\r\n\r\n";
+        let answer = ask(proxy.addr(0), &format!("GET http://{}/ HTTP/1.1\r\n{fields}", origin.addr));
+        assert_eq!(answer.status, status, "{switch:?}");
+    }
+}
+
+/// Buffers that others hold are nobody's fault at this connection: a few bytes pass all the same, and what finds no room is
+/// answered with 503.
+#[test]
+fn a_lack_of_buffers_stops_no_chunks_and_is_answered_with_503() {
+    let proxy = proxy(&["--no-splice", "--buffer", "32KiB", "--buffer-memory", "64KiB"]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap();
+    // A client that does not read holds one of the two buffers; the other is that of the input.
+    let mut idle = Peer::connect(proxy.addr(0));
+    idle.run(&[Put(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n").as_bytes())]);
+    let mut filler = Peer::accept(&listener);
+    filler.run(&[Fill(64 << 20, 200)]);
+    kit::until("one buffer is held", || proxy.figure("/usage/buffer_bytes") == 32_768);
+    let mut client = Peer::connect(proxy.addr(0));
+    let chunks = "5\r\nhello\r\n".repeat(20) + "0\r\n\r\n";
+    let post = format!("POST http://{to}/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
+    client.run(&[Put(post.as_bytes())]);
+    let mut server = Peer::accept(&listener);
+    assert!(head(&mut server).starts_with("POST / "));
+    server.run(&[Take(chunks.as_bytes()), Put(CHUNKED.as_bytes())]);
+    assert!(head(&mut client).starts_with("HTTP/1.1 200 "));
+    client.run(&[Take(b"5\r\nhello\r\n3\r\n!!!\r\n0\r\n\r\n")]);
+    let get = format!("GET http://{to}/ HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(600));
+    client.run(&[Put(get.as_bytes())]);
+    assert_eq!(response(&mut client).status, 503);
+    drop(client);
+    proxy.wait_for_log(&[" closed ", "reason=limit_reached", "by=proxy", "no room to send the request"]);
+    assert_eq!(proxy.count_log(&["reason=protocol_error"]), 0);
+}
+
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3\r\n!!!\r\n0\r\n\r\n";
 
 #[test]

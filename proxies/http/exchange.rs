@@ -72,6 +72,15 @@ enum Framing {
     Dropped,
 }
 
+/// Why a chunked body goes no further.
+#[derive(Clone, Copy)]
+enum ChunksError {
+    /// The sender broke the rules of the coding.
+    Unreadable,
+    /// The buffers are at their limit, which is nobody's fault but ours.
+    NoRoom,
+}
+
 /// What follows.
 pub enum Step {
     /// Nothing yet.
@@ -156,8 +165,12 @@ impl Exchange {
                 match chunks.next(cx, input, Role::Source, framing, &mut consumed) {
                     Ok(false) => return (consumed, Step::Going),
                     Ok(true) => consumed,
-                    Err(text) if has_answered => {
-                        return (input.len(), Step::Cut(Reason::ProtocolError, text));
+                    Err(error) if has_answered => return (input.len(), error.cut()),
+                    Err(ChunksError::Unreadable) => return (input.len(), Step::BadRequest(UNREADABLE)),
+                    Err(ChunksError::NoRoom) => {
+                        // The server has a part of the body, and must not take it for the whole.
+                        cx.reset_dest();
+                        return (input.len(), Step::Refused(503, Reason::LimitReached, NO_ROOM));
                     }
                     Err(text) => return (input.len(), Step::BadRequest(text)),
                 }
@@ -190,7 +203,7 @@ impl Exchange {
                 match chunks.next(cx, input, Role::Dest, framing, &mut consumed) {
                     Ok(false) => return (consumed, Step::Going),
                     Ok(true) => {}
-                    Err(text) => return (input.len(), Step::Cut(Reason::ProtocolError, text)),
+                    Err(error) => return (input.len(), error.cut()),
                 }
                 self.response = Part::Done;
                 (consumed, self.outcome())
@@ -390,6 +403,16 @@ impl Exchange {
 
 impl Chunks {
     /// Passes on what the input holds of a chunked body; the data of a chunk is relayed by the loop, which calls again
+impl ChunksError {
+    /// The end of an exchange of which the client has a part already.
+    fn cut(self) -> Step {
+        match self {
+            ChunksError::Unreadable => Step::Cut(Reason::ProtocolError, UNREADABLE),
+            ChunksError::NoRoom => Step::Cut(Reason::LimitReached, NO_ROOM),
+        }
+    }
+}
+
     /// behind it. Whether the body is through.
     fn next(
         &mut self,
@@ -398,8 +421,8 @@ impl Chunks {
         from: Role,
         framing: Framing,
         consumed: &mut usize,
-    ) -> Result<bool, &'static str> {
-        let step = self.reader.next(input).map_err(|_| "the chunks of the body cannot be read")?;
+    ) -> Result<bool, ChunksError> {
+        let step = self.reader.next(input).map_err(|_| ChunksError::Unreadable)?;
         let mut bytes = Vec::new();
         let line_end = if self.line_end_due { body::CHUNK_END } else { &[] };
         bytes.extend_from_slice(line_end);
@@ -420,7 +443,7 @@ impl Chunks {
         };
         let to = if from == Role::Source { Role::Dest } else { Role::Source };
         if framing == Framing::Kept && !cx.send(to, &bytes) {
-            return Err("no room to send the body");
+            return Err(ChunksError::NoRoom);
         }
         Ok(over)
     }
@@ -428,4 +451,6 @@ impl Chunks {
 
 const NO_PLACE: &str = "too many large response heads are on their way";
 /// The longest body that is relayed with a word at its end; no more bytes than these will ever come.
+const UNREADABLE: &str = "the chunks of the body cannot be read";
+const NO_ROOM: &str = "no room to send the body";
 const LENGTH_MAX: u64 = u64::MAX - 1;

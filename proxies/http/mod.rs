@@ -237,7 +237,11 @@ impl Http {
             Step::Cut(reason, text) => {
                 self.state = State::Over;
                 cx.set_detail(text);
-                cx.blame(if cx.role() == Role::Dest { Fault::Dest } else { Fault::Source });
+                cx.blame(match (reason, cx.role()) {
+                    (Reason::LimitReached, _) => Fault::Proxy,
+                    (_, Role::Dest) => Fault::Dest,
+                    (_, Role::Source) => Fault::Source,
+                });
                 cx.cut(reason);
             }
         }
