@@ -12,7 +12,7 @@ use seaprox::{Cx, PeerNetwork, Reason, Role, Stage};
 
 use super::Chunks;
 use super::body::{self, Step as ChunkStep};
-use super::head::{Asked, Body, HeadError, RESPONSE_HEAD_BYTES_MAX};
+use super::head::{self, Asked, Body, HeadError, RESPONSE_HEAD_BYTES_MAX};
 use super::large::{Gathered, Place, Unsent};
 use super::request::{Absolute, Client, RequestHead};
 use super::response::{self, ResponseHead};
@@ -24,8 +24,8 @@ pub struct Exchange {
     head: Vec<u8>,
     body: Body,
     client: Client,
-    /// The client wants another protocol, and the server has been told so.
-    asks_upgrade: bool,
+    /// The protocols that the client wants instead, and that the server has been told of, with commas between them.
+    upgrade: Option<Vec<u8>>,
     asked: Asked,
     /// A request that may be sent again without doing anything twice (RFC 9110, section 9.2.2).
     is_idempotent: bool,
@@ -108,7 +108,7 @@ impl Exchange {
             head: bytes,
             body: head.body,
             client: head.client(),
-            asks_upgrade: head.asks_upgrade(),
+            upgrade: head.asks_upgrade().then(|| head.fields.named("upgrade").collect::<Vec<_>>().join(&b',')),
             asked: head.asked(),
             is_idempotent: matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"),
             is_reused: false,
@@ -172,7 +172,6 @@ impl Exchange {
                         cx.reset_dest();
                         return (input.len(), Step::Refused(503, Reason::LimitReached, NO_ROOM));
                     }
-                    Err(text) => return (input.len(), Step::BadRequest(text)),
                 }
             }
             _ => 0,
@@ -301,7 +300,9 @@ impl Exchange {
 
     /// Passes the head of a 101 on, behind which everything is relayed (RFC 9110, section 15.2.2).
     fn switch(&mut self, cx: &mut Cx<'_>, head: &ResponseHead<'_>) -> Step {
-        if !self.asks_upgrade {
+        let asked: Vec<_> =
+            self.upgrade.iter().flat_map(|list| list.split(|byte| *byte == b',')).map(head::trim).collect();
+        if !head.switches_to_one_of(&asked) {
             return Step::BadGateway("the server switched protocols without having been asked");
         }
         let mut bytes = Vec::new();
@@ -392,6 +393,7 @@ impl Exchange {
     pub fn again(&mut self) -> Exchange {
         Exchange {
             head: std::mem::take(&mut self.head),
+            upgrade: self.upgrade.take(),
             is_reused: false,
             request: Part::Head,
             response: Part::Head,
@@ -401,8 +403,6 @@ impl Exchange {
     }
 }
 
-impl Chunks {
-    /// Passes on what the input holds of a chunked body; the data of a chunk is relayed by the loop, which calls again
 impl ChunksError {
     /// The end of an exchange of which the client has a part already.
     fn cut(self) -> Step {
@@ -413,6 +413,8 @@ impl ChunksError {
     }
 }
 
+impl Chunks {
+    /// Passes on what the input holds of a chunked body; the data of a chunk is relayed by the loop, which calls again
     /// behind it. Whether the body is through.
     fn next(
         &mut self,
@@ -449,8 +451,8 @@ impl ChunksError {
     }
 }
 
-const NO_PLACE: &str = "too many large response heads are on their way";
-/// The longest body that is relayed with a word at its end; no more bytes than these will ever come.
 const UNREADABLE: &str = "the chunks of the body cannot be read";
 const NO_ROOM: &str = "no room to send the body";
+const NO_PLACE: &str = "too many large response heads are on their way";
+/// The longest body that is relayed with a word at its end; no more bytes than these will ever come.
 const LENGTH_MAX: u64 = u64::MAX - 1;

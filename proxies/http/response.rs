@@ -41,6 +41,16 @@ impl ResponseHead<'_> {
         self.status == 101
     }
 
+    /// Returns true if a 101 names the protocol that follows, and nothing but protocols that were `asked` for (RFC 9110, section
+    /// 7.8, wants both). A client that did not ask, and a program in front of it, would read what follows as HTTP. HTTP/1.0
+    /// has no such response (section 15.2).
+    pub(super) fn switches_to_one_of(&self, asked: &[&[u8]]) -> bool {
+        let mut named = self.fields.elements("upgrade").peekable();
+        self.version == Version::Http11
+            && named.peek().is_some()
+            && named.all(|protocol| asked.iter().any(|asked| asked.eq_ignore_ascii_case(protocol)))
+    }
+
     /// Whether a response like this never has a body nor framing fields: 1xx, 204, and 2xx to CONNECT
     /// (RFC 9110, section 8.6; RFC 9112, section 6.1).
     pub(super) fn is_unframed(&self) -> bool {
