@@ -7,6 +7,8 @@
 //!
 //! It owns nothing and must never copy a framing field.
 
+use std::borrow::Cow;
+
 use super::head::{Body, Fields, Version};
 use super::request::{Absolute, Client, RequestHead};
 use super::response::ResponseHead;
@@ -29,7 +31,7 @@ pub fn request(head: &RequestHead<'_>, absolute: &Absolute<'_>, out: &mut Vec<u8
     out.extend_from_slice(&absolute.path);
     out.extend_from_slice(b" HTTP/1.1\r\n");
     // RFC 9112, section 3.2.2: the received Host is replaced by what the URI says.
-    field("Host", absolute.authority.as_bytes(), out);
+    field("Host", without_zone(absolute.authority).as_bytes(), out);
     for (name, value) in end_to_end(&head.fields) {
         match name {
             name if name.eq_ignore_ascii_case("host") => {}
@@ -90,6 +92,15 @@ fn end_to_end<'a>(fields: &Fields<'a>) -> impl Iterator<Item = (&'a str, &'a [u8
         let is_dropped = DROPPED.iter().any(|dropped| name.eq_ignore_ascii_case(dropped));
         !is_dropped && !options.iter().any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
     })
+}
+
+/// Removes the zone from an IPv6 address: it is the name of an interface of this host, and means nothing to the server (RFC
+/// 6874, section 4).
+fn without_zone(authority: &str) -> Cow<'_, str> {
+    match (authority.split_once('%'), authority.rsplit_once(']')) {
+        (Some((host, _)), Some((_, port))) if host.starts_with('[') => format!("{host}]{port}").into(),
+        _ => authority.into(),
+    }
 }
 
 fn field(name: &str, value: &[u8], out: &mut Vec<u8>) {

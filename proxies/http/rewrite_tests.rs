@@ -43,6 +43,22 @@ fn user_information_goes_no_further() {
     assert_eq!(forwarded_request(text), "GET /a@b HTTP/1.1\r\nHost: h:81\r\nVia: 1.1 seaprox\r\n\r\n");
 }
 
+/// The zone of an address is a name of this host, and the server has no use for it.
+#[test]
+fn a_zone_goes_no_further() {
+    for (authority, host) in [
+        ("[fe80::1%25eth0]", "[fe80::1]"),
+        ("[fe80::1%25eth0]:81", "[fe80::1]:81"),
+        ("[fe80::1%eth0]", "[fe80::1]"),
+        ("joe:secret@[fe80::1%25a]:81", "[fe80::1]:81"),
+        ("[fe80::1]:81", "[fe80::1]:81"),
+    ] {
+        let text = format!("GET http://{authority}/%25 HTTP/1.1\r\nHost: x\r\n\r\n");
+        let expected = format!("GET /%25 HTTP/1.1\r\nHost: {host}\r\nVia: 1.1 seaprox\r\n\r\n");
+        assert_eq!(forwarded_request(&text), expected);
+    }
+}
+
 #[test]
 fn white_space_before_a_colon_goes_no_further() {
     let text = "HTTP/1.1 200 OK\r\nX-Kept \t:  1 \r\nConnection : x-hop\r\nX-Hop : 2\r\nContent-Length : 5\r\n\r\n";
