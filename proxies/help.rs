@@ -10,9 +10,9 @@ use crate::options::{Command, Group, OPTIONS, OptionSpec, Value, options_of};
 pub fn text(command: Option<Command>, long: bool) -> String {
     match (command, long) {
         (None, false) => general(),
-        (None, true) => general() + &tail(),
+        (None, true) => general() + &tail(None),
         (Some(command), false) => short(command),
-        (Some(command), true) => detailed(command) + &tail(),
+        (Some(command), true) => detailed(command) + &tail(Some(command)),
     }
 }
 
@@ -49,6 +49,9 @@ pub fn man() -> String {
         let _ = writeln!(out, ".SH {title}");
         for (name, meaning) in lines {
             let _ = writeln!(out, ".TP\n.B {}\n{}.", roff(name), roff(&capital(meaning)));
+        }
+        if title == "SIGNALS" {
+            let _ = writeln!(out, ".PP\n{}.", roff(&capital(UNCAUGHT)));
         }
     }
     out.push_str(".SH EXAMPLES\n");
@@ -117,13 +120,21 @@ fn head(command: Command) -> String {
     out
 }
 
-/// What follows the options of every command.
-fn tail() -> String {
+/// The sections behind the options. The help of a command that catches no signal has none about them.
+fn tail(command: Option<Command>) -> String {
     let mut out = String::new();
-    for (title, lines) in [("Exit codes", EXIT_CODES), ("Signals", SIGNALS), ("Environment", ENVIRONMENT)] {
+    let catches = |command| matches!(command, Command::Static | Command::Socks | Command::Http | Command::Link);
+    let signals = if command.is_none_or(catches) { SIGNALS } else { &[] };
+    for (title, lines) in [("Exit codes", EXIT_CODES), ("Signals", signals), ("Environment", ENVIRONMENT)] {
+        if lines.is_empty() {
+            continue;
+        }
         let _ = writeln!(out, "\n{title}:");
         for (name, meaning) in lines {
             entry(&mut out, name, meaning, 16);
+        }
+        if title == "Signals" && matches!(command, None | Some(Command::Link)) {
+            wrap(&mut out, &format!("{}.", capital(UNCAUGHT)), 2);
         }
     }
     out
@@ -227,6 +238,8 @@ const SIGNALS: &[(&str, &str)] = &[
     ("USR1", "write the status to the log, whatever its level"),
     ("HUP", "read files of keys, users and paths again, never stop; they are read again whenever they change, too"),
 ];
+const UNCAUGHT: &str = "link with -W, and every command but static, socks, http and link, catches none of these: \
+                        each of them then has the default action of the system and ends the process at once";
 const ENVIRONMENT: &[(&str, &str)] = &[
     (
         "SEAPROX_*",
@@ -260,6 +273,20 @@ mod tests {
         assert!(!text(Some(Command::Socks), true).contains("keepalive-timeout"));
     }
 
+    /// Most commands run with the signals as the system has them, and promise nothing else.
+    #[test]
+    fn only_commands_that_catch_signals_explain_them() {
+        let section = |command| text(command, true).split("\nSignals:\n").nth(1).map(str::to_owned);
+        for command in Command::ALL {
+            let catches = ["static", "socks", "http", "link"].contains(&command.name());
+            assert_eq!(section(Some(command)).is_some(), catches, "{}", command.name());
+        }
+        for (command, has_note) in [(None, true), (Some(Command::Link), true), (Some(Command::Http), false)] {
+            assert_eq!(section(command).is_some_and(|text| text.contains("Link with -W")), has_note);
+        }
+        assert!(man().contains(".PP\nLink with \\-W"));
+    }
+
     #[test]
     fn general_help_names_every_command() {
         for command in Command::ALL {
@@ -290,7 +317,7 @@ mod tests {
         }
         for line in page.lines().filter(|line| line.starts_with(['.', '\''])) {
             let request = line.split(' ').next().unwrap_or_default();
-            assert!([".TH", ".SH", ".SS", ".TP", ".B", ".br"].contains(&request), "{line}");
+            assert!([".TH", ".SH", ".SS", ".TP", ".PP", ".B", ".br"].contains(&request), "{line}");
         }
         assert_eq!(roff(".a\\b-c'd"), "\\&.a\\eb\\-c\\(aqd");
     }
