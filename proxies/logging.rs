@@ -1,8 +1,8 @@
 //! The log as the binary writes it: one line per record on stderr, as text or as JSON, with the same keys.
 //!
 //! ```text
-//! 2026-02-03T04:05:06.789Z INFO  seaprox::relay closed connection="static[...]" reason=source_fin
-//! {"ts":"2026-02-03T04:05:06.789Z","level":"info","target":"seaprox::relay","msg":"closed","reason":"source_fin"}
+//! 2026-02-03T04:05:06.789Z INFO  seaprox::connection closed conn="static[...]" reason=source_fin
+//! {"ts":"2026-02-03T04:05:06.789Z","level":"info","target":"seaprox::connection","msg":"closed","reason":"source_fin"}
 //! ```
 //!
 //! A record is one line whatever is in it: bytes from the network cannot break out of it, nor reach the terminal as
@@ -14,6 +14,7 @@ mod format;
 mod ring;
 
 use std::cell::RefCell;
+use std::env::VarError;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write as _};
 use std::os::fd::AsFd;
@@ -60,7 +61,8 @@ struct Style {
 pub fn init(verbosity: i8, is_terse: bool, format: LogFormat) -> Result<(), String> {
     let wanted = match std::env::var("SEAPROX_LOG") {
         Ok(text) => filter::parse(&text).map_err(|error| format!("SEAPROX_LOG: {error}"))?,
-        Err(_) => filter::Levels::default(),
+        Err(VarError::NotPresent) => filter::Levels::default(),
+        Err(VarError::NotUnicode(text)) => return Err(format!("SEAPROX_LOG: expected UTF-8, not {text:?}")),
     };
     let own = match wanted.all {
         // The flag goes before the environment.

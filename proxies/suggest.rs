@@ -19,7 +19,7 @@ pub fn hint<'a>(word: &str, prefix: &str, candidates: impl IntoIterator<Item = &
 ///
 /// Near is one slip (a letter too many, missing, wrong, or two exchanged) for each three letters, at most three; or the
 /// word is the beginning of the candidate. Among equals, those that share the longest beginning win.
-fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let word: Vec<char> = word.chars().take(WORD_CHARS_MAX).flat_map(char::to_lowercase).collect();
     let slips_max = (word.len() / 3).clamp(1, SLIPS_MAX);
     let near: Vec<_> = candidates

@@ -6,6 +6,7 @@ mod kit;
 use std::fs::File;
 use std::io::{BufRead, BufReader, PipeReader, Write};
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
@@ -157,12 +158,17 @@ fn wrong_levels_are_named_with_what_was_expected() {
             "SEAPROX_LOG: \"seaprox::relay\" is no target: expected one of seaprox, seaprox::conn",
         ),
         ("seaprox::lnik=debug", "did you mean seaprox::link?"),
+        ("saeprox::link=trace", "SEAPROX_LOG: \"saeprox::link\" is no target"),
         ("loud", "\"loud\" is no level: expected off, error, warn, info, debug or trace, or TARGET=LEVEL"),
     ] {
         let ran = run_with(&["socks", "--listen", "127.0.0.1:0"], b"", |it| _ = it.env("SEAPROX_LOG", levels));
         assert_eq!((ran.code, ran.err.lines().count()), (Some(2), 1), "{ran:?}");
         assert!(ran.err.contains(word), "{}", ran.err);
     }
+    let levels = std::ffi::OsStr::from_bytes(b"seaprox=trace\xff");
+    let ran = run_with(&["socks", "--listen", "127.0.0.1:99999"], b"", |it| _ = it.env("SEAPROX_LOG", levels));
+    assert_eq!((ran.code, ran.err.lines().count()), (Some(2), 1), "{ran:?}");
+    assert!(ran.err.contains("SEAPROX_LOG: expected UTF-8"), "{}", ran.err);
 }
 
 /// The manual's table of targets is that of the program.

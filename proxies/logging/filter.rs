@@ -60,8 +60,9 @@ fn level_of(word: &str) -> Result<LevelFilter, String> {
 }
 
 fn target_of(word: &str) -> Result<String, String> {
-    // The targets of libraries are not known here.
-    let is_ours = word == "seaprox" || word.starts_with("seaprox:");
+    // The targets of libraries are not known here. One whose name is nearly that of this program is none of theirs.
+    let name = word.split(':').next().unwrap_or_default();
+    let is_ours = name == "seaprox" || !suggest::nearest(name, ["seaprox"]).is_empty();
     if TARGETS.iter().any(|(target, _)| *target == word) || (!is_ours && !word.is_empty()) {
         return Ok(word.to_owned());
     }
@@ -87,6 +88,9 @@ mod tests {
 
     #[test]
     fn levels_and_targets_are_read() {
+        for library in ["mio", "rustls::client", "signal_hook", "socket2", "env_logger", "ring"] {
+            assert!(parse(&format!("{library}=trace")).is_ok(), "{library}");
+        }
         let levels = parse("debug, seaprox::link=trace,mio=WARN,seaprox::http,").unwrap();
         let targets = [("mio", LevelFilter::Warn), ("seaprox::http", LevelFilter::Trace)];
         let mut targets: BTreeMap<_, _> = targets.into_iter().map(|(name, level)| (name.to_owned(), level)).collect();
@@ -103,6 +107,9 @@ mod tests {
             ("seaprox::relay=trace", &["\"seaprox::relay\" is no target", "seaprox::connection"]),
             ("seaprox::lnik=trace", &["did you mean seaprox::link?"]),
             ("seaprox::link=loud", &["\"loud\" is no level"]),
+            ("saeprox::link=trace", &["\"saeprox::link\" is no target", "did you mean seaprox::link?"]),
+            ("saeprox::node=trace", &["\"saeprox::node\" is no target"]),
+            ("Seaprox=trace", &["\"Seaprox\" is no target"]),
             ("=debug", &["\"\" is no target"]),
         ] {
             let error = parse(text).unwrap_err();

@@ -170,7 +170,7 @@ mod tests {
 
     fn text(message: &str, pairs: &[(&str, kv::Value)]) -> String {
         let mut record = Record::builder();
-        record.level(Level::Info).target("seaprox::relay").key_values(&pairs);
+        record.level(Level::Info).target("seaprox::connection").key_values(&pairs);
         let mut line = String::new();
         super::text(&mut line, &record.args(format_args!("{message}")).build(), now(), false);
         line
@@ -207,14 +207,17 @@ mod tests {
     fn text_has_the_keys_behind_the_message() {
         let line =
             text("closed", &[("bytes", 5.into()), ("by", "a b".into()), ("none", "".into()), ("d", "x[y]".into())]);
-        assert_eq!(line, "2026-02-03T04:05:06.789Z INFO  seaprox::relay closed bytes=5 by=\"a b\" none=\"\" d=x[y]\n");
+        assert_eq!(
+            line,
+            "2026-02-03T04:05:06.789Z INFO  seaprox::connection closed bytes=5 by=\"a b\" none=\"\" d=x[y]\n"
+        );
     }
 
     #[test]
     fn text_is_one_line_whatever_is_in_it() {
         let line = text("a\nb\x1b[31m\u{9b}\u{202e}é", &[("k", "x\r\n\"y\\=\u{2028}".into())]);
         let expected = r#"a\nb\u{1b}[31m\u{9b}\u{202e}é k="x\r\n\"y\\=\u{2028}""#;
-        assert_eq!(line, format!("2026-02-03T04:05:06.789Z INFO  seaprox::relay {expected}\n"));
+        assert_eq!(line, format!("2026-02-03T04:05:06.789Z INFO  seaprox::connection {expected}\n"));
     }
 
     #[test]
