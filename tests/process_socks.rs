@@ -312,7 +312,12 @@ fn a_socks4_user_id_that_is_too_long_is_answered() {
     let request = [b"\x04\x01\0\x50\x7f\0\0\x01".to_vec(), vec![b'u'; 300]].concat();
     let mut client = Peer::connect(proxy.addr(0));
     client.run(&[Put(&request), Take(b"\0\x5b\0\0\0\0\0\0"), ReadAll, Fin]);
-    proxy.wait_for_log(&[" closed ", "reason=protocol_error", "a user id or name of more than 255 bytes"]);
+    proxy.wait_for_log(&[
+        " closed ",
+        "conn=socks4[",
+        "reason=protocol_error",
+        "a user id or name of more than 255 bytes",
+    ]);
 }
 
 #[test]

@@ -180,6 +180,7 @@ impl Handler for Socks {
             Err(error) => {
                 if error == SocksError::TooLong {
                     // It is a request all the same, of SOCKS4, and gets its answer.
+                    cx.set_kind("socks4");
                     self.version = Version::Four;
                     self.reply(cx, Reply5::GeneralFailure);
                     refuse(cx, Reason::ProtocolError, &error.to_string());
