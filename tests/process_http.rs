@@ -169,7 +169,7 @@ fn large_response_heads_wait_for_a_client_that_does_not_read() {
     let proxy = proxy(&["--handshake-timeout", "60s"]);
     let large = big_head(60_000, 20);
     let origin = Origin::start(vec![[Head, Say(large), Say("ok")].repeat(COUNT)]);
-    let mut client = Peer::connect(proxy.addr(0));
+    let mut client = Peer::connect_narrow(proxy.addr(0));
     let get = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr);
     client.run(&[Put(get.repeat(COUNT).as_bytes())]);
     let is_stuck = |connection: &Value| connection["stage"] == "handshake" && connection["source"]["queued"] != 0;
