@@ -1,5 +1,5 @@
 //! The end of a connection whose peer leaves early, as the other peer sees it, through each front end and over a link:
-//! resets behind a FIN, answers that were sent before a reset, and the counts of bytes (issue 8, D).
+//! resets behind a FIN, answers that were sent before a reset, and the counts of bytes.
 
 mod kit;
 

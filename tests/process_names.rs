@@ -550,9 +550,6 @@ fn a_subflow_follows_its_session_to_the_address_where_that_is() {
         };
         kit::until("both are at the first node", || live(&one) == 2 && live(&near) == 2);
         assert_eq!(near.count_log(&["link ended"]), 0);
-        for l in near.log() {
-            eprintln!("{l}");
-        }
     });
 }
 
