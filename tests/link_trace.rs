@@ -537,9 +537,9 @@ fn acknowledged_after(capabilities: u64, has_messages: bool) -> u64 {
 #[test]
 fn bulk_is_acknowledged_early_beside_messages_and_where_both_ends_know_that() {
     let early = Capability::EarlyAcks.bit();
-    assert!(acknowledged_after(early, true) <= 48_000);
-    assert!(acknowledged_after(early, false) >= 64_000, "bulk alone");
-    assert!(acknowledged_after(0, true) >= 64_000, "the peer does not know it");
+    assert!(acknowledged_after(early, true) <= 80_000);
+    assert!(acknowledged_after(early, false) >= 256_000, "bulk alone");
+    assert!(acknowledged_after(0, true) >= 256_000, "the peer does not know it");
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //!
 //! `record` writes the files anew with the code of this checkout; it is run with the checkout of the earlier version.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use bytes::Bytes;
@@ -346,25 +346,32 @@ fn run() -> [String; 2] {
     })
 }
 
-/// Replays this version's part at one end against the recorded frames of the other.
+/// Replays this version's part at one end against the recorded frames of the other. This version may send only frames of
+/// types and flags that the earlier version sent at the same end, and nothing of a stream of its own ahead of its OPEN: a
+/// peer without capabilities knows nothing else.
 fn replay(role: Role) {
-    let recorded = std::fs::read_to_string(path(role.peer())).expect("a transcript");
+    let read = |role| std::fs::read_to_string(path(role)).expect("a transcript");
+    let (recorded, own) = (read(role.peer()), read(role));
+    let kind_of = |frame: &[u8]| (frame[0], frame[1]);
+    let known: BTreeSet<_> =
+        own.lines().filter(|l| !l.starts_with("step")).map(|l| kind_of(&frame_of(l, role))).collect();
     let mut end = End::new(role);
+    let mut sent = Vec::new();
     let mut lines = recorded.lines().peekable();
     for step in 0.. {
         let goes_on = end.step(step);
-        end.transmit();
+        sent.extend(end.transmit());
         if lines.next_if_eq(&format!("step {step}").as_str()).is_some() {
             while let Some(line) = lines.next_if(|line| !line.starts_with("step")) {
                 let frame = adapted(frame_of(line, role.peer()), end.sent_bytes);
                 end.receive(&frame);
-                end.transmit();
+                sent.extend(end.transmit());
             }
             let lanes: Vec<u8> = [&[0, 1, 0, 0], &end.sent_bytes.to_be_bytes()[..]].concat();
             let mut ack = Vec::new();
             Frame::Ack { lanes: Lines::new(&lanes).expect("one line") }.encode(&mut ack);
             end.receive(&ack);
-            end.transmit();
+            sent.extend(end.transmit());
         }
         if !goes_on {
             break;
@@ -372,6 +379,24 @@ fn replay(role: Role) {
     }
     assert_eq!(lines.next(), None, "all was replayed");
     end.check();
+    let mut opened = BTreeSet::new();
+    for frame in &sent {
+        assert!(
+            known.contains(&kind_of(frame)),
+            "the earlier version never sent type {:02x}, flags {:x}",
+            frame[0],
+            frame[1]
+        );
+        let id = u32::from_be_bytes(frame[4..8].try_into().expect("an id"));
+        let is_own = id != 0 && (id % 2 == 0) == (role == Role::Client);
+        match frame[0] {
+            kind::OPEN => drop(opened.insert(id)),
+            kind::DATA | kind::RESET | kind::STOP | kind::DATAGRAM if is_own => {
+                assert!(opened.contains(&id), "stream {id} had no OPEN yet");
+            }
+            _ => {}
+        }
+    }
 }
 
 #[test]

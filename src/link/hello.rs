@@ -35,7 +35,7 @@ pub enum Capability {
     Handover = 2,
     /// A LISTEN_RESULT with a failure may follow one without: the listener is gone, and the peer may ask for it anew.
     ListenerLost = 4,
-    /// A receiver acknowledges after 32 KiB while small messages compete with a bulk transfer on a single subflow.
+    /// A receiver acknowledges after 64 KiB while small messages compete with a bulk transfer on a single subflow.
     EarlyAcks = 8,
 }
 

@@ -253,7 +253,7 @@ impl Session {
     /// Returns the number of bytes after which an end of this session acknowledges at once, at the latest.
     pub fn acked_bytes(&self, now: Time) -> u64 {
         let is_early = self.has_capability(Capability::EarlyAcks) && self.is_mixed(now);
-        if is_early { 32 << 10 } else { 256 << 10 }
+        if is_early { 64 << 10 } else { 256 << 10 }
     }
 
     /// What both ends call the session.

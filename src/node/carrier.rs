@@ -463,7 +463,7 @@ const FRAME_COST_BYTES: usize = 128;
 /// Bytes read at once from a carrier whose frames are mostly smaller than that.
 const SMALL_READ_BYTES: usize = 16 << 10;
 /// Bytes read and sent in one turn while small messages compete with a bulk transfer: a message waits for as much.
-const BYTES_MIXED: usize = 64 << 10;
+const BYTES_MIXED: usize = 128 << 10;
 /// The path is asked about after so many bytes, or after so long.
 const SAMPLE_BYTES: u64 = 256 << 10;
 const SAMPLE_US: u64 = 5_000;

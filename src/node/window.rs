@@ -81,7 +81,7 @@ const ROUND_US_MIN: u64 = 25_000;
 /// which costs 40 % of the rate on loopback.
 const SPARE_US: u64 = 2_000;
 /// The same beside small messages: a floor for the share of bulk, and a bound on what it adds to each message's delay.
-const FLOOR_US: u64 = 100;
+const FLOOR_US: u64 = 200;
 /// Two frames.
 const BYTES_MIN: u64 = 32 << 10;
 
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     const ALONE: Traffic = Traffic { is_mixed: false, acked_bytes: 256 << 10 };
-    const MIXED: Traffic = Traffic { is_mixed: true, acked_bytes: 32 << 10 };
+    const MIXED: Traffic = Traffic { is_mixed: true, acked_bytes: 64 << 10 };
     /// A peer that does not acknowledge early.
     const OLD_PEER: Traffic = Traffic { is_mixed: true, acked_bytes: 256 << 10 };
 
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn a_short_path_gets_what_the_peer_acknowledges_at_once() {
         assert_eq!(Rig::new(50).rounds(9, 1_000_000_000), 2_000_000, "nobody waits");
-        assert_eq!(Rig { traffic: MIXED, ..Rig::new(50) }.rounds(9, 1_000_000_000), 100_000);
+        assert_eq!(Rig { traffic: MIXED, ..Rig::new(50) }.rounds(9, 1_000_000_000), 200_000);
         assert_eq!(Rig::new(50).rounds(9, 1000), 32 << 10);
     }
 
