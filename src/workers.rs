@@ -295,6 +295,27 @@ mod tests {
     }
 
     #[test]
+    fn a_lookup_that_waited_too_long_is_late_for_its_asker_and_is_not_made() {
+        let poll = mio::Poll::new().unwrap();
+        let mailbox = Arc::new(Mailbox::new(poll.registry(), mio::Token(0), 1).unwrap());
+        let answered = |since: Instant, patience: Duration| {
+            let (name, asker) = (Name::new("localhost").unwrap(), Asker::Key([1; 32]));
+            let lookup = Lookup::new(name, patience, Arc::clone(&mailbox), Arc::default());
+            Lookup { since, ..lookup }.answer(asker);
+            let mut mails = VecDeque::new();
+            mailbox.take(&mut mails);
+            let Some(Mail::Resolved(resolved)) = mails.pop_front() else { panic!("an answer") };
+            resolved
+        };
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+        let late = answered(long_ago, Duration::from_millis(500));
+        assert_eq!(late.found.unwrap_err().reason, Reason::TimedOut);
+        assert_eq!(late.late.unwrap().asker, Asker::Key([1; 32]));
+        let in_time = answered(Instant::now(), Duration::from_secs(60));
+        assert!(in_time.late.is_none() && !in_time.found.unwrap().is_empty());
+    }
+
+    #[test]
     fn a_literal_name_resolves_and_a_wrong_one_does_not() {
         let found = look_up(&Name::new("localhost").unwrap()).unwrap();
         assert!(found.iter().all(IpAddr::is_loopback) && !found.is_empty());
