@@ -312,7 +312,8 @@ impl Core {
     }
 
     /// Sends bytes to one end of a connection, ahead of anything that is relayed to it; what does not fit at once
-    /// waits. Whether they were taken: all of them are, or none. What waits is bounded by one block.
+    /// waits. Whether they were taken: all of them are, or none. What waits is bounded by one block, or by 512 bytes while
+    /// the pool has none.
     pub fn send(&mut self, connection: Id, role: Role, bytes: &[u8]) -> bool {
         let Some(record) = self.connections.get_mut(connection) else { return false };
         let (half, Some(side)) = (role.into(), record.side(role)) else { return false };

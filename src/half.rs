@@ -281,12 +281,21 @@ mod tests {
     }
 
     #[test]
-    fn a_store_without_a_block_has_no_room() {
-        let mut blocks = BlockPool::new(8, 8);
+    fn a_store_without_a_block_has_room_for_a_few_bytes_once() {
+        let mut blocks = BlockPool::new(2048, 2048);
         let (mut a, mut b) = (Store::default(), Store::default());
         assert!(a.push(b"x", &mut blocks));
         assert!(b.room(&mut blocks).is_none());
-        assert!(!b.push(b"y", &mut blocks));
+        assert!(!b.push(&[b'y'; SMALL_BYTES + 1], &mut blocks));
         assert_eq!(b.bytes(), b"");
+        let few = [b'y'; SMALL_BYTES];
+        assert!(b.push(&few, &mut blocks));
+        assert!(!b.push(b"z", &mut blocks), "nothing is added to them");
+        assert_eq!((b.bytes(), blocks.taken()), (&few[..], 1));
+        b.consume(SMALL_BYTES, &mut blocks);
+        assert!(b.push(b"z", &mut blocks));
+        b.clear(&mut blocks);
+        a.clear(&mut blocks);
+        assert_eq!(blocks.taken(), 0);
     }
 }

@@ -69,9 +69,9 @@ fn a_block_comes_back_when_its_connection_is_cut() {
     assert_eq!(rig.snapshot().usage.buffer_bytes, 0);
 }
 
-/// A handshake waits for a block as well, and what a handler sends is refused while there is none.
+/// A handshake waits for a block as well. While there is none, a handler may send a few bytes, and more are refused.
 #[test]
-fn a_handshake_waits_for_a_block_and_an_answer_is_refused() {
+fn a_handshake_waits_for_a_block_and_a_long_answer_is_refused() {
     let (mut rig, mut flows, ids) = few_blocks(1, 1);
     let sent = rig.congest(&mut flows[0].0, ids[0], Role::Dest);
     let heard = Heard::default();
@@ -86,11 +86,13 @@ fn a_handshake_waits_for_a_block_and_an_answer_is_refused() {
     client.try_send(b"hello");
     rig.turns(10);
     assert_eq!(heard.all(), ["source opened"]);
-    assert!(!rig.core().send(id, Role::Source, b"x"), "full is an answer");
+    assert!(!rig.core().send(id, Role::Source, &[b'x'; 513]), "full is an answer");
+    assert!(rig.core().send(id, Role::Source, &[b'f'; 512]));
+    assert_eq!(rig.receive(&mut client, 512), [b'f'; 512]);
     assert_eq!(rig.receive(&mut flows[0].1, sent).len(), sent);
     rig.until("it is shown", |_| heard.has("source readable hello"));
-    assert!(rig.core().send(id, Role::Source, b"x"));
-    assert_eq!(rig.receive(&mut client, 1), b"x");
+    assert!(rig.core().send(id, Role::Source, &[b'x'; 513]));
+    assert_eq!(rig.receive(&mut client, 513), [b'x'; 513]);
 }
 
 /// Many connections share one block, and every byte arrives.
