@@ -53,9 +53,9 @@ impl Guesses {
         Some(pause)
     }
 
-    /// Forgets networks: once a second those that have nothing against them any more; else, of the first few for which no
-    /// answer waits, the one that has failed least. Returns none if there is no such. Then all of them have been looked at,
-    /// which is not done again before the first of them may have become idle.
+    /// Frees an entry: drops all networks without failures once a second; otherwise drops, of the first few networks without
+    /// a delayed answer, the one with the fewest failures. Returns none if no entry can be freed. The table is then not
+    /// searched again before the first network may have become idle.
     fn make_room(&mut self, now: Instant) -> Option<()> {
         if self.swept.is_none_or(|swept| now >= swept + SWEEPS) {
             self.swept = Some(now);

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A record is one line whatever is in it: bytes from the network cannot break out of it, nor reach the terminal as
-//! control characters. A log that cannot be written is lost; it never stops the proxy: once the process runs, lines go through
-//! a bounded ring to a thread that writes them, and what finds no room is dropped and counted (`dropped=N`).
+//! control characters. Lines that cannot be written are lost; they never stop the proxy. Once the process runs, lines go
+//! through a bounded ring to a thread that writes them. Lines without room are dropped and counted (`dropped=N`).
 
 mod filter;
 mod format;
@@ -42,7 +42,7 @@ struct Logger {
     style: Style,
 }
 
-/// How lines look.
+/// The format of the lines.
 #[derive(Clone, Copy)]
 struct Style {
     format: LogFormat,
@@ -57,7 +57,7 @@ struct Style {
 /// unless the environment names them.
 ///
 /// # Errors
-/// What is wrong with `SEAPROX_LOG`.
+/// `SEAPROX_LOG` cannot be parsed.
 pub fn init(verbosity: i8, is_terse: bool, format: LogFormat) -> Result<(), String> {
     let wanted = match std::env::var("SEAPROX_LOG") {
         Ok(text) => filter::parse(&text).map_err(|error| format!("SEAPROX_LOG: {error}"))?,
@@ -88,7 +88,7 @@ pub fn init(verbosity: i8, is_terse: bool, format: LogFormat) -> Result<(), Stri
 /// writes, and a fault of this program is told in the log. Before that each line is written by the thread that says it.
 ///
 /// # Errors
-/// The system's, when it has no thread or descriptor for it.
+/// The system has no thread or descriptor left.
 pub fn detach() -> io::Result<()> {
     let style = LOGGER.get().map_or(Style { format: LogFormat::Text, colour: false }, |logger| logger.style);
     let fd = io::stderr().as_fd().try_clone_to_owned()?;
@@ -102,13 +102,13 @@ pub fn detach() -> io::Result<()> {
 /// Writes what is still in the rings, within a second: a reader that does not read cannot hold the end of the process.
 pub fn finish() {
     for ring in [OUTPUT.get().and_then(Option::as_ref), ERRORS.get()].into_iter().flatten() {
-        // What is not written by then is lost, and there is nobody to tell.
+        // Lines that are not written in time are lost; the error cannot be reported anywhere.
         let _ = ring.flush(FINISH_WAIT);
     }
 }
 
-/// Says a line on stderr as it is. Nobody may be there to read it, or there may be no room for it: that changes nothing
-/// of what the process does, nor how it ends.
+/// Writes a line to stderr as it is. A missing reader or a lack of room changes neither the work of the process nor its exit
+/// status.
 pub fn say(text: &str) {
     put_error(&format!("{text}\n"));
 }
@@ -116,7 +116,7 @@ pub fn say(text: &str) {
 /// Says a line on stdout, for scripts. A reader that does not read, or has gone, changes nothing.
 pub fn announce(text: &str) {
     let ring = || {
-        // Only a process that runs needs one. Without a thread for it the caller writes.
+        // Only a running process needs a ring. Without a thread for it, the caller writes the line.
         let fd = ERRORS.get().and_then(|_| io::stdout().as_fd().try_clone_to_owned().ok())?;
         Ring::start("output", File::from(fd), RING_BYTES, Box::new(|_| String::new())).ok()
     };
@@ -129,7 +129,7 @@ pub fn announce(text: &str) {
     }
 }
 
-/// Writes a line to the log whatever its level is: somebody has asked for it.
+/// Writes a line to the log regardless of its level, because a user asked for it.
 pub fn answer(target: &str, text: &str) {
     let Some(logger) = LOGGER.get() else { return };
     let mut record = Record::builder();

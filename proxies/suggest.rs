@@ -7,7 +7,7 @@ pub fn hint<'a>(word: &str, prefix: &str, candidates: impl IntoIterator<Item = &
     let candidates: Vec<_> = candidates.into_iter().collect();
     let count = candidates.len();
     let near: Vec<_> = nearest(word, candidates).into_iter().map(|candidate| format!("{prefix}{candidate}")).collect();
-    // All of a few that have just been named are no hint.
+    // A suggestion of all candidates is no hint if they are few and were just named.
     if near.is_empty() || near.len() == count {
         String::new()
     } else {
@@ -61,7 +61,7 @@ fn distance(left: &[char], right: &[char]) -> usize {
 /// Longer words are cut: no option is that long, and the work stays small.
 const WORD_CHARS_MAX: usize = 64;
 const SLIPS_MAX: usize = 3;
-/// More that are equally near are not named.
+/// If more candidates are equally near, none is named.
 const EQUALS_MAX: usize = 3;
 /// From here on the beginning of a candidate counts as one slip.
 const START_CHARS_MIN: usize = 3;

@@ -1,17 +1,16 @@
-//! A queue that is served in turn among those who wait in it: none of them has more than its share of the places, or of
-//! what is done at once.
+//! A queue that serves its askers in turn. Each asker has a bounded share of the places, and of the entries in work at once.
 //!
-//! The process itself has no share, and is not kept out by the others: beyond what there may be of all, it has as many places
-//! as one of them, and one entry at once.
+//! The process itself has no share, and the askers cannot keep it out: beyond the bounds of all, it has as many places as
+//! one asker, and one entry in work at once.
 //!
-//! It holds work for threads that are few, such as look-ups of names. It knows neither the threads nor the work.
+//! The queue holds work for few threads, such as lookups of names. It knows neither the threads nor the work.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::node::PeerKey;
 use crate::peer_network::PeerNetwork;
 
-/// Whose work it is: what shares are counted by.
+/// The owner of an entry, by which shares are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Asker {
     /// The process itself, which needs no share.
@@ -22,7 +21,7 @@ pub(crate) enum Asker {
     Network(PeerNetwork),
 }
 
-/// How much there may be at a time.
+/// Bounds on the entries of a queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shares {
     /// Entries that wait: of all, and of one asker.
@@ -49,8 +48,8 @@ impl<T> FairQueue<T> {
         FairQueue { shares, waiting, order, taken, waiting_count: 0, taken_count: 0 }
     }
 
-    /// Puts an entry at the end of its asker's; gives it back when that asker, or all, have as many as there may be. An entry
-    /// of the process itself is given back when both have.
+    /// Adds an entry behind the others of its asker. Gives the entry back if that asker, or all together, are at the bound;
+    /// an entry of the process itself only if both are.
     pub fn push(&mut self, asker: Asker, entry: T) -> Result<(), T> {
         let of_asker = self.waiting.get(&asker).map_or(0, VecDeque::len);
         let (all_max, one_max) = self.shares.waiting;

@@ -23,9 +23,9 @@ pub(crate) struct Half {
     pub told: bool,
     /// The input ended with a reset while it was the handler's.
     pub reset: bool,
-    /// The bytes that a handler sends along it count, because they go to the target: replies to a client do not.
+    /// Bytes that a handler sends to the target in this direction count; replies to a client do not.
     pub counts_sent: bool,
-    /// The side that it goes to is gone: nothing is delivered any more.
+    /// The receiving side is gone: no byte is delivered any more.
     pub dead: bool,
     /// Bytes of it were thrown away that the side it goes to was owed, because that side takes no more.
     pub lost: bool,

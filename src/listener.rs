@@ -102,14 +102,14 @@ pub fn bind(place: &Bind, loops: usize, config: &Config) -> io::Result<Vec<Bound
     }
 }
 
-/// Addresses that could not be had, each with the reason.
+/// Addresses that could not be bound, each with the reason.
 type Lacking = Vec<(SocketAddr, io::Error)>;
 
 /// Opens the free addresses of a place that stands for both families, after [`bind`] has found one in use.
-/// Returns the addresses that could not be had as well, each with the reason.
+/// Also returns the addresses that could not be bound, each with the reason.
 ///
 /// # Errors
-/// The system's, where no address can be had.
+/// No address can be bound; the error is the system's.
 pub(crate) fn bind_some(place: &Bind, config: &Config) -> io::Result<(Vec<Bound>, Lacking)> {
     let both: [IpAddr; 2] = match place {
         Bind::Any(_) => [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],

@@ -121,7 +121,7 @@ impl Resolver {
     }
 
     fn came_too_late(&mut self, name: &Name, late: &Late) -> Vec<Id> {
-        // Who waits for the name now has asked after the answer, and has another look-up.
+        // The sides that wait now asked after the answer, and have another lookup.
         let is_answered = late.is_answered.load(Ordering::Relaxed);
         let Some(waiting) = self.waiting.get_mut(name).filter(|_| !is_answered) else { return Vec::new() };
         waiting.askers.retain(|asker| *asker != late.asker);
@@ -187,7 +187,7 @@ pub(crate) fn order(addresses: &[IpAddr], port: u16, family: Family, count_max: 
     ordered
 }
 
-/// So many sides that wait for a name are not looked through.
+/// Minimum number of sides waiting for a name before the sides that are gone are removed.
 const SWEEP_MIN: usize = 64;
 
 #[cfg(test)]

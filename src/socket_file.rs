@@ -29,7 +29,7 @@ impl SocketFile {
     /// without a mode the umask alone decides.
     ///
     /// # Errors
-    /// The system's. [`ErrorKind::AddrInUse`] where something is there that is not to be replaced.
+    /// The path cannot be bound; [`ErrorKind::AddrInUse`] if a file exists that must not be replaced.
     pub fn bind(path: &Path, backlog: u32, mode: Option<u32>) -> io::Result<(UnixListener, SocketFile)> {
         SocketFile::remove_stale(path)?;
         let mut socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;

@@ -3,9 +3,9 @@
 //! All loops of a process share them. The queues are bounded, and at most half of the threads sit in `getaddrinfo` at once
 //! (one more for what the process itself looks up, such as the peer of a link, while it has none there),
 //! so that a name server that does not answer leaves the other half to jobs of other kinds: a connect to a Unix socket
-//! whose backlog is full, of which there is the same bound, and what a user of the library has them run. One peer of links,
-//! and one client address, has a quarter of the places in a queue and of the threads; who waits is served in turn. Connecting is not their work: loops connect without
-//! blocking, so a target that swallows packets holds no thread.
+//! whose backlog is full, which has the same bound, and jobs of a user of the library. One peer of links, and one client
+//! address, has a quarter of the places in a queue and of the threads; waiting askers are served in turn. Workers do not
+//! connect: loops connect without blocking, so a target that swallows packets holds no thread.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, ToSocketAddrs};
@@ -45,7 +45,7 @@ pub(crate) struct Lookup {
     /// How long it may wait; zero is for ever.
     pub patience: Duration,
     pub answer_to: Arc<Mailbox>,
-    /// The name has been looked up for somebody else meanwhile.
+    /// The lookup of another asker has answered the name meanwhile.
     pub is_answered: Arc<AtomicBool>,
     since: Instant,
 }
@@ -66,7 +66,7 @@ struct Shared {
 struct State {
     lookups: FairQueue<Lookup>,
     connects: FairQueue<Task>,
-    /// Which of the two is asked first next time.
+    /// The queue that is asked first next time.
     connects_first: bool,
     runs: VecDeque<Task>,
     stopping: bool,
@@ -127,10 +127,10 @@ impl Workers {
         Ok(())
     }
 
-    /// Has a connect run that may block.
+    /// Runs a connect that may block.
     ///
     /// # Errors
-    /// [`Full`] when too many wait, of all or of this asker; then what was to run is dropped.
+    /// [`Full`] when too many jobs wait, of all or of this asker; the job is dropped then.
     pub(crate) fn connect(&self, asker: Asker, what: impl FnOnce() + Send + 'static) -> Result<(), Full> {
         self.shared.lock().connects.push(asker, Box::new(what)).map_err(|_| Full)?;
         self.shared.work.notify_one();
@@ -209,7 +209,7 @@ impl State {
 }
 
 impl Lookup {
-    /// Looks the name up, if that is still wanted, and says what was found.
+    /// Looks the name up if it is still wanted, and posts the result.
     fn answer(self, asker: Asker) {
         if self.is_answered.load(Ordering::Relaxed) {
             return;
@@ -223,7 +223,7 @@ impl Lookup {
     }
 }
 
-/// Runs what somebody else wants run. What panics there is theirs, and has been printed; the thread is ours and goes on.
+/// Runs a job of a library user. A panic of the job has been printed already; the thread goes on.
 fn run(what: Task) {
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(what));
 }

@@ -160,7 +160,7 @@ fn streams_of_a_link_are_handlers_at_both_ends() {
     for _ in 0..3 {
         assert_eq!(ask("any.example:1", "hello"), (true, "HELLO\n".to_owned()));
     }
-    // Bound and not listened on: it refuses, and nobody else gets it.
+    // The port is bound without a listener: it refuses, and no other socket gets it.
     let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     bound.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let closed = bound.local_addr().unwrap().as_socket().unwrap();

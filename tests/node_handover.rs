@@ -1,5 +1,5 @@
-//! A node that is about to stop, and what its peer makes of it; a peer that is away, and what is kept for it. Over real
-//! sockets.
+//! Handover over real sockets: a node that is about to stop and the reaction of its peer; a peer that is away and the state
+//! that is kept for it.
 
 mod node_kit;
 
@@ -220,7 +220,7 @@ fn a_session_of_a_node_that_drains_ends_with_its_last_subflow() {
     assert_eq!(client.closed.lock().unwrap()[..], [Reason::LinkLost]);
 }
 
-/// Each time that the peer says so there is another session, as long as each has a connection; the oldest makes room.
+/// Each GOAWAY leads to another session, as long as each has a connection; the oldest session makes room.
 #[test]
 fn a_link_sets_only_so_many_sessions_aside() {
     let client = Node::start();

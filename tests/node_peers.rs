@@ -142,7 +142,7 @@ fn streams_that_come_to_nothing_have_a_rate_and_another_key_has_its_own() {
         while link.session.poll_event().is_some() {}
         node.ask(|core| core.stats().streams_refused) >= 8000
     });
-    // Two thousand at once, and 500 a second while this goes on, are looked at; the others are refused unseen.
+    // The node handles two thousand streams at once, and 500 a second after that; it refuses the others unseen.
     let most = 2000 + 500 * (since.elapsed().as_millis() as u64 + 1000) / 1000;
     let asked = node.policy.asked.load(Ordering::Relaxed);
     assert!((2000..=most).contains(&asked), "{asked} of 8,000 were looked at, in {:?}", since.elapsed());
@@ -197,7 +197,7 @@ fn one_key_gets_half_of_the_connections_and_the_others_the_rest() {
     let (server, target) = node_kit::target();
     let _held = std::thread::spawn(move || server.incoming().flatten().collect::<Vec<_>>());
     let addr = node.serve();
-    // Two links, so that what counts is the key.
+    // Two links of one key, to show that the key is counted and not the link.
     let mut links = [0, 1].map(|_| RawLink::connect(addr, [1; 32]).unwrap());
     let mut answers = Vec::new();
     for number in 0..80 {
@@ -250,7 +250,7 @@ fn lines_about_connections_of_a_key_that_come_to_nothing_are_few_and_the_rest_is
     let (_, result) = RawLink::connect(node.addr, HONEST).unwrap().open(to(([127, 0, 0, 1], other).into())).unwrap();
     assert_eq!(result.failure, Some(Code::ConnectionRefused));
     node.seaprox.wait_for_log(&[" closed ", &format!("asked=127.0.0.1:{other} ")]);
-    // It comes when the period of ten seconds is over.
+    // The line comes when the period of ten seconds is over.
     node.seaprox.wait_for_log(&["lines left out", "unsaid="]);
 }
 
@@ -347,7 +347,7 @@ fn a_wrong_key_from_one_address_is_seen_beside_a_flood_from_another() {
     for _ in 0..150 {
         let mut socket = socket_from("127.0.0.2", node.addr);
         socket.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        // It is answered with an alert, or closed.
+        // The node answers with an alert, or closes.
         while matches!(socket.read(&mut [0; 256]), Ok(1..)) {}
     }
     let lines = node.seaprox.count_log(&["turned away", "127.0.0.2:"]);

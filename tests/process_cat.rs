@@ -307,7 +307,7 @@ fn what_cannot_be_opened_anew_is_left_as_it_was_and_loses_nothing() {
     let mut got = vec![0; bytes.len()];
     slave.read_exact(&mut got).unwrap();
     assert!(got == bytes);
-    // Cut by the server, but not before all that came had been passed on.
+    // The server cut the connection, but all bytes were passed on before.
     let mut said = String::new();
     child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(said.contains("dest_reset"), "{said}");

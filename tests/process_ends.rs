@@ -147,7 +147,7 @@ fn a_sender_is_cut_when_its_reader_has_closed_and_then_reset() {
     }
 }
 
-/// The same within an exchange of http://, where the proxy does not pass the client's FIN on.
+/// A sender is cut as well within an exchange of http://, where the proxy does not pass the client's FIN on.
 #[test]
 fn a_client_that_closes_and_then_resets_cuts_the_response() {
     for over_link in [false, true] {
@@ -303,7 +303,8 @@ fn a_kept_connection_that_is_not_silent_is_not_used_again() {
     }
 }
 
-/// The same over a link, where what the server did is in the session, and the stream's side has not heard of it.
+/// A kept connection over a link is not used again after its end: the session has the end, but the stream's side has had no
+/// event yet.
 #[test]
 fn a_kept_connection_that_is_not_silent_is_not_used_again_over_a_link() {
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";

@@ -144,7 +144,7 @@ impl Home {
         Home(Scratch::new())
     }
 
-    /// Its public key, as a line.
+    /// Returns the public key of the node, as a line.
     fn key(&self) -> String {
         let ran = run(&["keygen", "-q", "--config-dir", &self.directory()]);
         assert_eq!(ran.code, Some(0), "{}", ran.err);

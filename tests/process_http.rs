@@ -88,7 +88,7 @@ fn user_information_in_a_target_is_not_forwarded() {
     assert!(!seen.contains("joe") && !seen.contains("secret"), "{seen}");
     open.wait_for_log(&[" closed ", &format!("asked={}", origin.addr)]);
     assert_eq!(open.count_log(&["secret"]), 0, "the password is in the log");
-    // They are meant for the origin server, and let nobody into the proxy.
+    // The credentials are meant for the origin server, and do not authenticate at the proxy.
     assert_eq!(ask(closed.addr(0), &request).status, 407);
 }
 

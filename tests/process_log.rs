@@ -64,7 +64,7 @@ fn a_log_that_nobody_reads_stops_nothing_and_says_what_was_lost() {
     let told = lines.find(|line| line.contains("dropped=")).expect("the log goes on");
     let count: u64 = told.rsplit('=').next().unwrap().parse().unwrap();
     assert!(told.contains("WARN  seaprox log lines dropped") && count > 0, "{told}");
-    // From then on everything is there again.
+    // All later lines are complete again.
     both(&mut client, &[Fin, ReadAll], &mut server, &[ReadAll, Fin]);
     assert!(lines.any(|line| line.contains("closed") && line.contains("sent=100010")));
     relay.seaprox.signal(libc::SIGTERM);
@@ -120,7 +120,7 @@ fn quit_drains_as_term_does_and_usr1_writes_the_status() {
     assert_eq!(relay.seaprox.wait(SOON).code(), Some(0));
 }
 
-/// BS-13, and the levels of single targets.
+/// Frames of a link are logged at trace, and single targets have levels of their own (BS-13).
 #[test]
 fn the_frames_of_a_link_are_told_at_trace_and_never_their_payload() {
     let scratch = Scratch::new();

@@ -368,7 +368,7 @@ fn the_places_and_paths_of_links_may_have_a_zone() {
     });
 }
 
-/// Both are EADDRNOTAVAIL to the system.
+/// The system reports EADDRNOTAVAIL in both cases: no source address, and no source port.
 #[test]
 fn no_source_port_is_a_limit_and_no_source_address_is_an_unreachable_network() {
     if !has_namespaces() {

@@ -93,7 +93,8 @@ pub enum Step {
     Switched,
     /// There is no usable response, and the client has got nothing yet.
     BadGateway(&'static str),
-    /// The same, with a status and a reason of its own.
+    /// There is no usable response, and the client has got nothing yet; holds the status, the reason and the text of the
+    /// answer.
     Refused(u16, Reason, &'static str),
     /// Something broke when a part had gone already; only a cut tells the client that the rest is missing.
     Cut(Reason, &'static str),
@@ -287,8 +288,8 @@ impl Exchange {
             None if cx.reply(&bytes) => self.follow(cx, answer),
             None => Step::Cut(Reason::LimitReached, "no room to send the response"),
             Some(place) => {
-                // What stands behind a head is not looked at while the head is sent, so a connection on which nothing is
-                // to stand there is not kept.
+                // Bytes behind a head are not read while the head is sent. If the answer has no body, the connection is not
+                // kept, because such bytes would go unnoticed.
                 answer.keep_origin &= !matches!(answer.body, Body::None | Body::Length(0));
                 self.response = Part::Unsent(Unsent::new(bytes, place), answer);
                 cx.hold(Role::Dest);

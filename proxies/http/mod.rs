@@ -69,7 +69,7 @@ impl Http {
     }
 
     fn request(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
-        // Some clients send a line end behind a body (RFC 9112, section 2.2). It is nothing, and starts nothing.
+        // Some clients send a line end behind a body (RFC 9112, section 2.2). It is skipped and begins no request.
         let (empty_len, rest) = request::skip_empty_lines(input);
         if rest.is_empty() || rest == b"\r" {
             return empty_len;
@@ -111,8 +111,8 @@ impl Http {
                     asked = target.to_string(); "request"
                 );
                 let exchange = Box::new(Exchange::new(head, absolute));
-                // A kept connection may have been closed since, or hold bytes that were not asked for (RFC 9112, sections 9.2
-                // and 9.3.1). The loop may not know yet.
+                // The origin server may have closed a kept connection, or sent bytes without a request (RFC 9112, sections
+                // 9.2 and 9.3.1). The event for it may still be on its way.
                 if self.origin.as_ref() == Some(&target) && cx.is_silent(Role::Dest) {
                     cx.set_stage(Stage::Established);
                     return self.begin(cx, exchange.on_a_used_connection());
@@ -142,7 +142,7 @@ impl Http {
         match self.gate.failed(cx) {
             Some(pause) => {
                 cx.hold(Role::Source);
-                // The pause is none of the time that the client has for a request.
+                // The pause does not count as time of the client for a request.
                 cx.set_stage(Stage::Handshake);
                 cx.wake_after(pause);
             }
@@ -379,7 +379,7 @@ struct Chunks {
     line_end_due: bool,
 }
 
-/// What the log says of a client that did not prove who it is.
+/// Log text for a client that failed to authenticate.
 const WRONG: &str = "wrong user or password";
 
 /// The status of a reason (RFC 9110, sections 15.5 and 15.6).

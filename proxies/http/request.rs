@@ -78,8 +78,8 @@ impl RequestHead<'_> {
         }
     }
 
-    /// Returns true if the client wants to speak another protocol on this connection (RFC 9110, section 7.8). HTTP/1.0 has no
-    /// such thing. A request with a body is left as it is: a proxy may pass Upgrade over.
+    /// Returns true if the client asks for another protocol on this connection (RFC 9110, section 7.8). HTTP/1.0 has no
+    /// Upgrade. Upgrade in a request with a body is ignored, as a proxy may do.
     pub fn asks_upgrade(&self) -> bool {
         let is_asked =
             self.fields.has_element("connection", "upgrade") && self.fields.named("upgrade").next().is_some();

@@ -83,7 +83,7 @@ fn user_information_is_removed() {
         let uri = format!("http://{authority}/");
         assert_eq!(parse_absolute("GET", uri.as_bytes()).expect_err(&uri).status, 400, "{uri}");
     }
-    // What stands behind the first slash or question mark is no authority.
+    // The authority ends at the first slash or question mark.
     assert_eq!(absolute("GET", "http://h/u:p@other/").0, "h:80");
     assert_eq!(absolute("GET", "http://h?u:p@other/").0, "h:80");
     let parsed = head("GET http://joe:secret@h/ HTTP/1.1\r\nHost: h\r\n\r\n");

@@ -1,5 +1,4 @@
-//! What becomes of the links that others dial: a line in the log for each that comes and goes, as far as the limit of its peer
-//! goes. Keys that are not let in are told where that is decided, in `trust`.
+//! Served links: logs each link that comes or goes, within the log limit of its peer. `trust` logs the keys that it rejects.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ pub struct Visits {
     lines: BTreeMap<String, Lines>,
 }
 
-/// How many lines there were about a peer since when, and how many were left out.
+/// Counts of the logged and the suppressed lines about a peer in its period.
 struct Lines {
     since: Instant,
     said: u32,
@@ -61,7 +60,7 @@ impl Visits {
         }
     }
 
-    /// Whether a line may be written about a peer. Tells first how many were not.
+    /// Returns true if a line about a peer may be logged. Logs the number of suppressed lines first.
     fn may_say(&mut self, name: &str) -> bool {
         let now = Instant::now();
         if self.lines.len() >= PEERS_MAX && !self.lines.contains_key(name) {
@@ -86,5 +85,5 @@ impl Visits {
 /// Lines about the links of one peer in a period.
 const LINES_MAX: u32 = 100;
 const PERIOD: Duration = Duration::from_secs(10);
-/// Peers that are told apart; those whose period is over make room.
+/// Maximum number of peers with counts; entries whose period is over are removed.
 const PEERS_MAX: usize = 1024;

@@ -24,16 +24,16 @@ pub const TARGETS: &[(&str, &str)] = &[
 /// The levels that a user asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Levels {
-    /// That of all targets of this program.
+    /// Level of all targets of this program.
     pub all: Option<LevelFilter>,
-    /// Those of single targets.
+    /// Levels of single targets.
     pub targets: BTreeMap<String, LevelFilter>,
 }
 
 /// Reads the value of `SEAPROX_LOG`: a level, or `TARGET=LEVEL`, or several with commas between them.
 ///
 /// # Errors
-/// What is wrong, and what was expected.
+/// The text is malformed; the error names the expected form.
 pub fn parse(text: &str) -> Result<Levels, String> {
     let mut levels = Levels::default();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
@@ -41,7 +41,7 @@ pub fn parse(text: &str) -> Result<Levels, String> {
             Some((target, level)) => {
                 levels.targets.insert(target_of(target.trim())?, level_of(level.trim())?);
             }
-            // A target alone is one of which everything is wanted.
+            // A target without a level gets all levels.
             None if part.contains("::") || TARGETS.iter().any(|(target, _)| *target == part) => {
                 levels.targets.insert(target_of(part)?, LevelFilter::Trace);
             }
@@ -143,7 +143,7 @@ mod tests {
             for start in ["target: \"", "TARGET: &str = \""] {
                 found.extend(source.split(start).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()));
             }
-            // A line without a target has that of its module.
+            // A line without a target has the path of its module as target.
             let in_binary = path.strip_prefix(concat!(env!("CARGO_MANIFEST_DIR"), "/proxies")).ok();
             let is_untold = |rest: &&str| !rest.trim_start().starts_with("target:") && !rest.starts_with("/");
             let logs = ["error", "warn", "info", "debug", "trace"].map(|level| format!("log::{level}!("));

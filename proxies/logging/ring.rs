@@ -35,13 +35,13 @@ struct State {
     pending: Vec<u8>,
     /// Bytes that the thread has taken and not yet written.
     flying: usize,
-    /// Lines that were dropped and not yet spoken of.
+    /// Dropped lines that were not reported yet.
     dropped: u64,
-    /// The last write failed: what was dropped is spoken of with the next line, not before.
+    /// The last write failed: dropped lines are reported with the next line, not before.
     has_failed: bool,
     /// The thread waits to be woken.
     is_waiting: bool,
-    /// Somebody waits until everything is written: no more pauses.
+    /// A caller waits until all lines are written: the thread makes no more pauses.
     is_hurried: bool,
 }
 
@@ -144,7 +144,7 @@ fn write_lines(out: &mut impl Write, mut lines: &[u8]) -> u64 {
                 Ok(0) => return count(lines),
                 Ok(count) => some = &some[count..],
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Somebody else has made the open file non-blocking.
+                // Another process has made the open file non-blocking.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PAUSE),
                 Err(_) => return count(lines),
             }
@@ -154,7 +154,7 @@ fn write_lines(out: &mut impl Write, mut lines: &[u8]) -> u64 {
     0
 }
 
-/// Where to cut, so that whole lines are before it: as many as one write to a pipe keeps together, and one at least.
+/// Returns the length of the whole lines that one write to a pipe keeps together, and of one line at least.
 fn cut(lines: &[u8]) -> usize {
     let end_of = |lines: &[u8]| lines.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
     let first = || lines.iter().position(|byte| *byte == b'\n').map_or(lines.len(), |at| at + 1);
@@ -165,7 +165,7 @@ fn count(lines: &[u8]) -> u64 {
     lines.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
-/// Between two batches.
+/// Pause between two batches.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Bytes that a pipe takes as one piece (`PIPE_BUF`, pipe(7)).
 const PIPE_BYTES: usize = 4096;
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(ring.lock().dropped, 1);
     }
 
-    /// What a busy process says is written with few system calls, none of them its own.
+    /// The lines of a busy process are written with few system calls, and by another thread.
     #[test]
     fn many_lines_are_written_at_once() {
         // Each write is one datagram.

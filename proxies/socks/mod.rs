@@ -114,7 +114,7 @@ impl Socks {
         Ok(consumed)
     }
 
-    /// Does what was asked for in a request, which `input` begins with.
+    /// Handles the request at the start of `input`.
     fn request(&mut self, cx: &mut Cx<'_>, command: Command, target: Result<Target, BadTarget>, input: &[u8]) {
         self.step = Step::Dialling;
         if command != Command::Connect {
@@ -179,7 +179,7 @@ impl Handler for Socks {
             Ok(consumed) => consumed,
             Err(error) => {
                 if error == SocksError::TooLong {
-                    // It is a request all the same, of SOCKS4, and gets its answer.
+                    // A SOCKS4 request with an overlong field still gets a SOCKS4 answer.
                     cx.set_kind("socks4");
                     self.version = Version::Four;
                     self.reply(cx, Reply5::GeneralFailure);

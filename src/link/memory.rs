@@ -9,9 +9,9 @@ use super::control::Key;
 use super::session::{Cause, Session};
 use super::stream::{Owed, Stream};
 
-/// What a gap in a stream counts for, whatever its bytes: a node of a map and a queue.
+/// Cost of a gap in a stream, of any size: a node of a map and a queue.
 const GAP_COST: u64 = 256;
-/// The most that the record of a stream takes, with what it owes the peer: what one without its OPEN counts for.
+/// Maximum size of a stream's record with its pending replies; the cost of a stream without its OPEN.
 pub(crate) const STREAM_COST: u64 = 1024;
 const _: () =
     assert!((size_of::<Stream>() + size_of::<Owed>()) as u64 <= STREAM_COST * 3 / 4, "room for a text and for maps");
@@ -22,8 +22,8 @@ impl Session {
         (self.tx.held, self.streams.iter().map(|(_, stream)| stream.recv.held()).sum())
     }
 
-    /// Returns what all that has arrived, and was not taken, takes of memory: the read buffers that payloads keep alive,
-    /// copies, gaps, datagrams, and streams whose OPEN has not come.
+    /// Returns the memory of received data that was not read yet: the read buffers that payloads keep alive, copies, gaps,
+    /// datagrams, and streams whose OPEN has not come.
     pub fn received_cost(&self) -> u64 {
         self.spare.pins.cost()
             + GAP_COST * self.rx.gaps as u64
@@ -56,7 +56,7 @@ impl Session {
         self.after();
     }
 
-    /// Bounds anew what is held until the peer has it. What is held already stays, and nothing more is taken.
+    /// Sets a new bound on the data held until the peer has it. Data above the bound stays, and no more is accepted.
     pub fn set_send_bytes_max(&mut self, bytes: u64) {
         let bytes = bytes.min(self.config.send_bytes_max);
         let is_more = bytes > self.send_bytes_max();
@@ -67,7 +67,7 @@ impl Session {
         self.after();
     }
 
-    /// Returns the bound on what is held until the peer has it.
+    /// Returns the bound on the data held until the peer has it.
     pub(super) fn send_bytes_max(&self) -> u64 {
         self.tx.held_max.unwrap_or(self.config.send_bytes_max)
     }

@@ -46,7 +46,7 @@ impl Chunks {
         Ok((bytes, room))
     }
 
-    /// Frees the chunks that nobody uses.
+    /// Frees unused chunks.
     pub fn shrink(&mut self) {
         self.used.retain(|chunk| !chunk.is_unique());
         self.used.shrink_to_fit();
@@ -69,7 +69,7 @@ impl Chunks {
 pub(crate) const CHUNK_BYTES: usize = 4 * DATA_BYTES_MAX;
 /// Reads up to this size are copied.
 pub(crate) const COPY_BYTES_MAX: usize = 8 << 10;
-/// Beyond this, a session keeps no chunk for less than half of one.
+/// Bytes held by a session above which it copies any payload of less than half of a chunk.
 const HELD_BYTES_MAX: u64 = 1 << 20;
 /// Chunks in use that are remembered: 32 MiB.
 const USED_MAX: usize = 512;

@@ -31,8 +31,8 @@ pub trait Policy: Send + Sync {
         Verdict::No
     }
 
-    /// Whether there is anything at all that the peer may have us connect to, or that somebody would be asked about. If
-    /// not, it is told so from the start: it is allowed no stream.
+    /// Returns true if the peer may open any target, or if any target would be put to a user for approval. If false, the
+    /// peer is allowed no stream from the start.
     fn may_open_any(&self, _key: &PeerKey) -> bool {
         true
     }
@@ -198,7 +198,7 @@ pub struct Timing {
     pub handshake: Duration,
     /// The first pause before a lost subflow is dialled again, after the try at once, and the longest.
     pub redial: (Duration, Duration),
-    /// The longest pause while connections of clients wait for the link, if it is shorter than the other.
+    /// The longest pause between two tries while connections of clients wait for the link, if it is shorter than `redial`.
     pub redial_awaited: Duration,
     /// Bytes that one session may hold for its readers, and as many for its peer.
     pub memory_bytes: u64,
@@ -244,8 +244,8 @@ pub enum Happened {
         /// Whether it is a session other than the one before.
         fresh: bool,
     },
-    /// The peer is about to stop: what runs goes on over the session that there is, and another one is dialled for what is
-    /// new.
+    /// The peer is about to stop: running connections go on over the present session, and another session is dialled for new
+    /// ones.
     Draining,
     /// The last session with a peer that was about to stop is over, as far as this node knows.
     Drained,
@@ -282,7 +282,7 @@ pub enum Happened {
         index: usize,
         /// The port that was bound.
         port: u16,
-        /// Which of its addresses could not be had, and why, in the peer's words; empty if all could.
+        /// The addresses that could not be bound, with the reasons in the peer's words; empty if all were bound.
         lacks: String,
     },
     /// The peer wants something that it may not do, and that [`Policy::asks`] about.

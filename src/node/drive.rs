@@ -287,8 +287,8 @@ impl Core {
         self.wake_stream(link, stream, |side| (side.ready.readable, side.ready.error) = (true, true));
     }
 
-    /// The peer takes no more of a stream. A side of its that was closed in order says so, too, and then the next write finds
-    /// out, as with a socket; one that was reset is passed on at once.
+    /// Handles the peer's notice that it reads no more of a stream. If the peer's side was closed in order, the next write
+    /// fails, as with a socket; a reset is passed on at once.
     fn stream_stopped(&mut self, link: Id, stream: StreamId, code: Code) {
         let is_reset = code != Code::SourceFin;
         self.pools.links.slot(link, stream).into_iter().for_each(|slot| slot.stopped |= is_reset);
@@ -409,7 +409,7 @@ impl Core {
         let Some((connection, _)) = self.owner(slot.side) else { return };
         let is_connecting = self.state(slot.side) == Some(State::Connecting);
         if is_connecting && slot.answered && !slot.accepted {
-            // The handler is about to be told why it cannot be had.
+            // The handler is about to get the reason of the failure.
             return;
         }
         if !is_connecting || slot.answered {
@@ -452,5 +452,5 @@ impl Core {
 
 /// Times that a link's carriers are filled in one turn, before others get theirs.
 const ROUNDS_PER_TURN: usize = 8;
-/// The same while small messages compete with a bulk transfer.
+/// Times that a link's carriers are filled in one turn while small messages compete with a bulk transfer.
 const ROUNDS_MIXED: usize = 2;

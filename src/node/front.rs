@@ -140,7 +140,7 @@ impl Bound {
     }
 }
 
-/// What a taken address is called for nodes that report it as `other`.
+/// Text for an address in use, for nodes that report it as `other`.
 pub(super) const IN_USE: &str = "address in use";
 
 #[cfg(test)]

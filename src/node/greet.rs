@@ -100,7 +100,7 @@ impl Core {
         }
         let boot = links.boot(server.instance);
         let found = match hello.intent {
-            // A node that is about to stop would only refuse its streams.
+            // A node that is about to stop would refuse all streams of the new peer.
             Intent::New if self.is_draining() => Err(Status::Limit),
             Intent::New => self.new_session(id, hello, key),
             Intent::Join | Intent::Resume => self.old_session(hello, key),

@@ -1,4 +1,4 @@
-//! What a node that is about to stop tells its peers, and what a node does whose peer is about to stop.
+//! Handover: the notices of a node that is about to stop, and the reaction of its peers.
 //!
 //! ```text
 //!   the node that stops, links that it serves:  GOAWAY  -->  the peer opens new streams over another session
@@ -10,9 +10,9 @@
 //!   the session that was set aside ends when its last stream has ended, when it has no subflow left (a node that stops
 //!   takes no new ones), or when the peer ends it
 //! ```
-//! The id of a link stays with what is dialled, so front ends, forwards and paths need not know. Bounds: a link has at most
-//! [`ASIDE_MAX`] sessions set aside, and the oldest makes room; a peer that only answers so is not dialled more often than
-//! one that ends its sessions.
+//! The id of a link stays with the session that is dialled, so front ends, forwards and paths are not affected. Bounds: a
+//! link has at most [`ASIDE_MAX`] sessions set aside, and a new one displaces the oldest. A peer that answers each dial with
+//! GOAWAY is dialled no more often than a peer that ends its sessions.
 
 use crate::core::{Core, OneOff};
 use crate::id::Id;
@@ -35,7 +35,7 @@ impl Core {
             let is_dialled = link.is_dialled();
             let Some(session) = &mut link.session else { continue };
             for number in link.remotes.iter().filter_map(|remote| remote.number) {
-                // One that has been given back already is not there.
+                // Listeners that were given back already are skipped.
                 let _ = session.unlisten(number);
             }
             if !is_dialled && session.has_capability(Capability::Handover) {
@@ -116,7 +116,7 @@ impl Core {
         let Some(record) = self.sides.get_mut(side) else { return false };
         let Some(at) = record.io.stream() else { return false };
         record.io = Io::None;
-        // Its session has answered, and says nothing more of it.
+        // The old session has answered, and sends no more frames about the stream.
         self.pools.links.links.get_mut(at.link).and_then(|link| link.streams.remove(&at.id));
         self.dial_stream(side, home);
         true
@@ -134,7 +134,7 @@ impl Core {
         let links = &mut self.pools.links;
         let aside = links.links.next_id()?;
         let mut record = links.links.get_mut(id)?.set_aside(id, now_ms);
-        // A subflow that has not said HELLO yet comes to a node that listens no more.
+        // A subflow without HELLO would reach a node that listens no more.
         let carriers = std::mem::take(&mut record.carriers);
         let has_greeted = |carrier: &Id| links.carriers.get(*carrier).is_some_and(|carrier| carrier.subflow.is_some());
         let (kept, early): (Vec<Id>, Vec<Id>) = carriers.into_iter().partition(has_greeted);
@@ -213,5 +213,5 @@ impl Core {
 const ASIDE_MAX: usize = 8;
 /// A session with an older node must be as old as this for a refusal, because a node stops, to be the node's own.
 const SETTLED_MS: u64 = 1_000;
-/// What peers send before they know that this node stops is taken for so long.
+/// Time for which a stopping node accepts requests that peers sent before they knew of the stop.
 const ANSWER_MS: u64 = 1_000;

@@ -20,7 +20,7 @@ use super::unauthenticated::Step;
 pub(crate) struct Budget {
     level_us: i64,
     at: Time,
-    /// When the loop wakes up for it, if it does.
+    /// Time at which the loop wakes up for the budget, if it does.
     armed: Option<Time>,
 }
 
@@ -31,7 +31,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Whether there is time now.
+    /// Returns true if the budget has time for a handshake now.
     pub fn is_open(&mut self, now: Time) -> bool {
         let gained = now.since(self.at) / SHARE;
         if gained > 0 {
@@ -43,18 +43,18 @@ impl Budget {
 
     /// Notes that a computation has taken so long.
     pub fn take(&mut self, us: u64) {
-        // More than this is the system's doing: the thread did not run.
+        // A longer time is not the computation's: the thread was not scheduled.
         self.level_us -= us.min(COMPUTATION_US_MAX) as i64;
     }
 
-    /// When there is time again.
+    /// Returns the time at which the budget permits a handshake again.
     pub fn opens(&self) -> Time {
         self.at.after((1 - self.level_us.min(0)).unsigned_abs() * SHARE)
     }
 }
 
 impl Core {
-    /// Whether a carrier's next handshake message waits to be computed: nothing is read from it meanwhile.
+    /// Returns true if a carrier's next handshake message waits to be computed. The carrier is not read meanwhile.
     pub(super) fn awaits_handshake(&self, id: Id) -> bool {
         let is_early = self.pools.links.carriers.get(id).is_some_and(|carrier| carrier.is_unauthenticated());
         is_early && self.pools.links.unauthenticated.waits(id)
@@ -73,7 +73,7 @@ impl Core {
         true
     }
 
-    /// Whether handshakes wait and there is time for one.
+    /// Returns true if a handshake waits and the budget has time for it.
     pub(crate) fn has_handshakes(&self) -> bool {
         let links = &self.pools.links;
         let mut budget = links.handshakes;
@@ -142,7 +142,7 @@ impl Core {
         if carrier.link.is_none() {
             return links.unauthenticated.leave(id);
         }
-        // An hour for coming back, from when it was there last.
+        // The network keeps its recent key for an hour after its last carrier.
         if let Some(side) = self.sides.get(carrier.side) {
             links.unauthenticated.know((&side.endpoint).into(), self.now_ms);
         }
@@ -180,7 +180,7 @@ impl Core {
 }
 
 impl Carrier {
-    /// Whether its peer has dialled us and not shown a key yet.
+    /// Returns true if the peer dialled this node and has not shown a key yet.
     fn is_unauthenticated(&self) -> bool {
         self.server.is_some() && self.stage == Stage::Securing
     }
@@ -193,11 +193,11 @@ pub(super) fn random_u64() -> u64 {
 
 /// Handshake messages that are computed in one turn of the loop.
 const HANDSHAKES_PER_TURN: usize = 2;
-/// One part in so many of the loop's time is for them.
+/// Divisor of the loop's time: handshakes get one part in so many.
 const SHARE: u64 = 4;
-/// Time that may be spent on them at once after a pause.
+/// Time that handshakes may take at once after a pause.
 const DEPTH_US: i64 = 20_000;
-/// One computation is not taken to last longer.
+/// Upper bound on the time that is charged for one computation.
 const COMPUTATION_US_MAX: u64 = 5_000;
 /// How often a loop with a crowd looks for the slow.
 const CROWD_MS: u64 = 100;

@@ -1,4 +1,4 @@
-//! What happens to a link, as a line of the log says it: keys by their fingerprint, never as bytes.
+//! Log text of link events. Keys are shown as fingerprints, never as bytes.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ impl Happened {
         }
     }
 
-    /// The key that it is about, if it is about one.
+    /// Returns the key of the event, if it has one.
     pub const fn key(&self) -> Option<&PeerKey> {
         match self {
             Happened::Up { key, .. } | Happened::WrongKey { key } | Happened::Asked { key, .. } => Some(key),
@@ -36,7 +36,7 @@ impl Happened {
     }
 }
 
-/// What there is to say beyond the word; `-` if nothing.
+/// Writes the details of the event; `-` if it has none.
 impl fmt::Display for Happened {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -53,7 +53,7 @@ impl fmt::Display for Happened {
     }
 }
 
-/// The fingerprint of a key; `-` for what is none.
+/// Returns the fingerprint of a key; `-` if there is no key.
 pub(super) fn fingerprint(key: Option<&PeerKey>) -> String {
     key.and_then(|key| PublicKey::from_bytes(*key).ok()).map_or_else(|| "-".to_owned(), |key| key.fingerprint())
 }

@@ -68,7 +68,7 @@ pub(crate) struct Link {
     /// again are tried the next time.
     pub closed: Vec<(u32, PeerListener)>,
     pub rebind_ms: Option<u64>,
-    /// Since when the session has no subflow.
+    /// Time since which the session has no subflow.
     pub suspended_ms: Option<u64>,
     /// Sessions before this one that were there, and young, and were taken over all the same.
     pub row: u32,
@@ -76,15 +76,15 @@ pub(crate) struct Link {
     /// When it is to be looked after at the latest; a one-off has been set for then.
     pub armed_ms: Option<u64>,
     pub opened_ms: u64,
-    /// What it was counted for in the budget of memory.
+    /// Memory for which the link was counted in the budget.
     pub usage: Usage,
-    /// The state as it was last looked at, and since when it is that.
+    /// The last observed state, and the time since which it holds.
     pub state_since: (&'static str, u64),
-    /// Why a subflow was last lost or could not be had, and when.
+    /// The last failure of a subflow, and its time.
     pub failed: Option<(Failure, u64)>,
     pub sent: Shared,
     pub received: Shared,
-    /// Its peer has sent more than its share of the turn: its carriers are read again when that has been dealt with.
+    /// The peer has sent more than its share of the turn: the carriers are read again once the waiting events were taken.
     pub behind: bool,
     /// The last turn in which any of its events was taken.
     pub heard_turn: u64,
@@ -92,7 +92,7 @@ pub(crate) struct Link {
     pub closing: bool,
     /// For a session that was set aside because its peer stops: the link that it belonged to, which dials another.
     pub heir: Option<Id>,
-    /// Until then the peer, or what takes its place, is expected back at any moment.
+    /// Time until which the peer or its successor is expected back at any moment.
     pub hasty_until_ms: u64,
 }
 
@@ -148,7 +148,7 @@ impl Link {
         }
     }
 
-    /// Returns whether this node has dialled it, rather than its peer.
+    /// Returns true if this node dialled the link, and false if the peer did.
     pub fn is_dialled(&self) -> bool {
         self.plan.is_some() || self.heir.is_some()
     }
@@ -193,13 +193,13 @@ impl Link {
         aside
     }
 
-    /// The session is over, and with it what was to be bound again for it.
+    /// The session is over, and with it the listeners that were to be bound again.
     pub fn forget_peer_listeners(&mut self) {
         self.closed.clear();
         (self.rebind_ms, self.suspended_ms) = (None, None);
     }
 
-    /// The peer, or what takes its place, is expected back at any moment.
+    /// Notes that the peer or its successor is expected back at any moment.
     pub fn expect_back(&mut self, now_ms: u64) {
         self.hasty_until_ms = now_ms + HASTY_MS;
     }
@@ -266,7 +266,7 @@ impl Link {
         }
     }
 
-    /// Whether a peer with this key has dialled it, and it is not about to go.
+    /// Returns true if a peer with this key dialled this link, and the link is not closing.
     pub fn is_served_to(&self, key: &PeerKey) -> bool {
         !self.is_dialled() && !self.closing && self.key.as_ref() == Some(key)
     }

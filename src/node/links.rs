@@ -37,7 +37,7 @@ pub(crate) struct Links {
     pub handshakes: Budget,
     /// A one-off looks for unauthenticated peers that are too slow for the crowd.
     pub crowd_watched: bool,
-    /// What all links take of memory.
+    /// Memory of all links.
     pub memory: Memory,
     pub chunks: Chunks,
     /// What the TLS connections share.
@@ -49,12 +49,12 @@ pub(crate) struct Links {
     pub plain: Vec<Bytes>,
     /// Links with something to do.
     pub dirty: VecDeque<Id>,
-    /// What each key uses.
+    /// Resources that each key uses.
     pub peers: Peers,
     /// The half of our boot id that differs in each life.
     pub life: [u8; 4],
     pub now: Time,
-    /// The lines that strangers cause: those who did not prove who they are, and all others.
+    /// Log limits of unauthenticated peers: one for failed authentications, one for all other lines.
     pub strangers: [Strangers; 2],
     /// A one-off has been set to tell of lines that were left out.
     pub tells_unsaid: bool,
@@ -63,7 +63,7 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// No links yet. What they hold is bounded by `memory_bytes` in each direction.
+    /// Makes an empty table of links, whose memory is bounded by `memory_bytes` in each direction.
     pub fn new(memory_bytes: usize) -> Links {
         Links {
             links: Table::new(LINKS_MAX),

@@ -2,9 +2,9 @@
 //! their peers have it, both with shares by key.
 //!
 //! A session never allows its peer more than its window, and its window follows the share of its key, so an honest peer
-//! never has more held than its share. What a hostile one makes of what it was allowed is counted exactly
-//! ([`Session::received_cost`], and the streams that it does not acknowledge), and when its key has more than half of the budget, or all keys together more than all of
-//! it, a session of the key that holds most ends: one without a subflow first, then the largest. What is held for peers
+//! never has more held than its share. The cost of a hostile peer is counted exactly ([`Session::received_cost`], and the
+//! streams that it does not acknowledge). When its key has more than half of the budget, or all keys together more than all
+//! of it, a session of the key with the most memory ends: one without a subflow first, then the largest. Data held for peers
 //! is bounded by reading less from local sockets, and no session ends for it.
 //!
 //! ```text
@@ -23,7 +23,7 @@ use super::config::PeerKey;
 use super::greet::TARGET;
 use super::link::Link;
 
-/// What the links of a loop take of memory.
+/// Memory of the links of a loop.
 #[derive(Debug)]
 pub(crate) struct Memory {
     /// Bytes of either budget.
@@ -31,12 +31,12 @@ pub(crate) struct Memory {
     received: u64,
     sent: u64,
     keys: HashMap<PeerKey, Share>,
-    /// When memory is to be given back to the system, if it is; and when that was done last.
+    /// Set while a return of memory to the system is due; the next field holds the time of the last return.
     trim_due: bool,
     trimmed_ms: Option<u64>,
 }
 
-/// What the links of one key take.
+/// Memory of the links of one key.
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
     links: u64,
@@ -45,14 +45,14 @@ struct Share {
     promised: u64,
 }
 
-/// What a link has been counted for.
+/// Memory for which a link was counted.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     key: Option<PeerKey>,
     received: u64,
     sent: u64,
     promised: u64,
-    /// The most that it had received, since its session began.
+    /// The maximum of `received` since the session began.
     peak: u64,
     /// The bounds that its session was given last.
     bounds: (u64, u64),
@@ -83,7 +83,7 @@ impl Memory {
         left.min(self.free() / 4).max(WINDOW_BYTES_MIN).min(most)
     }
 
-    /// Counts anew what a link takes.
+    /// Updates the count of a link's memory.
     pub fn weigh(&mut self, link: &mut Link) {
         let before = link.usage;
         let session = link.session.as_ref().filter(|session| !session.is_ended());
@@ -154,7 +154,7 @@ fn streams_left(session: &Session, used: usize) -> u64 {
     session.streams_live().saturating_sub(used + session.streams_unopened()) as u64
 }
 
-/// Whether a bound is so different from the one before that it is worth a word.
+/// Returns true if a bound has changed by more than an eighth: smaller changes are not passed on to the session.
 const fn is_news(before: u64, now: u64) -> bool {
     before.abs_diff(now) > before / 8
 }
@@ -165,7 +165,7 @@ impl Core {
         self.pools.links.memory.held()
     }
 
-    /// Counts what a link takes, and ends sessions while the links of a key hold too much.
+    /// Updates the count of a link's memory, and ends sessions while the links of a key hold too much.
     pub(super) fn weigh_link(&mut self, id: Id) {
         let links = &mut self.pools.links;
         let Some(link) = links.links.get_mut(id) else { return };
@@ -208,7 +208,7 @@ impl Core {
         }
     }
 
-    /// Gives memory that nothing uses back to the system.
+    /// Returns unused memory to the system.
     pub(crate) fn trim_memory(&mut self) {
         let links = &mut self.pools.links;
         links.memory.trim_due = false;
@@ -220,15 +220,16 @@ impl Core {
     }
 }
 
-/// The least of a budget.
+/// Minimum size of a budget.
 const TOTAL_BYTES_MIN: u64 = 8 << 20;
 /// The least window of a session, however little is left.
 const WINDOW_BYTES_MIN: u64 = 1 << 20;
-/// The least that a session may hold for its peer.
+/// Minimum of the data that a session may hold for its peer.
 const SENT_BYTES_MIN: u64 = 256 << 10;
-/// A session that never took so much is not worth a search for what is free.
+/// Peak of a session below which memory is not returned to the system: the search would cost more than it frees.
 const TRIM_BYTES_MIN: u64 = 1 << 20;
-/// Memory is given back so long after a link has ended, because others may end with it; and at most so often.
+/// Pause between the end of a link and the return of its memory, because other links may end with it; also the minimum
+/// interval between two returns.
 const TRIM_DELAY_MS: u64 = 500;
 const TRIM_PAUSE_MS: u64 = 10_000;
 

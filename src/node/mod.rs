@@ -15,16 +15,15 @@
 //! woken are run in the same turn, and at its end what that gave the sessions to say is written.
 //!
 //! # Reading order
-//! `config` what a node is told · `links` all that a loop has of it · `link` one of them · `carrier` its TCP connections · `window` what may be under way on
-//! them ·
-//! `plan` dialling them · `greet` accepting them · `unauthenticated` which of those keep their places, and `handshakes` in
-//! which order they are computed · `proof` what joins a subflow to its session · `turn` how much of a turn each key gets ·
-//! `drive` the session's events, frames and deadlines · `stream` a stream as a side · `rest` what is left of one whose
-//! session is over · `open`
-//! streams coming and going · `handover` a node that is about to stop · `front` the handlers of those that the peer
-//! opened · `reverse` listeners at the other end ·
-//! `memory` the budget that links share · `whereabouts` where the peer sees us · `network` where we are ourselves · `chunks`, `bucket`, `quiet`, `peers` memory,
-//! rates, lines of the log, and what each key uses · `status`.
+//! `config` the configuration of a node · `links` the node state of a loop · `link` one link · `carrier` the TCP connections
+//! of a link · `window` the bytes in flight on a carrier · `plan` dialling carriers · `greet` accepting carriers ·
+//! `unauthenticated` the places of peers without a key · `handshakes` the order of their handshakes · `proof` joining a
+//! subflow to its session · `turn` the share of each key in a turn · `drive` events, frames and deadlines of the session ·
+//! `stream` a stream as a side · `rest` undelivered data of an ended session · `open` opening and ending streams ·
+//! `handover` a node that is about to stop · `front` handlers of streams that the peer opened · `reverse` listeners at the
+//! other end · `memory` the budget that links share · `whereabouts` the address at which the peer sees this node · `network`
+//! this host's own addresses · `chunks` buffers · `bucket` rates · `quiet` log limits · `peers` the resources that each key
+//! uses · `status`.
 //!
 //! # What holds
 //! * A visitor costs one carrier, has a deadline, and sees no frame before its key was admitted.

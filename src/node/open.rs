@@ -136,7 +136,7 @@ impl Core {
     /// The link is up: opens what has waited for it.
     pub(super) fn open_waiting(&mut self, link: Id) {
         let waits = |core: &Core| core.pools.links.links.get(link).map_or(0, |record| record.waiting.dests.len());
-        // Each is tried once. The first that has to go on waiting goes to the end, and with it those behind it.
+        // Each waiting dest is tried once. The first that must go on waiting moves to the end, with all dests behind it.
         for left in (0..waits(self)).rev() {
             let Some(record) = self.pools.links.links.get_mut(link) else { return };
             let Some(dest) = record.waiting.dests.pop_front() else { return };
@@ -175,7 +175,7 @@ impl Core {
                 self.log_refused(link, open, &failure);
                 self.stats.streams_refused += 1;
                 if failure.reason != Reason::LimitReached {
-                    // What a limit refused has cost nothing, and is tried again in good faith.
+                    // A refusal by a limit is cheap, and an honest peer tries again: it does not count as futile.
                     self.was_futile(link);
                 }
                 return self.refuse_stream(link, id, &failure);
@@ -216,7 +216,7 @@ impl Core {
         self.set_asked(connection, Rc::clone(&target));
         let Some(record) = self.pools.links.links.get_mut(link) else { return };
         record.asked.push((connection, target));
-        // Somebody who reads a question takes as long as a target that is far away.
+        // A user who is asked for approval may take as long as a connect to a distant target.
         self.set_stage(connection, Stage::Connecting);
         self.tell(link, &Happened::Asked { key, request, connection: Some(connection) });
     }
@@ -307,7 +307,7 @@ impl Core {
         }
     }
 
-    /// Whether the key of a link's peer has as many connections as are free, or more: so one key alone gets half of them.
+    /// Returns true if the key of a link's peer has at least as many connections as are free: one key alone gets half.
     fn has_its_share(&mut self, link: Id) -> bool {
         let free = self.connections.capacity().saturating_sub(self.connections.len());
         let links = &mut self.pools.links;

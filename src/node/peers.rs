@@ -1,8 +1,8 @@
-//! Peers: what each key uses of what all of them share, in all its links together.
+//! Peers: the part of the common resources that each key uses, over all its links.
 //!
-//! A key may have many links, and many sessions one after another. What bounds it is counted here, by its key: its events in
-//! a turn, its streams that come to nothing, its connections, and its lines of the log. The record of a key outlives its
-//! links, so that a reconnect gives it nothing. It knows no link and no side.
+//! A key may have many links, and many sessions one after another. This table counts its events in a turn, its futile
+//! streams, its connections, and its log lines by key. The record of a key outlives its links, so a reconnect resets no
+//! limit. The table knows no link and no side.
 
 use std::collections::HashMap;
 
@@ -108,8 +108,8 @@ impl Peers {
         index
     }
 
-    /// Whether another event of the key may be taken in this turn. Each key gets a little even when all have used up
-    /// what there is for all of them.
+    /// Returns true if one more event of the key may be processed in this turn. Each key has a minimum, even when the common
+    /// budget is used up.
     pub fn may_spend(&mut self, key: &PeerKey, turn: u64, now_ms: u64) -> bool {
         let all = *self.spent.in_turn(turn);
         let own = *self.of(key, now_ms).spent.in_turn(turn);
@@ -146,7 +146,7 @@ impl Peers {
         self.records.get_mut(id.0 as usize)
     }
 
-    /// Whether lines about any peer were left out that nothing has told of yet.
+    /// Returns true if suppressed lines about any peer were not reported yet.
     pub fn has_unsaid(&self) -> bool {
         self.records.iter().any(|(_, peer)| peer.quiet.has_unsaid() || peer.quiet_connections.has_unsaid())
     }
@@ -175,7 +175,7 @@ impl Peer {
         self.connections
     }
 
-    /// Whether the key may open a stream, as far as those go that have come to nothing.
+    /// Returns true if the limit of futile streams permits the key to open a stream.
     pub fn may_try(&mut self, now_ms: u64) -> bool {
         *self.futile.tokens(now_ms) >= 1000
     }
@@ -193,7 +193,7 @@ pub(crate) const UNITS_PER_TURN: u32 = 256;
 pub(crate) const UNITS_HEAVY: u32 = 4;
 /// Units that all keys together may spend in a turn.
 const UNITS_OF_ALL_PER_TURN: u32 = 1024;
-/// Units that each key may spend in a turn even so.
+/// Units that each key may spend in a turn even if the common budget is used up.
 const UNITS_AT_LEAST: u32 = 16;
 /// Streams of a key that may be refused or reset in a second, and at once. Each costs about 0.1 ms of the loop.
 const FUTILE_PER_S: u64 = 500;

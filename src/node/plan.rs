@@ -251,7 +251,7 @@ impl Core {
         }
         let (now_ms, sides) = (self.now_ms, &self.sides);
         let Some(record) = self.pools.links.links.get_mut(link) else { return };
-        // A client that has left waits no more.
+        // Skip clients that have left.
         record.waiting.dests.retain(|dest| sides.get(*dest).is_some());
         record.failed = Some((failure.clone(), now_ms));
         let (first, longest) = (record.timing.redial.0, record.longest_pause(now_ms));

@@ -44,12 +44,12 @@ impl Quiet {
         (self.unsaid > 0 && self.is_over(now_ms)).then(|| std::mem::take(&mut self.unsaid))
     }
 
-    /// Whether lines were left out that nothing has told of yet.
+    /// Returns true if suppressed lines were not reported yet.
     pub fn has_unsaid(&self) -> bool {
         self.unsaid > 0
     }
 
-    /// Whether the period is over.
+    /// Returns true if the period is over.
     pub fn is_over(&self, now_ms: u64) -> bool {
         now_ms.saturating_sub(self.since_ms) >= PERIOD_MS
     }
@@ -69,7 +69,7 @@ impl Strangers {
     /// Returns the number of lines of this network left out since the last one that was written, if a line may be written.
     pub fn say(&mut self, from: PeerNetwork, now_ms: u64) -> Option<u64> {
         if self.networks.len() >= NETWORKS_MAX && !self.networks.contains_key(&from) {
-            // What still has a count is told of first, so it stays until then.
+            // A network with suppressed lines stays until they are reported.
             self.networks.retain(|_, quiet| quiet.has_unsaid() || !quiet.is_over(now_ms));
         }
         let is_known = self.networks.contains_key(&from);
@@ -79,16 +79,16 @@ impl Strangers {
         };
         let unsaid = quiet.say_at_most(NETWORK_LINES_MAX, now_ms)?;
         if self.all.say_at_most(ALL_LINES_MAX, now_ms).is_none() {
-            // It counts for its network, which tells of it later.
+            // The line counts as suppressed for its network and is reported later.
             quiet.unsaid += unsaid + 1;
             return None;
         }
-        // The network's own count tells of these lines.
+        // The count of the network reports these lines.
         self.all.unsaid = 0;
         Some(unsaid)
     }
 
-    /// Whether lines were left out that nothing has told of yet.
+    /// Returns true if suppressed lines were not reported yet.
     pub fn has_unsaid(&self) -> bool {
         self.others.has_unsaid() || self.networks.values().any(Quiet::has_unsaid)
     }
@@ -110,19 +110,20 @@ impl Strangers {
 }
 
 impl Core {
-    /// Whether a line may be written about the peer of a link; then also how many have been left out.
+    /// Returns the number of suppressed lines if a line about the peer of a link may be logged now.
     pub(super) fn may_log(&mut self, id: Id) -> Option<u64> {
         let key = self.pools.links.links.get(id)?.key?;
         self.may_log_key(&key)
     }
 
-    /// The same for a key.
+    /// Returns the number of suppressed lines if a line about a key may be logged now.
     pub(super) fn may_log_key(&mut self, key: &PeerKey) -> Option<u64> {
         let said = self.pools.links.peers.of(key, self.now_ms).quiet.say(self.now_ms);
         self.unless_said(said)
     }
 
-    /// The same for a stranger. A flood of connections that prove nothing does not hide those whose proof was wrong.
+    /// Returns the number of suppressed lines if a line about an unauthenticated peer may be logged now. Failed
+    /// authentications have a limit of their own, so a flood of other connections does not hide them.
     pub(crate) fn may_log_stranger(&mut self, from: &Endpoint, reason: Reason) -> Option<u64> {
         let [failed, others] = &mut self.pools.links.strangers;
         let strangers = if reason == Reason::AuthFailed { failed } else { others };
@@ -130,8 +131,8 @@ impl Core {
         self.unless_said(said)
     }
 
-    /// Whether the last line of a connection may be written, if it counts against the limit of a key. Tells first how many
-    /// were left out.
+    /// Returns true if the closing line of a connection may be logged, within the limit of its key if it has one. Reports
+    /// the number of suppressed lines first.
     pub(crate) fn may_log_closed(&mut self, payer: Option<PeerId>) -> bool {
         let Some(payer) = payer else { return true };
         let Some(peer) = self.pools.links.peers.get_mut(payer) else { return true };
@@ -152,7 +153,7 @@ impl Core {
         log::info!(target: TARGET, peer = peer, unsaid = unsaid; "lines left out");
     }
 
-    /// Sees that a line that was left out is told of when its period is over.
+    /// Schedules the report of a suppressed line for the end of its period.
     fn unless_said(&mut self, said: Option<u64>) -> Option<u64> {
         if said.is_none() && !std::mem::replace(&mut self.pools.links.tells_unsaid, true) {
             self.one_offs.push(self.now_ms + PERIOD_MS, OneOff::Unsaid);
@@ -160,7 +161,7 @@ impl Core {
         said
     }
 
-    /// Tells how many lines were left out in the periods that are over.
+    /// Logs the number of suppressed lines of the periods that are over.
     pub(crate) fn tell_unsaid(&mut self) {
         let now_ms = self.now_ms;
         for (key, unsaid) in self.pools.links.peers.take_unsaid(now_ms) {

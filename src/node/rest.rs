@@ -19,7 +19,7 @@ use super::stream::{PIECES_MAX, StreamAt, Taken, gather};
 #[derive(Default)]
 pub(crate) struct Rests {
     rests: HashMap<StreamAt, Rest>,
-    /// How many of them each key has, and how many bytes. Invariant: none has 0 of them.
+    /// Number and bytes of the rests of each key. Invariant: no key has 0 rests.
     counts: HashMap<PeerKey, (usize, usize)>,
     /// Bytes in `rests`.
     held: usize,

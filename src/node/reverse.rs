@@ -36,7 +36,7 @@ pub(crate) struct PeerListener {
     pub place: Bind,
     /// The port that was bound.
     pub port: u16,
-    /// Our numbers for the listeners there; none while they are closed.
+    /// Local numbers of the listeners at this place; none while they are closed.
     pub indices: Vec<u32>,
 }
 
@@ -164,7 +164,7 @@ impl Core {
     }
 
     /// Binds a place for the peer of a link: both families of a place that stands for both, or the one that can be had.
-    /// Returns what could not be had, in words, as well.
+    /// Returns the addresses that could not be bound as text, too.
     fn bind_for(&mut self, id: Id, place: &Bind) -> io::Result<(Vec<listener::Bound>, String)> {
         let is_in_use = |error: &io::Error| error.kind() == ErrorKind::AddrInUse;
         let mut bound = listener::bind(place, 1, &self.config);
@@ -275,7 +275,7 @@ impl Core {
 
     /// A session that has come back listens again where it did before its ports were closed. Where that cannot be had any
     /// more, its peer is told, and asks again after a pause; for an older peer, which cannot be told, this node tries again.
-    /// A node that is about to stop listens for nobody.
+    /// A node that is about to stop binds no listener again.
     pub(super) fn listen_as_before(&mut self, id: Id) {
         let (now_ms, is_draining) = (self.now_ms, self.is_draining());
         let Some(link) = self.pools.links.links.get_mut(id) else { return };
@@ -292,7 +292,7 @@ impl Core {
             let told = link.session.as_mut().map(|session| session.listener_lost(number, answer));
             if !matches!(told, Some(Ok(()))) {
                 link.closed.push((number, ours));
-                // What is not permitted waits until that changes.
+                // A listener that is not permitted waits until its permission changes.
                 let is_permitted = reason != Some(Code::NotPermitted);
                 link.rebind_ms = if is_permitted { Some(now_ms + AGAIN_MS) } else { link.rebind_ms };
             }
@@ -309,8 +309,9 @@ impl Core {
         self.listen_at(id, number, ours.place.clone(), &ours.place.with_port(ours.port))
     }
 
-    /// What a peer may do has changed: closes the listeners that it may not have any more. Their connections go on. The
-    /// peer is told, and asks again after a pause; an older peer, which cannot be told, has them back when it may.
+    /// Closes the listeners that the peer may not have any more after a change of its permissions. Their connections go on.
+    /// The peer is told, and asks again after a pause. An older peer cannot be told; it gets the listeners back when the key
+    /// permits them again.
     pub(super) fn revoke_listeners(&mut self, id: Id) {
         let Some(link) = self.pools.links.links.get(id) else { return };
         let Some(key) = link.key else { return };
@@ -359,7 +360,7 @@ fn is_in_the_way(addr: SocketAddr, place: &Bind) -> bool {
     }
 }
 
-/// Whether two addresses are the same but for the port. Those of two interfaces are not.
+/// Returns true if two addresses differ in the port at most. Addresses of two interfaces are different.
 fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
     let zone = |addr| if let SocketAddr::V6(addr) = addr { addr.scope_id() } else { 0 };
     one.ip() == other.ip() && (zone(one) == zone(other) || zone(one) == 0 || zone(other) == 0)
@@ -388,7 +389,7 @@ fn place_of(open: &Open) -> Result<Bind, Failure> {
         Host::Name(name) if name == "localhost" => Ok(Bind::Loopback(open.port)),
         Host::Name(name) => match Name::new(name) {
             Ok(name) if name.zoned().is_some() => Ok(Bind::Name(name, open.port)),
-            // Looking a name up would hold the loop.
+            // A name lookup would block the loop.
             _ => Err(Failure::new(Reason::NotPermitted, "a place to listen is an address, or localhost")),
         },
     }

@@ -28,19 +28,19 @@ pub struct LinkStatus {
     pub dialled: bool,
     /// `connecting`, `up`, `parted`, `draining` (its peer is about to stop, and another session is dialled) or `ended`.
     pub state: &'static str,
-    /// How long it has been in this state.
+    /// Time since the link entered this state.
     pub state_for: Duration,
-    /// How long this node has had it, over all its sessions.
+    /// Age of the link, over all its sessions.
     pub age: Duration,
-    /// How long its session is there, if it has one.
+    /// Age of the session, if there is one.
     pub session_age: Option<Duration>,
-    /// Why it is not up, if it is not: what last failed, and how long ago.
+    /// The last failure and the time since it, if the link is not up.
     pub failure: Option<(Failure, Duration)>,
-    /// The subflows that are wanted and not there.
+    /// The missing subflows.
     pub missing: Vec<MissingStatus>,
     /// How its subflows are used: `stripe`, `single` or `redundant`.
     pub mode: &'static str,
-    /// Bytes of memory that it takes: for what the peer has not acknowledged, and for what has arrived and was not taken.
+    /// Bytes of memory of the link: for data that the peer has not acknowledged, and for received data that was not read.
     pub memory: (u64, u64),
     /// The cipher of its first subflow.
     pub cipher: Option<&'static str>,
@@ -58,16 +58,16 @@ pub struct LinkStatus {
     pub listeners: Vec<ListenerStatus>,
 }
 
-/// A subflow that is wanted and not there.
+/// A missing subflow.
 #[derive(Clone, Debug)]
 pub struct MissingStatus {
-    /// Its way, as `--path` says it.
+    /// Path of the subflow, in the form of `--path`.
     pub path: String,
     /// Tries in a row that failed.
     pub tries: u32,
-    /// Why the last one did, and how long ago.
+    /// Failure of the last try, and the time since it.
     pub failure: Option<(Failure, Duration)>,
-    /// When the next one follows; none while one is under way.
+    /// Time until the next try; none while one is under way.
     pub next: Option<Duration>,
 }
 
@@ -86,7 +86,7 @@ pub struct SubflowStatus {
     pub state: &'static str,
     /// Round trip.
     pub rtt: Duration,
-    /// Bytes per second that it carries, once something has filled it and shown that.
+    /// Rate of the subflow in bytes per second, once traffic has filled and so measured it.
     pub rate: Option<u64>,
     /// Bytes on the wire, TLS included: sent, and received.
     pub bytes: (u64, u64),
@@ -147,7 +147,7 @@ impl Core {
         }
     }
 
-    /// The subflows of a plan that are not there.
+    /// Returns the missing subflows of a plan.
     fn missing<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = MissingStatus> + 'a {
         plan.wanted.iter().filter(|wanted| wanted.up_ms.is_none() && !wanted.removed).map(|wanted| MissingStatus {
             path: wanted.path.to_text(&plan.peer),

@@ -173,7 +173,7 @@ impl Links {
         }
     }
 
-    /// Takes no more of the stream, because there is nobody left for it.
+    /// Stops reading the stream, because it has no reader any more.
     pub fn stop(&mut self, at: StreamAt) {
         let now = self.now;
         let Some((_, session)) = self.at(at) else { return };
@@ -230,7 +230,7 @@ impl Links {
         !slot.fin && !slot.stopped && slot.reset.is_none() && session.is_silent(at.id)
     }
 
-    /// Returns true if the peer has everything that was written, and the end if the stream was finished.
+    /// Returns true if the peer has all written bytes, and the FIN if the stream was finished.
     pub fn is_acknowledged(&self, at: StreamAt) -> bool {
         let link = self.links.get(at.link).filter(|link| link.life == at.life);
         link.and_then(|link| link.session.as_ref()).is_none_or(|session| session.is_acknowledged(at.id))

@@ -20,7 +20,7 @@ use super::config::PeerKey;
 use super::peers::UNITS_HEAVY;
 
 impl Core {
-    /// Takes the events of links that have something to do to their sides. Whether any side was given something to do.
+    /// Delivers the events of active links to their sides. Returns true if any side was given work.
     pub(crate) fn hear_links(&mut self) -> bool {
         let queued = self.queues.run.len();
         for index in 0..self.pools.links.dirty.len() {
@@ -55,7 +55,7 @@ impl Core {
         }
     }
 
-    /// Acts on what a session has to say, as far as the share of its key goes.
+    /// Handles the events of a session, within the share of its key.
     pub(crate) fn link_events(&mut self, id: Id) {
         let (turn, now_ms) = (self.stats.turns, self.now_ms);
         loop {
@@ -76,7 +76,7 @@ impl Core {
     }
 
     fn spend(&mut self, key: &PeerKey, event: &Event) {
-        // What leads to system calls makes room for those who send little, as transfers do.
+        // Events that lead to system calls get a smaller share while interactive connections are active.
         let heavy = if self.company > 0 { UNITS_HEAVY * IN_COMPANY } else { UNITS_HEAVY };
         let units = match event {
             Event::Opened { .. } | Event::Listen { .. } | Event::Unlisten(_) | Event::Reset { .. } => {
@@ -86,13 +86,14 @@ impl Core {
             Event::OpenResult { .. } => UNITS_HEAVY,
             Event::Readable(_) | Event::Writable(_) | Event::Fin(_) | Event::Stopped { .. } => 1,
             Event::Rest { .. } | Event::Datagram(_) | Event::Message(_) | Event::ListenResult { .. } => 1,
-            // They are few, or lead to nothing.
+            // Other events are few, or cause no work.
             _ => 0,
         };
         self.pools.links.peers.spend(key, units, self.stats.turns, self.now_ms);
     }
 
-    /// Whether a link has so many events waiting that its carriers are not to be read. They are read again when it has not.
+    /// Returns true if a link has so many waiting events that its carriers must not be read. They are read again once the
+    /// events were taken.
     pub(super) fn is_behind(&mut self, link: Id) -> bool {
         let Some(link) = self.pools.links.links.get_mut(link) else { return false };
         link.behind |= link.events_waiting() > WAITING_MAX;
@@ -114,5 +115,5 @@ impl Core {
 
 /// Events of a link that may wait before its carriers are read no more.
 const WAITING_MAX: usize = 256;
-/// How many times as much an OPEN, a LISTEN or a RESET costs while others send little and often.
+/// Factor on the cost of an OPEN, a LISTEN or a RESET while interactive connections are active.
 const IN_COMPANY: u32 = 4;

@@ -1,25 +1,24 @@
-//! Unauthenticated peers: which of the connections that have not shown a key yet keep their places, and in which order
-//! their handshakes are computed.
+//! Unauthenticated peers: decides which connections without a key keep their places, and the order of their handshakes.
 //!
 //! ```text
 //!   Silent --> Part --> Whole --its turn--> Answered --key let in--> Admitted --joins a session--> gone
 //!      \________\__________\____ turned away: limit, deadline, error ____/
 //! ```
-//! The table is pure: it knows no socket, reads no clock and draws no random numbers; all three are parameters. The glue is in
-//! `greet` and `handshakes`. The model is OpenSSH's MaxStartups, PerSourceMaxStartups and PerSourcePenalties.
+//! The table is pure: it knows no socket, reads no clock and draws no random numbers; all three are parameters. `greet` and
+//! `handshakes` connect it to the loop. The model is OpenSSH's MaxStartups, PerSourceMaxStartups and PerSourcePenalties.
 //!
 //! # The rules
 //! * A quarter of the places is kept for networks from which a key was let in during the last hour, so that a crowd of
 //!   unknown addresses cannot keep a link from being resumed.
 //! * Once half of the places are used, one network has a quarter of them; its next connection replaces one of its own.
-//! * At the limit the connection goes that has been silent for longest beyond [`GRACE_MS`]; then one of the network that has
-//!   cost most lately, then of the one with the most places, at random among those that tie. A newcomer that is worse than
-//!   all of them is refused.
+//! * At the limit, a connection that has been silent for longer than [`GRACE_MS`] is displaced first; then one of the
+//!   network with the highest recent cost, then of the one with the most places, at random among equals. A newcomer that is
+//!   worse than all of them is refused.
 //! * Each computed handshake is a cost of its network until a key is let in, and so is each connection beyond the first
-//!   [`FREE_MAX`] of a while: who was not served may try again. So a network that comes for the first time goes before those
-//!   of an attack, once each of those has come a few times.
-//! * A peer whose handshake has been answered is on its way in: newcomers do not displace it. Three quarters of the places at
-//!   most are answered; the next answer displaces one that has cost as much or more, and that answer is no cost then.
+//!   [`FREE_MAX`] of a period, because a peer that was not served may try again. So a network that connects for the first
+//!   time has precedence over the networks of an attack, once each of these has connected a few times.
+//! * Newcomers do not displace a peer whose handshake has been answered. Three quarters of the places at most are answered;
+//!   the next answer displaces one with the same or a higher cost, and the displaced answer is no cost then.
 //! * Once more than half of the places are used, the time for a handshake shrinks, down to a fifth when all are.
 //!
 //! Bounds: `max` places, [`COSTS_MAX`] networks with a cost, [`KNOWN_MAX`] networks with a recent key.
@@ -34,7 +33,7 @@ pub(crate) struct Unauthenticated<I> {
     places: Vec<Place<I>>,
     max: usize,
     costs: Costs,
-    /// Handshakes wait, and none of them can displace any that has been answered. Until something changes.
+    /// Set while no waiting handshake can displace an answered one; cleared when the table changes.
     is_stuck: bool,
     known: HashMap<PeerNetwork, u64>,
 }
@@ -48,30 +47,30 @@ struct Place<I> {
     waits: bool,
 }
 
-/// A place before anybody has it.
+/// A place that no connection holds yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seat {
     network: PeerNetwork,
-    /// Where the cost of its network stands.
+    /// Index of the cost of its network.
     slot: usize,
-    /// It stands in the quarter that is kept for known networks.
+    /// Set if the place is in the quarter kept for known networks.
     is_kept: bool,
     since_ms: u64,
     patience_ms: u64,
 }
 
-/// How far a peer has come.
+/// Progress of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Step {
-    /// Nothing has come.
+    /// The peer has sent no byte.
     Silent,
-    /// A part of its first message has come.
+    /// A part of the first message has arrived.
     Part,
-    /// Its first message is there.
+    /// The whole first message has arrived.
     Whole,
-    /// It has been answered, which has cost a key exchange and a signature.
+    /// The peer was answered, at the cost of a key exchange and a signature.
     Answered,
-    /// It has proved to hold a key that is let in.
+    /// The peer has proved that it holds an admitted key.
     Admitted,
 }
 
@@ -85,7 +84,7 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
         self.places.len()
     }
 
-    /// Whether handshakes are given less time than usual.
+    /// Returns true if handshakes get less time than usual.
     pub fn is_crowded(&self) -> bool {
         self.places.len() * 2 > self.max
     }
@@ -109,7 +108,7 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
             Some(self.worst(now_ms, random, |place| place.seat.network == network)?)
         } else if !seat.is_kept && self.places.len() - kept >= max - keeps {
             let victim = self.worst(now_ms, random, |place| is_known || !place.seat.is_kept)?;
-            // A newcomer counts as one that may still speak.
+            // A newcomer ranks as a connection that may still send.
             let rank = (1, self.costs.entries[slot].now(now_ms), own as u32);
             if rank > self.rank(&self.places[victim], now_ms) {
                 return None;
@@ -135,7 +134,7 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
         self.check_invariants();
     }
 
-    /// Notes how far a connection has come. It never goes back.
+    /// Records the progress of a connection, which never decreases.
     pub fn reach(&mut self, id: I, step: Step) {
         if let Some(place) = self.place_mut(id) {
             place.step = place.step.max(step);
@@ -150,12 +149,12 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
         }
     }
 
-    /// Whether a connection waits until its handshake is computed.
+    /// Returns true if a connection waits until its handshake is computed.
     pub fn waits(&self, id: I) -> bool {
         self.places.iter().any(|place| place.id == id && place.waits)
     }
 
-    /// Whether the handshake of any connection can be computed now.
+    /// Returns true if the handshake of any connection can be computed now.
     pub fn has_waiting(&self) -> bool {
         !self.is_stuck && self.places.iter().any(|place| place.waits)
     }
@@ -174,7 +173,7 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
         let mut evicted = None;
         if step < Step::Answered {
             let Some(room) = self.room_for_answer(at, now_ms, random) else {
-                // It was the one that has cost least: no other can be answered either.
+                // The connection had the lowest cost, so no other can be answered either.
                 self.is_stuck = true;
                 return None;
             };
@@ -182,7 +181,7 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
             self.costs.add(network, now_ms, random, Cost::served);
         }
         if let Some(at) = evicted.and_then(|evicted| self.places.iter().position(|place| place.id == evicted)) {
-            // It was on its way in and had too little time for it: it may try again as if it had not been served.
+            // The displaced connection had too little time to finish its handshake, so its answer is no cost of its network.
             let slot = self.take_out(at).seat.slot;
             self.costs.entries[slot].unserved();
         }
@@ -248,7 +247,7 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
         }
         let rank = |place: &Place<I>| (place.step < Step::Admitted, self.cost(place, now_ms));
         let victim = pick(self.places.iter().filter(is_there), random, |place| rank(place))?;
-        // Its own answer will be a cost, too.
+        // The answer of the newcomer will be a cost as well.
         let (is_stranger, cost) = rank(next);
         ((is_stranger, cost + 1) <= rank(victim)).then_some(Some(victim.id))
     }
@@ -259,7 +258,7 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
         pick((0..self.places.len()).filter(unanswered), random, |at| self.rank(&self.places[*at], now_ms))
     }
 
-    /// What decides who goes; the greatest goes first.
+    /// Returns the rank of a place for displacement; the greatest is displaced first.
     fn rank(&self, place: &Place<I>, now_ms: u64) -> (u8, u32, u32) {
         let is_slow = now_ms.saturating_sub(place.seat.since_ms) >= GRACE_MS;
         let class = match place.step {
@@ -314,7 +313,7 @@ fn pick<T, K: Ord>(all: impl Iterator<Item = T>, random: u64, key: impl Fn(&T) -
     best.map(|(_, one)| one)
 }
 
-/// What networks have cost lately.
+/// Recent costs of networks.
 #[derive(Debug, Default)]
 struct Costs {
     entries: Vec<Cost>,
@@ -328,7 +327,7 @@ struct Cost {
     served: (u32, u64),
     /// Connections that came, and since when. Half of them are forgotten every [`CAME_HALVES_MS`].
     came: (u32, u64),
-    /// Places that it has now. While it has any, it is not forgotten.
+    /// Places that the network has now. A network with a place is not forgotten.
     held: u32,
 }
 
@@ -399,7 +398,7 @@ impl Costs {
     }
 }
 
-/// What is left of a count that is halved every `halves_ms`, and the start of the period that has begun.
+/// Returns the rest of a count that is halved every `halves_ms`, and the start of the current period.
 fn halved((count, since_ms): (u32, u64), halves_ms: u64, now_ms: u64) -> (u32, u64) {
     let periods = now_ms.saturating_sub(since_ms) / halves_ms;
     (count >> periods.min(31), since_ms + periods * halves_ms)
@@ -418,7 +417,7 @@ const SERVED_HALVES_MS: u64 = 60_000;
 const CAME_HALVES_MS: u64 = 10_000;
 /// Connections of a network that cost nothing by themselves.
 pub(crate) const FREE_MAX: u32 = 4;
-/// More than this is not told apart.
+/// Maximum of a cost; higher costs count as this.
 const COST_MAX: u32 = 1 << 20;
 /// The part of its time that a handshake has when all places are used.
 const SHORTEST: u64 = 5;

@@ -20,7 +20,7 @@ fn enter(table: &mut Table, id: u32, from: u32, now_ms: u64, random: u64) -> Opt
     Some(evicted)
 }
 
-/// What a network has cost lately.
+/// Returns the recent cost of a network.
 fn cost(table: &Table, network: PeerNetwork, now_ms: u64) -> u32 {
     table.costs.index.get(&network).map_or(0, |slot| table.costs.entries[*slot].now(now_ms))
 }
@@ -75,7 +75,7 @@ fn a_quarter_of_the_places_is_kept_for_networks_with_a_recent_key() {
         assert_eq!(enter(&mut table, id, 5, KNOWN_MS - 1, 0), Some(None), "{id}");
     }
     assert_eq!(table.len(), 256);
-    // The crowd does not displace them.
+    // The crowd does not displace the answered connections.
     (2_000..3_000).for_each(|id| _ = enter(&mut table, id, id, KNOWN_MS - 1, random(id.into())));
     assert_eq!(table.places.iter().filter(|place| place.id < 64).count(), 64);
     let mut table = Table::new();
@@ -209,7 +209,7 @@ fn a_key_that_is_let_in_pays_for_what_it_has_cost() {
     assert!(table.is_known(network(7), 0));
 }
 
-/// What a flood sends as soon as it is connected.
+/// Bytes that a flood sends as soon as it is connected.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Flood {
     Silence,

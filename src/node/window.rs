@@ -80,7 +80,8 @@ const ROUND_US_MIN: u64 = 25_000;
 /// message to come waits no longer than this. A smaller window runs in lock step with the acknowledgements of a short path,
 /// which costs 40 % of the rate on loopback.
 const SPARE_US: u64 = 2_000;
-/// The same beside small messages: a floor for the share of bulk, and a bound on what it adds to each message's delay.
+/// Minimum window of a bulk transfer beside small messages, in time: a floor for the share of bulk, and a bound on the delay
+/// that it adds to each message.
 const FLOOR_US: u64 = 200;
 /// Two frames.
 const BYTES_MIN: u64 = 32 << 10;

@@ -1,6 +1,6 @@
-//! Runs against a peer that was let in and keeps to no rule but the framing: frames for streams that nobody opened,
-//! floods, pieces that keep large buffers, resets in loops. The application at this end opens, reads, writes and gives up
-//! as it likes. What the session takes stays within its bounds all the time, and is free when the session is over.
+//! Runs against an admitted peer that keeps no rule but the framing: frames for streams that were never opened, floods,
+//! pieces that keep large buffers, resets in loops. The application at this end opens, reads, writes and gives up at random.
+//! The resources of the session stay within their bounds all the time, and are free when the session is over.
 
 use std::collections::BTreeMap;
 
