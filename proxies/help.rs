@@ -224,7 +224,7 @@ fn roff(text: &str) -> String {
 const COLUMNS: usize = 80;
 
 const EXIT_CODES: &[(&str, &str)] = &[
-    ("0", "stopped as asked, also by SIGTERM"),
+    ("0", "done, or stopped by a signal that the command catches"),
     ("1", "failed while running"),
     ("2", "wrong arguments"),
     ("69", "a peer or an address could not be had"),
