@@ -41,7 +41,8 @@ impl Core {
         let links = &mut self.pools.links;
         let Some(server) = links.servers.get(&listener) else { return };
         let room = (server.timing.visitors, server.timing.handshake.as_millis() as u64);
-        if links.closing {
+        // Nobody gives up a place for a newcomer that cannot be taken in. Who gives one up has room here already.
+        if links.closing || self.sides.is_full() || links.carriers.is_full() {
             return self.turned_away(listener, &peer);
         }
         let Some((seat, evicted)) = links.unauthenticated.enter((&peer).into(), room, self.now_ms, random_u64()) else {

@@ -116,5 +116,6 @@ impl Links {
 
 /// Links of one loop.
 const LINKS_MAX: usize = 1024;
-/// Carriers of one loop, visitors included.
-pub(crate) const CARRIERS_MAX: usize = 4096;
+/// Carriers of one loop: 16 of each of the 256 links that others may dial, those of peers that have not joined a session yet
+/// (256), and as many for what this node dials and for last words.
+pub(crate) const CARRIERS_MAX: usize = 256 * 16 + 256 + 256;
