@@ -406,10 +406,13 @@ impl Core {
                 self.sources.leave(network)
             };
         };
+        let from = peer.clone();
         match self.adopt(io, peer, kind, index, handler) {
             Ok(id) => self.connections.get_mut(id).into_iter().for_each(|record| record.is_counted = is_counted),
             Err((_, error)) => {
-                log::warn!(target: "seaprox::listener", error = error.to_string(); "client refused");
+                if let Some(unsaid) = self.may_log_stranger(&from, Reason::Other) {
+                    log::warn!(target: "seaprox::listener", error = error.to_string(), unsaid = unsaid; "client refused");
+                }
                 if is_counted {
                     self.sources.leave(network);
                 }

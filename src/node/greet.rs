@@ -52,9 +52,15 @@ impl Core {
         let (Some(side), Some(carrier)) = (self.sides.next_id(), self.pools.links.carriers.next_id()) else {
             return self.turned_away(listener, &peer);
         };
+        let from = peer.clone();
         match self.place(listener, (side, carrier), io, peer) {
             Ok(()) => self.pools.links.unauthenticated.sit(carrier, seat),
-            Err(error) => return log::warn!(target: TARGET, error = error; "visitor turned away"),
+            Err(error) => {
+                if let Some(unsaid) = self.may_log_stranger(&from, Reason::Other) {
+                    log::warn!(target: TARGET, error = error, unsaid = unsaid; "visitor turned away");
+                }
+                return;
+            }
         }
         self.watch_crowd();
     }
@@ -256,8 +262,11 @@ impl Core {
 
     /// Ends a session without a word to the peer, which is not there any more.
     fn forget_link(&mut self, link: Id, why: &str) {
+        let unsaid = self.may_log(link);
         if let Some(record) = self.pools.links.links.get_mut(link) {
-            log::info!(target: TARGET, link = link.to_string(), peer = record.name.to_string(), why = why; "session taken over");
+            if let Some(unsaid) = unsaid {
+                log::info!(target: TARGET, link = link.to_string(), peer = record.name.to_string(), why = why, unsaid = unsaid; "session taken over");
+            }
             record.closing = true;
             if let Some(session) = &mut record.session {
                 session.abandon(Code::LinkLost);

@@ -261,7 +261,9 @@ impl Core {
                 return Some(due_ms);
             }
             let (numbers, peer): (Vec<u32>, _) = (link.listeners.keys().copied().collect(), link.name.to_string());
-            log::info!(target: TARGET, link = id.to_string(), peer = peer, ports = numbers.len(); "the peer is away, and its ports are free for others");
+            if let Some(unsaid) = self.may_log(id) {
+                log::info!(target: TARGET, link = id.to_string(), peer = peer, ports = numbers.len(), unsaid = unsaid; "the peer is away, and its ports are free for others");
+            }
             numbers.into_iter().for_each(|number| self.close_port(id, number));
             return None;
         }
