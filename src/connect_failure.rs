@@ -1,4 +1,4 @@
-//! Failures of connects: the failure that an error of the system stands for, and the failure of a dial with several attempts.
+//! Failures of connects: the failure for an error of the system, and the failure of a dial with several attempts.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -38,7 +38,7 @@ impl Failure {
         }
     }
 
-    /// The same failure, with the address in its detail.
+    /// Returns the failure with the address in its detail.
     pub(crate) fn about(self, addr: SocketAddr) -> Failure {
         Failure { detail: self.detail.map(|detail| format!("{addr}: {detail}").into()), ..self }
     }

@@ -169,8 +169,8 @@ impl Store {
         self.release_if_empty(blocks);
     }
 
-    /// Adds bytes at the end, all of them or none. A few bytes that nothing waits before need no block of the pool: an answer
-    /// that says that the pool is empty must reach its client.
+    /// Adds bytes at the end, all of them or none. A few bytes in an empty queue need no block of the pool: an answer that
+    /// reports an empty pool must reach its client.
     pub fn push(&mut self, bytes: &[u8], blocks: &mut BlockPool) -> bool {
         if bytes.is_empty() {
             return true;

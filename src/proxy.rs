@@ -322,7 +322,7 @@ impl Proxy {
                 Some(OneOff::Wake(connection)) => {
                     self.call(connection, Role::Source, |handler, cx| handler.woken(cx));
                 }
-                // That the loop has woken up is enough: it computes them before it sleeps again.
+                // The wake-up is enough: the loop computes the handshakes before it sleeps again.
                 Some(OneOff::Handshakes) => {}
                 Some(OneOff::Crowd) => self.core.thin_crowd(),
                 Some(OneOff::Unsaid) => self.core.tell_unsaid(),

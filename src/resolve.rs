@@ -62,7 +62,7 @@ pub(crate) enum Wanted {
     Known(Vec<IpAddr>),
     /// It waits with others.
     Waits,
-    /// It is the first of its asker: have the name looked up, unless it is answered when its turn comes.
+    /// The first wait of its asker: start a lookup, which is skipped if the name is answered when its turn comes.
     LookUp(Arc<AtomicBool>),
 }
 
@@ -92,7 +92,7 @@ impl Resolver {
     /// The lookup that a side was to have was refused: the side waits no more. Others of its asker have theirs refused too.
     pub fn refused(&mut self, name: &Name, side: Id, asker: Asker) {
         let Some(waiting) = self.waiting.get_mut(name) else { return };
-        // It was the last to come, so it is found at once.
+        // The side came last, so the search finds it at once.
         if let Some(at) = waiting.sides.iter().rposition(|(_, other)| *other == side) {
             waiting.sides.remove(at);
         }

@@ -216,7 +216,7 @@ impl Lookup {
         }
         let is_late = !self.patience.is_zero() && self.since.elapsed() >= self.patience;
         let found = if is_late { Err(Reason::TimedOut.into()) } else { look_up(&self.name) };
-        // That it waited says something about what its asker asks for, and nothing about the name.
+        // The wait is due to the number of lookups of its asker, and no fault of the name.
         let late = is_late.then_some(Late { asker, is_answered: self.is_answered });
         // Answers are never refused; a loop that is gone needs none.
         let _ = self.answer_to.post(Mail::Resolved(Resolved { name: self.name, found, late }));

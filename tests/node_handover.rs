@@ -282,7 +282,7 @@ fn a_client_that_came_before_the_drain_was_known_is_served() {
         until("its stream is on its way", || server.ask(|core| core.stats().opened) == 1);
         client.drain(LONG);
         cutter.silence(false);
-        // Its service sends a byte as soon as it has the client, who is reset if the stream is refused.
+        // The service sends a byte as soon as it has the client; a refused stream resets the client.
         let serving = std::thread::spawn(move || {
             inner.set_nonblocking(true).unwrap();
             let since = std::time::Instant::now();

@@ -231,7 +231,7 @@ fn who_has_asked_in_vain_is_connected_after_the_peer_was_restarted() {
         far.shutdown(Shutdown::Both).unwrap();
         assert_eq!(read_end(&mut near), Ok(0));
     };
-    // It asks while the session has no subflow, and the peer comes back as another process.
+    // The client asks while the session has no subflow, and the peer comes back as another process.
     cutter.close(true);
     cutter.cut();
     until("no subflow is left", || client.has(|h| matches!(h, Happened::Parted)));

@@ -94,7 +94,7 @@ fn connections_from_many_addresses_keep_nobody_out() {
         let crowd: Vec<TcpStream> = (0..200)
             .map(|number| {
                 let mut socket = connect_from(stranger(number), addr);
-                // One that has lost its place already cannot be written to.
+                // A write fails on a connection that has lost its place already.
                 let _ = socket.write_all(first);
                 socket
             })
@@ -120,7 +120,8 @@ fn a_link_that_was_cut_is_resumed_beside_a_crowd() {
     let (mut near, mut far) = (connect(front), accept(&listener));
     near.write_all(b"x").unwrap();
     far.read_exact(&mut [0]).unwrap();
-    // They hold all the places that are not kept for others: each has been answered, and none has cost more than a newcomer.
+    // The flood holds all the places that are not kept for others: each was answered, and none has cost more than a
+    // newcomer.
     let hello = client_hello();
     let mut crowd: Vec<TcpStream> = (0..40).map(|number| connect_from(stranger(number), addr)).collect();
     crowd.iter_mut().for_each(|socket| _ = socket.write_all(&hello));

@@ -235,7 +235,7 @@ fn a_file_of_keys_that_is_found_half_written_ends_no_link() {
     for half in ["", "permit-open=\"*\" seaprox-ed25519 AA"] {
         let events = Events::of(Path::new(&file), libc::IN_CLOSE_NOWRITE);
         pair.authorize(half);
-        // It is restored once it has been read, and a second before it would be read again.
+        // The file is restored after it was read, and a second before it would be read again.
         until("the half of it is read", || !events.so_far().is_empty());
         pair.authorize(&whole);
         until("the whole of it is read", || !events.so_far().is_empty());
@@ -441,7 +441,7 @@ fn a_secret_volume_of_kubernetes_is_fine() {
         BufReader::new(out).read_line(&mut line).unwrap();
         assert!(line.starts_with("listening "), "{line:?}");
     }
-    // The same as links of another user in a directory of all: somebody else may switch them.
+    // Links of another user in a directory open to all are refused: that user may switch them.
     lchown(format!("{volume}/..data"), Some(User::OTHER), None).unwrap();
     let ran = user.run(&["pubkey", "--config-dir", &volume], None);
     assert_eq!(ran.code, Some(78), "{ran:?}");

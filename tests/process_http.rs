@@ -425,7 +425,7 @@ fn a_switch_that_is_declined_or_was_not_asked_for() {
     }
 }
 
-/// What follows a 101 is read as HTTP by a program that does not find its own protocol named there.
+/// A program that does not find its own protocol in a 101 reads the next bytes as HTTP.
 #[test]
 fn a_101_names_a_protocol_that_was_asked_for() {
     let proxy = proxy(&[]);

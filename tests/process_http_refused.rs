@@ -222,7 +222,8 @@ fn a_host_that_cannot_be_used_is_logged_without_secrets() {
         drop(client);
         proxy.wait_for_log(&[" closed ", asked, "reason=protocol_error"]);
     }
-    // What cuts the host off may stand in a password, and the rest of it behind that. A line without its end may have more.
+    // A password may contain the character that ends the host, and so continue behind it. A line without its end may be
+    // incomplete.
     for line in [
         &b"GET http://joe:secret/ss@host/ HTTP/1.1\r\n"[..],
         b"GET http://joe:secret?x@host/ HTTP/1.1\r\n",

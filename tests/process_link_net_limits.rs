@@ -91,7 +91,7 @@ fn a_listener_too_many_at_the_far_end_is_told() {
     inner.accept().unwrap();
     assert_eq!(near.count_log(&["reason=limit_reached"]), 1);
 
-    // It says nothing on standard output before it knows that it will go on, so nothing there is waited for.
+    // The process writes nothing to standard output before it knows that it will go on, so the test waits for no line there.
     let line = near_line(&near_home, &[&options[..], &["--exit-on-failure"]].concat());
     let words: Vec<&str> = line.iter().map(String::as_str).collect();
     let mut strict = Seaprox::spawn(&words, |command| net.near().enter(command));

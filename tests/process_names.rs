@@ -636,7 +636,7 @@ fn a_link_follows_the_name_of_its_peer() {
     });
 }
 
-/// Has 198.51.100.7 swallow everything again; it is an address of this network already.
+/// Makes 198.51.100.7, an address of this network, swallow all packets again.
 fn swallow_again() {
     let rules = "table inet hole { chain in { type filter hook input priority 0; ip daddr 198.51.100.7 drop; }; }";
     let ran = std::process::Command::new("nft").arg(rules).output().unwrap();

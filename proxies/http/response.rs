@@ -35,15 +35,15 @@ impl ResponseHead<'_> {
         self.status < 200 && !self.is_switching()
     }
 
-    /// 101: what follows is another protocol (RFC 9110, section 15.2.2). A server that says so without having been asked has
-    /// misunderstood, and its connection is of no use.
+    /// Returns true for a 101: the bytes behind it are of another protocol (RFC 9110, section 15.2.2). The connection to a
+    /// server that sends it without a request for it is useless.
     pub fn is_switching(&self) -> bool {
         self.status == 101
     }
 
-    /// Returns true if a 101 names the protocol that follows, and nothing but protocols that were `asked` for (RFC 9110, section
-    /// 7.8, wants both). A client that did not ask, and a program in front of it, would read what follows as HTTP. HTTP/1.0
-    /// has no such response (section 15.2).
+    /// Returns true if a 101 names the protocol that follows, and only protocols that were `asked` for (RFC 9110, section
+    /// 7.8, demands both). A client that did not ask, and a program in front of it, would read the next bytes as HTTP.
+    /// HTTP/1.0 has no such response (section 15.2).
     pub(super) fn switches_to_one_of(&self, asked: &[&[u8]]) -> bool {
         let mut named = self.fields.elements("upgrade").peekable();
         self.version == Version::Http11

@@ -44,7 +44,7 @@ pub(crate) struct Carrier {
     pub greeter: Greeter,
     /// Its peer's rate is used up, and a one-off has been set to read it again.
     pub held: bool,
-    /// What the frames of the last read cost beyond its bytes, and whether they were mostly small.
+    /// Cost of the frames of the last read beyond its bytes. The next field is set if most frames were small.
     frames_cost: usize,
     has_small_frames: bool,
     /// Small frames that will share a record.
@@ -297,7 +297,7 @@ impl Core {
         if carrier.is_some_and(|carrier| carrier.has_small_frames) { SMALL_READ_BYTES } else { usize::MAX }
     }
 
-    /// Takes what the frames of the last read cost beyond its bytes.
+    /// Takes the cost of the frames of the last read beyond its bytes.
     fn take_frames_cost(&mut self, id: Id) -> usize {
         self.pools.links.carriers.get_mut(id).map_or(0, |carrier| std::mem::take(&mut carrier.frames_cost))
     }
@@ -458,9 +458,9 @@ const BATCH_BYTES_MAX: usize = 256 << 10;
 const SLOW_RATE: u64 = 12_500_000;
 /// Bytes read from one carrier in one turn.
 const READ_BYTES_PER_TURN: usize = 256 << 10;
-/// What a frame takes of them at least: 2,048 frames in one turn.
+/// Minimum share of one frame in [`READ_BYTES_PER_TURN`]: 2,048 frames in one turn.
 const FRAME_COST_BYTES: usize = 128;
-/// Bytes read at once from a carrier whose frames are mostly smaller than that.
+/// Bytes read at once from a carrier whose frames are mostly smaller than [`FRAME_COST_BYTES`].
 const SMALL_READ_BYTES: usize = 16 << 10;
 /// Bytes read and sent in one turn while small messages compete with a bulk transfer: a message waits for as much.
 const BYTES_MIXED: usize = 128 << 10;

@@ -271,7 +271,8 @@ impl Core {
             if let Some(session) = &mut record.session {
                 session.abandon(Code::LinkLost);
             }
-            // Its places are free at once. Its streams are cut as its events are taken, a share in each turn.
+            // The ports and the name of the link are free at once. Its streams are cut as its events are taken, a share in
+            // each turn.
             let listeners: Vec<u32> = record.listeners.drain().flat_map(|(_, ours)| ours.indices).collect();
             let name = record.session.as_ref().map(|session| session.id());
             name.into_iter().for_each(|name| _ = self.pools.links.served.remove(&name));

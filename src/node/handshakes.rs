@@ -98,7 +98,7 @@ impl Core {
         }
     }
 
-    /// Sees that the loop wakes up when there is time for handshakes again.
+    /// Schedules a wake-up of the loop for the time at which the budget permits handshakes again.
     fn arm_handshakes(&mut self) {
         let budget = &mut self.pools.links.handshakes;
         let opens = budget.opens();
@@ -158,7 +158,7 @@ impl Core {
         self.drop_carrier(id);
     }
 
-    /// Sees that the loop looks for peers that are too slow for the crowd that there is.
+    /// Schedules a search for peers that are too slow for the present crowd.
     pub(super) fn watch_crowd(&mut self) {
         let links = &mut self.pools.links;
         if links.unauthenticated.is_crowded() && !std::mem::replace(&mut links.crowd_watched, true) {
@@ -166,7 +166,7 @@ impl Core {
         }
     }
 
-    /// Turns away the peers that are too slow for the crowd that there is.
+    /// Turns away the peers that are too slow for the present crowd.
     pub(crate) fn thin_crowd(&mut self) {
         self.pools.links.crowd_watched = false;
         for id in self.pools.links.unauthenticated.overdue(self.now_ms) {

@@ -43,7 +43,7 @@ struct Place<I> {
     id: I,
     seat: Seat,
     step: Step,
-    /// It waits for its handshake to be computed.
+    /// Set while the connection waits for its handshake to be computed.
     waits: bool,
 }
 
@@ -141,7 +141,7 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
         }
     }
 
-    /// Has a connection wait until its handshake is computed.
+    /// Makes a connection wait until its handshake is computed.
     pub fn wait(&mut self, id: I) {
         if let Some(place) = self.place_mut(id) {
             (place.step, place.waits) = (place.step.max(Step::Whole), true);

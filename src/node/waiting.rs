@@ -1,7 +1,7 @@
-//! The queue of those who wait for a link: dests that are connected over it as soon as it is up.
+//! The queue of dests that wait for a link: they are connected over it as soon as it is up.
 //!
-//! Bounds: [`WAITING_MAX`] dests. A dest that has left stays in the queue until the queue is looked through, which a full queue
-//! is once in [`SWEEPS_MS`], however many clients come.
+//! Bounds: [`WAITING_MAX`] dests. A dest that has left stays in the queue until the next sweep. A full queue is swept once
+//! in [`SWEEPS_MS`], however many clients come.
 
 use std::collections::VecDeque;
 
@@ -16,7 +16,7 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// Puts a dest at the end. Those that are not `there` any more make room. Returns false if there is none.
+    /// Puts a dest at the end. Dests that are not `there` any more make room. Returns false if the queue stays full.
     pub fn push(&mut self, dest: Id, now_ms: u64, there: impl Fn(Id) -> bool) -> bool {
         if self.dests.len() >= WAITING_MAX && now_ms >= self.sweep_ms {
             self.sweep_ms = now_ms + SWEEPS_MS;
@@ -31,7 +31,7 @@ impl Waiting {
 
     /// Takes a dest out. Returns false if it is not in the queue.
     pub fn remove(&mut self, dest: Id) -> bool {
-        // Those who give up have mostly waited longest, so they are found at once.
+        // Dests that give up have mostly waited longest, so the search finds them at once.
         let place = self.dests.iter().position(|other| *other == dest);
         place.and_then(|place| self.dests.remove(place)).is_some()
     }
