@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use hostile_kit::{RawLink, encode};
 use node_kit::{Node, until};
 use seaprox::link::frame::Frame;
-use seaprox::link::{Code, Config, Event, Host, Open};
+use seaprox::link::{Bound, Code, Config, Event, Host, Kind, Open};
 use seaprox::node::Happened;
 use seaprox::{Core, Reason, Remote};
 use served::{HONEST, HOSTILE, Served};
@@ -189,6 +189,48 @@ fn refused_streams_that_the_peer_does_not_acknowledge_are_memory_of_its_key() {
         honest.session.open(now, to_nowhere()).is_ok()
     });
     honest.wait_for(|event| matches!(event, Event::OpenResult { .. })).unwrap();
+}
+
+/// A question to the node itself.
+fn question(name: &str, port: u16) -> Open {
+    Open { kind: Kind::Internal, host: Host::Name(name.into()), port, ..Open::default() }
+}
+
+#[test]
+fn a_question_is_over_with_its_answer() {
+    let node = Node::start();
+    let mut link = RawLink::connect(node.serve(), [1; 32]).unwrap();
+    // The first subflow of a session is number 0 or 1. The side that could send more is left open.
+    let answers = [0, 1].map(|subflow| link.open(question("where-am-i", subflow)).unwrap());
+    let is_known = |result: &Bound| result.failure.is_none();
+    let (_, result) = answers.into_iter().find(|(_, result)| is_known(result)).expect("one is the subflow's");
+    assert_eq!((result.host, result.port), (Host::Addr(link.local().ip()), link.local().port()));
+    until("nothing is left of them at the node", || {
+        link.turn().unwrap();
+        node.links()[0].streams == 0
+    });
+}
+
+#[test]
+fn questions_that_nobody_knows_come_to_nothing_and_have_the_rate_of_such_streams() {
+    let node = Node::start();
+    let mut link = RawLink::connect(node.serve(), [1; 32]).unwrap();
+    let is_limited =
+        |event: &Event| matches!(event, Event::OpenResult { result, .. } if result.failure == Some(Code::LimitReached));
+    until("a stream is refused for the questions before it", || {
+        let now = link.now();
+        while link.session.open(now, question("why", 1)).is_ok() {}
+        link.turn().unwrap();
+        let mut limited = 0;
+        while let Some(event) = link.session.poll_event() {
+            limited += usize::from(is_limited(&event));
+        }
+        let _ = link.session.open(now, to_nowhere());
+        limited > 0
+    });
+    let asked = node.policy.asked.load(Ordering::Relaxed);
+    let (_, result) = RawLink::connect(node.serve(), [3; 32]).unwrap().open(to_nowhere()).unwrap();
+    assert_eq!(result.failure, Some(Code::ConnectionRefused), "another key has its own; {asked} were looked at before");
 }
 
 #[test]

@@ -316,7 +316,7 @@ impl Core {
     }
 
     /// A stream that the peer of a link opened has come to nothing.
-    fn was_futile(&mut self, link: Id) {
+    pub(super) fn was_futile(&mut self, link: Id) {
         let links = &mut self.pools.links;
         let key = links.links.get(link).and_then(|link| link.key);
         key.into_iter().for_each(|key| links.peers.of(&key, self.now_ms).was_futile(self.now_ms));

@@ -41,7 +41,11 @@ impl Core {
         let _ = match seen {
             Some(addr) => {
                 let bound = Bound { host: Host::Addr(addr.ip()), port: addr.port(), ..Bound::default() };
-                session.accept(stream, bound).and_then(|()| session.finish(stream))
+                let answered = session.accept(stream, bound).and_then(|()| session.finish(stream));
+                // The stream is over with the answer: nothing here reads from it, and a peer that does not end its side
+                // must not keep it.
+                session.stop(now, stream, Code::SourceFin);
+                answered
             }
             None => {
                 let failure = Failure::new(Reason::NotPermitted, "this node knows no such question");
@@ -49,6 +53,9 @@ impl Core {
             }
         };
         links.touch(link);
+        if seen.is_none() {
+            self.was_futile(link);
+        }
         true
     }
 
