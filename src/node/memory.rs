@@ -80,7 +80,7 @@ impl Memory {
     pub fn first_window(&self, key: Option<&PeerKey>, most: u64) -> u64 {
         let share = key.and_then(|key| self.keys.get(key)).copied().unwrap_or_default();
         let left = (self.total / 4).saturating_sub(share.promised) / 2;
-        left.min(self.free() / 4).max(WINDOW_BYTES_MIN).min(most)
+        left.min(self.free() / 4).max(self.window_min(share.links + 1)).min(most)
     }
 
     /// Updates the count of a link's memory.
@@ -119,7 +119,7 @@ impl Memory {
         let usage = &mut link.usage;
         let Some(share) = usage.key.and_then(|key| self.keys.get(&key)) else { return };
         let Some(session) = &mut link.session else { return };
-        let window = (self.total / 4 / share.links.max(1)).min(self.free() / 4).max(WINDOW_BYTES_MIN);
+        let window = (self.total / 4 / share.links.max(1)).min(self.free() / 4).max(self.window_min(share.links));
         let left = (self.total / 2).saturating_sub(share.sent - usage.sent);
         let sent = left.min(self.total.saturating_sub(self.sent - usage.sent) / 2).max(SENT_BYTES_MIN);
         let most = link.timing.memory_bytes;
@@ -141,6 +141,12 @@ impl Memory {
         }
         let most = || self.keys.iter().max_by_key(|(_, share)| share.received).map(|(key, _)| *key);
         if self.received > self.total { most() } else { None }
+    }
+
+    /// Returns the least window of a link of a key that has so many: that of all its links is a quarter of the budget at
+    /// most, so that with the windows above the least the key stays within its half.
+    fn window_min(&self, links: u64) -> u64 {
+        (self.total / 4 / links.max(LINKS_OF_KEY)).min(WINDOW_BYTES_MIN)
     }
 
     const fn free(&self) -> u64 {
@@ -222,7 +228,9 @@ impl Core {
 
 /// Minimum size of a budget.
 const TOTAL_BYTES_MIN: u64 = 8 << 20;
-/// The least window of a session, however little is left.
+/// Links that a key may have by default: so many parts are made of the quarter that is for the least windows.
+const LINKS_OF_KEY: u64 = 64;
+/// The least window of a session, however little is left; less where the budget is small.
 const WINDOW_BYTES_MIN: u64 = 1 << 20;
 /// Minimum of the data that a session may hold for its peer.
 const SENT_BYTES_MIN: u64 = 256 << 10;
@@ -258,6 +266,19 @@ mod tests {
         memory.received = 500 * MIB;
         assert_eq!(memory.first_window(Some(&[2; 32]), 64 * MIB), 3 * MIB, "little is free");
         assert_eq!(memory.first_window(None, MIB / 2), MIB / 2, "never more than a link may have");
+    }
+
+    #[test]
+    fn first_windows_of_the_most_links_of_a_key_stay_within_its_half() {
+        for total in [8, 16, 64, 512, 4096].map(|mib| mib * MIB) {
+            let mut memory = Memory::new(total as usize);
+            let mut promised = 0;
+            for links in 1..=64 {
+                promised += memory.first_window(Some(&[1; 32]), 64 * MIB);
+                memory.keys.insert([1; 32], share(links, 0, promised));
+            }
+            assert!(promised <= total / 2, "{promised} of {total}");
+        }
     }
 
     #[test]
