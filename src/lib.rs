@@ -15,8 +15,8 @@
 //!    everything that it owns but the handlers, which get it as a [`Cx`] when they are called.
 //! 5. Coming and going: `listener` accepts (a Unix socket has a [`SocketFile`]), `dial` connects (happy eyeballs, without
 //!    blocking; `connect_failure` holds its failures), `resolve` and `workers` look names up (`fair` serves askers in turn),
-//!    `mailbox` delivers the messages of other threads, `closing` writes the last line of a connection, and `stopping` ends
-//!    the loop.
+//!    `mailbox` delivers the messages of other threads, `ending` ends connections, `closing` writes the last line of one,
+//!    and `stopping` ends the loop.
 //! 6. The pools: `block`, `pipe`, `timer`. 7. [`Loops`] runs several loops. 8. `sys` is the only unsafe code.
 //! 9. Links, from the wire to the loop: [`link`] is the session between two nodes, a state machine that knows no socket, no
 //!    clock and no randomness; `tls` encrypts one TCP connection of it; [`keys`] is who a node is, whom it lets in and for
@@ -72,6 +72,7 @@ mod connection;
 mod core;
 mod describe;
 mod dial;
+mod ending;
 mod fair;
 mod flow;
 mod half;
