@@ -29,14 +29,14 @@ impl Core {
             self.pools.links.reset(stream);
         }
         for half in &mut record.halves {
-            // What the source has sent and nobody has looked at is for the next dest.
+            // Bytes of the source that no handler has read yet are for the next dest.
             half.release_pipe(&mut self.pools.pipes);
             if half.phase == Phase::Shut || half.flow == Flow::Relay {
                 half.store.clear(&mut self.pools.blocks);
             }
         }
         record.halves[Role::Source.out()].out.clear(&mut self.pools.blocks);
-        // What this dest did not take is no loss of the connection, which may go on with another.
+        // Bytes that this dest did not take are no loss of the connection, which may go on with another dest.
         (record.halves[Role::Source.out()].lost, record.halves[Role::Source.out()].dead) = (false, false);
         record.settled = false;
         let fresh = &mut record.halves[Role::Dest.out()];

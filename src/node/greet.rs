@@ -41,7 +41,8 @@ impl Core {
         let links = &mut self.pools.links;
         let Some(server) = links.servers.get(&listener) else { return };
         let room = (server.timing.visitors, server.timing.handshake.as_millis() as u64);
-        // Nobody gives up a place for a newcomer that cannot be taken in. Who gives one up has room here already.
+        // Check the tables first, so that no peer loses its place to a newcomer that cannot be accepted. A displaced peer
+        // holds records in these tables itself.
         if links.closing || self.sides.is_full() || links.carriers.is_full() {
             return self.turned_away(listener, &peer);
         }
