@@ -64,7 +64,16 @@ impl Visits {
     fn may_say(&mut self, name: &str) -> bool {
         let now = Instant::now();
         if self.lines.len() >= PEERS_MAX && !self.lines.contains_key(name) {
-            self.lines.retain(|_, lines| now.duration_since(lines.since) < PERIOD);
+            self.lines.retain(|name, lines| {
+                let is_young = now.duration_since(lines.since) < PERIOD;
+                if !is_young && lines.unsaid > 0 {
+                    log::info!(peer = name, unsaid = lines.unsaid; "lines left out");
+                }
+                is_young
+            });
+            if self.lines.len() >= PEERS_MAX {
+                return false;
+            }
         }
         let lines = self.lines.entry(name.to_owned()).or_insert(Lines { since: now, said: 0, unsaid: 0 });
         if now.duration_since(lines.since) >= PERIOD {
@@ -85,5 +94,5 @@ impl Visits {
 /// Lines about the links of one peer in a period.
 const LINES_MAX: u32 = 100;
 const PERIOD: Duration = Duration::from_secs(10);
-/// Maximum number of peers with counts; entries whose period is over are removed.
+/// Maximum number of peers with counts; entries whose period is over are removed. Nothing is said of one more.
 const PEERS_MAX: usize = 1024;

@@ -207,7 +207,9 @@ impl Core {
             Event::Openable => self.open_waiting(id),
             Event::Parted => {
                 let now_ms = self.now_ms;
-                self.pools.links.links.get_mut(id).into_iter().for_each(|link| link.suspended_ms = Some(now_ms));
+                self.pools.links.links.get_mut(id).into_iter().for_each(|link| {
+                    (link.suspended_ms, link.rebind_tries) = (Some(now_ms), 0);
+                });
                 self.tell(id, &Happened::Parted);
             }
             Event::Resumed => {

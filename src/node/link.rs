@@ -68,6 +68,8 @@ pub(crate) struct Link {
     /// again are tried the next time.
     pub closed: Vec<(u32, PeerListener)>,
     pub rebind_ms: Option<u64>,
+    /// Tries to bind them again since the session has a subflow.
+    pub rebind_tries: u32,
     /// Time since which the session has no subflow.
     pub suspended_ms: Option<u64>,
     /// Sessions before this one that were there, and young, and were taken over all the same.
@@ -130,6 +132,7 @@ impl Link {
             asked: Vec::new(),
             closed: Vec::new(),
             rebind_ms: None,
+            rebind_tries: 0,
             suspended_ms: None,
             row: 0,
             dirty: false,
@@ -196,7 +199,7 @@ impl Link {
     /// The session is over, and with it the listeners that were to be bound again.
     pub fn forget_peer_listeners(&mut self) {
         self.closed.clear();
-        (self.rebind_ms, self.suspended_ms) = (None, None);
+        (self.rebind_ms, self.suspended_ms, self.rebind_tries) = (None, None, 0);
     }
 
     /// Notes that the peer or its successor is expected back at any moment.

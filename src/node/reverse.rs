@@ -28,6 +28,8 @@ pub(crate) struct Remote {
     pub failure: Option<Failure>,
     /// When it is asked for again.
     next_ms: Option<u64>,
+    /// Requests in vain since the last that had an answer of yes.
+    tries: u32,
 }
 
 /// A place where we listen for the peer of a link.
@@ -42,7 +44,7 @@ pub(crate) struct PeerListener {
 
 impl Remote {
     pub fn new(reverse: Reverse) -> Remote {
-        Remote { reverse, number: None, port: None, failure: None, next_ms: None }
+        Remote { reverse, number: None, port: None, failure: None, next_ms: None, tries: 0 }
     }
 
     pub fn status(&self) -> ListenerStatus {
@@ -57,7 +59,13 @@ impl Remote {
 
     /// The session that knew of it is over.
     pub fn forget(&mut self) {
-        (self.number, self.port, self.next_ms) = (None, None, None);
+        (self.number, self.port, self.next_ms, self.tries) = (None, None, None, 0);
+    }
+
+    /// Has it asked for again after a pause, which grows with the requests in vain.
+    fn ask_again_later(&mut self, now_ms: u64) {
+        self.tries = self.tries.saturating_add(1);
+        self.next_ms = Some(now_ms + pause_ms(self.tries));
     }
 }
 
@@ -80,7 +88,7 @@ impl Core {
                 }
                 Err(refused) => refused,
             };
-            remote.next_ms = Some(now_ms + AGAIN_MS);
+            remote.ask_again_later(now_ms);
             let failure = match refused {
                 // The session is about to end, or has not begun.
                 Refused::Closed | Refused::NotYet => continue,
@@ -115,12 +123,12 @@ impl Core {
         let remote = &mut link.remotes[index];
         let happened = match result.to_failure() {
             None => {
-                (remote.port, remote.failure) = (Some(result.port), None);
+                (remote.port, remote.failure, remote.tries) = (Some(result.port), None, 0);
                 Happened::Listening { index, port: result.port, lacks: result.text.clone() }
             }
             Some(failure) => {
                 (remote.number, remote.port) = (None, None);
-                remote.next_ms = Some(now_ms + AGAIN_MS);
+                remote.ask_again_later(now_ms);
                 remote.failure = Some(failure.clone());
                 Happened::NotListening { index, failure }
             }
@@ -282,6 +290,8 @@ impl Core {
         let (now_ms, is_draining) = (self.now_ms, self.is_draining());
         let Some(link) = self.pools.links.links.get_mut(id) else { return };
         link.rebind_ms = None;
+        link.rebind_tries = link.rebind_tries.saturating_add(1);
+        let pause_ms = pause_ms(link.rebind_tries);
         let closed = std::mem::take(&mut link.closed);
         for (number, ours) in closed.into_iter().filter(|_| !is_draining) {
             let Err(answer) = self.listen_where_it_was(id, number, &ours) else { continue };
@@ -296,7 +306,7 @@ impl Core {
                 link.closed.push((number, ours));
                 // A listener that is not permitted waits until its permission changes.
                 let is_permitted = reason != Some(Code::NotPermitted);
-                link.rebind_ms = if is_permitted { Some(now_ms + AGAIN_MS) } else { link.rebind_ms };
+                link.rebind_ms = if is_permitted { Some(now_ms + pause_ms) } else { link.rebind_ms };
             }
         }
         self.pools.links.touch(id);
@@ -408,5 +418,23 @@ fn with_zone(place: &Bind) -> Result<Bind, Failure> {
 
 /// Why a session does not take one more listener: see [`listeners_max`](crate::link::Config::listeners_max).
 const NO_ROOM: &str = "the far end listens in as many places as a link may have";
-/// Before the peer is asked again for a place that it could not have.
-const AGAIN_MS: u64 = 3_000;
+/// Returns the pause before a place that could not be had is asked for again, after so many requests in vain: 3 s three
+/// times, then twice as long each time, up to 30 s.
+fn pause_ms(tries: u32) -> u64 {
+    (PAUSE_MS.0 << tries.saturating_sub(3).min(8)).min(PAUSE_MS.1)
+}
+
+/// The shortest and the longest pause before a place is asked for again.
+const PAUSE_MS: (u64, u64) = (3_000, 30_000);
+
+#[cfg(test)]
+mod tests {
+    use super::pause_ms;
+
+    #[test]
+    fn a_place_that_cannot_be_had_is_asked_for_less_and_less_often() {
+        let pauses: Vec<u64> = (1..=9).map(pause_ms).collect();
+        assert_eq!(pauses, [3_000, 3_000, 3_000, 6_000, 12_000, 24_000, 30_000, 30_000, 30_000]);
+        assert_eq!(pause_ms(u32::MAX), 30_000);
+    }
+}
