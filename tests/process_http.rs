@@ -172,8 +172,11 @@ fn large_response_heads_wait_for_a_client_that_does_not_read() {
     let mut client = Peer::connect_narrow(proxy.addr(0));
     let get = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr);
     client.run(&[Put(get.repeat(COUNT).as_bytes())]);
-    let is_stuck = |connection: &Value| connection["stage"] == "handshake" && connection["source"]["queued"] != 0;
-    kit::until("a head waits", || proxy.status()["connections"].as_array().is_some_and(|all| all.iter().any(is_stuck)));
+    // The bytes that wait may end with a head or with a body, as the sizes of the socket buffers have it.
+    let is_stuck = |connection: &Value| connection["source"]["queued"] != 0;
+    kit::until("an answer waits", || {
+        proxy.status()["connections"].as_array().is_some_and(|all| all.iter().any(is_stuck))
+    });
     let expected = large.replace("Content-Length: 2\r\n", "");
     let expected =
         expected.strip_suffix("\r\n").unwrap().to_owned() + "Content-Length: 2\r\nVia: 1.1 seaprox\r\n\r\nok";

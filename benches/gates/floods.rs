@@ -46,6 +46,34 @@ pub fn listens(place: &Place) -> io::Result<Run> {
     })
 }
 
+/// Frames for streams that nobody opened, over and over: each names one of a thousand ids.
+pub fn unopened(place: &Place) -> io::Result<Run> {
+    let mut max = 1 << 20;
+    beside(place, r#"permit-open="*""#, &[], "frames", move |link| {
+        max += 1;
+        let frames: Vec<u8> =
+            (1..=1_000).flat_map(|index| encode(&Frame::Credit { id: 2 * index, max, taken: 0 })).collect();
+        link.send_raw(&frames)?;
+        link.drain()?;
+        Ok(1_000)
+    })
+}
+
+/// Small pieces with a gap before each, for streams that nobody opened: what a receiver has to keep in pieces.
+pub fn pieces(place: &Place) -> io::Result<Run> {
+    let mut index = 0;
+    beside(place, r#"permit-open="*""#, &[], "pieces", move |link| {
+        let id = 2 * (1 + index % 100);
+        index += 1;
+        let frames: Vec<u8> = (0..200)
+            .flat_map(|piece| encode(&Frame::Data { id, offset: 1_200 * piece + 600, fin: false, payload: &[7; 600] }))
+            .collect();
+        link.send_raw(&frames)?;
+        link.drain()?;
+        Ok(200)
+    })
+}
+
 /// As many connections as the key gets, which stay open.
 pub fn connections(place: &Place) -> io::Result<Run> {
     let keeper = Keeper::start()?;

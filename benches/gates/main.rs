@@ -59,6 +59,8 @@ const GATES: &[Gate] = &[
     Gate { name: "key-opens", figure: "echo p99", unit: "ms", limit: 5.0, run: floods::opens },
     Gate { name: "key-listens", figure: "echo p99", unit: "ms", limit: 5.0, run: floods::listens },
     Gate { name: "key-resets", figure: "echo p99", unit: "ms", limit: 5.0, run: floods::resets },
+    Gate { name: "key-unopened", figure: "echo p99", unit: "ms", limit: 5.0, run: floods::unopened },
+    Gate { name: "key-pieces", figure: "echo p99", unit: "ms", limit: 5.0, run: floods::pieces },
     Gate { name: "key-connections", figure: "echo p99", unit: "ms", limit: 5.0, run: floods::connections },
     Gate { name: "key-connections-end", figure: "longest echo", unit: "ms", limit: 20.0, run: floods::ends },
     Gate { name: "key-names", figure: "echo p99", unit: "ms", limit: 5.0, run: floods::names },
