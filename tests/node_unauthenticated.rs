@@ -81,7 +81,7 @@ fn silent_connections_from_one_address_keep_nobody_out() {
     let (server, addr) = serve_few();
     let mut silent: Vec<TcpStream> = (0..60).map(|_| connect(addr)).collect();
     until("most are turned away", || server.ask(|core| core.stats().visitors_refused) >= 60 - 8);
-    assert!(standing(&mut silent) <= 8, "half of sixteen while nobody else is there");
+    assert_eq!(standing(&mut silent), 8, "half of sixteen while nobody else is there");
     let client = Node::start();
     client.link(addr);
     client.until_up();
@@ -126,8 +126,9 @@ fn a_link_that_was_cut_is_resumed_beside_a_crowd() {
     let mut crowd: Vec<TcpStream> = (0..40).map(|number| connect_from(stranger(number), addr)).collect();
     crowd.iter_mut().for_each(|socket| _ = socket.write_all(&hello));
     until("they have been answered or turned away", || server.ask(|core| core.stats().visitors_refused) >= 40 - 12);
-    // On a busy machine the time of some of them has passed already.
-    assert!(standing(&mut crowd) <= 12, "a quarter of sixteen is kept for addresses with a recent key");
+    // Twelve on a quiet machine. Under load fewer were seen once; the bound is what the rest of the test stands on.
+    let held = standing(&mut crowd);
+    assert!((1..=12).contains(&held), "a quarter of sixteen is kept for addresses with a recent key: {held}");
     cutter.cut();
     until("the link is resumed", || client.has(|happened| matches!(happened, Happened::Resumed)));
     near.write_all(b"y").unwrap();
