@@ -293,8 +293,10 @@ fn a_kept_connection_that_is_not_silent_is_not_used_again() {
         assert_eq!(response(&mut client).body, b"ok");
         // Both events wait for the loop when it goes on, and the client's is the first.
         path.near.suspend();
+        let (server_addr, near_addr) = (server.local(), server.remote());
         client.run(&[Put(post.as_bytes())]);
         server.run(end);
+        kit::peer::until_delivered(near_addr, server_addr);
         path.near.signal(libc::SIGCONT);
         let mut server = Peer::accept(&path.listener);
         assert!(head(&mut server).starts_with("POST / "), "{end:?}");

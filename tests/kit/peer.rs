@@ -122,6 +122,10 @@ impl Peer {
         self.socket().local_addr().expect("an address").as_socket().expect("an internet address")
     }
 
+    pub fn remote(&self) -> SocketAddr {
+        self.socket().peer_addr().expect("an address").as_socket().expect("an internet address")
+    }
+
     /// Does all of this, one after another.
     #[track_caller]
     pub fn run(&mut self, steps: &[Step]) -> &mut Peer {
@@ -355,4 +359,21 @@ fn piece(is_client: bool, from: u64, most: u64) -> &'static [u8] {
     let start = (from % PERIOD as u64) as usize;
     let count = (PERIOD - start).min(usize::try_from(most).unwrap_or(usize::MAX));
     &patterns[usize::from(is_client)][start..start + count]
+}
+
+/// Waits until the kernel has delivered something to the IPv4 socket at `local` that is connected with `remote`: bytes, a
+/// FIN or a reset. Loopback delivers at once on an idle machine only.
+#[track_caller]
+pub fn until_delivered(local: SocketAddr, remote: SocketAddr) {
+    let [local, remote] = [local, remote].map(|addr| match addr {
+        SocketAddr::V4(addr) => format!("{:08X}:{:04X}", u32::from_le_bytes(addr.ip().octets()), addr.port()),
+        SocketAddr::V6(_) => panic!("{addr} is not IPv4"),
+    });
+    super::until("the kernel has delivered it", || {
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("the table of connections");
+        let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut row = row.filter(|row| row.len() > 4 && row[1] == local && row[2] == remote);
+        // Without a row the connection is gone; 01 is ESTABLISHED, and behind the colon stand the bytes to be read.
+        row.next().is_none_or(|row| row[3] != "01" || !row[4].ends_with(":00000000"))
+    });
 }

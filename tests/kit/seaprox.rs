@@ -156,8 +156,15 @@ impl Seaprox {
     #[track_caller]
     pub fn suspend(&self) {
         self.signal(libc::SIGSTOP);
-        let stat = format!("/proc/{}/stat", self.pid());
-        until("it is stopped", || std::fs::read_to_string(&stat).expect("a process").contains(") T "));
+        let threads = format!("/proc/{}/task", self.pid());
+        // Each thread stops on its own: the state of the process is that of its first thread.
+        until("all threads are stopped", || {
+            let mut threads = std::fs::read_dir(&threads).expect("a process");
+            threads.all(|thread| {
+                let stat = std::fs::read_to_string(thread.expect("a thread").path().join("stat"));
+                stat.is_ok_and(|stat| stat.contains(") T "))
+            })
+        });
     }
 
     /// Waits for the process to end by itself.
