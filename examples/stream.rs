@@ -3,7 +3,7 @@
 //! `cargo run --example stream PEER:PORT SECRET TARGET:PORT [LINE]`; the peer runs `seaprox link` with the same secret.
 use std::{error::Error, sync::Arc, time::Duration};
 
-use seaprox::keys::NodeKey;
+use seaprox::auth::NodeKey;
 use seaprox::node::{Identity, LinkConfig, SameKey};
 use seaprox::{Cause, Config, Cx, Failure, Handler, Proxy, Target};
 

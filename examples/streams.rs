@@ -4,7 +4,7 @@
 //! `cargo run --example streams ADDR SECRET`; the peer runs `seaprox static --via ADDR` with the same secret.
 use std::{error::Error, sync::Arc};
 
-use seaprox::keys::NodeKey;
+use seaprox::auth::NodeKey;
 use seaprox::node::{Identity, SameKey, ServeConfig};
 use seaprox::{Bind, Config, Cx, Failure, Handler, Proxy, Target, bind};
 

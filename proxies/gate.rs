@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use seaprox::keys::{KeysError, Modes};
+use seaprox::auth::{KeysError, Modes};
 use seaprox::rules::{Decision, Rules};
 use seaprox::{Cx, Failure, PeerNetwork, Permit, Reason, Role, Target};
 

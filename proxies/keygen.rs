@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use seaprox::keys::{KeysError, NodeKey, Problem, PublicKey, Secret, SecretError};
+use seaprox::auth::{KeysError, NodeKey, Problem, PublicKey, Secret, SecretError};
 
 use crate::options::{Parsed, UsageError};
 use crate::{Exit, Failed};

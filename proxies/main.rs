@@ -31,7 +31,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use options::{Command, Parsed, Request, UsageError};
-use seaprox::keys::KeysError;
+use seaprox::auth::KeysError;
 
 /// How the process ends, beside 0 (a clean stop). The numbers are those of sysexits(3) where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

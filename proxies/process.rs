@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use seaprox::keys::{KeysError, PublicKey};
+use seaprox::auth::{KeysError, PublicKey};
 use seaprox::node::{Happened, NetworkChanges};
 use seaprox::{Core, Id, Loops, Remote};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};

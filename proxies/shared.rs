@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
-use seaprox::keys::{FromFile, KeysError, Modes, Watched};
+use seaprox::auth::{FromFile, KeysError, Modes, Watched};
 
 /// How a file is read again.
 #[derive(Clone, Copy, Debug)]

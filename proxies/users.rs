@@ -14,7 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::error::Unspecified;
 use ring::{hmac, rand};
-use seaprox::keys::{FromFile, KeysError, Wrong};
+use seaprox::auth::{FromFile, KeysError, Wrong};
 
 /// The users of a file.
 pub struct Users {
@@ -136,7 +136,7 @@ impl fmt::Debug for Users {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use seaprox::keys::Modes;
+    use seaprox::auth::Modes;
 
     fn parse(text: &[u8]) -> Result<Users, KeysError> {
         Users::parse(Path::new("users"), Some(text), &Users::new_key().unwrap())

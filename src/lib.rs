@@ -19,7 +19,7 @@
 //!    and `stopping` ends the loop.
 //! 6. The pools: `block`, `pipe`, `timer`. 7. [`Loops`] runs several loops. 8. `sys` is the only unsafe code.
 //! 9. Links, from the wire to the loop: [`link`] is the session between two nodes, a state machine that knows no socket, no
-//!    clock and no randomness; `tls` encrypts one TCP connection of it; [`keys`] is who a node is, whom it lets in and for
+//!    clock and no randomness; `tls` encrypts one TCP connection of it; [`auth`] is who a node is, whom it lets in and for
 //!    what, and whom it knows; [`node`] puts them into the loop. There a TCP connection that carries a subflow is a side
 //!    that belongs to no connection, and a stream is a side without a socket, so that the pump, half-close, timers, limits
 //!    and front ends work on it unchanged. [`Core::connect_link`] dials a link and [`Core::serve_links`] takes links in;
@@ -64,69 +64,38 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
-mod address;
-mod block;
-mod closing;
-mod connect_failure;
-mod connection;
-mod core;
-mod describe;
-mod dial;
-mod ending;
-mod fair;
-mod flow;
-mod half;
-mod handler;
-mod id;
-mod io;
-pub mod keys;
-mod limits;
+pub mod auth;
+mod engine;
 pub mod link;
-mod listener;
-mod mailbox;
 pub mod node;
-mod peer_network;
-mod pipe;
-mod proxy;
-mod reason;
 mod relay;
-mod resolve;
-pub mod rules;
-mod side;
-mod socket_file;
-mod sources;
-mod stats;
-mod status;
-mod stopping;
 mod sys;
-mod threads;
-mod timer;
 mod tls;
 #[cfg(test)]
 #[path = "tls/tests.rs"]
 mod tls_tests;
-pub mod units;
-mod workers;
+mod types;
 
-pub use address::{AddressError, Bind, Endpoint, NAME_BYTES_MAX, Name, Target, split_port_range};
-pub use connection::Stage;
-pub use core::Core;
-pub use dial::{Answer, Connector, Permit};
-pub use handler::{Cause, Cx, Handler};
-pub use id::Id;
-pub use limits::{Config, DESCRIPTORS_RESERVED, Family, Limits, Timeouts};
-pub use listener::{Bound, FrontEnd, bind};
-pub use mailbox::{Full, Remote};
-pub use peer_network::PeerNetwork;
-pub use proxy::Proxy;
-pub use reason::{Ending, Failure, Fault, Reason};
-pub use side::{Role, State};
-pub use socket_file::SocketFile;
-pub use stats::Stats;
-pub use status::{ConnectionStatus, SideStatus, Snapshot, Usage};
-pub use threads::{Loops, Setup};
-pub use timer::TimerClass;
-pub use workers::Workers;
+pub use engine::core::Core;
+pub use engine::dial::{Answer, Connector, Permit};
+pub use engine::event_loop::Proxy;
+pub use engine::handler::{Cause, Cx, Handler};
+pub use engine::limits::{Config, DESCRIPTORS_RESERVED, Family, Limits, Timeouts};
+pub use engine::listener::{Bound, FrontEnd, bind};
+pub use engine::mailbox::{Full, Remote};
+pub use engine::stats::Stats;
+pub use engine::status::{ConnectionStatus, SideStatus, Snapshot, Usage};
+pub use engine::threads::{Loops, Setup};
+pub use engine::workers::Workers;
+pub use relay::connection::Stage;
+pub use relay::side::{Role, State};
+pub use relay::timer::TimerClass;
+pub use sys::socket_file::SocketFile;
+pub use types::address::{AddressError, Bind, Endpoint, NAME_BYTES_MAX, Name, Target, split_port_range};
+pub use types::id::Id;
+pub use types::peer_network::PeerNetwork;
+pub use types::reason::{Ending, Failure, Fault, Reason};
+pub use types::{rules, units};
 
 /// Raises the process's soft limit of descriptors to its hard limit.
 ///

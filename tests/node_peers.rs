@@ -377,7 +377,7 @@ fn a_peer_that_comes_and_goes_all_the_time_does_not_fill_the_log() {
 }
 
 fn fingerprint(seed: [u8; 32]) -> String {
-    seaprox::keys::PublicKey::from_bytes(hostile_kit::public_key(seed)).unwrap().fingerprint()
+    seaprox::auth::PublicKey::from_bytes(hostile_kit::public_key(seed)).unwrap().fingerprint()
 }
 
 /// A socket that comes from an address of its own.

@@ -10,7 +10,7 @@ use std::env;
 use std::fs;
 use std::os::unix::net::UnixListener;
 
-use seaprox::keys::PublicKey;
+use seaprox::auth::PublicKey;
 
 use crate::options::Command;
 
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn who_runs_beside_another_has_no_number_until_that_one_is_gone() {
-        let key = seaprox::keys::NodeKey::generate().unwrap().public();
+        let key = seaprox::auth::NodeKey::generate().unwrap().public();
         let first = Instance::hold(7, key);
         assert_eq!((first.number, Instance::hold(7, key).number), (Some(7), None));
         assert_eq!(Instance::hold(8, key).number, Some(8));

@@ -12,7 +12,7 @@ mod prompt;
 mod questions;
 mod refusals;
 #[cfg(test)]
-#[path = "../../src/keys/scratch.rs"]
+#[path = "../../src/auth/scratch.rs"]
 #[allow(dead_code, reason = "the tests of the library use the rest")]
 mod scratch;
 mod trust;
@@ -23,7 +23,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use seaprox::keys::{ConfigDirectory, KeysError, Modes, NodeKey, PublicKey, Secret};
+use seaprox::auth::{ConfigDirectory, KeysError, Modes, NodeKey, PublicKey, Secret};
 use seaprox::link::Mode;
 use seaprox::node::{Happened, Identity, LinkConfig, Path, PeerKey, Policy, Request, Reverse, ServeConfig, Timing};
 use seaprox::{Bound, Core, Id, Target};

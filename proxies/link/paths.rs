@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use seaprox::keys::{FromFile, KeysError, Modes, Wrong};
+use seaprox::auth::{FromFile, KeysError, Modes, Wrong};
 use seaprox::node::Path;
 
 use super::places;

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::thread;
 
 use seaprox::Target;
-use seaprox::keys::PublicKey;
+use seaprox::auth::PublicKey;
 
 /// Whether somebody sits there.
 pub fn can_ask() -> bool {

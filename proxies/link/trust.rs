@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use seaprox::keys::{AuthorizedKeys, KeysError, KnownNodes, Modes, Permissions, PublicKey, Standing};
+use seaprox::auth::{AuthorizedKeys, KeysError, KnownNodes, Modes, Permissions, PublicKey, Standing};
 use seaprox::node::{PeerKey, Policy, Request, Verdict};
 use seaprox::rules::Decision;
 use seaprox::{Bind, Target};
@@ -317,7 +317,7 @@ const ANSWERS_MAX: usize = 1024;
 mod tests {
     use super::*;
     use crate::link::scratch::Scratch;
-    use seaprox::keys::NodeKey;
+    use seaprox::auth::NodeKey;
 
     fn key() -> PublicKey {
         NodeKey::generate().unwrap().public()

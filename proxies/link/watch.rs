@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use seaprox::keys::PublicKey;
+use seaprox::auth::PublicKey;
 use seaprox::node::{Happened, PeerKey, Reverse};
 use seaprox::units::format_duration;
 use seaprox::{Failure, Reason};
@@ -280,7 +280,7 @@ mod tests {
     use super::*;
     use crate::link::scratch::Scratch;
     use crate::options::Pin;
-    use seaprox::keys::{Modes, NodeKey};
+    use seaprox::auth::{Modes, NodeKey};
     use seaprox::{Bind, Target};
 
     fn key() -> PublicKey {

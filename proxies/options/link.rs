@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use seaprox::keys::PublicKey;
+use seaprox::auth::PublicKey;
 use seaprox::link::Mode;
 use seaprox::node::{Cipher, Path, Reverse, Timing};
 use seaprox::{Bind, Target};

@@ -97,7 +97,7 @@ fn a_pin_is_a_key_or_its_fingerprint() {
             other => panic!("{other:?}"),
         }
     };
-    let public: seaprox::keys::PublicKey = key.parse().unwrap();
+    let public: seaprox::auth::PublicKey = key.parse().unwrap();
     for text in [key, print, &format!("{print}=")] {
         let pin = pin(text).unwrap().unwrap();
         assert!(pin.fits(&public) && pin.fingerprint() == print, "{text}");

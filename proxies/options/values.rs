@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use seaprox::keys::{ConfigDirectory, Modes};
+use seaprox::auth::{ConfigDirectory, Modes};
 use seaprox::rules::{Action, Rule, Rules};
 use seaprox::units::{format_size, parse_duration, parse_size};
 use seaprox::{AddressError, Bind, Target, split_port_range};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use seaprox::keys::{NodeKey, PublicKey};
+use seaprox::auth::{NodeKey, PublicKey};
 use seaprox::node::{Happened, Identity, LinkConfig, LinkStatus, PeerKey, Policy, ServeConfig, Verdict};
 use seaprox::{
     Bind, Bound, Config, Core, Endpoint, Handler, Limits, Loops, Proxy, Reason, Remote, Setup, Target, bind,

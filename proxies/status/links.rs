@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use seaprox::Failure;
-use seaprox::keys::PublicKey;
+use seaprox::auth::PublicKey;
 use seaprox::node::{LinkStatus, ListenerStatus, MissingStatus, SubflowStatus};
 use seaprox::units::{format_duration, format_rate, format_size};
 use serde_json::{Value, json};

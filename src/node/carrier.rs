@@ -14,15 +14,15 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use crate::core::Core;
-use crate::id::Id;
-use crate::io::Io;
+use crate::engine::core::Core;
 use crate::link::frame::FRAME_BYTES_MAX;
 use crate::link::{Greeter, Outbox, SubflowId, Time};
-use crate::reason::{Failure, Reason};
-use crate::side::{Owner, Side};
+use crate::relay::io::Io;
+use crate::relay::side::{Owner, Side};
 use crate::sys::{self, PathInfo};
 use crate::tls::{TlsError, TlsPipe};
+use crate::types::id::Id;
+use crate::types::reason::{Failure, Reason};
 
 use super::config::Happened;
 use super::window::{Traffic, Window};

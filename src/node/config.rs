@@ -5,14 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::address::{Bind, Target};
-use crate::core::Core;
-use crate::handler::Handler;
-use crate::id::Id;
-use crate::keys::{NodeKey, PublicKey};
+use crate::auth::{NodeKey, PublicKey};
+use crate::engine::core::Core;
+use crate::engine::handler::Handler;
 use crate::link::Mode;
-use crate::reason::{Failure, Reason};
 pub use crate::tls::Cipher;
+use crate::types::address::{Bind, Target};
+use crate::types::id::Id;
+use crate::types::reason::{Failure, Reason};
 
 /// A peer's public key: the 32 bytes of an ed25519 key (RFC 8032).
 pub type PeerKey = [u8; 32];

@@ -6,13 +6,13 @@
 
 use bytes::Bytes;
 
-use crate::address::Endpoint;
-use crate::core::{Core, OneOff};
-use crate::id::Id;
-use crate::io::Io;
+use crate::engine::core::{Core, OneOff};
 use crate::link::{Bound, Code, Event, PathStats, Session, StreamId, SubflowId, Time};
-use crate::reason::{Failure, Reason};
-use crate::side::{Side, State};
+use crate::relay::io::Io;
+use crate::relay::side::{Side, State};
+use crate::types::address::Endpoint;
+use crate::types::id::Id;
+use crate::types::reason::{Failure, Reason};
 
 use super::carrier::{BATCH_BYTES_MIN, Carrier, Stage};
 use super::config::Happened;

@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
-use crate::address::Target;
-use crate::connection::Stage;
-use crate::dial::Permit;
-use crate::handler::{Cause, Cx, Handler};
+use crate::engine::dial::Permit;
+use crate::engine::handler::{Cause, Cx, Handler};
 use crate::link::{Bound, Code, Host};
-use crate::reason::{Failure, Reason};
-use crate::side::Role;
+use crate::relay::connection::Stage;
+use crate::relay::side::Role;
+use crate::types::address::Target;
+use crate::types::reason::{Failure, Reason};
 
 /// The handler of one stream.
 pub(crate) struct Incoming {
@@ -86,7 +86,7 @@ impl Handler for Taker {
 
 /// A client of a listener that belongs to the peer: it goes over the link, and the peer knows where.
 pub(crate) struct Returning {
-    pub link: crate::id::Id,
+    pub link: crate::types::id::Id,
     pub listener: u32,
 }
 

@@ -5,15 +5,15 @@
 
 use std::sync::Arc;
 
-use crate::address::Endpoint;
-use crate::core::{Core, OneOff};
-use crate::id::Id;
-use crate::io::Io;
+use crate::engine::core::{Core, OneOff};
 use crate::link::frame::Frame;
 use crate::link::{Code, Hello, HelloAck, Intent, Role, Session, Status};
-use crate::reason::{Failure, Reason};
-use crate::side::{Owner, Side, State};
+use crate::relay::io::Io;
+use crate::relay::side::{Owner, Side, State};
 use crate::tls::Tls;
+use crate::types::address::Endpoint;
+use crate::types::id::Id;
+use crate::types::reason::{Failure, Reason};
 
 use super::carrier::{Carrier, Stage};
 use super::config::{PeerKey, Policy, Timing};

@@ -14,12 +14,12 @@
 //! link has at most [`ASIDE_MAX`] sessions set aside, and a new one displaces the oldest. A peer that answers each dial with
 //! GOAWAY is dialled no more often than a peer that ends its sessions.
 
-use crate::core::{Core, OneOff};
-use crate::id::Id;
-use crate::io::Io;
+use crate::engine::core::{Core, OneOff};
+use crate::engine::stopping::Stopping;
 use crate::link::{Capability, Code, StreamId};
-use crate::side::State;
-use crate::stopping::Stopping;
+use crate::relay::io::Io;
+use crate::relay::side::State;
+use crate::types::id::Id;
 
 use super::config::Happened;
 use super::greet::TARGET;

@@ -6,11 +6,11 @@
 
 use std::time::Instant;
 
-use crate::core::{Core, OneOff};
-use crate::id::Id;
+use crate::engine::core::{Core, OneOff};
 use crate::link::Time;
-use crate::reason::{Failure, Reason};
 use crate::tls::Heard;
+use crate::types::id::Id;
+use crate::types::reason::{Failure, Reason};
 
 use super::carrier::{Carrier, Stage};
 use super::unauthenticated::Step;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::keys::PublicKey;
+use crate::auth::PublicKey;
 
 use super::config::{Happened, PeerKey};
 

@@ -14,11 +14,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::address::Target;
-use crate::id::Id;
 use crate::link::frame::DATA_BYTES_MAX;
 use crate::link::{BootId, Config, Mode, Session, StreamId, SubflowId};
-use crate::reason::Failure;
+use crate::types::address::Target;
+use crate::types::id::Id;
+use crate::types::reason::Failure;
 
 use super::bucket::Shared;
 use super::config::{OnHappened, OnStream, PeerKey, Policy, Timing};

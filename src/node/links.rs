@@ -7,9 +7,9 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::id::{Id, Table};
 use crate::link::{BootId, Outbox, SessionId, StreamId, Time};
 use crate::tls::Buffers;
+use crate::types::id::{Id, Table};
 
 use super::carrier::Carrier;
 use super::chunks::Chunks;

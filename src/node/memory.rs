@@ -15,9 +15,9 @@
 
 use std::collections::HashMap;
 
-use crate::core::{Core, OneOff};
-use crate::id::Id;
+use crate::engine::core::{Core, OneOff};
 use crate::link::{Code, STREAM_COST, Session};
+use crate::types::id::Id;
 
 use super::config::PeerKey;
 use super::greet::TARGET;

@@ -66,12 +66,12 @@ use std::sync::Arc;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::core::Core;
-use crate::id::Id;
+use crate::engine::core::Core;
+use crate::engine::listener::Bound;
 use crate::link::Code;
 use crate::link::frame::Class;
-use crate::listener::Bound;
 use crate::tls::{self, Tls, TlsError};
+use crate::types::id::Id;
 
 use greet::Server;
 use link::Link;
@@ -254,7 +254,7 @@ impl Core {
 
     /// Frees a link that has no session.
     fn drop_link(&mut self, id: Id) {
-        let failure = crate::reason::Failure::new(crate::reason::Reason::LinkLost, "the link was closed");
+        let failure = crate::types::reason::Failure::new(crate::types::reason::Reason::LinkLost, "the link was closed");
         self.fail_waiting(id, &failure);
         let carriers = self.pools.links.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default();
         carriers.into_iter().for_each(|carrier| self.drop_carrier(carrier));

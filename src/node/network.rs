@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use socket2::Socket;
 
-use crate::core::Core;
-use crate::id::Id;
-use crate::reason::{Failure, Reason};
+use crate::engine::core::Core;
 use crate::sys;
+use crate::types::id::Id;
+use crate::types::reason::{Failure, Reason};
 
 /// Tells of changes of this machine's addresses and routes.
 #[derive(Debug)]

@@ -5,16 +5,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::address::{Endpoint, Target};
-use crate::connection::Stage;
-use crate::core::{Core, NO_LISTENER};
-use crate::dial::Permit;
-use crate::handler::Handler;
-use crate::id::Id;
-use crate::io::Io;
+use crate::engine::core::{Core, NO_LISTENER};
+use crate::engine::dial::Permit;
+use crate::engine::handler::Handler;
 use crate::link::{Bound, Host, Kind, Open, Refused, Session, StreamId};
-use crate::reason::{Failure, Reason};
-use crate::side::{Role, State};
+use crate::relay::connection::Stage;
+use crate::relay::io::Io;
+use crate::relay::side::{Role, State};
+use crate::types::address::{Endpoint, Target};
+use crate::types::id::Id;
+use crate::types::reason::{Failure, Reason};
 
 use super::config::{Happened, PeerKey, Policy, Request, Verdict};
 use super::front::{Incoming, Taker};

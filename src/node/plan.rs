@@ -9,14 +9,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::address::{Endpoint, Target};
-use crate::core::{Core, OneOff};
-use crate::id::Id;
-use crate::io::Io;
+use crate::engine::core::{Core, OneOff};
 use crate::link::{Role, Session, SessionId};
-use crate::reason::{Failure, Reason};
-use crate::side::{Owner, Side, State};
+use crate::relay::io::Io;
+use crate::relay::side::{Owner, Side, State};
 use crate::tls::{Cipher, Tls};
+use crate::types::address::{Endpoint, Target};
+use crate::types::id::Id;
+use crate::types::reason::{Failure, Reason};
 
 use super::carrier::{Carrier, Stage};
 use super::config::{Happened, Path};

@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
-use crate::address::Endpoint;
-use crate::core::{Core, OneOff};
-use crate::id::Id;
-use crate::peer_network::PeerNetwork;
-use crate::reason::Reason;
+use crate::engine::core::{Core, OneOff};
+use crate::types::address::Endpoint;
+use crate::types::id::Id;
+use crate::types::peer_network::PeerNetwork;
+use crate::types::reason::Reason;
 
 use super::config::PeerKey;
 use super::greet::TARGET;

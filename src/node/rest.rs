@@ -110,8 +110,8 @@ const HELD_BYTES_MAX: usize = 64 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::Id;
     use crate::link::StreamId;
+    use crate::types::id::Id;
 
     const KEY: PeerKey = [7; 32];
     const OTHER: PeerKey = [8; 32];

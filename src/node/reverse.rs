@@ -3,14 +3,14 @@
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, SocketAddrV6};
 
-use crate::address::{Bind, Endpoint, Name};
-use crate::core::Core;
-use crate::handler::Handler;
-use crate::id::Id;
+use crate::engine::core::Core;
+use crate::engine::handler::Handler;
+use crate::engine::listener;
 use crate::link::{Bound, Code, Host, Kind, Open, Refused};
-use crate::listener;
-use crate::reason::{Failure, Reason};
 use crate::sys;
+use crate::types::address::{Bind, Endpoint, Name};
+use crate::types::id::Id;
+use crate::types::reason::{Failure, Reason};
 
 use super::config::{Happened, Request, Reverse};
 use super::front::{IN_USE, Returning};

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::address::Endpoint;
-use crate::core::Core;
-use crate::id::Id;
-use crate::reason::Failure;
+use crate::engine::core::Core;
+use crate::types::address::Endpoint;
+use crate::types::id::Id;
+use crate::types::reason::Failure;
 
 use super::carrier::{Carrier, Stage};
 use super::link::Link;

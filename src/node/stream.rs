@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 
-use crate::id::Id;
 use crate::link::{Bound, Code, Refused, Session, StreamId, Time};
+use crate::types::id::Id;
 
 use super::Links;
 use super::chunks::CHUNK_BYTES;

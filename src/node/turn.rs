@@ -12,9 +12,9 @@
 //! ```
 //! A link that got nothing in a turn goes first in the next one.
 
-use crate::core::Core;
-use crate::id::Id;
+use crate::engine::core::Core;
 use crate::link::Event;
+use crate::types::id::Id;
 
 use super::config::PeerKey;
 use super::peers::UNITS_HEAVY;

@@ -25,7 +25,7 @@
 
 use std::collections::HashMap;
 
-use crate::peer_network::PeerNetwork;
+use crate::types::peer_network::PeerNetwork;
 
 /// The places of one loop. `I` names a connection.
 #[derive(Debug)]

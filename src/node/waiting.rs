@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::id::Id;
+use crate::types::id::Id;
 
 /// Dests in the order in which they came. Invariant: none is there twice.
 #[derive(Debug, Default)]

@@ -3,10 +3,10 @@
 //! The end that dialled asks, once for each subflow that comes up, by opening a stream to the peer itself: the name of the
 //! target is the question, its port the number of the subflow, and the address bound is the answer. No byte is sent.
 
-use crate::core::Core;
-use crate::id::Id;
+use crate::engine::core::Core;
 use crate::link::{Bound, Code, Host, Kind, Open, StreamId, SubflowId};
-use crate::reason::{Failure, Reason};
+use crate::types::id::Id;
+use crate::types::reason::{Failure, Reason};
 
 /// The name that stands for the question.
 const QUESTION: &str = "where-am-i";

@@ -23,6 +23,7 @@ mod limits;
 mod linux;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod portable;
+pub(crate) mod socket_file;
 pub(crate) mod stdio;
 
 pub(crate) use limits::raise_descriptor_limit;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use seaprox::keys::PublicKey;
+use seaprox::auth::PublicKey;
 
 use crate::hostile_kit::public_key;
 use crate::kit::{Scratch, Seaprox};

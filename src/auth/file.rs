@@ -1,0 +1,411 @@
+//! Files of keys: read within limits, written so that no reader ever finds half of one, and watched for changes.
+//!
+//! [`Modes`] checks the owners and modes of the files.
+
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use super::error::{KeysError, Problem};
+use super::modes::{Modes, Secrecy};
+use super::secret::Secret;
+use super::{FILE_BYTES_MAX, PRIVATE_FILE_BYTES_MAX};
+use crate::sys;
+use crate::types::units::format_size;
+
+/// What a file looked like when it was read, so that one `stat` tells whether it has to be read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// None where there was no file.
+    file: Option<Looks>,
+    /// Whether the file had changed so shortly before that the next change may have the same time.
+    is_fresh: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Looks {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Set for a regular file, whose content can be read again.
+    is_regular: bool,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// That there is no file.
+    pub const MISSING: Stamp = Stamp { file: None, is_fresh: false };
+
+    /// What the file at a path looks like. One that cannot be looked at counts as missing.
+    pub fn of(path: &Path) -> Stamp {
+        fs::metadata(path).map_or(Stamp::MISSING, |metadata| Stamp::from(&metadata))
+    }
+
+    /// Whether the file may have another content than it had then. A file that had been written shortly before is always
+    /// thought to, because file systems do not tell two changes in the same tick from one.
+    pub fn has_changed(&self, path: &Path) -> bool {
+        self.is_fresh || Stamp::of(path).file != self.file
+    }
+
+    /// Whether both are of the same file with the same content, as far as times tell.
+    pub(super) fn looks_like(&self, other: &Stamp) -> bool {
+        self.file == other.file
+    }
+
+    /// Returns true if another file has replaced the earlier one.
+    pub(super) fn is_another_file(&self, before: &Stamp) -> bool {
+        let place = |stamp: &Stamp| stamp.file.map(|file| (file.device, file.inode));
+        self.file.is_some() && before.file.is_some() && place(self) != place(before)
+    }
+
+    /// Returns the stamp as if the file had not changed for long.
+    #[cfg(test)]
+    pub(super) fn settled(self) -> Stamp {
+        Stamp { is_fresh: false, ..self }
+    }
+
+    /// Returns true for a pipe or a device, whose content can be read only once.
+    pub(super) fn is_stream(&self) -> bool {
+        self.file.is_some_and(|file| !file.is_regular)
+    }
+
+    fn from(metadata: &Metadata) -> Stamp {
+        let looks = Looks {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            is_regular: metadata.is_file(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let age = i64::try_from(now.as_secs()).unwrap_or(i64::MAX).saturating_sub(looks.changed.0);
+        Stamp { file: Some(looks), is_fresh: age.unsigned_abs() <= TICK_SECS_MAX }
+    }
+}
+
+/// Reads a file that no other user can read or change.
+pub(super) fn read_private(path: &Path, modes: Modes) -> Result<Secret, KeysError> {
+    let (mut file, _) = modes.open(path, Secrecy::Private)?;
+    // In a buffer that does not grow, because growing leaves a copy behind.
+    let mut buf = Secret::zeroed(PRIVATE_FILE_BYTES_MAX + 1);
+    let mut used = 0;
+    while used < buf.expose().len() {
+        match file.read(&mut buf.expose_mut()[used..]) {
+            Ok(0) => return Ok(Secret::copied(&buf.expose()[..used])),
+            Ok(count) => used += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(KeysError::new(path, Problem::Io(error))),
+        }
+    }
+    Err(KeysError::content(path, "at most 4KiB"))
+}
+
+/// Reads a file that no other user can change, up to a maximum size. The stamp is taken before the read, so that a change
+/// during the read is noticed.
+pub(super) fn read_public(path: &Path, modes: Modes, bytes_max: usize) -> Result<(Vec<u8>, Stamp), KeysError> {
+    let (file, metadata) = modes.open(path, Secrecy::Public)?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(KeysError::io(path))?;
+    if bytes.len() > bytes_max {
+        return Err(KeysError::content(path, format!("at most {}", format_size(bytes_max as u64))));
+    }
+    Ok((bytes, Stamp::from(&metadata)))
+}
+
+/// Makes a file for its owner alone, whole or not at all: it is written beside its place and then put there. Without
+/// `replace` that fails if anything is there, even if it has come there a moment before.
+pub(super) fn create(path: &Path, content: &[u8], replace: bool) -> Result<(), KeysError> {
+    Draft::remove_left(path);
+    // This only spares the work; putting it there is what decides.
+    if !replace && fs::symlink_metadata(path).is_ok() {
+        return Err(KeysError::new(path, Problem::Exists));
+    }
+    write_and_put(path, content, replace)
+}
+
+fn write_and_put(path: &Path, content: &[u8], replace: bool) -> Result<(), KeysError> {
+    let (mut file, draft) = Draft::beside(path).map_err(KeysError::io(path))?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(KeysError::io(path))?;
+    let placed = if replace { fs::rename(&draft.0, path) } else { fs::hard_link(&draft.0, path) };
+    drop(draft);
+    match placed {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(KeysError::new(path, Problem::Exists)),
+        Err(error) => Err(KeysError::new(path, Problem::Io(error))),
+        Ok(()) => sync_directory(path).map_err(KeysError::io(path)),
+    }
+}
+
+/// Adds a line to the end of a file, in one write that no other such write can come between, and says which line of the
+/// file it is, from 1.
+pub(super) fn append_line(path: &Path, line: &str) -> Result<usize, KeysError> {
+    let is_new = fs::symlink_metadata(path).is_err();
+    let mut options = OpenOptions::new();
+    let mut file = options.read(true).append(true).create(true).mode(OWNER).open(path).map_err(KeysError::io(path))?;
+    let mut before = Vec::new();
+    (&file).take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut before).map_err(KeysError::io(path))?;
+    if before.len() + line.len() + 2 > FILE_BYTES_MAX {
+        return Err(KeysError::content(path, NO_ROOM));
+    }
+    // Somebody's editor may have left the last line without its end.
+    let lead = if before.last().is_none_or(|last| *last == b'\n') { "" } else { "\n" };
+    let whole = file.write_all(format!("{lead}{line}\n").as_bytes()).and_then(|()| file.sync_all());
+    whole.and_then(|()| if is_new { sync_directory(path) } else { Ok(()) }).map_err(KeysError::io(path))?;
+    Ok(before.iter().filter(|byte| **byte == b'\n').count() + lead.len() + 1)
+}
+
+/// Makes a directory, and those above it, for its owner alone. One that is there stays as it is.
+pub(super) fn make_directory(path: &Path) -> Result<(), KeysError> {
+    DirBuilder::new().mode(0o700).recursive(true).create(path).map_err(KeysError::io(path))
+}
+
+/// The directory that a file is in.
+pub(super) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => path,
+    }
+}
+
+/// What makes a new name in a directory outlast a power cut.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(parent(path))?.sync_all()
+}
+
+/// A file that is being written, under a name of its own that goes when it is done.
+struct Draft(PathBuf);
+
+impl Draft {
+    fn beside(path: &Path) -> io::Result<(File, Draft)> {
+        let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "no name of a file"))?;
+        let mut last = io::Error::from(ErrorKind::AlreadyExists);
+        for _ in 0..DRAFTS_MAX {
+            let mut draft = std::ffi::OsString::from(".");
+            draft.push(name);
+            draft.push(format!(".{}.{}", std::process::id(), DRAFTS.fetch_add(1, Ordering::Relaxed)));
+            let draft = parent(path).join(draft);
+            match OpenOptions::new().write(true).create_new(true).mode(OWNER).open(&draft) {
+                Ok(file) => return Ok((file, Draft(draft))),
+                // Another system that shares the directory has a process with the same number.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+}
+
+impl Draft {
+    /// Removes drafts of a file that killed processes left behind. Errors are ignored.
+    fn remove_left(path: &Path) {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
+        let prefix = format!(".{name}.");
+        for entry in fs::read_dir(parent(path)).into_iter().flatten().flatten() {
+            let left = entry.file_name().to_str().and_then(|name| {
+                let (process, count) = name.strip_prefix(&prefix)?.split_once('.')?;
+                Some((number(process)?, number(count)?))
+            });
+            let is_left = |(process, count): (u32, u32)| match process == std::process::id() {
+                // A draft with our process id is of an earlier process, unless our counter is past its count.
+                true => count >= DRAFTS.load(Ordering::Relaxed),
+                false => !sys::is_running(process) || is_older(&entry.path(), DRAFT_AGE_MAX),
+            };
+            if left.is_some_and(is_left) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+/// A number in digits alone.
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn is_older(path: &Path, age: Duration) -> bool {
+    let modified = fs::symlink_metadata(path).and_then(|file| file.modified());
+    modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|elapsed| elapsed > age))
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // After a rename there is none.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Drafts that this process has begun.
+static DRAFTS: AtomicU32 = AtomicU32::new(0);
+
+/// The mode of what is made here.
+const OWNER: u32 = 0o600;
+/// What is expected of a file that is full.
+pub(super) const NO_ROOM: &str = "room for one more line; remove some";
+/// A draft is written at once: one that is older is left over, whatever process has its number now.
+const DRAFT_AGE_MAX: Duration = Duration::from_secs(60);
+/// Names that are tried for a draft.
+const DRAFTS_MAX: u32 = 16;
+/// The coarsest clock of a file system that is in use, that of FAT.
+const TICK_SECS_MAX: u64 = 2;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::scratch::Scratch;
+    use super::*;
+
+    pub fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_file_is_made_for_its_owner_and_never_replaced_unasked() {
+        let scratch = Scratch::new();
+        let path = scratch.path("key");
+        create(&path, b"one", false).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        let error = create(&path, b"two", false).unwrap_err();
+        assert!(matches!(error.problem(), Problem::Exists), "{error}");
+        let error = write_and_put(&path, b"two", false).unwrap_err();
+        assert!(matches!(error.problem(), Problem::Exists), "nor one that came a moment before: {error}");
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        create(&path, b"three", true).unwrap();
+        assert_eq!((fs::read(&path).unwrap().as_slice(), mode(&path)), (b"three".as_slice(), 0o600));
+        // Not even a name that leads nowhere is replaced, or followed.
+        std::os::unix::fs::symlink(scratch.path("elsewhere"), scratch.path("link")).unwrap();
+        assert!(matches!(create(&scratch.path("link"), b"x", false).unwrap_err().problem(), Problem::Exists));
+        assert_eq!(scratch.names(), ["key", "link"], "nothing else is left behind");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_half_made_is_removed() {
+        let scratch = Scratch::new();
+        let path = scratch.path("key");
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let dead = child.id();
+        child.wait().unwrap();
+        let ours = std::process::id();
+        let left = [format!(".key.{dead}.0"), format!(".key.{ours}.4000000000"), ".key.1.7".to_owned()];
+        let stays =
+            [format!(".other.{dead}.0"), format!(".key.{dead}"), format!(".key.{dead}.x"), ".key.1.8".to_owned()];
+        for name in left.iter().chain(&stays) {
+            scratch.write(name, "half", 0o600);
+        }
+        // Process 1 lives, and has made none so long ago.
+        let old = SystemTime::now() - DRAFT_AGE_MAX - Duration::from_secs(1);
+        File::options().write(true).open(scratch.path(&left[2])).unwrap().set_modified(old).unwrap();
+        create(&path, b"whole", false).unwrap();
+        let mut expected: Vec<_> = stays.into_iter().chain(["key".to_owned()]).collect();
+        expected.sort();
+        assert_eq!(scratch.names(), expected);
+    }
+
+    #[test]
+    fn of_many_that_make_a_file_one_does_and_it_is_whole() {
+        let scratch = Scratch::new();
+        let path = scratch.path("key");
+        let start = std::sync::Barrier::new(8);
+        let made = std::thread::scope(|scope| {
+            let one = |index: u8| {
+                let (path, start) = (&path, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    write_and_put(path, &[index; 64], false).is_ok()
+                })
+            };
+            let threads: Vec<_> = (0..8).map(one).collect();
+            threads.into_iter().filter_map(|thread| thread.join().unwrap().then_some(())).count()
+        });
+        assert_eq!(made, 1);
+        let content = fs::read(&path).unwrap();
+        assert!(content.len() == 64 && content.iter().all(|byte| *byte == content[0]));
+        assert_eq!(scratch.names(), ["key"]);
+    }
+
+    #[test]
+    fn what_others_can_read_or_change_is_refused() {
+        let scratch = Scratch::new();
+        for (file_mode, private, public) in [
+            (0o600, true, true),
+            (0o400, true, true),
+            (0o640, false, true),
+            (0o604, false, true),
+            (0o602, false, false),
+        ] {
+            let path = scratch.write("file", "x", file_mode);
+            assert_eq!(read_private(&path, Modes::Strict).is_ok(), private, "{file_mode:o}");
+            assert_eq!(read_public(&path, Modes::Strict, 9).is_ok(), public, "{file_mode:o}");
+        }
+        let path = scratch.write("file", "x", 0o666);
+        let error = read_public(&path, Modes::Strict, 9).unwrap_err().to_string();
+        assert!(error.contains("mode 0666") && error.ends_with(&format!("chmod go-w {}", path.display())), "{error}");
+    }
+
+    #[test]
+    fn files_have_a_limit() {
+        let scratch = Scratch::new();
+        for (bytes, fits) in [(PRIVATE_FILE_BYTES_MAX, true), (PRIVATE_FILE_BYTES_MAX + 1, false)] {
+            let path = scratch.write("private", vec![b'x'; bytes], 0o600);
+            assert_eq!(
+                read_private(&path, Modes::Strict).map(|content| content.expose().len()).ok(),
+                fits.then_some(bytes)
+            );
+        }
+        for (bytes, fits) in [(FILE_BYTES_MAX, true), (FILE_BYTES_MAX + 1, false)] {
+            let path = scratch.write("public", vec![b'x'; bytes], 0o600);
+            assert_eq!(
+                read_public(&path, Modes::Strict, FILE_BYTES_MAX).map(|(content, _)| content.len()).ok(),
+                fits.then_some(bytes)
+            );
+        }
+        assert_eq!(
+            create(Path::new("/dev/zero"), b"", false).unwrap_err().to_string(),
+            "/dev/zero: it is there already, and is not replaced"
+        );
+        assert!(read_private(Path::new("/dev/zero"), Modes::Strict).is_err(), "it has no end");
+    }
+
+    #[test]
+    fn lines_are_added_behind_what_is_there() {
+        let scratch = Scratch::new();
+        let path = scratch.path("nodes");
+        assert_eq!(append_line(&path, "one").unwrap(), 1);
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode(&path)), ("one\n", 0o600));
+        assert_eq!(append_line(&path, "two").unwrap(), 2);
+        fs::write(&path, "mine, without an end").unwrap();
+        assert_eq!(append_line(&path, "three").unwrap(), 2);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine, without an end\nthree\n");
+        fs::write(&path, vec![b'x'; FILE_BYTES_MAX - 5]).unwrap();
+        assert!(append_line(&path, "four").unwrap_err().to_string().contains(NO_ROOM));
+        assert_eq!(append_line(&path, "six").unwrap(), 2, "and no byte more");
+    }
+
+    #[test]
+    fn a_stamp_notices_each_kind_of_change() {
+        let scratch = Scratch::new();
+        let path = scratch.write("file", "one", 0o600);
+        let old = |path: &Path| Stamp { is_fresh: false, ..Stamp::of(path) };
+        let stamp = old(&path);
+        assert!(!stamp.has_changed(&path));
+        assert!(Stamp::of(&path).has_changed(&path), "it was written just now");
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert!(stamp.has_changed(&path), "another time");
+        let stamp = old(&path);
+        let other = scratch.write("other", "two", 0o600);
+        File::options().write(true).open(&other).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert!(stamp.has_changed(&path), "another file of the same size and time");
+        let stamp = old(&path);
+        fs::remove_file(&path).unwrap();
+        assert!(stamp.has_changed(&path));
+        assert!(!Stamp::MISSING.has_changed(&path));
+        scratch.write("file", "", 0o600);
+        assert!(Stamp::MISSING.has_changed(&path));
+    }
+}

@@ -1,0 +1,142 @@
+//! The last of a connection: its line in the log, its counts, and what it held.
+
+use std::fmt;
+use std::time::Duration;
+
+use log::Level;
+
+use crate::engine::core::Core;
+use crate::relay::connection::Connection;
+use crate::relay::half::Phase;
+use crate::relay::side::Role;
+use crate::types::address::Endpoint;
+use crate::types::id::Id;
+use crate::types::peer_network::PeerNetwork;
+use crate::types::reason::Reason;
+use crate::types::units::format_duration;
+
+impl Core {
+    /// Sets the requested address for the log if it is not a valid target: the unusable name as it was received.
+    pub fn set_asked_text(&mut self, connection: Id, text: &str) {
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.notes().asked = Some(text.into());
+        }
+    }
+
+    /// Frees a connection that is over: everything it held goes back where it came from.
+    pub(crate) fn free(&mut self, id: Id) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let reason = connection.reason.unwrap_or(Reason::Internal);
+        let (payer, is_empty_failure) = (connection.payer, connection.is_empty_failure(reason));
+        let counts = reason.is_futile() && connection.returns_to.is_none();
+        if self.may_log_closed(payer.filter(|_| is_empty_failure))
+            && let Some(connection) = self.connections.get(id)
+        {
+            self.log_closed(id, connection, reason);
+        }
+        if let Some(source) = self.counted_source(id) {
+            self.sources.leave(source);
+        }
+        payer.into_iter().for_each(|payer| self.pools.links.peers.release(payer, counts, self.now_ms));
+        self.timers.set(id, None, self.now_ms);
+        let Some(mut connection) = self.connections.remove(id) else { return };
+        self.stats.closed[reason as usize] += 1;
+        self.stats.bytes_sent += connection.halves[Role::Source.out()].bytes;
+        self.stats.bytes_received += connection.halves[Role::Dest.out()].bytes;
+        for role in [Role::Source, Role::Dest] {
+            let Some(side) = connection.side(role) else { continue };
+            let into = &connection.halves[role.into()];
+            let is_settled = !into.dead && connection.halves.iter().all(|half| half.phase == Phase::Shut);
+            // Both directions of the side were closed in order; a reset could only destroy data.
+            if (reason.cuts() || connection.cut) && !is_settled {
+                let io = self.sides.get(side).map(|side| &side.io);
+                io.into_iter().for_each(|io| io.close_with_reset(&mut self.pools.links));
+            }
+            if let Some(stream) = self.sides.get(side).and_then(|side| side.io.stream())
+                && into.is_cut_short()
+            {
+                // Whatever the reason is, the far end must not take what it has for the whole.
+                self.pools.links.reset(stream);
+            }
+            self.drop_side(side);
+        }
+        for half in &mut connection.halves {
+            half.clear(&mut self.pools.blocks, &mut self.pools.pipes);
+        }
+    }
+
+    /// Returns the network that a connection counts against, if it is counted.
+    fn counted_source(&self, id: Id) -> Option<PeerNetwork> {
+        let connection = self.connections.get(id).filter(|connection| connection.is_counted)?;
+        self.sides.get(connection.source).map(|source| (&source.endpoint).into())
+    }
+
+    /// The link that its dest was reached over.
+    fn via_of(&self, connection: &Connection) -> String {
+        let dest = connection.dest.and_then(|dest| self.sides.get(dest));
+        if let Some(Endpoint::Link(peer, _)) = dest.map(|side| &side.endpoint) {
+            return peer.to_string();
+        }
+        // One that was refused has no dest any more, but the link has its name still, unless it is over, too.
+        let Some(link) = connection.via else { return "direct".to_owned() };
+        self.pools.links.links.get(link).map_or_else(|| "link".to_owned(), |link| link.name.to_string())
+    }
+
+    /// One line tells why it ended.
+    fn log_closed(&self, id: Id, connection: &Connection, reason: Reason) {
+        let level = if reason == Reason::Internal { Level::Error } else { Level::Info };
+        if !log::log_enabled!(target: TARGET, level) {
+            return;
+        }
+        let notes = connection.notes.as_deref();
+        let dest = connection.dest.map(|dest| self.peer(dest));
+        let asked = Shown::or_text(connection.asked.as_deref(), notes.and_then(|notes| notes.asked.as_deref()));
+        let dialled = Shown::or_text(dest.as_ref(), notes.and_then(|notes| notes.dialled.as_deref()));
+        let age = Duration::from_millis(self.now_ms.saturating_sub(connection.opened_ms));
+        let (ending, fault) = connection.ending(reason);
+        let dial = connection.dial_ms.map(|ms| format_duration(Duration::from_millis(ms.into())));
+        // The values are formatted into the line, without a text of their own each.
+        log::log!(
+            target: TARGET, level,
+            id:% = id,
+            conn:% = self.described(connection),
+            user = notes.and_then(|notes| notes.user.as_deref()).unwrap_or("-"),
+            asked:% = asked,
+            dialled:% = dialled,
+            via = self.via_of(connection),
+            dial = dial.as_deref().unwrap_or("-"),
+            duration = format_duration(age),
+            sent = connection.halves[Role::Source.out()].bytes,
+            received = connection.halves[Role::Dest.out()].bytes,
+            reason = reason.as_str(),
+            end = ending.as_str(),
+            by = fault.as_str(),
+            detail = notes.and_then(|notes| notes.detail.as_deref()).unwrap_or("-");
+            "closed"
+        );
+    }
+}
+
+/// A value of the log, a text in its place, or nothing.
+enum Shown<'a, T> {
+    Value(&'a T),
+    Text(&'a str),
+}
+
+impl<'a, T> Shown<'a, T> {
+    fn or_text(value: Option<&'a T>, text: Option<&'a str>) -> Shown<'a, T> {
+        value.map_or(Shown::Text(text.unwrap_or("-")), Shown::Value)
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Shown<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Shown::Value(value) => value.fmt(f),
+            Shown::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+/// The target of the lines about connections.
+const TARGET: &str = "seaprox::connection";

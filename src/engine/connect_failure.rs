@@ -1,0 +1,53 @@
+//! Failures of connects: the failure for an error of the system, and the failure of a dial with several attempts.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use crate::node::Path as Way;
+use crate::types::reason::{Failure, Reason};
+
+impl Failure {
+    /// The failure of a connect to an address. The system has one error for the want of a source address and for the want of
+    /// a source port (connect(2)): whether there is a source address tells them apart.
+    pub(crate) fn of_connect(error: &io::Error, addr: SocketAddr, way: Option<&Way>) -> Failure {
+        let lacks_port = match error.kind() {
+            io::ErrorKind::AddrNotAvailable => has_source(addr, way.and_then(|way| way.source)),
+            // The system chooses the port, so all ports are in use.
+            io::ErrorKind::AddrInUse => true,
+            _ => false,
+        };
+        match lacks_port {
+            true => Failure::new(Reason::LimitReached, format!("no source port is left: {error}")),
+            false => Failure::from(error),
+        }
+    }
+
+    /// The failure that says more of two: a target that answered is more than one that did not.
+    pub(crate) fn worse(first: Option<Failure>, second: Failure) -> Failure {
+        let rank = |failure: &Failure| match failure.reason {
+            Reason::ConnectionRefused => 0,
+            Reason::NotPermitted => 1,
+            Reason::TimedOut => 2,
+            Reason::HostUnreachable => 3,
+            Reason::NetworkUnreachable => 4,
+            _ => 5,
+        };
+        match first {
+            Some(first) if rank(&first) <= rank(&second) => first,
+            _ => second,
+        }
+    }
+
+    /// Returns the failure with the address in its detail.
+    pub(crate) fn about(self, addr: SocketAddr) -> Failure {
+        Failure { detail: self.detail.map(|detail| format!("{addr}: {detail}").into()), ..self }
+    }
+}
+
+/// Returns true if this host has the source address or, without one, any address from which `to` can be reached. Sends no
+/// packet.
+fn has_source(to: SocketAddr, source: Option<IpAddr>) -> bool {
+    let any = if to.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+    let probe = UdpSocket::bind((source.unwrap_or(any), 0)).and_then(|socket| socket.connect(to));
+    !probe.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+}

@@ -1,0 +1,625 @@
+//! The core: everything that a loop owns but its handlers, and the verbs on it.
+//!
+//! The core never calls a handler. Whatever must be told is put in a queue, and the [`Proxy`](crate::Proxy), which owns
+//! handlers and core side by side, tells it. So a handler may be given the whole core while it runs. What ends is
+//! marked and queued; the reap at the end of the turn frees it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Registry, Token};
+use slab::Slab;
+
+use crate::engine::dial::{Connector, Permit};
+use crate::engine::flow::DISCARD_BYTES_MAX;
+use crate::engine::handler::Handler;
+use crate::engine::limits::{Config, Limits};
+use crate::engine::listener::Listener;
+use crate::engine::mailbox::{Mail, Mailbox, Remote};
+use crate::engine::resolve::{Resolved, Resolver};
+use crate::engine::sources::Sources;
+use crate::engine::stats::Stats;
+use crate::engine::stopping::Stopping;
+use crate::engine::workers::Workers;
+use crate::link::Time;
+use crate::node::Links;
+use crate::relay::block::BlockPool;
+use crate::relay::connection::{Connection, Stage};
+use crate::relay::half::{Flow, Phase, UNLIMITED};
+use crate::relay::io::Io;
+use crate::relay::pump::{self, Pools};
+use crate::relay::side::{Owner, Role, Side, State};
+use crate::relay::splice_pipe::PipePool;
+use crate::relay::timer::{OneOffs, TimerClass, TimerLists};
+use crate::types::address::{Endpoint, Target};
+use crate::types::id::{Id, Table};
+use crate::types::reason::{Ending, Failure, Fault, Reason};
+
+/// What a loop owns: connections, sides, listeners, pools, timers.
+pub struct Core {
+    pub(crate) config: Config,
+    pub(crate) registry: Registry,
+    pub(crate) connections: Table<Connection>,
+    pub(crate) sides: Table<Side>,
+    pub(crate) listeners: Slab<Listener>,
+    pub(crate) pools: Pools,
+    pub(crate) timers: TimerLists,
+    pub(crate) one_offs: OneOffs<OneOff>,
+    pub(crate) resolver: Resolver,
+    pub(crate) workers: Option<Arc<Workers>>,
+    pub(crate) sources: Arc<Sources>,
+    pub(crate) connector: Option<Box<dyn Connector>>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) stats: Stats,
+    pub(crate) queues: Queues,
+    pub(crate) stopping: Stopping,
+    pub(crate) descriptors: Descriptors,
+    pub(crate) racers: usize,
+    /// Turns for which transfers make room for those who send little.
+    pub(crate) company: u32,
+    pub(crate) now_ms: u64,
+    /// The connection whose handler is being told that its client is here: nothing of its input has been asked for.
+    pub(crate) opening: Option<Id>,
+    born: Instant,
+}
+
+/// What waits for its turn.
+#[derive(Default)]
+pub(crate) struct Queues {
+    /// Sides and listeners with something to do.
+    pub run: VecDeque<Run>,
+    /// Dials that are over and not yet told.
+    pub dialled: VecDeque<(Id, Result<(), Failure>)>,
+    /// Handlers that take over when the call that installed them returns.
+    pub handlers: VecDeque<(Id, Box<dyn Handler>)>,
+    /// Sides that are gone, whose handlers are to be dropped when no call runs.
+    pub freed: Vec<Id>,
+    /// Sides whose half found no block.
+    pub no_block: VecDeque<Id>,
+    /// Connections that are over.
+    pub closed: Vec<Id>,
+    /// Listeners that found the connection table full.
+    pub full: Vec<u32>,
+    /// The current turn, and the number of connections accepted in it.
+    pub accepts: (u64, usize),
+    /// Names that have been looked up, and the dests that are to be connected; in turn.
+    pub found: VecDeque<(VecDeque<Id>, Rc<Resolved>)>,
+    /// Mails that were taken and not yet read.
+    pub mails: VecDeque<Mail>,
+}
+
+/// Something in the run queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Run {
+    Side(Id),
+    Listener(u32),
+}
+
+/// A deadline that belongs to no class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum OneOff {
+    /// Try the next address beside the one that has not answered.
+    NextAddress(Id),
+    /// See whether there are descriptors again.
+    Descriptors,
+    /// Pass the reset of a connection's side on, after so many milliseconds of waiting since the last look.
+    Reset(Id, Role, u32),
+    /// End what has not ended by itself.
+    Drained,
+    /// Look after a link.
+    Link(Id),
+    /// Look after a carrier of a link.
+    Carrier(Id),
+    /// Wake the handler of a connection's source.
+    Wake(Id),
+    /// Compute the handshakes of unauthenticated peers of links: there is time for them again.
+    Handshakes,
+    /// Look for unauthenticated peers of links that are too slow.
+    Crowd,
+    /// Tell how many lines of the log were left out.
+    Unsaid,
+    /// Give memory that nothing uses back to the system.
+    TrimMemory,
+}
+
+/// What is held up for want of descriptors.
+#[derive(Default)]
+pub(crate) struct Descriptors {
+    /// Since the last look.
+    pub short: bool,
+    /// Since when, if it has been said.
+    pub since_ms: Option<u64>,
+    pub listeners: Vec<u32>,
+    pub dials: VecDeque<Id>,
+}
+
+impl Core {
+    pub(crate) fn new(
+        config: Config,
+        registry: Registry,
+        mailbox: Arc<Mailbox>,
+        workers: Option<Arc<Workers>>,
+    ) -> Core {
+        let limits = &config.limits;
+        let name_cache_ms = config.timeouts.name_cache.as_millis() as u64;
+        Core {
+            connections: Table::new(limits.connections),
+            sides: Table::new(limits.sides()),
+            listeners: Slab::new(),
+            pools: Pools {
+                blocks: BlockPool::new(limits.block_bytes.max(Limits::BLOCK_BYTES_MIN), limits.buffer_bytes),
+                pipes: PipePool::new(limits.pipe_bytes, limits.pipes),
+                links: Links::new(limits.link_bytes),
+            },
+            timers: TimerLists::new(limits.connections, config.timeouts.of_classes()),
+            one_offs: OneOffs::new(),
+            resolver: Resolver::new(limits.cached_names, name_cache_ms),
+            workers,
+            sources: Sources::new(limits.connections_per_source),
+            connector: None,
+            mailbox,
+            stats: Stats::default(),
+            queues: Queues::default(),
+            stopping: Stopping::No,
+            descriptors: Descriptors::default(),
+            racers: 0,
+            company: 0,
+            now_ms: 0,
+            opening: None,
+            born: Instant::now(),
+            registry,
+            config,
+        }
+    }
+
+    /// What the loop was told at its birth.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The loop, for other threads.
+    pub fn remote(&self) -> Remote {
+        Remote(Arc::clone(&self.mailbox))
+    }
+
+    /// Bytes of input that a handler is shown at once, at most.
+    pub fn input_bytes_max(&self) -> usize {
+        self.config.limits.input_bytes()
+    }
+
+    /// Hands every dial whose target is not connected by the loop itself to somebody else. See [`Connector`].
+    pub fn set_connector(&mut self, connector: Box<dyn Connector>) {
+        self.connector = Some(connector);
+    }
+
+    /// Makes a connection whose source is a pair of descriptors that exist already, such as standard input and output.
+    ///
+    /// # Errors
+    /// The connection table is full, or the descriptors cannot be registered.
+    pub fn adopt_stdio(&mut self, kind: &'static str, handler: Box<dyn Handler>) -> io::Result<Id> {
+        let (read, write) = crate::sys::stdio::duplex()?;
+        let io = Io::Files { read, write: Some(write) };
+        let endpoint = Endpoint::Descriptor(0, 1);
+        self.adopt(io, endpoint, kind, NO_LISTENER, handler).map_err(|(_, error)| error)
+    }
+
+    /// Makes a connection whose source is a connected stream socket.
+    ///
+    /// # Errors
+    /// The connection table is full, or the descriptor is no socket or cannot be registered.
+    pub fn adopt_socket(&mut self, fd: OwnedFd, kind: &'static str, handler: Box<dyn Handler>) -> io::Result<Id> {
+        let io = Io::from_owned(fd)?;
+        let endpoint = io.peer();
+        self.adopt(io, endpoint, kind, NO_LISTENER, handler).map_err(|(_, error)| error)
+    }
+
+    /// Gives a side a handler of its own, or another one; it takes over when the running call returns.
+    pub fn set_handler(&mut self, side: Id, handler: Box<dyn Handler>) {
+        self.queues.handlers.push_back((side, handler));
+    }
+
+    /// Calls [`Handler::woken`] of a connection's source after `time`, unless the connection is over by then. The timer of
+    /// the stage keeps running. Each call adds an entry to a heap until its time has passed, so a handler must not call this
+    /// again before it was woken.
+    pub fn wake_after(&mut self, connection: Id, time: Duration) {
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.one_offs.push(self.now_ms.saturating_add(ms), OneOff::Wake(connection));
+    }
+
+    /// Names the front end's protocol, once it is known which one the client speaks.
+    pub fn set_kind(&mut self, connection: Id, kind: &'static str) {
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.kind = kind;
+        }
+    }
+
+    /// Names the target, for the log, where it is not to be connected.
+    pub fn set_asked(&mut self, connection: Id, target: Rc<Target>) {
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.asked = Some(target);
+        }
+    }
+
+    /// Names the user, for the log.
+    pub fn set_user(&mut self, connection: Id, user: &str) {
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.notes().user = Some(user.into());
+        }
+    }
+
+    /// Says what went wrong, for the log; the first to say so is heard.
+    pub fn set_detail(&mut self, connection: Id, detail: &str) {
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.notes().detail.get_or_insert_with(|| detail.into());
+        }
+    }
+
+    /// Says whose doing the end of a connection is, where the reason alone does not tell: either end may break a protocol.
+    pub fn blame(&mut self, connection: Id, fault: Fault) {
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.notes().fault = Some(fault);
+        }
+    }
+
+    /// How a connection that is over has ended, and whose doing that was. One that was closed in order is aborted all the
+    /// same if a side left before it had got what it was owed.
+    pub fn ending(&self, connection: Id) -> Option<(Ending, Fault)> {
+        let connection = self.connections.get(connection)?;
+        connection.reason.map(|reason| connection.ending(reason))
+    }
+
+    /// What went wrong, as the log says it.
+    pub fn detail(&self, connection: Id) -> Option<&str> {
+        self.connections.get(connection)?.notes.as_ref()?.detail.as_deref()
+    }
+
+    /// One end of a connection.
+    pub fn side(&self, connection: Id, role: Role) -> Option<Id> {
+        self.connections.get(connection)?.side(role)
+    }
+
+    /// The other end of the connection that a side belongs to.
+    pub fn other(&self, side: Id) -> Option<Id> {
+        let (connection, role) = self.owner(side)?;
+        self.side(connection, role.other())
+    }
+
+    /// The connection that a side belongs to, and which end of it the side is.
+    pub fn owner(&self, side: Id) -> Option<(Id, Role)> {
+        match self.sides.get(side)?.owner {
+            Owner::Connection(connection, role) => Some((connection, role)),
+            Owner::Race(_) | Owner::Carrier(_) => None,
+        }
+    }
+
+    /// How far a side has come.
+    pub fn state(&self, side: Id) -> Option<State> {
+        Some(self.sides.get(side)?.state)
+    }
+
+    /// Where the other end of a side's socket is.
+    pub fn peer(&self, side: Id) -> Endpoint {
+        self.sides.get(side).map_or(Endpoint::Unknown, |side| side.endpoint.clone())
+    }
+
+    /// Where our end of a side's socket is. This asks the system.
+    pub fn local(&self, side: Id) -> Endpoint {
+        self.sides.get(side).map_or(Endpoint::Unknown, |side| side.io.local())
+    }
+
+    /// Sends bytes to one end of a connection, ahead of anything that is relayed to it; what does not fit at once
+    /// waits. Whether they were taken: all of them are, or none. What waits is bounded by one block, or by 512 bytes while
+    /// the pool has none.
+    pub fn send(&mut self, connection: Id, role: Role, bytes: &[u8]) -> bool {
+        let Some(record) = self.connections.get_mut(connection) else { return false };
+        let (half, Some(side)) = (role.into(), record.side(role)) else { return false };
+        let half = &mut record.halves[half];
+        if half.dead {
+            // The side is gone, and its end is being handled already.
+            return true;
+        }
+        if half.phase == Phase::Shut || !half.out.push(bytes, &mut self.pools.blocks) {
+            return false;
+        }
+        if record.stage == Stage::Established {
+            self.timers.touch(connection, self.now_ms);
+        }
+        let Some(record) = self.sides.get_mut(side) else { return false };
+        if record.state == State::Connected && pump::deliver(half, record, &mut self.pools).is_err() {
+            // The pump meets the same error and knows what follows from it.
+            record.ready.error = true;
+            self.enqueue(side);
+        }
+        true
+    }
+
+    /// Bytes that wait to be written to one end of a connection.
+    pub fn queued(&self, connection: Id, role: Role) -> usize {
+        self.connections.get(connection).map_or(0, |connection| connection.halves[role.into()].queued())
+    }
+
+    /// Relays everything in both directions from now on. What is left of the input goes first.
+    pub fn relay(&mut self, connection: Id) {
+        self.pass(connection, Role::Source, UNLIMITED);
+        self.pass(connection, Role::Dest, UNLIMITED);
+        self.set_stage(connection, Stage::Established);
+        log::debug!(target: "seaprox::connection", id = connection.to_string(); "relaying");
+    }
+
+    /// Relays the next `count` bytes of one side's input to the other side; then the input is the handler's again.
+    pub fn pass(&mut self, connection: Id, from: Role, count: u64) {
+        let Some(record) = self.connections.get_mut(connection) else { return };
+        let half = &mut record.halves[from.out()];
+        if half.dead && half.phase != Phase::Shut {
+            (half.flow, half.left) = (Flow::Discard, DISCARD_BYTES_MAX);
+        } else if half.phase != Phase::Shut {
+            (half.flow, half.left) = (Flow::Relay, count);
+        }
+        if let Some(side) = record.side(from) {
+            self.enqueue(side);
+        }
+    }
+
+    /// Reads no more of one side's input until [`Core::resume`] or [`Core::pass`]. The system's buffers then hold the
+    /// peer back.
+    pub fn hold(&mut self, connection: Id, side: Role) {
+        if let Some(record) = self.connections.get_mut(connection) {
+            record.halves[side.out()].flow = Flow::Hold;
+        }
+    }
+
+    /// Shows one side's input to its handler, from now on and including what waits.
+    pub fn resume(&mut self, connection: Id, role: Role) {
+        let Some(record) = self.connections.get_mut(connection) else { return };
+        record.halves[role.out()].flow = Flow::Handler;
+        if let Some(side) = record.side(role) {
+            self.enqueue(side);
+        }
+    }
+
+    /// Says how far a connection has come, which starts the timer of that stage.
+    pub fn set_stage(&mut self, connection: Id, stage: Stage) {
+        if let Some(record) = self.connections.get_mut(connection)
+            && record.stage != Stage::Closed
+        {
+            record.stage = stage;
+            self.start_timer(connection);
+        }
+    }
+
+    /// Starts the timer of what a connection waits for now.
+    pub(crate) fn start_timer(&mut self, connection: Id) {
+        let timeouts = &self.config.timeouts;
+        if let Some(record) = self.connections.get(connection) {
+            let waits = self.keepalive_waits() && !record.settled;
+            let class = match record.timer_class() {
+                Some(TimerClass::HalfClosed) if timeouts.half_closed.is_zero() => Some(TimerClass::Idle),
+                Some(TimerClass::Idle) if waits => Some(TimerClass::Settle),
+                // One direction that goes on for long needs keepalive as much as two. A short timer ends it soon enough,
+                // and a long one may be late by the time that this takes.
+                Some(TimerClass::HalfClosed) if waits && timeouts.half_closed > SETTLES_MANY * timeouts.settle => {
+                    Some(TimerClass::Settle)
+                }
+                class => class,
+            };
+            self.timers.set(connection, class, self.now_ms);
+        }
+    }
+
+    /// Whether TCP keepalive is switched on only when a connection has lasted for a while: most have not, and save two
+    /// system calls. With an idle timer, which needs the place in the lists, it is switched on at once.
+    pub(crate) fn keepalive_waits(&self) -> bool {
+        self.config.timeouts.idle.is_zero() && !self.config.tcp_keepalive.is_zero()
+    }
+
+    /// A connection has lasted for a while.
+    pub(crate) fn settle_down(&mut self, connection: Id) {
+        let Some(record) = self.connections.get_mut(connection) else { return };
+        record.settled = true;
+        if let Some(dest) = record.dest.and_then(|dest| self.sides.get(dest)) {
+            dest.io.set_keepalive(self.config.tcp_keepalive);
+        }
+        self.start_timer(connection);
+    }
+
+    /// How far a connection has come.
+    pub fn stage(&self, connection: Id) -> Option<Stage> {
+        Some(self.connections.get(connection)?.stage)
+    }
+
+    /// Connects the dest of a connection. The handler's `connected` tells the result, never before this call
+    /// returns; until then the source's input is held. A rule may look at each address that a name turns out to have.
+    ///
+    /// Nothing happens when there is a dest already.
+    pub fn connect(&mut self, connection: Id, target: Rc<Target>, permit: Option<Permit>) {
+        let Some(dest) = self.new_dest(connection, Some(&target)) else { return };
+        log::debug!(target: "seaprox::connection", id = connection.to_string(), asked = target.to_string(); "connecting");
+        match self.connections.get(connection).and_then(|record| record.via) {
+            None => self.dial(dest, &target, permit),
+            Some(link) if permit.is_none() => self.dial_stream(dest, link),
+            Some(_) => {
+                let why = "a rule asks for its address, which only the far end knows";
+                self.queues.dialled.push_back((dest, Err(Failure::new(Reason::NotPermitted, why))));
+            }
+        }
+    }
+
+    /// Makes the side of a dest that is to be connected, unless there is one.
+    pub(crate) fn new_dest(&mut self, connection: Id, target: Option<&Rc<Target>>) -> Option<Id> {
+        let record = self.connections.get_mut(connection)?;
+        if record.dest.is_some() || record.stage == Stage::Closed {
+            return None;
+        }
+        let side = Side::new(Owner::Connection(connection, Role::Dest), State::Connecting, Io::None, Endpoint::Unknown);
+        let Ok(dest) = self.sides.insert(side) else {
+            debug_assert!(false, "the table has two sides for each connection");
+            return None;
+        };
+        record.dest = Some(dest);
+        record.asked = target.cloned();
+        record.dial_since_ms = self.now_ms;
+        if record.halves[Role::Source.out()].flow == Flow::Handler {
+            record.halves[Role::Source.out()].flow = Flow::Hold;
+        }
+        self.set_stage(connection, Stage::Connecting);
+        Some(dest)
+    }
+
+    /// Makes standard input and output the dest of a connection. The handler's `connected` tells, as for
+    /// [`Core::connect`].
+    ///
+    /// # Errors
+    /// They cannot be had or registered.
+    pub fn connect_stdio(&mut self, connection: Id) -> io::Result<()> {
+        let (read, write) = crate::sys::stdio::duplex()?;
+        let Some(record) = self.connections.get_mut(connection).filter(|record| record.dest.is_none()) else {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        };
+        let io = Io::Files { read, write: Some(write) };
+        let owner = Owner::Connection(connection, Role::Dest);
+        let side = Side::new(owner, State::Connecting, io, Endpoint::Descriptor(0, 1));
+        let dest = self.sides.insert(side).map_err(|_| io::Error::other("connection limit reached"))?;
+        record.dest = Some(dest);
+        if let Some(side) = self.sides.get_mut(dest) {
+            let unpollable = side.io.register(&self.registry, Token(dest.to_u64() as usize))?;
+            side.set_unpollable(unpollable);
+        }
+        self.queues.dialled.push_back((dest, Ok(())));
+        Ok(())
+    }
+
+    /// Returns true if one end of a connection is connected and silent: it has neither ended nor failed, and no byte of it
+    /// waits to be read. This asks the system, because an event may be on its way.
+    pub fn is_silent(&self, connection: Id, role: Role) -> bool {
+        let Some(record) = self.connections.get(connection) else { return false };
+        let Some(side) = record.side(role).and_then(|side| self.sides.get(side)) else { return false };
+        let (from, to) = (&record.halves[role.out()], &record.halves[role.into()]);
+        let is_well = side.state == State::Connected && !(side.ready.fin || side.ready.failed || side.ready.error);
+        is_well
+            && from.phase == Phase::Flowing
+            && from.queued() == 0
+            && !to.dead
+            && side.io.is_silent(&self.pools.links)
+    }
+
+    /// Makes a connection of a socket that is there.
+    pub(crate) fn adopt(
+        &mut self,
+        io: Io,
+        endpoint: Endpoint,
+        kind: &'static str,
+        listener: u32,
+        handler: Box<dyn Handler>,
+    ) -> Result<Id, (Io, io::Error)> {
+        let (Some(connection), Some(source)) = (self.connections.next_id(), self.sides.next_id()) else {
+            return Err((io, io::Error::other("connection limit reached")));
+        };
+        let unpollable = match io.register(&self.registry, Token(source.to_u64() as usize)) {
+            Ok(unpollable) => unpollable,
+            Err(error) => return Err((io, error)),
+        };
+        let mut side = Side::new(Owner::Connection(connection, Role::Source), State::Connected, io, endpoint);
+        side.set_unpollable(unpollable);
+        let placed = self.sides.insert(side).is_ok()
+            && self.connections.insert(Connection::new(source, kind, listener, self.now_ms)).is_ok();
+        debug_assert!(placed, "both tables had room");
+        if let Some(link) = self.listeners.get(listener as usize).and_then(Listener::link) {
+            self.route(connection, link);
+        }
+        self.stats.opened += 1;
+        let from = self.peer(source);
+        log::debug!(target: "seaprox::connection", id = connection.to_string(), from = from.to_string(); "accepted");
+        self.set_stage(connection, Stage::Handshake);
+        self.queues.handlers.push_back((source, handler));
+        if unpollable.read {
+            // No event will say that there is something to read.
+            self.enqueue(source);
+        }
+        Ok(connection)
+    }
+
+    /// Puts a side in the queue for a block, once.
+    pub(crate) fn wait_for_block(&mut self, side: Id) {
+        self.stats.block_waits += 1;
+        if let Some(record) = self.sides.get_mut(side)
+            && !std::mem::replace(&mut record.ready.waits, true)
+        {
+            self.queues.no_block.push_back(side);
+        }
+    }
+
+    /// Puts a side in the run queue, once.
+    pub(crate) fn enqueue(&mut self, side: Id) {
+        if let Some(record) = self.sides.get_mut(side)
+            && !std::mem::replace(&mut record.ready.queued, true)
+        {
+            self.queues.run.push_back(Run::Side(side));
+        }
+    }
+
+    /// Takes a side out of the run queue, if it was put there last: it has been run in the meantime.
+    pub(crate) fn unqueue(&mut self, side: Id) {
+        if self.queues.run.back() == Some(&Run::Side(side)) {
+            self.queues.run.pop_back();
+            self.sides.get_mut(side).into_iter().for_each(|record| record.ready.queued = false);
+        }
+    }
+
+    /// Frees a side. A dest that races takes its racers along.
+    pub(crate) fn drop_side(&mut self, side: Id) {
+        self.queues.freed.push(side);
+        let Some(record) = self.sides.remove(side) else { return };
+        if let Some(stream) = record.io.stream() {
+            self.pools.links.release(stream);
+        }
+        if let Some(dial) = record.dial {
+            dial.racers.into_iter().for_each(|racer| self.drop_racer(racer));
+        }
+    }
+
+    /// Frees an attempt beside a dest's own.
+    pub(crate) fn drop_racer(&mut self, racer: Id) {
+        if self.sides.remove(racer).is_some() {
+            self.racers -= 1;
+        }
+    }
+
+    /// Reads the clock, once a turn.
+    pub(crate) fn tick(&mut self) {
+        let age = self.born.elapsed();
+        self.now_ms = age.as_millis() as u64;
+        self.pools.links.now = Time::from_us(age.as_micros() as u64);
+    }
+
+    /// The next deadline of all.
+    pub(crate) fn next_deadline_ms(&self) -> Option<u64> {
+        [self.timers.next_ms(), self.one_offs.next_ms()].into_iter().flatten().min()
+    }
+
+    /// Whether the next turn need not wait.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.queues.run.is_empty()
+            || !self.queues.dialled.is_empty()
+            || !self.queues.found.is_empty()
+            || !self.queues.mails.is_empty()
+            || !self.queues.closed.is_empty()
+            || !self.pools.links.dirty.is_empty()
+            || self.has_handshakes()
+            || (!self.queues.no_block.is_empty() && self.pools.blocks.available() > 0)
+            || self.is_done()
+    }
+
+    /// The class of timer that a connection waits in.
+    pub fn waits_for(&self, connection: Id) -> Option<TimerClass> {
+        self.timers.class(connection)
+    }
+}
+
+/// The listener of a connection that no listener accepted.
+pub(crate) const NO_LISTENER: u32 = u32::MAX;
+/// Times that the settle timer must go into the half-closed timer for the delay not to matter.
+const SETTLES_MANY: u32 = 12;

@@ -1,0 +1,664 @@
+//! Dials: how a dest is connected.
+//!
+//! ```text
+//!   address ------------------------------+
+//!   unix path ----------------------------+--> attempt --> connected
+//!   name --> cache, or lookup by a worker-+       |
+//!                 ^                               +-- failed, or 250 ms without an answer --> next address
+//!                 +-- cached addresses all failed: once --+
+//! ```
+//! Everything here happens in the loop, without blocking: a target that swallows packets holds no thread. A literal
+//! address needs nothing but its side. A name with several addresses has a [`Dial`]: the first attempt is the dest's own
+//! socket, and attempts that start beside it (happy eyeballs, RFC 8305) are sides of their own, whose socket moves
+//! to the dest when they win. The dial as a whole has one deadline, the connect timer of its connection.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mio::Token;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::engine::core::{Core, OneOff};
+use crate::engine::fair::Asker;
+use crate::engine::limits::RACERS;
+use crate::engine::mailbox::{Mail, Mailbox};
+use crate::engine::resolve::{self, Resolved, Wanted};
+use crate::engine::workers::Lookup;
+use crate::node::Path as Way;
+use crate::relay::connection::Stage;
+use crate::relay::half::{Flow, SMALL_BYTES};
+use crate::relay::io::Io;
+use crate::relay::side::{Owner, Role, Side, State};
+use crate::sys;
+use crate::types::address::{Endpoint, Name, Target};
+use crate::types::id::Id;
+use crate::types::reason::{Failure, Reason};
+
+/// Whether an address that a name turned out to have, or that an external connector reached, may be connected to.
+pub type Permit = Rc<dyn Fn(SocketAddr) -> bool>;
+
+/// What is needed while a dest connects to a name, or waits for its first socket.
+pub(crate) struct Dial {
+    target: Rc<Target>,
+    permit: Option<Permit>,
+    addresses: Vec<SocketAddr>,
+    next: usize,
+    /// Attempts beside the dest's own socket.
+    pub racers: Vec<Id>,
+    failure: Option<Failure>,
+    /// The addresses came from the cache: when all fail, the name is looked up anew.
+    from_cache: bool,
+}
+
+/// Somebody else who connects dests: a resolver of its own, another proxy, a tunnel.
+pub trait Connector {
+    /// Whether it wants this target; the loop connects the others itself.
+    fn wants(&self, target: &Target) -> bool;
+
+    /// Starts connecting, without blocking, and answers when it likes, from any thread.
+    fn connect(&mut self, target: &Target, answer: Answer);
+}
+
+/// What a [`Connector`] answers with, once. Dropping it says that the connection could not be made.
+#[must_use = "a dial without an answer ends at its deadline"]
+pub struct Answer {
+    mailbox: Arc<Mailbox>,
+    side: Id,
+    given: bool,
+}
+
+impl Answer {
+    /// The side that is being connected.
+    pub fn side(&self) -> Id {
+        self.side
+    }
+
+    /// Hands over a connected stream socket.
+    pub fn connected(mut self, socket: OwnedFd) {
+        self.give(Ok(socket));
+    }
+
+    /// Says why there is none.
+    pub fn failed(mut self, failure: Failure) {
+        self.give(Err(failure));
+    }
+
+    fn give(&mut self, result: Result<OwnedFd, Failure>) {
+        self.given = true;
+        // Answers are never refused, and a loop that has ended needs none.
+        let _ = self.mailbox.post(Mail::Connected(self.side, result));
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if !self.given {
+            self.give(Err(Failure::new(Reason::Other, "the connector gave no answer")));
+        }
+    }
+}
+
+impl Core {
+    /// Starts to connect a dest that has just been made.
+    pub(crate) fn dial(&mut self, dest: Id, target: &Rc<Target>, permit: Option<Permit>) {
+        if let Some(connector) = self.connector.as_mut().filter(|connector| connector.wants(target)) {
+            let answer = Answer { mailbox: Arc::clone(&self.mailbox), side: dest, given: false };
+            connector.connect(target, answer);
+            return if permit.is_some() {
+                self.make_dial(dest, target, permit)
+            };
+        }
+        if !matches!(**target, Target::Unix(_)) {
+            self.read_ahead(dest);
+        }
+        match &**target {
+            Target::Ip(addr) => self.attempt(dest, *addr),
+            Target::Unix(path) => self.attempt_unix(dest, path),
+            Target::Name(name, _) => {
+                self.make_dial(dest, target, permit);
+                self.want_name(dest, name);
+            }
+        }
+    }
+
+    fn make_dial(&mut self, dest: Id, target: &Rc<Target>, permit: Option<Permit>) {
+        if let Some(side) = self.sides.get_mut(dest) {
+            side.dial = Some(Box::new(Dial {
+                target: Rc::clone(target),
+                permit,
+                addresses: Vec::new(),
+                next: 0,
+                racers: Vec::new(),
+                failure: None,
+                from_cache: false,
+            }));
+        }
+    }
+
+    fn want_name(&mut self, dest: Id, name: &Name) {
+        if let Some((ip, zone)) = name.zoned() {
+            // This host alone resolves the zone; no name server is asked.
+            let lacks = || Failure::new(Reason::NameResolutionFailure, format!("this host has no interface {zone}"));
+            let found = sys::interface_index(zone).map(|_| vec![ip.into()]).ok_or_else(lacks);
+            return self.found(dest, &found, false);
+        }
+        let asker = self.asker_of(dest);
+        let (sides, now_ms) = (&self.sides, self.now_ms);
+        match self.resolver.want(name, dest, asker, now_ms, |side| sides.get(side).is_some()) {
+            Wanted::Waits => {}
+            Wanted::Known(addresses) => self.found(dest, &Ok(addresses), true),
+            Wanted::LookUp(is_answered) => {
+                self.stats.lookups += 1;
+                let (patience, answer_to) = (self.config.timeouts.connect, Arc::clone(&self.mailbox));
+                let lookup = Lookup::new(name.clone(), patience, answer_to, is_answered);
+                let asked = self.workers.as_ref().map(|workers| workers.look_up(asker, lookup));
+                if asked != Some(Ok(())) {
+                    self.resolver.refused(name, dest, asker);
+                    let failure = Failure::new(Reason::LimitReached, "too many names are being looked up");
+                    self.found(dest, &Err(failure), false);
+                }
+            }
+        }
+    }
+
+    /// Whose share of the workers a dest takes.
+    fn asker_of(&mut self, dest: Id) -> Asker {
+        let Some(record) = self.owner(dest).and_then(|(connection, _)| self.connections.get(connection)) else {
+            // The socket of a link that this node dials.
+            return Asker::Own;
+        };
+        if let Some(peer) = record.payer.and_then(|payer| self.pools.links.peers.get_mut(payer)) {
+            return Asker::Key(*peer.key());
+        }
+        match self.sides.get(record.source).map(|source| &source.endpoint) {
+            Some(endpoint @ (Endpoint::Ip(_) | Endpoint::Unix(_))) => Asker::Network(endpoint.into()),
+            _ => Asker::Own,
+        }
+    }
+
+    /// A worker has looked a name up.
+    pub(crate) fn resolved(&mut self, resolved: Resolved) {
+        let dests = self.resolver.resolved(&resolved, self.now_ms);
+        if !dests.is_empty() {
+            self.queues.found.push_back((dests.into(), Rc::new(resolved)));
+        }
+    }
+
+    /// Connects dests whose names have been looked up, as many as there may be in a turn, in turn among the names.
+    pub(crate) fn connect_found(&mut self) {
+        for _ in 0..self.config.limits.dials_per_turn {
+            let Some((mut dests, resolved)) = self.queues.found.pop_front() else { break };
+            if let Some(dest) = dests.pop_front() {
+                self.found(dest, &resolved.found, false);
+            }
+            if !dests.is_empty() {
+                self.queues.found.push_back((dests, resolved));
+            }
+        }
+    }
+
+    /// The addresses of a dest's name are known, or are not to be had.
+    fn found(&mut self, dest: Id, found: &Result<Vec<IpAddr>, Failure>, from_cache: bool) {
+        let (family, count_max) = (self.config.family, self.config.limits.addresses_per_name);
+        let Some(dial) = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut()) else {
+            self.stats.stale += 1;
+            return;
+        };
+        let addresses = match found {
+            Ok(addresses) => addresses,
+            Err(failure) => {
+                dial.failure = Some(failure.clone());
+                return self.give_up(dest);
+            }
+        };
+        let mut ordered = resolve::order(addresses, dial.target.port().unwrap_or(0), family, count_max);
+        if ordered.is_empty() {
+            dial.failure = Some(Failure::new(Reason::NameResolutionFailure, "no address of a permitted family"));
+        }
+        let zone = match &*dial.target {
+            Target::Name(name, _) => name.zoned().and_then(|(_, zone)| sys::interface_index(zone)),
+            _ => None,
+        };
+        for addr in &mut ordered {
+            if let (SocketAddr::V6(addr), Some(zone)) = (addr, zone) {
+                addr.set_scope_id(zone);
+            }
+        }
+        if let Some(permit) = dial.permit.clone().filter(|_| !ordered.is_empty()) {
+            ordered.retain(|address| asks(&permit, *address));
+            dial.failure =
+                ordered.is_empty().then(|| Failure::new(Reason::NotPermitted, "a rule forbids its addresses"));
+        }
+        (dial.addresses, dial.next, dial.from_cache) = (ordered, 0, from_cache);
+        self.next_address(dest);
+    }
+
+    /// Tries the next address of a dest, beside those that have not answered yet. With none left, the last of them
+    /// to fail decides.
+    pub(crate) fn next_address(&mut self, dest: Id) {
+        let Some(side) = self.sides.get_mut(dest) else { return };
+        let (idle, Some(dial)) = (matches!(side.io, Io::None), side.dial.as_mut()) else { return };
+        if side.state == State::Connected {
+            return;
+        }
+        let Some(addr) = dial.addresses.get(dial.next).copied() else {
+            if idle && dial.racers.is_empty() {
+                self.give_up(dest);
+            }
+            return;
+        };
+        if idle {
+            dial.next += 1;
+            self.attempt(dest, addr);
+        } else if self.racers < RACERS
+            && let Ok(racer) =
+                self.sides.insert(Side::new(Owner::Race(dest), State::Connecting, Io::None, Endpoint::Ip(addr)))
+        {
+            self.racers += 1;
+            if let Some(dial) = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut()) {
+                dial.next += 1;
+                dial.racers.push(racer);
+            }
+            self.attempt(racer, addr);
+        }
+        let Some(dial) = self.sides.get(dest).and_then(|side| side.dial.as_ref()) else { return };
+        if dial.next < dial.addresses.len() {
+            let wait_ms = self.config.timeouts.happy_eyeballs.as_millis() as u64;
+            self.one_offs.push(self.now_ms + wait_ms, OneOff::NextAddress(dest));
+        }
+    }
+
+    /// Takes a look at what a client that has just come says, before its dest is dialled: most clients speak first, and
+    /// have spoken already. Only a few bytes, because they may have to wait for as long as the dial lasts. One that is gone
+    /// again is dialled for all the same: its dest sees who comes and goes, as it does when the reset is a moment later.
+    fn read_ahead(&mut self, dest: Id) {
+        let Some((connection, Role::Dest)) = self.owner(dest) else { return };
+        if self.opening != Some(connection) {
+            return;
+        }
+        let Some(record) = self.connections.get_mut(connection) else { return };
+        let (store, source) = (&mut record.halves[Role::Source.out()].store, self.sides.get_mut(record.source));
+        let Some(source) = source.filter(|source| store.is_empty() && matches!(source.io, Io::Tcp(_))) else {
+            return;
+        };
+        let mut bytes = [0; SMALL_BYTES];
+        match source.io.read_raw(&mut bytes) {
+            Ok(got) => {
+                store.keep_few(&bytes[..got]);
+                // No event has told of it yet: what is left, or the end, must not wait for one.
+                source.ready.readable |= got == 0 || got == bytes.len();
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                let error = source.note_error(error);
+                self.input_broke(connection, Role::Source, &error);
+            }
+        }
+    }
+
+    /// Whether there is something to send to a dest as soon as it is connected.
+    fn speaks_first(&self, dest: Id) -> bool {
+        let connection = self.owner(dest).and_then(|(connection, _)| self.connections.get(connection));
+        connection.is_some_and(|connection| !connection.halves[Role::Source.out()].store.is_empty())
+    }
+
+    /// One connect, of a dest or of a racer.
+    fn attempt(&mut self, side: Id, addr: SocketAddr) {
+        match start_connect(addr, self.way_of(side), self.speaks_first(side)) {
+            Ok(io) => {
+                if let Some(record) = self.sides.get_mut(side) {
+                    record.endpoint = Endpoint::Ip(addr);
+                }
+                self.wait_for_connect(side, io);
+            }
+            Err(error) => self.attempt_failed(side, &error, Some(addr)),
+        }
+    }
+
+    fn wait_for_connect(&mut self, side: Id, io: Io) {
+        match io.register(&self.registry, Token(side.to_u64() as usize)) {
+            Ok(_) => {
+                if let Some(record) = self.sides.get_mut(side) {
+                    record.io = io;
+                }
+            }
+            Err(error) => self.attempt_failed(side, &error, None),
+        }
+    }
+
+    fn attempt_unix(&mut self, dest: Id, path: &Path) {
+        let (sender, answer) = (path.to_owned(), self.answer(dest));
+        if let Some(side) = self.sides.get_mut(dest) {
+            side.endpoint = Endpoint::Unix(path.into());
+        }
+        match connect_unix(path) {
+            Ok(io) => {
+                answer.forget();
+                self.wait_for_connect(dest, io);
+                self.queues.dialled.push_back((dest, Ok(())));
+            }
+            // Its backlog is full, and no event tells when it has room: a worker waits in our place.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let wait = self.config.timeouts.connect;
+                let job = move || match connect_unix_waiting(&sender, wait) {
+                    Ok(socket) => answer.connected(socket),
+                    Err(error) => answer.failed(Failure::from(&error)),
+                };
+                let asker = self.asker_of(dest);
+                if self.workers.as_ref().map(|workers| workers.connect(asker, job)) != Some(Ok(())) {
+                    // The dropped job answers too late to be heard, so the failure is queued here.
+                    let failure = Failure::new(Reason::LimitReached, "too many connects wait");
+                    self.queues.dialled.push_back((dest, Err(failure)));
+                }
+            }
+            Err(error) => {
+                answer.forget();
+                self.attempt_failed(dest, &error, None);
+            }
+        }
+    }
+
+    fn answer(&self, side: Id) -> Answer {
+        Answer { mailbox: Arc::clone(&self.mailbox), side, given: false }
+    }
+
+    /// An event says that a connect is over.
+    pub(crate) fn attempt_ready(&mut self, side: Id) {
+        let Some(record) = self.sides.get_mut(side) else { return };
+        // A name is still being looked up, or the peer of a link has not answered yet.
+        let waits = matches!(record.io, Io::None | Io::Stream(_));
+        if waits || !(record.ready.writable || record.ready.error) {
+            return;
+        }
+        if let Some(error) = record.ready.error.then(|| record.io.take_error(&self.pools.links)).flatten() {
+            let addr = record.endpoint.ip();
+            return self.attempt_failed(side, &error, addr);
+        }
+        if let Some(addr) = record.endpoint.ip().filter(|addr| record.io.leads_to_itself(*addr)) {
+            return self.attempt_failed(side, &io::Error::from_raw_os_error(libc::ECONNREFUSED), Some(addr));
+        }
+        match record.owner {
+            Owner::Race(dest) => self.win(dest, side),
+            Owner::Connection(..) | Owner::Carrier(_) => self.queues.dialled.push_back((side, Ok(()))),
+        }
+    }
+
+    /// A racer has won: its socket becomes the dest's.
+    fn win(&mut self, dest: Id, racer: Id) {
+        let Some(winner) = self.sides.get_mut(racer) else { return };
+        let (io, endpoint, ready) = (std::mem::take(&mut winner.io), winner.endpoint.clone(), winner.ready);
+        let registered = io.register_again(&self.registry, Token(dest.to_u64() as usize));
+        let Some(record) = self.sides.get_mut(dest).filter(|record| record.state == State::Connecting) else {
+            self.drop_racer(racer);
+            return;
+        };
+        let queued = record.ready.queued;
+        (record.io, record.endpoint, record.ready) = (io, endpoint, ready);
+        record.ready.queued = queued;
+        let result = registered.map_err(|error| Failure::from(&error));
+        self.queues.dialled.push_back((dest, result));
+    }
+
+    /// One connect failed: another address may do, and the want of descriptors passes.
+    fn attempt_failed(&mut self, side: Id, error: &io::Error, addr: Option<SocketAddr>) {
+        let Some(record) = self.sides.get_mut(side) else { return };
+        record.io = Io::None;
+        record.ready = crate::relay::side::Ready { queued: record.ready.queued, ..Default::default() };
+        let dest = match record.owner {
+            Owner::Race(dest) => dest,
+            Owner::Connection(..) | Owner::Carrier(_) => side,
+        };
+        if dest != side {
+            self.drop_racer(side);
+            if let Some(dial) = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut()) {
+                dial.racers.retain(|racer| *racer != side);
+            }
+        }
+        if sys::is_out_of_descriptors(error) {
+            return self.dial_starves(dest, addr);
+        }
+        let failure = match addr {
+            Some(addr) => {
+                log::debug!(target: "seaprox::connection", dest = dest.to_string(), addr = addr.to_string(), error = error.to_string(); "address failed");
+                Failure::of_connect(error, addr, self.way_of(dest)).about(addr)
+            }
+            None => Failure::from(error),
+        };
+        let Some(record) = self.sides.get_mut(dest) else { return };
+        let Some(dial) = record.dial.as_mut() else {
+            self.queues.dialled.push_back((dest, Err(failure)));
+            return;
+        };
+        dial.failure = Some(Failure::worse(dial.failure.take(), failure));
+        self.next_address(dest);
+    }
+
+    /// There is no descriptor for a socket: the dest waits with the others for one.
+    fn dial_starves(&mut self, dest: Id, addr: Option<SocketAddr>) {
+        if let Some(dial) = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut()) {
+            if dial.next > 0 && addr.is_some() {
+                dial.next -= 1;
+            }
+        } else if let (Some(side), Some(addr)) = (self.sides.get_mut(dest), addr) {
+            side.endpoint = Endpoint::Ip(addr);
+        }
+        self.descriptors.dials.push_back(dest);
+        self.descriptors_short();
+    }
+
+    /// There may be descriptors again: tries once more what starved.
+    pub(crate) fn feed_starved(&mut self) {
+        for _ in 0..self.descriptors.dials.len() {
+            let Some(dest) = self.descriptors.dials.pop_front() else { break };
+            let Some(side) = self.sides.get(dest) else { continue };
+            match (&side.dial, side.endpoint.clone()) {
+                (Some(_), _) => self.next_address(dest),
+                (None, Endpoint::Ip(addr)) => self.attempt(dest, addr),
+                (None, Endpoint::Unix(path)) => self.attempt_unix(dest, &path),
+                (None, _) => {}
+            }
+            if self.descriptors.dials.back() == Some(&dest) {
+                break;
+            }
+        }
+    }
+
+    /// No address is left. What came from the cache may have been wrong: then the name is looked up anew, once.
+    fn give_up(&mut self, dest: Id) {
+        let Some(dial) = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut()) else { return };
+        let failure = dial.failure.take().unwrap_or(Reason::NameResolutionFailure.into());
+        let Target::Name(name, _) = &*Rc::clone(&dial.target) else { return };
+        self.resolver.forget(name);
+        if std::mem::take(&mut dial.from_cache) && failure.reason != Reason::NotPermitted {
+            return self.want_name(dest, name);
+        }
+        self.queues.dialled.push_back((dest, Err(failure)));
+    }
+
+    /// Drops the cached addresses of a dest's name after they did not answer in time. The next connection looks the name up
+    /// again, because its addresses may have changed.
+    fn forget_name_of(&mut self, dest: Id) {
+        let target = self.sides.get(dest).and_then(|side| side.dial.as_ref()).map(|dial| Rc::clone(&dial.target));
+        if let Some(Target::Name(name, _)) = target.as_deref() {
+            self.resolver.forget(name);
+        }
+    }
+
+    /// An external connector, or a worker, is done with a dest.
+    pub(crate) fn answered(&mut self, dest: Id, result: Result<OwnedFd, Failure>) {
+        if self.state(dest) != Some(State::Connecting) {
+            self.stats.stale += 1;
+            return;
+        }
+        let permit = self.sides.get(dest).and_then(|side| side.dial.as_ref()?.permit.clone());
+        let accept =
+            |fd| Io::from_owned(fd).map_err(|error| Failure::from(&error)).and_then(|io| permitted(io, permit));
+        match result.and_then(accept) {
+            Ok(io) => {
+                if let Some(side) = self.sides.get_mut(dest).filter(|side| side.endpoint == Endpoint::Unknown) {
+                    side.endpoint = io.peer();
+                }
+                self.wait_for_connect(dest, io);
+                self.queues.dialled.push_back((dest, Ok(())));
+            }
+            Err(failure) => self.queues.dialled.push_back((dest, Err(failure))),
+        }
+    }
+
+    /// The connect timer of a connection has fired.
+    /// Returns false if nothing is being dialled: the connection waits for a permission.
+    pub(crate) fn dial_timed_out(&mut self, connection: Id) -> bool {
+        let is_waiting = |side: &Id| self.state(*side) == Some(State::Connecting);
+        let sides = [Role::Dest, Role::Source].map(|role| self.side(connection, role));
+        let Some(dest) = sides.into_iter().flatten().find(is_waiting) else { return false };
+        self.forget_name_of(dest);
+        let after = crate::types::units::format_duration(self.config.timeouts.connect);
+        let failure = match self.stop_waiting(dest) {
+            true => self.link_failure(connection, &after),
+            false => Failure::new(Reason::TimedOut, format!("no answer within {after}")),
+        };
+        self.queues.dialled.push_back((dest, Err(failure)));
+        true
+    }
+
+    /// Why the link that a connection waits for is not up: what was last tried says so. A key that is refused is the reason
+    /// itself; anything else is about the link, and not about the target, so it is the detail.
+    fn link_failure(&self, connection: Id, after: &str) -> Failure {
+        let via = self.connections.get(connection).and_then(|record| record.via);
+        let link = via.and_then(|link| self.pools.links.links.get(link));
+        match link.and_then(|link| link.failed.as_ref()) {
+            Some((failure, _)) if failure.reason == Reason::AuthFailed => failure.clone(),
+            Some((failure, _)) => {
+                Failure::new(Reason::LinkLost, format!("the link was not up within {after}: {failure}"))
+            }
+            None => Failure::new(Reason::LinkLost, format!("the link was not up within {after}")),
+        }
+    }
+
+    /// Settles a dial that is over, before its handler is told: the connection waits for its handler to say what next, as
+    /// it did before the dial. The connection, or none when it was settled before or is gone.
+    pub(crate) fn settle_dial(&mut self, dest: Id, result: Result<(), &Failure>) -> Option<Id> {
+        let (connection, role) = self.owner(dest)?;
+        let side = self.sides.get_mut(dest).filter(|side| side.state == State::Connecting)?;
+        let record = self.connections.get_mut(connection).filter(|record| record.stage != Stage::Closed)?;
+        record.dial_ms = Some((self.now_ms - record.dial_since_ms) as u32);
+        match result {
+            Ok(()) => {
+                side.state = State::Connected;
+                side.ready.writable = true;
+                side.ready.may_delay = self.config.nodelay;
+                let racers = side.dial.take().map(|dial| dial.racers).unwrap_or_default();
+                racers.into_iter().for_each(|racer| self.drop_racer(racer));
+                log::debug!(target: "seaprox::connection", id = connection.to_string(); "connected");
+                if let Some(side) = self.sides.get(dest) {
+                    self.tune(&side.io);
+                }
+            }
+            Err(failure) => {
+                let detail = failure.detail.clone();
+                detail.into_iter().for_each(|detail| record.notes().detail = Some(detail));
+                self.stats.connect_failures[failure.reason as usize] += 1;
+                if role == Role::Dest {
+                    record.dest = None;
+                    self.drop_side(dest);
+                }
+            }
+        }
+        if let Some(half) = self.connections.get_mut(connection).map(|record| &mut record.halves[Role::Source.out()]) {
+            half.flow = if half.flow == Flow::Hold { Flow::Handler } else { half.flow };
+        }
+        self.set_stage(connection, Stage::Handshake);
+        Some(connection)
+    }
+
+    /// Sets the options of a socket that does not inherit them from a listener, those that cannot wait.
+    fn tune(&self, io: &Io) {
+        if !self.config.tcp_keepalive.is_zero() && !self.keepalive_waits() {
+            io.set_keepalive(self.config.tcp_keepalive);
+        }
+    }
+}
+
+impl Answer {
+    /// The answer is not needed after all.
+    fn forget(mut self) {
+        self.given = true;
+    }
+}
+
+/// A connection that somebody else made is subject to the same rules, once it is known where it leads.
+fn permitted(io: Io, permit: Option<Permit>) -> Result<Io, Failure> {
+    match (permit, io.peer().ip()) {
+        (Some(permit), Some(addr)) if !asks(&permit, addr) => {
+            Err(Failure::new(Reason::NotPermitted, "a rule forbids its address"))
+        }
+        _ => Ok(io),
+    }
+}
+
+/// A rule that panics forbids.
+fn asks(permit: &Permit, addr: SocketAddr) -> bool {
+    catch_unwind(AssertUnwindSafe(|| permit(addr))).unwrap_or(false)
+}
+
+/// A socket on its way to an address, by the way that it is to take. Two system calls, if any way will do, and one more
+/// if it `speaks_first`, which saves a packet.
+fn start_connect(addr: SocketAddr, way: Option<&Way>, speaks_first: bool) -> io::Result<Io> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
+    if let Some(way) = way {
+        if let Some(interface) = &way.interface {
+            bind_to_interface(&socket, interface)?;
+        }
+        if let Some(source) = way.source {
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+        }
+    }
+    if speaks_first {
+        sys::handshake_with_data(socket.as_fd());
+    }
+    match socket.connect(&addr.into()) {
+        Ok(()) => {}
+        Err(error) if sys::is_in_progress(&error) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(Io::Tcp(socket.into()))
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn bind_to_interface(socket: &Socket, interface: &str) -> io::Result<()> {
+    socket.bind_device(Some(interface.as_bytes()))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn bind_to_interface(_: &Socket, _: &str) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+fn connect_unix(path: &Path) -> io::Result<Io> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(Io::Unix(UnixStream::from(OwnedFd::from(socket))))
+}
+
+/// The send timeout bounds a connect that waits for room in the backlog (unix(7)).
+fn connect_unix_waiting(path: &Path, wait: std::time::Duration) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_write_timeout(Some(wait).filter(|wait| !wait.is_zero()))?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Ok(()) => Ok(socket.into()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
+        Err(error) => Err(error),
+    }
+}
+
+impl std::fmt::Debug for Dial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Dial({}, {} of {:?}, {} beside)", self.target, self.next, self.addresses, self.racers.len())
+    }
+}

@@ -1,0 +1,97 @@
+//! The verbs that end a connection, or release its dest so that another one can be connected.
+
+use crate::engine::core::Core;
+use crate::relay::connection::Stage;
+use crate::relay::half::{Flow, Phase, UNLIMITED};
+use crate::relay::side::{Role, State};
+use crate::types::id::Id;
+use crate::types::reason::Reason;
+
+impl Core {
+    /// Releases the dest with a reset, so that it cannot mistake a part for the whole.
+    pub fn reset_dest(&mut self, connection: Id) {
+        let dest = self.side(connection, Role::Dest).and_then(|dest| self.sides.get(dest));
+        dest.into_iter().for_each(|dest| dest.io.close_with_reset(&mut self.pools.links));
+        self.disconnect(connection);
+    }
+
+    /// Lets go of the dest, so that another one can be connected. What waits for it is dropped.
+    pub fn disconnect(&mut self, connection: Id) {
+        let Some(record) = self.connections.get_mut(connection) else { return };
+        let Some(dest) = record.dest.take() else { return };
+        if let Some(side) = self.sides.get(dest).filter(|side| side.state == State::Connected) {
+            record.notes().dialled = Some(side.endpoint.to_string().into());
+        }
+        let into = &record.halves[Role::Source.out()];
+        if let Some(stream) = self.sides.get(dest).and_then(|side| side.io.stream())
+            && into.is_cut_short()
+        {
+            self.pools.links.reset(stream);
+        }
+        for half in &mut record.halves {
+            // Bytes of the source that no handler has read yet are for the next dest.
+            half.release_pipe(&mut self.pools.pipes);
+            if half.phase == Phase::Shut || half.flow == Flow::Relay {
+                half.store.clear(&mut self.pools.blocks);
+            }
+        }
+        record.halves[Role::Source.out()].out.clear(&mut self.pools.blocks);
+        // Bytes that this dest did not take are no loss of the connection, which may go on with another dest.
+        (record.halves[Role::Source.out()].lost, record.halves[Role::Source.out()].dead) = (false, false);
+        record.settled = false;
+        let fresh = &mut record.halves[Role::Dest.out()];
+        fresh.store.clear(&mut self.pools.blocks);
+        (fresh.phase, fresh.flow, fresh.told, fresh.reset) = (Phase::Flowing, Flow::Hold, false, false);
+        (fresh.left, fresh.heat) = (UNLIMITED, 0);
+        self.drop_side(dest);
+    }
+
+    /// Ends a connection at once. Its peers see a reset where the reason is a cut, and an orderly close otherwise.
+    pub fn end(&mut self, connection: Id, reason: Reason) {
+        let Some(record) = self.connections.get_mut(connection) else { return };
+        if record.stage == Stage::Closed {
+            return;
+        }
+        record.reason = Some(reason);
+        self.close(connection);
+    }
+
+    /// Ends a connection at once, with a reset to both peers whatever the reason is, so that neither can take what it
+    /// has for the whole.
+    pub fn cut(&mut self, connection: Id, reason: Reason) {
+        if let Some(record) = self.connections.get_mut(connection) {
+            record.cut = true;
+        }
+        self.end(connection, reason);
+    }
+
+    /// Ends a connection once its source has what was sent to it: the dest is let go, the source is told that no more
+    /// comes, and what it still sends is thrown away until it closes too, so that it can read our last words.
+    pub fn finish(&mut self, connection: Id, reason: Reason) {
+        let Some(record) = self.connections.get(connection) else { return };
+        if matches!(record.stage, Stage::Closing | Stage::Closed) {
+            return;
+        }
+        let to_dest = &record.halves[Role::Source.out()];
+        let is_cut_short = record.dest.is_some() && (to_dest.lost || to_dest.is_cut_short());
+        self.disconnect(connection);
+        let Some(record) = self.connections.get_mut(connection) else { return };
+        record.reason.get_or_insert(reason);
+        let [from_source, to_source] = &mut record.halves;
+        from_source.lost = is_cut_short;
+        (from_source.flow, from_source.left) = (Flow::Discard, UNLIMITED);
+        to_source.flow = Flow::Hold;
+        to_source.phase = Phase::Draining;
+        let source = record.source;
+        self.set_stage(connection, Stage::Closing);
+        self.enqueue(source);
+    }
+
+    /// Marks a connection as over; it is freed at the end of the turn.
+    pub(crate) fn close(&mut self, connection: Id) {
+        if self.stage(connection) != Some(Stage::Closed) {
+            self.set_stage(connection, Stage::Closed);
+            self.queues.closed.push(connection);
+        }
+    }
+}

@@ -1,0 +1,535 @@
+//! The proxy: one event loop and all that it owns; one thread.
+//!
+//! ```text
+//!      +--> poll(timeout) --> note readiness, queue sides --> take completions and calls --+
+//!      |                                                                                 |
+//!      +-- reap closed <-- fire due timers <-- tell dials <-- run queue (relay | handler) <-+
+//!          timeout = 0 if anything is queued, else the next deadline
+//! ```
+//! It owns the core and, beside it, the handlers: they are borrowed separately, so a handler may be given the whole
+//! core. Handlers that were installed during a call are settled when it returns, which is before anything is reaped.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::{Events, Poll, Token};
+
+use crate::engine::core::{Core, OneOff, Run};
+use crate::engine::flow::Next;
+use crate::engine::handler::{Cause, Cx, Handler};
+use crate::engine::limits::Config;
+use crate::engine::mailbox::{Mail, Mailbox, Remote};
+use crate::engine::stopping::Stopping;
+use crate::engine::workers::Workers;
+use crate::relay::connection::Stage;
+use crate::relay::half::{Flow, Phase, Store};
+use crate::relay::side::{Owner, Role, State};
+use crate::relay::timer::TimerClass;
+use crate::types::id::Id;
+use crate::types::reason::{Failure, Reason};
+
+/// An event loop.
+pub struct Proxy {
+    core: Core,
+    /// Beside the side table: the handler of a side stands at the index of the side, with the id that it is for.
+    handlers: Vec<Option<(Id, Box<dyn Handler>)>>,
+    /// Handlers are being installed: those that are installed meanwhile wait for their turn.
+    settling: bool,
+    /// Connections that are over are being told so; nothing else is told to them.
+    reaping: bool,
+    poll: Poll,
+    events: Events,
+}
+
+impl Proxy {
+    /// A loop that has names looked up by `workers`; without any it connects literal addresses only.
+    ///
+    /// # Errors
+    /// The system's, when it has no descriptors for the loop.
+    pub fn new(config: Config, workers: Option<Arc<Workers>>) -> io::Result<Proxy> {
+        let poll = Poll::new()?;
+        let mailbox = Arc::new(Mailbox::new(poll.registry(), WAKER, config.limits.calls)?);
+        let events = Events::with_capacity(config.limits.events_per_turn);
+        let handlers = Vec::with_capacity(config.limits.sides());
+        let core = Core::new(config, poll.registry().try_clone()?, mailbox, workers);
+        Ok(Proxy { core, handlers, settling: false, reaping: false, poll, events })
+    }
+
+    /// What the loop owns, between its turns.
+    pub fn core(&mut self) -> &mut Core {
+        self.core.tick();
+        &mut self.core
+    }
+
+    /// The loop, for other threads.
+    pub fn remote(&self) -> Remote {
+        self.core.remote()
+    }
+
+    /// Runs until [`Core::stop`], or until [`Core::drain`] has nothing left to wait for.
+    ///
+    /// # Errors
+    /// The system's, when polling fails: the loop cannot go on.
+    pub fn run(&mut self) -> io::Result<()> {
+        while self.turn(None)? {}
+        Ok(())
+    }
+
+    /// One pass, which waits for at most `patience` when there is nothing to do. Whether the loop goes on.
+    ///
+    /// # Errors
+    /// The system's, when polling fails.
+    pub fn turn(&mut self, patience: Option<Duration>) -> io::Result<bool> {
+        self.core.tick();
+        self.settle();
+        let timeout = self.timeout(patience);
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            result => result?,
+        }
+        self.core.tick();
+        self.core.stats.turns += 1;
+        self.core.company = self.core.company.saturating_sub(1);
+        self.note_events();
+        self.read_mails();
+        self.run_queue();
+        self.core.run_handshakes();
+        if self.core.hear_links() {
+            // What has come over links goes on in the same turn, and what that leads to goes out with the answer to it.
+            self.run_queue();
+        }
+        self.tell_dials();
+        self.fire_timers();
+        self.reap();
+        self.core.drive_links();
+        let is_draining = matches!(self.core.stopping, Stopping::Draining { .. });
+        if is_draining && self.core.connections.len() == 0 && !self.core.links_owe() {
+            self.core.close_links();
+        }
+        let is_stopping = matches!(self.core.stopping, Stopping::Now { .. });
+        while is_stopping && !self.core.queues.closed.is_empty() {
+            self.reap();
+        }
+        if is_stopping {
+            self.core.close_links();
+            self.core.drive_links();
+        }
+        Ok(!self.core.is_done())
+    }
+
+    fn timeout(&self, patience: Option<Duration>) -> Option<Duration> {
+        if self.core.is_busy() {
+            return Some(Duration::ZERO);
+        }
+        let due = self.core.next_deadline_ms().map(|due_ms| due_ms.saturating_sub(self.core.now_ms));
+        // One more millisecond, so that the deadline has passed when the clock is read.
+        let due = due.map(|wait_ms| Duration::from_millis(wait_ms.saturating_add(1)));
+        [patience, due].into_iter().flatten().min()
+    }
+
+    fn note_events(&mut self) {
+        for event in &self.events {
+            let token = event.token();
+            if token == WAKER {
+                self.core.mailbox.take(&mut self.core.queues.mails);
+                continue;
+            }
+            let Some(id) = Id::from_u64(token.0 as u64) else {
+                self.core.listener_ready(token.0 as u32);
+                continue;
+            };
+            let Some(side) = self.core.sides.get_mut(id) else {
+                self.core.stats.stale += 1;
+                continue;
+            };
+            side.ready.readable |= event.is_readable() || event.is_read_closed();
+            side.ready.writable |= event.is_writable() || event.is_write_closed();
+            side.ready.urgent |= event.is_priority();
+            side.ready.error |= event.is_error();
+            side.ready.fin |= event.is_read_closed() && !event.is_error() && !side.ready.failed;
+            self.core.enqueue(id);
+        }
+    }
+
+    fn read_mails(&mut self) {
+        let mut calls = 0;
+        for _ in 0..self.core.config.limits.mails_per_turn {
+            match self.core.queues.mails.pop_front() {
+                None => break,
+                Some(Mail::Resolved(resolved)) => self.core.resolved(resolved),
+                Some(Mail::Connected(side, result)) => self.core.answered(side, result),
+                Some(Mail::Accepted(accepted)) => self.core.take_in(accepted),
+                Some(Mail::Call(what)) => {
+                    calls += 1;
+                    // A call that panics is somebody else's bug, and has been printed; the loop goes on.
+                    if catch_unwind(AssertUnwindSafe(|| what(&mut self.core))).is_err() {
+                        self.core.stats.panics += 1;
+                    }
+                }
+            }
+        }
+        self.core.mailbox.ran(calls);
+        self.core.connect_found();
+        self.settle();
+    }
+
+    /// Runs what is in the queue now; what is queued meanwhile waits for the next turn.
+    fn run_queue(&mut self) {
+        for _ in 0..self.core.queues.run.len() {
+            match self.core.queues.run.pop_front() {
+                None => break,
+                Some(Run::Listener(index)) => {
+                    self.core.accept(index);
+                    self.settle();
+                }
+                Some(Run::Side(side)) => self.run_side(side),
+            }
+        }
+    }
+
+    fn run_side(&mut self, id: Id) {
+        let Some(side) = self.core.sides.get_mut(id) else { return };
+        side.ready.queued = false;
+        if side.state == State::Connecting {
+            return self.core.attempt_ready(id);
+        }
+        let (connection, role) = match side.owner {
+            Owner::Connection(connection, role) => (connection, role),
+            Owner::Carrier(carrier) => return self.core.run_carrier(carrier),
+            Owner::Race(_) => return,
+        };
+        self.advance(connection, role);
+        self.advance(connection, role.other());
+        if self.core.sides.get(id).is_some_and(|side| side.ready.error) {
+            self.core.announce_error(connection, role);
+        }
+    }
+
+    /// Moves the half that `role`'s side feeds, and lets its handler see what is the handler's.
+    fn advance(&mut self, connection: Id, role: Role) {
+        let waited = self.core.has_out(connection, role);
+        let mut rounds = ROUNDS_PER_TURN;
+        loop {
+            let next = self.core.move_half(connection, role);
+            if next == Next::Wait || !self.feed(connection, role, next == Next::Passed) {
+                break;
+            }
+            rounds -= 1;
+            if rounds == 0 {
+                self.core.side(connection, role).into_iter().for_each(|side| self.core.enqueue(side));
+                break;
+            }
+        }
+        if waited && !self.core.has_out(connection, role) {
+            self.call(connection, role.other(), |handler, cx| handler.writable(cx));
+        }
+    }
+
+    /// Shows input to the handler until it wants no more, or there is none; none is shown, too, if it is to hear that
+    /// what it asked for is through. Whether the half is to be moved again.
+    fn feed(&mut self, id: Id, role: Role, mut passed: bool) -> bool {
+        for _ in 0..FEEDS_PER_TURN {
+            let side = self.core.side(id, role);
+            let Some(input) = self.core.take_input(id, role) else { return false };
+            if !input.is_empty() || std::mem::take(&mut passed) {
+                passed = false;
+                let consumed = self.call(id, role, |handler, cx| handler.readable(cx, input.bytes()));
+                let consumed = consumed.unwrap_or(input.len()).min(input.len());
+                let full = consumed == 0 && input.len() >= self.core.input_bytes_max();
+                self.core.put_back_input(id, role, side, input, consumed);
+                if !self.core.is_handlers(id, role) {
+                    return true;
+                }
+                if full {
+                    self.core.end(id, Reason::ProtocolError);
+                    return false;
+                }
+                if consumed > 0 {
+                    continue;
+                }
+            }
+            match self.core.read_input(id, role) {
+                Input::More => {}
+                Input::None => return false,
+                Input::Ended(cause) => {
+                    self.call(id, role, |handler, cx| handler.ended(cx, cause));
+                    return !self.core.is_handlers(id, role);
+                }
+            }
+        }
+        self.core.side(id, role).into_iter().for_each(|side| self.core.enqueue(side));
+        false
+    }
+
+    fn tell_dials(&mut self) {
+        for _ in 0..self.core.queues.dialled.len().min(DIALS_TOLD_PER_TURN) {
+            let Some((dest, result)) = self.core.queues.dialled.pop_front() else { break };
+            self.tell_dial(dest, result.as_ref().copied());
+        }
+    }
+
+    fn tell_dial(&mut self, dest: Id, result: Result<(), &Failure>) {
+        if self.core.carrier_dialled(dest, result) {
+            return;
+        }
+        let Some(connection) = self.core.settle_dial(dest, result) else {
+            self.core.stats.stale += 1;
+            return;
+        };
+        let is_source = self.core.side(connection, Role::Source) == Some(dest);
+        let role = if result.is_ok() && !is_source { Role::Dest } else { Role::Source };
+        self.call(connection, role, |handler, cx| handler.connected(cx, result));
+        if let (true, Err(failure)) = (is_source, result) {
+            // Without its source a connection is nothing.
+            self.core.end(connection, failure.reason);
+        }
+        for role in [Role::Dest, Role::Source] {
+            // They are run now; that the handler queued them need not cost a turn.
+            self.core.side(connection, role).into_iter().for_each(|side| self.core.unqueue(side));
+        }
+        self.advance(connection, Role::Source);
+        self.advance(connection, Role::Dest);
+    }
+
+    fn fire_timers(&mut self) {
+        for _ in 0..self.core.config.limits.timers_per_turn {
+            let Some((connection, class)) = self.core.timers.expire(self.core.now_ms) else { break };
+            match class {
+                TimerClass::Handshake | TimerClass::KeepAlive => {
+                    self.call(connection, Role::Source, |handler, cx| handler.timeout(cx));
+                }
+                TimerClass::Connect if self.core.dial_timed_out(connection) => {}
+                TimerClass::Connect => _ = self.call(connection, Role::Source, |handler, cx| handler.timeout(cx)),
+                TimerClass::Settle => self.core.settle_down(connection),
+                TimerClass::Idle => self.core.end(connection, Reason::IdleTimeout),
+                TimerClass::HalfClosed => self.core.end(connection, Reason::HalfClosedTimeout),
+                TimerClass::Linger => self.core.end_lingering(connection),
+            }
+        }
+        for _ in 0..self.core.config.limits.timers_per_turn {
+            match self.core.one_offs.expire(self.core.now_ms) {
+                None => break,
+                Some(OneOff::NextAddress(dest)) => self.core.next_address(dest),
+                Some(OneOff::Descriptors) => self.core.descriptors_again(),
+                Some(OneOff::Reset(connection, role, waited_ms)) => {
+                    self.core.pass_reset_again(connection, role, waited_ms)
+                }
+                Some(OneOff::Drained) => self.core.stop(),
+                Some(OneOff::Link(link)) => self.core.link_due(link),
+                Some(OneOff::Carrier(carrier)) => self.core.carrier_due(carrier),
+                Some(OneOff::Wake(connection)) => {
+                    self.call(connection, Role::Source, |handler, cx| handler.woken(cx));
+                }
+                // The wake-up is enough: the loop computes the handshakes before it sleeps again.
+                Some(OneOff::Handshakes) => {}
+                Some(OneOff::Crowd) => self.core.thin_crowd(),
+                Some(OneOff::Unsaid) => self.core.tell_unsaid(),
+                Some(OneOff::TrimMemory) => self.core.trim_memory(),
+            }
+        }
+    }
+
+    /// Frees what is over, after its handler has been told and its line has been logged.
+    fn reap(&mut self) {
+        let mut closed = std::mem::take(&mut self.core.queues.closed);
+        // Connections left for the next turn are over already and do no more work.
+        let count = closed.len().min(REAPED_PER_TURN);
+        for connection in closed.drain(..count) {
+            let Some(record) = self.core.connections.get(connection) else { continue };
+            let reason = record.reason.unwrap_or(Reason::Internal);
+            self.reaping = true;
+            self.call(connection, Role::Source, |handler, cx| handler.ended(cx, Cause::Over(reason)));
+            self.reaping = false;
+            self.core.free(connection);
+        }
+        closed.append(&mut self.core.queues.closed);
+        self.core.queues.closed = closed;
+        self.core.after_reap();
+        self.settle();
+    }
+
+    /// Calls the handler of one end of a connection. A panic ends that connection and no other.
+    fn call<T>(
+        &mut self,
+        connection: Id,
+        role: Role,
+        what: impl FnOnce(&mut dyn Handler, &mut Cx<'_>) -> T,
+    ) -> Option<T> {
+        let record = self.core.connections.get(connection)?;
+        if record.stage == Stage::Closed && !self.reaping {
+            return None;
+        }
+        let source = record.source;
+        let side = record.side(role).unwrap_or(source);
+        let own = self.handlers.get(side.index()).is_some_and(|slot| is_for(slot.as_ref(), side));
+        let slot = if own { side } else { source };
+        let (_, handler) = self.handlers.get_mut(slot.index())?.as_mut().filter(|handler| handler.0 == slot)?;
+        let mut cx = Cx::new(&mut self.core, side, connection, role);
+        let result = catch_unwind(AssertUnwindSafe(|| what(handler.as_mut(), &mut cx)));
+        if result.is_err() {
+            self.core.stats.panics += 1;
+            self.core.end(connection, Reason::Internal);
+        }
+        self.settle();
+        result.ok()
+    }
+
+    /// Drops the handlers of sides that are gone, lets those that were installed take over, and tells those of new clients
+    /// that they are there.
+    fn settle(&mut self) {
+        if std::mem::replace(&mut self.settling, true) {
+            return;
+        }
+        while let Some(side) = self.core.queues.freed.pop() {
+            if let Some(slot) = self.handlers.get_mut(side.index()).filter(|slot| is_for(slot.as_ref(), side)) {
+                *slot = None;
+            }
+        }
+        while let Some((side, handler)) = self.core.queues.handlers.pop_front() {
+            let Some((connection, role)) = self.core.owner(side) else { continue };
+            if self.handlers.len() <= side.index() {
+                self.handlers.resize_with(side.index() + 1, || None);
+            }
+            let before = self.handlers[side.index()].replace((side, handler));
+            if role == Role::Source && !is_for(before.as_ref(), side) {
+                self.core.opening = Some(connection);
+                self.call(connection, role, |handler, cx| handler.opened(cx));
+                self.core.opening = None;
+            }
+        }
+        self.settling = false;
+    }
+}
+
+fn is_for(slot: Option<&(Id, Box<dyn Handler>)>, side: Id) -> bool {
+    slot.is_some_and(|(id, _)| *id == side)
+}
+
+/// What came of reading input for a handler.
+pub(crate) enum Input {
+    More,
+    None,
+    Ended(Cause),
+}
+
+impl Core {
+    /// Whether the input of one end is shown to its handler now.
+    fn is_handlers(&self, id: Id, role: Role) -> bool {
+        self.connections.get(id).is_some_and(|connection| {
+            connection.stage != Stage::Closed && connection.halves[role.out()].flow == Flow::Handler
+        })
+    }
+
+    /// Takes the input that waits out of its half, so that it can be shown while the core is lent to the handler.
+    fn take_input(&mut self, id: Id, role: Role) -> Option<Store> {
+        if !self.is_handlers(id, role) {
+            return None;
+        }
+        Some(self.connections.get_mut(id)?.halves[role.out()].store.take())
+    }
+
+    /// Puts back what the handler has left over; not what it left over of a dest that it has let go since.
+    fn put_back_input(&mut self, id: Id, role: Role, side: Option<Id>, mut input: Store, consumed: usize) {
+        input.consume(consumed, &mut self.pools.blocks);
+        if let (Role::Dest, Some(connection)) = (role, self.connections.get_mut(id)) {
+            // The handler of the dest passes the bytes on in a form of its own, so they count as relayed.
+            connection.halves[role.out()].bytes += consumed as u64;
+        }
+        match self.connections.get_mut(id) {
+            Some(connection) if connection.side(role) == side => connection.halves[role.out()].store = input,
+            _ => input.clear(&mut self.pools.blocks),
+        }
+    }
+
+    /// Whether something that a handler sent along `role`'s half still waits.
+    fn has_out(&self, id: Id, role: Role) -> bool {
+        self.connections.get(id).is_some_and(|connection| !connection.halves[role.out()].out.is_empty())
+    }
+
+    /// Reads more input for a handler, up to what it is shown at once.
+    fn read_input(&mut self, id: Id, role: Role) -> Input {
+        let limit = self.input_bytes_max();
+        let Some(connection) = self.connections.get_mut(id) else { return Input::None };
+        let side = connection.side(role);
+        let half = &mut connection.halves[role.out()];
+        let Some(record) = side.and_then(|side| self.sides.get_mut(side)) else { return Input::None };
+        if half.phase != Phase::Flowing || half.told {
+            let cause = if half.reset { Cause::Reset } else { Cause::Fin };
+            return if std::mem::replace(&mut half.told, true) { Input::None } else { Input::Ended(cause) };
+        }
+        let on_its_way = half.pipe.as_ref().is_some_and(|pipe| pipe.len() > 0);
+        if !record.ready.readable || record.state != State::Connected || on_its_way {
+            half.store.shrink(&mut self.pools.blocks);
+            return Input::None;
+        }
+        let wished = limit.saturating_sub(half.store.len());
+        let Some(room) = half.store.room(&mut self.pools.blocks) else {
+            side.into_iter().for_each(|side| self.wait_for_block(side));
+            return Input::None;
+        };
+        let wished = wished.min(room.len());
+        let result = record.io.read(&mut room[..wished], &mut self.pools.links);
+        half.store.filled(*result.as_ref().unwrap_or(&0), &mut self.pools.blocks);
+        let result = match result {
+            Ok(0) => record.note_end().map(|()| 0),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(record.note_error(error)),
+            result => result,
+        };
+        match result {
+            Ok(0) => {
+                (half.phase, half.told) = (Phase::Draining, true);
+                Input::Ended(Cause::Fin)
+            }
+            Ok(got) => {
+                record.note_read(got, wished);
+                if connection.stage == Stage::Established {
+                    self.timers.touch(id, self.now_ms);
+                }
+                Input::More
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                record.ready.readable = false;
+                half.store.shrink(&mut self.pools.blocks);
+                Input::None
+            }
+            Err(error) => {
+                self.input_broke(id, role, &error);
+                Input::None
+            }
+        }
+    }
+
+    /// One end did not close in time after our last words, or after the other end was gone.
+    pub(crate) fn end_lingering(&mut self, id: Id) {
+        let reason = self.connections.get(id).and_then(|connection| connection.reason);
+        self.end(id, reason.unwrap_or(Reason::DestReset));
+    }
+
+    /// What the reap makes room for.
+    fn after_reap(&mut self) {
+        if !self.connections.is_full() && !self.queues.full.is_empty() {
+            self.accept_again();
+        }
+        let free = self.pools.blocks.available().min(self.queues.no_block.len());
+        for _ in 0..free {
+            let Some(side) = self.queues.no_block.pop_front() else { break };
+            if let Some(record) = self.sides.get_mut(side) {
+                record.ready.waits = false;
+            }
+            self.enqueue(side);
+        }
+    }
+}
+
+/// Says that there are mails. Sides have tokens from 2^32 on, and listeners those below this one.
+const WAKER: Token = Token(u32::MAX as usize);
+/// Connections that are freed in a turn: each takes some system calls and a line of the log.
+const REAPED_PER_TURN: usize = 256;
+/// Dials that are over and told in a turn.
+const DIALS_TOLD_PER_TURN: usize = 256;
+/// Times that input is shown to one handler in a turn, before others get theirs.
+const FEEDS_PER_TURN: usize = 64;
+/// Times that a half goes back and forth between relay and handler in a turn, before others get theirs.
+const ROUNDS_PER_TURN: usize = 16;

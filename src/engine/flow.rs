@@ -1,0 +1,399 @@
+//! What follows from what the pump says: half-close, failure of one side, the end of a connection.
+//!
+//! # A side that fails
+//! The bytes that a failed side has sent before lie in its receive queue, or in its stream, and the other side gets them
+//! first. What follows depends on how they end:
+//!
+//! ```text
+//!   broke --> the half into it is dead: its input is thrown away
+//!     |
+//!     +-- the half out of it goes on --+-- a FIN stood before the reset: the other side gets all of it, the FIN too,
+//!     |                                |   and the reset when it has acknowledged them
+//!     |                                +-- no FIN: it gets what it takes at once, then the reset
+//!     +-- nothing of it is on its way to anybody: the reset, at once
+//! ```
+//! The linger timer runs until the reset is passed on, and restarts with each byte that moves.
+
+use std::io;
+
+use crate::engine::core::{Core, OneOff};
+use crate::relay::connection::Stage;
+use crate::relay::half::{Flow, Phase, UNLIMITED};
+use crate::relay::io::{Io, Unpollable};
+use crate::relay::pump::{self, Pumped};
+use crate::relay::side::{Role, Side, State};
+use crate::types::id::Id;
+use crate::types::reason::Reason;
+
+/// Whose turn it is after a half has been moved along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nobody's, until something happens.
+    Wait,
+    /// The handler's: the input is its own.
+    Handler,
+    /// The handler's, and it has something to hear: as many bytes as it asked for have been relayed.
+    Passed,
+}
+
+impl Core {
+    /// Moves the half that `role`'s side feeds, as far as it goes now.
+    pub(crate) fn move_half(&mut self, id: Id, role: Role) -> Next {
+        let Some(connection) = self.connections.get_mut(id) else { return Next::Wait };
+        if connection.stage == Stage::Closed {
+            return Next::Wait;
+        }
+        let flow = connection.halves[role.out()].flow;
+        if flow == Flow::Hold || flow == Flow::Handler {
+            self.flush(id, role);
+            return if flow == Flow::Handler { Next::Handler } else { Next::Wait };
+        }
+        let before = connection.halves[role.out()].bytes;
+        let Some(pumped) = self.pump(id, role) else { return Next::Wait };
+        if let Some(connection) = self.connections.get(id)
+            && connection.halves[role.out()].bytes != before
+        {
+            self.timers.touch(id, self.now_ms);
+            let half = &connection.halves[role.out()];
+            if half.pipe.is_none() && half.bytes - before < self.pools.blocks.block_bytes() as u64 {
+                self.company = COMPANY_TURNS;
+            }
+        }
+        self.conclude(id, role, pumped)
+    }
+
+    fn pump(&mut self, id: Id, role: Role) -> Option<Pumped> {
+        let connection = self.connections.get_mut(id)?;
+        let limits = &self.config.limits;
+        let budget = if self.company > 0 { limits.relay_bytes_in_company } else { limits.relay_bytes_per_turn };
+        let (from, to) = (connection.side(role)?, connection.side(role.other()));
+        let half = &mut connection.halves[role.out()];
+        if half.phase == Phase::Shut {
+            return None;
+        }
+        if half.flow == Flow::Discard {
+            let left = half.left;
+            let pumped = pump::discard(half, role, self.sides.get_mut(from)?, &mut self.pools, budget);
+            // What a client still sends after our last words has no bound, and is owed to nobody.
+            half.lost |= half.left < left;
+            return Some(pumped);
+        }
+        let (from, to) = self.sides.get_two_mut(from, to?)?;
+        if from.state != State::Connected || to.state != State::Connected {
+            return None;
+        }
+        Some(pump::pump(half, role, from, to, &mut self.pools, budget))
+    }
+
+    fn conclude(&mut self, id: Id, role: Role, pumped: Pumped) -> Next {
+        let side = self.side(id, role);
+        match pumped {
+            Pumped::Blocked => self.cut_if_reset(id, role),
+            Pumped::Budget => side.into_iter().for_each(|side| self.enqueue(side)),
+            Pumped::NoBlock => {
+                side.into_iter().for_each(|side| self.wait_for_block(side));
+            }
+            Pumped::Done => self.shut(id, role),
+            // What the sender is still owed goes on. No more is read of it, and the linger timer ends what it does not take.
+            Pumped::Enough if self.is_owed(id, role) => {}
+            Pumped::Enough => self.end_lingering(id),
+            Pumped::Passed | Pumped::Short => {
+                let next = if matches!(pumped, Pumped::Passed) { Next::Passed } else { Next::Handler };
+                if let Some(connection) = self.connections.get_mut(id) {
+                    let half = &mut connection.halves[role.out()];
+                    (half.flow, half.left) = (Flow::Handler, UNLIMITED);
+                }
+                return next;
+            }
+            Pumped::Broken(broken, error) if broken == role => self.input_broke(id, role, &error),
+            Pumped::Broken(broken, error) => self.broke(id, broken, &error),
+        }
+        Next::Wait
+    }
+
+    /// Whether one end has not got all yet that was sent to it, and a timer bounds how long that may take.
+    fn is_owed(&self, id: Id, role: Role) -> bool {
+        let Some(connection) = self.connections.get(id) else { return false };
+        connection.halves[role.into()].phase != Phase::Shut && !self.config.timeouts.linger.is_zero()
+    }
+
+    /// A half has delivered everything after the end of its input: passes the end on, and sees whether that was all.
+    fn shut(&mut self, id: Id, role: Role) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.halves[role.out()].phase = Phase::Shut;
+        let discarded = connection.halves[role.out()].flow == Flow::Discard;
+        if !discarded {
+            connection.reason.get_or_insert(if role == Role::Source { Reason::SourceFin } else { Reason::DestFin });
+        }
+        if connection.is_over() {
+            // The close says what a shutdown would say.
+            return self.close(id);
+        }
+        let to = connection.side(role.other());
+        if connection.stage == Stage::Established {
+            self.start_timer(id);
+        }
+        if discarded {
+            return;
+        }
+        if let Some(side) = to.and_then(|to| self.sides.get_mut(to)) {
+            // A side that is gone already says so when it is read.
+            let _ = side.io.shutdown_write(&mut self.pools.links);
+        }
+        if self.connections.get(id).is_some_and(|connection| connection.halves[role.into()].dead) {
+            self.pass_reset(id, role);
+        }
+    }
+
+    /// Writes what a handler sent and did not fit at once; passes our last words on when they are all gone. Whether
+    /// nothing waits any more.
+    pub(crate) fn flush(&mut self, id: Id, role: Role) -> bool {
+        let Some(connection) = self.connections.get_mut(id) else { return true };
+        let to = connection.side(role.other());
+        let half = &mut connection.halves[role.out()];
+        let Some(to) = to.and_then(|to| self.sides.get_mut(to)) else { return true };
+        if to.state != State::Connected {
+            return half.out.is_empty();
+        }
+        match pump::deliver(half, to, &mut self.pools) {
+            Ok(true) if connection.stage == Stage::Closing && half.phase == Phase::Draining => {
+                self.shut(id, role);
+                true
+            }
+            Ok(delivered) => delivered,
+            Err(error) => {
+                self.broke(id, role.other(), &error);
+                true
+            }
+        }
+    }
+
+    /// A side takes no more: a write has failed, or an event has said so. Sees that the other side gets what this one had
+    /// sent before, if that is on its way, and the reset behind it.
+    pub(crate) fn broke(&mut self, id: Id, role: Role, error: &io::Error) {
+        self.note_failure(id, role, error);
+        let sent_all = self.has_sent_all(id, role);
+        let Some(connection) = self.connections.get(id) else { return };
+        let is_socket = self.side_io(id, role).is_some_and(|io| matches!(io, Io::Tcp(_) | Io::Unix(_)));
+        let goes_on = match connection.halves[role.out()].flow {
+            _ if connection.stage == Stage::Closing => false,
+            Flow::Relay => sent_all || is_socket,
+            // The handler of the source may still have an answer for its client.
+            Flow::Handler => role == Role::Dest && connection.stage != Stage::Connecting,
+            Flow::Hold => role == Role::Dest && (sent_all || is_socket),
+            Flow::Discard => false,
+        };
+        if connection.stage == Stage::Established && connection.halves[role.out()].flow == Flow::Relay && !goes_on {
+            return self.pass_reset(id, role);
+        }
+        if !goes_on {
+            return self.end(id, self.reset_reason(id, role));
+        }
+        if connection.halves[role.into()].dead {
+            return;
+        }
+        self.lose_half_into(id, role);
+        let Some(connection) = self.connections.get(id).filter(|connection| connection.stage != Stage::Closed) else {
+            return;
+        };
+        if connection.halves[role.out()].phase == Phase::Shut {
+            return self.pass_reset(id, role);
+        }
+        let sides = [Some(connection.source), connection.dest];
+        sides.into_iter().flatten().for_each(|side| self.enqueue(side));
+    }
+
+    /// A read has failed, so everything that the side had sent in order has been read.
+    pub(crate) fn input_broke(&mut self, id: Id, role: Role, error: &io::Error) {
+        self.note_failure(id, role, error);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let sent = &mut connection.halves[role.out()];
+        let is_answering = !matches!(connection.stage, Stage::Connecting | Stage::Closing);
+        if role == Role::Dest && sent.flow == Flow::Handler && is_answering && !sent.reset {
+            // Its handler may still have an answer for the source.
+            (sent.phase, sent.reset) = (Phase::Draining, true);
+            let dest = connection.dest;
+            if !connection.halves[role.into()].dead {
+                self.lose_half_into(id, role);
+            }
+            return dest.into_iter().for_each(|dest| self.enqueue(dest));
+        }
+        if connection.stage == Stage::Closing {
+            return self.end(id, self.reset_reason(id, role));
+        }
+        self.pass_reset(id, role);
+    }
+
+    /// Writes down what failed, for the log.
+    fn note_failure(&mut self, id: Id, role: Role, error: &io::Error) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        log::debug!(target: "seaprox::connection", conn = id.to_string(), side = role.as_str(), error = error.to_string(); "broke");
+        if !is_plain_end(error) {
+            connection.notes().detail.get_or_insert_with(|| error.to_string().into());
+        }
+        if let Some(side) = connection.side(role).and_then(|side| self.sides.get_mut(side)) {
+            side.ready.error = false;
+        }
+    }
+
+    /// Returns true if the input of a side is known to be whole: its FIN has come, or it is a stream that still sends.
+    fn has_sent_all(&self, id: Id, role: Role) -> bool {
+        let Some(connection) = self.connections.get(id) else { return false };
+        let side = connection.side(role).and_then(|side| self.sides.get(side));
+        // A stream may take no more and still send.
+        let is_sending = |side: &Side| side.io.stream().is_some_and(|stream| self.pools.links.is_sending(stream));
+        connection.halves[role.out()].phase != Phase::Flowing
+            || side.is_some_and(|side| side.ready.fin || is_sending(side))
+    }
+
+    /// Throws away what waits for a side that takes no more, and what is still to be relayed to it.
+    fn lose_half_into(&mut self, id: Id, role: Role) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let half = &mut connection.halves[role.into()];
+        if half.phase == Phase::Shut {
+            half.dead = true;
+            return;
+        }
+        let from = connection.side(role.other());
+        let half = &mut connection.halves[role.into()];
+        if half.flow == Flow::Relay {
+            if let Some(stream) = from.and_then(|from| self.sides.get(from)?.io.stream()) {
+                // The far end discards the bytes that are still to come.
+                self.pools.links.stop(stream);
+            }
+            half.lost |= half.queued() > 0;
+            (half.flow, half.left) = (Flow::Discard, DISCARD_BYTES_MAX);
+            half.clear(&mut self.pools.blocks, &mut self.pools.pipes);
+        } else {
+            // Bytes that the handler has not read yet stay available to it.
+            half.lost |= half.queued() > half.store.len();
+            half.out.clear(&mut self.pools.blocks);
+            half.release_pipe(&mut self.pools.pipes);
+        }
+        half.dead = true;
+        if half.phase == Phase::Draining && half.flow == Flow::Discard {
+            half.phase = Phase::Shut;
+        }
+        if connection.is_over() {
+            return self.close(id);
+        }
+        if connection.stage == Stage::Established {
+            self.start_timer(id);
+        }
+    }
+
+    /// Cuts the other side when it takes no more of the bytes that a side sent before its reset, unless a FIN or a handler
+    /// delimits or needs these bytes.
+    fn cut_if_reset(&mut self, id: Id, role: Role) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let sent = &connection.halves[role.out()];
+        let is_plain = sent.left == UNLIMITED || role == Role::Source;
+        if connection.halves[role.into()].dead && sent.flow == Flow::Relay && is_plain && !self.has_sent_all(id, role) {
+            self.end(id, self.reset_reason(id, role));
+        }
+    }
+
+    /// Passes the reset of a side on, behind the bytes that the side had sent: once the other side has these bytes, or when
+    /// the linger timer is over.
+    fn pass_reset(&mut self, id: Id, role: Role) {
+        let reason = self.reset_reason(id, role);
+        let is_dead = |connection: &crate::relay::connection::Connection| connection.halves[role.into()].dead;
+        if !self.connections.get(id).is_some_and(is_dead) {
+            self.lose_half_into(id, role);
+        }
+        let Some(connection) = self.connections.get_mut(id).filter(|connection| connection.stage != Stage::Closed)
+        else {
+            return;
+        };
+        // A cut overrides the orderly close that may stand before it.
+        connection.reason = Some(reason);
+        if self.is_taken(id, role) {
+            return self.end(id, reason);
+        }
+        if let Some(connection) = self.connections.get_mut(id)
+            && connection.halves[role.out()].phase != Phase::Shut
+        {
+            // All input has been read; each further read would fail and lead here again.
+            connection.halves[role.out()].flow = Flow::Hold;
+        }
+        self.start_timer(id);
+        self.one_offs.push(self.now_ms + u64::from(FIRST_LOOK_MS), OneOff::Reset(id, role, FIRST_LOOK_MS));
+    }
+
+    /// Checks again whether a reset can be passed on.
+    pub(crate) fn pass_reset_again(&mut self, id: Id, role: Role, waited_ms: u32) {
+        let Some(connection) = self.connections.get(id) else { return };
+        if connection.stage != Stage::Established || !connection.halves[role.into()].dead {
+            return;
+        }
+        if self.is_taken(id, role) {
+            return self.end(id, self.reset_reason(id, role));
+        }
+        let wait_ms = (2 * waited_ms).min(LOOK_MS_MAX);
+        self.one_offs.push(self.now_ms + u64::from(wait_ms), OneOff::Reset(id, role, wait_ms));
+    }
+
+    /// Returns true if a reset of `role`'s side would take nothing from the other side that it is owed. The peer of a TCP
+    /// socket is owed what stands before a FIN; what stands before a reset alone has been sent, and is not waited for. A
+    /// reset of a stream takes everything back that has not arrived.
+    fn is_taken(&self, id: Id, role: Role) -> bool {
+        let Some(connection) = self.connections.get(id) else { return true };
+        let is_shut = connection.halves[role.out()].phase == Phase::Shut;
+        let wait = !self.config.timeouts.linger.is_zero() && connection.stage == Stage::Established;
+        match self.side_io(id, role.other()).filter(|_| wait) {
+            Some(io @ (Io::Tcp(_) | Io::Stream(_))) if is_shut => io.is_acknowledged(&self.pools.links),
+            Some(Io::Stream(stream)) => {
+                self.pools.links.is_acknowledged(*stream) || self.pools.links.is_out_of_credit(*stream)
+            }
+            _ => true,
+        }
+    }
+
+    fn side_io(&self, id: Id, role: Role) -> Option<&Io> {
+        Some(&self.sides.get(self.side(id, role)?)?.io)
+    }
+
+    /// The reason of a connection that a side has reset. One that was closing for another reason keeps that.
+    fn reset_reason(&self, id: Id, role: Role) -> Reason {
+        let reset = if role == Role::Source { Reason::SourceReset } else { Reason::DestReset };
+        match self.connections.get(id) {
+            Some(connection) if connection.stage == Stage::Closing => connection.reason.unwrap_or(reset),
+            _ => reset,
+        }
+    }
+
+    /// A side whose event announced an error: finds out which, and lets it have its effect.
+    pub(crate) fn announce_error(&mut self, id: Id, role: Role) {
+        let Some(side) = self.side(id, role).and_then(|side| self.sides.get_mut(side)) else { return };
+        side.ready.error = false;
+        if let Some(error) = side.io.take_error(&self.pools.links) {
+            let error = side.note_error(error);
+            self.broke(id, role, &error);
+        }
+    }
+}
+
+impl Side {
+    /// What no event tells of, it can always do.
+    pub(crate) fn set_unpollable(&mut self, unpollable: Unpollable) {
+        self.ready.unpollable = unpollable;
+        self.ready.readable |= unpollable.read;
+        self.ready.writable |= unpollable.write;
+    }
+}
+
+/// Whether an error says no more than that the other end is gone, which the reason says too.
+fn is_plain_end(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(error.kind(), Kind::ConnectionReset | Kind::BrokenPipe | Kind::ConnectionAborted | Kind::NotConnected)
+}
+
+/// Bytes that are thrown away for a side that is gone, before the other side is cut off. It is let send what it has under
+/// way, so that it can come to read what it is owed; whoever sends more than all buffers hold is not about to read.
+pub(crate) const DISCARD_BYTES_MAX: u64 = 16 << 20;
+/// First and longest pause between two checks whether a side has acknowledged the bytes before a reset.
+const FIRST_LOOK_MS: u32 = 5;
+const LOOK_MS_MAX: u32 = 250;
+/// Turns without anybody who sends little, after which transfers take their full share again: a pause between two
+/// keystrokes is longer, but the first of them meets at most one turn with full shares.
+const COMPANY_TURNS: u32 = 64;

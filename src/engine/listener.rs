@@ -1,0 +1,495 @@
+//! Listeners: where clients come in.
+//!
+//! [`bind`] makes the sockets, before any loop runs, so that a port that is taken is known at once. Each loop then
+//! listens on a socket of its own, and the system spreads the clients over them; where it does not (Unix sockets, other
+//! systems), the first loop accepts and hands over. Accepting pauses, and the clients wait in the backlog, while the
+//! connection table is full or the system has no descriptors; it goes on by itself.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+use socket2::{Domain, Socket, Type};
+
+use crate::engine::core::{Core, OneOff, Run};
+use crate::engine::handler::Handler;
+use crate::engine::limits::Config;
+use crate::engine::mailbox::{Mail, Remote};
+use crate::relay::io::Io;
+use crate::sys;
+use crate::sys::socket_file::SocketFile;
+use crate::types::address::{Bind, Endpoint, at_port};
+use crate::types::id::Id;
+use crate::types::peer_network::PeerNetwork;
+use crate::types::reason::Reason;
+
+/// Makes the handler of each client.
+pub type FrontEnd = Box<dyn FnMut() -> Box<dyn Handler>>;
+
+/// A listening socket for each of several loops, on one address.
+#[derive(Debug)]
+pub struct Bound {
+    addr: Endpoint,
+    sockets: Vec<Acceptor>,
+    loops: usize,
+    /// The file of a Unix socket, which goes with it.
+    unlink: Option<SocketFile>,
+}
+
+/// One loop's part of a listener.
+pub(crate) struct Listener {
+    acceptor: Option<Acceptor>,
+    front: Front,
+    kind: &'static str,
+    addr: Endpoint,
+    /// The loops that clients are handed to in turn, where the system does not spread them.
+    shares: Vec<Remote>,
+    turn: usize,
+    ready: bool,
+    queued: bool,
+}
+
+/// What becomes of those who come.
+enum Front {
+    /// They get a handler, and their dest is reached over a link, if there is one.
+    Clients(FrontEnd, Option<Id>),
+    /// They are nodes that dial a link.
+    Nodes,
+}
+
+/// A client that another loop has accepted for us.
+pub(crate) struct Accepted {
+    listener: u32,
+    io: Io,
+    peer: Endpoint,
+}
+
+#[derive(Debug)]
+enum Acceptor {
+    Tcp(mio::net::TcpListener),
+    Unix(mio::net::UnixListener),
+}
+
+/// Opens the listening sockets of one place for `loops` loops: one [`Bound`] for each address that the place stands for.
+///
+/// A Unix socket file of this user that nobody listens on is replaced ([`SocketFile`]).
+///
+/// # Errors
+/// The system's, for the first address that cannot be had. A family that this host does not have is left out where
+/// the place stands for both.
+pub fn bind(place: &Bind, loops: usize, config: &Config) -> io::Result<Vec<Bound>> {
+    match place {
+        Bind::Ip(addr) => Ok(vec![bind_tcp(*addr, true, loops, config)?]),
+        Bind::Unix(path) => Ok(vec![bind_unix(path, loops, config)?]),
+        Bind::Any(port) => match bind_tcp((Ipv6Addr::UNSPECIFIED, *port).into(), false, loops, config) {
+            Err(error) if lacks_family(&error) => {
+                Ok(vec![bind_tcp((Ipv4Addr::UNSPECIFIED, *port).into(), true, loops, config)?])
+            }
+            bound => Ok(vec![bound?]),
+        },
+        Bind::Loopback(port) => {
+            let both = [(Ipv4Addr::LOCALHOST, *port).into(), (Ipv6Addr::LOCALHOST, *port).into()];
+            bind_each(&both, loops, config)
+        }
+        Bind::Name(name, port) => {
+            let addresses: Vec<SocketAddr> = (name.as_str(), *port).to_socket_addrs()?.collect();
+            bind_each(&addresses, loops, config)
+        }
+    }
+}
+
+/// Addresses that could not be bound, each with the reason.
+type Lacking = Vec<(SocketAddr, io::Error)>;
+
+/// Opens the free addresses of a place that stands for both families, after [`bind`] has found one in use.
+/// Also returns the addresses that could not be bound, each with the reason.
+///
+/// # Errors
+/// No address can be bound; the error is the system's.
+pub(crate) fn bind_some(place: &Bind, config: &Config) -> io::Result<(Vec<Bound>, Lacking)> {
+    let both: [IpAddr; 2] = match place {
+        Bind::Any(_) => [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+        Bind::Loopback(_) => [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        Bind::Ip(_) | Bind::Name(..) | Bind::Unix(_) => {
+            return bind(place, 1, config).map(|bounds| (bounds, Vec::new()));
+        }
+    };
+    let (mut bounds, mut lacking): (Vec<Bound>, Lacking) = (Vec::new(), Vec::new());
+    for ip in both {
+        let chosen = bounds.first().and_then(|bound| bound.addr.ip()).map(|first| first.port());
+        let addr = SocketAddr::new(ip, chosen.or(place.port()).unwrap_or(0));
+        match bind_tcp(addr, true, 1, config) {
+            Ok(bound) => bounds.push(bound),
+            Err(error) => lacking.push((addr, error)),
+        }
+    }
+    if bounds.is_empty() {
+        let in_use = lacking.iter().position(|(_, error)| error.kind() == io::ErrorKind::AddrInUse).unwrap_or(0);
+        let (addr, error) = lacking.swap_remove(in_use);
+        return Err(io::Error::new(error.kind(), format!("{addr}: {error}")));
+    }
+    lacking.retain(|(_, error)| !lacks_family(error));
+    Ok((bounds, lacking))
+}
+
+/// All addresses of a place share one port, also where the system chooses it.
+fn bind_each(addresses: &[SocketAddr], loops: usize, config: &Config) -> io::Result<Vec<Bound>> {
+    let mut tries = PORT_TRIES;
+    'again: loop {
+        let mut bounds: Vec<Bound> = Vec::new();
+        let mut lacking = None;
+        for addr in addresses {
+            let chosen = bounds.first().and_then(|bound| bound.addr.ip()).map_or(addr.port(), |first| first.port());
+            match bind_tcp(at_port(*addr, chosen), true, loops, config) {
+                Ok(bound) if bounds.iter().all(|other| other.addr != bound.addr) => bounds.push(bound),
+                Ok(_) => {}
+                Err(error) if lacks_family(&error) => lacking = Some(error),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && addr.port() == 0 && tries > 0 => {
+                    tries -= 1;
+                    continue 'again;
+                }
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && bounds.iter().any(|b| b.is_at(addr)) => {}
+                Err(error) => return Err(io::Error::new(error.kind(), format!("{addr}: {error}"))),
+            }
+        }
+        return match lacking {
+            Some(error) if bounds.is_empty() => Err(error),
+            _ => Ok(bounds),
+        };
+    }
+}
+
+fn lacks_family(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+fn bind_tcp(addr: SocketAddr, only_ipv6: bool, loops: usize, config: &Config) -> io::Result<Bound> {
+    let spread = loops > 1 && sys::REUSE_PORT_BALANCES;
+    if spread && addr.port() != 0 {
+        // A port that somebody else shares out too must be refused: sharing is for our own loops.
+        open_tcp(addr, only_ipv6, false)?;
+    }
+    let first = open_tcp(addr, only_ipv6, spread)?;
+    let addr = first.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+    let mut sockets = vec![first];
+    while spread && sockets.len() < loops {
+        sockets.push(open_tcp(addr, only_ipv6, true)?);
+    }
+    let mut acceptors = Vec::with_capacity(sockets.len());
+    for socket in sockets {
+        // Accepted sockets inherit these, which saves two system calls for each client.
+        socket.set_tcp_nodelay(config.nodelay)?;
+        if !config.tcp_keepalive.is_zero() {
+            socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(config.tcp_keepalive))?;
+        }
+        socket.listen(config.limits.backlog.min(i32::MAX as u32) as i32)?;
+        acceptors.push(Acceptor::Tcp(mio::net::TcpListener::from_std(socket.into())));
+    }
+    Ok(Bound { addr: Endpoint::Ip(addr), sockets: acceptors, loops, unlink: None })
+}
+
+fn open_tcp(addr: SocketAddr, only_ipv6: bool, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
+    // Connections of an earlier run that are in TIME_WAIT do not keep the port; a listener does.
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if addr.is_ipv6() {
+        socket.set_only_v6(only_ipv6)?;
+    }
+    socket.bind(&addr.into())?;
+    Ok(socket)
+}
+
+fn bind_unix(path: &Path, loops: usize, config: &Config) -> io::Result<Bound> {
+    let (listener, file) = SocketFile::bind(path, config.limits.backlog, None)?;
+    let sockets = vec![Acceptor::Unix(mio::net::UnixListener::from_std(listener))];
+    Ok(Bound { addr: Endpoint::Unix(path.into()), sockets, loops, unlink: Some(file) })
+}
+
+impl Bound {
+    /// The address that was really bound.
+    pub fn addr(&self) -> &Endpoint {
+        &self.addr
+    }
+
+    fn is_at(&self, addr: &SocketAddr) -> bool {
+        self.addr.ip().is_some_and(|mine| mine.ip() == addr.ip())
+    }
+
+    /// Takes out the socket for the next loop; a loop beyond the sockets gets none, and clients are handed to it.
+    fn take(&mut self) -> Option<Acceptor> {
+        if self.sockets.is_empty() { None } else { Some(self.sockets.remove(0)) }
+    }
+}
+
+impl Listener {
+    /// Its clients go over this link from now on.
+    pub fn route(&mut self, link: Id) {
+        if let Front::Clients(_, via) = &mut self.front {
+            *via = Some(link);
+        }
+    }
+
+    /// The link that its clients go over.
+    pub fn link(&self) -> Option<Id> {
+        match self.front {
+            Front::Clients(_, via) => via,
+            Front::Nodes => None,
+        }
+    }
+
+    pub fn addr(&self) -> &Endpoint {
+        &self.addr
+    }
+}
+
+impl Acceptor {
+    fn fd(&self) -> RawFd {
+        match self {
+            Acceptor::Tcp(socket) => socket.as_raw_fd(),
+            Acceptor::Unix(socket) => socket.as_raw_fd(),
+        }
+    }
+
+    fn accept(&self) -> io::Result<(Io, Endpoint)> {
+        match self {
+            Acceptor::Tcp(socket) => {
+                let (stream, peer) = socket.accept()?;
+                Ok((Io::Tcp(OwnedFd::from(stream).into()), Endpoint::Ip(peer)))
+            }
+            Acceptor::Unix(socket) => {
+                let (stream, _) = socket.accept()?;
+                Ok((Io::Unix(OwnedFd::from(stream).into()), Endpoint::Unix(Path::new("").into())))
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Listens on this loop's part of a bound address. `shares` are all loops, this one first, and are used where
+    /// the system does not spread the clients itself. Every loop calls this for the same addresses in the same order.
+    /// Answers the number of the listener in this loop.
+    ///
+    /// # Errors
+    /// The socket cannot be registered.
+    pub fn listen(
+        &mut self,
+        bound: &mut Bound,
+        shares: &[Remote],
+        kind: &'static str,
+        front: FrontEnd,
+    ) -> io::Result<u32> {
+        self.add_listener(bound, shares, kind, Front::Clients(front, None))
+    }
+
+    /// Listens for nodes that dial links. They all come to this loop.
+    pub(crate) fn listen_for_links(&mut self, bound: &mut Bound) -> io::Result<u32> {
+        self.add_listener(bound, &[], "link", Front::Nodes)
+    }
+
+    /// Listens no more. Clients that wait in the backlog are refused by the system.
+    pub(crate) fn unlisten(&mut self, index: u32) {
+        if self.listeners.contains(index as usize) {
+            self.listeners.remove(index as usize);
+        }
+        self.queues.full.retain(|other| *other != index);
+        self.descriptors.listeners.retain(|other| *other != index);
+    }
+
+    fn add_listener(
+        &mut self,
+        bound: &mut Bound,
+        shares: &[Remote],
+        kind: &'static str,
+        front: Front,
+    ) -> io::Result<u32> {
+        let handed_over = bound.loops > 1 && !(sys::REUSE_PORT_BALANCES && bound.unlink.is_none());
+        let entry = self.listeners.vacant_entry();
+        let acceptor = bound.take();
+        if let Some(acceptor) = &acceptor {
+            self.registry.register(&mut SourceFd(&acceptor.fd()), Token(entry.key()), Interest::READABLE)?;
+        }
+        log::debug!(target: "seaprox::listener", kind = kind, addr = bound.addr.to_string(); "listening");
+        let shares = if handed_over { shares.to_vec() } else { Vec::new() };
+        let addr = bound.addr.clone();
+        let index = entry.key() as u32;
+        entry.insert(Listener { acceptor, front, kind, addr, shares, turn: 0, ready: false, queued: false });
+        Ok(index)
+    }
+
+    /// Something waits in a listener's backlog.
+    pub(crate) fn listener_ready(&mut self, index: u32) {
+        if let Some(listener) = self.listeners.get_mut(index as usize) {
+            listener.ready = true;
+            if !std::mem::replace(&mut listener.queued, true) {
+                self.queues.run.push_back(Run::Listener(index));
+            }
+        }
+    }
+
+    /// Accepts what waits, as far as the share of the turn and the limits go.
+    pub(crate) fn accept(&mut self, index: u32) {
+        let Some(listener) = self.listeners.get_mut(index as usize) else { return };
+        listener.queued = false;
+        // Unauthenticated peers may come in crowds to a listener for links, and each one delays the links that are up.
+        let most = if matches!(listener.front, Front::Nodes) { NODES_PER_TURN } else { usize::MAX };
+        for _ in 0..self.accepts_left().min(most) {
+            self.queues.accepts.1 += 1;
+            let Some(listener) = self.listeners.get_mut(index as usize) else { return };
+            if self.connections.is_full() && matches!(listener.front, Front::Clients(..)) {
+                return self.accepting_is_full(index);
+            }
+            let Some(acceptor) = listener.acceptor.as_ref().filter(|_| listener.ready) else { return };
+            match acceptor.accept() {
+                Ok((io, peer)) => self.accepted(index, io, peer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    listener.ready = false;
+                    return;
+                }
+                Err(error) if sys::is_out_of_descriptors(&error) => {
+                    if !self.descriptors.listeners.contains(&index) {
+                        self.descriptors.listeners.push(index);
+                    }
+                    return self.descriptors_short();
+                }
+                // The client left before it was accepted, or the network had an error for it (accept(2)).
+                Err(_) => {}
+            }
+        }
+        self.listener_ready(index);
+    }
+
+    /// Connections that a listener may accept now: what is left of the turn's budget, and a few even when others have used
+    /// that up.
+    fn accepts_left(&mut self) -> usize {
+        let (turn, count) = &mut self.queues.accepts;
+        if *turn != self.stats.turns {
+            (*turn, *count) = (self.stats.turns, 0);
+        }
+        self.config.limits.accepts_per_turn.saturating_sub(*count).max(ACCEPTS_AT_LEAST)
+    }
+
+    /// A client is here: it becomes a connection of this loop, or of the one whose turn it is.
+    fn accepted(&mut self, index: u32, io: Io, peer: Endpoint) {
+        let Some(listener) = self.listeners.get_mut(index as usize) else { return };
+        if listener.shares.is_empty() {
+            return self.take_in(Accepted { listener: index, io, peer });
+        }
+        listener.turn = (listener.turn + 1) % listener.shares.len();
+        if listener.turn == 0 {
+            return self.take_in(Accepted { listener: index, io, peer });
+        }
+        // Clients handed over are bounded by the descriptors of the process.
+        let _ = listener.shares[listener.turn].0.post(Mail::Accepted(Accepted { listener: index, io, peer }));
+    }
+
+    /// Makes a connection of a client. One that another loop hands over to a full table is refused.
+    pub(crate) fn take_in(&mut self, accepted: Accepted) {
+        let Accepted { listener: index, io, peer } = accepted;
+        let Some(listener) = self.listeners.get_mut(index as usize) else { return };
+        let kind = listener.kind;
+        let Front::Clients(front, _) = &mut listener.front else { return self.visit(index, io, peer) };
+        let network = PeerNetwork::from(&peer);
+        let is_counted = self.sources.counts(network);
+        if is_counted && !self.sources.enter(network) {
+            return self.source_is_full(&peer);
+        }
+        let Ok(handler) = catch_unwind(AssertUnwindSafe(front)) else {
+            self.stats.panics += 1;
+            return if is_counted {
+                self.sources.leave(network)
+            };
+        };
+        let from = peer.clone();
+        match self.adopt(io, peer, kind, index, handler) {
+            Ok(id) => self.connections.get_mut(id).into_iter().for_each(|record| record.is_counted = is_counted),
+            Err((_, error)) => {
+                if let Some(unsaid) = self.may_log_stranger(&from, Reason::Other) {
+                    log::warn!(target: "seaprox::listener", error = error.to_string(), unsaid = unsaid; "client refused");
+                }
+                if is_counted {
+                    self.sources.leave(network);
+                }
+            }
+        }
+    }
+
+    /// The clients of a network have as many connections as they may have: the next one is closed.
+    fn source_is_full(&mut self, peer: &Endpoint) {
+        self.stats.clients_refused += 1;
+        if let Some(unsaid) = self.may_log_stranger(peer, Reason::LimitReached) {
+            log::info!(target: "seaprox::listener", from = peer.to_string(), reason = "limit_reached", unsaid = unsaid; "client refused");
+        }
+    }
+
+    /// The table is full: the clients wait in the backlog until a connection ends. Said once until then.
+    fn accepting_is_full(&mut self, index: u32) {
+        if self.queues.full.is_empty() {
+            self.stats.limit_pauses += 1;
+            let limit = self.connections.capacity();
+            log::warn!(target: "seaprox::listener", reason = "limit_reached", connections = limit; "accepting pauses");
+        }
+        if !self.queues.full.contains(&index) {
+            self.queues.full.push(index);
+        }
+    }
+
+    /// There is room in the table again.
+    pub(crate) fn accept_again(&mut self) {
+        for index in std::mem::take(&mut self.queues.full) {
+            self.listener_ready(index);
+        }
+    }
+
+    /// The process is out of descriptors. Said once, until there have been enough for a while.
+    pub(crate) fn descriptors_short(&mut self) {
+        self.pools.pipes.shrink();
+        self.descriptors.short = true;
+        if self.descriptors.since_ms.is_some() {
+            return;
+        }
+        self.descriptors.since_ms = Some(self.now_ms);
+        self.stats.descriptor_pauses += 1;
+        let active = self.connections.len();
+        log::warn!(target: "seaprox::listener", reason = "limit_reached", connections = active; "no descriptors left: accepting and connecting pause");
+        self.watch_descriptors();
+    }
+
+    fn watch_descriptors(&mut self) {
+        let wait_ms = self.config.timeouts.descriptors_retry.as_millis() as u64;
+        self.one_offs.push(self.now_ms + wait_ms, OneOff::Descriptors);
+    }
+
+    /// Some time has passed: tries again what was held up, or sees that nothing is.
+    pub(crate) fn descriptors_again(&mut self) {
+        if !std::mem::replace(&mut self.descriptors.short, false) {
+            let since_ms = self.descriptors.since_ms.take().unwrap_or(self.now_ms);
+            let after = crate::types::units::format_duration(std::time::Duration::from_millis(self.now_ms - since_ms));
+            log::info!(target: "seaprox::listener", after = after; "descriptors again: accepting and connecting go on");
+            return;
+        }
+        self.feed_starved();
+        for index in std::mem::take(&mut self.descriptors.listeners) {
+            self.listener_ready(index);
+        }
+        self.watch_descriptors();
+    }
+
+    /// The addresses that this loop listens on, and the front ends behind them.
+    pub fn listeners(&self) -> impl Iterator<Item = (&'static str, &Endpoint)> {
+        self.listeners.iter().map(|(_, listener)| (listener.kind, &listener.addr))
+    }
+}
+
+/// Connections that each listener may accept in a turn, however many the others have accepted.
+const ACCEPTS_AT_LEAST: usize = 4;
+/// Connections accepted in one turn from a listener for links.
+const NODES_PER_TURN: usize = 16;
+/// How often another port is tried when the one that the system chose for one family is taken in the other.
+const PORT_TRIES: u32 = 20;

@@ -1,0 +1,22 @@
+//! The event loop and everything that it owns: the core, its queues and its timers, listeners, dialing, names, threads.
+
+pub(crate) mod closing;
+pub(crate) mod connect_failure;
+pub(crate) mod core;
+pub(crate) mod describe;
+pub(crate) mod dial;
+pub(crate) mod ending;
+pub(crate) mod event_loop;
+pub(crate) mod fair;
+pub(crate) mod flow;
+pub(crate) mod handler;
+pub(crate) mod limits;
+pub(crate) mod listener;
+pub(crate) mod mailbox;
+pub(crate) mod resolve;
+pub(crate) mod sources;
+pub(crate) mod stats;
+pub(crate) mod status;
+pub(crate) mod stopping;
+pub(crate) mod threads;
+pub(crate) mod workers;

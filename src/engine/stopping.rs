@@ -1,0 +1,86 @@
+//! How a loop comes to its end: a drain waits for the connections that there are, a stop ends them.
+//!
+//! ```text
+//!   No --drain--> Draining --stop, or the drain's time is over--> Now --the peers of links know, or a moment--> the end
+//!                     +---------- the last connection and the last link are over --------------------------------^
+//! ```
+//! Neither blocks: the loop goes on turning until it is done. Nothing here frees anything; the reap does.
+
+use std::time::Duration;
+
+use crate::engine::core::{Core, OneOff};
+use crate::relay::connection::Stage;
+use crate::types::reason::Reason;
+
+/// Whether the loop is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stopping {
+    No,
+    /// Nothing new is taken.
+    Draining {
+        since_ms: u64,
+    },
+    /// With this turn, or when the peers of links have heard of it, but not later than this.
+    Now {
+        until_ms: u64,
+    },
+}
+
+impl Core {
+    /// Accepts no more; clients that wait in a backlog are refused by the system.
+    pub fn close_listeners(&mut self) {
+        self.listeners.clear();
+        self.descriptors.listeners.clear();
+        self.queues.full.clear();
+    }
+
+    /// Accepts no more, and stops when the last connection is over, or after `timeout`, whichever is first; with no
+    /// time at all, it stops at once. Connections that only wait for another request are closed.
+    pub fn drain(&mut self, timeout: Duration) {
+        self.stopping = Stopping::Draining { since_ms: self.now_ms };
+        self.close_listeners();
+        self.announce_drain();
+        for connection in self.connections.ids() {
+            if self.stage(connection) == Some(Stage::KeepAlive) {
+                self.end(connection, Reason::Drained);
+            }
+        }
+        if timeout.is_zero() {
+            self.stop();
+        } else {
+            let wait_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            self.one_offs.push(self.now_ms.saturating_add(wait_ms), OneOff::Drained);
+        }
+    }
+
+    /// Whether the loop is on its way out, so that nothing new should begin.
+    pub fn is_draining(&self) -> bool {
+        self.stopping != Stopping::No
+    }
+
+    /// Ends every connection, and the loop with this turn; or a moment later, if there are peers of links to be told.
+    pub fn stop(&mut self) {
+        if !matches!(self.stopping, Stopping::Now { .. }) {
+            let until_ms = self.now_ms + FAREWELL_MS;
+            self.stopping = Stopping::Now { until_ms };
+            self.one_offs.push(until_ms, OneOff::Drained);
+        }
+        self.close_listeners();
+        for connection in self.connections.ids() {
+            self.end(connection, Reason::Drained);
+        }
+    }
+
+    /// Whether the loop has come to its end.
+    pub(crate) fn is_done(&self) -> bool {
+        match self.stopping {
+            Stopping::No => false,
+            Stopping::Draining { .. } => self.connections.len() == 0 && !self.has_links(),
+            Stopping::Now { until_ms } => !self.has_links() || self.now_ms >= until_ms,
+        }
+    }
+}
+
+/// The peers of links have so long to hear that this node stops. One that does not hear it keeps its connections until its
+/// session's hold time is over.
+const FAREWELL_MS: u64 = 1_000;

@@ -1,0 +1,164 @@
+//! Several loops in one process: threads that share nothing but their workers and their listening addresses.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use crate::engine::core::Core;
+use crate::engine::event_loop::Proxy;
+use crate::engine::limits::Config;
+use crate::engine::listener::Bound;
+use crate::engine::mailbox::Remote;
+use crate::engine::sources::Sources;
+use crate::engine::workers::Workers;
+
+/// Loops that run, each in a thread of its own named `loop-N`.
+pub struct Loops {
+    remotes: Vec<Remote>,
+    threads: Vec<JoinHandle<()>>,
+    /// How each of them ended.
+    ended: Receiver<io::Result<()>>,
+    /// Kept to the end: a socket file goes with its listener.
+    _bounds: Arc<Mutex<Vec<Bound>>>,
+}
+
+/// Sets a loop up in its own thread, before any loop runs. It is given the loop, all loops beginning with this one, and
+/// the bound addresses to [`listen`](crate::Core::listen) on.
+///
+/// # Errors
+/// Whatever keeps it from running; then no loop runs.
+pub type Setup = Arc<dyn Fn(&mut Proxy, &[Remote], &mut [Bound]) -> io::Result<()> + Send + Sync>;
+
+/// What a thread needs besides the setup.
+struct Start {
+    config: Config,
+    workers: Option<Arc<Workers>>,
+    number: usize,
+    bounds: Arc<Mutex<Vec<Bound>>>,
+    /// Its own remote, and then whether it is set up.
+    sources: Arc<Sources>,
+    tell: Sender<io::Result<Option<Remote>>>,
+    /// All remotes, once they are known.
+    hear: Receiver<Vec<Remote>>,
+}
+
+impl Loops {
+    /// Starts `count` loops, at least one, over addresses that were bound for as many. Each gets its share of the
+    /// limits.
+    ///
+    /// # Errors
+    /// The system's, when it has no more threads or descriptors, or what the setup says.
+    pub fn start(
+        count: usize,
+        config: &Config,
+        workers: Option<&Arc<Workers>>,
+        bounds: Vec<Bound>,
+        setup: &Setup,
+    ) -> io::Result<Loops> {
+        let bounds = Arc::new(Mutex::new(bounds));
+        let sources = Sources::new(config.limits.connections_per_source);
+        let (tell, told) = mpsc::channel();
+        let (end, ended) = mpsc::channel();
+        let mut loops = Loops { remotes: Vec::new(), threads: Vec::new(), ended, _bounds: Arc::clone(&bounds) };
+        let mut starts = Vec::new();
+        for number in 0..count.max(1) {
+            let (start, hear) = mpsc::channel();
+            let (config, workers) = (share(config, count.max(1), number), workers.cloned());
+            let start_of = Start {
+                config,
+                workers,
+                number,
+                bounds: Arc::clone(&bounds),
+                tell: tell.clone(),
+                hear,
+                sources: Arc::clone(&sources),
+            };
+            let (setup, end) = (Arc::clone(setup), end.clone());
+            let body = move || {
+                let result = catch_unwind(AssertUnwindSafe(|| start_of.run(&setup)));
+                // Nobody listens when the start has failed.
+                let _ = end.send(result.unwrap_or_else(|_| Err(io::Error::other("a loop panicked"))));
+            };
+            loops.threads.push(thread::Builder::new().name(format!("loop-{number}")).spawn(body)?);
+            loops.remotes.extend(told.recv().map_err(io::Error::other)??);
+            starts.push(start);
+        }
+        for (number, start) in starts.iter().enumerate() {
+            let mut all = loops.remotes.clone();
+            all.rotate_left(number);
+            // A loop that has ended says why below.
+            let _ = start.send(all);
+            told.recv().map_err(io::Error::other)??;
+        }
+        for start in starts {
+            // Everybody is set up: the second message lets a loop run.
+            let _ = start.send(Vec::new());
+        }
+        Ok(loops)
+    }
+
+    /// The loops, for other threads.
+    pub fn remotes(&self) -> &[Remote] {
+        &self.remotes
+    }
+
+    /// Waits until all loops have ended. One that fails is noticed at once, and takes the others along: half a process is
+    /// worse than none, because nobody restarts it.
+    ///
+    /// # Errors
+    /// The first loop's that failed.
+    pub fn join(self) -> io::Result<()> {
+        let mut result = Ok(());
+        for _ in &self.threads {
+            let ended = self.ended.recv().unwrap_or_else(|_| Err(io::Error::other("a loop is gone")));
+            if let (Ok(()), Err(error)) = (&result, ended) {
+                log::error!(target: "seaprox", error = error.to_string(); "a loop failed, and all stop");
+                // A loop that takes no more calls is about to see that it has to end.
+                for remote in &self.remotes {
+                    let _ = remote.call(Core::stop);
+                }
+                result = Err(error);
+            }
+        }
+        result
+    }
+}
+
+impl Start {
+    fn run(self, setup: &Setup) -> io::Result<()> {
+        let mut proxy = match Proxy::new(self.config, self.workers) {
+            Ok(proxy) => proxy,
+            Err(error) => return self.tell.send(Err(error)).map_err(io::Error::other),
+        };
+        proxy.core().sources = self.sources;
+        self.tell.send(Ok(Some(proxy.remote()))).map_err(io::Error::other)?;
+        // Where the others could not start, nobody sends, and this loop ends too.
+        let Ok(all) = self.hear.recv() else { return Ok(()) };
+        let result = {
+            let mut bounds = self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
+            let set_up = || setup(&mut proxy, &all, &mut bounds);
+            catch_unwind(AssertUnwindSafe(set_up)).unwrap_or_else(|_| Err(io::Error::other("the setup panicked")))
+        };
+        let fit = result.is_ok();
+        self.tell.send(result.map(|()| None)).map_err(io::Error::other)?;
+        if !fit || self.hear.recv().is_err() {
+            return Ok(());
+        }
+        log::debug!(target: "seaprox", number = self.number; "loop runs");
+        proxy.run()
+    }
+}
+
+/// One loop's part of the limits of the process. The parts add up to the whole; what cannot be divided goes to the first.
+fn share(config: &Config, count: usize, number: usize) -> Config {
+    let mut config = config.clone();
+    let part = |whole: usize| whole / count + usize::from(number < whole % count);
+    let limits = &mut config.limits;
+    limits.connections = part(limits.connections);
+    limits.buffer_bytes = part(limits.buffer_bytes);
+    limits.link_bytes = part(limits.link_bytes);
+    limits.pipes = part(limits.pipes);
+    config
+}

@@ -1,0 +1,335 @@
+//! What a side reads from and writes to: one face for sockets, pipes, terminals and files.
+//!
+//! An [`Io`] owns its descriptors and closes them when it is dropped. It never blocks and it remembers nothing: whether a
+//! read is worth trying is known to the side.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use mio::{Interest, Registry, Token, unix::SourceFd};
+use socket2::{SockRef, Socket, TcpKeepalive};
+
+use crate::node::{Links, StreamAt};
+use crate::sys::{
+    self,
+    stdio::{Input, Output},
+};
+use crate::types::address::Endpoint;
+
+/// The descriptors of one side.
+#[derive(Debug, Default)]
+pub(crate) enum Io {
+    /// None yet, or none any more.
+    #[default]
+    None,
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    /// A descriptor to read from and one to write to, until it is shut down.
+    Files {
+        read: Input,
+        write: Option<Output>,
+    },
+    /// A stream of a link.
+    Stream(StreamAt),
+}
+
+/// Which directions cannot block, as those of a regular file cannot: they are always ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Unpollable {
+    pub read: bool,
+    pub write: bool,
+}
+
+impl Unpollable {
+    fn both(unpollable: bool) -> Unpollable {
+        Unpollable { read: unpollable, write: unpollable }
+    }
+}
+
+impl Io {
+    /// Takes a descriptor that somebody else made, and makes it non-blocking.
+    pub fn from_owned(fd: OwnedFd) -> io::Result<Io> {
+        let socket = Socket::from(fd);
+        let domain = socket.local_addr().map(|addr| addr.domain());
+        match domain {
+            Ok(socket2::Domain::IPV4 | socket2::Domain::IPV6) => {
+                socket.set_nonblocking(true)?;
+                Ok(Io::Tcp(socket.into()))
+            }
+            Ok(_) => {
+                socket.set_nonblocking(true)?;
+                Ok(Io::Unix(UnixStream::from(OwnedFd::from(socket))))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    #[inline]
+    pub fn read(&self, buf: &mut [u8], links: &mut Links) -> io::Result<usize> {
+        match self {
+            Io::Stream(stream) => links.read(*stream, buf),
+            _ => self.read_raw(buf),
+        }
+    }
+
+    /// Throws away what would be read, without copying it; none where the system, or the protocol, can only copy.
+    pub fn skip(&self, bytes: usize) -> Option<io::Result<usize>> {
+        match self {
+            Io::Tcp(socket) if sys::SKIPS => {
+                Some(retry(|| sys::skip(socket.as_fd(), bytes))).filter(|result| !sys::is_not_skipped(result))
+            }
+            _ => None,
+        }
+    }
+
+    #[inline]
+    pub fn write(&self, buf: &[u8], links: &mut Links) -> io::Result<usize> {
+        match self {
+            Io::Stream(stream) => links.write(*stream, buf),
+            _ => self.write_raw(buf),
+        }
+    }
+
+    /// Writes to a descriptor: for those who have no business with streams.
+    pub fn write_raw(&self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Io::Tcp(socket) => retry(|| (&mut &*socket).write(buf)),
+            Io::Unix(socket) => retry(|| (&mut &*socket).write(buf)),
+            Io::Files { write: Some(write), .. } => retry(|| (&mut &*write).write(buf)),
+            Io::Files { write: None, .. } => Err(io::ErrorKind::BrokenPipe.into()),
+            Io::Stream(_) | Io::None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Reads from a descriptor: for those who have no business with streams.
+    pub fn read_raw(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Io::Tcp(socket) => retry(|| (&mut &*socket).read(buf)),
+            Io::Unix(socket) => retry(|| (&mut &*socket).read(buf)),
+            Io::Files { read, .. } => retry(|| (&mut &*read).read(buf)),
+            Io::Stream(_) | Io::None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Writes several pieces to a descriptor with one call.
+    pub fn write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        if let [piece] = pieces {
+            // One piece is what most small writes are, and a plain write is the shorter way through the system.
+            return self.write_raw(piece);
+        }
+        match self {
+            Io::Tcp(socket) => retry(|| (&mut &*socket).write_vectored(pieces)),
+            Io::Unix(socket) => retry(|| (&mut &*socket).write_vectored(pieces)),
+            Io::Files { write: Some(write), .. } => retry(|| (&mut &*write).write_vectored(pieces)),
+            Io::Files { write: None, .. } => Err(io::ErrorKind::BrokenPipe.into()),
+            Io::Stream(_) | Io::None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// The stream that it is, if it is one.
+    #[inline]
+    pub const fn stream(&self) -> Option<StreamAt> {
+        match self {
+            Io::Stream(stream) => Some(*stream),
+            _ => None,
+        }
+    }
+
+    /// Writes what is followed by [`Io::shutdown_write`] or a close at once, so that TCP can say both in one packet.
+    #[inline]
+    pub fn write_before_end(&self, buf: &[u8], links: &mut Links) -> io::Result<usize> {
+        match self {
+            Io::Tcp(socket) => retry(|| sys::send_before_end(socket.as_fd(), buf)),
+            _ => self.write(buf, links),
+        }
+    }
+
+    /// Says that no more will be written.
+    pub fn shutdown_write(&mut self, links: &mut Links) -> io::Result<()> {
+        match self {
+            Io::Tcp(socket) => socket.shutdown(Shutdown::Write),
+            Io::Unix(socket) => socket.shutdown(Shutdown::Write),
+            Io::Files { write, .. } => {
+                *write = None;
+                Ok(())
+            }
+            Io::Stream(stream) => links.finish(*stream),
+            Io::None => Ok(()),
+        }
+    }
+
+    /// The descriptors that splice may read from and write to; none where copying is the only way.
+    #[inline]
+    pub fn spliceable(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Io::Tcp(socket) => Some(socket.as_fd()),
+            Io::Unix(socket) => Some(socket.as_fd()),
+            Io::Files { .. } | Io::Stream(_) | Io::None => None,
+        }
+    }
+
+    /// The error that an event announced, if there is one.
+    pub fn take_error(&self, links: &Links) -> Option<io::Error> {
+        match self {
+            Io::Tcp(socket) => socket.take_error().ok().flatten(),
+            Io::Unix(socket) => socket.take_error().ok().flatten(),
+            Io::Stream(stream) => links.error(*stream),
+            // A pipe has no error to ask for; what an event announces is that nobody reads any more.
+            Io::Files { write: Some(write), .. } if sys::is_reader_gone(write.as_fd()) => {
+                Some(io::ErrorKind::BrokenPipe.into())
+            }
+            Io::Files { .. } | Io::None => None,
+        }
+    }
+
+    /// Returns true if a read would find nothing now: no byte, no end and no error. Returns true as well if the kind of
+    /// descriptor cannot be asked.
+    pub fn is_silent(&self, links: &Links) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        let peeked = match self {
+            Io::Tcp(socket) => retry(|| SockRef::from(socket).peek(&mut byte)),
+            Io::Unix(socket) => retry(|| SockRef::from(socket).peek(&mut byte)),
+            Io::Stream(stream) => return links.is_silent(*stream),
+            Io::Files { .. } | Io::None => return true,
+        };
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Returns true if the peer has acknowledged all written bytes, and the FIN if one was sent.
+    pub fn is_acknowledged(&self, links: &Links) -> bool {
+        match self {
+            Io::Tcp(socket) => sys::unacknowledged(socket.as_fd()) == 0,
+            Io::Stream(stream) => links.is_acknowledged(*stream),
+            Io::Unix(_) | Io::Files { .. } | Io::None => true,
+        }
+    }
+
+    /// Registers for both directions, once and for all. Says which of them cannot block, and so needs no events.
+    pub fn register(&self, registry: &Registry, token: Token) -> io::Result<Unpollable> {
+        let both = Io::interest();
+        match self {
+            Io::Tcp(socket) => add(registry, socket.as_raw_fd(), token, both).map(Unpollable::both),
+            Io::Unix(socket) => add(registry, socket.as_raw_fd(), token, both).map(Unpollable::both),
+            Io::Files { read, write } => Ok(Unpollable {
+                read: add(registry, read.as_fd().as_raw_fd(), token, Interest::READABLE)?,
+                write: match write {
+                    Some(write) => add(registry, write.as_fd().as_raw_fd(), token, Interest::WRITABLE)?,
+                    None => false,
+                },
+            }),
+            Io::Stream(_) | Io::None => Ok(Unpollable::default()),
+        }
+    }
+
+    /// Both directions; and urgent data, where the system tells of it, because reads stop there.
+    fn interest() -> Interest {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let both = both | Interest::PRIORITY;
+        both
+    }
+
+    /// Gives a registered socket another token.
+    pub fn register_again(&self, registry: &Registry, token: Token) -> io::Result<()> {
+        let fd = match self {
+            Io::Tcp(socket) => socket.as_raw_fd(),
+            Io::Unix(socket) => socket.as_raw_fd(),
+            Io::Files { .. } | Io::Stream(_) | Io::None => return Err(io::ErrorKind::Unsupported.into()),
+        };
+        registry.reregister(&mut SourceFd(&fd), token, Io::interest())
+    }
+
+    /// Makes the coming close a reset instead of a FIN. Only TCP and streams can say so.
+    pub fn close_with_reset(&self, links: &mut Links) {
+        match self {
+            Io::Tcp(socket) => {
+                // A socket that is gone already needs no reset.
+                let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+            }
+            Io::Stream(stream) => links.reset(*stream),
+            _ => {}
+        }
+    }
+
+    /// Small writes go out at once.
+    pub fn set_nodelay(&self) {
+        if let Io::Tcp(socket) = self {
+            // It costs latency where it is refused, and nothing else.
+            let _ = socket.set_nodelay(true);
+        }
+    }
+
+    /// TCP probes a silent peer.
+    pub fn set_keepalive(&self, idle: Duration) {
+        if let Io::Tcp(socket) = self {
+            // A peer that vanished is then found by the other timers.
+            let _ = SockRef::from(socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(idle));
+        }
+    }
+
+    /// Our own end of the connection.
+    pub fn local(&self) -> Endpoint {
+        match self {
+            Io::Tcp(socket) => socket.local_addr().map_or(Endpoint::Unknown, Endpoint::Ip),
+            Io::Unix(socket) => socket.local_addr().map_or(Endpoint::Unknown, |addr| Endpoint::from_unix(&addr)),
+            Io::Files { .. } | Io::Stream(_) | Io::None => Endpoint::Unknown,
+        }
+    }
+
+    /// Returns whether the system has connected a TCP socket to itself: nobody listens on the port, and the port that was
+    /// chosen for this end happened to be the same (simultaneous open, RFC 9293, section 3.5). Its bytes would come back.
+    pub fn leads_to_itself(&self, asked: SocketAddr) -> bool {
+        let Io::Tcp(socket) = self else { return false };
+        if !sys::may_choose_port(asked.port()) {
+            return false;
+        }
+        // A connect to the unspecified address reaches a loopback address.
+        let peer = if asked.ip().is_unspecified() { socket.peer_addr().unwrap_or(asked) } else { asked };
+        let plain = |addr: SocketAddr| (addr.ip().to_canonical(), addr.port());
+        socket.local_addr().is_ok_and(|local| plain(local) == plain(peer))
+    }
+
+    /// The other end of the connection.
+    pub fn peer(&self) -> Endpoint {
+        match self {
+            Io::Tcp(socket) => socket.peer_addr().map_or(Endpoint::Unknown, Endpoint::Ip),
+            Io::Unix(socket) => socket.peer_addr().map_or(Endpoint::Unknown, |addr| Endpoint::from_unix(&addr)),
+            Io::Files { read, write } => {
+                let output = write.as_ref().map_or(-1, |write| write.as_fd().as_raw_fd());
+                Endpoint::Descriptor(read.as_fd().as_raw_fd(), output)
+            }
+            Io::Stream(_) | Io::None => Endpoint::Unknown,
+        }
+    }
+
+    /// Descriptors that it holds.
+    pub fn descriptors(&self) -> usize {
+        match self {
+            Io::Stream(_) | Io::None => 0,
+            Io::Tcp(_) | Io::Unix(_) => 1,
+            Io::Files { write, .. } => 1 + usize::from(write.is_some()),
+        }
+    }
+}
+
+#[inline]
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Registers one descriptor; whether it turns out to need no events.
+fn add(registry: &Registry, fd: RawFd, token: Token, interest: Interest) -> io::Result<bool> {
+    match registry.register(&mut SourceFd(&fd), token, interest) {
+        Ok(()) => Ok(false),
+        Err(error) if sys::is_unpollable(&error) => Ok(true),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,341 @@
+//! The pump: moves the bytes of one half from one side to the other. One pump serves both directions and both modes.
+//!
+//! It delivers what waits before it fetches more, so a half never holds more than one block, or one pipe. It reads into
+//! a block and writes that block at once; when it fills blocks one after another, it asks for a pipe and splices. It
+//! stops when a side blocks, when its share of the turn is used up, or when its work is done, and says which: so queueing
+//! it again cannot be forgotten. It knows no connection, no handler and no clock.
+//!
+//! Between a socket and a stream of a link there is no block in between: bytes go from the session's buffers to the socket,
+//! and from the socket into a chunk that the session keeps; see `stream`.
+//!
+//! System calls per chunk of a copied half: one `recv`, one `send`. Per chunk of a spliced half: two `splice`.
+
+use std::io;
+
+use crate::node::Links;
+use crate::relay::block::BlockPool;
+use crate::relay::half::{Flow, Half, NEVER, Phase, UNLIMITED};
+use crate::relay::side::{Role, Side};
+use crate::relay::splice_pipe::PipePool;
+
+/// What all halves of a loop draw on.
+pub(crate) struct Pools {
+    pub blocks: BlockPool,
+    pub pipes: PipePool,
+    /// The sessions that streams are part of.
+    pub links: Links,
+}
+
+/// Why the pump stopped.
+#[derive(Debug)]
+pub(crate) enum Pumped {
+    /// A side can do no more; an event will say when it can.
+    Blocked,
+    /// Its share of the turn is used up.
+    Budget,
+    /// No block is free.
+    NoBlock,
+    /// The input ended and everything is delivered.
+    Done,
+    /// As many bytes as were asked for have been relayed: the handler's turn.
+    Passed,
+    /// The input ended before as many bytes as were asked for had come.
+    Short,
+    /// As much has been thrown away as is worth it: who sends it does not stop.
+    Enough,
+    /// A side failed.
+    Broken(Role, io::Error),
+}
+
+/// Moves bytes of the half that `role`'s side feeds, at most about `share` of them.
+pub(crate) fn pump(
+    half: &mut Half,
+    role: Role,
+    from: &mut Side,
+    to: &mut Side,
+    pools: &mut Pools,
+    share: usize,
+) -> Pumped {
+    let share = if to.io.stream().is_some() { share.min(stream::BYTES_PER_TURN) } else { share };
+    let mut budget = share;
+    loop {
+        match deliver(half, to, pools) {
+            Ok(true) => {}
+            Ok(false) => return Pumped::Blocked,
+            Err(error) => return Pumped::Broken(role.other(), error),
+        }
+        if half.left == 0 {
+            half.release_pipe(&mut pools.pipes);
+            return Pumped::Passed;
+        }
+        if half.phase != Phase::Flowing {
+            return Pumped::Done;
+        }
+        if !from.ready.readable {
+            half.release_pipe(&mut pools.pipes);
+            return Pumped::Blocked;
+        }
+        // A pipe is full of pages before it is full of bytes. What a full one leaves of the share would cost as many
+        // system calls as the next whole one.
+        if budget == 0 || (half.pipe.is_some() && budget < share / CRUMB) {
+            return Pumped::Budget;
+        }
+        match fetch(half, from, to, pools, budget) {
+            Ok(Fetched::Bytes(count)) => budget = budget.saturating_sub(count),
+            Ok(Fetched::Nothing) => {}
+            Ok(Fetched::Stuck) => return Pumped::Blocked,
+            Ok(Fetched::Refused(error)) => return Pumped::Broken(role.other(), error),
+            Ok(Fetched::NoBlock) => return Pumped::NoBlock,
+            Ok(Fetched::End) => {
+                half.release_pipe(&mut pools.pipes);
+                half.phase = Phase::Draining;
+                if half.left != UNLIMITED {
+                    return Pumped::Short;
+                }
+            }
+            Err(error) => return Pumped::Broken(role, error),
+        }
+    }
+}
+
+/// Reads what the side still sends and throws it away, until it ends or `left` bytes of it are gone.
+pub(crate) fn discard(half: &mut Half, role: Role, from: &mut Side, pools: &mut Pools, mut budget: usize) -> Pumped {
+    half.clear(&mut pools.blocks, &mut pools.pipes);
+    while half.phase == Phase::Flowing {
+        if half.left == 0 {
+            return Pumped::Enough;
+        }
+        if !from.ready.readable {
+            return Pumped::Blocked;
+        }
+        if budget == 0 {
+            return Pumped::Budget;
+        }
+        let fetched = match from.io.skip(budget) {
+            Some(result) => note(half, from, result, budget),
+            None => fetch_by_copy(half, from, pools),
+        };
+        match fetched {
+            Ok(Fetched::Bytes(count)) => {
+                budget = budget.saturating_sub(count);
+                half.spend(count);
+            }
+            Ok(Fetched::Nothing | Fetched::Stuck | Fetched::Refused(_)) => {}
+            Ok(Fetched::NoBlock) => return Pumped::NoBlock,
+            Ok(Fetched::End) => half.phase = Phase::Draining,
+            Err(error) => return Pumped::Broken(role, error),
+        }
+    }
+    Pumped::Done
+}
+
+/// Writes what waits in the half to the side that it goes to: what is in the pipe, which is on its way already, then what
+/// a handler sent, then what was read. Whether all that may go is gone.
+pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::Result<bool> {
+    while half.pipe.as_ref().is_some_and(|pipe| pipe.len() > 0) {
+        let Some(put) = drain(half, to)? else { return Ok(false) };
+        half.bytes += put as u64;
+    }
+    while !half.out.is_empty() {
+        no_delay(to);
+        let Some(put) = write(half.out.bytes(), false, to, &mut half.congested, &mut pools.links)? else {
+            return Ok(false);
+        };
+        half.out.consume(put, &mut pools.blocks);
+        half.bytes += if half.counts_sent { put as u64 } else { 0 };
+    }
+    if half.flow != Flow::Relay {
+        return Ok(true);
+    }
+    while half.left > 0 && !half.store.is_empty() {
+        // The end follows at once what was read before it, so both go in one packet.
+        let is_last = half.phase == Phase::Draining && half.left == UNLIMITED;
+        if !is_last {
+            no_delay(to);
+        }
+        let bytes = half.store.bytes();
+        let due = bytes.len().min(usize::try_from(half.left).unwrap_or(usize::MAX));
+        let Some(put) = write(&bytes[..due], is_last, to, &mut half.congested, &mut pools.links)? else {
+            return Ok(false);
+        };
+        half.store.consume(put, &mut pools.blocks);
+        half.bytes += put as u64;
+        half.spend(put);
+    }
+    Ok(true)
+}
+
+/// What came of asking for more input.
+enum Fetched {
+    Bytes(usize),
+    Nothing,
+    /// The other side takes no more now, so nothing was read.
+    Stuck,
+    /// The other side failed.
+    Refused(io::Error),
+    NoBlock,
+    End,
+}
+
+fn fetch(half: &mut Half, from: &mut Side, to: &mut Side, pools: &mut Pools, budget: usize) -> io::Result<Fetched> {
+    match (from.io.stream(), to.io.stream()) {
+        (Some(stream), None) => return stream::fetch_out_of(stream, half, from, to, &mut pools.links, budget),
+        (None, Some(stream)) => return stream::fetch_into(stream, half, from, to, &mut pools.links, budget),
+        _ => {}
+    }
+    if half.pipe.is_some() || promote(half, from, to, &mut pools.pipes) {
+        return fetch_by_pipe(half, from, pools, budget);
+    }
+    fetch_by_copy(half, from, pools)
+}
+
+fn fetch_by_copy(half: &mut Half, from: &mut Side, pools: &mut Pools) -> io::Result<Fetched> {
+    let Some(room) = half.store.room(&mut pools.blocks) else { return Ok(Fetched::NoBlock) };
+    let result = from.io.read(room, &mut pools.links);
+    let wished = room.len();
+    let kept = if half.flow == Flow::Discard { 0 } else { *result.as_ref().unwrap_or(&0) };
+    half.store.filled(kept, &mut pools.blocks);
+    note(half, from, result, wished)
+}
+
+/// Notes what one read has come to, of the bytes that were wished for.
+#[inline]
+fn note(half: &mut Half, from: &mut Side, result: io::Result<usize>, wished: usize) -> io::Result<Fetched> {
+    match result {
+        Ok(0) => from.note_end().map(|()| Fetched::End),
+        Ok(got) => {
+            if from.note_read(got, wished) && half.left == UNLIMITED {
+                half.phase = Phase::Draining;
+            }
+            if half.heat < HOT {
+                half.heat = if got == wished { half.heat + 1 } else { 0 };
+            }
+            Ok(Fetched::Bytes(got))
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            from.ready.readable = false;
+            Ok(Fetched::Nothing)
+        }
+        Err(error) => Err(from.note_error(error)),
+    }
+}
+
+/// Gives a pipe to a half that has become hot. Where the pool has none, it goes on copying.
+fn promote(half: &mut Half, from: &Side, to: &Side, pipes: &mut PipePool) -> bool {
+    if half.heat != HOT || half.left < WORTH_A_PIPE {
+        return false;
+    }
+    if from.io.spliceable().is_none() || to.io.spliceable().is_none() {
+        half.heat = NEVER;
+        return false;
+    }
+    half.pipe = pipes.take();
+    half.piped = 0;
+    half.pipe.is_some()
+}
+
+/// The pipe is empty when this is called, so `WouldBlock` can only mean that there is nothing to read: what was in it
+/// has been delivered before, and so a full pipe is never taken for an empty socket.
+fn fetch_by_pipe(half: &mut Half, from: &mut Side, pools: &mut Pools, budget: usize) -> io::Result<Fetched> {
+    let (Some(pipe), Some(fd)) = (&mut half.pipe, from.io.spliceable()) else { return Ok(Fetched::Nothing) };
+    match pipe.fill(fd, half.left.min(budget as u64)) {
+        Ok(0) => from.note_end().map(|()| Fetched::End),
+        Ok(got) => {
+            half.piped += got as u64;
+            half.spend(got);
+            Ok(Fetched::Bytes(got))
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            from.ready.readable = false;
+            if half.piped < WORTH_A_PIPE {
+                half.heat = 0;
+            }
+            half.release_pipe(&mut pools.pipes);
+            Ok(Fetched::Nothing)
+        }
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Fetched::Nothing),
+        Err(error) if crate::sys::is_not_spliceable(&error) => {
+            half.heat = NEVER;
+            half.release_pipe(&mut pools.pipes);
+            Ok(Fetched::Nothing)
+        }
+        Err(error) => Err(from.note_error(error)),
+    }
+}
+
+/// One write to a side that may be full. None when it takes nothing.
+#[inline]
+fn write(
+    bytes: &[u8],
+    is_last: bool,
+    to: &mut Side,
+    congested: &mut u32,
+    links: &mut Links,
+) -> io::Result<Option<usize>> {
+    if !to.ready.writable {
+        return Ok(None);
+    }
+    let result = if is_last { to.io.write_before_end(bytes, links) } else { to.io.write(bytes, links) };
+    match result {
+        Ok(put) => {
+            *congested += u32::from(to.note_write(put, bytes.len()));
+            Ok(Some(put))
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            to.ready.writable = false;
+            *congested += 1;
+            Ok(None)
+        }
+        Err(error) => Err(to.note_error(error)),
+    }
+}
+
+/// From the second write on, small writes must not wait for the acknowledgement of those before them.
+#[inline]
+fn no_delay(to: &mut Side) {
+    if to.ready.may_delay && std::mem::replace(&mut to.ready.has_written, true) {
+        to.ready.may_delay = false;
+        to.io.set_nodelay();
+    }
+}
+
+/// One splice out of the pipe. A short one says nothing about the side: only `WouldBlock` does.
+fn drain(half: &mut Half, to: &mut Side) -> io::Result<Option<usize>> {
+    if !to.ready.writable {
+        return Ok(None);
+    }
+    let (Some(pipe), Some(fd)) = (&mut half.pipe, to.io.spliceable()) else {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    };
+    match pipe.drain(fd) {
+        Ok(0) => Err(io::ErrorKind::BrokenPipe.into()),
+        Ok(put) => Ok(Some(put)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            to.ready.writable = false;
+            half.congested += 1;
+            Ok(None)
+        }
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Some(0)),
+        Err(error) => Err(to.note_error(error)),
+    }
+}
+
+impl Half {
+    /// Bytes of a bounded pass have been taken on their way.
+    fn spend(&mut self, count: usize) {
+        if self.left != UNLIMITED {
+            self.left = self.left.saturating_sub(count as u64);
+        }
+    }
+}
+
+/// Full blocks one after another that make a half hot.
+const HOT: u8 = 2;
+/// The part of its share that a transfer through a pipe leaves to the next turn.
+const CRUMB: usize = 4;
+/// Bytes that pay for a pipe: below them, copying costs less than two more system calls.
+const WORTH_A_PIPE: u64 = 64 << 10;
+
+mod stream;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! The pump alone, over Unix socket pairs: no loop, no events; readiness is set by hand.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use super::*;
+use crate::relay::io::Io;
+use crate::relay::side::{Owner, State};
+use crate::types::address::Endpoint;
+use crate::types::id::Table;
+
+struct Rig {
+    half: Half,
+    from: Side,
+    to: Side,
+    pools: Pools,
+    near: UnixStream,
+    far: UnixStream,
+}
+
+const BLOCK: usize = 4096;
+
+impl Rig {
+    fn new(pipes: usize) -> Rig {
+        let (near, from) = UnixStream::pair().unwrap();
+        let (to, far) = UnixStream::pair().unwrap();
+        for socket in [&near, &from, &to, &far] {
+            socket.set_nonblocking(true).unwrap();
+        }
+        let owner = Owner::Race(Table::new(1).insert(()).unwrap());
+        let side = |socket| Side::new(owner, State::Connected, Io::Unix(socket), Endpoint::Unknown);
+        let pools = Pools {
+            blocks: BlockPool::new(BLOCK, 4 * BLOCK),
+            pipes: PipePool::new(65536, pipes),
+            links: Links::new(1 << 20),
+        };
+        let mut rig = Rig { half: Half::new(Flow::Relay), from: side(from), to: side(to), pools, near, far };
+        rig.ready();
+        rig
+    }
+
+    fn pump(&mut self, budget: usize) -> Pumped {
+        pump(&mut self.half, Role::Source, &mut self.from, &mut self.to, &mut self.pools, budget)
+    }
+
+    fn ready(&mut self) {
+        (self.from.ready.readable, self.to.ready.writable) = (true, true);
+    }
+
+    fn drain_far(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        // The socket does not block: what is there is read, and then WouldBlock ends it.
+        let _ = self.far.read_to_end(&mut bytes);
+        bytes
+    }
+
+    fn holds_nothing(&self) -> bool {
+        self.pools.blocks.taken() == 0 && self.half.pipe.is_none()
+    }
+}
+
+fn pattern(count: usize) -> Vec<u8> {
+    (0..count).map(|n| (n * 31 % 251) as u8).collect()
+}
+
+#[test]
+fn bytes_pass_and_no_block_stays() {
+    let mut rig = Rig::new(0);
+    rig.near.write_all(b"hello").unwrap();
+    assert!(matches!(rig.pump(1 << 20), Pumped::Blocked));
+    assert_eq!(rig.drain_far(), b"hello");
+    assert!(!rig.from.ready.readable, "a short read clears it");
+    assert!(rig.holds_nothing());
+    assert_eq!(rig.half.bytes, 5);
+}
+
+#[test]
+fn a_short_read_after_a_fin_does_not_hide_the_end() {
+    let mut rig = Rig::new(0);
+    rig.near.write_all(b"last").unwrap();
+    rig.near.shutdown(std::net::Shutdown::Write).unwrap();
+    rig.from.ready.fin = true;
+    assert!(matches!(rig.pump(1 << 20), Pumped::Done));
+    assert_eq!(rig.drain_far(), b"last");
+}
+
+/// Sends `count` bytes through a reader that stops again and again, in both modes: every byte arrives, in order.
+fn all_arrive(pipes: usize, count: usize) {
+    let mut rig = Rig::new(pipes);
+    let sent = pattern(count);
+    let (mut offset, mut arrived, mut spliced) = (0, Vec::new(), false);
+    while arrived.len() < count {
+        while offset < count {
+            match rig.near.write(&sent[offset..]) {
+                Ok(put) => offset += put,
+                Err(_) => break,
+            }
+        }
+        rig.ready();
+        while matches!(rig.pump(3 * BLOCK), Pumped::Budget) {}
+        spliced |= rig.half.pipe.is_some() || rig.half.piped > 0;
+        arrived.extend(rig.drain_far());
+    }
+    assert_eq!(arrived, sent);
+    assert_eq!(spliced, pipes > 0 && cfg!(target_os = "linux"));
+    rig.ready();
+    rig.pump(usize::MAX);
+    assert!(rig.holds_nothing());
+}
+
+#[test]
+fn a_slow_reader_loses_nothing_when_copied() {
+    all_arrive(0, 3_000_000);
+}
+
+#[test]
+fn a_slow_reader_loses_nothing_when_spliced() {
+    all_arrive(1, 3_000_000);
+}
+
+#[test]
+fn a_full_pipe_is_not_taken_for_an_empty_socket() {
+    let mut rig = Rig::new(1);
+    rig.half.heat = HOT;
+    // A small pipe, and far more than it holds: every fill meets a pipe that was full a moment ago.
+    let mut sent = 0;
+    while let Ok(put) = rig.near.write(&[7; 8192]) {
+        sent += put;
+    }
+    let mut arrived = 0;
+    while arrived < sent {
+        rig.ready();
+        assert!(!matches!(rig.pump(usize::MAX), Pumped::Done | Pumped::Broken(..)));
+        arrived += rig.drain_far().len();
+    }
+    assert_eq!(arrived, sent);
+}
+
+#[test]
+fn the_end_waits_for_what_is_in_the_pipe() {
+    let mut rig = Rig::new(1);
+    rig.half.heat = HOT;
+    while rig.to.io.write(&[0; 65536], &mut rig.pools.links).is_ok() {}
+    rig.near.write_all(&pattern(10_000)).unwrap();
+    rig.near.shutdown(std::net::Shutdown::Write).unwrap();
+    rig.from.ready.fin = true;
+    assert!(matches!(rig.pump(usize::MAX), Pumped::Blocked), "the bytes are in the pipe and cannot leave it");
+    assert_eq!(rig.half.queued(), 10_000);
+    let filler = rig.drain_far().len();
+    rig.ready();
+    let mut arrived = Vec::new();
+    loop {
+        rig.ready();
+        let pumped = rig.pump(usize::MAX);
+        arrived.extend(rig.drain_far());
+        if matches!(pumped, Pumped::Done) {
+            break;
+        }
+    }
+    assert!(filler > 0);
+    assert_eq!(arrived, pattern(10_000));
+}
+
+#[test]
+fn the_budget_bounds_a_turn() {
+    let mut rig = Rig::new(0);
+    rig.near.write_all(&pattern(5 * BLOCK)).unwrap();
+    assert!(matches!(rig.pump(2 * BLOCK), Pumped::Budget));
+    assert_eq!(rig.half.bytes, 2 * BLOCK as u64);
+}
+
+#[test]
+fn without_a_block_nothing_is_read() {
+    let mut rig = Rig::new(0);
+    rig.near.write_all(b"x").unwrap();
+    let held: Vec<_> = std::iter::from_fn(|| rig.pools.blocks.take()).collect();
+    assert!(matches!(rig.pump(1), Pumped::NoBlock));
+    assert!(rig.from.ready.readable, "it is still to be read");
+    held.into_iter().for_each(|block| rig.pools.blocks.put(block));
+    rig.pump(usize::MAX);
+    assert_eq!(rig.drain_far(), b"x");
+}
+
+#[test]
+fn a_bounded_pass_stops_at_the_byte_and_keeps_the_rest() {
+    let mut rig = Rig::new(0);
+    rig.near.write_all(b"0123456789").unwrap();
+    rig.half.left = 4;
+    assert!(matches!(rig.pump(usize::MAX), Pumped::Passed));
+    assert_eq!(rig.drain_far(), b"0123");
+    assert_eq!(rig.half.store.bytes(), b"456789");
+    rig.half.left = 100;
+    rig.near.shutdown(std::net::Shutdown::Write).unwrap();
+    rig.from.ready.readable = true;
+    assert!(matches!(rig.pump(usize::MAX), Pumped::Short));
+    assert_eq!(rig.drain_far(), b"456789");
+}
+
+#[test]
+fn a_dead_reader_is_told_from_a_dead_writer() {
+    let mut rig = Rig::new(0);
+    rig.near.write_all(b"x").unwrap();
+    drop(std::mem::replace(&mut rig.far, UnixStream::pair().unwrap().0));
+    assert!(matches!(rig.pump(usize::MAX), Pumped::Broken(Role::Dest, _)));
+}
+
+#[test]
+fn what_is_discarded_goes_nowhere_and_costs_nothing() {
+    let mut rig = Rig::new(1);
+    rig.half.flow = Flow::Discard;
+    rig.near.write_all(&pattern(BLOCK * 3)).unwrap();
+    rig.near.shutdown(std::net::Shutdown::Write).unwrap();
+    rig.from.ready.fin = true;
+    let pumped = discard(&mut rig.half, Role::Source, &mut rig.from, &mut rig.pools, usize::MAX);
+    assert!(matches!(pumped, Pumped::Done));
+    assert_eq!((rig.drain_far().len(), rig.half.bytes), (0, 0));
+    assert!(rig.holds_nothing());
+}

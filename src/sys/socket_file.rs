@@ -1,0 +1,194 @@
+//! The file of a listening Unix socket. It is made with the socket, and removed when its owner drops it.
+//!
+//! A socket file outlives the process that made it. [`SocketFile::bind`] replaces such a file, and nothing else: it must be
+//! a socket, it must belong to this user, and nobody may listen on it. A regular file, a symbolic link, a socket of another
+//! user and a socket with a listener stay as they are, and the bind fails.
+
+use std::fs::{self, File, Metadata, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::sys;
+
+/// The file of a Unix socket that this process listens on. Dropping it removes the file, unless another file has taken its
+/// place.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    /// Binds a path and listens there, without blocking. The file has `mode` from the moment it is there, less the umask;
+    /// without a mode the umask alone decides.
+    ///
+    /// # Errors
+    /// The path cannot be bound; [`ErrorKind::AddrInUse`] if a file exists that must not be replaced.
+    pub fn bind(path: &Path, backlog: u32, mode: Option<u32>) -> io::Result<(UnixListener, SocketFile)> {
+        SocketFile::remove_stale(path)?;
+        let mut socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        if let Some(mode) = mode {
+            socket = with_mode(socket, mode)?;
+        }
+        socket.bind(&SockAddr::unix(path)?).map_err(|error| in_the_way(path, error))?;
+        let made = fs::symlink_metadata(path)?;
+        let file = SocketFile { path: path.to_owned(), device: made.dev(), inode: made.ino() };
+        // Systems other than Linux do not take the mode from the descriptor.
+        if let Some(mode) = mode.filter(|mode| made.mode() & 0o777 & !mode != 0) {
+            fs::set_permissions(path, Permissions::from_mode(mode))?;
+        }
+        socket.listen(backlog.min(i32::MAX as u32) as i32)?;
+        Ok((UnixListener::from(OwnedFd::from(socket)), file))
+    }
+
+    /// Removes the socket file that a process of this user left behind. Returns whether there was one.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn remove_stale(path: &Path) -> io::Result<bool> {
+        let Some(found) = fs::symlink_metadata(path).ok().filter(is_ours) else { return Ok(false) };
+        if has_listener(path) {
+            return Ok(false);
+        }
+        // Another process may have replaced it meanwhile, and listens now.
+        if !fs::symlink_metadata(path).is_ok_and(|again| is_same(&found, &again)) {
+            return Ok(false);
+        }
+        fs::remove_file(path).map(|()| true)
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let is_mine = |file: Metadata| file.dev() == self.device && file.ino() == self.inode;
+        if fs::symlink_metadata(&self.path).is_ok_and(is_mine) {
+            // Another process may remove it at the same moment.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Gives a socket the mode that its file is to have: bind(2) takes it from the descriptor on Linux.
+fn with_mode(socket: Socket, mode: u32) -> io::Result<Socket> {
+    let descriptor = File::from(OwnedFd::from(socket));
+    // Where the system refuses that, the mode is set after the bind.
+    let _ = descriptor.set_permissions(Permissions::from_mode(mode));
+    Ok(Socket::from(OwnedFd::from(descriptor)))
+}
+
+fn is_ours(file: &Metadata) -> bool {
+    file.file_type().is_socket() && file.uid() == sys::effective_user()
+}
+
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    one.dev() == other.dev() && one.ino() == other.ino()
+}
+
+/// Returns false only if the system reports that no process listens. The check does not block; a listener with a full
+/// backlog counts as a listener.
+fn has_listener(path: &Path) -> bool {
+    let ask = || Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?.connect(&SockAddr::unix(path)?);
+    !matches!(ask(), Err(error) if error.kind() == ErrorKind::ConnectionRefused)
+}
+
+/// Returns the error that names the obstacle to a bind.
+fn in_the_way(path: &Path, error: io::Error) -> io::Error {
+    let Some(found) = fs::symlink_metadata(path).ok().filter(|_| error.kind() == ErrorKind::AddrInUse) else {
+        return error;
+    };
+    let what = match found.file_type() {
+        kind if !kind.is_socket() => "a file is there that is no socket, and is not replaced".to_owned(),
+        _ if found.uid() != sys::effective_user() => {
+            format!("a socket of user {} is there, and is not replaced", found.uid())
+        }
+        _ => return error,
+    };
+    io::Error::new(ErrorKind::AddrInUse, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::scratch::Scratch;
+    use std::os::unix::net::UnixStream;
+
+    fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+        SocketFile::bind(path, 8, Some(0o600))
+    }
+
+    /// A socket file without a listener, as a killed process leaves it.
+    fn leave(path: &Path) {
+        drop(UnixListener::bind(path).unwrap());
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_goes_with_its_owner() {
+        let scratch = Scratch::new();
+        let path = scratch.path("socket");
+        leave(&path);
+        let (_listener, file) = bind(&path).unwrap();
+        assert!(UnixStream::connect(&path).is_ok());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(bind(&path).unwrap_err().kind(), ErrorKind::AddrInUse, "somebody listens");
+        assert!(!SocketFile::remove_stale(&path).unwrap());
+        drop(file);
+        assert!(scratch.names().is_empty());
+    }
+
+    #[test]
+    fn a_listener_whose_backlog_is_full_is_left_alone() {
+        let scratch = Scratch::new();
+        let path = scratch.path("socket");
+        let (_listener, _file) = SocketFile::bind(&path, 0, None).unwrap();
+        let connect = || {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).unwrap();
+            socket.connect(&SockAddr::unix(&path).unwrap()).map(|()| socket)
+        };
+        let mut waiting = Vec::new();
+        while let Ok(socket) = connect() {
+            waiting.push(socket);
+        }
+        assert_eq!(bind(&path).unwrap_err().kind(), ErrorKind::AddrInUse);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn what_is_no_stale_socket_of_this_user_stays() {
+        let scratch = Scratch::new();
+        let file = scratch.write("file", "precious", 0o600);
+        let link = scratch.path("link");
+        leave(&scratch.path("socket"));
+        std::os::unix::fs::symlink(scratch.path("socket"), &link).unwrap();
+        for path in [&file, &link] {
+            let error = bind(path).unwrap_err();
+            assert!(error.kind() == ErrorKind::AddrInUse && error.to_string().contains("no socket"), "{error}");
+            assert!(!SocketFile::remove_stale(path).unwrap());
+        }
+        assert_eq!(fs::read(&file).unwrap(), b"precious");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink() && scratch.path("socket").exists());
+        if sys::effective_user() != 0 {
+            println!("skipped in part: needs root, to make a socket of another user");
+            return;
+        }
+        std::os::unix::fs::chown(scratch.path("socket"), Some(12_345), None).unwrap();
+        let error = bind(&scratch.path("socket")).unwrap_err().to_string();
+        assert!(error.contains("a socket of user 12345") && scratch.path("socket").exists(), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_has_taken_its_place_outlives_it() {
+        let scratch = Scratch::new();
+        let path = scratch.path("socket");
+        let (_listener, file) = bind(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        scratch.write("socket", "precious", 0o600);
+        drop(file);
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+}

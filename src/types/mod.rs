@@ -1,0 +1,8 @@
+//! Words that every layer uses: ids, addresses, reasons, rules and units. Imports nothing of the crate.
+
+pub(crate) mod address;
+pub(crate) mod id;
+pub(crate) mod peer_network;
+pub(crate) mod reason;
+pub mod rules;
+pub mod units;
