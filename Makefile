@@ -15,8 +15,7 @@ BINDIR = $(DESTDIR)$(PREFIX)/bin
 SHARE = $(DESTDIR)$(PREFIX)/share
 FUZZ_TARGETS = $(patsubst fuzz/targets/%.rs,%,$(filter-out %canary.rs,$(wildcard fuzz/targets/*.rs)))
 # The tests that a mode of the relay makes a difference to. What a link carries is never spliced.
-LINK_TESTS = $(wildcard tests/process_link_*.rs)
-RELAY_TESTS = $(patsubst tests/%.rs,--test %,$(filter-out $(LINK_TESTS),$(wildcard tests/process_*.rs tests/loop*.rs)))
+RELAY_TESTS = --test loop --test process
 
 .PHONY: all test test-tools check bench interop gates soak mutate fuzz install uninstall clean
 
@@ -53,7 +52,7 @@ interop:
 
 # Simulates the link for as long as it is told, beginning with a seed of its own.
 soak:
-	SEAPROX_FIRST=$$(date +%s) SEAPROX_SECONDS=$(SOAK_SECONDS) $(CARGO) test --locked --test link_sim swarm -- --nocapture
+	SEAPROX_FIRST=$$(date +%s) SEAPROX_SECONDS=$(SOAK_SECONDS) $(CARGO) test --locked --test link sim::swarm -- --nocapture
 
 # Breaks the link's protocol in known ways, one at a time, and wants the tests to notice each.
 mutate:

@@ -3,10 +3,10 @@
 //! `cargo bench --bench link` prints three tables: payload per second over one lane without crypto as a part of what
 //! memcpy does in the same run; small frames per second over many streams; and the efficiency gates of the simulator.
 
-#[path = "../tests/link_kit/bare.rs"]
+#[path = "../tests/kit/link/bare.rs"]
 #[allow(unused, reason = "the bench uses a part of it")]
 mod bare;
-#[path = "../tests/link_kit/mod.rs"]
+#[path = "../tests/kit/link/mod.rs"]
 #[allow(unused, reason = "the bench uses the gates only")]
 mod link_kit;
 

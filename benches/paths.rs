@@ -4,9 +4,9 @@
 //!
 //! `cargo bench --bench paths -- [SECONDS [WARM_UP_SECONDS]] [PAIR...]`, each PAIR by its place from 0.
 
-#[path = "../tests/kit/mod.rs"]
+#[path = "../tests/kit/process/mod.rs"]
 mod kit;
-#[path = "../tests/net_kit/mod.rs"]
+#[path = "../tests/kit/net/mod.rs"]
 mod net_kit;
 
 use std::time::Duration;

@@ -5,13 +5,13 @@
 //! takes; and the heap that an open pipe holds while it is idle. Time is the thread's on the processor where the system
 //! tells it.
 
-#[path = "../tests/tls_kit/heap.rs"]
+#[path = "../tests/kit/tls/heap.rs"]
 #[allow(dead_code, reason = "the bench uses a part of it")]
 mod heap;
 #[path = "../src/tls/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the bench uses a part of it")]
 mod tls;
-#[path = "../tests/tls_kit/mod.rs"]
+#[path = "../tests/kit/tls/mod.rs"]
 #[allow(dead_code, reason = "the bench uses a part of it")]
 mod tls_kit;
 

@@ -2,6 +2,7 @@
 //! bounded number of times. And that no target is left out.
 #![cfg(feature = "binary")]
 
+#[path = "kit/loop/mod.rs"]
 mod loop_kit;
 #[path = "../fuzz/oracles.rs"]
 mod oracles;

@@ -1,6 +1,6 @@
 //! What a frame costs in allocations: nothing, once everything has grown to the size it needs.
 
-#[path = "link_kit/bare.rs"]
+#[path = "kit/link/bare.rs"]
 #[allow(dead_code, reason = "the bench uses the rest")]
 mod bare;
 

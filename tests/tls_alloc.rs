@@ -1,11 +1,11 @@
 //! What a pipe of the link's encryption takes of the heap: little while it is idle, and nothing of its own for a record.
 
-#[path = "tls_kit/heap.rs"]
+#[path = "kit/tls/heap.rs"]
 mod heap;
 #[path = "../src/tls/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the test uses a part of it")]
 mod tls;
-#[path = "tls_kit/mod.rs"]
+#[path = "kit/tls/mod.rs"]
 #[allow(dead_code, reason = "the test uses a part of it")]
 mod tls_kit;
 

@@ -17,13 +17,13 @@ mod place;
 mod replace;
 mod strangers;
 
-#[path = "../../tests/hostile_kit/mod.rs"]
+#[path = "../../tests/kit/hostile/mod.rs"]
 mod hostile_kit;
-#[path = "../../tests/kit/mod.rs"]
+#[path = "../../tests/kit/process/mod.rs"]
 mod kit;
-#[path = "../../tests/node_kit/mod.rs"]
+#[path = "../../tests/kit/node/mod.rs"]
 mod node_kit;
-#[path = "../../tests/hostile_kit/served.rs"]
+#[path = "../../tests/kit/hostile/served.rs"]
 mod served;
 #[path = "../../src/tls/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the bench uses a part of it")]

@@ -2,7 +2,7 @@
 
 #[path = "tests/crafted.rs"]
 mod crafted;
-#[path = "../../tests/tls_kit/mod.rs"]
+#[path = "../../tests/kit/tls/mod.rs"]
 mod kit;
 
 use std::rc::Rc;

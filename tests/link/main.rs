@@ -1,0 +1,14 @@
+//! The link protocol on a virtual clock: simulation, traces, efficiency.
+
+#[allow(dead_code, reason = "the bench uses the rest")]
+#[path = "../kit/link/bare.rs"]
+mod bare;
+#[allow(dead_code, reason = "each group of tests uses its part of the kit")]
+#[path = "../kit/link/mod.rs"]
+mod link_kit;
+
+mod gates;
+mod hostile;
+mod sim;
+mod trace;
+mod transcript;

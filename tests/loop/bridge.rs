@@ -1,0 +1,202 @@
+//! The bridge matrix: every ordered pair of socket types carries bytes unchanged, in both modes, and its directions close by
+//! themselves (TS-15).
+
+use crate::loop_kit;
+
+use std::sync::mpsc;
+
+use loop_kit::*;
+use seaprox::{Answer, Config, Connector, Reason, Role, Stage, Target};
+
+/// Dests are handed over as descriptors, so that they can be of any kind.
+struct Ready(mpsc::Sender<Answer>);
+
+impl Connector for Ready {
+    fn wants(&self, _: &Target) -> bool {
+        true
+    }
+    fn connect(&mut self, _: &Target, answer: Answer) {
+        self.0.send(answer).unwrap();
+    }
+}
+
+/// A relay between two kinds of socket, and the two peers at its ends.
+fn bridge(config: Config, source: Kind, dest: Kind) -> (Rig, Peer, Peer) {
+    let (mut rig, (sender, answers)) = (Rig::new(config), mpsc::channel());
+    rig.core().set_connector(Box::new(Ready(sender)));
+    let (id, client) = rig.adopt(source, relay_to(refusing()));
+    let answer = rig.wait("the connector is asked", |_| answers.try_recv().ok());
+    let (server, ours) = pair(dest);
+    answer.connected(ours);
+    rig.until("it relays", |proxy| proxy.core().stage(id) == Some(Stage::Established));
+    (rig, client, server)
+}
+
+fn each_pair(mut test: impl FnMut(Rig, Peer, Peer, &str)) {
+    for config in modes() {
+        for source in KINDS {
+            for dest in KINDS {
+                let name = format!("{source:?} -> {dest:?}, {} pipes", config.limits.pipes);
+                let (rig, client, server) = bridge(config.clone(), source, dest);
+                test(rig, client, server, &name);
+            }
+        }
+    }
+}
+
+/// FNV-1a: enough to notice a byte that is lost, doubled or out of its place.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+/// One direction of a test: who sends what to whom, and how far it has come.
+struct Flow<'a> {
+    data: &'a [u8],
+    sent: usize,
+    finished: bool,
+    got: Vec<u8>,
+    end: Option<End>,
+}
+
+impl Flow<'_> {
+    fn new(data: &[u8]) -> Flow<'_> {
+        Flow { data, sent: 0, finished: false, got: Vec::new(), end: None }
+    }
+
+    fn step(&mut self, from: &mut Peer, to: &mut Peer) {
+        if self.sent < self.data.len() {
+            self.sent += from.try_send(&self.data[self.sent..]);
+        } else if !std::mem::replace(&mut self.finished, true) {
+            from.fin();
+        }
+        if self.end.is_none() {
+            self.end = to.try_receive(&mut self.got, usize::MAX);
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.end == Some(End::Fin) && checksum(&self.got) == checksum(self.data) && self.got.len() == self.data.len()
+    }
+}
+
+#[test]
+fn every_pair_carries_bytes_unchanged_in_both_directions() {
+    let (there, back) = (pattern(2_000_000), pattern(1_500_001));
+    each_pair(|mut rig, mut client, mut server, name| {
+        let (mut out, mut home) = (Flow::new(&there), Flow::new(&back));
+        let (mut spliced, splices) = (false, rig.config.limits.pipes > 0 && cfg!(target_os = "linux"));
+        rig.until("everything arrives", |proxy| {
+            out.step(&mut client, &mut server);
+            home.step(&mut server, &mut client);
+            spliced |= proxy.core().snapshot().usage.pipes > 0;
+            out.end.is_some() && home.end.is_some()
+        });
+        assert!(out.is_whole() && home.is_whole(), "{name}");
+        assert_eq!(spliced, splices, "{name}");
+        rig.until_empty();
+        let stats = rig.stats();
+        assert_eq!((stats.bytes_sent, stats.bytes_received), (2_000_000, 1_500_001), "{name}");
+        assert_eq!(rig.snapshot().usage.buffer_bytes, 0);
+    });
+}
+
+/// One end says that it has no more; what the other has to say still arrives, and then its end does.
+#[test]
+fn every_pair_closes_its_directions_one_by_one() {
+    for first_is_source in [true, false] {
+        each_pair(|mut rig, client, server, name| {
+            let (mut first, mut second) = if first_is_source { (client, server) } else { (server, client) };
+            first.try_send(b"question");
+            first.fin();
+            assert_eq!(rig.receive_all(&mut second), b"question", "{name}");
+            rig.turns(3);
+            assert_eq!(rig.snapshot().usage.connections, 1, "{name}: the other direction is open");
+            let answer = pattern(300_000);
+            rig.send(&mut second, &answer[..150_000]);
+            rig.until("half of it arrives", |proxy| proxy.core().snapshot().usage.connections == 1);
+            let got = rig.receive(&mut first, 150_000);
+            rig.send(&mut second, &answer[150_000..250_000]);
+            second.try_send(b"");
+            assert!(got == answer[..150_000] && rig.receive(&mut first, 100_000) == answer[150_000..250_000], "{name}");
+            second.fin();
+            assert_eq!(rig.receive_all(&mut first), b"", "{name}");
+            rig.until_empty();
+            let reason = if first_is_source { Reason::SourceFin } else { Reason::DestFin };
+            assert_eq!(rig.closed(reason), 1, "{name}");
+        });
+    }
+}
+
+/// A reader that stops holds its writer back; nothing grows, and nothing is lost when it reads again and the writer ends.
+#[test]
+fn every_pair_waits_for_a_reader_and_then_ends() {
+    let data = pattern(20_000_000);
+    each_pair(|mut rig, mut client, mut server, name| {
+        let mut sent = 0;
+        rig.until("it is congested", |proxy| {
+            let put = client.try_send(&data[sent..]);
+            sent += put;
+            put == 0 && proxy.core().snapshot().connections[0].dest.as_ref().unwrap().queued > 0
+        });
+        client.fin();
+        let usage = rig.snapshot().usage;
+        assert!(sent < data.len() && usage.buffer_bytes <= 2 * rig.config.limits.block_bytes, "{name}: {usage:?}");
+        let got = rig.receive_all(&mut server);
+        assert!(got == data[..sent], "{name}");
+        server.fin();
+        rig.until_empty();
+    });
+}
+
+#[test]
+fn a_reset_passes_as_a_reset() {
+    for source_resets in [true, false] {
+        each_pair(|mut rig, client, server, name| {
+            let (first, mut second) = if source_resets { (client, server) } else { (server, client) };
+            let carries = [&first.socket, &second.socket].iter().all(|s| !s.local_addr().unwrap().is_unix());
+            first.reset();
+            let end = rig.receive_end(&mut second).1;
+            if carries {
+                assert_eq!(end, End::Reset, "{name}");
+                rig.until_empty();
+                let reason = if source_resets { Reason::SourceReset } else { Reason::DestReset };
+                assert_eq!(rig.closed(reason), 1, "{name}");
+            }
+            drop(second);
+            rig.until_empty();
+        });
+    }
+}
+
+/// The dest sends everything, ends, and is gone before the source has read: HAProxy's splice bugs were of this kind.
+#[test]
+fn a_dest_that_is_gone_still_delivers_what_it_sent() {
+    let data = pattern(3_000_000);
+    each_pair(|mut rig, mut client, mut server, name| {
+        client.try_send(b"request");
+        let mut sent = 0;
+        rig.until("the buffers are full", |_| {
+            let put = server.try_send(&data[sent..]);
+            sent += put;
+            put == 0 || sent == data.len()
+        });
+        assert_eq!(rig.receive(&mut server, 7), b"request");
+        server.fin();
+        drop(server);
+        let (got, end) = rig.receive_end(&mut client);
+        assert!(got == data[..sent] && end == End::Fin, "{name}: {} of {sent} bytes, {end:?}", got.len());
+        drop(client);
+        rig.until_empty();
+    });
+}
+
+#[test]
+fn the_side_of_each_role_is_known_by_its_peer() {
+    let (mut rig, client, _server) = bridge(config(), Kind::Tcp4, Kind::Tcp6);
+    let id = rig.snapshot().connections[0].id;
+    let source = rig.core().side(id, Role::Source).unwrap();
+    let dest = rig.core().side(id, Role::Dest).unwrap();
+    assert_eq!((rig.core().other(source), rig.core().other(dest)), (Some(dest), Some(source)));
+    assert_eq!(rig.core().peer(source).ip(), Some(client.addr()));
+    assert!(rig.core().local(dest).ip().unwrap().is_ipv6());
+}

@@ -1,0 +1,328 @@
+//! Dispatch: which connection an event reaches, with one, two and all slots taken, with empty ones between them, with events
+//! and ids that are stale, and with handlers that close, replace and open things while they run.
+
+use crate::loop_kit;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use loop_kit::*;
+use seaprox::{Cause, Id, Reason, Role, Stage};
+
+/// Answers every byte with the byte and the number of the connection.
+fn echo(number: u8) -> Box<dyn seaprox::Handler> {
+    handler(move |cx, call| match call {
+        Call::Readable(input) => {
+            let answer: Vec<u8> = input.iter().flat_map(|byte| [*byte, number]).collect();
+            assert!(cx.reply(&answer));
+            input.len()
+        }
+        call => {
+            if matches!(call, Call::Opened) {
+                cx.set_stage(Stage::Established);
+            }
+            by_default(cx, &call)
+        }
+    })
+}
+
+fn asks(rig: &mut Rig, clients: &mut [(u8, Peer)]) {
+    for (number, client) in clients.iter_mut() {
+        assert_eq!(client.try_send(&[*number ^ 0x55]), 1);
+    }
+    for (number, client) in clients.iter_mut() {
+        assert_eq!(rig.receive(client, 2), [*number ^ 0x55, *number]);
+    }
+}
+
+#[test]
+fn one_two_and_all_slots_with_gaps_between_them() {
+    for count in [1, 2, 64] {
+        let mut rig = Rig::new(config());
+        let kinds = KINDS.iter().cycle();
+        let mut clients: Vec<_> = (0..count).zip(kinds).map(|(n, kind)| (n, rig.adopt(*kind, echo(n)).1)).collect();
+        asks(&mut rig, &mut clients);
+        // Every third leaves, so that there are empty slots between the others.
+        clients.retain(|(number, _)| number % 3 != 0);
+        rig.until("they are gone", |proxy| proxy.core().snapshot().usage.connections == clients.len());
+        asks(&mut rig, &mut clients);
+        // Others take the empty slots.
+        for number in 100..100 + (count - clients.len() as u8) {
+            clients.push((number, rig.adopt(Kind::Tcp4, echo(number)).1));
+        }
+        asks(&mut rig, &mut clients);
+        drop(clients);
+        rig.until_empty();
+        let usage = rig.snapshot().usage;
+        assert_eq!((usage.sides, usage.buffer_bytes, usage.descriptors), (0, 0, 0));
+    }
+}
+
+#[test]
+fn a_full_table_refuses_to_adopt_and_keeps_clients_in_the_backlog() {
+    let mut config = config();
+    config.limits.connections = 3;
+    let mut rig = Rig::new(config);
+    let addr = rig.listen(|| echo(7));
+    let mut clients: Vec<_> = (0..5).map(|_| (7, Peer::connect(addr))).collect();
+    asks(&mut rig, &mut clients[..3]);
+    assert!(rig.core().adopt_socket(pair(Kind::Unix).1, "test", echo(0)).is_err());
+    clients[3].1.try_send(b"x");
+    rig.turns(20);
+    assert_eq!((rig.stats().opened, rig.stats().limit_pauses), (3, 1));
+    clients.remove(0);
+    assert_eq!(rig.receive(&mut clients[2].1, 2), b"x\x07", "the fourth has the place of the first");
+    clients.clear();
+    rig.until("all were served", |proxy| proxy.core().snapshot().stats.closed_total() == 5);
+}
+
+/// The socket lives on in another descriptor, so the system goes on to tell of it under the old name.
+#[test]
+fn a_stale_event_is_counted_and_reaches_nobody() {
+    let (mut rig, heard) = (Rig::new(config()), Heard::default());
+    let (mut peer, ours) = pair(Kind::Unix);
+    let _kept = ours.try_clone().unwrap();
+    let id = rig.core().adopt_socket(ours, "test", echo(1)).unwrap();
+    rig.turns(2);
+    rig.core().end(id, Reason::Killed);
+    rig.until_empty();
+    let notes = heard.clone();
+    let newcomer = handler(move |cx, call| {
+        notes.note(cx.role(), &call);
+        0
+    });
+    let (new, _client) = rig.adopt(Kind::Unix, newcomer);
+    rig.turns(2);
+    assert_ne!(id, new);
+    let stale = rig.stats().stale;
+    peer.try_send(b"to nobody");
+    rig.until("it is counted", |proxy| proxy.core().snapshot().stats.stale > stale);
+    assert_eq!(heard.all(), ["source opened"]);
+}
+
+#[test]
+fn every_verb_on_a_stale_id_does_nothing() {
+    let mut rig = Rig::new(config());
+    let (old, client) = rig.adopt(Kind::Unix, echo(1));
+    let side = rig.core().side(old, Role::Source).unwrap();
+    rig.turn();
+    drop(client);
+    rig.until_empty();
+    let (new, mut client) = rig.adopt(Kind::Unix, echo(2));
+    rig.turn();
+    let core = rig.core();
+    assert!(!core.send(old, Role::Source, b"x"));
+    core.connect(old, Rc::new(refusing().into()), None);
+    core.relay(old);
+    core.pass(old, Role::Source, 1);
+    core.hold(old, Role::Source);
+    core.resume(old, Role::Dest);
+    core.set_stage(old, Stage::Closing);
+    core.disconnect(old);
+    core.finish(old, Reason::Killed);
+    core.end(old, Reason::Killed);
+    core.set_handler(side, handler(|_, _| panic!("nobody's handler")));
+    assert_eq!(
+        (core.stage(old), core.side(old, Role::Source), core.owner(side), core.state(side)),
+        (None, None, None, None)
+    );
+    assert_eq!((core.description(old), core.queued(old, Role::Source), core.waits_for(old)), (None, 0, None));
+    assert_eq!(rig.core().stage(new), Some(Stage::Established));
+    client.try_send(b"a");
+    assert_eq!(rig.receive(&mut client, 2), b"a\x02");
+}
+
+/// Two clients become readable in one batch of events; the first one's handler ends the second and opens a third.
+#[test]
+fn a_slot_that_is_used_again_within_a_batch_of_events() {
+    for reuse in [false, true] {
+        let (mut rig, heard) = (Rig::new(config()), Heard::default());
+        let second: Rc<Cell<Option<Id>>> = Rc::default();
+        let (victim, notes, third) = (Rc::clone(&second), heard.clone(), Rc::new(RefCell::new(None)));
+        let keep = Rc::clone(&third);
+        let killer = handler(move |cx, call| match call {
+            Call::Readable(input) => {
+                cx.core().end(victim.take().unwrap(), Reason::Killed);
+                if reuse {
+                    let (peer, ours) = pair(Kind::Unix);
+                    let notes = notes.clone();
+                    let fresh = handler(move |cx, call| {
+                        notes.note(cx.role(), &call);
+                        0
+                    });
+                    cx.core().adopt_socket(ours, "test", fresh).unwrap();
+                    *keep.borrow_mut() = Some(peer);
+                }
+                input.len()
+            }
+            _ => 0,
+        });
+        let (_, mut first_client) = rig.adopt(Kind::Unix, killer);
+        let notes = heard.clone();
+        let (id, mut second_client) = rig.adopt(
+            Kind::Tcp4,
+            handler(move |_, call| {
+                if !matches!(call, Call::Opened) {
+                    notes.say(format!("second {call:?}"));
+                }
+                0
+            }),
+        );
+        second.set(Some(id));
+        rig.turns(3);
+        first_client.try_send(b"x");
+        second_client.try_send(b"x");
+        rig.until("the second is gone", |proxy| proxy.core().stage(id).is_none());
+        rig.turns(3);
+        let expected: &[&str] =
+            if reuse { &["source opened", "second Ended(Over(Killed))"] } else { &["second Ended(Over(Killed))"] };
+        assert_eq!(heard.all(), expected);
+        assert_eq!(rig.receive_end(&mut second_client), (vec![], End::Reset));
+    }
+}
+
+/// A handler that does one thing when it is called for one thing, and otherwise whatever brings that call about.
+fn acts_when(
+    call_name: &'static str,
+    heard: Heard,
+    act: impl Fn(&mut seaprox::Cx<'_>) + 'static,
+) -> Box<dyn seaprox::Handler> {
+    handler(move |cx, call| {
+        let name = match &call {
+            Call::Opened => "opened",
+            Call::Readable(_) => "readable",
+            Call::Writable => "writable",
+            Call::Connected(_) => "connected",
+            Call::Timeout => "timeout",
+            Call::Ended(Cause::Over(_)) => "over",
+            Call::Ended(_) => "ended",
+        };
+        heard.say(name);
+        if name == call_name {
+            act(cx);
+            return 0;
+        }
+        match call {
+            Call::Opened if call_name == "connected" => cx.connect(Rc::new(refusing().into()), None),
+            Call::Opened if call_name == "writable" => while cx.reply(&[0; 8000]) {},
+            call => drop(by_default(cx, &call)),
+        }
+        0
+    })
+}
+
+/// What the test's end of the connection does to bring a call about.
+fn provoke(rig: &mut Rig, client: &mut Peer, call: &str) {
+    match call {
+        "readable" => drop(client.try_send(b"x")),
+        "ended" => client.fin(),
+        "writable" => {
+            rig.turn();
+            client.try_receive(&mut Vec::new(), usize::MAX);
+        }
+        _ => {}
+    }
+}
+
+const CALLS: [&str; 7] = ["opened", "readable", "writable", "connected", "timeout", "ended", "over"];
+
+fn rig_for(call: &str) -> Rig {
+    let mut config = config();
+    if matches!(call, "timeout" | "over") {
+        config.timeouts.handshake = std::time::Duration::from_millis(60);
+    }
+    Rig::new(config)
+}
+
+#[test]
+fn a_handler_may_end_its_connection_in_every_callback() {
+    for call in CALLS {
+        let (mut rig, heard) = (rig_for(call), Heard::default());
+        let (id, mut client) = rig.adopt(Kind::Unix, acts_when(call, heard.clone(), |cx| cx.end(Reason::Killed)));
+        rig.turn();
+        provoke(&mut rig, &mut client, call);
+        rig.until_empty();
+        assert!(heard.has(call), "{call}: {:?}", heard.all());
+        assert_eq!((heard.count("over"), rig.core().stage(id)), (1, None), "{call}");
+        assert_eq!(heard.all().last().unwrap(), "over", "{call}: nothing comes after it");
+        assert_eq!(rig.closed(if call == "over" { Reason::HandshakeTimeout } else { Reason::Killed }), 1);
+    }
+}
+
+#[test]
+fn a_handler_may_end_and_open_others_in_every_callback() {
+    for call in CALLS {
+        let (mut rig, heard) = (rig_for(call), Heard::default());
+        let (other, mut other_client) = rig.adopt(Kind::Tcp4, echo(9));
+        let peers = Rc::new(RefCell::new(Vec::new()));
+        let keep = Rc::clone(&peers);
+        let act = move |cx: &mut seaprox::Cx<'_>| {
+            cx.core().end(other, Reason::Killed);
+            let (peer, ours) = pair(Kind::Unix);
+            cx.core().adopt_socket(ours, "test", echo(5)).unwrap();
+            keep.borrow_mut().push(peer);
+            cx.end(Reason::AuthFailed);
+        };
+        let (_, mut client) = rig.adopt(Kind::Unix, acts_when(call, heard.clone(), act));
+        rig.turn();
+        provoke(&mut rig, &mut client, call);
+        rig.until("it acts", |_| !peers.borrow().is_empty());
+        assert_eq!(rig.receive_end(&mut other_client).1, End::Reset, "{call}");
+        let mut opened = (5, peers.borrow_mut().pop().unwrap());
+        asks(&mut rig, std::slice::from_mut(&mut opened));
+        drop(opened);
+        rig.until_empty();
+        assert_eq!(heard.count("over"), 1, "{call}");
+    }
+}
+
+/// The dest is let go in a callback of its own, and another one takes its place.
+#[test]
+fn a_handler_may_let_its_dest_go_in_each_of_its_callbacks() {
+    for call in ["connected", "readable", "ended"] {
+        let mut rig = Rig::new(config());
+        let ((first, first_addr), (second, second_addr)) = (target(), target());
+        let mut dials = 0;
+        let (_, mut client) = rig.adopt(
+            Kind::Unix,
+            handler(move |cx, now| {
+                let (first_time, dest) = (dials == 1, cx.role() == Role::Dest);
+                let next = |cx: &mut seaprox::Cx<'_>| {
+                    cx.disconnect();
+                    cx.connect(Rc::new(second_addr.into()), None);
+                };
+                match now {
+                    Call::Opened => cx.connect(Rc::new(first_addr.into()), None),
+                    Call::Connected(Ok(())) => {
+                        dials += 1;
+                        match (dials, call) {
+                            (1, "connected") => next(cx),
+                            (1, _) => cx.resume(Role::Dest),
+                            _ => cx.relay(),
+                        }
+                    }
+                    Call::Readable(input) if dest && first_time => {
+                        if call == "readable" {
+                            next(cx);
+                        }
+                        return input.len();
+                    }
+                    Call::Ended(Cause::Fin) if dest && first_time => next(cx),
+                    now => drop(by_default(cx, &now)),
+                }
+                0
+            }),
+        );
+        client.try_send(b"question");
+        let mut old = rig.accept(&first);
+        match call {
+            "readable" => drop(old.try_send(b"x")),
+            "ended" => old.fin(),
+            _ => {}
+        }
+        let mut new = rig.accept(&second);
+        assert_eq!(rig.receive(&mut new, 8), b"question", "{call}: the input waits for the next dest");
+        new.try_send(b"answer");
+        assert_eq!(rig.receive(&mut client, 6), b"answer");
+    }
+}

@@ -1,0 +1,17 @@
+//! The event loop, over real sockets, through the public interface of the library.
+
+#[allow(dead_code, reason = "each group of tests uses its part of the kit")]
+#[path = "../kit/loop/mod.rs"]
+mod loop_kit;
+
+mod bridge;
+mod connect;
+mod dispatch;
+mod handlers;
+mod pools;
+mod regressions;
+mod reported;
+mod stress;
+mod threads;
+mod timers;
+mod verbs;

@@ -1,0 +1,254 @@
+//! Several loops, and other threads that have something for them: spreading, handing over, calls, draining, stopping.
+
+use crate::loop_kit;
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use loop_kit::*;
+use seaprox::{Bind, Bound, Core, Full, Loops, Proxy, Reason, Remote, Setup, Snapshot, Stage, bind};
+
+/// Tells each client the number of its loop, and then relays nothing.
+fn tells_its_loop(number: usize) -> Box<dyn seaprox::Handler> {
+    handler(move |cx, call| {
+        if let Call::Opened = call {
+            cx.reply(&[number as u8]);
+            cx.set_stage(Stage::KeepAlive);
+        }
+        by_default(cx, &call)
+    })
+}
+
+fn listening(next: Arc<AtomicUsize>) -> Setup {
+    Arc::new(move |proxy: &mut Proxy, remotes: &[Remote], bounds: &mut [Bound]| {
+        let number = next.fetch_add(1, Ordering::SeqCst);
+        proxy.core().listen(&mut bounds[0], remotes, "test", Box::new(move || tells_its_loop(number))).map(drop)
+    })
+}
+
+fn three_loops(place: &Bind) -> (Loops, seaprox::Endpoint) {
+    let mut config = config();
+    config.limits.connections = 360;
+    let bounds = bind(place, 3, &config).unwrap();
+    let addr = bounds[0].addr().clone();
+    (Loops::start(3, &config, None, bounds, &listening(Arc::default())).unwrap(), addr)
+}
+
+/// Asks all loops what they are doing.
+fn snapshots(loops: &Loops) -> Vec<Snapshot> {
+    let (tell, told) = mpsc::channel();
+    for remote in loops.remotes() {
+        let tell = tell.clone();
+        remote.call(move |core| tell.send(core.snapshot()).unwrap()).unwrap();
+    }
+    loops.remotes().iter().map(|_| told.recv_timeout(PATIENCE).unwrap()).collect()
+}
+
+fn wait_for(what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        thread::yield_now();
+    }
+}
+
+fn end(loops: Loops, what: impl Fn(&mut Core) + Send + Clone + 'static) {
+    for remote in loops.remotes() {
+        let what = what.clone();
+        remote.call(move |core| what(core)).unwrap();
+    }
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || tell.send(loops.join()));
+    told.recv_timeout(PATIENCE).expect("the loops end").unwrap();
+}
+
+fn counts(numbers: impl Iterator<Item = u8>) -> Vec<usize> {
+    let mut counts = HashMap::new();
+    numbers.for_each(|number| *counts.entry(number).or_insert(0) += 1);
+    let mut counts: Vec<usize> = counts.into_values().collect();
+    counts.sort_unstable();
+    counts
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_system_spreads_tcp_clients_over_the_loops() {
+    let (loops, addr) = three_loops(&Bind::Ip((Ipv4Addr::LOCALHOST, 0).into()));
+    let addr = addr.ip().unwrap();
+    let mut clients = Vec::new();
+    let numbers = (0..120).map(|_| {
+        let mut client = TcpStream::connect(addr).unwrap();
+        let mut number = [0];
+        client.read_exact(&mut number).unwrap();
+        clients.push(client);
+        number[0]
+    });
+    let counts = counts(numbers);
+    assert_eq!((counts.len(), counts.iter().sum::<usize>()), (3, 120), "all loops have some: {counts:?}");
+    let each: Vec<_> = snapshots(&loops).iter().map(|snapshot| snapshot.usage.connections).collect();
+    assert_eq!(each.iter().sum::<usize>(), 120);
+    assert!(clients.iter_mut().all(|client| client.write_all(b"x").is_ok()));
+    end(loops, Core::stop);
+    for mut client in clients {
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert!(client.read(&mut [0]).is_err(), "it was cut");
+    }
+}
+
+#[test]
+fn unix_clients_are_handed_over_in_turn_and_the_file_goes_with_the_loops() {
+    let path = std::env::temp_dir().join(format!("seaprox-threads-{}", std::process::id()));
+    let (loops, _) = three_loops(&Bind::Unix(path.clone()));
+    let mut clients = Vec::new();
+    let numbers = (0..30).map(|_| {
+        let mut client = UnixStream::connect(&path).unwrap();
+        let mut number = [0];
+        client.read_exact(&mut number).unwrap();
+        clients.push(client);
+        number[0]
+    });
+    assert_eq!(counts(numbers), [10, 10, 10]);
+    assert!(snapshots(&loops).iter().all(|snapshot| snapshot.usage.connections == 10));
+    end(loops, Core::stop);
+    assert!(!path.exists());
+}
+
+#[test]
+fn the_limits_are_shared_out() {
+    let mut config = config();
+    (config.limits.connections, config.limits.pipes) = (10, 0);
+    let setup: Setup = Arc::new(|_, _, _| Ok(()));
+    let loops = Loops::start(3, &config, None, Vec::new(), &setup).unwrap();
+    let mut connections: Vec<_> = snapshots(&loops).iter().map(|one| one.limits.connections).collect();
+    connections.sort_unstable();
+    assert_eq!(connections, [3, 3, 4], "together they are what was asked for");
+    assert!(snapshots(&loops).iter().all(|one| one.limits.pipes == 0));
+    end(loops, Core::stop);
+}
+
+#[test]
+fn a_setup_that_fails_fails_the_start_and_no_loop_runs() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
+    let setup: Setup = Arc::new(move |_, _, _| match count.fetch_add(1, Ordering::SeqCst) {
+        1 => Err(std::io::Error::other("the second one")),
+        _ => Ok(()),
+    });
+    let error = Loops::start(3, &config(), None, Vec::new(), &setup).err().unwrap();
+    assert_eq!((error.to_string().as_str(), calls.load(Ordering::SeqCst)), ("the second one", 2));
+}
+
+/// Draining refuses the new, closes who only waits for another request, and lets the others finish.
+#[test]
+fn a_drain_waits_for_what_is_under_way_and_no_longer_than_it_is_told() {
+    for finishes in [true, false] {
+        let mut rig = Rig::new(config());
+        let (listener, target) = target();
+        let addr = rig.listen(move || relay_to(target));
+        let (kept, mut keeping) = rig.adopt(Kind::Unix, tells_its_loop(1));
+        let mut client = Peer::connect(addr);
+        let mut server = rig.accept(&listener);
+        rig.until("both are there", |proxy| {
+            proxy.core().snapshot().connections.iter().all(|c| c.stage != Stage::Handshake)
+        });
+        rig.core().drain(Duration::from_millis(if finishes { 60_000 } else { 100 }));
+        assert!(rig.core().is_draining() && rig.core().stage(kept) == Some(Stage::Closed));
+        assert!(rig.proxy.turn(Some(Duration::ZERO)).unwrap());
+        assert!(rig.receive_end(&mut keeping).0 == [1] && TcpStream::connect(addr).is_err());
+        server.try_send(b"still");
+        assert_eq!(rig.receive(&mut client, 5), b"still");
+        if finishes {
+            client.fin();
+            server.fin();
+        }
+        let since = Instant::now();
+        while rig.proxy.turn(Some(Duration::from_millis(5))).unwrap() {
+            assert!(since.elapsed() < PATIENCE);
+        }
+        assert_eq!(rig.closed(Reason::Drained), if finishes { 1 } else { 2 });
+        assert_eq!(rig.snapshot().usage.connections, 0);
+    }
+}
+
+/// The queue of calls is bounded, and says so.
+#[test]
+fn a_loop_that_does_not_turn_takes_so_many_calls_and_no_more() {
+    let mut config = config();
+    config.limits.calls = 5;
+    let mut rig = Rig::new(config);
+    let remote = rig.proxy.remote();
+    let (tell, told) = mpsc::channel();
+    for number in 0..5 {
+        let tell = tell.clone();
+        assert_eq!(remote.call(move |_| tell.send(number).unwrap()), Ok(()));
+    }
+    assert_eq!(remote.call(|_| panic!("never run")), Err(Full));
+    rig.until("they are run", |_| remote.call(|_| ()).is_ok());
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4], "in order");
+}
+
+/// A loop in a thread of its own that sleeps until somebody wakes it.
+fn sleeper() -> (Remote, thread::JoinHandle<()>) {
+    let (tell, told) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        let mut config = config();
+        config.limits.mails_per_turn = 7;
+        let mut proxy = Proxy::new(config, None).unwrap();
+        tell.send(proxy.remote()).unwrap();
+        proxy.run().unwrap();
+    });
+    (told.recv().unwrap(), thread)
+}
+
+#[test]
+fn calls_from_many_threads_each_run_once() {
+    let (remote, thread) = sleeper();
+    let runs = Arc::new(Mutex::new(vec![0; 8 * 500]));
+    let threads: Vec<_> = (0..8)
+        .map(|n| {
+            let (remote, runs) = (remote.clone(), Arc::clone(&runs));
+            thread::spawn(move || {
+                for call in 0..500 {
+                    let index = n * 500 + call;
+                    let runs = Arc::clone(&runs);
+                    let mut count = move |_: &mut Core| runs.lock().unwrap()[index] += 1;
+                    while let Err(Full) = remote.call(count.clone()) {
+                        thread::yield_now();
+                    }
+                    let _ = &mut count;
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    wait_for("all are run", || runs.lock().unwrap().iter().all(|count| *count == 1));
+    remote.call(Core::stop).unwrap();
+    thread.join().unwrap();
+}
+
+/// Each call posts the next while the loop is in the midst of a turn; nothing else would ever wake it.
+#[test]
+fn a_call_posted_during_a_turn_is_not_lost() {
+    fn next(left: usize, remote: &Remote, done: mpsc::Sender<()>) {
+        let again = remote.clone();
+        let call = move |_: &mut Core| match left {
+            0 => done.send(()).unwrap(),
+            _ if left.is_multiple_of(2) => next(left - 1, &again, done),
+            // From another thread, while the loop may be anywhere between this call and its sleep.
+            _ => drop(thread::spawn(move || next(left - 1, &again, done))),
+        };
+        remote.call(call).unwrap();
+    }
+    let (remote, thread) = sleeper();
+    let (tell, told) = mpsc::channel();
+    next(2000, &remote, tell);
+    told.recv_timeout(PATIENCE).expect("every call wakes the loop");
+    remote.call(Core::stop).unwrap();
+    thread.join().unwrap();
+}

@@ -1,0 +1,143 @@
+//! What a loop allocates: nothing for the bytes that it relays, and a known, small number for each connection.
+//!
+//! An allocator that counts stands in for the system's. It counts for the thread that asks it to, and only while the loop
+//! runs, so neither the tests beside this one nor the peers count.
+
+#[path = "kit/loop/mod.rs"]
+mod loop_kit;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::rc::Rc;
+
+use loop_kit::*;
+use seaprox::{Cx, Failure, Handler, Stage, Target};
+
+struct Counting;
+
+thread_local! {
+    /// How many, while somebody counts.
+    static COUNT: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+fn note() {
+    // A thread that is ending has no cell any more, and nobody counts it.
+    let _ = COUNT.try_with(|count| count.set(count.get().map(|count| count + 1)));
+}
+
+// SAFETY: every call is passed on as it is; the count allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(at, layout) }
+    }
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        note();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How often something allocates.
+fn allocations(what: impl FnOnce()) -> usize {
+    COUNT.set(Some(0));
+    what();
+    COUNT.take().unwrap()
+}
+
+/// The static front end of the crate's own documentation.
+struct Static(Rc<Target>);
+
+impl Handler for Static {
+    fn opened(&mut self, cx: &mut Cx<'_>) {
+        cx.connect(Rc::clone(&self.0), None);
+    }
+    fn readable(&mut self, _: &mut Cx<'_>, _: &[u8]) -> usize {
+        0
+    }
+    fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
+        match result {
+            Ok(()) => cx.relay(),
+            Err(failure) => cx.end(failure.reason),
+        }
+    }
+}
+
+/// Sends chunks through the loop until so many bytes have come out, and counts what the loop allocates meanwhile.
+fn relay(rig: &mut Rig, client: &mut Peer, server: &mut Peer, chunk: &[u8], bytes: usize) -> usize {
+    let (mut counted, mut sent, mut buf) = (0, 0, Vec::with_capacity(1 << 20));
+    let mut received = 0;
+    while received < bytes {
+        if sent < bytes {
+            sent += client.try_send(&chunk[..chunk.len().min(bytes - sent)]);
+        }
+        counted += allocations(|| rig.turn());
+        buf.clear();
+        server.try_receive(&mut buf, usize::MAX);
+        received += buf.len();
+    }
+    counted
+}
+
+#[test]
+fn relaying_allocates_nothing() {
+    for config in modes() {
+        for chunk in [1, 1000, 200_000] {
+            let mut rig = Rig::new(config.clone());
+            let (listener, addr) = target();
+            let (id, mut client) = rig.adopt(Kind::Tcp4, Box::new(Static(Rc::new(addr.into()))));
+            let mut server = rig.accept(&listener);
+            rig.until("it relays", |proxy| proxy.core().stage(id) == Some(Stage::Established));
+            let data = vec![7; chunk];
+            // The first blocks and the first pipe are made; from then on they are used again.
+            relay(&mut rig, &mut client, &mut server, &data, chunk * 300);
+            let spliced = rig.snapshot().usage.pipes > 0;
+            assert_eq!(spliced, config.limits.pipes > 0 && chunk > 100_000 && cfg!(target_os = "linux"));
+            let counted = relay(&mut rig, &mut client, &mut server, &data, chunk * 300);
+            assert_eq!(counted, 0, "for 300 chunks of {chunk} bytes, spliced: {spliced}");
+        }
+    }
+}
+
+#[test]
+fn a_connection_allocates_a_known_small_number() {
+    const COUNT: usize = 100;
+    for config in modes() {
+        let mut rig = Rig::new(config);
+        let (listener, to) = target();
+        listener.set_nonblocking(true).unwrap();
+        let target = Rc::new(Target::from(to));
+        let addr = rig.listen(move || Box::new(Static(Rc::clone(&target))));
+        let mut counted = 0;
+        for round in 0..2 * COUNT {
+            let mut client = Peer::connect(addr);
+            client.try_send(b"hello");
+            client.fin();
+            let (mut server, mut turned) = (None, 0);
+            while server.is_none() || rig.core().snapshot().usage.connections > 0 {
+                turned += allocations(|| rig.turn());
+                if let Some((socket, _)) = server.is_none().then(|| listener.accept().ok()).flatten() {
+                    let mut peer = Peer::new(socket);
+                    peer.fin();
+                    server = Some(peer);
+                }
+            }
+            // The first half of them warms everything up.
+            counted += if round >= COUNT { turned } else { 0 };
+        }
+        println!("{:.2} allocations for each connection", counted as f64 / COUNT as f64);
+        assert!(counted <= ALLOCATIONS_MAX * COUNT, "{counted} for {COUNT} connections");
+        assert!(counted >= COUNT, "each has a handler at least: {counted}");
+    }
+}
+
+/// Its handler is one, and there may be another now and then; nobody adds more without noticing here.
+const ALLOCATIONS_MAX: usize = 2;

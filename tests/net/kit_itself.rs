@@ -1,0 +1,420 @@
+//! The networks of `net_kit` do what they are told: rates, delays, losses, faults, counters and captures, each measured
+//! by plain sockets.
+
+use crate::kit;
+use crate::net_kit;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use net_kit::{Host, Kind, Link, Net, Path, Queue, Way, has_net, has_tun, own_ip};
+
+fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// A connection from one host to an address of the other, and its other end.
+fn connect_to(near: &Host, far: &Host, from: Ipv4Addr, to: Ipv4Addr) -> (TcpStream, TcpStream) {
+    let listener = far.inside(|| TcpListener::bind((to, 0)).unwrap());
+    let addr = listener.local_addr().unwrap();
+    let client = near.inside(|| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+        socket.connect_timeout(&addr.into(), kit::SOON).unwrap();
+        TcpStream::from(socket)
+    });
+    let (server, _) = listener.accept().unwrap();
+    for stream in [&client, &server] {
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(kit::SOON)).unwrap();
+    }
+    (client, server)
+}
+
+/// A connection over a path.
+fn connect(net: &Net, path: &Path) -> (TcpStream, TcpStream) {
+    connect_to(net.near(), net.far(), path.near_ip(), path.far_ip())
+}
+
+/// What these connections carry together, in megabits of payload per second, once they are up to speed.
+fn goodput(pairs: Vec<(TcpStream, TcpStream)>, time: Duration) -> f64 {
+    let received = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for (mut from, mut to) in pairs {
+            scope.spawn(move || while from.write_all(&[7; 16 << 10]).is_ok() {});
+            let received = &received;
+            scope.spawn(move || {
+                let (since, mut buf) = (Instant::now(), vec![0; 256 << 10]);
+                while since.elapsed() < WARM_UP + time + ms(200) {
+                    received.fetch_add(to.read(&mut buf).unwrap() as u64, Ordering::Relaxed);
+                }
+            });
+        }
+        thread::sleep(WARM_UP);
+        let (since, before) = (Instant::now(), received.load(Ordering::Relaxed));
+        thread::sleep(time);
+        let bytes = received.load(Ordering::Relaxed) - before;
+        bytes as f64 * 8e-6 / since.elapsed().as_secs_f64()
+    })
+}
+
+/// How long connections take to be up to speed.
+const WARM_UP: Duration = Duration::from_millis(300);
+
+/// Others may need the machine for a while, so a measurement has some attempts.
+#[track_caller]
+fn assert_about(what: &str, asked: f64, measure: impl Fn() -> f64) {
+    let is_right = |measured: &f64| {
+        println!("{what}: {measured:.2} of {asked}");
+        (0.9..1.1).contains(&(measured / asked))
+    };
+    assert!((0..4).map(|_| measure()).any(|measured| is_right(&measured)), "{what}: not {asked}");
+}
+
+/// The time of a byte there and back, when this test is not kept waiting for a processor.
+fn round_trip(client: &mut TcpStream, server: &mut TcpStream) -> Duration {
+    let time = |_| {
+        let since = Instant::now();
+        client.write_all(b"a").unwrap();
+        server.read_exact(&mut [0]).unwrap();
+        server.write_all(b"b").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        since.elapsed()
+    };
+    (0..15).map(time).min().unwrap()
+}
+
+/// Whether a byte that is sent arrives soon.
+fn passes(from: &mut TcpStream, to: &mut TcpStream) -> bool {
+    from.write_all(b"x").unwrap();
+    to.set_read_timeout(Some(ms(300))).unwrap();
+    let result = to.read_exact(&mut [0]);
+    to.set_read_timeout(Some(kit::SOON)).unwrap();
+    result.is_ok()
+}
+
+#[track_caller]
+fn assert_reset(stream: &mut TcpStream) {
+    let error = stream.read(&mut [0; 64]).expect_err("no end, and no bytes");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+}
+
+#[test]
+fn a_path_has_the_rate_that_was_asked_for() {
+    if !has_net() || !has_tun() {
+        return;
+    }
+    let _alone = kit::alone();
+    // A queue that does not overflow: what is lost there comes late, and all at once.
+    let slow = Link { mbit: 50.0, delay: ms(5), queue: Queue::Bytes(32 << 20), ..Link::default() };
+    let net = Net::of(&[Kind::Rate(50.0), Kind::Emulated(slow)]);
+    for index in [0, 1] {
+        let path = net.path(index);
+        assert_about("50 Mbit/s", 50.0, || goodput(vec![connect(&net, path)], ms(500)));
+        path.set_rate(20.0);
+        let before = path.bytes();
+        assert_about("20 Mbit/s, the other way", 20.0, || {
+            let (near, far) = connect(&net, path);
+            goodput(vec![(far, near)], ms(500))
+        });
+        let bytes = path.bytes().back - before.back;
+        assert!(bytes > 2_000_000, "{bytes} bytes counted in about a second");
+    }
+    println!("{:?}", net.path(1).counts(Way::Both));
+}
+
+#[test]
+fn each_connection_has_a_rate_of_its_own() {
+    if !has_net() {
+        return;
+    }
+    let _alone = kit::alone();
+    let net = Net::of(&[Kind::PerConnection(5.0)]);
+    let path = net.path(0);
+    let pairs = |count| (0..count).map(|_| connect(&net, path)).collect::<Vec<_>>();
+    assert_about("one connection", 5.0, || goodput(pairs(1), ms(500)));
+    assert_about("four connections", 20.0, || goodput(pairs(4), ms(500)));
+    path.set_rate(10.0);
+    let back = |(near, far)| (far, near);
+    let two_back = || goodput(pairs(2).into_iter().map(back).collect(), ms(500));
+    assert_about("two at twice the rate, the other way", 20.0, two_back);
+}
+
+#[test]
+fn a_path_has_the_delay_that_was_asked_for() {
+    if !has_net() || !has_tun() {
+        return;
+    }
+    let _alone = kit::alone();
+    let net = Net::of(&[Kind::Emulated(Link { delay: ms(10), ..Link::default() })]);
+    let path = net.path(0);
+    let (mut client, mut server) = connect(&net, path);
+    path.link(Way::Back, |link| link.delay = ms(20));
+    let both = round_trip(&mut client, &mut server);
+    path.link(Way::Both, |link| link.delay = Duration::ZERO);
+    let none = round_trip(&mut client, &mut server);
+    println!("{both:?} instead of 30 ms, {none:?} instead of none, {:?}", path.counts(Way::Both));
+    assert!((ms(30)..ms(32)).contains(&both), "{both:?}");
+    assert!(none < ms(2), "{none:?}");
+}
+
+/// Says what an emulated path is capable of on this machine: run it when nothing else runs.
+#[test]
+#[ignore = "a measurement"]
+fn how_fast_an_emulated_path_is() {
+    for (mbit, mtu) in
+        [(100.0, 1500), (500.0, 1500), (1000.0, 1500), (1000.0, 9000), (f64::INFINITY, 1500), (f64::INFINITY, 65_000)]
+    {
+        let net = Net::of(&[Kind::Emulated(Link { mbit, mtu, delay: ms(1), ..Link::default() })]);
+        let (near, far) = connect(&net, net.path(0));
+        let rate = goodput(vec![(near, far)], ms(2000));
+        println!("{mbit} Mbit/s, MTU {mtu}: {rate:.0}, {:?}", net.path(0).counts(Way::Both));
+    }
+}
+
+#[test]
+fn packets_get_lost_as_the_seed_says_and_a_full_queue_drops() {
+    if !has_net() || !has_tun() {
+        return;
+    }
+    let run = |seed| {
+        let net = Net::of(&[Kind::Emulated(Link { loss: 0.1, seed, ..Link::default() })]);
+        let path = net.path(0);
+        let from = net.near().inside(|| UdpSocket::bind((path.near_ip(), 0)).unwrap());
+        let to = net.far().inside(|| UdpSocket::bind((path.far_ip(), 0)).unwrap());
+        to.set_nonblocking(true).unwrap();
+        let (mut arrived, mut buf) = (Vec::new(), [0; 4]);
+        for number in 0..1000_u32 {
+            let counted = || path.counts(Way::Out).packets + path.counts(Way::Out).lost;
+            let before = counted();
+            from.send_to(&number.to_be_bytes(), to.local_addr().unwrap()).unwrap();
+            while counted() == before {
+                thread::yield_now();
+            }
+            if to.recv(&mut buf).is_ok() {
+                arrived.push(u32::from_be_bytes(buf));
+            }
+        }
+        println!("{} of 1000 arrived", arrived.len());
+        assert!((860..940).contains(&arrived.len()));
+        // A second's worth in a queue of 20 packets, at a rate that lets almost none out meanwhile.
+        path.link(Way::Out, |link| (link.mbit, link.queue, link.loss) = (0.1, Queue::Bytes(20_000), 0.0));
+        for _ in 0..50 {
+            from.send_to(&[0; 972], to.local_addr().unwrap()).unwrap();
+        }
+        kit::until("the queue is full", || path.counts(Way::Out).dropped >= 29);
+        assert!(path.counts(Way::Out).dropped <= 30);
+        arrived
+    };
+    let (one, same, other) = (run(1), run(1), run(2));
+    assert!(one == same && one != other);
+}
+
+#[test]
+fn a_black_hole_stops_one_direction_or_both_and_heals() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth, Kind::Veth]);
+    let path = net.path(0);
+    for (way, out, back) in [(Way::Both, false, false), (Way::Out, false, true), (Way::Back, true, false)] {
+        let (mut near, mut far) = connect(&net, path);
+        assert!(passes(&mut near, &mut far) && passes(&mut far, &mut near));
+        path.black_hole(way);
+        assert_eq!(passes(&mut far, &mut near), back, "{way:?}");
+        assert_eq!(passes(&mut near, &mut far), out, "{way:?}");
+        let (mut other_near, mut other_far) = connect(&net, net.path(1));
+        assert!(passes(&mut other_near, &mut other_far), "the other path goes on");
+        path.heal();
+        // What was sent in the dark comes by itself.
+        if !out {
+            far.read_exact(&mut [0]).unwrap();
+        }
+        if !back {
+            near.read_exact(&mut [0]).unwrap();
+        }
+        assert!(passes(&mut near, &mut far) && passes(&mut far, &mut near), "{way:?} is healed");
+    }
+}
+
+#[test]
+fn connections_are_reset_whether_idle_or_not() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth, Kind::Veth]);
+    let (path, other) = (net.path(0), net.path(1));
+    let (mut near, mut far) = connect(&net, path);
+    let (mut other_near, mut other_far) = connect(&net, other);
+    let port = far.local_addr().unwrap().port();
+    assert_eq!(path.connections(), [(near.local_addr().unwrap(), far.local_addr().unwrap())]);
+    for host in [net.near(), net.far()] {
+        let (seen, expected) = (host.run("ss -tinH state established"), host.route_options().replace("congctl ", ""));
+        assert!(seen.contains(&expected) && !seen.contains("bbr"), "{seen}");
+    }
+    assert_eq!(path.reset(port), 1);
+    assert_reset(&mut near);
+    assert!(far.read(&mut [0]).is_err());
+    assert_eq!(path.connections(), []);
+    assert_eq!(path.reset(port), 0, "none is left");
+    assert!(passes(&mut other_near, &mut other_far), "another path and port");
+
+    let (mut near, mut far) = connect(&net, path);
+    path.refuse(far.local_addr().unwrap().port());
+    near.write_all(b"x").unwrap();
+    assert_reset(&mut near);
+    far.write_all(b"x").unwrap();
+    assert_reset(&mut far);
+    path.heal();
+    let (mut near, mut far) = connect(&net, path);
+    assert!(passes(&mut near, &mut far));
+}
+
+#[test]
+fn a_nat_hides_the_near_end_and_can_forget_it() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Nat]);
+    let path = net.path(0);
+    let (mut near, mut far) = connect(&net, path);
+    assert_eq!(far.peer_addr().unwrap().ip(), Ipv4Addr::new(10, 77, 1, 1));
+    assert_ne!(far.peer_addr().unwrap().ip(), path.near_ip());
+    assert!(passes(&mut near, &mut far) && passes(&mut far, &mut near));
+
+    path.nat().rebind();
+    assert!(!passes(&mut far, &mut near), "the old port leads nowhere");
+    near.write_all(b"x").unwrap();
+    assert_reset(&mut near);
+
+    let (mut near, mut far) = connect(&net, path);
+    assert!(passes(&mut near, &mut far) && passes(&mut far, &mut near));
+    path.nat().forget();
+    assert!(!passes(&mut near, &mut far) && !passes(&mut far, &mut near), "silence");
+    let (mut near, mut far) = connect(&net, path);
+    assert!(passes(&mut near, &mut far) && passes(&mut far, &mut near), "a new one can be made");
+}
+
+#[test]
+fn an_address_goes_and_another_one_comes() {
+    if !has_net() {
+        return;
+    }
+    let mut kinds = vec![Kind::Veth, Kind::Nat];
+    kinds.extend(has_tun().then(|| Kind::Emulated(Link::default())));
+    let net = Net::of(&kinds);
+    for index in 0..kinds.len() {
+        let path = net.path(index);
+        let (mut near, mut far) = connect(&net, path);
+        let old = path.near_ip();
+        assert!(passes(&mut near, &mut far));
+        path.change_address(7);
+        assert!(path.near_ip() != old && path.near_ip().octets()[3] == 7);
+        assert!(!passes(&mut near, &mut far) && !passes(&mut far, &mut near), "{old} is gone");
+        let (mut near, mut far) = connect(&net, path);
+        assert!(passes(&mut near, &mut far) && passes(&mut far, &mut near));
+        let (mut near, mut far) = connect_to(net.near(), net.far(), path.near_ip(), own_ip(1));
+        assert!(passes(&mut near, &mut far) && passes(&mut far, &mut near));
+    }
+}
+
+#[test]
+fn a_program_runs_in_its_host() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth]);
+    let origin = net.far().inside(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let to = origin.local_addr().unwrap().to_string();
+    let args = ["static", "--listen", "0.0.0.0:0", "--to", &to];
+    let relay = kit::Seaprox::start_with(&args, |command| net.far().enter(command));
+    let addr = SocketAddr::from((own_ip(1), relay.addr(0).port()));
+    let mut client = net.near().inside(|| kit::Peer::connect(addr));
+    let mut server = kit::Peer::accept(&origin);
+    kit::peer::both(&mut client, &[kit::Step::Swap(1 << 20)], &mut server, &[kit::Step::Swap(1 << 20)]);
+    assert_eq!(net.path(0).connections(), [(client.local(), addr)]);
+    assert_eq!(net.path(0).reset(addr.port()), 1);
+    client.run(&[kit::Step::ReadReset]);
+    relay.wait_for_log(&[" closed "]);
+}
+
+#[test]
+fn the_source_address_says_which_path_leads_to_a_host() {
+    if !has_net() {
+        return;
+    }
+    let mut net = Net::of(&[Kind::Veth, Kind::Nat]);
+    let third = net.add_host("third");
+    let index = net.join(third, 1, Kind::Veth);
+    let far_own = own_ip(1);
+    for (index, host) in [(0, net.near()), (1, net.near()), (index, net.host(third))] {
+        let path = net.path(index);
+        let before = path.bytes();
+        let (mut near, mut far) = connect_to(host, net.far(), path.near_ip(), far_own);
+        assert!(passes(&mut near, &mut far) && passes(&mut far, &mut near));
+        let after = path.bytes();
+        assert!(after.out > before.out + 150 && after.back > before.back + 150, "{before:?} {after:?}");
+    }
+}
+
+#[test]
+fn a_capture_finds_what_passed_however_it_was_cut() {
+    if !has_net() {
+        return;
+    }
+    let scratch = kit::Scratch::new();
+    let net = Net::of(&[Kind::Veth]);
+    let path = net.path(0);
+    let capture = path.capture(scratch.file("pcap"));
+    let (mut near, mut far) = connect(&net, path);
+    near.write_all(b"find this mar").unwrap();
+    far.read_exact(&mut [0; 13]).unwrap();
+    near.write_all(b"ker here").unwrap();
+    far.read_exact(&mut [0; 8]).unwrap();
+    far.write_all(&[b'z'; 200_000]).unwrap();
+    near.read_exact(&mut [0; 200_000]).unwrap();
+    let captured = capture.stop();
+    near.write_all(b"too late").unwrap();
+    assert_eq!(captured.missed, 0);
+    assert!(captured.contains(b"find") && captured.contains(b"marker"));
+    assert!(!captured.contains(b"too late") && !captured.contains(b"Marker"));
+    let sent = |from: SocketAddr| {
+        let streams: Vec<_> = captured.streams().into_iter().filter(|stream| stream.from == from).collect();
+        assert_eq!(streams.len(), 1);
+        streams[0].bytes.clone()
+    };
+    assert_eq!(sent(near.local_addr().unwrap()), b"find this marker here");
+    assert_eq!(sent(far.local_addr().unwrap()), [b'z'; 200_000]);
+}
+
+#[test]
+fn nothing_is_left_of_a_network_after_a_panic() {
+    if !has_net() {
+        return;
+    }
+    let names = || kit::seaprox::run_command(named(), b"").out;
+    let before = names();
+    let mut ids = Vec::new();
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let net = Net::of(&[if has_tun() { Kind::Emulated(Link::default()) } else { Kind::Veth }]);
+        ids = vec![net.near().id(), net.far().id()];
+        net.near().inside(|| panic!("on purpose"));
+    }));
+    assert!(panic.is_err());
+    assert_eq!(ids.len(), 2);
+    kit::until("no descriptor of the namespaces is left", || {
+        let links = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let mut targets = links.filter_map(|link| std::fs::read_link(link.path()).ok());
+        !targets.any(|target| ids.iter().any(|id| target.to_string_lossy() == *id))
+    });
+    assert_eq!(names(), before);
+}
+
+fn named() -> std::process::Command {
+    let mut command = std::process::Command::new("ip");
+    command.args(["netns", "list"]);
+    command
+}

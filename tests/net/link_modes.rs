@@ -1,0 +1,134 @@
+//! Where each mode puts bytes (TS-06), between real processes in a network of the test's own, as `seaprox status --json` tells.
+
+use crate::kit;
+use crate::net_kit;
+
+use std::io::{Read, Write};
+use std::thread;
+use std::time::Duration;
+
+use kit::until;
+use net_kit::nodes::{Forward, Options, subflows};
+use net_kit::{Kind, Net, has_net};
+
+/// Two paths alike, and a link over both in a mode.
+fn forward(net: &Net, mode: &str) -> Forward {
+    let sources = [0, 1].map(|index| net.path(index).near_ip().to_string());
+    let near = ["--path", &sources[0], "--path", &sources[1]];
+    // The mode is that of the node that sends.
+    let forward = Forward::start(net, Options { both: &["--mode", mode], near: &near, ..Options::default() });
+    forward.nodes.until_subflows(2);
+    forward
+}
+
+/// Bytes that each subflow has sent and received.
+fn carried(forward: &Forward) -> [u64; 2] {
+    let number = |subflow: &serde_json::Value, name: &str| subflow[name].as_u64().unwrap();
+    let both = |subflow: &serde_json::Value| number(subflow, "bytes_sent") + number(subflow, "bytes_received");
+    let bytes: Vec<u64> = subflows(&forward.nodes.near).iter().map(both).collect();
+    bytes.try_into().expect("two subflows")
+}
+
+/// What each has carried since, the one with less first.
+fn since(forward: &Forward, before: [u64; 2]) -> [u64; 2] {
+    let after = carried(forward);
+    let mut bytes = [after[0] - before[0], after[1] - before[1]];
+    bytes.sort_unstable();
+    bytes
+}
+
+/// Moves so many bytes each way at once, and says what each subflow carried of it.
+fn bulk(forward: &Forward, count: usize) -> [u64; 2] {
+    let before = carried(forward);
+    let (client, server) = forward.pair();
+    thread::scope(|scope| {
+        for socket in [&client, &server] {
+            scope.spawn(move || (&mut &*socket).write_all(&vec![7; count]).unwrap());
+            scope.spawn(move || {
+                let read = std::io::copy(&mut socket.take(count as u64), &mut std::io::sink()).unwrap();
+                assert_eq!(read, count as u64);
+            });
+        }
+    });
+    since(forward, before)
+}
+
+/// Sends so many small pieces one after the other, each answered, and says what each subflow carried of it.
+fn small(forward: &Forward, pieces: usize) -> [u64; 2] {
+    let before = carried(forward);
+    let (mut client, mut server) = forward.pair();
+    for _ in 0..pieces {
+        client.write_all(&[7; PIECE]).unwrap();
+        server.read_exact(&mut [0; PIECE]).unwrap();
+        server.write_all(&[8; PIECE]).unwrap();
+        client.read_exact(&mut [0; PIECE]).unwrap();
+        // Typed, not streamed.
+        thread::sleep(Duration::from_millis(2));
+    }
+    since(forward, before)
+}
+
+const PIECE: usize = 500;
+const PIECES: usize = 200;
+const BULK: usize = 16 << 20;
+
+#[test]
+fn stripe_puts_bulk_on_both_and_single_on_one_and_redundant_puts_what_is_small_on_both() {
+    if !has_net() {
+        return;
+    }
+    let _alone = kit::alone();
+    let net = Net::of(&[Kind::Rate(100.0), Kind::Rate(100.0)]);
+    let typed = (2 * PIECE * PIECES) as u64;
+    let all = 2 * BULK as u64;
+
+    let link = forward(&net, "stripe");
+    let [less, more] = bulk(&link, BULK);
+    println!("stripe, bulk: {less} and {more} of {all}");
+    assert!(less > all / 4, "both carry a fair part: {less} and {more}");
+    let [less, more] = small(&link, PIECES);
+    println!("stripe, small: {less} and {more} of {typed}");
+    assert!(less + more < typed * 8 / 5, "what is small goes once: {less} and {more}");
+    drop(link);
+
+    let link = forward(&net, "single");
+    let [less, more] = bulk(&link, BULK);
+    println!("single, bulk: {less} and {more} of {all}");
+    assert!(more > all && less < all / 100, "one carries everything: {less} and {more}");
+    let [less, more] = small(&link, PIECES);
+    println!("single, small: {less} and {more} of {typed}");
+    assert!(more > typed && less < typed / 5, "{less} and {more}");
+    drop(link);
+
+    let link = forward(&net, "redundant");
+    let [less, more] = small(&link, PIECES);
+    println!("redundant, small: {less} and {more} of {typed}");
+    assert!(less > typed && more > typed, "both carry all that is small: {less} and {more}");
+    let [less, more] = bulk(&link, BULK);
+    println!("redundant, bulk: {less} and {more} of {all}");
+    assert!(less > all / 4 && less + more < all * 5 / 4, "what is not is spread: {less} and {more}");
+}
+
+/// `single` is for failover: the other path takes over when the one that is used dies, in the middle of a transfer.
+#[test]
+fn single_goes_on_over_the_other_path() {
+    if !has_net() {
+        return;
+    }
+    let _alone = kit::alone();
+    let net = Net::of(&[Kind::Rate(50.0), Kind::Rate(50.0)]);
+    let link = forward(&net, "single");
+    let (mut client, mut server) = link.peers();
+    let count = 8 << 20;
+    thread::scope(|scope| {
+        use kit::Step::*;
+        let swaps = [&mut client, &mut server].map(|peer| scope.spawn(|| _ = peer.run(&[Swap(count), Fin, ReadAll])));
+        until("it is in the middle", || carried(&link).iter().any(|bytes| *bytes > 2 << 20));
+        let used = (0..2).max_by_key(|index| net.path(*index).bytes().out).unwrap();
+        let other = net.path(1 - used).bytes().out;
+        assert!(other < 200_000, "{other}");
+        net.path(used).black_hole(net_kit::Way::Both);
+        until("the other carries it", || net.path(1 - used).bytes().out > other + (1 << 20));
+        assert!(swaps.iter().all(|swap| !swap.is_finished()));
+    });
+}

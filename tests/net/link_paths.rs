@@ -1,0 +1,146 @@
+//! Uplinks that come and go while a link lives (TS-07), between real processes in a network of the test's own: by a file of
+//! paths that is changed, and by devices and addresses that appear and vanish.
+
+use crate::kit;
+use crate::net_kit;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kit::Step::*;
+use kit::{Peer, Scratch, until};
+use net_kit::nodes::{Forward, Options, link_figure, subflows};
+use net_kit::{Kind, Net, has_net};
+
+/// Swaps so many bytes over a link, while something happens to its paths; every byte arrives once and in its place.
+fn swap_while(peers: (Peer, Peer), count: u64, happens: impl FnOnce(&dyn Fn() -> bool)) {
+    let (mut client, mut server) = peers;
+    thread::scope(|scope| {
+        let swaps = [&mut client, &mut server].map(|peer| scope.spawn(|| _ = peer.run(&[Swap(count), Fin, ReadAll])));
+        happens(&|| swaps.iter().all(|swap| !swap.is_finished()));
+        for swap in swaps {
+            swap.join().unwrap();
+        }
+    });
+}
+
+/// Bytes that the near node has sent from an address.
+fn sent_from(forward: &Forward, from: &str) -> u64 {
+    let is_its = |local: &str| local.starts_with(&format!("{from}:"));
+    let live = subflows(&forward.nodes.near).into_iter().filter(|subflow| subflow["state"] == "live");
+    live.filter(|subflow| is_its(subflow["local"].as_str().unwrap())).map(|s| s["bytes_sent"].as_u64().unwrap()).sum()
+}
+
+#[test]
+fn paths_of_a_file_come_and_go_in_a_transfer() {
+    if !has_net() {
+        return;
+    }
+    let _alone = kit::alone();
+    let net = Net::of(&[Kind::Rate(50.0), Kind::Rate(50.0)]);
+    let [first, second] = [0, 1].map(|index| net.path(index).near_ip().to_string());
+    let scratch = Scratch::new();
+    let file = scratch.write("paths", format!("# the cable\n{first}\n"));
+    let forward = Forward::start(&net, Options { near: &["-v", "--paths", &file], ..Options::default() });
+    forward.nodes.until_subflows(1);
+    swap_while(forward.peers(), 32 << 20, |is_running| {
+        until("the first path is used", || sent_from(&forward, &first) > 1 << 20);
+        assert_eq!(sent_from(&forward, &second), 0);
+        scratch.write("paths", format!("{first}\n{second}\n"));
+        until("the second is used, too", || sent_from(&forward, &second) > 1 << 20);
+        forward.nodes.until_subflows(2);
+        scratch.write("paths", format!("{second}\n"));
+        until("the first is not there any more", || subflows(&forward.nodes.near).len() == 1);
+        let before = sent_from(&forward, &second);
+        until("the second carries the rest", || sent_from(&forward, &second) > before + (1 << 20));
+        assert!(is_running(), "all of it happened in the middle");
+    });
+    assert_eq!(net.path(0).connections().len(), 0);
+    assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0, "it was never without a path");
+    // What makes no sense changes nothing, and is told.
+    scratch.write("paths", "nonsense\n");
+    forward.nodes.near.wait_for_log(&["ERROR", "paths not read again", "paths:1", "nonsense"]);
+    scratch.write("paths", "");
+    forward.nodes.near.wait_for_log(&["ERROR", "paths not read again", "expected a path"]);
+    assert_eq!(subflows(&forward.nodes.near).len(), 1);
+    assert_eq!(forward.nodes.near.count_log(&["no subflow"]), 0, "a path that was taken out is no failure");
+}
+
+/// One path for another, while nothing is sent: the old one goes when the new one is there, and not before.
+#[test]
+fn a_path_is_left_when_the_next_is_there() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth, Kind::Veth]);
+    let [first, second] = [0, 1].map(|index| net.path(index).near_ip().to_string());
+    let scratch = Scratch::new();
+    let file = scratch.write("paths", &first);
+    let forward = Forward::start(&net, Options { near: &["-v", "--paths", &file], ..Options::default() });
+    forward.nodes.until_subflows(1);
+    let (mut client, mut server) = forward.peers();
+    let mut swap = || kit::peer::both(&mut client, &[Swap(1000)], &mut server, &[Swap(1000)]);
+    swap();
+    // A path that nobody has: this host has no such address.
+    scratch.write("paths", "192.0.2.9");
+    forward.nodes.near.wait_for_log(&["no subflow", "tries=2 "]);
+    swap();
+    assert!(sent_from(&forward, &first) > 0, "the old one is better than none");
+    scratch.write("paths", &second);
+    until("the old one is gone", || {
+        let now = subflows(&forward.nodes.near);
+        now.len() == 1 && sent_from(&forward, &second) > 0
+    });
+    swap();
+    assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0, "it was never without a path");
+    assert_eq!(forward.nodes.near.count_log(&["no subflow is left"]), 0);
+}
+
+#[test]
+fn an_uplink_that_appears_is_used_at_once_and_one_that_vanishes_is_left() {
+    if !has_net() {
+        return;
+    }
+    let _alone = kit::alone();
+    let mut net = Net::of(&[Kind::Rate(50.0)]);
+    let near = ["-v", "--path", "%p1", "--path", "%p2"];
+    let forward = Forward::start(&net, Options { near: &near, ..Options::default() });
+    // Until the pause before the next try is one of 7 to 15 seconds.
+    forward.nodes.near.wait_for_log(&["no subflow", "tries=8 "]);
+    let since = Instant::now();
+    net.join(0, 1, Kind::Rate(50.0));
+    forward.nodes.until_subflows(2);
+    println!("the second uplink was there after {:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
+    let [first, second] = [0, 1].map(|index| net.path(index).near_ip().to_string());
+    swap_while(forward.peers(), 24 << 20, |is_running| {
+        until("both are used", || [&first, &second].into_iter().all(|from| sent_from(&forward, from) > 1 << 20));
+        net.near().ip("link del p2");
+        until("one is left", || subflows(&forward.nodes.near).iter().filter(|s| s["state"] == "live").count() == 1);
+        let before = sent_from(&forward, &first);
+        until("it carries the rest", || sent_from(&forward, &first) > before + (1 << 20));
+        assert!(is_running(), "all of it happened in the middle");
+    });
+}
+
+/// A laptop whose wireless network is gone, and that has another way: nobody waits for the dead timer.
+#[test]
+fn a_link_whose_address_is_gone_goes_over_the_next_at_once() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth, Kind::Veth]);
+    let forward = Forward::start(&net, Options { near: &["-v"], ..Options::default() });
+    let (mut client, mut server) = forward.peers();
+    client.run(&[Send(1000)]);
+    server.run(&[Read(1000)]);
+    assert_eq!(net.path(0).connections().len(), 1);
+    let since = Instant::now();
+    net.near().ip(&format!("addr del {}/24 dev p1\nlink set p1 down", net.path(0).near_ip()));
+    client.run(&[Send(1000)]);
+    server.run(&[Read(1000), Send(1000)]);
+    client.run(&[Read(1000)]);
+    println!("the other way was taken after {:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    assert_eq!(net.path(1).connections().len(), 1);
+}

@@ -1,0 +1,286 @@
+//! A link that loses all of its subflows, again and again and in every way that a network knows, between real processes
+//! in a network of the test's own (X-01, BS-21, TT-19, TN-54, TN-60): resets, black holes, changes of address, NATs that
+//! forget. The application at either end sees every byte once and in order, and nothing else.
+
+use crate::kit;
+use crate::net_kit;
+
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kit::Step::*;
+use kit::socks::{reply5, request5};
+use kit::{Peer, Seaprox, http, until_within};
+use net_kit::home::{far_line, homes, near_line};
+use net_kit::nodes::{Forward, Options, PORT, front, link_figure, start};
+use net_kit::{Kind, Net, Way, has_net, shape};
+
+/// Nodes that notice soon what has died, and try again soon.
+const HASTY: &[&str] = &["--link-keepalive", "100ms", "--link-dead", "400ms", "--connect-timeout", "1s"];
+
+/// Two ways to the peer, one of them behind a NAT, each with one subflow.
+const PATHS: &[&str] = &["--path", "%p1", "--path", "%p2"];
+
+/// What befalls both paths at once, so that every subflow is cut.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Cut {
+    /// All connections are reset; new ones can be made at once.
+    Reset,
+    /// Nothing passes until both ends have noticed.
+    BlackHole,
+    /// The near end of one path has another address; the NAT of the other gives other ports.
+    Address(u8),
+    /// The near end of one path has another address; the NAT of the other knows nothing any more, and says nothing.
+    Forgotten(u8),
+}
+
+fn cut_of(number: usize) -> Cut {
+    let last_byte = 10 + (number % 200) as u8;
+    match number % 10 {
+        3 => Cut::BlackHole,
+        5 => Cut::Forgotten(last_byte),
+        8 => Cut::Address(last_byte),
+        _ => Cut::Reset,
+    }
+}
+
+#[track_caller]
+fn cut(net: &Net, forward: &Forward, how: Cut) {
+    let [one, two] = [net.path(0), net.path(1)];
+    match how {
+        Cut::Reset => {
+            // Both with one call: one after another, the session would never be without a subflow.
+            let reset = net.far().run(&format!("ss -HKtn sport = :{PORT}"));
+            assert!(reset.contains(':'), "there was a subflow to reset");
+        }
+        Cut::BlackHole => {
+            darken(net);
+            until_parted(forward);
+            one.heal();
+            two.heal();
+        }
+        Cut::Address(last_byte) => {
+            one.change_address(last_byte);
+            two.nat().rebind();
+        }
+        Cut::Forgotten(last_byte) => {
+            one.change_address(last_byte);
+            two.nat().forget();
+        }
+    }
+}
+
+fn darken(net: &Net) {
+    net.path(0).black_hole(Way::Both);
+    net.path(1).black_hole(Way::Both);
+}
+
+#[track_caller]
+fn until_parted(forward: &Forward) {
+    for node in [&forward.nodes.near, &forward.nodes.far] {
+        kit::until("it has noticed that nothing passes", || {
+            node.status().pointer("/links/0/state").is_some_and(|state| state == "parted")
+        });
+    }
+}
+
+/// Bytes that have come in at the near node, both ends of the transfer being as fast as the link.
+fn moved(forward: &Forward) -> u64 {
+    link_figure(&forward.nodes.near, "bytes_received").min(link_figure(&forward.nodes.far, "bytes_received"))
+}
+
+struct Plan {
+    bytes: u64,
+    /// Of each path, so that the cuts come in the middle.
+    mbit: f64,
+    cuts: usize,
+    darkness: Duration,
+    deadline: Duration,
+}
+
+/// Both directions at once, cut so many times while bytes are on their way, with darkness in the middle.
+#[track_caller]
+fn survive(plan: &Plan) {
+    let net = Net::of(&[Kind::Rate(plan.mbit), Kind::Nat]);
+    for host in [net.near(), net.far()] {
+        shape::rate(host, &net.path(1).device(), plan.mbit);
+    }
+    let forward = Forward::start(&net, Options { both: HASTY, near: PATHS, ..Options::default() });
+    forward.nodes.until_subflows(2);
+    let (mut client, mut server) = forward.peers();
+    for peer in [&client, &server] {
+        // A peer waits through the darkness.
+        peer.socket().set_read_timeout(Some(plan.darkness + kit::SOON)).unwrap();
+        peer.socket().set_write_timeout(Some(plan.darkness + kit::SOON)).unwrap();
+    }
+    let since = Instant::now();
+    let mut worst = Duration::ZERO;
+    let swap = |who: &str, peer: &mut Peer| {
+        peer.run(&[Swap(plan.bytes), Fin, ReadAll]);
+        println!("{who} is through after {:?}", since.elapsed());
+    };
+    thread::scope(|scope| {
+        let near = scope.spawn(|| swap("client", &mut client));
+        let far = scope.spawn(|| swap("server", &mut server));
+        let step = plan.bytes / (2 * plan.cuts as u64);
+        for number in 0..plan.cuts {
+            let (from, at) = (moved(&forward), Instant::now());
+            until_within(kit::SOON, "bytes flow again", || moved(&forward) > from + step.min(100 << 10));
+            worst = worst.max(at.elapsed());
+            assert!(!near.is_finished() || !far.is_finished(), "cut {number} of {} is in the middle", plan.cuts);
+            let how = cut_of(number);
+            cut(&net, &forward, how);
+            if number == plan.cuts / 2 {
+                darken(&net);
+                until_parted(&forward);
+                thread::sleep(plan.darkness);
+                net.path(0).heal();
+                net.path(1).heal();
+            }
+        }
+        println!("{} cuts in {:?}, back after {worst:?} at worst", plan.cuts, since.elapsed());
+        for swap in [near, far] {
+            swap.join().unwrap();
+        }
+    });
+    assert!(since.elapsed() < plan.deadline, "{:?}", since.elapsed());
+    let figure = |name| link_figure(&forward.nodes.near, name);
+    println!(
+        "{} MiB each way in {:?}: {} resumes, {} MiB sent again",
+        plan.bytes >> 20,
+        since.elapsed(),
+        figure("resumes"),
+        figure("resent_bytes") >> 20
+    );
+    assert!(figure("resumes") as usize >= plan.cuts / 2, "most of the cuts left no subflow");
+    assert_eq!(forward.nodes.near.count_log(&["link ended"]), 0);
+    forward.nodes.near.wait_for_log(&[" closed ", "end=graceful"]);
+}
+
+#[test]
+fn a_transfer_survives_a_hundred_cuts_of_every_subflow() {
+    if has_net() {
+        let _alone = kit::alone();
+        let (darkness, deadline) = (Duration::from_secs(4), Duration::from_secs(120));
+        survive(&Plan { bytes: 64 << 20, mbit: 50.0, cuts: 100, darkness, deadline });
+    }
+}
+
+#[test]
+#[ignore = "minutes long"]
+fn a_gibibyte_survives_a_hundred_cuts_and_a_minute_of_darkness() {
+    if has_net() {
+        let _alone = kit::alone();
+        let (darkness, deadline) = (Duration::from_secs(60), Duration::from_secs(900));
+        survive(&Plan { bytes: 1 << 30, mbit: 100.0, cuts: 100, darkness, deadline });
+    }
+}
+
+/// With the timers as they are by default, a peer that falls silent is dead after 15 seconds; here they are shorter.
+#[test]
+fn a_silent_peer_is_noticed_at_both_ends_in_time() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth, Kind::Veth]);
+    let timers: &[&str] = &["--link-keepalive", "500ms", "--link-dead", "1500ms"];
+    let forward = Forward::start(&net, Options { both: timers, ..Options::default() });
+    let (mut client, mut server) = forward.peers();
+    client.run(&[Send(1000)]);
+    server.run(&[Read(1000)]);
+    let since = Instant::now();
+    darken(&net);
+    until_parted(&forward);
+    let took = since.elapsed();
+    println!("both have noticed after {took:?}");
+    assert!((Duration::from_millis(900)..kit::LATE).contains(&took), "{took:?}");
+    net.path(0).heal();
+    net.path(1).heal();
+    server.run(&[Send(1000)]);
+    client.run(&[Read(1000)]);
+}
+
+/// A FIN would say that the other end had finished.
+#[test]
+fn connections_end_by_a_reset_when_the_hold_time_is_over() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth, Kind::Veth]);
+    let both = [HASTY, &["--link-hold", "1s"]].concat();
+    let forward = Forward::start(&net, Options { both: &both, ..Options::default() });
+    let (mut client, mut server) = forward.peers();
+    client.run(&[Send(1000)]);
+    server.run(&[Read(1000)]);
+    darken(&net);
+    client.run(&[ReadReset]);
+    server.run(&[ReadReset]);
+    forward.nodes.near.wait_for_log(&[" closed ", "reason=link_lost"]);
+    net.path(0).heal();
+    net.path(1).heal();
+    kit::until("a new session is up", || {
+        forward.nodes.near.status().pointer("/links/0/state").is_some_and(|state| state == "up")
+    });
+    let (mut client, mut server) = forward.peers();
+    client.run(&[Swap(0), Send(1000), Fin]);
+    server.run(&[Read(1000), ReadAll, Fin]);
+    client.run(&[ReadAll]);
+}
+
+/// A client that asks while the link is down waits for the link. If the session ends before the stream was opened, the
+/// stream is asked for again when the peer comes back as another process. If the peer stays away, the client gets an error
+/// of its protocol.
+#[test]
+fn who_asks_while_the_peer_is_restarted_is_connected_or_answered() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth]);
+    let listener = net.far().inside(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let to = listener.local_addr().unwrap();
+    let kill = |mut far: Seaprox| {
+        far.signal(libc::SIGKILL);
+        far.wait(kit::SOON);
+    };
+    let ask = |node: &Seaprox| {
+        let [socks, connect, get] =
+            [("socks", vec![5, 1, 0]), ("http", vec![]), ("http", vec![])].map(|(kind, first)| {
+                let mut peer = net.near().inside(|| Peer::connect(front(node, kind)));
+                peer.run(&[Put(&first)]);
+                peer
+            });
+        let mut all = [socks, connect, get];
+        all[0].run(&[Take(&[5, 0]), Put(&request5("127.0.0.1", to.port()))]);
+        all[1].run(&[Put(format!("CONNECT {to} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())]);
+        all[2].run(&[Put(format!("GET http://{to}/ HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())]);
+        kit::until("all of them wait in the session", || link_figure(node, "streams") >= 3);
+        all
+    };
+    let options = ["-D", "127.0.0.1:0", "-H", "127.0.0.1:0", "--link-hold", "1s", "--link-retry-max", "100ms"];
+    // The peer comes back.
+    let (near_home, far_home) = homes("permit-open=\"*\"");
+    let far = start(net.far(), &far_line(&far_home));
+    let near = start(net.near(), &near_line(&near_home, &options));
+    near.wait_for_log(&["link up"]);
+    kill(far);
+    near.wait_for_log(&["no subflow is left"]);
+    let mut asked = ask(&near);
+    let far = start(net.far(), &far_line(&far_home));
+    let _served: Vec<_> = (0..3).map(|_| Peer::accept(&listener)).collect();
+    assert_eq!(reply5(&mut asked[0])[1], 0);
+    assert!(http::head(&mut asked[1]).starts_with("HTTP/1.1 200 "));
+    // The peer does not come back.
+    kill(far);
+    let options = [&options[..], &["--connect-timeout", "2s"]].concat();
+    let near = start(net.near(), &near_line(&near_home, &options));
+    let far = start(net.far(), &far_line(&far_home));
+    near.wait_for_log(&["link up"]);
+    kill(far);
+    near.wait_for_log(&["no subflow is left"]);
+    let mut asked = ask(&near);
+    assert_eq!(reply5(&mut asked[0])[1], 1, "a general failure (RFC 1928, section 6)");
+    assert_eq!(http::response(&mut asked[1]).status, 502);
+    assert_eq!(http::response(&mut asked[2]).status, 502);
+    near.wait_for_log(&[" closed ", "reason=link_lost"]);
+}

@@ -1,0 +1,302 @@
+//! Several sessions of one key at one node, between real processes in a network of the test's own: how many there may be,
+//! who gets a port that one of them holds and does not use, what the log says of those that leave, and what becomes of a
+//! session whose far node is replaced.
+
+use crate::kit;
+use crate::net_kit;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use kit::socks::connect5;
+use kit::{Seaprox, until};
+use net_kit::home::{Home, far_line, homes, near_line};
+use net_kit::nodes::{PORT, front, start};
+use net_kit::{Kind, Net, has_net};
+
+const EVERYTHING: &str = "permit-open=\"*\",permit-listen=\"2222\"";
+
+/// A service of the near host, and the option that has the far node listen for it on port 2222.
+fn service(net: &Net) -> (TcpListener, String) {
+    let inner = net.near().inside(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let option = format!("2222:{}", inner.local_addr().unwrap());
+    (inner, option)
+}
+
+/// A near node that holds port 2222 for a service.
+fn holder(net: &Net, home: &Home, options: &[&str]) -> Seaprox {
+    let node = start_near(net, home, options);
+    until_it_listens(&node);
+    node
+}
+
+fn start_near(net: &Net, home: &Home, options: &[&str]) -> Seaprox {
+    let line = near_line(home, options);
+    let words: Vec<&str> = line.iter().map(String::as_str).collect();
+    Seaprox::spawn(&words, |command| net.near().enter(command))
+}
+
+fn until_it_listens(node: &Seaprox) {
+    until("the far node listens for it", || node.out().iter().any(|line| line.starts_with("listening remote 2222")));
+}
+
+/// Whether whoever connects to port 2222 of the far host comes to this service.
+fn is_served_by(net: &Net, inner: &TcpListener) -> bool {
+    inner.set_nonblocking(true).unwrap();
+    let at = SocketAddr::from(([127, 0, 0, 1], 2222));
+    let Ok(_client) = net.far().inside(|| TcpStream::connect(at)) else { return false };
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(500) {
+        if inner.accept().is_ok() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    false
+}
+
+fn kill(mut node: Seaprox) {
+    node.signal(libc::SIGKILL);
+    node.wait(kit::SOON);
+}
+
+fn link_states(far: &Seaprox) -> Vec<String> {
+    let status = far.status();
+    let links = status["links"].as_array().unwrap().iter();
+    links.map(|link| link["state"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_port_of_a_client_that_is_dead_goes_to_the_next_of_the_same_key_at_once() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth]);
+    let (near_home, far_home) = homes(EVERYTHING);
+    let far = start(net.far(), &far_line(&far_home));
+    let ((one, first), (two, second)) = (service(&net), service(&net));
+    let node = holder(&net, &near_home, &["-R", &first]);
+    assert!(is_served_by(&net, &one));
+    // One that is there keeps what it has.
+    let other = start_near(&net, &near_home, &["-R", &second]);
+    other.wait_for_log(&["the peer does not listen", "address_in_use"]);
+    assert!(is_served_by(&net, &one));
+    drop(other);
+    // One that is dead does not, although its session is held for ten minutes more, and the command line is another.
+    kill(node);
+    until("its session is held", || link_states(&far).iter().any(|state| state == "parted"));
+    let since = Instant::now();
+    let node = holder(&net, &near_home, &["-R", &second]);
+    println!("another command line had the port after {:?}", since.elapsed());
+    assert!(is_served_by(&net, &two));
+    assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+    far.wait_for_log(&["a port passes to the session that is there", "place=2222"]);
+    drop(node);
+    // Somebody else's key gets nothing of it.
+    let stranger = Home::new();
+    let keys = format!("{EVERYTHING} {}\n{EVERYTHING} {}\n", near_home.key(), stranger.key());
+    far_home.write("authorized_keys", &keys);
+    far.signal(libc::SIGHUP);
+    far.wait_for_log(&["keys read again"]);
+    stranger.write("known_nodes", &format!("{}:{PORT} {}\n", net_kit::own_ip(1), far_home.key()));
+    let node = holder(&net, &near_home, &["-R", &first]);
+    kill(node);
+    let node = start_near(&net, &stranger, &["-R", &second]);
+    node.wait_for_log(&["the peer does not listen", "address_in_use"]);
+}
+
+/// A client on a train: while it is away its port goes to another, and comes back when that one is away.
+#[test]
+fn a_session_that_comes_back_has_its_port_again_if_the_other_has_left() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth, Kind::Veth]);
+    let (near_home, far_home) = homes(EVERYTHING);
+    let far = start(net.far(), &far_line(&far_home));
+    let ((one, first), (two, second)) = (service(&net), service(&net));
+    let sources = [0, 1].map(|index| net.path(index).near_ip().to_string());
+    let node = holder(&net, &near_home, &["-R", &first, "--path", &sources[0]]);
+    net.path(0).refuse(PORT);
+    net.path(0).reset(PORT);
+    until("it has parted", || link_states(&far) == ["parted"]);
+    let other = holder(&net, &near_home, &["-R", &second, "--path", &sources[1]]);
+    assert!(is_served_by(&net, &two));
+    kill(other);
+    net.path(0).heal();
+    node.wait_for_log(&["link resumed"]);
+    until("its port is its own again", || is_served_by(&net, &one));
+}
+
+#[test]
+fn a_key_has_so_many_sessions_and_those_that_are_dead_make_room() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth]);
+    let (near_home, far_home) = homes(EVERYTHING);
+    let far = start(net.far(), &[far_line(&far_home), ["--link-key-max", "2"].map(str::to_owned).to_vec()].concat());
+    let up = |node: &Seaprox| node.out().iter().any(|line| line.starts_with("link up"));
+    let [one, two] = [0, 1].map(|_| start_near(&net, &near_home, &["-D", "127.0.0.1:0"]));
+    until("two are up", || up(&one) && up(&two));
+    let three = start_near(&net, &near_home, &["-D", "127.0.0.1:0"]);
+    three.wait_for_log(&["no subflow", "limit_reached"]);
+    assert_eq!(link_states(&far), ["up", "up"], "those that are there are left alone");
+    assert!(!up(&three));
+    kill(one);
+    until("it is let in in place of one that is dead", || up(&three));
+    assert_eq!(link_states(&far), ["up", "up"]);
+    drop(two);
+}
+
+#[test]
+fn the_log_names_the_peer_and_the_target_and_an_end_in_order_is_no_loss() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth]);
+    let refusing = net.far().inside(kit::closed_port);
+    let (near_home, far_home) = homes(&format!("permit-open=\"127.0.0.1:{refusing}\""));
+    let far = start(net.far(), &far_line(&far_home));
+    let mut near = start(net.near(), &near_line(&near_home, &["-D", "127.0.0.1:0"]));
+    let proxy = front(&near, "socks");
+    let code = |host: &str, port: u16| net.near().inside(|| connect5(proxy, host, port).1[1]);
+    assert_eq!(code("127.0.0.1", refusing), 5);
+    let line = near.wait_for_log(&[" closed ", "connection_refused"]);
+    assert!(line.contains(&format!(" via={}:{PORT} ", net_kit::own_ip(1))), "{line}");
+    assert_eq!(code("db", 22), 2);
+    far.wait_for_log(&["stream refused", " asked=db:22 ", "not_permitted"]);
+    near.signal(libc::SIGTERM);
+    assert_eq!(near.wait(kit::SOON).code(), Some(0));
+    far.wait_for_log(&["link ended", "reason=drained", "detail=closed"]);
+    assert_eq!(far.count_log(&["link_lost"]), 0);
+}
+
+/// Answers each byte of each client, from a listener in a host.
+fn echo(host: &net_kit::Host) -> SocketAddr {
+    let listener = host.inside(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let addr = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut from = client.try_clone().unwrap();
+                // A client that has left ends it.
+                let _ = std::io::copy(&mut from, &mut client);
+            });
+        }
+    });
+    addr
+}
+
+/// A new connection, and a byte that goes there and back.
+fn exchange(at: SocketAddr) -> std::io::Result<TcpStream> {
+    let mut client = TcpStream::connect_timeout(&at, kit::SOON)?;
+    client.set_read_timeout(Some(kit::SOON))?;
+    again(&mut client)?;
+    Ok(client)
+}
+
+fn again(client: &mut TcpStream) -> std::io::Result<()> {
+    client.write_all(b"x")?;
+    client.read_exact(&mut [0])
+}
+
+/// The far node is stopped in order and started anew while clients come: none fails, and what runs goes on.
+#[test]
+fn a_far_node_that_is_replaced_in_order_is_no_outage() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth]);
+    let (near_home, far_home) = homes("permit-open=\"*\",permit-listen=\"2222\"");
+    let [service, inner] = [echo(net.far()), echo(net.near())];
+    let mut far = start(net.far(), &far_line(&far_home));
+    let forward = format!("127.0.0.1:7000:{service}");
+    let near = holder(&net, &near_home, &["-L", &forward, "-R", &format!("2222:{inner}")]);
+    let (front, back) = (SocketAddr::from(([127, 0, 0, 1], 7000)), SocketAddr::from(([127, 0, 0, 1], 2222)));
+    let mut running = net.near().inside(|| exchange(front)).unwrap();
+    let mut returning = net.far().inside(|| exchange(back)).unwrap();
+
+    let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let until_so_many_more = || {
+        let before = count.load(Ordering::Relaxed);
+        until("clients come and go", || count.load(Ordering::Relaxed) >= before + 40);
+    };
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (stop, count) = (Arc::clone(&stop), Arc::clone(&count));
+            net.near().spawn(move || {
+                let mut longest = Duration::ZERO;
+                while !stop.load(Ordering::Relaxed) {
+                    let since = Instant::now();
+                    exchange(front).expect("no client fails");
+                    longest = longest.max(since.elapsed());
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                longest
+            })
+        })
+        .collect();
+    until_so_many_more();
+    far.signal(libc::SIGTERM);
+    far.wait_for_log(&["draining"]);
+    until("it listens no more", || {
+        let at = SocketAddr::from(([127, 0, 0, 1], PORT));
+        net.far().inside(|| TcpStream::connect(at)).is_err()
+    });
+    let successor = start(net.far(), &far_line(&far_home));
+    let since = Instant::now();
+    net.near().inside(|| exchange(front)).unwrap();
+    let served = since.elapsed();
+    until("its port is there again", || net.far().inside(|| exchange(back)).is_ok());
+    println!("served again after {served:?}, and at the port of -R after {:?}", since.elapsed());
+    assert!(served < kit::LATE && since.elapsed() < kit::LATE, "{served:?} {:?}", since.elapsed());
+
+    until_so_many_more();
+    again(&mut running).unwrap();
+    again(&mut returning).unwrap();
+    assert!(far.runs(), "it drains until they are over");
+    drop((running, returning));
+    assert_eq!(far.wait(kit::SOON).code(), Some(0));
+    again(&mut net.near().inside(|| exchange(front)).unwrap()).unwrap();
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        println!("the longest took {:?}", client.join().unwrap());
+    }
+    println!("{} connections", count.load(Ordering::Relaxed));
+    near.wait_for_log(&["the peer is stopping"]);
+    assert_eq!(near.count_log(&["link ended"]), 0);
+    assert_eq!(link_states(&successor), ["up"]);
+}
+
+/// A client that was killed does not keep its port from others for as long as its session is held.
+#[test]
+fn a_port_of_a_client_that_is_dead_is_free_for_others_after_a_while() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth]);
+    let (near_home, far_home) = homes(EVERYTHING);
+    let stranger = Home::new();
+    far_home.write("authorized_keys", &format!("{EVERYTHING} {}\n{EVERYTHING} {}\n", near_home.key(), stranger.key()));
+    stranger.write("known_nodes", &format!("{}:{PORT} {}\n", net_kit::own_ip(1), far_home.key()));
+    let far = start(
+        net.far(),
+        &[far_line(&far_home), ["--link-keepalive", "300ms", "--link-dead", "1s"].map(str::to_owned).to_vec()].concat(),
+    );
+    let ((_one, first), (two, second)) = (service(&net), service(&net));
+    kill(holder(&net, &near_home, &["-R", &first]));
+    let since = Instant::now();
+    let _other = holder(&net, &stranger, &["-R", &second]);
+    println!("another key has the port after {:?}", since.elapsed());
+    assert!(is_served_by(&net, &two));
+    far.wait_for_log(&["the peer is away, and its ports are free for others"]);
+    assert_eq!(
+        link_states(&far).iter().filter(|state| *state == "parted").count(),
+        1,
+        "its session is held all the same"
+    );
+}

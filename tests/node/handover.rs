@@ -1,0 +1,373 @@
+//! Handover over real sockets: a node that is about to stop and the reaction of its peer; a peer that is away and the state
+//! that is kept for it.
+
+use crate::node_kit;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use node_kit::cutter::Cutter;
+use node_kit::*;
+use seaprox::node::{Happened, Timing};
+use seaprox::{Bind, Reason};
+
+/// Longer than any of these tests may take: a drain that ends has not waited for this.
+const LONG: Duration = Duration::from_secs(300);
+
+/// A port of loopback that nobody listens on. It is below those that the system chooses, so that no connection of another
+/// test gets it meanwhile.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + (std::process::id() % 600) as u16 * 20;
+    let ports = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed));
+    ports.take(1000).find(|port| TcpListener::bind(at(*port)).is_ok()).expect("a port is free")
+}
+
+fn at(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+/// Sends a byte each way.
+#[track_caller]
+fn exchange(near: &mut TcpStream, far: &mut TcpStream) {
+    near.write_all(b"x").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+    far.write_all(b"x").unwrap();
+    near.read_exact(&mut [0]).unwrap();
+}
+
+/// Closes both directions of a connection in order.
+#[track_caller]
+fn close(near: &mut TcpStream, far: &mut TcpStream) {
+    near.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_end(far), Ok(0));
+    far.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_end(near), Ok(0));
+}
+
+/// A client of a port at a peer, and its other end here. Those who only looked whether the port is there are left out.
+#[track_caller]
+fn user_of(port: u16, inner: &TcpListener) -> (TcpStream, TcpStream) {
+    let mut user = connect(at(port));
+    user.write_all(b"?").unwrap();
+    loop {
+        let mut served = accept(inner);
+        if read_end(&mut served) == Ok(1) {
+            return (user, served);
+        }
+    }
+}
+
+fn is_listening(node: &Node) -> bool {
+    node.has(|h| matches!(h, Happened::Listening { .. }))
+}
+
+/// A port of loopback at a peer whose clients come to a listener of the test's, and the link that it belongs to.
+fn link_with_port(node: &Node, peer: SocketAddr, port: u16, inner: SocketAddr) -> seaprox::Id {
+    node.link_with(peer, move |config| config.reverse = vec![Node::reverse(Bind::Ip(at(port)), inner)])
+}
+
+#[test]
+fn a_dead_peers_stream_does_not_hold_a_drain() {
+    let (server, client) = (Node::start(), Node::start());
+    let cutter = Cutter::new(server.serve());
+    let link = client.link(cutter.addr);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    exchange(&mut near, &mut far);
+    cutter.close(true);
+    cutter.cut();
+    until("its session has no subflow", || server.links()[0].state == "parted");
+    socket2::SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(far);
+    until("the connection is over", || server.ask(|core| core.stats().closed_total()) == 1);
+    assert_ne!(server.links()[0].streams, 0, "the peer has not heard of it");
+    server.drain(LONG);
+    until("the loop has ended", || server.is_over());
+}
+
+/// The node that dials can come back, and what a client has handed over is still owed.
+#[test]
+fn a_drain_waits_for_bytes_that_the_peer_of_a_dialled_link_has_not_got() {
+    let (server, client) = (Node::start(), Node::start());
+    let cutter = Cutter::new(server.serve());
+    let link = client.link(cutter.addr);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    exchange(&mut near, &mut far);
+    far.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_end(&mut near), Ok(0));
+    cutter.close(true);
+    cutter.cut();
+    until("its session has no subflow", || client.links()[0].state == "parted");
+    near.write_all(b"the rest").unwrap();
+    drop(near);
+    until("the connection is over", || client.closed.lock().unwrap().len() == 1);
+    client.drain(LONG);
+    (0..10).for_each(|_| client.ask(|_| ()));
+    assert!(!client.is_over());
+    cutter.close(false);
+    let mut got = Vec::new();
+    far.read_to_end(&mut got).unwrap();
+    assert_eq!(got, b"the rest");
+    until("the loop has ended", || client.is_over());
+}
+
+#[test]
+fn a_node_that_drains_is_left_for_its_successor() {
+    let (server, client) = (Node::start(), Node::start());
+    let serving = server.serve();
+    let port = free_port();
+    let (inner, inner_addr) = target();
+    let link = link_with_port(&client, serving, port, inner_addr);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    exchange(&mut near, &mut far);
+    until("it listens", || is_listening(&client));
+    let (mut user, mut served) = user_of(port, &inner);
+    exchange(&mut user, &mut served);
+
+    server.drain(LONG);
+    until("the client has noticed", || client.has(|h| matches!(h, Happened::Draining)));
+    // No successor exists yet, so the new connection waits.
+    let mut waiting = connect(front);
+    waiting.write_all(b"early").unwrap();
+    let successor = Node::start();
+    successor.serve_at(serving, timing());
+    let mut taken = accept(&listener);
+    let mut got = [0; 5];
+    taken.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"early");
+    assert_eq!(successor.links().len(), 1, "it has come over the successor");
+    until("the successor listens", || !successor.links()[0].listeners.is_empty());
+    let (mut user_two, mut served_two) = user_of(port, &inner);
+    exchange(&mut user_two, &mut served_two);
+    assert_eq!(
+        client.links().iter().map(|link| (link.state, link.dialled)).collect::<Vec<_>>(),
+        [("up", true), ("draining", true)]
+    );
+
+    // Running connections go on, and the draining node ends with the last of them.
+    exchange(&mut near, &mut far);
+    exchange(&mut user, &mut served);
+    close(&mut user, &mut served);
+    assert!(!server.is_over());
+    close(&mut near, &mut far);
+    until("the loop has ended", || server.is_over());
+    until("its session is gone", || client.links().len() == 1);
+    exchange(&mut waiting, &mut taken);
+    exchange(&mut user_two, &mut served_two);
+    assert!(client.has_closed_in_order() && !client.has(|h| matches!(h, Happened::Ended { .. })));
+}
+
+#[test]
+fn what_outlasts_the_drain_is_cut_and_nothing_else_is() {
+    let (server, client) = (Node::start(), Node::start());
+    let serving = server.serve();
+    let link = client.link(serving);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    exchange(&mut near, &mut far);
+    server.drain(Duration::from_millis(1500));
+    let successor = Node::start();
+    successor.serve_at(serving, timing());
+    let (mut near_two, mut far_two) = (connect(front), accept(&listener));
+    exchange(&mut near_two, &mut far_two);
+    exchange(&mut near, &mut far);
+    assert_eq!(read_end(&mut near), Err(ErrorKind::ConnectionReset));
+    until("the loop has ended", || server.is_over());
+    exchange(&mut near_two, &mut far_two);
+}
+
+/// A node that serves nothing tells its peer, which closes the session, and neither waits for anything.
+#[test]
+fn a_node_without_connections_is_left_at_once() {
+    let (server, client) = (Node::start(), Node::start());
+    let serving = server.serve();
+    let link = client.link(serving);
+    client.until_up();
+    server.drain(LONG);
+    until("the loop has ended", || server.is_over());
+    let successor = Node::start();
+    successor.serve_at(serving, timing());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    exchange(&mut near, &mut far);
+    assert!(!client.has(|h| matches!(h, Happened::Parted)), "its session was closed, not lost");
+}
+
+/// A node that stops takes no subflow, so a session of it that has lost all of them cannot come back.
+#[test]
+fn a_session_of_a_node_that_drains_ends_with_its_last_subflow() {
+    let (server, client) = (Node::start(), Node::start());
+    let cutter = Cutter::new(server.serve());
+    let link = client.link(cutter.addr);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    exchange(&mut near, &mut far);
+    server.drain(LONG);
+    until("the client has noticed", || client.has(|h| matches!(h, Happened::Draining)));
+    cutter.cut();
+    assert_eq!(read_end(&mut near), Err(ErrorKind::ConnectionReset));
+    assert_eq!(client.closed.lock().unwrap()[..], [Reason::LinkLost]);
+}
+
+/// Each GOAWAY leads to another session, as long as each has a connection; the oldest session makes room.
+#[test]
+fn a_link_sets_only_so_many_sessions_aside() {
+    let client = Node::start();
+    let first = Node::start();
+    let cutter = Cutter::new(first.serve());
+    let link = client.link_with(cutter.addr, |config| config.subflows = 3);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut servers, mut pairs) = (vec![first], Vec::new());
+    for _ in 0..10 {
+        let (mut near, mut far) = (connect(front), accept(&listener));
+        exchange(&mut near, &mut far);
+        pairs.push((near, far));
+        let next = Node::start();
+        cutter.point_to(next.serve());
+        servers.last().unwrap().drain(LONG);
+        servers.push(next);
+    }
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    exchange(&mut near, &mut far);
+    assert_eq!(client.links().iter().filter(|link| link.state == "draining").count(), 8);
+    for (number, (near, far)) in pairs.iter_mut().enumerate() {
+        if number < 2 {
+            assert_eq!(read_end(near), Err(ErrorKind::ConnectionReset), "{number}");
+        } else {
+            exchange(near, far);
+        }
+    }
+}
+
+/// A successor that takes its time is not waited for with pauses that grow to the longest.
+#[test]
+fn a_successor_is_looked_for_with_short_pauses() {
+    let (server, client) = (Node::start(), Node::start());
+    let serving = server.serve();
+    client.link_with(serving, |config| config.timing = Timing::default());
+    client.until_up();
+    server.drain(LONG);
+    // With pauses that double up to 15 s, ten tries take more than 27 s.
+    until("it has been looked for ten times", || client.has(|h| matches!(h, Happened::NoSubflow { tries: 10.., .. })));
+    let successor = Node::start();
+    successor.serve_at(serving, timing());
+    until("it has been found", || !successor.links().is_empty());
+}
+
+/// A client that came to a port before the far node knew that its owner drains is served, if its stream comes soon.
+#[test]
+fn a_client_that_came_before_the_drain_was_known_is_served() {
+    let serves = || {
+        let (server, client) = (Node::start(), Node::start());
+        let cutter = Cutter::new(server.serve());
+        let port = free_port();
+        let (inner, inner_addr) = target();
+        link_with_port(&client, cutter.addr, port, inner_addr);
+        until("it listens", || is_listening(&client));
+        cutter.silence(true);
+        let mut user = connect(at(port));
+        user.write_all(b"x").unwrap();
+        until("its stream is on its way", || server.ask(|core| core.stats().opened) == 1);
+        client.drain(LONG);
+        cutter.silence(false);
+        // The service sends a byte as soon as it has the client; a refused stream resets the client.
+        let serving = std::thread::spawn(move || {
+            inner.set_nonblocking(true).unwrap();
+            let since = std::time::Instant::now();
+            while since.elapsed() < SOON {
+                if let Ok((mut served, _)) = inner.accept() {
+                    return served.write_all(b"y").is_ok();
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            false
+        });
+        let is_served = read_end(&mut user) == Ok(1);
+        is_served && serving.join().unwrap()
+    };
+    // A machine that is busy may be late.
+    assert!((0..5).any(|_| serves()));
+}
+
+#[test]
+fn a_client_that_drains_gives_its_port_back_at_once() {
+    let (server, client, other) = (Node::start(), Node::start(), Node::start());
+    let serving = server.serve();
+    let port = free_port();
+    let ((inner, inner_addr), (second, second_addr)) = (target(), target());
+    link_with_port(&client, serving, port, inner_addr);
+    until("it listens", || is_listening(&client));
+    let (mut user, mut served) = user_of(port, &inner);
+    exchange(&mut user, &mut served);
+    client.drain(LONG);
+    until("nobody listens", || TcpStream::connect(at(port)).is_err());
+    // Clients that only checked the port end with it.
+    drop(inner);
+    link_with_port(&other, serving, port, second_addr);
+    until("another has the port", || is_listening(&other));
+    let (mut user_two, mut served_two) = user_of(port, &second);
+    exchange(&mut user_two, &mut served_two);
+    exchange(&mut user, &mut served);
+    assert!(!client.is_over());
+    close(&mut user, &mut served);
+    until("the loop has ended", || client.is_over());
+}
+
+fn hasty() -> Timing {
+    Timing { keepalive: Duration::from_millis(100), dead: Duration::from_millis(400), ..timing() }
+}
+
+/// A client that is away: its port is closed when a silent subflow would be dead, and comes back with it.
+#[test]
+fn a_port_is_free_while_its_client_is_away() {
+    let (server, client, other) = (Node::start(), Node::start(), Node::start());
+    let serving = server.serve_at(at(0), hasty());
+    let cutter = Cutter::new(serving);
+    let port = free_port();
+    let ((inner, inner_addr), (second, second_addr)) = (target(), target());
+    link_with_port(&client, cutter.addr, port, inner_addr);
+    until("it listens", || is_listening(&client));
+    let (mut user, mut served) = user_of(port, &inner);
+    exchange(&mut user, &mut served);
+    let refused = || client.has(|h| matches!(h, Happened::NotListening { .. }));
+
+    let leave = || {
+        cutter.close(true);
+        cutter.cut();
+        until("nobody listens", || TcpStream::connect(at(port)).is_err());
+    };
+    leave();
+    assert!(server.has(|h| matches!(h, Happened::Parted)));
+    cutter.close(false);
+    until("its port is back", || TcpStream::connect(at(port)).is_ok());
+    exchange(&mut user, &mut served);
+    assert!(!refused());
+
+    // Another listener has the port meanwhile: the client is told, asks again, and gets the port when the other is gone.
+    leave();
+    link_with_port(&other, serving, port, second_addr);
+    until("another has the port", || is_listening(&other));
+    cutter.close(false);
+    until("it is told so", refused);
+    exchange(&mut user, &mut served);
+    let (mut user_two, mut served_two) = user_of(port, &second);
+    exchange(&mut user_two, &mut served_two);
+    client.happened.lock().unwrap().clear();
+    drop(other);
+    until("its port is back", || is_listening(&client));
+    let (mut user_two, mut served_two) = user_of(port, &inner);
+    exchange(&mut user_two, &mut served_two);
+    exchange(&mut user, &mut served);
+}

@@ -1,0 +1,84 @@
+//! What a link holds after thousands of connections that ended in every way, cuts among them: nothing. Over real sockets.
+
+use crate::node_kit;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use node_kit::cutter::Cutter;
+use node_kit::*;
+use seaprox::Bind;
+use seaprox::node::Happened;
+
+/// Ends a socket in one of four ways.
+fn end(mut socket: TcpStream, how: usize) {
+    match how % 4 {
+        0 => socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap(),
+        1 => drop(socket.write_all(&[7; 3000])),
+        2 => {
+            let _ = socket.shutdown(Shutdown::Write);
+            let _ = socket.set_read_timeout(Some(Duration::from_millis(50)));
+            let _ = socket.read(&mut [0; 1000]);
+        }
+        _ => {}
+    }
+}
+
+/// A server that is as fickle as its clients.
+fn fickle(listener: TcpListener) {
+    thread::spawn(move || {
+        for (how, socket) in listener.incoming().flatten().enumerate() {
+            thread::spawn(move || end(socket, how / 3));
+        }
+    });
+}
+
+#[test]
+fn nothing_is_left_of_thousands_of_connections() {
+    let (server, client) = (Node::start(), Node::start());
+    let cutter = Cutter::new(server.serve());
+    let (listener, inner) = target();
+    fickle(listener);
+    let link = client.link_with(cutter.addr, move |config| {
+        config.subflows = 2;
+        config.reverse = vec![Node::reverse(Bind::Ip("127.0.0.1:0".parse().unwrap()), inner)];
+    });
+    let front = client.forward(link, inner.into());
+    until("it listens", || client.has(|h| matches!(h, Happened::Listening { .. })));
+    let port = client.links()[0].listeners[0].port.unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                cutter.cut();
+                thread::sleep(Duration::from_millis(40)); // The pace of the cuts, not a wait for anything.
+            }
+        });
+        let workers = [0, 1, 2, 3].map(|worker| {
+            scope.spawn(move || {
+                for how in 0..500 {
+                    let addr = if how % 5 == 0 { ([127, 0, 0, 1], port).into() } else { front };
+                    end(connect(addr), how + worker);
+                }
+            })
+        });
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+        is_over.store(true, Ordering::Relaxed);
+    });
+    for node in [&client, &server] {
+        until("its connections are over", || node.ask(|core| core.usage().connections) == 0);
+        until("its streams are gone", || node.links()[0].streams == 0);
+        until("it has two carriers", || node.links()[0].subflows.iter().filter(|s| s.state == "live").count() == 2);
+        let usage = node.ask(|core| core.usage());
+        assert_eq!((usage.sides, usage.buffer_bytes, usage.pipes), (2, 0, 0), "{usage:?}");
+    }
+    client.ask(move |core| core.close_link(link));
+    for node in [&client, &server] {
+        until("the link is gone", || node.links().is_empty());
+        assert_eq!(node.ask(|core| core.usage().sides), 0);
+    }
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "nobody listens for it");
+}

@@ -1,0 +1,108 @@
+//! The memory that the links of one key can make a node hold, and its return to the system. This file has one test only,
+//! because it measures the memory of the process.
+
+use crate::hostile_kit;
+use crate::node_kit;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use hostile_kit::{RawLink, encode};
+use node_kit::{Node, accept, connect, target, until};
+use seaprox::Reason;
+use seaprox::link::frame::Frame;
+use seaprox::link::{Capability, Config};
+use seaprox::node::Happened;
+
+const MIB: u64 = 1 << 20;
+/// The budget of the node, in each direction.
+const TOTAL: usize = 24 << 20;
+
+/// Bytes of this process that are in memory.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+fn dial(node: SocketAddr, seed: u8, capabilities: u64) -> RawLink {
+    let config = Config { capabilities, ..Config::default() };
+    RawLink::connect_from(TcpStream::connect(node).unwrap(), [seed; 32], config).unwrap()
+}
+
+/// A read of a node, and in it one piece of a stream that nobody opened, which is an eighth of the read.
+fn pinning(id: u32, offset: u64) -> Vec<u8> {
+    let mut bytes = encode(&Frame::Data { id, offset, fin: false, payload: &[7; 15_000] });
+    (0..6).for_each(|_| Frame::Pad { len: 16_000 }.encode(&mut bytes));
+    bytes
+}
+
+/// Pieces of one byte with a gap before each: what a key can make a node hold beyond what it was allowed to send.
+fn gaps(count: u64) -> Vec<u8> {
+    (0..count).flat_map(|n| encode(&Frame::Data { id: 2, offset: 2 * n + 1, fin: false, payload: b"x" })).collect()
+}
+
+#[test]
+fn the_links_of_one_key_hold_no_more_than_half_of_the_budget_and_the_others_live() {
+    let node = Node::with(|config| config.limits.link_bytes = TOTAL);
+    let at = node.serve();
+    // Another key's connection, which has to go on all the time.
+    let near = Node::start();
+    let link = near.link(at);
+    near.until_up();
+    let (listener, addr) = target();
+    let mut client = connect(near.forward(link, addr.into()));
+    let mut server = accept(&listener);
+    let mut echo = || {
+        let mut byte = [0];
+        client.write_all(b"!").unwrap();
+        server.read_exact(&mut byte).unwrap();
+        server.write_all(&byte).unwrap();
+        client.read_exact(&mut byte).unwrap();
+    };
+    echo();
+
+    // Pieces that keep eight times their size: as much as each of four links may send, and more.
+    let before = resident();
+    let mut most = 0;
+    for n in 0..4 {
+        let mut hostile = dial(at, 3, [0, Capability::all()][n % 2]);
+        for piece in 0..6 * MIB / 15_000 {
+            let (id, offset) = (2 + 2 * (piece / 16) as u32, piece % 16 * 15_000);
+            if hostile.send_raw(&pinning(id, offset)).is_err() {
+                break; // It has sent more than it was allowed.
+            }
+        }
+        most = most.max(resident().saturating_sub(before));
+    }
+    assert!(most < TOTAL as u64, "{} MiB more than before", most / MIB);
+    echo();
+
+    // Gaps cost more than the bytes between them. Two links of one key have more than half of the budget.
+    let (mut first, mut second) = (dial(at, 4, 0), dial(at, 4, 0));
+    let wire = gaps(36_000);
+    first.send_raw(&wire).unwrap();
+    until("the first is counted", || node.ask(|core| core.link_memory().0) > 9 * MIB);
+    assert!(!node.has(|happened| matches!(happened, Happened::Ended { reason: Reason::LimitReached, .. })));
+    let _ = second.send_raw(&wire);
+    until("a link of the key is ended", || {
+        node.has(|happened| matches!(happened, Happened::Ended { reason: Reason::LimitReached, .. }))
+    });
+    let (received, _) = node.ask(|core| core.link_memory());
+    assert!(received <= TOTAL as u64 / 2, "{received}");
+    echo();
+
+    // When they are gone, their memory is too.
+    drop((first, second));
+    until("the links are gone", || {
+        node.ask(|core| {
+            let links = core.links();
+            links.iter().filter(|link| link.subflows.is_empty()).for_each(|link| core.close_link(link.id));
+            links.len() == 1
+        })
+    });
+    assert!(node.ask(|core| core.link_memory().0) < MIB);
+    let left = || resident().saturating_sub(before);
+    until("the memory is given back", || left() < 12 * MIB);
+    println!("{most} bytes at most, {} in the end", left());
+    echo();
+}

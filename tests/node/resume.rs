@@ -1,0 +1,443 @@
+//! A link that loses its connections: cut, silent, restarted, not there yet. Over real sockets.
+
+use crate::node_kit;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::thread;
+use std::time::Duration;
+
+use node_kit::cutter::Cutter;
+use node_kit::*;
+use seaprox::node::{Happened, Path, Timing};
+use seaprox::{Bind, Reason};
+
+#[test]
+fn a_transfer_outlives_every_connection_under_it() {
+    let (server, client) = (Node::start(), Node::start());
+    let cutter = Cutter::new(server.serve());
+    let link = client.link_with(cutter.addr, |config| config.subflows = 2);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    const COUNT: u64 = 64 << 20;
+    let mut cuts = 0;
+    thread::scope(|scope| {
+        let (mut near_out, mut far_out) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+        scope.spawn(move || {
+            send_pattern(&mut near_out, 1, COUNT);
+            near_out.shutdown(Shutdown::Write).unwrap();
+        });
+        scope.spawn(move || send_pattern(&mut far_out, 2, COUNT));
+        let reader = scope.spawn(|| {
+            read_pattern(&mut far, 1, COUNT);
+            assert_eq!(read_end(&mut far), Ok(0));
+        });
+        let other = scope.spawn(|| read_pattern(&mut near, 2, COUNT));
+        while !(reader.is_finished() && other.is_finished()) {
+            until("there is something to cut", || cutter.count() > cuts || reader.is_finished());
+            cuts = cutter.count();
+            cutter.cut();
+            thread::sleep(Duration::from_millis(5)); // The pace of the cuts, not a wait for anything.
+        }
+    });
+    let status = &client.links()[0];
+    assert!(status.resumes >= 3, "{status:?}");
+    assert!(client.closed.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_black_hole_is_left_for_another_connection() {
+    let (server, client) = (Node::start(), Node::start());
+    let soon = || Timing { keepalive: Duration::from_millis(100), dead: Duration::from_millis(400), ..timing() };
+    let cutter = Cutter::new(server.serve_at("127.0.0.1:0".parse().unwrap(), soon()));
+    let link = client.link_with(cutter.addr, move |config| config.timing = soon());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    near.write_all(b"before").unwrap();
+    far.read_exact(&mut [0; 6]).unwrap();
+    cutter.silence(true);
+    near.write_all(b"during").unwrap();
+    until("both have noticed", || {
+        client.has(|h| matches!(h, Happened::Parted)) && server.has(|h| matches!(h, Happened::Parted))
+    });
+    cutter.cut();
+    cutter.silence(false);
+    let mut got = [0; 6];
+    far.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"during");
+    until("it was resumed", || client.has(|h| matches!(h, Happened::Resumed)));
+}
+
+#[test]
+fn a_peer_that_is_not_there_yet_is_waited_for() {
+    let (server, client) = (Node::start(), Node::start());
+    let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    bound.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    let closed = bound.local_addr().unwrap().as_socket().unwrap();
+    let cutter = Cutter::new(server.serve());
+    let link = client.link(closed);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    until("several tries have failed", || {
+        client.has(
+            |h| matches!(h, Happened::NoSubflow { tries: 3, failure, .. } if failure.reason == Reason::ConnectionRefused),
+        )
+    });
+    let mut near = connect(front);
+    near.write_all(b"early").unwrap();
+    drop(bound);
+    let _late = std::net::TcpListener::bind(closed).map(|listener| {
+        // What comes there goes to the server.
+        let to = cutter.addr;
+        thread::spawn(move || {
+            for mut client in listener.incoming().flatten() {
+                let mut server = std::net::TcpStream::connect(to).unwrap();
+                let (mut a, mut b) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                thread::spawn(move || std::io::copy(&mut a, &mut b));
+                thread::spawn(move || std::io::copy(&mut server, &mut client));
+            }
+        })
+    });
+    let mut far = accept(&listener);
+    let mut got = [0; 5];
+    far.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"early");
+}
+
+/// The pause between two tries is a minute here, but shorter than a second while a client waits.
+#[test]
+fn who_waits_for_a_link_shortens_the_pause() {
+    let minute = Duration::from_secs(60);
+    let timing = move || Timing { redial: (minute, minute), redial_awaited: Duration::from_millis(300), ..timing() };
+    let (server, client) = (Node::start(), Node::start());
+    let cutter = Cutter::new(server.serve());
+    cutter.close(true);
+    let link = client.link_with(cutter.addr, move |config| config.timing = timing());
+    let failed = |tries: u32| client.has(|h| matches!(h, Happened::NoSubflow { tries: n, .. } if *n == tries));
+    until("the first try has failed", || failed(1));
+    // A client waits for a link that was never up, and the pauses are short only as long as it waits.
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let near = connect(front);
+    until("it is tried again soon, and again", || failed(3));
+    socket2::SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(near);
+    let tries = || client.happened.lock().unwrap().len();
+    until("the pauses are long again", || {
+        let before = tries();
+        thread::sleep(Duration::from_millis(700));
+        tries() == before
+    });
+    let mut near = connect(front);
+    let so_far = tries();
+    until("it is tried again soon, and again", || tries() >= so_far + 2);
+    cutter.close(false);
+    let mut far = accept(&listener);
+    // A client waits for a link that has lost all of its subflows.
+    client.happened.lock().unwrap().clear();
+    cutter.close(true);
+    cutter.cut();
+    until("it is tried again soon, and again", || failed(4));
+    cutter.close(false);
+    near.write_all(b"x").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+    // A client waits for a link that was unused when it lost its subflows.
+    drop((near, far));
+    until("nobody uses it", || client.links()[0].streams == 0 && client.closed.lock().unwrap().len() == 2);
+    client.happened.lock().unwrap().clear();
+    cutter.close(true);
+    cutter.cut();
+    until("the try at once has failed", || failed(2));
+    let mut near = connect(front);
+    cutter.close(false);
+    let mut far = accept(&listener);
+    near.write_all(b"y").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+}
+
+#[test]
+fn a_peer_that_was_restarted_resets_and_is_used_again() {
+    let client = Node::start();
+    let server = Node::start();
+    let cutter = Cutter::new(server.serve());
+    let link = client.link(cutter.addr);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    near.write_all(b"x").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+    // Another node with the same key takes its place: it knows nothing of the session.
+    let other = Node::start();
+    cutter.point_to(other.serve());
+    cutter.cut();
+    assert_eq!(read_end(&mut near), Err(ErrorKind::ConnectionReset), "never a FIN");
+    until("it is told", || client.closed.lock().unwrap().first() == Some(&Reason::LinkLost));
+    let mut again = connect(front);
+    let mut far = accept(&listener);
+    again.write_all(b"y").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+}
+
+/// Two nodes have one key and stand behind a TCP balancer, which gives them connections in turn. The node that answers
+/// first has the session; a subflow that reaches the other one is refused alone and tried again.
+#[test]
+fn a_subflow_that_reaches_another_node_is_refused_alone() {
+    let (one, two, client) = (Node::start(), Node::start(), Node::start());
+    let cutter = Cutter::new(one.serve());
+    cutter.balance(two.serve());
+    let link = client.link_with(cutter.addr, |config| config.subflows = 4);
+    client.until_up();
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    let astray = |h: &Happened| matches!(h, Happened::NoSubflow { failure, .. } if failure.reason == Reason::Other);
+    until("a subflow was refused", || client.has(astray));
+    let is_live = |node: &Node| {
+        let links = node.links();
+        links.first().map_or(0, |link| link.subflows.iter().filter(|subflow| subflow.state == "live").count())
+    };
+    until("all four are at one node", || is_live(&client) == 4 && is_live(&one) + is_live(&two) == 4);
+    assert!(one.links().len() + two.links().len() == 1, "the other has no session");
+    thread::scope(|scope| {
+        let mut out = near.try_clone().unwrap();
+        scope.spawn(move || send_pattern(&mut out, 1, 4 << 20));
+        read_pattern(&mut far, 1, 4 << 20);
+    });
+    assert!(!client.has(|h| matches!(h, Happened::Ended { .. })) && client.closed.lock().unwrap().is_empty());
+    // When the session's node is gone for good, the other one says so, and has the next session.
+    let (gone, left) = if is_live(&one) > 0 { (one, two) } else { (two, one) };
+    drop(gone);
+    assert_eq!(read_end(&mut near), Err(ErrorKind::ConnectionReset));
+    until("it is at the other", || is_live(&left) > 0);
+}
+
+/// A stream that the old peer has not answered was not opened yet: it goes over the link to the new one.
+#[test]
+fn who_has_asked_in_vain_is_connected_after_the_peer_was_restarted() {
+    let (first, client) = (Node::start(), Node::start());
+    let cutter = Cutter::new(first.serve());
+    let link = client.link(cutter.addr);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    client.until_up();
+    // A question of the link's own may wait beside it.
+    let streams = |node: &Node| node.links().first().map_or(0, |link| link.streams);
+    let is_connected = |mut near: std::net::TcpStream| {
+        let mut far = accept(&listener);
+        near.write_all(b"x").unwrap();
+        far.read_exact(&mut [0]).unwrap();
+        far.shutdown(Shutdown::Both).unwrap();
+        assert_eq!(read_end(&mut near), Ok(0));
+    };
+    // The client asks while the session has no subflow, and the peer comes back as another process.
+    cutter.close(true);
+    cutter.cut();
+    until("no subflow is left", || client.has(|h| matches!(h, Happened::Parted)));
+    let before = streams(&client);
+    let near = connect(front);
+    until("it has asked", || streams(&client) > before);
+    let second = Node::start();
+    cutter.point_to(second.serve());
+    cutter.close(false);
+    is_connected(near);
+    until("nothing is left of it", || streams(&client) == 0);
+    // The OPEN is lost on the way to a peer that is first silent and then gone.
+    cutter.silence(true);
+    let before = streams(&client);
+    let near = connect(front);
+    until("it has asked", || streams(&client) > before);
+    let third = Node::start();
+    cutter.point_to(third.serve());
+    cutter.cut();
+    cutter.silence(false);
+    is_connected(near);
+    assert!(client.closed.lock().unwrap().iter().all(|reason| *reason == Reason::DestFin));
+}
+
+#[test]
+fn a_session_that_nobody_resumes_ends_after_the_hold_time() {
+    let (server, client) = (Node::start(), Node::start());
+    let short = || Timing { hold: Duration::from_millis(300), ..timing() };
+    let cutter = Cutter::new(server.serve_at("127.0.0.1:0".parse().unwrap(), short()));
+    let link = client.link_with(cutter.addr, move |config| config.timing = short());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    near.write_all(b"x").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+    cutter.close(true);
+    cutter.cut();
+    assert_eq!(read_end(&mut near), Err(ErrorKind::ConnectionReset));
+    assert_eq!(read_end(&mut far), Err(ErrorKind::ConnectionReset));
+    until("nothing is left at the server", || server.links().is_empty());
+    cutter.close(false);
+    client.until_up();
+}
+
+#[test]
+fn a_process_that_comes_back_takes_over_at_once() {
+    let server = Node::start();
+    let cutter = Cutter::new(server.serve());
+    let (listener, inner) = target();
+    let port = {
+        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        probe.local_addr().unwrap().port()
+    };
+    let dial = |node: &Node| {
+        node.link_with(cutter.addr, move |config| {
+            config.identity.instance = Some(7);
+            config.reverse = vec![Node::reverse(Bind::Ip(([127, 0, 0, 1], port).into()), inner)];
+        })
+    };
+    let first = Node::start();
+    dial(&first);
+    until("it listens", || first.has(|h| matches!(h, Happened::Listening { .. })));
+    let mut user = connect(([127, 0, 0, 1], port).into());
+    let mut served = accept(&listener);
+    user.write_all(b"x").unwrap();
+    served.read_exact(&mut [0]).unwrap();
+    // Its network is gone without a word, and a new process of it comes over another.
+    cutter.silence(true);
+    let second = Node::start();
+    let other = Cutter::new(server.ask(|core| core.listeners().next().unwrap().1.ip().unwrap()));
+    second.link_with(other.addr, move |config| {
+        config.identity.instance = Some(7);
+        config.reverse = vec![Node::reverse(Bind::Ip(([127, 0, 0, 1], port).into()), inner)];
+    });
+    assert_eq!(read_end(&mut user), Err(ErrorKind::ConnectionReset), "the old session is over");
+    until("it listens again", || second.has(|h| matches!(h, Happened::Listening { .. })));
+    let mut user = connect(([127, 0, 0, 1], port).into());
+    let mut served = accept(&listener);
+    user.write_all(b"y").unwrap();
+    served.read_exact(&mut [0]).unwrap();
+    cutter.cut();
+    cutter.silence(false);
+}
+
+#[test]
+fn reverse_listeners_come_back_by_themselves() {
+    let (server, client) = (Node::start(), Node::start());
+    let cutter = Cutter::new(server.serve());
+    let (listener, inner) = target();
+    client.link_with(cutter.addr, move |config| {
+        config.reverse = vec![Node::reverse(Bind::Ip("127.0.0.1:0".parse().unwrap()), inner)];
+    });
+    until("it listens", || client.has(|h| matches!(h, Happened::Listening { .. })));
+    let port = |node: &Node| node.links().first()?.listeners.first()?.port;
+    let use_it = |port: u16| {
+        let mut user = connect(([127, 0, 0, 1], port).into());
+        let mut served = accept(&listener);
+        user.write_all(b"x").unwrap();
+        served.read_exact(&mut [0]).unwrap();
+        (user, served)
+    };
+    let (mut user, _served) = use_it(port(&client).unwrap());
+    let other = Node::start();
+    cutter.point_to(other.serve());
+    cutter.cut();
+    drop(server);
+    assert!(read_end(&mut user).is_err() || read_end(&mut user) == Ok(0));
+    until("it listens at the other", || port(&other).is_some());
+    use_it(port(&other).unwrap());
+}
+
+#[test]
+fn paths_come_and_go_while_it_lives() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = server.serve();
+    let (one, two) = (Cutter::new(addr), Cutter::new(addr));
+    let link = client.link(one.addr);
+    let (listener, inner) = target();
+    let front = client.forward(link, inner.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    let path = Path { peer: Some(two.addr.into()), ..Path::default() };
+    let added = path.clone();
+    client.ask(move |core| core.add_path(link, &added));
+    until("there are two", || client.links()[0].subflows.iter().filter(|s| s.state == "live").count() == 2);
+    thread::scope(|scope| {
+        let mut out = near.try_clone().unwrap();
+        scope.spawn(move || send_pattern(&mut out, 1, 8 << 20));
+        read_pattern(&mut far, 1, 8 << 20);
+    });
+    client.ask(move |core| core.remove_path(link, &Path::default()));
+    until("one is left", || client.links()[0].subflows.len() == 1);
+    assert_eq!((one.count(), two.count()), (1, 1), "and is not dialled again");
+    near.write_all(b"z").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+}
+
+#[test]
+fn a_path_that_is_taken_out_before_it_is_up_does_not_come_up() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = server.serve();
+    let (one, two) = (Cutter::new(addr), Cutter::new(addr));
+    let link = client.link(one.addr);
+    client.until_up();
+    two.silence(true);
+    let path = Path { peer: Some(two.addr.into()), ..Path::default() };
+    let added = path.clone();
+    client.ask(move |core| core.add_path(link, &added));
+    until("the second is being dialled", || two.count() == 1 && client.links()[0].subflows.len() == 2);
+    client.ask(move |core| core.remove_path(link, &path));
+    two.silence(false);
+    until("one is left", || client.links()[0].subflows.len() == 1);
+    // The first path of a link that is not up yet can be taken out too.
+    let silent = Cutter::new(addr);
+    silent.silence(true);
+    let other = client.link(silent.addr);
+    client.ask(move |core| core.remove_path(other, &Path::default()));
+    silent.silence(false);
+    let status = client.ask(move |core| core.links().into_iter().find(|link| link.id == other).unwrap());
+    assert!(status.subflows.is_empty(), "{status:?}");
+}
+
+/// A session that comes back while the node drains does not get its port again: nobody is to come any more.
+#[test]
+fn a_node_that_drains_listens_for_nobody_again() {
+    let (server, one, two) = (Node::start(), Node::start(), Node::start());
+    let addr = server.serve();
+    let cutter = Cutter::new(addr);
+    let (listener, inner) = target();
+    let listening = |node: &Node| {
+        let happened = node.happened.lock().unwrap();
+        happened.iter().find_map(|h| if let Happened::Listening { port, .. } = h { Some(*port) } else { None })
+    };
+    let link_at = |node: &Node, peer, port: u16| {
+        node.link_with(peer, move |config| {
+            config.reverse = vec![Node::reverse(Bind::Ip(([127, 0, 0, 1], port).into()), inner)];
+        });
+        until("the peer listens", || listening(node).is_some());
+        listening(node).unwrap()
+    };
+    let port = link_at(&one, cutter.addr, 0);
+    cutter.close(true);
+    cutter.cut();
+    until("it has parted", || server.has(|h| matches!(h, Happened::Parted)));
+    link_at(&two, addr, port);
+    let (_near, _far) = (connect(([127, 0, 0, 1], port).into()), accept(&listener));
+    // The first one comes back, and is in the middle of its handshake when the drain begins.
+    let before = cutter.count();
+    cutter.silence(true);
+    cutter.close(false);
+    until("it is dialled again", || cutter.count() > before);
+    // It is taken in when the loop has been round.
+    (0..3).for_each(|_| server.ask(|_| ()));
+    server.ask(|core| core.drain(SOON));
+    cutter.silence(false);
+    until("it was resumed", || server.has(|h| matches!(h, Happened::Resumed)));
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+}
+
+#[test]
+fn who_waits_for_a_link_in_vain_is_told_so() {
+    let client = Node::with(|config| config.timeouts.connect = Duration::from_millis(300));
+    let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    bound.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    let link = client.link(bound.local_addr().unwrap().as_socket().unwrap());
+    let (_listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    assert!(read_end(&mut connect(front)).is_ok_and(|got| got == 0) || client.closed.lock().unwrap().len() == 1);
+    until("it is told", || client.closed.lock().unwrap().first() == Some(&Reason::LinkLost));
+}

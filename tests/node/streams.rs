@@ -1,0 +1,469 @@
+//! Streams of a link between two loops: bytes, ends, refusals, reverse listeners. Over real sockets.
+
+use crate::node_kit;
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::thread;
+use std::time::Duration;
+
+use node_kit::*;
+use seaprox::Reason;
+
+#[test]
+fn bytes_pass_both_ways_at_once() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let mut near = connect(front);
+    let mut far = accept(&listener);
+    const COUNT: u64 = 48 << 20;
+    thread::scope(|scope| {
+        let (mut near_out, mut far_out) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+        scope.spawn(move || send_pattern(&mut near_out, 1, COUNT));
+        scope.spawn(move || send_pattern(&mut far_out, 2, COUNT));
+        scope.spawn(|| read_pattern(&mut far, 1, COUNT));
+        read_pattern(&mut near, 2, COUNT);
+    });
+    let status = &client.links()[0];
+    assert_eq!((status.streams, status.subflows.len()), (1, 1));
+    assert!(status.bytes.0 >= COUNT && status.bytes.1 >= COUNT, "{status:?}");
+}
+
+#[test]
+fn ends_pass_in_each_direction_by_itself() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    for first_is_near in [true, false] {
+        let near = connect(front);
+        let far = accept(&listener);
+        let (mut first, mut second) = if first_is_near { (near, far) } else { (far, near) };
+        first.write_all(b"question").unwrap();
+        first.shutdown(Shutdown::Write).unwrap();
+        let mut got = Vec::new();
+        second.read_to_end(&mut got).unwrap();
+        assert_eq!(got, b"question");
+        second.write_all(b"answer").unwrap();
+        drop(second);
+        got.clear();
+        first.read_to_end(&mut got).unwrap();
+        assert_eq!(got, b"answer");
+    }
+    until("both ended in order", || client.closed.lock().unwrap().len() == 2);
+    assert_eq!(*client.closed.lock().unwrap(), [Reason::SourceFin, Reason::DestFin]);
+    until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+}
+
+/// What a client has said before there is a link's stream for it, and the end right behind it, arrive whole; so does the answer.
+#[test]
+fn what_is_said_and_ended_at_once_arrives_whole() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    for count in [1, 511, 512, 513, 100_000, 3_000_000] {
+        let sent: Vec<u8> = (0..count).map(|at| pattern(3, at)).collect();
+        let mut near = connect(front);
+        let mut asks = near.try_clone().unwrap();
+        let question = sent.clone();
+        let asker = thread::spawn(move || {
+            asks.write_all(&question).unwrap();
+            asks.shutdown(Shutdown::Write).unwrap();
+        });
+        let (mut far, mut got) = (accept(&listener), Vec::new());
+        far.read_to_end(&mut got).unwrap();
+        assert!(got == sent, "{} of {count} bytes of the question", got.len());
+        asker.join().unwrap();
+        let answerer = thread::spawn(move || far.write_all(&sent).map(|()| sent).unwrap());
+        got.clear();
+        near.read_to_end(&mut got).unwrap();
+        assert!(got == answerer.join().unwrap(), "{} of {count} bytes of the answer", got.len());
+    }
+    until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+}
+
+/// Who sends without end into a connection whose reader said FIN and is gone is cut off, over a link as elsewhere.
+#[test]
+fn a_sender_without_end_is_cut_off_when_its_reader_is_gone() {
+    let patient = |config: &mut seaprox::Config| config.timeouts.linger = Duration::from_secs(3600);
+    let (server, client) = (Node::with(patient), Node::with(patient));
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (near, mut far) = (connect(front), accept(&listener));
+    near.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(far.read(&mut [0]).unwrap(), 0);
+    socket2::SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(near);
+    let block = vec![7; 1 << 20];
+    let sent = (0..256).take_while(|_| far.write_all(&block).is_ok()).count();
+    assert!(sent < 256, "256 MiB were thrown away");
+    until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+}
+
+#[test]
+fn a_reset_passes_as_a_reset() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    for near_resets in [true, false] {
+        let (mut near, mut far) = (connect(front), accept(&listener));
+        near.write_all(b"x").unwrap();
+        far.read_exact(&mut [0]).unwrap();
+        let (resets, mut other) = if near_resets { (near, far) } else { (far, near) };
+        socket2::SockRef::from(&resets).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(resets);
+        assert_eq!(read_end(&mut other), Err(std::io::ErrorKind::ConnectionReset));
+    }
+    until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+}
+
+/// Timers end connections in which nobody has said that it is done: what was sent until then is not the whole.
+#[test]
+fn what_a_timer_ends_is_cut_at_the_far_end() {
+    let hasty = |config: &mut seaprox::Config| config.timeouts.idle = Duration::from_millis(300);
+    for near_is_hasty in [true, false] {
+        let make = |is_hasty: bool| if is_hasty { Node::with(hasty) } else { Node::start() };
+        let (server, client) = (make(!near_is_hasty), make(near_is_hasty));
+        let link = client.link(server.serve());
+        let (listener, addr) = target();
+        let front = client.forward(link, addr.into());
+        let (mut near, mut far) = (connect(front), accept(&listener));
+        near.write_all(b"half of it").unwrap();
+        far.read_exact(&mut [0; 10]).unwrap();
+        far.write_all(b"half of it").unwrap();
+        near.read_exact(&mut [0; 10]).unwrap();
+        let other = if near_is_hasty { &mut far } else { &mut near };
+        assert_eq!(read_end(other), Err(std::io::ErrorKind::ConnectionReset), "near is hasty: {near_is_hasty}");
+        until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+    }
+}
+
+#[test]
+fn a_direction_that_has_ended_is_whole_when_a_timer_ends_the_other() {
+    let hasty = |config: &mut seaprox::Config| config.timeouts.half_closed = Duration::from_millis(300);
+    let (server, client) = (Node::with(hasty), Node::start());
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&front.into()).unwrap();
+    let mut near = std::net::TcpStream::from(socket);
+    near.set_read_timeout(Some(SOON)).unwrap();
+    let mut far = accept(&listener);
+    near.write_all(b"question").unwrap();
+    far.read_exact(&mut [0; 8]).unwrap();
+    // An answer that fills everything on its way.
+    far.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut count = 0;
+    while let Ok(put) = far.write(&(count..count + 4096).map(|at| pattern(5, at)).collect::<Vec<_>>()) {
+        count += put as u64;
+    }
+    far.shutdown(Shutdown::Write).unwrap();
+    // As much is read as the far node needs to pass on all of it; then nothing, until it is tired of waiting for questions.
+    let is_passed_on = || {
+        let is_shut = |status: &seaprox::ConnectionStatus| status.source.flags.contains(&"shut");
+        server.ask(move |core| core.snapshot().connections.iter().all(is_shut))
+    };
+    let (mut at, mut buf) = (0, [0; 4096]);
+    while !is_passed_on() {
+        let got = near.read(&mut buf).unwrap();
+        assert!(buf[..got].iter().zip(at..).all(|(byte, at)| *byte == pattern(5, at)));
+        at += got as u64;
+    }
+    until("the far node has ended it", || server.ask(|core| core.usage().connections) == 0);
+    assert!(at < count, "there is something left to read");
+    near.write_all(b"more").unwrap();
+    while at < count {
+        let got = near.read(&mut buf).expect("what the far node had in order is owed");
+        assert!(got > 0 && buf[..got].iter().zip(at..).all(|(byte, at)| *byte == pattern(5, at)));
+        at += got as u64;
+    }
+    assert_eq!(read_end(&mut near), Ok(0));
+}
+
+#[test]
+fn a_target_that_refuses_is_told_with_its_reason() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    bound.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    let closed = bound.local_addr().unwrap().as_socket().unwrap();
+    let front = client.forward(link, closed.into());
+    let _ = connect(front).read(&mut [0]);
+    until("it is told", || client.closed.lock().unwrap().first() == Some(&Reason::ConnectionRefused));
+    let nowhere = client.forward(link, seaprox::Target::parse("no-such-name.invalid:80").unwrap());
+    let _ = connect(nowhere).read(&mut [0]);
+    until("it is told", || client.closed.lock().unwrap().get(1) == Some(&Reason::NameResolutionFailure));
+    server.policy.opens.store(false, std::sync::atomic::Ordering::Relaxed);
+    let (_listener, addr) = target();
+    let forbidden = client.forward(link, addr.into());
+    let _ = connect(forbidden).read(&mut [0]);
+    until("it is told", || client.closed.lock().unwrap().get(2) == Some(&Reason::NotPermitted));
+    assert_eq!(server.ask(|core| core.stats().streams_refused), 1);
+}
+
+#[test]
+fn many_streams_share_one_connection() {
+    let (server, client) = (Node::start(), Node::start());
+    let cutter = cutter::Cutter::new(server.serve());
+    let link = client.link(cutter.addr);
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let echo = thread::spawn(move || {
+        thread::scope(|scope| {
+            for _ in 0..100 {
+                let mut socket = accept(&listener);
+                scope.spawn(move || {
+                    let mut out = socket.try_clone().unwrap();
+                    std::io::copy(&mut socket, &mut out).unwrap();
+                    out.shutdown(Shutdown::Write).unwrap();
+                });
+            }
+        });
+    });
+    thread::scope(|scope| {
+        for seed in 0..100 {
+            scope.spawn(move || {
+                let mut socket = connect(front);
+                let mut out = socket.try_clone().unwrap();
+                thread::scope(|inner| {
+                    inner.spawn(move || {
+                        send_pattern(&mut out, seed, 100_000);
+                        out.shutdown(Shutdown::Write).unwrap();
+                    });
+                    read_pattern(&mut socket, seed, 100_000);
+                    assert_eq!(read_end(&mut socket), Ok(0));
+                });
+            });
+        }
+    });
+    echo.join().unwrap();
+    assert_eq!(cutter.count(), 1, "one connection carries them all");
+    until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+}
+
+/// Takes every stream and says what it gets in capitals, until it is told to panic.
+struct Shout;
+
+impl seaprox::Handler for Shout {
+    fn opened(&mut self, _: &mut seaprox::Cx<'_>) {}
+
+    fn readable(&mut self, cx: &mut seaprox::Cx<'_>, input: &[u8]) -> usize {
+        assert!(!input.starts_with(b"panic"), "as asked");
+        if cx.reply(&input.to_ascii_uppercase()) { input.len() } else { 0 }
+    }
+
+    fn connected(&mut self, _: &mut seaprox::Cx<'_>, _: Result<(), &seaprox::Failure>) {}
+}
+
+#[test]
+fn a_handler_takes_streams_into_its_own_hands() {
+    let (server, client) = (Node::start(), Node::start());
+    let policy = std::sync::Arc::clone(&server.policy) as std::sync::Arc<dyn seaprox::node::Policy>;
+    let addr = server.ask(|core| {
+        let mut bound = seaprox::bind(&seaprox::Bind::parse("127.0.0.1:0").unwrap(), 1, core.config()).unwrap();
+        let mut config = seaprox::node::ServeConfig::new(identity(2), policy);
+        config.on_stream = Some(Box::new(|_, _| Some(Box::new(Shout))));
+        core.serve_links(&mut bound[0], config).unwrap();
+        bound[0].addr().ip().unwrap()
+    });
+    let link = client.link(addr);
+    let front = client.forward(link, seaprox::Target::parse("not.connected:1").unwrap());
+    let (mut one, mut other) = (connect(front), connect(front));
+    let shout = |socket: &mut std::net::TcpStream, word: &[u8]| {
+        socket.write_all(word).unwrap();
+        let mut got = vec![0; word.len()];
+        socket.read_exact(&mut got).map(|()| got)
+    };
+    assert_eq!(shout(&mut one, b"hello").unwrap(), b"HELLO");
+    assert!(shout(&mut other, b"panic").is_err(), "its stream is gone");
+    assert_eq!(shout(&mut one, b"again").unwrap(), b"AGAIN");
+    assert_eq!(server.ask(|core| core.stats().panics), 1);
+}
+
+#[test]
+fn a_node_knows_where_its_peer_sees_it() {
+    let (server, client) = (Node::start(), Node::start());
+    let cutter = cutter::Cutter::new(server.serve());
+    client.link_with(cutter.addr, |config| config.subflows = 2);
+    until("both subflows know", || {
+        let subflows = client.links().remove(0).subflows;
+        subflows.len() == 2 && subflows.iter().all(|subflow| subflow.seen_as.is_some())
+    });
+    let mut seen: Vec<String> = client.links()[0].subflows.iter().map(|s| s.seen_as.unwrap().to_string()).collect();
+    let mut there: Vec<String> = server.links()[0].subflows.iter().map(|s| s.remote.clone()).collect();
+    seen.sort();
+    there.sort();
+    assert_eq!(seen, there, "behind a relay, the address is not our own");
+    until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+}
+
+/// Never connects anything.
+struct Never(Vec<seaprox::Answer>);
+
+impl seaprox::Connector for Never {
+    fn wants(&self, _: &seaprox::Target) -> bool {
+        true
+    }
+
+    fn connect(&mut self, _: &seaprox::Target, answer: seaprox::Answer) {
+        self.0.push(answer);
+    }
+}
+
+#[test]
+fn who_is_given_up_before_an_answer_need_not_wait_for_it() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    server.ask(|core| core.set_connector(Box::new(Never(Vec::new()))));
+    let (_listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let mut near = connect(front);
+    let dialling = || server.ask(|core| core.snapshot().connections.first().map(|status| status.id));
+    until("it is being connected", || dialling().is_some());
+    let id = dialling().unwrap();
+    server.ask(move |core| core.end(id, Reason::Killed));
+    let _ = near.read(&mut [0]);
+    until("it is told", || !client.closed.lock().unwrap().is_empty());
+    assert_eq!(*client.closed.lock().unwrap(), [Reason::Other], "not that it took too long");
+    until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+}
+
+#[test]
+fn who_leaves_before_an_answer_leaves_nothing_behind() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    server.ask(|core| core.set_connector(Box::new(Never(Vec::new()))));
+    let (_listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    for _ in 0..20 {
+        let near = connect(front);
+        until("it is being connected", || server.ask(|core| core.usage().connections) == 1);
+        socket2::SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(near);
+        until("it is over", || server.ask(|core| core.usage().connections) == 0);
+    }
+    until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
+}
+
+/// A process that is told to stop cuts what it carries: nobody takes what they have for the whole, and nobody waits for more.
+#[test]
+fn a_stop_is_a_cut_at_the_far_end_even_in_full_flow() {
+    for near_stops in [true, false].repeat(3) {
+        let (server, client) = (Node::start(), Node::start());
+        let link = client.link(server.serve());
+        let (listener, addr) = target();
+        let front = client.forward(link, addr.into());
+        let (near, far) = (connect(front), accept(&listener));
+        let (stops, other, stays, mut goes) =
+            if near_stops { (client, server, far, near) } else { (server, client, near, far) };
+        thread::scope(|scope| {
+            let mut out = stays.try_clone().unwrap();
+            // Whichever of the two comes first hears of the reset, and the other then only that it is over.
+            let writer = scope.spawn(move || {
+                loop {
+                    if let Err(error) = out.write_all(&[1; 65536]) {
+                        break error.kind();
+                    }
+                }
+            });
+            scope.spawn(move || {
+                let mut buf = [0; 65536];
+                while goes.read(&mut buf).is_ok_and(|got| got > 0) && goes.write_all(&buf).is_ok() {}
+            });
+            let (mut stays, mut buf, mut total) = (&stays, [0; 65536], 0);
+            let mut stops = Some(stops);
+            let end = loop {
+                match stays.read(&mut buf) {
+                    Ok(0) => break Ok(()),
+                    Ok(got) => total += got,
+                    Err(error) => break Err(error.kind()),
+                }
+                if total > 4 << 20 {
+                    drop(stops.take());
+                }
+            };
+            let ends = [end.err(), Some(writer.join().unwrap())];
+            assert!(ends.contains(&Some(std::io::ErrorKind::ConnectionReset)), "near stops: {near_stops}: {ends:?}");
+        });
+        until("no stream is left", || other.links().iter().all(|link| link.streams == 0));
+    }
+}
+
+#[test]
+fn a_node_that_drains_sends_what_it_has_taken() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    far.shutdown(Shutdown::Write).unwrap();
+    // Everything on the way is full, and then nobody has more to send.
+    let count = fill(&mut near);
+    near.shutdown(Shutdown::Write).unwrap();
+    let mut at = 0;
+    while client.ask(|core| core.usage().connections) > 0 {
+        read_some(&mut far, &mut at);
+    }
+    client.ask(|core| core.drain(SOON));
+    while read_some(&mut far, &mut at) {}
+    assert_eq!(at, count);
+    until("the link is over", || server.links().is_empty());
+}
+
+/// What has arrived at a node to its end is delivered there, however slowly, though the peer has gone since; what has not
+/// is cut.
+#[test]
+fn what_has_arrived_whole_is_delivered_although_the_peer_has_left() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut whole, mut far_whole) = (connect(front), accept(&listener));
+    let (mut half, mut far_half) = (connect(front), accept(&listener));
+    far_whole.shutdown(Shutdown::Write).unwrap();
+    let count = fill(&mut whole);
+    whole.shutdown(Shutdown::Write).unwrap();
+    half.write_all(b"half of it").unwrap();
+    let mut at = 0;
+    while client.ask(|core| core.usage().connections) > 1 || client.links()[0].streams > 1 {
+        read_some(&mut far_whole, &mut at);
+    }
+    drop(client);
+    until("the link is over", || server.links().is_empty());
+    assert!(is_cut(&mut far_half));
+    assert!(read_some(&mut far_whole, &mut at) && at < count, "the test has to leave something unread");
+    while read_some(&mut far_whole, &mut at) {}
+    assert_eq!(at, count);
+    until("nothing is left", || server.ask(|core| core.usage().connections) == 0);
+}
+
+/// Sends until everything on the way is full. How much that was.
+fn fill(near: &mut std::net::TcpStream) -> u64 {
+    near.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut count = 0;
+    while let Ok(put) = near.write(&(count..count + 4096).map(|at| pattern(6, at)).collect::<Vec<_>>()) {
+        count += put as u64;
+    }
+    count
+}
+
+/// Reads some of what [`fill`] has sent, which goes on at `at`. Whether there was more of it.
+fn read_some(far: &mut std::net::TcpStream, at: &mut u64) -> bool {
+    let mut buf = [0; 4096];
+    let got = far.read(&mut buf).expect("what was taken is owed");
+    assert!(buf[..got].iter().zip(*at..).all(|(byte, at)| *byte == pattern(6, at)));
+    *at += got as u64;
+    got > 0
+}
+
+fn is_cut(socket: &mut std::net::TcpStream) -> bool {
+    let mut rest = Vec::new();
+    socket.read_to_end(&mut rest).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+}

@@ -1,0 +1,256 @@
+//! Whom a node lets in, and what they may do. Over real sockets.
+
+use crate::node_kit;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use node_kit::*;
+use seaprox::node::{Happened, Timing};
+use seaprox::{Bind, Reason};
+
+#[test]
+fn keys_that_are_not_admitted_get_nothing() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = server.serve();
+    server.policy.keys.lock().unwrap().push([0; 32]);
+    client.link(addr);
+    until("it was rejected", || client.has(|h| matches!(h, Happened::Rejected | Happened::NoSubflow { tries: 2, .. })));
+    assert!(server.links().is_empty() && server.ask(|core| core.stats().visitors_failed) > 0);
+    // The other way round: the server has another key than the one that is known.
+    let other = Node::start();
+    other.policy.keys.lock().unwrap().push([9; 32]);
+    server.policy.keys.lock().unwrap().clear();
+    other.link(addr);
+    until("the wrong key is told", || other.has(|h| matches!(h, Happened::WrongKey { key } if *key != [9; 32])));
+    assert!(other.links().iter().all(|link| link.state == "connecting"));
+}
+
+#[test]
+fn a_key_that_is_removed_loses_its_sessions() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    near.write_all(b"x").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+    server.policy.keys.lock().unwrap().push([0; 32]);
+    server.ask(|core| core.recheck_links());
+    assert_eq!(read_end(&mut near), Err(ErrorKind::ConnectionReset));
+    assert_eq!(read_end(&mut far), Err(ErrorKind::ConnectionReset));
+    until("nothing is left", || server.links().is_empty());
+}
+
+#[test]
+fn what_a_key_may_do_is_asked_each_time() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = server.serve();
+    server.policy.listens.store(false, Ordering::Relaxed);
+    *server.policy.streams_max.lock().unwrap() = Some(1);
+    let (listener, inner) = target();
+    let link = client.link_with(addr, move |config| {
+        config.reverse = vec![Node::reverse(Bind::Ip("127.0.0.1:0".parse().unwrap()), inner)];
+    });
+    until("it is told", || {
+        let denied = |h: &Happened| matches!(h, Happened::NotListening { failure, .. } if failure.reason == Reason::NotPermitted);
+        client.has(denied)
+    });
+    let front = client.forward(link, inner.into());
+    let (_near, _far) = (connect(front), accept(&listener));
+    let mut second = connect(front);
+    assert!(second.read(&mut [0]).is_err() || client.closed.lock().unwrap().contains(&Reason::LimitReached));
+    until("the limit is told", || client.closed.lock().unwrap().contains(&Reason::LimitReached));
+    // The one that was dialled may open nothing at the one that dialled.
+    assert_eq!(server.links()[0].listeners.len(), 0);
+}
+
+#[test]
+fn a_limit_of_streams_is_that_of_the_key_and_not_of_each_link() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = server.serve();
+    *server.policy.streams_max.lock().unwrap() = Some(1);
+    let (one, two) = (client.link(addr), client.link(addr));
+    let (listener, inner) = target();
+    let (front, other) = (client.forward(one, inner.into()), client.forward(two, inner.into()));
+    let (_near, _far) = (connect(front), accept(&listener));
+    let _second = connect(other);
+    until("the limit is told", || client.closed.lock().unwrap().contains(&Reason::LimitReached));
+}
+
+/// Whoever ends its session while what it has sent waits for a slow reader, and comes again, has no more for it.
+#[test]
+fn a_limit_of_streams_holds_for_what_is_left_of_those_whose_sessions_are_over() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = server.serve();
+    *server.policy.streams_max.lock().unwrap() = Some(1);
+    let (listener, inner) = target();
+    let front = client.forward(client.link(addr), inner.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    far.shutdown(Shutdown::Write).unwrap();
+    // A little more than the far socket takes: the stream takes that too.
+    let given = || server.ask(|core| core.snapshot().connections[0].dest.as_ref().map_or(0, |dest| dest.bytes_out));
+    let mut sent = 0;
+    let mut is_stuck = || {
+        near.write_all(&[0; 1 << 16]).unwrap();
+        sent += 1 << 16;
+        let since = Instant::now();
+        while given() < sent && since.elapsed() < Duration::from_millis(300) {}
+        given() < sent
+    };
+    while !is_stuck() {}
+    near.shutdown(Shutdown::Write).unwrap();
+    let has_left = || client.ask(|core| core.usage().connections) == 0 && client.links()[0].streams == 0;
+    until("all of it has arrived", has_left);
+    drop(client);
+    until("the link is over", || server.links().is_empty());
+    assert_eq!(server.ask(|core| core.usage().connections), 1, "the test has to leave something unread");
+    let again = Node::start();
+    let front = again.forward(again.link(addr), inner.into());
+    let _second = connect(front);
+    until("the limit is told", || again.closed.lock().unwrap().contains(&Reason::LimitReached));
+    // When that has been read, another may come.
+    while far.read(&mut [0; 1 << 16]).unwrap() > 0 {}
+    until("nothing is left", || server.ask(|core| core.usage().connections) == 0);
+    let (_third, _far) = (connect(front), accept(&listener));
+}
+
+#[test]
+fn a_rate_is_kept() {
+    let (server, client) = (Node::start(), Node::start());
+    *server.policy.rate_max.lock().unwrap() = Some(4 << 20);
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    let since = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| send_pattern(&mut far, 3, 4 << 20));
+        read_pattern(&mut near, 3, 4 << 20);
+    });
+    let took = since.elapsed();
+    assert!((Duration::from_millis(700)..Duration::from_secs(6)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn a_small_rate_looks_like_death_to_neither_end() {
+    let (server, client) = (Node::start(), Node::start());
+    *server.policy.rate_max.lock().unwrap() = Some(60_000);
+    let wary = || Timing { keepalive: Duration::from_millis(300), dead: Duration::from_millis(1500), ..timing() };
+    let addr = server.serve_at("127.0.0.1:0".parse().unwrap(), wary());
+    let link = client.link_with(addr, move |config| config.timing = wary());
+    let (listener, inner) = target();
+    let front = client.forward(link, inner.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    let is_well = |node: &Node| !node.has(|h| matches!(h, Happened::Parted | Happened::NoSubflow { .. }));
+    std::thread::scope(|scope| {
+        scope.spawn(|| send_pattern(&mut far, 3, 300_000));
+        read_pattern(&mut near, 3, 300_000);
+    });
+    assert!(is_well(&client) && is_well(&server), "down: {:?} {:?}", client.happened, server.happened);
+    std::thread::scope(|scope| {
+        scope.spawn(|| send_pattern(&mut near, 4, 300_000));
+        read_pattern(&mut far, 4, 300_000);
+    });
+    assert!(is_well(&client) && is_well(&server), "up: {:?} {:?}", client.happened, server.happened);
+}
+
+#[test]
+fn visitors_learn_nothing_and_are_few() {
+    let server = Node::start();
+    let short = Timing { handshake: Duration::from_millis(300), visitors: 8, ..timing() };
+    let addr = server.serve_at("127.0.0.1:0".parse().unwrap(), short);
+    let mut garbage = connect(addr);
+    garbage.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut got = Vec::new();
+    let _ = garbage.read_to_end(&mut got);
+    assert!(got.len() < 64 && !got.windows(4).any(|word| word == b"SPRX"), "{got:?}");
+    let silent: Vec<TcpStream> = (0..40).map(|_| connect(addr)).collect();
+    until("most are turned away", || server.ask(|core| core.stats().visitors_refused) >= 30);
+    for mut socket in silent {
+        let mut got = Vec::new();
+        let _ = socket.read_to_end(&mut got);
+        assert!(got.is_empty(), "a silent visitor is told nothing");
+    }
+    let client = Node::start();
+    client.link(addr);
+    client.until_up();
+}
+
+/// Two that nothing tells apart, as when a machine was cloned with its keys: each would take over from the other.
+#[test]
+fn two_with_the_same_key_and_command_line_do_not_put_one_another_out_for_ever() {
+    let (server, one, two) = (Node::start(), Node::start(), Node::start());
+    let addr = server.serve();
+    let clone = |node: &Node| node.link_with(addr, |config| config.identity.instance = Some(7));
+    let (first, second) = (clone(&one), clone(&two));
+    until("both are let in", || server.links().iter().filter(|link| link.state == "up").count() == 2);
+    let (listener, inner) = target();
+    for (node, link) in [(&one, first), (&two, second)] {
+        let front = node.forward(link, inner.into());
+        let (mut near, mut far) = (connect(front), accept(&listener));
+        near.write_all(b"x").unwrap();
+        far.read_exact(&mut [0]).unwrap();
+    }
+    let ups = |node: &Node| node.happened.lock().unwrap().iter().filter(|h| matches!(h, Happened::Up { .. })).count();
+    assert!(ups(&one) + ups(&two) <= 6, "{} and {}", ups(&one), ups(&two));
+    assert_eq!(server.links().len(), 2, "and nothing else is left");
+}
+
+#[test]
+fn a_rate_is_that_of_the_key_and_changes_while_links_live() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = server.serve();
+    *server.policy.rate_max.lock().unwrap() = Some(1_000_000);
+    let (listener, inner) = target();
+    let links = [client.link(addr), client.link(addr)];
+    let pairs = links.map(|link| (connect(client.forward(link, inner.into())), accept(&listener)));
+    let pass = |pairs: &mut [(TcpStream, TcpStream)], count: u64| {
+        let since = Instant::now();
+        std::thread::scope(|scope| {
+            for (near, far) in pairs {
+                scope.spawn(move || send_pattern(far, 3, count));
+                scope.spawn(move || read_pattern(near, 3, count));
+            }
+        });
+        since.elapsed()
+    };
+    let mut pairs = pairs;
+    let took = pass(&mut pairs, 800_000);
+    assert!(took > Duration::from_millis(1200), "two links share one rate: {took:?}");
+    *server.policy.rate_max.lock().unwrap() = None;
+    server.ask(|core| core.recheck_links());
+    let took = pass(&mut pairs, 4_000_000);
+    assert!(took < Duration::from_secs(3), "and that is gone: {took:?}");
+}
+
+/// A connection that waits for a refused link ends with `auth_failed`, not with a timeout; the status shows the failed
+/// tries.
+#[test]
+fn a_link_whose_key_is_refused_tells_its_reason() {
+    let server = Node::start();
+    server.policy.keys.lock().unwrap().push([9; 32]);
+    let client = Node::with(|config| config.timeouts.connect = Duration::from_millis(700));
+    let link = client.link(server.serve());
+    let mut near = connect(client.forward(link, seaprox::Target::parse("127.0.0.1:9").unwrap()));
+    assert!(near.read(&mut [0]).is_err() || near.read(&mut [0]).is_ok_and(|count| count == 0));
+    until("it is told", || !client.closed.lock().unwrap().is_empty());
+    assert_eq!(*client.closed.lock().unwrap(), [Reason::AuthFailed]);
+    let status = &client.links()[0];
+    assert_eq!((status.state, status.mode, status.session_age), ("connecting", "stripe", None));
+    assert!(status.failure.as_ref().is_some_and(|(failure, _)| failure.reason == Reason::AuthFailed), "{status:?}");
+    let [missing] = &status.missing[..] else { panic!("{status:?}") };
+    assert!(missing.tries > 0 && missing.failure.is_some(), "{missing:?}");
+    // A link that is up again has nothing to explain, and its session is younger than itself.
+    server.policy.keys.lock().unwrap().clear();
+    client.until_up();
+    until("the status says so", || {
+        let status = &client.links()[0];
+        status.state == "up" && status.failure.is_none() && status.missing.is_empty()
+    });
+    let status = &client.links()[0];
+    assert!(status.session_age.is_some_and(|age| age < status.age), "{status:?}");
+    assert!(status.state_for < status.age && status.subflows[0].rate.is_none(), "{status:?}");
+}

@@ -1,0 +1,185 @@
+//! The examples, as programs: they start, say where they listen, and do what they say.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+/// A running example. It ends with the test.
+struct Example {
+    child: Child,
+    addr: String,
+}
+
+impl Example {
+    fn start(name: &str, args: &[&str]) -> Example {
+        let mut child = Command::new(binary(name)).args(args).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let addr = line.trim().strip_prefix("listening on ipv4[").and_then(|rest| rest.strip_suffix(']'));
+        Example { addr: addr.unwrap_or_else(|| panic!("{line:?}")).to_owned(), child }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let client = TcpStream::connect(&self.addr).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `seaprox static` over a link to an example. It ends with the test.
+struct Front {
+    child: Child,
+    addr: String,
+    secret: PathBuf,
+}
+
+impl Front {
+    fn start(peer: &str, secret: &str) -> Front {
+        let path = std::env::temp_dir().join(format!("seaprox-examples-{}", std::process::id()));
+        let mut access = std::fs::File::options();
+        let mut file = access.write(true).create(true).truncate(true).mode(0o600).open(&path).unwrap();
+        file.write_all(secret.as_bytes()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_seaprox"));
+        command.args(["static", "--listen", "127.0.0.1:0", "--to", "any.example:1", "--via", peer, "--status", "none"]);
+        let mut child = command.arg("--secret").arg(&path).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let addr = line.split(' ').nth(2).unwrap_or_else(|| panic!("{line:?}")).to_owned();
+        Front { child, addr, secret: path }
+    }
+
+    fn connect(&mut self) -> TcpStream {
+        let client = TcpStream::connect(&self.addr).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.secret);
+    }
+}
+
+/// Where cargo puts examples: beside the directory of this test. A run of this test alone has not built them.
+fn binary(name: &str) -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    let profile = exe.parent().and_then(Path::parent).unwrap();
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--example", name, "--manifest-path"]);
+    build.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).arg("--target-dir").arg(profile.parent().unwrap());
+    if profile.ends_with("release") {
+        build.arg("--release");
+    }
+    assert!(build.status().unwrap().success());
+    profile.join("examples").join(name)
+}
+
+/// Answers each client with what it sent, in capitals, until its end.
+fn shouting() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, mut text) = (client.unwrap(), String::new());
+            client.read_to_string(&mut text).unwrap();
+            client.write_all(text.to_uppercase().as_bytes()).unwrap();
+        }
+    });
+    port
+}
+
+/// What comes back for some bytes, sent in pieces.
+fn ask(mut client: TcpStream, pieces: &[&str]) -> String {
+    for piece in pieces {
+        client.write_all(piece.as_bytes()).unwrap();
+        thread::yield_now();
+    }
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// SP-06: a stranger's front end, of at most 60 lines, on the public interface.
+#[test]
+fn a_front_end_of_sixty_lines_relays_and_refuses() {
+    let source = include_str!("../../examples/line.rs");
+    assert!(source.lines().count() <= 60, "{} lines", source.lines().count());
+    let line = Example::start("line", &["127.0.0.1:0"]);
+    let port = shouting();
+    assert_eq!(ask(line.connect(), &[&format!("127.0.0.1 {port}\nhello")]), "HELLO");
+    assert_eq!(ask(line.connect(), &["local", "host", &format!(" {port}"), "\r\n", "in ", "pieces"]), "IN PIECES");
+    // Bound and not listened on: it refuses, and nobody else gets it.
+    let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    bound.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let closed = bound.local_addr().unwrap().as_socket().unwrap().port();
+    assert_eq!(ask(line.connect(), &[&format!("127.0.0.1 {closed}\n")]), "ERR connection_refused\n");
+    assert_eq!(ask(line.connect(), &["no-such-name.invalid 80\n"]), "ERR name_resolution_failure\n");
+    for wrong in ["\n", "host\n", "host port\n", "host 65536\n", "a b c\n"] {
+        assert_eq!(ask(line.connect(), &[wrong]), "ERR protocol_error\n", "{wrong:?}");
+    }
+    assert_eq!(ask(line.connect(), &[&format!("127.0.0.1 {port}\nstill there")]), "STILL THERE");
+}
+
+#[test]
+fn an_external_connector_connects_names_and_tells_failures() {
+    let port = shouting();
+    let good = Example::start("connector", &["127.0.0.1:0", &format!("localhost:{port}")]);
+    for number in 0..20 {
+        assert_eq!(ask(good.connect(), &[&format!("client {number}")]), format!("CLIENT {number}"));
+    }
+    let bad = Example::start("connector", &["127.0.0.1:0", "no-such-name.invalid:1"]);
+    let mut client = bad.connect();
+    assert_eq!(client.read(&mut [0]).unwrap_or(0), 0, "the connection is closed");
+}
+
+/// BS-16 and BS-17: a stream without a socket at either end. A refused target is told with its reason, and a handler that
+/// panics takes its own stream along and no other.
+#[test]
+fn streams_of_a_link_are_handlers_at_both_ends() {
+    let secret = "a secret that two nodes share";
+    let server = Example::start("streams", &["127.0.0.1:0", secret]);
+    let ask = |target: &str, line: &str| {
+        let asked = Command::new(binary("stream")).args([&server.addr, secret, target, line]).output().unwrap();
+        (asked.status.success(), String::from_utf8(asked.stdout).unwrap())
+    };
+    for _ in 0..3 {
+        assert_eq!(ask("any.example:1", "hello"), (true, "HELLO\n".to_owned()));
+    }
+    // The port is bound without a listener: it refuses, and no other socket gets it.
+    let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    bound.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let closed = bound.local_addr().unwrap().as_socket().unwrap();
+    let (is_well, said) = ask(&closed.to_string(), "hello");
+    assert!(is_well && said.starts_with("refused: connection_refused"), "{said}");
+    // Streams of one link: those of the clients of a front end.
+    let mut front = Front::start(&server.addr, secret);
+    let shout = |client: &mut TcpStream, line: &str| -> std::io::Result<String> {
+        client.write_all(line.as_bytes())?;
+        let mut answer = vec![0; line.len()];
+        client.read_exact(&mut answer)?;
+        Ok(String::from_utf8(answer).unwrap())
+    };
+    let (mut one, mut other) = (front.connect(), front.connect());
+    assert_eq!((shout(&mut one, "one").unwrap(), shout(&mut other, "two").unwrap()), ("ONE".into(), "TWO".into()));
+    assert!(shout(&mut other, "panic").is_err(), "its stream is gone");
+    assert_eq!(shout(&mut one, "still there").unwrap(), "STILL THERE");
+    assert_eq!(shout(&mut front.connect(), "again").unwrap(), "AGAIN");
+    assert_eq!(ask("any.example:1", "hello"), (true, "HELLO\n".to_owned()));
+    let lines = include_str!("../../examples/stream.rs").lines().filter(|line| !line.trim().is_empty()).count();
+    assert!(lines < 60, "{lines}");
+}

@@ -1,0 +1,371 @@
+//! Limits, timers and rules: what happens at each, and that it passes (SP-25, SP-26, TT-18, BS-18, X-15).
+
+use crate::kit;
+
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kit::Step::*;
+use kit::names::isolated;
+use kit::peer::both;
+use kit::socks::{code5, connect5};
+use kit::{LATE, Peer, Relay, Seaprox, has_namespaces, proc, until};
+
+#[test]
+fn ten_connections_work_and_the_eleventh_waits_for_one_of_them() {
+    let relay = Relay::start(&["--max-connections", "10"]);
+    let mut pairs: Vec<_> = (0..10).map(|_| relay.pair()).collect();
+    let mut late: Vec<_> = (0..5).map(|_| Peer::connect(relay.addr())).collect();
+    late[0].run(&[Send(10)]);
+    relay.seaprox.wait_for_log(&["WARN", "reason=limit_reached", "connections=10"]);
+    for (client, server) in &mut pairs {
+        both(client, &[Swap(1000)], server, &[Swap(1000)]);
+    }
+    assert!(late[0].is_quiet(Duration::from_millis(100)));
+    assert_eq!(relay.seaprox.figure("/usage/connections"), 10);
+    assert_eq!(relay.seaprox.figure("/limits/connections"), 10);
+    drop(pairs.pop());
+    let mut server = Peer::accept(&relay.listener);
+    server.run(&[Read(10), Send(10)]);
+    late[0].run(&[Read(10)]);
+    pairs.clear();
+    for client in &mut late[1..] {
+        both(client, &[Send(1)], &mut Peer::accept(&relay.listener), &[Read(1)]);
+    }
+    let pauses = relay.seaprox.figure("/limit_pauses") as usize;
+    // The log is written by a thread of its own.
+    kit::until("each pause is in the log", || relay.seaprox.count_log(&["accepting pauses"]) == pauses);
+}
+
+/// A client at an address of its own.
+fn connect_from(ip: &str, to: SocketAddr) -> Peer {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(ip.parse().unwrap(), 0).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    Peer::of(socket, true)
+}
+
+#[test]
+fn one_client_address_gets_as_many_connections_as_it_may_and_another_is_served() {
+    for threads in ["1", "4"] {
+        let relay = Relay::start(&["--max-connections-per-source", "3", "--threads", threads]);
+        let serves = |ip: &str| {
+            let (mut client, mut server) = (connect_from(ip, relay.addr()), Peer::accept(&relay.listener));
+            both(&mut client, &[Swap(1000)], &mut server, &[Swap(1000)]);
+            (client, server)
+        };
+        let mut pairs: Vec<_> = (0..3).map(|_| serves("127.0.0.2")).collect();
+        for _ in 0..3 {
+            assert!(connect_from("127.0.0.2", relay.addr()).rest().is_empty(), "it is closed at once");
+        }
+        relay.seaprox.wait_for_log(&["from=ipv4[127.0.0.2:", "reason=limit_reached", "client refused"]);
+        let _other = serves("127.0.0.3");
+        // A connection that ends frees its place.
+        drop(pairs.pop());
+        until("it has ended", || relay.seaprox.figure("/usage/connections") == 3);
+        pairs.push(serves("127.0.0.2"));
+        assert_eq!(relay.seaprox.figure("/limits/connections_per_source"), 3);
+    }
+}
+
+#[test]
+fn the_limit_is_said_once_while_it_lasts() {
+    let relay = Relay::start(&["--max-connections", "2"]);
+    let _pairs = [relay.pair(), relay.pair()];
+    let _late: Vec<_> = (0..50).map(|_| Peer::connect(relay.addr())).collect();
+    relay.seaprox.wait_for_log(&["accepting pauses"]);
+    assert!(Peer::connect(relay.addr()).is_quiet(Duration::from_millis(200)));
+    assert_eq!(relay.seaprox.count_log(&["reason=limit_reached"]), 1);
+}
+
+#[test]
+fn without_descriptors_it_pauses_and_goes_on_and_nothing_is_lost() {
+    for (options, loops) in [(&[][..], 1), (&["--threads", "2"], 2)] {
+        let relay = Relay::start(options);
+        let pid = relay.seaprox.pid();
+        let (mut client, mut server) = relay.pair();
+        both(&mut client, &[Swap(10_000)], &mut server, &[Swap(10_000)]);
+        // Room for a few more descriptors only, while twenty clients come.
+        proc::limit_descriptors(pid, proc::descriptors(pid) as u64 + 5);
+        let mut late: Vec<_> = (0..20).map(|_| Peer::connect(relay.addr())).collect();
+        relay.seaprox.wait_for_log(&["WARN", "reason=limit_reached", "no descriptors left"]);
+        both(&mut client, &[Swap(100_000)], &mut server, &[Swap(100_000)]);
+        thread::scope(|scope| {
+            for peer in &mut late {
+                scope.spawn(|| peer.run(&[Swap(100_000), Fin, ReadAll]));
+            }
+            assert!(relay.seaprox.count_log(&["no descriptors left"]) <= loops, "each loop says it once");
+            proc::limit_descriptors(pid, 4000);
+            for _ in 0..20 {
+                let mut server = Peer::accept(&relay.listener);
+                scope.spawn(move || {
+                    server.run(&[Swap(100_000), ReadAll, Fin]);
+                });
+            }
+        });
+        assert!(late.iter().all(|peer| peer.received == 100_000));
+        relay.seaprox.wait_for_log(&["INFO", "descriptors again"]);
+        both(&mut client, &[Fin, ReadAll], &mut server, &[ReadAll, Fin]);
+        relay.seaprox.wait_until_idle();
+        kit::until("each has its line", || relay.seaprox.count_log(&[" closed ", "end=graceful"]) == 21);
+    }
+}
+
+#[test]
+fn there_are_as_many_loops_and_workers_as_asked_for_and_all_work() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    for (loops, workers) in [(3, 4), (1, 1)] {
+        let options = ["--threads", &loops.to_string(), "--workers", &workers.to_string(), "--dns-cache", "0"];
+        let proxy = Seaprox::start(&[&["socks", "--only", "ipv4", "--listen", "127.0.0.1:0"], &options[..]].concat());
+        for (kind, count) in [("loop-", loops), ("worker-", workers)] {
+            let wanted: Vec<_> = (0..count).map(|number| format!("{kind}{number}")).collect();
+            // A thread gives itself its name, a moment after it is there.
+            until("every thread has its name", || {
+                let names = proc::threads(proxy.pid());
+                let mut found: Vec<_> = names.into_iter().filter(|name| name.starts_with(kind)).collect();
+                found.sort();
+                found == wanted
+            });
+        }
+        let begun = Instant::now();
+        loop {
+            thread::scope(|scope| {
+                for _ in 0..24 {
+                    scope.spawn(|| assert_eq!(code5(proxy.addr(0), "localhost", port), 0));
+                }
+                (0..24).for_each(|_| drop(Peer::accept(&listener)));
+            });
+            let did_work =
+                |kind: &str, number: usize| proc::cpu_ms_of_thread(proxy.pid(), &format!("{kind}{number}")) > 0;
+            let jobs = proxy.status()["workers_done"].as_array().cloned().unwrap_or_default();
+            assert_eq!(jobs.len(), workers);
+            let all_jobs = jobs.iter().all(|done| done.as_u64() > Some(0));
+            if all_jobs && (0..loops).all(|number| did_work("loop-", number)) {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "not all of them work: {jobs:?}");
+        }
+        assert_eq!(proxy.figure("/threads"), loops as u64);
+    }
+}
+
+#[test]
+fn loops_share_a_unix_socket_too() {
+    let scratch = kit::Scratch::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (path, to) = (scratch.file("in"), listener.local_addr().unwrap().to_string());
+    let _proxy = Seaprox::start(&["static", "--threads", "3", "--listen", &format!("unix:{path}"), "--to", &to]);
+    for _ in 0..30 {
+        let mut client = Peer::connect_unix(path.as_ref());
+        both(&mut client, &[Swap(10), Fin, ReadAll], &mut Peer::accept(&listener), &[Swap(10), ReadAll, Fin]);
+    }
+}
+
+/// How long it takes until a peer sees an end of any kind.
+fn time_to_end(peer: &mut Peer) -> Duration {
+    let since = Instant::now();
+    let _ = peer.some();
+    since.elapsed()
+}
+
+#[test]
+fn an_idle_connection_is_closed_when_that_is_asked_for() {
+    let relay = Relay::start(&["--idle-timeout", "1500ms"]);
+    let (mut client, mut server) = relay.pair();
+    // Bytes in either direction keep it.
+    for _ in 0..10 {
+        server.run(&[Send(1), Pause(200)]);
+        client.run(&[Read(1)]);
+    }
+    let took = time_to_end(&mut client);
+    assert!((Duration::from_millis(500)..LATE).contains(&took), "{took:?}");
+    let line = relay.closing_line();
+    assert!(line.contains("reason=idle_timeout end=aborted by=proxy"), "{line}");
+}
+
+#[test]
+fn an_idle_connection_is_kept_otherwise() {
+    let relay = Relay::start(&[]);
+    let (mut client, mut server) = relay.pair();
+    assert!(client.is_quiet(Duration::from_millis(1500)));
+    both(&mut client, &[Swap(10)], &mut server, &[Swap(10)]);
+}
+
+#[test]
+fn a_half_closed_connection_has_a_timer_of_its_own() {
+    let relay = Relay::start(&["--half-closed-timeout", "1500ms"]);
+    let (mut client, mut server) = relay.pair();
+    assert!(client.is_quiet(Duration::from_millis(2000)), "both directions are open");
+    client.run(&[Fin]);
+    server.run(&[ReadAll]);
+    for _ in 0..8 {
+        server.run(&[Send(1), Pause(250)]);
+        client.run(&[Read(1)]);
+    }
+    let took = time_to_end(&mut client);
+    assert!((Duration::from_millis(500)..LATE).contains(&took), "{took:?}");
+    let line = relay.closing_line();
+    assert!(line.contains("reason=half_closed_timeout end=aborted by=proxy"), "{line}");
+}
+
+#[test]
+fn a_silent_client_runs_into_the_handshake_timer() {
+    for command in ["socks", "http"] {
+        let proxy = Seaprox::start(&[command, "--listen", "127.0.0.1:0", "--handshake-timeout", "500ms"]);
+        let took = time_to_end(&mut Peer::connect(proxy.addr(0)));
+        assert!((Duration::from_millis(400)..LATE).contains(&took), "{took:?}");
+        proxy.wait_for_log(&[" closed ", "reason=handshake_timeout end=aborted by=source"]);
+    }
+}
+
+/// A byte now and then does not put the timer off.
+#[test]
+fn a_client_that_sends_its_request_drop_by_drop_runs_into_it_too() {
+    for command in ["socks", "http"] {
+        let proxy = Seaprox::start(&[command, "--listen", "127.0.0.1:0", "--handshake-timeout", "500ms"]);
+        let (mut client, since) = (Peer::connect(proxy.addr(0)), Instant::now());
+        let request = if command == "http" { &b"GET http://a/ HTTP/1.1\r\nX: "[..] } else { &[5, 255] };
+        client.run(&[Put(request)]);
+        while client.is_quiet(Duration::from_millis(50)) {
+            assert!(since.elapsed() < LATE, "{command}: it was put off");
+            // The proxy may close at any moment.
+            let _ = client.socket().send(b"x");
+        }
+        proxy.wait_for_log(&[" closed ", "reason=handshake_timeout"]);
+    }
+}
+
+fn listeners() -> (TcpListener, TcpListener, u16) {
+    let first = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = first.local_addr().unwrap().port();
+    (first, TcpListener::bind(("127.0.0.2", port)).unwrap(), port)
+}
+
+/// Whether a SOCKS proxy with these rules connects to an address.
+fn is_let_through(rules: &[&str], host: &str, port: u16) -> bool {
+    let proxy = Seaprox::start(&[&["socks", "--listen", "127.0.0.1:0"], rules].concat());
+    match code5(proxy.addr(0), host, port) {
+        0 => true,
+        2 => {
+            proxy.wait_for_log(&[" closed ", "reason=not_permitted end=aborted by=proxy"]);
+            assert_eq!(proxy.count_log(&["not_permitted"]), 1, "it is logged once");
+            false
+        }
+        code => panic!("{code} for {host}:{port} with {rules:?}"),
+    }
+}
+
+#[test]
+fn the_first_rule_that_matches_decides() {
+    let (_first, _second, port) = listeners();
+    let at = |rule: &str| rule.replace("PORT", &port.to_string());
+    for (rules, host, expected) in [
+        (&[][..], "127.0.0.1", true),
+        (&["--deny", "127.0.0.0/31"], "127.0.0.1", false),
+        (&["--deny", "127.0.0.0/31"], "127.0.0.2", true),
+        (&["--allow", "127.0.0.2"], "127.0.0.2", true),
+        (&["--allow", "127.0.0.2"], "127.0.0.1", false),
+        (&["--allow", "127.0.0.1", "--deny", "127.0.0.0/8"], "127.0.0.1", true),
+        (&["--deny", "127.0.0.0/8", "--allow", "127.0.0.1"], "127.0.0.1", false),
+        (&["--deny", "*:1-PORT"], "127.0.0.1", false),
+        (&["--deny", "*:1-1000"], "127.0.0.1", true),
+        (&["--allow", "*:PORT"], "127.0.0.1", true),
+        (&["--deny", "from:127.0.0.0/8"], "127.0.0.1", false),
+        (&["--deny", "from:10.0.0.0/8"], "127.0.0.1", true),
+        (&["--allow", "from:127.0.0.1,to:127.0.0.1:PORT"], "127.0.0.1", true),
+        (&["--allow", "from:127.0.0.1,to:127.0.0.1:PORT"], "127.0.0.2", false),
+        (&["--deny", "0.0.0.0/0"], "127.0.0.1", false),
+        (&["--deny", "localhost"], "127.0.0.1", true),
+        (&["--only", "ipv4", "--deny", "localhost"], "localhost", false),
+        (&["--only", "ipv4", "--deny", "*.localhost"], "localhost", true),
+        (&["--only", "ipv4", "--allow", "LocalHost:PORT"], "localhost", true),
+        // The address that a name turns out to have counts as well.
+        (&["--only", "ipv4", "--deny", "127.0.0.0/8"], "localhost", false),
+        (&["--only", "ipv4", "--allow", "127.0.0.0/8"], "localhost", true),
+        (&["--deny", "127.0.0.0/8"], "::ffff:127.0.0.1", false),
+    ] {
+        let rules: Vec<String> = rules.iter().map(|rule| at(rule)).collect();
+        let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
+        assert_eq!(is_let_through(&rules, host, port), expected, "{host} with {rules:?}");
+    }
+}
+
+#[test]
+fn static_is_subject_to_rules_too() {
+    let (first, _second, port) = listeners();
+    let to = format!("127.0.0.1:{port}");
+    let relay = ["static", "--listen", "127.0.0.1:0", "--to", &to];
+    let proxy = Seaprox::start(&[&relay[..], &["--deny", "from:127.0.0.1"]].concat());
+    let mut client = Peer::connect(proxy.addr(0));
+    assert!(client.some().map_or(true, |bytes| bytes.is_empty()));
+    proxy.wait_for_log(&[" closed ", "reason=not_permitted"]);
+    assert_eq!(proxy.count_log(&["not_permitted"]), 1);
+    let proxy = Seaprox::start(&[&relay[..], &["--deny", "from:10.0.0.0/8"]].concat());
+    let mut client = Peer::connect(proxy.addr(0));
+    both(&mut client, &[Swap(10)], &mut Peer::accept(&first), &[Swap(10)]);
+}
+
+#[test]
+fn only_the_permitted_address_of_a_name_is_tried() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("127.0.0.1 pair\n127.0.0.2 pair\n", |_| {
+        let (first, second, port) = listeners();
+        let proxy = Seaprox::start(&["socks", "--listen", "127.0.0.1:0", "--deny", "127.0.0.1"]);
+        let (_client, reply) = connect5(proxy.addr(0), "pair", port);
+        assert_eq!(reply[1], 0);
+        Peer::accept(&second);
+        first.set_nonblocking(true).unwrap();
+        assert!(first.accept().is_err());
+    });
+}
+
+#[test]
+fn so_many_clients_wait_in_the_backlog() {
+    if !kit::has("ss") {
+        return;
+    }
+    for threads in ["1", "2"] {
+        let relay = Relay::start(&["--backlog", "77", "--threads", threads]);
+        let port = format!("sport = :{}", relay.addr().port());
+        let mut ss = std::process::Command::new("ss");
+        ss.args(["-Hltn", &port]);
+        let said = kit::seaprox::run_command(ss, b"").out;
+        // State, Recv-Q and Send-Q, which is the backlog of what listens.
+        let said = String::from_utf8(said).unwrap();
+        let backlogs: Vec<_> = said.lines().map(|line| line.split_whitespace().nth(2).unwrap()).collect();
+        assert_eq!(backlogs, vec!["77"; threads.parse().unwrap()], "{said}");
+    }
+}
+
+#[test]
+fn status_shows_both_legs_and_the_limits() {
+    let relay = Relay::start(&["--buffer", "16KiB", "--pipe-size", "256KiB", "--max-connections", "77"]);
+    let (mut client, mut server) = relay.pair();
+    both(&mut client, &[Send(300)], &mut server, &[Read(300), Send(500)]);
+    client.run(&[Read(500)]);
+    until("both figures are there", || relay.seaprox.figure("/connections/0/source/bytes_out") == 500);
+    let status = relay.seaprox.status();
+    let to: SocketAddr = relay.listener.local_addr().unwrap();
+    let connection = &status["connections"][0];
+    assert_eq!(connection["conn"], format!("static[ipv4[{}]->ipv4[{to}]]", client.local()));
+    assert_eq!(connection["stage"], "established");
+    assert_eq!(connection["listener"], format!("ipv4[{}]", relay.addr()));
+    for (leg, side, bytes_in, bytes_out) in [("source", client.local(), 300, 500), ("dest", to, 500, 300)] {
+        let leg = &connection[leg];
+        assert_eq!((&leg["side"], &leg["state"]), (&format!("ipv4[{side}]").into(), &"connected".into()));
+        assert_eq!((&leg["bytes_in"], &leg["bytes_out"]), (&bytes_in.into(), &bytes_out.into()));
+        assert_eq!((&leg["congested"], &leg["queued"]), (&0.into(), &0.into()));
+        assert!(leg["flags"].is_array());
+    }
+    assert_eq!(status["limits"]["block_bytes"], 16 << 10);
+    assert_eq!(status["limits"]["pipe_bytes"], 256 << 10);
+    assert_eq!(status["limits"]["connections"], 77);
+    assert_eq!(status["usage"]["sides"], 2);
+    let text = kit::run(&["status", "--status", &format!("unix:{}", relay.seaprox.scratch().file("status"))]);
+    let text = String::from_utf8(text.out).unwrap();
+    assert!(text.contains("connections 1 of 77") && text.contains("in 300 out 500"), "{text}");
+}

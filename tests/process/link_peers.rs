@@ -1,0 +1,401 @@
+//! The share of one peer in common resources: its part of a turn, its futile streams, its connections, and its log lines.
+//! The peer is hostile and keeps no rule (`hostile_kit`); the node is the real one.
+
+use crate::hostile_kit;
+use crate::kit;
+use crate::node_kit;
+use crate::served;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use hostile_kit::{RawLink, encode};
+use node_kit::{Node, until};
+use seaprox::link::frame::Frame;
+use seaprox::link::{Bound, Code, Config, Event, Host, Kind, Open};
+use seaprox::node::Happened;
+use seaprox::{Core, Reason, Remote};
+use served::{HONEST, HOSTILE, Served};
+
+/// OPENs, LISTENs and RESETs of one key that are acted on in one turn at most.
+const REQUESTS_PER_TURN: u64 = 64;
+
+/// Notes in each turn of a loop what it has counted so far.
+struct Turns {
+    counts: Arc<Mutex<Vec<(u64, u64)>>>,
+    over: Arc<AtomicBool>,
+}
+
+impl Turns {
+    fn watch(node: &Node, count: fn(&Core) -> u64) -> Turns {
+        let turns = Turns { counts: Arc::default(), over: Arc::default() };
+        note(node.remote.clone(), Arc::clone(&turns.counts), Arc::clone(&turns.over), count);
+        turns
+    }
+
+    /// Waits until so many have been counted. Returns the most that one turn counted.
+    #[track_caller]
+    fn most_of(self, total: u64) -> u64 {
+        let first = || self.counts.lock().unwrap().first().map_or(0, |(_, count)| *count);
+        let last = || self.counts.lock().unwrap().last().map_or(0, |(_, count)| *count);
+        until("all of them were acted on", || last() - first() >= total);
+        self.over.store(true, Ordering::Relaxed);
+        let counts = self.counts.lock().unwrap();
+        let each = counts.windows(2).map(|pair| {
+            let [(turn, count), (next_turn, next_count)] = pair else { unreachable!("a pair") };
+            (next_count - count).div_ceil((next_turn - turn).max(1))
+        });
+        each.max().unwrap_or(0)
+    }
+}
+
+/// A call in the loop that asks for itself again: it runs once in each turn.
+fn note(remote: Remote, counts: Arc<Mutex<Vec<(u64, u64)>>>, over: Arc<AtomicBool>, count: fn(&Core) -> u64) {
+    let again = remote.clone();
+    // A loop that has ended needs no watching.
+    let _ = remote.call(move |core| {
+        counts.lock().unwrap().push((core.stats().turns, count(core)));
+        if !over.load(Ordering::Relaxed) {
+            note(again, counts, over, count);
+        }
+    });
+}
+
+fn to(addr: SocketAddr) -> Open {
+    Open { host: Host::Addr(addr.ip()), port: addr.port(), ..Open::default() }
+}
+
+fn to_nowhere() -> Open {
+    Open { host: Host::Addr([127, 0, 0, 1].into()), port: 9, ..Open::default() }
+}
+
+#[test]
+fn a_flood_of_opens_is_acted_on_a_few_in_each_turn() {
+    let node = Node::start();
+    node.policy.opens.store(false, Ordering::Relaxed);
+    let mut link = RawLink::connect(node.serve(), [1; 32]).unwrap();
+    let turns = Turns::watch(&node, |core| core.stats().streams_refused);
+    let frames: Vec<u8> =
+        (1..=1000).flat_map(|number| encode(&Frame::Open { id: 2 * number, open: to_nowhere() })).collect();
+    link.send_raw(&frames).unwrap();
+    let most = turns.most_of(1000);
+    assert!(most <= REQUESTS_PER_TURN, "{most} in one turn");
+}
+
+#[test]
+fn a_flood_of_listens_is_acted_on_a_few_in_each_turn() {
+    let node = Node::start();
+    let mut link = RawLink::connect(node.serve(), [1; 32]).unwrap();
+    let turns = Turns::watch(&node, |core| core.stats().peer_requests);
+    let both = |id| [encode(&Frame::Listen { id, open: Open::default() }), encode(&Frame::Unlisten { id })].concat();
+    link.send_raw(&(1..=2000).flat_map(both).collect::<Vec<u8>>()).unwrap();
+    let most = turns.most_of(2000);
+    assert!(most <= REQUESTS_PER_TURN, "{most} in one turn");
+}
+
+#[test]
+fn streams_that_all_end_at_once_are_ended_a_few_in_each_turn() {
+    const STREAMS: u32 = 1000;
+    let node = Node::start();
+    let (server, addr) = node_kit::target();
+    let _held = std::thread::spawn(move || server.incoming().flatten().collect::<Vec<_>>());
+    for how in ["each is reset", "the session is closed"] {
+        let mut link = RawLink::connect(node.serve(), [1; 32]).unwrap();
+        let now = link.now();
+        (0..STREAMS).for_each(|_| _ = link.session.open(now, to(addr)).unwrap());
+        let mut open = 0;
+        while open < STREAMS {
+            link.wait_for(|event| matches!(event, Event::OpenResult { .. })).unwrap();
+            open += 1;
+        }
+        let turns = Turns::watch(&node, |core| core.stats().closed_total());
+        let frames = match how {
+            "each is reset" => (1..=STREAMS)
+                .flat_map(|number| encode(&Frame::Reset { id: 2 * number, code: Code::SourceReset, size: 0 }))
+                .collect(),
+            _ => encode(&Frame::Close { code: Code::Killed, text: "" }),
+        };
+        link.send_raw(&frames).unwrap();
+        let most = turns.most_of(u64::from(STREAMS));
+        assert!(most <= 2 * REQUESTS_PER_TURN, "{how}: {most} in one turn");
+    }
+}
+
+#[test]
+fn streams_that_come_to_nothing_have_a_rate_and_another_key_has_its_own() {
+    let node = Node::start();
+    node.policy.opens.store(false, Ordering::Relaxed);
+    let addr = node.serve();
+    let mut link = RawLink::connect(addr, [1; 32]).unwrap();
+    let since = Instant::now();
+    until("thousands are refused", || {
+        let now = link.now();
+        while link.session.open(now, to_nowhere()).is_ok() {}
+        link.turn().unwrap();
+        while link.session.poll_event().is_some() {}
+        node.ask(|core| core.stats().streams_refused) >= 8000
+    });
+    // The node handles two thousand streams at once, and 500 a second after that; it refuses the others unseen.
+    let most = 2000 + 500 * (since.elapsed().as_millis() as u64 + 1000) / 1000;
+    let asked = node.policy.asked.load(Ordering::Relaxed);
+    assert!((2000..=most).contains(&asked), "{asked} of 8,000 were looked at, in {:?}", since.elapsed());
+    let (_, result) = RawLink::connect(addr, [3; 32]).unwrap().open(to_nowhere()).unwrap();
+    assert_eq!(result.failure, Some(Code::NotPermitted), "another key is asked about as ever");
+}
+
+/// Each leaves a record until the peer has acknowledged the answer, and a hostile one never does.
+#[test]
+fn refused_streams_that_the_peer_does_not_acknowledge_are_memory_of_its_key() {
+    // Half of the budget is for one key, and each record counts for 1 KiB.
+    const TOTAL: usize = 8 << 20;
+    const STREAMS: u32 = 6000;
+    let node = Node::with(|config| config.limits.link_bytes = TOTAL);
+    node.policy.opens.store(false, Ordering::Relaxed);
+    let addr = node.serve();
+    // A peer that acknowledges is refused more often than that, and lives.
+    let mut honest = RawLink::connect(addr, [3; 32]).unwrap();
+    let mut answers = 0;
+    while answers < STREAMS {
+        let now = honest.now();
+        while honest.session.open(now, to_nowhere()).is_ok() {}
+        honest.turn().unwrap();
+        while let Some(event) = honest.session.poll_event() {
+            answers += u32::from(matches!(event, Event::OpenResult { .. }));
+        }
+    }
+    let config = Config { capabilities: 0, ..Config::default() };
+    let mut hostile = RawLink::connect_from(TcpStream::connect(addr).unwrap(), [1; 32], config).unwrap();
+    let frames: Vec<u8> =
+        (1..=STREAMS).flat_map(|number| encode(&Frame::Open { id: 2 * number, open: to_nowhere() })).collect();
+    // The node closes the connection, perhaps before all of it has been sent.
+    let _ = hostile.send_raw(&frames);
+    let is_ended = |happened: &Happened| matches!(happened, Happened::Ended { reason: Reason::LimitReached, .. });
+    until("the link of the hostile key is ended", || {
+        // The other key's answers are on their way.
+        let (received, _) = node.ask(|core| core.link_memory());
+        assert!(received <= TOTAL as u64, "{received} bytes");
+        node.has(is_ended)
+    });
+    until("the other key opens streams again", || {
+        honest.turn().unwrap();
+        let now = honest.now();
+        honest.session.open(now, to_nowhere()).is_ok()
+    });
+    honest.wait_for(|event| matches!(event, Event::OpenResult { .. })).unwrap();
+}
+
+/// A question to the node itself.
+fn question(name: &str, port: u16) -> Open {
+    Open { kind: Kind::Internal, host: Host::Name(name.into()), port, ..Open::default() }
+}
+
+#[test]
+fn a_question_is_over_with_its_answer() {
+    let node = Node::start();
+    let mut link = RawLink::connect(node.serve(), [1; 32]).unwrap();
+    // The first subflow of a session is number 0 or 1. The side that could send more is left open.
+    let answers = [0, 1].map(|subflow| link.open(question("where-am-i", subflow)).unwrap());
+    let is_known = |result: &Bound| result.failure.is_none();
+    let (_, result) = answers.into_iter().find(|(_, result)| is_known(result)).expect("one is the subflow's");
+    assert_eq!((result.host, result.port), (Host::Addr(link.local().ip()), link.local().port()));
+    until("nothing is left of them at the node", || {
+        link.turn().unwrap();
+        node.links()[0].streams == 0
+    });
+}
+
+#[test]
+fn questions_that_nobody_knows_come_to_nothing_and_have_the_rate_of_such_streams() {
+    let node = Node::start();
+    let mut link = RawLink::connect(node.serve(), [1; 32]).unwrap();
+    let is_limited =
+        |event: &Event| matches!(event, Event::OpenResult { result, .. } if result.failure == Some(Code::LimitReached));
+    until("a stream is refused for the questions before it", || {
+        let now = link.now();
+        while link.session.open(now, question("why", 1)).is_ok() {}
+        link.turn().unwrap();
+        let mut limited = 0;
+        while let Some(event) = link.session.poll_event() {
+            limited += usize::from(is_limited(&event));
+        }
+        let _ = link.session.open(now, to_nowhere());
+        limited > 0
+    });
+    let asked = node.policy.asked.load(Ordering::Relaxed);
+    let (_, result) = RawLink::connect(node.serve(), [3; 32]).unwrap().open(to_nowhere()).unwrap();
+    assert_eq!(result.failure, Some(Code::ConnectionRefused), "another key has its own; {asked} were looked at before");
+}
+
+#[test]
+fn one_key_gets_half_of_the_connections_and_the_others_the_rest() {
+    let node = Node::with(|config| config.limits.connections = 100);
+    let (server, target) = node_kit::target();
+    let _held = std::thread::spawn(move || server.incoming().flatten().collect::<Vec<_>>());
+    let addr = node.serve();
+    // Two links of one key, to show that the key is counted and not the link.
+    let mut links = [0, 1].map(|_| RawLink::connect(addr, [1; 32]).unwrap());
+    let mut answers = Vec::new();
+    for number in 0..80 {
+        answers.push(links[number % 2].open(to(target)).unwrap().1.failure);
+    }
+    assert_eq!(answers.iter().filter(|failure| failure.is_none()).count(), 50);
+    assert!(answers[50..].iter().all(|failure| *failure == Some(Code::LimitReached)), "{answers:?}");
+    let mut other = RawLink::connect(addr, [3; 32]).unwrap();
+    let (_, result) = other.open(to(target)).unwrap();
+    assert_eq!(result.failure, None, "another key gets a connection");
+    // A connection that ends frees its place.
+    let close = encode(&Frame::Close { code: Code::Drained, text: "" });
+    links.iter_mut().for_each(|link| link.send_raw(&close).unwrap());
+    until("the connections of the first key are over", || node.ask(|core| core.snapshot().connections.len()) == 1);
+    let (_, result) = RawLink::connect(addr, [1; 32]).unwrap().open(to(target)).unwrap();
+    assert_eq!(result.failure, None, "the first key gets connections again");
+}
+
+#[test]
+fn the_clients_of_a_keys_listener_count_against_it() {
+    let node = Node::with(|config| config.limits.connections = 100);
+    let (server, target) = node_kit::target();
+    let _held = std::thread::spawn(move || server.incoming().flatten().collect::<Vec<_>>());
+    let addr = node.serve();
+    let mut link = RawLink::connect(addr, [1; 32]).unwrap();
+    let number = link.session.listen(Open { host: Host::Addr([127, 0, 0, 1].into()), ..Open::default() }).unwrap();
+    let event = link.wait_for(|event| matches!(event, Event::ListenResult { .. })).unwrap();
+    let Event::ListenResult { id, result } = event else { unreachable!("it is the answer") };
+    assert_eq!((id, result.failure), (number, None));
+    let _clients: Vec<TcpStream> = (0..150).map(|_| TcpStream::connect(("127.0.0.1", result.port)).unwrap()).collect();
+    until("all of them were accepted", || node.ask(|core| core.stats().opened) >= 150);
+    let (_, result) = RawLink::connect(addr, [3; 32]).unwrap().open(to(target)).unwrap();
+    assert_eq!(result.failure, None, "another key gets a connection");
+}
+
+#[test]
+fn lines_about_connections_of_a_key_that_come_to_nothing_are_few_and_the_rest_is_counted() {
+    let node = Served::start(r#"permit-open="*""#, &[]);
+    let port = kit::closed_port();
+    let mut link = RawLink::connect(node.addr, HOSTILE).unwrap();
+    for _ in 0..6 {
+        let now = link.now();
+        (0..500).for_each(|_| _ = link.session.open(now, to(([127, 0, 0, 1], port).into())).unwrap());
+        for _ in 0..500 {
+            link.wait_for(|event| matches!(event, Event::OpenResult { .. })).unwrap();
+        }
+    }
+    assert!(node.seaprox.count_log(&[" closed ", "reason=connection_refused"]) <= 300, "not 3,000 lines");
+    let other = kit::closed_port();
+    let (_, result) = RawLink::connect(node.addr, HONEST).unwrap().open(to(([127, 0, 0, 1], other).into())).unwrap();
+    assert_eq!(result.failure, Some(Code::ConnectionRefused));
+    node.seaprox.wait_for_log(&[" closed ", &format!("asked=127.0.0.1:{other} ")]);
+    // The line comes when the period of ten seconds is over.
+    node.seaprox.wait_for_log(&["lines left out", "unsaid="]);
+}
+
+/// Over two subflows the reset of a refused stream can overtake the answer that refuses it.
+#[test]
+fn a_refusal_whose_reset_comes_first_keeps_its_reason() {
+    let node = Node::start();
+    let mut link = RawLink::connect(node.serve(), [1; 32]).unwrap();
+    link.session.listen(Open { host: Host::Addr([127, 0, 0, 1].into()), ..Open::default() }).unwrap();
+    let event = link.wait_for(|event| matches!(event, Event::ListenResult { .. })).unwrap();
+    let Event::ListenResult { result, .. } = event else { unreachable!("it is the answer") };
+    let client = node_kit::connect(SocketAddr::from(([127, 0, 0, 1], result.port)));
+    let opened = link.wait_for(|event| matches!(event, Event::Opened { .. })).unwrap();
+    let Event::Opened { id, .. } = opened else { unreachable!("it is the one") };
+    link.send_raw(&encode(&Frame::Reset { id: id.0, code: Code::ConnectionRefused, size: 0 })).unwrap();
+    let closed = || node.ask(|core| core.totals().closed().collect::<Vec<_>>());
+    until("its client is told", || !closed().is_empty());
+    assert_eq!(closed(), [(seaprox::Reason::ConnectionRefused, 1)]);
+    drop(client);
+}
+
+#[test]
+fn connections_that_time_out_at_once_are_ended_a_few_in_each_turn() {
+    const STREAMS: u64 = 1000;
+    let node = Node::with(|config| config.timeouts.idle = Duration::from_secs(2));
+    let (server, addr) = node_kit::target();
+    let _held = std::thread::spawn(move || server.incoming().flatten().collect::<Vec<_>>());
+    let mut link = RawLink::connect(node.serve(), [1; 32]).unwrap();
+    let now = link.now();
+    (0..STREAMS).for_each(|_| _ = link.session.open(now, to(addr)).unwrap());
+    for _ in 0..STREAMS {
+        link.wait_for(|event| matches!(event, Event::OpenResult { .. })).unwrap();
+    }
+    let turns = Turns::watch(&node, |core| core.stats().closed_total());
+    let most = turns.most_of(STREAMS);
+    assert!(most <= 256, "{most} in one turn");
+}
+
+#[test]
+fn streams_that_wait_for_one_name_are_connected_a_few_in_each_turn() {
+    const STREAMS: u64 = 900;
+    if !kit::has_namespaces() {
+        return;
+    }
+    kit::names::isolated("", |server| {
+        server.set("late.test", &["127.0.0.1"], Duration::from_millis(500));
+        let node = Node::start();
+        let mut link = RawLink::connect(node.serve(), [1; 32]).unwrap();
+        let now = link.now();
+        let port = kit::closed_port();
+        (0..STREAMS).for_each(|_| _ = link.session.open(now, Open::name("late.test", port)).unwrap());
+        link.send().unwrap();
+        until("they wait for the name", || node.ask(|core| core.stats().opened) >= STREAMS);
+        let turns = Turns::watch(&node, |core| core.stats().connect_failures.iter().sum());
+        let most = turns.most_of(STREAMS);
+        assert!(most <= 2 * REQUESTS_PER_TURN, "{most} in one turn");
+    });
+}
+
+#[test]
+fn a_peer_that_comes_and_goes_all_the_time_does_not_fill_the_log() {
+    let node = Served::start("", &[]);
+    let since = Instant::now();
+    // A hundred lines in each ten seconds, and half of them tell of an end.
+    let most = || 50 * (since.elapsed().as_secs() as usize / 10 + 2);
+    let mut sessions = 0;
+    // Without a limit there would be a line for each, on a machine that is slow as well.
+    while sessions < most() + 60 {
+        assert!(since.elapsed() < Duration::from_secs(60), "{sessions} sessions in a minute are too few to tell");
+        let mut link = RawLink::connect(node.addr, HOSTILE).unwrap();
+        link.send_raw(&encode(&Frame::Close { code: Code::Drained, text: "" })).unwrap();
+        while link.drain().is_ok() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        sessions += 1;
+    }
+    RawLink::connect(node.addr, HONEST).unwrap();
+    kit::until("another key is told of", || node.seaprox.count_log(&["link up", &fingerprint(HONEST)]) == 1);
+    let lines = node.seaprox.count_log(&[&fingerprint(HOSTILE)]);
+    let most = most();
+    assert!((1..=most).contains(&lines), "{lines} lines in {:?}", since.elapsed());
+}
+
+fn fingerprint(seed: [u8; 32]) -> String {
+    seaprox::auth::PublicKey::from_bytes(hostile_kit::public_key(seed)).unwrap().fingerprint()
+}
+
+/// A socket that comes from an address of its own.
+fn socket_from(ip: &str, to: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(ip.parse().unwrap(), 0).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.into()
+}
+
+#[test]
+fn a_wrong_key_from_one_address_is_seen_beside_a_flood_from_another() {
+    let node = Served::start("", &[]);
+    for _ in 0..150 {
+        let mut socket = socket_from("127.0.0.2", node.addr);
+        socket.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        // The node answers with an alert, or closes.
+        while matches!(socket.read(&mut [0; 256]), Ok(1..)) {}
+    }
+    let lines = node.seaprox.count_log(&["turned away", "127.0.0.2:"]);
+    assert!((1..=60).contains(&lines), "{lines} lines about the flood, of 150");
+    let wrong = RawLink::connect_from(socket_from("127.0.0.3", node.addr), [9; 32], Config::default());
+    assert!(wrong.is_err(), "its key is not let in");
+    node.seaprox.wait_for_log(&["turned away", "127.0.0.3:", "reason=auth_failed"]);
+}

@@ -1,0 +1,349 @@
+//! Many connections, and what they cost (TS-16, TS-19, TS-20, TS-29 to TS-31, TS-H1, SP-08, SP-27, X-10).
+//!
+//! These measure, so each of them has the machine for itself.
+
+use crate::kit;
+
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kit::Step::*;
+use kit::peer::both;
+use kit::{Peer, Relay, Seaprox, alone, proc, until};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn a_thousand_in_sequence_and_a_hundred_at_once() {
+    let _alone = alone();
+    let relay = Relay::start(&["-q"]);
+    for _ in 0..1000 {
+        let (mut client, mut server) = relay.pair();
+        client.run(&[Send(100), Fin]);
+        server.run(&[ReadAll, Send(100), Fin]);
+        client.run(&[ReadAll]);
+        assert_eq!((client.received, server.received), (100, 100));
+    }
+    thread::scope(|scope| {
+        for _ in 0..100 {
+            let (mut client, mut server) = relay.pair();
+            scope.spawn(move || {
+                both(&mut client, &[Swap(300_000), Fin, ReadAll], &mut server, &[Swap(300_000), ReadAll, Fin])
+            });
+        }
+    });
+    relay.seaprox.wait_until_idle();
+    assert_eq!(relay.seaprox.figure("/opened"), 1100);
+}
+
+#[test]
+fn five_thousand_at_once() {
+    let _alone = alone();
+    let granted = seaprox::raise_descriptor_limit().unwrap();
+    let count: usize = 5000;
+    assert!(granted > 2 * count as u64 + 100, "needs more descriptors than {granted}");
+    let relay = Relay::start(&["-q", "--max-connections", "5001"]);
+    let mut pairs: Vec<_> = (0..count).map(|_| relay.pair()).collect();
+    assert_eq!(relay.seaprox.figure("/usage/connections"), count as u64);
+    // Every one of them is alive, also those with others on both sides.
+    for (client, server) in &mut pairs {
+        client.run(&[Send(100)]);
+        server.run(&[Send(100)]);
+    }
+    for (client, server) in &mut pairs {
+        client.run(&[Read(100)]);
+        server.run(&[Read(100)]);
+    }
+    // Holes in the tables are filled again.
+    let mut number = 0;
+    pairs.retain(|_| {
+        number += 1;
+        number % 3 != 0
+    });
+    until("every third is over", || relay.seaprox.figure("/usage/connections") == pairs.len() as u64);
+    pairs.extend((0..500).map(|_| relay.pair()));
+    for (client, server) in &mut pairs {
+        client.run(&[Send(10)]);
+        server.run(&[Read(10), Fin]);
+        client.run(&[ReadAll]);
+    }
+    pairs.clear();
+    relay.seaprox.wait_until_idle();
+    assert_eq!(relay.seaprox.figure("/usage/descriptors"), 1 + 2 * relay.seaprox.figure("/usage/pipes"));
+}
+
+#[test]
+fn many_short_connections_leave_nothing_behind() {
+    let _alone = alone();
+    let relay = Relay::start(&["-q"]);
+    let use_it = |rounds: usize| {
+        thread::scope(|scope| {
+            for worker in 0..8 {
+                let relay = &relay;
+                scope.spawn(move || {
+                    for round in 0..rounds {
+                        // Whoever accepts gets somebody's connection: it closes in its own way, too.
+                        let mut client = Peer::connect(relay.addr());
+                        // Who speaks and is gone before its dest is connected, the dest need not see: the handshake with it
+                        // waits for those bytes. So whoever resets at once says nothing.
+                        if (round + worker) % 4 != 0 {
+                            // Who accepted it may have reset it already.
+                            let _ = client.socket().send(b"some bytes");
+                        }
+                        let mut server = Peer::accept(&relay.listener);
+                        match (round + worker) % 4 {
+                            0 => _ = client.run(&[Rst]),
+                            1 => _ = server.run(&[Rst]),
+                            // The other end may have reset it.
+                            2 => _ = client.socket().shutdown(std::net::Shutdown::Write),
+                            _ => {}
+                        }
+                    }
+                });
+            }
+        });
+        relay.seaprox.wait_until_idle();
+    };
+    use_it(20);
+    let pid = relay.seaprox.pid();
+    let usage = || (relay.seaprox.status()["usage"].clone(), proc::descriptors(pid));
+    let (before, rss) = (usage(), proc::rss(pid));
+    assert_eq!((&before.0["sides"], &before.0["buffer_bytes"]), (&0.into(), &0.into()));
+    use_it(600);
+    assert_eq!(usage(), before);
+    assert!(proc::rss(pid) < rss + 2 * MIB, "{} became {}", rss, proc::rss(pid));
+}
+
+/// Offers a lot to a reader that takes little, and says how much memory that took.
+fn growth_with_a_stopped_reader(options: &[&str]) -> u64 {
+    let relay = Relay::start(&[&["-q"], options].concat());
+    let (mut client, mut server) = relay.pair();
+    both(&mut client, &[Swap(4 * MIB)], &mut server, &[Swap(4 * MIB)]);
+    let before = proc::rss(relay.seaprox.pid());
+    let congested = |status: &serde_json::Value, name: &str| status["connections"][0][name]["congested"].as_u64();
+    // Where the machine has other things to do, either end may have been late by now.
+    let source_before = congested(&relay.seaprox.status(), "source");
+    client.run(&[Fill(1 << 30, 150)]);
+    assert!(client.sent < 200 * MIB, "the sender is held up, not served by memory: {}", client.sent);
+    let grown = proc::rss(relay.seaprox.pid()).saturating_sub(before);
+    let status = relay.seaprox.status();
+    let leg = |name: &str, key: &str| status["connections"][0][name][key].as_u64().unwrap_or(0);
+    assert!(leg("dest", "congested") > 0, "{status}");
+    assert_eq!(congested(&status, "source"), source_before, "{status}");
+    let limit = if status["connections"][0]["source"]["flags"].as_array().unwrap().contains(&"spliced".into()) {
+        status["limits"]["pipe_bytes"].as_u64().unwrap()
+    } else {
+        status["limits"]["block_bytes"].as_u64().unwrap()
+    };
+    assert!(leg("dest", "queued") <= limit && leg("dest", "queued") > 0, "{limit} in {status}");
+    assert_eq!(leg("source", "queued"), 0);
+    let sent = client.sent;
+    both(&mut client, &[Fin, ReadAll], &mut server, &[ReadAll, Fin]);
+    assert_eq!(server.received, sent);
+    grown
+}
+
+#[test]
+fn a_stopped_reader_does_not_grow_the_process() {
+    let _alone = alone();
+    for options in [&[][..], &["--no-splice"], &["--no-splice", "--buffer", "4KiB"], &["--buffer", "256KiB"]] {
+        let grown = growth_with_a_stopped_reader(options);
+        assert!(grown < 2 * MIB, "{grown} bytes with {options:?}");
+    }
+}
+
+#[test]
+fn a_gibibyte_passes_a_slow_reader_in_constant_memory() {
+    let _alone = alone();
+    let relay = Relay::start(&["-q"]);
+    let (mut client, mut server) = relay.pair();
+    both(&mut client, &[Send(4 * MIB)], &mut server, &[Read(4 * MIB)]);
+    let pid = relay.seaprox.pid();
+    let before = proc::rss(pid);
+    let mut highest = 0;
+    thread::scope(|scope| {
+        scope.spawn(move || _ = client.run(&[Send(1 << 30), Fin, ReadAll]));
+        // It stops now and then, so that everything before it fills up.
+        for _ in 0..20 {
+            server.run(&[Pause(10), Read((1 << 30) / 20)]);
+            highest = highest.max(proc::rss(pid));
+        }
+        server.run(&[ReadAll, Fin]);
+    });
+    assert!(highest < before + 3 * MIB, "{before} became {highest}");
+}
+
+#[test]
+fn the_size_of_a_buffer_is_what_a_stopped_half_holds() {
+    let _alone = alone();
+    for (buffer, bytes) in [("4KiB", 4 * KIB), ("256KiB", 256 * KIB)] {
+        let relay = Relay::start(&["-q", "--no-splice", "--buffer", buffer]);
+        let mut pairs: Vec<_> = (0..20).map(|_| relay.pair()).collect();
+        for (client, _) in &mut pairs {
+            client.run(&[Fill(64 * MIB, 50)]);
+        }
+        assert_eq!(relay.seaprox.figure("/usage/buffer_bytes"), 20 * bytes, "one buffer for each half that is stuck");
+        for (client, server) in &mut pairs {
+            let sent = client.sent;
+            both(client, &[Fin, ReadAll], server, &[ReadAll, Fin]);
+            assert_eq!(server.received, sent);
+        }
+        until("they are back", || relay.seaprox.figure("/usage/buffer_bytes") == 0);
+    }
+}
+
+#[test]
+fn all_buffers_together_have_a_limit_and_nobody_starves() {
+    let _alone = alone();
+    // Room for two buffers, and ten halves that want one.
+    let relay = Relay::start(&["-q", "--no-splice", "--buffer", "32KiB", "--buffer-memory", "64KiB"]);
+    let mut pairs: Vec<_> = (0..10).map(|_| relay.pair()).collect();
+    for (client, _) in &mut pairs {
+        client.run(&[Fill(32 * MIB, 30)]);
+    }
+    assert!(relay.seaprox.figure("/usage/buffer_bytes") <= 64 * KIB);
+    thread::scope(|scope| {
+        for (client, server) in &mut pairs {
+            let sent = client.sent;
+            scope.spawn(move || {
+                both(client, &[Fin, ReadAll], server, &[ReadAll, Fin]);
+                assert_eq!(server.received, sent);
+            });
+        }
+    });
+    assert!(relay.seaprox.figure("/block_waits") > 0);
+}
+
+#[test]
+fn idle_connections_cost_next_to_nothing_and_the_tables_are_there_from_the_start() {
+    let _alone = alone();
+    let _ = seaprox::raise_descriptor_limit();
+    let relay = Relay::start(&["-q", "--max-connections", "2100"]);
+    let pid = relay.seaprox.pid();
+    let mut pairs: Vec<_> = (0..100).map(|_| relay.pair()).collect();
+    for (client, server) in &mut pairs {
+        both(client, &[Swap(1000)], server, &[Swap(1000)]);
+    }
+    let before = proc::rss(pid);
+    let mut more: Vec<_> = (0..2000).map(|_| relay.pair()).collect();
+    for (client, server) in &mut more {
+        client.run(&[Send(1)]);
+        server.run(&[Read(1)]);
+    }
+    let each = proc::rss(pid).saturating_sub(before) / 2000;
+    assert!(each <= 1024, "{each} bytes for each idle connection");
+}
+
+/// The median time of a ping-pong of one byte, in microseconds.
+fn median_of_ping(client: &mut Peer, server: &mut Peer, count: usize) -> u128 {
+    let mut times: Vec<_> = (0..count)
+        .map(|_| {
+            let since = Instant::now();
+            client.run(&[Send(1)]);
+            server.run(&[Read(1), Send(1)]);
+            client.run(&[Read(1)]);
+            since.elapsed().as_micros()
+        })
+        .collect();
+    times.sort_unstable();
+    times[count / 2]
+}
+
+#[test]
+fn a_byte_takes_less_than_a_millisecond() {
+    let _alone = alone();
+    let relay = Relay::start(&["-q"]);
+    let direct = {
+        let mut client = Peer::connect(relay.listener.local_addr().unwrap());
+        let mut server = Peer::accept(&relay.listener);
+        median_of_ping(&mut client, &mut server, 500)
+    };
+    let (mut client, mut server) = relay.pair();
+    let relayed = median_of_ping(&mut client, &mut server, 500);
+    assert!(relayed < direct + 1000, "{direct} µs became {relayed} µs");
+    // Two small writes with a little time between, as from a program that knows nothing of Nagle: the second does not wait
+    // until the first is acknowledged, which takes 40 ms when the reader has nothing to say.
+    let mut times: Vec<_> = (0..21)
+        .map(|_| {
+            let since = Instant::now();
+            client.run(&[Send(1), Pause(2), Send(1)]);
+            server.run(&[Read(2), Send(1), Pause(2), Send(1)]);
+            client.run(&[Read(2)]);
+            since.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    assert!(times[10] < Duration::from_millis(30), "{times:?}");
+}
+
+#[test]
+fn a_transfer_does_not_starve_a_ping() {
+    let _alone = alone();
+    let relay = Relay::start(&["-q"]);
+    let mut worst = Vec::new();
+    // The machine has other things to do: three tries.
+    for _ in 0..3 {
+        let (mut client, mut server) = relay.pair();
+        let (mut sender, mut reader) = relay.pair();
+        let idle = median_of_ping(&mut client, &mut server, 300).max(50);
+        let beside = thread::scope(|scope| {
+            let transfer =
+                scope.spawn(|| both(&mut sender, &[Send(1 << 30), Fin, ReadAll], &mut reader, &[ReadAll, Fin]));
+            until("it is under way", || relay.seaprox.figure("/connections/1/source/bytes_in") > MIB);
+            let beside = median_of_ping(&mut client, &mut server, 100);
+            assert!(!transfer.is_finished(), "the transfer was over too soon to say anything");
+            beside
+        });
+        if beside < 5 * idle {
+            return;
+        }
+        worst.push((idle, beside));
+    }
+    panic!("µs alone and beside a transfer: {worst:?}");
+}
+
+#[test]
+fn the_congestion_of_a_leg_is_counted_on_that_leg() {
+    let _alone = alone();
+    let relay = Relay::start(&["-q"]);
+    let (mut client, mut server) = relay.pair();
+    server.run(&[Fill(64 * MIB, 100)]);
+    let congested = |leg: &str| relay.seaprox.figure(&format!("/connections/0/{leg}/congested"));
+    assert!(congested("source") > 0 && congested("dest") == 0);
+    let sent = server.sent;
+    both(&mut server, &[Fin, ReadAll], &mut client, &[ReadAll, Fin]);
+    assert_eq!(client.received, sent);
+}
+
+#[test]
+fn one_two_and_all_connections_are_dispatched_with_gaps_between() {
+    let _alone = alone();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap().to_string();
+    let seaprox = Seaprox::start(&["static", "-q", "--listen", "127.0.0.1:0", "--to", &to, "--max-connections", "64"]);
+    let pair = || (Peer::connect(seaprox.addr(0)), Peer::accept(&listener));
+    let mut pairs: Vec<Option<(Peer, Peer)>> = Vec::new();
+    for count in [1, 2, 64] {
+        while pairs.len() < count {
+            pairs.push(Some(pair()));
+        }
+        for (client, server) in pairs.iter_mut().flatten() {
+            both(client, &[Swap(5000)], server, &[Swap(5000)]);
+        }
+    }
+    for slot in pairs.iter_mut().skip(1).step_by(2) {
+        *slot = None;
+    }
+    for (client, server) in pairs.iter_mut().flatten() {
+        both(client, &[Swap(5000)], server, &[Swap(5000)]);
+    }
+    until("the gaps are there", || seaprox.figure("/usage/connections") == 32);
+    for slot in pairs.iter_mut().filter(|slot| slot.is_none()) {
+        *slot = Some(pair());
+    }
+    for (client, server) in pairs.iter_mut().flatten() {
+        both(client, &[Swap(5000), Fin, ReadAll], server, &[Swap(5000), ReadAll, Fin]);
+    }
+}

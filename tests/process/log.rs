@@ -1,0 +1,185 @@
+//! The log and the announcements as a process writes them: readers that do not read, descriptors that take nothing (TT-17),
+//! targets and levels, and the signals that ask for something.
+
+use crate::kit;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, PipeReader, Write};
+use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+
+use kit::Step::*;
+use kit::peer::both;
+use kit::{Peer, Relay, SOON, Scratch, Seaprox, run_with};
+
+/// A relay that listens on a Unix socket, because nobody reads where it listens.
+struct Unread {
+    seaprox: Seaprox,
+    scratch: Scratch,
+    listener: TcpListener,
+}
+
+impl Unread {
+    fn start(options: &[&str], touch: impl FnOnce(&mut std::process::Command)) -> Unread {
+        let (scratch, listener) = (Scratch::new(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let (listen, to) = (format!("unix:{}", scratch.file("in")), listener.local_addr().unwrap().to_string());
+        let seaprox = Seaprox::spawn(&[&["static", "--listen", &listen, "--to", &to], options].concat(), touch);
+        let unread = Unread { seaprox, scratch, listener };
+        kit::until("it listens", || UnixStream::connect(unread.scratch.file("in")).is_ok());
+        unread.listener.accept().unwrap();
+        unread
+    }
+
+    fn pair(&self) -> (Peer, Peer) {
+        let client = Peer::connect_unix(self.scratch.file("in").as_ref());
+        (client, Peer::accept(&self.listener))
+    }
+}
+
+/// A pipe that has room for nothing more.
+fn full_pipe() -> (PipeReader, std::io::PipeWriter) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut filler = File::from(std::os::fd::OwnedFd::from(writer.try_clone().unwrap()));
+    let size = kit::proc::pipe_bytes(&filler);
+    filler.write_all(&vec![b'\n'; size]).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing_and_says_what_was_lost() {
+    let (reader, writer) = full_pipe();
+    let mut relay = Unread::start(&["-v"], |command| _ = command.stderr(writer));
+    let (mut client, mut server) = relay.pair();
+    both(&mut client, &[Swap(10)], &mut server, &[Swap(10)]);
+    // Far more than the ring holds: a thousand bytes of log for each.
+    for _ in 0..2_000 {
+        let (mut client, mut server) = relay.pair();
+        client.run(&[Fin]);
+        server.run(&[ReadAll, Fin]);
+    }
+    both(&mut client, &[Swap(100_000)], &mut server, &[Swap(100_000)]);
+    let mut lines = BufReader::new(reader).lines().map(Result::unwrap).filter(|line| !line.is_empty());
+    let told = lines.find(|line| line.contains("dropped=")).expect("the log goes on");
+    let count: u64 = told.rsplit('=').next().unwrap().parse().unwrap();
+    assert!(told.contains("WARN  seaprox log lines dropped") && count > 0, "{told}");
+    // All later lines are complete again.
+    both(&mut client, &[Fin, ReadAll], &mut server, &[ReadAll, Fin]);
+    assert!(lines.any(|line| line.contains("closed") && line.contains("sent=100010")));
+    relay.seaprox.signal(libc::SIGTERM);
+    assert_eq!(lines.filter(|line| line.contains("draining")).count(), 1, "to the last line");
+    assert_eq!(relay.seaprox.wait(SOON).code(), Some(0));
+}
+
+/// Standard output and error are often one pipe; whoever reads it may have stopped.
+#[test]
+fn a_reader_that_does_not_read_cannot_hold_the_end() {
+    let (reader, writer) = full_pipe();
+    let out = writer.try_clone().unwrap();
+    let mut relay = Unread::start(&[], |command| _ = command.stderr(writer).stdout(out));
+    let (mut client, mut server) = relay.pair();
+    both(&mut client, &[Swap(10), Fin, ReadAll], &mut server, &[Swap(10), ReadAll, Fin]);
+    relay.seaprox.signal(libc::SIGTERM);
+    assert_eq!(relay.seaprox.wait(SOON).code(), Some(0));
+    drop(reader);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    for stderr in [std::process::Stdio::from(closed), full.into()] {
+        let mut relay = Unread::start(&["-v"], |command| _ = command.stderr(stderr));
+        for _ in 0..10 {
+            let (mut client, mut server) = relay.pair();
+            both(&mut client, &[Swap(10), Fin, ReadAll], &mut server, &[Swap(10), ReadAll, Fin]);
+        }
+        relay.seaprox.wait_until_idle();
+        relay.seaprox.signal(libc::SIGTERM);
+        assert_eq!(relay.seaprox.wait(SOON).code(), Some(0));
+    }
+}
+
+#[test]
+fn quit_drains_as_term_does_and_usr1_writes_the_status() {
+    let mut relay = Relay::start(&["-q"]);
+    let (mut client, mut server) = relay.pair();
+    both(&mut client, &[Swap(10)], &mut server, &[Swap(10)]);
+    relay.seaprox.signal(libc::SIGUSR1);
+    let target = relay.listener.local_addr().unwrap();
+    relay.seaprox.wait_for_log(&["INFO  seaprox::status seaprox ", &format!(" pid {}", relay.seaprox.pid())]);
+    relay.seaprox.wait_for_log(&["seaprox::status", "connections 1 of "]);
+    relay.seaprox.wait_for_log(&["seaprox::status", "static[ipv4[", &format!("->ipv4[{target}]]"), "established"]);
+    relay.seaprox.signal(libc::SIGQUIT);
+    kit::until("it listens no more", || std::net::TcpStream::connect(relay.addr()).is_err());
+    relay.listener.set_nonblocking(true).unwrap();
+    while relay.listener.accept().is_ok() {}
+    both(&mut client, &[Swap(100_000), Fin, ReadAll], &mut server, &[Swap(100_000), ReadAll, Fin]);
+    assert_eq!(relay.seaprox.wait(SOON).code(), Some(0));
+}
+
+/// Frames of a link are logged at trace, and single targets have levels of their own (BS-13).
+#[test]
+fn the_frames_of_a_link_are_told_at_trace_and_never_their_payload() {
+    let scratch = Scratch::new();
+    let secret = scratch.write("secret", "a secret of the two nodes in this test\n");
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let far = Seaprox::start(&["link", "--listen", "127.0.0.1:0", "--secret", &secret]);
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = server.local_addr().unwrap().to_string();
+    let args = ["static", "--listen", "127.0.0.1:0", "--to", &to, "--via", &far.listens(0), "--secret", &secret];
+    let start = |more: &[&str], levels: &str| {
+        Seaprox::start_with(&[&args, more].concat(), |command| _ = command.env("SEAPROX_LOG", levels))
+    };
+    for (near, has_others) in [(start(&["-vv"], ""), true), (start(&[], "warn,seaprox::link::frame=trace"), false)] {
+        let mut client = Peer::connect(near.addr(0));
+        client.run(&[Put(b"a word that is nobody's business")]);
+        let mut behind = Peer::accept(&server);
+        behind.run(&[Take(b"a word that is nobody's business"), Fin]);
+        client.run(&[ReadAll, Fin]);
+        near.wait_for_log(&["TRACE seaprox::link::frame sent kind=OPEN id=", &format!("place={to}")]);
+        near.wait_for_log(&["TRACE seaprox::link::frame received kind=OPEN_RESULT id="]);
+        near.wait_for_log(&["TRACE seaprox::link::frame sent kind=DATA id=", "bytes=40"]);
+        near.wait_until_idle();
+        assert_eq!(near.count_log(&["sent kind=OPEN ", &format!("place={to}")]), 1);
+        assert!(!near.log().concat().contains("business"), "{:?}", near.log());
+        assert_eq!(near.count_log(&[" mio"]), 0, "{:?}", near.log());
+        assert_eq!(near.count_log(&["seaprox::connection"]) > 0, has_others);
+    }
+}
+
+#[test]
+fn wrong_levels_are_named_with_what_was_expected() {
+    for (levels, word) in [
+        (
+            "seaprox::relay=trace",
+            "SEAPROX_LOG: \"seaprox::relay\" is no target: expected one of seaprox, seaprox::conn",
+        ),
+        ("seaprox::lnik=debug", "did you mean seaprox::link?"),
+        ("saeprox::link=trace", "SEAPROX_LOG: \"saeprox::link\" is no target"),
+        ("loud", "\"loud\" is no level: expected off, error, warn, info, debug or trace, or TARGET=LEVEL"),
+    ] {
+        let ran = run_with(&["socks", "--listen", "127.0.0.1:0"], b"", |it| _ = it.env("SEAPROX_LOG", levels));
+        assert_eq!((ran.code, ran.err.lines().count()), (Some(2), 1), "{ran:?}");
+        assert!(ran.err.contains(word), "{}", ran.err);
+    }
+    let levels = std::ffi::OsStr::from_bytes(b"seaprox=trace\xff");
+    let ran = run_with(&["socks", "--listen", "127.0.0.1:99999"], b"", |it| _ = it.env("SEAPROX_LOG", levels));
+    assert_eq!((ran.code, ran.err.lines().count()), (Some(2), 1), "{ran:?}");
+    assert!(ran.err.contains("SEAPROX_LOG: expected UTF-8"), "{}", ran.err);
+}
+
+/// The manual's table of targets is that of the program.
+#[test]
+fn the_manual_lists_the_targets() {
+    let manual = include_str!("../../README.md");
+    let source = include_str!("../../proxies/logging/filter.rs");
+    let table = source.split("TARGETS: &[(&str, &str)] = &[").nth(1).and_then(|rest| rest.split("];").next()).unwrap();
+    let targets: Vec<_> = table.split("(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert!(targets.contains(&"seaprox::link::frame"));
+    for target in targets {
+        assert!(manual.contains(&format!("| `{target}` |")), "{target}");
+    }
+}

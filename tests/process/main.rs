@@ -1,0 +1,38 @@
+//! The real binary as a child process, with programs that others wrote.
+
+#[allow(dead_code, reason = "each group of tests uses its part of the kit")]
+#[path = "../kit/process/mod.rs"]
+mod kit;
+#[allow(dead_code, reason = "each group of tests uses its part of the kit")]
+#[path = "../kit/hostile/mod.rs"]
+mod hostile_kit;
+#[allow(dead_code, reason = "each group of tests uses its part of the kit")]
+#[path = "../kit/node/mod.rs"]
+mod node_kit;
+#[allow(dead_code, reason = "each group of tests uses its part of the kit")]
+#[path = "../kit/hostile/served.rs"]
+mod served;
+#[allow(dead_code, unused_imports, reason = "each group of tests uses its part")]
+#[path = "../../src/tls/mod.rs"]
+mod tls;
+
+mod cat;
+mod cli;
+mod ends;
+mod examples;
+mod files;
+mod http;
+mod http_refused;
+mod keys;
+mod limits;
+mod link_cli;
+mod link_interop;
+mod link_peers;
+mod load;
+mod log;
+mod names;
+mod programs;
+mod readme;
+mod relay;
+mod socks;
+mod splice;

@@ -1,0 +1,216 @@
+//! Bugs that other proxies had with splice(2), one test for each kind. They hold in copy mode too.
+//!
+//! * haproxy/haproxy#356: a response from a Unix socket that comes in bursts, each read to its end, stops for ever.
+//! * haproxy/haproxy#901: with slow readers on many connections, spliced ones crawl.
+//! * haproxy/haproxy#2505: the server has closed, the rest is in the pipe, and the close overtakes it.
+//! * 3proxy/3proxy#366: a stream that is throttled keeps the processor busy.
+
+use crate::kit;
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kit::Step::*;
+use kit::peer::both;
+use kit::{Peer, Relay, Scratch, Seaprox, alone, proc, until};
+
+const MIB: u64 = 1 << 20;
+
+/// Whether bytes of this leg went through a pipe.
+fn is_spliced(seaprox: &Seaprox, leg: &str) -> bool {
+    seaprox.status()["connections"][0][leg]["flags"].as_array().is_some_and(|flags| flags.contains(&"spliced".into()))
+}
+
+#[test]
+fn a_fast_transfer_is_spliced_unless_it_is_switched_off() {
+    let _alone = alone();
+    for (options, expected) in
+        [(&[][..], !kit::seaprox::copies()), (&["--no-splice"], false), (&["--pipes", "0"], false)]
+    {
+        let relay = Relay::start(options);
+        let (mut client, mut server) = relay.pair();
+        client.run(&[Fill(64 * MIB, 100)]);
+        assert_eq!(is_spliced(&relay.seaprox, "source"), expected, "{options:?}");
+        let sent = client.sent;
+        both(&mut client, &[Fin, ReadAll], &mut server, &[ReadAll, Fin]);
+        assert_eq!(server.received, sent);
+    }
+}
+
+#[test]
+fn bursts_from_a_unix_socket_arrive_whole() {
+    let _alone = alone();
+    let scratch = Scratch::new();
+    let path = scratch.file("server");
+    let listener = UnixListener::bind(&path).unwrap();
+    let seaprox = Seaprox::start(&["static", "--listen", "127.0.0.1:0", "--to", &format!("unix:{path}")]);
+    for round in 0..40 {
+        let mut client = Peer::connect(seaprox.addr(0));
+        let socket: socket2::Socket = OwnedFd::from(listener.accept().unwrap().0).into();
+        let mut server = Peer::of(socket, false);
+        // Each burst is waited for, so the proxy finds an empty socket behind it; the sizes straddle pages and blocks.
+        for size in [613, 16_320, 65_536 + round, 400_000, 1, 4096, 32_768, 1_000_000 + round, 7] {
+            both(&mut server, &[Send(size)], &mut client, &[Read(size)]);
+        }
+        both(&mut server, &[Send(300_000), Fin], &mut client, &[ReadAll]);
+        assert_eq!(client.received, server.sent);
+    }
+}
+
+#[test]
+fn slow_readers_on_many_connections_do_not_crawl() {
+    let _alone = alone();
+    let scratch = Scratch::new();
+    let path = scratch.file("server");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut took = Vec::new();
+    for options in [&[][..], &["--no-splice"]] {
+        let to = format!("unix:{path}");
+        let seaprox = Seaprox::start(&[&["static", "-q", "--listen", "127.0.0.1:0", "--to", &to], options].concat());
+        let since = Instant::now();
+        thread::scope(|scope| {
+            for _ in 0..100 {
+                let mut client = Peer::connect_narrow(seaprox.addr(0));
+                let socket: socket2::Socket = OwnedFd::from(listener.accept().unwrap().0).into();
+                let mut server = Peer::of(socket, false);
+                scope.spawn(move || _ = server.run(&[Send(MIB), Fin]));
+                scope.spawn(move || {
+                    client.run(&[ReadSlowly(MIB / 2, 32 << 10, 2), ReadAll]);
+                    assert_eq!(client.received, MIB);
+                });
+            }
+        });
+        took.push(since.elapsed());
+    }
+    assert!(took[0] < 3 * took[1] + Duration::from_secs(1), "spliced {:?}, copied {:?}", took[0], took[1]);
+}
+
+#[test]
+fn a_close_does_not_overtake_what_is_in_the_pipe() {
+    let _alone = alone();
+    for from_client in [false, true] {
+        let relay = Relay::start(&[]);
+        let (client, server) = (Peer::connect_narrow(relay.addr()), Peer::accept(&relay.listener));
+        let (mut sender, mut reader) = if from_client { (client, server) } else { (server, client) };
+        // Everything on the way is full: the reader's socket, the pipe, the sender's socket. Then the end comes, and the
+        // half stays like that for a while, with other events for the connection.
+        sender.run(&[Fill(64 * MIB, 100), Fin]);
+        for _ in 0..5 {
+            reader.run(&[Send(10), Pause(20)]);
+            sender.run(&[Read(10)]);
+        }
+        reader.run(&[ReadSlowly(MIB / 4, 8 << 10, 1), ReadAll]);
+        assert_eq!(reader.received, sender.sent, "from the client: {from_client}");
+        reader.run(&[Fin]);
+        sender.run(&[ReadAll]);
+        let line = relay.closing_line();
+        assert!(line.contains("end=graceful"), "{line}");
+    }
+}
+
+#[test]
+fn a_sender_that_is_gone_with_its_data_in_the_pipe_loses_none_of_it() {
+    let _alone = alone();
+    let relay = Relay::start(&[]);
+    for _ in 0..10 {
+        let (mut client, mut server) = (Peer::connect_narrow(relay.addr()), Peer::accept(&relay.listener));
+        server.run(&[Fill(64 * MIB, 50)]);
+        let sent = server.sent;
+        drop(server);
+        client.run(&[Pause(50), ReadAll]);
+        assert_eq!(client.received, sent);
+    }
+}
+
+#[test]
+fn a_reader_that_resets_with_data_in_the_pipe_frees_the_pipe() {
+    let _alone = alone();
+    let relay = Relay::start(&["--pipes", "4"]);
+    for _ in 0..20 {
+        let (mut client, mut server) = (Peer::connect_narrow(relay.addr()), Peer::accept(&relay.listener));
+        server.run(&[Fill(64 * MIB, 30)]);
+        client.run(&[Rst]);
+        server.run(&[ReadReset]);
+    }
+    relay.seaprox.wait_until_idle();
+    assert!(relay.seaprox.figure("/usage/pipes") <= 4);
+    let open = 1 + 2 * relay.seaprox.figure("/usage/pipes");
+    assert_eq!(relay.seaprox.figure("/usage/descriptors"), open);
+    // What was left in a pipe must not turn up in another connection.
+    let (mut client, mut server) = relay.pair();
+    both(&mut client, &[Swap(8 * MIB), Fin, ReadAll], &mut server, &[Swap(8 * MIB), ReadAll, Fin]);
+}
+
+#[test]
+fn more_hot_halves_than_pipes_all_arrive() {
+    let _alone = alone();
+    let relay = Relay::start(&["-q", "--pipes", "3", "--pipe-size", "64KiB"]);
+    let mut pairs: Vec<_> = (0..12).map(|_| relay.pair()).collect();
+    thread::scope(|scope| {
+        for (client, server) in &mut pairs {
+            scope.spawn(|| both(client, &[Swap(16 * MIB), Fin, ReadAll], server, &[Swap(16 * MIB), ReadAll, Fin]));
+        }
+    });
+    assert!(pairs.iter().all(|(client, server)| client.received == 16 * MIB && server.received == 16 * MIB));
+    relay.seaprox.wait_until_idle();
+}
+
+#[test]
+fn a_half_closed_connection_goes_on_splicing() {
+    let _alone = alone();
+    let relay = Relay::start(&[]);
+    let (mut client, mut server) = relay.pair();
+    client.run(&[Send(100), Fin]);
+    server.run(&[ReadAll]);
+    both(&mut server, &[Send(200 * MIB), Fin], &mut client, &[ReadAll]);
+    assert_eq!(client.received, 200 * MIB);
+}
+
+/// The processor time of a second in which nothing can happen, in milliseconds.
+fn cost_of_waiting(seaprox: &Seaprox) -> u64 {
+    let before = proc::cpu_ms(seaprox.pid());
+    thread::sleep(Duration::from_secs(1));
+    proc::cpu_ms(seaprox.pid()) - before
+}
+
+#[test]
+fn waiting_costs_no_processor_time() {
+    let _alone = alone();
+    let relay = Relay::start(&["-q"]);
+    let (mut stuck, _stuck_server) = (Peer::connect_narrow(relay.addr()), Peer::accept(&relay.listener));
+    let assert_quiet = |what: &str| {
+        let ms = cost_of_waiting(&relay.seaprox);
+        assert!(ms < 50, "{what}: {ms} ms in a second");
+    };
+    stuck.run(&[Fill(64 * MIB, 100)]);
+    assert_quiet("a full pipe");
+    stuck.run(&[Fin]);
+    assert_quiet("a full pipe and an end behind it");
+    let (mut half, mut half_server) = relay.pair();
+    half.run(&[Send(10), Fin]);
+    half_server.run(&[ReadAll]);
+    assert_quiet("a half-closed connection");
+    let (mut reset, mut reset_server) = (Peer::connect_narrow(relay.addr()), Peer::accept(&relay.listener));
+    reset_server.run(&[Fill(64 * MIB, 100), Rst]);
+    assert_quiet("a server that is gone");
+    reset.run(&[Pause(1)]);
+}
+
+#[test]
+fn a_throttled_stream_costs_little() {
+    let _alone = alone();
+    let relay = Relay::start(&["-q"]);
+    let (mut client, mut server) = relay.pair();
+    let (cost, since) = thread::scope(|scope| {
+        scope.spawn(move || _ = client.run(&[Send(6 * MIB), Fin, ReadAll]));
+        until("it is under way", || relay.seaprox.figure("/usage/connections") == 1);
+        let (before, since) = (proc::cpu_ms(relay.seaprox.pid()), Instant::now());
+        // 2.5 MB a second, in small pieces: about 20 Mbit/s, as in the report.
+        server.run(&[ReadSlowly(5 * MIB, 12_500, 5), ReadAll, Fin]);
+        (proc::cpu_ms(relay.seaprox.pid()) - before, since.elapsed())
+    });
+    let percent = u128::from(cost) * 100 / since.as_millis();
+    assert!(percent < 20, "{percent} % of a processor for a throttled stream");
+}
