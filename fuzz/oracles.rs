@@ -11,7 +11,7 @@
 
 use std::fmt::Debug;
 
-#[path = "../proxies/http"]
+#[path = "../proxies/frontends/http"]
 mod http {
     pub mod body;
     pub mod head;
@@ -20,7 +20,7 @@ mod http {
     pub mod rewrite;
 }
 
-#[path = "../proxies/socks"]
+#[path = "../proxies/frontends/socks"]
 mod socks {
     pub mod proto;
 }

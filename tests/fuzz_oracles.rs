@@ -1,6 +1,5 @@
 //! The oracles of the fuzz targets, run without a fuzzer: over the seeds, over mutations of them and over random bytes, a
 //! bounded number of times. And that no target is left out.
-#![cfg(feature = "binary")]
 
 #[path = "kit/loop/mod.rs"]
 mod loop_kit;
@@ -15,7 +14,7 @@ use std::path::{Path, PathBuf};
 use loop_kit::Random;
 
 fn fuzz() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
 }
 
 /// The seeds of a target, by name.

@@ -3,7 +3,6 @@
 #[allow(dead_code, reason = "the bench uses the rest")]
 #[path = "../kit/link/bare.rs"]
 mod bare;
-#[allow(dead_code, reason = "each group of tests uses its part of the kit")]
 #[path = "../kit/link/mod.rs"]
 mod link_kit;
 

@@ -1,6 +1,5 @@
 //! The event loop, over real sockets, through the public interface of the library.
 
-#[allow(dead_code, reason = "each group of tests uses its part of the kit")]
 #[path = "../kit/loop/mod.rs"]
 mod loop_kit;
 

@@ -48,7 +48,7 @@ fn until_listening(host: &Host, port: u16) {
 /// An HTTP server on loopback of a host, with a directory of its own, and its port.
 fn web(host: &Host) -> (Program, Scratch, String) {
     let scratch = Scratch::new();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kit/origin.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/kit/process/origin.py");
     let mut server = program(host, "python3 $0 $1", &[script, scratch.path().to_str().unwrap()]);
     let port = server.first_line();
     assert!(port.parse::<u16>().is_ok(), "the server did not start: {port:?}");

@@ -1,9 +1,7 @@
 //! Real processes in networks of namespaces that are cut, shaped and filtered.
 
-#[allow(dead_code, reason = "each group of tests uses its part of the kit")]
 #[path = "../kit/process/mod.rs"]
 mod kit;
-#[allow(dead_code, reason = "each group of tests uses its part of the kit")]
 #[path = "../kit/net/mod.rs"]
 mod net_kit;
 

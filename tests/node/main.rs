@@ -1,11 +1,9 @@
 //! Links between nodes in one process, over real sockets.
 
-#[allow(dead_code, reason = "each group of tests uses its part of the kit")]
-#[path = "../kit/node/mod.rs"]
-mod node_kit;
-#[allow(dead_code, reason = "each group of tests uses its part of the kit")]
 #[path = "../kit/hostile/mod.rs"]
 mod hostile_kit;
+#[path = "../kit/node/mod.rs"]
+mod node_kit;
 #[allow(dead_code, unused_imports, reason = "the test uses a part of it")]
 #[path = "../../src/tls/mod.rs"]
 mod tls;

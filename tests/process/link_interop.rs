@@ -3,8 +3,8 @@
 //! `SEAPROX_INTEROP_BINARY` names the earlier binary. The recorded exchange in `link_transcript.rs` is the part of this that
 //! runs everywhere.
 
-use crate::node_kit::cutter;
 use crate::kit;
+use crate::node_kit::cutter;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

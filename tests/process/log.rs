@@ -175,7 +175,7 @@ fn wrong_levels_are_named_with_what_was_expected() {
 #[test]
 fn the_manual_lists_the_targets() {
     let manual = include_str!("../../README.md");
-    let source = include_str!("../../proxies/logging/filter.rs");
+    let source = include_str!("../../proxies/process/logging/filter.rs");
     let table = source.split("TARGETS: &[(&str, &str)] = &[").nth(1).and_then(|rest| rest.split("];").next()).unwrap();
     let targets: Vec<_> = table.split("(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
     assert!(targets.contains(&"seaprox::link::frame"));

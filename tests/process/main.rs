@@ -1,15 +1,11 @@
 //! The real binary as a child process, with programs that others wrote.
 
-#[allow(dead_code, reason = "each group of tests uses its part of the kit")]
-#[path = "../kit/process/mod.rs"]
-mod kit;
-#[allow(dead_code, reason = "each group of tests uses its part of the kit")]
 #[path = "../kit/hostile/mod.rs"]
 mod hostile_kit;
-#[allow(dead_code, reason = "each group of tests uses its part of the kit")]
+#[path = "../kit/process/mod.rs"]
+mod kit;
 #[path = "../kit/node/mod.rs"]
 mod node_kit;
-#[allow(dead_code, reason = "each group of tests uses its part of the kit")]
 #[path = "../kit/hostile/served.rs"]
 mod served;
 #[allow(dead_code, unused_imports, reason = "each group of tests uses its part")]

@@ -22,7 +22,7 @@ impl Web {
     fn start(with_tls: bool) -> Web {
         let scratch = Scratch::new();
         scratch.write("hello", "hello\n");
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kit/origin.py");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/kit/process/origin.py");
         let mut command = Command::new("python3");
         command.args([script, scratch.path().to_str().unwrap()]).stdin(Stdio::null());
         if with_tls {

@@ -1,0 +1,331 @@
+//! Help, the version and the manual page, made from the tables of commands and options.
+//!
+//! Everything here is pure: it returns text that ends with a newline, and the caller prints it on stdout.
+
+use std::fmt::Write as _;
+
+use crate::cli::options::{Command, Group, OPTIONS, OptionSpec, Value, options_of};
+
+/// Help on a command, or on all of them; `long` is `--help`, otherwise `-h`.
+pub fn text(command: Option<Command>, long: bool) -> String {
+    match (command, long) {
+        (None, false) => general(),
+        (None, true) => general() + &tail(None),
+        (Some(command), false) => short(command),
+        (Some(command), true) => detailed(command) + &tail(Some(command)),
+    }
+}
+
+/// What `-V` prints.
+pub fn version() -> String {
+    format!("seaprox {}\n", env!("CARGO_PKG_VERSION"))
+}
+
+/// The manual page, in roff with the macros of man(7).
+pub fn man() -> String {
+    let mut out = format!(".TH SEAPROX 1 \"\" \"seaprox {}\"\n", env!("CARGO_PKG_VERSION"));
+    out.push_str(".SH NAME\nseaprox \\- a proxy between sockets\n.SH SYNOPSIS\n");
+    for (index, line) in Command::ALL.into_iter().flat_map(usages).enumerate() {
+        let _ = writeln!(out, "{}{}", if index == 0 { "" } else { ".br\n" }, roff(&line));
+    }
+    out.push_str(".SH COMMANDS\n");
+    for command in Command::ALL {
+        let _ = writeln!(out, ".TP\n.B {}\n{}.", roff(command.name()), roff(&capital(command.spec().summary)));
+    }
+    out.push_str(".SH OPTIONS\n");
+    for group in Group::ALL {
+        let _ = writeln!(out, ".SS {}", roff(group.title()));
+        for option in OPTIONS.iter().filter(|option| option.group == group) {
+            let commands: Vec<_> = option.commands.iter().map(Command::name).collect();
+            let known = match commands.len() == Command::ALL.len() {
+                true => "Every command knows it.".to_owned(),
+                false => format!("Known to {}.", commands.join(", ")),
+            };
+            let notes = sentences(option, None);
+            let _ = writeln!(out, ".TP\n.B {}\n{}\n{}", roff(&names(option)), roff(&notes), roff(&known));
+        }
+    }
+    for (title, lines) in [("EXIT STATUS", EXIT_CODES), ("SIGNALS", SIGNALS), ("ENVIRONMENT", ENVIRONMENT)] {
+        let _ = writeln!(out, ".SH {title}");
+        for (name, meaning) in lines {
+            let _ = writeln!(out, ".TP\n.B {}\n{}.", roff(name), roff(&capital(meaning)));
+        }
+        if title == "SIGNALS" {
+            let _ = writeln!(out, ".PP\n{}.", roff(&capital(UNCAUGHT)));
+        }
+    }
+    out.push_str(".SH EXAMPLES\n");
+    for (line, meaning) in Command::ALL.into_iter().flat_map(|command| command.spec().examples) {
+        let _ = writeln!(out, ".TP\n.B seaprox {}\n{}.", roff(line), roff(&capital(meaning)));
+    }
+    out
+}
+
+/// `-l, --listen ADDR`.
+pub fn names(option: &OptionSpec) -> String {
+    let short = option.short.map(|short| format!("-{short}, ")).unwrap_or_default();
+    let value = option.placeholder().map(|value| format!(" {value}")).unwrap_or_default();
+    format!("{short}--{}{value}", option.long)
+}
+
+fn general() -> String {
+    let mut out = "Usage: seaprox COMMAND [OPTION]... [ARGUMENT]...\n\nCommands:\n".to_owned();
+    for command in Command::ALL {
+        entry(&mut out, command.name(), command.spec().summary, 15);
+    }
+    out.push_str(
+        "\nseaprox COMMAND -h lists the options of a command, --help explains them.\nseaprox -V prints the version.\n",
+    );
+    out
+}
+
+/// A line for each option, cut down to its first clause.
+fn short(command: Command) -> String {
+    let mut out = head(command);
+    out.push_str("\nOptions:\n");
+    for option in options_of(command) {
+        let default = default_note(option, command).map(|note| format!(" ({note})")).unwrap_or_default();
+        entry(&mut out, &indented(option), &format!("{}{default}", option.brief()), 34);
+    }
+    let _ = writeln!(out, "\nseaprox {} --help says more, with examples.", command.name());
+    out
+}
+
+fn detailed(command: Command) -> String {
+    let mut out = head(command);
+    for group in Group::ALL {
+        let mut options = options_of(command).filter(|option| option.group == group).peekable();
+        if options.peek().is_some() {
+            let _ = writeln!(out, "\n{}:", group.title());
+        }
+        for option in options {
+            let _ = writeln!(out, "  {}", indented(option));
+            wrap(&mut out, &sentences(option, Some(command)), 10);
+        }
+    }
+    out.push_str("\nExamples:\n");
+    for (line, meaning) in command.spec().examples {
+        let _ = writeln!(out, "  seaprox {line}");
+        wrap(&mut out, meaning, 10);
+    }
+    out
+}
+
+fn head(command: Command) -> String {
+    let mut out = String::new();
+    for (index, line) in usages(command).into_iter().enumerate() {
+        let _ = writeln!(out, "{} {line}", if index == 0 { "Usage:" } else { "      " });
+    }
+    let _ = writeln!(out, "\n{}.", capital(command.spec().summary));
+    out
+}
+
+/// The sections behind the options. The help of a command that catches no signal has none about them.
+fn tail(command: Option<Command>) -> String {
+    let mut out = String::new();
+    let catches = |command| matches!(command, Command::Static | Command::Socks | Command::Http | Command::Link);
+    let signals = if command.is_none_or(catches) { SIGNALS } else { &[] };
+    for (title, lines) in [("Exit codes", EXIT_CODES), ("Signals", signals), ("Environment", ENVIRONMENT)] {
+        if lines.is_empty() {
+            continue;
+        }
+        let _ = writeln!(out, "\n{title}:");
+        for (name, meaning) in lines {
+            entry(&mut out, name, meaning, 16);
+        }
+        if title == "Signals" && matches!(command, None | Some(Command::Link)) {
+            wrap(&mut out, &format!("{}.", capital(UNCAUGHT)), 2);
+        }
+    }
+    out
+}
+
+fn usages(command: Command) -> Vec<String> {
+    let spec = command.spec();
+    spec.synopsis.iter().map(|line| format!("seaprox {} {line}", spec.name).trim_end().to_owned()).collect()
+}
+
+/// The long help of an option: what it does, whether it repeats, its default and its variable, for one command or all.
+fn sentences(option: &OptionSpec, command: Option<Command>) -> String {
+    let mut out = format!("{}.", capital(option.help));
+    if option.repeat {
+        out.push_str(" May be repeated.");
+    }
+    let variable = option.commands.iter().filter(|known| command.is_none_or(|command| command == *known));
+    let variable = variable.filter_map(|command| option.env_name(command)).next();
+    let default = match command {
+        Some(command) => default_note(option, command),
+        None => default_notes(option),
+    };
+    let notes: Vec<_> = [default, variable.map(|name| format!("env: {name}"))].into_iter().flatten().collect();
+    if !notes.is_empty() {
+        let _ = write!(out, " [{}]", notes.join(", "));
+    }
+    out
+}
+
+fn default_note(option: &OptionSpec, command: Command) -> Option<String> {
+    option.default_for(command).map(|default| format!("default: {default}"))
+}
+
+/// The default for all commands, or each with its own where they differ.
+fn default_notes(option: &OptionSpec) -> Option<String> {
+    if option.value != Value::Listen && option.other_default.is_none() {
+        return option.default.map(|default| format!("default: {default}"));
+    }
+    let each = |command: Command| Some(format!("{} for {}", option.default_for(command)?, command.name()));
+    let all: Vec<_> = option.commands.iter().filter_map(each).collect();
+    Some(format!("default: {}", all.join(", ")))
+}
+
+/// The names, with those that have no letter lined up behind those that have one.
+fn indented(option: &OptionSpec) -> String {
+    let lead = if option.short.is_some() { "" } else { "    " };
+    format!("{lead}{}", names(option))
+}
+
+/// A name, and its meaning from a column on; on a line of its own if the name is too long for that.
+fn entry(out: &mut String, name: &str, meaning: &str, column: usize) {
+    let mut body = String::new();
+    wrap(&mut body, meaning, column);
+    if name.chars().count() + 4 <= column {
+        let _ = write!(out, "  {name:<width$}{}", &body[column..], width = column - 2);
+    } else {
+        let _ = write!(out, "  {name}\n{body}");
+    }
+}
+
+/// Breaks text between words, every line indented.
+fn wrap(out: &mut String, text: &str, indent: usize) {
+    let mut used = 0;
+    for word in text.split_whitespace() {
+        let width = word.chars().count();
+        if used > 0 && indent + used + 1 + width > COLUMNS {
+            out.push('\n');
+            used = 0;
+        }
+        let _ = if used == 0 { write!(out, "{:indent$}{word}", "") } else { write!(out, " {word}") };
+        used += width + usize::from(used > 0);
+    }
+    out.push('\n');
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
+/// Text that roff takes for text: dashes that can be copied, no control line, no escape.
+fn roff(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq");
+    if text.starts_with('.') { format!("\\&{text}") } else { text }
+}
+
+const COLUMNS: usize = 80;
+
+const EXIT_CODES: &[(&str, &str)] = &[
+    ("0", "done, or stopped by a signal that the command catches"),
+    ("1", "failed while running"),
+    ("2", "wrong arguments"),
+    ("69", "a peer or an address could not be had"),
+    ("75", "the link is lost, where --exit-on-failure asks to end then, or for one connection"),
+    ("77", "a key is rejected, is not known or is not the right one; or the far end does not permit it"),
+    ("78", "a file of the configuration is wrong"),
+];
+const SIGNALS: &[(&str, &str)] = &[
+    ("TERM, QUIT", "stop accepting, let connections end for the drain timeout, then stop; a second one stops at once"),
+    ("INT", "stop at once"),
+    ("USR1", "write the status to the log, whatever its level"),
+    ("HUP", "read files of keys, users and paths again, never stop; they are read again whenever they change, too"),
+];
+const UNCAUGHT: &str = "link with -W, and every command but static, socks, http and link, catches none of these: \
+                        each of them then has the default action of the system and ends the process at once";
+const ENVIRONMENT: &[(&str, &str)] = &[
+    (
+        "SEAPROX_*",
+        "an option, where no flag sets it; what repeats is separated by spaces, a flag is 1, true, yes, 0, false or no",
+    ),
+    ("SEAPROX_LOG", "a level for all log targets, or levels of single ones, such as seaprox::link=trace"),
+    ("NO_COLOR", "leave colour out of the log"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_is_in_every_help_that_it_belongs_to() {
+        for command in Command::ALL {
+            let (short, long) = (text(Some(command), false), text(Some(command), true));
+            for option in OPTIONS {
+                let name = format!("--{}", option.long);
+                let stands = |text: &str| text.split([' ', '\n']).any(|word| word == name);
+                if option.commands.has(command) {
+                    assert!(stands(&short) && stands(&long), "{} {name}", command.name());
+                }
+            }
+            for (line, _) in command.spec().examples {
+                assert!(long.contains(&format!("  seaprox {line}\n")));
+            }
+        }
+        let http = text(Some(Command::Http), true).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(http.contains("[default: 60s, env: SEAPROX_KEEPALIVE_TIMEOUT]"), "{http}");
+        assert!(!text(Some(Command::Socks), true).contains("keepalive-timeout"));
+    }
+
+    /// Most commands run with the signals as the system has them, and promise nothing else.
+    #[test]
+    fn only_commands_that_catch_signals_explain_them() {
+        let section = |command| text(command, true).split("\nSignals:\n").nth(1).map(str::to_owned);
+        for command in Command::ALL {
+            let catches = ["static", "socks", "http", "link"].contains(&command.name());
+            assert_eq!(section(Some(command)).is_some(), catches, "{}", command.name());
+        }
+        for (command, has_note) in [(None, true), (Some(Command::Link), true), (Some(Command::Http), false)] {
+            assert_eq!(section(command).is_some_and(|text| text.contains("Link with -W")), has_note);
+        }
+        assert!(man().contains(".PP\nLink with \\-W"));
+    }
+
+    #[test]
+    fn general_help_names_every_command() {
+        for command in Command::ALL {
+            assert!(text(None, false).contains(command.spec().summary));
+        }
+        assert!(text(None, true).contains("Exit codes:"));
+        assert_eq!(version(), format!("seaprox {}\n", env!("CARGO_PKG_VERSION")));
+    }
+
+    #[test]
+    fn help_fits_the_terminal() {
+        for command in Command::ALL {
+            let examples: Vec<_> =
+                command.spec().examples.iter().map(|(line, _)| format!("  seaprox {line}")).collect();
+            for line in text(Some(command), true).lines().chain(text(Some(command), false).lines()) {
+                assert!(line.len() <= COLUMNS || examples.iter().any(|example| example == line), "{line}");
+                assert_eq!(line.trim_end(), line);
+            }
+        }
+    }
+
+    #[test]
+    fn the_manual_page_is_roff() {
+        let page = man();
+        assert!(page.starts_with(".TH SEAPROX 1 "));
+        for option in OPTIONS {
+            assert!(page.contains(&roff(&names(option))), "{}", option.long);
+        }
+        for line in page.lines().filter(|line| line.starts_with(['.', '\''])) {
+            let request = line.split(' ').next().unwrap_or_default();
+            assert!([".TH", ".SH", ".SS", ".TP", ".PP", ".B", ".br"].contains(&request), "{line}");
+        }
+        assert_eq!(roff(".a\\b-c'd"), "\\&.a\\eb\\-c\\(aqd");
+    }
+
+    #[test]
+    fn text_is_broken_between_words() {
+        let mut out = String::new();
+        wrap(&mut out, &"word ".repeat(20), 70);
+        assert!(out.lines().all(|line| line == format!("{:70}word word", "")), "{out}");
+    }
+}

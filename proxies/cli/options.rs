@@ -1,0 +1,284 @@
+//! The command line: `seaprox COMMAND [OPTION]... [ARGUMENT]...`.
+//!
+//! [`parse`] decides which command is meant and which options it is given; the getters of [`Parsed`] make typed values of
+//! them. A flag goes before the environment, and that before the default of the table. An error is one line that names
+//! the command, the argument, what was expected, and the nearest match where there is one. Secrets are never arguments.
+//! Nothing here reads a file, prints, or ends the process.
+
+mod command;
+mod link;
+mod table;
+mod values;
+
+use std::ffi::OsString;
+use std::fmt;
+
+use getopts::{Fail, HasArg, Matches, Occur};
+use seaprox::Bind;
+
+pub use command::Command;
+pub use link::Pin;
+pub use table::{Group, OPTIONS, OptionSpec, Value, options_of};
+pub use values::{CatMode, Family, Shell, StatusSocket};
+
+use crate::cli::suggest;
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Request {
+    /// Help, on a command or on all of them; the long one is for `--help`.
+    Help {
+        /// The command that help is asked for.
+        command: Option<Command>,
+        /// Whether all of it is wanted.
+        long: bool,
+    },
+    /// `-V`.
+    Version,
+    /// A command.
+    Run(Parsed),
+}
+
+/// A command with its options and arguments. An option that the command does not know has its default, so that code can
+/// be shared between commands; a getter panics only for a name that is not in the table, which is a defect of the caller.
+#[derive(Debug)]
+pub struct Parsed {
+    command: Command,
+    matches: Matches,
+    /// The variables that are set and not empty, each with its option.
+    environment: Vec<(&'static str, String, String)>,
+}
+
+/// A wrong command line: one line for stderr.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageError {
+    command: Option<Command>,
+    text: String,
+}
+
+/// Reads a command line, without the name of the program, and the environment.
+///
+/// # Errors
+/// An unknown command or option, an option without its value, or too many or too few arguments. Values are judged by
+/// the getters.
+pub fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    env: impl Fn(&str) -> Option<String>,
+) -> Result<Request, UsageError> {
+    let text = |arg: OsString| {
+        arg.into_string().map_err(|arg| UsageError::new(None, format!("{arg:?}: expected arguments in UTF-8")))
+    };
+    let args = args.into_iter().map(text).collect::<Result<Vec<String>, UsageError>>()?;
+    let Some((first, rest)) = args.split_first() else {
+        return Err(UsageError::new(None, format!("expected a command: {} (see seaprox --help)", command_names())));
+    };
+    match first.as_str() {
+        "-h" => return Ok(Request::Help { command: None, long: false }),
+        "--help" => return Ok(Request::Help { command: None, long: true }),
+        "-V" | "--version" => return Ok(Request::Version),
+        "help" => {
+            let command = rest.first().map(|name| find_command(name)).transpose()?;
+            return Ok(Request::Help { command, long: true });
+        }
+        _ => {}
+    }
+    parse_command(find_command(first)?, rest, env)
+}
+
+impl Parsed {
+    /// The command.
+    pub fn command(&self) -> Command {
+        self.command
+    }
+
+    /// The arguments that are no options; as many as the command takes.
+    pub fn frees(&self) -> &[String] {
+        &self.matches.free
+    }
+
+    /// An error in this command line that the options alone do not show.
+    pub fn error(&self, text: impl Into<String>) -> UsageError {
+        UsageError::new(Some(self.command), text)
+    }
+
+    /// How often an option is on the command line.
+    fn count(&self, long: &str) -> usize {
+        if self.knows(long) { self.matches.opt_count(long) } else { 0 }
+    }
+
+    /// The values of an option, each with the name of where it is from: all flags, else the variable, else the default.
+    /// A flag without a value has none.
+    fn given(&self, long: &str) -> Vec<(String, String)> {
+        let spec = self.spec(long);
+        let flag = format!("--{long}");
+        let flags = if self.knows(long) { self.matches.opt_strs(long) } else { Vec::new() };
+        if !flags.is_empty() || self.count(long) > 0 {
+            return flags.into_iter().map(|text| (flag.clone(), text)).collect();
+        }
+        if let Some((_, name, text)) = self.environment.iter().find(|(option, _, _)| *option == spec.long) {
+            let texts: Vec<&str> = if spec.repeat { text.split_whitespace().collect() } else { vec![text] };
+            return texts.into_iter().map(|text| (name.clone(), text.to_owned())).collect();
+        }
+        spec.default_for(self.command).map(|text| (flag, text.to_owned())).into_iter().collect()
+    }
+
+    /// The values of a flag with their places on the command line.
+    fn positioned(&self, long: &str) -> Vec<(usize, String)> {
+        if self.knows(long) { self.matches.opt_strs_pos(long) } else { Vec::new() }
+    }
+
+    /// Whether the command has this option.
+    pub fn knows(&self, long: &str) -> bool {
+        self.spec(long).commands.has(self.command)
+    }
+
+    fn spec(&self, long: &str) -> &'static OptionSpec {
+        let named = || OPTIONS.iter().filter(|option| option.long == long);
+        match named().find(|option| option.commands.has(self.command)).or_else(|| named().next()) {
+            Some(spec) => spec,
+            None => panic!("the table has no option --{long}"),
+        }
+    }
+}
+
+fn parse_command(
+    command: Command,
+    args: &[String],
+    env: impl Fn(&str) -> Option<String>,
+) -> Result<Request, UsageError> {
+    let matches = getopts_of(command).parse(args).map_err(|fail| refused(command, args, fail))?;
+    if matches.opt_present("help") || matches.opt_present("h") {
+        return Ok(Request::Help { command: Some(command), long: matches.opt_present("help") });
+    }
+    if matches.opt_present("version") {
+        return Ok(Request::Version);
+    }
+    let is_path = |option: &&OptionSpec| matches!(option.value, Value::File | Value::Directory);
+    if let Some(option) =
+        options_of(command).filter(is_path).find(|option| matches.opt_strs(option.long).contains(&String::new()))
+    {
+        let expected = option.placeholder().unwrap_or_default();
+        return Err(UsageError::new(Some(command), format!("--{} \"\": expected {expected}", option.long)));
+    }
+    let (least, most) = command.spec().frees;
+    if let Some(extra) = matches.free.get(most) {
+        let hint = address_hint(command, &matches, extra);
+        return Err(UsageError::new(Some(command), format!("unexpected argument {extra:?}{hint} {}", see(command))));
+    }
+    if matches.free.len() < least {
+        return Err(UsageError::new(Some(command), format!("expected {}", command.spec().synopsis[0])));
+    }
+    let variable = |option: &'static OptionSpec| {
+        let name = option.env_name(command)?;
+        env(&name).filter(|text| !text.is_empty()).map(|text| (option.long, name, text))
+    };
+    let environment = options_of(command).filter_map(variable).collect();
+    Ok(Request::Run(Parsed { command, matches, environment }))
+}
+
+/// Which option an address wants that stands alone, as other programs take it: `socks 1080`, `static host:80`.
+fn address_hint(command: Command, matches: &Matches, extra: &str) -> String {
+    let is_port = extra.bytes().all(|byte| byte.is_ascii_digit());
+    let option = match command {
+        _ if Bind::parse(extra).is_err() => return String::new(),
+        Command::Static if !is_port && !matches.opt_present("to") => "to",
+        Command::Static | Command::Socks | Command::Http => "listen",
+        _ => return String::new(),
+    };
+    format!("; did you mean --{option} {extra}?")
+}
+
+fn getopts_of(command: Command) -> getopts::Options {
+    let mut options = getopts::Options::new();
+    for option in options_of(command) {
+        // `-h` and `--help` differ, and asking twice is no mistake.
+        if option.long == "help" {
+            options.optflagmulti("h", "", "").optflagmulti("", "help", "");
+            continue;
+        }
+        let short = option.short.map(String::from).unwrap_or_default();
+        let arg = if option.value == Value::None { HasArg::No } else { HasArg::Yes };
+        let occur = if option.repeat { Occur::Multi } else { Occur::Optional };
+        options.opt(&short, option.long, "", "", arg, occur);
+    }
+    options
+}
+
+/// What getopts refuses, in our words.
+fn refused(command: Command, args: &[String], fail: Fail) -> UsageError {
+    let text = match fail {
+        Fail::UnrecognizedOption(name) => unknown_option(command, args, &name),
+        Fail::ArgumentMissing(name) => {
+            let is_named =
+                |option: &&OptionSpec| option.long == name || option.short.is_some_and(|c| name == c.to_string());
+            let value = options_of(command).find(is_named).and_then(OptionSpec::placeholder).unwrap_or_default();
+            format!("{}: expected {value}", dashed(args, &name))
+        }
+        Fail::OptionDuplicated(name) => format!("{}: expected at most once", dashed(args, &name)),
+        Fail::UnexpectedArgument(name) => format!("{}: expected no value", dashed(args, &name)),
+        Fail::OptionMissing(name) => format!("expected {}", dashed(args, &name)),
+    };
+    UsageError::new(Some(command), text)
+}
+
+fn unknown_option(command: Command, args: &[String], name: &str) -> String {
+    let given = dashed(args, name);
+    if OPTIONS.iter().any(|option| option.long == name) {
+        let has = |command: &Command| options_of(*command).any(|option| option.long == name);
+        let owners: Vec<_> = Command::ALL.into_iter().filter(has).map(Command::name).collect();
+        return format!("{given} is an option of {}, not of {} {}", owners.join(", "), command.name(), see(command));
+    }
+    let hint = suggest::hint(name, "--", options_of(command).map(|option| option.long));
+    format!("unknown option {given}{hint} {}", see(command))
+}
+
+/// An option as it stands on the command line. getopts tells its name without the dashes.
+fn dashed(args: &[String], name: &str) -> String {
+    let long = format!("--{name}");
+    let is_long = args.iter().any(|arg| arg.split('=').next() == Some(&long));
+    let text = if is_long || name.chars().count() > 1 { long } else { format!("-{name}") };
+    text.chars().flat_map(|char| if char.is_control() { char.escape_default().collect() } else { vec![char] }).collect()
+}
+
+fn find_command(name: &str) -> Result<Command, UsageError> {
+    if let Some(command) = Command::from_name(name) {
+        return Ok(command);
+    }
+    if name.starts_with('-') {
+        let text =
+            format!("unknown option {name:?}: expected a command first: {} (see seaprox --help)", command_names());
+        return Err(UsageError::new(None, text));
+    }
+    let hint = suggest::hint(name, "", Command::ALL.into_iter().map(Command::name));
+    Err(UsageError::new(None, format!("unknown command {name:?}{hint} (see seaprox --help)")))
+}
+
+fn command_names() -> String {
+    Command::ALL.map(Command::name).join(", ")
+}
+
+fn see(command: Command) -> String {
+    format!("(see seaprox {} --help)", command.name())
+}
+
+impl UsageError {
+    fn new(command: Option<Command>, text: impl Into<String>) -> UsageError {
+        UsageError { command, text: text.into() }
+    }
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.command {
+            Some(command) => write!(f, "seaprox {}: {}", command.name(), self.text),
+            None => write!(f, "seaprox: {}", self.text),
+        }
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+#[cfg(test)]
+mod link_tests;
+#[cfg(test)]
+mod tests;

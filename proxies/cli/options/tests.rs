@@ -1,0 +1,229 @@
+//! Command lines as people type them, right and wrong.
+
+use super::*;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use crate::process::logging::LogFormat;
+use seaprox::rules::Decision;
+use seaprox::{Bind, Target};
+
+fn request(line: &str, env: &[(&str, &str)]) -> Result<Request, UsageError> {
+    let value = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+    parse(line.split_whitespace().map(OsString::from), value)
+}
+
+fn with_env(line: &str, env: &[(&str, &str)]) -> Parsed {
+    match request(line, env) {
+        Ok(Request::Run(parsed)) => parsed,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn parsed(line: &str) -> Parsed {
+    with_env(line, &[])
+}
+
+fn error(line: &str) -> String {
+    request(line, &[]).unwrap_err().to_string()
+}
+
+#[test]
+fn defaults_hold_where_nothing_is_said() {
+    let parsed = parsed("socks");
+    assert_eq!(parsed.binds().unwrap(), [Bind::parse("127.0.0.1:1080").unwrap()]);
+    assert_eq!(parsed.duration("connect-timeout"), Ok(Duration::from_secs(10)));
+    assert_eq!(parsed.duration("idle-timeout"), Ok(Duration::ZERO));
+    assert_eq!(parsed.size("buffer"), Ok(32 << 10));
+    assert_eq!(parsed.number("max-connections"), Ok(100_000));
+    assert_eq!((parsed.prefer(), parsed.only()), (Ok(Family::Ipv6), Ok(None)));
+    assert_eq!((parsed.log_format(), parsed.verbosity()), (Ok(LogFormat::Text), 0));
+    assert_eq!(parsed.flag("no-splice"), Ok(false));
+    assert_eq!(parsed.status(), Ok(StatusSocket::PerProcess));
+    assert!(parsed.rules().unwrap().is_empty() && parsed.path("users").is_none());
+}
+
+#[test]
+fn every_default_is_valid_for_each_command() {
+    for command in Command::ALL {
+        let line = if command == Command::Completions { "completions zsh" } else { command.name() };
+        let parsed = parsed(line);
+        for option in options_of(command) {
+            let result = match option.value {
+                Value::Duration => parsed.duration(option.long).map(drop),
+                Value::Size(..) => parsed.size(option.long).map(drop),
+                Value::Number(..) => parsed.number(option.long).map(drop),
+                Value::Listen => parsed.binds().map(drop),
+                _ => Ok(()),
+            };
+            assert_eq!(result, Ok(()), "{line} --{}", option.long);
+        }
+        assert!(parsed.log_format().is_ok());
+    }
+}
+
+#[test]
+fn a_flag_goes_before_the_environment_before_the_default() {
+    let env = [
+        ("SEAPROX_CONNECT_TIMEOUT", "5s"),
+        ("SEAPROX_LISTEN", "1081 [::1]:1082"),
+        ("SEAPROX_NO_SPLICE", "YES"),
+        ("SEAPROX_LOG_FORMAT", "json"),
+        ("SEAPROX_THREADS", ""),
+    ];
+    let both = with_env("socks --connect-timeout 3s -l 1", &env);
+    assert_eq!(both.duration("connect-timeout"), Ok(Duration::from_secs(3)));
+    assert_eq!(both.binds().unwrap(), [Bind::Loopback(1)]);
+    let only = with_env("socks", &env);
+    assert_eq!(only.duration("connect-timeout"), Ok(Duration::from_secs(5)));
+    assert_eq!(only.binds().unwrap(), [Bind::Loopback(1081), Bind::parse("[::1]:1082").unwrap()]);
+    assert_eq!((only.flag("no-splice"), only.log_format()), (Ok(true), Ok(LogFormat::Json)));
+    assert_eq!(only.number("threads"), Ok(1), "an empty variable says nothing");
+    assert_eq!(with_env("cat a 1", &env).binds(), Ok(vec![]), "cat does not listen because a server does");
+    let off = [("SEAPROX_NO_SPLICE", "0")];
+    assert_eq!(with_env("socks", &off).flag("no-splice"), Ok(false));
+    assert_eq!(with_env("socks --no-splice", &off).flag("no-splice"), Ok(true));
+}
+
+#[test]
+fn errors_name_the_argument_and_what_was_expected() {
+    let wrong = parsed("socks --connect-timeout 10 --threads 0 --buffer 1B --prefer ipv5 --deny a/b --status 80");
+    for (result, text) in [
+        (
+            wrong.duration("connect-timeout").map(drop),
+            "--connect-timeout \"10\": expected a duration such as 250ms, 30s, 5m or 1h",
+        ),
+        (wrong.number("threads").map(drop), "--threads \"0\": expected a number from 1 to 1024"),
+        (wrong.size("buffer").map(drop), "--buffer \"1B\": expected a size from 4KiB to 16MiB"),
+        (wrong.prefer().map(drop), "--prefer \"ipv5\": expected ipv4 or ipv6"),
+        (wrong.status().map(drop), "--status \"80\": expected unix:/path of at most 107 bytes, or none"),
+    ] {
+        assert_eq!(result.unwrap_err().to_string(), format!("seaprox socks: {text}"));
+    }
+    assert!(wrong.rules().unwrap_err().to_string().starts_with("seaprox socks: --deny \"a/b\": expected a network"));
+    let env = with_env("http", &[("SEAPROX_NO_SPLICE", "maybe"), ("SEAPROX_WORKERS", "+1")]);
+    let flag = env.flag("no-splice").unwrap_err().to_string();
+    assert_eq!(flag, "seaprox http: SEAPROX_NO_SPLICE \"maybe\": expected 1, true, yes, 0, false or no");
+    let workers = env.number("workers").unwrap_err().to_string();
+    assert_eq!(workers, "seaprox http: SEAPROX_WORKERS \"+1\": expected a number from 1 to 1024");
+}
+
+#[test]
+fn wrong_lines_are_refused_with_a_hint() {
+    for (line, text) in [
+        ("socks --lisen 1", "seaprox socks: unknown option --lisen; did you mean --listen? (see seaprox socks --help)"),
+        ("socks --lisen=1", "seaprox socks: unknown option --lisen; did you mean --listen? (see seaprox socks --help)"),
+        ("socks -x", "seaprox socks: unknown option -x (see seaprox socks --help)"),
+        ("socks --x", "seaprox socks: unknown option --x (see seaprox socks --help)"),
+        (
+            "static --users f",
+            "seaprox static: --users is an option of socks, http, not of static (see seaprox static --help)",
+        ),
+        ("sock", "seaprox: unknown command \"sock\"; did you mean socks? (see seaprox --help)"),
+        ("frobnicate", "seaprox: unknown command \"frobnicate\" (see seaprox --help)"),
+        ("socks -l", "seaprox socks: -l: expected ADDR"),
+        ("socks --threads", "seaprox socks: --threads: expected N"),
+        ("socks --no-splice=1", "seaprox socks: --no-splice: expected no value"),
+        ("socks --threads 1 --threads 2", "seaprox socks: --threads: expected at most once"),
+        ("socks extra", "seaprox socks: unexpected argument \"extra\" (see seaprox socks --help)"),
+        (
+            "socks 1080",
+            "seaprox socks: unexpected argument \"1080\"; did you mean --listen 1080? (see seaprox socks --help)",
+        ),
+        (
+            "static 80 h:1",
+            "seaprox static: unexpected argument \"80\"; did you mean --listen 80? (see seaprox static --help)",
+        ),
+        (
+            "static h:1",
+            "seaprox static: unexpected argument \"h:1\"; did you mean --to h:1? (see seaprox static --help)",
+        ),
+        (
+            "static --to h:1 [::1]:2",
+            "seaprox static: unexpected argument \"[::1]:2\"; did you mean --listen [::1]:2? (see seaprox static --help)",
+        ),
+        ("link h:1", "seaprox link: unexpected argument \"h:1\" (see seaprox link --help)"),
+        ("socks --users=", "seaprox socks: --users \"\": expected FILE"),
+        ("keygen --config-dir=", "seaprox keygen: --config-dir \"\": expected DIR"),
+        ("completions", "seaprox completions: expected bash|zsh|fish"),
+    ] {
+        assert_eq!(error(line), text);
+    }
+    assert!(error("").starts_with("seaprox: expected a command: static, socks"));
+    assert!(error("--listen 80").starts_with("seaprox: unknown option \"--listen\": expected a command first"));
+    assert!(parsed("completions fsh").shell().unwrap_err().to_string().contains("did you mean fish?"));
+}
+
+#[test]
+fn help_and_version_are_told_apart() {
+    let help = |line: &str| match request(line, &[]) {
+        Ok(Request::Help { command, long }) => (command, long),
+        other => panic!("{line}: {other:?}"),
+    };
+    assert_eq!(help("-h"), (None, false));
+    assert_eq!(help("--help"), (None, true));
+    assert_eq!(help("help cat"), (Some(Command::Cat), true));
+    assert_eq!(help("socks -l 1 -h"), (Some(Command::Socks), false));
+    assert_eq!(help("completions --help"), (Some(Command::Completions), true));
+    assert!(matches!(request("-V", &[]), Ok(Request::Version)));
+    assert!(matches!(request("http --version", &[]), Ok(Request::Version)));
+}
+
+#[test]
+fn rules_keep_their_order_between_allow_and_deny() {
+    let target = Target::parse("example.org:80").unwrap();
+    let decide = |line: &str| parsed(line).rules().unwrap().decide(None, &target);
+    assert_eq!(decide("socks --deny example.org --allow *"), Decision::Deny);
+    assert_eq!(decide("socks --allow * --deny example.org"), Decision::Allow);
+}
+
+#[test]
+fn listens_and_targets_are_paired() {
+    let pairs = |line: &str| {
+        let relays = parsed(line).relays().map_err(|error| error.to_string())?;
+        Ok(relays.iter().map(|(bind, target)| format!("{bind}>{target}")).collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(pairs("static --to a:2"), Ok("127.0.0.1:55555>a:2".to_owned()));
+    assert_eq!(pairs("static -l 1 --to a:2"), Ok("1>a:2".to_owned()));
+    assert_eq!(pairs("static -l 1 -l 2 --to a:2"), Ok("1>a:2 2>a:2".to_owned()));
+    assert_eq!(pairs("static -l 1 --to a:2 -l 3 --to b:4"), Ok("1>a:2 3>b:4".to_owned()));
+    assert_eq!(pairs("static -l :1-2 --to a:5-6"), Ok(":1>a:5 :2>a:6".to_owned()));
+    assert_eq!(pairs("static -l 1-2 --to unix:/x"), Ok("1>unix:/x 2>unix:/x".to_owned()));
+    assert_eq!(pairs("static -l 65535 --to [::1]:65535"), Ok("65535>[::1]:65535".to_owned()));
+    for line in ["static", "static -l 1", "static -l 1 -l 2 -l 3 --to a:1 --to b:1", "static -l 1-3 --to a:1-2"] {
+        let error: Result<String, String> = pairs(line);
+        assert!(error.unwrap_err().contains("expected"), "{line}");
+    }
+}
+
+#[test]
+fn cat_takes_a_target_or_listens() {
+    let target = |host: &str, port| CatMode::Connect(Target::from_host(host, port).unwrap());
+    assert_eq!(parsed("cat a.org 80").cat(), Ok(target("a.org", 80)));
+    assert_eq!(parsed("cat ::1 80").cat(), Ok(target("::1", 80)));
+    assert_eq!(parsed("cat a.org:80").cat(), Ok(target("a.org", 80)));
+    assert_eq!(parsed("cat -l 80").cat(), Ok(CatMode::Listen(vec![Bind::Loopback(80)])));
+    assert_eq!(parsed("cat 80").cat(), Ok(CatMode::Connect(Target::Ip((Ipv4Addr::LOCALHOST, 80).into()))));
+    for line in ["cat", "cat a 0", "cat a +1", "cat a b", "cat a* 80", "cat -l 80 a 80"] {
+        assert!(parsed(line).cat().unwrap_err().to_string().contains("expected"), "{line}");
+    }
+}
+
+#[test]
+fn the_rest_is_read() {
+    assert_eq!((parsed("http -vv").verbosity(), parsed("http -q").verbosity()), (2, -1));
+    assert_eq!(parsed("http --status none").status(), Ok(StatusSocket::Off));
+    assert_eq!(parsed("status --status unix:/x").status(), Ok(StatusSocket::At("/x".into())));
+    assert_eq!((parsed("status 12").pid(), parsed("status").pid()), (Ok(Some(12)), Ok(None)));
+    assert!(parsed("status x").pid().is_err() && parsed("status 0").pid().is_err());
+    assert_eq!(parsed("completions fish").shell(), Ok(Shell::Fish));
+    assert_eq!(parsed("socks --users u").path("users"), Some("u".into()));
+}
+
+#[test]
+fn an_option_that_a_command_does_not_know_has_its_default() {
+    let cat = with_env("cat a 1", &[("SEAPROX_THREADS", "7")]);
+    assert_eq!((cat.number("threads"), cat.size("buffer")), (Ok(1), Ok(32 << 10)));
+    assert_eq!((cat.flag("json"), cat.path("users")), (Ok(false), None));
+    assert!(cat.rules().unwrap().is_empty());
+}

@@ -1,0 +1,291 @@
+//! What the command line and the environment say, as values of their types.
+//!
+//! Each error names the option or the variable, the value as it was given, and what was expected.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use seaprox::auth::{ConfigDirectory, Modes};
+use seaprox::rules::{Action, Rule, Rules};
+use seaprox::units::{format_size, parse_duration, parse_size};
+use seaprox::{AddressError, Bind, Target, split_port_range};
+
+use super::{Parsed, UsageError, Value};
+use crate::cli::suggest;
+use crate::process::logging::LogFormat;
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+/// Where a process answers `seaprox status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StatusSocket {
+    /// At a socket of its own in the user's runtime directory.
+    PerProcess,
+    /// At this one.
+    At(PathBuf),
+    /// Nowhere.
+    Off,
+}
+
+/// What `seaprox cat` is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CatMode {
+    /// Connect there.
+    Connect(Target),
+    /// Wait for a connection there.
+    Listen(Vec<Bind>),
+}
+
+/// A shell that has completions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shell {
+    /// bash.
+    Bash,
+    /// zsh.
+    Zsh,
+    /// fish.
+    Fish,
+}
+
+impl Parsed {
+    /// Whether a flag is given, or its variable in the environment is true.
+    pub fn flag(&self, long: &str) -> Result<bool, UsageError> {
+        match self.given(long).pop() {
+            None => Ok(self.count(long) > 0),
+            Some((name, text)) => match text.to_ascii_lowercase().as_str() {
+                "1" | "true" | "yes" => Ok(true),
+                "0" | "false" | "no" => Ok(false),
+                _ => Err(self.wrong(&name, &text, "expected 1, true, yes, 0, false or no")),
+            },
+        }
+    }
+
+    /// `--no-strict-modes`.
+    pub fn modes(&self) -> Result<Modes, UsageError> {
+        Ok(if self.flag("no-strict-modes")? { Modes::Lax } else { Modes::Strict })
+    }
+
+    /// A duration; zero is off.
+    pub fn duration(&self, long: &str) -> Result<Duration, UsageError> {
+        let (name, text) = self.one(long);
+        parse_duration(&text).map_err(|error| self.wrong(&name, &text, error))
+    }
+
+    /// A size in bytes, within the limits of the table.
+    pub fn size(&self, long: &str) -> Result<u64, UsageError> {
+        let (name, text) = self.one(long);
+        let bytes = parse_size(&text).map_err(|error| self.wrong(&name, &text, error))?;
+        match self.spec(long).value {
+            Value::Size(least, most) if !(least..=most).contains(&bytes) => {
+                let expected = format!("expected a size from {} to {}", format_size(least), format_size(most));
+                Err(self.wrong(&name, &text, expected))
+            }
+            _ => Ok(bytes),
+        }
+    }
+
+    /// A number, within the limits of the table.
+    pub fn number(&self, long: &str) -> Result<u64, UsageError> {
+        let (name, text) = self.one(long);
+        let (least, most) = match self.spec(long).value {
+            Value::Number(least, most) => (least, most),
+            _ => (0, u64::MAX),
+        };
+        let number = if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None };
+        number
+            .filter(|number| (least..=most).contains(number))
+            .ok_or_else(|| self.wrong(&name, &text, format!("expected a number from {least} to {most}")))
+    }
+
+    /// A path, if one is given.
+    pub fn path(&self, long: &str) -> Option<PathBuf> {
+        self.given(long).pop().map(|(_, text)| text.into())
+    }
+
+    /// A path that is on the command line, whatever the environment says.
+    pub fn path_flag(&self, long: &str) -> Option<PathBuf> {
+        self.positioned(long).pop().map(|(_, text)| text.into())
+    }
+
+    /// `--config-dir`, or where it is without.
+    pub fn config_directory(&self) -> ConfigDirectory {
+        match self.path("config-dir") {
+            Some(path) => ConfigDirectory::at(path),
+            None => ConfigDirectory::find(|name| std::env::var_os(name)),
+        }
+    }
+
+    /// `--prefer`.
+    pub fn prefer(&self) -> Result<Family, UsageError> {
+        Ok(self.choice("prefer", &FAMILIES)?.unwrap_or(Family::Ipv6))
+    }
+
+    /// `--only`, if it is given.
+    pub fn only(&self) -> Result<Option<Family>, UsageError> {
+        self.choice("only", &FAMILIES)
+    }
+
+    /// `--log-format`.
+    pub fn log_format(&self) -> Result<LogFormat, UsageError> {
+        let known = [LogFormat::Text, LogFormat::Json];
+        Ok(self.choice("log-format", &known)?.unwrap_or(LogFormat::Text))
+    }
+
+    /// The count of `-v` less the count of `-q`.
+    pub fn verbosity(&self) -> i8 {
+        let count = |long| i8::try_from(self.count(long)).unwrap_or(i8::MAX);
+        count("verbose").saturating_sub(count("quiet"))
+    }
+
+    /// Where to listen, with each range in its single ports. Empty only where a command can do without.
+    pub fn binds(&self) -> Result<Vec<Bind>, UsageError> {
+        let ranges = self.ranges("listen", Bind::parse, Bind::port, Bind::with_port)?;
+        Ok(ranges.into_iter().flatten().collect())
+    }
+
+    /// What `seaprox static` connects: each place to listen with its target.
+    pub fn relays(&self) -> Result<Vec<(Bind, Target)>, UsageError> {
+        let binds = self.ranges("listen", Bind::parse, Bind::port, Bind::with_port)?;
+        let targets = self.ranges("to", Target::parse, Target::port, Target::with_port)?;
+        for (values, option) in [(binds.len(), "--listen ADDR"), (targets.len(), "--to HOST:PORT")] {
+            if values == 0 {
+                return Err(self.error(format!("expected {option}")));
+            }
+        }
+        if targets.len() != 1 && targets.len() != binds.len() {
+            let (listens, tos) = (binds.len(), targets.len());
+            return Err(
+                self.error(format!("{listens} --listen and {tos} --to: expected one --to, or one for each --listen"))
+            );
+        }
+        let mut relays = Vec::new();
+        for (index, binds) in binds.into_iter().enumerate() {
+            let targets = if targets.len() == 1 { &targets[0] } else { &targets[index] };
+            if targets.len() != 1 && targets.len() != binds.len() {
+                let (from, to) = (binds.len(), targets.len());
+                return Err(self.error(format!(
+                    "--listen has {from} ports and its --to has {to}: expected one target, or one for each port"
+                )));
+            }
+            let targets = targets.iter().cycle().cloned();
+            relays.extend(binds.into_iter().zip(targets));
+        }
+        Ok(relays)
+    }
+
+    /// `--allow` and `--deny`, in the order in which they are given.
+    pub fn rules(&self) -> Result<Rules, UsageError> {
+        let mut rules = Vec::new();
+        for (action, long) in [(Action::Allow, "allow"), (Action::Deny, "deny")] {
+            for (position, text) in self.positioned(long) {
+                let rule =
+                    Rule::parse(action, &text).map_err(|error| self.wrong(&format!("--{long}"), &text, error))?;
+                rules.push((position, rule));
+            }
+        }
+        rules.sort_by_key(|(position, _)| *position);
+        Ok(Rules::new(rules.into_iter().map(|(_, rule)| rule).collect()))
+    }
+
+    /// `--status`.
+    pub fn status(&self) -> Result<StatusSocket, UsageError> {
+        let Some((name, text)) = self.given("status").pop() else {
+            return Ok(StatusSocket::PerProcess);
+        };
+        match (text.as_str(), Target::parse(&text)) {
+            ("none", _) => Ok(StatusSocket::Off),
+            (_, Ok(Target::Unix(path))) => Ok(StatusSocket::At(path)),
+            _ => Err(self.wrong(&name, &text, "expected unix:/path of at most 107 bytes, or none")),
+        }
+    }
+
+    /// What `seaprox cat` is to do: `HOST PORT`, `HOST:PORT`, `unix:/path`, or `-l ADDR`.
+    pub fn cat(&self) -> Result<CatMode, UsageError> {
+        let binds = self.binds()?;
+        let target = match self.frees() {
+            [] if !binds.is_empty() => return Ok(CatMode::Listen(binds)),
+            [_, ..] if !binds.is_empty() => return Err(self.error("expected either HOST PORT or -l ADDR")),
+            [] => return Err(self.error("expected HOST PORT, unix:/path or -l ADDR")),
+            [address] => Target::parse(address).map_err(|error| self.wrong("the target", address, error))?,
+            [host, port, ..] => {
+                let number = port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok()).flatten();
+                let number = number
+                    .filter(|port| *port != 0)
+                    .ok_or_else(|| self.wrong("PORT", port, "expected a number from 1 to 65535"))?;
+                Target::from_host(host, number).map_err(|error| self.wrong("HOST", host, error))?
+            }
+        };
+        Ok(CatMode::Connect(target))
+    }
+
+    /// The process that `seaprox status` asks, if one is named.
+    pub fn pid(&self) -> Result<Option<u32>, UsageError> {
+        let parse = |text: &String| {
+            let pid = text.parse().ok().filter(|pid| *pid != 0);
+            pid.ok_or_else(|| self.wrong("PID", text, "expected the number of a process"))
+        };
+        self.frees().first().map(parse).transpose()
+    }
+
+    /// The shell that `seaprox completions` is for.
+    pub fn shell(&self) -> Result<Shell, UsageError> {
+        let text = self.frees().first().map_or("", String::as_str);
+        self.pick("SHELL", text, &["bash", "zsh", "fish"], &[Shell::Bash, Shell::Zsh, Shell::Fish])
+    }
+
+    /// One of the words that the table names, as the value at the same place of `values`.
+    pub(super) fn choice<T: Copy>(&self, long: &str, values: &[T]) -> Result<Option<T>, UsageError> {
+        let (Value::Choice(words), Some((name, text))) = (self.spec(long).value, self.given(long).pop()) else {
+            return Ok(None);
+        };
+        self.pick(&name, &text, words, values).map(Some)
+    }
+
+    pub(super) fn pick<T: Copy>(&self, name: &str, text: &str, words: &[&str], values: &[T]) -> Result<T, UsageError> {
+        if let Some((_, value)) = words.iter().zip(values).find(|(word, _)| **word == text) {
+            return Ok(*value);
+        }
+        let hint = suggest::hint(text, "", words.iter().copied());
+        Err(self.wrong(name, text, format!("expected {}{hint}", words.join(" or "))))
+    }
+
+    /// Addresses, each with its range of ports counted out.
+    fn ranges<T>(
+        &self,
+        long: &str,
+        parse: impl Fn(&str) -> Result<T, AddressError>,
+        port: impl Fn(&T) -> Option<u16>,
+        with_port: impl Fn(&T, u16) -> T,
+    ) -> Result<Vec<Vec<T>>, UsageError> {
+        let range = |(name, text): (String, String)| {
+            let wrong = |error: AddressError| self.wrong(&name, &text, error);
+            let (first, count) = split_port_range(&text).map_err(wrong)?;
+            let first = parse(&first).map_err(wrong)?;
+            // Neither overflows: the range was read with both of its ends. What has no port is never a range.
+            let ports = port(&first).unwrap_or(0)..=port(&first).unwrap_or(0).saturating_add(count.saturating_sub(1));
+            Ok(ports.map(|port| with_port(&first, port)).collect())
+        };
+        self.given(long).into_iter().map(range).collect()
+    }
+
+    pub(super) fn wrong(&self, name: &str, text: &str, expected: impl Display) -> UsageError {
+        self.error(format!("{name} {text:?}: {expected}"))
+    }
+
+    /// The value of an option that has a default.
+    fn one(&self, long: &str) -> (String, String) {
+        let missing = || (format!("--{long}"), String::new());
+        self.given(long).pop().unwrap_or_else(missing)
+    }
+}
+
+/// In the order of the words in the table.
+const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];

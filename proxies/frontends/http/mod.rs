@@ -1,0 +1,393 @@
+//! The HTTP front end: CONNECT, and requests in absolute form that are forwarded.
+//!
+//! ```text
+//!            CONNECT                      dest there
+//!   Request ---------> Tunnelling ----------------------> relay
+//!      ^  \  http://            dest there, or there still
+//!      |   `---------> Dialling --------------------> Exchange --+
+//!      |                                                         |
+//!      +--------------------- response and request are through --+--> finish, where the connection does not persist
+//!                                                                \--101--> relay
+//! ```
+//! Heads are parsed and written anew; bodies are relayed, so that their bytes are seen by nobody. The protocol is in `head`,
+//! `request`, `response`, `rewrite`, `body` and `reply`; `exchange` is one request with its response.
+
+pub mod body;
+mod exchange;
+pub mod head;
+pub mod large;
+mod reply;
+pub mod request;
+pub mod response;
+pub mod rewrite;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use seaprox::{Cause, Cx, Failure, Fault, Handler, Reason, Role, Stage, Target};
+
+use crate::frontends::gate::Gate;
+use crate::frontends::guesses::FAILURES_PER_CONNECTION;
+use body::ChunkedReader;
+use exchange::{Exchange, Step};
+use head::{Asked, Body, HeadError};
+use request::{Form, RequestHead};
+
+/// The handler of one client.
+pub struct Http {
+    gate: Arc<Gate>,
+    state: State,
+    /// The client has sent something of a request.
+    has_spoken: bool,
+    /// Where the dest is connected, if it is.
+    origin: Option<Rc<Target>>,
+    /// Wrong passwords that the client has sent.
+    failures: u8,
+}
+
+/// What is going on.
+enum State {
+    /// The next request is awaited.
+    Request,
+    /// The target of a CONNECT is being connected.
+    Tunnelling,
+    /// The origin server of a request is being connected.
+    Dialling(Box<Exchange>),
+    /// A request is on its way, or its response is.
+    Exchange(Box<Exchange>),
+    /// The user or the password was wrong, and the answer waits. Whether the connection is kept, and how the request frames
+    /// the answer.
+    Denied(bool, Asked),
+    /// Nothing more is read.
+    Over,
+}
+
+impl Http {
+    /// A handler for a client that has said nothing yet.
+    pub fn new(gate: Arc<Gate>) -> Http {
+        Http { gate, state: State::Request, has_spoken: false, origin: None, failures: 0 }
+    }
+
+    fn request(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
+        // Some clients send a line end behind a body (RFC 9112, section 2.2). It is skipped and begins no request.
+        let (empty_len, rest) = request::skip_empty_lines(input);
+        if rest.is_empty() || rest == b"\r" {
+            return empty_len;
+        }
+        self.has_spoken = true;
+        if cx.stage() == Some(Stage::KeepAlive) {
+            // The first byte starts the time in which the whole head must come.
+            cx.set_stage(Stage::Handshake);
+        }
+        match request::parse_request(rest, cx.input_bytes_max().min(head::HEAD_BYTES_MAX)) {
+            Ok(None) => empty_len,
+            Ok(Some((head, consumed))) => {
+                self.serve(cx, &head);
+                empty_len + consumed
+            }
+            Err(HeadError { status, text }) => {
+                request::asked(input).into_iter().for_each(|asked| cx.set_asked_text(&asked));
+                self.refuse(cx, status, text, Reason::ProtocolError, Asked::Other);
+                input.len()
+            }
+        }
+    }
+
+    fn serve(&mut self, cx: &mut Cx<'_>, head: &RequestHead<'_>) {
+        if !self.is_let_in(cx, head) {
+            return;
+        }
+        match &head.form {
+            Form::Connect(target) => {
+                cx.set_kind("http");
+                self.leave_origin(cx);
+                self.state = State::Tunnelling;
+                self.connect(cx, Rc::new(target.clone()), Asked::Connect);
+            }
+            Form::Absolute(absolute) => {
+                let target = Rc::new(absolute.target.clone());
+                log::debug!(
+                    target: "seaprox::http", conn = cx.connection().to_string(), method = head.method,
+                    asked = target.to_string(); "request"
+                );
+                let exchange = Box::new(Exchange::new(head, absolute));
+                // The origin server may have closed a kept connection, or sent bytes without a request (RFC 9112, sections
+                // 9.2 and 9.3.1). The event for it may still be on its way.
+                if self.origin.as_ref() == Some(&target) && cx.is_silent(Role::Dest) {
+                    cx.set_stage(Stage::Established);
+                    return self.begin(cx, exchange.on_a_used_connection());
+                }
+                let asked = exchange.asked();
+                self.leave_origin(cx);
+                self.state = State::Dialling(exchange);
+                self.connect(cx, target, asked);
+            }
+        }
+    }
+
+    /// Whether the client has proved who it is, if that is asked for (RFC 9110, section 11.7).
+    fn is_let_in(&mut self, cx: &mut Cx<'_>, head: &RequestHead<'_>) -> bool {
+        let Some(users) = self.gate.users() else { return true };
+        if let Some(user) = head.proxy_authorization.and_then(|value| users.check_basic(value)) {
+            cx.set_user(user);
+            return true;
+        }
+        let keeps = head.keep_alive && head.body == Body::None;
+        if head.proxy_authorization.is_none() {
+            self.deny(cx, keeps, head.asked());
+            return false;
+        }
+        self.failures += 1;
+        self.state = State::Denied(keeps && self.failures < FAILURES_PER_CONNECTION, head.asked());
+        match self.gate.failed(cx) {
+            Some(pause) => {
+                cx.hold(Role::Source);
+                // The pause does not count as time of the client for a request.
+                cx.set_stage(Stage::Handshake);
+                cx.wake_after(pause);
+            }
+            None => {
+                cx.set_detail(WRONG);
+                cx.end(Reason::AuthFailed);
+            }
+        }
+        false
+    }
+
+    /// Asks for a user and a password.
+    fn deny(&mut self, cx: &mut Cx<'_>, keeps: bool, asked: Asked) {
+        let keeps = keeps && !cx.core().is_draining();
+        let text = "the proxy asks for a user and a password";
+        cx.reply(&reply::error_response(407, text, Some(reply::PROXY_AUTHENTICATE), keeps, asked));
+        if keeps {
+            return self.await_request(cx);
+        }
+        self.state = State::Over;
+        cx.set_detail(if self.failures > 0 { WRONG } else { text });
+        cx.finish(Reason::AuthFailed);
+    }
+
+    fn connect(&mut self, cx: &mut Cx<'_>, target: Rc<Target>, asked: Asked) {
+        match self.gate.connect(cx, Rc::clone(&target)) {
+            Ok(()) => self.origin = Some(target),
+            Err(failure) => self.fail(cx, &failure, asked),
+        }
+    }
+
+    fn leave_origin(&mut self, cx: &mut Cx<'_>) {
+        if self.origin.take().is_some() {
+            cx.disconnect();
+        }
+    }
+
+    /// Sends a request to the origin server, which is there.
+    fn begin(&mut self, cx: &mut Cx<'_>, mut exchange: Box<Exchange>) {
+        if exchange.begin(cx) {
+            self.state = State::Exchange(exchange);
+        } else {
+            self.refuse(cx, 503, "no room to send the request", Reason::LimitReached, exchange.asked());
+        }
+    }
+
+    fn exchange(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
+        let State::Exchange(exchange) = &mut self.state else { return input.len() };
+        let (consumed, step) = match cx.role() {
+            Role::Source => exchange.client_sent(cx, input),
+            Role::Dest => exchange.origin_sent(cx, input),
+        };
+        self.follow(cx, step);
+        consumed
+    }
+
+    fn follow(&mut self, cx: &mut Cx<'_>, step: Step) {
+        let State::Exchange(exchange) = &self.state else { return };
+        match step {
+            Step::Going => {}
+            Step::Done { keep_client, keep_origin } => {
+                if keep_client && !cx.core().is_draining() {
+                    if !keep_origin {
+                        self.leave_origin(cx);
+                    }
+                    self.await_request(cx);
+                } else {
+                    self.state = State::Over;
+                    cx.finish(Reason::DestFin);
+                }
+            }
+            Step::BadRequest(text) => {
+                let asked = exchange.asked();
+                // The server has a part of the body, and must not take it for the whole.
+                cx.reset_dest();
+                self.refuse(cx, 400, text, Reason::ProtocolError, asked);
+            }
+            Step::Switched => {
+                self.state = State::Over;
+                cx.relay();
+            }
+            Step::BadGateway(text) => {
+                cx.blame(Fault::Dest);
+                let asked = exchange.asked();
+                self.refuse(cx, 502, text, Reason::ProtocolError, asked);
+            }
+            Step::Refused(status, reason, text) => {
+                cx.blame(if reason == Reason::LimitReached { Fault::Proxy } else { Fault::Dest });
+                let asked = exchange.asked();
+                self.refuse(cx, status, text, reason, asked);
+            }
+            Step::Cut(reason, text) => {
+                self.state = State::Over;
+                cx.set_detail(text);
+                cx.blame(match (reason, cx.role()) {
+                    (Reason::LimitReached, _) => Fault::Proxy,
+                    (_, Role::Dest) => Fault::Dest,
+                    (_, Role::Source) => Fault::Source,
+                });
+                cx.cut(reason);
+            }
+        }
+    }
+
+    fn await_request(&mut self, cx: &mut Cx<'_>) {
+        self.state = State::Request;
+        cx.set_stage(Stage::KeepAlive);
+        cx.resume(Role::Source);
+    }
+
+    fn fail(&mut self, cx: &mut Cx<'_>, failure: &Failure, asked: Asked) {
+        self.origin = None;
+        let text = failure.to_string();
+        self.refuse(cx, status_for(failure.reason), &text, failure.reason, asked);
+    }
+
+    /// Answers with an error, and closes: nobody knows any more where the next request begins.
+    fn refuse(&mut self, cx: &mut Cx<'_>, status: u16, text: &str, reason: Reason, asked: Asked) {
+        self.state = State::Over;
+        cx.set_detail(text);
+        cx.reply(&reply::error_response(status, text, None, false, asked));
+        cx.finish(reason);
+    }
+
+    /// The origin server gives no more.
+    fn origin_ended(&mut self, cx: &mut Cx<'_>, reset: bool) {
+        match &mut self.state {
+            State::Exchange(exchange) => {
+                if exchange.may_be_tried_again() {
+                    // The server closed a connection that was kept for us, as it may at any time; nothing was done yet
+                    // (RFC 9112, section 9.3.1).
+                    let exchange = exchange.again();
+                    let (origin, asked) = (self.origin.clone(), exchange.asked());
+                    self.leave_origin(cx);
+                    self.state = State::Dialling(Box::new(exchange));
+                    return origin.into_iter().for_each(|origin| self.connect(cx, origin, asked));
+                }
+                let step = exchange.origin_ended(reset);
+                self.follow(cx, step);
+            }
+            _ => self.leave_origin(cx),
+        }
+    }
+}
+
+impl Handler for Http {
+    fn opened(&mut self, _cx: &mut Cx<'_>) {}
+
+    fn readable(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
+        match (&self.state, cx.role()) {
+            (State::Request, Role::Source) => self.request(cx, input),
+            (State::Exchange(_), _) => self.exchange(cx, input),
+            (_, Role::Source) => {
+                cx.hold(Role::Source);
+                0
+            }
+            (_, Role::Dest) => {
+                // A server that speaks without having been asked cannot be trusted with the next request.
+                if !input.is_empty() {
+                    self.leave_origin(cx);
+                }
+                input.len()
+            }
+        }
+    }
+
+    fn writable(&mut self, cx: &mut Cx<'_>) {
+        if let (State::Exchange(exchange), Role::Source) = (&mut self.state, cx.role()) {
+            let step = exchange.send_head(cx);
+            self.follow(cx, step);
+        }
+    }
+
+    fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
+        match (std::mem::replace(&mut self.state, State::Over), result) {
+            (State::Tunnelling, Ok(())) => {
+                cx.reply(reply::ESTABLISHED);
+                cx.relay();
+            }
+            (State::Dialling(exchange), Ok(())) => {
+                cx.set_stage(Stage::Established);
+                self.begin(cx, exchange);
+            }
+            (State::Dialling(exchange), Err(failure)) => self.fail(cx, failure, exchange.asked()),
+            (_, Err(failure)) => self.fail(cx, failure, Asked::Connect),
+            (_, Ok(())) => {}
+        }
+    }
+
+    fn woken(&mut self, cx: &mut Cx<'_>) {
+        if let State::Denied(keeps, asked) = self.state {
+            self.deny(cx, keeps, asked);
+        }
+    }
+
+    fn timeout(&mut self, cx: &mut Cx<'_>) {
+        if let State::Denied(..) = self.state {
+            cx.set_detail(WRONG);
+            return cx.end(Reason::AuthFailed);
+        }
+        if cx.stage() == Some(Stage::KeepAlive) {
+            return cx.end(Reason::IdleTimeout);
+        }
+        if let State::Exchange(exchange) = &self.state {
+            let step = exchange.timed_out();
+            return self.follow(cx, step);
+        }
+        if !self.has_spoken {
+            // Browsers open connections in advance. One that gets an answer without a question may take it for the answer to
+            // its first.
+            return cx.end(Reason::HandshakeTimeout);
+        }
+        self.refuse(cx, 408, "the request did not come in time", Reason::HandshakeTimeout, Asked::Other);
+    }
+
+    fn ended(&mut self, cx: &mut Cx<'_>, cause: Cause) {
+        match (cause, cx.role(), &mut self.state) {
+            (Cause::Over(_), ..) => {}
+            (cause, Role::Dest, _) => self.origin_ended(cx, cause == Cause::Reset),
+            (_, Role::Source, State::Exchange(_)) => {
+                cx.set_detail("the request ended before its body did");
+                cx.cut(Reason::SourceFin);
+            }
+            (_, Role::Source, _) => cx.end(Reason::SourceFin),
+        }
+    }
+}
+
+/// How far a chunked body has come on its way through.
+#[derive(Default)]
+struct Chunks {
+    reader: ChunkedReader,
+    /// The data of a chunk has just been relayed, and its line end is due.
+    line_end_due: bool,
+}
+
+/// Log text for a client that failed to authenticate.
+const WRONG: &str = "wrong user or password";
+
+/// The status of a reason (RFC 9110, sections 15.5 and 15.6).
+fn status_for(reason: Reason) -> u16 {
+    match reason {
+        Reason::NotPermitted => 403,
+        Reason::TimedOut => 504,
+        Reason::LimitReached => 503,
+        _ => 502,
+    }
+}

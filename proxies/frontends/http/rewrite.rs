@@ -1,0 +1,153 @@
+//! Heads as they are forwarded: the request to the origin server, the response to the client.
+//!
+//! Fields that speak of one connection only are dropped (RFC 9110, section 7.6.1), a Via field is added (section
+//! 7.6.3), and whatever says how long the body is, or who the host is, is written anew from what was understood. So a
+//! Connection field cannot take the framing away, and nothing in the forwarded head means more than the parser saw in
+//! it.
+//!
+//! It owns nothing and must never copy a framing field.
+
+use std::borrow::Cow;
+
+use super::head::{Body, Fields, Version};
+use super::request::{Absolute, Client, RequestHead};
+use super::response::ResponseHead;
+
+/// How a response goes out to the client, once its head is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// How the body is to be framed. [`Body::UntilClose`] where the server's is [`Body::Chunked`] means: only the data
+    /// of the chunks, because the client speaks HTTP/1.0.
+    pub body: Body,
+    /// Whether the client's connection is kept after the body; the head says the same.
+    pub keep_alive: bool,
+}
+
+/// Appends the head of a request in the form in which an origin server takes it. `absolute` is the form of `head`. The
+/// server's connection persists (RFC 9112, section 9.3); the body is framed as `head.body` says.
+pub fn request(head: &RequestHead<'_>, absolute: &Absolute<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(head.method.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(&absolute.path);
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    // RFC 9112, section 3.2.2: the received Host is replaced by what the URI says.
+    field("Host", without_zone(absolute.authority).as_bytes(), out);
+    for (name, value) in end_to_end(&head.fields) {
+        match name {
+            name if name.eq_ignore_ascii_case("host") => {}
+            // RFC 9110, section 10.1.1: HTTP/1.0 has no such thing, and its client could not read the answer.
+            name if name.eq_ignore_ascii_case("expect") && head.version == Version::Http10 => {}
+            name if name.eq_ignore_ascii_case("max-forwards") && head.max_forwards.is_some() => {}
+            name => field(name, value, out),
+        }
+    }
+    if let Some(count) = head.max_forwards {
+        field("Max-Forwards", count.to_string().as_bytes(), out);
+    }
+    if head.asks_upgrade() {
+        upgrade(&head.fields, out);
+    }
+    framing(head.body, out);
+    via(head.version, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the head of a response for this client, and says how the body is to follow.
+///
+/// An interim response for an HTTP/1.0 client is passed over in silence (RFC 9110, section 15.2).
+pub fn response(head: &ResponseHead<'_>, client: Client, out: &mut Vec<u8>) -> Outgoing {
+    if head.is_interim() && client.version == Version::Http10 {
+        return Outgoing { body: Body::None, keep_alive: client.keep_alive };
+    }
+    let body = match head.body {
+        // RFC 9112, section 6.1: no transfer coding unless the client is known to speak HTTP/1.1.
+        Body::Chunked if client.version == Version::Http10 => Body::UntilClose,
+        body => body,
+    };
+    let keep_alive = client.keep_alive && body != Body::UntilClose;
+    out.extend_from_slice(format!("HTTP/1.1 {} {}\r\n", head.status, head.reason).as_bytes());
+    for (name, value) in end_to_end(&head.fields) {
+        field(name, value, out);
+    }
+    match head.length {
+        // RFC 9110, section 8.6: the length of what GET would have brought, or of what the client already has.
+        Some(length) if body == Body::None && !head.is_unframed() => framing(Body::Length(length), out),
+        _ => framing(body, out),
+    }
+    via(head.version, out);
+    if head.is_switching() {
+        upgrade(&head.fields, out);
+    } else if !keep_alive && !head.is_interim() {
+        field("Connection", b"close", out);
+    }
+    out.extend_from_slice(b"\r\n");
+    Outgoing { body, keep_alive }
+}
+
+/// The fields that are for whoever is at the other end. RFC 9110, section 7.6.1: not those that speak of the
+/// connection, and not those that Connection names.
+fn end_to_end<'a>(fields: &Fields<'a>) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+    let options: Vec<&[u8]> = fields.elements("connection").collect();
+    fields.iter().filter(move |(name, _)| {
+        let is_dropped = DROPPED.iter().any(|dropped| name.eq_ignore_ascii_case(dropped));
+        !is_dropped && !options.iter().any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
+    })
+}
+
+/// Removes the zone from an IPv6 address: it is the name of an interface of this host, and means nothing to the server (RFC
+/// 6874, section 4).
+fn without_zone(authority: &str) -> Cow<'_, str> {
+    match (authority.split_once('%'), authority.rsplit_once(']')) {
+        (Some((host, _)), Some((_, port))) if host.starts_with('[') => format!("{host}]{port}").into(),
+        _ => authority.into(),
+    }
+}
+
+fn field(name: &str, value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// RFC 9110, section 7.8: Upgrade goes from hop to hop, and Connection names it.
+fn upgrade(fields: &Fields<'_>, out: &mut Vec<u8>) {
+    field("Connection", b"Upgrade", out);
+    fields.named("upgrade").for_each(|value| field("Upgrade", value, out));
+}
+
+fn framing(body: Body, out: &mut Vec<u8>) {
+    match body {
+        Body::None | Body::UntilClose => {}
+        Body::Length(length) => field("Content-Length", length.to_string().as_bytes(), out),
+        Body::Chunked => field("Transfer-Encoding", b"chunked", out),
+    }
+}
+
+/// RFC 9110, section 7.6.3: the version in which the message was received, and who received it.
+fn via(received: Version, out: &mut Vec<u8>) {
+    let value = match received {
+        Version::Http10 => "1.0 seaprox",
+        Version::Http11 => "1.1 seaprox",
+    };
+    field("Via", value.as_bytes(), out);
+}
+
+/// RFC 9110, sections 7.6.1, 10.1.4, 11.7 and 7.8; `framing` writes the last two. Trailer goes with the trailers,
+/// which are not forwarded (section 6.5.1).
+const DROPPED: [&str; 11] = [
+    "connection",
+    "proxy-connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "upgrade",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "transfer-encoding",
+    "content-length",
+];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,238 @@
+//! The SOCKS front end: SOCKS4, SOCKS4a and SOCKS5 on one port. The protocol is in `proto`; this is what is done about it.
+//!
+//! ```text
+//!   Greeting --4--> (request in the same message) --\
+//!      |                                             +--> Dialling --> relay
+//!      +--5--> Login (if users are asked for) --> Request --/
+//! ```
+
+pub mod proto;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use seaprox::{Cx, Endpoint, Failure, Handler, Limits, Reason, Role, Target};
+
+use crate::frontends::gate::Gate;
+use proto::{BadTarget, Command, Method, Reply4, Reply5, SocksError, Version};
+
+/// The handler of one client.
+pub struct Socks {
+    gate: Arc<Gate>,
+    step: Step,
+    version: Version,
+}
+
+/// What is expected next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Greeting,
+    Login,
+    /// The password was wrong, and the answer waits.
+    Denied,
+    Request,
+    Dialling,
+}
+
+impl Socks {
+    /// A handler for a client that has said nothing yet.
+    pub fn new(gate: Arc<Gate>) -> Socks {
+        Socks { gate, step: Step::Greeting, version: Version::Five }
+    }
+
+    /// Takes one message off the input. Nothing is consumed while it is not whole.
+    fn message(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> Result<usize, SocksError> {
+        match self.step {
+            Step::Greeting => match input.first().map(|first| (Version::detect(*first), *first)) {
+                None => Ok(0),
+                Some((Some(Version::Four), _)) => self.request4(cx, input),
+                Some((Some(Version::Five), _)) => self.greeting5(cx, input),
+                Some((None, first)) => Err(SocksError::Version(first)),
+            },
+            Step::Login => self.login(cx, input),
+            Step::Request => self.request5(cx, input),
+            Step::Denied | Step::Dialling => Ok(0),
+        }
+    }
+
+    fn greeting5(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> Result<usize, SocksError> {
+        let Some((methods, consumed)) = proto::parse_greeting5(input)? else { return Ok(0) };
+        cx.set_kind("socks5");
+        let wants_login = self.gate.users().is_some();
+        let method = match (wants_login, methods) {
+            (true, methods) if methods.user_pass => Method::UserPass,
+            (false, methods) if methods.no_auth => Method::NoAuth,
+            _ => Method::NoneAcceptable,
+        };
+        cx.reply(&proto::method_reply(method));
+        match method {
+            Method::UserPass => self.step = Step::Login,
+            Method::NoAuth => self.step = Step::Request,
+            Method::NoneAcceptable => refuse(cx, Reason::AuthFailed, "no method of authentication in common"),
+        }
+        Ok(consumed)
+    }
+
+    fn login(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> Result<usize, SocksError> {
+        let Some((auth, consumed)) = proto::parse_auth(input)? else { return Ok(0) };
+        if self.gate.users().is_none_or(|users| users.check(auth.user, auth.password)) {
+            cx.reply(&proto::auth_reply(true));
+            cx.set_user(&String::from_utf8_lossy(auth.user));
+            self.step = Step::Request;
+            return Ok(consumed);
+        }
+        self.step = Step::Denied;
+        cx.set_detail("wrong user or password");
+        match self.gate.failed(cx) {
+            Some(pause) => {
+                cx.hold(Role::Source);
+                cx.wake_after(pause);
+            }
+            None => cx.end(Reason::AuthFailed),
+        }
+        Ok(consumed)
+    }
+
+    fn request5(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> Result<usize, SocksError> {
+        let Some((request, consumed)) = proto::parse_request5(input)? else { return Ok(0) };
+        self.request(cx, request.command, request.target, input);
+        Ok(consumed)
+    }
+
+    fn request4(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> Result<usize, SocksError> {
+        let Some((request, consumed)) = proto::parse_request4(input)? else { return Ok(0) };
+        let named = matches!(request.target, Ok(Target::Name(..)) | Err(BadTarget::Name));
+        cx.set_kind(if named { "socks4a" } else { "socks4" });
+        self.version = Version::Four;
+        if self.gate.users().is_some() {
+            // SOCKS4 has a user id and no password: it proves nothing.
+            self.reply(cx, Reply5::NotAllowed);
+            refuse(cx, Reason::AuthFailed, "SOCKS4 has no passwords");
+        } else {
+            self.request(cx, request.command, request.target, input);
+        }
+        Ok(consumed)
+    }
+
+    /// Handles the request at the start of `input`.
+    fn request(&mut self, cx: &mut Cx<'_>, command: Command, target: Result<Target, BadTarget>, input: &[u8]) {
+        self.step = Step::Dialling;
+        if command != Command::Connect {
+            self.reply(cx, Reply5::CommandNotSupported);
+            return refuse(cx, Reason::ProtocolError, "only CONNECT is supported");
+        }
+        match target {
+            Err(bad) => {
+                self.reply(cx, bad.reply5());
+                let reason = if bad == BadTarget::Name { Reason::NameResolutionFailure } else { Reason::ProtocolError };
+                proto::asked(input).into_iter().for_each(|text| cx.set_asked_text(&text));
+                refuse(cx, reason, "the target cannot be used");
+            }
+            Ok(target) => {
+                if let Err(failure) = self.gate.connect(cx, Rc::new(target)) {
+                    self.fail(cx, &failure);
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, cx: &mut Cx<'_>, failure: &Failure) {
+        self.reply(cx, reply_for(failure.reason));
+        cx.finish(failure.reason);
+    }
+
+    /// Answers a request that is not granted.
+    fn reply(&mut self, cx: &mut Cx<'_>, code: Reply5) {
+        match self.version {
+            Version::Four => cx.reply(&proto::reply4(Reply4::Rejected, None)),
+            Version::Five => {
+                let (bytes, len) = proto::reply5(code, None);
+                cx.reply(&bytes[..len])
+            }
+        };
+    }
+
+    /// Answers a request that is granted, with our own address at the dest.
+    fn grant(&mut self, cx: &mut Cx<'_>) {
+        let bound = match cx.local(Role::Dest) {
+            Endpoint::Ip(addr) => Some(addr),
+            _ => None,
+        };
+        match (self.version, bound) {
+            (Version::Four, Some(std::net::SocketAddr::V4(addr))) => {
+                cx.reply(&proto::reply4(Reply4::Granted, Some(addr)))
+            }
+            (Version::Four, _) => cx.reply(&proto::reply4(Reply4::Granted, None)),
+            (Version::Five, bound) => {
+                let (bytes, len) = proto::reply5(Reply5::Succeeded, bound);
+                cx.reply(&bytes[..len])
+            }
+        };
+    }
+}
+
+impl Handler for Socks {
+    fn opened(&mut self, _cx: &mut Cx<'_>) {}
+
+    fn readable(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
+        match self.message(cx, input) {
+            Ok(consumed) => consumed,
+            Err(error) => {
+                if error == SocksError::TooLong {
+                    // A SOCKS4 request with an overlong field still gets a SOCKS4 answer.
+                    cx.set_kind("socks4");
+                    self.version = Version::Four;
+                    self.reply(cx, Reply5::GeneralFailure);
+                    refuse(cx, Reason::ProtocolError, &error.to_string());
+                } else {
+                    cx.set_detail(&error.to_string());
+                    cx.end(Reason::ProtocolError);
+                }
+                input.len()
+            }
+        }
+    }
+
+    fn woken(&mut self, cx: &mut Cx<'_>) {
+        if self.step == Step::Denied {
+            // After a failure the connection must be closed (RFC 1929, section 2).
+            cx.reply(&proto::auth_reply(false));
+            cx.finish(Reason::AuthFailed);
+        }
+    }
+
+    fn timeout(&mut self, cx: &mut Cx<'_>) {
+        cx.end(if self.step == Step::Denied { Reason::AuthFailed } else { Reason::HandshakeTimeout });
+    }
+
+    fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
+        match result {
+            Ok(()) => {
+                self.grant(cx);
+                cx.relay();
+            }
+            Err(failure) => self.fail(cx, failure),
+        }
+    }
+}
+
+/// Ends a connection whose client has its answer already.
+fn refuse(cx: &mut Cx<'_>, reason: Reason, detail: &str) {
+    cx.set_detail(detail);
+    cx.finish(reason);
+}
+
+/// The reply code of a reason (RFC 1928, section 6).
+fn reply_for(reason: Reason) -> Reply5 {
+    match reason {
+        Reason::NotPermitted => Reply5::NotAllowed,
+        Reason::NetworkUnreachable => Reply5::NetworkUnreachable,
+        Reason::HostUnreachable | Reason::NameResolutionFailure => Reply5::HostUnreachable,
+        Reason::ConnectionRefused => Reply5::ConnectionRefused,
+        Reason::TimedOut => Reply5::TtlExpired,
+        _ => Reply5::GeneralFailure,
+    }
+}
+
+// The longest message fits in what a handler is shown at once, however small the blocks are.
+const _: () = assert!(proto::MESSAGE_BYTES_MAX <= Limits::BLOCK_BYTES_MIN / 2);

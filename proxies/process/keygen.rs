@@ -1,0 +1,83 @@
+//! `seaprox keygen` and `seaprox pubkey`: the key of a node made, and its public part printed.
+//!
+//! stdout has the public key in one line, as other nodes want it in `authorized_keys`; everything else is on stderr. What
+//! is there already is only replaced when that is asked for. Nothing private is ever printed.
+
+use std::path::{Path, PathBuf};
+
+use seaprox::auth::{KeysError, NodeKey, Problem, PublicKey, Secret, SecretError};
+
+use crate::cli::options::{Parsed, UsageError};
+use crate::{Exit, Failed};
+
+/// Makes a key, or a secret to share.
+///
+/// # Errors
+/// There is one already, or it cannot be written.
+pub fn keygen(parsed: &Parsed) -> Result<(), Failed> {
+    let (path, is_secret, force) = (path(parsed)?, parsed.flag("secret")?, parsed.flag("force")?);
+    let not_random = |error: SecretError| Failed::new(Exit::Failure, format!("seaprox keygen: {error}"));
+    let directory = parsed.config_directory();
+    // A directory that somebody names with the file is theirs to make.
+    if path.parent() == Some(directory.path()) {
+        directory.make().map_err(not_made)?;
+    }
+    let key = if is_secret {
+        let secret = Secret::generate().map_err(not_random)?;
+        let key = NodeKey::from_secret(secret.expose()).map_err(not_random)?;
+        secret.create(&path, force).map_err(not_made)?;
+        key
+    } else {
+        let key = NodeKey::generate().map_err(not_random)?;
+        key.create(&path, force).map_err(not_made)?;
+        key
+    };
+    if parsed.verbosity() >= 0 {
+        let what = if is_secret { "secret" } else { "key" };
+        crate::process::logging::say(&format!("seaprox keygen: the {what} is in {}", path.display()));
+    }
+    crate::process::print(&text(key.public(), false))
+}
+
+/// Prints the public key of a key, or of a secret.
+///
+/// # Errors
+/// There is none, or it cannot be used.
+pub fn pubkey(parsed: &Parsed) -> Result<(), Failed> {
+    let path = path(parsed)?;
+    let unusable = |text: String| Failed::new(Exit::Config, format!("seaprox pubkey: {text}"));
+    let told = |error: KeysError| match error.is_missing() {
+        true => unusable(format!("{error}; `seaprox keygen` makes one")),
+        false => Failed::unusable("seaprox pubkey", &error),
+    };
+    let key = if parsed.flag("secret")? {
+        let secret = Secret::load(&path, parsed.modes()?).map_err(told)?;
+        NodeKey::from_secret(secret.expose()).map_err(|error| unusable(format!("{}: {error}", path.display())))?
+    } else {
+        NodeKey::load(&path, parsed.modes()?).map_err(told)?
+    };
+    crate::process::print(&text(key.public(), parsed.flag("fingerprint")?))
+}
+
+fn text(key: PublicKey, with_fingerprint: bool) -> String {
+    if with_fingerprint { format!("{key}\n{}\n", key.fingerprint()) } else { format!("{key}\n") }
+}
+
+/// The file that is meant. The variable says where the node's key is, so it is not asked about a secret.
+fn path(parsed: &Parsed) -> Result<PathBuf, UsageError> {
+    let is_secret = parsed.flag("secret")?;
+    let option = if is_secret { parsed.path_flag("key") } else { parsed.path("key") };
+    match parsed.frees().first() {
+        Some(_) if parsed.path_flag("key").is_some() => Err(parsed.error("expected either FILE or --key FILE")),
+        Some(file) => Ok(Path::new(file).to_owned()),
+        None => Ok(option.unwrap_or_else(|| {
+            let directory = parsed.config_directory();
+            if is_secret { directory.secret() } else { directory.key() }
+        })),
+    }
+}
+
+fn not_made(error: KeysError) -> Failed {
+    let hint = if matches!(error.problem(), Problem::Exists) { "; --force replaces it" } else { "" };
+    Failed::new(Exit::Failure, format!("seaprox keygen: {error}{hint}"))
+}

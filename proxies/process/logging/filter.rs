@@ -1,0 +1,158 @@
+//! `SEAPROX_LOG`: which levels which targets of the log have.
+
+use std::collections::BTreeMap;
+
+use log::LevelFilter;
+
+use crate::cli::suggest;
+
+/// The targets of the log's lines, and what is told there. A target stands for those below it, too.
+pub const TARGETS: &[(&str, &str)] = &[
+    ("seaprox", "everything of this program"),
+    ("seaprox::connection", "connections: each end, with its reason; at debug each step"),
+    ("seaprox::listener", "listeners: clients that cannot be taken in, pauses at limits"),
+    ("seaprox::link", "links: up, suspended, resumed, ended, refused; at debug each carrier"),
+    ("seaprox::link::frame", "at trace each frame of a link: direction, type, stream, length; never its payload"),
+    ("seaprox::http", "requests, at debug"),
+    ("seaprox::gate", "the file of users"),
+    ("seaprox::process", "signals, reloads, questions"),
+    ("seaprox::settings", "what the system grants"),
+    ("seaprox::status", "the status socket, and the answer to SIGUSR1"),
+    ("seaprox::panic", "faults of this program that ended a connection or a thread"),
+];
+
+/// The levels that a user asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Levels {
+    /// Level of all targets of this program.
+    pub all: Option<LevelFilter>,
+    /// Levels of single targets.
+    pub targets: BTreeMap<String, LevelFilter>,
+}
+
+/// Reads the value of `SEAPROX_LOG`: a level, or `TARGET=LEVEL`, or several with commas between them.
+///
+/// # Errors
+/// The text is malformed; the error names the expected form.
+pub fn parse(text: &str) -> Result<Levels, String> {
+    let mut levels = Levels::default();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        match part.split_once('=') {
+            Some((target, level)) => {
+                levels.targets.insert(target_of(target.trim())?, level_of(level.trim())?);
+            }
+            // A target without a level gets all levels.
+            None if part.contains("::") || TARGETS.iter().any(|(target, _)| *target == part) => {
+                levels.targets.insert(target_of(part)?, LevelFilter::Trace);
+            }
+            None => levels.all = Some(level_of(part)?),
+        }
+    }
+    Ok(levels)
+}
+
+fn level_of(word: &str) -> Result<LevelFilter, String> {
+    let lower = word.to_ascii_lowercase();
+    LEVELS.iter().find(|(name, _)| *name == lower).map(|(_, level)| *level).ok_or_else(|| {
+        let near = suggest::hint(word, "", LEVELS.iter().map(|(name, _)| *name));
+        format!("\"{word}\" is no level: expected off, error, warn, info, debug or trace, or TARGET=LEVEL{near}")
+    })
+}
+
+fn target_of(word: &str) -> Result<String, String> {
+    // The targets of libraries are not known here. One whose name is nearly that of this program is none of theirs.
+    let name = word.split(':').next().unwrap_or_default();
+    let is_ours = name == "seaprox" || !suggest::nearest(name, ["seaprox"]).is_empty();
+    if TARGETS.iter().any(|(target, _)| *target == word) || (!is_ours && !word.is_empty()) {
+        return Ok(word.to_owned());
+    }
+    let near = suggest::hint(word, "", TARGETS.iter().map(|(target, _)| *target));
+    let known: Vec<_> = TARGETS.iter().map(|(target, _)| *target).collect();
+    Err(format!("\"{word}\" is no target: expected one of {}{near}", known.join(", ")))
+}
+
+const LEVELS: &[(&str, LevelFilter)] = &[
+    ("off", LevelFilter::Off),
+    ("error", LevelFilter::Error),
+    ("warn", LevelFilter::Warn),
+    ("info", LevelFilter::Info),
+    ("debug", LevelFilter::Debug),
+    ("trace", LevelFilter::Trace),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+
+    #[test]
+    fn levels_and_targets_are_read() {
+        for library in ["mio", "rustls::client", "signal_hook", "socket2", "env_logger", "ring"] {
+            assert!(parse(&format!("{library}=trace")).is_ok(), "{library}");
+        }
+        let levels = parse("debug, seaprox::link=trace,mio=WARN,seaprox::http,").unwrap();
+        let targets = [("mio", LevelFilter::Warn), ("seaprox::http", LevelFilter::Trace)];
+        let mut targets: BTreeMap<_, _> = targets.into_iter().map(|(name, level)| (name.to_owned(), level)).collect();
+        targets.insert("seaprox::link".to_owned(), LevelFilter::Trace);
+        assert_eq!(levels, Levels { all: Some(LevelFilter::Debug), targets });
+        assert_eq!(parse(""), Ok(Levels::default()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_what_was_expected() {
+        for (text, words) in [
+            ("loud", &["\"loud\" is no level", "expected off, error"][..]),
+            ("debgu", &["did you mean debug?"]),
+            ("seaprox::relay=trace", &["\"seaprox::relay\" is no target", "seaprox::connection"]),
+            ("seaprox::lnik=trace", &["did you mean seaprox::link?"]),
+            ("seaprox::link=loud", &["\"loud\" is no level"]),
+            ("saeprox::link=trace", &["\"saeprox::link\" is no target", "did you mean seaprox::link?"]),
+            ("saeprox::node=trace", &["\"saeprox::node\" is no target"]),
+            ("Seaprox=trace", &["\"Seaprox\" is no target"]),
+            ("=debug", &["\"\" is no target"]),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(words.iter().all(|word| error.contains(word)) && !error.contains('\n'), "{error}");
+        }
+    }
+
+    /// Every line that the sources log has a target that stands in the list, or below one that does.
+    #[test]
+    fn every_target_of_the_sources_is_listed() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut found = Vec::new();
+        collect(&root.join("src"), &mut found);
+        collect(&root.join("proxies"), &mut found);
+        assert!(found.len() > 4, "{found:?}");
+        for target in found {
+            let is_listed =
+                TARGETS[1..].iter().any(|(known, _)| target == *known || target.starts_with(&format!("{known}::")));
+            assert!(is_listed || target == "seaprox", "{target}");
+        }
+    }
+
+    fn collect(directory: &Path, found: &mut Vec<String>) {
+        for entry in fs::read_dir(directory).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                collect(&path, found);
+                continue;
+            }
+            let source = fs::read_to_string(&path).unwrap();
+            for start in ["target: \"", "TARGET: &str = \""] {
+                found.extend(source.split(start).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()));
+            }
+            // A line without a target has the path of its module as target.
+            let in_binary = path.strip_prefix(concat!(env!("CARGO_MANIFEST_DIR"), "/proxies")).ok();
+            let is_untold = |rest: &&str| !rest.trim_start().starts_with("target:") && !rest.starts_with("/");
+            let logs = ["error", "warn", "info", "debug", "trace"].map(|level| format!("log::{level}!("));
+            if let Some(name) = in_binary
+                && logs.iter().any(|log| source.split(log.as_str()).skip(1).any(|rest| is_untold(&rest)))
+            {
+                let module = name.with_extension("").to_string_lossy().replace('/', "::").replace("::mod", "");
+                found.push(format!("seaprox::{module}"));
+            }
+        }
+    }
+}

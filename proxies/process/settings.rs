@@ -1,0 +1,79 @@
+//! From the command line to the configuration of a loop.
+
+use seaprox::{Config, DESCRIPTORS_RESERVED, Family, Limits, Timeouts};
+
+use crate::cli::options::{self, Parsed, UsageError};
+
+/// The configuration that the options ask for, within what the system grants.
+///
+/// # Errors
+/// An option that cannot be read.
+pub fn config(parsed: &Parsed) -> Result<Config, UsageError> {
+    let Config { limits, timeouts, .. } = Config::default();
+    let number = |long| parsed.number(long).map(|number| number as usize);
+    let size = |long| parsed.size(long).map(|bytes| bytes as usize);
+    let per_source = "max-connections-per-source";
+    let per_source = if parsed.knows(per_source) { number(per_source)? } else { 0 };
+    let mut config = Config {
+        limits: Limits {
+            connections: number("max-connections")?,
+            connections_per_source: per_source,
+            block_bytes: size("buffer")?,
+            buffer_bytes: size("buffer-memory")?,
+            link_bytes: size("link-memory-total")?,
+            pipes: if parsed.flag("no-splice")? { 0 } else { number("pipes")? },
+            pipe_bytes: size("pipe-size")?,
+            backlog: number("backlog")? as u32,
+            ..limits
+        },
+        timeouts: Timeouts {
+            handshake: parsed.duration("handshake-timeout")?,
+            connect: parsed.duration("connect-timeout")?,
+            keep_alive: parsed.duration("keepalive-timeout")?,
+            idle: parsed.duration("idle-timeout")?,
+            half_closed: parsed.duration("half-closed-timeout")?,
+            name_cache: parsed.duration("dns-cache")?,
+            ..timeouts
+        },
+        family: family(parsed)?,
+        nodelay: !parsed.flag("no-nodelay")?,
+        tcp_keepalive: parsed.duration("tcp-keepalive")?,
+    };
+    if config.limits.block_bytes > config.limits.buffer_bytes {
+        return Err(parsed.error("--buffer is larger than --buffer-memory: expected room for one buffer at least"));
+    }
+    fit_descriptors(&mut config.limits);
+    Ok(config)
+}
+
+fn family(parsed: &Parsed) -> Result<Family, UsageError> {
+    Ok(match (parsed.only()?, parsed.prefer()?) {
+        (Some(options::Family::Ipv4), _) => Family::OnlyIpv4,
+        (Some(options::Family::Ipv6), _) => Family::OnlyIpv6,
+        (None, options::Family::Ipv4) => Family::PreferIpv4,
+        (None, options::Family::Ipv6) => Family::PreferIpv6,
+    })
+}
+
+/// A connection takes two descriptors. What the system does not grant cannot be promised.
+fn fit_descriptors(limits: &mut Limits) {
+    let granted = match seaprox::raise_descriptor_limit() {
+        Ok(granted) => usize::try_from(granted).unwrap_or(usize::MAX),
+        Err(error) => {
+            return log::warn!(target: "seaprox::settings", error = error.to_string(); "the limit of descriptors is not known");
+        }
+    };
+    // A small limit is better spent on connections than on pipes.
+    limits.pipes = limits.pipes.min(granted / 8);
+    let room = granted.saturating_sub(DESCRIPTORS_RESERVED.min(granted / 2) + 2 * limits.pipes) / 2;
+    if limits.connections > room {
+        // What was asked for and is not to be had is worth a warning; so is what is too little for anybody.
+        let is_little = room < FEW_CONNECTIONS || limits.connections != Limits::default().connections;
+        let level = if is_little { log::Level::Warn } else { log::Level::Debug };
+        log::log!(target: "seaprox::settings", level, descriptors = granted, wished = limits.connections, connections = room; "the limit of descriptors allows fewer connections");
+        limits.connections = room.max(1);
+    }
+}
+
+/// Fewer connections than these are a surprise even to somebody who set no limit.
+const FEW_CONNECTIONS: usize = 1000;
