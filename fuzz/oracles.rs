@@ -13,7 +13,7 @@ use std::fmt::Debug;
 
 #[path = "../proxies/frontends/http"]
 mod http {
-    pub mod body;
+    pub mod chunked;
     pub mod head;
     pub mod request;
     pub mod response;

@@ -7,5 +7,6 @@ pub mod admin;
 pub mod cli;
 pub mod frontends;
 pub mod process;
+pub mod shared_file;
 
 pub use process::exit::{Exit, Failed, hint};

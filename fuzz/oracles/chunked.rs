@@ -1,6 +1,6 @@
 //! The chunked coding: splits, a second decoder that shares nothing with the first, and what is forwarded.
 
-use super::http::body::{CHUNK_END, ChunkError, ChunkedReader, LAST_CHUNK, Step, chunk_line};
+use super::http::chunked::{CHUNK_END, ChunkError, ChunkedReader, LAST_CHUNK, Step, chunk_line};
 
 /// A chunked body. The first byte says in pieces of which size it arrives.
 pub fn http_chunked(data: &[u8]) {

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 mod links;
 
-use crate::cli::options::{Parsed, StatusSocket};
+use crate::cli::{Parsed, StatusSocket};
 use crate::process::logging;
 use crate::{Exit, Failed};
 

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use crate::cli::options::{Command, OptionSpec, Shell, Value, options_of};
+use crate::cli::{Command, OptionSpec, Shell, Value, options_of};
 
 /// The script for a shell.
 pub fn script(shell: Shell) -> String {
@@ -177,7 +177,9 @@ mod tests {
             "{}\nCOMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _seaprox; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
             bash()
         );
-        let output = Process::new("bash").args(["--norc", "-c", &line, "bash"]).args(words).output().unwrap();
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+        let mut bash = Process::new("bash");
+        let output = bash.current_dir(root).args(["--norc", "-c", &line, "bash"]).args(words).output().unwrap();
         assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().split_whitespace().map(str::to_owned).collect()
     }

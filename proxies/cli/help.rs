@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use crate::cli::options::{Command, Group, OPTIONS, OptionSpec, Value, options_of};
+use crate::cli::{Command, Group, OPTIONS, OptionSpec, Value, options_of};
 
 /// Help on a command, or on all of them; `long` is `--help`, otherwise `-h`.
 pub fn text(command: Option<Command>, long: bool) -> String {

@@ -11,7 +11,7 @@ use seaprox::{
     Bind, Cause, Config, Core, Cx, Ending, Failure, Fault, Handler, Id, Proxy, Reason, Role, Target, Workers, bind,
 };
 
-use crate::cli::options::{CatMode, Command, Parsed};
+use crate::cli::{CatMode, Command, Parsed};
 use crate::process::link::{Act, Links};
 use crate::process::logging;
 use crate::process::settings;

@@ -2,7 +2,7 @@
 
 use seaprox::auth::KeysError;
 
-use crate::cli::options::UsageError;
+use crate::cli::UsageError;
 
 /// How the process ends, beside 0 (a clean stop). The numbers are those of sysexits(3) where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use seaprox::auth::{KeysError, NodeKey, Problem, PublicKey, Secret, SecretError};
 
-use crate::cli::options::{Parsed, UsageError};
+use crate::cli::{Parsed, UsageError};
 use crate::{Exit, Failed};
 
 /// Makes a key, or a secret to share.

@@ -25,16 +25,8 @@ use std::time::{Duration, SystemTime};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::cli::LogFormat;
 use ring::Ring;
-
-/// How the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// An object per line, for programs.
-    Json,
-}
 
 /// The logger of the process.
 struct Logger {

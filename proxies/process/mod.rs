@@ -8,22 +8,18 @@ pub mod logging;
 pub mod selftest;
 pub mod serve;
 pub mod settings;
-pub mod shared;
 pub mod supervisor;
 
-use crate::cli::options::{Command, Parsed, Request};
 use exit::{Exit, Failed};
 use std::io::Write;
 use std::process::ExitCode;
 
 use crate::admin::status;
-use crate::cli::completions;
-use crate::cli::help;
-use crate::cli::options;
+use crate::cli::{self, Command, Parsed, Request, completions, help};
 
 /// Runs the command that the arguments of this process ask for. Returns its exit code.
 pub fn main() -> ExitCode {
-    let result = options::parse(std::env::args_os().skip(1), |name| std::env::var(name).ok())
+    let result = cli::parse(std::env::args_os().skip(1), |name| std::env::var(name).ok())
         .map_err(Failed::from)
         .and_then(|request| match request {
             Request::Help { command, long } => print(&help::text(command, long)),

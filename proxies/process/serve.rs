@@ -11,13 +11,13 @@ use seaprox::{Bind, Bound, Config, Endpoint, FrontEnd, Handler, Loops, Proxy, Re
 
 use crate::admin::status;
 use crate::admin::status::Teller;
-use crate::cli::options::{Command, Parsed};
-use crate::frontends::fixed::Fixed;
-use crate::frontends::gate::Gate;
+use crate::cli::forwards::Forward;
+use crate::cli::{Command, Parsed};
+use crate::frontends::access::Gate;
 use crate::frontends::http::Http;
 use crate::frontends::socks::Socks;
+use crate::frontends::r#static::Fixed;
 use crate::process::link::Links;
-use crate::process::link::forwards::Forward;
 use crate::process::logging;
 use crate::process::settings;
 use crate::process::supervisor::{Ears, News, Process, tell_dialled, tell_served};

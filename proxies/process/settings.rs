@@ -2,7 +2,7 @@
 
 use seaprox::{Config, DESCRIPTORS_RESERVED, Family, Limits, Timeouts};
 
-use crate::cli::options::{self, Parsed, UsageError};
+use crate::cli::{self, Parsed, UsageError};
 
 /// The configuration that the options ask for, within what the system grants.
 ///
@@ -48,10 +48,10 @@ pub fn config(parsed: &Parsed) -> Result<Config, UsageError> {
 
 fn family(parsed: &Parsed) -> Result<Family, UsageError> {
     Ok(match (parsed.only()?, parsed.prefer()?) {
-        (Some(options::Family::Ipv4), _) => Family::OnlyIpv4,
-        (Some(options::Family::Ipv6), _) => Family::OnlyIpv6,
-        (None, options::Family::Ipv4) => Family::PreferIpv4,
-        (None, options::Family::Ipv6) => Family::PreferIpv6,
+        (Some(cli::Family::Ipv4), _) => Family::OnlyIpv4,
+        (Some(cli::Family::Ipv6), _) => Family::OnlyIpv6,
+        (None, cli::Family::Ipv4) => Family::PreferIpv4,
+        (None, cli::Family::Ipv6) => Family::PreferIpv6,
     })
 }
 

@@ -16,10 +16,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::admin::status::Teller;
-use crate::frontends::gate::Gate;
+use crate::frontends::access::Gate;
 use crate::process::link::{self, Act, Change, Links, Questions, Told, Visits, Watch};
 use crate::process::logging;
-use crate::process::shared::Look;
+use crate::shared_file::Look;
 use crate::{Exit, Failed};
 
 /// What the main thread hears.

@@ -11,9 +11,9 @@
 use seaprox::{Cx, PeerNetwork, Reason, Role, Stage};
 
 use super::Chunks;
-use super::body::{self, Step as ChunkStep};
+use super::chunked::{self, Step as ChunkStep};
 use super::head::{self, Asked, Body, HeadError, RESPONSE_HEAD_BYTES_MAX};
-use super::large::{Gathered, Place, Unsent};
+use super::large_head::{Gathered, Place, Unsent};
 use super::request::{Absolute, Client, RequestHead};
 use super::response::{self, ResponseHead};
 use super::rewrite;
@@ -427,20 +427,20 @@ impl Chunks {
     ) -> Result<bool, ChunksError> {
         let step = self.reader.next(input).map_err(|_| ChunksError::Unreadable)?;
         let mut bytes = Vec::new();
-        let line_end = if self.line_end_due { body::CHUNK_END } else { &[] };
+        let line_end = if self.line_end_due { chunked::CHUNK_END } else { &[] };
         bytes.extend_from_slice(line_end);
         let over = match step {
             ChunkStep::NeedMore => return Ok(false),
             ChunkStep::Chunk { consumed: framed, size } => {
                 *consumed = framed;
                 self.line_end_due = true;
-                body::chunk_line(size, &mut bytes);
+                chunked::chunk_line(size, &mut bytes);
                 cx.pass(from, size.min(LENGTH_MAX));
                 false
             }
             ChunkStep::End { consumed: framed } => {
                 *consumed = framed;
-                bytes.extend_from_slice(body::LAST_CHUNK);
+                bytes.extend_from_slice(chunked::LAST_CHUNK);
                 true
             }
         };

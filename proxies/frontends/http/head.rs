@@ -39,7 +39,7 @@ pub enum Body {
     None,
     /// This many bytes.
     Length(u64),
-    /// Chunks; see [`super::body::ChunkedReader`].
+    /// Chunks; see [`super::chunked::ChunkedReader`].
     Chunked,
     /// Everything until the server closes. Never in a request.
     UntilClose,

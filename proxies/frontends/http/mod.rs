@@ -12,10 +12,10 @@
 //! Heads are parsed and written anew; bodies are relayed, so that their bytes are seen by nobody. The protocol is in `head`,
 //! `request`, `response`, `rewrite`, `body` and `reply`; `exchange` is one request with its response.
 
-pub mod body;
+pub mod chunked;
 mod exchange;
 pub mod head;
-pub mod large;
+pub mod large_head;
 mod reply;
 pub mod request;
 pub mod response;
@@ -26,9 +26,9 @@ use std::sync::Arc;
 
 use seaprox::{Cause, Cx, Failure, Fault, Handler, Reason, Role, Stage, Target};
 
-use crate::frontends::gate::Gate;
-use crate::frontends::guesses::FAILURES_PER_CONNECTION;
-use body::ChunkedReader;
+use crate::frontends::access::Gate;
+use crate::frontends::auth_penalties::FAILURES_PER_CONNECTION;
+use chunked::ChunkedReader;
 use exchange::{Exchange, Step};
 use head::{Asked, Body, HeadError};
 use request::{Form, RequestHead};

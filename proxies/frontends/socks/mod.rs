@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use seaprox::{Cx, Endpoint, Failure, Handler, Limits, Reason, Role, Target};
 
-use crate::frontends::gate::Gate;
+use crate::frontends::access::Gate;
 use proto::{BadTarget, Command, Method, Reply4, Reply5, SocksError, Version};
 
 /// The handler of one client.

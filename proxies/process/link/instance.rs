@@ -12,7 +12,7 @@ use std::os::unix::net::UnixListener;
 
 use seaprox::auth::PublicKey;
 
-use crate::cli::options::Command;
+use crate::cli::Command;
 
 /// The number of this process, if it has one. It is this process's as long as this lives.
 pub struct Instance {

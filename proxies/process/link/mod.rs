@@ -4,20 +4,18 @@
 //! its files again. The grammar of forwards is in `forwards`, that of peers and paths in `places`; `trust` decides about
 //! keys, `watch` tells the story of the link that is dialled, `visits` that of those that are taken in.
 
-pub mod forwards;
+mod approvals;
 mod instance;
+mod link_log;
 mod paths;
-pub mod places;
 mod prompt;
-mod questions;
-mod refusals;
+mod rejected_keys;
 #[cfg(test)]
 #[path = "../../../src/auth/scratch.rs"]
 #[allow(dead_code, reason = "the tests of the library use the rest")]
 mod scratch;
+mod served_links;
 mod trust;
-mod visits;
-mod watch;
 
 use std::io;
 use std::path::PathBuf;
@@ -28,15 +26,15 @@ use seaprox::link::Mode;
 use seaprox::node::{Happened, Identity, LinkConfig, Path, PeerKey, Policy, Request, Reverse, ServeConfig, Timing};
 use seaprox::{Bound, Core, Id, Target};
 
+pub use approvals::Questions;
+pub use link_log::{Act, Watch};
 pub use paths::Change;
 pub use prompt::{ask, ask_request, can_ask};
-pub use questions::Questions;
+pub use served_links::Visits;
 pub use trust::Peer;
-pub use visits::Visits;
-pub use watch::{Act, Watch};
 
-use crate::cli::options::{Command, Parsed};
-use crate::process::shared::Look;
+use crate::cli::{Command, Parsed, addresses};
+use crate::shared_file::Look;
 use crate::{Exit, Failed};
 use instance::Instance;
 use paths::PathFile;
@@ -240,7 +238,7 @@ impl Reach {
         let (paths, subflows) = (parsed.paths(target)?, parsed.number("subflows")? as usize);
         let most = Timing::default().subflows;
         if let Some(file) = parsed.path("paths") {
-            let port = target.port().unwrap_or(places::PORT);
+            let port = target.port().unwrap_or(addresses::PORT);
             let file = PathFile::load(file, port, most / subflows, parsed.modes()?).map_err(unusable)?;
             return Ok(Reach { paths: Ways::Listed(Box::new(file)), subflows, reverse });
         }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use seaprox::auth::{FromFile, KeysError, Modes, Wrong};
 use seaprox::node::Path;
 
-use super::places;
-use crate::process::shared::{Look, Shared};
+use crate::cli::addresses;
+use crate::shared_file::{Look, Shared};
 
 /// The file, and what was last taken from it.
 pub struct PathFile(Shared<Paths>, Meant);
@@ -91,7 +91,7 @@ impl FromFile for Paths {
                 continue;
             }
             let wrong = |error| KeysError::text(file, number, format!("{line:?}: {error}"));
-            let path = places::path(line, meant.port).map_err(wrong)?;
+            let path = addresses::path(line, meant.port).map_err(wrong)?;
             if paths.contains(&path) {
                 return Err(KeysError::at(file, number, Wrong::word(line, "each path once")));
             }
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn paths_come_and_go_with_their_lines() {
         let scratch = Scratch::new();
-        let path = |text: &str| places::path(text, 23232).unwrap();
+        let path = |text: &str| addresses::path(text, 23232).unwrap();
         let at = scratch.path("paths");
         let write = |text: &str| drop(scratch.write("paths", text, 0o600));
         let load = || PathFile::load(at.clone(), 23232, 2, Modes::Strict).map_err(|error| error.to_string());

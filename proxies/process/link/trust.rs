@@ -14,9 +14,9 @@ use seaprox::node::{PeerKey, Policy, Request, Verdict};
 use seaprox::rules::Decision;
 use seaprox::{Bind, Target};
 
-use super::refusals::Refusals;
-use crate::cli::options::Pin;
-use crate::process::shared::{Look, Shared};
+use super::rejected_keys::Refusals;
+use crate::cli::Pin;
+use crate::shared_file::{Look, Shared};
 
 /// Those who dial this node.
 pub struct Visitors {

@@ -17,7 +17,7 @@ use seaprox::{
 };
 
 use super::relay::Relay;
-use crate::frontends::gate::Gate;
+use crate::frontends::access::Gate;
 use crate::frontends::socks::Socks;
 
 /// Both ends, and what is between them.

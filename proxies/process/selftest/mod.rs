@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use seaprox::node::SubflowStatus;
 use seaprox::units::{format_rate, format_size};
 
-use crate::cli::options::Parsed;
+use crate::cli::Parsed;
 use crate::{Exit, Failed};
 use ends::{Closed, Ends, SUBFLOWS};
 

@@ -7,9 +7,8 @@ use seaprox::link::Mode;
 use seaprox::node::{Cipher, Path, Reverse, Timing};
 use seaprox::{Bind, Target};
 
-use super::{Command, Group, OptionSpec, Parsed, UsageError, options_of};
-use crate::process::link::forwards::{self, Forward, ForwardError};
-use crate::process::link::places;
+use super::forwards::{self, Forward, ForwardError};
+use super::{Command, Group, OptionSpec, Parsed, UsageError, addresses, options_of};
 
 /// The one key that a peer may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +42,7 @@ impl Parsed {
     pub fn peer(&self) -> Result<Option<Target>, UsageError> {
         let long = if self.command() == Command::Link { "connect" } else { "via" };
         let peer = |(name, text): (String, String)| {
-            places::peer(&text).map_err(|_| self.wrong(&name, &text, "expected HOST[:PORT] or [IPV6][:PORT]"))
+            addresses::peer(&text).map_err(|_| self.wrong(&name, &text, "expected HOST[:PORT] or [IPV6][:PORT]"))
         };
         self.given(long).pop().map(peer).transpose()
     }
@@ -51,7 +50,7 @@ impl Parsed {
     /// Where `link` takes in links.
     pub fn link_places(&self) -> Result<Vec<Bind>, UsageError> {
         let place =
-            |(name, text): (String, String)| places::here(&text).map_err(|error| self.wrong(&name, &text, error));
+            |(name, text): (String, String)| addresses::here(&text).map_err(|error| self.wrong(&name, &text, error));
         self.given("listen").into_iter().map(place).collect()
     }
 
@@ -83,9 +82,10 @@ impl Parsed {
 
     /// `--path`; the way that the system chooses, if there is none.
     pub fn paths(&self, peer: &Target) -> Result<Vec<Path>, UsageError> {
-        let port = peer.port().unwrap_or(places::PORT);
-        let path =
-            |(name, text): (String, String)| places::path(&text, port).map_err(|error| self.wrong(&name, &text, error));
+        let port = peer.port().unwrap_or(addresses::PORT);
+        let path = |(name, text): (String, String)| {
+            addresses::path(&text, port).map_err(|error| self.wrong(&name, &text, error))
+        };
         let paths = self.given("path").into_iter().map(path).collect::<Result<Vec<Path>, UsageError>>()?;
         Ok(if paths.is_empty() { vec![Path::default()] } else { paths })
     }

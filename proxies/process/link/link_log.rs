@@ -278,7 +278,7 @@ fn round(duration: std::time::Duration) -> std::time::Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::options::Pin;
+    use crate::cli::Pin;
     use crate::process::link::scratch::Scratch;
     use seaprox::auth::{Modes, NodeKey};
     use seaprox::{Bind, Target};

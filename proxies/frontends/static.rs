@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use seaprox::{Cx, Failure, Handler, Target};
 
-use crate::frontends::gate::Gate;
+use crate::frontends::access::Gate;
 
 /// The handler of one client.
 pub struct Fixed {

@@ -1,10 +1,10 @@
 //! Command lines as people type them, right and wrong.
 
 use super::*;
+use crate::cli::{CatMode, Family, LogFormat, Shell, StatusSocket};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use crate::process::logging::LogFormat;
 use seaprox::rules::Decision;
 use seaprox::{Bind, Target};
 

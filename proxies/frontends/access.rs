@@ -11,9 +11,9 @@ use seaprox::auth::{KeysError, Modes};
 use seaprox::rules::{Decision, Rules};
 use seaprox::{Cx, Failure, PeerNetwork, Permit, Reason, Role, Target};
 
-use crate::frontends::guesses::Guesses;
+use crate::frontends::auth_penalties::Guesses;
 use crate::frontends::users::Users;
-use crate::process::shared::{Look, Shared};
+use crate::shared_file::{Look, Shared};
 
 /// Rules and users, shared by all loops.
 #[derive(Default)]

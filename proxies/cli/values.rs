@@ -11,9 +11,7 @@ use seaprox::rules::{Action, Rule, Rules};
 use seaprox::units::{format_size, parse_duration, parse_size};
 use seaprox::{AddressError, Bind, Target, split_port_range};
 
-use super::{Parsed, UsageError, Value};
-use crate::cli::suggest;
-use crate::process::logging::LogFormat;
+use super::{Parsed, UsageError, Value, suggest};
 
 /// A family of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +20,15 @@ pub enum Family {
     Ipv4,
     /// IPv6.
     Ipv6,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// An object per line, for programs.
+    Json,
 }
 
 /// Where a process answers `seaprox status`.

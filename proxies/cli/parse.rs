@@ -5,23 +5,13 @@
 //! the command, the argument, what was expected, and the nearest match where there is one. Secrets are never arguments.
 //! Nothing here reads a file, prints, or ends the process.
 
-mod command;
-mod link;
-mod table;
-mod values;
-
 use std::ffi::OsString;
 use std::fmt;
 
 use getopts::{Fail, HasArg, Matches, Occur};
 use seaprox::Bind;
 
-pub use command::Command;
-pub use link::Pin;
-pub use table::{Group, OPTIONS, OptionSpec, Value, options_of};
-pub use values::{CatMode, Family, Shell, StatusSocket};
-
-use crate::cli::suggest;
+use super::{Command, OPTIONS, OptionSpec, Value, options_of, suggest};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -102,13 +92,13 @@ impl Parsed {
     }
 
     /// How often an option is on the command line.
-    fn count(&self, long: &str) -> usize {
+    pub(super) fn count(&self, long: &str) -> usize {
         if self.knows(long) { self.matches.opt_count(long) } else { 0 }
     }
 
     /// The values of an option, each with the name of where it is from: all flags, else the variable, else the default.
     /// A flag without a value has none.
-    fn given(&self, long: &str) -> Vec<(String, String)> {
+    pub(super) fn given(&self, long: &str) -> Vec<(String, String)> {
         let spec = self.spec(long);
         let flag = format!("--{long}");
         let flags = if self.knows(long) { self.matches.opt_strs(long) } else { Vec::new() };
@@ -123,7 +113,7 @@ impl Parsed {
     }
 
     /// The values of a flag with their places on the command line.
-    fn positioned(&self, long: &str) -> Vec<(usize, String)> {
+    pub(super) fn positioned(&self, long: &str) -> Vec<(usize, String)> {
         if self.knows(long) { self.matches.opt_strs_pos(long) } else { Vec::new() }
     }
 
@@ -132,7 +122,7 @@ impl Parsed {
         self.spec(long).commands.has(self.command)
     }
 
-    fn spec(&self, long: &str) -> &'static OptionSpec {
+    pub(super) fn spec(&self, long: &str) -> &'static OptionSpec {
         let named = || OPTIONS.iter().filter(|option| option.long == long);
         match named().find(|option| option.commands.has(self.command)).or_else(|| named().next()) {
             Some(spec) => spec,
