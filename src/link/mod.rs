@@ -159,62 +159,27 @@
 //! stands on the wire; `tests/link_alloc.rs` that frames allocate nothing. `scripts/mutate-link` breaks it in 68 ways
 //! that the tests must notice, `fuzz/` feeds it noise, and `benches/link.rs` prints what it costs.
 
-mod absent;
-mod acks;
-mod apps;
-mod check;
-mod code;
-mod config;
-mod control;
-mod credit;
-mod datagram;
-mod drr;
-mod event;
-pub mod frame;
-mod gaps;
-mod hello;
-mod ids;
-mod input;
-mod join;
-mod lane;
-mod listen;
-mod memory;
-mod mix;
-mod open;
-mod opening;
-mod outbox;
-mod output;
 mod path;
-mod pins;
-mod ranges;
-mod recv;
-mod resume;
-mod sched;
-mod send;
 mod session;
-mod share;
-mod spare;
 mod stream;
-mod subflow;
-mod table;
-mod timers;
 mod wire;
 
-pub use apps::{DATAGRAM_BYTES_MAX, MESSAGE_BYTES_MAX, Refused};
-pub use code::Code;
-pub use config::{Config, RANGES_MAX};
-pub use event::{Event, Progress, Stats};
-pub use hello::{
+pub use path::estimate::PathStats;
+pub use path::scheduler::Mode;
+pub use session::commands::{DATAGRAM_BYTES_MAX, MESSAGE_BYTES_MAX, Refused};
+pub use session::config::{Config, RANGES_MAX};
+pub use session::event::{Event, Progress, Stats};
+pub use session::handshake::{LANES_MAX, Proofs};
+pub(crate) use session::memory::STREAM_COST;
+pub use session::opening::{OPEN_US, OPENS_MAX};
+pub use session::receive::Violation;
+pub use session::state::Session;
+pub use session::transmit::Transmit;
+pub use wire::code::Code;
+pub use wire::frame;
+pub use wire::hello::{
     Capability, Greeter, Hello, HelloAck, Intent, Limits, MAGIC, PROOF_BYTES, Status, VERSION, proof_text, proofs_match,
 };
-pub use ids::{BootId, Role, STREAMS_EVER, SessionId, StreamId, SubflowId, Time};
-pub use input::Violation;
-pub use join::{LANES_MAX, Proofs};
-pub(crate) use memory::STREAM_COST;
-pub use open::{Bound, Host, Kind, NAME_BYTES_MAX, Open, TEXT_BYTES_MAX};
-pub use opening::{OPEN_US, OPENS_MAX};
-pub use outbox::Outbox;
-pub use output::Transmit;
-pub use path::PathStats;
-pub use sched::Mode;
-pub use session::Session;
+pub use wire::ids::{BootId, Role, STREAMS_EVER, SessionId, StreamId, SubflowId, Time};
+pub use wire::open::{Bound, Host, Kind, NAME_BYTES_MAX, Open, TEXT_BYTES_MAX};
+pub use wire::outbox::Outbox;

@@ -1,0 +1,141 @@
+//! What becomes of frames that were sent: the peer has processed them, or they are lost with their lane.
+//!
+//! Both ends of it take a frame's entry off a lane's list. An acknowledged piece of a stream is freed, an acknowledged
+//! control frame is a fact that the peer knows; a lost piece is queued to be sent again, a lost control frame is queued
+//! to be written anew, if it still has a point.
+
+use super::control::Key;
+use super::receive::Violation;
+use super::state::{Cause, Phase, Session};
+use crate::link::path::lane::{Entry, Sent};
+use crate::link::wire::frame::LaneAck;
+use crate::link::wire::ids::Time;
+
+impl Session {
+    /// What the peer has processed is off this end's hands.
+    pub(super) fn on_ack(&mut self, now: Time, ack: LaneAck) -> Result<(), Violation> {
+        let Some(index) = self.subflows.iter().position(|subflow| subflow.id.0 == ack.subflow) else { return Ok(()) };
+        let Some(subflow) = self.subflows.get_mut(index) else { return Ok(()) };
+        let Some(lane) = subflow.lanes.get_mut(usize::from(ack.lane)) else { return Err(Violation::Ack) };
+        if !lane.tx.on_ack(now, ack.bytes).map_err(|_| Violation::Ack)? {
+            return Ok(());
+        }
+        let mut latest = None;
+        while let Some(entry) = self.pop_acked(index, usize::from(ack.lane)) {
+            if entry.what != Sent::Ack {
+                latest = Some((entry.at, u64::from(entry.outlook.queued)));
+            }
+            self.on_entry_acked(entry);
+        }
+        if let (Some((at, queued)), Some(subflow)) = (latest, self.subflows.get_mut(index)) {
+            let acked = subflow.acked();
+            subflow.path.on_ack(now, now.since(at), acked, queued);
+        }
+        self.clear_suspicion(now, index, false);
+        self.wake_starved();
+        self.check_drained();
+        Ok(())
+    }
+
+    fn pop_acked(&mut self, index: usize, lane: usize) -> Option<Entry> {
+        self.subflows.get_mut(index)?.lanes.get_mut(lane)?.tx.pop_acked()
+    }
+
+    fn on_entry_acked(&mut self, entry: Entry) {
+        match entry.what {
+            Sent::Data(id, piece) => {
+                let Some(slot) = self.streams.live_slot(id) else { return };
+                if self.with_send(slot, |send| send.on_acked(piece)) == Some(true) {
+                    self.settle(slot);
+                }
+            }
+            Sent::Control(key) => self.on_control_acked(key),
+            Sent::Ack | Sent::Nothing => {}
+        }
+    }
+
+    fn on_control_acked(&mut self, key: Key) {
+        if let Some((id, _)) = key.stream_bit() {
+            let Some(slot) = self.streams.live_slot(id) else { return };
+            match key {
+                Key::Open(_) | Key::OpenResult(_) => self.on_opening_acked(slot),
+                Key::Reset(_) => self.streams.get_mut(slot).into_iter().for_each(|s| s.send.on_reset_acked()),
+                _ => {}
+            }
+            self.settle(slot);
+            return;
+        }
+        match key {
+            Key::Listen(id) => self.on_listen_acked(id),
+            Key::ListenResult(id) => {
+                self.their_listeners.live.get_mut(&id).into_iter().for_each(|l| l.result_acked = true);
+            }
+            Key::Unlisten(id) => {
+                self.my_listeners.remove(&id);
+            }
+            Key::Message(seq) => self.on_message_acked(seq),
+            Key::Close => {
+                if let Phase::Closing { code, ref text, .. } = self.phase {
+                    let text = text.clone();
+                    self.end(code, text, Cause::Own);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The peer has the first message that waits.
+    fn on_message_acked(&mut self, seq: u32) {
+        if seq == self.messages.seq && self.messages.outgoing.pop_front().is_some() {
+            self.messages.seq = seq.wrapping_add(1);
+            if !self.messages.outgoing.is_empty() {
+                self.queue(Key::Message(self.messages.seq));
+            }
+        }
+    }
+
+    /// What a frame said has to be said again, unless it has been queued already.
+    pub(super) fn on_entry_lost(&mut self, entry: Entry) {
+        if entry.moved {
+            return;
+        }
+        match entry.what {
+            Sent::Data(id, piece) => {
+                if let Some(slot) = self.streams.live_slot(id)
+                    && self.with_send(slot, |send| send.on_lost(piece)) == Some(true)
+                {
+                    self.settle(slot);
+                }
+            }
+            Sent::Control(key) => {
+                if let Key::Open(id) = key {
+                    self.on_open_lost(id);
+                }
+                self.queue_again(key);
+            }
+            Sent::Ack => {
+                self.acks.due = true;
+                let lanes = self.subflows.iter_mut().flat_map(|subflow| &mut subflow.lanes);
+                lanes.for_each(|lane| lane.rx.forget_announced());
+            }
+            Sent::Nothing => {}
+        }
+    }
+
+    /// Queues what a lost control frame was about, if it still has a point.
+    fn queue_again(&mut self, key: Key) {
+        let wanted = match key {
+            Key::Listen(id) => self.my_listeners.get(&id).is_some_and(|listener| !listener.acked),
+            Key::Unlisten(id) => self.my_listeners.contains_key(&id),
+            // The acknowledgement of an earlier answer says nothing of a later failure.
+            Key::ListenResult(id) => self.their_listeners.live.get(&id).is_some_and(|l| !l.result_acked || l.is_lost()),
+            Key::Message(seq) => seq == self.messages.seq && !self.messages.outgoing.is_empty(),
+            Key::Class(id) => self.subflow(id).is_some(),
+            Key::SessionBlocked => self.tx.credit <= self.tx.sent,
+            _ => true,
+        };
+        if wanted {
+            self.queue(key);
+        }
+    }
+}

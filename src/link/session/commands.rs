@@ -1,0 +1,300 @@
+//! The commands of the application. Any of them is legal at any time; one that makes no sense any more answers so, or
+//! does nothing.
+
+use bytes::Bytes;
+
+use super::control::Key;
+use super::event::Event;
+use super::state::{Cause, Phase, Session};
+use crate::link::stream::credit::Window;
+use crate::link::stream::state::{Owed, Stage, Stream};
+use crate::link::wire::code::Code;
+use crate::link::wire::frame::{BODY_BYTES_MAX, Class, clipped};
+use crate::link::wire::ids::{StreamId, SubflowId, Time};
+use crate::link::wire::open::{Bound, Kind, Open, TEXT_BYTES_MAX};
+
+/// Bytes of the largest datagram: one frame.
+pub const DATAGRAM_BYTES_MAX: usize = BODY_BYTES_MAX;
+/// Bytes of the longest message.
+pub const MESSAGE_BYTES_MAX: usize = 4096;
+/// Messages that may wait.
+const MESSAGES_MAX: usize = 64;
+
+/// Why a command was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refused {
+    /// The session is over, or is being closed, or one end wants no new streams.
+    Closed,
+    /// The peer has not said yet what it takes: no subflow has been up.
+    NotYet,
+    /// The limit of streams, of listeners, or of what waits is reached.
+    Limit,
+    /// The peer has yet to acknowledge the streams that were opened before: [`Event::Openable`] says when to try again.
+    NotNow,
+    /// There is no such stream or listener, or not any more, or this side of it is over.
+    Gone,
+    /// An argument is too long.
+    TooLong,
+    /// The ids of this session are used up; a new session has new ones.
+    Exhausted,
+}
+
+impl Session {
+    /// Opens a stream. The answer comes as [`Event::OpenResult`]; bytes may be written before.
+    ///
+    /// With a peer that has [`Capability::OrderedOpens`](crate::link::Capability::OrderedOpens), at most
+    /// [`OPENS_MAX`](crate::link::OPENS_MAX) wait for its word at once; more are refused with [`Refused::NotNow`].
+    pub fn open(&mut self, now: Time, open: Open) -> Result<StreamId, Refused> {
+        let result = self.try_open(now, open);
+        self.after();
+        result
+    }
+
+    fn try_open(&mut self, now: Time, open: Open) -> Result<StreamId, Refused> {
+        if !open.is_valid() {
+            return Err(Refused::TooLong);
+        }
+        if matches!(self.phase, Phase::Ended { .. } | Phase::Closing { .. })
+            || self.going_away.iter().any(Option::is_some)
+        {
+            return Err(Refused::Closed);
+        }
+        let id = self.streams.next_id(true).ok_or(Refused::Exhausted)?;
+        if self.peer_boot.is_none() {
+            return Err(Refused::NotYet);
+        }
+        if self.waits_for_openings() {
+            self.tx.open_refused = true;
+            return Err(Refused::NotNow);
+        }
+        if self.streams.opened(true) >= self.tx.streams {
+            return Err(Refused::Limit);
+        }
+        let window = Window::new(self.config.stream_bounds(), now);
+        self.streams.insert(Stream::asked(id, open, self.tx.peer.stream_credit, window));
+        self.tx.opens += 1;
+        self.queue(Key::Open(id));
+        Ok(id)
+    }
+
+    /// Takes a stream that the peer opened; `bound` is the address that was bound for it.
+    pub fn accept(&mut self, id: StreamId, bound: Bound) -> Result<(), Refused> {
+        self.answer(id, Stage::Running, Bound { failure: None, ..bound })?;
+        if let Some(slot) = self.streams.live_slot(id) {
+            self.settle(slot);
+        }
+        self.after();
+        Ok(())
+    }
+
+    /// Refuses a stream that the peer opened. Nothing more is said of it here.
+    pub fn refuse(&mut self, now: Time, id: StreamId, result: Bound) -> Result<(), Refused> {
+        let code = result.failure.unwrap_or(Code::Other);
+        self.answer(id, Stage::Refused, Bound { failure: Some(code), ..result })?;
+        self.cut(now, id, code);
+        self.after();
+        Ok(())
+    }
+
+    pub(super) fn answer(&mut self, id: StreamId, stage: Stage, result: Bound) -> Result<(), Refused> {
+        let stream = self.streams.by_id(id).filter(|stream| stream.stage == Stage::Offered).ok_or(Refused::Gone)?;
+        stream.stage = stage;
+        stream.owed = Some(Box::new(Owed::Result(result)));
+        self.queue(Key::OpenResult(id));
+        Ok(())
+    }
+
+    /// Ends both sides of a stream at once.
+    pub(super) fn cut(&mut self, now: Time, id: StreamId, code: Code) {
+        if let Some(slot) = self.streams.live_slot(id) {
+            self.reset_send(slot, code);
+            self.stop_recv(now, slot, code);
+            self.settle(slot);
+        }
+    }
+
+    /// Takes bytes to send. Takes as many as there is room for off the front of `chunk`, and answers how many that
+    /// were; if any are left, [`Event::Writable`] says when to go on.
+    pub fn write(&mut self, id: StreamId, chunk: &mut Bytes) -> Result<usize, Refused> {
+        let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
+        let stream = self.streams.get(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
+        let (room, cap) = self.write_room(stream);
+        let room = usize::try_from(room).unwrap_or(usize::MAX).min(chunk.len());
+        if room < chunk.len() {
+            self.refuse_rest(slot, cap);
+        }
+        if room > 0 {
+            let part = chunk.split_to(room);
+            self.with_send_and_spare(slot, |send, spare| send.write(part, spare));
+            self.settle(slot);
+        }
+        self.after();
+        Ok(room)
+    }
+
+    /// Bytes of a stream that [`Session::write`] would take now, at most `wished`. If there is no room at all,
+    /// [`Event::Writable`] says when there is.
+    pub fn room(&mut self, id: StreamId, wished: usize) -> Result<usize, Refused> {
+        let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
+        let stream = self.streams.get(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
+        let (room, cap) = self.write_room(stream);
+        if room == 0 {
+            self.refuse_rest(slot, cap);
+        }
+        Ok(usize::try_from(room).unwrap_or(usize::MAX).min(wished))
+    }
+
+    /// Bytes of a stream that can be taken, in order and without a copy.
+    pub fn readable(&self, id: StreamId) -> impl Iterator<Item = &[u8]> {
+        let slot = self.streams.live_slot(id);
+        let stream = slot.and_then(|slot| self.streams.get(slot)).filter(|stream| stream.recv.is_open());
+        stream.into_iter().flat_map(|stream| stream.recv.runs())
+    }
+
+    /// The first `count` bytes of what is readable have been taken. Answers how many there were to take.
+    pub fn consume(&mut self, now: Time, id: StreamId, count: usize) -> usize {
+        let round_us = self.round_us();
+        let Some(slot) = self.streams.live_slot(id) else { return 0 };
+        let Some(stream) = self.streams.get_mut(slot).filter(|stream| stream.recv.is_open()) else { return 0 };
+        let taken = stream.recv.consume(count as u64, &mut self.spare);
+        if taken > 0 {
+            stream.readable_told = false;
+            stream.recv.window.consume(taken, now, round_us);
+            stream.recv.window.widen(stream.recv.held(), now, round_us);
+            let due = stream.recv.window.is_due();
+            if due {
+                self.queue(Key::Credit(id));
+            }
+            self.consume_session(now, taken);
+        }
+        self.settle(slot);
+        self.after();
+        usize::try_from(taken).unwrap_or(count)
+    }
+
+    /// No more will be written to the stream: the peer's application sees the end after the last byte.
+    pub fn finish(&mut self, id: StreamId) -> Result<(), Refused> {
+        let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
+        let stream = self.streams.get_mut(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
+        stream.send.finish();
+        self.settle(slot);
+        self.after();
+        Ok(())
+    }
+
+    /// Gives up sending: what the peer's application has not taken may be lost, and it is told so.
+    pub fn reset(&mut self, id: StreamId, code: Code) {
+        if let Some(slot) = self.streams.live_slot(id) {
+            self.reset_send(slot, code);
+            self.settle(slot);
+        }
+        self.after();
+    }
+
+    /// Takes no more bytes of the stream; the peer is asked to stop sending them.
+    pub fn stop(&mut self, now: Time, id: StreamId, code: Code) {
+        if let Some(slot) = self.streams.live_slot(id) {
+            self.stop_recv(now, slot, code);
+            self.settle(slot);
+        }
+        self.after();
+    }
+
+    /// Sends a datagram on a stream of [`Kind::Udp`]. It may be lost, and is dropped rather than sent late.
+    pub fn send_datagram(&mut self, now: Time, id: StreamId, payload: Bytes) -> Result<(), Refused> {
+        if payload.len() > DATAGRAM_BYTES_MAX {
+            return Err(Refused::TooLong);
+        }
+        let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
+        self.streams.get(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
+        self.with_datagrams(slot, |datagrams, full| datagrams.send(now, payload, full)).ok_or(Refused::Gone)?;
+        self.settle(slot);
+        self.after();
+        Ok(())
+    }
+
+    /// Takes the next datagram that has come in.
+    pub fn recv_datagram(&mut self, id: StreamId) -> Option<Bytes> {
+        let slot = self.streams.live_slot(id)?;
+        self.with_datagrams(slot, |datagrams, _| datagrams.next_incoming()).flatten()
+    }
+
+    /// Datagrams of a stream that were dropped at this end, for want of time or room.
+    pub fn datagrams_dropped(&self, id: StreamId) -> u64 {
+        let stream = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot));
+        stream.and_then(|stream| stream.datagrams.as_ref()).map_or(0, |datagrams| datagrams.dropped())
+    }
+
+    /// Sends words to the peer's user, cut to [`MESSAGE_BYTES_MAX`] bytes.
+    pub fn message(&mut self, text: &str) -> Result<(), Refused> {
+        if matches!(self.phase, Phase::Ended { .. } | Phase::Closing { .. }) {
+            return Err(Refused::Closed);
+        }
+        if self.messages.outgoing.len() >= MESSAGES_MAX {
+            return Err(Refused::Limit);
+        }
+        self.messages.outgoing.push_back(clipped(text, MESSAGE_BYTES_MAX).to_owned());
+        if self.messages.outgoing.len() == 1 {
+            self.queue(Key::Message(self.messages.seq));
+        }
+        self.after();
+        Ok(())
+    }
+
+    /// Asks the peer to open no more streams, and opens none itself. Those that live go on.
+    pub fn go_away(&mut self, code: Code, text: &str) {
+        let [mine, _] = &mut self.going_away;
+        if mine.is_none() {
+            *mine = Some((code, clipped(text, TEXT_BYTES_MAX).to_owned()));
+            self.queue(Key::GoAway);
+        }
+        self.after();
+    }
+
+    /// Ends the session in order: the peer is told, and then everything that still lives is reset at both ends.
+    pub fn close(&mut self, now: Time, code: Code, text: &str) {
+        let text = clipped(text, TEXT_BYTES_MAX).to_owned();
+        match self.phase {
+            Phase::Ended { .. } | Phase::Closing { .. } => {}
+            Phase::Open => {
+                self.phase = Phase::Closing { since: now, code, text };
+                self.queue(Key::Close);
+            }
+            _ => self.end(code, text, Cause::Own),
+        }
+        self.after();
+    }
+
+    /// Ends the session without a word: the peer's node has restarted, and nothing of it is left there.
+    pub fn abandon(&mut self, code: Code) {
+        self.end(code, String::new(), Cause::Own);
+        self.after();
+    }
+
+    /// Says how a subflow is to be used; the peer follows.
+    pub fn set_class(&mut self, id: SubflowId, class: Class) {
+        if let Some(subflow) = self.subflows.iter_mut().find(|subflow| subflow.id == id) {
+            let [mine, _] = &mut subflow.classes;
+            *mine = class;
+            self.queue(Key::Class(id));
+            self.check_drained();
+        }
+        self.after();
+    }
+
+    /// Tells about closing subflows that have nothing in flight any more.
+    pub(super) fn check_drained(&mut self) {
+        for subflow in &mut self.subflows {
+            if subflow.class() == Class::Closing && !subflow.drained_told && subflow.frames() == 0 {
+                subflow.drained_told = true;
+                self.events.push_back(Event::SubflowDrained(subflow.id));
+            }
+        }
+    }
+}
+
+/// Whether a stream of this kind has datagrams.
+pub(super) fn has_datagrams(kind: Kind) -> bool {
+    kind == Kind::Udp
+}

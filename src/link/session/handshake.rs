@@ -1,0 +1,340 @@
+//! Subflows coming and going: the handshake of each, and what becomes of what was in flight on one that dies.
+//!
+//! The client says HELLO, the server answers HELLO_ACK, and until the client has that answer it sends nothing else: so
+//! a HELLO that is refused has cost nothing, and can be said again on another connection. The server's first frames may
+//! follow its HELLO_ACK at once. Lanes count their bytes from after these two frames.
+
+use super::event::Event;
+use super::state::{Cause, Phase, Session};
+use crate::link::path::estimate::PathStats;
+use crate::link::path::subflow::{State, Subflow};
+use crate::link::wire::code::Code;
+use crate::link::wire::frame::{Frame, FrameError, kind};
+use crate::link::wire::hello::{Hello, HelloAck, Intent, PROOF_BYTES, Status, VERSION, proofs_match};
+use crate::link::wire::ids::{Role, SubflowId, Time};
+
+/// The two proofs of a subflow: see [`proof_text`](crate::link::wire::hello::proof_text).
+#[derive(Clone, Copy, Debug)]
+pub struct Proofs {
+    /// What this end sends.
+    pub ours: [u8; PROOF_BYTES],
+    /// What the peer must send.
+    pub theirs: [u8; PROOF_BYTES],
+}
+
+/// Lanes that a subflow may have.
+pub const LANES_MAX: u16 = 17;
+
+impl Session {
+    /// The number for the next subflow that a client dials: it goes into the proofs, and then into
+    /// [`Session::connect`].
+    pub fn next_subflow(&mut self) -> SubflowId {
+        loop {
+            let id = SubflowId(self.next_subflow);
+            self.next_subflow = self.next_subflow.wrapping_add(1);
+            if self.subflow(id).is_none() {
+                return id;
+            }
+        }
+    }
+
+    /// A client's carrier is connected and secured: says HELLO on it. Answers false if the session wants no subflow
+    /// now.
+    ///
+    /// A session takes its second subflow only once the first is up.
+    pub fn connect(&mut self, now: Time, id: SubflowId, lanes: u16, proofs: Proofs) -> bool {
+        let greeting = self.phase == Phase::Greeting;
+        let unwanted = matches!(self.phase, Phase::Ended { .. } | Phase::Closing { .. })
+            || self.subflows.len() >= self.config.subflows_max
+            || (greeting && !self.subflows.is_empty())
+            || self.subflow(id).is_some()
+            || self.role == Role::Server;
+        if unwanted {
+            return false;
+        }
+        let hello = Hello {
+            versions: (VERSION, VERSION),
+            intent: self.intent(),
+            session: self.id,
+            boot: self.boot,
+            subflow: id,
+            lanes: lanes.clamp(1, LANES_MAX),
+            caps: self.config.capabilities,
+            limits: self.limits(),
+            proof: proofs.ours,
+        };
+        let mut subflow = Subflow::new(id, State::Greeting, hello.lanes, now);
+        subflow.resumes = hello.intent == Intent::Resume;
+        subflow.ups_before = self.ups;
+        let mut bytes = Vec::new();
+        Frame::Hello(hello).encode(&mut bytes);
+        subflow.greeting = Some(bytes);
+        subflow.expect = proofs.theirs;
+        self.subflows.push(subflow);
+        self.after();
+        true
+    }
+
+    /// What a HELLO says now. Only the first of several dials after a total loss resumes; the others join.
+    fn intent(&self) -> Intent {
+        match self.phase {
+            Phase::Greeting => Intent::New,
+            _ if self.subflows.is_empty() => Intent::Resume,
+            _ => Intent::Join,
+        }
+    }
+
+    /// A server has read a HELLO for this session: checks it, answers it, and takes the subflow if it is good.
+    ///
+    /// Sends the refusal itself where there is one: the caller closes the carrier when that has left, or at
+    /// [`Event::SubflowDown`] at the latest.
+    pub fn accept_subflow(&mut self, now: Time, hello: &Hello, proofs: Proofs) -> Status {
+        let status = self.judge(hello, &proofs);
+        if status == Status::Ok {
+            self.admit(now, hello, proofs);
+        }
+        self.after();
+        status
+    }
+
+    /// Whether a HELLO that starts a session of this name is a later try than the one that started this session, so
+    /// that its client has never heard of this one. A server replaces the session then; else the HELLO is an old one
+    /// that was underway for long, on a connection that its client has given up.
+    pub fn is_superseded_by(&self, hello: &Hello) -> bool {
+        let started = self.started_on.map_or(0, |id| id.0);
+        let later = hello.subflow.0.wrapping_sub(started);
+        hello.session == self.id && hello.intent == Intent::New && later > 0 && later < u16::MAX / 2
+    }
+
+    fn judge(&self, hello: &Hello, proofs: &Proofs) -> Status {
+        let (low, high) = hello.versions;
+        if !(low..=high).contains(&VERSION) {
+            return Status::Version;
+        }
+        if self.role == Role::Client || hello.session != self.id || self.is_ended() {
+            return Status::UnknownSession;
+        }
+        if !proofs_match(&hello.proof, &proofs.theirs) {
+            return Status::Denied;
+        }
+        let fresh = self.phase == Phase::Greeting;
+        if fresh != (hello.intent == Intent::New) || self.peer_boot.is_some_and(|boot| boot != hello.boot) {
+            return Status::UnknownSession;
+        }
+        let replaces = hello.intent == Intent::Resume || self.subflow(hello.subflow).is_some();
+        if hello.lanes == 0
+            || hello.lanes > LANES_MAX
+            || (self.subflows.len() >= self.config.subflows_max && !replaces)
+            || matches!(self.phase, Phase::Closing { .. })
+        {
+            return Status::Limit;
+        }
+        Status::Ok
+    }
+
+    fn admit(&mut self, now: Time, hello: &Hello, proofs: Proofs) {
+        let resumes = hello.intent == Intent::Resume;
+        // Those that were dialled later than the one that resumes are as alive as it is.
+        let is_dead = |id: SubflowId| hello.subflow.0.wrapping_sub(id.0) < u16::MAX / 2;
+        let dead: Vec<SubflowId> =
+            self.subflows.iter().map(|s| s.id).filter(|id| *id == hello.subflow || resumes && is_dead(*id)).collect();
+        dead.into_iter().for_each(|id| self.lose(now, id, Code::LinkLost));
+        self.meet(hello.boot, hello.limits, hello.caps);
+        self.started_on.get_or_insert(hello.subflow);
+        let ack = HelloAck {
+            status: Status::Ok,
+            version: VERSION,
+            session: self.id,
+            boot: self.boot,
+            subflow: hello.subflow,
+            caps: self.capabilities,
+            limits: self.limits(),
+            proof: proofs.ours,
+        };
+        let mut subflow = Subflow::new(hello.subflow, State::Live, hello.lanes, now);
+        subflow.ups_before = self.ups;
+        let mut bytes = Vec::new();
+        Frame::HelloAck(ack).encode(&mut bytes);
+        subflow.greeting = Some(bytes);
+        self.subflows.push(subflow);
+        self.on_up(now, hello.subflow, resumes);
+    }
+
+    /// Learns, once, who the peer is, what it takes and which optional features both ends have.
+    ///
+    /// The features stay those of the first handshake: streams already follow their rules when another subflow joins.
+    fn meet(&mut self, boot: crate::link::wire::ids::BootId, limits: crate::link::wire::hello::Limits, caps: u64) {
+        if self.peer_boot.is_none() {
+            self.peer_boot = Some(boot);
+            self.capabilities = self.config.capabilities & caps;
+            self.tx.peer = limits;
+            self.tx.credit = limits.session_credit;
+            self.tx.window = limits.session_credit;
+            self.tx.streams = limits.streams;
+        }
+    }
+
+    /// A client has the first frame of the server on a subflow.
+    pub(super) fn on_hello_ack(&mut self, now: Time, index: usize, frame: &Frame<'_>) -> Result<(), FrameError> {
+        let Frame::HelloAck(ack) = frame else { return Err(FrameError::UnknownKind(frame.kind())) };
+        let Some(subflow) = self.subflows.get(index) else { return Ok(()) };
+        let id = subflow.id;
+        if ack.session != self.id || ack.subflow != id {
+            return Err(FrameError::Value);
+        }
+        match ack.status {
+            Status::Ok => {}
+            Status::UnknownSession if self.phase != Phase::Greeting => {
+                if self.others_know_better(id) {
+                    return self.refused(now, id, Code::Other);
+                }
+                self.end(Code::LinkLost, "the peer does not know the session".to_owned(), Cause::Own);
+                return Ok(());
+            }
+            Status::Denied => return self.refused(now, id, Code::AuthFailed),
+            Status::Limit => return self.refused(now, id, Code::LimitReached),
+            Status::Version | Status::UnknownSession => return self.refused(now, id, Code::ProtocolError),
+        }
+        if ack.version != VERSION || !proofs_match(&ack.proof, &subflow.expect) {
+            return self.refused(now, id, Code::AuthFailed);
+        }
+        if self.peer_boot.is_some_and(|boot| boot != ack.boot) {
+            if self.others_know_better(id) {
+                return self.refused(now, id, Code::Other);
+            }
+            self.end(Code::LinkLost, "the peer has restarted".to_owned(), Cause::Own);
+            return Ok(());
+        }
+        self.meet(ack.boot, ack.limits, ack.caps);
+        self.announce_streams();
+        let Some(subflow) = self.subflows.get_mut(index) else { return Ok(()) };
+        subflow.state = State::Live;
+        subflow.path.on_pong(now, now.since(subflow.since));
+        let resumes = subflow.resumes;
+        self.on_up(now, id, resumes);
+        Ok(())
+    }
+
+    /// Returns whether a subflow that reached a node that does not know the session is to be refused alone.
+    ///
+    /// Behind a TCP balancer another node with the same key may have answered, and a session that has a live subflow goes
+    /// on. One that has none waits for the answers that were on their way at the first refusal; subflows that are dialled
+    /// later do not count, or a peer that was restarted would never be noticed.
+    fn others_know_better(&mut self, id: SubflowId) -> bool {
+        if self.subflows.iter().any(Subflow::is_live) {
+            return true;
+        }
+        let mark = *self.doubted_at.get_or_insert(self.next_subflow);
+        let is_older = |other: SubflowId| (1..u16::MAX / 2).contains(&mark.wrapping_sub(other.0));
+        self.subflows.iter().any(|other| other.id != id && is_older(other.id))
+    }
+
+    fn refused(&mut self, now: Time, id: SubflowId, code: Code) -> Result<(), FrameError> {
+        self.lose(now, id, code);
+        Ok(())
+    }
+
+    /// A subflow is live.
+    fn on_up(&mut self, now: Time, id: SubflowId, resumes: bool) {
+        self.doubted_at = None;
+        self.rx.unopened.clock.start(now);
+        self.push_event(Event::SubflowUp(id));
+        match self.phase {
+            Phase::Greeting => self.phase = Phase::Open,
+            _ if resumes => self.start_resume(id),
+            Phase::Parted { .. } => self.on_resumed(),
+            _ => self.resume_in_company(),
+        }
+        self.ups += 1;
+        self.move_from_suspects();
+    }
+
+    /// The carrier of a subflow is gone. What was in flight on it goes elsewhere.
+    pub fn subflow_down(&mut self, now: Time, id: SubflowId) {
+        self.lose(now, id, Code::LinkLost);
+        self.after();
+    }
+
+    pub(super) fn lose(&mut self, now: Time, id: SubflowId, code: Code) {
+        let Some(index) = self.subflows.iter().position(|subflow| subflow.id == id) else { return };
+        let mut subflow = self.subflows.remove(index);
+        self.push_event(Event::SubflowDown { id, code });
+        for lane in &mut subflow.lanes {
+            lane.tx.take_lost().into_iter().for_each(|entry| self.on_entry_lost(entry));
+        }
+        if self.subflows.iter().any(Subflow::is_live) {
+            if matches!(&self.phase, Phase::Resuming(resume) if resume.subflow == id) {
+                self.on_resumed(); // another has joined meanwhile, and acknowledgements tell the rest
+            }
+            return;
+        }
+        self.rx.unopened.clock.pause(now);
+        match self.phase {
+            Phase::Open | Phase::Resuming(_) => {
+                self.phase = Phase::Parted { since: now };
+                if !std::mem::replace(&mut self.parted_told, true) {
+                    self.push_event(Event::Parted);
+                }
+            }
+            Phase::Closing { code, ref text, .. } => {
+                let text = text.clone();
+                self.end(code, text, Cause::Own);
+            }
+            Phase::Greeting | Phase::Parted { .. } | Phase::Ended { .. } => {}
+        }
+    }
+
+    /// What the carrier measures of a subflow.
+    pub fn path_stats(&mut self, now: Time, id: SubflowId, stats: PathStats) {
+        let Some(index) = self.subflows.iter().position(|subflow| subflow.id == id) else { return };
+        if let Some(subflow) = self.subflows.get_mut(index) {
+            subflow.path.set_stats(stats);
+        }
+        if stats.suspect {
+            self.suspect(now, index);
+        }
+        self.after();
+    }
+
+    /// How many bytes the carrier of a subflow takes now. Each frame that leaves lowers it.
+    ///
+    /// A frame leaves as long as this is not zero, so a carrier that is told to keep 16 KiB holds at most that and one
+    /// frame.
+    pub fn set_room(&mut self, id: SubflowId, bytes: usize) {
+        if let Some(subflow) = self.subflows.iter_mut().find(|subflow| subflow.id == id) {
+            subflow.room = bytes;
+        }
+    }
+
+    /// How many unacknowledged bytes there may be on a subflow before it takes nothing but what is urgent; without a bound
+    /// until this is said.
+    pub fn set_window(&mut self, id: SubflowId, bytes: u64) {
+        if let Some(subflow) = self.subflows.iter_mut().find(|subflow| subflow.id == id) {
+            subflow.window = bytes;
+        }
+    }
+
+    pub(super) fn subflow(&self, id: SubflowId) -> Option<&Subflow> {
+        self.subflows.iter().find(|subflow| subflow.id == id)
+    }
+
+    /// The subflows that are part of the session, live or about to be.
+    pub fn subflow_ids(&self) -> impl Iterator<Item = SubflowId> {
+        self.subflows.iter().map(|subflow| subflow.id)
+    }
+
+    /// What the session reckons of a subflow: round trip in microseconds, bytes per second, bytes in flight, suspect.
+    pub fn path(&self, id: SubflowId) -> Option<(u64, u64, u64, bool)> {
+        self.subflow(id).map(|s| (s.path.rtt_us(), s.path.rate(), s.in_flight(), s.suspect))
+    }
+
+    /// Returns the rate of a subflow in bytes per second, once something has filled it and shown that.
+    pub fn measured_rate(&self, id: SubflowId) -> Option<u64> {
+        self.subflow(id).and_then(|subflow| subflow.path.measured_rate())
+    }
+
+    /// Whether a frame type is one that starts a subflow.
+    pub(super) const fn is_greeting(frame_kind: u8) -> bool {
+        matches!(frame_kind, kind::HELLO | kind::HELLO_ACK)
+    }
+}

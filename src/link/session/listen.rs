@@ -1,0 +1,197 @@
+//! Listeners: this end asks the peer to listen, or the peer asks this end.
+//!
+//! LISTEN, its result and UNLISTEN may each arrive twice, and on different subflows in any order. The asking end sends
+//! UNLISTEN only when the peer is known to have the LISTEN; the asked end remembers which numbers it has ever seen, as
+//! ranges, of which there is one as long as nothing is missing in between.
+//!
+//! A listener may be lost after it was there: the asked end answers once more, with a failure, and the asking end then
+//! sends UNLISTEN. Both know that only where the peer has [`Capability::ListenerLost`].
+
+use std::collections::BTreeMap;
+
+use super::commands::Refused;
+use super::control::Key;
+use super::event::Event;
+use super::receive::Violation;
+use super::state::{Phase, Session};
+use crate::link::stream::ranges::RangeSet;
+use crate::link::wire::code::Code;
+use crate::link::wire::hello::Capability;
+use crate::link::wire::open::{Bound, Open};
+
+/// A listener at the peer.
+#[derive(Debug)]
+pub(super) struct MyListener {
+    pub(super) open: Open,
+    /// Whether the peer has the LISTEN.
+    pub(super) acked: bool,
+    pub(super) answered: bool,
+    /// Whether it is to go.
+    pub(super) removed: bool,
+}
+
+/// A listener that the peer asked for.
+#[derive(Debug, Default)]
+pub(super) struct TheirListener {
+    pub(super) result: Option<Bound>,
+    pub(super) result_acked: bool,
+}
+
+impl TheirListener {
+    /// Returns whether the answer is a failure.
+    pub(super) fn is_lost(&self) -> bool {
+        self.result.as_ref().is_some_and(|result| result.failure.is_some())
+    }
+}
+
+/// All that the peer asked for.
+#[derive(Debug, Default)]
+pub(super) struct TheirListeners {
+    pub(super) live: BTreeMap<u32, TheirListener>,
+    seen: RangeSet,
+}
+
+/// Ranges of numbers that a peer may leave between those that have been seen.
+const GAPS_MAX: usize = 1024;
+
+impl TheirListeners {
+    /// Takes note of a LISTEN. Answers whether it is new, or nothing if the peer has gone too far.
+    pub(super) fn admit(&mut self, id: u32) -> Option<bool> {
+        let id = u64::from(id);
+        if self.seen.contains(id, id + 1) {
+            return Some(false);
+        }
+        self.seen.insert(id, id + 1);
+        (self.seen.count() <= GAPS_MAX).then_some(true)
+    }
+
+    /// Whether this number was ever asked for.
+    pub(super) fn has_seen(&self, id: u32) -> bool {
+        let id = u64::from(id);
+        self.seen.contains(id, id + 1)
+    }
+}
+
+impl Session {
+    /// Asks the peer to listen. The answer comes as [`Event::ListenResult`] with the number that this returns; the
+    /// streams that come from the listener bear it.
+    pub fn listen(&mut self, open: Open) -> Result<u32, Refused> {
+        if !open.is_valid() {
+            return Err(Refused::TooLong);
+        }
+        if matches!(self.phase, Phase::Ended { .. } | Phase::Closing { .. }) {
+            return Err(Refused::Closed);
+        }
+        if self.peer_boot.is_none() {
+            return Err(Refused::NotYet);
+        }
+        let limit = (self.config.listeners_max).min(self.tx.peer.listeners);
+        if self.my_listeners.len() >= limit as usize {
+            return Err(Refused::Limit);
+        }
+        let id = self.next_listener;
+        self.next_listener = id.checked_add(1).ok_or(Refused::Exhausted)?;
+        self.my_listeners.insert(id, MyListener { open, acked: false, answered: false, removed: false });
+        self.queue(Key::Listen(id));
+        self.after();
+        Ok(id)
+    }
+
+    /// Ends a listener at the peer.
+    pub fn unlisten(&mut self, id: u32) -> Result<(), Refused> {
+        let listener = self.my_listeners.get_mut(&id).filter(|l| !l.removed).ok_or(Refused::Gone)?;
+        listener.removed = true;
+        if listener.acked {
+            self.queue(Key::Unlisten(id));
+        }
+        self.after();
+        Ok(())
+    }
+
+    /// Answers the peer's request to listen.
+    pub fn listen_result(&mut self, id: u32, result: Bound) -> Result<(), Refused> {
+        let listener = self.their_listeners.live.get_mut(&id).filter(|l| l.result.is_none()).ok_or(Refused::Gone)?;
+        listener.result = Some(result);
+        self.queue(Key::ListenResult(id));
+        self.after();
+        Ok(())
+    }
+
+    /// Withdraws a listener that the peer was told it has: it is gone, for the reason that `result` names. The peer may ask
+    /// for it anew, under another number.
+    ///
+    /// # Errors
+    /// There is no such listener, or the peer does not have [`Capability::ListenerLost`].
+    pub fn listener_lost(&mut self, id: u32, result: Bound) -> Result<(), Refused> {
+        if !self.has_capability(Capability::ListenerLost) {
+            return Err(Refused::Gone);
+        }
+        let has_it = |l: &&mut TheirListener| l.result.is_some() && !l.is_lost();
+        let listener = self.their_listeners.live.get_mut(&id).filter(has_it).ok_or(Refused::Gone)?;
+        let failure = Some(result.failure.unwrap_or(Code::Other));
+        (listener.result, listener.result_acked) = (Some(Bound { failure, ..result }), false);
+        self.queue(Key::ListenResult(id));
+        self.after();
+        Ok(())
+    }
+
+    /// Returns whether the peer may still have a listener of this number: it was asked for, and an UNLISTEN has not been
+    /// acknowledged.
+    pub fn has_listener(&self, id: u32) -> bool {
+        self.my_listeners.contains_key(&id)
+    }
+
+    pub(super) fn on_listen(&mut self, id: u32, open: &Open) -> Result<(), Violation> {
+        match self.their_listeners.admit(id) {
+            None => return Err(Violation::Limit),
+            Some(false) => return Ok(()),
+            Some(true) => {}
+        }
+        if self.their_listeners.live.len() >= self.config.listeners_max as usize {
+            return Err(Violation::Limit);
+        }
+        self.their_listeners.live.insert(id, TheirListener::default());
+        self.push_event(Event::Listen { id, open: open.clone() });
+        Ok(())
+    }
+
+    pub(super) fn on_listen_result(&mut self, id: u32, result: &Bound) -> Result<(), Violation> {
+        if id >= self.next_listener {
+            return Err(Violation::Stream);
+        }
+        // A second answer tells of a listener that is lost; any other is a duplicate.
+        let lost = result.failure.is_some() && self.has_capability(Capability::ListenerLost);
+        let Some(listener) = self.my_listeners.get_mut(&id).filter(|l| !l.answered || lost && !l.removed) else {
+            return Ok(());
+        };
+        listener.answered = true;
+        listener.acked = true;
+        let gone = result.failure.is_some();
+        self.push_event(Event::ListenResult { id, result: result.clone() });
+        if gone {
+            self.my_listeners.get_mut(&id).into_iter().for_each(|listener| listener.removed = true);
+            self.queue(Key::Unlisten(id));
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_unlisten(&mut self, id: u32) -> Result<(), Violation> {
+        if !self.their_listeners.has_seen(id) {
+            return Err(Violation::Stream);
+        }
+        if let Some(listener) = self.their_listeners.live.remove(&id)
+            && listener.result.is_none_or(|result| result.failure.is_none())
+        {
+            self.push_event(Event::Unlisten(id));
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_listen_acked(&mut self, id: u32) {
+        let Some(listener) = self.my_listeners.get_mut(&id) else { return };
+        listener.acked = true;
+        if listener.removed {
+            self.queue(Key::Unlisten(id));
+        }
+    }
+}

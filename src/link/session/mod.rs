@@ -1,0 +1,21 @@
+//! The session: the record of all streams and subflows, and what is done with it.
+
+pub(super) mod acks;
+pub(super) mod commands;
+pub(super) mod config;
+pub(super) mod control;
+pub(super) mod event;
+pub(super) mod handshake;
+pub(super) mod id_gaps;
+pub(super) mod invariants;
+pub(super) mod listen;
+pub(super) mod memory;
+pub(super) mod opening;
+pub(super) mod quota;
+pub(super) mod receive;
+pub(super) mod resume;
+pub(super) mod state;
+pub(super) mod table;
+pub(super) mod timers;
+pub(super) mod transmit;
+pub(super) mod unknown_stream;

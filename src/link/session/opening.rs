@@ -1,0 +1,286 @@
+//! Streams whose OPEN is still on its way: how many there may be, how long they may be, and where their data goes.
+//!
+//! Frames of a session take different subflows, so a frame about a stream can overtake the OPEN of that stream. With
+//! [`Capability::OrderedOpens`] both ends keep that within bounds:
+//!
+//! * **The sender** has at most [`OPENS_MAX`] OPENs unacknowledged. A stream's DATA follows its OPEN on the same lane
+//!   until that lane has acknowledged the OPEN; when the OPEN is lost with its lane, it is sent again first. So an
+//!   honest peer sends no data ahead of an OPEN.
+//! * **The receiver** makes a record only for the id that a frame names, and keeps the ids below it as ranges. More
+//!   than [`OPENS_MAX`] ids without an OPEN are a violation. A record without an OPEN is given up after [`OPEN_US`] of
+//!   time during which a subflow was live: the OPEN may wait on a subflow that is dying, or for the session to resume.
+//! * **Both** bound the streams ahead: the receiver allows the peer [`OPENS_MAX`] streams beyond those whose OPEN it has
+//!   processed, and raises that as they come; at most as many at once as [`Config::streams_max`](crate::link::Config) and the
+//!   peer's key permit, none where the key permits none.
+//!
+//! A peer without the capability keeps the old rule: as many as the limit of streams, in any order.
+
+use std::collections::VecDeque;
+
+use super::control::Key;
+use super::event::Event;
+use super::state::Session;
+use crate::link::stream::state::{Stage, Stream};
+use crate::link::wire::code::Code;
+use crate::link::wire::hello::{Capability, Limits};
+use crate::link::wire::ids::{STREAMS_EVER, StreamId, SubflowId, Time};
+
+/// OPENs of one end that may be unacknowledged at once.
+pub const OPENS_MAX: u32 = 1024;
+/// A stream without its OPEN is given up after so much time with a live subflow.
+pub const OPEN_US: u64 = 60_000_000;
+/// The application may open again when so few OPENs are unacknowledged.
+const OPENS_FEW: u32 = OPENS_MAX / 4 * 3;
+/// Streams that are given up in one call.
+const GIVEN_UP_MAX: usize = 256;
+
+/// A clock that runs while a subflow is live, in microseconds.
+#[derive(Debug, Default)]
+pub(super) struct LiveClock {
+    before: u64,
+    since: Option<Time>,
+}
+
+impl LiveClock {
+    pub(super) fn start(&mut self, now: Time) {
+        self.since.get_or_insert(now);
+    }
+
+    pub(super) fn pause(&mut self, now: Time) {
+        self.before = self.read(now);
+        self.since = None;
+    }
+
+    fn read(&self, now: Time) -> u64 {
+        self.before + self.since.map_or(0, |since| now.since(since))
+    }
+
+    /// Returns when the clock will show `us`, if it runs.
+    fn time_of(&self, us: u64) -> Option<Time> {
+        Some(self.since?.after(us.saturating_sub(self.before)))
+    }
+}
+
+/// Streams of the peer's of which something has come, but not the OPEN.
+#[derive(Debug, Default)]
+pub(super) struct Unopened {
+    /// Number of streams.
+    pub(super) count: u32,
+    /// Their ids and what the clock showed when they came, in that order. Some may be opened, or gone, since.
+    queue: VecDeque<(StreamId, u64)>,
+    pub(super) clock: LiveClock,
+}
+
+/// Where the DATA of a stream may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Anywhere.
+    Any,
+    /// Only behind the OPEN: on the first lane of these subflows.
+    Behind([Option<SubflowId>; 2]),
+    /// Nowhere before the OPEN has been sent.
+    Nowhere,
+}
+
+impl Way {
+    pub(super) fn allows(self, id: SubflowId) -> bool {
+        match self {
+            Way::Any => true,
+            Way::Behind(subflows) => subflows.contains(&Some(id)),
+            Way::Nowhere => false,
+        }
+    }
+}
+
+/// State of the sender of OPENs.
+impl Session {
+    /// Returns where the DATA of a stream may go.
+    pub(super) fn way_of(&self, stream: &Stream) -> Way {
+        if !stream.mine || stream.opening_acked || !self.has_capability(Capability::OrderedOpens) {
+            return Way::Any;
+        }
+        if stream.open_on == [None; 2] { Way::Nowhere } else { Way::Behind(stream.open_on) }
+    }
+
+    /// The OPEN of a stream has left on a subflow; `again` if it is a copy.
+    pub(super) fn on_open_sent(&mut self, id: StreamId, subflow: SubflowId, again: bool) {
+        let Some(slot) = self.streams.live_slot(id) else { return };
+        if let Some(stream) = self.streams.get_mut(slot) {
+            let [first, second] = stream.open_on;
+            stream.open_on = if again { [first, second.or(Some(subflow))] } else { [Some(subflow), None] };
+        }
+        self.settle(slot);
+    }
+
+    /// The OPEN of a stream may be lost: nothing of the stream leaves before it is sent again.
+    pub(super) fn on_open_lost(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.by_id(id) {
+            stream.open_on = [None; 2];
+        }
+    }
+
+    /// The peer has acknowledged this end's frame about the opening of a stream.
+    pub(super) fn on_opening_acked(&mut self, slot: usize) {
+        let Some(stream) = self.streams.get_mut(slot) else { return };
+        let was_waiting = stream.mine && !stream.opening_acked;
+        stream.on_opening_acked();
+        if was_waiting {
+            self.tx.opens -= 1;
+            self.wake_openers();
+        }
+    }
+
+    /// Returns whether the peer has never allowed this end a stream: its key may open nothing there.
+    pub fn may_open_nothing(&self) -> bool {
+        self.peer_boot.is_some() && self.tx.streams == 0
+    }
+
+    /// Returns whether an open that is refused now can be tried again soon: the peer has not answered all OPENs yet.
+    pub(super) fn waits_for_openings(&self) -> bool {
+        self.has_capability(Capability::OrderedOpens)
+            && self.tx.opens > 0
+            && (self.tx.opens >= OPENS_MAX || self.streams.opened(true) >= self.tx.streams)
+    }
+
+    /// Tells the application, if an open was refused for now, that it may try again.
+    pub(super) fn wake_openers(&mut self) {
+        let has_room = self.tx.opens <= OPENS_FEW && self.streams.opened(true) < self.tx.streams;
+        if self.tx.open_refused && (has_room || self.tx.opens == 0) {
+            self.tx.open_refused = false;
+            self.push_event(Event::Openable);
+        }
+    }
+}
+
+/// State of the receiver of OPENs.
+impl Session {
+    /// Returns how many ids up to the highest that the peer has named have had no OPEN.
+    fn unopened(&self) -> u32 {
+        self.rx.unopened.count + self.streams.gaps().ids()
+    }
+
+    /// Returns the streams of the peer's that have a record without an OPEN.
+    pub fn streams_unopened(&self) -> usize {
+        self.rx.unopened.count as usize
+    }
+
+    /// Returns whether the peer has named more streams than it may without their OPENs.
+    pub(super) fn is_too_far_ahead(&self) -> bool {
+        self.has_capability(Capability::OrderedOpens) && self.unopened() > OPENS_MAX
+    }
+
+    /// A frame has named a stream of the peer's before its OPEN has come: it has only so long.
+    pub(super) fn note_unopened(&mut self, now: Time, id: StreamId) {
+        const SLACK: usize = 64;
+        let unopened = &mut self.rx.unopened;
+        if unopened.queue.len() > 2 * unopened.count as usize + SLACK {
+            let is_waiting = |id: StreamId| self.streams.live_slot(id).and_then(|slot| self.streams.get(slot));
+            unopened.queue.retain(|(id, _)| is_waiting(*id).is_some_and(|stream| stream.stage == Stage::Implied));
+        }
+        let read = unopened.clock.read(now);
+        unopened.queue.push_back((id, read));
+    }
+
+    /// A stream has had its OPEN, or will never have one.
+    pub(super) fn on_opened(&mut self, id: StreamId) {
+        let unopened = &mut self.rx.unopened;
+        unopened.count -= 1;
+        if unopened.queue.back().is_some_and(|(last, _)| *last == id) {
+            unopened.queue.pop_back();
+        }
+        self.announce_streams();
+    }
+
+    /// Returns when the next stream without an OPEN is to be given up.
+    pub(super) fn unopened_timeout(&self) -> Option<Time> {
+        let (_, since) = self.rx.unopened.queue.front()?;
+        self.rx.unopened.clock.time_of(since + OPEN_US)
+    }
+
+    /// Gives up the streams whose OPEN has not come in time.
+    pub(super) fn give_up_unopened(&mut self, now: Time) {
+        for _ in 0..GIVEN_UP_MAX {
+            if self.unopened_timeout().is_none_or(|at| at > now) {
+                return;
+            }
+            let Some((id, _)) = self.rx.unopened.queue.pop_front() else { return };
+            if self.streams.by_id(id).is_some_and(|stream| stream.stage == Stage::Implied) {
+                self.stats.unopened_given_up += 1;
+                self.cut(now, id, Code::TimedOut);
+            }
+        }
+    }
+
+    /// Sets how many streams the key of the peer permits at once: see
+    /// [`Config::streams_permitted`](crate::link::Config::streams_permitted). Streams that were allowed before stay allowed.
+    pub fn set_streams_permitted(&mut self, streams: u32) {
+        self.config.streams_permitted = streams;
+        if self.peer_boot.is_some() {
+            self.announce_streams();
+        }
+        self.after();
+    }
+
+    /// Returns the limits of this end for HELLO or HELLO_ACK. This end keeps to them from then on.
+    pub(super) fn limits(&mut self) -> Limits {
+        if self.peer_boot.is_some() {
+            self.rx.streams_announced = self.rx.streams_announced.max(self.streams_allowed());
+        }
+        Limits { streams: self.rx.streams_announced, ..self.config.limits() }
+    }
+
+    /// Returns how many streams the peer may open in all.
+    pub(super) fn streams_allowed(&self) -> u32 {
+        let ever = |at_once: u32| at_once.saturating_add(self.rx.streams_gone).min(STREAMS_EVER);
+        if !self.has_capability(Capability::OrderedOpens) {
+            return ever(self.config.streams_max);
+        }
+        let opened = self.streams.opened(false).saturating_sub(self.unopened());
+        ever(self.config.streams_max.min(self.config.streams_permitted)).min(opened.saturating_add(OPENS_MAX))
+    }
+
+    /// Tells the peer that it may open more streams, if it is worth a frame or the peer may soon need it.
+    pub(super) fn announce_streams(&mut self) {
+        let gain = self.streams_allowed().saturating_sub(self.rx.streams_announced);
+        let at_once = self.config.streams_max.min(self.config.streams_permitted);
+        let step = at_once.min(OPENS_MAX) / 4;
+        let left = self.rx.streams_announced.saturating_sub(self.streams.opened(false));
+        if gain > step || gain > 0 && (left <= step || self.streams.live(false) == 0) {
+            self.queue(Key::MaxStreams);
+        }
+    }
+
+    /// The sums above are those of the streams.
+    pub(super) fn check_openings(&self) {
+        if self.is_ended() {
+            return;
+        }
+        self.streams.gaps().check();
+        let count = |of: &dyn Fn(&Stream) -> bool| self.streams.iter().filter(|(_, stream)| of(stream)).count();
+        assert_eq!(count(&|s| s.stage == Stage::Implied), self.rx.unopened.count as usize, "streams without an OPEN");
+        assert_eq!(count(&|s| s.mine && !s.opening_acked), self.tx.opens as usize, "OPENs not acknowledged");
+        assert!(!self.is_too_far_ahead(), "{} ids without an OPEN", self.unopened());
+        if self.has_capability(Capability::OrderedOpens) {
+            assert!(self.tx.opens <= OPENS_MAX, "{} OPENs not acknowledged", self.tx.opens);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_live_clock_stands_still_while_no_subflow_is_live() {
+        let at = Time::from_us;
+        let mut clock = LiveClock::default();
+        assert_eq!((clock.read(at(50)), clock.time_of(1)), (0, None));
+        clock.start(at(100));
+        clock.start(at(110));
+        assert_eq!((clock.read(at(130)), clock.time_of(60)), (30, Some(at(160))));
+        clock.pause(at(130));
+        assert_eq!((clock.read(at(900)), clock.time_of(60)), (30, None));
+        clock.start(at(1000));
+        assert_eq!((clock.read(at(1010)), clock.time_of(60)), (40, Some(at(1030))));
+    }
+}

@@ -1,0 +1,466 @@
+//! Frames coming in: what each of them changes.
+//!
+//! Bytes come from an authenticated peer, so what makes no sense is a broken peer and not an accident on the way. A lie
+//! about the session's state ends the session: a resumed one would only meet it again. Bytes that are no frame end the
+//! subflow that brought them, and the session only if that happens again and again. What is merely late or repeated
+//! changes nothing.
+
+use bytes::{Buf, Bytes};
+
+use super::control::Key;
+use super::event::Event;
+use super::state::{Cause, Phase, Session};
+use super::table::Found;
+use crate::link::path::lane::LaneRx;
+use crate::link::path::subflow::{Asked, State};
+use crate::link::stream::datagram::Datagrams;
+use crate::link::stream::recv::{Arrived, Breach};
+use crate::link::stream::state::{Stage, Stream};
+use crate::link::wire::code::Code;
+use crate::link::wire::frame::{
+    DATA_HEAD_BYTES, FLAG_LAST, Frame, FrameError, HEADER_BYTES, Header, OFFSET_MAX, kind, trace,
+};
+use crate::link::wire::ids::{StreamId, SubflowId, Time};
+use crate::link::wire::open::{Bound, Open};
+
+/// Subflows of a session that may end because of bytes that are no frame; with the last of them the session ends too.
+/// What a dead subflow carried is sent again, so a peer that frames wrongly would do so for ever.
+const FRAMING_ERRORS_MAX: u64 = 3;
+
+/// How the peer broke the protocol. [`Violation::Frame`] concerns the subflow that it came on, the others the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Violation {
+    /// Bytes that are no frame.
+    Frame(FrameError),
+    /// More than it was allowed to send: bytes, streams, listeners or gaps.
+    Limit,
+    /// A stream that cannot be, or a stream's end that moved.
+    Stream,
+    /// An acknowledgement of what was never sent.
+    Ack,
+}
+
+impl From<FrameError> for Violation {
+    fn from(error: FrameError) -> Violation {
+        Violation::Frame(error)
+    }
+}
+
+impl From<Breach> for Violation {
+    fn from(breach: Breach) -> Violation {
+        match breach {
+            Breach::Credit => Violation::Limit,
+            Breach::FinalSize => Violation::Stream,
+        }
+    }
+}
+
+/// Where a frame came in.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    index: usize,
+    now: Time,
+}
+
+impl Session {
+    /// Bytes have come in on a lane of a subflow. `bytes` is a whole read: payload is kept as a part of it.
+    ///
+    /// Fails if the peer broke the protocol. After [`Violation::Frame`] the subflow is not part of the session any
+    /// more, as [`Event::SubflowDown`] says, and what was in flight on it goes elsewhere. After any other violation,
+    /// and after the third of that kind, the session is over, and the peer will be told. Bytes for a subflow that the
+    /// session does not know are dropped.
+    pub fn input(&mut self, now: Time, id: SubflowId, lane: u16, bytes: Bytes) -> Result<(), Violation> {
+        let result = match self.subflows.iter().position(|subflow| subflow.id == id) {
+            Some(index) if !self.is_ended() => self.input_lane(now, index, usize::from(lane), bytes),
+            _ => Ok(()),
+        };
+        if let Err(violation) = result {
+            self.on_violation(now, id, violation);
+        }
+        self.after();
+        result
+    }
+
+    fn on_violation(&mut self, now: Time, id: SubflowId, violation: Violation) {
+        let framing = matches!(violation, Violation::Frame(_));
+        self.stats.framing_errors += u64::from(framing);
+        if framing && self.stats.framing_errors < FRAMING_ERRORS_MAX {
+            self.lose(now, id, Code::ProtocolError);
+        } else {
+            self.end(Code::ProtocolError, format!("{violation:?}"), Cause::Violation);
+        }
+    }
+
+    fn input_lane(&mut self, now: Time, index: usize, lane: usize, mut bytes: Bytes) -> Result<(), Violation> {
+        let id = self.subflows.get(index).map(|subflow| subflow.id);
+        let (place, whole) = (Place { index, now }, bytes.len());
+        self.spare.pins.read(whole);
+        if let Some(subflow) = self.subflows.get_mut(index) {
+            subflow.heard = now;
+        }
+        loop {
+            // A frame may have ended the session, or replaced the subflow.
+            if self.subflows.get(index).map(|subflow| subflow.id) != id {
+                return Ok(());
+            }
+            let Some(rx) = self.lane_rx(index, lane) else { return Ok(()) };
+            if rx.is_carrying() {
+                bytes.advance(rx.fill(&bytes)?);
+                let Some((header, frame)) = rx.take_carried()? else { return Ok(()) };
+                self.spare.pins.read(frame.len());
+                self.on_bytes(place, lane, header, frame)?;
+                self.spare.pins.read(whole);
+                continue;
+            }
+            let Some(header) = LaneRx::peek(&bytes)? else {
+                rx.fill(&bytes)?;
+                return Ok(());
+            };
+            let frame = bytes.split_to(HEADER_BYTES + header.len);
+            self.on_bytes(place, lane, header, frame)?;
+            if bytes.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn lane_rx(&mut self, index: usize, lane: usize) -> Option<&mut LaneRx> {
+        self.subflows.get_mut(index)?.lanes.get_mut(lane).map(|lane| &mut lane.rx)
+    }
+
+    /// One whole frame, header and all.
+    fn on_bytes(&mut self, place: Place, lane: usize, header: Header, mut frame: Bytes) -> Result<(), Violation> {
+        let len = frame.len() as u64;
+        self.stats.frames[1] += 1;
+        if self.subflows.get(place.index).is_some_and(|subflow| subflow.state == State::Greeting) {
+            let body = frame.get(HEADER_BYTES..).unwrap_or_default();
+            trace("received", header, None);
+            return Ok(self.on_hello_ack(place.now, place.index, &Frame::decode(header, body)?)?);
+        }
+        if header.kind == kind::DATA && header.len >= DATA_HEAD_BYTES - HEADER_BYTES {
+            frame.advance(HEADER_BYTES);
+            let offset = frame.get_u64();
+            trace("received", header, None);
+            self.on_data(place, StreamId(header.id), offset, header.flags & FLAG_LAST != 0, frame)?;
+        } else {
+            let body = frame.get(HEADER_BYTES..).unwrap_or_default();
+            let decoded = Frame::decode(header, body)?;
+            trace("received", header, Some(&decoded));
+            self.on_frame(place, &decoded, &frame)?;
+        }
+        if let Some(rx) = self.lane_rx(place.index, lane) {
+            rx.on_processed(len);
+            let waiting = rx.unannounced();
+            self.note_processed(place, len, waiting, header.kind);
+        }
+        Ok(())
+    }
+
+    /// Decides when what has just been processed is acknowledged.
+    fn note_processed(&mut self, place: Place, len: u64, waiting: u64, frame_kind: u8) {
+        if let Some(subflow) = self.subflows.get_mut(place.index) {
+            subflow.processed += len;
+        }
+        if frame_kind == kind::ACK {
+            return;
+        }
+        const FEW: u64 = 64 * 1024;
+        let most = self.acked_bytes(place.now);
+        self.acks.due |= waiting >= (self.rx.window.size() / 8).clamp(FEW.min(most), most);
+        if self.acks.at.is_none() {
+            self.acks.at = Some(place.now.after(self.ack_delay_us()));
+        }
+    }
+
+    fn on_frame(&mut self, place: Place, frame: &Frame<'_>, raw: &Bytes) -> Result<(), Violation> {
+        let now = place.now;
+        match frame {
+            Frame::Open { id, open } => self.on_open(now, StreamId(*id), open),
+            Frame::OpenResult { id, result } => self.on_open_result(now, StreamId(*id), result),
+            Frame::Data { .. } => Ok(()),
+            Frame::Reset { id, code, size } => self.on_reset(now, StreamId(*id), *code, *size),
+            Frame::Absent { id } => {
+                self.on_absent(now, StreamId(*id));
+                Ok(())
+            }
+            Frame::Stop { id, code } => self.on_stop(now, StreamId(*id), *code),
+            Frame::Credit { id: 0, max, taken } => self.on_session_credit(*max, *taken),
+            Frame::Credit { id, max, taken } => self.on_credit(now, StreamId(*id), *max, *taken),
+            Frame::Blocked { id: 0, .. } => self.on_session_blocked(now),
+            Frame::Blocked { id, .. } => self.on_blocked(now, StreamId(*id)),
+            Frame::MaxStreams { max } => {
+                self.tx.streams = self.tx.streams.max(*max);
+                self.wake_openers();
+                Ok(())
+            }
+            Frame::Ack { lanes } => lanes.iter().try_for_each(|ack| self.on_ack(now, ack)),
+            Frame::Datagram { id, .. } => self.on_datagram(now, StreamId(*id), raw.slice(HEADER_BYTES..)),
+            Frame::ResumeState { last, states } => Ok(self.on_resume_state(now, *last, *states)?),
+            _ => self.on_session_frame(place, frame),
+        }
+    }
+
+    fn on_session_frame(&mut self, place: Place, frame: &Frame<'_>) -> Result<(), Violation> {
+        match frame {
+            Frame::Ping { token } => {
+                if let Some(subflow) = self.subflows.get_mut(place.index) {
+                    subflow.asked = Some(Asked { token: *token, at: place.now });
+                }
+            }
+            Frame::Pong { token, held_us } => self.on_pong(place, *token, *held_us),
+            Frame::Listen { id, open } => self.on_listen(*id, open)?,
+            Frame::ListenResult { id, result } => self.on_listen_result(*id, result)?,
+            Frame::Unlisten { id } => self.on_unlisten(*id)?,
+            Frame::Message { seq, text } => self.on_message(*seq, text),
+            Frame::Subflow { subflow, class } => {
+                if let Some(subflow) = self.subflows.iter_mut().find(|s| s.id.0 == *subflow) {
+                    let [_, theirs] = &mut subflow.classes;
+                    *theirs = *class;
+                }
+                self.check_drained();
+            }
+            Frame::GoAway { code, text, .. } => {
+                let [_, theirs] = &mut self.going_away;
+                if theirs.is_none() {
+                    *theirs = Some((*code, (*text).to_owned()));
+                    self.push_event(Event::GoAway { code: *code, text: (*text).to_owned() });
+                }
+            }
+            Frame::Close { code, text } => self.end(*code, (*text).to_owned(), Cause::Peer),
+            other if Self::is_greeting(other.kind()) => return Err(FrameError::UnknownKind(other.kind()).into()),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Finds the stream that a frame is about; it may be one of the peer's whose OPEN is still on its way.
+    ///
+    /// `believes` is whether the frame shows that the peer has the stream, so that it must hear if this end has not.
+    fn stream_for(&mut self, now: Time, id: StreamId, believes: bool) -> Result<Option<usize>, Violation> {
+        let count = self.streams_unopened();
+        let found = self.find_or_add(now, id, believes);
+        if self.streams_unopened() > count {
+            self.note_unopened(now, id);
+        }
+        found
+    }
+
+    fn find_or_add(&mut self, now: Time, id: StreamId, believes: bool) -> Result<Option<usize>, Violation> {
+        if id.opener().is_none() {
+            return Err(FrameError::Value.into());
+        }
+        match self.streams.find(id) {
+            Found::Live(slot) => Ok(Some(slot)),
+            Found::Over => {
+                self.stats.late_frames += 1;
+                self.on_frame_without_stream(id, believes);
+                Ok(None)
+            }
+            Found::Future if id.opener() != Some(self.role.peer()) => {
+                self.stats.stray_frames += 1;
+                self.on_frame_without_stream(id, believes);
+                Ok(None)
+            }
+            Found::Future if id.index() >= self.rx.streams_announced => Err(Violation::Limit),
+            Found::Future => {
+                let window = crate::link::stream::credit::Window::new(self.config.stream_bounds(), now);
+                let slot = self.streams.insert(Stream::implied(id, self.tx.peer.stream_credit, window));
+                self.rx.unopened.count += 1;
+                if self.is_too_far_ahead() { Err(Violation::Limit) } else { Ok(Some(slot)) }
+            }
+        }
+    }
+
+    fn on_data(&mut self, place: Place, id: StreamId, offset: u64, fin: bool, payload: Bytes) -> Result<(), Violation> {
+        self.stats.data_bytes[1] += payload.len() as u64;
+        let Some(slot) = self.stream_for(place.now, id, true)? else { return Ok(()) };
+        let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
+        self.mix.note(&mut stream.paces[1], place.now, offset, payload.len() as u64);
+        let before = stream.recv.gaps();
+        let arrived = stream.recv.insert(offset, payload, fin, &mut self.spare)?;
+        self.rx.gaps = self.rx.gaps + stream.recv.gaps() - before;
+        self.on_arrived(place.now, arrived)?;
+        self.settle(slot);
+        Ok(())
+    }
+
+    /// Counts an arrival against the session's window, and against the gaps that a sender may leave.
+    fn on_arrived(&mut self, now: Time, arrived: Arrived) -> Result<(), Violation> {
+        self.rx.highest += arrived.risen;
+        self.stats.repeated_bytes += arrived.repeated;
+        if self.rx.highest > self.rx.window.announced() || self.rx.gaps > super::config::RANGES_MAX {
+            return Err(Violation::Limit);
+        }
+        if arrived.dropped > 0 {
+            self.consume_session(now, arrived.dropped);
+        }
+        Ok(())
+    }
+
+    fn on_open(&mut self, now: Time, id: StreamId, open: &Open) -> Result<(), Violation> {
+        if id.opener() != Some(self.role.peer()) {
+            return Err(Violation::Stream);
+        }
+        let Some(slot) = self.find_or_add(now, id, true)? else { return Ok(()) };
+        let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
+        if stream.stage != Stage::Implied {
+            return Ok(());
+        }
+        stream.stage = Stage::Offered;
+        stream.weight = open.weight;
+        stream.datagrams = super::commands::has_datagrams(open.kind).then(Box::default);
+        let given_up = (!stream.recv.is_open()).then(|| stream.recv.stopped().unwrap_or(Code::Killed));
+        self.on_opened(id);
+        if let Some(code) = given_up.or(matches!(self.phase, Phase::Closing { .. }).then_some(Code::Killed)) {
+            // It was given up before it was known: the application need not hear of it.
+            let answered = self.answer(id, Stage::Refused, Bound::refused(code));
+            debug_assert!(answered.is_ok());
+            self.cut(now, id, code);
+            return Ok(());
+        }
+        self.push_event(Event::Opened { id, open: open.clone() });
+        self.settle(slot);
+        Ok(())
+    }
+
+    fn on_open_result(&mut self, now: Time, id: StreamId, result: &Bound) -> Result<(), Violation> {
+        if id.opener() != Some(self.role) {
+            return Err(Violation::Stream);
+        }
+        let Some(slot) = self.stream_for(now, id, true)? else { return Ok(()) };
+        let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
+        if stream.stage != Stage::Asked {
+            return Ok(());
+        }
+        stream.stage = if result.failure.is_some() { Stage::Refused } else { Stage::Running };
+        self.on_opening_acked(slot);
+        self.push_event(Event::OpenResult { id, result: result.clone() });
+        match result.failure {
+            Some(code) => self.cut(now, id, code),
+            None => self.settle(slot),
+        }
+        Ok(())
+    }
+
+    fn on_reset(&mut self, now: Time, id: StreamId, code: Code, size: u64) -> Result<(), Violation> {
+        let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
+        let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
+        let before = stream.recv.gaps();
+        let (arrived, tell) = stream.recv.reset(size, &mut self.spare)?;
+        self.rx.gaps = self.rx.gaps + stream.recv.gaps() - before;
+        let known = matches!(stream.stage, Stage::Asked | Stage::Offered | Stage::Running);
+        if tell && known {
+            self.push_event(Event::Reset { id, code });
+        }
+        self.on_arrived(now, arrived)?;
+        self.settle(slot);
+        Ok(())
+    }
+
+    fn on_stop(&mut self, now: Time, id: StreamId, code: Code) -> Result<(), Violation> {
+        let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
+        let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
+        let tell = stream.send.reset_frame().is_none() && !stream.send.is_over();
+        if tell && matches!(stream.stage, Stage::Asked | Stage::Offered | Stage::Running) {
+            self.push_event(Event::Stopped { id, code });
+        }
+        self.reset_send(slot, code);
+        self.settle(slot);
+        Ok(())
+    }
+
+    fn on_credit(&mut self, now: Time, id: StreamId, max: u64, taken: u64) -> Result<(), Violation> {
+        if max > OFFSET_MAX {
+            return Err(FrameError::Value.into());
+        }
+        let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
+        self.let_go(slot);
+        self.with_send(slot, |send| {
+            send.raise_credit(max);
+            send.on_taken(taken);
+        });
+        self.settle(slot);
+        Ok(())
+    }
+
+    fn on_session_credit(&mut self, max: u64, taken: u64) -> Result<(), Violation> {
+        if max > OFFSET_MAX {
+            return Err(FrameError::Value.into());
+        }
+        self.tx.credit = self.tx.credit.max(max);
+        if self.tx.credit == max {
+            self.tx.window = max.saturating_sub(taken);
+        }
+        if self.tx.credit > self.tx.sent {
+            for _ in 0..self.tx.waiting.len() {
+                let Some(id) = self.tx.waiting.pop_front() else { break };
+                let Some(slot) = self.streams.live_slot(id) else { continue };
+                self.streams.get_mut(slot).into_iter().for_each(|stream| stream.in_waiting = false);
+                self.settle(slot);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_blocked(&mut self, now: Time, id: StreamId) -> Result<(), Violation> {
+        let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
+        let round_us = self.round_us();
+        let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
+        stream.recv.window.on_blocked(now);
+        stream.recv.window.widen(stream.recv.held(), now, round_us);
+        if stream.recv.window.has_news() {
+            self.queue(Key::Credit(id));
+        }
+        Ok(())
+    }
+
+    fn on_session_blocked(&mut self, now: Time) -> Result<(), Violation> {
+        if self.rx.window.on_blocked(now) {
+            self.queue(Key::SessionCredit);
+        }
+        Ok(())
+    }
+
+    fn on_datagram(&mut self, now: Time, id: StreamId, payload: Bytes) -> Result<(), Violation> {
+        let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
+        let wanted = self.streams.get(slot).is_some_and(|stream| stream.recv.is_open());
+        let keep = |datagrams: &mut Datagrams, full| datagrams.receive(now, Bytes::copy_from_slice(&payload), full);
+        if wanted && self.with_datagrams(slot, keep) == Some(true) {
+            self.push_event(Event::Datagram(id));
+        }
+        Ok(())
+    }
+
+    fn on_pong(&mut self, place: Place, token: u64, held_us: u64) {
+        let us = place.now.since(Time::from_us(token)).saturating_sub(held_us);
+        if let Some(subflow) = self.subflows.get_mut(place.index)
+            && token <= place.now.as_us()
+        {
+            subflow.path.on_pong(place.now, us);
+            let answers = token >= subflow.suspected_at.as_us();
+            self.clear_suspicion(place.now, place.index, answers);
+        }
+    }
+
+    /// Trusts a subflow again if it has answered a PING that left after it became suspect, or has nothing left to wait
+    /// for.
+    ///
+    /// Acknowledgements alone do not count: they may have taken another subflow, and speak of what arrived long ago.
+    pub(super) fn clear_suspicion(&mut self, now: Time, index: usize, answered: bool) {
+        let Some(subflow) = self.subflows.get_mut(index).filter(|subflow| subflow.suspect) else { return };
+        let waits = subflow.lanes.iter().any(|lane| lane.tx.waiting_since().is_some());
+        if (answered || !waits) && !subflow.path.carrier_suspects() {
+            subflow.suspect = false;
+            subflow.lanes.iter_mut().for_each(|lane| lane.tx.wait_anew(now));
+        }
+    }
+
+    /// Takes the next message; one that has come before is dropped.
+    fn on_message(&mut self, seq: u32, text: &str) {
+        if seq == self.messages.expected {
+            self.messages.expected = self.messages.expected.wrapping_add(1);
+            self.push_event(Event::Message(text.to_owned()));
+        }
+    }
+}

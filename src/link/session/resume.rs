@@ -1,0 +1,128 @@
+//! Coming back after all subflows were lost: both ends say what they hold of each stream, before anything else.
+//!
+//! Lane acknowledgements alone would do: what is not acknowledged is sent again, and duplicates are dropped.
+//! RESUME_STATE saves that repetition, and it is the proof that both ends speak of the same bytes: what the peer claims
+//! to have received of a stream must lie between what it has acknowledged and what it was sent. A stream for which that
+//! is not so is reset.
+
+use super::event::Event;
+use super::state::{Phase, Session};
+use crate::link::wire::code::Code;
+use crate::link::wire::frame::{
+    BODY_BYTES_MAX, FLAG_LAST, FrameError, Lines, OFFSET_MAX, STREAM_STATE_BYTES, StreamState, frame_with, kind,
+};
+use crate::link::wire::ids::{StreamId, SubflowId, Time};
+use crate::link::wire::outbox::Outbox;
+
+/// How far the exchange is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Resume {
+    /// The subflow on which the states travel.
+    pub(super) subflow: SubflowId,
+    /// The slot of the first stream that has not been told of; nothing once the last frame has left.
+    pub(super) next: Option<usize>,
+    /// Whether the peer's last frame has come.
+    pub(super) heard: bool,
+    /// Whether no other subflow has been there since this one was dialled.
+    pub(super) alone: bool,
+}
+
+/// Streams that one frame tells of.
+const STATES_MAX: usize = BODY_BYTES_MAX / STREAM_STATE_BYTES;
+
+impl Session {
+    pub(super) fn start_resume(&mut self, subflow: SubflowId) {
+        let overtaken = self.subflow(subflow).is_none_or(|s| s.ups_before != self.ups);
+        let alone = self.subflows.len() == 1 && !overtaken;
+        self.phase = Phase::Resuming(Resume { subflow, next: Some(0), heard: false, alone });
+    }
+
+    /// Another subflow is there: from now on acknowledgements may overtake the states.
+    pub(super) fn resume_in_company(&mut self) {
+        if let Phase::Resuming(resume) = &mut self.phase {
+            resume.alone = false;
+        }
+    }
+
+    /// Writes the next RESUME_STATE, if it is this subflow's turn to carry one.
+    pub(super) fn write_resume_state(&mut self, subflow: SubflowId, out: &mut Outbox) -> bool {
+        let Phase::Resuming(resume) = &mut self.phase else { return false };
+        let Some(from) = resume.next.filter(|_| resume.subflow == subflow) else { return false };
+        let end = self.streams.starting_at(from).nth(STATES_MAX).map(|(slot, _)| slot);
+        resume.next = end;
+        let flags = if end.is_none() { FLAG_LAST } else { 0 };
+        let streams = self.streams.starting_at(from).take(STATES_MAX);
+        out.frame(|heads| {
+            frame_with(heads, kind::RESUME_STATE, flags, 0, |body| {
+                streams.for_each(|(_, stream)| {
+                    let state = StreamState {
+                        id: stream.id.0,
+                        received: stream.recv.contiguous(),
+                        credit: stream.recv.window.announced(),
+                        sent: stream.send.next(),
+                    };
+                    state.encode(body);
+                });
+            });
+        });
+        true
+    }
+
+    /// The states may flow, or have flowed: goes on if both ends are done.
+    pub(super) fn check_resumed(&mut self) {
+        if let Phase::Resuming(resume) = &self.phase
+            && resume.heard
+            && resume.next.is_none()
+        {
+            self.on_resumed();
+        }
+    }
+
+    pub(super) fn on_resumed(&mut self) {
+        self.phase = Phase::Open;
+        if std::mem::take(&mut self.parted_told) {
+            self.stats.resumes += 1;
+            self.push_event(Event::Resumed);
+        }
+    }
+
+    pub(super) fn on_resume_state(
+        &mut self,
+        now: Time,
+        last: bool,
+        states: Lines<'_, STREAM_STATE_BYTES>,
+    ) -> Result<(), FrameError> {
+        states.iter().for_each(|state| self.on_stream_state(now, state));
+        if let Phase::Resuming(resume) = &mut self.phase {
+            resume.heard |= last;
+        }
+        Ok(())
+    }
+
+    /// Compares what the peer holds of a stream with what this end knows. Streams that only one end knows are opening
+    /// or over.
+    ///
+    /// What the peer has cannot be less than what it has acknowledged, unless other subflows have joined meanwhile,
+    /// whose acknowledgements have overtaken the state.
+    fn on_stream_state(&mut self, now: Time, state: StreamState) {
+        let alone = matches!(&self.phase, Phase::Resuming(resume) if resume.alone);
+        let id = StreamId(state.id);
+        let Some(slot) = self.streams.live_slot(id) else { return };
+        let Some(stream) = self.streams.get(slot) else { return };
+        let (send, recv) = (&stream.send, &stream.recv);
+        let whole = state.received <= send.next() && state.sent <= recv.window.announced();
+        let fresh = state.received >= send.una() && state.credit >= send.credit() && state.sent >= recv.highest();
+        let over = send.reset_frame().is_some() || !recv.is_open();
+        if !over && !(whole && (fresh || !alone)) {
+            self.cut(now, id, Code::Internal);
+            return;
+        }
+        self.with_send(slot, |send| {
+            if state.credit <= OFFSET_MAX {
+                send.raise_credit(state.credit);
+            }
+            send.on_received(state.received.min(send.next()));
+        });
+        self.settle(slot);
+    }
+}

@@ -1,0 +1,571 @@
+//! The session: what all the parts of the link belong to.
+//!
+//! This file holds the record itself and the few things that every other part needs: finding a stream, settling it
+//! after a change, ending the session. Other files hold the operations: `apps` the commands of the application, `opening`
+//! streams whose OPEN is on its way, `join` and `resume` subflows that come and go, `input` received frames, `output` sent
+//! frames, `timers` deadlines, and `check` the invariants.
+//!
+//! ```text
+//! Greeting --first subflow up--> Open <----both RESUME_STATEs done---- Resuming
+//!    |                           | ^ \                                  ^   |
+//!    |          last subflow gone| | a JOIN is taken                    |   |
+//!    |                           v |                                    |   |
+//!    |                          Parted --------RESUME is taken----------+   |
+//!    |                           |  ^-------------subflow gone--------------+
+//!    +--------> Ended <----------+     Open --close--> Closing --acked, or given up--> Ended
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::config::Config;
+use super::control::{Control, Key};
+use super::event::{Event, Progress, Stats};
+use super::listen::{MyListener, TheirListeners};
+use super::opening::{Unopened, Way};
+use super::resume::Resume;
+use super::table::Table;
+use crate::link::path::lane::Sent;
+use crate::link::path::scheduler::Scheduler;
+use crate::link::path::subflow::Subflow;
+use crate::link::stream::buffer_pool::Spare;
+use crate::link::stream::credit::Window;
+use crate::link::stream::datagram::Datagrams;
+use crate::link::stream::drr::Drr;
+use crate::link::stream::mix::Mix;
+use crate::link::stream::send::SendStream;
+use crate::link::stream::state::Stage;
+use crate::link::wire::code::Code;
+use crate::link::wire::hello::{Capability, Limits};
+use crate::link::wire::ids::{BootId, Role, SessionId, StreamId, SubflowId, Time};
+
+/// How a session stands: see the module's head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Greeting,
+    Open,
+    Parted { since: Time },
+    Resuming(Resume),
+    Closing { since: Time, code: Code, text: String },
+    Ended { code: Code, farewell: bool },
+}
+
+/// What brings a session to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// This end has closed it, or given it up.
+    Own,
+    /// The peer has said so.
+    Peer,
+    /// The peer has broken the protocol, and is to be told.
+    Violation,
+}
+
+/// One end of a link: see [the module](super).
+#[derive(Debug)]
+pub struct Session {
+    pub(super) role: Role,
+    pub(super) config: Config,
+    pub(super) id: SessionId,
+    pub(super) boot: BootId,
+    pub(super) peer_boot: Option<BootId>,
+    /// Bits of the optional features that both ends have; none before the first handshake.
+    pub(super) capabilities: u64,
+    pub(super) phase: Phase,
+    /// Whether the application believes that the session has no subflow.
+    pub(super) parted_told: bool,
+    pub(super) streams: Table,
+    pub(super) subflows: Vec<Subflow>,
+    pub(super) next_subflow: u16,
+    /// The next subflow's number when a node that does not know the session answered first, since a subflow was up.
+    pub(super) doubted_at: Option<u16>,
+    /// How often a subflow has come up.
+    pub(super) ups: u64,
+    /// At the server: the subflow whose HELLO started the session.
+    pub(super) started_on: Option<SubflowId>,
+    /// In single mode: the subflow that is used.
+    pub(super) single: Option<SubflowId>,
+    pub(super) control: Control,
+    pub(super) drr: Drr,
+    /// Streams with pieces to send again, first come first served.
+    pub(super) repair: VecDeque<StreamId>,
+    pub(super) sched: Scheduler,
+    pub(super) tx: Outgoing,
+    pub(super) rx: Incoming,
+    pub(super) acks: Acks,
+    pub(super) my_listeners: BTreeMap<u32, MyListener>,
+    pub(super) next_listener: u32,
+    pub(super) their_listeners: TheirListeners,
+    pub(super) messages: Messages,
+    /// Σ of what the datagrams of all streams count for.
+    pub(super) datagram_bytes: u64,
+    pub(super) going_away: [Option<(Code, String)>; 2],
+    /// What has just been sent and is to go on a second subflow too.
+    pub(super) echoes: VecDeque<(SubflowId, Sent)>,
+    /// The stream whose OPEN was the frame before.
+    pub(super) just_opened: Option<StreamId>,
+    pub(super) events: VecDeque<Event>,
+    pub(super) spare: Spare,
+    pub(super) stats: Stats,
+    pub(super) mix: Mix,
+    /// Whether calls leave the checks out, in debug builds too.
+    pub(super) unchecked: bool,
+    /// Calls since everything was checked.
+    #[cfg(debug_assertions)]
+    pub(super) checks: u64,
+}
+
+/// What the session as a whole may send, and has.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) peer: Limits,
+    /// Σ over all streams ever of the first byte never sent; at most `credit`.
+    pub(super) sent: u64,
+    pub(super) credit: u64,
+    /// How far the credit reached, when it was given, beyond what the peer's application had taken.
+    pub(super) window: u64,
+    /// Streams of this end that the peer allows, ever.
+    pub(super) streams: u32,
+    /// Streams of this end whose opening the peer has not acknowledged.
+    pub(super) opens: u32,
+    /// Set if an open was refused for now: the application is told when it may try again.
+    pub(super) open_refused: bool,
+    /// Σ of what streams hold; at most `send_bytes_max` and one frame.
+    pub(super) held: u64,
+    /// A lower bound on `held`, if the process has set one.
+    pub(super) held_max: Option<u64>,
+    /// Σ of bytes written and never sent that wait for nothing but their turn.
+    pub(super) backlog: u64,
+    /// Σ of ranges that streams keep; with the frames in flight at most [`RANGES_MAX`](super::config::RANGES_MAX).
+    pub(super) ranges: usize,
+    /// Streams that were refused a write because of the session's bound, each once.
+    pub(super) starved: VecDeque<StreamId>,
+    /// What was free when all of them were last asked whether they have room now, or less if it has been since.
+    pub(super) starved_at: u64,
+    /// The credit at which BLOCKED was last said.
+    pub(super) blocked_told: Option<u64>,
+    /// Streams that have something to send and credit of their own, and wait for the session's; each once.
+    pub(super) waiting: VecDeque<StreamId>,
+    /// Bytes that may yet be sent twice to fill a gap.
+    pub(super) reinject_bytes: u64,
+}
+
+/// What the session as a whole has received.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) window: Window,
+    /// Σ over all streams ever of the highest offset; at most what `window` has announced.
+    pub(super) highest: u64,
+    /// Runs beyond gaps, of all streams.
+    pub(super) gaps: usize,
+    /// Streams of the peer's that it may open, ever.
+    pub(super) streams_announced: u32,
+    /// Streams of the peer's that are gone.
+    pub(super) streams_gone: u32,
+    /// Streams of the peer's without their OPEN.
+    pub(super) unopened: Unopened,
+}
+
+/// When to acknowledge.
+#[derive(Debug, Default)]
+pub(super) struct Acks {
+    pub(super) due: bool,
+    pub(super) at: Option<Time>,
+}
+
+/// Words to the peer: one is in flight at a time, so that order and "once" need no more than a number.
+#[derive(Debug, Default)]
+pub(super) struct Messages {
+    pub(super) outgoing: VecDeque<String>,
+    /// The number of the first in `outgoing`.
+    pub(super) seq: u32,
+    /// The number of the next to come.
+    pub(super) expected: u32,
+}
+
+impl Session {
+    /// A new session, without a subflow yet.
+    ///
+    /// `id` is what both ends call it: the client draws 16 random bytes, the server takes them from the HELLO. `boot`
+    /// tells this life of the node from others.
+    pub fn new(role: Role, config: Config, id: SessionId, boot: BootId, now: Time) -> Session {
+        Session {
+            role,
+            config,
+            id,
+            boot,
+            peer_boot: None,
+            capabilities: 0,
+            phase: Phase::Greeting,
+            parted_told: false,
+            streams: Table::new(role),
+            subflows: Vec::new(),
+            next_subflow: 0,
+            doubted_at: None,
+            started_on: None,
+            ups: 0,
+            single: None,
+            control: Control::default(),
+            drr: Drr::default(),
+            repair: VecDeque::new(),
+            sched: Scheduler::new(),
+            tx: Outgoing::new(),
+            rx: Incoming::new(&config, now),
+            acks: Acks::default(),
+            my_listeners: BTreeMap::new(),
+            next_listener: 1,
+            their_listeners: TheirListeners::default(),
+            messages: Messages::default(),
+            datagram_bytes: 0,
+            going_away: [None, None],
+            echoes: VecDeque::new(),
+            just_opened: None,
+            events: VecDeque::new(),
+            spare: Spare::default(),
+            stats: Stats::default(),
+            mix: Mix::default(),
+            unchecked: false,
+            #[cfg(debug_assertions)]
+            checks: 0,
+        }
+    }
+
+    /// The next thing that the application has to know.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Returns the number of events that wait for [`Session::poll_event`].
+    pub fn events_waiting(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Counts since the start.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Returns whether small messages compete with a bulk transfer on the only subflow of this session. Bulk then takes
+    /// short turns. With several subflows the scheduler weighs the queue of each instead.
+    pub fn is_mixed(&self, now: Time) -> bool {
+        self.subflows.len() == 1 && self.mix.is_mixed(now)
+    }
+
+    /// Returns the number of bytes after which an end of this session acknowledges at once, at the latest.
+    pub fn acked_bytes(&self, now: Time) -> u64 {
+        let is_early = self.has_capability(Capability::EarlyAcks) && self.is_mixed(now);
+        if is_early { 64 << 10 } else { 256 << 10 }
+    }
+
+    /// What both ends call the session.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Returns whether both ends have an optional feature. The first handshake of the session decides it, for good.
+    pub fn has_capability(&self, capability: Capability) -> bool {
+        self.capabilities & capability.bit() != 0
+    }
+
+    /// Whether the session is over, and nothing will ever happen again.
+    pub fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended { .. })
+    }
+
+    /// Whether frames of all kinds flow: a subflow is up, and nobody has said good-bye.
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// Returns whether the session has lost all of its subflows and waits for another.
+    pub fn is_suspended(&self) -> bool {
+        matches!(self.phase, Phase::Parted { .. })
+    }
+
+    /// Returns whether the peer has said GOAWAY: it is about to stop, and takes no new streams.
+    pub fn is_left(&self) -> bool {
+        self.going_away[1].is_some()
+    }
+
+    /// Returns whether bytes, or the end of a stream, that the application has handed over are not known to be at the
+    /// peer. Streams that were reset do not count.
+    pub fn owes_bytes(&self) -> bool {
+        self.streams.iter().any(|(_, stream)| !stream.send.is_over() && stream.send.reset_frame().is_none())
+    }
+
+    /// Streams that live, of both ends.
+    pub fn streams_live(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// How far a stream is.
+    pub fn progress(&self, id: StreamId) -> Option<Progress> {
+        let stream = self.streams.get(self.streams.live_slot(id)?)?;
+        let (send, recv) = (&stream.send, &stream.recv);
+        let received = recv.is_open().then_some(recv.contiguous());
+        let acked = send.reset_frame().is_none().then_some(send.una());
+        Some(Progress { acked, sent: send.next(), received, highest: recv.highest() })
+    }
+
+    /// Returns true if both directions of a stream are open, and nothing that has arrived waits to be taken.
+    pub fn is_silent(&self, id: StreamId) -> bool {
+        let stream = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot));
+        stream
+            .is_some_and(|s| s.send.is_open() && s.recv.is_open() && !s.recv.is_complete() && s.recv.ready_bytes() == 0)
+    }
+
+    /// Returns true if the peer has acknowledged everything that was written to a stream, and its end if it was finished.
+    pub fn is_acknowledged(&self, id: StreamId) -> bool {
+        let stream = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot));
+        stream.is_none_or(|stream| stream.send.has_all_acked())
+    }
+
+    /// Returns true if bytes of a stream wait for the peer's credit and for nothing else.
+    pub fn is_out_of_credit(&self, id: StreamId) -> bool {
+        let stream = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot));
+        stream.is_some_and(|stream| stream.send.is_blocked() || stream.held_back)
+    }
+
+    /// How large the receive window of a stream is now, in bytes.
+    pub fn window(&self, id: StreamId) -> Option<u64> {
+        let slot = self.streams.live_slot(id)?;
+        self.streams.get(slot).map(|stream| stream.recv.window.size())
+    }
+
+    pub(super) fn push_event(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    /// Queues a control frame about a stream, if it still has a point.
+    pub(super) fn queue(&mut self, key: Key) {
+        match key.stream_bit() {
+            None => self.control.push(key),
+            Some((id, _)) => {
+                if let Some(stream) = self.streams.by_id(id)
+                    && stream.still_wants(key)
+                {
+                    self.control.push_stream(key, &mut stream.queued);
+                }
+            }
+        }
+    }
+
+    /// Draws the conclusions from a change of a stream: who is told, what waits for its turn, whether it is gone.
+    pub(super) fn settle(&mut self, slot: usize) {
+        let Some(stream) = self.streams.get_mut(slot) else { return };
+        let id = stream.id;
+        let offered = stream.stage != Stage::Implied;
+        let mut has_lost = false;
+        if offered && stream.recv.is_open() && stream.recv.ready_bytes() > 0 && !stream.readable_told {
+            stream.readable_told = true;
+            self.events.push_back(Event::Readable(id));
+        }
+        if offered && stream.recv.finish() && stream.stage != Stage::Refused {
+            self.events.push_back(Event::Fin(id));
+        }
+        let (has_new, weight) = (stream.has_new(), stream.weight);
+        if stream.send.has_lost() && !stream.in_repair {
+            stream.in_repair = true;
+            has_lost = true;
+        }
+        let gone = stream.is_gone();
+        if stream.send.is_blocked() && stream.blocked_told != Some(stream.send.credit()) {
+            stream.blocked_told = Some(stream.send.credit());
+            self.sched.on_stall();
+            self.control.push_stream(Key::Blocked(id), &mut stream.queued);
+        }
+        if has_new && self.streams.get(slot).is_some_and(|stream| self.way_of(stream) != Way::Nowhere) {
+            self.drr.enter(slot, weight);
+        }
+        if has_lost {
+            Self::remember(&mut self.repair, id, &self.streams);
+        }
+        if gone {
+            self.bury(slot);
+        }
+    }
+
+    /// Takes a stream that is gone out of the table, and lets the peer open another in its place.
+    fn bury(&mut self, slot: usize) {
+        self.drr.forget(slot);
+        let Some(stream) = self.streams.remove(slot) else { return };
+        self.datagram_bytes -= stream.datagrams.as_ref().map_or(0, |datagrams| datagrams.cost() as u64);
+        debug_assert_eq!((stream.send.held(), stream.send.ranges(), stream.recv.held()), (0, 0, 0));
+        self.events.push_back(Event::Gone(stream.id));
+        if stream.mine {
+            return;
+        }
+        self.rx.streams_gone = self.rx.streams_gone.saturating_add(1);
+        self.announce_streams();
+    }
+
+    /// Changes the sending side of a stream, and the session's sums with it.
+    pub(super) fn with_send<R>(&mut self, slot: usize, change: impl FnOnce(&mut SendStream) -> R) -> Option<R> {
+        self.with_send_and_spare(slot, |send, _| change(send))
+    }
+
+    /// The same, where the change needs room.
+    pub(super) fn with_send_and_spare<R>(
+        &mut self,
+        slot: usize,
+        change: impl FnOnce(&mut SendStream, &mut Spare) -> R,
+    ) -> Option<R> {
+        let stream = self.streams.get_mut(slot)?;
+        let backlog = stream.backlog();
+        let send = &mut stream.send;
+        let (held, ranges, next) = (send.held(), send.ranges(), send.next());
+        let result = change(send, &mut self.spare);
+        if held > 0 && send.held() == 0 {
+            send.reclaim(&mut self.spare);
+        }
+        self.tx.held = self.tx.held + send.held() - held;
+        self.tx.ranges = self.tx.ranges + send.ranges() - ranges;
+        self.tx.sent += send.next() - next;
+        self.tx.backlog = self.tx.backlog + stream.backlog() - backlog;
+        Some(result)
+    }
+
+    /// Changes the datagrams of a stream, if it has any, and the session's sum with them. `change` is also told whether
+    /// the session has no room for more.
+    pub(super) fn with_datagrams<R>(
+        &mut self,
+        slot: usize,
+        change: impl FnOnce(&mut Datagrams, bool) -> R,
+    ) -> Option<R> {
+        let full = self.datagram_bytes >= crate::link::stream::datagram::SESSION_BYTES_MAX as u64;
+        let datagrams = self.streams.get_mut(slot)?.datagrams.as_mut()?;
+        let before = datagrams.cost() as u64;
+        let result = change(datagrams, full);
+        self.datagram_bytes = self.datagram_bytes + datagrams.cost() as u64 - before;
+        Some(result)
+    }
+
+    /// Drops what a stream still had to send, and tells the peer.
+    pub(super) fn reset_send(&mut self, slot: usize, code: Code) {
+        if self.with_send(slot, |send| send.reset(code)) == Some(true) {
+            let id = self.streams.get(slot).map(|stream| stream.id);
+            id.into_iter().for_each(|id| self.queue(Key::Reset(id)));
+            self.wake_starved();
+        }
+    }
+
+    /// Drops what a stream has received, and tells the peer that no more is wanted.
+    pub(super) fn stop_recv(&mut self, now: Time, slot: usize, code: Code) {
+        let Some(stream) = self.streams.get_mut(slot) else { return };
+        let gaps = stream.recv.gaps();
+        let Some(dropped) = stream.recv.stop(code, &mut self.spare) else { return };
+        self.rx.gaps -= gaps;
+        let id = stream.id;
+        self.queue(Key::Stop(id));
+        self.consume_session(now, dropped);
+    }
+
+    /// Bytes have left the session's receive window.
+    pub(super) fn consume_session(&mut self, now: Time, bytes: u64) {
+        let round_us = self.round_us();
+        self.rx.window.consume(bytes, now, round_us);
+        if self.rx.window.is_due() {
+            self.queue(Key::SessionCredit);
+        }
+    }
+
+    /// Adds a stream to a list in which each live one is at most once; those that are gone are taken out in time.
+    pub(super) fn remember(list: &mut VecDeque<StreamId>, id: StreamId, streams: &Table) {
+        const SLACK: usize = 64;
+        if list.len() > 2 * streams.len() + SLACK {
+            list.retain(|id| streams.live_slot(*id).is_some());
+        }
+        list.push_back(id);
+    }
+
+    /// How long credit takes to come into effect: the longest round trip, and the wait for an acknowledgement.
+    pub(super) fn round_us(&self) -> u64 {
+        let longest = self.subflows.iter().filter(|s| s.is_live() && !s.suspect).map(|s| s.path.rtt_us()).max();
+        longest.unwrap_or(100_000) + self.ack_delay_us()
+    }
+
+    /// How long an acknowledgement waits for company.
+    pub(super) fn ack_delay_us(&self) -> u64 {
+        (self.shortest_us() / 4).clamp(1000, self.config.ack_delay_us.max(1000))
+    }
+
+    /// The shortest round trip: acknowledgements and credit take the fastest subflow.
+    pub(super) fn shortest_us(&self) -> u64 {
+        self.subflows.iter().filter(|s| s.is_live()).map(|s| s.path.rtt_us()).min().unwrap_or(100_000)
+    }
+
+    /// Ends the session. A stream of which everything has arrived is handed over; each other that has not ended is reset,
+    /// never finished.
+    pub(super) fn end(&mut self, code: Code, text: String, cause: Cause) {
+        if self.is_ended() {
+            return;
+        }
+        let farewell = cause == Cause::Violation;
+        self.phase = Phase::Ended { code, farewell };
+        // A peer that closes in order lacks nothing that was sent to it.
+        let is_content = cause == Cause::Peer && code == Code::Drained;
+        let slots: Vec<usize> = self.streams.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            let Some(stream) = self.streams.remove(slot) else { continue };
+            if stream.has_arrived(is_content) {
+                self.events.push_back(Event::Rest { id: stream.id, bytes: stream.recv.into_rest() });
+            } else if stream.is_live()
+                && !stream.recv.is_reset()
+                && matches!(stream.stage, Stage::Asked | Stage::Offered | Stage::Running)
+            {
+                self.events.push_back(Event::Reset { id: stream.id, code: Code::LinkLost });
+            }
+            self.drr.forget(slot);
+        }
+        self.control.clear();
+        self.repair.clear();
+        self.echoes.clear();
+        self.my_listeners.clear();
+        self.their_listeners = TheirListeners::default();
+        self.tx = Outgoing::new();
+        self.datagram_bytes = 0;
+        self.rx.unopened = Unopened::default();
+        self.rx.gaps = 0;
+        self.spare = Spare::default();
+        if !farewell {
+            self.subflows.clear();
+        }
+        self.events.push_back(Event::Ended { code, text });
+    }
+}
+
+impl Outgoing {
+    /// Nothing may be sent before the peer has said what it takes.
+    fn new() -> Outgoing {
+        Outgoing {
+            peer: Limits { streams: 0, listeners: 0, stream_credit: 0, session_credit: 0 },
+            sent: 0,
+            credit: 0,
+            window: 0,
+            streams: 0,
+            opens: 0,
+            open_refused: false,
+            held: 0,
+            held_max: None,
+            backlog: 0,
+            ranges: 0,
+            starved: VecDeque::new(),
+            starved_at: 0,
+            blocked_told: None,
+            waiting: VecDeque::new(),
+            reinject_bytes: 0,
+        }
+    }
+}
+
+impl Incoming {
+    fn new(config: &Config, now: Time) -> Incoming {
+        Incoming {
+            window: Window::new(config.session_bounds(), now),
+            highest: 0,
+            gaps: 0,
+            streams_announced: config.streams_first(),
+            streams_gone: 0,
+            unopened: Unopened::default(),
+        }
+    }
+}

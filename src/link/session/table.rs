@@ -1,0 +1,223 @@
+//! The live streams of a session, found by id in constant time however many there are.
+//!
+//! Ids of each end rise and are never used again, so no tombstones are needed: an id at or below the highest that has no
+//! entry is over, and a frame for it is a late duplicate. The exception are the ids that the peer has passed over, whose
+//! frames are still on their way: [`Gaps`] keeps them as ranges.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use slab::Slab;
+
+use super::id_gaps::Gaps;
+use crate::link::stream::state::Stream;
+use crate::link::wire::ids::{Role, StreamId};
+
+/// Spreads ids, which rise by two, over the whole word. The map is never walked, so its order is of no consequence.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 ^= self.0 >> 32;
+    }
+}
+
+/// What an id stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A live stream, in this slot.
+    Live(usize),
+    /// A stream that is over.
+    Over,
+    /// A stream that has not been opened yet.
+    Future,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(super) struct Table {
+    role: Role,
+    slots: Slab<Stream>,
+    by_id: HashMap<StreamId, usize, BuildHasherDefault<IdHasher>>,
+    /// The ids of each end up to the highest that has been named: of the peer, and of this end.
+    opened: [u32; 2],
+    /// Ids of the peer below its highest that no frame has named yet.
+    gaps: Gaps,
+    live: [u32; 2],
+}
+
+impl Table {
+    pub(super) fn new(role: Role) -> Table {
+        Table {
+            role,
+            slots: Slab::new(),
+            by_id: HashMap::default(),
+            opened: [0; 2],
+            gaps: Gaps::default(),
+            live: [0; 2],
+        }
+    }
+
+    pub(super) fn find(&self, id: StreamId) -> Found {
+        if let Some(&slot) = self.by_id.get(&id) {
+            return Found::Live(slot);
+        }
+        let mine = id.opener() == Some(self.role);
+        let is_over = id.index() < self.opened(mine) && (mine || !self.gaps.contains(id.index()));
+        if is_over { Found::Over } else { Found::Future }
+    }
+
+    pub(super) fn live_slot(&self, id: StreamId) -> Option<usize> {
+        self.by_id.get(&id).copied()
+    }
+
+    pub(super) fn by_id(&mut self, id: StreamId) -> Option<&mut Stream> {
+        let slot = self.live_slot(id)?;
+        self.slots.get_mut(slot)
+    }
+
+    pub(super) fn get(&self, slot: usize) -> Option<&Stream> {
+        self.slots.get(slot)
+    }
+
+    pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut Stream> {
+        self.slots.get_mut(slot)
+    }
+
+    /// The id of the next stream of this end's, or of the peer's.
+    pub(super) fn next_id(&self, mine: bool) -> Option<StreamId> {
+        let opener = if mine { self.role } else { self.role.peer() };
+        StreamId::nth(opener, self.opened(mine))
+    }
+
+    /// Adds a stream that [`Table::find`] calls a future one. Ids of the peer's that it passes over become a gap.
+    pub(super) fn insert(&mut self, stream: Stream) -> usize {
+        debug_assert_eq!(self.find(stream.id), Found::Future, "an id is used once");
+        let (id, side) = (stream.id, usize::from(stream.mine));
+        if let (Some(opened), Some(live)) = (self.opened.get_mut(side), self.live.get_mut(side)) {
+            *live += 1;
+            if id.index() >= *opened {
+                if !stream.mine {
+                    self.gaps.push(*opened, id.index());
+                }
+                *opened = id.index() + 1;
+            } else {
+                self.gaps.remove(id.index());
+            }
+        }
+        let slot = self.slots.insert(stream);
+        self.by_id.insert(id, slot);
+        slot
+    }
+
+    pub(super) fn remove(&mut self, slot: usize) -> Option<Stream> {
+        let stream = self.slots.try_remove(slot)?;
+        self.by_id.remove(&stream.id);
+        if let Some(live) = self.live.get_mut(usize::from(stream.mine)) {
+            *live -= 1;
+        }
+        Some(stream)
+    }
+
+    /// Ids of the peer's below its highest that no frame has named yet.
+    pub(super) const fn gaps(&self) -> &Gaps {
+        &self.gaps
+    }
+
+    /// Streams that this end has ever opened; ids of the peer's up to the highest that a frame has named.
+    pub(super) fn opened(&self, mine: bool) -> u32 {
+        self.opened.get(usize::from(mine)).copied().unwrap_or(0)
+    }
+
+    /// Streams of this end's (or of the peer's) that live.
+    pub(super) fn live(&self, mine: bool) -> u32 {
+        self.live.get(usize::from(mine)).copied().unwrap_or(0)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// All live streams, in the order of their slots.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Stream)> {
+        self.slots.iter()
+    }
+
+    /// The live streams from this slot on.
+    pub(super) fn starting_at(&self, slot: usize) -> impl Iterator<Item = (usize, &Stream)> {
+        (slot..self.slots.capacity()).filter_map(|slot| self.slots.get(slot).map(|stream| (slot, stream)))
+    }
+
+    /// Makes the next stream that this end opens the `index`-th of its life: for tests of what happens at the end of
+    /// the ids.
+    #[cfg(test)]
+    pub(super) fn skip_to(&mut self, index: u32) {
+        if let Some(opened) = self.opened.get_mut(1) {
+            *opened = index;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::stream::credit::{Bounds, Window};
+    use crate::link::wire::ids::{STREAMS_EVER, Time};
+
+    fn stream(id: StreamId) -> Stream {
+        Stream::implied(id, 0, Window::new(Bounds { first: 1, max: 1 }, Time::ZERO))
+    }
+
+    #[test]
+    fn an_id_is_future_then_live_then_over() {
+        let mut table = Table::new(Role::Server);
+        let id = table.next_id(false).unwrap();
+        assert_eq!((id, table.find(id)), (StreamId(2), Found::Future));
+        let slot = table.insert(stream(id));
+        assert_eq!(table.find(id), Found::Live(slot));
+        table.remove(slot);
+        assert_eq!((table.find(id), table.next_id(false)), (Found::Over, Some(StreamId(4))));
+        assert_eq!((table.opened(false), table.live(false)), (1, 0));
+    }
+
+    #[test]
+    fn ids_that_are_passed_over_are_future_until_they_are_named() {
+        let mut table = Table::new(Role::Server);
+        let slot = table.insert(stream(StreamId(131_072)));
+        assert_eq!((table.len(), table.opened(false), table.gaps().ids()), (1, 65_536, 65_535));
+        assert_eq!((table.find(StreamId(2)), table.find(StreamId(131_070))), (Found::Future, Found::Future));
+        let second = table.insert(stream(StreamId(700)));
+        assert_eq!((table.find(StreamId(700)), table.gaps().ids()), (Found::Live(second), 65_534));
+        table.remove(second);
+        table.remove(slot);
+        assert_eq!((table.find(StreamId(700)), table.find(StreamId(131_072))), (Found::Over, Found::Over));
+        assert_eq!(table.find(StreamId(702)), Found::Future);
+    }
+
+    #[test]
+    fn ids_end_and_do_not_wrap() {
+        let mut table = Table::new(Role::Client);
+        table.skip_to(STREAMS_EVER - 1);
+        let last = table.next_id(true).unwrap();
+        assert_eq!(last, StreamId(u32::MAX - 1));
+        table.insert(Stream { mine: true, ..stream(last) });
+        assert_eq!(table.next_id(true), None);
+    }
+
+    #[test]
+    fn ten_thousand_streams_are_found_among_themselves() {
+        let mut table = Table::new(Role::Server);
+        let slots: Vec<usize> = (0..10_000u32).map(|n| table.insert(stream(StreamId(2 + 2 * n)))).collect();
+        assert!((0..10_000u32).all(|n| table.find(StreamId(2 + 2 * n)) == Found::Live(slots[n as usize])));
+    }
+}

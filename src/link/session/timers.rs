@@ -1,0 +1,139 @@
+//! Deadlines: when the session wants to be called without any input, and what it does then.
+
+use super::state::{Cause, Phase, Session};
+use crate::link::path::lane::Entry;
+use crate::link::path::scheduler::Mode;
+use crate::link::path::subflow::{State, Subflow};
+use crate::link::wire::code::Code;
+use crate::link::wire::frame::Class;
+use crate::link::wire::ids::{SubflowId, Time};
+
+/// A subflow with late frames is looked at again after so long.
+const LATE_AGAIN_US: u64 = 20_000;
+/// How long a CLOSE may wait for its acknowledgement.
+const CLOSE_US: u64 = 1_000_000;
+
+impl Session {
+    /// When [`Session::handle_timeout`] has to be called at the latest. It may change with every other call.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let session = match self.phase {
+            Phase::Ended { .. } => return None,
+            Phase::Parted { since } => Some(since.after(self.config.hold_us)),
+            Phase::Closing { since, .. } => Some(since.after(CLOSE_US)),
+            Phase::Greeting | Phase::Open | Phase::Resuming(_) => None,
+        };
+        let ack = self.acks.at.filter(|_| !self.acks.due);
+        let subflows = self.subflows.iter().filter_map(|subflow| self.subflow_timeout(subflow));
+        subflows.chain(session).chain(ack).chain(self.unopened_timeout()).min()
+    }
+
+    fn subflow_timeout(&self, subflow: &Subflow) -> Option<Time> {
+        if subflow.state == State::Greeting {
+            return Some(subflow.since.after(self.config.handshake_us));
+        }
+        let ping = (subflow.room > 0).then(|| subflow.ping_at(self.config.ping_us()));
+        let dead = subflow.heard.after(self.config.dead_us);
+        let late = subflow.late_at().filter(|_| self.may_rescue());
+        [ping, subflow.suspect_at(), late, Some(dead)].into_iter().flatten().min()
+    }
+
+    /// Does what is due by now. To be followed, as every call, by polling for frames and events.
+    pub fn handle_timeout(&mut self, now: Time) {
+        if self.acks.at.is_some_and(|at| at <= now) {
+            self.acks.due = true;
+        }
+        match self.phase {
+            Phase::Parted { since } if now.since(since) >= self.config.hold_us => {
+                self.end(Code::LinkLost, "no subflow came back in time".to_owned(), Cause::Own);
+            }
+            Phase::Closing { since, code, ref text } if now.since(since) >= CLOSE_US => {
+                let text = text.clone();
+                self.end(code, text, Cause::Own);
+            }
+            _ => {}
+        }
+        let dead: Vec<SubflowId> = self.subflows.iter().filter(|s| self.is_dead(now, s)).map(|s| s.id).collect();
+        dead.into_iter().for_each(|id| self.lose(now, id, Code::TimedOut));
+        for index in 0..self.subflows.len() {
+            if self.subflows.get(index).and_then(Subflow::suspect_at).is_some_and(|at| at <= now) {
+                self.suspect(now, index);
+            }
+            if self.may_rescue() && self.subflows.get(index).and_then(Subflow::late_at).is_some_and(|at| at <= now) {
+                self.rescue(now, index);
+            }
+        }
+        self.give_up_unopened(now);
+        self.after();
+    }
+
+    fn is_dead(&self, now: Time, subflow: &Subflow) -> bool {
+        match subflow.state {
+            State::Greeting => now.since(subflow.since) >= self.config.handshake_us,
+            State::Live => now.since(subflow.heard) >= self.config.dead_us,
+        }
+    }
+
+    /// Stops trusting a subflow: it gets nothing new, and what is in flight on it goes elsewhere too, if there is
+    /// elsewhere.
+    pub(super) fn suspect(&mut self, now: Time, index: usize) {
+        if let Some(subflow) = self.subflows.get_mut(index)
+            && !subflow.suspect
+            && subflow.is_live()
+        {
+            subflow.suspect = true;
+            subflow.suspected_at = now;
+            subflow.pinged = None; // asks at once: the answer is what clears it
+            self.stats.suspicions += 1;
+            self.move_from_suspects();
+        }
+    }
+
+    /// Whether late frames could go another way.
+    fn may_rescue(&self) -> bool {
+        self.subflows.len() > 1 && self.config.mode != Mode::Single
+    }
+
+    /// Queues what is late on a subflow for the others, if there is one that keeps its time.
+    ///
+    /// Acknowledgements may still come, so this is no suspicion: the path has become slower than it was when the frames
+    /// left, and a stream waits for the first of them.
+    fn rescue(&mut self, now: Time, index: usize) {
+        let Some(late) = self.subflows.get_mut(index) else { return };
+        late.late_after = now.after(LATE_AGAIN_US);
+        let class = late.class();
+        let keeps_time = |s: &Subflow| {
+            let usable = s.is_live() && !s.suspect && (s.class() == Class::Active || s.class() == class);
+            usable && !s.is_late(now)
+        };
+        if !self.subflows.iter().enumerate().any(|(other, s)| other != index && keeps_time(s)) {
+            return;
+        }
+        let Some(late) = self.subflows.get_mut(index) else { return };
+        let mut overdue: Vec<Entry> = Vec::new();
+        for entry in late.lanes.iter_mut().flat_map(|lane| lane.tx.entries_mut()) {
+            if entry.is_kept() && entry.late_at() <= now {
+                overdue.push(*entry);
+                entry.moved = true;
+            }
+        }
+        self.stats.rescues += 1;
+        overdue.into_iter().for_each(|entry| self.on_entry_lost(entry));
+    }
+
+    /// Queues what is in flight on suspect subflows for the others.
+    pub(super) fn move_from_suspects(&mut self) {
+        let trusted = |s: &Subflow| s.is_live() && !s.suspect && s.class() != Class::Closing;
+        if !self.subflows.iter().any(trusted) {
+            return;
+        }
+        let mut moved: Vec<Entry> = Vec::new();
+        for subflow in self.subflows.iter_mut().filter(|subflow| subflow.suspect) {
+            let entries = subflow.lanes.iter_mut().flat_map(|lane| lane.tx.entries_mut());
+            for entry in entries.filter(|entry| !entry.moved) {
+                moved.push(*entry);
+                entry.moved = true;
+            }
+        }
+        moved.into_iter().for_each(|entry| self.on_entry_lost(entry));
+    }
+}

@@ -1,0 +1,623 @@
+//! Frames going out: what is sent next, and on which subflow.
+//!
+//! One call of [`Session::poll_transmit`] makes one frame, in this order: what belongs to a subflow itself (its
+//! greeting, PING and PONG, RESUME_STATE); acknowledgements and control; pieces to be sent again; then datagrams and
+//! new pieces in turn. Once in nine frames the last come first, so that control and repair cannot starve them. If
+//! nothing at all can be sent, a gap at a stream's frontier may be filled by sending a slow subflow's piece again on
+//! the fastest.
+
+use super::config::RANGES_MAX;
+use super::control::Key;
+use super::opening::Way;
+use super::quota::SHARE_MIN;
+use super::state::{Phase, Session};
+use crate::link::path::lane::{Outlook, Sent};
+use crate::link::path::scheduler::{Candidate, Mode, Need};
+use crate::link::path::subflow::Subflow;
+use crate::link::stream::drr::List;
+use crate::link::stream::send::Piece;
+use crate::link::stream::state::Stream;
+use crate::link::wire::frame::{
+    Class, DATA_HEAD_BYTES, FRAME_BYTES_MAX, Frame, HEADER_BYTES, LaneAck, frame_with, kind,
+};
+use crate::link::wire::ids::{StreamId, SubflowId, Time};
+use crate::link::wire::outbox::Outbox;
+
+/// A frame that was put into the outbox: it belongs on this lane, after all others that were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// The subflow.
+    pub subflow: SubflowId,
+    /// The lane of it.
+    pub lane: u16,
+    /// Bytes of the frame.
+    pub bytes: usize,
+}
+
+/// Frames in flight on a subflow beyond its limit, of the kinds that need not wait for it: answers, acknowledgements.
+pub(super) const FRAMES_SLACK: usize = 16;
+/// Streams that are asked, in one turn, whether they have something for a subflow that is not the fastest.
+const TRIES_MAX: usize = 16;
+/// One byte in so many may be sent twice to fill a gap sooner, beside a few frames at the start.
+const REINJECT_SHARE: u64 = 160;
+const REINJECT_BYTES_MAX: u64 = 4 * FRAME_BYTES_MAX as u64;
+/// Frames at the head of a slow lane among which the one at a stream's frontier is looked for.
+const REINJECT_LOOK: usize = 32;
+/// A subflow that was heard so much later than the fastest is the better one for acknowledgements.
+const SILENCE_US: u64 = 50_000;
+/// Copies that wait for a second subflow.
+const ECHOES_MAX: usize = 16;
+
+impl Session {
+    /// Makes the next frame, if there is anything to send and a subflow to send it on: see [`Session::set_room`].
+    ///
+    /// The caller goes on until there is none. Several frames for one lane may be collected before they are written.
+    pub fn poll_transmit(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
+        if self.subflows.iter().all(|subflow| subflow.room == 0) {
+            return None;
+        }
+        let transmit = self.next_frame(now, out);
+        if transmit.is_none() {
+            for subflow in self.subflows.iter_mut().filter(|s| s.room > 0 && !s.is_full()) {
+                let in_flight = subflow.in_flight();
+                subflow.path.on_starved(now, in_flight);
+            }
+        }
+        self.after();
+        transmit
+    }
+
+    fn next_frame(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
+        if let Phase::Ended { .. } = self.phase {
+            return self.send_farewell(out);
+        }
+        for index in 0..self.subflows.len() {
+            if self.subflows.get(index).is_some_and(|subflow| subflow.room > 0) {
+                let sent = self.send_private(now, index, out);
+                if sent.is_some() {
+                    return sent;
+                }
+            }
+        }
+        let closing = matches!(self.phase, Phase::Closing { .. });
+        if self.phase != Phase::Open && !closing {
+            return None;
+        }
+        self.rank(now);
+        if closing {
+            return self.send_ack(now, out).or_else(|| self.send_control(now, out));
+        }
+        if let Some(sent) = self.send_behind_open(now, out) {
+            return Some(sent);
+        }
+        let sent = if self.sched.urgent_first() {
+            self.send_urgent(now, out).or_else(|| self.send_turn(now, out))
+        } else {
+            self.send_turn(now, out).or_else(|| self.send_urgent(now, out))
+        };
+        sent.or_else(|| self.send_again(now, out))
+    }
+
+    fn send_urgent(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
+        let sent = self.send_ack(now, out);
+        let sent = sent.or_else(|| self.send_echo(now, out));
+        let sent = sent.or_else(|| self.send_control(now, out)).or_else(|| self.send_repair(now, out));
+        if sent.is_some() {
+            self.sched.on_urgent();
+        }
+        sent
+    }
+
+    /// Ranks the subflows that may be used: the active ones, or the backups, or whatever lives.
+    fn rank(&mut self, now: Time) {
+        self.sched.on_time(now);
+        self.sched.return_us = self.shortest_us() / 2 + self.ack_delay_us();
+        let grade = |s: &Subflow| match (s.class(), s.suspect) {
+            _ if !s.is_live() => 0,
+            (Class::Active, false) => 4,
+            (Class::Backup, false) => 3,
+            (Class::Active | Class::Backup, true) => 2,
+            (Class::Closing, _) => 1,
+        };
+        let best = self.subflows.iter().map(grade).max().unwrap_or(0).max(1);
+        let frames_max = self.config.lane_frames_max;
+        if self.config.mode == Mode::Single {
+            let before = self.single.filter(|id| self.subflow(*id).is_some_and(|s| grade(s) == best));
+            self.single = before.or_else(|| self.subflows.iter().find(|s| grade(s) == best).map(|s| s.id));
+        }
+        let only = self.single;
+        let usable = |s: &Subflow| grade(s) == best && only.is_none_or(|id| id == s.id);
+        let alone = self.subflows.iter().filter(|s| usable(s)).count() == 1;
+        let candidates = self.subflows.iter().enumerate().filter(|(_, s)| usable(s)).map(|(index, s)| {
+            let (ready, full) = (s.is_ready(frames_max), s.is_full());
+            if alone {
+                return Candidate { index, arrival_us: 0, rate: s.path.rate(), ready, full };
+            }
+            let rate = s.rate(now);
+            let arrival_us = s.path.arrival_us(s.in_flight(), s.path.frame_bytes(), rate);
+            Candidate { index, arrival_us, rate, ready, full }
+        });
+        self.sched.rank(candidates);
+    }
+
+    /// Frames that can only go on one subflow.
+    fn send_private(&mut self, now: Time, index: usize, out: &mut Outbox) -> Option<Transmit> {
+        let keepalive_us = self.config.ping_us();
+        let before = out.len();
+        let subflow = self.subflows.get_mut(index)?;
+        if let Some(greeting) = subflow.greeting.take() {
+            out.frame(|heads| heads.extend_from_slice(&greeting));
+            let bytes = out.len() - before;
+            subflow.room = subflow.room.saturating_sub(bytes);
+            self.stats.frames[0] += 1;
+            return Some(Transmit { subflow: subflow.id, lane: 0, bytes });
+        }
+        if !subflow.is_live() {
+            return None;
+        }
+        let id = subflow.id;
+        if self.write_resume_state(id, out) {
+            self.check_resumed();
+            return self.note(now, index, 0, before, out, Sent::Nothing);
+        }
+        let subflow = self.subflows.get_mut(index)?;
+        if let Some(asked) = subflow.asked.take() {
+            out.frame(|h| Frame::Pong { token: asked.token, held_us: now.since(asked.at) }.encode(h));
+        } else if subflow.ping_at(keepalive_us) <= now {
+            subflow.pinged = Some(now);
+            subflow.pinged_at = subflow.processed;
+            out.frame(|h| Frame::Ping { token: now.as_us() }.encode(h));
+        } else {
+            return None;
+        }
+        self.note(now, index, 0, before, out, Sent::Nothing)
+    }
+
+    /// Books a frame that was appended to `out` since it held `before` bytes.
+    fn note(
+        &mut self,
+        now: Time,
+        index: usize,
+        lane: u16,
+        before: usize,
+        out: &Outbox,
+        what: Sent,
+    ) -> Option<Transmit> {
+        let bytes = out.len() - before;
+        let alone = self.subflows.len() == 1;
+        let subflow = self.subflows.get_mut(index)?;
+        subflow.room = subflow.room.saturating_sub(bytes);
+        let full = subflow.frames() >= self.config.lane_frames_max + FRAMES_SLACK;
+        let queued = subflow.in_flight() + bytes as u64;
+        let outlook = Outlook::new(queued, if alone { u64::MAX } else { subflow.path.late_us(queued) });
+        subflow.lanes.get_mut(usize::from(lane))?.tx.on_sent(now, bytes as u64, what, outlook, full);
+        self.stats.frames[0] += 1;
+        Some(Transmit { subflow: subflow.id, lane, bytes })
+    }
+
+    /// One ACK for all lanes, if it is time.
+    fn send_ack(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
+        if !self.acks.due {
+            return None;
+        }
+        let index = self.ack_subflow()?;
+        self.acks = super::state::Acks::default();
+        let news = |s: &Subflow| s.lanes.iter().any(|lane| lane.rx.unannounced() > 0);
+        if !self.subflows.iter().any(news) {
+            return None;
+        }
+        let before = out.len();
+        let subflows = &mut self.subflows;
+        out.frame(|heads| {
+            frame_with(heads, kind::ACK, 0, 0, |body| {
+                for subflow in subflows.iter_mut().filter(|s| s.is_live()) {
+                    for (lane, n) in subflow.lanes.iter_mut().zip(0u16..).filter(|(l, _)| l.rx.unannounced() > 0) {
+                        LaneAck { subflow: subflow.id.0, lane: n, bytes: lane.rx.announce() }.encode(body);
+                    }
+                }
+            });
+        });
+        self.note(now, index, 0, before, out, Sent::Ack)
+    }
+
+    /// The subflow for an acknowledgement: the fastest, unless that has fallen silent while another speaks. An end that
+    /// mostly receives has nothing in flight that would show it the death of a subflow, and its acknowledgements are
+    /// all that the other end has to tell a dead subflow from a good one.
+    ///
+    /// A subflow that is full of frames takes it too: if acknowledgements waited for room, two full ends would wait for
+    /// each other.
+    fn ack_subflow(&self) -> Option<usize> {
+        let first = self.subflows.get(self.sched.first()?.index)?;
+        let heard = self.sched.usable().filter_map(|index| self.subflows.get(index)).map(|s| s.heard).max()?;
+        let speaks = |s: &Subflow| heard.since(s.heard) <= SILENCE_US.max(first.path.rtt_us());
+        let index = self.sched.usable().find(|index| self.subflows.get(*index).is_some_and(speaks))?;
+        self.subflows.get(index).filter(|s| s.room > 0).map(|_| index)
+    }
+
+    fn send_control(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
+        if self.control.is_empty() {
+            return None;
+        }
+        let index = self.sched.soonest()?;
+        let before = out.len();
+        while let Some(key) = self.control.pop() {
+            if let Some((id, bit)) = key.stream_bit() {
+                self.streams.by_id(id).into_iter().for_each(|stream| stream.queued &= !bit);
+            }
+            if self.write_control(key, out) {
+                self.echo(index, Sent::Control(key));
+                let transmit = self.note(now, index, 0, before, out, Sent::Control(key));
+                if let (Key::Open(id), Some(transmit)) = (key, transmit) {
+                    self.on_open_sent(id, transmit.subflow, false);
+                    self.just_opened = Some(id);
+                }
+                return transmit;
+            }
+        }
+        None
+    }
+
+    /// Writes what is true now about `key`. Answers false if there is nothing to say any more.
+    fn write_control(&mut self, key: Key, out: &mut Outbox) -> bool {
+        let frame = match key.stream_bit() {
+            Some((id, _)) => self.stream_control(key, id),
+            None => self.session_control(key),
+        };
+        if let Some(frame) = &frame {
+            out.frame(|heads| frame.encode(heads));
+        }
+        frame.is_some()
+    }
+
+    fn stream_control(&mut self, key: Key, id: StreamId) -> Option<Frame<'static>> {
+        let stream = self.streams.by_id(id).filter(|stream| stream.still_wants(key))?;
+        let id = id.0;
+        Some(match key {
+            Key::Open(_) | Key::OpenResult(_) => stream.opening_frame()?,
+            Key::Reset(_) => stream.send.reset_frame().map(|(code, size)| Frame::Reset { id, code, size })?,
+            Key::Stop(_) => Frame::Stop { id, code: stream.recv.stopped()? },
+            Key::Credit(_) => {
+                let (max, taken) = stream.recv.window.announce();
+                Frame::Credit { id, max, taken }
+            }
+            Key::Blocked(_) => Frame::Blocked { id, offset: stream.send.next() },
+            _ => return None,
+        })
+    }
+
+    fn session_control(&mut self, key: Key) -> Option<Frame<'_>> {
+        Some(match key {
+            Key::SessionCredit => {
+                let (max, taken) = self.rx.window.announce();
+                Frame::Credit { id: 0, max, taken }
+            }
+            Key::SessionBlocked => Frame::Blocked { id: 0, offset: self.tx.sent },
+            Key::MaxStreams => {
+                self.rx.streams_announced = self.rx.streams_announced.max(self.streams_allowed());
+                Frame::MaxStreams { max: self.rx.streams_announced }
+            }
+            Key::Listen(id) => Frame::Listen { id, open: self.my_listeners.get(&id)?.open.clone() },
+            Key::ListenResult(id) => {
+                Frame::ListenResult { id, result: self.their_listeners.live.get(&id)?.result.clone()? }
+            }
+            Key::Unlisten(id) => Frame::Unlisten { id },
+            Key::Absent(id) => Frame::Absent { id: id.0 },
+            Key::Class(id) => Frame::Subflow { subflow: id.0, class: self.subflow(id)?.classes[0] },
+            Key::Message(seq) if seq == self.messages.seq => {
+                Frame::Message { seq, text: self.messages.outgoing.front()? }
+            }
+            Key::GoAway => {
+                let last = self.streams.opened(false);
+                let (code, text) = self.going_away[0].as_ref()?;
+                Frame::GoAway { last, code: *code, text }
+            }
+            Key::Close => match &self.phase {
+                Phase::Closing { code, text, .. } => Frame::Close { code: *code, text },
+                _ => return None,
+            },
+            _ => return None,
+        })
+    }
+
+    /// The oldest piece of the next stream that has lost some.
+    fn send_repair(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
+        let fastest = self.sched.fastest()?;
+        let mut tries = self.repair.len().min(TRIES_MAX);
+        while let Some(&id) = self.repair.front() {
+            let slot = self.streams.live_slot(id);
+            let way = slot.and_then(|slot| self.streams.get(slot)).map_or(Way::Any, |stream| self.way_of(stream));
+            let Some(index) = self.place_on(way, true, || Some(fastest)) else {
+                tries -= 1;
+                if tries == 0 {
+                    return None;
+                }
+                self.repair.rotate_left(1);
+                continue;
+            };
+            let max = self.frame_bytes(index);
+            if let Some(slot) = slot
+                && let Some(piece) = self.with_send(slot, |send| send.take_lost(max)).flatten()
+            {
+                self.stats.resent_bytes += u64::from(piece.len);
+                return self.send_piece(now, index, slot, piece, out);
+            }
+            self.repair.pop_front();
+            if let Some(stream) = slot.and_then(|slot| self.streams.get_mut(slot)) {
+                stream.in_repair = false;
+            }
+        }
+        None
+    }
+
+    /// The next of the streams whose turn it is: the new ones, then the others.
+    fn send_turn(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
+        let outstanding = self.tx.ranges + self.subflows.iter().map(Subflow::frames).sum::<usize>();
+        if !self.sched.any_ready() || outstanding >= RANGES_MAX {
+            return None;
+        }
+        let sent = self.send_from(now, List::New, out).or_else(|| self.send_from(now, List::Old, out));
+        if sent.is_some() {
+            self.sched.on_other();
+        }
+        sent
+    }
+
+    fn send_from(&mut self, now: Time, list: List, out: &mut Outbox) -> Option<Transmit> {
+        let mut tries = self.drr.len(list).clamp(1, TRIES_MAX);
+        while let Some(slot) = self.drr.head(list) {
+            let Some(need) = self.need(slot, list) else {
+                self.drr.leave(list);
+                continue;
+            };
+            let way = self.streams.get(slot).map_or(Way::Any, |stream| self.way_of(stream));
+            if let Some(index) = self.place_on(way, need.sparse, || self.sched.place(need)) {
+                let sent = self.send_next(now, index, slot, out);
+                let more = self.streams.get(slot).is_some_and(|stream| stream.has_new());
+                self.drr.sent(list, sent.map_or(0, |transmit| transmit.bytes as u64), more);
+                if sent.is_some() {
+                    return sent;
+                }
+                continue;
+            }
+            tries -= 1;
+            if list == List::New && way == Way::Any || tries == 0 {
+                return None;
+            }
+            // A new stream stays one while the lane of its OPEN is busy: in the old list it would be bulk.
+            if way == Way::Any { self.drr.rotate(list) } else { self.drr.pass(list) }
+        }
+        None
+    }
+
+    /// Sends the small first data of a stream directly behind its OPEN. Later the subflow of the OPEN may be busy, and the
+    /// data may use no other.
+    fn send_behind_open(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
+        let slot = self.streams.live_slot(self.just_opened.take()?)?;
+        let need = self.need(slot, List::New).filter(|need| need.sparse)?;
+        let way = self.way_of(self.streams.get(slot)?);
+        let index = self.place_on(way, need.sparse, || None)?;
+        self.send_next(now, index, slot, out)
+    }
+
+    /// The subflow for a piece of a stream: one behind whose OPEN it comes, or where `any` says if that is known.
+    fn place_on(&self, way: Way, urgent: bool, any: impl FnOnce() -> Option<usize>) -> Option<usize> {
+        match way {
+            Way::Any => any(),
+            _ => self.sched.ready(urgent).find(|index| self.subflows.get(*index).is_some_and(|s| way.allows(s.id))),
+        }
+    }
+
+    /// The lane of a subflow for the pieces of a stream: that of its OPEN, as long as that may be on its way.
+    fn lane_of(&self, index: usize, stream: &Stream) -> Option<u16> {
+        let subflow = self.subflows.get(index)?;
+        Some(if self.way_of(stream) == Way::Any { subflow.lane_for(stream.id) } else { 0 })
+    }
+
+    /// What the next frame of a stream asks of a subflow; nothing if it has none that may leave.
+    fn need(&mut self, slot: usize, list: List) -> Option<Need> {
+        let stream = self.streams.get(slot)?;
+        if self.way_of(stream) == Way::Nowhere {
+            return None;
+        }
+        let session_room = self.tx.credit.saturating_sub(self.tx.sent);
+        let datagram = stream.datagrams.as_ref().filter(|datagrams| datagrams.has_outgoing());
+        let sendable = stream.send.sendable();
+        let len = match datagram {
+            Some(datagrams) => datagrams.outgoing_len() as u64,
+            None if !stream.send.has_new() => return None,
+            None if sendable > 0 && session_room == 0 => {
+                self.wait_for_session(slot);
+                return None;
+            }
+            None if sendable > 0 && self.room_of(stream) < sendable.min(SHARE_MIN) => {
+                self.hold_back(slot);
+                return None;
+            }
+            None => sendable.min(self.config.frame_bytes_max).min(session_room).min(self.room_of(stream)),
+        };
+        let session_window = session_room + self.in_flight();
+        Some(Need {
+            len: len + DATA_HEAD_BYTES as u64,
+            window: stream.send.window().min(session_window),
+            unsent: stream.send.unsent(),
+            backlog: self.tx.backlog,
+            sparse: list == List::New && stream.send.unsent() <= self.config.frame_bytes_max,
+        })
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.subflows.iter().map(Subflow::in_flight).sum()
+    }
+
+    /// The session has run out of credit: says so once for each value of it, and remembers who waits.
+    fn wait_for_session(&mut self, slot: usize) {
+        if let Some(stream) = self.streams.get_mut(slot)
+            && !std::mem::replace(&mut stream.in_waiting, true)
+        {
+            let id = stream.id;
+            Self::remember(&mut self.tx.waiting, id, &self.streams);
+        }
+        self.sched.on_stall();
+        if self.tx.blocked_told != Some(self.tx.credit) {
+            self.tx.blocked_told = Some(self.tx.credit);
+            self.queue(Key::SessionBlocked);
+        }
+    }
+
+    fn send_next(&mut self, now: Time, index: usize, slot: usize, out: &mut Outbox) -> Option<Transmit> {
+        let session_room = self.tx.credit.saturating_sub(self.tx.sent);
+        let room = self.room_of(self.streams.get(slot)?);
+        let stream = self.streams.get(slot)?;
+        if stream.datagrams.as_ref().is_some_and(|datagrams| datagrams.has_outgoing()) {
+            let id = stream.id;
+            let payload = self.with_datagrams(slot, |datagrams, _| datagrams.next_outgoing(now)).flatten()?;
+            let before = out.len();
+            out.frame(|heads| Frame::Datagram { id: id.0, payload: &payload }.encode(heads));
+            let lane = self.lane_of(index, self.streams.get(slot)?)?;
+            return self.note(now, index, lane, before, out, Sent::Nothing);
+        }
+        let max = self.frame_bytes(index).min(session_room).min(room);
+        let piece =
+            self.with_send(slot, |send| send.take_new(max).inspect(|piece| send.note_sent(*piece))).flatten()?;
+        self.tx.reinject_bytes += u64::from(piece.len);
+        let pace = &mut self.streams.get_mut(slot)?.paces[0];
+        self.mix.note(pace, now, piece.offset, u64::from(piece.len));
+        self.on_room(slot);
+        let transmit = self.send_piece(now, index, slot, piece, out);
+        if self.streams.get(slot).is_some_and(|stream| stream.send.is_blocked()) {
+            self.settle(slot);
+        }
+        transmit
+    }
+
+    /// Payload bytes of a frame on a subflow.
+    fn frame_bytes(&self, index: usize) -> u64 {
+        let bytes = self.subflows.get(index).map_or(FRAME_BYTES_MAX as u64, |subflow| subflow.path.frame_bytes());
+        self.config.frame_bytes_max.min(bytes - DATA_HEAD_BYTES as u64)
+    }
+
+    /// A stream has less waiting than before: tells its writer, if it was refused, once there is room for a good part.
+    fn on_room(&mut self, slot: usize) {
+        let cap = self.config.unsent_bytes_max;
+        if let Some(stream) = self.streams.get_mut(slot)
+            && stream.wants_room
+            && stream.send.unsent() <= cap / 2
+            && stream.send.is_open()
+        {
+            stream.wants_room = false;
+            self.events.push_back(super::event::Event::Writable(stream.id));
+        }
+    }
+
+    /// Writes one DATA frame.
+    fn send_piece(&mut self, now: Time, index: usize, slot: usize, piece: Piece, out: &mut Outbox) -> Option<Transmit> {
+        let stream = self.streams.get(slot)?;
+        let id = stream.id;
+        let before = out.len();
+        out.data_head(id.0, piece.offset, piece.len as usize, piece.fin);
+        stream.send.emit(piece, out);
+        debug_assert_eq!(out.len() - before, DATA_HEAD_BYTES + piece.len as usize);
+        self.stats.data_bytes[0] += u64::from(piece.len);
+        let lane = self.lane_of(index, stream)?;
+        self.echo(index, Sent::Data(id, piece));
+        self.note(now, index, lane, before, out, Sent::Data(id, piece))
+    }
+
+    /// In redundant mode, what is small goes over a second subflow too.
+    fn echo(&mut self, index: usize, what: Sent) {
+        let small = match what {
+            Sent::Data(_, piece) => u64::from(piece.len) < 1024,
+            _ => true,
+        };
+        if self.config.mode == Mode::Redundant && small && self.echoes.len() < ECHOES_MAX {
+            self.subflows.get(index).into_iter().for_each(|s| self.echoes.push_back((s.id, what)));
+        }
+    }
+
+    fn send_echo(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
+        while let Some((id, what)) = self.echoes.pop_front() {
+            let first = self.subflows.iter().position(|subflow| subflow.id == id).unwrap_or(usize::MAX);
+            let Some(index) = self.sched.second(first) else { continue };
+            let before = out.len();
+            match what {
+                Sent::Control(key) if self.write_control(key, out) => {
+                    let transmit = self.note(now, index, 0, before, out, what);
+                    if let (Key::Open(id), Some(transmit)) = (key, transmit) {
+                        self.on_open_sent(id, transmit.subflow, true);
+                    }
+                    return transmit;
+                }
+                Sent::Data(id, piece) => {
+                    let Some(stream) = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot)) else {
+                        continue;
+                    };
+                    let held = &stream.send;
+                    let is_ahead = !self.subflows.get(index).is_some_and(|s| self.way_of(stream).allows(s.id));
+                    if is_ahead || held.reset_frame().is_some() || held.una() > piece.offset || held.is_over() {
+                        continue;
+                    }
+                    out.data_head(id.0, piece.offset, piece.len as usize, piece.fin);
+                    held.emit(piece, out);
+                    let lane = self.lane_of(index, stream)?;
+                    self.stats.reinjected_bytes += u64::from(piece.len);
+                    return self.note(now, index, lane, before, out, what);
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Fills the gap at a stream's frontier sooner: sends again, on the fastest subflow, what lies far back on a slow
+    /// one.
+    fn send_again(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
+        let fast = self.sched.fastest().filter(|_| self.subflows.len() > 1)?;
+        let earned = self.tx.reinject_bytes / REINJECT_SHARE;
+        let allowed = (earned + REINJECT_BYTES_MAX).saturating_sub(self.stats.reinjected_bytes);
+        if allowed < FRAME_BYTES_MAX as u64 {
+            return None;
+        }
+        let fast_us = self.subflows.get(fast)?.path.rtt_us();
+        let (index, lane, at, id, piece) = self.find_frontier(now, fast, fast_us)?;
+        let entry = self.subflows.get_mut(index)?.lanes.get_mut(lane)?.tx.entries_mut().nth(at)?;
+        entry.moved = true;
+        self.stats.reinjected_bytes += u64::from(piece.len);
+        let slot = self.streams.live_slot(id)?;
+        self.send_piece(now, fast, slot, piece, out)
+    }
+
+    /// A piece on a slow subflow that a stream waits for: where it is in flight, and what it is.
+    fn find_frontier(&self, now: Time, fast: usize, fast_us: u64) -> Option<(usize, usize, usize, StreamId, Piece)> {
+        let session_blocked = self.tx.credit <= self.tx.sent;
+        for (index, subflow) in self.subflows.iter().enumerate().filter(|(index, s)| *index != fast && s.is_live()) {
+            for (n, lane) in subflow.lanes.iter().enumerate() {
+                for (at, entry) in lane.tx.entries().take(REINJECT_LOOK).enumerate() {
+                    let Sent::Data(id, piece) = entry.what else { continue };
+                    let waits = !entry.moved
+                        && subflow.path.remaining_us(now.since(entry.at)) > 2 * fast_us
+                        && self.streams.live_slot(id).and_then(|slot| self.streams.get(slot)).is_some_and(|stream| {
+                            let send = &stream.send;
+                            send.una() == piece.offset
+                                && self.way_of(stream) == Way::Any
+                                && send.reset_frame().is_none()
+                                && (stream.held_back || send.is_blocked() || send.is_tail() || session_blocked)
+                        });
+                    if waits {
+                        return Some((index, n, at, id, piece));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// A word to a peer that broke the protocol, once on each subflow.
+    fn send_farewell(&mut self, out: &mut Outbox) -> Option<Transmit> {
+        let Phase::Ended { code, farewell: true } = self.phase else { return None };
+        let index = self.subflows.iter().position(|subflow| subflow.room > HEADER_BYTES)?;
+        let subflow = self.subflows.remove(index);
+        let before = out.len();
+        out.frame(|heads| Frame::Close { code, text: "" }.encode(heads));
+        Some(Transmit { subflow: subflow.id, lane: 0, bytes: out.len() - before })
+    }
+}

@@ -1,0 +1,230 @@
+//! Whose turn it is: deficit round robin with weights, over the streams that have something to send.
+//!
+//! Two lists, after fq_codel (RFC 8290, section 4.2). A stream that had nothing queued and gets something goes to the
+//! new list, which is served first for one quantum: a keystroke passes bulk. When its quantum is used, or it runs
+//! empty, it goes to the old list, so that no stream can stay new by being empty now and then.
+
+use std::collections::VecDeque;
+
+/// What a stream of weight 1 may send in a round, in bytes of frames.
+pub(in crate::link) const QUANTUM: i64 = 16 * 1024;
+
+/// Which list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::link) enum List {
+    New,
+    Old,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Out,
+    New,
+    Old,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Turn {
+    place: Place,
+    deficit: i64,
+    weight: u8,
+    /// Rises when the slot is forgotten: what is in a list with an older value counts for nothing.
+    epoch: u32,
+}
+
+/// A slot in a list, and the epoch of its turn when it was put there.
+type Ticket = (usize, u32);
+
+/// Streams are known by the number of their slot in the session's table.
+#[derive(Debug, Default)]
+pub(in crate::link) struct Drr {
+    new: VecDeque<Ticket>,
+    old: VecDeque<Ticket>,
+    turns: Vec<Turn>,
+}
+
+impl Drr {
+    /// The stream has something to send. If it had nothing before, it is new.
+    pub(in crate::link) fn enter(&mut self, slot: usize, weight: u8) {
+        if self.turns.len() <= slot {
+            self.turns.resize(slot + 1, Turn::default());
+        }
+        let Some(turn) = self.turns.get_mut(slot) else { return };
+        if turn.place == Place::Out {
+            let weight = weight.max(1);
+            *turn = Turn { place: Place::New, deficit: QUANTUM * i64::from(weight), weight, epoch: turn.epoch };
+            self.new.push_back((slot, turn.epoch));
+        }
+    }
+
+    /// Whose turn it is in one of the lists.
+    pub(in crate::link) fn head(&mut self, list: List) -> Option<usize> {
+        loop {
+            let &(slot, epoch) = self.list(list).front()?;
+            let turn = self.turns.get_mut(slot)?;
+            if turn.epoch != epoch {
+                self.list(list).pop_front();
+            } else if turn.deficit > 0 {
+                return Some(slot);
+            } else {
+                turn.deficit += QUANTUM * i64::from(turn.weight);
+                self.rotate(list);
+            }
+        }
+    }
+
+    /// The stream at the head has sent a frame of `bytes`. `more` is whether it has another.
+    pub(in crate::link) fn sent(&mut self, list: List, bytes: u64, more: bool) {
+        let Some(&(slot, _)) = self.list(list).front() else { return };
+        if let Some(turn) = self.turns.get_mut(slot) {
+            turn.deficit -= i64::try_from(bytes).unwrap_or(QUANTUM);
+        }
+        if !more {
+            self.leave(list);
+        }
+    }
+
+    /// The stream at the head has nothing to send. One from the new list stays for a round in the old one.
+    pub(in crate::link) fn leave(&mut self, list: List) {
+        if list == List::New {
+            self.rotate(list);
+        } else if let Some((slot, _)) = self.old.pop_front() {
+            self.set_place(slot, Place::Out);
+        }
+    }
+
+    /// The stream at the head goes behind the others, and keeps what it may still send in this round.
+    pub(in crate::link) fn rotate(&mut self, list: List) {
+        if let Some(ticket) = self.list(list).pop_front() {
+            self.set_place(ticket.0, Place::Old);
+            self.old.push_back(ticket);
+        }
+    }
+
+    /// The stream at the head lets the others of its list go first, because the subflow that it needs is busy.
+    pub(in crate::link) fn pass(&mut self, list: List) {
+        if let Some(ticket) = self.list(list).pop_front() {
+            self.list(list).push_back(ticket);
+        }
+    }
+
+    /// Turns in a list; some may be of slots that were forgotten.
+    pub(in crate::link) fn len(&self, list: List) -> usize {
+        match list {
+            List::New => self.new.len(),
+            List::Old => self.old.len(),
+        }
+    }
+
+    /// The slot is free, or is about to be used by another stream.
+    pub(in crate::link) fn forget(&mut self, slot: usize) {
+        if let Some(turn) = self.turns.get_mut(slot)
+            && turn.place != Place::Out
+        {
+            turn.place = Place::Out;
+            turn.epoch = turn.epoch.wrapping_add(1);
+        }
+    }
+
+    pub(in crate::link) fn holds(&self, slot: usize) -> bool {
+        self.turns.get(slot).is_some_and(|turn| turn.place != Place::Out)
+    }
+
+    fn list(&mut self, list: List) -> &mut VecDeque<Ticket> {
+        match list {
+            List::New => &mut self.new,
+            List::Old => &mut self.old,
+        }
+    }
+
+    fn set_place(&mut self, slot: usize, place: Place) {
+        if let Some(turn) = self.turns.get_mut(slot) {
+            turn.place = place;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const FRAME: u64 = 16 * 1024;
+
+    /// The head of the new list, or else of the old one.
+    fn head(drr: &mut Drr) -> (usize, List) {
+        let new = drr.head(List::New).map(|slot| (slot, List::New));
+        new.or_else(|| drr.head(List::Old).map(|slot| (slot, List::Old))).unwrap()
+    }
+
+    fn serve_one(drr: &mut Drr, bytes: u64, more: bool) -> usize {
+        let (slot, list) = head(drr);
+        drr.sent(list, bytes, more);
+        slot
+    }
+
+    /// Serves `frames` frames from streams that never run empty.
+    fn serve(weights: &[u8], sizes: &[u64], frames: usize) -> Vec<u64> {
+        let mut drr = Drr::default();
+        weights.iter().enumerate().for_each(|(slot, weight)| drr.enter(slot, *weight));
+        let mut served = vec![0; weights.len()];
+        for _ in 0..frames {
+            let (slot, list) = head(&mut drr);
+            served[slot] += sizes[slot];
+            drr.sent(list, sizes[slot], true);
+        }
+        served
+    }
+
+    #[test]
+    fn a_new_stream_passes_bulk_but_only_for_a_quantum() {
+        let mut drr = Drr::default();
+        (0..3).for_each(|slot| drr.enter(slot, 1));
+        (0..30).for_each(|_| {
+            serve_one(&mut drr, FRAME, true);
+        });
+        drr.enter(7, 1);
+        assert_eq!(serve_one(&mut drr, FRAME, true), 7);
+        assert_ne!(serve_one(&mut drr, FRAME, true), 7);
+    }
+
+    #[test]
+    fn running_empty_does_not_make_new_again() {
+        let mut drr = Drr::default();
+        drr.enter(0, 1);
+        drr.enter(1, 1);
+        assert_eq!(serve_one(&mut drr, 100, false), 0);
+        drr.enter(0, 1);
+        assert_eq!(serve_one(&mut drr, FRAME, true), 1);
+        assert_eq!(head(&mut drr), (0, List::Old));
+    }
+
+    #[test]
+    fn a_forgotten_slot_starts_anew() {
+        let mut drr = Drr::default();
+        drr.enter(0, 1);
+        drr.enter(1, 1);
+        serve_one(&mut drr, FRAME, true);
+        drr.forget(0);
+        assert!(!drr.holds(0));
+        drr.enter(0, 3);
+        assert_eq!(serve_one(&mut drr, FRAME, true), 1);
+        assert_eq!(head(&mut drr), (0, List::New));
+    }
+
+    proptest! {
+        /// The model: each stream gets its share of the total by weight, to within a quantum and a frame per round.
+        #[test]
+        fn shares_by_weight(weights in proptest::collection::vec(1u8..5, 2..6), seed in proptest::collection::vec(1u64..=FRAME, 6)) {
+            let served = serve(&weights, &seed, 4000);
+            let total: u64 = served.iter().sum();
+            let parts: u64 = weights.iter().map(|w| u64::from(*w)).sum();
+            for (slot, bytes) in served.iter().enumerate() {
+                let share = total * u64::from(weights[slot]) / parts;
+                let slack = 2 * u64::from(weights[slot]) * QUANTUM as u64 + FRAME;
+                prop_assert!(bytes.abs_diff(share) <= slack, "slot {slot}: {bytes} of {share}, {served:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The two halves of one stream, each on its own, and the buffers that all streams share.
+
+pub(super) mod buffer_pool;
+pub(super) mod credit;
+pub(super) mod datagram;
+pub(super) mod drr;
+pub(super) mod mix;
+pub(super) mod pins;
+pub(super) mod ranges;
+pub(super) mod recv;
+pub(super) mod send;
+pub(super) mod state;

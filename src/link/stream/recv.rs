@@ -1,0 +1,545 @@
+//! The receiving side of one stream: reassembly, and what the application has not taken yet.
+//!
+//! ```text
+//!        read         contiguous        highest       credit
+//!  taken  |   ready       |  gaps, ahead   |             |
+//!  -------+---------------+----------------+ - - - - - - +
+//! ```
+//!
+//! Everything within credit is accepted, because it has been promised; everything beyond is the peer's error. Where
+//! bytes arrive twice, the first copy stays. Large payloads are kept as references into the buffer that they arrived
+//! in; small ones are copied together, so that no peer can pin a large buffer with a small payload: see `pins`.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::{Buf, Bytes};
+
+use super::buffer_pool::{Buffers, Queue, Spare};
+use super::credit::Window;
+use super::pins::{Pin, Pins};
+use crate::link::wire::code::Code;
+
+/// A copy of small payloads grows up to this size before the next is begun.
+const JOINED_BYTES_MAX: usize = 16 * 1024;
+/// When copies take so much, each new one gets only the room that it needs.
+const SPARE_COPIES_MAX: u64 = 1024 * 1024;
+
+/// A run of received bytes.
+#[derive(Debug)]
+pub(in crate::link) enum Run {
+    /// A part of the buffer that it came in, which it keeps.
+    Shared(Bytes, Pin),
+    /// Small payloads, joined; the first `usize` bytes are taken already.
+    Joined(Vec<u8>, usize),
+}
+
+impl Run {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Run::Shared(bytes, _) => bytes,
+            Run::Joined(bytes, taken) => bytes.get(*taken..).unwrap_or_default(),
+        }
+    }
+
+    fn skip(&mut self, count: usize, pins: &mut Pins) {
+        match self {
+            Run::Shared(bytes, _) => {
+                bytes.advance(count);
+                pins.take(count);
+            }
+            Run::Joined(_, taken) => *taken += count,
+        }
+    }
+
+    /// Releases its memory from the count.
+    fn free(self, spare: &mut Spare) {
+        match self {
+            Run::Shared(bytes, pin) => {
+                spare.pins.take(bytes.len());
+                spare.pins.release(pin);
+            }
+            Run::Joined(buf, _) => {
+                spare.pins.copies_changed(buf.capacity(), 0);
+                spare.bufs.give(buf);
+            }
+        }
+    }
+}
+
+/// Contiguous bytes beyond a gap.
+#[derive(Debug)]
+struct Span {
+    end: u64,
+    runs: VecDeque<Run>,
+}
+
+/// How a peer broke the rules of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::link) enum Breach {
+    /// Bytes beyond the credit.
+    Credit,
+    /// The end moved, or bytes lie beyond it.
+    FinalSize,
+}
+
+/// How the receiving side stands.
+///
+/// ```text
+/// Open --all taken up to the final size--> Finished
+///   |---RESET-------------------------------> Reset
+///   +---stop--> Stopped --final size known--> Discarded
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    Finished,
+    Reset,
+    Stopped(Code),
+    Discarded,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(in crate::link) struct RecvStream {
+    state: State,
+    read: u64,
+    contiguous: u64,
+    highest: u64,
+    ready: Queue<Run>,
+    /// What lies beyond gaps, by its first offset. No two spans touch.
+    ahead: BTreeMap<u64, Span>,
+    /// Bytes in `ahead`.
+    ahead_bytes: u64,
+    /// Whether `ahead` has room, be there something in it or not.
+    ahead_has_room: bool,
+    final_size: Option<u64>,
+    pub(in crate::link) window: Window,
+}
+
+/// What an arrival changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::link) struct Arrived {
+    /// How far the highest offset rose: this counts against the session's credit.
+    pub(in crate::link) risen: u64,
+    /// Bytes that will never be taken by the application, and count as consumed by the session.
+    pub(in crate::link) dropped: u64,
+    /// Bytes that had arrived before.
+    pub(in crate::link) repeated: u64,
+}
+
+impl RecvStream {
+    pub(in crate::link) fn new(window: Window) -> RecvStream {
+        RecvStream {
+            state: State::Open,
+            read: 0,
+            contiguous: 0,
+            highest: 0,
+            ready: Queue::new(),
+            ahead: BTreeMap::new(),
+            ahead_bytes: 0,
+            ahead_has_room: false,
+            final_size: None,
+            window,
+        }
+    }
+
+    /// Takes the payload of a DATA frame: a part of the buffer that is being read, as `spare` knows.
+    pub(in crate::link) fn insert(
+        &mut self,
+        offset: u64,
+        payload: Bytes,
+        fin: bool,
+        spare: &mut Spare,
+    ) -> Result<Arrived, Breach> {
+        let end = offset.saturating_add(payload.len() as u64);
+        let risen = self.admit(end, fin)?;
+        if self.state != State::Open {
+            return Ok(Arrived { risen, dropped: risen, repeated: 0 });
+        }
+        let held = self.held();
+        let len = payload.len() as u64;
+        if offset <= self.contiguous {
+            self.append(offset, payload, spare);
+            self.join_ahead(spare);
+        } else {
+            self.keep_ahead(offset, &payload, spare);
+        }
+        Ok(Arrived { risen, dropped: 0, repeated: len - (self.held() - held) })
+    }
+
+    /// Takes a RESET. Answers what changed, and whether the application has to be told.
+    pub(in crate::link) fn reset(&mut self, size: u64, spare: &mut Spare) -> Result<(Arrived, bool), Breach> {
+        if size < self.highest {
+            return Err(Breach::FinalSize);
+        }
+        let tell = self.state == State::Open && !self.is_complete();
+        let risen = self.admit(size, true)?;
+        if !tell {
+            return Ok((Arrived { risen, dropped: risen, repeated: 0 }, false));
+        }
+        let dropped = self.discard(spare);
+        self.state = State::Reset;
+        Ok((Arrived { risen, dropped, repeated: 0 }, true))
+    }
+
+    /// The application takes no more. Answers the bytes that count as consumed, or nothing if there is nothing to stop.
+    pub(in crate::link) fn stop(&mut self, code: Code, spare: &mut Spare) -> Option<u64> {
+        if self.state != State::Open {
+            return None;
+        }
+        let dropped = self.discard(spare);
+        self.state = if self.final_size.is_some() { State::Discarded } else { State::Stopped(code) };
+        Some(dropped)
+    }
+
+    /// The runs that can be taken, in order.
+    pub(in crate::link) fn runs(&self) -> impl Iterator<Item = &[u8]> {
+        self.ready.iter().map(Run::bytes)
+    }
+
+    /// The application has taken so many bytes; more than there are counts as all. Answers how many it were.
+    pub(in crate::link) fn consume(&mut self, count: u64, spare: &mut Spare) -> u64 {
+        let count = count.min(self.contiguous - self.read);
+        let mut left = count as usize;
+        let Some(ready) = self.ready.held() else { return 0 };
+        while let Some(run) = ready.front_mut() {
+            let len = run.bytes().len();
+            if left < len {
+                run.skip(left, &mut spare.pins);
+                break;
+            }
+            left -= len;
+            ready.pop_front().into_iter().for_each(|run| run.free(spare));
+        }
+        self.read += count;
+        self.reclaim(spare);
+        count
+    }
+
+    /// Takes note that the application knows of the end. Answers true exactly once, when everything has been taken.
+    pub(in crate::link) fn finish(&mut self) -> bool {
+        let finished = self.state == State::Open && self.is_complete() && self.read == self.contiguous;
+        if finished {
+            self.state = State::Finished;
+        }
+        finished
+    }
+
+    /// Checks an arrival that ends at `end` against credit and final size. Answers how far the highest offset rose.
+    fn admit(&mut self, end: u64, fin: bool) -> Result<u64, Breach> {
+        if end > self.window.announced() {
+            return Err(Breach::Credit);
+        }
+        let size_ok = self.final_size.is_none_or(|size| if fin { end == size } else { end <= size });
+        if !size_ok || (fin && end < self.highest) {
+            return Err(Breach::FinalSize);
+        }
+        if fin {
+            self.final_size = Some(end);
+            if matches!(self.state, State::Stopped(_)) {
+                self.state = State::Discarded;
+            }
+        }
+        let risen = end.saturating_sub(self.highest);
+        self.highest += risen;
+        Ok(risen)
+    }
+
+    /// Puts bytes that continue the contiguous ones behind them; what was there before is cut off.
+    fn append(&mut self, offset: u64, mut payload: Bytes, spare: &mut Spare) {
+        let known = (self.contiguous - offset).min(payload.len() as u64);
+        payload.advance(known as usize);
+        self.contiguous += payload.len() as u64;
+        if !payload.is_empty() {
+            push_run(self.ready.lend(&mut spare.runs), payload, &mut spare.pins, &mut spare.bufs);
+        }
+    }
+
+    /// Moves what the arrival made contiguous.
+    fn join_ahead(&mut self, spare: &mut Spare) {
+        while let Some(entry) = self.ahead.first_entry()
+            && *entry.key() <= self.contiguous
+        {
+            let (mut at, span) = entry.remove_entry();
+            self.ahead_bytes -= span.end - at;
+            for mut run in span.runs {
+                let len = run.bytes().len() as u64;
+                let known = self.contiguous.saturating_sub(at).min(len);
+                at += len;
+                if known < len {
+                    run.skip(known as usize, &mut spare.pins);
+                    self.contiguous += len - known;
+                    self.ready.lend(&mut spare.runs).push_back(run);
+                } else {
+                    run.free(spare);
+                }
+            }
+        }
+    }
+
+    /// Keeps the parts of a payload beyond a gap that are not there yet.
+    fn keep_ahead(&mut self, offset: u64, payload: &Bytes, spare: &mut Spare) {
+        let end = offset + payload.len() as u64;
+        let mut at = offset;
+        if let Some((_, before)) = self.ahead.range(..=offset).next_back() {
+            at = at.max(before.end);
+        }
+        while at < end {
+            let next = self.ahead.range(at..end).next().map(|(start, span)| (*start, span.end));
+            let (stop, resume) = next.unwrap_or((end, end));
+            if at < stop {
+                let part = payload.slice((at - offset) as usize..(stop - offset) as usize);
+                self.add_span(at, part, spare);
+            }
+            at = resume;
+        }
+    }
+
+    /// Adds a part that overlaps nothing, and joins the spans that it touches.
+    fn add_span(&mut self, at: u64, part: Bytes, spare: &mut Spare) {
+        let stop = at + part.len() as u64;
+        self.ahead_bytes += part.len() as u64;
+        self.ahead_has_room = true;
+        let after = self.ahead.remove(&stop);
+        let before = self.ahead.range_mut(..at).next_back().map(|(_, span)| span).filter(|span| span.end == at);
+        let span = match before {
+            Some(span) => span,
+            None => self.ahead.entry(at).or_insert(Span { end: at, runs: VecDeque::new() }),
+        };
+        push_run(&mut span.runs, part, &mut spare.pins, &mut spare.bufs);
+        span.end = stop;
+        if let Some(after) = after {
+            span.runs.extend(after.runs);
+            span.end = after.end;
+        }
+    }
+
+    /// Takes the room of the queue of what is ready, and of what lies beyond gaps, if there is nothing in them: a stream
+    /// that is idle has none.
+    fn reclaim(&mut self, spare: &mut Spare) {
+        if self.ready.reclaim(&mut spare.runs) && self.ahead_has_room && self.ahead.is_empty() {
+            // A map that held something once keeps a node.
+            self.ahead = BTreeMap::new();
+            self.ahead_has_room = false;
+        }
+    }
+
+    /// Forgets all that is held. Answers the bytes that the application never took: they count as consumed.
+    fn discard(&mut self, spare: &mut Spare) -> u64 {
+        self.ready.held().into_iter().flat_map(|ready| ready.drain(..)).for_each(|run| run.free(spare));
+        let ahead = std::mem::take(&mut self.ahead).into_values();
+        ahead.flat_map(|span| span.runs).for_each(|run| run.free(spare));
+        self.ahead_bytes = 0;
+        self.reclaim(spare);
+        let dropped = self.highest - self.read;
+        self.read = self.highest;
+        self.contiguous = self.highest;
+        dropped
+    }
+}
+
+/// What others may ask.
+impl RecvStream {
+    /// Bytes that the application can take.
+    pub(in crate::link) const fn ready_bytes(&self) -> u64 {
+        self.contiguous - self.read
+    }
+
+    /// Whether every byte up to the final size has arrived.
+    pub(in crate::link) fn is_complete(&self) -> bool {
+        self.final_size == Some(self.contiguous)
+    }
+
+    /// Whether every byte is here or has been taken, and none was given up.
+    pub(in crate::link) fn has_arrived(&self) -> bool {
+        self.state == State::Finished || (self.state == State::Open && self.is_complete())
+    }
+
+    /// What has not been taken, when nothing else is left of the session.
+    pub(in crate::link) fn into_rest(self) -> Vec<Bytes> {
+        let bytes = |run| match run {
+            // Copy the data: it outlives the session, which no longer counts the buffer that it keeps.
+            Run::Shared(bytes, _) => Bytes::copy_from_slice(&bytes),
+            Run::Joined(bytes, taken) => Bytes::from(bytes).slice(taken..),
+        };
+        self.ready.into_entries().map(bytes).collect()
+    }
+
+    /// Whether nothing more will come of this side.
+    pub(in crate::link) const fn is_over(&self) -> bool {
+        matches!(self.state, State::Finished | State::Reset | State::Discarded)
+    }
+
+    /// Whether the peer has cut it short.
+    pub(in crate::link) fn is_reset(&self) -> bool {
+        self.state == State::Reset
+    }
+
+    /// The reason of a STOP that the peer has not answered yet.
+    pub(in crate::link) const fn stopped(&self) -> Option<Code> {
+        match self.state {
+            State::Stopped(code) => Some(code),
+            _ => None,
+        }
+    }
+
+    /// Whether the application may still take bytes.
+    pub(in crate::link) fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    /// Whether the peer may need more credit.
+    pub(in crate::link) const fn wants_credit(&self) -> bool {
+        self.final_size.is_none() && matches!(self.state, State::Open | State::Stopped(_))
+    }
+
+    /// Every byte below has arrived.
+    pub(in crate::link) const fn contiguous(&self) -> u64 {
+        self.contiguous
+    }
+
+    pub(in crate::link) const fn highest(&self) -> u64 {
+        self.highest
+    }
+
+    /// Payload bytes in memory.
+    pub(in crate::link) const fn held(&self) -> u64 {
+        self.contiguous - self.read + self.ahead_bytes
+    }
+
+    /// Payload bytes that are kept as parts of the buffers that they came in.
+    pub(in crate::link) fn shared(&self) -> u64 {
+        let ahead = self.ahead.values().flat_map(|span| &span.runs);
+        let shared = |run: &Run| if matches!(run, Run::Shared(..)) { run.bytes().len() as u64 } else { 0 };
+        self.ready.iter().chain(ahead).map(shared).sum()
+    }
+
+    /// Gaps before bytes that have arrived.
+    pub(in crate::link) fn gaps(&self) -> usize {
+        self.ahead.len()
+    }
+
+    /// What must hold between the fields after every call.
+    pub(in crate::link) fn check(&self) {
+        assert!(self.read <= self.contiguous && self.contiguous <= self.highest);
+        assert!(self.highest <= self.window.announced(), "bytes beyond the credit were accepted");
+        let ready: u64 = self.ready.iter().map(|run| run.bytes().len() as u64).sum();
+        assert_eq!(ready, self.contiguous - self.read, "bytes ready");
+        assert_eq!(
+            self.ahead.iter().map(|(start, span)| span.end - start).sum::<u64>(),
+            self.ahead_bytes,
+            "bytes ahead"
+        );
+        assert!(self.ahead.keys().next().is_none_or(|start| *start > self.contiguous), "a gap that is none");
+    }
+}
+
+/// Adds a payload behind `runs`: as a reference, or as a copy, joined with the last if that is one too.
+fn push_run(runs: &mut VecDeque<Run>, payload: Bytes, pins: &mut Pins, spare: &mut Buffers) {
+    debug_assert!(!payload.is_empty());
+    if let Some(pin) = pins.keep(payload.len()) {
+        runs.push_back(Run::Shared(payload, pin));
+        return;
+    }
+    if let Some(Run::Joined(buf, _)) = runs.back_mut()
+        && buf.len() + payload.len() <= JOINED_BYTES_MAX
+    {
+        let before = buf.capacity();
+        buf.extend_from_slice(&payload);
+        pins.copies_changed(before, buf.capacity());
+        return;
+    }
+    // A buffer that is used again may have much more room than is needed, which is cheap as long as there are few.
+    let mut buf = if pins.copies() < SPARE_COPIES_MAX { spare.take() } else { Vec::with_capacity(payload.len()) };
+    buf.extend_from_slice(&payload);
+    pins.copies_changed(0, buf.capacity());
+    runs.push_back(Run::Joined(buf, 0));
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::credit::Bounds;
+    use super::*;
+    use crate::link::wire::ids::Time;
+
+    const CREDIT: u64 = 8192;
+
+    fn stream() -> (RecvStream, Spare) {
+        let bounds = Bounds { first: CREDIT, max: CREDIT };
+        (RecvStream::new(Window::new(bounds, Time::ZERO)), Spare::default())
+    }
+
+    fn byte_at(offset: u64) -> u8 {
+        (offset.wrapping_mul(31) >> 3) as u8
+    }
+
+    fn payload(offset: u64, len: u64) -> Bytes {
+        (offset..offset + len).map(byte_at).collect()
+    }
+
+    proptest! {
+        /// The model: one flag for each byte, and a cursor. Pieces come in any order, overlap in any way, and are taken
+        /// in bites.
+        #[test]
+        fn agrees_with_a_naive_model(pieces in proptest::collection::vec((0..CREDIT, 0u64..3000, 0u64..4000, any::<bool>()), 1..60)) {
+            let (mut recv, mut spare) = stream();
+            let mut model = vec![false; CREDIT as usize];
+            let mut read = 0u64;
+            for (offset, len, bite, pinned) in pieces {
+                let len = len.min(CREDIT - offset);
+                let before = model.iter().filter(|have| **have).count() as u64;
+                model[offset as usize..(offset + len) as usize].fill(true);
+                let fresh = model.iter().filter(|have| **have).count() as u64 - before;
+                spare.pins.read(if pinned { 1 << 16 } else { 1 });
+                let arrived = recv.insert(offset, payload(offset, len), false, &mut spare).unwrap();
+                spare.pins.check();
+                prop_assert_eq!(arrived.repeated, len - fresh);
+                let contiguous = model.iter().position(|have| !have).unwrap_or(model.len()) as u64;
+                prop_assert_eq!(recv.contiguous(), contiguous);
+                let ready: Vec<u8> = recv.runs().flatten().copied().collect();
+                prop_assert!(ready.iter().zip(read..).all(|(byte, at)| *byte == byte_at(at)), "wrong bytes");
+                prop_assert_eq!(ready.len() as u64, contiguous - read);
+                read += recv.consume(bite, &mut spare);
+                let gaps = model.windows(2).skip(contiguous as usize).filter(|two| !two[0] && two[1]).count();
+                prop_assert_eq!(recv.gaps(), gaps);
+                recv.check();
+            }
+        }
+    }
+
+    #[test]
+    fn credit_and_final_size_are_kept_to() {
+        let (mut recv, mut spare) = stream();
+        assert_eq!(recv.insert(CREDIT, payload(0, 1), false, &mut spare), Err(Breach::Credit));
+        recv.insert(10, payload(10, 5), true, &mut spare).unwrap();
+        assert_eq!(recv.insert(15, payload(15, 1), false, &mut spare), Err(Breach::FinalSize));
+        assert_eq!(recv.insert(0, payload(0, 10), true, &mut spare), Err(Breach::FinalSize));
+        recv.insert(0, payload(0, 10), false, &mut spare).unwrap();
+        assert!(recv.is_complete() && !recv.finish());
+        assert_eq!(recv.consume(99, &mut spare), 15);
+        assert!(recv.finish() && !recv.finish() && recv.is_over());
+    }
+
+    #[test]
+    fn a_reset_after_all_bytes_is_no_reset_and_one_without_the_end_is() {
+        let (mut recv, mut spare) = stream();
+        recv.insert(0, payload(0, 5), true, &mut spare).unwrap();
+        assert!(!recv.reset(5, &mut spare).unwrap().1);
+        let (mut recv, mut spare) = stream();
+        recv.insert(0, payload(0, 5), false, &mut spare).unwrap();
+        assert!(recv.reset(5, &mut spare).unwrap().1, "nobody has said that 5 is the end");
+        assert!(!recv.finish() && recv.is_over());
+    }
+
+    #[test]
+    fn small_payloads_pin_no_large_buffer() {
+        let (mut recv, mut spare) = stream();
+        let buffer = payload(0, 4096);
+        spare.pins.read(buffer.len());
+        recv.insert(0, buffer.slice(0..8), false, &mut spare).unwrap();
+        recv.insert(100, buffer.slice(100..108), false, &mut spare).unwrap();
+        assert!(buffer.is_unique());
+    }
+}

@@ -1,0 +1,504 @@
+//! The sending side of one stream: what the application wrote, until the peer is known to hold it.
+//!
+//! ```text
+//!        una            next          end                credit
+//!  acked  |  in flight    |   unsent    |                   |
+//!  -------+---------------+-------------+ - - - - - - - - - +
+//!             ^ `acked` above una, `lost` to be sent again
+//! ```
+//!
+//! The bytes stay in the chunks that the application handed over until all of a chunk is acknowledged; sending and
+//! sending again take slices of them and copy nothing. This file knows neither lanes nor turns: it is told which pieces
+//! were acknowledged and which were lost with a lane.
+
+use bytes::Bytes;
+
+use super::buffer_pool::{Queue, Spare};
+use super::ranges::RangeSet;
+use crate::link::session::quota::Motion;
+use crate::link::wire::code::Code;
+use crate::link::wire::outbox::Outbox;
+
+/// A part of a stream, as one DATA frame carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::link) struct Piece {
+    pub(in crate::link) offset: u64,
+    pub(in crate::link) len: u32,
+    pub(in crate::link) fin: bool,
+}
+
+impl Piece {
+    pub(in crate::link) const fn end(&self) -> u64 {
+        self.offset + self.len as u64
+    }
+}
+
+/// A chunk with the offset of its first byte.
+pub(in crate::link) type Chunk = (u64, Bytes);
+
+/// What a chunk costs beside its bytes, for the bound on memory.
+pub(in crate::link) const CHUNK_COST: u64 = 64;
+
+/// Where the end of a stream stands.
+///
+/// ```text
+/// Open --finish--> Wanted --sent--> Sent --acked--> Acked
+///   \                 ^--- Lost <--lane died--+
+///    +--reset, from any but Acked--> Reset { acked }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Open,
+    Wanted,
+    Sent,
+    Lost,
+    Acked,
+    Reset { code: Code, size: u64, acked: bool },
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(in crate::link) struct SendStream {
+    /// The first holds `una` or begins there.
+    chunks: Queue<Chunk>,
+    /// Index of the chunk that held the last byte that was sent first.
+    hint: usize,
+    una: u64,
+    next: u64,
+    end: u64,
+    /// The peer takes bytes below this offset.
+    credit: u64,
+    /// The peer's reader has taken the bytes below this one, as far as this end has heard.
+    taken: u64,
+    /// How many those were more than the time before.
+    taken_last: u64,
+    acked: RangeSet,
+    lost: RangeSet,
+    ending: End,
+    /// Whether a frame with the end has been acknowledged, be it before the bytes in front of it.
+    fin_acked: bool,
+    /// Bytes that this stream counts for against the session's bound.
+    held: u64,
+}
+
+impl SendStream {
+    pub(in crate::link) fn new(credit: u64) -> SendStream {
+        SendStream {
+            chunks: Queue::new(),
+            hint: 0,
+            una: 0,
+            next: 0,
+            end: 0,
+            credit,
+            taken: 0,
+            taken_last: 0,
+            acked: RangeSet::default(),
+            lost: RangeSet::default(),
+            ending: End::Open,
+            fin_acked: false,
+            held: 0,
+        }
+    }
+
+    /// Takes the room of its queues, unless they hold something: a stream that is idle has none.
+    #[inline]
+    pub(in crate::link) fn reclaim(&mut self, spare: &mut Spare) {
+        if self.chunks.reclaim(&mut spare.chunks) {
+            self.acked.release();
+            self.lost.release();
+        }
+    }
+
+    /// Takes a chunk from the application. The caller has checked [`SendStream::is_open`] and the bounds on memory.
+    pub(in crate::link) fn write(&mut self, chunk: Bytes, spare: &mut Spare) {
+        debug_assert!(self.is_open());
+        if chunk.is_empty() {
+            return;
+        }
+        let len = chunk.len() as u64;
+        self.chunks.lend(&mut spare.chunks).push_back((self.end, chunk));
+        self.end += len;
+        self.held += len + CHUNK_COST;
+    }
+
+    /// No more will be written.
+    pub(in crate::link) fn finish(&mut self) {
+        if self.ending == End::Open {
+            self.ending = End::Wanted;
+        }
+    }
+
+    /// Gives up: nothing more is sent, what is held is dropped. Answers whether a RESET must tell the peer.
+    pub(in crate::link) fn reset(&mut self, code: Code) -> bool {
+        if matches!(self.ending, End::Acked | End::Reset { .. }) {
+            return false;
+        }
+        self.ending = End::Reset { code, size: self.next, acked: false };
+        self.chunks = Queue::new();
+        self.hint = 0;
+        self.held = 0;
+        self.end = self.next;
+        self.una = self.next;
+        self.acked.clear();
+        self.lost.clear();
+        true
+    }
+
+    /// Raises the credit; a lower value than before is an old frame and changes nothing.
+    pub(in crate::link) fn raise_credit(&mut self, max: u64) {
+        self.credit = self.credit.max(max);
+    }
+
+    /// The peer's reader has taken the bytes below `offset`.
+    pub(in crate::link) fn on_taken(&mut self, offset: u64) {
+        let offset = offset.min(self.next);
+        if offset > self.taken {
+            self.taken_last = offset - self.taken;
+            self.taken = offset;
+        }
+    }
+
+    /// Takes the next piece that was never sent, at most `max` bytes long, within credit.
+    pub(in crate::link) fn take_new(&mut self, max: u64) -> Option<Piece> {
+        let len = self.sendable().min(max);
+        let fin = self.ending == End::Wanted && self.next + len == self.end;
+        if len == 0 && !fin {
+            return None;
+        }
+        let piece = Piece { offset: self.next, len: u32::try_from(len).ok()?, fin };
+        self.next += len;
+        if fin {
+            self.ending = End::Sent;
+        }
+        Some(piece)
+    }
+
+    /// Takes the lowest piece that has to be sent again, at most `max` bytes long.
+    pub(in crate::link) fn take_lost(&mut self, max: u64) -> Option<Piece> {
+        let Some((start, end)) = self.lost.first() else {
+            let fin = self.ending == End::Lost;
+            self.ending = if fin { End::Sent } else { self.ending };
+            return fin.then_some(Piece { offset: self.end, len: 0, fin: true });
+        };
+        let len = (end - start).min(max);
+        self.lost.remove(start, start + len);
+        let fin = start + len == self.end && matches!(self.ending, End::Sent | End::Lost);
+        if fin {
+            self.ending = End::Sent;
+        }
+        Some(Piece { offset: start, len: u32::try_from(len).ok()?, fin })
+    }
+
+    /// The peer holds this piece. Answers whether that was the last of the stream.
+    pub(in crate::link) fn on_acked(&mut self, piece: Piece) -> bool {
+        if matches!(self.ending, End::Reset { .. } | End::Acked) {
+            return false;
+        }
+        if piece.offset <= self.una {
+            self.una = self.una.max(piece.end());
+        } else {
+            self.acked.insert(piece.offset, piece.end());
+        }
+        while let Some((start, end)) = self.acked.first()
+            && start <= self.una
+        {
+            self.una = self.una.max(end);
+            self.acked.trim_below(self.una);
+        }
+        if !self.lost.is_empty() {
+            self.lost.remove(piece.offset, piece.end());
+            self.lost.trim_below(self.una);
+        }
+        if piece.fin {
+            self.fin_acked = true;
+            self.ending = if self.ending == End::Lost { End::Sent } else { self.ending };
+        }
+        self.free();
+        if self.fin_acked && self.una == self.end {
+            self.ending = End::Acked;
+        }
+        self.is_over()
+    }
+
+    /// The lane that carried this piece is gone, or is not trusted any more. Answers whether anything is to be sent
+    /// again.
+    pub(in crate::link) fn on_lost(&mut self, piece: Piece) -> bool {
+        if matches!(self.ending, End::Reset { .. } | End::Acked) {
+            return false;
+        }
+        self.lost.insert_except(piece.offset.max(self.una), piece.end(), &self.acked);
+        if piece.fin && self.ending == End::Sent && !self.fin_acked {
+            self.ending = End::Lost;
+        }
+        self.has_lost()
+    }
+
+    /// The peer has all bytes below `offset`, which lies in [una, next]: what RESUME_STATE says.
+    pub(in crate::link) fn on_received(&mut self, offset: u64) {
+        let len = offset.saturating_sub(self.una);
+        let piece = Piece { offset: self.una, len: u32::try_from(len).unwrap_or(u32::MAX), fin: false };
+        self.on_acked(piece);
+    }
+
+    /// The peer has the RESET.
+    pub(in crate::link) fn on_reset_acked(&mut self) {
+        if let End::Reset { acked, .. } = &mut self.ending {
+            *acked = true;
+        }
+    }
+
+    /// Appends the bytes of a piece to `out`, as slices of the chunks that hold them.
+    pub(in crate::link) fn emit(&self, piece: Piece, out: &mut Outbox) {
+        let mut at = piece.offset;
+        let mut index = self.chunk_of(at);
+        while at < piece.end() {
+            let Some((start, chunk)) = self.chunks.get(index) else {
+                debug_assert!(false, "a piece outside of what is held");
+                return;
+            };
+            let from = (at - start) as usize;
+            let to = chunk.len().min((piece.end() - start) as usize);
+            out.chunk(chunk, from, to);
+            at = start + to as u64;
+            index += 1;
+        }
+    }
+
+    /// Where `emit` starts. New pieces, which are most, find it at the hint.
+    fn chunk_of(&self, at: u64) -> usize {
+        let holds = |index: usize| {
+            self.chunks.get(index).is_some_and(|(start, chunk)| *start <= at && at < start + chunk.len() as u64)
+        };
+        match [self.hint, self.hint + 1].into_iter().find(|&index| holds(index)) {
+            Some(index) => index,
+            None => self.chunks.partition_point(|(start, chunk)| start + chunk.len() as u64 <= at),
+        }
+    }
+
+    /// Remembers where the last new piece lay, so that the next is found at once.
+    pub(in crate::link) fn note_sent(&mut self, piece: Piece) {
+        self.hint = self.chunk_of(piece.end().saturating_sub(1));
+    }
+
+    /// Drops the chunks that are acknowledged to their last byte.
+    fn free(&mut self) {
+        let Some(chunks) = self.chunks.held() else { return };
+        let mut freed = 0;
+        while let Some((start, chunk)) = chunks.front()
+            && start + chunk.len() as u64 <= self.una
+        {
+            freed += chunk.len() as u64 + CHUNK_COST;
+            chunks.pop_front();
+            self.hint = self.hint.saturating_sub(1);
+        }
+        self.held -= freed;
+    }
+}
+
+/// What others may ask.
+impl SendStream {
+    /// Whether the application may write.
+    pub(in crate::link) fn is_open(&self) -> bool {
+        self.ending == End::Open
+    }
+
+    /// Whether nothing is left to send, to send again, or to be acknowledged.
+    pub(in crate::link) fn is_over(&self) -> bool {
+        matches!(self.ending, End::Acked | End::Reset { acked: true, .. })
+    }
+
+    /// Returns true if all that was written is acknowledged, and the end if there is one.
+    pub(in crate::link) fn has_all_acked(&self) -> bool {
+        self.is_over() || (self.is_open() && self.una == self.end)
+    }
+
+    /// Whether the end has been sent, be it FIN or RESET.
+    pub(in crate::link) fn has_sent_all(&self) -> bool {
+        !matches!(self.ending, End::Open | End::Wanted)
+    }
+
+    /// The reason and the final size, if the stream was reset.
+    pub(in crate::link) fn reset_frame(&self) -> Option<(Code, u64)> {
+        match self.ending {
+            End::Reset { code, size, .. } => Some((code, size)),
+            _ => None,
+        }
+    }
+
+    /// Bytes that could be sent for the first time now.
+    pub(in crate::link) fn sendable(&self) -> u64 {
+        self.end.min(self.credit).saturating_sub(self.next)
+    }
+
+    /// Whether a new frame could be sent now: bytes within credit, or the end alone.
+    pub(in crate::link) fn has_new(&self) -> bool {
+        self.sendable() > 0 || (self.ending == End::Wanted && self.next == self.end)
+    }
+
+    pub(in crate::link) fn has_lost(&self) -> bool {
+        !self.lost.is_empty() || self.ending == End::Lost
+    }
+
+    /// Bytes that were written and never sent.
+    pub(in crate::link) const fn unsent(&self) -> u64 {
+        self.end - self.next
+    }
+
+    /// Whether bytes wait for the peer's credit and for nothing else.
+    pub(in crate::link) const fn is_blocked(&self) -> bool {
+        self.end > self.next && self.credit <= self.next
+    }
+
+    /// Bytes that were sent and not taken by the peer's reader, as far as this end has heard.
+    pub(in crate::link) const fn not_taken(&self) -> u64 {
+        self.next - self.taken
+    }
+
+    /// What the peer's reader took, as far as this end has heard.
+    pub(in crate::link) const fn motion(&self) -> Motion {
+        Motion { taken: self.taken, last: self.taken_last }
+    }
+
+    /// The window, as far as this end can see it: how far credit reaches beyond what the peer surely has.
+    pub(in crate::link) const fn window(&self) -> u64 {
+        self.credit.saturating_sub(self.una)
+    }
+
+    pub(in crate::link) const fn una(&self) -> u64 {
+        self.una
+    }
+
+    pub(in crate::link) const fn next(&self) -> u64 {
+        self.next
+    }
+
+    pub(in crate::link) const fn credit(&self) -> u64 {
+        self.credit
+    }
+
+    pub(in crate::link) const fn held(&self) -> u64 {
+        self.held
+    }
+
+    /// Whether all that will ever be sent has been sent, and some of it is not acknowledged.
+    pub(in crate::link) fn is_tail(&self) -> bool {
+        self.next == self.end && self.una < self.next
+    }
+
+    /// Ranges that this stream keeps: they count against the session's bound.
+    pub(in crate::link) fn ranges(&self) -> usize {
+        self.acked.count() + self.lost.count()
+    }
+
+    /// Sent bytes that are neither acknowledged nor waiting to be sent again: each must be in the list of some lane.
+    pub(in crate::link) fn in_flight(&self) -> RangeSet {
+        let mut set = RangeSet::default();
+        set.insert_except(self.una, self.next, &self.acked);
+        self.lost.iter().for_each(|(start, end)| set.remove(start, end));
+        set
+    }
+
+    /// What must hold between the fields after every call.
+    pub(in crate::link) fn check(&self) {
+        assert!(self.una <= self.next && self.next <= self.end, "una {} next {} end {}", self.una, self.next, self.end);
+        assert!(self.taken <= self.next, "more was taken than sent");
+        assert!(self.next <= self.credit, "sent {} beyond the credit {}", self.next, self.credit);
+        let held: u64 = self.chunks.iter().map(|(_, chunk)| chunk.len() as u64 + CHUNK_COST).sum();
+        assert_eq!(held, self.held, "the count of held bytes");
+        assert!(self.acked.first().is_none_or(|(start, _)| start > self.una), "acknowledged at the frontier");
+        assert!(self.lost.first().is_none_or(|(start, _)| start >= self.una), "lost below the frontier");
+        assert!(self.chunks.front().is_none_or(|(start, _)| *start <= self.una), "bytes were freed too early");
+        let covered = self.chunks.front().map_or(self.end, |(start, _)| *start);
+        assert!(covered <= self.una || self.una == self.end, "nothing holds the byte at the frontier");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// A lossy network as a list of pieces in flight: each is acknowledged or lost, in any order. Every byte gets
+        /// through, what is emitted is what was written, and nothing is freed before it is acknowledged.
+        #[test]
+        fn every_byte_gets_through(sizes in proptest::collection::vec(1usize..400, 1..20), fates in proptest::collection::vec((0usize..8, any::<bool>(), 1u64..300), 1..200)) {
+            let mut send = SendStream::new(1 << 20);
+            let mut written = Vec::new();
+            for size in sizes {
+                let chunk: Vec<u8> = (written.len()..written.len() + size).map(|n| ((n * 7) >> 2) as u8).collect();
+                written.extend_from_slice(&chunk);
+                send.write(Bytes::from(chunk), &mut Spare::default());
+            }
+            send.finish();
+            let (mut flying, mut got) = (Vec::new(), vec![false; written.len()]);
+            let mut fin = false;
+            for (which, lost, max) in fates.into_iter().cycle().take(20_000) {
+                if let Some(piece) = send.take_lost(max).or_else(|| send.take_new(max)) {
+                    let mut out = Outbox::new();
+                    send.emit(piece, &mut out);
+                    let bytes: Vec<u8> = out.parts().flatten().copied().collect();
+                    prop_assert_eq!(&bytes[..], &written[piece.offset as usize..piece.end() as usize]);
+                    flying.push(piece);
+                }
+                if flying.len() > which % 3 {
+                    let piece: Piece = flying.remove(which % flying.len());
+                    if lost && max % 2 == 0 {
+                        send.on_lost(piece);
+                    } else {
+                        got[piece.offset as usize..piece.end() as usize].fill(true);
+                        fin |= piece.fin;
+                        let over = send.on_acked(piece);
+                        prop_assert_eq!(over, fin && got.iter().all(|got| *got));
+                    }
+                }
+                send.check();
+                if send.is_over() { break; }
+            }
+            while let Some(piece) = flying.pop().or_else(|| send.take_lost(99)).or_else(|| send.take_new(99)) {
+                send.on_acked(piece);
+            }
+            prop_assert!(send.is_over() && send.held() == 0);
+        }
+    }
+
+    /// Pieces that are sent again have other bounds than at first, so one can close several gaps at once, and end
+    /// within a range.
+    #[test]
+    fn one_acknowledgement_may_close_many_gaps() {
+        let mut send = SendStream::new(1000);
+        send.write(Bytes::from(vec![0; 100]), &mut Spare::default());
+        let piece = |offset, len| Piece { offset, len, fin: false };
+        send.take_new(100);
+        for piece in [piece(10, 10), piece(30, 10), piece(0, 35)] {
+            assert!(!send.on_acked(piece));
+        }
+        assert_eq!((send.una(), send.ranges()), (40, 0));
+        send.check();
+    }
+
+    #[test]
+    fn credit_is_never_exceeded_and_never_falls() {
+        let mut send = SendStream::new(10);
+        send.write(Bytes::from(vec![0; 100]), &mut Spare::default());
+        assert_eq!(send.take_new(64), Some(Piece { offset: 0, len: 10, fin: false }));
+        assert!(send.take_new(64).is_none() && send.is_blocked());
+        send.raise_credit(5);
+        assert_eq!(send.credit(), 10);
+        send.raise_credit(30);
+        assert_eq!(send.take_new(64).map(|piece| piece.len), Some(20));
+    }
+
+    #[test]
+    fn a_reset_drops_everything_and_says_what_was_sent() {
+        let mut send = SendStream::new(1000);
+        send.write(Bytes::from(vec![0; 100]), &mut Spare::default());
+        let piece = send.take_new(40).unwrap();
+        assert!(send.reset(Code::Killed) && !send.reset(Code::Other));
+        assert_eq!((send.reset_frame(), send.held(), send.unsent()), (Some((Code::Killed, 40)), 0, 0));
+        assert!(!send.on_lost(piece) && !send.on_acked(piece) && !send.is_over());
+        send.on_reset_acked();
+        assert!(send.is_over());
+    }
+}

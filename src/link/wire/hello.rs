@@ -1,0 +1,307 @@
+//! HELLO and HELLO_ACK: how a subflow introduces itself, before it carries anything else.
+//!
+//! The proofs in them bind a subflow to its session and to its own secure channel. They are made outside, where the
+//! keys are: [`proof_text`] says over what, and whoever owns the TLS connection computes HMAC-SHA256 of it under the
+//! session's key. A captured HELLO is worth nothing on another channel, because the channel's exporter value is part of
+//! the text.
+
+use super::cursor::{Put, Reader};
+use super::frame::{FRAME_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, kind, trace};
+use super::ids::{BootId, Role, SessionId, SubflowId};
+
+/// The version that this code speaks.
+pub const VERSION: u8 = 1;
+/// The first four bytes of a HELLO's body.
+pub const MAGIC: [u8; 4] = *b"SPRX";
+/// Bytes of a proof: one HMAC-SHA256.
+pub const PROOF_BYTES: usize = 32;
+/// What every peer can take of one stream before it has announced more. A smaller limit in a HELLO is an error.
+pub const STREAM_CREDIT_MIN: u64 = 1024;
+
+/// Optional features of the protocol: one bit each of `caps` in HELLO and HELLO_ACK.
+///
+/// The client sends the bits that it has, the server answers with those that both have, and the session keeps that set
+/// for its whole life: see [`Session::has_capability`](crate::link::Session::has_capability). A node that knows no bits sends
+/// 0. Each feature that changes the bytes on the wire, or what counts as a violation, has a bit here; a bit is never
+/// used again for another feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+#[non_exhaustive]
+pub enum Capability {
+    /// A sender has at most 1,024 OPENs unacknowledged, and sends nothing of a stream ahead of its OPEN.
+    OrderedOpens = 1,
+    /// A client that receives GOAWAY opens new streams over another session, and closes this one when its streams are
+    /// over.
+    Handover = 2,
+    /// A LISTEN_RESULT with a failure may follow one without: the listener is gone, and the peer may ask for it anew.
+    ListenerLost = 4,
+    /// A receiver acknowledges after 64 KiB while small messages compete with a bulk transfer on a single subflow.
+    EarlyAcks = 8,
+}
+
+impl Capability {
+    /// All the features that this version has.
+    pub const LIST: &[Capability] =
+        &[Capability::OrderedOpens, Capability::Handover, Capability::ListenerLost, Capability::EarlyAcks];
+
+    /// Returns the bit that stands for the feature in `caps`.
+    pub const fn bit(self) -> u64 {
+        self as u64
+    }
+
+    /// Returns the bits of all the features that this version has.
+    pub const fn all() -> u64 {
+        let (mut bits, mut rest) = (0, Capability::LIST);
+        while let [first, others @ ..] = rest {
+            bits |= first.bit();
+            rest = others;
+        }
+        bits
+    }
+}
+
+/// What a subflow is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// It starts a session.
+    New,
+    /// It is one more of a session that lives.
+    Join,
+    /// It is the first again of a session that has lost all others; those that the peer still holds are dead.
+    Resume,
+}
+
+/// What one end can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Streams of the peer's that may live at once.
+    pub streams: u32,
+    /// Listeners of the peer's that may live at once.
+    pub listeners: u32,
+    /// Bytes of a stream that the peer may send before a CREDIT.
+    pub stream_credit: u64,
+    /// Bytes of all streams together that the peer may send before a CREDIT.
+    pub session_credit: u64,
+}
+
+/// The first frame of the client on a subflow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The lowest and the highest version that the client speaks.
+    pub versions: (u8, u8),
+    /// What the subflow is for.
+    pub intent: Intent,
+    /// The session.
+    pub session: SessionId,
+    /// This life of the client.
+    pub boot: BootId,
+    /// What both ends call the subflow from now on.
+    pub subflow: SubflowId,
+    /// Lanes of the subflow.
+    pub lanes: u16,
+    /// Optional features that the client has: see [`Capability`].
+    pub caps: u64,
+    /// What the client can take.
+    pub limits: Limits,
+    /// That the client holds the session's key and sits at this end of this channel.
+    pub proof: [u8; PROOF_BYTES],
+}
+
+/// How the server takes a HELLO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The subflow is part of the session.
+    Ok,
+    /// No version in common.
+    Version,
+    /// The session is not known: the server has restarted, or has given it up.
+    UnknownSession,
+    /// The proof is wrong.
+    Denied,
+    /// Too many sessions or subflows.
+    Limit,
+}
+
+/// The first frame of the server on a subflow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HelloAck {
+    /// Whether the subflow is taken.
+    pub status: Status,
+    /// The version that is spoken.
+    pub version: u8,
+    /// The session.
+    pub session: SessionId,
+    /// This life of the server.
+    pub boot: BootId,
+    /// The subflow.
+    pub subflow: SubflowId,
+    /// Optional features that both ends have: see [`Capability`].
+    pub caps: u64,
+    /// What the server can take.
+    pub limits: Limits,
+    /// That the server holds the session's key and sits at this end of this channel.
+    pub proof: [u8; PROOF_BYTES],
+}
+
+/// The text whose HMAC under the session's key is the proof of `role` for a subflow.
+///
+/// `channel` is the exporter value of the subflow's own secure channel, label `EXPORTER-seaprox-join`; the key is the
+/// exporter value of the channel that started the session, label `EXPORTER-seaprox-session`.
+pub fn proof_text(role: Role, session: SessionId, subflow: SubflowId, channel: &[u8; 32]) -> Vec<u8> {
+    let role: &[u8] = match role {
+        Role::Client => b"join client ",
+        Role::Server => b"join server ",
+    };
+    [role, &session.0, &subflow.0.to_be_bytes(), channel].concat()
+}
+
+/// Whether two proofs are equal, in a time that does not depend on where they differ.
+pub fn proofs_match(a: &[u8; PROOF_BYTES], b: &[u8; PROOF_BYTES]) -> bool {
+    let difference = a.iter().zip(b).fold(0, |sum, (x, y)| sum | (x ^ y));
+    std::hint::black_box(difference) == 0
+}
+
+/// Reads the HELLO that a new connection starts with, however it is split.
+///
+/// It holds at most one frame. What follows the HELLO is left to the caller, who gives it to the session.
+#[derive(Debug, Default)]
+pub struct Greeter {
+    held: Vec<u8>,
+}
+
+impl Greeter {
+    /// Takes bytes of the connection; answers the HELLO once it is whole, and how many of `bytes` it used.
+    ///
+    /// Fails when the connection starts with anything but a HELLO.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<(Hello, usize)>, FrameError> {
+        let before = self.held.len();
+        let room = FRAME_BYTES_MAX.saturating_sub(before);
+        self.held.extend(bytes.iter().take(room));
+        let Some((head, body)) = self.held.split_first_chunk::<HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let header = Header::decode(*head)?;
+        if header.kind != kind::HELLO {
+            return Err(FrameError::UnknownKind(header.kind));
+        }
+        let Some(body) = body.get(..header.len) else {
+            return Ok(None);
+        };
+        trace("received", header, None);
+        match Frame::decode(header, body)? {
+            Frame::Hello(hello) => Ok(Some((hello, (HEADER_BYTES + header.len).saturating_sub(before)))),
+            other => Err(FrameError::UnknownKind(other.kind())),
+        }
+    }
+}
+
+impl HelloAck {
+    /// The answer to a HELLO that no session takes.
+    pub fn refusal(status: Status, hello: &Hello, boot: BootId) -> HelloAck {
+        HelloAck {
+            status,
+            version: VERSION,
+            session: hello.session,
+            boot,
+            subflow: hello.subflow,
+            caps: 0,
+            limits: Limits {
+                streams: 0,
+                listeners: 0,
+                stream_credit: STREAM_CREDIT_MIN,
+                session_credit: STREAM_CREDIT_MIN,
+            },
+            proof: [0; PROOF_BYTES],
+        }
+    }
+
+    pub(in crate::link) fn decode(r: &mut Reader<'_>) -> Result<HelloAck, FrameError> {
+        let status = match r.u8()? {
+            0 => Status::Ok,
+            1 => Status::Version,
+            2 => Status::UnknownSession,
+            3 => Status::Denied,
+            4 => Status::Limit,
+            _ => return Err(FrameError::Value),
+        };
+        Ok(HelloAck {
+            status,
+            version: r.u8()?,
+            subflow: SubflowId(r.u16()?),
+            session: SessionId(r.array()?),
+            boot: BootId(r.array()?),
+            caps: r.u64()?,
+            limits: Limits::decode(r)?,
+            proof: r.array()?,
+        })
+    }
+
+    pub(in crate::link) fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u8(self.status as u8);
+        out.put_u8(self.version);
+        out.put_u16(self.subflow.0);
+        out.put(&self.session.0);
+        out.put(&self.boot.0);
+        out.put_u64(self.caps);
+        self.limits.encode(out);
+        out.put(&self.proof);
+    }
+}
+
+impl Hello {
+    pub(in crate::link) fn decode(r: &mut Reader<'_>) -> Result<Hello, FrameError> {
+        if r.array()? != MAGIC {
+            return Err(FrameError::Value);
+        }
+        let versions = (r.u8()?, r.u8()?);
+        let intent = match r.u16()? {
+            0 => Intent::New,
+            1 => Intent::Join,
+            2 => Intent::Resume,
+            _ => return Err(FrameError::Value),
+        };
+        Ok(Hello {
+            versions,
+            intent,
+            session: SessionId(r.array()?),
+            boot: BootId(r.array()?),
+            subflow: SubflowId(r.u16()?),
+            lanes: r.u16()?,
+            caps: r.u64()?,
+            limits: Limits::decode(r)?,
+            proof: r.array()?,
+        })
+    }
+
+    pub(in crate::link) fn encode(&self, out: &mut Vec<u8>) {
+        out.put(&MAGIC);
+        out.put(&[self.versions.0, self.versions.1]);
+        out.put_u16(self.intent as u16);
+        out.put(&self.session.0);
+        out.put(&self.boot.0);
+        out.put_u16(self.subflow.0);
+        out.put_u16(self.lanes);
+        out.put_u64(self.caps);
+        self.limits.encode(out);
+        out.put(&self.proof);
+    }
+}
+
+impl Limits {
+    fn decode(r: &mut Reader<'_>) -> Result<Limits, FrameError> {
+        let limits =
+            Limits { streams: r.u32()?, listeners: r.u32()?, stream_credit: r.u64()?, session_credit: r.u64()? };
+        let credit = STREAM_CREDIT_MIN..=super::frame::OFFSET_MAX;
+        if !credit.contains(&limits.stream_credit) || !credit.contains(&limits.session_credit) {
+            return Err(FrameError::Value);
+        }
+        Ok(limits)
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u32(self.streams);
+        out.put_u32(self.listeners);
+        out.put_u64(self.stream_credit);
+        out.put_u64(self.session_credit);
+    }
+}

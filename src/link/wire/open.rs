@@ -1,0 +1,229 @@
+//! What OPEN and LISTEN ask for, and what their results answer: targets, addresses and options on the wire.
+//!
+//! ```text
+//! OPEN, LISTEN:  kind u8 | flags u8 | port u16 | listener u32 | host | options (type u8, len u8, value) ...
+//! ..._RESULT:    code u16 (0 = ok) | errno u16 | port u16 | host | text
+//! host:          0 | 1 + 4 bytes (IPv4) | 4 + 16 bytes (IPv6) | 3 + len u8 + name
+//! ```
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use super::code::Code;
+use super::cursor::{Put, Reader};
+use super::frame::FrameError;
+
+/// Bytes of the longest name of a host, and of the longest option.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Bytes of the longest text that goes with a result; longer ones are cut.
+pub const TEXT_BYTES_MAX: usize = 1024;
+
+/// What a stream carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// A byte stream to a TCP target.
+    #[default]
+    Tcp,
+    /// Datagrams to a UDP target; the stream's own bytes are not used.
+    Udp,
+    /// A byte stream to the peer itself.
+    Internal,
+}
+
+/// Where something is: an address, a name that the peer resolves, or nowhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Host {
+    /// No address.
+    #[default]
+    None,
+    /// An IPv4 or IPv6 address.
+    Addr(IpAddr),
+    /// A name, at most [`NAME_BYTES_MAX`] bytes.
+    Name(String),
+}
+
+/// A request to connect (OPEN), or to listen and send back what connects (LISTEN).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Open {
+    /// What the stream carries.
+    pub kind: Kind,
+    /// The listener of the receiver's that this stream comes from; 0 if it comes from none.
+    pub listener: u32,
+    /// Where to connect, or to listen.
+    pub host: Host,
+    /// The port of it.
+    pub port: u16,
+    /// The share of this stream under contention; 1 is that of any other.
+    pub weight: u8,
+    /// Give up connecting after so many milliseconds; 0 leaves it to the peer.
+    pub timeout_ms: u32,
+    /// Who asks, as a description; at most [`NAME_BYTES_MAX`] bytes.
+    pub source: String,
+}
+
+/// How an OPEN or a LISTEN went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bound {
+    /// Why it failed; nothing if it did not.
+    pub failure: Option<Code>,
+    /// The system's error number that goes with a failure; 0 if there is none.
+    pub errno: u16,
+    /// The address that was bound.
+    pub host: Host,
+    /// The port of it.
+    pub port: u16,
+    /// Words that go with a failure; at most [`TEXT_BYTES_MAX`] bytes.
+    pub text: String,
+}
+
+const OPTION_WEIGHT: u8 = 1;
+const OPTION_TIMEOUT: u8 = 3;
+const OPTION_SOURCE: u8 = 4;
+
+/// Where it is to connect or to listen, for people.
+impl fmt::Display for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Addr(ip) => write!(f, "{}", SocketAddr::new(*ip, self.port)),
+            Host::Name(name) if name.contains(':') => write!(f, "[{name}]:{}", self.port),
+            Host::Name(name) => write!(f, "{name}:{}", self.port),
+            Host::None => write!(f, "listener {}", self.listener),
+        }
+    }
+}
+
+impl Open {
+    /// A request for a TCP connection to a name.
+    pub fn name(name: &str, port: u16) -> Open {
+        Open { host: Host::Name(name.to_owned()), port, ..Open::default() }
+    }
+
+    /// Whether every part of it fits its place on the wire.
+    pub fn is_valid(&self) -> bool {
+        self.host.is_valid() && self.source.len() <= NAME_BYTES_MAX
+    }
+
+    pub(in crate::link) fn decode(r: &mut Reader<'_>) -> Result<Open, FrameError> {
+        let kind = match r.u8()? {
+            0 => Kind::Tcp,
+            1 => Kind::Udp,
+            2 => Kind::Internal,
+            _ => return Err(FrameError::Value),
+        };
+        let _flags = r.u8()?;
+        let (port, listener, host) = (r.u16()?, r.u32()?, Host::decode(r)?);
+        let mut open = Open { kind, listener, host, port, ..Open::default() };
+        while !r.is_empty() {
+            open.decode_option(r)?;
+        }
+        Ok(open)
+    }
+
+    /// Reads one option. Those that this version does not know are skipped.
+    fn decode_option(&mut self, r: &mut Reader<'_>) -> Result<(), FrameError> {
+        let (option, len) = (r.u8()?, r.u8()?);
+        let value = r.take(usize::from(len))?;
+        let mut v = Reader::new(value);
+        match option {
+            OPTION_WEIGHT => self.weight = v.u8()?,
+            OPTION_TIMEOUT => self.timeout_ms = v.u32()?,
+            OPTION_SOURCE => utf8(v.rest())?.clone_into(&mut self.source),
+            _ => return Ok(()),
+        }
+        v.end()
+    }
+
+    pub(in crate::link) fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u8(self.kind as u8);
+        out.put_u8(0);
+        out.put_u16(self.port);
+        out.put_u32(self.listener);
+        self.host.encode(out);
+        if self.weight != 0 {
+            out.put(&[OPTION_WEIGHT, 1, self.weight]);
+        }
+        if self.timeout_ms != 0 {
+            out.put(&[OPTION_TIMEOUT, 4]);
+            out.put_u32(self.timeout_ms);
+        }
+        if !self.source.is_empty() {
+            out.put_u8(OPTION_SOURCE);
+            put_short(out, &self.source);
+        }
+    }
+}
+
+impl Bound {
+    /// The answer "no", with its reason.
+    pub fn refused(code: Code) -> Bound {
+        Bound { failure: Some(code), ..Bound::default() }
+    }
+
+    pub(in crate::link) fn decode(r: &mut Reader<'_>) -> Result<Bound, FrameError> {
+        let failure = match r.u16()? {
+            0 => None,
+            number => Some(Code::from_wire(number)),
+        };
+        let (errno, port, host) = (r.u16()?, r.u16()?, Host::decode(r)?);
+        Ok(Bound { failure, errno, host, port, text: utf8(r.rest())?.to_owned() })
+    }
+
+    pub(in crate::link) fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u16(self.failure.map_or(0, Code::to_wire));
+        out.put_u16(self.errno);
+        out.put_u16(self.port);
+        self.host.encode(out);
+        out.put(super::frame::clipped(&self.text, TEXT_BYTES_MAX).as_bytes());
+    }
+}
+
+impl Host {
+    fn is_valid(&self) -> bool {
+        match self {
+            Host::Name(name) => name.len() <= NAME_BYTES_MAX,
+            Host::None | Host::Addr(_) => true,
+        }
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Host, FrameError> {
+        Ok(match r.u8()? {
+            0 => Host::None,
+            1 => Host::Addr(IpAddr::from(r.array::<4>()?)),
+            4 => Host::Addr(IpAddr::from(r.array::<16>()?)),
+            3 => {
+                let len = usize::from(r.u8()?);
+                Host::Name(utf8(r.take(len)?)?.to_owned())
+            }
+            _ => return Err(FrameError::Value),
+        })
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Host::None => out.put_u8(0),
+            Host::Addr(IpAddr::V4(addr)) => {
+                out.put_u8(1);
+                out.put(&addr.octets());
+            }
+            Host::Addr(IpAddr::V6(addr)) => {
+                out.put_u8(4);
+                out.put(&addr.octets());
+            }
+            Host::Name(name) => {
+                out.put_u8(3);
+                put_short(out, name);
+            }
+        }
+    }
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, FrameError> {
+    str::from_utf8(bytes).map_err(|_| FrameError::Value)
+}
+
+/// Writes a text with its length in one byte, cut to what that can say.
+fn put_short(out: &mut Vec<u8>, text: &str) {
+    let text = super::frame::clipped(text, NAME_BYTES_MAX);
+    out.put_u8(u8::try_from(text.len()).unwrap_or(u8::MAX));
+    out.put(text.as_bytes());
+}

@@ -1,0 +1,127 @@
+//! Where frames are put on their way out: heads and small payloads copied side by side, large payloads by reference.
+//!
+//! A caller keeps one and clears it after each batch, so that nothing is allocated in steady state. Its parts in order
+//! are what goes to the wire; a vectored write, or one copy into a TLS record, takes them as they are.
+
+use bytes::Bytes;
+
+use super::frame::{DATA_HEAD_BYTES, data_head};
+
+/// Payloads up to this size are copied: a reference costs more than they do.
+const COPY_BYTES_MAX: usize = 256;
+
+#[derive(Debug)]
+enum Part {
+    /// So many bytes of `heads`, up to this position.
+    Heads {
+        end: usize,
+    },
+    Chunk(Bytes),
+}
+
+/// Frames as they leave: see the module's head.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    heads: Vec<u8>,
+    parts: Vec<Part>,
+    /// Bytes in `Part::Chunk`s.
+    chunk_bytes: usize,
+}
+
+impl Outbox {
+    /// An empty one.
+    pub fn new() -> Outbox {
+        Outbox::default()
+    }
+
+    /// Forgets the frames and keeps the room they took.
+    pub fn clear(&mut self) {
+        self.heads.clear();
+        self.parts.clear();
+        self.chunk_bytes = 0;
+    }
+
+    /// Bytes of all parts together.
+    pub fn len(&self) -> usize {
+        self.heads.len() + self.chunk_bytes
+    }
+
+    /// Whether it holds no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The parts, in the order in which they go to the wire.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let mut from = 0;
+        self.parts.iter().map(move |part| match part {
+            Part::Chunk(chunk) => chunk.as_ref(),
+            Part::Heads { end } => {
+                let part = self.heads.get(from..*end).unwrap_or_default();
+                from = *end;
+                part
+            }
+        })
+    }
+
+    /// Appends all parts to `wire`.
+    pub fn copy_to(&self, wire: &mut Vec<u8>) {
+        wire.reserve(self.len());
+        self.parts().for_each(|part| wire.extend_from_slice(part));
+    }
+
+    /// Appends a frame that `write` encodes.
+    pub(in crate::link) fn frame(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.heads);
+        self.close_heads();
+    }
+
+    /// Appends the head of a DATA frame.
+    pub(in crate::link) fn data_head(&mut self, id: u32, offset: u64, len: usize, fin: bool) {
+        let head: [u8; DATA_HEAD_BYTES] = data_head(id, offset, len, fin);
+        self.heads.extend_from_slice(&head);
+        self.close_heads();
+    }
+
+    /// Appends `chunk[from..to]`.
+    pub(in crate::link) fn chunk(&mut self, chunk: &Bytes, from: usize, to: usize) {
+        let bytes = chunk.get(from..to).unwrap_or_default();
+        if bytes.len() <= COPY_BYTES_MAX {
+            self.heads.extend_from_slice(bytes);
+            self.close_heads();
+        } else {
+            self.chunk_bytes += bytes.len();
+            self.parts.push(Part::Chunk(chunk.slice(from..to)));
+        }
+    }
+
+    /// Makes the last part reach to the end of `heads`.
+    fn close_heads(&mut self) {
+        let to = self.heads.len();
+        match self.parts.last_mut() {
+            Some(Part::Heads { end }) => *end = to,
+            _ => self.parts.push(Part::Heads { end: to }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_keep_their_order() {
+        let (small, large) = (Bytes::from(vec![1; 3]), Bytes::from(vec![2; 1000]));
+        let mut out = Outbox::new();
+        out.frame(|heads| heads.push(9));
+        out.chunk(&small, 1, 3);
+        out.chunk(&large, 0, 999);
+        out.frame(|heads| heads.push(8));
+        let mut wire = Vec::new();
+        out.copy_to(&mut wire);
+        assert_eq!(wire, [&[9, 1, 1][..], &[2; 999], &[8]].concat());
+        assert_eq!((out.len(), out.parts().count()), (wire.len(), 3));
+        out.clear();
+        assert!(out.is_empty() && out.parts().next().is_none());
+    }
+}
