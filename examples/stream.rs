@@ -1,4 +1,6 @@
-//! A client of a link, without a socket of its own: opens a stream to a target, sends a line, and prints the answer.
+//! A client on a link: opens a stream to a target through a peer, sends a line and prints the answer.
+//!
+//! The stream has no socket at this end: a handler writes and reads its bytes.
 //!
 //! `cargo run --example stream PEER:PORT SECRET TARGET:PORT [LINE]`; the peer runs `seaprox link` with the same secret.
 use std::{error::Error, sync::Arc, time::Duration};
@@ -7,7 +9,7 @@ use seaprox::auth::NodeKey;
 use seaprox::node::{Identity, LinkConfig, SameKey};
 use seaprox::{Cause, Config, Cx, Failure, Handler, Proxy, Target};
 
-/// Says one line and prints what comes back.
+/// Sends one line and prints the line that comes back.
 struct Ask(String);
 
 impl Handler for Ask {
@@ -16,7 +18,7 @@ impl Handler for Ask {
     fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
         match result {
             Ok(()) => drop(cx.reply(format!("{}\n", self.0).as_bytes())),
-            Err(failure) => println!("refused: {failure}"),
+            Err(failure) => println!("refused: {failure}"), // The stream ends, and `ended` stops the program.
         }
     }
 
@@ -28,7 +30,7 @@ impl Handler for Ask {
     }
 
     fn ended(&mut self, cx: &mut Cx<'_>, _: Cause) {
-        cx.core().drain(Duration::from_secs(5)); // The peer is told good-bye.
+        cx.core().drain(Duration::from_secs(5)); // Closes the link in order, then `run` returns.
         cx.end(cx.fin_reason());
     }
 }
@@ -37,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().collect();
     let [_, peer, secret, target, line @ ..] = &args[..] else { return Err("stream PEER SECRET TARGET [LINE]".into()) };
     let line = line.first().map_or("hello", String::as_str).to_owned();
-    let key = NodeKey::from_any_secret(secret.as_bytes())?;
+    let key = NodeKey::from_secret(secret.as_bytes())?; // Both nodes derive the same key from the secret.
     let mut proxy = Proxy::new(Config::default(), None)?;
     let config = LinkConfig::new(Identity::new(&key), Arc::new(SameKey(key.public())), Target::parse(peer)?);
     let link = proxy.core().connect_link(config)?;
