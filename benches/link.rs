@@ -1,7 +1,8 @@
-//! What the link costs, in memory, both ends on one thread; and what it gets out of paths, in virtual time.
+//! The cost of the link, in memory with both ends on one thread, and its use of the paths' capacity, in virtual time.
 //!
-//! `cargo bench --bench link` prints three tables: payload per second over one lane without crypto as a part of what
-//! memcpy does in the same run; small frames per second over many streams; and the efficiency gates of the simulator.
+//! `cargo bench --bench link` prints three tables: payload per second over one lane without crypto, as a share of the
+//! rate of memcpy in the same run; small frames per second over many streams; and the efficiency gates of the
+//! simulator.
 
 #[path = "../tests/kit/link/bare.rs"]
 #[allow(unused, reason = "the bench uses a part of it")]
@@ -23,10 +24,10 @@ fn main() {
     let copy = memcpy_rate();
     println!("memcpy, 64 KiB within 8 MiB   {:8.2} GB/s", copy / 1e9);
     let rate = bulk_rate();
-    println!("one stream, one copy on the way {:6.2} GB/s   {:.2} of memcpy", rate / 1e9, rate / copy);
+    println!("one stream, copied once       {:8.2} GB/s   {:.2} of memcpy", rate / 1e9, rate / copy);
     for (live, active) in [(10, 10), (1000, 1000), (10_000, 10), (10_000, 10_000)] {
         let rate = small_rate(live, active);
-        println!("64-byte frames, {active:>6} of {live:>6} live streams speak {:8.2} M frames/s", rate / 1e6);
+        println!("64-byte frames, {active:>6} of {live:>6} live streams active {:8.2} M frames/s", rate / 1e6);
     }
     println!();
     println!(
@@ -58,7 +59,7 @@ fn row(name: &str, f: gates::Figures) {
     );
 }
 
-/// Bytes per second that memcpy moves here, from memory that is not in the first cache.
+/// Returns the bytes per second that memcpy moves on this machine, from memory outside the first-level cache.
 fn memcpy_rate() -> f64 {
     let source = vec![7u8; 8 << 20];
     let mut dest = vec![0u8; 8 << 20];
@@ -76,7 +77,8 @@ fn memcpy_rate() -> f64 {
     })
 }
 
-/// Payload bytes per second of one stream. Each is copied once, into the buffer that stands for the wire.
+/// Returns the payload bytes per second of one stream. Each byte is copied once, into the buffer that represents the
+/// wire.
 fn bulk_rate() -> f64 {
     let mut pair = Pair::new();
     let id = pair.open(1)[0];
@@ -87,7 +89,7 @@ fn bulk_rate() -> f64 {
     })
 }
 
-/// Frames of 64 bytes per second: one after another on `active` of the streams that live.
+/// Returns the frames of 64 bytes per second, sent one after another on `active` of the `live` streams.
 fn small_rate(live: usize, active: usize) -> f64 {
     let mut pair = Pair::new();
     let ids = pair.open(live);
@@ -100,7 +102,7 @@ fn small_rate(live: usize, active: usize) -> f64 {
     })
 }
 
-/// The best of five, which is the one that was disturbed least.
+/// Returns the best of five measurements, which is the least disturbed one.
 fn best(mut measure: impl FnMut() -> f64) -> f64 {
     (0..5).map(|_| measure()).fold(0.0, f64::max)
 }

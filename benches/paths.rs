@@ -1,8 +1,8 @@
-//! What one connection gets over two unlike paths at once: by a link between two real nodes, beside plain TCP over each
-//! path alone and the kernel's own MPTCP over both. The paths are emulated, in a network of the bench's own, which needs
-//! root, `ip`, `tc`, `ss`, `nft` and TUN devices.
+//! The rate of one connection over two unlike paths at once: through a link between two real nodes, compared with plain
+//! TCP over each path alone and with the kernel's own MPTCP over both. The bench emulates the paths in a network of its
+//! own, which needs root, `ip`, `tc`, `ss`, `nft` and TUN devices.
 //!
-//! `cargo bench --bench paths -- [SECONDS [WARM_UP_SECONDS]] [PAIR...]`, each PAIR by its place from 0.
+//! `cargo bench --bench paths -- [SECONDS [WARM_UP_SECONDS]] [PAIR...]`, where PAIR is the index of a pair, from 0.
 
 #[path = "../tests/kit/process/mod.rs"]
 mod kit;

@@ -1,9 +1,9 @@
-//! What the link's encryption costs, in memory, both ends on one thread.
+//! The cost of the link's encryption, in memory with both ends on one thread.
 //!
-//! `cargo bench --bench tls` prints plaintext per second through a pair of pipes, with one copy for what stands for the
-//! socket's write and one for its read, each record gathered from a head of 16 bytes and the rest; what a handshake
-//! takes; and the heap that an open pipe holds while it is idle. Time is the thread's on the processor where the system
-//! tells it.
+//! `cargo bench --bench tls` prints three figures: plaintext per second through a pair of pipes, with one copy in place
+//! of the socket's write and one in place of its read, and each record gathered from a head of 16 bytes and the rest;
+//! the time of a handshake; and the heap of an idle open pipe. Times are processor times of the thread where the system
+//! tells them.
 
 #[path = "../tests/kit/tls/heap.rs"]
 #[allow(dead_code, reason = "the bench uses a part of it")]
@@ -37,7 +37,7 @@ fn main() {
     println!("heap of an idle pipe: client {client} bytes, server {server} bytes");
 }
 
-/// Plaintext bytes per second.
+/// Returns the plaintext bytes per second.
 fn rate(cipher: Cipher, record: usize, total: usize) -> f64 {
     let (mut client, mut server) = open_pair(&[cipher]);
     let (head, rest) = ([7; 16], vec![3; record - 16]);
@@ -63,7 +63,7 @@ fn rate(cipher: Cipher, record: usize, total: usize) -> f64 {
     best
 }
 
-/// Seconds for one.
+/// Returns the seconds that one handshake takes, both ends together.
 fn handshake() -> f64 {
     let started = clock();
     for _ in 0..200 {
@@ -73,7 +73,8 @@ fn handshake() -> f64 {
     (clock() - started) / 200.0
 }
 
-/// Seconds of this thread on the processor, which others on the machine do not lengthen; else of the day.
+/// Returns this thread's processor time in seconds, which other load does not lengthen; where the system does not tell
+/// it, the wall-clock time.
 fn clock() -> f64 {
     static START: OnceLock<Instant> = OnceLock::new();
     let elapsed = || START.get_or_init(Instant::now).elapsed().as_secs_f64();

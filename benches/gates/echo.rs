@@ -1,4 +1,4 @@
-//! An echo over a link: a small message each few milliseconds, and how long each takes to come back.
+//! An echo over a link: a small message every two milliseconds, and the time until each has come back.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -17,7 +17,7 @@ pub struct Echo {
 }
 
 impl Echo {
-    /// Opens a stream over a link of its own to a server that sends back what it gets.
+    /// Opens a stream over a link of its own to an echo server.
     pub fn start(node: SocketAddr, key: [u8; 32]) -> io::Result<Echo> {
         let server = serve()?;
         let mut link = RawLink::connect(node, key)?;
@@ -25,25 +25,25 @@ impl Echo {
         Ok(Echo { link, stream })
     }
 
-    /// The 99th percentile of the times of [`Echo::times_ms`].
+    /// Returns the 99th percentile of the times of [`Echo::times_ms`].
     pub fn p99_ms(&mut self, time: Duration) -> io::Result<f64> {
         self.percentiles_ms(time).map(|(_, p99)| p99)
     }
 
-    /// The median and the 99th percentile of the times of [`Echo::times_ms`].
+    /// Returns the median and the 99th percentile of the times of [`Echo::times_ms`].
     pub fn percentiles_ms(&mut self, time: Duration) -> io::Result<(f64, f64)> {
         let times = self.times_ms(time)?;
         let of = |percent: usize| times.get(times.len() * percent / 100).copied();
         of(50).zip(of(99)).ok_or_else(|| io::Error::other("no echo"))
     }
 
-    /// The longest of the times of [`Echo::times_ms`].
+    /// Returns the longest of the times of [`Echo::times_ms`].
     pub fn longest_ms(&mut self, time: Duration) -> io::Result<f64> {
         self.times_ms(time)?.last().copied().ok_or_else(|| io::Error::other("no echo"))
     }
 
-    /// Sends a message every two milliseconds for so long. Returns the times until each was back, in milliseconds, the
-    /// shortest first.
+    /// Sends a message every two milliseconds during `time`. Returns the times until each came back, in milliseconds,
+    /// the shortest first.
     fn times_ms(&mut self, time: Duration) -> io::Result<Vec<f64>> {
         let (until, mut times) = (Instant::now() + time, Vec::new());
         while Instant::now() < until {
@@ -74,7 +74,7 @@ impl Echo {
     }
 }
 
-/// Opens a stream and waits for the answer, which must be good.
+/// Opens a stream and waits for its result. A refusal is an error.
 fn open(link: &mut RawLink, host: Host, port: u16) -> io::Result<StreamId> {
     match link.open(Open { host, port, ..Open::default() })? {
         (stream, bound) if bound.failure.is_none() => Ok(stream),
@@ -86,7 +86,7 @@ fn refused(error: seaprox::link::Refused) -> io::Error {
     io::Error::other(format!("{error:?}"))
 }
 
-/// Starts a server that sends back what it gets. Its threads end with the process.
+/// Starts an echo server. Its threads end with the process.
 pub fn serve() -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), 0))?;
     let addr = listener.local_addr()?;

@@ -1,5 +1,5 @@
-//! Measures the harm that a permitted peer can do to the others: floods of one key, and the time that an echo of another key
-//! takes beside them.
+//! Measures the harm that a permitted peer can do to other peers: floods of one key, and the time that an echo of
+//! another key takes during a flood.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -18,19 +18,19 @@ use crate::kit;
 use crate::node::{HONEST, HOSTILE, Node};
 use crate::place::{Place, give_way};
 
-/// Streams to a port that refuses, as many at once as the session allows.
+/// Flood: streams to a port that refuses, as many at once as the session allows.
 pub fn opens(place: &Place) -> io::Result<Run> {
     let port = kit::closed_port();
     beside(place, r#"permit-open="*""#, &[], "opens", move |link| flood_opens(link, local(port), false))
 }
 
-/// Streams to a port that accepts, each reset as soon as it is opened.
+/// Flood: streams to a port that accepts, each reset as soon as it is opened.
 pub fn resets(place: &Place) -> io::Result<Run> {
     let server = echo::serve()?;
     beside(place, r#"permit-open="*""#, &[], "resets", move |link| flood_opens(link, local(server.port()), true))
 }
 
-/// Listeners that are asked for and taken back at once.
+/// Flood: listeners that are requested and cancelled at once.
 pub fn listens(place: &Place) -> io::Result<Run> {
     let mut number = 0;
     beside(place, r#"permit-listen="*""#, &[], "listens", move |link| {
@@ -46,7 +46,7 @@ pub fn listens(place: &Place) -> io::Result<Run> {
     })
 }
 
-/// Frames for streams that nobody opened, over and over: each names one of a thousand ids.
+/// Flood: frames for streams that were never opened, each with one of a thousand ids.
 pub fn unopened(place: &Place) -> io::Result<Run> {
     let mut max = 1 << 20;
     beside(place, r#"permit-open="*""#, &[], "frames", move |link| {
@@ -59,7 +59,8 @@ pub fn unopened(place: &Place) -> io::Result<Run> {
     })
 }
 
-/// Small pieces with a gap before each, for streams that nobody opened: what a receiver has to keep in pieces.
+/// Flood: small pieces with a gap before each, for streams that were never opened. The receiver has to store each
+/// piece.
 pub fn pieces(place: &Place) -> io::Result<Run> {
     let mut index = 0;
     beside(place, r#"permit-open="*""#, &[], "pieces", move |link| {
@@ -74,7 +75,7 @@ pub fn pieces(place: &Place) -> io::Result<Run> {
     })
 }
 
-/// As many connections as the key gets, which stay open.
+/// Flood: as many connections as the key may have, which stay open.
 pub fn connections(place: &Place) -> io::Result<Run> {
     let keeper = Keeper::start()?;
     let port = keeper.port;
@@ -83,7 +84,7 @@ pub fn connections(place: &Place) -> io::Result<Run> {
     })
 }
 
-/// As many connections as the key gets, which all end at once: the longest echo in the second after that.
+/// Flood: as many connections as the key may have, which all end at once. Measures the longest echo in the next second.
 pub fn ends(place: &Place) -> io::Result<Run> {
     let keeper = Keeper::start()?;
     let port = keeper.port;
@@ -99,7 +100,7 @@ pub fn ends(place: &Place) -> io::Result<Run> {
     Ok(Run { plain, beside, attack })
 }
 
-/// Streams to names that are not there.
+/// Flood: streams to names for which no answer comes.
 pub fn names(place: &Place) -> io::Result<Run> {
     in_names(|_| {
         let mut number = 0;
@@ -108,7 +109,7 @@ pub fn names(place: &Place) -> io::Result<Run> {
     })
 }
 
-/// Streams to names that are not there: the time until another key gets the answer to a stream to a name.
+/// The same flood as [`names`]. Measures the time until a stream of another key to a name is connected.
 pub fn lookups(place: &Place) -> io::Result<Run> {
     in_names(|server| {
         let target = echo::serve()?;
@@ -129,7 +130,7 @@ pub fn lookups(place: &Place) -> io::Result<Run> {
     })
 }
 
-/// Measures the echo of another key alone, then beside a flood.
+/// Measures the echo of another key without a flood, then during one.
 fn beside(
     place: &Place,
     permissions: &str,
@@ -146,7 +147,7 @@ fn beside(
     Ok(Run { plain, beside, attack: format!("median {median:.2} ms; {}", flood.strength(what)) })
 }
 
-/// Opens streams until the session takes no more, and resets them at once if that is wanted.
+/// Opens streams until the session takes no more, and resets them at once if `resets`. Returns their number.
 fn flood_opens(link: &mut RawLink, to: Open, resets: bool) -> io::Result<u64> {
     let now = link.now();
     let mut count = 0;
@@ -162,7 +163,7 @@ fn flood_opens(link: &mut RawLink, to: Open, resets: bool) -> io::Result<u64> {
     Ok(count)
 }
 
-/// Opens streams until the session takes no more, each to a name of its own.
+/// Opens streams until the session takes no more, each to a name of its own. Returns their number.
 fn flood_names(link: &mut RawLink, number: &mut u64) -> io::Result<u64> {
     let (now, before) = (link.now(), *number);
     while link.session.open(now, Open::name(&format!("n{number}.slow.test"), 80)).is_ok() {
@@ -173,7 +174,7 @@ fn flood_names(link: &mut RawLink, number: &mut u64) -> io::Result<u64> {
     Ok(*number - before)
 }
 
-/// Runs in a network whose name server gives no answer for the names of the flood.
+/// Calls `run` in a network whose name server never answers for the names of the flood.
 fn in_names(run: impl FnOnce(&kit::names::NameServer) -> io::Result<Run> + Send) -> io::Result<Run> {
     if !kit::has_namespaces() {
         return Err(io::Error::other("needs root, ip and nft"));
@@ -201,7 +202,7 @@ struct State {
 }
 
 impl Flood {
-    /// Brings up a link with the attacker's key and calls `step` again and again. It returns how many things it did.
+    /// Brings up a link with the attacker's key and calls `step` again and again. `step` returns how many units it did.
     fn start(
         node: SocketAddr,
         mut step: impl FnMut(&mut RawLink) -> io::Result<u64> + Send + 'static,
@@ -217,7 +218,7 @@ impl Flood {
             drop(tell.send(Ok(())));
             give_way();
             while !shared.stop.load(Ordering::Relaxed) {
-                // A node that throws the attacker out has ended the flood, which is its right.
+                // A node may close the attacker's link. That ends the flood.
                 let Ok(did) = step(&mut link) else { break };
                 shared.count.fetch_add(did, Ordering::Relaxed);
                 if did == 0 {
@@ -243,7 +244,7 @@ impl Flood {
         format!("{:.0} {what} a second", self.count() as f64 / self.since.elapsed().as_secs_f64())
     }
 
-    /// Waits until the flood does nothing new for a while, or for two seconds.
+    /// Waits until the flood does nothing new for 300 ms, for at most two seconds.
     fn wait_until_steady(&self) {
         let (until, mut before) = (Instant::now() + Duration::from_secs(2), u64::MAX);
         while Instant::now() < until && self.count() != before {
@@ -272,7 +273,7 @@ fn local(port: u16) -> Open {
     Open { host: Host::Addr(IpAddr::V4(Ipv4Addr::LOCALHOST)), port, ..Open::default() }
 }
 
-/// A server that accepts and keeps what it accepts, until it is dropped.
+/// A server that accepts connections and keeps them open, until it is dropped.
 struct Keeper {
     port: u16,
     is_over: Arc<AtomicBool>,
@@ -307,5 +308,5 @@ impl Drop for Keeper {
 
 const MEASURE: Duration = Duration::from_secs(2);
 const WARM_UP: Duration = Duration::from_millis(500);
-/// The limit of connections where the attacker wants all of them.
+/// The node's connection limit in the floods that use all connections of the key.
 const MANY: &str = "8000";

@@ -1,14 +1,16 @@
 //! The gates: figures of time and rate that hold beside an attack, measured on real processes.
 //!
-//! `make gates`, or `cargo bench --bench gates -- [--runs N] [WORD...]` for the gates whose names contain one of the words.
-//! Each gate is one line: the figure without the attack, the figure beside it (the median of the runs, and each run), the
-//! limit, and the verdict. The program ends with status 1 when a gate is missed. It is no part of `make test`.
+//! `make gates`, or `cargo bench --bench gates -- [--runs N] [WORD...]` for the gates whose names contain one of the
+//! words. Each gate is one line: the figure without the attack, the figure beside it (the median of the runs, and each
+//! run), the limit, and the verdict. The program ends with status 1 when a gate is missed. It is no part of `make
+//! test`.
 //!
 //! # Adding a gate
-//! Add a line to [`GATES`]. Its `run` measures once: it starts the node that it needs (see `node`), measures without the
-//! attack, then beside it, and returns a [`Run`]. `echo` measures an echo over a link, `floods` holds the attacks of a
-//! permitted peer, `strangers` those of peers that never show a key; `replace` stops a node in order. The process and all
-//! its threads run on one processor, the node on another; where there is one processor only, that is said.
+//! Add a line to [`GATES`]. Its `run` measures once: it starts the node that it needs (see `node`), measures without
+//! the attack, then beside it, and returns a [`Run`]. `echo` measures an echo over a link, `floods` holds the attacks
+//! of a permitted peer, `strangers` the attacks of peers that never show a key; `replace` stops a node in order. The
+//! process and all its threads run on one processor, the node on another; if there is only one processor, the output
+//! says so.
 
 mod echo;
 mod floods;
@@ -162,7 +164,7 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Measures a gate and prints its line. Returns whether it passes.
+/// Measures a gate and prints its line. Returns true if the gate passes.
 fn passes(gate: &Gate, place: &Place, runs: usize) -> bool {
     let mut measured = Vec::new();
     for _ in 0..runs {

@@ -13,7 +13,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a node. `hostile` is what the attacker's key may do, such as `permit-open="*"`; the other may do anything.
+    /// Starts a node. `hostile` holds the permissions of the attacker's key, such as `permit-open="*"`; the other key
+    /// has all.
     pub fn start(place: &Place, hostile: &str, options: &[&str]) -> Node {
         let served = Served::start_with(hostile, options, |command| place.put_node(command));
         Node { addr: served.addr, _served: served }

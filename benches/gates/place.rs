@@ -1,4 +1,4 @@
-//! Where things run: the node on one processor, the attack and the measurement on another.
+//! Places the node on one processor, the attack and the measurement on another.
 
 use std::fs::File;
 use std::io;
@@ -19,7 +19,7 @@ impl Place {
         let processors = usable();
         let place =
             Place { node: processors.first().copied().unwrap_or(0), load: processors.last().copied().unwrap_or(0) };
-        // Without the permission the figures are those of a shared machine; the line names the processors.
+        // Without permission to pin, the figures are those of a shared machine; the first line names the processors.
         let _ = pin(place.load);
         go_first();
         // With autogroups, niceness counts only within one session (sched(7)).
@@ -35,8 +35,8 @@ impl Place {
         }
     }
 
-    /// Runs a command on the node's processor and discards its log: the node pays for writing the log, and no reader is
-    /// needed. The command ends with the thread that started it.
+    /// Makes a command run on the node's processor, write its log to /dev/null (the node pays for writing it, and no
+    /// reader is needed) and end with the thread that started it.
     pub fn put_node(&self, command: &mut Command) {
         let node = self.node;
         let nowhere = File::options().write(true).open("/dev/null").ok();
@@ -60,8 +60,9 @@ pub fn give_way() {
 }
 
 /// Gives the calling thread, and all processes that it starts later, priority over the rest of the machine, so that the
-/// figures show the node and not the machine. The kernel keeps a twentieth of each second for the others (sched(7)); a node
-/// under attack must leave more than that. Without the permission, the figure without the attack shows the difference.
+/// figures show the node and not the machine. The kernel keeps a twentieth of each second for the others (sched(7)); a
+/// node under attack must leave more than that. Without the permission, the figure without the attack shows the
+/// slowdown.
 fn go_first() {
     set_policy(libc::SCHED_FIFO, 1);
 }

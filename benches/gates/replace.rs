@@ -1,5 +1,5 @@
-//! A far node that is replaced in order: TERM, and its successor on the same port as soon as that is free. New connections
-//! come all the time, and the longest of them is the outage.
+//! An orderly replacement of the far node: SIGTERM, then a successor on the same port as soon as that is free. Clients
+//! connect all the time; the longest connect is the outage.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,7 +14,7 @@ use crate::echo;
 use crate::kit::{self, Scratch, Seaprox};
 use crate::place::Place;
 
-/// The longest time that a new connection takes, from its connect to its first echo.
+/// Measures the longest time of a new connection, from its connect to its first echo.
 pub fn far_node(place: &Place) -> io::Result<Run> {
     let homes = Homes::new();
     let service = echo::serve()?;
@@ -64,7 +64,7 @@ impl Homes {
     fn keys(&self) -> [String; 2] {
         [&self.near, &self.far].map(|home| {
             let config = home.file("");
-            // At the second call the directory is there already.
+            // The second call finds the key that the first one made, and changes nothing.
             kit::run(&["keygen", "--config-dir", &config]);
             String::from_utf8_lossy(&kit::run(&["pubkey", "--config-dir", &config]).out).trim().to_owned()
         })
@@ -119,7 +119,7 @@ impl Clients {
         clients
     }
 
-    /// Returns the longest time since the last call, in milliseconds.
+    /// Returns the longest connect since the last call, in milliseconds.
     fn take_longest(&self) -> f64 {
         self.longest_us.swap(0, Ordering::Relaxed) as f64 / 1000.0
     }
@@ -148,9 +148,9 @@ fn exchange(client: &mut TcpStream) -> io::Result<()> {
     client.read_exact(&mut [0])
 }
 
-/// Clients at once.
+/// Number of concurrent clients.
 const CLIENTS: usize = 4;
 /// Pause between two connections of a client.
 const PACE: Duration = Duration::from_millis(5);
-/// Connections come for so long before the node is replaced, and after.
+/// Clients connect for this long before and after the replacement.
 const PLAIN: Duration = Duration::from_secs(2);

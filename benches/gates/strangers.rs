@@ -1,8 +1,8 @@
-//! Measures the harm that unauthenticated peers can do to links: floods of connections that never show a key, and the time
-//! until an honest peer is admitted beside them or a link that was cut is resumed.
+//! Measures the harm that unauthenticated peers can do to links: floods of connections that never show a key, and the
+//! time until an honest peer is admitted beside them or a link that was cut is resumed.
 //!
-//! Addresses of 127.0.0.0/8 stand for many hosts. Each time, the honest peer connects from an address that is new to the
-//! node. A link that is cut and resumed has been up before, so its address has a recent key.
+//! Addresses of 127.0.0.0/8 stand for many hosts. Each time, the honest peer connects from an address that is new to
+//! the node. A link that is cut and resumed has been up before, so its address has a recent key.
 
 use std::io;
 use std::mem;
@@ -83,7 +83,7 @@ pub fn echo_hellos(place: &Place) -> io::Result<Run> {
     echo_beside(place, Says::Hello)
 }
 
-/// Measures the echo of a key that is let in, alone and beside a flood from 10,000 addresses.
+/// Measures the echo of an admitted key without a flood, then during a flood from 10,000 addresses.
 fn echo_beside(place: &Place, says: Says) -> io::Result<Run> {
     let node = Node::start(place, "", &[]);
     let mut echo = Echo::start(node.addr, HONEST)?;
@@ -94,13 +94,13 @@ fn echo_beside(place: &Place, says: Says) -> io::Result<Run> {
     Ok(Run { plain, beside, attack: flood.strength() })
 }
 
-/// Returns the longest of several times until a peer was in or a link was resumed, without a flood and beside one.
+/// Measures the longest of several times until a peer was admitted or a link resumed, without a flood, then during one.
 fn beside(place: &Place, says: Says, rate: u64, addresses: u32) -> io::Result<Run> {
     let node = Node::start(place, "", &[]);
     let mut links = Links::start(node.addr)?;
     let plain = links.longest_ms()?;
     let flood = Flood::start(node.addr, says, rate, addresses);
-    // At 20,000 connections a second, each of 10,000 addresses has come several times by then.
+    // At 20,000 connections a second, each of 10,000 addresses has connected several times after this.
     thread::sleep(WARM_UP);
     let beside = links.longest_ms()?;
     let attack = flood.strength();
@@ -112,7 +112,7 @@ struct Links {
     node: SocketAddr,
     cutter: Cutter,
     steady: node_kit::Node,
-    /// The addresses that peers have come from.
+    /// The number of addresses that peers have connected from.
     used: u32,
 }
 
@@ -125,7 +125,7 @@ impl Links {
         Ok(Links { node, cutter, steady, used: 0 })
     }
 
-    /// The longest time of several rounds, in milliseconds.
+    /// Returns the longest time of several rounds, in milliseconds.
     fn longest_ms(&mut self) -> io::Result<f64> {
         let mut longest = Duration::ZERO;
         for _ in 0..ROUNDS {
@@ -134,7 +134,7 @@ impl Links {
         Ok(longest.as_secs_f64() * 1000.0)
     }
 
-    /// Brings up a link from an address that is new. Returns how long that took.
+    /// Brings up a link from a new address. Returns how long that took.
     fn in_after(&mut self) -> io::Result<Duration> {
         self.used += 1;
         let source = Ipv4Addr::from_bits(Ipv4Addr::new(127, 200, 0, 0).to_bits() + self.used);
@@ -172,7 +172,8 @@ fn wait_for(what: &str, is_true: impl Fn() -> bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Connections that come at a rate, in a thread of its own, until it is dropped. The newest [`HELD`] stay open.
+/// A flood of connections at a fixed rate, from a thread of its own, until it is dropped. The newest [`HELD`] stay
+/// open.
 struct Flood {
     state: Arc<State>,
     since: Instant,
@@ -235,7 +236,7 @@ impl Drop for Flood {
     }
 }
 
-/// Connects from an address. On loopback the call returns when the connection is there.
+/// Connects from an address. On loopback the connection is established when the call returns.
 fn stranger(source: Ipv4Addr, to: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
     // The socket closes with a reset, so that no port of its address is kept.
@@ -278,9 +279,9 @@ fn client_hello() -> Vec<u8> {
     bytes
 }
 
-/// Connections of the flood that are open at a time.
+/// Connections of the flood that are open at the same time.
 const HELD: usize = 4_000;
-/// Peers that come, and cuts, for each figure.
+/// New peers, and cuts of the steady link, for each figure.
 const ROUNDS: u32 = 5;
 const MEASURE: Duration = Duration::from_secs(2);
 const WARM_UP: Duration = Duration::from_secs(4);

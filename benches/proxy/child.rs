@@ -1,4 +1,4 @@
-//! The processes that the bench starts, and the certainty that none outlives it.
+//! The processes that the bench starts, and the means that end them with the bench.
 //!
 //! Each child leads a process group and dies with the bench's main thread. A signal, or the run's deadline, kills all
 //! groups at once, because what a proxy forks does not inherit that tie.
@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use crate::{priority, sys};
 
-/// A running child; dropping it kills it with all that it forked.
+/// A running child. Dropping it kills it and its forked processes.
 pub struct Child {
     process: process::Child,
 }
 
 impl Child {
-    /// Starts the command on these processors (any, if there are none), with its output going to `log` where one is given.
+    /// Starts the command on these processors (on any, if the list is empty). If `log` is given, its output goes there.
     pub fn start(command: &mut Command, processors: &[usize], log: Option<&Path>) -> io::Result<Child> {
         command.stdin(Stdio::null());
         if let Some(log) = log {
@@ -42,12 +42,12 @@ impl Child {
         self.process.stdout.take()
     }
 
-    /// How it ended, if it has.
+    /// Returns the exit status if the child has ended.
     pub fn ended(&mut self) -> Option<process::ExitStatus> {
         self.process.try_wait().ok().flatten()
     }
 
-    /// Waits for an end that is expected, as of a command that runs for a fixed time.
+    /// Waits for the end of a child that ends by itself.
     pub fn wait(&mut self) -> io::Result<process::ExitStatus> {
         self.process.wait()
     }
@@ -57,13 +57,13 @@ impl Drop for Child {
     fn drop(&mut self) {
         let mut remains = remains();
         sys::kill_group(self.pid());
-        // What remains to be said about a child that is being killed is of no use.
+        // The exit status of a killed child is of no use.
         let _ = self.process.wait();
         remains.children.retain(|pid| *pid != self.process.id());
     }
 }
 
-/// A directory for configurations and logs, removed at the end.
+/// Creates a directory for configurations and logs, which is removed at the end.
 pub fn make_directory() -> io::Result<PathBuf> {
     let path = std::env::temp_dir().join(format!("seaprox-bench-{}", process::id()));
     std::fs::create_dir(&path)?;
@@ -71,8 +71,8 @@ pub fn make_directory() -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// Ends everything and the bench itself when a signal arrives or the deadline passes. Called before any other thread is
-/// made, so that all of them have the signals blocked.
+/// Ends all children and the bench itself when a signal arrives or the deadline passes. Must be called before any other
+/// thread is created, so that all threads have the signals blocked.
 pub fn watch_for_stop(deadline: Duration) -> io::Result<()> {
     sys::block_stop_signals()?;
     thread::spawn(move || {
@@ -89,7 +89,7 @@ pub fn watch_for_stop(deadline: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Clears when it goes out of scope, also when that is by a panic.
+/// Calls [`clear`] when it goes out of scope, also during a panic.
 pub struct ClearAtEnd;
 
 impl Drop for ClearAtEnd {
@@ -98,7 +98,7 @@ impl Drop for ClearAtEnd {
     }
 }
 
-/// Kills what still runs, removes the directory and gives the session its niceness back.
+/// Kills the running children, removes the directory and restores the session's niceness.
 fn clear() {
     let mut remains = remains();
     for pid in remains.children.drain(..) {

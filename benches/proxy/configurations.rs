@@ -38,8 +38,8 @@ fn seaprox(place: &Place, command: &[&str], fixed: bool, options: &[&str]) -> Ma
     Ok(one_port(args, None, listen))
 }
 
-/// Splicing serves long streams; short messages are cheaper copied, so each has a listener that suits it. A smart connect
-/// saves one packet of each new connection.
+/// Configures one listener with splicing, for long streams, and one without, because copying short messages is cheaper.
+/// A smart connect saves one packet of each new connection.
 pub fn haproxy(place: &Place) -> Made {
     let [small, bulk] = place.listen;
     let (target, connections) = (place.target, place.connections_max);
@@ -70,7 +70,7 @@ listen bulk
     Ok(Launch { args: vec!["-db".into(), "-q".into(), "-f".into(), config(place)], file: Some(file), small, bulk })
 }
 
-/// One process, no master: the one that is measured is the one that works.
+/// Runs nginx as one process without a master, so that the measured process is the one that works.
 pub fn nginx(place: &Place) -> Made {
     let listen = place.listen[0];
     let module =

@@ -1,4 +1,4 @@
-//! What all measurements of a run share: the options, the network, the processors, the far end, ports and a directory.
+//! The state that all measurements of a run share: options, network, processors, far end, ports and a directory.
 
 use std::cell::Cell;
 use std::io;
@@ -20,7 +20,7 @@ pub struct Ground {
     pub proxies: Vec<usize>,
     /// Processors of the client and the far end.
     pub load: Vec<usize>,
-    /// How many connections a proxy can relay at a time, two descriptors each, with some left for all else.
+    /// The most connections that a proxy can relay at a time: two descriptors each, less a reserve.
     pub connections_max: usize,
     next_port: Cell<u16>,
 }
@@ -52,8 +52,9 @@ impl Ground {
         })
     }
 
-    /// An address on which a proxy can listen. In a namespace of our own, ports are counted up below the range of outgoing
-    /// ones; on a shared loopback, the system names a free one, which is free until somebody else takes it.
+    /// Returns an address on which a proxy can listen. In a namespace of the bench's own, ports are counted up below
+    /// the range of outgoing ones. On a shared loopback the system names a free port, which another program may still
+    /// take.
     pub fn listen_addr(&self) -> io::Result<SocketAddr> {
         if self.network.private {
             let port = self.next_port.get();
@@ -63,19 +64,19 @@ impl Ground {
         TcpListener::bind("127.0.0.1:0")?.local_addr()
     }
 
-    /// Connections of the idle section: what was asked for, or fewer where the descriptors do not suffice.
+    /// Returns the number of connections of the idle section: as requested, or fewer if there are too few descriptors.
     pub fn idle(&self) -> usize {
         self.options.idle.min(self.connections_max)
     }
 
-    /// Where a proxy runs: apart from the load, or on all processors.
+    /// Returns the processors for a proxy: apart from the load, or all of them.
     pub fn processors_of(&self, everywhere: bool) -> Vec<usize> {
         let others = self.load.iter().filter(|_| everywhere);
         self.proxies.iter().chain(others).copied().collect()
     }
 }
 
-/// For a proxy's listeners, pipes and libraries.
+/// Descriptors reserved for a proxy's listeners, pipes and libraries.
 const DESCRIPTORS_SPARE: usize = 600;
 const CONNECTIONS_ENOUGH: usize = 20_000;
 const FIRST_PORT: u16 = 2_000;

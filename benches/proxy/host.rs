@@ -1,4 +1,4 @@
-//! What machine and network the numbers come from.
+//! The machine and the network on which the numbers were measured.
 
 use std::fs;
 use std::thread;
@@ -13,7 +13,7 @@ pub struct Host {
     pub congestion_control: String,
     pub network: Vec<String>,
     pub placement: String,
-    /// Whether the timed ping could be put before other threads.
+    /// True if the timed ping could get priority over other threads.
     pub ping_hastened: bool,
 }
 

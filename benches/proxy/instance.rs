@@ -1,4 +1,4 @@
-//! One running proxy, or one pair of nodes: started, seen to relay, and described for the report.
+//! One running proxy, or one pair of nodes: started, tested with a ping, and described for the report.
 
 use std::fs;
 use std::net::TcpStream;
@@ -15,7 +15,7 @@ use crate::route::Route;
 use crate::target::Wish;
 
 pub struct Instance {
-    /// Of the near node and, in a pair, of the far one. They end in this order.
+    /// The near node's process and, in a pair, the far node's. They are ended in this order.
     children: Vec<Child>,
     pids: Vec<u32>,
     pub small: Route,
@@ -32,7 +32,7 @@ pub struct Description {
 }
 
 impl Instance {
-    /// Starts the peer and sends a ping through each of its ports; the error is one line for the report.
+    /// Starts the peer and sends a ping through each of its ports. An error is one line for the report.
     pub fn start(ground: &Ground, peer: &Peer) -> Result<Instance, String> {
         let program = peer.program(&ground.options)?;
         let addr = || ground.listen_addr().map_err(|error| error.to_string());
@@ -72,7 +72,7 @@ impl Instance {
         Ok(instance)
     }
 
-    /// The roots of its processes.
+    /// Returns the root process of each node.
     pub fn pids(&self) -> &[u32] {
         debug_assert_eq!(self.pids.len(), self.children.len());
         &self.pids
@@ -128,7 +128,7 @@ fn last_line(log: &Path) -> String {
     text.lines().rfind(|line| !line.trim().is_empty()).map_or(String::new(), |line| format!(": {}", line.trim()))
 }
 
-/// The first line that says a number, of what the program prints about itself.
+/// Returns the first line with a digit that the program prints when called with `argument`.
 fn version(program: &Path, argument: &str) -> String {
     if argument.is_empty() {
         return "says no version".into();

@@ -1,4 +1,4 @@
-//! The results for programs: every sample of every section, with the machine and the configurations that they come from.
+//! The results as JSON: every sample of every section, with the machine and the configurations.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use crate::run::Sample;
 use crate::sections::Section;
 use crate::stats::Spread;
 
-/// Collects sections as they are finished.
+/// Collects the sections that are finished.
 pub struct Results {
     sections: Vec<Value>,
 }
@@ -84,7 +84,7 @@ impl Results {
     }
 }
 
-/// The median, least and greatest of each value, for each peer.
+/// Returns the median, minimum and maximum of each value, for each peer.
 fn summary(section: &Section, samples: &[Sample]) -> Value {
     let mut peers = Map::new();
     for peer in section.peers {

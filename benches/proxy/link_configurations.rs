@@ -1,7 +1,7 @@
 //! The command lines and configuration files of pairs of nodes, and the keys that they need.
 //!
-//! The far node's `Launch` names the address where the near one finds it. Keys are made when a pair is first started and
-//! lie in the bench's directory.
+//! The far node's `Launch` holds the address that the near node connects to. Keys are made when a pair is first started
+//! and are stored in the bench's directory.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -37,7 +37,7 @@ fn seaprox_keys(place: &Place, node: &str) -> Result<Vec<String>, String> {
     Ok(words)
 }
 
-/// One daemon, without what a login would want.
+/// One daemon, without the options that only logins need.
 pub fn ssh_far(place: &Place) -> Made {
     let (host_key, user_key) = (place.directory.join("ssh_host_key"), place.directory.join("ssh_user_key"));
     for key in [&host_key, &user_key] {
@@ -63,12 +63,12 @@ LogLevel ERROR
         host_key.display(),
         user_key.display(),
     );
-    // The daemon wants this directory to stand in while it knows nobody yet; where it may not be made, it is not needed.
+    // The daemon changes its root to this directory before a user is known. A daemon without root does not need it.
     let _ = fs::create_dir("/run/sshd");
     Ok(far(place, vec!["-D".into(), "-e".into(), "-f".into(), path(&place.config)], Some(file)))
 }
 
-/// One connection, without a master that others could share.
+/// One connection, without connection sharing.
 pub fn ssh_near(place: &Place) -> Made {
     let forward = format!("{}:{}", place.listen[0], place.target);
     let key = path(&place.directory.join("ssh_user_key"));
@@ -164,7 +164,7 @@ pub fn shadowsocks_near(place: &Place) -> Made {
     Ok(near(place, args.into_iter().chain(["--tcp-no-delay"]).map(String::from).collect(), None))
 }
 
-/// A certificate that signs itself, with its key, in one file.
+/// Creates a file with a self-signed certificate and its key. Returns its path.
 fn certificate(directory: &Path) -> Result<PathBuf, String> {
     let (pem, key) = (directory.join("link.pem"), directory.join("link.key"));
     if pem.exists() {
@@ -202,7 +202,7 @@ fn path(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Of nodes that live as long as a run does, in a network that nobody else is in.
+/// The shared secret. It protects nothing: the nodes live only during a run, in a network of their own.
 const SECRET: &str = "not a secret, but long enough for one";
 const SSH_CIPHER: &str = "aes128-gcm@openssh.com";
 const TLS_CIPHER: &str = "TLS_AES_128_GCM_SHA256";

@@ -1,7 +1,8 @@
 //! The pairs of nodes that can be measured: client -> near node == link == far node -> target.
 //!
-//! The processor time of both nodes counts, and both run on the proxies' processor. Each pair encrypts with AES-128-GCM.
-//! seaprox and ssh carry all connections in one; the others make a connection of the link for each.
+//! The processor time of both nodes is counted, and both run on the proxies' processor. Each pair encrypts with
+//! AES-128-GCM. seaprox and ssh carry all connections in one; the other pairs use a connection between the nodes for
+//! each.
 
 use crate::link_configurations as conf;
 use crate::peers::{Far, Launch, Peer, Place, plain};
@@ -15,7 +16,7 @@ pub static PEERS: [Peer; 5] = [
     pair(plain("ssh", "-V", conf::ssh_near), "sshd", conf::ssh_far),
     pair(Peer { family: "haproxy", ..plain("haproxy-tls", "-v", conf::haproxy_near) }, "haproxy", conf::haproxy_far),
     pair(plain("stunnel", "-version", conf::stunnel_near), "stunnel", conf::stunnel_far),
-    // The two programs of the crate shadowsocks-rust: measured where it is in the search path.
+    // The two programs of the crate shadowsocks-rust, if they are in the search path.
     pair(
         Peer { family: "sslocal", ..plain("shadowsocks", "-V", conf::shadowsocks_near) },
         "ssserver",

@@ -1,6 +1,6 @@
-//! What is measured of links: client -> near node == link == far node -> target, the processor time of both nodes together.
+//! The sections about links: client -> near node == link == far node -> target, with the processor time of both nodes.
 //!
-//! The trials are those of single proxies; only the peers are pairs.
+//! The trials are the same as for single proxies; the peers are pairs of nodes.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use crate::sections::{CONNECTIONS, IDLE, PING, PING_BESIDE, REQUESTS, Section, U
 use crate::trials::{self, Subject};
 
 const PAIRS: &[&str] = &["direct", "seaprox-link", "ssh", "haproxy-tls", "stunnel", "shadowsocks"];
-/// Those that are there whether or not something is measured through them.
+/// The pairs without `direct`, for the section of idle connections.
 const HELD: &[&str] = &["seaprox-link", "ssh", "haproxy-tls", "stunnel", "shadowsocks"];
 const TO_PAIRS: &[(&str, &str)] = &[
     ("seaprox-link", "ssh"),
@@ -56,7 +56,8 @@ pub static SECTIONS: [Section; 7] = [
     ),
 ];
 
-/// Fewer than single proxies hold: ssh looks at all its channels for each packet, and takes as many seconds to open more.
+/// Holds fewer connections than with single proxies: ssh searches all its channels for each packet, so that opening
+/// more takes too long.
 fn idle(ground: &Ground, subject: &Subject) -> io::Result<Values> {
     trials::idle_up_to(ground, subject, ground.idle().min(IDLE_MAX))
 }

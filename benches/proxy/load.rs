@@ -1,7 +1,7 @@
 //! The loads: what a client does to a proxy, each in small steps that a measurement can start, continue and stop.
 //!
-//! A load counts units of work and must cost less than any proxy that it drives, so that the proxy is what is measured. It
-//! knows nothing of clocks other than its own window, and nothing of CPU time.
+//! A load counts units of work. It must cost less than any proxy that it drives, so that the proxy is the limit. It
+//! reads no clock but for its own window, and no CPU time.
 
 mod bulk;
 mod connect;
@@ -17,9 +17,9 @@ pub use ping::Ping;
 pub use request::Request;
 
 pub trait Load {
-    /// Works for about this long; the next call continues where this one stopped.
+    /// Works for about `window`. The next call continues where this one stopped.
     fn run_for(&mut self, window: Duration) -> io::Result<()>;
 
-    /// Units of work since the start: bytes, connections, requests or pings.
+    /// Returns the units of work since the start: bytes, connections, requests or pings.
     fn units(&self) -> u64;
 }

@@ -1,12 +1,13 @@
-//! The bench: seaprox beside other proxies, on loopback, in CPU time and in what a client sees.
+//! Compares seaprox with other proxies, on loopback, by their CPU time and by the rate and delay that a client sees.
 //!
-//! A program of its own (`harness = false`), because it measures processes, not functions. It enters a network namespace,
-//! starts a far end and the proxies, lets them take turns under one load after the other, prints a table for each and
-//! writes all samples to a file. Absolute numbers depend on the machine and on what else it does; ratios of the same round
-//! are what to compare.
+//! The bench is a program of its own (`harness = false`), because it measures processes, not functions. It enters a
+//! network namespace, starts a far end and the proxies, lets them take turns under one load after the other, prints a
+//! table for each load and writes all samples to a file. Absolute numbers depend on the machine and on its other work;
+//! compare the ratios of the same round.
 //!
-//! In reading order: `sections` and `link_sections` (what is measured), `trials` (how), `load` (the clients), `target` (the far end), `measure`
-//! and `proc` (the accounts), `peers` and `configurations` (the proxies), `run`, `report`, `json`.
+//! In reading order: `sections` and `link_sections` (the list of measurements), `trials` (how each is made), `load`
+//! (the clients), `target` (the far end), `measure` and `proc` (the accounts), `peers` and `configurations` (the
+//! proxies), `run`, `report`, `json`.
 #![deny(unsafe_code)]
 
 mod child;
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
 
 fn bench(options: Options) -> io::Result<()> {
     let start = Instant::now();
-    // Threads that exist stay in the old namespace, so this comes before the first.
+    // Existing threads stay in the old namespace, so the bench enters the new one before it starts any.
     let network = Network::enter(options.namespace);
     if let Some(niceness) = options.niceness {
         priority::set(niceness)?;

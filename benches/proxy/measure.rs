@@ -1,4 +1,4 @@
-//! One sample: a load runs for a window, and what it did is set against what the proxy's processes used meanwhile.
+//! One sample: a load runs for a window, and its units of work are compared with the CPU time of the proxy's processes.
 
 use std::io;
 use std::time::Instant;
@@ -8,10 +8,10 @@ use crate::load::Load;
 use crate::proc::Usage;
 use crate::sys;
 
-/// Named results of one sample; what does not apply (CPU time without a proxy) is absent.
+/// Named results of one sample. A value that does not apply (CPU time without a proxy) is absent.
 pub type Values = Vec<(&'static str, f64)>;
 
-/// The accounts of all that takes part, at one moment.
+/// The CPU accounts of all participants, at one moment.
 pub struct Meter {
     proxies: Vec<(u32, Usage)>,
     load_ns: u64,
@@ -19,10 +19,10 @@ pub struct Meter {
     target: u32,
 }
 
-/// The difference of two moments.
+/// The difference of the accounts at two moments.
 pub struct Reading {
     pub wall_s: f64,
-    /// Of the proxy and all its children; absent when there is none.
+    /// The time of the proxy and all its children; absent if there is no proxy.
     pub proxy: Option<ProxyTime>,
     /// CPU time of the client and the far end.
     pub load_s: f64,
@@ -35,7 +35,7 @@ pub struct ProxyTime {
 }
 
 impl Meter {
-    /// `proxies` are the roots of the proxy's processes: two where there is a link between two nodes.
+    /// Starts a window. `proxies` are the root processes of the proxy: two for a link between two nodes.
     pub fn start(ground: &Ground, proxies: &[u32]) -> io::Result<Meter> {
         let target = ground.target.child.pid();
         Ok(Meter {
@@ -46,7 +46,8 @@ impl Meter {
         })
     }
 
-    /// The wall clock is read last at the start and first at the end: reading the accounts is no part of the window.
+    /// Ends the window. The wall clock is read last at the start and first at the end, so that the window does not
+    /// include the reading of the accounts.
     pub fn stop(self) -> io::Result<Reading> {
         let wall_s = self.start.elapsed().as_secs_f64();
         let load_s = seconds(load_ns(self.target)?.saturating_sub(self.load_ns));
@@ -63,7 +64,7 @@ impl Meter {
 }
 
 impl Reading {
-    /// How the processors were used: in percent of one processor.
+    /// Returns the use of the processors, in percent of one processor.
     pub fn shares(&self) -> Values {
         let percent = |time_s: f64| time_s / self.wall_s * 100.0;
         let mut shares = vec![(LOAD_BUSY, percent(self.load_s))];
@@ -73,13 +74,13 @@ impl Reading {
         shares
     }
 
-    /// The proxy's CPU time divided among units, in seconds.
+    /// Returns the proxy's CPU time for each of `units`, in seconds.
     pub fn cpu_per(&self, units: f64) -> Option<f64> {
         self.proxy.as_ref().map(|proxy| proxy.cpu_s / units)
     }
 }
 
-/// Warms up, then measures one window of the load; returns the units done in it, too.
+/// Warms up, then measures one window of the load. Returns the reading and the units done in the window.
 pub fn sample(ground: &Ground, proxies: &[u32], load: &mut dyn Load) -> io::Result<(Reading, f64)> {
     load.run_for(ground.options.warmup)?;
     let before = load.units();
@@ -97,7 +98,7 @@ fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }
 
-// Keys that all samples share.
+// Keys of the values that all samples have.
 pub const BUSY: &str = "proxy_busy_percent";
 pub const QUEUED: &str = "proxy_queued_percent";
 pub const LOAD_BUSY: &str = "load_busy_percent";

@@ -1,15 +1,15 @@
-//! The network that the bench runs in: a namespace of its own when the kernel allows it, else the shared loopback.
+//! The network of the bench: a namespace of its own if the kernel permits it, else the shared loopback.
 //!
-//! A namespace keeps the run apart from the machine's connections and lets the bench choose the congestion control (one
-//! that paces its packets would measure its own timers) without touching anybody else's. It must be entered before the
-//! first thread is made, because only later threads and children follow.
+//! A namespace separates the run from the machine's connections and lets the bench choose the congestion control for
+//! itself only (with one that paces its packets, the bench would measure the timers of the pacing). The bench must
+//! enter it before it creates the first thread, because only later threads and children are in it.
 
 use std::fs;
 use std::io;
 
 use crate::sys;
 
-/// What the network was set to, for the report.
+/// The settings of the network, for the report.
 pub struct Network {
     pub private: bool,
     pub notes: Vec<String>,
@@ -56,6 +56,6 @@ fn get(name: &str) -> String {
     fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).map_or("unknown".into(), |text| text.trim().into())
 }
 
-/// Fixed listening ports lie below the range, so that no outgoing connection takes one of them first.
+/// The listening ports are below the range of local ports, so that no outgoing connection uses one of them.
 const SETTINGS: [(&str, &str); 3] =
     [("tcp_congestion_control", "reno"), ("ip_local_port_range", "10240 65535"), ("tcp_tw_reuse", "1")];

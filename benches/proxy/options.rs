@@ -1,4 +1,4 @@
-//! The command line of the bench: what to measure, for how long, against whom, and where the results go.
+//! The command line of the bench: sections, duration, peers, and the file for the results.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,25 +8,25 @@ pub struct Options {
     pub rounds: usize,
     pub window: Duration,
     pub warmup: Duration,
-    /// What the run may spend, beyond its plan, on repeating samples that were disturbed.
+    /// Extra time that the run may spend on repeating disturbed samples.
     pub spare: Duration,
     /// Idle connections of the `idle` section.
     pub idle: usize,
-    /// Empty means all of them.
+    /// The sections to measure; empty means all.
     pub only: Vec<String>,
-    /// Empty means all that are installed.
+    /// The peers to measure; empty means all that are installed.
     pub peers: Vec<String>,
     pub namespace: bool,
     pub pin: bool,
-    /// Of the bench and all that it starts.
+    /// The niceness of the bench and of all its children.
     pub niceness: Option<i32>,
     pub seaprox: Option<PathBuf>,
-    /// Other builds of seaprox, which run beside it in every section of static relays.
+    /// Other builds of seaprox to measure in every section of static relays.
     pub beside: Vec<PathBuf>,
-    /// Where nginx's dynamic modules lie, if not in one of the usual directories.
+    /// The directory of nginx's dynamic modules, if it is not one of the usual ones.
     pub nginx_modules: Option<PathBuf>,
     pub json: PathBuf,
-    /// The whole run is killed when it takes longer.
+    /// The longest time of the whole run; after it the run is killed.
     pub deadline: Duration,
 }
 
@@ -70,13 +70,14 @@ impl Options {
         self.only.is_empty() || self.only.iter().any(|name| name == group || all_of_links(name))
     }
 
-    /// A peer is wanted by its own name or by its program's: `seaprox` asks for all variants of seaprox.
+    /// Returns true if the peer is selected, by its own name or by its program's: `seaprox` selects all variants of
+    /// seaprox.
     pub fn wants_peer(&self, name: &str, family: &str) -> bool {
         self.peers.is_empty() || self.peers.iter().any(|wanted| wanted == name || wanted == family)
     }
 }
 
-/// What the arguments said, before the defaults that depend on `--quick` fill the rest.
+/// The arguments, before the defaults that depend on `--quick` complete them.
 #[derive(Default)]
 struct Given {
     quick: bool,
@@ -151,7 +152,7 @@ fn number(name: &str, value: &str, least: f64, most: f64) -> Result<f64, String>
     }
 }
 
-/// The names that `--only` takes.
+/// The names that `--only` accepts.
 pub const GROUPS: [&str; 20] = [
     "bulk1",
     "bulk8",

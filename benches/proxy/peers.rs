@@ -1,7 +1,7 @@
 //! The proxies that can be measured: how each is found, started and configured.
 //!
-//! Every peer has the configuration that serves it best, as far as its documentation and trials show, not its default; the
-//! report prints it. All of them run one thread unless their name says otherwise.
+//! Every peer has the best configuration that its documentation and trials show, not its default; the report prints it.
+//! All peers run one thread unless their name says otherwise.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,12 +14,12 @@ use crate::route::Handshake;
 #[derive(Clone)]
 pub struct Peer {
     pub name: &'static str,
-    /// The program; seaprox has several rows with different options.
+    /// The name of the program. Several peers are seaprox with different options.
     pub family: &'static str,
     pub handshake: Handshake,
-    /// How many processors it can keep busy.
+    /// The number of processors that it can keep busy.
     pub threads: usize,
-    /// Not tied to a processor of its own.
+    /// True if it is not tied to a processor of its own.
     pub everywhere: bool,
     pub version: &'static str,
     pub launch: fn(&Place) -> Result<Launch, String>,
@@ -27,27 +27,27 @@ pub struct Peer {
     pub far: Option<Far>,
 }
 
-/// The far node of a pair. Its `Launch` says where the near one finds it.
+/// The far node of a pair. Its `Launch` holds the address that the near node connects to.
 #[derive(Clone)]
 pub struct Far {
     pub family: &'static str,
     pub launch: fn(&Place) -> Result<Launch, String>,
 }
 
-/// What a configuration is made from.
+/// The addresses, paths and limits that a configuration is made from.
 #[derive(Clone)]
 pub struct Place {
     pub target: SocketAddr,
-    /// Where the far node of a pair listens for the near one.
+    /// The address on which the far node of a pair listens for the near node.
     pub link: SocketAddr,
     /// Two addresses to listen on. A peer that needs no difference between small and bulk uses the first for both.
     pub listen: [SocketAddr; 2],
     pub directory: PathBuf,
-    /// How many connections it must be able to hold.
+    /// The number of connections that the peer must be able to hold.
     pub connections_max: usize,
-    /// Where `Launch::file` will be.
+    /// The path of `Launch::file`.
     pub config: PathBuf,
-    /// Where nginx's modules may be.
+    /// Directories in which nginx's modules may be.
     pub modules: Vec<PathBuf>,
 }
 
@@ -59,7 +59,7 @@ pub struct Launch {
 }
 
 impl Peer {
-    /// Which of the builds beside seaprox it is.
+    /// Returns the index of the build in `--beside`, if the peer is one of those builds.
     pub fn beside(&self) -> Option<usize> {
         BUILDS.iter().position(|name| *name == self.family)
     }
@@ -80,7 +80,7 @@ impl Peer {
     }
 }
 
-/// A program of the search path, or of the directories where daemons lie.
+/// Finds a program in the search path or in the usual directories of daemons.
 pub fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let daemons = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);

@@ -1,7 +1,7 @@
-//! What /proc tells about a process and its descendants: CPU time, time spent queued, private memory, descriptors.
+//! Reads /proc for a process and its descendants: CPU time, time spent queued, private memory, descriptors.
 //!
-//! A proxy is measured as a tree of processes, because some fork for each connection. A process that vanishes between two
-//! looks is no error: what it used is then part of its parent's account of reaped children.
+//! A proxy is measured as a tree of processes, because some proxies fork for each connection. A process that ends
+//! between two readings is no error: its CPU time is then in its parent's account of reaped children.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use crate::sys;
 #[derive(Clone, Copy, Default)]
 pub struct Usage {
     pub cpu_ns: u64,
-    /// Runnable but not running: the processor was busy with somebody else.
+    /// Time in which a thread was runnable but did not run, because the processor was busy with other work.
     pub queued_ns: u64,
 }
 
@@ -33,7 +33,7 @@ impl Usage {
     }
 }
 
-/// Bytes that belong to nobody else: what the tree's processes have written to, swapped pages included.
+/// Returns the private bytes of the tree's processes: pages that they have written to, swapped ones included.
 pub fn private_bytes(root: u32) -> u64 {
     let of_one = |pid: u32| -> u64 {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
@@ -58,7 +58,7 @@ struct Process {
     reaped_ns: u64,
 }
 
-/// The process and all its descendants that are alive.
+/// Returns the process and all its living descendants.
 fn tree(root: u32) -> Vec<Process> {
     let mut others: Vec<Process> = fs::read_dir("/proc")
         .into_iter()
@@ -82,7 +82,7 @@ fn take(from: &mut Vec<Process>, to: &mut Vec<Process>, wanted: impl Fn(&Process
 
 fn process(pid: u32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name stands in parentheses and may hold anything; all that follows the last one is numbers.
+    // The name is in parentheses and may contain any bytes; after the last parenthesis there are only numbers.
     let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().collect();
     let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
     let ticks = number(CHILDREN_USER)? + number(CHILDREN_SYSTEM)?;

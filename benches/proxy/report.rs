@@ -1,4 +1,4 @@
-//! What a reader sees: a table for each section, the peers' configurations, and remarks on what the numbers do not show.
+//! The printed report: a table for each section, the peers' configurations, and remarks on disturbed results.
 
 use crate::instance::Description;
 use crate::measure::{BUSY, LOAD_BUSY, QUEUED};
@@ -7,7 +7,8 @@ use crate::run::{BUSY_ENOUGH, DIRECT, QUEUED_MUCH, Sample};
 use crate::sections::{Metric, Section};
 use crate::stats::{self, Spread};
 
-/// A section's table: one row for each peer, with the median of its rounds and, in brackets, the least and greatest.
+/// Prints a section's table: one row for each peer, with the median of its rounds and, in brackets, minimum and
+/// maximum.
 pub fn print_section(section: &Section, samples: &[Sample]) {
     println!("{}: {}", section.name, section.title);
     if samples.is_empty() {
@@ -31,7 +32,7 @@ pub fn print_section(section: &Section, samples: &[Sample]) {
     println!();
 }
 
-/// Versions, command lines and files: numbers without them mean nothing.
+/// Prints the versions, command lines and files of the peers, without which the numbers mean nothing.
 pub fn print_peers(descriptions: &[Description]) {
     println!("The peers and their configurations");
     for description in descriptions {
@@ -49,7 +50,8 @@ pub fn spread(samples: &[Sample], peer: &str, key: &str) -> Option<Spread> {
     Spread::of(&values)
 }
 
-/// The ratio of two peers in one metric, over the rounds that both have. Shares of a processor are not compared.
+/// Returns the ratio of two peers in one metric, over the rounds that both have. Shares of a processor are not
+/// compared.
 pub fn ratio(samples: &[Sample], of: &str, to: &str, metric: &Metric) -> Option<Spread> {
     if metric.key == BUSY {
         return None;
@@ -61,7 +63,7 @@ pub fn ratio(samples: &[Sample], of: &str, to: &str, metric: &Metric) -> Option<
     Spread::of(&stats::ratios(&rounds(of), &rounds(to)))
 }
 
-/// Whether something else than the proxy decided the rate, or disturbed it.
+/// Returns a remark if something else than the proxy limited the rate, or disturbed it.
 fn remark(section: &Section, samples: &[Sample], peer: &str) -> String {
     let median = |key| spread(samples, peer, key).map_or(0.0, |spread| spread.median);
     let (busy, queued, load) = (median(BUSY), median(QUEUED), median(LOAD_BUSY));

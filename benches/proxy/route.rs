@@ -1,13 +1,13 @@
-//! The way from the client to the far end: which address to dial, and what to say there first.
+//! The route from the client to the far end: the address to dial, and the proxy's handshake.
 //!
-//! A handshake is a list of exchanges, each one send and one wait, as an ordinary client does it. The blocking use is here;
-//! the short connections of `connect.rs` walk the same list without blocking.
+//! A handshake is a list of exchanges, each one send and one wait, as an ordinary client makes them. This file makes
+//! them with blocking calls; the short connections of `connect.rs` use the same list without blocking.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// What a proxy wants to hear before it relays.
+/// The handshake that a proxy needs before it relays.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Handshake {
     None,
@@ -56,7 +56,8 @@ impl Route {
         }
     }
 
-    /// Dials, shakes hands and checks the proxy's answers. Reads and writes of the stream have a time limit.
+    /// Dials, makes the handshake and checks the proxy's answers. Reads and writes of the returned stream have a time
+    /// limit.
     pub fn open(&self) -> io::Result<TcpStream> {
         let mut stream = TcpStream::connect_timeout(&self.dial, PATIENCE)?;
         stream.set_nodelay(true)?;
@@ -93,7 +94,7 @@ impl Route {
     }
 }
 
-/// Reads what is expected and not one byte more: a bulk stream follows at once.
+/// Reads the expected answer and not one byte more, because a bulk stream follows at once.
 fn receive(stream: &mut TcpStream, expect: Expect) -> io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     let complete = |answer: &[u8]| match expect {
@@ -111,7 +112,7 @@ fn receive(stream: &mut TcpStream, expect: Expect) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// A reply with an IPv4 address, which is what proxies on 127.0.0.1 give.
+/// The length of a reply with an IPv4 address, as proxies on 127.0.0.1 send it.
 const SOCKS_REPLY_LEN: usize = 10;
 const ANSWER_LEN_MAX: usize = 16 * 1024;
 pub const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,7 +1,7 @@
-//! Runs sections: peers take turns within each round, so that what disturbs the machine disturbs all of them alike.
+//! Runs sections: peers take turns within each round, so that other work on the machine disturbs all peers alike.
 //!
-//! Proxies are started when a section first needs them and stay up, idle, until the end. A peer that is not there, does not
-//! start or fails in the middle is said once and left out; the run goes on.
+//! Proxies are started when a section first needs them and stay up, idle, until the end. A peer that is not installed,
+//! does not start or fails in a trial is reported once and left out; the run goes on.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -28,13 +28,13 @@ impl Sample {
 pub struct Runner<'a> {
     ground: &'a Ground,
     running: HashMap<&'static str, Instance>,
-    /// Peers, and programs with all their peers, that cannot be had at all.
+    /// Peers that did not start, and programs that are not installed.
     absent: HashSet<&'static str>,
-    /// What the run may still spend on repeating samples.
+    /// The time that the run may still spend on repeating samples.
     spare: Duration,
-    /// In the order of their first start.
+    /// The descriptions of the peers, in the order of their first start.
     pub descriptions: Vec<Description>,
-    /// One line for each peer that was left out somewhere, and why.
+    /// One line with the reason for each peer that was left out of a section.
     pub left_out: Vec<String>,
 }
 
@@ -75,8 +75,8 @@ impl<'a> Runner<'a> {
         samples
     }
 
-    /// One sample. When other work took the proxy's processor, it is repeated while the run has time for that, and the least
-    /// disturbed one counts.
+    /// Takes one sample. If other work used the proxy's processor, the sample is repeated while the run has time for
+    /// that. Returns the least disturbed one.
     fn sample(&mut self, section: &Section, name: &str) -> Result<Values, String> {
         let mut best = self.once(section, name)?;
         for _ in 0..REPEATS_MAX {
@@ -111,8 +111,8 @@ impl<'a> Runner<'a> {
         self.ground.options.wants_peer(name, family)
     }
 
-    /// Starts the peer unless it runs or is known not to. A section that starts its own needs no shared one, but is told
-    /// in the same way when there can be none.
+    /// Starts the peer unless it already runs or has failed before. Returns true if the peer can be measured. For a
+    /// section that starts a fresh peer for each sample, this is only a test, and the peer is ended again.
     fn starts(&mut self, name: &'static str, fresh: bool) -> bool {
         let Some(peer) = peers::peer(name) else { return false };
         if self.absent.contains(name) || self.absent.contains(peer.family) {
@@ -165,8 +165,8 @@ fn queued(values: &Values) -> f64 {
 /// The row without a proxy.
 pub const DIRECT: &str = "direct";
 
-/// A proxy that was busy for this share of the window, in percent, had its processor for itself.
+/// The busy share of the window, in percent, from which on a proxy had its processor for itself.
 pub const BUSY_ENOUGH: f64 = 90.0;
-/// A proxy that waited longer for a processor, in percent of the window, was disturbed by other work.
+/// The wait for a processor, in percent of the window, from which on a proxy was disturbed by other work.
 pub const QUEUED_MUCH: f64 = 8.0;
 const REPEATS_MAX: usize = 2;

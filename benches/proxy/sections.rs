@@ -1,4 +1,4 @@
-//! The list of what is measured: each section is one trial, the peers that it compares, and how its values are shown.
+//! The list of measurements: each section is one trial, the peers that it compares, and the columns of its table.
 
 use std::io;
 
@@ -8,17 +8,17 @@ use crate::trials::{self, Subject};
 
 pub struct Section {
     pub name: &'static str,
-    /// The name by which `--only` selects it, with others.
+    /// The name by which `--only` selects the section; several sections can share it.
     pub group: &'static str,
     pub title: &'static str,
     pub peers: &'static [&'static str],
     pub metrics: &'static [Metric],
-    /// Which peers are divided by which, round by round.
+    /// Pairs of peers: the values of the first are divided by those of the second, round by round.
     pub ratios: &'static [(&'static str, &'static str)],
     pub rounds_max: usize,
-    /// Each sample gets a proxy of its own.
+    /// True if each sample gets a newly started proxy.
     pub fresh: bool,
-    /// The load drives the proxy as hard as it can, so that a proxy with time to spare was not the limit.
+    /// True if the load drives the proxy as hard as it can. A proxy that is not busy then was not the limit.
     pub saturates: bool,
     pub trial: fn(&Ground, &Subject) -> io::Result<Values>,
 }
@@ -89,7 +89,7 @@ const TO_SPLICE: &[(&str, &str)] = &[("seaprox-copy", "seaprox"), ("seaprox-copy
 
 const MANY: usize = usize::MAX;
 
-/// What most sections share: forwarders, divided by haproxy, driven as hard as possible.
+/// The usual section: forwarders, divided by haproxy, driven as hard as possible.
 pub const USUAL: Section = Section {
     name: "",
     group: "",

@@ -1,6 +1,6 @@
 //! Small statistics over samples: medians, percentiles, ratios of paired rounds.
 
-/// Median, least and greatest of a set of samples.
+/// Median, minimum and maximum of a set of samples.
 #[derive(Clone, Copy)]
 pub struct Spread {
     pub median: f64,
@@ -9,7 +9,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// `None` when there is no sample.
+    /// Returns `None` if there is no finite sample.
     pub fn of(samples: &[f64]) -> Option<Spread> {
         let mut sorted: Vec<f64> = samples.iter().copied().filter(|sample| sample.is_finite()).collect();
         sorted.sort_by(f64::total_cmp);
@@ -20,14 +20,14 @@ impl Spread {
     }
 }
 
-/// The value below which `share` of the samples lie; sorts them.
+/// Returns the value below which `share` of the samples are. Sorts the samples.
 pub fn percentile(samples: &mut [u64], share: f64) -> Option<u64> {
     samples.sort_unstable();
     let index = (samples.len() as f64 * share).ceil() as usize;
     samples.get(index.saturating_sub(1)).copied()
 }
 
-/// Ratios of the rounds that both sides have: what disturbs a round disturbs both, and mostly cancels out.
+/// Returns the ratios of the rounds that both sides have. A disturbance of a round affects both and mostly cancels out.
 pub fn ratios(of: &[(usize, f64)], to: &[(usize, f64)]) -> Vec<f64> {
     let matching = |round: usize| to.iter().find(|(other, _)| *other == round).map(|(_, value)| *value);
     of.iter().filter_map(|(round, value)| Some(value / matching(*round)?)).filter(|ratio| ratio.is_finite()).collect()

@@ -1,8 +1,9 @@
-//! The calls that the standard library and socket2 do not offer: namespaces, sendfile, epoll, other processes' CPU clocks.
+//! The calls that the standard library and socket2 do not offer: namespaces, sendfile, epoll, other processes' CPU
+//! clocks.
 //!
-//! This is the only file of the bench with unsafe code. Each function is one system call, or one short group of them that
-//! makes sense only together, and returns what the kernel said as an `io::Result`. It must never decide anything: which
-//! processor, which signal and which descriptor are its callers' business.
+//! This is the only file of the bench with unsafe code. Each function is one system call, or one short group of them
+//! that makes sense only together, and returns the kernel's result as an `io::Result`. It must never decide anything:
+//! the callers choose processors, signals and descriptors.
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
@@ -43,10 +44,10 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_DEL, fd, 0, 0)
     }
 
-    /// Fills `ready` with the tokens that have something to do. An interrupted wait counts as no events.
+    /// Fills `ready` with the tokens of the ready descriptors. An interrupted wait counts as no events.
     pub fn wait(&mut self, ready: &mut Vec<u64>, timeout: Option<Duration>) -> io::Result<()> {
         ready.clear();
-        // One millisecond more than asked: rounding down would spin through the last fraction of a deadline.
+        // One millisecond more, because rounding down would spin through the last fraction of a deadline.
         let timeout_ms = timeout.map_or(-1, |t| t.as_millis().min(60_000) as c_int + 1);
         // SAFETY: the array is alive during the call and its true length is passed.
         let count = unsafe {
@@ -68,13 +69,13 @@ impl Epoll {
     }
 }
 
-/// Moves the calling process into a network namespace of its own. Only threads made afterwards follow it.
+/// Moves the calling thread into a new network namespace. Only threads created afterwards are in it as well.
 pub fn unshare_network() -> io::Result<()> {
     // SAFETY: unshare takes no pointer.
     check(unsafe { libc::unshare(libc::CLONE_NEWNET) }).map(drop)
 }
 
-/// Sets the loopback interface up, which a new namespace has but keeps down.
+/// Sets up the loopback interface, which is down in a new namespace.
 pub fn loopback_up() -> io::Result<()> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
     // SAFETY: ifreq is plain data, for which all zeroes is a valid value.
@@ -87,7 +88,8 @@ pub fn loopback_up() -> io::Result<()> {
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &mut request) }).map(drop)
 }
 
-/// An anonymous file of `len` bytes in memory, all of them touched so that no page fault falls into a measurement.
+/// Creates an anonymous file of `len` bytes in memory. All pages are touched, so that no measurement includes page
+/// faults.
 pub fn memory_file(len: usize) -> io::Result<File> {
     // SAFETY: the name is a C string literal, and the descriptor that is returned has no other owner.
     let file =
@@ -96,7 +98,7 @@ pub fn memory_file(len: usize) -> io::Result<File> {
     Ok(file)
 }
 
-/// Sends up to `len` bytes of `file` from its start without a copy, and returns how many the socket took.
+/// Sends up to `len` bytes of `file` from its start without a copy. Returns how many the socket took.
 pub fn send_file(socket: &impl AsFd, file: &File, len: usize) -> io::Result<usize> {
     let mut offset: libc::off_t = 0;
     // SAFETY: the offset outlives the call, and both descriptors are borrowed and therefore open.
@@ -104,15 +106,15 @@ pub fn send_file(socket: &impl AsFd, file: &File, len: usize) -> io::Result<usiz
     if sent < 0 { Err(Error::last_os_error()) } else { Ok(sent as usize) }
 }
 
-/// Takes up to `len` bytes from a TCP socket and throws them away in the kernel, without a copy.
+/// Reads up to `len` bytes from a TCP socket and discards them in the kernel, without a copy. Returns how many.
 pub fn discard(socket: &impl AsFd, len: usize) -> io::Result<usize> {
     // SAFETY: with MSG_TRUNC a TCP socket writes nothing to the buffer, so a null one is never dereferenced.
     let taken = unsafe { libc::recv(socket.as_fd().as_raw_fd(), ptr::null_mut(), len, libc::MSG_TRUNC) };
     if taken < 0 { Err(Error::last_os_error()) } else { Ok(taken as usize) }
 }
 
-/// Lets `bind` fix the source address alone, and `connect` choose the port: then ports are unique for each pair of
-/// addresses, not for the source address alone.
+/// Makes `bind` set only the source address, and `connect` choose the port. Ports are then unique for each pair of
+/// addresses, not only for each source address.
 pub fn bind_address_only(socket: &impl AsFd) -> io::Result<()> {
     let on: c_int = 1;
     // SAFETY: the value outlives the call and its true size is passed.
@@ -128,7 +130,7 @@ pub fn bind_address_only(socket: &impl AsFd) -> io::Result<()> {
     check(code).map(drop)
 }
 
-/// The CPU time that a process has used so far in all its threads, those that have ended included, in nanoseconds.
+/// Returns the CPU time of a process in all its threads, ended ones included, in nanoseconds.
 pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
     let mut clock = 0;
     // SAFETY: the clock id outlives the call.
@@ -142,14 +144,14 @@ pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
     Ok(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
 }
 
-/// How many ticks of /proc's CPU times make one second.
+/// Returns the number of ticks in a second, for the CPU times in /proc.
 pub fn ticks_per_second() -> u64 {
     // SAFETY: sysconf takes no pointer.
     let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
     if ticks > 0 { ticks as u64 } else { 100 }
 }
 
-/// The processors that this process may run on.
+/// Returns the processors that this process may run on.
 pub fn processors() -> Vec<usize> {
     // SAFETY: cpu_set_t is plain data, for which all zeroes is the empty set.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
@@ -168,10 +170,10 @@ pub fn pin(processors: &[usize]) -> io::Result<()> {
     check(unsafe { libc::sched_setaffinity(0, mem::size_of_val(&set), &set) }).map(drop)
 }
 
-/// Puts the calling thread before the others of its processor when it wakes up, for the rest of its life.
+/// Gives the calling thread priority over the other threads of its processor when it wakes up, until it ends.
 ///
-/// This is the highest niceness with the shortest slice, not a real-time policy: the kernel grants ordinary threads a share
-/// of each second before real-time ones, and then a ping would wait for tens of milliseconds.
+/// This is the highest niceness with the shortest slice, not a real-time policy: the kernel grants ordinary threads a
+/// share of each second before real-time ones, and then a ping would wait for tens of milliseconds.
 pub fn hasten() -> io::Result<()> {
     let attributes = SchedulingAttributes {
         size: mem::size_of::<SchedulingAttributes>() as u32,
@@ -208,7 +210,7 @@ pub fn set_niceness(niceness: i32) -> io::Result<()> {
     check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) }).map(drop)
 }
 
-/// Raises the soft limit of open descriptors to the hard one, and returns it.
+/// Raises the soft limit of open descriptors to the hard one. Returns the hard limit.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the limit outlives the call.
@@ -240,7 +242,7 @@ pub fn prepare_child(command: &mut Command, processors: &[usize]) {
     }
 }
 
-/// Kills a process and the group that it leads. One that is gone already is no error.
+/// Kills a process and the group that it leads. A process that has already ended is no error.
 pub fn kill_group(pid: u32) {
     // SAFETY: kill takes no pointer; a pid of zero or one, which would mean other processes, is refused.
     unsafe {
@@ -251,7 +253,8 @@ pub fn kill_group(pid: u32) {
     }
 }
 
-/// Blocks the signals that end the bench, in this thread and in all that it makes, so that one thread can wait for them.
+/// Blocks the signals that end the bench, in this thread and in all that it creates, so that one thread can wait for
+/// them.
 pub fn block_stop_signals() -> io::Result<()> {
     let set = stop_signals();
     // SAFETY: the set outlives the call.
@@ -261,7 +264,7 @@ pub fn block_stop_signals() -> io::Result<()> {
     }
 }
 
-/// Waits for one of the blocked signals and returns its number, or `None` when the time is over.
+/// Waits for one of the blocked signals. Returns its number, or `None` after `timeout`.
 pub fn wait_for_stop_signal(timeout: Duration) -> Option<c_int> {
     let set = stop_signals();
     let end = Instant::now() + timeout;

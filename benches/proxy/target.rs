@@ -1,8 +1,9 @@
 //! The far end: the server that all proxies relay to, as a process of its own.
 //!
-//! It listens on one address, because a static proxy has one target, and the first byte of a connection says what is
-//! wanted (see `Wish`). Small exchanges share one epoll loop. Bulk streams and the timed ping have a thread each: the first
-//! so that a thread blocks in sendfile and costs little else, the second so that it never waits behind another connection.
+//! It listens on one address, because a static proxy has one target, and the first byte of a connection selects the
+//! service (see `Wish`). Small exchanges share one epoll loop. Bulk streams and the timed ping have a thread each: a
+//! bulk stream so that its thread blocks in sendfile and costs little else, a ping so that it never waits behind
+//! another connection.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,18 +13,18 @@ use std::thread;
 use crate::child::Child;
 use crate::sys::{self, Epoll};
 
-/// What a client asks for with its first byte.
+/// The service that a client selects with its first byte.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
-    /// Bytes without end.
+    /// An endless stream of bytes.
     Bulk,
     /// `ONCE_LEN` bytes are answered with as many, and the connection is closed.
     Once,
-    /// What arrives is sent back.
+    /// All bytes are sent back.
     Echo,
-    /// What arrives is sent back, by a thread that runs before all others.
+    /// All bytes are sent back, by a thread with priority over all others.
     Ping,
-    /// Each HTTP request head is answered with `RESPONSE`; the first byte is that of GET.
+    /// Each HTTP request head is answered with `RESPONSE`. The first byte is the G of GET.
     Http,
 }
 
@@ -87,17 +88,17 @@ struct Loop {
 struct Connection {
     stream: TcpStream,
     wish: Option<Wish>,
-    /// Bytes of `Once` so far.
+    /// Bytes received so far, for `Once`.
     received: usize,
     /// The last four bytes, to find the end of a head that arrives in pieces.
     tail: u32,
 }
 
-/// What becomes of a connection after its bytes are served.
+/// The next step for a connection after its bytes are served.
 enum Next {
     Keep,
     Close,
-    /// A thread of its own takes it over.
+    /// Hand the connection to a thread of its own.
     Leave(Wish),
 }
 
@@ -120,7 +121,7 @@ impl Loop {
             let stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                // A connection that is gone again is no concern of the next one.
+                // A connection that was aborted while it waited does not affect the next one.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => return Err(error),
             };
@@ -154,7 +155,8 @@ impl Loop {
 }
 
 impl Connection {
-    /// Reads once and answers. Answers are small and the client waits for them, so they always fit the socket's buffer.
+    /// Reads once and answers. An answer always fits the socket's buffer, because it is small and the client waits for
+    /// it.
     fn serve(&mut self) -> io::Result<Next> {
         let mut buf = [0; 4096];
         let len = match self.stream.read(&mut buf) {
@@ -193,7 +195,7 @@ impl Connection {
     }
 }
 
-/// Serves one connection until its client goes away; that its client goes away is its regular end.
+/// Serves one connection until its client closes it, which is its regular end.
 fn alone(stream: TcpStream, wish: Wish) {
     let _ = match wish {
         Wish::Bulk => pour(&stream),
@@ -210,7 +212,7 @@ fn pour(stream: &TcpStream) -> io::Result<()> {
 
 fn ping(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nonblocking(false)?;
-    // Without the privilege the ping takes its turn like everybody; the report says which it was.
+    // Without the privilege the ping has the usual priority; the report says so.
     let _ = sys::hasten();
     let mut buf = [0; 4096];
     loop {
@@ -221,11 +223,11 @@ fn ping(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// The hidden argument that makes the program the far end.
+/// The hidden argument that makes this program the far end.
 pub const ARGUMENT: &str = "--far-end";
-/// Bytes each way of a short connection.
+/// Bytes in each direction of a short connection.
 pub const ONCE_LEN: usize = 32;
-/// An answer of the size that a static file server gives for two bytes of content.
+/// An answer as a static file server sends it for two bytes of content.
 pub const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: bench\r\nContent-Type: text/plain\r\n\
     Content-Length: 2\r\nConnection: keep-alive\r\nCache-Control: no-store\r\n\r\nok";
 

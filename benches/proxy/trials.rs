@@ -1,4 +1,4 @@
-//! The trials: each one sets up its connections through a proxy, or past all proxies, and returns one sample.
+//! The trials: each one opens its connections through a proxy, or directly to the target, and returns one sample.
 
 use std::io;
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ use crate::route::Route;
 use crate::stats;
 use crate::target::Wish;
 
-/// What a trial is about: a running proxy, or none.
+/// The subject of a trial: a running proxy, or none.
 pub struct Subject<'a> {
     instance: Option<&'a Instance>,
     small: Route,
@@ -54,13 +54,13 @@ fn bulk(ground: &Ground, subject: &Subject, streams: usize) -> io::Result<Values
     Ok(values)
 }
 
-/// Short connections.
+/// Measures short connections.
 pub fn connections(ground: &Ground, subject: &Subject) -> io::Result<Values> {
     let mut load = Connect::open(&subject.small, CONCURRENT)?;
     units(ground, subject, &mut load)
 }
 
-/// Requests on connections that stay open.
+/// Measures requests on connections that stay open.
 pub fn requests(ground: &Ground, subject: &Subject) -> io::Result<Values> {
     let mut load = Request::open(&subject.small, KEPT_ALIVE)?;
     units(ground, subject, &mut load)
@@ -77,7 +77,7 @@ fn units(ground: &Ground, subject: &Subject, load: &mut dyn Load) -> io::Result<
     Ok(values)
 }
 
-/// The same requests from wrk, as a check by a tool that is not ours. It takes whole seconds, and its connecting counts.
+/// Measures the same requests sent by wrk, an independent tool. wrk runs for whole seconds and includes its connects.
 pub fn wrk(ground: &Ground, subject: &Subject) -> io::Result<Values> {
     let log = ground.directory.join("wrk.log");
     let mut command = Command::new("wrk");
@@ -105,7 +105,7 @@ pub fn wrk(ground: &Ground, subject: &Subject) -> io::Result<Values> {
     Ok(values)
 }
 
-/// One ping after the other, nothing else.
+/// Measures one ping after the other, without other load.
 pub fn ping(ground: &Ground, subject: &Subject) -> io::Result<Values> {
     let mut load = Ping::open(&subject.small, Wish::Ping)?;
     load.run_for(ground.options.warmup)?;
@@ -117,7 +117,7 @@ pub fn ping(ground: &Ground, subject: &Subject) -> io::Result<Values> {
     Ok(values)
 }
 
-/// Pings while a bulk stream runs through the same proxy.
+/// Measures pings while a bulk stream runs through the same proxy.
 pub fn ping_beside_bulk(ground: &Ground, subject: &Subject) -> io::Result<Values> {
     let mut bulk = Bulk::open(&subject.bulk, 1)?;
     let mut ping = Ping::open(&subject.small, Wish::Ping)?.paced(PING_PAUSE);
@@ -139,17 +139,17 @@ pub fn ping_beside_bulk(ground: &Ground, subject: &Subject) -> io::Result<Values
     })
 }
 
-/// Many connections that are open and silent: what they cost in memory and descriptors, and what one event costs beside
-/// them. Each of them has carried a ping, so that it is known to be relayed and has used its buffers.
+/// Measures many open and silent connections: their memory and descriptors, and the CPU time of one event on another
+/// connection. Each has carried a ping, so that it is certainly relayed and has used its buffers.
 pub fn idle(ground: &Ground, subject: &Subject) -> io::Result<Values> {
     idle_up_to(ground, subject, ground.idle())
 }
 
-/// The same with this many connections.
+/// Measures idle connections as [`idle`] does, with `count` of them.
 pub fn idle_up_to(ground: &Ground, subject: &Subject, count: usize) -> io::Result<Values> {
     let roots = subject.pids();
     if roots.is_empty() {
-        return Err(io::Error::other("there is no proxy to look at"));
+        return Err(io::Error::other("there is no proxy to measure"));
     }
     let total = |of: fn(u32) -> u64| roots.iter().map(|root| of(*root)).sum::<u64>();
     let mut held = Vec::new();
@@ -160,7 +160,7 @@ pub fn idle_up_to(ground: &Ground, subject: &Subject, count: usize) -> io::Resul
 
     let more = count.saturating_sub(IDLE_FEW).max(1);
     hold(&mut held, &subject.small, more)?;
-    // Proxies give buffers back after a while; this is the while.
+    // Proxies release buffers after a while.
     thread::sleep(SETTLE);
     let (memory_after, descriptors_after) = (total(proc::private_bytes), total(proc::descriptors));
     let (many, many_events) = measure::sample(ground, roots, &mut active)?;
@@ -218,7 +218,8 @@ const GIB: f64 = (1u64 << 30) as f64;
 const CONCURRENT: usize = 32;
 const KEPT_ALIVE: usize = 64;
 const IDLE_FEW: usize = 10;
-/// Between pings beside a stream: a person types, and the client's processor has the stream to receive, too.
+/// Pause between pings beside a stream: a person who types also pauses, and the client has to receive the stream as
+/// well.
 const PING_PAUSE: Duration = Duration::from_micros(200);
 const HOLD_TIME_MAX: Duration = Duration::from_secs(15);
 const SETTLE: Duration = Duration::from_millis(500);

@@ -1,4 +1,4 @@
-//! Streams without end, received into nothing: the kernel drops the bytes without copying them.
+//! Endless streams whose received bytes the kernel drops without copying them.
 
 use std::io::{self, Write};
 use std::net::TcpStream;

@@ -1,9 +1,9 @@
 //! Short connections, many at a time: connect, shake hands, a few bytes each way, close.
 //!
-//! The far end closes first, as an HTTP/1.0 server does. Then the states that linger for a minute after a close lie with
-//! the far end and with the proxy's listening side, and neither the client's ports nor the proxy's outgoing ones run out;
-//! were the client first, each connection would cost the proxy a port for that minute. The client spreads over many source
-//! addresses, because each lingering pair of address and port is slow to use again.
+//! The far end closes first, as an HTTP/1.0 server does. Then the states that linger for a minute after a close lie
+//! with the far end and with the proxy's listening side, and neither the client's ports nor the proxy's outgoing ones
+//! run out; were the client first, each connection would cost the proxy a port for that minute. The client spreads over
+//! many source addresses, because each lingering pair of address and port is slow to use again.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -16,7 +16,7 @@ use crate::route::{Exchange, Expect, PATIENCE, Route};
 use crate::sys::{self, Epoll};
 use crate::target::{ONCE_LEN, Wish};
 
-/// The unit is one connection that has come to its regular end.
+/// The unit is one connection that has ended in order.
 pub struct Connect {
     dial: SocketAddr,
     exchanges: Vec<Exchange>,
@@ -30,7 +30,7 @@ pub struct Connect {
 /// One of the connections under way.
 struct Slot {
     stream: TcpStream,
-    /// Which exchange it is at; past the last one, only the end is awaited.
+    /// Index of the current exchange; after the last one, only the end of the connection is awaited.
     step: usize,
     sent: bool,
     received: usize,
@@ -63,8 +63,8 @@ impl Connect {
         Ok(load)
     }
 
-    /// Starts a connection. On loopback it is mostly established when the call returns, so the first bytes are tried at
-    /// once and writability is awaited only if they do not go.
+    /// Starts a connection. On loopback it is mostly established when the call returns, so the first bytes are sent at
+    /// once, and the load waits for writability only if that fails.
     fn dial(&mut self, index: usize) -> io::Result<Slot> {
         let source = Ipv4Addr::from(FIRST_SOURCE + self.next_source);
         self.next_source = (self.next_source + 1) % SOURCES;
@@ -92,7 +92,7 @@ impl Connect {
             Ok(Progress::Ended) => self.done += 1,
             Err(error) => {
                 self.failed += 1;
-                // A few refusals at full speed are the proxy's answer; many mean that this is no measurement.
+                // A few refusals at full speed are acceptable; with many, the measurement is worthless.
                 if self.failed > FAILURES_MAX {
                     return Err(error);
                 }
@@ -132,7 +132,7 @@ impl Load for Connect {
 }
 
 impl Slot {
-    /// Sends what this step has to say; before the connection is established, nothing happens.
+    /// Sends the bytes of this step. Does nothing before the connection is established.
     fn send(&mut self, exchanges: &[Exchange]) -> io::Result<()> {
         let Some(exchange) = exchanges.get(self.step) else { return Ok(()) };
         match self.stream.write(&exchange.send) {
@@ -174,7 +174,7 @@ impl Slot {
         }
     }
 
-    /// Notes bytes of an answer; says whether it is complete.
+    /// Records bytes of an answer. Returns true if the answer is complete.
     fn take(&mut self, bytes: &[u8], expect: Expect) -> bool {
         self.received += bytes.len();
         self.tail = bytes.iter().fold(self.tail, |tail, byte| tail << 8 | u32::from(*byte));

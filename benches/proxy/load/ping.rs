@@ -1,4 +1,4 @@
-//! One connection on which a few bytes go forth and back, one ping at a time, each of them timed.
+//! One connection on which a few bytes go forth and back, one ping at a time. Each ping is timed.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -20,7 +20,7 @@ pub struct Ping {
 }
 
 impl Ping {
-    /// Opens the connection and sends one ping, so that the whole way is known to be open.
+    /// Opens the connection and sends one ping, which shows that the whole route is open.
     pub fn open(route: &Route, wish: Wish) -> io::Result<Ping> {
         let mut ping = Ping { stream: route.open()?, wish, pause: Duration::ZERO, times_ns: Vec::new(), done: 0 };
         ping.once()?;
@@ -28,12 +28,12 @@ impl Ping {
         Ok(ping)
     }
 
-    /// With this pause between one ping's return and the next one.
+    /// Sets the pause between the return of a ping and the next ping.
     pub fn paced(self, pause: Duration) -> Ping {
         Ping { pause, ..self }
     }
 
-    /// The times of the pings since they were last taken.
+    /// Takes the times of the pings since the last call, in nanoseconds.
     pub fn take_times_ns(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.times_ns)
     }
@@ -64,14 +64,14 @@ impl Ping {
 }
 
 impl Load for Ping {
-    /// A timed ping has a thread that runs before all others, if the system allows: what is timed is the proxy's delay, not
-    /// how long the client waits for a processor.
+    /// Runs a timed ping in a thread with priority over all others, if the system permits it, so that the times are the
+    /// proxy's delay and not the client's wait for a processor.
     fn run_for(&mut self, window: Duration) -> io::Result<()> {
         if self.wish != Wish::Ping {
             return self.repeat(window);
         }
         let ahead = || {
-            // The report says when this is not permitted.
+            // The report says if this is not permitted.
             let _ = sys::hasten();
             self.repeat(window)
         };

@@ -1,4 +1,4 @@
-//! Requests on connections that stay open: each sends the next one as soon as its answer is complete.
+//! Requests on connections that stay open: each connection sends the next request as soon as an answer is complete.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use crate::route::{PATIENCE, Route};
 use crate::sys::{self, Epoll};
 use crate::target::RESPONSE;
 
-/// The unit is one request answered.
+/// The unit is one answered request.
 pub struct Request {
     connections: Vec<Connection>,
     epoll: Epoll,
