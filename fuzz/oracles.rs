@@ -1,8 +1,8 @@
-//! What must hold for any bytes whatsoever: one function per parser, which panics when it does not hold.
+//! Properties that every parser must keep for any bytes: one function for each parser, which panics when one is broken.
 //!
-//! The fuzz targets call these functions, and so does a normal test, over the seeds and over mutations of them; so the file
-//! includes the parsers by path and needs nothing but `seaprox` and `httparse`. No function here may look at a clock or
-//! at random numbers: the same bytes give the same answer.
+//! The fuzz targets call these functions. A normal test calls them too, with the seeds and with mutations of the seeds,
+//! so this file includes the parsers by path and needs only `seaprox` and `httparse`. No function here may read a clock
+//! or random numbers: the same bytes give the same answer.
 #![allow(
     dead_code,
     unused_imports,
@@ -39,10 +39,10 @@ pub use heads::{http_request, http_response};
 pub use requests::{canary, socks_proto};
 pub use texts::{address, rules};
 
-/// Panics if something does not hold for these bytes.
+/// Panics if the bytes break a property.
 pub type Oracle = fn(&[u8]);
 
-/// Every oracle that must hold, by the name of its fuzz target and of its directory in `seeds/`.
+/// All oracles, each with the name of its fuzz target, which is also the name of its directory in `seeds/`.
 pub const ALL: [(&str, Oracle); 6] = [
     ("socks_proto", socks_proto),
     ("http_request", http_request),
@@ -52,8 +52,8 @@ pub const ALL: [(&str, Oracle); 6] = [
     ("rules", rules),
 ];
 
-/// Changes a seed in one to four places: for a test that has no fuzzer at hand. `state` is the state of the generator
-/// (xorshift) and must not be 0; the same state gives the same mutation.
+/// Returns a copy of `seed` that is changed in one to four places, for a test that runs without a fuzzer. `state` is
+/// the state of the generator (xorshift) and must not be 0; the same state gives the same mutation.
 pub fn mutate(seed: &[u8], state: &mut u64) -> Vec<u8> {
     let mut bytes = seed.to_vec();
     let mut random = |below: usize| {
@@ -81,7 +81,7 @@ pub fn mutate(seed: &[u8], state: &mut u64) -> Vec<u8> {
     bytes
 }
 
-/// What parsers of these formats stumble over.
+/// Byte strings that parsers of these formats often get wrong.
 const WORDS: [&[u8]; 20] = [
     b"\r\n",
     b"\n",
@@ -105,10 +105,10 @@ const WORDS: [&[u8]; 20] = [
     b"unix:",
 ];
 
-/// Checks a parser that is given all that was received so far: whatever it says of some bytes, it must say the same when
-/// they arrive in pieces, and when more stands behind them.
+/// Checks a parser that is called with all bytes received so far. Its result must be the same when the bytes arrive in
+/// pieces and when more bytes follow.
 ///
-/// `all_at_once` says that a message takes whatever is there, so that its length depends on the pieces.
+/// `all_at_once` returns true for a message that takes all bytes present, so that its length depends on the pieces.
 fn check_prefixes<'a, T: PartialEq + Debug, E: PartialEq + Debug>(
     data: &'a [u8],
     parse: impl Fn(&'a [u8]) -> Result<Option<(T, usize)>, E>,
@@ -121,9 +121,9 @@ fn check_prefixes<'a, T: PartialEq + Debug, E: PartialEq + Debug>(
         Ok(None) | Err(_) => data.len(),
     };
     assert!(taken <= data.len(), "more was consumed than there is");
-    assert!(taken > 0 || !matches!(whole, Ok(Some(_))), "a message of no bytes");
+    assert!(taken > 0 || !matches!(whole, Ok(Some(_))), "a message has no bytes");
     if let Ok(Some(_)) = whole {
-        assert_eq!(parse(&data[..taken]), whole, "what stands behind a message changed it");
+        assert_eq!(parse(&data[..taken]), whole, "bytes after a message changed it");
     }
     // A few lengths are enough: the fuzzer chooses the data.
     let stride = taken / 24 + 1;

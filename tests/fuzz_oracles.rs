@@ -1,5 +1,5 @@
-//! The oracles of the fuzz targets, run without a fuzzer: over the seeds, over mutations of them and over random bytes, a
-//! bounded number of times. And that no target is left out.
+//! The oracles of the fuzz targets, run without a fuzzer a bounded number of times: with the seeds, with mutations of
+//! the seeds and with random bytes. A last test checks that no target is left out.
 
 #[path = "kit/loop/mod.rs"]
 mod loop_kit;
@@ -17,7 +17,7 @@ fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
 }
 
-/// The seeds of a target, by name.
+/// Returns the seeds of a target, each with its file name, sorted by name.
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     let mut seeds: Vec<_> = fs::read_dir(fuzz().join("seeds").join(target))
         .unwrap()
@@ -28,7 +28,7 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// Runs an oracle, and says which bytes it does not hold for.
+/// Runs an oracle. Panics with the bytes for which it fails.
 fn check(name: &str, oracle: oracles::Oracle, from: &str, bytes: &[u8]) {
     if catch_unwind(|| oracle(bytes)).is_err() {
         panic!("{name} does not hold, {from}: {}", bytes.escape_ascii());
@@ -36,7 +36,7 @@ fn check(name: &str, oracle: oracles::Oracle, from: &str, bytes: &[u8]) {
 }
 
 #[test]
-fn every_oracle_holds_for_its_seeds_and_what_becomes_of_them() {
+fn every_oracle_holds_for_its_seeds_and_their_mutations() {
     for (name, oracle) in oracles::ALL {
         let seeds = seeds(name);
         assert!(seeds.len() >= 3, "{name} has {} seeds", seeds.len());
@@ -46,7 +46,7 @@ fn every_oracle_holds_for_its_seeds_and_what_becomes_of_them() {
             for number in 0..300 {
                 check(name, oracle, &format!("mutation {number} of {file}"), &oracles::mutate(seed, &mut state));
             }
-            // Every oracle is given every split of a seed as well.
+            // Every prefix of a seed as well.
             (0..seed.len()).for_each(|len| check(name, oracle, file, &seed[..len]));
         }
     }
@@ -57,7 +57,7 @@ fn every_oracle_holds_for_random_bytes() {
     let mut random = Random(0xb17e5);
     for _ in 0..2000 {
         let bytes: Vec<u8> = (0..random.below(200)).map(|_| random.next() as u8).collect();
-        // Text comes further into most parsers than bytes do.
+        // Text gets further into most parsers than random bytes do.
         let text: Vec<u8> = bytes.iter().map(|byte| b"0 :/.[]a-\r\nGET*1,;="[usize::from(*byte) % 19]).collect();
         for (name, oracle) in oracles::ALL {
             check(name, oracle, "random bytes", &bytes);
@@ -66,9 +66,9 @@ fn every_oracle_holds_for_random_bytes() {
     }
 }
 
-/// A planted defect: whatever runs the oracles must be able to see one fail.
+/// A planted defect: the code that runs the oracles must notice when one fails.
 #[test]
-fn the_canary_is_found() {
+fn the_planted_defect_of_the_canary_is_found() {
     let found = seeds("socks_proto").iter().any(|(_, seed)| catch_unwind(|| oracles::canary(seed)).is_err());
     let request = b"\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50";
     assert!(found || catch_unwind(|| oracles::canary(request)).is_err());
@@ -88,7 +88,7 @@ fn every_oracle_has_a_target_and_every_target_is_built() {
     let oracles: BTreeSet<_> =
         oracles::ALL.iter().map(|(name, _)| (*name).to_owned()).chain(["canary".to_owned()]).collect();
     assert_eq!(bins, files);
-    // The link's targets drive sessions; what holds for those is asserted inside of them.
+    // The link's targets drive sessions and contain their own assertions.
     let with_oracles: BTreeSet<_> = files.into_iter().filter(|name| !name.starts_with("link_")).collect();
     assert_eq!(with_oracles, oracles);
     for name in &oracles {

@@ -1,19 +1,21 @@
-//! The chunked coding: splits, a second decoder that shares nothing with the first, and what is forwarded.
+//! The chunked coding: splits, a second decoder that shares no code with the first, and the forwarded body.
 
 use super::http::chunked::{CHUNK_END, ChunkError, ChunkedReader, LAST_CHUNK, Step, chunk_line};
 
-/// A chunked body. The first byte says in pieces of which size it arrives.
+/// Checks a chunked body. The first byte gives the size of the pieces in which it arrives.
 pub fn http_chunked(data: &[u8]) {
     let Some((&selector, input)) = data.split_first() else { return };
     let at_once = relay(input, usize::MAX);
     let in_pieces = relay(input, usize::from(selector % 16) + 1);
-    assert_eq!(at_once, in_pieces, "pieces change the meaning");
+    assert_eq!(at_once, in_pieces, "the pieces change the meaning");
     let Ok(Some(body)) = at_once else { return };
     assert!(body.consumed <= input.len());
     assert_eq!(decode_plainly(&input[..body.consumed]), Some(body.data.clone()));
 
-    // Whoever gets the forwarded body finds the same data in it, and nothing behind it.
-    let forwarded = relay(&body.forwarded, usize::MAX).expect("is refused").expect("is not whole");
+    // The next reader finds the same data in the forwarded body, and no bytes after it.
+    let forwarded = relay(&body.forwarded, usize::MAX)
+        .expect("the forwarded body is valid")
+        .expect("the forwarded body is complete");
     assert_eq!((forwarded.consumed, &forwarded.data), (body.forwarded.len(), &body.data));
     assert_eq!(decode_plainly(&body.forwarded), Some(body.data));
 }
@@ -22,13 +24,13 @@ pub fn http_chunked(data: &[u8]) {
 struct Relayed {
     /// The data of all chunks.
     data: Vec<u8>,
-    /// The body as it is passed on.
+    /// The body as it is forwarded.
     forwarded: Vec<u8>,
     /// Bytes of the input that belong to the body.
     consumed: usize,
 }
 
-/// What a relay does with a body that arrives in pieces. `None`: the input ends before the body does.
+/// Relays a body that arrives in pieces of `piece` bytes. Returns `None` if the input ends before the body does.
 fn relay(input: &[u8], piece: usize) -> Result<Option<Relayed>, ChunkError> {
     let mut reader = ChunkedReader::new();
     let mut relayed = Relayed { data: Vec::new(), forwarded: Vec::new(), consumed: 0 };
@@ -60,14 +62,18 @@ fn relay(input: &[u8], piece: usize) -> Result<Option<Relayed>, ChunkError> {
                 assert!(consumed <= unread.len());
                 relayed.consumed += consumed;
                 relayed.forwarded.extend_from_slice(LAST_CHUNK);
-                assert_eq!(reader.next(b"more"), Ok(Step::End { consumed: 0 }), "the end is not the end");
+                assert_eq!(
+                    reader.next(b"more"),
+                    Ok(Step::End { consumed: 0 }),
+                    "the reader goes on after the last chunk"
+                );
                 return Ok(Some(relayed));
             }
         }
     }
 }
 
-/// Decodes a whole body by looking for line ends; `None` if that does not work out to the last byte.
+/// Decodes a whole body by searching for line ends. Returns `None` unless the body ends with the last byte.
 fn decode_plainly(mut input: &[u8]) -> Option<Vec<u8>> {
     let mut data = Vec::new();
     loop {

@@ -1,4 +1,4 @@
-//! HTTP heads: splits, and whatever is forwarded means the same to whoever reads it next.
+//! HTTP heads: splits, and a forwarded head has the same meaning for its next reader.
 
 use super::check_prefixes;
 use super::http::head::{
@@ -8,7 +8,7 @@ use super::http::request::{Absolute, Client, Form, RequestHead, parse_request};
 use super::http::response::{ResponseHead, parse_response};
 use super::http::rewrite::{self, Outgoing};
 
-/// A request, and the request that is forwarded for it.
+/// Checks a request and the request that is forwarded for it.
 pub fn http_request(data: &[u8]) {
     check_prefixes(data, |bytes| parse_request(bytes, HEAD_BYTES_MAX), |_| false);
     let Ok(Some((head, consumed))) = parse_request(data, HEAD_BYTES_MAX) else { return };
@@ -20,7 +20,7 @@ pub fn http_request(data: &[u8]) {
     }
 }
 
-/// A response, and what the client gets for it. The first byte says what was asked and who asks.
+/// Checks a response and the response that the client gets for it. The first byte selects the request and the client.
 pub fn http_response(data: &[u8]) {
     let Some((&selector, data)) = data.split_first() else { return };
     let asked = [Asked::Other, Asked::Head, Asked::Connect][usize::from(selector % 3)];
@@ -33,8 +33,8 @@ pub fn http_response(data: &[u8]) {
     }
 }
 
-/// `httparse` finds the same in a request, but for what it does not know: minor versions above 1 and targets that are
-/// not UTF-8.
+/// Checks that `httparse` reads the same from a request. Skips what `httparse` does not support: minor versions above 1
+/// and targets that are not UTF-8.
 fn check_second_opinion_on_request(bytes: &[u8], head: &RequestHead<'_>) {
     let line = bytes.trim_ascii_start().split(|byte| *byte == b'\r').next().unwrap_or_default();
     if !is_known_version(&line[line.len() - 8..]) || str::from_utf8(line).is_err() {
@@ -58,7 +58,7 @@ fn check_second_opinion_on_request(bytes: &[u8], head: &RequestHead<'_>) {
     check_fields(&head.fields, second.headers);
 }
 
-/// The same for a response.
+/// Checks that `httparse` reads the same from a response. Skips minor versions above 1.
 fn check_second_opinion_on_response(bytes: &[u8], head: &ResponseHead<'_>) {
     if !is_known_version(&bytes[..8]) {
         return;
@@ -85,7 +85,7 @@ fn check_fields(fields: &Fields<'_>, second: &[httparse::Header<'_>]) {
     let plain = |value: &[u8]| String::from_utf8_lossy(value).trim_matches([' ', '\t']).to_owned();
     let first = fields.iter().map(|(name, value)| (name.to_owned(), plain(value)));
     let second = second.iter().map(|header| (header.name.to_owned(), plain(header.value)));
-    assert!(first.eq(second), "two opinions on the fields");
+    assert!(first.eq(second), "httparse finds other fields");
 }
 
 fn check_forwarded_request(head: &RequestHead<'_>, absolute: &Absolute<'_>) {
@@ -97,7 +97,7 @@ fn check_forwarded_request(head: &RequestHead<'_>, absolute: &Absolute<'_>) {
     let lone_slash = *absolute.path == *b"*" || absolute.path.starts_with(b"/");
     assert!(lone_slash, "{:?} is no request target for an origin server", absolute.path);
 
-    // Another proxy that is given the same request finds the same in it.
+    // Another proxy that receives the forwarded request reads the same from it.
     let line_len = out.windows(2).position(|pair| pair == b"\r\n").expect("a request line");
     let path = if *absolute.path == *b"*" { b"" } else { &*absolute.path };
     let line = format!("{} http://{}", head.method, absolute.authority);
@@ -105,12 +105,13 @@ fn check_forwarded_request(head: &RequestHead<'_>, absolute: &Absolute<'_>) {
     if head.fields.iter().count() + 2 > FIELDS_MAX || values(&out, "max-forwards").contains(&b"0".to_vec()) {
         return;
     }
-    let (second, consumed) = parse_request(&again, usize::MAX).expect("is refused").expect("is not whole");
+    let parsed = parse_request(&again, usize::MAX).expect("the forwarded request is valid");
+    let (second, consumed) = parsed.expect("the forwarded request is complete");
     assert_eq!(consumed, again.len());
     assert_eq!((second.method, second.body), (head.method, head.body));
     assert_eq!(second.form, Form::Absolute(absolute.clone()));
     assert_eq!(second.expect_continue, head.expect_continue);
-    assert!(second.keep_alive, "the server's connection is to persist");
+    assert!(second.keep_alive, "the connection to the server persists");
 }
 
 fn check_forwarded_response(head: &ResponseHead<'_>, asked: Asked, client: Client) {
@@ -134,7 +135,8 @@ fn check_forwarded_response(head: &ResponseHead<'_>, asked: Asked, client: Clien
     if head.fields.iter().count() + 2 > RESPONSE_FIELDS_MAX {
         return;
     }
-    let (second, consumed) = parse_response(&out, usize::MAX, asked).expect("is refused").expect("is not whole");
+    let parsed = parse_response(&out, usize::MAX, asked).expect("the forwarded response is valid");
+    let (second, consumed) = parsed.expect("the forwarded response is complete");
     assert_eq!(consumed, out.len());
     assert_eq!((second.status, second.body), (head.status, outgoing.body));
     if !head.is_interim() && !head.is_switching() {
@@ -142,7 +144,7 @@ fn check_forwarded_response(head: &ResponseHead<'_>, asked: Asked, client: Clien
     }
 }
 
-/// Reads a forwarded head in the plainest way that there is: lines that end in CRLF, names before the first colon.
+/// Checks a forwarded head with the simplest possible reader: lines end in CRLF, and a name ends at the first colon.
 fn check_plain(out: &[u8], body: Body) {
     assert!(out.ends_with(b"\r\n\r\n"));
     assert_eq!(out.windows(4).position(|four| four == b"\r\n\r\n"), Some(out.len() - 4), "the head ends twice");
@@ -167,8 +169,8 @@ fn check_plain(out: &[u8], body: Body) {
     assert!(values(out, "via").last().is_some_and(|via| via.ends_with(b" seaprox")));
 }
 
-/// The values of every field of that name, by splitting lines; white space around names counts for nothing, so that a
-/// disguised field is found.
+/// Returns the values of all fields with that name. Ignores white space around names, so that it finds a disguised
+/// field.
 fn values(out: &[u8], name: &str) -> Vec<Vec<u8>> {
     let lines = out.split(|byte| *byte == b'\n').skip(1);
     let fields = lines.filter_map(|line| {

@@ -1,4 +1,4 @@
-//! SOCKS: splits, and what was parsed can be written and parsed again.
+//! SOCKS: splits, and a parsed message that is written again parses to the same.
 
 use seaprox::Target;
 
@@ -7,7 +7,7 @@ use super::socks::proto::{
     BadTarget, Command, Request4, Request5, parse_auth, parse_greeting5, parse_request4, parse_request5,
 };
 
-/// Every message of SOCKS4 and SOCKS5.
+/// Checks every message of SOCKS4 and SOCKS5.
 pub fn socks_proto(data: &[u8]) {
     check_prefixes(data, parse_greeting5, |_| false);
     check_prefixes(data, |bytes| Ok::<_, ()>(parse_auth(bytes).ok().flatten()), |_| false);
@@ -21,7 +21,7 @@ pub fn socks_proto(data: &[u8]) {
     }
 }
 
-/// Claims that nothing is ever a whole SOCKS5 request. A fuzzer that works finds one at once.
+/// Claims, wrongly, that no input is a complete SOCKS5 request. A fuzzer that works finds one at once.
 pub fn canary(data: &[u8]) {
     assert!(!matches!(parse_request5(data), Ok(Some(_))), "the planted defect was found, as it should be");
 }
@@ -46,7 +46,8 @@ fn check_request4(request: &Request4<'_>) {
     let Ok(target) = &request.target else { return };
     let mut bytes = vec![4, code(request.command)];
     bytes.extend(target.port().unwrap_or(0).to_be_bytes());
-    // A literal address that came as a name is written as a name again, unless four bytes can say it.
+    // A literal address that came as a name is written as a name again, unless it fits the four bytes of an IPv4
+    // address.
     match target {
         Target::Ip(addr) if addr.is_ipv4() && !matches!(host(target)[..], [0, 0, 0, last] if last != 0) => {
             bytes.extend(host(target));
@@ -65,7 +66,7 @@ fn check_request4(request: &Request4<'_>) {
     assert_eq!(parse_request4(&bytes), Ok(Some((request.clone(), bytes.len()))));
 }
 
-/// The host as it stands on the wire.
+/// Returns the host as it is on the wire.
 fn host(target: &Target) -> Vec<u8> {
     match target {
         Target::Ip(addr) => match addr.ip() {

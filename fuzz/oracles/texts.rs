@@ -1,11 +1,11 @@
-//! What users write: addresses and rules. What is printed can be read again, and means the same.
+//! Addresses and rules in the user's notation: a printed value can be parsed again and has the same meaning.
 
 use std::path::Path;
 
 use seaprox::rules::{Action, Rule};
 use seaprox::{Bind, Name, Target, split_port_range};
 
-/// Targets, places to listen on, and ranges of ports.
+/// Checks targets, listening addresses and port ranges.
 pub fn address(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     if let Ok(target) = Target::parse(text) {
@@ -33,7 +33,7 @@ pub fn address(data: &[u8]) {
     }
 }
 
-/// Rules, with either action.
+/// Checks rules, with either action.
 pub fn rules(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     for action in [Action::Allow, Action::Deny] {
@@ -45,7 +45,7 @@ pub fn rules(data: &[u8]) {
     }
 }
 
-/// The last port of a range is a port, and what is split off is no range any more.
+/// Checks that the last port of a range is a valid port, and that the part before the range is no range itself.
 fn check_range(text: &str, first: &str, count: u16) {
     assert!(count > 0);
     if first == text {
@@ -57,13 +57,13 @@ fn check_range(text: &str, first: &str, count: u16) {
     assert_eq!(split_port_range(first), Ok((first.to_owned(), 1)));
 }
 
-/// Whether a path is not printed as it is.
+/// Returns true if a path is printed with escapes.
 fn is_escaped(path: &Path) -> bool {
     let text = path.to_string_lossy();
     text.chars().any(|char| char.is_control() || char.is_whitespace() || "[]\"\\".contains(char))
 }
 
-/// Whether a name looks like the prefix of a path once it is printed. It can be written as `unix.:80` only.
+/// Returns true if a printed name looks like the prefix of a path. Only the notation `unix.:80` leads to such a name.
 fn is_unix(name: &Name) -> bool {
     name.as_str() == "unix"
 }

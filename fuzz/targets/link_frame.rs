@@ -1,4 +1,4 @@
-//! Any bytes are a frame or an error; what is a frame is encoded to the same meaning.
+//! Any bytes decode to a frame or to an error, and a decoded frame that is encoded again has the same meaning.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! A session that has authenticated its peer gets arbitrary bytes from it, in frames or not. It must not panic, and
-//! what it holds must stay within its limits.
+//! A session receives arbitrary bytes from an authenticated peer, in frames or not. The session must not panic, and its
+//! memory must stay within its limits.
 #![no_main]
 
 use bytes::Bytes;
@@ -37,8 +37,8 @@ fuzz_target!(|data: &[u8]| {
     let mut now = Time::from_us(1);
     let mut rest = data;
     let mut out = Outbox::new();
-    // Each record: type, flags, a small id, a length, and so many bytes: mostly frames, so that more than the header is
-    // reached.
+    // Each record of the input: type, flags, a small id, a length, and that many bytes. Most become valid frames, so
+    // that the fuzzer gets past the header.
     while let [kind, flags, id, len, after @ ..] = rest {
         let body = &after[..after.len().min(usize::from(*len))];
         rest = &after[body.len()..];
@@ -53,7 +53,7 @@ fuzz_target!(|data: &[u8]| {
         drive(&mut session, now, &mut out);
         let (sent, received) = session.memory();
         assert!(sent <= 4000 && received <= 8000);
-        // 3 R, spare room, 256 bytes for a gap and 1,024 for a stream without its OPEN: the manual's bound.
+        // The manual's bound: 3 R, spare room, 256 bytes for each gap and 1,024 for each stream without its OPEN.
         let extra = 256 * session.gaps() as u64 + 1024 * session.streams_unopened() as u64;
         assert!(session.received_cost() <= 3 * 8000 + (3 << 20) + extra);
         assert!(session.streams_live() <= 8 && session.streams_unopened() <= 8 || session.is_ended());

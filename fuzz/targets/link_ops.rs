@@ -1,5 +1,5 @@
-//! Two sessions, and any sequence of commands, deliveries, deaths and returns: nothing may panic, and every check must
-//! hold.
+//! Two sessions under any sequence of commands, deliveries, and subflows that die and come back. No step may panic, and
+//! every internal check must hold.
 #![no_main]
 
 use std::collections::VecDeque;
@@ -130,7 +130,8 @@ impl Link {
         usize::from(conn).checked_rem(self.conns.len())
     }
 
-    /// Bytes arrive, as many as are there and wanted. Sessions of ours never break the protocol.
+    /// Delivers at most `bytes` bytes of a connection, sent by end `from`. The sessions themselves never break the
+    /// protocol.
     fn deliver(&mut self, from: usize, conn: u8, bytes: usize) {
         let Some(n) = self.pick(conn) else { return };
         let conn = &mut self.conns[n];
