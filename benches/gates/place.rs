@@ -11,16 +11,17 @@ use std::process::Command;
 pub struct Place {
     node: usize,
     load: usize,
+    usable: Vec<usize>,
 }
 
 impl Place {
     /// Moves this process to the last processor that it may use. The node gets the first.
     pub fn take() -> Place {
-        let processors = usable();
-        let place =
-            Place { node: processors.first().copied().unwrap_or(0), load: processors.last().copied().unwrap_or(0) };
+        let usable = usable();
+        let [node, load] = [usable.first(), usable.last()].map(|processor| processor.copied().unwrap_or(0));
+        let place = Place { node, load, usable };
         // Without permission to pin, the figures are those of a shared machine; the first line names the processors.
-        let _ = pin(place.load);
+        let _ = pin(&[place.load]);
         go_first();
         // With autogroups, niceness counts only within one session (sched(7)).
         let _ = std::fs::write("/proc/self/autogroup", "-20");
@@ -33,6 +34,12 @@ impl Place {
             true => format!("one processor only ({}): node and load share it", self.node),
             false => format!("node on processor {}, load and echo on processor {}", self.node, self.load),
         }
+    }
+
+    /// Gives the calling thread, and all threads and processes that it starts later, all processors and the normal priority.
+    pub fn spread(&self) {
+        let _ = pin(&self.usable);
+        give_way();
     }
 
     /// Makes a command run on the node's processor, write its log to /dev/null (the node pays for writing it, and no
@@ -48,7 +55,7 @@ impl Place {
                 }
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 go_first();
-                pin(node)
+                pin(&[node])
             });
         }
     }
@@ -86,11 +93,11 @@ fn usable() -> Vec<usize> {
     }
 }
 
-fn pin(processor: usize) -> io::Result<()> {
+fn pin(processors: &[usize]) -> io::Result<()> {
     // SAFETY: a set of zeros is a valid set; it outlives the call and its true size is passed.
     let result = unsafe {
         let mut set: libc::cpu_set_t = mem::zeroed();
-        libc::CPU_SET(processor, &mut set);
+        processors.iter().for_each(|processor| libc::CPU_SET(*processor, &mut set));
         libc::sched_setaffinity(0, mem::size_of_val(&set), &set)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -1,0 +1,64 @@
+//! Networks of namespaces for the gates, and the comparison that they make there: a link over one path, and at the same
+//! moment plain TCP over a path of the same kind between the same hosts.
+
+use std::io;
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+
+use crate::Run;
+use crate::net_kit::goodput::Load;
+use crate::net_kit::nodes::{Forward, Options, direct};
+use crate::net_kit::{Kind, Link, Net, has_net, has_tun};
+
+pub type Pair = (TcpStream, TcpStream);
+
+pub const fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// Returns a network with these paths. Fails where networks cannot be made.
+pub fn of(kinds: &[Kind]) -> io::Result<Net> {
+    if has_net() && has_tun() {
+        return Ok(Net::of(kinds));
+    }
+    Err(io::Error::other("needs root, ip, tc, ss, nft and /dev/net/tun"))
+}
+
+/// Returns an emulated path with this rate in Mbit/s and this delay in each direction.
+pub fn emulated(mbit: f64, delay: Duration) -> Kind {
+    Kind::Emulated(Link { mbit, delay, ..Link::default() })
+}
+
+/// Starts a link over the first paths of a network, one subflow on each.
+pub fn link_over(net: &Net, paths: usize) -> Forward {
+    let sources: Vec<String> = (0..paths).map(|index| net.path(index).near_ip().to_string()).collect();
+    let near: Vec<&str> = sources.iter().flat_map(|source| ["--path", source]).collect();
+    let forward = Forward::start(net, Options { near: &near, ..Options::default() });
+    forward.nodes.until_subflows(paths);
+    forward
+}
+
+/// Connects over a path, without a node.
+pub fn plain(net: &Net, path: usize) -> Pair {
+    let path = net.path(path);
+    direct(net.near(), net.far(), path.near_ip(), path.far_ip())
+}
+
+/// Fills the connections of a link and plain connections at the same time. Returns the rates of both in Mbit/s, after
+/// `warm_up`.
+pub fn rates(link: Vec<Pair>, plain: Vec<Pair>, warm_up: Duration, time: Duration) -> Run {
+    let loads = [Load::start(plain), Load::start(link)];
+    thread::sleep(warm_up);
+    rates_of(&loads[0], &loads[1], time)
+}
+
+/// Measures two loads that run.
+pub fn rates_of(plain: &Load, link: &Load, time: Duration) -> Run {
+    let (plain, beside) = thread::scope(|scope| {
+        let plain = scope.spawn(|| plain.measure(time));
+        let beside = link.measure(time);
+        (plain.join().expect("a measurement"), beside)
+    });
+    Run { plain, beside, attack: String::new() }
+}

@@ -1,0 +1,105 @@
+//! The rate of links over real paths, beside plain TCP of the same moment.
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use crate::Run;
+use crate::kit::Step::{Fill, Read};
+use crate::net_kit::goodput::Load;
+use crate::net_kit::nodes::{Forward, Options};
+use crate::net_kit::{Kind, pairs};
+use crate::network::{self, link_over, ms, plain, rates, rates_of};
+use crate::place::Place;
+
+/// One stream over a link fills a path of 100 Mbit/s.
+pub fn one_stream(place: &Place) -> io::Result<Run> {
+    streams(place, 1)
+}
+
+/// 64 streams over a link fill it together.
+pub fn many_streams(place: &Place) -> io::Result<Run> {
+    streams(place, 64)
+}
+
+/// So do 512.
+pub fn very_many_streams(place: &Place) -> io::Result<Run> {
+    streams(place, 512)
+}
+
+fn streams(_: &Place, count: usize) -> io::Result<Run> {
+    let net = network::of(&[Kind::Rate(100.0), Kind::Rate(100.0)])?;
+    let forward = link_over(&net, 1);
+    let pairs = (0..count).map(|_| forward.pair()).collect();
+    Ok(rates(pairs, vec![plain(&net, 1)], ms(1000), ms(2000)))
+}
+
+/// One stream fills the path beside one whose client has stopped to read.
+pub fn beside_stalled(_: &Place) -> io::Result<Run> {
+    let net = network::of(&[Kind::Rate(100.0), Kind::Rate(100.0)])?;
+    let forward = link_over(&net, 1);
+    let (mut client, mut server) = forward.peers();
+    let offering = thread::spawn(move || {
+        server.run(&[Fill(100 << 20, 300)]);
+        server
+    });
+    client.run(&[Read(4 << 20)]);
+    let server = offering.join().map_err(|_| io::Error::other("the offering server failed"))?;
+    let run = rates(vec![forward.pair()], vec![plain(&net, 1)], ms(500), ms(2000));
+    Ok(Run { attack: format!("{} MiB taken of a stalled stream", server.sent >> 20), ..run })
+}
+
+/// Where each TCP connection gets 5 Mbit/s, four subflows get four times that.
+pub fn capped(_: &Place) -> io::Result<Run> {
+    let net = network::of(&[Kind::PerConnection(5.0)])?;
+    let forward = Forward::start(&net, Options { near: &["--subflows", "4"], ..Options::default() });
+    forward.nodes.until_subflows(4);
+    Ok(rates(vec![forward.pair()], vec![plain(&net, 0)], ms(1000), ms(3000)))
+}
+
+/// One stream gets what two equal paths carry together.
+pub fn equal_paths(place: &Place) -> io::Result<Run> {
+    two_paths(place, &pairs::all()[0])
+}
+
+/// One stream gets what two paths of different rates carry together.
+pub fn unequal_paths(place: &Place) -> io::Result<Run> {
+    two_paths(place, &pairs::all()[1])
+}
+
+/// Measures a link over two paths, beside one plain connection over each of two paths like them.
+fn two_paths(_: &Place, pair: &pairs::Pair) -> io::Result<Run> {
+    let [one, other] = pair.paths.map(Kind::Emulated);
+    let net = network::of(&[one, other, one, other])?;
+    let forward = link_over(&net, 2);
+    Ok(rates(vec![forward.pair()], vec![plain(&net, 2), plain(&net, 3)], ms(2000), ms(3000)))
+}
+
+/// A path with the same rate and six times the delay helps from the first second on, while the kernel still reports a low
+/// rate for it. The plain connections are warm: the figure says how soon the link is.
+pub fn farther_path(_: &Place) -> io::Result<Run> {
+    let [one, other] = pairs::all()[2].paths.map(Kind::Emulated);
+    let net = network::of(&[one, other, one, other])?;
+    let forward = link_over(&net, 2);
+    let plain = Load::start(vec![plain(&net, 2), plain(&net, 3)]);
+    thread::sleep(ms(2000));
+    let link = Load::start(vec![forward.pair()]);
+    thread::sleep(ms(1000));
+    Ok(rates_of(&plain, &link, ms(2000)))
+}
+
+/// In the ten seconds after one of two paths has become slow, the link gets what the other carries.
+pub fn slow_path(_: &Place) -> io::Result<Run> {
+    let net = network::of(&[Kind::Rate(20.0), Kind::Rate(20.0), Kind::Rate(20.0)])?;
+    let forward = link_over(&net, 2);
+    let (plain, link) = (Load::start(vec![plain(&net, 2)]), Load::start(vec![forward.pair()]));
+    thread::sleep(ms(1000));
+    let before = rates_of(&plain, &link, ms(1000));
+    // The rate after it says nothing if the link had not used both.
+    if before.beside < 1.5 * before.plain {
+        return Err(io::Error::other(format!("{:.1} Mbit/s over both paths before", before.beside)));
+    }
+    net.path(1).set_rate(0.1);
+    let run = rates_of(&plain, &link, Duration::from_secs(10));
+    Ok(Run { attack: format!("{:.1} Mbit/s over both paths before", before.beside), ..run })
+}
