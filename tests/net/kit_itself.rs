@@ -1,12 +1,11 @@
-//! The networks of `net_kit` do what they are told: rates, delays, losses, faults, counters and captures, each measured
-//! by plain sockets.
+//! The networks of `net_kit` do what they are told: rates, delays, losses, faults, counters and captures, each shown by plain
+//! sockets.
 
 use crate::kit;
 use crate::net_kit;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,39 +38,26 @@ fn connect(net: &Net, path: &Path) -> (TcpStream, TcpStream) {
     connect_to(net.near(), net.far(), path.near_ip(), path.far_ip())
 }
 
-/// What these connections carry together, in megabits of payload per second, once they are up to speed.
-fn goodput(pairs: Vec<(TcpStream, TcpStream)>, time: Duration) -> f64 {
-    let received = AtomicU64::new(0);
+/// Sends so many bytes over each connection. Returns the time until the last of them has arrived.
+fn time_of(pairs: &mut [(TcpStream, TcpStream)], bytes: usize) -> Duration {
+    let since = Instant::now();
     thread::scope(|scope| {
-        for (mut from, mut to) in pairs {
-            scope.spawn(move || while from.write_all(&[7; 16 << 10]).is_ok() {});
-            let received = &received;
-            scope.spawn(move || {
-                let (since, mut buf) = (Instant::now(), vec![0; 256 << 10]);
-                while since.elapsed() < WARM_UP + time + ms(200) {
-                    received.fetch_add(to.read(&mut buf).unwrap() as u64, Ordering::Relaxed);
-                }
-            });
+        for (from, to) in pairs {
+            scope.spawn(move || from.write_all(&vec![7; bytes]).unwrap());
+            scope.spawn(move || to.read_exact(&mut vec![0; bytes]).unwrap());
         }
-        thread::sleep(WARM_UP);
-        let (since, before) = (Instant::now(), received.load(Ordering::Relaxed));
-        thread::sleep(time);
-        let bytes = received.load(Ordering::Relaxed) - before;
-        bytes as f64 * 8e-6 / since.elapsed().as_secs_f64()
-    })
+    });
+    since.elapsed()
 }
 
-/// How long connections take to be up to speed.
-const WARM_UP: Duration = Duration::from_millis(300);
-
-/// Others may need the machine for a while, so a measurement has some attempts.
+/// Asserts that bytes are not faster than a rate in Mbit/s. The first tenth may pass at once: what a shaper lets through
+/// in a burst. The gates (`make gates`) measure that they are not slower either.
 #[track_caller]
-fn assert_about(what: &str, asked: f64, measure: impl Fn() -> f64) {
-    let is_right = |measured: &f64| {
-        println!("{what}: {measured:.2} of {asked}");
-        (0.9..1.1).contains(&(measured / asked))
-    };
-    assert!((0..4).map(|_| measure()).any(|measured| is_right(&measured)), "{what}: not {asked}");
+fn assert_no_faster_than(mbit: f64, mut pairs: Vec<(TcpStream, TcpStream)>, bytes: usize) {
+    let took = time_of(&mut pairs, bytes);
+    let least = Duration::from_secs_f64((pairs.len() * bytes) as f64 * 8e-6 / mbit * 0.9);
+    println!("{} times {bytes} bytes at {mbit} Mbit/s: {took:?}, at least {least:?}", pairs.len());
+    assert!(took >= least, "{took:?}");
 }
 
 /// The time of a byte there and back, when this test is not kept waiting for a processor.
@@ -103,25 +89,21 @@ fn assert_reset(stream: &mut TcpStream) {
 }
 
 #[test]
-fn a_path_has_the_rate_that_was_asked_for() {
+fn a_path_is_no_faster_than_its_rate() {
     if !has_net() || !has_tun() {
         return;
     }
-    let _alone = kit::alone();
-    // A queue that does not overflow: what is lost there comes late, and all at once.
-    let slow = Link { mbit: 50.0, delay: ms(5), queue: Queue::Bytes(32 << 20), ..Link::default() };
+    let slow = Link { mbit: 50.0, delay: ms(5), ..Link::default() };
     let net = Net::of(&[Kind::Rate(50.0), Kind::Emulated(slow)]);
     for index in [0, 1] {
         let path = net.path(index);
-        assert_about("50 Mbit/s", 50.0, || goodput(vec![connect(&net, path)], ms(500)));
+        assert_no_faster_than(50.0, vec![connect(&net, path)], 4_000_000);
         path.set_rate(20.0);
         let before = path.bytes();
-        assert_about("20 Mbit/s, the other way", 20.0, || {
-            let (near, far) = connect(&net, path);
-            goodput(vec![(far, near)], ms(500))
-        });
+        let (near, far) = connect(&net, path);
+        assert_no_faster_than(20.0, vec![(far, near)], 2_000_000);
         let bytes = path.bytes().back - before.back;
-        assert!(bytes > 2_000_000, "{bytes} bytes counted in about a second");
+        assert!(bytes > 2_000_000, "{bytes} bytes counted of two million");
     }
     println!("{:?}", net.path(1).counts(Way::Both));
 }
@@ -131,24 +113,22 @@ fn each_connection_has_a_rate_of_its_own() {
     if !has_net() {
         return;
     }
-    let _alone = kit::alone();
     let net = Net::of(&[Kind::PerConnection(5.0)]);
     let path = net.path(0);
     let pairs = |count| (0..count).map(|_| connect(&net, path)).collect::<Vec<_>>();
-    assert_about("one connection", 5.0, || goodput(pairs(1), ms(500)));
-    assert_about("four connections", 20.0, || goodput(pairs(4), ms(500)));
+    assert_no_faster_than(5.0, pairs(1), 500_000);
+    assert_no_faster_than(20.0, pairs(4), 500_000);
     path.set_rate(10.0);
-    let back = |(near, far)| (far, near);
-    let two_back = || goodput(pairs(2).into_iter().map(back).collect(), ms(500));
-    assert_about("two at twice the rate, the other way", 20.0, two_back);
+    let back = pairs(2).into_iter().map(|(near, far)| (far, near)).collect();
+    assert_no_faster_than(20.0, back, 500_000);
 }
 
+/// Gate `kit-delay` measures that it is no longer either.
 #[test]
-fn a_path_has_the_delay_that_was_asked_for() {
+fn a_path_delays_as_long_as_it_was_asked_to() {
     if !has_net() || !has_tun() {
         return;
     }
-    let _alone = kit::alone();
     let net = Net::of(&[Kind::Emulated(Link { delay: ms(10), ..Link::default() })]);
     let path = net.path(0);
     let (mut client, mut server) = connect(&net, path);
@@ -157,22 +137,8 @@ fn a_path_has_the_delay_that_was_asked_for() {
     path.link(Way::Both, |link| link.delay = Duration::ZERO);
     let none = round_trip(&mut client, &mut server);
     println!("{both:?} instead of 30 ms, {none:?} instead of none, {:?}", path.counts(Way::Both));
-    assert!((ms(30)..ms(32)).contains(&both), "{both:?}");
-    assert!(none < ms(2), "{none:?}");
-}
-
-/// Says what an emulated path is capable of on this machine: run it when nothing else runs.
-#[test]
-#[ignore = "a measurement"]
-fn how_fast_an_emulated_path_is() {
-    for (mbit, mtu) in
-        [(100.0, 1500), (500.0, 1500), (1000.0, 1500), (1000.0, 9000), (f64::INFINITY, 1500), (f64::INFINITY, 65_000)]
-    {
-        let net = Net::of(&[Kind::Emulated(Link { mbit, mtu, delay: ms(1), ..Link::default() })]);
-        let (near, far) = connect(&net, net.path(0));
-        let rate = goodput(vec![(near, far)], ms(2000));
-        println!("{mbit} Mbit/s, MTU {mtu}: {rate:.0}, {:?}", net.path(0).counts(Way::Both));
-    }
+    assert!(both >= ms(30), "{both:?}");
+    assert!(none < ms(30), "{none:?}");
 }
 
 #[test]

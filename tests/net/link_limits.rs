@@ -31,7 +31,6 @@ fn a_key_has_the_rate_and_the_streams_that_its_line_says_and_a_new_line_holds_at
     if !has_net() {
         return;
     }
-    let _alone = kit::alone();
     let net = Net::of(&[Kind::Veth]);
     let listener = net.far().inside(|| TcpListener::bind("127.0.0.1:0").unwrap());
     let port = listener.local_addr().unwrap().port();
@@ -52,13 +51,13 @@ fn a_key_has_the_rate_and_the_streams_that_its_line_says_and_a_new_line_holds_at
     for upwards in [true, false] {
         let took = pass(&mut pairs, upwards, 1_000_000);
         println!("2 MB over two links at 8 Mbit/s together: {took:?}");
-        assert!((Duration::from_millis(1500)..Duration::from_secs(6)).contains(&took), "{took:?}");
+        assert!(took > Duration::from_millis(1500), "{took:?}");
     }
     far_home.write("authorized_keys", &format!("max-streams=3,permit-open=\"*\" {}\n", near_home.key()));
     far.wait_for_log(&["keys read again"]);
     let took = pass(&mut pairs, false, 8_000_000);
     println!("16 MB without a rate: {took:?}");
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(took < Duration::from_secs(12), "with the old rate it would be sixteen seconds: {took:?}");
     let (_third, code) = socks(net.near(), &nears[0], port);
     assert_eq!(code, 0);
     assert_eq!(socks(net.near(), &nears[1], port).1, 1);
@@ -113,7 +112,7 @@ fn pass(pairs: &mut [(Peer, Peer)], upwards: bool, count: u64) -> Duration {
     since.elapsed()
 }
 
-/// Whichever of the two nodes has less patience with a target that says nothing.
+/// The shorter timer of the two nodes counts. Gate `link-connect-timeout` measures how exact it is.
 #[test]
 fn a_target_that_says_nothing_has_the_connect_timeout() {
     if !has_net() {
@@ -125,7 +124,7 @@ fn a_target_that_says_nothing_has_the_connect_timeout() {
     net.far().nft(&format!(
         "table inet hole {{ chain in {{ type filter hook input priority -300; iifname lo tcp dport {port} drop; }}; }}\n"
     ));
-    for (near, far) in [("2s", "10s"), ("10s", "2s")] {
+    for (near, far) in [("2s", "15s"), ("15s", "2s")] {
         let options = Options {
             near: &["-D", "127.0.0.1:0", "--connect-timeout", near],
             far: &["--connect-timeout", far],
@@ -137,11 +136,12 @@ fn a_target_that_says_nothing_has_the_connect_timeout() {
         let took = since.elapsed();
         println!("near {near}, far {far}: {took:?}");
         assert_eq!(code, 6, "what SOCKS has for a time that is over");
-        assert!((Duration::from_millis(1500)..Duration::from_millis(2700)).contains(&took), "{took:?}");
+        assert!((Duration::from_millis(1500)..2 * kit::LATE).contains(&took), "{took:?}");
         nodes.near.wait_for_log(&[" closed ", "reason=timed_out"]);
     }
 }
 
+/// Gate `link-idle-timeout` measures how exact it is.
 #[test]
 fn a_stream_without_a_byte_has_the_idle_timeout() {
     if !has_net() {
@@ -160,13 +160,14 @@ fn a_stream_without_a_byte_has_the_idle_timeout() {
         let ends = [&mut client, &mut server].map(|peer| peer.some().map_or(0, |bytes| bytes.len()));
         assert_eq!(ends, [0, 0], "an end or a reset, and no byte");
         let took = since.elapsed();
-        assert!((Duration::from_millis(1500)..Duration::from_millis(3500)).contains(&took), "{took:?}");
+        assert!((Duration::from_millis(1500)..2 * kit::LATE).contains(&took), "{took:?}");
         let node = if near.is_empty() { &forward.nodes.far } else { &forward.nodes.near };
         node.wait_for_log(&[" closed ", "reason=idle_timeout"]);
     }
 }
 
-/// Whoever ends the link: all that was in it is over at once at both ends, and nothing listens for it any more.
+/// Either node ends the link: all streams of it are over at both ends, and nothing listens for it any more. Gate `link-end`
+/// measures how soon.
 #[test]
 fn the_end_of_a_link_is_the_end_of_all_that_was_in_it() {
     if !has_net() {
@@ -196,7 +197,7 @@ fn the_end_of_a_link_is_the_end_of_all_that_was_in_it() {
         }
         until("nothing listens", || !net.far().run("ss -Hltn").contains(":2222 "));
         println!("all of it was over after {:?}", since.elapsed());
-        assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+        assert!(since.elapsed() < 2 * kit::LATE, "{:?}", since.elapsed());
         assert_eq!(node.wait(kit::SOON).code(), Some(0));
         let left = if is_near { &forward.nodes.far } else { &forward.nodes.near };
         until("the other one has nothing of it", || left.figure("/usage/connections") == 0);

@@ -175,7 +175,7 @@ fn thousands_of_short_streams_leave_nothing_behind() {
 }
 
 #[test]
-#[ignore = "minutes long"]
+#[ignore = "make soak runs it: it takes minutes"]
 fn a_hundred_thousand_short_streams_leave_nothing_behind() {
     if has_net() {
         short_ones(100_000);
@@ -332,7 +332,7 @@ fn a_far_node_that_is_killed_leaves_resets() {
     client.run(&[Send(1000)]);
     server.run(&[Read(1000)]);
     println!("served again {:?} after the far node came back", since.elapsed());
-    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    assert!(since.elapsed() < 2 * kit::LATE, "{:?}", since.elapsed());
     drop(far);
 }
 
@@ -380,7 +380,7 @@ fn killed_and_back(silently: bool) {
     drop((client, served));
     pair();
     println!("its port is back {:?} after it was started again", since.elapsed());
-    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    assert!(since.elapsed() < 2 * kit::LATE, "{:?}", since.elapsed());
 }
 
 #[test]

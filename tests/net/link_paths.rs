@@ -36,7 +36,6 @@ fn paths_of_a_file_come_and_go_in_a_transfer() {
     if !has_net() {
         return;
     }
-    let _alone = kit::alone();
     let net = Net::of(&[Kind::Rate(50.0), Kind::Rate(50.0)]);
     let [first, second] = [0, 1].map(|index| net.path(index).near_ip().to_string());
     let scratch = Scratch::new();
@@ -101,7 +100,6 @@ fn an_uplink_that_appears_is_used_at_once_and_one_that_vanishes_is_left() {
     if !has_net() {
         return;
     }
-    let _alone = kit::alone();
     let mut net = Net::of(&[Kind::Rate(50.0)]);
     let near = ["-v", "--path", "%p1", "--path", "%p2"];
     let forward = Forward::start(&net, Options { near: &near, ..Options::default() });
@@ -111,7 +109,7 @@ fn an_uplink_that_appears_is_used_at_once_and_one_that_vanishes_is_left() {
     net.join(0, 1, Kind::Rate(50.0));
     forward.nodes.until_subflows(2);
     println!("the second uplink was there after {:?}", since.elapsed());
-    assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(6), "{:?}", since.elapsed());
     let [first, second] = [0, 1].map(|index| net.path(index).near_ip().to_string());
     swap_while(forward.peers(), 24 << 20, |is_running| {
         until("both are used", || [&first, &second].into_iter().all(|from| sent_from(&forward, from) > 1 << 20));
@@ -141,6 +139,7 @@ fn a_link_whose_address_is_gone_goes_over_the_next_at_once() {
     server.run(&[Read(1000), Send(1000)]);
     client.run(&[Read(1000)]);
     println!("the other way was taken after {:?}", since.elapsed());
-    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    // A subflow that says nothing is dead after fifteen seconds.
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
     assert_eq!(net.path(1).connections().len(), 1);
 }

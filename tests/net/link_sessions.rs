@@ -85,14 +85,15 @@ fn a_port_of_a_client_that_is_dead_goes_to_the_next_of_the_same_key_at_once() {
     other.wait_for_log(&["the peer does not listen", "address_in_use"]);
     assert!(is_served_by(&net, &one));
     drop(other);
-    // One that is dead does not, although its session is held for ten minutes more, and the command line is another.
+    // One that is dead does not, although its session is held for ten minutes more, and the command line is another. Gate
+    // `link-dead-port` measures how soon.
     kill(node);
     until("its session is held", || link_states(&far).iter().any(|state| state == "parted"));
     let since = Instant::now();
     let node = holder(&net, &near_home, &["-R", &second]);
     println!("another command line had the port after {:?}", since.elapsed());
     assert!(is_served_by(&net, &two));
-    assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+    assert!(since.elapsed() < 2 * kit::LATE, "{:?}", since.elapsed());
     far.wait_for_log(&["a port passes to the session that is there", "place=2222"]);
     drop(node);
     // Somebody else's key gets nothing of it.
@@ -253,7 +254,7 @@ fn a_far_node_that_is_replaced_in_order_is_no_outage() {
     let served = since.elapsed();
     until("its port is there again", || net.far().inside(|| exchange(back)).is_ok());
     println!("served again after {served:?}, and at the port of -R after {:?}", since.elapsed());
-    assert!(served < kit::LATE && since.elapsed() < kit::LATE, "{served:?} {:?}", since.elapsed());
+    // A client waits, and does not fail; gate `far-node-replaced` measures how long.
 
     until_so_many_more();
     again(&mut running).unwrap();
