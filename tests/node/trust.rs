@@ -131,7 +131,7 @@ fn a_rate_is_kept() {
         read_pattern(&mut near, 3, 4 << 20);
     });
     let took = since.elapsed();
-    assert!((Duration::from_millis(700)..Duration::from_secs(6)).contains(&took), "{took:?}");
+    assert!(took > Duration::from_millis(700), "{took:?}");
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn two_with_the_same_key_and_command_line_do_not_put_one_another_out_for_ever() 
 fn a_rate_is_that_of_the_key_and_changes_while_links_live() {
     let (server, client) = (Node::start(), Node::start());
     let addr = server.serve();
-    *server.policy.rate_max.lock().unwrap() = Some(1_000_000);
+    *server.policy.rate_max.lock().unwrap() = Some(400_000);
     let (listener, inner) = target();
     let links = [client.link(addr), client.link(addr)];
     let pairs = links.map(|link| (connect(client.forward(link, inner.into())), accept(&listener)));
@@ -218,12 +218,12 @@ fn a_rate_is_that_of_the_key_and_changes_while_links_live() {
         since.elapsed()
     };
     let mut pairs = pairs;
-    let took = pass(&mut pairs, 800_000);
+    let took = pass(&mut pairs, 320_000);
     assert!(took > Duration::from_millis(1200), "two links share one rate: {took:?}");
     *server.policy.rate_max.lock().unwrap() = None;
     server.ask(|core| core.recheck_links());
     let took = pass(&mut pairs, 4_000_000);
-    assert!(took < Duration::from_secs(3), "and that is gone: {took:?}");
+    assert!(took < Duration::from_secs(15), "and that is gone: with it there would be twenty seconds: {took:?}");
 }
 
 /// A connection that waits for a refused link ends with `auth_failed`, not with a timeout; the status shows the failed

@@ -59,32 +59,26 @@ fn bursts_from_a_unix_socket_arrive_whole() {
     }
 }
 
+/// Gate `relay-slow-readers` compares the time of spliced connections with that of copied ones.
 #[test]
-fn slow_readers_on_many_connections_do_not_crawl() {
-    let _alone = alone();
+fn slow_readers_on_many_connections_get_everything() {
     let scratch = Scratch::new();
     let path = scratch.file("server");
     let listener = UnixListener::bind(&path).unwrap();
-    let mut took = Vec::new();
-    for options in [&[][..], &["--no-splice"]] {
-        let to = format!("unix:{path}");
-        let seaprox = Seaprox::start(&[&["static", "-q", "--listen", "127.0.0.1:0", "--to", &to], options].concat());
-        let since = Instant::now();
-        thread::scope(|scope| {
-            for _ in 0..100 {
-                let mut client = Peer::connect_narrow(seaprox.addr(0));
-                let socket: socket2::Socket = OwnedFd::from(listener.accept().unwrap().0).into();
-                let mut server = Peer::of(socket, false);
-                scope.spawn(move || _ = server.run(&[Send(MIB), Fin]));
-                scope.spawn(move || {
-                    client.run(&[ReadSlowly(MIB / 2, 32 << 10, 2), ReadAll]);
-                    assert_eq!(client.received, MIB);
-                });
-            }
-        });
-        took.push(since.elapsed());
-    }
-    assert!(took[0] < 3 * took[1] + Duration::from_secs(1), "spliced {:?}, copied {:?}", took[0], took[1]);
+    let to = format!("unix:{path}");
+    let seaprox = Seaprox::start(&["static", "-q", "--listen", "127.0.0.1:0", "--to", &to]);
+    thread::scope(|scope| {
+        for _ in 0..100 {
+            let mut client = Peer::connect_narrow(seaprox.addr(0));
+            let socket: socket2::Socket = OwnedFd::from(listener.accept().unwrap().0).into();
+            let mut server = Peer::of(socket, false);
+            scope.spawn(move || _ = server.run(&[Send(MIB), Fin]));
+            scope.spawn(move || {
+                client.run(&[ReadSlowly(MIB / 2, 32 << 10, 2), ReadAll]);
+                assert_eq!(client.received, MIB);
+            });
+        }
+    });
 }
 
 #[test]
