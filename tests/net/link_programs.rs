@@ -72,7 +72,7 @@ fn sshd(host: &Host, scratch: &Scratch) -> Program {
     server
 }
 
-const SSH: &str = "timeout 40 ssh -F none -i $0/key -o IdentitiesOnly=yes -o StrictHostKeyChecking=no \
+const SSH: &str = "timeout 100 ssh -F none -i $0/key -o IdentitiesOnly=yes -o StrictHostKeyChecking=no \
                    -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o BatchMode=yes";
 
 #[test]

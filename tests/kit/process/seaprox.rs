@@ -247,7 +247,7 @@ pub fn run_command(mut command: Command, input: &[u8]) -> Ran {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{what}: {error}"));
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let (input, deadline) = (input.to_vec(), Duration::from_secs(60));
+    let (input, deadline) = (input.to_vec(), Duration::from_secs(120));
     let writer = thread::spawn(move || {
         // A program need not read what it is given.
         stdin.map(|mut stdin| stdin.write_all(&input))
