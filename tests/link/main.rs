@@ -1,6 +1,5 @@
 //! The link protocol on a virtual clock: simulation, traces, efficiency.
 
-#[allow(dead_code, reason = "the bench uses the rest")]
 #[path = "../kit/link/mod.rs"]
 mod link_kit;
 
