@@ -1,4 +1,4 @@
-//! What a frame costs in allocations: nothing, once everything has grown to the size it needs.
+//! Allocations for each frame of a link: none, once all tables and buffers have reached their size.
 
 #[path = "kit/link/bare.rs"]
 #[allow(dead_code, reason = "the bench uses the rest")]
@@ -14,7 +14,7 @@ struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
-// SAFETY: every call goes to the system's allocator as it is.
+// SAFETY: every call is forwarded unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
@@ -37,7 +37,7 @@ fn allocations(work: impl FnOnce()) -> u64 {
     ALLOCATIONS.load(Ordering::Relaxed) - before
 }
 
-/// One test, because the count is of the whole process.
+/// This is the only test here, because the counter counts the whole process.
 #[test]
 fn steady_frames_allocate_nothing() {
     let mut pair = Pair::new();
@@ -55,7 +55,7 @@ fn steady_frames_allocate_nothing() {
     pair.ends.iter().for_each(Session::check_invariants);
 }
 
-/// The link's own allocations are what is left when those for the wire's buffers, one for each batch, are taken off.
+/// Checks the link's own allocations: all of them less one for each batch, which the kit makes for the wire's buffer.
 fn measure(pair: &mut Pair, what: &str, work: impl FnOnce(&mut Pair)) {
     let (frames, batches) = (pair.frames, pair.batches);
     let count = allocations(|| work(pair));

@@ -1,4 +1,4 @@
-//! What a pipe of the link's encryption takes of the heap: little while it is idle, and nothing of its own for a record.
+//! The heap use of a pipe of the link's encryption: few bytes while it is idle, no allocations of its own for a record.
 
 #[path = "kit/tls/heap.rs"]
 mod heap;
@@ -12,7 +12,7 @@ mod tls_kit;
 use tls::{Cipher, RECORD_BYTES};
 use tls_kit::open_pair;
 
-/// One test, because the count is of the whole process.
+/// This is the only test here, because the counter counts the whole process.
 #[test]
 fn a_pipe_takes_little() {
     let (client, server) = heap::idle();
@@ -42,11 +42,11 @@ fn a_pipe_takes_little() {
     round(7);
     let before = heap::allocations();
     round(7);
-    // The library's buffers for a record out and a record in, with the list of what it hands out; the piece that comes
-    // out of all of them.
+    // For each record: the TLS library's buffer on the way out, its buffer and its list on the way in. For all of them
+    // together: the piece of plaintext.
     let count = heap::allocations() - before;
     assert!(count <= 7 * 3 + 2, "{count} allocations for seven records");
 }
 
-/// The goal for a session of sixteen subflows is less than half a megabyte.
+/// A session of sixteen subflows must hold less than half a megabyte.
 const IDLE_BYTES_MAX: usize = 24 * 1024;

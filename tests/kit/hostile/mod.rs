@@ -1,15 +1,16 @@
-//! A peer of a link without a node around it: the encryption, one session, and frames that a test writes by hand.
+//! A peer of a link without a node: the encryption, one session, and frames that a test writes by hand.
 //!
-//! A test that uses it declares the encryption beside it, because that module is private to the library:
+//! A test that uses the kit also includes the encryption by path, because that module is private to the library:
 //! ```ignore
 //! #[path = "../src/tls/mod.rs"]
 //! #[allow(dead_code, unused_imports, reason = "the test uses a part of it")]
 //! mod tls;
 //! mod hostile_kit;
 //! ```
-//! [`RawLink::turn`] drives the session as a node does: it sends acknowledgements, raises credit and answers probes. A test
-//! that calls [`RawLink::send_raw`] puts bytes on the lane that the session does not know of, and the acknowledgements for
-//! them would end the session: from then on [`RawLink::drain`] reads and drops whatever the peer sends.
+//! [`RawLink::turn`] drives the session as a node does: it sends acknowledgements, raises credit and answers probes.
+//! Bytes that a test sends with [`RawLink::send_raw`] are unknown to the session, so the peer's acknowledgements for
+//! them would end it. After the first `send_raw` a test must call [`RawLink::drain`], which discards all that the peer
+//! sends.
 #![allow(dead_code, unused_imports)] // Each test file uses its part.
 
 use std::io::{self, Read, Write};
@@ -26,7 +27,7 @@ use seaprox::link::{
 
 use crate::tls::{Buffers, Cipher, Identity, Tls, TlsPipe};
 
-/// One TCP connection to a node, with one subflow of a session on it.
+/// One TCP connection to a node that carries one subflow of a session.
 pub struct RawLink {
     pub session: Session,
     socket: TcpStream,
@@ -37,12 +38,12 @@ pub struct RawLink {
     plain: Vec<Bytes>,
 }
 
-/// The public key that belongs to a seed.
+/// Returns the public key of a seed.
 pub fn public_key(seed: [u8; 32]) -> [u8; 32] {
     Identity::from_seed(&seed).expect("a seed").public_key()
 }
 
-/// The bytes of a frame.
+/// Returns the encoded bytes of a frame.
 pub fn encode(frame: &Frame<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
     frame.encode(&mut bytes);
@@ -53,12 +54,12 @@ impl RawLink {
     /// Dials a node and waits until the session is open.
     ///
     /// # Errors
-    /// The node does not take the link, or does not answer within 20 seconds.
+    /// The node refuses the link, or does not answer within 20 seconds.
     pub fn connect(to: SocketAddr, seed: [u8; 32]) -> io::Result<RawLink> {
         RawLink::connect_from(TcpStream::connect(to)?, seed, Config::default())
     }
 
-    /// Brings up the session on a socket that is connected already.
+    /// Brings up a session on a connected socket.
     ///
     /// # Errors
     /// The errors of [`RawLink::connect`].
@@ -94,17 +95,17 @@ impl RawLink {
         Ok(link)
     }
 
-    /// The time as the session counts it.
+    /// Returns the current time in the session's clock.
     pub fn now(&self) -> Time {
         Time::from_us(self.since.elapsed().as_micros() as u64)
     }
 
-    /// Where this end of the connection is.
+    /// Returns the local address of the connection.
     pub fn local(&self) -> SocketAddr {
         self.socket.local_addr().expect("a connected socket")
     }
 
-    /// Writes what the session has to say.
+    /// Runs due timers and sends all frames that the session has.
     ///
     /// # Errors
     /// The connection is over, or takes no bytes for 20 seconds.
@@ -129,7 +130,7 @@ impl RawLink {
         }
     }
 
-    /// Waits for bytes and gives them to the session.
+    /// Waits for bytes and passes them to the session.
     ///
     /// # Errors
     /// The connection or the session is over, or no byte comes within the socket's read timeout.
@@ -142,7 +143,7 @@ impl RawLink {
         if self.session.is_ended() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 
-    /// Sends what there is, and takes what has come without waiting for more.
+    /// Sends all frames, then receives all bytes that have arrived, without waiting for more.
     ///
     /// # Errors
     /// The connection or the session is over.
@@ -160,10 +161,10 @@ impl RawLink {
         result
     }
 
-    /// Drives the session until an event is the wanted one, which it returns; other events are dropped.
+    /// Drives the session until an event matches, and returns that event. Drops other events.
     ///
     /// # Errors
-    /// The connection or the session is over, or nothing comes for 20 seconds.
+    /// The connection or the session is over, or no byte arrives for 20 seconds.
     pub fn wait_for(&mut self, is_wanted: impl Fn(&Event) -> bool) -> io::Result<Event> {
         loop {
             while let Some(event) = self.session.poll_event() {
@@ -176,7 +177,7 @@ impl RawLink {
         }
     }
 
-    /// Opens a stream. Returns what the peer answers.
+    /// Opens a stream. Returns its id and the peer's answer.
     ///
     /// # Errors
     /// The errors of [`RawLink::wait_for`], or the session accepts no stream.
@@ -190,7 +191,7 @@ impl RawLink {
         }
     }
 
-    /// Sends frames that the session knows nothing of.
+    /// Sends frames without the session's knowledge.
     ///
     /// # Errors
     /// The connection is over, or takes no bytes for 20 seconds.
@@ -202,7 +203,7 @@ impl RawLink {
         Ok(())
     }
 
-    /// Reads and drops what the peer has sent, without waiting for more. Returns the number of plaintext bytes.
+    /// Reads and drops all that has arrived, without waiting for more. Returns the number of plaintext bytes.
     ///
     /// # Errors
     /// The connection is over.
@@ -235,7 +236,7 @@ fn read(pipe: &mut TlsPipe, mut socket: &TcpStream, plain: &mut Vec<Bytes>) -> i
     pipe.open(plain).map_err(io::Error::other)
 }
 
-/// The proofs of the subflow that starts a session (LINK.md, section 5.3).
+/// Returns the proofs of the subflow that starts a session.
 fn proofs(pipe: &TlsPipe, session: SessionId, subflow: SubflowId) -> Option<Proofs> {
     let secret = pipe.exporter("EXPORTER-seaprox-session", &session.0)?;
     let channel = pipe.exporter("EXPORTER-seaprox-join", &[])?;
@@ -247,9 +248,9 @@ fn proofs(pipe: &TlsPipe, session: SessionId, subflow: SubflowId) -> Option<Proo
     Some(Proofs { ours: of(Role::Client), theirs: of(Role::Server) })
 }
 
-/// How long the peer may take for anything.
+/// The time limit for each read and write.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Bytes that are taken from the session at once.
+/// Bytes that the session may send between two flushes.
 const ROOM_BYTES: usize = 256 << 10;
-/// Bytes of raw frames in one record: a whole number of small frames need not fit.
+/// The most bytes of raw frames in one record. A record may end in the middle of a frame.
 const RAW_BYTES_MAX: usize = 16_000;

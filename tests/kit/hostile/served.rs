@@ -1,6 +1,7 @@
-//! The real binary as a node that takes in links from two keys: one that a test uses in earnest, and one that attacks.
+//! The real binary as a node that accepts links of two keys: an honest one and an attacker's.
 //!
-//! A test that uses it declares `mod kit;` and `#[path = "kit/hostile/served.rs"] mod served;` beside `mod hostile_kit;`.
+//! A test that uses it declares `mod kit;` and `#[path = "kit/hostile/served.rs"] mod served;` beside `mod
+//! hostile_kit;`.
 #![allow(dead_code)] // Each user takes its part.
 
 use std::net::SocketAddr;
@@ -12,12 +13,12 @@ use seaprox::auth::PublicKey;
 use crate::hostile_kit::public_key;
 use crate::kit::{Scratch, Seaprox};
 
-/// The key of the peer that keeps to the rules.
+/// The key of the honest peer.
 pub const HONEST: [u8; 32] = [1; 32];
 /// The key of the attacker.
 pub const HOSTILE: [u8; 32] = [2; 32];
 
-/// A node that takes in links.
+/// A node that accepts links. It is killed when dropped.
 pub struct Served {
     pub addr: SocketAddr,
     pub seaprox: Seaprox,
@@ -25,13 +26,14 @@ pub struct Served {
 }
 
 impl Served {
-    /// Starts a node. `hostile` is what the attacker's key may do, such as `permit-open="*"`; the other may do anything.
+    /// Starts a node. `hostile` holds the permissions of the attacker's key, such as `permit-open="*"`; the honest key
+    /// has all.
     #[track_caller]
     pub fn start(hostile: &str, options: &[&str]) -> Served {
         Served::start_with(hostile, options, |_| {})
     }
 
-    /// Starts a node as [`Served::start`] does, and lets the caller change the command.
+    /// Starts a node as [`Served::start`] does. `touch` may change the command first.
     #[track_caller]
     pub fn start_with(hostile: &str, options: &[&str], touch: impl FnOnce(&mut Command)) -> Served {
         let home = Scratch::new();

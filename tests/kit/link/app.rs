@@ -1,4 +1,4 @@
-//! The application at one end: writes what each stream shall carry, takes what comes, and compares.
+//! The application at one end: writes the planned bytes of each stream, reads the other end's bytes and compares them.
 
 use std::collections::BTreeMap;
 
@@ -8,27 +8,28 @@ use seaprox::link::{Bound, Code, Event, Open, Session, StreamId, Time};
 use super::pattern;
 use super::rng::Rng;
 
-/// What a stream is to do. It travels in the `source` of the OPEN, so that both ends know.
+/// The plan of a stream. It is sent in the `source` of the OPEN, so that both ends know it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Bytes from the opener, and to the opener.
     pub sizes: [u64; 2],
-    /// Bytes that a writer hands over at once.
+    /// Bytes of one write, at most.
     pub chunk: u64,
-    /// The reader takes at most so much at once, and then pauses.
+    /// Bytes of one read, at most. After each read the reader pauses.
     pub bite: u64,
-    /// For so long.
+    /// The pause after a read, in microseconds.
     pub pause_us: u64,
-    /// The reader takes no more once it has taken so much.
+    /// The reader stops after this many bytes.
     pub stall_at: Option<u64>,
-    /// The opener, or the other, gives up after having written so much.
+    /// The opener, or the acceptor, resets the stream after it has written this many bytes.
     pub abort: [Option<u64>; 2],
-    /// The other refuses.
+    /// The acceptor refuses the stream.
     pub refuse: bool,
     pub weight: u8,
 }
 
 impl Plan {
+    /// Returns a plan that sends `bytes` from the opener to the acceptor.
     pub fn up(bytes: u64) -> Plan {
         Plan { sizes: [bytes, 0], chunk: 65_536, bite: u64::MAX, weight: 1, ..Plan::default() }
     }
@@ -69,7 +70,7 @@ impl Plan {
 #[derive(Debug)]
 pub struct AppStream {
     pub plan: Plan,
-    /// 0: this end opened it. 1: the other did.
+    /// 0 if this end opened the stream, 1 if the other end did.
     side: usize,
     pub written: u64,
     left_over: Bytes,
@@ -85,7 +86,7 @@ pub struct AppStream {
     aborted: bool,
     pub first_byte: Option<Time>,
     pub last_byte: Option<Time>,
-    /// The longest time without a byte, between two bytes.
+    /// The longest time between two reads, in microseconds.
     pub gap_us: u64,
 }
 
@@ -120,13 +121,13 @@ impl AppStream {
         self.plan.sizes[1 - self.side]
     }
 
-    /// Whether somebody has given it up, or refuses it, by plan.
+    /// Returns true if the plan resets or refuses the stream.
     fn may_break(&self) -> bool {
         self.plan.refuse || self.plan.abort.iter().any(Option::is_some)
     }
 }
 
-/// See the file's head.
+/// The application at one end.
 #[derive(Debug, Default)]
 pub struct App {
     pub streams: BTreeMap<StreamId, AppStream>,
@@ -134,12 +135,12 @@ pub struct App {
     pub ended: Option<Code>,
     pub parted: u64,
     pub resumed: u64,
-    /// Streams for which the session is over although it was not their end's doing.
+    /// The number of events so far.
     pub events: u64,
     pub bytes_read: u64,
-    /// Whether it is an error that the session ends.
+    /// True if the session may end during the run.
     pub may_end: bool,
-    /// Whether a subflow has ever been up.
+    /// True if a subflow has ever been up.
     pub up: bool,
 }
 
@@ -148,6 +149,7 @@ fn salt(id: StreamId, side: usize) -> u64 {
 }
 
 impl App {
+    /// Opens a stream with a plan and writes its first bytes. Returns `None` if the session accepts no more streams.
     pub fn open(&mut self, session: &mut Session, now: Time, plan: Plan) -> Option<StreamId> {
         let open = Open { source: plan.encode(), weight: plan.weight, ..Open::name("example.org", 80) };
         let id = session.open(now, open).ok()?;
@@ -156,12 +158,12 @@ impl App {
         Some(id)
     }
 
-    /// Takes on a stream that was opened by other means.
+    /// Adds a stream that this end opened without [`App::open`].
     pub fn adopt(&mut self, id: StreamId, plan: Plan) {
         self.streams.insert(id, AppStream::new(plan, 0));
     }
 
-    /// Handles what the session has to tell. Answers whether there was anything.
+    /// Handles all events of the session. Returns true if there was one.
     pub fn handle(&mut self, session: &mut Session, now: Time) -> bool {
         let mut any = false;
         while let Some(event) = session.poll_event() {
@@ -211,8 +213,8 @@ impl App {
                     assert!(pattern::matches(salt, stream.read, run), "{id:?}: wrong bytes at {}", stream.read);
                     stream.read += run.len() as u64;
                 }
-                assert_eq!(stream.read, stream.to_read(), "{id:?}: the rest is not all");
-                assert!(stream.finished, "{id:?}: this end has not had its say");
+                assert_eq!(stream.read, stream.to_read(), "{id:?}: undelivered data is missing");
+                assert!(stream.finished, "{id:?}: this end has not finished");
                 stream.fin = true;
             }
             Event::Reset { id, code } => {
@@ -249,7 +251,7 @@ impl App {
     }
 
     fn stream(&mut self, id: StreamId) -> &mut AppStream {
-        self.streams.get_mut(&id).expect("an event for a stream that is not known")
+        self.streams.get_mut(&id).expect("the stream of an event is known")
     }
 
     fn write(&mut self, session: &mut Session, now: Time, id: StreamId) {
@@ -322,7 +324,7 @@ impl App {
         assert_eq!(session.consume(now, id, taken as usize) as u64, taken);
     }
 
-    /// Readers whose pause is over.
+    /// Reads for all readers whose pause is over.
     pub fn tick(&mut self, session: &mut Session, now: Time) {
         let due = |s: &AppStream| s.plan.pause_us > 0 && !s.fin && s.next_bite <= now && s.next_bite > Time::ZERO;
         let ids: Vec<StreamId> = self.streams.iter().filter(|(_, s)| due(s)).map(|(id, _)| *id).collect();
@@ -332,17 +334,19 @@ impl App {
         }
     }
 
+    /// Returns the time when the next pause of a reader ends.
     pub fn next_time(&self) -> Option<Time> {
         let waiting = |s: &&AppStream| s.plan.pause_us > 0 && !s.fin && s.next_bite > Time::ZERO;
         self.streams.values().filter(waiting).map(|s| s.next_bite).min()
     }
 
-    /// Whether every stream has come to its end.
+    /// Returns true if every stream has ended.
     pub fn is_done(&self) -> bool {
         self.streams.values().all(|stream| stream.gone)
     }
 
-    /// A plan with everything in it.
+    /// Returns a random plan of at most `bytes_max` bytes in each direction. With `break_some`, some plans reset or
+    /// refuse.
     pub fn random_plan(rng: &mut Rng, bytes_max: u64, break_some: bool) -> Plan {
         let size = |rng: &mut Rng| if rng.one_in(4) { 0 } else { rng.scaled(1, bytes_max) };
         let sizes = [size(rng), size(rng)];

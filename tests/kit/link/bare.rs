@@ -1,4 +1,4 @@
-//! Two sessions joined by nothing but memory: what the link itself costs, and whether it allocates.
+//! Two sessions joined in memory, to measure the cost and the allocations of the link itself.
 
 use std::collections::VecDeque;
 
@@ -9,19 +9,19 @@ use seaprox::link::{
 };
 
 const LANE: SubflowId = SubflowId(0);
-/// Bytes that one end sends before the other gets them.
+/// Bytes that one end sends before they are given to the other.
 const BATCH: usize = 64 * 1024;
 
 pub struct Pair {
     pub ends: [Session; 2],
     now: Time,
     out: Outbox,
-    /// Buffers that stand for the wire; each is used again once nobody holds a part of it.
+    /// Buffers that represent the wire. A buffer is used again when no session holds a part of it.
     wires: VecDeque<Bytes>,
     payload: Bytes,
     ready: Vec<StreamId>,
     pub frames: u64,
-    /// Batches that were carried. Making one into `Bytes` costs an allocation of the kit's own.
+    /// Batches carried so far. Each costs one allocation of the kit's own, for its `Bytes`.
     pub batches: u64,
 }
 
@@ -75,7 +75,7 @@ impl Pair {
         ids
     }
 
-    /// Carries what both ends have to send, up to a batch each. Answers whether there was anything.
+    /// Carries the frames of both ends, up to a batch each. Returns true if there were any.
     pub fn turn(&mut self) -> bool {
         self.now = self.now.after(10);
         let mut any = false;
@@ -96,7 +96,7 @@ impl Pair {
         any
     }
 
-    /// Gives what is in the outbox to an end.
+    /// Passes the bytes in the outbox to an end.
     fn carry(&mut self, to: usize) {
         if self.out.is_empty() {
             return;
@@ -134,7 +134,7 @@ impl Pair {
         }
     }
 
-    /// Sends so many bytes on a stream, in chunks of 64 KiB.
+    /// Sends at least `bytes` bytes on a stream, in chunks of 64 KiB. Returns how many.
     pub fn bulk(&mut self, id: StreamId, bytes: usize) -> usize {
         let mut sent = 0;
         let mut chunk = Bytes::new();
@@ -155,7 +155,8 @@ impl Pair {
         sent
     }
 
-    /// Sends so many writes of 64 bytes, one on each stream in turn, and waits until all have arrived.
+    /// Makes at least `frames` writes of 64 bytes, one on each stream in turn, and waits until all have arrived.
+    /// Returns how many.
     pub fn small(&mut self, ids: &[StreamId], frames: usize) -> usize {
         let mut sent = 0;
         while sent < frames {

@@ -1,18 +1,18 @@
-//! How much of what the network offers the link uses, in virtual time: the same runs are asserted by tests and printed
-//! by the bench.
+//! Efficiency of the link in virtual time: the share of the paths' capacity that it uses. Tests assert the figures of
+//! these runs, and the bench prints them.
 
 use seaprox::link::{Config, Time};
 
 use super::app::Plan;
 use super::{CLIENT, SERVER, World};
 
-/// A pair of paths, or more: megabits per second and milliseconds one way each.
+/// A set of paths. Each path is its rate in megabits per second and its one-way delay in milliseconds.
 pub struct Gate {
     pub name: &'static str,
     pub paths: &'static [(u64, u64)],
 }
 
-/// The paths of the design's table, their reverse, and our own.
+/// The sets of paths that are measured. Some are the reverse of another, because the order must not matter.
 pub const GATES: &[Gate] = &[
     Gate { name: "100,5 + 100,5", paths: &[(100, 5), (100, 5)] },
     Gate { name: "100,5 + 20,5", paths: &[(100, 5), (20, 5)] },
@@ -28,29 +28,30 @@ pub const GATES: &[Gate] = &[
     Gate { name: "1000,50 alone", paths: &[(1000, 50)] },
 ];
 
-/// What a run has shown.
+/// The figures of one run.
 #[derive(Clone, Copy, Debug)]
 pub struct Figures {
     /// Megabits per second of payload, in order, at the reader.
     pub goodput: f64,
-    /// Of all that the paths carry together.
+    /// The goodput as a share of the paths' summed rate.
     pub share: f64,
-    /// Payload that was sent twice, of all.
+    /// The share of the payload that was sent twice.
     pub duplicates: f64,
     /// The longest time without a byte at the reader, in milliseconds.
     pub gap_ms: f64,
-    /// The stream's window at the end.
+    /// The stream's window at the end, in bytes.
     pub window: u64,
     /// The longest time that a stream needed to fill the paths, in milliseconds.
     pub fill_ms: f64,
 }
 
-/// An endless stream from the client to the server.
+/// Returns the plan of an endless stream from the client to the server.
 pub fn endless() -> Plan {
     Plan::up(1 << 50)
 }
 
-/// Runs one stream over these paths; measures for `measure_ms` after `warm_ms`.
+/// Runs one stream over these paths. Measures for `measure_ms` milliseconds after `warm_ms`. `stats` tells the sessions
+/// the round-trip time and the rate of each path, as a kernel does.
 pub fn run(paths: &[(u64, u64)], stats: bool, warm_ms: u64, measure_ms: u64) -> Figures {
     let mut world = World::new(7, Config::default());
     world.stats = stats;
@@ -64,7 +65,7 @@ pub fn run(paths: &[(u64, u64)], stats: bool, warm_ms: u64, measure_ms: u64) -> 
     figures
 }
 
-/// Measures a stream that runs already.
+/// Measures a running stream for `measure_ms` milliseconds. `mbit` is the summed rate of the paths.
 pub fn measure(world: &mut World, id: seaprox::link::StreamId, mbit: u64, measure_ms: u64) -> Figures {
     let before = (world.ends[SERVER].app.streams[&id].read, world.session(CLIENT).stats());
     world.ends[SERVER].app.streams.get_mut(&id).unwrap().gap_us = 0;
@@ -84,7 +85,7 @@ pub fn measure(world: &mut World, id: seaprox::link::StreamId, mbit: u64, measur
     }
 }
 
-/// A black hole on the first of these paths while a stream runs: how long nothing comes through.
+/// Turns the first path into a black hole while a stream runs. `gap_ms` of the result is the time without a byte.
 pub fn failover(paths: &[(u64, u64)]) -> Figures {
     let mut world = World::with_paths(7, Config::default(), paths);
     world.run_until_up(paths.len());
@@ -95,7 +96,7 @@ pub fn failover(paths: &[(u64, u64)]) -> Figures {
     measure(&mut world, id, paths.iter().skip(1).map(|path| path.0).sum(), 4000)
 }
 
-/// How long one stream takes from nothing to 90 % of a path, in milliseconds, as the rate over 100 ms.
+/// Returns the milliseconds until a new stream reaches 90 % of a path's rate, averaged over 100 ms; `None` after 20 s.
 pub fn time_to_fill(mbit: u64, ms: u64) -> Option<f64> {
     let mut world = World::with_paths(7, Config::default(), &[(mbit, ms)]);
     world.run_until_up(1);
@@ -113,8 +114,8 @@ pub fn time_to_fill(mbit: u64, ms: u64) -> Option<f64> {
     None
 }
 
-/// The last of two paths is all but closed while a stream runs, with bytes in front of it: megabits per second that the
-/// stream makes in each of the ten seconds after.
+/// Reduces the rate of the last path, including for the bytes that wait in front of it, while a stream runs. Returns
+/// the stream's megabits per second in each of the next ten seconds.
 pub fn choke(paths: &[(u64, u64)], to_bytes_per_second: u64, lowat: u64, stats: bool) -> Vec<f64> {
     let mut world = World::new(7, Config::default());
     world.stats = stats;
@@ -136,7 +137,7 @@ pub fn choke(paths: &[(u64, u64)], to_bytes_per_second: u64, lowat: u64, stats: 
     (0..10).map(|_| second(&mut world)).collect()
 }
 
-/// A path that degrades while a stream runs: figures before, during, and after.
+/// Reduces the rate of the first path for 10 s while a stream runs. Returns the figures before, during and after.
 pub fn degrade(paths: &[(u64, u64)], to_mbit: u64) -> [Figures; 3] {
     let mut world = World::with_paths(7, Config::default(), paths);
     world.run_until_up(paths.len());

@@ -1,6 +1,7 @@
 //! Runs against an admitted peer that keeps no rule but the framing: frames for streams that were never opened, floods,
-//! pieces that keep large buffers, resets in loops. The application at this end opens, reads, writes and gives up at random.
-//! The resources of the session stay within their bounds all the time, and are free when the session is over.
+//! pieces that keep large buffers, resets in loops. The application at this end opens, reads, writes and resets at
+//! random. The resources of the session must stay within their bounds all the time, and must be free when the session
+//! has ended.
 
 use std::collections::BTreeMap;
 
@@ -20,11 +21,11 @@ struct Run {
     role: Role,
     config: Config,
     has_feature: bool,
-    /// How far the peer has sent on each of its streams, and whether it has ended it.
+    /// For each of the peer's streams: the bytes that the peer has sent, and true if the peer has reset it.
     sent: BTreeMap<u32, (u64, bool)>,
-    /// Streams, and bytes of all of them, that it has been allowed. It goes beyond now and then.
+    /// The streams, and the bytes on all streams, that the peer has credit for. The peer exceeds them now and then.
     allowed: (u32, u64),
-    /// Σ of `sent`.
+    /// The sum of `sent`.
     total: u64,
     /// The streams that the application here has accepted.
     live: Vec<StreamId>,
@@ -32,7 +33,7 @@ struct Run {
     subflow: SubflowId,
 }
 
-/// Runs one seed. Panics if anything is not as it must be.
+/// Runs one seed. Panics if a bound or an invariant is broken.
 pub fn run(seed: u64) {
     let mut rng = Rng::new(seed ^ 0xBAD);
     let role = if rng.one_in(2) { Role::Server } else { Role::Client };
@@ -117,13 +118,13 @@ impl Run {
         self.peer.send_on(self.subflow, &states).unwrap();
     }
 
-    /// A stream of the peer's that it may name; one that it may not, now and then.
+    /// Returns the number of a stream of the peer's that has credit, or rarely of one that has none.
     fn stream(&mut self, most: u32) -> u32 {
         let most = if self.rng.one_in(20_000) { 80_000 } else { most.min(self.allowed.0.saturating_sub(1)) };
         self.rng.scaled(1, u64::from(most) + 1) as u32 - 1
     }
 
-    /// Returns true if the peer may send a stream up to `end`, and records it if the stream has credit.
+    /// Returns true if the peer sends a stream up to `end`, and records it if the stream has credit.
     fn may_send(&mut self, n: u32, end: u64) -> bool {
         let (sent, is_over) = self.sent.get(&n).copied().unwrap_or_default();
         let more = end.saturating_sub(sent);
@@ -135,7 +136,7 @@ impl Run {
         fits || self.rng.one_in(20_000)
     }
 
-    /// One read of the session's, with whatever the peer likes in it.
+    /// Passes one read of hostile frames, of one random kind, to the session.
     fn attack(&mut self) {
         let mut wire = Vec::new();
         let kind = self.rng.range(0, 5);
@@ -156,7 +157,7 @@ impl Run {
                     }
                 }
                 2 => {
-                    // One piece, and the rest of the buffer is for nothing.
+                    // One piece in a buffer that holds nothing else of use.
                     let len = self.rng.scaled(1000, 16_368) as usize;
                     self.data(first, len, &mut wire);
                     while wire.len() < room {
@@ -190,7 +191,7 @@ impl Run {
         self.events(Some(frames));
     }
 
-    /// The next piece of one of the first streams, in order and within what it was allowed as far as the peer knows.
+    /// Appends the next piece of a stream, in order and within the credit that the peer knows; padding if it has none.
     fn data(&mut self, n: u32, len: usize, wire: &mut Vec<u8>) {
         let id = self.theirs(n);
         let offset = self.sent.get(&n).map_or(0, |(sent, _)| *sent);
@@ -215,7 +216,7 @@ impl Run {
         wire.extend(bytes_of(&frame));
     }
 
-    /// Takes what the session has to tell. A read of so many frames leads to a bounded number of events.
+    /// Takes the session's events and accepts or refuses streams. A read of `frames` frames must lead to few events.
     fn events(&mut self, frames: Option<u64>) {
         let events = self.peer.events();
         if let Some(frames) = frames.filter(|_| !self.peer.session.is_ended()) {
@@ -225,7 +226,7 @@ impl Run {
             if let Event::Opened { id, .. } = event {
                 if self.rng.one_in(4) {
                     let refused = Bound::refused(Code::NotPermitted);
-                    // The peer may have given it up in the same read.
+                    // The peer may have reset it in the same read.
                     let _ = self.peer.session.refuse(self.peer.now, id, refused);
                 } else if self.peer.session.accept(id, Bound::default()).is_ok() && self.live.len() < 200 {
                     self.live.push(id);
@@ -264,7 +265,7 @@ impl Run {
         self.events(None);
     }
 
-    /// The bounds that the manual states.
+    /// Checks the bounds that the manual states.
     fn check(&self) {
         let session = &self.peer.session;
         let window = self.config.session_window_bytes.1;

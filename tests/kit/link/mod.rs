@@ -1,7 +1,7 @@
-//! The simulator: two sessions on a virtual clock, joined by carriers that may do anything a network does.
+//! The simulator: two sessions on a virtual clock, joined by carriers that can fail in every way a network can.
 //!
-//! A run is a function of its seed. Time jumps from one thing that happens to the next; at each, both ends are driven
-//! until nothing is left to do, and what must hold is checked.
+//! A run depends on its seed only. The clock jumps from one event to the next. At each event the simulator drives both
+//! ends until neither has anything to do, and then checks the invariants.
 #![allow(dead_code, reason = "each test binary uses its part of the kit")]
 
 pub mod app;
@@ -39,28 +39,28 @@ pub struct End {
 pub struct Conn {
     pub path: usize,
     pub id: SubflowId,
-    /// From the client, and from the server.
+    /// The pipe from the client and the pipe from the server.
     pub pipes: [Pipe; 2],
-    /// Whether each end still has it.
+    /// For each end, true while the end has the connection open.
     pub up: [bool; 2],
-    /// At the server, until the HELLO has been read.
+    /// Reads the HELLO at the server; `None` afterwards.
     greeter: Option<Greeter>,
-    /// A number that stands for the secure channel of this connection.
+    /// A number that represents the secure channel of this connection.
     channel: u64,
 }
 
 impl Conn {
-    /// Whether the session at this end knows of it.
+    /// Returns true if the session at this end has the connection as a subflow.
     fn is_known(&self, end: usize) -> bool {
         self.up[end] && (end == CLIENT || self.greeter.is_none())
     }
 }
 
-/// A way between the two ends, over which connections can be made.
+/// A path between the two ends. The client dials connections over it.
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
     pub shapes: [Shape; 2],
-    /// The client dials it when there is no connection on it.
+    /// True if the client dials the path whenever it has no connection.
     pub enabled: bool,
     pub redial_at: Time,
     pub redial_us: u64,
@@ -73,23 +73,23 @@ pub struct World {
     pub conns: Vec<Conn>,
     pub config: [Config; 2],
     pub rng: Rng,
-    /// Cut what arrives at arbitrary places.
+    /// Split arriving bytes at random places.
     pub splits: bool,
-    /// Tell the sessions what a kernel would know of the paths.
+    /// Tell the sessions the round-trip time and rate of the paths, as a kernel would measure them.
     pub stats: bool,
-    /// What they are told begins with ten packets for each round trip, and grows with what was sent.
+    /// The told rate begins with ten packets for each round trip and grows with the sent bytes.
     pub slow_start: bool,
-    /// What the proofs of the session are keyed with: the channel that started it.
+    /// The key of the session's proofs: the channel that started the session.
     key: u64,
     channels: u64,
     out: Outbox,
     wire: Vec<u8>,
-    /// Frames that have been sent, of both ends.
+    /// Frames sent by both ends.
     pub frames: u64,
-    /// Stop after so many frames in all.
+    /// The run stops after this many frames of both ends.
     pub frames_max: u64,
     pub sessions: u64,
-    /// What leaves each end, for those who want to know.
+    /// Watches the frames that leave each end.
     pub watch: [watch::Watch; 2],
     unchecked: bool,
 }
@@ -119,7 +119,7 @@ impl World {
         }
     }
 
-    /// A world whose paths are given as in the design: megabits per second, milliseconds one way.
+    /// Returns a started world. Each path is its rate in megabits per second and its one-way delay in milliseconds.
     pub fn with_paths(seed: u64, config: Config, paths: &[(u64, u64)]) -> World {
         let mut world = World::new(seed, config);
         paths.iter().for_each(|&(mbit, ms)| world.add_path(Shape::new(mbit, ms)));
@@ -131,7 +131,7 @@ impl World {
         self.paths.push(Path { shapes: [shape; 2], enabled: true, redial_at: Time::ZERO, redial_us: 50_000 });
     }
 
-    /// Starts the client; it dials by itself.
+    /// Starts the client, which then dials by itself.
     pub fn start(&mut self) {
         self.sessions += 1;
         let id = SessionId((u128::from(self.rng.next()) << 64 | u128::from(self.sessions)).to_be_bytes());
@@ -139,6 +139,10 @@ impl World {
         self.ends[CLIENT].session = Some(Session::new(Role::Client, self.config[CLIENT], id, boot, self.now));
     }
 
+    /// Returns the session at an end.
+    ///
+    /// # Panics
+    /// The end has none.
     pub fn session(&mut self, end: usize) -> &mut Session {
         self.ends[end].session.as_mut().expect("no session at this end")
     }
@@ -147,13 +151,13 @@ impl World {
         self.ends.iter().all(|end| end.session.as_ref().is_some_and(Session::is_open))
     }
 
-    /// Leaves the checks of the sessions to the test: for runs in which much is alive.
+    /// Switches off the sessions' own checks after each call, which take too long with many streams.
     pub fn sessions_unchecked(&mut self) {
         self.unchecked = true;
         self.ends.iter_mut().flat_map(|end| &mut end.session).for_each(Session::check_only_when_asked);
     }
 
-    /// Opens a stream at an end. Where many are opened at once, it waits for the word of the other end.
+    /// Opens a stream at an end. If the session accepts no more for now, runs until the other end has raised the limit.
     pub fn open(&mut self, end: usize, plan: app::Plan) -> seaprox::link::StreamId {
         for _ in 0..1000 {
             let now = self.now;
@@ -179,7 +183,7 @@ impl World {
         Proofs { ours: proof(ours), theirs: proof(theirs) }
     }
 
-    /// Makes a connection on a path, if the session wants one.
+    /// Dials a connection on a path, if the session takes one. Returns true if it did.
     pub fn dial(&mut self, path: usize) -> bool {
         self.channels += 1;
         let channel = self.channels;
@@ -200,7 +204,7 @@ impl World {
         true
     }
 
-    /// An end notices that a connection is gone.
+    /// Tells an end that a connection is closed.
     pub fn hang_up(&mut self, end: usize, conn: usize) {
         let now = self.now;
         let (id, was_up, greeted) = {
@@ -214,7 +218,7 @@ impl World {
         }
     }
 
-    /// Cuts a connection. `tail`: what is underway still arrives.
+    /// Cuts a connection. With `tail`, the bytes that are under way still arrive.
     pub fn cut(&mut self, conn: usize, tail: bool) {
         if tail {
             for (from, to) in [(CLIENT, SERVER), (SERVER, CLIENT)] {
@@ -229,12 +233,13 @@ impl World {
         self.hang_up(SERVER, conn);
     }
 
+    /// Cuts all connections, as [`World::cut`] does.
     pub fn cut_all(&mut self, tail: bool) {
         (0..self.conns.len()).for_each(|conn| self.cut(conn, tail));
         self.conns.clear();
     }
 
-    /// A node's process dies and starts anew: it knows nothing any more.
+    /// Restarts the process of a node, which loses its session.
     pub fn restart(&mut self, end: usize) {
         let old = self.ends[end].boot;
         self.ends[end].boot = old + 2;
@@ -248,7 +253,7 @@ impl World {
         }
     }
 
-    /// Does everything that can be done at this time.
+    /// Delivers, dials and drives both ends until nothing is left to do at this time.
     fn settle(&mut self) {
         for round in 0.. {
             assert!(round < 100_000, "the ends never come to rest");
@@ -277,7 +282,7 @@ impl World {
         any
     }
 
-    /// Hands bytes to an end, in one piece or in several.
+    /// Delivers bytes to an end, in one piece or in several.
     fn deliver(&mut self, to: usize, conn: usize, mut bytes: Bytes) {
         while self.splits && bytes.len() > 1 && !self.rng.one_in(3) {
             let at = self.rng.scaled(1, bytes.len() as u64 - 1) as usize;
@@ -309,7 +314,7 @@ impl World {
         }
     }
 
-    /// The server reads a HELLO. Answers how much of `bytes` it was, once it is whole.
+    /// Reads the HELLO at the server. Returns how many of `bytes` belong to it, once it is complete.
     fn greet(&mut self, conn: usize, bytes: &Bytes) -> Option<usize> {
         let (hello, used) = self.conns[conn].greeter.as_mut()?.feed(bytes).expect("no HELLO")?;
         self.conns[conn].greeter = None;
@@ -322,7 +327,7 @@ impl World {
         });
         if hello.intent == Intent::New && !stale {
             if let Some(mut old) = self.ends[SERVER].session.take() {
-                // The client never heard of the session, or has restarted: what the server began in it is over.
+                // The client did not learn of the session, or has restarted. The server's streams in it are lost.
                 assert!(!self.ends[CLIENT].app.up, "a client that knows the session starts it anew");
                 let may_end = std::mem::replace(&mut self.ends[SERVER].app.may_end, true);
                 old.abandon(seaprox::link::Code::LinkLost);
@@ -352,7 +357,7 @@ impl World {
         Some(used)
     }
 
-    /// The client dials paths without a connection.
+    /// Dials all due paths that have no connection.
     fn redial(&mut self) {
         for path in 0..self.paths.len() {
             let taken = self.conns.iter().any(|conn| conn.path == path && conn.up[CLIENT]);
@@ -363,7 +368,7 @@ impl World {
         }
     }
 
-    /// Drives one end until it has nothing to say. Answers whether it had.
+    /// Drives one end until it has nothing to send. Returns true if anything was done.
     fn drive(&mut self, end: usize) -> bool {
         let now = self.now;
         let Some(mut session) = self.ends[end].session.take() else { return false };
@@ -417,7 +422,7 @@ impl World {
         any
     }
 
-    /// Closes the connections that the session has given up.
+    /// Closes the connections that the session has dropped.
     fn close_dropped(&mut self, end: usize, session: &Session) {
         for conn in self.conns.iter_mut().filter(|conn| conn.is_known(end)) {
             if !session.subflow_ids().any(|id| id == conn.id) {
@@ -426,7 +431,7 @@ impl World {
         }
     }
 
-    /// The other end of a connection that one end has closed notices, once everything before has arrived.
+    /// Closes connections at the other end when one end has closed them and all bytes before that have arrived.
     fn reap(&mut self) {
         for conn in 0..self.conns.len() {
             for (from, to) in [(CLIENT, SERVER), (SERVER, CLIENT)] {
@@ -439,7 +444,7 @@ impl World {
         self.conns.retain(|conn| conn.up.iter().any(|up| *up));
     }
 
-    /// Whether the client has never had a subflow up: then it knows of no session that could be lost.
+    /// Returns true if the client has never had a subflow up, and so has no session to lose, or if the session is open.
     pub fn sessions_never_met(&self) -> bool {
         !self.ends[CLIENT].app.up || self.is_open()
     }
@@ -457,8 +462,8 @@ impl World {
         pipes.chain(ends).chain(redial.map(|(_, path)| path.redial_at)).min()
     }
 
-    /// What must hold between the two ends: nobody believes that more has arrived than has, or takes more than was
-    /// sent.
+    /// Checks both ends against each other: no end has received more than was sent, and no end believes that more has
+    /// arrived than has.
     fn check_together(&self) {
         const STREAMS_MAX: usize = 64; // with more, the runs are about speed
         let [Some(client), Some(server)] = [CLIENT, SERVER].map(|end| self.ends[end].session.as_ref()) else { return };
@@ -476,7 +481,7 @@ impl World {
         }
     }
 
-    /// Lets things happen until `until`, or until `done` says so. Answers whether it did.
+    /// Runs until `done` returns true or the time is `until`. Returns true in the first case.
     pub fn run(&mut self, until: Time, mut done: impl FnMut(&mut World) -> bool) -> bool {
         loop {
             self.settle();
@@ -493,25 +498,26 @@ impl World {
         }
     }
 
+    /// Runs for `us` microseconds.
     pub fn run_for(&mut self, us: u64) {
         let until = self.now.after(us);
         self.run(until, |_| false);
         self.now = until;
     }
 
-    /// Waits until the session is up at both ends, with so many subflows.
+    /// Runs until the session is open at both ends with `subflows` subflows. Panics after 10 s.
     pub fn run_until_up(&mut self, subflows: usize) {
         let until = self.now.after(10_000_000);
         let up = self.run(until, |world| world.is_open() && world.session(SERVER).subflow_ids().count() == subflows);
         assert!(up, "the session did not come up");
     }
 
-    /// Whether all streams have ended at both ends, and nothing is left of them.
+    /// Returns true if all streams have ended at both ends and the sessions hold no record of them.
     pub fn is_done(&self) -> bool {
         self.ends.iter().all(|end| end.app.is_done() && end.session.as_ref().is_some_and(|s| s.streams_live() == 0))
     }
 
-    /// Runs until everything has ended, which must be before `us` have passed.
+    /// Runs until all streams have ended. Panics after `us` microseconds.
     pub fn finish(&mut self, us: u64) {
         let until = self.now.after(us);
         let done = self.run(until, |world| world.is_done());
@@ -521,7 +527,7 @@ impl World {
     }
 }
 
-/// Stands for HMAC where no key is worth anything.
+/// A cheap replacement of HMAC for the simulator, where the keys protect nothing.
 fn toy_mac(key: u64, text: &[u8]) -> [u8; 32] {
     let mut rng = Rng::new(key);
     let mixed = text.iter().fold(rng.next(), |sum, byte| Rng::new(sum ^ u64::from(*byte)).next());

@@ -1,5 +1,5 @@
-//! What the streams carry: bytes that follow from the stream, the direction and the offset, so that nothing has to be
-//! kept to compare with.
+//! The content of the streams: bytes that follow from the stream, the direction and the offset, so that a reader can
+//! check them without a copy of the sent bytes.
 
 use std::sync::LazyLock;
 
@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 use super::rng::Rng;
 
-/// A prime, so that no power of two is a period.
+/// The period of the pattern. It is prime, so that no power of two is a multiple of it.
 const PERIOD: usize = 65_521;
-/// The longest slice that can be had at once.
+/// The longest slice of one call, in bytes.
 pub const SLICE_MAX: usize = 65_536;
 
 static TABLE: LazyLock<Bytes> = LazyLock::new(|| {
@@ -22,13 +22,13 @@ fn start(salt: u64, offset: u64) -> usize {
     ((salt.wrapping_mul(7919) % PERIOD as u64 + offset % PERIOD as u64) % PERIOD as u64) as usize
 }
 
-/// Bytes `offset..offset + len` of the stream with this salt, as a reference.
+/// Returns bytes `offset..offset + len` of the stream with this salt, without a copy. `len` is cut to [`SLICE_MAX`].
 pub fn slice(salt: u64, offset: u64, len: usize) -> Bytes {
     let start = start(salt, offset);
     TABLE.slice(start..start + len.min(SLICE_MAX))
 }
 
-/// Whether `bytes` are what the stream has at `offset`.
+/// Returns true if `bytes` are the stream's bytes at `offset`.
 pub fn matches(salt: u64, mut offset: u64, bytes: &[u8]) -> bool {
     bytes.chunks(SLICE_MAX).all(|part| {
         let same = slice(salt, offset, part.len()) == part;

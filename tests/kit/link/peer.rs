@@ -1,4 +1,4 @@
-//! A session whose peer is the test: it sends whatever frames it likes, on any subflow, and acknowledges or not.
+//! A session whose peer is the test. The test sends any frames on any subflow and decides if it acknowledges.
 
 use std::collections::BTreeMap;
 
@@ -19,10 +19,11 @@ pub struct Peer {
     pub session: Session,
     pub now: Time,
     caps: u64,
-    /// Bytes that each lane has brought, for acknowledgements.
+    /// Bytes received on each lane, for acknowledgements.
     brought: BTreeMap<u16, u64>,
 }
 
+/// Returns the encoded bytes of a frame.
 pub fn bytes_of(frame: &Frame<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     frame.encode(&mut out);
@@ -34,7 +35,8 @@ pub const LIMITS: Limits =
     Limits { streams: 65_536, listeners: 256, stream_credit: 256 << 10, session_credit: 64 << 20 };
 
 impl Peer {
-    /// A session in one of the roles, with one live subflow. `caps` are those that the test, as its peer, says it has.
+    /// Returns a session in `role` with one live subflow. `caps` are the capabilities that the test announces as its
+    /// peer.
     pub fn of(role: Role, config: Config, caps: u64) -> Peer {
         let now = Time::from_us(1000);
         let session = Session::new(role, config, SESSION, BootId([1; 8]), now);
@@ -43,7 +45,7 @@ impl Peer {
         peer
     }
 
-    /// Brings up a subflow: the first, one more, or the first again after all were lost.
+    /// Brings up a subflow: the first, another one, or one that resumes the session after all were lost.
     pub fn join(&mut self, id: SubflowId) -> SubflowId {
         let fresh = self.session.subflow_ids().count() == 0;
         let met = !self.brought.is_empty();
@@ -79,19 +81,22 @@ impl Peer {
         id
     }
 
+    /// Sends a frame to the session on the first subflow.
     pub fn send(&mut self, frame: &Frame<'_>) -> Result<(), Violation> {
         self.send_on(FIRST, frame)
     }
 
+    /// Sends a frame to the session on a subflow.
     pub fn send_on(&mut self, id: SubflowId, frame: &Frame<'_>) -> Result<(), Violation> {
         self.session.input(self.now, id, 0, Bytes::from(bytes_of(frame)))
     }
 
+    /// Takes all events of the session.
     pub fn events(&mut self) -> Vec<Event> {
         std::iter::from_fn(|| self.session.poll_event()).collect()
     }
 
-    /// Lets time pass, in steps, and the timers of the session with it.
+    /// Advances the time by `us` microseconds, in 100 steps, and runs the session's timers at each.
     pub fn pass(&mut self, us: u64) {
         for _ in 0..100 {
             self.now = self.now.after(us / 100);
@@ -115,14 +120,14 @@ impl Peer {
         all
     }
 
-    /// Acknowledges all that has come on a subflow.
+    /// Acknowledges all bytes received on a subflow.
     pub fn acknowledge(&mut self, id: SubflowId) {
         let mut line = Vec::new();
         LaneAck { subflow: id.0, lane: 0, bytes: self.brought[&id.0] }.encode(&mut line);
         self.send_on(id, &Frame::Ack { lanes: Lines::new(&line).unwrap() }).unwrap();
     }
 
-    /// Answers every PING, so that the subflow stays alive, and acknowledges what has come.
+    /// Answers every PING, so that the subflow stays alive, and acknowledges all bytes. Returns the received frames.
     pub fn keep_alive(&mut self, id: SubflowId) -> Vec<Vec<u8>> {
         self.session.set_room(id, 1 << 20);
         let frames: Vec<_> = self.frames().into_iter().map(|(_, frame)| frame).collect();
@@ -136,6 +141,7 @@ impl Peer {
     }
 }
 
+/// Decodes the bytes of one whole frame.
 pub fn decode(bytes: &[u8]) -> Result<Frame<'_>, seaprox::link::frame::FrameError> {
     use seaprox::link::frame::{HEADER_BYTES, Header};
     let header = Header::decode(bytes[..HEADER_BYTES].try_into().unwrap())?;

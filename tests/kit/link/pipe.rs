@@ -1,23 +1,23 @@
-//! One direction of a simulated carrier: an ordered byte pipe with a rate, a delay and a send buffer.
+//! One direction of a simulated carrier: an ordered pipe of bytes with a rate, a delay and a send buffer.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use seaprox::link::Time;
 
-/// How a direction behaves.
+/// The properties of one direction of a path.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     /// Bytes per second.
     pub rate: u64,
-    /// One way, in microseconds.
+    /// The one-way delay, in microseconds.
     pub delay_us: u64,
-    /// Bytes that the carrier keeps waiting before it says "full".
+    /// The size of the send buffer, in bytes.
     pub lowat: u64,
 }
 
 impl Shape {
-    /// From the notation of the design: megabits per second and milliseconds one way.
+    /// Returns a shape with a rate in megabits per second and a one-way delay in milliseconds.
     pub fn new(mbit: u64, ms: u64) -> Shape {
         Shape { rate: mbit * 125_000, delay_us: ms * 1000, lowat: 16 * 1024 }
     }
@@ -27,15 +27,15 @@ impl Shape {
 pub struct Pipe {
     pub shape: Shape,
     flying: VecDeque<(Time, Bytes)>,
-    /// When the last byte that was written will be on the wire.
+    /// The time when the last written byte will be on the wire.
     free_at: Time,
-    /// Nanoseconds beyond `free_at`, so that rounding does not make the pipe faster.
+    /// Nanoseconds to add to `free_at`, so that rounding does not make the pipe faster.
     rest_ns: u64,
-    /// Nothing moves: a black hole, as the sender's kernel sees it.
+    /// True if no byte moves: a black hole, as the sender's kernel sees it.
     frozen: bool,
-    /// Written since it froze.
+    /// Bytes written since it froze.
     stuck: u64,
-    /// Bytes written, ever.
+    /// Bytes written since the start.
     pub written: u64,
 }
 
@@ -44,7 +44,7 @@ impl Pipe {
         Pipe { shape, flying: VecDeque::new(), free_at: Time::ZERO, rest_ns: 0, frozen: false, stuck: 0, written: 0 }
     }
 
-    /// Answers when the bytes arrive, if nothing comes in between.
+    /// Writes bytes. Returns the time when they arrive if the pipe does not change before.
     pub fn write(&mut self, now: Time, bytes: Bytes) -> Time {
         self.written += bytes.len() as u64;
         if self.frozen {
@@ -59,17 +59,18 @@ impl Pipe {
         at
     }
 
-    /// Bytes that wait to get on the wire.
+    /// Returns the bytes that wait in the send buffer.
     fn unsent(&self, now: Time) -> u64 {
         self.free_at.since(now) * self.shape.rate / 1_000_000
     }
 
+    /// Returns the free bytes of the send buffer.
     pub fn room(&self, now: Time) -> usize {
         let waiting = if self.frozen { self.stuck } else { self.unsent(now) };
         self.shape.lowat.saturating_sub(waiting) as usize
     }
 
-    /// When something changes by itself.
+    /// Returns the time of the next arrival, or of the next free byte in a full send buffer, whichever is first.
     pub fn next_time(&self, now: Time) -> Option<Time> {
         if self.frozen {
             return None;
@@ -82,7 +83,7 @@ impl Pipe {
         arrival.into_iter().chain(room).min()
     }
 
-    /// The next bytes that have arrived.
+    /// Takes the next bytes that have arrived.
     pub fn read(&mut self, now: Time) -> Option<Bytes> {
         if self.frozen || self.flying.front()?.0 > now {
             return None;
@@ -94,12 +95,13 @@ impl Pipe {
         self.flying.is_empty()
     }
 
+    /// Starts a black hole: no byte arrives, and the send buffer fills up.
     pub fn freeze(&mut self) {
         self.frozen = true;
         self.stuck = 0;
     }
 
-    /// Goes on after a black hole: what was underway arrives now, in order.
+    /// Ends a black hole: the bytes that were under way arrive from now on, in order.
     pub fn thaw(&mut self, now: Time) {
         if std::mem::take(&mut self.frozen) {
             let late = now.since(self.flying.front().map_or(now, |(at, _)| *at));
@@ -108,7 +110,7 @@ impl Pipe {
         }
     }
 
-    /// The path changes its rate, also for what waits in front of it.
+    /// Changes the rate, also for the bytes that wait in the send buffer.
     pub fn set_rate(&mut self, now: Time, rate: u64) {
         let leaves = now.after(self.shape.delay_us);
         let waiting = self.flying.partition_point(|(at, _)| *at <= leaves);
@@ -120,7 +122,7 @@ impl Pipe {
         }
     }
 
-    /// Nothing arrives for so long.
+    /// Delays all arrivals by `us` microseconds.
     pub fn stall(&mut self, us: u64) {
         self.flying.iter_mut().for_each(|(at, _)| *at = at.after(us));
         self.free_at = self.free_at.after(us);
@@ -130,13 +132,13 @@ impl Pipe {
         self.frozen
     }
 
-    /// Loses what is underway.
+    /// Loses all bytes that are under way.
     pub fn drop_all(&mut self) {
         self.flying.clear();
         self.frozen = false;
     }
 
-    /// Loses what is underway from the middle of it on: a connection that dies in mid-frame.
+    /// Loses all bytes that are under way but the first `bytes`: a connection that dies in the middle of a frame.
     pub fn drop_after(&mut self, bytes: usize) {
         let mut left = bytes;
         for (_, chunk) in &mut self.flying {

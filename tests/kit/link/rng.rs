@@ -1,6 +1,6 @@
-//! A small seeded generator: a run of the simulator is a function of its seed.
+//! A small seeded random number generator, so that a run of the simulator depends on its seed only.
 
-/// splitmix64.
+/// The generator splitmix64.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
@@ -17,18 +17,18 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number in `low..=high`.
+    /// Returns a number in `low..=high`.
     pub fn range(&mut self, low: u64, high: u64) -> u64 {
         low + self.next() % (high - low + 1)
     }
 
-    /// A number in `low..=high`, small ones as likely as large ones.
+    /// Returns a number in `low..=high`, each power of two as likely as the others.
     pub fn scaled(&mut self, low: u64, high: u64) -> u64 {
         let top = self.range(low.max(1).ilog2().into(), high.max(1).ilog2().into());
         self.range(1 << top, (2 << top) - 1).clamp(low, high)
     }
 
-    /// True once in `n` times.
+    /// Returns true once in `n` times on average.
     pub fn one_in(&mut self, n: u64) -> bool {
         self.next().is_multiple_of(n)
     }

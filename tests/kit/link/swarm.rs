@@ -1,5 +1,5 @@
-//! Runs in which the seed picks everything: limits, paths, work and faults. Some kinds of fault are off in each run,
-//! because a run with all of them never gets deep into any.
+//! Runs in which the seed chooses limits, paths, work and faults. Each run leaves out some kinds of fault, because a
+//! run with all of them never gets far.
 
 use seaprox::link::{Config, Mode, frame::Class};
 
@@ -8,7 +8,7 @@ use super::pipe::{Pipe, Shape};
 use super::rng::Rng;
 use super::{CLIENT, SERVER, World};
 
-/// How often each kind of fault happens: once in so many steps of a millisecond, never if 0.
+/// The rate of each kind of fault: once in this many steps of a millisecond, or never if 0.
 #[derive(Clone, Copy, Debug)]
 struct Faults {
     cut: u64,
@@ -39,7 +39,7 @@ impl Faults {
     }
 }
 
-/// Small limits, so that a short run reaches every one of them.
+/// Returns a configuration with small limits, so that a short run reaches all of them.
 fn config(rng: &mut Rng) -> Config {
     let frame = rng.scaled(16, 4000);
     let stream = rng.scaled(1024, 20_000);
@@ -86,7 +86,7 @@ fn world(seed: u64) -> World {
     world
 }
 
-/// Runs one seed. Panics if anything is not as it must be.
+/// Runs one seed. Panics if a byte is wrong, a stream does not end, or an invariant is broken.
 pub fn run(seed: u64) {
     let mut rng = Rng::new(seed ^ 0x5EED);
     let mut world = world(seed);
@@ -155,7 +155,7 @@ fn inject(world: &mut World, rng: &mut Rng, faults: Faults) {
         let _ = now;
         world.ends[side].session.iter_mut().for_each(|session| session.set_class(id, class));
     } else if half {
-        // One end hears of it, the other has to find out.
+        // One end learns of the loss, the other has to detect it.
         world.conns[conn].pipes.iter_mut().for_each(Pipe::freeze);
         world.hang_up(side, conn);
     } else if middle {
@@ -169,7 +169,7 @@ fn inject(world: &mut World, rng: &mut Rng, faults: Faults) {
     }
 }
 
-/// The network is well again: what is stuck moves, or is known to be dead.
+/// Ends all faults: frozen pipes go on, and all rates and classes are as at the start.
 fn heal(world: &mut World) {
     let now = world.now;
     for conn in &mut world.conns {
@@ -185,14 +185,15 @@ fn heal(world: &mut World) {
     }
 }
 
-/// One end loses its memory. Every stream of the other is reset, none finished, and a new session works.
+/// Restarts one end. The other end must reset every stream and finish none, and a new session must open.
 fn restart(world: &mut World, rng: &mut Rng) {
     let end = rng.range(0, 1) as usize;
     let other = 1 - end;
     world.ends[other].app.may_end = true;
     let live: Vec<_> = world.ends[other].app.streams.iter().filter(|(_, s)| !s.fin).map(|(id, _)| *id).collect();
     heal(world);
-    // What the kernel still delivers of the one that died may complete a stream; if it delivers nothing, nothing may.
+    // Bytes of the dead process that the kernel still delivers may complete a stream. Without them no stream may
+    // complete.
     let silent = rng.one_in(2);
     if silent {
         world.conns.iter_mut().for_each(|conn| conn.pipes[end].drop_all());
@@ -208,7 +209,7 @@ fn restart(world: &mut World, rng: &mut Rng) {
         assert!(app.ended.is_some() || world.sessions_never_met(), "the client never learned of the restart");
         for id in live {
             let stream = &app.streams[&id];
-            let slow = stream.plan.pause_us > 0; // all of it may have been there, and not taken yet
+            let slow = stream.plan.pause_us > 0; // all bytes may have arrived before, and not have been read yet
             assert!(!stream.fin || !silent || slow, "{id:?} ended in FIN although its peer is gone");
             let ended = stream.fin || stream.reset.is_some() || stream.refused || stream.gone || app.ended.is_none();
             assert!(ended || stream.plan.abort.iter().any(Option::is_some), "{id:?} was not reset: {stream:?}");

@@ -1,13 +1,14 @@
-//! What passes a frame that waits to leave: counted in frames, so that no delay of a path can hide it.
+//! Counts the DATA frames that overtake a waiting frame. The count is in frames, so that no delay of a path can hide
+//! it.
 //!
-//! A frame that leaves later and arrives sooner has passed nobody: while control waits for the fastest subflow, a
-//! slower one may take many frames that arrive long after it. So what counts is what has left meanwhile and arrives
-//! before.
+//! A frame has overtaken another if it leaves while the other waits and also arrives before it. The arrival matters:
+//! while a control frame waits for the fastest subflow, a slower subflow may take many frames that arrive long after
+//! it.
 
 use seaprox::link::frame::kind;
 use seaprox::link::{StreamId, SubflowId, Time};
 
-/// A frame that is to leave, and what has left before it.
+/// A frame that has not left yet, and the DATA frames that have left since it began to wait.
 #[derive(Debug)]
 struct Waiting {
     kind: u8,
@@ -15,24 +16,24 @@ struct Waiting {
     passed: Vec<(SubflowId, Time)>,
 }
 
-/// The frames of one end that are waited for.
+/// The watched frames of one end.
 #[derive(Debug, Default)]
 pub struct Watch {
     waiting: Vec<Waiting>,
-    /// For each that has left: its type, and the most DATA frames of other streams that left on one subflow while it
-    /// waited and arrive before it.
+    /// For each watched frame that has left: its type, and the number of DATA frames of other streams that overtook it
+    /// on one subflow, the largest of all subflows.
     pub left: Vec<(u8, usize)>,
 }
 
 impl Watch {
-    /// A stream has just been opened, and its first bytes written.
+    /// Watches the OPEN and the first DATA of a stream that has just been opened and written to.
     pub fn expect(&mut self, id: StreamId) {
         for kind in [kind::OPEN, kind::DATA] {
             self.waiting.push(Waiting { kind, id, passed: Vec::new() });
         }
     }
 
-    /// A frame has left on a subflow, and will arrive at this time.
+    /// Records that a frame has left on a subflow and will arrive at `arrival`.
     pub fn on_frame(&mut self, subflow: SubflowId, arrival: Time, frame: &[u8]) {
         let Some((&[kind, _, _, _, a, b, c, d], _)) = frame.split_first_chunk::<8>() else { return };
         let id = StreamId(u32::from_be_bytes([a, b, c, d]));
@@ -50,6 +51,7 @@ impl Watch {
         }
     }
 
+    /// Returns true if all watched frames have left.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty()
     }

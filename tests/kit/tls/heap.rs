@@ -1,4 +1,4 @@
-//! The heap, counted: what pipes hold, and how often they ask for more.
+//! A counting allocator: the bytes that pipes hold, and the number of their allocations.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::rc::Rc;
@@ -12,7 +12,7 @@ struct Counting;
 static HELD: AtomicUsize = AtomicUsize::new(0);
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call goes to the system's allocator as it is.
+// SAFETY: every call is forwarded unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         HELD.fetch_add(layout.size(), Ordering::Relaxed);
@@ -38,18 +38,18 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Bytes of the heap that are in use.
+/// Returns the bytes of the heap that are in use.
 pub fn held() -> usize {
     HELD.load(Ordering::Relaxed)
 }
 
-/// Allocations so far.
+/// Returns the number of allocations so far.
 pub fn allocations() -> usize {
     ALLOCATIONS.load(Ordering::Relaxed)
 }
 
-/// What an open client and an open server hold after traffic both ways, when nothing waits. The pool of their loop
-/// does not count.
+/// Returns the bytes that an open client and an open server hold after traffic in both directions, when no data waits.
+/// The buffer pool of their loop is not counted.
 pub fn idle() -> (usize, usize) {
     let buffers = Rc::new(Buffers::new());
     let (mut client, mut server) = pair_on(&buffers, &Cipher::preferred());

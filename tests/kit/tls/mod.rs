@@ -1,4 +1,4 @@
-//! Two pipes back to back, in memory, for the tests and the benches of the encryption.
+//! Two pipes connected in memory, for the tests and the benches of the encryption.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -7,34 +7,34 @@ use bytes::Bytes;
 
 use crate::tls::{Buffers, Cipher, Identity, Tls, TlsError, TlsPipe};
 
-/// The node with this number.
+/// Returns the identity of the node with this number.
 pub fn node(number: u8) -> Identity {
     Identity::from_seed(&[number; 32]).unwrap()
 }
 
-/// A client that takes only the server `wanted`.
+/// Returns a client with identity `number` that accepts only the server `wanted`.
 pub fn client(number: u8, wanted: u8, ciphers: &[Cipher]) -> Tls {
     let wanted = node(wanted).public_key();
     Tls::client(&node(number), ciphers, Arc::new(move |key| *key == wanted)).unwrap()
 }
 
-/// A server that takes only the client `wanted`.
+/// Returns a server with identity `number` that accepts only the client `wanted`.
 pub fn server(number: u8, wanted: u8, ciphers: &[Cipher]) -> Tls {
     let wanted = node(wanted).public_key();
     Tls::server(&node(number), ciphers, Arc::new(move |key| *key == wanted)).unwrap()
 }
 
-/// A client and a server who want each other, with the buffers of one loop.
+/// Returns a client and a server that accept each other and share the buffers of one loop. The handshake has not begun.
 pub fn pair_on(buffers: &Rc<Buffers>, ciphers: &[Cipher]) -> (TlsPipe, TlsPipe) {
     (client(1, 2, ciphers).pipe(buffers).unwrap(), server(2, 1, ciphers).pipe(buffers).unwrap())
 }
 
-/// The same with buffers of their own.
+/// Returns a pair as [`pair_on`] does, with buffers of its own.
 pub fn pair(ciphers: &[Cipher]) -> (TlsPipe, TlsPipe) {
     pair_on(&Rc::new(Buffers::new()), ciphers)
 }
 
-/// All that a pipe has to write.
+/// Takes all bytes that a pipe has to write.
 pub fn take(pipe: &mut TlsPipe) -> Vec<u8> {
     let mut wire = Vec::new();
     while pipe.unsent() > 0 {
@@ -47,7 +47,7 @@ pub fn take(pipe: &mut TlsPipe) -> Vec<u8> {
     wire
 }
 
-/// Gives bytes to a pipe in reads of at most `step` bytes, and collects what it hands out.
+/// Passes bytes to a pipe in reads of at most `step` bytes. Appends the plaintext to `out`.
 pub fn give(pipe: &mut TlsPipe, mut wire: &[u8], step: usize, out: &mut Vec<Bytes>) -> Result<(), TlsError> {
     while !wire.is_empty() {
         let bytes = pipe
@@ -66,7 +66,8 @@ pub fn give(pipe: &mut TlsPipe, mut wire: &[u8], step: usize, out: &mut Vec<Byte
     Ok(())
 }
 
-/// Moves bytes both ways until neither has any. Answers what each has come to.
+/// Moves bytes in both directions until neither pipe has any, in reads of at most `step` bytes. Returns the result of
+/// the client and that of the server.
 pub fn shake(client: &mut TlsPipe, server: &mut TlsPipe, step: usize) -> (Result<(), TlsError>, Result<(), TlsError>) {
     let mut ends = (Ok(()), Ok(()));
     let mut out = Vec::new();
@@ -80,7 +81,7 @@ pub fn shake(client: &mut TlsPipe, server: &mut TlsPipe, step: usize) -> (Result
     ends
 }
 
-/// A pair that is open.
+/// Returns a pair that has finished its handshake.
 pub fn open_pair(ciphers: &[Cipher]) -> (TlsPipe, TlsPipe) {
     let (mut client, mut server) = pair(ciphers);
     assert_eq!(shake(&mut client, &mut server, usize::MAX), (Ok(()), Ok(())));
