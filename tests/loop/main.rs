@@ -4,13 +4,12 @@
 mod loop_kit;
 
 mod bridge;
+mod commands;
 mod connect;
 mod dispatch;
 mod handlers;
 mod pools;
 mod regressions;
-mod reported;
 mod stress;
 mod threads;
 mod timers;
-mod verbs;

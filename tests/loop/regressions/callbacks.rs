@@ -1,0 +1,280 @@
+//! Bugs in the calls to handlers, front ends, permits and setups: their order, their number, and panics in them.
+
+use crate::loop_kit;
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use loop_kit::*;
+use seaprox::{Cause, Loops, Name, Permit, Reason, Role, Stage, Target};
+
+/// The handler of a dest was kept when the dest was let go, and stood in the way of the next side in that slot: a new client
+/// was never told that it is there.
+#[test]
+fn a_handler_goes_with_its_dest() {
+    let (mut rig, heard) = (Rig::new(config()), Heard::default());
+    let (listener, addr) = target();
+    let notes = heard.clone();
+    let (old, mut client) = rig.adopt(
+        Kind::Unix,
+        handler(move |cx, call| {
+            if cx.role() == Role::Dest {
+                notes.say("dial is over");
+            }
+            match call {
+                Call::Opened => cx.connect(Rc::new(addr.into()), None),
+                Call::Connected(_) => {
+                    let dest = cx.side_of(Role::Dest).unwrap();
+                    cx.core().set_handler(dest, handler(|_, _| 0));
+                    cx.resume(Role::Source);
+                }
+                Call::Readable(_) => cx.disconnect(),
+                _ => {}
+            }
+            0
+        }),
+    );
+    let _server = rig.accept(&listener);
+    rig.until("connected", |_| heard.has("dial is over"));
+    client.try_send(b"x");
+    rig.until("let go", |proxy| proxy.core().side(old, Role::Dest).is_none());
+    let new = heard.clone();
+    let (_, _client) = rig.adopt(
+        Kind::Unix,
+        handler(move |cx, call| {
+            new.note(cx.role(), &call);
+            0
+        }),
+    );
+    rig.until("the new client is told", |_| heard.has("source opened"));
+}
+
+/// A connection whose handler did nothing after a failed connect, or did not relay after a good one, waited in no timer.
+#[test]
+fn a_handler_that_does_nothing_after_connected_is_ended_by_a_timer() {
+    let (_listener, good) = target();
+    for addr in [refusing(), good] {
+        let mut config = config();
+        (config.timeouts.handshake, config.timeouts.connect) = (Duration::from_millis(50), Duration::from_millis(50));
+        let mut rig = Rig::new(config);
+        let idle = handler(move |cx, call| match call {
+            Call::Opened => {
+                cx.connect(Rc::new(addr.into()), None);
+                0
+            }
+            Call::Connected(_) => 0,
+            call => by_default(cx, &call),
+        });
+        let (_, _client) = rig.adopt(Kind::Unix, idle);
+        rig.until_empty();
+    }
+}
+
+/// A connection that was adopted and ended between two turns heard of its opening after its end.
+#[test]
+fn nothing_is_opened_after_its_end() {
+    let (mut rig, heard) = (Rig::new(config()), Heard::default());
+    let notes = heard.clone();
+    let (id, _client) = rig.adopt(
+        Kind::Unix,
+        handler(move |cx, call| {
+            notes.note(cx.role(), &call);
+            0
+        }),
+    );
+    rig.core().end(id, Reason::Killed);
+    rig.until_empty();
+    assert!(!heard.has("source opened"), "{:?}", heard.all());
+}
+
+/// A handler that adopts a connection when it is opened, whose handler does the same, and so on, went as deep as that.
+#[test]
+fn opening_in_opened_does_not_nest() {
+    fn chain(left: usize, deepest: &Rc<Cell<usize>>) -> Box<dyn seaprox::Handler> {
+        let deepest = Rc::clone(deepest);
+        handler(move |cx, call| {
+            if let Call::Opened = call {
+                let here = &call as *const _ as usize;
+                let top = deepest.get();
+                deepest.set(if top == 0 { here } else { top });
+                assert!(deepest.get().abs_diff(here) < 200_000, "the stack grows with each");
+                if left > 0 {
+                    let next = chain(left - 1, &deepest);
+                    cx.core().adopt_socket(pair(Kind::Unix).1, "test", next).unwrap();
+                }
+            }
+            0
+        })
+    }
+    let mut config = config();
+    config.limits.connections = 1000;
+    let mut rig = Rig::new(config);
+    let (_, _client) = rig.adopt(Kind::Unix, chain(500, &Rc::default()));
+    rig.until("all are opened", |proxy| proxy.core().snapshot().stats.opened == 501);
+    rig.turns(3);
+    assert_eq!(rig.stats().panics, 0, "the stack grows with each");
+}
+
+/// A front end that panics when it makes a handler took the loop with it.
+#[test]
+fn a_front_end_that_panics_costs_its_client_only() {
+    let mut rig = Rig::new(config());
+    let mut count = 0;
+    let addr = rig.listen(move || {
+        count += 1;
+        assert!(count > 1, "(this message belongs to the test)");
+        handler(|cx, call| {
+            if let Call::Opened = call {
+                cx.reply(b"hi");
+            }
+            0
+        })
+    });
+    let mut first = Peer::connect(addr);
+    let end = catch_unwind(AssertUnwindSafe(|| rig.receive_end(&mut first)));
+    assert!(end.is_ok(), "the loop goes on");
+    let mut second = Peer::connect(addr);
+    assert_eq!(rig.receive(&mut second, 2), b"hi");
+}
+
+/// A permit that panics took the loop with it: it is called when a worker's answer is read.
+#[test]
+fn a_permit_that_panics_costs_its_connection_only() {
+    let mut rig = Rig::with_workers(config());
+    let (_, mut client) = rig.adopt(
+        Kind::Unix,
+        handler(|cx, call| {
+            if let Call::Opened = call {
+                let target = Target::Name(Name::new("localhost").unwrap(), 1);
+                let permit: Permit = Rc::new(|_| panic!("(this message belongs to the test)"));
+                cx.connect(Rc::new(target), Some(permit));
+            }
+            by_default(cx, &call)
+        }),
+    );
+    let end = catch_unwind(AssertUnwindSafe(|| rig.receive_end(&mut client)));
+    assert!(end.is_ok(), "the loop goes on");
+    rig.until_empty();
+}
+
+/// A handler that relays before the dest is there got a reset in place of the refusal, if the source's event came first.
+#[test]
+fn relaying_early_does_not_turn_a_refusal_into_a_reset() {
+    let (mut rig, heard) = (Rig::new(config()), Heard::default());
+    let (notes, addr) = (heard.clone(), refusing());
+    let (_, mut client) = rig.adopt(
+        Kind::Tcp4,
+        handler(move |cx, call| {
+            notes.note(cx.role(), &call);
+            if let Call::Opened = call {
+                cx.connect(Rc::new(addr.into()), None);
+                cx.relay();
+            }
+            by_default(cx, &call)
+        }),
+    );
+    client.try_send(b"early");
+    rig.until_empty();
+    assert!(heard.has("source connected connection_refused"), "{:?}", heard.all());
+}
+
+/// An upstream that is reset while the client may ask for something else is let go; the client is not cut.
+#[test]
+fn a_reset_of_an_idle_dest_is_told_to_the_handler() {
+    let (mut rig, heard) = (Rig::new(config()), Heard::default());
+    let (listener, addr) = target();
+    let notes = heard.clone();
+    let (id, _client) = rig.adopt(
+        Kind::Tcp4,
+        handler(move |cx, call| {
+            notes.note(cx.role(), &call);
+            match call {
+                Call::Opened => cx.connect(Rc::new(addr.into()), None),
+                Call::Connected(_) => {
+                    cx.set_stage(Stage::KeepAlive);
+                    cx.resume(Role::Source);
+                    cx.resume(Role::Dest);
+                }
+                Call::Ended(seaprox::Cause::Reset) => cx.disconnect(),
+                _ => {}
+            }
+            0
+        }),
+    );
+    let server = rig.accept(&listener);
+    rig.until("it is idle", |proxy| proxy.core().stage(id) == Some(Stage::KeepAlive));
+    server.reset();
+    rig.until("the dest is gone", |proxy| proxy.core().side(id, Role::Dest).is_none());
+    assert!(heard.has("dest ended Reset"), "{:?}", heard.all());
+    assert_eq!(rig.core().stage(id), Some(Stage::KeepAlive));
+}
+
+/// `writable` was not told when relayed bytes behind what the handler had sent had to wait as well.
+#[test]
+fn writable_is_told_although_relayed_bytes_wait_too() {
+    for mut config in modes() {
+        config.limits.relay_bytes_per_turn = usize::MAX;
+        let (mut rig, heard) = (Rig::new(config), Heard::default());
+        let (listener, addr) = target();
+        let notes = heard.clone();
+        let (id, mut client) = rig.adopt(
+            Kind::Tcp4,
+            handler(move |cx, call| {
+                notes.note(cx.role(), &call);
+                if let Call::Opened = call {
+                    cx.connect(Rc::new(addr.into()), None);
+                }
+                by_default(cx, &call)
+            }),
+        );
+        let mut server = rig.accept(&listener);
+        server.socket.set_recv_buffer_size(16 << 10).unwrap();
+        let sent = rig.congest(&mut client, id, Role::Dest);
+        assert!(rig.core().send(id, Role::Dest, b"word"));
+        assert!(rig.core().queued(id, Role::Dest) > 4, "it waits");
+        let mut got = Vec::new();
+        rig.until("all of it arrives", |_| {
+            let next = got.len() + (32 << 10);
+            server.try_receive(&mut got, next);
+            got.len() >= sent + 4
+        });
+        rig.turns(3);
+        assert_eq!(heard.count("dest writable"), 1, "{:?}", heard.all());
+    }
+}
+
+/// A handler that stopped the loop when it heard of its end kept the others from hearing of theirs.
+#[test]
+fn stopping_in_the_last_callback_still_tells_the_others() {
+    let (mut rig, over) = (Rig::new(config()), Rc::new(Cell::new(0)));
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let over = Rc::clone(&over);
+        let stopper = handler(move |cx, call| {
+            if let Call::Ended(Cause::Over(_)) = call {
+                over.set(over.get() + 1);
+                cx.core().stop();
+            }
+            0
+        });
+        ids.push(rig.adopt(Kind::Unix, stopper));
+    }
+    rig.turn();
+    rig.core().end(ids[0].0, Reason::Killed);
+    while rig.proxy.turn(Some(Duration::from_millis(1))).unwrap() {}
+    assert_eq!(over.get(), 3);
+}
+
+/// A setup that panicked left `Loops::start` waiting for ever.
+#[test]
+fn a_setup_that_panics_fails_the_start() {
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let setup: seaprox::Setup = std::sync::Arc::new(|_, _, _| panic!("(this message belongs to the test)"));
+        let _ = tell.send(Loops::start(2, &config(), None, Vec::new(), &setup).is_err());
+    });
+    assert_eq!(told.recv_timeout(Duration::from_secs(5)), Ok(true));
+}

@@ -1,0 +1,237 @@
+//! Bugs in the turns of the loop: budgets, wake-ups, clocks, and stopping.
+
+use crate::loop_kit;
+
+use std::cell::Cell;
+use std::io::Read;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use loop_kit::*;
+use seaprox::{Core, Reason, Role, Stage, Target};
+
+/// When a block came back, as many waiters were woken as there were blocks. One that was gone used up its wake-up, and the
+/// next slept on beside a free block.
+#[test]
+fn a_waiter_that_is_gone_does_not_use_up_a_wake_up() {
+    let (tell, told) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let mut config = config();
+        (config.limits.pipes, config.limits.block_bytes, config.limits.buffer_bytes) = (0, 4096, 4096);
+        config.limits.relay_bytes_per_turn = usize::MAX;
+        let mut rig = Rig::new(config);
+        let (listener, addr) = target();
+        let mut clients = Vec::new();
+        for _ in 0..40 {
+            let (_, client) = rig.adopt(Kind::Tcp4, relay_to(addr));
+            clients.push((client, rig.accept(&listener)));
+        }
+        rig.until("all relay", |proxy| {
+            proxy.core().snapshot().connections.iter().all(|c| c.stage == Stage::Established)
+        });
+        let first = rig.snapshot().connections[0].id;
+        // The first fills everything up to a reader that does not read, and so keeps the only block.
+        let sent = rig.congest(&mut clients[0].0, first, Role::Dest);
+        assert_eq!(rig.snapshot().usage.buffer_bytes, 4096);
+        let waits = rig.stats().block_waits;
+        for (n, client) in clients[1..].iter_mut().enumerate() {
+            client.0.try_send(b"x");
+            rig.until("it waits for a block", |proxy| proxy.core().snapshot().stats.block_waits > waits + n as u64);
+        }
+        let last = clients.pop().unwrap();
+        clients.drain(1..).for_each(|(client, _)| client.reset());
+        rig.until("all but two are gone", |proxy| proxy.core().snapshot().usage.connections == 2);
+        tell.send((clients.pop().unwrap(), last, sent, rig.proxy.remote())).unwrap();
+        rig.proxy.run().unwrap();
+    });
+    let (mut first, mut last, sent, remote) = told.recv_timeout(PATIENCE).unwrap();
+    let (reader, waiting) = (&mut first.1.socket, &mut last.1.socket);
+    for socket in [&mut *reader, &mut *waiting] {
+        socket.set_nonblocking(false).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    }
+    let (mut received, mut buf) = (0, vec![0; 1 << 20]);
+    while received < sent {
+        received += reader.read(&mut buf).unwrap();
+    }
+    assert_eq!(waiting.read(&mut buf).expect("the byte of the last one comes without anything else happening"), 1);
+    remote.call(Core::stop).unwrap();
+    thread.join().unwrap();
+}
+
+/// A handler that passes a few bytes at a time got a fresh budget each time: one fast peer had the loop for itself.
+#[test]
+fn passing_bytes_one_by_one_does_not_take_the_whole_turn() {
+    let mut rig = Rig::new(config());
+    let (listener, addr) = target();
+    let calls = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&calls);
+    let (_, mut client) = rig.adopt(
+        Kind::Tcp4,
+        handler(move |cx, call| {
+            match call {
+                Call::Opened => cx.connect(Rc::new(addr.into()), None),
+                Call::Connected(_) => cx.resume(Role::Source),
+                Call::Readable(_) => {
+                    counted.set(counted.get() + 1);
+                    cx.pass(Role::Source, 1);
+                }
+                _ => {}
+            }
+            0
+        }),
+    );
+    let mut server = rig.accept(&listener);
+    let data = pattern(60_000);
+    let sent = client.try_send(&data);
+    let (mut most, mut got) = (0, Vec::new());
+    rig.until("all of it arrives", |_| {
+        most = most.max(calls.replace(0));
+        server.try_receive(&mut got, sent);
+        got.len() == sent
+    });
+    assert!(got == data[..sent], "in order");
+    assert!(most <= 20_000 && sent > 40_000, "{most} calls of one handler in one turn");
+}
+
+/// A handler that tries again at once, where connecting fails at once, held the loop.
+#[test]
+fn failing_at_once_again_and_again_does_not_take_the_whole_turn() {
+    let mut rig = Rig::new(config());
+    let calls = Rc::new(Cell::new(0));
+    let (counted, missing) = (Rc::clone(&calls), Rc::new(Target::Unix("/nonexistent/socket".into())));
+    rig.adopt(
+        Kind::Unix,
+        handler(move |cx, call| {
+            match call {
+                Call::Connected(_) if counted.get() == 30_000 => cx.end(Reason::Killed),
+                Call::Connected(_) | Call::Opened => {
+                    counted.set(counted.get() + 1);
+                    cx.connect(Rc::clone(&missing), None);
+                }
+                _ => {}
+            }
+            0
+        }),
+    );
+    rig.turn();
+    assert!(calls.get() < 10_000, "{} dials in one turn", calls.get());
+    let (_, mut other) = rig.adopt(
+        Kind::Unix,
+        handler(|cx, call| {
+            if let Call::Opened = call {
+                cx.reply(b"hi");
+            }
+            0
+        }),
+    );
+    assert_eq!(rig.receive(&mut other, 2), b"hi");
+    rig.until("the other one ends too", |proxy| proxy.core().snapshot().usage.connections == 1);
+}
+
+/// A dest that is reset while its handler does nothing about it, and while bytes wait for it, was run again and again.
+#[test]
+fn a_reset_that_a_handler_ignores_does_not_spin() {
+    let (mut rig, heard) = (Rig::new(config()), Heard::default());
+    let (listener, addr) = target();
+    let notes = heard.clone();
+    let (id, mut client) = rig.adopt(
+        Kind::Tcp4,
+        handler(move |cx, call| {
+            notes.note(cx.role(), &call);
+            match call {
+                Call::Opened => cx.connect(Rc::new(addr.into()), None),
+                Call::Connected(_) => {
+                    cx.set_stage(Stage::Established);
+                    cx.pass(Role::Source, 1 << 40);
+                    cx.resume(Role::Dest);
+                }
+                _ => {}
+            }
+            0
+        }),
+    );
+    let server = rig.accept(&listener);
+    rig.congest(&mut client, id, Role::Dest);
+    server.reset();
+    rig.until("the handler hears it", |_| heard.has("dest ended Reset"));
+    rig.turns(20);
+    let (before, since) = (rig.stats().turns, Instant::now());
+    while since.elapsed() < Duration::from_millis(200) {
+        rig.proxy.turn(Some(Duration::from_millis(20))).unwrap();
+    }
+    let turns = rig.stats().turns - before;
+    assert!(turns < 50, "{turns} turns in 200 ms with nothing to do");
+    assert_eq!(heard.count("dest ended Reset"), 1);
+}
+
+/// What was adopted between two turns was stamped with the time of the last one, and timed out at once.
+#[test]
+fn time_does_not_stand_still_between_turns() {
+    let mut config = config();
+    config.timeouts.handshake = Duration::from_millis(300);
+    let mut rig = Rig::new(config);
+    // The time itself is what this is about.
+    std::thread::sleep(Duration::from_millis(400));
+    let (id, _client) = rig.adopt(Kind::Unix, handler(|cx, call| by_default(cx, &call)));
+    let since = Instant::now();
+    rig.until("it times out", |proxy| proxy.core().stage(id).is_none());
+    assert!(since.elapsed() >= Duration::from_millis(290), "after {:?} already", since.elapsed());
+}
+
+/// Calls were counted as done when they were taken, so that a slow loop took in more and more of them.
+#[test]
+fn calls_that_were_taken_but_not_run_still_count() {
+    let mut config = config();
+    (config.limits.calls, config.limits.mails_per_turn) = (8, 1);
+    let mut rig = Rig::new(config);
+    let (ran, remote) = (mpsc::channel(), rig.proxy.remote());
+    let (mut posted, mut done) = (0, 0);
+    for _ in 0..50 {
+        let tell = ran.0.clone();
+        while remote
+            .call({
+                let tell = tell.clone();
+                move |_| tell.send(()).unwrap()
+            })
+            .is_ok()
+        {
+            posted += 1;
+        }
+        rig.turn();
+        done += ran.1.try_iter().count();
+        assert!(posted - done <= 8 + 8, "{posted} posted, {done} done");
+    }
+    rig.until("all run", |_| {
+        done += ran.1.try_iter().count();
+        done == posted
+    });
+}
+
+/// A loop that was told to stop between two turns, with nothing to do, slept first.
+#[test]
+fn stopping_between_turns_does_not_sleep() {
+    for stop in
+        [Core::stop as fn(&mut Core), |core| core.drain(Duration::from_secs(60)), |core| core.drain(Duration::MAX)]
+    {
+        let mut rig = Rig::new(config());
+        rig.turns(5);
+        stop(rig.core());
+        let since = Instant::now();
+        assert!(!rig.proxy.turn(Some(Duration::from_secs(10))).unwrap(), "it is over");
+        assert!(since.elapsed() < Duration::from_secs(5), "it slept for {:?}", since.elapsed());
+    }
+}
+
+/// A drain of all the time in the world ended at once.
+#[test]
+fn a_drain_without_an_end_waits() {
+    let mut rig = Rig::new(config());
+    let _client = rig.adopt(Kind::Unix, handler(|_, _| 0));
+    rig.turns(5);
+    rig.core().drain(Duration::MAX);
+    for _ in 0..20 {
+        assert!(rig.proxy.turn(Some(Duration::from_millis(1))).unwrap());
+    }
+}
