@@ -1,7 +1,7 @@
-//! What a loop allocates: nothing for the bytes that it relays, and a known, small number for each connection.
+//! Allocations of a loop: none for relayed bytes, and a small, known number for each connection.
 //!
-//! An allocator that counts stands in for the system's. It counts for the thread that asks it to, and only while the loop
-//! runs, so neither the tests beside this one nor the peers count.
+//! A counting allocator replaces the system's. It counts only for the thread that asks for it, and only while the loop
+//! runs, so that neither other tests nor the peers are counted.
 
 #[path = "kit/loop/mod.rs"]
 mod loop_kit;
@@ -16,16 +16,16 @@ use seaprox::{Cx, Failure, Handler, Stage, Target};
 struct Counting;
 
 thread_local! {
-    /// How many, while somebody counts.
+    /// The number of allocations, while this thread counts.
     static COUNT: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
 fn note() {
-    // A thread that is ending has no cell any more, and nobody counts it.
+    // A thread that is ending no longer has the cell.
     let _ = COUNT.try_with(|count| count.set(count.get().map(|count| count + 1)));
 }
 
-// SAFETY: every call is passed on as it is; the count allocates nothing.
+// SAFETY: every call is forwarded unchanged; the counter allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note();
@@ -46,14 +46,14 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// How often something allocates.
+/// Returns the number of allocations during a call of `what`.
 fn allocations(what: impl FnOnce()) -> usize {
     COUNT.set(Some(0));
     what();
     COUNT.take().unwrap()
 }
 
-/// The static front end of the crate's own documentation.
+/// The static front end from the crate's documentation.
 struct Static(Rc<Target>);
 
 impl Handler for Static {
@@ -71,7 +71,7 @@ impl Handler for Static {
     }
 }
 
-/// Sends chunks through the loop until so many bytes have come out, and counts what the loop allocates meanwhile.
+/// Sends chunks through the loop until `bytes` bytes have arrived. Returns the loop's allocations in that time.
 fn relay(rig: &mut Rig, client: &mut Peer, server: &mut Peer, chunk: &[u8], bytes: usize) -> usize {
     let (mut counted, mut sent, mut buf) = (0, 0, Vec::with_capacity(1 << 20));
     let mut received = 0;
@@ -97,7 +97,7 @@ fn relaying_allocates_nothing() {
             let mut server = rig.accept(&listener);
             rig.until("it relays", |proxy| proxy.core().stage(id) == Some(Stage::Established));
             let data = vec![7; chunk];
-            // The first blocks and the first pipe are made; from then on they are used again.
+            // The first transfer creates the blocks and the pipe, which are used again afterwards.
             relay(&mut rig, &mut client, &mut server, &data, chunk * 300);
             let spliced = rig.snapshot().usage.pipes > 0;
             assert_eq!(spliced, config.limits.pipes > 0 && chunk > 100_000 && cfg!(target_os = "linux"));
@@ -108,7 +108,7 @@ fn relaying_allocates_nothing() {
 }
 
 #[test]
-fn a_connection_allocates_a_known_small_number() {
+fn a_connection_makes_at_most_two_allocations() {
     const COUNT: usize = 100;
     for config in modes() {
         let mut rig = Rig::new(config);
@@ -130,14 +130,14 @@ fn a_connection_allocates_a_known_small_number() {
                     server = Some(peer);
                 }
             }
-            // The first half of them warms everything up.
+            // The first half of the connections warms up.
             counted += if round >= COUNT { turned } else { 0 };
         }
         println!("{:.2} allocations for each connection", counted as f64 / COUNT as f64);
         assert!(counted <= ALLOCATIONS_MAX * COUNT, "{counted} for {COUNT} connections");
-        assert!(counted >= COUNT, "each has a handler at least: {counted}");
+        assert!(counted >= COUNT, "each connection has at least a handler: {counted}");
     }
 }
 
-/// Its handler is one, and there may be another now and then; nobody adds more without noticing here.
+/// The limit for each connection: one for its handler, and another now and then.
 const ALLOCATIONS_MAX: usize = 2;

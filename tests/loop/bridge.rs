@@ -1,5 +1,5 @@
-//! The bridge matrix: every ordered pair of socket types carries bytes unchanged, in both modes, and its directions close by
-//! themselves (TS-15).
+//! The bridge matrix: every ordered pair of socket types carries bytes unchanged, in both modes of the relay, and
+//! closes its directions separately (TS-15).
 
 use crate::loop_kit;
 
@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use loop_kit::*;
 use seaprox::{Answer, Config, Connector, Reason, Role, Stage, Target};
 
-/// Dests are handed over as descriptors, so that they can be of any kind.
+/// A connector that lets the test answer with a descriptor, so that a dest can be a socket of any type.
 struct Ready(mpsc::Sender<Answer>);
 
 impl Connector for Ready {
@@ -20,7 +20,7 @@ impl Connector for Ready {
     }
 }
 
-/// A relay between two kinds of socket, and the two peers at its ends.
+/// Starts a relay between two types of socket. Returns it with the client and the server at its ends.
 fn bridge(config: Config, source: Kind, dest: Kind) -> (Rig, Peer, Peer) {
     let (mut rig, (sender, answers)) = (Rig::new(config), mpsc::channel());
     rig.core().set_connector(Box::new(Ready(sender)));
@@ -44,12 +44,12 @@ fn each_pair(mut test: impl FnMut(Rig, Peer, Peer, &str)) {
     }
 }
 
-/// FNV-1a: enough to notice a byte that is lost, doubled or out of its place.
+/// FNV-1a, which shows a lost, doubled or misplaced byte.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// One direction of a test: who sends what to whom, and how far it has come.
+/// One direction of a transfer: the bytes to send, and the progress of sender and receiver.
 struct Flow<'a> {
     data: &'a [u8],
     sent: usize,
@@ -80,7 +80,7 @@ impl Flow<'_> {
 }
 
 #[test]
-fn every_pair_carries_bytes_unchanged_in_both_directions() {
+fn every_pair_of_socket_types_carries_bytes_unchanged_in_both_directions() {
     let (there, back) = (pattern(2_000_000), pattern(1_500_001));
     each_pair(|mut rig, mut client, mut server, name| {
         let (mut out, mut home) = (Flow::new(&there), Flow::new(&back));
@@ -100,9 +100,9 @@ fn every_pair_carries_bytes_unchanged_in_both_directions() {
     });
 }
 
-/// One end says that it has no more; what the other has to say still arrives, and then its end does.
+/// After the FIN of one end, all bytes of the other end still arrive, and then its FIN.
 #[test]
-fn every_pair_closes_its_directions_one_by_one() {
+fn every_pair_of_socket_types_closes_each_direction_separately() {
     for first_is_source in [true, false] {
         each_pair(|mut rig, client, server, name| {
             let (mut first, mut second) = if first_is_source { (client, server) } else { (server, client) };
@@ -127,9 +127,10 @@ fn every_pair_closes_its_directions_one_by_one() {
     }
 }
 
-/// A reader that stops holds its writer back; nothing grows, and nothing is lost when it reads again and the writer ends.
+/// A reader that stops blocks its writer, and the buffers stay within their limit. After it reads on, it gets all
+/// bytes.
 #[test]
-fn every_pair_waits_for_a_reader_and_then_ends() {
+fn every_pair_of_socket_types_waits_for_a_slow_reader() {
     let data = pattern(20_000_000);
     each_pair(|mut rig, mut client, mut server, name| {
         let mut sent = 0;
@@ -149,7 +150,7 @@ fn every_pair_waits_for_a_reader_and_then_ends() {
 }
 
 #[test]
-fn a_reset_passes_as_a_reset() {
+fn a_reset_is_passed_on_as_a_reset() {
     for source_resets in [true, false] {
         each_pair(|mut rig, client, server, name| {
             let (first, mut second) = if source_resets { (client, server) } else { (server, client) };
@@ -168,9 +169,9 @@ fn a_reset_passes_as_a_reset() {
     }
 }
 
-/// The dest sends everything, ends, and is gone before the source has read: HAProxy's splice bugs were of this kind.
+/// The dest sends, closes and is gone before the source has read anything. HAProxy had splice bugs of this kind.
 #[test]
-fn a_dest_that_is_gone_still_delivers_what_it_sent() {
+fn bytes_of_a_closed_dest_are_still_delivered() {
     let data = pattern(3_000_000);
     each_pair(|mut rig, mut client, mut server, name| {
         client.try_send(b"request");
@@ -191,7 +192,7 @@ fn a_dest_that_is_gone_still_delivers_what_it_sent() {
 }
 
 #[test]
-fn the_side_of_each_role_is_known_by_its_peer() {
+fn each_side_has_the_address_of_its_own_peer() {
     let (mut rig, client, _server) = bridge(config(), Kind::Tcp4, Kind::Tcp6);
     let id = rig.snapshot().connections[0].id;
     let source = rig.core().side(id, Role::Source).unwrap();

@@ -1,4 +1,4 @@
-//! The verbs of a connection: send, pass, hold, resume, finish, disconnect, relay.
+//! The commands on a connection: send, pass, hold, resume, finish, disconnect, relay.
 
 use crate::loop_kit;
 
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use loop_kit::*;
 use seaprox::{Cause, Config, Cx, Id, Reason, Role, Stage};
 
-/// A source whose peer does not read, with all of the system's buffers full.
+/// Returns a source whose peer does not read, with all socket buffers full.
 fn congested(rig: &mut Rig, heard: &Heard) -> (Id, Peer) {
     let notes = heard.clone();
     let (id, client) = rig.adopt(
@@ -33,7 +33,7 @@ fn small_blocks() -> Config {
 }
 
 #[test]
-fn what_is_sent_waits_in_one_block_and_more_is_refused_whole() {
+fn sent_bytes_wait_in_one_block_and_a_send_beyond_it_is_refused() {
     let (mut rig, heard) = (Rig::new(small_blocks()), Heard::default());
     let (id, mut client) = congested(&mut rig, &heard);
     let waiting = rig.core().queued(id, Role::Source);
@@ -41,7 +41,7 @@ fn what_is_sent_waits_in_one_block_and_more_is_refused_whole() {
     assert_eq!(rig.core().queued(id, Role::Source), waiting, "none of it was taken");
     assert!(rig.core().send(id, Role::Source, &vec![b'l'; 4096 - waiting]), "it just fits");
     assert!(!rig.core().send(id, Role::Source, b"x"));
-    assert!(rig.core().send(id, Role::Source, b""), "nothing always fits");
+    assert!(rig.core().send(id, Role::Source, b""), "an empty send always fits");
     assert_eq!(rig.snapshot().usage.buffer_bytes, 4096);
 
     let mut got = Vec::new();
@@ -59,7 +59,7 @@ fn what_is_sent_waits_in_one_block_and_more_is_refused_whole() {
 }
 
 #[test]
-fn more_than_a_block_is_refused_even_when_the_peer_reads() {
+fn a_send_of_more_than_a_block_is_refused_even_when_the_peer_reads() {
     let mut rig = Rig::new(small_blocks());
     let (id, mut client) = rig.adopt(Kind::Tcp4, handler(|_, _| 0));
     assert!(!rig.core().send(id, Role::Source, &[0; 4097]));
@@ -68,7 +68,7 @@ fn more_than_a_block_is_refused_even_when_the_peer_reads() {
     assert_eq!(rig.receive(&mut client, 4096), [7; 4096]);
 }
 
-/// A front end that reads messages of the form `LENGTH byte, that many bytes`, and passes the bytes on.
+/// Returns a handler that reads messages of one length byte and that many bytes, and passes the bytes on.
 fn framed(
     target: std::net::SocketAddr,
     lengths: Rc<RefCell<Vec<u64>>>,
@@ -115,9 +115,9 @@ fn a_bounded_pass_is_exact_at_every_split() {
     }
 }
 
-/// Bodies larger than a block, so that they are spliced where that is allowed: the byte behind each is the handler's.
+/// Bodies larger than a block are spliced if possible. The handler gets the byte after each body.
 #[test]
-fn a_long_pass_is_exact_too() {
+fn a_pass_longer_than_a_block_is_exact() {
     for config in modes() {
         let mut rig = Rig::new(config);
         let (listener, addr) = target();
@@ -165,7 +165,7 @@ fn a_long_pass_is_exact_too() {
 }
 
 #[test]
-fn a_pass_that_the_source_cuts_short_is_told_as_its_end() {
+fn a_fin_within_a_pass_is_reported_as_the_end_of_the_source() {
     let (mut rig, heard) = (Rig::new(config()), Heard::default());
     let (listener, addr) = target();
     let notes = heard.clone();
@@ -191,7 +191,7 @@ fn a_pass_that_the_source_cuts_short_is_told_as_its_end() {
 }
 
 #[test]
-fn what_is_held_is_not_read_until_it_is_resumed() {
+fn held_input_is_not_read_until_reading_resumes() {
     let (mut rig, heard) = (Rig::new(config()), Heard::default());
     let notes = heard.clone();
     let (id, mut client) = rig.adopt(
@@ -223,12 +223,12 @@ fn what_is_held_is_not_read_until_it_is_resumed() {
     assert!(heard.all()[1].starts_with("source readable abcdef"));
     rig.turns(5);
     rig.core().resume(id, Role::Source);
-    rig.until("what waits is shown again", |_| heard.all().len() == 3);
+    rig.until("the unconsumed input is shown again", |_| heard.all().len() == 3);
     assert!(heard.all()[2].starts_with("source readable cdef"));
 }
 
 #[test]
-fn a_handler_that_wants_more_than_it_may_have_is_ended() {
+fn a_handler_that_needs_more_than_the_handshake_limit_is_ended() {
     let mut config = config();
     config.limits.handshake_bytes = 100;
     let mut rig = Rig::new(config);
@@ -250,7 +250,7 @@ fn a_handler_that_wants_more_than_it_may_have_is_ended() {
     assert_eq!((most.get(), rig.closed(Reason::ProtocolError)), (100, 1));
 }
 
-/// Says goodbye and ends, with the dest connected or not.
+/// Replies "goodbye" to the first input and ends the connection.
 fn says_goodbye(cx: &mut Cx<'_>, call: &Call<'_>) -> usize {
     if let Call::Readable(input) = call {
         cx.reply(b"goodbye");
@@ -260,9 +260,9 @@ fn says_goodbye(cx: &mut Cx<'_>, call: &Call<'_>) -> usize {
     by_default(cx, call)
 }
 
-/// A close with input unread would send a reset, and a reset would destroy the last words in the client's buffer.
+/// A close with unread input would send a reset, and the reset would destroy the reply in the client's receive buffer.
 #[test]
-fn last_words_arrive_although_the_client_keeps_sending() {
+fn the_last_reply_arrives_although_the_client_keeps_sending() {
     for kind in KINDS {
         let mut rig = Rig::new(config());
         let (_, mut client) = rig.adopt(kind, handler(|cx, call| says_goodbye(cx, &call)));
@@ -281,7 +281,7 @@ fn last_words_arrive_although_the_client_keeps_sending() {
 }
 
 #[test]
-fn lingering_is_bounded_by_its_timer() {
+fn the_linger_timeout_ends_a_client_that_does_not_close() {
     for reads in [true, false] {
         let mut config = config();
         config.timeouts.linger = Duration::from_millis(100);
@@ -291,7 +291,7 @@ fn lingering_is_bounded_by_its_timer() {
         let since = Instant::now();
         rig.until("it is over although the client goes on", |proxy| {
             if reads {
-                // The error is that the loop has closed already.
+                // An error means that the loop has already closed.
                 let _ = std::io::Write::write(&mut client.socket, &[0; 1000]);
             }
             proxy.core().snapshot().usage.connections == 0
@@ -301,9 +301,9 @@ fn lingering_is_bounded_by_its_timer() {
     }
 }
 
-/// More last words than the client takes now, and then it reads them.
+/// The reply waits behind bytes that the client has not read. It reads them after the close.
 #[test]
-fn last_words_that_wait_arrive_before_the_end() {
+fn a_queued_last_reply_arrives_before_the_fin() {
     let (mut rig, heard) = (Rig::new(config()), Heard::default());
     let (id, mut client) = congested(&mut rig, &heard);
     assert!(rig.core().send(id, Role::Source, b"last words"));
@@ -316,7 +316,7 @@ fn last_words_that_wait_arrive_before_the_end() {
 }
 
 #[test]
-fn finish_lets_the_dest_go_at_once() {
+fn closing_after_a_flush_releases_the_dest_at_once() {
     let mut rig = Rig::new(config());
     let (listener, addr) = target();
     let (id, mut client) = rig.adopt(Kind::Unix, relay_to(addr));
@@ -332,7 +332,7 @@ fn finish_lets_the_dest_go_at_once() {
 }
 
 #[test]
-fn what_is_left_over_is_relayed_first_and_ahead_of_it_what_was_sent() {
+fn relaying_begins_with_sent_bytes_and_then_unconsumed_input() {
     for config in modes() {
         let mut rig = Rig::new(config);
         let (listener, addr) = target();
@@ -367,9 +367,9 @@ fn what_is_left_over_is_relayed_first_and_ahead_of_it_what_was_sent() {
     }
 }
 
-/// The end of the connection is told once, and the reason is the first one that ended it.
+/// The end of a connection is reported once, with the first reason.
 #[test]
-fn the_first_reason_counts_and_a_cut_is_seen_as_a_reset() {
+fn the_first_end_reason_is_kept_and_the_peer_sees_a_reset() {
     let (mut rig, heard) = (Rig::new(config()), Heard::default());
     let (id, mut client) = {
         let notes = heard.clone();

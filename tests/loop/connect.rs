@@ -1,5 +1,5 @@
-//! Connecting, step by step: accept, protocol, connect, connected; the states that can be seen on the way; failures;
-//! connectors that answer from other threads, late, never, or a thousand at once.
+//! Connecting: accept, handshake, connect, connected, and the visible state at each step; failures; connectors that
+//! answer from other threads, late, never, or a thousand at once.
 
 use crate::loop_kit;
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 use loop_kit::*;
 use seaprox::{Answer, Connector, Failure, Handler, Reason, Role, Stage, State, Target};
 
-/// Hands every dial to the test.
+/// A connector that passes the dials to the test.
 struct Outside(Sender<(Target, Answer)>);
 
 impl Connector for Outside {
@@ -37,7 +37,7 @@ fn name(number: u16) -> Target {
     Target::parse(&format!("name{number}.invalid:{}", number + 1)).unwrap()
 }
 
-/// Waits for one byte before it connects: the protocol of these tests.
+/// Returns a handler that consumes one byte before it connects, as the handshake of these tests.
 fn on_request(target: impl Into<Target>, heard: Heard) -> Box<dyn Handler> {
     let target = Rc::new(target.into());
     handler(move |cx, call| {
@@ -58,7 +58,7 @@ fn seen(rig: &mut Rig) -> Seen {
 }
 
 #[test]
-fn accept_protocol_connect_and_connected_are_steps_of_their_own() {
+fn accept_handshake_connect_and_relay_are_separate_states() {
     let ((mut rig, dials), heard) = (with_connector(config()), Heard::default());
     let notes = heard.clone();
     let addr = rig.listen(move || on_request(name(1), notes.clone()));
@@ -78,7 +78,7 @@ fn accept_protocol_connect_and_connected_are_steps_of_their_own() {
     assert_eq!(seen(&mut rig), (Stage::Connecting, State::Connected, Some(State::Connecting)));
     let description = rig.snapshot().connections[0].description.clone();
     assert!(description.ends_with("->name[name1.invalid:2]]"), "{description}");
-    assert_eq!(heard.all(), ["source opened", "source readable ?early"], "it is held while it connects");
+    assert_eq!(heard.all(), ["source opened", "source readable ?early"], "no input is shown while it connects");
 
     let (mut server, ours) = pair(Kind::Tcp4);
     answer.connected(ours);
@@ -87,9 +87,9 @@ fn accept_protocol_connect_and_connected_are_steps_of_their_own() {
     assert_eq!(rig.receive(&mut server, 5), b"early");
 }
 
-/// SP-32: whatever a failed connect leaves behind must not stand in the way of the next client in that slot.
+/// SP-32: no state of a failed connect may affect the next client in the same slot.
 #[test]
-fn after_a_failed_connect_the_slot_serves_again_a_thousand_times() {
+fn a_slot_serves_the_next_client_after_each_of_a_thousand_failed_connects() {
     let mut config = config();
     config.limits.connections = 1;
     let (mut rig, heard) = (Rig::new(config), Heard::default());
@@ -116,9 +116,9 @@ fn after_a_failed_connect_the_slot_serves_again_a_thousand_times() {
     assert_eq!((usage.sides, usage.buffer_bytes), (0, 0));
 }
 
-/// The same connection tries one target after another.
+/// One connection tries a target twenty times, then another one, and keeps its input.
 #[test]
-fn a_connection_may_try_again_after_a_failure() {
+fn a_connection_may_try_another_target_after_a_failed_connect() {
     let (mut rig, tries) = (Rig::new(config()), Rc::new(Cell::new(0)));
     let ((listener, good), bad, count) = (target(), refusing(), Rc::clone(&tries));
     let (_, mut client) = rig.adopt(
@@ -144,7 +144,7 @@ fn a_connection_may_try_again_after_a_failure() {
 }
 
 #[test]
-fn a_name_is_looked_up_and_a_wrong_one_fails() {
+fn a_name_is_resolved_and_an_unknown_name_fails() {
     let (mut rig, heard) = (Rig::with_workers(config()), Heard::default());
     let (listener, addr) = target();
     let good = Target::parse(&format!("localhost:{}", addr.port())).unwrap();
@@ -157,9 +157,9 @@ fn a_name_is_looked_up_and_a_wrong_one_fails() {
     rig.until("the failure is told", |_| heard.has("source connected name_resolution_failure"));
 }
 
-/// SP-30: each of a thousand results reaches the connection that it belongs to, once.
+/// SP-30: each of a thousand answers reaches its own connection, once.
 #[test]
-fn a_thousand_completions_from_eight_threads() {
+fn a_thousand_answers_from_eight_threads_reach_their_connections() {
     let mut config = config();
     config.limits.connections = 1000;
     let (mut rig, dials) = with_connector(config);
@@ -214,7 +214,7 @@ fn a_thousand_completions_from_eight_threads() {
     }
 }
 
-/// Answers every third with a socket, and the others with a failure of its own text.
+/// Answers every third dial with a socket and the others with a failure that has the dial's number in its text.
 fn answer_all(share: Vec<(u16, Answer)>, addr: SocketAddr, start: &std::sync::Barrier) -> Vec<(u16, String)> {
     let mut ready = Vec::new();
     for (number, answer) in share {
@@ -237,7 +237,7 @@ fn answer_all(share: Vec<(u16, Answer)>, addr: SocketAddr, start: &std::sync::Ba
 }
 
 #[test]
-fn an_answer_that_is_dropped_fails_the_dial() {
+fn a_dropped_answer_fails_the_dial() {
     let ((mut rig, dials), heard) = (with_connector(config()), Heard::default());
     let (_, mut client) = rig.adopt(Kind::Unix, on_request(name(1), heard.clone()));
     client.try_send(b"?");
@@ -256,9 +256,9 @@ fn a_descriptor_that_is_no_socket_fails_the_dial() {
     rig.until("told", |_| heard.has("source connected other"));
 }
 
-/// The client leaves, or the deadline passes, before the answer comes: the descriptor is closed and the answer counted.
+/// The client resets, or the deadline passes, before the answer comes. Then the loop closes the descriptor.
 #[test]
-fn an_answer_that_comes_too_late_is_closed_and_counted() {
+fn the_socket_of_a_late_answer_is_closed_and_counted() {
     for leaves in [true, false] {
         let mut config = config();
         config.timeouts.connect = if leaves { Duration::ZERO } else { Duration::from_millis(50) };
@@ -271,7 +271,7 @@ fn an_answer_that_comes_too_late_is_closed_and_counted() {
         }
         rig.until_empty();
         assert_eq!(heard.has("source connected timed_out"), !leaves);
-        // Somebody else has the slot by now.
+        // Another client has the slot by now.
         let (_, mut next) = rig.adopt(Kind::Tcp4, on_request(name(2), heard.clone()));
         next.try_send(b"?");
         let (_, next_answer) = rig.wait("asked", |_| dials.try_recv().ok());
@@ -282,7 +282,7 @@ fn an_answer_that_comes_too_late_is_closed_and_counted() {
         assert_eq!(rig.receive_end(&mut server), (vec![], End::Fin), "the descriptor is closed");
         assert!(!heard.has("dest connected"));
         if !leaves {
-            continue; // Its own deadline is as short.
+            continue; // The second dial has the same short deadline and may have failed by now.
         }
         let (mut server, ours) = pair(Kind::Unix);
         next_answer.connected(ours);
@@ -291,9 +291,9 @@ fn an_answer_that_comes_too_late_is_closed_and_counted() {
     }
 }
 
-/// A Unix listener whose backlog is full makes a dial wait in a worker; it is connected when there is room.
+/// The dial waits in a worker while the backlog is full, and is connected when there is room.
 #[test]
-fn a_full_backlog_of_a_unix_socket_is_waited_for() {
+fn a_dial_waits_for_a_unix_listener_with_a_full_backlog() {
     let path = std::env::temp_dir().join(format!("seaprox-backlog-{}", std::process::id()));
     let _ = std::fs::remove_file(&path);
     let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
@@ -314,7 +314,7 @@ fn a_full_backlog_of_a_unix_socket_is_waited_for() {
 }
 
 #[test]
-fn a_black_hole_times_out() {
+fn a_connect_without_an_answer_times_out() {
     let mut config = config();
     config.timeouts.connect = Duration::from_millis(100);
     let (mut rig, heard) = (Rig::new(config), Heard::default());
@@ -326,7 +326,7 @@ fn a_black_hole_times_out() {
     assert_eq!(rig.snapshot().usage.descriptors, 0, "its socket is closed");
 }
 
-/// A listener whose backlog is full: a connect to it stays unanswered.
+/// Returns a listener with a full backlog, to which a connect gets no answer, and the sockets that fill it.
 fn black_hole() -> (TcpListener, SocketAddr, Vec<Peer>) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();

@@ -1,5 +1,5 @@
-//! Dispatch: which connection an event reaches, with one, two and all slots taken, with empty ones between them, with events
-//! and ids that are stale, and with handlers that close, replace and open things while they run.
+//! Dispatch: the connection that an event reaches, with one, two and all slots taken, with empty slots between them,
+//! with stale events and ids, and with handlers that close and open connections during a call.
 
 use crate::loop_kit;
 
@@ -9,7 +9,7 @@ use std::rc::Rc;
 use loop_kit::*;
 use seaprox::{Cause, Id, Reason, Role, Stage};
 
-/// Answers every byte with the byte and the number of the connection.
+/// Returns a handler that answers every byte with that byte and the number of the connection.
 fn echo(number: u8) -> Box<dyn seaprox::Handler> {
     handler(move |cx, call| match call {
         Call::Readable(input) => {
@@ -36,17 +36,17 @@ fn asks(rig: &mut Rig, clients: &mut [(u8, Peer)]) {
 }
 
 #[test]
-fn one_two_and_all_slots_with_gaps_between_them() {
+fn events_reach_their_connections_with_one_two_and_all_slots_used() {
     for count in [1, 2, 64] {
         let mut rig = Rig::new(config());
         let kinds = KINDS.iter().cycle();
         let mut clients: Vec<_> = (0..count).zip(kinds).map(|(n, kind)| (n, rig.adopt(*kind, echo(n)).1)).collect();
         asks(&mut rig, &mut clients);
-        // Every third leaves, so that there are empty slots between the others.
+        // Every third connection closes, so that there are empty slots between the others.
         clients.retain(|(number, _)| number % 3 != 0);
         rig.until("they are gone", |proxy| proxy.core().snapshot().usage.connections == clients.len());
         asks(&mut rig, &mut clients);
-        // Others take the empty slots.
+        // New connections take the empty slots.
         for number in 100..100 + (count - clients.len() as u8) {
             clients.push((number, rig.adopt(Kind::Tcp4, echo(number)).1));
         }
@@ -71,14 +71,14 @@ fn a_full_table_refuses_to_adopt_and_keeps_clients_in_the_backlog() {
     rig.turns(20);
     assert_eq!((rig.stats().opened, rig.stats().limit_pauses), (3, 1));
     clients.remove(0);
-    assert_eq!(rig.receive(&mut clients[2].1, 2), b"x\x07", "the fourth has the place of the first");
+    assert_eq!(rig.receive(&mut clients[2].1, 2), b"x\x07", "the fourth client takes the slot of the first");
     clients.clear();
     rig.until("all were served", |proxy| proxy.core().snapshot().stats.closed_total() == 5);
 }
 
-/// The socket lives on in another descriptor, so the system goes on to tell of it under the old name.
+/// The socket stays open in another descriptor, so the system continues to report its events with the old token.
 #[test]
-fn a_stale_event_is_counted_and_reaches_nobody() {
+fn a_stale_event_is_counted_and_calls_no_handler() {
     let (mut rig, heard) = (Rig::new(config()), Heard::default());
     let (mut peer, ours) = pair(Kind::Unix);
     let _kept = ours.try_clone().unwrap();
@@ -101,7 +101,7 @@ fn a_stale_event_is_counted_and_reaches_nobody() {
 }
 
 #[test]
-fn every_verb_on_a_stale_id_does_nothing() {
+fn every_command_on_a_stale_id_does_nothing() {
     let mut rig = Rig::new(config());
     let (old, client) = rig.adopt(Kind::Unix, echo(1));
     let side = rig.core().side(old, Role::Source).unwrap();
@@ -121,7 +121,7 @@ fn every_verb_on_a_stale_id_does_nothing() {
     core.disconnect(old);
     core.finish(old, Reason::Killed);
     core.end(old, Reason::Killed);
-    core.set_handler(side, handler(|_, _| panic!("nobody's handler")));
+    core.set_handler(side, handler(|_, _| panic!("a handler without a side is called")));
     assert_eq!(
         (core.stage(old), core.side(old, Role::Source), core.owner(side), core.state(side)),
         (None, None, None, None)
@@ -132,9 +132,9 @@ fn every_verb_on_a_stale_id_does_nothing() {
     assert_eq!(rig.receive(&mut client, 2), b"a\x02");
 }
 
-/// Two clients become readable in one batch of events; the first one's handler ends the second and opens a third.
+/// Two clients become readable in one batch of events. The handler of the first ends the second and opens a third.
 #[test]
-fn a_slot_that_is_used_again_within_a_batch_of_events() {
+fn an_event_for_the_previous_user_of_a_slot_is_not_delivered() {
     for reuse in [false, true] {
         let (mut rig, heard) = (Rig::new(config()), Heard::default());
         let second: Rc<Cell<Option<Id>>> = Rc::default();
@@ -181,7 +181,7 @@ fn a_slot_that_is_used_again_within_a_batch_of_events() {
     }
 }
 
-/// A handler that does one thing when it is called for one thing, and otherwise whatever brings that call about.
+/// Returns a handler that runs `act` in one kind of call, and otherwise does what leads to that call.
 fn acts_when(
     call_name: &'static str,
     heard: Heard,
@@ -211,7 +211,7 @@ fn acts_when(
     })
 }
 
-/// What the test's end of the connection does to bring a call about.
+/// Does what the client has to do to cause a call.
 fn provoke(rig: &mut Rig, client: &mut Peer, call: &str) {
     match call {
         "readable" => drop(client.try_send(b"x")),
@@ -250,7 +250,7 @@ fn a_handler_may_end_its_connection_in_every_callback() {
 }
 
 #[test]
-fn a_handler_may_end_and_open_others_in_every_callback() {
+fn a_handler_may_end_and_open_other_connections_in_every_callback() {
     for call in CALLS {
         let (mut rig, heard) = (rig_for(call), Heard::default());
         let (other, mut other_client) = rig.adopt(Kind::Tcp4, echo(9));
@@ -276,9 +276,9 @@ fn a_handler_may_end_and_open_others_in_every_callback() {
     }
 }
 
-/// The dest is let go in a callback of its own, and another one takes its place.
+/// A callback of the dest disconnects that dest, and another dest takes its place.
 #[test]
-fn a_handler_may_let_its_dest_go_in_each_of_its_callbacks() {
+fn a_handler_may_disconnect_its_dest_in_each_callback_of_the_dest() {
     for call in ["connected", "readable", "ended"] {
         let mut rig = Rig::new(config());
         let ((first, first_addr), (second, second_addr)) = (target(), target());

@@ -1,4 +1,4 @@
-//! Handlers come, are replaced, and panic; the loop and the other connections go on.
+//! Handlers that are replaced, dropped, or panic, while the loop and the other connections go on.
 
 use crate::loop_kit;
 
@@ -7,7 +7,7 @@ use std::rc::Rc;
 use loop_kit::*;
 use seaprox::{Cause, Cx, Handler, Reason, Role};
 
-/// Says which of several it is.
+/// Returns a handler that logs its name with each call and consumes one byte at a time.
 fn named(name: &'static str, heard: Heard, act: impl Fn(&mut Cx<'_>, &Call<'_>) + 'static) -> Box<dyn Handler> {
     handler(move |cx, call| {
         let input = if let Call::Readable(input) = call { input.len() } else { 0 };
@@ -18,7 +18,7 @@ fn named(name: &'static str, heard: Heard, act: impl Fn(&mut Cx<'_>, &Call<'_>) 
 }
 
 #[test]
-fn a_handler_that_is_replaced_during_its_call_takes_effect_when_it_returns() {
+fn a_replacement_handler_takes_over_when_the_current_call_returns() {
     let (mut rig, heard) = (Rig::new(config()), Heard::default());
     let notes = heard.clone();
     let first = named("first", heard.clone(), move |cx, call| {
@@ -33,7 +33,7 @@ fn a_handler_that_is_replaced_during_its_call_takes_effect_when_it_returns() {
     client.fin();
     rig.until("and the end", |_| heard.has("second Ended(Fin)"));
     drop(client);
-    // Neither of them ends the connection by itself.
+    // Neither handler ends the connection by itself.
     let id = rig.snapshot().connections[0].id;
     rig.core().end(id, Reason::Killed);
     rig.until_empty();
@@ -50,7 +50,7 @@ fn a_handler_that_is_replaced_during_its_call_takes_effect_when_it_returns() {
 }
 
 #[test]
-fn a_handler_that_is_replaced_when_it_is_opened_is_opened_once() {
+fn replacing_a_handler_in_opened_calls_opened_only_once() {
     let (mut rig, heard) = (Rig::new(config()), Heard::default());
     let notes = heard.clone();
     let first = named("first", heard.clone(), move |cx, call| {
@@ -91,11 +91,15 @@ fn a_dest_may_have_a_handler_of_its_own() {
     rig.until("the end too", |_| heard.has("dest Ended(Fin)"));
     client.fin();
     rig.until_empty();
-    assert_eq!(heard.count("source Ended(Over(SourceFin))"), 1, "the last is told to the source's handler only");
+    assert_eq!(
+        heard.count("source Ended(Over(SourceFin))"),
+        1,
+        "only the source's handler learns of the connection's end"
+    );
     assert!(!heard.all().iter().any(|line| line.starts_with("dest Ended(Over")));
 }
 
-/// BS-11: a handler that panics, and a peer that is reset, leave 99 others as they are.
+/// BS-11: one handler that panics and one client that resets do not affect 99 other transfers.
 #[test]
 fn a_panic_or_a_reset_ends_one_connection_of_a_hundred() {
     for config in modes() {
@@ -141,7 +145,7 @@ fn a_panic_or_a_reset_ends_one_connection_of_a_hundred() {
 }
 
 #[test]
-fn a_panic_in_any_callback_ends_that_connection() {
+fn a_panic_in_any_callback_ends_only_that_connection() {
     for name in ["Opened", "Readable", "Connected", "Timeout", "Ended(Fin", "Ended(Over"] {
         let mut config = config();
         config.timeouts.handshake = std::time::Duration::from_millis(60);
@@ -179,13 +183,13 @@ fn a_panic_in_any_callback_ends_that_connection() {
 }
 
 #[test]
-fn a_call_from_another_thread_that_panics_is_counted() {
+fn a_panic_in_a_call_from_another_thread_is_counted() {
     let mut rig = Rig::new(config());
     rig.proxy.remote().call(|_| panic!("(this message belongs to the test)")).unwrap();
     rig.until("it is counted", |proxy| proxy.core().snapshot().stats.panics == 1);
 }
 
-/// What a handler holds is let go with its side, not when somebody else takes the slot.
+/// The values that a handler holds are dropped with its side, not later when another side takes the slot.
 #[test]
 fn a_handler_is_dropped_with_its_side() {
     for fails in [false, true] {
@@ -225,7 +229,7 @@ fn a_handler_is_dropped_with_its_side() {
             rig.until("the dest is let go", |proxy| proxy.core().side(id, Role::Dest).is_none());
         }
         rig.turns(2);
-        // The closure of the source keeps one for the dests to come.
+        // The source's closure keeps a clone for later dests.
         assert_eq!((Rc::strong_count(&held_by_dest), Rc::strong_count(&held_by_source)), (2, 2), "fails: {fails}");
         drop(client);
         rig.core().end(id, Reason::Killed);

@@ -1,5 +1,5 @@
-//! The pools at their limits: without blocks connections wait and then go on, without pipes they copy, and everything comes
-//! back in the end.
+//! The pools at their limits: connections without a free block wait and then go on, connections without a free pipe
+//! copy, and all blocks and pipes return to the pool in the end.
 
 use crate::loop_kit;
 
@@ -8,7 +8,7 @@ use seaprox::{Config, Id, Reason, Role, Stage};
 
 const BLOCK: usize = seaprox::Limits::BLOCK_BYTES_MIN;
 
-/// A loop with so many blocks of the least size, and connections that relay.
+/// Starts a loop with `blocks` blocks of the smallest size and `count` connections that relay.
 fn few_blocks(blocks: usize, count: usize) -> (Rig, Vec<(Peer, Peer)>, Vec<Id>) {
     let mut config = Config { limits: seaprox::Limits { pipes: 0, ..config().limits }, ..config() };
     (config.limits.block_bytes, config.limits.buffer_bytes) = (BLOCK, BLOCK * blocks);
@@ -24,13 +24,13 @@ fn few_blocks(blocks: usize, count: usize) -> (Rig, Vec<(Peer, Peer)>, Vec<Id>) 
 }
 
 #[test]
-fn without_a_block_connections_wait_and_then_go_on() {
+fn connections_without_a_free_block_wait_and_then_go_on() {
     let (mut rig, mut flows, ids) = few_blocks(2, 12);
     let mut sent = [0; 2];
     for n in 0..2 {
         sent[n] = rig.congest(&mut flows[n].0, ids[n], Role::Dest);
     }
-    // All blocks are taken: the other ten ask, and wait.
+    // All blocks are taken, so the other ten connections wait.
     for (client, server) in &mut flows[2..] {
         client.try_send(b"there");
         server.try_send(b"back");
@@ -41,10 +41,10 @@ fn without_a_block_connections_wait_and_then_go_on() {
         let mut got = Vec::new();
         server.try_receive(&mut got, 1);
         client.try_receive(&mut got, 1);
-        assert!(got.is_empty(), "nothing passes without a block");
+        assert!(got.is_empty(), "no byte passes without a block");
     }
     assert_eq!(rig.snapshot().usage.buffer_bytes, 2 * BLOCK);
-    // One reader reads: its block serves the ten, one after the other.
+    // One reader reads on. Its block serves the ten, one after the other.
     assert_eq!(rig.receive(&mut flows[0].1, sent[0]).len(), sent[0]);
     for (client, server) in &mut flows[2..] {
         assert_eq!(rig.receive(server, 5), b"there");
@@ -54,9 +54,9 @@ fn without_a_block_connections_wait_and_then_go_on() {
     assert_eq!(rig.snapshot().usage.buffer_bytes, 0);
 }
 
-/// The holder of the last block does not read any more but goes away: whoever waits goes on.
+/// The connection that holds the last block is reset by its client. The waiting connections go on.
 #[test]
-fn a_block_comes_back_when_its_connection_is_cut() {
+fn a_reset_connection_returns_its_block() {
     let (mut rig, mut flows, ids) = few_blocks(1, 3);
     rig.congest(&mut flows[0].0, ids[0], Role::Dest);
     flows[1].0.try_send(b"one");
@@ -69,9 +69,10 @@ fn a_block_comes_back_when_its_connection_is_cut() {
     assert_eq!(rig.snapshot().usage.buffer_bytes, 0);
 }
 
-/// A handshake waits for a block as well. While there is none, a handler may send a few bytes, and more are refused.
+/// A handler is called only with a free block for its input. Without one it can send up to 512 bytes, and more is
+/// refused.
 #[test]
-fn a_handshake_waits_for_a_block_and_a_long_answer_is_refused() {
+fn a_handshake_waits_for_a_block_and_a_long_reply_is_refused() {
     let (mut rig, mut flows, ids) = few_blocks(1, 1);
     let sent = rig.congest(&mut flows[0].0, ids[0], Role::Dest);
     let heard = Heard::default();
@@ -86,7 +87,7 @@ fn a_handshake_waits_for_a_block_and_a_long_answer_is_refused() {
     client.try_send(b"hello");
     rig.turns(10);
     assert_eq!(heard.all(), ["source opened"]);
-    assert!(!rig.core().send(id, Role::Source, &[b'x'; 513]), "full is an answer");
+    assert!(!rig.core().send(id, Role::Source, &[b'x'; 513]), "more than 512 bytes without a block are refused");
     assert!(rig.core().send(id, Role::Source, &[b'f'; 512]));
     assert_eq!(rig.receive(&mut client, 512), [b'f'; 512]);
     assert_eq!(rig.receive(&mut flows[0].1, sent).len(), sent);
@@ -95,9 +96,9 @@ fn a_handshake_waits_for_a_block_and_a_long_answer_is_refused() {
     assert_eq!(rig.receive(&mut client, 513), [b'x'; 513]);
 }
 
-/// Many connections share one block, and every byte arrives.
+/// Every byte of all connections arrives.
 #[test]
-fn one_block_is_enough_for_everybody_who_reads() {
+fn twenty_connections_with_reading_peers_share_one_block() {
     let (mut rig, flows, _) = few_blocks(1, 20);
     let data = pattern(100_000);
     let mut states: Vec<_> = flows.into_iter().map(|(client, server)| (client, server, 0, Vec::new())).collect();
@@ -114,15 +115,15 @@ fn one_block_is_enough_for_everybody_who_reads() {
     assert_eq!(rig.snapshot().usage.buffer_bytes, 0);
 }
 
-/// Twice as many bulk flows as pipes: those without a pipe copy.
+/// There are twice as many bulk transfers as pipes. The transfers without a pipe copy.
 #[test]
-fn without_a_pipe_a_connection_copies() {
+fn a_connection_without_a_free_pipe_copies() {
     if config().limits.pipes == 0 || !cfg!(target_os = "linux") {
         return;
     }
     let mut config = config();
     config.limits.pipes = 3;
-    // A turn ends in the midst of a flow, and finds its pipe attached.
+    // Small enough that a turn ends in the middle of a transfer, with its pipe attached.
     config.limits.relay_bytes_per_turn = 1 << 20;
     let mut rig = Rig::new(config);
     let (listener, addr) = target();
@@ -137,7 +138,7 @@ fn without_a_pipe_a_connection_copies() {
         round += 1;
         for (client, server, sent, got) in &mut flows {
             *sent += if *sent < data.len() { client.try_send(&data[*sent..]) } else { 0 };
-            // They read late, so that all are in the midst of it at the same time.
+            // The servers read late, so that all transfers are under way at the same time.
             if round > 20 {
                 server.try_receive(got, data.len());
             }
@@ -152,9 +153,9 @@ fn without_a_pipe_a_connection_copies() {
     assert!(rig.snapshot().usage.pipes <= 3);
 }
 
-/// A pipe with bytes in it is closed with its connection: the next one to splice finds no stranger's bytes in its own.
+/// A pipe that still holds bytes is closed with its connection, so that the next connection does not get them.
 #[test]
-fn a_cut_in_the_midst_of_a_splice_leaves_nothing_to_the_next() {
+fn a_pipe_that_still_holds_bytes_is_not_used_for_the_next_connection() {
     let mut config = config();
     if config.limits.pipes > 0 {
         config.limits.pipes = 1;
@@ -184,9 +185,9 @@ fn a_cut_in_the_midst_of_a_splice_leaves_nothing_to_the_next() {
     assert!(rig.snapshot().usage.pipes <= 1);
 }
 
-/// The limits that are named hold, and the least block is not less than a request needs.
+/// With blocks of one byte in the configuration, the loop uses the minimum and relays all bytes.
 #[test]
-fn limits_are_told_and_hold() {
+fn a_block_size_below_the_minimum_is_raised() {
     let mut config = config();
     (config.limits.block_bytes, config.limits.buffer_bytes) = (1, 1);
     let mut rig = Rig::new(config);

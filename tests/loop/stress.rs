@@ -1,8 +1,8 @@
-//! Random peers against an oracle. Each connection has two peers that work off random lists of actions; whatever they do, what
-//! arrives is the beginning of what was sent, all of it where both ends were orderly, and in the end the loop holds nothing.
+//! Random peers, checked by an oracle. Each connection has two peers with random lists of actions. The received bytes
+//! must be a prefix of the sent bytes, and all of them if both ends closed in order. At the end the loop must hold no
+//! resources.
 //!
-//! The seed is printed; `SEAPROX_SEED=N` runs that one again. This is the only test of its program, because it counts
-//! descriptors.
+//! The seed is printed; `SEAPROX_SEED=N` repeats a run.
 
 use crate::loop_kit;
 
@@ -25,11 +25,11 @@ enum Action {
     StopReading,
 }
 
-/// One peer, what it does next, and what the other one has a right to.
+/// One peer, its remaining actions, and the counts of its bytes.
 struct Actor {
     peer: Option<Peer>,
     actions: VecDeque<Action>,
-    /// Where its bytes begin in the pattern that all share.
+    /// The start of its bytes in the common pattern.
     salt: usize,
     sent: usize,
     received: usize,
@@ -60,7 +60,7 @@ impl Actor {
         Actor { peer: Some(peer), actions, salt, sent, received, reading, finished: false, was_reset: false, end: None }
     }
 
-    /// Whether it has nothing more to do.
+    /// Returns true if it has no more actions and its input has ended.
     fn is_done(&self) -> bool {
         self.peer.is_none() || self.actions.is_empty() && self.end.is_some()
     }
@@ -80,7 +80,7 @@ impl Actor {
                         }
                     }
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-                    // The error is told once: a read would take what comes then for an orderly end.
+                    // The system reports the error only once. A later read would return 0, as at an orderly end.
                     Err(_) => return self.broken(),
                 }
             }
@@ -103,7 +103,7 @@ impl Actor {
         self.actions.pop_front();
     }
 
-    /// Reads what is there and compares it with what the other one sends.
+    /// Reads available bytes. Returns false if they differ from the other peer's pattern.
     fn read(&mut self, pattern: &[u8], other_salt: usize) -> bool {
         let (Some(peer), true, None) = (&mut self.peer, self.reading, self.end) else { return true };
         let mut buf = [0; 20_000];
@@ -136,7 +136,7 @@ impl std::fmt::Debug for Actor {
     }
 }
 
-/// What must hold between two peers when both are done.
+/// Checks one direction between two peers that are done.
 fn judge(from: &Actor, to: &Actor, kinds: [Kind; 2], orderly: bool) {
     assert!(to.received <= from.sent, "more arrived than was sent: {from:?} -> {to:?}");
     if orderly {
@@ -146,7 +146,7 @@ fn judge(from: &Actor, to: &Actor, kinds: [Kind; 2], orderly: bool) {
     }
 }
 
-/// Every dest is made here, of a random kind; its other end is kept for the test.
+/// A connector that makes every dest from a socket pair of a random type and keeps the other end for the test.
 struct Pairs(Rc<RefCell<HashMap<u16, Peer>>>, Rc<RefCell<Vec<Kind>>>);
 
 impl Connector for Pairs {
@@ -161,7 +161,7 @@ impl Connector for Pairs {
     }
 }
 
-/// A loop whose limits are tight in different places from run to run.
+/// Returns limits of which some are tight, different in each run.
 fn random_config(random: &mut Random, splice: bool) -> Config {
     let mut config = config();
     let limits = &mut config.limits;
@@ -211,7 +211,7 @@ fn run(seed: u64, splice: bool, pattern: &[u8]) {
         let orderly =
             !source.was_reset && !dest.was_reset && source.end != Some(End::Reset) && dest.end != Some(End::Reset);
         let provoked = source.was_reset || dest.was_reset;
-        assert!(orderly || provoked, "nobody asked for a reset: {kinds:?}");
+        assert!(orderly || provoked, "a reset without a cause: {kinds:?}");
         judge(source, dest, *kinds, orderly);
         judge(dest, source, *kinds, orderly);
     }
@@ -226,7 +226,7 @@ fn run(seed: u64, splice: bool, pattern: &[u8]) {
 }
 
 #[test]
-fn random_peers_get_what_was_sent_and_leave_nothing_behind() {
+fn random_peers_receive_all_sent_bytes_and_leave_no_resources() {
     let once = pattern(1 << 17);
     let twice = [once.clone(), once].concat();
     let given = std::env::var("SEAPROX_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());

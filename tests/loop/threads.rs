@@ -1,4 +1,4 @@
-//! Several loops, and other threads that have something for them: spreading, handing over, calls, draining, stopping.
+//! Several loops and other threads: distributing clients, calls into a loop, draining, stopping.
 
 use crate::loop_kit;
 
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use loop_kit::*;
 use seaprox::{Bind, Bound, Core, Full, Loops, Proxy, Reason, Remote, Setup, Snapshot, Stage, bind};
 
-/// Tells each client the number of its loop, and then relays nothing.
+/// Returns a handler that sends the number of its loop to each client and relays nothing.
 fn tells_its_loop(number: usize) -> Box<dyn seaprox::Handler> {
     handler(move |cx, call| {
         if let Call::Opened = call {
@@ -40,7 +40,7 @@ fn three_loops(place: &Bind) -> (Loops, seaprox::Endpoint) {
     (Loops::start(3, &config, None, bounds, &listening(Arc::default())).unwrap(), addr)
 }
 
-/// Asks all loops what they are doing.
+/// Returns a snapshot of each loop.
 fn snapshots(loops: &Loops) -> Vec<Snapshot> {
     let (tell, told) = mpsc::channel();
     for remote in loops.remotes() {
@@ -102,7 +102,7 @@ fn the_system_spreads_tcp_clients_over_the_loops() {
 }
 
 #[test]
-fn unix_clients_are_handed_over_in_turn_and_the_file_goes_with_the_loops() {
+fn unix_clients_go_to_the_loops_in_turn_and_the_socket_file_is_removed() {
     let path = std::env::temp_dir().join(format!("seaprox-threads-{}", std::process::id()));
     let (loops, _) = three_loops(&Bind::Unix(path.clone()));
     let mut clients = Vec::new();
@@ -120,7 +120,7 @@ fn unix_clients_are_handed_over_in_turn_and_the_file_goes_with_the_loops() {
 }
 
 #[test]
-fn the_limits_are_shared_out() {
+fn the_limits_are_divided_among_the_loops() {
     let mut config = config();
     (config.limits.connections, config.limits.pipes) = (10, 0);
     let setup: Setup = Arc::new(|_, _, _| Ok(()));
@@ -133,7 +133,7 @@ fn the_limits_are_shared_out() {
 }
 
 #[test]
-fn a_setup_that_fails_fails_the_start_and_no_loop_runs() {
+fn a_failed_setup_fails_the_start_and_no_loop_runs() {
     let calls = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&calls);
     let setup: Setup = Arc::new(move |_, _, _| match count.fetch_add(1, Ordering::SeqCst) {
@@ -144,9 +144,10 @@ fn a_setup_that_fails_fails_the_start_and_no_loop_runs() {
     assert_eq!((error.to_string().as_str(), calls.load(Ordering::SeqCst)), ("the second one", 2));
 }
 
-/// Draining refuses the new, closes who only waits for another request, and lets the others finish.
+/// A drain refuses new clients, closes kept connections without a request, and lets the others finish until its
+/// timeout.
 #[test]
-fn a_drain_waits_for_what_is_under_way_and_no_longer_than_it_is_told() {
+fn a_drain_waits_for_established_connections_until_its_timeout() {
     for finishes in [true, false] {
         let mut rig = Rig::new(config());
         let (listener, target) = target();
@@ -176,9 +177,9 @@ fn a_drain_waits_for_what_is_under_way_and_no_longer_than_it_is_told() {
     }
 }
 
-/// The queue of calls is bounded, and says so.
+/// The queue of calls has a limit, beyond which a call is refused.
 #[test]
-fn a_loop_that_does_not_turn_takes_so_many_calls_and_no_more() {
+fn a_loop_that_does_not_run_refuses_calls_beyond_the_limit() {
     let mut config = config();
     config.limits.calls = 5;
     let mut rig = Rig::new(config);
@@ -193,7 +194,7 @@ fn a_loop_that_does_not_turn_takes_so_many_calls_and_no_more() {
     assert_eq!(told.try_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4], "in order");
 }
 
-/// A loop in a thread of its own that sleeps until somebody wakes it.
+/// Starts a loop in a thread of its own, which sleeps until a call wakes it.
 fn sleeper() -> (Remote, thread::JoinHandle<()>) {
     let (tell, told) = mpsc::channel();
     let thread = thread::spawn(move || {
@@ -232,7 +233,7 @@ fn calls_from_many_threads_each_run_once() {
     thread.join().unwrap();
 }
 
-/// Each call posts the next while the loop is in the midst of a turn; nothing else would ever wake it.
+/// Each call posts the next one while the loop is in the middle of a turn. No other event would ever wake the loop.
 #[test]
 fn a_call_posted_during_a_turn_is_not_lost() {
     fn next(left: usize, remote: &Remote, done: mpsc::Sender<()>) {

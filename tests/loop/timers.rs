@@ -1,4 +1,4 @@
-//! Timers: each class fires, none fires too early, a touch puts it off, and zero switches it off.
+//! Timers: each class fires, none fires too early, activity restarts it, and zero switches it off.
 
 use crate::loop_kit;
 
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use loop_kit::*;
 use seaprox::{Config, Id, Reason, Stage, Timeouts, TimerClass};
 
-/// All timers off but those that a test sets.
+/// Returns a configuration with all timers off but those that `set` sets.
 fn with(set: impl Fn(&mut Timeouts)) -> Config {
     let mut config = config();
     let off = Duration::ZERO;
     let timeouts = &mut config.timeouts;
     (timeouts.handshake, timeouts.connect, timeouts.keep_alive) = (off, off, off);
     (timeouts.idle, timeouts.half_closed, timeouts.linger) = (off, off, off);
-    // It is switched on by a timer of its own.
+    // The loop enables TCP keepalive with a timer.
     config.tcp_keepalive = off;
     set(&mut config.timeouts);
     config
@@ -26,7 +26,7 @@ fn outlive(rig: &mut Rig, id: Id) {
     rig.until("it is over", |proxy| proxy.core().stage(id).is_none());
 }
 
-/// It is in a class of timer and stays so; nothing ends it.
+/// Checks that a connection still exists after twice the timeout.
 fn lives_on(rig: &mut Rig, id: Id) {
     let since = Instant::now();
     while since.elapsed() < 2 * SHORT {
@@ -35,11 +35,11 @@ fn lives_on(rig: &mut Rig, id: Id) {
     assert!(rig.core().stage(id).is_some());
 }
 
-/// The clock of the loop counts whole milliseconds.
+/// The most by which a timer may be early: the loop's clock counts whole milliseconds.
 const EARLY: Duration = Duration::from_millis(3);
 
 #[test]
-fn handshake_and_keep_alive() {
+fn the_handshake_and_keep_alive_timeouts_fire_despite_incomplete_requests() {
     for (stage, class) in [(Stage::Handshake, TimerClass::Handshake), (Stage::KeepAlive, TimerClass::KeepAlive)] {
         for on in [true, false] {
             let limit = if on { SHORT } else { Duration::ZERO };
@@ -63,7 +63,7 @@ fn handshake_and_keep_alive() {
                 lives_on(&mut rig, id);
                 continue;
             }
-            // Bytes that make no request do not put it off.
+            // Bytes of an incomplete request do not restart the timer.
             while rig.core().stage(id).is_some() {
                 client.try_send(b"x");
                 rig.turn();
@@ -75,9 +75,9 @@ fn handshake_and_keep_alive() {
     }
 }
 
-/// A handler may give its client more time.
+/// A handler extends the deadline twice. At the third timeout the connection ends.
 #[test]
-fn a_handler_may_put_its_deadline_off() {
+fn a_handler_may_extend_its_deadline() {
     let (mut rig, heard) = (Rig::new(with(|timeouts| timeouts.handshake = SHORT)), Heard::default());
     let (notes, since) = (heard.clone(), Instant::now());
     let (id, _client) = rig.adopt(
@@ -106,7 +106,7 @@ fn relayed(config: Config) -> (Rig, Id, Peer, Peer) {
 }
 
 #[test]
-fn idle_is_put_off_by_bytes_in_either_direction() {
+fn bytes_in_either_direction_restart_the_idle_timeout() {
     for from_source in [true, false] {
         let (mut rig, id, mut client, mut server) = relayed(with(|timeouts| timeouts.idle = SHORT));
         assert_eq!(rig.core().waits_for(id), Some(TimerClass::Idle));
@@ -116,27 +116,27 @@ fn idle_is_put_off_by_bytes_in_either_direction() {
             let (writer, reader) = if from_source { (&mut client, &mut server) } else { (&mut server, &mut client) };
             writer.try_send(b"x");
             rig.turn();
-            // A reader that stops would hold the bytes up.
+            // The reader reads on, so that the bytes are not blocked.
             reader.try_receive(&mut Vec::new(), 1 << 16);
             assert!(rig.core().stage(id).is_some(), "after {:?}", since.elapsed());
         }
         outlive(&mut rig, id);
         let quiet = last.elapsed();
-        // A touch within a small part of the duration is not worth the move.
+        // Activity moves the timer only if that changes it by more than 1/32 of the duration.
         assert!(quiet + EARLY + SHORT / 32 >= SHORT, "after {quiet:?}");
         assert_eq!(rig.closed(Reason::IdleTimeout), 1);
     }
 }
 
 #[test]
-fn idle_is_off_unless_it_is_set() {
+fn the_idle_timeout_is_off_unless_it_is_set() {
     let (mut rig, id, _client, _server) = relayed(with(|_| {}));
     assert_eq!(rig.core().waits_for(id), None);
     lives_on(&mut rig, id);
 }
 
 #[test]
-fn half_closed_starts_when_one_direction_is_closed() {
+fn the_half_closed_timeout_starts_when_one_direction_is_closed() {
     for source_closes in [true, false] {
         let (mut rig, id, mut client, mut server) = relayed(with(|timeouts| timeouts.half_closed = SHORT));
         lives_on(&mut rig, id);
@@ -159,7 +159,7 @@ fn half_closed_starts_when_one_direction_is_closed() {
 }
 
 #[test]
-fn connect_is_bounded_and_zero_switches_it_off() {
+fn the_connect_timeout_ends_a_dial_and_zero_switches_it_off() {
     for on in [true, false] {
         let limit = if on { SHORT } else { Duration::ZERO };
         let mut rig = Rig::new(with(|timeouts| timeouts.connect = limit));
@@ -178,7 +178,7 @@ fn connect_is_bounded_and_zero_switches_it_off() {
     }
 }
 
-/// A connector that keeps its dials to itself.
+/// A connector that never answers.
 #[derive(Default)]
 struct Never(Vec<seaprox::Answer>);
 
@@ -192,7 +192,7 @@ impl seaprox::Connector for Never {
 }
 
 #[test]
-fn linger_zero_waits_for_the_client() {
+fn a_zero_linger_timeout_waits_for_the_client() {
     let mut rig = Rig::new(with(|_| {}));
     let (id, mut client) = rig.adopt(Kind::Unix, handler(|_, _| 0));
     rig.turn();
@@ -202,7 +202,7 @@ fn linger_zero_waits_for_the_client() {
     outlive(&mut rig, id);
 }
 
-/// The stage decides the timer, whatever order the stages come in.
+/// The timer depends on the stage only, in any order of the stages.
 #[test]
 fn each_stage_has_its_timer() {
     let all = with(|timeouts| {
@@ -223,9 +223,9 @@ fn each_stage_has_its_timer() {
     }
 }
 
-/// A thousand timers at once, more than one turn fires.
+/// There are more due timers than one turn fires.
 #[test]
-fn many_timers_that_are_due_together_all_fire() {
+fn three_hundred_timers_due_together_all_fire() {
     let mut config = with(|timeouts| timeouts.handshake = SHORT);
     (config.limits.connections, config.limits.timers_per_turn) = (300, 7);
     let mut rig = Rig::new(config);
@@ -235,7 +235,7 @@ fn many_timers_that_are_due_together_all_fire() {
     assert_eq!((rig.closed(Reason::HandshakeTimeout), clients.len()), (300, 300));
 }
 
-/// The deadline wakes a loop that sleeps: nobody turns it in the meantime.
+/// A loop that sleeps for up to 20 s is woken by the deadline.
 #[test]
 fn a_deadline_wakes_a_sleeping_loop() {
     let mut rig = Rig::new(with(|timeouts| timeouts.handshake = SHORT));
@@ -250,9 +250,9 @@ fn a_deadline_wakes_a_sleeping_loop() {
     assert!(rig.core().stage(id).is_none() && since.elapsed() < PATIENCE / 2);
 }
 
-/// The longest durations are those of people who want no end; they are not short because a sum wraps around.
+/// The longest durations mean "no limit". They must not become short because a sum wraps around.
 #[test]
-fn a_timer_of_all_the_time_in_the_world_does_not_fire() {
+fn a_timer_with_the_longest_duration_does_not_fire() {
     for forever in [Duration::MAX, Duration::from_millis(u64::MAX), Duration::from_millis(u64::MAX - 2)] {
         let mut rig = Rig::new(with(|timeouts| (timeouts.handshake, timeouts.linger) = (forever, forever)));
         rig.turns(5);

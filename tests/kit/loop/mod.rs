@@ -1,6 +1,7 @@
-//! What the tests of the loop share: a loop that is turned by hand, and handlers made of closures.
+//! The kit of the tests of the loop: a loop that the test turns by hand, and handlers made of closures.
 //!
-//! Nothing here sleeps and hopes: [`Rig::until`] turns the loop until something is so, or fails at a deadline.
+//! No function sleeps for a fixed time: [`Rig::until`] turns the loop until a condition holds, and panics at a
+//! deadline.
 #![allow(dead_code, unused_imports, reason = "each test uses a part of the kit")]
 
 use std::cell::RefCell;
@@ -16,20 +17,22 @@ use seaprox::{
 pub mod peers;
 pub use peers::*;
 
-/// Until when something must have happened. Far more than it takes, so that a busy machine does not fail a test.
+/// The deadline of every wait. It is far longer than needed, so that no test fails on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A loop that the test turns.
+/// A loop that runs only while the test turns it.
 pub struct Rig {
     pub proxy: Proxy,
     pub config: Config,
 }
 
 impl Rig {
+    /// Returns a loop without workers: it resolves no names.
     pub fn new(config: Config) -> Rig {
         Rig { proxy: Proxy::new(config.clone(), None).unwrap(), config }
     }
 
+    /// Returns a loop with two workers.
     pub fn with_workers(config: Config) -> Rig {
         let workers = Workers::start(2, 64).unwrap();
         Rig { proxy: Proxy::new(config.clone(), Some(workers)).unwrap(), config }
@@ -39,16 +42,17 @@ impl Rig {
         self.proxy.core()
     }
 
-    /// One turn that hardly waits.
+    /// Runs one turn, which waits at most 1 ms for events.
     pub fn turn(&mut self) {
         self.proxy.turn(Some(Duration::from_millis(1))).unwrap();
     }
 
+    /// Runs `count` turns.
     pub fn turns(&mut self, count: usize) {
         (0..count).for_each(|_| self.turn());
     }
 
-    /// Turns the loop until there is something.
+    /// Turns the loop until `look` returns a value, and returns that. `what` names it if the deadline passes.
     pub fn wait<T>(&mut self, what: &str, mut look: impl FnMut(&mut Proxy) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -60,12 +64,12 @@ impl Rig {
         }
     }
 
-    /// Turns the loop until something is so.
+    /// Turns the loop until `so` returns true. `what` names the condition if the deadline passes.
     pub fn until(&mut self, what: &str, mut so: impl FnMut(&mut Proxy) -> bool) {
         self.wait(what, |proxy| so(proxy).then_some(()));
     }
 
-    /// Turns the loop until all connections are over.
+    /// Turns the loop until it has no connection.
     pub fn until_empty(&mut self) {
         self.until("no connection is left", |proxy| proxy.core().snapshot().usage.connections == 0);
     }
@@ -78,12 +82,12 @@ impl Rig {
         self.snapshot().stats
     }
 
-    /// How many connections ended for a reason.
+    /// Returns the number of connections that ended with a reason.
     pub fn closed(&mut self, reason: Reason) -> u64 {
         self.snapshot().closed().find(|(found, _)| *found == reason).map_or(0, |(_, count)| count)
     }
 
-    /// Listens on a port of the system's choice on 127.0.0.1.
+    /// Listens on a free port of 127.0.0.1 and returns its address. `front` makes the handler of each client.
     pub fn listen(&mut self, front: impl FnMut() -> Box<dyn Handler> + 'static) -> SocketAddr {
         let place = Bind::Ip((Ipv4Addr::LOCALHOST, 0).into());
         let mut bounds = bind(&place, 1, &self.config).unwrap();
@@ -91,19 +95,19 @@ impl Rig {
         bounds[0].addr().ip().unwrap()
     }
 
-    /// Makes a connection of a fresh pair of sockets; gives the peer's end.
+    /// Adopts one end of a new socket pair as a connection. Returns its id and the other end.
     pub fn adopt(&mut self, kind: Kind, handler: Box<dyn Handler>) -> (Id, Peer) {
         let (peer, ours) = pair(kind);
         (self.core().adopt_socket(ours, "test", handler).unwrap(), peer)
     }
 
-    /// Accepts a connection that the loop makes.
+    /// Accepts a connection that the loop has dialed.
     pub fn accept(&mut self, listener: &TcpListener) -> Peer {
         listener.set_nonblocking(true).unwrap();
         self.wait("a connection arrives", |_| listener.accept().ok().map(|(socket, _)| Peer::new(socket)))
     }
 
-    /// Sends everything, however long the loop takes to read it.
+    /// Turns the loop until the peer has sent all of `bytes`.
     pub fn send(&mut self, peer: &mut Peer, bytes: &[u8]) {
         let mut sent = 0;
         self.until("everything is sent", |_| {
@@ -112,7 +116,7 @@ impl Rig {
         });
     }
 
-    /// Sends until nothing moves any more, up to a reader that does not read; how many bytes that was.
+    /// Sends until all buffers on the way to a reader that does not read are full. Returns the number of bytes.
     pub fn congest(&mut self, peer: &mut Peer, id: Id, to: Role) -> usize {
         let (mut sent, mut quiet) = (0, 0);
         self.until("it is congested", |proxy| {
@@ -124,7 +128,7 @@ impl Rig {
         sent
     }
 
-    /// Receives exactly so many bytes.
+    /// Turns the loop until the peer has received exactly `count` bytes.
     pub fn receive(&mut self, peer: &mut Peer, count: usize) -> Vec<u8> {
         let mut got = Vec::new();
         self.until("the bytes arrive", |_| {
@@ -134,7 +138,7 @@ impl Rig {
         got
     }
 
-    /// Receives until the orderly end.
+    /// Receives until the FIN. Panics if a reset comes instead.
     pub fn receive_all(&mut self, peer: &mut Peer) -> Vec<u8> {
         let mut got = Vec::new();
         let end = self.wait("the end arrives", |_| peer.try_receive(&mut got, usize::MAX));
@@ -142,7 +146,7 @@ impl Rig {
         got
     }
 
-    /// Receives until the end of whatever kind.
+    /// Receives until a FIN or a reset.
     pub fn receive_end(&mut self, peer: &mut Peer) -> (Vec<u8>, End) {
         let mut got = Vec::new();
         let end = self.wait("an end arrives", |_| peer.try_receive(&mut got, usize::MAX));
@@ -150,7 +154,7 @@ impl Rig {
     }
 }
 
-/// A small loop; without splicing if the run asks for that.
+/// Returns the limits of a small loop; without splicing if SEAPROX_TEST_NO_SPLICE is 1.
 pub fn config() -> Config {
     let mut config = Config::default();
     config.limits.connections = 64;
@@ -160,13 +164,13 @@ pub fn config() -> Config {
     config
 }
 
-/// The two modes of the relay: copying, and splicing if the run allows it.
+/// Returns a configuration for each mode of the relay: copying, and splicing unless SEAPROX_TEST_NO_SPLICE is 1.
 pub fn modes() -> Vec<Config> {
     let copy = Config { limits: seaprox::Limits { pipes: 0, ..config().limits }, ..config() };
     if config().limits.pipes == 0 { vec![copy] } else { vec![copy, config()] }
 }
 
-/// What a handler is called for.
+/// A call of a handler.
 #[derive(Debug)]
 pub enum Call<'a> {
     Opened,
@@ -200,13 +204,13 @@ impl<F: FnMut(&mut Cx<'_>, Call<'_>) -> usize> Handler for Closure<F> {
     }
 }
 
-/// A handler of one closure. What it returns counts for `Readable` only. Unlike the trait's defaults it does nothing at
-/// all by itself: [`by_default`] does what they do.
+/// Returns a handler that calls one closure. The closure's result is used for `Readable` only. Unlike the trait's
+/// default methods, a call that the closure ignores has no effect; the closure can call [`by_default`] for that.
 pub fn handler(what: impl FnMut(&mut Cx<'_>, Call<'_>) -> usize + 'static) -> Box<dyn Handler> {
     Box::new(Closure(what))
 }
 
-/// What the trait does where a handler does nothing.
+/// Does what the trait's default methods do; relays when connected.
 pub fn by_default(cx: &mut Cx<'_>, call: &Call<'_>) -> usize {
     match call {
         Call::Timeout => cx.end(Reason::HandshakeTimeout),
@@ -219,7 +223,7 @@ pub fn by_default(cx: &mut Cx<'_>, call: &Call<'_>) -> usize {
     0
 }
 
-/// Relays every client to one target.
+/// Returns a handler that relays its client to a target.
 pub fn relay_to(target: impl Into<Target>) -> Box<dyn Handler> {
     let target = Rc::new(target.into());
     handler(move |cx, call| {
@@ -230,15 +234,17 @@ pub fn relay_to(target: impl Into<Target>) -> Box<dyn Handler> {
     })
 }
 
-/// What was heard, shared between a handler and its test.
+/// A log of calls that a handler shares with its test.
 #[derive(Clone, Default)]
 pub struct Heard(Rc<RefCell<Vec<String>>>);
 
 impl Heard {
+    /// Appends a line.
     pub fn say(&self, what: impl Into<String>) {
         self.0.borrow_mut().push(what.into());
     }
 
+    /// Appends a line for a call, such as `source readable hello`.
     pub fn note(&self, role: Role, call: &Call<'_>) {
         self.say(match call {
             Call::Readable(input) => format!("{role} readable {}", String::from_utf8_lossy(input)),
@@ -262,7 +268,7 @@ impl Heard {
     }
 }
 
-/// A small generator (xorshift), so that a seed says everything about a run.
+/// A small random number generator (xorshift), so that a run depends on its seed only.
 pub struct Random(pub u64);
 
 impl Random {
@@ -273,12 +279,13 @@ impl Random {
         self.0
     }
 
+    /// Returns a number below `bound`.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.next() >> 11) as usize % bound.max(1)
     }
 }
 
-/// Bytes that differ from place to place.
+/// Returns `count` pseudo-random bytes, the same for the same `count`.
 pub fn pattern(count: usize) -> Vec<u8> {
     let mut random = Random(count as u64 + 1);
     let mut bytes = Vec::with_capacity(count + 8);

@@ -1,4 +1,4 @@
-//! The other ends: sockets of the tests that never block.
+//! The test's ends of connections: sockets that never block.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -19,14 +19,14 @@ pub enum Kind {
 
 pub const KINDS: [Kind; 3] = [Kind::Tcp4, Kind::Tcp6, Kind::Unix];
 
-/// How input ended.
+/// The kind of end of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Fin,
     Reset,
 }
 
-/// One end of a connection, in the hands of the test.
+/// The test's end of a connection.
 pub struct Peer {
     pub socket: Socket,
 }
@@ -42,7 +42,7 @@ impl Peer {
         Peer::new(TcpStream::connect(addr).unwrap())
     }
 
-    /// Sends what fits now; how many bytes that was.
+    /// Sends as much as fits. Returns the number of bytes.
     pub fn try_send(&mut self, bytes: &[u8]) -> usize {
         match self.socket.write(bytes) {
             Ok(put) => put,
@@ -51,7 +51,7 @@ impl Peer {
         }
     }
 
-    /// Sends until nothing fits any more; how many bytes that was.
+    /// Sends until nothing more fits. Returns the number of bytes.
     pub fn fill(&mut self) -> usize {
         let mut sent = 0;
         while let Ok(put) = self.socket.write(&[b'f'; 65536]) {
@@ -60,7 +60,7 @@ impl Peer {
         sent
     }
 
-    /// Receives what is there, at most `count` bytes in all; says how the input ended if it did.
+    /// Receives all available bytes until `into` has `count`. Returns the end of the input if that was reached.
     pub fn try_receive(&mut self, into: &mut Vec<u8>, count: usize) -> Option<End> {
         let mut buf = [0; 65536];
         while into.len() < count {
@@ -76,13 +76,14 @@ impl Peer {
         None
     }
 
+    /// Sends a FIN.
     pub fn fin(&mut self) {
         self.socket.shutdown(Shutdown::Write).unwrap();
     }
 
-    /// Ends with a reset.
+    /// Closes the socket with a reset.
     pub fn reset(self) {
-        // A Unix socket has no such option, and needs none.
+        // A Unix socket does not have this option; a close with unread input is a reset there.
         let _ = self.socket.set_linger(Some(Duration::ZERO));
     }
 
@@ -90,13 +91,13 @@ impl Peer {
         self.socket.local_addr().unwrap().as_socket().unwrap()
     }
 
-    /// Another descriptor of the same socket.
+    /// Returns another descriptor of the same socket.
     pub fn dup(&self) -> OwnedFd {
         self.socket.as_fd().try_clone_to_owned().unwrap()
     }
 }
 
-/// Two connected sockets: the test's and the loop's.
+/// Returns two connected sockets: the test's and the loop's.
 pub fn pair(kind: Kind) -> (Peer, OwnedFd) {
     let addr: SocketAddr = match kind {
         Kind::Tcp4 => (Ipv4Addr::LOCALHOST, 0).into(),
@@ -113,14 +114,15 @@ pub fn pair(kind: Kind) -> (Peer, OwnedFd) {
     (Peer::new(near), far.into())
 }
 
-/// A listener for what the loop connects to.
+/// Returns a listener for the loop to connect to, and its address.
 pub fn target() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let addr = listener.local_addr().unwrap();
     (listener, addr)
 }
 
-/// An address that refuses: bound for as long as the test runs, so that nobody else gets it, and not listened on.
+/// Returns an address that refuses connections. It stays bound, so that no other program gets it, and nothing listens
+/// on it.
 pub fn refusing() -> SocketAddr {
     static BOUND: OnceLock<(socket2::Socket, SocketAddr)> = OnceLock::new();
     let bound = BOUND.get_or_init(|| {
@@ -132,7 +134,7 @@ pub fn refusing() -> SocketAddr {
     bound.1
 }
 
-/// Descriptors that this process has open.
+/// Returns the number of open descriptors of this process.
 pub fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use loop_kit::*;
 use seaprox::{Id, Reason, Role, Stage};
 
-/// What a dest had sent and its handler had not consumed was put back after the handler had let that dest go, and became the
-/// first bytes of the next one.
+/// Bytes of a dest that its handler had not consumed were put back after the handler had disconnected that dest, and
+/// became the first bytes of the next dest.
 #[test]
-fn what_one_dest_left_over_is_not_taken_for_the_next_ones() {
+fn unconsumed_bytes_of_a_dest_are_not_given_to_the_next_dest() {
     let mut rig = Rig::new(config());
     let ((first, first_addr), (second, second_addr)) = (target(), target());
     let mut dials = 0;
@@ -47,9 +47,9 @@ fn what_one_dest_left_over_is_not_taken_for_the_next_ones() {
     assert_eq!(rig.receive(&mut client, 3), b"new");
 }
 
-/// A read that is short at the urgent mark is not the last one; the bytes behind it were not seen until more came.
+/// A read that ends at the urgent mark is short, although more bytes follow. Those were not read until more arrived.
 #[test]
-fn bytes_behind_urgent_data_are_relayed() {
+fn bytes_after_urgent_data_are_relayed() {
     let mut rig = Rig::new(config());
     let (listener, addr) = target();
     let (_, mut client) = rig.adopt(Kind::Tcp4, relay_to(addr));
@@ -59,17 +59,18 @@ fn bytes_behind_urgent_data_are_relayed() {
     client.socket.send_out_of_band(b"!").unwrap();
     client.try_send(b"behind");
     let mut got = Vec::new();
-    rig.until("what is behind arrives", |_| {
+    rig.until("the bytes after it arrive", |_| {
         server.try_receive(&mut got, usize::MAX);
         got.ends_with(b"behind")
     });
     assert!(got == b"beforebehind" || got == b"before!behind", "{got:?}");
 }
 
-/// The same on Unix sockets, where a read is short behind bytes that came with a descriptor.
+/// On a Unix socket a read ends after bytes that came with a descriptor. The bytes that follow were not read until more
+/// arrived.
 #[cfg(target_os = "linux")]
 #[test]
-fn bytes_behind_a_descriptor_are_relayed() {
+fn bytes_after_a_passed_descriptor_are_relayed() {
     use std::os::fd::AsRawFd;
     let mut rig = Rig::new(config());
     let (listener, addr) = target();
@@ -87,7 +88,7 @@ fn bytes_behind_a_descriptor_are_relayed() {
     assert_eq!(rig.receive(&mut server, 10), b"withbehind");
 }
 
-/// A relay that is spliced and congested, its source, its server, and what was sent.
+/// Returns a relay that splices and is congested: its id, its client, its server, and the sent bytes.
 fn congested_splice(rig: &mut Rig, seen: Rc<RefCell<Vec<u8>>>) -> (Id, Peer, Peer, Vec<u8>) {
     let (listener, addr) = target();
     let (id, mut client) = rig.adopt(
@@ -115,15 +116,15 @@ fn congested_splice(rig: &mut Rig, seen: Rc<RefCell<Vec<u8>>>) -> (Id, Peer, Pee
     (id, client, server, data[..sent].to_vec())
 }
 
-/// A bounded pass on a half with more than that in its pipe made the count of what is left wrap around.
+/// When the pipe held more bytes than a bounded pass was for, the counter of the remaining bytes wrapped around.
 #[test]
-fn a_bounded_pass_on_a_full_pipe_keeps_the_loop_alive() {
+fn a_bounded_pass_on_a_full_pipe_delivers_every_byte() {
     let mut rig = Rig::new(config());
     let seen = Rc::new(RefCell::new(Vec::new()));
     let (id, _client, mut server, sent) = congested_splice(&mut rig, Rc::clone(&seen));
     rig.core().pass(id, Role::Source, 10);
     let mut got = Vec::new();
-    rig.until("every byte comes out somewhere", |_| {
+    rig.until("every byte reaches the server or the handler", |_| {
         server.try_receive(&mut got, usize::MAX);
         got.len() + seen.borrow().len() == sent.len()
     });
@@ -132,15 +133,15 @@ fn a_bounded_pass_on_a_full_pipe_keeps_the_loop_alive() {
     assert!(got == sent, "relayed bytes, then the handler's: in order");
 }
 
-/// A half that became the handler's with bytes in its pipe showed it the bytes behind them.
+/// A handler that took over a half with bytes in its pipe did not get those, but the bytes after them.
 #[test]
-fn a_handler_that_takes_over_from_a_splice_misses_nothing() {
+fn a_handler_that_takes_over_from_a_splice_misses_no_byte() {
     let mut rig = Rig::new(config());
     let seen = Rc::new(RefCell::new(Vec::new()));
     let (id, _client, mut server, sent) = congested_splice(&mut rig, Rc::clone(&seen));
     rig.core().resume(id, Role::Source);
     let mut got = Vec::new();
-    rig.until("every byte comes out somewhere", |_| {
+    rig.until("every byte reaches the server or the handler", |_| {
         server.try_receive(&mut got, usize::MAX);
         got.len() + seen.borrow().len() == sent.len()
     });
@@ -148,9 +149,9 @@ fn a_handler_that_takes_over_from_a_splice_misses_nothing() {
     assert!(got == sent, "relayed bytes, then the handler's: in order");
 }
 
-/// A bounded pass that had been spliced kept its pipe when it was over, and no other connection could have it.
+/// A spliced bounded pass kept its pipe after its end, so that no other connection could use it.
 #[test]
-fn a_pass_that_is_over_gives_its_pipe_back() {
+fn a_finished_pass_returns_its_pipe() {
     let mut config = config();
     if config.limits.pipes == 0 || !cfg!(target_os = "linux") {
         return;
@@ -186,10 +187,10 @@ fn a_pass_that_is_over_gives_its_pipe_back() {
     }
 }
 
-/// A client that sends a FIN and is then gone left a sender without end to send into nothing for as long as the linger
-/// timer took, at the cost of a transfer.
+/// After a client had sent a FIN and was gone, an endless sender could send to the proxy until the linger timeout, and
+/// the proxy read and discarded it all.
 #[test]
-fn a_sender_without_end_is_cut_off_when_its_reader_is_gone() {
+fn an_endless_sender_is_cut_off_when_its_reader_is_gone() {
     for mut config in modes() {
         config.timeouts.linger = Duration::from_secs(3600);
         let (mut rig, (listener, addr)) = (Rig::new(config), target());
@@ -206,10 +207,10 @@ fn a_sender_without_end_is_cut_off_when_its_reader_is_gone() {
     }
 }
 
-/// What a client says before it is known whether there is a dest goes to the dest, and no more of it is read than is
-/// worth keeping; its end and its reset are noticed, too.
+/// Bytes that a client sends before the dest is connected go to the dest. The loop reads at most 512 of them before
+/// that, and notices the client's FIN and reset.
 #[test]
-fn what_a_client_says_at_once_arrives() {
+fn bytes_that_a_client_sends_before_the_connect_arrive() {
     for count in [1, 511, 512, 513, 100_000] {
         let (mut rig, (listener, addr)) = (Rig::new(config()), target());
         let (id, mut client) = {
@@ -240,9 +241,9 @@ fn what_a_client_says_at_once_arrives() {
     assert_eq!(rig.closed(Reason::SourceReset), 1);
 }
 
-/// The last bytes and the end of the stream go in one packet; where the reader is slow, nothing of them is held back.
+/// The last bytes and the FIN go in one packet. With a slow reader, none of the bytes is held back.
 #[test]
-fn the_last_bytes_arrive_with_the_end() {
+fn the_last_bytes_and_the_fin_arrive() {
     for config in modes() {
         for count in [1, 40_000, 20_000_000] {
             let (mut rig, (listener, addr)) = (Rig::new(config.clone()), target());
@@ -266,9 +267,9 @@ fn the_last_bytes_arrive_with_the_end() {
     }
 }
 
-/// Whoever was owed something and sent much lost what it was owed, when the end that it had sent to was gone.
+/// A client lost the rest of its response if it sent much data to a server that had reset the connection.
 #[test]
-fn who_sends_into_nothing_still_gets_what_it_is_owed() {
+fn a_client_that_sends_to_a_reset_server_still_gets_the_whole_response() {
     for mut config in modes() {
         config.timeouts.linger = Duration::from_secs(3600);
         let (mut rig, (listener, addr)) = (Rig::new(config), target());
@@ -284,7 +285,7 @@ fn who_sends_into_nothing_still_gets_what_it_is_owed() {
         rig.turns(3);
         server.reset();
         rig.turns(3);
-        // More than is thrown away before the sender is cut off, and more than all buffers hold.
+        // More than the loop discards before it cuts the sender off, and more than all buffers hold.
         let (mut sent, mut idle) = (0, 0);
         while idle < 100 && sent < 80 << 20 {
             let put = client.fill();
@@ -292,17 +293,17 @@ fn who_sends_into_nothing_still_gets_what_it_is_owed() {
             rig.turn();
         }
         assert!(sent >= 16 << 20, "only {sent} bytes were taken");
-        assert!(sent < 80 << 20, "there is no bound to what is thrown away");
+        assert!(sent < 80 << 20, "the discarded bytes have no limit");
         assert!(rig.receive_all(&mut client) == owed);
         client.reset();
         rig.until_empty();
     }
 }
 
-/// A client that waits for the server's greeting gets it at once: the handshake waits for no first bytes of a client that has
-/// said nothing. One that waited would take 200 ms each time.
+/// The TCP handshake with the server does not wait for first bytes of a silent client. If it waited, each greeting
+/// would take 200 ms.
 #[test]
-fn who_speaks_second_does_not_wait() {
+fn a_client_that_waits_for_the_greeting_gets_it_at_once() {
     let (mut rig, (listener, addr)) = (Rig::new(config()), target());
     let place = rig.listen(move || relay_to(addr));
     let fastest = (0..10).map(|_| {
@@ -315,9 +316,9 @@ fn who_speaks_second_does_not_wait() {
     assert!(fastest.min().unwrap() < Duration::from_millis(100));
 }
 
-/// The same where one of the two has spoken, and where the end comes at once, between any two kinds of sockets.
+/// The client sends a request and a FIN before the connect, over TCP and Unix sockets.
 #[test]
-fn a_question_and_its_end_are_one_matter_between_all_kinds() {
+fn a_request_and_its_fin_pass_between_all_socket_types() {
     for config in modes() {
         for kind in [Kind::Tcp4, Kind::Unix] {
             for count in [1, 512, 513, 300_000] {

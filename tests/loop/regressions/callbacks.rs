@@ -11,10 +11,10 @@ use std::time::Duration;
 use loop_kit::*;
 use seaprox::{Cause, Loops, Name, Permit, Reason, Role, Stage, Target};
 
-/// The handler of a dest was kept when the dest was let go, and stood in the way of the next side in that slot: a new client
-/// was never told that it is there.
+/// The handler of a dest was kept after the dest was disconnected. It received the calls of the next side in that slot,
+/// so that `opened` of a new client's handler was never called.
 #[test]
-fn a_handler_goes_with_its_dest() {
+fn disconnecting_a_dest_drops_its_handler() {
     let (mut rig, heard) = (Rig::new(config()), Heard::default());
     let (listener, addr) = target();
     let notes = heard.clone();
@@ -52,9 +52,9 @@ fn a_handler_goes_with_its_dest() {
     rig.until("the new client is told", |_| heard.has("source opened"));
 }
 
-/// A connection whose handler did nothing after a failed connect, or did not relay after a good one, waited in no timer.
+/// A connection had no timer if its handler did nothing after a failed connect or did not relay after a good one.
 #[test]
-fn a_handler_that_does_nothing_after_connected_is_ended_by_a_timer() {
+fn a_connection_whose_handler_does_nothing_after_connected_times_out() {
     let (_listener, good) = target();
     for addr in [refusing(), good] {
         let mut config = config();
@@ -73,9 +73,9 @@ fn a_handler_that_does_nothing_after_connected_is_ended_by_a_timer() {
     }
 }
 
-/// A connection that was adopted and ended between two turns heard of its opening after its end.
+/// `opened` was called after the end of a connection that was adopted and ended between two turns.
 #[test]
-fn nothing_is_opened_after_its_end() {
+fn opened_is_not_called_after_the_end() {
     let (mut rig, heard) = (Rig::new(config()), Heard::default());
     let notes = heard.clone();
     let (id, _client) = rig.adopt(
@@ -90,9 +90,9 @@ fn nothing_is_opened_after_its_end() {
     assert!(!heard.has("source opened"), "{:?}", heard.all());
 }
 
-/// A handler that adopts a connection when it is opened, whose handler does the same, and so on, went as deep as that.
+/// When each handler adopted another connection in `opened`, the calls nested, and the stack grew with each.
 #[test]
-fn opening_in_opened_does_not_nest() {
+fn adopting_connections_in_opened_does_not_grow_the_stack() {
     fn chain(left: usize, deepest: &Rc<Cell<usize>>) -> Box<dyn seaprox::Handler> {
         let deepest = Rc::clone(deepest);
         handler(move |cx, call| {
@@ -118,9 +118,9 @@ fn opening_in_opened_does_not_nest() {
     assert_eq!(rig.stats().panics, 0, "the stack grows with each");
 }
 
-/// A front end that panics when it makes a handler took the loop with it.
+/// A panic of a front end while it made a handler ended the loop.
 #[test]
-fn a_front_end_that_panics_costs_its_client_only() {
+fn a_front_end_that_panics_ends_only_that_client() {
     let mut rig = Rig::new(config());
     let mut count = 0;
     let addr = rig.listen(move || {
@@ -140,9 +140,9 @@ fn a_front_end_that_panics_costs_its_client_only() {
     assert_eq!(rig.receive(&mut second, 2), b"hi");
 }
 
-/// A permit that panics took the loop with it: it is called when a worker's answer is read.
+/// A panic of a permit, which is called when a worker's answer is read, ended the loop.
 #[test]
-fn a_permit_that_panics_costs_its_connection_only() {
+fn a_permit_that_panics_ends_only_that_connection() {
     let mut rig = Rig::with_workers(config());
     let (_, mut client) = rig.adopt(
         Kind::Unix,
@@ -160,9 +160,10 @@ fn a_permit_that_panics_costs_its_connection_only() {
     rig.until_empty();
 }
 
-/// A handler that relays before the dest is there got a reset in place of the refusal, if the source's event came first.
+/// A handler that relayed before the dest was connected was told of a reset instead of the refusal, if the source's
+/// event came first.
 #[test]
-fn relaying_early_does_not_turn_a_refusal_into_a_reset() {
+fn relaying_before_the_connect_still_reports_a_refusal() {
     let (mut rig, heard) = (Rig::new(config()), Heard::default());
     let (notes, addr) = (heard.clone(), refusing());
     let (_, mut client) = rig.adopt(
@@ -181,9 +182,9 @@ fn relaying_early_does_not_turn_a_refusal_into_a_reset() {
     assert!(heard.has("source connected connection_refused"), "{:?}", heard.all());
 }
 
-/// An upstream that is reset while the client may ask for something else is let go; the client is not cut.
+/// A reset of a kept server connection ended the client's connection too, although the client could send more requests.
 #[test]
-fn a_reset_of_an_idle_dest_is_told_to_the_handler() {
+fn a_reset_of_an_idle_dest_is_reported_to_the_handler() {
     let (mut rig, heard) = (Rig::new(config()), Heard::default());
     let (listener, addr) = target();
     let notes = heard.clone();
@@ -212,9 +213,9 @@ fn a_reset_of_an_idle_dest_is_told_to_the_handler() {
     assert_eq!(rig.core().stage(id), Some(Stage::KeepAlive));
 }
 
-/// `writable` was not told when relayed bytes behind what the handler had sent had to wait as well.
+/// `writable` was not called if relayed bytes waited after the bytes that the handler had sent.
 #[test]
-fn writable_is_told_although_relayed_bytes_wait_too() {
+fn writable_is_called_although_relayed_bytes_wait_too() {
     for mut config in modes() {
         config.limits.relay_bytes_per_turn = usize::MAX;
         let (mut rig, heard) = (Rig::new(config), Heard::default());
@@ -246,9 +247,9 @@ fn writable_is_told_although_relayed_bytes_wait_too() {
     }
 }
 
-/// A handler that stopped the loop when it heard of its end kept the others from hearing of theirs.
+/// A handler that stopped the loop in its last call prevented the last calls of the other handlers.
 #[test]
-fn stopping_in_the_last_callback_still_tells_the_others() {
+fn a_stop_in_an_ended_callback_still_calls_the_other_handlers() {
     let (mut rig, over) = (Rig::new(config()), Rc::new(Cell::new(0)));
     let mut ids = Vec::new();
     for _ in 0..3 {
@@ -268,7 +269,7 @@ fn stopping_in_the_last_callback_still_tells_the_others() {
     assert_eq!(over.get(), 3);
 }
 
-/// A setup that panicked left `Loops::start` waiting for ever.
+/// After a panic of a setup, `Loops::start` never returned.
 #[test]
 fn a_setup_that_panics_fails_the_start() {
     let (tell, told) = mpsc::channel();

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use loop_kit::*;
 use seaprox::{Core, Reason, Role, Stage, Target};
 
-/// When a block came back, as many waiters were woken as there were blocks. One that was gone used up its wake-up, and the
-/// next slept on beside a free block.
+/// When blocks were returned, the loop woke as many waiters as there were blocks. A closed connection in the queue used
+/// up a wake-up, and the next waiter slept on although a block was free.
 #[test]
-fn a_waiter_that_is_gone_does_not_use_up_a_wake_up() {
+fn a_closed_connection_that_waited_for_a_block_does_not_delay_the_next() {
     let (tell, told) = mpsc::channel();
     let thread = std::thread::spawn(move || {
         let mut config = config();
@@ -31,7 +31,7 @@ fn a_waiter_that_is_gone_does_not_use_up_a_wake_up() {
             proxy.core().snapshot().connections.iter().all(|c| c.stage == Stage::Established)
         });
         let first = rig.snapshot().connections[0].id;
-        // The first fills everything up to a reader that does not read, and so keeps the only block.
+        // The first client sends to a server that does not read, and so holds the only block.
         let sent = rig.congest(&mut clients[0].0, first, Role::Dest);
         assert_eq!(rig.snapshot().usage.buffer_bytes, 4096);
         let waits = rig.stats().block_waits;
@@ -55,14 +55,14 @@ fn a_waiter_that_is_gone_does_not_use_up_a_wake_up() {
     while received < sent {
         received += reader.read(&mut buf).unwrap();
     }
-    assert_eq!(waiting.read(&mut buf).expect("the byte of the last one comes without anything else happening"), 1);
+    assert_eq!(waiting.read(&mut buf).expect("the byte of the last client arrives without another event"), 1);
     remote.call(Core::stop).unwrap();
     thread.join().unwrap();
 }
 
-/// A handler that passes a few bytes at a time got a fresh budget each time: one fast peer had the loop for itself.
+/// A handler that passed a few bytes at a time got a new budget each time, so that one fast peer could occupy the loop.
 #[test]
-fn passing_bytes_one_by_one_does_not_take_the_whole_turn() {
+fn passing_bytes_one_by_one_keeps_to_the_budget_of_a_turn() {
     let mut rig = Rig::new(config());
     let (listener, addr) = target();
     let calls = Rc::new(Cell::new(0));
@@ -95,9 +95,9 @@ fn passing_bytes_one_by_one_does_not_take_the_whole_turn() {
     assert!(most <= 20_000 && sent > 40_000, "{most} calls of one handler in one turn");
 }
 
-/// A handler that tries again at once, where connecting fails at once, held the loop.
+/// A handler that retried at once a connect that failed at once occupied the loop.
 #[test]
-fn failing_at_once_again_and_again_does_not_take_the_whole_turn() {
+fn retrying_a_connect_that_fails_at_once_keeps_to_the_budget_of_a_turn() {
     let mut rig = Rig::new(config());
     let calls = Rc::new(Cell::new(0));
     let (counted, missing) = (Rc::clone(&calls), Rc::new(Target::Unix("/nonexistent/socket".into())));
@@ -130,9 +130,9 @@ fn failing_at_once_again_and_again_does_not_take_the_whole_turn() {
     rig.until("the other one ends too", |proxy| proxy.core().snapshot().usage.connections == 1);
 }
 
-/// A dest that is reset while its handler does nothing about it, and while bytes wait for it, was run again and again.
+/// A dest that was reset while bytes waited for it was run in every turn if its handler ignored the reset.
 #[test]
-fn a_reset_that_a_handler_ignores_does_not_spin() {
+fn a_reset_that_a_handler_ignores_causes_no_busy_loop() {
     let (mut rig, heard) = (Rig::new(config()), Heard::default());
     let (listener, addr) = target();
     let notes = heard.clone();
@@ -166,13 +166,13 @@ fn a_reset_that_a_handler_ignores_does_not_spin() {
     assert_eq!(heard.count("dest ended Reset"), 1);
 }
 
-/// What was adopted between two turns was stamped with the time of the last one, and timed out at once.
+/// A connection that was adopted between two turns got the time of the last turn as its start, and timed out too early.
 #[test]
-fn time_does_not_stand_still_between_turns() {
+fn a_connection_adopted_between_turns_has_its_full_timeout() {
     let mut config = config();
     config.timeouts.handshake = Duration::from_millis(300);
     let mut rig = Rig::new(config);
-    // The time itself is what this is about.
+    // The test needs this time to pass between two turns.
     std::thread::sleep(Duration::from_millis(400));
     let (id, _client) = rig.adopt(Kind::Unix, handler(|cx, call| by_default(cx, &call)));
     let since = Instant::now();
@@ -180,9 +180,9 @@ fn time_does_not_stand_still_between_turns() {
     assert!(since.elapsed() >= Duration::from_millis(290), "after {:?} already", since.elapsed());
 }
 
-/// Calls were counted as done when they were taken, so that a slow loop took in more and more of them.
+/// Calls were counted as done when the loop had taken them from the queue, so that a slow loop took more and more.
 #[test]
-fn calls_that_were_taken_but_not_run_still_count() {
+fn calls_that_were_taken_but_not_run_count_against_the_limit() {
     let mut config = config();
     (config.limits.calls, config.limits.mails_per_turn) = (8, 1);
     let mut rig = Rig::new(config);
@@ -209,9 +209,9 @@ fn calls_that_were_taken_but_not_run_still_count() {
     });
 }
 
-/// A loop that was told to stop between two turns, with nothing to do, slept first.
+/// An idle loop that was told to stop between two turns slept first.
 #[test]
-fn stopping_between_turns_does_not_sleep() {
+fn a_stop_between_turns_takes_effect_without_a_sleep() {
     for stop in
         [Core::stop as fn(&mut Core), |core| core.drain(Duration::from_secs(60)), |core| core.drain(Duration::MAX)]
     {
@@ -224,9 +224,9 @@ fn stopping_between_turns_does_not_sleep() {
     }
 }
 
-/// A drain of all the time in the world ended at once.
+/// A drain with a timeout of `Duration::MAX` ended at once.
 #[test]
-fn a_drain_without_an_end_waits() {
+fn a_drain_with_the_longest_timeout_waits() {
     let mut rig = Rig::new(config());
     let _client = rig.adopt(Kind::Unix, handler(|_, _| 0));
     rig.turns(5);
