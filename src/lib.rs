@@ -77,7 +77,7 @@ mod tls_tests;
 mod types;
 
 pub use engine::core::Core;
-pub use engine::dial::{Answer, Connector, Permit};
+pub use engine::dial::{Answer, Connector};
 pub use engine::event_loop::Proxy;
 pub use engine::handler::{Cause, Cx, Handler};
 pub use engine::limits::{Config, DESCRIPTORS_RESERVED, Family, Limits, Timeouts};
@@ -88,6 +88,7 @@ pub use engine::status::{ConnectionStatus, SideStatus, Snapshot, Usage};
 pub use engine::threads::{Loops, Setup};
 pub use engine::workers::Workers;
 pub use relay::connection::Stage;
+pub use relay::dial::Permit;
 pub use relay::side::{Role, State};
 pub use relay::timer::TimerClass;
 pub use sys::socket_file::SocketFile;

@@ -37,7 +37,7 @@ impl Core {
         if let Some(source) = self.counted_source(id) {
             self.sources.leave(source);
         }
-        payer.into_iter().for_each(|payer| self.pools.links.peers.release(payer, counts, self.now_ms));
+        payer.into_iter().for_each(|payer| self.peers.release(payer, counts, self.now_ms));
         self.timers.set(id, None, self.now_ms);
         let Some(mut connection) = self.connections.remove(id) else { return };
         self.stats.closed[reason as usize] += 1;

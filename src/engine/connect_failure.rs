@@ -3,15 +3,15 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use crate::node::Path as Way;
+use crate::relay::dial::Egress;
 use crate::types::reason::{Failure, Reason};
 
 impl Failure {
     /// The failure of a connect to an address. The system has one error for the want of a source address and for the want of
     /// a source port (connect(2)): whether there is a source address tells them apart.
-    pub(crate) fn of_connect(error: &io::Error, addr: SocketAddr, way: Option<&Way>) -> Failure {
+    pub(crate) fn of_connect(error: &io::Error, addr: SocketAddr, egress: Option<&Egress>) -> Failure {
         let lacks_port = match error.kind() {
-            io::ErrorKind::AddrNotAvailable => has_source(addr, way.and_then(|way| way.source)),
+            io::ErrorKind::AddrNotAvailable => has_source(addr, egress.and_then(|egress| egress.source)),
             // The system chooses the port, so all ports are in use.
             io::ErrorKind::AddrInUse => true,
             _ => false,

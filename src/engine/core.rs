@@ -14,12 +14,14 @@ use std::time::{Duration, Instant};
 use mio::{Registry, Token};
 use slab::Slab;
 
-use crate::engine::dial::{Connector, Permit};
+use crate::engine::dial::Connector;
 use crate::engine::flow::DISCARD_BYTES_MAX;
 use crate::engine::handler::Handler;
 use crate::engine::limits::{Config, Limits};
 use crate::engine::listener::Listener;
+use crate::engine::log_limit::Strangers;
 use crate::engine::mailbox::{Mail, Mailbox, Remote};
+use crate::engine::peers::Peers;
 use crate::engine::resolve::{Resolved, Resolver};
 use crate::engine::sources::Sources;
 use crate::engine::stats::Stats;
@@ -29,6 +31,7 @@ use crate::link::Time;
 use crate::node::Links;
 use crate::relay::block::BlockPool;
 use crate::relay::connection::{Connection, Stage};
+use crate::relay::dial::Permit;
 use crate::relay::half::{Flow, Phase, UNLIMITED};
 use crate::relay::io::Io;
 use crate::relay::pump::{self, Pools};
@@ -52,6 +55,12 @@ pub struct Core {
     pub(crate) resolver: Resolver,
     pub(crate) workers: Option<Arc<Workers>>,
     pub(crate) sources: Arc<Sources>,
+    /// Resources that each key of a peer uses.
+    pub(crate) peers: Peers,
+    /// Log limits of unauthenticated peers: one for failed authentications, one for all other lines.
+    pub(crate) strangers: [Strangers; 2],
+    /// A one-off has been set to tell of lines that were left out.
+    pub(crate) tells_unsaid: bool,
     pub(crate) connector: Option<Box<dyn Connector>>,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) stats: Stats,
@@ -160,6 +169,9 @@ impl Core {
             resolver: Resolver::new(limits.cached_names, name_cache_ms),
             workers,
             sources: Sources::new(limits.connections_per_source),
+            peers: Peers::default(),
+            strangers: Default::default(),
+            tells_unsaid: false,
             connector: None,
             mailbox,
             stats: Stats::default(),
@@ -439,7 +451,7 @@ impl Core {
         let Some(dest) = self.new_dest(connection, Some(&target)) else { return };
         log::debug!(target: "seaprox::connection", id = connection.to_string(), asked = target.to_string(); "connecting");
         match self.connections.get(connection).and_then(|record| record.via) {
-            None => self.dial(dest, &target, permit),
+            None => self.dial(dest, &target, permit, None),
             Some(link) if permit.is_none() => self.dial_stream(dest, link),
             Some(_) => {
                 let why = "a rule asks for its address, which only the far end knows";

@@ -30,8 +30,8 @@ use crate::engine::limits::RACERS;
 use crate::engine::mailbox::{Mail, Mailbox};
 use crate::engine::resolve::{self, Resolved, Wanted};
 use crate::engine::workers::Lookup;
-use crate::node::Path as Way;
 use crate::relay::connection::Stage;
+use crate::relay::dial::{Dial, Egress, Permit};
 use crate::relay::half::{Flow, SMALL_BYTES};
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, Role, Side, State};
@@ -39,22 +39,6 @@ use crate::sys;
 use crate::types::address::{Endpoint, Name, Target};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
-
-/// Whether an address that a name turned out to have, or that an external connector reached, may be connected to.
-pub type Permit = Rc<dyn Fn(SocketAddr) -> bool>;
-
-/// What is needed while a dest connects to a name, or waits for its first socket.
-pub(crate) struct Dial {
-    target: Rc<Target>,
-    permit: Option<Permit>,
-    addresses: Vec<SocketAddr>,
-    next: usize,
-    /// Attempts beside the dest's own socket.
-    pub racers: Vec<Id>,
-    failure: Option<Failure>,
-    /// The addresses came from the cache: when all fail, the name is looked up anew.
-    from_cache: bool,
-}
 
 /// Somebody else who connects dests: a resolver of its own, another proxy, a tunnel.
 pub trait Connector {
@@ -105,29 +89,35 @@ impl Drop for Answer {
 }
 
 impl Core {
-    /// Starts to connect a dest that has just been made.
-    pub(crate) fn dial(&mut self, dest: Id, target: &Rc<Target>, permit: Option<Permit>) {
+    /// Starts to connect a side that has just been made, from a given source if there is an `egress`.
+    pub(crate) fn dial(&mut self, dest: Id, target: &Rc<Target>, permit: Option<Permit>, egress: Option<Egress>) {
         if let Some(connector) = self.connector.as_mut().filter(|connector| connector.wants(target)) {
             let answer = Answer { mailbox: Arc::clone(&self.mailbox), side: dest, given: false };
             connector.connect(target, answer);
             return if permit.is_some() {
-                self.make_dial(dest, target, permit)
+                self.make_dial(dest, target, permit, egress)
             };
         }
         if !matches!(**target, Target::Unix(_)) {
             self.read_ahead(dest);
         }
         match &**target {
-            Target::Ip(addr) => self.attempt(dest, *addr),
+            Target::Ip(addr) if egress.is_none() => self.attempt(dest, *addr),
+            Target::Ip(addr) => {
+                self.make_dial(dest, target, permit, egress);
+                let dial = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut());
+                dial.into_iter().for_each(|dial| dial.addresses.push(*addr));
+                self.next_address(dest);
+            }
             Target::Unix(path) => self.attempt_unix(dest, path),
             Target::Name(name, _) => {
-                self.make_dial(dest, target, permit);
+                self.make_dial(dest, target, permit, egress);
                 self.want_name(dest, name);
             }
         }
     }
 
-    fn make_dial(&mut self, dest: Id, target: &Rc<Target>, permit: Option<Permit>) {
+    fn make_dial(&mut self, dest: Id, target: &Rc<Target>, permit: Option<Permit>, egress: Option<Egress>) {
         if let Some(side) = self.sides.get_mut(dest) {
             side.dial = Some(Box::new(Dial {
                 target: Rc::clone(target),
@@ -137,6 +127,7 @@ impl Core {
                 racers: Vec::new(),
                 failure: None,
                 from_cache: false,
+                egress,
             }));
         }
     }
@@ -173,7 +164,7 @@ impl Core {
             // The socket of a link that this node dials.
             return Asker::Own;
         };
-        if let Some(peer) = record.payer.and_then(|payer| self.pools.links.peers.get_mut(payer)) {
+        if let Some(peer) = record.payer.and_then(|payer| self.peers.get_mut(payer)) {
             return Asker::Key(*peer.key());
         }
         match self.sides.get(record.source).map(|source| &source.endpoint) {
@@ -310,7 +301,7 @@ impl Core {
 
     /// One connect, of a dest or of a racer.
     fn attempt(&mut self, side: Id, addr: SocketAddr) {
-        match start_connect(addr, self.way_of(side), self.speaks_first(side)) {
+        match start_connect(addr, self.egress_of(side), self.speaks_first(side)) {
             Ok(io) => {
                 if let Some(record) = self.sides.get_mut(side) {
                     record.endpoint = Endpoint::Ip(addr);
@@ -426,7 +417,7 @@ impl Core {
         let failure = match addr {
             Some(addr) => {
                 log::debug!(target: "seaprox::connection", dest = dest.to_string(), addr = addr.to_string(), error = error.to_string(); "address failed");
-                Failure::of_connect(error, addr, self.way_of(dest)).about(addr)
+                Failure::of_connect(error, addr, self.egress_of(dest)).about(addr)
             }
             None => Failure::from(error),
         };
@@ -437,6 +428,15 @@ impl Core {
         };
         dial.failure = Some(Failure::worse(dial.failure.take(), failure));
         self.next_address(dest);
+    }
+
+    /// Returns where the sockets of a side, or of an attempt beside it, leave from.
+    fn egress_of(&self, side: Id) -> Option<&Egress> {
+        let dest = match self.sides.get(side)?.owner {
+            Owner::Race(dest) => dest,
+            Owner::Connection(..) | Owner::Carrier(_) => side,
+        };
+        self.sides.get(dest)?.dial.as_ref()?.egress.as_ref()
     }
 
     /// There is no descriptor for a socket: the dest waits with the others for one.
@@ -473,10 +473,11 @@ impl Core {
     fn give_up(&mut self, dest: Id) {
         let Some(dial) = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut()) else { return };
         let failure = dial.failure.take().unwrap_or(Reason::NameResolutionFailure.into());
-        let Target::Name(name, _) = &*Rc::clone(&dial.target) else { return };
-        self.resolver.forget(name);
-        if std::mem::take(&mut dial.from_cache) && failure.reason != Reason::NotPermitted {
-            return self.want_name(dest, name);
+        if let Target::Name(name, _) = &*Rc::clone(&dial.target) {
+            self.resolver.forget(name);
+            if std::mem::take(&mut dial.from_cache) && failure.reason != Reason::NotPermitted {
+                return self.want_name(dest, name);
+            }
         }
         self.queues.dialled.push_back((dest, Err(failure)));
     }
@@ -609,13 +610,13 @@ fn asks(permit: &Permit, addr: SocketAddr) -> bool {
 
 /// A socket on its way to an address, by the way that it is to take. Two system calls, if any way will do, and one more
 /// if it `speaks_first`, which saves a packet.
-fn start_connect(addr: SocketAddr, way: Option<&Way>, speaks_first: bool) -> io::Result<Io> {
+fn start_connect(addr: SocketAddr, egress: Option<&Egress>, speaks_first: bool) -> io::Result<Io> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
-    if let Some(way) = way {
-        if let Some(interface) = &way.interface {
+    if let Some(egress) = egress {
+        if let Some(interface) = &egress.interface {
             bind_to_interface(&socket, interface)?;
         }
-        if let Some(source) = way.source {
+        if let Some(source) = egress.source {
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }
     }
@@ -654,11 +655,5 @@ fn connect_unix_waiting(path: &Path, wait: std::time::Duration) -> io::Result<Ow
         Ok(()) => Ok(socket.into()),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
         Err(error) => Err(error),
-    }
-}
-
-impl std::fmt::Debug for Dial {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Dial({}, {} of {:?}, {} beside)", self.target, self.next, self.addresses, self.racers.len())
     }
 }

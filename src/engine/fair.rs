@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::node::PeerKey;
+use crate::types::peer::PeerKey;
 use crate::types::peer_network::PeerNetwork;
 
 /// The owner of an entry, by which shares are counted.

@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::engine::core::Core;
-use crate::engine::dial::Permit;
 use crate::relay::connection::Stage;
+use crate::relay::dial::Permit;
 use crate::relay::side::Role;
 use crate::types::address::{Endpoint, Target};
 use crate::types::id::Id;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::node::CARRIERS_MAX;
 use crate::relay::timer::TimerClass;
 
 /// What one loop may use.
@@ -197,3 +196,7 @@ pub const DESCRIPTORS_RESERVED: usize = 64;
 
 /// Addresses that are being tried beside the first, all connections together.
 pub(crate) const RACERS: usize = 1024;
+
+/// Carriers of one loop: 16 of each of the 256 links that others may dial, those of peers that have not joined a session yet
+/// (256), and as many for what this node dials and for last words.
+pub(crate) const CARRIERS_MAX: usize = 256 * 16 + 256 + 256;

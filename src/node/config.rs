@@ -14,8 +14,7 @@ use crate::types::address::{Bind, Target};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
-/// A peer's public key: the 32 bytes of an ed25519 key (RFC 8032).
-pub type PeerKey = [u8; 32];
+pub use crate::types::peer::PeerKey;
 
 /// Whom a node has to do with, and what they may do. It is asked anew each time, also by other threads, so what it
 /// says may change while links live.

@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use crate::engine::dial::Permit;
 use crate::engine::handler::{Cause, Cx, Handler};
 use crate::link::{Bound, Code, Host};
 use crate::relay::connection::Stage;
+use crate::relay::dial::Permit;
 use crate::relay::side::Role;
 use crate::types::address::Target;
 use crate::types::reason::{Failure, Reason};

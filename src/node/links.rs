@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
+use crate::engine::limits::CARRIERS_MAX;
 use crate::link::{BootId, Outbox, SessionId, StreamId, Time};
 use crate::tls::Buffers;
 use crate::types::id::{Id, Table};
@@ -17,8 +18,6 @@ use super::greet::Server;
 use super::handshakes::Budget;
 use super::link::Link;
 use super::memory::Memory;
-use super::peers::Peers;
-use super::quiet::Strangers;
 use super::rest::Rests;
 use super::stream::Slot;
 use super::unauthenticated::Unauthenticated;
@@ -49,15 +48,9 @@ pub(crate) struct Links {
     pub plain: Vec<Bytes>,
     /// Links with something to do.
     pub dirty: VecDeque<Id>,
-    /// Resources that each key uses.
-    pub peers: Peers,
     /// The half of our boot id that differs in each life.
     pub life: [u8; 4],
     pub now: Time,
-    /// Log limits of unauthenticated peers: one for failed authentications, one for all other lines.
-    pub strangers: [Strangers; 2],
-    /// A one-off has been set to tell of lines that were left out.
-    pub tells_unsaid: bool,
     /// No new link is wanted any more.
     pub closing: bool,
 }
@@ -80,11 +73,8 @@ impl Links {
             outbox: Outbox::new(),
             plain: Vec::new(),
             dirty: VecDeque::new(),
-            peers: Peers::default(),
             life: super::random(),
             now: Time::ZERO,
-            strangers: Default::default(),
-            tells_unsaid: false,
             closing: false,
         }
     }
@@ -116,6 +106,3 @@ impl Links {
 
 /// Links of one loop.
 const LINKS_MAX: usize = 1024;
-/// Carriers of one loop: 16 of each of the 256 links that others may dial, those of peers that have not joined a session yet
-/// (256), and as many for what this node dials and for last words.
-pub(crate) const CARRIERS_MAX: usize = 256 * 16 + 256 + 256;

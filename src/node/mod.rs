@@ -45,10 +45,8 @@ mod links;
 mod memory;
 mod network;
 mod open;
-mod peers;
 mod plan;
 mod proof;
-mod quiet;
 mod rest;
 mod reverse;
 mod status;
@@ -82,9 +80,8 @@ pub use config::{
     Cipher, Happened, Identity, LinkConfig, OnHappened, OnStream, Path, PeerKey, Policy, Request, Reverse, SameKey,
     ServeConfig, Timing, Verdict,
 };
-pub(crate) use links::{CARRIERS_MAX, Links};
+pub(crate) use links::Links;
 pub use network::NetworkChanges;
-pub(crate) use peers::PeerId;
 pub use status::{LinkStatus, ListenerStatus, MissingStatus, SubflowStatus};
 pub(crate) use stream::{StreamAt, Taken};
 

@@ -6,10 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::engine::core::{Core, NO_LISTENER};
-use crate::engine::dial::Permit;
 use crate::engine::handler::Handler;
 use crate::link::{Bound, Host, Kind, Open, Refused, Session, StreamId};
 use crate::relay::connection::Stage;
+use crate::relay::dial::Permit;
 use crate::relay::io::Io;
 use crate::relay::side::{Role, State};
 use crate::types::address::{Endpoint, Target};
@@ -261,7 +261,7 @@ impl Core {
             return Err(Failure::new(Reason::LimitReached, "the peer has its share of the connections"));
         }
         let now_ms = self.now_ms;
-        if !self.pools.links.peers.of(&key, now_ms).may_try(now_ms) {
+        if !self.peers.of(&key, now_ms).may_try(now_ms) {
             return Err(Failure::new(Reason::LimitReached, "too many of the peer's streams come to nothing"));
         }
         let record = self.pools.links.links.get(link).ok_or(Reason::LinkLost)?;
@@ -303,7 +303,7 @@ impl Core {
         let links = &mut self.pools.links;
         let Some(key) = links.links.get(link).and_then(|link| link.key) else { return };
         if let Some(record) = self.connections.get_mut(connection) {
-            record.payer = Some(links.peers.charge(&key, self.now_ms));
+            record.payer = Some(self.peers.charge(&key, self.now_ms));
         }
     }
 
@@ -312,14 +312,14 @@ impl Core {
         let free = self.connections.capacity().saturating_sub(self.connections.len());
         let links = &mut self.pools.links;
         let key = links.links.get(link).and_then(|link| link.key);
-        key.is_some_and(|key| links.peers.of(&key, self.now_ms).connections() >= free)
+        key.is_some_and(|key| self.peers.of(&key, self.now_ms).connections() >= free)
     }
 
     /// A stream that the peer of a link opened has come to nothing.
     pub(super) fn was_futile(&mut self, link: Id) {
         let links = &mut self.pools.links;
         let key = links.links.get(link).and_then(|link| link.key);
-        key.into_iter().for_each(|key| links.peers.of(&key, self.now_ms).was_futile(self.now_ms));
+        key.into_iter().for_each(|key| self.peers.of(&key, self.now_ms).was_futile(self.now_ms));
     }
 
     /// The handler of whoever takes the stream into its own hands. One that panics takes none.

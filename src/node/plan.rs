@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::engine::core::{Core, OneOff};
 use crate::link::{Role, Session, SessionId};
+use crate::relay::dial::Egress;
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, Side, State};
 use crate::tls::{Cipher, Tls};
@@ -105,6 +106,8 @@ impl Core {
         let Some(wanted) = plan.wanted.get_mut(place) else { return };
         wanted.carrier = Some(carrier);
         let known = std::mem::take(&mut wanted.astray).then(|| wanted.path.clone());
+        let Path { source, interface, .. } = &wanted.path;
+        let egress = Egress { source: *source, interface: interface.clone() };
         let target = wanted.path.peer.clone().unwrap_or_else(|| plan.peer.clone());
         let known = known.and_then(|path| self.address_of_session(link, &path));
         let target = Rc::new(known.map_or(target, Target::Ip));
@@ -119,7 +122,7 @@ impl Core {
         let wait = self.config.timeouts.connect.max(Duration::from_secs(1)) + record.timing.handshake;
         let deadline_ms = self.now_ms + wait.as_millis() as u64;
         self.one_offs.push(deadline_ms, OneOff::Carrier(carrier));
-        self.dial(side, &target, None);
+        self.dial(side, &target, None, Some(egress));
     }
 
     /// Returns the address of a live subflow of the link's session, for a path that has no address of its own and can
@@ -131,18 +134,6 @@ impl Core {
         let mut addrs = live.filter_map(|carrier| self.sides.get(carrier.side)?.endpoint.ip());
         let is_reached = |addr: &SocketAddr| path.source.is_none_or(|source| source.is_ipv4() == addr.is_ipv4());
         addrs.find(is_reached).filter(|_| path.peer.is_none())
-    }
-
-    /// The way that a side is to take, if it carries a subflow: its own address and its interface.
-    pub(crate) fn way_of(&self, side: Id) -> Option<&Path> {
-        let carrier = match self.sides.get(side)?.owner {
-            Owner::Carrier(carrier) => carrier,
-            Owner::Race(dest) => self.carrier_of(dest)?,
-            Owner::Connection(..) => return None,
-        };
-        let carrier = self.pools.links.carriers.get(carrier)?;
-        let plan = self.pools.links.links.get(carrier.link?)?.plan.as_ref()?;
-        plan.wanted.get(carrier.place).map(|wanted| &wanted.path)
     }
 
     /// A dial is over. Whether it was a carrier's.

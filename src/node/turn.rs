@@ -17,7 +17,7 @@ use crate::link::Event;
 use crate::types::id::Id;
 
 use super::config::PeerKey;
-use super::peers::UNITS_HEAVY;
+use crate::engine::peers::UNITS_HEAVY;
 
 impl Core {
     /// Delivers the events of active links to their sides. Returns true if any side was given work.
@@ -62,7 +62,7 @@ impl Core {
             let links = &mut self.pools.links;
             let Some(link) = links.links.get_mut(id) else { return };
             let key = link.key;
-            if link.events_waiting() > 0 && key.is_some_and(|key| !links.peers.may_spend(&key, turn, now_ms)) {
+            if link.events_waiting() > 0 && key.is_some_and(|key| !self.peers.may_spend(&key, turn, now_ms)) {
                 return links.touch(id);
             }
             let Some(event) = link.session.as_mut().and_then(|session| session.poll_event()) else { break };
@@ -89,7 +89,7 @@ impl Core {
             // Other events are few, or cause no work.
             _ => 0,
         };
-        self.pools.links.peers.spend(key, units, self.stats.turns, self.now_ms);
+        self.peers.spend(key, units, self.stats.turns, self.now_ms);
     }
 
     /// Returns true if a link has so many waiting events that its carriers must not be read. They are read again once the

@@ -11,12 +11,12 @@
 
 use std::rc::Rc;
 
-use crate::node::PeerId;
 use crate::relay::half::{Flow, Half, Phase};
 use crate::relay::side::Role;
 use crate::relay::timer::TimerClass;
 use crate::types::address::Target;
 use crate::types::id::Id;
+use crate::types::peer::PeerId;
 use crate::types::reason::{Ending, Fault, Reason};
 
 /// How far a connection has come.

@@ -11,7 +11,7 @@
 use std::fmt;
 use std::io;
 
-use crate::engine::dial::Dial;
+use crate::relay::dial::Dial;
 use crate::relay::io::{Io, Unpollable};
 use crate::sys;
 use crate::types::address::Endpoint;

@@ -6,12 +6,9 @@ use std::collections::HashMap;
 use crate::engine::core::{Core, OneOff};
 use crate::types::address::Endpoint;
 use crate::types::id::Id;
+use crate::types::peer::{PeerId, PeerKey};
 use crate::types::peer_network::PeerNetwork;
 use crate::types::reason::Reason;
-
-use super::config::PeerKey;
-use super::greet::TARGET;
-use super::peers::PeerId;
 
 /// Lets so many lines through in each period, and counts the others.
 #[derive(Clone, Copy, Debug, Default)]
@@ -111,21 +108,21 @@ impl Strangers {
 
 impl Core {
     /// Returns the number of suppressed lines if a line about the peer of a link may be logged now.
-    pub(super) fn may_log(&mut self, id: Id) -> Option<u64> {
+    pub(crate) fn may_log(&mut self, id: Id) -> Option<u64> {
         let key = self.pools.links.links.get(id)?.key?;
         self.may_log_key(&key)
     }
 
     /// Returns the number of suppressed lines if a line about a key may be logged now.
-    pub(super) fn may_log_key(&mut self, key: &PeerKey) -> Option<u64> {
-        let said = self.pools.links.peers.of(key, self.now_ms).quiet.say(self.now_ms);
+    pub(crate) fn may_log_key(&mut self, key: &PeerKey) -> Option<u64> {
+        let said = self.peers.of(key, self.now_ms).quiet.say(self.now_ms);
         self.unless_said(said)
     }
 
     /// Returns the number of suppressed lines if a line about an unauthenticated peer may be logged now. Failed
     /// authentications have a limit of their own, so a flood of other connections does not hide them.
     pub(crate) fn may_log_stranger(&mut self, from: &Endpoint, reason: Reason) -> Option<u64> {
-        let [failed, others] = &mut self.pools.links.strangers;
+        let [failed, others] = &mut self.strangers;
         let strangers = if reason == Reason::AuthFailed { failed } else { others };
         let said = strangers.say(from.into(), self.now_ms);
         self.unless_said(said)
@@ -135,7 +132,7 @@ impl Core {
     /// the number of suppressed lines first.
     pub(crate) fn may_log_closed(&mut self, payer: Option<PeerId>) -> bool {
         let Some(payer) = payer else { return true };
-        let Some(peer) = self.pools.links.peers.get_mut(payer) else { return true };
+        let Some(peer) = self.peers.get_mut(payer) else { return true };
         let (key, said) = (*peer.key(), peer.quiet_connections.say(self.now_ms));
         match self.unless_said(said) {
             None => false,
@@ -155,7 +152,7 @@ impl Core {
 
     /// Schedules the report of a suppressed line for the end of its period.
     fn unless_said(&mut self, said: Option<u64>) -> Option<u64> {
-        if said.is_none() && !std::mem::replace(&mut self.pools.links.tells_unsaid, true) {
+        if said.is_none() && !std::mem::replace(&mut self.tells_unsaid, true) {
             self.one_offs.push(self.now_ms + PERIOD_MS, OneOff::Unsaid);
         }
         said
@@ -164,11 +161,10 @@ impl Core {
     /// Logs the number of suppressed lines of the periods that are over.
     pub(crate) fn tell_unsaid(&mut self) {
         let now_ms = self.now_ms;
-        for (key, unsaid) in self.pools.links.peers.take_unsaid(now_ms) {
+        for (key, unsaid) in self.peers.take_unsaid(now_ms) {
             self.tell_unsaid_of(&key, unsaid);
         }
-        let links = &mut self.pools.links;
-        for (strangers, reason) in links.strangers.iter_mut().zip(["auth_failed", "-"]) {
+        for (strangers, reason) in self.strangers.iter_mut().zip(["auth_failed", "-"]) {
             let (told, rest) = strangers.take_unsaid(NETWORKS_TOLD_MAX, now_ms);
             for (network, unsaid) in told {
                 log::info!(target: TARGET, from = network.to_string(), reason = reason, unsaid = unsaid; "lines left out");
@@ -177,13 +173,15 @@ impl Core {
                 log::info!(target: TARGET, from = "others", reason = reason, unsaid = rest; "lines left out");
             }
         }
-        links.tells_unsaid = links.peers.has_unsaid() || links.strangers.iter().any(Strangers::has_unsaid);
-        if links.tells_unsaid {
+        self.tells_unsaid = self.peers.has_unsaid() || self.strangers.iter().any(Strangers::has_unsaid);
+        if self.tells_unsaid {
             self.one_offs.push(now_ms + PERIOD_MS / 10, OneOff::Unsaid);
         }
     }
 }
 
+/// The target of the lines about links.
+const TARGET: &str = "seaprox::link";
 /// Lines that one peer may cause in a period.
 const LINES_MAX: u32 = 100;
 /// Lines that the strangers of one network may cause in a period.

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use slab::Slab;
 
-use super::config::PeerKey;
-use super::quiet::Quiet;
+use crate::engine::log_limit::Quiet;
+use crate::types::peer::{PeerId, PeerKey};
 
 /// The peers of one loop.
 #[derive(Debug, Default)]
@@ -34,10 +34,6 @@ pub(crate) struct Peer {
     /// The lines about its connections that have come to nothing.
     pub quiet_connections: Quiet,
 }
-
-/// Names the record of a key that has connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PeerId(u32);
 
 /// Units of work in one turn.
 #[derive(Clone, Copy, Debug, Default)]
