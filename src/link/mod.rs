@@ -166,19 +166,19 @@ mod wire;
 
 pub use path::estimate::PathStats;
 pub use path::scheduler::Mode;
-pub use session::commands::{DATAGRAM_BYTES_MAX, MESSAGE_BYTES_MAX, Refused};
-pub use session::config::{Config, RANGES_MAX};
+pub use session::commands::{DATAGRAM_BYTES_MAX, MESSAGE_BYTES_MAX};
+pub use session::config::{Config, OPEN_US, OPENS_MAX, RANGES_MAX};
+pub use session::error::{Refused, Violation};
 pub use session::event::{Event, Progress, Stats};
 pub use session::handshake::{LANES_MAX, Proofs};
 pub(crate) use session::memory::STREAM_COST;
-pub use session::opening::{OPEN_US, OPENS_MAX};
-pub use session::receive::Violation;
 pub use session::state::Session;
 pub use session::transmit::Transmit;
 pub use wire::code::Code;
 pub use wire::frame;
+pub use wire::greeter::Greeter;
 pub use wire::hello::{
-    Capability, Greeter, Hello, HelloAck, Intent, Limits, MAGIC, PROOF_BYTES, Status, VERSION, proof_text, proofs_match,
+    Capability, Hello, HelloAck, Intent, Limits, MAGIC, PROOF_BYTES, Status, VERSION, proof_text, proofs_match,
 };
 pub use wire::ids::{BootId, Role, STREAMS_EVER, SessionId, StreamId, SubflowId, Time};
 pub use wire::open::{Bound, Host, Kind, NAME_BYTES_MAX, Open, TEXT_BYTES_MAX};

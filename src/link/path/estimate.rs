@@ -8,7 +8,7 @@
 //! acknowledged the rate is doubted more and more, without being changed. What was expected when a frame left also says
 //! when it is late.
 
-use crate::link::wire::frame::FRAME_BYTES_MAX;
+use crate::link::wire::header::FRAME_BYTES_MAX;
 use crate::link::wire::ids::Time;
 
 /// What the carrier says of a subflow, where it can. A zero means "not known".

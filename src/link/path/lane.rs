@@ -4,27 +4,13 @@
 //! of this lane". The sender keeps a list of what it put on the lane and at which position each frame ended; an
 //! acknowledgement pops the list up to N, and when the lane dies the rest of the list is what has to go elsewhere.
 
+use crate::link::wire::content::Sent;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::link::session::control::Key;
-use crate::link::stream::send::Piece;
-use crate::link::wire::frame::{FRAME_BYTES_MAX, FrameError, HEADER_BYTES, Header};
-use crate::link::wire::ids::{StreamId, Time};
-
-/// What a frame carried, as far as it matters if the frame is lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::link) enum Sent {
-    /// A piece of a stream.
-    Data(StreamId, Piece),
-    /// A control frame, which is made anew from the state if it has to be sent again.
-    Control(Key),
-    /// An ACK. It is not acknowledged for its own sake.
-    Ack,
-    /// Something that is not sent again.
-    Nothing,
-}
+use crate::link::wire::header::{FRAME_BYTES_MAX, FrameError, HEADER_BYTES, Header};
+use crate::link::wire::ids::Time;
 
 /// One frame in flight.
 #[derive(Clone, Copy, Debug)]

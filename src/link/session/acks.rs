@@ -4,10 +4,12 @@
 //! control frame is a fact that the peer knows; a lost piece is queued to be sent again, a lost control frame is queued
 //! to be written anew, if it still has a point.
 
-use super::control::Key;
-use super::receive::Violation;
-use super::state::{Cause, Phase, Session};
-use crate::link::path::lane::{Entry, Sent};
+use super::error::Violation;
+use super::phase::{Cause, Phase};
+use super::state::Session;
+use crate::link::path::lane::Entry;
+use crate::link::wire::content::Key;
+use crate::link::wire::content::Sent;
 use crate::link::wire::frame::LaneAck;
 use crate::link::wire::ids::Time;
 

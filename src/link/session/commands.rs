@@ -1,17 +1,21 @@
 //! The commands of the application. Any of them is legal at any time; one that makes no sense any more answers so, or
 //! does nothing.
 
+use super::error::Refused;
 use bytes::Bytes;
 
-use super::control::Key;
 use super::event::Event;
-use super::state::{Cause, Phase, Session};
+use super::phase::{Cause, Phase};
+use super::state::Session;
 use crate::link::stream::credit::Window;
 use crate::link::stream::state::{Owed, Stage, Stream};
 use crate::link::wire::code::Code;
-use crate::link::wire::frame::{BODY_BYTES_MAX, Class, clipped};
+use crate::link::wire::content::Key;
+use crate::link::wire::cursor::clipped;
+use crate::link::wire::frame::Class;
+use crate::link::wire::header::BODY_BYTES_MAX;
 use crate::link::wire::ids::{StreamId, SubflowId, Time};
-use crate::link::wire::open::{Bound, Kind, Open, TEXT_BYTES_MAX};
+use crate::link::wire::open::{Bound, Open, TEXT_BYTES_MAX};
 
 /// Bytes of the largest datagram: one frame.
 pub const DATAGRAM_BYTES_MAX: usize = BODY_BYTES_MAX;
@@ -19,26 +23,6 @@ pub const DATAGRAM_BYTES_MAX: usize = BODY_BYTES_MAX;
 pub const MESSAGE_BYTES_MAX: usize = 4096;
 /// Messages that may wait.
 const MESSAGES_MAX: usize = 64;
-
-/// Why a command was not done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Refused {
-    /// The session is over, or is being closed, or one end wants no new streams.
-    Closed,
-    /// The peer has not said yet what it takes: no subflow has been up.
-    NotYet,
-    /// The limit of streams, of listeners, or of what waits is reached.
-    Limit,
-    /// The peer has yet to acknowledge the streams that were opened before: [`Event::Openable`] says when to try again.
-    NotNow,
-    /// There is no such stream or listener, or not any more, or this side of it is over.
-    Gone,
-    /// An argument is too long.
-    TooLong,
-    /// The ids of this session are used up; a new session has new ones.
-    Exhausted,
-}
 
 impl Session {
     /// Opens a stream. The answer comes as [`Event::OpenResult`]; bytes may be written before.
@@ -201,7 +185,7 @@ impl Session {
         self.after();
     }
 
-    /// Sends a datagram on a stream of [`Kind::Udp`]. It may be lost, and is dropped rather than sent late.
+    /// Sends a datagram on a stream of [`Kind::Udp`](crate::link::Kind::Udp). It may be lost, and is dropped rather than sent late.
     pub fn send_datagram(&mut self, now: Time, id: StreamId, payload: Bytes) -> Result<(), Refused> {
         if payload.len() > DATAGRAM_BYTES_MAX {
             return Err(Refused::TooLong);
@@ -292,9 +276,4 @@ impl Session {
             }
         }
     }
-}
-
-/// Whether a stream of this kind has datagrams.
-pub(super) fn has_datagrams(kind: Kind) -> bool {
-    kind == Kind::Udp
 }

@@ -1,14 +1,19 @@
 //! What a session may use: its limits and its timers. Each is a bound that the memory formula or a deadline refers to.
 
-use super::opening::OPENS_MAX;
 use crate::link::path::scheduler::Mode;
 use crate::link::stream::credit::Bounds;
-use crate::link::wire::frame::DATA_BYTES_MAX;
+use crate::link::wire::header::DATA_BYTES_MAX;
 use crate::link::wire::hello::{Capability, Limits};
 
 /// Frames in flight, ranges to be sent again and ranges acknowledged out of order that a session may have together. A
 /// receiver can count on it: it never sees more gaps than this.
 pub const RANGES_MAX: usize = 65_536;
+/// OPENs of one end that may be unacknowledged at once.
+pub const OPENS_MAX: u32 = 1024;
+/// A stream without its OPEN is given up after so much time with a live subflow.
+pub const OPEN_US: u64 = 60_000_000;
+/// Frames in flight on a subflow beyond its limit, of the kinds that need not wait for it: answers, acknowledgements.
+pub(super) const FRAMES_SLACK: usize = 16;
 
 /// Limits and timers of a session. The two ends need not agree: each announces what it can take.
 #[derive(Clone, Copy, Debug)]

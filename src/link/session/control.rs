@@ -1,154 +1,96 @@
-//! Control frames that wait to be sent: what they are about, never what they say.
-//!
-//! A control frame is written from the state at the moment when it leaves. So a frame that is lost with its lane is
-//! simply queued again, and says what is true by then; since every control frame is idempotent, saying it twice is
-//! harmless.
+//! Control frames on their way out: each is written from the state at the moment when it leaves.
 
-use std::collections::VecDeque;
+use super::phase::Phase;
+use super::state::Session;
+use super::transmit::Transmit;
+use crate::link::wire::content::{Key, Sent};
+use crate::link::wire::frame::Frame;
+use crate::link::wire::ids::{StreamId, Time};
+use crate::link::wire::outbox::Outbox;
 
-use crate::link::wire::ids::{StreamId, SubflowId};
-
-/// What a control frame is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::link) enum Key {
-    Open(StreamId),
-    OpenResult(StreamId),
-    Reset(StreamId),
-    Stop(StreamId),
-    Credit(StreamId),
-    Blocked(StreamId),
-    SessionCredit,
-    SessionBlocked,
-    MaxStreams,
-    Listen(u32),
-    ListenResult(u32),
-    Unlisten(u32),
-    Class(SubflowId),
-    /// The message of this number.
-    Message(u32),
-    /// There is no such stream here.
-    Absent(StreamId),
-    GoAway,
-    Close,
-}
-
-impl Key {
-    /// The stream that it is about, and the bit that marks it as queued there.
-    pub(in crate::link) const fn stream_bit(self) -> Option<(StreamId, u8)> {
-        match self {
-            Key::Open(id) => Some((id, 1)),
-            Key::OpenResult(id) => Some((id, 2)),
-            Key::Reset(id) => Some((id, 4)),
-            Key::Stop(id) => Some((id, 8)),
-            Key::Credit(id) => Some((id, 16)),
-            Key::Blocked(id) => Some((id, 32)),
-            _ => None,
+impl Session {
+    pub(super) fn send_control(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
+        if self.control.is_empty() {
+            return None;
         }
-    }
-
-    /// The bit that marks it as queued, for what there is only one of.
-    const fn single_bit(self) -> Option<u8> {
-        match self {
-            Key::SessionCredit => Some(1),
-            Key::SessionBlocked => Some(2),
-            Key::MaxStreams => Some(4),
-            Key::GoAway => Some(8),
-            Key::Close => Some(16),
-            _ => None,
+        let index = self.sched.soonest()?;
+        let before = out.len();
+        while let Some(key) = self.control.pop() {
+            if let Some((id, bit)) = key.stream_bit() {
+                self.streams.by_id(id).into_iter().for_each(|stream| stream.queued &= !bit);
+            }
+            if self.write_control(key, out) {
+                self.echo(index, Sent::Control(key));
+                let transmit = self.note(now, index, 0, before, out, Sent::Control(key));
+                if let (Key::Open(id), Some(transmit)) = (key, transmit) {
+                    self.on_open_sent(id, transmit.subflow, false);
+                    self.just_opened = Some(id);
+                }
+                return transmit;
+            }
         }
+        None
     }
-}
 
-/// Streams of which may wait to be said that they are not here.
-const ABSENT_MAX: usize = 64;
-
-/// The queue, first come first served. Each key is there at most once, and finding that out must not take a walk
-/// through the queue, in which every stream may have an entry: a stream has a bit for each kind of frame about it, and
-/// so has the queue for what there is one of. The rest is few, and is looked up among its like.
-#[derive(Debug, Default)]
-pub(in crate::link) struct Control {
-    queue: VecDeque<Key>,
-    /// One bit for each key of which there is one in a session.
-    single: u8,
-    /// The keys that have no bit, neither here nor at a stream.
-    others: Vec<Key>,
-}
-
-impl Control {
-    /// Adds a key. `bits` are those of the stream that it is about.
-    pub(in crate::link) fn push_stream(&mut self, key: Key, bits: &mut u8) {
-        let Some((_, bit)) = key.stream_bit() else { return };
-        if *bits & bit == 0 {
-            *bits |= bit;
-            self.queue.push_back(key);
+    /// Writes what is true now about `key`. Answers false if there is nothing to say any more.
+    pub(super) fn write_control(&mut self, key: Key, out: &mut Outbox) -> bool {
+        let frame = match key.stream_bit() {
+            Some((id, _)) => self.stream_control(key, id),
+            None => self.session_control(key),
+        };
+        if let Some(frame) = &frame {
+            out.frame(|heads| frame.encode(heads));
         }
+        frame.is_some()
     }
 
-    /// Adds a key that is about no stream.
-    pub(in crate::link) fn push(&mut self, key: Key) {
-        debug_assert!(key.stream_bit().is_none());
-        match key.single_bit() {
-            Some(bit) if self.single & bit == 0 => self.single |= bit,
-            None if !self.others.contains(&key) && !self.is_too_much(key) => self.others.push(key),
-            _ => return,
-        }
-        self.queue.push_back(key);
+    fn stream_control(&mut self, key: Key, id: StreamId) -> Option<Frame<'static>> {
+        let stream = self.streams.by_id(id).filter(|stream| stream.still_wants(key))?;
+        let id = id.0;
+        Some(match key {
+            Key::Open(_) | Key::OpenResult(_) => stream.opening_frame()?,
+            Key::Reset(_) => stream.send.reset_frame().map(|(code, size)| Frame::Reset { id, code, size })?,
+            Key::Stop(_) => Frame::Stop { id, code: stream.recv.stopped()? },
+            Key::Credit(_) => {
+                let (max, taken) = stream.recv.window.announce();
+                Frame::Credit { id, max, taken }
+            }
+            Key::Blocked(_) => Frame::Blocked { id, offset: stream.send.next() },
+            _ => return None,
+        })
     }
 
-    /// Whether there are enough answers of this kind already. What is dropped is asked for again, if it matters.
-    fn is_too_much(&self, key: Key) -> bool {
-        let absent = |key: &Key| matches!(key, Key::Absent(_));
-        absent(&key) && self.others.iter().filter(|key| absent(key)).count() >= ABSENT_MAX
-    }
-
-    /// Takes the first. The bit of the stream that it is about is the caller's to clear.
-    pub(in crate::link) fn pop(&mut self) -> Option<Key> {
-        let key = self.queue.pop_front()?;
-        if let Some(bit) = key.single_bit() {
-            self.single &= !bit;
-        } else if key.stream_bit().is_none() {
-            self.others.retain(|other| *other != key);
-        }
-        Some(key)
-    }
-
-    pub(in crate::link) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
-    pub(in crate::link) fn iter(&self) -> impl Iterator<Item = Key> + '_ {
-        self.queue.iter().copied()
-    }
-
-    pub(in crate::link) fn clear(&mut self) {
-        *self = Control::default();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_key_is_queued_once_and_again_after_it_has_left() {
-        let mut control = Control::default();
-        let keys = [Key::SessionCredit, Key::Listen(1), Key::Listen(2), Key::Close, Key::Absent(StreamId(2))];
-        for _ in 0..3 {
-            keys.iter().chain(&keys).for_each(|key| control.push(*key));
-            let left: Vec<Key> = std::iter::from_fn(|| control.pop()).collect();
-            assert_eq!(left, keys);
-        }
-        let mut bits = 0;
-        (0..2).for_each(|_| control.push_stream(Key::Open(StreamId(2)), &mut bits));
-        assert_eq!((control.iter().count(), bits), (1, 1));
-    }
-
-    #[test]
-    fn answers_about_streams_that_are_not_here_are_few() {
-        let mut control = Control::default();
-        (0..1000).for_each(|n| control.push(Key::Absent(StreamId(n))));
-        assert_eq!(control.iter().count(), ABSENT_MAX);
-        control.push(Key::SessionCredit);
-        assert_eq!(control.iter().count(), ABSENT_MAX + 1);
+    fn session_control(&mut self, key: Key) -> Option<Frame<'_>> {
+        Some(match key {
+            Key::SessionCredit => {
+                let (max, taken) = self.rx.window.announce();
+                Frame::Credit { id: 0, max, taken }
+            }
+            Key::SessionBlocked => Frame::Blocked { id: 0, offset: self.tx.sent },
+            Key::MaxStreams => {
+                self.rx.streams_announced = self.rx.streams_announced.max(self.streams_allowed());
+                Frame::MaxStreams { max: self.rx.streams_announced }
+            }
+            Key::Listen(id) => Frame::Listen { id, open: self.my_listeners.get(&id)?.open.clone() },
+            Key::ListenResult(id) => {
+                Frame::ListenResult { id, result: self.their_listeners.live.get(&id)?.result.clone()? }
+            }
+            Key::Unlisten(id) => Frame::Unlisten { id },
+            Key::Absent(id) => Frame::Absent { id: id.0 },
+            Key::Class(id) => Frame::Subflow { subflow: id.0, class: self.subflow(id)?.classes[0] },
+            Key::Message(seq) if seq == self.messages.seq => {
+                Frame::Message { seq, text: self.messages.outgoing.front()? }
+            }
+            Key::GoAway => {
+                let last = self.streams.opened(false);
+                let (code, text) = self.going_away[0].as_ref()?;
+                Frame::GoAway { last, code: *code, text }
+            }
+            Key::Close => match &self.phase {
+                Phase::Closing { code, text, .. } => Frame::Close { code: *code, text },
+                _ => return None,
+            },
+            _ => return None,
+        })
     }
 }

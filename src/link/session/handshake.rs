@@ -5,11 +5,13 @@
 //! follow its HELLO_ACK at once. Lanes count their bytes from after these two frames.
 
 use super::event::Event;
-use super::state::{Cause, Phase, Session};
+use super::phase::{Cause, Phase};
+use super::state::Session;
 use crate::link::path::estimate::PathStats;
 use crate::link::path::subflow::{State, Subflow};
 use crate::link::wire::code::Code;
-use crate::link::wire::frame::{Frame, FrameError, kind};
+use crate::link::wire::frame::{Frame, kind};
+use crate::link::wire::header::FrameError;
 use crate::link::wire::hello::{Hello, HelloAck, Intent, PROOF_BYTES, Status, VERSION, proofs_match};
 use crate::link::wire::ids::{Role, SubflowId, Time};
 

@@ -5,14 +5,16 @@
 //! frames in flight at most the limit for each lane, ranges and gaps at most [`RANGES_MAX`] and the frames that became
 //! ranges when a lane died.
 
+use super::config::FRAMES_SLACK;
 use std::collections::BTreeMap;
 
 use super::config::RANGES_MAX;
-use super::opening::Way;
-use super::state::{Phase, Session};
-use crate::link::path::lane::Sent;
+use super::phase::Phase;
+use super::state::Session;
+use super::unopened::Way;
 use crate::link::stream::datagram::{QUEUE_BYTES_MAX, SESSION_BYTES_MAX};
 use crate::link::stream::ranges::RangeSet;
+use crate::link::wire::content::Sent;
 use crate::link::wire::ids::StreamId;
 
 /// With more streams and frames alive than this, the whole is checked once in as many calls as there are times more: so
@@ -96,7 +98,7 @@ impl Session {
         let mut flying: BTreeMap<StreamId, RangeSet> = BTreeMap::new();
         for subflow in &self.subflows {
             // A lane that has nothing in flight takes a first frame whatever the others have.
-            let most = self.config.lane_frames_max + super::transmit::FRAMES_SLACK + subflow.lanes.len();
+            let most = self.config.lane_frames_max + FRAMES_SLACK + subflow.lanes.len();
             assert!(subflow.frames() <= most, "{} frames in flight", subflow.frames());
             for lane in &subflow.lanes {
                 lane.tx.check();

@@ -7,70 +7,18 @@
 //! A listener may be lost after it was there: the asked end answers once more, with a failure, and the asking end then
 //! sends UNLISTEN. Both know that only where the peer has [`Capability::ListenerLost`].
 
-use std::collections::BTreeMap;
+use super::listeners::MyListener;
+use super::listeners::TheirListener;
 
-use super::commands::Refused;
-use super::control::Key;
+use super::error::Refused;
+use super::error::Violation;
 use super::event::Event;
-use super::receive::Violation;
-use super::state::{Phase, Session};
-use crate::link::stream::ranges::RangeSet;
+use super::phase::Phase;
+use super::state::Session;
 use crate::link::wire::code::Code;
+use crate::link::wire::content::Key;
 use crate::link::wire::hello::Capability;
 use crate::link::wire::open::{Bound, Open};
-
-/// A listener at the peer.
-#[derive(Debug)]
-pub(super) struct MyListener {
-    pub(super) open: Open,
-    /// Whether the peer has the LISTEN.
-    pub(super) acked: bool,
-    pub(super) answered: bool,
-    /// Whether it is to go.
-    pub(super) removed: bool,
-}
-
-/// A listener that the peer asked for.
-#[derive(Debug, Default)]
-pub(super) struct TheirListener {
-    pub(super) result: Option<Bound>,
-    pub(super) result_acked: bool,
-}
-
-impl TheirListener {
-    /// Returns whether the answer is a failure.
-    pub(super) fn is_lost(&self) -> bool {
-        self.result.as_ref().is_some_and(|result| result.failure.is_some())
-    }
-}
-
-/// All that the peer asked for.
-#[derive(Debug, Default)]
-pub(super) struct TheirListeners {
-    pub(super) live: BTreeMap<u32, TheirListener>,
-    seen: RangeSet,
-}
-
-/// Ranges of numbers that a peer may leave between those that have been seen.
-const GAPS_MAX: usize = 1024;
-
-impl TheirListeners {
-    /// Takes note of a LISTEN. Answers whether it is new, or nothing if the peer has gone too far.
-    pub(super) fn admit(&mut self, id: u32) -> Option<bool> {
-        let id = u64::from(id);
-        if self.seen.contains(id, id + 1) {
-            return Some(false);
-        }
-        self.seen.insert(id, id + 1);
-        (self.seen.count() <= GAPS_MAX).then_some(true)
-    }
-
-    /// Whether this number was ever asked for.
-    pub(super) fn has_seen(&self, id: u32) -> bool {
-        let id = u64::from(id);
-        self.seen.contains(id, id + 1)
-    }
-}
 
 impl Session {
     /// Asks the peer to listen. The answer comes as [`Event::ListenResult`] with the number that this returns; the

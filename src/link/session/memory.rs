@@ -4,10 +4,11 @@
 //! sessions of a process have, and is lowered and raised while it lives. Credit that was announced is kept to; so the
 //! window of an honest peer follows its share as the bytes that were allowed before are taken.
 
-use super::control::Key;
-use super::state::{Cause, Session};
+use super::phase::Cause;
+use super::state::Session;
 use crate::link::stream::state::{Owed, Stream};
 use crate::link::wire::code::Code;
+use crate::link::wire::content::Key;
 
 /// Cost of a gap in a stream, of any size: a node of a map and a queue.
 const GAP_COST: u64 = 256;

@@ -15,82 +15,22 @@
 //!
 //! A peer without the capability keeps the old rule: as many as the limit of streams, in any order.
 
-use std::collections::VecDeque;
+use super::config::OPEN_US;
+use super::config::OPENS_MAX;
+use super::unopened::Way;
 
-use super::control::Key;
 use super::event::Event;
 use super::state::Session;
 use crate::link::stream::state::{Stage, Stream};
 use crate::link::wire::code::Code;
+use crate::link::wire::content::Key;
 use crate::link::wire::hello::{Capability, Limits};
 use crate::link::wire::ids::{STREAMS_EVER, StreamId, SubflowId, Time};
 
-/// OPENs of one end that may be unacknowledged at once.
-pub const OPENS_MAX: u32 = 1024;
-/// A stream without its OPEN is given up after so much time with a live subflow.
-pub const OPEN_US: u64 = 60_000_000;
 /// The application may open again when so few OPENs are unacknowledged.
 const OPENS_FEW: u32 = OPENS_MAX / 4 * 3;
 /// Streams that are given up in one call.
 const GIVEN_UP_MAX: usize = 256;
-
-/// A clock that runs while a subflow is live, in microseconds.
-#[derive(Debug, Default)]
-pub(super) struct LiveClock {
-    before: u64,
-    since: Option<Time>,
-}
-
-impl LiveClock {
-    pub(super) fn start(&mut self, now: Time) {
-        self.since.get_or_insert(now);
-    }
-
-    pub(super) fn pause(&mut self, now: Time) {
-        self.before = self.read(now);
-        self.since = None;
-    }
-
-    fn read(&self, now: Time) -> u64 {
-        self.before + self.since.map_or(0, |since| now.since(since))
-    }
-
-    /// Returns when the clock will show `us`, if it runs.
-    fn time_of(&self, us: u64) -> Option<Time> {
-        Some(self.since?.after(us.saturating_sub(self.before)))
-    }
-}
-
-/// Streams of the peer's of which something has come, but not the OPEN.
-#[derive(Debug, Default)]
-pub(super) struct Unopened {
-    /// Number of streams.
-    pub(super) count: u32,
-    /// Their ids and what the clock showed when they came, in that order. Some may be opened, or gone, since.
-    queue: VecDeque<(StreamId, u64)>,
-    pub(super) clock: LiveClock,
-}
-
-/// Where the DATA of a stream may go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// Anywhere.
-    Any,
-    /// Only behind the OPEN: on the first lane of these subflows.
-    Behind([Option<SubflowId>; 2]),
-    /// Nowhere before the OPEN has been sent.
-    Nowhere,
-}
-
-impl Way {
-    pub(super) fn allows(self, id: SubflowId) -> bool {
-        match self {
-            Way::Any => true,
-            Way::Behind(subflows) => subflows.contains(&Some(id)),
-            Way::Nowhere => false,
-        }
-    }
-}
 
 /// State of the sender of OPENs.
 impl Session {
@@ -263,24 +203,5 @@ impl Session {
         if self.has_capability(Capability::OrderedOpens) {
             assert!(self.tx.opens <= OPENS_MAX, "{} OPENs not acknowledged", self.tx.opens);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_live_clock_stands_still_while_no_subflow_is_live() {
-        let at = Time::from_us;
-        let mut clock = LiveClock::default();
-        assert_eq!((clock.read(at(50)), clock.time_of(1)), (0, None));
-        clock.start(at(100));
-        clock.start(at(110));
-        assert_eq!((clock.read(at(130)), clock.time_of(60)), (30, Some(at(160))));
-        clock.pause(at(130));
-        assert_eq!((clock.read(at(900)), clock.time_of(60)), (30, None));
-        clock.start(at(1000));
-        assert_eq!((clock.read(at(1010)), clock.time_of(60)), (40, Some(at(1030))));
     }
 }

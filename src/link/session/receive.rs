@@ -5,56 +5,28 @@
 //! subflow that brought them, and the session only if that happens again and again. What is merely late or repeated
 //! changes nothing.
 
+use super::error::Violation;
 use bytes::{Buf, Bytes};
 
-use super::control::Key;
 use super::event::Event;
-use super::state::{Cause, Phase, Session};
+use super::phase::{Cause, Phase};
+use super::state::Session;
 use super::table::Found;
 use crate::link::path::lane::LaneRx;
 use crate::link::path::subflow::{Asked, State};
 use crate::link::stream::datagram::Datagrams;
-use crate::link::stream::recv::{Arrived, Breach};
+use crate::link::stream::recv::Arrived;
 use crate::link::stream::state::{Stage, Stream};
 use crate::link::wire::code::Code;
-use crate::link::wire::frame::{
-    DATA_HEAD_BYTES, FLAG_LAST, Frame, FrameError, HEADER_BYTES, Header, OFFSET_MAX, kind, trace,
-};
+use crate::link::wire::content::Key;
+use crate::link::wire::frame::{FLAG_LAST, Frame, kind, trace};
+use crate::link::wire::header::{DATA_HEAD_BYTES, FrameError, HEADER_BYTES, Header, OFFSET_MAX};
 use crate::link::wire::ids::{StreamId, SubflowId, Time};
 use crate::link::wire::open::{Bound, Open};
 
 /// Subflows of a session that may end because of bytes that are no frame; with the last of them the session ends too.
 /// What a dead subflow carried is sent again, so a peer that frames wrongly would do so for ever.
 const FRAMING_ERRORS_MAX: u64 = 3;
-
-/// How the peer broke the protocol. [`Violation::Frame`] concerns the subflow that it came on, the others the session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Violation {
-    /// Bytes that are no frame.
-    Frame(FrameError),
-    /// More than it was allowed to send: bytes, streams, listeners or gaps.
-    Limit,
-    /// A stream that cannot be, or a stream's end that moved.
-    Stream,
-    /// An acknowledgement of what was never sent.
-    Ack,
-}
-
-impl From<FrameError> for Violation {
-    fn from(error: FrameError) -> Violation {
-        Violation::Frame(error)
-    }
-}
-
-impl From<Breach> for Violation {
-    fn from(breach: Breach) -> Violation {
-        match breach {
-            Breach::Credit => Violation::Limit,
-            Breach::FinalSize => Violation::Stream,
-        }
-    }
-}
 
 /// Where a frame came in.
 #[derive(Clone, Copy, Debug)]
@@ -309,7 +281,7 @@ impl Session {
         }
         stream.stage = Stage::Offered;
         stream.weight = open.weight;
-        stream.datagrams = super::commands::has_datagrams(open.kind).then(Box::default);
+        stream.datagrams = open.kind.has_datagrams().then(Box::default);
         let given_up = (!stream.recv.is_open()).then(|| stream.recv.stopped().unwrap_or(Code::Killed));
         self.on_opened(id);
         if let Some(code) = given_up.or(matches!(self.phase, Phase::Closing { .. }).then_some(Code::Killed)) {

@@ -6,26 +6,14 @@
 //! is not so is reset.
 
 use super::event::Event;
-use super::state::{Phase, Session};
+use super::phase::Phase;
+use super::phase::Resume;
+use super::state::Session;
 use crate::link::wire::code::Code;
-use crate::link::wire::frame::{
-    BODY_BYTES_MAX, FLAG_LAST, FrameError, Lines, OFFSET_MAX, STREAM_STATE_BYTES, StreamState, frame_with, kind,
-};
+use crate::link::wire::frame::{FLAG_LAST, Lines, STREAM_STATE_BYTES, StreamState, frame_with, kind};
+use crate::link::wire::header::{BODY_BYTES_MAX, FrameError, OFFSET_MAX};
 use crate::link::wire::ids::{StreamId, SubflowId, Time};
 use crate::link::wire::outbox::Outbox;
-
-/// How far the exchange is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Resume {
-    /// The subflow on which the states travel.
-    pub(super) subflow: SubflowId,
-    /// The slot of the first stream that has not been told of; nothing once the last frame has left.
-    pub(super) next: Option<usize>,
-    /// Whether the peer's last frame has come.
-    pub(super) heard: bool,
-    /// Whether no other subflow has been there since this one was dialled.
-    pub(super) alone: bool,
-}
 
 /// Streams that one frame tells of.
 const STATES_MAX: usize = BODY_BYTES_MAX / STREAM_STATE_BYTES;

@@ -4,61 +4,31 @@
 //! after a change, ending the session. Other files hold the operations: `apps` the commands of the application, `opening`
 //! streams whose OPEN is on its way, `join` and `resume` subflows that come and go, `input` received frames, `output` sent
 //! frames, `timers` deadlines, and `check` the invariants.
-//!
-//! ```text
-//! Greeting --first subflow up--> Open <----both RESUME_STATEs done---- Resuming
-//!    |                           | ^ \                                  ^   |
-//!    |          last subflow gone| | a JOIN is taken                    |   |
-//!    |                           v |                                    |   |
-//!    |                          Parted --------RESUME is taken----------+   |
-//!    |                           |  ^-------------subflow gone--------------+
-//!    +--------> Ended <----------+     Open --close--> Closing --acked, or given up--> Ended
-//! ```
 
+use super::phase::Cause;
+use super::phase::Phase;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::config::Config;
-use super::control::{Control, Key};
+use super::control_queue::Control;
 use super::event::{Event, Progress, Stats};
-use super::listen::{MyListener, TheirListeners};
-use super::opening::{Unopened, Way};
-use super::resume::Resume;
+use super::listeners::{MyListener, TheirListeners};
 use super::table::Table;
-use crate::link::path::lane::Sent;
+use super::unopened::{Unopened, Way};
 use crate::link::path::scheduler::Scheduler;
 use crate::link::path::subflow::Subflow;
-use crate::link::stream::buffer_pool::Spare;
 use crate::link::stream::credit::Window;
 use crate::link::stream::datagram::Datagrams;
 use crate::link::stream::drr::Drr;
 use crate::link::stream::mix::Mix;
+use crate::link::stream::pools::Spare;
 use crate::link::stream::send::SendStream;
 use crate::link::stream::state::Stage;
 use crate::link::wire::code::Code;
+use crate::link::wire::content::Key;
+use crate::link::wire::content::Sent;
 use crate::link::wire::hello::{Capability, Limits};
 use crate::link::wire::ids::{BootId, Role, SessionId, StreamId, SubflowId, Time};
-
-/// How a session stands: see the module's head.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    Greeting,
-    Open,
-    Parted { since: Time },
-    Resuming(Resume),
-    Closing { since: Time, code: Code, text: String },
-    Ended { code: Code, farewell: bool },
-}
-
-/// What brings a session to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
-    /// This end has closed it, or given it up.
-    Own,
-    /// The peer has said so.
-    Peer,
-    /// The peer has broken the protocol, and is to be told.
-    Violation,
-}
 
 /// One end of a link: see [the module](super).
 #[derive(Debug)]

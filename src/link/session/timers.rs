@@ -1,15 +1,11 @@
 //! Deadlines: when the session wants to be called without any input, and what it does then.
 
-use super::state::{Cause, Phase, Session};
-use crate::link::path::lane::Entry;
-use crate::link::path::scheduler::Mode;
+use super::phase::{Cause, Phase};
+use super::state::Session;
 use crate::link::path::subflow::{State, Subflow};
 use crate::link::wire::code::Code;
-use crate::link::wire::frame::Class;
 use crate::link::wire::ids::{SubflowId, Time};
 
-/// A subflow with late frames is looked at again after so long.
-const LATE_AGAIN_US: u64 = 20_000;
 /// How long a CLOSE may wait for its acknowledgement.
 const CLOSE_US: u64 = 1_000_000;
 
@@ -86,54 +82,5 @@ impl Session {
             self.stats.suspicions += 1;
             self.move_from_suspects();
         }
-    }
-
-    /// Whether late frames could go another way.
-    fn may_rescue(&self) -> bool {
-        self.subflows.len() > 1 && self.config.mode != Mode::Single
-    }
-
-    /// Queues what is late on a subflow for the others, if there is one that keeps its time.
-    ///
-    /// Acknowledgements may still come, so this is no suspicion: the path has become slower than it was when the frames
-    /// left, and a stream waits for the first of them.
-    fn rescue(&mut self, now: Time, index: usize) {
-        let Some(late) = self.subflows.get_mut(index) else { return };
-        late.late_after = now.after(LATE_AGAIN_US);
-        let class = late.class();
-        let keeps_time = |s: &Subflow| {
-            let usable = s.is_live() && !s.suspect && (s.class() == Class::Active || s.class() == class);
-            usable && !s.is_late(now)
-        };
-        if !self.subflows.iter().enumerate().any(|(other, s)| other != index && keeps_time(s)) {
-            return;
-        }
-        let Some(late) = self.subflows.get_mut(index) else { return };
-        let mut overdue: Vec<Entry> = Vec::new();
-        for entry in late.lanes.iter_mut().flat_map(|lane| lane.tx.entries_mut()) {
-            if entry.is_kept() && entry.late_at() <= now {
-                overdue.push(*entry);
-                entry.moved = true;
-            }
-        }
-        self.stats.rescues += 1;
-        overdue.into_iter().for_each(|entry| self.on_entry_lost(entry));
-    }
-
-    /// Queues what is in flight on suspect subflows for the others.
-    pub(super) fn move_from_suspects(&mut self) {
-        let trusted = |s: &Subflow| s.is_live() && !s.suspect && s.class() != Class::Closing;
-        if !self.subflows.iter().any(trusted) {
-            return;
-        }
-        let mut moved: Vec<Entry> = Vec::new();
-        for subflow in self.subflows.iter_mut().filter(|subflow| subflow.suspect) {
-            let entries = subflow.lanes.iter_mut().flat_map(|lane| lane.tx.entries_mut());
-            for entry in entries.filter(|entry| !entry.moved) {
-                moved.push(*entry);
-                entry.moved = true;
-            }
-        }
-        moved.into_iter().for_each(|entry| self.on_entry_lost(entry));
     }
 }

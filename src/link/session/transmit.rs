@@ -6,21 +6,23 @@
 //! nothing at all can be sent, a gap at a stream's frontier may be filled by sending a slow subflow's piece again on
 //! the fastest.
 
+use super::config::FRAMES_SLACK;
 use super::config::RANGES_MAX;
-use super::control::Key;
-use super::opening::Way;
-use super::quota::SHARE_MIN;
-use super::state::{Phase, Session};
-use crate::link::path::lane::{Outlook, Sent};
+use super::phase::Phase;
+use super::state::Session;
+use super::unopened::Way;
+use crate::link::path::lane::Outlook;
 use crate::link::path::scheduler::{Candidate, Mode, Need};
 use crate::link::path::subflow::Subflow;
 use crate::link::stream::drr::List;
-use crate::link::stream::send::Piece;
+use crate::link::stream::quota::SHARE_MIN;
 use crate::link::stream::state::Stream;
-use crate::link::wire::frame::{
-    Class, DATA_HEAD_BYTES, FRAME_BYTES_MAX, Frame, HEADER_BYTES, LaneAck, frame_with, kind,
-};
-use crate::link::wire::ids::{StreamId, SubflowId, Time};
+use crate::link::wire::content::Key;
+use crate::link::wire::content::Piece;
+use crate::link::wire::content::Sent;
+use crate::link::wire::frame::{Class, Frame, LaneAck, frame_with, kind};
+use crate::link::wire::header::{DATA_HEAD_BYTES, FRAME_BYTES_MAX, HEADER_BYTES};
+use crate::link::wire::ids::{SubflowId, Time};
 use crate::link::wire::outbox::Outbox;
 
 /// A frame that was put into the outbox: it belongs on this lane, after all others that were.
@@ -34,19 +36,10 @@ pub struct Transmit {
     pub bytes: usize,
 }
 
-/// Frames in flight on a subflow beyond its limit, of the kinds that need not wait for it: answers, acknowledgements.
-pub(super) const FRAMES_SLACK: usize = 16;
 /// Streams that are asked, in one turn, whether they have something for a subflow that is not the fastest.
 const TRIES_MAX: usize = 16;
-/// One byte in so many may be sent twice to fill a gap sooner, beside a few frames at the start.
-const REINJECT_SHARE: u64 = 160;
-const REINJECT_BYTES_MAX: u64 = 4 * FRAME_BYTES_MAX as u64;
-/// Frames at the head of a slow lane among which the one at a stream's frontier is looked for.
-const REINJECT_LOOK: usize = 32;
 /// A subflow that was heard so much later than the fastest is the better one for acknowledgements.
 const SILENCE_US: u64 = 50_000;
-/// Copies that wait for a second subflow.
-const ECHOES_MAX: usize = 16;
 
 impl Session {
     /// Makes the next frame, if there is anything to send and a subflow to send it on: see [`Session::set_room`].
@@ -174,7 +167,7 @@ impl Session {
     }
 
     /// Books a frame that was appended to `out` since it held `before` bytes.
-    fn note(
+    pub(super) fn note(
         &mut self,
         now: Time,
         index: usize,
@@ -232,91 +225,6 @@ impl Session {
         let speaks = |s: &Subflow| heard.since(s.heard) <= SILENCE_US.max(first.path.rtt_us());
         let index = self.sched.usable().find(|index| self.subflows.get(*index).is_some_and(speaks))?;
         self.subflows.get(index).filter(|s| s.room > 0).map(|_| index)
-    }
-
-    fn send_control(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
-        if self.control.is_empty() {
-            return None;
-        }
-        let index = self.sched.soonest()?;
-        let before = out.len();
-        while let Some(key) = self.control.pop() {
-            if let Some((id, bit)) = key.stream_bit() {
-                self.streams.by_id(id).into_iter().for_each(|stream| stream.queued &= !bit);
-            }
-            if self.write_control(key, out) {
-                self.echo(index, Sent::Control(key));
-                let transmit = self.note(now, index, 0, before, out, Sent::Control(key));
-                if let (Key::Open(id), Some(transmit)) = (key, transmit) {
-                    self.on_open_sent(id, transmit.subflow, false);
-                    self.just_opened = Some(id);
-                }
-                return transmit;
-            }
-        }
-        None
-    }
-
-    /// Writes what is true now about `key`. Answers false if there is nothing to say any more.
-    fn write_control(&mut self, key: Key, out: &mut Outbox) -> bool {
-        let frame = match key.stream_bit() {
-            Some((id, _)) => self.stream_control(key, id),
-            None => self.session_control(key),
-        };
-        if let Some(frame) = &frame {
-            out.frame(|heads| frame.encode(heads));
-        }
-        frame.is_some()
-    }
-
-    fn stream_control(&mut self, key: Key, id: StreamId) -> Option<Frame<'static>> {
-        let stream = self.streams.by_id(id).filter(|stream| stream.still_wants(key))?;
-        let id = id.0;
-        Some(match key {
-            Key::Open(_) | Key::OpenResult(_) => stream.opening_frame()?,
-            Key::Reset(_) => stream.send.reset_frame().map(|(code, size)| Frame::Reset { id, code, size })?,
-            Key::Stop(_) => Frame::Stop { id, code: stream.recv.stopped()? },
-            Key::Credit(_) => {
-                let (max, taken) = stream.recv.window.announce();
-                Frame::Credit { id, max, taken }
-            }
-            Key::Blocked(_) => Frame::Blocked { id, offset: stream.send.next() },
-            _ => return None,
-        })
-    }
-
-    fn session_control(&mut self, key: Key) -> Option<Frame<'_>> {
-        Some(match key {
-            Key::SessionCredit => {
-                let (max, taken) = self.rx.window.announce();
-                Frame::Credit { id: 0, max, taken }
-            }
-            Key::SessionBlocked => Frame::Blocked { id: 0, offset: self.tx.sent },
-            Key::MaxStreams => {
-                self.rx.streams_announced = self.rx.streams_announced.max(self.streams_allowed());
-                Frame::MaxStreams { max: self.rx.streams_announced }
-            }
-            Key::Listen(id) => Frame::Listen { id, open: self.my_listeners.get(&id)?.open.clone() },
-            Key::ListenResult(id) => {
-                Frame::ListenResult { id, result: self.their_listeners.live.get(&id)?.result.clone()? }
-            }
-            Key::Unlisten(id) => Frame::Unlisten { id },
-            Key::Absent(id) => Frame::Absent { id: id.0 },
-            Key::Class(id) => Frame::Subflow { subflow: id.0, class: self.subflow(id)?.classes[0] },
-            Key::Message(seq) if seq == self.messages.seq => {
-                Frame::Message { seq, text: self.messages.outgoing.front()? }
-            }
-            Key::GoAway => {
-                let last = self.streams.opened(false);
-                let (code, text) = self.going_away[0].as_ref()?;
-                Frame::GoAway { last, code: *code, text }
-            }
-            Key::Close => match &self.phase {
-                Phase::Closing { code, text, .. } => Frame::Close { code: *code, text },
-                _ => return None,
-            },
-            _ => return None,
-        })
     }
 
     /// The oldest piece of the next stream that has lost some.
@@ -408,7 +316,7 @@ impl Session {
     }
 
     /// The lane of a subflow for the pieces of a stream: that of its OPEN, as long as that may be on its way.
-    fn lane_of(&self, index: usize, stream: &Stream) -> Option<u16> {
+    pub(super) fn lane_of(&self, index: usize, stream: &Stream) -> Option<u16> {
         let subflow = self.subflows.get(index)?;
         Some(if self.way_of(stream) == Way::Any { subflow.lane_for(stream.id) } else { 0 })
     }
@@ -510,7 +418,14 @@ impl Session {
     }
 
     /// Writes one DATA frame.
-    fn send_piece(&mut self, now: Time, index: usize, slot: usize, piece: Piece, out: &mut Outbox) -> Option<Transmit> {
+    pub(super) fn send_piece(
+        &mut self,
+        now: Time,
+        index: usize,
+        slot: usize,
+        piece: Piece,
+        out: &mut Outbox,
+    ) -> Option<Transmit> {
         let stream = self.streams.get(slot)?;
         let id = stream.id;
         let before = out.len();
@@ -521,94 +436,6 @@ impl Session {
         let lane = self.lane_of(index, stream)?;
         self.echo(index, Sent::Data(id, piece));
         self.note(now, index, lane, before, out, Sent::Data(id, piece))
-    }
-
-    /// In redundant mode, what is small goes over a second subflow too.
-    fn echo(&mut self, index: usize, what: Sent) {
-        let small = match what {
-            Sent::Data(_, piece) => u64::from(piece.len) < 1024,
-            _ => true,
-        };
-        if self.config.mode == Mode::Redundant && small && self.echoes.len() < ECHOES_MAX {
-            self.subflows.get(index).into_iter().for_each(|s| self.echoes.push_back((s.id, what)));
-        }
-    }
-
-    fn send_echo(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
-        while let Some((id, what)) = self.echoes.pop_front() {
-            let first = self.subflows.iter().position(|subflow| subflow.id == id).unwrap_or(usize::MAX);
-            let Some(index) = self.sched.second(first) else { continue };
-            let before = out.len();
-            match what {
-                Sent::Control(key) if self.write_control(key, out) => {
-                    let transmit = self.note(now, index, 0, before, out, what);
-                    if let (Key::Open(id), Some(transmit)) = (key, transmit) {
-                        self.on_open_sent(id, transmit.subflow, true);
-                    }
-                    return transmit;
-                }
-                Sent::Data(id, piece) => {
-                    let Some(stream) = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot)) else {
-                        continue;
-                    };
-                    let held = &stream.send;
-                    let is_ahead = !self.subflows.get(index).is_some_and(|s| self.way_of(stream).allows(s.id));
-                    if is_ahead || held.reset_frame().is_some() || held.una() > piece.offset || held.is_over() {
-                        continue;
-                    }
-                    out.data_head(id.0, piece.offset, piece.len as usize, piece.fin);
-                    held.emit(piece, out);
-                    let lane = self.lane_of(index, stream)?;
-                    self.stats.reinjected_bytes += u64::from(piece.len);
-                    return self.note(now, index, lane, before, out, what);
-                }
-                _ => {}
-            }
-        }
-        None
-    }
-
-    /// Fills the gap at a stream's frontier sooner: sends again, on the fastest subflow, what lies far back on a slow
-    /// one.
-    fn send_again(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
-        let fast = self.sched.fastest().filter(|_| self.subflows.len() > 1)?;
-        let earned = self.tx.reinject_bytes / REINJECT_SHARE;
-        let allowed = (earned + REINJECT_BYTES_MAX).saturating_sub(self.stats.reinjected_bytes);
-        if allowed < FRAME_BYTES_MAX as u64 {
-            return None;
-        }
-        let fast_us = self.subflows.get(fast)?.path.rtt_us();
-        let (index, lane, at, id, piece) = self.find_frontier(now, fast, fast_us)?;
-        let entry = self.subflows.get_mut(index)?.lanes.get_mut(lane)?.tx.entries_mut().nth(at)?;
-        entry.moved = true;
-        self.stats.reinjected_bytes += u64::from(piece.len);
-        let slot = self.streams.live_slot(id)?;
-        self.send_piece(now, fast, slot, piece, out)
-    }
-
-    /// A piece on a slow subflow that a stream waits for: where it is in flight, and what it is.
-    fn find_frontier(&self, now: Time, fast: usize, fast_us: u64) -> Option<(usize, usize, usize, StreamId, Piece)> {
-        let session_blocked = self.tx.credit <= self.tx.sent;
-        for (index, subflow) in self.subflows.iter().enumerate().filter(|(index, s)| *index != fast && s.is_live()) {
-            for (n, lane) in subflow.lanes.iter().enumerate() {
-                for (at, entry) in lane.tx.entries().take(REINJECT_LOOK).enumerate() {
-                    let Sent::Data(id, piece) = entry.what else { continue };
-                    let waits = !entry.moved
-                        && subflow.path.remaining_us(now.since(entry.at)) > 2 * fast_us
-                        && self.streams.live_slot(id).and_then(|slot| self.streams.get(slot)).is_some_and(|stream| {
-                            let send = &stream.send;
-                            send.una() == piece.offset
-                                && self.way_of(stream) == Way::Any
-                                && send.reset_frame().is_none()
-                                && (stream.held_back || send.is_blocked() || send.is_tail() || session_blocked)
-                        });
-                    if waits {
-                        return Some((index, n, at, id, piece));
-                    }
-                }
-            }
-        }
-        None
     }
 
     /// A word to a peer that broke the protocol, once on each subflow.

@@ -11,11 +11,11 @@
 //! whoever still has the stream knows both ends of it, waits for nothing but acknowledgements and its own application,
 //! and ignores the answer. Whoever does not is told the truth for the first time, and ends the stream.
 
-use super::control::Key;
 use super::event::Event;
 use super::state::Session;
 use crate::link::stream::state::Stage;
 use crate::link::wire::code::Code;
+use crate::link::wire::content::Key;
 use crate::link::wire::ids::{StreamId, Time};
 use crate::link::wire::open::Bound;
 

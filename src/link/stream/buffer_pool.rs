@@ -1,14 +1,4 @@
-//! Room that is used again: buffers for small payloads, and the queues of streams that hold nothing now.
-//!
-//! It exists so that frames allocate nothing in steady state although a stream that holds no bytes has no room of its
-//! own. What it keeps is bounded and counted in the memory formula: at most 2 MiB. It goes along with what counts the
-//! memory of what has arrived, since both are at hand where runs come and go.
-
-use std::collections::VecDeque;
-
-use super::pins::Pins;
-use super::recv::Run;
-use super::send::Chunk;
+//! Buffers for small payloads that are used again.
 
 /// Bytes of all buffers that are kept.
 const KEPT_BYTES_MAX: usize = 1024 * 1024;
@@ -16,20 +6,6 @@ const KEPT_BYTES_MAX: usize = 1024 * 1024;
 const BUFFER_BYTES_MAX: usize = 16 * 1024;
 /// What a buffer counts for at least.
 const BUFFER_COST_MIN: usize = 256;
-/// What all queues of one kind that are kept have room for: those of a thousand streams which all carry something.
-const KEPT_ENTRIES_MAX: usize = 8192;
-/// A queue with room for more is freed rather than kept.
-const QUEUE_ENTRIES_MAX: usize = 256;
-
-/// See the module's head.
-#[derive(Debug, Default)]
-pub(in crate::link) struct Spare {
-    pub(in crate::link) bufs: Buffers,
-    pub(in crate::link) chunks: Queues<Chunk>,
-    pub(in crate::link) runs: Queues<Run>,
-    pub(in crate::link) pins: Pins,
-}
-
 /// Buffers that nobody uses.
 #[derive(Debug, Default)]
 pub(in crate::link) struct Buffers {
@@ -37,21 +13,6 @@ pub(in crate::link) struct Buffers {
     /// What those in `bufs` count for.
     kept: usize,
 }
-
-/// A queue goes to a stream and back in its box: the pointer is all that moves, and all that an idle stream has.
-type Boxed<T> = Box<VecDeque<T>>;
-
-/// Queues that hold nothing now.
-#[derive(Debug)]
-pub(in crate::link) struct Queues<T> {
-    queues: Vec<Boxed<T>>,
-    /// What those in `queues` have room for.
-    entries: usize,
-}
-
-/// A queue that has room only while it holds something.
-#[derive(Debug)]
-pub(in crate::link) struct Queue<T>(Option<Boxed<T>>);
 
 impl Buffers {
     /// An empty buffer, a used one if there is any.
@@ -72,112 +33,6 @@ impl Buffers {
     }
 }
 
-impl<T> Default for Queues<T> {
-    fn default() -> Queues<T> {
-        Queues { queues: Vec::new(), entries: 0 }
-    }
-}
-
-impl<T> Queues<T> {
-    #[inline]
-    fn take(&mut self) -> Boxed<T> {
-        let queue = self.queues.pop().unwrap_or_default();
-        self.entries -= queue.capacity();
-        queue
-    }
-
-    #[inline]
-    fn give(&mut self, queue: Boxed<T>) {
-        let entries = queue.capacity();
-        if entries <= QUEUE_ENTRIES_MAX && self.entries + entries <= KEPT_ENTRIES_MAX {
-            self.entries += entries;
-            self.queues.push(queue);
-        }
-    }
-}
-
-impl<T> Queue<T> {
-    pub(in crate::link) const fn new() -> Queue<T> {
-        Queue(None)
-    }
-
-    /// The queue with room for more.
-    #[inline]
-    pub(in crate::link) fn lend(&mut self, spare: &mut Queues<T>) -> &mut VecDeque<T> {
-        self.0.get_or_insert_with(|| spare.take())
-    }
-
-    /// Takes the room, if the queue holds nothing. Answers whether that is so.
-    #[inline]
-    pub(in crate::link) fn reclaim(&mut self, spare: &mut Queues<T>) -> bool {
-        match self.0.take_if(|queue| queue.is_empty()) {
-            Some(queue) => spare.give(queue),
-            None => return self.0.is_none(),
-        }
-        true
-    }
-
-    /// The queue, unless it holds nothing and has no room.
-    #[inline]
-    pub(in crate::link) fn held(&mut self) -> Option<&mut VecDeque<T>> {
-        self.0.as_deref_mut()
-    }
-
-    #[inline]
-    pub(in crate::link) fn get(&self, index: usize) -> Option<&T> {
-        self.0.as_deref()?.get(index)
-    }
-
-    #[inline]
-    pub(in crate::link) fn front(&self) -> Option<&T> {
-        self.get(0)
-    }
-
-    /// What it holds, when nothing more will come.
-    pub(in crate::link) fn into_entries(self) -> impl Iterator<Item = T> {
-        self.0.into_iter().flat_map(|queue| *queue)
-    }
-
-    pub(in crate::link) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.0.as_deref().into_iter().flatten()
-    }
-
-    /// How many entries at the front `is_before` holds for, if they are sorted by it.
-    pub(in crate::link) fn partition_point(&self, is_before: impl FnMut(&T) -> bool) -> usize {
-        self.0.as_deref().map_or(0, |queue| queue.partition_point(is_before))
-    }
-}
-
 fn cost(buf: &Vec<u8>) -> usize {
     buf.capacity().max(BUFFER_COST_MIN)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_empty_queue_has_no_room_and_gets_the_same_again() {
-        let (mut spare, mut queue) = (Queues::default(), Queue::new());
-        queue.lend(&mut spare).extend(0..5);
-        assert!(!queue.reclaim(&mut spare), "one that holds something keeps it");
-        assert_eq!((queue.iter().count(), queue.front()), (5, Some(&0)));
-        let queued = queue.held().unwrap();
-        let room = queued.capacity();
-        queued.clear();
-        assert!(queue.reclaim(&mut spare) && queue.reclaim(&mut spare));
-        assert!(queue.held().is_none() && spare.entries == room);
-        assert_eq!((Queue::new().lend(&mut spare).capacity(), spare.entries), (room, 0));
-    }
-
-    #[test]
-    fn what_is_kept_is_bounded() {
-        let mut spare = Queues::<u8>::default();
-        for capacity in [4, 40, 4000].into_iter().cycle().take(10_000) {
-            spare.give(Box::new(VecDeque::with_capacity(capacity)));
-        }
-        let entries: usize = spare.queues.iter().map(|queue| queue.capacity()).sum();
-        assert!(entries == spare.entries && (1..=KEPT_ENTRIES_MAX).contains(&entries));
-        assert!(spare.queues.iter().all(|queue| queue.capacity() <= QUEUE_ENTRIES_MAX), "a large one is freed");
-    }
 }

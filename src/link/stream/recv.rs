@@ -14,57 +14,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Buf, Bytes};
 
-use super::buffer_pool::{Buffers, Queue, Spare};
 use super::credit::Window;
-use super::pins::{Pin, Pins};
+use super::pools::Spare;
+use super::queue_pool::Queue;
+use super::run::{Run, push_run};
 use crate::link::wire::code::Code;
-
-/// A copy of small payloads grows up to this size before the next is begun.
-const JOINED_BYTES_MAX: usize = 16 * 1024;
-/// When copies take so much, each new one gets only the room that it needs.
-const SPARE_COPIES_MAX: u64 = 1024 * 1024;
-
-/// A run of received bytes.
-#[derive(Debug)]
-pub(in crate::link) enum Run {
-    /// A part of the buffer that it came in, which it keeps.
-    Shared(Bytes, Pin),
-    /// Small payloads, joined; the first `usize` bytes are taken already.
-    Joined(Vec<u8>, usize),
-}
-
-impl Run {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Run::Shared(bytes, _) => bytes,
-            Run::Joined(bytes, taken) => bytes.get(*taken..).unwrap_or_default(),
-        }
-    }
-
-    fn skip(&mut self, count: usize, pins: &mut Pins) {
-        match self {
-            Run::Shared(bytes, _) => {
-                bytes.advance(count);
-                pins.take(count);
-            }
-            Run::Joined(_, taken) => *taken += count,
-        }
-    }
-
-    /// Releases its memory from the count.
-    fn free(self, spare: &mut Spare) {
-        match self {
-            Run::Shared(bytes, pin) => {
-                spare.pins.take(bytes.len());
-                spare.pins.release(pin);
-            }
-            Run::Joined(buf, _) => {
-                spare.pins.copies_changed(buf.capacity(), 0);
-                spare.bufs.give(buf);
-            }
-        }
-    }
-}
 
 /// Contiguous bytes beyond a gap.
 #[derive(Debug)]
@@ -209,7 +163,7 @@ impl RecvStream {
                 break;
             }
             left -= len;
-            ready.pop_front().into_iter().for_each(|run| run.free(spare));
+            ready.pop_front().into_iter().for_each(|run| run.free(&mut spare.pins, &mut spare.bufs));
         }
         self.read += count;
         self.reclaim(spare);
@@ -271,7 +225,7 @@ impl RecvStream {
                     self.contiguous += len - known;
                     self.ready.lend(&mut spare.runs).push_back(run);
                 } else {
-                    run.free(spare);
+                    run.free(&mut spare.pins, &mut spare.bufs);
                 }
             }
         }
@@ -326,9 +280,13 @@ impl RecvStream {
 
     /// Forgets all that is held. Answers the bytes that the application never took: they count as consumed.
     fn discard(&mut self, spare: &mut Spare) -> u64 {
-        self.ready.held().into_iter().flat_map(|ready| ready.drain(..)).for_each(|run| run.free(spare));
+        self.ready
+            .held()
+            .into_iter()
+            .flat_map(|ready| ready.drain(..))
+            .for_each(|run| run.free(&mut spare.pins, &mut spare.bufs));
         let ahead = std::mem::take(&mut self.ahead).into_values();
-        ahead.flat_map(|span| span.runs).for_each(|run| run.free(spare));
+        ahead.flat_map(|span| span.runs).for_each(|run| run.free(&mut spare.pins, &mut spare.bufs));
         self.ahead_bytes = 0;
         self.reclaim(spare);
         let dropped = self.highest - self.read;
@@ -432,28 +390,6 @@ impl RecvStream {
         );
         assert!(self.ahead.keys().next().is_none_or(|start| *start > self.contiguous), "a gap that is none");
     }
-}
-
-/// Adds a payload behind `runs`: as a reference, or as a copy, joined with the last if that is one too.
-fn push_run(runs: &mut VecDeque<Run>, payload: Bytes, pins: &mut Pins, spare: &mut Buffers) {
-    debug_assert!(!payload.is_empty());
-    if let Some(pin) = pins.keep(payload.len()) {
-        runs.push_back(Run::Shared(payload, pin));
-        return;
-    }
-    if let Some(Run::Joined(buf, _)) = runs.back_mut()
-        && buf.len() + payload.len() <= JOINED_BYTES_MAX
-    {
-        let before = buf.capacity();
-        buf.extend_from_slice(&payload);
-        pins.copies_changed(before, buf.capacity());
-        return;
-    }
-    // A buffer that is used again may have much more room than is needed, which is cheap as long as there are few.
-    let mut buf = if pins.copies() < SPARE_COPIES_MAX { spare.take() } else { Vec::with_capacity(payload.len()) };
-    buf.extend_from_slice(&payload);
-    pins.copies_changed(0, buf.capacity());
-    runs.push_back(Run::Joined(buf, 0));
 }
 
 #[cfg(test)]

@@ -11,33 +11,16 @@
 //! sending again take slices of them and copy nothing. This file knows neither lanes nor turns: it is told which pieces
 //! were acknowledged and which were lost with a lane.
 
+use crate::link::wire::content::Piece;
 use bytes::Bytes;
 
-use super::buffer_pool::{Queue, Spare};
+use super::pools::Spare;
+use super::queue_pool::Queue;
+use super::quota::Motion;
 use super::ranges::RangeSet;
-use crate::link::session::quota::Motion;
+use super::run::{CHUNK_COST, Chunk};
 use crate::link::wire::code::Code;
 use crate::link::wire::outbox::Outbox;
-
-/// A part of a stream, as one DATA frame carries it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::link) struct Piece {
-    pub(in crate::link) offset: u64,
-    pub(in crate::link) len: u32,
-    pub(in crate::link) fin: bool,
-}
-
-impl Piece {
-    pub(in crate::link) const fn end(&self) -> u64 {
-        self.offset + self.len as u64
-    }
-}
-
-/// A chunk with the offset of its first byte.
-pub(in crate::link) type Chunk = (u64, Bytes);
-
-/// What a chunk costs beside its bytes, for the bound on memory.
-pub(in crate::link) const CHUNK_COST: u64 = 64;
 
 /// Where the end of a stream stands.
 ///

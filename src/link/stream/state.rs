@@ -14,10 +14,10 @@ use super::datagram::Datagrams;
 use super::mix::Pace;
 use super::recv::RecvStream;
 use super::send::SendStream;
-use crate::link::session::control::Key;
+use crate::link::wire::content::Key;
 use crate::link::wire::frame::Frame;
 use crate::link::wire::ids::{StreamId, SubflowId};
-use crate::link::wire::open::{Bound, Kind, Open};
+use crate::link::wire::open::{Bound, Open};
 
 /// How the opening stands: see the module's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,14 +70,14 @@ pub(in crate::link) struct Stream {
     pub(in crate::link) held_back: bool,
     /// The recent volume, sent and received.
     pub(in crate::link) paces: [Pace; 2],
-    /// For [`Kind::Udp`].
+    /// For `Kind::Udp`.
     pub(in crate::link) datagrams: Option<Box<Datagrams>>,
 }
 
 impl Stream {
     /// A stream that this end opens.
     pub(in crate::link) fn asked(id: StreamId, open: Open, credit: u64, window: Window) -> Stream {
-        let datagrams = (open.kind == Kind::Udp).then(Box::default);
+        let datagrams = open.kind.has_datagrams().then(Box::default);
         let weight = open.weight;
         let owed = Some(Box::new(Owed::Open(open)));
         Stream { mine: true, stage: Stage::Asked, owed, weight, datagrams, ..Stream::implied(id, credit, window) }

@@ -2,7 +2,7 @@
 //!
 //! The reader answers "too short" instead of indexing; nothing here allocates by a number that it has read.
 
-use super::frame::FrameError;
+use super::header::FrameError;
 
 /// What is left of a frame's body.
 pub(in crate::link) struct Reader<'a> {
@@ -82,4 +82,9 @@ impl Put for Vec<u8> {
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }
+}
+
+/// The longest prefix of `text` that is at most `max` bytes and ends between characters.
+pub(in crate::link) fn clipped(text: &str, max: usize) -> &str {
+    (0..=max.min(text.len())).rev().find_map(|end| text.get(..end)).unwrap_or_default()
 }

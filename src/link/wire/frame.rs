@@ -14,25 +14,12 @@
 
 use super::code::Code;
 use super::cursor::{Put, Reader};
+pub use super::header::{
+    BODY_BYTES_MAX, DATA_BYTES_MAX, DATA_HEAD_BYTES, EXTENSION_FIRST, FRAME_BYTES_MAX, FrameError, HEADER_BYTES,
+    Header, OFFSET_MAX,
+};
 use super::hello::{Hello, HelloAck};
 use super::open::{Bound, Open};
-
-/// Bytes of a frame's header.
-pub const HEADER_BYTES: usize = 8;
-/// Bytes of the largest frame, header and all.
-pub const FRAME_BYTES_MAX: usize = 16_384;
-/// Bytes of the largest body.
-pub const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX - HEADER_BYTES;
-/// Bytes of a DATA frame before its payload: the header and the offset.
-pub const DATA_HEAD_BYTES: usize = HEADER_BYTES + 8;
-/// Bytes of the largest payload of one DATA frame.
-pub const DATA_BYTES_MAX: usize = FRAME_BYTES_MAX - DATA_HEAD_BYTES;
-/// Types from here on are skipped by those who do not know them.
-pub const EXTENSION_FIRST: u8 = 0x80;
-/// The highest offset of a stream, and of the session: far from where arithmetic could overflow.
-pub const OFFSET_MAX: u64 = 1 << 62;
-
-const _: () = assert!(BODY_BYTES_MAX <= u16::MAX as usize && DATA_BYTES_MAX == 16_368);
 
 /// The type byte of each frame.
 #[allow(missing_docs, reason = "each is the type of the frame of the same name")]
@@ -66,54 +53,6 @@ pub mod kind {
 pub const FLAG_LAST: u8 = 0x01;
 /// RESET: the sender has no such stream; code and size mean nothing.
 pub const FLAG_ABSENT: u8 = 0x01;
-
-/// What is wrong with bytes that should be a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum FrameError {
-    /// The header announces more than a frame may hold.
-    TooLarge,
-    /// The body ends within a field.
-    Short,
-    /// The body goes on after its last field.
-    Long,
-    /// A required type that this version does not know.
-    UnknownKind(u8),
-    /// A field holds a value that has no meaning.
-    Value,
-}
-
-/// The first eight bytes of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// The frame's type: a constant of [`kind`].
-    pub kind: u8,
-    /// Bits whose meaning depends on the type; unknown ones are ignored.
-    pub flags: u8,
-    /// Bytes of the body, at most [`BODY_BYTES_MAX`].
-    pub len: usize,
-    /// What the frame is about: a stream, a listener, a subflow, or 0.
-    pub id: u32,
-}
-
-impl Header {
-    /// Reads a header; fails with [`FrameError::TooLarge`] before anything of the announced size exists.
-    pub fn decode(bytes: [u8; HEADER_BYTES]) -> Result<Header, FrameError> {
-        let [kind, flags, len_high, len_low, a, b, c, d] = bytes;
-        let len = usize::from(u16::from_be_bytes([len_high, len_low]));
-        if len > BODY_BYTES_MAX {
-            return Err(FrameError::TooLarge);
-        }
-        Ok(Header { kind, flags, len, id: u32::from_be_bytes([a, b, c, d]) })
-    }
-
-    /// The bytes of the header.
-    pub fn encode(self) -> [u8; HEADER_BYTES] {
-        let [len_high, len_low] = u16::try_from(self.len).unwrap_or(u16::MAX).to_be_bytes();
-        let [a, b, c, d] = self.id.to_be_bytes();
-        [self.kind, self.flags, len_high, len_low, a, b, c, d]
-    }
-}
 
 /// How a subflow may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -533,11 +472,6 @@ pub(in crate::link) fn data_head(id: u32, offset: u64, len: usize, fin: bool) ->
     trace("sent", told, None);
     place.copy_from_slice(&offset.to_be_bytes());
     head
-}
-
-/// The longest prefix of `text` that is at most `max` bytes and ends between characters.
-pub(in crate::link) fn clipped(text: &str, max: usize) -> &str {
-    (0..=max.min(text.len())).rev().find_map(|end| text.get(..end)).unwrap_or_default()
 }
 
 fn code(r: &mut Reader<'_>) -> Result<Code, FrameError> {

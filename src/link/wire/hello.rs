@@ -6,7 +6,7 @@
 //! the text.
 
 use super::cursor::{Put, Reader};
-use super::frame::{FRAME_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, kind, trace};
+use super::header::{FrameError, OFFSET_MAX};
 use super::ids::{BootId, Role, SessionId, SubflowId};
 
 /// The version that this code speaks.
@@ -161,40 +161,6 @@ pub fn proofs_match(a: &[u8; PROOF_BYTES], b: &[u8; PROOF_BYTES]) -> bool {
     std::hint::black_box(difference) == 0
 }
 
-/// Reads the HELLO that a new connection starts with, however it is split.
-///
-/// It holds at most one frame. What follows the HELLO is left to the caller, who gives it to the session.
-#[derive(Debug, Default)]
-pub struct Greeter {
-    held: Vec<u8>,
-}
-
-impl Greeter {
-    /// Takes bytes of the connection; answers the HELLO once it is whole, and how many of `bytes` it used.
-    ///
-    /// Fails when the connection starts with anything but a HELLO.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<(Hello, usize)>, FrameError> {
-        let before = self.held.len();
-        let room = FRAME_BYTES_MAX.saturating_sub(before);
-        self.held.extend(bytes.iter().take(room));
-        let Some((head, body)) = self.held.split_first_chunk::<HEADER_BYTES>() else {
-            return Ok(None);
-        };
-        let header = Header::decode(*head)?;
-        if header.kind != kind::HELLO {
-            return Err(FrameError::UnknownKind(header.kind));
-        }
-        let Some(body) = body.get(..header.len) else {
-            return Ok(None);
-        };
-        trace("received", header, None);
-        match Frame::decode(header, body)? {
-            Frame::Hello(hello) => Ok(Some((hello, (HEADER_BYTES + header.len).saturating_sub(before)))),
-            other => Err(FrameError::UnknownKind(other.kind())),
-        }
-    }
-}
-
 impl HelloAck {
     /// The answer to a HELLO that no session takes.
     pub fn refusal(status: Status, hello: &Hello, boot: BootId) -> HelloAck {
@@ -291,7 +257,7 @@ impl Limits {
     fn decode(r: &mut Reader<'_>) -> Result<Limits, FrameError> {
         let limits =
             Limits { streams: r.u32()?, listeners: r.u32()?, stream_credit: r.u64()?, session_credit: r.u64()? };
-        let credit = STREAM_CREDIT_MIN..=super::frame::OFFSET_MAX;
+        let credit = STREAM_CREDIT_MIN..=OFFSET_MAX;
         if !credit.contains(&limits.stream_credit) || !credit.contains(&limits.session_credit) {
             return Err(FrameError::Value);
         }

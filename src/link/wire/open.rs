@@ -10,8 +10,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use super::code::Code;
-use super::cursor::{Put, Reader};
-use super::frame::FrameError;
+use super::cursor::{Put, Reader, clipped};
+use super::header::FrameError;
 
 /// Bytes of the longest name of a host, and of the longest option.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -28,6 +28,13 @@ pub enum Kind {
     Udp,
     /// A byte stream to the peer itself.
     Internal,
+}
+
+impl Kind {
+    /// Whether a stream of this kind has datagrams.
+    pub(in crate::link) fn has_datagrams(self) -> bool {
+        self == Kind::Udp
+    }
 }
 
 /// Where something is: an address, a name that the peer resolves, or nowhere.
@@ -173,7 +180,7 @@ impl Bound {
         out.put_u16(self.errno);
         out.put_u16(self.port);
         self.host.encode(out);
-        out.put(super::frame::clipped(&self.text, TEXT_BYTES_MAX).as_bytes());
+        out.put(clipped(&self.text, TEXT_BYTES_MAX).as_bytes());
     }
 }
 
@@ -223,7 +230,7 @@ fn utf8(bytes: &[u8]) -> Result<&str, FrameError> {
 
 /// Writes a text with its length in one byte, cut to what that can say.
 fn put_short(out: &mut Vec<u8>, text: &str) {
-    let text = super::frame::clipped(text, NAME_BYTES_MAX);
+    let text = clipped(text, NAME_BYTES_MAX);
     out.put_u8(u8::try_from(text.len()).unwrap_or(u8::MAX));
     out.put(text.as_bytes());
 }

@@ -5,7 +5,8 @@
 
 use bytes::Bytes;
 
-use super::frame::{DATA_HEAD_BYTES, data_head};
+use super::frame::data_head;
+use super::header::DATA_HEAD_BYTES;
 
 /// Payloads up to this size are copied: a reference costs more than they do.
 const COPY_BYTES_MAX: usize = 256;
