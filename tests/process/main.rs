@@ -30,5 +30,6 @@ mod names;
 mod programs;
 mod readme;
 mod relay;
+mod requirements;
 mod socks;
 mod splice;
