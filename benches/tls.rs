@@ -5,9 +5,10 @@
 //! the time of a handshake; and the heap of an idle open pipe. Times are processor times of the thread where the system
 //! tells them.
 
-#[path = "../tests/kit/tls/heap.rs"]
-#[allow(dead_code, reason = "the bench uses a part of it")]
+#[path = "../tests/kit/heap.rs"]
 mod heap;
+#[path = "../tests/kit/tls/idle.rs"]
+mod idle;
 #[path = "../src/tls/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the bench uses a part of it")]
 mod tls;
@@ -33,7 +34,7 @@ fn main() {
         }
     }
     println!("a handshake, both ends: {:.0} us", handshake() * 1e6);
-    let (client, server) = heap::idle();
+    let (client, server) = idle::heap_bytes();
     println!("heap of an idle pipe: client {client} bytes, server {server} bytes");
 }
 

@@ -156,7 +156,7 @@
 //! # How it is proven
 //! `tests/link_sim.rs` runs thousands of seeded networks with faults, kills every lane at every frame, and restarts
 //! ends; `SEAPROX_SEED=n` replays one. `tests/link_gates.rs` asserts what it makes of paths; `tests/link_trace.rs` what
-//! stands on the wire; `tests/link_alloc.rs` that frames allocate nothing. `scripts/mutate-link` breaks it in 68 ways
+//! stands on the wire; `tests/alloc/frames.rs` that frames allocate nothing. `scripts/mutate-link` breaks it in 68 ways
 //! that the tests must notice, `fuzz/` feeds it noise, and `benches/link.rs` prints what it costs.
 
 mod path;

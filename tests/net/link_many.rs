@@ -66,7 +66,6 @@ fn thousands_of_idle_streams_stay_and_cost_little() {
     if !has_net() {
         return;
     }
-    let _alone = kit::alone();
     // The far node counts two descriptors for each, and one key gets half of its connections.
     let count = (descriptors_max().saturating_sub(400) / 4).min(10_000);
     let net = Net::of(&[Kind::Veth]);
@@ -133,7 +132,6 @@ const DESCRIPTORS: libc::rlim_t = 41_000;
 
 /// So many short connections, one after another and some at a time.
 fn short_ones(count: usize) {
-    let _alone = kit::alone();
     let net = Net::of(&[Kind::Veth]);
     let forward = Forward::start(&net, Options::default());
     let front = forward.nodes.front("static");
@@ -397,7 +395,6 @@ fn a_reader_that_stops_makes_no_node_grow_beyond_its_limit() {
     if !has_net() {
         return;
     }
-    let _alone = kit::alone();
     let net = Net::of(&[Kind::Veth]);
     let far_reads = |first: u64, limit_mib: u64| {
         let size = format!("{limit_mib}MiB");

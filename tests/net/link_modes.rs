@@ -77,7 +77,6 @@ fn stripe_puts_bulk_on_both_and_single_on_one_and_redundant_puts_what_is_small_o
     if !has_net() {
         return;
     }
-    let _alone = kit::alone();
     let net = Net::of(&[Kind::Rate(100.0), Kind::Rate(100.0)]);
     let typed = (2 * PIECE * PIECES) as u64;
     let all = 2 * BULK as u64;
@@ -115,7 +114,6 @@ fn single_goes_on_over_the_other_path() {
     if !has_net() {
         return;
     }
-    let _alone = kit::alone();
     let net = Net::of(&[Kind::Rate(50.0), Kind::Rate(50.0)]);
     let link = forward(&net, "single");
     let (mut client, mut server) = link.peers();

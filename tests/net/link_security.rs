@@ -356,7 +356,6 @@ fn a_thousand_silent_visitors_cost_little_and_keep_nobody_out_for_long() {
     if !has_net() {
         return;
     }
-    let _alone = kit::alone();
     let net = Net::of(&[Kind::Veth]);
     let secret = Secret::new();
     let far = start(net.far(), &secret.far(&["-v"]));

@@ -1,5 +1,5 @@
-//! The memory that the links of one key can make a node hold, and its return to the system. This file has one test only,
-//! because it measures the memory of the process.
+//! The memory that the links of one key can make a node hold, and its return to the system. The test measures the memory of
+//! its process, so it runs in a process of its own.
 
 use crate::hostile_kit;
 use crate::node_kit;
@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use hostile_kit::{RawLink, encode};
-use node_kit::{Node, accept, connect, target, until};
+use node_kit::{Node, accept, connect, in_own_process, target, until};
 use seaprox::Reason;
 use seaprox::link::frame::Frame;
 use seaprox::link::{Capability, Config};
@@ -43,6 +43,11 @@ fn gaps(count: u64) -> Vec<u8> {
 
 #[test]
 fn the_links_of_one_key_hold_no_more_than_half_of_the_budget_and_the_others_live() {
+    const NAME: &str = "memory::the_links_of_one_key_hold_no_more_than_half_of_the_budget_and_the_others_live";
+    in_own_process(NAME, links_of_one_key);
+}
+
+fn links_of_one_key() {
     let node = Node::with(|config| config.limits.link_bytes = TOTAL);
     let at = node.serve();
     // Another key's connection, which has to go on all the time.

@@ -3,7 +3,8 @@
 use crate::node_kit;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -21,6 +22,14 @@ fn a_transfer_outlives_every_connection_under_it() {
     let front = client.forward(link, addr.into());
     let (mut near, mut far) = (connect(front), accept(&listener));
     const COUNT: u64 = 64 << 20;
+    const PIECE: u64 = 1 << 20;
+    let pieces = AtomicU64::new(0);
+    let read = |socket: &mut TcpStream, seed: u64| {
+        for from in (0..COUNT).step_by(PIECE as usize) {
+            read_pattern_from(socket, seed, from, from + PIECE);
+            pieces.fetch_add(1, Ordering::Relaxed);
+        }
+    };
     let mut cuts = 0;
     thread::scope(|scope| {
         let (mut near_out, mut far_out) = (near.try_clone().unwrap(), far.try_clone().unwrap());
@@ -30,15 +39,20 @@ fn a_transfer_outlives_every_connection_under_it() {
         });
         scope.spawn(move || send_pattern(&mut far_out, 2, COUNT));
         let reader = scope.spawn(|| {
-            read_pattern(&mut far, 1, COUNT);
+            read(&mut far, 1);
             assert_eq!(read_end(&mut far), Ok(0));
         });
-        let other = scope.spawn(|| read_pattern(&mut near, 2, COUNT));
-        while !(reader.is_finished() && other.is_finished()) {
-            until("there is something to cut", || cutter.count() > cuts || reader.is_finished());
+        let other = scope.spawn(|| read(&mut near, 2));
+        let is_over = || reader.is_finished() && other.is_finished();
+        while !is_over() {
+            // Every second cut comes as soon as there is a connection, and so in the middle of its handshake. Before the
+            // others a piece arrives: a machine that is slow would never bring one through otherwise.
+            until("there is something to cut", || cutter.count() > cuts || is_over());
             cuts = cutter.count();
             cutter.cut();
-            thread::sleep(Duration::from_millis(5)); // The pace of the cuts, not a wait for anything.
+            let before = pieces.load(Ordering::Relaxed);
+            until("a piece arrives", || pieces.load(Ordering::Relaxed) > before || is_over());
+            cutter.cut();
         }
     });
     let status = &client.links()[0];

@@ -81,9 +81,8 @@ fn binary(name: &str) -> PathBuf {
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--quiet", "--example", name, "--manifest-path"]);
     build.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")).arg("--target-dir").arg(profile.parent().unwrap());
-    if profile.ends_with("release") {
-        build.arg("--release");
-    }
+    // The profile of this test, so that nothing is built twice.
+    build.args(["--profile", if profile.ends_with("release") { "release" } else { "test" }]);
     assert!(build.status().unwrap().success());
     profile.join("examples").join(name)
 }

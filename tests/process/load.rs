@@ -11,14 +11,13 @@ use std::time::Instant;
 
 use kit::Step::*;
 use kit::peer::both;
-use kit::{LATE, Peer, Relay, Seaprox, alone, proc, until};
+use kit::{LATE, Peer, Relay, Seaprox, proc, until};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
 #[test]
 fn a_thousand_in_sequence_and_a_hundred_at_once() {
-    let _alone = alone();
     let relay = Relay::start(&["-q"]);
     for _ in 0..1000 {
         let (mut client, mut server) = relay.pair();
@@ -41,7 +40,6 @@ fn a_thousand_in_sequence_and_a_hundred_at_once() {
 
 #[test]
 fn five_thousand_at_once() {
-    let _alone = alone();
     let granted = seaprox::raise_descriptor_limit().unwrap();
     let count: usize = 5000;
     assert!(granted > 2 * count as u64 + 100, "needs more descriptors than {granted}");
@@ -77,7 +75,6 @@ fn five_thousand_at_once() {
 
 #[test]
 fn many_short_connections_leave_nothing_behind() {
-    let _alone = alone();
     let relay = Relay::start(&["-q"]);
     let use_it = |rounds: usize| {
         thread::scope(|scope| {
@@ -148,7 +145,6 @@ fn growth_with_a_stopped_reader(options: &[&str]) -> u64 {
 
 #[test]
 fn a_stopped_reader_does_not_grow_the_process() {
-    let _alone = alone();
     for options in [&[][..], &["--no-splice"], &["--no-splice", "--buffer", "4KiB"], &["--buffer", "256KiB"]] {
         let grown = growth_with_a_stopped_reader(options);
         assert!(grown < 2 * MIB, "{grown} bytes with {options:?}");
@@ -157,7 +153,6 @@ fn a_stopped_reader_does_not_grow_the_process() {
 
 #[test]
 fn a_gibibyte_passes_a_slow_reader_in_constant_memory() {
-    let _alone = alone();
     let relay = Relay::start(&["-q"]);
     let (mut client, mut server) = relay.pair();
     both(&mut client, &[Send(4 * MIB)], &mut server, &[Read(4 * MIB)]);
@@ -178,7 +173,6 @@ fn a_gibibyte_passes_a_slow_reader_in_constant_memory() {
 
 #[test]
 fn the_size_of_a_buffer_is_what_a_stopped_half_holds() {
-    let _alone = alone();
     for (buffer, bytes) in [("4KiB", 4 * KIB), ("256KiB", 256 * KIB)] {
         let relay = Relay::start(&["-q", "--no-splice", "--buffer", buffer]);
         let mut pairs: Vec<_> = (0..20).map(|_| relay.pair()).collect();
@@ -197,7 +191,6 @@ fn the_size_of_a_buffer_is_what_a_stopped_half_holds() {
 
 #[test]
 fn all_buffers_together_have_a_limit_and_nobody_starves() {
-    let _alone = alone();
     // Room for two buffers, and ten halves that want one.
     let relay = Relay::start(&["-q", "--no-splice", "--buffer", "32KiB", "--buffer-memory", "64KiB"]);
     let mut pairs: Vec<_> = (0..10).map(|_| relay.pair()).collect();
@@ -219,7 +212,6 @@ fn all_buffers_together_have_a_limit_and_nobody_starves() {
 
 #[test]
 fn idle_connections_cost_next_to_nothing_and_the_tables_are_there_from_the_start() {
-    let _alone = alone();
     let _ = seaprox::raise_descriptor_limit();
     let relay = Relay::start(&["-q", "--max-connections", "2100"]);
     let pid = relay.seaprox.pid();
@@ -267,7 +259,6 @@ fn single_bytes_pass_while_a_transfer_runs() {
 
 #[test]
 fn the_congestion_of_a_leg_is_counted_on_that_leg() {
-    let _alone = alone();
     let relay = Relay::start(&["-q"]);
     let (mut client, mut server) = relay.pair();
     server.run(&[Fill(64 * MIB, 100)]);
@@ -280,7 +271,6 @@ fn the_congestion_of_a_leg_is_counted_on_that_leg() {
 
 #[test]
 fn one_two_and_all_connections_are_dispatched_with_gaps_between() {
-    let _alone = alone();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = listener.local_addr().unwrap().to_string();
     let seaprox = Seaprox::start(&["static", "-q", "--listen", "127.0.0.1:0", "--to", &to, "--max-connections", "64"]);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use kit::Step::*;
 use kit::peer::both;
-use kit::{Peer, Relay, Scratch, Seaprox, alone, proc, until};
+use kit::{Peer, Relay, Scratch, Seaprox, proc, until};
 
 const MIB: u64 = 1 << 20;
 
@@ -25,7 +25,6 @@ fn is_spliced(seaprox: &Seaprox, leg: &str) -> bool {
 
 #[test]
 fn a_fast_transfer_is_spliced_unless_it_is_switched_off() {
-    let _alone = alone();
     for (options, expected) in
         [(&[][..], !kit::seaprox::copies()), (&["--no-splice"], false), (&["--pipes", "0"], false)]
     {
@@ -41,7 +40,6 @@ fn a_fast_transfer_is_spliced_unless_it_is_switched_off() {
 
 #[test]
 fn bursts_from_a_unix_socket_arrive_whole() {
-    let _alone = alone();
     let scratch = Scratch::new();
     let path = scratch.file("server");
     let listener = UnixListener::bind(&path).unwrap();
@@ -83,7 +81,6 @@ fn slow_readers_on_many_connections_get_everything() {
 
 #[test]
 fn a_close_does_not_overtake_what_is_in_the_pipe() {
-    let _alone = alone();
     for from_client in [false, true] {
         let relay = Relay::start(&[]);
         let (client, server) = (Peer::connect_narrow(relay.addr()), Peer::accept(&relay.listener));
@@ -106,7 +103,6 @@ fn a_close_does_not_overtake_what_is_in_the_pipe() {
 
 #[test]
 fn a_sender_that_is_gone_with_its_data_in_the_pipe_loses_none_of_it() {
-    let _alone = alone();
     let relay = Relay::start(&[]);
     for _ in 0..10 {
         let (mut client, mut server) = (Peer::connect_narrow(relay.addr()), Peer::accept(&relay.listener));
@@ -120,7 +116,6 @@ fn a_sender_that_is_gone_with_its_data_in_the_pipe_loses_none_of_it() {
 
 #[test]
 fn a_reader_that_resets_with_data_in_the_pipe_frees_the_pipe() {
-    let _alone = alone();
     let relay = Relay::start(&["--pipes", "4"]);
     for _ in 0..20 {
         let (mut client, mut server) = (Peer::connect_narrow(relay.addr()), Peer::accept(&relay.listener));
@@ -139,7 +134,6 @@ fn a_reader_that_resets_with_data_in_the_pipe_frees_the_pipe() {
 
 #[test]
 fn more_hot_halves_than_pipes_all_arrive() {
-    let _alone = alone();
     let relay = Relay::start(&["-q", "--pipes", "3", "--pipe-size", "64KiB"]);
     let mut pairs: Vec<_> = (0..12).map(|_| relay.pair()).collect();
     thread::scope(|scope| {
@@ -153,7 +147,6 @@ fn more_hot_halves_than_pipes_all_arrive() {
 
 #[test]
 fn a_half_closed_connection_goes_on_splicing() {
-    let _alone = alone();
     let relay = Relay::start(&[]);
     let (mut client, mut server) = relay.pair();
     client.run(&[Send(100), Fin]);
@@ -171,7 +164,6 @@ fn cost_of_waiting(seaprox: &Seaprox) -> u64 {
 
 #[test]
 fn waiting_costs_no_processor_time() {
-    let _alone = alone();
     let relay = Relay::start(&["-q"]);
     let (mut stuck, _stuck_server) = (Peer::connect_narrow(relay.addr()), Peer::accept(&relay.listener));
     let assert_quiet = |what: &str| {
@@ -194,7 +186,6 @@ fn waiting_costs_no_processor_time() {
 
 #[test]
 fn a_throttled_stream_costs_little() {
-    let _alone = alone();
     let relay = Relay::start(&["-q"]);
     let (mut client, mut server) = relay.pair();
     let (cost, since) = thread::scope(|scope| {

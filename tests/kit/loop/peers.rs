@@ -134,7 +134,24 @@ pub fn refusing() -> SocketAddr {
     bound.1
 }
 
-/// Returns the number of open descriptors of this process.
+/// Runs a closure on a thread with a table of descriptors of its own, so that no other test changes the count of
+/// [`descriptors`].
+pub fn with_own_descriptors(what: impl FnOnce() + Send) {
+    let own = || {
+        // SAFETY: the call takes integers. It gives the thread a table of its own and closes nothing in that of the others;
+        // the thread has no descriptor but the standard ones, which stay.
+        let result = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE) };
+        assert_eq!(result, 0, "close_range: {}", std::io::Error::last_os_error());
+        what();
+    };
+    let result = std::thread::scope(|scope| scope.spawn(own).join());
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Returns the number of open descriptors of the calling thread. They are those of the process, unless the thread runs in
+/// [`with_own_descriptors`].
 pub fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
+    std::fs::read_dir("/proc/thread-self/fd").unwrap().count()
 }

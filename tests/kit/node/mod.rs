@@ -22,6 +22,20 @@ use seaprox::{Bind, Config, Core, Cx, Failure, Handler, Id, Proxy, Reason, Remot
 /// How long anything may take that is expected to happen at once.
 pub const SOON: Duration = Duration::from_secs(20);
 
+/// Runs a test that measures its process in a process of its own: this executable again, with this test alone. `name` is the
+/// full name of the test.
+#[track_caller]
+pub fn in_own_process(name: &str, test: impl FnOnce()) {
+    const OWN: &str = "SEAPROX_TEST_OWN_PROCESS";
+    if std::env::var_os(OWN).is_some() {
+        return test();
+    }
+    let mut command = std::process::Command::new(std::env::current_exe().expect("this executable"));
+    let ran = command.args(["--exact", name, "--nocapture"]).env(OWN, "1").output().expect("a process");
+    let [out, err] = [&ran.stdout, &ran.stderr].map(|text| String::from_utf8_lossy(text));
+    assert!(ran.status.success() && out.contains("1 passed"), "{out}\n{err}");
+}
+
 /// Polls until something is true; fails the test when it does not become true.
 #[track_caller]
 pub fn until(what: &str, mut is_true: impl FnMut() -> bool) {
@@ -292,11 +306,17 @@ pub fn send_pattern(socket: &mut TcpStream, seed: u64, count: u64) {
 /// Reads so many bytes of a pattern.
 #[track_caller]
 pub fn read_pattern(socket: &mut TcpStream, seed: u64, count: u64) {
-    let (mut at, mut buf) = (0, vec![0; 65536]);
-    while at < count {
-        let wished = buf.len().min((count - at) as usize);
+    read_pattern_from(socket, seed, 0, count);
+}
+
+/// Reads the bytes of a pattern from one offset to another.
+#[track_caller]
+pub fn read_pattern_from(socket: &mut TcpStream, seed: u64, from: u64, to: u64) {
+    let (mut at, mut buf) = (from, vec![0; 65536]);
+    while at < to {
+        let wished = buf.len().min((to - at) as usize);
         let got = socket.read(&mut buf[..wished]).expect("a read");
-        assert!(got > 0, "it ended at {at} of {count}");
+        assert!(got > 0, "it ended at {at} of {to}");
         for byte in &buf[..got] {
             assert_eq!(*byte, pattern(seed, at), "at {at}");
             at += 1;

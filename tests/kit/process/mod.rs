@@ -18,8 +18,8 @@ pub mod terminal;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use peer::{Peer, Step};
@@ -59,12 +59,6 @@ pub fn closed_port() -> u16 {
         (socket, addr.port())
     });
     bound.1
-}
-
-/// Tests that need the machine for themselves hold this while they run.
-pub fn alone() -> MutexGuard<'static, ()> {
-    static MACHINE: Mutex<()> = Mutex::new(());
-    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a program is there. In CI one that is missing fails the test; elsewhere the test says that it is skipped.

@@ -1,57 +1,12 @@
-//! Allocations of a loop: none for relayed bytes, and a small, known number for each connection.
-//!
-//! A counting allocator replaces the system's. It counts only for the thread that asks for it, and only while the loop
-//! runs, so that neither other tests nor the peers are counted.
+//! Allocations of a loop: none for relayed bytes, and a small, known number for each connection. The count runs only while
+//! the loop runs, so that the peers of the test are not counted.
 
-#[path = "kit/loop/mod.rs"]
-mod loop_kit;
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::rc::Rc;
 
-use loop_kit::*;
 use seaprox::{Cx, Failure, Handler, Stage, Target};
 
-struct Counting;
-
-thread_local! {
-    /// The number of allocations, while this thread counts.
-    static COUNT: Cell<Option<usize>> = const { Cell::new(None) };
-}
-
-fn note() {
-    // A thread that is ending no longer has the cell.
-    let _ = COUNT.try_with(|count| count.set(count.get().map(|count| count + 1)));
-}
-
-// SAFETY: every call is forwarded unchanged; the counter allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        note();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Returns the number of allocations during a call of `what`.
-fn allocations(what: impl FnOnce()) -> usize {
-    COUNT.set(Some(0));
-    what();
-    COUNT.take().unwrap()
-}
+use crate::heap::allocations;
+use crate::loop_kit::*;
 
 /// The static front end from the crate's documentation.
 struct Static(Rc<Target>);

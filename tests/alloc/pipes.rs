@@ -1,21 +1,12 @@
 //! The heap use of a pipe of the link's encryption: few bytes while it is idle, no allocations of its own for a record.
 
-#[path = "kit/tls/heap.rs"]
-mod heap;
-#[path = "../src/tls/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "the test uses a part of it")]
-mod tls;
-#[path = "kit/tls/mod.rs"]
-#[allow(dead_code, reason = "the test uses a part of it")]
-mod tls_kit;
+use crate::tls::{Cipher, RECORD_BYTES};
+use crate::tls_kit::open_pair;
+use crate::{heap, idle};
 
-use tls::{Cipher, RECORD_BYTES};
-use tls_kit::open_pair;
-
-/// This is the only test here, because the counter counts the whole process.
 #[test]
 fn a_pipe_takes_little() {
-    let (client, server) = heap::idle();
+    let (client, server) = idle::heap_bytes();
     assert!(client < IDLE_BYTES_MAX && server < IDLE_BYTES_MAX, "an idle client holds {client}, a server {server}");
 
     let (mut client, mut server) = open_pair(&Cipher::preferred());
@@ -40,11 +31,9 @@ fn a_pipe_takes_little() {
         }
     };
     round(7);
-    let before = heap::allocations();
-    round(7);
     // For each record: the TLS library's buffer on the way out, its buffer and its list on the way in. For all of them
     // together: the piece of plaintext.
-    let count = heap::allocations() - before;
+    let count = heap::allocations(|| round(7));
     assert!(count <= 7 * 3 + 2, "{count} allocations for seven records");
 }
 
