@@ -7,13 +7,14 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
-use mio::{Registry, Token, Waker};
+use mio::{Registry, Token};
 
 use crate::engine::core::Core;
 use crate::engine::listener::Accepted;
 use crate::engine::resolve::Resolved;
+use crate::engine::sync::{Mutex, Waker};
 use crate::types::id::Id;
 use crate::types::reason::Failure;
 
@@ -104,3 +105,6 @@ impl std::fmt::Display for Full {
 }
 
 impl std::error::Error for Full {}
+
+#[cfg(all(test, loom))]
+pub(in crate::engine) mod models;

@@ -20,5 +20,6 @@ pub(crate) mod sources;
 pub(crate) mod stats;
 pub(crate) mod status;
 pub(crate) mod stopping;
+pub(crate) mod sync;
 pub(crate) mod threads;
 pub(crate) mod workers;

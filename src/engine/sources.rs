@@ -6,8 +6,9 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
+use crate::engine::sync::Mutex;
 use crate::types::peer_network::PeerNetwork;
 
 /// The count of each network, and the most that there may be.
@@ -48,6 +49,9 @@ impl Sources {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod models;
 
 #[cfg(test)]
 mod tests {

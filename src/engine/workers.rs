@@ -9,15 +9,16 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, ToSocketAddrs};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, vec};
 
 use crate::engine::fair::{Asker, FairQueue, Shares};
 use crate::engine::mailbox::{Full, Mail, Mailbox};
 use crate::engine::resolve::{Late, Resolved};
+use crate::engine::sync::thread::{self, JoinHandle};
+use crate::engine::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 use crate::types::address::Name;
 use crate::types::reason::{Failure, Reason};
 
@@ -248,6 +249,9 @@ fn distinct(found: vec::IntoIter<std::net::SocketAddr>) -> Vec<IpAddr> {
     }
     addresses
 }
+
+#[cfg(all(test, loom))]
+mod models;
 
 #[cfg(test)]
 mod tests {
