@@ -17,7 +17,7 @@ FUZZ_TARGETS = $(patsubst fuzz/targets/%.rs,%,$(filter-out %canary.rs,$(wildcard
 # The tests that a mode of the relay makes a difference to. What a link carries is never spliced.
 RELAY_TESTS = --test loop --test process
 
-.PHONY: all test test-tools check bench interop gates soak mutate fuzz install uninstall clean
+.PHONY: all test test-tools check bench interop gates soak mutate race fuzz install uninstall clean
 
 all:
 	$(CARGO) build --release --locked
@@ -58,6 +58,10 @@ soak:
 # Breaks the link's protocol in known ways, one at a time, and wants the tests to notice each.
 mutate:
 	scripts/mutate-link
+
+# Looks for races in what threads share: models in loom, and the thread sanitizer where a nightly toolchain has rust-src.
+race:
+	scripts/race
 
 # Needs a nightly toolchain and cargo-fuzz. The oracles of these targets also run in `make test`, on their seeds.
 fuzz:
