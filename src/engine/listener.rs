@@ -411,7 +411,7 @@ impl Core {
             Ok(id) => self.connections.get_mut(id).into_iter().for_each(|record| record.is_counted = is_counted),
             Err((_, error)) => {
                 if let Some(unsaid) = self.may_log_stranger(&from, Reason::Other) {
-                    log::warn!(target: "seaprox::listener", error = error.to_string(), unsaid = unsaid; "client refused");
+                    log::warn!(target: "seaprox::listener", error = error.to_string(), suppressed = unsaid; "client refused");
                 }
                 if is_counted {
                     self.sources.leave(network);
@@ -424,7 +424,7 @@ impl Core {
     fn source_is_full(&mut self, peer: &Endpoint) {
         self.stats.clients_refused += 1;
         if let Some(unsaid) = self.may_log_stranger(peer, Reason::LimitReached) {
-            log::info!(target: "seaprox::listener", from = peer.to_string(), reason = "limit_reached", unsaid = unsaid; "client refused");
+            log::info!(target: "seaprox::listener", from = peer.to_string(), reason = "limit_reached", suppressed = unsaid; "client refused");
         }
     }
 

@@ -147,7 +147,7 @@ impl Core {
     fn tell_unsaid_of(&self, key: &PeerKey, unsaid: u64) {
         let link = self.pools.links.links.iter().find(|(_, link)| link.key.as_ref() == Some(key));
         let peer = link.map_or_else(|| "-".to_owned(), |(_, link)| link.name.to_string());
-        log::info!(target: TARGET, peer = peer, unsaid = unsaid; "lines left out");
+        log::info!(target: TARGET, peer = peer, suppressed = unsaid; "log lines suppressed");
     }
 
     /// Schedules the report of a suppressed line for the end of its period.
@@ -167,10 +167,10 @@ impl Core {
         for (strangers, reason) in self.strangers.iter_mut().zip(["auth_failed", "-"]) {
             let (told, rest) = strangers.take_unsaid(NETWORKS_TOLD_MAX, now_ms);
             for (network, unsaid) in told {
-                log::info!(target: TARGET, from = network.to_string(), reason = reason, unsaid = unsaid; "lines left out");
+                log::info!(target: TARGET, from = network.to_string(), reason = reason, suppressed = unsaid; "log lines suppressed");
             }
             if rest > 0 {
-                log::info!(target: TARGET, from = "others", reason = reason, unsaid = rest; "lines left out");
+                log::info!(target: TARGET, from = "others", reason = reason, suppressed = rest; "log lines suppressed");
             }
         }
         self.tells_unsaid = self.peers.has_unsaid() || self.strangers.iter().any(Strangers::has_unsaid);

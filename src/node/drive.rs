@@ -221,7 +221,7 @@ impl Core {
             Event::Ended { code, text } => self.session_ended(id, code, text),
             Event::Message(text) => {
                 if let Some(unsaid) = self.may_log(id) {
-                    log::info!(target: TARGET, link = id.to_string(), text = format!("{text:?}"), unsaid = unsaid; "message");
+                    log::info!(target: TARGET, link = id.to_string(), text = format!("{text:?}"), suppressed = unsaid; "message");
                 }
             }
             _ => {}

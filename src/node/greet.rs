@@ -58,7 +58,7 @@ impl Core {
             Ok(()) => self.pools.links.unauthenticated.sit(carrier, seat),
             Err(error) => {
                 if let Some(unsaid) = self.may_log_stranger(&from, Reason::Other) {
-                    log::warn!(target: TARGET, error = error, unsaid = unsaid; "visitor turned away");
+                    log::warn!(target: TARGET, error = error, suppressed = unsaid; "visitor turned away");
                 }
                 return;
             }
@@ -92,7 +92,7 @@ impl Core {
         if !std::mem::replace(&mut server.full, true)
             && let Some(unsaid) = self.may_log_stranger(peer, Reason::LimitReached)
         {
-            log::warn!(target: TARGET, reason = "limit_reached", visitors = visitors, unsaid = unsaid; "visitors are turned away");
+            log::warn!(target: TARGET, reason = "limit_reached", visitors = visitors, suppressed = unsaid; "visitors are turned away");
         }
     }
 
@@ -119,7 +119,7 @@ impl Core {
         };
         if status != Status::Ok {
             if let Some(unsaid) = self.may_log_key(&key) {
-                log::info!(target: TARGET, status = format!("{status:?}"), unsaid = unsaid; "subflow refused");
+                log::info!(target: TARGET, status = format!("{status:?}"), suppressed = unsaid; "subflow refused");
             }
             self.refuse(id, &HelloAck::refusal(status, hello, boot));
         }
@@ -207,7 +207,7 @@ impl Core {
             if now <= ROW_MAX {
                 self.forget_link(id, "its peer was restarted");
             } else if let Some(unsaid) = self.may_log_key(&key) {
-                log::warn!(target: TARGET, link = id.to_string(), peer = name, unsaid = unsaid; "taken over too often: two processes have the same key and command line, and both are let in");
+                log::warn!(target: TARGET, link = id.to_string(), peer = name, suppressed = unsaid; "taken over too often: two processes have the same key and command line, and both are let in");
             }
         }
         row.min(ROW_MAX)
@@ -266,7 +266,7 @@ impl Core {
         let unsaid = self.may_log(link);
         if let Some(record) = self.pools.links.links.get_mut(link) {
             if let Some(unsaid) = unsaid {
-                log::info!(target: TARGET, link = link.to_string(), peer = record.name.to_string(), why = why, unsaid = unsaid; "session taken over");
+                log::info!(target: TARGET, link = link.to_string(), peer = record.name.to_string(), why = why, suppressed = unsaid; "session taken over");
             }
             record.closing = true;
             if let Some(session) = &mut record.session {

@@ -193,7 +193,7 @@ impl Core {
         let links = &mut self.pools.links;
         let Some(link) = links.links.get_mut(id) else { return };
         if let Some(unsaid) = unsaid {
-            log::warn!(target: TARGET, link = id.to_string(), peer = link.name.to_string(), reason = "limit_reached", bytes = link.usage.received, unsaid = unsaid; "a link holds too much memory, and is ended");
+            log::warn!(target: TARGET, link = id.to_string(), peer = link.name.to_string(), reason = "limit_reached", bytes = link.usage.received, suppressed = unsaid; "a link holds too much memory, and is ended");
         }
         if let Some(session) = &mut link.session {
             session.abort(Code::LimitReached, "the links of its key hold too much memory");

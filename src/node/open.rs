@@ -240,7 +240,7 @@ impl Core {
     fn log_refused(&mut self, id: Id, open: &Open, failure: &Failure) {
         let Some(unsaid) = self.may_log(id) else { return };
         let peer = self.pools.links.links.get(id).map_or_else(String::new, |link| link.name.to_string());
-        log::info!(target: TARGET, link = id.to_string(), peer = peer, asked = open.to_string(), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), unsaid = unsaid; "stream refused");
+        log::info!(target: TARGET, link = id.to_string(), peer = peer, asked = open.to_string(), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), suppressed = unsaid; "stream refused");
     }
 
     /// Whether the peer may open this stream, and what its target is.

@@ -220,7 +220,7 @@ impl Core {
             self.stats.visitors_failed += 1;
             let from = self.peer(carrier.side);
             if let Some(unsaid) = self.may_log_stranger(&from, failure.reason) {
-                log::info!(target: super::greet::TARGET, from = from.to_string(), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), unsaid = unsaid; "visitor turned away");
+                log::info!(target: super::greet::TARGET, from = from.to_string(), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), suppressed = unsaid; "visitor turned away");
             }
         }
         self.drop_carrier(id);

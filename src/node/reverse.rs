@@ -147,7 +147,7 @@ impl Core {
             let peer = self.pools.links.links.get(id).map_or_else(String::new, |link| link.name.to_string());
             let why = answer.failure.map_or("-", Code::as_str);
             let detail = if answer.text.is_empty() { "-" } else { &answer.text };
-            log::info!(target: TARGET, link = id.to_string(), peer = peer, place = place_of(open).map_or_else(|_| "?".into(), |place| place.to_string()), port = answer.port, reason = why, detail = detail, unsaid = unsaid; "asked to listen");
+            log::info!(target: TARGET, link = id.to_string(), peer = peer, place = place_of(open).map_or_else(|_| "?".into(), |place| place.to_string()), port = answer.port, reason = why, detail = detail, suppressed = unsaid; "asked to listen");
         }
         if let Some(session) = self.pools.links.links.get_mut(id).and_then(|link| link.session.as_mut()) {
             // A listener that was taken back meanwhile needs no answer.
@@ -239,7 +239,7 @@ impl Core {
         }
         for (from, number) in &passed {
             if let Some(unsaid) = self.may_log(id) {
-                log::info!(target: TARGET, link = id.to_string(), from = from.to_string(), place = place.to_string(), unsaid = unsaid; "a port passes to the session that is there");
+                log::info!(target: TARGET, link = id.to_string(), from = from.to_string(), place = place.to_string(), suppressed = unsaid; "a port passes to the session that is there");
             }
             self.close_port(*from, *number);
         }
@@ -270,7 +270,7 @@ impl Core {
             }
             let (numbers, peer): (Vec<u32>, _) = (link.listeners.keys().copied().collect(), link.name.to_string());
             if let Some(unsaid) = self.may_log(id) {
-                log::info!(target: TARGET, link = id.to_string(), peer = peer, ports = numbers.len(), unsaid = unsaid; "the peer is away, and its ports are free for others");
+                log::info!(target: TARGET, link = id.to_string(), peer = peer, ports = numbers.len(), suppressed = unsaid; "the peer is away, and its ports are free for others");
             }
             numbers.into_iter().for_each(|number| self.close_port(id, number));
             return None;
@@ -298,7 +298,7 @@ impl Core {
             let reason = answer.failure;
             if let Some(unsaid) = self.may_log(id) {
                 let reason = reason.map_or("-", Code::as_str);
-                log::warn!(target: TARGET, link = id.to_string(), place = ours.place.to_string(), port = ours.port, reason = reason, unsaid = unsaid; "a port of a peer that is back cannot be had again");
+                log::warn!(target: TARGET, link = id.to_string(), place = ours.place.to_string(), port = ours.port, reason = reason, suppressed = unsaid; "a port of a peer that is back cannot be had again");
             }
             let Some(link) = self.pools.links.links.get_mut(id) else { return };
             let told = link.session.as_mut().map(|session| session.listener_lost(number, answer));

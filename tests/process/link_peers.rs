@@ -289,7 +289,7 @@ fn lines_about_connections_of_a_key_that_come_to_nothing_are_few_and_the_rest_is
     assert_eq!(result.failure, Some(Code::ConnectionRefused));
     node.seaprox.wait_for_log(&[" closed ", &format!("asked=127.0.0.1:{other} ")]);
     // The line comes when the period of ten seconds is over.
-    node.seaprox.wait_for_log(&["lines left out", "unsaid="]);
+    node.seaprox.wait_for_log(&["log lines suppressed", "suppressed="]);
 }
 
 /// Over two subflows the reset of a refused stream can overtake the answer that refuses it.
