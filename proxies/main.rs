@@ -4,5 +4,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    seaprox_proxies::process::main()
+    seaprox_proxies::main()
 }

@@ -1,4 +1,4 @@
-//! A file that is watched, and what all threads see of it: loops ask without waiting for a file.
+//! A watched file whose content all threads share: loops read the current content and never wait for the file system.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -6,64 +6,64 @@ use std::time::Instant;
 
 use seaprox::auth::{FromFile, KeysError, Modes, Watched};
 
-/// How a file is read again.
+/// The way in which a file is read again.
 #[derive(Clone, Copy, Debug)]
-pub enum Look {
-    /// A user asked for it: content without errors is taken at once.
-    Now,
-    /// One second has passed; holds the current time. Content that may be half written is taken only at a later look.
-    Again(Instant),
+pub enum Refresh {
+    /// On request of a user: content without errors is in use at once.
+    Forced,
+    /// Once a second; holds the current time. Content that may be half written is in use only after a later reading.
+    Periodic(Instant),
 }
 
-/// A file, and what all threads see of it.
-pub struct Shared<T: FromFile> {
+/// A watched file and its current content.
+pub struct SharedFile<T: FromFile> {
     file: Mutex<Watched<T>>,
-    now: RwLock<Arc<T>>,
+    value: RwLock<Arc<T>>,
     path: PathBuf,
 }
 
-impl<T: FromFile> Shared<T> {
+impl<T: FromFile> SharedFile<T> {
     /// Reads a file for the first time.
     ///
     /// # Errors
-    /// The file cannot be read or parsed.
-    pub fn load(path: impl Into<PathBuf>, modes: Modes, context: T::Context) -> Result<Shared<T>, KeysError> {
+    /// Fails if the file cannot be read or parsed.
+    pub fn load(path: impl Into<PathBuf>, modes: Modes, context: T::Context) -> Result<SharedFile<T>, KeysError> {
         let path = path.into();
         let file = Watched::load(&path, modes, context)?;
-        let now = RwLock::new(Arc::clone(file.value()));
-        Ok(Shared { file: Mutex::new(file), now, path })
+        let value = RwLock::new(Arc::clone(file.value()));
+        Ok(SharedFile { file: Mutex::new(file), value, path })
     }
 
-    /// Returns the content that was taken last.
-    pub fn now(&self) -> Arc<T> {
-        Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner))
+    /// Returns the content that is in use.
+    pub fn value(&self) -> Arc<T> {
+        Arc::clone(&self.value.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads and checks the file, and does not use its content.
+    /// Reads and parses the file. The content in use does not change.
     ///
     /// # Errors
-    /// The file cannot be read or parsed.
+    /// Fails if the file cannot be read or parsed.
     pub fn read(&self) -> Result<T, KeysError> {
         self.file.lock().unwrap_or_else(PoisonError::into_inner).read()
     }
 
-    /// Reads the file again if it has changed. Returns true if new content was taken from it.
+    /// Reads the file again if it has changed. Returns true if its new content is in use.
     ///
     /// # Errors
-    /// The file cannot be read or parsed.
-    pub fn refresh(&self, look: Look) -> Result<bool, KeysError> {
+    /// Fails if the file cannot be read or parsed; the previous content stays in use.
+    pub fn refresh(&self, refresh: Refresh) -> Result<bool, KeysError> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = match look {
-            Look::Now => file.reload()?,
-            Look::Again(now) => file.refresh(now)?,
+        let is_new = match refresh {
+            Refresh::Forced => file.reload()?,
+            Refresh::Periodic(now) => file.refresh(now)?,
         };
         if is_new {
-            *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(file.value());
+            *self.value.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(file.value());
         }
         Ok(is_new)
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }

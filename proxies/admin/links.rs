@@ -1,4 +1,4 @@
-//! The part of the status that is about links: each with its peer, its subflows and its listeners.
+//! The links in the status: each link with its peer, its subflows and its listeners, as JSON and as text.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use seaprox::node::{LinkStatus, ListenerStatus, MissingStatus, SubflowStatus};
 use seaprox::units::{format_duration, format_rate, format_size};
 use serde_json::{Value, json};
 
-/// A link for programs.
+/// Returns one element of `links`.
 pub fn to_json(link: &LinkStatus) -> Value {
     let key = link.key.and_then(|key| PublicKey::from_bytes(key).ok());
     json!({
@@ -76,9 +76,9 @@ fn listener_json(listener: &ListenerStatus) -> Value {
     })
 }
 
-/// A link for people, from its JSON: a line for it, which says why it is not up if it is not, and one for each subflow,
-/// each subflow that is missing, and each listener.
-pub fn for_people(text: &mut String, link: &Value) {
+/// Appends a link as text, from its JSON: one line for the link, with the last failure if it is not up, and one line for
+/// each subflow, each missing subflow and each listener.
+pub fn append_text(text: &mut String, link: &Value) {
     let (word, number) = (|key: &str| word(link, key), |key: &str| number(link, key));
     let how = if link["dialled"].as_bool() == Some(true) { "to" } else { "from" };
     let _ = write!(text, "link {} {how} {}", word("id"), word("peer"));
@@ -114,7 +114,7 @@ pub fn for_people(text: &mut String, link: &Value) {
     link["listeners"].as_array().into_iter().flatten().for_each(|listener| listener_line(text, listener));
 }
 
-/// A missing subflow: the failed tries, and the time of the next one.
+/// Appends a line about a missing subflow: the failed attempts, and the time of the next one.
 fn missing_line(text: &mut String, missing: &Value) {
     let next = match missing["next_seconds"].as_f64() {
         Some(_) => format!("next in {}", seconds(missing, "next_seconds")),
@@ -155,7 +155,7 @@ fn subflow_line(text: &mut String, subflow: &Value) {
     );
 }
 
-/// A rate in whole megabits or, below ten of them, kilobits: it is reckoned, and nobody reads bytes of it.
+/// Rounds a rate to megabits, or to kilobits below 10 Mbit/s. The rate is an estimate, so more digits mean nothing.
 fn rounded(rate: u64) -> u64 {
     let unit = if rate < 10 * MEGABIT { KILOBIT } else { MEGABIT };
     rate / unit * unit
@@ -177,8 +177,9 @@ fn number(value: &Value, key: &str) -> u64 {
     value[key].as_u64().unwrap_or(0)
 }
 
-/// Bytes per second.
+/// Bytes in a kilobit.
 const KILOBIT: u64 = 125;
+/// Bytes in a megabit.
 const MEGABIT: u64 = 125_000;
 
 #[cfg(test)]
@@ -186,14 +187,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_told_in_bits() {
+    fn a_rate_is_shown_in_whole_kilobits_or_megabits() {
         for (rate, text) in [(0, "0"), (1_000, "8kbit"), (1_249_999, "9999kbit"), (4_681_142_857, "37449mbit")] {
             assert_eq!(format_rate(rounded(rate)), text);
         }
     }
 
     #[test]
-    fn people_see_the_peer_its_subflows_and_its_listeners() {
+    fn the_text_of_a_link_has_its_peer_subflows_and_listeners() {
         let link = json!({
             "id": "0.1", "peer": "remote:23232", "name": "home", "fingerprint": "SHA256:x", "dialled": true,
             "state": "up", "state_seconds": 61.5, "session_seconds": 90, "mode": "single", "memory_sent_bytes": 1024, "cipher": "aes-128-gcm", "streams": 3, "bytes_sent": 2048,
@@ -208,7 +209,7 @@ mod tests {
             ],
         });
         let mut text = String::new();
-        for_people(&mut text, &link);
+        append_text(&mut text, &link);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "link 0.1 to remote:23232 (home) SHA256:x up for 61s, aes-128-gcm, mode single");
         assert_eq!(lines[1], "  session 90s streams 3 sent 2KiB received 1KiB resent 0 resumes 2 memory 1KiB and 0");
@@ -217,11 +218,11 @@ mod tests {
         assert!(lines[2].starts_with(subflow), "{text}");
         assert_eq!(lines[3], "  listener remote 2222 -> 127.0.0.1:22 port 2222");
         assert_eq!(lines[4], "  listener remote 80 -> 127.0.0.1:80 not bound: address_in_use");
-        for_people(&mut text, &json!({}));
+        append_text(&mut text, &json!({}));
     }
 
     #[test]
-    fn people_see_why_a_link_is_not_up_and_what_was_tried() {
+    fn the_text_of_a_link_that_is_not_up_has_its_failure_and_its_attempts() {
         let refused =
             json!({ "reason": "connection_refused", "detail": "10.0.0.2:23232: refused", "ago_seconds": 2.5 });
         let link = json!({
@@ -233,7 +234,7 @@ mod tests {
             ],
         });
         let mut text = String::new();
-        for_people(&mut text, &link);
+        append_text(&mut text, &link);
         let lines: Vec<_> = text.lines().collect();
         let why = "connection_refused: 10.0.0.2:23232: refused, 2s ago";
         assert_eq!(lines[0], format!("link 0.1 to remote:23232 connecting for 63s: {why}"));
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_see_all_of_it() {
+    fn the_json_of_a_link_has_its_key_counters_and_failure() {
         let link = LinkStatus {
             id: seaprox::Id::from_u64(1 << 32).unwrap(),
             peer: "remote:23232".to_owned(),

@@ -1,3 +1,13 @@
-//! The view of a running process: its status, for people and for programs.
+//! The status of a running process: collected from its loops, written as JSON for programs and as text for people, and
+//! served on a Unix socket of the process.
+//!
+//! Nothing here knows the command line: the caller hands in the facts that only the process knows.
 
-pub mod status;
+mod document;
+mod links;
+mod reporter;
+pub mod socket;
+mod text;
+
+pub use reporter::Reporter;
+pub use text::to_text;

@@ -1,12 +1,12 @@
-//! Where links are: the peer, where to listen for peers, and the ways to a peer. A port that is not given is [`PORT`].
+//! The addresses of links: the peer, the addresses to listen on, and the paths to a peer. The default port is [`PORT`].
 //!
 //! ```text
-//! peer  = HOST[:PORT]                              a bare number is a port of loopback, as everywhere
-//! here  = ADDR[:PORT]                              the same, and * or :PORT for every address
-//! path  = [SOURCE][%INTERFACE][->HOST[:PORT]]      one of them at least
+//! peer   = HOST[:PORT]                              a bare number is a port of loopback, as in all addresses
+//! listen = ADDR[:PORT]                              the same, and * or :PORT for every address
+//! path   = [SOURCE][%INTERFACE][->HOST[:PORT]]      at least one of the three
 //! ```
 //!
-//! Pure: nothing here looks up a name or asks the system for its interfaces.
+//! All functions are pure: they resolve no name and do not check that an interface exists.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,26 +14,26 @@ use std::net::{IpAddr, Ipv6Addr};
 use seaprox::node::Path;
 use seaprox::{AddressError, Bind, Target};
 
-/// The port of links.
+/// The default port of links.
 pub const PORT: u16 = 23232;
 
-/// A path that cannot be read: what was expected.
+/// The error of a malformed path: the wrong part, and the expected form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathError(String);
 
-/// Reads where a peer is.
+/// Parses the address of a peer.
 ///
 /// # Errors
-/// It is no address.
+/// Fails if the text is no address.
 pub fn peer(text: &str) -> Result<Target, AddressError> {
     peer_or(text, PORT)
 }
 
-/// Reads where to listen for peers.
+/// Parses an address on which links are accepted.
 ///
 /// # Errors
-/// It is no address.
-pub fn here(text: &str) -> Result<Bind, AddressError> {
+/// Fails if the text is no address.
+pub fn listen(text: &str) -> Result<Bind, AddressError> {
     match Bind::parse(text) {
         Ok(place) => Ok(place),
         Err(_) if text == "*" => Ok(Bind::Any(PORT)),
@@ -45,17 +45,17 @@ pub fn here(text: &str) -> Result<Bind, AddressError> {
     }
 }
 
-/// Reads a way to a peer that listens on `port`.
+/// Parses a path to a peer. `port` is the port of the peer if the path does not name another.
 ///
 /// # Errors
-/// The part that is wrong.
+/// Fails with the part that is wrong.
 pub fn path(text: &str, port: u16) -> Result<Path, PathError> {
     let wrong = |what: &str, part: &str, form: &str| PathError(format!("{what} {part:?}: expected {form}"));
     let (from, to) = match text.split_once("->") {
         Some((from, to)) => (from, Some(to)),
         None => (text, None),
     };
-    // An address with its zone may stand in brackets, as everywhere.
+    // An address with its zone may stand in brackets, as in all addresses.
     let zoned = from.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).filter(|inner| inner.contains('%'));
     let from = zoned.unwrap_or(from);
     let (source, interface) = match from.split_once('%') {
@@ -83,7 +83,7 @@ fn peer_or(text: &str, port: u16) -> Result<Target, AddressError> {
     Target::parse(text).or_else(|error| portless(text, port).ok_or(error))
 }
 
-/// A host without a port. A number is none: it is a port.
+/// Parses a host without a port. A number is not a host but a port.
 fn portless(text: &str, port: u16) -> Option<Target> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     if is_number { None } else { Target::from_host(text, port).ok() }
@@ -96,10 +96,10 @@ fn ip(text: &str) -> Option<IpAddr> {
     }
 }
 
-/// Whether the system could have an interface of this name: IFNAMSIZ of netdevice(7), and what `ip link` refuses.
+/// Returns true if an interface can have this name: shorter than IFNAMSIZ of netdevice(7), and accepted by `ip link`.
 fn is_interface(name: &str) -> bool {
-    let fair = |char: char| char.is_ascii_graphic() && char != '/' && char != '%';
-    (1..INTERFACE_BYTES).contains(&name.len()) && name.chars().all(fair) && name != "." && name != ".."
+    let is_allowed = |char: char| char.is_ascii_graphic() && char != '/' && char != '%';
+    (1..INTERFACE_BYTES).contains(&name.len()) && name.chars().all(is_allowed) && name != "." && name != ".."
 }
 
 impl fmt::Display for PathError {
@@ -111,6 +111,7 @@ impl fmt::Display for PathError {
 impl std::error::Error for PathError {}
 
 const PATH_FORM: &str = "SOURCE[%INTERFACE][->HOST[:PORT]], such as 10.0.0.2, %wlan0 or 10.0.0.2->198.51.100.7";
+/// IFNAMSIZ, with the final NUL.
 const INTERFACE_BYTES: usize = 16;
 
 #[cfg(test)]
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_has_the_port_of_links_unless_it_has_another() {
+    fn a_peer_without_a_port_has_the_default_port() {
         for (text, meaning) in [
             ("remote", "remote:23232"),
             ("remote:1", "remote:1"),
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_taken_in_on_their_port_unless_there_is_another() {
+    fn an_address_to_listen_on_without_a_port_has_the_default_port() {
         for (text, meaning) in [
             ("0.0.0.0", "0.0.0.0:23232"),
             ("0.0.0.0:0", "0.0.0.0:0"),
@@ -155,16 +156,16 @@ mod tests {
             ("9", "9"),
             ("gate", "gate:23232"),
         ] {
-            assert_eq!(shown(here(text)), meaning, "{text}");
+            assert_eq!(shown(listen(text)), meaning, "{text}");
         }
-        assert_eq!(here("23232"), Ok(Bind::Loopback(23232)));
+        assert_eq!(listen("23232"), Ok(Bind::Loopback(23232)));
         for text in ["", "a b", "65536", "gate:x"] {
-            assert!(shown(here(text)).starts_with("expected PORT, :PORT"), "{text}");
+            assert!(shown(listen(text)).starts_with("expected PORT, :PORT"), "{text}");
         }
     }
 
     #[test]
-    fn a_path_is_a_source_an_interface_an_address_or_all_of_them() {
+    fn a_path_has_a_source_an_interface_or_a_peer_address_or_all_of_them() {
         let with = |source: Option<&str>, interface: Option<&str>, to: Option<&str>| Path {
             source: source.map(|text| text.parse().unwrap()),
             interface: interface.map(str::to_owned),

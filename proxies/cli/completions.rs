@@ -1,13 +1,13 @@
 //! Completion scripts for bash, zsh and fish, made from the tables of commands and options.
 //!
-//! Each offers the commands, the options of the command that stands on the line, the words that an option takes, and
-//! files where a file is expected.
+//! Each script completes the commands, the options of the command on the line, the words that an option takes, and the
+//! names of files.
 
 use std::fmt::Write as _;
 
-use crate::cli::{Command, OptionSpec, Shell, Value, options_of};
+use super::{Command, OptionSpec, Shell, Value, options_of};
 
-/// The script for a shell.
+/// Returns the script for a shell.
 pub fn script(shell: Shell) -> String {
     match shell {
         Shell::Bash => bash(),
@@ -122,7 +122,7 @@ fn commands() -> Vec<&'static str> {
     Command::ALL.into_iter().map(Command::name).collect()
 }
 
-/// `-l` and `--listen`.
+/// Returns the names of an option with their dashes, such as `-l` and `--listen`.
 fn spellings(option: &OptionSpec) -> Vec<String> {
     let short = option.short.map(|short| format!("-{short}"));
     short.into_iter().chain([format!("--{}", option.long)]).collect()
@@ -140,12 +140,12 @@ fn zsh_value(option: &OptionSpec) -> String {
     }
 }
 
-/// Text within single quotes and the brackets of `_arguments`.
+/// Escapes text for single quotes and for the brackets of `_arguments`.
 fn zsh_quoted(text: &str) -> String {
     text.replace('\\', "\\\\").replace('\'', "'\\''").replace('[', "\\[").replace(']', "\\]").replace(':', "\\:")
 }
 
-/// Text within single quotes.
+/// Escapes text for single quotes.
 fn fish_quoted(text: &str) -> String {
     text.replace('\\', "\\\\").replace('\'', "\\'")
 }
@@ -171,7 +171,7 @@ mod tests {
         }
     }
 
-    /// What bash offers for the last of these words.
+    /// Returns the completions that bash offers for the last word.
     fn offered(words: &[&str]) -> Vec<String> {
         let line = format!(
             "{}\nCOMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _seaprox; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn bash_completes() {
+    fn bash_completes_commands_options_words_and_files() {
         assert_eq!(offered(&["seaprox", "so"]), ["socks"]);
         assert_eq!(offered(&["seaprox", "socks", "--lis"]), ["--listen"]);
         assert_eq!(offered(&["seaprox", "socks", "--log-format", "j"]), ["json"]);

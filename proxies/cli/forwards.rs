@@ -1,17 +1,16 @@
-//! The grammar of forwards, which is ssh's: what listens where, and where its clients go.
+//! The grammar of forwards, which is that of ssh: the address to listen on, and the target of its clients.
 //!
 //! ```text
 //! -L  LISTEN:HOST:PORT             listens here, connects from the far end
 //! -R  FAR:HOST:PORT | FAR:unix:/path    listens at the far end, connects from here
-//! -D, -H  LISTEN                   listens here, the client says where to connect from the far end
-//! -W  HOST:PORT                    standard input and output, connected from the far end
+//! -D, -H  LISTEN                   listens here, connects from the far end to the target that the client names
+//! -W  HOST:PORT                    connects standard input and output from the far end
 //!
 //! LISTEN = [BIND:]PORT | unix:/path            FAR = [BIND:]PORT
-//! BIND   = address | name | [IPV6] | * or nothing (every address) | localhost (loopback, as without BIND)
+//! BIND   = address | name | [IPV6] | * or an empty text (every address) | localhost (loopback, as without BIND)
 //! ```
 //!
-//! A link carries TCP, so the far end has no Unix sockets: neither to listen on nor to connect to. Everything here is pure:
-//! no name is looked up, and no more is kept than the text that was given.
+//! A link carries TCP, so Unix sockets are possible at this end only. All functions are pure: they resolve no name.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,23 +18,23 @@ use std::path::PathBuf;
 
 use seaprox::{Bind, Target};
 
-/// Where to listen, and where what connects there goes.
+/// A forward of `-L` or `-R`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
-    /// Where to listen.
+    /// The address to listen on.
     pub listen: Bind,
-    /// Where to connect.
+    /// The target of the clients.
     pub to: Target,
 }
 
-/// A forward that cannot be read: which part of it, and what was expected there.
+/// The error of a malformed forward: the wrong part, and the expected form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForwardError(Cow<'static, str>);
 
-/// Reads what follows `-L`.
+/// Parses the value of `-L`.
 ///
 /// # Errors
-/// The part that is wrong.
+/// Fails with the part that is wrong.
 pub fn local(text: &str) -> Result<Forward, ForwardError> {
     if let Some(rest) = text.strip_prefix("unix:") {
         let (path, to) = split_tail(rest)?;
@@ -53,15 +52,15 @@ pub fn local(text: &str) -> Result<Forward, ForwardError> {
     }
 }
 
-/// Reads what follows `-R`.
+/// Parses the value of `-R`.
 ///
 /// # Errors
-/// The part that is wrong.
+/// Fails with the part that is wrong.
 pub fn reverse(text: &str) -> Result<Forward, ForwardError> {
     if text.starts_with("unix:") {
         return Err(expected(FAR_UNIX));
     }
-    // A path is the rest of the text, whatever is in it.
+    // A path may contain colons, so it is the rest of the text.
     if let Some((listen, path)) = text.split_once(":unix:") {
         let listen = match fields(listen)?[..] {
             [port] => place(None, port)?,
@@ -80,10 +79,10 @@ pub fn reverse(text: &str) -> Result<Forward, ForwardError> {
     }
 }
 
-/// Reads what follows `-D` and `-H`.
+/// Parses the value of `-D` or `-H`.
 ///
 /// # Errors
-/// The part that is wrong.
+/// Fails with the part that is wrong.
 pub fn listen(text: &str) -> Result<Bind, ForwardError> {
     if let Some(path) = text.strip_prefix("unix:") {
         return unix_bind(path);
@@ -96,10 +95,10 @@ pub fn listen(text: &str) -> Result<Bind, ForwardError> {
     }
 }
 
-/// Reads what follows `-W`: a target at the far end.
+/// Parses the value of `-W`.
 ///
 /// # Errors
-/// The part that is wrong.
+/// Fails with the part that is wrong.
 pub fn far_target(text: &str) -> Result<Target, ForwardError> {
     if text.starts_with("unix:") {
         return Err(expected(FAR_UNIX));
@@ -111,7 +110,7 @@ pub fn far_target(text: &str) -> Result<Target, ForwardError> {
     }
 }
 
-/// Splits at the colons that are not in brackets.
+/// Splits a text at the colons outside of brackets.
 fn fields(text: &str) -> Result<Vec<&str>, ForwardError> {
     let (mut fields, mut start, mut inside) = (Vec::new(), 0, false);
     for (at, char) in text.char_indices() {
@@ -133,7 +132,7 @@ fn fields(text: &str) -> Result<Vec<&str>, ForwardError> {
 /// Splits `HOST:PORT` off the end of a text.
 fn split_tail(text: &str) -> Result<(&str, Target), ForwardError> {
     let tail = text.rsplit_once(':').and_then(|(rest, port)| {
-        // The colons of an address in brackets are its own.
+        // Colons in brackets belong to the address.
         let at = if rest.ends_with(']') { rest.rfind(":[") } else { rest.rfind(':') }?;
         Some((&rest[..at], &rest[at + 1..], port))
     });
@@ -177,7 +176,7 @@ fn unix_target(path: &str) -> Result<Target, ForwardError> {
 fn unix(path: &str) -> Result<PathBuf, ForwardError> {
     match Target::parse(&format!("unix:{path}")) {
         Ok(Target::Unix(path)) => Ok(path),
-        _ => Err(part("the path", path, "one of at most 107 bytes")),
+        _ => Err(part("the path", path, "1 to 107 bytes")),
     }
 }
 
@@ -190,11 +189,11 @@ fn unexpected(parts: &[&str], rest: &str) -> ForwardError {
     ForwardError(format!("unexpected {:?} behind {}", format!(":{rest}"), parts.join(":")).into())
 }
 
-/// The wrong number of parts. What has too many is mostly an IPv6 address without brackets.
+/// Returns the error for a wrong number of parts. Too many parts mostly come from an IPv6 address without brackets.
 fn misshapen(fields: &[&str], form: &'static str) -> ForwardError {
     let hex = |field: &&str| field.len() <= 4 && field.bytes().all(|byte| byte.is_ascii_hexdigit());
     let bare = fields.len() > 4 || fields.windows(2).any(|pair| pair[0].is_empty() && hex(&pair[1]));
-    let hint = if bare && fields.len() > 2 { "; an IPv6 address stands in brackets, such as [::1]" } else { "" };
+    let hint = if bare && fields.len() > 2 { "; an IPv6 address needs brackets, such as [::1]" } else { "" };
     ForwardError(format!("expected {form}{hint}").into())
 }
 
@@ -218,25 +217,25 @@ const LOCAL_FORM: &str = "[BIND:]PORT:HOST:PORT, such as 8080:db:5432, or unix:/
 const LOCAL_UNIX_FORM: &str = "unix:/path:HOST:PORT";
 const REVERSE_FORM: &str = "[BIND:]PORT:HOST:PORT, such as 2222:127.0.0.1:22, or [BIND:]PORT:unix:/path";
 const REVERSE_FIXED: &str =
-    "a target behind the port, such as 2222:127.0.0.1:22 or 2222:unix:/path; the far end offers no SOCKS";
+    "a target behind the port, such as 2222:127.0.0.1:22 or 2222:unix:/path; -R without a target is not supported";
 const LISTEN_FORM: &str = "[BIND:]PORT, such as 1080, or unix:/path";
 const TARGET_FORM: &str = "HOST:PORT, such as db:5432 or [::1]:22";
-const FAR_UNIX: &str = "a port at the far end: a link carries TCP, and Unix sockets are for this end";
+const FAR_UNIX: &str = "a TCP port at the far end, because Unix sockets are possible at this end only";
 const BIND_FORM: &str = "an address, a name, [IPV6], or * for every address";
 const HOST_FORM: &str = "a host name of letters, digits, '-', '_' and '.', an address, or [IPV6]";
-const BRACKETS: &str = "brackets around an IPv6 address and nowhere else, such as [::1]";
+const BRACKETS: &str = "brackets around an IPv6 address only, such as [::1]";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// As it would be told: `listen -> to`.
+    /// Returns the forward as `listen -> to`, or the error.
     fn shown(result: Result<Forward, ForwardError>) -> String {
         result.map_or_else(|error| error.to_string(), |it| format!("{} -> {}", it.listen, it.to))
     }
 
     #[test]
-    fn local_forwards_are_those_of_ssh() {
+    fn local_forwards_have_the_grammar_of_ssh() {
         for (text, meaning) in [
             ("8080:db:5432", "8080 -> db:5432"),
             ("0:db:5432", "0 -> db:5432"),
@@ -259,9 +258,9 @@ mod tests {
     }
 
     #[test]
-    fn wrong_local_forwards_say_what_was_expected() {
+    fn errors_in_local_forwards_name_the_part_and_the_expected_form() {
         let form = format!("expected {LOCAL_FORM}");
-        let brackets = format!("{form}; an IPv6 address stands in brackets, such as [::1]");
+        let brackets = format!("{form}; an IPv6 address needs brackets, such as [::1]");
         for (text, error) in [
             ("", form.as_str()),
             ("8080", &form),
@@ -289,14 +288,14 @@ mod tests {
             ("8080:unix:/run/docker.sock", &format!("expected {FAR_UNIX}")),
             ("unix:/x", "expected unix:/path:HOST:PORT"),
             ("unix:/x:80", "expected unix:/path:HOST:PORT"),
-            ("unix::db:80", "the path \"\": expected one of at most 107 bytes"),
+            ("unix::db:80", "the path \"\": expected 1 to 107 bytes"),
         ] {
             assert_eq!(shown(local(text)), error, "{text}");
         }
     }
 
     #[test]
-    fn reverse_forwards_are_those_of_ssh() {
+    fn reverse_forwards_have_the_grammar_of_ssh() {
         for (text, meaning) in [
             ("2222:127.0.0.1:22", "2222 -> 127.0.0.1:22"),
             ("0:localhost:22", "0 -> localhost:22"),
@@ -313,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_reverse_forwards_say_what_was_expected() {
+    fn errors_in_reverse_forwards_name_the_part_and_the_expected_form() {
         let form = format!("expected {REVERSE_FORM}");
         for (text, error) in [
             ("2222", format!("expected {REVERSE_FIXED}")),
@@ -321,9 +320,9 @@ mod tests {
             ("", format!("expected {REVERSE_FIXED}")),
             ("unix:/x:host:22", format!("expected {FAR_UNIX}")),
             ("1:2:3:unix:/x", form.clone()),
-            ("1:2:3:4:5", format!("{form}; an IPv6 address stands in brackets, such as [::1]")),
+            ("1:2:3:4:5", format!("{form}; an IPv6 address needs brackets, such as [::1]")),
             ("2222:db:5432:9", "unexpected \":9\" behind 2222:db:5432".to_owned()),
-            ("2222:unix:", "the path \"\": expected one of at most 107 bytes".to_owned()),
+            ("2222:unix:", "the path \"\": expected 1 to 107 bytes".to_owned()),
             ("2222:host:0", "the port \"0\": expected a number from 1 to 65535".to_owned()),
             ("70000:unix:/x", "the port \"70000\": expected a number from 0 to 65535".to_owned()),
         ] {
@@ -332,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn listeners_are_on_loopback_unless_an_address_is_given() {
+    fn a_listener_without_an_address_is_on_loopback() {
         let shown = |text| listen(text).map_or_else(|error| error.to_string(), |bind| bind.to_string());
         assert_eq!(listen("1080"), Ok(Bind::Loopback(1080)));
         assert_eq!(listen("localhost:1080"), Ok(Bind::Loopback(1080)));
@@ -347,14 +346,14 @@ mod tests {
             ("", "the port \"\": expected a number from 0 to 65535"),
             ("name", "the port \"name\": expected a number from 0 to 65535"),
             ("a:b:c", &format!("expected {LISTEN_FORM}")),
-            ("::1:80", &format!("expected {LISTEN_FORM}; an IPv6 address stands in brackets, such as [::1]")),
+            ("::1:80", &format!("expected {LISTEN_FORM}; an IPv6 address needs brackets, such as [::1]")),
         ] {
             assert_eq!(shown(text), meaning, "{text}");
         }
     }
 
     #[test]
-    fn the_target_of_standard_input_is_at_the_far_end() {
+    fn the_target_of_stdio_is_a_tcp_target() {
         let shown = |text| far_target(text).map_or_else(|error| error.to_string(), |target| target.to_string());
         for (text, meaning) in [
             ("host:22", "host:22"),
@@ -362,7 +361,7 @@ mod tests {
             ("[::1]:22", "[::1]:22"),
             ("22", &format!("expected {TARGET_FORM}")),
             ("host", &format!("expected {TARGET_FORM}")),
-            ("::1:22", &format!("expected {TARGET_FORM}; an IPv6 address stands in brackets, such as [::1]")),
+            ("::1:22", &format!("expected {TARGET_FORM}; an IPv6 address needs brackets, such as [::1]")),
             ("host:0", "the port \"0\": expected a number from 1 to 65535"),
             (":22", &format!("the host \"\": expected {HOST_FORM}")),
             ("unix:/x", &format!("expected {FAR_UNIX}")),

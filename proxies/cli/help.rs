@@ -1,12 +1,12 @@
 //! Help, the version and the manual page, made from the tables of commands and options.
 //!
-//! Everything here is pure: it returns text that ends with a newline, and the caller prints it on stdout.
+//! All functions are pure. They return text that ends with a newline; the caller prints it.
 
 use std::fmt::Write as _;
 
-use crate::cli::{Command, Group, OPTIONS, OptionSpec, Value, options_of};
+use super::{Command, Group, OPTIONS, OptionSpec, Value, options_of};
 
-/// Help on a command, or on all of them; `long` is `--help`, otherwise `-h`.
+/// Returns the help on a command, or on all commands. `long` selects `--help`, otherwise it is `-h`.
 pub fn text(command: Option<Command>, long: bool) -> String {
     match (command, long) {
         (None, false) => general(),
@@ -16,12 +16,12 @@ pub fn text(command: Option<Command>, long: bool) -> String {
     }
 }
 
-/// What `-V` prints.
+/// Returns the output of `-V`.
 pub fn version() -> String {
     format!("seaprox {}\n", env!("CARGO_PKG_VERSION"))
 }
 
-/// The manual page, in roff with the macros of man(7).
+/// Returns the manual page, in roff with the macros of man(7).
 pub fn man() -> String {
     let mut out = format!(".TH SEAPROX 1 \"\" \"seaprox {}\"\n", env!("CARGO_PKG_VERSION"));
     out.push_str(".SH NAME\nseaprox \\- a proxy between sockets\n.SH SYNOPSIS\n");
@@ -36,10 +36,10 @@ pub fn man() -> String {
     for group in Group::ALL {
         let _ = writeln!(out, ".SS {}", roff(group.title()));
         for option in OPTIONS.iter().filter(|option| option.group == group) {
-            let commands: Vec<_> = option.commands.iter().map(Command::name).collect();
+            let commands: Vec<_> = option.commands().map(Command::name).collect();
             let known = match commands.len() == Command::ALL.len() {
-                true => "Every command knows it.".to_owned(),
-                false => format!("Known to {}.", commands.join(", ")),
+                true => "For every command.".to_owned(),
+                false => format!("For {}.", commands.join(", ")),
             };
             let notes = sentences(option, None);
             let _ = writeln!(out, ".TP\n.B {}\n{}\n{}", roff(&names(option)), roff(&notes), roff(&known));
@@ -61,8 +61,8 @@ pub fn man() -> String {
     out
 }
 
-/// `-l, --listen ADDR`.
-pub fn names(option: &OptionSpec) -> String {
+/// Returns the names of an option with its placeholder, such as `-l, --listen ADDR`.
+fn names(option: &OptionSpec) -> String {
     let short = option.short.map(|short| format!("-{short}, ")).unwrap_or_default();
     let value = option.placeholder().map(|value| format!(" {value}")).unwrap_or_default();
     format!("{short}--{}{value}", option.long)
@@ -79,7 +79,7 @@ fn general() -> String {
     out
 }
 
-/// A line for each option, cut down to its first clause.
+/// Returns the short help: one line for each option, with the first clause of its help.
 fn short(command: Command) -> String {
     let mut out = head(command);
     out.push_str("\nOptions:\n");
@@ -120,11 +120,10 @@ fn head(command: Command) -> String {
     out
 }
 
-/// The sections behind the options. The help of a command that catches no signal has none about them.
+/// Returns the sections behind the options. Only servers catch signals, so only their help has a section on signals.
 fn tail(command: Option<Command>) -> String {
     let mut out = String::new();
-    let catches = |command| matches!(command, Command::Static | Command::Socks | Command::Http | Command::Link);
-    let signals = if command.is_none_or(catches) { SIGNALS } else { &[] };
+    let signals = if command.is_none_or(Command::is_server) { SIGNALS } else { &[] };
     for (title, lines) in [("Exit codes", EXIT_CODES), ("Signals", signals), ("Environment", ENVIRONMENT)] {
         if lines.is_empty() {
             continue;
@@ -145,13 +144,14 @@ fn usages(command: Command) -> Vec<String> {
     spec.synopsis.iter().map(|line| format!("seaprox {} {line}", spec.name).trim_end().to_owned()).collect()
 }
 
-/// The long help of an option: what it does, whether it repeats, its default and its variable, for one command or all.
+/// Returns the long help of an option, for one command or for all: its help, whether it repeats, its default and its
+/// environment variable.
 fn sentences(option: &OptionSpec, command: Option<Command>) -> String {
     let mut out = format!("{}.", capital(option.help));
     if option.repeat {
         out.push_str(" May be repeated.");
     }
-    let variable = option.commands.iter().filter(|known| command.is_none_or(|command| command == *known));
+    let variable = option.commands().filter(|known| command.is_none_or(|command| command == *known));
     let variable = variable.filter_map(|command| option.env_name(command)).next();
     let default = match command {
         Some(command) => default_note(option, command),
@@ -168,23 +168,23 @@ fn default_note(option: &OptionSpec, command: Command) -> Option<String> {
     option.default_for(command).map(|default| format!("default: {default}"))
 }
 
-/// The default for all commands, or each with its own where they differ.
+/// Returns the default for all commands, or the default of each command if they differ.
 fn default_notes(option: &OptionSpec) -> Option<String> {
     if option.value != Value::Listen && option.other_default.is_none() {
         return option.default.map(|default| format!("default: {default}"));
     }
     let each = |command: Command| Some(format!("{} for {}", option.default_for(command)?, command.name()));
-    let all: Vec<_> = option.commands.iter().filter_map(each).collect();
+    let all: Vec<_> = option.commands().filter_map(each).collect();
     Some(format!("default: {}", all.join(", ")))
 }
 
-/// The names, with those that have no letter lined up behind those that have one.
+/// Returns the names of an option, indented so that the long names of all options are in one column.
 fn indented(option: &OptionSpec) -> String {
     let lead = if option.short.is_some() { "" } else { "    " };
     format!("{lead}{}", names(option))
 }
 
-/// A name, and its meaning from a column on; on a line of its own if the name is too long for that.
+/// Appends a name, and its meaning from a column on. A long name gets a line of its own.
 fn entry(out: &mut String, name: &str, meaning: &str, column: usize) {
     let mut body = String::new();
     wrap(&mut body, meaning, column);
@@ -195,7 +195,7 @@ fn entry(out: &mut String, name: &str, meaning: &str, column: usize) {
     }
 }
 
-/// Breaks text between words, every line indented.
+/// Appends text, broken between words into indented lines.
 fn wrap(out: &mut String, text: &str, indent: usize) {
     let mut used = 0;
     for word in text.split_whitespace() {
@@ -215,7 +215,7 @@ fn capital(text: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
-/// Text that roff takes for text: dashes that can be copied, no control line, no escape.
+/// Escapes text for roff: dashes that can be copied from the page, no control lines, no escapes.
 fn roff(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq");
     if text.starts_with('.') { format!("\\&{text}") } else { text }
@@ -225,42 +225,47 @@ const COLUMNS: usize = 80;
 
 const EXIT_CODES: &[(&str, &str)] = &[
     ("0", "done, or stopped by a signal that the command catches"),
-    ("1", "failed while running"),
+    ("1", "failure while running"),
     ("2", "wrong arguments"),
-    ("69", "a peer or an address could not be had"),
-    ("75", "the link is lost, where --exit-on-failure asks to end then, or for one connection"),
-    ("77", "a key is rejected, is not known or is not the right one; or the far end does not permit it"),
-    ("78", "a file of the configuration is wrong"),
+    ("69", "a peer cannot be reached, or an address cannot be bound"),
+    ("75", "the link is lost, with --exit-on-failure or for a single connection"),
+    ("77", "a key is rejected, unknown or does not match, or the far end does not permit the connection"),
+    ("78", "a configuration file is wrong"),
 ];
 const SIGNALS: &[(&str, &str)] = &[
-    ("TERM, QUIT", "stop accepting, let connections end for the drain timeout, then stop; a second one stops at once"),
+    (
+        "TERM, QUIT",
+        "stop accepting, wait for connections to end for --drain-timeout, then stop; a second signal stops at once",
+    ),
     ("INT", "stop at once"),
     ("USR1", "write the status to the log, whatever its level"),
-    ("HUP", "read files of keys, users and paths again, never stop; they are read again whenever they change, too"),
+    ("HUP", "read the files of keys, users and paths again; they are also read again when they change"),
 ];
-const UNCAUGHT: &str = "link with -W, and every command but static, socks, http and link, catches none of these: \
-                        each of them then has the default action of the system and ends the process at once";
+const UNCAUGHT: &str = "link with -W, and all commands but static, socks, http and link, catch none of these signals: \
+                        each signal then has the default action of the system and ends the process at once";
 const ENVIRONMENT: &[(&str, &str)] = &[
     (
         "SEAPROX_*",
-        "an option, where no flag sets it; what repeats is separated by spaces, a flag is 1, true, yes, 0, false or no",
+        "the value of an option that the command line does not set; several values are separated by spaces, a flag is 1, \
+         true, yes, 0, false or no",
     ),
-    ("SEAPROX_LOG", "a level for all log targets, or levels of single ones, such as seaprox::link=trace"),
-    ("NO_COLOR", "leave colour out of the log"),
+    ("SEAPROX_LOG", "the level of the log, or levels of single log targets, such as seaprox::link=trace"),
+    ("NO_COLOR", "write the log without colours"),
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frontends::FrontEndKind;
 
     #[test]
-    fn every_option_is_in_every_help_that_it_belongs_to() {
+    fn the_help_of_a_command_has_its_options_and_examples() {
         for command in Command::ALL {
             let (short, long) = (text(Some(command), false), text(Some(command), true));
             for option in OPTIONS {
                 let name = format!("--{}", option.long);
                 let stands = |text: &str| text.split([' ', '\n']).any(|word| word == name);
-                if option.commands.has(command) {
+                if option.belongs_to(command) {
                     assert!(stands(&short) && stands(&long), "{} {name}", command.name());
                 }
             }
@@ -268,27 +273,29 @@ mod tests {
                 assert!(long.contains(&format!("  seaprox {line}\n")));
             }
         }
-        let http = text(Some(Command::Http), true).split_whitespace().collect::<Vec<_>>().join(" ");
+        let http =
+            text(Some(Command::FrontEnd(FrontEndKind::Http)), true).split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(http.contains("[default: 60s, env: SEAPROX_KEEPALIVE_TIMEOUT]"), "{http}");
-        assert!(!text(Some(Command::Socks), true).contains("keepalive-timeout"));
+        assert!(!text(Some(Command::FrontEnd(FrontEndKind::Socks)), true).contains("keepalive-timeout"));
     }
 
-    /// Most commands run with the signals as the system has them, and promise nothing else.
     #[test]
-    fn only_commands_that_catch_signals_explain_them() {
+    fn only_the_help_of_servers_explains_signals() {
         let section = |command| text(command, true).split("\nSignals:\n").nth(1).map(str::to_owned);
         for command in Command::ALL {
             let catches = ["static", "socks", "http", "link"].contains(&command.name());
             assert_eq!(section(Some(command)).is_some(), catches, "{}", command.name());
         }
-        for (command, has_note) in [(None, true), (Some(Command::Link), true), (Some(Command::Http), false)] {
+        for (command, has_note) in
+            [(None, true), (Some(Command::Link), true), (Some(Command::FrontEnd(FrontEndKind::Http)), false)]
+        {
             assert_eq!(section(command).is_some_and(|text| text.contains("Link with -W")), has_note);
         }
         assert!(man().contains(".PP\nLink with \\-W"));
     }
 
     #[test]
-    fn general_help_names_every_command() {
+    fn the_general_help_names_every_command() {
         for command in Command::ALL {
             assert!(text(None, false).contains(command.spec().summary));
         }
@@ -297,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn help_fits_the_terminal() {
+    fn help_lines_have_at_most_80_columns() {
         for command in Command::ALL {
             let examples: Vec<_> =
                 command.spec().examples.iter().map(|(line, _)| format!("  seaprox {line}")).collect();
@@ -309,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn the_manual_page_is_roff() {
+    fn the_manual_page_has_every_option_and_known_macros_only() {
         let page = man();
         assert!(page.starts_with(".TH SEAPROX 1 "));
         for option in OPTIONS {

@@ -1,4 +1,4 @@
-//! What the command line says of links, as values of their types.
+//! The getters of options about links.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use seaprox::{Bind, Target};
 use super::forwards::{self, Forward, ForwardError};
 use super::{Command, Group, OptionSpec, Parsed, UsageError, addresses, options_of};
 
-/// The one key that a peer may have.
+/// The only key that a peer may have, from `--peer-key`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pin {
-    /// The whole of it.
+    /// The key.
     Key(PublicKey),
-    /// Its digest.
+    /// The fingerprint of the key.
     Fingerprint(String),
 }
 
 impl Pin {
-    /// Whether a key is the one.
+    /// Returns true if `key` is the pinned key.
     pub fn fits(&self, key: &PublicKey) -> bool {
         match self {
             Pin::Key(pinned) => pinned == key,
@@ -28,7 +28,7 @@ impl Pin {
         }
     }
 
-    /// What can be compared with what the peer shows.
+    /// Returns the fingerprint of the pinned key.
     pub fn fingerprint(&self) -> String {
         match self {
             Pin::Key(key) => key.fingerprint(),
@@ -38,7 +38,7 @@ impl Pin {
 }
 
 impl Parsed {
-    /// The peer to link with: `--connect` of `link`, `--via` of the others.
+    /// Returns the peer to link with, from `--connect` of `link` or `--via` of other commands.
     pub fn peer(&self) -> Result<Option<Target>, UsageError> {
         let long = if self.command() == Command::Link { "connect" } else { "via" };
         let peer = |(name, text): (String, String)| {
@@ -47,40 +47,40 @@ impl Parsed {
         self.given(long).pop().map(peer).transpose()
     }
 
-    /// Where `link` takes in links.
-    pub fn link_places(&self) -> Result<Vec<Bind>, UsageError> {
-        let place =
-            |(name, text): (String, String)| addresses::here(&text).map_err(|error| self.wrong(&name, &text, error));
-        self.given("listen").into_iter().map(place).collect()
+    /// Returns the addresses on which `link` accepts links.
+    pub fn link_addresses(&self) -> Result<Vec<Bind>, UsageError> {
+        let address =
+            |(name, text): (String, String)| addresses::listen(&text).map_err(|error| self.wrong(&name, &text, error));
+        self.given("listen").into_iter().map(address).collect()
     }
 
-    /// `-L`.
+    /// Returns the forwards of `-L`.
     pub fn locals(&self) -> Result<Vec<Forward>, UsageError> {
         self.forwards("local", forwards::local)
     }
 
-    /// `-R`.
+    /// Returns the forwards of `-R`.
     pub fn reverses(&self) -> Result<Vec<Reverse>, UsageError> {
         let all = self.forwards("remote", forwards::reverse)?;
         Ok(all.into_iter().map(|Forward { listen, to }| Reverse { listen, to }).collect())
     }
 
-    /// `-D`.
+    /// Returns the addresses of `-D`.
     pub fn dynamics(&self) -> Result<Vec<Bind>, UsageError> {
         self.forwards("dynamic", forwards::listen)
     }
 
-    /// `-H`.
+    /// Returns the addresses of `-H`.
     pub fn https(&self) -> Result<Vec<Bind>, UsageError> {
         self.forwards("http", forwards::listen)
     }
 
-    /// `-W`.
+    /// Returns the target of `-W`.
     pub fn stdio(&self) -> Result<Option<Target>, UsageError> {
         Ok(self.forwards("stdio", forwards::far_target)?.pop())
     }
 
-    /// `--path`; the way that the system chooses, if there is none.
+    /// Returns the paths of `--path`; without one, a single path that the system chooses.
     pub fn paths(&self, peer: &Target) -> Result<Vec<Path>, UsageError> {
         let port = peer.port().unwrap_or(addresses::PORT);
         let path = |(name, text): (String, String)| {
@@ -90,12 +90,12 @@ impl Parsed {
         Ok(if paths.is_empty() { vec![Path::default()] } else { paths })
     }
 
-    /// `--mode`.
+    /// Returns the value of `--mode`.
     pub fn mode(&self) -> Result<Mode, UsageError> {
         Ok(self.choice("mode", &[Mode::Stripe, Mode::Single, Mode::Redundant])?.unwrap_or_default())
     }
 
-    /// `--cipher`; none for what the processor does best.
+    /// Returns the ciphers of `--cipher`; an empty list stands for the order that suits the processor.
     pub fn ciphers(&self) -> Result<Vec<Cipher>, UsageError> {
         let known = [Cipher::Aes128Gcm, Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
         let Some((name, text)) = self.given("cipher").pop() else { return Ok(Vec::new()) };
@@ -110,7 +110,7 @@ impl Parsed {
         Ok(ciphers)
     }
 
-    /// `--peer-key`.
+    /// Returns the key of `--peer-key`.
     pub fn pin(&self) -> Result<Option<Pin>, UsageError> {
         let Some((name, text)) = self.given("peer-key").pop() else { return Ok(None) };
         let digest = text.strip_prefix("SHA256:").map(|digest| digest.trim_end_matches('='));
@@ -128,17 +128,17 @@ impl Parsed {
         }
     }
 
-    /// The timers and limits of links.
+    /// Returns the timers and limits of links.
     pub fn timing(&self) -> Result<Timing, UsageError> {
         let handshake = match self.command() {
-            // The clients of the other commands have this timer; the peer of their link has its own.
+            // In the other commands this option is about clients, and the handshake of the link has its default.
             Command::Link => self.positive("handshake-timeout")?,
             _ => Timing::default().handshake,
         };
-        let longest = self.positive("link-retry-max")?;
+        let retry_max = self.positive("link-retry-max")?;
         let timing = Timing {
             handshake,
-            redial: (Timing::default().redial.0.min(longest), longest),
+            redial: (Timing::default().redial.0.min(retry_max), retry_max),
             keepalive: self.positive("link-keepalive")?,
             dead: self.positive("link-dead")?,
             hold: self.positive("link-hold")?,
@@ -154,24 +154,24 @@ impl Parsed {
         Ok(timing)
     }
 
-    /// Refuses options of links where there is no link for them: `dials` says whether this process dials one, `takes`
-    /// whether it takes some in.
+    /// Checks that options about links are given only with such a link. `dials` is true if this process dials a link,
+    /// `accepts` if peers dial it.
     ///
     /// # Errors
-    /// The first such option on the command line.
-    pub fn check_link_options(&self, dials: bool, takes: bool) -> Result<(), UsageError> {
-        let dialling = if self.command() == Command::Link { "--connect HOST[:PORT]" } else { "--via HOST[:PORT]" };
+    /// Fails with the first option that has no link.
+    pub fn check_link_options(&self, dials: bool, accepts: bool) -> Result<(), UsageError> {
+        let dialing = if self.command() == Command::Link { "--connect HOST[:PORT]" } else { "--via HOST[:PORT]" };
         let given = |long: &str| self.count(long) > 0;
         let about_links = |option: &&OptionSpec| matches!(option.group, Group::Links | Group::Keys);
         for long in options_of(self.command()).filter(about_links).map(|option| option.long).filter(|long| given(long))
         {
-            if !dials && (!takes || DIALLED.contains(&long)) {
-                return Err(self.error(format!("--{long} is about a link that is dialled: expected {dialling} too")));
-            }
-            if !takes && TAKEN.contains(&long) {
+            if !dials && (!accepts || FOR_DIALED.contains(&long)) {
                 return Err(
-                    self.error(format!("--{long} is about links that are taken in: expected --listen ADDR too"))
+                    self.error(format!("--{long} is about a link that this node dials: expected {dialing} too"))
                 );
+            }
+            if !accepts && FOR_ACCEPTED.contains(&long) {
+                return Err(self.error(format!("--{long} is about links that peers dial: expected --listen ADDR too")));
             }
         }
         for (one, other, why) in EXCLUSIVE {
@@ -182,22 +182,26 @@ impl Parsed {
         let forwards = [("local", 'L'), ("remote", 'R'), ("dynamic", 'D'), ("http", 'H'), ("stdio", 'W')];
         match forwards.into_iter().find(|(long, _)| !dials && given(long)) {
             Some((_, short)) => {
-                Err(self.error(format!("-{short} is about a link that is dialled: expected {dialling} too")))
+                Err(self.error(format!("-{short} is about a link that this node dials: expected {dialing} too")))
             }
             None => Ok(()),
         }
     }
 
-    /// A duration that cannot be switched off.
+    /// Returns a duration of a timer that cannot be switched off.
     fn positive(&self, long: &str) -> Result<Duration, UsageError> {
         let duration = self.duration(long)?;
         if duration.is_zero() {
-            return Err(self.wrong(&format!("--{long}"), "0", "expected more than 0: a link needs this timer"));
+            return Err(self.wrong(
+                &format!("--{long}"),
+                "0",
+                "expected a duration above 0, because a link needs this timer",
+            ));
         }
         Ok(duration)
     }
 
-    /// Forwards by their letter, because that is how people know them.
+    /// Parses the forwards of an option. Errors name its letter, by which users know it.
     fn forwards<T>(&self, long: &str, parse: impl Fn(&str) -> Result<T, ForwardError>) -> Result<Vec<T>, UsageError> {
         let name = self.spec(long).short.map_or_else(|| format!("--{long}"), |short| format!("-{short}"));
         let one = |(_, text): (String, String)| parse(&text).map_err(|error| self.wrong(&name, &text, error));
@@ -209,16 +213,19 @@ fn is_base64(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/'
 }
 
-/// In the order of preference of a processor that knows AES.
+/// The ciphers, in the order that suits a processor with AES instructions.
 const CIPHERS: [&str; 3] = ["aes-128-gcm", "aes-256-gcm", "chacha20-poly1305"];
 const FINGERPRINT_CHARS: usize = 43;
-/// Options that say something of a link that is dialled, and nothing of those that are taken in.
-const DIALLED: &[&str] = &["known-nodes", "peer-key", "subflows", "path", "paths", "exit-on-failure", "link-retry-max"];
-const TAKEN: &[&str] = &["authorized-keys", "ask", "link-max", "link-key-max"];
+/// Options about the link that this node dials.
+const FOR_DIALED: &[&str] =
+    &["known-nodes", "peer-key", "subflows", "path", "paths", "exit-on-failure", "link-retry-max"];
+/// Options about the links that peers dial.
+const FOR_ACCEPTED: &[&str] = &["authorized-keys", "ask", "link-max", "link-key-max"];
+/// Pairs of options of which only one may be given, with the reason.
 const EXCLUSIVE: &[(&str, &str, &str)] = &[
-    ("secret", "key", "the key follows from the secret"),
-    ("secret", "peer-key", "the peer has the key that follows from the secret"),
-    ("secret", "known-nodes", "the peer has the key that follows from the secret"),
-    ("path", "paths", "the paths stand in the file"),
-    ("peer-key", "known-nodes", "a pinned key is looked up nowhere"),
+    ("secret", "key", "the key is derived from the secret"),
+    ("secret", "peer-key", "the key of the peer is derived from the secret"),
+    ("secret", "known-nodes", "the key of the peer is derived from the secret"),
+    ("path", "paths", "the file contains all paths"),
+    ("peer-key", "known-nodes", "a pinned key is not looked up in a file"),
 ];

@@ -1,4 +1,7 @@
-//! The command line: the one table of options, and what is made from it.
+//! The command line: the commands, the one table of options, and what is made from them.
+//!
+//! Nothing here reads a configuration file, prints, or ends the process. A new option is one row of `table` and, if its
+//! value has a grammar of its own, one function of `values` or `link_values`.
 
 pub mod addresses;
 mod command;
@@ -14,5 +17,6 @@ mod values;
 pub use command::Command;
 pub use link_values::Pin;
 pub use parse::{Parsed, Request, UsageError, parse};
-pub use table::{Group, OPTIONS, OptionSpec, Value, options_of};
 pub use values::{CatMode, Family, LogFormat, Shell, StatusSocket};
+
+use table::{Group, OPTIONS, OptionSpec, Value, options_of};

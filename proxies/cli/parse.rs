@@ -1,9 +1,9 @@
-//! The command line: `seaprox COMMAND [OPTION]... [ARGUMENT]...`.
+//! The parser of `seaprox COMMAND [OPTION]... [ARGUMENT]...`.
 //!
-//! [`parse`] decides which command is meant and which options it is given; the getters of [`Parsed`] make typed values of
-//! them. A flag goes before the environment, and that before the default of the table. An error is one line that names
-//! the command, the argument, what was expected, and the nearest match where there is one. Secrets are never arguments.
-//! Nothing here reads a file, prints, or ends the process.
+//! [`parse`] finds the command and its options; the getters of [`Parsed`] in `values` and `link_values` return typed values.
+//! A flag takes precedence over the environment, and the environment over the default of the table. An error is one line
+//! that names the command, the argument, the expected value, and the nearest match if there is one. Secrets are never
+//! arguments.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -13,29 +13,31 @@ use seaprox::Bind;
 
 use super::{Command, OPTIONS, OptionSpec, Value, options_of, suggest};
 
-/// What the command line asks for.
+/// The request of a command line.
 #[derive(Debug)]
 pub enum Request {
-    /// Help, on a command or on all of them; the long one is for `--help`.
+    /// Print help.
     Help {
-        /// The command that help is asked for.
+        /// The command to explain; none for all commands.
         command: Option<Command>,
-        /// Whether all of it is wanted.
+        /// True for `--help`, false for `-h`.
         long: bool,
     },
-    /// `-V`.
+    /// Print the version.
     Version,
-    /// A command.
+    /// Run a command.
     Run(Parsed),
 }
 
-/// A command with its options and arguments. An option that the command does not know has its default, so that code can
-/// be shared between commands; a getter panics only for a name that is not in the table, which is a defect of the caller.
+/// A command with its options and arguments.
+///
+/// An option that the command does not have keeps its default, so commands can share code. A getter panics only for a name
+/// that is not in the table, which is a bug of its caller.
 #[derive(Debug)]
 pub struct Parsed {
     command: Command,
     matches: Matches,
-    /// The variables that are set and not empty, each with its option.
+    /// The variables that are set and not empty: option, variable, value.
     environment: Vec<(&'static str, String, String)>,
 }
 
@@ -46,17 +48,17 @@ pub struct UsageError {
     text: String,
 }
 
-/// Reads a command line, without the name of the program, and the environment.
+/// Parses a command line, without the name of the program, and the environment.
 ///
 /// # Errors
-/// An unknown command or option, an option without its value, or too many or too few arguments. Values are judged by
-/// the getters.
+/// Fails on an unknown command or option, an option without its value, and too many or too few arguments. The getters check
+/// the values.
 pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     env: impl Fn(&str) -> Option<String>,
 ) -> Result<Request, UsageError> {
     let text = |arg: OsString| {
-        arg.into_string().map_err(|arg| UsageError::new(None, format!("{arg:?}: expected arguments in UTF-8")))
+        arg.into_string().map_err(|arg| UsageError::new(None, format!("argument {arg:?}: expected UTF-8")))
     };
     let args = args.into_iter().map(text).collect::<Result<Vec<String>, UsageError>>()?;
     let Some((first, rest)) = args.split_first() else {
@@ -76,28 +78,28 @@ pub fn parse(
 }
 
 impl Parsed {
-    /// The command.
+    /// Returns the command.
     pub fn command(&self) -> Command {
         self.command
     }
 
-    /// The arguments that are no options; as many as the command takes.
+    /// Returns the arguments that are not options. Their number is within the range of the command.
     pub fn frees(&self) -> &[String] {
         &self.matches.free
     }
 
-    /// An error in this command line that the options alone do not show.
+    /// Returns an error about this command line.
     pub fn error(&self, text: impl Into<String>) -> UsageError {
         UsageError::new(Some(self.command), text)
     }
 
-    /// How often an option is on the command line.
+    /// Returns the number of times that an option is on the command line.
     pub(super) fn count(&self, long: &str) -> usize {
         if self.knows(long) { self.matches.opt_count(long) } else { 0 }
     }
 
-    /// The values of an option, each with the name of where it is from: all flags, else the variable, else the default.
-    /// A flag without a value has none.
+    /// Returns the values of an option, each with the flag or variable that sets it: all flags, else the variable, else the
+    /// default. A flag without a value has none.
     pub(super) fn given(&self, long: &str) -> Vec<(String, String)> {
         let spec = self.spec(long);
         let flag = format!("--{long}");
@@ -112,19 +114,19 @@ impl Parsed {
         spec.default_for(self.command).map(|text| (flag, text.to_owned())).into_iter().collect()
     }
 
-    /// The values of a flag with their places on the command line.
+    /// Returns the values of a flag with their positions on the command line.
     pub(super) fn positioned(&self, long: &str) -> Vec<(usize, String)> {
         if self.knows(long) { self.matches.opt_strs_pos(long) } else { Vec::new() }
     }
 
-    /// Whether the command has this option.
+    /// Returns true if the command has this option.
     pub fn knows(&self, long: &str) -> bool {
-        self.spec(long).commands.has(self.command)
+        self.spec(long).belongs_to(self.command)
     }
 
     pub(super) fn spec(&self, long: &str) -> &'static OptionSpec {
         let named = || OPTIONS.iter().filter(|option| option.long == long);
-        match named().find(|option| option.commands.has(self.command)).or_else(|| named().next()) {
+        match named().find(|option| option.belongs_to(self.command)).or_else(|| named().next()) {
             Some(spec) => spec,
             None => panic!("the table has no option --{long}"),
         }
@@ -166,13 +168,13 @@ fn parse_command(
     Ok(Request::Run(Parsed { command, matches, environment }))
 }
 
-/// Which option an address wants that stands alone, as other programs take it: `socks 1080`, `static host:80`.
+/// Returns a hint for an address without its option, as other programs take it: `socks 1080`, `static host:80`.
 fn address_hint(command: Command, matches: &Matches, extra: &str) -> String {
     let is_port = extra.bytes().all(|byte| byte.is_ascii_digit());
     let option = match command {
         _ if Bind::parse(extra).is_err() => return String::new(),
-        Command::Static if !is_port && !matches.opt_present("to") => "to",
-        Command::Static | Command::Socks | Command::Http => "listen",
+        Command::FrontEnd(kind) if kind.has_target() && !is_port && !matches.opt_present("to") => "to",
+        Command::FrontEnd(_) => "listen",
         _ => return String::new(),
     };
     format!("; did you mean --{option} {extra}?")
@@ -181,7 +183,7 @@ fn address_hint(command: Command, matches: &Matches, extra: &str) -> String {
 fn getopts_of(command: Command) -> getopts::Options {
     let mut options = getopts::Options::new();
     for option in options_of(command) {
-        // `-h` and `--help` differ, and asking twice is no mistake.
+        // `-h` and `--help` have different meanings, and repeating them is no error.
         if option.long == "help" {
             options.optflagmulti("h", "", "").optflagmulti("", "help", "");
             continue;
@@ -194,7 +196,7 @@ fn getopts_of(command: Command) -> getopts::Options {
     options
 }
 
-/// What getopts refuses, in our words.
+/// Returns the error for a failure of getopts.
 fn refused(command: Command, args: &[String], fail: Fail) -> UsageError {
     let text = match fail {
         Fail::UnrecognizedOption(name) => unknown_option(command, args, &name),
@@ -222,7 +224,7 @@ fn unknown_option(command: Command, args: &[String], name: &str) -> String {
     format!("unknown option {given}{hint} {}", see(command))
 }
 
-/// An option as it stands on the command line. getopts tells its name without the dashes.
+/// Returns an option as it stands on the command line, because getopts reports its name without the dashes.
 fn dashed(args: &[String], name: &str) -> String {
     let long = format!("--{name}");
     let is_long = args.iter().any(|arg| arg.split('=').next() == Some(&long));

@@ -1,13 +1,13 @@
-//! The nearest match for a word that somebody mistyped: an option, a command, a choice.
+//! The nearest match for a mistyped word: an option, a command, a choice.
 //!
-//! A suggestion is made only where it is likely to be right; a wrong one costs more than none.
+//! A suggestion is made only if it is likely to be right, because a wrong suggestion is worse than none.
 
-/// Returns `; did you mean CANDIDATE?` with `prefix` in front of each candidate, or nothing if none is near enough.
+/// Returns `; did you mean CANDIDATE?` with `prefix` in front of each candidate, or an empty text if none is near enough.
 pub fn hint<'a>(word: &str, prefix: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
     let candidates: Vec<_> = candidates.into_iter().collect();
     let count = candidates.len();
     let near: Vec<_> = nearest(word, candidates).into_iter().map(|candidate| format!("{prefix}{candidate}")).collect();
-    // A suggestion of all candidates is no hint if they are few and were just named.
+    // The message names the candidates already, so a suggestion of all of them adds nothing.
     if near.is_empty() || near.len() == count {
         String::new()
     } else {
@@ -15,10 +15,11 @@ pub fn hint<'a>(word: &str, prefix: &str, candidates: impl IntoIterator<Item = &
     }
 }
 
-/// The candidates that were most likely meant, if some are near enough: one, unless nothing tells them apart.
+/// Returns the nearest candidates, if any is near enough: one, or several that are equally near.
 ///
-/// Near is one slip (a letter too many, missing, wrong, or two exchanged) for each three letters, at most three; or the
-/// word is the beginning of the candidate. Among equals, those that share the longest beginning win.
+/// A candidate is near if it differs by one slip for each three letters of the word, at most three slips; a slip is a letter
+/// too many, a missing letter, a wrong letter, or two exchanged letters. It is also near if it begins with the word. Among
+/// equally near candidates, those that share the longest beginning with the word are returned.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let word: Vec<char> = word.chars().take(WORD_CHARS_MAX).flat_map(char::to_lowercase).collect();
     let slips_max = (word.len() / 3).clamp(1, SLIPS_MAX);
@@ -29,7 +30,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
             let shared = word.iter().zip(&letters).take_while(|(left, right)| left == right).count();
             let is_start = shared == word.len() && shared >= START_CHARS_MIN;
             let slips = if is_start { 1 } else { distance(&word, &letters) };
-            // A word of one or two letters that shares nothing with a candidate was not meant to be it.
+            // In a word of one or two letters, the slips must leave at least one letter.
             let fits = slips <= slips_max && slips < word.len();
             fits.then_some(((slips, usize::MAX - shared), candidate))
         })
@@ -39,7 +40,8 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     equals.take(EQUALS_MAX).collect()
 }
 
-/// How many slips lie between two words: Damerau-Levenshtein, with adjacent letters exchanged at most once each.
+/// Returns the number of slips between two words: the Damerau-Levenshtein distance, with each pair of letters exchanged at
+/// most once (optimal string alignment).
 fn distance(left: &[char], right: &[char]) -> usize {
     let mut before: Vec<usize> = vec![0; right.len() + 1];
     let mut previous: Vec<usize> = (0..=right.len()).collect();
@@ -58,12 +60,12 @@ fn distance(left: &[char], right: &[char]) -> usize {
     previous[right.len()]
 }
 
-/// Longer words are cut: no option is that long, and the work stays small.
+/// Letters of a word that are compared. No option is longer, and the work stays small.
 const WORD_CHARS_MAX: usize = 64;
 const SLIPS_MAX: usize = 3;
-/// If more candidates are equally near, none is named.
+/// Candidates that are returned at most.
 const EQUALS_MAX: usize = 3;
-/// From here on the beginning of a candidate counts as one slip.
+/// Letters from which on the beginning of a candidate counts as one slip.
 const START_CHARS_MIN: usize = 3;
 
 #[cfg(test)]
@@ -90,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_is_found() {
+    fn the_nearest_candidate_is_returned() {
         let options = ["listen", "allow", "deny", "connect-timeout", "idle-timeout", "no-splice", "log-format"];
         for (word, found) in [
             ("lisen", "listen"),
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_far_is_not_suggested() {
+    fn a_distant_candidate_is_not_suggested() {
         for word in ["", "x", "to", "bind", "port", "certificate"] {
             assert!(nearest(word, ["listen", "allow", "no-splice", "threads"]).is_empty(), "{word}");
         }
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nothing_tells_apart_is_named_together() {
+    fn equally_near_candidates_are_suggested_together() {
         let commands = ["static", "socks", "http", "status", "selftest"];
         assert_eq!(nearest("stat", commands), ["static", "status"]);
         assert_eq!(nearest("statu", commands), ["status"]);

@@ -1,6 +1,6 @@
-//! What the command line and the environment say, as values of their types.
+//! The getters of options: values of the command line and the environment as their types.
 //!
-//! Each error names the option or the variable, the value as it was given, and what was expected.
+//! Each error names the option or the variable, the given value, and the expected value.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use seaprox::{AddressError, Bind, Target, split_port_range};
 
 use super::{Parsed, UsageError, Value, suggest};
 
-/// A family of addresses.
+/// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// IPv4.
@@ -22,36 +22,36 @@ pub enum Family {
     Ipv6,
 }
 
-/// How the log is written.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// An object per line, for programs.
+    /// One JSON object per line, for programs.
     Json,
 }
 
-/// Where a process answers `seaprox status`.
+/// The socket on which a process answers `seaprox status`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StatusSocket {
-    /// At a socket of its own in the user's runtime directory.
+    /// A socket of its own in the user's runtime directory.
     PerProcess,
-    /// At this one.
+    /// The socket with this path.
     At(PathBuf),
-    /// Nowhere.
+    /// No socket.
     Off,
 }
 
-/// What `seaprox cat` is to do.
+/// The two uses of `seaprox cat`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CatMode {
-    /// Connect there.
+    /// Connect to a target.
     Connect(Target),
-    /// Wait for a connection there.
+    /// Wait for a connection at one of these addresses.
     Listen(Vec<Bind>),
 }
 
-/// A shell that has completions.
+/// A shell with completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shell {
     /// bash.
@@ -63,7 +63,7 @@ pub enum Shell {
 }
 
 impl Parsed {
-    /// Whether a flag is given, or its variable in the environment is true.
+    /// Returns true if a flag is given, or if its environment variable is true.
     pub fn flag(&self, long: &str) -> Result<bool, UsageError> {
         match self.given(long).pop() {
             None => Ok(self.count(long) > 0),
@@ -75,18 +75,18 @@ impl Parsed {
         }
     }
 
-    /// `--no-strict-modes`.
+    /// Returns the checks of owner and mode that `--no-strict-modes` selects.
     pub fn modes(&self) -> Result<Modes, UsageError> {
         Ok(if self.flag("no-strict-modes")? { Modes::Lax } else { Modes::Strict })
     }
 
-    /// A duration; zero is off.
+    /// Returns a duration; zero means off.
     pub fn duration(&self, long: &str) -> Result<Duration, UsageError> {
         let (name, text) = self.one(long);
         parse_duration(&text).map_err(|error| self.wrong(&name, &text, error))
     }
 
-    /// A size in bytes, within the limits of the table.
+    /// Returns a size in bytes, within the limits of the table.
     pub fn size(&self, long: &str) -> Result<u64, UsageError> {
         let (name, text) = self.one(long);
         let bytes = parse_size(&text).map_err(|error| self.wrong(&name, &text, error))?;
@@ -99,7 +99,7 @@ impl Parsed {
         }
     }
 
-    /// A number, within the limits of the table.
+    /// Returns a number, within the limits of the table.
     pub fn number(&self, long: &str) -> Result<u64, UsageError> {
         let (name, text) = self.one(long);
         let (least, most) = match self.spec(long).value {
@@ -112,17 +112,17 @@ impl Parsed {
             .ok_or_else(|| self.wrong(&name, &text, format!("expected a number from {least} to {most}")))
     }
 
-    /// A path, if one is given.
+    /// Returns a path, if one is given.
     pub fn path(&self, long: &str) -> Option<PathBuf> {
         self.given(long).pop().map(|(_, text)| text.into())
     }
 
-    /// A path that is on the command line, whatever the environment says.
+    /// Returns a path from the command line only, not from the environment.
     pub fn path_flag(&self, long: &str) -> Option<PathBuf> {
         self.positioned(long).pop().map(|(_, text)| text.into())
     }
 
-    /// `--config-dir`, or where it is without.
+    /// Returns the directory of `--config-dir`, or the default directory.
     pub fn config_directory(&self) -> ConfigDirectory {
         match self.path("config-dir") {
             Some(path) => ConfigDirectory::at(path),
@@ -130,35 +130,35 @@ impl Parsed {
         }
     }
 
-    /// `--prefer`.
+    /// Returns the value of `--prefer`.
     pub fn prefer(&self) -> Result<Family, UsageError> {
         Ok(self.choice("prefer", &FAMILIES)?.unwrap_or(Family::Ipv6))
     }
 
-    /// `--only`, if it is given.
+    /// Returns the value of `--only`, if it is given.
     pub fn only(&self) -> Result<Option<Family>, UsageError> {
         self.choice("only", &FAMILIES)
     }
 
-    /// `--log-format`.
+    /// Returns the value of `--log-format`.
     pub fn log_format(&self) -> Result<LogFormat, UsageError> {
         let known = [LogFormat::Text, LogFormat::Json];
         Ok(self.choice("log-format", &known)?.unwrap_or(LogFormat::Text))
     }
 
-    /// The count of `-v` less the count of `-q`.
+    /// Returns the number of `-v` minus the number of `-q`.
     pub fn verbosity(&self) -> i8 {
         let count = |long| i8::try_from(self.count(long)).unwrap_or(i8::MAX);
         count("verbose").saturating_sub(count("quiet"))
     }
 
-    /// Where to listen, with each range in its single ports. Empty only where a command can do without.
+    /// Returns the addresses to listen on, a range as its single ports. Empty only for commands without a default address.
     pub fn binds(&self) -> Result<Vec<Bind>, UsageError> {
         let ranges = self.ranges("listen", Bind::parse, Bind::port, Bind::with_port)?;
         Ok(ranges.into_iter().flatten().collect())
     }
 
-    /// What `seaprox static` connects: each place to listen with its target.
+    /// Returns each address to listen on with its target, from `--listen` and `--to`.
     pub fn relays(&self) -> Result<Vec<(Bind, Target)>, UsageError> {
         let binds = self.ranges("listen", Bind::parse, Bind::port, Bind::with_port)?;
         let targets = self.ranges("to", Target::parse, Target::port, Target::with_port)?;
@@ -169,9 +169,9 @@ impl Parsed {
         }
         if targets.len() != 1 && targets.len() != binds.len() {
             let (listens, tos) = (binds.len(), targets.len());
-            return Err(
-                self.error(format!("{listens} --listen and {tos} --to: expected one --to, or one for each --listen"))
-            );
+            return Err(self.error(format!(
+                "{listens} --listen and {tos} --to: expected one --to, or one --to for each --listen"
+            )));
         }
         let mut relays = Vec::new();
         for (index, binds) in binds.into_iter().enumerate() {
@@ -179,7 +179,7 @@ impl Parsed {
             if targets.len() != 1 && targets.len() != binds.len() {
                 let (from, to) = (binds.len(), targets.len());
                 return Err(self.error(format!(
-                    "--listen has {from} ports and its --to has {to}: expected one target, or one for each port"
+                    "--listen has {from} ports and its --to has {to}: expected one target port, or one for each port"
                 )));
             }
             let targets = targets.iter().cycle().cloned();
@@ -188,7 +188,7 @@ impl Parsed {
         Ok(relays)
     }
 
-    /// `--allow` and `--deny`, in the order in which they are given.
+    /// Returns the rules of `--allow` and `--deny`, in the order of the command line.
     pub fn rules(&self) -> Result<Rules, UsageError> {
         let mut rules = Vec::new();
         for (action, long) in [(Action::Allow, "allow"), (Action::Deny, "deny")] {
@@ -202,7 +202,7 @@ impl Parsed {
         Ok(Rules::new(rules.into_iter().map(|(_, rule)| rule).collect()))
     }
 
-    /// `--status`.
+    /// Returns the value of `--status`.
     pub fn status(&self) -> Result<StatusSocket, UsageError> {
         let Some((name, text)) = self.given("status").pop() else {
             return Ok(StatusSocket::PerProcess);
@@ -214,7 +214,7 @@ impl Parsed {
         }
     }
 
-    /// What `seaprox cat` is to do: `HOST PORT`, `HOST:PORT`, `unix:/path`, or `-l ADDR`.
+    /// Returns the target of `seaprox cat` (`HOST PORT`, `HOST:PORT` or `unix:/path`), or the addresses of `-l ADDR`.
     pub fn cat(&self) -> Result<CatMode, UsageError> {
         let binds = self.binds()?;
         let target = match self.frees() {
@@ -233,22 +233,22 @@ impl Parsed {
         Ok(CatMode::Connect(target))
     }
 
-    /// The process that `seaprox status` asks, if one is named.
+    /// Returns the number of the process that `seaprox status` asks, if one is given.
     pub fn pid(&self) -> Result<Option<u32>, UsageError> {
         let parse = |text: &String| {
             let pid = text.parse().ok().filter(|pid| *pid != 0);
-            pid.ok_or_else(|| self.wrong("PID", text, "expected the number of a process"))
+            pid.ok_or_else(|| self.wrong("PID", text, "expected a process number such as 1234"))
         };
         self.frees().first().map(parse).transpose()
     }
 
-    /// The shell that `seaprox completions` is for.
+    /// Returns the argument of `seaprox completions`.
     pub fn shell(&self) -> Result<Shell, UsageError> {
         let text = self.frees().first().map_or("", String::as_str);
         self.pick("SHELL", text, &["bash", "zsh", "fish"], &[Shell::Bash, Shell::Zsh, Shell::Fish])
     }
 
-    /// One of the words that the table names, as the value at the same place of `values`.
+    /// Returns the element of `values` at the position of the given word in the table.
     pub(super) fn choice<T: Copy>(&self, long: &str, values: &[T]) -> Result<Option<T>, UsageError> {
         let (Value::Choice(words), Some((name, text))) = (self.spec(long).value, self.given(long).pop()) else {
             return Ok(None);
@@ -264,7 +264,7 @@ impl Parsed {
         Err(self.wrong(name, text, format!("expected {}{hint}", words.join(" or "))))
     }
 
-    /// Addresses, each with its range of ports counted out.
+    /// Returns the addresses of an option, each as the list of its ports.
     fn ranges<T>(
         &self,
         long: &str,
@@ -276,7 +276,7 @@ impl Parsed {
             let wrong = |error: AddressError| self.wrong(&name, &text, error);
             let (first, count) = split_port_range(&text).map_err(wrong)?;
             let first = parse(&first).map_err(wrong)?;
-            // Neither overflows: the range was read with both of its ends. What has no port is never a range.
+            // The port cannot overflow, because both ends of the range were parsed. Only addresses with a port have a range.
             let ports = port(&first).unwrap_or(0)..=port(&first).unwrap_or(0).saturating_add(count.saturating_sub(1));
             Ok(ports.map(|port| with_port(&first, port)).collect())
         };
@@ -287,12 +287,12 @@ impl Parsed {
         self.error(format!("{name} {text:?}: {expected}"))
     }
 
-    /// The value of an option that has a default.
+    /// Returns the value of an option that has a default.
     fn one(&self, long: &str) -> (String, String) {
         let missing = || (format!("--{long}"), String::new());
         self.given(long).pop().unwrap_or_else(missing)
     }
 }
 
-/// In the order of the words in the table.
+/// The families, in the order of the words in the table.
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];

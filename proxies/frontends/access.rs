@@ -1,4 +1,6 @@
-//! The gate: who may use a front end, and where to. All front ends ask here, so a rule means the same in each.
+//! The access policy of a process: which clients may use a front end, and which targets they may connect to.
+//!
+//! All front ends share one [`AccessPolicy`], so a rule and a user mean the same in each of them.
 
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
@@ -11,69 +13,70 @@ use seaprox::auth::{KeysError, Modes};
 use seaprox::rules::{Decision, Rules};
 use seaprox::{Cx, Failure, PeerNetwork, Permit, Reason, Role, Target};
 
-use crate::frontends::auth_penalties::Guesses;
-use crate::frontends::users::Users;
-use crate::shared_file::{Look, Shared};
+use super::auth_penalties::AuthPenalties;
+use super::users::Users;
+use crate::shared_file::{Refresh, SharedFile};
 
 /// Rules and users, shared by all loops.
 #[derive(Default)]
-pub struct Gate {
+pub struct AccessPolicy {
     rules: Arc<Rules>,
-    users: Option<Shared<Users>>,
-    /// Wrong passwords, of the clients of all loops.
-    guesses: Mutex<Guesses>,
-    /// Whether names are resolved at the far end of a link, so that nobody here sees their addresses.
-    over_link: bool,
+    users: Option<SharedFile<Users>>,
+    /// Failed logins of the clients of all loops.
+    penalties: Mutex<AuthPenalties>,
+    /// True if the far end of a link resolves names, so their addresses are unknown here.
+    is_over_link: bool,
 }
 
-impl Gate {
-    /// A gate with these rules, and users from this file.
+impl AccessPolicy {
+    /// Creates a policy from rules and, if given, a users file.
     ///
     /// # Errors
-    /// The file of users cannot be used.
-    pub fn new(rules: Rules, users: Option<PathBuf>, modes: Modes) -> Result<Gate, KeysError> {
-        let users = users.map(|path| load(path, modes)).transpose()?;
-        Ok(Gate { rules: Arc::new(rules), users, ..Gate::default() })
+    /// Fails if the users file cannot be read or parsed.
+    pub fn new(rules: Rules, users: Option<PathBuf>, modes: Modes) -> Result<AccessPolicy, KeysError> {
+        let users = users.map(|path| load_users(path, modes)).transpose()?;
+        Ok(AccessPolicy { rules: Arc::new(rules), users, ..AccessPolicy::default() })
     }
 
-    /// The same gate for clients whose targets are connected at the far end of a link.
-    pub fn over_link(self) -> Gate {
-        Gate { over_link: true, ..self }
+    /// Sets that targets are connected at the far end of a link.
+    pub fn over_link(self) -> AccessPolicy {
+        AccessPolicy { is_over_link: true, ..self }
     }
 
-    /// The users, if there must be one.
+    /// Returns the users that clients must prove to be; none if no login is required.
     pub fn users(&self) -> Option<Arc<Users>> {
-        self.users.as_ref().map(Shared::now)
+        self.users.as_ref().map(SharedFile::value)
     }
 
-    /// Reads the file of users again. A file with an error changes nothing. Returns true if new content was taken.
+    /// Reads the users file again if it has changed. Returns true if its new content is in use.
     ///
     /// # Errors
-    /// What is wrong with the file.
-    pub fn refresh(&self, look: Look) -> Result<bool, KeysError> {
+    /// Fails if the file cannot be read or parsed; the previous users stay in use.
+    pub fn refresh(&self, refresh: Refresh) -> Result<bool, KeysError> {
         let Some(file) = &self.users else { return Ok(false) };
-        let is_new = file.refresh(look)?;
-        if is_new || matches!(look, Look::Now) {
-            tell(file);
+        let is_new = file.refresh(refresh)?;
+        if is_new || matches!(refresh, Refresh::Forced) {
+            log_users(file);
         }
         Ok(is_new)
     }
 
-    /// Notes that a client has sent a wrong password. Returns how long its answer waits; none if it gets none.
-    pub fn failed(&self, cx: &Cx<'_>) -> Option<Duration> {
+    /// Records a failed login of a client. Returns the delay of its answer; none if the client gets no answer.
+    pub fn login_failed(&self, cx: &Cx<'_>) -> Option<Duration> {
         let network = PeerNetwork::from(&cx.peer(Role::Source));
-        self.guesses.lock().unwrap_or_else(PoisonError::into_inner).failed(network, Instant::now())
+        self.penalties.lock().unwrap_or_else(PoisonError::into_inner).login_failed(network, Instant::now())
     }
 
-    /// Connects a client to a target, if the rules permit it.
+    /// Connects a client to a target if the rules permit it.
     ///
     /// # Errors
-    /// `not_permitted`. A name whose addresses are forbidden is told later, through the handler.
+    /// Fails with `not_permitted` if a rule denies the target. If the decision needs the addresses of a name, the handler
+    /// gets the failure later, in `connected`.
     pub fn connect(&self, cx: &mut Cx<'_>, target: Rc<Target>) -> Result<(), Failure> {
         let source = cx.peer(Role::Source).ip().map(|addr| addr.ip());
         let permit = match self.rules.decide(source, &target) {
             Decision::Allow => None,
-            Decision::NeedsAddress if self.over_link => return Err(deny(cx, target, UNSEEN)),
+            Decision::NeedsAddress if self.is_over_link => return Err(deny(cx, target, ADDRESSES_UNKNOWN)),
             Decision::NeedsAddress => Some(self.permit(source, &target)),
             Decision::Deny => return Err(deny(cx, target, DENIED)),
         };
@@ -81,36 +84,37 @@ impl Gate {
         Ok(())
     }
 
-    /// Asks the rules about each address that a name turns out to have.
+    /// Returns a check that applies the rules to each resolved address of a name.
     fn permit(&self, source: Option<IpAddr>, target: &Target) -> Permit {
         let (rules, name) = (Arc::clone(&self.rules), target.host().map(str::to_owned));
         Rc::new(move |addr| rules.permits(source, name.as_deref(), addr))
     }
 }
 
-fn deny(cx: &mut Cx<'_>, target: Rc<Target>, why: &'static str) -> Failure {
+fn deny(cx: &mut Cx<'_>, target: Rc<Target>, detail: &'static str) -> Failure {
     cx.set_asked(target);
-    cx.set_detail(why);
-    Failure::new(Reason::NotPermitted, why)
+    cx.set_detail(detail);
+    Failure::new(Reason::NotPermitted, detail)
 }
 
-fn load(path: PathBuf, modes: Modes) -> Result<Shared<Users>, KeysError> {
+fn load_users(path: PathBuf, modes: Modes) -> Result<SharedFile<Users>, KeysError> {
     let key = Users::new_key().map_err(|_| KeysError::content(&path, "a system with random bytes"))?;
-    let file = Shared::load(path, modes, key)?;
-    tell(&file);
+    let file = SharedFile::load(path, modes, key)?;
+    log_users(&file);
     Ok(file)
 }
 
-/// Says how many users there are, and that their passwords are in the open, if they are.
-fn tell(file: &Shared<Users>) {
+/// Logs the number of users, and a warning if every user of this host can read their passwords.
+fn log_users(file: &SharedFile<Users>) {
     let path = file.path().display().to_string();
-    // The mode of a pipe or a device is meaningless.
-    let is_open = |file: std::fs::Metadata| file.is_file() && file.mode() & 0o004 != 0;
-    if std::fs::metadata(file.path()).is_ok_and(is_open) {
-        log::warn!(target: "seaprox::gate", file = path; "the file of users can be read by everybody");
+    // The mode of a pipe or a device says nothing about who can read its content.
+    let is_world_readable = |file: std::fs::Metadata| file.is_file() && file.mode() & 0o004 != 0;
+    if std::fs::metadata(file.path()).is_ok_and(is_world_readable) {
+        log::warn!(target: "seaprox::access", file = path; "the users file is readable by every user of this host");
     }
-    log::info!(target: "seaprox::gate", file = path, users = file.now().count(); "users loaded");
+    log::info!(target: "seaprox::access", file = path, users = file.value().count(); "users loaded");
 }
 
-const DENIED: &str = "a rule forbids it";
-const UNSEEN: &str = "a rule asks for the addresses of the name, and over a link the far end resolves it";
+const DENIED: &str = "a rule denies the target";
+const ADDRESSES_UNKNOWN: &str =
+    "a rule needs the addresses of this name, which are unknown here: the far end of the link resolves it";

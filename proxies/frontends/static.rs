@@ -1,28 +1,46 @@
-//! The static front end: every client of a listener goes to one target.
+//! The static front end: connects every client of a listener to one target.
+//!
+//! It reads no byte of the client; the loop relays them once the target is connected.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use seaprox::{Cx, Failure, Handler, Target};
 
-use crate::frontends::access::Gate;
+use super::access::AccessPolicy;
+use super::{FrontEndSpec, Make};
+
+/// The static front end in the registry.
+pub const SPEC: FrontEndSpec = FrontEndSpec {
+    name: "static",
+    summary: "relay TCP connections to a fixed target",
+    synopsis: "[--listen ADDR] --to HOST:PORT [OPTION]...",
+    default_address: "127.0.0.1:55555",
+    options: &["to"],
+    examples: &[
+        ("static --to 127.0.0.1:22", "offer the SSH server of this host on port 55555 of loopback"),
+        ("static --listen 9000 --to example.org:80", "relay connections to port 9000 of loopback to example.org"),
+        ("static -l :3000-3010 --to 10.0.0.5:4000-4010", "relay eleven ports on every address, each to its own port"),
+        ("static -l unix:/tmp/web.sock --to 127.0.0.1:8000", "offer a TCP service on a Unix socket"),
+        ("static -l 5900 --to desk:5900 --via remote", "relay over a link; the node remote resolves desk"),
+    ],
+    make: Make::ByListener(handler),
+};
 
 /// The handler of one client.
-pub struct Fixed {
-    gate: Arc<Gate>,
+pub struct Static {
+    access: Arc<AccessPolicy>,
     target: Rc<Target>,
 }
 
-impl Fixed {
-    /// A handler that connects its client to `target`.
-    pub fn new(gate: Arc<Gate>, target: Rc<Target>) -> Fixed {
-        Fixed { gate, target }
-    }
+/// Returns a handler that connects its client to `target`.
+pub fn handler(access: Arc<AccessPolicy>, target: Rc<Target>) -> Box<dyn Handler> {
+    Box::new(Static { access, target })
 }
 
-impl Handler for Fixed {
+impl Handler for Static {
     fn opened(&mut self, cx: &mut Cx<'_>) {
-        if let Err(failure) = self.gate.connect(cx, Rc::clone(&self.target)) {
+        if let Err(failure) = self.access.connect(cx, Rc::clone(&self.target)) {
             cx.end(failure.reason);
         }
     }

@@ -1,5 +1,5 @@
-//! `seaprox cat` and `seaprox link -W`: standard input and output, connected to a target, here or at the far end of a link,
-//! or to the first client that comes. stdout carries the bytes of the connection and nothing else.
+//! `seaprox cat` and `seaprox link -W`: connects standard input and output to a target, here or at the far end of a link,
+//! or to the first client of a listener. stdout carries the bytes of the connection and nothing else.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal};
@@ -8,65 +8,63 @@ use std::time::{Duration, Instant};
 
 use seaprox::node::{Happened, LinkStatus};
 use seaprox::{
-    Bind, Cause, Config, Core, Cx, Ending, Failure, Fault, Handler, Id, Proxy, Reason, Role, Target, Workers, bind,
+    Bind, Bound, Cause, Config, Core, Cx, Ending, Failure, Fault, Handler, Id, Limits, Proxy, Reason, Role, Target,
+    Workers, bind,
 };
 
+use super::exit::{Exit, Failed};
+use super::link::{Action, Links};
+use super::{logging, settings};
 use crate::cli::{CatMode, Command, Parsed};
-use crate::process::link::{Act, Links};
-use crate::process::logging;
-use crate::process::settings;
-use crate::{Exit, Failed};
 
-/// How it ended, if it has.
+/// The end of the connection, once it has ended.
 type Ended = Rc<RefCell<Option<Failure>>>;
-/// Why the link is the end of it, if it is.
-type Doom = Rc<RefCell<Option<Failed>>>;
 
 /// State that the connection and its link share.
 #[derive(Clone, Default)]
-struct Fate {
-    doom: Doom,
-    /// Set once the link has been up.
+struct LinkState {
+    /// Set if the link ends the process.
+    exit_error: Rc<RefCell<Option<Failed>>>,
     was_up: Rc<Cell<bool>>,
 }
 
-/// The one connection.
+/// The handler of the only connection.
 struct Cat {
-    /// Where to connect; none when the client comes to us.
+    /// The target to connect to; none when the client connects to us.
     target: Option<Rc<Target>>,
     ended: Ended,
     failure: Option<Failure>,
-    fate: Fate,
+    link: LinkState,
 }
 
-/// Moves bytes both ways until both have ended.
+/// Relays bytes both ways until both directions have ended.
 ///
 /// # Errors
-/// The target cannot be reached, the address cannot be had, or the connection is cut.
+/// Fails if the target cannot be connected, the address cannot be bound, or the connection does not end in order.
 pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let failed = |error: io::Error| Failed::new(Exit::Failure, format!("seaprox cat: {error}"));
     logging::detach().map_err(failed)?;
     let mode = mode(parsed)?;
     let config = settings::config(parsed)?;
-    let links = Links::of(parsed)?;
+    let links = Links::from_options(parsed)?;
     let workers = Workers::start(WORKERS, config.limits.lookups).map_err(failed)?;
     let mut proxy = Proxy::new(Config { limits: few(&config), ..config.clone() }, Some(workers)).map_err(failed)?;
-    let (ended, fate) = (Ended::default(), Fate::default());
+    let (ended, state) = (Ended::default(), LinkState::default());
     let bounds = match mode {
         CatMode::Connect(target) => {
-            let link = links.as_ref().map_or(Ok(None), |links| dial(proxy.core(), links, &fate)).map_err(failed)?;
-            let (ended, fate) = (Rc::clone(&ended), fate.clone());
-            let cat = Cat { target: Some(Rc::new(target)), ended, failure: None, fate };
+            let link = links.as_ref().map_or(Ok(None), |links| dial(proxy.core(), links, &state)).map_err(failed)?;
+            let (ended, link_state) = (Rc::clone(&ended), state.clone());
+            let cat = Cat { target: Some(Rc::new(target)), ended, failure: None, link: link_state };
             let connection = proxy.core().adopt_stdio("cat", Box::new(cat)).map_err(failed)?;
             link.into_iter().for_each(|link| proxy.core().route(connection, link));
             Vec::new()
         }
-        CatMode::Listen(places) => listen(&mut proxy, &places, &config, &ended)?,
+        CatMode::Listen(addrs) => listen(&mut proxy, &addrs, &config, &ended)?,
     };
     proxy.run().map_err(failed)?;
     drop((proxy, bounds));
     let written = seaprox::finish_stdio();
-    if let Some(failed) = fate.doom.take() {
+    if let Some(failed) = state.exit_error.take() {
         return Err(failed);
     }
     match ended.take() {
@@ -74,7 +72,7 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
         Some(failure) => {
             let exit = match failure.reason {
                 Reason::NotPermitted if links.is_some() => Exit::NoPermission,
-                Reason::LinkLost if fate.was_up.get() => Exit::LinkLost,
+                Reason::LinkLost if state.was_up.get() => Exit::LinkLost,
                 Reason::LinkLost => Exit::Unavailable,
                 reason if reason.is_connect_failure() => Exit::Unavailable,
                 _ => Exit::Failure,
@@ -85,12 +83,12 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     }
 }
 
-/// What is to be connected, and that it can be.
+/// Returns what to connect. Fails on options that contradict one another.
 fn mode(parsed: &Parsed) -> Result<CatMode, Failed> {
     if let Some(target) = parsed.stdio()? {
-        let others = [!parsed.link_places()?.is_empty(), !parsed.locals()?.is_empty(), !parsed.reverses()?.is_empty()];
-        let fronts = !parsed.dynamics()?.is_empty() || !parsed.https()?.is_empty();
-        return match others.contains(&true) || fronts {
+        let has_forwards = !parsed.locals()?.is_empty() || !parsed.reverses()?.is_empty();
+        let has_proxies = !parsed.dynamics()?.is_empty() || !parsed.https()?.is_empty();
+        return match has_forwards || has_proxies || !parsed.link_addresses()?.is_empty() {
             true => Err(parsed.error("-W: expected no --listen, -L, -R, -D or -H beside it").into()),
             false => Ok(CatMode::Connect(target)),
         };
@@ -108,48 +106,54 @@ fn mode(parsed: &Parsed) -> Result<CatMode, Failed> {
     Ok(mode)
 }
 
-/// Dials the link. One that cannot be had is the end, because nobody waits for a link to one connection.
-fn dial(core: &mut Core, links: &Links, fate: &Fate) -> io::Result<Option<Id>> {
-    let Some(watch) = links.watch() else { return Ok(None) };
-    let (mut watch, Fate { doom, was_up }) = (watch.exiting(true), fate.clone());
-    let told = move |core: &mut Core, _: Id, happened: &Happened| {
-        was_up.set(was_up.get() || matches!(happened, Happened::Up { .. }));
-        if let Some(Act::End(failed)) = watch.take(happened, Instant::now()) {
-            doom.borrow_mut().get_or_insert(failed);
+/// Dials the link. Its failure ends the process, because nobody waits for the link of a single connection.
+fn dial(core: &mut Core, links: &Links, state: &LinkState) -> io::Result<Option<Id>> {
+    let Some(log) = links.link_log() else { return Ok(None) };
+    let (mut log, LinkState { exit_error, was_up }) = (log.exiting(true), state.clone());
+    let handler = move |core: &mut Core, _: Id, event: &Happened| {
+        was_up.set(was_up.get() || matches!(event, Happened::Up { .. }));
+        if let Some(Action::Exit(failed)) = log.handle(event, Instant::now()) {
+            exit_error.borrow_mut().get_or_insert(failed);
             core.stop();
         }
     };
-    links.dial(core, Box::new(told))
+    links.dial(core, Box::new(handler))
 }
 
-fn listen(proxy: &mut Proxy, places: &[Bind], config: &Config, ended: &Ended) -> Result<Vec<seaprox::Bound>, Failed> {
-    let mut bounds = Vec::new();
-    for place in places {
-        let bound = bind(place, 1, config).map_err(|error| {
-            Failed::new(Exit::Unavailable, format!("seaprox cat: cannot listen on {place}: {error}"))
+fn listen(proxy: &mut Proxy, addrs: &[Bind], config: &Config, ended: &Ended) -> Result<Vec<Bound>, Failed> {
+    let mut all_bounds = Vec::new();
+    for addr in addrs {
+        let bounds = bind(addr, 1, config).map_err(|error| {
+            Failed::new(Exit::Unavailable, format!("seaprox cat: cannot listen on {addr}: {error}"))
         })?;
-        bounds.extend(bound);
+        all_bounds.extend(bounds);
     }
-    for bound in &mut bounds {
+    for bound in &mut all_bounds {
         let ended = Rc::clone(ended);
-        let front = move || -> Box<dyn Handler> {
-            Box::new(Cat { target: None, ended: Rc::clone(&ended), failure: None, fate: Fate::default() })
+        let front_end = move || -> Box<dyn Handler> {
+            Box::new(Cat { target: None, ended: Rc::clone(&ended), failure: None, link: LinkState::default() })
         };
-        let result = proxy.core().listen(bound, &[], "cat", Box::new(front));
+        let result = proxy.core().listen(bound, &[], "cat", Box::new(front_end));
         result.map_err(|error| Failed::new(Exit::Failure, format!("seaprox cat: {error}")))?;
-        // stdout is for the bytes of the connection.
+        // On stderr, because stdout is for the bytes of the connection.
         match bound.addr() {
             seaprox::Endpoint::Ip(addr) => logging::say(&format!("listening cat {addr}")),
             seaprox::Endpoint::Unix(path) => logging::say(&format!("listening cat unix:{}", path.display())),
             _ => {}
         }
     }
-    Ok(bounds)
+    Ok(all_bounds)
 }
 
-/// One connection, and names with a few addresses.
-fn few(config: &Config) -> seaprox::Limits {
-    seaprox::Limits { connections: 4, ..config.limits.clone() }
+/// Returns limits for one connection.
+fn few(config: &Config) -> Limits {
+    Limits { connections: 4, ..config.limits.clone() }
+}
+
+impl Cat {
+    fn remote(&self) -> Role {
+        if self.target.is_some() { Role::Dest } else { Role::Source }
+    }
 }
 
 impl Handler for Cat {
@@ -175,13 +179,13 @@ impl Handler for Cat {
         match result {
             Ok(()) => {
                 cx.relay();
-                // All of it, and a word when it ends.
+                // One less than everything: `ended` is then called at the end of this direction.
                 cx.pass(self.remote(), u64::MAX - 1);
             }
             Err(failure) => {
-                if failure.reason == Reason::LinkLost && !self.fate.was_up.get() {
+                if failure.reason == Reason::LinkLost && !self.link.was_up.get() {
                     let failed = cx.core().links().first().and_then(not_up);
-                    failed.into_iter().for_each(|failed| _ = self.fate.doom.borrow_mut().get_or_insert(failed));
+                    failed.into_iter().for_each(|failed| _ = self.link.exit_error.borrow_mut().get_or_insert(failed));
                 }
                 self.failure = Some(failure.clone());
                 cx.end(failure.reason);
@@ -192,15 +196,15 @@ impl Handler for Cat {
     fn ended(&mut self, cx: &mut Cx<'_>, cause: Cause) {
         match cause {
             Cause::Over(reason) => {
-                let failure = self.failure.take().unwrap_or_else(|| end_of(cx, reason));
+                let failure = self.failure.take().unwrap_or_else(|| outcome(cx, reason));
                 *self.ended.borrow_mut() = Some(failure);
                 match reason.ending() {
-                    // What has been sent over a link may still be on its way there.
+                    // Bytes that were sent over a link may still be on their way.
                     Ending::Graceful => cx.core().drain(Duration::MAX),
                     Ending::Aborted => cx.core().stop(),
                 }
             }
-            // Nobody types on into a connection whose other end has closed.
+            // A user at a terminal sends nothing more to a remote that has closed its direction.
             _ if cx.role() == self.remote() && io::stdin().is_terminal() => cx.end(cx.fin_reason()),
             _ => {
                 let role = cx.role();
@@ -210,8 +214,8 @@ impl Handler for Cat {
     }
 }
 
-/// Returns the reason why a link is not up when the connection cannot wait for it any longer, from the stage of its
-/// subflows. Returns none between two tries; the failure of the last try was reported then.
+/// Returns the error for a connection that could not wait longer for its link, from the state of the first subflow. Returns
+/// none between two attempts; the failure of the last attempt was reported then.
 fn not_up(link: &LinkStatus) -> Option<Failed> {
     let failure = match link.subflows.first()?.state {
         "connecting" => Failure::new(Reason::TimedOut, "no answer"),
@@ -220,8 +224,9 @@ fn not_up(link: &LinkStatus) -> Option<Failed> {
     Some(Failed::new(Exit::Unavailable, format!("seaprox: no link with {}: {failure}", link.peer)))
 }
 
-/// What is said of an end: an orderly one that has lost bytes, such as those that stdout had no room for, is none.
-fn end_of(cx: &mut Cx<'_>, reason: Reason) -> Failure {
+/// Returns the outcome of a connection. A graceful end that has lost bytes, for example because stdout was closed, counts as
+/// a reset.
+fn outcome(cx: &mut Cx<'_>, reason: Reason) -> Failure {
     let connection = cx.connection();
     let detail = cx.core().detail(connection).map(Into::into);
     let reason = match (reason.ending(), cx.core().ending(connection)) {
@@ -230,12 +235,6 @@ fn end_of(cx: &mut Cx<'_>, reason: Reason) -> Failure {
         _ => reason,
     };
     Failure { reason, detail }
-}
-
-impl Cat {
-    fn remote(&self) -> Role {
-        if self.target.is_some() { Role::Dest } else { Role::Source }
-    }
 }
 
 const WORKERS: usize = 1;

@@ -1,10 +1,10 @@
-//! The exit codes of the process, and a command that failed.
+//! The exit codes of the process, and the error of a command.
 
 use seaprox::auth::KeysError;
 
 use crate::cli::UsageError;
 
-/// How the process ends, beside 0 (a clean stop). The numbers are those of sysexits(3) where it has one.
+/// The exit codes beside 0 (a clean stop). The numbers are those of sysexits(3) where it defines one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
@@ -12,40 +12,40 @@ pub enum Exit {
     Failure = 1,
     /// The command line is wrong.
     Usage = 2,
-    /// The peer or an address could not be had.
+    /// The peer or an address is not available.
     Unavailable = 69,
-    /// The link is lost, and the user asked to end then.
+    /// The link is lost, and the user asked to exit in this case.
     LinkLost = 75,
-    /// A key is rejected or is not the right one.
+    /// A key is rejected, or does not match.
     NoPermission = 77,
-    /// A file that configures the process cannot be used.
+    /// A configuration file cannot be used.
     Config = 78,
 }
 
-/// A command that came to nothing: what to say, and how to end.
+/// The error of a command: the text for stderr, and the exit code.
 #[derive(Debug)]
 pub struct Failed {
-    /// The code of the process.
+    /// The exit code of the process.
     pub exit: Exit,
-    /// What is said on stderr.
+    /// The text for stderr.
     pub text: String,
 }
 
 impl Failed {
-    /// A failure with one line for stderr.
+    /// Creates an error.
     pub fn new(exit: Exit, text: impl Into<String>) -> Failed {
         Failed { exit, text: text.into() }
     }
 
-    /// A file that cannot be used; `what` stands before what is wrong with it.
-    pub fn unusable(what: &str, error: &KeysError) -> Failed {
-        Failed::new(Exit::Config, format!("{what}: {error}{}", hint(error)))
+    /// Creates the error for a configuration file that cannot be used; `context` precedes the description of the error.
+    pub fn unusable(context: &str, error: &KeysError) -> Failed {
+        Failed::new(Exit::Config, format!("{context}: {error}{}", hint(error)))
     }
 }
 
-/// Hint how to use a file whose owner or mode is wrong.
+/// Returns a hint how to use a file whose owner or mode is wrong, or nothing for other errors.
 pub fn hint(error: &KeysError) -> &'static str {
-    if error.is_about_modes() { " (or --no-strict-modes, if you trust them)" } else { "" }
+    if error.is_about_modes() { " (--no-strict-modes accepts the file anyway)" } else { "" }
 }
 
 impl From<UsageError> for Failed {

@@ -1,24 +1,26 @@
-//! `seaprox keygen` and `seaprox pubkey`: the key of a node made, and its public part printed.
+//! `seaprox keygen` and `seaprox pubkey`: make the key of a node, and print its public key.
 //!
-//! stdout has the public key in one line, as other nodes want it in `authorized_keys`; everything else is on stderr. What
-//! is there already is only replaced when that is asked for. Nothing private is ever printed.
+//! stdout gets the public key in one line, as `authorized_keys` of other nodes takes it; everything else goes to stderr. An
+//! existing file is replaced only with `--force`. Nothing private is ever printed.
 
 use std::path::{Path, PathBuf};
 
 use seaprox::auth::{KeysError, NodeKey, Problem, PublicKey, Secret, SecretError};
 
+use super::exit::{Exit, Failed};
+use super::logging;
+use super::output::print;
 use crate::cli::{Parsed, UsageError};
-use crate::{Exit, Failed};
 
-/// Makes a key, or a secret to share.
+/// Makes a key or, with `--secret`, a secret to share. Prints its public key.
 ///
 /// # Errors
-/// There is one already, or it cannot be written.
+/// Fails if the file exists and `--force` is not given, or if it cannot be written.
 pub fn keygen(parsed: &Parsed) -> Result<(), Failed> {
     let (path, is_secret, force) = (path(parsed)?, parsed.flag("secret")?, parsed.flag("force")?);
     let not_random = |error: SecretError| Failed::new(Exit::Failure, format!("seaprox keygen: {error}"));
     let directory = parsed.config_directory();
-    // A directory that somebody names with the file is theirs to make.
+    // The user makes the directory of a file that the user names.
     if path.parent() == Some(directory.path()) {
         directory.make().map_err(not_made)?;
     }
@@ -33,37 +35,37 @@ pub fn keygen(parsed: &Parsed) -> Result<(), Failed> {
         key
     };
     if parsed.verbosity() >= 0 {
-        let what = if is_secret { "secret" } else { "key" };
-        crate::process::logging::say(&format!("seaprox keygen: the {what} is in {}", path.display()));
+        let kind = if is_secret { "secret" } else { "key" };
+        logging::say(&format!("seaprox keygen: the {kind} is in {}", path.display()));
     }
-    crate::process::print(&text(key.public(), false))
+    print(&text(key.public(), false))
 }
 
-/// Prints the public key of a key, or of a secret.
+/// Prints the public key of a key or, with `--secret`, of a secret.
 ///
 /// # Errors
-/// There is none, or it cannot be used.
+/// Fails if the file is missing or cannot be used.
 pub fn pubkey(parsed: &Parsed) -> Result<(), Failed> {
     let path = path(parsed)?;
     let unusable = |text: String| Failed::new(Exit::Config, format!("seaprox pubkey: {text}"));
-    let told = |error: KeysError| match error.is_missing() {
+    let failed = |error: KeysError| match error.is_missing() {
         true => unusable(format!("{error}; `seaprox keygen` makes one")),
         false => Failed::unusable("seaprox pubkey", &error),
     };
     let key = if parsed.flag("secret")? {
-        let secret = Secret::load(&path, parsed.modes()?).map_err(told)?;
+        let secret = Secret::load(&path, parsed.modes()?).map_err(failed)?;
         NodeKey::from_secret(secret.expose()).map_err(|error| unusable(format!("{}: {error}", path.display())))?
     } else {
-        NodeKey::load(&path, parsed.modes()?).map_err(told)?
+        NodeKey::load(&path, parsed.modes()?).map_err(failed)?
     };
-    crate::process::print(&text(key.public(), parsed.flag("fingerprint")?))
+    print(&text(key.public(), parsed.flag("fingerprint")?))
 }
 
 fn text(key: PublicKey, with_fingerprint: bool) -> String {
     if with_fingerprint { format!("{key}\n{}\n", key.fingerprint()) } else { format!("{key}\n") }
 }
 
-/// The file that is meant. The variable says where the node's key is, so it is not asked about a secret.
+/// Returns the path of the key or the secret. `SEAPROX_KEY` names the key of the node, so it is not read for a secret.
 fn path(parsed: &Parsed) -> Result<PathBuf, UsageError> {
     let is_secret = parsed.flag("secret")?;
     let option = if is_secret { parsed.path_flag("key") } else { parsed.path("key") };

@@ -1,13 +1,13 @@
-//! The log as the binary writes it: one line per record on stderr, as text or as JSON, with the same keys.
+//! The log of the binary: one line per record on stderr, as text or as JSON, with the same keys.
 //!
 //! ```text
 //! 2026-02-03T04:05:06.789Z INFO  seaprox::connection closed conn="static[...]" reason=source_fin
 //! {"ts":"2026-02-03T04:05:06.789Z","level":"info","target":"seaprox::connection","msg":"closed","reason":"source_fin"}
 //! ```
 //!
-//! A record is one line whatever is in it: bytes from the network cannot break out of it, nor reach the terminal as
-//! control characters. Lines that cannot be written are lost; they never stop the proxy. Once the process runs, lines go
-//! through a bounded ring to a thread that writes them. Lines without room are dropped and counted (`dropped=N`).
+//! A record is always one line: bytes from the network are escaped, so they cannot end the line or reach the terminal as
+//! control characters. Lines that cannot be written are lost; they never stop the proxy. After [`detach`], lines go through
+//! a bounded ring to a thread that writes them. Lines for which the ring has no room are dropped and counted (`dropped=N`).
 
 mod filter;
 mod format;
@@ -41,23 +41,22 @@ struct Style {
     colour: bool,
 }
 
-/// Starts the log; a second call changes nothing.
+/// Starts the log. A second call changes nothing.
 ///
-/// `verbosity` is the count of `-v` less the count of `-q`: below 0 warnings, 0 what happens, 1 debug, 2 everything. A
-/// terse command says one step less. The environment's `SEAPROX_LOG` may set levels for single targets
-/// (`seaprox::link=trace`), and for all of them where `verbosity` is 0. What libraries log is left out below warnings,
-/// unless the environment names them.
+/// `verbosity` is the number of `-v` minus the number of `-q`: -1 is warn, 0 info, 1 debug, 2 trace. A terse command logs one
+/// level less. The variable `SEAPROX_LOG` may set levels of single targets (`seaprox::link=trace`) and, if `verbosity` is 0,
+/// of all targets. Other libraries log warnings and errors only, unless the variable names them.
 ///
 /// # Errors
-/// `SEAPROX_LOG` cannot be parsed.
+/// Fails if `SEAPROX_LOG` cannot be parsed.
 pub fn init(verbosity: i8, is_terse: bool, format: LogFormat) -> Result<(), String> {
     let wanted = match std::env::var("SEAPROX_LOG") {
         Ok(text) => filter::parse(&text).map_err(|error| format!("SEAPROX_LOG: {error}"))?,
         Err(VarError::NotPresent) => filter::Levels::default(),
-        Err(VarError::NotUnicode(text)) => return Err(format!("SEAPROX_LOG: expected UTF-8, not {text:?}")),
+        Err(VarError::NotUnicode(text)) => return Err(format!("SEAPROX_LOG {text:?}: expected UTF-8")),
     };
     let own = match wanted.all {
-        // The flag goes before the environment.
+        // A flag takes precedence over the environment.
         Some(level) if verbosity == 0 => level,
         _ => level(verbosity - i8::from(is_terse)),
     };
@@ -70,17 +69,17 @@ pub fn init(verbosity: i8, is_terse: bool, format: LogFormat) -> Result<(), Stri
     let most = filter.filter();
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let logger = Logger { filter, style: Style { format, colour } };
-    if LOGGER.set(logger).is_ok() && log::set_logger(&Whole).is_ok() {
+    if LOGGER.set(logger).is_ok() && log::set_logger(&Registered).is_ok() {
         log::set_max_level(most);
     }
     Ok(())
 }
 
-/// From here on no thread waits for the readers of stderr and stdout: lines go through rings, each with a thread that
-/// writes, and a fault of this program is told in the log. Before that each line is written by the thread that says it.
+/// Switches from direct writes to rings with writing threads, so that no other thread waits for the readers of stderr and
+/// stdout. Panics are then logged, too.
 ///
 /// # Errors
-/// The system has no thread or descriptor left.
+/// Fails if the system has no thread or descriptor left.
 pub fn detach() -> io::Result<()> {
     let style = LOGGER.get().map_or(Style { format: LogFormat::Text, colour: false }, |logger| logger.style);
     let fd = io::stderr().as_fd().try_clone_to_owned()?;
@@ -91,24 +90,25 @@ pub fn detach() -> io::Result<()> {
     Ok(())
 }
 
-/// Writes what is still in the rings, within a second: a reader that does not read cannot hold the end of the process.
+/// Waits until the rings are written, for at most [`FINISH_WAIT`] each, so that a slow reader cannot keep the process from
+/// ending.
 pub fn finish() {
     for ring in [OUTPUT.get().and_then(Option::as_ref), ERRORS.get()].into_iter().flatten() {
-        // Lines that are not written in time are lost; the error cannot be reported anywhere.
+        // Lines that are not written in time are lost, and the loss cannot be reported anywhere.
         let _ = ring.flush(FINISH_WAIT);
     }
 }
 
-/// Writes a line to stderr as it is. A missing reader or a lack of room changes neither the work of the process nor its exit
-/// status.
+/// Writes a line to stderr as it is. Errors are ignored: a closed stderr changes neither the work of the process nor its
+/// exit code.
 pub fn say(text: &str) {
     put_error(&format!("{text}\n"));
 }
 
-/// Says a line on stdout, for scripts. A reader that does not read, or has gone, changes nothing.
+/// Writes a line to stdout, for scripts. Errors are ignored.
 pub fn announce(text: &str) {
     let ring = || {
-        // Only a running process needs a ring. Without a thread for it, the caller writes the line.
+        // A ring is needed only after `detach`. If no thread can be started, the caller writes the line.
         let fd = ERRORS.get().and_then(|_| io::stdout().as_fd().try_clone_to_owned().ok())?;
         Ring::start("output", File::from(fd), RING_BYTES, Box::new(|_| String::new())).ok()
     };
@@ -121,8 +121,8 @@ pub fn announce(text: &str) {
     }
 }
 
-/// Writes a line to the log regardless of its level, because a user asked for it.
-pub fn answer(target: &str, text: &str) {
+/// Writes a line to the log regardless of its level, because a user has asked for it.
+pub fn write_always(target: &str, text: &str) {
     let Some(logger) = LOGGER.get() else { return };
     let mut record = Record::builder();
     record.level(Level::Info).target(target);
@@ -143,16 +143,16 @@ impl Logger {
         };
         LINE.with(|line| match line.try_borrow_mut() {
             Ok(mut line) => into(&mut line),
-            // A value that logs while it is formatted has a line of its own.
+            // The buffer is in use if a value logs while it is formatted.
             Err(_) => into(&mut String::new()),
         });
     }
 }
 
-/// The logger that the facade knows.
-struct Whole;
+/// The logger that is registered with the facade.
+struct Registered;
 
-impl Log for Whole {
+impl Log for Registered {
     fn enabled(&self, metadata: &Metadata) -> bool {
         LOGGER.get().is_some_and(|logger| logger.filter.enabled(metadata))
     }
@@ -174,13 +174,13 @@ fn put_error(text: &str) {
     }
 }
 
-/// The line about lines that were dropped.
+/// Returns the line about dropped lines.
 fn dropped(lines: u64, style: Style) -> String {
     let (mut line, now) = (String::new(), SystemTime::now());
     let pairs = [("dropped", log::kv::Value::from(lines))];
     let mut record = Record::builder();
     record.level(Level::Warn).target("seaprox").key_values(&pairs);
-    let record = record.args(format_args!("log lines dropped, because they were not read in time")).build();
+    let record = record.args(format_args!("log lines dropped, because the reader of stderr is too slow")).build();
     match style.format {
         LogFormat::Text => format::text(&mut line, &record, now, style.colour),
         LogFormat::Json => format::json(&mut line, &record, now),
@@ -207,19 +207,19 @@ fn level(verbosity: i8) -> LevelFilter {
 }
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
-/// The way to stderr of a process that runs.
+/// The ring of stderr, after `detach`.
 static ERRORS: OnceLock<Arc<Ring>> = OnceLock::new();
-/// The way to stdout of a process that runs, for the lines that scripts read.
+/// The ring of stdout, after `detach` and the first line.
 static OUTPUT: OnceLock<Option<Arc<Ring>>> = OnceLock::new();
 
 thread_local! {
-    /// Where a thread formats its lines.
+    /// The buffer in which a thread formats its lines.
     static LINE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Bytes of lines that wait to be written; what is said beyond is dropped, and counted.
+/// Bytes of lines that wait to be written. Further lines are dropped and counted.
 const RING_BYTES: usize = 1 << 20;
-/// For each ring at the end of the process.
+/// Longest wait for each ring at the end of the process.
 const FINISH_WAIT: Duration = Duration::from_secs(1);
 /// Capacity that a thread keeps for its next line.
 const LINE_BYTES: usize = 4096;

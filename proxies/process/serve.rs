@@ -1,136 +1,166 @@
-//! A front end or a link as a process: bind, say where, and run the loops.
+//! The servers: a front end or a link as a process. Binds its addresses, starts the loops, and runs the supervisor.
 
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::SyncSender;
-use std::time::Instant;
 
-use seaprox::{Bind, Bound, Config, Endpoint, FrontEnd, Handler, Loops, Proxy, Remote, Setup, Target, Workers, bind};
+use seaprox::{
+    Bind, Bound, Config, Endpoint, FrontEnd, Handler, Loops, Proxy, Remote, Setup, SocketFile, Target, Workers, bind,
+};
 
-use crate::admin::status;
-use crate::admin::status::Teller;
+use super::events::{EventQueue, ProcessEvent, dialed_link_handler, served_links_handler};
+use super::exit::{Exit, Failed};
+use super::link::Links;
+use super::supervisor::Supervisor;
+use super::{logging, settings};
+use crate::admin::{Reporter, socket};
 use crate::cli::forwards::Forward;
-use crate::cli::{Command, Parsed};
-use crate::frontends::access::Gate;
-use crate::frontends::http::Http;
-use crate::frontends::socks::Socks;
-use crate::frontends::r#static::Fixed;
-use crate::process::link::Links;
-use crate::process::logging;
-use crate::process::settings;
-use crate::process::supervisor::{Ears, News, Process, tell_dialled, tell_served};
-use crate::{Exit, Failed};
+use crate::cli::{Command, Parsed, StatusSocket};
+use crate::frontends::access::AccessPolicy;
+use crate::frontends::{Make, http, socks, r#static};
 
-/// What stands behind one bound address.
+/// The service behind one listen address.
 #[derive(Clone)]
 enum Service {
-    Static(Target),
-    Socks,
-    Http,
-    Link,
+    /// A front end whose clients name their targets.
+    Proxy(&'static str, fn(Arc<AccessPolicy>) -> Box<dyn Handler>),
+    /// A front end with one target for all clients.
+    Relay(&'static str, fn(Arc<AccessPolicy>, Rc<Target>) -> Box<dyn Handler>, Target),
+    /// Links that peers dial.
+    Links,
 }
 
-/// Runs front ends and links until a signal ends them.
+/// Runs front ends and links until a signal stops them.
 ///
 /// # Errors
-/// The command line or a file is wrong, an address cannot be had, a loop fails, or a link does and that is the end.
+/// Fails if the command line or a file is wrong, an address cannot be bound, a loop fails, or a link fails and the user
+/// asked to exit in this case.
 pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let failed = |error: io::Error| Failed::new(Exit::Failure, format!("seaprox: {error}"));
     logging::detach().map_err(failed)?;
-    let places = places(parsed)?;
+    let services = services(parsed)?;
     let threads = parsed.number("threads")? as usize;
     let workers = parsed.number("workers")? as usize;
     let drain = parsed.duration("drain-timeout")?;
-    let status_at = parsed.status()?;
+    let status_socket = parsed.status()?;
     let users = if parsed.knows("users") { parsed.path("users") } else { None };
     let rules = parsed.rules()?;
     let config = settings::config(parsed)?;
-    if config.limits.connections < threads {
-        return Err(parsed.error("there are fewer connections than --threads: expected one for each at least").into());
-    }
-    if config.limits.buffer_bytes / threads < config.limits.block_bytes {
-        return Err(parsed.error("--buffer-memory: expected room for one --buffer for each of --threads").into());
-    }
-    let links = Links::of(parsed)?.map(Arc::new);
-    let is_routed = links.as_ref().is_some_and(|links| links.peer().is_some());
+    check_threads(parsed, threads, &config)?;
+    let links = Links::from_options(parsed)?.map(Arc::new);
+    let is_over_link = links.as_ref().is_some_and(|links| links.peer().is_some());
     let unusable = |error| Failed::unusable(&parsed.error("--users").to_string(), &error);
-    let gate = Gate::new(rules, users, parsed.modes()?).map_err(unusable)?;
-    let gate = Arc::new(if is_routed { gate.over_link() } else { gate });
-    let (bounds, services) = bind_all(&places, threads, &config)?;
+    let access = AccessPolicy::new(rules, users, parsed.modes()?).map_err(unusable)?;
+    let access = Arc::new(if is_over_link { access.over_link() } else { access });
+    let (bounds, services) = bind_all(&services, threads, &config)?;
     let addresses: Vec<Endpoint> = bounds.iter().map(|bound| bound.addr().clone()).collect();
 
-    let ears = Ears::open().map_err(failed)?;
+    let queue = EventQueue::new().map_err(failed)?;
     let pool = Workers::start(workers, config.limits.lookups).map_err(failed)?;
-    let setup = setup(Arc::clone(&gate), services.clone(), links.clone(), ears.mouth());
+    let setup = setup(Arc::clone(&access), services.clone(), links.clone(), queue.sender());
     let loops = Loops::start(threads, &config, Some(&pool), bounds, &setup).map_err(failed)?;
     let announced = announcements(&services, &addresses, links.as_deref());
-    let teller = Arc::new(Teller {
-        command: parsed.command().name(),
-        listening: announced.clone(),
-        remotes: loops.remotes().to_vec(),
-        workers: Arc::clone(&pool),
-        born: Instant::now(),
-        is_logging: AtomicBool::new(false),
-    });
-    let _status = status::serve(&status_at, Arc::clone(&teller));
-    let key = links.as_ref().and_then(|links| links.shown_key()).map(|key| format!("key {key}"));
+    let remotes = loops.remotes().to_vec();
+    let reporter = Reporter::new(parsed.command().name(), announced.clone(), remotes.clone(), Arc::clone(&pool));
+    let reporter = Arc::new(reporter);
+    let _socket = serve_status(status_socket, Arc::clone(&reporter));
+    let key = links.as_ref().and_then(|links| links.announced_key()).map(|key| format!("key {key}"));
     let lines = announced.iter().map(|line| format!("listening {line}")).chain(key).collect();
-    Process::new(&ears, teller, gate, links, drain).announcing(lines).wait(ears, loops)
+    Supervisor::new(&queue, remotes, reporter, access, links, drain).announcing(lines).run(queue, loops)
 }
 
-fn places(parsed: &Parsed) -> Result<Vec<(Bind, Service)>, Failed> {
-    let all = |service: Service| Ok(parsed.binds()?.into_iter().map(|place| (place, service.clone())).collect());
-    match parsed.command() {
-        Command::Static => {
+/// Checks that connections and buffers suffice for one of each per loop.
+fn check_threads(parsed: &Parsed, threads: usize, config: &Config) -> Result<(), Failed> {
+    let limits = &config.limits;
+    if limits.connections < threads {
+        let text = format!(
+            "--threads {threads}: expected at most {}, because each thread needs one of the connections that \
+             --max-connections and the descriptor limit allow",
+            limits.connections
+        );
+        return Err(parsed.error(text).into());
+    }
+    if limits.buffer_bytes / threads < limits.block_bytes {
+        return Err(parsed.error("--buffer-memory: expected memory for one --buffer for each of --threads").into());
+    }
+    Ok(())
+}
+
+/// Starts the status socket, unless `--status none` is given.
+fn serve_status(at: StatusSocket, reporter: Arc<Reporter>) -> Option<SocketFile> {
+    let path = match at {
+        StatusSocket::Off => return None,
+        StatusSocket::At(path) => Ok(path),
+        StatusSocket::PerProcess => socket::path_of(std::process::id()),
+    };
+    socket::serve(path, reporter)
+}
+
+/// Returns each address that the command line asks to listen on, with its service.
+fn services(parsed: &Parsed) -> Result<Vec<(Bind, Service)>, Failed> {
+    let Command::FrontEnd(kind) = parsed.command() else { return link_services(parsed) };
+    let name = kind.spec().name;
+    match kind.spec().make {
+        Make::ByClient(make) => {
+            Ok(parsed.binds()?.into_iter().map(|addr| (addr, Service::Proxy(name, make))).collect())
+        }
+        Make::ByListener(make) => {
             let relays = parsed.relays()?;
             let unix = relays.iter().find(|(_, target)| matches!(target, Target::Unix(_)));
             if let (Some((_, target)), Some(_)) = (unix, parsed.peer()?) {
                 let text = format!("--to \"{target}\" with --via: expected HOST:PORT, because a link carries TCP");
                 return Err(parsed.error(text).into());
             }
-            Ok(relays.into_iter().map(|(place, target)| (place, Service::Static(target))).collect())
+            Ok(relays.into_iter().map(|(addr, target)| (addr, Service::Relay(name, make, target))).collect())
         }
-        Command::Http => all(Service::Http),
-        Command::Link => forwards(parsed),
-        _ => all(Service::Socks),
     }
 }
 
-/// What `seaprox link` listens for: links, and the clients of its forwards.
-fn forwards(parsed: &Parsed) -> Result<Vec<(Bind, Service)>, Failed> {
-    let mut places: Vec<_> = parsed.link_places()?.into_iter().map(|place| (place, Service::Link)).collect();
-    places.extend(parsed.locals()?.into_iter().map(|Forward { listen, to }| (listen, Service::Static(to))));
-    places.extend(parsed.dynamics()?.into_iter().map(|place| (place, Service::Socks)));
-    places.extend(parsed.https()?.into_iter().map(|place| (place, Service::Http)));
-    Ok(places)
+/// Returns the addresses of `seaprox link`: of the links that peers dial, and of the forwards.
+fn link_services(parsed: &Parsed) -> Result<Vec<(Bind, Service)>, Failed> {
+    let mut services: Vec<_> = parsed.link_addresses()?.into_iter().map(|addr| (addr, Service::Links)).collect();
+    let relay = |Forward { listen, to }| (listen, Service::Relay("static", r#static::handler, to));
+    services.extend(parsed.locals()?.into_iter().map(relay));
+    services.extend(parsed.dynamics()?.into_iter().map(|addr| (addr, Service::Proxy("socks", socks::handler))));
+    services.extend(parsed.https()?.into_iter().map(|addr| (addr, Service::Proxy("http", http::handler))));
+    Ok(services)
 }
 
-/// Binds every place; a place may stand for several addresses.
-fn bind_all(places: &[(Bind, Service)], threads: usize, config: &Config) -> Result<(Vec<Bound>, Vec<Service>), Failed> {
-    let (mut bounds, mut services) = (Vec::new(), Vec::new());
-    for (place, service) in places {
-        let bound = bind(place, threads, config)
-            .map_err(|error| Failed::new(Exit::Unavailable, format!("seaprox: cannot listen on {place}: {error}")))?;
-        services.extend(bound.iter().map(|_| service.clone()));
-        bounds.extend(bound);
+/// Binds all addresses; a name or `:PORT` may stand for several.
+fn bind_all(
+    services: &[(Bind, Service)],
+    threads: usize,
+    config: &Config,
+) -> Result<(Vec<Bound>, Vec<Service>), Failed> {
+    let (mut all_bounds, mut all_services) = (Vec::new(), Vec::new());
+    for (addr, service) in services {
+        let bounds = bind(addr, threads, config)
+            .map_err(|error| Failed::new(Exit::Unavailable, format!("seaprox: cannot listen on {addr}: {error}")))?;
+        all_services.extend(bounds.iter().map(|_| service.clone()));
+        all_bounds.extend(bounds);
     }
-    Ok((bounds, services))
+    Ok((all_bounds, all_services))
 }
 
-fn setup(gate: Arc<Gate>, services: Vec<Service>, links: Option<Arc<Links>>, tell: SyncSender<News>) -> Setup {
+/// Returns the set-up of each loop: it dials the link, and serves the bound addresses.
+fn setup(
+    access: Arc<AccessPolicy>,
+    services: Vec<Service>,
+    links: Option<Arc<Links>>,
+    sender: SyncSender<ProcessEvent>,
+) -> Setup {
     Arc::new(move |proxy: &mut Proxy, all: &[Remote], bounds: &mut [Bound]| {
         let core = proxy.core();
-        let link = links.as_ref().map_or(Ok(None), |links| links.dial(core, tell_dialled(&tell)))?;
+        let link = links.as_ref().map_or(Ok(None), |links| links.dial(core, dialed_link_handler(&sender)))?;
         for (bound, service) in bounds.iter_mut().zip(&services) {
-            match (service.front(&gate), &links, link) {
-                (Some(front), _, link) => {
-                    let listener = core.listen(bound, all, service.kind(), front)?;
+            match (service.front_end(&access), &links) {
+                (Some(front_end), _) => {
+                    let listener = core.listen(bound, all, service.name(), front_end)?;
                     link.into_iter().for_each(|link| core.route_listener(listener, link));
                 }
-                (None, Some(links), _) => links.serve(core, bound, tell_served(&tell))?,
-                (None, None, _) => {}
+                (None, Some(links)) => links.serve(core, bound, served_links_handler(&sender))?,
+                (None, None) => {}
             }
         }
         Ok(())
@@ -138,32 +168,30 @@ fn setup(gate: Arc<Gate>, services: Vec<Service>, links: Option<Arc<Links>>, tel
 }
 
 impl Service {
-    fn kind(&self) -> &'static str {
+    /// Returns the name of the front end: the command, and the kind of its connections in log and status.
+    fn name(&self) -> &'static str {
         match self {
-            Service::Static(_) => "static",
-            Service::Socks => "socks",
-            Service::Http => "http",
-            Service::Link => "link",
+            Service::Proxy(name, _) | Service::Relay(name, ..) => name,
+            Service::Links => "link",
         }
     }
 
-    /// The front end of its clients; those of a link are other nodes.
-    fn front(&self, gate: &Arc<Gate>) -> Option<FrontEnd> {
-        let gate = Arc::clone(gate);
-        Some(match self.clone() {
-            Service::Static(target) => {
+    /// Returns the front end of the clients; none for links.
+    fn front_end(&self, access: &Arc<AccessPolicy>) -> Option<FrontEnd> {
+        let access = Arc::clone(access);
+        match self.clone() {
+            Service::Proxy(_, make) => Some(Box::new(move || make(Arc::clone(&access)))),
+            Service::Relay(_, make, target) => {
                 let target = Rc::new(target);
-                Box::new(move || -> Box<dyn Handler> { Box::new(Fixed::new(Arc::clone(&gate), Rc::clone(&target))) })
+                Some(Box::new(move || make(Arc::clone(&access), Rc::clone(&target))))
             }
-            Service::Socks => Box::new(move || -> Box<dyn Handler> { Box::new(Socks::new(Arc::clone(&gate))) }),
-            Service::Http => Box::new(move || -> Box<dyn Handler> { Box::new(Http::new(Arc::clone(&gate))) }),
-            Service::Link => return None,
-        })
+            Service::Links => None,
+        }
     }
 }
 
-/// A line for each address, which a script that asked for port 0 reads on stdout behind the word `listening`:
-/// `socks 127.0.0.1:1080`.
+/// Returns a line for each address, such as `socks 127.0.0.1:1080`. Scripts that asked for port 0 read it on stdout behind
+/// the word `listening`.
 fn announcements(services: &[Service], addresses: &[Endpoint], links: Option<&Links>) -> Vec<String> {
     let via = links.and_then(Links::peer).map(|peer| format!(" via {}", peer.target())).unwrap_or_default();
     let line = |(service, addr): (&Service, &Endpoint)| {
@@ -173,11 +201,11 @@ fn announcements(services: &[Service], addresses: &[Endpoint], links: Option<&Li
             other => other.to_string(),
         };
         let to = match service {
-            Service::Static(target) => format!(" -> {target}{via}"),
-            Service::Socks | Service::Http => via.clone(),
-            Service::Link => String::new(),
+            Service::Relay(_, _, target) => format!(" -> {target}{via}"),
+            Service::Proxy(..) => via.clone(),
+            Service::Links => String::new(),
         };
-        format!("{} {addr}{to}", service.kind())
+        format!("{} {addr}{to}", service.name())
     };
     services.iter().zip(addresses).map(line).collect()
 }

@@ -1,13 +1,14 @@
-//! From the command line to the configuration of a loop.
+//! The configuration of a loop, made from the command line and the limits of the system.
 
 use seaprox::{Config, DESCRIPTORS_RESERVED, Family, Limits, Timeouts};
 
 use crate::cli::{self, Parsed, UsageError};
 
-/// The configuration that the options ask for, within what the system grants.
+/// Returns the configuration that the options ask for, with the connections reduced to what the descriptor limit of the
+/// system allows.
 ///
 /// # Errors
-/// An option that cannot be read.
+/// Fails if the value of an option is wrong.
 pub fn config(parsed: &Parsed) -> Result<Config, UsageError> {
     let Config { limits, timeouts, .. } = Config::default();
     let number = |long| parsed.number(long).map(|number| number as usize);
@@ -40,7 +41,7 @@ pub fn config(parsed: &Parsed) -> Result<Config, UsageError> {
         tcp_keepalive: parsed.duration("tcp-keepalive")?,
     };
     if config.limits.block_bytes > config.limits.buffer_bytes {
-        return Err(parsed.error("--buffer is larger than --buffer-memory: expected room for one buffer at least"));
+        return Err(parsed.error("--buffer is larger than --buffer-memory: expected memory for at least one buffer"));
     }
     fit_descriptors(&mut config.limits);
     Ok(config)
@@ -55,25 +56,26 @@ fn family(parsed: &Parsed) -> Result<Family, UsageError> {
     })
 }
 
-/// A connection takes two descriptors. What the system does not grant cannot be promised.
+/// Raises the descriptor limit as far as the system allows, and reduces pipes and connections to it. A connection takes two
+/// descriptors, and so does a pipe.
 fn fit_descriptors(limits: &mut Limits) {
     let granted = match seaprox::raise_descriptor_limit() {
         Ok(granted) => usize::try_from(granted).unwrap_or(usize::MAX),
         Err(error) => {
-            return log::warn!(target: "seaprox::settings", error = error.to_string(); "the limit of descriptors is not known");
+            return log::warn!(target: "seaprox::settings", error = error.to_string(); "the descriptor limit cannot be read");
         }
     };
-    // A small limit is better spent on connections than on pipes.
+    // Under a small limit descriptors are better spent on connections than on pipes.
     limits.pipes = limits.pipes.min(granted / 8);
     let room = granted.saturating_sub(DESCRIPTORS_RESERVED.min(granted / 2) + 2 * limits.pipes) / 2;
     if limits.connections > room {
-        // What was asked for and is not to be had is worth a warning; so is what is too little for anybody.
-        let is_little = room < FEW_CONNECTIONS || limits.connections != Limits::default().connections;
-        let level = if is_little { log::Level::Warn } else { log::Level::Debug };
-        log::log!(target: "seaprox::settings", level, descriptors = granted, wished = limits.connections, connections = room; "the limit of descriptors allows fewer connections");
+        // A warning if the user set a number that cannot be reached, or if the result is low even for the default.
+        let is_surprise = room < FEW_CONNECTIONS || limits.connections != Limits::default().connections;
+        let level = if is_surprise { log::Level::Warn } else { log::Level::Debug };
+        log::log!(target: "seaprox::settings", level, descriptors = granted, wished = limits.connections, connections = room; "the descriptor limit allows fewer connections than --max-connections");
         limits.connections = room.max(1);
     }
 }
 
-/// Fewer connections than these are a surprise even to somebody who set no limit.
+/// The number of connections below which a reduced default is logged as a warning.
 const FEW_CONNECTIONS: usize = 1000;

@@ -1,358 +1,285 @@
-//! The main thread of a process whose loops run: it does what signals and links ask for, until all loops have ended.
-//!
-//! Everything comes through one channel, as [`News`]. Loops never wait for it: what does not fit is dropped, and only what
-//! happens to links could be that much.
+//! The supervisor: the main thread of a process whose loops run. It acts on signals and on the events of links, and reads
+//! changed files again, until all loops have ended.
 
-use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use seaprox::auth::{KeysError, PublicKey};
-use seaprox::node::{Happened, NetworkChanges};
-use seaprox::{Core, Id, Loops, Remote};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::iterator::Signals;
+use seaprox::node::Happened;
+use seaprox::{Core, Loops, Remote};
+use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
-use crate::admin::status::Teller;
-use crate::frontends::access::Gate;
-use crate::process::link::{self, Act, Change, Links, Questions, Told, Visits, Watch};
-use crate::process::logging;
-use crate::shared_file::Look;
-use crate::{Exit, Failed};
+use super::events::{EventQueue, ProcessEvent, watch_network};
+use super::exit::{Exit, Failed, hint};
+use super::link::{Action, Approvals, LinkLog, Links, PathChange, ServedLinks, prompt};
+use super::logging;
+use crate::admin::Reporter;
+use crate::frontends::access::AccessPolicy;
+use crate::shared_file::Refresh;
 
-/// What the main thread hears.
-pub enum News {
-    /// A signal.
-    Signal(i32),
-    /// All loops have ended.
-    Over(io::Result<()>),
-    /// Something happened to the link that we dial.
-    Dialled(Happened),
-    /// Something happened to a link that we have taken in, by its id.
-    Served(Id, Happened),
-    /// This machine's addresses or routes have changed.
-    Network,
-    /// Whether a key is the right one, as somebody says.
-    Answer(PublicKey, bool),
-    /// Whether a peer may have what it asked for, as somebody says.
-    Permitted(bool),
-}
-
-/// The ears of the main thread. Signals are caught from here on, before anybody is told that the process is there.
-pub struct Ears {
-    tell: SyncSender<News>,
-    told: Receiver<News>,
-    signals: Signals,
-}
-
-/// What the main thread has to do with.
-pub struct Process {
+/// The main thread's view of the process.
+pub struct Supervisor {
     remotes: Vec<Remote>,
-    teller: Arc<Teller>,
-    gate: Arc<Gate>,
+    reporter: Arc<Reporter>,
+    access: Arc<AccessPolicy>,
     links: Option<Arc<Links>>,
-    watch: Option<Watch>,
-    visits: Option<Visits>,
+    link_log: Option<LinkLog>,
+    served_links: Option<ServedLinks>,
     drain: Duration,
     is_draining: bool,
-    /// Whether the end has begun: what happens to the link from then on is our own doing.
-    is_ending: bool,
+    /// True once the process stops. Events of the dialed link are then caused by the stop, and ignored.
+    is_stopping: bool,
+    /// True while the user is asked about the key of the dialed peer.
     is_asking: bool,
-    questions: Questions,
-    /// Why it all ends, if not because somebody asked for it.
-    doom: Option<Failed>,
+    approvals: Approvals,
+    /// Set on abnormal exit.
+    exit_error: Option<Failed>,
     /// Lines for stdout that wait until it is known that the process will run.
-    unsaid: Option<Vec<String>>,
-    tell: SyncSender<News>,
+    pending_lines: Option<Vec<String>>,
+    sender: SyncSender<ProcessEvent>,
 }
 
-impl Ears {
-    /// Begins to listen.
-    ///
-    /// # Errors
-    /// Signals cannot be caught.
-    pub fn open() -> io::Result<Ears> {
-        let (tell, told) = mpsc::sync_channel(NEWS_MAX);
-        Ok(Ears { tell, told, signals: Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])? })
-    }
-
-    /// The other end, for loops.
-    pub fn mouth(&self) -> SyncSender<News> {
-        self.tell.clone()
-    }
-}
-
-/// Tells the main thread of the link that is dialled.
-pub fn tell_dialled(tell: &SyncSender<News>) -> Told {
-    let tell = tell.clone();
-    Box::new(move |_, _, happened| drop(tell.try_send(News::Dialled(happened.clone()))))
-}
-
-/// Tells the main thread of the links that are taken in.
-pub fn tell_served(tell: &SyncSender<News>) -> Told {
-    let tell = tell.clone();
-    Box::new(move |_, id, happened| drop(tell.try_send(News::Served(id, happened.clone()))))
-}
-
-impl Process {
-    /// A process with these loops.
+impl Supervisor {
+    /// Creates the supervisor of these loops.
     pub fn new(
-        ears: &Ears,
-        teller: Arc<Teller>,
-        gate: Arc<Gate>,
+        queue: &EventQueue,
+        remotes: Vec<Remote>,
+        reporter: Arc<Reporter>,
+        access: Arc<AccessPolicy>,
         links: Option<Arc<Links>>,
         drain: Duration,
-    ) -> Process {
-        let watch = links.as_ref().and_then(|links| links.watch()).map(|watch| watch.asking(link::can_ask()));
-        let visits = links.as_ref().and_then(|links| links.visits());
-        let (remotes, tell) = (teller.remotes.clone(), ears.mouth());
-        let (is_draining, is_ending, is_asking, doom) = (false, false, false, None);
-        let questions = Questions::default();
-        Process {
+    ) -> Supervisor {
+        let link_log = links.as_ref().and_then(|links| links.link_log()).map(|log| log.asking(prompt::can_ask()));
+        let served_links = links.as_ref().and_then(|links| links.served_links());
+        Supervisor {
             remotes,
-            teller,
-            gate,
+            reporter,
+            access,
             links,
-            watch,
-            visits,
+            link_log,
+            served_links,
             drain,
-            is_draining,
-            is_ending,
-            is_asking,
-            questions,
-            doom,
-            unsaid: None,
-            tell,
+            is_draining: false,
+            is_stopping: false,
+            is_asking: false,
+            approvals: Approvals::default(),
+            exit_error: None,
+            pending_lines: None,
+            sender: queue.sender(),
         }
     }
 
     /// Sets the lines that announce the listen addresses. They are printed once the process will run: at once if no link is
-    /// dialled; otherwise when the link is up or its first try has failed without ending the process, and after a few
-    /// seconds at the latest.
-    pub fn announcing(mut self, lines: Vec<String>) -> Process {
-        self.unsaid = Some(lines);
-        if self.watch.is_none() {
+    /// dialed; otherwise when the link is up or its first attempt has failed without ending the process, and after
+    /// [`ANNOUNCE_TIMEOUT`] at the latest.
+    pub fn announcing(mut self, lines: Vec<String>) -> Supervisor {
+        self.pending_lines = Some(lines);
+        if self.link_log.is_none() {
             self.announce();
         }
         self
     }
 
     fn announce(&mut self) {
-        // One write for all lines: a reader of the first line finds the others.
-        self.unsaid
-            .take()
-            .filter(|lines| !lines.is_empty())
-            .into_iter()
-            .for_each(|lines| logging::announce(&lines.join("\n")));
+        // One write for all lines, so that a reader of the first line finds the others.
+        let lines = self.pending_lines.take().filter(|lines| !lines.is_empty());
+        lines.into_iter().for_each(|lines| logging::announce(&lines.join("\n")));
     }
 
-    /// Does what is asked for until all loops have ended.
+    /// Acts on events until all loops have ended.
     ///
     /// # Errors
-    /// A loop failed, or a link did and that is the end.
-    pub fn wait(mut self, ears: Ears, loops: Loops) -> Result<(), Failed> {
-        let Ears { tell, told, mut signals } = ears;
-        let (handle, over) = (signals.handle(), tell.clone());
-        thread::spawn(move || {
-            // The receiver waits for this to be the end.
-            let _ = over.send(News::Over(loops.join()));
-            handle.close();
-        });
-        thread::spawn(move || {
-            for signal in signals.forever() {
-                // Nobody hears it when the process is at its end.
-                let _ = tell.send(News::Signal(signal));
-            }
-        });
-        if self.watch.is_some() {
-            watch_network(&self.tell);
+    /// Fails if a loop failed, or if the end of a link ended the process.
+    pub fn run(mut self, queue: EventQueue, loops: Loops) -> Result<(), Failed> {
+        let receiver = queue.start(loops);
+        if self.link_log.is_some() {
+            watch_network(&self.sender);
         }
-        let has_files = self.links.is_some() || self.gate.users().is_some();
-        let (born, mut looked) = (Instant::now(), Instant::now());
+        let has_files = self.links.is_some() || self.access.users().is_some();
+        let (started, mut refreshed) = (Instant::now(), Instant::now());
         loop {
-            let is_patient = self.watch.as_ref().is_none_or(Watch::is_patient);
-            if born.elapsed() >= ANNOUNCE_WITHIN && is_patient && !self.is_asking && !self.is_ending {
+            let is_patient = self.link_log.as_ref().is_none_or(LinkLog::is_patient);
+            if started.elapsed() >= ANNOUNCE_TIMEOUT && is_patient && !self.is_asking && !self.is_stopping {
                 self.announce();
             }
-            let news = match has_files {
-                true => told.recv_timeout(LOOK_EVERY.saturating_sub(looked.elapsed())),
-                false => told.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            let event = match has_files {
+                true => receiver.recv_timeout(REFRESH_INTERVAL.saturating_sub(refreshed.elapsed())),
+                false => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
-            if has_files && looked.elapsed() >= LOOK_EVERY {
-                looked = Instant::now();
-                self.look_at_files(Look::Again(looked));
+            if has_files && refreshed.elapsed() >= REFRESH_INTERVAL {
+                refreshed = Instant::now();
+                self.refresh_files(Refresh::Periodic(refreshed));
             }
-            match news {
-                Ok(News::Over(result)) => {
+            match event {
+                Ok(ProcessEvent::LoopsEnded(result)) => {
                     let failed = |error| Failed::new(Exit::Failure, format!("seaprox: {error}"));
-                    return self.doom.map_or(result.map_err(failed), Err);
+                    return self.exit_error.map_or(result.map_err(failed), Err);
                 }
-                Ok(news) => self.take(news),
+                Ok(event) => self.handle(event),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
         }
     }
 
-    fn take(&mut self, news: News) {
-        match news {
-            News::Signal(SIGHUP) => self.reload(),
-            News::Signal(SIGUSR2) => {
-                log::warn!(target: "seaprox::process", "this version cannot replace itself while it runs")
-            }
-            News::Signal(SIGUSR1) => self.teller.log(),
-            News::Signal(SIGTERM | SIGQUIT) if !std::mem::replace(&mut self.is_draining, true) => {
-                let drain = self.drain;
-                self.is_ending = true;
-                log::info!(target: "seaprox::process", timeout = seaprox::units::format_duration(drain); "draining");
-                tell_all(&self.remotes, move |core| core.drain(drain));
-            }
-            News::Signal(_) => {
-                self.is_ending = true;
-                log::info!(target: "seaprox::process", "stopping");
-                tell_all(&self.remotes, Core::stop);
-            }
-            News::Dialled(_) if self.is_ending => {}
-            News::Dialled(happened) => {
-                let act = self.watch.as_mut().and_then(|watch| watch.take(&happened, Instant::now()));
-                act.into_iter().for_each(|act| self.act(act));
-                if self.watch.as_ref().is_some_and(|watch| watch.will_run(&happened)) && !self.is_ending {
+    fn handle(&mut self, event: ProcessEvent) {
+        match event {
+            ProcessEvent::Signal(signal) => self.handle_signal(signal),
+            ProcessEvent::DialedLink(_) if self.is_stopping => {}
+            ProcessEvent::DialedLink(event) => {
+                let action = self.link_log.as_mut().and_then(|log| log.handle(&event, Instant::now()));
+                action.into_iter().for_each(|action| self.perform(action));
+                if self.link_log.as_ref().is_some_and(|log| log.will_run(&event)) && !self.is_stopping {
                     self.announce();
                 }
             }
-            News::Served(_, Happened::Asked { key, request, connection }) => {
-                self.questions.add(key, request, connection);
+            ProcessEvent::ServedLink(_, Happened::Asked { key, request, connection }) => {
+                self.approvals.add(key, request, connection);
                 self.ask_next();
             }
-            News::Permitted(may) => self.permitted(may),
-            News::Served(id, happened) => {
-                self.visits.iter_mut().for_each(|visits| visits.take(id, &happened));
+            ProcessEvent::ServedLink(id, event) => {
+                self.served_links.iter_mut().for_each(|served| served.log(id, &event));
             }
-            News::Network => {
-                log::debug!(target: "seaprox::process", "an address or a route has changed");
-                tell_all(&self.remotes, Core::network_changed);
+            ProcessEvent::NetworkChanged => {
+                log::debug!(target: "seaprox::process", "an address or a route of this host has changed");
+                call_all(&self.remotes, Core::network_changed);
             }
-            News::Answer(key, is_right) => self.answered(key, is_right),
-            News::Over(_) => {}
+            ProcessEvent::KeyAnswered(key, is_right) => self.key_answered(key, is_right),
+            ProcessEvent::RequestAnswered(is_permitted) => self.request_answered(is_permitted),
+            ProcessEvent::LoopsEnded(_) => {}
         }
     }
 
-    fn act(&mut self, act: Act) {
-        match act {
+    fn handle_signal(&mut self, signal: i32) {
+        match signal {
+            SIGHUP => self.refresh_files(Refresh::Forced),
+            SIGUSR1 => self.reporter.log(|line| logging::write_always("seaprox::status", line)),
+            SIGUSR2 => {
+                log::warn!(target: "seaprox::process", "SIGUSR2 ignored: this version cannot replace its binary while it runs")
+            }
+            SIGTERM | SIGQUIT if !std::mem::replace(&mut self.is_draining, true) => {
+                let drain = self.drain;
+                self.is_stopping = true;
+                log::info!(target: "seaprox::process", timeout = seaprox::units::format_duration(drain); "draining");
+                call_all(&self.remotes, move |core| core.drain(drain));
+            }
+            _ => {
+                self.is_stopping = true;
+                log::info!(target: "seaprox::process", "stopping");
+                call_all(&self.remotes, Core::stop);
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
             // Lines about the link follow the lines about the listen addresses.
-            Act::Print(line) => match &mut self.unsaid {
+            Action::Print(line) => match &mut self.pending_lines {
                 Some(lines) => lines.push(line),
                 None => logging::announce(&line),
             },
-            Act::End(failed) => self.end(failed),
-            // A peer with several subflows shows its key as often.
-            Act::Ask(_) if self.is_asking => {}
-            Act::Ask(key) => {
+            Action::Exit(failed) => self.exit(failed),
+            // A peer shows its key once for each subflow.
+            Action::AskAboutKey(_) if self.is_asking => {}
+            Action::AskAboutKey(key) => {
                 let Some(peer) = self.links.as_ref().and_then(|links| links.peer()) else { return };
-                let tell = self.tell.clone();
-                let asked = link::ask(peer.target(), key, move |is_right| drop(tell.send(News::Answer(key, is_right))));
-                self.is_asking = asked.is_ok();
+                let sender = self.sender.clone();
+                let answer = move |is_right| drop(sender.send(ProcessEvent::KeyAnswered(key, is_right)));
+                self.is_asking = prompt::ask_about_key(peer.target(), key, answer).is_ok();
             }
         }
     }
 
-    /// Asks the next question about a peer's request, if the terminal is free.
+    /// Asks the user about the next request of a peer, if the terminal is free.
     fn ask_next(&mut self) {
-        let Some(links) = self.links.as_ref().filter(|_| !self.is_asking && !self.is_ending) else { return };
-        let Some(question) = self.questions.ask() else { return };
-        let (text, tell) = (links.question(&question.key, &question.request), self.tell.clone());
-        if link::ask_request(text, move |may| drop(tell.send(News::Permitted(may)))).is_err() {
-            self.permitted(false);
+        let Some(links) = self.links.as_ref().filter(|_| !self.is_asking && !self.is_stopping) else { return };
+        let Some(approval) = self.approvals.next() else { return };
+        let (text, sender) = (links.question(&approval.key, &approval.request), self.sender.clone());
+        let answer = move |is_permitted| drop(sender.send(ProcessEvent::RequestAnswered(is_permitted)));
+        if prompt::ask(text, answer).is_err() {
+            self.request_answered(false);
         }
     }
 
-    fn permitted(&mut self, may: bool) {
-        let (Some(question), Some(links)) = (self.questions.answer(), &self.links) else { return };
-        links.remember(&question.key, &question.request, may);
-        log::info!(target: "seaprox::process", request = question.request.to_string(), permitted = may; "answered");
-        let connections = question.connections;
-        tell_all(&self.remotes, move |core| connections.iter().for_each(|id| core.permit(*id, may)));
+    fn request_answered(&mut self, is_permitted: bool) {
+        let (Some(approval), Some(links)) = (self.approvals.answered(), &self.links) else { return };
+        links.remember(&approval.key, &approval.request, is_permitted);
+        log::info!(target: "seaprox::process", request = approval.request.to_string(), permitted = is_permitted; "request of a peer answered on the terminal");
+        let connections = approval.connections;
+        call_all(&self.remotes, move |core| connections.iter().for_each(|id| core.permit(*id, is_permitted)));
         self.ask_next();
     }
 
-    fn answered(&mut self, key: PublicKey, is_right: bool) {
+    fn key_answered(&mut self, key: PublicKey, is_right: bool) {
         self.is_asking = false;
         self.ask_next();
         let Some(peer) = self.links.as_ref().and_then(|links| links.peer()).cloned() else { return };
         if !is_right {
             let text = format!("seaprox: the key of {} was not accepted: {}", peer.target(), key.fingerprint());
-            return self.end(Failed::new(Exit::NoPermission, text));
+            return self.exit(Failed::new(Exit::NoPermission, text));
         }
         match peer.accept(&key) {
             Ok(()) => {
-                log::info!(target: "seaprox::process", node = peer.target().to_string(), key = key.fingerprint(); "key written down");
-                // Who has just typed yes does not wait for the next try.
-                tell_all(&self.remotes, |core| {
+                log::info!(target: "seaprox::process", node = peer.target().to_string(), key = key.fingerprint(); "key added to known_nodes");
+                // The user does not wait for the next retry.
+                call_all(&self.remotes, |core| {
                     core.links().iter().filter(|link| link.dialled).for_each(|link| core.redial_link(link.id));
                 });
             }
-            Err(error) => self.end(Failed::new(Exit::Config, format!("seaprox: {error}"))),
+            Err(error) => self.exit(Failed::new(Exit::Config, format!("seaprox: {error}"))),
         }
     }
 
-    fn end(&mut self, failed: Failed) {
-        self.is_ending = true;
-        // The first reason is the reason.
-        self.doom.get_or_insert(failed);
-        tell_all(&self.remotes, Core::stop);
+    /// Stops the loops, and then exits with this error. The first error counts.
+    fn exit(&mut self, failed: Failed) {
+        self.is_stopping = true;
+        self.exit_error.get_or_insert(failed);
+        call_all(&self.remotes, Core::stop);
     }
 
-    fn reload(&mut self) {
-        match self.gate.refresh(Look::Now) {
-            Ok(_) => log::info!(target: "seaprox::process", "reloaded"),
+    /// Reads the files of users, keys and paths again.
+    fn refresh_files(&self, refresh: Refresh) {
+        match self.access.refresh(refresh) {
+            Ok(_) if matches!(refresh, Refresh::Forced) => log::info!(target: "seaprox::process", "reloaded"),
+            Ok(_) => {}
             Err(error) => {
-                log::error!(target: "seaprox::process", error = told(&error); "not reloaded, and nothing is changed")
+                log::error!(target: "seaprox::process", error = logged(&error); "the users file cannot be read again; the previous users stay in use")
             }
         }
-        self.look_at_keys_and_paths(Look::Now);
-    }
-
-    fn look_at_files(&self, look: Look) {
-        if let Err(error) = self.gate.refresh(look) {
-            log::error!(target: "seaprox::process", error = told(&error); "users not read again, and nothing is changed");
-        }
-        self.look_at_keys_and_paths(look);
-    }
-
-    fn look_at_keys_and_paths(&self, look: Look) {
-        match self.links.as_ref().map(|links| links.refresh(look)) {
-            Some(Ok(true)) => {
+        let Some(links) = &self.links else { return };
+        match links.refresh_keys(refresh) {
+            Ok(true) => {
                 log::info!(target: "seaprox::process", "keys read again");
-                tell_all(&self.remotes, Core::recheck_links);
+                call_all(&self.remotes, Core::recheck_links);
             }
-            Some(Err(error)) => {
-                log::error!(target: "seaprox::process", error = told(&error); "keys not read again, and nothing is changed")
+            Ok(false) => {}
+            Err(error) => {
+                log::error!(target: "seaprox::process", error = logged(&error); "a file of keys cannot be read again; the previous keys stay in use")
             }
-            Some(Ok(false)) | None => {}
         }
-        match self.links.as_ref().map(|links| links.refresh_paths(look)) {
-            Some(Ok(Some(change))) => {
+        match links.refresh_paths(refresh) {
+            Ok(Some(change)) => {
                 log::info!(target: "seaprox::process", added = change.added.len(), removed = change.removed.len(); "paths read again");
-                tell_all(&self.remotes, move |core| change_paths(core, &change));
+                call_all(&self.remotes, move |core| change_paths(core, &change));
             }
-            Some(Err(error)) => {
-                log::error!(target: "seaprox::process", error = told(&error); "paths not read again, and nothing is changed")
+            Ok(None) => {}
+            Err(error) => {
+                log::error!(target: "seaprox::process", error = logged(&error); "the paths file cannot be read again; the previous paths stay in use")
             }
-            Some(Ok(None)) | None => {}
         }
     }
 }
 
 /// Returns the error about a file as the log shows it.
-fn told(error: &KeysError) -> String {
-    format!("{error}{}", crate::hint(error))
+fn logged(error: &KeysError) -> String {
+    format!("{error}{}", hint(error))
 }
 
-/// Gives the link that is dialled its new paths before the old ones go, so that it is never without any, unless it may
-/// not have so many.
-fn change_paths(core: &mut Core, change: &Change) {
+/// Adds the new paths of the dialed link before it removes the old ones, so that the link is never without a path. If the
+/// limit of paths does not allow this, removes the old ones first.
+fn change_paths(core: &mut Core, change: &PathChange) {
     for link in core.links().iter().filter(|link| link.dialled).map(|link| link.id) {
         let remove = |core: &mut Core| change.removed.iter().for_each(|path| core.remove_path(link, path));
         if change.is_tight {
@@ -365,27 +292,14 @@ fn change_paths(core: &mut Core, change: &Change) {
     }
 }
 
-/// Tells of changes of addresses and routes, from a thread of its own. Where that cannot be had, links are tried again
-/// after their pauses.
-fn watch_network(tell: &SyncSender<News>) {
-    let Ok(mut changes) = NetworkChanges::open() else { return };
-    let tell = tell.clone();
-    let body = move || {
-        while changes.wait().is_ok() && tell.send(News::Network).is_ok() {
-            thread::sleep(NETWORK_PAUSE);
-        }
-    };
-    // A process without threads to spare goes on without.
-    let _ = thread::Builder::new().name("network".into()).spawn(body);
-}
-
-fn tell_all(remotes: &[Remote], what: impl Fn(&mut Core) + Clone + Send + 'static) {
+/// Runs `call` in all loops.
+fn call_all(remotes: &[Remote], call: impl Fn(&mut Core) + Clone + Send + 'static) {
     for remote in remotes {
-        // A loop that has as many calls waiting as it takes is making room for one more.
+        // A full mailbox has room again after the next turn of its loop.
         while remote
             .call({
-                let what = what.clone();
-                move |core| what(core)
+                let call = call.clone();
+                move |core| call(core)
             })
             .is_err()
         {
@@ -395,10 +309,6 @@ fn tell_all(remotes: &[Remote], what: impl Fn(&mut Core) + Clone + Send + 'stati
 }
 
 /// Time after which the listen addresses are announced even if the link is not up.
-const ANNOUNCE_WITHIN: Duration = Duration::from_secs(3);
-/// Interval between two looks at the files of keys, users and paths.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Between two looks at what the network has become.
-const NETWORK_PAUSE: Duration = Duration::from_secs(1);
-/// News that wait.
-const NEWS_MAX: usize = 4096;
+const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Interval at which files are checked for changes.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);

@@ -275,7 +275,7 @@ fn what_a_key_may_not_do_is_refused_and_a_key_that_is_removed_is_out() {
     let mut near = near;
     let status = near.wait(kit::SOON);
     assert_eq!(status.code(), Some(77), "{:?}", near.log());
-    assert!(near.log().iter().any(|line| line.contains("does not let in our key")), "{:?}", near.log());
+    assert!(near.log().iter().any(|line| line.contains("has rejected the key of this node")), "{:?}", near.log());
     until("no link is left", || far.status()["links"].as_array().is_some_and(Vec::is_empty));
     assert!(!net.far().run("ss -Hltn").contains(":2222 "), "and nothing listens for it");
 }

@@ -162,7 +162,7 @@ fn several_processes_are_listed_with_their_commands_and_addresses() {
     let (socks_at, relay_at) = (listens(&mut socks), listens(&mut relay));
     let ran = run_with(&["status"], b"", |command| _ = command.env("XDG_RUNTIME_DIR", scratch.file("")));
     assert_eq!(ran.code, Some(2), "{ran:?}");
-    assert!(ran.err.contains("several processes are running, name one by its number:\n"), "{}", ran.err);
+    assert!(ran.err.contains("several processes are running; expected a PID:\n"), "{}", ran.err);
     for line in [format!("  {} {socks_at}", socks.0.id()), format!("  {} {relay_at}", relay.0.id())] {
         assert!(ran.err.lines().any(|said| said == line), "{line:?} in {}", ran.err);
     }
@@ -187,7 +187,10 @@ fn a_status_socket_that_cannot_be_had_is_named() {
     BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(line.contains("WARN") && line.contains("no status socket place=/no/such/place error="), "{line}");
+    assert!(
+        line.contains("WARN") && line.contains("the status socket cannot be created socket=/no/such/place error="),
+        "{line}"
+    );
 }
 
 #[test]
@@ -420,7 +423,7 @@ fn hup_reads_the_users_again_and_a_broken_file_changes_nothing() {
     assert!(!is_let_in(b"old") && is_let_in(b"new"));
     scratch.write("users", "nonsense\n");
     seaprox.signal(libc::SIGHUP);
-    seaprox.wait_for_log(&["ERROR", "not reloaded", "users"]);
+    seaprox.wait_for_log(&["ERROR", "the users file cannot be read again", "users"]);
     assert!(is_let_in(b"new"));
     assert!(seaprox.runs());
 }

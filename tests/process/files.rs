@@ -52,7 +52,7 @@ fn no_socket_takes_the_place_of_a_file_that_is_none() {
     for path in [&file, &link] {
         let place = format!("unix:{path}");
         let (_running, line) = with_status(&place);
-        assert!(line.contains("no status socket") && line.contains("is no socket"), "{line}");
+        assert!(line.contains("the status socket cannot be created") && line.contains("is no socket"), "{line}");
         for args in [&["socks", "--listen", &place][..], &["cat", "--listen", &place]] {
             let ran = run(args);
             assert_eq!(ran.code, Some(69), "{ran:?}");
@@ -289,10 +289,10 @@ fn users_are_read_again_when_their_file_changes() {
     until("who is taken out is not", || !is_let_in(b"joe", b"old"));
     assert!(is_let_in(b"ann", b"hers"));
     scratch.write("users", "");
-    seaprox.wait_for_log(&["ERROR", "users not read again", "at least one line"]);
+    seaprox.wait_for_log(&["ERROR", "the users file cannot be read again", "at least one line"]);
     assert!(is_let_in(b"ann", b"hers"), "a file without any changes nothing");
     set_mode(&scratch.write("users", "eve:evil\nann:hers\nbob:his\n"), 0o666);
-    seaprox.wait_for_log(&["ERROR", "users not read again", "others can change it (mode 0666)"]);
+    seaprox.wait_for_log(&["ERROR", "the users file cannot be read again", "others can change it (mode 0666)"]);
     assert!(!is_let_in(b"eve", b"evil") && is_let_in(b"ann", b"hers"));
     set_mode(&users, 0o600);
     until("it is taken when its mode is right", || is_let_in(b"eve", b"evil"));
@@ -580,7 +580,7 @@ fn a_far_port_that_is_taken_in_one_family_is_had_in_the_other() {
         speak(&mut (Peer::connect(std::net::SocketAddr::new(free.parse().unwrap(), port)), Peer::accept(&inner)));
         pair.near.wait_for_log(&[
             "WARN",
-            "the peer listens on a part of it",
+            "the peer listens on some of the addresses only",
             &format!(":{port}: Address already in use"),
         ]);
         pair.far.wait_for_log(&["asked to listen", &format!(":{port}: Address already in use")]);

@@ -28,16 +28,16 @@ fn wrong_command_lines_are_refused_in_one_line() {
     let scratch = Scratch::new();
     for (line, text) in [
         ("link", "expected --listen ADDR, --connect HOST[:PORT] or both"),
-        ("link -L 80:a:80", "-L is about a link that is dialled: expected --connect HOST[:PORT] too"),
-        ("link --listen 0 --subflows 2", "--subflows is about a link that is dialled"),
+        ("link -L 80:a:80", "-L is about a link that this node dials: expected --connect HOST[:PORT] too"),
+        ("link --listen 0 --subflows 2", "--subflows is about a link that this node dials"),
         ("link --listen gate:x", "--listen \"gate:x\": expected PORT, :PORT, HOST:PORT"),
         ("link --connect a:b:c", "--connect \"a:b:c\": expected HOST[:PORT] or [IPV6][:PORT]"),
         ("link --connect r --connect s", "--connect: expected at most once"),
         ("link --connect r -L 8080:db", "-L \"8080:db\": expected [BIND:]PORT:HOST:PORT, such as 8080:db:5432"),
         ("link --connect r -L 8080:db:0", "-L \"8080:db:0\": the port \"0\": expected a number from 1 to 65535"),
-        ("link --connect r -L 1:::1:22", "an IPv6 address stands in brackets, such as [::1]"),
-        ("link --connect r -R 2222", "the far end offers no SOCKS"),
-        ("link --connect r -R unix:/x:a:1", "a link carries TCP, and Unix sockets are for this end"),
+        ("link --connect r -L 1:::1:22", "an IPv6 address needs brackets, such as [::1]"),
+        ("link --connect r -R 2222", "-R without a target is not supported"),
+        ("link --connect r -R unix:/x:a:1", "Unix sockets are possible at this end only"),
         ("link --connect r -D x", "-D \"x\": the port \"x\": expected a number from 0 to 65535"),
         ("link --connect r -H 1:2:3", "-H \"1:2:3\": expected [BIND:]PORT, such as 1080, or unix:/path"),
         ("link --connect r -W db", "-W \"db\": expected HOST:PORT, such as db:5432 or [::1]:22"),
@@ -57,13 +57,13 @@ fn wrong_command_lines_are_refused_in_one_line() {
         ("link --connect r --peer-key SHA256:x", "--peer-key \"SHA256:x\": expected SHA256: and the 43 characters"),
         ("link --connect r --path wlan0", "--path \"wlan0\": the source \"wlan0\": expected an address of this host"),
         ("link --connect r --subflows 17", "--subflows \"17\": expected a number from 1 to 16"),
-        ("link --connect r --subflows 9 --path %a --path %b", "expected 16 together at most"),
-        ("link --connect r --path %a --paths f", "--path and --paths: expected one of them, because the paths stand"),
-        ("link --listen 0 --paths f", "--paths is about a link that is dialled"),
-        ("link --connect r --ask", "--ask is about links that are taken in: expected --listen ADDR too"),
-        ("link --connect r --link-hold 0", "--link-hold \"0\": expected more than 0"),
-        ("link --connect r --link-retry-max 0", "--link-retry-max \"0\": expected more than 0"),
-        ("link --listen 1 --link-retry-max 1s", "--link-retry-max is about a link that is dialled"),
+        ("link --connect r --subflows 9 --path %a --path %b", "expected at most 16 subflows in total"),
+        ("link --connect r --path %a --paths f", "--path and --paths: expected one of them, because the file contains all paths"),
+        ("link --listen 0 --paths f", "--paths is about a link that this node dials"),
+        ("link --connect r --ask", "--ask is about links that peers dial: expected --listen ADDR too"),
+        ("link --connect r --link-hold 0", "--link-hold \"0\": expected a duration above 0"),
+        ("link --connect r --link-retry-max 0", "--link-retry-max \"0\": expected a duration above 0"),
+        ("link --listen 1 --link-retry-max 1s", "--link-retry-max is about a link that this node dials"),
         ("link --connect r --link-dead 5s", "--link-dead is not longer than --link-keepalive"),
         ("link --connect r --secret s --key k", "--secret and --key: expected one of them"),
         ("lnk --connect r", "did you mean link?"),
@@ -71,7 +71,7 @@ fn wrong_command_lines_are_refused_in_one_line() {
             "socks --via r --threads 4",
             "--threads with --via: expected 1, because all connections of a link are in one loop",
         ),
-        ("socks --subflows 4", "--subflows is about a link that is dialled: expected --via HOST[:PORT] too"),
+        ("socks --subflows 4", "--subflows is about a link that this node dials: expected --via HOST[:PORT] too"),
         ("static --to unix:/x --via r", "--to \"unix:/x\" with --via: expected HOST:PORT, because a link carries TCP"),
         ("cat -l 0 --via r", "-l with --via: expected HOST PORT, at the far end"),
         ("cat --via r unix:/x", "expected HOST PORT, because a link carries TCP"),
@@ -184,7 +184,7 @@ fn a_key_is_made_at_the_first_use_for_its_owner_alone() {
     let node = Seaprox::spawn(&["link", "--listen", "127.0.0.1:0"], |command| at_home(command, &scratch));
     kit::until("there is a key", || std::path::Path::new(&key).exists());
     assert_eq!((mode(&directory), mode(&key)), (0o700, 0o600));
-    node.wait_for_log(&["made the key of this node", &key, "SHA256:"]);
+    node.wait_for_log(&["key of this node created", &key, "SHA256:"]);
     node.wait_for_log(&["WARN", "no key is authorized", "authorized_keys"]);
     // Another place, named by the flags, and the key that is there is kept.
     let made = std::fs::read(&key).unwrap();
@@ -193,7 +193,7 @@ fn a_key_is_made_at_the_first_use_for_its_owner_alone() {
     let node = Seaprox::spawn(&args, |command| at_home(command, &scratch));
     node.wait_for_log(&["no key is authorized", "elsewhere/authorized_keys"]);
     assert_eq!(std::fs::read(&key).unwrap(), made);
-    assert_eq!(node.count_log(&["made the key"]), 0);
+    assert_eq!(node.count_log(&["key of this node created"]), 0);
 }
 
 /// A script takes `listening` for a promise. A process that ends because of a key has not given it.

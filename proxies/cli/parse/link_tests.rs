@@ -1,4 +1,4 @@
-//! Command lines about links, right and wrong.
+//! Unit tests of the options about links: right and wrong command lines.
 
 use super::*;
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn parsed(line: &str) -> Parsed {
 }
 
 #[test]
-fn the_peer_is_where_the_command_says() {
+fn the_peer_comes_from_connect_or_via() {
     let peer = |line| parsed(line).peer().map(|peer| peer.map(|peer| peer.to_string()));
     assert_eq!(peer("link --connect remote"), Ok(Some("remote:23232".to_owned())));
     assert_eq!(peer("link --connect [::1]:5"), Ok(Some("[::1]:5".to_owned())));
@@ -31,14 +31,14 @@ fn the_peer_is_where_the_command_says() {
     assert_eq!(error, "seaprox socks: --via \"a:b\": expected HOST[:PORT] or [IPV6][:PORT]");
     let env = [("SEAPROX_VIA", "remote"), ("SEAPROX_CONNECT", "remote"), ("SEAPROX_LISTEN", "1080")];
     assert!(with_env("http", &env).peer().unwrap().is_some());
-    assert_eq!(with_env("cat a 1", &env).peer(), Ok(None), "cat does not link because a server does");
+    assert_eq!(with_env("cat a 1", &env).peer(), Ok(None), "cat takes no address from the environment");
     let link = with_env("link --listen :1", &env);
-    assert_eq!((link.peer(), link.link_places()), (Ok(None), Ok(vec![Bind::Any(1)])));
-    assert_eq!(parsed("link -l 0.0.0.0").link_places(), Ok(vec![Bind::parse("0.0.0.0:23232").unwrap()]));
+    assert_eq!((link.peer(), link.link_addresses()), (Ok(None), Ok(vec![Bind::Any(1)])));
+    assert_eq!(parsed("link -l 0.0.0.0").link_addresses(), Ok(vec![Bind::parse("0.0.0.0:23232").unwrap()]));
 }
 
 #[test]
-fn forwards_are_read_by_their_letters() {
+fn forwards_are_parsed_and_errors_name_their_letter() {
     let link = parsed("link --connect r -L 80:a:81 -L *:82:b:83 -R 22:c:23 -D 1080 -D [::1]:1081 -H unix:/s");
     assert_eq!(link.locals().unwrap().len(), 2);
     assert_eq!(link.reverses().unwrap()[0].to, Target::parse("c:23").unwrap());
@@ -46,7 +46,7 @@ fn forwards_are_read_by_their_letters() {
     assert_eq!(link.https().unwrap(), [Bind::Unix("/s".into())]);
     assert_eq!(link.stdio(), Ok(None));
     assert_eq!(parsed("link --connect r -W a:22").stdio(), Ok(Some(Target::parse("a:22").unwrap())));
-    assert_eq!(parsed("socks").locals(), Ok(Vec::new()), "others have none");
+    assert_eq!(parsed("socks").locals(), Ok(Vec::new()), "other commands have no forwards");
     for (line, text) in [
         ("-L 80:a", "-L \"80:a\": expected [BIND:]PORT:HOST:PORT, such as 8080:db:5432, or unix:/path:HOST:PORT"),
         ("-L 80:a:b", "-L \"80:a:b\": the port \"b\": expected a number from 1 to 65535"),
@@ -58,7 +58,7 @@ fn forwards_are_read_by_their_letters() {
 }
 
 #[test]
-fn the_rest_of_a_link_has_defaults() {
+fn the_options_of_a_link_have_defaults_and_are_parsed() {
     let link = parsed("link --connect remote");
     assert_eq!((link.mode(), link.ciphers(), link.pin()), (Ok(Mode::Stripe), Ok(Vec::new()), Ok(None)));
     assert_eq!(link.timing(), Ok(Timing::default()));
@@ -87,7 +87,7 @@ fn the_rest_of_a_link_has_defaults() {
 }
 
 #[test]
-fn a_pin_is_a_key_or_its_fingerprint() {
+fn a_pinned_key_is_a_key_or_its_fingerprint() {
     let key = "seaprox-ed25519 11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
     let print = "SHA256:BuP9j9opu2CrWVV95h7bCuzbIxE0vjDnW0Vfjht5L6k";
     let pin = |text: &str| {
@@ -109,7 +109,7 @@ fn a_pin_is_a_key_or_its_fingerprint() {
 }
 
 #[test]
-fn wrong_values_are_named() {
+fn errors_name_the_wrong_value() {
     let link = parsed("link --connect r --cipher aes-128-gmc --mode strip --link-hold 0 --path eth0");
     let peer = Target::parse("r:1").unwrap();
     for (result, text) in [
@@ -118,7 +118,7 @@ fn wrong_values_are_named() {
             "--cipher \"aes-128-gmc\": expected aes-128-gcm or aes-256-gcm or chacha20-poly1305; did you mean aes-128-gcm?",
         ),
         (link.mode().map(drop), "--mode \"strip\": expected stripe or single or redundant; did you mean stripe?"),
-        (link.timing().map(drop), "--link-hold \"0\": expected more than 0: a link needs this timer"),
+        (link.timing().map(drop), "--link-hold \"0\": expected a duration above 0, because a link needs this timer"),
         (link.paths(&peer).map(drop), "--path \"eth0\": the source \"eth0\": expected an address of this host"),
     ] {
         assert_eq!(result.unwrap_err().to_string(), format!("seaprox link: {text}"));
@@ -130,31 +130,31 @@ fn wrong_values_are_named() {
 }
 
 #[test]
-fn options_without_their_link_are_refused() {
+fn options_about_links_without_such_a_link_are_refused() {
     let check =
         |line: &str, dials, takes| parsed(line).check_link_options(dials, takes).map_err(|error| error.to_string());
     assert_eq!(check("link --connect r --path %eth0 --key k -L 1:a:2", true, false), Ok(()));
     assert_eq!(check("link --listen 1 --authorized-keys f --link-max 3 --secret s", false, true), Ok(()));
     assert_eq!(check("socks", false, false), Ok(()));
     assert_eq!(check("socks --via r --subflows 4", true, false), Ok(()));
-    let dialled = "is about a link that is dialled: expected";
+    let dialed = "is about a link that this node dials: expected";
     for (line, dials, takes, text) in [
-        ("socks --subflows 4", false, false, format!("--subflows {dialled} --via HOST[:PORT] too")),
-        ("cat --key k a 1", false, false, format!("--key {dialled} --via HOST[:PORT] too")),
-        ("link --listen 1 --path %eth0", false, true, format!("--path {dialled} --connect HOST[:PORT] too")),
-        ("link --listen 1 -L 1:a:2", false, true, format!("-L {dialled} --connect HOST[:PORT] too")),
-        ("link --listen 1 -W a:2", false, true, format!("-W {dialled} --connect HOST[:PORT] too")),
+        ("socks --subflows 4", false, false, format!("--subflows {dialed} --via HOST[:PORT] too")),
+        ("cat --key k a 1", false, false, format!("--key {dialed} --via HOST[:PORT] too")),
+        ("link --listen 1 --path %eth0", false, true, format!("--path {dialed} --connect HOST[:PORT] too")),
+        ("link --listen 1 -L 1:a:2", false, true, format!("-L {dialed} --connect HOST[:PORT] too")),
+        ("link --listen 1 -W a:2", false, true, format!("-W {dialed} --connect HOST[:PORT] too")),
         (
             "link --connect r --link-max 1",
             true,
             false,
-            "--link-max is about links that are taken in: expected --listen ADDR too".to_owned(),
+            "--link-max is about links that peers dial: expected --listen ADDR too".to_owned(),
         ),
         (
             "link --connect r --secret s --key k",
             true,
             false,
-            "--secret and --key: expected one of them, because the key follows from the secret".to_owned(),
+            "--secret and --key: expected one of them, because the key is derived from the secret".to_owned(),
         ),
     ] {
         let error = check(line, dials, takes).unwrap_err();
@@ -164,7 +164,7 @@ fn options_without_their_link_are_refused() {
 }
 
 #[test]
-fn names_that_are_nearly_right_are_suggested() {
+fn a_mistyped_name_gets_a_suggestion() {
     let error = |line: &str| parse(line.split_whitespace().map(OsString::from), |_| None).unwrap_err().to_string();
     assert!(error("lnik").contains("did you mean link?"));
     assert!(error("selftst").contains("did you mean selftest?"));

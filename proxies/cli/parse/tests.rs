@@ -1,7 +1,8 @@
-//! Command lines as people type them, right and wrong.
+//! Unit tests of the parser and the getters: right and wrong command lines.
 
 use super::*;
 use crate::cli::{CatMode, Family, LogFormat, Shell, StatusSocket};
+use crate::frontends::FrontEndKind;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ fn error(line: &str) -> String {
 }
 
 #[test]
-fn defaults_hold_where_nothing_is_said() {
+fn options_that_are_not_given_have_their_defaults() {
     let parsed = parsed("socks");
     assert_eq!(parsed.binds().unwrap(), [Bind::parse("127.0.0.1:1080").unwrap()]);
     assert_eq!(parsed.duration("connect-timeout"), Ok(Duration::from_secs(10)));
@@ -63,7 +64,7 @@ fn every_default_is_valid_for_each_command() {
 }
 
 #[test]
-fn a_flag_goes_before_the_environment_before_the_default() {
+fn a_flag_overrides_the_environment_and_the_environment_the_default() {
     let env = [
         ("SEAPROX_CONNECT_TIMEOUT", "5s"),
         ("SEAPROX_LISTEN", "1081 [::1]:1082"),
@@ -78,15 +79,15 @@ fn a_flag_goes_before_the_environment_before_the_default() {
     assert_eq!(only.duration("connect-timeout"), Ok(Duration::from_secs(5)));
     assert_eq!(only.binds().unwrap(), [Bind::Loopback(1081), Bind::parse("[::1]:1082").unwrap()]);
     assert_eq!((only.flag("no-splice"), only.log_format()), (Ok(true), Ok(LogFormat::Json)));
-    assert_eq!(only.number("threads"), Ok(1), "an empty variable says nothing");
-    assert_eq!(with_env("cat a 1", &env).binds(), Ok(vec![]), "cat does not listen because a server does");
+    assert_eq!(only.number("threads"), Ok(1), "an empty variable is ignored");
+    assert_eq!(with_env("cat a 1", &env).binds(), Ok(vec![]), "cat takes no address from the environment");
     let off = [("SEAPROX_NO_SPLICE", "0")];
     assert_eq!(with_env("socks", &off).flag("no-splice"), Ok(false));
     assert_eq!(with_env("socks --no-splice", &off).flag("no-splice"), Ok(true));
 }
 
 #[test]
-fn errors_name_the_argument_and_what_was_expected() {
+fn errors_name_the_argument_the_value_and_what_was_expected() {
     let wrong = parsed("socks --connect-timeout 10 --threads 0 --buffer 1B --prefer ipv5 --deny a/b --status 80");
     for (result, text) in [
         (
@@ -155,7 +156,7 @@ fn wrong_lines_are_refused_with_a_hint() {
 }
 
 #[test]
-fn help_and_version_are_told_apart() {
+fn requests_for_help_and_version_are_recognized() {
     let help = |line: &str| match request(line, &[]) {
         Ok(Request::Help { command, long }) => (command, long),
         other => panic!("{line}: {other:?}"),
@@ -163,7 +164,7 @@ fn help_and_version_are_told_apart() {
     assert_eq!(help("-h"), (None, false));
     assert_eq!(help("--help"), (None, true));
     assert_eq!(help("help cat"), (Some(Command::Cat), true));
-    assert_eq!(help("socks -l 1 -h"), (Some(Command::Socks), false));
+    assert_eq!(help("socks -l 1 -h"), (Some(Command::FrontEnd(FrontEndKind::Socks)), false));
     assert_eq!(help("completions --help"), (Some(Command::Completions), true));
     assert!(matches!(request("-V", &[]), Ok(Request::Version)));
     assert!(matches!(request("http --version", &[]), Ok(Request::Version)));
@@ -197,7 +198,7 @@ fn listens_and_targets_are_paired() {
 }
 
 #[test]
-fn cat_takes_a_target_or_listens() {
+fn cat_takes_a_target_or_an_address_to_listen_on() {
     let target = |host: &str, port| CatMode::Connect(Target::from_host(host, port).unwrap());
     assert_eq!(parsed("cat a.org 80").cat(), Ok(target("a.org", 80)));
     assert_eq!(parsed("cat ::1 80").cat(), Ok(target("::1", 80)));
@@ -210,7 +211,7 @@ fn cat_takes_a_target_or_listens() {
 }
 
 #[test]
-fn the_rest_is_read() {
+fn the_other_getters_return_their_values() {
     assert_eq!((parsed("http -vv").verbosity(), parsed("http -q").verbosity()), (2, -1));
     assert_eq!(parsed("http --status none").status(), Ok(StatusSocket::Off));
     assert_eq!(parsed("status --status unix:/x").status(), Ok(StatusSocket::At("/x".into())));
@@ -221,7 +222,7 @@ fn the_rest_is_read() {
 }
 
 #[test]
-fn an_option_that_a_command_does_not_know_has_its_default() {
+fn an_option_that_a_command_does_not_have_keeps_its_default() {
     let cat = with_env("cat a 1", &[("SEAPROX_THREADS", "7")]);
     assert_eq!((cat.number("threads"), cat.size("buffer")), (Ok(1), Ok(32 << 10)));
     assert_eq!((cat.flag("json"), cat.path("users")), (Ok(false), None));

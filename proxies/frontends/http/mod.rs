@@ -1,16 +1,17 @@
-//! The HTTP front end: CONNECT, and requests in absolute form that are forwarded.
+//! The HTTP front end: tunnels for CONNECT, and forwarding of requests in absolute form.
 //!
 //! ```text
-//!            CONNECT                      dest there
-//!   Request ---------> Tunnelling ----------------------> relay
-//!      ^  \  http://            dest there, or there still
-//!      |   `---------> Dialling --------------------> Exchange --+
-//!      |                                                         |
-//!      +--------------------- response and request are through --+--> finish, where the connection does not persist
-//!                                                                \--101--> relay
+//!            CONNECT                     connected
+//!   Request ---------> Tunneling ----------------------> relay
+//!      ^  \  http://            connected, or kept
+//!      |   `---------> Dialing -------------------> Exchange --+
+//!      |                                                       |
+//!      +-------------- response and request are complete ------+--> close, if the connection does not persist
+//!                                                              \--101--> relay
 //! ```
-//! Heads are parsed and written anew; bodies are relayed, so that their bytes are seen by nobody. The protocol is in `head`,
-//! `request`, `response`, `rewrite`, `body` and `reply`; `exchange` is one request with its response.
+//! Heads are parsed and rewritten; the loop relays the data of bodies, and no handler sees it. `head`, `request` and
+//! `response` parse, `rewrite` and `reply` write, `chunked` is the chunked coding, `exchange` is one request with its
+//! response.
 
 pub mod chunked;
 mod exchange;
@@ -26,57 +27,71 @@ use std::sync::Arc;
 
 use seaprox::{Cause, Cx, Failure, Fault, Handler, Reason, Role, Stage, Target};
 
-use crate::frontends::access::Gate;
-use crate::frontends::auth_penalties::FAILURES_PER_CONNECTION;
+use super::access::AccessPolicy;
+use super::auth_penalties::FAILURES_PER_CONNECTION;
+use super::{FrontEndSpec, Make};
 use chunked::ChunkedReader;
 use exchange::{Exchange, Step};
 use head::{Asked, Body, HeadError};
 use request::{Form, RequestHead};
 
+/// The HTTP front end in the registry.
+pub const SPEC: FrontEndSpec = FrontEndSpec {
+    name: "http",
+    summary: "HTTP proxy: CONNECT, and requests for http:// addresses",
+    synopsis: "[--listen ADDR] [OPTION]...",
+    default_address: "127.0.0.1:8080",
+    options: &["users", "handshake-timeout", "keepalive-timeout"],
+    examples: &[
+        ("http", "serve on 127.0.0.1:8080"),
+        ("http --allow '*:443' --allow '*:80'", "permit the two ports of the web and no others"),
+    ],
+    make: Make::ByClient(handler),
+};
+
 /// The handler of one client.
 pub struct Http {
-    gate: Arc<Gate>,
+    access: Arc<AccessPolicy>,
     state: State,
-    /// The client has sent something of a request.
+    /// True once the client has sent a byte of a request.
     has_spoken: bool,
-    /// Where the dest is connected, if it is.
+    /// The origin server that the dest is connected to.
     origin: Option<Rc<Target>>,
-    /// Wrong passwords that the client has sent.
+    /// Failed logins of this client.
     failures: u8,
 }
 
-/// What is going on.
 enum State {
     /// The next request is awaited.
     Request,
     /// The target of a CONNECT is being connected.
-    Tunnelling,
+    Tunneling,
     /// The origin server of a request is being connected.
-    Dialling(Box<Exchange>),
-    /// A request is on its way, or its response is.
+    Dialing(Box<Exchange>),
+    /// A request or its response is being forwarded.
     Exchange(Box<Exchange>),
-    /// The user or the password was wrong, and the answer waits. Whether the connection is kept, and how the request frames
+    /// The login has failed, and its answer is delayed. Holds true if the connection is kept, and how the request frames
     /// the answer.
     Denied(bool, Asked),
-    /// Nothing more is read.
+    /// No further input is read.
     Over,
 }
 
-impl Http {
-    /// A handler for a client that has said nothing yet.
-    pub fn new(gate: Arc<Gate>) -> Http {
-        Http { gate, state: State::Request, has_spoken: false, origin: None, failures: 0 }
-    }
+/// Returns a handler for a client that has sent nothing yet.
+pub fn handler(access: Arc<AccessPolicy>) -> Box<dyn Handler> {
+    Box::new(Http { access, state: State::Request, has_spoken: false, origin: None, failures: 0 })
+}
 
+impl Http {
     fn request(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
-        // Some clients send a line end behind a body (RFC 9112, section 2.2). It is skipped and begins no request.
+        // Some clients send a line end after a body (RFC 9112, section 2.2). It is skipped and starts no request.
         let (empty_len, rest) = request::skip_empty_lines(input);
         if rest.is_empty() || rest == b"\r" {
             return empty_len;
         }
         self.has_spoken = true;
         if cx.stage() == Some(Stage::KeepAlive) {
-            // The first byte starts the time in which the whole head must come.
+            // The first byte of a request starts the timer for its whole head.
             cx.set_stage(Stage::Handshake);
         }
         match request::parse_request(rest, cx.input_bytes_max().min(head::HEAD_BYTES_MAX)) {
@@ -94,14 +109,14 @@ impl Http {
     }
 
     fn serve(&mut self, cx: &mut Cx<'_>, head: &RequestHead<'_>) {
-        if !self.is_let_in(cx, head) {
+        if !self.is_authenticated(cx, head) {
             return;
         }
         match &head.form {
             Form::Connect(target) => {
                 cx.set_kind("http");
                 self.leave_origin(cx);
-                self.state = State::Tunnelling;
+                self.state = State::Tunneling;
                 self.connect(cx, Rc::new(target.clone()), Asked::Connect);
             }
             Form::Absolute(absolute) => {
@@ -112,22 +127,23 @@ impl Http {
                 );
                 let exchange = Box::new(Exchange::new(head, absolute));
                 // The origin server may have closed a kept connection, or sent bytes without a request (RFC 9112, sections
-                // 9.2 and 9.3.1). The event for it may still be on its way.
+                // 9.2 and 9.3.1), and the event for it may not have arrived yet.
                 if self.origin.as_ref() == Some(&target) && cx.is_silent(Role::Dest) {
                     cx.set_stage(Stage::Established);
                     return self.begin(cx, exchange.on_a_used_connection());
                 }
                 let asked = exchange.asked();
                 self.leave_origin(cx);
-                self.state = State::Dialling(exchange);
+                self.state = State::Dialing(exchange);
                 self.connect(cx, target, asked);
             }
         }
     }
 
-    /// Whether the client has proved who it is, if that is asked for (RFC 9110, section 11.7).
-    fn is_let_in(&mut self, cx: &mut Cx<'_>, head: &RequestHead<'_>) -> bool {
-        let Some(users) = self.gate.users() else { return true };
+    /// Returns true if no login is required, or if the request has valid credentials (RFC 9110, section 11.7). Otherwise
+    /// starts the answer.
+    fn is_authenticated(&mut self, cx: &mut Cx<'_>, head: &RequestHead<'_>) -> bool {
+        let Some(users) = self.access.users() else { return true };
         if let Some(user) = head.proxy_authorization.and_then(|value| users.check_basic(value)) {
             cx.set_user(user);
             return true;
@@ -139,12 +155,12 @@ impl Http {
         }
         self.failures += 1;
         self.state = State::Denied(keeps && self.failures < FAILURES_PER_CONNECTION, head.asked());
-        match self.gate.failed(cx) {
-            Some(pause) => {
+        match self.access.login_failed(cx) {
+            Some(delay) => {
                 cx.hold(Role::Source);
-                // The pause does not count as time of the client for a request.
+                // The delay does not count as the client's time for a request.
                 cx.set_stage(Stage::Handshake);
-                cx.wake_after(pause);
+                cx.wake_after(delay);
             }
             None => {
                 cx.set_detail(WRONG);
@@ -154,7 +170,7 @@ impl Http {
         false
     }
 
-    /// Asks for a user and a password.
+    /// Answers 407, which asks for a user and a password.
     fn deny(&mut self, cx: &mut Cx<'_>, keeps: bool, asked: Asked) {
         let keeps = keeps && !cx.core().is_draining();
         let text = "the proxy asks for a user and a password";
@@ -168,7 +184,7 @@ impl Http {
     }
 
     fn connect(&mut self, cx: &mut Cx<'_>, target: Rc<Target>, asked: Asked) {
-        match self.gate.connect(cx, Rc::clone(&target)) {
+        match self.access.connect(cx, Rc::clone(&target)) {
             Ok(()) => self.origin = Some(target),
             Err(failure) => self.fail(cx, &failure, asked),
         }
@@ -180,7 +196,7 @@ impl Http {
         }
     }
 
-    /// Sends a request to the origin server, which is there.
+    /// Sends a request to the origin server, which is connected.
     fn begin(&mut self, cx: &mut Cx<'_>, mut exchange: Box<Exchange>) {
         if exchange.begin(cx) {
             self.state = State::Exchange(exchange);
@@ -216,7 +232,7 @@ impl Http {
             }
             Step::BadRequest(text) => {
                 let asked = exchange.asked();
-                // The server has a part of the body, and must not take it for the whole.
+                // A reset tells the server that the body is incomplete.
                 cx.reset_dest();
                 self.refuse(cx, 400, text, Reason::ProtocolError, asked);
             }
@@ -259,7 +275,7 @@ impl Http {
         self.refuse(cx, status_for(failure.reason), &text, failure.reason, asked);
     }
 
-    /// Answers with an error, and closes: nobody knows any more where the next request begins.
+    /// Answers with an error and closes the connection, because the start of the next request is unknown.
     fn refuse(&mut self, cx: &mut Cx<'_>, status: u16, text: &str, reason: Reason, asked: Asked) {
         self.state = State::Over;
         cx.set_detail(text);
@@ -267,17 +283,17 @@ impl Http {
         cx.finish(reason);
     }
 
-    /// The origin server gives no more.
+    /// Handles the end of the origin server's direction.
     fn origin_ended(&mut self, cx: &mut Cx<'_>, reset: bool) {
         match &mut self.state {
             State::Exchange(exchange) => {
                 if exchange.may_be_tried_again() {
-                    // The server closed a connection that was kept for us, as it may at any time; nothing was done yet
-                    // (RFC 9112, section 9.3.1).
+                    // The server closed a kept connection, as it may at any time, and has not seen the request (RFC 9112,
+                    // section 9.3.1).
                     let exchange = exchange.again();
                     let (origin, asked) = (self.origin.clone(), exchange.asked());
                     self.leave_origin(cx);
-                    self.state = State::Dialling(Box::new(exchange));
+                    self.state = State::Dialing(Box::new(exchange));
                     return origin.into_iter().for_each(|origin| self.connect(cx, origin, asked));
                 }
                 let step = exchange.origin_ended(reset);
@@ -300,7 +316,7 @@ impl Handler for Http {
                 0
             }
             (_, Role::Dest) => {
-                // A server that speaks without having been asked cannot be trusted with the next request.
+                // A server that sends bytes without a request could answer the next request with them.
                 if !input.is_empty() {
                     self.leave_origin(cx);
                 }
@@ -318,15 +334,15 @@ impl Handler for Http {
 
     fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
         match (std::mem::replace(&mut self.state, State::Over), result) {
-            (State::Tunnelling, Ok(())) => {
+            (State::Tunneling, Ok(())) => {
                 cx.reply(reply::ESTABLISHED);
                 cx.relay();
             }
-            (State::Dialling(exchange), Ok(())) => {
+            (State::Dialing(exchange), Ok(())) => {
                 cx.set_stage(Stage::Established);
                 self.begin(cx, exchange);
             }
-            (State::Dialling(exchange), Err(failure)) => self.fail(cx, failure, exchange.asked()),
+            (State::Dialing(exchange), Err(failure)) => self.fail(cx, failure, exchange.asked()),
             (_, Err(failure)) => self.fail(cx, failure, Asked::Connect),
             (_, Ok(())) => {}
         }
@@ -351,8 +367,7 @@ impl Handler for Http {
             return self.follow(cx, step);
         }
         if !self.has_spoken {
-            // Browsers open connections in advance. One that gets an answer without a question may take it for the answer to
-            // its first.
+            // Browsers open connections in advance, and could take a 408 for the response to their first request.
             return cx.end(Reason::HandshakeTimeout);
         }
         self.refuse(cx, 408, "the request did not come in time", Reason::HandshakeTimeout, Asked::Other);
@@ -371,18 +386,18 @@ impl Handler for Http {
     }
 }
 
-/// How far a chunked body has come on its way through.
+/// The progress of a chunked body that is forwarded.
 #[derive(Default)]
 struct Chunks {
     reader: ChunkedReader,
-    /// The data of a chunk has just been relayed, and its line end is due.
+    /// True if the line end after the data of a chunk is due.
     line_end_due: bool,
 }
 
-/// Log text for a client that failed to authenticate.
+/// Detail of a connection whose client failed to log in.
 const WRONG: &str = "wrong user or password";
 
-/// The status of a reason (RFC 9110, sections 15.5 and 15.6).
+/// Returns the HTTP status for a reason (RFC 9110, sections 15.5 and 15.6).
 fn status_for(reason: Reason) -> u16 {
     match reason {
         Reason::NotPermitted => 403,

@@ -1,9 +1,10 @@
-//! The SOCKS front end: SOCKS4, SOCKS4a and SOCKS5 on one port. The protocol is in `proto`; this is what is done about it.
+//! The SOCKS front end: SOCKS4, SOCKS4a and SOCKS5 on one port. `proto` parses and writes the messages; the handler here
+//! checks the login, asks for the target to be connected, and answers.
 //!
 //! ```text
-//!   Greeting --4--> (request in the same message) --\
-//!      |                                             +--> Dialling --> relay
-//!      +--5--> Login (if users are asked for) --> Request --/
+//!   Greeting --4--> (request in the same message) ---------\
+//!      |                                                    +--> Dialing --> relay
+//!      +--5--> Login (if users are required) --> Request --/
 //! ```
 
 pub mod proto;
@@ -13,34 +14,52 @@ use std::sync::Arc;
 
 use seaprox::{Cx, Endpoint, Failure, Handler, Limits, Reason, Role, Target};
 
-use crate::frontends::access::Gate;
+use super::access::AccessPolicy;
+use super::{FrontEndSpec, Make};
 use proto::{BadTarget, Command, Method, Reply4, Reply5, SocksError, Version};
+
+/// The SOCKS front end in the registry.
+pub const SPEC: FrontEndSpec = FrontEndSpec {
+    name: "socks",
+    summary: "SOCKS4, SOCKS4a and SOCKS5 proxy on one port",
+    synopsis: "[--listen ADDR] [OPTION]...",
+    default_address: "127.0.0.1:1080",
+    options: &["users", "handshake-timeout"],
+    examples: &[
+        ("socks", "serve on 127.0.0.1:1080"),
+        ("socks -l :1080 --users users.txt", "serve on every address, with passwords"),
+        ("socks --deny 127.0.0.0/8 --deny ::1", "keep clients away from the proxy's own host"),
+        ("socks --via remote", "let the node remote resolve names and connect"),
+        ("socks --allow 'from:10.0.0.0/8,to:*.example.org:443'", "permit these connections and no others"),
+    ],
+    make: Make::ByClient(handler),
+};
 
 /// The handler of one client.
 pub struct Socks {
-    gate: Arc<Gate>,
+    access: Arc<AccessPolicy>,
     step: Step,
     version: Version,
 }
 
-/// What is expected next.
+/// The message that is expected next, or the reason why none is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
     Greeting,
     Login,
-    /// The password was wrong, and the answer waits.
+    /// The login has failed, and its answer is delayed.
     Denied,
     Request,
-    Dialling,
+    Dialing,
+}
+
+/// Returns a handler for a client that has sent nothing yet.
+pub fn handler(access: Arc<AccessPolicy>) -> Box<dyn Handler> {
+    Box::new(Socks { access, step: Step::Greeting, version: Version::Five })
 }
 
 impl Socks {
-    /// A handler for a client that has said nothing yet.
-    pub fn new(gate: Arc<Gate>) -> Socks {
-        Socks { gate, step: Step::Greeting, version: Version::Five }
-    }
-
-    /// Takes one message off the input. Nothing is consumed while it is not whole.
+    /// Handles one message at the start of the input. Returns its length, or 0 while it is incomplete.
     fn message(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> Result<usize, SocksError> {
         match self.step {
             Step::Greeting => match input.first().map(|first| (Version::detect(*first), *first)) {
@@ -51,14 +70,14 @@ impl Socks {
             },
             Step::Login => self.login(cx, input),
             Step::Request => self.request5(cx, input),
-            Step::Denied | Step::Dialling => Ok(0),
+            Step::Denied | Step::Dialing => Ok(0),
         }
     }
 
     fn greeting5(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> Result<usize, SocksError> {
         let Some((methods, consumed)) = proto::parse_greeting5(input)? else { return Ok(0) };
         cx.set_kind("socks5");
-        let wants_login = self.gate.users().is_some();
+        let wants_login = self.access.users().is_some();
         let method = match (wants_login, methods) {
             (true, methods) if methods.user_pass => Method::UserPass,
             (false, methods) if methods.no_auth => Method::NoAuth,
@@ -75,7 +94,7 @@ impl Socks {
 
     fn login(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> Result<usize, SocksError> {
         let Some((auth, consumed)) = proto::parse_auth(input)? else { return Ok(0) };
-        if self.gate.users().is_none_or(|users| users.check(auth.user, auth.password)) {
+        if self.access.users().is_none_or(|users| users.check(auth.user, auth.password)) {
             cx.reply(&proto::auth_reply(true));
             cx.set_user(&String::from_utf8_lossy(auth.user));
             self.step = Step::Request;
@@ -83,10 +102,10 @@ impl Socks {
         }
         self.step = Step::Denied;
         cx.set_detail("wrong user or password");
-        match self.gate.failed(cx) {
-            Some(pause) => {
+        match self.access.login_failed(cx) {
+            Some(delay) => {
                 cx.hold(Role::Source);
-                cx.wake_after(pause);
+                cx.wake_after(delay);
             }
             None => cx.end(Reason::AuthFailed),
         }
@@ -104,8 +123,8 @@ impl Socks {
         let named = matches!(request.target, Ok(Target::Name(..)) | Err(BadTarget::Name));
         cx.set_kind(if named { "socks4a" } else { "socks4" });
         self.version = Version::Four;
-        if self.gate.users().is_some() {
-            // SOCKS4 has a user id and no password: it proves nothing.
+        if self.access.users().is_some() {
+            // The user id of SOCKS4 proves nothing, because there is no password.
             self.reply(cx, Reply5::NotAllowed);
             refuse(cx, Reason::AuthFailed, "SOCKS4 has no passwords");
         } else {
@@ -116,7 +135,7 @@ impl Socks {
 
     /// Handles the request at the start of `input`.
     fn request(&mut self, cx: &mut Cx<'_>, command: Command, target: Result<Target, BadTarget>, input: &[u8]) {
-        self.step = Step::Dialling;
+        self.step = Step::Dialing;
         if command != Command::Connect {
             self.reply(cx, Reply5::CommandNotSupported);
             return refuse(cx, Reason::ProtocolError, "only CONNECT is supported");
@@ -129,7 +148,7 @@ impl Socks {
                 refuse(cx, reason, "the target cannot be used");
             }
             Ok(target) => {
-                if let Err(failure) = self.gate.connect(cx, Rc::new(target)) {
+                if let Err(failure) = self.access.connect(cx, Rc::new(target)) {
                     self.fail(cx, &failure);
                 }
             }
@@ -141,7 +160,7 @@ impl Socks {
         cx.finish(failure.reason);
     }
 
-    /// Answers a request that is not granted.
+    /// Replies to a request that is not granted.
     fn reply(&mut self, cx: &mut Cx<'_>, code: Reply5) {
         match self.version {
             Version::Four => cx.reply(&proto::reply4(Reply4::Rejected, None)),
@@ -152,7 +171,7 @@ impl Socks {
         };
     }
 
-    /// Answers a request that is granted, with our own address at the dest.
+    /// Replies to a request that is granted, with the local address of the dest.
     fn grant(&mut self, cx: &mut Cx<'_>) {
         let bound = match cx.local(Role::Dest) {
             Endpoint::Ip(addr) => Some(addr),
@@ -179,7 +198,7 @@ impl Handler for Socks {
             Ok(consumed) => consumed,
             Err(error) => {
                 if error == SocksError::TooLong {
-                    // A SOCKS4 request with an overlong field still gets a SOCKS4 answer.
+                    // An overlong field occurs only in a SOCKS4 request, so the client can read a SOCKS4 reply.
                     cx.set_kind("socks4");
                     self.version = Version::Four;
                     self.reply(cx, Reply5::GeneralFailure);
@@ -216,13 +235,13 @@ impl Handler for Socks {
     }
 }
 
-/// Ends a connection whose client has its answer already.
+/// Ends a connection whose client has its reply already.
 fn refuse(cx: &mut Cx<'_>, reason: Reason, detail: &str) {
     cx.set_detail(detail);
     cx.finish(reason);
 }
 
-/// The reply code of a reason (RFC 1928, section 6).
+/// Returns the reply code of a reason (RFC 1928, section 6).
 fn reply_for(reason: Reason) -> Reply5 {
     match reason {
         Reason::NotPermitted => Reply5::NotAllowed,
@@ -234,5 +253,5 @@ fn reply_for(reason: Reason) -> Reply5 {
     }
 }
 
-// The longest message fits in what a handler is shown at once, however small the blocks are.
+// The longest message fits in the input that a handler sees at once, even with the smallest blocks.
 const _: () = assert!(proto::MESSAGE_BYTES_MAX <= Limits::BLOCK_BYTES_MIN / 2);

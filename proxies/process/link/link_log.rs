@@ -1,13 +1,13 @@
-//! What becomes of a link that this process dials: what is logged, what is printed for scripts, and when it is the end.
+//! The log of the link that this process dials: the lines for the log and for scripts, and the decision when to exit.
 //!
 //! ```text
-//!   Trying --up--> Up --parted--> Parted --resumed--> Up
-//!      ^            \---ended--\     |
-//!      \________________________\____/            a key that is not right ends the process from any of them
-//!                   Up --draining--> Left --up--> Up
+//!   Connecting --up--> Up --suspended--> Suspended --resumed--> Up
+//!      ^                \--ended--\         |
+//!      \___________________________\_______/       a wrong key ends the process in each state
+//!                       Up --peer drains--> PeerDraining --up--> Up
 //! ```
-//! A failure is logged when it is the first in a row, and then whenever their number has doubled; the recovery says how many
-//! there were. Nothing here prints or asks: the caller does what it is told by an [`Act`].
+//! The first failure in a row is logged, and then each time their number has doubled; the recovery is logged with the
+//! number. Nothing here prints or asks: the caller performs the [`Action`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,165 +17,168 @@ use seaprox::node::{Happened, PeerKey, Reverse};
 use seaprox::units::format_duration;
 use seaprox::{Failure, Reason};
 
-use super::trust::{Judgement, Peer, fingerprint};
-use crate::{Exit, Failed};
+use super::dialed_peer::{DialedPeer, KeyCheck};
+use super::fingerprint;
+use crate::process::exit::{Exit, Failed};
 
-/// What is to be done about something that happened.
+/// What the caller has to do after an event.
 #[derive(Debug)]
-pub enum Act {
+pub enum Action {
     /// Print a line on stdout.
     Print(String),
-    /// Ask whether this is the right key.
-    Ask(PublicKey),
-    /// End the process.
-    End(Failed),
+    /// Ask the user whether this is the key of the peer.
+    AskAboutKey(PublicKey),
+    /// Exit with an error.
+    Exit(Failed),
 }
 
-/// The story of one link.
-pub struct Watch {
-    peer: Arc<Peer>,
-    /// Our own key, for those who have to let us in.
+/// The log of one link.
+pub struct LinkLog {
+    peer: Arc<DialedPeer>,
+    /// The key of this node, for the line that the peer needs.
     own: PublicKey,
     paths: usize,
-    places: Vec<Place>,
-    /// Whether somebody is there to be asked.
+    listeners: Vec<RemoteListener>,
+    /// True if the user can be asked.
     asks: bool,
-    /// Whether failures are the end.
+    /// True if failures end the process.
     exits: bool,
-    stage: Stage,
-    /// Subflows that could not be had, since the link was up or resumed.
+    state: LinkState,
+    /// Failed attempts since the link was up or resumed.
     failures: u32,
     was_up: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Trying,
+enum LinkState {
+    Connecting,
     Up,
-    Parted(Instant),
-    /// The peer is about to stop; holds the time of its notice. Another session is dialled, and the connections of the old
-    /// one go on until it ends.
-    Left {
+    Suspended {
         since: Instant,
-        is_over: bool,
+    },
+    /// The peer drains since this time. Another session is dialed; the connections of the old session continue until it ends.
+    PeerDraining {
+        since: Instant,
+        has_ended: bool,
     },
 }
 
-/// A place where the peer is to listen.
-struct Place {
+/// A listener at the peer.
+struct RemoteListener {
     reverse: Reverse,
     port: Option<u16>,
     failures: u32,
 }
 
-impl Watch {
-    /// The story of a link over so many paths, from its beginning.
-    pub fn new(peer: Arc<Peer>, own: PublicKey, paths: usize, reverse: &[Reverse]) -> Watch {
-        let place = |reverse: &Reverse| Place { reverse: reverse.clone(), port: None, failures: 0 };
-        let places = reverse.iter().map(place).collect();
+impl LinkLog {
+    /// Creates the log of a link with this number of paths and these listeners at the peer.
+    pub fn new(peer: Arc<DialedPeer>, own: PublicKey, paths: usize, reverse: &[Reverse]) -> LinkLog {
+        let listener = |reverse: &Reverse| RemoteListener { reverse: reverse.clone(), port: None, failures: 0 };
+        let listeners = reverse.iter().map(listener).collect();
         let (asks, exits) = (false, false);
-        Watch { peer, own, paths, places, asks, exits, stage: Stage::Trying, failures: 0, was_up: false }
+        LinkLog { peer, own, paths, listeners, asks, exits, state: LinkState::Connecting, failures: 0, was_up: false }
     }
 
-    /// Whether somebody is there to be asked about keys.
-    pub fn asking(self, asks: bool) -> Watch {
-        Watch { asks, ..self }
+    /// Sets whether the user can be asked about an unknown key.
+    pub fn asking(self, asks: bool) -> LinkLog {
+        LinkLog { asks, ..self }
     }
 
-    /// Whether the process ends when the link cannot be had or is lost.
-    pub fn exiting(self, exits: bool) -> Watch {
-        Watch { exits, ..self }
+    /// Sets whether the process exits when the link cannot be set up or is lost.
+    pub fn exiting(self, exits: bool) -> LinkLog {
+        LinkLog { exits, ..self }
     }
 
-    /// Takes in what happened.
-    pub fn take(&mut self, happened: &Happened, now: Instant) -> Option<Act> {
-        match happened {
-            Happened::Up { key, fresh } => self.up(key, *fresh),
+    /// Logs an event. Returns what the caller has to do, if anything.
+    pub fn handle(&mut self, event: &Happened, now: Instant) -> Option<Action> {
+        match event {
+            Happened::Up { key, fresh } => return self.up(key, *fresh),
+            Happened::NoSubflow { failure, tries, .. } => return self.no_subflow(failure, *tries, now),
+            Happened::WrongKey { key } => return self.wrong_key(key),
+            Happened::Rejected => return Some(Action::Exit(Failed::new(Exit::NoPermission, self.rejected()))),
+            Happened::Listening { index, port, lacks } => return self.listening(*index, *port, lacks),
+            Happened::NotListening { index, failure } => return self.not_listening(*index, failure),
+            Happened::Ended { reason, text } => return self.ended(*reason, text),
             Happened::Draining => {
-                self.stage = Stage::Left { since: now, is_over: false };
-                log::info!(target: "seaprox::link", link = self.name(); "the peer is stopping: what runs goes on, what is new waits for another session");
-                None
+                self.state = LinkState::PeerDraining { since: now, has_ended: false };
+                log::info!(target: "seaprox::link", link = self.name(); "the peer is draining: existing connections continue, new ones wait for another session");
             }
             Happened::Drained => {
-                log::info!(target: "seaprox::link", link = self.name(); "the session with the peer that was stopping is over");
-                if let Stage::Left { is_over, .. } = &mut self.stage {
-                    *is_over = true;
+                log::info!(target: "seaprox::link", link = self.name(); "the session with the draining peer has ended");
+                if let LinkState::PeerDraining { has_ended, .. } = &mut self.state {
+                    *has_ended = true;
                 }
-                None
             }
             Happened::Parted => {
-                self.stage = Stage::Parted(now);
-                log::warn!(target: "seaprox::link", link = self.name(); "no subflow is left, and connections wait");
-                None
+                self.state = LinkState::Suspended { since: now };
+                log::warn!(target: "seaprox::link", link = self.name(); "link suspended: no subflow is left, and connections wait");
             }
-            Happened::Resumed => {
-                let after = match std::mem::replace(&mut self.stage, Stage::Up) {
-                    Stage::Parted(since) => format_duration(round(now.saturating_duration_since(since))),
-                    Stage::Trying | Stage::Up | Stage::Left { .. } => "-".to_owned(),
-                };
-                log::info!(target: "seaprox::link", link = self.name(), after = after, tries = self.failures; "link resumed, and nothing was lost");
-                self.failures = 0;
-                None
-            }
+            Happened::Resumed => self.resumed(now),
             Happened::SubflowUp { place, tries } => {
-                // Without any other it is the link that is up or resumed, and that says it.
-                if *tries > 0 && self.stage == Stage::Up {
+                // The first subflow is not logged: the line about the link says that it is up or resumed.
+                if *tries > 0 && self.state == LinkState::Up {
                     log::info!(target: "seaprox::link", link = self.name(), subflow = *place, tries = tries + 1; "subflow up");
                 }
-                None
             }
-            Happened::NoSubflow { failure, tries, .. } => self.no_subflow(failure, *tries, now),
-            Happened::WrongKey { key } => self.wrong_key(key),
-            Happened::Rejected => Some(Act::End(Failed::new(Exit::NoPermission, self.rejected()))),
-            Happened::Listening { index, port, lacks } => self.listening(*index, *port, lacks),
-            Happened::NotListening { index, failure } => self.not_listening(*index, failure),
-            Happened::Ended { reason, text } => self.ended(*reason, text),
-            _ => None,
+            _ => {}
         }
+        None
     }
 
-    /// Returns true if the process goes on after this event: the link is up, with all listeners that it must have, or it has
-    /// failed and is dialled again.
-    pub fn will_run(&self, happened: &Happened) -> bool {
-        match happened {
+    /// Returns true if it is known after this event that the process will run: the link is up with all listeners that it
+    /// must have, or it has failed and is dialed again.
+    pub fn will_run(&self, event: &Happened) -> bool {
+        match event {
             Happened::NoSubflow { failure, .. } => failure.reason != Reason::AuthFailed && !self.exits,
-            _ => self.was_up && (!self.exits || self.places.iter().all(|place| place.port.is_some())),
+            _ => self.was_up && (!self.exits || self.listeners.iter().all(|listener| listener.port.is_some())),
         }
     }
 
-    /// Returns true if a link that fails is dialled again, and false if the failure ends the process.
+    /// Returns true if a failed link is dialed again, and false if the failure ends the process.
     pub fn is_patient(&self) -> bool {
         !self.exits
     }
 
-    fn up(&mut self, key: &PeerKey, fresh: bool) -> Option<Act> {
+    fn up(&mut self, key: &PeerKey, fresh: bool) -> Option<Action> {
         let (name, key) = (self.name(), fingerprint(key));
         let failures = std::mem::take(&mut self.failures);
         log::info!(target: "seaprox::link", link = name, key = key, tries = failures + 1, fresh = fresh; "link up");
-        self.stage = Stage::Up;
+        self.state = LinkState::Up;
         let is_first = !std::mem::replace(&mut self.was_up, true);
-        is_first.then(|| Act::Print(format!("link up {name} {key}")))
+        is_first.then(|| Action::Print(format!("link up {name} {key}")))
     }
 
-    fn no_subflow(&mut self, failure: &Failure, tries: u32, now: Instant) -> Option<Act> {
+    fn resumed(&mut self, now: Instant) {
+        let after = match std::mem::replace(&mut self.state, LinkState::Up) {
+            LinkState::Suspended { since } => format_duration(round(now.saturating_duration_since(since))),
+            LinkState::Connecting | LinkState::Up | LinkState::PeerDraining { .. } => "-".to_owned(),
+        };
+        log::info!(target: "seaprox::link", link = self.name(), after = after, tries = self.failures; "link resumed, and no data was lost");
+        self.failures = 0;
+    }
+
+    fn no_subflow(&mut self, failure: &Failure, tries: u32, now: Instant) -> Option<Action> {
         self.failures = self.failures.saturating_add(1);
         let name = self.name();
-        if let Stage::Left { since, is_over: true } = self.stage
+        if let LinkState::PeerDraining { since, has_ended: true } = self.state
             && self.exits
-            && now.saturating_duration_since(since) >= SUCCESSOR_WAIT
+            && now.saturating_duration_since(since) >= SUCCESSOR_TIMEOUT
         {
-            let text = format!("seaprox: {name} has stopped, and nothing has taken its place: {failure}");
-            return Some(Act::End(Failed::new(Exit::LinkLost, text)));
+            let text = format!(
+                "seaprox: {name} has stopped, and no other process has accepted the link within {}: {failure}",
+                format_duration(SUCCESSOR_TIMEOUT)
+            );
+            return Some(Action::Exit(Failed::new(Exit::LinkLost, text)));
         }
-        // What is wrong with a key is told by itself, at the same time and better.
+        // `WrongKey` or `Rejected` comes at the same time and says more, so one more failure is allowed.
         let is_key = failure.reason == Reason::AuthFailed;
-        let patience = self.paths + usize::from(is_key);
-        if self.exits && !self.was_up && self.failures as usize >= patience {
+        let failures_max = self.paths + usize::from(is_key);
+        if self.exits && !self.was_up && self.failures as usize >= failures_max {
             let text = format!("seaprox: no link with {name}: {failure}");
-            return Some(Act::End(Failed::new(Exit::Unavailable, text)));
+            return Some(Action::Exit(Failed::new(Exit::Unavailable, text)));
         }
-        // A way that fails while others work has a count of its own; without any, theirs are told as one.
-        let count = if self.stage == Stage::Up { tries } else { self.failures };
+        // While the link is up, the failures of each path are counted by themselves.
+        let count = if self.state == LinkState::Up { tries } else { self.failures };
         if count.is_power_of_two() && !(is_key && (self.asks || count == 1)) {
             let detail = failure.detail.as_deref().unwrap_or("-");
             log::warn!(target: "seaprox::link", link = name, tries = count, detail = detail; "no subflow: {} {name}", failure.reason);
@@ -183,83 +186,85 @@ impl Watch {
         None
     }
 
-    fn wrong_key(&mut self, key: &PeerKey) -> Option<Act> {
+    fn wrong_key(&mut self, key: &PeerKey) -> Option<Action> {
         let name = self.name();
-        let denied = |text: String| Some(Act::End(Failed::new(Exit::NoPermission, text)));
+        let denied = |text: String| Some(Action::Exit(Failed::new(Exit::NoPermission, text)));
         let Ok(key) = PublicKey::from_bytes(*key) else {
-            return denied(format!("seaprox: {name} has a key that anybody can sign for"));
+            return denied(format!("seaprox: {name} has a weak key, for which anyone can make signatures"));
         };
         let fingerprint = key.fingerprint();
-        match self.peer.judge(&key) {
-            // Somebody has written it down since it was refused.
-            Judgement::Right => None,
-            Judgement::Unknown { .. } if self.asks => Some(Act::Ask(key)),
-            Judgement::Unknown { file } => denied(format!(
+        match self.peer.check(&key) {
+            // The key was added to the file after the handshake was refused.
+            KeyCheck::Matches => None,
+            KeyCheck::Unknown { .. } if self.asks => Some(Action::AskAboutKey(key)),
+            KeyCheck::Unknown { file } => denied(format!(
                 "seaprox: the key of {name} is not known: {fingerprint}\n\
-                 If that is what `seaprox pubkey --fingerprint` says there, add this line to {}:\n{name} {key}",
+                 If `seaprox pubkey --fingerprint` prints the same there, add this line to {}:\n{name} {key}",
                 file.display()
             )),
-            Judgement::Changed { known, file, line } => denied(format!(
-                "seaprox: THE KEY OF {name} HAS CHANGED. Either the node has a new key, or somebody is in between.\n\
-                 It shows {fingerprint}\n\
-                 and is known to have {} ({}:{line}).\n\
-                 If the new key is right, put it in that line: {name} {key}",
+            KeyCheck::Changed { known, file, line } => denied(format!(
+                "seaprox: THE KEY OF {name} HAS CHANGED. Either the node has a new key, or an attacker is in between.\n\
+                 It shows the key {fingerprint}\n\
+                 and the known key is {} ({}:{line}).\n\
+                 If the new key is right, replace that line by: {name} {key}",
                 known.fingerprint(),
                 file.display()
             )),
-            Judgement::Other(wanted) => {
-                denied(format!("seaprox: the key of {name} did not match: it shows {fingerprint}, expected {wanted}"))
+            KeyCheck::Mismatch(expected) => {
+                denied(format!("seaprox: the key of {name} did not match: it shows {fingerprint}, expected {expected}"))
             }
         }
     }
 
     fn rejected(&self) -> String {
         format!(
-            "seaprox: {} does not let in our key {}\nLet it in there with this line in authorized_keys, and what it may do \
-             in front of it:\n{}",
+            "seaprox: {} has rejected the key of this node, {}\nTo authorize it, add this line to authorized_keys there, with \
+             its permissions in front:\n{}",
             self.name(),
             self.own.fingerprint(),
             self.own
         )
     }
 
-    fn listening(&mut self, index: usize, port: u16, lacks: &str) -> Option<Act> {
+    fn listening(&mut self, index: usize, port: u16, lacks: &str) -> Option<Action> {
         let link = self.name();
-        let place = self.places.get_mut(index)?;
-        let (at, to) = (place.reverse.listen.with_port(port), place.reverse.to.to_string());
-        let failures = std::mem::take(&mut place.failures);
+        let listener = self.listeners.get_mut(index)?;
+        let (at, to) = (listener.reverse.listen.with_port(port), listener.reverse.to.to_string());
+        let failures = std::mem::take(&mut listener.failures);
         if failures > 0 {
             log::info!(target: "seaprox::link", link = link, listen = at.to_string(), tries = failures + 1; "the peer listens");
         }
         if !lacks.is_empty() {
-            log::warn!(target: "seaprox::link", link = link, listen = at.to_string(), lacks = format!("{lacks:?}"); "the peer listens on a part of it");
+            log::warn!(target: "seaprox::link", link = link, listen = at.to_string(), failed = format!("{lacks:?}"); "the peer listens on some of the addresses only");
         }
-        let is_new = place.port.replace(port) != Some(port);
-        is_new.then(|| Act::Print(format!("listening remote {at} -> {to}")))
+        let is_new = listener.port.replace(port) != Some(port);
+        is_new.then(|| Action::Print(format!("listening remote {at} -> {to}")))
     }
 
-    fn not_listening(&mut self, index: usize, failure: &Failure) -> Option<Act> {
+    fn not_listening(&mut self, index: usize, failure: &Failure) -> Option<Action> {
         let (link, exits) = (self.name(), self.exits);
-        let place = self.places.get_mut(index)?;
-        place.failures = place.failures.saturating_add(1);
-        let at = place.reverse.listen.to_string();
-        if place.failures.is_power_of_two() {
+        let listener = self.listeners.get_mut(index)?;
+        listener.failures = listener.failures.saturating_add(1);
+        let at = listener.reverse.listen.to_string();
+        if listener.failures.is_power_of_two() {
             let detail = failure.detail.as_deref().unwrap_or("-");
             let reason = failure.reason.as_str();
-            log::warn!(target: "seaprox::link", link = link, listen = at, tries = place.failures, reason = reason, detail = detail; "the peer does not listen");
+            log::warn!(target: "seaprox::link", link = link, listen = at, tries = listener.failures, reason = reason, detail = detail; "the peer does not listen");
         }
         let text = || format!("seaprox: {link} does not listen on {at}: {failure}");
-        exits.then(|| Act::End(Failed::new(Exit::Unavailable, text())))
+        exits.then(|| Action::Exit(Failed::new(Exit::Unavailable, text())))
     }
 
-    fn ended(&mut self, reason: Reason, text: &str) -> Option<Act> {
-        let (name, was_up) = (self.name(), self.stage != Stage::Trying);
-        self.stage = Stage::Trying;
-        log::warn!(target: "seaprox::link", link = name, reason = reason.as_str(), detail = text; "link ended, and its connections with it");
+    fn ended(&mut self, reason: Reason, text: &str) -> Option<Action> {
+        let (name, was_connected) = (self.name(), self.state != LinkState::Connecting);
+        self.state = LinkState::Connecting;
+        log::warn!(target: "seaprox::link", link = name, reason = reason.as_str(), detail = text; "link ended, and its connections are reset");
         let text = if text.is_empty() { String::new() } else { format!(": {text}") };
-        let lost =
-            || Act::End(Failed::new(Exit::LinkLost, format!("seaprox: the link with {name} is lost: {reason}{text}")));
-        (self.exits && was_up).then(lost)
+        let lost = || {
+            let text = format!("seaprox: the link with {name} is lost: {reason}{text}");
+            Action::Exit(Failed::new(Exit::LinkLost, text))
+        };
+        (self.exits && was_connected).then(lost)
     }
 
     fn name(&self) -> String {
@@ -267,12 +272,12 @@ impl Watch {
     }
 }
 
-/// Time for which the successor of a stopped peer is awaited, if failures end the process.
-const SUCCESSOR_WAIT: Duration = Duration::from_secs(10);
+/// Time for a successor of a draining peer to accept the link, if failures end the process.
+const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Nobody reads more than milliseconds.
-fn round(duration: std::time::Duration) -> std::time::Duration {
-    std::time::Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+/// Rounds down to milliseconds, for the log.
+fn round(duration: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -291,17 +296,18 @@ mod tests {
         Target::parse("remote:23232").unwrap()
     }
 
-    fn watch(peer: Peer) -> Watch {
+    fn log_of(peer: DialedPeer) -> LinkLog {
         let reverse = [Reverse { listen: Bind::Loopback(0), to: Target::parse("127.0.0.1:22").unwrap() }];
-        Watch::new(Arc::new(peer), key(), 1, &reverse)
+        LinkLog::new(Arc::new(peer), key(), 1, &reverse)
     }
 
-    fn happens(watch: &mut Watch, happened: Happened) -> String {
-        match watch.take(&happened, Instant::now()) {
+    /// Handles an event. Returns the action as text: exit code and message, a line, `?` for a question or `-` for nothing.
+    fn handle(log: &mut LinkLog, event: Happened) -> String {
+        match log.handle(&event, Instant::now()) {
             None => "-".to_owned(),
-            Some(Act::Print(line)) => line,
-            Some(Act::Ask(_)) => "?".to_owned(),
-            Some(Act::End(failed)) => format!("{} {}", failed.exit as u8, failed.text),
+            Some(Action::Print(line)) => line,
+            Some(Action::AskAboutKey(_)) => "?".to_owned(),
+            Some(Action::Exit(failed)) => format!("{} {}", failed.exit as u8, failed.text),
         }
     }
 
@@ -314,91 +320,91 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_comes_and_goes_is_printed_once_and_tried_for_ever() {
+    fn a_link_that_comes_and_goes_is_printed_once_and_dialed_for_ever() {
         let key = key();
-        let mut watch = watch(Peer::pinned(target(), Pin::Key(key)));
+        let mut log = log_of(DialedPeer::pinned(target(), Pin::Key(key)));
         let up = |fresh| Happened::Up { key: *key.as_bytes(), fresh };
-        assert_eq!(happens(&mut watch, refused()), "-");
-        assert_eq!(happens(&mut watch, up(true)), format!("link up remote:23232 {}", key.fingerprint()));
-        for happened in [Happened::Parted, refused(), Happened::Resumed, lost(), refused(), up(true)] {
-            assert_eq!(happens(&mut watch, happened), "-");
+        assert_eq!(handle(&mut log, refused()), "-");
+        assert_eq!(handle(&mut log, up(true)), format!("link up remote:23232 {}", key.fingerprint()));
+        for event in [Happened::Parted, refused(), Happened::Resumed, lost(), refused(), up(true)] {
+            assert_eq!(handle(&mut log, event), "-");
         }
     }
 
     #[test]
-    fn failures_are_the_end_where_that_was_asked_for() {
+    fn failures_end_the_process_if_the_user_asked_for_it() {
         let key = key();
-        let new = || watch(Peer::pinned(target(), Pin::Key(key))).exiting(true);
-        let mut watch = new();
-        assert_eq!(happens(&mut watch, refused()), "69 seaprox: no link with remote:23232: connection_refused");
-        let mut watch = new();
-        happens(&mut watch, Happened::Up { key: *key.as_bytes(), fresh: true });
-        assert_eq!(happens(&mut watch, Happened::Parted), "-");
-        assert_eq!(happens(&mut watch, refused()), "-", "it may come back");
+        let new = || log_of(DialedPeer::pinned(target(), Pin::Key(key))).exiting(true);
+        let mut log = new();
+        assert_eq!(handle(&mut log, refused()), "69 seaprox: no link with remote:23232: connection_refused");
+        let mut log = new();
+        handle(&mut log, Happened::Up { key: *key.as_bytes(), fresh: true });
+        assert_eq!(handle(&mut log, Happened::Parted), "-");
+        assert_eq!(handle(&mut log, refused()), "-", "the link may be resumed");
         let text = "75 seaprox: the link with remote:23232 is lost: link_lost: no subflow came back in time";
-        assert_eq!(happens(&mut watch, lost()), text);
+        assert_eq!(handle(&mut log, lost()), text);
         let busy = Happened::NotListening { index: 0, failure: Reason::AddressInUse.into() };
         let text = "69 seaprox: remote:23232 does not listen on 0: address_in_use";
-        assert_eq!(happens(&mut new(), busy.clone()), text);
-        assert_eq!(happens(&mut new().exiting(false), busy), "-");
+        assert_eq!(handle(&mut new(), busy.clone()), text);
+        assert_eq!(handle(&mut new().exiting(false), busy), "-");
         let key_first = Happened::NoSubflow { place: 0, failure: Reason::AuthFailed.into(), tries: 1 };
-        assert_eq!(happens(&mut new(), key_first), "-", "what is wrong with the key comes next");
-        let mut two = Watch { paths: 2, ..new() };
-        assert_eq!(happens(&mut two, refused()), "-", "there is another way");
-        assert!(happens(&mut two, refused()).starts_with("69 "));
+        assert_eq!(handle(&mut new(), key_first), "-", "the event about the key comes next");
+        let mut two = LinkLog { paths: 2, ..new() };
+        assert_eq!(handle(&mut two, refused()), "-", "another path has not failed yet");
+        assert!(handle(&mut two, refused()).starts_with("69 "));
     }
 
     #[test]
-    fn a_peer_that_stops_is_no_loss_while_what_runs_goes_on_and_its_successor_may_come() {
+    fn a_draining_peer_is_a_loss_only_if_no_successor_comes_after_its_session() {
         let key = key();
-        let mut watch = watch(Peer::pinned(target(), Pin::Key(key))).exiting(true);
-        happens(&mut watch, Happened::Up { key: *key.as_bytes(), fresh: true });
+        let mut log = log_of(DialedPeer::pinned(target(), Pin::Key(key))).exiting(true);
+        handle(&mut log, Happened::Up { key: *key.as_bytes(), fresh: true });
         let later = |seconds| Instant::now() + Duration::from_secs(seconds);
-        let ends = |watch: &mut Watch, seconds| watch.take(&refused(), later(seconds)).is_some();
-        assert_eq!(happens(&mut watch, Happened::Draining), "-");
-        assert!(!ends(&mut watch, 100), "a connection may run over the session that there was");
-        assert_eq!(happens(&mut watch, Happened::Drained), "-");
-        assert!(!ends(&mut watch, 5), "the successor may be about to start");
-        let Some(Act::End(failed)) = watch.take(&refused(), later(11)) else { panic!("it is lost") };
+        let ends = |log: &mut LinkLog, seconds| log.handle(&refused(), later(seconds)).is_some();
+        assert_eq!(handle(&mut log, Happened::Draining), "-");
+        assert!(!ends(&mut log, 100), "a connection may still use the old session");
+        assert_eq!(handle(&mut log, Happened::Drained), "-");
+        assert!(!ends(&mut log, 5), "a successor may be about to start");
+        let Some(Action::Exit(failed)) = log.handle(&refused(), later(11)) else { panic!("the link is lost") };
         assert_eq!(failed.exit as u8, 75);
-        happens(&mut watch, Happened::Up { key: *key.as_bytes(), fresh: true });
-        assert!(!ends(&mut watch, 100), "there is a successor");
+        handle(&mut log, Happened::Up { key: *key.as_bytes(), fresh: true });
+        assert!(!ends(&mut log, 100), "a successor has accepted the link");
     }
 
     #[test]
-    fn a_wrong_key_is_always_the_end() {
+    fn a_wrong_key_always_ends_the_process() {
         let (right, shown) = (key(), key());
         let wrong = || Happened::WrongKey { key: *shown.as_bytes() };
         let scratch = Scratch::new();
-        let pinned = happens(&mut watch(Peer::pinned(target(), Pin::Key(right))), wrong());
+        let pinned = handle(&mut log_of(DialedPeer::pinned(target(), Pin::Key(right))), wrong());
         assert!(pinned.starts_with("77 seaprox: the key of remote:23232 did not match"), "{pinned}");
         assert!(pinned.contains(&right.fingerprint()) && pinned.contains(&shown.fingerprint()));
-        let known = || Peer::known(target(), &scratch.path("known_nodes"), Modes::Strict).unwrap();
-        let unknown = happens(&mut watch(known()), wrong());
+        let known = || DialedPeer::known(target(), &scratch.path("known_nodes"), Modes::Strict).unwrap();
+        let unknown = handle(&mut log_of(known()), wrong());
         assert!(unknown.starts_with("77 ") && unknown.contains(&shown.fingerprint()), "{unknown}");
         assert!(unknown.ends_with(&format!("\nremote:23232 {shown}")), "{unknown}");
-        assert_eq!(happens(&mut watch(known()).asking(true), wrong()), "?");
+        assert_eq!(handle(&mut log_of(known()).asking(true), wrong()), "?");
         known().accept(&right).unwrap();
-        let changed = happens(&mut watch(known()).asking(true), wrong());
+        let changed = handle(&mut log_of(known()).asking(true), wrong());
         assert!(changed.starts_with("77 ") && changed.contains("HAS CHANGED"), "{changed}");
         for part in [right.fingerprint(), shown.fingerprint(), format!("{}:1", scratch.path("known_nodes").display())] {
             assert!(changed.contains(&part), "{changed}");
         }
         known().accept(&shown).unwrap();
-        assert_eq!(happens(&mut watch(known()), wrong()), "-", "somebody wrote it down");
-        let own = watch(known()).own;
-        let mut watch = Watch { own, ..watch(known()) };
-        let rejected = happens(&mut watch, Happened::Rejected);
+        assert_eq!(handle(&mut log_of(known()), wrong()), "-", "the key was added meanwhile");
+        let own = log_of(known()).own;
+        let mut log = LinkLog { own, ..log_of(known()) };
+        let rejected = handle(&mut log, Happened::Rejected);
         assert!(rejected.starts_with("77 ") && rejected.ends_with(&own.to_string()), "{rejected}");
     }
 
     #[test]
-    fn a_far_listener_is_told_with_its_port_whenever_that_is_new() {
-        let mut watch = watch(Peer::pinned(target(), Pin::Key(key())));
+    fn a_remote_listener_is_printed_whenever_its_port_is_new() {
+        let mut log = log_of(DialedPeer::pinned(target(), Pin::Key(key())));
         let at = |port| Happened::Listening { index: 0, port, lacks: String::new() };
-        assert_eq!(happens(&mut watch, at(2222)), "listening remote 2222 -> 127.0.0.1:22");
-        assert_eq!(happens(&mut watch, at(2222)), "-");
-        assert_eq!(happens(&mut watch, at(2223)), "listening remote 2223 -> 127.0.0.1:22");
-        assert_eq!(happens(&mut watch, Happened::Listening { index: 7, port: 1, lacks: String::new() }), "-");
+        assert_eq!(handle(&mut log, at(2222)), "listening remote 2222 -> 127.0.0.1:22");
+        assert_eq!(handle(&mut log, at(2222)), "-");
+        assert_eq!(handle(&mut log, at(2223)), "listening remote 2223 -> 127.0.0.1:22");
+        assert_eq!(handle(&mut log, Happened::Listening { index: 7, port: 1, lacks: String::new() }), "-");
     }
 }

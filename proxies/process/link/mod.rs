@@ -1,21 +1,21 @@
-//! Links, as the command line asks for them: who we are, whom we dial, whom we let in.
+//! The links of this process, as the command line asks for them: its key, the peer that it dials, the peers that may dial it.
 //!
-//! [`Links`] is read once, before any loop runs, and then shared: the loop dials and takes in with it, the main thread reads
-//! its files again. The grammar of forwards is in `forwards`, that of peers and paths in `places`; `trust` decides about
-//! keys, `watch` tells the story of the link that is dialled, `visits` that of those that are taken in.
+//! [`Links`] is created once, before any loop runs, and then shared: the loop dials and accepts links with it, the supervisor
+//! reads its files again.
 
 mod approvals;
+mod authorized_peers;
+mod dialed_peer;
 mod instance;
 mod link_log;
-mod paths;
-mod prompt;
+mod path_file;
+pub mod prompt;
 mod rejected_keys;
 #[cfg(test)]
 #[path = "../../../src/auth/scratch.rs"]
 #[allow(dead_code, reason = "the tests of the library use the rest")]
 mod scratch;
 mod served_links;
-mod trust;
 
 use std::io;
 use std::path::PathBuf;
@@ -23,71 +23,70 @@ use std::sync::Arc;
 
 use seaprox::auth::{ConfigDirectory, KeysError, Modes, NodeKey, PublicKey, Secret};
 use seaprox::link::Mode;
-use seaprox::node::{Happened, Identity, LinkConfig, Path, PeerKey, Policy, Request, Reverse, ServeConfig, Timing};
+use seaprox::node::{Identity, LinkConfig, OnHappened, Path, PeerKey, Policy, Request, Reverse, ServeConfig, Timing};
 use seaprox::{Bound, Core, Id, Target};
 
-pub use approvals::Questions;
-pub use link_log::{Act, Watch};
-pub use paths::Change;
-pub use prompt::{ask, ask_request, can_ask};
-pub use served_links::Visits;
-pub use trust::Peer;
+pub use approvals::Approvals;
+pub use link_log::{Action, LinkLog};
+pub use path_file::PathChange;
+pub use served_links::ServedLinks;
 
+use super::exit::{Exit, Failed};
 use crate::cli::{Command, Parsed, addresses};
-use crate::shared_file::Look;
-use crate::{Exit, Failed};
+use crate::shared_file::Refresh;
+use authorized_peers::AuthorizedPeers;
+use dialed_peer::DialedPeer;
 use instance::Instance;
-use paths::PathFile;
-use trust::Visitors;
+use path_file::PathFile;
 
-/// Is told what happens to links, in their loop.
-pub type Told = Box<dyn FnMut(&mut Core, Id, &Happened)>;
-
-/// What this process has to do with links.
+/// The links of this process.
 pub struct Links {
     identity: Identity,
     public: PublicKey,
     mode: Mode,
     timing: Timing,
-    dialled: Option<Dialled>,
-    visitors: Option<Arc<Visitors>>,
+    dialed: Option<DialedLink>,
+    authorized: Option<Arc<AuthorizedPeers>>,
     _instance: Instance,
 }
 
 /// The link that this process dials.
-struct Dialled {
-    peer: Arc<Peer>,
-    paths: Ways,
-    subflows: usize,
-    reverse: Vec<Reverse>,
+struct DialedLink {
+    peer: Arc<DialedPeer>,
+    route: Route,
     exits: bool,
 }
 
-/// The ways to the peer.
-enum Ways {
-    /// As the command line says.
-    Given(Vec<Path>),
-    /// As a file says.
-    Listed(Box<PathFile>),
+/// The paths to the peer, and the listeners that the peer is asked for.
+struct Route {
+    paths: PathSource,
+    subflows: usize,
+    reverse: Vec<Reverse>,
 }
 
-/// Where the files are.
-struct Files<'a> {
+/// The source of the paths.
+enum PathSource {
+    CommandLine(Vec<Path>),
+    File(Box<PathFile>),
+}
+
+/// The files of keys.
+struct KeyFiles<'a> {
     parsed: &'a Parsed,
     directory: ConfigDirectory,
     modes: Modes,
 }
 
 impl Links {
-    /// What the command line says of links; none if it says nothing.
+    /// Creates the links that the options ask for. Returns none if the options ask for no link.
     ///
     /// # Errors
-    /// The command line is wrong, or a file of keys cannot be used.
-    pub fn of(parsed: &Parsed) -> Result<Option<Links>, Failed> {
+    /// Fails if the command line is wrong, or if a file of keys cannot be used.
+    pub fn from_options(parsed: &Parsed) -> Result<Option<Links>, Failed> {
         let target = parsed.peer()?;
-        let takes = parsed.command() == Command::Link && !parsed.link_places()?.is_empty();
-        parsed.check_link_options(target.is_some(), takes)?;
-        if target.is_none() && !takes {
+        let accepts = parsed.command() == Command::Link && !parsed.link_addresses()?.is_empty();
+        parsed.check_link_options(target.is_some(), accepts)?;
+        if target.is_none() && !accepts {
             let missing = || parsed.error("expected --listen ADDR, --connect HOST[:PORT] or both").into();
             return if parsed.command() == Command::Link { Err(missing()) } else { Ok(None) };
         }
@@ -95,169 +94,165 @@ impl Links {
             let text = "--threads with --via: expected 1, because all connections of a link are in one loop";
             return Err(parsed.error(text).into());
         }
-        // What is wrong with the command line is told before a key is made.
+        // Errors in the command line are found before a key is made.
         let (mode, timing, ciphers) = (parsed.mode()?, parsed.timing()?, parsed.ciphers()?);
         let pin = parsed.pin()?;
         let asks = parsed.knows("ask") && parsed.flag("ask")?;
-        if asks && !can_ask() {
+        if asks && !prompt::can_ask() {
             return Err(parsed.error("--ask: expected a terminal on stdin and stderr, to ask there").into());
         }
-        let reaches = target.as_ref().map(|target| Reach::of(parsed, target)).transpose()?;
+        let route = target.as_ref().map(|target| Route::from_options(parsed, target)).transpose()?;
 
-        let files = Files { parsed, directory: parsed.config_directory(), modes: parsed.modes()? };
+        let files = KeyFiles { parsed, directory: parsed.config_directory(), modes: parsed.modes()? };
         let modes = files.modes;
         let secret = parsed.path("secret").map(|path| shared_key(&path, modes)).transpose()?;
         let shared = secret.as_ref().map(NodeKey::public);
         let key = secret.map_or_else(|| files.node_key(), Ok)?;
-        let dialled = match (target, reaches) {
-            (Some(target), Some(Reach { paths, subflows, reverse })) => {
+        let dialed = match (target, route) {
+            (Some(target), Some(route)) => {
                 let peer = match (shared, pin) {
-                    (Some(key), _) => Peer::with_secret(target, key),
-                    (None, Some(pin)) => Peer::pinned(target, pin),
-                    (None, None) => Peer::known(target, &files.known_nodes(), modes).map_err(unusable)?,
+                    (Some(key), _) => DialedPeer::with_secret(target, key),
+                    (None, Some(pin)) => DialedPeer::pinned(target, pin),
+                    (None, None) => DialedPeer::known(target, &files.known_nodes(), modes).map_err(unusable)?,
                 };
                 let exits = parsed.knows("exit-on-failure") && parsed.flag("exit-on-failure")?;
-                Some(Dialled { peer: Arc::new(peer), paths, subflows, reverse, exits })
+                Some(DialedLink { peer: Arc::new(peer), route, exits })
             }
             _ => None,
         };
-        let visitors = if takes { Some(Arc::new(files.visitors(shared)?.asking(asks))) } else { None };
+        let authorized = if accepts { Some(Arc::new(files.authorized_peers(shared)?.asking(asks))) } else { None };
         let instance = Instance::of(parsed.command(), key.public());
         let identity = Identity { ciphers, instance: instance.number, ..Identity::new(&key) };
-        Ok(Some(Links { identity, public: key.public(), mode, timing, dialled, visitors, _instance: instance }))
+        Ok(Some(Links { identity, public: key.public(), mode, timing, dialed, authorized, _instance: instance }))
     }
 
-    /// Where the link goes that is dialled.
-    pub fn peer(&self) -> Option<&Arc<Peer>> {
-        self.dialled.as_ref().map(|dialled| &dialled.peer)
+    /// Returns the peer that this process dials.
+    pub fn peer(&self) -> Option<&Arc<DialedPeer>> {
+        self.dialed.as_ref().map(|dialed| &dialed.peer)
     }
 
-    /// The key of this node, if others are to know it.
-    pub fn shown_key(&self) -> Option<PublicKey> {
-        self.visitors.as_ref().map(|_| self.public)
+    /// Returns the key of this node if peers dial it and need to know its key.
+    pub fn announced_key(&self) -> Option<PublicKey> {
+        self.authorized.as_ref().map(|_| self.public)
     }
 
-    /// Who tells what becomes of the link that is dialled.
-    pub fn watch(&self) -> Option<Watch> {
-        let Dialled { peer, paths, reverse, exits, .. } = self.dialled.as_ref()?;
-        Some(Watch::new(Arc::clone(peer), self.public, paths.now().len(), reverse).exiting(*exits))
+    /// Returns a log of the dialed link, if a link is dialed.
+    pub fn link_log(&self) -> Option<LinkLog> {
+        let DialedLink { peer, route, exits } = self.dialed.as_ref()?;
+        let paths = route.paths.current().len();
+        Some(LinkLog::new(Arc::clone(peer), self.public, paths, &route.reverse).exiting(*exits))
     }
 
-    /// Who tells what becomes of the links that are taken in.
-    pub fn visits(&self) -> Option<Visits> {
-        Some(Visits::new(Arc::clone(self.visitors.as_ref()?)))
+    /// Returns a log of the links that peers dial, if this process accepts any.
+    pub fn served_links(&self) -> Option<ServedLinks> {
+        Some(ServedLinks::new(Arc::clone(self.authorized.as_ref()?)))
     }
 
-    /// Remembers what somebody has answered about a peer's request.
-    pub fn remember(&self, key: &PeerKey, request: &Request, may: bool) {
-        self.visitors.iter().for_each(|visitors| visitors.remember(key, request, may));
+    /// Remembers the user's answer about a request of a peer.
+    pub fn remember(&self, key: &PeerKey, request: &Request, is_permitted: bool) {
+        self.authorized.iter().for_each(|authorized| authorized.remember(key, request, is_permitted));
     }
 
-    /// The question whether a peer may have its request.
+    /// Returns the question to the user about a request of a peer.
     pub fn question(&self, key: &PeerKey, request: &Request) -> String {
-        let name = self.visitors.as_ref().map_or_else(String::new, |visitors| visitors.name(key));
-        format!("{name} ({}) wants this node to {request}. May it (yes/no)? ", trust::fingerprint(key))
+        let name = self.authorized.as_ref().map_or_else(String::new, |authorized| authorized.name(key));
+        format!("{name} ({}) wants this node to {request}. May it (yes/no)? ", fingerprint(key))
     }
 
-    /// Dials the link, if there is one to dial.
+    /// Dials the link. Returns its id, or none if no link is dialed.
     ///
     /// # Errors
-    /// It makes no sense to the loop.
-    pub fn dial(&self, core: &mut Core, told: Told) -> io::Result<Option<Id>> {
-        let Some(dialled) = &self.dialled else { return Ok(None) };
-        let policy: Arc<dyn Policy> = Arc::<Peer>::clone(&dialled.peer);
+    /// Fails if the loop cannot use the configuration.
+    pub fn dial(&self, core: &mut Core, handler: OnHappened) -> io::Result<Option<Id>> {
+        let Some(DialedLink { peer, route, .. }) = &self.dialed else { return Ok(None) };
+        let policy: Arc<dyn Policy> = Arc::<DialedPeer>::clone(peer);
         let config = LinkConfig {
-            paths: dialled.paths.now(),
-            subflows: dialled.subflows,
+            paths: route.paths.current(),
+            subflows: route.subflows,
             mode: self.mode,
-            reverse: dialled.reverse.clone(),
+            reverse: route.reverse.clone(),
             timing: self.timing.clone(),
-            watch: told,
-            ..LinkConfig::new(self.identity.clone(), policy, dialled.peer.target().clone())
+            watch: handler,
+            ..LinkConfig::new(self.identity.clone(), policy, peer.target().clone())
         };
-        core.connect_link(config).map(Some).map_err(|error| because(&error, "the link cannot be dialled"))
+        core.connect_link(config).map(Some).map_err(|error| with_context(&error, "the link cannot be dialed"))
     }
 
-    /// Takes in links at a bound address.
+    /// Accepts links at a bound address.
     ///
     /// # Errors
-    /// The socket or the key cannot be used.
-    pub fn serve(&self, core: &mut Core, bound: &mut Bound, told: Told) -> io::Result<()> {
-        let Some(visitors) = &self.visitors else { return Ok(()) };
-        let policy: Arc<dyn Policy> = Arc::<Visitors>::clone(visitors);
+    /// Fails if the socket or the key cannot be used.
+    pub fn serve(&self, core: &mut Core, bound: &mut Bound, handler: OnHappened) -> io::Result<()> {
+        let Some(authorized) = &self.authorized else { return Ok(()) };
+        let policy: Arc<dyn Policy> = Arc::<AuthorizedPeers>::clone(authorized);
         let (mode, timing) = (self.mode, self.timing.clone());
-        let config = ServeConfig { mode, timing, watch: told, ..ServeConfig::new(self.identity.clone(), policy) };
-        core.serve_links(bound, config).map_err(|error| because(&error, "links cannot be taken in"))
+        let config = ServeConfig { mode, timing, watch: handler, ..ServeConfig::new(self.identity.clone(), policy) };
+        core.serve_links(bound, config).map_err(|error| with_context(&error, "links cannot be accepted"))
     }
 
-    /// Looks at the files of keys again. Returns whether links have to be looked at again.
+    /// Reads the files of keys again. Returns true if the permissions of running links must be checked again.
     ///
     /// # Errors
-    /// What is wrong with a file; what it said before holds on.
-    pub fn refresh(&self, look: Look) -> Result<bool, KeysError> {
-        let visitors = self.visitors.as_ref().map_or(Ok(false), |visitors| {
-            // An answer that is forgotten may have permitted a listener.
-            let had_answers = matches!(look, Look::Now) && visitors.forget_answers();
-            visitors.refresh(look).map(|is_new| is_new || had_answers)
+    /// Fails if a file cannot be read or parsed; its previous keys stay in use.
+    pub fn refresh_keys(&self, refresh: Refresh) -> Result<bool, KeysError> {
+        let authorized = self.authorized.as_ref().map_or(Ok(false), |authorized| {
+            // A forgotten answer may have permitted a listener.
+            let had_answers = matches!(refresh, Refresh::Forced) && authorized.forget_answers();
+            authorized.refresh(refresh).map(|is_new| is_new || had_answers)
         });
-        let peer = self.peer().map_or(Ok(false), |peer| peer.refresh(look));
-        Ok(visitors? | peer?)
+        let peer = self.peer().map_or(Ok(false), |peer| peer.refresh(refresh));
+        Ok(authorized? | peer?)
     }
 
-    /// Looks at the file of paths again, if there is one. Returns what is new in it.
+    /// Reads the file of paths again, if there is one. Returns the change, if any.
     ///
     /// # Errors
-    /// What is wrong with the file; what it said before holds on.
-    pub fn refresh_paths(&self, look: Look) -> Result<Option<Change>, KeysError> {
-        match self.dialled.as_ref().map(|dialled| &dialled.paths) {
-            Some(Ways::Listed(file)) => file.refresh(look),
-            Some(Ways::Given(_)) | None => Ok(None),
+    /// Fails if the file cannot be read or parsed; its previous paths stay in use.
+    pub fn refresh_paths(&self, refresh: Refresh) -> Result<Option<PathChange>, KeysError> {
+        match self.dialed.as_ref().map(|dialed| &dialed.route.paths) {
+            Some(PathSource::File(file)) => file.refresh(refresh),
+            Some(PathSource::CommandLine(_)) | None => Ok(None),
         }
     }
 }
 
-impl Ways {
-    fn now(&self) -> Vec<Path> {
+impl PathSource {
+    fn current(&self) -> Vec<Path> {
         match self {
-            Ways::Given(paths) => paths.clone(),
-            Ways::Listed(file) => file.paths(),
+            PathSource::CommandLine(paths) => paths.clone(),
+            PathSource::File(file) => file.paths(),
         }
     }
 }
 
-/// How the peer is reached, and what it is to do for us.
-struct Reach {
-    paths: Ways,
-    subflows: usize,
-    reverse: Vec<Reverse>,
-}
-
-impl Reach {
-    fn of(parsed: &Parsed, target: &Target) -> Result<Reach, Failed> {
+impl Route {
+    fn from_options(parsed: &Parsed, target: &Target) -> Result<Route, Failed> {
         let reverse = if parsed.command() == Command::Link { parsed.reverses()? } else { Vec::new() };
         let (paths, subflows) = (parsed.paths(target)?, parsed.number("subflows")? as usize);
-        let most = Timing::default().subflows;
+        let subflows_max = Timing::default().subflows;
         if let Some(file) = parsed.path("paths") {
             let port = target.port().unwrap_or(addresses::PORT);
-            let file = PathFile::load(file, port, most / subflows, parsed.modes()?).map_err(unusable)?;
-            return Ok(Reach { paths: Ways::Listed(Box::new(file)), subflows, reverse });
+            let file = PathFile::load(file, port, subflows_max / subflows, parsed.modes()?).map_err(unusable)?;
+            return Ok(Route { paths: PathSource::File(Box::new(file)), subflows, reverse });
         }
-        if paths.len() * subflows > most {
-            let text =
-                format!("--subflows {subflows} over each of {} paths: expected {most} together at most", paths.len());
+        if paths.len() * subflows > subflows_max {
+            let text = format!(
+                "--subflows {subflows} over each of {} paths: expected at most {subflows_max} subflows in total",
+                paths.len()
+            );
             return Err(parsed.error(text).into());
         }
-        Ok(Reach { paths: Ways::Given(paths), subflows, reverse })
+        Ok(Route { paths: PathSource::CommandLine(paths), subflows, reverse })
     }
 }
 
-impl Files<'_> {
+impl KeyFiles<'_> {
     fn node_key(&self) -> Result<NodeKey, Failed> {
         let path = self.parsed.path("key").unwrap_or_else(|| self.directory.key());
         let (key, is_new) = NodeKey::load_or_create(&path, self.modes).map_err(unusable)?;
         if is_new {
             let (file, key) = (path.display().to_string(), key.public().fingerprint());
-            log::info!(target: "seaprox::link", file = file, key = key; "made the key of this node");
+            log::info!(target: "seaprox::link", file = file, key = key; "key of this node created");
         }
         Ok(key)
     }
@@ -266,19 +261,24 @@ impl Files<'_> {
         self.parsed.path("known-nodes").unwrap_or_else(|| self.directory.known_nodes())
     }
 
-    /// Whoever has the secret is let in; with a secret, others are only where a file of theirs is named.
-    fn visitors(&self, shared: Option<PublicKey>) -> Result<Visitors, Failed> {
+    /// Returns the peers that may dial this node. With a shared secret, `authorized_keys` is read only if it is named.
+    fn authorized_peers(&self, shared: Option<PublicKey>) -> Result<AuthorizedPeers, Failed> {
         let named = self.parsed.path("authorized-keys");
         let file = named.or_else(|| shared.is_none().then(|| self.directory.authorized_keys()));
-        let visitors = Visitors::new(file.as_deref(), shared, self.modes).map_err(unusable)?;
-        let (keys, file) = visitors.count();
+        let authorized = AuthorizedPeers::new(file.as_deref(), shared, self.modes).map_err(unusable)?;
+        let (keys, file) = authorized.count();
         let file = file.map_or_else(|| "-".to_owned(), |file| file.display().to_string());
         match keys {
-            0 => log::warn!(target: "seaprox::link", file = file; "no key is authorized, so nobody is let in"),
+            0 => log::warn!(target: "seaprox::link", file = file; "no key is authorized, so no peer can link"),
             _ => log::info!(target: "seaprox::link", file = file, keys = keys; "keys authorized"),
         }
-        Ok(visitors)
+        Ok(authorized)
     }
+}
+
+/// Returns the fingerprint of a key that a peer has shown.
+fn fingerprint(key: &PeerKey) -> String {
+    PublicKey::from_bytes(*key).map_or_else(|_| "a weak key".to_owned(), |key| key.fingerprint())
 }
 
 fn shared_key(path: &std::path::Path, modes: Modes) -> Result<NodeKey, Failed> {
@@ -291,6 +291,6 @@ fn unusable(error: KeysError) -> Failed {
     Failed::unusable("seaprox", &error)
 }
 
-fn because(error: &io::Error, what: &str) -> io::Error {
-    io::Error::new(error.kind(), format!("{what}: {error}"))
+fn with_context(error: &io::Error, context: &str) -> io::Error {
+    io::Error::new(error.kind(), format!("{context}: {error}"))
 }

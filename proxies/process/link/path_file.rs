@@ -1,7 +1,5 @@
-//! A file of paths: the ways to the peer, one a line, as `--path` takes them. It is read again when it has changed, so that
-//! ways come and go while the link lives.
-//!
-//! What cannot be read changes nothing: the paths that it had hold on, and a fault is told once for each content.
+//! A file of paths to the peer, one path per line in the grammar of `--path`. It is read again when it has changed, so that
+//! paths are added and removed while the link is up.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,32 +8,34 @@ use seaprox::auth::{FromFile, KeysError, Modes, Wrong};
 use seaprox::node::Path;
 
 use crate::cli::addresses;
-use crate::shared_file::{Look, Shared};
+use crate::shared_file::{Refresh, SharedFile};
 
-/// The file, and what was last taken from it.
-pub struct PathFile(Shared<Paths>, Meant);
+/// A file of paths.
+pub struct PathFile {
+    file: SharedFile<Paths>,
+    paths_max: usize,
+}
 
-/// The content of a file of paths.
+/// The content of the file.
 #[derive(PartialEq)]
 struct Paths(Vec<Path>);
 
-/// Parameters for reading a file of paths.
+/// Parameters for parsing the file.
 #[derive(Clone, Copy)]
-struct Meant {
-    /// Where the peer listens, if a path says nothing else.
+struct PathsContext {
+    /// The port of a peer address without a port.
     port: u16,
-    /// How many paths there may be.
-    most: usize,
+    paths_max: usize,
 }
 
-/// What is to become of the paths of a link.
+/// The difference between two contents of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// Those that are new.
+pub struct PathChange {
+    /// The new paths.
     pub added: Vec<Path>,
-    /// Those that are gone.
+    /// The paths that are gone.
     pub removed: Vec<Path>,
-    /// Whether there is room for the new ones only once the others are gone.
+    /// True if the limit of paths has room for the new ones only after the others are removed.
     pub is_tight: bool,
 }
 
@@ -43,31 +43,31 @@ impl PathFile {
     /// Reads the file for the first time.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn load(file: PathBuf, port: u16, most: usize, modes: Modes) -> Result<PathFile, KeysError> {
-        let meant = Meant { port, most };
-        Shared::load(file, modes, meant).map(|file| PathFile(file, meant))
+    /// Fails if the file cannot be read or parsed.
+    pub fn load(file: PathBuf, port: u16, paths_max: usize, modes: Modes) -> Result<PathFile, KeysError> {
+        let file = SharedFile::load(file, modes, PathsContext { port, paths_max })?;
+        Ok(PathFile { file, paths_max })
     }
 
-    /// The paths that it last had.
+    /// Returns the paths that are in use.
     pub fn paths(&self) -> Vec<Path> {
-        self.0.now().0.clone()
+        self.file.value().0.clone()
     }
 
-    /// Reads the file again if it has changed. Returns the changes, if any.
+    /// Reads the file again if it has changed. Returns the change, if any.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn refresh(&self, look: Look) -> Result<Option<Change>, KeysError> {
-        let PathFile(file, Meant { most, .. }) = self;
-        let before: Arc<Paths> = file.now();
-        if !file.refresh(look)? {
+    /// Fails if the file cannot be read or parsed; the previous paths stay in use. The same error is returned once for
+    /// periodic readings.
+    pub fn refresh(&self, refresh: Refresh) -> Result<Option<PathChange>, KeysError> {
+        let before: Arc<Paths> = self.file.value();
+        if !self.file.refresh(refresh)? {
             return Ok(None);
         }
-        let now = file.now();
+        let now = self.file.value();
         let (added, removed) = (now.without(&before), before.without(&now));
-        let is_tight = before.0.len() + added.len() > *most;
-        Ok((!added.is_empty() || !removed.is_empty()).then_some(Change { added, removed, is_tight }))
+        let is_tight = before.0.len() + added.len() > self.paths_max;
+        Ok((!added.is_empty() || !removed.is_empty()).then_some(PathChange { added, removed, is_tight }))
     }
 }
 
@@ -78,11 +78,11 @@ impl Paths {
 }
 
 impl FromFile for Paths {
-    type Context = Meant;
-    // A file of paths is a few lines.
+    type Context = PathsContext;
+    // A path takes less than 100 bytes, and there are at most a few dozen.
     const BYTES_MAX: usize = 64 << 10;
 
-    fn parse(file: &std::path::Path, bytes: Option<&[u8]>, meant: &Meant) -> Result<Paths, KeysError> {
+    fn parse(file: &std::path::Path, bytes: Option<&[u8]>, context: &PathsContext) -> Result<Paths, KeysError> {
         let bytes = bytes.ok_or_else(|| KeysError::missing(file))?;
         let text = std::str::from_utf8(bytes).map_err(|_| KeysError::content(file, "UTF-8"))?;
         let mut paths = Vec::new();
@@ -91,16 +91,16 @@ impl FromFile for Paths {
                 continue;
             }
             let wrong = |error| KeysError::text(file, number, format!("{line:?}: {error}"));
-            let path = addresses::path(line, meant.port).map_err(wrong)?;
+            let path = addresses::path(line, context.port).map_err(wrong)?;
             if paths.contains(&path) {
                 return Err(KeysError::at(file, number, Wrong::word(line, "each path once")));
             }
             paths.push(path);
         }
         match paths.len() {
-            0 => Err(KeysError::content(file, "a path in a line, such as %wlan0")),
-            count if count > meant.most => {
-                Err(KeysError::content(file, format!("{} paths at most, not {count}", meant.most)))
+            0 => Err(KeysError::content(file, "at least one path on a line, such as %wlan0")),
+            count if count > context.paths_max => {
+                Err(KeysError::content(file, format!("at most {} paths, not {count}", context.paths_max)))
             }
             _ => Ok(Paths(paths)),
         }
@@ -122,25 +122,25 @@ mod tests {
     use std::time::{Duration, Instant};
 
     #[test]
-    fn paths_come_and_go_with_their_lines() {
+    fn paths_are_added_and_removed_with_their_lines() {
         let scratch = Scratch::new();
         let path = |text: &str| addresses::path(text, 23232).unwrap();
         let at = scratch.path("paths");
         let write = |text: &str| drop(scratch.write("paths", text, 0o600));
         let load = || PathFile::load(at.clone(), 23232, 2, Modes::Strict).map_err(|error| error.to_string());
-        assert!(load().err().unwrap().contains("paths: "), "missing");
+        assert!(load().err().unwrap().contains("paths: "), "the file is missing");
         write("# uplinks\n\n %wlan0 \n");
         let file = load().unwrap();
         assert_eq!(file.paths(), [path("%wlan0")]);
         let mut now = Instant::now();
         let mut refresh = || {
             now += Duration::from_secs(1);
-            file.refresh(Look::Again(now)).map_err(|error| error.to_string())
+            file.refresh(Refresh::Periodic(now)).map_err(|error| error.to_string())
         };
         assert_eq!(refresh(), Ok(None));
         write("%wlan0\n10.0.0.2%eth0->gate\n");
         let added = vec![path("10.0.0.2%eth0->gate")];
-        assert_eq!(refresh(), Ok(Some(Change { added, removed: vec![], is_tight: false })));
+        assert_eq!(refresh(), Ok(Some(PathChange { added, removed: vec![], is_tight: false })));
         write("nonsense\n");
         assert_eq!(refresh(), Ok(None), "it may be half written");
         assert!(
@@ -148,15 +148,17 @@ mod tests {
                 .unwrap_err()
                 .ends_with("paths:1: \"nonsense\": the source \"nonsense\": expected an address of this host")
         );
-        assert_eq!(refresh(), Ok(None), "told once");
-        assert!(file.refresh(Look::Now).is_err(), "but to whoever asks");
-        for (text, part) in [("", "expected a path"), ("%a\n%a\n", "once"), ("%a\n%b\n%c\n", "expected 2 paths")] {
+        assert_eq!(refresh(), Ok(None), "the error is reported once");
+        assert!(file.refresh(Refresh::Forced).is_err(), "a forced reading reports it again");
+        for (text, part) in
+            [("", "expected at least one path"), ("%a\n%a\n", "once"), ("%a\n%b\n%c\n", "expected at most 2 paths")]
+        {
             write(text);
-            assert!(file.refresh(Look::Now).unwrap_err().to_string().contains(part), "{text}");
+            assert!(file.refresh(Refresh::Forced).unwrap_err().to_string().contains(part), "{text}");
         }
-        assert_eq!(file.paths().len(), 2, "and the paths hold on");
+        assert_eq!(file.paths().len(), 2, "the previous paths stay in use");
         write("%wwan0\n%eth1\n");
-        assert_eq!(refresh(), Ok(None), "lines are gone, which may come again");
+        assert_eq!(refresh(), Ok(None), "removed lines may come back");
         let change = refresh().unwrap().unwrap();
         assert_eq!((change.added.len(), change.removed.len(), change.is_tight), (2, 2, true));
         scratch.write("paths", "%wwan0\n", 0o666);

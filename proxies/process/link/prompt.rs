@@ -1,5 +1,4 @@
-//! The questions whether a key is the right one, and whether a peer may have what it asks for: on a terminal, in a thread
-//! of its own, so that signals are heard meanwhile.
+//! Questions to the user on the terminal. A thread asks, so that the main thread handles signals meanwhile.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::thread;
@@ -7,36 +6,37 @@ use std::thread;
 use seaprox::Target;
 use seaprox::auth::PublicKey;
 
-/// Whether somebody sits there.
+/// Returns true if a user can be asked.
 pub fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Asks, and tells the answer when there is one.
+/// Asks whether an unknown key is the key of `node`. Calls `answer` with true for yes.
 ///
 /// # Errors
-/// There is no thread for it.
-pub fn ask(node: &Target, key: PublicKey, answer: impl FnOnce(bool) + Send + 'static) -> io::Result<()> {
+/// Fails if no thread can be started.
+pub fn ask_about_key(node: &Target, key: PublicKey, answer: impl FnOnce(bool) + Send + 'static) -> io::Result<()> {
     let question = format!(
-        "The key of {node} is not known. It shows\n  {}\nIs that what `seaprox pubkey --fingerprint` says there (yes/no)? ",
+        "The key of {node} is not known. Its fingerprint is\n  {}\nDoes `seaprox pubkey --fingerprint` print the same \
+         there (yes/no)? ",
         key.fingerprint()
     );
-    ask_request(question, answer)
+    ask(question, answer)
 }
 
-/// Asks anything, and tells the answer when there is one.
+/// Asks a question. Calls `answer` with true for yes.
 ///
 /// # Errors
-/// There is no thread for it.
-pub fn ask_request(question: String, answer: impl FnOnce(bool) + Send + 'static) -> io::Result<()> {
-    let body = move || answer(is_agreed(&question, &mut io::stdin().lock(), &mut io::stderr().lock()));
+/// Fails if no thread can be started.
+pub fn ask(question: String, answer: impl FnOnce(bool) + Send + 'static) -> io::Result<()> {
+    let body = move || answer(read_answer(&question, &mut io::stdin().lock(), &mut io::stderr().lock()));
     thread::Builder::new().name("prompt".into()).spawn(body).map(drop)
 }
 
-/// Whether the answer is yes. Who answers something else is asked again, a few times.
-fn is_agreed(question: &str, input: &mut impl BufRead, output: &mut impl Write) -> bool {
+/// Returns true if the user answers yes. Repeats the question a few times if the answer is neither yes nor no.
+fn read_answer(question: &str, input: &mut impl BufRead, output: &mut impl Write) -> bool {
     let mut text = question;
-    for _ in 0..QUESTIONS_MAX {
+    for _ in 0..ATTEMPTS_MAX {
         let mut line = String::new();
         let asked = output.write_all(text.as_bytes()).and_then(|()| output.flush());
         if asked.is_err() || input.read_line(&mut line).map_or(0, |bytes| bytes) == 0 {
@@ -51,15 +51,15 @@ fn is_agreed(question: &str, input: &mut impl BufRead, output: &mut impl Write) 
     false
 }
 
-const QUESTIONS_MAX: usize = 5;
+const ATTEMPTS_MAX: usize = 5;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn only_yes_is_yes() {
-        for (typed, agreed, questions) in [
+    fn only_the_word_yes_is_agreement() {
+        for (typed, is_agreed, questions) in [
             ("yes\n", true, 1),
             ("YES\n", true, 1),
             ("no\n", false, 1),
@@ -68,7 +68,7 @@ mod tests {
             ("\n\n\n\n\nyes\n", false, 5),
         ] {
             let mut shown = Vec::new();
-            assert_eq!(is_agreed("? ", &mut typed.as_bytes(), &mut shown), agreed, "{typed:?}");
+            assert_eq!(read_answer("? ", &mut typed.as_bytes(), &mut shown), is_agreed, "{typed:?}");
             let shown = String::from_utf8(shown).unwrap();
             assert_eq!(shown.matches(": ").count() + 1, questions, "{shown:?}");
         }

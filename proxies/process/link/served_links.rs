@@ -1,4 +1,5 @@
-//! Served links: logs each link that comes or goes, within the log limit of its peer. `trust` logs the keys that it rejects.
+//! The links that peers have dialed: a log line for each link that comes, goes or is suspended, within the log limit of its
+//! peer. `authorized_peers` logs the keys that it rejects.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,92 +8,99 @@ use std::time::{Duration, Instant};
 use seaprox::Id;
 use seaprox::node::{Happened, Policy};
 
-use super::trust::{Visitors, fingerprint};
+use super::authorized_peers::AuthorizedPeers;
+use super::fingerprint;
 
-/// The story of the links that are taken in.
-pub struct Visits {
-    visitors: Arc<Visitors>,
-    /// What the peers are called. Invariant: no more than there are links.
+/// The log of the links that peers have dialed.
+pub struct ServedLinks {
+    authorized: Arc<AuthorizedPeers>,
+    /// The name of the peer of each link.
     names: BTreeMap<Id, String>,
-    /// The lines about each peer: one that comes and goes all the time must not fill the log.
-    lines: BTreeMap<String, Lines>,
+    /// The log limit of each peer, so that a peer whose links come and go cannot fill the log.
+    limits: BTreeMap<String, LogLimit>,
 }
 
-/// Counts of the logged and the suppressed lines about a peer in its period.
-struct Lines {
+/// The lines about a peer in its current period.
+struct LogLimit {
     since: Instant,
-    said: u32,
-    unsaid: u64,
+    logged: u32,
+    /// Lines that were suppressed since the last report.
+    suppressed: u64,
 }
 
-impl Visits {
-    /// The story from its beginning.
-    pub fn new(visitors: Arc<Visitors>) -> Visits {
-        Visits { visitors, names: BTreeMap::new(), lines: BTreeMap::new() }
+impl ServedLinks {
+    /// Creates a log without links.
+    pub fn new(authorized: Arc<AuthorizedPeers>) -> ServedLinks {
+        ServedLinks { authorized, names: BTreeMap::new(), limits: BTreeMap::new() }
     }
 
-    /// Takes in what happened to a link.
-    pub fn take(&mut self, id: Id, happened: &Happened) {
+    /// Logs an event of a link.
+    pub fn log(&mut self, id: Id, event: &Happened) {
         let name = self.names.get(&id).cloned().unwrap_or_else(|| "-".to_owned());
-        match happened {
+        match event {
             Happened::Up { key, .. } => {
-                let name = self.visitors.name(key);
-                if self.may_say(&name) {
+                let name = self.authorized.name(key);
+                if self.may_log(&name) {
                     log::info!(target: "seaprox::link", id = id.to_string(), peer = name, key = fingerprint(key); "link up");
                 }
                 self.names.insert(id, name);
             }
-            Happened::Parted if self.may_say(&name) => {
-                log::info!(target: "seaprox::link", id = id.to_string(), peer = name; "no subflow is left, and connections wait");
+            Happened::Parted if self.may_log(&name) => {
+                log::info!(target: "seaprox::link", id = id.to_string(), peer = name; "link suspended: no subflow is left, and connections wait");
             }
-            Happened::Resumed if self.may_say(&name) => {
-                log::info!(target: "seaprox::link", id = id.to_string(), peer = name; "link resumed, and nothing was lost");
+            Happened::Resumed if self.may_log(&name) => {
+                log::info!(target: "seaprox::link", id = id.to_string(), peer = name; "link resumed, and no data was lost");
             }
             Happened::Ended { reason, text } => {
                 self.names.remove(&id);
-                if self.may_say(&name) {
+                if self.may_log(&name) {
                     log::info!(target: "seaprox::link", id = id.to_string(), peer = name, reason = reason.as_str(), detail = text; "link ended");
                 }
             }
-            // The process is stopping, and says so itself.
+            // The process stops, and logs that itself.
             Happened::Closed => _ = self.names.remove(&id),
             _ => {}
         }
     }
 
     /// Returns true if a line about a peer may be logged. Logs the number of suppressed lines first.
-    fn may_say(&mut self, name: &str) -> bool {
+    fn may_log(&mut self, name: &str) -> bool {
         let now = Instant::now();
-        if self.lines.len() >= PEERS_MAX && !self.lines.contains_key(name) {
-            self.lines.retain(|name, lines| {
-                let is_young = now.duration_since(lines.since) < PERIOD;
-                if !is_young && lines.unsaid > 0 {
-                    log::info!(target: "seaprox::link", peer = name, unsaid = lines.unsaid; "lines left out");
+        if self.limits.len() >= PEERS_MAX && !self.limits.contains_key(name) {
+            self.limits.retain(|name, limit| {
+                let is_current = now.duration_since(limit.since) < PERIOD;
+                if !is_current && limit.suppressed > 0 {
+                    log_suppressed(name, limit.suppressed);
                 }
-                is_young
+                is_current
             });
-            if self.lines.len() >= PEERS_MAX {
+            if self.limits.len() >= PEERS_MAX {
                 return false;
             }
         }
-        let lines = self.lines.entry(name.to_owned()).or_insert(Lines { since: now, said: 0, unsaid: 0 });
-        if now.duration_since(lines.since) >= PERIOD {
-            (lines.since, lines.said) = (now, 0);
+        let fresh = LogLimit { since: now, logged: 0, suppressed: 0 };
+        let limit = self.limits.entry(name.to_owned()).or_insert(fresh);
+        if now.duration_since(limit.since) >= PERIOD {
+            (limit.since, limit.logged) = (now, 0);
         }
-        if lines.said >= LINES_MAX {
-            lines.unsaid += 1;
+        if limit.logged >= LINES_MAX {
+            limit.suppressed += 1;
             return false;
         }
-        lines.said += 1;
-        if let unsaid @ 1.. = std::mem::take(&mut lines.unsaid) {
-            log::info!(target: "seaprox::link", peer = name, unsaid = unsaid; "lines left out");
+        limit.logged += 1;
+        if let suppressed @ 1.. = std::mem::take(&mut limit.suppressed) {
+            log_suppressed(name, suppressed);
         }
         true
     }
 }
 
+fn log_suppressed(name: &str, suppressed: u64) {
+    log::info!(target: "seaprox::link", peer = name, suppressed = suppressed; "log lines suppressed");
+}
+
 /// Lines about the links of one peer in a period.
 const LINES_MAX: u32 = 100;
 const PERIOD: Duration = Duration::from_secs(10);
-/// Maximum number of peers with counts; entries whose period is over are removed. Nothing is said of one more.
+/// Peers with a log limit. Nothing is logged about a further peer until a period is over.
 const PEERS_MAX: usize = 1024;

@@ -1,4 +1,4 @@
-//! `SEAPROX_LOG`: which levels which targets of the log have.
+//! The parser of `SEAPROX_LOG`: the levels of the log targets.
 
 use std::collections::BTreeMap;
 
@@ -6,19 +6,19 @@ use log::LevelFilter;
 
 use crate::cli::suggest;
 
-/// The targets of the log's lines, and what is told there. A target stands for those below it, too.
+/// The log targets and their lines. A target includes the targets below it.
 pub const TARGETS: &[(&str, &str)] = &[
-    ("seaprox", "everything of this program"),
-    ("seaprox::connection", "connections: each end, with its reason; at debug each step"),
-    ("seaprox::listener", "listeners: clients that cannot be taken in, pauses at limits"),
-    ("seaprox::link", "links: up, suspended, resumed, ended, refused; at debug each carrier"),
-    ("seaprox::link::frame", "at trace each frame of a link: direction, type, stream, length; never its payload"),
-    ("seaprox::http", "requests, at debug"),
-    ("seaprox::gate", "the file of users"),
-    ("seaprox::process", "signals, reloads, questions"),
-    ("seaprox::settings", "what the system grants"),
-    ("seaprox::status", "the status socket, and the answer to SIGUSR1"),
-    ("seaprox::panic", "faults of this program that ended a connection or a thread"),
+    ("seaprox", "all lines of this program"),
+    ("seaprox::connection", "connections: one line at the end of each, with its reason; at debug each step"),
+    ("seaprox::listener", "listeners: clients that cannot be accepted, pauses at limits"),
+    ("seaprox::link", "links: up, suspended, resumed, ended, rejected keys; at debug each carrier"),
+    ("seaprox::link::frame", "frames of links, at trace: direction, type, stream, length; never the payload"),
+    ("seaprox::http", "HTTP requests, at debug"),
+    ("seaprox::access", "the users file"),
+    ("seaprox::process", "signals, reloads, answers on the terminal"),
+    ("seaprox::settings", "limits that the system reduces"),
+    ("seaprox::status", "the status socket, and the status that SIGUSR1 asks for"),
+    ("seaprox::panic", "bugs of this program that ended a connection or a thread"),
 ];
 
 /// The levels that a user asked for.
@@ -30,10 +30,10 @@ pub struct Levels {
     pub targets: BTreeMap<String, LevelFilter>,
 }
 
-/// Reads the value of `SEAPROX_LOG`: a level, or `TARGET=LEVEL`, or several with commas between them.
+/// Parses the value of `SEAPROX_LOG`: levels and `TARGET=LEVEL`, separated by commas.
 ///
 /// # Errors
-/// The text is malformed; the error names the expected form.
+/// Fails if the text is malformed. The error names the expected form.
 pub fn parse(text: &str) -> Result<Levels, String> {
     let mut levels = Levels::default();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
@@ -41,7 +41,7 @@ pub fn parse(text: &str) -> Result<Levels, String> {
             Some((target, level)) => {
                 levels.targets.insert(target_of(target.trim())?, level_of(level.trim())?);
             }
-            // A target without a level gets all levels.
+            // A target without a level is logged at all levels.
             None if part.contains("::") || TARGETS.iter().any(|(target, _)| *target == part) => {
                 levels.targets.insert(target_of(part)?, LevelFilter::Trace);
             }
@@ -55,12 +55,12 @@ fn level_of(word: &str) -> Result<LevelFilter, String> {
     let lower = word.to_ascii_lowercase();
     LEVELS.iter().find(|(name, _)| *name == lower).map(|(_, level)| *level).ok_or_else(|| {
         let near = suggest::hint(word, "", LEVELS.iter().map(|(name, _)| *name));
-        format!("\"{word}\" is no level: expected off, error, warn, info, debug or trace, or TARGET=LEVEL{near}")
+        format!("level \"{word}\": expected off, error, warn, info, debug or trace, or TARGET=LEVEL{near}")
     })
 }
 
 fn target_of(word: &str) -> Result<String, String> {
-    // The targets of libraries are not known here. One whose name is nearly that of this program is none of theirs.
+    // The targets of other libraries are not known here, so any is accepted unless it looks like a mistyped `seaprox`.
     let name = word.split(':').next().unwrap_or_default();
     let is_ours = name == "seaprox" || !suggest::nearest(name, ["seaprox"]).is_empty();
     if TARGETS.iter().any(|(target, _)| *target == word) || (!is_ours && !word.is_empty()) {
@@ -68,7 +68,7 @@ fn target_of(word: &str) -> Result<String, String> {
     }
     let near = suggest::hint(word, "", TARGETS.iter().map(|(target, _)| *target));
     let known: Vec<_> = TARGETS.iter().map(|(target, _)| *target).collect();
-    Err(format!("\"{word}\" is no target: expected one of {}{near}", known.join(", ")))
+    Err(format!("log target \"{word}\": expected one of {}{near}", known.join(", ")))
 }
 
 const LEVELS: &[(&str, LevelFilter)] = &[
@@ -87,7 +87,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn levels_and_targets_are_read() {
+    fn levels_and_targets_are_parsed() {
         for library in ["mio", "rustls::client", "signal_hook", "socket2", "env_logger", "ring"] {
             assert!(parse(&format!("{library}=trace")).is_ok(), "{library}");
         }
@@ -100,24 +100,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_what_was_expected() {
+    fn errors_name_the_word_and_what_was_expected() {
         for (text, words) in [
-            ("loud", &["\"loud\" is no level", "expected off, error"][..]),
+            ("loud", &["level \"loud\"", "expected off, error"][..]),
             ("debgu", &["did you mean debug?"]),
-            ("seaprox::relay=trace", &["\"seaprox::relay\" is no target", "seaprox::connection"]),
+            ("seaprox::relay=trace", &["log target \"seaprox::relay\"", "seaprox::connection"]),
             ("seaprox::lnik=trace", &["did you mean seaprox::link?"]),
-            ("seaprox::link=loud", &["\"loud\" is no level"]),
-            ("saeprox::link=trace", &["\"saeprox::link\" is no target", "did you mean seaprox::link?"]),
-            ("saeprox::node=trace", &["\"saeprox::node\" is no target"]),
-            ("Seaprox=trace", &["\"Seaprox\" is no target"]),
-            ("=debug", &["\"\" is no target"]),
+            ("seaprox::link=loud", &["level \"loud\""]),
+            ("saeprox::link=trace", &["log target \"saeprox::link\"", "did you mean seaprox::link?"]),
+            ("saeprox::node=trace", &["log target \"saeprox::node\""]),
+            ("Seaprox=trace", &["log target \"Seaprox\""]),
+            ("=debug", &["log target \"\""]),
         ] {
             let error = parse(text).unwrap_err();
             assert!(words.iter().all(|word| error.contains(word)) && !error.contains('\n'), "{error}");
         }
     }
 
-    /// Every line that the sources log has a target that stands in the list, or below one that does.
+    /// The list has the target of each log line of the sources, or a target above it.
     #[test]
     fn every_target_of_the_sources_is_listed() {
         let proxies = Path::new(env!("CARGO_MANIFEST_DIR"));

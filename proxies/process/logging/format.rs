@@ -1,4 +1,4 @@
-//! A record as one line, as text or as JSON. Nothing is allocated for a line whose values need no escapes.
+//! Formats a record as one line of text or JSON. Nothing is allocated for a line whose values need no escapes.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -46,10 +46,10 @@ pub fn timestamp(out: &mut String, now: SystemTime) {
     }
 }
 
-/// The year, month and day that lie so many days after the first of January 1970, in the Gregorian calendar. Years are
-/// counted from March, so that the day that some of them lack is the last one.
+/// Returns the year, month and day in the Gregorian calendar for a number of days since 1970-01-01. The computation uses
+/// years that begin in March, so that a leap day is the last day of its year.
 fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468; // Since the first of March of the year 0.
+    let days = days + 719_468; // Days since 0000-03-01.
     let (era, day) = (days / 146_097, days % 146_097); // An era has 400 years.
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
@@ -109,8 +109,8 @@ impl<'kvs> VisitSource<'kvs> for JsonPairs<'_> {
     }
 }
 
-/// Appends a JSON string of what `put` appends. The escapes of JSON leave DEL, C1 and the marks that turn text round as
-/// they are; those are escaped too.
+/// Appends a JSON string of the text that `put` appends. JSON leaves DEL, C1 and the marks of text direction unescaped; they
+/// are escaped here, too.
 fn quote(line: &mut String, put: impl FnOnce(&mut String)) {
     line.push('"');
     let start = line.len();
@@ -132,7 +132,7 @@ fn quote(line: &mut String, put: impl FnOnce(&mut String)) {
     line.push('"');
 }
 
-/// Escapes what stands from `start` on: each character that is unfit for a line or that `special` names.
+/// Escapes the text from `start` on: each character that is unfit for a line, or for which `special` returns true.
 fn escape_from(line: &mut String, start: usize, special: impl Fn(char) -> bool) {
     if !line[start..].chars().any(|char| special(char) || is_unfit(char)) {
         return;
@@ -149,7 +149,7 @@ fn escape_from(line: &mut String, start: usize, special: impl Fn(char) -> bool) 
     }
 }
 
-/// Control characters, line and paragraph separators, and the marks that turn the direction of text round.
+/// Returns true for control characters, line and paragraph separators, and the marks of text direction.
 fn is_unfit(char: char) -> bool {
     char.is_control() || matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn text_has_the_keys_behind_the_message() {
+    fn a_text_line_has_the_keys_behind_the_message() {
         let line =
             text("closed", &[("bytes", 5.into()), ("by", "a b".into()), ("none", "".into()), ("d", "x[y]".into())]);
         assert_eq!(
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_one_line_whatever_is_in_it() {
+    fn control_characters_in_a_text_line_are_escaped() {
         let line = text("a\nb\x1b[31m\u{9b}\u{202e}é", &[("k", "x\r\n\"y\\=\u{2028}".into())]);
         let expected = r#"a\nb\u{1b}[31m\u{9b}\u{202e}é k="x\r\n\"y\\=\u{2028}""#;
         assert_eq!(line, format!("2026-02-03T04:05:06.789Z INFO  seaprox::connection {expected}\n"));
@@ -229,14 +229,14 @@ mod tests {
     }
 
     #[test]
-    fn json_keeps_numbers_and_order() {
+    fn json_keeps_numbers_and_the_order_of_keys() {
         let line = object("m\n\u{7f}", &[("z", 5.into()), ("a", (-1).into()), ("f", 0.5.into()), ("b", true.into())]);
         let expected = r#""level":"warn","target":"seaprox","msg":"m\n\u007f","z":5,"a":-1,"f":0.5,"b":true"#;
         assert_eq!(line, format!("{{\"ts\":\"2026-02-03T04:05:06.789Z\",{expected}}}\n"));
     }
 
     #[test]
-    fn json_can_be_read_again() {
+    fn a_json_line_can_be_parsed() {
         let odd = "\"\\\u{9b}\u{2028}\u{0}é😀";
         let line = object(odd, &[("big", u64::MAX.into()), ("odd", odd.into()), ("nan", f64::NAN.into())]);
         let object: serde_json::Value = serde_json::from_str(&line).unwrap();

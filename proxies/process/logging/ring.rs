@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   any thread --push--> pending (bounded) --take all--> batch --write, may block--> stderr or stdout
-//!                          \--full--> counted, and said as soon as there is room
+//!                          \--full--> dropped and counted; the count is written as soon as there is room
 //! ```
-//! [`Ring::push`] never blocks and never fails, whatever the reader of the descriptor does: it takes a lock that is held
-//! for a copy, and wakes the thread only when that waits. The thread pauses between two batches, so that a busy process
-//! pays for one system call in a few milliseconds, not for one a line. It owns a duplicate of the descriptor, so that a
-//! write that blocks holds no lock of the standard library's.
+//! [`Ring::push`] never waits for the reader of the descriptor and never fails: it takes a lock that is held for a copy, and
+//! wakes the thread only if the thread waits. The thread pauses between two batches, so that a busy process makes one system
+//! call in a few milliseconds instead of one per line. It owns a duplicate of the descriptor, so that a blocking write holds
+//! no lock of the standard library.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -21,47 +21,47 @@ pub struct Ring {
     state: Mutex<State>,
     /// Wakes the writing thread.
     work: Condvar,
-    /// Tells that everything has been written.
+    /// Signals that everything is written.
     idle: Condvar,
-    /// Bytes that may wait, those that are being written included.
+    /// Limit of the bytes that wait or are being written.
     bytes_max: usize,
 }
 
-/// Makes the line that says how many were dropped.
-pub type TellDropped = Box<dyn Fn(u64) -> String + Send>;
+/// Returns the line that reports a number of dropped lines.
+pub type FormatDropped = Box<dyn Fn(u64) -> String + Send>;
 
 #[derive(Default)]
 struct State {
     pending: Vec<u8>,
-    /// Bytes that the thread has taken and not yet written.
-    flying: usize,
-    /// Dropped lines that were not reported yet.
+    /// Bytes that the thread is writing.
+    in_flight: usize,
+    /// Dropped lines that are not reported yet.
     dropped: u64,
-    /// The last write failed: dropped lines are reported with the next line, not before.
+    /// True if the last write failed. Dropped lines are then reported with the next line, not before.
     has_failed: bool,
-    /// The thread waits to be woken.
+    /// True if the thread waits to be woken.
     is_waiting: bool,
-    /// A caller waits until all lines are written: the thread makes no more pauses.
-    is_hurried: bool,
+    /// True while a caller of `flush` waits: the thread then makes no pauses.
+    is_flushing: bool,
 }
 
 impl Ring {
     /// Starts a thread with this name that writes to `out`.
     ///
     /// # Errors
-    /// The system has no thread for it.
-    pub fn start(name: &str, out: File, bytes_max: usize, tell: TellDropped) -> io::Result<Arc<Ring>> {
+    /// Fails if no thread can be started.
+    pub fn start(name: &str, out: File, bytes_max: usize, format_dropped: FormatDropped) -> io::Result<Arc<Ring>> {
         let (state, work, idle) = (Mutex::default(), Condvar::new(), Condvar::new());
         let ring = Arc::new(Ring { state, work, idle, bytes_max });
         let own = Arc::clone(&ring);
-        thread::Builder::new().name(name.into()).spawn(move || own.run(out, &tell))?;
+        thread::Builder::new().name(name.into()).spawn(move || own.run(out, &format_dropped))?;
         Ok(ring)
     }
 
-    /// Appends a line with its final newline, or counts it as dropped if there is no room.
+    /// Appends a line with its final newline. Drops and counts the line if there is no room.
     pub fn push(&self, line: &[u8]) {
         let mut state = self.lock();
-        if state.pending.len() + state.flying + line.len() > self.bytes_max {
+        if state.pending.len() + state.in_flight + line.len() > self.bytes_max {
             state.dropped += 1;
             return;
         }
@@ -72,42 +72,42 @@ impl Ring {
         }
     }
 
-    /// Waits until everything is written, or the deadline has passed. Returns whether everything is.
-    pub fn flush(&self, patience: Duration) -> bool {
+    /// Waits until everything is written, for at most `timeout`. Returns true if everything is written.
+    pub fn flush(&self, timeout: Duration) -> bool {
         let since = Instant::now();
         let mut state = self.lock();
-        state.is_hurried = true;
+        state.is_flushing = true;
         self.work.notify_one();
-        while state.has_work() || state.flying > 0 {
-            let Some(left) = patience.checked_sub(since.elapsed()) else { break };
+        while state.has_work() || state.in_flight > 0 {
+            let Some(left) = timeout.checked_sub(since.elapsed()) else { break };
             state = self.idle.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.is_hurried = false;
-        !state.has_work() && state.flying == 0
+        state.is_flushing = false;
+        !state.has_work() && state.in_flight == 0
     }
 
-    fn run(&self, mut out: File, tell: &TellDropped) {
+    fn run(&self, mut out: File, format_dropped: &FormatDropped) {
         let mut batch = Vec::new();
         loop {
             let dropped = self.take(&mut batch);
             if dropped > 0 {
-                batch.extend_from_slice(tell(dropped).as_bytes());
+                batch.extend_from_slice(format_dropped(dropped).as_bytes());
             }
             let lost = write_lines(&mut out, &batch);
             let mut state = self.lock();
-            state.flying = 0;
+            state.in_flight = 0;
             state.has_failed = lost > 0;
             if lost > 0 {
-                // The line about the dropped ones was the last of the batch, so it is among the lost.
+                // The report of dropped lines was the last line of the batch, so it is lost, too.
                 state.dropped += if dropped > 0 { lost - 1 + dropped } else { lost };
             }
-            if !state.is_hurried {
+            if !state.is_flushing {
                 drop(self.work.wait_timeout(state, PAUSE));
             }
         }
     }
 
-    /// Takes what is pending, and the count of the dropped lines; waits until there is something.
+    /// Moves the pending lines to `batch`. Waits until there is something to write. Returns the number of dropped lines.
     fn take(&self, batch: &mut Vec<u8>) -> u64 {
         batch.clear();
         batch.shrink_to(KEPT_BYTES);
@@ -119,7 +119,7 @@ impl Ring {
         }
         state.is_waiting = false;
         mem::swap(batch, &mut state.pending);
-        state.flying = batch.len();
+        state.in_flight = batch.len();
         mem::take(&mut state.dropped)
     }
 
@@ -134,8 +134,8 @@ impl State {
     }
 }
 
-/// Writes lines, as many at once as a pipe takes whole, so that those of several processes are not torn apart. Returns
-/// how many were lost because the descriptor takes no more.
+/// Writes lines, as many at once as a pipe keeps together, so that the lines of several processes are not mixed. Returns the
+/// number of lines that were lost because the descriptor failed.
 fn write_lines(out: &mut impl Write, mut lines: &[u8]) -> u64 {
     while !lines.is_empty() {
         let (mut some, rest) = lines.split_at(cut(lines));
@@ -154,7 +154,7 @@ fn write_lines(out: &mut impl Write, mut lines: &[u8]) -> u64 {
     0
 }
 
-/// Returns the length of the whole lines that one write to a pipe keeps together, and of one line at least.
+/// Returns the length of the complete lines that one write to a pipe keeps together; at least one line.
 fn cut(lines: &[u8]) -> usize {
     let end_of = |lines: &[u8]| lines.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
     let first = || lines.iter().position(|byte| *byte == b'\n').map_or(lines.len(), |at| at + 1);
@@ -167,9 +167,9 @@ fn count(lines: &[u8]) -> u64 {
 
 /// Pause between two batches.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Bytes that a pipe takes as one piece (`PIPE_BUF`, pipe(7)).
+/// Bytes that a pipe keeps together (`PIPE_BUF`, pipe(7)).
 const PIPE_BYTES: usize = 4096;
-/// Capacity that a buffer keeps when it is empty.
+/// Capacity that an empty buffer keeps.
 const KEPT_BYTES: usize = 64 << 10;
 
 #[cfg(test)]
@@ -180,19 +180,19 @@ mod tests {
     fn ring(bytes_max: usize) -> (Arc<Ring>, io::PipeReader) {
         let (reader, writer) = io::pipe().unwrap();
         let out = File::from(std::os::fd::OwnedFd::from(writer));
-        let tell = |dropped| format!("dropped {dropped}\n");
-        (Ring::start("test", out, bytes_max, Box::new(tell)).unwrap(), reader)
+        let format_dropped = |dropped| format!("dropped {dropped}\n");
+        (Ring::start("test", out, bytes_max, Box::new(format_dropped)).unwrap(), reader)
     }
 
     #[test]
-    fn a_reader_that_does_not_read_loses_lines_and_is_told_how_many() {
+    fn lines_without_room_are_dropped_and_their_number_is_written() {
         let (ring, mut reader) = ring(100_000);
         let line = |number: u32| format!("{number:099}\n");
         // More than the pipe (64 KiB) and the ring take together.
         for number in 0..5_000 {
             ring.push(line(number).as_bytes());
         }
-        assert!(!ring.flush(Duration::from_millis(20)), "a deadline is one");
+        assert!(!ring.flush(Duration::from_millis(20)), "the deadline has passed");
         let (mut numbers, mut dropped) = (Vec::new(), 0);
         for line in BufReader::new(&mut reader).lines().map(Result::unwrap) {
             match line.strip_prefix("dropped ") {
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_counted_and_said_when_it_can() {
+    fn lines_that_cannot_be_written_are_counted_as_dropped() {
         struct Full(Vec<u8>, usize);
         impl Write for Full {
             fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
@@ -231,17 +231,16 @@ mod tests {
         let lines = format!("{}\n", "x".repeat(999)).repeat(10);
         let mut out = Full(Vec::new(), 1);
         assert_eq!(write_lines(&mut out, lines.as_bytes()), 6);
-        assert_eq!(out.0.len(), 4_000, "whole lines, within what a pipe keeps together");
+        assert_eq!(out.0.len(), 4_000, "complete lines of at most PIPE_BUF bytes");
         let (ring, reader) = ring(10_000);
         drop(reader);
         ring.push(b"lost\n");
-        assert!(ring.flush(Duration::from_secs(20)), "an error is no reason to wait");
+        assert!(ring.flush(Duration::from_secs(20)), "nothing is left to write after an error");
         assert_eq!(ring.lock().dropped, 1);
     }
 
-    /// The lines of a busy process are written with few system calls, and by another thread.
     #[test]
-    fn many_lines_are_written_at_once() {
+    fn many_lines_are_written_with_few_system_calls() {
         // Each write is one datagram.
         let (reader, writer) = std::os::unix::net::UnixDatagram::pair().unwrap();
         reader.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -252,14 +251,14 @@ mod tests {
         let (mut bytes, mut writes, mut buf) = (0, 0, [0; 8192]);
         while bytes < 1000 * line.len() {
             let count = reader.recv(&mut buf).unwrap();
-            assert!(count <= PIPE_BYTES && count % line.len() == 0, "whole lines");
+            assert!(count <= PIPE_BYTES && count % line.len() == 0, "complete lines");
             (bytes, writes) = (bytes + count, writes + 1);
         }
         assert!(writes < 250, "{writes} writes for a thousand lines");
     }
 
     #[test]
-    fn a_long_line_goes_alone() {
+    fn a_long_line_is_written_by_itself() {
         let long = format!("{}\n", "y".repeat(9_000));
         assert_eq!(cut(format!("{long}short\n").as_bytes()), 9_001);
         assert_eq!((cut(b"a\nb\n"), cut(b"no newline")), (4, 10));

@@ -1,20 +1,20 @@
-//! What talks through the link: a SOCKS5 client (RFC 1928) with a pattern to send, and the echo that it talks to.
+//! The programs that use the link under test: a SOCKS5 client (RFC 1928) that sends a pattern, and an echo server.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-/// Starts a server that sends back what it gets, and at the end how much that was, as 8 bytes.
+/// Starts a server that sends back the bytes that it receives and, at the end, their number in 8 bytes. Returns its address.
 ///
 /// # Errors
-/// There is no port or no thread for it.
+/// Fails if no port or no thread is available.
 pub fn start_echo() -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let addr = listener.local_addr()?;
     let serve_all = move || {
         for client in listener.incoming().flatten() {
-            // A client that is gone wants nothing more.
+            // Without a thread the connection is closed, and the check of its client fails.
             let _ = thread::Builder::new().name("echo".into()).spawn(move || echo(client));
         }
     };
@@ -37,14 +37,14 @@ fn echo(mut client: TcpStream) -> io::Result<()> {
     client.shutdown(Shutdown::Write)
 }
 
-/// Connects to a target through a SOCKS5 proxy; a refusal is the code of the reply.
+/// Connects to a target through a SOCKS5 proxy. Returns the code of the reply if the proxy refuses.
 ///
 /// # Errors
-/// The proxy does not keep to its protocol.
+/// Fails if the proxy violates the protocol.
 pub fn connect(proxy: SocketAddr, target: SocketAddr) -> io::Result<Result<TcpStream, u8>> {
     let mut stream = TcpStream::connect(proxy)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     let SocketAddr::V4(target) = target else { return Err(ErrorKind::Unsupported.into()) };
     let request = [&[5, 1, 0, 5, 1, 0, 1][..], &target.ip().octets(), &target.port().to_be_bytes()].concat();
     stream.write_all(&request)?;
@@ -53,12 +53,12 @@ pub fn connect(proxy: SocketAddr, target: SocketAddr) -> io::Result<Result<TcpSt
     Ok(if reply[3] == 0 { Ok(stream) } else { Err(reply[3]) })
 }
 
-/// Sends so many bytes of the pattern and reads them back; `progress` hears how many have come. Then closes its direction, and
-/// reads what the echo says to that.
+/// Sends `bytes` bytes of the pattern, reads them back, closes its direction, and reads the number from the echo server.
+/// Calls `progress` with the number of received bytes.
 ///
 /// # Errors
-/// What comes back is not what was sent, or does not come.
-pub fn swap(stream: TcpStream, bytes: u64, mut progress: impl FnMut(u64)) -> Result<(), String> {
+/// Fails if the received bytes differ from the sent ones or do not arrive.
+pub fn exchange(stream: TcpStream, bytes: u64, mut progress: impl FnMut(u64)) -> Result<(), String> {
     let mut output = stream.try_clone().map_err(|error| error.to_string())?;
     let writer = thread::spawn(move || {
         let (mut pattern, mut buf, mut left) = (Pattern::new(), vec![0; CHUNK_BYTES], bytes);
@@ -70,34 +70,42 @@ pub fn swap(stream: TcpStream, bytes: u64, mut progress: impl FnMut(u64)) -> Res
         }
         output.shutdown(Shutdown::Write)
     });
-    let received = receive(stream, bytes, &mut progress);
-    let sent = writer.join().map_err(|_| "the writer panicked".to_owned())?;
-    received?;
-    sent.map_err(|error| format!("not all could be sent: {error}"))
+    let result = receive(stream, bytes, &mut progress);
+    let sent = writer.join().map_err(|_| "the sending thread panicked".to_owned())?;
+    result?;
+    sent.map_err(|error| format!("sending failed: {error}"))
 }
 
 fn receive(mut stream: TcpStream, bytes: u64, progress: &mut impl FnMut(u64)) -> Result<(), String> {
-    let (mut pattern, mut came) = (Pattern::new(), 0);
+    let (mut pattern, mut received) = (Pattern::new(), 0);
     let (mut buf, mut expected) = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
-    while came < bytes {
-        let most = (bytes - came).min(buf.len() as u64) as usize;
-        let count = stream.read(&mut buf[..most]).map_err(|error| format!("after {came} of {bytes} bytes: {error}"))?;
+    while received < bytes {
+        let most = (bytes - received).min(buf.len() as u64) as usize;
+        let count =
+            stream.read(&mut buf[..most]).map_err(|error| format!("after {received} of {bytes} bytes: {error}"))?;
         if count == 0 {
-            return Err(format!("closed after {came} of {bytes} bytes"));
+            return Err(format!("closed after {received} of {bytes} bytes"));
         }
         pattern.fill(&mut expected[..count]);
         if buf[..count] != expected[..count] {
-            return Err(format!("wrong bytes between {came} and {}", came + count as u64));
+            return Err(format!("wrong bytes between {received} and {}", received + count as u64));
         }
-        came += count as u64;
-        progress(came);
+        received += count as u64;
+        progress(received);
     }
     let mut rest = Vec::new();
-    stream.take(9).read_to_end(&mut rest).map_err(|error| format!("no answer to the end: {error}"))?;
-    if rest == bytes.to_be_bytes() { Ok(()) } else { Err(format!("the answer to the end is {rest:?}")) }
+    stream
+        .take(9)
+        .read_to_end(&mut rest)
+        .map_err(|error| format!("the count of the echo server did not arrive: {error}"))?;
+    if rest == bytes.to_be_bytes() {
+        Ok(())
+    } else {
+        Err(format!("the count of the echo server is {rest:?}, expected {bytes} in 8 bytes"))
+    }
 }
 
-/// Bytes that repeat so late that a piece in the wrong place is noticed: xorshift64.
+/// Pseudo-random bytes (xorshift64), which show a piece at the wrong position.
 struct Pattern {
     state: u64,
     word: [u8; 8],
@@ -124,8 +132,8 @@ impl Pattern {
 }
 
 const CHUNK_BYTES: usize = 64 << 10;
-/// For a single read or write.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest wait for a single read or write.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[cfg(test)]
 mod tests {
@@ -141,21 +149,21 @@ mod tests {
     }
 
     #[test]
-    fn an_echo_passes_and_a_wrong_byte_does_not() {
+    fn an_echo_passes_and_a_wrong_byte_fails() {
         let echo = start_echo().unwrap();
-        let mut came = 0;
-        swap(TcpStream::connect(echo).unwrap(), 200_000, |count| came = count).unwrap();
-        assert_eq!(came, 200_000);
-        let liar = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let addr = liar.local_addr().unwrap();
+        let mut received = 0;
+        exchange(TcpStream::connect(echo).unwrap(), 200_000, |count| received = count).unwrap();
+        assert_eq!(received, 200_000);
+        let broken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let addr = broken.local_addr().unwrap();
         let server = thread::spawn(move || {
-            let (mut client, _) = liar.accept().unwrap();
+            let (mut client, _) = broken.accept().unwrap();
             let mut buf = [0; 1000];
             client.read_exact(&mut buf).unwrap();
             buf[500] ^= 1;
             client.write_all(&buf).unwrap();
         });
-        let error = swap(TcpStream::connect(addr).unwrap(), 1000, |_| {}).unwrap_err();
+        let error = exchange(TcpStream::connect(addr).unwrap(), 1000, |_| {}).unwrap_err();
         assert!(error.starts_with("wrong bytes"), "{error}");
         server.join().unwrap();
     }

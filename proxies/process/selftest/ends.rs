@@ -1,4 +1,4 @@
-//! The two ends of the link under test: two loops in two threads, with keys that were made for this and are forgotten.
+//! The two ends of the link under test: two loops in two threads, with new keys that are in no file.
 //!
 //! ```text
 //!   checks --SOCKS--> near loop ===== relay ===== far loop ----> echo
@@ -12,31 +12,30 @@ use std::time::{Duration, Instant};
 
 use seaprox::auth::{NodeKey, PublicKey};
 use seaprox::node::{Happened, Identity, LinkConfig, LinkStatus, PeerKey, Policy, ServeConfig, Verdict};
-use seaprox::{
-    Bind, Bound, Config, Core, Endpoint, Handler, Limits, Loops, Proxy, Reason, Remote, Setup, Target, bind,
-};
+use seaprox::{Bind, Bound, Config, Core, Endpoint, Limits, Loops, Proxy, Reason, Remote, Setup, Target, bind};
 
 use super::relay::Relay;
-use crate::frontends::access::Gate;
-use crate::frontends::socks::Socks;
+use crate::frontends::access::AccessPolicy;
+use crate::frontends::socks;
 
-/// Both ends, and what is between them.
-pub struct Ends {
-    /// What is between them.
+/// Both ends, and the relay between them.
+pub struct LinkEnds {
+    /// The relay that carries the link.
     pub relay: Relay,
     near: Option<Loops>,
     far: Option<Loops>,
     socks: SocketAddr,
-    told: Receiver<Happened>,
+    /// The events of the link at the near end.
+    events: Receiver<Happened>,
 }
 
-/// Lets one key in, and lets it open everything but one port.
-struct Only {
+/// A policy that admits one key, and permits it to open every target but one port.
+struct OneKeyPolicy {
     key: PublicKey,
     forbidden: u16,
 }
 
-impl Policy for Only {
+impl Policy for OneKeyPolicy {
     fn admits(&self, key: &PeerKey) -> bool {
         self.key.as_bytes() == key
     }
@@ -50,90 +49,90 @@ impl Policy for Only {
     }
 }
 
-impl Ends {
-    /// Starts both ends; the far one may not open `forbidden`.
+impl LinkEnds {
+    /// Starts both ends. The far end refuses targets with the port `forbidden`.
     ///
     /// # Errors
-    /// What keeps one of them from starting.
-    pub fn start(forbidden: u16) -> Result<Ends, String> {
-        let words = |error: io::Error| error.to_string();
+    /// Fails if one of the ends cannot be started.
+    pub fn start(forbidden: u16) -> Result<LinkEnds, String> {
+        let text = |error: io::Error| error.to_string();
         let key = || NodeKey::generate().map_err(|error| error.to_string());
         let (near_key, far_key) = (key()?, key()?);
         let config = Config { limits: Limits { connections: 64, ..Limits::default() }, ..Config::default() };
-        let (near_bound, socks) = loopback(&config).map_err(words)?;
-        let (far_bound, addr) = loopback(&config).map_err(words)?;
-        let let_in = Arc::new(Only { key: near_key.public(), forbidden });
+        let (near_bound, socks) = loopback(&config).map_err(text)?;
+        let (far_bound, addr) = loopback(&config).map_err(text)?;
+        let accepted = Arc::new(OneKeyPolicy { key: near_key.public(), forbidden });
         let far =
-            Loops::start(1, &config, None, far_bound, &far_setup(Identity::new(&far_key), let_in)).map_err(words)?;
-        let relay = Relay::start(addr).map_err(words)?;
-        let (tell, told) = mpsc::channel();
-        let dialled = Arc::new(Only { key: far_key.public(), forbidden });
-        let setup = near_setup(Identity::new(&near_key), dialled, relay.addr().into(), tell);
-        let near = Loops::start(1, &config, None, near_bound, &setup).map_err(words)?;
-        Ok(Ends { relay, near: Some(near), far: Some(far), socks, told })
+            Loops::start(1, &config, None, far_bound, &far_setup(Identity::new(&far_key), accepted)).map_err(text)?;
+        let relay = Relay::start(addr).map_err(text)?;
+        let (sender, events) = mpsc::channel();
+        let dialed = Arc::new(OneKeyPolicy { key: far_key.public(), forbidden });
+        let setup = near_setup(Identity::new(&near_key), dialed, relay.addr().into(), sender);
+        let near = Loops::start(1, &config, None, near_bound, &setup).map_err(text)?;
+        Ok(LinkEnds { relay, near: Some(near), far: Some(far), socks, events })
     }
 
-    /// Where SOCKS clients are taken in.
+    /// Returns the address for SOCKS clients.
     pub fn socks(&self) -> SocketAddr {
         self.socks
     }
 
-    /// Waits for the link.
+    /// Waits until the link is up.
     ///
     /// # Errors
-    /// The last that was heard of it.
-    pub fn wait_until_up(&self, patience: Duration) -> Result<(), String> {
-        let (since, mut last) = (Instant::now(), "nothing happened".to_owned());
-        while let Ok(happened) = self.told.recv_timeout(patience.saturating_sub(since.elapsed())) {
-            match happened {
+    /// Fails after the timeout with the last event of the link.
+    pub fn wait_until_up(&self, timeout: Duration) -> Result<(), String> {
+        let (since, mut last) = (Instant::now(), "no event".to_owned());
+        while let Ok(event) = self.events.recv_timeout(timeout.saturating_sub(since.elapsed())) {
+            match event {
                 Happened::Up { .. } => return Ok(()),
                 other => last = format!("{other:?}"),
             }
         }
-        Err(format!("the link is not up after {}s: {last}", patience.as_secs()))
+        Err(format!("the link is not up after {}s; its last event: {last}", timeout.as_secs()))
     }
 
-    /// What the near end says of the link.
+    /// Returns the status of the link at the near end.
     ///
     /// # Errors
-    /// It does not answer, or knows of no link.
+    /// Fails if the near end does not answer or has no link.
     pub fn status(&self) -> Result<LinkStatus, String> {
         let links = ask(self.near.as_ref(), "near", |core| core.links())?;
-        links.into_iter().next().ok_or_else(|| "the near end knows of no link".to_owned())
+        links.into_iter().next().ok_or_else(|| "the near end has no link".to_owned())
     }
 
-    /// How many connections have ended for each reason, at the near end and at the far one.
+    /// Returns the number of ended connections for each reason, at the near end and at the far end.
     ///
     /// # Errors
-    /// One of them does not answer.
+    /// Fails if one of the ends does not answer.
     pub fn closed(&self) -> Result<[Closed; 2], String> {
         let counts = |core: &mut Core| core.totals().closed().collect();
         Ok([ask(self.near.as_ref(), "near", counts)?, ask(self.far.as_ref(), "far", counts)?])
     }
 }
 
-/// How many connections have ended for each reason.
+/// The number of ended connections for each reason.
 pub type Closed = Vec<(Reason, u64)>;
 
-/// Asks the loop of an end something.
-fn ask<T: Send + 'static>(loops: Option<&Loops>, end: &str, what: fn(&mut Core) -> T) -> Result<T, String> {
-    let (tell, told) = mpsc::channel();
+/// Runs `question` in the loop of an end. Returns its answer.
+fn ask<T: Send + 'static>(loops: Option<&Loops>, end: &str, question: fn(&mut Core) -> T) -> Result<T, String> {
+    let (sender, receiver) = mpsc::channel();
     for remote in loops.map_or(&[][..], Loops::remotes) {
-        let tell = tell.clone();
+        let sender = sender.clone();
         // A loop whose mailbox is full does not answer; the error below reports that.
-        let _ = remote.call(move |core| drop(tell.send(what(core))));
+        let _ = remote.call(move |core| drop(sender.send(question(core))));
     }
-    told.recv_timeout(PATIENCE).map_err(|_| format!("the {end} end does not answer"))
+    receiver.recv_timeout(TIMEOUT).map_err(|_| format!("the {end} end does not answer"))
 }
 
-impl Drop for Ends {
+impl Drop for LinkEnds {
     fn drop(&mut self) {
         for loops in [self.near.take(), self.far.take()].into_iter().flatten() {
             for remote in loops.remotes() {
-                // One that is full is about to see that it has ended.
+                // The mailbox holds the few calls of the checks, so it is not full here.
                 let _ = remote.call(Core::stop);
             }
-            // How it ended was told by the checks.
+            // The checks have reported all errors that matter.
             let _ = loops.join();
         }
     }
@@ -150,10 +149,10 @@ fn loopback(config: &Config) -> io::Result<(Vec<Bound>, SocketAddr)> {
     }
 }
 
-fn far_setup(identity: Identity, policy: Arc<Only>) -> Setup {
+fn far_setup(identity: Identity, policy: Arc<OneKeyPolicy>) -> Setup {
     Arc::new(move |proxy: &mut Proxy, _: &[Remote], bounds: &mut [Bound]| {
         for bound in bounds {
-            let policy: Arc<dyn Policy> = Arc::<Only>::clone(&policy);
+            let policy: Arc<dyn Policy> = Arc::<OneKeyPolicy>::clone(&policy);
             let config = ServeConfig::new(identity.clone(), policy);
             proxy.core().serve_links(bound, config)?;
         }
@@ -161,23 +160,21 @@ fn far_setup(identity: Identity, policy: Arc<Only>) -> Setup {
     })
 }
 
-fn near_setup(identity: Identity, policy: Arc<Only>, peer: Target, tell: Sender<Happened>) -> Setup {
+fn near_setup(identity: Identity, policy: Arc<OneKeyPolicy>, peer: Target, sender: Sender<Happened>) -> Setup {
     Arc::new(move |proxy: &mut Proxy, all: &[Remote], bounds: &mut [Bound]| {
-        let tell = tell.clone();
-        let policy: Arc<dyn Policy> = Arc::<Only>::clone(&policy);
+        let sender = sender.clone();
+        let policy: Arc<dyn Policy> = Arc::<OneKeyPolicy>::clone(&policy);
         let config = LinkConfig {
             subflows: SUBFLOWS,
-            // Whoever waited may have given up.
-            watch: Box::new(move |_, _, happened| drop(tell.send(happened.clone()))),
+            watch: Box::new(move |_, _, event| drop(sender.send(event.clone()))),
             ..LinkConfig::new(identity.clone(), policy, peer.clone())
         };
         let core = proxy.core();
         let link = core.connect_link(config)?;
-        let gate = Arc::new(Gate::default().over_link());
+        let access = Arc::new(AccessPolicy::default().over_link());
         for bound in bounds {
-            let gate = Arc::clone(&gate);
-            let front = move || -> Box<dyn Handler> { Box::new(Socks::new(Arc::clone(&gate))) };
-            let listener = core.listen(bound, all, "socks", Box::new(front))?;
+            let access = Arc::clone(&access);
+            let listener = core.listen(bound, all, "socks", Box::new(move || socks::handler(Arc::clone(&access))))?;
             core.route_listener(listener, link);
         }
         Ok(())
@@ -186,4 +183,5 @@ fn near_setup(identity: Identity, policy: Arc<Only>, peer: Target, tell: Sender<
 
 /// Subflows of the link under test.
 pub const SUBFLOWS: usize = 2;
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for the answer of a loop.
+const TIMEOUT: Duration = Duration::from_secs(5);

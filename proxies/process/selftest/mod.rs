@@ -1,4 +1,4 @@
-//! `seaprox selftest`: both ends of a link on loopback in one process, and a line for each thing that must work.
+//! `seaprox selftest`: runs both ends of a link on loopback in one process, and prints a line for each check.
 
 mod client;
 mod ends;
@@ -10,49 +10,49 @@ use std::time::{Duration, Instant};
 use seaprox::node::SubflowStatus;
 use seaprox::units::{format_rate, format_size};
 
-use crate::cli::Parsed;
-use crate::{Exit, Failed};
-use ends::{Closed, Ends, SUBFLOWS};
+use super::exit::{Exit, Failed};
+use super::output::print;
+use ends::{Closed, LinkEnds, SUBFLOWS};
 
-/// One thing that must work: what there is to say of it, or what is wrong.
+/// A check. Returns a short result for its line, or an error.
 type Check = fn(&Bench) -> Result<String, String>;
 
-/// What the checks work with.
+/// The link under test and its servers.
 struct Bench {
-    ends: Ends,
+    ends: LinkEnds,
     echo: SocketAddr,
-    /// Listens, and may not be opened.
+    /// The address of a listener that the far end may not open.
     forbidden: SocketAddr,
 }
 
-/// Runs the checks, and prints a line for each.
+/// Runs the checks and prints a line for each.
 ///
 /// # Errors
-/// One of them fails.
-pub fn run(_parsed: &Parsed) -> Result<(), Failed> {
+/// Fails if a check fails.
+pub fn run() -> Result<(), Failed> {
     let failed = |text: String| Failed::new(Exit::Failure, format!("seaprox selftest: {text}"));
     let guard = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| failed(error.to_string()))?;
     let forbidden = guard.local_addr().map_err(|error| failed(error.to_string()))?;
     let echo = client::start_echo().map_err(|error| failed(error.to_string()))?;
-    let bench = Bench { ends: Ends::start(forbidden.port()).map_err(failed)?, echo, forbidden };
-    let mut bad = Vec::new();
+    let bench = Bench { ends: LinkEnds::start(forbidden.port()).map_err(failed)?, echo, forbidden };
+    let mut failures = Vec::new();
     for (name, check) in CHECKS {
         let line = match check(&bench) {
             Ok(text) => format!("ok {name} {text}\n"),
             Err(text) => {
-                bad.push(*name);
+                failures.push(*name);
                 format!("FAILED {name}: {text}\n")
             }
         };
-        crate::process::print(&line)?;
-        if bad == ["link"] {
+        print(&line)?;
+        if failures == ["link"] {
             break;
         }
     }
-    if bad.is_empty() { Ok(()) } else { Err(failed(format!("failed: {}", bad.join(", ")))) }
+    if failures.is_empty() { Ok(()) } else { Err(failed(format!("failed: {}", failures.join(", ")))) }
 }
 
-/// In this order: nothing works without the first.
+/// The checks in their order. The others need the first one to pass.
 const CHECKS: &[(&str, Check)] = &[
     ("link", link),
     ("bytes", bytes),
@@ -64,27 +64,28 @@ const CHECKS: &[(&str, Check)] = &[
 
 fn link(bench: &Bench) -> Result<String, String> {
     let since = Instant::now();
-    bench.ends.wait_until_up(PATIENCE)?;
+    bench.ends.wait_until_up(TIMEOUT)?;
     let cipher = bench.ends.status()?.cipher.unwrap_or("-");
     Ok(format!("up in {}, {cipher}", seconds(since.elapsed())))
 }
 
 fn bytes(bench: &Bench) -> Result<String, String> {
     let since = Instant::now();
-    bench.swap(BULK_BYTES, |_| {})?;
+    bench.exchange(BULK_BYTES, |_| {})?;
     Ok(format!("{} in {}", format_size(BULK_BYTES), seconds(since.elapsed())))
 }
 
-/// The echo says how much it got only once our direction is closed, and we hear it because the other is not.
+/// The echo server sends its count after this direction is closed, and the count arrives because the other direction is
+/// still open.
 fn half_close(bench: &Bench) -> Result<String, String> {
     for bytes in [0, 1, 100_000] {
-        bench.swap(bytes, |_| {}).map_err(|error| format!("with {bytes} bytes: {error}"))?;
+        bench.exchange(bytes, |_| {}).map_err(|error| format!("with {bytes} bytes: {error}"))?;
     }
-    Ok("an end in one direction leaves the other open".to_owned())
+    Ok("closing one direction leaves the other open".to_owned())
 }
 
 fn refusal(bench: &Bench) -> Result<String, String> {
-    // Bound and not listened on until the check is over.
+    // The socket is bound and does not listen, so its port refuses connections and no other program gets it.
     let closed = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
         .and_then(|socket| socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).map(|()| socket))
         .map_err(|error| error.to_string())?;
@@ -94,29 +95,32 @@ fn refusal(bench: &Bench) -> Result<String, String> {
         match client::connect(bench.ends.socks(), target).map_err(|error| format!("{word}: {error}"))? {
             Err(reply) if reply == code => {}
             Err(reply) => {
-                return Err(format!("{word}: the reply is {reply}, not {code}; {}", bench.why(&before)));
+                return Err(format!(
+                    "{word}: the SOCKS reply is {reply}, expected {code}; {}",
+                    bench.reasons_since(&before)
+                ));
             }
-            Ok(_) => return Err(format!("{word}: it was connected")),
+            Ok(_) => return Err(format!("{word}: the connection was made")),
         }
     }
-    Ok("connection_refused and not_permitted arrive as such".to_owned())
+    Ok("connection_refused and not_permitted reach the client".to_owned())
 }
 
 fn striping(bench: &Bench) -> Result<String, String> {
     let since = Instant::now();
     let is_live = |it: &&SubflowStatus| it.state == "live";
-    // The first is up alone; one that never comes is told below.
-    while bench.ends.status()?.subflows.iter().filter(is_live).count() < SUBFLOWS && since.elapsed() < PATIENCE {
+    // The link is up with its first subflow. A missing second one is reported below.
+    while bench.ends.status()?.subflows.iter().filter(is_live).count() < SUBFLOWS && since.elapsed() < TIMEOUT {
         std::thread::sleep(Duration::from_millis(5));
     }
     bench.ends.relay.slow_down(CHUNK_PAUSE);
     let before = bench.ends.relay.carried();
-    let result = bench.swap(SLOW_BYTES, |_| {});
+    let result = bench.exchange(SLOW_BYTES, |_| {});
     bench.ends.relay.slow_down(Duration::ZERO);
     result?;
     let after = bench.ends.relay.carried();
     if (before.len(), after.len()) != (SUBFLOWS, SUBFLOWS) {
-        return Err(format!("there were {} subflows before and {} after, not {SUBFLOWS}", before.len(), after.len()));
+        return Err(format!("{} subflows before and {} after, expected {SUBFLOWS}", before.len(), after.len()));
     }
     let carried: Vec<u64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
     let percent: Vec<u64> = carried.iter().map(|bytes| bytes * 100 / carried.iter().sum::<u64>().max(1)).collect();
@@ -134,8 +138,8 @@ fn striping(bench: &Bench) -> Result<String, String> {
 fn resume(bench: &Bench) -> Result<String, String> {
     let (before, mut next, mut cut) = (bench.ends.status()?.resumes, BULK_BYTES / (CUTS + 1), 0);
     let since = Instant::now();
-    bench.swap(BULK_BYTES, |came| {
-        if came >= next && cut < CUTS {
+    bench.exchange(BULK_BYTES, |received| {
+        if received >= next && cut < CUTS {
             bench.ends.relay.cut();
             cut += 1;
             next = (cut + 1) * BULK_BYTES / (CUTS + 1);
@@ -143,14 +147,15 @@ fn resume(bench: &Bench) -> Result<String, String> {
     })?;
     let resumes = bench.ends.status()?.resumes.saturating_sub(before);
     match resumes {
-        0 => Err(format!("{cut} cuts, and no resume")),
+        0 => Err(format!("{cut} cuts and no resume")),
         _ => Ok(format!("{} in {}, {cut} cuts, {resumes} resumes", format_size(BULK_BYTES), seconds(since.elapsed()))),
     }
 }
 
 impl Bench {
-    /// The reasons that connections have ended for since `before`, at both ends: a reply of 1 stands for many.
-    fn why(&self, before: &[Closed; 2]) -> String {
+    /// Returns the reasons of the connections that have ended since `before`, at both ends, because one SOCKS reply stands for
+    /// many reasons.
+    fn reasons_since(&self, before: &[Closed; 2]) -> String {
         let since = Instant::now();
         loop {
             let after = match self.ends.closed() {
@@ -164,19 +169,19 @@ impl Bench {
                 new.map(|(reason, _)| reason.as_str()).collect::<Vec<_>>().join(" and ")
             };
             let (near, far) = (reasons(0), reasons(1));
-            // The near end may not have freed it yet.
-            if !near.is_empty() || since.elapsed() > PATIENCE {
-                let word = |reasons: String| if reasons.is_empty() { "nothing".to_owned() } else { reasons };
-                return format!("the near end says {}, the far end {}", word(near), word(far));
+            // The near end may not have freed the connection yet.
+            if !near.is_empty() || since.elapsed() > TIMEOUT {
+                let word = |reasons: String| if reasons.is_empty() { "none".to_owned() } else { reasons };
+                return format!("reasons at the near end: {}, at the far end: {}", word(near), word(far));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    fn swap(&self, bytes: u64, progress: impl FnMut(u64)) -> Result<(), String> {
+    fn exchange(&self, bytes: u64, progress: impl FnMut(u64)) -> Result<(), String> {
         let connected = client::connect(self.ends.socks(), self.echo).map_err(|error| format!("SOCKS: {error}"))?;
-        let stream = connected.map_err(|code| format!("SOCKS: the reply is {code}"))?;
-        client::swap(stream, bytes, progress)
+        let stream = connected.map_err(|code| format!("SOCKS: the reply is {code}, expected 0"))?;
+        client::exchange(stream, bytes, progress)
     }
 }
 
@@ -184,11 +189,12 @@ fn seconds(duration: Duration) -> String {
     format!("{:.3}s", duration.as_secs_f64())
 }
 
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait for the link and its subflows.
+const TIMEOUT: Duration = Duration::from_secs(10);
 const BULK_BYTES: u64 = 64 << 20;
-/// Through a relay that takes [`CHUNK_PAUSE`] for each 64 KiB, so that one subflow is not enough.
+/// Bytes through a relay that pauses for [`CHUNK_PAUSE`] after each 64 KiB, so that one subflow is too slow.
 const SLOW_BYTES: u64 = 16 << 20;
 const CHUNK_PAUSE: Duration = Duration::from_millis(5);
 const CUTS: u64 = 3;
-/// Percent that each subflow has to carry.
+/// Percentage of the bytes that each subflow must carry.
 const SHARE_MIN: u64 = 10;

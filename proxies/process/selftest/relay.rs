@@ -1,6 +1,6 @@
-//! A relay between the two ends of a link that can be made slow, and cut.
+//! A relay between the two ends of a link, which can be slowed down and can cut its connections.
 //!
-//! Two threads for each connection: there are few, and it must not share a line of code with what is tested.
+//! It uses two threads for each connection and shares no code with the library under test.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -20,12 +20,12 @@ pub struct Relay {
 struct Inner {
     to: SocketAddr,
     pairs: Mutex<Vec<Pair>>,
-    /// Microseconds that each chunk takes.
+    /// Pause after each chunk, in microseconds.
     pause_us: AtomicU64,
     is_over: AtomicBool,
 }
 
-/// A connection that goes through.
+/// A relayed connection.
 struct Pair {
     near: TcpStream,
     far: TcpStream,
@@ -33,13 +33,13 @@ struct Pair {
 }
 
 impl Relay {
-    /// A relay to this address.
+    /// Starts a relay to this address.
     ///
     /// # Errors
-    /// There is no port or no thread for it.
+    /// Fails if no port or no thread is available.
     pub fn start(to: SocketAddr) -> io::Result<Relay> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        // Accepted sockets inherit it. What a relay holds for its reader hides how slow it is.
+        // Accepted sockets inherit the buffer size. Large buffers would hide that the relay is slow.
         SockRef::from(&listener).set_recv_buffer_size(BUFFER_BYTES)?;
         let addr = listener.local_addr()?;
         let pairs = Mutex::default();
@@ -50,7 +50,7 @@ impl Relay {
                 if inner.is_over.load(Ordering::Relaxed) {
                     return;
                 }
-                // The end that is dropped with the pair sees that it is closed.
+                // After an error both sockets are dropped, and the link sees a closed connection.
                 let _ = inner.join(near);
             }
         };
@@ -58,24 +58,24 @@ impl Relay {
         Ok(relay)
     }
 
-    /// Where to connect.
+    /// Returns the address of the relay.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Lets each chunk take so long.
+    /// Sets the pause after each chunk.
     pub fn slow_down(&self, pause: Duration) {
         self.inner.pause_us.store(pause.as_micros() as u64, Ordering::Relaxed);
     }
 
-    /// Cuts all connections; how many there were.
+    /// Cuts all connections. Returns their number.
     pub fn cut(&self) -> usize {
         let pairs = std::mem::take(&mut *self.inner.pairs());
         pairs.iter().for_each(Pair::cut);
         pairs.len()
     }
 
-    /// The bytes that each connection has carried so far, in both directions.
+    /// Returns the bytes that each connection has carried so far, in both directions.
     pub fn carried(&self) -> Vec<u64> {
         self.inner.pairs().iter().map(|pair| pair.bytes.load(Ordering::Relaxed)).collect()
     }
@@ -85,7 +85,7 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.inner.is_over.store(true, Ordering::Relaxed);
         self.cut();
-        // Whoever waits for a client gets one more.
+        // Wakes the thread that accepts, so that it ends.
         let _ = TcpStream::connect(self.addr);
     }
 }
@@ -109,7 +109,7 @@ impl Inner {
             thread::Builder::new().name("relay".into()).spawn(move || inner.copy(from, to, &bytes))?;
         }
         let mut pairs = self.pairs();
-        // Those that have ended are of no interest any more.
+        // Removes ended connections.
         pairs.retain(|pair| pair.near.peer_addr().is_ok());
         pairs.push(Pair { near, far, bytes });
         Ok(())
@@ -127,19 +127,19 @@ impl Inner {
                 thread::sleep(Duration::from_micros(pause));
             }
         }
-        // They may be cut already.
+        // The sockets may be closed already.
         let _ = (to.shutdown(Shutdown::Both), from.shutdown(Shutdown::Both));
     }
 }
 
 impl Pair {
     fn cut(&self) {
-        // They may have ended by themselves.
+        // The sockets may be closed already.
         let _ = (self.near.shutdown(Shutdown::Both), self.far.shutdown(Shutdown::Both));
     }
 }
 
-/// Bytes that a socket of the relay holds for each direction.
+/// Buffer size of each socket of the relay, in each direction.
 const BUFFER_BYTES: usize = 64 << 10;
 const CHUNK_BYTES: usize = 64 << 10;
 
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_carries_counts_and_cuts() {
+    fn a_relay_carries_counts_and_cuts() {
         let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let relay = Relay::start(server.local_addr().unwrap()).unwrap();
         let mut client = TcpStream::connect(relay.addr()).unwrap();

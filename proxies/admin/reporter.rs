@@ -1,0 +1,148 @@
+//! The reporter: collects the status of all loops and writes it to a client or to the log.
+
+use std::io::{self, BufWriter, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use seaprox::node::LinkStatus;
+use seaprox::{Core, Remote, Snapshot, Workers};
+use serde_json::Value;
+
+use super::{document, links, text};
+
+/// The facts that a process reports of itself, and the loops that it asks for the rest.
+pub struct Reporter {
+    command: &'static str,
+    /// The listen addresses, as they were announced.
+    listening: Vec<String>,
+    remotes: Vec<Remote>,
+    workers: Arc<Workers>,
+    started: Instant,
+    /// True while a thread writes the status to the log.
+    is_logging: AtomicBool,
+}
+
+impl Reporter {
+    /// Creates the reporter of a process that starts now.
+    pub fn new(command: &'static str, listening: Vec<String>, remotes: Vec<Remote>, workers: Arc<Workers>) -> Reporter {
+        let (started, is_logging) = (Instant::now(), AtomicBool::new(false));
+        Reporter { command, listening, remotes, workers, started, is_logging }
+    }
+
+    /// Writes the whole status as one JSON document with a final newline.
+    ///
+    /// # Errors
+    /// Fails if `out` fails, or if a loop does not answer in time.
+    pub fn write(&self, mut out: impl Write) -> io::Result<()> {
+        let Some(status) = self.status() else {
+            return out.write_all(b"{\"error\":\"the event loops do not answer\"}\n");
+        };
+        let mut document = serde_json::to_string(&status)?;
+        // The connections follow as the last member of the object.
+        document.truncate(document.len() - 1);
+        let mut out = BufWriter::with_capacity(WRITE_BYTES, out);
+        write!(out, "{document}{}", document::CONNECTIONS)?;
+        write_connections(&mut out, &self.remotes)?;
+        out.write_all(b"]}\n")?;
+        out.flush()
+    }
+
+    /// Writes the status as text, one call of `write_line` for each line, with the first connections. A thread does the
+    /// work; a request that comes while it runs is dropped.
+    pub fn log(self: &Arc<Self>, write_line: fn(&str)) {
+        if self.is_logging.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let reporter = Arc::clone(self);
+        let body = move || {
+            match reporter.status() {
+                Some(status) => reporter.log_status(status, write_line),
+                None => write_line("the event loops do not answer"),
+            }
+            reporter.is_logging.store(false, Ordering::Relaxed);
+        };
+        if thread::Builder::new().name("report".into()).spawn(body).is_err() {
+            self.is_logging.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn log_status(&self, mut status: Value, write_line: fn(&str)) {
+        let some = |remote: &Remote| ask_loop(remote, |core| core.some_connections(None, CONNECTIONS_LOGGED));
+        let all = self.remotes.iter().filter_map(some).flatten();
+        status["connections"] = all.take(CONNECTIONS_LOGGED).map(|it| document::connection(&it)).collect();
+        text::to_text(&status).lines().for_each(write_line);
+        let count = status.pointer("/usage/connections").and_then(Value::as_u64).unwrap_or(0);
+        let more = count.saturating_sub(CONNECTIONS_LOGGED as u64);
+        if more > 0 {
+            write_line(&format!("and {more} more connections, which seaprox status lists"));
+        }
+    }
+
+    /// Returns the status without the connections; none if a loop does not answer.
+    fn status(&self) -> Option<Value> {
+        let (totals, links) = totals(&self.remotes)?;
+        let mut status = document::process(&totals, self.remotes.len(), &self.workers.done(), self.started.elapsed());
+        status["command"] = self.command.into();
+        status["listening"] = self.listening.clone().into();
+        status["links"] = links.iter().map(links::to_json).collect();
+        Some(status)
+    }
+}
+
+/// Writes the connections of all loops, some at a time, so that a process with many connections holds the text of a few.
+fn write_connections(out: &mut impl Write, remotes: &[Remote]) -> io::Result<()> {
+    let mut is_first = true;
+    for remote in remotes {
+        let mut after = None;
+        loop {
+            let some = ask_loop(remote, move |core| core.some_connections(after, CONNECTIONS_PER_CALL))
+                .ok_or(io::ErrorKind::TimedOut)?;
+            for connection in &some {
+                out.write_all(if is_first { b"" } else { b"," })?;
+                serde_json::to_writer(&mut *out, &document::connection(connection))?;
+                is_first = false;
+            }
+            after = some.last().map(|connection| connection.id);
+            if some.len() < CONNECTIONS_PER_CALL {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns the sums of all loops, and their links; none if a loop does not answer.
+fn totals(remotes: &[Remote]) -> Option<(Snapshot, Vec<LinkStatus>)> {
+    let (mut sum, mut all_links) = (None::<Snapshot>, Vec::new());
+    for remote in remotes {
+        let (totals, links) = ask_loop(remote, |core| (core.totals(), core.links()))?;
+        all_links.extend(links);
+        match &mut sum {
+            Some(sum) => sum.add(totals),
+            None => sum = Some(totals),
+        }
+    }
+    Some((sum?, all_links))
+}
+
+/// Runs `question` in a loop. Returns its answer; none if the loop does not answer within [`LOOP_TIMEOUT`].
+fn ask_loop<T: Send + 'static>(remote: &Remote, question: impl FnOnce(&mut Core) -> T + Send + 'static) -> Option<T> {
+    let (sender, receiver) = mpsc::channel();
+    let call = move |core: &mut Core| {
+        // The receiver is gone after the timeout.
+        let _ = sender.send(question(core));
+    };
+    remote.call(call).ok()?;
+    receiver.recv_timeout(LOOP_TIMEOUT).ok()
+}
+
+/// Connections that a loop returns in one call.
+const CONNECTIONS_PER_CALL: usize = 256;
+/// Connections that are written to the log.
+const CONNECTIONS_LOGGED: usize = 100;
+/// Bytes per write to a client.
+const WRITE_BYTES: usize = 64 * 1024;
+/// Longest wait for a busy loop.
+const LOOP_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,0 +1,102 @@
+//! The events of the main thread, and the queue through which signals, loops and terminals send them.
+
+use std::io;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
+use std::time::Duration;
+
+use seaprox::auth::PublicKey;
+use seaprox::node::{Happened, NetworkChanges, OnHappened};
+use seaprox::{Id, Loops};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
+
+/// An event that the main thread acts on.
+pub enum ProcessEvent {
+    /// A signal was caught.
+    Signal(i32),
+    /// All loops have ended.
+    LoopsEnded(io::Result<()>),
+    /// An event of the link that this process dials.
+    DialedLink(Happened),
+    /// An event of a link that a peer has dialed.
+    ServedLink(Id, Happened),
+    /// An address or a route of this host has changed.
+    NetworkChanged,
+    /// The user has said whether the key of the dialed peer is right.
+    KeyAnswered(PublicKey, bool),
+    /// The user has said whether a peer may have its request.
+    RequestAnswered(bool),
+}
+
+/// The queue of events. Signals are caught from its creation on.
+pub struct EventQueue {
+    sender: SyncSender<ProcessEvent>,
+    receiver: Receiver<ProcessEvent>,
+    signals: Signals,
+}
+
+impl EventQueue {
+    /// Creates the queue and begins to catch signals.
+    ///
+    /// # Errors
+    /// Fails if signals cannot be caught.
+    pub fn new() -> io::Result<EventQueue> {
+        let (sender, receiver) = mpsc::sync_channel(EVENTS_MAX);
+        let signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])?;
+        Ok(EventQueue { sender, receiver, signals })
+    }
+
+    /// Returns a sender for other threads.
+    pub fn sender(&self) -> SyncSender<ProcessEvent> {
+        self.sender.clone()
+    }
+
+    /// Starts the threads that send signals and the end of the loops. Returns the receiver of all events.
+    pub fn start(self, loops: Loops) -> Receiver<ProcessEvent> {
+        let EventQueue { sender, receiver, mut signals } = self;
+        let (handle, ended) = (signals.handle(), sender.clone());
+        thread::spawn(move || {
+            let _ = ended.send(ProcessEvent::LoopsEnded(loops.join()));
+            handle.close();
+        });
+        thread::spawn(move || {
+            for signal in signals.forever() {
+                // The receiver is gone when the process ends.
+                let _ = sender.send(ProcessEvent::Signal(signal));
+            }
+        });
+        receiver
+    }
+}
+
+/// Returns a handler that sends the events of the dialed link. A full queue drops the event, because loops must not wait.
+pub fn dialed_link_handler(sender: &SyncSender<ProcessEvent>) -> OnHappened {
+    let sender = sender.clone();
+    Box::new(move |_, _, event| drop(sender.try_send(ProcessEvent::DialedLink(event.clone()))))
+}
+
+/// Returns a handler that sends the events of the links that peers dial. A full queue drops the event.
+pub fn served_links_handler(sender: &SyncSender<ProcessEvent>) -> OnHappened {
+    let sender = sender.clone();
+    Box::new(move |_, id, event| drop(sender.try_send(ProcessEvent::ServedLink(id, event.clone()))))
+}
+
+/// Starts a thread that sends changes of addresses and routes. Without it, for example because the system does not report
+/// changes, links are dialed again after their retry delays.
+pub fn watch_network(sender: &SyncSender<ProcessEvent>) {
+    let Ok(mut changes) = NetworkChanges::open() else { return };
+    let sender = sender.clone();
+    let body = move || {
+        while changes.wait().is_ok() && sender.send(ProcessEvent::NetworkChanged).is_ok() {
+            thread::sleep(NETWORK_INTERVAL);
+        }
+    };
+    // A process that gets no further thread runs without it.
+    let _ = thread::Builder::new().name("network".into()).spawn(body);
+}
+
+/// Events that wait. Only the events of links can be so many.
+const EVENTS_MAX: usize = 4096;
+/// Minimum time between two reports of network changes.
+const NETWORK_INTERVAL: Duration = Duration::from_secs(1);

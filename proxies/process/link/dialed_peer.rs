@@ -1,0 +1,192 @@
+//! The peer that this node dials. Its key is named on the command line, derived from a shared secret, or in `known_nodes`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use seaprox::auth::{KeysError, KnownNodes, Modes, PublicKey, Standing};
+use seaprox::node::{PeerKey, Policy, Verdict};
+use seaprox::{Bind, Target};
+
+use crate::cli::Pin;
+use crate::shared_file::{Refresh, SharedFile};
+
+/// The policy for the peer that this node dials.
+pub struct DialedPeer {
+    target: Target,
+    expected: ExpectedKey,
+}
+
+/// The source of the key that the peer must have.
+enum ExpectedKey {
+    Pinned(Pin),
+    /// The key that is derived from a shared secret. The peer may do everything here.
+    Secret(PublicKey),
+    Known(Box<SharedFile<KnownNodes>>),
+}
+
+/// The result of checking a key that the peer has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyCheck {
+    /// The key is the expected one.
+    Matches,
+    /// No key of the peer is known yet.
+    Unknown {
+        /// The file that a known key would be in.
+        file: PathBuf,
+    },
+    /// Another key of the peer is known.
+    Changed {
+        /// The known key.
+        known: PublicKey,
+        /// The file of the known key.
+        file: PathBuf,
+        /// The line of the known key.
+        line: usize,
+    },
+    /// The command line or the secret demands another key; holds its fingerprint.
+    Mismatch(String),
+}
+
+impl DialedPeer {
+    /// Creates a peer with the key that the command line names.
+    pub fn pinned(target: Target, pin: Pin) -> DialedPeer {
+        DialedPeer { target, expected: ExpectedKey::Pinned(pin) }
+    }
+
+    /// Creates a peer with the key that is derived from a shared secret.
+    pub fn with_secret(target: Target, key: PublicKey) -> DialedPeer {
+        DialedPeer { target, expected: ExpectedKey::Secret(key) }
+    }
+
+    /// Creates a peer whose key is in a file of known nodes, or will be added to it.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be read or parsed.
+    pub fn known(target: Target, file: &Path, modes: Modes) -> Result<DialedPeer, KeysError> {
+        Ok(DialedPeer { target, expected: ExpectedKey::Known(Box::new(SharedFile::load(file, modes, ())?)) })
+    }
+
+    /// Returns the address of the peer.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Checks a key that the peer has shown.
+    pub fn check(&self, key: &PublicKey) -> KeyCheck {
+        match &self.expected {
+            ExpectedKey::Pinned(pin) if pin.fits(key) => KeyCheck::Matches,
+            ExpectedKey::Pinned(pin) => KeyCheck::Mismatch(pin.fingerprint()),
+            ExpectedKey::Secret(secret) if secret == key => KeyCheck::Matches,
+            ExpectedKey::Secret(secret) => KeyCheck::Mismatch(secret.fingerprint()),
+            ExpectedKey::Known(nodes) => match nodes.value().look_up(&self.target, key) {
+                Standing::Known => KeyCheck::Matches,
+                Standing::Unknown => KeyCheck::Unknown { file: nodes.path().to_owned() },
+                Standing::Changed { known, line } => KeyCheck::Changed { known, file: nodes.path().to_owned(), line },
+            },
+        }
+    }
+
+    /// Adds a key to the file of known nodes, because the user has confirmed it.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be written.
+    pub fn accept(&self, key: &PublicKey) -> Result<(), KeysError> {
+        if let ExpectedKey::Known(nodes) = &self.expected {
+            // Another process may have added the key since the last reading.
+            let mut found = nodes.read()?;
+            if found.look_up(&self.target, key) != Standing::Known {
+                found.add(&self.target, key)?;
+            }
+            nodes.refresh(Refresh::Forced)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the file of known nodes again if it has changed. Returns true if its new content is in use.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be read or parsed; the previous keys stay in use.
+    pub fn refresh(&self, refresh: Refresh) -> Result<bool, KeysError> {
+        match &self.expected {
+            ExpectedKey::Known(nodes) => nodes.refresh(refresh),
+            ExpectedKey::Pinned(_) | ExpectedKey::Secret(_) => Ok(false),
+        }
+    }
+
+    /// Returns true if the key is derived from our shared secret. Such a peer may do everything.
+    fn shares_secret(&self, key: &PeerKey) -> bool {
+        matches!(&self.expected, ExpectedKey::Secret(secret) if secret.as_bytes() == key)
+    }
+}
+
+impl Policy for DialedPeer {
+    fn admits(&self, key: &PeerKey) -> bool {
+        PublicKey::from_bytes(*key).is_ok_and(|key| self.check(&key) == KeyCheck::Matches)
+    }
+
+    fn name(&self, _key: &PeerKey) -> String {
+        self.target.to_string()
+    }
+
+    fn may_open(&self, key: &PeerKey, _target: &Target) -> Verdict {
+        if self.shares_secret(key) { Verdict::Yes } else { Verdict::No }
+    }
+
+    fn may_open_any(&self, key: &PeerKey) -> bool {
+        self.shares_secret(key)
+    }
+
+    fn may_reach(&self, key: &PeerKey, _name: &str, _addr: SocketAddr) -> bool {
+        self.shares_secret(key)
+    }
+
+    fn may_listen(&self, key: &PeerKey, _place: &Bind) -> bool {
+        self.shares_secret(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::link::scratch::Scratch;
+    use seaprox::auth::NodeKey;
+
+    fn key() -> PublicKey {
+        NodeKey::generate().unwrap().public()
+    }
+
+    #[test]
+    fn a_key_is_unknown_known_after_it_is_accepted_and_then_changed() {
+        let (one, two) = (key(), key());
+        let scratch = Scratch::new();
+        let file = scratch.path("known_nodes");
+        let target = Target::parse("Remote:23232").unwrap();
+        let peer = DialedPeer::known(target, &file, Modes::Strict).unwrap();
+        assert_eq!(peer.check(&one), KeyCheck::Unknown { file: file.clone() });
+        assert!(!peer.admits(one.as_bytes()));
+        peer.accept(&one).unwrap();
+        peer.accept(&one).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("remote:23232 {one}\n"));
+        assert!(peer.admits(one.as_bytes()));
+        assert_eq!(peer.check(&two), KeyCheck::Changed { known: one, file, line: 1 });
+        assert!(!peer.admits(two.as_bytes()) && !peer.may_listen(one.as_bytes(), &Bind::Any(1)));
+        assert_eq!(peer.may_open(one.as_bytes(), &Target::parse("a:1").unwrap()), Verdict::No);
+    }
+
+    #[test]
+    fn a_pinned_key_and_a_shared_secret_admit_one_key_only() {
+        let (one, two) = (key(), key());
+        let target = Target::parse("remote:23232").unwrap();
+        for pin in [Pin::Key(one), Pin::Fingerprint(one.fingerprint())] {
+            let peer = DialedPeer::pinned(target.clone(), pin);
+            assert_eq!(peer.check(&one), KeyCheck::Matches);
+            assert_eq!(peer.check(&two), KeyCheck::Mismatch(one.fingerprint()));
+            assert!(!peer.may_listen(one.as_bytes(), &Bind::Any(1)));
+        }
+        let peer = DialedPeer::with_secret(target.clone(), one);
+        assert_eq!(peer.check(&two), KeyCheck::Mismatch(one.fingerprint()));
+        assert_eq!(peer.may_open(one.as_bytes(), &target), Verdict::Yes);
+        assert_eq!(peer.may_open(two.as_bytes(), &target), Verdict::No);
+        assert!(peer.may_listen(one.as_bytes(), &Bind::Any(1)) && !peer.may_listen(two.as_bytes(), &Bind::Any(1)));
+    }
+}
