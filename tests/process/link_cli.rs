@@ -58,7 +58,10 @@ fn wrong_command_lines_are_refused_in_one_line() {
         ("link --connect r --path wlan0", "--path \"wlan0\": the source \"wlan0\": expected an address of this host"),
         ("link --connect r --subflows 17", "--subflows \"17\": expected a number from 1 to 16"),
         ("link --connect r --subflows 9 --path %a --path %b", "expected at most 16 subflows in total"),
-        ("link --connect r --path %a --paths f", "--path and --paths: expected one of them, because the file contains all paths"),
+        (
+            "link --connect r --path %a --paths f",
+            "--path and --paths: expected one of them, because the file contains all paths",
+        ),
         ("link --listen 0 --paths f", "--paths is about a link that this node dials"),
         ("link --connect r --ask", "--ask is about links that peers dial: expected --listen ADDR too"),
         ("link --connect r --link-hold 0", "--link-hold \"0\": expected a duration above 0"),
