@@ -114,11 +114,9 @@ impl LinkLog {
                 log::warn!(target: "seaprox::link", link = self.name(); "link suspended: no subflow is left, and connections wait");
             }
             Happened::Resumed => self.resumed(now),
-            Happened::SubflowUp { place, tries } => {
-                // The first subflow is not logged: the line about the link says that it is up or resumed.
-                if *tries > 0 && self.state == LinkState::Up {
-                    log::info!(target: "seaprox::link", link = self.name(), subflow = *place, tries = tries + 1; "subflow up");
-                }
+            // The first subflow is not logged: the line about the link says that it is up or resumed.
+            Happened::SubflowUp { place, tries } if *tries > 0 && self.state == LinkState::Up => {
+                log::info!(target: "seaprox::link", link = self.name(), subflow = *place, tries = tries + 1; "subflow up");
             }
             _ => {}
         }
