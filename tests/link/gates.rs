@@ -1,4 +1,4 @@
-//! Efficiency in virtual time, where it is exact: how much of what paths offer one stream gets, and at what cost.
+//! Efficiency in virtual time, where it is exact: the share of the paths' capacity that streams use, and its cost.
 
 use crate::link_kit;
 
@@ -16,21 +16,21 @@ fn assert_gate(name: &str, figures: Figures) {
 }
 
 #[test]
-fn one_stream_gets_95_percent_of_the_sum() {
+fn one_stream_uses_95_percent_of_all_paths() {
     for gate in GATES {
         assert_gate(gate.name, gates::run(gate.paths, false, 4000, 4000));
     }
 }
 
 #[test]
-fn so_it_does_when_the_kernel_tells_of_the_paths() {
+fn one_stream_uses_95_percent_of_all_paths_with_kernel_statistics() {
     for gate in GATES {
         assert_gate(gate.name, gates::run(gate.paths, true, 4000, 4000));
     }
 }
 
 #[test]
-fn a_black_hole_is_noticed_within_half_a_second() {
+fn a_black_hole_interrupts_a_stream_for_at_most_half_a_second() {
     for paths in [&[(100, 5), (100, 5)], &[(80, 10), (10, 100)], &[(50, 60), (50, 10)]] {
         let figures = gates::failover(paths);
         println!("{paths:?} {figures:?}");
@@ -40,21 +40,21 @@ fn a_black_hole_is_noticed_within_half_a_second() {
 }
 
 #[test]
-fn a_gigabit_at_100_ms_is_filled_in_bounded_time() {
+fn one_stream_fills_a_gigabit_at_100_ms_within_3_seconds() {
     let ms = gates::time_to_fill(1000, 50).expect("never filled");
     println!("filled in {ms} ms");
     assert!(ms <= 3000.0, "filled only after {ms} ms");
 }
 
 #[test]
-fn a_path_that_degrades_is_used_for_what_it_can() {
+fn a_degraded_path_is_used_up_to_its_new_rate() {
     let [before, during, after] = gates::degrade(&[(100, 5), (50, 10)], 5);
     println!("{before:?}\n{during:?}\n{after:?}");
     assert!(before.share >= 0.95 && during.share >= 0.95 && after.share >= 0.95, "{before:?}\n{during:?}\n{after:?}");
 }
 
 #[test]
-fn a_path_that_is_choked_costs_no_second() {
+fn a_path_that_is_nearly_closed_does_not_stall_the_stream() {
     for (mbit, ms) in [(20, 1), (20, 5), (20, 30), (100, 5)] {
         for lowat in [16 << 10, 64 << 10, 256 << 10] {
             for stats in [false, true] {
@@ -68,9 +68,9 @@ fn a_path_that_is_choked_costs_no_second() {
     }
 }
 
-/// Where all paths have become slow, what is late on one would be as late on the other.
+/// Data that is late on one of two slow paths would be as late on the other.
 #[test]
-fn nothing_takes_another_way_where_all_are_slow() {
+fn hardly_any_data_is_reinjected_when_all_paths_are_slow() {
     for lowat in [16 << 10, 64 << 10, 256 << 10] {
         let mut world = World::new(7, Config::default());
         (0..2).for_each(|_| world.add_path(Shape { lowat, ..Shape::new(20, 5) }));
@@ -83,14 +83,14 @@ fn nothing_takes_another_way_where_all_are_slow() {
         let figures = gates::measure(&mut world, id, 2, 10_000);
         let stats = world.session(CLIENT).stats();
         println!("behind {lowat}: {figures:?}, {stats:?}");
-        // The first that are late find the other path still in time.
+        // The other path is still fast for the first late frames.
         assert!(figures.duplicates < 0.05 && stats.rescues <= 5, "{figures:?}, {stats:?}");
     }
 }
 
-/// An acknowledgement is not acknowledged for its own sake: that nothing comes for it is no delay.
+/// An acknowledgement is never acknowledged, so a missing answer to it must not count as a delay.
 #[test]
-fn an_idle_link_finds_nothing_late() {
+fn an_idle_link_reinjects_nothing() {
     let mut world = World::with_paths(7, Config::default(), &[(100, 5), (50, 10)]);
     world.run_until_up(2);
     world.open(CLIENT, Plan::up(1 << 20));
@@ -99,9 +99,9 @@ fn an_idle_link_finds_nothing_late() {
     assert_eq!(stats.map(|stats| stats.rescues), [0, 0], "{stats:?}");
 }
 
-/// Both paths become much slower while nothing is sent: what is sent then shows it, and goes over both.
+/// Both paths become much slower while the link is idle. The next stream notices that and uses both.
 #[test]
-fn a_rate_is_not_believed_after_it_was_true() {
+fn an_outdated_rate_estimate_does_not_keep_data_from_the_other_path() {
     for lowat in [256 << 10, 4 << 20] {
         for size in [4 << 20, 16 << 20] {
             let mut world = World::new(7, Config::default());
@@ -127,7 +127,7 @@ fn a_rate_is_not_believed_after_it_was_true() {
 }
 
 #[test]
-fn a_path_that_has_shown_nothing_yet_is_tried_at_once() {
+fn a_path_without_measurements_is_used_at_once() {
     for slow_start in [false, true] {
         let mut world = World::new(7, Config::default());
         (world.stats, world.slow_start) = (slow_start, slow_start);
@@ -149,7 +149,7 @@ fn a_path_that_has_shown_nothing_yet_is_tried_at_once() {
 }
 
 #[test]
-fn a_bad_path_beside_a_good_one_is_never_slower_than_the_good_one_alone() {
+fn adding_a_bad_path_is_never_slower_than_the_good_path_alone() {
     for bad in [(1, 5), (1, 300), (5, 150), (100, 300)] {
         let figures = gates::run(&[(100, 5), bad], false, 4000, 4000);
         println!("100,5 + {bad:?} {figures:?}");
@@ -158,8 +158,8 @@ fn a_bad_path_beside_a_good_one_is_never_slower_than_the_good_one_alone() {
     }
 }
 
-/// Opens small streams one after the other, and answers how long each took from its opening to the reader's end,
-/// sorted, in µs.
+/// Opens small streams one after the other. Returns the time of each from its opening to the reader's FIN, sorted, in
+/// µs.
 fn keystrokes(world: &mut World, count: usize) -> Vec<u64> {
     let mut waits = Vec::new();
     for n in 0..count {
@@ -175,7 +175,7 @@ fn keystrokes(world: &mut World, count: usize) -> Vec<u64> {
 }
 
 #[test]
-fn keystrokes_pass_bulk() {
+fn keystrokes_overtake_bulk_transfers() {
     let mut world = World::with_paths(5, Config::default(), &[(20, 10)]);
     world.run_until_up(1);
     let idle = keystrokes(&mut world, 50);
@@ -189,11 +189,11 @@ fn keystrokes_pass_bulk() {
     assert!(busy < idle + 20_000, "{idle} µs alone, {busy} µs beside bulk");
 }
 
-/// Control frames, and the frames of streams that send little and seldom, wait for no more than what a carrier has
-/// taken already and one frame of bulk on each subflow: counted in frames, over paths of all kinds. Which subflow is
-/// the fastest is an estimate, so that one frame in a thousand may have waited in vain.
+/// Control frames, and frames of streams that send little and seldom, wait only for the bytes that a carrier has
+/// already taken and for one frame of bulk on each subflow. The count is in frames, over paths of all kinds. The
+/// fastest subflow is an estimate, so one frame in a thousand may be overtaken by more.
 #[test]
-fn at_most_one_frame_of_bulk_passes_control_and_sparse_streams() {
+fn at_most_one_bulk_frame_overtakes_control_frames_and_sparse_streams() {
     let mut passed = Vec::new();
     for seed in 0..200 {
         let mut rng = Rng::new(seed);
@@ -211,7 +211,7 @@ fn at_most_one_frame_of_bulk_passes_control_and_sparse_streams() {
             world.watch[CLIENT].expect(id);
         }
         world.run_for(1_000_000);
-        assert!(world.watch[CLIENT].is_idle(), "seed {seed}, paths {paths:?}: something never left");
+        assert!(world.watch[CLIENT].is_idle(), "seed {seed}, paths {paths:?}: a frame never left");
         passed.extend(world.watch[CLIENT].left.iter().map(|left| left.1));
     }
     let (more, worst) = (passed.iter().filter(|passed| **passed > 1).count(), passed.iter().max());
@@ -220,7 +220,7 @@ fn at_most_one_frame_of_bulk_passes_control_and_sparse_streams() {
 }
 
 #[test]
-fn a_stream_opens_and_a_ping_returns_while_bulk_fills_a_slow_path() {
+fn a_small_stream_is_quick_while_bulk_fills_a_slow_path() {
     let mut world = World::with_paths(5, Config::default(), &[(1, 20)]);
     world.run_until_up(1);
     world.open(CLIENT, Plan::up(4 << 20));
@@ -234,12 +234,12 @@ fn a_stream_opens_and_a_ping_returns_while_bulk_fills_a_slow_path() {
 }
 
 #[test]
-fn one_stalled_reader_changes_nothing_for_a_thousand() {
+fn one_stalled_reader_does_not_slow_down_a_thousand_streams() {
     let run = |stalled: bool| {
         let mut world = World::with_paths(5, Config::default(), &[(1000, 5)]);
         world.run_until_up(1);
         if stalled {
-            // Takes one byte, and then nothing for an hour.
+            // Reads one byte, then nothing for an hour.
             let plan = Plan { bite: 1, pause_us: 3_600_000_000, ..gates::endless() };
             world.open(CLIENT, plan);
         }
@@ -259,8 +259,8 @@ fn one_stalled_reader_changes_nothing_for_a_thousand() {
     assert!(with.2 + with.3 < without.2 + without.3 + (1 << 20), "{with:?}");
 }
 
-/// What a hundred endless streams make of 1 Gbit/s beside so many whose readers take no more after `stall_at` bytes, in
-/// Mbit/s; and the slowest of some small streams that are opened meanwhile, in µs.
+/// Runs a hundred endless streams over 1 Gbit/s beside `stalled` streams whose readers stop after `stall_at` bytes.
+/// Returns their rate in Mbit/s and the time of the slowest of some small streams, in µs.
 fn beside_stalled(stalled: usize, stall_at: u64) -> (f64, u64) {
     let mut world = World::with_paths(5, Config::default(), &[(1000, 5)]);
     world.sessions_unchecked();
@@ -290,7 +290,7 @@ fn beside_stalled(stalled: usize, stall_at: u64) -> (f64, u64) {
 }
 
 #[test]
-fn readers_that_stopped_do_not_stop_the_others() {
+fn stalled_readers_do_not_slow_down_other_streams() {
     let (alone, quick) = beside_stalled(0, 0);
     for (stalled, stall_at) in [(1, 0), (256, 0), (1000, 0), (4000, 0), (1000, 100_000), (200, 1_000_000)] {
         let (mbit, slowest) = beside_stalled(stalled, stall_at);
@@ -300,7 +300,7 @@ fn readers_that_stopped_do_not_stop_the_others() {
 }
 
 #[test]
-fn what_waits_for_a_stopped_reader_drives_no_short_stream_to_a_slow_path() {
+fn data_for_stalled_readers_does_not_push_short_streams_to_a_slow_path() {
     let run = |stalled: usize| {
         let mut world = World::with_paths(5, Config::default(), &[(8, 5), (4, 60)]);
         world.run_until_up(2);
@@ -324,7 +324,7 @@ fn what_waits_for_a_stopped_reader_drives_no_short_stream_to_a_slow_path() {
 }
 
 #[test]
-fn equal_streams_get_equal_shares_and_heavier_ones_more() {
+fn streams_share_a_path_in_proportion_to_their_weights() {
     let mut world = World::with_paths(5, Config::default(), &[(100, 5)]);
     world.run_until_up(1);
     let weights = [1, 1, 2, 4];
@@ -342,7 +342,7 @@ fn equal_streams_get_equal_shares_and_heavier_ones_more() {
 }
 
 #[test]
-fn a_reader_that_stops_blocks_the_writer_and_memory_stays() {
+fn a_stalled_reader_blocks_its_writer_and_memory_stays_bounded() {
     let mut world = World::with_paths(5, Config::default(), &[(1000, 5)]);
     world.run_until_up(1);
     world.open(CLIENT, Plan { bite: 1, pause_us: 3_600_000_000, ..gates::endless() });
@@ -352,7 +352,7 @@ fn a_reader_that_stops_blocks_the_writer_and_memory_stays() {
 }
 
 #[test]
-fn single_mode_uses_one_path_and_moves_on_when_it_dies() {
+fn single_mode_uses_one_path_and_switches_when_it_dies() {
     let config = Config { mode: Mode::Single, ..Config::default() };
     let mut world = World::with_paths(5, config, &[(50, 5), (50, 6)]);
     world.run_until_up(2);
@@ -385,7 +385,7 @@ fn redundant_mode_hides_the_death_of_a_path_from_small_streams() {
 }
 
 #[test]
-fn a_backup_is_used_only_when_it_must_be() {
+fn a_backup_path_is_used_only_after_the_loss_of_the_others() {
     let mut world = World::with_paths(5, Config::default(), &[(20, 5), (20, 5)]);
     world.run_until_up(2);
     let backup = world.conns.iter().find(|conn| conn.path == 1).unwrap().id;
@@ -404,7 +404,7 @@ fn a_backup_is_used_only_when_it_must_be() {
 }
 
 #[test]
-fn subflows_come_and_go_while_a_stream_runs() {
+fn subflows_can_be_added_and_closed_during_a_transfer() {
     let mut world = World::with_paths(5, Config::default(), &[(20, 5)]);
     world.run_until_up(1);
     let id = world.open(CLIENT, gates::endless());
@@ -424,7 +424,7 @@ fn subflows_come_and_go_while_a_stream_runs() {
 }
 
 #[test]
-fn many_streams_over_one_path_fill_it() {
+fn many_streams_fill_one_path() {
     for streams in [1, 64, 512] {
         let mut world = World::with_paths(5, Config::default(), &[(100, 10)]);
         world.run_until_up(1);

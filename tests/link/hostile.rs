@@ -1,5 +1,5 @@
-//! Attacks of an admitted peer on the memory and time of the other end: frames for streams that were never opened, and
-//! bounds that an honest peer never reaches.
+//! Attacks of an admitted peer on the memory and the time of the other end: frames for unopened streams, and the bounds
+//! that an honest peer never reaches.
 
 use crate::link_kit;
 
@@ -12,7 +12,7 @@ use seaprox::link::{
 
 const ORDERED: u64 = Capability::OrderedOpens as u64;
 
-/// The frames with which a peer can name a stream, at the server: each makes it believe in the stream.
+/// Returns one frame of each type that names a stream. Each makes the receiver create a record for the stream.
 fn naming(id: u32) -> [Frame<'static>; 6] {
     [
         Frame::Credit { id, max: 1 << 20, taken: 0 },
@@ -24,7 +24,7 @@ fn naming(id: u32) -> [Frame<'static>; 6] {
     ]
 }
 
-/// The `n`-th stream (from 0) that the peer of a session in this role opens.
+/// Returns the `n`-th stream (from 0) that the peer of a session in this role opens.
 fn theirs(role: Role, n: u32) -> u32 {
     StreamId::nth(role.peer(), n).unwrap().0
 }
@@ -34,11 +34,11 @@ fn open(id: u32) -> Frame<'static> {
 }
 
 #[test]
-fn a_frame_makes_a_record_for_the_stream_that_it_names_and_for_no_other() {
+fn a_frame_for_an_unopened_stream_creates_only_that_streams_record() {
     for role in [Role::Server, Role::Client] {
         for frame in naming(theirs(role, 65_535)) {
             let mut peer = Peer::of(role, Config::default(), 0);
-            // A client says MAX_STREAMS once it knows that its peer is of an old version.
+            // A client sends MAX_STREAMS once it knows that its peer has an old version.
             peer.frames();
             peer.events();
             peer.send(&frame).unwrap();
@@ -55,7 +55,7 @@ fn a_frame_makes_a_record_for_the_stream_that_it_names_and_for_no_other() {
 }
 
 #[test]
-fn a_peer_with_the_capability_is_allowed_a_thousand_streams_more_than_it_has_opened() {
+fn a_peer_with_ordered_opens_may_be_a_thousand_streams_ahead() {
     for role in [Role::Server, Role::Client] {
         for frame in naming(theirs(role, OPENS_MAX)) {
             let mut peer = Peer::of(role, Config::default(), ORDERED);
@@ -75,7 +75,7 @@ fn a_peer_with_the_capability_is_allowed_a_thousand_streams_more_than_it_has_ope
         (0..700).for_each(|n| peer.send(&open(theirs(role, n))).unwrap());
         let max = announced(&mut peer).expect("more are allowed as they come");
         assert_eq!(max, 700 + OPENS_MAX);
-        // As many as it may be ahead, in records and in gaps together, and not one more.
+        // The peer may be this far ahead, records and gaps together, and not one stream further.
         peer.send(&naming(theirs(role, 700))[0]).unwrap();
         peer.send(&naming(theirs(role, max - 1))[0]).unwrap();
         assert_eq!((peer.session.streams_unopened(), peer.session.streams_live()), (2, 702));
@@ -84,7 +84,7 @@ fn a_peer_with_the_capability_is_allowed_a_thousand_streams_more_than_it_has_ope
 }
 
 #[test]
-fn streams_that_are_allowed_at_once_follow_what_the_key_may() {
+fn the_announced_stream_limit_follows_the_permission_of_the_key() {
     let mut peer = Peer::of(Role::Server, Config { streams_permitted: 0, ..Config::default() }, ORDERED);
     let hello_ack = peer.frames().remove(0).1;
     let Ok(Frame::HelloAck(ack)) = decode(&hello_ack) else { panic!("no HELLO_ACK") };
@@ -98,7 +98,7 @@ fn streams_that_are_allowed_at_once_follow_what_the_key_may() {
 }
 
 #[test]
-fn a_stream_whose_open_does_not_come_is_given_up_after_a_minute_with_a_subflow() {
+fn a_stream_without_its_open_is_reset_after_a_minute_with_a_live_subflow() {
     let mut peer = Peer::of(Role::Server, Config { hold_us: 1 << 50, ..Config::default() }, ORDERED);
     peer.send(&Frame::Data { id: 4, offset: 0, fin: false, payload: b"early" }).unwrap();
     peer.send(&open(2)).unwrap();
@@ -109,7 +109,7 @@ fn a_stream_whose_open_does_not_come_is_given_up_after_a_minute_with_a_subflow()
         }
     };
     second(&mut peer, OPEN_US / 1_000_000 - 5);
-    // While no subflow is live, the OPEN cannot come, and the clock stands still.
+    // Without a live subflow the OPEN cannot arrive, and the timer pauses.
     peer.session.subflow_down(peer.now, FIRST);
     peer.pass(10 * OPEN_US);
     assert_eq!((peer.session.streams_unopened(), peer.session.stats().unopened_given_up), (1, 0));
@@ -125,9 +125,9 @@ fn a_stream_whose_open_does_not_come_is_given_up_after_a_minute_with_a_subflow()
         says(&Frame::Reset { id: 4, code: Code::TimedOut, size: 0 })
             && says(&Frame::Stop { id: 4, code: Code::TimedOut })
     );
-    assert_eq!(peer.session.memory(), (0, 0), "what had come of it is dropped");
-    assert!(!peer.session.is_ended() && peer.session.progress(StreamId(2)).is_some(), "the others live");
-    // An OPEN that comes later is refused, and then nothing is left.
+    assert_eq!(peer.session.memory(), (0, 0), "the received bytes are dropped");
+    assert!(!peer.session.is_ended() && peer.session.progress(StreamId(2)).is_some(), "the other streams go on");
+    // A late OPEN is refused, and then the record is gone.
     peer.events();
     peer.send(&open(4)).unwrap();
     let sent = peer.keep_alive(FIRST);
@@ -138,7 +138,7 @@ fn a_stream_whose_open_does_not_come_is_given_up_after_a_minute_with_a_subflow()
 }
 
 #[test]
-fn a_sender_waits_for_the_peers_word_after_a_thousand_opens() {
+fn a_sender_waits_for_an_acknowledgement_after_a_thousand_opens() {
     for role in [Role::Server, Role::Client] {
         let mut peer = Peer::of(role, Config::default(), ORDERED);
         peer.events();
@@ -150,13 +150,13 @@ fn a_sender_waits_for_the_peers_word_after_a_thousand_opens() {
         peer.acknowledge(FIRST);
         assert_eq!(peer.events(), [Event::Openable]);
         assert!(peer.session.open(now, Open::name("a", 1)).is_ok());
-        // An old peer is asked for as many as it allows.
+        // With an old peer, its own limit counts.
         let mut old = Peer::of(role, Config::default(), 0);
         assert!((0..2 * OPENS_MAX).all(|_| old.session.open(now, Open::name("a", 1)).is_ok()));
     }
 }
 
-/// The frames of a stream among those that were sent, as (subflow, type).
+/// Returns the OPEN and DATA frames of a stream among the sent frames, as (subflow, type).
 fn of_stream(frames: &[(SubflowId, Vec<u8>)], id: StreamId) -> Vec<(SubflowId, u8)> {
     let is_its =
         |frame: &[u8]| u32::from_be_bytes(frame[4..8].try_into().unwrap()) == id.0 && matches!(frame[0], 0x10 | 0x20);
@@ -164,13 +164,13 @@ fn of_stream(frames: &[(SubflowId, Vec<u8>)], id: StreamId) -> Vec<(SubflowId, u
 }
 
 #[test]
-fn data_follows_its_open_on_one_lane_until_that_is_acknowledged() {
+fn data_uses_the_lane_of_its_open_until_the_open_is_acknowledged() {
     let (other, third) = (SubflowId(8), SubflowId(9));
     let mut peer = Peer::of(Role::Server, Config::default(), ORDERED);
     peer.join(other);
     peer.frames();
     let now = peer.now;
-    // Only one subflow takes anything while the OPEN leaves, then only the other.
+    // Only one subflow has room while the OPEN leaves, and then only the other.
     peer.session.set_room(other, 0);
     let id = peer.session.open(now, Open::name("a", 1)).unwrap();
     assert_eq!(of_stream(&peer.frames(), id), [(FIRST, 0x10)]);
@@ -187,7 +187,7 @@ fn data_follows_its_open_on_one_lane_until_that_is_acknowledged() {
     peer.session.set_room(other, 1 << 20);
     let again = of_stream(&peer.frames(), id);
     assert!(matches!(again[..], [(a, 0x10), (b, 0x20)] if a == b), "{again:?}");
-    // Once the OPEN is acknowledged, it is not sent again, and data takes any lane.
+    // Once the OPEN is acknowledged, it is not sent again, and the data may use any lane.
     peer.acknowledge(again[0].0);
     let free = if again[0].0 == other { third } else { other };
     peer.session.subflow_down(now, again[0].0);
@@ -196,10 +196,10 @@ fn data_follows_its_open_on_one_lane_until_that_is_acknowledged() {
     assert_eq!(of_stream(&peer.frames(), id), [(free, 0x20)]);
 }
 
-/// Frames of 16 KiB, seven in a read: one for a reader that has stopped, six for one that takes all. What is kept of each
-/// read is a seventh of it.
+/// Each read holds seven frames of 16 KiB: one for a stalled reader and six for a reader that takes all. Of each read,
+/// a seventh has to be kept.
 #[test]
-fn readers_that_stopped_keep_no_more_than_twice_what_was_sent_to_them() {
+fn stalled_readers_cost_at_most_twice_the_received_bytes() {
     const PAYLOAD: usize = 16_368;
     let config = Config { stream_window_bytes: (1 << 20, 16 << 20), ..Config::default() };
     let mut peer = Peer::of(Role::Server, config, ORDERED);
@@ -233,11 +233,11 @@ fn readers_that_stopped_keep_no_more_than_twice_what_was_sent_to_them() {
     for id in stalled {
         peer.session.stop(peer.now, StreamId(id), Code::Other);
     }
-    assert_eq!((peer.session.memory().1, peer.session.received_cost()), (0, 0), "nothing is left of it");
+    assert_eq!((peer.session.memory().1, peer.session.received_cost()), (0, 0), "all memory is free");
 }
 
 #[test]
-fn a_share_of_the_budget_bounds_what_is_announced_and_what_is_held() {
+fn a_smaller_quota_limits_announced_credit_and_buffered_data() {
     let config = Config { stream_window_bytes: (2 << 20, 16 << 20), ..Config::default() };
     let mut peer = Peer::of(Role::Server, config, ORDERED);
     peer.frames();
@@ -261,7 +261,7 @@ fn a_share_of_the_budget_bounds_what_is_announced_and_what_is_held() {
             .iter()
             .any(|f| matches!(decode(f), Ok(Frame::Credit { id: 0, max, .. }) if max > 64 << 20))
     );
-    // The session also takes less data for the peer, and more again later.
+    // The session also accepts less data to send, and more again after the quota is raised.
     peer.session.set_send_bytes_max(64 << 10);
     let mut chunk = Bytes::from(vec![0; 1 << 20]);
     while peer.session.write(StreamId(id), &mut chunk).unwrap() > 0 {}
@@ -270,7 +270,7 @@ fn a_share_of_the_budget_bounds_what_is_announced_and_what_is_held() {
     peer.session.set_send_bytes_max(1 << 20);
     assert_eq!(peer.events(), [Event::Writable(StreamId(id))]);
     assert!(peer.session.write(StreamId(id), &mut chunk).unwrap() > 64 << 10);
-    // A session above its share ends at once, and its peer is told why.
+    // A session above its quota ends at once, and its peer gets the reason.
     peer.send(&Frame::Data { id, offset: taken, fin: false, payload: &[1; 16_000] }).unwrap();
     assert!(peer.session.received_cost() >= 16_000);
     peer.session.abort(Code::LimitReached, "too much");
@@ -278,9 +278,9 @@ fn a_share_of_the_budget_bounds_what_is_announced_and_what_is_held() {
     assert!(peer.frames().iter().any(|(_, f)| decode(f) == Ok(Frame::Close { code: Code::LimitReached, text: "" })));
 }
 
-/// Buffers for copies are used again, and may have far more room than a copy needs: that counts, and is bounded.
+/// A reused buffer may be far larger than the copy in it. Its whole size is counted, and limited.
 #[test]
-fn copies_of_a_few_bytes_keep_no_large_buffers() {
+fn copied_frames_of_a_few_bytes_keep_no_large_buffers() {
     const ROUNDS: u32 = 12;
     let config = Config { stream_window_bytes: (2 << 20, 16 << 20), ..Config::default() };
     let mut peer = Peer::of(Role::Server, config, ORDERED);

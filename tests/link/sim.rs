@@ -1,7 +1,7 @@
-//! The link under faults: many seeds, each a different network, work and fortune.
+//! The link under faults: many seeds, each with other paths, work and faults.
 //!
-//! `SEAPROX_SEED=n` replays one seed, `SEAPROX_SEEDS=n` runs more of them, `SEAPROX_FIRST=n` says from where, and
-//! `SEAPROX_SECONDS=n` ends after so much real time, however many seeds that is.
+//! `SEAPROX_SEED=n` replays one seed, `SEAPROX_SEEDS=n` sets their number, `SEAPROX_FIRST=n` sets the first one, and
+//! `SEAPROX_SECONDS=n` runs seeds for this long.
 
 use crate::link_kit;
 
@@ -18,7 +18,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn swarm_of_seeds() {
+fn swarm_of_random_seeds_keeps_all_invariants() {
     if let Some(seed) = number("SEAPROX_SEED") {
         return swarm::run(seed);
     }
@@ -39,7 +39,7 @@ fn swarm_of_seeds() {
 
 /// Runs the simulation against an admitted hostile peer: the resources of this end stay within the bounds.
 #[test]
-fn swarm_of_hostile_peers() {
+fn swarm_of_hostile_peers_stays_within_the_bounds() {
     if let Some(seed) = number("SEAPROX_SEED") {
         return hostile::run(seed);
     }
@@ -51,7 +51,7 @@ fn swarm_of_hostile_peers() {
     }
 }
 
-/// A run with everything in it that is short enough to be repeated for each of its frames.
+/// Returns the world of a short run, which is repeated for each of its frames.
 fn recorded() -> World {
     let config = Config { frame_bytes_max: 700, stream_window_bytes: (3000, 9000), ..Config::default() };
     let mut world = World::with_paths(11, config, &[(10, 5), (4, 20)]);
@@ -74,7 +74,7 @@ fn work(world: &mut World) {
     world.session(CLIENT).message("two").unwrap();
 }
 
-/// How the connections die.
+/// A kind of loss of all connections.
 #[derive(Clone, Copy, Debug)]
 enum Death {
     Silent,
@@ -82,8 +82,8 @@ enum Death {
     Middle(usize),
 }
 
-/// Runs to the `at`-th frame, kills all connections, lets them come back, and wants everything to be as if nothing had
-/// been.
+/// Runs to the `at`-th frame, kills all connections and lets the client dial again. All streams and messages must end
+/// as without the loss. Returns the number of frames.
 fn killed_at(at: u64, death: Death) -> u64 {
     let mut world = recorded();
     world.run_until_up(2);
@@ -98,7 +98,7 @@ fn killed_at(at: u64, death: Death) -> u64 {
         world.frames_max = u64::MAX;
         world.cut_all(!matches!(death, Death::Silent));
         world.finish(30_000_000);
-        // Twice, if the tail of one brings up another that dies too.
+        // Twice if the tail of one connection brings up another, which is killed too.
         assert!((1..=2).contains(&world.ends[CLIENT].app.parted));
     }
     assert_eq!(world.ends[SERVER].app.messages, ["one", "two"]);
@@ -106,7 +106,7 @@ fn killed_at(at: u64, death: Death) -> u64 {
 }
 
 #[test]
-fn all_lanes_killed_at_every_frame() {
+fn streams_survive_the_loss_of_all_lanes_at_every_frame() {
     let frames = killed_at(u64::MAX, Death::Silent);
     assert!(frames > 100, "the recorded run is only {frames} frames");
     for at in 10..frames {
@@ -136,7 +136,7 @@ fn the_same_seed_gives_the_same_run() {
 }
 
 #[test]
-fn a_restarted_server_means_reset_and_never_fin() {
+fn a_restart_of_the_server_resets_streams_and_never_finishes_them() {
     let mut world = World::with_paths(3, Config::default(), &[(10, 5), (10, 9)]);
     world.run_until_up(2);
     let ids: Vec<_> =
@@ -152,7 +152,7 @@ fn a_restarted_server_means_reset_and_never_fin() {
 }
 
 #[test]
-fn a_session_without_subflows_is_given_up_in_time() {
+fn a_session_without_subflows_ends_after_the_hold_time() {
     let config = Config { hold_us: 2_000_000, ..Config::default() };
     let mut world = World::with_paths(3, config, &[(10, 5)]);
     world.run_until_up(1);
@@ -171,7 +171,7 @@ fn a_session_without_subflows_is_given_up_in_time() {
 }
 
 #[test]
-fn a_hundred_cuts_lose_nothing() {
+fn a_hundred_cuts_lose_no_byte() {
     let mut world = World::with_paths(9, Config::default(), &[(100, 5), (20, 15)]);
     world.paths.iter_mut().for_each(|path| path.redial_us = 20_000);
     world.run_until_up(2);
@@ -192,14 +192,14 @@ fn a_hundred_cuts_lose_nothing() {
     assert!(world.session(CLIENT).stats().resumes >= 30);
 }
 
-/// Seeds that failed once, and why. Each fails again if its mending is undone, as long as the swarm draws what it drew
-/// then.
+/// Seeds that failed before, with the cause. Each fails again without its fix, as long as the swarm draws the same
+/// numbers as then.
 #[test]
-fn seeds_that_failed_once() {
-    // A JOIN came up, carried data and died between the dial of a RESUME and its answer, so that acknowledgements had
-    // passed the states: a stream that was well was reset for being behind them.
+fn seeds_that_failed_before_pass() {
+    // A JOIN came up, carried data and died between the dial of a RESUME and its answer, so that acknowledgements
+    // overtook the RESUME_STATE. An intact stream was reset because it was behind them.
     swarm::run(518_726);
-    // Subflows that were refused one after another by a server that was restarted, each while another was on its way, kept
-    // the session of its client for ever.
+    // A restarted server refused subflows one after another, each while another was being dialed. The client's session
+    // then never ended.
     swarm::run(323);
 }

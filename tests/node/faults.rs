@@ -1,5 +1,5 @@
-//! Connections that break at every moment, also where only one end hears of it: what is under way goes on soon, and
-//! nothing waits for the timer that finds the dead. Over real sockets. `SEEDS=0..1000` tries more.
+//! Connections that break at every moment, some unnoticed by one end. The transfers must go on soon, without waiting
+//! for the timer that detects a dead subflow. Over real sockets. `SEEDS=0..1000` runs more seeds.
 
 use crate::node_kit;
 
@@ -11,7 +11,7 @@ use node_kit::faulty::Faulty;
 use node_kit::*;
 use seaprox::node::Timing;
 
-/// Silence alone is not taken for death before the test would be over.
+/// Returns timers with which a silent subflow counts as dead only after the test's deadlines.
 fn patient() -> Timing {
     Timing { dead: Duration::from_secs(120), ..timing() }
 }
@@ -41,7 +41,7 @@ fn swap_over_faults(seed: u64) {
 }
 
 #[test]
-fn breaks_at_any_moment_cost_no_more_than_a_moment() {
+fn transfers_survive_connections_that_break_after_any_number_of_bytes() {
     let seeds = std::env::var("SEEDS").ok().and_then(|seeds| {
         let (first, last) = seeds.split_once("..")?;
         Some(first.parse().ok()?..last.parse().ok()?)

@@ -1,5 +1,5 @@
-//! Handover over real sockets: a node that is about to stop and the reaction of its peer; a peer that is away and the state
-//! that is kept for it.
+//! Handover over real sockets: a node that drains and the reaction of its peer; a lost peer and the state that is kept
+//! for it.
 
 use crate::node_kit;
 
@@ -13,11 +13,11 @@ use node_kit::*;
 use seaprox::node::{Happened, Timing};
 use seaprox::{Bind, Reason};
 
-/// Longer than any of these tests may take: a drain that ends has not waited for this.
+/// A drain timeout that is longer than any deadline of a test, so that a drain that ends did not wait for it.
 const LONG: Duration = Duration::from_secs(300);
 
-/// A port of loopback that nobody listens on. It is below those that the system chooses, so that no connection of another
-/// test gets it meanwhile.
+/// Returns a free port of loopback. It is below the ports that the system chooses, so that no connection of another
+/// test gets it.
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 20_000 + (std::process::id() % 600) as u16 * 20;
@@ -29,7 +29,7 @@ fn at(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
 
-/// Sends a byte each way.
+/// Sends a byte in each direction.
 #[track_caller]
 fn exchange(near: &mut TcpStream, far: &mut TcpStream) {
     near.write_all(b"x").unwrap();
@@ -47,7 +47,8 @@ fn close(near: &mut TcpStream, far: &mut TcpStream) {
     assert_eq!(read_end(near), Ok(0));
 }
 
-/// A client of a port at a peer, and its other end here. Those who only looked whether the port is there are left out.
+/// Connects a client to a port of the peer. Returns it and its other end at the test's listener. Skips connections that
+/// only checked if the port is open.
 #[track_caller]
 fn user_of(port: u16, inner: &TcpListener) -> (TcpStream, TcpStream) {
     let mut user = connect(at(port));
@@ -64,13 +65,13 @@ fn is_listening(node: &Node) -> bool {
     node.has(|h| matches!(h, Happened::Listening { .. }))
 }
 
-/// A port of loopback at a peer whose clients come to a listener of the test's, and the link that it belongs to.
+/// Dials a link with a remote forward from a port of the peer to `inner`. Returns the link's id.
 fn link_with_port(node: &Node, peer: SocketAddr, port: u16, inner: SocketAddr) -> seaprox::Id {
     node.link_with(peer, move |config| config.reverse = vec![Node::reverse(Bind::Ip(at(port)), inner)])
 }
 
 #[test]
-fn a_dead_peers_stream_does_not_hold_a_drain() {
+fn a_stream_of_a_lost_peer_does_not_delay_a_drain() {
     let (server, client) = (Node::start(), Node::start());
     let cutter = Cutter::new(server.serve());
     let link = client.link(cutter.addr);
@@ -84,14 +85,14 @@ fn a_dead_peers_stream_does_not_hold_a_drain() {
     socket2::SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
     drop(far);
     until("the connection is over", || server.ask(|core| core.stats().closed_total()) == 1);
-    assert_ne!(server.links()[0].streams, 0, "the peer has not heard of it");
+    assert_ne!(server.links()[0].streams, 0, "the peer does not know of the end");
     server.drain(LONG);
     until("the loop has ended", || server.is_over());
 }
 
-/// The node that dials can come back, and what a client has handed over is still owed.
+/// The dialing node can resume its session, and has bytes that the peer has not acknowledged.
 #[test]
-fn a_drain_waits_for_bytes_that_the_peer_of_a_dialled_link_has_not_got() {
+fn a_drain_waits_until_the_peer_of_a_dialed_link_has_all_bytes() {
     let (server, client) = (Node::start(), Node::start());
     let cutter = Cutter::new(server.serve());
     let link = client.link(cutter.addr);
@@ -118,7 +119,7 @@ fn a_drain_waits_for_bytes_that_the_peer_of_a_dialled_link_has_not_got() {
 }
 
 #[test]
-fn a_node_that_drains_is_left_for_its_successor() {
+fn new_connections_go_to_the_successor_of_a_draining_node() {
     let (server, client) = (Node::start(), Node::start());
     let serving = server.serve();
     let port = free_port();
@@ -143,7 +144,7 @@ fn a_node_that_drains_is_left_for_its_successor() {
     let mut got = [0; 5];
     taken.read_exact(&mut got).unwrap();
     assert_eq!(&got, b"early");
-    assert_eq!(successor.links().len(), 1, "it has come over the successor");
+    assert_eq!(successor.links().len(), 1, "the connection goes through the successor");
     until("the successor listens", || !successor.links()[0].listeners.is_empty());
     let (mut user_two, mut served_two) = user_of(port, &inner);
     exchange(&mut user_two, &mut served_two);
@@ -166,7 +167,7 @@ fn a_node_that_drains_is_left_for_its_successor() {
 }
 
 #[test]
-fn what_outlasts_the_drain_is_cut_and_nothing_else_is() {
+fn connections_that_outlast_the_drain_are_reset_and_others_go_on() {
     let (server, client) = (Node::start(), Node::start());
     let serving = server.serve();
     let link = client.link(serving);
@@ -185,9 +186,9 @@ fn what_outlasts_the_drain_is_cut_and_nothing_else_is() {
     exchange(&mut near_two, &mut far_two);
 }
 
-/// A node that serves nothing tells its peer, which closes the session, and neither waits for anything.
+/// The peer of a draining node without connections closes the session, and the node ends without a wait.
 #[test]
-fn a_node_without_connections_is_left_at_once() {
+fn a_draining_node_without_connections_ends_at_once() {
     let (server, client) = (Node::start(), Node::start());
     let serving = server.serve();
     let link = client.link(serving);
@@ -203,9 +204,9 @@ fn a_node_without_connections_is_left_at_once() {
     assert!(!client.has(|h| matches!(h, Happened::Parted)), "its session was closed, not lost");
 }
 
-/// A node that stops takes no subflow, so a session of it that has lost all of them cannot come back.
+/// A draining node accepts no subflow, so a session that has lost all of its subflows cannot be resumed.
 #[test]
-fn a_session_of_a_node_that_drains_ends_with_its_last_subflow() {
+fn a_session_of_a_draining_node_ends_with_its_last_subflow() {
     let (server, client) = (Node::start(), Node::start());
     let cutter = Cutter::new(server.serve());
     let link = client.link(cutter.addr);
@@ -220,9 +221,9 @@ fn a_session_of_a_node_that_drains_ends_with_its_last_subflow() {
     assert_eq!(client.closed.lock().unwrap()[..], [Reason::LinkLost]);
 }
 
-/// Each GOAWAY leads to another session, as long as each has a connection; the oldest session makes room.
+/// Each GOAWAY leads to a new session beside the draining one. Beyond eight draining sessions the oldest is ended.
 #[test]
-fn a_link_sets_only_so_many_sessions_aside() {
+fn a_link_keeps_at_most_eight_draining_sessions() {
     let client = Node::start();
     let first = Node::start();
     let cutter = Cutter::new(first.serve());
@@ -251,24 +252,25 @@ fn a_link_sets_only_so_many_sessions_aside() {
     }
 }
 
-/// A successor that takes its time is not waited for with pauses that grow to the longest.
+/// The pauses between redials do not grow to the longest one while a successor starts.
 #[test]
-fn a_successor_is_looked_for_with_short_pauses() {
+fn redials_of_a_successor_have_short_pauses() {
     let (server, client) = (Node::start(), Node::start());
     let serving = server.serve();
     client.link_with(serving, |config| config.timing = Timing::default());
     client.until_up();
     server.drain(LONG);
     // With pauses that double up to 15 s, ten tries take more than 27 s.
-    until("it has been looked for ten times", || client.has(|h| matches!(h, Happened::NoSubflow { tries: 10.., .. })));
+    until("ten redials have failed", || client.has(|h| matches!(h, Happened::NoSubflow { tries: 10.., .. })));
     let successor = Node::start();
     successor.serve_at(serving, timing());
     until("it has been found", || !successor.links().is_empty());
 }
 
-/// A client that came to a port before the far node knew that its owner drains is served, if its stream comes soon.
+/// The client connects to a remote port before the far node knows that the port's owner drains. It is served if its
+/// stream arrives soon.
 #[test]
-fn a_client_that_came_before_the_drain_was_known_is_served() {
+fn a_client_that_connects_before_the_goaway_arrives_is_served() {
     let serves = || {
         let (server, client) = (Node::start(), Node::start());
         let cutter = Cutter::new(server.serve());
@@ -297,12 +299,12 @@ fn a_client_that_came_before_the_drain_was_known_is_served() {
         let is_served = read_end(&mut user) == Ok(1);
         is_served && serving.join().unwrap()
     };
-    // A machine that is busy may be late.
+    // On a busy machine some attempts may be late.
     assert!((0..5).any(|_| serves()));
 }
 
 #[test]
-fn a_client_that_drains_gives_its_port_back_at_once() {
+fn a_draining_client_releases_its_remote_port_at_once() {
     let (server, client, other) = (Node::start(), Node::start(), Node::start());
     let serving = server.serve();
     let port = free_port();
@@ -329,9 +331,9 @@ fn hasty() -> Timing {
     Timing { keepalive: Duration::from_millis(100), dead: Duration::from_millis(400), ..timing() }
 }
 
-/// A client that is away: its port is closed when a silent subflow would be dead, and comes back with it.
+/// The port of a client without subflows is closed after the time for a dead subflow, and opened again when it returns.
 #[test]
-fn a_port_is_free_while_its_client_is_away() {
+fn the_remote_port_of_a_lost_client_is_free_until_it_returns() {
     let (server, client, other) = (Node::start(), Node::start(), Node::start());
     let serving = server.serve_at(at(0), hasty());
     let cutter = Cutter::new(serving);
@@ -355,7 +357,7 @@ fn a_port_is_free_while_its_client_is_away() {
     exchange(&mut user, &mut served);
     assert!(!refused());
 
-    // Another listener has the port meanwhile: the client is told, asks again, and gets the port when the other is gone.
+    // If another listener has the port, the client is told, asks again, and gets the port when the other is gone.
     leave();
     link_with_port(&other, serving, port, second_addr);
     until("another has the port", || is_listening(&other));

@@ -1,4 +1,5 @@
-//! What a link holds after thousands of connections that ended in every way, cuts among them: nothing. Over real sockets.
+//! A link holds no resources after thousands of connections that ended in every way, with cuts of the link. Over real
+//! sockets.
 
 use crate::node_kit;
 
@@ -27,7 +28,7 @@ fn end(mut socket: TcpStream, how: usize) {
     }
 }
 
-/// A server that is as fickle as its clients.
+/// Starts a server that ends its connections in the same four ways as its clients.
 fn fickle(listener: TcpListener) {
     thread::spawn(move || {
         for (how, socket) in listener.incoming().flatten().enumerate() {
@@ -37,7 +38,7 @@ fn fickle(listener: TcpListener) {
 }
 
 #[test]
-fn nothing_is_left_of_thousands_of_connections() {
+fn thousands_of_connections_leave_no_resources() {
     let (server, client) = (Node::start(), Node::start());
     let cutter = Cutter::new(server.serve());
     let (listener, inner) = target();
@@ -54,7 +55,7 @@ fn nothing_is_left_of_thousands_of_connections() {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
                 cutter.cut();
-                thread::sleep(Duration::from_millis(40)); // The pace of the cuts, not a wait for anything.
+                thread::sleep(Duration::from_millis(40)); // The interval of the cuts.
             }
         });
         let workers = [0, 1, 2, 3].map(|worker| {
@@ -80,5 +81,5 @@ fn nothing_is_left_of_thousands_of_connections() {
         until("the link is gone", || node.links().is_empty());
         assert_eq!(node.ask(|core| core.usage().sides), 0);
     }
-    assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "nobody listens for it");
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "the remote port is closed");
 }

@@ -1,5 +1,5 @@
-//! The memory that the links of one key can make a node hold, and its return to the system. The test measures the memory of
-//! its process, so it runs in a process of its own.
+//! The memory that the links of one key can make a node use, and its return to the system. The test runs in a process
+//! of its own, because it measures the memory of the process.
 
 use crate::hostile_kit;
 use crate::node_kit;
@@ -15,10 +15,10 @@ use seaprox::link::{Capability, Config};
 use seaprox::node::Happened;
 
 const MIB: u64 = 1 << 20;
-/// The budget of the node, in each direction.
+/// The memory budget of the node, in each direction.
 const TOTAL: usize = 24 << 20;
 
-/// Bytes of this process that are in memory.
+/// Returns the resident bytes of this process.
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
@@ -29,28 +29,28 @@ fn dial(node: SocketAddr, seed: u8, capabilities: u64) -> RawLink {
     RawLink::connect_from(TcpStream::connect(node).unwrap(), [seed; 32], config).unwrap()
 }
 
-/// A read of a node, and in it one piece of a stream that nobody opened, which is an eighth of the read.
+/// Returns the bytes of one read with one piece of an unopened stream, which is an eighth of the read.
 fn pinning(id: u32, offset: u64) -> Vec<u8> {
     let mut bytes = encode(&Frame::Data { id, offset, fin: false, payload: &[7; 15_000] });
     (0..6).for_each(|_| Frame::Pad { len: 16_000 }.encode(&mut bytes));
     bytes
 }
 
-/// Pieces of one byte with a gap before each: what a key can make a node hold beyond what it was allowed to send.
+/// Returns pieces of one byte with a gap before each, which cost the node more than the credit that they use.
 fn gaps(count: u64) -> Vec<u8> {
     (0..count).flat_map(|n| encode(&Frame::Data { id: 2, offset: 2 * n + 1, fin: false, payload: b"x" })).collect()
 }
 
 #[test]
-fn the_links_of_one_key_hold_no_more_than_half_of_the_budget_and_the_others_live() {
-    const NAME: &str = "memory::the_links_of_one_key_hold_no_more_than_half_of_the_budget_and_the_others_live";
+fn the_links_of_one_key_use_at_most_half_of_the_memory_and_others_go_on() {
+    const NAME: &str = "memory::the_links_of_one_key_use_at_most_half_of_the_memory_and_others_go_on";
     in_own_process(NAME, links_of_one_key);
 }
 
 fn links_of_one_key() {
     let node = Node::with(|config| config.limits.link_bytes = TOTAL);
     let at = node.serve();
-    // Another key's connection, which has to go on all the time.
+    // A connection of another key, which has to work all the time.
     let near = Node::start();
     let link = near.link(at);
     near.until_up();
@@ -66,7 +66,7 @@ fn links_of_one_key() {
     };
     echo();
 
-    // Pieces that keep eight times their size: as much as each of four links may send, and more.
+    // Pieces that keep eight times their size. Four links each send more of them than they have credit for.
     let before = resident();
     let mut most = 0;
     for n in 0..4 {
@@ -74,7 +74,7 @@ fn links_of_one_key() {
         for piece in 0..6 * MIB / 15_000 {
             let (id, offset) = (2 + 2 * (piece / 16) as u32, piece % 16 * 15_000);
             if hostile.send_raw(&pinning(id, offset)).is_err() {
-                break; // It has sent more than it was allowed.
+                break; // The node has ended the link, which has exceeded its credit.
             }
         }
         most = most.max(resident().saturating_sub(before));
@@ -82,11 +82,12 @@ fn links_of_one_key() {
     assert!(most < TOTAL as u64, "{} MiB more than before", most / MIB);
     echo();
 
-    // Gaps cost more than the bytes between them. Two links of one key have more than half of the budget.
+    // Gaps cost more than the bytes between them. Together, the two links of this key need more than half of the
+    // budget.
     let (mut first, mut second) = (dial(at, 4, 0), dial(at, 4, 0));
     let wire = gaps(36_000);
     first.send_raw(&wire).unwrap();
-    until("the first is counted", || node.ask(|core| core.link_memory().0) > 9 * MIB);
+    until("the memory of the first is counted", || node.ask(|core| core.link_memory().0) > 9 * MIB);
     assert!(!node.has(|happened| matches!(happened, Happened::Ended { reason: Reason::LimitReached, .. })));
     let _ = second.send_raw(&wire);
     until("a link of the key is ended", || {
@@ -96,7 +97,7 @@ fn links_of_one_key() {
     assert!(received <= TOTAL as u64 / 2, "{received}");
     echo();
 
-    // When they are gone, their memory is too.
+    // The memory of ended links is free again.
     drop((first, second));
     until("the links are gone", || {
         node.ask(|core| {
@@ -107,7 +108,7 @@ fn links_of_one_key() {
     });
     assert!(node.ask(|core| core.link_memory().0) < MIB);
     let left = || resident().saturating_sub(before);
-    until("the memory is given back", || left() < 12 * MIB);
+    until("the memory is returned to the system", || left() < 12 * MIB);
     println!("{most} bytes at most, {} in the end", left());
     echo();
 }

@@ -1,4 +1,5 @@
-//! A link that loses its connections: cut, silent, restarted, not there yet. Over real sockets.
+//! A link that loses its connections: they are reset or silent, or its peer restarts or starts later. Over real
+//! sockets.
 
 use crate::node_kit;
 
@@ -14,7 +15,7 @@ use seaprox::node::{Happened, Path, Timing};
 use seaprox::{Bind, Reason};
 
 #[test]
-fn a_transfer_outlives_every_connection_under_it() {
+fn a_transfer_survives_the_loss_of_all_its_connections() {
     let (server, client) = (Node::start(), Node::start());
     let cutter = Cutter::new(server.serve());
     let link = client.link_with(cutter.addr, |config| config.subflows = 2);
@@ -45,9 +46,9 @@ fn a_transfer_outlives_every_connection_under_it() {
         let other = scope.spawn(|| read(&mut near, 2));
         let is_over = || reader.is_finished() && other.is_finished();
         while !is_over() {
-            // Every second cut comes as soon as there is a connection, and so in the middle of its handshake. Before the
-            // others a piece arrives: a machine that is slow would never bring one through otherwise.
-            until("there is something to cut", || cutter.count() > cuts || is_over());
+            // Every second cut comes as soon as there is a connection, and so in the middle of its handshake. Before each of
+            // the others a piece arrives, because a slow machine would never get one through otherwise.
+            until("there is a connection to cut", || cutter.count() > cuts || is_over());
             cuts = cutter.count();
             cutter.cut();
             let before = pieces.load(Ordering::Relaxed);
@@ -61,7 +62,7 @@ fn a_transfer_outlives_every_connection_under_it() {
 }
 
 #[test]
-fn a_black_hole_is_left_for_another_connection() {
+fn a_silent_connection_is_replaced_by_a_new_one() {
     let (server, client) = (Node::start(), Node::start());
     let soon = || Timing { keepalive: Duration::from_millis(100), dead: Duration::from_millis(400), ..timing() };
     let cutter = Cutter::new(server.serve_at("127.0.0.1:0".parse().unwrap(), soon()));
@@ -85,7 +86,7 @@ fn a_black_hole_is_left_for_another_connection() {
 }
 
 #[test]
-fn a_peer_that_is_not_there_yet_is_waited_for() {
+fn a_connection_waits_for_a_peer_that_starts_later() {
     let (server, client) = (Node::start(), Node::start());
     let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     bound.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
@@ -103,7 +104,7 @@ fn a_peer_that_is_not_there_yet_is_waited_for() {
     near.write_all(b"early").unwrap();
     drop(bound);
     let _late = std::net::TcpListener::bind(closed).map(|listener| {
-        // What comes there goes to the server.
+        // Relays connections to the server.
         let to = cutter.addr;
         thread::spawn(move || {
             for mut client in listener.incoming().flatten() {
@@ -120,9 +121,9 @@ fn a_peer_that_is_not_there_yet_is_waited_for() {
     assert_eq!(&got, b"early");
 }
 
-/// The pause between two tries is a minute here, but shorter than a second while a client waits.
+/// The pause between redials is a minute, but less than a second while a client waits for the link.
 #[test]
-fn who_waits_for_a_link_shortens_the_pause() {
+fn a_waiting_connection_shortens_the_pause_between_redials() {
     let minute = Duration::from_secs(60);
     let timing = move || Timing { redial: (minute, minute), redial_awaited: Duration::from_millis(300), ..timing() };
     let (server, client) = (Node::start(), Node::start());
@@ -131,7 +132,7 @@ fn who_waits_for_a_link_shortens_the_pause() {
     let link = client.link_with(cutter.addr, move |config| config.timing = timing());
     let failed = |tries: u32| client.has(|h| matches!(h, Happened::NoSubflow { tries: n, .. } if *n == tries));
     until("the first try has failed", || failed(1));
-    // A client waits for a link that was never up, and the pauses are short only as long as it waits.
+    // The link was never up. The pauses are short only as long as a client waits.
     let (listener, addr) = target();
     let front = client.forward(link, addr.into());
     let near = connect(front);
@@ -149,7 +150,7 @@ fn who_waits_for_a_link_shortens_the_pause() {
     until("it is tried again soon, and again", || tries() >= so_far + 2);
     cutter.close(false);
     let mut far = accept(&listener);
-    // A client waits for a link that has lost all of its subflows.
+    // The link has lost all of its subflows while a client uses it.
     client.happened.lock().unwrap().clear();
     cutter.close(true);
     cutter.cut();
@@ -157,9 +158,9 @@ fn who_waits_for_a_link_shortens_the_pause() {
     cutter.close(false);
     near.write_all(b"x").unwrap();
     far.read_exact(&mut [0]).unwrap();
-    // A client waits for a link that was unused when it lost its subflows.
+    // The link was unused when it lost its subflows, and a client comes later.
     drop((near, far));
-    until("nobody uses it", || client.links()[0].streams == 0 && client.closed.lock().unwrap().len() == 2);
+    until("no stream is left", || client.links()[0].streams == 0 && client.closed.lock().unwrap().len() == 2);
     client.happened.lock().unwrap().clear();
     cutter.close(true);
     cutter.cut();
@@ -172,7 +173,7 @@ fn who_waits_for_a_link_shortens_the_pause() {
 }
 
 #[test]
-fn a_peer_that_was_restarted_resets_and_is_used_again() {
+fn a_restart_of_the_peer_resets_connections_and_new_ones_work() {
     let client = Node::start();
     let server = Node::start();
     let cutter = Cutter::new(server.serve());
@@ -182,7 +183,7 @@ fn a_peer_that_was_restarted_resets_and_is_used_again() {
     let (mut near, mut far) = (connect(front), accept(&listener));
     near.write_all(b"x").unwrap();
     far.read_exact(&mut [0]).unwrap();
-    // Another node with the same key takes its place: it knows nothing of the session.
+    // Another node with the same key takes its place and does not have the session.
     let other = Node::start();
     cutter.point_to(other.serve());
     cutter.cut();
@@ -194,10 +195,11 @@ fn a_peer_that_was_restarted_resets_and_is_used_again() {
     far.read_exact(&mut [0]).unwrap();
 }
 
-/// Two nodes have one key and stand behind a TCP balancer, which gives them connections in turn. The node that answers
-/// first has the session; a subflow that reaches the other one is refused alone and tried again.
+/// Two nodes have one key and are behind a TCP load balancer, which gives them connections in turn. The node that
+/// answers first has the session. A subflow that reaches the other node is refused and dialed again, and the session
+/// goes on.
 #[test]
-fn a_subflow_that_reaches_another_node_is_refused_alone() {
+fn a_subflow_that_reaches_another_node_is_refused_and_the_session_goes_on() {
     let (one, two, client) = (Node::start(), Node::start(), Node::start());
     let cutter = Cutter::new(one.serve());
     cutter.balance(two.serve());
@@ -220,23 +222,23 @@ fn a_subflow_that_reaches_another_node_is_refused_alone() {
         read_pattern(&mut far, 1, 4 << 20);
     });
     assert!(!client.has(|h| matches!(h, Happened::Ended { .. })) && client.closed.lock().unwrap().is_empty());
-    // When the session's node is gone for good, the other one says so, and has the next session.
+    // When the session's node is gone, the other one says that the session is unknown, and gets the next session.
     let (gone, left) = if is_live(&one) > 0 { (one, two) } else { (two, one) };
     drop(gone);
     assert_eq!(read_end(&mut near), Err(ErrorKind::ConnectionReset));
     until("it is at the other", || is_live(&left) > 0);
 }
 
-/// A stream that the old peer has not answered was not opened yet: it goes over the link to the new one.
+/// A stream without an answer from the old peer is not open yet. It is opened at the new peer.
 #[test]
-fn who_has_asked_in_vain_is_connected_after_the_peer_was_restarted() {
+fn an_unanswered_open_is_repeated_after_a_restart_of_the_peer() {
     let (first, client) = (Node::start(), Node::start());
     let cutter = Cutter::new(first.serve());
     let link = client.link(cutter.addr);
     let (listener, addr) = target();
     let front = client.forward(link, addr.into());
     client.until_up();
-    // A question of the link's own may wait beside it.
+    // The link may have a stream of its own as well.
     let streams = |node: &Node| node.links().first().map_or(0, |link| link.streams);
     let is_connected = |mut near: std::net::TcpStream| {
         let mut far = accept(&listener);
@@ -245,7 +247,7 @@ fn who_has_asked_in_vain_is_connected_after_the_peer_was_restarted() {
         far.shutdown(Shutdown::Both).unwrap();
         assert_eq!(read_end(&mut near), Ok(0));
     };
-    // The client asks while the session has no subflow, and the peer comes back as another process.
+    // The client connects while the session has no subflow, and the peer comes back as another process.
     cutter.close(true);
     cutter.cut();
     until("no subflow is left", || client.has(|h| matches!(h, Happened::Parted)));
@@ -256,8 +258,8 @@ fn who_has_asked_in_vain_is_connected_after_the_peer_was_restarted() {
     cutter.point_to(second.serve());
     cutter.close(false);
     is_connected(near);
-    until("nothing is left of it", || streams(&client) == 0);
-    // The OPEN is lost on the way to a peer that is first silent and then gone.
+    until("its stream is gone", || streams(&client) == 0);
+    // The OPEN is lost on the way to a peer that is silent first and then gone.
     cutter.silence(true);
     let before = streams(&client);
     let near = connect(front);
@@ -271,7 +273,7 @@ fn who_has_asked_in_vain_is_connected_after_the_peer_was_restarted() {
 }
 
 #[test]
-fn a_session_that_nobody_resumes_ends_after_the_hold_time() {
+fn a_session_that_is_not_resumed_ends_after_the_hold_time() {
     let (server, client) = (Node::start(), Node::start());
     let short = || Timing { hold: Duration::from_millis(300), ..timing() };
     let cutter = Cutter::new(server.serve_at("127.0.0.1:0".parse().unwrap(), short()));
@@ -291,7 +293,7 @@ fn a_session_that_nobody_resumes_ends_after_the_hold_time() {
 }
 
 #[test]
-fn a_process_that_comes_back_takes_over_at_once() {
+fn a_restarted_process_takes_over_its_session_and_port_at_once() {
     let server = Node::start();
     let cutter = Cutter::new(server.serve());
     let (listener, inner) = target();
@@ -312,7 +314,7 @@ fn a_process_that_comes_back_takes_over_at_once() {
     let mut served = accept(&listener);
     user.write_all(b"x").unwrap();
     served.read_exact(&mut [0]).unwrap();
-    // Its network is gone without a word, and a new process of it comes over another.
+    // The network of the process is silent. A new process with the same instance id dials over another network.
     cutter.silence(true);
     let second = Node::start();
     let other = Cutter::new(server.ask(|core| core.listeners().next().unwrap().1.ip().unwrap()));
@@ -331,7 +333,7 @@ fn a_process_that_comes_back_takes_over_at_once() {
 }
 
 #[test]
-fn reverse_listeners_come_back_by_themselves() {
+fn remote_listeners_are_restored_after_a_restart_of_the_peer() {
     let (server, client) = (Node::start(), Node::start());
     let cutter = Cutter::new(server.serve());
     let (listener, inner) = target();
@@ -358,7 +360,7 @@ fn reverse_listeners_come_back_by_themselves() {
 }
 
 #[test]
-fn paths_come_and_go_while_it_lives() {
+fn paths_can_be_added_and_removed_during_a_transfer() {
     let (server, client) = (Node::start(), Node::start());
     let addr = server.serve();
     let (one, two) = (Cutter::new(addr), Cutter::new(addr));
@@ -383,7 +385,7 @@ fn paths_come_and_go_while_it_lives() {
 }
 
 #[test]
-fn a_path_that_is_taken_out_before_it_is_up_does_not_come_up() {
+fn a_path_that_is_removed_during_its_handshake_does_not_come_up() {
     let (server, client) = (Node::start(), Node::start());
     let addr = server.serve();
     let (one, two) = (Cutter::new(addr), Cutter::new(addr));
@@ -407,9 +409,9 @@ fn a_path_that_is_taken_out_before_it_is_up_does_not_come_up() {
     assert!(status.subflows.is_empty(), "{status:?}");
 }
 
-/// A session that comes back while the node drains does not get its port again: nobody is to come any more.
+/// The node drains, so it must not accept new clients for the session that is resumed.
 #[test]
-fn a_node_that_drains_listens_for_nobody_again() {
+fn a_session_resumed_at_a_draining_node_does_not_get_its_port_back() {
     let (server, one, two) = (Node::start(), Node::start(), Node::start());
     let addr = server.serve();
     let cutter = Cutter::new(addr);
@@ -428,7 +430,7 @@ fn a_node_that_drains_listens_for_nobody_again() {
     let port = link_at(&one, cutter.addr, 0);
     cutter.close(true);
     cutter.cut();
-    until("it has parted", || server.has(|h| matches!(h, Happened::Parted)));
+    until("its session has no subflow", || server.has(|h| matches!(h, Happened::Parted)));
     link_at(&two, addr, port);
     let (_near, _far) = (connect(([127, 0, 0, 1], port).into()), accept(&listener));
     // The first one comes back, and is in the middle of its handshake when the drain begins.
@@ -436,7 +438,7 @@ fn a_node_that_drains_listens_for_nobody_again() {
     cutter.silence(true);
     cutter.close(false);
     until("it is dialled again", || cutter.count() > before);
-    // It is taken in when the loop has been round.
+    // After three turns of the loop the node has accepted the connection.
     (0..3).for_each(|_| server.ask(|_| ()));
     server.ask(|core| core.drain(SOON));
     cutter.silence(false);
@@ -445,7 +447,7 @@ fn a_node_that_drains_listens_for_nobody_again() {
 }
 
 #[test]
-fn who_waits_for_a_link_in_vain_is_told_so() {
+fn a_connection_over_an_unreachable_link_ends_with_link_lost() {
     let client = Node::with(|config| config.timeouts.connect = Duration::from_millis(300));
     let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     bound.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();

@@ -11,7 +11,7 @@ use node_kit::*;
 use seaprox::Reason;
 
 #[test]
-fn bytes_pass_both_ways_at_once() {
+fn a_stream_carries_bytes_in_both_directions_at_once() {
     let (server, client) = (Node::start(), Node::start());
     let link = client.link(server.serve());
     let (listener, addr) = target();
@@ -32,7 +32,7 @@ fn bytes_pass_both_ways_at_once() {
 }
 
 #[test]
-fn ends_pass_in_each_direction_by_itself() {
+fn a_stream_passes_on_the_fin_of_each_direction_separately() {
     let (server, client) = (Node::start(), Node::start());
     let link = client.link(server.serve());
     let (listener, addr) = target();
@@ -57,9 +57,9 @@ fn ends_pass_in_each_direction_by_itself() {
     until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
 }
 
-/// What a client has said before there is a link's stream for it, and the end right behind it, arrive whole; so does the answer.
+/// The client sends its request and a FIN before its stream is open. Both arrive, and so does the response.
 #[test]
-fn what_is_said_and_ended_at_once_arrives_whole() {
+fn a_request_sent_before_the_stream_is_open_arrives_complete() {
     let (server, client) = (Node::start(), Node::start());
     let link = client.link(server.serve());
     let (listener, addr) = target();
@@ -85,9 +85,9 @@ fn what_is_said_and_ended_at_once_arrives_whole() {
     until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
 }
 
-/// Who sends without end into a connection whose reader said FIN and is gone is cut off, over a link as elsewhere.
+/// The reader sends a FIN and then resets. The endless sender is cut off over a link as it is without one.
 #[test]
-fn a_sender_without_end_is_cut_off_when_its_reader_is_gone() {
+fn an_endless_sender_over_a_link_is_cut_off_when_its_reader_is_gone() {
     let patient = |config: &mut seaprox::Config| config.timeouts.linger = Duration::from_secs(3600);
     let (server, client) = (Node::with(patient), Node::with(patient));
     let link = client.link(server.serve());
@@ -100,12 +100,12 @@ fn a_sender_without_end_is_cut_off_when_its_reader_is_gone() {
     drop(near);
     let block = vec![7; 1 << 20];
     let sent = (0..256).take_while(|_| far.write_all(&block).is_ok()).count();
-    assert!(sent < 256, "256 MiB were thrown away");
+    assert!(sent < 256, "256 MiB were discarded");
     until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
 }
 
 #[test]
-fn a_reset_passes_as_a_reset() {
+fn a_reset_is_passed_on_over_a_link() {
     let (server, client) = (Node::start(), Node::start());
     let link = client.link(server.serve());
     let (listener, addr) = target();
@@ -122,9 +122,9 @@ fn a_reset_passes_as_a_reset() {
     until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
 }
 
-/// Timers end connections in which nobody has said that it is done: what was sent until then is not the whole.
+/// A connection that times out has not ended in order, so the far end must see a reset and not a FIN.
 #[test]
-fn what_a_timer_ends_is_cut_at_the_far_end() {
+fn a_connection_that_times_out_is_reset_at_the_far_end() {
     let hasty = |config: &mut seaprox::Config| config.timeouts.idle = Duration::from_millis(300);
     for near_is_hasty in [true, false] {
         let make = |is_hasty: bool| if is_hasty { Node::with(hasty) } else { Node::start() };
@@ -144,7 +144,7 @@ fn what_a_timer_ends_is_cut_at_the_far_end() {
 }
 
 #[test]
-fn a_direction_that_has_ended_is_whole_when_a_timer_ends_the_other() {
+fn a_finished_direction_is_delivered_completely_when_the_other_times_out() {
     let hasty = |config: &mut seaprox::Config| config.timeouts.half_closed = Duration::from_millis(300);
     let (server, client) = (Node::with(hasty), Node::start());
     let link = client.link(server.serve());
@@ -158,14 +158,14 @@ fn a_direction_that_has_ended_is_whole_when_a_timer_ends_the_other() {
     let mut far = accept(&listener);
     near.write_all(b"question").unwrap();
     far.read_exact(&mut [0; 8]).unwrap();
-    // An answer that fills everything on its way.
+    // A response that fills all buffers on the way.
     far.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut count = 0;
     while let Ok(put) = far.write(&(count..count + 4096).map(|at| pattern(5, at)).collect::<Vec<_>>()) {
         count += put as u64;
     }
     far.shutdown(Shutdown::Write).unwrap();
-    // As much is read as the far node needs to pass on all of it; then nothing, until it is tired of waiting for questions.
+    // The client reads until the far node has passed on all of it, and then nothing until the far node times out.
     let is_passed_on = || {
         let is_shut = |status: &seaprox::ConnectionStatus| status.source.flags.contains(&"shut");
         server.ask(move |core| core.snapshot().connections.iter().all(is_shut))
@@ -177,10 +177,10 @@ fn a_direction_that_has_ended_is_whole_when_a_timer_ends_the_other() {
         at += got as u64;
     }
     until("the far node has ended it", || server.ask(|core| core.usage().connections) == 0);
-    assert!(at < count, "there is something left to read");
+    assert!(at < count, "some of the response is still to be read");
     near.write_all(b"more").unwrap();
     while at < count {
-        let got = near.read(&mut buf).expect("what the far node had in order is owed");
+        let got = near.read(&mut buf).expect("the response arrives completely");
         assert!(got > 0 && buf[..got].iter().zip(at..).all(|(byte, at)| *byte == pattern(5, at)));
         at += got as u64;
     }
@@ -188,7 +188,7 @@ fn a_direction_that_has_ended_is_whole_when_a_timer_ends_the_other() {
 }
 
 #[test]
-fn a_target_that_refuses_is_told_with_its_reason() {
+fn the_reason_of_a_failed_connect_reaches_the_near_node() {
     let (server, client) = (Node::start(), Node::start());
     let link = client.link(server.serve());
     let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -209,7 +209,7 @@ fn a_target_that_refuses_is_told_with_its_reason() {
 }
 
 #[test]
-fn many_streams_share_one_connection() {
+fn a_hundred_streams_share_one_connection() {
     let (server, client) = (Node::start(), Node::start());
     let cutter = cutter::Cutter::new(server.serve());
     let link = client.link(cutter.addr);
@@ -248,7 +248,7 @@ fn many_streams_share_one_connection() {
     until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
 }
 
-/// Takes every stream and says what it gets in capitals, until it is told to panic.
+/// Replies to all bytes with the same bytes in capitals. Panics on the word "panic".
 struct Shout;
 
 impl seaprox::Handler for Shout {
@@ -263,7 +263,7 @@ impl seaprox::Handler for Shout {
 }
 
 #[test]
-fn a_handler_takes_streams_into_its_own_hands() {
+fn a_handler_can_answer_the_streams_of_a_peer_without_a_socket() {
     let (server, client) = (Node::start(), Node::start());
     let policy = std::sync::Arc::clone(&server.policy) as std::sync::Arc<dyn seaprox::node::Policy>;
     let addr = server.ask(|core| {
@@ -288,7 +288,7 @@ fn a_handler_takes_streams_into_its_own_hands() {
 }
 
 #[test]
-fn a_node_knows_where_its_peer_sees_it() {
+fn a_node_learns_the_address_that_its_peer_observes() {
     let (server, client) = (Node::start(), Node::start());
     let cutter = cutter::Cutter::new(server.serve());
     client.link_with(cutter.addr, |config| config.subflows = 2);
@@ -300,11 +300,11 @@ fn a_node_knows_where_its_peer_sees_it() {
     let mut there: Vec<String> = server.links()[0].subflows.iter().map(|s| s.remote.clone()).collect();
     seen.sort();
     there.sort();
-    assert_eq!(seen, there, "behind a relay, the address is not our own");
+    assert_eq!(seen, there, "behind a relay, the observed address is the relay's");
     until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
 }
 
-/// Never connects anything.
+/// A connector that never answers.
 struct Never(Vec<seaprox::Answer>);
 
 impl seaprox::Connector for Never {
@@ -318,7 +318,7 @@ impl seaprox::Connector for Never {
 }
 
 #[test]
-fn who_is_given_up_before_an_answer_need_not_wait_for_it() {
+fn ending_a_connection_during_its_connect_is_reported_to_the_peer_at_once() {
     let (server, client) = (Node::start(), Node::start());
     let link = client.link(server.serve());
     server.ask(|core| core.set_connector(Box::new(Never(Vec::new()))));
@@ -331,12 +331,12 @@ fn who_is_given_up_before_an_answer_need_not_wait_for_it() {
     server.ask(move |core| core.end(id, Reason::Killed));
     let _ = near.read(&mut [0]);
     until("it is told", || !client.closed.lock().unwrap().is_empty());
-    assert_eq!(*client.closed.lock().unwrap(), [Reason::Other], "not that it took too long");
+    assert_eq!(*client.closed.lock().unwrap(), [Reason::Other], "not a timeout");
     until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
 }
 
 #[test]
-fn who_leaves_before_an_answer_leaves_nothing_behind() {
+fn clients_that_reset_during_the_connect_leave_no_streams() {
     let (server, client) = (Node::start(), Node::start());
     let link = client.link(server.serve());
     server.ask(|core| core.set_connector(Box::new(Never(Vec::new()))));
@@ -352,9 +352,9 @@ fn who_leaves_before_an_answer_leaves_nothing_behind() {
     until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
 }
 
-/// A process that is told to stop cuts what it carries: nobody takes what they have for the whole, and nobody waits for more.
+/// A node that is stopped resets its connections, so that no peer takes a part for the whole or waits for more.
 #[test]
-fn a_stop_is_a_cut_at_the_far_end_even_in_full_flow() {
+fn a_stop_during_a_transfer_is_a_reset_at_the_far_end() {
     for near_stops in [true, false].repeat(3) {
         let (server, client) = (Node::start(), Node::start());
         let link = client.link(server.serve());
@@ -365,7 +365,7 @@ fn a_stop_is_a_cut_at_the_far_end_even_in_full_flow() {
             if near_stops { (client, server, far, near) } else { (server, client, near, far) };
         thread::scope(|scope| {
             let mut out = stays.try_clone().unwrap();
-            // Whichever of the two comes first hears of the reset, and the other then only that it is over.
+            // Either the reader or the writer gets the reset. The other one only learns that the connection is closed.
             let writer = scope.spawn(move || {
                 loop {
                     if let Err(error) = out.write_all(&[1; 65536]) {
@@ -397,14 +397,14 @@ fn a_stop_is_a_cut_at_the_far_end_even_in_full_flow() {
 }
 
 #[test]
-fn a_node_that_drains_sends_what_it_has_taken() {
+fn a_draining_node_delivers_all_bytes_that_it_has_read() {
     let (server, client) = (Node::start(), Node::start());
     let link = client.link(server.serve());
     let (listener, addr) = target();
     let front = client.forward(link, addr.into());
     let (mut near, mut far) = (connect(front), accept(&listener));
     far.shutdown(Shutdown::Write).unwrap();
-    // Everything on the way is full, and then nobody has more to send.
+    // All buffers on the way are full when the sender ends.
     let count = fill(&mut near);
     near.shutdown(Shutdown::Write).unwrap();
     let mut at = 0;
@@ -417,10 +417,10 @@ fn a_node_that_drains_sends_what_it_has_taken() {
     until("the link is over", || server.links().is_empty());
 }
 
-/// What has arrived at a node to its end is delivered there, however slowly, though the peer has gone since; what has not
-/// is cut.
+/// A stream that a node has received up to its FIN is delivered, however slowly, after the peer has gone. An incomplete
+/// stream is reset.
 #[test]
-fn what_has_arrived_whole_is_delivered_although_the_peer_has_left() {
+fn a_stream_received_completely_is_delivered_after_the_peer_has_left() {
     let (server, client) = (Node::start(), Node::start());
     let link = client.link(server.serve());
     let (listener, addr) = target();
@@ -444,7 +444,7 @@ fn what_has_arrived_whole_is_delivered_although_the_peer_has_left() {
     until("nothing is left", || server.ask(|core| core.usage().connections) == 0);
 }
 
-/// Sends until everything on the way is full. How much that was.
+/// Sends until all buffers on the way are full. Returns the number of bytes.
 fn fill(near: &mut std::net::TcpStream) -> u64 {
     near.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut count = 0;
@@ -454,10 +454,10 @@ fn fill(near: &mut std::net::TcpStream) -> u64 {
     count
 }
 
-/// Reads some of what [`fill`] has sent, which goes on at `at`. Whether there was more of it.
+/// Reads some of the bytes that [`fill`] has sent, from offset `at` on. Returns false at the end.
 fn read_some(far: &mut std::net::TcpStream, at: &mut u64) -> bool {
     let mut buf = [0; 4096];
-    let got = far.read(&mut buf).expect("what was taken is owed");
+    let got = far.read(&mut buf).expect("all bytes arrive");
     assert!(buf[..got].iter().zip(*at..).all(|(byte, at)| *byte == pattern(6, at)));
     *at += got as u64;
     got > 0

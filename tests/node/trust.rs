@@ -1,4 +1,4 @@
-//! Whom a node lets in, and what they may do. Over real sockets.
+//! Admission of peers, and the permissions and limits of their keys. Over real sockets.
 
 use crate::node_kit;
 
@@ -12,14 +12,14 @@ use seaprox::node::{Happened, Timing};
 use seaprox::{Bind, Reason};
 
 #[test]
-fn keys_that_are_not_admitted_get_nothing() {
+fn a_link_with_a_key_that_is_not_admitted_does_not_come_up() {
     let (server, client) = (Node::start(), Node::start());
     let addr = server.serve();
     server.policy.keys.lock().unwrap().push([0; 32]);
     client.link(addr);
     until("it was rejected", || client.has(|h| matches!(h, Happened::Rejected | Happened::NoSubflow { tries: 2, .. })));
     assert!(server.links().is_empty() && server.ask(|core| core.stats().visitors_failed) > 0);
-    // The other way round: the server has another key than the one that is known.
+    // The other way round: the server's key is not the known one.
     let other = Node::start();
     other.policy.keys.lock().unwrap().push([9; 32]);
     server.policy.keys.lock().unwrap().clear();
@@ -29,7 +29,7 @@ fn keys_that_are_not_admitted_get_nothing() {
 }
 
 #[test]
-fn a_key_that_is_removed_loses_its_sessions() {
+fn removing_a_key_ends_its_sessions() {
     let (server, client) = (Node::start(), Node::start());
     let link = client.link(server.serve());
     let (listener, addr) = target();
@@ -45,7 +45,7 @@ fn a_key_that_is_removed_loses_its_sessions() {
 }
 
 #[test]
-fn what_a_key_may_do_is_asked_each_time() {
+fn the_permissions_of_a_key_are_checked_for_each_listener_and_stream() {
     let (server, client) = (Node::start(), Node::start());
     let addr = server.serve();
     server.policy.listens.store(false, Ordering::Relaxed);
@@ -63,12 +63,12 @@ fn what_a_key_may_do_is_asked_each_time() {
     let mut second = connect(front);
     assert!(second.read(&mut [0]).is_err() || client.closed.lock().unwrap().contains(&Reason::LimitReached));
     until("the limit is told", || client.closed.lock().unwrap().contains(&Reason::LimitReached));
-    // The one that was dialled may open nothing at the one that dialled.
+    // The accepting node may open nothing at the dialing node.
     assert_eq!(server.links()[0].listeners.len(), 0);
 }
 
 #[test]
-fn a_limit_of_streams_is_that_of_the_key_and_not_of_each_link() {
+fn the_stream_limit_counts_all_links_of_a_key() {
     let (server, client) = (Node::start(), Node::start());
     let addr = server.serve();
     *server.policy.streams_max.lock().unwrap() = Some(1);
@@ -80,9 +80,10 @@ fn a_limit_of_streams_is_that_of_the_key_and_not_of_each_link() {
     until("the limit is told", || client.closed.lock().unwrap().contains(&Reason::LimitReached));
 }
 
-/// Whoever ends its session while what it has sent waits for a slow reader, and comes again, has no more for it.
+/// A stream whose bytes still wait for a slow reader counts after its session has ended, so that a peer gains nothing
+/// by dialing again.
 #[test]
-fn a_limit_of_streams_holds_for_what_is_left_of_those_whose_sessions_are_over() {
+fn the_stream_limit_counts_undelivered_streams_of_ended_sessions() {
     let (server, client) = (Node::start(), Node::start());
     let addr = server.serve();
     *server.policy.streams_max.lock().unwrap() = Some(1);
@@ -90,7 +91,7 @@ fn a_limit_of_streams_holds_for_what_is_left_of_those_whose_sessions_are_over() 
     let front = client.forward(client.link(addr), inner.into());
     let (mut near, mut far) = (connect(front), accept(&listener));
     far.shutdown(Shutdown::Write).unwrap();
-    // A little more than the far socket takes: the stream takes that too.
+    // Slightly more than the socket at the far end takes; the stream holds the rest.
     let given = || server.ask(|core| core.snapshot().connections[0].dest.as_ref().map_or(0, |dest| dest.bytes_out));
     let mut sent = 0;
     let mut is_stuck = || {
@@ -111,14 +112,14 @@ fn a_limit_of_streams_holds_for_what_is_left_of_those_whose_sessions_are_over() 
     let front = again.forward(again.link(addr), inner.into());
     let _second = connect(front);
     until("the limit is told", || again.closed.lock().unwrap().contains(&Reason::LimitReached));
-    // When that has been read, another may come.
+    // When the reader has all bytes, the next stream is permitted.
     while far.read(&mut [0; 1 << 16]).unwrap() > 0 {}
     until("nothing is left", || server.ask(|core| core.usage().connections) == 0);
     let (_third, _far) = (connect(front), accept(&listener));
 }
 
 #[test]
-fn a_rate_is_kept() {
+fn the_rate_limit_of_a_key_is_kept() {
     let (server, client) = (Node::start(), Node::start());
     *server.policy.rate_max.lock().unwrap() = Some(4 << 20);
     let link = client.link(server.serve());
@@ -135,7 +136,7 @@ fn a_rate_is_kept() {
 }
 
 #[test]
-fn a_small_rate_looks_like_death_to_neither_end() {
+fn a_small_rate_limit_does_not_make_a_subflow_look_dead() {
     let (server, client) = (Node::start(), Node::start());
     *server.policy.rate_max.lock().unwrap() = Some(60_000);
     let wary = || Timing { keepalive: Duration::from_millis(300), dead: Duration::from_millis(1500), ..timing() };
@@ -158,7 +159,7 @@ fn a_small_rate_looks_like_death_to_neither_end() {
 }
 
 #[test]
-fn visitors_learn_nothing_and_are_few() {
+fn unauthenticated_peers_get_no_information_and_are_limited() {
     let server = Node::start();
     let short = Timing { handshake: Duration::from_millis(300), visitors: 8, ..timing() };
     let addr = server.serve_at("127.0.0.1:0".parse().unwrap(), short);
@@ -172,16 +173,16 @@ fn visitors_learn_nothing_and_are_few() {
     for mut socket in silent {
         let mut got = Vec::new();
         let _ = socket.read_to_end(&mut got);
-        assert!(got.is_empty(), "a silent visitor is told nothing");
+        assert!(got.is_empty(), "a silent peer gets no byte");
     }
     let client = Node::start();
     client.link(addr);
     client.until_up();
 }
 
-/// Two that nothing tells apart, as when a machine was cloned with its keys: each would take over from the other.
+/// Two processes have the same key and instance id, as after a machine was cloned. Each would take over from the other.
 #[test]
-fn two_with_the_same_key_and_command_line_do_not_put_one_another_out_for_ever() {
+fn two_processes_with_the_same_instance_id_do_not_evict_each_other_forever() {
     let (server, one, two) = (Node::start(), Node::start(), Node::start());
     let addr = server.serve();
     let clone = |node: &Node| node.link_with(addr, |config| config.identity.instance = Some(7));
@@ -196,11 +197,11 @@ fn two_with_the_same_key_and_command_line_do_not_put_one_another_out_for_ever() 
     }
     let ups = |node: &Node| node.happened.lock().unwrap().iter().filter(|h| matches!(h, Happened::Up { .. })).count();
     assert!(ups(&one) + ups(&two) <= 6, "{} and {}", ups(&one), ups(&two));
-    assert_eq!(server.links().len(), 2, "and nothing else is left");
+    assert_eq!(server.links().len(), 2, "no other link is left");
 }
 
 #[test]
-fn a_rate_is_that_of_the_key_and_changes_while_links_live() {
+fn the_rate_limit_counts_all_links_of_a_key_and_can_be_changed() {
     let (server, client) = (Node::start(), Node::start());
     let addr = server.serve();
     *server.policy.rate_max.lock().unwrap() = Some(400_000);
@@ -223,13 +224,16 @@ fn a_rate_is_that_of_the_key_and_changes_while_links_live() {
     *server.policy.rate_max.lock().unwrap() = None;
     server.ask(|core| core.recheck_links());
     let took = pass(&mut pairs, 4_000_000);
-    assert!(took < Duration::from_secs(15), "and that is gone: with it there would be twenty seconds: {took:?}");
+    assert!(
+        took < Duration::from_secs(15),
+        "the limit is gone: with it the transfer would take twenty seconds: {took:?}"
+    );
 }
 
-/// A connection that waits for a refused link ends with `auth_failed`, not with a timeout; the status shows the failed
-/// tries.
+/// A connection that waits for a refused link ends with `auth_failed`, not with a timeout. The status shows the failed
+/// dials.
 #[test]
-fn a_link_whose_key_is_refused_tells_its_reason() {
+fn a_link_whose_key_is_refused_reports_auth_failed() {
     let server = Node::start();
     server.policy.keys.lock().unwrap().push([9; 32]);
     let client = Node::with(|config| config.timeouts.connect = Duration::from_millis(700));
@@ -243,7 +247,7 @@ fn a_link_whose_key_is_refused_tells_its_reason() {
     assert!(status.failure.as_ref().is_some_and(|(failure, _)| failure.reason == Reason::AuthFailed), "{status:?}");
     let [missing] = &status.missing[..] else { panic!("{status:?}") };
     assert!(missing.tries > 0 && missing.failure.is_some(), "{missing:?}");
-    // A link that is up again has nothing to explain, and its session is younger than itself.
+    // The status of a link that is up again shows no failure, and a session that is younger than the link.
     server.policy.keys.lock().unwrap().clear();
     client.until_up();
     until("the status says so", || {

@@ -1,6 +1,6 @@
-//! Peers that have not shown a key yet: how many places they get, who gives way, and what their handshakes may cost.
+//! Unauthenticated peers: the limit on their number, the choice of those to close, and the cost of their handshakes.
 //!
-//! Addresses of 127.0.0.0/8 stand for many hosts: on Linux each of them can be connected from.
+//! Addresses of 127.0.0.0/8 stand for many hosts: on Linux a socket can be bound to any of them.
 
 use crate::node_kit;
 use crate::tls;
@@ -17,12 +17,12 @@ use seaprox::node::{Happened, Path, Policy, ServeConfig, Timing};
 use seaprox::{Bind, Config, Proxy, bind};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// Places that are few, and time that does not run out while a test runs.
+/// Returns timers with few places for unauthenticated peers and a handshake timeout longer than a test.
 fn few() -> Timing {
     Timing { visitors: 16, handshake: Duration::from_secs(120), ..timing() }
 }
 
-/// A connection from one of the addresses of loopback.
+/// Connects from an address of loopback.
 fn connect_from(source: Ipv4Addr, to: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SockAddr::from(SocketAddrV4::new(source, 0))).unwrap();
@@ -32,7 +32,7 @@ fn connect_from(source: Ipv4Addr, to: SocketAddr) -> TcpStream {
     socket
 }
 
-/// The number-th of many addresses.
+/// Returns one of many addresses.
 fn stranger(number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::new(127, 9, 0, 1).to_bits() + number)
 }
@@ -51,7 +51,7 @@ fn client_hello() -> Vec<u8> {
     bytes
 }
 
-/// The connections of these that still stand.
+/// Returns how many of the connections are still open.
 fn standing(sockets: &mut [TcpStream]) -> usize {
     let stands = |socket: &mut TcpStream| {
         socket.set_nonblocking(true).unwrap();
@@ -74,24 +74,24 @@ fn serve_few() -> (Node, SocketAddr) {
 }
 
 #[test]
-fn silent_connections_from_one_address_keep_nobody_out() {
+fn silent_connections_from_one_address_do_not_keep_a_peer_out() {
     let (server, addr) = serve_few();
     let mut silent: Vec<TcpStream> = (0..60).map(|_| connect(addr)).collect();
     until("most are turned away", || server.ask(|core| core.stats().visitors_refused) >= 60 - 8);
-    assert_eq!(standing(&mut silent), 8, "half of sixteen while nobody else is there");
+    assert_eq!(standing(&mut silent), 8, "half of the sixteen places, while no other address uses them");
     let client = Node::start();
     client.link(addr);
     client.until_up();
 }
 
 #[test]
-fn connections_from_many_addresses_keep_nobody_out() {
+fn unauthenticated_connections_from_many_addresses_do_not_keep_a_peer_out() {
     let (_server, addr) = serve_few();
     for first in [b"".as_slice(), b"\x16", &client_hello()] {
         let crowd: Vec<TcpStream> = (0..200)
             .map(|number| {
                 let mut socket = connect_from(stranger(number), addr);
-                // A write fails on a connection that has lost its place already.
+                // A write fails on a connection that the server has already closed.
                 let _ = socket.write_all(first);
                 socket
             })
@@ -107,7 +107,7 @@ fn connections_from_many_addresses_keep_nobody_out() {
 }
 
 #[test]
-fn a_link_that_was_cut_is_resumed_beside_a_crowd() {
+fn a_cut_link_is_resumed_during_a_flood_of_unauthenticated_peers() {
     let (server, addr) = serve_few();
     let cutter = Cutter::new(addr);
     let client = Node::start();
@@ -117,15 +117,14 @@ fn a_link_that_was_cut_is_resumed_beside_a_crowd() {
     let (mut near, mut far) = (connect(front), accept(&listener));
     near.write_all(b"x").unwrap();
     far.read_exact(&mut [0]).unwrap();
-    // The flood holds all the places that are not kept for others: each was answered, and none has cost more than a
-    // newcomer.
+    // The flood holds all places that are not reserved. Each of its peers was answered.
     let hello = client_hello();
     let mut crowd: Vec<TcpStream> = (0..40).map(|number| connect_from(stranger(number), addr)).collect();
     crowd.iter_mut().for_each(|socket| _ = socket.write_all(&hello));
     until("they have been answered or turned away", || server.ask(|core| core.stats().visitors_refused) >= 40 - 12);
-    // Twelve on a quiet machine. Under load fewer were seen once; the bound is what the rest of the test stands on.
+    // Twelve on an idle machine. Under load there were fewer once; the rest of the test relies on the upper bound.
     let held = standing(&mut crowd);
-    assert!((1..=12).contains(&held), "a quarter of sixteen is kept for addresses with a recent key: {held}");
+    assert!((1..=12).contains(&held), "a quarter of sixteen is reserved for addresses with a recent key: {held}");
     cutter.cut();
     until("the link is resumed", || client.has(|happened| matches!(happened, Happened::Resumed)));
     near.write_all(b"y").unwrap();
@@ -133,26 +132,26 @@ fn a_link_that_was_cut_is_resumed_beside_a_crowd() {
 }
 
 #[test]
-fn peers_are_given_less_time_when_there_are_many() {
+fn the_handshake_timeout_is_shorter_when_many_peers_wait() {
     let server = Node::start();
     let hurried = Timing { visitors: 4, handshake: Duration::from_secs(15), ..timing() };
     let addr = server.serve_at("127.0.0.1:0".parse().unwrap(), hurried);
     let client = Node::start();
     client.link(addr);
     client.until_up();
-    // The address of the client has the place that is kept for those like it.
+    // The last connection has the client's address, which has a recent key, and so takes the reserved place.
     let mut crowd: Vec<TcpStream> = (0..3).map(|number| connect_from(stranger(number), addr)).collect();
     crowd.push(connect(addr));
     let since = Instant::now();
-    until("one of them is sent away", || standing(&mut crowd) < 4);
+    until("one of them is closed", || standing(&mut crowd) < 4);
     // A fifth of fifteen seconds is three.
     assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
     assert!(server.ask(|core| core.stats().visitors_failed) > 0);
 }
 
-/// Drives a loop turn by turn: what one of them computes is then known.
+/// The test drives the loop turn by turn, to count the handshakes of each.
 #[test]
-fn two_handshakes_are_computed_in_a_turn_at_most() {
+fn at_most_two_handshakes_are_computed_in_a_turn() {
     let mut proxy = Proxy::new(Config::default(), None).unwrap();
     let mut bound = bind(&Bind::Ip("127.0.0.1:0".parse().unwrap()), 1, proxy.core().config()).unwrap();
     let addr = bound[0].addr().ip().unwrap();
@@ -178,7 +177,7 @@ fn two_handshakes_are_computed_in_a_turn_at_most() {
 }
 
 #[test]
-fn a_hello_in_pieces_is_answered_when_it_is_whole() {
+fn a_client_hello_in_pieces_is_answered_when_it_is_complete() {
     let (_server, addr) = serve_few();
     let mut client = connect(addr);
     let hello = client_hello();
@@ -186,7 +185,7 @@ fn a_hello_in_pieces_is_answered_when_it_is_whole() {
     for byte in &hello[..hello.len() - 1] {
         client.write_all(&[*byte]).unwrap();
     }
-    assert!(client.read(&mut [0; 64]).is_err(), "nothing is said to a part of it");
+    assert!(client.read(&mut [0; 64]).is_err(), "a part of it is not answered");
     client.set_read_timeout(Some(SOON)).unwrap();
     client.write_all(&hello[hello.len() - 1..]).unwrap();
     let mut first = [0; 6];

@@ -1,4 +1,4 @@
-//! A cutter: a TCP relay between two nodes that can cut what goes through it, or let it fall silent.
+//! A TCP relay between two nodes that can reset its connections or stop relaying.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// Relays what comes to `addr`.
+/// Relays connections to `addr`.
 pub struct Cutter {
     pub addr: SocketAddr,
     state: Arc<State>,
@@ -15,12 +15,12 @@ pub struct Cutter {
 
 struct State {
     to: Mutex<SocketAddr>,
-    /// The address that has every second connection.
+    /// The address that gets every second connection.
     other: Mutex<Option<SocketAddr>>,
     sockets: Mutex<Vec<TcpStream>>,
-    /// New connections are refused by closing them at once.
+    /// True if new connections are closed at once.
     closed: AtomicBool,
-    /// Nothing is passed on, and nothing is closed.
+    /// True if no byte is relayed and no connection is closed.
     silent: AtomicBool,
     count: AtomicUsize,
 }
@@ -38,7 +38,7 @@ impl Cutter {
             count: AtomicUsize::new(0),
         });
         let shared = Arc::clone(&state);
-        // It ends with the process: tests have a process of their own.
+        // The thread ends with the process.
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 shared.relay(client);
@@ -47,7 +47,7 @@ impl Cutter {
         Cutter { addr, state }
     }
 
-    /// Resets everything that goes through it.
+    /// Resets all connections. Returns their number.
     pub fn cut(&self) -> usize {
         let sockets = std::mem::take(&mut *self.state.sockets.lock().unwrap());
         for socket in &sockets {
@@ -57,26 +57,27 @@ impl Cutter {
         sockets.len() / 2
     }
 
-    /// Whether newcomers are turned away.
+    /// Closes new connections at once from now on, or accepts them again.
     pub fn close(&self, closed: bool) {
         self.state.closed.store(closed, Ordering::Relaxed);
     }
 
-    /// Whether everything is swallowed: a black hole.
+    /// Stops relaying from now on, as a black hole, or goes on.
     pub fn silence(&self, silent: bool) {
         self.state.silent.store(silent, Ordering::Relaxed);
     }
 
-    /// Connections that have come.
+    /// Returns the number of connections so far.
     pub fn count(&self) -> usize {
         self.state.count.load(Ordering::Relaxed)
     }
 
-    /// Gives every second connection to this address.
+    /// Relays every second connection to this address.
     pub fn balance(&self, other: SocketAddr) {
         *self.state.other.lock().unwrap() = Some(other);
     }
 
+    /// Relays new connections to this address.
     pub fn point_to(&self, to: SocketAddr) {
         *self.state.to.lock().unwrap() = to;
     }

@@ -1,5 +1,5 @@
-//! A faulty relay: TCP between two nodes where each connection breaks after a number of bytes that a seed chooses, at
-//! both ends or at that which dialled only, so that breaks come at every moment of a handshake.
+//! A faulty TCP relay between two nodes. Each connection breaks after a number of bytes that a seed chooses, so that
+//! breaks come at every moment of a handshake. Both ends notice the break, or only the dialing node.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// Relays what comes to `addr`.
+/// Relays connections to `addr`.
 pub struct Faulty {
     pub addr: SocketAddr,
     shared: Arc<Shared>,
@@ -16,20 +16,20 @@ pub struct Faulty {
 
 struct Shared {
     to: SocketAddr,
-    /// Connections that have come.
+    /// The number of connections so far.
     count: AtomicUsize,
-    /// Ends that have been forgotten: they stay open, and nothing comes from them any more.
+    /// Sockets to accepting nodes that stay open and silent after a break.
     silent: Mutex<Vec<TcpStream>>,
 }
 
-/// Which ends hear that a connection is over. Whoever dialled always does: it has nobody else to tell it.
+/// The ends that notice a break. The dialing node always does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
     Both,
     ByWhoDialled,
 }
 
-/// How a connection breaks: after so many bytes towards who accepted, or towards who dialled.
+/// A break of a connection: after `bytes[0]` bytes to the accepting node or `bytes[1]` bytes to the dialing node.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     pub bytes: [u64; 2],
@@ -37,13 +37,13 @@ pub struct Fault {
 }
 
 impl Faulty {
-    /// A relay whose first connections break as the seed says; those after `faults` of them do not.
+    /// Starts a relay whose first `faults` connections break as the seed chooses. Later connections do not break.
     pub fn new(to: SocketAddr, seed: u64, faults: usize) -> Faulty {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let shared = Arc::new(Shared { to, count: AtomicUsize::new(0), silent: Mutex::default() });
         let own = Arc::clone(&shared);
-        // It ends with the process: tests have a process of their own.
+        // The thread ends with the process.
         thread::spawn(move || {
             for dialled in listener.incoming().flatten() {
                 let number = own.count.fetch_add(1, Ordering::Relaxed);
@@ -53,12 +53,13 @@ impl Faulty {
         Faulty { addr, shared }
     }
 
+    /// Returns the number of connections so far.
     pub fn count(&self) -> usize {
         self.shared.count.load(Ordering::Relaxed)
     }
 }
 
-/// Half of them break within the handshakes, which take about 3 KB.
+/// Returns the break of a connection. Half of the breaks are within the handshakes, which take about 3 KB.
 fn fault(seed: u64, number: u64) -> Fault {
     let draw = |what: u64| {
         let mut z = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (number * 8 + what).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -1,6 +1,6 @@
-//! What the tests of links in the loop share: nodes that run in threads of their own, and sockets at both ends.
+//! The kit of the tests of links in the loop: nodes that run in threads of their own, and sockets at both ends.
 //!
-//! Everything that waits has a deadline.
+//! Every wait has a deadline.
 #![allow(dead_code)] // Each test file uses its part.
 
 pub mod cutter;
@@ -19,11 +19,11 @@ use seaprox::node::{
 };
 use seaprox::{Bind, Config, Core, Cx, Failure, Handler, Id, Proxy, Reason, Remote, Target, Workers, bind};
 
-/// How long anything may take that is expected to happen at once.
+/// The deadline of every wait.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// Runs a test that measures its process in a process of its own: this executable again, with this test alone. `name` is the
-/// full name of the test.
+/// Runs a test that measures its process in a process of its own: this executable again, with this test only. `name` is
+/// the full name of the test.
 #[track_caller]
 pub fn in_own_process(name: &str, test: impl FnOnce()) {
     const OWN: &str = "SEAPROX_TEST_OWN_PROCESS";
@@ -36,22 +36,22 @@ pub fn in_own_process(name: &str, test: impl FnOnce()) {
     assert!(ran.status.success() && out.contains("1 passed"), "{out}\n{err}");
 }
 
-/// Polls until something is true; fails the test when it does not become true.
+/// Polls until `is_true` returns true. Panics with `what` after [`SOON`].
 #[track_caller]
 pub fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     let since = Instant::now();
     while !is_true() {
-        assert!(since.elapsed() < SOON, "waited {SOON:?} in vain: {what}");
+        assert!(since.elapsed() < SOON, "not within {SOON:?}: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Who may do what: everything, unless a test says otherwise.
+/// A policy that permits everything, unless the test changes a field.
 pub struct Open {
-    /// Keys that are admitted; all of them if there are none.
+    /// The admitted keys; empty admits all.
     pub keys: Mutex<Vec<PeerKey>>,
     pub opens: AtomicBool,
-    /// How often it was asked whether a stream may be opened.
+    /// The number of checks of streams.
     pub asked: AtomicU64,
     pub listens: AtomicBool,
     pub streams_max: Mutex<Option<u32>>,
@@ -108,20 +108,23 @@ pub struct Node {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Timers that suit a test: what fails is tried again soon, and nothing is held for minutes.
+/// Returns timers for tests, with short pauses between redials.
 pub fn timing() -> Timing {
     Timing { redial: (Duration::from_millis(20), Duration::from_millis(200)), ..Timing::default() }
 }
 
+/// Returns the identity of the node with this seed.
 pub fn identity(seed: u8) -> Identity {
     Identity { seed: [seed; 32], ciphers: Vec::new(), instance: None }
 }
 
 impl Node {
+    /// Starts a node without links.
     pub fn start() -> Node {
         Node::with(|_| {})
     }
 
+    /// Starts a node whose configuration is changed first.
     pub fn with(change: impl FnOnce(&mut Config) + Send + 'static) -> Node {
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -143,7 +146,7 @@ impl Node {
         }
     }
 
-    /// Has something done in the loop, and waits for what comes of it.
+    /// Runs a closure in the loop. Returns its result.
     pub fn ask<T: Send + 'static>(&self, what: impl FnOnce(&mut Core) -> T + Send + 'static) -> T {
         let (tell, told) = std::sync::mpsc::channel();
         self.remote.call(move |core| tell.send(what(core)).unwrap()).unwrap();
@@ -155,11 +158,12 @@ impl Node {
         move |_: &mut Core, _: Id, what: &Happened| happened.lock().unwrap().push(what.clone())
     }
 
-    /// Takes in links; where.
+    /// Accepts links on a free port. Returns its address.
     pub fn serve(&self) -> SocketAddr {
         self.serve_at("127.0.0.1:0".parse().unwrap(), timing())
     }
 
+    /// Accepts links on an address, with these timers. Returns the bound address.
     pub fn serve_at(&self, addr: SocketAddr, timing: Timing) -> SocketAddr {
         let (policy, watch) = (Arc::clone(&self.policy) as Arc<dyn Policy>, self.watch());
         self.ask(move |core| {
@@ -177,11 +181,12 @@ impl Node {
         })
     }
 
-    /// Dials a link.
+    /// Dials a link. Returns its id.
     pub fn link(&self, peer: SocketAddr) -> Id {
         self.link_with(peer, |_| {})
     }
 
+    /// Dials a link whose configuration is changed first. Returns its id.
     pub fn link_with(&self, peer: SocketAddr, change: impl FnOnce(&mut LinkConfig) + Send + 'static) -> Id {
         let (policy, watch) = (Arc::clone(&self.policy) as Arc<dyn Policy>, self.watch());
         self.ask(move |core| {
@@ -202,7 +207,7 @@ impl Node {
         })
     }
 
-    /// Listens for clients, and sends them over a link to a target.
+    /// Listens for clients and forwards them over a link to a target. Returns the listening address.
     pub fn forward(&self, link: Id, target: Target) -> SocketAddr {
         let closed = Arc::clone(&self.closed);
         self.ask(move |core| {
@@ -215,21 +220,23 @@ impl Node {
         })
     }
 
+    /// Returns the status of all links of the node.
     pub fn links(&self) -> Vec<LinkStatus> {
         self.ask(|core| core.links())
     }
 
-    /// Whether something of this kind has happened.
+    /// Returns true if such an event has happened.
     pub fn has(&self, kind: impl Fn(&Happened) -> bool) -> bool {
         self.happened.lock().unwrap().iter().any(kind)
     }
 
+    /// Waits until a link of the node is up.
     #[track_caller]
     pub fn until_up(&self) {
         until("the link is up", || self.links().iter().any(|link| link.state == "up"));
     }
 
-    /// Begins to drain.
+    /// Starts to drain.
     pub fn drain(&self, timeout: Duration) {
         self.ask(move |core| core.drain(timeout));
     }
@@ -244,6 +251,7 @@ impl Node {
         self.closed.lock().unwrap().iter().all(|reason| matches!(reason, Reason::SourceFin | Reason::DestFin))
     }
 
+    /// Returns a remote forward: the peer listens on `listen`, and its clients are connected to `to` here.
     pub fn reverse(listen: Bind, to: SocketAddr) -> Reverse {
         Reverse { listen, to: to.into() }
     }
@@ -251,7 +259,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // A loop that is gone needs no telling.
+        // The call fails if the loop has already ended.
         let _ = self.remote.call(Core::stop);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -262,7 +270,7 @@ impl Drop for Node {
     }
 }
 
-/// Relays to one target, and notes how it ended.
+/// Relays to one target and records the reason of the end.
 struct Forward(Rc<Target>, Arc<Mutex<Vec<Reason>>>);
 
 impl Handler for Forward {
@@ -288,12 +296,12 @@ impl Handler for Forward {
     }
 }
 
-/// The byte at a place of a stream.
+/// Returns the byte at offset `at` of the pattern with this seed.
 pub fn pattern(seed: u64, at: u64) -> u8 {
     (at.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(seed).rotate_left(23) >> 11) as u8
 }
 
-/// Sends so many bytes of a pattern.
+/// Sends `count` bytes of a pattern.
 pub fn send_pattern(socket: &mut TcpStream, seed: u64, count: u64) {
     let mut at = 0;
     while at < count {
@@ -303,7 +311,7 @@ pub fn send_pattern(socket: &mut TcpStream, seed: u64, count: u64) {
     }
 }
 
-/// Reads so many bytes of a pattern.
+/// Reads `count` bytes and checks them against a pattern.
 #[track_caller]
 pub fn read_pattern(socket: &mut TcpStream, seed: u64, count: u64) {
     read_pattern_from(socket, seed, 0, count);
@@ -324,14 +332,14 @@ pub fn read_pattern_from(socket: &mut TcpStream, seed: u64, from: u64, to: u64) 
     }
 }
 
-/// A listener for what the far end connects to.
+/// Returns a listener for the far node to connect to, and its address.
 pub fn target() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     (listener, addr)
 }
 
-/// A connected socket with deadlines.
+/// Returns a connected socket whose reads and writes have a deadline.
 pub fn connect(addr: SocketAddr) -> TcpStream {
     let socket = TcpStream::connect(addr).unwrap();
     socket.set_read_timeout(Some(SOON)).unwrap();
@@ -339,12 +347,12 @@ pub fn connect(addr: SocketAddr) -> TcpStream {
     socket
 }
 
-/// The next client of a listener, with deadlines.
+/// Accepts the next client of a listener. Its reads and writes have a deadline.
 #[track_caller]
 pub fn accept(listener: &TcpListener) -> TcpStream {
     listener.set_nonblocking(true).unwrap();
     let mut accepted = None;
-    until("somebody comes", || {
+    until("a client connects", || {
         accepted = listener.accept().ok();
         accepted.is_some()
     });
@@ -355,7 +363,7 @@ pub fn accept(listener: &TcpListener) -> TcpStream {
     socket
 }
 
-/// What a read says that must not block: the end, a reset, or bytes.
+/// Reads one byte. Returns 0 at a FIN and the kind of the error at a reset.
 #[track_caller]
 pub fn read_end(socket: &mut TcpStream) -> Result<usize, std::io::ErrorKind> {
     socket.read(&mut [0; 1]).map_err(|error| error.kind())
