@@ -1,5 +1,5 @@
-//! What stands on the wire, byte for byte, and what a session does with frames that a peer may send: late, twice, in
-//! any order, cut anywhere, or wrong.
+//! The wire format, byte for byte, and the reaction of a session to a peer's frames: late, twice, in any order, split
+//! anywhere, or invalid.
 
 use crate::link_kit;
 
@@ -51,7 +51,7 @@ fn hello(intent: Intent) -> Hello {
 }
 
 #[test]
-fn golden_bytes_of_every_frame() {
+fn every_frame_encodes_to_its_golden_bytes() {
     let lane_acks = hex("0007 0000 0000000000001234");
     let states = hex("00000002 0000000000000010 0000000000000020 0000000000000030");
     let open = Open {
@@ -131,7 +131,7 @@ fn golden_bytes_of_every_frame() {
 }
 
 #[test]
-fn capabilities_are_what_both_ends_have_and_the_first_handshake_decides() {
+fn capabilities_are_the_intersection_agreed_in_the_first_handshake() {
     let feature = Capability::OrderedOpens;
     assert_eq!(Capability::all(), Capability::LIST.iter().fold(0, |bits, one| bits | one.bit()));
     assert_eq!(Capability::LIST.iter().map(|one| one.bit().count_ones()).sum::<u32>(), Capability::all().count_ones());
@@ -161,7 +161,11 @@ fn capabilities_are_what_both_ends_have_and_the_first_handshake_decides() {
         client.set_room(LANE, 1 << 20);
         let sent = frames(&mut client, Time::ZERO);
         let Ok(Frame::Hello(said)) = decode(&sent[0]) else { panic!("no HELLO") };
-        assert_eq!((said.caps, client.has_capability(feature)), (ours, false), "nothing is agreed before the answer");
+        assert_eq!(
+            (said.caps, client.has_capability(feature)),
+            (ours, false),
+            "no capability is agreed before the answer"
+        );
         let ack = HelloAck {
             status: Status::Ok,
             caps: theirs,
@@ -174,7 +178,7 @@ fn capabilities_are_what_both_ends_have_and_the_first_handshake_decides() {
 }
 
 #[test]
-fn what_is_no_frame() {
+fn invalid_bytes_are_refused_with_the_right_frame_error() {
     assert_eq!(decode(&hex("7f000000 00000000")), Err(FrameError::UnknownKind(0x7F)));
     assert!(decode(&hex("ff000003 00000000 010203")).is_ok(), "an extension is skipped");
     assert_eq!(Header::decode([0x20, 0, 0xFF, 0xFF, 0, 0, 0, 2]), Err(FrameError::TooLarge));
@@ -209,7 +213,7 @@ fn any_open() -> impl Strategy<Value = Open> {
 
 proptest! {
     #[test]
-    fn frames_with_fields_come_back(id: u32, offset: u64, fin: bool, payload in proptest::collection::vec(any::<u8>(), 0..300), open in any_open(), n in 0usize..22, text in ".{0,80}") {
+    fn an_encoded_frame_decodes_to_itself(id: u32, offset: u64, fin: bool, payload in proptest::collection::vec(any::<u8>(), 0..300), open in any_open(), n in 0usize..22, text in ".{0,80}") {
         let code = Code::ALL[n];
         let result = Bound { failure: (n % 3 == 0).then_some(code), errno: id as u16, host: open.host.clone(), port: open.port, text: text.clone() };
         for frame in [
@@ -231,9 +235,9 @@ proptest! {
         }
     }
 
-    /// Whatever can be decoded is encoded to the same meaning, and nothing makes the decoder panic.
+    /// Any bytes that can be decoded are encoded to the same meaning, and no bytes make the decoder panic.
     #[test]
-    fn arbitrary_bytes_are_a_frame_or_an_error(kind: u8, flags: u8, id: u32, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_decode_to_a_frame_or_an_error(kind: u8, flags: u8, id: u32, body in proptest::collection::vec(any::<u8>(), 0..200)) {
         let header = Header { kind, flags, len: body.len(), id };
         prop_assert_eq!(Header::decode(header.encode()), Ok(header));
         if let Ok(frame) = Frame::decode(header, &body) {
@@ -243,7 +247,7 @@ proptest! {
     }
 }
 
-/// A server with one subflow whose client is this test.
+/// Returns a server with one subflow whose client is this test.
 fn server() -> Session {
     server_with(Config::default())
 }
@@ -264,7 +268,7 @@ fn events(session: &mut Session) -> Vec<Event> {
     std::iter::from_fn(|| session.poll_event()).collect()
 }
 
-/// All that the session wants to send, as frames.
+/// Takes all frames that the session has to send.
 fn frames(session: &mut Session, now: Time) -> Vec<Vec<u8>> {
     session.handle_timeout(now);
     let mut out = Outbox::new();
@@ -286,6 +290,7 @@ fn data(id: u32, offset: u64, payload: &'static [u8], fin: bool) -> Frame<'stati
     Frame::Data { id, offset, fin, payload }
 }
 
+/// Reads and consumes all received bytes of a stream.
 fn taken(session: &mut Session, id: u32) -> Vec<u8> {
     let bytes: Vec<u8> = session.readable(StreamId(id)).flatten().copied().collect();
     session.consume(Time::from_us(2000), StreamId(id), bytes.len());
@@ -293,11 +298,11 @@ fn taken(session: &mut Session, id: u32) -> Vec<u8> {
 }
 
 #[test]
-fn an_exchange_byte_for_byte() {
+fn a_short_exchange_sends_the_expected_bytes() {
     let mut session = server();
     let sent = frames(&mut session, Time::from_us(500));
     assert_eq!(sent[0][..12], hex("0200005c 00000000 00 01 0007")[..]);
-    assert_eq!(sent[1], hex("04000008 00000000 00000000000001f4"), "a PING to learn the path");
+    assert_eq!(sent[1], hex("04000008 00000000 00000000000001f4"), "a PING to measure the path");
     assert_eq!(sent.len(), 2);
     input(&mut session, &open_frame(2)).unwrap();
     input(&mut session, &data(2, 0, b"ping", true)).unwrap();
@@ -314,7 +319,7 @@ fn an_exchange_byte_for_byte() {
 }
 
 #[test]
-fn any_split_and_any_coalescing_works() {
+fn frames_are_read_in_pieces_of_any_size() {
     let mut wire = Vec::new();
     (0..100).for_each(|n| open_frame(2 + 2 * n).encode(&mut wire));
     (0..100u32).for_each(|n| data(2 + 2 * n, 0, b"some bytes", n % 2 == 0).encode(&mut wire));
@@ -334,12 +339,12 @@ fn any_split_and_any_coalescing_works() {
 }
 
 #[test]
-fn data_before_its_open_waits_and_late_frames_open_nothing() {
+fn data_before_its_open_waits_and_late_frames_open_no_stream() {
     let mut session = server();
     events(&mut session);
     input(&mut session, &data(4, 0, b"early", true)).unwrap();
-    assert_eq!(events(&mut session), [], "nobody is told of a stream before its OPEN");
-    assert_eq!(session.streams_live(), 1, "a record for the stream that was named, and for no other");
+    assert_eq!(events(&mut session), [], "a stream is not reported before its OPEN");
+    assert_eq!(session.streams_live(), 1, "a record for this stream only");
     input(&mut session, &open_frame(4)).unwrap();
     assert!(matches!(&events(&mut session)[..], [Event::Opened { id: StreamId(4), .. }, Event::Readable(StreamId(4))]));
     session.refuse(Time::ZERO, StreamId(4), Bound::refused(Code::NotPermitted)).unwrap();
@@ -357,7 +362,7 @@ fn data_before_its_open_waits_and_late_frames_open_nothing() {
 }
 
 #[test]
-fn a_frame_for_a_stream_that_never_was_is_answered_and_opens_nothing() {
+fn a_frame_for_a_stream_that_never_existed_is_answered_once_and_opens_none() {
     let mut session = server();
     frames(&mut session, Time::from_us(500));
     events(&mut session);
@@ -378,22 +383,22 @@ fn a_frame_for_a_stream_that_never_was_is_answered_and_opens_nothing() {
         let sent = frames(session, Time::from_us(us));
         sent.into_iter().filter(|frame| frame[0] == 0x21).collect::<Vec<_>>()
     };
-    assert_eq!(
-        answers(&mut session, 600),
-        [bytes_of(&Frame::Absent { id: 1 })],
-        "one answer, however often it is asked"
-    );
+    assert_eq!(answers(&mut session, 600), [bytes_of(&Frame::Absent { id: 1 })], "one answer to all frames");
     strays[2..].iter().for_each(|frame| input(&mut session, frame).unwrap());
-    assert_eq!(answers(&mut session, 700), [[0u8; 0]; 0], "a RESET is not answered, nor what needs no answer");
+    assert_eq!(
+        answers(&mut session, 700),
+        [[0u8; 0]; 0],
+        "a RESET is not answered, nor are frames that need no answer"
+    );
     for n in 0..1000 {
         input(&mut session, &data(1 + 2 * n, 0, b"x", false)).unwrap();
     }
-    assert_eq!(answers(&mut session, 800).len(), 64, "answers that wait are few");
-    assert_eq!(session.open(Time::from_us(900), Open::name("a", 1)), Ok(StreamId(1)), "the id is as free as before");
+    assert_eq!(answers(&mut session, 800).len(), 64, "the waiting answers are limited");
+    assert_eq!(session.open(Time::from_us(900), Open::name("a", 1)), Ok(StreamId(1)), "the id is still free");
 }
 
 #[test]
-fn being_told_that_a_stream_is_not_there_ends_it_unless_it_has_ended_anyway() {
+fn an_unknown_stream_answer_ends_a_running_stream_but_not_a_finished_one() {
     let absent = Frame::Absent { id: 2 };
     let running = || {
         let mut session = server();
@@ -409,7 +414,7 @@ fn being_told_that_a_stream_is_not_there_ends_it_unless_it_has_ended_anyway() {
     let (id, code) = (StreamId(2), Code::ProtocolError);
     assert_eq!(events(&mut session), [Event::Stopped { id, code }, Event::Reset { id, code }, Event::Gone(id)]);
     assert_eq!((session.streams_live(), session.memory()), (0, (0, 0)));
-    // Both ends have been sent and seen: only acknowledgements and the application are waited for.
+    // Both FINs have been sent and received. Only acknowledgements and the application's reads are missing.
     let mut session = running();
     input(&mut session, &data(2, 3, b"", true)).unwrap();
     session.finish(id).unwrap();
@@ -418,7 +423,7 @@ fn being_told_that_a_stream_is_not_there_ends_it_unless_it_has_ended_anyway() {
     assert_eq!((events(&mut session), session.streams_live()), (vec![], 1));
     assert_eq!(taken(&mut session, 2), b"abc");
     assert_eq!(events(&mut session), [Event::Fin(id)]);
-    // One that is being opened is refused.
+    // A stream that is being opened is refused.
     let mut session = server();
     events(&mut session);
     let id = session.open(Time::ZERO, Open::name("a", 1)).unwrap();
@@ -427,7 +432,7 @@ fn being_told_that_a_stream_is_not_there_ends_it_unless_it_has_ended_anyway() {
     assert_eq!(events(&mut session), [refused, Event::Gone(id)]);
 }
 
-/// Takes everything that the session has to send, and acknowledges it. `total` counts what the lane has carried.
+/// Takes all frames that the session has to send, and acknowledges them. `total` counts the bytes of the lane.
 fn acknowledge(session: &mut Session, total: &mut u64) {
     let now = Time::from_us(50_000);
     let sent = frames(session, now);
@@ -437,19 +442,19 @@ fn acknowledge(session: &mut Session, total: &mut u64) {
     input(session, &Frame::Ack { lanes: Lines::new(&line).unwrap() }).unwrap();
 }
 
-/// Bytes of a stream that are among some frames.
+/// Returns the bytes of the DATA frames of a stream.
 fn carried(frames: &[Vec<u8>], id: u32) -> usize {
     let is_its = |frame: &&Vec<u8>| matches!(decode(frame), Ok(Frame::Data { id: its, .. }) if its == id);
     frames.iter().filter(is_its).map(|frame| frame.len()).sum()
 }
 
 #[test]
-fn what_has_arrived_to_its_end_outlives_its_session() {
+fn a_completely_received_stream_outlives_its_session() {
     for (code, acked, whole) in [
         (Code::Drained, false, true),
         (Code::Drained, true, true),
         (Code::Killed, true, true),
-        // Whoever leaves otherwise may lack what was sent to it.
+        // A peer that closes with another code may not have all bytes that were sent to it.
         (Code::Killed, false, false),
     ] {
         let mut session = server();
@@ -485,7 +490,7 @@ fn what_has_arrived_to_its_end_outlives_its_session() {
 }
 
 #[test]
-fn beyond_its_window_a_subflow_takes_what_is_urgent_and_no_more() {
+fn a_subflow_beyond_its_window_takes_only_urgent_frames() {
     const WINDOW: usize = 64 << 10;
     let (mut session, mut total, now) = (server(), 0, Time::from_us(2000));
     for id in [2, 4] {
@@ -502,7 +507,7 @@ fn beyond_its_window_a_subflow_takes_what_is_urgent_and_no_more() {
     session.write(StreamId(4), &mut Bytes::from_static(b"urgent")).unwrap();
     let second = frames(&mut session, now);
     assert!(carried(&second, 4) > 0 && carried(&second, 2) == 0);
-    // What is acknowledged makes room for as much.
+    // Acknowledged bytes make room for as many.
     total += first.iter().chain(&second).filter(|frame| frame[0] != 2).map(|frame| frame.len() as u64).sum::<u64>();
     acknowledge(&mut session, &mut total);
     assert!((WINDOW..WINDOW + BODY_BYTES_MAX).contains(&carried(&frames(&mut session, now), 2)));
@@ -525,7 +530,7 @@ fn acknowledged_after(capabilities: u64, has_messages: bool) -> u64 {
         }
         input(&mut session, &data(2, received, &BULK, false)).unwrap();
         received += 16_000;
-        // No time passes, so that only the amount can be the cause.
+        // No time passes, so that only the number of bytes can cause the acknowledgement.
         let sent = frames(&mut session, Time::from_us(1000));
         if sent.iter().any(|frame| frame[0] == 0x25) || received > 1 << 20 {
             return received;
@@ -535,15 +540,15 @@ fn acknowledged_after(capabilities: u64, has_messages: bool) -> u64 {
 }
 
 #[test]
-fn bulk_is_acknowledged_early_beside_messages_and_where_both_ends_know_that() {
+fn bulk_is_acknowledged_early_beside_messages_if_both_ends_support_it() {
     let early = Capability::EarlyAcks.bit();
     assert!(acknowledged_after(early, true) <= 80_000);
     assert!(acknowledged_after(early, false) >= 256_000, "bulk alone");
-    assert!(acknowledged_after(0, true) >= 256_000, "the peer does not know it");
+    assert!(acknowledged_after(0, true) >= 256_000, "the peer does not support it");
 }
 
 #[test]
-fn every_control_frame_may_come_twice_and_in_any_order() {
+fn every_control_frame_may_arrive_twice_and_in_any_order() {
     let frames = [
         open_frame(2),
         data(2, 0, b"abc", false),
@@ -569,7 +574,7 @@ fn every_control_frame_may_come_twice_and_in_any_order() {
         let mut order: Vec<usize> = (0..frames.len()).chain(0..frames.len()).collect();
         (1..order.len()).rev().for_each(|n| order.swap(n, rng.range(0, n as u64) as usize));
         let stream_gone = |at: usize, of: &[usize]| of.iter().position(|n| *n == at).unwrap();
-        // A stream that was given up before it was known is never offered: the comparison is of those that were.
+        // A stream that is reset before its OPEN is never reported. Such orders are not compared.
         if stream_gone(12, &order) < stream_gone(10, &order) || stream_gone(11, &order) < stream_gone(10, &order) {
             continue;
         }
@@ -582,14 +587,14 @@ fn every_control_frame_may_come_twice_and_in_any_order() {
 }
 
 #[test]
-fn breaking_the_rules_ends_the_session_with_a_word() {
+fn a_protocol_violation_ends_the_session_with_a_close_frame() {
     let cases: [(&str, Vec<Frame<'_>>); 6] = [
         ("beyond the credit", vec![open_frame(2), data(2, 256 * 1024, b"x", false)]),
-        ("an end that moves", vec![data(2, 0, b"abc", true), data(2, 0, b"abcd", true)]),
-        ("bytes beyond the end", vec![data(2, 0, b"abc", true), data(2, 3, b"d", false)]),
+        ("a FIN at another offset", vec![data(2, 0, b"abc", true), data(2, 0, b"abcd", true)]),
+        ("bytes beyond the FIN", vec![data(2, 0, b"abc", true), data(2, 3, b"d", false)]),
         ("too many streams", vec![open_frame(2 + 2 * 65_536)]),
         ("an offset that overflows", vec![data(2, u64::MAX, b"x", false)]),
-        ("an opening in our name", vec![open_frame(1)]),
+        ("an OPEN with an id of this end", vec![open_frame(1)]),
     ];
     for (what, frames_in) in cases {
         let mut session = server();
@@ -604,12 +609,12 @@ fn breaking_the_rules_ends_the_session_with_a_word() {
 }
 
 #[test]
-fn an_unknown_type_is_skipped_or_refused_by_its_number() {
+fn an_unknown_frame_type_is_skipped_or_refused_by_its_number() {
     let mut session = server();
     events(&mut session);
     let wire = [hex("f0000003 00000009 010203"), bytes_of(&open_frame(2))].concat();
     session.input(Time::ZERO, LANE, 0, Bytes::from(wire)).unwrap();
-    assert!(matches!(&events(&mut session)[..], [Event::Opened { .. }]), "what follows an extension is read");
+    assert!(matches!(&events(&mut session)[..], [Event::Opened { .. }]), "the frame after an extension is read");
     let refused = session.input(Time::ZERO, LANE, 0, Bytes::from(hex("7f000000 00000000")));
     assert_eq!(refused, Err(Violation::Frame(FrameError::UnknownKind(0x7F))));
     assert_eq!(session.subflow_ids().count(), 0);
@@ -626,16 +631,16 @@ fn join(session: &mut Session, n: u16) -> SubflowId {
 }
 
 #[test]
-fn bytes_that_are_no_frame_end_their_subflow_and_nothing_else() {
+fn bytes_that_are_no_frame_end_only_their_subflow() {
     let cases: [(&str, Vec<u8>); 8] = [
         ("a length above the limit", hex("2000ffff 00000002")),
         ("an unknown required type", hex("7f000000 00000000")),
         ("a body that ends within a field", hex("20000004 00000002 00000000")),
-        ("a body that goes on", hex("22000003 00000002 000c00")),
-        ("a text that is none", hex("31000001 00000000 ff")),
-        ("the session as a stream", bytes_of(&data(0, 0, b"x", false))),
-        ("a second greeting", bytes_of(&Frame::Hello(hello(Intent::New)))),
-        ("credit without end", bytes_of(&Frame::Credit { id: 2, max: u64::MAX, taken: 0 })),
+        ("a body that is too long", hex("22000003 00000002 000c00")),
+        ("a text that is not UTF-8", hex("31000001 00000000 ff")),
+        ("DATA with the id of the session", bytes_of(&data(0, 0, b"x", false))),
+        ("a second HELLO", bytes_of(&Frame::Hello(hello(Intent::New)))),
+        ("credit of the largest number", bytes_of(&Frame::Credit { id: 2, max: u64::MAX, taken: 0 })),
     ];
     for (what, wire) in cases {
         for size in [1, wire.len()] {
@@ -663,7 +668,7 @@ fn bytes_that_are_no_frame_end_their_subflow_and_nothing_else() {
 }
 
 #[test]
-fn a_peer_that_frames_wrongly_again_and_again_ends_its_session() {
+fn three_framing_errors_end_the_session() {
     let mut session = server();
     let bad = Bytes::from(hex("2000ffff 00000002"));
     assert!(session.input(Time::ZERO, LANE, 0, bad.clone()).is_err());
@@ -678,7 +683,7 @@ fn a_peer_that_frames_wrongly_again_and_again_ends_its_session() {
 }
 
 #[test]
-fn a_client_that_is_answered_with_noise_dials_again() {
+fn a_client_that_gets_noise_as_an_answer_dials_again() {
     let (id, now) = (SessionId([3; 16]), Time::from_us(1));
     let mut client = Session::new(Role::Client, Config::default(), id, BootId([1; 8]), now);
     let proofs = Proofs { ours: [0; 32], theirs: [0; 32] };
@@ -689,7 +694,7 @@ fn a_client_that_is_answered_with_noise_dials_again() {
 }
 
 #[test]
-fn zero_length_data_is_harmless() {
+fn empty_data_frames_are_accepted() {
     let mut session = server();
     input(&mut session, &open_frame(2)).unwrap();
     events(&mut session);
@@ -719,9 +724,9 @@ fn a_wrong_proof_a_wrong_version_and_a_wrong_session_are_refused() {
     );
 }
 
-/// A node that does not know the session refuses one subflow and no more, unless that was the last one there.
+/// An UNKNOWN_SESSION answer ends its subflow only, unless that is the last subflow of the session.
 #[test]
-fn a_node_that_does_not_know_the_session_refuses_one_subflow() {
+fn an_unknown_session_answer_ends_one_subflow_but_not_the_session() {
     let (id, now) = (SessionId([3; 16]), Time::from_us(1));
     let proofs = Proofs { ours: [0; 32], theirs: [0; 32] };
     let ack = |subflow, status, boot| {
@@ -746,14 +751,14 @@ fn a_node_that_does_not_know_the_session_refuses_one_subflow() {
     connect(&mut client, 0);
     client.input(now, SubflowId(0), 0, ack(0, Status::Ok, 2)).unwrap();
     events(&mut client);
-    // Another node answers a second subflow: it does not know the session, or, against the protocol, takes it.
+    // Another node answers two more subflows: it does not know the session or, against the protocol, accepts it.
     for (subflow, status) in [(1, Status::UnknownSession), (2, Status::Ok)] {
         connect(&mut client, subflow);
         client.input(now, SubflowId(subflow), 0, ack(subflow, status, 9)).unwrap();
         assert_eq!(events(&mut client), [refused(subflow)]);
         assert!(client.is_open());
     }
-    // All are lost, two are dialled, and the one that joins is answered by the other node first.
+    // All subflows are lost, and two are dialed. The other node answers the JOIN first.
     client.subflow_down(now, SubflowId(0));
     connect(&mut client, 3);
     connect(&mut client, 4);
@@ -762,8 +767,8 @@ fn a_node_that_does_not_know_the_session_refuses_one_subflow() {
     assert_eq!(events(&mut client), [refused(4)]);
     client.input(now, SubflowId(3), 0, ack(3, Status::Ok, 2)).unwrap();
     assert!(events(&mut client).contains(&Event::SubflowUp(SubflowId(3))) && !client.is_ended());
-    // The last of those that are on their way at the first refusal decides; a peer that was restarted is not waited for
-    // until no subflow at all is on its way.
+    // The last answer to the subflows that were being dialed at the first refusal decides. The session does not wait
+    // until no subflow at all is being dialed, because a restarted peer may keep the client dialing.
     client.subflow_down(now, SubflowId(3));
     connect(&mut client, 5);
     connect(&mut client, 6);
@@ -776,7 +781,7 @@ fn a_node_that_does_not_know_the_session_refuses_one_subflow() {
 }
 
 #[test]
-fn a_hello_is_read_however_it_is_split() {
+fn a_hello_is_read_at_every_split() {
     let mut wire = bytes_of(&Frame::Hello(hello(Intent::New)));
     let len = wire.len();
     wire.extend_from_slice(b"next");
@@ -796,7 +801,7 @@ fn a_hello_is_read_however_it_is_split() {
 }
 
 #[test]
-fn listeners_and_messages_and_the_end() {
+fn listeners_messages_goaway_and_close_reach_the_other_end() {
     let mut world = World::with_paths(1, Config::default(), &[(10, 1)]);
     world.run_until_up(1);
     let id = world.session(CLIENT).listen(Open::name("", 0)).unwrap();
@@ -808,7 +813,7 @@ fn listeners_and_messages_and_the_end() {
     world.session(SERVER).listen_result(id, bound).unwrap();
     world.run_for(200_000);
     assert_eq!(world.ends[SERVER].app.messages, ["first", "second"]);
-    assert!(world.session(CLIENT).unlisten(id).is_err(), "one that failed is gone already");
+    assert!(world.session(CLIENT).unlisten(id).is_err(), "a failed listener is already gone");
     assert!(world.ends[SERVER].app.streams[&open].fin);
     world.session(SERVER).go_away(Code::Drained, "soon");
     world.run_for(100_000);
@@ -820,7 +825,7 @@ fn listeners_and_messages_and_the_end() {
     assert!(world.ends.iter().all(|end| end.app.ended == Some(Code::Killed)));
 }
 
-/// A client session that the server has answered with these capabilities.
+/// Returns a client session that the server has answered with these capabilities.
 fn client_with(caps: u64) -> Session {
     let mut client = Session::new(Role::Client, Config::default(), SessionId([0xAA; 16]), BootId([2; 8]), Time::ZERO);
     assert!(client.connect(Time::ZERO, LANE, 1, Proofs { ours: [0; 32], theirs: [0; 32] }));
@@ -835,7 +840,7 @@ fn client_with(caps: u64) -> Session {
 }
 
 #[test]
-fn a_listener_that_is_lost_is_told_once_where_both_ends_know_that() {
+fn a_lost_listener_is_reported_once_if_both_ends_support_it() {
     let (feature, lost) = (Capability::ListenerLost.bit(), Bound::refused(Code::AddressInUse));
     for (caps, knows) in [(feature, true), (0, false)] {
         let config = Config::default();
@@ -865,13 +870,16 @@ fn a_listener_that_is_lost_is_told_once_where_both_ends_know_that() {
         assert_eq!(told, both[..if knows { 2 } else { 1 }]);
         client.set_room(LANE, 1 << 20);
         let unlisten = bytes_of(&Frame::Unlisten { id: 1 });
-        assert_eq!(frames(&mut client, Time::ZERO).contains(&unlisten), knows, "it gives the number back");
-        assert!(client.has_listener(1) && !client.has_listener(2), "until the peer has acknowledged that");
+        assert_eq!(frames(&mut client, Time::ZERO).contains(&unlisten), knows, "it returns the number");
+        assert!(
+            client.has_listener(1) && !client.has_listener(2),
+            "the number is in use until the peer has acknowledged"
+        );
     }
 }
 
 #[test]
-fn datagrams_are_carried_and_not_repeated() {
+fn datagrams_arrive_once_and_large_ones_are_refused() {
     let mut world = World::with_paths(1, Config::default(), &[(10, 1)]);
     world.run_until_up(1);
     let now = world.now;
@@ -890,13 +898,13 @@ fn datagrams_are_carried_and_not_repeated() {
 }
 
 #[test]
-fn ids_are_never_used_again() {
+fn stream_ids_are_never_reused() {
     assert_eq!(StreamId::nth(Role::Client, STREAMS_EVER), None);
     let mut session = server_with(Config { streams_max: 4, ..Config::default() });
     let mut total = 0;
     for id in (2..=2000).step_by(2) {
         if input(&mut session, &open_frame(id)).is_err() {
-            panic!("{id} was refused although the one before is gone");
+            panic!("{id} was refused although the stream before it is gone");
         }
         session.refuse(Time::ZERO, StreamId(id), Bound::refused(Code::Other)).unwrap();
         session.set_room(LANE, 1 << 20);
@@ -909,11 +917,11 @@ fn ids_are_never_used_again() {
     }
 }
 
-/// Two sessions with one subflow of several lanes, as a QUIC connection has them: each lane is in order, the lanes
-/// among themselves are not.
+/// Two sessions with one subflow of several lanes, as in a QUIC connection: each lane is in order, but frames of
+/// different lanes arrive in any order.
 struct Lanes {
     ends: [Session; 2],
-    /// Frames underway to each end, by lane.
+    /// Frames under way to each end, by lane.
     flying: [Vec<std::collections::VecDeque<Bytes>>; 2],
     now: Time,
     rng: link_kit::rng::Rng,
@@ -941,7 +949,7 @@ impl Lanes {
         Lanes { ends: [client, server], flying, now, rng: link_kit::rng::Rng::new(8) }
     }
 
-    /// Sends what both ends have, and delivers some frames of lanes in any order.
+    /// Sends the frames of both ends, and delivers some frames of random lanes.
     fn turn(&mut self) {
         self.now = self.now.after(1000);
         let mut out = Outbox::new();
@@ -967,7 +975,7 @@ impl Lanes {
 }
 
 #[test]
-fn a_subflow_of_many_lanes_carries_each_stream_on_one_of_them() {
+fn a_subflow_of_five_lanes_carries_each_stream_in_order() {
     let mut link = Lanes::new(5);
     let ids: Vec<StreamId> = (0..20).map(|_| link.ends[0].open(link.now, Open::name("q", 1)).unwrap()).collect();
     let mut left = vec![100_000usize; ids.len()];
@@ -1003,11 +1011,11 @@ fn a_subflow_of_many_lanes_carries_each_stream_on_one_of_them() {
             return;
         }
     }
-    panic!("{fins} of {} streams came to their end", ids.len());
+    panic!("{fins} of {} streams have ended", ids.len());
 }
 
 #[test]
-fn the_end_of_one_subflow_leaves_the_half_frames_of_others() {
+fn the_end_of_a_subflow_keeps_the_partial_frames_of_others() {
     let mut client = Lanes::new(1).ends.into_iter().next().unwrap();
     let now = Time::from_us(10);
     let proofs = Proofs { ours: [0; 32], theirs: [0; 32] };
@@ -1030,7 +1038,7 @@ fn the_end_of_one_subflow_leaves_the_half_frames_of_others() {
 }
 
 #[test]
-fn a_peer_that_asks_and_never_acknowledges_fills_no_memory() {
+fn pings_of_a_peer_that_never_acknowledges_use_bounded_memory() {
     let config = Config { lane_frames_max: 16, dead_us: 3_600_000_000, keepalive_us: 1_000_000, ..Config::default() };
     let mut session = server_with(config);
     for n in 0..5000u64 {
@@ -1043,7 +1051,7 @@ fn a_peer_that_asks_and_never_acknowledges_fills_no_memory() {
 }
 
 #[test]
-fn datagrams_that_nobody_takes_have_a_bound_for_all_flows_together() {
+fn unread_datagrams_of_all_flows_have_one_common_limit() {
     let mut session = server();
     let payload = [7u8; 16_000];
     for id in (2..=2000).step_by(2) {

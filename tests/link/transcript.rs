@@ -1,11 +1,13 @@
 //! Recorded exchanges with a node of an earlier version: this version replays its own part of each, in both roles.
 //!
-//! A file in `transcripts/` holds every frame that one end of an earlier version sent while both ends followed the script
-//! below, one line a frame, under a line for each step. The replay runs the script at the other end and feeds it those
-//! frames. The numbers in acknowledgements depend on the sizes of frames, so an ACK that is ahead of what this version has
-//! sent is lowered to that, and one of all that this version has sent ends each step.
+//! A file in `transcripts/` holds every frame that one end of an earlier version sent while both ends followed the
+//! script below: one line for each frame, after a line for each step. The replay runs the script at the other end and
+//! feeds it those frames. The numbers in acknowledgements depend on the sizes of frames. So an ACK beyond the bytes
+//! that this version has sent is lowered to them, and each step ends with an ACK of all bytes that this version has
+//! sent.
 //!
-//! `record` writes the files anew with the code of this checkout; it is run with the checkout of the earlier version.
+//! The ignored test `record` writes the files with the code of this checkout. Run it in a checkout of the earlier
+//! version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -19,10 +21,10 @@ use seaprox::link::{
 
 const SUBFLOW: SubflowId = SubflowId(1);
 const PROOFS: Proofs = Proofs { ours: [0xA5; 32], theirs: [0xA5; 32] };
-/// Bytes that go in each direction of the large stream: more than its first window.
+/// Bytes in each direction of the large stream: more than its first window.
 const BULK: usize = 700_000;
 
-/// One end, with an application that takes everything and remembers it.
+/// One end, with an application that reads and stores all bytes.
 struct End {
     role: Role,
     session: Session,
@@ -30,7 +32,7 @@ struct End {
     /// Bytes received on each stream; `unsent` holds the bytes to be written, and whether a FIN follows them.
     received: BTreeMap<u32, Vec<u8>>,
     unsent: BTreeMap<u32, (Bytes, bool)>,
-    /// Words for the events that the test looks at.
+    /// The checked events, as text.
     events: Vec<String>,
     sent_bytes: u64,
 }
@@ -47,13 +49,13 @@ impl End {
         End { role, session, now: Time::ZERO, received, unsent, events: Vec::new(), sent_bytes: 0 }
     }
 
-    /// Does what the script has for this end in a step. Returns false behind the last one.
+    /// Does this end's part of a step. Returns false after the last step.
     fn step(&mut self, step: usize) -> bool {
         self.now = Time::from_us(1_000 + step as u64 * 50_000);
         self.session.handle_timeout(self.now);
         let (is_client, stream) = (self.role == Role::Client, |n: u32, mine: bool| StreamId(2 * n + u32::from(!mine)));
         match (step, is_client) {
-            // A stream that the client opens, with bytes in both directions and an end in each.
+            // A stream that the client opens, with bytes and a FIN in both directions.
             (1, true) => self.open(&Open::name("db.example", 5432), b"select", true),
             (2, false) => self.send(stream(1, true), pattern(100_000), true),
             // A stream that the server refuses.
@@ -69,7 +71,7 @@ impl End {
             // More than the window of a stream, in both directions.
             (8, true) => self.open(&Open::name("bulk.example", 9), pattern(BULK), true),
             (9, false) => self.send(stream(3, true), pattern(BULK), true),
-            // A reader that stops, datagrams, words.
+            // A STOP, datagrams, messages.
             (30, true) => self.open(&Open::name("stop.example", 7), b"x", false),
             (31, false) => self.session.stop(self.now, stream(4, true), Code::DestReset),
             (32, true) => self.open(&Open { kind: Kind::Udp, ..Open::name("dns.example", 53) }, b"", false),
@@ -79,7 +81,7 @@ impl End {
             (34, true) => self.session.message("hello").expect("a session"),
             (35, false) => self.session.finish(stream(4, true)).expect("a stream that is open"),
             (36, true) => self.session.reset(stream(5, true), Code::Killed),
-            // A silence that is long enough for a PING each way, and the end.
+            // A silence that is long enough for a PING in each direction, then GOAWAY and CLOSE.
             (200, false) => self.session.go_away(Code::Drained, "the server stops"),
             (201, true) => self.session.close(self.now, Code::Drained, "the client stops"),
             (210, _) => return false,
@@ -97,7 +99,7 @@ impl End {
         self.unsent.insert(id.0, (Bytes::from_static(bytes), fin));
     }
 
-    /// Acts on events, takes what can be read and writes what can be written.
+    /// Handles events, reads all received bytes and writes as many bytes as possible.
     fn apply(&mut self) {
         while let Some(event) = self.session.poll_event() {
             self.handle(event);
@@ -153,7 +155,7 @@ impl End {
         }
     }
 
-    /// Returns the frames that the end sends now.
+    /// Takes all frames that the end has to send.
     fn transmit(&mut self) -> Vec<Vec<u8>> {
         let (mut out, mut frames) = (Outbox::new(), Vec::new());
         loop {
@@ -174,14 +176,16 @@ impl End {
         }
     }
 
-    /// Takes a frame of the other end.
+    /// Receives a frame of the other end.
     fn receive(&mut self, frame: &[u8]) {
         if self.role == Role::Server && frame[0] == kind::HELLO {
-            let Ok(Frame::Hello(hello)) = decode(frame) else { panic!("a HELLO that is none") };
+            let Ok(Frame::Hello(hello)) = decode(frame) else { panic!("an invalid HELLO") };
             assert_eq!((hello.intent, hello.subflow), (Intent::New, SUBFLOW));
             assert_eq!(self.session.accept_subflow(self.now, &hello, PROOFS), Status::Ok);
         } else if !self.session.is_ended() {
-            self.session.input(self.now, SUBFLOW, 0, Bytes::copy_from_slice(frame)).expect("the earlier node is right");
+            self.session
+                .input(self.now, SUBFLOW, 0, Bytes::copy_from_slice(frame))
+                .expect("the earlier node's frame is valid");
         }
         self.apply();
     }
@@ -242,7 +246,7 @@ fn decode(bytes: &[u8]) -> Result<Frame<'_>, seaprox::link::frame::FrameError> {
     Frame::decode(header, &bytes[HEADER_BYTES..])
 }
 
-/// A DATA frame is written as its header and the length of its payload, which is the script's; any other as it is.
+/// Returns the line of a frame. The payload of a DATA frame is given by the script, so only its length is written.
 fn line_of(frame: &[u8], script: &mut BTreeMap<u32, Vec<u8>>) -> String {
     let (head, payload) = frame.split_at(if frame[0] == kind::DATA { HEADER_BYTES + 8 } else { frame.len() });
     let mut line = head.iter().fold(String::new(), |mut line, byte| {
@@ -250,7 +254,7 @@ fn line_of(frame: &[u8], script: &mut BTreeMap<u32, Vec<u8>>) -> String {
         line
     });
     if frame[0] == kind::DATA {
-        let Ok(Frame::Data { id, offset, payload: bytes, .. }) = decode(frame) else { panic!("a DATA that is none") };
+        let Ok(Frame::Data { id, offset, payload: bytes, .. }) = decode(frame) else { panic!("an invalid DATA") };
         let sent = script.entry(id).or_default();
         sent.resize(sent.len().max(offset as usize + bytes.len()), 0);
         sent[offset as usize..offset as usize + bytes.len()].copy_from_slice(bytes);
@@ -259,7 +263,7 @@ fn line_of(frame: &[u8], script: &mut BTreeMap<u32, Vec<u8>>) -> String {
     line
 }
 
-/// The frame of a line. Payload of DATA is what the script sends there.
+/// Returns the frame of a line. The payload of a DATA frame is taken from the script.
 fn frame_of(line: &str, role: Role) -> Vec<u8> {
     let mut words = line.split(' ');
     let digits = words.next().expect("digits").as_bytes();
@@ -286,7 +290,7 @@ fn scripted(id: u32, role: Role) -> &'static [u8] {
     }
 }
 
-/// Lowers acknowledgements that are ahead of what has been sent.
+/// Lowers acknowledgements that are beyond the `sent` bytes.
 fn adapted(frame: Vec<u8>, sent: u64) -> Vec<u8> {
     if frame[0] != kind::ACK {
         return frame;
@@ -337,7 +341,7 @@ fn run() -> [String; 2] {
     for (role, sent) in [Role::Client, Role::Server].into_iter().zip(&sent) {
         sent.iter().for_each(|(id, bytes)| assert!(scripted(*id, role).starts_with(bytes), "stream {id}"));
     }
-    // A step without frames says nothing.
+    // A step without frames is left out.
     texts.map(|text| {
         let lines: Vec<&str> = text.lines().collect();
         let is_empty =
@@ -346,8 +350,8 @@ fn run() -> [String; 2] {
     })
 }
 
-/// Replays this version's part at one end against the recorded frames of the other. This version may send only
-/// frames of types and flags that the earlier version sent: a peer without capabilities knows nothing else.
+/// Replays this version's part at one end against the recorded frames of the other. This version may send only frame
+/// types and flags that the earlier version sent, because a peer without capabilities knows no others.
 fn replay(role: Role) {
     let read = |role| std::fs::read_to_string(path(role)).expect("a transcript");
     let (recorded, own) = (read(role.peer()), read(role));
@@ -379,7 +383,7 @@ fn replay(role: Role) {
             break;
         }
     }
-    assert_eq!(lines.next(), None, "all was replayed");
+    assert_eq!(lines.next(), None, "all lines were replayed");
     end.check();
     for frame in &sent {
         let (kind, flags) = kind_of(frame);
@@ -398,12 +402,12 @@ fn a_server_of_this_version_understands_a_recorded_client() {
 }
 
 #[test]
-fn both_ends_of_this_version_follow_the_script() {
+fn two_ends_of_this_version_complete_the_script() {
     run();
 }
 
 #[test]
-#[ignore = "writes the transcripts anew; only for the checkout of an earlier version"]
+#[ignore = "writes the transcripts; only for the checkout of an earlier version"]
 fn record() {
     for (role, text) in [Role::Client, Role::Server].into_iter().zip(run()) {
         std::fs::create_dir_all(format!("{}/tests/transcripts", env!("CARGO_MANIFEST_DIR"))).expect("a directory");

@@ -2,8 +2,7 @@
 //! must be a prefix of the sent bytes, and all of them if both ends closed in order. At the end the loop must hold no
 //! resources.
 //!
-//! The seed is printed; `SEAPROX_SEED=N` repeats a run. The test runs in a process of its own, because it
-//! counts descriptors.
+//! The seed is printed; `SEAPROX_SEED=N` repeats a run.
 
 use crate::loop_kit;
 

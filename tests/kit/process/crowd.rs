@@ -9,7 +9,7 @@ use super::SOON;
 pub struct Crowd(Vec<TcpStream>);
 
 impl Crowd {
-    /// Opens connections. Each sends the bytes of each step and then reads as many bytes of answer as the step says.
+    /// Opens `count` connections. Each runs all steps: it sends the bytes and then reads that many bytes of an answer.
     pub fn start(to: SocketAddr, count: usize, steps: &[(&[u8], usize)]) -> Crowd {
         let one = |_| {
             let mut socket = TcpStream::connect(to).expect("a connection");
@@ -24,7 +24,7 @@ impl Crowd {
         Crowd((0..count).map(one).collect())
     }
 
-    /// Returns how many have been closed without an answer, and how many still wait for one.
+    /// Returns the number of connections closed without an answer and the number that still wait for one.
     pub fn look(&mut self) -> (usize, usize) {
         let (mut closed, mut waiting) = (0, 0);
         for socket in &mut self.0 {

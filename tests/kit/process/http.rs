@@ -1,4 +1,4 @@
-//! The least of HTTP that a test needs: a response taken apart, and an origin server that follows a script.
+//! A minimal HTTP client and an origin server that follows a script.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
@@ -7,7 +7,7 @@ use std::thread;
 
 use super::{Peer, SOON, Step};
 
-/// A response as the client got it.
+/// A response as the client received it.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
@@ -15,33 +15,33 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
-/// A server that takes one connection after another and does on each what its script says.
+/// A server that accepts one connection for each script and follows the script on it.
 pub struct Origin {
     pub addr: SocketAddr,
     seen: Receiver<String>,
 }
 
-/// One thing that an origin server does.
+/// One step of an origin server's script.
 #[derive(Clone, Copy, Debug)]
 pub enum Act {
-    /// Reads a request head and hands it to the test.
+    /// Reads a request head and passes it to the test.
     Head,
-    /// Reads so many bytes of body and hands them to the test.
+    /// Reads this many bytes of a body and passes them to the test.
     Body(usize),
-    /// Sends this.
+    /// Sends this text.
     Say(&'static str),
-    /// Sends so many bytes.
+    /// Sends this many bytes.
     Bulk(usize),
-    /// Closes.
+    /// Closes the connection.
     Close,
-    /// Resets.
+    /// Resets the connection.
     Reset,
-    /// Waits for the other end to close.
+    /// Waits until the other end has closed.
     Wait,
 }
 
 impl Origin {
-    /// One list of acts for each connection.
+    /// Starts a server with one script for each connection.
     pub fn start(scripts: Vec<Vec<Act>>) -> Origin {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("its address");
@@ -76,19 +76,19 @@ impl Origin {
         Origin { addr, seen }
     }
 
-    /// What the server got next.
+    /// Waits for the next head or body that the server has received.
     #[track_caller]
     pub fn saw(&self) -> String {
         self.seen.recv_timeout(SOON).expect("a request at the origin")
     }
 
-    /// Whether nothing has come to the server that the test has not looked at.
+    /// Returns true if the server has received nothing more.
     pub fn saw_nothing(&self) -> bool {
         self.seen.try_recv().is_err()
     }
 }
 
-/// Reads one head, to its empty line.
+/// Reads one head, up to and including its empty line.
 pub fn head(peer: &mut Peer) -> String {
     let mut bytes = Vec::new();
     let mut byte = [0];
@@ -112,7 +112,7 @@ pub fn response(peer: &mut Peer) -> Response {
     Response { status, head, body }
 }
 
-/// Sends this to a proxy and reads one response.
+/// Sends a request to a proxy and reads one response.
 #[track_caller]
 pub fn ask(proxy: SocketAddr, request: &str) -> Response {
     let mut peer = Peer::connect(proxy);
@@ -120,7 +120,7 @@ pub fn ask(proxy: SocketAddr, request: &str) -> Response {
     response(&mut peer)
 }
 
-/// The value of a field of a head.
+/// Returns the value of a field of a head.
 pub fn field(head: &str, name: &str) -> Option<String> {
     let fields = head.lines().filter_map(|line| line.split_once(": "));
     fields.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())

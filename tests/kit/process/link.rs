@@ -12,6 +12,7 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// Generates both keys. The far node permits the near one all targets on 127.0.0.1.
     #[track_caller]
     pub fn new() -> Keys {
         let scratch = Scratch::new();
@@ -29,14 +30,14 @@ impl Keys {
         Keys { scratch, far }
     }
 
-    /// Starts the node that takes links in, with these further options.
+    /// Starts the node that accepts links, with these further options.
     #[track_caller]
     pub fn start_far(&self, options: &[&str]) -> Seaprox {
         let config = self.scratch.file("far");
         Seaprox::start(&[&["link", "--listen", "127.0.0.1:0", "--config-dir", &config], options].concat())
     }
 
-    /// The options of a front end whose connections go over a link to a node at this address.
+    /// Returns the options of a front end whose connections go over a link to the node at `addr`.
     pub fn via(&self, addr: &str) -> Vec<String> {
         let config = self.scratch.file("near");
         ["--via", addr, "--peer-key", &self.far, "--config-dir", &config].map(str::to_owned).to_vec()

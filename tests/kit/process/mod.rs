@@ -1,8 +1,8 @@
-//! What the process tests share: the binary as a child process, peers that follow short lists of steps, and a few looks
-//! into `/proc`.
+//! The kit of the process tests: the binary as a child process, peers that follow short lists of steps, and readings of
+//! `/proc`.
 //!
-//! Everything that waits has a deadline, and a deadline that passes is a failed test with a word about what was awaited.
-//! Nothing here sleeps in the hope that something has happened meanwhile.
+//! Every wait has a deadline. A wait that misses it fails the test and names what was awaited. No function sleeps for a
+//! fixed time to wait for an event.
 #![allow(dead_code, unused_imports)] // Each test file uses its part.
 
 pub mod crowd;
@@ -26,29 +26,29 @@ pub use peer::{Peer, Step};
 pub use seaprox::{Ran, Relay, Seaprox, run, run_with};
 pub use terminal::Terminal;
 
-/// How long anything may take that is expected to happen at once.
+/// The deadline of every wait for something that normally happens at once.
 pub const SOON: Duration = Duration::from_secs(20);
-/// How late something may be because the machine has other things to do, where what would make it really late takes longer.
+/// The allowed delay on a busy machine, where a real fault would take longer.
 pub const LATE: Duration = Duration::from_secs(5);
 
-/// Polls until something is true; fails the test when it does not become true.
+/// Polls until `is_true` returns true. Panics with `what` after [`SOON`].
 #[track_caller]
 pub fn until(what: &str, is_true: impl FnMut() -> bool) {
     until_within(SOON, what, is_true);
 }
 
-/// The same, with a deadline of its own.
+/// Polls as [`until`] does, with another deadline.
 #[track_caller]
 pub fn until_within(deadline: Duration, what: &str, mut is_true: impl FnMut() -> bool) {
     let since = Instant::now();
     while !is_true() {
-        assert!(since.elapsed() < deadline, "waited {deadline:?} in vain: {what}");
+        assert!(since.elapsed() < deadline, "not within {deadline:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// A port of IPv4's loopback that refuses: bound for as long as the test runs, so that nobody else gets it, and not
-/// listened on.
+/// Returns a port of 127.0.0.1 that refuses connections. It stays bound, so that no other program gets it, and nothing
+/// listens on it.
 pub fn closed_port() -> u16 {
     static BOUND: OnceLock<(socket2::Socket, u16)> = OnceLock::new();
     let bound = BOUND.get_or_init(|| {
@@ -61,7 +61,8 @@ pub fn closed_port() -> u16 {
     bound.1
 }
 
-/// Whether a program is there. In CI one that is missing fails the test; elsewhere the test says that it is skipped.
+/// Returns true if a program is installed. If it is missing, the test fails in CI, and reports elsewhere that it is
+/// skipped.
 pub fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
@@ -69,13 +70,13 @@ pub fn has(program: &str) -> bool {
     is_there || missing(program)
 }
 
-/// Whether this test may make namespaces of its own, and has the programs to furnish them.
+/// Returns true if this test can create namespaces and has the programs to set them up.
 pub fn has_namespaces() -> bool {
     is_root() && has("ip") && has("nft")
 }
 
-/// Returns true if this test runs as root. CI runs as root; elsewhere the test reports that it skips itself or a part of
-/// itself.
+/// Returns true if this test runs as root. CI runs as root; elsewhere the test reports that it skips itself or a part
+/// of itself.
 pub fn is_root() -> bool {
     // SAFETY: geteuid takes nothing and cannot fail.
     unsafe { libc::geteuid() == 0 || missing("root") }
@@ -87,7 +88,7 @@ fn missing(what: &str) -> bool {
     false
 }
 
-/// A directory of this test's own, which goes with it.
+/// A directory of this test's own, which is removed when dropped.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
@@ -95,7 +96,7 @@ impl Scratch {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("seaprox-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
-        // One of an earlier process with the same number may have been killed.
+        // An earlier process with the same id may have been killed and have left its directory.
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("a scratch directory");
         Scratch(path)
@@ -105,12 +106,12 @@ impl Scratch {
         &self.0
     }
 
-    /// A path in it, as text.
+    /// Returns a path in the directory, as text.
     pub fn file(&self, name: &str) -> String {
         self.0.join(name).to_str().expect("a path in UTF-8").to_owned()
     }
 
-    /// A file in it with this content; its path as text.
+    /// Writes a file in the directory. Returns its path as text.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
         let path = self.file(name);
         std::fs::write(&path, content).expect("a scratch file");

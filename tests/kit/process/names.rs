@@ -1,4 +1,4 @@
-//! A network and a file system of a test's own: `/etc/hosts`, `/etc/resolv.conf` and a name server as it likes them.
+//! A network and a file system of a test's own, with its own `/etc/hosts`, `/etc/resolv.conf` and name server.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -10,30 +10,30 @@ use std::time::Duration;
 
 use super::Scratch;
 
-/// What a name server knows of a name.
+/// The addresses of a name at the name server.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     pub addresses: Vec<IpAddr>,
-    /// How long an answer takes.
+    /// The delay of an answer.
     pub delay: Duration,
 }
 
-/// A name server on 127.0.0.1:53 of a network namespace. It counts what it is asked.
+/// A name server on 127.0.0.1:53 of a network namespace. It counts the queries.
 #[derive(Clone, Default)]
 pub struct NameServer(Arc<Mutex<Names>>);
 
-/// What is known, and how often each name was asked for.
+/// The known names, and the number of queries for each name.
 #[derive(Default)]
 struct Names {
     known: HashMap<String, Record>,
     asked: HashMap<String, u32>,
-    /// Questions for names with these ends get no answer.
+    /// Queries for names with these endings get no answer.
     swallowed: Vec<String>,
 }
 
-/// Runs a test in namespaces of its own: only loopback is there, and these are `/etc/hosts` and the name server.
+/// Runs a test in namespaces of its own, which have only loopback, `hosts` as `/etc/hosts`, and the name server.
 ///
-/// A thread of its own does that, so that nothing else in this process notices.
+/// The test runs in a thread of its own, so that the rest of this process stays in its namespaces.
 #[track_caller]
 pub fn isolated(hosts: &str, test: impl FnOnce(&NameServer) + Send) {
     let scratch = Scratch::new();
@@ -68,7 +68,7 @@ pub fn ip(args: &str) {
     assert!(ran.status.success(), "ip {args}: {}", String::from_utf8_lossy(&ran.stderr));
 }
 
-/// Addresses that swallow everything: 198.51.100.7 and 2001:db8::7.
+/// Adds two addresses that drop all packets: 198.51.100.7 and 2001:db8::7.
 pub fn black_hole() {
     ip("addr add 198.51.100.7/32 dev lo");
     ip("-6 addr add 2001:db8::7/128 dev lo");
@@ -78,7 +78,7 @@ pub fn black_hole() {
     assert!(ran.status.success(), "nft: {}", String::from_utf8_lossy(&ran.stderr));
 }
 
-/// They swallow nothing any more.
+/// Makes the addresses of [`black_hole`] answer again.
 pub fn fill_the_hole() {
     let ran = Command::new("nft").arg("delete table inet hole").output().expect("nft");
     assert!(ran.status.success(), "nft: {}", String::from_utf8_lossy(&ran.stderr));
@@ -93,18 +93,18 @@ fn mount(source: &str, target: &str, flags: libc::c_ulong) {
 }
 
 impl NameServer {
-    /// Sets the addresses of a name, and how long an answer takes.
+    /// Sets the addresses of a name and the delay of its answers.
     pub fn set(&self, name: &str, addresses: &[&str], delay: Duration) {
         let addresses = addresses.iter().map(|text| text.parse().expect("an address")).collect();
         self.0.lock().expect("no panic").known.insert(name.to_owned(), Record { addresses, delay });
     }
 
-    /// Gives no answer to questions for names that end so.
+    /// Stops answering queries for names that end in `end`.
     pub fn swallow(&self, end: &str) {
         self.0.lock().expect("no panic").swallowed.push(end.to_owned());
     }
 
-    /// How often it was asked for the addresses of a name (for A).
+    /// Returns the number of A queries for a name.
     pub fn asked(&self, name: &str) -> u32 {
         self.0.lock().expect("no panic").asked.get(name).copied().unwrap_or(0)
     }
@@ -144,7 +144,7 @@ impl NameServer {
     }
 }
 
-/// The name, the type, and where the question ends (RFC 1035, section 4).
+/// Returns the name, the type and the end of the question (RFC 1035, section 4).
 fn question(query: &[u8]) -> Option<(String, u16, usize)> {
     let (mut at, mut labels) = (12, Vec::new());
     loop {

@@ -1,7 +1,7 @@
 //! Peers: sockets that follow a short list of steps.
 //!
-//! What a peer sends is a pattern that depends on the place in the stream, and what it reads is compared with the
-//! pattern of the other end: a byte that is lost, doubled or moved is found where it happens.
+//! A peer sends a pattern that depends on the offset in the stream, and compares all bytes that it reads with the
+//! pattern of the other end. So the check shows a lost, doubled or misplaced byte at its offset.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -14,36 +14,37 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::SOON;
 
-/// One thing that a peer does.
+/// One step of a peer.
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'a> {
-    /// Sends so many bytes of its pattern.
+    /// Sends this many bytes of its pattern.
     Send(u64),
-    /// Sends its pattern until nobody takes any more for so many milliseconds, or so many bytes are gone.
+    /// `Fill(bytes, ms)`: sends its pattern until the socket takes no byte for `ms` milliseconds, or `bytes` are sent.
     Fill(u64, u64),
     /// Sends these bytes.
     Put(&'a [u8]),
-    /// Sends so many bytes of its pattern and reads as many of the other end's, both at once.
+    /// Sends this many bytes of its pattern and at the same time reads as many of the other end's.
     Swap(u64),
-    /// Closes its direction.
+    /// Sends a FIN.
     Fin,
-    /// Waits until the other end's system has acknowledged everything that was sent.
+    /// Waits until the other end's kernel has acknowledged all sent bytes.
     AwaitTaken,
-    /// Does nothing for so many milliseconds: the speed of a slow peer, never a way to wait for something.
+    /// Does nothing for this many milliseconds, as a slow peer. Not to be used to wait for an event.
     Pause(u64),
     /// Resets the connection.
     Rst,
-    /// Reads so many bytes of the other end's pattern.
+    /// Reads this many bytes of the other end's pattern.
     Read(u64),
     /// Reads exactly these bytes.
     Take(&'a [u8]),
-    /// Reads the other end's pattern to its end, which must be in order.
+    /// Reads the other end's pattern until the FIN.
     ReadAll,
-    /// Reads the other end's pattern until the connection is reset, which it must be.
+    /// Reads the other end's pattern until the reset.
     ReadReset,
-    /// Sends and reads nothing until the connection is reset, which it must be.
+    /// Waits for a reset without sending or reading.
     AwaitReset,
-    /// Reads so many bytes of the other end's pattern, so many at a time, with so many milliseconds between.
+    /// `ReadSlowly(bytes, each, ms)`: reads `bytes` of the other end's pattern, `each` at a time, `ms` milliseconds
+    /// apart.
     ReadSlowly(u64, u64, u64),
 }
 
@@ -51,9 +52,9 @@ pub enum Step<'a> {
 pub struct Peer {
     socket: Option<Socket>,
     is_client: bool,
-    /// Bytes of the pattern that were sent.
+    /// Bytes of the pattern sent so far.
     pub sent: u64,
-    /// Bytes of the other end's pattern that were read.
+    /// Bytes of the other end's pattern read so far.
     pub received: u64,
 }
 
@@ -64,7 +65,8 @@ impl Peer {
         Peer::connect_socket(socket, &addr.into())
     }
 
-    /// A client with a small receive buffer: what it does not read is soon felt at the other end.
+    /// Connects a client with a small receive buffer, so that the other end is soon blocked when the client does not
+    /// read.
     #[track_caller]
     pub fn connect_narrow(addr: SocketAddr) -> Peer {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).expect("a socket");
@@ -86,7 +88,7 @@ impl Peer {
         Peer::of(socket, true)
     }
 
-    /// The next client of a listener.
+    /// Accepts the next client of a listener.
     #[track_caller]
     pub fn accept(listener: &TcpListener) -> Peer {
         let since = Instant::now();
@@ -98,7 +100,7 @@ impl Peer {
                     return Peer::of(stream.into(), false);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    assert!(since.elapsed() < SOON, "nobody came");
+                    assert!(since.elapsed() < SOON, "no client came");
                     thread::sleep(Duration::from_millis(1));
                 }
                 Err(error) => panic!("accept: {error}"),
@@ -106,10 +108,11 @@ impl Peer {
         }
     }
 
+    /// Makes a peer of a connected socket. `is_client` selects its pattern.
     pub fn of(socket: Socket, is_client: bool) -> Peer {
         socket.set_read_timeout(Some(SOON)).expect("a socket");
         socket.set_write_timeout(Some(SOON)).expect("a socket");
-        // Not every kind of socket has it.
+        // A Unix socket does not have this option.
         let _ = socket.set_tcp_nodelay(true);
         Peer { socket: Some(socket), is_client, sent: 0, received: 0 }
     }
@@ -126,7 +129,7 @@ impl Peer {
         self.socket().peer_addr().expect("an address").as_socket().expect("an internet address")
     }
 
-    /// Does all of this, one after another.
+    /// Runs the steps, one after another. Panics at the first that fails.
     #[track_caller]
     pub fn run(&mut self, steps: &[Step]) -> &mut Peer {
         for step in steps {
@@ -165,7 +168,7 @@ impl Peer {
             Step::AwaitTaken => {
                 let since = Instant::now();
                 while unacknowledged(self.socket())? > 0 {
-                    check(since.elapsed() < SOON, || "it is not taken".to_owned())?;
+                    check(since.elapsed() < SOON, || "the bytes are not acknowledged".to_owned())?;
                     thread::sleep(Duration::from_millis(1));
                 }
                 Ok(())
@@ -228,7 +231,7 @@ impl Peer {
         while self.received < end {
             let most = buf.len().min((end - self.received) as usize);
             match self.socket().read(&mut buf[..most])? {
-                0 => return Err(io::Error::other("the end came early")),
+                0 => return Err(io::Error::other("the end came too early")),
                 got => self.compare(&buf[..got])?,
             }
         }
@@ -240,7 +243,7 @@ impl Peer {
         loop {
             match (self.socket().read(&mut buf), end) {
                 (Ok(0), None) => return Ok(()),
-                (Ok(0), Some(_)) => return Err(io::Error::other("an end in order, not a reset")),
+                (Ok(0), Some(_)) => return Err(io::Error::other("a FIN came instead of a reset")),
                 (Ok(got), _) => self.compare(&buf[..got])?,
                 (Err(error), Some(end)) if error.kind() == end => return Ok(()),
                 (Err(error), _) => return Err(error),
@@ -252,14 +255,14 @@ impl Peer {
         while !bytes.is_empty() {
             let expected = piece(!self.is_client, self.received, bytes.len() as u64);
             let (now, later) = bytes.split_at(expected.len());
-            check(now == expected, || format!("wrong bytes behind {}", self.received))?;
+            check(now == expected, || format!("wrong bytes after {}", self.received))?;
             self.received += now.len() as u64;
             bytes = later;
         }
         Ok(())
     }
 
-    /// Reads whatever comes next: at least one byte, or none at the end.
+    /// Reads the next bytes, of any content. Returns none at the end.
     pub fn some(&mut self) -> io::Result<Vec<u8>> {
         let mut buf = vec![0; 64 << 10];
         let got = self.socket().read(&mut buf)?;
@@ -267,17 +270,17 @@ impl Peer {
         Ok(buf)
     }
 
-    /// Reads everything to the end, whatever it is.
+    /// Reads all bytes until the FIN, of any content.
     #[track_caller]
     pub fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         if let Err(error) = self.socket().read_to_end(&mut bytes) {
-            panic!("{error} behind {}", bytes.escape_ascii());
+            panic!("{error} after {}", bytes.escape_ascii());
         }
         bytes
     }
 
-    /// Sends its pattern until that fails, and says how.
+    /// Sends its pattern until an error. Returns its kind.
     pub fn send_until_error(&mut self) -> io::ErrorKind {
         loop {
             if let Err(error) = self.send(64 << 10) {
@@ -286,13 +289,13 @@ impl Peer {
         }
     }
 
-    /// Sends so many bytes of its pattern, or fewer if the connection breaks.
+    /// Sends this many bytes of its pattern, or fewer if the connection breaks.
     pub fn send_some(&mut self, count: u64) {
-        // A client that uploads reads the answer in any case.
+        // The caller goes on to read the response in both cases.
         let _ = self.send(count);
     }
 
-    /// Reads everything, to the end or to a reset.
+    /// Reads all bytes until the FIN or a reset, of any content.
     #[track_caller]
     pub fn rest_or_reset(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -302,7 +305,7 @@ impl Peer {
         }
     }
 
-    /// Whether nothing comes for so long: neither bytes nor an end.
+    /// Returns true if neither a byte nor an end arrives during `wait`.
     pub fn is_quiet(&mut self, wait: Duration) -> bool {
         self.socket().set_read_timeout(Some(wait)).expect("a socket");
         let result = self.socket().read(&mut [0; 1]);
@@ -311,7 +314,7 @@ impl Peer {
     }
 }
 
-/// Lets two peers follow their steps at the same time.
+/// Runs the steps of two peers at the same time.
 #[track_caller]
 pub fn both(first: &mut Peer, first_steps: &[Step], second: &mut Peer, second_steps: &[Step]) {
     thread::scope(|scope| {
@@ -325,7 +328,7 @@ pub fn both(first: &mut Peer, first_steps: &[Step], second: &mut Peer, second_st
     });
 }
 
-/// Bytes, and a FIN, that were sent and are not acknowledged.
+/// Returns the number of unacknowledged bytes, a FIN included.
 fn unacknowledged(socket: &Socket) -> io::Result<i32> {
     let mut count = 0;
     // SAFETY: the pointer is to a live integer, as the request wants it.
@@ -339,8 +342,8 @@ fn check(holds: bool, text: impl FnOnce() -> String) -> io::Result<()> {
     if holds { Ok(()) } else { Err(io::Error::other(text())) }
 }
 
-/// A piece of a pattern, from a place in the stream on. The patterns repeat after a prime number of bytes, so that no
-/// buffer size hides a shift.
+/// Returns at most `most` bytes of a pattern from offset `from` on. The patterns repeat after a prime number of bytes,
+/// so that no buffer size hides a shift.
 fn piece(is_client: bool, from: u64, most: u64) -> &'static [u8] {
     const PERIOD: usize = 1_048_573;
     static PATTERNS: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
@@ -361,8 +364,8 @@ fn piece(is_client: bool, from: u64, most: u64) -> &'static [u8] {
     &patterns[usize::from(is_client)][start..start + count]
 }
 
-/// Waits until the kernel has delivered something to the IPv4 socket at `local` that is connected with `remote`: bytes, a
-/// FIN or a reset. Loopback delivers at once on an idle machine only.
+/// Waits until the kernel has delivered something to the IPv4 socket at `local` that is connected with `remote`: bytes,
+/// a FIN or a reset. Loopback delivers at once on an idle machine only.
 #[track_caller]
 pub fn until_delivered(local: SocketAddr, remote: SocketAddr) {
     let [local, remote] = [local, remote].map(|addr| match addr {
@@ -373,7 +376,7 @@ pub fn until_delivered(local: SocketAddr, remote: SocketAddr) {
         let table = std::fs::read_to_string("/proc/net/tcp").expect("the table of connections");
         let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         let mut row = row.filter(|row| row.len() > 4 && row[1] == local && row[2] == remote);
-        // Without a row the connection is gone; 01 is ESTABLISHED, and behind the colon stand the bytes to be read.
+        // Without a row the connection is gone. 01 is ESTABLISHED, and after the colon is the number of unread bytes.
         row.next().is_none_or(|row| row[3] != "01" || !row[4].ends_with(":00000000"))
     });
 }

@@ -1,16 +1,16 @@
-//! Looks into `/proc`: what a process really uses.
+//! Readings of `/proc`: the resources that a process uses.
 
 use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// Memory that is in use, in bytes.
+/// Returns the resident memory of a process, in bytes.
 pub fn rss(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
     let line = text.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("kB") << 10
 }
 
-/// Processor time that it has used, in milliseconds (in steps of ten).
+/// Returns the processor time of a process, in milliseconds (in steps of ten).
 pub fn cpu_ms(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
     let behind_name = text.rsplit(") ").next().expect("a name in parentheses");
@@ -19,12 +19,12 @@ pub fn cpu_ms(pid: u32) -> u64 {
     [11, 12].map(|index| fields[index].parse::<u64>().expect("ticks")).iter().sum::<u64>() * 10
 }
 
-/// Open descriptors.
+/// Returns the number of open descriptors of a process.
 pub fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("a process").count()
 }
 
-/// The names of its threads, sorted.
+/// Returns the names of a process's threads, sorted.
 pub fn threads(pid: u32) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
     let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap_or_default();
@@ -33,7 +33,7 @@ pub fn threads(pid: u32) -> Vec<String> {
     names
 }
 
-/// Processor time of each of its threads, in milliseconds.
+/// Returns the processor time of the thread with this name, in milliseconds.
 pub fn cpu_ms_of_thread(pid: u32, name: &str) -> u64 {
     for task in fs::read_dir(format!("/proc/{pid}/task")).expect("a process").flatten() {
         if fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == name) {
@@ -45,7 +45,7 @@ pub fn cpu_ms_of_thread(pid: u32, name: &str) -> u64 {
     panic!("no thread {name}");
 }
 
-/// Lowers or raises the limit of descriptors of a process that runs.
+/// Sets the soft limit of descriptors of a running process.
 pub fn limit_descriptors(pid: u32, soft: u64) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both pointers are to live values of the right type, or null where prlimit(2) allows it.
@@ -56,10 +56,11 @@ pub fn limit_descriptors(pid: u32, soft: u64) {
     }
 }
 
-/// The sockets of a process that are connected with this address, as our own descriptors for them: for what nothing but
-/// the socket itself tells.
+/// Returns duplicates of a process's sockets that are connected to `peer`, for socket options that only the socket
+/// itself shows.
 pub fn sockets_to(pid: u32, peer: std::net::SocketAddr) -> Vec<socket2::Socket> {
-    // SAFETY: both calls take and give integers only, and what is not negative is a new descriptor that is ours alone.
+    // SAFETY: both calls take and return integers only, and a result that is not negative is a new descriptor of this
+    // process.
     let process = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as i32;
     assert!(process >= 0, "pidfd_open: {}", std::io::Error::last_os_error());
     // SAFETY: see above.
@@ -76,9 +77,9 @@ pub fn sockets_to(pid: u32, peer: std::net::SocketAddr) -> Vec<socket2::Socket> 
     numbers.filter_map(copy).filter(is_it).collect()
 }
 
-/// Bytes that a pipe has room for.
+/// Returns the capacity of a pipe, in bytes.
 pub fn pipe_bytes(pipe: &impl AsRawFd) -> usize {
-    // SAFETY: fcntl with this command takes and gives integers only.
+    // SAFETY: fcntl with this command takes and returns integers only.
     let bytes = unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_GETPIPE_SZ) };
     usize::try_from(bytes).expect("a pipe")
 }

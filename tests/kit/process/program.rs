@@ -1,4 +1,4 @@
-//! Programs that nobody here wrote: started, and ended with the test.
+//! Foreign programs, which are ended with the test.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::seaprox::{Ran, run_command};
 
-/// A program in the background.
+/// A program in the background. It is killed when dropped.
 pub struct Program(pub Child);
 
 impl Program {
-    /// Starts a command line; its stdout and stderr are for the test.
+    /// Starts a command with its stdout and stderr piped to the test.
     #[track_caller]
     pub fn start(mut command: Command) -> Program {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         Program(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
     }
 
-    /// The first line that it prints.
+    /// Reads the first line of its stdout.
     #[track_caller]
     pub fn first_line(&mut self) -> String {
         let mut line = String::new();
@@ -26,7 +26,7 @@ impl Program {
         line.trim_end().to_owned()
     }
 
-    /// All that it prints, to its end.
+    /// Reads its stdout to the end.
     #[track_caller]
     pub fn rest(&mut self) -> String {
         let mut text = String::new();
@@ -42,12 +42,12 @@ impl Drop for Program {
     }
 }
 
-/// Runs a line of shell to its end, with a deadline; `$0` is the first of the arguments.
+/// Runs a shell command to its end, with a deadline. `$0` is the first of the arguments.
 #[track_caller]
 pub fn shell(line: &str, args: &[&str]) -> Ran {
     let mut command = Command::new("sh");
     command.args(["-c", line]).args(args).stdin(Stdio::null());
-    // What the environment says about proxies is not for these programs.
+    // The programs must not use a proxy of the environment.
     for name in
         ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"]
     {
@@ -56,7 +56,7 @@ pub fn shell(line: &str, args: &[&str]) -> Ran {
     run_command(command, b"")
 }
 
-/// The same, for one that must succeed: what it prints.
+/// Runs a shell command that must succeed. Returns its trimmed stdout.
 #[track_caller]
 pub fn output(line: &str, args: &[&str]) -> String {
     let ran = shell(line, args);
@@ -64,7 +64,7 @@ pub fn output(line: &str, args: &[&str]) -> String {
     String::from_utf8_lossy(&ran.out).trim_end().to_owned()
 }
 
-/// Whether somebody listens on this port of IPv4, asked without connecting.
+/// Returns true if a socket listens on this port over IPv4. Does not connect to it.
 pub fn is_listening(port: u16) -> bool {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
     let is_it = |line: &str| {
@@ -74,8 +74,8 @@ pub fn is_listening(port: u16) -> bool {
     table.lines().any(is_it)
 }
 
-/// A port that was free a moment ago, for programs that cannot choose one themselves. It lies below those that the
-/// system gives to outgoing connections, and no test is given it twice.
+/// Returns a free port, for programs that cannot choose one themselves. It is below the ports that the system uses for
+/// outgoing connections, and is returned only once.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(21_000);
     loop {

@@ -1,4 +1,4 @@
-//! The real binary as a child process: started, read from, asked, signalled, and killed in the end.
+//! The real binary as a child process: its output, its status, signals, and its end.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::peer::Peer;
 use super::{SOON, Scratch, until};
 
-/// A front end that runs.
+/// A running `seaprox` process. It is killed when dropped.
 pub struct Seaprox {
     child: Child,
     out: Lines,
@@ -20,7 +20,7 @@ pub struct Seaprox {
     scratch: Scratch,
 }
 
-/// What a process that has ended left behind.
+/// The exit code and the output of an ended process.
 #[derive(Debug)]
 pub struct Ran {
     pub code: Option<i32>,
@@ -28,13 +28,13 @@ pub struct Ran {
     pub err: String,
 }
 
-/// A static relay with a listener of the test behind it.
+/// A static relay whose target is a listener of the test.
 pub struct Relay {
     pub seaprox: Seaprox,
     pub listener: TcpListener,
 }
 
-/// Lines that a thread collects.
+/// Lines that a thread reads from a pipe.
 #[derive(Clone, Default)]
 struct Lines(Arc<(Mutex<Vec<String>>, Condvar)>);
 
@@ -45,7 +45,7 @@ impl Seaprox {
         Seaprox::start_with(args, |_| {})
     }
 
-    /// The same, with a last touch to the command.
+    /// Starts `seaprox ARGS` as [`Seaprox::start`] does. `touch` may change the command first.
     #[track_caller]
     pub fn start_with(args: &[&str], touch: impl FnOnce(&mut Command)) -> Seaprox {
         let seaprox = Seaprox::spawn(args, touch);
@@ -53,12 +53,12 @@ impl Seaprox {
         seaprox
     }
 
-    /// The same, without waiting for anything.
+    /// Starts `seaprox ARGS` without waiting until it listens. `touch` may change the command first.
     pub fn spawn(args: &[&str], touch: impl FnOnce(&mut Command)) -> Seaprox {
         Seaprox::spawn_binary(BINARY, args, touch)
     }
 
-    /// Starts another binary than the one of this build, such as that of an earlier version.
+    /// Starts another binary, such as one of an earlier version, without waiting until it listens.
     pub fn spawn_binary(binary: &str, args: &[&str], touch: impl FnOnce(&mut Command)) -> Seaprox {
         let scratch = Scratch::new();
         let mut command = command_of(binary, args);
@@ -66,7 +66,7 @@ impl Seaprox {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         touch(&mut command);
         let mut child = command.spawn().expect("the binary starts");
-        // The caller may have replaced the descriptors.
+        // `touch` may have replaced the descriptors.
         let out = child.stdout.take().map(Lines::of).unwrap_or_default();
         let log = child.stderr.take().map(Lines::of).unwrap_or_default();
         Seaprox { child, out, log, scratch }
@@ -76,7 +76,7 @@ impl Seaprox {
         self.child.id()
     }
 
-    /// Whatever stands behind the kind in the line `listening KIND ADDR` of this place.
+    /// Waits for the `listening KIND ADDR` line with this index. Returns its ADDR as text.
     #[track_caller]
     pub fn listens(&self, index: usize) -> String {
         match self.out.wait(SOON, |lines| lines.get(index).cloned()) {
@@ -85,24 +85,24 @@ impl Seaprox {
         }
     }
 
-    /// The address of the listener of this place.
+    /// Returns the address of the listener with this index; 0.0.0.0:0 for a Unix socket.
     #[track_caller]
     pub fn addr(&self, index: usize) -> SocketAddr {
         let text = self.listens(index);
         text.parse().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
     }
 
-    /// Its lines on stdout so far.
+    /// Returns the lines on stdout so far.
     pub fn out(&self) -> Vec<String> {
         self.out.all()
     }
 
-    /// Its lines on stderr so far.
+    /// Returns the lines on stderr so far.
     pub fn log(&self) -> Vec<String> {
         self.log.all()
     }
 
-    /// Waits for a line of the log that holds all of these words.
+    /// Waits for a log line that contains all of these words.
     #[track_caller]
     pub fn wait_for_log(&self, words: &[&str]) -> String {
         let has_all = |line: &&String| words.iter().all(|word| line.contains(word));
@@ -112,12 +112,12 @@ impl Seaprox {
         }
     }
 
-    /// How many lines of the log hold all of these words.
+    /// Returns the number of log lines that contain all of these words.
     pub fn count_log(&self, words: &[&str]) -> usize {
         self.log.all().iter().filter(|line| words.iter().all(|word| line.contains(word))).count()
     }
 
-    /// What `seaprox status --json` says.
+    /// Returns the output of `seaprox status --json`.
     #[track_caller]
     pub fn status(&self) -> Value {
         let socket = format!("unix:{}", self.scratch.file("status"));
@@ -134,21 +134,21 @@ impl Seaprox {
         String::from_utf8(ran.out).expect("text")
     }
 
-    /// A number in the status.
+    /// Returns the number at a JSON pointer in the status.
     #[track_caller]
     pub fn figure(&self, pointer: &str) -> u64 {
         let status = self.status();
         status.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {pointer} in {status}"))
     }
 
-    /// Waits until no connection is left and everything is back where it was.
+    /// Waits until the process has no connection.
     #[track_caller]
     pub fn wait_until_idle(&self) {
         until("all connections are over", || self.figure("/usage/connections") == 0);
     }
 
     pub fn signal(&self, signal: i32) {
-        // SAFETY: kill takes two integers, and the child has not been waited for, so its number is still its own.
+        // SAFETY: kill takes two integers, and the child has not been waited for, so its process id is still its own.
         unsafe { libc::kill(self.pid() as i32, signal) };
     }
 
@@ -157,7 +157,7 @@ impl Seaprox {
     pub fn suspend(&self) {
         self.signal(libc::SIGSTOP);
         let threads = format!("/proc/{}/task", self.pid());
-        // Each thread stops on its own: the state of the process is that of its first thread.
+        // Each thread stops separately, and the state of the process is only that of its first thread.
         until("all threads are stopped", || {
             let mut threads = std::fs::read_dir(&threads).expect("a process");
             threads.all(|thread| {
@@ -173,7 +173,7 @@ impl Seaprox {
         wait(&mut self.child, deadline)
     }
 
-    /// Whether it still runs.
+    /// Returns true if the process still runs.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().expect("a child").is_none()
     }
@@ -197,7 +197,7 @@ impl Drop for Seaprox {
 }
 
 impl Relay {
-    /// A relay on a port of 127.0.0.1 with these further options.
+    /// Starts a relay on a port of 127.0.0.1 with these further options.
     #[track_caller]
     pub fn start(options: &[&str]) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -211,27 +211,27 @@ impl Relay {
         self.seaprox.addr(0)
     }
 
-    /// A client, and the server behind the relay that got its connection.
+    /// Connects a client through the relay. Returns it and the server's end.
     #[track_caller]
     pub fn pair(&self) -> (Peer, Peer) {
         let client = Peer::connect(self.addr());
         (client, Peer::accept(&self.listener))
     }
 
-    /// Waits for the one line about an ended connection, of so many, and hands it over.
+    /// Waits for the first log line about a closed connection.
     #[track_caller]
     pub fn closing_line(&self) -> String {
         self.seaprox.wait_for_log(&[" closed "])
     }
 }
 
-/// Runs `seaprox ARGS` to its end.
+/// Runs `seaprox ARGS` to its end, with a deadline.
 #[track_caller]
 pub fn run(args: &[&str]) -> Ran {
     run_with(args, b"", |_| {})
 }
 
-/// The same, with input and a last touch to the command.
+/// Runs `seaprox ARGS` to its end, with this input. `touch` may change the command first.
 #[track_caller]
 pub fn run_with(args: &[&str], input: &[u8], touch: impl FnOnce(&mut Command)) -> Ran {
     let mut command = command(args);
@@ -249,7 +249,7 @@ pub fn run_command(mut command: Command, input: &[u8]) -> Ran {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (input, deadline) = (input.to_vec(), Duration::from_secs(120));
     let writer = thread::spawn(move || {
-        // A program need not read what it is given.
+        // The program may end without reading its input.
         stdin.map(|mut stdin| stdin.write_all(&input))
     });
     let reader = thread::spawn(move || bytes_of(stdout));
@@ -260,7 +260,7 @@ pub fn run_command(mut command: Command, input: &[u8]) -> Ran {
     Ran { code, out, err: String::from_utf8_lossy(&err).into_owned() }
 }
 
-/// The command line of the binary, in the mode that the suite runs in: `SEAPROX_TEST_NO_SPLICE=1` is copy mode.
+/// Returns the command `seaprox ARGS`, with `--no-splice` if the suite runs in copy mode (`SEAPROX_TEST_NO_SPLICE=1`).
 pub fn command(args: &[&str]) -> Command {
     command_of(BINARY, args)
 }
@@ -284,7 +284,7 @@ fn command_of(binary: &str, args: &[&str]) -> Command {
     command
 }
 
-/// Whether the suite runs in copy mode.
+/// Returns true if the suite runs in copy mode.
 pub fn copies() -> bool {
     std::env::var("SEAPROX_TEST_NO_SPLICE").as_deref() == Ok("1")
 }

@@ -1,11 +1,11 @@
-//! The client's half of SOCKS, byte by byte.
+//! A SOCKS client, byte by byte.
 
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Peer;
 
-/// A SOCKS5 CONNECT request for an address or a name.
+/// Returns a SOCKS5 CONNECT request for an address or a name.
 pub fn request5(host: &str, port: u16) -> Vec<u8> {
     let mut bytes = vec![5, 1, 0];
     match host.parse() {
@@ -26,7 +26,7 @@ pub fn request5(host: &str, port: u16) -> Vec<u8> {
     bytes
 }
 
-/// A SOCKS4 CONNECT request; with a name it is SOCKS4a.
+/// Returns a SOCKS4 CONNECT request for an address, or a SOCKS4a one for a name.
 pub fn request4(host: &str, port: u16) -> Vec<u8> {
     let mut bytes = vec![4, 1];
     bytes.extend_from_slice(&port.to_be_bytes());
@@ -44,7 +44,7 @@ pub fn request4(host: &str, port: u16) -> Vec<u8> {
     bytes
 }
 
-/// Asks a proxy without authentication for a target: the connection and the whole reply.
+/// Connects to a target through a SOCKS5 proxy, without authentication. Returns the connection and the whole reply.
 #[track_caller]
 pub fn connect5(proxy: SocketAddr, host: &str, port: u16) -> (Peer, Vec<u8>) {
     let mut peer = Peer::connect(proxy);
@@ -55,13 +55,13 @@ pub fn connect5(proxy: SocketAddr, host: &str, port: u16) -> (Peer, Vec<u8>) {
     (peer, reply)
 }
 
-/// The code of the reply for a target.
+/// Returns the reply code of a SOCKS5 proxy for a target.
 #[track_caller]
 pub fn code5(proxy: SocketAddr, host: &str, port: u16) -> u8 {
     connect5(proxy, host, port).1[1]
 }
 
-/// Reads a SOCKS5 reply to its end and no further.
+/// Reads a SOCKS5 reply, and not a byte beyond it.
 #[track_caller]
 pub fn reply5(peer: &mut Peer) -> Vec<u8> {
     let mut reply = vec![0; 4];

@@ -1,4 +1,4 @@
-//! A program on a terminal of its own, by `script` of util-linux: what it shows is read, and answers are typed.
+//! The binary on a terminal of its own, made by `script` of util-linux. A test reads the output and types answers.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -11,17 +11,17 @@ use std::time::Duration;
 
 use super::until;
 
-/// A terminal with one program on it.
+/// A terminal on which `seaprox` runs.
 pub struct Terminal {
     child: Child,
     keys: ChildStdin,
     shown: Arc<Mutex<String>>,
-    /// How much of what it has shown was waited for.
+    /// The number of shown bytes before the next [`Terminal::wait_for`].
     read: usize,
 }
 
 impl Terminal {
-    /// Runs `seaprox WORDS` on a terminal; `touch` has the last word about the command.
+    /// Runs `seaprox WORDS` on a terminal. `touch` may change the command first.
     #[track_caller]
     pub fn start(words: &[String], touch: impl FnOnce(&mut Command)) -> Terminal {
         let quoted = |word: &str| format!("'{}'", word.replace('\'', "'\\''"));
@@ -44,12 +44,12 @@ impl Terminal {
         Terminal { child, keys, shown, read: 0 }
     }
 
-    /// All that it has shown.
+    /// Returns all that the terminal has shown.
     pub fn shown(&self) -> String {
         self.shown.lock().expect("no panic").clone()
     }
 
-    /// Waits until it shows this, behind what was waited for before.
+    /// Waits until the terminal shows `text`, after the texts of earlier calls.
     #[track_caller]
     pub fn wait_for(&mut self, text: &str) {
         until(text, || {
@@ -62,10 +62,10 @@ impl Terminal {
 
     /// Types a line.
     pub fn type_line(&mut self, line: &str) {
-        writeln!(self.keys, "{line}").and_then(|()| self.keys.flush()).expect("somebody reads it");
+        writeln!(self.keys, "{line}").and_then(|()| self.keys.flush()).expect("the program reads its input");
     }
 
-    /// Waits for the program to end; its exit code.
+    /// Waits for the program to end. Returns its exit code.
     #[track_caller]
     pub fn code(&mut self) -> Option<i32> {
         let mut status = None;
@@ -79,7 +79,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Ctrl-C reaches the program itself, which is no child of this process.
+        // Ctrl-C reaches the program itself, which is not a child of this process.
         let _ = self.keys.write_all(b"\x03").and_then(|()| self.keys.flush());
         for _ in 0..200 {
             if self.child.try_wait().is_ok_and(|status| status.is_some()) {
@@ -95,7 +95,7 @@ impl Drop for Terminal {
     }
 }
 
-/// A pseudo terminal that passes bytes on as they are: its master, and its slave.
+/// Returns the master and the slave of a pseudo terminal in raw mode.
 pub fn raw_pair() -> (OwnedFd, File) {
     let master = File::options().read(true).write(true).open("/dev/ptmx").expect("a terminal");
     let (mut locked, mut number) = (0 as libc::c_int, 0 as libc::c_uint);
