@@ -17,7 +17,7 @@ FUZZ_TARGETS = $(patsubst fuzz/targets/%.rs,%,$(filter-out %canary.rs,$(wildcard
 # The tests that a mode of the relay makes a difference to. What a link carries is never spliced.
 RELAY_TESTS = --test loop --test process
 
-.PHONY: all test test-tools check bench interop gates soak mutate race fuzz install uninstall clean
+.PHONY: all test test-tools check check-systems bench interop gates soak mutate race fuzz install uninstall clean
 
 all:
 	$(CARGO) build --release --locked
@@ -34,7 +34,12 @@ check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	scripts/check-layers
+	scripts/check-systems
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+
+# Type-checks the library and the binary for macOS, FreeBSD and Windows, where rustup has the targets.
+check-systems:
+	scripts/check-systems
 
 bench:
 	$(CARGO) bench --locked --bench proxy

@@ -91,12 +91,21 @@ pub use relay::connection::Stage;
 pub use relay::dial::Permit;
 pub use relay::side::{Role, State};
 pub use relay::timer::TimerClass;
-pub use sys::socket_file::SocketFile;
+pub use sys::{OwnedSocket, SocketFile, UnixListener, UnixStream};
 pub use types::address::{AddressError, Bind, Endpoint, NAME_BYTES_MAX, Name, Target, split_port_range};
 pub use types::id::Id;
 pub use types::peer_network::PeerNetwork;
 pub use types::reason::{Ending, Failure, Fault, Reason};
 pub use types::{rules, units};
+
+/// Parts of the operating system that a program around this library needs, with the same names on every system.
+pub mod system {
+    #[cfg(windows)]
+    pub use crate::sys::{ConsoleEvents, ConsoleStop};
+    pub use crate::sys::{
+        NameClaim, claim_name, is_readable_by_all, machine, socket_directory, stderr_file, stdout_file,
+    };
+}
 
 /// Raises the process's soft limit of descriptors to its hard limit.
 ///

@@ -5,14 +5,12 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use seaprox::SocketFile;
+use seaprox::{SocketFile, UnixListener, UnixStream};
 
 use super::Reporter;
 use super::document::CONNECTIONS;
@@ -111,22 +109,8 @@ fn is_alive(path: &Path) -> bool {
     is_alive
 }
 
-/// Returns the directory of the sockets: it belongs to this user, and nobody else can enter it.
 fn directory() -> io::Result<PathBuf> {
-    let user = fs::metadata("/proc/self").map(|process| process.uid()).ok();
-    let directory = match (std::env::var_os("XDG_RUNTIME_DIR"), user) {
-        (Some(runtime), _) if !runtime.is_empty() => PathBuf::from(runtime).join("seaprox"),
-        (_, Some(0)) => PathBuf::from("/run/seaprox"),
-        (_, Some(user)) => std::env::temp_dir().join(format!("seaprox-{user}")),
-        (_, None) => return Err(io::Error::new(io::ErrorKind::NotFound, "XDG_RUNTIME_DIR is not set")),
-    };
-    fs::DirBuilder::new().mode(0o700).recursive(true).create(&directory)?;
-    let found = fs::symlink_metadata(&directory)?;
-    if user.is_some_and(|user| user != found.uid()) || !found.is_dir() || found.mode() & 0o077 != 0 {
-        let text = format!("{} is not a directory of this user alone (mode 0700)", directory.display());
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
-    }
-    Ok(directory)
+    seaprox::system::socket_directory("seaprox")
 }
 
 /// Clients that wait to be served.

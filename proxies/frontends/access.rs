@@ -3,7 +3,6 @@
 //! All front ends share one [`AccessPolicy`], so a rule and a user mean the same in each of them.
 
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -107,9 +106,7 @@ fn load_users(path: PathBuf, modes: Modes) -> Result<SharedFile<Users>, KeysErro
 /// Logs the number of users, and a warning if every user of this host can read their passwords.
 fn log_users(file: &SharedFile<Users>) {
     let path = file.path().display().to_string();
-    // The mode of a pipe or a device says nothing about who can read its content.
-    let is_world_readable = |file: std::fs::Metadata| file.is_file() && file.mode() & 0o004 != 0;
-    if std::fs::metadata(file.path()).is_ok_and(is_world_readable) {
+    if std::fs::metadata(file.path()).is_ok_and(|file| seaprox::system::is_readable_by_all(&file)) {
         log::warn!(target: "seaprox::access", file = path; "the users file is readable by every user of this host");
     }
     log::info!(target: "seaprox::access", file = path, users = file.value().count(); "users loaded");

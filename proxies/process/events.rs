@@ -8,13 +8,13 @@ use std::time::Duration;
 use seaprox::auth::PublicKey;
 use seaprox::node::{Happened, NetworkChanges, OnHappened};
 use seaprox::{Id, Loops};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::iterator::Signals;
+
+use super::signals::{Signal, Signals};
 
 /// An event that the main thread acts on.
 pub enum ProcessEvent {
     /// A signal was caught.
-    Signal(i32),
+    Signal(Signal),
     /// All loops have ended.
     LoopsEnded(io::Result<()>),
     /// An event of the link that this process dials.
@@ -43,8 +43,7 @@ impl EventQueue {
     /// Fails if signals cannot be caught.
     pub fn new() -> io::Result<EventQueue> {
         let (sender, receiver) = mpsc::sync_channel(EVENTS_MAX);
-        let signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])?;
-        Ok(EventQueue { sender, receiver, signals })
+        Ok(EventQueue { sender, receiver, signals: Signals::open()? })
     }
 
     /// Returns a sender for other threads.
@@ -54,17 +53,15 @@ impl EventQueue {
 
     /// Starts the threads that send signals and the end of the loops. Returns the receiver of all events.
     pub fn start(self, loops: Loops) -> Receiver<ProcessEvent> {
-        let EventQueue { sender, receiver, mut signals } = self;
-        let (handle, ended) = (signals.handle(), sender.clone());
+        let EventQueue { sender, receiver, signals } = self;
+        let (close, ended) = (signals.closer(), sender.clone());
         thread::spawn(move || {
             let _ = ended.send(ProcessEvent::LoopsEnded(loops.join()));
-            handle.close();
+            close();
         });
         thread::spawn(move || {
-            for signal in signals.forever() {
-                // The receiver is gone when the process ends.
-                let _ = sender.send(ProcessEvent::Signal(signal));
-            }
+            // The receiver is gone when the process ends.
+            signals.for_each(|signal| drop(sender.send(ProcessEvent::Signal(signal))));
         });
         receiver
     }

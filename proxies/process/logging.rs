@@ -15,9 +15,7 @@ mod ring;
 
 use std::cell::RefCell;
 use std::env::VarError;
-use std::fs::File;
 use std::io::{self, IsTerminal, Write as _};
-use std::os::fd::AsFd;
 use std::panic::{self, PanicHookInfo};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -82,8 +80,8 @@ pub fn init(verbosity: i8, is_terse: bool, format: LogFormat) -> Result<(), Stri
 /// Fails if the system has no thread or descriptor left.
 pub fn detach() -> io::Result<()> {
     let style = LOGGER.get().map_or(Style { format: LogFormat::Text, colour: false }, |logger| logger.style);
-    let fd = io::stderr().as_fd().try_clone_to_owned()?;
-    let ring = Ring::start("log", File::from(fd), RING_BYTES, Box::new(move |lines| dropped(lines, style)))?;
+    let ring =
+        Ring::start("log", seaprox::system::stderr_file()?, RING_BYTES, Box::new(move |lines| dropped(lines, style)))?;
     if ERRORS.set(ring).is_ok() {
         panic::set_hook(Box::new(log_panic));
     }
@@ -109,8 +107,8 @@ pub fn say(text: &str) {
 pub fn announce(text: &str) {
     let ring = || {
         // A ring is needed only after `detach`. If no thread can be started, the caller writes the line.
-        let fd = ERRORS.get().and_then(|_| io::stdout().as_fd().try_clone_to_owned().ok())?;
-        Ring::start("output", File::from(fd), RING_BYTES, Box::new(|_| String::new())).ok()
+        let out = ERRORS.get().and_then(|_| seaprox::system::stdout_file().ok())?;
+        Ring::start("output", out, RING_BYTES, Box::new(|_| String::new())).ok()
     };
     match OUTPUT.get_or_init(ring) {
         Some(ring) => ring.push(format!("{text}\n").as_bytes()),

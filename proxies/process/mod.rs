@@ -10,6 +10,7 @@ mod output;
 mod selftest;
 mod serve;
 mod settings;
+mod signals;
 mod status;
 mod supervisor;
 

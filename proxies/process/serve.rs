@@ -92,7 +92,11 @@ fn serve_status(at: StatusSocket, reporter: Arc<Reporter>) -> Option<SocketFile>
     let path = match at {
         StatusSocket::Off => return None,
         StatusSocket::At(path) => Ok(path),
-        StatusSocket::PerProcess => socket::path_of(std::process::id()),
+        StatusSocket::PerProcess => match socket::path_of(std::process::id()) {
+            // A system without Unix sockets has no status socket unless a user asks for one.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => return None,
+            path => path,
+        },
     };
     socket::serve(path, reporter)
 }

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use seaprox::auth::{KeysError, PublicKey};
 use seaprox::node::Happened;
 use seaprox::{Core, Loops, Remote};
-use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use super::events::{EventQueue, ProcessEvent, watch_network};
 use super::exit::{Exit, Failed, hint};
 use super::link::{Action, Approvals, LinkLog, Links, PathChange, ServedLinks, prompt};
 use super::logging;
+use super::signals::Signal;
 use crate::admin::Reporter;
 use crate::frontends::access::AccessPolicy;
 use crate::shared_file::Refresh;
@@ -152,14 +152,14 @@ impl Supervisor {
         }
     }
 
-    fn handle_signal(&mut self, signal: i32) {
+    fn handle_signal(&mut self, signal: Signal) {
         match signal {
-            SIGHUP => self.refresh_files(Refresh::Forced),
-            SIGUSR1 => self.reporter.log(|line| logging::write_always("seaprox::status", line)),
-            SIGUSR2 => {
+            Signal::Reload => self.refresh_files(Refresh::Forced),
+            Signal::Status => self.reporter.log(|line| logging::write_always("seaprox::status", line)),
+            Signal::Replace => {
                 log::warn!(target: "seaprox::process", "SIGUSR2 ignored: this version cannot replace its binary while it runs")
             }
-            SIGTERM | SIGQUIT if !std::mem::replace(&mut self.is_draining, true) => {
+            Signal::Drain if !std::mem::replace(&mut self.is_draining, true) => {
                 let drain = self.drain;
                 self.is_stopping = true;
                 log::info!(target: "seaprox::process", timeout = seaprox::units::format_duration(drain); "draining");

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::KeysError;
 use super::file;
+use crate::sys;
 
 /// The directory with the key of a node, the keys that it lets in, and the nodes that it knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,12 +17,16 @@ impl ConfigDirectory {
         ConfigDirectory(path.into())
     }
 
-    /// Where it is when nobody says so: `$XDG_CONFIG_HOME/seaprox`, else `$HOME/.config/seaprox`, else `/etc/seaprox`. A
-    /// variable that is no whole path counts as unset, as the XDG base directory specification has it.
+    /// Where it is when nobody says so: `$XDG_CONFIG_HOME/seaprox`, else `$HOME/.config/seaprox`, else `%APPDATA%\\seaprox`
+    /// on Windows, else `/etc/seaprox`. A variable that is no whole path counts as unset, as the XDG base directory
+    /// specification has it.
     pub fn find(env: impl Fn(&str) -> Option<OsString>) -> ConfigDirectory {
         let path = |name: &str| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let home = || path("HOME").map(|home| home.join(".config"));
-        let above = path("XDG_CONFIG_HOME").or_else(home).unwrap_or_else(|| "/etc".into());
+        let above = path("XDG_CONFIG_HOME")
+            .or_else(home)
+            .or_else(|| path(sys::CONFIG_VARIABLE?))
+            .unwrap_or_else(|| "/etc".into());
         ConfigDirectory(above.join("seaprox"))
     }
 

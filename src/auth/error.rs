@@ -65,7 +65,7 @@ impl KeysError {
 
     /// There is no such file, and one is needed.
     pub fn missing(path: &Path) -> KeysError {
-        KeysError::new(path, Problem::Io(io::Error::from_raw_os_error(libc::ENOENT)))
+        KeysError::new(path, Problem::Io(crate::sys::missing_file()))
     }
 
     /// This line, counted from 1, is wrong: these words say why.

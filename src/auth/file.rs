@@ -2,9 +2,8 @@
 //!
 //! [`Modes`] checks the owners and modes of the files.
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
@@ -27,8 +26,8 @@ pub struct Stamp {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Looks {
-    device: u64,
-    inode: u64,
+    /// Differs between two files that exist at the same time.
+    identity: (u64, u64),
     size: u64,
     /// Set for a regular file, whose content can be read again.
     is_regular: bool,
@@ -59,7 +58,7 @@ impl Stamp {
 
     /// Returns true if another file has replaced the earlier one.
     pub(super) fn is_another_file(&self, before: &Stamp) -> bool {
-        let place = |stamp: &Stamp| stamp.file.map(|file| (file.device, file.inode));
+        let place = |stamp: &Stamp| stamp.file.map(|file| file.identity);
         self.file.is_some() && before.file.is_some() && place(self) != place(before)
     }
 
@@ -75,13 +74,13 @@ impl Stamp {
     }
 
     fn from(metadata: &Metadata) -> Stamp {
+        let [modified, changed] = sys::file_times(metadata);
         let looks = Looks {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
+            identity: sys::file_identity(metadata),
+            size: metadata.len(),
             is_regular: metadata.is_file(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            modified,
+            changed,
         };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let age = i64::try_from(now.as_secs()).unwrap_or(i64::MAX).saturating_sub(looks.changed.0);
@@ -137,7 +136,7 @@ fn write_and_put(path: &Path, content: &[u8], replace: bool) -> Result<(), KeysE
     match placed {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(KeysError::new(path, Problem::Exists)),
         Err(error) => Err(KeysError::new(path, Problem::Io(error))),
-        Ok(()) => sync_directory(path).map_err(KeysError::io(path)),
+        Ok(()) => sys::sync_directory(parent(path)).map_err(KeysError::io(path)),
     }
 }
 
@@ -146,7 +145,8 @@ fn write_and_put(path: &Path, content: &[u8], replace: bool) -> Result<(), KeysE
 pub(super) fn append_line(path: &Path, line: &str) -> Result<usize, KeysError> {
     let is_new = fs::symlink_metadata(path).is_err();
     let mut options = OpenOptions::new();
-    let mut file = options.read(true).append(true).create(true).mode(OWNER).open(path).map_err(KeysError::io(path))?;
+    options.read(true).append(true).create(true);
+    let mut file = sys::open_private(&mut options, path).map_err(KeysError::io(path))?;
     let mut before = Vec::new();
     (&file).take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut before).map_err(KeysError::io(path))?;
     if before.len() + line.len() + 2 > FILE_BYTES_MAX {
@@ -155,13 +155,15 @@ pub(super) fn append_line(path: &Path, line: &str) -> Result<usize, KeysError> {
     // Somebody's editor may have left the last line without its end.
     let lead = if before.last().is_none_or(|last| *last == b'\n') { "" } else { "\n" };
     let whole = file.write_all(format!("{lead}{line}\n").as_bytes()).and_then(|()| file.sync_all());
-    whole.and_then(|()| if is_new { sync_directory(path) } else { Ok(()) }).map_err(KeysError::io(path))?;
+    whole
+        .and_then(|()| if is_new { sys::sync_directory(parent(path)) } else { Ok(()) })
+        .map_err(KeysError::io(path))?;
     Ok(before.iter().filter(|byte| **byte == b'\n').count() + lead.len() + 1)
 }
 
 /// Makes a directory, and those above it, for its owner alone. One that is there stays as it is.
 pub(super) fn make_directory(path: &Path) -> Result<(), KeysError> {
-    DirBuilder::new().mode(0o700).recursive(true).create(path).map_err(KeysError::io(path))
+    sys::private_directory_builder().recursive(true).create(path).map_err(KeysError::io(path))
 }
 
 /// The directory that a file is in.
@@ -171,11 +173,6 @@ pub(super) fn parent(path: &Path) -> &Path {
         Some(parent) => parent,
         None => path,
     }
-}
-
-/// What makes a new name in a directory outlast a power cut.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(parent(path))?.sync_all()
 }
 
 /// A file that is being written, under a name of its own that goes when it is done.
@@ -190,7 +187,7 @@ impl Draft {
             draft.push(name);
             draft.push(format!(".{}.{}", std::process::id(), DRAFTS.fetch_add(1, Ordering::Relaxed)));
             let draft = parent(path).join(draft);
-            match OpenOptions::new().write(true).create_new(true).mode(OWNER).open(&draft) {
+            match sys::open_private(OpenOptions::new().write(true).create_new(true), &draft) {
                 Ok(file) => return Ok((file, Draft(draft))),
                 // Another system that shares the directory has a process with the same number.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => last = error,
@@ -243,8 +240,6 @@ impl Drop for Draft {
 /// Drafts that this process has begun.
 static DRAFTS: AtomicU32 = AtomicU32::new(0);
 
-/// The mode of what is made here.
-const OWNER: u32 = 0o600;
 /// What is expected of a file that is full.
 pub(super) const NO_ROOM: &str = "room for one more line; remove some";
 /// A draft is written at once: one that is older is left over, whatever process has its number now.
@@ -258,6 +253,7 @@ const TICK_SECS_MAX: u64 = 2;
 pub(super) mod tests {
     use super::super::scratch::Scratch;
     use super::*;
+    use std::os::unix::fs::MetadataExt;
 
     pub fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().mode() & 0o7777

@@ -12,12 +12,11 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::accounts::Accounts;
 use super::error::{KeysError, Problem};
-use crate::sys;
+use crate::sys::{self, file_owner};
 
 /// The policy for owners and modes of files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,18 +45,22 @@ impl Modes {
             let file = match File::open(path) {
                 Ok(file) => file,
                 // In a directory that others may write to, another user may have removed the file.
-                Err(error) if error.kind() == ErrorKind::NotFound && self == Modes::Strict => {
+                Err(error) if error.kind() == ErrorKind::NotFound && self == Modes::Strict && sys::HAS_OWNERS => {
                     return Err(judge.walk().err().unwrap_or_else(|| KeysError::new(path, Problem::Io(error))));
                 }
                 Err(error) => return Err(KeysError::new(path, Problem::Io(error))),
             };
             let metadata = file.metadata().map_err(KeysError::io(path))?;
-            if self == Modes::Lax || !metadata.is_file() {
+            if self == Modes::Strict && !sys::HAS_OWNERS && secrecy == Secrecy::Private {
+                let file = path.display().to_string();
+                log::warn!(target: "seaprox::auth", file = file; "not checked who may read this file: the system has no modes");
+            }
+            if self == Modes::Lax || !sys::HAS_OWNERS || !metadata.is_file() {
                 return Ok((file, metadata));
             }
             judge.file(&metadata, secrecy)?;
             // A file without a name, such as that of a here-document, is in no directory.
-            if metadata.nlink() == 0 || judge.walk()?.is_some_and(|found| is_same(&found, &metadata)) {
+            if file_owner(&metadata).links == 0 || judge.walk()?.is_some_and(|found| is_same(&found, &metadata)) {
                 return Ok((file, metadata));
             }
             // It was replaced between the two looks.
@@ -79,24 +82,25 @@ impl Judge<'_> {
 
     /// Returns true if other users may write, by the mode bits for others or for a group with other members.
     fn is_writable(&self, entry: &Metadata) -> bool {
-        let mode = entry.mode();
-        mode & 0o002 != 0 || mode & 0o020 != 0 && !Accounts::read().is_private(entry.gid(), self.user)
+        let owner = file_owner(entry);
+        owner.mode & 0o002 != 0 || owner.mode & 0o020 != 0 && !Accounts::read().is_private(owner.group, self.user)
     }
 
     fn owner(&self, at: &Path, entry: &Metadata) -> Result<(), KeysError> {
-        if self.is_trusted(entry.uid()) {
+        let owner = file_owner(entry).user;
+        if self.is_trusted(owner) {
             return Ok(());
         }
-        let (at, owner, user) = (at.to_owned(), entry.uid(), self.user);
+        let (at, user) = (at.to_owned(), self.user);
         Err(KeysError::new(self.path, Problem::Owner { at, owner, user }))
     }
 
     /// Judges the file itself.
     fn file(&self, file: &Metadata, secrecy: Secrecy) -> Result<(), KeysError> {
         self.owner(self.path, file)?;
-        let mode = file.mode() & 0o7777;
+        let sys::FileOwner { user: owner, mode, .. } = file_owner(file);
         // A file of root is not this user's to change: root has let the group read it, as Kubernetes does with its secrets.
-        let readable = if file.uid() == 0 && self.user != 0 { 0o037 } else { 0o077 };
+        let readable = if owner == 0 && self.user != 0 { 0o037 } else { 0o077 };
         if secrecy == Secrecy::Private && mode & readable != 0 {
             return Err(KeysError::new(self.path, Problem::Readable(mode)));
         }
@@ -113,10 +117,11 @@ impl Judge<'_> {
         if !self.is_writable(&entry) {
             return Ok(false);
         }
-        if entry.uid() == 0 && entry.mode() & STICKY != 0 {
+        let sys::FileOwner { user: owner, mode, .. } = file_owner(&entry);
+        if owner == 0 && mode & STICKY != 0 {
             return Ok(true);
         }
-        let (at, mode) = (at.to_owned(), entry.mode() & 0o7777);
+        let at = at.to_owned();
         Err(KeysError::new(self.path, Problem::Directory { at, mode }))
     }
 
@@ -168,7 +173,7 @@ impl Judge<'_> {
 }
 
 fn is_same(one: &Metadata, other: &Metadata) -> bool {
-    one.dev() == other.dev() && one.ino() == other.ino()
+    sys::file_identity(one) == sys::file_identity(other)
 }
 
 /// The entries that a path names one after the other.

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,6 +37,7 @@ use crate::relay::pump::{self, Pools};
 use crate::relay::side::{Owner, Role, Side, State};
 use crate::relay::splice_pipe::PipePool;
 use crate::relay::timer::{OneOffs, TimerClass, TimerLists};
+use crate::sys::{self, OwnedSocket};
 use crate::types::address::{Endpoint, Target};
 use crate::types::id::{Id, Table};
 use crate::types::reason::{Ending, Failure, Fault, Reason};
@@ -213,7 +213,7 @@ impl Core {
     /// # Errors
     /// The connection table is full, or the descriptors cannot be registered.
     pub fn adopt_stdio(&mut self, kind: &'static str, handler: Box<dyn Handler>) -> io::Result<Id> {
-        let (read, write) = crate::sys::stdio::duplex()?;
+        let (read, write) = sys::stdio::duplex()?;
         let io = Io::Files { read, write: Some(write) };
         let endpoint = Endpoint::Descriptor(0, 1);
         self.adopt(io, endpoint, kind, NO_LISTENER, handler).map_err(|(_, error)| error)
@@ -223,7 +223,7 @@ impl Core {
     ///
     /// # Errors
     /// The connection table is full, or the descriptor is no socket or cannot be registered.
-    pub fn adopt_socket(&mut self, fd: OwnedFd, kind: &'static str, handler: Box<dyn Handler>) -> io::Result<Id> {
+    pub fn adopt_socket(&mut self, fd: OwnedSocket, kind: &'static str, handler: Box<dyn Handler>) -> io::Result<Id> {
         let io = Io::from_owned(fd)?;
         let endpoint = io.peer();
         self.adopt(io, endpoint, kind, NO_LISTENER, handler).map_err(|(_, error)| error)
@@ -487,7 +487,7 @@ impl Core {
     /// # Errors
     /// They cannot be had or registered.
     pub fn connect_stdio(&mut self, connection: Id) -> io::Result<()> {
-        let (read, write) = crate::sys::stdio::duplex()?;
+        let (read, write) = sys::stdio::duplex()?;
         let Some(record) = self.connections.get_mut(connection).filter(|record| record.dest.is_none()) else {
             return Err(io::ErrorKind::AlreadyExists.into());
         };
@@ -521,7 +521,7 @@ impl Core {
     /// Makes a connection of a socket that is there.
     pub(crate) fn adopt(
         &mut self,
-        io: Io,
+        mut io: Io,
         endpoint: Endpoint,
         kind: &'static str,
         listener: u32,

@@ -14,15 +14,13 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use mio::Token;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::Domain;
 
 use crate::engine::core::{Core, OneOff};
 use crate::engine::fair::Asker;
@@ -35,7 +33,7 @@ use crate::relay::dial::{Dial, Egress, Permit};
 use crate::relay::half::{Flow, SMALL_BYTES};
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, Role, Side, State};
-use crate::sys;
+use crate::sys::{self, OwnedSocket};
 use crate::types::address::{Endpoint, Name, Target};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
@@ -64,7 +62,7 @@ impl Answer {
     }
 
     /// Hands over a connected stream socket.
-    pub fn connected(mut self, socket: OwnedFd) {
+    pub fn connected(mut self, socket: OwnedSocket) {
         self.give(Ok(socket));
     }
 
@@ -73,7 +71,7 @@ impl Answer {
         self.give(Err(failure));
     }
 
-    fn give(&mut self, result: Result<OwnedFd, Failure>) {
+    fn give(&mut self, result: Result<OwnedSocket, Failure>) {
         self.given = true;
         // Answers are never refused, and a loop that has ended needs none.
         let _ = self.mailbox.post(Mail::Connected(self.side, result));
@@ -312,7 +310,7 @@ impl Core {
         }
     }
 
-    fn wait_for_connect(&mut self, side: Id, io: Io) {
+    fn wait_for_connect(&mut self, side: Id, mut io: Io) {
         match io.register(&self.registry, Token(side.to_u64() as usize)) {
             Ok(_) => {
                 if let Some(record) = self.sides.get_mut(side) {
@@ -328,16 +326,16 @@ impl Core {
         if let Some(side) = self.sides.get_mut(dest) {
             side.endpoint = Endpoint::Unix(path.into());
         }
-        match connect_unix(path) {
-            Ok(io) => {
+        match sys::connect_unix(path) {
+            Ok(socket) => {
                 answer.forget();
-                self.wait_for_connect(dest, io);
+                self.wait_for_connect(dest, Io::Unix(socket));
                 self.queues.dialled.push_back((dest, Ok(())));
             }
             // Its backlog is full, and no event tells when it has room: a worker waits in our place.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let wait = self.config.timeouts.connect;
-                let job = move || match connect_unix_waiting(&sender, wait) {
+                let job = move || match sys::connect_unix_waiting(&sender, wait) {
                     Ok(socket) => answer.connected(socket),
                     Err(error) => answer.failed(Failure::from(&error)),
                 };
@@ -372,7 +370,7 @@ impl Core {
             return self.attempt_failed(side, &error, addr);
         }
         if let Some(addr) = record.endpoint.ip().filter(|addr| record.io.leads_to_itself(*addr)) {
-            return self.attempt_failed(side, &io::Error::from_raw_os_error(libc::ECONNREFUSED), Some(addr));
+            return self.attempt_failed(side, &sys::connection_refused(), Some(addr));
         }
         match record.owner {
             Owner::Race(dest) => self.win(dest, side),
@@ -383,7 +381,7 @@ impl Core {
     /// A racer has won: its socket becomes the dest's.
     fn win(&mut self, dest: Id, racer: Id) {
         let Some(winner) = self.sides.get_mut(racer) else { return };
-        let (io, endpoint, ready) = (std::mem::take(&mut winner.io), winner.endpoint.clone(), winner.ready);
+        let (mut io, endpoint, ready) = (std::mem::take(&mut winner.io), winner.endpoint.clone(), winner.ready);
         let registered = io.register_again(&self.registry, Token(dest.to_u64() as usize));
         let Some(record) = self.sides.get_mut(dest).filter(|record| record.state == State::Connecting) else {
             self.drop_racer(racer);
@@ -492,7 +490,7 @@ impl Core {
     }
 
     /// An external connector, or a worker, is done with a dest.
-    pub(crate) fn answered(&mut self, dest: Id, result: Result<OwnedFd, Failure>) {
+    pub(crate) fn answered(&mut self, dest: Id, result: Result<OwnedSocket, Failure>) {
         if self.state(dest) != Some(State::Connecting) {
             self.stats.stale += 1;
             return;
@@ -611,17 +609,17 @@ fn asks(permit: &Permit, addr: SocketAddr) -> bool {
 /// A socket on its way to an address, by the way that it is to take. Two system calls, if any way will do, and one more
 /// if it `speaks_first`, which saves a packet.
 fn start_connect(addr: SocketAddr, egress: Option<&Egress>, speaks_first: bool) -> io::Result<Io> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
+    let socket = sys::nonblocking_socket(Domain::for_address(addr))?;
     if let Some(egress) = egress {
         if let Some(interface) = &egress.interface {
-            bind_to_interface(&socket, interface)?;
+            sys::bind_to_interface(&socket, interface)?;
         }
         if let Some(source) = egress.source {
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }
     }
     if speaks_first {
-        sys::handshake_with_data(socket.as_fd());
+        sys::handshake_with_data(&socket);
     }
     match socket.connect(&addr.into()) {
         Ok(()) => {}
@@ -629,31 +627,4 @@ fn start_connect(addr: SocketAddr, egress: Option<&Egress>, speaks_first: bool) 
         Err(error) => return Err(error),
     }
     Ok(Io::Tcp(socket.into()))
-}
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn bind_to_interface(socket: &Socket, interface: &str) -> io::Result<()> {
-    socket.bind_device(Some(interface.as_bytes()))
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn bind_to_interface(_: &Socket, _: &str) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-fn connect_unix(path: &Path) -> io::Result<Io> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    socket.connect(&SockAddr::unix(path)?)?;
-    Ok(Io::Unix(UnixStream::from(OwnedFd::from(socket))))
-}
-
-/// The send timeout bounds a connect that waits for room in the backlog (unix(7)).
-fn connect_unix_waiting(path: &Path, wait: std::time::Duration) -> io::Result<OwnedFd> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_write_timeout(Some(wait).filter(|wait| !wait.is_zero()))?;
-    match socket.connect(&SockAddr::unix(path)?) {
-        Ok(()) => Ok(socket.into()),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
-        Err(error) => Err(error),
-    }
 }

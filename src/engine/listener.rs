@@ -7,21 +7,18 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use mio::unix::SourceFd;
-use mio::{Interest, Token};
-use socket2::{Domain, Socket, Type};
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Socket};
 
 use crate::engine::core::{Core, OneOff, Run};
 use crate::engine::handler::Handler;
 use crate::engine::limits::Config;
 use crate::engine::mailbox::{Mail, Remote};
 use crate::relay::io::Io;
-use crate::sys;
-use crate::sys::socket_file::SocketFile;
+use crate::sys::{self, SocketFile, UnixAcceptor};
 use crate::types::address::{Bind, Endpoint, at_port};
 use crate::types::id::Id;
 use crate::types::peer_network::PeerNetwork;
@@ -71,7 +68,7 @@ pub(crate) struct Accepted {
 #[derive(Debug)]
 enum Acceptor {
     Tcp(mio::net::TcpListener),
-    Unix(mio::net::UnixListener),
+    Unix(UnixAcceptor),
 }
 
 /// Opens the listening sockets of one place for `loops` loops: one [`Bound`] for each address that the place stands for.
@@ -86,7 +83,7 @@ pub fn bind(place: &Bind, loops: usize, config: &Config) -> io::Result<Vec<Bound
         Bind::Ip(addr) => Ok(vec![bind_tcp(*addr, true, loops, config)?]),
         Bind::Unix(path) => Ok(vec![bind_unix(path, loops, config)?]),
         Bind::Any(port) => match bind_tcp((Ipv6Addr::UNSPECIFIED, *port).into(), false, loops, config) {
-            Err(error) if lacks_family(&error) => {
+            Err(error) if sys::lacks_family(&error) => {
                 Ok(vec![bind_tcp((Ipv4Addr::UNSPECIFIED, *port).into(), true, loops, config)?])
             }
             bound => Ok(vec![bound?]),
@@ -132,7 +129,7 @@ pub(crate) fn bind_some(place: &Bind, config: &Config) -> io::Result<(Vec<Bound>
         let (addr, error) = lacking.swap_remove(in_use);
         return Err(io::Error::new(error.kind(), format!("{addr}: {error}")));
     }
-    lacking.retain(|(_, error)| !lacks_family(error));
+    lacking.retain(|(_, error)| !sys::lacks_family(error));
     Ok((bounds, lacking))
 }
 
@@ -147,7 +144,7 @@ fn bind_each(addresses: &[SocketAddr], loops: usize, config: &Config) -> io::Res
             match bind_tcp(at_port(*addr, chosen), true, loops, config) {
                 Ok(bound) if bounds.iter().all(|other| other.addr != bound.addr) => bounds.push(bound),
                 Ok(_) => {}
-                Err(error) if lacks_family(&error) => lacking = Some(error),
+                Err(error) if sys::lacks_family(&error) => lacking = Some(error),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && addr.port() == 0 && tries > 0 => {
                     tries -= 1;
                     continue 'again;
@@ -161,10 +158,6 @@ fn bind_each(addresses: &[SocketAddr], loops: usize, config: &Config) -> io::Res
             _ => Ok(bounds),
         };
     }
-}
-
-fn lacks_family(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 
 fn bind_tcp(addr: SocketAddr, only_ipv6: bool, loops: usize, config: &Config) -> io::Result<Bound> {
@@ -193,11 +186,11 @@ fn bind_tcp(addr: SocketAddr, only_ipv6: bool, loops: usize, config: &Config) ->
 }
 
 fn open_tcp(addr: SocketAddr, only_ipv6: bool, shared: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
+    let socket = sys::nonblocking_socket(Domain::for_address(addr))?;
     // Connections of an earlier run that are in TIME_WAIT do not keep the port; a listener does.
-    socket.set_reuse_address(true)?;
+    sys::reuse_address(&socket)?;
     if shared {
-        socket.set_reuse_port(true)?;
+        sys::share_port(&socket)?;
     }
     if addr.is_ipv6() {
         socket.set_only_v6(only_ipv6)?;
@@ -208,7 +201,7 @@ fn open_tcp(addr: SocketAddr, only_ipv6: bool, shared: bool) -> io::Result<Socke
 
 fn bind_unix(path: &Path, loops: usize, config: &Config) -> io::Result<Bound> {
     let (listener, file) = SocketFile::bind(path, config.limits.backlog, None)?;
-    let sockets = vec![Acceptor::Unix(mio::net::UnixListener::from_std(listener))];
+    let sockets = vec![Acceptor::Unix(UnixAcceptor::from_std(listener))];
     Ok(Bound { addr: Endpoint::Unix(path.into()), sockets, loops, unlink: Some(file) })
 }
 
@@ -250,10 +243,10 @@ impl Listener {
 }
 
 impl Acceptor {
-    fn fd(&self) -> RawFd {
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
-            Acceptor::Tcp(socket) => socket.as_raw_fd(),
-            Acceptor::Unix(socket) => socket.as_raw_fd(),
+            Acceptor::Tcp(socket) => registry.register(socket, token, Interest::READABLE),
+            Acceptor::Unix(socket) => registry.register(socket, token, Interest::READABLE),
         }
     }
 
@@ -261,11 +254,11 @@ impl Acceptor {
         match self {
             Acceptor::Tcp(socket) => {
                 let (stream, peer) = socket.accept()?;
-                Ok((Io::Tcp(OwnedFd::from(stream).into()), Endpoint::Ip(peer)))
+                Ok((Io::Tcp(stream.into()), Endpoint::Ip(peer)))
             }
             Acceptor::Unix(socket) => {
                 let (stream, _) = socket.accept()?;
-                Ok((Io::Unix(OwnedFd::from(stream).into()), Endpoint::Unix(Path::new("").into())))
+                Ok((Io::Unix(stream.into()), Endpoint::Unix(Path::new("").into())))
             }
         }
     }
@@ -311,9 +304,9 @@ impl Core {
     ) -> io::Result<u32> {
         let handed_over = bound.loops > 1 && !(sys::REUSE_PORT_BALANCES && bound.unlink.is_none());
         let entry = self.listeners.vacant_entry();
-        let acceptor = bound.take();
-        if let Some(acceptor) = &acceptor {
-            self.registry.register(&mut SourceFd(&acceptor.fd()), Token(entry.key()), Interest::READABLE)?;
+        let mut acceptor = bound.take();
+        if let Some(acceptor) = &mut acceptor {
+            acceptor.register(&self.registry, Token(entry.key()))?;
         }
         log::debug!(target: "seaprox::listener", kind = kind, addr = bound.addr.to_string(); "listening");
         let shares = if handed_over { shares.to_vec() } else { Vec::new() };

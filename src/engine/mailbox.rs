@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, PoisonError};
 
 use mio::{Registry, Token};
@@ -15,6 +14,7 @@ use crate::engine::core::Core;
 use crate::engine::listener::Accepted;
 use crate::engine::resolve::Resolved;
 use crate::engine::sync::{Mutex, Waker};
+use crate::sys::OwnedSocket;
 use crate::types::id::Id;
 use crate::types::reason::Failure;
 
@@ -23,7 +23,7 @@ pub(crate) enum Mail {
     /// A name was looked up.
     Resolved(Resolved),
     /// An external connector is done with a side.
-    Connected(Id, Result<OwnedFd, Failure>),
+    Connected(Id, Result<OwnedSocket, Failure>),
     /// Another loop accepted a client for us.
     Accepted(Accepted),
     /// Something to be run in the loop.

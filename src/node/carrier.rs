@@ -197,7 +197,7 @@ impl Carrier {
         if wished != self.lowat {
             self.lowat = wished;
             // Where the option is not known, what waits is bounded by the batch.
-            let _ = socket2::SockRef::from(socket).set_tcp_notsent_lowat(wished);
+            let _ = sys::set_unsent_bytes(socket, wished);
         }
     }
 
@@ -217,7 +217,7 @@ impl Carrier {
             io.set_nodelay();
             self.set_lowat(io, 0);
             // The session's own timers find a dead path too.
-            let _ = socket2::SockRef::from(socket).set_tcp_user_timeout(Some(dead));
+            let _ = sys::set_user_timeout(socket, dead);
         }
     }
 }

@@ -67,7 +67,7 @@ impl Core {
     }
 
     /// Makes the records of a connection that has a place.
-    fn place(&mut self, listener: u32, (side, carrier): (Id, Id), io: Io, peer: Endpoint) -> Result<(), String> {
+    fn place(&mut self, listener: u32, (side, carrier): (Id, Id), mut io: Io, peer: Endpoint) -> Result<(), String> {
         let links = &mut self.pools.links;
         let Some(server) = links.servers.get_mut(&listener) else { return Err("the listener is gone".to_owned()) };
         server.full &= links.unauthenticated.is_crowded();

@@ -4,17 +4,15 @@
 //! read is worth trying is known to the side.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
-use mio::{Interest, Registry, Token, unix::SourceFd};
+use mio::{Registry, Token};
 use socket2::{SockRef, Socket, TcpKeepalive};
 
 use crate::node::{Links, StreamAt};
 use crate::sys::{
-    self,
+    self, AsSocket, BorrowedSocket, INTEREST, OwnedSocket, TcpStream, UnixStream,
     stdio::{Input, Output},
 };
 use crate::types::address::Endpoint;
@@ -51,7 +49,7 @@ impl Unpollable {
 
 impl Io {
     /// Takes a descriptor that somebody else made, and makes it non-blocking.
-    pub fn from_owned(fd: OwnedFd) -> io::Result<Io> {
+    pub fn from_owned(fd: OwnedSocket) -> io::Result<Io> {
         let socket = Socket::from(fd);
         let domain = socket.local_addr().map(|addr| addr.domain());
         match domain {
@@ -61,7 +59,7 @@ impl Io {
             }
             Ok(_) => {
                 socket.set_nonblocking(true)?;
-                Ok(Io::Unix(UnixStream::from(OwnedFd::from(socket))))
+                sys::unix_stream(socket).map(Io::Unix)
             }
             Err(error) => Err(error),
         }
@@ -79,7 +77,7 @@ impl Io {
     pub fn skip(&self, bytes: usize) -> Option<io::Result<usize>> {
         match self {
             Io::Tcp(socket) if sys::SKIPS => {
-                Some(retry(|| sys::skip(socket.as_fd(), bytes))).filter(|result| !sys::is_not_skipped(result))
+                Some(retry(|| sys::skip(socket, bytes))).filter(|result| !sys::is_not_skipped(result))
             }
             _ => None,
         }
@@ -142,7 +140,7 @@ impl Io {
     #[inline]
     pub fn write_before_end(&self, buf: &[u8], links: &mut Links) -> io::Result<usize> {
         match self {
-            Io::Tcp(socket) => retry(|| sys::send_before_end(socket.as_fd(), buf)),
+            Io::Tcp(socket) => retry(|| sys::send_before_end(socket, buf)),
             _ => self.write(buf, links),
         }
     }
@@ -163,10 +161,10 @@ impl Io {
 
     /// The descriptors that splice may read from and write to; none where copying is the only way.
     #[inline]
-    pub fn spliceable(&self) -> Option<BorrowedFd<'_>> {
+    pub fn spliceable(&self) -> Option<BorrowedSocket<'_>> {
         match self {
-            Io::Tcp(socket) => Some(socket.as_fd()),
-            Io::Unix(socket) => Some(socket.as_fd()),
+            Io::Tcp(socket) => Some(socket.as_socket()),
+            Io::Unix(socket) => Some(socket.as_socket()),
             Io::Files { .. } | Io::Stream(_) | Io::None => None,
         }
     }
@@ -178,9 +176,7 @@ impl Io {
             Io::Unix(socket) => socket.take_error().ok().flatten(),
             Io::Stream(stream) => links.error(*stream),
             // A pipe has no error to ask for; what an event announces is that nobody reads any more.
-            Io::Files { write: Some(write), .. } if sys::is_reader_gone(write.as_fd()) => {
-                Some(io::ErrorKind::BrokenPipe.into())
-            }
+            Io::Files { write: Some(write), .. } if write.is_reader_gone() => Some(io::ErrorKind::BrokenPipe.into()),
             Io::Files { .. } | Io::None => None,
         }
     }
@@ -201,45 +197,32 @@ impl Io {
     /// Returns true if the peer has acknowledged all written bytes, and the FIN if one was sent.
     pub fn is_acknowledged(&self, links: &Links) -> bool {
         match self {
-            Io::Tcp(socket) => sys::unacknowledged(socket.as_fd()) == 0,
+            Io::Tcp(socket) => sys::unacknowledged(socket) == 0,
             Io::Stream(stream) => links.is_acknowledged(*stream),
             Io::Unix(_) | Io::Files { .. } | Io::None => true,
         }
     }
 
     /// Registers for both directions, once and for all. Says which of them cannot block, and so needs no events.
-    pub fn register(&self, registry: &Registry, token: Token) -> io::Result<Unpollable> {
-        let both = Io::interest();
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<Unpollable> {
         match self {
-            Io::Tcp(socket) => add(registry, socket.as_raw_fd(), token, both).map(Unpollable::both),
-            Io::Unix(socket) => add(registry, socket.as_raw_fd(), token, both).map(Unpollable::both),
+            Io::Tcp(socket) => sys::register(socket, registry, token, INTEREST).map(Unpollable::both),
+            Io::Unix(socket) => sys::register(socket, registry, token, INTEREST).map(Unpollable::both),
             Io::Files { read, write } => Ok(Unpollable {
-                read: add(registry, read.as_fd().as_raw_fd(), token, Interest::READABLE)?,
-                write: match write {
-                    Some(write) => add(registry, write.as_fd().as_raw_fd(), token, Interest::WRITABLE)?,
-                    None => false,
-                },
+                read: read.register(registry, token)?,
+                write: write.as_mut().map_or(Ok(false), |write| write.register(registry, token))?,
             }),
             Io::Stream(_) | Io::None => Ok(Unpollable::default()),
         }
     }
 
-    /// Both directions; and urgent data, where the system tells of it, because reads stop there.
-    fn interest() -> Interest {
-        let both = Interest::READABLE | Interest::WRITABLE;
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        let both = both | Interest::PRIORITY;
-        both
-    }
-
     /// Gives a registered socket another token.
-    pub fn register_again(&self, registry: &Registry, token: Token) -> io::Result<()> {
-        let fd = match self {
-            Io::Tcp(socket) => socket.as_raw_fd(),
-            Io::Unix(socket) => socket.as_raw_fd(),
-            Io::Files { .. } | Io::Stream(_) | Io::None => return Err(io::ErrorKind::Unsupported.into()),
-        };
-        registry.reregister(&mut SourceFd(&fd), token, Io::interest())
+    pub fn register_again(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match self {
+            Io::Tcp(socket) => sys::register_again(socket, registry, token, INTEREST),
+            Io::Unix(socket) => sys::register_again(socket, registry, token, INTEREST),
+            Io::Files { .. } | Io::Stream(_) | Io::None => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Makes the coming close a reset instead of a FIN. Only TCP and streams can say so.
@@ -274,7 +257,7 @@ impl Io {
     pub fn local(&self) -> Endpoint {
         match self {
             Io::Tcp(socket) => socket.local_addr().map_or(Endpoint::Unknown, Endpoint::Ip),
-            Io::Unix(socket) => socket.local_addr().map_or(Endpoint::Unknown, |addr| Endpoint::from_unix(&addr)),
+            Io::Unix(socket) => socket.local_addr().map_or(Endpoint::Unknown, |addr| unix(&addr)),
             Io::Files { .. } | Io::Stream(_) | Io::None => Endpoint::Unknown,
         }
     }
@@ -296,10 +279,9 @@ impl Io {
     pub fn peer(&self) -> Endpoint {
         match self {
             Io::Tcp(socket) => socket.peer_addr().map_or(Endpoint::Unknown, Endpoint::Ip),
-            Io::Unix(socket) => socket.peer_addr().map_or(Endpoint::Unknown, |addr| Endpoint::from_unix(&addr)),
+            Io::Unix(socket) => socket.peer_addr().map_or(Endpoint::Unknown, |addr| unix(&addr)),
             Io::Files { read, write } => {
-                let output = write.as_ref().map_or(-1, |write| write.as_fd().as_raw_fd());
-                Endpoint::Descriptor(read.as_fd().as_raw_fd(), output)
+                Endpoint::Descriptor(read.number(), write.as_ref().map_or(-1, |write| write.number()))
             }
             Io::Stream(_) | Io::None => Endpoint::Unknown,
         }
@@ -325,11 +307,6 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// Registers one descriptor; whether it turns out to need no events.
-fn add(registry: &Registry, fd: RawFd, token: Token, interest: Interest) -> io::Result<bool> {
-    match registry.register(&mut SourceFd(&fd), token, interest) {
-        Ok(()) => Ok(false),
-        Err(error) if sys::is_unpollable(&error) => Ok(true),
-        Err(error) => Err(error),
-    }
+fn unix(addr: &sys::UnixAddr) -> Endpoint {
+    Endpoint::Unix(sys::socket_path(addr).into())
 }

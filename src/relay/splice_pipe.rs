@@ -4,15 +4,14 @@
 //! connection. What a pipe really holds is never asserted: pages that are only partly filled make it full early.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::sys;
+use crate::sys::{self, BorrowedSocket, PipeEnd};
 
 /// A pipe and the count of the bytes in it.
 #[derive(Debug)]
 pub(crate) struct Pipe {
-    read: OwnedFd,
-    write: OwnedFd,
+    read: PipeEnd,
+    write: PipeEnd,
     bytes_max: u32,
     bytes: u32,
 }
@@ -34,16 +33,16 @@ impl Pipe {
 
     /// Moves bytes from a descriptor into the pipe, at most `limit`. Zero is the end of the input. `WouldBlock` means
     /// that there is nothing to read, or that the pipe is full: drain it before drawing a conclusion.
-    pub fn fill(&mut self, from: BorrowedFd<'_>, limit: u64) -> io::Result<usize> {
+    pub fn fill(&mut self, from: BorrowedSocket<'_>, limit: u64) -> io::Result<usize> {
         let room = self.bytes_max.saturating_sub(self.bytes).max(1);
-        let moved = sys::splice(from, self.write.as_fd(), limit.min(u64::from(room)) as usize)?;
+        let moved = sys::splice_in(from, &self.write, limit.min(u64::from(room)) as usize)?;
         self.bytes += moved as u32;
         Ok(moved)
     }
 
     /// Moves bytes from the pipe to a descriptor.
-    pub fn drain(&mut self, to: BorrowedFd<'_>) -> io::Result<usize> {
-        let moved = sys::splice(self.read.as_fd(), to, self.len())?;
+    pub fn drain(&mut self, to: BorrowedSocket<'_>) -> io::Result<usize> {
+        let moved = sys::splice_out(&self.read, to, self.len())?;
         debug_assert!(moved <= self.len());
         self.bytes = self.bytes.saturating_sub(moved as u32);
         Ok(moved)
@@ -104,6 +103,7 @@ const KEPT_MAX: usize = 32;
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::io::{Read, Write};
+    use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
 
     use super::*;

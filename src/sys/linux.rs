@@ -2,11 +2,43 @@
 
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+#[cfg(target_os = "android")]
+use std::os::android::net::SocketAddrExt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+#[cfg(target_os = "linux")]
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::ptr;
 use std::sync::OnceLock;
+use std::time::Duration;
+
+use mio::Interest;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::PathInfo;
+
+/// The events of a connected socket: both directions, and urgent data, because reads stop there.
+pub(crate) const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+
+/// Makes a stream socket that does not block.
+pub(crate) fn nonblocking_socket(domain: Domain) -> io::Result<Socket> {
+    Socket::new(domain, Type::STREAM.nonblocking(), None)
+}
+
+/// Sends all packets of a socket out of one interface (`SO_BINDTODEVICE`, socket(7)).
+pub(crate) fn bind_to_interface(socket: &Socket, interface: &str) -> io::Result<()> {
+    socket.bind_device(Some(interface.as_bytes()))
+}
+
+/// Sets the unsent bytes above which a TCP socket is not writable (`TCP_NOTSENT_LOWAT`, tcp(7)).
+pub(crate) fn set_unsent_bytes(socket: &TcpStream, bytes: u32) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_notsent_lowat(bytes)
+}
+
+/// Sets the time after which a TCP connection fails if written bytes are not acknowledged (`TCP_USER_TIMEOUT`, tcp(7)).
+pub(crate) fn set_user_timeout(socket: &TcpStream, time: Duration) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_user_timeout(Some(time))
+}
 
 /// Whether listeners that share a port each get their part of the connections (since Linux 3.9, socket(7)).
 pub(crate) const REUSE_PORT_BALANCES: bool = true;
@@ -27,9 +59,19 @@ pub(crate) fn new_pipe(bytes: usize) -> io::Result<(OwnedFd, OwnedFd, usize)> {
     Ok((read, write, granted as usize))
 }
 
+/// Moves up to `bytes` from a socket into a pipe. Zero is the end of the input.
+pub(crate) fn splice_in(from: BorrowedFd<'_>, pipe: &OwnedFd, bytes: usize) -> io::Result<usize> {
+    splice(from, pipe.as_fd(), bytes)
+}
+
+/// Moves up to `bytes` from a pipe to a socket.
+pub(crate) fn splice_out(pipe: &OwnedFd, to: BorrowedFd<'_>, bytes: usize) -> io::Result<usize> {
+    splice(pipe.as_fd(), to, bytes)
+}
+
 /// Moves up to `bytes` from one descriptor to another, one of which is a pipe, without copying them through the
 /// process. Zero is the end of the input.
-pub(crate) fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, bytes: usize) -> io::Result<usize> {
+fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, bytes: usize) -> io::Result<usize> {
     let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
     // Both descriptors are borrowed, so open; the null offsets are what sockets and pipes want.
     let moved =
@@ -53,7 +95,7 @@ pub(crate) fn trim_memory() {}
 pub(crate) const SKIPS: bool = true;
 
 /// Throws away up to `bytes` of what a TCP socket has received (`MSG_TRUNC`, tcp(7)). Zero is the end of the input.
-pub(crate) fn skip(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<usize> {
+pub(crate) fn skip(socket: &TcpStream, bytes: usize) -> io::Result<usize> {
     // With this flag nothing is written to where the pointer points, which is nowhere.
     let skipped = syscall!(libc::recv(socket.as_raw_fd(), ptr::null_mut(), bytes, libc::MSG_TRUNC))?;
     Ok(skipped as usize)
@@ -61,7 +103,7 @@ pub(crate) fn skip(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<usize> {
 
 /// Sends bytes that the end of the stream follows at once: they wait for it, and go with it in one packet (`MSG_MORE`,
 /// send(2)).
-pub(crate) fn send_before_end(socket: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
+pub(crate) fn send_before_end(socket: &TcpStream, buf: &[u8]) -> io::Result<usize> {
     let flags = libc::MSG_MORE | libc::MSG_NOSIGNAL;
     // The pointer and the length are those of a live slice, which is only read.
     let sent = syscall!(libc::send(socket.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags))?;
@@ -75,7 +117,7 @@ pub(crate) fn is_reset_behind_fin(error: &io::Error) -> bool {
 }
 
 /// Bytes that were written to a TCP socket and that its peer has not acknowledged; a FIN counts as one (`SIOCOUTQ`, tcp(7)).
-pub(crate) fn unacknowledged(socket: BorrowedFd<'_>) -> usize {
+pub(crate) fn unacknowledged(socket: &TcpStream) -> usize {
     let mut count: libc::c_int = 0;
     // The pointer is to a live integer, as the request wants it. A socket that cannot tell is not waited for.
     match syscall!(libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count)) {
@@ -86,7 +128,7 @@ pub(crate) fn unacknowledged(socket: BorrowedFd<'_>) -> usize {
 
 /// Lets the last packet of a handshake that this socket begins carry the first bytes: the kernel holds it back until
 /// there are some, for 200 ms at most (`TCP_DEFER_ACCEPT`, tcp(7), on the socket that connects).
-pub(crate) fn handshake_with_data(socket: BorrowedFd<'_>) {
+pub(crate) fn handshake_with_data(socket: &Socket) {
     let on: libc::c_int = 1;
     let len = size_of::<libc::c_int>() as libc::socklen_t;
     // The pointer and the length are those of a live integer. Without the option there is one packet more.
@@ -155,6 +197,30 @@ pub(crate) fn may_choose_port(port: u16) -> bool {
         ports.next().flatten().zip(ports.next().flatten()).unwrap_or((0, u16::MAX))
     });
     (*first..=*last).contains(&port)
+}
+
+/// The directory below which root has its sockets.
+pub(crate) const RUNTIME_DIRECTORY: &str = "/run";
+
+/// Returns marks that tell this machine, and this network namespace on it, from others.
+pub fn machine() -> Vec<Vec<u8>> {
+    let read = |path: &str| std::fs::read(path).unwrap_or_default();
+    let network = std::fs::read_link("/proc/self/ns/net").map(|link| link.to_string_lossy().into_owned());
+    vec![read("/etc/machine-id"), read("/proc/sys/kernel/hostname"), network.unwrap_or_default().into_bytes()]
+}
+
+/// A name that no other process in this network namespace has: a Unix socket without a file (unix(7), abstract names).
+#[derive(Debug)]
+pub struct NameClaim(#[allow(dead_code)] UnixListener);
+
+/// Takes a name that is free again when this process drops it or ends, however it ends. Returns none where the system
+/// has no such names.
+///
+/// # Errors
+/// [`io::ErrorKind::AddrInUse`] if another process has the name, or another error of the system.
+pub fn claim_name(name: &str) -> io::Result<Option<NameClaim>> {
+    let addr = SocketAddr::from_abstract_name(name)?;
+    UnixListener::bind_addr(&addr).map(|listener| Some(NameClaim(listener)))
 }
 
 /// Bytes of `struct tcp_info` up to and with the delivery rate (since Linux 4.9).

@@ -1,15 +1,21 @@
-//! What the operating system must be asked for directly: the only unsafe code.
+//! The operating system: all code that depends on it, and the only unsafe code.
 //!
-//! Every platform file exports the same names; what a system does not have answers that it is not there, and the caller
-//! goes on without it.
+//! Two groups of names, each with one list below. Every file of a group exports all of its names, so a name that a system
+//! lacks does not compile there; a facility that a system lacks returns an error or does nothing, and the caller goes on
+//! without it.
+//!
+//! | group | files | names |
+//! | --- | --- | --- |
+//! | kernel | `linux`, `bsd` (macOS, FreeBSD), `windows`, `portable` (every other Unix) | splice, TCP options and figures |
+//! | family | `unix`, `windows` | sockets and their registration, files and their owners, errors |
+//!
+//! `bsd` and `windows` take from `portable` what they do not have themselves. `docs/systems.md` says what that means for
+//! users.
 
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
-
-/// Calls into libc and turns -1 into the error of the thread.
+/// Calls a function of libc and turns -1 into the error of the thread.
+#[cfg(unix)]
 macro_rules! syscall {
     ($call:expr) => {{
         // SAFETY: the arguments are checked where the macro is used.
@@ -18,27 +24,59 @@ macro_rules! syscall {
     }};
 }
 
-mod limits;
+#[cfg(any(target_os = "macos", target_os = "ios", target_os = "freebsd"))]
+mod bsd;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod portable;
-pub(crate) mod socket_file;
-pub(crate) mod stdio;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
 
-pub(crate) use limits::raise_descriptor_limit;
+#[cfg(any(target_os = "macos", target_os = "ios", target_os = "freebsd"))]
+use bsd as kernel;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) use linux::{
-    REUSE_PORT_BALANCES, SKIPS, handshake_with_data, is_reset_behind_fin, may_choose_port, network_changes, new_pipe,
-    send_before_end, skip, splice, tcp_info, trim_memory, unacknowledged, wants_more,
+use linux as kernel;
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "macos",
+    target_os = "ios",
+    target_os = "freebsd",
+    windows
+)))]
+use portable as kernel;
+#[cfg(windows)]
+use windows as kernel;
+
+#[cfg(unix)]
+use unix as family;
+#[cfg(windows)]
+use windows as family;
+
+pub use family::{
+    OwnedSocket, SocketFile, UnixListener, UnixStream, is_readable_by_all, socket_directory, stderr_file, stdout_file,
 };
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) use portable::{
-    REUSE_PORT_BALANCES, SKIPS, handshake_with_data, is_reset_behind_fin, may_choose_port, network_changes, new_pipe,
-    send_before_end, skip, splice, tcp_info, trim_memory, unacknowledged, wants_more,
+pub use kernel::{NameClaim, claim_name, machine};
+#[cfg(windows)]
+pub use windows::{ConsoleEvents, ConsoleStop};
+
+pub(crate) use family::{
+    AsSocket, BorrowedSocket, CONFIG_VARIABLE, HAS_OWNERS, PipeEnd, TcpStream, UnixAcceptor, UnixAddr, connect_unix,
+    connect_unix_waiting, connection_refused, effective_user, file_identity, file_owner, file_times, interface_index,
+    is_in_progress, is_not_skipped, is_not_spliceable, is_out_of_descriptors, is_running, lacks_family, missing_file,
+    open_private, private_directory_builder, raise_descriptor_limit, register, register_again, reuse_address,
+    share_port, socket_path, stdio, sync_directory, unix_stream,
+};
+pub(crate) use kernel::{
+    INTEREST, REUSE_PORT_BALANCES, SKIPS, bind_to_interface, handshake_with_data, is_reset_behind_fin, may_choose_port,
+    network_changes, new_pipe, nonblocking_socket, send_before_end, set_unsent_bytes, set_user_timeout, skip,
+    splice_in, splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
 };
 
-/// What the system knows of the path of a TCP connection.
+/// The path of a TCP connection, as the system measures it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PathInfo {
     /// Smoothed round trip in microseconds.
@@ -51,60 +89,13 @@ pub(crate) struct PathInfo {
     pub is_stuck: bool,
 }
 
-/// The user whose rights this process has.
-pub(crate) fn effective_user() -> u32 {
-    // SAFETY: geteuid takes nothing and cannot fail.
-    unsafe { libc::geteuid() }
-}
-
-/// Returns true if a process with this id exists.
-pub(crate) fn is_running(process: u32) -> bool {
-    let Ok(process) = i32::try_from(process) else { return false };
-    // Signal 0 asks and does nothing; 0 and negative numbers are groups of processes.
-    process > 0 && !matches!(syscall!(libc::kill(process, 0)), Err(error) if error.raw_os_error() == Some(libc::ESRCH))
-}
-
-/// Whether an error says that the process or the system has no more descriptors (`EMFILE`, `ENFILE`), or no memory for
-/// one more socket: states that pass.
-pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
-}
-
-/// Whether registering failed because the descriptor cannot block, as a regular file cannot (`EPERM`).
-pub(crate) fn is_unpollable(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::EPERM)
-}
-
-/// Whether splice does not know this kind of descriptor (`EINVAL`, `ENOSYS`): the half copies from then on.
-pub(crate) fn is_not_spliceable(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP))
-}
-
-/// Whether a socket that is not TCP but looks like it (MPTCP of an old kernel, SCTP) does not know how to throw away, and
-/// wanted to copy to nowhere (`EFAULT`).
-pub(crate) fn is_not_skipped(result: &io::Result<usize>) -> bool {
-    result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EFAULT))
-}
-
-/// Whether nobody reads from a pipe, or a terminal, any more (`POLLERR`, poll(2)).
-pub(crate) fn is_reader_gone(fd: BorrowedFd<'_>) -> bool {
-    let mut asked = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
-    // The pointer is to one live record, and nothing is waited for. Where it fails, the next write finds out.
-    syscall!(libc::poll(&raw mut asked, 1, 0)).is_ok_and(|_| asked.revents & libc::POLLERR != 0)
-}
-
-/// The number of an interface, which may be given as that number; none if this host has no such interface.
-pub(crate) fn interface_index(zone: &str) -> Option<u32> {
-    if let Ok(number) = zone.parse() {
-        return Some(number).filter(|number| *number > 0);
-    }
-    let name = CString::new(zone).ok()?;
-    // SAFETY: the name is a NUL-terminated string that outlives the call.
-    let number = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    Some(number).filter(|number| *number > 0)
-}
-
-/// Whether a connect is under way and will be told by an event (`EINPROGRESS`).
-pub(crate) fn is_in_progress(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::EINPROGRESS)
+/// The owner of a file and its access rights.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FileOwner {
+    pub user: u32,
+    pub group: u32,
+    /// The permission bits, with set-user-id, set-group-id and sticky.
+    pub mode: u32,
+    /// Directory entries that lead to the file.
+    pub links: u64,
 }

@@ -1,67 +1,125 @@
-//! Systems without splice: everything is copied, and one loop accepts for all.
+//! Facilities that a system lacks: they return an error or do nothing, and the caller goes on without them. Everything is
+//! copied, and one loop accepts for all.
+
+// Each system takes from here what it lacks.
+#![allow(dead_code, unused_imports)]
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use mio::Interest;
+use socket2::{Domain, Socket, Type};
+
+use super::{BorrowedSocket, OwnedSocket, PathInfo, PipeEnd, TcpStream};
+
+/// The events of a connected socket: both directions.
+pub(crate) const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// Makes a stream socket that does not block.
+pub(crate) fn nonblocking_socket(domain: Domain) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Refuses: this system has no way to bind a socket to an interface.
+pub(crate) fn bind_to_interface(_: &Socket, _: &str) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Refuses: this system does not bound the unsent bytes of a socket.
+pub(crate) fn set_unsent_bytes(_: &TcpStream, _: u32) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Refuses: this system has no user timeout. The timers of the link find a dead path.
+pub(crate) fn set_user_timeout(_: &TcpStream, _: Duration) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
 
 /// Whether listeners that share a port each get their part of the connections: here it is not relied upon.
 pub(crate) const REUSE_PORT_BALANCES: bool = false;
 
-/// There are no pipes to splice through.
-pub(crate) fn new_pipe(_bytes: usize) -> io::Result<(OwnedFd, OwnedFd, usize)> {
+/// Refuses: there are no pipes to splice through.
+pub(crate) fn new_pipe(_bytes: usize) -> io::Result<(PipeEnd, PipeEnd, usize)> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// There is no splice.
-pub(crate) fn splice(_from: BorrowedFd<'_>, _to: BorrowedFd<'_>, _bytes: usize) -> io::Result<usize> {
-    Err(io::Error::from_raw_os_error(libc::ENOSYS))
+/// Refuses: there is no splice.
+pub(crate) fn splice_in(_: BorrowedSocket<'_>, _: &PipeEnd, _: usize) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Refuses: there is no splice.
+pub(crate) fn splice_out(_: &PipeEnd, _: BorrowedSocket<'_>, _: usize) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Whether bytes of a TCP socket can be thrown away without being copied first.
 pub(crate) const SKIPS: bool = false;
 
-/// They cannot.
-pub(crate) fn skip(_socket: BorrowedFd<'_>, _bytes: usize) -> io::Result<usize> {
+/// Refuses: bytes must be copied to be thrown away.
+pub(crate) fn skip(_: &TcpStream, _: usize) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Sends bytes that the end of the stream follows at once; here they do not wait for it.
-pub(crate) fn send_before_end(socket: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
-    socket2::SockRef::from(&socket).send(buf)
+pub(crate) fn send_before_end(socket: &TcpStream, buf: &[u8]) -> io::Result<usize> {
+    io::Write::write(&mut &*socket, buf)
 }
 
-/// The error of a reset does not tell whether a FIN came before it.
+/// Returns false: the error of a reset does not tell whether a FIN came before it.
 pub(crate) fn is_reset_behind_fin(_: &io::Error) -> bool {
     false
 }
 
 /// Returns no figure: the system cannot be asked here.
-pub(crate) fn unacknowledged(_: BorrowedFd<'_>) -> usize {
+pub(crate) fn unacknowledged(_: &TcpStream) -> usize {
     0
 }
 
-/// Handshakes end with a packet of their own.
-pub(crate) fn handshake_with_data(_socket: BorrowedFd<'_>) {}
+/// Does nothing: handshakes end with a packet of their own.
+pub(crate) fn handshake_with_data(_: &Socket) {}
 
-/// The path is measured by the link's own acknowledgements.
-pub(crate) fn tcp_info(_: &std::net::TcpStream) -> Option<super::PathInfo> {
+/// Returns no figures: the acknowledgements of the link measure the path.
+pub(crate) fn tcp_info(_: &TcpStream) -> Option<PathInfo> {
     None
 }
 
-/// The next write finds out.
-pub(crate) fn wants_more(_: &std::net::TcpStream) -> bool {
+/// Returns true: the next write finds out.
+pub(crate) fn wants_more(_: &TcpStream) -> bool {
     true
 }
 
-/// Nobody tells; what is missing is tried again after its pause.
-pub(crate) fn network_changes() -> io::Result<OwnedFd> {
+/// Refuses: this system does not tell of changes. The node dials a missing subflow again after its pause.
+pub(crate) fn network_changes() -> io::Result<OwnedSocket> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Returns true if the system may choose this port for the local end of a connection. The port range is unknown here, so any
-/// port may be chosen.
-pub(crate) fn may_choose_port(_port: u16) -> bool {
+/// Returns true: the range of ports that the system chooses from is unknown here.
+pub(crate) fn may_choose_port(_: u16) -> bool {
     true
 }
 
-/// The allocator gives memory back by itself.
+/// The directory below which root has its sockets.
+pub(crate) const RUNTIME_DIRECTORY: &str = "/var/run";
+
+/// Returns marks that tell this machine from others: the name of the host.
+pub fn machine() -> Vec<Vec<u8>> {
+    vec![super::family::host_name()]
+}
+
+/// A name that no other process on this machine has.
+#[derive(Debug)]
+pub struct NameClaim(());
+
+/// Returns none: names that end with their process do not exist here.
+///
+/// # Errors
+/// Never.
+pub fn claim_name(_: &str) -> io::Result<Option<NameClaim>> {
+    Ok(None)
+}
+
+/// Does nothing: the allocator gives memory back by itself.
 pub(crate) fn trim_memory() {}

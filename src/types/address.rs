@@ -138,10 +138,6 @@ impl Target {
 }
 
 impl Endpoint {
-    pub(crate) fn from_unix(addr: &std::os::unix::net::SocketAddr) -> Endpoint {
-        Endpoint::Unix(addr.as_pathname().unwrap_or(Path::new("")).into())
-    }
-
     /// The address of a TCP peer, an IPv4 address that came in over an IPv6 socket as what it is.
     pub fn ip(&self) -> Option<SocketAddr> {
         match self {

@@ -8,10 +8,10 @@
 //! number. Two processes with the same number would evict each other for ever.
 
 use std::env;
-use std::fs;
-use std::os::unix::net::UnixListener;
+use std::io::ErrorKind;
 
 use seaprox::auth::PublicKey;
+use seaprox::system::{self, NameClaim};
 
 use crate::cli::Command;
 
@@ -19,7 +19,7 @@ use crate::cli::Command;
 pub struct Instance {
     /// The number, if the process has one.
     pub number: Option<u32>,
-    _name: Option<UnixListener>,
+    _name: Option<NameClaim>,
 }
 
 impl Instance {
@@ -32,34 +32,13 @@ impl Instance {
     }
 
     fn reserve(number: u32, key: PublicKey) -> Instance {
-        match reserve_name(&format!("seaprox-{number:08x}-{}", key.fingerprint())) {
+        match system::claim_name(&format!("seaprox-{number:08x}-{}", key.fingerprint())) {
             Ok(name) => Instance { number: Some(number), _name: name },
-            Err(NameTaken) => Instance { number: None, _name: None },
+            Err(error) if error.kind() == ErrorKind::AddrInUse => Instance { number: None, _name: None },
+            // Without a name to hold, this process counts as the only one.
+            Err(_) => Instance { number: Some(number), _name: None },
         }
     }
-}
-
-/// A running process holds the name.
-struct NameTaken;
-
-/// Reserves a name that the system frees when the process ends. Returns none where the system has no such names: the process
-/// is then taken for the only one.
-#[cfg(target_os = "linux")]
-fn reserve_name(name: &str) -> Result<Option<UnixListener>, NameTaken> {
-    use std::io::ErrorKind;
-    use std::os::linux::net::SocketAddrExt;
-    use std::os::unix::net::SocketAddr;
-
-    match SocketAddr::from_abstract_name(name).and_then(|addr| UnixListener::bind_addr(&addr)) {
-        Ok(held) => Ok(Some(held)),
-        Err(error) if error.kind() == ErrorKind::AddrInUse => Err(NameTaken),
-        Err(_) => Ok(None),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn reserve_name(_name: &str) -> Result<Option<UnixListener>, NameTaken> {
-    Ok(None)
 }
 
 fn number(command: Command) -> Option<u32> {
@@ -68,9 +47,7 @@ fn number(command: Command) -> Option<u32> {
     if may_run_twice {
         return None;
     }
-    let read = |path: &str| fs::read(path).unwrap_or_default();
-    let network = fs::read_link("/proc/self/ns/net").map(|link| link.to_string_lossy().into_owned());
-    let here = [read("/etc/machine-id"), read("/proc/sys/kernel/hostname"), network.unwrap_or_default().into_bytes()];
+    let here = system::machine();
     let words = args.iter().map(|arg| arg.as_bytes()).chain(here.iter().map(Vec::as_slice));
     Some(digest(words))
 }

@@ -19,6 +19,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use mio::{Interest, Registry, Token};
+
+use crate::sys;
+
 /// Standard input, for a loop.
 #[derive(Debug)]
 pub(crate) struct Input(Box<Source>);
@@ -155,6 +159,37 @@ fn start(
         }
     };
     Ok((error, thread::Builder::new().name(name.into()).spawn(body)?))
+}
+
+impl Input {
+    /// Registers it for the events of a token. Returns true if it needs none, because it cannot block.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<bool> {
+        sys::register(self, registry, token, Interest::READABLE)
+    }
+
+    /// Returns the number of the descriptor.
+    pub fn number(&self) -> i32 {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl Output {
+    /// Registers it for the events of a token. Returns true if it needs none, because it cannot block.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<bool> {
+        sys::register(self, registry, token, Interest::WRITABLE)
+    }
+
+    /// Returns the number of the descriptor.
+    pub fn number(&self) -> i32 {
+        self.as_fd().as_raw_fd()
+    }
+
+    /// Returns true if the pipe or terminal has no reader any more (`POLLERR`, poll(2)).
+    pub fn is_reader_gone(&self) -> bool {
+        let mut asked = libc::pollfd { fd: self.number(), events: 0, revents: 0 };
+        // The pointer is to one live record, and nothing is waited for. Where it fails, the next write finds out.
+        syscall!(libc::poll(&raw mut asked, 1, 0)).is_ok_and(|_| asked.revents & libc::POLLERR != 0)
+    }
 }
 
 impl Read for &Input {

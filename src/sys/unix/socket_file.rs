@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, Socket};
 
 use crate::sys;
 
@@ -32,7 +32,7 @@ impl SocketFile {
     /// The path cannot be bound; [`ErrorKind::AddrInUse`] if a file exists that must not be replaced.
     pub fn bind(path: &Path, backlog: u32, mode: Option<u32>) -> io::Result<(UnixListener, SocketFile)> {
         SocketFile::remove_stale(path)?;
-        let mut socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        let mut socket = sys::nonblocking_socket(Domain::UNIX)?;
         if let Some(mode) = mode {
             socket = with_mode(socket, mode)?;
         }
@@ -93,7 +93,7 @@ fn is_same(one: &Metadata, other: &Metadata) -> bool {
 /// Returns false only if the system reports that no process listens. The check does not block; a listener with a full
 /// backlog counts as a listener.
 fn has_listener(path: &Path) -> bool {
-    let ask = || Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?.connect(&SockAddr::unix(path)?);
+    let ask = || sys::nonblocking_socket(Domain::UNIX)?.connect(&SockAddr::unix(path)?);
     !matches!(ask(), Err(error) if error.kind() == ErrorKind::ConnectionRefused)
 }
 
@@ -147,7 +147,7 @@ mod tests {
         let path = scratch.path("socket");
         let (_listener, _file) = SocketFile::bind(&path, 0, None).unwrap();
         let connect = || {
-            let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).unwrap();
+            let socket = sys::nonblocking_socket(Domain::UNIX).unwrap();
             socket.connect(&SockAddr::unix(&path).unwrap()).map(|()| socket)
         };
         let mut waiting = Vec::new();

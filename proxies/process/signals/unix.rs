@@ -1,0 +1,40 @@
+//! Signals.
+
+use std::io;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator;
+
+use super::Signal;
+
+/// The signals of this process, caught from the moment that this is made.
+pub struct Signals(iterator::Signals);
+
+impl Signals {
+    /// Catches the signals from now on.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn open() -> io::Result<Signals> {
+        iterator::Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2]).map(Signals)
+    }
+
+    /// Returns a function that ends [`Signals::for_each`], for another thread.
+    pub fn closer(&self) -> impl FnOnce() + Send + use<> {
+        let handle = self.0.handle();
+        move || handle.close()
+    }
+
+    /// Waits for signals and hands over each, until the closer is called.
+    pub fn for_each(mut self, mut take: impl FnMut(Signal)) {
+        for signal in self.0.forever() {
+            take(match signal {
+                SIGHUP => Signal::Reload,
+                SIGUSR1 => Signal::Status,
+                SIGUSR2 => Signal::Replace,
+                SIGTERM | SIGQUIT => Signal::Drain,
+                _ => Signal::Stop,
+            });
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Types of what does not exist on Windows: they have no values, so their methods are never called. Each function that
+//! would make a value returns an error that names the reason.
+
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::Shutdown;
+use std::os::windows::io::{AsSocket, BorrowedSocket, OwnedSocket};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mio::event::Source;
+use mio::{Interest, Registry, Token};
+use socket2::Socket;
+
+/// No value is of this type. It is in a private field of the others, so that code elsewhere is not told that it is
+/// unreachable.
+#[derive(Debug)]
+enum Never {}
+
+/// One end of a pipe that bytes are spliced through: there is no splice.
+#[derive(Debug)]
+pub(crate) struct PipeEnd(Never);
+
+/// A Unix stream.
+#[derive(Debug)]
+pub struct UnixStream(Never);
+
+/// A listening Unix socket.
+#[derive(Debug)]
+pub struct UnixListener(Never);
+
+/// A listening Unix socket that a loop can wait for.
+#[derive(Debug)]
+pub(crate) struct UnixAcceptor(Never);
+
+/// The address of a Unix socket.
+#[derive(Debug)]
+pub(crate) struct UnixAddr(Never);
+
+/// The file of a Unix socket that this process listens on.
+#[derive(Debug)]
+pub struct SocketFile(Never);
+
+fn no_unix_sockets() -> io::Error {
+    io::Error::new(ErrorKind::Unsupported, "Unix sockets are not supported on Windows")
+}
+
+pub(crate) fn unix_stream(_: Socket) -> io::Result<UnixStream> {
+    Err(no_unix_sockets())
+}
+
+pub(crate) fn connect_unix(_: &Path) -> io::Result<UnixStream> {
+    Err(no_unix_sockets())
+}
+
+pub(crate) fn connect_unix_waiting(_: &Path, _: Duration) -> io::Result<OwnedSocket> {
+    Err(no_unix_sockets())
+}
+
+pub(crate) fn socket_path(addr: &UnixAddr) -> PathBuf {
+    match addr.0 {}
+}
+
+/// Refuses: there are no Unix sockets here.
+///
+/// # Errors
+/// Always.
+pub fn socket_directory(_: &str) -> io::Result<PathBuf> {
+    Err(no_unix_sockets())
+}
+
+impl SocketFile {
+    /// Refuses: there are no Unix sockets here.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn bind(_: &Path, _: u32, _: Option<u32>) -> io::Result<(UnixListener, SocketFile)> {
+        Err(no_unix_sockets())
+    }
+
+    /// Returns false: there are no Unix sockets here.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn remove_stale(_: &Path) -> io::Result<bool> {
+        Ok(false)
+    }
+}
+
+impl UnixListener {
+    /// See [`std::net::TcpListener::incoming`].
+    pub fn incoming(&self) -> std::iter::Empty<io::Result<UnixStream>> {
+        match self.0 {}
+    }
+
+    /// See [`std::net::TcpListener::set_nonblocking`].
+    ///
+    /// # Errors
+    /// Never.
+    pub fn set_nonblocking(&self, _: bool) -> io::Result<()> {
+        match self.0 {}
+    }
+}
+
+impl UnixAcceptor {
+    pub fn from_std(listener: UnixListener) -> UnixAcceptor {
+        match listener.0 {}
+    }
+
+    pub fn accept(&self) -> io::Result<(UnixStream, UnixAddr)> {
+        match self.0 {}
+    }
+}
+
+impl UnixStream {
+    /// Refuses: there are no Unix sockets here.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn connect(_: impl AsRef<Path>) -> io::Result<UnixStream> {
+        Err(no_unix_sockets())
+    }
+
+    /// See [`std::net::TcpStream::set_read_timeout`].
+    ///
+    /// # Errors
+    /// Never.
+    pub fn set_read_timeout(&self, _: Option<Duration>) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    /// See [`std::net::TcpStream::set_write_timeout`].
+    ///
+    /// # Errors
+    /// Never.
+    pub fn set_write_timeout(&self, _: Option<Duration>) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    pub(crate) fn shutdown(&self, _: Shutdown) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
+        match self.0 {}
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<UnixAddr> {
+        match self.0 {}
+    }
+
+    pub(crate) fn peer_addr(&self) -> io::Result<UnixAddr> {
+        match self.0 {}
+    }
+}
+
+impl Read for UnixStream {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        match self.0 {}
+    }
+}
+
+impl Read for &UnixStream {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        match self.0 {}
+    }
+}
+
+impl Write for UnixStream {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        match self.0 {}
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self.0 {}
+    }
+}
+
+impl Write for &UnixStream {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        match self.0 {}
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self.0 {}
+    }
+}
+
+impl AsSocket for UnixStream {
+    fn as_socket(&self) -> BorrowedSocket<'_> {
+        match self.0 {}
+    }
+}
+
+impl Source for UnixStream {
+    fn register(&mut self, _: &Registry, _: Token, _: Interest) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    fn reregister(&mut self, _: &Registry, _: Token, _: Interest) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    fn deregister(&mut self, _: &Registry) -> io::Result<()> {
+        match self.0 {}
+    }
+}
+
+impl Source for UnixAcceptor {
+    fn register(&mut self, _: &Registry, _: Token, _: Interest) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    fn reregister(&mut self, _: &Registry, _: Token, _: Interest) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    fn deregister(&mut self, _: &Registry) -> io::Result<()> {
+        match self.0 {}
+    }
+}
+
+/// Standard input and output of a loop: AFD polls sockets alone.
+pub(crate) mod stdio {
+    use super::*;
+
+    /// Standard input, for a loop.
+    #[derive(Debug)]
+    pub(crate) struct Input(Never);
+
+    /// Standard output, for a loop.
+    #[derive(Debug)]
+    pub(crate) struct Output(Never);
+
+    /// Refuses: an event loop on Windows can wait for sockets alone.
+    pub(crate) fn duplex() -> io::Result<(Input, Output)> {
+        let text =
+            "standard input and output cannot be relayed on Windows, where an event loop waits for sockets alone";
+        Err(io::Error::new(ErrorKind::Unsupported, text))
+    }
+
+    /// Does nothing: nothing was taken for standard output.
+    pub(crate) fn finish() -> io::Result<()> {
+        Ok(())
+    }
+
+    impl Input {
+        pub fn register(&mut self, _: &Registry, _: Token) -> io::Result<bool> {
+            match self.0 {}
+        }
+
+        pub fn number(&self) -> i32 {
+            match self.0 {}
+        }
+    }
+
+    impl Output {
+        pub fn register(&mut self, _: &Registry, _: Token) -> io::Result<bool> {
+            match self.0 {}
+        }
+
+        pub fn number(&self) -> i32 {
+            match self.0 {}
+        }
+
+        pub fn is_reader_gone(&self) -> bool {
+            match self.0 {}
+        }
+    }
+
+    impl Read for &Input {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            match self.0 {}
+        }
+    }
+
+    impl Write for &Output {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            match self.0 {}
+        }
+
+        fn write_vectored(&mut self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+            match self.0 {}
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            match self.0 {}
+        }
+    }
+}
