@@ -48,7 +48,7 @@ impl Core {
             let into = &connection.halves[role.into()];
             let is_settled = !into.dead && connection.halves.iter().all(|half| half.phase == Phase::Shut);
             // Both directions of the side were closed in order; a reset could only destroy data.
-            if (reason.cuts() || connection.cut) && !is_settled {
+            if (reason.resets_peers() || connection.cut) && !is_settled {
                 let io = self.sides.get(side).map(|side| &side.io);
                 io.into_iter().for_each(|io| io.close_with_reset(&mut self.pools.links));
             }

@@ -1,7 +1,7 @@
-//! Addresses as people write them, and what they stand for.
+//! Addresses and their text forms.
 //!
-//! Three nouns: a [`Target`] is where a side is to be connected, an [`Endpoint`] is where one is connected, and a
-//! [`Bind`] is where to listen. Parsing never looks a name up and never allocates more than the text that it is given.
+//! A [`Target`] is an address to connect to, an [`Endpoint`] is the address of a connected peer, and a [`Bind`] is an
+//! address to listen on. The parsers never resolve a name and never allocate more than the length of their input.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,78 +11,78 @@ use std::sync::Arc;
 /// The longest name that DNS can carry, in bytes (RFC 1035, section 2.3.4).
 pub const NAME_BYTES_MAX: usize = 253;
 
-/// Where a side is to be connected.
+/// An address to connect to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// An address and a port.
     Ip(SocketAddr),
-    /// A name to be resolved, and a port.
+    /// A name to resolve, and a port.
     Name(Name, u16),
     /// A Unix stream socket.
     Unix(PathBuf),
 }
 
-/// A host name that is fit to be resolved and to be printed: 1 to 253 bytes of printable ASCII without separators. An IPv6
-/// address with a zone (RFC 4007, section 11), such as `fe80::1%eth0`, is a name too: only the host that connects or listens
-/// knows which of its interfaces that is.
+/// A host name that is safe to resolve and to print: 1 to 253 bytes of printable ASCII without separators. An IPv6
+/// address with a zone (RFC 4007, section 11), such as `fe80::1%eth0`, is a name too, because only the host that connects
+/// or listens can map the zone to one of its interfaces.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Name(Box<str>);
 
-/// Where a side is connected, as the system knows it.
+/// The address of a connected peer, as the system reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// Not known yet, or nothing there.
+    /// The address is not known yet, or there is no peer.
     Unknown,
     /// A TCP peer.
     Ip(SocketAddr),
     /// A Unix stream socket; an unnamed client has an empty path.
     Unix(Box<Path>),
-    /// Descriptors that somebody handed over, such as standard input and output.
+    /// Two descriptors that the caller handed over, such as standard input and output.
     Descriptor(i32, i32),
-    /// A stream of a link: what its peer is called, and the number of the stream.
+    /// A stream of a link: the name of the peer, and the number of the stream.
     Link(Arc<str>, u32),
 }
 
-/// Where to listen.
+/// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bind {
-    /// A bare port: loopback of both families.
+    /// A port without a host: the loopback addresses of both families.
     Loopback(u16),
-    /// `:port`: every address of both families.
+    /// `:port`: all addresses of both families.
     Any(u16),
     /// One address.
     Ip(SocketAddr),
-    /// Every address that a name has.
+    /// All addresses of a name.
     Name(Name, u16),
     /// A Unix stream socket.
     Unix(PathBuf),
 }
 
-/// An address that cannot be read: what was expected in its place.
+/// A parse error of an address. Its text is the form that was expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressError(&'static str);
 
 impl Name {
-    /// Takes a host name, without a final dot. Anything that could confuse a log, a resolver or a header is refused.
+    /// Checks a host name and removes its final dot. Refuses every byte that could confuse a log, a resolver or a header.
     pub fn new(text: &str) -> Result<Name, AddressError> {
         if let Some(zoned) = parse_zoned(text) {
             return Ok(Name(zoned));
         }
         let text = text.strip_suffix('.').unwrap_or(text);
         let fits = (1..=NAME_BYTES_MAX).contains(&text.len());
-        if fits && text.bytes().all(is_fair) && text.split('.').all(|label| !label.is_empty()) {
+        if fits && text.bytes().all(is_name_byte) && text.split('.').all(|label| !label.is_empty()) {
             Ok(Name(text.into()))
         } else {
             Err(AddressError("a host name of letters, digits, '-', '_' and '.'"))
         }
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The address and the zone, if the name is an IPv6 address with a zone.
+    /// Returns the address and the zone if the name is an IPv6 address with a zone.
     pub fn zoned(&self) -> Option<(Ipv6Addr, &str)> {
         let (ip, zone) = self.0.split_once('%')?;
         Some((ip.parse().ok()?, zone))
@@ -90,7 +90,7 @@ impl Name {
 }
 
 impl Target {
-    /// A target from a host, which may be a literal address with or without brackets, and a port.
+    /// Makes a target of a port and a host. The host may be a literal address, with or without brackets.
     pub fn from_host(host: &str, port: u16) -> Result<Target, AddressError> {
         match parse_ip(host.strip_suffix('.').unwrap_or(host)) {
             Some(ip) => Ok(Target::Ip(SocketAddr::new(ip, port))),
@@ -98,7 +98,7 @@ impl Target {
         }
     }
 
-    /// `HOST:PORT`, `[IPV6]:PORT`, `unix:/path`, or a bare port, which is on 127.0.0.1.
+    /// Parses `HOST:PORT`, `[IPV6]:PORT`, `unix:/path`, or a port alone, which stands for 127.0.0.1.
     pub fn parse(text: &str) -> Result<Target, AddressError> {
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Target::Unix(parse_path(path)?));
@@ -110,7 +110,7 @@ impl Target {
         }
     }
 
-    /// The port; a Unix socket has none.
+    /// Returns the port; a Unix socket has none.
     pub fn port(&self) -> Option<u16> {
         match self {
             Target::Ip(addr) => Some(addr.port()),
@@ -119,7 +119,7 @@ impl Target {
         }
     }
 
-    /// The name, if that is what the target was given as.
+    /// Returns the name if the target is a name.
     pub fn host(&self) -> Option<&str> {
         match self {
             Target::Name(name, _) => Some(name.as_str()),
@@ -127,7 +127,7 @@ impl Target {
         }
     }
 
-    /// The same host with another port. A Unix socket stays as it is.
+    /// Returns the target with another port. A Unix socket is returned unchanged.
     pub fn with_port(&self, port: u16) -> Target {
         match self {
             Target::Ip(addr) => Target::Ip(at_port(*addr, port)),
@@ -138,12 +138,12 @@ impl Target {
 }
 
 impl Endpoint {
-    /// The address of a TCP peer, an IPv4 address that came in over an IPv6 socket as what it is.
+    /// Returns the address of a TCP peer. An IPv4-mapped IPv6 address is returned as the IPv4 address.
     pub fn ip(&self) -> Option<SocketAddr> {
         match self {
             Endpoint::Ip(addr) => match addr.ip().to_canonical() {
                 IpAddr::V4(ip) => Some(SocketAddr::new(ip.into(), addr.port())),
-                // With its zone, if it has one.
+                // The original keeps its zone.
                 IpAddr::V6(_) => Some(*addr),
             },
             _ => None,
@@ -158,7 +158,8 @@ impl From<SocketAddr> for Target {
 }
 
 impl Bind {
-    /// `PORT` (loopback), `:PORT` (every address), `ADDR:PORT`, `NAME:PORT`, `unix:/path`. Port 0 lets the system choose.
+    /// Parses `PORT` (loopback), `:PORT` (all addresses), `ADDR:PORT`, `NAME:PORT` or `unix:/path`. With port 0 the system
+    /// chooses the port.
     pub fn parse(text: &str) -> Result<Bind, AddressError> {
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Bind::Unix(parse_path(path)?));
@@ -174,7 +175,7 @@ impl Bind {
         }
     }
 
-    /// The port; a Unix socket has none.
+    /// Returns the port; a Unix socket has none.
     pub fn port(&self) -> Option<u16> {
         match self {
             Bind::Loopback(port) | Bind::Any(port) | Bind::Name(_, port) => Some(*port),
@@ -183,7 +184,7 @@ impl Bind {
         }
     }
 
-    /// The same place with another port. A Unix socket stays as it is.
+    /// Returns the address with another port. A Unix socket is returned unchanged.
     pub fn with_port(&self, port: u16) -> Bind {
         match self {
             Bind::Loopback(_) => Bind::Loopback(port),
@@ -195,10 +196,11 @@ impl Bind {
     }
 }
 
-/// An address or a range of ports at its end: `HOST:3000-3010` is `HOST:3000` and the count 11.
+/// Splits an address that may end with a port range into the address of the first port and the count of ports:
+/// `HOST:3000-3010` becomes `HOST:3000` and 11.
 ///
 /// # Errors
-/// A range that runs backwards, or a port outside of 1 to 65535.
+/// The range runs backwards, or a port is outside of 1 to 65535.
 pub fn split_port_range(text: &str) -> Result<(String, u16), AddressError> {
     let (head, ports) = match split_port(text) {
         _ if text.starts_with("unix:") => return Ok((text.to_owned(), 1)),
@@ -213,32 +215,31 @@ pub fn split_port_range(text: &str) -> Result<(String, u16), AddressError> {
     Ok((format!("{head}{first}"), count.checked_add(1).ok_or(AddressError("a range of at most 65535 ports"))?))
 }
 
-/// Splits `host:port` at the last colon. An IPv6 address must be in brackets: without them nobody can tell where it ends,
-/// and then it has no port.
+/// Splits `host:port` at the last colon. An IPv6 address without brackets has no port, because its end cannot be found.
 fn split_port(text: &str) -> Option<(&str, &str)> {
     let (host, port) = text.rsplit_once(':')?;
     let is_split = !port.ends_with(']') && (!host.contains(':') || host.ends_with(']'));
     is_split.then_some((host, port))
 }
 
-/// The same address with another port, in the same zone.
+/// Returns the address with another port; the zone stays.
 pub(crate) fn at_port(mut addr: SocketAddr, port: u16) -> SocketAddr {
     addr.set_port(port);
     addr
 }
 
-/// An IPv6 address with a zone, with or without brackets, as it is written without them. The zone is the name or the number
-/// of an interface; which names the system would take, and which text a log can bear, `is_fair` says.
+/// Parses an IPv6 address with a zone, with or without brackets, and returns it without brackets. The zone is the name or
+/// the number of an interface.
 fn parse_zoned(host: &str) -> Option<Box<str>> {
     let bare = host.strip_prefix('[').map_or(Some(host), |rest| rest.strip_suffix(']'))?;
     let (ip, zone) = bare.split_once('%')?;
     let ip: Ipv6Addr = ip.parse().ok()?;
-    let fits = (1..=ZONE_BYTES_MAX).contains(&zone.len()) && zone.bytes().all(is_fair);
+    let fits = (1..=ZONE_BYTES_MAX).contains(&zone.len()) && zone.bytes().all(is_name_byte);
     fits.then(|| format!("{ip}%{zone}").into())
 }
 
-/// Returns true if a name may contain this byte.
-fn is_fair(byte: u8) -> bool {
+/// Returns true if a name or a zone may contain this byte.
+fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
 }
 
@@ -262,14 +263,14 @@ fn parse_path(text: &str) -> Result<PathBuf, AddressError> {
     Ok(PathBuf::from(text))
 }
 
-/// The longest name of an interface (netdevice(7)).
+/// Length of the longest interface name (netdevice(7)).
 const ZONE_BYTES_MAX: usize = 15;
-/// Bytes that `sockaddr_un` has room for on Linux, less the final NUL (unix(7)).
+/// Length of the longest path in a `sockaddr_un` on Linux, without the final NUL (unix(7)).
 const UNIX_PATH_BYTES_MAX: usize = 107;
 const TARGET_FORM: &str = "HOST:PORT with a port from 1 to 65535, [IPV6]:PORT, or unix:/path";
 const BIND_FORM: &str = "PORT, :PORT, HOST:PORT with a port from 0 to 65535, [IPV6]:PORT, or unix:/path";
 
-/// As the user would write it.
+/// Writes the form that [`Target::parse`] reads.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -280,7 +281,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// As the user would write it.
+/// Writes the form that [`Bind::parse`] reads.
 impl fmt::Display for Bind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -295,7 +296,7 @@ impl fmt::Display for Bind {
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // As everywhere, the colons of an address stand in brackets.
+        // Only an IPv6 address with a zone has colons; it is printed in brackets.
         match self.0.contains(':') {
             true => write!(f, "[{}]", self.0),
             false => f.write_str(&self.0),
@@ -311,7 +312,7 @@ impl fmt::Display for AddressError {
 
 impl std::error::Error for AddressError {}
 
-/// A path with everything escaped that could break out of a line of log.
+/// Writes a path and escapes all characters that could end a log field or a log line.
 pub(crate) struct Printable<'a>(pub &'a Path);
 
 impl fmt::Display for Printable<'_> {
@@ -332,7 +333,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets_are_read_as_people_write_them() {
+    fn a_target_is_parsed_from_each_of_its_forms() {
         let ip = |text: &str| Target::Ip(text.parse().unwrap());
         assert_eq!(Target::parse("8080"), Ok(ip("127.0.0.1:8080")));
         assert_eq!(Target::parse("10.0.0.1:22"), Ok(ip("10.0.0.1:22")));
@@ -341,11 +342,11 @@ mod tests {
         let name = Name::new("example.org").unwrap();
         assert_eq!(Target::parse("example.org:80"), Ok(Target::Name(name.clone(), 80)));
         assert_eq!(Target::parse("example.org.:80"), Ok(Target::Name(name, 80)));
-        assert_eq!(Target::parse("10.0.0.1.:22"), Ok(ip("10.0.0.1:22")), "no address passes for a name");
+        assert_eq!(Target::parse("10.0.0.1.:22"), Ok(ip("10.0.0.1:22")), "an address with a final dot is not a name");
     }
 
     #[test]
-    fn an_address_may_have_a_zone() {
+    fn an_address_with_a_zone_is_a_name() {
         let name = Name::new("fe80::1%eth0").unwrap();
         assert_eq!(name.zoned(), Some((Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), "eth0")));
         assert_eq!(Target::parse("[fe80::1%eth0]:80"), Ok(Target::Name(name.clone(), 80)));
@@ -372,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_targets_are_refused() {
+    fn an_invalid_target_is_refused() {
         for text in [
             "",
             ":80",
@@ -396,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_port_is_loopback_and_a_colon_is_everything() {
+    fn a_port_alone_is_loopback_and_a_port_after_a_colon_is_all_addresses() {
         assert_eq!(Bind::parse("8080"), Ok(Bind::Loopback(8080)));
         assert_eq!(Bind::parse(":8080"), Ok(Bind::Any(8080)));
         assert_eq!(Bind::parse("0.0.0.0:0"), Ok(Bind::Ip("0.0.0.0:0".parse().unwrap())));
@@ -405,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_of_ports() {
+    fn a_port_range_is_split_into_the_first_port_and_a_count() {
         assert_eq!(split_port_range("host:3000-3010"), Ok(("host:3000".into(), 11)));
         assert_eq!(split_port_range("3000-3001"), Ok(("3000".into(), 2)));
         assert_eq!(split_port_range("[::1]:5-5"), Ok(("[::1]:5".into(), 1)));
@@ -415,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_can_be_read_again() {
+    fn a_printed_address_parses_to_itself() {
         for text in ["10.0.0.1:22", "[::1]:22", "example.org:80", "unix:/run/x"] {
             assert_eq!(Target::parse(text).unwrap().to_string(), text);
         }

@@ -1,8 +1,8 @@
-//! Ids: how records are named by one another, by the system's events, and by callers that outlive them.
+//! Ids and the tables of records that they name. Records name each other by id, and so do events and callers.
 //!
-//! An [`Id`] is an index into a table and the epoch of the record that stood there when the id was given out. A record
-//! that takes the place of another has another epoch, so a stale id finds nothing. The same 64 bits are the token of an
-//! event, the handle of the C interface and the integer of a script.
+//! An [`Id`] is an index into a table and the epoch of the record in that slot. A record that reuses a slot gets a new
+//! epoch, so a stale id finds nothing. The same 64 bits are the token of an event, the handle of the C interface and the
+//! integer of a script.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -17,12 +17,12 @@ pub struct Id {
 }
 
 impl Id {
-    /// The id as one number; never zero.
+    /// Returns the id as one number, which is never zero.
     pub const fn to_u64(self) -> u64 {
         (self.epoch.get() as u64) << 32 | self.index as u64
     }
 
-    /// The id that a number stands for. A number that was never an id finds nothing.
+    /// Returns the id with this number, or `None` if no id can have it. An id that was never given out finds no record.
     pub const fn from_u64(number: u64) -> Option<Id> {
         match NonZeroU32::new((number >> 32) as u32) {
             Some(epoch) => Some(Id { epoch, index: number as u32 }),
@@ -47,11 +47,11 @@ impl fmt::Display for Id {
     }
 }
 
-// The token of an event carries an id whole.
+// The token of an event holds a complete id.
 const _: () = assert!(size_of::<usize>() == size_of::<u64>());
 const _: () = assert!(size_of::<Option<Id>>() == 8);
 
-/// Records of one kind, at most `capacity` of them, allocated once.
+/// A table of at most `capacity` records of one kind, allocated once.
 pub(crate) struct Table<T> {
     slots: Slab<(NonZeroU32, T)>,
     capacity: usize,
@@ -59,7 +59,7 @@ pub(crate) struct Table<T> {
 }
 
 impl<T> Table<T> {
-    /// A table that never grows beyond `capacity` and never moves its records.
+    /// Creates a table that never grows beyond `capacity` and never moves its records.
     pub fn new(capacity: usize) -> Table<T> {
         Table { slots: Slab::with_capacity(capacity), capacity, next_epoch: NonZeroU32::MIN }
     }
@@ -76,12 +76,12 @@ impl<T> Table<T> {
         self.slots.len() >= self.capacity
     }
 
-    /// The id that the next record will have, for records that name one another; none when the table is full.
+    /// Returns the id of the next record, for records that name each other, or `None` if the table is full.
     pub fn next_id(&self) -> Option<Id> {
         (!self.is_full()).then(|| Id { epoch: self.next_epoch, index: self.slots.vacant_key() as u32 })
     }
 
-    /// Puts a record in a free slot; gives it back when there is none.
+    /// Stores a record in a free slot. Returns the record as the error if the table is full.
     pub fn insert(&mut self, record: T) -> Result<Id, T> {
         let Some(id) = self.next_id() else { return Err(record) };
         self.next_epoch = id.epoch.checked_add(1).unwrap_or(NonZeroU32::MIN);
@@ -98,7 +98,7 @@ impl<T> Table<T> {
         self.slots.get_mut(id.index()).filter(|slot| slot.0 == id.epoch).map(|slot| &mut slot.1)
     }
 
-    /// Two different records at once.
+    /// Returns two records, or `None` if the ids name the same slot or one of them is stale.
     pub fn get_two_mut(&mut self, a: Id, b: Id) -> Option<(&mut T, &mut T)> {
         if a.index == b.index {
             return None;
@@ -116,13 +116,13 @@ impl<T> Table<T> {
         self.slots.iter().map(|(index, (epoch, record))| (Id { epoch: *epoch, index: index as u32 }, record))
     }
 
-    /// The records in this slot and those behind it.
+    /// Iterates over the records in the slots from `index` on.
     pub fn starting_at(&self, index: usize) -> impl Iterator<Item = (Id, &T)> {
         let slots = (index..self.capacity).filter_map(|index| Some((index, self.slots.get(index)?)));
         slots.map(|(index, (epoch, record))| (Id { epoch: *epoch, index: index as u32 }, record))
     }
 
-    /// The ids of all records, for loops that change the table.
+    /// Returns the ids of all records, for loops that change the table.
     pub fn ids(&self) -> Vec<Id> {
         self.iter().map(|(id, _)| id).collect()
     }
@@ -133,19 +133,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stale_id_finds_nothing_in_a_slot_that_is_used_again() {
+    fn a_stale_id_finds_nothing_in_a_reused_slot() {
         let mut table = Table::new(4);
         let old = table.insert("old").unwrap();
         assert_eq!(table.remove(old), Some("old"));
         let new = table.insert("new").unwrap();
-        assert_eq!(old.index(), new.index(), "the slot is used again");
+        assert_eq!(old.index(), new.index(), "the slot is reused");
         assert_eq!(table.get(old), None);
         assert_eq!(table.remove(old), None);
         assert_eq!(table.get(new), Some(&"new"));
     }
 
     #[test]
-    fn a_full_table_gives_the_record_back() {
+    fn a_full_table_returns_the_record() {
         let mut table = Table::new(1);
         let id = table.insert(1).unwrap();
         assert_eq!(table.insert(2), Err(2));
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn all_records_are_found_some_at_a_time() {
+    fn an_iteration_in_steps_finds_all_records() {
         let mut table = Table::new(9);
         let ids: Vec<_> = (0..8).map(|n| table.insert(n).unwrap()).collect();
         [0, 3, 4, 7].iter().for_each(|index: &usize| _ = table.remove(ids[*index]));
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn epochs_wrap_without_zero() {
+    fn an_epoch_that_wraps_skips_zero() {
         let mut table = Table::new(1);
         table.next_epoch = NonZeroU32::MAX;
         let last = table.insert(()).unwrap();
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn two_records_at_once_must_differ() {
+    fn two_records_are_borrowed_at_once_only_if_they_differ() {
         let mut table = Table::new(2);
         let (a, b) = (table.insert('a').unwrap(), table.insert('b').unwrap());
         assert!(table.get_two_mut(a, a).is_none());

@@ -1,4 +1,4 @@
-//! Words that every layer uses: ids, addresses, reasons, rules and units. Imports nothing of the crate.
+//! Types that every layer uses: ids, addresses, reasons, rules and units. This folder imports nothing else of the crate.
 
 pub(crate) mod address;
 pub(crate) mod id;

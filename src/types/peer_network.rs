@@ -1,18 +1,18 @@
-//! The network of a peer's address, by which limits per address count.
+//! The network of a peer's address. Limits per address count by it.
 //!
-//! One IPv4 address is a network of its own. A host of IPv6 has a /64 and can take any address in it (RFC 4291, section
-//! 2.5.4), so the first 64 bits count. An IPv4 address that came in over an IPv6 socket counts as the IPv4 address. A
-//! table that is keyed by this must have a bound: an attacker may hold many /64s.
+//! Each IPv4 address is a network of its own. An IPv6 host has a /64 and can use any address in it (RFC 4291, section
+//! 2.5.4), so the first 64 bits count. An IPv4 address from an IPv6 socket (`::ffff:192.0.2.7`) counts as the IPv4
+//! address. A table with this key must have a bound: an attacker may hold many /64s.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::types::address::Endpoint;
 
-/// The network that a peer's address counts for: its /32 of IPv4, or its /64 of IPv6.
+/// The network that a peer's address belongs to: an IPv4 /32 or an IPv6 /64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PeerNetwork {
-    /// A peer without an IP address, such as the client of a Unix socket: all of them count as one.
+    /// All peers without an IP address, such as the clients of a Unix socket.
     Local,
     /// An IPv4 address.
     V4(Ipv4Addr),
@@ -35,7 +35,7 @@ impl From<&Endpoint> for PeerNetwork {
     }
 }
 
-/// `192.0.2.7`, `2001:db8:1:2::/64` or `local`.
+/// Writes `192.0.2.7`, `2001:db8:1:2::/64` or `local`.
 impl fmt::Display for PeerNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ipv4_address_counts_alone_and_an_ipv6_address_with_its_64() {
+    fn an_ipv4_address_is_its_own_network_and_an_ipv6_address_shares_its_64_bit_prefix() {
         let network = |text: &str| PeerNetwork::from(text.parse::<IpAddr>().unwrap());
         assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
         assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:0:0:2"));

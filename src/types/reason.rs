@@ -1,35 +1,35 @@
-//! Why a connection could not be made, or why it ended: one closed set of words.
+//! The reasons of a failed connect and of the end of a connection: one closed set of words.
 //!
-//! The same words stand in the log, the status, the metrics, the C interface and the link protocol. Front ends map them
-//! on their own codes (SOCKS replies, HTTP statuses); nothing else in the project invents a reason.
+//! The log, the status, the metrics, the C interface and the link protocol use the same words. Front ends map them to
+//! their own codes (SOCKS replies, HTTP statuses). No other module defines a reason.
 
 use std::fmt;
 use std::io;
 
-/// Why a connection could not be made, or why it ended.
+/// The reason of a failed connect or of the end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Reason {
     /// The name did not resolve to an address of a permitted family.
     NameResolutionFailure,
-    /// The target answered that nothing listens there.
+    /// The target refused the connection: no process listens there.
     ConnectionRefused,
     /// The connect deadline passed.
     TimedOut,
     /// No route to the target's network.
     NetworkUnreachable,
-    /// The target's network is there, the host is not.
+    /// The target's network is reachable, but the host is not.
     HostUnreachable,
-    /// A rule forbids it.
+    /// A rule forbids the connection.
     NotPermitted,
-    /// One of seaprox's own limits, or one of the system's: of descriptors, or of source ports.
+    /// A limit of seaprox was reached, or a limit of the system: descriptors or source ports.
     LimitReached,
-    /// Anything else; the [`Failure`] carries the system's text.
+    /// Any other error; the [`Failure`] holds the system's text.
     Other,
 
-    /// The source closed first, in order.
+    /// The source closed first, with a FIN.
     SourceFin,
-    /// The dest closed first, in order.
+    /// The dest closed first, with a FIN.
     DestFin,
     /// The source reset the connection.
     SourceReset,
@@ -39,47 +39,47 @@ pub enum Reason {
     IdleTimeout,
     /// One direction was closed, and no byte moved in the other for the half-closed timeout.
     HalfClosedTimeout,
-    /// The client did not say in time what it wants.
+    /// The client did not send its request in time.
     HandshakeTimeout,
-    /// The client, or the HTTP server behind the proxy, broke its protocol.
+    /// The client, or the HTTP server behind the proxy, violated the protocol.
     ProtocolError,
-    /// The client did not prove who it is.
+    /// The client did not authenticate.
     AuthFailed,
-    /// The link that carried it is gone.
+    /// The link that carried the connection is gone.
     LinkLost,
     /// The process is stopping and the drain time is over.
     Drained,
-    /// Somebody asked for this connection to be ended.
+    /// An operator ended the connection.
     Killed,
-    /// A defect of our own: a handler panicked.
+    /// A defect of seaprox: a handler panicked.
     Internal,
 
-    /// The address to listen on is taken.
+    /// The address to listen on is in use.
     AddressInUse,
 }
 
-/// How a connection ended, seen from its two peers (`end=` in the log).
+/// The end of a connection as its two peers see it (`end=` in the log).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Both directions were closed in order; no byte was lost.
+    /// Both directions were closed with a FIN, and no byte was lost.
     Graceful,
-    /// It was cut.
+    /// The connection was cut off; bytes may be lost.
     Aborted,
 }
 
-/// Whose doing the end was (`by=` in the log).
+/// The party that caused the end (`by=` in the log).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The side that came to us.
+    /// The client.
     Source,
-    /// The side that we went to.
+    /// The target.
     Dest,
-    /// seaprox itself: a rule, a limit, a timer, a stop.
+    /// seaprox: a rule, a limit, a timer or a stop.
     Proxy,
 }
 
 impl Reason {
-    /// Every reason, in the order of the documentation: for tables, metrics and tests.
+    /// All reasons, in the order of the enum.
     pub const ALL: [Reason; 22] = [
         Reason::NameResolutionFailure,
         Reason::ConnectionRefused,
@@ -105,7 +105,7 @@ impl Reason {
         Reason::AddressInUse,
     ];
 
-    /// The word, as it stands in logs, status and metrics.
+    /// Returns the word for logs, status and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Reason::NameResolutionFailure => "name_resolution_failure",
@@ -133,7 +133,7 @@ impl Reason {
         }
     }
 
-    /// Returns true if the dest was never reached, or if there is no listener.
+    /// Returns true if the dest was not connected, or if the listener could not be made.
     pub const fn is_connect_failure(self) -> bool {
         (self as u8) <= (Reason::Other as u8) || matches!(self, Reason::AddressInUse)
     }
@@ -144,7 +144,7 @@ impl Reason {
         is_cut || self.is_connect_failure()
     }
 
-    /// Whether both peers were closed in order.
+    /// Returns whether both peers see an orderly close.
     pub const fn ending(self) -> Ending {
         match self {
             Reason::SourceFin | Reason::DestFin => Ending::Graceful,
@@ -152,7 +152,7 @@ impl Reason {
         }
     }
 
-    /// Whose doing it was, as far as the reason tells; of a broken protocol it is taken to be the source's.
+    /// Returns the party that caused the end, as far as the reason tells. A protocol error counts as the source's.
     pub const fn fault(self) -> Fault {
         match self {
             Reason::SourceFin
@@ -172,8 +172,8 @@ impl Reason {
         }
     }
 
-    /// Whether the peers are cut with a reset, so that neither can take what it has for the whole.
-    pub(crate) const fn cuts(self) -> bool {
+    /// Returns true if the peers get a reset, so that neither takes the received bytes for the complete stream.
+    pub(crate) const fn resets_peers(self) -> bool {
         matches!(
             self,
             Reason::SourceReset
@@ -193,7 +193,7 @@ impl fmt::Display for Reason {
 }
 
 impl Ending {
-    /// `graceful` or `aborted`.
+    /// Returns `graceful` or `aborted`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Ending::Graceful => "graceful",
@@ -203,7 +203,7 @@ impl Ending {
 }
 
 impl Fault {
-    /// `source`, `dest` or `proxy`.
+    /// Returns `source`, `dest` or `proxy`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Fault::Source => "source",
@@ -213,17 +213,17 @@ impl Fault {
     }
 }
 
-/// A connection that could not be made: the reason, and what the system said where it said anything.
+/// A failed connect: the reason, and the text of the system's error if there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The reason, for codes and counters.
     pub reason: Reason,
-    /// The system's text, for people. Never empty when it is there.
+    /// The system's text, for people. `Some` is never empty.
     pub detail: Option<Box<str>>,
 }
 
 impl Failure {
-    /// A failure with a text of its own.
+    /// Makes a failure with a text.
     pub fn new(reason: Reason, detail: impl Into<Box<str>>) -> Failure {
         Failure { reason, detail: Some(detail.into()) }
     }
@@ -240,13 +240,14 @@ impl From<&io::Error> for Failure {
     fn from(error: &io::Error) -> Failure {
         use io::ErrorKind as Kind;
         let reason = match error.kind() {
-            // A target that resets before the connect is noticed does not want us either.
+            // A target that resets the connection before the loop has seen the connect refuses it too.
             Kind::ConnectionRefused | Kind::ConnectionReset | Kind::NotFound => Reason::ConnectionRefused,
             Kind::TimedOut => Reason::TimedOut,
             Kind::NetworkUnreachable | Kind::NetworkDown => Reason::NetworkUnreachable,
             Kind::HostUnreachable => Reason::HostUnreachable,
             Kind::PermissionDenied => Reason::NotPermitted,
-            // No interface has the address. That connect(2) says the same for want of a source port, `dial` knows.
+            // No interface has the address. connect(2) returns the same error when no source port is free; the dialer
+            // tells the two apart.
             Kind::AddrNotAvailable => Reason::NetworkUnreachable,
             Kind::AddrInUse => Reason::AddressInUse,
             _ if crate::sys::is_out_of_descriptors(error) => Reason::LimitReached,
@@ -272,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_has_a_word_of_its_own() {
+    fn each_reason_has_a_unique_word() {
         let mut words: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
         words.sort_unstable();
         words.dedup();
@@ -283,14 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn connect_failures_are_told_from_ends() {
+    fn a_connect_failure_differs_from_an_end() {
         assert!(Reason::Other.is_connect_failure());
         assert!(!Reason::SourceFin.is_connect_failure() && !Reason::Internal.is_connect_failure());
         assert!(Reason::AddressInUse.is_connect_failure());
     }
 
     #[test]
-    fn errors_of_connect_are_mapped() {
+    fn an_error_of_connect_is_mapped_to_its_reason() {
         let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
         assert_eq!(Failure::from(&refused).reason, Reason::ConnectionRefused);
         let full = io::Error::from_raw_os_error(libc::EMFILE);

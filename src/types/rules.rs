@@ -1,24 +1,24 @@
 //! Rules that allow or deny a connection by its source and its target. The first rule that matches decides.
 //!
-//! What no rule matches is permitted as long as there is no allow rule at all; one allow rule turns that round, so that a
-//! list of what is allowed is the whole of what is allowed. A rule says where from, where to, or both:
+//! A connection that no rule matches is permitted if all rules deny. If there is at least one allow rule, such a
+//! connection is denied, so a list of allow rules is complete. A rule names a source, a target, or both:
 //!
 //! ```text
 //! rule  = [from:PLACE ","] [to:] PLACE [:PORTS]       at most one of each, in any order; both must match
-//! place = *                                           anything
+//! place = *                                           everything
 //!       | 10.0.0.0/8 | 10.0.0.1 | fd00::/8 | ::1      addresses; an IPv6 one with ports has brackets: [fd00::]/8:443
 //!       | example.org                                 this name                                    (to: only)
 //!       | *.example.org                               the names below it, at any depth, not itself (to: only)
 //!       | .example.org                                itself and the names below it                (to: only)
 //!       | unix | unix:/path                           any Unix socket; that one                    (a path: to: only)
-//! ports = 443 | 8000-8999                             (to: only: the port of a source says nothing)
+//! ports = 443 | 8000-8999                             (to: only: the port of a source means nothing)
 //! ```
 //!
-//! Names are compared without regard to case and to a final dot; a target that was given as an address matches no name.
-//! Addresses are compared in their plain form (`::ffff:10.0.0.1` is `10.0.0.1`; `::/0` is all of IPv6 and nothing of
-//! IPv4), and the unspecified address also counts as loopback, because that is where it leads. A name that an allow rule
-//! permits by name is permitted wherever it leads: deny addresses first. Paths are compared as they are written.
-//! Nothing here resolves a name or knows a connection.
+//! Names are compared without case and without the final dot. A target that is an address matches no name. Addresses are
+//! compared in canonical form (`::ffff:10.0.0.1` is `10.0.0.1`; `::/0` matches all IPv6 and no IPv4 addresses). The
+//! unspecified address also counts as loopback, because a connect to it goes there. A name that an allow rule permits is
+//! permitted for all of its addresses, so rules that deny addresses must come first. Paths are compared byte by byte.
+//! This module resolves no names.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -34,31 +34,31 @@ use place::{Place, Ports, bare, split_ports};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     rules: Vec<Rule>,
-    /// What becomes of a connection that no rule matches.
-    otherwise: bool,
+    /// True if a connection that no rule matches is permitted.
+    default_allow: bool,
 }
 
-/// What a rule does with what it matches.
+/// The effect of a rule on the connections that it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Permits it.
+    /// The connection is permitted.
     Allow,
-    /// Forbids it.
+    /// The connection is denied.
     Deny,
 }
 
-/// What the rules say of a target before its name is resolved.
+/// The result of the rules for a target whose name is not resolved yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Permitted, whatever the name resolves to.
+    /// The target is permitted with every address of its name.
     Allow,
-    /// Forbidden, whatever the name resolves to.
+    /// The target is denied with every address of its name.
     Deny,
-    /// The name has to be resolved; [`Rules::permits`] then decides for each address.
+    /// The name must be resolved; [`Rules::permits`] then decides for each address.
     NeedsAddress,
 }
 
-/// One rule: an action, and where it applies. Printed as it is parsed, without the action.
+/// One rule: an action and its conditions. The text form has no action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     action: Action,
@@ -66,35 +66,35 @@ pub struct Rule {
     to: Option<(Place, Option<Ports>)>,
 }
 
-/// A rule that cannot be read: what was expected in its place.
+/// A parse error of a rule. Its text is the form that was expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuleError(&'static str);
 
 impl Rules {
-    /// Takes the rules in the order in which they are to be asked.
+    /// Makes a list of rules; the first rule that matches decides.
     pub fn new(rules: Vec<Rule>) -> Rules {
-        let otherwise = rules.iter().all(|rule| rule.action == Action::Deny);
-        Rules { rules, otherwise }
+        let default_allow = rules.iter().all(|rule| rule.action == Action::Deny);
+        Rules { rules, default_allow }
     }
 
-    /// Whether there is no rule at all, so that everything is permitted.
+    /// Returns true if there are no rules, so that all connections are permitted.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
-    /// The rules, in the order in which they are asked.
+    /// Iterates over the rules in order.
     pub fn iter(&self) -> impl Iterator<Item = &Rule> {
         self.rules.iter()
     }
 
-    /// Decides as far as that is possible without resolving a name. `source` is `None` for a Unix socket.
+    /// Decides as far as possible without resolving a name. `source` is `None` for a client of a Unix socket.
     ///
-    /// An address or a Unix socket is always decided. For a name, `Allow` and `Deny` hold for each of its addresses.
+    /// A target that is an address or a Unix socket is always decided.
     pub fn decide(&self, source: Option<IpAddr>, target: &Target) -> Decision {
         self.first(source, &Dest::of(target))
     }
 
-    /// Whether a connection to this address is permitted; `name` is what the client asked for, if that was a name.
+    /// Returns true if a connection to this address is permitted; `name` is the requested name, if the client sent one.
     pub fn permits(&self, source: Option<IpAddr>, name: Option<&str>, addr: SocketAddr) -> bool {
         let dest = Dest { name: name.map(bare), ip: Some(addr.ip().to_canonical()), path: None, port: addr.port() };
         self.first(source, &dest) == Decision::Allow
@@ -109,15 +109,16 @@ impl Rules {
                 Match::No => {}
             }
         }
-        Decision::from(self.otherwise || self.rules.is_empty())
+        // `Rules::default()` has no rules and permits all connections.
+        Decision::from(self.default_allow || self.rules.is_empty())
     }
 }
 
 impl Rule {
-    /// Reads a rule in the grammar at the head of this module.
+    /// Parses a rule in the grammar at the head of this module.
     ///
     /// # Errors
-    /// Whatever the grammar does not know, with what was expected in its place.
+    /// The text does not follow the grammar; the error names the expected form.
     pub fn parse(action: Action, text: &str) -> Result<Rule, RuleError> {
         let mut rule = Rule { action, from: None, to: None };
         for condition in text.split(',') {
@@ -140,12 +141,13 @@ impl Rule {
         Ok(rule)
     }
 
-    /// What the rule does with what it matches.
+    /// Returns the effect of the rule on the connections that it matches.
     pub fn action(&self) -> Action {
         self.action
     }
 
-    /// What is known not to match is told first, so that a name is not resolved for a rule about another port.
+    /// Compares the source and the port before the place of the target, so that no name is resolved for a rule that
+    /// cannot match.
     fn matches(&self, source: &Dest, dest: &Dest) -> Match {
         let from = self.from.as_ref().map_or(Match::Yes, |place| place.matches(source));
         if from == Match::No {
@@ -159,8 +161,7 @@ impl Rule {
     }
 }
 
-/// What the rules are asked about: one end of a connection, in its plain form. With neither name nor address it is a
-/// Unix socket.
+/// One end of a connection, normalized for the comparison. An end with neither name nor address is a Unix socket.
 struct Dest<'a> {
     name: Option<&'a str>,
     ip: Option<IpAddr>,
@@ -183,7 +184,7 @@ impl<'a> Dest<'a> {
 enum Match {
     Yes,
     No,
-    /// The addresses of the name decide.
+    /// The name must be resolved first.
     Unknown,
 }
 
@@ -200,6 +201,7 @@ impl From<bool> for Decision {
 }
 
 const RULE_ONCE: &str = "at most one from: and one to: in a rule; give a rule for each";
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(place) = &self.from {
@@ -230,7 +232,7 @@ mod tests {
         Rules::new(texts.iter().map(|text| rule(text)).collect())
     }
 
-    /// `+` allows and `-` denies.
+    /// Parses a rule that starts with `+` for allow or `-` for deny.
     fn rule(text: &str) -> Rule {
         let action = if text.starts_with('+') { Action::Allow } else { Action::Deny };
         Rule::parse(action, &text[1..]).unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -241,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_allow_rule_the_rest_is_permitted() {
+    fn a_target_that_no_rule_matches_is_permitted_unless_there_is_an_allow_rule() {
         assert_eq!(decide(&[], "example.org:80"), Decision::Allow);
         assert_eq!(decide(&["-*:25"], "example.org:25"), Decision::Deny);
         assert_eq!(decide(&["-*:25"], "example.org:80"), Decision::Allow);
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_compared_as_names() {
+    fn a_name_matches_without_case_and_only_at_label_boundaries() {
         for (place, target, is_match) in [
             ("example.org", "EXAMPLE.org.:1", true),
             ("example.org", "a.example.org:1", false),
@@ -280,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_waits_for_its_addresses_only_where_they_matter() {
+    fn a_name_is_resolved_only_if_its_addresses_decide() {
         assert_eq!(decide(&["-10.0.0.0/8"], "example.org:80"), Decision::NeedsAddress);
         assert_eq!(decide(&["-10.0.0.0/8:22"], "example.org:80"), Decision::Allow);
         assert_eq!(decide(&["+example.org", "-10.0.0.0/8"], "example.org:80"), Decision::Allow);
@@ -291,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_compared_in_their_plain_form() {
+    fn addresses_are_compared_in_canonical_form() {
         assert_eq!(decide(&["-127.0.0.0/8"], "[::ffff:127.0.0.1]:80"), Decision::Deny);
         assert_eq!(decide(&["-127.0.0.0/8"], "0.0.0.0:80"), Decision::Deny);
         assert_eq!(decide(&["-::1"], "[::]:80"), Decision::Deny);
@@ -301,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ends_have_to_match() {
+    fn a_rule_matches_only_if_both_of_its_ends_match() {
         let rules = rules(&["+from:10.0.0.0/8,to:*.example.org:443"]);
         let target = |text: &str| Target::parse(text).unwrap();
         let inside = "10.1.1.1".parse().ok();
@@ -312,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn unix_sockets_are_places() {
+    fn a_rule_for_unix_sockets_matches_no_addresses() {
         assert_eq!(decide(&["-unix"], "unix:/run/x"), Decision::Deny);
         assert_eq!(decide(&["-unix:/run/x"], "unix:/run/x"), Decision::Deny);
         assert_eq!(decide(&["-unix:/run/y", "-0.0.0.0/0", "-*:1"], "unix:/run/x"), Decision::Allow);
@@ -323,14 +325,14 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_printed_as_they_are_read() {
+    fn a_printed_rule_parses_to_itself() {
         for text in ["to:*", "from:10.0.0.0/8", "from:unix,to:[fd00::]/8:1-2", "to:.example.org:80", "to:unix:/run/x"] {
             assert_eq!(Rule::parse(Action::Deny, text).unwrap().to_string(), text);
         }
     }
 
     #[test]
-    fn what_is_no_rule_is_refused() {
+    fn an_invalid_rule_is_refused() {
         for text in
             ["", ",", "to:*,", "to:*,to:*", "a,b", "from:a.org", "from:*:80", "from:unix:/x", "to:", "to:from:x:"]
         {

@@ -1,57 +1,57 @@
-//! Durations, sizes and rates as people write them: a number and a unit, such as `30s`, `16KiB` or `10mbit`.
+//! The text form of durations, sizes and rates: a number and a unit, such as `30s`, `16KiB` or `10mbit`.
 //!
-//! The unit is required, because `--idle-timeout 5` means seconds to one reader and minutes to the next; only `0`, which
-//! switches something off, stands alone. What is printed here can be read here again: the largest unit that divides the
-//! value exactly is taken, so that `1h` stays `1h` and 90 seconds are `90s`. Nothing here looks at a clock.
+//! The unit is required, because `--idle-timeout 5` means seconds to one reader and minutes to another; only `0`, which
+//! switches a feature off, has none. Printed text parses to the same value: the printer uses the largest unit that
+//! divides the value exactly, so `1h` stays `1h` and 90 seconds are `90s`.
 
 use std::fmt;
 use std::time::Duration;
 
-/// A duration, size or rate that cannot be read: what was expected in its place.
+/// A parse error of a duration, size or rate. Its text is the form that was expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnitError(&'static str);
 
-/// The longest duration that is accepted, a hundred years: added to any clock it cannot overflow.
+/// The longest accepted duration, 100 years: the sum with any clock value cannot overflow.
 pub const DURATION_MAX: Duration = Duration::from_secs(36_500 * 86_400);
 
-/// Reads a duration such as `250ms`, `30s`, `5m`, `1h` or `1d`; `0` alone is off.
+/// Parses a duration such as `250ms`, `30s`, `5m`, `1h` or `1d`; `0` without a unit means off.
 ///
 /// # Errors
-/// No unit or an unknown one, anything but digits before it, or more than [`DURATION_MAX`].
+/// The unit is missing or unknown, the number is not all digits, or the duration is longer than [`DURATION_MAX`].
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let micros = parse(text, DURATION_UNITS).ok_or(UnitError(DURATION_FORM))?;
     let duration = Duration::from_micros(micros);
     if duration <= DURATION_MAX { Ok(duration) } else { Err(UnitError("a duration of at most 36500d")) }
 }
 
-/// Writes a duration as [`parse_duration`] reads it. Anything below a microsecond is cut off.
+/// Formats a duration so that [`parse_duration`] can read it. Fractions of a microsecond are cut off.
 pub fn format_duration(duration: Duration) -> String {
     format(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), DURATION_UNITS)
 }
 
-/// Reads a size in bytes such as `512B`, `16KiB`, `1MiB` or `1GiB`; `0` alone is none.
+/// Parses a size in bytes such as `512B`, `16KiB`, `1MiB` or `1GiB`; `0` needs no unit.
 ///
 /// # Errors
-/// No unit or an unknown one, anything but digits before it, or more than 64 bits hold.
+/// The unit is missing or unknown, the number is not all digits, or the size does not fit in 64 bits.
 pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     parse(text, SIZE_UNITS).ok_or(UnitError(SIZE_FORM))
 }
 
-/// Writes a size in bytes as [`parse_size`] reads it.
+/// Formats a size in bytes so that [`parse_size`] can read it.
 pub fn format_size(bytes: u64) -> String {
     format(bytes, SIZE_UNITS)
 }
 
-/// Reads a rate in bytes per second such as `10mbit`, `1gbit`, `64KiB/s` or `1MiB/s`; `0` alone is none. A `kbit` is 1000
-/// bits per second, as carriers count.
+/// Parses a rate such as `10mbit`, `1gbit`, `64KiB/s` or `1MiB/s` into bytes per second; `0` needs no unit. A `kbit` is
+/// 1000 bits per second, as in the data rates of network operators.
 ///
 /// # Errors
-/// No unit or an unknown one, anything but digits before it, or more than 64 bits hold.
+/// The unit is missing or unknown, the number is not all digits, or the rate does not fit in 64 bits.
 pub fn parse_rate(text: &str) -> Result<u64, UnitError> {
     parse(text, RATE_UNITS).ok_or(UnitError(RATE_FORM))
 }
 
-/// Writes a rate in bytes per second as [`parse_rate`] reads it.
+/// Formats a rate in bytes per second so that [`parse_rate`] can read it.
 pub fn format_rate(bytes_per_second: u64) -> String {
     format(bytes_per_second, RATE_UNITS)
 }
@@ -64,7 +64,7 @@ impl fmt::Display for UnitError {
 
 impl std::error::Error for UnitError {}
 
-/// A number of base units; `None` when it is malformed or does not fit.
+/// Parses a number with one of the units. Returns the count of base units, or `None` if it is malformed or does not fit.
 fn parse(text: &str, units: &[Unit]) -> Option<u64> {
     if text == "0" {
         return Some(0);
@@ -85,17 +85,13 @@ fn format(value: u64, units: &[Unit]) -> String {
     }
 }
 
-/// A suffix, and what it stands for in the base unit: microseconds, bytes or bytes per second.
+/// A suffix, and its value in base units: microseconds, bytes or bytes per second.
 type Unit = (&'static str, u64);
 
-/// From the largest to the smallest, which is the base unit.
+// Each table runs from the largest unit to the smallest, which is the base unit.
 const DURATION_UNITS: &[Unit] =
     &[("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
-
-/// From the largest to the smallest, which is the base unit.
 const SIZE_UNITS: &[Unit] = &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
-
-/// From the largest to the smallest, which is the base unit.
 const RATE_UNITS: &[Unit] = &[
     ("GiB/s", 1 << 30),
     ("gbit", 125_000_000),
@@ -116,7 +112,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn durations_are_read_with_their_unit() {
+    fn a_duration_with_a_unit_is_parsed() {
         for (text, millis) in [
             ("0", 0),
             ("0s", 0),
@@ -131,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_refused() {
+    fn an_invalid_duration_is_refused() {
         for text in ["", "10", "s", "1.5s", "+1s", "-1s", " 1s", "1 s", "1S", "1min", "1s1s", "١s", "00", "1é"] {
             assert_eq!(parse_duration(text), Err(UnitError(DURATION_FORM)), "{text:?}");
         }
@@ -143,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_read_with_their_unit() {
+    fn a_size_with_a_unit_is_parsed() {
         for (text, bytes) in [("0", 0), ("512B", 512), ("16KiB", 16 << 10), ("1MiB", 1 << 20), ("1GiB", 1 << 30)] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
@@ -153,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_read_with_their_unit() {
+    fn a_rate_with_a_unit_is_parsed() {
         for (text, bytes) in [("0", 0), ("8kbit", 1000), ("10mbit", 1_250_000), ("1MiB/s", 1 << 20), ("1B/s", 1)] {
             assert_eq!(parse_rate(text), Ok(bytes), "{text}");
             assert_eq!(parse_rate(&format_rate(bytes)), Ok(bytes), "{text}");
@@ -165,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_exact_unit_is_printed() {
+    fn a_value_is_printed_in_the_largest_unit_that_divides_it() {
         for (millis, text) in [(0, "0"), (90_000, "90s"), (1_500, "1500ms"), (86_400_000, "1d"), (7_200_000, "2h")] {
             assert_eq!(format_duration(Duration::from_millis(millis)), text);
         }
@@ -175,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_what_was_expected() {
+    fn an_error_names_the_expected_form() {
         let error = parse_duration("10").unwrap_err();
         assert_eq!(error.to_string(), "expected a duration such as 250ms, 30s, 5m or 1h");
     }
 
     proptest! {
         #[test]
-        fn what_is_printed_can_be_read_again(micros in 0..=DURATION_MAX.as_micros() as u64, bytes: u64) {
+        fn a_printed_value_parses_to_itself(micros in 0..=DURATION_MAX.as_micros() as u64, bytes: u64) {
             let duration = Duration::from_micros(micros);
             prop_assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
             prop_assert_eq!(parse_size(&format_size(bytes)), Ok(bytes));

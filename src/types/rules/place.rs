@@ -1,7 +1,6 @@
 //! One end of a rule: a set of addresses, names or Unix sockets, and the ports.
 //!
-//! The grammar is at the head of [`super`]. A place is put into its plain form when it is parsed, so that matching only
-//! compares: no allocation, no look-up.
+//! The grammar is at the head of [`super`]. The parser normalizes a place, so a match only compares and never allocates.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,18 +9,18 @@ use std::path::PathBuf;
 use super::{Dest, Match, RuleError};
 use crate::Name;
 
-/// Where from, or where to.
+/// The set of sources or targets that one condition of a rule matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Any,
-    /// Invariant: the address is in its plain form, with every bit behind the prefix cleared.
+    /// Invariant: the address is canonical, and all bits after the prefix are zero.
     Network(IpAddr, u8),
-    /// Invariant: in lower case, without a final dot.
+    /// Invariant: the name is in lower case and has no final dot.
     Name(Names, Box<str>),
     Unix(Option<PathBuf>),
 }
 
-/// Which names a [`Place::Name`] stands for.
+/// The names that a [`Place::Name`] matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Names {
     Itself,
@@ -29,7 +28,7 @@ pub(super) enum Names {
     ItselfAndBelow,
 }
 
-/// The ports from the first to the second. Invariant: the first is not above the second.
+/// The ports from the first to the second, both included. Invariant: the first is not above the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ports(u16, u16);
 
@@ -58,7 +57,7 @@ impl Place {
         }
     }
 
-    /// Whether a source can be told by it: that is an address or a Unix socket, never a name or a path.
+    /// Returns true if the place can match a source. A source has an address or is a Unix socket without a path.
     pub(super) fn is_source(&self) -> bool {
         !matches!(self, Place::Name(..) | Place::Unix(Some(_)))
     }
@@ -88,8 +87,8 @@ impl Place {
             (None, None) => (Names::Itself, text),
         };
         let valid = Name::new(name).map_err(|_| RuleError(PLACE_FORM))?;
-        // Without a letter it is a mistyped address, a rule that silently matches nothing. And a host that is really called
-        // unix would be printed as something else.
+        // A name without a letter is a mistyped address, and the rule would silently match nothing. A host called `unix`
+        // would be printed as the word for all Unix sockets.
         let is_word = matches!(names, Names::Itself) && valid.as_str().eq_ignore_ascii_case("unix");
         if !name.bytes().any(|byte| byte.is_ascii_alphabetic()) || is_word {
             return Err(RuleError(PLACE_FORM));
@@ -141,7 +140,7 @@ impl Ports {
     }
 }
 
-/// Splits the ports off. Two colons outside of brackets are an IPv6 address, which then has no port.
+/// Splits the ports off. Text with two colons outside of brackets is an IPv6 address without a port.
 pub(super) fn split_ports(text: &str) -> Result<(&str, Option<Ports>), RuleError> {
     let outside = text.rfind(']').map_or(0, |end| end + 1);
     let colons = text[outside..].matches(':').count();
@@ -149,7 +148,7 @@ pub(super) fn split_ports(text: &str) -> Result<(&str, Option<Ports>), RuleError
         return Ok((text, None));
     }
     match text.rsplit_once(':').unwrap_or((text, "")) {
-        // As ssh's PermitOpen says it: every port, which is what no port says too.
+        // `*` stands for all ports, as in PermitOpen of ssh; no port means the same.
         (place, "*") if !place.is_empty() => Ok((place, None)),
         (place, ports) => Ok((place, Some(Ports::parse(ports)?))),
     }
@@ -160,19 +159,20 @@ fn number(text: &str) -> Option<u16> {
     if digits { text.parse().ok() } else { None }
 }
 
-/// A name without its final dot.
+/// Returns the name without its final dot.
 pub(super) fn bare(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
-/// Whether an address lies in a network; the unspecified address also lies where loopback does.
+/// Returns true if the network contains the address. The unspecified address is also in each network that contains the
+/// loopback address, because a connect to it goes there.
 fn within(ip: IpAddr, network: IpAddr, bits: u8) -> bool {
     let fits = |ip: IpAddr| ip.is_ipv4() == network.is_ipv4() && truncate(ip, bits) == network;
     let loopback = if ip.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) };
     fits(ip) || (ip.is_unspecified() && fits(loopback))
 }
 
-/// An address with every bit behind the prefix cleared.
+/// Returns the address with all bits after the prefix cleared.
 fn truncate(ip: IpAddr, bits: u8) -> IpAddr {
     match ip {
         IpAddr::V4(ip) => {
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_put_into_their_plain_form() {
+    fn a_place_is_normalized_when_it_is_parsed() {
         for (text, plain) in [
             ("*", "*"),
             ("10.1.2.3/8", "10.0.0.0/8"),
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_place_is_refused() {
+    fn an_invalid_place_is_refused() {
         for text in [
             "",
             "10.0.0.0/33",
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_split_off() {
+    fn ports_are_split_from_their_place() {
         let split = |text| split_ports(text).unwrap();
         assert_eq!(split("a:80"), ("a", Some(Ports(80, 80))));
         assert_eq!(split("10.0.0.0/8:1-65535"), ("10.0.0.0/8", Some(Ports(1, 65535))));
@@ -287,15 +287,15 @@ mod tests {
     }
 
     #[test]
-    fn networks_hold_their_addresses() {
+    fn a_network_contains_its_addresses_and_no_others() {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         assert!(within(ip("10.255.0.1"), ip("10.0.0.0"), 8));
         assert!(!within(ip("11.0.0.0"), ip("10.0.0.0"), 8));
         assert!(within(ip("11.0.0.0"), ip("0.0.0.0"), 0));
         assert!(!within(ip("::1"), ip("0.0.0.0"), 0));
         assert!(within(ip("fdff::1"), ip("fd00::"), 8));
-        assert!(within(ip("0.0.0.0"), ip("127.0.0.0"), 8), "it leads to loopback");
-        assert!(within(ip("::"), ip("::1"), 128), "it leads to loopback");
+        assert!(within(ip("0.0.0.0"), ip("127.0.0.0"), 8), "a connect to it goes to loopback");
+        assert!(within(ip("::"), ip("::1"), 128), "a connect to it goes to loopback");
         assert!(within(ip("0.0.0.0"), ip("0.0.0.0"), 32));
     }
 }
