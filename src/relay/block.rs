@@ -1,9 +1,9 @@
-//! Blocks: the buffers that bytes wait in, pooled and counted.
+//! Blocks: pooled buffers for the bytes that wait in a half.
 //!
-//! A half holds a block only while it has bytes. The pool hands out the block that came back last, whose lines are still
-//! in the cache. The total is one number; when it is reached there is no block, and without a block nothing is read.
+//! A half holds a block only while it has bytes. The pool hands out the block that was returned last, because its lines
+//! are still in the cache. One number bounds the blocks of a loop; without a free block the loop reads nothing.
 
-/// A buffer of the pool's size. It goes back to the pool that it came from.
+/// A buffer of the pool's size. It must be returned to its pool.
 #[derive(Debug)]
 pub(crate) struct Block(Box<[u8]>);
 
@@ -17,13 +17,13 @@ pub(crate) struct BlockPool {
 }
 
 impl BlockPool {
-    /// A pool of blocks of `block_bytes` that takes up at most `total_bytes`, and at least one block.
+    /// Creates a pool of blocks of `block_bytes` with at most `total_bytes` in all, but at least one block.
     pub fn new(block_bytes: usize, total_bytes: usize) -> BlockPool {
         let taken_max = (total_bytes / block_bytes).max(1);
         BlockPool { free: Vec::with_capacity(KEPT_MAX), block_bytes, taken: 0, taken_max }
     }
 
-    /// A block, or none when the limit is reached.
+    /// Takes a block. Returns `None` if the limit is reached.
     pub fn take(&mut self) -> Option<Block> {
         if self.taken == self.taken_max {
             return None;
@@ -32,22 +32,22 @@ impl BlockPool {
         Some(self.free.pop().unwrap_or_else(|| Block(vec![0; self.block_bytes].into_boxed_slice())))
     }
 
-    /// A block for a few bytes only, which is not one of the pool's and does not count.
+    /// Allocates a block for a few bytes. It is not the pool's and does not count against the limit.
     pub fn small(bytes: &[u8]) -> Block {
         Block(bytes.into())
     }
 
-    /// Whether a block is one of the pool's.
+    /// Returns true if the block is the pool's.
     pub fn is_own(&self, block: &Block) -> bool {
         block.0.len() == self.block_bytes
     }
 
-    /// Takes a block back. What is kept beyond a few goes back to the system.
+    /// Returns a block to the pool. A block beyond the kept ones is freed.
     pub fn put(&mut self, block: Block) {
         if !self.is_own(&block) {
             return;
         }
-        debug_assert!(self.taken > 0, "a block goes back to its own pool");
+        debug_assert!(self.taken > 0, "a block is returned to its own pool");
         self.taken -= 1;
         if self.free.len() < KEPT_MAX {
             self.free.push(block);
@@ -58,7 +58,7 @@ impl BlockPool {
         self.block_bytes
     }
 
-    /// Blocks that can still be taken.
+    /// Returns the number of blocks that can still be taken.
     pub fn available(&self) -> usize {
         self.taken_max - self.taken
     }
@@ -81,7 +81,7 @@ impl std::ops::DerefMut for Block {
     }
 }
 
-/// Free blocks that stay with the pool; a burst beyond them is given back when it is over.
+/// Free blocks that the pool keeps. It frees the others, so the memory of a burst is freed after the burst.
 const KEPT_MAX: usize = 64;
 
 #[cfg(test)]
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_holds_and_the_last_block_comes_first() {
+    fn a_pool_at_its_limit_has_no_block_and_hands_out_the_last_returned_block_first() {
         let mut pool = BlockPool::new(16, 40);
         let (mut a, b) = (pool.take().unwrap(), pool.take().unwrap());
         assert!(pool.take().is_none(), "40 bytes are two blocks of 16");
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_given_back() {
+    fn blocks_of_a_burst_are_freed() {
         let mut pool = BlockPool::new(1, 1000);
         let blocks: Vec<_> = (0..1000).map(|_| pool.take().unwrap()).collect();
         blocks.into_iter().for_each(|block| pool.put(block));

@@ -6,8 +6,8 @@
 //!       |  +--- a request -- KeepAlive <-----------+---+       | both halves Shut, or an end
 //!       +--------- finish -----+---> Closing ------------------+--> Closed --reap--> gone
 //! ```
-//! It is over when both halves are shut, or when it is ended; the cause is recorded once. What is Closed is freed at the
-//! end of the turn, never during a call.
+//! A connection is over when both halves are shut or when it is ended; the reason is recorded once. A Closed connection is
+//! freed at the end of the turn, never during a call.
 
 use std::rc::Rc;
 
@@ -19,68 +19,68 @@ use crate::types::id::Id;
 use crate::types::peer::PeerId;
 use crate::types::reason::{Ending, Fault, Reason};
 
-/// How far a connection has come.
+/// The stage of a connection, from the request to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// The client has not said yet what it wants.
+    /// The client has not sent its complete request.
     Handshake,
     /// The dest is being connected.
     Connecting,
-    /// Bytes flow.
+    /// The two sides are connected and bytes are relayed.
     Established,
-    /// The client may ask for something else.
+    /// The client may send another request.
     KeepAlive,
-    /// What is left is being flushed; the client has been told that no more comes.
+    /// The remaining bytes are flushed, and the client's write side is shut down.
     Closing,
-    /// It is over and waits for the end of the turn.
+    /// The connection is over and is freed at the end of the turn.
     Closed,
 }
 
-/// One connection, as the loop knows it.
+/// The loop's record of one connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub source: Id,
     pub dest: Option<Id>,
     pub halves: [Half; 2],
     pub stage: Stage,
-    /// Recorded once, by whatever ended it first; a cut overrides an orderly close.
+    /// The reason of the end, recorded once by its first cause; an abort overrides an orderly close.
     pub reason: Option<Reason>,
-    /// It has lasted for a while, and TCP keepalive is on.
+    /// TCP keepalive is on, because the connection has lasted longer than the keepalive delay.
     pub settled: bool,
-    /// Its peers are to see a reset, whatever the reason is.
+    /// The peers get a reset, whatever the reason is.
     pub cut: bool,
-    /// The front end, as the description names it.
+    /// The name of the front end, for status and log.
     pub kind: &'static str,
-    /// The listener that accepted it.
+    /// The listener that accepted the source.
     pub listener: u32,
     pub asked: Option<Rc<Target>>,
-    /// The link that its dest is to be reached over.
+    /// The link to the dest.
     pub via: Option<Id>,
-    /// The listener of a link's peer that its source came in at.
+    /// The listener at the peer of a link that accepted the source.
     pub returns_to: Option<u32>,
-    /// The key against which the connection counts.
+    /// The key whose quota the connection uses.
     pub payer: Option<PeerId>,
-    /// Set if the connection counts against the network of its source.
+    /// The connection counts against the limit of its source's network.
     pub is_counted: bool,
-    /// What only some connections have.
+    /// Details that only some connections have.
     pub notes: Option<Box<Notes>>,
     pub opened_ms: u64,
     pub dial_since_ms: u64,
     pub dial_ms: Option<u32>,
 }
 
-/// What only some connections have.
+/// Details that only some connections have.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
-    /// Who it is, as the front end found out.
+    /// The user that the front end authenticated.
     pub user: Option<Box<str>>,
-    /// Whose doing the end is, where the reason alone does not tell.
+    /// The party that caused the end, where the reason alone does not tell.
     pub fault: Option<Fault>,
     /// The requested address, if it is not a valid target.
     pub asked: Option<Box<str>>,
-    /// Where it was connected before it let go of its dest.
+    /// The address of the previous dest, which has been disconnected.
     pub dialled: Option<Box<str>>,
-    /// What the system said when it failed.
+    /// The text of the system's error.
     pub detail: Option<Box<str>>,
 }
 
@@ -119,8 +119,8 @@ impl Connection {
         self.notes.get_or_insert_default()
     }
 
-    /// How it ends for this reason, and whose doing that is. A side that left before it had got what it was owed has cut
-    /// it, however orderly the first close was.
+    /// Returns the ending for a reason, and the party that caused it. A side that left before all bytes for it were
+    /// delivered has aborted the connection, even if the first close was orderly.
     pub fn ending(&self, reason: Reason) -> (Ending, Fault) {
         let noted = self.notes.as_ref().and_then(|notes| notes.fault);
         for (role, fault) in [(Role::Source, Fault::Source), (Role::Dest, Fault::Dest)] {
@@ -132,8 +132,8 @@ impl Connection {
         (ending, noted.unwrap_or(reason.fault()))
     }
 
-    /// Returns true if the connection moved no byte and was cut by a peer or a rule. The log lines of such connections are
-    /// limited.
+    /// Returns true if the connection relayed no byte and a peer or a rule ended it. The number of log lines about such
+    /// connections is limited.
     pub fn is_empty_failure(&self, reason: Reason) -> bool {
         reason.is_futile() && self.halves.iter().all(|half| half.bytes == 0)
     }
@@ -142,7 +142,7 @@ impl Connection {
         self.halves.iter().all(|half| half.phase == Phase::Shut)
     }
 
-    /// What it waits for in its stage.
+    /// Returns the timer class of the stage.
     pub fn timer_class(&self) -> Option<TimerClass> {
         match self.stage {
             Stage::Handshake => Some(TimerClass::Handshake),
@@ -160,7 +160,7 @@ impl Connection {
 }
 
 impl Stage {
-    /// The word for logs and status.
+    /// Returns the word for logs and status.
     pub const fn as_str(self) -> &'static str {
         match self {
             Stage::Handshake => "handshake",
@@ -173,5 +173,5 @@ impl Stage {
     }
 }
 
-// With its two sides, the handler slots and the timer link, an idle connection stays below one kibibyte.
+// An idle connection takes less than 1 KiB with its two sides, the handler slots and the timer link.
 const _: () = assert!(size_of::<Connection>() <= 384);

@@ -1,15 +1,15 @@
-//! A half: one direction of a connection, and the bytes that are on their way in it.
+//! A half: one direction of a connection, and the bytes in transit in this direction.
 //!
 //! ```text
 //!   phase     Flowing --EOF read--> Draining --all delivered--> Shut (the write side is shut down)
 //!
 //!   flow      Hold     nothing is read
-//!             Handler  input is shown to the handler of the side that it comes from
-//!             Relay    input goes to the other side; `left` bytes of it, then it is the handler's again
-//!             Discard  input is thrown away
+//!             Handler  input is shown to the handler of the sending side
+//!             Relay    `left` bytes of input go to the other side, then the handler gets the input again
+//!             Discard  input is discarded
 //! ```
-//! What is in the pipe is on its way and goes first, whatever the flow has become since. What a handler sends waits in
-//! `out` and goes next, then what was read and waits in `store`. Nothing is read while the pipe has bytes.
+//! The order of delivery: first the bytes in the pipe, even if the flow has changed since; then `out`, the bytes that a
+//! handler sent; then `store`, the bytes that were read. Nothing is read while the pipe has bytes.
 
 use crate::relay::block::{Block, BlockPool};
 use crate::relay::splice_pipe::{Pipe, PipePool};
@@ -19,32 +19,32 @@ use crate::relay::splice_pipe::{Pipe, PipePool};
 pub(crate) struct Half {
     pub flow: Flow,
     pub phase: Phase,
-    /// The handler knows that the input has ended.
+    /// The handler has been told that the input has ended.
     pub told: bool,
-    /// The input ended with a reset while it was the handler's.
+    /// The input ended with a reset while the flow was `Handler`.
     pub reset: bool,
-    /// Bytes that a handler sends to the target in this direction count; replies to a client do not.
+    /// Bytes that a handler sends in this direction count as relayed; replies to a client do not.
     pub counts_sent: bool,
-    /// The receiving side is gone: no byte is delivered any more.
+    /// The receiving side is gone: no byte can be delivered.
     pub dead: bool,
-    /// Bytes of it were thrown away that the side it goes to was owed, because that side takes no more.
+    /// Bytes for the receiving side were discarded, because it accepts no more.
     pub lost: bool,
     /// Full blocks read one after another, up to where splicing begins; `NEVER` where splice does not work.
     pub heat: u8,
-    /// Bytes that are still to be relayed before the handler is asked again.
+    /// Bytes to relay before the handler gets the input again.
     pub left: u64,
     pub out: Store,
     pub store: Store,
     pub pipe: Option<Pipe>,
-    /// Bytes through the pipe since it was attached.
+    /// Bytes that have entered the pipe since the half got it.
     pub piped: u64,
-    /// Bytes relayed: delivered, or taken by the handler of the side that they come from, if that is the dest.
+    /// Bytes relayed: bytes delivered, and bytes of the dest that a handler consumed.
     pub bytes: u64,
-    /// Times that the side it goes to could take no more.
+    /// Number of writes that the receiving side did not take in full.
     pub congested: u32,
 }
 
-/// What becomes of the input.
+/// The use of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
     Hold,
@@ -53,7 +53,7 @@ pub(crate) enum Flow {
     Discard,
 }
 
-/// How far the direction has come.
+/// The progress of the direction towards its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Flowing,
@@ -61,7 +61,7 @@ pub(crate) enum Phase {
     Shut,
 }
 
-/// Bytes in a block, which is held only while there are any.
+/// A queue of bytes in a block. The store holds a block only while it has bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     block: Option<Block>,
@@ -69,7 +69,7 @@ pub(crate) struct Store {
     end: u32,
 }
 
-/// Relay for as long as there is input.
+/// The value of [`Half::left`] without a limit: relay until the input ends.
 pub(crate) const UNLIMITED: u64 = u64::MAX;
 /// The heat of a half that must copy.
 pub(crate) const NEVER: u8 = u8::MAX;
@@ -95,20 +95,20 @@ impl Half {
         }
     }
 
-    /// Bytes that wait in it.
+    /// Returns the number of bytes that wait for delivery.
     pub fn queued(&self) -> usize {
         self.out.len() + self.store.len() + self.pipe.as_ref().map_or(0, Pipe::len)
     }
 
-    /// Whether the side that it goes to has not got all that was to come: bytes wait for it, or the input was being relayed
-    /// and has not ended.
+    /// Returns true if the receiving side has not got the complete stream: bytes wait for it, or the input was relayed and
+    /// has not ended.
     pub fn is_cut_short(&self) -> bool {
         let is_sent = self.out.is_empty() && self.pipe.as_ref().is_none_or(|pipe| pipe.len() == 0);
         let is_relayed = self.flow == Flow::Relay || (self.dead && self.flow == Flow::Discard);
         self.phase != Phase::Shut && (is_relayed || !is_sent)
     }
 
-    /// Drops what waits in it, and gives back what it holds.
+    /// Discards the waiting bytes, and returns the blocks and the pipe to their pools.
     pub fn clear(&mut self, blocks: &mut BlockPool, pipes: &mut PipePool) {
         self.out.clear(blocks);
         self.store.clear(blocks);
@@ -138,8 +138,8 @@ impl Store {
         }
     }
 
-    /// Where the next bytes go: the free end of the block, which is taken from the pool if there is none yet and
-    /// tidied if it has become short. None when the pool is empty.
+    /// Returns the free end of the block, for the next bytes. Takes a block from the pool if the store has none, and moves
+    /// the bytes to the front of a block whose end is full. Returns `None` if the pool is empty.
     pub fn room(&mut self, blocks: &mut BlockPool) -> Option<&mut [u8]> {
         if !self.block.as_ref().is_some_and(|block| blocks.is_own(block)) {
             let (mut block, len) = (blocks.take()?, self.len());
@@ -155,22 +155,22 @@ impl Store {
         Some(&mut block[self.end as usize..])
     }
 
-    /// Says that `count` bytes were put where [`Store::room`] pointed.
+    /// Adds the `count` bytes that the caller has written to [`Store::room`].
     pub fn filled(&mut self, count: usize, blocks: &mut BlockPool) {
         self.end += count as u32;
         debug_assert!(self.block.as_ref().map_or(count == 0, |block| self.end as usize <= block.len()));
         self.release_if_empty(blocks);
     }
 
-    /// Says that the first `count` bytes are gone.
+    /// Removes the first `count` bytes.
     pub fn consume(&mut self, count: usize, blocks: &mut BlockPool) {
         debug_assert!(count <= self.len());
         self.start += (count as u32).min(self.end - self.start);
         self.release_if_empty(blocks);
     }
 
-    /// Adds bytes at the end, all of them or none. A few bytes in an empty queue need no block of the pool: an answer that
-    /// reports an empty pool must reach its client.
+    /// Appends all of the bytes, or none and returns false. If the pool is empty, an empty store still takes a few bytes:
+    /// a reply that reports the full pool must reach its client.
     pub fn push(&mut self, bytes: &[u8], blocks: &mut BlockPool) -> bool {
         if bytes.is_empty() {
             return true;
@@ -198,7 +198,7 @@ impl Store {
         fits
     }
 
-    /// Fills a store that is empty with a few bytes, in a place of their size.
+    /// Puts a few bytes into an empty store, in an allocation of their size.
     pub fn keep_few(&mut self, bytes: &[u8]) {
         debug_assert!(self.is_empty() && self.block.is_none() && bytes.len() <= SMALL_BYTES);
         if !bytes.is_empty() {
@@ -206,8 +206,8 @@ impl Store {
         }
     }
 
-    /// Gives the block back if there are only a few bytes in it, and keeps them in a place of their size: clients that
-    /// send the beginning of a request and wait cannot take the blocks from those that relay.
+    /// Moves a few bytes to an allocation of their size and returns the block. So clients that send the beginning of a
+    /// request and wait do not hold the blocks that the relay needs.
     pub fn shrink(&mut self, blocks: &mut BlockPool) {
         if self.is_empty() || self.len() > SMALL_BYTES {
             return;
@@ -225,7 +225,7 @@ impl Store {
         self.release_if_empty(blocks);
     }
 
-    /// Takes the bytes out as they are, to be shown to a handler while the records are borrowed.
+    /// Moves the bytes out, so that a handler can read them while the records are borrowed.
     pub fn take(&mut self) -> Store {
         std::mem::take(self)
     }
@@ -240,7 +240,7 @@ impl Store {
     }
 }
 
-/// Bytes that are not worth a block: most of what is left of a request that has not come whole.
+/// Largest content that is kept without a block. Most incomplete requests are smaller.
 pub(crate) const SMALL_BYTES: usize = 512;
 
 const _: () = assert!(size_of::<Half>() <= 112);
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_bytes_need_no_block() {
+    fn a_shrunk_store_keeps_a_few_bytes_without_a_block() {
         let mut blocks = BlockPool::new(2048, 2048);
         let mut store = Store::default();
         assert!(store.push(b"abcdef", &mut blocks));
@@ -275,13 +275,13 @@ mod tests {
         assert_eq!((blocks.taken(), store.bytes()), (1, &b"cdefgh"[..]));
         assert!(store.push(&[b'x'; 600], &mut blocks));
         store.shrink(&mut blocks);
-        assert_eq!(blocks.taken(), 1, "these are worth one");
+        assert_eq!(blocks.taken(), 1, "too many bytes to do without a block");
         store.clear(&mut blocks);
         assert_eq!(blocks.taken(), 0);
     }
 
     #[test]
-    fn a_store_without_a_block_has_room_for_a_few_bytes_once() {
+    fn an_empty_store_takes_a_few_bytes_once_while_the_pool_is_empty() {
         let mut blocks = BlockPool::new(2048, 2048);
         let (mut a, mut b) = (Store::default(), Store::default());
         assert!(a.push(b"x", &mut blocks));

@@ -1,7 +1,7 @@
-//! Pipes that bytes are spliced through, pooled and counted.
+//! Pipes for splice(2), pooled and counted.
 //!
-//! A half has a pipe only while it is hot. A pipe with bytes in it is closed, never pooled: they belong to one
-//! connection. What a pipe really holds is never asserted: pages that are only partly filled make it full early.
+//! A half has a pipe only while it splices. A pipe with bytes in it is closed, never pooled, because the bytes belong to
+//! one connection. The real capacity of a pipe is unknown: each partly filled page takes the room of a full one.
 
 use std::io;
 
@@ -26,13 +26,13 @@ pub(crate) struct PipePool {
 }
 
 impl Pipe {
-    /// Bytes in the pipe.
+    /// Returns the number of bytes in the pipe.
     pub fn len(&self) -> usize {
         self.bytes as usize
     }
 
-    /// Moves bytes from a descriptor into the pipe, at most `limit`. Zero is the end of the input. `WouldBlock` means
-    /// that there is nothing to read, or that the pipe is full: drain it before drawing a conclusion.
+    /// Moves at most `limit` bytes from a descriptor into the pipe. Returns 0 at the end of the input. `WouldBlock` means
+    /// that the descriptor has no bytes or that the pipe is full; only with an empty pipe does it mean the former.
     pub fn fill(&mut self, from: BorrowedSocket<'_>, limit: u64) -> io::Result<usize> {
         let room = self.bytes_max.saturating_sub(self.bytes).max(1);
         let moved = sys::splice_in(from, &self.write, limit.min(u64::from(room)) as usize)?;
@@ -40,7 +40,7 @@ impl Pipe {
         Ok(moved)
     }
 
-    /// Moves bytes from the pipe to a descriptor.
+    /// Moves bytes from the pipe to a descriptor. Returns their count.
     pub fn drain(&mut self, to: BorrowedSocket<'_>) -> io::Result<usize> {
         let moved = sys::splice_out(&self.read, to, self.len())?;
         debug_assert!(moved <= self.len());
@@ -50,12 +50,12 @@ impl Pipe {
 }
 
 impl PipePool {
-    /// A pool of at most `open_max` pipes of `pipe_bytes` each; none at all switches splicing off.
+    /// Creates a pool of at most `open_max` pipes of `pipe_bytes` each. With 0 pipes, splicing is off.
     pub fn new(pipe_bytes: usize, open_max: usize) -> PipePool {
         PipePool { free: Vec::new(), pipe_bytes, open: 0, open_max }
     }
 
-    /// A pipe, or none when the limit is reached or the system has none to give.
+    /// Takes a pipe. Returns `None` if the limit is reached or the system refuses a new pipe.
     pub fn take(&mut self) -> Option<Pipe> {
         if let Some(pipe) = self.free.pop() {
             return Some(pipe);
@@ -77,7 +77,7 @@ impl PipePool {
         }
     }
 
-    /// Takes a pipe back; one with bytes in it is closed.
+    /// Returns a pipe to the pool. A pipe with bytes in it is closed.
     pub fn put(&mut self, pipe: Pipe) {
         if pipe.bytes == 0 && self.free.len() < KEPT_MAX {
             self.free.push(pipe);
@@ -86,7 +86,7 @@ impl PipePool {
         }
     }
 
-    /// Closes the pipes that nobody uses, when descriptors are short.
+    /// Closes the free pipes. The caller has run out of descriptors.
     pub fn shrink(&mut self) {
         self.open -= self.free.len();
         self.free.clear();
@@ -97,7 +97,7 @@ impl PipePool {
     }
 }
 
-/// Free pipes that stay with the pool: each is two descriptors and some kernel memory.
+/// Free pipes that the pool keeps. Each costs two descriptors and some kernel memory.
 const KEPT_MAX: usize = 32;
 
 #[cfg(all(test, target_os = "linux"))]
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_pass_and_a_full_pipe_is_not_pooled() {
+    fn bytes_pass_through_a_pipe_and_a_pipe_with_bytes_is_closed() {
         let mut pool = PipePool::new(65536, 1);
         let mut pipe = pool.take().unwrap();
         assert!(pool.take().is_none(), "the limit is one");
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_none_gives_none() {
+    fn a_pool_with_a_limit_of_zero_has_no_pipe() {
         assert!(PipePool::new(65536, 0).take().is_none());
     }
 }

@@ -1,9 +1,9 @@
-//! Timers: few durations, many connections, almost none fires.
+//! Timers for many connections with few different durations, of which almost none fires.
 //!
-//! Each connection stands in at most one list. All members of a list wait for the same duration and are appended when
-//! they are touched, so a list is sorted by itself and its head is the next deadline. A touch is refused cheaply until a
-//! small part of the duration has gone by, so busy connections do not move at every byte. Deadlines that belong to
-//! no class wait in a heap. Time is milliseconds since the loop was born.
+//! Each connection is in at most one list. All members of a list wait for the same duration, and a touch moves a member to
+//! the tail, so the list is always sorted and its head is the next deadline. A touch does nothing until a small part of
+//! the duration has passed, so a busy connection does not move at every byte. Deadlines that belong to no class are in a
+//! heap. Times are milliseconds since the start of the loop.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,22 +11,22 @@ use std::time::Duration;
 
 use crate::types::id::Id;
 
-/// What a connection waits for. Each class has one duration; zero switches it off.
+/// The event that a connection waits for. Each class has one duration; zero switches the timer off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TimerClass {
     /// The client's request.
     Handshake,
-    /// The connection to the target.
+    /// The connect to the target.
     Connect,
     /// The next request on a kept-alive connection.
     KeepAlive,
-    /// A sign that it will last: nothing is done for connections that end before.
+    /// The end of the delay before TCP keepalive is enabled; short connections skip the system calls.
     Settle,
     /// A byte in either direction.
     Idle,
-    /// A byte in the direction that is still open.
+    /// A byte in the direction that is still open after the other was closed.
     HalfClosed,
-    /// The client's close, after ours.
+    /// The client's close after the proxy's.
     Linger,
 }
 
@@ -34,7 +34,7 @@ impl TimerClass {
     pub(crate) const COUNT: usize = 7;
 }
 
-/// The lists of one loop. Members are indexes of the connection table.
+/// The timer lists of one loop. Members are indexes of the connection table.
 pub(crate) struct TimerLists {
     lists: [List; TimerClass::COUNT],
     links: Vec<Link>,
@@ -57,10 +57,10 @@ struct Link {
 }
 
 impl TimerLists {
-    /// Lists for connections with indexes below `capacity`.
+    /// Creates the lists for connections with indexes below `capacity`.
     pub fn new(capacity: usize, durations: [Duration; TimerClass::COUNT]) -> TimerLists {
-        // The clock is cut to milliseconds: one more, so that nothing fires early.
-        // What is longer than an age of the world never fires, and overflows nowhere.
+        // The clock is truncated to milliseconds, so one more is added, or a timer would fire early. The cap keeps the sum
+        // of a time and a duration from overflowing.
         let whole_ms = |duration: Duration| match u64::try_from(duration.as_millis()) {
             _ if duration.is_zero() => 0,
             Ok(ms) => ms.saturating_add(1).min(u64::MAX / 2),
@@ -70,7 +70,7 @@ impl TimerLists {
         TimerLists { lists: durations.map(list), links: Vec::with_capacity(capacity) }
     }
 
-    /// Makes a connection wait in a class, from now on; or in none.
+    /// Moves a connection to a class and starts its wait now. Without a class it waits for nothing.
     pub fn set(&mut self, id: Id, class: Option<TimerClass>, now_ms: u64) {
         let index = id.index();
         if self.links.len() <= index {
@@ -83,7 +83,7 @@ impl TimerLists {
         }
     }
 
-    /// Starts the wait anew, if enough of it has gone by to be worth the move.
+    /// Restarts the wait, if more than 1/64 of the duration has passed.
     #[inline]
     pub fn touch(&mut self, id: Id, now_ms: u64) {
         let link = &self.links[id.index()];
@@ -99,14 +99,14 @@ impl TimerLists {
         self.links.get(id.index()).filter(|link| link.id == Some(id)).and_then(|link| link.class)
     }
 
-    /// The next deadline of all lists.
+    /// Returns the next deadline of all lists.
     pub fn next_ms(&self) -> Option<u64> {
         let head =
             |list: &List| (list.head != NONE).then(|| self.links[list.head as usize].since_ms + list.duration_ms);
         self.lists.iter().filter_map(head).min()
     }
 
-    /// Takes out one connection whose wait is over.
+    /// Removes and returns one connection whose deadline has passed.
     pub fn expire(&mut self, now_ms: u64) -> Option<(Id, TimerClass)> {
         for list in self.lists {
             if list.head == NONE {
@@ -154,7 +154,7 @@ impl Link {
     const FREE: Link = Link { id: None, class: None, since_ms: 0, previous: NONE, next: NONE };
 }
 
-/// Deadlines that belong to no class.
+/// A heap of deadlines that belong to no class.
 pub(crate) struct OneOffs<T> {
     heap: BinaryHeap<Reverse<(u64, T)>>,
 }
@@ -180,9 +180,9 @@ impl<T: Ord> OneOffs<T> {
     }
 }
 
-/// No neighbour.
+/// The index of no member.
 const NONE: u32 = u32::MAX;
-/// A touch moves a connection at most once in this part of its duration.
+/// A touch moves a connection at most once in this fraction of the duration.
 const GRAINS: u64 = 64;
 
 #[cfg(test)]
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn they_fire_in_order_and_once() {
+    fn timers_fire_in_order_and_once() {
         let (mut lists, ids) = (lists(), ids(3));
         for (n, id) in ids.iter().enumerate() {
             lists.set(*id, Some(TimerClass::Handshake), n as u64);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_touch_moves_only_when_it_is_worth_it() {
+    fn a_touch_restarts_the_wait_only_after_a_64th_of_the_duration() {
         let (mut lists, ids) = (lists(), ids(2));
         lists.set(ids[0], Some(TimerClass::Idle), 0);
         lists.set(ids[1], Some(TimerClass::Idle), 0);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn random_use_keeps_the_lists_whole() {
+    fn random_operations_keep_the_lists_linked_and_sorted() {
         let (mut lists, ids) = (lists(), ids(8));
         let mut seed = 1u64;
         for now in 0..20_000 {
