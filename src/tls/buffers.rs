@@ -1,51 +1,51 @@
-//! The large buffers of one loop's pipes, used again.
+//! A pool of the large buffers of one loop's TLS pipes.
 //!
-//! A pipe has one only while bytes wait in it. Without a pool, every read and every batch of records may pay for fresh
-//! pages from the system: up to a third of the throughput. The memory of large pieces of plaintext is used again, too,
-//! once nobody has a reference to them.
+//! A pipe holds a buffer only while bytes wait in it. Without a pool, each read and each batch of records may cost new
+//! pages from the system: up to a third of the throughput. The memory of large pieces of plaintext is reused too, when no
+//! reference to them is left.
 
 use std::cell::{Cell, RefCell};
 
 use bytes::{Bytes, BytesMut};
 
-/// Where one read of a socket goes: the most that a pipe takes in at once. Whole records, so that a peer in full flow
-/// leaves no part of one behind, and few enough that a full frame is more than an eighth of what it comes with: smaller
-/// ones are copied by the link.
+/// Bytes of one read of a socket, the most that a pipe takes in at once. The size is a whole number of full records, so
+/// that a read during a bulk transfer ends at a record. It is less than eight records, so that a full frame is more than
+/// an eighth of its buffer: the link copies smaller frames.
 pub(crate) const READ_BYTES: usize = 7 * (RECORD_BYTES + RECORD_OVERHEAD);
-/// Where records wait for one write: sixteen full ones.
+/// Bytes of a write buffer: sixteen full records.
 pub(crate) const WRITE_BYTES: usize = 16 * (RECORD_BYTES + RECORD_OVERHEAD);
-/// The plaintext of a full record (RFC 8446, section 5.1).
+/// Plaintext bytes of a full record (RFC 8446, section 5.1).
 pub(crate) const RECORD_BYTES: usize = 16 * 1024;
-/// What a record has beside its plaintext: header, type and tag.
+/// Bytes of a record beside its plaintext: header, type and tag.
 pub(crate) const RECORD_OVERHEAD: usize = 5 + 1 + 16;
 
-/// See the module's head.
+/// The buffer pool of one loop.
 #[derive(Default)]
 pub(crate) struct Buffers {
     read: RefCell<Vec<Vec<u8>>>,
     write: RefCell<Vec<Vec<u8>>>,
     gather: Cell<Vec<u8>>,
-    /// Large pieces that were handed out, the oldest first. One that nobody else has is free.
+    /// Large pieces that were handed out, the oldest first. A piece without another reference is free.
     pieces: RefCell<Vec<Bytes>>,
 }
 
 impl Buffers {
-    /// An empty pool. It holds at most 4 MiB.
+    /// Creates an empty pool. It holds at most 4 MiB.
     pub fn new() -> Buffers {
         Buffers::default()
     }
 
-    /// A buffer of [`READ_BYTES`].
+    /// Returns a buffer of [`READ_BYTES`].
     pub(super) fn take_read(&self) -> Vec<u8> {
         self.read.borrow_mut().pop().unwrap_or_else(|| vec![0; READ_BYTES])
     }
 
-    /// A buffer of [`WRITE_BYTES`].
+    /// Returns a buffer of [`WRITE_BYTES`].
     pub(super) fn take_write(&self) -> Vec<u8> {
         self.write.borrow_mut().pop().unwrap_or_else(|| vec![0; WRITE_BYTES])
     }
 
-    /// Takes a buffer back. One of another size is freed.
+    /// Returns a buffer to the pool. A buffer of another size is freed.
     pub(super) fn give(&self, buf: Vec<u8>) {
         let kept = match buf.len() {
             READ_BYTES => &self.read,
@@ -58,7 +58,7 @@ impl Buffers {
         }
     }
 
-    /// An empty buffer with room for one record's plaintext.
+    /// Returns an empty buffer with room for one record's plaintext.
     pub(super) fn take_gather(&self) -> Vec<u8> {
         let mut buf = self.gather.take();
         buf.clear();
@@ -70,8 +70,8 @@ impl Buffers {
         self.gather.set(buf);
     }
 
-    /// An empty buffer for a piece of so many bytes, in at most a quarter more memory: whoever keeps a part of the piece
-    /// counts its bytes.
+    /// Returns an empty buffer for a piece of `bytes` bytes. Its capacity is at most a quarter larger, because the holder
+    /// of a piece accounts for its length only.
     pub(super) fn take_piece(&self, bytes: usize) -> BytesMut {
         let mut pieces = self.pieces.borrow_mut();
         let fits = bytes..=bytes + bytes / 4;
@@ -87,7 +87,7 @@ impl Buffers {
         BytesMut::with_capacity(bytes)
     }
 
-    /// Hands a piece out, and remembers it if it is a large one.
+    /// Freezes a piece, and keeps a reference to a large piece for reuse.
     pub(super) fn hand_out(&self, piece: BytesMut) -> Bytes {
         let piece = piece.freeze();
         if piece.len() >= PIECE_BYTES_MIN {
@@ -108,16 +108,16 @@ impl Buffers {
         self.pieces.borrow_mut().retain(|piece| !piece.is_unique());
     }
 
-    /// How many buffers wait here for the next pipe.
+    /// Returns the number of free read buffers and of free write buffers.
     #[cfg(test)]
     pub fn kept(&self) -> (usize, usize) {
         (self.read.borrow().len(), self.write.borrow().len())
     }
 }
 
-/// A smaller piece is not worth the search.
+/// The smallest piece that is reused; for a smaller one the search costs more than the allocation.
 const PIECE_BYTES_MIN: usize = 32 * 1024;
-/// Pieces that are remembered: those of a few turns, and of a reader that is a little behind.
+/// Limit of the remembered pieces: enough for a few turns, and for a reader that is slightly behind.
 const PIECES_MAX: usize = 16;
-/// Buffers of a kind that are kept; pipes of one loop seldom have bytes waiting between turns.
+/// Free buffers of each kind that the pool keeps. Few pipes of a loop have bytes waiting between turns.
 const KEPT_MAX: usize = 4;

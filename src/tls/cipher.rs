@@ -3,28 +3,28 @@
 use rustls::crypto::ring::cipher_suite;
 use rustls::{CipherSuite, SupportedCipherSuite};
 
-/// What encrypts the records of a pipe.
+/// A cipher for the records of a pipe.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Cipher {
-    /// AES with a key of 128 bits, in Galois counter mode.
+    /// AES with a 128-bit key in Galois/Counter Mode.
     Aes128Gcm,
-    /// AES with a key of 256 bits, in Galois counter mode.
+    /// AES with a 256-bit key in Galois/Counter Mode.
     Aes256Gcm,
     /// ChaCha20 with Poly1305.
     ChaCha20Poly1305,
 }
 
 impl Cipher {
-    /// All of them, in the order of their names in the documentation.
+    /// All ciphers, in the order of the documentation.
     pub const ALL: [Cipher; 3] = [Cipher::Aes128Gcm, Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
 
-    /// The order for this machine. AES is several times faster than ChaCha20 where the processor has instructions for
-    /// it, and both slower and open to timing attacks where it has not.
+    /// Returns all ciphers in the best order for this machine. AES is several times faster than ChaCha20 if the processor
+    /// has instructions for it; without them it is slower and open to timing attacks.
     pub fn preferred() -> [Cipher; 3] {
         if has_aes() { Cipher::ALL } else { [Cipher::ChaCha20Poly1305, Cipher::Aes128Gcm, Cipher::Aes256Gcm] }
     }
 
-    /// The name that the command line and the status use.
+    /// Returns the name for the command line and the status.
     pub const fn name(self) -> &'static str {
         match self {
             Cipher::Aes128Gcm => "aes-128-gcm",
@@ -33,7 +33,7 @@ impl Cipher {
         }
     }
 
-    /// The cipher of that name.
+    /// Returns the cipher with this name.
     pub fn parse(name: &str) -> Option<Cipher> {
         Cipher::ALL.into_iter().find(|cipher| cipher.name() == name)
     }
@@ -56,7 +56,7 @@ impl Cipher {
     }
 }
 
-/// Whether the processor has instructions for AES and for the multiplication in GCM.
+/// Returns true if the processor has instructions for AES and for the multiplication in GCM.
 fn has_aes() -> bool {
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     return std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");

@@ -1,4 +1,4 @@
-//! Why a pipe failed, in words that an administrator can act on.
+//! The errors of a TLS pipe, with texts that help an administrator.
 
 use std::fmt;
 
@@ -6,31 +6,31 @@ use rustls::{AlertDescription, CertificateError, Error, OtherError};
 
 use super::identity::PublicKey;
 
-/// The end of a pipe that did not end well. A pipe that has failed answers the same error ever after.
+/// The reason why a pipe failed. All later calls of a failed pipe return the same error.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub(crate) enum TlsError {
-    /// The peer has proven that it holds this key, and the key is not wanted here.
+    /// The peer has proven that it holds this key, but this node does not accept the key.
     KeyRefused(PublicKey),
-    /// The peer does not want our key.
+    /// The peer does not accept this node's key.
     OurKeyRefused,
-    /// A record, a signature or a Finished was not the peer's: altered on the way, replayed, or forged.
+    /// A record, a signature or a Finished was altered in transit, replayed or forged.
     Authentication,
-    /// What came first was no TLS.
+    /// The first bytes were not TLS.
     NotTls,
-    /// The peer speaks TLS, but not this link's protocol on it.
+    /// The peer does not speak this link's protocol above TLS.
     Alpn,
-    /// The peer speaks TLS with nothing in common: no cipher, no raw keys, an older version.
+    /// The peer's TLS has no cipher in common, has no raw keys, or is an older version.
     Incompatible(Box<str>),
-    /// The peer sent more than a handshake may need before it was authenticated.
+    /// The peer sent more bytes than a handshake needs before it was authenticated.
     TooMuch,
-    /// The connection ended without the end of TLS, so bytes may be missing.
+    /// The connection ended without a close_notify, so bytes may be missing.
     Truncated,
-    /// The peer gave up with this alert.
+    /// The peer ended the connection with this alert.
     Alert(Box<str>),
-    /// The peer broke the protocol.
+    /// The peer violated the protocol.
     Protocol(Box<str>),
-    /// Our own call came too early or too late: the pipe does not carry data now.
+    /// The caller sealed data before the handshake was done or after the end.
     NotOpen,
 }
 
@@ -54,8 +54,8 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// How a key that is not wanted travels from the verifier through the library to the pipe. The library has one
-/// configuration for many connections, and the error is what belongs to one.
+/// Carries a refused key from the verifier through the library to the pipe. The verifier serves all connections of a
+/// configuration; only the error belongs to one connection.
 #[derive(Debug)]
 pub(super) struct Refused(pub PublicKey);
 
@@ -68,7 +68,7 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 impl From<Refused> for Error {
-    /// The alert for it is certificate_unknown: no other failure of ours sends that one.
+    /// Makes an error whose alert is certificate_unknown. No other failure of this module sends that alert.
     fn from(refused: Refused) -> Error {
         Error::InvalidCertificate(CertificateError::Other(OtherError(std::sync::Arc::new(refused))))
     }
@@ -91,7 +91,7 @@ impl From<Error> for TlsError {
     }
 }
 
-/// What an alert of the peer means (RFC 8446, section 6.2).
+/// Returns the error for an alert of the peer (RFC 8446, section 6.2).
 fn of_alert(alert: AlertDescription) -> TlsError {
     use AlertDescription as A;
     match alert {

@@ -1,8 +1,8 @@
-//! Key material of one connection for others than TLS (RFC 8446, section 7.5).
+//! The exporter: key material of one connection for use outside of TLS (RFC 8446, section 7.5).
 //!
-//! The unbuffered connections of the library cannot export. What they offer is the exporter's secret, through the hook
-//! for key logs; what follows from it is three lines of HKDF, in the library's own HKDF and hash. Each connection has a
-//! hook of its own, which takes that one secret and no other, and nothing is ever written anywhere.
+//! The library's unbuffered connections cannot export key material, but their hook for key logs gives out the exporter
+//! secret. The rest is three lines of HKDF with the library's HKDF and hash. Each connection has its own hook, which takes
+//! that one secret and no other, and writes nothing.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -10,12 +10,12 @@ use std::sync::OnceLock;
 use rustls::crypto::tls13::{HkdfExpander, OkmBlock};
 use rustls::{KeyLog, SupportedCipherSuite};
 
-/// The exporter's secret of one connection, once its handshake is done. It is wiped when it is dropped.
+/// The exporter secret of one connection, set at the end of the handshake and wiped on drop.
 #[derive(Default)]
 pub(super) struct Exporter(OnceLock<OkmBlock>);
 
 impl Exporter {
-    /// Thirty-two bytes that only the two ends of this connection know.
+    /// Returns 32 bytes that only the two ends of this connection know, or `None` before the end of the handshake.
     pub fn export(&self, suite: SupportedCipherSuite, label: &[u8], context: &[u8]) -> Option<[u8; 32]> {
         let suite = suite.tls13()?;
         let (hkdf, hash) = (suite.hkdf_provider, suite.common.hash_provider);
@@ -49,7 +49,7 @@ impl fmt::Debug for Exporter {
     }
 }
 
-/// HKDF-Expand-Label (RFC 8446, section 7.1).
+/// Computes HKDF-Expand-Label (RFC 8446, section 7.1).
 fn expand_label(expander: &dyn HkdfExpander, label: &[u8], context: &[u8], out: &mut [u8]) -> Option<()> {
     let length = u16::try_from(out.len()).ok()?.to_be_bytes();
     let label_length = [u8::try_from(PREFIX.len() + label.len()).ok()?];

@@ -1,4 +1,4 @@
-//! A node's key: an ed25519 seed, and the raw public key that follows from it (RFC 7250, RFC 8410).
+//! A node's key pair for TLS: an ed25519 seed, and the raw public key that belongs to it (RFC 7250, RFC 8410).
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use rustls::sign::CertifiedKey;
 
 use super::error::TlsError;
 
-/// A raw ed25519 public key. It is what a node is known by.
+/// A raw ed25519 public key. It identifies a node.
 pub(crate) type PublicKey = [u8; 32];
 
 /// A node's private key.
@@ -21,10 +21,10 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// The identity of a seed.
+    /// Makes the identity of a seed.
     ///
     /// # Errors
-    /// [`TlsError::Protocol`], if the library does not take the key; every seed is a key.
+    /// [`TlsError::Protocol`] if the library refuses the key; every seed is a valid key.
     pub fn from_seed(seed: &[u8; 32]) -> Result<Identity, TlsError> {
         let mut der = [0; PKCS8_PREFIX.len() + 32];
         let (prefix, rest) = der.split_at_mut(PKCS8_PREFIX.len());
@@ -39,7 +39,7 @@ impl Identity {
         Ok(Identity { key: Arc::new(certified), public })
     }
 
-    /// What the peer sees.
+    /// Returns the key that the peer sees.
     #[allow(dead_code, reason = "tests and benches name nodes by it")]
     pub const fn public_key(&self) -> PublicKey {
         self.public
@@ -52,13 +52,13 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// The 32 bytes of the key in a SubjectPublicKeyInfo, if it is one of ed25519 (RFC 8410, section 4).
+/// Returns the 32 bytes of the key in a SubjectPublicKeyInfo, if it is an ed25519 key (RFC 8410, section 4).
 pub(super) fn raw_key(spki: &[u8]) -> Option<PublicKey> {
     spki.strip_prefix(&SPKI_PREFIX)?.try_into().ok()
 }
 
-/// A PrivateKeyInfo (PKCS #8, version 1) of ed25519 as far as its seed.
+/// The bytes before the seed in an ed25519 PrivateKeyInfo (PKCS #8, version 1).
 const PKCS8_PREFIX: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
-/// A SubjectPublicKeyInfo of ed25519 as far as its key.
+/// The bytes before the key in an ed25519 SubjectPublicKeyInfo.
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];

@@ -1,8 +1,8 @@
-//! The library's connection, client or server, one step at a time.
+//! The library's connection, client or server, driven one step at a time.
 //!
-//! It hides two things that the unbuffered interface asks of its user. What a step hands out must be taken before the
-//! next, or it is lost. And every step must see *all* bytes that are pending, because the library remembers positions
-//! among them while a handshake message lies there in pieces; fewer bytes than before make it panic.
+//! The module hides two demands of the unbuffered interface. The output of a step must be taken before the next step, or
+//! it is lost. And each step must see *all* pending bytes: while a handshake message is incomplete, the library remembers
+//! positions in it, and it panics if it sees fewer bytes than before.
 
 use bytes::BytesMut;
 use rustls::client::UnbufferedClientConnection;
@@ -15,37 +15,37 @@ use rustls::{CommonState, Error};
 use super::buffers::{Buffers, RECORD_BYTES, RECORD_OVERHEAD};
 use super::outgoing::Outgoing;
 
-/// See the module's head. Boxed, because the two are large and a table of pipes should not be.
+/// A connection of the library. The variants are boxed, because a table of pipes must be small.
 pub(super) enum Machine {
     Client(Box<UnbufferedClientConnection>),
     Server(Box<UnbufferedServerConnection>),
 }
 
-/// What one step over incoming bytes has done.
+/// The result of one step over the incoming bytes.
 #[derive(Debug)]
 pub(super) struct Step {
-    /// So many bytes at the front are done with.
+    /// The number of bytes at the front that were used.
     pub discard: usize,
     pub next: Result<Next, Error>,
 }
 
-/// What follows a step.
+/// The action after a step.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Next {
-    /// Another step.
+    /// Take another step.
     Step,
-    /// Nothing, until there are more bytes.
+    /// Wait for more bytes.
     Wait,
-    /// The peer has ended its side; nothing more will come.
+    /// Stop: the peer has sent close_notify.
     Ended,
 }
 
-/// What is to be sealed.
+/// The content of a record to seal.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Seal<'a> {
-    /// One record with these bytes, at most [`RECORD_BYTES`] of them.
+    /// These bytes, at most [`RECORD_BYTES`].
     Record(&'a [u8]),
-    /// The end of our side.
+    /// The alert that ends this node's side.
     CloseNotify,
 }
 
@@ -57,7 +57,7 @@ impl Machine {
         }
     }
 
-    /// Takes one step over `pending`, all of it. Plaintext is appended to `plain`, what is to be answered to
+    /// Takes one step over `pending`, which must hold all pending bytes. Appends plaintext to `plain` and replies to
     /// `outgoing`.
     pub fn step(&mut self, pending: &mut [u8], plain: &mut BytesMut, outgoing: &mut Outgoing) -> Step {
         match self {
@@ -66,7 +66,7 @@ impl Machine {
         }
     }
 
-    /// Takes out what the library still wants to tell the peer after it has failed: an alert. Looks at no input.
+    /// Appends the alert that the library has for the peer after a failure. Reads no input.
     pub fn take_alert(&mut self, outgoing: &mut Outgoing) {
         while self.common().wants_write() {
             if self.step(&mut [], &mut BytesMut::new(), outgoing).next.is_err() {
@@ -75,8 +75,8 @@ impl Machine {
         }
     }
 
-    /// Appends to `outgoing`. `pending` is what the last step over incoming bytes, which answered [`Next::Wait`], has left:
-    /// nothing new comes of it.
+    /// Seals a record and appends it to `outgoing`. `pending` must be the bytes that the last step over incoming bytes left
+    /// when it returned [`Next::Wait`], so that they yield nothing new.
     pub fn seal(
         &mut self,
         what: Seal<'_>,
@@ -124,14 +124,14 @@ fn step<D>(status: UnbufferedStatus<'_, '_, D>, plain: &mut BytesMut, outgoing: 
     Step { discard, next }
 }
 
-/// Answers whether it is done, or must be called with the next state.
+/// Returns true if the record is sealed, and false if the function must be called again with the next state.
 fn seal<D>(
     status: UnbufferedStatus<'_, '_, D>,
     what: Seal<'_>,
     outgoing: &mut Outgoing,
     buffers: &Buffers,
 ) -> Result<bool, EncryptError> {
-    debug_assert_eq!(status.discard, 0, "nothing pending can be done with here");
+    debug_assert_eq!(status.discard, 0, "the pending bytes are an incomplete record");
     match status.state {
         Ok(ConnectionState::WriteTraffic(traffic)) => write(traffic, what, outgoing, buffers).map(|()| true),
         Ok(ConnectionState::EncodeTlsData(data)) => {
@@ -146,7 +146,8 @@ fn seal<D>(
     }
 }
 
-/// A change of keys goes before the record and needs room of its own. The library says how much, and loses nothing.
+/// Seals a record. A KeyUpdate may go before the record and need more room; the library then reports how much, and loses
+/// nothing.
 fn write<D>(
     mut traffic: WriteTraffic<'_, D>,
     what: Seal<'_>,
@@ -178,7 +179,7 @@ fn write<D>(
     }
 }
 
-/// The library forgets the data when `data` is dropped, so the room is found first.
+/// Appends handshake data. The library discards the data when `data` is dropped, so the needed room is asked first.
 fn encode<D>(mut data: EncodeTlsData<'_, D>, outgoing: &mut Outgoing) {
     if let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) = data.encode(&mut []) {
         let written = data.encode(outgoing.small_room(required_size));

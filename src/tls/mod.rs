@@ -1,25 +1,25 @@
 //! The encryption of the link: TLS 1.3 between two nodes that know each other by raw ed25519 keys (RFC 8446, RFC 7250).
 //!
-//! This module holds every call of the TLS library, and nothing else of the crate is used in it. A [`TlsPipe`] is one
-//! connection without its socket: it is given what has been read, hands out plaintext, takes plaintext, and has bytes
-//! to write. It knows no loop, no clock and no name, and never logs. [`Tls`] is what the connections of a node have in
-//! common; [`Buffers`] is what those of one loop share.
+//! Only this module calls the TLS library, and it imports nothing else of the crate. A [`TlsPipe`] is one connection
+//! without its socket: the caller passes in the bytes that it has read, takes the plaintext, passes in plaintext, and
+//! writes the pipe's records. A pipe knows no loop, no clock and no name, and never logs. [`Tls`] is the configuration for
+//! all connections of a node in one role; [`Buffers`] is shared by the connections of one loop.
 //!
 //! # Rules
-//! - A peer is its key. A session is never resumed and nothing is sent early, because a resumed session does not ask
-//!   again whether its key is still wanted, and early data can be replayed. No server name is sent.
-//! - Whether a key is wanted is asked only when the peer has proven to hold it; see `verify`.
-//! - A visitor is heard for [`HANDSHAKE_BYTES_MAX`] bytes and gets no larger buffer; how long, and how many of them, is
-//!   for the caller to limit. Nothing is allocated by a length that a peer has sent.
+//! - The key identifies the peer. Sessions are never resumed and no early data is sent: a resumed session would not check
+//!   again that the key is accepted, and early data can be replayed. No server name is sent.
+//! - The verifier asks whether a key is accepted only after the peer has proven that it holds the key; see `verify`.
+//! - An unauthenticated peer may send [`HANDSHAKE_BYTES_MAX`] bytes and gets no larger buffer. The caller must limit the
+//!   number of such peers and their time. No allocation follows a length that a peer has sent.
 //! - An idle pipe holds no buffer.
-//! - Keys change by themselves when a cipher's limit of records is reached (2^24 with AES-GCM).
+//! - The library changes the keys when a cipher reaches its record limit (2^24 with AES-GCM).
 //!
-//! # Which interface of the library, and why
-//! The unbuffered one. `cargo bench --bench tls` prints what this module makes of it; the last column. The others are
-//! bare loops over the library in the same harness, and over ring's AEAD with records of its own, sealed and opened in
-//! place. GB/s of plaintext, both ends on one thread, with one copy for what stands for the socket's write and one for
-//! its read, each record gathered from 16 bytes and the rest; rustls 0.23.46, ring 0.17.14, on a Xeon with VAES and two
-//! cores under load, as seconds of the thread:
+//! # The choice of the library's interface
+//! This module uses the unbuffered interface. `cargo bench --bench tls` prints its throughput, the last column. The other
+//! columns are bare loops over the library's interfaces and over ring's AEAD with its own records, sealed and opened in
+//! place. The figures are GB/s of plaintext per second of thread time, both ends on one thread, with one copy in place of
+//! the socket's write and one in place of its read, and each record gathered from 16 bytes and the rest; rustls 0.23.46,
+//! ring 0.17.14, on a Xeon with VAES and two cores under load:
 //!
 //! | cipher | record | buffered | unbuffered | bare ring | this module |
 //! | --- | --- | --- | --- | --- | --- |
@@ -30,19 +30,19 @@
 //! | | 1400 B | 1.9 | 1.8 | 2.7 | 1.9 |
 //! | ChaCha20-Poly1305 | 16 KiB | 1.05 | 1.02 | 1.15 | 1.07 |
 //!
-//! The buffered interface gathers without a copy on the way out and copies twice more on the way in. Much of the rest is
-//! what the allocator makes of it: buffers and pieces of 100 KiB and more, freed at the top of the heap, go back to the
-//! system and come back as page faults, and then the same loop does 2.2 instead of 3.5. Hence [`Buffers`].
+//! The buffered interface gathers without a copy when it sends, and makes two more copies when it receives. Much of the
+//! other difference comes from the allocator: buffers of 100 KiB and more that are freed at the top of the heap return to
+//! the system, and the next use pays page faults; the same loop then reaches 2.2 instead of 3.5. [`Buffers`] prevents it.
 //!
-//! The library decrypts in place and still hands out a copy. Handing out slices of the read buffer instead rests on what
-//! is not documented and was 4 % slower, as that buffer cannot be used again. So the plaintext of a read is copied once,
-//! into a piece of its own size, and no small frame holds a large buffer.
+//! The library decrypts in place. To hand out slices of the read buffer would depend on undocumented behaviour and was 4 %
+//! slower, because that buffer cannot be reused. So the plaintext of a read is copied once, into a piece of its own size,
+//! and no small frame holds a large buffer.
 //!
 //! The unbuffered interface cannot export key material: see `exporter`.
 //!
 //! # Reading order
-//! `identity`, `cipher`, `error`: the words. `verify`: who the peer is. `pipe`: the states; `machine` drives the
-//! library for it. `outgoing`, `buffers`: where bytes wait. `exporter`: key material for the link's proofs.
+//! `identity`, `cipher`, `error`: the types. `verify`: the check of the peer's key. `pipe`: the states; `machine` drives
+//! the library for it. `outgoing`, `buffers`: the buffers. `exporter`: key material for the link's proofs.
 
 mod buffers;
 mod cipher;
@@ -79,36 +79,36 @@ use exporter::Exporter;
 use machine::Machine;
 use verify::Verifier;
 
-/// What both ends must name as the protocol above TLS (RFC 7301).
+/// The application protocol that both ends must name (RFC 7301).
 pub(crate) const ALPN: &[u8] = b"seaprox/1";
-/// Bytes that are read from a peer before it is authenticated. A handshake needs less than one of them.
+/// Limit of the bytes that are read from a peer before it is authenticated. A handshake needs less than 1 KiB.
 pub(crate) const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
 
-/// One role of a node: what its connections have in common.
+/// The configuration for all connections of a node in one role, client or server.
 #[derive(Clone)]
-pub(crate) struct Tls(Role);
+pub(crate) struct Tls(TlsConfig);
 
 #[derive(Clone)]
-enum Role {
+enum TlsConfig {
     Client(ClientConfig, ServerName<'static>),
     Server(ServerConfig),
 }
 
 impl Tls {
-    /// For connections that this node dials. `ciphers` are offered in their order, which counts: a server takes the
-    /// client's first that it has. `wanted` is asked with the server's key.
+    /// Makes the configuration for connections that this node dials. The order of `ciphers` decides: a server takes the
+    /// first cipher of the client that it supports. `wanted` decides on the server's key.
     ///
     /// # Errors
-    /// [`TlsError::Protocol`], if `ciphers` is empty.
+    /// [`TlsError::Protocol`] if `ciphers` is empty.
     pub fn client(identity: &Identity, ciphers: &[Cipher], wanted: Verify) -> Result<Tls, TlsError> {
         Tls::client_of(identity, provider(ciphers), wanted)
     }
 
-    /// For connections that this node accepts. `ciphers` are those that it takes. `wanted` is asked with the client's
-    /// key.
+    /// Makes the configuration for connections that this node accepts. `ciphers` are the ciphers that it supports.
+    /// `wanted` decides on the client's key.
     ///
     /// # Errors
-    /// [`TlsError::Protocol`], if `ciphers` is empty.
+    /// [`TlsError::Protocol`] if `ciphers` is empty.
     pub fn server(identity: &Identity, ciphers: &[Cipher], wanted: Verify) -> Result<Tls, TlsError> {
         let provider = provider(ciphers);
         let verifier = Arc::new(Verifier { wanted, algorithms: provider.signature_verification_algorithms });
@@ -120,10 +120,10 @@ impl Tls {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
-        Ok(Tls(Role::Server(config)))
+        Ok(Tls(TlsConfig::Server(config)))
     }
 
-    /// A client with all of the library's settings for ciphers, of which some cannot be had otherwise.
+    /// Makes the configuration of a client with a provider of the library, which has settings that [`Cipher`] has not.
     pub(crate) fn client_of(identity: &Identity, provider: CryptoProvider, wanted: Verify) -> Result<Tls, TlsError> {
         let verifier = Arc::new(Verifier { wanted, algorithms: provider.signature_verification_algorithms });
         let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
@@ -135,25 +135,25 @@ impl Tls {
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
         config.enable_sni = false;
-        // The library wants a name. None is sent, none is checked.
+        // The library requires a name. It is neither sent nor checked.
         let name =
             ServerName::try_from("seaprox.invalid").map_err(|error| TlsError::Protocol(error.to_string().into()))?;
-        Ok(Tls(Role::Client(config, name)))
+        Ok(Tls(TlsConfig::Client(config, name)))
     }
 
-    /// One connection. A client has bytes to write at once.
+    /// Starts one connection. A client has bytes to write at once.
     ///
     /// # Errors
-    /// [`TlsError::Protocol`], if the system has no randomness.
+    /// [`TlsError::Protocol`] if the system has no randomness.
     pub fn pipe(&self, buffers: &Rc<Buffers>) -> Result<TlsPipe, TlsError> {
         let exporter = Arc::new(Exporter::default());
         let machine = match &self.0 {
-            Role::Client(config, name) => {
+            TlsConfig::Client(config, name) => {
                 let mut config = config.clone();
                 config.key_log = Arc::<Exporter>::clone(&exporter);
                 Machine::Client(Box::new(UnbufferedClientConnection::new(Arc::new(config), name.clone())?))
             }
-            Role::Server(config) => {
+            TlsConfig::Server(config) => {
                 let mut config = config.clone();
                 config.key_log = Arc::<Exporter>::clone(&exporter);
                 Machine::Server(Box::new(UnbufferedServerConnection::new(Arc::new(config))?))
@@ -169,7 +169,7 @@ impl std::fmt::Debug for Tls {
     }
 }
 
-/// The library's choices, with these ciphers and the one key exchange that all nodes have.
+/// Returns the library's provider with these ciphers and X25519, the key exchange of all nodes.
 pub(crate) fn provider(ciphers: &[Cipher]) -> CryptoProvider {
     CryptoProvider {
         cipher_suites: ciphers.iter().map(|cipher| cipher.suite()).collect(),

@@ -1,8 +1,8 @@
-//! The records of one pipe on their way to the socket, side by side, so that one write takes many.
+//! The sealed records of one pipe that wait for the socket, in one buffer, so that one write takes many of them.
 
 use super::buffers::{Buffers, WRITE_BYTES};
 
-/// `buf[start..end]` waits; `buf` is empty while nothing does.
+/// The buffer of waiting records. Invariant: `buf[start..end]` waits, and `buf` is empty if no bytes wait.
 #[derive(Default)]
 pub(super) struct Outgoing {
     buf: Vec<u8>,
@@ -11,12 +11,12 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// What waits.
+    /// Returns the bytes that wait.
     pub fn pending(&self) -> &[u8] {
         self.buf.get(self.start..self.end).unwrap_or_default()
     }
 
-    /// Room for `need` bytes or more behind what waits, in a buffer of the pool if it fits one.
+    /// Returns room for at least `need` bytes after the waiting bytes, in a buffer of the pool if they fit in one.
     pub fn room(&mut self, need: usize, buffers: &Buffers) -> &mut [u8] {
         if self.buf.len() - self.end < need {
             self.make_room(need, buffers);
@@ -24,7 +24,8 @@ impl Outgoing {
         &mut self.buf[self.end..]
     }
 
-    /// The same for the few bytes of a handshake: a visitor gets no large buffer.
+    /// Returns room for at least `need` bytes of a handshake. Does not take a buffer of the pool, because an
+    /// unauthenticated peer gets no large buffer.
     pub fn small_room(&mut self, need: usize) -> &mut [u8] {
         if self.buf.len() - self.end < need {
             self.buf.resize(self.end + need, 0);
@@ -32,12 +33,12 @@ impl Outgoing {
         &mut self.buf[self.end..]
     }
 
-    /// So many bytes of the room have been written.
+    /// Notes that `bytes` bytes of the room have been written.
     pub fn wrote(&mut self, bytes: usize) {
         self.end = self.buf.len().min(self.end + bytes);
     }
 
-    /// So many bytes have gone to the socket.
+    /// Notes that the socket took `bytes` bytes.
     pub fn sent(&mut self, bytes: usize, buffers: &Buffers) {
         self.start = self.end.min(self.start + bytes);
         if self.start == self.end {

@@ -1,4 +1,4 @@
-//! One connection's TLS: bytes of the socket on one side, plaintext on the other.
+//! The TLS state of one connection, with the bytes of the socket on one side and plaintext on the other.
 //!
 //! ```text
 //! Handshaking --> Open --> PeerEnded --> Closed
@@ -6,7 +6,7 @@
 //!      |            +----------+-----------+   close_notify
 //!      +-----------> Failed <--+
 //! ```
-//! A failure is final: it is answered to every later call, and nothing more is decrypted.
+//! A failure is final: all later calls return it, and nothing more is decrypted.
 
 use std::io;
 use std::rc::Rc;
@@ -28,26 +28,26 @@ use super::{ALPN, HANDSHAKE_BYTES_MAX};
 enum State {
     Handshaking,
     Open,
-    /// The peer has said that it sends nothing more.
+    /// The peer has sent close_notify.
     PeerEnded,
-    /// We have; what still comes is dropped.
+    /// This node has sent close_notify; further input is discarded.
     Closed,
     Failed(TlsError),
 }
 
-/// See the module's head.
+/// The TLS of one connection, without its socket.
 pub(crate) struct TlsPipe {
     machine: Machine,
     state: State,
     peer: Option<PublicKey>,
     exporter: Arc<Exporter>,
     buffers: Rc<Buffers>,
-    /// `incoming[..filled]` is not decrypted yet; it is empty while nothing is.
+    /// `incoming[..filled]` is not decrypted yet. Invariant: the buffer is empty while `filled` is 0.
     incoming: Vec<u8>,
     filled: usize,
-    /// `incoming[..looked]` has been looked at, and is not whole.
+    /// `incoming[..looked]` has been passed to the library and is an incomplete record or message.
     looked: usize,
-    /// Bytes that came before the peer was authenticated.
+    /// Bytes received before the peer was authenticated.
     heard: usize,
     outgoing: Outgoing,
 }
@@ -66,19 +66,19 @@ impl TlsPipe {
             heard: 0,
             outgoing: Outgoing::default(),
         };
-        // A client has something to say at once.
+        // The first step of a client makes its ClientHello.
         if let Err(error) = pipe.process(&mut BytesMut::new()) {
             pipe.state = State::Failed(error);
         }
         pipe
     }
 
-    /// Calls `read` with room for what the socket has, and keeps what it says that it has read: at most [`READ_BYTES`],
-    /// and [`HANDSHAKE_BYTES_MAX`] in all before the peer is authenticated. Decrypt it with [`open`](Self::open) before
-    /// the next call. Once the pipe has ended there is no room: `read` is not called, and the answer is 0.
+    /// Calls `read` with a buffer for the bytes of the socket, and returns the number of bytes that it has read: at most
+    /// [`READ_BYTES`], and [`HANDSHAKE_BYTES_MAX`] in all before the peer is authenticated. Call [`open`](Self::open)
+    /// before the next call. If the pipe has ended, this returns 0 without calling `read`.
     ///
     /// # Errors
-    /// That of `read`.
+    /// The error of `read`.
     pub fn read_from(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
         self.prepare_room();
         let end = match self.state {
@@ -97,12 +97,12 @@ impl TlsPipe {
         result
     }
 
-    /// Decrypts all whole records that have been read and appends their plaintext to `out`, in one piece of at most
-    /// [`READ_BYTES`] that takes as much memory as it has bytes (a quarter more at most).
+    /// Decrypts all complete records that have been read and appends their plaintext to `out`, in one piece of at most
+    /// [`READ_BYTES`] whose capacity is at most a quarter larger than its length.
     ///
     /// # Errors
-    /// What ended the pipe. Plaintext that came before an error is handed out; then write what is
-    /// [unsent](Self::unsent), the alert, and close.
+    /// The error that ended the pipe. `out` gets the plaintext before the error. The caller then writes the
+    /// [unsent](Self::unsent) bytes, which hold the alert, and closes the connection.
     pub fn open(&mut self, out: &mut Vec<Bytes>) -> Result<(), TlsError> {
         if let State::Failed(error) = &self.state {
             return Err(error.clone());
@@ -110,21 +110,21 @@ impl TlsPipe {
         let expected = plaintext_bytes(self.incoming.get(..self.filled).unwrap_or_default());
         let mut plain = self.buffers.take_piece(expected);
         let result = self.process(&mut plain);
-        let result = result.and(self.settle());
+        let result = result.and(self.check_handshake());
         self.release();
         if !plain.is_empty() && self.peer.is_some() {
-            // A peer may pad records. What is small must not hold the memory of what is large.
+            // A peer may pad records. A small plaintext must not hold the memory of a large record.
             let padded = plain.capacity() - plain.len() > plain.len() / 4;
             out.push(if padded { Bytes::copy_from_slice(&plain) } else { self.buffers.hand_out(plain) });
         }
         result.inspect_err(|error| self.state = State::Failed(error.clone()))
     }
 
-    /// Makes records of `parts`, one after the other as if they were one slice: full ones, and one for the rest.
+    /// Seals the concatenation of `parts` in full records, and the rest in one more record.
     ///
     /// # Errors
-    /// [`TlsError::NotOpen`] before the handshake is done and after [`close_notify`](Self::close_notify); what ended
-    /// the pipe.
+    /// [`TlsError::NotOpen`] before the end of the handshake and after [`close_notify`](Self::close_notify), or the error
+    /// that ended the pipe.
     pub fn seal<'a>(&mut self, parts: impl IntoIterator<Item = &'a [u8]>) -> Result<(), TlsError> {
         match &self.state {
             State::Open | State::PeerEnded => {}
@@ -137,18 +137,17 @@ impl TlsPipe {
         result.inspect_err(|error| self.state = State::Failed(error.clone()))
     }
 
-    /// Bytes that wait to be written to the socket. Seal no more while there are many: a good limit is
-    /// [`WRITE_BYTES`](super::WRITE_BYTES) with the records to come, and then none until most of it is gone, as the
-    /// rest is moved to the front when the buffer is at its end.
+    /// Returns the number of bytes that wait for the socket. Do not seal more while many bytes wait: a good limit is
+    /// [`WRITE_BYTES`](super::WRITE_BYTES), the next records included. At the limit, wait until most bytes are written,
+    /// because the remaining bytes are moved to the front of a full buffer.
     pub fn unsent(&self) -> usize {
         self.outgoing.pending().len()
     }
 
-    /// Calls `write` with all that is unsent, and forgets what it says that it has written. It is not called for
-    /// nothing.
+    /// Calls `write` with all unsent bytes, and removes as many as it returns. Does not call `write` if no bytes wait.
     ///
     /// # Errors
-    /// That of `write`.
+    /// The error of `write`.
     pub fn write_to(&mut self, write: impl FnOnce(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
         if self.outgoing.pending().is_empty() {
             return Ok(0);
@@ -158,21 +157,21 @@ impl TlsPipe {
         Ok(bytes)
     }
 
-    /// The peer is not authenticated yet.
+    /// Returns true if the peer is not authenticated yet.
     ///
-    /// For a client, it is done when the server is: whether the server takes the client's key shows by what comes next.
+    /// A client authenticates the server first: only the server's next bytes show whether it accepts the client's key.
     pub const fn is_handshaking(&self) -> bool {
         matches!(self.state, State::Handshaking)
     }
 
-    /// The peer has ended its side in order; all it has sent has been handed out.
-    #[allow(dead_code, reason = "reading answers nothing then, and that is enough for the loop")]
+    /// Returns true if the peer has sent close_notify; all of its bytes have been handed out.
+    #[allow(dead_code, reason = "the loop only needs that a read returns 0 then")]
     pub const fn is_ended(&self) -> bool {
         matches!(self.state, State::PeerEnded)
     }
 
-    /// How much of the peer's next message has come, while the peer is not authenticated. [`open`](Self::open) computes a
-    /// key exchange or a signature only when all of it is there.
+    /// Returns the received part of the peer's next message, while the peer is not authenticated. [`open`](Self::open)
+    /// computes a key exchange or a signature only for a complete message.
     pub fn heard(&self) -> Heard {
         let bytes = self.incoming.get(..self.filled).unwrap_or_default();
         match self.state {
@@ -186,18 +185,19 @@ impl TlsPipe {
         }
     }
 
-    /// The key that the peer has proven to hold: once the handshake is done, or failed because of that key.
+    /// Returns the key that the peer has proven to hold. It is set at the end of a handshake, also of a handshake that
+    /// failed because of that key.
     pub const fn peer_key(&self) -> Option<PublicKey> {
         self.peer
     }
 
-    /// The cipher of the records, once it is known.
+    /// Returns the cipher of the records, once it is negotiated.
     pub fn cipher(&self) -> Option<Cipher> {
         self.machine.common().negotiated_cipher_suite().and_then(|suite| Cipher::of(suite.suite()))
     }
 
-    /// Key material that both ends of this connection have and nobody else has, for this purpose (`label`, less than
-    /// 250 bytes) and `context`. None before the handshake is done.
+    /// Returns key material that only the two ends of this connection have, for a purpose (`label`, less than 250 bytes)
+    /// and `context`. Returns `None` before the end of the handshake.
     pub fn exporter(&self, label: &str, context: &[u8]) -> Option<[u8; 32]> {
         match self.state {
             State::Handshaking | State::Failed(_) => None,
@@ -208,11 +208,11 @@ impl TlsPipe {
         }
     }
 
-    /// Says to the peer that nothing more comes, and ends this pipe: what the peer still sends is dropped.
+    /// Sends close_notify to the peer and ends this pipe. Later bytes of the peer are discarded.
     pub fn close_notify(&mut self) {
         if matches!(self.state, State::Open | State::PeerEnded) {
             let pending = self.incoming.get_mut(..self.looked).unwrap_or_default();
-            // Without keys to say it with, the end of the connection must do.
+            // An error means that the keys are used up; the peer then sees only the end of the connection.
             let _ = self.machine.seal(Seal::CloseNotify, pending, &mut self.outgoing, &self.buffers);
         }
         if !matches!(self.state, State::Failed(_)) {
@@ -221,10 +221,10 @@ impl TlsPipe {
         self.drop_input();
     }
 
-    /// The socket has nothing more.
+    /// Notes the end of the socket's input.
     ///
     /// # Errors
-    /// [`TlsError::Truncated`], unless the peer, or we, have ended the pipe before; what has failed it.
+    /// [`TlsError::Truncated`] unless one of the ends has sent close_notify before, or the error that ended the pipe.
     pub fn end_of_input(&mut self) -> Result<(), TlsError> {
         match &self.state {
             State::PeerEnded | State::Closed => Ok(()),
@@ -237,7 +237,7 @@ impl TlsPipe {
         }
     }
 
-    /// Decrypts what is whole.
+    /// Decrypts the complete records.
     fn process(&mut self, plain: &mut BytesMut) -> Result<(), TlsError> {
         if matches!(self.state, State::PeerEnded | State::Closed) {
             self.drop_input();
@@ -252,14 +252,14 @@ impl TlsPipe {
                 Ok(Next::Step) => {}
                 Ok(Next::Wait) => break Ok(()),
                 Ok(Next::Ended) => {
-                    // What follows the end is not the peer's.
+                    // Bytes after close_notify are not authenticated.
                     used = self.filled;
                     self.state = State::PeerEnded;
                     break Ok(());
                 }
                 Err(error) => {
                     used = self.filled;
-                    break Err(self.failed(error));
+                    break Err(self.fail(error));
                 }
             }
         };
@@ -269,8 +269,8 @@ impl TlsPipe {
         result
     }
 
-    /// The library has given up.
-    fn failed(&mut self, error: Error) -> TlsError {
+    /// Takes the alert for an error of the library, and returns the error as one of the pipe.
+    fn fail(&mut self, error: Error) -> TlsError {
         let at_first = self.machine.common().protocol_version().is_none();
         self.machine.take_alert(&mut self.outgoing);
         let error = match error {
@@ -290,12 +290,12 @@ impl TlsPipe {
         error
     }
 
-    /// Looks at what has become of the handshake, and at the limits.
-    fn settle(&mut self) -> Result<(), TlsError> {
+    /// Authenticates the peer if the handshake is done, and checks the limits of incomplete input.
+    fn check_handshake(&mut self) -> Result<(), TlsError> {
         let common = self.machine.common();
         if self.peer.is_none() && !common.is_handshaking() {
             let key = common.peer_certificates().and_then(|chain| raw_key(chain.first()?));
-            // An end that knows nothing of ALPN does not refuse a protocol, and one that lacks it goes unheard.
+            // An end without ALPN refuses no protocol, and the library accepts an end that names none.
             if common.alpn_protocol() != Some(ALPN) {
                 return Err(TlsError::Alpn);
             }
@@ -341,7 +341,7 @@ impl TlsPipe {
             .map_err(|error| TlsError::Protocol(error.to_string().into()))
     }
 
-    /// Sees to it that `incoming` is a buffer for the state: a small one for a visitor.
+    /// Gives `incoming` a buffer for the state: a small one before the peer is authenticated.
     fn prepare_room(&mut self) {
         match self.state {
             State::Handshaking if self.incoming.is_empty() => self.incoming = vec![0; HANDSHAKE_BYTES_MAX],
@@ -360,7 +360,7 @@ impl TlsPipe {
         self.release();
     }
 
-    /// Keeps no buffer while nothing is in it.
+    /// Returns an empty input buffer to the pool.
     fn release(&mut self) {
         if self.filled == 0 && !self.incoming.is_empty() {
             self.buffers.give(std::mem::take(&mut self.incoming));
@@ -374,20 +374,20 @@ impl std::fmt::Debug for TlsPipe {
     }
 }
 
-/// How much of its next message a peer that is not authenticated has sent.
+/// The part of its next message that an unauthenticated peer has sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     Nothing,
-    /// A part of it.
+    /// A part of the message.
     Part,
-    /// All of it: to open it costs a key exchange or a signature.
+    /// The complete message. To open it costs a key exchange or a signature.
     Whole,
-    /// Something that is refused, or taken, without such a cost.
+    /// Bytes that are refused or accepted without such a cost.
     Cheap,
 }
 
-/// How much of a ClientHello is there: a handshake message of type 1 (RFC 8446, section 4) in records of type 22 (section
-/// 5.1). Whatever else comes first is refused without a computation.
+/// Returns the received part of a ClientHello: a handshake message of type 1 (RFC 8446, section 4) in records of type 22
+/// (section 5.1). Any other first message is refused without a computation.
 fn first_message(mut bytes: &[u8]) -> Heard {
     let (mut header, mut have) = (Vec::with_capacity(4), 0);
     while let Some(([kind, _, _, high, low], rest)) = bytes.split_first_chunk::<5>() {
@@ -414,8 +414,8 @@ fn first_message(mut bytes: &[u8]) -> Heard {
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 
-/// The plaintext in the whole records at the front of `bytes`, if they are not padded. It is a hint, bounded by what is
-/// there.
+/// Returns the plaintext length of the complete records at the front of `bytes`, if they are not padded. The result is a
+/// hint, and never larger than `bytes`.
 fn plaintext_bytes(mut bytes: &[u8]) -> usize {
     let mut total = 0;
     while let Some(([_, _, _, high, low], rest)) = bytes.split_first_chunk::<5>() {

@@ -1,4 +1,4 @@
-//! What the encryption must do and must refuse, with two pipes in memory.
+//! Tests of the TLS pipe, with two pipes in memory.
 
 #[path = "tests/crafted.rs"]
 mod crafted;
@@ -23,13 +23,13 @@ fn joined(out: &[Bytes]) -> Vec<u8> {
     out.concat()
 }
 
-/// Bytes that do not compress into a pattern of record sizes.
+/// Returns bytes whose pattern does not repeat at record sizes.
 fn text(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|i| (i * 31 % 251) as u8).collect()
 }
 
 #[test]
-fn any_split_of_the_bytes_will_do() {
+fn a_pipe_accepts_its_input_in_pieces_of_any_size() {
     for step in [1, 2, 5, 6, 100, 16_405, WHOLE] {
         let (mut client, mut server) = pair(&Cipher::preferred());
         assert_eq!(shake(&mut client, &mut server, step), (Ok(()), Ok(())), "in steps of {step}");
@@ -49,7 +49,7 @@ fn any_split_of_the_bytes_will_do() {
 }
 
 #[test]
-fn parts_become_full_records() {
+fn parts_are_gathered_into_full_records() {
     let (mut client, _server) = open_pair(&Cipher::preferred());
     let sent = text(3 * RECORD_BYTES);
     client.seal([&sent[..16], &sent[16..RECORD_BYTES]]).unwrap();
@@ -58,7 +58,7 @@ fn parts_become_full_records() {
     assert_eq!(client.unsent(), 4 * (RECORD_BYTES + RECORD_OVERHEAD) + 1 + RECORD_OVERHEAD);
     client.seal([]).unwrap();
     client.seal([&[][..]]).unwrap();
-    assert_eq!(client.unsent(), 4 * (RECORD_BYTES + RECORD_OVERHEAD) + 1 + RECORD_OVERHEAD, "nothing for nothing");
+    assert_eq!(client.unsent(), 4 * (RECORD_BYTES + RECORD_OVERHEAD) + 1 + RECORD_OVERHEAD, "no record without bytes");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn partial_writes_lose_nothing() {
 }
 
 #[test]
-fn each_cipher_works_and_the_clients_order_counts() {
+fn each_cipher_works_and_the_order_of_the_client_decides() {
     for cipher in Cipher::ALL {
         let (mut client, mut server) = open_pair(&[cipher]);
         assert_eq!((client.cipher(), server.cipher()), (Some(cipher), Some(cipher)));
@@ -114,7 +114,7 @@ fn each_cipher_works_and_the_clients_order_counts() {
 }
 
 #[test]
-fn a_refused_key_is_told() {
+fn both_ends_report_a_refused_key() {
     let buffers = Rc::new(Buffers::new());
     let ciphers = Cipher::preferred();
     // The server does not know the client.
@@ -135,7 +135,7 @@ fn a_refused_key_is_told() {
 }
 
 #[test]
-fn garbage_is_no_tls() {
+fn garbage_is_reported_as_not_tls() {
     let random: Vec<u8> = text(5000).iter().map(|byte| byte.wrapping_mul(73) ^ 0x5a).collect();
     for garbage in [&b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"[..], b"SSH-2.0-x\r\n", &[0; 600], &[0xff; 600], &random] {
         for step in [1, WHOLE] {
@@ -147,9 +147,9 @@ fn garbage_is_no_tls() {
 }
 
 #[test]
-fn a_visitor_is_heard_for_sixteen_kib() {
+fn an_unauthenticated_peer_may_send_16_kib() {
     let (mut client, _) = pair(&Cipher::preferred());
-    // A ClientHello of 60 000 bytes, in records of 1000; a good one, and then a record that goes on and on.
+    // A ClientHello of 60 000 bytes in records of 1000; a valid ClientHello, and then an endless record.
     let mut long = vec![1, 0, 0xea, 0x60];
     long.resize(17 * 1024, 0);
     let long: Vec<u8> = long.chunks(1000).flat_map(|part| [&[22, 3, 1, 3, 0xe8][..], part].concat()).collect();
@@ -169,14 +169,15 @@ fn a_visitor_is_heard_for_sixteen_kib() {
             if let Err(error) = server.open(&mut out) {
                 break error;
             }
-            assert!(bytes > 0, "the limit is an error, not a standstill");
+            assert!(bytes > 0, "the limit is an error, not a pause");
         };
         assert_eq!((result, at), (TlsError::TooMuch, HANDSHAKE_BYTES_MAX));
         assert_eq!(server.read_from(|_| panic!("nothing more is read")).unwrap(), 0);
     }
 }
 
-/// Three records, the second of which is altered; much follows, so that a length that has grown does not merely wait.
+/// Returns three records, the second of them altered. The third is large, so that a record whose length has grown is still
+/// complete.
 fn altered(client: &mut TlsPipe, bit: usize) -> Vec<u8> {
     let mut wire = Vec::new();
     for part in [&[1; 100][..], &[2; 100], &[3; 40_000]] {
@@ -188,28 +189,28 @@ fn altered(client: &mut TlsPipe, bit: usize) -> Vec<u8> {
 }
 
 #[test]
-fn nothing_is_taken_from_behind_a_flipped_bit() {
+fn no_plaintext_after_a_flipped_bit_is_handed_out() {
     for bit in [24, 31, 32, 39, 40, 41, 400, 8 * 121] {
         let (mut client, mut server) = open_pair(&Cipher::preferred());
         let mut out = Vec::new();
         let wire = altered(&mut client, bit);
         let error = give(&mut server, &wire, WHOLE, &mut out).unwrap_err();
-        // A length may be impossible, which shows before the tag is looked at.
+        // An impossible length is reported before the tag is checked.
         assert!(bit < 40 || error == TlsError::Authentication, "bit {bit}: {error}");
         assert_eq!(joined(&out), [1; 100], "bit {bit}");
         client.seal([&[4; 100][..]]).unwrap();
         assert_eq!(server.read_from(|_| panic!("nothing is read")).unwrap(), 0);
         assert_eq!(server.open(&mut out), Err(error.clone()));
         assert_eq!(joined(&out), [1; 100], "bit {bit}");
-        // The peer learns of it.
+        // The peer gets the alert.
         let told = give(&mut client, &take(&mut server), WHOLE, &mut Vec::new()).unwrap_err();
         assert!(bit < 40 || told == TlsError::Authentication, "bit {bit}: {told}");
     }
 }
 
-/// The library authenticates the type and the version that a header must have, not those that it has.
+/// The library authenticates the type and the version that a header should have, not those in the header.
 #[test]
-fn a_flipped_bit_of_type_or_version_alters_nothing() {
+fn a_flipped_bit_of_type_or_version_does_not_alter_plaintext() {
     for bit in 0..24 {
         let (mut client, mut server) = open_pair(&Cipher::preferred());
         let mut out = Vec::new();
@@ -222,7 +223,7 @@ fn a_flipped_bit_of_type_or_version_alters_nothing() {
 }
 
 #[test]
-fn a_flipped_bit_in_a_handshake_harms_nobody() {
+fn a_flipped_bit_in_a_handshake_fails_it_or_changes_nothing() {
     let (mut probe, mut other) = pair(&Cipher::preferred());
     let hello = take(&mut probe);
     give(&mut other, &hello, WHOLE, &mut Vec::new()).unwrap();
@@ -248,11 +249,11 @@ fn a_flipped_bit_in_a_handshake_harms_nobody() {
             }
         }
     }
-    assert!(open <= 4, "only the versions of the first two records are not looked at: {open}");
+    assert!(open <= 4, "only the versions of the first two records are not checked: {open}");
 }
 
 #[test]
-fn an_end_without_an_end_is_truncation() {
+fn an_end_of_input_without_close_notify_is_a_truncation() {
     let (mut client, mut server) = pair(&Cipher::preferred());
     assert_eq!(client.end_of_input(), Err(TlsError::Truncated), "during the handshake");
     assert_eq!(server.end_of_input(), Err(TlsError::Truncated));
@@ -266,7 +267,7 @@ fn an_end_without_an_end_is_truncation() {
 }
 
 #[test]
-fn close_notify_is_an_end() {
+fn close_notify_ends_the_pipe() {
     let buffers = Rc::new(Buffers::new());
     let (mut client, mut server) = pair_on(&buffers, &Cipher::preferred());
     assert_eq!(shake(&mut client, &mut server, WHOLE), (Ok(()), Ok(())));
@@ -279,7 +280,7 @@ fn close_notify_is_an_end() {
     give(&mut server, &wire, WHOLE, &mut out).unwrap();
     assert_eq!((joined(&out), server.is_ended(), server.end_of_input()), (b"last".to_vec(), true, Ok(())));
     assert_eq!(buffers.kept().0, 1, "nothing waits");
-    // The other direction is still there, but nobody listens.
+    // The other direction is still open, but the client discards its input.
     server.seal([&b"late"[..]]).unwrap();
     server.close_notify();
     out.clear();
@@ -297,7 +298,7 @@ fn a_pipe_that_is_not_open_seals_nothing() {
 }
 
 #[test]
-fn exporters_are_of_one_connection() {
+fn exported_key_material_belongs_to_one_connection() {
     let (client, server) = open_pair(&Cipher::preferred());
     let key = client.exporter("seaprox a", b"context").unwrap();
     assert_eq!(server.exporter("seaprox a", b"context"), Some(key));
@@ -308,7 +309,7 @@ fn exporters_are_of_one_connection() {
 }
 
 #[test]
-fn a_replayed_client_gets_nowhere() {
+fn a_replayed_client_is_refused() {
     let (mut client, mut server) = pair(&Cipher::preferred());
     let mut capture = take(&mut client);
     give(&mut server, &capture, WHOLE, &mut Vec::new()).unwrap();
@@ -323,7 +324,7 @@ fn a_replayed_client_gets_nowhere() {
     out.clear();
     assert_eq!(give(&mut again, &capture, WHOLE, &mut out), Err(TlsError::Authentication));
     assert_eq!((out.len(), again.peer_key()), (0, None));
-    // Nor does a record count twice within its own connection.
+    // A record is not accepted twice within its own connection either.
     client.seal([&b"pay 200"[..]]).unwrap();
     let record = take(&mut client);
     let twice = [&record[..], &record].concat();
@@ -332,7 +333,7 @@ fn a_replayed_client_gets_nowhere() {
 }
 
 #[test]
-fn plaintext_never_shows() {
+fn plaintext_and_keys_are_not_visible_on_the_wire() {
     let secret = b"in the clear? never";
     let (mut client, mut server) = pair(&Cipher::preferred());
     let mut seen = take(&mut client);
@@ -345,9 +346,9 @@ fn plaintext_never_shows() {
     seen.extend_from_slice(&take(&mut client));
     let shows = |what: &[u8]| seen.windows(what.len()).any(|window| window == what);
     assert!(!shows(&secret[..8]), "the payload");
-    assert!(!shows(&node(1).public_key()) && !shows(&node(2).public_key()), "who they are");
+    assert!(!shows(&node(1).public_key()) && !shows(&node(2).public_key()), "the keys");
     assert!(!shows(b"invalid"), "a name");
-    assert!(shows(b"seaprox/1"), "the protocol does show");
+    assert!(shows(b"seaprox/1"), "the protocol is visible");
 }
 
 #[test]
@@ -369,7 +370,7 @@ fn an_idle_pipe_holds_no_buffer() {
 }
 
 #[test]
-fn memory_is_used_again_once_it_is_free() {
+fn the_memory_of_a_dropped_piece_is_reused() {
     let (mut client, mut server) = open_pair(&Cipher::preferred());
     let (mut kept, mut seen) = (Vec::new(), std::collections::HashSet::new());
     for round in 0..20u8 {
@@ -382,12 +383,12 @@ fn memory_is_used_again_once_it_is_free() {
         }
         seen.insert(out[0].as_ptr());
     }
-    assert!(seen.len() <= 4, "three are kept, and the others share one place: {}", seen.len());
-    assert!(kept.iter().zip(0..).all(|(piece, round)| piece.iter().all(|&byte| byte == round)), "what is kept stays");
+    assert!(seen.len() <= 4, "three pieces are kept, and the others share one allocation: {}", seen.len());
+    assert!(kept.iter().zip(0..).all(|(piece, round)| piece.iter().all(|&byte| byte == round)), "kept pieces do not change");
 }
 
 #[test]
-fn sealing_does_not_look_at_what_has_come() {
+fn sealing_does_not_process_received_bytes() {
     let (mut client, mut server) = open_pair(&Cipher::preferred());
     client.seal([&text(30_000)[..]]).unwrap();
     let (wire, mut out) = (take(&mut client), Vec::new());
@@ -409,7 +410,7 @@ fn sealing_does_not_look_at_what_has_come() {
 }
 
 #[test]
-fn who_is_wanted_is_asked_once_and_of_the_proven_key() {
+fn the_verifier_is_asked_once_and_only_for_a_proven_key() {
     let (asked, buffers) = (Arc::new(AtomicUsize::new(0)), Rc::new(Buffers::new()));
     let count = Arc::clone(&asked);
     let acceptor = Tls::server(
@@ -425,7 +426,7 @@ fn who_is_wanted_is_asked_once_and_of_the_proven_key() {
     let mut client = client(1, 2, &Cipher::preferred()).pipe(&buffers).unwrap();
     assert_eq!(shake(&mut client, &mut server, 1), (Ok(()), Ok(())));
     assert_eq!(asked.load(Ordering::Relaxed), 1);
-    // One who shows the key of another and has only his own.
+    // A peer that shows another node's key and signs with its own.
     let mut server = acceptor.pipe(&buffers).unwrap();
     let mut thief = crafted::Peer::client(|shown, _| shown.seed = 66);
     assert_eq!(thief.shake(&mut server), Err(TlsError::Authentication));

@@ -1,7 +1,7 @@
-//! Who the peer is: the one verifier, for both directions.
+//! The verifier of the peer's key, for both roles.
 //!
-//! It asks whether a key is wanted only after the peer has proven that it holds it. Somebody who merely knows a public
-//! key cannot find out by it who is authorized here, nor have it printed as the key of a refused visitor.
+//! It asks whether the key is accepted only after the peer has proven that it holds the key. So an attacker who knows a
+//! public key can neither find out whether it is authorized here, nor make this node print it as a rejected key.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use rustls::{
 use super::error::Refused;
 use super::identity::{PublicKey, raw_key};
 
-/// Asked with the peer's key: is it wanted?
+/// Returns true if this node accepts the peer's key.
 pub(crate) type Verify = Arc<dyn Fn(&PublicKey) -> bool + Send + Sync>;
 
-/// See the module's head.
+/// The verifier of one configuration.
 pub(super) struct Verifier {
     pub wanted: Verify,
     pub algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Verifier {
-    /// The key is one of ed25519. Whether it is wanted is asked later.
+    /// Checks that the peer presents a single ed25519 key. Does not ask whether the key is accepted.
     fn check_form(key: &CertificateDer<'_>, more: &[CertificateDer<'_>]) -> Result<(), Error> {
         match raw_key(key) {
             Some(_) if more.is_empty() => Ok(()),
@@ -36,7 +36,7 @@ impl Verifier {
         }
     }
 
-    /// The peer holds the key that it has shown, and the key is wanted.
+    /// Checks that the peer holds the presented key, and that the key is accepted.
     fn check(
         &self,
         message: &[u8],

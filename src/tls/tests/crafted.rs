@@ -1,5 +1,5 @@
-//! Peers that a pipe never is: the library's own buffered connections, settings that nodes do not have, and records
-//! that nobody sends.
+//! Tests against peers that are not pipes: the library's buffered connections, settings that nodes do not have, and
+//! crafted records.
 
 use std::io::{Read, Write};
 use std::rc::Rc;
@@ -21,7 +21,7 @@ use super::kit::{give, node, open_pair, server, shake, take};
 use super::{WHOLE, joined, text};
 use crate::tls::{ALPN, Buffers, Cipher, READ_BYTES, RECORD_BYTES, RECORD_OVERHEAD, Tls, TlsError, TlsPipe, provider};
 
-/// Takes everybody.
+/// A verifier that accepts each key.
 #[derive(Debug)]
 struct Trusting;
 
@@ -60,9 +60,9 @@ impl ServerCertVerifier for Trusting {
     }
 }
 
-/// What a test may change about a client.
+/// The properties of a client that a test can change.
 pub(super) struct Shown {
-    /// The seed of the key that it signs with; the key that it shows is that of node 1.
+    /// The seed of the key that signs; the key that the client shows is node 1's.
     pub seed: u8,
     pub cipher: Cipher,
 }
@@ -109,19 +109,19 @@ impl Peer {
         Ok(plain)
     }
 
-    /// The handshake. Answers what the pipe makes of it.
+    /// Runs the handshake. Returns the pipe's result.
     pub fn shake(&mut self, pipe: &mut TlsPipe) -> Result<(), TlsError> {
         let mut out = Vec::new();
         while pipe.is_handshaking() {
             let wire = self.take();
-            assert!(!wire.is_empty(), "it goes on");
+            assert!(!wire.is_empty(), "the handshake must continue");
             give(pipe, &wire, WHOLE, &mut out)?;
             let _ = self.give(&take(pipe));
         }
         Ok(())
     }
 
-    /// Lays open how it encrypts, and the number of the next record.
+    /// Returns the encrypter and the number of the next record.
     fn encrypter(self) -> (Box<dyn MessageEncrypter>, u64) {
         let secrets = self.0.dangerous_extract_secrets().unwrap();
         let (number, ConnectionTrafficSecrets::Aes128Gcm { key, iv }) = secrets.tx else { panic!("another cipher") };
@@ -135,7 +135,7 @@ fn pipe() -> TlsPipe {
 }
 
 #[test]
-fn another_protocol_is_refused_and_so_is_none() {
+fn a_peer_with_another_protocol_or_none_is_refused() {
     for protocols in [vec![b"http/1.1".to_vec()], vec![]] {
         let mut pipe = pipe();
         let mut peer = Peer::client(|_, alpn| *alpn = protocols);
@@ -145,7 +145,7 @@ fn another_protocol_is_refused_and_so_is_none() {
 }
 
 #[test]
-fn what_is_exported_is_what_the_library_exports() {
+fn the_exporter_computes_the_same_as_the_library() {
     for cipher in Cipher::ALL {
         let (mut pipe, mut peer) = (pipe(), Peer::client(|shown, _| shown.cipher = cipher));
         peer.shake(&mut pipe).unwrap();
@@ -157,7 +157,7 @@ fn what_is_exported_is_what_the_library_exports() {
 }
 
 #[test]
-fn a_peer_may_change_its_keys() {
+fn a_key_update_of_the_peer_is_followed() {
     let (mut pipe, mut peer) = (pipe(), Peer::client(|_, _| {}));
     peer.shake(&mut pipe).unwrap();
     for round in 0..100u8 {
@@ -172,7 +172,7 @@ fn a_peer_may_change_its_keys() {
     }
 }
 
-/// A client whose keys are good for five records. The real limit is 2^24.
+/// Returns a client that changes its keys after five records. The real limit is 2^24.
 fn short_lived() -> Tls {
     let suite = TLS13_AES_128_GCM_SHA256.tls13().unwrap();
     let common = rustls::crypto::CipherSuiteCommon { confidentiality_limit: 5, ..suite.common };
@@ -183,7 +183,7 @@ fn short_lived() -> Tls {
 }
 
 #[test]
-fn keys_change_by_themselves_at_the_limit() {
+fn keys_are_changed_at_the_record_limit() {
     let (mut client, mut server) = (short_lived().pipe(&Rc::new(Buffers::new())).unwrap(), pipe());
     assert_eq!(shake(&mut client, &mut server, WHOLE), (Ok(()), Ok(())));
     let (mut wire, mut records) = (0, 0);
@@ -201,9 +201,9 @@ fn keys_change_by_themselves_at_the_limit() {
     assert!(wire > records, "KeyUpdates have gone out, too");
 }
 
-/// The last record before the buffer is full may be one with a KeyUpdate before it, of 27 bytes, that nobody expects.
+/// The last record before the buffer is full may follow a KeyUpdate of 27 bytes.
 #[test]
-fn a_change_of_keys_finds_room() {
+fn a_key_update_in_a_full_buffer_gets_room() {
     let dialler = short_lived();
     for (phase, updates) in (0..5).flat_map(|phase| (0..5).map(move |updates| (phase, updates))) {
         let (mut client, mut server) = (dialler.pipe(&Rc::new(Buffers::new())).unwrap(), pipe());
@@ -223,7 +223,7 @@ fn a_change_of_keys_finds_room() {
     }
 }
 
-/// Records as they are wanted, from the peer of a pipe that is open.
+/// Makes arbitrary records with the keys of an open pipe's peer.
 struct Forge {
     encrypter: Box<dyn MessageEncrypter>,
     number: u64,
@@ -247,11 +247,11 @@ impl Forge {
 }
 
 #[test]
-fn a_key_update_in_pieces_disturbs_nothing() {
+fn a_key_update_in_pieces_is_followed() {
     let (mut pipe, mut forge) = Forge::new();
     let mut out = Vec::new();
     let mut wire = forge.record(ContentType::ApplicationData, &[5; 300]);
-    // KeyUpdate is type 24, a length of three bytes, and whether an answer is wanted.
+    // A KeyUpdate is type 24, a length of three bytes, and a flag that requests an answer.
     for byte in [24, 0, 0, 1] {
         wire.extend(forge.record(ContentType::Handshake, &[byte]));
         for part in wire.chunks(9) {
@@ -263,14 +263,14 @@ fn a_key_update_in_pieces_disturbs_nothing() {
     assert_eq!(joined(&out), [5; 300]);
     give(&mut pipe, &forge.record(ContentType::Handshake, &[1]), WHOLE, &mut out).unwrap();
     pipe.seal([&b"after"[..]]).unwrap();
-    // The keys have changed: what is made with the old ones is void.
+    // The keys have changed, so a record with the old keys is refused.
     let late = forge.record(ContentType::ApplicationData, &[6; 300]);
     assert_eq!(give(&mut pipe, &late, WHOLE, &mut out), Err(TlsError::Authentication));
     assert_eq!(joined(&out), [5; 300]);
 }
 
 #[test]
-fn a_handshake_message_without_end_is_an_error() {
+fn an_endless_handshake_message_is_an_error() {
     let (mut pipe, mut forge) = Forge::new();
     let mut out = Vec::new();
     let mut wire = forge.record(ContentType::Handshake, &[24, 0, 0xff, 0xff]);
@@ -282,7 +282,7 @@ fn a_handshake_message_without_end_is_an_error() {
     pipe.close_notify();
 }
 
-/// Padding is zeros behind the type (RFC 8446, section 5.4), so a record of type 0 is one that is padded.
+/// Padding is zeros after the type (RFC 8446, section 5.4), so a record of type 0 is a padded record.
 #[test]
 fn a_padded_record_holds_no_more_memory_than_it_has_bytes() {
     let (mut pipe, mut forge) = Forge::new();
@@ -297,7 +297,7 @@ fn a_padded_record_holds_no_more_memory_than_it_has_bytes() {
 }
 
 #[test]
-fn bad_records_of_a_peer_are_its_own_end() {
+fn a_malformed_record_fails_the_pipe() {
     let key_update = |asked| [24, 0, 0, 1, asked];
     for (typ, payload) in [
         (ContentType::Handshake, &key_update(7)[..]),
@@ -315,7 +315,7 @@ fn bad_records_of_a_peer_are_its_own_end() {
         let _ = give(&mut pipe, &wire, WHOLE, &mut out);
         assert!(out.is_empty());
     }
-    // Asking for new keys again and again is work for nothing.
+    // Endless requests for new keys are an attack.
     let (mut pipe, mut peer) = (pipe(), Peer::client(|_, _| {}));
     peer.shake(&mut pipe).unwrap();
     let many = (0..40).try_for_each(|_| {
@@ -329,7 +329,7 @@ fn bad_records_of_a_peer_are_its_own_end() {
 fn a_failed_handshake_ends_with_one_alert() {
     let (_, mut server) = open_pair(&[Cipher::Aes128Gcm]);
     assert_eq!(take(&mut server).len(), 0);
-    assert_eq!(give(&mut server, &[23, 3, 3, 0, 17, 0, 0], WHOLE, &mut Vec::new()), Ok(()), "not whole yet");
+    assert_eq!(give(&mut server, &[23, 3, 3, 0, 17, 0, 0], WHOLE, &mut Vec::new()), Ok(()), "not complete yet");
     assert_eq!(give(&mut server, &[0; 15], WHOLE, &mut Vec::new()), Err(TlsError::Authentication));
     assert_eq!(take(&mut server).len(), 2 + 22);
     server.close_notify();
