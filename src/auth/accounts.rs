@@ -1,6 +1,6 @@
-//! The accounts of this system, to tell whether a group is one user's alone.
+//! The accounts of this system, for the question whether a group has only one user.
 //!
-//! Accounts are read from `/etc/passwd` and `/etc/group`. A group that is not listed there is no private group.
+//! Accounts are read from `/etc/passwd` and `/etc/group`. A group that is not listed there is not private.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,13 +12,13 @@ pub(super) struct Accounts {
 }
 
 impl Accounts {
-    /// Reads both files. One that cannot be read counts as empty.
+    /// Reads both files. A file that cannot be read counts as empty.
     pub fn read() -> Accounts {
         Accounts { passwd: read("/etc/passwd"), group: read("/etc/group") }
     }
 
-    /// Returns whether a group has members, and all of them are this user or root. A user is a member of the group of its
-    /// line in `passwd`, and of those that list its name.
+    /// Returns true if a group has members, and all of them are this user or root. A user is a member of the group in its
+    /// `passwd` line and of all groups that list its name.
     pub fn is_private(&self, group: u32, user: u32) -> bool {
         let users = || self.passwd.lines().filter_map(User::parse);
         let mut members = users().filter(|it| it.group == group).map(|it| it.id).collect::<Vec<_>>();

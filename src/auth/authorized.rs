@@ -1,4 +1,5 @@
-//! `authorized_keys`: who is let in, and what for. One line for each key, in the manner of sshd's file of that name:
+//! The file `authorized_keys`: the keys that may connect, and their permissions. One line for each key, as in sshd's file
+//! of the same name:
 //!
 //! ```text
 //! # nothing but a connection
@@ -6,8 +7,8 @@
 //! permit-open="db:5432",permit-open="10.0.0.0/8:80-443" seaprox-ed25519 BASE64 web
 //! permit-listen="2222",max-streams=100,rate=10mbit,name="home" seaprox-ed25519 BASE64
 //! ```
-//! A `name` among the options goes before the one behind the key. Each key stands there once. Without the file nobody is
-//! let in.
+//! A `name` among the options overrides the name after the key. Each key may occur once. Without the file no key may
+//! connect.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,41 +24,41 @@ use super::permissions::Permissions;
 use super::public::{KEY_TYPE, PublicKey};
 use super::watched::FromFile;
 
-/// The keys that are let in. The default is none.
+/// The keys that may connect. The default is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuthorizedKeys {
     keys: HashMap<PublicKey, Arc<Permissions>>,
 }
 
-/// One line: a key and what it may do. Printed as it is parsed.
+/// One line: a key and its permissions. The printed form parses to the same value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthorizedKey {
     /// The key.
     pub key: PublicKey,
-    /// What it may do.
+    /// Its permissions.
     pub permissions: Permissions,
 }
 
 impl AuthorizedKeys {
-    /// What a key may do; nothing if it is not to be let in.
+    /// Returns the permissions of a key, or `None` if it may not connect.
     pub fn find(&self, key: &PublicKey) -> Option<&Arc<Permissions>> {
         self.keys.get(key)
     }
 
-    /// Each key with what it may do, in no order.
+    /// Iterates over the keys and their permissions, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&PublicKey, &Arc<Permissions>)> {
         self.keys.iter()
     }
 
-    /// How many keys there are.
+    /// Returns the number of keys.
     pub fn count(&self) -> usize {
         self.keys.len()
     }
 
-    /// Reads the content of a file; `path` is for errors.
+    /// Parses the content of a file; `path` is for errors.
     ///
     /// # Errors
-    /// A line that is malformed, a key that stands there twice, or too many of them.
+    /// A line is malformed, a key occurs twice, or there are too many keys.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<AuthorizedKeys, KeysError> {
         let mut keys = HashMap::new();
         for (line, entry) in lines::entries(path, bytes, parse_line)? {
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_found_with_what_they_may_do() {
+    fn a_key_is_found_with_its_permissions() {
         let (bare, web, home) = (key(3), key(4), key(5));
         let keys = parse(&format!(
             "# nodes\n{bare} joe@laptop\n\n  permit-open=\"db:5432\",name=\"w\" {web} web\r\nrate=1mbit\t{home}\t home\n"
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_file_nobody_is_let_in() {
+    fn without_a_file_no_key_may_connect() {
         let scratch = Scratch::new();
         let (keys, stamp) = load(&scratch.path("authorized_keys")).unwrap();
         assert_eq!((keys.count(), stamp), (0, Stamp::MISSING));
@@ -195,7 +196,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_can_be_read_again(
+        fn a_printed_line_parses_to_itself(
             mut options in prop::collection::vec(option(), 0..5),
             streams in prop::option::of(1..=1_000_000_u32),
             rate in prop::option::of(1..u64::MAX),

@@ -1,4 +1,4 @@
-//! Where the files of a node are.
+//! The directory of a node's files.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,19 +7,19 @@ use super::error::KeysError;
 use super::file;
 use crate::sys;
 
-/// The directory with the key of a node, the keys that it lets in, and the nodes that it knows.
+/// The directory with the key of a node, the keys that may connect to it, and the nodes that it knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigDirectory(PathBuf);
 
 impl ConfigDirectory {
-    /// This directory.
+    /// Makes a reference to a directory. Does not touch the file system.
     pub fn at(path: impl Into<PathBuf>) -> ConfigDirectory {
         ConfigDirectory(path.into())
     }
 
-    /// Where it is when nobody says so: `$XDG_CONFIG_HOME/seaprox`, else `$HOME/.config/seaprox`, else `%APPDATA%\\seaprox`
-    /// on Windows, else `/etc/seaprox`. A variable that is no whole path counts as unset, as the XDG base directory
-    /// specification has it.
+    /// Returns the default directory: `$XDG_CONFIG_HOME/seaprox`, else `$HOME/.config/seaprox`, else `%APPDATA%\\seaprox` on
+    /// Windows, else `/etc/seaprox`. A variable that is not an absolute path counts as unset, as in the XDG base directory
+    /// specification.
     pub fn find(env: impl Fn(&str) -> Option<OsString>) -> ConfigDirectory {
         let path = |name: &str| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let home = || path("HOME").map(|home| home.join(".config"));
@@ -30,35 +30,35 @@ impl ConfigDirectory {
         ConfigDirectory(above.join("seaprox"))
     }
 
-    /// Makes it, and what is above it, for its owner alone. One that is there stays as it is.
+    /// Creates the directory and its parents, accessible to their owner only. Existing directories are not changed.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// A directory cannot be created.
     pub fn make(&self) -> Result<(), KeysError> {
         file::make_directory(&self.0)
     }
 
-    /// The directory itself.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// The file with the key of the node.
+    /// Returns the path of the node's private key.
     pub fn key(&self) -> PathBuf {
         self.0.join("key")
     }
 
-    /// The file with a secret that is shared with another node.
+    /// Returns the path of the secret that is shared with another node.
     pub fn secret(&self) -> PathBuf {
         self.0.join("secret")
     }
 
-    /// The file with the keys that are let in.
+    /// Returns the path of the keys that may connect.
     pub fn authorized_keys(&self) -> PathBuf {
         self.0.join("authorized_keys")
     }
 
-    /// The file with the nodes that are known.
+    /// Returns the path of the known nodes.
     pub fn known_nodes(&self) -> PathBuf {
         self.0.join("known_nodes")
     }
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_directory_follows_the_environment() {
+    fn the_default_directory_follows_the_environment() {
         for (xdg, home, found) in [
             ("/x", "/h", "/x/seaprox"),
             ("", "/h", "/h/.config/seaprox"),
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_made_for_its_owner() {
+    fn the_directory_is_created_for_its_owner_only() {
         let scratch = Scratch::new();
         let directory = ConfigDirectory::at(scratch.path("a/seaprox"));
         directory.make().unwrap();

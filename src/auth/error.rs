@@ -1,13 +1,13 @@
 //! Errors in files of keys, users or paths: the file, the line, the word, and the expected content.
 //!
-//! Nothing that is private is ever quoted: an error about a private key or a secret has no word.
+//! Private content is never quoted: an error about a private key or a secret has no word.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A file of keys, users or paths that cannot be used.
+/// An error in a file of keys, users or paths.
 #[derive(Debug)]
 pub struct KeysError {
     path: PathBuf,
@@ -19,11 +19,11 @@ pub struct KeysError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Problem {
-    /// The system refuses.
+    /// A system call failed.
     Io(io::Error),
-    /// It is there already, and was to be made.
+    /// The file to create exists already.
     Exists,
-    /// Somebody else can read what is private; its mode.
+    /// Other users can read a private file; holds its mode.
     Readable(u32),
     /// Other users can change the file; holds its mode.
     Writable(u32),
@@ -31,7 +31,7 @@ pub enum Problem {
     Owner {
         /// The file or the directory.
         at: PathBuf,
-        /// The user that it belongs to.
+        /// The owner.
         owner: u32,
         /// The user of this process.
         user: u32,
@@ -43,7 +43,7 @@ pub enum Problem {
         /// Its mode.
         mode: u32,
     },
-    /// What stands in it.
+    /// The content is malformed.
     Content(Wrong),
     /// Error text of a file with another grammar.
     Text(String),
@@ -58,42 +58,42 @@ impl KeysError {
         move |error| KeysError::new(path, Problem::Io(error))
     }
 
-    /// The file as a whole is not what was expected.
+    /// Makes an error about the file as a whole.
     pub fn content(path: &Path, expected: impl Into<Cow<'static, str>>) -> KeysError {
         KeysError::new(path, Problem::Content(Wrong::missing(expected)))
     }
 
-    /// There is no such file, and one is needed.
+    /// Makes an error about a required file that does not exist.
     pub fn missing(path: &Path) -> KeysError {
         KeysError::new(path, Problem::Io(crate::sys::missing_file()))
     }
 
-    /// This line, counted from 1, is wrong: these words say why.
+    /// Makes an error about a line, counted from 1, with this text.
     pub fn text(path: &Path, line: usize, text: String) -> KeysError {
         KeysError { path: path.to_owned(), line: Some(line), problem: Problem::Text(text) }
     }
 
-    /// This line, counted from 1, is wrong.
+    /// Makes an error about a line, counted from 1, with the wrong word and the expected form.
     pub fn at(path: &Path, line: usize, wrong: Wrong) -> KeysError {
         KeysError { path: path.to_owned(), line: Some(line), problem: Problem::Content(wrong) }
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The line, counted from 1, where one is wrong.
+    /// Returns the number of the wrong line, counted from 1, if the error is about one line.
     pub fn line(&self) -> Option<usize> {
         self.line
     }
 
-    /// What is wrong.
+    /// Returns the kind of error.
     pub fn problem(&self) -> &Problem {
         &self.problem
     }
 
-    /// Whether there is no such file.
+    /// Returns true if the file does not exist.
     pub fn is_missing(&self) -> bool {
         matches!(&self.problem, Problem::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
@@ -105,28 +105,28 @@ impl KeysError {
     }
 }
 
-/// What is wrong with a text: a word, and what was expected in its place.
+/// A parse error: the wrong word, and the expected form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
-    /// The word; none where it is private or missing.
+    /// The wrong word; `None` if it is private or missing.
     pub word: Option<String>,
-    /// What was expected.
+    /// The expected form.
     pub expected: Cow<'static, str>,
 }
 
 impl Wrong {
-    /// This word is not what was expected.
+    /// Makes an error about a word that does not have the expected form.
     pub fn word(word: &str, expected: impl Into<Cow<'static, str>>) -> Wrong {
         Wrong { word: Some(word.to_owned()), expected: expected.into() }
     }
 
-    /// The line ends too early.
+    /// Makes an error about a missing word.
     pub fn missing(expected: impl Into<Cow<'static, str>>) -> Wrong {
         Wrong { word: None, expected: expected.into() }
     }
 }
 
-/// As it stands behind the file and the line.
+/// Writes the text that follows the file and the line in a message.
 impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(word) = &self.word {

@@ -1,4 +1,4 @@
-//! Files of keys: read within limits, written so that no reader ever finds half of one, and watched for changes.
+//! Files of keys: bounded reads, atomic writes, and the detection of changes.
 //!
 //! [`Modes`] checks the owners and modes of the files.
 
@@ -15,12 +15,12 @@ use super::{FILE_BYTES_MAX, PRIVATE_FILE_BYTES_MAX};
 use crate::sys;
 use crate::types::units::format_size;
 
-/// What a file looked like when it was read, so that one `stat` tells whether it has to be read again.
+/// The metadata of a file at the time of a read, so that one `stat` tells whether the file must be read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// None where there was no file.
+    /// `None` if there was no file.
     file: Option<Looks>,
-    /// Whether the file had changed so shortly before that the next change may have the same time.
+    /// The last change of the file was so recent that the next change may have the same time.
     is_fresh: bool,
 }
 
@@ -37,21 +37,21 @@ struct Looks {
 }
 
 impl Stamp {
-    /// That there is no file.
+    /// The stamp of a missing file.
     pub const MISSING: Stamp = Stamp { file: None, is_fresh: false };
 
-    /// What the file at a path looks like. One that cannot be looked at counts as missing.
+    /// Returns the stamp of the file at a path. A file without readable metadata counts as missing.
     pub fn of(path: &Path) -> Stamp {
         fs::metadata(path).map_or(Stamp::MISSING, |metadata| Stamp::from(&metadata))
     }
 
-    /// Whether the file may have another content than it had then. A file that had been written shortly before is always
-    /// thought to, because file systems do not tell two changes in the same tick from one.
+    /// Returns true if the content may have changed since the stamp. Always true if the file was written shortly before
+    /// the stamp, because two changes within one tick of the file system's clock have the same time.
     pub fn has_changed(&self, path: &Path) -> bool {
         self.is_fresh || Stamp::of(path).file != self.file
     }
 
-    /// Whether both are of the same file with the same content, as far as times tell.
+    /// Returns true if both stamps are of the same file with the same size and times.
     pub(super) fn looks_like(&self, other: &Stamp) -> bool {
         self.file == other.file
     }
@@ -91,7 +91,7 @@ impl Stamp {
 /// Reads a file that no other user can read or change.
 pub(super) fn read_private(path: &Path, modes: Modes) -> Result<Secret, KeysError> {
     let (mut file, _) = modes.open(path, Secrecy::Private)?;
-    // In a buffer that does not grow, because growing leaves a copy behind.
+    // The buffer never grows, because a reallocation would leave a copy of the secret in freed memory.
     let mut buf = Secret::zeroed(PRIVATE_FILE_BYTES_MAX + 1);
     let mut used = 0;
     while used < buf.expose().len() {
@@ -105,8 +105,8 @@ pub(super) fn read_private(path: &Path, modes: Modes) -> Result<Secret, KeysErro
     Err(KeysError::content(path, "at most 4KiB"))
 }
 
-/// Reads a file that no other user can change, up to a maximum size. The stamp is taken before the read, so that a change
-/// during the read is noticed.
+/// Reads a file that no other user can change, up to a maximum size. The stamp is taken before the read, so that it does
+/// not match a file that changes during the read.
 pub(super) fn read_public(path: &Path, modes: Modes, bytes_max: usize) -> Result<(Vec<u8>, Stamp), KeysError> {
     let (file, metadata) = modes.open(path, Secrecy::Public)?;
     let mut bytes = Vec::new();
@@ -117,11 +117,12 @@ pub(super) fn read_public(path: &Path, modes: Modes, bytes_max: usize) -> Result
     Ok((bytes, Stamp::from(&metadata)))
 }
 
-/// Makes a file for its owner alone, whole or not at all: it is written beside its place and then put there. Without
-/// `replace` that fails if anything is there, even if it has come there a moment before.
+/// Creates a file that only its owner can access. The content is written to a draft in the same directory, which is then
+/// renamed or linked, so the file is complete or does not exist. Without `replace` this fails if the path exists, also if
+/// another process creates it at the same moment.
 pub(super) fn create(path: &Path, content: &[u8], replace: bool) -> Result<(), KeysError> {
     Draft::remove_left(path);
-    // This only spares the work; putting it there is what decides.
+    // This check only saves work; the link below decides.
     if !replace && fs::symlink_metadata(path).is_ok() {
         return Err(KeysError::new(path, Problem::Exists));
     }
@@ -140,8 +141,8 @@ fn write_and_put(path: &Path, content: &[u8], replace: bool) -> Result<(), KeysE
     }
 }
 
-/// Adds a line to the end of a file, in one write that no other such write can come between, and says which line of the
-/// file it is, from 1.
+/// Appends a line to a file in one write, so that lines of several processes do not mix. Returns the number of the line,
+/// counted from 1.
 pub(super) fn append_line(path: &Path, line: &str) -> Result<usize, KeysError> {
     let is_new = fs::symlink_metadata(path).is_err();
     let mut options = OpenOptions::new();
@@ -152,7 +153,7 @@ pub(super) fn append_line(path: &Path, line: &str) -> Result<usize, KeysError> {
     if before.len() + line.len() + 2 > FILE_BYTES_MAX {
         return Err(KeysError::content(path, NO_ROOM));
     }
-    // Somebody's editor may have left the last line without its end.
+    // An editor may have left the last line without a newline.
     let lead = if before.last().is_none_or(|last| *last == b'\n') { "" } else { "\n" };
     let whole = file.write_all(format!("{lead}{line}\n").as_bytes()).and_then(|()| file.sync_all());
     whole
@@ -161,12 +162,12 @@ pub(super) fn append_line(path: &Path, line: &str) -> Result<usize, KeysError> {
     Ok(before.iter().filter(|byte| **byte == b'\n').count() + lead.len() + 1)
 }
 
-/// Makes a directory, and those above it, for its owner alone. One that is there stays as it is.
+/// Creates a directory and its parents, accessible to their owner only. Existing directories are not changed.
 pub(super) fn make_directory(path: &Path) -> Result<(), KeysError> {
     sys::private_directory_builder().recursive(true).create(path).map_err(KeysError::io(path))
 }
 
-/// The directory that a file is in.
+/// Returns the directory of a file.
 pub(super) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
@@ -175,7 +176,7 @@ pub(super) fn parent(path: &Path) -> &Path {
     }
 }
 
-/// A file that is being written, under a name of its own that goes when it is done.
+/// The temporary name of a file that is being written. Dropping it removes the name.
 struct Draft(PathBuf);
 
 impl Draft {
@@ -189,7 +190,7 @@ impl Draft {
             let draft = parent(path).join(draft);
             match sys::open_private(OpenOptions::new().write(true).create_new(true), &draft) {
                 Ok(file) => return Ok((file, Draft(draft))),
-                // Another system that shares the directory has a process with the same number.
+                // A process with the same id on another host that shares the directory.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => last = error,
                 Err(error) => return Err(error),
             }
@@ -199,7 +200,7 @@ impl Draft {
 }
 
 impl Draft {
-    /// Removes drafts of a file that killed processes left behind. Errors are ignored.
+    /// Removes the drafts of a file that killed processes left behind. Ignores errors.
     fn remove_left(path: &Path) {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
         let prefix = format!(".{name}.");
@@ -209,7 +210,7 @@ impl Draft {
                 Some((number(process)?, number(count)?))
             });
             let is_left = |(process, count): (u32, u32)| match process == std::process::id() {
-                // A draft with our process id is of an earlier process, unless our counter is past its count.
+                // A draft with this process's id is an earlier process's, unless this process's counter is past it.
                 true => count >= DRAFTS.load(Ordering::Relaxed),
                 false => !sys::is_running(process) || is_older(&entry.path(), DRAFT_AGE_MAX),
             };
@@ -220,7 +221,7 @@ impl Draft {
     }
 }
 
-/// A number in digits alone.
+/// Parses a number that consists of digits only.
 fn number(text: &str) -> Option<u32> {
     text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }
@@ -232,21 +233,21 @@ fn is_older(path: &Path, age: Duration) -> bool {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // After a rename there is none.
+        // After a rename the draft does not exist.
         let _ = fs::remove_file(&self.0);
     }
 }
 
-/// Drafts that this process has begun.
+/// The number of drafts that this process has started.
 static DRAFTS: AtomicU32 = AtomicU32::new(0);
 
-/// What is expected of a file that is full.
+/// The expected form in an error about a full file.
 pub(super) const NO_ROOM: &str = "room for one more line; remove some";
-/// A draft is written at once: one that is older is left over, whatever process has its number now.
+/// A draft exists only for moments, so an older draft is left over, even if a process has its id.
 const DRAFT_AGE_MAX: Duration = Duration::from_secs(60);
-/// Names that are tried for a draft.
+/// Attempts to find an unused name for a draft.
 const DRAFTS_MAX: u32 = 16;
-/// The coarsest clock of a file system that is in use, that of FAT.
+/// The coarsest clock tick of a common file system, FAT.
 const TICK_SECS_MAX: u64 = 2;
 
 #[cfg(test)]
@@ -260,7 +261,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_file_is_made_for_its_owner_and_never_replaced_unasked() {
+    fn a_new_file_is_its_owners_only_and_an_existing_one_is_replaced_only_on_request() {
         let scratch = Scratch::new();
         let path = scratch.path("key");
         create(&path, b"one", false).unwrap();
@@ -268,18 +269,18 @@ pub(super) mod tests {
         let error = create(&path, b"two", false).unwrap_err();
         assert!(matches!(error.problem(), Problem::Exists), "{error}");
         let error = write_and_put(&path, b"two", false).unwrap_err();
-        assert!(matches!(error.problem(), Problem::Exists), "nor one that came a moment before: {error}");
+        assert!(matches!(error.problem(), Problem::Exists), "a file from another process at the same moment: {error}");
         assert_eq!(fs::read(&path).unwrap(), b"one");
         create(&path, b"three", true).unwrap();
         assert_eq!((fs::read(&path).unwrap().as_slice(), mode(&path)), (b"three".as_slice(), 0o600));
-        // Not even a name that leads nowhere is replaced, or followed.
+        // A dangling symbolic link is neither replaced nor followed.
         std::os::unix::fs::symlink(scratch.path("elsewhere"), scratch.path("link")).unwrap();
         assert!(matches!(create(&scratch.path("link"), b"x", false).unwrap_err().problem(), Problem::Exists));
         assert_eq!(scratch.names(), ["key", "link"], "nothing else is left behind");
     }
 
     #[test]
-    fn what_a_killed_process_left_half_made_is_removed() {
+    fn a_draft_of_a_killed_process_is_removed() {
         let scratch = Scratch::new();
         let path = scratch.path("key");
         let mut child = std::process::Command::new("true").spawn().unwrap();
@@ -292,7 +293,7 @@ pub(super) mod tests {
         for name in left.iter().chain(&stays) {
             scratch.write(name, "half", 0o600);
         }
-        // Process 1 lives, and has made none so long ago.
+        // Process 1 is running, but its draft is too old.
         let old = SystemTime::now() - DRAFT_AGE_MAX - Duration::from_secs(1);
         File::options().write(true).open(scratch.path(&left[2])).unwrap().set_modified(old).unwrap();
         create(&path, b"whole", false).unwrap();
@@ -302,7 +303,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn of_many_that_make_a_file_one_does_and_it_is_whole() {
+    fn one_of_many_concurrent_creators_makes_the_file_and_it_is_complete() {
         let scratch = Scratch::new();
         let path = scratch.path("key");
         let start = std::sync::Barrier::new(8);
@@ -324,7 +325,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_others_can_read_or_change_is_refused() {
+    fn a_file_that_other_users_can_read_or_change_is_refused() {
         let scratch = Scratch::new();
         for (file_mode, private, public) in [
             (0o600, true, true),
@@ -343,7 +344,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn files_have_a_limit() {
+    fn a_file_above_its_size_limit_is_refused() {
         let scratch = Scratch::new();
         for (bytes, fits) in [(PRIVATE_FILE_BYTES_MAX, true), (PRIVATE_FILE_BYTES_MAX + 1, false)] {
             let path = scratch.write("private", vec![b'x'; bytes], 0o600);
@@ -363,11 +364,11 @@ pub(super) mod tests {
             create(Path::new("/dev/zero"), b"", false).unwrap_err().to_string(),
             "/dev/zero: it is there already, and is not replaced"
         );
-        assert!(read_private(Path::new("/dev/zero"), Modes::Strict).is_err(), "it has no end");
+        assert!(read_private(Path::new("/dev/zero"), Modes::Strict).is_err(), "an endless file");
     }
 
     #[test]
-    fn lines_are_added_behind_what_is_there() {
+    fn a_line_is_appended_after_the_existing_lines() {
         let scratch = Scratch::new();
         let path = scratch.path("nodes");
         assert_eq!(append_line(&path, "one").unwrap(), 1);
@@ -378,7 +379,7 @@ pub(super) mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine, without an end\nthree\n");
         fs::write(&path, vec![b'x'; FILE_BYTES_MAX - 5]).unwrap();
         assert!(append_line(&path, "four").unwrap_err().to_string().contains(NO_ROOM));
-        assert_eq!(append_line(&path, "six").unwrap(), 2, "and no byte more");
+        assert_eq!(append_line(&path, "six").unwrap(), 2, "exactly the limit");
     }
 
     #[test]
@@ -388,7 +389,7 @@ pub(super) mod tests {
         let old = |path: &Path| Stamp { is_fresh: false, ..Stamp::of(path) };
         let stamp = old(&path);
         assert!(!stamp.has_changed(&path));
-        assert!(Stamp::of(&path).has_changed(&path), "it was written just now");
+        assert!(Stamp::of(&path).has_changed(&path), "the file is too new to be sure");
         let file = File::options().write(true).open(&path).unwrap();
         file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
         assert!(stamp.has_changed(&path), "another time");

@@ -1,11 +1,11 @@
-//! `known_nodes`: which key each node has that one connects to. One line for each key of a node:
+//! The file `known_nodes`: the keys of the nodes that this node connects to. One line for each key of a node:
 //!
 //! ```text
 //! HOST:PORT seaprox-ed25519 BASE64 [NAME]
 //! ```
-//! A node may have several lines, and then any of their keys. Lines are only ever added here, at the end; those of others
-//! stay as they are. Names are compared without regard to case and to a final dot, addresses in their plain form, and
-//! neither is resolved: a node is known as what one connects to.
+//! A node with several lines may have any of their keys. seaprox only appends lines and never changes the others. Names
+//! are compared without case and without the final dot, addresses in canonical form. Neither is resolved: a node is known
+//! by the address in the configuration.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -18,32 +18,32 @@ use super::watched::FromFile;
 use super::{ENTRIES_MAX, FILE_BYTES_MAX, lines};
 use crate::{Name, Target};
 
-/// The nodes that are known. The default is none.
+/// The known nodes. The default is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownNodes {
     path: PathBuf,
-    /// Each with its line, from 1.
+    /// Each node with the number of its line, counted from 1.
     nodes: Vec<(usize, Target, PublicKey)>,
 }
 
-/// What is known of a node that has shown a key.
+/// The result of a look-up of a node and the key that it has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It is known to have this key.
+    /// The node is known with this key.
     Known,
-    /// Nothing is known of it.
+    /// The node is not known.
     Unknown,
-    /// It is known to have another key: either the node has a new one, or somebody is in between.
+    /// The node is known with another key. It may have a new key, or an attacker may be in the middle.
     Changed {
-        /// The key that it is known to have; the first, if there are several.
+        /// The known key, the first if there are several.
         known: PublicKey,
-        /// Where in the file that stands, from 1.
+        /// The number of its line, counted from 1.
         line: usize,
     },
 }
 
 impl KnownNodes {
-    /// What is known of a node and a key. A Unix socket is never known.
+    /// Looks up a node and a key. A Unix socket is never known.
     pub fn look_up(&self, node: &Target, key: &PublicKey) -> Standing {
         let Some(node) = plain(node) else { return Standing::Unknown };
         let mut standing = Standing::Unknown;
@@ -58,21 +58,21 @@ impl KnownNodes {
         standing
     }
 
-    /// The keys that a node is known to have.
+    /// Returns the known keys of a node.
     pub fn keys_of(&self, node: &Target) -> impl Iterator<Item = &PublicKey> {
         let node = plain(node);
         self.nodes.iter().filter(move |(_, known, _)| Some(known) == node.as_ref()).map(|(_, _, key)| key)
     }
 
-    /// How many lines there are.
+    /// Returns the number of entries.
     pub fn count(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Adds a line for a node and its key to the end of the file, which is made with its directory if need be.
+    /// Appends a line for a node and its key to the file. Creates the file and its directory if they do not exist.
     ///
     /// # Errors
-    /// A Unix socket, a file that is full, or one that cannot be written; nothing is known then that was not before.
+    /// The node is a Unix socket, or the file is full or cannot be written. The known nodes do not change then.
     pub fn add(&mut self, node: &Target, key: &PublicKey) -> Result<(), KeysError> {
         let Some(node) = plain(node) else {
             return Err(KeysError::new(&self.path, Problem::Content(Wrong::word(&node.to_string(), NODE_FORM))));
@@ -86,10 +86,10 @@ impl KnownNodes {
         Ok(())
     }
 
-    /// Reads the content of a file; `path` is for errors, and for what is added.
+    /// Parses the content of a file; `path` is for errors and for [`KnownNodes::add`].
     ///
     /// # Errors
-    /// A line that is malformed, or too many of them.
+    /// A line is malformed, or there are too many lines.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<KnownNodes, KeysError> {
         let entries = lines::entries(path, bytes, parse_line)?;
         let nodes = entries.into_iter().map(|(line, (node, key))| (line, node, key)).collect();
@@ -117,14 +117,14 @@ impl FromFile for KnownNodes {
 
 fn parse_line(line: &str) -> Result<(Target, PublicKey), Wrong> {
     let (word, rest) = lines::split_word(line);
-    // A bare port would be a node of this host; a line that lost its host is more likely.
+    // A port alone would be a node on this host; more likely the line has lost its host.
     let node = Target::parse(word).ok().filter(|_| word.contains(':')).as_ref().and_then(plain);
     let node = node.ok_or_else(|| Wrong::word(word, NODE_FORM))?;
     let (key, _) = lines::parse_key(rest)?;
     Ok((node, key))
 }
 
-/// The form in which nodes are compared and written; none for a Unix socket.
+/// Returns the form in which nodes are compared and written, or `None` for a Unix socket.
 fn plain(node: &Target) -> Option<Target> {
     match node {
         Target::Ip(addr) => Some(Target::Ip(SocketAddr::new(addr.ip().to_canonical(), addr.port()))),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_stands_behind_the_lines_of_others() {
+    fn an_added_node_is_appended_and_the_other_lines_stay() {
         let scratch = Scratch::new();
         let path = scratch.path("new/known_nodes");
         let (mut known, stamp) = load(&path).unwrap();
@@ -209,7 +209,7 @@ mod tests {
         known.add(&node("Example.org:23232"), &key(3)).unwrap();
         assert_eq!(known.look_up(&node("example.org:23232"), &key(3)), Standing::Known);
         assert_eq!(mode(&path), 0o600);
-        // Meanwhile somebody writes a comment, without an end.
+        // A user adds a comment without a newline.
         let first = format!("example.org:23232 {}\n", key(3));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), first);
         std::fs::write(&path, format!("{first}# mine")).unwrap();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_added_is_not_known() {
+    fn a_node_that_cannot_be_added_stays_unknown() {
         let scratch = Scratch::new();
         let mut known = load(&scratch.write("file", "", 0o600)).unwrap().0;
         assert!(known.add(&node("unix:/run/x"), &key(3)).unwrap_err().to_string().contains("unix:/run/x"));
@@ -238,7 +238,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_can_be_read_again(host in "[a-zA-Z0-9.-]{1,20}|\\[[0-9a-f:]{2,12}\\]", port: u16, bytes: [u8; 32]) {
+        fn a_printed_line_parses_to_itself(host in "[a-zA-Z0-9.-]{1,20}|\\[[0-9a-f:]{2,12}\\]", port: u16, bytes: [u8; 32]) {
             let (Ok(target), Ok(key)) = (Target::from_host(&host, port.max(1)), PublicKey::from_bytes(bytes)) else {
                 return Ok(());
             };

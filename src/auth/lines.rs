@@ -1,7 +1,7 @@
-//! The lines of files that name keys: what is skipped, what is cut into words, and how many there may be.
+//! The line format of the key files.
 //!
-//! Empty lines and those whose first character behind blanks is `#` say nothing. Words are separated by blanks and tabs.
-//! A line that is wrong makes the whole file wrong.
+//! Empty lines, and lines whose first character after blanks is `#`, are skipped. Words are separated by blanks and tabs.
+//! A malformed line makes the whole file invalid.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::ENTRIES_MAX;
 use super::error::{KeysError, Wrong};
 use super::public::{KEY_NAME_FORM, KEY_TYPE, PublicKey, is_key_name};
 
-/// What each line stands for, with its number from 1.
+/// Parses each line. Returns the entries with their line numbers, counted from 1.
 pub(super) fn entries<T>(
     path: &Path,
     bytes: &[u8],
@@ -31,7 +31,7 @@ pub(super) fn entries<T>(
     Ok(entries)
 }
 
-/// The first word of a text, and what comes behind it.
+/// Splits a text into its first word and the rest.
 pub(super) fn split_word(text: &str) -> (&str, &str) {
     let text = text.trim_ascii_start();
     let end = text.find(|char: char| char.is_ascii_whitespace()).unwrap_or(text.len());
@@ -39,7 +39,7 @@ pub(super) fn split_word(text: &str) -> (&str, &str) {
     (word, rest.trim_ascii())
 }
 
-/// `seaprox-ed25519 BASE64 [NAME]` and nothing else.
+/// Parses `seaprox-ed25519 BASE64 [NAME]`.
 pub(super) fn parse_key(text: &str) -> Result<(PublicKey, Option<&str>), Wrong> {
     let (kind, rest) = split_word(text);
     if kind != KEY_TYPE {
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_a_limit_of_keys() {
+    fn a_file_with_too_many_keys_is_refused() {
         assert_eq!(read("x\n".repeat(ENTRIES_MAX).as_bytes()).unwrap().len(), ENTRIES_MAX);
         assert_eq!(
             read("x\n".repeat(ENTRIES_MAX + 1).as_bytes()),

@@ -1,19 +1,19 @@
-//! Where a key may have this node listen.
+//! Rules for the addresses that a key may have this node listen on.
 //!
 //! ```text
 //! rule  = *                      any port of any address
 //!       | [host ":"] ports
 //! host  = (nothing)              loopback, of both families, and localhost
 //!       | localhost              the same
-//!       | * | 0.0.0.0 | [::]     any address, and all of them at once
+//!       | * | 0.0.0.0 | [::]     any address, also the unspecified one
 //!       | 10.0.0.1 | [fd00::1]   this address
-//!       | [fe80::1%eth0]         this address at this interface, when it is asked for with the same zone
-//!       | NAME                   the addresses of this name, when it is asked for by this name
-//! ports = 8080 | 8000-8999 | *   any port is also one that the system chooses
-//!       | 0                      one that the system chooses
+//!       | [fe80::1%eth0]         this address on this interface, if the request names the same zone
+//!       | NAME                   the addresses of this name, if the request contains this name
+//! ports = 8080 | 8000-8999 | *   `*` includes port 0
+//!       | 0                      a port that the system chooses
 //! ```
-//! Names are compared without regard to case. An address of IPv4 in IPv6 is what it is. A rule for one address of loopback
-//! does not permit loopback of both families. A Unix socket is never permitted. Nothing here resolves a name.
+//! Names are compared without case. An IPv4-mapped IPv6 address counts as the IPv4 address. A rule for one loopback address
+//! does not permit the loopback of both families. A Unix socket is never permitted. This module resolves no names.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ use std::str::FromStr;
 
 use crate::{Bind, Name, Target};
 
-/// A place where one may listen.
+/// A set of addresses and ports that a key may have this node listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenRule {
     host: Host,
@@ -32,20 +32,20 @@ pub struct ListenRule {
 enum Host {
     Loopback,
     Any,
-    /// Invariant: in its plain form, and not unspecified.
+    /// Invariant: the address is canonical and not unspecified.
     Ip(IpAddr),
-    /// Invariant: an address with a zone.
+    /// Invariant: the name is an address with a zone.
     Zoned(Name),
-    /// Invariant: in lower case, not localhost, and no address with a zone.
+    /// Invariant: the name is in lower case, not localhost, and not an address with a zone.
     Name(Box<str>),
 }
 
-/// The ports from the first to the second. Invariant: the first is not above the second.
+/// The ports from the first to the second, both included. Invariant: the first is not above the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Ports(u16, u16);
 
 impl ListenRule {
-    /// Whether it permits to listen there.
+    /// Returns true if the rule permits to listen on this address.
     pub fn permits(&self, bind: &Bind) -> bool {
         bind.port().is_some_and(|port| self.ports.contains(port)) && self.host.permits(bind)
     }
@@ -56,13 +56,13 @@ impl Host {
         if text == "*" {
             return Some(Host::Any);
         }
-        // The port is of no account; what is read is an address with or without brackets, or a name.
+        // The port does not matter; the parser reads an address with or without brackets, or a name.
         match Target::from_host(text, 1).ok()? {
             Target::Ip(addr) if addr.ip().to_canonical().is_unspecified() => Some(Host::Any),
             Target::Ip(addr) => Some(Host::Ip(addr.ip().to_canonical())),
             Target::Name(name, _) if is_localhost(&name) => Some(Host::Loopback),
             Target::Name(name, _) if name.zoned().is_some() => Some(Host::Zoned(name)),
-            // Without a letter it is a mistyped address.
+            // A name without a letter is a mistyped address.
             Target::Name(name, _) if !name.as_str().bytes().any(|byte| byte.is_ascii_alphabetic()) => None,
             Target::Name(name, _) => Some(Host::Name(name.as_str().to_ascii_lowercase().into())),
             Target::Unix(_) => None,
@@ -76,7 +76,7 @@ impl Host {
             (Host::Loopback, Bind::Ip(addr)) => addr.ip().to_canonical().is_loopback(),
             (Host::Loopback, Bind::Name(name, _)) => is_localhost(name),
             (Host::Ip(ip), Bind::Ip(addr)) => addr.ip().to_canonical() == *ip,
-            // The names of interfaces are told apart by case.
+            // Interface names are case-sensitive.
             (Host::Zoned(wanted), Bind::Name(name, _)) => name == wanted,
             (Host::Name(wanted), Bind::Name(name, _)) => name.as_str().eq_ignore_ascii_case(wanted),
             _ => false,
@@ -103,7 +103,7 @@ impl Ports {
     }
 }
 
-/// A port from 1 on, in digits alone.
+/// Parses a port from 1 to 65535 that consists of digits only.
 fn port(text: &str) -> Option<u16> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if digits { text.parse().ok().filter(|port| *port > 0) } else { None }
@@ -116,14 +116,14 @@ fn is_localhost(name: &Name) -> bool {
 impl FromStr for ListenRule {
     type Err = &'static str;
 
-    /// The error is what was expected.
+    /// Parses a rule. The error is the expected form.
     fn from_str(text: &str) -> Result<ListenRule, &'static str> {
         if text == "*" {
             return Ok(ListenRule { host: Host::Any, ports: Ports::ALL });
         }
         let (host, ports) = match text.rsplit_once(':') {
             None => (Host::Loopback, text),
-            // Without brackets nobody can tell where an IPv6 address ends.
+            // The end of an IPv6 address without brackets cannot be found.
             Some((host, _)) if host.contains(':') && !host.ends_with(']') => return Err(LISTEN_FORM),
             Some((host, ports)) => (Host::parse(host).ok_or(LISTEN_FORM)?, ports),
         };
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_port_is_loopback_and_nothing_else() {
+    fn a_port_alone_permits_loopback_only() {
         for bind in
             ["8080", "127.0.0.1:8080", "127.9.9.9:8080", "[::1]:8080", "[::ffff:127.0.0.1]:8080", "LocalHost:8080"]
         {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_is_any_address_and_an_address_is_itself() {
+    fn a_star_permits_any_address_and_an_address_permits_itself() {
         for bind in ["8080", ":8080", "0.0.0.0:8080", "10.0.0.1:8080", "example.org:8080"] {
             assert!(permits("*:8080", bind) && permits("0.0.0.0:8080", bind) && permits("[::]:8080", bind), "{bind}");
             assert!(permits("*", bind), "{bind}");
@@ -197,13 +197,13 @@ mod tests {
         for bind in [":80", "0.0.0.0:80", "10.0.0.2:80", "80", "name:80"] {
             assert!(!permits("10.0.0.1:80", bind), "{bind}");
         }
-        assert!(!permits("127.0.0.1:80", "80"), "loopback is two addresses");
-        assert!(!permits("127.0.0.1:80", "0.0.0.0:80"), "what is everything is not loopback here");
+        assert!(!permits("127.0.0.1:80", "80"), "loopback is the addresses of both families");
+        assert!(!permits("127.0.0.1:80", "0.0.0.0:80"), "the unspecified address is more than loopback");
         assert!(permits("Example.org.:80", "EXAMPLE.org:80") && !permits("example.org:80", "www.example.org:80"));
     }
 
     #[test]
-    fn an_address_with_a_zone_is_named_as_a_whole() {
+    fn an_address_with_a_zone_matches_only_the_same_address_and_zone() {
         for rule in ["[fe80::1%eth0]:80", "[FE80:0::1%eth0]:80", "*:80"] {
             assert!(permits(rule, "[fe80::1%eth0]:80"), "{rule}");
         }
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_ranges() {
+    fn a_port_range_permits_its_ports_only() {
         for (rule, port, is_permitted) in [
             ("8000-8999", "8000", true),
             ("8000-8999", "8999", true),
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rule_is_refused() {
+    fn an_invalid_rule_is_refused() {
         for text in [
             "",
             ":",
@@ -266,7 +266,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_can_be_read_again(
+        fn a_printed_rule_parses_to_itself(
             text in "(\\*:|localhost:|10\\.0\\.0\\.[0-9]:|\\[fd00::[0-9a-f]\\]:|[a-zA-Z0-9.:\\[\\]*-]{0,12}:)?(\\*|[0-9]{1,5}(-[0-9]{1,5})?)|\\PC{0,16}",
         ) {
             if let Ok(rule) = text.parse::<ListenRule>() {

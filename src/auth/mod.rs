@@ -1,21 +1,21 @@
-//! Keys: who a node is, whom it lets in and for what, and which nodes it knows.
+//! Keys: the key of a node, the keys that may connect to it and their permissions, and the keys of the nodes it knows.
 //!
-//! A node has one ed25519 key ([`NodeKey`]), made at its first use. Two files say the rest, in the manner of ssh:
+//! A node has one ed25519 key ([`NodeKey`]), created at the first use. Its files are like those of ssh:
 //!
 //! ```text
 //! DIRECTORY/key              the node's own key: PKCS#8 in PEM, mode 0600             NodeKey
 //! DIRECTORY/authorized_keys  [OPTIONS] seaprox-ed25519 BASE64 [NAME]                  AuthorizedKeys
 //! DIRECTORY/known_nodes      HOST:PORT seaprox-ed25519 BASE64 [NAME]                  KnownNodes
-//! DIRECTORY/secret           a secret that two nodes share and both derive a key from Secret
+//! DIRECTORY/secret           a shared secret from which two nodes derive their key    Secret
 //! ```
 //!
-//! DIRECTORY is a [`ConfigDirectory`]. A key that stands in `authorized_keys` without options may connect, and may do
-//! nothing then: open no target, listen nowhere. What it may do are its [`Permissions`].
+//! DIRECTORY is a [`ConfigDirectory`]. A key in `authorized_keys` without options may only connect: it may open no target
+//! and listen nowhere. Options add [`Permissions`].
 //!
 //! Private data is read only from files that no other user can read, is never printed, and is overwritten when it is
-//! dropped. A file that another user may change or replace is not read at all ([`Modes`]). Public files are bounded by the
-//! limits below. A file with a malformed line is refused as a whole, and the reader keeps its earlier content ([`Watched`]).
-//! Nothing here opens a socket or knows a link.
+//! dropped. A file that another user can change or replace is not read at all ([`Modes`]). The limits below bound the size
+//! of files. A file with a malformed line is refused as a whole, and the reader keeps its earlier content ([`Watched`]).
+//! This module opens no sockets and knows no links.
 
 mod accounts;
 mod authorized;
@@ -49,13 +49,13 @@ pub use public::{KeyError, PublicKey, SPKI_BYTES};
 pub use secret::{SECRET_BYTES_MIN, Secret, SecretError};
 pub use watched::{FromFile, Watched};
 
-/// The largest file of keys that is read; that of a private key or a secret may have [`PRIVATE_FILE_BYTES_MAX`].
+/// Size limit of a file of public keys.
 pub const FILE_BYTES_MAX: usize = 4 << 20;
-/// The largest file of a private key or a secret that is read.
+/// Size limit of a file with a private key or a secret.
 pub const PRIVATE_FILE_BYTES_MAX: usize = 4 << 10;
-/// Keys in one file.
+/// Limit of the keys in one file.
 pub const ENTRIES_MAX: usize = 10_000;
-/// Places that one key may open, and places where it may listen, each.
+/// Limit of the `permit-open` options of one key, and of its `permit-listen` options.
 pub const RULES_MAX: usize = 256;
-/// Bytes in the name of a key.
+/// Size limit of the name of a key.
 pub const KEY_NAME_BYTES_MAX: usize = 64;

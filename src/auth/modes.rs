@@ -1,12 +1,12 @@
 //! Owners and modes: checks that no other user can change or replace a file, or read a private one.
 //!
-//! The rules are those of sshd's StrictModes. A file belongs to this user or to root and nobody else may write to it, and
-//! the same holds for every directory on its way, those of symbolic links included. Two kinds of directory are open to
-//! others and harmless: one of root with the sticky bit, such as `/tmp`, where the next entry belongs to this user or to
-//! root; and one whose group has this user (and root) as its only member, as a umask of 002 makes them.
+//! The rules are those of sshd's StrictModes. A file must belong to this user or to root, and no other user may write to
+//! it. The same holds for each directory on its path, also on the targets of symbolic links. Two kinds of directory are
+//! writable for others and still safe: a directory of root with the sticky bit, such as `/tmp`, if the next entry belongs
+//! to this user or to root; and a directory whose group has no other members than this user and root, as with umask 002.
 //!
-//! The way is walked from its beginning: when an entry is looked at, nobody else can change the directories above it.
-//! A pipe or a device is not judged: its owner and mode say nothing of what is in it.
+//! The check walks the path from the root, so no other user can change the directories above the checked entry.
+//! A pipe or a device is not checked, because its owner and mode tell nothing about its content.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -38,7 +38,7 @@ pub(super) enum Secrecy {
 }
 
 impl Modes {
-    /// Opens a file for reading, and checks what was opened and the way there.
+    /// Opens a file for reading, and checks the open file and its path.
     pub(super) fn open(self, path: &Path, secrecy: Secrecy) -> Result<(File, Metadata), KeysError> {
         let judge = Judge { path, user: sys::effective_user() };
         for _ in 0..TRIES {
@@ -59,17 +59,17 @@ impl Modes {
                 return Ok((file, metadata));
             }
             judge.file(&metadata, secrecy)?;
-            // A file without a name, such as that of a here-document, is in no directory.
+            // A file without a name, such as a here-document, has no directory.
             if file_owner(&metadata).links == 0 || judge.walk()?.is_some_and(|found| is_same(&found, &metadata)) {
                 return Ok((file, metadata));
             }
-            // It was replaced between the two looks.
+            // The file was replaced between the open and the check of its path.
         }
         Err(KeysError::new(path, Problem::Io(io::Error::other("it is being replaced again and again"))))
     }
 }
 
-/// Judges the way to a file, for a user.
+/// Checks a file and its path for one user.
 struct Judge<'a> {
     path: &'a Path,
     user: u32,
@@ -95,11 +95,11 @@ impl Judge<'_> {
         Err(KeysError::new(self.path, Problem::Owner { at, owner, user }))
     }
 
-    /// Judges the file itself.
+    /// Checks the file itself.
     fn file(&self, file: &Metadata, secrecy: Secrecy) -> Result<(), KeysError> {
         self.owner(self.path, file)?;
         let sys::FileOwner { user: owner, mode, .. } = file_owner(file);
-        // A file of root is not this user's to change: root has let the group read it, as Kubernetes does with its secrets.
+        // Root may let a group read its file, as Kubernetes does with secrets; this user cannot change that mode.
         let readable = if owner == 0 && self.user != 0 { 0o037 } else { 0o077 };
         if secrecy == Secrecy::Private && mode & readable != 0 {
             return Err(KeysError::new(self.path, Problem::Readable(mode)));
@@ -110,7 +110,7 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Judges a directory. Returns whether others may add entries to it, which is so in a sticky one of root.
+    /// Checks a directory. Returns true if others may add entries, as in a sticky directory of root.
     fn directory(&self, at: &Path) -> Result<bool, KeysError> {
         let entry = fs::symlink_metadata(at).map_err(KeysError::io(at))?;
         self.owner(at, &entry)?;
@@ -125,7 +125,7 @@ impl Judge<'_> {
         Err(KeysError::new(self.path, Problem::Directory { at, mode }))
     }
 
-    /// Walks the path and judges each directory on it. Returns what is at its end, if there is anything.
+    /// Walks the path and checks each directory. Returns the metadata of the last entry, or `None` if it does not exist.
     fn walk(&self) -> Result<Option<Metadata>, KeysError> {
         let mut at = PathBuf::from("/");
         let mut rest = words(self.path);
@@ -187,9 +187,9 @@ fn words(path: &Path) -> VecDeque<OsString> {
 }
 
 const STICKY: u32 = 0o1000;
-/// Symbolic links on one way, as Linux has it.
+/// Limit of the symbolic links on one path, the same as in Linux.
 const LINKS_MAX: u32 = 40;
-/// A file that is replaced while it is looked at is looked at again.
+/// Attempts to check a file that is replaced during the check.
 const TRIES: u32 = 8;
 
 #[cfg(test)]
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_of_a_symbolic_link_is_judged_too() {
+    fn the_path_of_a_symbolic_links_target_is_checked() {
         let (scratch, _directory, file) = tree();
         let us = sys::effective_user();
         let open = scratch.path("open");
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_are_this_user_and_root() {
+    fn a_file_or_directory_of_another_user_is_refused() {
         if !is_root() {
             return;
         }
@@ -294,14 +294,14 @@ mod tests {
             }
             set(&directory, 0, 0, 0o755);
         }
-        // The scratch directory is in one that all may write to, and that is root's and sticky.
+        // The scratch directory is in a sticky directory of root that all users may write to.
         let (scratch, _, file) = tree();
         chown(scratch.path(""), Some(OTHER), None).unwrap();
         assert!(wrong(&file, 0, Secrecy::Public).unwrap().contains("belongs to user 54322"));
     }
 
     #[test]
-    fn a_sticky_directory_of_root_is_harmless_where_the_next_entry_is_ours() {
+    fn a_sticky_directory_of_root_is_accepted_if_the_next_entry_is_this_users_or_roots() {
         if !is_root() {
             return;
         }
@@ -318,13 +318,13 @@ mod tests {
         assert!(wrong(&link, JOE, Secrecy::Public).unwrap().contains("belongs to user 54322"));
         std::os::unix::fs::lchown(&link, Some(JOE), None).unwrap();
         assert_eq!(wrong(&link, JOE, Secrecy::Public), None);
-        // The sticky bit does not bind the owner of the directory.
+        // The sticky bit does not restrict the owner of the directory.
         set(&directory, JOE, 0, 0o1777);
         assert!(wrong(&file, JOE, Secrecy::Public).is_some());
     }
 
     #[test]
-    fn group_write_is_harmless_where_the_group_is_private() {
+    fn group_write_is_accepted_if_the_group_is_private() {
         if !is_root() {
             return;
         }
@@ -341,10 +341,10 @@ mod tests {
         assert!(wrong(&file, 0, Secrecy::Public).unwrap().contains("others may write to the directory"));
     }
 
-    /// A volume as the kubelet makes it: the files are links into a directory with a date, which a link of root's is
-    /// switched to; with an fsGroup the group may read.
+    /// A volume as the kubelet makes it: the files are links through `..data`, a link of root, into a dated directory.
+    /// With an fsGroup the group may read.
     #[test]
-    fn a_secret_volume_of_kubernetes_is_fine() {
+    fn a_secret_volume_of_kubernetes_is_accepted() {
         if !is_root() {
             return;
         }
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_not_judged() {
+    fn a_device_is_not_checked() {
         assert!(Modes::Strict.open(Path::new("/dev/null"), Secrecy::Private).is_ok());
         let error = Modes::Strict.open(Path::new("/no/such/file"), Secrecy::Public).unwrap_err();
         assert!(error.is_missing(), "{error}");

@@ -1,7 +1,7 @@
-//! The key of a node: an ed25519 seed, and what follows from it.
+//! The private key of a node: an ed25519 seed.
 //!
-//! It is made at random once and kept in a file, or derived from a secret that two nodes share; both then have the same
-//! key, and each pins it as the other's.
+//! The key is generated once and kept in a file, or derived from a secret that two nodes share. In the second case both
+//! nodes have the same key, and each accepts only that key from the other.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -25,7 +25,7 @@ pub struct NodeKey {
 }
 
 impl NodeKey {
-    /// A new key.
+    /// Generates a key.
     ///
     /// # Errors
     /// The system has no random bytes.
@@ -33,20 +33,20 @@ impl NodeKey {
         Secret::random(SEED_BYTES).map(NodeKey::from_seed)
     }
 
-    /// The key that follows from a shared secret: PBKDF2-HMAC-SHA256 with the salt `seaprox-link-v1` and 600,000 rounds.
-    /// That takes a few tenths of a second, so it is not for the loop.
+    /// Derives the key from a shared secret with PBKDF2-HMAC-SHA256, the salt `seaprox-link-v1` and 600,000 rounds. This
+    /// takes a few tenths of a second, so a loop must not call it.
     ///
     /// # Errors
-    /// A secret of fewer than [`SECRET_BYTES_MIN`] bytes.
+    /// The secret has fewer than [`SECRET_BYTES_MIN`] bytes.
     pub fn from_secret(secret: &[u8]) -> Result<NodeKey, SecretError> {
         if secret.len() < SECRET_BYTES_MIN { Err(SecretError::Short) } else { NodeKey::from_any_secret(secret) }
     }
 
-    /// The same for a secret of any length, for those who insist. An attacker who has once been between the nodes can
-    /// then find it by trying.
+    /// Derives the key from a secret of any length. An attacker who was once in the middle of the link can find a short
+    /// secret by trying.
     ///
     /// # Errors
-    /// An empty secret.
+    /// The secret is empty.
     pub fn from_any_secret(secret: &[u8]) -> Result<NodeKey, SecretError> {
         if secret.is_empty() {
             return Err(SecretError::Short);
@@ -56,11 +56,11 @@ impl NodeKey {
         Ok(NodeKey::from_seed(seed))
     }
 
-    /// Reads the key from a file that only its owner can read: PKCS#8 in PEM, as `openssl genpkey -algorithm ed25519`
-    /// writes it too.
+    /// Reads the key from a file that only its owner can read. The format is PKCS#8 in PEM, as in the output of
+    /// `openssl genpkey -algorithm ed25519`.
     ///
     /// # Errors
-    /// The file cannot be read, can be read by others, or holds something else.
+    /// The file cannot be read, other users can read it, or it contains no key of this kind.
     pub fn load(path: &Path, modes: Modes) -> Result<NodeKey, KeysError> {
         let content = file::read_private(path, modes)?;
         let decoded = pkcs8::decode_pem(content.expose()).map_err(|expected| KeysError::content(path, expected))?;
@@ -71,19 +71,19 @@ impl NodeKey {
         }
     }
 
-    /// Writes the key to a file for its owner alone. `replace` permits that there is one already.
+    /// Writes the key to a file that only its owner can access. With `replace` it overwrites an existing file.
     ///
     /// # Errors
-    /// The file is there already, or cannot be written.
+    /// The file exists already, or cannot be written.
     pub fn create(&self, path: &Path, replace: bool) -> Result<(), KeysError> {
         file::create(path, pkcs8::encode_pem(self.seed.expose()).expose(), replace)
     }
 
-    /// Reads the key of a node, and makes one where there is none; also says whether it is new. Of several processes that
-    /// do so at the same time one makes it, and all have the same.
+    /// Reads the key of a node, or creates it if the file does not exist. Returns the key, and true if it is new. If several
+    /// processes do this at the same time, one creates the key and all return the same.
     ///
     /// # Errors
-    /// Those of [`NodeKey::load`] and [`NodeKey::create`], and a system without random bytes.
+    /// The errors of [`NodeKey::load`] and [`NodeKey::create`], or the system has no random bytes.
     pub fn load_or_create(path: &Path, modes: Modes) -> Result<(NodeKey, bool), KeysError> {
         match NodeKey::load(path, modes) {
             Err(error) if error.is_missing() => {}
@@ -101,12 +101,12 @@ impl NodeKey {
         }
     }
 
-    /// What others know the node by.
+    /// Returns the public key.
     pub fn public(&self) -> PublicKey {
         self.public
     }
 
-    /// The key in PKCS#8 version 1, for a library that signs with it.
+    /// Returns the key in PKCS#8 version 1 as DER, for a library that signs with it.
     pub fn pkcs8_der(&self) -> Secret {
         pkcs8::encode_der(self.seed.expose())
     }
@@ -123,7 +123,7 @@ impl NodeKey {
     }
 }
 
-/// The fingerprint and nothing else.
+/// Writes the fingerprint only.
 impl fmt::Debug for NodeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "NodeKey({})", self.public.fingerprint())
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_der_form_is_what_a_library_signs_with() {
+    fn the_der_form_signs_and_the_public_key_verifies() {
         use ring::signature::{ED25519, UnparsedPublicKey};
         let key = NodeKey::generate().unwrap();
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.pkcs8_der().expose()).unwrap();
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_secret_has_to_be_asked_for() {
+    fn a_short_secret_is_accepted_only_on_request() {
         assert_eq!(NodeKey::from_secret(b"123456789012345").unwrap_err(), SecretError::Short);
         assert!(NodeKey::from_secret(b"1234567890123456").is_ok());
         assert!(NodeKey::from_any_secret(b"123456789012345").is_ok());
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_key_of_somebody_else_is_noticed() {
+    fn a_file_with_the_public_key_of_another_seed_is_refused() {
         use base64::Engine;
         use base64::engine::general_purpose::STANDARD;
         let (key, other) = (NodeKey::generate().unwrap(), NodeKey::generate().unwrap());
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_made_at_first_use_and_kept() {
+    fn a_key_is_created_at_the_first_use_and_kept() {
         let scratch = Scratch::new();
         let path = scratch.path("config/seaprox/key");
         let (made, is_new) = NodeKey::load_or_create(&path, Modes::Strict).unwrap();
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_that_come_first_all_have_the_same_key() {
+    fn concurrent_first_uses_return_the_same_key() {
         let scratch = Scratch::new();
         let (path, start) = (scratch.path("new/key"), std::sync::Barrier::new(8));
         let keys: Vec<_> = std::thread::scope(|scope| {
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broken_is_not_replaced_by_a_new_key() {
+    fn an_invalid_key_file_is_not_replaced_by_a_new_key() {
         let scratch = Scratch::new();
         for (content, mode) in [("nonsense", 0o600), (PEM, 0o644)] {
             let path = scratch.write("key", content, mode);

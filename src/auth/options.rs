@@ -1,4 +1,4 @@
-//! The options in front of a key: `name=value` pairs, separated by commas, where quotes protect blanks and commas.
+//! The options before a key: `name=value` pairs, separated by commas. Quotes protect blanks and commas.
 //!
 //! ```text
 //! options = option *("," option)
@@ -7,7 +7,7 @@
 
 use super::error::Wrong;
 
-/// Cuts the options off the front of a line: everything up to the first blank outside of quotes.
+/// Splits a line at the first blank outside of quotes, into the options and the rest.
 pub(super) fn split_field(line: &str) -> Result<(&str, &str), Wrong> {
     let mut is_quoted = false;
     for (at, char) in line.char_indices() {
@@ -20,7 +20,7 @@ pub(super) fn split_field(line: &str) -> Result<(&str, &str), Wrong> {
     if is_quoted { Err(Wrong::word(line, "a closing quote")) } else { Ok((line, "")) }
 }
 
-/// The pairs of names and values.
+/// Splits the options into pairs of a name and a value.
 pub(super) fn split_options(field: &str) -> impl Iterator<Item = Result<(&str, &str), Wrong>> {
     let mut is_quoted = false;
     let at_comma = move |char: char| {
@@ -37,7 +37,7 @@ pub(super) fn split_options(field: &str) -> impl Iterator<Item = Result<(&str, &
     })
 }
 
-/// What stands in front of a key when it is not the key.
+/// The expected form of a word that is not the type of a key.
 pub(super) const OPTION_FORM: &str = "permit-open=PLACE, permit-listen=[ADDR:]PORT, max-streams=N, rate=RATE or \
                                       name=NAME, separated by commas, and then the key";
 
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_option_is_named() {
+    fn an_error_names_the_malformed_option() {
         for (field, word) in [
             ("a", "a"),
             ("a=b,", ""),

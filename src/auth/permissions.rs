@@ -1,9 +1,10 @@
-//! What a key may do: which targets it may have this node open, where it may have it listen, how much at a time.
+//! The permissions of a key: the targets that it may have this node open, the addresses that it may have this node listen
+//! on, and its limits.
 //!
-//! A key may do nothing that is not permitted to it. `permit-open` is a place in the grammar of [`crate::types::rules`], so it
-//! means what it means there: a name that is permitted by name is permitted wherever it leads, and a place that is an
-//! address or a network is asked about each address that a name turns out to have. The two questions are the same, too:
-//! [`Permissions::may_open`] before a name is resolved, [`Permissions::may_open_addr`] for each of its addresses.
+//! A key may do only what is permitted. A `permit-open` is a place in the grammar of [`crate::types::rules`] and has the
+//! same meaning: a name that is permitted is permitted with all of its addresses, and a place that is an address or a
+//! network is compared with each address of a name. [`Permissions::may_open`] decides before a name is resolved,
+//! [`Permissions::may_open_addr`] for each of its addresses.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,10 +19,10 @@ use crate::types::rules::{Action, Decision, Rule, Rules};
 use crate::types::units::{format_rate, parse_rate};
 use crate::{Bind, Target};
 
-/// What a key may do. The default is nothing.
+/// The permissions of a key. The default permits nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Permissions {
-    /// Invariant: allow rules alone, about targets alone.
+    /// Invariant: all rules allow, and all are about targets only.
     opens: Rules,
     listens: Vec<ListenRule>,
     max_streams: Option<u32>,
@@ -30,49 +31,50 @@ pub struct Permissions {
 }
 
 impl Permissions {
-    /// Whether the key may have a target opened, as far as that can be said before its name is resolved. An address is
-    /// always decided.
+    /// Decides whether the key may have a target opened, as far as possible before its name is resolved. A target that is
+    /// an address is always decided.
     pub fn may_open(&self, target: &Target) -> Decision {
         if self.opens.is_empty() { Decision::Deny } else { self.opens.decide(None, target) }
     }
 
-    /// Whether the key may have this address opened; `name` is what it asked for, if that was a name.
+    /// Returns true if the key may have this address opened; `name` is the requested name, if the peer sent one.
     pub fn may_open_addr(&self, name: Option<&str>, addr: SocketAddr) -> bool {
         !self.opens.is_empty() && self.opens.permits(None, name, addr)
     }
 
-    /// Whether the key may have this node listen there. Port 0, which lets the system choose, is a permission of its own.
+    /// Returns true if the key may have this node listen on this address. Port 0, with which the system chooses, needs its
+    /// own permission.
     pub fn may_listen(&self, bind: &Bind) -> bool {
         self.listens.iter().any(|rule| rule.permits(bind))
     }
 
-    /// How many streams the key may have at a time; without it, as many as anybody.
+    /// Returns the limit of the key's concurrent streams, or `None` for the general limit.
     pub fn max_streams(&self) -> Option<u32> {
         self.max_streams
     }
 
-    /// Bytes per second, in each direction, of all its streams; without it, as many as there are.
+    /// Returns the rate limit of all of the key's streams in each direction, in bytes per second, or `None` without a limit.
     pub fn rate(&self) -> Option<u64> {
         self.rate
     }
 
-    /// What the key is called here.
+    /// Returns the name of the key.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// Returns whether there is any place that the key may open.
+    /// Returns true if there is at least one target that the key may open.
     pub fn may_open_any(&self) -> bool {
         !self.opens.is_empty()
     }
 
-    /// Whether there is anything but a name.
+    /// Returns true if there is no option but a name.
     pub(super) fn is_bare(&self) -> bool {
         *self == Permissions { name: self.name.clone(), ..Permissions::default() }
     }
 }
 
-/// Options, as they stand in front of a key, such as `permit-open="*",permit-listen="*"`.
+/// Parses the options before a key, such as `permit-open="*",permit-listen="*"`.
 impl FromStr for Permissions {
     type Err = Wrong;
 
@@ -100,7 +102,7 @@ impl FromStr for Permissions {
     }
 }
 
-/// A place where a connection may lead; where it comes from is the key itself.
+/// Parses the place of a `permit-open`. The source of such a connection is the key itself.
 fn open_rule(value: &str) -> Result<Rule, Wrong> {
     if value.contains(',') {
         return Err(Wrong::word(
@@ -138,7 +140,7 @@ fn once<T>(place: &mut Option<T>, name: &str, value: T) -> Result<(), Wrong> {
     }
 }
 
-/// As it stands in front of a key; nothing where there is no option.
+/// Writes the options as they stand before a key; writes nothing if there are none.
 impl fmt::Display for Permissions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut comma = "";
@@ -157,7 +159,7 @@ impl fmt::Display for Permissions {
     }
 }
 
-/// More than a link ever has.
+/// The largest accepted `max-streams`, more than a link can have.
 const STREAMS_MAX: u32 = 1_000_000;
 
 #[cfg(test)]
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_permitted_is_the_whole_of_what_is_permitted() {
+    fn only_the_permitted_targets_are_permitted() {
         let field = "permit-open=\"db:5432\",permit-open=\"*.example.org:80-89\",permit-open=10.0.0.0/8:22";
         for (target, decision) in [
             ("db:5432", Decision::Allow),
@@ -201,13 +203,13 @@ mod tests {
             assert_eq!(open(field, target), decision, "{target}");
         }
         assert_eq!(open("permit-open=\"*\"", "anything:1"), Decision::Allow);
-        assert_eq!(open("permit-open=to:80", "to:80"), Decision::Allow, "a host may be called so");
-        assert_eq!(open("permit-listen=\"*\"", "anything:1"), Decision::Deny, "one thing is not the other");
+        assert_eq!(open("permit-open=to:80", "to:80"), Decision::Allow, "`to` may be the name of a host");
+        assert_eq!(open("permit-listen=\"*\"", "anything:1"), Decision::Deny, "to listen is not to open");
         assert!(!permissions("permit-open=\"*\"").may_listen(&Bind::Loopback(8080)));
     }
 
     #[test]
-    fn a_place_that_is_an_address_is_asked_about_each_that_a_name_has() {
+    fn a_permitted_address_is_compared_with_each_address_of_a_name() {
         let permissions = permissions("permit-open=10.0.0.0/8:22,permit-open=\"db:5432\"");
         let may = |name: &str, addr: &str| permissions.may_open_addr(Some(name), addr.parse().unwrap());
         assert!(may("other", "10.0.0.1:22") && !may("other", "11.0.0.1:22") && !may("other", "10.0.0.1:5432"));
@@ -216,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn listening_and_limits() {
+    fn listen_rules_and_limits_are_parsed() {
         let permissions =
             permissions("permit-listen=8080,permit-listen=\"*:9000-9009\",max-streams=\"10\",rate=10mbit,name=joe");
         assert!(permissions.may_listen(&Bind::Loopback(8080)) && !permissions.may_listen(&Bind::Any(8080)));
@@ -230,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn an_error_names_the_wrong_word() {
         let many = ["permit-open=*"; RULES_MAX + 1].join(",");
         for (field, word) in [
             ("", ""),

@@ -1,22 +1,22 @@
-//! Private keys as files hold them: PKCS#8 (RFC 5958, RFC 8410) in PEM (RFC 7468).
+//! The file format of private keys: PKCS#8 (RFC 5958, RFC 8410) in PEM (RFC 7468).
 //!
-//! Written is version 1, byte for byte what `openssl genpkey -algorithm ed25519` writes. Read are version 1 and version 2,
-//! which also has the public key, with either of the two tags that are in use for it. The buffers on the way are secrets.
+//! The encoder writes version 1, byte for byte like `openssl genpkey -algorithm ed25519`. The decoder reads version 1 and
+//! version 2, which also has the public key, with either of the two tags in use. All buffers are overwritten on drop.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::secret::Secret;
 
-/// What a file holds.
+/// The content of a key file.
 #[derive(Debug)]
 pub(super) struct Decoded {
     pub(super) seed: Secret,
-    /// As the file says it, which need not be true.
+    /// The public key in the file. It may not belong to the seed.
     pub(super) public: Option<[u8; SEED_BYTES]>,
 }
 
-/// A seed in DER.
+/// Encodes a seed in DER.
 pub(super) fn encode_der(seed: &[u8]) -> Secret {
     let mut der = Secret::zeroed(PREFIX.len() + SEED_BYTES);
     let (prefix, room) = der.expose_mut().split_at_mut(PREFIX.len());
@@ -25,14 +25,14 @@ pub(super) fn encode_der(seed: &[u8]) -> Secret {
     der
 }
 
-/// A seed in PEM.
+/// Encodes a seed in PEM.
 pub(super) fn encode_pem(seed: &[u8]) -> Secret {
     let der = encode_der(seed);
     let mut body = Secret::zeroed(der.expose().len().div_ceil(3) * 4);
     if STANDARD.encode_slice(der.expose(), body.expose_mut()).is_err() {
         unreachable!("the buffer has the size that base64 has");
     }
-    // One line of 64 characters, which is as long as a line may be.
+    // The body is one line of 64 characters, the longest that PEM permits.
     let parts = [BEGIN.as_bytes(), b"\n", body.expose(), b"\n", END.as_bytes(), b"\n"];
     let mut pem = Secret::zeroed(parts.iter().map(|part| part.len()).sum());
     let mut room = pem.expose_mut();
@@ -44,7 +44,7 @@ pub(super) fn encode_pem(seed: &[u8]) -> Secret {
     pem
 }
 
-/// Reads a key in PEM. The error says what was expected.
+/// Decodes a key in PEM. The error is the expected form.
 pub(super) fn decode_pem(text: &[u8]) -> Result<Decoded, &'static str> {
     let text = text.trim_ascii();
     if text.starts_with(b"-----BEGIN ENCRYPTED") {
@@ -64,7 +64,7 @@ pub(super) fn decode_pem(text: &[u8]) -> Result<Decoded, &'static str> {
 }
 
 fn decode_der(der: &[u8]) -> Option<Decoded> {
-    // A length of this kind is below 128, and so is that of each ed25519 key without attributes.
+    // A length in one byte is below 128, and so is the length of each ed25519 key without attributes.
     let (&[SEQUENCE, length, INTEGER, 1, version], rest) = der.split_first_chunk()? else { return None };
     if usize::from(length) != der.len() - 2 || length >= 0x80 {
         return None;
@@ -89,9 +89,9 @@ const INTEGER: u8 = 0x02;
 const ALGORITHM: &[u8] = &[0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70];
 /// OCTET STRING { OCTET STRING of 32 bytes }
 const OCTETS: &[u8] = &[0x04, 0x22, 0x04, 0x20];
-/// BIT STRING with the tag 1, implicit as RFC 5958 has it, or explicit as some write it.
+/// BIT STRING with tag 1: implicit as in RFC 5958, or explicit as some programs write it.
 const PUBLIC: [&[u8]; 2] = [&[0x81, 0x21, 0x00], &[0xa1, 0x23, 0x03, 0x21, 0x00]];
-/// All of version 1 that comes before the seed.
+/// The bytes of version 1 before the seed.
 const PREFIX: [u8; 16] =
     [SEQUENCE, 0x2e, INTEGER, 1, 0, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 const BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// RFC 8410, section 10.3: the same key in version 1, and in version 2 but for the attributes that the example has.
+    /// The key of RFC 8410, section 10.3, in version 1.
     const V1: &str = "MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC";
 
     fn pem(der: &[u8]) -> String {
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_is_read_and_written_as_openssl_does() {
+    fn version_1_is_decoded_and_encoded_like_openssl() {
         let text = format!("{BEGIN}\n{V1}\n{END}\n");
         let decoded = decode_pem(text.as_bytes()).unwrap();
         assert_eq!(decoded.seed.expose()[..4], [0xd4, 0xee, 0x72, 0xdb]);
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn version_2_is_read_with_both_tags() {
+    fn version_2_is_decoded_with_either_tag() {
         let v1 = STANDARD.decode(V1).unwrap();
         for tag in PUBLIC {
             let mut der = [&v1, tag, &[7; 32]].concat();
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused_without_being_quoted() {
+    fn an_invalid_key_is_refused_without_a_quote_of_it() {
         let v1 = STANDARD.decode(V1).unwrap();
         let mut x25519 = v1.clone();
         x25519[11] = 0x6e;
@@ -158,7 +158,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_can_be_read_again(seed: [u8; 32]) {
+        fn an_encoded_key_decodes_to_itself(seed: [u8; 32]) {
             let pem = encode_pem(&seed);
             let decoded = decode_pem(pem.expose()).unwrap();
             prop_assert_eq!(decoded.seed.expose(), &seed);

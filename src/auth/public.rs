@@ -1,7 +1,7 @@
-//! Public keys: what a peer is known by, as text, as DER, and as a fingerprint.
+//! Public keys in their three forms: text, DER and fingerprint.
 //!
-//! As text a key is `seaprox-ed25519 BASE64`: base64, with padding, of the 32 bytes of RFC 8032, section 5.1.5. On the
-//! wire (RFC 7250) it is a `SubjectPublicKeyInfo` (RFC 8410, section 4), 44 bytes of DER, and the fingerprint is the
+//! The text form is `seaprox-ed25519 BASE64`: base64 with padding of the 32 bytes of RFC 8032, section 5.1.5. The DER form,
+//! used on the wire (RFC 7250), is a `SubjectPublicKeyInfo` of 44 bytes (RFC 8410, section 4). The fingerprint is the
 //! SHA-256 of those 44 bytes in base64 without padding, so that it can be checked without this program:
 //!
 //! ```text
@@ -16,41 +16,41 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 use base64::engine::{DecodePaddingMode, Engine as _};
 use ring::digest;
 
-/// Bytes of a public key in DER.
+/// Length of a public key in DER.
 pub const SPKI_BYTES: usize = 44;
 
-/// The word in front of a key.
+/// The word before a key.
 pub(super) const KEY_TYPE: &str = "seaprox-ed25519";
 
-/// An ed25519 public key. Invariant: none of those few that anybody could sign for.
+/// An ed25519 public key. Invariant: not a point of small order, for which everybody can make signatures.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PublicKey([u8; KEY_BYTES]);
 
-/// What is no public key: what was expected in its place.
+/// A parse error of a public key. Its text is the form that was expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyError(&'static str);
 
 impl PublicKey {
-    /// Takes the 32 bytes of a key.
+    /// Makes a key of its 32 bytes.
     ///
     /// # Errors
-    /// A point of small order, for which anybody can make signatures.
+    /// The key is a point of small order, for which everybody can make signatures.
     pub fn from_bytes(bytes: [u8; 32]) -> Result<PublicKey, KeyError> {
         let mut plain = bytes;
         plain[KEY_BYTES - 1] &= 0x7f; // The sign of x.
         if WEAK.contains(&plain) { Err(KeyError(WEAK_FORM)) } else { Ok(PublicKey(bytes)) }
     }
 
-    /// Takes a key in DER, as TLS carries it.
+    /// Parses a key in DER, the form in TLS.
     ///
     /// # Errors
-    /// Anything but the 44 bytes of an ed25519 key, and what [`PublicKey::from_bytes`] refuses.
+    /// The input is not the 44 bytes of an ed25519 key, or [`PublicKey::from_bytes`] refuses the key.
     pub fn from_spki(der: &[u8]) -> Result<PublicKey, KeyError> {
         let key = der.strip_prefix(&SPKI_PREFIX).and_then(|key| <[u8; KEY_BYTES]>::try_from(key).ok());
         PublicKey::from_bytes(key.ok_or(KeyError("an ed25519 key in DER"))?)
     }
 
-    /// Takes the base64 behind the key type.
+    /// Parses the base64 after the key type.
     pub(super) fn from_base64(text: &str) -> Result<PublicKey, KeyError> {
         let mut bytes = [0; KEY_BYTES + 2];
         match FORGIVING.decode_slice(text, &mut bytes) {
@@ -60,12 +60,12 @@ impl PublicKey {
         PublicKey::from_bytes(std::array::from_fn(|index| bytes[index]))
     }
 
-    /// The 32 bytes.
+    /// Returns the 32 bytes of the key.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The key in DER, as TLS carries it.
+    /// Returns the key in DER, the form in TLS.
     pub fn spki(&self) -> [u8; SPKI_BYTES] {
         let mut der = [0; SPKI_BYTES];
         der[..SPKI_PREFIX.len()].copy_from_slice(&SPKI_PREFIX);
@@ -73,13 +73,13 @@ impl PublicKey {
         der
     }
 
-    /// `SHA256:` and 43 characters: the digest of the key in DER.
+    /// Returns `SHA256:` and 43 characters, the digest of the key in DER.
     pub fn fingerprint(&self) -> String {
         format!("SHA256:{}", STANDARD_NO_PAD.encode(digest::digest(&digest::SHA256, &self.spki())))
     }
 }
 
-/// Two words; a name behind them belongs to the line and not to the key.
+/// Parses two words. A name may follow; it belongs to the line, not to the key.
 impl FromStr for PublicKey {
     type Err = KeyError;
 
@@ -98,7 +98,7 @@ impl fmt::Display for PublicKey {
     }
 }
 
-/// The fingerprint: that is what people compare.
+/// Writes the fingerprint, which people compare.
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PublicKey({})", self.fingerprint())
@@ -119,7 +119,7 @@ impl KeyError {
     }
 }
 
-/// Whether a word can name a key: it stands in logs, in descriptions and in files as it is.
+/// Returns true if a word may name a key. Logs, descriptions and files contain the name without escapes.
 pub(super) fn is_key_name(word: &str) -> bool {
     let fair = |char: char| char.is_alphanumeric() || "-_.@+:".contains(char);
     (1..=super::KEY_NAME_BYTES_MAX).contains(&word.len()) && word.chars().all(fair)
@@ -132,7 +132,7 @@ const KEY_FORM: &str = "seaprox-ed25519 BASE64, then one word as a name if need 
 const BASE64_FORM: &str = "the 44 characters of a key in base64";
 const WEAK_FORM: &str = "a key that only one can sign for; this one has small order";
 pub(super) const KEY_NAME_FORM: &str = "a name of at most 64 bytes: letters, digits, '-', '_', '.', '@', '+' and ':'";
-/// Who copies a key with a double click often leaves the padding behind.
+/// Accepts base64 without padding, because a double click in a terminal often selects a key without its padding.
 const FORGIVING: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -145,7 +145,8 @@ const fn ends(first: u8, middle: u8, last: u8) -> [u8; KEY_BYTES] {
     bytes
 }
 
-/// The points whose order divides 8, without the sign of x: 0, 1, -1, 0 and 1 as p and p + 1, and the two of order 8.
+/// The points whose order divides 8, without the sign of x. Their y is 0, 1, -1, p and p + 1 (which are 0 and 1 again), and
+/// the two values of order 8.
 const WEAK: [[u8; KEY_BYTES]; 7] = [
     ends(0x00, 0x00, 0x00),
     ends(0x01, 0x00, 0x00),
@@ -167,8 +168,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The key of RFC 8032, section 7.1, test 1. Its DER, text and fingerprint are what OpenSSL 3.0 makes of it:
-    /// `openssl pkey -in key -pubout -outform DER`, the same with `| tail -c 32 | base64`, and the line in the head.
+    /// The key of RFC 8032, section 7.1, test 1. Its DER, text and fingerprint come from OpenSSL 3.0:
+    /// `openssl pkey -in key -pubout -outform DER`, the same with `| tail -c 32 | base64`, and the line in the module's head.
     const SPKI: &str = "302a300506032b6570032100d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
     const TEXT: &str = "seaprox-ed25519 11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
     const FINGERPRINT: &str = "SHA256:BuP9j9opu2CrWVV95h7bCuzbIxE0vjDnW0Vfjht5L6k";
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
+    fn an_invalid_key_is_refused() {
         let other = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHUR";
         for text in [
             "",
@@ -211,18 +212,18 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_anybody_can_sign_for_is_refused() {
+    fn a_key_of_small_order_is_refused() {
         for mut bytes in WEAK {
             assert!(PublicKey::from_bytes(bytes).is_err());
             bytes[31] |= 0x80;
-            assert!(PublicKey::from_bytes(bytes).is_err(), "whatever the sign of x");
+            assert!(PublicKey::from_bytes(bytes).is_err(), "with either sign of x");
             bytes[31] ^= 0x10;
             assert!(PublicKey::from_bytes(bytes).is_ok());
         }
     }
 
     #[test]
-    fn names_are_words_that_are_fit_to_print() {
+    fn a_key_name_contains_only_printable_characters() {
         assert!(is_key_name("joe@büro-2.example.org"));
         let long = "x".repeat(65);
         for name in ["", "a b", "a\n", "[x]", "a/b", "\u{202e}x", "\"", &long] {
@@ -232,7 +233,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_can_be_read_again(bytes: [u8; 32]) {
+        fn a_printed_key_parses_to_itself(bytes: [u8; 32]) {
             if let Ok(key) = PublicKey::from_bytes(bytes) {
                 prop_assert_eq!(key.to_string().parse(), Ok(key));
                 prop_assert_eq!(PublicKey::from_spki(&key.spki()), Ok(key));

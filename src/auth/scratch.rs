@@ -1,14 +1,13 @@
-//! A directory of a test's own, which goes with it.
+//! A temporary directory for one test.
 //!
-//! It serves the tests inside the library and, as a file that is compiled there too, those inside the binary: it uses
-//! nothing of either.
+//! The package `seaprox-proxies` compiles this file for its tests too, so it imports nothing of the library.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// See the module's head.
+/// A temporary directory that is removed on drop.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
@@ -16,7 +15,7 @@ impl Scratch {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("seaprox-scratch-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
-        // One of an earlier process with the same number may have been killed.
+        // A killed process with the same id may have left its directory.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).unwrap();
         Scratch(path)

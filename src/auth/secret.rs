@@ -1,10 +1,10 @@
-//! Bytes that nobody else may see, and the secret that two nodes of one person share.
+//! Private bytes in memory, and the secret that two nodes share.
 //!
-//! A [`Secret`] is never printed and is overwritten when it is let go. That is done without unsafe code, so it is what the
-//! compiler can be asked for and no more: what the cryptographic library leaves on the stack is out of its reach.
+//! A [`Secret`] is never printed and is overwritten on drop. This uses no unsafe code, so it depends on the compiler, and it
+//! does not reach copies that the cryptographic library leaves on the stack.
 //!
-//! A shared secret is 32 random bytes as base64 text, in a file for its owner alone. What is hashed is the text, without
-//! the newline at its end, so that any other text of enough bytes will do.
+//! A shared secret is 32 random bytes as base64 text, in a file that only its owner can access. The key is derived from the
+//! text without its newline, so any other text of enough bytes can serve as a secret.
 
 use std::fmt;
 use std::hint;
@@ -18,18 +18,18 @@ use super::error::KeysError;
 use super::file;
 use super::modes::Modes;
 
-/// A shared secret of fewer bytes is refused unless it is asked for: whoever meets the link on its way can try out
-/// secrets at home.
+/// The shortest secret that is accepted without a request: an attacker in the middle of the link can try out short
+/// secrets offline.
 pub const SECRET_BYTES_MIN: usize = 16;
 
-/// Bytes that are never printed, and overwritten when they are let go.
+/// Bytes that are never printed, and are overwritten on drop.
 pub struct Secret(Box<[u8]>);
 
-/// Why there is no secret.
+/// An error in a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SecretError {
-    /// It has fewer bytes than [`SECRET_BYTES_MIN`], or none.
+    /// The secret has fewer bytes than [`SECRET_BYTES_MIN`], or none.
     Short,
     /// The system has no random bytes.
     Random,
@@ -44,14 +44,14 @@ impl Secret {
         Secret(bytes.into())
     }
 
-    /// So many random bytes.
+    /// Generates a secret of `bytes` random bytes.
     pub(super) fn random(bytes: usize) -> Result<Secret, SecretError> {
         let mut secret = Secret::zeroed(bytes);
         SystemRandom::new().fill(&mut secret.0).map_err(|_| SecretError::Random)?;
         Ok(secret)
     }
 
-    /// A new secret to share: 32 random bytes as base64.
+    /// Generates a secret to share: 32 random bytes as base64.
     ///
     /// # Errors
     /// The system has no random bytes.
@@ -64,10 +64,10 @@ impl Secret {
         }
     }
 
-    /// Reads a secret from a file that only its owner can read, without the newline at its end.
+    /// Reads a secret from a file that only its owner can read. Removes the newline at the end.
     ///
     /// # Errors
-    /// The file cannot be read, is too large, or can be read by others.
+    /// The file cannot be read, is too large, or other users can read it.
     pub fn load(path: &Path, modes: Modes) -> Result<Secret, KeysError> {
         let content = file::read_private(path, modes)?;
         let text = content.expose();
@@ -75,16 +75,17 @@ impl Secret {
         Ok(Secret::copied(text.strip_suffix(b"\r").unwrap_or(text)))
     }
 
-    /// Writes the secret to a file for its owner alone, with a newline. `replace` permits that there is one already.
+    /// Writes the secret and a newline to a file that only its owner can access. With `replace` it overwrites an existing
+    /// file.
     ///
     /// # Errors
-    /// The file is there already, or cannot be written.
+    /// The file exists already, or cannot be written.
     pub fn create(&self, path: &Path, replace: bool) -> Result<(), KeysError> {
         let line = Secret([self.expose(), b"\n"].concat().into());
         file::create(path, line.expose(), replace)
     }
 
-    /// The bytes. Whoever takes a copy has to see to it.
+    /// Returns the bytes. The caller is responsible for its copies.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
@@ -97,12 +98,12 @@ impl Secret {
 impl Drop for Secret {
     fn drop(&mut self) {
         self.0.fill(0);
-        // Without it the compiler may leave out what nobody looks at.
+        // Without this use the compiler may remove the writes.
         hint::black_box(&mut self.0);
     }
 }
 
-/// Not even its length.
+/// Writes neither the bytes nor their number.
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
@@ -128,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_not_printed() {
+    fn a_secret_is_never_printed() {
         let secret = Secret::copied(b"precious");
         assert_eq!(format!("{secret:?} {:?}", Some(&secret)), "Secret(..) Some(Secret(..))");
     }
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_gives_back_the_secret_without_its_newline() {
+    fn a_secret_is_loaded_without_its_newline() {
         let scratch = Scratch::new();
         let path = scratch.path("secret");
         Secret::copied(b"open sesame").create(&path, false).unwrap();

@@ -1,17 +1,17 @@
-//! A file that is read again when it has changed, or when somebody says so.
+//! A file that is read again after a change, or on request.
 //!
-//! What cannot be read changes nothing: the last content that could is kept, and each fault is told once, not each time
-//! that somebody looks. Looking costs one `stat`. Nothing here has a timer: the caller looks once a second and says when.
+//! If the file cannot be read, the last valid content stays, and each error is returned once, not at each check. A check
+//! costs one `stat`. The module has no timer: the caller checks once a second and passes the time.
 //!
-//! A file may be read while it is being written. So new content is taken at once only if it cannot be incomplete:
+//! A file may be read while another process writes it. So new content is accepted at once only if it cannot be incomplete:
 //!
 //! ```text
-//! nothing of what it had is gone                               taken at once
-//! another file is in its place (a rename), and is not empty    taken at once
-//! it is missing, empty, has lost lines or makes no sense       a second reading, a second later, decides; if that finds
-//!                                                              another content, the third one does
+//! the new content has all earlier entries                      accepted at once
+//! another file replaced it (a rename), and is not empty        accepted at once
+//! the file is missing, empty, malformed or has lost entries    a second reading, a second later, decides; if it finds
+//!                                                              other content, the third one does
 //! ```
-//! [`Watched::reload`] takes any content without errors at once.
+//! [`Watched::reload`] accepts any content without errors at once.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,13 +25,13 @@ use super::modes::Modes;
 pub trait FromFile: PartialEq + Sized {
     /// Parameters for reading the file.
     type Context;
-    /// A larger file is refused.
+    /// Size limit of the file.
     const BYTES_MAX: usize;
 
-    /// Reads the content of a file; nothing where there is no file. `path` is for errors.
+    /// Parses the content of a file, which is `None` if the file does not exist. `path` is for errors.
     ///
     /// # Errors
-    /// The file cannot be read or parsed.
+    /// The content is malformed, or the file is required and missing.
     fn parse(path: &Path, bytes: Option<&[u8]>, context: &Self::Context) -> Result<Self, KeysError>;
 
     /// Returns true if the file has no entries.
@@ -40,10 +40,10 @@ pub trait FromFile: PartialEq + Sized {
     /// Returns true if this value still has every entry of the earlier one.
     fn keeps(&self, earlier: &Self) -> bool;
 
-    /// Reads a file, and says what it looked like before it was read.
+    /// Reads a file. Returns its value, and its stamp from before the read.
     ///
     /// # Errors
-    /// What is wrong with the file.
+    /// The file cannot be read or parsed.
     fn load(path: &Path, modes: Modes, context: &Self::Context) -> Result<(Self, Stamp), KeysError> {
         match file::read_public(path, modes, Self::BYTES_MAX) {
             Ok((bytes, _)) if bytes.starts_with(BYTE_ORDER_MARK) => {
@@ -57,7 +57,7 @@ pub trait FromFile: PartialEq + Sized {
     }
 }
 
-/// A file and what was last read from it.
+/// A file and the value that was last read from it.
 #[derive(Debug)]
 pub struct Watched<T: FromFile> {
     path: PathBuf,
@@ -65,9 +65,9 @@ pub struct Watched<T: FromFile> {
     context: T::Context,
     stamp: Stamp,
     value: Arc<T>,
-    /// A reading that was not taken, because the file may be half written.
+    /// The last reading, if it was not accepted because the file may be incomplete.
     doubt: Option<Doubt>,
-    /// The fault that was told last.
+    /// The error that was returned last.
     told: Option<Told>,
 }
 
@@ -91,19 +91,19 @@ impl<T: FromFile> Watched<T> {
     /// Reads a file for the first time.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The file cannot be read or parsed.
     pub fn load(path: impl Into<PathBuf>, modes: Modes, context: T::Context) -> Result<Watched<T>, KeysError> {
         let path = path.into();
         let (value, stamp) = T::load(&path, modes, &context)?;
         Ok(Watched { path, modes, context, stamp, value: Arc::new(value), doubt: None, told: None })
     }
 
-    /// What was last read.
+    /// Returns the value that was last accepted.
     pub fn value(&self) -> &Arc<T> {
         &self.value
     }
 
-    /// What was last read, to add to it what is added to the file, too.
+    /// Returns the value for a caller that adds the same entry to the file and to the value.
     pub fn value_mut(&mut self) -> &mut T
     where
         T: Clone,
@@ -111,7 +111,7 @@ impl<T: FromFile> Watched<T> {
         Arc::make_mut(&mut self.value)
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -124,11 +124,11 @@ impl<T: FromFile> Watched<T> {
         T::load(&self.path, self.modes, &self.context).map(|(value, _)| value)
     }
 
-    /// Reads the file again if it may have changed, and says whether something new was taken from it. To be called once a
-    /// second, with the time.
+    /// Reads the file again if it may have changed. Returns true if it accepted new content. Call it once a second with the
+    /// current time.
     ///
     /// # Errors
-    /// What is wrong with the file, once for each change of it.
+    /// The file cannot be read or parsed. Each error is returned once for each change of the file.
     pub fn refresh(&mut self, now: Instant) -> Result<bool, KeysError> {
         if !self.stamp.has_changed(&self.path) {
             (self.doubt, self.told) = (None, None);
@@ -141,15 +141,15 @@ impl<T: FromFile> Watched<T> {
         }
         match T::load(&self.path, self.modes, &self.context) {
             Ok((value, stamp)) if value == *self.value => {
-                self.take(value, stamp);
+                self.accept(value, stamp);
                 Ok(false)
             }
             Ok((value, stamp)) => {
                 let is_whole = value.keeps(&self.value) || self.is_renamed(&stamp) && !value.is_empty();
-                // The file was written to during the read.
+                // A changed stamp means that the file was written during the read.
                 let is_whole = is_whole && Stamp::of(&self.path).looks_like(&stamp);
                 if is_whole || self.is_sure(now, stamp) {
-                    self.take(value, stamp);
+                    self.accept(value, stamp);
                     return Ok(true);
                 }
                 Ok(false)
@@ -161,18 +161,18 @@ impl<T: FromFile> Watched<T> {
         }
     }
 
-    /// Reads the file again even if it has not changed. Returns true if new content was taken. A pipe is not read a second
+    /// Reads the file again even if it has not changed. Returns true if it accepted new content. A pipe is not read a second
     /// time.
     ///
     /// # Errors
-    /// What is wrong with the file.
+    /// The file cannot be read or parsed.
     pub fn reload(&mut self) -> Result<bool, KeysError> {
         let looks = Stamp::of(&self.path);
         if self.stamp.is_stream() && looks.is_stream() {
             return Ok(false);
         }
         match T::load(&self.path, self.modes, &self.context) {
-            Ok((value, stamp)) => Ok(self.take(value, stamp)),
+            Ok((value, stamp)) => Ok(self.accept(value, stamp)),
             Err(error) => {
                 self.told = None;
                 self.tell(error, looks)
@@ -180,8 +180,8 @@ impl<T: FromFile> Watched<T> {
         }
     }
 
-    /// Takes the content that was read. Returns true if it is new.
-    fn take(&mut self, value: T, stamp: Stamp) -> bool {
+    /// Accepts the content that was read. Returns true if it is new.
+    fn accept(&mut self, value: T, stamp: Stamp) -> bool {
         (self.stamp, self.doubt, self.told) = (stamp, None, None);
         let is_new = value != *self.value;
         if is_new {
@@ -190,12 +190,12 @@ impl<T: FromFile> Watched<T> {
         is_new
     }
 
-    /// Returns true if another file has replaced the one that was read last, and no reading since then was doubtful.
+    /// Returns true if another file has replaced the last read one, and no reading since then was in doubt.
     fn is_renamed(&self, looks: &Stamp) -> bool {
         self.doubt.is_none() && looks.is_another_file(&self.stamp)
     }
 
-    /// Returns true if an earlier reading found the same as this one, or if two readings were doubtful already. Otherwise
+    /// Returns true if an earlier reading found the same as this one, or if two readings were in doubt already. Otherwise
     /// records this reading.
     fn is_sure(&mut self, now: Instant, looks: Stamp) -> bool {
         let is_second = match &self.doubt {
@@ -219,7 +219,7 @@ impl<T: FromFile> Watched<T> {
     fn tell(&mut self, error: KeysError, looks: Stamp) -> Result<bool, KeysError> {
         let told = Told { looks, text: error.to_string(), is_about_modes: error.is_about_modes() };
         let before = self.told.replace(told);
-        // The file looks as it did when the same error was reported, but the stamp was too recent to be sure.
+        // The file looks as it did when the same error was returned, but the stamp was too recent to be sure.
         match before.is_some_and(|before| before.text == error.to_string() && before.is_as_before(&looks)) {
             true => Ok(false),
             false => Err(error),
@@ -233,10 +233,10 @@ impl Told {
     }
 }
 
-/// Between two readings of a file that may be half written.
+/// Time between two readings of a file that may be incomplete.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
-/// U+FEFF in UTF-8, which some editors put in front of a text: it would be part of the first word.
+/// U+FEFF in UTF-8. Some editors write it at the start of a text, where it would be part of the first word.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 #[cfg(test)]
@@ -250,7 +250,7 @@ mod tests {
         format!("{}\n", PublicKey::from_bytes([byte; 32]).unwrap())
     }
 
-    /// A file that is looked at once a second.
+    /// A file that is checked once a second.
     struct Looked {
         scratch: Scratch,
         keys: Watched<AuthorizedKeys>,
@@ -283,28 +283,28 @@ mod tests {
     const NAME: &str = "authorized_keys";
 
     #[test]
-    fn what_is_added_is_taken_at_once() {
+    fn an_added_entry_is_accepted_at_once() {
         let mut file = Looked::new(&line(3));
         assert_eq!(file.look(), (Ok(false), 1));
         file.write(&(line(3) + &line(4)));
         assert_eq!(file.look(), (Ok(true), 2));
-        assert_eq!(file.look(), (Ok(false), 2), "looked at again, and the same");
+        assert_eq!(file.look(), (Ok(false), 2), "checked again without a change");
     }
 
     #[test]
-    fn a_file_that_is_put_in_the_place_of_another_is_taken_at_once() {
+    fn a_file_that_replaces_another_is_accepted_at_once_unless_it_is_empty() {
         let mut file = Looked::new(&(line(3) + &line(4)));
         file.rename(&line(4));
         assert_eq!(file.look(), (Ok(true), 1));
         file.rename("nonsense\n");
-        assert!(file.look().0.unwrap_err().contains("nonsense"), "a fault of it, too");
+        assert!(file.look().0.unwrap_err().contains("nonsense"), "its error is returned at once, too");
         file.rename("");
-        assert_eq!(file.look(), (Ok(false), 1), "but not one that is empty");
+        assert_eq!(file.look(), (Ok(false), 1), "an empty file is in doubt");
         assert_eq!(file.look(), (Ok(true), 0));
     }
 
     #[test]
-    fn a_file_that_is_found_half_written_changes_nothing() {
+    fn an_incomplete_file_changes_nothing() {
         let whole = line(3) + &line(4);
         for half in ["", &line(3), &whole[..whole.len() - 20], "nonsense\n"] {
             let mut file = Looked::new(&whole);
@@ -314,24 +314,24 @@ mod tests {
             assert_eq!(file.look(), (Ok(false), 2), "{half:?}");
             assert_eq!(file.look(), (Ok(false), 2), "{half:?}");
         }
-        // Some editors move the old file away first.
+        // Some editors first rename the old file.
         let mut file = Looked::new(&whole);
         fs::rename(file.keys.path(), file.scratch.path("backup")).unwrap();
         assert_eq!(file.look(), (Ok(false), 2));
         file.write(&line(3));
-        assert_eq!(file.look(), (Ok(false), 2), "it is another file, but not put there whole");
+        assert_eq!(file.look(), (Ok(false), 2), "another file, but created in place");
         file.write(&whole);
         assert_eq!(file.look(), (Ok(false), 2));
     }
 
     #[test]
-    fn what_is_taken_away_in_place_is_gone_with_the_second_look() {
+    fn an_entry_that_is_removed_in_place_is_gone_after_the_second_check() {
         for (after, left) in [("", 0), ("# none\n", 0), (line(4).as_str(), 1)] {
             let mut file = Looked::new(&(line(3) + &line(4)));
             file.write(after);
             assert_eq!(file.look(), (Ok(false), 2));
             let soon = file.now + SECOND_LOOK / 2;
-            assert!(!file.keys.refresh(soon).unwrap(), "a look that comes early decides nothing");
+            assert!(!file.keys.refresh(soon).unwrap(), "an early check decides nothing");
             assert_eq!(file.look(), (Ok(true), left));
         }
         let mut file = Looked::new(&line(3));
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_written_on_and_on_is_taken_with_the_third_look() {
+    fn a_file_that_keeps_changing_is_accepted_at_the_third_check() {
         let mut file = Looked::new(&(line(3) + &line(4)));
         file.write("");
         assert_eq!(file.look(), (Ok(false), 2));
@@ -353,32 +353,32 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_takes_what_is_there() {
+    fn a_reload_accepts_the_current_content() {
         let mut file = Looked::new(&line(3));
         file.write("");
         assert!(file.keys.reload().unwrap() && file.keys.value().count() == 0);
         file.write("nonsense\n");
-        assert!(file.keys.reload().is_err() && file.keys.reload().is_err(), "told each time");
+        assert!(file.keys.reload().is_err() && file.keys.reload().is_err(), "each reload returns the error");
     }
 
     #[test]
-    fn a_fault_is_told_once() {
+    fn an_error_is_returned_once() {
         let mut file = Looked::new(&line(4));
         let held = Arc::clone(file.keys.value());
         for text in ["nonsense\n", "other nonsense\n"] {
             file.write(text);
-            assert_eq!(file.look(), (Ok(false), 1), "it may be half written");
+            assert_eq!(file.look(), (Ok(false), 1), "the file may be incomplete");
             assert!(file.look().0.unwrap_err().contains(":1: \""));
             assert_eq!((file.look(), file.look()), ((Ok(false), 1), (Ok(false), 1)), "told once");
-            assert!(Arc::ptr_eq(file.keys.value(), &held), "what was good is kept");
+            assert!(Arc::ptr_eq(file.keys.value(), &held), "the valid content stays");
         }
         file.write(&line(4));
-        assert_eq!(file.look(), (Ok(false), 1), "good again, and nothing new");
+        assert_eq!(file.look(), (Ok(false), 1), "valid again, and nothing new");
         assert!(Arc::ptr_eq(file.keys.value(), &held));
     }
 
     #[test]
-    fn nothing_is_taken_from_a_file_that_others_may_write() {
+    fn a_file_that_others_may_write_to_is_not_read() {
         use std::os::unix::fs::PermissionsExt;
         let mut file = Looked::new(&line(3));
         let directory = file.scratch.path("");
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_by_this_process_is_nothing_new_afterwards() {
+    fn an_entry_that_this_process_added_is_not_new_at_the_next_check() {
         let scratch = Scratch::new();
         let mut nodes = Watched::<KnownNodes>::load(scratch.path("known_nodes"), Modes::Strict, ()).unwrap();
         let (node, key) = (crate::Target::parse("a:1").unwrap(), PublicKey::from_bytes([3; 32]).unwrap());
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_change_is_not_read_again() {
+    fn an_unchanged_file_is_not_read_again() {
         struct Counted(u32);
         impl PartialEq for Counted {
             fn eq(&self, _: &Counted) -> bool {
@@ -432,7 +432,7 @@ mod tests {
         assert_eq!(watched.value().0, 1);
         watched.stamp = watched.stamp.settled();
         assert!(!watched.refresh(Instant::now()).unwrap());
-        assert!(watched.reload().unwrap(), "only when it is told to");
+        assert!(watched.reload().unwrap(), "a reload reads it");
         // A device can be read only once.
         let mut device = Watched::<Counted>::load("/dev/null", Modes::Strict, ()).unwrap();
         assert!(!device.refresh(Instant::now()).unwrap() && !device.reload().unwrap());
