@@ -384,7 +384,10 @@ fn the_memory_of_a_dropped_piece_is_reused() {
         seen.insert(out[0].as_ptr());
     }
     assert!(seen.len() <= 4, "three pieces are kept, and the others share one allocation: {}", seen.len());
-    assert!(kept.iter().zip(0..).all(|(piece, round)| piece.iter().all(|&byte| byte == round)), "kept pieces do not change");
+    assert!(
+        kept.iter().zip(0..).all(|(piece, round)| piece.iter().all(|&byte| byte == round)),
+        "kept pieces do not change"
+    );
 }
 
 #[test]
