@@ -14,7 +14,7 @@ use kit::Step::*;
 use kit::seaprox::command;
 use kit::{Peer, Scratch, run, run_with};
 
-/// A child that does not outlive its test.
+/// A child process that is killed at the end of its test.
 struct Running(Child);
 
 impl Running {
@@ -40,7 +40,8 @@ impl Drop for Running {
     }
 }
 
-/// A server that reads to the end, then says goodbye; what it read.
+/// Starts a server that reads to the end and then sends `goodbye`. Returns its port, and a thread that returns the read
+/// bytes.
 fn server_once(goodbye: &'static [u8]) -> (String, thread::JoinHandle<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
@@ -54,7 +55,7 @@ fn server_once(goodbye: &'static [u8]) -> (String, thread::JoinHandle<Vec<u8>>) 
 }
 
 #[test]
-fn the_end_of_the_input_is_a_half_close() {
+fn the_end_of_standard_input_is_a_half_close() {
     let (port, server) = server_once(b"goodbye");
     let input = vec![b'i'; 3_000_000];
     let ran = run_with(&["cat", "127.0.0.1", &port], &input, |_| {});
@@ -63,7 +64,7 @@ fn the_end_of_the_input_is_a_half_close() {
 }
 
 #[test]
-fn input_may_be_a_file_or_nothing() {
+fn standard_input_may_be_a_file_or_null() {
     let scratch = Scratch::new();
     let content = vec![b'f'; 1_000_000];
     let path = scratch.write("file", &content);
@@ -78,7 +79,7 @@ fn input_may_be_a_file_or_nothing() {
 }
 
 #[test]
-fn output_may_be_a_file() {
+fn standard_output_may_be_a_file() {
     let scratch = Scratch::new();
     let path = scratch.file("out");
     let (port, server) = server_once(b"to the file");
@@ -91,8 +92,8 @@ fn output_may_be_a_file() {
 }
 
 #[test]
-fn what_the_output_has_no_room_for_is_a_failure() {
-    // Whether the input has ended by then or not.
+fn a_full_output_is_a_failure_with_code_1() {
+    // Both with an input that has ended and with an open one.
     for input in [Stdio::null(), Stdio::piped()] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port().to_string();
@@ -111,7 +112,7 @@ fn what_the_output_has_no_room_for_is_a_failure() {
 }
 
 #[test]
-fn the_end_of_the_server_does_not_end_the_input() {
+fn a_fin_of_the_server_does_not_end_the_input() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut cat = command(&["cat", "127.0.0.1", &listener.local_addr().unwrap().port().to_string()]);
     let mut child = Running::start(cat.stdin(Stdio::piped()).stdout(Stdio::piped()));
@@ -129,7 +130,7 @@ fn the_end_of_the_server_does_not_end_the_input() {
 }
 
 #[test]
-fn failures_have_a_code_and_a_reason() {
+fn cat_failures_have_an_exit_code_and_a_reason() {
     let closed = kit::closed_port().to_string();
     let ran = run(&["cat", "127.0.0.1", &closed]);
     assert_eq!(ran.code, Some(69));
@@ -150,7 +151,7 @@ fn failures_have_a_code_and_a_reason() {
 }
 
 #[test]
-fn it_waits_for_one_client() {
+fn cat_listens_for_one_client() {
     for listen in ["127.0.0.1:0", "0", "[::1]:0"] {
         let mut cat = command(&["cat", "-l", listen]);
         let mut child = Running::start(cat.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
@@ -161,7 +162,7 @@ fn it_waits_for_one_client() {
         let mut client = Peer::connect(addr);
         child.0.stdin.take().unwrap().write_all(b"from the input").unwrap();
         client.run(&[Take(b"from the input"), ReadAll, Put(b"from the client")]);
-        assert!(std::net::TcpStream::connect(addr).is_err(), "one client is enough");
+        assert!(std::net::TcpStream::connect(addr).is_err(), "a second client is refused");
         client.run(&[Fin]);
         let mut got = String::new();
         child.0.stdout.take().unwrap().read_to_string(&mut got).unwrap();
@@ -171,7 +172,7 @@ fn it_waits_for_one_client() {
 }
 
 #[test]
-fn unix_sockets_are_targets_and_places_to_listen() {
+fn cat_connects_to_and_listens_on_unix_sockets() {
     let scratch = Scratch::new();
     let path = scratch.file("socket");
     let listener = UnixListener::bind(&path).unwrap();
@@ -198,7 +199,7 @@ fn unix_sockets_are_targets_and_places_to_listen() {
 }
 
 #[test]
-fn two_of_them_make_a_pipe_between_two_programs() {
+fn two_cat_processes_make_a_pipe_between_two_programs() {
     let mut cat = command(&["cat", "-l", "127.0.0.1:0"]);
     let mut child = Running::start(cat.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
     let mut line = String::new();
@@ -218,10 +219,10 @@ fn two_of_them_make_a_pipe_between_two_programs() {
 }
 
 #[test]
-fn a_reader_that_leaves_ends_it() {
+fn cat_ends_when_the_reader_of_its_output_is_gone() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
-    // It is noticed at the next byte, and without any.
+    // The process notices it at the next byte, and also without one.
     for speaks_on in [true, false] {
         let mut cat = command(&["cat", "127.0.0.1", &port]);
         let mut child = Running::start(cat.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()));
@@ -231,25 +232,25 @@ fn a_reader_that_leaves_ends_it() {
         out.read_exact(&mut [0; 4]).unwrap();
         drop(out);
         if speaks_on {
-            // It may have ended already, and then this is refused.
-            let _ = server.socket().send(b"nobody reads this");
+            // The process may have ended already; then the send fails.
+            let _ = server.socket().send(b"this is not read");
         }
         kit::until("it ends though its input is open", || child.0.try_wait().unwrap().is_some());
     }
 }
 
-/// The flags of the open file that this descriptor shares with others.
+/// Returns true if the open file of this descriptor, which other descriptors share, is in non-blocking mode.
 fn is_nonblocking(fd: &impl AsRawFd) -> bool {
-    // SAFETY: fcntl with this command takes and gives integers only.
+    // SAFETY: fcntl with this command takes and returns integers only.
     let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
     assert!(flags >= 0);
     flags & libc::O_NONBLOCK != 0
 }
 
-/// A parent goes on using its end of a socket pair when the child has ended, however that was; and a parent that does not
-/// read what comes holds that direction only.
+/// A parent can use its end of a socket pair after the child has ended in any way. A parent that does not read blocks
+/// that direction only.
 #[test]
-fn a_socket_of_the_parent_is_left_as_it_was_and_holds_one_direction_only() {
+fn a_socket_of_the_parent_stays_blocking_and_blocks_one_direction_only() {
     for signal in [None, Some(libc::SIGTERM)] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port().to_string();
@@ -258,7 +259,7 @@ fn a_socket_of_the_parent_is_left_as_it_was_and_holds_one_direction_only() {
         let mut cat = command(&["cat", "127.0.0.1", &port]);
         let mut child = Running::start(cat.stdin(copy()).stdout(copy()));
         let mut server = Peer::accept(&listener);
-        // More than the sockets on the way hold together.
+        // More than all sockets on the way can hold.
         let socket = server.socket().try_clone().unwrap();
         let writer = thread::spawn(move || (&socket).write_all(&vec![b'o'; 16 << 20]));
         ours.write_all(b"still there").unwrap();
@@ -280,15 +281,15 @@ fn a_socket_of_the_parent_is_left_as_it_was_and_holds_one_direction_only() {
                 child.assert_ends_well();
             }
         }
-        // The server's end is reset where the child was killed.
+        // The server's end is reset if the child was killed.
         let _ = writer.join().unwrap();
         assert!(!is_nonblocking(&theirs), "after its end");
     }
 }
 
-/// The master of a terminal cannot be opened anew: what is opened is another one.
+/// The master of a terminal cannot be opened again: that opens another terminal.
 #[test]
-fn what_cannot_be_opened_anew_is_left_as_it_was_and_loses_nothing() {
+fn a_terminal_that_cannot_be_reopened_stays_blocking_and_loses_no_byte() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     let (master, mut slave) = kit::terminal::raw_pair();
@@ -298,7 +299,7 @@ fn what_cannot_be_opened_anew_is_left_as_it_was_and_loses_nothing() {
     let mut server = Peer::accept(&listener);
     slave.write_all(b"from the terminal").unwrap();
     server.run(&[Take(b"from the terminal")]);
-    // More than a terminal holds, and nobody reads it: the other direction goes on.
+    // More than a terminal holds, without a reader. The other direction goes on.
     let bytes = vec![b'b'; 40_000];
     server.run(&[Put(&bytes)]);
     slave.write_all(b"and more").unwrap();
@@ -314,10 +315,10 @@ fn what_cannot_be_opened_anew_is_left_as_it_was_and_loses_nothing() {
     assert!(!is_nonblocking(&master.as_fd()));
 }
 
-/// Pieces of a link go to the output several at once. What is written is not less than what there is room for: the loop
-/// would wait for room that there is.
+/// Several pieces from a link are written to the output at once. A write must use all the free room: after a shorter
+/// write the loop would wait for room that is already there.
 #[test]
-fn what_comes_over_a_link_reaches_outputs_of_every_kind() {
+fn bytes_from_a_link_reach_outputs_of_every_type() {
     let scratch = Scratch::new();
     let (far_home, near_home) = (scratch.file("far"), scratch.file("near"));
     let key = |home: &str| {

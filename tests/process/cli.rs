@@ -1,4 +1,5 @@
-//! The command line and the signals: usage errors, help, exit codes, where it listens, how it stops (TT-21, TN-H2, SP-37).
+//! The command line and the signals: usage errors, help, exit codes, listening addresses, stopping (TT-21, TN-H2,
+//! SP-37).
 
 use crate::kit;
 
@@ -11,7 +12,7 @@ use kit::Step::*;
 use kit::peer::both;
 use kit::{Peer, Relay, Scratch, Seaprox, run, run_with};
 
-/// One line on stderr, nothing on stdout, and exit code 2.
+/// Checks that a command line gives one line on stderr with these words, nothing on stdout, and exit code 2.
 #[track_caller]
 fn assert_usage(args: &[&str], words: &[&str]) {
     let ran = run(args);
@@ -23,7 +24,7 @@ fn assert_usage(args: &[&str], words: &[&str]) {
 }
 
 #[test]
-fn wrong_arguments_are_named_with_what_was_expected() {
+fn a_wrong_argument_is_named_with_the_expected_form() {
     assert_usage(&[], &["expected a command", "socks"]);
     assert_usage(&["sokcs"], &["sokcs", "did you mean socks?"]);
     assert_usage(&["stat"], &["did you mean static or status?"]);
@@ -81,7 +82,7 @@ fn help_and_version_go_to_stdout() {
 }
 
 #[test]
-fn scripts_of_completions_are_accepted_by_their_shell() {
+fn bash_accepts_its_completion_script() {
     if kit::has("bash") {
         let script = run(&["completions", "bash"]).out;
         let mut bash = std::process::Command::new("bash");
@@ -92,7 +93,7 @@ fn scripts_of_completions_are_accepted_by_their_shell() {
 }
 
 #[test]
-fn what_cannot_be_had_is_69_and_a_wrong_file_78() {
+fn an_unavailable_address_ends_with_69_and_a_wrong_file_with_78() {
     let busy = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = busy.local_addr().unwrap().to_string();
     for threads in ["1", "3"] {
@@ -102,7 +103,7 @@ fn what_cannot_be_had_is_69_and_a_wrong_file_78() {
     }
     let mut first = Seaprox::start(&["socks", "--threads", "2", "--listen", "127.0.0.1:0"]);
     let ran = run(&["socks", "--threads", "2", "--listen", &first.listens(0)]);
-    assert_eq!(ran.code, Some(69), "two processes must not share a port by mistake: {ran:?}");
+    assert_eq!(ran.code, Some(69), "two processes must not share a port: {ran:?}");
     assert!(first.runs());
     assert_eq!(run(&["socks", "--listen", "192.0.2.1:1080"]).code, Some(69));
     assert_eq!(run(&["socks", "--listen", "unix:/no/such/directory/x"]).code, Some(69));
@@ -120,7 +121,7 @@ fn what_cannot_be_had_is_69_and_a_wrong_file_78() {
 }
 
 #[test]
-fn a_full_stderr_changes_neither_what_is_done_nor_the_code() {
+fn a_full_stderr_changes_neither_the_work_nor_the_exit_code() {
     let scratch = Scratch::new();
     let (listen, keys) = (format!("unix:{}", scratch.file("socket")), scratch.file("keys"));
     let start = |args: &[&str]| {
@@ -143,7 +144,7 @@ fn a_full_stderr_changes_neither_what_is_done_nor_the_code() {
     assert_eq!(cat.wait().unwrap().code(), Some(0));
 }
 
-/// Process numbers alone do not tell which process is meant.
+/// The process numbers alone do not show which process is which.
 #[test]
 fn several_processes_are_listed_with_their_commands_and_addresses() {
     let scratch = Scratch::new();
@@ -168,7 +169,7 @@ fn several_processes_are_listed_with_their_commands_and_addresses() {
     }
 }
 
-/// A child that does not outlive its test.
+/// A child process that is killed at the end of its test.
 struct Running(std::process::Child);
 
 impl Drop for Running {
@@ -179,7 +180,7 @@ impl Drop for Running {
 }
 
 #[test]
-fn a_status_socket_that_cannot_be_had_is_named() {
+fn a_status_socket_that_cannot_be_created_is_named() {
     let mut command = kit::seaprox::command(&["socks", "--listen", "127.0.0.1:0", "--status", "unix:/no/such/place"]);
     command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -194,7 +195,7 @@ fn a_status_socket_that_cannot_be_had_is_named() {
 }
 
 #[test]
-fn a_bare_port_is_loopback_of_both_families_and_a_colon_all() {
+fn a_bare_port_is_loopback_and_a_colon_means_all_addresses() {
     let seaprox = Seaprox::start(&["socks", "--listen", "0"]);
     let (four, six) = (seaprox.addr(0), seaprox.addr(1));
     assert!(four.ip().is_loopback() && six.ip().is_loopback() && four.is_ipv4() && six.is_ipv6(), "{four} {six}");
@@ -211,7 +212,7 @@ fn a_bare_port_is_loopback_of_both_families_and_a_colon_all() {
 }
 
 #[test]
-fn the_ports_that_nobody_has_to_name_are_loopback() {
+fn the_default_listening_addresses_are_loopback() {
     if !kit::has_namespaces() {
         return;
     }
@@ -228,7 +229,7 @@ fn the_ports_that_nobody_has_to_name_are_loopback() {
 }
 
 #[test]
-fn listeners_take_the_family_that_they_are_given() {
+fn a_listener_accepts_only_its_address_family() {
     for (listen, four, six) in [("0.0.0.0:0", true, false), ("[::]:0", false, true), ("[::1]:0", false, true)] {
         let seaprox = Seaprox::start(&["socks", "--listen", listen]);
         let port = seaprox.addr(0).port();
@@ -241,7 +242,7 @@ fn listeners_take_the_family_that_they_are_given() {
 }
 
 #[test]
-fn unix_sockets_come_and_go_and_stale_ones_are_replaced() {
+fn a_listening_unix_socket_replaces_a_stale_one_and_is_removed_at_the_end() {
     let scratch = Scratch::new();
     let (outer, inner) = (scratch.file("outer"), scratch.file("inner"));
     let server = UnixListener::bind(&inner).unwrap();
@@ -253,21 +254,21 @@ fn unix_sockets_come_and_go_and_stale_ones_are_replaced() {
     let socket: socket2::Socket = std::os::fd::OwnedFd::from(server.accept().unwrap().0).into();
     both(&mut client, &[Swap(100_000), Fin, ReadAll], &mut Peer::of(socket, false), &[Swap(100_000), Fin, ReadAll]);
     seaprox.wait_for_log(&[" closed ", &format!("conn=static[unix[]->unix[{inner}]]")]);
-    // One that is served is nobody else's, and a file that is no socket stays.
+    // A socket with a listener is not replaced, and neither is a file that is no socket.
     assert_eq!(run(&["static", "--listen", &listen, "--to", &to]).code, Some(69));
     let file = scratch.write("file", "precious");
     assert_eq!(run(&["static", "--listen", &format!("unix:{file}"), "--to", &to]).code, Some(69));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
-    // Who asked whether the socket is served was a client too, and waits for the server.
+    // The check if the socket has a listener was a client too, which waits for the server.
     drop(server);
     seaprox.signal(libc::SIGTERM);
     assert_eq!(seaprox.wait(kit::SOON).code(), Some(0));
     assert!(!std::path::Path::new(&outer).exists(), "its socket goes with it");
 }
 
-/// A process that drains does not take the socket of the one that has come in its place along.
+/// A process that drains must not remove the socket file of its successor at its end.
 #[test]
-fn a_unix_socket_belongs_to_who_listens_on_it_now() {
+fn a_draining_process_leaves_the_unix_socket_of_its_successor() {
     let scratch = Scratch::new();
     let (path, server) = (scratch.file("socket"), TcpListener::bind("127.0.0.1:0").unwrap());
     let (listen, to) = (format!("unix:{path}"), server.local_addr().unwrap().to_string());
@@ -280,7 +281,7 @@ fn a_unix_socket_belongs_to_who_listens_on_it_now() {
     let next_server = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = next_server.local_addr().unwrap().to_string();
     let _second = Seaprox::start(&["static", "--listen", &listen, "--to", &to]);
-    // Who asked whether it listens was a client too, and waits for the server.
+    // The checks if it listens were clients too, which wait for the server.
     drop((client, held, server));
     assert_eq!(first.wait(kit::SOON).code(), Some(0));
     let mut client = Peer::connect_unix(path.as_ref());
@@ -288,7 +289,7 @@ fn a_unix_socket_belongs_to_who_listens_on_it_now() {
 }
 
 #[test]
-fn several_listeners_have_each_their_target() {
+fn each_listener_of_static_has_its_own_target() {
     let targets: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let to: Vec<_> = targets.iter().map(|target| target.local_addr().unwrap().to_string()).collect();
     let mut args = vec!["static"];
@@ -308,8 +309,8 @@ fn several_listeners_have_each_their_target() {
 }
 
 #[test]
-fn ranges_of_ports_go_to_one_target_or_each_to_its_own() {
-    // Three neighbours that are free, for the listeners and for the targets: tried until there are some.
+fn a_range_of_ports_goes_to_a_range_of_targets() {
+    // Three free ports in a row, for the listeners and for the targets.
     let (targets, first) = neighbours();
     let (free, listen) = neighbours();
     drop(free);
@@ -337,7 +338,7 @@ fn neighbours() -> (Vec<TcpListener>, u16) {
 }
 
 #[test]
-fn a_flag_goes_before_the_environment_and_that_before_the_default() {
+fn a_flag_overrides_the_environment_which_overrides_the_default() {
     let limit = |seaprox: &Seaprox| seaprox.figure("/limits/connections");
     let with = |args: &[&str]| {
         let all = [&["socks", "--listen", "127.0.0.1:0"], args].concat();
@@ -353,15 +354,15 @@ fn a_flag_goes_before_the_environment_and_that_before_the_default() {
 }
 
 #[test]
-fn term_lets_transfers_end_and_refuses_new_ones() {
+fn sigterm_lets_transfers_finish_and_refuses_new_clients() {
     let mut relay = Relay::start(&[]);
     let (mut client, mut server) = relay.pair();
     both(&mut client, &[Swap(10)], &mut server, &[Swap(10)]);
     relay.seaprox.signal(libc::SIGTERM);
     relay.seaprox.wait_for_log(&["draining"]);
     let addr = relay.addr();
-    kit::until("nobody listens any more", || TcpStream::connect(addr).is_err());
-    // Those who asked were clients too, as long as somebody listened.
+    kit::until("it listens no more", || TcpStream::connect(addr).is_err());
+    // The checks before that were clients too.
     relay.listener.set_nonblocking(true).unwrap();
     while relay.listener.accept().is_ok() {}
     both(&mut client, &[Swap(3_000_000), Fin, ReadAll], &mut server, &[Swap(3_000_000), ReadAll, Fin]);
@@ -370,7 +371,7 @@ fn term_lets_transfers_end_and_refuses_new_ones() {
 }
 
 #[test]
-fn a_drain_has_an_end_and_a_second_term_is_one() {
+fn a_drain_ends_at_its_timeout_or_at_a_second_sigterm() {
     for (options, second) in [(&["--drain-timeout", "500ms"][..], false), (&[], true)] {
         let mut relay = Relay::start(options);
         let (mut client, mut server) = relay.pair();
@@ -390,7 +391,7 @@ fn a_drain_has_an_end_and_a_second_term_is_one() {
 }
 
 #[test]
-fn term_and_int_stop_an_idle_process_at_once() {
+fn sigterm_and_sigint_stop_an_idle_process_at_once() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
         for options in [&[][..], &["--threads", "3"]] {
             let mut seaprox = Seaprox::start(&[&["socks", "--listen", "127.0.0.1:0"], options].concat());
@@ -406,7 +407,7 @@ fn term_and_int_stop_an_idle_process_at_once() {
 }
 
 #[test]
-fn hup_reads_the_users_again_and_a_broken_file_changes_nothing() {
+fn sighup_reloads_the_users_and_an_invalid_file_changes_nothing() {
     let scratch = Scratch::new();
     let users = scratch.write("users", "joe:old\n");
     let mut seaprox = Seaprox::start(&["socks", "--listen", "127.0.0.1:0", "--users", &users]);

@@ -1,5 +1,5 @@
-//! The end of a connection whose peer leaves early, as the other peer sees it, through each front end and over a link:
-//! resets behind a FIN, answers that were sent before a reset, and the counts of bytes.
+//! The end of a connection when one peer closes early, as the other peer sees it, through each front end and over a
+//! link: resets after a FIN, responses that were sent before a reset, and the byte counts.
 
 use crate::kit;
 
@@ -10,7 +10,7 @@ use kit::http::{head, response};
 use kit::link::Keys;
 use kit::{Peer, Seaprox};
 
-/// How the client reaches the server.
+/// The front end through which the client reaches the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Front {
     Static,
@@ -20,7 +20,7 @@ enum Front {
 
 const FRONTS: [Front; 3] = [Front::Static, Front::Socks5, Front::Connect];
 
-/// A front end, perhaps a link behind it, and a listener of the test behind that.
+/// A front end, optionally a link behind it, and the test's listener as target.
 struct Path {
     front: Front,
     near: Seaprox,
@@ -57,7 +57,7 @@ impl Path {
         self.listener.local_addr().unwrap()
     }
 
-    /// A client that has been connected through the front end, and the server that got its connection.
+    /// Connects a client through the front end. Returns it and the server's end.
     fn pair(&self) -> (Peer, Peer) {
         let client = self.client();
         (client, Peer::accept(&self.listener))
@@ -77,7 +77,7 @@ impl Path {
         }
     }
 
-    /// The line about the one connection, at each node.
+    /// Returns the closing line of the connection at each node.
     fn closing_lines(&self) -> Vec<String> {
         let nodes = [Some(&self.near), self.far.as_ref()];
         nodes.into_iter().flatten().map(|node| node.wait_for_log(&["seaprox::connection closed "])).collect()
@@ -89,15 +89,15 @@ fn assert_has(line: &str, words: &[&str]) {
     assert!(words.iter().all(|word| line.contains(word)), "{words:?} in {line}");
 }
 
-/// A reset behind a FIN was swallowed: the other side could go on sending to nobody, and the line said `end=graceful`.
+/// A reset after a FIN was dropped: the other side could go on sending, and the log line said `end=graceful`.
 #[test]
-fn a_reset_behind_a_fin_reaches_the_other_side_at_once() {
+fn a_reset_after_a_fin_reaches_the_other_side_at_once() {
     for path in Path::each() {
         for client_leaves in [true, false] {
             let (client, server) = path.pair();
             let (mut leaver, mut other) = if client_leaves { (client, server) } else { (server, client) };
             leaver.run(&[Send(3000), Fin]);
-            // The other side has the FIN, has said something, and says no more.
+            // The other side has received the FIN and sends no more bytes.
             other.run(&[ReadAll, Send(10)]);
             leaver.run(&[Read(10), Rst]);
             other.run(&[AwaitReset]);
@@ -112,9 +112,9 @@ fn a_reset_behind_a_fin_reaches_the_other_side_at_once() {
     }
 }
 
-/// Everything that stands before the FIN is still owed when the reset comes, however slowly it is read.
+/// All bytes before the FIN must still be delivered after the reset, however slowly they are read.
 #[test]
-fn bytes_before_a_fin_arrive_although_a_reset_is_behind_it() {
+fn bytes_before_a_fin_arrive_although_a_reset_follows() {
     for over_link in [false, true] {
         let path = Path::start(Front::Static, over_link);
         let mut client = Peer::connect_narrow(path.near.addr(0));
@@ -129,9 +129,9 @@ fn bytes_before_a_fin_arrive_although_a_reset_is_behind_it() {
     }
 }
 
-/// A peer that keeps sending notices the reset at once; its bytes are not swallowed.
+/// A peer that keeps sending notices the reset at once. Its bytes are not read and dropped.
 #[test]
-fn a_sender_is_cut_when_its_reader_has_closed_and_then_reset() {
+fn a_sender_is_reset_when_its_reader_has_closed_and_then_reset() {
     for path in Path::each() {
         let (mut client, mut server) = path.pair();
         client.run(&[Fin]);
@@ -140,16 +140,16 @@ fn a_sender_is_cut_when_its_reader_has_closed_and_then_reset() {
         let sent = server.sent;
         let error = server.send_until_error();
         assert!(matches!(error, std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe), "{error}");
-        assert!(server.sent - sent < 48 << 20, "{} were swallowed", server.sent - sent);
+        assert!(server.sent - sent < 48 << 20, "{} bytes were dropped", server.sent - sent);
         for line in path.closing_lines() {
             assert_has(&line, &["reason=source_reset end=aborted by=source"]);
         }
     }
 }
 
-/// A sender is cut as well within an exchange of http://, where the proxy does not pass the client's FIN on.
+/// In an exchange of `http://`, the server is reset as well, although the proxy does not pass on the client's FIN.
 #[test]
-fn a_client_that_closes_and_then_resets_cuts_the_response() {
+fn a_client_that_closes_and_then_resets_resets_the_server() {
     for over_link in [false, true] {
         let path = Path::start(Front::Connect, over_link);
         let mut client = Peer::connect(path.near.addr(0));
@@ -167,10 +167,10 @@ fn a_client_that_closes_and_then_resets_cuts_the_response() {
     }
 }
 
-/// A server that answers an upload early and closes: the answer lay in the receive queue, and was thrown away when writing
-/// the body failed. Through a front end no more answers may get lost than on a direct connection.
+/// A server answers an upload early and closes. The response was in the receive queue and was dropped when writing the
+/// body failed. Through a front end no more responses may be lost than on a direct connection.
 #[test]
-fn an_early_answer_is_not_lost_when_writing_the_body_fails() {
+fn an_early_response_is_not_lost_when_writing_the_body_fails() {
     const UPLOADS: usize = 100;
     let direct = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = direct.local_addr().unwrap();
@@ -188,11 +188,11 @@ fn an_early_answer_is_not_lost_when_writing_the_body_fails() {
         println!("{} exchange: {count}", path.name());
         assert!(count >= baseline, "exchanges: {count} answers of {UPLOADS}, direct {baseline}");
         path.near.wait_until_idle();
-        assert_eq!(path.near.count_log(&[" closed ", "end=graceful"]), 0, "no body has got through");
+        assert_eq!(path.near.count_log(&[" closed ", "end=graceful"]), 0, "no body has been transferred completely");
     }
 }
 
-/// Uploads so many times to a server that answers without reading the body; how many clients have got the answer.
+/// Makes `count` uploads to a server that answers without reading the body. Returns how many clients got the response.
 fn answered(count: usize, listener: &TcpListener, connect: impl Fn() -> Peer, place: &str) -> usize {
     const NO: &[u8] = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nno!\n";
     let post = format!("POST {place} HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n");
@@ -201,7 +201,7 @@ fn answered(count: usize, listener: &TcpListener, connect: impl Fn() -> Peer, pl
             for _ in 0..count {
                 let mut server = Peer::accept(listener);
                 assert!(head(&mut server).starts_with("POST / "));
-                // The unread bytes make the server's system reset the connection.
+                // The unread bytes make the server's kernel reset the connection.
                 server.run(&[Put(NO)]);
             }
         });
@@ -215,8 +215,8 @@ fn answered(count: usize, listener: &TcpListener, connect: impl Fn() -> Peer, pl
     })
 }
 
-/// The replies of a front end itself were counted as bytes of the target: 5 echoed bytes were 17 with SOCKS5, and 44 with
-/// CONNECT.
+/// The replies of the front end itself were counted as bytes of the target: 5 echoed bytes counted as 17 with SOCKS5
+/// and as 44 with CONNECT.
 #[test]
 fn only_relayed_bytes_are_counted_and_both_nodes_of_a_link_agree() {
     for path in Path::each() {
@@ -239,9 +239,9 @@ fn only_relayed_bytes_are_counted_and_both_nodes_of_a_link_agree() {
     }
 }
 
-/// Of an exchange everything counts that the server has got and has sent, as it was on the wire there.
+/// In an HTTP exchange, all bytes that the server has received and sent are counted, as on the wire there.
 #[test]
-fn the_bytes_of_an_exchange_are_those_at_the_server() {
+fn the_byte_counts_of_an_http_exchange_are_those_at_the_server() {
     for over_link in [false, true] {
         let path = Path::start(Front::Connect, over_link);
         let mut client = Peer::connect(path.near.addr(0));
@@ -260,9 +260,9 @@ fn the_bytes_of_an_exchange_are_those_at_the_server() {
     }
 }
 
-/// A refusal is no byte of the target.
+/// The proxy's own refusal does not count as bytes of the target.
 #[test]
-fn a_refused_client_has_received_nothing() {
+fn a_refused_client_counts_no_bytes() {
     let port = kit::closed_port();
     let socks = Seaprox::start(&["socks", "--listen", "127.0.0.1:0"]);
     assert_eq!(kit::socks::code5(socks.addr(0), "127.0.0.1", port), 5);
@@ -276,10 +276,10 @@ fn a_refused_client_has_received_nothing() {
     }
 }
 
-/// A kept connection to an origin server was used again although it had ended, or held bytes that nobody had asked for, if
-/// the loop had not come to look at it since. A request that may not be repeated was lost, or got a stranger's answer.
+/// A kept connection to an origin server was reused although it had ended or held unrequested bytes, if the loop had
+/// not handled its event yet. A request that is not idempotent was then lost, or got a wrong response.
 #[test]
-fn a_kept_connection_that_is_not_silent_is_not_used_again() {
+fn a_kept_connection_with_an_unread_event_is_not_reused() {
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     const STRAY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray";
     let path = Path::start(Front::Connect, false);
@@ -291,7 +291,7 @@ fn a_kept_connection_that_is_not_silent_is_not_used_again() {
         assert!(head(&mut server).starts_with("POST / "));
         server.run(&[Put(OK)]);
         assert_eq!(response(&mut client).body, b"ok");
-        // Both events wait for the loop when it goes on, and the client's is the first.
+        // Both events wait for the loop when it continues, and the client's is the first.
         path.near.suspend();
         let (server_addr, near_addr) = (server.local(), server.remote());
         client.run(&[Put(post.as_bytes())]);
@@ -305,10 +305,10 @@ fn a_kept_connection_that_is_not_silent_is_not_used_again() {
     }
 }
 
-/// A kept connection over a link is not used again after its end: the session has the end, but the stream's side has had no
-/// event yet.
+/// A kept connection over a link must not be reused after its end. The session has received the end, but the stream's
+/// side has had no event yet.
 #[test]
-fn a_kept_connection_that_is_not_silent_is_not_used_again_over_a_link() {
+fn a_kept_connection_over_a_link_with_an_unread_event_is_not_reused() {
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     let path = Path::start(Front::Connect, true);
     let post = format!("POST http://{}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", path.target());
@@ -326,8 +326,8 @@ fn a_kept_connection_that_is_not_silent_is_not_used_again_over_a_link() {
         let before = facts();
         path.near.suspend();
         first.run(end);
-        kit::until("the far node has heard it", || facts() != before);
-        // The answer to this comes from a later turn, when the link has been told.
+        kit::until("the far node has noticed it", || facts() != before);
+        // This status comes from a later turn, in which the frame for the link has been sent.
         far.status();
         client.run(&[Put(post.as_bytes())]);
         path.near.signal(libc::SIGCONT);

@@ -1,4 +1,4 @@
-//! The examples, as programs: they start, say where they listen, and do what they say.
+//! The examples as programs: each starts, prints its address, and works as its description says.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-/// A running example. It ends with the test.
+/// A running example. It is killed when dropped.
 struct Example {
     child: Child,
     addr: String,
@@ -37,7 +37,7 @@ impl Drop for Example {
     }
 }
 
-/// `seaprox static` over a link to an example. It ends with the test.
+/// `seaprox static` over a link to an example. It is killed when dropped.
 struct Front {
     child: Child,
     addr: String,
@@ -87,7 +87,7 @@ fn binary(name: &str) -> PathBuf {
     profile.join("examples").join(name)
 }
 
-/// Answers each client with what it sent, in capitals, until its end.
+/// Starts a server that answers each client with all of its bytes, in capitals. Returns its port.
 fn shouting() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -101,7 +101,7 @@ fn shouting() -> u16 {
     port
 }
 
-/// What comes back for some bytes, sent in pieces.
+/// Sends bytes in pieces and a FIN. Returns the answer.
 fn ask(mut client: TcpStream, pieces: &[&str]) -> String {
     for piece in pieces {
         client.write_all(piece.as_bytes()).unwrap();
@@ -113,16 +113,16 @@ fn ask(mut client: TcpStream, pieces: &[&str]) -> String {
     answer
 }
 
-/// SP-06: a stranger's front end, of at most 60 lines, on the public interface.
+/// SP-06: a front end of at most 60 lines on the public interface.
 #[test]
-fn a_front_end_of_sixty_lines_relays_and_refuses() {
+fn the_example_front_end_of_sixty_lines_relays_and_refuses() {
     let source = include_str!("../../examples/line.rs");
     assert!(source.lines().count() <= 60, "{} lines", source.lines().count());
     let line = Example::start("line", &["127.0.0.1:0"]);
     let port = shouting();
     assert_eq!(ask(line.connect(), &[&format!("127.0.0.1 {port}\nhello")]), "HELLO");
     assert_eq!(ask(line.connect(), &["local", "host", &format!(" {port}"), "\r\n", "in ", "pieces"]), "IN PIECES");
-    // Bound and not listened on: it refuses, and nobody else gets it.
+    // A port that is bound without a listener refuses connections, and no other program gets it.
     let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     bound.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let closed = bound.local_addr().unwrap().as_socket().unwrap().port();
@@ -135,7 +135,7 @@ fn a_front_end_of_sixty_lines_relays_and_refuses() {
 }
 
 #[test]
-fn an_external_connector_connects_names_and_tells_failures() {
+fn the_example_connector_connects_names_and_reports_failures() {
     let port = shouting();
     let good = Example::start("connector", &["127.0.0.1:0", &format!("localhost:{port}")]);
     for number in 0..20 {
@@ -146,10 +146,10 @@ fn an_external_connector_connects_names_and_tells_failures() {
     assert_eq!(client.read(&mut [0]).unwrap_or(0), 0, "the connection is closed");
 }
 
-/// BS-16 and BS-17: a stream without a socket at either end. A refused target is told with its reason, and a handler that
-/// panics takes its own stream along and no other.
+/// BS-16 and BS-17: a stream without a socket at either end. The reason of a refused target is reported, and a handler
+/// that panics ends its own stream and no other.
 #[test]
-fn streams_of_a_link_are_handlers_at_both_ends() {
+fn the_example_handlers_serve_streams_at_both_ends_of_a_link() {
     let secret = "a secret that two nodes share";
     let server = Example::start("streams", &["127.0.0.1:0", secret]);
     let ask = |target: &str, line: &str| {
@@ -165,7 +165,7 @@ fn streams_of_a_link_are_handlers_at_both_ends() {
     let closed = bound.local_addr().unwrap().as_socket().unwrap();
     let (is_well, said) = ask(&closed.to_string(), "hello");
     assert!(is_well && said.starts_with("refused: connection_refused"), "{said}");
-    // Streams of one link: those of the clients of a front end.
+    // The clients of one front end are streams of one link.
     let mut front = Front::start(&server.addr, secret);
     let shout = |client: &mut TcpStream, line: &str| -> std::io::Result<String> {
         client.write_all(line.as_bytes())?;

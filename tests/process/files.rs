@@ -1,4 +1,4 @@
-//! The files that a process reads, writes and takes the place of: Unix sockets, keys, users and paths (C11, C12, C13, X-11).
+//! The files that a process reads, writes and replaces: Unix sockets, keys, users and paths (C11, C12, C13, X-11).
 
 use crate::kit;
 
@@ -17,7 +17,7 @@ use kit::peer::both;
 use kit::socks::connect5;
 use kit::{Peer, Scratch, Seaprox, run, until};
 
-/// A process that is killed when the test is over.
+/// A process that is killed at the end of its test.
 struct Running(Child);
 
 impl Drop for Running {
@@ -27,14 +27,15 @@ impl Drop for Running {
     }
 }
 
-/// Starts a front end whose status is served at `place`, and returns it with the first line of its log.
+/// Starts a front end with its status socket at `place`. Returns it and, if the socket was not created, the first log
+/// line.
 fn with_status(place: &str) -> (Running, String) {
     let mut command = kit::seaprox::command(&["socks", "--listen", "127.0.0.1:0", "--status", place]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let (out, log) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
     let child = Running(child);
-    // The line comes once the status is served, or cannot be.
+    // The listening line is printed after the status socket was created or has failed.
     BufReader::new(out).read_line(&mut String::new()).unwrap();
     let mut line = String::new();
     if !fs::symlink_metadata(place.trim_start_matches("unix:")).is_ok_and(|file| file.file_type().is_socket()) {
@@ -44,7 +45,7 @@ fn with_status(place: &str) -> (Running, String) {
 }
 
 #[test]
-fn no_socket_takes_the_place_of_a_file_that_is_none() {
+fn a_unix_socket_does_not_replace_a_file_that_is_no_socket() {
     let scratch = Scratch::new();
     let file = scratch.write("file", "precious");
     let link = scratch.file("link");
@@ -64,7 +65,7 @@ fn no_socket_takes_the_place_of_a_file_that_is_none() {
 }
 
 #[test]
-fn a_socket_that_a_killed_process_left_is_replaced_and_a_live_one_is_not() {
+fn the_socket_of_a_killed_process_is_replaced_and_a_live_one_is_not() {
     let scratch = Scratch::new();
     let (path, place) = (scratch.file("socket"), format!("unix:{}", scratch.file("socket")));
     drop(UnixListener::bind(&path).unwrap());
@@ -75,14 +76,15 @@ fn a_socket_that_a_killed_process_left_is_replaced_and_a_live_one_is_not() {
     drop(running);
     let mut command = kit::seaprox::command(&["cat", "--listen", &place]);
     let cat = Running(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    until("it listens where the killed one did", || UnixStream::connect(&path).is_ok());
+    until("it listens on the socket of the killed one", || UnixStream::connect(&path).is_ok());
     drop(cat);
 }
 
-/// The socket of the status has its mode when its file appears: nothing changes it afterwards, however wide the umask is.
+/// The file of the status socket is created with its final mode, even with a umask of 0. Nothing changes the mode
+/// later.
 #[test]
 #[cfg(target_os = "linux")]
-fn the_status_socket_is_never_open_to_others() {
+fn the_status_socket_is_never_accessible_to_other_users() {
     use std::os::unix::process::CommandExt;
 
     let scratch = Scratch::new();
@@ -102,7 +104,7 @@ fn the_status_socket_is_never_open_to_others() {
     assert_eq!(fs::metadata(scratch.file("status")).unwrap().mode() & 0o777, 0o600);
     let events = events.so_far();
     drop(running);
-    assert_eq!(events, [libc::IN_CREATE], "its mode was changed after it was there");
+    assert_eq!(events, [libc::IN_CREATE], "its mode was changed after the file was created");
 }
 
 /// Events of a file or a directory, as inotify(7) reports them.
@@ -113,7 +115,8 @@ struct Events(fs::File);
 impl Events {
     fn of(path: &Path, mask: u32) -> Events {
         let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
-        // SAFETY: the path is a string that ends in a zero and outlives the call; the descriptor is new and nobody else's.
+        // SAFETY: the path is a string that ends in a zero and outlives the call; the descriptor is new and nobody
+        // else's.
         unsafe {
             let inotify = libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC);
             assert!(inotify >= 0 && libc::inotify_add_watch(inotify, path.as_ptr(), mask) >= 0);
@@ -121,7 +124,7 @@ impl Events {
         }
     }
 
-    /// The masks of the events that have not been read yet.
+    /// Reads all waiting events. Returns their masks.
     fn so_far(&self) -> Vec<u32> {
         let mut buf = [0u8; 4096];
         let got = (&self.0).read(&mut buf).unwrap_or(0);
@@ -159,7 +162,7 @@ impl Home {
         set_mode(&self.0.write(name, content), 0o600);
     }
 
-    /// Puts a file in the place of another.
+    /// Replaces a file by renaming a new one.
     fn rename(&self, name: &str, content: &str) {
         self.write("new", content);
         fs::rename(self.0.file("new"), self.0.file(name)).unwrap();
@@ -170,7 +173,7 @@ fn set_mode(path: &str, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// Two nodes with a link, and an echo that the near one reaches over it.
+/// Two nodes with a link, and a target that the near node reaches through the far one.
 struct Pair {
     far_home: Home,
     _near_home: Home,
@@ -182,7 +185,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// `permissions` are what the near key may do.
+    /// Starts both nodes and waits for the link. `permissions` are the permissions of the near key.
     #[track_caller]
     fn start(permissions: &str, near_options: &[&str]) -> Pair {
         let (far_home, near_home) = (Home::new(), Home::new());
@@ -200,18 +203,18 @@ impl Pair {
         Pair { far_home, _near_home: near_home, far, near, key, echo: TcpListener::bind("127.0.0.1:0").unwrap() }
     }
 
-    /// Rewrites the far file of keys in place.
+    /// Rewrites the far node's file of keys in place.
     fn authorize(&self, content: &str) {
         self.far_home.write("authorized_keys", content);
     }
 
-    /// The code of SOCKS5 for the echo, and the connection.
+    /// Asks the near node's SOCKS5 port for the target. Returns the reply code and the connection.
     fn ask(&self) -> (u8, Peer) {
         let (client, reply) = connect5(self.near.addr(0), "127.0.0.1", self.echo.local_addr().unwrap().port());
         (reply[1], client)
     }
 
-    /// A connection over the link, with both ends.
+    /// Opens a connection over the link. Returns both ends.
     fn connect(&self) -> (Peer, Peer) {
         let (code, client) = self.ask();
         assert_eq!(code, 0);
@@ -227,7 +230,7 @@ fn speak((client, server): &mut (Peer, Peer)) {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_file_of_keys_that_is_found_half_written_ends_no_link() {
+fn a_partly_written_file_of_keys_ends_no_link() {
     let mut pair = Pair::start("permit-open=\"*\"", &[]);
     let mut held = pair.connect();
     let whole = format!("permit-open=\"*\" {}\n", pair.key);
@@ -235,7 +238,7 @@ fn a_file_of_keys_that_is_found_half_written_ends_no_link() {
     for half in ["", "permit-open=\"*\" seaprox-ed25519 AA"] {
         let events = Events::of(Path::new(&file), libc::IN_CLOSE_NOWRITE);
         pair.authorize(half);
-        // The file is restored after it was read, and a second before it would be read again.
+        // The file is restored after it was read, within the second before it is read again.
         until("the half of it is read", || !events.so_far().is_empty());
         pair.authorize(&whole);
         until("the whole of it is read", || !events.so_far().is_empty());
@@ -243,11 +246,11 @@ fn a_file_of_keys_that_is_found_half_written_ends_no_link() {
     speak(&mut held);
     speak(&mut pair.connect());
     assert!(pair.near.runs());
-    assert_eq!(pair.far.count_log(&["keys not read again"]), 0, "what may be half written is no fault yet");
+    assert_eq!(pair.far.count_log(&["keys not read again"]), 0, "a file that may be half written is not an error yet");
 }
 
 #[test]
-fn a_key_that_is_taken_out_loses_its_link_however_the_file_is_written() {
+fn removing_a_key_ends_its_link_however_the_file_is_written() {
     let nobody = "# nobody\n";
     type Way = (&'static str, fn(&Pair, &str));
     let ways: [Way; 4] = [
@@ -273,7 +276,7 @@ fn a_key_that_is_taken_out_loses_its_link_however_the_file_is_written() {
 }
 
 #[test]
-fn users_are_read_again_when_their_file_changes() {
+fn the_users_are_reloaded_when_their_file_changes() {
     let scratch = Scratch::new();
     let users = scratch.write("users", "joe:old\nann:hers\n");
     let mut seaprox = Seaprox::start(&["socks", "--listen", "127.0.0.1:0", "--users", &users]);
@@ -284,24 +287,24 @@ fn users_are_read_again_when_their_file_changes() {
         client.some().unwrap() == [1, 0]
     };
     scratch.write("users", "joe:old\nann:hers\nbob:his\n");
-    until("who is added is let in", || is_let_in(b"bob", b"his"));
+    until("an added user can log in", || is_let_in(b"bob", b"his"));
     scratch.write("users", "ann:hers\nbob:his\n");
-    until("who is taken out is not", || !is_let_in(b"joe", b"old"));
+    until("a removed user cannot", || !is_let_in(b"joe", b"old"));
     assert!(is_let_in(b"ann", b"hers"));
     scratch.write("users", "");
     seaprox.wait_for_log(&["ERROR", "the users file cannot be read again", "at least one line"]);
-    assert!(is_let_in(b"ann", b"hers"), "a file without any changes nothing");
+    assert!(is_let_in(b"ann", b"hers"), "a file without users changes nothing");
     set_mode(&scratch.write("users", "eve:evil\nann:hers\nbob:his\n"), 0o666);
     seaprox.wait_for_log(&["ERROR", "the users file cannot be read again", "others can change it (mode 0666)"]);
     assert!(!is_let_in(b"eve", b"evil") && is_let_in(b"ann", b"hers"));
     set_mode(&users, 0o600);
-    until("it is taken when its mode is right", || is_let_in(b"eve", b"evil"));
-    assert_eq!(seaprox.count_log(&["others can change it"]), 1, "and told once");
+    until("the file is used when its mode is right", || is_let_in(b"eve", b"evil"));
+    assert_eq!(seaprox.count_log(&["others can change it"]), 1, "it is logged once");
     assert!(seaprox.runs());
 }
 
 #[test]
-fn what_others_may_change_is_refused_at_the_start_and_named() {
+fn a_file_that_other_users_can_change_is_refused_at_the_start() {
     let home = Home::new();
     let key = home.key();
     let file = |name: &str| home.0.file(name);
@@ -325,7 +328,7 @@ fn what_others_may_change_is_refused_at_the_start_and_named() {
         refused(line, &[&file(name), "(mode 0666)", "type: chmod "]);
         set_mode(&file(name), 0o600);
         set_mode(&directory, 0o777);
-        // The key of the node is in it, too, and is read first.
+        // The node's key is in the same directory and is read first.
         refused(line, &[&directory, "others may write to the directory", "(mode 0777)", "type: chmod go-w "]);
         set_mode(&directory, 0o755);
         if kit::is_root() {
@@ -341,7 +344,7 @@ fn what_others_may_change_is_refused_at_the_start_and_named() {
     drop(Seaprox::start_with(&link, |command| _ = command.env("SEAPROX_NO_STRICT_MODES", "1")));
 }
 
-/// A user that is not root. Its commands have a file system of their own, in which it can reach the binary.
+/// A user that is not root. Its commands have a file system of their own, in which the user can reach the binary.
 struct User(Scratch);
 
 impl User {
@@ -351,13 +354,13 @@ impl User {
     fn new() -> User {
         let scratch = Scratch::new();
         set_mode(&scratch.file(""), 0o755);
-        // The binary is mounted there: a copy might still be open for writing in the child of another test.
+        // The binary is bind-mounted: a copy might still be open for writing in a child process of another test.
         scratch.write("seaprox", "");
         User(scratch)
     }
 
-    /// A command of this user's, who is in a group of its own and in another. These files are `/etc/passwd` and `/etc/group`
-    /// for it, if there are any.
+    /// Returns a command that runs as this user, who is in a group of its own and in another. `accounts` are files that
+    /// the command sees as `/etc/passwd` and `/etc/group`.
     fn command(&self, line: &[&str], accounts: Option<[&str; 2]>) -> std::process::Command {
         use std::ffi::CString;
         use std::os::unix::process::CommandExt;
@@ -382,7 +385,7 @@ impl User {
             };
             // SAFETY: unshare takes a number.
             let has_files = unsafe { libc::unshare(libc::CLONE_NEWNS) == 0 } && mounts.iter().all(mount);
-            // SAFETY: the list is as long as is said, and the others take a number.
+            // SAFETY: the list has the passed length, and the other calls take a number.
             let is_user = unsafe {
                 libc::setgroups(1, groups.as_ptr()) == 0 && libc::setgid(User::ID) == 0 && libc::setuid(User::ID) == 0
             };
@@ -399,9 +402,9 @@ impl User {
     }
 }
 
-/// A process that is not root, with a volume as the kubelet makes it for a pod with an fsGroup.
+/// A process that is not root reads a volume as the kubelet creates it for a pod with an fsGroup.
 #[test]
-fn a_secret_volume_of_kubernetes_is_fine() {
+fn files_in_a_kubernetes_secret_volume_are_accepted() {
     use std::os::unix::fs::{chown, lchown};
 
     if !kit::has_namespaces() {
@@ -441,16 +444,16 @@ fn a_secret_volume_of_kubernetes_is_fine() {
         BufReader::new(out).read_line(&mut line).unwrap();
         assert!(line.starts_with("listening "), "{line:?}");
     }
-    // Links of another user in a directory open to all are refused: that user may switch them.
+    // A symbolic link of another user in a directory that all can write is refused, because that user can change it.
     lchown(format!("{volume}/..data"), Some(User::OTHER), None).unwrap();
     let ran = user.run(&["pubkey", "--config-dir", &volume], None);
     assert_eq!(ran.code, Some(78), "{ran:?}");
     assert!(ran.err.contains("..data belongs to user 54322: expected user 54321 or root"), "{}", ran.err);
 }
 
-/// A home as Debian makes it: its user has a group of its own, and a umask of 002.
+/// A home as Debian creates it: the user has a group of its own and a umask of 002.
 #[test]
-fn a_home_whose_group_is_private_is_fine() {
+fn files_in_a_home_with_a_private_group_are_accepted() {
     use std::os::unix::fs::chown;
 
     if !kit::has_namespaces() {
@@ -481,7 +484,7 @@ fn a_home_whose_group_is_private_is_fine() {
     let users = format!("{config}/users");
     let socks = ["socks", "--listen", "192.0.2.1:1", "--status", "none", "--users", &users];
     assert_eq!(user.run(&line, Some([&passwd, &alone])).code, Some(0));
-    assert_eq!(user.run(&socks, Some([&passwd, &alone])).code, Some(69), "nothing but the address is wrong");
+    assert_eq!(user.run(&socks, Some([&passwd, &alone])).code, Some(69), "only the address is wrong");
     for line in [&line[..], &socks] {
         let ran = user.run(line, Some([&passwd, &shared]));
         assert_eq!(ran.code, Some(78), "{ran:?}");
@@ -490,7 +493,7 @@ fn a_home_whose_group_is_private_is_fine() {
 }
 
 #[test]
-fn a_key_that_a_killed_keygen_left_half_made_is_removed_by_the_next() {
+fn keygen_removes_the_partial_key_of_a_killed_keygen() {
     let home = Home::new();
     let mut gone = std::process::Command::new("true").spawn().unwrap();
     let dead = gone.id();
@@ -505,9 +508,9 @@ fn a_key_that_a_killed_keygen_left_half_made_is_removed_by_the_next() {
     assert!(!Path::new(&home.0.file(&half)).exists());
 }
 
-/// Each permission holds as it stands in the file now; what runs goes on.
+/// A permission applies as soon as the file has changed, and running connections go on.
 #[test]
-fn each_permission_is_revoked_while_the_link_lives() {
+fn each_permission_can_be_revoked_while_the_link_is_up() {
     let inner = TcpListener::bind("127.0.0.1:0").unwrap();
     let reverse = format!("0:{}", inner.local_addr().unwrap());
     let mut pair = Pair::start("permit-open=\"*\",permit-listen=\"0\"", &["-R", &reverse]);
@@ -526,7 +529,7 @@ fn each_permission_is_revoked_while_the_link_lives() {
     };
 
     may(&pair, "permit-open=\"*\"");
-    // The peer is told when it is done.
+    // The peer is told when the listener is closed.
     pair.near.wait_for_log(&["the peer does not listen", "not_permitted"]);
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
     speak(&mut back);
@@ -536,14 +539,14 @@ fn each_permission_is_revoked_while_the_link_lives() {
     speak(&mut (Peer::connect(([127, 0, 0, 1], again).into()), Peer::accept(&inner)));
 
     may(&pair, "permit-open=\"10.0.0.1:1\",permit-listen=\"0\"");
-    until("nothing else is opened", || pair.ask().0 == 2);
+    until("new streams are refused", || pair.ask().0 == 2);
     may(&pair, "permit-open=\"*\",permit-listen=\"0\",max-streams=2");
-    until("there are as many as there may be", || pair.ask().0 == 1);
+    until("the stream limit is reached", || pair.ask().0 == 1);
     speak(&mut held);
     speak(&mut back);
     may(&pair, "permit-open=\"*\",permit-listen=\"0\",rate=4mbit");
     pair.far.wait_for_log(&["keys read again"]);
-    until("it may open again", || pair.ask().0 == 0);
+    until("streams can be opened again", || pair.ask().0 == 0);
     pair.echo = TcpListener::bind("127.0.0.1:0").unwrap();
     let (mut client, mut server) = pair.connect();
     let since = Instant::now();
@@ -555,7 +558,7 @@ fn each_permission_is_revoked_while_the_link_lives() {
     assert_eq!(pair.near.count_log(&["link up"]), 1, "the link was never lost");
 }
 
-/// A port of one family's loopback that the test has, and that nobody has in the other.
+/// Returns a listener on a loopback port of one family that is free in the other family.
 fn half_taken(taken: &str, free: &str) -> (TcpListener, u16) {
     loop {
         let listener = TcpListener::bind((taken, 0)).unwrap();
@@ -567,7 +570,7 @@ fn half_taken(taken: &str, free: &str) -> (TcpListener, u16) {
 }
 
 #[test]
-fn a_far_port_that_is_taken_in_one_family_is_had_in_the_other() {
+fn a_remote_port_taken_in_one_family_is_opened_in_the_other() {
     let inner = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = inner.local_addr().unwrap();
     for (bind, taken, free) in

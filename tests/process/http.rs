@@ -1,5 +1,5 @@
 //! The HTTP proxy between a client and an origin server, as both see it (SP-04): tunnels, forwarded requests and their
-//! bodies, kept connections, and what becomes of a response that goes wrong.
+//! bodies, kept connections, and failed responses.
 
 use crate::kit;
 
@@ -19,7 +19,7 @@ fn proxy(options: &[&str]) -> Seaprox {
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 #[test]
-fn connect_opens_a_tunnel_and_keeps_what_follows() {
+fn connect_opens_a_tunnel_and_relays_the_bytes_that_follow() {
     let proxy = proxy(&[]);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let to = listener.local_addr().unwrap();
@@ -35,7 +35,7 @@ fn connect_opens_a_tunnel_and_keeps_what_follows() {
 }
 
 #[test]
-fn two_origins_are_asked_over_one_connection() {
+fn one_client_connection_reaches_two_origins() {
     let proxy = proxy(&[]);
     let first = Origin::start(vec![vec![Head, Say(OK), Head, Say(OK), Wait]]);
     let second = Origin::start(vec![vec![Head, Say(OK), Wait]]);
@@ -50,7 +50,7 @@ fn two_origins_are_asked_over_one_connection() {
 }
 
 #[test]
-fn fields_of_one_connection_stop_at_the_proxy() {
+fn hop_by_hop_fields_are_not_forwarded() {
     let proxy = proxy(&[]);
     let say = "HTTP/1.1 200 OK\r\nConnection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nX-Stays: 2\r\n\
                Proxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n";
@@ -126,7 +126,7 @@ fn white_space_before_the_colon_of_a_response_field_is_removed() {
     assert_eq!(response(&mut client).status, 502);
 }
 
-/// A response head of `len` bytes with `fields` fields, two of which are Content-Length (of 2) and X-Big.
+/// Returns a response head of `len` bytes with `fields` fields, among them Content-Length (2) and X-Big.
 fn big_head(len: usize, fields: usize) -> &'static str {
     let small = (2..fields).map(|index| format!("X-{index}: {index}\r\n")).collect::<String>();
     let rest = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{small}X-Big: \r\n\r\n");
@@ -134,7 +134,7 @@ fn big_head(len: usize, fields: usize) -> &'static str {
 }
 
 #[test]
-fn a_response_head_may_have_64_kib_and_256_fields_whatever_the_buffers() {
+fn a_response_head_may_have_64_kib_and_256_fields_with_any_buffer_size() {
     for options in [&[][..], &["--buffer", "4KiB", "--buffer-memory", "64KiB"]] {
         let proxy = proxy(options);
         let (large, long, many) = (big_head(65_536, 256), big_head(65_537, 10), big_head(20_000, 257));
@@ -172,8 +172,8 @@ fn large_response_heads_wait_for_a_client_that_does_not_read() {
     let mut client = Peer::connect_narrow(proxy.addr(0));
     let get = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr);
     client.run(&[Put(get.repeat(COUNT).as_bytes())]);
-    // With these socket buffers something else than a head may be the first that waits, so the client takes little by
-    // little until a head does.
+    // With some sizes of socket buffers a body waits first and not a head, so the client reads little by little until a
+    // head waits.
     let is_stuck = |connection: &Value| connection["stage"] == "handshake" && connection["source"]["queued"] != 0;
     let mut taken = Vec::new();
     kit::until("a head waits", || {
@@ -189,16 +189,16 @@ fn large_response_heads_wait_for_a_client_that_does_not_read() {
     let expected =
         expected.strip_suffix("\r\n").unwrap().to_owned() + "Content-Length: 2\r\nVia: 1.1 seaprox\r\n\r\nok";
     let expected = expected.repeat(COUNT);
-    assert!(taken.len() < expected.len() / 2, "most was still to come: {}", taken.len());
+    assert!(taken.len() < expected.len() / 2, "the client had read most of it: {}", taken.len());
     let mut rest = vec![0; expected.len() - taken.len()];
     client.socket().read_exact(&mut rest).unwrap();
     taken.extend_from_slice(&rest);
     assert!(taken == expected.as_bytes());
 }
 
-/// An answer to a broken request would stand in the middle of the interim response that the client has not got whole.
+/// An error response to a broken request would be in the middle of the interim response that is still being sent.
 #[test]
-fn nothing_is_answered_in_the_middle_of_a_head() {
+fn no_error_response_is_sent_within_an_interim_response() {
     let proxy = proxy(&["--handshake-timeout", "60s"]);
     let interim: &str = Box::leak(big_head(60_000, 20).replace("200 OK", "103 Hi").into_boxed_str());
     let origin = Origin::start(vec![[&[Head][..], &[Say(interim); 250]].concat()]);
@@ -226,10 +226,10 @@ fn nothing_is_answered_in_the_middle_of_a_head() {
 }
 
 #[test]
-fn a_large_response_head_without_a_body_is_whole_too() {
+fn a_large_response_head_without_a_body_is_complete() {
     let proxy = proxy(&[]);
     let bare: &str = Box::leak(big_head(60_000, 20).replace("200 OK", "304 No").into_boxed_str());
-    // The server sends more than it was asked for, and that is not the answer to the next request.
+    // The server sends more than requested. The extra bytes must not be used as the response to the next request.
     let origin =
         Origin::start(vec![vec![Head, Say(bare), Say("HTTP/1.1 200 No\r\n"), Wait], vec![Head, Say(OK), Wait]]);
     let mut client = Peer::connect(proxy.addr(0));
@@ -242,7 +242,7 @@ fn a_large_response_head_without_a_body_is_whole_too() {
 }
 
 #[test]
-fn a_large_response_head_has_a_time_and_a_place() {
+fn large_response_heads_have_a_timeout_and_a_limit_for_each_client() {
     let half: &str = Box::leak(big_head(30_000, 10)[..20_000].into());
     let slow = proxy(&["--handshake-timeout", "300ms"]);
     let origin = Origin::start(vec![vec![Head, Say(half), Wait], vec![Head, Say(half), Reset]]);
@@ -250,7 +250,7 @@ fn a_large_response_head_has_a_time_and_a_place() {
     assert_eq!(ask(slow.addr(0), &get).status, 504);
     slow.wait_for_log(&[" closed ", "reason=handshake_timeout", "by=dest"]);
     assert_eq!(ask(slow.addr(0), &get).status, 502, "a reset in the middle");
-    // One client has a quarter of the places at most, and gets one back when a head is through.
+    // One client can use at most a quarter of the places. A place is free again when its head has been sent.
     let proxy = proxy(&["--handshake-timeout", "60s"]);
     let mut scripts = vec![vec![Head, Say(half), Wait]; 64];
     scripts.extend([
@@ -267,7 +267,7 @@ fn a_large_response_head_has_a_time_and_a_place() {
     }
     let is_gathered =
         |connection: &&Value| connection["stage"] == "handshake" && connection["dest"]["state"] == "connected";
-    kit::until("64 heads are on their way", || {
+    kit::until("64 heads are under way", || {
         proxy.status()["connections"].as_array().is_some_and(|all| all.iter().filter(is_gathered).count() == 64)
     });
     assert_eq!(ask(proxy.addr(0), &get).status, 503, "no place is left");
@@ -280,7 +280,7 @@ fn a_large_response_head_has_a_time_and_a_place() {
 }
 
 #[test]
-fn a_body_of_known_length_passes() {
+fn a_request_body_with_a_length_is_forwarded() {
     let proxy = proxy(&[]);
     let origin = Origin::start(vec![vec![Head, Body(200_000), Say(OK), Head, Say(OK), Wait]]);
     let mut client = Peer::connect(proxy.addr(0));
@@ -296,7 +296,7 @@ fn a_body_of_known_length_passes() {
 }
 
 #[test]
-fn a_chunked_body_passes_and_the_next_request_follows() {
+fn a_chunked_request_body_is_forwarded_and_the_next_request_follows() {
     let proxy = proxy(&[]);
     let sent = "5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nX-Trailer: 1\r\n\r\n";
     let arrives = "5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n";
@@ -315,9 +315,9 @@ fn a_chunked_body_passes_and_the_next_request_follows() {
     assert!(origin.saw().starts_with("GET /2 "));
 }
 
-/// White space around the size of a chunk is removed, and a line end behind the body is skipped.
+/// White space around the size of a chunk is removed, and a line end after the body is skipped.
 #[test]
-fn untidy_chunks_and_a_line_end_behind_the_body_pass() {
+fn white_space_in_chunk_lines_and_a_line_end_after_the_body_are_removed() {
     let proxy = proxy(&["--handshake-timeout", "300ms"]);
     let arrives = "5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n";
     let origin =
@@ -329,7 +329,7 @@ fn untidy_chunks_and_a_line_end_behind_the_body_pass() {
     assert_eq!(response(&mut client).status, 200);
     assert!(origin.saw().starts_with("POST / "));
     assert_eq!(origin.saw(), arrives);
-    // The line end is no request that has begun: nothing comes when the time for one would be over.
+    // The line end does not start a request, so no timeout follows.
     assert!(client.is_quiet(Duration::from_millis(600)));
     client.run(&[Put([&head("Content-Length: 3"), "abc\r\n\r\n"].concat().as_bytes())]);
     assert_eq!(response(&mut client).status, 200);
@@ -338,9 +338,9 @@ fn untidy_chunks_and_a_line_end_behind_the_body_pass() {
     assert!(proxy.count_log(&[" closed "]) == 0);
 }
 
-/// A client whose chunks cannot be read is told so, as long as no response has begun; the server gets no end.
+/// A client with an invalid chunk gets 400 as long as no response has begun. The server must not see a FIN.
 #[test]
-fn a_broken_chunked_request_is_400_and_a_reset_for_the_server() {
+fn an_invalid_chunk_gives_400_and_resets_the_server() {
     let proxy = proxy(&[]);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let post = format!(
@@ -356,14 +356,14 @@ fn a_broken_chunked_request_is_400_and_a_reset_for_the_server() {
     assert_eq!(response(&mut client).status, 400);
     let error = loop {
         match server.some() {
-            Ok(bytes) => assert!(!bytes.is_empty(), "an end in order"),
+            Ok(bytes) => assert!(!bytes.is_empty(), "the server got a FIN"),
             Err(error) => break error,
         }
     };
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     drop(client);
     proxy.wait_for_log(&[" closed ", "reason=protocol_error end=aborted by=source", "chunks"]);
-    // With a response under way only a cut tells.
+    // During a response only a reset can report the error.
     let mut client = Peer::connect(proxy.addr(0));
     client.run(&[Put(post.as_bytes())]);
     let mut server = Peer::accept(&listener);
@@ -373,9 +373,9 @@ fn a_broken_chunked_request_is_400_and_a_reset_for_the_server() {
     client.run(&[Put(b"5 0\r\n"), ReadReset]);
 }
 
-/// Browsers open connections in advance: an answer without a question would be taken for that to their first request.
+/// Browsers open connections in advance and would take an unrequested response for the one to their first request.
 #[test]
-fn a_client_that_never_said_a_word_is_closed_without_one() {
+fn a_client_that_sends_no_request_is_closed_without_a_response() {
     let proxy = proxy(&["--handshake-timeout", "200ms"]);
     assert_eq!(Peer::connect(proxy.addr(0)).rest(), b"");
     let mut client = Peer::connect(proxy.addr(0));
@@ -385,9 +385,9 @@ fn a_client_that_never_said_a_word_is_closed_without_one() {
     kit::until("all are told of", || proxy.count_log(&[" closed ", "reason=handshake_timeout"]) == 3);
 }
 
-/// Clients of `ws://` that use absolute form instead of CONNECT.
+/// The upgrade of a `ws://` client that uses the absolute form instead of CONNECT.
 #[test]
-fn a_protocol_that_the_client_asks_to_switch_to_is_relayed() {
+fn a_protocol_upgrade_is_relayed_after_the_101() {
     let proxy = proxy(&["--handshake-timeout", "300ms"]);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let to = listener.local_addr().unwrap();
@@ -414,9 +414,9 @@ fn a_protocol_that_the_client_asks_to_switch_to_is_relayed() {
     proxy.wait_for_log(&[" closed ", "reason=source_fin end=graceful by=source"]);
 }
 
-/// A server may pass the wish over, and one that switches without having been asked has misunderstood.
+/// A server may ignore an upgrade request. A 101 without an upgrade request is an error of the server.
 #[test]
-fn a_switch_that_is_declined_or_was_not_asked_for() {
+fn a_declined_upgrade_goes_on_in_http_and_an_unrequested_one_is_502() {
     let proxy = proxy(&[]);
     let origin = Origin::start(vec![vec![Head, Say(OK), Head, Say(OK), Wait]]);
     let mut client = Peer::connect(proxy.addr(0));
@@ -437,9 +437,9 @@ fn a_switch_that_is_declined_or_was_not_asked_for() {
     }
 }
 
-/// A program that does not find its own protocol in a 101 reads the next bytes as HTTP.
+/// A client that does not find its own protocol in a 101 would read the next bytes as HTTP.
 #[test]
-fn a_101_names_a_protocol_that_was_asked_for() {
+fn a_101_without_a_requested_protocol_is_502() {
     let proxy = proxy(&[]);
     for (switch, status) in [
         ("HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: X/1\r\n\r\n", 101),
@@ -457,14 +457,13 @@ fn a_101_names_a_protocol_that_was_asked_for() {
     }
 }
 
-/// Buffers that others hold are nobody's fault at this connection: a few bytes pass all the same, and what finds no room is
-/// answered with 503.
+/// When other connections hold all buffers, short chunks still pass, and a request head that finds no room gets 503.
 #[test]
-fn a_lack_of_buffers_stops_no_chunks_and_is_answered_with_503() {
+fn without_free_buffers_chunks_still_pass_and_a_large_head_is_503() {
     let proxy = proxy(&["--no-splice", "--buffer", "32KiB", "--buffer-memory", "64KiB"]);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let to = listener.local_addr().unwrap();
-    // A client that does not read holds one of the two buffers; the other is that of the input.
+    // A client that does not read holds one of the two buffers. The other is needed for the input.
     let mut idle = Peer::connect(proxy.addr(0));
     idle.run(&[Put(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n").as_bytes())]);
     let mut filler = Peer::accept(&listener);
@@ -490,7 +489,7 @@ fn a_lack_of_buffers_stops_no_chunks_and_is_answered_with_503() {
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3\r\n!!!\r\n0\r\n\r\n";
 
 #[test]
-fn a_chunked_response_passes_and_the_connection_is_kept() {
+fn a_chunked_response_is_forwarded_and_the_connection_is_kept() {
     let proxy = proxy(&[]);
     let origin = Origin::start(vec![vec![Head, Say(CHUNKED), Head, Say(OK), Wait]]);
     let mut client = Peer::connect(proxy.addr(0));
@@ -502,7 +501,7 @@ fn a_chunked_response_passes_and_the_connection_is_kept() {
 }
 
 #[test]
-fn an_old_client_gets_the_bare_data_of_a_chunked_response() {
+fn an_http_1_0_client_gets_a_chunked_response_without_the_chunks() {
     let proxy = proxy(&[]);
     let origin = Origin::start(vec![vec![Head, Say(CHUNKED), Wait]]);
     let mut client = Peer::connect(proxy.addr(0));
@@ -540,7 +539,7 @@ fn responses_without_a_body_do_not_wait_for_one() {
 }
 
 #[test]
-fn interim_responses_pass_in_their_place() {
+fn interim_responses_are_forwarded_in_order() {
     let proxy = proxy(&[]);
     let go_on = "HTTP/1.1 100 Continue\r\n\r\n";
     let hints = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
@@ -556,7 +555,7 @@ fn interim_responses_pass_in_their_place() {
 }
 
 #[test]
-fn a_response_that_lasts_until_the_close_ends_with_one() {
+fn a_response_without_a_length_ends_with_the_connection() {
     let proxy = proxy(&[]);
     let origin = Origin::start(vec![vec![Head, Say("HTTP/1.0 200 OK\r\n\r\n"), Bulk(3_000_000), Close]]);
     let mut client = Peer::connect(proxy.addr(0));
@@ -574,16 +573,16 @@ fn a_kept_connection_that_the_origin_closes_is_replaced() {
     let get = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr);
     client.run(&[Put(get.as_bytes())]);
     assert_eq!(response(&mut client).status, 200);
-    // Idle, and closed: the next request needs a new connection, whether the close has been seen or not.
+    // Closed while idle: the next request needs a new connection, even if the proxy has not noticed the close.
     client.run(&[Put(get.as_bytes())]);
     assert_eq!(response(&mut client).status, 200);
-    // Closed when the request was on its way: GET may be sent again.
+    // Closed when the request was under way: a GET may be repeated.
     client.run(&[Put(get.as_bytes())]);
     assert_eq!(response(&mut client).status, 200);
 }
 
 #[test]
-fn a_request_that_may_not_be_repeated_is_not() {
+fn a_request_that_is_not_idempotent_is_not_repeated() {
     let proxy = proxy(&[]);
     let origin = Origin::start(vec![vec![Head, Say(OK), Head, Close], vec![Head, Say(OK)]]);
     let mut client = Peer::connect(proxy.addr(0));
@@ -596,7 +595,7 @@ fn a_request_that_may_not_be_repeated_is_not() {
 }
 
 #[test]
-fn an_origin_that_resets_or_says_nothing_is_502() {
+fn an_origin_that_resets_or_sends_no_valid_response_gives_502() {
     let proxy = proxy(&[]);
     for end in [Reset, Close] {
         let origin = Origin::start(vec![vec![Head, end]]);
@@ -611,7 +610,7 @@ fn an_origin_that_resets_or_says_nothing_is_502() {
 }
 
 #[test]
-fn a_truncated_response_is_cut_and_never_ends_in_order() {
+fn a_truncated_response_is_reset_and_never_finished() {
     let proxy = proxy(&[]);
     for say in [
         "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nonly this",
@@ -623,7 +622,7 @@ fn a_truncated_response_is_cut_and_never_ends_in_order() {
         client.run(&[Put(format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr).as_bytes())]);
         let error = loop {
             match client.some() {
-                Ok(bytes) => assert!(!bytes.is_empty(), "an end in order behind {say:?}"),
+                Ok(bytes) => assert!(!bytes.is_empty(), "a FIN after {say:?}"),
                 Err(error) => break error,
             }
         };
@@ -633,19 +632,19 @@ fn a_truncated_response_is_cut_and_never_ends_in_order() {
 }
 
 #[test]
-fn an_old_client_is_cut_too_when_the_chunks_stop() {
+fn an_http_1_0_client_is_reset_when_the_chunks_stop() {
     let proxy = proxy(&[]);
     let say = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nonly this\r\n";
     let origin = Origin::start(vec![vec![Head, Say(say), Close]]);
     let mut client = Peer::connect(proxy.addr(0));
     client.run(&[Put(format!("GET http://{}/ HTTP/1.0\r\n\r\n", origin.addr).as_bytes())]);
     while let Ok(bytes) = client.some() {
-        assert!(!bytes.is_empty(), "it must not look whole");
+        assert!(!bytes.is_empty(), "it must not look complete");
     }
 }
 
 #[test]
-fn an_early_response_reaches_the_client_and_closes() {
+fn an_early_response_reaches_the_client_before_the_close() {
     let proxy = proxy(&[]);
     let no = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 4\r\n\r\nno!\n";
     let origin = Origin::start(vec![vec![Head, Say(no), Wait]]);
@@ -679,7 +678,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn a_client_that_leaves_in_the_middle_of_its_body_cuts_the_origin() {
+fn a_client_that_closes_within_its_body_resets_the_origin() {
     let proxy = proxy(&[]);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut client = Peer::connect(proxy.addr(0));
@@ -690,12 +689,12 @@ fn a_client_that_leaves_in_the_middle_of_its_body_cuts_the_origin() {
     server.run(&[Take(b"half")]);
     drop(client);
     let end = server.some();
-    assert!(end.is_err(), "half a request must not end in order: {end:?}");
+    assert!(end.is_err(), "half a request must not end with a FIN: {end:?}");
     proxy.wait_for_log(&[" closed ", "by=source"]);
 }
 
 #[test]
-fn a_kept_connection_times_out_in_silence_and_a_slow_head_with_408() {
+fn an_idle_kept_connection_is_closed_and_a_slow_head_gives_408() {
     let proxy = proxy(&["--keepalive-timeout", "400ms", "--handshake-timeout", "600ms"]);
     let origin = Origin::start(vec![vec![Head, Say(OK), Wait]]);
     let mut client = Peer::connect(proxy.addr(0));

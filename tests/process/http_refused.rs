@@ -1,4 +1,4 @@
-//! What the HTTP proxy refuses, and how: malformed and ambiguous requests, users, rules, targets that are not there.
+//! Refusals of the HTTP proxy: malformed and ambiguous requests, wrong users, rules, unreachable targets.
 
 use crate::kit;
 
@@ -15,7 +15,7 @@ fn proxy(options: &[&str]) -> Seaprox {
 }
 
 #[test]
-fn smuggling_is_400_and_reaches_no_origin() {
+fn request_smuggling_gives_400_and_reaches_no_origin() {
     let proxy = proxy(&[]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -47,7 +47,7 @@ fn smuggling_is_400_and_reaches_no_origin() {
     ];
     for rest in requests {
         let answer = ask(proxy.addr(0), &format!("POST http://{to}/ HTTP/1.1\r\nHost: x\r\n{rest}"));
-        // RFC 9112, section 6.1: a coding that is not known may be 501.
+        // RFC 9112, section 6.1: an unknown coding may be answered with 501.
         let may_be_501 = rest.contains("xchunked") || rest.contains("identity");
         assert!(answer.status == 400 || (may_be_501 && answer.status == 501), "{} for {rest:?}", answer.status);
         assert_eq!(field(&answer.head, "connection").as_deref(), Some("close"), "{rest:?}");
@@ -59,7 +59,7 @@ fn smuggling_is_400_and_reaches_no_origin() {
 }
 
 #[test]
-fn broken_chunks_are_never_passed_on_as_whole() {
+fn a_body_with_invalid_chunks_is_never_forwarded_as_complete() {
     let proxy = proxy(&[]);
     for chunks in
         ["g\r\n", "5\nhello\r\n0\r\n\r\n", "5\r\nhelloX\r\n0\r\n\r\n", "fffffffffffffffff\r\n", "-1\r\n", " 5\r\n"]
@@ -71,7 +71,7 @@ fn broken_chunks_are_never_passed_on_as_whole() {
         client.run(&[Put(head.as_bytes())]);
         let mut server = Peer::accept(&listener);
         let mut seen = Vec::new();
-        // An end without a last chunk is no end (RFC 9112, section 8).
+        // Without a last chunk the body is incomplete (RFC 9112, section 8).
         while let Ok(bytes) = server.some() {
             seen.extend_from_slice(&bytes);
             if bytes.is_empty() {
@@ -83,7 +83,7 @@ fn broken_chunks_are_never_passed_on_as_whole() {
 }
 
 #[test]
-fn nonsense_is_400() {
+fn an_invalid_request_gives_400() {
     let proxy = proxy(&[]);
     for request in [
         "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -113,7 +113,7 @@ fn nonsense_is_400() {
 }
 
 #[test]
-fn a_head_that_is_too_large_is_431() {
+fn a_request_head_that_is_too_large_gives_431() {
     let proxy = proxy(&[]);
     let large = format!("GET http://x/ HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(100_000));
     assert_eq!(ask(proxy.addr(0), &large).status, 431);
@@ -125,7 +125,7 @@ fn a_head_that_is_too_large_is_431() {
 }
 
 #[test]
-fn a_password_is_asked_for_with_407_and_the_connection_kept() {
+fn a_request_without_a_right_password_gives_407_and_keeps_the_connection() {
     let scratch = Scratch::new();
     let users = scratch.write("users", "joe:secret\n");
     let proxy = proxy(&["--users", &users]);
@@ -135,7 +135,7 @@ fn a_password_is_asked_for_with_407_and_the_connection_kept() {
     // joe:wrong, bob:secret, and not base64.
     for wrong in ["", "Basic am9lOndyb25n", "Basic Ym9iOnNlY3JldA==", "Basic !!", "Bearer am9lOnNlY3JldA=="] {
         if wrong == "Basic !!" {
-            // A third one would be the last on this connection.
+            // The proxy closes a connection after the third wrong password.
             client = Peer::connect(proxy.addr(0));
         }
         let field_line = if wrong.is_empty() { String::new() } else { format!("Proxy-Authorization: {wrong}\r\n") };
@@ -154,7 +154,7 @@ fn a_password_is_asked_for_with_407_and_the_connection_kept() {
 }
 
 #[test]
-fn wrong_passwords_wait_and_a_right_one_from_the_same_address_does_not() {
+fn http_answers_to_wrong_passwords_are_delayed_and_a_right_one_is_not() {
     let scratch = Scratch::new();
     let proxy = proxy(&["--users", &scratch.write("users", "joe:secret\n")]);
     let origin = Origin::start(vec![vec![Head, Say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")]]);
@@ -162,7 +162,7 @@ fn wrong_passwords_wait_and_a_right_one_from_the_same_address_does_not() {
         format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic {pair}\r\n\r\n", origin.addr)
     };
     let wrong = get("am9lOndyb25n");
-    // All at once on one connection: three are answered, the last with the close.
+    // Fifty requests at once on one connection: three are answered, the last one with a close.
     let mut client = Peer::connect(proxy.addr(0));
     client.run(&[Put(wrong.repeat(50).as_bytes())]);
     let answer = String::from_utf8(client.rest_or_reset()).unwrap();
@@ -171,17 +171,17 @@ fn wrong_passwords_wait_and_a_right_one_from_the_same_address_does_not() {
         (3, 1),
         "{answer}"
     );
-    // Many connections: the answers of sixteen wait at a time, the others get none.
+    // Many connections: the answers of at most sixteen are delayed, and the others are closed without one.
     let mut crowd = Crowd::start(proxy.addr(0), 24, &[(wrong.as_bytes(), 0)]);
-    kit::until("those beyond sixteen are closed", || crowd.look().0 >= 4);
+    kit::until("the clients beyond sixteen are closed", || crowd.look().0 >= 4);
     assert_eq!(ask(proxy.addr(0), &get("am9lOnNlY3JldA==")).status, 200);
     let (closed, waiting) = crowd.look();
-    assert!(waiting >= 1, "the right one was answered while wrong ones waited: {closed} closed");
+    assert!(waiting >= 1, "no wrong password waited when the right one was answered: {closed} closed");
     proxy.wait_for_log(&[" closed ", "reason=auth_failed", "wrong user or password"]);
 }
 
 #[test]
-fn targets_that_are_not_there_are_502_and_forbidden_ones_403() {
+fn an_unreachable_target_gives_502_and_a_forbidden_one_403() {
     let proxy = proxy(&["--deny", "127.0.0.1:7"]);
     let closed = kit::closed_port();
     for (target, status, reason) in [
@@ -200,7 +200,7 @@ fn targets_that_are_not_there_are_502_and_forbidden_ones_403() {
 }
 
 #[test]
-fn bytes_of_the_client_cannot_forge_the_log() {
+fn bytes_of_a_request_cannot_forge_a_log_line() {
     let proxy = proxy(&[]);
     ask(proxy.addr(0), "GET http://x\x1b[31m/ HTTP/1.1\r\nHost: x\r\n\r\n");
     ask(proxy.addr(0), "GET http://a%0a/ HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -208,9 +208,9 @@ fn bytes_of_the_client_cannot_forge_the_log() {
     assert!(proxy.log().iter().all(|line| line.starts_with("20") && !line.contains('\x1b')), "{:?}", proxy.log());
 }
 
-/// The log shows the requested host, whatever its bytes, and nothing that may be a secret.
+/// The log shows the requested host with any bytes, and no part of the request that may be a secret.
 #[test]
-fn a_host_that_cannot_be_used_is_logged_without_secrets() {
+fn an_invalid_host_is_logged_without_secrets() {
     let proxy = Seaprox::start(&["http", "--listen", "127.0.0.1:0"]);
     for (line, asked) in [
         (&b"CONNECT a_b\x01c:443"[..], r#"asked="a_b\u{1}c:443""#),
@@ -222,8 +222,8 @@ fn a_host_that_cannot_be_used_is_logged_without_secrets() {
         drop(client);
         proxy.wait_for_log(&[" closed ", asked, "reason=protocol_error"]);
     }
-    // A password may contain the character that ends the host, and so continue behind it. A line without its end may be
-    // incomplete.
+    // A password may contain the character that ends the host, and so continue after it. A line without a line end may
+    // be incomplete.
     for line in [
         &b"GET http://joe:secret/ss@host/ HTTP/1.1\r\n"[..],
         b"GET http://joe:secret?x@host/ HTTP/1.1\r\n",

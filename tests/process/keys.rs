@@ -1,4 +1,4 @@
-//! `seaprox keygen` and `seaprox pubkey`, as processes: what they print, what they write, and what they refuse.
+//! `seaprox keygen` and `seaprox pubkey` as processes: their output, their files, and their errors.
 
 use crate::kit;
 
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use kit::{Ran, Scratch, has, run, run_with};
 
-/// The key of RFC 8032, section 7.1, test 1: PEM, line and fingerprint as OpenSSL 3.0 has them.
+/// The key of RFC 8032, section 7.1, test 1: PEM, line and fingerprint as OpenSSL 3.0 prints them.
 const PEM: &str = "-----BEGIN PRIVATE KEY-----\n\
                    MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n\
                    -----END PRIVATE KEY-----\n";
@@ -31,7 +31,7 @@ fn write(scratch: &Scratch, name: &str, content: &str, mode: u32) -> String {
 }
 
 #[test]
-fn a_key_is_made_once_and_replaced_only_when_asked() {
+fn keygen_makes_a_key_once_and_replaces_it_only_with_force() {
     let scratch = Scratch::new();
     let directory = scratch.file("config/seaprox");
     let key = format!("{directory}/key");
@@ -52,11 +52,11 @@ fn a_key_is_made_once_and_replaced_only_when_asked() {
     let forced = run(&["keygen", "--config-dir", &directory, "--force", "-q"]);
     assert_ne!(out(&forced), line);
     assert_eq!((forced.err.as_str(), mode(&key)), ("", 0o600));
-    assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "nothing else is left behind");
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "no other file is left");
 }
 
 #[test]
-fn the_directory_follows_the_environment() {
+fn the_configuration_directory_follows_the_environment() {
     let scratch = Scratch::new();
     let (ours, xdg, home) = (scratch.file("ours"), scratch.file("xdg"), scratch.file("home"));
     for (ours, xdg, key) in [
@@ -113,7 +113,7 @@ fn a_secret_gives_both_nodes_the_same_key() {
     assert_eq!(run(&["keygen", "--secret", "--key", &secret]).code, Some(1));
     let directory = scratch.file("config");
     let made = run_with(&["keygen", "--secret", "--config-dir", &directory], b"", |command| {
-        // It says where the node's key is, and no secret may come there.
+        // This is the path of the node's key. The secret must not be written there.
         _ = command.env("SEAPROX_KEY", scratch.file("node"))
     });
     assert!(!std::path::Path::new(&scratch.file("node")).exists());
@@ -122,7 +122,7 @@ fn a_secret_gives_both_nodes_the_same_key() {
 }
 
 #[test]
-fn what_cannot_be_used_is_said_and_never_quoted() {
+fn an_unusable_key_file_is_named_and_never_quoted() {
     let scratch = Scratch::new();
     let open = write(&scratch, "open", PEM, 0o640);
     let (junk, short) = (write(&scratch, "junk", "precious\n", 0o600), write(&scratch, "short", "precious\n", 0o600));

@@ -1,4 +1,4 @@
-//! Limits, timers and rules: what happens at each, and that it passes (SP-25, SP-26, TT-18, BS-18, X-15).
+//! Limits, timers and rules: the behaviour at each limit, and the recovery from it (SP-25, SP-26, TT-18, BS-18, X-15).
 
 use crate::kit;
 
@@ -13,7 +13,7 @@ use kit::socks::{code5, connect5};
 use kit::{LATE, Peer, Relay, Seaprox, has_namespaces, proc, until};
 
 #[test]
-fn ten_connections_work_and_the_eleventh_waits_for_one_of_them() {
+fn beyond_max_connections_a_client_waits_for_a_free_place() {
     let relay = Relay::start(&["--max-connections", "10"]);
     let mut pairs: Vec<_> = (0..10).map(|_| relay.pair()).collect();
     let mut late: Vec<_> = (0..5).map(|_| Peer::connect(relay.addr())).collect();
@@ -38,7 +38,7 @@ fn ten_connections_work_and_the_eleventh_waits_for_one_of_them() {
     kit::until("each pause is in the log", || relay.seaprox.count_log(&["accepting pauses"]) == pauses);
 }
 
-/// A client at an address of its own.
+/// Connects a client from a source address.
 fn connect_from(ip: &str, to: SocketAddr) -> Peer {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::new(ip.parse().unwrap(), 0).into()).unwrap();
@@ -47,7 +47,7 @@ fn connect_from(ip: &str, to: SocketAddr) -> Peer {
 }
 
 #[test]
-fn one_client_address_gets_as_many_connections_as_it_may_and_another_is_served() {
+fn the_limit_of_one_client_address_does_not_affect_another() {
     for threads in ["1", "4"] {
         let relay = Relay::start(&["--max-connections-per-source", "3", "--threads", threads]);
         let serves = |ip: &str| {
@@ -61,7 +61,7 @@ fn one_client_address_gets_as_many_connections_as_it_may_and_another_is_served()
         }
         relay.seaprox.wait_for_log(&["from=ipv4[127.0.0.2:", "reason=limit_reached", "client refused"]);
         let _other = serves("127.0.0.3");
-        // A connection that ends frees its place.
+        // A connection that has ended frees its place.
         drop(pairs.pop());
         until("it has ended", || relay.seaprox.figure("/usage/connections") == 3);
         pairs.push(serves("127.0.0.2"));
@@ -70,7 +70,7 @@ fn one_client_address_gets_as_many_connections_as_it_may_and_another_is_served()
 }
 
 #[test]
-fn the_limit_is_said_once_while_it_lasts() {
+fn the_connection_limit_is_logged_once_while_it_lasts() {
     let relay = Relay::start(&["--max-connections", "2"]);
     let _pairs = [relay.pair(), relay.pair()];
     let _late: Vec<_> = (0..50).map(|_| Peer::connect(relay.addr())).collect();
@@ -80,13 +80,13 @@ fn the_limit_is_said_once_while_it_lasts() {
 }
 
 #[test]
-fn without_descriptors_it_pauses_and_goes_on_and_nothing_is_lost() {
+fn accepting_pauses_without_descriptors_and_no_byte_is_lost() {
     for (options, loops) in [(&[][..], 1), (&["--threads", "2"], 2)] {
         let relay = Relay::start(options);
         let pid = relay.seaprox.pid();
         let (mut client, mut server) = relay.pair();
         both(&mut client, &[Swap(10_000)], &mut server, &[Swap(10_000)]);
-        // Room for a few more descriptors only, while twenty clients come.
+        // Only a few more descriptors are free, while twenty clients connect.
         proc::limit_descriptors(pid, proc::descriptors(pid) as u64 + 5);
         let mut late: Vec<_> = (0..20).map(|_| Peer::connect(relay.addr())).collect();
         relay.seaprox.wait_for_log(&["WARN", "reason=limit_reached", "no descriptors left"]);
@@ -95,7 +95,7 @@ fn without_descriptors_it_pauses_and_goes_on_and_nothing_is_lost() {
             for peer in &mut late {
                 scope.spawn(|| peer.run(&[Swap(100_000), Fin, ReadAll]));
             }
-            assert!(relay.seaprox.count_log(&["no descriptors left"]) <= loops, "each loop says it once");
+            assert!(relay.seaprox.count_log(&["no descriptors left"]) <= loops, "each loop logs it once");
             proc::limit_descriptors(pid, 4000);
             for _ in 0..20 {
                 let mut server = Peer::accept(&relay.listener);
@@ -108,12 +108,12 @@ fn without_descriptors_it_pauses_and_goes_on_and_nothing_is_lost() {
         relay.seaprox.wait_for_log(&["INFO", "descriptors again"]);
         both(&mut client, &[Fin, ReadAll], &mut server, &[ReadAll, Fin]);
         relay.seaprox.wait_until_idle();
-        kit::until("each has its line", || relay.seaprox.count_log(&[" closed ", "end=graceful"]) == 21);
+        kit::until("each connection has its line", || relay.seaprox.count_log(&[" closed ", "end=graceful"]) == 21);
     }
 }
 
 #[test]
-fn there_are_as_many_loops_and_workers_as_asked_for_and_all_work() {
+fn threads_and_workers_start_in_the_configured_number_and_all_work() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     for (loops, workers) in [(3, 4), (1, 1)] {
@@ -121,7 +121,7 @@ fn there_are_as_many_loops_and_workers_as_asked_for_and_all_work() {
         let proxy = Seaprox::start(&[&["socks", "--only", "ipv4", "--listen", "127.0.0.1:0"], &options[..]].concat());
         for (kind, count) in [("loop-", loops), ("worker-", workers)] {
             let wanted: Vec<_> = (0..count).map(|number| format!("{kind}{number}")).collect();
-            // A thread gives itself its name, a moment after it is there.
+            // A thread sets its name itself, shortly after it has started.
             until("every thread has its name", || {
                 let names = proc::threads(proxy.pid());
                 let mut found: Vec<_> = names.into_iter().filter(|name| name.starts_with(kind)).collect();
@@ -152,7 +152,7 @@ fn there_are_as_many_loops_and_workers_as_asked_for_and_all_work() {
 }
 
 #[test]
-fn loops_share_a_unix_socket_too() {
+fn several_loops_share_a_unix_socket() {
     let scratch = kit::Scratch::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (path, to) = (scratch.file("in"), listener.local_addr().unwrap().to_string());
@@ -163,7 +163,7 @@ fn loops_share_a_unix_socket_too() {
     }
 }
 
-/// How long it takes until a peer sees an end of any kind.
+/// Returns the time until a peer sees the end of its connection.
 fn time_to_end(peer: &mut Peer) -> Duration {
     let since = Instant::now();
     let _ = peer.some();
@@ -171,10 +171,10 @@ fn time_to_end(peer: &mut Peer) -> Duration {
 }
 
 #[test]
-fn an_idle_connection_is_closed_when_that_is_asked_for() {
+fn an_idle_connection_is_closed_after_the_idle_timeout() {
     let relay = Relay::start(&["--idle-timeout", "1500ms"]);
     let (mut client, mut server) = relay.pair();
-    // Bytes in either direction keep it.
+    // Bytes in either direction restart the timeout.
     for _ in 0..10 {
         server.run(&[Send(1), Pause(200)]);
         client.run(&[Read(1)]);
@@ -186,7 +186,7 @@ fn an_idle_connection_is_closed_when_that_is_asked_for() {
 }
 
 #[test]
-fn an_idle_connection_is_kept_otherwise() {
+fn an_idle_connection_is_kept_without_an_idle_timeout() {
     let relay = Relay::start(&[]);
     let (mut client, mut server) = relay.pair();
     assert!(client.is_quiet(Duration::from_millis(1500)));
@@ -194,7 +194,7 @@ fn an_idle_connection_is_kept_otherwise() {
 }
 
 #[test]
-fn a_half_closed_connection_has_a_timer_of_its_own() {
+fn a_half_closed_connection_ends_after_the_half_closed_timeout() {
     let relay = Relay::start(&["--half-closed-timeout", "1500ms"]);
     let (mut client, mut server) = relay.pair();
     assert!(client.is_quiet(Duration::from_millis(2000)), "both directions are open");
@@ -211,7 +211,7 @@ fn a_half_closed_connection_has_a_timer_of_its_own() {
 }
 
 #[test]
-fn a_silent_client_runs_into_the_handshake_timer() {
+fn a_silent_client_is_closed_after_the_handshake_timeout() {
     for command in ["socks", "http"] {
         let proxy = Seaprox::start(&[command, "--listen", "127.0.0.1:0", "--handshake-timeout", "500ms"]);
         let took = time_to_end(&mut Peer::connect(proxy.addr(0)));
@@ -220,16 +220,16 @@ fn a_silent_client_runs_into_the_handshake_timer() {
     }
 }
 
-/// A byte now and then does not put the timer off.
+/// Single bytes of an incomplete request do not restart the timer.
 #[test]
-fn a_client_that_sends_its_request_drop_by_drop_runs_into_it_too() {
+fn a_slowly_sent_request_does_not_extend_the_handshake_timeout() {
     for command in ["socks", "http"] {
         let proxy = Seaprox::start(&[command, "--listen", "127.0.0.1:0", "--handshake-timeout", "500ms"]);
         let (mut client, since) = (Peer::connect(proxy.addr(0)), Instant::now());
         let request = if command == "http" { &b"GET http://a/ HTTP/1.1\r\nX: "[..] } else { &[5, 255] };
         client.run(&[Put(request)]);
         while client.is_quiet(Duration::from_millis(50)) {
-            assert!(since.elapsed() < LATE, "{command}: it was put off");
+            assert!(since.elapsed() < LATE, "{command}: the timer was restarted");
             // The proxy may close at any moment.
             let _ = client.socket().send(b"x");
         }
@@ -243,7 +243,7 @@ fn listeners() -> (TcpListener, TcpListener, u16) {
     (first, TcpListener::bind(("127.0.0.2", port)).unwrap(), port)
 }
 
-/// Whether a SOCKS proxy with these rules connects to an address.
+/// Returns true if a SOCKS proxy with these rules connects to an address.
 fn is_let_through(rules: &[&str], host: &str, port: u16) -> bool {
     let proxy = Seaprox::start(&[&["socks", "--listen", "127.0.0.1:0"], rules].concat());
     match code5(proxy.addr(0), host, port) {
@@ -281,7 +281,7 @@ fn the_first_rule_that_matches_decides() {
         (&["--only", "ipv4", "--deny", "localhost"], "localhost", false),
         (&["--only", "ipv4", "--deny", "*.localhost"], "localhost", true),
         (&["--only", "ipv4", "--allow", "LocalHost:PORT"], "localhost", true),
-        // The address that a name turns out to have counts as well.
+        // Rules also apply to the addresses of a name.
         (&["--only", "ipv4", "--deny", "127.0.0.0/8"], "localhost", false),
         (&["--only", "ipv4", "--allow", "127.0.0.0/8"], "localhost", true),
         (&["--deny", "127.0.0.0/8"], "::ffff:127.0.0.1", false),
@@ -293,7 +293,7 @@ fn the_first_rule_that_matches_decides() {
 }
 
 #[test]
-fn static_is_subject_to_rules_too() {
+fn rules_apply_to_static() {
     let (first, _second, port) = listeners();
     let to = format!("127.0.0.1:{port}");
     let relay = ["static", "--listen", "127.0.0.1:0", "--to", &to];
@@ -324,7 +324,7 @@ fn only_the_permitted_address_of_a_name_is_tried() {
 }
 
 #[test]
-fn so_many_clients_wait_in_the_backlog() {
+fn the_backlog_has_the_configured_length() {
     if !kit::has("ss") {
         return;
     }
@@ -334,7 +334,7 @@ fn so_many_clients_wait_in_the_backlog() {
         let mut ss = std::process::Command::new("ss");
         ss.args(["-Hltn", &port]);
         let said = kit::seaprox::run_command(ss, b"").out;
-        // State, Recv-Q and Send-Q, which is the backlog of what listens.
+        // State, Recv-Q and Send-Q, which is the backlog of a listening socket.
         let said = String::from_utf8(said).unwrap();
         let backlogs: Vec<_> = said.lines().map(|line| line.split_whitespace().nth(2).unwrap()).collect();
         assert_eq!(backlogs, vec!["77"; threads.parse().unwrap()], "{said}");

@@ -1,5 +1,5 @@
-//! The command line of links as far as one process shows it: what is refused and how it is said, help, and the files that are
-//! made and read before a link is dialled.
+//! The command line of links, tested with one process: usage errors, help, and the files that are created and read
+//! before a link is dialed.
 use crate::kit;
 
 use std::os::unix::fs::PermissionsExt;
@@ -24,7 +24,7 @@ fn mode(path: &str) -> u32 {
 }
 
 #[test]
-fn wrong_command_lines_are_refused_in_one_line() {
+fn a_wrong_link_command_line_is_refused_in_one_line() {
     let scratch = Scratch::new();
     for (line, text) in [
         ("link", "expected --listen ADDR, --connect HOST[:PORT] or both"),
@@ -89,7 +89,7 @@ fn wrong_command_lines_are_refused_in_one_line() {
 }
 
 #[test]
-fn help_the_manual_page_and_completions_know_links() {
+fn help_manual_page_and_completions_cover_links() {
     let text = |args: &[&str]| {
         let ran = run(args);
         assert_eq!(ran.code, Some(0), "{args:?}: {}", ran.err);
@@ -129,7 +129,7 @@ fn help_the_manual_page_and_completions_know_links() {
 }
 
 #[test]
-fn the_environment_makes_nobody_a_node() {
+fn the_environment_alone_starts_no_link() {
     let scratch = Scratch::new();
     let ran = run_with(&["link"], b"", |command| {
         at_home(command, &scratch);
@@ -145,7 +145,7 @@ fn the_environment_makes_nobody_a_node() {
 }
 
 #[test]
-fn files_that_cannot_be_used_are_named_and_nothing_starts() {
+fn an_unusable_link_file_is_named_and_nothing_starts() {
     let scratch = Scratch::new();
     let write = |name: &str, text: &str, mode: u32| {
         let path = scratch.write(name, text);
@@ -181,7 +181,7 @@ fn files_that_cannot_be_used_are_named_and_nothing_starts() {
 }
 
 #[test]
-fn a_key_is_made_at_the_first_use_for_its_owner_alone() {
+fn the_first_use_makes_a_key_that_only_its_owner_can_read() {
     let scratch = Scratch::new();
     let (directory, key) = (scratch.file("config/seaprox"), scratch.file("config/seaprox/key"));
     let node = Seaprox::spawn(&["link", "--listen", "127.0.0.1:0"], |command| at_home(command, &scratch));
@@ -189,7 +189,7 @@ fn a_key_is_made_at_the_first_use_for_its_owner_alone() {
     assert_eq!((mode(&directory), mode(&key)), (0o700, 0o600));
     node.wait_for_log(&["key of this node created", &key, "SHA256:"]);
     node.wait_for_log(&["WARN", "no key is authorized", "authorized_keys"]);
-    // Another place, named by the flags, and the key that is there is kept.
+    // With another directory in the flags, and the key that exists already.
     let made = std::fs::read(&key).unwrap();
     let elsewhere = scratch.file("elsewhere");
     let args = ["link", "--listen", "127.0.0.1:0", "--config-dir", &elsewhere, "--key", &key];
@@ -199,20 +199,20 @@ fn a_key_is_made_at_the_first_use_for_its_owner_alone() {
     assert_eq!(node.count_log(&["key of this node created"]), 0);
 }
 
-/// A script takes `listening` for a promise. A process that ends because of a key has not given it.
+/// Scripts rely on the `listening` line, so a process that ends because of a refused key must not print it.
 #[test]
-fn where_it_listens_is_said_once_it_will_run() {
+fn listening_is_announced_only_when_the_process_will_run() {
     let scratch = Scratch::new();
     let (far_home, near_home) = (scratch.file("far"), scratch.file("near"));
     let far = Seaprox::start_with(&["link", "--listen", "127.0.0.1:0", "--config-dir", &far_home], |it| {
         at_home(it, &scratch)
     });
-    kit::until("its key is said", || far.out().len() == 2);
+    kit::until("its key is printed", || far.out().len() == 2);
     let (at, key) = (far.listens(0), far.out()[1].split(' ').skip(1).collect::<Vec<_>>().join(" "));
     let args = ["socks", "--listen", "127.0.0.1:0", "--via", &at, "--config-dir", &near_home, "--peer-key", &key];
     let ran = run_with(&args, b"", |command| at_home(command, &scratch));
     assert_eq!((ran.code, String::from_utf8_lossy(&ran.out).as_ref()), (Some(77), ""), "{}", ran.err);
-    // A peer that refuses, and one that says nothing: the process waits for them, and says so.
+    // The process waits for a peer that refuses the connection or stays silent, and prints its listening line.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     for peer in [format!("127.0.0.1:{}", kit::closed_port()), silent.local_addr().unwrap().to_string()] {
         let args = ["socks", "--listen", "127.0.0.1:0", "--via", &peer, "--config-dir", &near_home, "--peer-key", &key];
@@ -230,7 +230,7 @@ fn where_it_listens_is_said_once_it_will_run() {
 }
 
 #[test]
-fn a_peer_without_a_key_has_the_time_of_the_handshake() {
+fn a_silent_link_peer_is_closed_after_the_handshake_timeout() {
     let scratch = Scratch::new();
     let args = ["link", "--listen", "127.0.0.1:0", "--handshake-timeout", "200ms"];
     let node = Seaprox::start_with(&args, |command| at_home(command, &scratch));
@@ -242,7 +242,7 @@ fn a_peer_without_a_key_has_the_time_of_the_handshake() {
 }
 
 #[test]
-fn a_local_port_that_is_taken_is_the_end() {
+fn a_local_port_in_use_ends_the_process_with_69() {
     let scratch = Scratch::new();
     let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = holder.local_addr().unwrap();
@@ -259,9 +259,9 @@ fn a_local_port_that_is_taken_is_the_end() {
     }
 }
 
-/// The pauses double up to the longest one. With the default of 15 s the sixteenth try comes after more than 45 s.
+/// The pauses double up to the longest one. With the default of 15 s the sixteenth dial comes after more than 45 s.
 #[test]
-fn the_longest_pause_between_two_tries_is_an_option() {
+fn link_retry_max_limits_the_pause_between_redials() {
     let scratch = Scratch::new();
     let peer = format!("127.0.0.1:{}", kit::closed_port());
     let words = ["link", "--connect", &peer, "--link-retry-max", "100ms"];
@@ -269,16 +269,16 @@ fn the_longest_pause_between_two_tries_is_an_option() {
     node.wait_for_log(&["no subflow: connection_refused", "tries=16"]);
 }
 
-/// A server that swallows SYNs, or accepts and says nothing: `-W` and `cat --via` said 75, as if a link had been lost.
+/// With a server that drops SYNs or accepts and stays silent, `-W` and `cat --via` ended with 75, as after a lost link.
 #[test]
-fn a_silent_server_is_one_that_cannot_be_had() {
+fn a_silent_link_server_ends_with_69() {
     let scratch = Scratch::new();
     let accepts = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let swallows = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     swallows.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     swallows.listen(0).unwrap();
     let full = swallows.local_addr().unwrap().as_socket().unwrap();
-    // The backlog has room for one, and what is more is not answered.
+    // The backlog has room for one connection. Further SYNs get no answer.
     let _waiting = std::net::TcpStream::connect(full).unwrap();
     let silent = accepts.local_addr().unwrap();
     let scratch = &scratch;
@@ -317,7 +317,7 @@ fn status_says_why_a_link_is_not_up_and_the_log_shows_no_key_as_bytes() {
     let peer = format!("127.0.0.1:{}", kit::closed_port());
     let near = start(&peer, &["--mode", "single"]);
     let mut said = String::new();
-    kit::until("it was tried several times", || {
+    kit::until("it was dialed several times", || {
         said = near.status_text();
         said.contains("tries ") && !said.contains("tries 0") && !said.contains("tries 1,")
     });
@@ -328,13 +328,13 @@ fn status_says_why_a_link_is_not_up_and_the_log_shows_no_key_as_bytes() {
         lines[1].starts_with(&format!("  missing {peer} tries ")) && lines[1].contains("connection_refused"),
         "{said}"
     );
-    // A link that is up: its mode, how the peer sees us, and no rate before there is one.
+    // The status of a link that is up: its mode, the observed address, and no rate before there is one.
     let far = Seaprox::start(&["link", "--listen", "127.0.0.1:0", "--config-dir", &far_home]);
     let near = start(&far.listens(0), &["-v"]);
     kit::until("it is up", || near.status().pointer("/links/0/state").is_some_and(|state| state == "up"));
     near.wait_for_log(&["DEBUG seaprox::link link link=0.1", "happened=up", "key=SHA256:"]);
     assert_eq!(near.count_log(&["[1", ", 2"]) + near.count_log(&["key: ["]), 0, "{:?}", near.log());
-    kit::until("it knows how it is seen", || {
+    kit::until("the observed address is known", || {
         near.status().pointer("/links/0/subflows/0/seen_as").is_some_and(|seen| seen.is_string())
     });
     let link = near.status()["links"][0].clone();

@@ -1,7 +1,8 @@
-//! A link between this version and an earlier one, in both roles: `make interop` builds the earlier node and runs these.
+//! A link between this version and an earlier one, in both roles. `make interop` builds the earlier node and runs these
+//! tests.
 //!
-//! `SEAPROX_INTEROP_BINARY` names the earlier binary. The recorded exchange in `link_transcript.rs` is the part of this that
-//! runs everywhere.
+//! `SEAPROX_INTEROP_BINARY` names the earlier binary. The recorded exchange in `link_transcript.rs` is the part of this
+//! that runs everywhere.
 
 use crate::kit;
 use crate::node_kit::cutter;
@@ -17,7 +18,7 @@ use kit::seaprox::BINARY;
 use kit::socks::{code5, connect5};
 use kit::{SOON, Scratch, Seaprox, until};
 
-/// Bytes that go in each direction of the large transfer.
+/// Bytes in each direction of the large transfer.
 const BULK: usize = 24 << 20;
 
 fn earlier() -> String {
@@ -54,7 +55,7 @@ fn link(binary: &str, secret: &Secret, words: &[&str]) -> Seaprox {
     Seaprox::spawn_binary(binary, &words, |_| {})
 }
 
-/// Waits for the line of standard output that starts so. Returns the address in its second word after that.
+/// Waits for a line of standard output that starts with `start`. Returns the address in the next word of the line.
 fn said(node: &Seaprox, start: &str) -> SocketAddr {
     let line = || node.out().into_iter().find(|line| line.starts_with(start));
     until(start, || line().is_some());
@@ -107,7 +108,7 @@ fn answer(mut client: TcpStream) -> std::io::Result<()> {
     client.shutdown(Shutdown::Write)
 }
 
-/// Sends so many bytes and a FIN, and reads the answer to its end. `midway` is called when half has been sent.
+/// Sends `len` bytes and a FIN, and reads the answer to its end. Calls `midway` when half of the bytes have been sent.
 fn exchange(stream: TcpStream, len: usize, midway: impl FnOnce()) {
     stream.set_read_timeout(Some(SOON * 3)).unwrap();
     let request = pattern(1, len);
@@ -128,14 +129,14 @@ fn exchange(stream: TcpStream, len: usize, midway: impl FnOnce()) {
     assert_eq!(&answer[32..], pattern(2, len), "bytes were changed on the way back");
 }
 
-/// Everything that a link does, between a near and a far node of these binaries.
+/// Tests all functions of a link between a near and a far node of these binaries.
 fn all_of_it(near_binary: &str, far_binary: &str, options: &[&str]) {
     let mut pair = Pair::start(near_binary, far_binary, options);
     for place in [pair.local, pair.remote] {
         exchange(TcpStream::connect(place).unwrap(), BULK, || {});
         exchange(TcpStream::connect(place).unwrap(), 0, || {});
     }
-    // Many at once: more than one end may open without hearing of the others.
+    // Many at once: more streams than one end may open before it hears from the other.
     let clients: Vec<_> = (0..200)
         .map(|n| {
             let place = if n % 2 == 0 { pair.local } else { pair.remote };
@@ -143,17 +144,17 @@ fn all_of_it(near_binary: &str, far_binary: &str, options: &[&str]) {
         })
         .collect();
     clients.into_iter().for_each(|client| client.join().unwrap());
-    // A target that refuses is told as such.
+    // The reason of a refused target is reported.
     assert_eq!(code5(pair.socks, "127.0.0.1", kit::closed_port()), 5);
     let (_, reply) = connect5(pair.socks, "127.0.0.1", pair.service.port());
     assert_eq!(reply[1], 0);
-    // All that carries the link is cut in the middle, several times.
+    // All connections of the link are cut in the middle of a transfer, several times.
     for _ in 0..3 {
         for place in [pair.local, pair.remote] {
             exchange(TcpStream::connect(place).unwrap(), BULK, || assert!(pair.cutter.cut() > 0));
         }
     }
-    // The far node ends in order, and another takes its place.
+    // The far node ends in order, and another node takes its place.
     drop(connect5(pair.socks, "127.0.0.1", pair.service.port()));
     pair.far.signal(libc::SIGTERM);
     assert_eq!(pair.far.wait(Duration::from_secs(60)).code(), Some(0));
@@ -192,22 +193,22 @@ fn this_node_dials_an_earlier_one_with_several_subflows() {
     all_of_it(BINARY, &earlier(), &["--subflows", "3"]);
 }
 
-/// Holds the others to a standard: what fails here too is no matter of versions.
+/// The reference for the other tests: a failure here as well is not caused by the versions.
 #[test]
 #[ignore = "make interop runs it beside the others"]
 fn this_node_dials_its_own_version() {
     all_of_it(BINARY, BINARY, &["--subflows", "2"]);
 }
 
-/// An earlier far node does not say that it stops. The first connection that it refuses for that goes to its successor.
+/// An earlier far node does not announce that it stops. The first connection that it refuses goes to its successor.
 #[test]
 #[ignore = "make interop builds the earlier node"]
-fn this_node_leaves_an_earlier_one_that_stops() {
+fn this_node_switches_to_the_successor_of_an_earlier_one_that_stops() {
     let binary = earlier();
     let mut pair = Pair::start(BINARY, &binary, &[]);
     let connect = || TcpStream::connect(pair.local).unwrap();
     let running = connect();
-    // The refusals of a session that is younger than a second may be those of a node behind it.
+    // The refusals of a session that is younger than a second may come from a node behind a load balancer.
     let since = std::time::Instant::now();
     while since.elapsed() < Duration::from_millis(1200) {
         exchange(connect(), 1000, || ());
@@ -220,7 +221,7 @@ fn this_node_leaves_an_earlier_one_that_stops() {
         exchange(connect(), 1000, || ());
     }
     exchange(running, 1000, || ());
-    assert_eq!(pair.far.wait(SOON).code(), Some(0), "it had nothing else to wait for");
+    assert_eq!(pair.far.wait(SOON).code(), Some(0), "it waited for no other connection");
     exchange(connect(), 1000, || ());
     drop(successor);
 }

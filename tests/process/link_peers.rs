@@ -1,5 +1,5 @@
-//! The share of one peer in common resources: its part of a turn, its futile streams, its connections, and its log lines.
-//! The peer is hostile and keeps no rule (`hostile_kit`); the node is the real one.
+//! The limits of one peer in shared resources: requests in a turn, failed streams, connections, and log lines. The peer
+//! is hostile and keeps no rule (`hostile_kit`); the node is the real one.
 
 use crate::hostile_kit;
 use crate::kit;
@@ -20,10 +20,10 @@ use seaprox::node::Happened;
 use seaprox::{Core, Reason, Remote};
 use served::{HONEST, HOSTILE, Served};
 
-/// OPENs, LISTENs and RESETs of one key that are acted on in one turn at most.
+/// The most OPENs, LISTENs and RESETs of one key that a node handles in one turn.
 const REQUESTS_PER_TURN: u64 = 64;
 
-/// Notes in each turn of a loop what it has counted so far.
+/// Records a counter of a loop in each of its turns.
 struct Turns {
     counts: Arc<Mutex<Vec<(u64, u64)>>>,
     over: Arc<AtomicBool>,
@@ -36,7 +36,7 @@ impl Turns {
         turns
     }
 
-    /// Waits until so many have been counted. Returns the most that one turn counted.
+    /// Waits until the counter has risen by `total`. Returns the largest rise in one turn.
     #[track_caller]
     fn most_of(self, total: u64) -> u64 {
         let first = || self.counts.lock().unwrap().first().map_or(0, |(_, count)| *count);
@@ -52,10 +52,10 @@ impl Turns {
     }
 }
 
-/// A call in the loop that asks for itself again: it runs once in each turn.
+/// Posts a call to the loop that posts itself again, so that it runs once in each turn.
 fn note(remote: Remote, counts: Arc<Mutex<Vec<(u64, u64)>>>, over: Arc<AtomicBool>, count: fn(&Core) -> u64) {
     let again = remote.clone();
-    // A loop that has ended needs no watching.
+    // The call fails if the loop has ended.
     let _ = remote.call(move |core| {
         counts.lock().unwrap().push((core.stats().turns, count(core)));
         if !over.load(Ordering::Relaxed) {
@@ -73,7 +73,7 @@ fn to_nowhere() -> Open {
 }
 
 #[test]
-fn a_flood_of_opens_is_acted_on_a_few_in_each_turn() {
+fn a_flood_of_opens_is_handled_in_parts_of_64_in_a_turn() {
     let node = Node::start();
     node.policy.opens.store(false, Ordering::Relaxed);
     let mut link = RawLink::connect(node.serve(), [1; 32]).unwrap();
@@ -86,7 +86,7 @@ fn a_flood_of_opens_is_acted_on_a_few_in_each_turn() {
 }
 
 #[test]
-fn a_flood_of_listens_is_acted_on_a_few_in_each_turn() {
+fn a_flood_of_listens_is_handled_in_parts_of_64_in_a_turn() {
     let node = Node::start();
     let mut link = RawLink::connect(node.serve(), [1; 32]).unwrap();
     let turns = Turns::watch(&node, |core| core.stats().peer_requests);
@@ -97,7 +97,7 @@ fn a_flood_of_listens_is_acted_on_a_few_in_each_turn() {
 }
 
 #[test]
-fn streams_that_all_end_at_once_are_ended_a_few_in_each_turn() {
+fn a_thousand_streams_that_end_at_once_are_ended_over_several_turns() {
     const STREAMS: u32 = 1000;
     let node = Node::start();
     let (server, addr) = node_kit::target();
@@ -125,7 +125,7 @@ fn streams_that_all_end_at_once_are_ended_a_few_in_each_turn() {
 }
 
 #[test]
-fn streams_that_come_to_nothing_have_a_rate_and_another_key_has_its_own() {
+fn failed_streams_of_a_key_are_limited_in_rate_without_affecting_another_key() {
     let node = Node::start();
     node.policy.opens.store(false, Ordering::Relaxed);
     let addr = node.serve();
@@ -138,24 +138,24 @@ fn streams_that_come_to_nothing_have_a_rate_and_another_key_has_its_own() {
         while link.session.poll_event().is_some() {}
         node.ask(|core| core.stats().streams_refused) >= 8000
     });
-    // The node handles two thousand streams at once, and 500 a second after that; it refuses the others unseen.
+    // The node checks two thousand streams at once and 500 a second after that. It refuses the others without a check.
     let most = 2000 + 500 * (since.elapsed().as_millis() as u64 + 1000) / 1000;
     let asked = node.policy.asked.load(Ordering::Relaxed);
     assert!((2000..=most).contains(&asked), "{asked} of 8,000 were looked at, in {:?}", since.elapsed());
     let (_, result) = RawLink::connect(addr, [3; 32]).unwrap().open(to_nowhere()).unwrap();
-    assert_eq!(result.failure, Some(Code::NotPermitted), "another key is asked about as ever");
+    assert_eq!(result.failure, Some(Code::NotPermitted), "another key is checked as usual");
 }
 
-/// Each leaves a record until the peer has acknowledged the answer, and a hostile one never does.
+/// A refused stream leaves a record until the peer acknowledges the refusal, which a hostile peer never does.
 #[test]
-fn refused_streams_that_the_peer_does_not_acknowledge_are_memory_of_its_key() {
+fn unacknowledged_refusals_count_as_memory_of_the_key() {
     // Half of the budget is for one key, and each record counts for 1 KiB.
     const TOTAL: usize = 8 << 20;
     const STREAMS: u32 = 6000;
     let node = Node::with(|config| config.limits.link_bytes = TOTAL);
     node.policy.opens.store(false, Ordering::Relaxed);
     let addr = node.serve();
-    // A peer that acknowledges is refused more often than that, and lives.
+    // A peer that acknowledges can be refused more often than that without losing its link.
     let mut honest = RawLink::connect(addr, [3; 32]).unwrap();
     let mut answers = 0;
     while answers < STREAMS {
@@ -170,11 +170,11 @@ fn refused_streams_that_the_peer_does_not_acknowledge_are_memory_of_its_key() {
     let mut hostile = RawLink::connect_from(TcpStream::connect(addr).unwrap(), [1; 32], config).unwrap();
     let frames: Vec<u8> =
         (1..=STREAMS).flat_map(|number| encode(&Frame::Open { id: 2 * number, open: to_nowhere() })).collect();
-    // The node closes the connection, perhaps before all of it has been sent.
+    // The node may close the connection before all frames have been sent.
     let _ = hostile.send_raw(&frames);
     let is_ended = |happened: &Happened| matches!(happened, Happened::Ended { reason: Reason::LimitReached, .. });
     until("the link of the hostile key is ended", || {
-        // The other key's answers are on their way.
+        // Some of the memory belongs to answers to the other key.
         let (received, _) = node.ask(|core| core.link_memory());
         assert!(received <= TOTAL as u64, "{received} bytes");
         node.has(is_ended)
@@ -187,33 +187,33 @@ fn refused_streams_that_the_peer_does_not_acknowledge_are_memory_of_its_key() {
     honest.wait_for(|event| matches!(event, Event::OpenResult { .. })).unwrap();
 }
 
-/// A question to the node itself.
+/// Returns an OPEN for an internal stream, which the node itself answers.
 fn question(name: &str, port: u16) -> Open {
     Open { kind: Kind::Internal, host: Host::Name(name.into()), port, ..Open::default() }
 }
 
 #[test]
-fn a_question_is_over_with_its_answer() {
+fn an_internal_stream_ends_with_its_answer() {
     let node = Node::start();
     let mut link = RawLink::connect(node.serve(), [1; 32]).unwrap();
-    // The first subflow of a session is number 0 or 1. The side that could send more is left open.
+    // The first subflow of a session is number 0 or 1. The peer's direction of each stream stays open.
     let answers = [0, 1].map(|subflow| link.open(question("where-am-i", subflow)).unwrap());
     let is_known = |result: &Bound| result.failure.is_none();
     let (_, result) = answers.into_iter().find(|(_, result)| is_known(result)).expect("one is the subflow's");
     assert_eq!((result.host, result.port), (Host::Addr(link.local().ip()), link.local().port()));
-    until("nothing is left of them at the node", || {
+    until("the node has no record of them", || {
         link.turn().unwrap();
         node.links()[0].streams == 0
     });
 }
 
 #[test]
-fn questions_that_nobody_knows_come_to_nothing_and_have_the_rate_of_such_streams() {
+fn unknown_internal_streams_fail_and_count_against_the_rate_of_failed_streams() {
     let node = Node::start();
     let mut link = RawLink::connect(node.serve(), [1; 32]).unwrap();
     let is_limited =
         |event: &Event| matches!(event, Event::OpenResult { result, .. } if result.failure == Some(Code::LimitReached));
-    until("a stream is refused for the questions before it", || {
+    until("a stream is refused because of the streams before it", || {
         let now = link.now();
         while link.session.open(now, question("why", 1)).is_ok() {}
         link.turn().unwrap();
@@ -226,11 +226,15 @@ fn questions_that_nobody_knows_come_to_nothing_and_have_the_rate_of_such_streams
     });
     let asked = node.policy.asked.load(Ordering::Relaxed);
     let (_, result) = RawLink::connect(node.serve(), [3; 32]).unwrap().open(to_nowhere()).unwrap();
-    assert_eq!(result.failure, Some(Code::ConnectionRefused), "another key has its own; {asked} were looked at before");
+    assert_eq!(
+        result.failure,
+        Some(Code::ConnectionRefused),
+        "another key has its own rate; {asked} were checked before"
+    );
 }
 
 #[test]
-fn one_key_gets_half_of_the_connections_and_the_others_the_rest() {
+fn one_key_gets_at_most_half_of_the_connections() {
     let node = Node::with(|config| config.limits.connections = 100);
     let (server, target) = node_kit::target();
     let _held = std::thread::spawn(move || server.incoming().flatten().collect::<Vec<_>>());
@@ -246,7 +250,7 @@ fn one_key_gets_half_of_the_connections_and_the_others_the_rest() {
     let mut other = RawLink::connect(addr, [3; 32]).unwrap();
     let (_, result) = other.open(to(target)).unwrap();
     assert_eq!(result.failure, None, "another key gets a connection");
-    // A connection that ends frees its place.
+    // A connection that has ended frees its place.
     let close = encode(&Frame::Close { code: Code::Drained, text: "" });
     links.iter_mut().for_each(|link| link.send_raw(&close).unwrap());
     until("the connections of the first key are over", || node.ask(|core| core.snapshot().connections.len()) == 1);
@@ -255,7 +259,7 @@ fn one_key_gets_half_of_the_connections_and_the_others_the_rest() {
 }
 
 #[test]
-fn the_clients_of_a_keys_listener_count_against_it() {
+fn clients_of_a_remote_listener_count_as_connections_of_its_key() {
     let node = Node::with(|config| config.limits.connections = 100);
     let (server, target) = node_kit::target();
     let _held = std::thread::spawn(move || server.incoming().flatten().collect::<Vec<_>>());
@@ -272,7 +276,7 @@ fn the_clients_of_a_keys_listener_count_against_it() {
 }
 
 #[test]
-fn lines_about_connections_of_a_key_that_come_to_nothing_are_few_and_the_rest_is_counted() {
+fn log_lines_about_failed_connections_of_a_key_are_limited_and_the_rest_counted() {
     let node = Served::start(r#"permit-open="*""#, &[]);
     let port = kit::closed_port();
     let mut link = RawLink::connect(node.addr, HOSTILE).unwrap();
@@ -292,9 +296,9 @@ fn lines_about_connections_of_a_key_that_come_to_nothing_are_few_and_the_rest_is
     node.seaprox.wait_for_log(&["log lines suppressed", "suppressed="]);
 }
 
-/// Over two subflows the reset of a refused stream can overtake the answer that refuses it.
+/// With two subflows the RESET of a refused stream can overtake the OPEN_RESULT that refuses it.
 #[test]
-fn a_refusal_whose_reset_comes_first_keeps_its_reason() {
+fn a_refusal_keeps_its_reason_when_the_reset_arrives_first() {
     let node = Node::start();
     let mut link = RawLink::connect(node.serve(), [1; 32]).unwrap();
     link.session.listen(Open { host: Host::Addr([127, 0, 0, 1].into()), ..Open::default() }).unwrap();
@@ -305,13 +309,13 @@ fn a_refusal_whose_reset_comes_first_keeps_its_reason() {
     let Event::Opened { id, .. } = opened else { unreachable!("it is the one") };
     link.send_raw(&encode(&Frame::Reset { id: id.0, code: Code::ConnectionRefused, size: 0 })).unwrap();
     let closed = || node.ask(|core| core.totals().closed().collect::<Vec<_>>());
-    until("its client is told", || !closed().is_empty());
+    until("its client is closed", || !closed().is_empty());
     assert_eq!(closed(), [(seaprox::Reason::ConnectionRefused, 1)]);
     drop(client);
 }
 
 #[test]
-fn connections_that_time_out_at_once_are_ended_a_few_in_each_turn() {
+fn connections_that_time_out_at_once_are_ended_over_several_turns() {
     const STREAMS: u64 = 1000;
     let node = Node::with(|config| config.timeouts.idle = Duration::from_secs(2));
     let (server, addr) = node_kit::target();
@@ -328,7 +332,7 @@ fn connections_that_time_out_at_once_are_ended_a_few_in_each_turn() {
 }
 
 #[test]
-fn streams_that_wait_for_one_name_are_connected_a_few_in_each_turn() {
+fn streams_that_wait_for_one_name_are_connected_over_several_turns() {
     const STREAMS: u64 = 900;
     if !kit::has_namespaces() {
         return;
@@ -349,13 +353,13 @@ fn streams_that_wait_for_one_name_are_connected_a_few_in_each_turn() {
 }
 
 #[test]
-fn a_peer_that_comes_and_goes_all_the_time_does_not_fill_the_log() {
+fn a_peer_that_reconnects_all_the_time_does_not_fill_the_log() {
     let node = Served::start("", &[]);
     let since = Instant::now();
-    // A hundred lines in each ten seconds, and half of them tell of an end.
+    // At most a hundred lines in ten seconds, of which half are about an end.
     let most = || 50 * (since.elapsed().as_secs() as usize / 10 + 2);
     let mut sessions = 0;
-    // Without a limit there would be a line for each, on a machine that is slow as well.
+    // Without a limit there would be a line for each session, also on a slow machine.
     while sessions < most() + 60 {
         assert!(since.elapsed() < Duration::from_secs(60), "{sessions} sessions in a minute are too few to tell");
         let mut link = RawLink::connect(node.addr, HOSTILE).unwrap();
@@ -376,7 +380,7 @@ fn fingerprint(seed: [u8; 32]) -> String {
     seaprox::auth::PublicKey::from_bytes(hostile_kit::public_key(seed)).unwrap().fingerprint()
 }
 
-/// A socket that comes from an address of its own.
+/// Connects a socket from a source address.
 fn socket_from(ip: &str, to: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::new(ip.parse().unwrap(), 0).into()).unwrap();
@@ -385,7 +389,7 @@ fn socket_from(ip: &str, to: SocketAddr) -> TcpStream {
 }
 
 #[test]
-fn a_wrong_key_from_one_address_is_seen_beside_a_flood_from_another() {
+fn a_wrong_key_is_logged_during_a_flood_from_another_address() {
     let node = Served::start("", &[]);
     for _ in 0..150 {
         let mut socket = socket_from("127.0.0.2", node.addr);
@@ -396,6 +400,6 @@ fn a_wrong_key_from_one_address_is_seen_beside_a_flood_from_another() {
     let lines = node.seaprox.count_log(&["turned away", "127.0.0.2:"]);
     assert!((1..=60).contains(&lines), "{lines} lines about the flood, of 150");
     let wrong = RawLink::connect_from(socket_from("127.0.0.3", node.addr), [9; 32], Config::default());
-    assert!(wrong.is_err(), "its key is not let in");
+    assert!(wrong.is_err(), "the key is not admitted");
     node.seaprox.wait_for_log(&["turned away", "127.0.0.3:", "reason=auth_failed"]);
 }

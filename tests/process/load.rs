@@ -1,6 +1,5 @@
-//! Many connections, and what they cost (TS-16, TS-19, TS-20, TS-29 to TS-31, TS-H1, SP-08, SP-27, X-10).
-//!
-//! These measure, so each of them has the machine for itself.
+//! Many connections, and their memory, buffers and descriptors (TS-16, TS-19, TS-20, TS-29 to TS-31, TS-H1, SP-08,
+//! SP-27, X-10).
 
 use crate::kit;
 
@@ -17,7 +16,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
 #[test]
-fn a_thousand_in_sequence_and_a_hundred_at_once() {
+fn a_thousand_sequential_and_a_hundred_concurrent_connections_work() {
     let relay = Relay::start(&["-q"]);
     for _ in 0..1000 {
         let (mut client, mut server) = relay.pair();
@@ -39,14 +38,14 @@ fn a_thousand_in_sequence_and_a_hundred_at_once() {
 }
 
 #[test]
-fn five_thousand_at_once() {
+fn five_thousand_concurrent_connections_work() {
     let granted = seaprox::raise_descriptor_limit().unwrap();
     let count: usize = 5000;
     assert!(granted > 2 * count as u64 + 100, "needs more descriptors than {granted}");
     let relay = Relay::start(&["-q", "--max-connections", "5001"]);
     let mut pairs: Vec<_> = (0..count).map(|_| relay.pair()).collect();
     assert_eq!(relay.seaprox.figure("/usage/connections"), count as u64);
-    // Every one of them is alive, also those with others on both sides.
+    // Every connection works, also with others in the neighbouring slots.
     for (client, server) in &mut pairs {
         client.run(&[Send(100)]);
         server.run(&[Send(100)]);
@@ -55,7 +54,7 @@ fn five_thousand_at_once() {
         client.run(&[Read(100)]);
         server.run(&[Read(100)]);
     }
-    // Holes in the tables are filled again.
+    // Free slots in the tables are used again.
     let mut number = 0;
     pairs.retain(|_| {
         number += 1;
@@ -74,7 +73,7 @@ fn five_thousand_at_once() {
 }
 
 #[test]
-fn many_short_connections_leave_nothing_behind() {
+fn thousands_of_short_connections_leave_no_resources() {
     let relay = Relay::start(&["-q"]);
     let use_it = |rounds: usize| {
         thread::scope(|scope| {
@@ -82,12 +81,12 @@ fn many_short_connections_leave_nothing_behind() {
                 let relay = &relay;
                 scope.spawn(move || {
                     for round in 0..rounds {
-                        // Whoever accepts gets somebody's connection: it closes in its own way, too.
+                        // The accepted server is not always the one of this client, so each closes in its own way.
                         let mut client = Peer::connect(relay.addr());
-                        // Who speaks and is gone before its dest is connected, the dest need not see: the handshake with it
-                        // waits for those bytes. So whoever resets at once says nothing.
+                        // A client that sends bytes and resets before its dest is connected may never be seen by the
+                        // server, because the handshake waits for those bytes. So a client that resets sends none.
                         if (round + worker) % 4 != 0 {
-                            // Who accepted it may have reset it already.
+                            // The server may have reset it already.
                             let _ = client.socket().send(b"some bytes");
                         }
                         let mut server = Peer::accept(&relay.listener);
@@ -114,17 +113,17 @@ fn many_short_connections_leave_nothing_behind() {
     assert!(proc::rss(pid) < rss + 2 * MIB, "{} became {}", rss, proc::rss(pid));
 }
 
-/// Offers a lot to a reader that takes little, and says how much memory that took.
+/// Sends much data to a reader that does not read. Returns the growth of the process's memory, in bytes.
 fn growth_with_a_stopped_reader(options: &[&str]) -> u64 {
     let relay = Relay::start(&[&["-q"], options].concat());
     let (mut client, mut server) = relay.pair();
     both(&mut client, &[Swap(4 * MIB)], &mut server, &[Swap(4 * MIB)]);
     let before = proc::rss(relay.seaprox.pid());
     let congested = |status: &serde_json::Value, name: &str| status["connections"][0][name]["congested"].as_u64();
-    // Where the machine has other things to do, either end may have been late by now.
+    // On a busy machine either end may have been congested before.
     let source_before = congested(&relay.seaprox.status(), "source");
     client.run(&[Fill(1 << 30, 150)]);
-    assert!(client.sent < 200 * MIB, "the sender is held up, not served by memory: {}", client.sent);
+    assert!(client.sent < 200 * MIB, "the sender is blocked, and its bytes do not fill the memory: {}", client.sent);
     let grown = proc::rss(relay.seaprox.pid()).saturating_sub(before);
     let status = relay.seaprox.status();
     let leg = |name: &str, key: &str| status["connections"][0][name][key].as_u64().unwrap_or(0);
@@ -144,7 +143,7 @@ fn growth_with_a_stopped_reader(options: &[&str]) -> u64 {
 }
 
 #[test]
-fn a_stopped_reader_does_not_grow_the_process() {
+fn a_stalled_reader_does_not_increase_the_memory() {
     for options in [&[][..], &["--no-splice"], &["--no-splice", "--buffer", "4KiB"], &["--buffer", "256KiB"]] {
         let grown = growth_with_a_stopped_reader(options);
         assert!(grown < 2 * MIB, "{grown} bytes with {options:?}");
@@ -152,7 +151,7 @@ fn a_stopped_reader_does_not_grow_the_process() {
 }
 
 #[test]
-fn a_gibibyte_passes_a_slow_reader_in_constant_memory() {
+fn a_gibibyte_to_a_slow_reader_uses_constant_memory() {
     let relay = Relay::start(&["-q"]);
     let (mut client, mut server) = relay.pair();
     both(&mut client, &[Send(4 * MIB)], &mut server, &[Read(4 * MIB)]);
@@ -161,7 +160,7 @@ fn a_gibibyte_passes_a_slow_reader_in_constant_memory() {
     let mut highest = 0;
     thread::scope(|scope| {
         scope.spawn(move || _ = client.run(&[Send(1 << 30), Fin, ReadAll]));
-        // It stops now and then, so that everything before it fills up.
+        // It pauses now and then, so that all buffers before it fill up.
         for _ in 0..20 {
             server.run(&[Pause(10), Read((1 << 30) / 20)]);
             highest = highest.max(proc::rss(pid));
@@ -172,7 +171,7 @@ fn a_gibibyte_passes_a_slow_reader_in_constant_memory() {
 }
 
 #[test]
-fn the_size_of_a_buffer_is_what_a_stopped_half_holds() {
+fn a_blocked_direction_holds_one_buffer_of_the_configured_size() {
     for (buffer, bytes) in [("4KiB", 4 * KIB), ("256KiB", 256 * KIB)] {
         let relay = Relay::start(&["-q", "--no-splice", "--buffer", buffer]);
         let mut pairs: Vec<_> = (0..20).map(|_| relay.pair()).collect();
@@ -185,13 +184,13 @@ fn the_size_of_a_buffer_is_what_a_stopped_half_holds() {
             both(client, &[Fin, ReadAll], server, &[ReadAll, Fin]);
             assert_eq!(server.received, sent);
         }
-        until("they are back", || relay.seaprox.figure("/usage/buffer_bytes") == 0);
+        until("the buffers are free", || relay.seaprox.figure("/usage/buffer_bytes") == 0);
     }
 }
 
 #[test]
-fn all_buffers_together_have_a_limit_and_nobody_starves() {
-    // Room for two buffers, and ten halves that want one.
+fn the_buffer_memory_is_limited_and_every_connection_progresses() {
+    // Memory for two buffers, and ten transfers that need one.
     let relay = Relay::start(&["-q", "--no-splice", "--buffer", "32KiB", "--buffer-memory", "64KiB"]);
     let mut pairs: Vec<_> = (0..10).map(|_| relay.pair()).collect();
     for (client, _) in &mut pairs {
@@ -211,7 +210,7 @@ fn all_buffers_together_have_a_limit_and_nobody_starves() {
 }
 
 #[test]
-fn idle_connections_cost_next_to_nothing_and_the_tables_are_there_from_the_start() {
+fn an_idle_connection_uses_at_most_1_kib() {
     let _ = seaprox::raise_descriptor_limit();
     let relay = Relay::start(&["-q", "--max-connections", "2100"]);
     let pid = relay.seaprox.pid();
@@ -229,7 +228,7 @@ fn idle_connections_cost_next_to_nothing_and_the_tables_are_there_from_the_start
     assert!(each <= 1024, "{each} bytes for each idle connection");
 }
 
-/// Gates `relay-byte`, `relay-two-writes` and `relay-beside-transfer` measure how long a byte takes.
+/// The gates `relay-byte`, `relay-two-writes` and `relay-beside-transfer` measure the time of a byte.
 #[test]
 fn single_bytes_pass_while_a_transfer_runs() {
     let relay = Relay::start(&["-q"]);
@@ -258,7 +257,7 @@ fn single_bytes_pass_while_a_transfer_runs() {
 }
 
 #[test]
-fn the_congestion_of_a_leg_is_counted_on_that_leg() {
+fn congestion_is_counted_on_the_congested_side_only() {
     let relay = Relay::start(&["-q"]);
     let (mut client, mut server) = relay.pair();
     server.run(&[Fill(64 * MIB, 100)]);
@@ -270,7 +269,7 @@ fn the_congestion_of_a_leg_is_counted_on_that_leg() {
 }
 
 #[test]
-fn one_two_and_all_connections_are_dispatched_with_gaps_between() {
+fn one_two_and_all_connections_work_with_gaps_between() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = listener.local_addr().unwrap().to_string();
     let seaprox = Seaprox::start(&["static", "-q", "--listen", "127.0.0.1:0", "--to", &to, "--max-connections", "64"]);

@@ -1,5 +1,5 @@
-//! The log and the announcements as a process writes them: readers that do not read, descriptors that take nothing (TT-17),
-//! targets and levels, and the signals that ask for something.
+//! The log and the announcements of a process: readers that do not read, descriptors that accept no bytes (TT-17),
+//! targets and levels, and signals.
 
 use crate::kit;
 
@@ -14,7 +14,7 @@ use kit::Step::*;
 use kit::peer::both;
 use kit::{Peer, Relay, SOON, Scratch, Seaprox, run_with};
 
-/// A relay that listens on a Unix socket, because nobody reads where it listens.
+/// A relay whose output is not read. It listens on a Unix socket, so that its address is known without its output.
 struct Unread {
     seaprox: Seaprox,
     scratch: Scratch,
@@ -38,7 +38,7 @@ impl Unread {
     }
 }
 
-/// A pipe that has room for nothing more.
+/// Returns a full pipe.
 fn full_pipe() -> (PipeReader, std::io::PipeWriter) {
     let (reader, writer) = std::io::pipe().unwrap();
     let mut filler = File::from(std::os::fd::OwnedFd::from(writer.try_clone().unwrap()));
@@ -48,12 +48,12 @@ fn full_pipe() -> (PipeReader, std::io::PipeWriter) {
 }
 
 #[test]
-fn a_log_that_nobody_reads_stops_nothing_and_says_what_was_lost() {
+fn an_unread_log_blocks_nothing_and_reports_the_lost_lines() {
     let (reader, writer) = full_pipe();
     let mut relay = Unread::start(&["-v"], |command| _ = command.stderr(writer));
     let (mut client, mut server) = relay.pair();
     both(&mut client, &[Swap(10)], &mut server, &[Swap(10)]);
-    // Far more than the ring holds: a thousand bytes of log for each.
+    // About a thousand bytes of log for each connection: far more than the ring holds.
     for _ in 0..2_000 {
         let (mut client, mut server) = relay.pair();
         client.run(&[Fin]);
@@ -68,13 +68,13 @@ fn a_log_that_nobody_reads_stops_nothing_and_says_what_was_lost() {
     both(&mut client, &[Fin, ReadAll], &mut server, &[ReadAll, Fin]);
     assert!(lines.any(|line| line.contains("closed") && line.contains("sent=100010")));
     relay.seaprox.signal(libc::SIGTERM);
-    assert_eq!(lines.filter(|line| line.contains("draining")).count(), 1, "to the last line");
+    assert_eq!(lines.filter(|line| line.contains("draining")).count(), 1, "up to the last line");
     assert_eq!(relay.seaprox.wait(SOON).code(), Some(0));
 }
 
-/// Standard output and error are often one pipe; whoever reads it may have stopped.
+/// Standard output and error are often one pipe, whose reader may have stopped.
 #[test]
-fn a_reader_that_does_not_read_cannot_hold_the_end() {
+fn a_full_log_pipe_does_not_block_the_exit() {
     let (reader, writer) = full_pipe();
     let out = writer.try_clone().unwrap();
     let mut relay = Unread::start(&[], |command| _ = command.stderr(writer).stdout(out));
@@ -86,7 +86,7 @@ fn a_reader_that_does_not_read_cannot_hold_the_end() {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_ends_nothing() {
+fn a_log_that_cannot_be_written_ends_no_connection() {
     let (reader, closed) = std::io::pipe().unwrap();
     drop(reader);
     let full = File::options().write(true).open("/dev/full").unwrap();
@@ -103,7 +103,7 @@ fn a_log_that_cannot_be_written_ends_nothing() {
 }
 
 #[test]
-fn quit_drains_as_term_does_and_usr1_writes_the_status() {
+fn sigquit_drains_and_sigusr1_logs_the_status() {
     let mut relay = Relay::start(&["-q"]);
     let (mut client, mut server) = relay.pair();
     both(&mut client, &[Swap(10)], &mut server, &[Swap(10)]);
@@ -122,7 +122,7 @@ fn quit_drains_as_term_does_and_usr1_writes_the_status() {
 
 /// Frames of a link are logged at trace, and single targets have levels of their own (BS-13).
 #[test]
-fn the_frames_of_a_link_are_told_at_trace_and_never_their_payload() {
+fn trace_logs_the_frames_of_a_link_without_their_payload() {
     let scratch = Scratch::new();
     let secret = scratch.write("secret", "a secret of the two nodes in this test\n");
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -151,7 +151,7 @@ fn the_frames_of_a_link_are_told_at_trace_and_never_their_payload() {
 }
 
 #[test]
-fn wrong_levels_are_named_with_what_was_expected() {
+fn a_wrong_log_level_is_named_with_the_expected_form() {
     for (levels, word) in [
         ("seaprox::relay=trace", "SEAPROX_LOG: log target \"seaprox::relay\": expected one of seaprox, seaprox::conn"),
         ("seaprox::lnik=debug", "did you mean seaprox::link?"),
@@ -168,9 +168,9 @@ fn wrong_levels_are_named_with_what_was_expected() {
     assert!(ran.err.contains(": expected UTF-8"), "{}", ran.err);
 }
 
-/// The manual's table of targets is that of the program.
+/// The manual's table of targets has all targets of the program.
 #[test]
-fn the_manual_lists_the_targets() {
+fn the_manual_lists_all_log_targets() {
     let manual = include_str!("../../README.md");
     let source = include_str!("../../proxies/process/logging/filter.rs");
     let table = source.split("TARGETS: &[(&str, &str)] = &[").nth(1).and_then(|rest| rest.split("];").next()).unwrap();

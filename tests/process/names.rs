@@ -1,5 +1,5 @@
-//! Names and families, and every reason why a connection could not be made, in a network of the test's own
-//! (SP-24, SP-28, SP-31, BS-18, TT-16): hosts file, a name server that obeys, black holes, unreachable networks.
+//! Names, address families, and every reason of a failed connect, in a network of the test's own (SP-24, SP-28, SP-31,
+//! BS-18, TT-16), which has a hosts file, a scripted name server, black holes and unreachable networks.
 
 use crate::kit;
 
@@ -18,7 +18,7 @@ fn socks(options: &[&str]) -> Seaprox {
     Seaprox::start(&[&["socks", "-v", "--listen", "127.0.0.1:0"], options].concat())
 }
 
-/// Listeners of both families on one port.
+/// Returns listeners of both families on one port of loopback, and the port.
 fn both_families() -> (TcpListener, TcpListener, u16) {
     let four = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = four.local_addr().unwrap().port();
@@ -29,7 +29,7 @@ fn is_ipv6(peer: &Peer) -> bool {
     peer.local().is_ipv6()
 }
 
-/// The server that got a connection, of two that listen.
+/// Accepts a connection at one of two listeners.
 fn accept_either(four: &TcpListener, six: &TcpListener) -> Peer {
     let mut got = None;
     for listener in [four, six] {
@@ -43,7 +43,7 @@ fn accept_either(four: &TcpListener, six: &TcpListener) -> Peer {
 }
 
 #[test]
-fn ipv6_is_preferred_and_the_order_can_be_changed() {
+fn ipv6_is_preferred_unless_an_option_says_otherwise() {
     if !has_namespaces() {
         return;
     }
@@ -72,7 +72,7 @@ fn ipv6_is_preferred_and_the_order_can_be_changed() {
     });
 }
 
-/// A client at an address of its own, whose SOCKS5 request is under way.
+/// Connects a client from a source address and sends its SOCKS5 request.
 fn asks_from(ip: &str, proxy: SocketAddr, name: &str) -> Peer {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::new(ip.parse().unwrap(), 0).into()).unwrap();
@@ -85,7 +85,7 @@ fn asks_from(ip: &str, proxy: SocketAddr, name: &str) -> Peer {
 }
 
 #[test]
-fn names_of_one_client_that_get_no_answer_do_not_hold_up_another() {
+fn unanswered_names_of_one_client_do_not_delay_another() {
     if !has_namespaces() {
         return;
     }
@@ -94,7 +94,7 @@ fn names_of_one_client_that_get_no_answer_do_not_hold_up_another() {
         server.set("good.test", &["127.0.0.1"], NOW);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let proxy = socks(&[]);
-        // More than a quarter of the look-ups that may wait.
+        // More than a quarter of the lookups that may wait.
         let names = (0..300).map(|number| format!("n{number}.slow.test"));
         let _slow: Vec<Peer> = names.map(|name| asks_from("127.0.0.2", proxy.addr(0), &name)).collect();
         proxy.wait_for_log(&[" closed ", "127.0.0.2", "reason=limit_reached"]);
@@ -104,7 +104,7 @@ fn names_of_one_client_that_get_no_answer_do_not_hold_up_another() {
 }
 
 #[test]
-fn a_family_that_refuses_gives_way_to_the_other_and_the_log_says_so() {
+fn after_a_refusal_the_other_address_family_is_tried_and_logged() {
     if !has_namespaces() {
         return;
     }
@@ -127,9 +127,9 @@ fn a_family_that_refuses_gives_way_to_the_other_and_the_log_says_so() {
     });
 }
 
-/// Gate `relay-next-address` measures that it is not later.
+/// The gate `relay-next-address` checks that it is not later.
 #[test]
-fn a_black_hole_gives_way_after_a_quarter_of_a_second() {
+fn an_address_without_an_answer_is_passed_over_after_250_ms() {
     if !has_namespaces() {
         return;
     }
@@ -148,7 +148,7 @@ fn a_black_hole_gives_way_after_a_quarter_of_a_second() {
 }
 
 #[test]
-fn a_slow_name_holds_nobody_else_up() {
+fn a_slow_name_does_not_delay_other_connections() {
     if !has_namespaces() {
         return;
     }
@@ -176,7 +176,7 @@ fn a_slow_name_holds_nobody_else_up() {
                 let fastest = (0..20).map(|_| took()).min().unwrap();
                 assert!(fastest < Duration::from_millis(100), "the fastest {host} took {fastest:?}");
             }
-            assert!(!slow.is_finished(), "all that before the slow one is answered");
+            assert!(!slow.is_finished(), "the others are served before the slow name is resolved");
             let (code, took) = slow.join().unwrap();
             assert_eq!(code, 0);
             assert!((9..15).contains(&took.as_secs()), "{took:?}");
@@ -185,7 +185,7 @@ fn a_slow_name_holds_nobody_else_up() {
 }
 
 #[test]
-fn a_lookup_that_takes_too_long_is_timed_out() {
+fn a_lookup_times_out_after_the_connect_timeout() {
     if !has_namespaces() {
         return;
     }
@@ -219,13 +219,13 @@ fn one_lookup_serves_many_connections_until_a_connect_fails() {
             assert_eq!(code5(addr, "moving", port), 0);
         }
         assert_eq!((proxy.figure("/lookups"), server.asked("moving")), (1, 1));
-        // The target moves: what is cached refuses, so the name is asked for again.
+        // The target moves. The cached address refuses, so the name is resolved again.
         drop(listener);
         server.set("moving", &["127.0.0.2"], NOW);
         let _elsewhere = TcpListener::bind(("127.0.0.2", port)).unwrap();
         assert_eq!(code5(addr, "moving", port), 0);
         assert_eq!((proxy.figure("/lookups"), server.asked("moving")), (2, 2));
-        // Without a cache every connection asks.
+        // Without a cache every connection resolves the name.
         let proxy = socks(&["--dns-cache", "0"]);
         for _ in 0..3 {
             assert_eq!(code5(proxy.addr(0), "moving", port), 0);
@@ -234,7 +234,7 @@ fn one_lookup_serves_many_connections_until_a_connect_fails() {
     });
 }
 
-/// Asks for a target by all three protocols, and looks for the reason in the log.
+/// Connects to a target through SOCKS5, SOCKS4 and HTTP. Checks the replies, and the reason in the log.
 #[track_caller]
 fn assert_reason(options: &[&str], host: &str, port: u16, socks5: u8, status: u16, reason: &str, detail: &str) {
     let proxy = socks(options);
@@ -258,7 +258,7 @@ fn assert_reason(options: &[&str], host: &str, port: u16, socks5: u8, status: u1
 }
 
 #[test]
-fn each_reason_is_told_by_socks_by_http_and_by_the_log() {
+fn each_failure_reason_is_in_the_socks_reply_the_http_status_and_the_log() {
     if !has_namespaces() {
         return;
     }
@@ -281,7 +281,7 @@ fn each_reason_is_told_by_socks_by_http_and_by_the_log() {
     });
 }
 
-/// An interface d0 with the address fe80::77.
+/// Creates an interface d0 with the address fe80::77.
 fn link_local() {
     ip("link add d0 type veth peer name d0-end");
     ip("link set d0-end up");
@@ -290,7 +290,7 @@ fn link_local() {
 }
 
 #[test]
-fn an_address_may_have_a_zone_wherever_one_stands() {
+fn an_address_may_have_a_zone_in_every_position() {
     if !has_namespaces() {
         return;
     }
@@ -298,7 +298,7 @@ fn an_address_may_have_a_zone_wherever_one_stands() {
         link_local();
         let origin = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = origin.local_addr().unwrap().to_string();
-        // To listen on one, and to connect to one.
+        // In the address to listen on, and in the target.
         let zoned = Seaprox::start(&["static", "--listen", "[fe80::77%d0]:0", "--to", &to]);
         let port = zoned.addr(0).port();
         assert!(matches!(zoned.addr(0), SocketAddr::V6(addr) if addr.scope_id() > 0), "{}", zoned.addr(0));
@@ -328,7 +328,7 @@ fn an_address_may_have_a_zone_wherever_one_stands() {
 }
 
 #[test]
-fn the_places_and_paths_of_links_may_have_a_zone() {
+fn the_addresses_and_paths_of_links_may_have_a_zone() {
     if !has_namespaces() {
         return;
     }
@@ -342,7 +342,7 @@ fn the_places_and_paths_of_links_may_have_a_zone() {
         let line = ["link", "--listen", "[fe80::77%d0]:0", "--config-dir", &config, "--authorized-keys", &keys];
         let far = Seaprox::start(&line);
         let far_key = || far.out().iter().find_map(|line| line.strip_prefix("key ").map(str::to_owned));
-        kit::until("the far end says its key", || far_key().is_some());
+        kit::until("the far end prints its key", || far_key().is_some());
         let (peer, to) = (format!("[fe80::77%d0]:{}", far.addr(0).port()), origin.local_addr().unwrap());
         let (far_key, forward) = (far_key().unwrap(), format!("127.0.0.1:0:[::1%lo]:{}", to.port()));
         let line = ["link", "--connect", &peer, "--path", "[fe80::77%d0]", "--key", &near_key, "--peer-key", &far_key];
@@ -355,7 +355,7 @@ fn the_places_and_paths_of_links_may_have_a_zone() {
         kit::peer::both(&mut client, &[Swap(1000)], &mut server, &[Swap(1000)]);
         drop((client, server));
         near.wait_for_log(&[" closed ", &format!("via={peer} ")]);
-        // A place where the far end listens, which its permission names with the zone.
+        // In the listening address of a remote forward, which the permission names with the zone.
         let place = || near.out().iter().find_map(|line| line.strip_prefix("listening remote ").map(str::to_owned));
         kit::until("the far end listens", || place().is_some());
         let place = place().unwrap();
@@ -371,7 +371,7 @@ fn the_places_and_paths_of_links_may_have_a_zone() {
 
 /// The system reports EADDRNOTAVAIL in both cases: no source address, and no source port.
 #[test]
-fn no_source_port_is_a_limit_and_no_source_address_is_an_unreachable_network() {
+fn no_free_source_port_is_limit_reached_and_no_source_address_is_network_unreachable() {
     if !has_namespaces() {
         return;
     }
@@ -385,7 +385,7 @@ fn no_source_port_is_a_limit_and_no_source_address_is_an_unreachable_network() {
         set("ipv6/conf/all/disable_ipv6", "1");
         assert_eq!(code5(addresses.addr(0), "::1", to.port()), 3);
         addresses.wait_for_log(&[" closed ", "reason=network_unreachable ", "os error 99"]);
-        // Four ports, and all of them lead to the target already.
+        // There are four source ports, and all of them have a connection to the target already.
         set("ipv4/ip_local_port_range", "40000 40003");
         let _taken: Vec<TcpStream> = std::iter::from_fn(|| TcpStream::connect(to).ok()).take(5).collect();
         assert_eq!(code5(ports.addr(0), "127.0.0.1", to.port()), 1);
@@ -396,12 +396,12 @@ fn no_source_port_is_a_limit_and_no_source_address_is_an_unreachable_network() {
 }
 
 #[test]
-fn too_many_names_at_once_are_limit_reached() {
+fn too_many_waiting_names_end_with_limit_reached() {
     if !has_namespaces() {
         return;
     }
     isolated("", |server| {
-        // Nothing is answered: what is asked for waits in the queue, which is bounded.
+        // No query is answered, so the names wait in the queue, whose length is limited.
         for number in 0..1200 {
             server.set(&format!("n{number}"), &["127.0.0.1"], Duration::from_secs(600));
         }
@@ -409,7 +409,7 @@ fn too_many_names_at_once_are_limit_reached() {
         let queue = proxy.figure("/limits/lookups");
         let mut waiting = Vec::new();
         for number in 0..queue + 10 {
-            // Four clients, each with its quarter.
+            // Four clients, each with a quarter of the queue.
             let mut client = asks_from(&format!("127.0.0.{}", 1 + number % 4), proxy.addr(0), &format!("n{number}"));
             client.run(&[Take(b"\x05\0")]);
             waiting.push(client);
@@ -424,7 +424,7 @@ fn too_many_names_at_once_are_limit_reached() {
 }
 
 #[test]
-fn a_connect_that_nobody_answers_ends_with_the_deadline() {
+fn an_unanswered_connect_ends_with_timed_out() {
     if !has_namespaces() {
         return;
     }
@@ -444,7 +444,7 @@ fn a_connect_that_nobody_answers_ends_with_the_deadline() {
 }
 
 #[test]
-fn a_slow_connect_is_seen_on_its_way() {
+fn the_status_shows_a_connect_under_way() {
     if !has_namespaces() {
         return;
     }
@@ -463,13 +463,13 @@ fn a_slow_connect_is_seen_on_its_way() {
         assert_eq!(word("/connections/0/conn"), format!("static[ipv4[{}]->ipv4[{to}]]", client.local()));
         client.run(&[Rst]);
         proxy.wait_for_log(&[" closed ", "reason=source_reset"]);
-        assert_eq!(proxy.figure("/usage/sides"), 0, "nobody waits for an answer that nobody wants");
+        assert_eq!(proxy.figure("/usage/sides"), 0, "the dial ends with its client");
     });
 }
 
-/// Idle, connecting, connected (SP-19).
+/// The states are idle, connecting and connected (SP-19).
 #[test]
-fn a_dest_is_seen_in_each_of_its_states() {
+fn the_status_shows_each_state_of_a_dest() {
     if !has_namespaces() {
         return;
     }
@@ -493,7 +493,7 @@ fn a_dest_is_seen_in_each_of_its_states() {
 }
 
 #[test]
-fn targets_of_each_kind_work_through_each_front_end() {
+fn ipv4_ipv6_and_names_are_targets_of_every_front_end() {
     if !has_namespaces() {
         return;
     }
@@ -515,10 +515,10 @@ fn targets_of_each_kind_work_through_each_front_end() {
     });
 }
 
-/// The name of a peer leads to another node with the same key when the second subflow is dialled: that one is refused
-/// there, and goes to the node that has the session.
+/// The name of a peer leads to another node with the same key when the second subflow is dialed. The subflow is refused
+/// there and dialed again to the node that has the session.
 #[test]
-fn a_subflow_follows_its_session_to_the_address_where_that_is() {
+fn a_subflow_is_redialed_to_the_address_of_the_node_that_has_its_session() {
     if !has_namespaces() {
         return;
     }
@@ -554,14 +554,14 @@ fn a_subflow_follows_its_session_to_the_address_where_that_is() {
     });
 }
 
-/// The system connects a socket to itself when a port of the range that it chooses local ports from has no listener.
+/// The system may connect a socket to itself if the target port is in the range of local ports and has no listener.
 #[test]
 fn a_connection_to_itself_is_refused() {
     if !has_namespaces() {
         return;
     }
     isolated("", |_| {
-        // A port of its own for each, because the one before may still be in TIME_WAIT.
+        // Each case has a port of its own, because the port of the case before may still be in TIME_WAIT.
         for (to, port) in [("127.0.0.1", 40_000), ("[::1]", 40_001), ("0.0.0.0", 40_002)] {
             std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", format!("{port} {port}")).unwrap();
             let scratch = kit::Scratch::new();
@@ -576,7 +576,7 @@ fn a_connection_to_itself_is_refused() {
 const NEVER: &[&str] = &["--dns-cache", "1h", "--connect-timeout", "1s"];
 
 #[test]
-fn a_name_whose_address_has_fallen_silent_is_looked_up_anew() {
+fn a_name_whose_address_stops_answering_is_resolved_again() {
     if !has_namespaces() {
         return;
     }
@@ -603,9 +603,9 @@ fn a_name_whose_address_has_fallen_silent_is_looked_up_anew() {
     });
 }
 
-/// The node behind a name is gone without a word, and one with the same key is at another address.
+/// The node at the address of a name stops answering, and a node with the same key is at another address.
 #[test]
-fn a_link_follows_the_name_of_its_peer() {
+fn a_link_follows_the_name_of_its_peer_to_a_new_address() {
     if !has_namespaces() {
         return;
     }
@@ -637,7 +637,7 @@ fn a_link_follows_the_name_of_its_peer() {
     });
 }
 
-/// Makes 198.51.100.7, an address of this network, swallow all packets again.
+/// Makes 198.51.100.7, an address of this network, drop all packets again.
 fn swallow_again() {
     let rules = "table inet hole { chain in { type filter hook input priority 0; ip daddr 198.51.100.7 drop; }; }";
     let ran = std::process::Command::new("nft").arg(rules).output().unwrap();

@@ -1,4 +1,4 @@
-//! Programs that nobody here wrote, working through seaprox unmodified (BS-02 to BS-04, SP-04, TS-18): curl, wget, git, ncat, ssh.
+//! Foreign programs that work through seaprox unmodified (BS-02 to BS-04, SP-04, TS-18): curl, wget, git, ncat, ssh.
 
 use crate::kit;
 
@@ -42,7 +42,7 @@ impl Web {
     }
 }
 
-/// A front end for the programs here: they and their targets speak IPv4.
+/// Starts a front end for these programs, which all use IPv4. Returns it and its address.
 fn front(kind: &str) -> (Seaprox, String) {
     let seaprox = Seaprox::start(&[kind, "--only", "ipv4", "--listen", "127.0.0.1:0"]);
     let addr = seaprox.listens(0);
@@ -50,7 +50,7 @@ fn front(kind: &str) -> (Seaprox, String) {
 }
 
 #[test]
-fn curl_speaks_every_version_of_socks_on_one_port() {
+fn curl_uses_every_version_of_socks_on_one_port() {
     if !(has("curl") && has("python3")) {
         return;
     }
@@ -61,13 +61,13 @@ fn curl_speaks_every_version_of_socks_on_one_port() {
         ("--socks5", "socks5", "->ipv4[127.0.0.1:"),
         ("--socks5-hostname", "socks5", "->name[localhost:"),
     ] {
-        // Twice: the name, and the literal address.
+        // Once with the name and once with the literal address.
         let line = "curl -sS -4 --max-time 20 $0 $1 $2";
         assert_eq!(output(line, &[mode, &addr, &web.url("hello")]), "hello");
         assert_eq!(output(line, &[mode, &addr, &format!("http://127.0.0.1:{}/hello", web.port)]), "hello");
         socks.wait_for_log(&[" closed ", &format!("conn={kind}[ipv4["), target]);
     }
-    // curl's codes: 97 proxy, 7 could not connect, with older releases.
+    // Exit codes of curl: 97 proxy error; 7 could not connect, in older releases.
     let ran = shell("curl -sS --max-time 20 --socks5-hostname $0 http://no-such-name.invalid/", &[&addr]);
     assert!(matches!(ran.code, Some(97 | 7)), "{ran:?}");
 }
@@ -111,7 +111,7 @@ fn curl_fetches_http_and_https_through_the_http_proxy() {
 }
 
 #[test]
-fn a_hundred_megabytes_arrive_unchanged_each_way() {
+fn a_hundred_megabytes_arrive_unchanged_in_each_direction() {
     if !(has("curl") && has("python3") && has("sha256sum")) {
         return;
     }
@@ -128,7 +128,7 @@ fn a_hundred_megabytes_arrive_unchanged_each_way() {
     }
     let (seaprox, addr) = front("http");
     let chunked = "curl -sS --max-time 50 -x $0 -H 'Transfer-Encoding: chunked' -T $1 $2 -o /dev/null -w %{http_code}";
-    // The server wants a length; what matters is that it is asked and its answer comes back.
+    // The server refuses a request without a length. The test is only that its response comes back.
     let _ = shell(chunked, &[&addr, &big, &web.url("up")]);
     seaprox.wait_for_log(&[" closed "]);
 }
@@ -155,7 +155,7 @@ fn wget_and_git_work_through_the_http_proxy() {
 }
 
 #[test]
-fn wget_and_apt_log_in_to_the_origin_with_a_user_in_the_url() {
+fn wget_and_apt_authenticate_at_the_origin_with_a_user_in_the_url() {
     if !has("wget") {
         return;
     }
@@ -167,7 +167,7 @@ fn wget_and_apt_log_in_to_the_origin_with_a_user_in_the_url() {
     assert_eq!(output(wget, &[&addr, &format!("http://joe:p%40ss@{}/hello", origin.addr)]), "hello");
     let (first, second) = (origin.saw(), origin.saw());
     assert!(first.starts_with("GET /hello HTTP/1.1\r\n") && !first.contains("joe"), "{first}");
-    // "joe:p@ss", which wget sends itself once it is asked.
+    // "joe:p@ss", which wget itself sends after the 401.
     assert_eq!(field(&second, "authorization").as_deref(), Some("Basic am9lOnBAc3M="), "{second}");
 
     if !(has("apt-get") && has("python3")) {
@@ -186,7 +186,7 @@ fn wget_and_apt_log_in_to_the_origin_with_a_user_in_the_url() {
 }
 
 #[test]
-fn curl_sends_bytes_above_ascii_as_they_are() {
+fn curl_requests_with_bytes_above_ascii_are_forwarded_unchanged() {
     if !has("curl") {
         return;
     }
@@ -197,7 +197,7 @@ fn curl_sends_bytes_above_ascii_as_they_are() {
     assert!(seen.starts_with("GET /caf\u{e9} HTTP/1.1\r\n"), "{seen}");
 }
 
-/// A server that is a line of shell with its port as `$0`, once it listens.
+/// Starts a server from a shell command that has its port as `$0`. Returns it and its port when it listens.
 fn listener(line: &str, args: &[&str]) -> (Program, u16) {
     let port = free_port();
     let mut command = Command::new("sh");
@@ -207,7 +207,7 @@ fn listener(line: &str, args: &[&str]) -> (Program, u16) {
     (server, port)
 }
 
-/// With `-c` ncat cuts a half-closed connection by itself, so the other end is ours.
+/// With `-c` ncat itself resets a half-closed connection, so the other end is a socket of the test.
 #[test]
 fn ncat_half_closes_in_both_directions() {
     if !has("ncat") {
@@ -216,7 +216,7 @@ fn ncat_half_closes_in_both_directions() {
     let scratch = Scratch::new();
     let content = vec![b'n'; 3_000_000];
     let file = scratch.write("file", &content);
-    // The client ends first, and reads on.
+    // The client sends its FIN first and goes on reading.
     let relay = Relay::start(&[]);
     let at = relay.addr().port().to_string();
     let digest = thread::scope(|scope| {
@@ -228,7 +228,7 @@ fn ncat_half_closes_in_both_directions() {
     });
     assert_eq!(digest, "that was all");
     relay.seaprox.wait_for_log(&[" closed ", "reason=source_fin end=graceful"]);
-    // The server ends first, and reads on.
+    // The server sends its FIN first and goes on reading.
     let (mut server, port) = listener("ncat -l 127.0.0.1 $0 < $1", &[&file]);
     let relay = Seaprox::start(&["static", "--listen", "127.0.0.1:0", "--to", &format!("127.0.0.1:{port}")]);
     let mut client = Peer::connect(relay.addr(0));
@@ -260,7 +260,7 @@ fn a_server_that_speaks_first_works_through_every_front_end() {
     assert_eq!(talk("$0 cat 127.0.0.1 $1", &[env!("CARGO_BIN_EXE_seaprox"), &port]), expected);
 }
 
-/// A server for ssh with keys of its own, for the user that runs the tests.
+/// Starts an ssh server with keys of its own, for the user that runs the tests.
 fn sshd(scratch: &Scratch) -> (Program, u16) {
     let (port, dir) = (free_port(), scratch.path().to_str().unwrap());
     output("ssh-keygen -q -t ed25519 -N '' -f $0/host && ssh-keygen -q -t ed25519 -N '' -f $0/key", &[dir]);
@@ -281,7 +281,7 @@ fn sshd(scratch: &Scratch) -> (Program, u16) {
 
 #[test]
 fn ssh_works_through_static_cat_and_socks() {
-    // sshd serves whoever runs it; as root that is simple.
+    // sshd serves the user that runs it, which needs no further set-up as root.
     let programs = ["ssh", "sshd", "ssh-keygen", "ncat", "sha256sum"];
     if !(programs.iter().all(|program| has(program)) && kit::has_namespaces()) {
         return;

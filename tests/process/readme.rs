@@ -1,6 +1,6 @@
-//! Every recipe of the README and of docs/links.md, and every example of the help, works as printed (TS-H2): each block is
-//! run, line by line, in a network where the names, ports and interfaces that it speaks of are what it says, and where links
-//! are spoken of by two nodes with a home each. Of what runs until it is stopped, each forward is tried.
+//! Every recipe of the README and of docs/links.md, and every example of the help, works as printed (TS-H2). The test
+//! runs each block line by line, in a network that has the names, ports and interfaces of the recipes, and as two nodes
+//! with a home each where the block is about links. It tries each forward of a command that runs until it is stopped.
 
 use crate::kit;
 
@@ -25,12 +25,12 @@ fn every_recipe_of_the_readme_works() {
 }
 
 #[test]
-fn every_recipe_of_the_manual_of_links_works() {
+fn every_recipe_of_the_links_manual_works() {
     run_all(&blocks(LINKS), 7);
 }
 
-/// Those of front ends start, and the others do what they say. What waits for a client is another test's; links have all
-/// of theirs in the manual, too.
+/// Examples of front ends start, and the other examples succeed. Examples that wait for a client have other tests, and
+/// all examples of links are also in the manual.
 #[test]
 fn every_example_of_the_help_works() {
     let mut examples = Vec::new();
@@ -44,7 +44,7 @@ fn every_example_of_the_help_works() {
     run_all(&examples, 17);
 }
 
-/// Runs blocks one after the other, at two nodes in a network of their own.
+/// Runs blocks one after the other, at two nodes in a network of their own. Panics if there are fewer than `expected`.
 fn run_all(blocks: &[Vec<String>], expected: usize) {
     if !(has_namespaces() && has("curl")) {
         return;
@@ -67,17 +67,17 @@ fn chapter<'a>(text: &'a str, title: &str) -> &'a str {
     text.split("\n## ").find(|chapter| chapter.starts_with(title)).unwrap()
 }
 
-/// The lines of each `sh` block, without what is explained behind them.
+/// Returns the lines of each `sh` block, without their remarks.
 fn blocks(text: &str) -> Vec<Vec<String>> {
     let blocks = text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let line = |line: &str| line.split("   #").next().unwrap().trim().to_owned();
     blocks.map(|block| block.lines().map(line).filter(|line| !line.is_empty()).collect()).collect()
 }
 
-/// What runs at the local node ends with the block; what runs at the remote one, when something else does.
+/// Runs a block. A process at the local node ends with the block, one at the remote node when another is started.
 fn run_block(lines: &[String], [local, remote]: &mut [Node; 2]) {
     for line in lines {
-        // What stands for a key is the key.
+        // Replaces the placeholders by the keys.
         let keys = [(&*remote, "AAAA..."), (&*local, "BBBB...")];
         let real = keys.iter().fold(line.clone(), |line, (node, word)| match &node.key {
             Some(key) => line.replace(word, key),
@@ -88,14 +88,14 @@ fn run_block(lines: &[String], [local, remote]: &mut [Node; 2]) {
             (None, line) => local.run(line.unwrap_or(&real).trim()),
         }
         if line.contains("keygen --secret") {
-            // Nobody reads it on the way.
+            // The test copies the secret, as a user does by other means.
             fs::copy(local.home.clone() + "/shared.secret", remote.home.clone() + "/shared.secret").unwrap();
         }
     }
     local.server = None;
 }
 
-/// One end, with a home of its own.
+/// One node, with a home of its own.
 struct Node {
     home: String,
     key: Option<String>,
@@ -111,7 +111,8 @@ impl Node {
         node
     }
 
-    /// A server runs until the next one begins; anything else must succeed, and be answered if it asks for something.
+    /// Runs a line. A server runs until the next one starts. Any other command must succeed, and a client must get its
+    /// answer.
     fn run(&mut self, line: &str) {
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
@@ -124,7 +125,7 @@ impl Node {
                     tries(&words).iter().for_each(|line| self.ask(line));
                 }
             }
-            // ssh itself comes in another test; this is what it does with the command.
+            // Another test runs ssh itself. This runs the ProxyCommand as ssh does.
             ["ssh", ..] => {
                 let command = line.split('\'').nth(1).unwrap();
                 self.ask(&command.replace("%h", "host").replace("%p", "22"));
@@ -146,11 +147,11 @@ impl Node {
                 let said = self.succeed(line);
                 assert!(!line.contains("status") || said.contains("link"), "{line}: {said}");
             }
-            _ => panic!("what is {line:?}?"),
+            _ => panic!("an unknown command: {line:?}"),
         }
     }
 
-    /// A client must get its answer.
+    /// Runs a client, which must get the answer.
     fn ask(&self, line: &str) {
         let said = self.succeed(line);
         assert!(said.ends_with("it works\n"), "{line}: {said}");
@@ -177,11 +178,11 @@ impl Node {
     }
 }
 
-/// Lines that try each forward of a command.
+/// Returns a command for each forward that tries it.
 fn tries(words: &[&str]) -> Vec<String> {
     let option = |name: &str| words.windows(2).filter(|pair| pair[0] == name).map(|pair| pair[1]).collect::<Vec<_>>();
     let user = if option("--users").is_empty() { "" } else { "name:password@" };
-    // What listens, as which option of a link.
+    // The listeners, each as the option of a link that does the same.
     let mut places: Vec<_> = ["-L", "-R", "-D", "-H"]
         .iter()
         .flat_map(|kind| option(kind).into_iter().map(move |place| (*kind, place)))
@@ -213,7 +214,7 @@ struct Server {
 }
 
 impl Server {
-    /// Starts it and waits until it has said what it says when all of it is there.
+    /// Starts a process and waits until it has printed all lines that show that it is ready.
     fn start(line: &str, node: &Node) -> Server {
         let log = node.home.clone() + "/log";
         let mut command = node.shell(&format!("exec {line}"));
@@ -248,13 +249,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself, which the client has then complained of.
+        // It may have ended by itself. Then the client has failed already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What a process says, line by line, until its end.
+/// Returns the lines of a process's output, as they arrive.
 fn lines_of(out: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     thread::spawn(move || {
@@ -270,6 +271,6 @@ fn answer(mut client: TcpStream) {
     }
     let body = "it works\n";
     let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
-    // A client that has left needs no answer.
+    // The client may have closed already.
     let _ = client.write_all(response.as_bytes());
 }

@@ -1,4 +1,4 @@
-//! The relay as its two peers see it: ends, resets, order and completeness (BS-02, BS-11, TS-15, TS-17, TS-28, X-15).
+//! The relay as its two peers see it: FINs, resets, order and completeness (BS-02, BS-11, TS-15, TS-17, TS-28, X-15).
 
 use crate::kit;
 
@@ -14,7 +14,7 @@ use kit::{Peer, Relay, Seaprox, until};
 const MIB: u64 = 1 << 20;
 
 #[test]
-fn the_client_may_close_its_direction_and_go_on_reading() {
+fn a_client_can_send_a_fin_and_go_on_reading() {
     let relay = Relay::start(&[]);
     let (mut client, mut server) = relay.pair();
     client.run(&[Send(10_000), Fin]);
@@ -30,7 +30,7 @@ fn the_client_may_close_its_direction_and_go_on_reading() {
 }
 
 #[test]
-fn the_server_may_close_its_direction_and_go_on_reading() {
+fn a_server_can_send_a_fin_and_go_on_reading() {
     let relay = Relay::start(&[]);
     let (mut client, mut server) = relay.pair();
     server.run(&[Send(10_000), Fin]);
@@ -46,7 +46,7 @@ fn the_server_may_close_its_direction_and_go_on_reading() {
 }
 
 #[test]
-fn both_may_close_at_the_same_time() {
+fn client_and_server_can_send_a_fin_at_the_same_time() {
     let relay = Relay::start(&[]);
     for _ in 0..50 {
         let (mut client, mut server) = relay.pair();
@@ -58,13 +58,13 @@ fn both_may_close_at_the_same_time() {
 }
 
 #[test]
-fn an_end_behind_queued_data_comes_behind_it() {
+fn a_fin_arrives_after_all_queued_data() {
     let relay = Relay::start(&[]);
     for from_client in [true, false] {
         let client = Peer::connect_narrow(relay.addr());
         let server = Peer::accept(&relay.listener);
         let (mut sender, mut reader) = if from_client { (client, server) } else { (server, client) };
-        // The reader starts when everything is under way, and the sender is gone from its own point of view.
+        // The reader starts when all bytes are under way and the sender has finished from its own point of view.
         both(
             &mut sender,
             &[Send(8 * MIB), Fin, ReadAll],
@@ -78,7 +78,7 @@ fn an_end_behind_queued_data_comes_behind_it() {
 }
 
 #[test]
-fn a_sender_that_closes_altogether_loses_nothing() {
+fn a_sender_that_closes_its_socket_loses_no_byte() {
     let relay = Relay::start(&[]);
     let (mut client, mut server) = relay.pair();
     thread::scope(|scope| {
@@ -120,7 +120,7 @@ fn a_reset_of_the_server_is_a_reset_at_the_client() {
 }
 
 #[test]
-fn a_reset_in_the_middle_of_a_transfer_passes() {
+fn a_reset_during_a_transfer_is_passed_on() {
     let relay = Relay::start(&[]);
     for from_client in [true, false] {
         let (client, server) = relay.pair();
@@ -132,7 +132,7 @@ fn a_reset_in_the_middle_of_a_transfer_passes() {
 }
 
 #[test]
-fn a_reset_behind_a_half_close_passes() {
+fn a_reset_after_a_half_close_is_passed_on() {
     let relay = Relay::start(&[]);
     let (mut client, mut server) = relay.pair();
     client.run(&[Send(100), Fin]);
@@ -174,7 +174,7 @@ fn an_aborted_connection_leaves_99_others_transferring() {
 }
 
 #[test]
-fn every_pair_of_socket_kinds_is_bridged() {
+fn every_pair_of_socket_types_is_relayed() {
     let scratch = kit::Scratch::new();
     let inner = scratch.file("inner");
     let unix = UnixListener::bind(&inner).unwrap();
@@ -202,7 +202,7 @@ fn every_pair_of_socket_kinds_is_bridged() {
 }
 
 #[test]
-fn the_closing_line_says_all_there_is_to_say() {
+fn the_closing_line_contains_all_fields() {
     let relay = Relay::start(&[]);
     let (mut client, mut server) = relay.pair();
     let (from, to) = (client.local(), relay.listener.local_addr().unwrap());
@@ -224,11 +224,11 @@ fn the_closing_line_says_all_there_is_to_say() {
 }
 
 #[test]
-fn a_byte_goes_through_while_the_other_direction_is_stuck() {
+fn a_byte_passes_while_the_other_direction_is_blocked() {
     let relay = Relay::start(&[]);
     let (mut client, mut server) = relay.pair();
     client.run(&[Fill(64 * MIB, 100)]);
-    assert!(client.sent < 64 * MIB, "a reader that does not read must be felt");
+    assert!(client.sent < 64 * MIB, "the sender must be blocked when the reader does not read");
     server.run(&[Send(1)]);
     client.run(&[Read(1)]);
     let sent = client.sent;
@@ -237,7 +237,7 @@ fn a_byte_goes_through_while_the_other_direction_is_stuck() {
 }
 
 #[test]
-fn the_steps_of_a_connection_are_visible_at_debug_level() {
+fn the_steps_of_a_connection_are_logged_at_debug_level() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = listener.local_addr().unwrap().to_string();
     let seaprox = Seaprox::start(&["static", "-v", "--listen", "127.0.0.1:0", "--to", &to]);
@@ -251,10 +251,10 @@ fn the_steps_of_a_connection_are_visible_at_debug_level() {
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?} of {steps:?} in {log:#?}");
 }
 
-/// TCP_NODELAY and TCP keepalive, as the sockets themselves tell (TS-29). The dest has keepalive when it has lasted for a
-/// while, also where the client has closed its direction by then.
+/// Checks TCP_NODELAY and TCP keepalive at the sockets themselves (TS-29). Keepalive is enabled after a delay, also if
+/// the client has sent a FIN by then.
 #[test]
-fn both_legs_have_the_socket_options_that_were_asked_for() {
+fn both_sides_have_the_configured_socket_options() {
     let mut running = Vec::new();
     for (options, nodelay, keepalive) in [
         (&[][..], true, Some(60)),
@@ -298,7 +298,7 @@ fn an_idle_connection_holds_no_buffer() {
     assert_eq!(relay.seaprox.figure("/usage/connections"), 1);
 }
 
-/// `socket2` takes a std socket of any kind.
+/// Converts a std socket into one of `socket2`.
 trait IntoSocket {
     fn into_socket(self) -> socket2::Socket;
 }

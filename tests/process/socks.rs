@@ -78,7 +78,7 @@ fn socks5_replies_carry_the_bound_address_of_either_family() {
 }
 
 #[test]
-fn a_name_that_is_a_literal_address_is_taken_for_one() {
+fn a_socks5_name_that_is_a_literal_address_is_used_as_address() {
     let (proxy, (listener, port)) = (proxy(&[]), target());
     let mut request = b"\x05\x01\0\x05\x01\0\x03\x09127.0.0.1".to_vec();
     request.extend(port.to_be_bytes());
@@ -88,7 +88,7 @@ fn a_name_that_is_a_literal_address_is_taken_for_one() {
 }
 
 #[test]
-fn a_greeting_may_be_split_at_every_byte() {
+fn a_socks_handshake_may_be_split_at_every_byte() {
     let scratch = Scratch::new();
     let proxies = [proxy(&[]), proxy(&["--users", &users(&scratch)])];
     let (listener, port) = target();
@@ -103,7 +103,7 @@ fn a_greeting_may_be_split_at_every_byte() {
     for (proxy, stream, reply_len) in streams {
         for at in 1..stream.len() {
             let mut client = Peer::connect(proxies[proxy].addr(0));
-            // Without a pause both pieces may come at once, which is a case too: the proxy has to read both.
+            // Despite the pause both pieces may arrive together, which the proxy must handle too.
             client.run(&[Put(&stream[..at]), Pause(1), Put(&stream[at..]), Put(b"ping")]);
             let mut server = Peer::accept(&listener);
             server.run(&[Take(b"ping"), Put(b"pong"), Fin]);
@@ -114,7 +114,7 @@ fn a_greeting_may_be_split_at_every_byte() {
 }
 
 #[test]
-fn a_greeting_may_come_byte_by_byte() {
+fn a_socks_handshake_may_arrive_byte_by_byte() {
     let (proxy, (listener, port)) = (proxy(&[]), target());
     let mut client = Peer::connect(proxy.addr(0));
     for byte in [b"\x05\x01\0".to_vec(), request5("127.0.0.1", port)].concat() {
@@ -126,7 +126,7 @@ fn a_greeting_may_come_byte_by_byte() {
 }
 
 #[test]
-fn everything_may_come_in_one_write_with_data_and_an_end() {
+fn a_socks_handshake_may_arrive_with_data_and_a_fin_in_one_write() {
     let (proxy, (listener, port)) = (proxy(&[]), target());
     for stream in [request4("127.0.0.1", port), [b"\x05\x01\0".to_vec(), request5("127.0.0.1", port)].concat()] {
         let mut client = Peer::connect(proxy.addr(0));
@@ -140,7 +140,7 @@ fn everything_may_come_in_one_write_with_data_and_an_end() {
 }
 
 #[test]
-fn a_wrong_version_is_closed_without_an_answer() {
+fn a_wrong_socks_version_is_closed_without_an_answer() {
     let proxy = proxy(&[]);
     for first in [b"GET / HTTP/1.1\r\n\r\n".as_slice(), b"\0\0\0", b"\x06\x01\0"] {
         let mut client = Peer::connect(proxy.addr(0));
@@ -152,7 +152,7 @@ fn a_wrong_version_is_closed_without_an_answer() {
 }
 
 #[test]
-fn no_method_in_common_is_ff() {
+fn no_common_authentication_method_is_answered_with_ff() {
     let scratch = Scratch::new();
     let (open, closed) = (proxy(&[]), proxy(&["--users", &users(&scratch)]));
     Peer::connect(open.addr(0)).run(&[Put(b"\x05\x01\x02"), Take(b"\x05\xff"), ReadAll]);
@@ -162,7 +162,7 @@ fn no_method_in_common_is_ff() {
 }
 
 #[test]
-fn passwords_are_asked_for_and_checked() {
+fn socks5_passwords_are_requested_and_checked() {
     let scratch = Scratch::new();
     let (proxy, (listener, port)) = (proxy(&["--users", &users(&scratch)]), target());
     for login in [b"\x01\x03joe\x06secret".as_slice(), b"\x01\x03ann\x03p:w"] {
@@ -185,18 +185,18 @@ fn passwords_are_asked_for_and_checked() {
 }
 
 #[test]
-fn wrong_passwords_wait_and_a_right_one_from_the_same_address_does_not() {
+fn socks_answers_to_wrong_passwords_are_delayed_and_a_right_one_is_not() {
     let scratch = Scratch::new();
     let (proxy, (listener, port)) = (proxy(&["--users", &users(&scratch)]), target());
     let mut crowd = Crowd::start(proxy.addr(0), 28, &[(b"\x05\x01\x02", 2), (b"\x01\x03joe\x05wrong", 0)]);
-    kit::until("those beyond sixteen are closed", || crowd.look().0 >= 5);
+    kit::until("the clients beyond sixteen are closed", || crowd.look().0 >= 5);
     let mut client = Peer::connect(proxy.addr(0));
     client.run(&[Put(b"\x05\x01\x02"), Take(b"\x05\x02"), Put(b"\x01\x03joe\x06secret"), Take(b"\x01\0")]);
     client.run(&[Put(&request5("127.0.0.1", port))]);
     Peer::accept(&listener);
     assert_eq!(reply5(&mut client)[1], 0);
     let (closed, waiting) = crowd.look();
-    assert!(waiting >= 1, "the right one was answered while wrong ones waited: {closed} closed");
+    assert!(waiting >= 1, "no wrong password waited when the right one was answered: {closed} closed");
     proxy.wait_for_log(&[" closed ", "reason=auth_failed", "wrong user or password"]);
 }
 
@@ -211,7 +211,7 @@ fn socks4_is_refused_where_users_are_required() {
 }
 
 #[test]
-fn bind_and_udp_associate_are_refused_with_7() {
+fn socks_bind_and_udp_associate_are_refused_with_7() {
     let proxy = proxy(&[]);
     for command in [2, 3, 9] {
         let mut client = Peer::connect(proxy.addr(0));
@@ -227,7 +227,7 @@ fn bind_and_udp_associate_are_refused_with_7() {
 }
 
 #[test]
-fn an_unknown_kind_of_address_is_refused_with_8() {
+fn an_unknown_address_type_is_refused_with_8() {
     let proxy = proxy(&[]);
     let mut client = Peer::connect(proxy.addr(0));
     client.run(&[
@@ -238,7 +238,7 @@ fn an_unknown_kind_of_address_is_refused_with_8() {
 }
 
 #[test]
-fn a_refused_target_is_5_and_the_slot_serves_the_next_thousand() {
+fn a_refused_target_gives_5_a_thousand_times_and_the_next_client_is_served() {
     let proxy = proxy(&["--max-connections", "3"]);
     let (listener, port) = target();
     let refused = kit::closed_port();
@@ -252,7 +252,7 @@ fn a_refused_target_is_5_and_the_slot_serves_the_next_thousand() {
 }
 
 #[test]
-fn a_name_that_does_not_exist_is_4() {
+fn an_unknown_name_gives_4() {
     let proxy = proxy(&[]);
     assert_eq!(code5(proxy.addr(0), "no-such-name.invalid", 80), 4);
     assert_eq!(code5(proxy.addr(0), "not a name", 80), 4);
@@ -260,8 +260,8 @@ fn a_name_that_does_not_exist_is_4() {
 }
 
 #[test]
-fn a_refusal_reaches_a_client_that_has_sent_data_already() {
-    // Unread input would turn the close into a reset, which throws the reply away.
+fn a_refusal_reaches_a_client_that_has_already_sent_data() {
+    // Unread input would turn the close into a reset, which discards the reply.
     let proxy = proxy(&[]);
     for _ in 0..20 {
         let mut client = Peer::connect(proxy.addr(0));
@@ -271,9 +271,9 @@ fn a_refusal_reaches_a_client_that_has_sent_data_already() {
 }
 
 #[test]
-fn a_greeting_that_never_ends_runs_into_its_limit() {
+fn an_endless_socks_handshake_reaches_its_size_limit_or_timeout() {
     let proxy = proxy(&["--handshake-timeout", "500ms"]);
-    // SOCKS4 has a user id of any length.
+    // The protocol does not limit the user id of SOCKS4.
     let mut client = Peer::connect(proxy.addr(0));
     client.run(&[Put(&[b"\x04\x01\0\x50\x7f\0\0\x01".to_vec(), vec![b'u'; 40_000]].concat())]);
     let _ = client.some();
@@ -286,9 +286,9 @@ fn a_greeting_that_never_ends_runs_into_its_limit() {
     proxy.wait_for_log(&[" closed ", "reason=handshake_timeout"]);
 }
 
-/// The log shows the requested name, whatever its bytes, on one line.
+/// The log shows the requested name with any bytes, on one line.
 #[test]
-fn a_name_that_cannot_be_used_is_logged_with_escapes() {
+fn an_invalid_name_is_logged_with_escapes() {
     let proxy = proxy(&[]);
     for (name, asked) in [
         (&b"a b"[..], "asked=\"a b:80\""),
@@ -307,7 +307,7 @@ fn a_name_that_cannot_be_used_is_logged_with_escapes() {
 }
 
 #[test]
-fn a_socks4_user_id_that_is_too_long_is_answered() {
+fn a_socks4_user_id_that_is_too_long_is_refused() {
     let proxy = proxy(&[]);
     let request = [b"\x04\x01\0\x50\x7f\0\0\x01".to_vec(), vec![b'u'; 300]].concat();
     let mut client = Peer::connect(proxy.addr(0));

@@ -1,9 +1,9 @@
-//! Bugs that other proxies had with splice(2), one test for each kind. They hold in copy mode too.
+//! Bugs that other proxies had with splice(2), one test for each kind. The tests must also pass in copy mode.
 //!
-//! * haproxy/haproxy#356: a response from a Unix socket that comes in bursts, each read to its end, stops for ever.
-//! * haproxy/haproxy#901: with slow readers on many connections, spliced ones crawl.
-//! * haproxy/haproxy#2505: the server has closed, the rest is in the pipe, and the close overtakes it.
-//! * 3proxy/3proxy#366: a stream that is throttled keeps the processor busy.
+//! * haproxy/haproxy#356: a response from a Unix socket in bursts, each read to its end, stops forever.
+//! * haproxy/haproxy#901: with slow readers on many connections, spliced connections are very slow.
+//! * haproxy/haproxy#2505: the server has closed, the last bytes are in the pipe, and the close overtakes them.
+//! * 3proxy/3proxy#366: a throttled stream keeps the processor busy.
 
 use crate::kit;
 
@@ -18,13 +18,13 @@ use kit::{Peer, Relay, Scratch, Seaprox, proc, until};
 
 const MIB: u64 = 1 << 20;
 
-/// Whether bytes of this leg went through a pipe.
+/// Returns true if bytes of this side went through a pipe.
 fn is_spliced(seaprox: &Seaprox, leg: &str) -> bool {
     seaprox.status()["connections"][0][leg]["flags"].as_array().is_some_and(|flags| flags.contains(&"spliced".into()))
 }
 
 #[test]
-fn a_fast_transfer_is_spliced_unless_it_is_switched_off() {
+fn a_fast_transfer_is_spliced_unless_splicing_is_switched_off() {
     for (options, expected) in
         [(&[][..], !kit::seaprox::copies()), (&["--no-splice"], false), (&["--pipes", "0"], false)]
     {
@@ -39,7 +39,7 @@ fn a_fast_transfer_is_spliced_unless_it_is_switched_off() {
 }
 
 #[test]
-fn bursts_from_a_unix_socket_arrive_whole() {
+fn bursts_from_a_unix_socket_arrive_completely() {
     let scratch = Scratch::new();
     let path = scratch.file("server");
     let listener = UnixListener::bind(&path).unwrap();
@@ -48,7 +48,8 @@ fn bursts_from_a_unix_socket_arrive_whole() {
         let mut client = Peer::connect(seaprox.addr(0));
         let socket: socket2::Socket = OwnedFd::from(listener.accept().unwrap().0).into();
         let mut server = Peer::of(socket, false);
-        // Each burst is waited for, so the proxy finds an empty socket behind it; the sizes straddle pages and blocks.
+        // Each burst is read before the next, so that the proxy finds an empty socket after it. The sizes are around
+        // pages and blocks.
         for size in [613, 16_320, 65_536 + round, 400_000, 1, 4096, 32_768, 1_000_000 + round, 7] {
             both(&mut server, &[Send(size)], &mut client, &[Read(size)]);
         }
@@ -57,9 +58,9 @@ fn bursts_from_a_unix_socket_arrive_whole() {
     }
 }
 
-/// Gate `relay-slow-readers` compares the time of spliced connections with that of copied ones.
+/// The gate `relay-slow-readers` compares the time of spliced connections with that of copied ones.
 #[test]
-fn slow_readers_on_many_connections_get_everything() {
+fn slow_readers_on_a_hundred_connections_get_all_bytes() {
     let scratch = Scratch::new();
     let path = scratch.file("server");
     let listener = UnixListener::bind(&path).unwrap();
@@ -80,13 +81,13 @@ fn slow_readers_on_many_connections_get_everything() {
 }
 
 #[test]
-fn a_close_does_not_overtake_what_is_in_the_pipe() {
+fn a_fin_does_not_overtake_bytes_in_the_pipe() {
     for from_client in [false, true] {
         let relay = Relay::start(&[]);
         let (client, server) = (Peer::connect_narrow(relay.addr()), Peer::accept(&relay.listener));
         let (mut sender, mut reader) = if from_client { (client, server) } else { (server, client) };
-        // Everything on the way is full: the reader's socket, the pipe, the sender's socket. Then the end comes, and the
-        // half stays like that for a while, with other events for the connection.
+        // The reader's socket, the pipe and the sender's socket are full when the FIN comes. They stay full for a
+        // while, with other events for the connection.
         sender.run(&[Fill(64 * MIB, 100), Fin]);
         for _ in 0..5 {
             reader.run(&[Send(10), Pause(20)]);
@@ -102,7 +103,7 @@ fn a_close_does_not_overtake_what_is_in_the_pipe() {
 }
 
 #[test]
-fn a_sender_that_is_gone_with_its_data_in_the_pipe_loses_none_of_it() {
+fn bytes_in_the_pipe_arrive_although_their_sender_is_gone() {
     let relay = Relay::start(&[]);
     for _ in 0..10 {
         let (mut client, mut server) = (Peer::connect_narrow(relay.addr()), Peer::accept(&relay.listener));
@@ -115,7 +116,7 @@ fn a_sender_that_is_gone_with_its_data_in_the_pipe_loses_none_of_it() {
 }
 
 #[test]
-fn a_reader_that_resets_with_data_in_the_pipe_frees_the_pipe() {
+fn a_reset_of_the_reader_with_bytes_in_the_pipe_frees_the_pipe() {
     let relay = Relay::start(&["--pipes", "4"]);
     for _ in 0..20 {
         let (mut client, mut server) = (Peer::connect_narrow(relay.addr()), Peer::accept(&relay.listener));
@@ -127,13 +128,13 @@ fn a_reader_that_resets_with_data_in_the_pipe_frees_the_pipe() {
     assert!(relay.seaprox.figure("/usage/pipes") <= 4);
     let open = 1 + 2 * relay.seaprox.figure("/usage/pipes");
     assert_eq!(relay.seaprox.figure("/usage/descriptors"), open);
-    // What was left in a pipe must not turn up in another connection.
+    // The bytes left in a pipe must not appear in another connection.
     let (mut client, mut server) = relay.pair();
     both(&mut client, &[Swap(8 * MIB), Fin, ReadAll], &mut server, &[Swap(8 * MIB), ReadAll, Fin]);
 }
 
 #[test]
-fn more_hot_halves_than_pipes_all_arrive() {
+fn more_fast_transfers_than_pipes_all_arrive() {
     let relay = Relay::start(&["-q", "--pipes", "3", "--pipe-size", "64KiB"]);
     let mut pairs: Vec<_> = (0..12).map(|_| relay.pair()).collect();
     thread::scope(|scope| {
@@ -146,7 +147,7 @@ fn more_hot_halves_than_pipes_all_arrive() {
 }
 
 #[test]
-fn a_half_closed_connection_goes_on_splicing() {
+fn a_half_closed_connection_transfers_200_mib() {
     let relay = Relay::start(&[]);
     let (mut client, mut server) = relay.pair();
     client.run(&[Send(100), Fin]);
@@ -155,7 +156,7 @@ fn a_half_closed_connection_goes_on_splicing() {
     assert_eq!(client.received, 200 * MIB);
 }
 
-/// The processor time of a second in which nothing can happen, in milliseconds.
+/// Returns the processor time of a second in which no byte can move, in milliseconds.
 fn cost_of_waiting(seaprox: &Seaprox) -> u64 {
     let before = proc::cpu_ms(seaprox.pid());
     thread::sleep(Duration::from_secs(1));
@@ -163,7 +164,7 @@ fn cost_of_waiting(seaprox: &Seaprox) -> u64 {
 }
 
 #[test]
-fn waiting_costs_no_processor_time() {
+fn a_waiting_connection_uses_no_processor_time() {
     let relay = Relay::start(&["-q"]);
     let (mut stuck, _stuck_server) = (Peer::connect_narrow(relay.addr()), Peer::accept(&relay.listener));
     let assert_quiet = |what: &str| {
@@ -173,7 +174,7 @@ fn waiting_costs_no_processor_time() {
     stuck.run(&[Fill(64 * MIB, 100)]);
     assert_quiet("a full pipe");
     stuck.run(&[Fin]);
-    assert_quiet("a full pipe and an end behind it");
+    assert_quiet("a full pipe and a FIN after it");
     let (mut half, mut half_server) = relay.pair();
     half.run(&[Send(10), Fin]);
     half_server.run(&[ReadAll]);
@@ -185,14 +186,14 @@ fn waiting_costs_no_processor_time() {
 }
 
 #[test]
-fn a_throttled_stream_costs_little() {
+fn a_throttled_stream_uses_little_processor_time() {
     let relay = Relay::start(&["-q"]);
     let (mut client, mut server) = relay.pair();
     let (cost, since) = thread::scope(|scope| {
         scope.spawn(move || _ = client.run(&[Send(6 * MIB), Fin, ReadAll]));
         until("it is under way", || relay.seaprox.figure("/usage/connections") == 1);
         let (before, since) = (proc::cpu_ms(relay.seaprox.pid()), Instant::now());
-        // 2.5 MB a second, in small pieces: about 20 Mbit/s, as in the report.
+        // 2.5 MB a second in small pieces: about 20 Mbit/s, as in the bug report.
         server.run(&[ReadSlowly(5 * MIB, 12_500, 5), ReadAll, Fin]);
         (proc::cpu_ms(relay.seaprox.pid()) - before, since.elapsed())
     });
