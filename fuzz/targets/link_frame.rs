@@ -2,11 +2,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use seaprox::link::Greeter;
+use seaprox::link::HelloReader;
 use seaprox::link::frame::{Frame, HEADER_BYTES, Header};
 
 fuzz_target!(|data: &[u8]| {
-    let _ = Greeter::default().feed(data);
+    let _ = HelloReader::default().feed(data);
     let Some((head, body)) = data.split_first_chunk::<HEADER_BYTES>() else { return };
     let Ok(header) = Header::decode(*head) else { return };
     let header = Header { len: body.len().min(header.len), ..header };

@@ -48,7 +48,7 @@ fuzz_target!(|data: &[u8]| {
         if *flags & 0x40 != 0 {
             wire = body.to_vec();
         }
-        let _ = session.input(now, LANE, 0, Bytes::from(wire));
+        let _ = session.receive(now, LANE, 0, Bytes::from(wire));
         now = now.after(1000);
         drive(&mut session, now, &mut out);
         let (sent, received) = session.memory();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use seaprox::link::frame::Class;
 use seaprox::link::{
-    BootId, Bound, Code, Config, Event, Greeter, Open, Outbox, Proofs, Role, Session, SessionId, StreamId, SubflowId,
+    BootId, Bound, Code, Config, Event, HelloReader, Open, Outbox, Proofs, Role, Session, SessionId, StreamId, SubflowId,
     Time,
 };
 
@@ -41,7 +41,7 @@ enum Op {
 struct Conn {
     id: SubflowId,
     pipes: [VecDeque<u8>; 2],
-    greeter: Option<Greeter>,
+    greeter: Option<HelloReader>,
     up: [bool; 2],
 }
 
@@ -79,7 +79,7 @@ impl Link {
             Op::Dial => {
                 let id = self.ends[0].next_subflow();
                 if self.ends[0].connect(now, id, 1, PROOFS) {
-                    let greeter = Some(Greeter::default());
+                    let greeter = Some(HelloReader::default());
                     self.conns.push(Conn { id, pipes: Default::default(), greeter, up: [true; 2] });
                 }
             }
@@ -155,7 +155,7 @@ impl Link {
             bytes = bytes.slice(used..);
         }
         let id = conn.id;
-        self.ends[to].input(self.now, id, 0, bytes).unwrap();
+        self.ends[to].receive(self.now, id, 0, bytes).unwrap();
     }
 
     fn transmit(&mut self, from: usize, conn: u8, room: usize) {

@@ -23,7 +23,7 @@
 //! - **A session outlives its subflows.** When all are gone it waits; then RESUME_STATE compares notes and it goes on;
 //!   see `resume`.
 //! - **Streams have an opening**: OPEN names a target, OPEN_RESULT says how connecting went; data need not wait for it.
-//! - **The scheduler is the heart**: which stream (`drr`), and on which subflow (`sched`), decided when a subflow can
+//! - **The scheduler is the heart**: which stream (`drr`), and on which subflow (`scheduler`), decided when a subflow can
 //!   take a frame.
 //!
 //! # Reading order
@@ -35,7 +35,7 @@
 //! | `share` | what one stream may hold of what all share |
 //! | `stream`, `table` | one stream, and all of them |
 //! | `lane`, `path`, `subflow` | what is in flight where; delay and rate; one carrier |
-//! | `drr`, `sched`, `control` | whose turn, which subflow, what goes first |
+//! | `drr`, `scheduler`, `control` | whose turn, which subflow, what goes first |
 //! | `session` | the record that holds all this; then what is done with it: |
 //! | `apps`, `listen`, `join`, `resume` | commands, listeners, subflows, resuming |
 //! | `input`, `absent` | frames in; those for no stream |
@@ -176,7 +176,7 @@ pub use session::state::Session;
 pub use session::transmit::Transmit;
 pub use wire::code::Code;
 pub use wire::frame;
-pub use wire::greeter::Greeter;
+pub use wire::greeter::HelloReader;
 pub use wire::hello::{
     Capability, Hello, HelloAck, Intent, Limits, MAGIC, PROOF_BYTES, Status, VERSION, proof_text, proofs_match,
 };

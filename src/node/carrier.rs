@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use crate::engine::core::Core;
 use crate::link::frame::FRAME_BYTES_MAX;
-use crate::link::{Greeter, Outbox, SubflowId, Time};
+use crate::link::{HelloReader, Outbox, SubflowId, Time};
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, Side};
 use crate::sys::{self, PathInfo};
@@ -41,7 +41,7 @@ pub(crate) struct Carrier {
     pub stage: Stage,
     /// Where the peer sees it.
     pub seen_as: Option<SocketAddr>,
-    pub greeter: Greeter,
+    pub greeter: HelloReader,
     /// Its peer's rate is used up, and a one-off has been set to read it again.
     pub held: bool,
     /// Cost of the frames of the last read beyond its bytes. The next field is set if most frames were small.
@@ -79,7 +79,7 @@ impl Carrier {
             tls: None,
             stage,
             seen_as: None,
-            greeter: Greeter::default(),
+            greeter: HelloReader::default(),
             held: false,
             frames_cost: 0,
             has_small_frames: false,
@@ -377,7 +377,7 @@ impl Core {
         if let Some(session) = &mut record.session {
             let [_, before] = session.stats().frames;
             // What is wrong with a frame, the session says in its events.
-            let _ = session.input(now, subflow, 0, bytes);
+            let _ = session.receive(now, subflow, 0, bytes);
             let frames = usize::try_from(session.stats().frames[1] - before).unwrap_or(usize::MAX);
             if let Some(carrier) = links.carriers.get_mut(id) {
                 let extra = frames.saturating_mul(FRAME_COST_BYTES).saturating_sub(len);

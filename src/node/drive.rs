@@ -196,7 +196,7 @@ impl Core {
                 self.wake_stream(id, stream, |side| side.ready.readable = true);
             }
             Event::Reset { id: stream, code } => self.stream_reset(id, stream, code),
-            Event::Rest { id: stream, bytes } => self.stream_left(id, stream, bytes),
+            Event::Undelivered { id: stream, bytes } => self.stream_left(id, stream, bytes),
             Event::Stopped { id: stream, code } => self.stream_stopped(id, stream, code),
             Event::Listen { id: number, open } => self.listen_for(id, number, &open),
             Event::ListenResult { id: number, result } => self.listen_answered(id, number, &result),
@@ -205,7 +205,7 @@ impl Core {
             Event::SubflowDown { id: subflow, code } => self.subflow_lost(id, subflow, code),
             Event::SubflowDrained(subflow) => self.subflow_lost(id, subflow, Code::Drained),
             Event::Openable => self.open_waiting(id),
-            Event::Parted => {
+            Event::Suspended => {
                 let now_ms = self.now_ms;
                 self.pools.links.links.get_mut(id).into_iter().for_each(|link| {
                     (link.suspended_ms, link.rebind_tries) = (Some(now_ms), 0);

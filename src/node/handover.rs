@@ -55,7 +55,7 @@ impl Core {
         self.pools.links.links.iter().any(|(_, link)| {
             let Some(session) = &link.session else { return false };
             if session.is_suspended() {
-                return link.is_dialled() && session.owes_bytes();
+                return link.is_dialled() && session.has_unacknowledged_data();
             }
             session.streams_live() > 0 || self.waits_for_answer(link)
         })

@@ -121,7 +121,7 @@ impl Core {
     fn is_renewed(&mut self, link: Id) -> bool {
         let Some(record) = self.pools.links.links.get(link) else { return false };
         let is_over = record.session.as_ref().is_none_or(Session::is_ended);
-        let is_left = record.session.as_ref().is_some_and(Session::is_left);
+        let is_left = record.session.as_ref().is_some_and(Session::is_peer_going_away);
         let is_dialled = record.plan.is_some() && !record.closing && !self.pools.links.closing;
         is_dialled && (is_over || is_left && self.peer_leaves(link))
     }

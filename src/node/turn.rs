@@ -85,7 +85,7 @@ impl Core {
             }
             Event::OpenResult { .. } => UNITS_HEAVY,
             Event::Readable(_) | Event::Writable(_) | Event::Fin(_) | Event::Stopped { .. } => 1,
-            Event::Rest { .. } | Event::Datagram(_) | Event::Message(_) | Event::ListenResult { .. } => 1,
+            Event::Undelivered { .. } | Event::Datagram(_) | Event::Message(_) | Event::ListenResult { .. } => 1,
             // Other events are few, or cause no work.
             _ => 0,
         };

@@ -84,7 +84,7 @@ fn hardly_any_data_is_reinjected_when_all_paths_are_slow() {
         let stats = world.session(CLIENT).stats();
         println!("behind {lowat}: {figures:?}, {stats:?}");
         // The other path is still fast for the first late frames.
-        assert!(figures.duplicates < 0.05 && stats.rescues <= 5, "{figures:?}, {stats:?}");
+        assert!(figures.duplicates < 0.05 && stats.late_reinjections <= 5, "{figures:?}, {stats:?}");
     }
 }
 
@@ -96,7 +96,7 @@ fn an_idle_link_reinjects_nothing() {
     world.open(CLIENT, Plan::up(1 << 20));
     world.run_for(60_000_000);
     let stats = [CLIENT, SERVER].map(|end| world.session(end).stats());
-    assert_eq!(stats.map(|stats| stats.rescues), [0, 0], "{stats:?}");
+    assert_eq!(stats.map(|stats| stats.late_reinjections), [0, 0], "{stats:?}");
 }
 
 /// Both paths become much slower while the link is idle. The next stream notices that and uses both.
@@ -435,6 +435,6 @@ fn many_streams_fill_one_path() {
         world.run_for(2_000_000);
         let mbit = (read(&world) - before) as f64 * 8.0 / 2e6;
         assert!(mbit >= 95.0, "{streams} streams: {mbit} Mbit/s");
-        assert_eq!(world.session(CLIENT).stats().held_back, 0, "nothing is held back while readers keep up");
+        assert_eq!(world.session(CLIENT).stats().quota_waits, 0, "nothing is held back while readers keep up");
     }
 }

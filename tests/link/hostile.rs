@@ -219,7 +219,7 @@ fn stalled_readers_cost_at_most_twice_the_received_bytes() {
             Frame::Data { id, offset: *offset, fin: false, payload: &payload }.encode(&mut wire);
             *offset += PAYLOAD as u64;
         }
-        peer.session.input(peer.now, FIRST, 0, Bytes::from(wire)).unwrap();
+        peer.session.receive(peer.now, FIRST, 0, Bytes::from(wire)).unwrap();
         let held: usize = peer.session.readable(StreamId(busy)).map(<[u8]>::len).sum();
         assert_eq!(peer.session.consume(peer.now, StreamId(busy), held), held);
         let (_, held) = peer.session.memory();

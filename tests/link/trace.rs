@@ -8,10 +8,10 @@ use link_kit::app::Plan;
 use link_kit::{CLIENT, SERVER, World};
 use proptest::prelude::*;
 use seaprox::link::frame::{
-    BODY_BYTES_MAX, Class, Frame, FrameError, HEADER_BYTES, Header, LaneAck, Lines, StreamState,
+    BODY_BYTES_MAX, Class, Frame, FrameError, HEADER_BYTES, Header, LaneAck, Lines, StreamPosition,
 };
 use seaprox::link::{
-    BootId, Bound, Capability, Code, Config, Event, Greeter, Hello, HelloAck, Host, Intent, Kind, Limits, Open, Outbox,
+    BootId, Bound, Capability, Code, Config, Event, HelloReader, Hello, HelloAck, Host, Intent, Kind, Limits, Open, Outbox,
     Proofs, Role, STREAMS_EVER, Session, SessionId, Status, StreamId, SubflowId, Time, Violation,
 };
 
@@ -110,7 +110,7 @@ fn every_frame_encodes_to_its_golden_bytes() {
             "2001000a 00000002 0000000100000000 6869",
         ),
         (Frame::Reset { id: 2, code: Code::SourceReset, size: 9 }, "2100000a 00000002 000b 0000000000000009"),
-        (Frame::Absent { id: 2 }, "2101000a 00000002 0010 0000000000000000"),
+        (Frame::UnknownStream { id: 2 }, "2101000a 00000002 0010 0000000000000000"),
         (Frame::Stop { id: 2, code: Code::DestReset }, "22000002 00000002 000c"),
         (Frame::Credit { id: 0, max: 0x10, taken: 2 }, "23000010 00000000 0000000000000010 0000000000000002"),
         (Frame::MaxStreams { max: 70_000 }, "24000004 00000000 00011170"),
@@ -127,7 +127,7 @@ fn every_frame_encodes_to_its_golden_bytes() {
     let line = Lines::<12>::new(&lane_acks).unwrap().iter().next().unwrap();
     assert_eq!(line, LaneAck { subflow: 7, lane: 0, bytes: 0x1234 });
     let line = Lines::<28>::new(&states).unwrap().iter().next().unwrap();
-    assert_eq!(line, StreamState { id: 2, received: 16, credit: 32, sent: 48 });
+    assert_eq!(line, StreamPosition { id: 2, received: 16, credit: 32, sent: 48 });
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn server_with(config: Config) -> Session {
 }
 
 fn input(session: &mut Session, frame: &Frame<'_>) -> Result<(), Violation> {
-    session.input(Time::from_us(1000), LANE, 0, Bytes::from(bytes_of(frame)))
+    session.receive(Time::from_us(1000), LANE, 0, Bytes::from(bytes_of(frame)))
 }
 
 fn events(session: &mut Session) -> Vec<Event> {
@@ -331,7 +331,7 @@ fn frames_are_read_in_pieces_of_any_size() {
         let mut session = server();
         events(&mut session);
         for part in wire.chunks(size) {
-            session.input(Time::ZERO, LANE, 0, Bytes::copy_from_slice(part)).unwrap();
+            session.receive(Time::ZERO, LANE, 0, Bytes::copy_from_slice(part)).unwrap();
         }
         assert_eq!(count(events(&mut session)), (100, 100), "in pieces of {size}");
         assert_eq!(taken(&mut session, 2), b"some bytes");
@@ -358,7 +358,7 @@ fn data_before_its_open_waits_and_late_frames_open_no_stream() {
     assert_eq!(session.stats().late_frames, 3);
     let sent = frames(&mut session, Time::from_us(60_000));
     let resets: Vec<_> = sent.iter().filter(|frame| frame[0] == 0x21).collect();
-    assert_eq!(resets, [&bytes_of(&Frame::Absent { id: 4 })], "one answer for all");
+    assert_eq!(resets, [&bytes_of(&Frame::UnknownStream { id: 4 })], "one answer for all");
 }
 
 #[test]
@@ -374,7 +374,7 @@ fn a_frame_for_a_stream_that_never_existed_is_answered_once_and_opens_none() {
         Frame::Stop { id: 1, code: Code::Other },
         Frame::Reset { id: 1, code: Code::Other, size: 9 },
         Frame::Datagram { id: 1, payload: b"x" },
-        Frame::Absent { id: 1 },
+        Frame::UnknownStream { id: 1 },
     ];
     (0..10).for_each(|_| strays.iter().for_each(|frame| input(&mut session, frame).unwrap()));
     assert_eq!((events(&mut session), session.streams_live()), (vec![], 0));
@@ -383,7 +383,7 @@ fn a_frame_for_a_stream_that_never_existed_is_answered_once_and_opens_none() {
         let sent = frames(session, Time::from_us(us));
         sent.into_iter().filter(|frame| frame[0] == 0x21).collect::<Vec<_>>()
     };
-    assert_eq!(answers(&mut session, 600), [bytes_of(&Frame::Absent { id: 1 })], "one answer to all frames");
+    assert_eq!(answers(&mut session, 600), [bytes_of(&Frame::UnknownStream { id: 1 })], "one answer to all frames");
     strays[2..].iter().for_each(|frame| input(&mut session, frame).unwrap());
     assert_eq!(
         answers(&mut session, 700),
@@ -399,7 +399,7 @@ fn a_frame_for_a_stream_that_never_existed_is_answered_once_and_opens_none() {
 
 #[test]
 fn an_unknown_stream_answer_ends_a_running_stream_but_not_a_finished_one() {
-    let absent = Frame::Absent { id: 2 };
+    let absent = Frame::UnknownStream { id: 2 };
     let running = || {
         let mut session = server();
         input(&mut session, &open_frame(2)).unwrap();
@@ -427,7 +427,7 @@ fn an_unknown_stream_answer_ends_a_running_stream_but_not_a_finished_one() {
     let mut session = server();
     events(&mut session);
     let id = session.open(Time::ZERO, Open::name("a", 1)).unwrap();
-    input(&mut session, &Frame::Absent { id: id.0 }).unwrap();
+    input(&mut session, &Frame::UnknownStream { id: id.0 }).unwrap();
     let refused = Event::OpenResult { id, result: Bound::refused(code) };
     assert_eq!(events(&mut session), [refused, Event::Gone(id)]);
 }
@@ -476,7 +476,7 @@ fn a_completely_received_stream_outlives_its_session() {
         input(&mut session, &Frame::Close { code, text: "" }).unwrap();
         let said = events(&mut session);
         let rest = said.iter().find_map(|event| match event {
-            Event::Rest { id: StreamId(2), bytes } => Some(bytes.concat()),
+            Event::Undelivered { id: StreamId(2), bytes } => Some(bytes.concat()),
             _ => None,
         });
         assert_eq!(rest.as_deref(), whole.then_some(&b"id to its end"[..]), "{code:?} {acked}: {said:?}");
@@ -613,9 +613,9 @@ fn an_unknown_frame_type_is_skipped_or_refused_by_its_number() {
     let mut session = server();
     events(&mut session);
     let wire = [hex("f0000003 00000009 010203"), bytes_of(&open_frame(2))].concat();
-    session.input(Time::ZERO, LANE, 0, Bytes::from(wire)).unwrap();
+    session.receive(Time::ZERO, LANE, 0, Bytes::from(wire)).unwrap();
     assert!(matches!(&events(&mut session)[..], [Event::Opened { .. }]), "the frame after an extension is read");
-    let refused = session.input(Time::ZERO, LANE, 0, Bytes::from(hex("7f000000 00000000")));
+    let refused = session.receive(Time::ZERO, LANE, 0, Bytes::from(hex("7f000000 00000000")));
     assert_eq!(refused, Err(Violation::Frame(FrameError::UnknownKind(0x7F))));
     assert_eq!(session.subflow_ids().count(), 0);
 }
@@ -654,7 +654,7 @@ fn bytes_that_are_no_frame_end_only_their_subflow() {
             events(&mut session);
             let results: Vec<_> = wire
                 .chunks(size)
-                .map(|part| session.input(Time::from_us(1000), LANE, 0, Bytes::copy_from_slice(part)))
+                .map(|part| session.receive(Time::from_us(1000), LANE, 0, Bytes::copy_from_slice(part)))
                 .collect();
             let errors: Vec<_> = results.iter().filter(|result| result.is_err()).collect();
             assert!(matches!(errors[..], [Err(Violation::Frame(_))]), "{what}: {results:?}");
@@ -671,13 +671,13 @@ fn bytes_that_are_no_frame_end_only_their_subflow() {
 fn three_framing_errors_end_the_session() {
     let mut session = server();
     let bad = Bytes::from(hex("2000ffff 00000002"));
-    assert!(session.input(Time::ZERO, LANE, 0, bad.clone()).is_err());
+    assert!(session.receive(Time::ZERO, LANE, 0, bad.clone()).is_err());
     let second = join(&mut session, 8);
-    assert!(session.input(Time::ZERO, second, 0, bad.clone()).is_err());
+    assert!(session.receive(Time::ZERO, second, 0, bad.clone()).is_err());
     assert!(!session.is_ended());
     let third = join(&mut session, 9);
     frames(&mut session, Time::from_us(10));
-    assert!(session.input(Time::ZERO, third, 0, bad).is_err());
+    assert!(session.receive(Time::ZERO, third, 0, bad).is_err());
     assert!(session.is_ended());
     assert_eq!(frames(&mut session, Time::from_us(20)), [hex("07000002 00000000 0010")], "CLOSE, protocol_error");
 }
@@ -688,7 +688,7 @@ fn a_client_that_gets_noise_as_an_answer_dials_again() {
     let mut client = Session::new(Role::Client, Config::default(), id, BootId([1; 8]), now);
     let proofs = Proofs { ours: [0; 32], theirs: [0; 32] };
     assert!(client.connect(now, SubflowId(0), 1, proofs));
-    assert!(client.input(now, SubflowId(0), 0, Bytes::from_static(b"HTTP/1.1 400 Bad Request\r\n")).is_err());
+    assert!(client.receive(now, SubflowId(0), 0, Bytes::from_static(b"HTTP/1.1 400 Bad Request\r\n")).is_err());
     assert_eq!(events(&mut client), [Event::SubflowDown { id: SubflowId(0), code: Code::ProtocolError }]);
     assert!(client.connect(now, SubflowId(1), 1, proofs));
 }
@@ -749,12 +749,12 @@ fn an_unknown_session_answer_ends_one_subflow_but_not_the_session() {
     };
     let refused = |subflow| Event::SubflowDown { id: SubflowId(subflow), code: Code::Other };
     connect(&mut client, 0);
-    client.input(now, SubflowId(0), 0, ack(0, Status::Ok, 2)).unwrap();
+    client.receive(now, SubflowId(0), 0, ack(0, Status::Ok, 2)).unwrap();
     events(&mut client);
     // Another node answers two more subflows: it does not know the session or, against the protocol, accepts it.
     for (subflow, status) in [(1, Status::UnknownSession), (2, Status::Ok)] {
         connect(&mut client, subflow);
-        client.input(now, SubflowId(subflow), 0, ack(subflow, status, 9)).unwrap();
+        client.receive(now, SubflowId(subflow), 0, ack(subflow, status, 9)).unwrap();
         assert_eq!(events(&mut client), [refused(subflow)]);
         assert!(client.is_open());
     }
@@ -763,9 +763,9 @@ fn an_unknown_session_answer_ends_one_subflow_but_not_the_session() {
     connect(&mut client, 3);
     connect(&mut client, 4);
     events(&mut client);
-    client.input(now, SubflowId(4), 0, ack(4, Status::UnknownSession, 9)).unwrap();
+    client.receive(now, SubflowId(4), 0, ack(4, Status::UnknownSession, 9)).unwrap();
     assert_eq!(events(&mut client), [refused(4)]);
-    client.input(now, SubflowId(3), 0, ack(3, Status::Ok, 2)).unwrap();
+    client.receive(now, SubflowId(3), 0, ack(3, Status::Ok, 2)).unwrap();
     assert!(events(&mut client).contains(&Event::SubflowUp(SubflowId(3))) && !client.is_ended());
     // The last answer to the subflows that were being dialed at the first refusal decides. The session does not wait
     // until no subflow at all is being dialed, because a restarted peer may keep the client dialing.
@@ -773,10 +773,10 @@ fn an_unknown_session_answer_ends_one_subflow_but_not_the_session() {
     connect(&mut client, 5);
     connect(&mut client, 6);
     events(&mut client);
-    client.input(now, SubflowId(5), 0, ack(5, Status::UnknownSession, 9)).unwrap();
+    client.receive(now, SubflowId(5), 0, ack(5, Status::UnknownSession, 9)).unwrap();
     assert_eq!(events(&mut client), [refused(5)]);
     connect(&mut client, 7);
-    client.input(now, SubflowId(6), 0, ack(6, Status::UnknownSession, 9)).unwrap();
+    client.receive(now, SubflowId(6), 0, ack(6, Status::UnknownSession, 9)).unwrap();
     assert!(client.is_ended());
 }
 
@@ -786,7 +786,7 @@ fn a_hello_is_read_at_every_split() {
     let len = wire.len();
     wire.extend_from_slice(b"next");
     for at in 0..wire.len() {
-        let mut greeter = Greeter::default();
+        let mut greeter = HelloReader::default();
         let (first, second) = wire.split_at(at);
         let (found, used) = match greeter.feed(first).unwrap() {
             Some((found, used)) => (found, used),
@@ -797,7 +797,7 @@ fn a_hello_is_read_at_every_split() {
         };
         assert_eq!((found, used), (hello(Intent::New), len), "split at {at}");
     }
-    assert!(Greeter::default().feed(b"GET / HTTP/1.1\r\n").is_err());
+    assert!(HelloReader::default().feed(b"GET / HTTP/1.1\r\n").is_err());
 }
 
 #[test]
@@ -937,14 +937,14 @@ impl Lanes {
         assert!(client.connect(now, subflow, lanes, proofs));
         client.set_room(subflow, 1 << 20);
         let sent = frames(&mut client, now);
-        let (hello, _) = Greeter::default().feed(&sent[0]).unwrap().unwrap();
+        let (hello, _) = HelloReader::default().feed(&sent[0]).unwrap().unwrap();
         assert_eq!(server.accept_subflow(now, &hello, proofs), Status::Ok);
         server.set_room(subflow, 1 << 20);
         let mut out = Outbox::new();
         server.poll_transmit(now, &mut out).unwrap();
         let mut ack = Vec::new();
         out.copy_to(&mut ack);
-        client.input(now, subflow, 0, Bytes::from(ack)).unwrap();
+        client.receive(now, subflow, 0, Bytes::from(ack)).unwrap();
         let flying = [(); 2].map(|()| vec![Default::default(); usize::from(lanes)]);
         Lanes { ends: [client, server], flying, now, rng: link_kit::rng::Rng::new(8) }
     }
@@ -967,7 +967,7 @@ impl Lanes {
             for _ in 0..40 {
                 let lane = self.rng.range(0, self.flying[to].len() as u64 - 1) as usize;
                 if let Some(frame) = self.flying[to][lane].pop_front() {
-                    self.ends[to].input(self.now, SubflowId(0), lane as u16, frame).unwrap();
+                    self.ends[to].receive(self.now, SubflowId(0), lane as u16, frame).unwrap();
                 }
             }
         }
@@ -1029,10 +1029,10 @@ fn the_end_of_a_subflow_keeps_the_partial_frames_of_others() {
     };
     let (good, bad) = (answer(2, Status::Ok), answer(1, Status::Limit));
     events(&mut client);
-    client.input(now, SubflowId(2), 0, good.slice(..20)).unwrap();
-    client.input(now, SubflowId(1), 0, bad.slice(..20)).unwrap();
-    client.input(now, SubflowId(1), 0, bad.slice(20..)).unwrap();
-    client.input(now, SubflowId(2), 0, good.slice(20..)).unwrap();
+    client.receive(now, SubflowId(2), 0, good.slice(..20)).unwrap();
+    client.receive(now, SubflowId(1), 0, bad.slice(..20)).unwrap();
+    client.receive(now, SubflowId(1), 0, bad.slice(20..)).unwrap();
+    client.receive(now, SubflowId(2), 0, good.slice(20..)).unwrap();
     let down = Event::SubflowDown { id: SubflowId(1), code: Code::LimitReached };
     assert_eq!(events(&mut client), [down, Event::SubflowUp(SubflowId(2))]);
 }
@@ -1043,7 +1043,7 @@ fn pings_of_a_peer_that_never_acknowledges_use_bounded_memory() {
     let mut session = server_with(config);
     for n in 0..5000u64 {
         session.set_room(LANE, 1 << 20);
-        session.input(Time::from_us(n * 30_000), LANE, 0, Bytes::from(bytes_of(&Frame::Ping { token: n }))).unwrap();
+        session.receive(Time::from_us(n * 30_000), LANE, 0, Bytes::from(bytes_of(&Frame::Ping { token: n }))).unwrap();
         frames(&mut session, Time::from_us(n * 30_000 + 25_000));
     }
     session.check_invariants();

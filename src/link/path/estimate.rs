@@ -23,8 +23,8 @@ pub struct PathStats {
 }
 
 /// Assumed until something is measured.
-const RATE_FIRST: u64 = 1_250_000;
-const RTT_FIRST_US: u64 = 100_000;
+const RATE_INITIAL: u64 = 1_250_000;
+const RTT_INITIAL_US: u64 = 100_000;
 /// A rate is measured over at least so long, and over at least one round trip.
 const EPOCH_US_MIN: u64 = 20_000;
 /// The highest of so many epochs counts.
@@ -34,9 +34,9 @@ const MINIMUM_US: u64 = 5_000_000;
 /// A rate that has not been measured at its limit for so long is doubted.
 const DOUBT_US: u64 = 500_000;
 /// Nothing is suspected sooner.
-const PATIENCE_US_MIN: u64 = 100_000;
+const ACK_TIMEOUT_US_MIN: u64 = 100_000;
 /// How long the first acknowledgement may take before anything is measured.
-const PATIENCE_US_FIRST: u64 = 1_000_000;
+const ACK_TIMEOUT_US_INITIAL: u64 = 1_000_000;
 /// An acknowledgement comes so much later than it might, because the peer waits for more or is busy: at least, at most.
 const SLACK_US: (u64, u64) = (5_000, 25_000);
 /// A frame takes so many microseconds of a slow path, if it is not smaller than this: what is urgent waits for it.
@@ -80,12 +80,12 @@ struct Epoch {
     since: Time,
     acked: u64,
     /// Whether the path could have carried more for a part of the time.
-    starved: bool,
+    app_limited: bool,
 }
 
 /// See the module's head.
 #[derive(Debug, Default)]
-pub(in crate::link) struct Path {
+pub(in crate::link) struct PathEstimate {
     carrier: PathStats,
     /// From PING to PONG.
     ping: RoundTrip,
@@ -100,7 +100,7 @@ pub(in crate::link) struct Path {
     rate_at: Time,
 }
 
-impl Path {
+impl PathEstimate {
     /// Takes what the carrier knows.
     pub(in crate::link) fn set_stats(&mut self, stats: PathStats) {
         self.carrier = stats;
@@ -115,7 +115,7 @@ impl Path {
     pub(in crate::link) fn on_ack(&mut self, now: Time, us: u64, acked: u64, queued: u64) {
         self.ack.sample(now, us);
         let Some(epoch) = self.epoch else {
-            self.epoch = Some(Epoch { since: now, acked, starved: false });
+            self.epoch = Some(Epoch { since: now, acked, app_limited: false });
             return;
         };
         let elapsed = now.since(epoch.since);
@@ -124,14 +124,14 @@ impl Path {
         }
         let bytes = acked.saturating_sub(epoch.acked);
         let rate = rate_of(bytes, elapsed);
-        if epoch.starved {
+        if epoch.app_limited {
             // The path was busy with what was in flight for as long as that took: it is no faster than this.
             let busy_us = us.saturating_sub(self.round_us() + SLACK_US.1);
-            self.on_rate_between(now, rate, rate_of(queued.max(FRAME_BYTES_MIN), busy_us).max(rate));
+            self.on_rate_bounds(now, rate, rate_of(queued.max(FRAME_BYTES_MIN), busy_us).max(rate));
         } else {
             self.on_rate(now, rate);
         }
-        self.epoch = Some(Epoch { since: now, acked, starved: false });
+        self.epoch = Some(Epoch { since: now, acked, app_limited: false });
     }
 
     /// The carrier would have taken more than it got. If the path ran dry, with only `in_flight` bytes on it, what is
@@ -140,14 +140,14 @@ impl Path {
     /// A path that was slow once may be left alone for that, and then nothing would ever show that it has recovered. So
     /// a rate that has not been measured at its limit for a while is believed less and less, up to the best that the
     /// path has shown.
-    pub(in crate::link) fn on_starved(&mut self, now: Time, in_flight: u64) {
+    pub(in crate::link) fn on_app_limited(&mut self, now: Time, in_flight: u64) {
         if in_flight > self.carried() {
             return;
         }
         if let Some(epoch) = &mut self.epoch {
-            epoch.starved = true;
+            epoch.app_limited = true;
         }
-        let most = self.peak.max(RATE_FIRST);
+        let most = self.peak.max(RATE_INITIAL);
         if now.since(self.rate_at) > DOUBT_US && self.rate > 0 && self.rate < most {
             self.rate_at = now;
             self.rate = (self.rate + self.rate / 4).min(most);
@@ -166,9 +166,9 @@ impl Path {
     }
 
     /// The path was not full all the time: it can do at least this, and at most that.
-    fn on_rate_between(&mut self, now: Time, least: u64, most: u64) {
+    fn on_rate_bounds(&mut self, now: Time, least: u64, most: u64) {
         self.peak = self.peak.max(least);
-        let known = if self.rate == 0 { RATE_FIRST } else { self.rate };
+        let known = if self.rate == 0 { RATE_INITIAL } else { self.rate };
         if least > known {
             self.rate = least;
         } else if most < known {
@@ -185,8 +185,8 @@ impl Path {
     /// carries, the carrier reckons far too high, and whoever believed it would wait for a subflow that is full.
     pub(in crate::link) fn rate(&self) -> u64 {
         match (self.carrier.rate, self.rate) {
-            (0, 0) => RATE_FIRST,
-            (carrier, 0) => carrier.max(RATE_FIRST),
+            (0, 0) => RATE_INITIAL,
+            (carrier, 0) => carrier.max(RATE_INITIAL),
             (_, own) => own,
         }
     }
@@ -201,7 +201,7 @@ impl Path {
         [self.carrier.srtt_us, self.ping.smoothed, self.ack.smoothed]
             .into_iter()
             .find(|us| *us > 0)
-            .unwrap_or(RTT_FIRST_US)
+            .unwrap_or(RTT_INITIAL_US)
     }
 
     pub(in crate::link) fn has_pong(&self) -> bool {
@@ -213,11 +213,11 @@ impl Path {
     }
 
     /// How long acknowledgements may fail to come before the path is suspect.
-    pub(in crate::link) fn patience_us(&self) -> u64 {
+    pub(in crate::link) fn ack_timeout_us(&self) -> u64 {
         if self.ack.smoothed == 0 {
-            return PATIENCE_US_FIRST.max(3 * self.rtt_us());
+            return ACK_TIMEOUT_US_INITIAL.max(3 * self.rtt_us());
         }
-        (3 * self.ack.smoothed + 4 * self.ack.variation).max(PATIENCE_US_MIN)
+        (3 * self.ack.smoothed + 4 * self.ack.variation).max(ACK_TIMEOUT_US_MIN)
     }
 
     /// How much longer the acknowledgement of a frame sent `age_us` ago may take; without end if it is overdue.
@@ -266,10 +266,12 @@ impl Path {
     /// acknowledgement should take, and some patience.
     pub(in crate::link) fn late_us(&self, in_flight: u64) -> u64 {
         if self.ack.smoothed == 0 {
-            return self.patience_us();
+            return self.ack_timeout_us();
         }
         let expected_us = self.round_us() + wait_us(in_flight.saturating_sub(self.carried()), self.rate());
-        expected_us.saturating_mul(2).saturating_add(PATIENCE_US_MIN.max(4 * self.ack.variation.min(self.round_us())))
+        expected_us
+            .saturating_mul(2)
+            .saturating_add(ACK_TIMEOUT_US_MIN.max(4 * self.ack.variation.min(self.round_us())))
     }
 
     /// When the last of `len` more bytes would be at the peer, in microseconds from now, with `in_flight`
@@ -301,11 +303,12 @@ mod tests {
 
     #[test]
     fn measures_the_rate_of_a_full_path_and_ignores_a_starved_one() {
-        let mut path = Path::default();
-        let ack = |path: &mut Path, ms: u64, bytes: u64| path.on_ack(Time::from_us(ms * 1000), 20_000, bytes, 30_000);
+        let mut path = PathEstimate::default();
+        let ack =
+            |path: &mut PathEstimate, ms: u64, bytes: u64| path.on_ack(Time::from_us(ms * 1000), 20_000, bytes, 30_000);
         (0..20).for_each(|n| ack(&mut path, 30 * n, 30_000 * n));
         assert_eq!(path.rate(), 1_000_000);
-        path.on_starved(Time::from_us(600_000), 0);
+        path.on_app_limited(Time::from_us(600_000), 0);
         ack(&mut path, 700, 600_000);
         assert_eq!(path.rate(), 1_000_000);
         (1..=3).for_each(|n| ack(&mut path, 700 + 50 * n, 600_000 + 25_000 * n));
@@ -313,8 +316,8 @@ mod tests {
     }
 
     /// A path that has shown 1 MB/s at 20 ms, and what it acknowledged last.
-    fn shown() -> Path {
-        let mut path = Path::default();
+    fn shown() -> PathEstimate {
+        let mut path = PathEstimate::default();
         path.on_pong(Time::ZERO, 20_000);
         (0..20).for_each(|n| path.on_ack(Time::from_us(30_000 * n), 20_000, 30_000 * n, 30_000));
         path
@@ -325,17 +328,17 @@ mod tests {
         let mut full = shown();
         for n in 1..=3 {
             let now = Time::from_us(570_000 + 100_000 * n);
-            full.on_starved(now, 60_000);
+            full.on_app_limited(now, 60_000);
             full.on_ack(now, 500_000, 570_000 + 10_000 * n, 60_000);
         }
         assert_eq!(full.rate(), 100_000, "what it holds is more than what travels");
-        let mut starved = shown();
-        starved.on_starved(Time::from_us(600_000), 0);
-        starved.on_ack(Time::from_us(1_000_000), 20_000, 572_000, 2000);
-        starved.on_starved(Time::from_us(1_000_000), 0);
-        assert_eq!(starved.rate(), 1_000_000, "a quick answer says that it is well");
-        starved.on_ack(Time::from_us(1_300_000), 245_000, 574_000, 2000);
-        assert_eq!(starved.rate(), 10_240, "it was busy with 2 KiB for a fifth of a second");
+        let mut app_limited = shown();
+        app_limited.on_app_limited(Time::from_us(600_000), 0);
+        app_limited.on_ack(Time::from_us(1_000_000), 20_000, 572_000, 2000);
+        app_limited.on_app_limited(Time::from_us(1_000_000), 0);
+        assert_eq!(app_limited.rate(), 1_000_000, "a quick answer says that it is well");
+        app_limited.on_ack(Time::from_us(1_300_000), 245_000, 574_000, 2000);
+        assert_eq!(app_limited.rate(), 10_240, "it was busy with 2 KiB for a fifth of a second");
     }
 
     #[test]
@@ -344,14 +347,14 @@ mod tests {
         assert_eq!(path.rate_after(50_000), 1_000_000);
         assert_eq!(path.rate_after(50_000 + 1_000_000), 16_384);
         assert_eq!(path.rate(), 1_000_000);
-        assert_eq!((path.frame_bytes(), Path::default().frame_bytes()), (5000, 16_384));
+        assert_eq!((path.frame_bytes(), PathEstimate::default().frame_bytes()), (5000, 16_384));
         assert!((140_000..=220_000).contains(&path.late_us(1000)), "{}", path.late_us(1000));
         assert!(path.late_us(120_000) >= path.late_us(1000) + 200_000);
     }
 
     #[test]
     fn arrival_counts_the_queue_and_not_what_travels() {
-        let mut path = Path::default();
+        let mut path = PathEstimate::default();
         path.set_stats(PathStats { srtt_us: 20_000, rate: 2_000_000, suspect: false });
         assert_eq!(path.arrival_us(0, 1000, path.rate()), 10_500);
         assert_eq!(path.arrival_us(40_000, 1000, path.rate()), 10_500);

@@ -4,7 +4,7 @@
 //! of this lane". The sender keeps a list of what it put on the lane and at which position each frame ended; an
 //! acknowledgement pops the list up to N, and when the lane dies the rest of the list is what has to go elsewhere.
 
-use crate::link::wire::content::Sent;
+use crate::link::wire::content::FrameContent;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
@@ -14,43 +14,43 @@ use crate::link::wire::ids::Time;
 
 /// One frame in flight.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::link) struct Entry {
+pub(in crate::link) struct SentFrame {
     /// Position in the lane of the byte after the frame.
     pub(in crate::link) end: u64,
     pub(in crate::link) at: Time,
-    pub(in crate::link) what: Sent,
+    pub(in crate::link) content: FrameContent,
     /// Whether its content has been queued for another lane: then the loss of this lane costs nothing.
-    pub(in crate::link) moved: bool,
+    pub(in crate::link) reinjected: bool,
     /// What it met when it left.
-    pub(in crate::link) outlook: Outlook,
+    pub(in crate::link) expected: Expectation,
 }
 
 /// What was known of a subflow when a frame left on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::link) struct Outlook {
+pub(in crate::link) struct Expectation {
     /// Bytes in flight on the subflow, the frame included.
     pub(in crate::link) queued: u32,
     /// If it is not acknowledged so many microseconds after it left, it is late; never, if this is the most.
     pub(in crate::link) late_us: u32,
 }
 
-impl Outlook {
-    pub(in crate::link) fn new(queued: u64, late_us: u64) -> Outlook {
+impl Expectation {
+    pub(in crate::link) fn new(queued: u64, late_us: u64) -> Expectation {
         let most = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-        Outlook { queued: most(queued), late_us: most(late_us) }
+        Expectation { queued: most(queued), late_us: most(late_us) }
     }
 }
 
-impl Entry {
+impl SentFrame {
     /// Whether it has content that has not been queued for another lane. An ACK has none: nothing comes for it by itself, so
     /// that nothing has come says nothing.
-    pub(in crate::link) fn is_kept(&self) -> bool {
-        !self.moved && matches!(self.what, Sent::Data(..) | Sent::Control(_))
+    pub(in crate::link) fn is_reinjectable(&self) -> bool {
+        !self.reinjected && matches!(self.content, FrameContent::Data(..) | FrameContent::Control(_))
     }
 
     /// From when on it is late.
     pub(in crate::link) fn late_at(&self) -> Time {
-        match self.outlook.late_us {
+        match self.expected.late_us {
             u32::MAX => Time::MAX,
             us => self.at.after(u64::from(us)),
         }
@@ -62,7 +62,7 @@ impl Entry {
 pub(in crate::link) struct LaneTx {
     sent: u64,
     acked: u64,
-    in_flight: VecDeque<Entry>,
+    in_flight: VecDeque<SentFrame>,
     /// Entries that the peer acknowledges without being asked twice.
     eliciting: usize,
     /// When the wait for the next acknowledgement began.
@@ -72,25 +72,32 @@ pub(in crate::link) struct LaneTx {
 impl LaneTx {
     /// Notes a frame of `len` bytes. `full` is whether the list has grown beyond what frames with content may make of
     /// it.
-    pub(in crate::link) fn on_sent(&mut self, now: Time, len: u64, what: Sent, outlook: Outlook, full: bool) {
+    pub(in crate::link) fn on_sent(
+        &mut self,
+        now: Time,
+        len: u64,
+        content: FrameContent,
+        expected: Expectation,
+        full: bool,
+    ) {
         self.sent += len;
         if let Some(last) = self.in_flight.back_mut() {
             // Of acknowledgements only the last can matter, and without an answer they would pile up.
-            if what == Sent::Ack && last.what == Sent::Ack {
-                (last.end, last.at, last.moved) = (self.sent, now, false);
+            if content == FrameContent::Ack && last.content == FrameContent::Ack {
+                (last.end, last.at, last.reinjected) = (self.sent, now, false);
                 return;
             }
             // A peer that asks and asks, and acknowledges nothing, shall not fill the list with answers.
-            if full && matches!(what, Sent::Ack | Sent::Nothing) {
+            if full && matches!(content, FrameContent::Ack | FrameContent::Nothing) {
                 last.end = self.sent;
                 return;
             }
         }
-        if what != Sent::Ack {
+        if content != FrameContent::Ack {
             self.waiting_since = if self.eliciting == 0 { now } else { self.waiting_since };
             self.eliciting += 1;
         }
-        self.in_flight.push_back(Entry { end: self.sent, at: now, what, moved: false, outlook });
+        self.in_flight.push_back(SentFrame { end: self.sent, at: now, content, reinjected: false, expected });
     }
 
     /// The peer has processed `bytes`. Fails if that is more than was sent; answers whether it is news.
@@ -107,28 +114,28 @@ impl LaneTx {
     }
 
     /// Takes the next frame that is acknowledged.
-    pub(in crate::link) fn pop_acked(&mut self) -> Option<Entry> {
+    pub(in crate::link) fn pop_acked(&mut self) -> Option<SentFrame> {
         let first = self.in_flight.front()?;
         if first.end > self.acked {
             return None;
         }
-        if first.what != Sent::Ack {
+        if first.content != FrameContent::Ack {
             self.eliciting -= 1;
         }
         self.in_flight.pop_front()
     }
 
     /// Takes everything that is not acknowledged: the lane is gone.
-    pub(in crate::link) fn take_lost(&mut self) -> VecDeque<Entry> {
+    pub(in crate::link) fn take_lost(&mut self) -> VecDeque<SentFrame> {
         self.eliciting = 0;
         std::mem::take(&mut self.in_flight)
     }
 
-    pub(in crate::link) fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub(in crate::link) fn entries(&self) -> impl Iterator<Item = &SentFrame> {
         self.in_flight.iter()
     }
 
-    pub(in crate::link) fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+    pub(in crate::link) fn entries_mut(&mut self) -> impl Iterator<Item = &mut SentFrame> {
         self.in_flight.iter_mut()
     }
 
@@ -138,9 +145,9 @@ impl LaneTx {
     }
 
     /// The first frame in flight that a rescue would take, of the few where that is looked for.
-    pub(in crate::link) fn first_kept(&self) -> Option<&Entry> {
+    pub(in crate::link) fn first_reinjectable(&self) -> Option<&SentFrame> {
         const LOOK: usize = 32;
-        self.in_flight.iter().take(LOOK).find(|entry| entry.is_kept())
+        self.in_flight.iter().take(LOOK).find(|frame| frame.is_reinjectable())
     }
 
     /// Bytes in flight.
@@ -158,15 +165,15 @@ impl LaneTx {
     }
 
     /// What is being waited for may take as long again.
-    pub(in crate::link) fn wait_anew(&mut self, now: Time) {
+    pub(in crate::link) fn restart_wait(&mut self, now: Time) {
         self.waiting_since = now;
     }
 
     pub(in crate::link) fn check(&self) {
         assert!(self.acked <= self.sent);
-        assert!(self.in_flight.front().is_none_or(|entry| entry.end > self.acked), "an acknowledged frame in flight");
-        assert!(self.in_flight.back().is_none_or(|entry| entry.end <= self.sent));
-        let eliciting = self.in_flight.iter().filter(|entry| entry.what != Sent::Ack).count();
+        assert!(self.in_flight.front().is_none_or(|frame| frame.end > self.acked), "an acknowledged frame in flight");
+        assert!(self.in_flight.back().is_none_or(|frame| frame.end <= self.sent));
+        let eliciting = self.in_flight.iter().filter(|frame| frame.content != FrameContent::Ack).count();
         assert_eq!(eliciting, self.eliciting);
     }
 }

@@ -78,7 +78,7 @@ const INTERVAL_US: u64 = 30_000;
 const RISK_MIN: u64 = 200;
 const RISK_MAX: u64 = 900;
 /// So many urgent frames in a row, and then one that is not.
-const URGENT_ROW_MAX: u8 = 8;
+const URGENT_RUN_MAX: u8 = 8;
 
 /// See the module's head.
 #[derive(Debug)]
@@ -88,14 +88,14 @@ pub(in crate::link) struct Scheduler {
     risk: u64,
     interval: Time,
     stalled: bool,
-    urgent_row: u8,
+    urgent_run: u8,
     /// Credit and acknowledgements take so long to come back, in microseconds.
     pub(in crate::link) return_us: u64,
 }
 
 impl Scheduler {
     pub(in crate::link) fn new() -> Scheduler {
-        Scheduler { order: Vec::new(), risk: 700, interval: Time::ZERO, stalled: false, urgent_row: 0, return_us: 0 }
+        Scheduler { order: Vec::new(), risk: 700, interval: Time::ZERO, stalled: false, urgent_run: 0, return_us: 0 }
     }
 
     /// Ranks the usable subflows.
@@ -154,7 +154,7 @@ impl Scheduler {
         let mut faster_rate = 0u64;
         for (rank, candidate) in self.order.iter().enumerate() {
             let ready = candidate.ready && !candidate.full;
-            if ready && (rank == 0 || self.is_worth(candidate, need, faster_rate)) {
+            if ready && (rank == 0 || self.is_worthwhile(candidate, need, faster_rate)) {
                 return Some(candidate.index);
             }
             if ready {
@@ -166,7 +166,7 @@ impl Scheduler {
     }
 
     /// Whether a subflow that is not the fastest should take the frame now.
-    fn is_worth(&self, candidate: &Candidate, need: Need, faster_rate: u64) -> bool {
+    fn is_worthwhile(&self, candidate: &Candidate, need: Need, faster_rate: u64) -> bool {
         let meanwhile = per_us(faster_rate, candidate.arrival_us + self.return_us);
         if meanwhile + need.len > need.window * self.risk / 1000 {
             return false;
@@ -197,15 +197,15 @@ impl Scheduler {
 
     /// Whether control and repair go first now; once in a while they do not, so that they cannot starve the rest.
     pub(in crate::link) const fn urgent_first(&self) -> bool {
-        self.urgent_row < URGENT_ROW_MAX
+        self.urgent_run < URGENT_RUN_MAX
     }
 
     pub(in crate::link) fn on_urgent(&mut self) {
-        self.urgent_row = self.urgent_row.saturating_add(1);
+        self.urgent_run = self.urgent_run.saturating_add(1);
     }
 
     pub(in crate::link) fn on_other(&mut self) {
-        self.urgent_row = 0;
+        self.urgent_run = 0;
     }
 
     /// The part of the window that may be risked, in thousandths.
@@ -227,15 +227,15 @@ mod tests {
     const MBIT: u64 = 125_000;
 
     fn scheduler(paths: &[(u64, u64, bool)]) -> Scheduler {
-        let mut sched = Scheduler::new();
-        sched.rank(paths.iter().enumerate().map(|(index, &(rate, arrival_ms, ready))| Candidate {
+        let mut scheduler = Scheduler::new();
+        scheduler.rank(paths.iter().enumerate().map(|(index, &(rate, arrival_ms, ready))| Candidate {
             index,
             arrival_us: arrival_ms * 1000,
             rate: rate * MBIT,
             ready,
             full: false,
         }));
-        sched
+        scheduler
     }
 
     const BULK: Need = Need { len: 16_384, window: 4 << 20, unsent: 1 << 20, backlog: 1 << 20, sparse: false };
@@ -248,17 +248,17 @@ mod tests {
 
     #[test]
     fn a_slow_path_is_used_only_if_the_window_bears_it() {
-        let sched = scheduler(&[(80, 10, false), (10, 100, true)]);
-        assert_eq!(sched.place(BULK), Some(1));
-        assert_eq!(sched.place(Need { window: 1 << 20, ..BULK }), None);
+        let scheduler = scheduler(&[(80, 10, false), (10, 100, true)]);
+        assert_eq!(scheduler.place(BULK), Some(1));
+        assert_eq!(scheduler.place(Need { window: 1 << 20, ..BULK }), None);
     }
 
     #[test]
     fn small_and_sparse_things_wait_for_the_fast_path() {
-        let sched = scheduler(&[(80, 10, false), (10, 100, true)]);
-        assert_eq!(sched.place(Need { sparse: true, ..BULK }), None);
-        assert_eq!(sched.place(Need { unsent: 1000, backlog: 1000, ..BULK }), None);
-        assert_eq!(sched.place(Need { unsent: 1000, ..BULK }), Some(1), "many small ones are bulk together");
+        let scheduler = scheduler(&[(80, 10, false), (10, 100, true)]);
+        assert_eq!(scheduler.place(Need { sparse: true, ..BULK }), None);
+        assert_eq!(scheduler.place(Need { unsent: 1000, backlog: 1000, ..BULK }), None);
+        assert_eq!(scheduler.place(Need { unsent: 1000, ..BULK }), Some(1), "many small ones are bulk together");
     }
 
     #[test]
@@ -270,22 +270,22 @@ mod tests {
 
     #[test]
     fn the_risk_falls_with_stalls_and_recovers() {
-        let mut sched = scheduler(&[]);
+        let mut scheduler = scheduler(&[]);
         for n in 1..=30 {
-            sched.on_stall();
-            sched.on_time(Time::from_us(n * INTERVAL_US));
+            scheduler.on_stall();
+            scheduler.on_time(Time::from_us(n * INTERVAL_US));
         }
-        assert_eq!(sched.risk(), RISK_MIN);
-        (31..200).for_each(|n| sched.on_time(Time::from_us(n * INTERVAL_US)));
-        assert_eq!(sched.risk(), RISK_MAX);
+        assert_eq!(scheduler.risk(), RISK_MIN);
+        (31..200).for_each(|n| scheduler.on_time(Time::from_us(n * INTERVAL_US)));
+        assert_eq!(scheduler.risk(), RISK_MAX);
     }
 
     #[test]
     fn eight_urgent_frames_and_then_another() {
-        let mut sched = scheduler(&[]);
-        (0..8).for_each(|_| sched.on_urgent());
-        assert!(!sched.urgent_first());
-        sched.on_other();
-        assert!(sched.urgent_first());
+        let mut scheduler = scheduler(&[]);
+        (0..8).for_each(|_| scheduler.on_urgent());
+        assert!(!scheduler.urgent_first());
+        scheduler.on_other();
+        assert!(scheduler.urgent_first());
     }
 }

@@ -8,21 +8,21 @@
 //! A subflow that is `Live` may be suspect: acknowledgements have stopped coming. It gets nothing new while there is
 //! another, and is trusted again at the first sign of progress.
 
-use super::estimate::Path;
-use super::lane::{Entry, Lane};
+use super::estimate::PathEstimate;
+use super::lane::{Lane, SentFrame};
 use crate::link::wire::frame::Class;
 use crate::link::wire::ids::{StreamId, SubflowId, Time};
 
 /// See the module's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::link) enum State {
-    Greeting,
+pub(in crate::link) enum SubflowState {
+    Handshake,
     Live,
 }
 
 /// A PING that is to be answered.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::link) struct Asked {
+pub(in crate::link) struct PendingPong {
     pub(in crate::link) token: u64,
     pub(in crate::link) at: Time,
 }
@@ -31,40 +31,40 @@ pub(in crate::link) struct Asked {
 #[derive(Debug)]
 pub(in crate::link) struct Subflow {
     pub(in crate::link) id: SubflowId,
-    pub(in crate::link) state: State,
+    pub(in crate::link) state: SubflowState,
     pub(in crate::link) since: Time,
     pub(in crate::link) lanes: Vec<Lane>,
-    pub(in crate::link) path: Path,
+    pub(in crate::link) path: PathEstimate,
     /// Bytes that the carrier takes now.
     pub(in crate::link) room: usize,
     /// Unacknowledged bytes beyond which only what is urgent is sent.
     pub(in crate::link) window: u64,
     /// HELLO or HELLO_ACK as bytes, until they are sent.
-    pub(in crate::link) greeting: Option<Vec<u8>>,
+    pub(in crate::link) hello_bytes: Option<Vec<u8>>,
     /// The proof that HELLO_ACK must bear.
     pub(in crate::link) expect: [u8; 32],
     /// Whether its HELLO says that all others are dead.
     pub(in crate::link) resumes: bool,
     /// How often a subflow of the session had come up when this one was dialled, or accepted.
-    pub(in crate::link) ups_before: u64,
+    pub(in crate::link) up_count_before: u64,
     /// How this end, and the peer, want it used.
     pub(in crate::link) classes: [Class; 2],
     pub(in crate::link) suspect: bool,
     pub(in crate::link) suspected_at: Time,
     /// Whether frames are late is not asked before.
     pub(in crate::link) late_after: Time,
-    pub(in crate::link) asked: Option<Asked>,
+    pub(in crate::link) pending_pong: Option<PendingPong>,
     pub(in crate::link) pinged: Option<Time>,
     /// Bytes processed when the last PING left.
     pub(in crate::link) pinged_at: u64,
     /// When the last bytes came in.
     pub(in crate::link) heard: Time,
     pub(in crate::link) processed: u64,
-    pub(in crate::link) drained_told: bool,
+    pub(in crate::link) drained_reported: bool,
 }
 
 impl Subflow {
-    pub(in crate::link) fn new(id: SubflowId, state: State, lanes: u16, now: Time) -> Subflow {
+    pub(in crate::link) fn new(id: SubflowId, state: SubflowState, lanes: u16, now: Time) -> Subflow {
         let mut all = Vec::new();
         all.resize_with(usize::from(lanes.max(1)), Lane::default);
         Subflow {
@@ -72,28 +72,28 @@ impl Subflow {
             state,
             since: now,
             lanes: all,
-            path: Path::default(),
+            path: PathEstimate::default(),
             room: 0,
             window: u64::MAX,
-            greeting: None,
+            hello_bytes: None,
             expect: [0; 32],
             resumes: false,
-            ups_before: 0,
+            up_count_before: 0,
             classes: [Class::Active; 2],
             suspect: false,
             suspected_at: Time::ZERO,
             late_after: Time::ZERO,
-            asked: None,
+            pending_pong: None,
             pinged: None,
             pinged_at: 0,
             heard: now,
             processed: 0,
-            drained_told: false,
+            drained_reported: false,
         }
     }
 
     pub(in crate::link) fn is_live(&self) -> bool {
-        self.state == State::Live
+        self.state == SubflowState::Live
     }
 
     /// How it may be used: as the more reluctant end wants.
@@ -152,13 +152,13 @@ impl Subflow {
     }
 
     fn first_late_at(&self) -> Option<Time> {
-        self.lanes.iter().filter_map(|lane| lane.tx.first_kept()).map(Entry::late_at).min()
+        self.lanes.iter().filter_map(|lane| lane.tx.first_reinjectable()).map(SentFrame::late_at).min()
     }
 
     /// When patience ends, if something is being waited for.
     pub(in crate::link) fn suspect_at(&self) -> Option<Time> {
         let since = self.lanes.iter().filter_map(|lane| lane.tx.waiting_since()).min()?;
-        (!self.suspect).then(|| since.after(self.path.patience_us()))
+        (!self.suspect).then(|| since.after(self.path.ack_timeout_us()))
     }
 
     /// When the next PING is due.

@@ -7,9 +7,9 @@
 use super::error::Violation;
 use super::phase::{Cause, Phase};
 use super::state::Session;
-use crate::link::path::lane::Entry;
+use crate::link::path::lane::SentFrame;
+use crate::link::wire::content::FrameContent;
 use crate::link::wire::content::Key;
-use crate::link::wire::content::Sent;
 use crate::link::wire::frame::LaneAck;
 use crate::link::wire::ids::Time;
 
@@ -24,8 +24,8 @@ impl Session {
         }
         let mut latest = None;
         while let Some(entry) = self.pop_acked(index, usize::from(ack.lane)) {
-            if entry.what != Sent::Ack {
-                latest = Some((entry.at, u64::from(entry.outlook.queued)));
+            if entry.content != FrameContent::Ack {
+                latest = Some((entry.at, u64::from(entry.expected.queued)));
             }
             self.on_entry_acked(entry);
         }
@@ -34,25 +34,25 @@ impl Session {
             subflow.path.on_ack(now, now.since(at), acked, queued);
         }
         self.clear_suspicion(now, index, false);
-        self.wake_starved();
+        self.wake_writers();
         self.check_drained();
         Ok(())
     }
 
-    fn pop_acked(&mut self, index: usize, lane: usize) -> Option<Entry> {
+    fn pop_acked(&mut self, index: usize, lane: usize) -> Option<SentFrame> {
         self.subflows.get_mut(index)?.lanes.get_mut(lane)?.tx.pop_acked()
     }
 
-    fn on_entry_acked(&mut self, entry: Entry) {
-        match entry.what {
-            Sent::Data(id, piece) => {
+    fn on_entry_acked(&mut self, entry: SentFrame) {
+        match entry.content {
+            FrameContent::Data(id, piece) => {
                 let Some(slot) = self.streams.live_slot(id) else { return };
                 if self.with_send(slot, |send| send.on_acked(piece)) == Some(true) {
-                    self.settle(slot);
+                    self.update_stream(slot);
                 }
             }
-            Sent::Control(key) => self.on_control_acked(key),
-            Sent::Ack | Sent::Nothing => {}
+            FrameContent::Control(key) => self.on_control_acked(key),
+            FrameContent::Ack | FrameContent::Nothing => {}
         }
     }
 
@@ -64,22 +64,22 @@ impl Session {
                 Key::Reset(_) => self.streams.get_mut(slot).into_iter().for_each(|s| s.send.on_reset_acked()),
                 _ => {}
             }
-            self.settle(slot);
+            self.update_stream(slot);
             return;
         }
         match key {
             Key::Listen(id) => self.on_listen_acked(id),
             Key::ListenResult(id) => {
-                self.their_listeners.live.get_mut(&id).into_iter().for_each(|l| l.result_acked = true);
+                self.served_listeners.live.get_mut(&id).into_iter().for_each(|l| l.result_acked = true);
             }
             Key::Unlisten(id) => {
-                self.my_listeners.remove(&id);
+                self.requested_listeners.remove(&id);
             }
             Key::Message(seq) => self.on_message_acked(seq),
             Key::Close => {
                 if let Phase::Closing { code, ref text, .. } = self.phase {
                     let text = text.clone();
-                    self.end(code, text, Cause::Own);
+                    self.end(code, text, Cause::Local);
                 }
             }
             _ => {}
@@ -91,53 +91,55 @@ impl Session {
         if seq == self.messages.seq && self.messages.outgoing.pop_front().is_some() {
             self.messages.seq = seq.wrapping_add(1);
             if !self.messages.outgoing.is_empty() {
-                self.queue(Key::Message(self.messages.seq));
+                self.queue_control(Key::Message(self.messages.seq));
             }
         }
     }
 
     /// What a frame said has to be said again, unless it has been queued already.
-    pub(super) fn on_entry_lost(&mut self, entry: Entry) {
-        if entry.moved {
+    pub(super) fn on_entry_lost(&mut self, entry: SentFrame) {
+        if entry.reinjected {
             return;
         }
-        match entry.what {
-            Sent::Data(id, piece) => {
+        match entry.content {
+            FrameContent::Data(id, piece) => {
                 if let Some(slot) = self.streams.live_slot(id)
                     && self.with_send(slot, |send| send.on_lost(piece)) == Some(true)
                 {
-                    self.settle(slot);
+                    self.update_stream(slot);
                 }
             }
-            Sent::Control(key) => {
+            FrameContent::Control(key) => {
                 if let Key::Open(id) = key {
                     self.on_open_lost(id);
                 }
                 self.queue_again(key);
             }
-            Sent::Ack => {
+            FrameContent::Ack => {
                 self.acks.due = true;
                 let lanes = self.subflows.iter_mut().flat_map(|subflow| &mut subflow.lanes);
                 lanes.for_each(|lane| lane.rx.forget_announced());
             }
-            Sent::Nothing => {}
+            FrameContent::Nothing => {}
         }
     }
 
-    /// Queues what a lost control frame was about, if it still has a point.
+    /// QueuePool what a lost control frame was about, if it still has a point.
     fn queue_again(&mut self, key: Key) {
         let wanted = match key {
-            Key::Listen(id) => self.my_listeners.get(&id).is_some_and(|listener| !listener.acked),
-            Key::Unlisten(id) => self.my_listeners.contains_key(&id),
+            Key::Listen(id) => self.requested_listeners.get(&id).is_some_and(|listener| !listener.acked),
+            Key::Unlisten(id) => self.requested_listeners.contains_key(&id),
             // The acknowledgement of an earlier answer says nothing of a later failure.
-            Key::ListenResult(id) => self.their_listeners.live.get(&id).is_some_and(|l| !l.result_acked || l.is_lost()),
+            Key::ListenResult(id) => {
+                self.served_listeners.live.get(&id).is_some_and(|l| !l.result_acked || l.is_lost())
+            }
             Key::Message(seq) => seq == self.messages.seq && !self.messages.outgoing.is_empty(),
             Key::Class(id) => self.subflow(id).is_some(),
             Key::SessionBlocked => self.tx.credit <= self.tx.sent,
             _ => true,
         };
         if wanted {
-            self.queue(key);
+            self.queue_control(key);
         }
     }
 }

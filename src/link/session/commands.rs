@@ -8,7 +8,7 @@ use super::event::Event;
 use super::phase::{Cause, Phase};
 use super::state::Session;
 use crate::link::stream::credit::Window;
-use crate::link::stream::state::{Owed, Stage, Stream};
+use crate::link::stream::state::{PendingReply, Stream, StreamState};
 use crate::link::wire::code::Code;
 use crate::link::wire::content::Key;
 use crate::link::wire::cursor::clipped;
@@ -31,7 +31,7 @@ impl Session {
     /// [`OPENS_MAX`](crate::link::OPENS_MAX) wait for its word at once; more are refused with [`Refused::NotNow`].
     pub fn open(&mut self, now: Time, open: Open) -> Result<StreamId, Refused> {
         let result = self.try_open(now, open);
-        self.after();
+        self.finish_call();
         result
     }
 
@@ -56,45 +56,46 @@ impl Session {
             return Err(Refused::Limit);
         }
         let window = Window::new(self.config.stream_bounds(), now);
-        self.streams.insert(Stream::asked(id, open, self.tx.peer.stream_credit, window));
+        self.streams.insert(Stream::requested(id, open, self.tx.peer.stream_credit, window));
         self.tx.opens += 1;
-        self.queue(Key::Open(id));
+        self.queue_control(Key::Open(id));
         Ok(id)
     }
 
     /// Takes a stream that the peer opened; `bound` is the address that was bound for it.
     pub fn accept(&mut self, id: StreamId, bound: Bound) -> Result<(), Refused> {
-        self.answer(id, Stage::Running, Bound { failure: None, ..bound })?;
+        self.answer(id, StreamState::Accepted, Bound { failure: None, ..bound })?;
         if let Some(slot) = self.streams.live_slot(id) {
-            self.settle(slot);
+            self.update_stream(slot);
         }
-        self.after();
+        self.finish_call();
         Ok(())
     }
 
     /// Refuses a stream that the peer opened. Nothing more is said of it here.
     pub fn refuse(&mut self, now: Time, id: StreamId, result: Bound) -> Result<(), Refused> {
         let code = result.failure.unwrap_or(Code::Other);
-        self.answer(id, Stage::Refused, Bound { failure: Some(code), ..result })?;
-        self.cut(now, id, code);
-        self.after();
+        self.answer(id, StreamState::Refused, Bound { failure: Some(code), ..result })?;
+        self.abort_stream(now, id, code);
+        self.finish_call();
         Ok(())
     }
 
-    pub(super) fn answer(&mut self, id: StreamId, stage: Stage, result: Bound) -> Result<(), Refused> {
-        let stream = self.streams.by_id(id).filter(|stream| stream.stage == Stage::Offered).ok_or(Refused::Gone)?;
-        stream.stage = stage;
-        stream.owed = Some(Box::new(Owed::Result(result)));
-        self.queue(Key::OpenResult(id));
+    pub(super) fn answer(&mut self, id: StreamId, state: StreamState, result: Bound) -> Result<(), Refused> {
+        let stream =
+            self.streams.by_id(id).filter(|stream| stream.state == StreamState::Offered).ok_or(Refused::Gone)?;
+        stream.state = state;
+        stream.pending_reply = Some(Box::new(PendingReply::Result(result)));
+        self.queue_control(Key::OpenResult(id));
         Ok(())
     }
 
     /// Ends both sides of a stream at once.
-    pub(super) fn cut(&mut self, now: Time, id: StreamId, code: Code) {
+    pub(super) fn abort_stream(&mut self, now: Time, id: StreamId, code: Code) {
         if let Some(slot) = self.streams.live_slot(id) {
             self.reset_send(slot, code);
             self.stop_recv(now, slot, code);
-            self.settle(slot);
+            self.update_stream(slot);
         }
     }
 
@@ -106,14 +107,14 @@ impl Session {
         let (room, cap) = self.write_room(stream);
         let room = usize::try_from(room).unwrap_or(usize::MAX).min(chunk.len());
         if room < chunk.len() {
-            self.refuse_rest(slot, cap);
+            self.refuse_write(slot, cap);
         }
         if room > 0 {
             let part = chunk.split_to(room);
-            self.with_send_and_spare(slot, |send, spare| send.write(part, spare));
-            self.settle(slot);
+            self.with_send_and_pools(slot, |send, pools| send.write(part, pools));
+            self.update_stream(slot);
         }
-        self.after();
+        self.finish_call();
         Ok(room)
     }
 
@@ -124,7 +125,7 @@ impl Session {
         let stream = self.streams.get(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
         let (room, cap) = self.write_room(stream);
         if room == 0 {
-            self.refuse_rest(slot, cap);
+            self.refuse_write(slot, cap);
         }
         Ok(usize::try_from(room).unwrap_or(usize::MAX).min(wished))
     }
@@ -141,19 +142,19 @@ impl Session {
         let round_us = self.round_us();
         let Some(slot) = self.streams.live_slot(id) else { return 0 };
         let Some(stream) = self.streams.get_mut(slot).filter(|stream| stream.recv.is_open()) else { return 0 };
-        let taken = stream.recv.consume(count as u64, &mut self.spare);
+        let taken = stream.recv.consume(count as u64, &mut self.pools);
         if taken > 0 {
-            stream.readable_told = false;
+            stream.readable_reported = false;
             stream.recv.window.consume(taken, now, round_us);
             stream.recv.window.widen(stream.recv.held(), now, round_us);
             let due = stream.recv.window.is_due();
             if due {
-                self.queue(Key::Credit(id));
+                self.queue_control(Key::Credit(id));
             }
             self.consume_session(now, taken);
         }
-        self.settle(slot);
-        self.after();
+        self.update_stream(slot);
+        self.finish_call();
         usize::try_from(taken).unwrap_or(count)
     }
 
@@ -162,8 +163,8 @@ impl Session {
         let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
         let stream = self.streams.get_mut(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
         stream.send.finish();
-        self.settle(slot);
-        self.after();
+        self.update_stream(slot);
+        self.finish_call();
         Ok(())
     }
 
@@ -171,18 +172,18 @@ impl Session {
     pub fn reset(&mut self, id: StreamId, code: Code) {
         if let Some(slot) = self.streams.live_slot(id) {
             self.reset_send(slot, code);
-            self.settle(slot);
+            self.update_stream(slot);
         }
-        self.after();
+        self.finish_call();
     }
 
     /// Takes no more bytes of the stream; the peer is asked to stop sending them.
     pub fn stop(&mut self, now: Time, id: StreamId, code: Code) {
         if let Some(slot) = self.streams.live_slot(id) {
             self.stop_recv(now, slot, code);
-            self.settle(slot);
+            self.update_stream(slot);
         }
-        self.after();
+        self.finish_call();
     }
 
     /// Sends a datagram on a stream of [`Kind::Udp`](crate::link::Kind::Udp). It may be lost, and is dropped rather than sent late.
@@ -193,8 +194,8 @@ impl Session {
         let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
         self.streams.get(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
         self.with_datagrams(slot, |datagrams, full| datagrams.send(now, payload, full)).ok_or(Refused::Gone)?;
-        self.settle(slot);
-        self.after();
+        self.update_stream(slot);
+        self.finish_call();
         Ok(())
     }
 
@@ -220,9 +221,9 @@ impl Session {
         }
         self.messages.outgoing.push_back(clipped(text, MESSAGE_BYTES_MAX).to_owned());
         if self.messages.outgoing.len() == 1 {
-            self.queue(Key::Message(self.messages.seq));
+            self.queue_control(Key::Message(self.messages.seq));
         }
-        self.after();
+        self.finish_call();
         Ok(())
     }
 
@@ -231,9 +232,9 @@ impl Session {
         let [mine, _] = &mut self.going_away;
         if mine.is_none() {
             *mine = Some((code, clipped(text, TEXT_BYTES_MAX).to_owned()));
-            self.queue(Key::GoAway);
+            self.queue_control(Key::GoAway);
         }
-        self.after();
+        self.finish_call();
     }
 
     /// Ends the session in order: the peer is told, and then everything that still lives is reset at both ends.
@@ -243,17 +244,17 @@ impl Session {
             Phase::Ended { .. } | Phase::Closing { .. } => {}
             Phase::Open => {
                 self.phase = Phase::Closing { since: now, code, text };
-                self.queue(Key::Close);
+                self.queue_control(Key::Close);
             }
-            _ => self.end(code, text, Cause::Own),
+            _ => self.end(code, text, Cause::Local),
         }
-        self.after();
+        self.finish_call();
     }
 
     /// Ends the session without a word: the peer's node has restarted, and nothing of it is left there.
     pub fn abandon(&mut self, code: Code) {
-        self.end(code, String::new(), Cause::Own);
-        self.after();
+        self.end(code, String::new(), Cause::Local);
+        self.finish_call();
     }
 
     /// Says how a subflow is to be used; the peer follows.
@@ -261,17 +262,17 @@ impl Session {
         if let Some(subflow) = self.subflows.iter_mut().find(|subflow| subflow.id == id) {
             let [mine, _] = &mut subflow.classes;
             *mine = class;
-            self.queue(Key::Class(id));
+            self.queue_control(Key::Class(id));
             self.check_drained();
         }
-        self.after();
+        self.finish_call();
     }
 
     /// Tells about closing subflows that have nothing in flight any more.
     pub(super) fn check_drained(&mut self) {
         for subflow in &mut self.subflows {
-            if subflow.class() == Class::Closing && !subflow.drained_told && subflow.frames() == 0 {
-                subflow.drained_told = true;
+            if subflow.class() == Class::Closing && !subflow.drained_reported && subflow.frames() == 0 {
+                subflow.drained_reported = true;
                 self.events.push_back(Event::SubflowDrained(subflow.id));
             }
         }

@@ -3,7 +3,7 @@
 use super::phase::Phase;
 use super::state::Session;
 use super::transmit::Transmit;
-use crate::link::wire::content::{Key, Sent};
+use crate::link::wire::content::{FrameContent, Key};
 use crate::link::wire::frame::Frame;
 use crate::link::wire::ids::{StreamId, Time};
 use crate::link::wire::outbox::Outbox;
@@ -13,15 +13,15 @@ impl Session {
         if self.control.is_empty() {
             return None;
         }
-        let index = self.sched.soonest()?;
+        let index = self.scheduler.soonest()?;
         let before = out.len();
         while let Some(key) = self.control.pop() {
             if let Some((id, bit)) = key.stream_bit() {
                 self.streams.by_id(id).into_iter().for_each(|stream| stream.queued &= !bit);
             }
             if self.write_control(key, out) {
-                self.echo(index, Sent::Control(key));
-                let transmit = self.note(now, index, 0, before, out, Sent::Control(key));
+                self.queue_duplicate(index, FrameContent::Control(key));
+                let transmit = self.record_sent(now, index, 0, before, out, FrameContent::Control(key));
                 if let (Key::Open(id), Some(transmit)) = (key, transmit) {
                     self.on_open_sent(id, transmit.subflow, false);
                     self.just_opened = Some(id);
@@ -71,12 +71,12 @@ impl Session {
                 self.rx.streams_announced = self.rx.streams_announced.max(self.streams_allowed());
                 Frame::MaxStreams { max: self.rx.streams_announced }
             }
-            Key::Listen(id) => Frame::Listen { id, open: self.my_listeners.get(&id)?.open.clone() },
+            Key::Listen(id) => Frame::Listen { id, open: self.requested_listeners.get(&id)?.open.clone() },
             Key::ListenResult(id) => {
-                Frame::ListenResult { id, result: self.their_listeners.live.get(&id)?.result.clone()? }
+                Frame::ListenResult { id, result: self.served_listeners.live.get(&id)?.result.clone()? }
             }
             Key::Unlisten(id) => Frame::Unlisten { id },
-            Key::Absent(id) => Frame::Absent { id: id.0 },
+            Key::UnknownStream(id) => Frame::UnknownStream { id: id.0 },
             Key::Class(id) => Frame::Subflow { subflow: id.0, class: self.subflow(id)?.classes[0] },
             Key::Message(seq) if seq == self.messages.seq => {
                 Frame::Message { seq, text: self.messages.outgoing.front()? }

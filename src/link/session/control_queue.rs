@@ -8,7 +8,7 @@ use crate::link::wire::content::Key;
 use std::collections::VecDeque;
 
 /// Streams of which may wait to be said that they are not here.
-const ABSENT_MAX: usize = 64;
+const UNKNOWN_STREAMS_MAX: usize = 64;
 
 /// The queue, first come first served. Each key is there at most once, and finding that out must not take a walk
 /// through the queue, in which every stream may have an entry: a stream has a bit for each kind of frame about it, and
@@ -37,16 +37,16 @@ impl Control {
         debug_assert!(key.stream_bit().is_none());
         match key.single_bit() {
             Some(bit) if self.single & bit == 0 => self.single |= bit,
-            None if !self.others.contains(&key) && !self.is_too_much(key) => self.others.push(key),
+            None if !self.others.contains(&key) && !self.is_at_limit(key) => self.others.push(key),
             _ => return,
         }
         self.queue.push_back(key);
     }
 
     /// Whether there are enough answers of this kind already. What is dropped is asked for again, if it matters.
-    fn is_too_much(&self, key: Key) -> bool {
-        let absent = |key: &Key| matches!(key, Key::Absent(_));
-        absent(&key) && self.others.iter().filter(|key| absent(key)).count() >= ABSENT_MAX
+    fn is_at_limit(&self, key: Key) -> bool {
+        let absent = |key: &Key| matches!(key, Key::UnknownStream(_));
+        absent(&key) && self.others.iter().filter(|key| absent(key)).count() >= UNKNOWN_STREAMS_MAX
     }
 
     /// Takes the first. The bit of the stream that it is about is the caller's to clear.
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn every_key_is_queued_once_and_again_after_it_has_left() {
         let mut control = Control::default();
-        let keys = [Key::SessionCredit, Key::Listen(1), Key::Listen(2), Key::Close, Key::Absent(StreamId(2))];
+        let keys = [Key::SessionCredit, Key::Listen(1), Key::Listen(2), Key::Close, Key::UnknownStream(StreamId(2))];
         for _ in 0..3 {
             keys.iter().chain(&keys).for_each(|key| control.push(*key));
             let left: Vec<Key> = std::iter::from_fn(|| control.pop()).collect();
@@ -95,9 +95,9 @@ mod tests {
     #[test]
     fn answers_about_streams_that_are_not_here_are_few() {
         let mut control = Control::default();
-        (0..1000).for_each(|n| control.push(Key::Absent(StreamId(n))));
-        assert_eq!(control.iter().count(), ABSENT_MAX);
+        (0..1000).for_each(|n| control.push(Key::UnknownStream(StreamId(n))));
+        assert_eq!(control.iter().count(), UNKNOWN_STREAMS_MAX);
         control.push(Key::SessionCredit);
-        assert_eq!(control.iter().count(), ABSENT_MAX + 1);
+        assert_eq!(control.iter().count(), UNKNOWN_STREAMS_MAX + 1);
     }
 }

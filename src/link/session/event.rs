@@ -39,7 +39,7 @@ pub enum Event {
     },
     /// The session is over, but not this stream: the rest of what the peer sent has arrived, with its end, and the peer
     /// has, or by its own word wants no more than, what was sent to it. Nothing more is said of the stream.
-    Rest {
+    Undelivered {
         /// The stream.
         id: StreamId,
         /// What has not been taken yet, in order.
@@ -88,7 +88,7 @@ pub enum Event {
     /// A closing subflow has nothing in flight any more.
     SubflowDrained(SubflowId),
     /// The last subflow is gone. The session waits for another.
-    Parted,
+    Suspended,
     /// There is a subflow again, and nothing was lost.
     Resumed,
     /// The peer takes no new streams.
@@ -138,10 +138,10 @@ pub struct Stats {
     /// Subflows that stopped acknowledging for longer than was expected.
     pub suspicions: u64,
     /// Times that frames were late on a subflow, and went over another too.
-    pub rescues: u64,
+    pub late_reinjections: u64,
     /// Times that a stream with credit waited, because its reader stood still and had its share of the session's
     /// memory.
-    pub held_back: u64,
+    pub quota_waits: u64,
     /// Frames for streams that are over.
     pub late_frames: u64,
     /// Frames for streams that never were.

@@ -8,7 +8,7 @@ use super::event::Event;
 use super::phase::{Cause, Phase};
 use super::state::Session;
 use crate::link::path::estimate::PathStats;
-use crate::link::path::subflow::{State, Subflow};
+use crate::link::path::subflow::{Subflow, SubflowState};
 use crate::link::wire::code::Code;
 use crate::link::wire::frame::{Frame, kind};
 use crate::link::wire::header::FrameError;
@@ -45,10 +45,10 @@ impl Session {
     ///
     /// A session takes its second subflow only once the first is up.
     pub fn connect(&mut self, now: Time, id: SubflowId, lanes: u16, proofs: Proofs) -> bool {
-        let greeting = self.phase == Phase::Greeting;
+        let in_handshake = self.phase == Phase::Handshake;
         let unwanted = matches!(self.phase, Phase::Ended { .. } | Phase::Closing { .. })
             || self.subflows.len() >= self.config.subflows_max
-            || (greeting && !self.subflows.is_empty())
+            || (in_handshake && !self.subflows.is_empty())
             || self.subflow(id).is_some()
             || self.role == Role::Server;
         if unwanted {
@@ -65,22 +65,22 @@ impl Session {
             limits: self.limits(),
             proof: proofs.ours,
         };
-        let mut subflow = Subflow::new(id, State::Greeting, hello.lanes, now);
+        let mut subflow = Subflow::new(id, SubflowState::Handshake, hello.lanes, now);
         subflow.resumes = hello.intent == Intent::Resume;
-        subflow.ups_before = self.ups;
+        subflow.up_count_before = self.up_count;
         let mut bytes = Vec::new();
         Frame::Hello(hello).encode(&mut bytes);
-        subflow.greeting = Some(bytes);
+        subflow.hello_bytes = Some(bytes);
         subflow.expect = proofs.theirs;
         self.subflows.push(subflow);
-        self.after();
+        self.finish_call();
         true
     }
 
     /// What a HELLO says now. Only the first of several dials after a total loss resumes; the others join.
     fn intent(&self) -> Intent {
         match self.phase {
-            Phase::Greeting => Intent::New,
+            Phase::Handshake => Intent::New,
             _ if self.subflows.is_empty() => Intent::Resume,
             _ => Intent::Join,
         }
@@ -91,11 +91,11 @@ impl Session {
     /// Sends the refusal itself where there is one: the caller closes the carrier when that has left, or at
     /// [`Event::SubflowDown`] at the latest.
     pub fn accept_subflow(&mut self, now: Time, hello: &Hello, proofs: Proofs) -> Status {
-        let status = self.judge(hello, &proofs);
+        let status = self.check_hello(hello, &proofs);
         if status == Status::Ok {
-            self.admit(now, hello, proofs);
+            self.add_subflow(now, hello, proofs);
         }
-        self.after();
+        self.finish_call();
         status
     }
 
@@ -108,7 +108,7 @@ impl Session {
         hello.session == self.id && hello.intent == Intent::New && later > 0 && later < u16::MAX / 2
     }
 
-    fn judge(&self, hello: &Hello, proofs: &Proofs) -> Status {
+    fn check_hello(&self, hello: &Hello, proofs: &Proofs) -> Status {
         let (low, high) = hello.versions;
         if !(low..=high).contains(&VERSION) {
             return Status::Version;
@@ -119,7 +119,7 @@ impl Session {
         if !proofs_match(&hello.proof, &proofs.theirs) {
             return Status::Denied;
         }
-        let fresh = self.phase == Phase::Greeting;
+        let fresh = self.phase == Phase::Handshake;
         if fresh != (hello.intent == Intent::New) || self.peer_boot.is_some_and(|boot| boot != hello.boot) {
             return Status::UnknownSession;
         }
@@ -134,14 +134,14 @@ impl Session {
         Status::Ok
     }
 
-    fn admit(&mut self, now: Time, hello: &Hello, proofs: Proofs) {
+    fn add_subflow(&mut self, now: Time, hello: &Hello, proofs: Proofs) {
         let resumes = hello.intent == Intent::Resume;
         // Those that were dialled later than the one that resumes are as alive as it is.
         let is_dead = |id: SubflowId| hello.subflow.0.wrapping_sub(id.0) < u16::MAX / 2;
         let dead: Vec<SubflowId> =
             self.subflows.iter().map(|s| s.id).filter(|id| *id == hello.subflow || resumes && is_dead(*id)).collect();
-        dead.into_iter().for_each(|id| self.lose(now, id, Code::LinkLost));
-        self.meet(hello.boot, hello.limits, hello.caps);
+        dead.into_iter().for_each(|id| self.remove_subflow(now, id, Code::LinkLost));
+        self.learn_peer(hello.boot, hello.limits, hello.caps);
         self.started_on.get_or_insert(hello.subflow);
         let ack = HelloAck {
             status: Status::Ok,
@@ -153,19 +153,24 @@ impl Session {
             limits: self.limits(),
             proof: proofs.ours,
         };
-        let mut subflow = Subflow::new(hello.subflow, State::Live, hello.lanes, now);
-        subflow.ups_before = self.ups;
+        let mut subflow = Subflow::new(hello.subflow, SubflowState::Live, hello.lanes, now);
+        subflow.up_count_before = self.up_count;
         let mut bytes = Vec::new();
         Frame::HelloAck(ack).encode(&mut bytes);
-        subflow.greeting = Some(bytes);
+        subflow.hello_bytes = Some(bytes);
         self.subflows.push(subflow);
-        self.on_up(now, hello.subflow, resumes);
+        self.on_subflow_up(now, hello.subflow, resumes);
     }
 
     /// Learns, once, who the peer is, what it takes and which optional features both ends have.
     ///
     /// The features stay those of the first handshake: streams already follow their rules when another subflow joins.
-    fn meet(&mut self, boot: crate::link::wire::ids::BootId, limits: crate::link::wire::hello::Limits, caps: u64) {
+    fn learn_peer(
+        &mut self,
+        boot: crate::link::wire::ids::BootId,
+        limits: crate::link::wire::hello::Limits,
+        caps: u64,
+    ) {
         if self.peer_boot.is_none() {
             self.peer_boot = Some(boot);
             self.capabilities = self.config.capabilities & caps;
@@ -186,34 +191,34 @@ impl Session {
         }
         match ack.status {
             Status::Ok => {}
-            Status::UnknownSession if self.phase != Phase::Greeting => {
-                if self.others_know_better(id) {
-                    return self.refused(now, id, Code::Other);
+            Status::UnknownSession if self.phase != Phase::Handshake => {
+                if self.is_refused_alone(id) {
+                    return self.refuse_subflow(now, id, Code::Other);
                 }
-                self.end(Code::LinkLost, "the peer does not know the session".to_owned(), Cause::Own);
+                self.end(Code::LinkLost, "the peer does not know the session".to_owned(), Cause::Local);
                 return Ok(());
             }
-            Status::Denied => return self.refused(now, id, Code::AuthFailed),
-            Status::Limit => return self.refused(now, id, Code::LimitReached),
-            Status::Version | Status::UnknownSession => return self.refused(now, id, Code::ProtocolError),
+            Status::Denied => return self.refuse_subflow(now, id, Code::AuthFailed),
+            Status::Limit => return self.refuse_subflow(now, id, Code::LimitReached),
+            Status::Version | Status::UnknownSession => return self.refuse_subflow(now, id, Code::ProtocolError),
         }
         if ack.version != VERSION || !proofs_match(&ack.proof, &subflow.expect) {
-            return self.refused(now, id, Code::AuthFailed);
+            return self.refuse_subflow(now, id, Code::AuthFailed);
         }
         if self.peer_boot.is_some_and(|boot| boot != ack.boot) {
-            if self.others_know_better(id) {
-                return self.refused(now, id, Code::Other);
+            if self.is_refused_alone(id) {
+                return self.refuse_subflow(now, id, Code::Other);
             }
-            self.end(Code::LinkLost, "the peer has restarted".to_owned(), Cause::Own);
+            self.end(Code::LinkLost, "the peer has restarted".to_owned(), Cause::Local);
             return Ok(());
         }
-        self.meet(ack.boot, ack.limits, ack.caps);
+        self.learn_peer(ack.boot, ack.limits, ack.caps);
         self.announce_streams();
         let Some(subflow) = self.subflows.get_mut(index) else { return Ok(()) };
-        subflow.state = State::Live;
+        subflow.state = SubflowState::Live;
         subflow.path.on_pong(now, now.since(subflow.since));
         let resumes = subflow.resumes;
-        self.on_up(now, id, resumes);
+        self.on_subflow_up(now, id, resumes);
         Ok(())
     }
 
@@ -222,42 +227,42 @@ impl Session {
     /// Behind a TCP balancer another node with the same key may have answered, and a session that has a live subflow goes
     /// on. One that has none waits for the answers that were on their way at the first refusal; subflows that are dialled
     /// later do not count, or a peer that was restarted would never be noticed.
-    fn others_know_better(&mut self, id: SubflowId) -> bool {
+    fn is_refused_alone(&mut self, id: SubflowId) -> bool {
         if self.subflows.iter().any(Subflow::is_live) {
             return true;
         }
-        let mark = *self.doubted_at.get_or_insert(self.next_subflow);
+        let mark = *self.unknown_session_mark.get_or_insert(self.next_subflow);
         let is_older = |other: SubflowId| (1..u16::MAX / 2).contains(&mark.wrapping_sub(other.0));
         self.subflows.iter().any(|other| other.id != id && is_older(other.id))
     }
 
-    fn refused(&mut self, now: Time, id: SubflowId, code: Code) -> Result<(), FrameError> {
-        self.lose(now, id, code);
+    fn refuse_subflow(&mut self, now: Time, id: SubflowId, code: Code) -> Result<(), FrameError> {
+        self.remove_subflow(now, id, code);
         Ok(())
     }
 
     /// A subflow is live.
-    fn on_up(&mut self, now: Time, id: SubflowId, resumes: bool) {
-        self.doubted_at = None;
+    fn on_subflow_up(&mut self, now: Time, id: SubflowId, resumes: bool) {
+        self.unknown_session_mark = None;
         self.rx.unopened.clock.start(now);
         self.push_event(Event::SubflowUp(id));
         match self.phase {
-            Phase::Greeting => self.phase = Phase::Open,
+            Phase::Handshake => self.phase = Phase::Open,
             _ if resumes => self.start_resume(id),
-            Phase::Parted { .. } => self.on_resumed(),
-            _ => self.resume_in_company(),
+            Phase::Suspended { .. } => self.on_resumed(),
+            _ => self.on_join_while_resuming(),
         }
-        self.ups += 1;
-        self.move_from_suspects();
+        self.up_count += 1;
+        self.reinject_from_suspects();
     }
 
     /// The carrier of a subflow is gone. What was in flight on it goes elsewhere.
     pub fn subflow_down(&mut self, now: Time, id: SubflowId) {
-        self.lose(now, id, Code::LinkLost);
-        self.after();
+        self.remove_subflow(now, id, Code::LinkLost);
+        self.finish_call();
     }
 
-    pub(super) fn lose(&mut self, now: Time, id: SubflowId, code: Code) {
+    pub(super) fn remove_subflow(&mut self, now: Time, id: SubflowId, code: Code) {
         let Some(index) = self.subflows.iter().position(|subflow| subflow.id == id) else { return };
         let mut subflow = self.subflows.remove(index);
         self.push_event(Event::SubflowDown { id, code });
@@ -273,16 +278,16 @@ impl Session {
         self.rx.unopened.clock.pause(now);
         match self.phase {
             Phase::Open | Phase::Resuming(_) => {
-                self.phase = Phase::Parted { since: now };
-                if !std::mem::replace(&mut self.parted_told, true) {
-                    self.push_event(Event::Parted);
+                self.phase = Phase::Suspended { since: now };
+                if !std::mem::replace(&mut self.suspended_reported, true) {
+                    self.push_event(Event::Suspended);
                 }
             }
             Phase::Closing { code, ref text, .. } => {
                 let text = text.clone();
-                self.end(code, text, Cause::Own);
+                self.end(code, text, Cause::Local);
             }
-            Phase::Greeting | Phase::Parted { .. } | Phase::Ended { .. } => {}
+            Phase::Handshake | Phase::Suspended { .. } | Phase::Ended { .. } => {}
         }
     }
 
@@ -295,7 +300,7 @@ impl Session {
         if stats.suspect {
             self.suspect(now, index);
         }
-        self.after();
+        self.finish_call();
     }
 
     /// How many bytes the carrier of a subflow takes now. Each frame that leaves lowers it.
@@ -336,7 +341,7 @@ impl Session {
     }
 
     /// Whether a frame type is one that starts a subflow.
-    pub(super) const fn is_greeting(frame_kind: u8) -> bool {
+    pub(super) const fn is_handshake_frame(frame_kind: u8) -> bool {
         matches!(frame_kind, kind::HELLO | kind::HELLO_ACK)
     }
 }

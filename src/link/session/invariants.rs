@@ -11,10 +11,10 @@ use std::collections::BTreeMap;
 use super::config::RANGES_MAX;
 use super::phase::Phase;
 use super::state::Session;
-use super::unopened::Way;
+use super::unopened::Route;
 use crate::link::stream::datagram::{QUEUE_BYTES_MAX, SESSION_BYTES_MAX};
 use crate::link::stream::ranges::RangeSet;
-use crate::link::wire::content::Sent;
+use crate::link::wire::content::FrameContent;
 use crate::link::wire::ids::StreamId;
 
 /// With more streams and frames alive than this, the whole is checked once in as many calls as there are times more: so
@@ -24,7 +24,7 @@ const ALL_MAX: usize = 64;
 
 impl Session {
     /// The end of every public call that changes the session.
-    pub(super) fn after(&mut self) {
+    pub(super) fn finish_call(&mut self) {
         self.check_resumed();
         #[cfg(debug_assertions)]
         if !self.unchecked {
@@ -87,9 +87,9 @@ impl Session {
         assert!(window <= self.config.session_window_bytes.1, "a window of {window}");
         assert!(self.rx.highest <= self.rx.window.announced());
         assert_eq!(sum(&|s| s.recv.gaps() as u64), self.rx.gaps as u64, "gaps");
-        self.spare.pins.check();
+        self.pools.pins.check();
         let shared: u64 = self.streams.iter().map(|(_, stream)| stream.recv.shared()).sum();
-        assert_eq!(shared, self.spare.pins.payload(), "payload that is kept in its buffers");
+        assert_eq!(shared, self.pools.pins.payload(), "payload that is kept in its buffers");
         assert!(self.rx.gaps <= RANGES_MAX);
     }
 
@@ -103,8 +103,8 @@ impl Session {
             for lane in &subflow.lanes {
                 lane.tx.check();
                 lane.rx.check();
-                for entry in lane.tx.entries().filter(|entry| !entry.moved) {
-                    if let Sent::Data(id, piece) = entry.what {
+                for entry in lane.tx.entries().filter(|entry| !entry.reinjected) {
+                    if let FrameContent::Data(id, piece) = entry.content {
                         flying.entry(id).or_default().insert(piece.offset, piece.end());
                     }
                 }
@@ -124,12 +124,12 @@ impl Session {
     fn check_queues(&self) {
         for (slot, stream) in self.streams.iter() {
             if stream.send.has_lost() {
-                assert!(stream.in_repair, "{:?} has lost pieces that nobody sends again", stream.id);
+                assert!(stream.in_retransmit, "{:?} has lost pieces that nobody sends again", stream.id);
             }
             let session_room = self.tx.credit > self.tx.sent;
             if stream.send.has_new()
-                && !stream.held_back
-                && self.way_of(stream) != Way::Nowhere
+                && !stream.waits_for_quota
+                && self.route_of(stream) != Route::Blocked
                 && session_room
                 && matches!(self.phase, Phase::Open)
                 && self.tx.ranges < RANGES_MAX / 2

@@ -7,8 +7,8 @@
 //! A listener may be lost after it was there: the asked end answers once more, with a failure, and the asking end then
 //! sends UNLISTEN. Both know that only where the peer has [`Capability::ListenerLost`].
 
-use super::listeners::MyListener;
-use super::listeners::TheirListener;
+use super::listeners::RequestedListener;
+use super::listeners::ServedListener;
 
 use super::error::Refused;
 use super::error::Violation;
@@ -34,34 +34,34 @@ impl Session {
             return Err(Refused::NotYet);
         }
         let limit = (self.config.listeners_max).min(self.tx.peer.listeners);
-        if self.my_listeners.len() >= limit as usize {
+        if self.requested_listeners.len() >= limit as usize {
             return Err(Refused::Limit);
         }
         let id = self.next_listener;
         self.next_listener = id.checked_add(1).ok_or(Refused::Exhausted)?;
-        self.my_listeners.insert(id, MyListener { open, acked: false, answered: false, removed: false });
-        self.queue(Key::Listen(id));
-        self.after();
+        self.requested_listeners.insert(id, RequestedListener { open, acked: false, answered: false, removed: false });
+        self.queue_control(Key::Listen(id));
+        self.finish_call();
         Ok(id)
     }
 
     /// Ends a listener at the peer.
     pub fn unlisten(&mut self, id: u32) -> Result<(), Refused> {
-        let listener = self.my_listeners.get_mut(&id).filter(|l| !l.removed).ok_or(Refused::Gone)?;
+        let listener = self.requested_listeners.get_mut(&id).filter(|l| !l.removed).ok_or(Refused::Gone)?;
         listener.removed = true;
         if listener.acked {
-            self.queue(Key::Unlisten(id));
+            self.queue_control(Key::Unlisten(id));
         }
-        self.after();
+        self.finish_call();
         Ok(())
     }
 
     /// Answers the peer's request to listen.
     pub fn listen_result(&mut self, id: u32, result: Bound) -> Result<(), Refused> {
-        let listener = self.their_listeners.live.get_mut(&id).filter(|l| l.result.is_none()).ok_or(Refused::Gone)?;
+        let listener = self.served_listeners.live.get_mut(&id).filter(|l| l.result.is_none()).ok_or(Refused::Gone)?;
         listener.result = Some(result);
-        self.queue(Key::ListenResult(id));
-        self.after();
+        self.queue_control(Key::ListenResult(id));
+        self.finish_call();
         Ok(())
     }
 
@@ -74,31 +74,31 @@ impl Session {
         if !self.has_capability(Capability::ListenerLost) {
             return Err(Refused::Gone);
         }
-        let has_it = |l: &&mut TheirListener| l.result.is_some() && !l.is_lost();
-        let listener = self.their_listeners.live.get_mut(&id).filter(has_it).ok_or(Refused::Gone)?;
+        let has_it = |l: &&mut ServedListener| l.result.is_some() && !l.is_lost();
+        let listener = self.served_listeners.live.get_mut(&id).filter(has_it).ok_or(Refused::Gone)?;
         let failure = Some(result.failure.unwrap_or(Code::Other));
         (listener.result, listener.result_acked) = (Some(Bound { failure, ..result }), false);
-        self.queue(Key::ListenResult(id));
-        self.after();
+        self.queue_control(Key::ListenResult(id));
+        self.finish_call();
         Ok(())
     }
 
     /// Returns whether the peer may still have a listener of this number: it was asked for, and an UNLISTEN has not been
     /// acknowledged.
     pub fn has_listener(&self, id: u32) -> bool {
-        self.my_listeners.contains_key(&id)
+        self.requested_listeners.contains_key(&id)
     }
 
     pub(super) fn on_listen(&mut self, id: u32, open: &Open) -> Result<(), Violation> {
-        match self.their_listeners.admit(id) {
+        match self.served_listeners.admit(id) {
             None => return Err(Violation::Limit),
             Some(false) => return Ok(()),
             Some(true) => {}
         }
-        if self.their_listeners.live.len() >= self.config.listeners_max as usize {
+        if self.served_listeners.live.len() >= self.config.listeners_max as usize {
             return Err(Violation::Limit);
         }
-        self.their_listeners.live.insert(id, TheirListener::default());
+        self.served_listeners.live.insert(id, ServedListener::default());
         self.push_event(Event::Listen { id, open: open.clone() });
         Ok(())
     }
@@ -109,7 +109,7 @@ impl Session {
         }
         // A second answer tells of a listener that is lost; any other is a duplicate.
         let lost = result.failure.is_some() && self.has_capability(Capability::ListenerLost);
-        let Some(listener) = self.my_listeners.get_mut(&id).filter(|l| !l.answered || lost && !l.removed) else {
+        let Some(listener) = self.requested_listeners.get_mut(&id).filter(|l| !l.answered || lost && !l.removed) else {
             return Ok(());
         };
         listener.answered = true;
@@ -117,17 +117,17 @@ impl Session {
         let gone = result.failure.is_some();
         self.push_event(Event::ListenResult { id, result: result.clone() });
         if gone {
-            self.my_listeners.get_mut(&id).into_iter().for_each(|listener| listener.removed = true);
-            self.queue(Key::Unlisten(id));
+            self.requested_listeners.get_mut(&id).into_iter().for_each(|listener| listener.removed = true);
+            self.queue_control(Key::Unlisten(id));
         }
         Ok(())
     }
 
     pub(super) fn on_unlisten(&mut self, id: u32) -> Result<(), Violation> {
-        if !self.their_listeners.has_seen(id) {
+        if !self.served_listeners.has_seen(id) {
             return Err(Violation::Stream);
         }
-        if let Some(listener) = self.their_listeners.live.remove(&id)
+        if let Some(listener) = self.served_listeners.live.remove(&id)
             && listener.result.is_none_or(|result| result.failure.is_none())
         {
             self.push_event(Event::Unlisten(id));
@@ -136,10 +136,10 @@ impl Session {
     }
 
     pub(super) fn on_listen_acked(&mut self, id: u32) {
-        let Some(listener) = self.my_listeners.get_mut(&id) else { return };
+        let Some(listener) = self.requested_listeners.get_mut(&id) else { return };
         listener.acked = true;
         if listener.removed {
-            self.queue(Key::Unlisten(id));
+            self.queue_control(Key::Unlisten(id));
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::link::wire::open::{Bound, Open};
 
 /// A listener at the peer.
 #[derive(Debug)]
-pub(super) struct MyListener {
+pub(super) struct RequestedListener {
     pub(super) open: Open,
     /// Whether the peer has the LISTEN.
     pub(super) acked: bool,
@@ -18,12 +18,12 @@ pub(super) struct MyListener {
 
 /// A listener that the peer asked for.
 #[derive(Debug, Default)]
-pub(super) struct TheirListener {
+pub(super) struct ServedListener {
     pub(super) result: Option<Bound>,
     pub(super) result_acked: bool,
 }
 
-impl TheirListener {
+impl ServedListener {
     /// Returns whether the answer is a failure.
     pub(super) fn is_lost(&self) -> bool {
         self.result.as_ref().is_some_and(|result| result.failure.is_some())
@@ -32,15 +32,15 @@ impl TheirListener {
 
 /// All that the peer asked for.
 #[derive(Debug, Default)]
-pub(super) struct TheirListeners {
-    pub(super) live: BTreeMap<u32, TheirListener>,
+pub(super) struct ServedListeners {
+    pub(super) live: BTreeMap<u32, ServedListener>,
     seen: RangeSet,
 }
 
 /// Ranges of numbers that a peer may leave between those that have been seen.
 const GAPS_MAX: usize = 1024;
 
-impl TheirListeners {
+impl ServedListeners {
     /// Takes note of a LISTEN. Answers whether it is new, or nothing if the peer has gone too far.
     pub(super) fn admit(&mut self, id: u32) -> Option<bool> {
         let id = u64::from(id);

@@ -6,7 +6,7 @@
 
 use super::phase::Cause;
 use super::state::Session;
-use crate::link::stream::state::{Owed, Stream};
+use crate::link::stream::state::{PendingReply, Stream};
 use crate::link::wire::code::Code;
 use crate::link::wire::content::Key;
 
@@ -14,8 +14,10 @@ use crate::link::wire::content::Key;
 const GAP_COST: u64 = 256;
 /// Maximum size of a stream's record with its pending replies; the cost of a stream without its OPEN.
 pub(crate) const STREAM_COST: u64 = 1024;
-const _: () =
-    assert!((size_of::<Stream>() + size_of::<Owed>()) as u64 <= STREAM_COST * 3 / 4, "room for a text and for maps");
+const _: () = assert!(
+    (size_of::<Stream>() + size_of::<PendingReply>()) as u64 <= STREAM_COST * 3 / 4,
+    "room for a text and for maps"
+);
 
 impl Session {
     /// Payload bytes in memory: held for the peer with their overhead, and held for the application.
@@ -26,7 +28,7 @@ impl Session {
     /// Returns the memory of received data that was not read yet: the read buffers that payloads keep alive, copies, gaps,
     /// datagrams, and streams whose OPEN has not come.
     pub fn received_cost(&self) -> u64 {
-        self.spare.pins.cost()
+        self.pools.pins.cost()
             + GAP_COST * self.rx.gaps as u64
             + STREAM_COST * self.streams_unopened() as u64
             + self.datagram_bytes
@@ -52,9 +54,9 @@ impl Session {
     pub fn set_receive_bytes_max(&mut self, bytes: u64) {
         self.rx.window.set_max(bytes.min(self.config.session_window_bytes.1));
         if self.rx.window.is_due() && self.is_open() {
-            self.queue(Key::SessionCredit);
+            self.queue_control(Key::SessionCredit);
         }
-        self.after();
+        self.finish_call();
     }
 
     /// Sets a new bound on the data held until the peer has it. Data above the bound stays, and no more is accepted.
@@ -63,9 +65,9 @@ impl Session {
         let is_more = bytes > self.send_bytes_max();
         self.tx.held_max = Some(bytes);
         if is_more {
-            self.wake_starved();
+            self.wake_writers();
         }
-        self.after();
+        self.finish_call();
     }
 
     /// Returns the bound on the data held until the peer has it.
@@ -76,6 +78,6 @@ impl Session {
     /// Ends the session at once, and frees what it holds; the peer is told why, if a carrier still takes a frame.
     pub fn abort(&mut self, code: Code, text: &str) {
         self.end(code, text.to_owned(), Cause::Violation);
-        self.after();
+        self.finish_call();
     }
 }

@@ -17,11 +17,11 @@
 
 use super::config::OPEN_US;
 use super::config::OPENS_MAX;
-use super::unopened::Way;
+use super::unopened::Route;
 
 use super::event::Event;
 use super::state::Session;
-use crate::link::stream::state::{Stage, Stream};
+use crate::link::stream::state::{Stream, StreamState};
 use crate::link::wire::code::Code;
 use crate::link::wire::content::Key;
 use crate::link::wire::hello::{Capability, Limits};
@@ -35,11 +35,11 @@ const GIVEN_UP_MAX: usize = 256;
 /// State of the sender of OPENs.
 impl Session {
     /// Returns where the DATA of a stream may go.
-    pub(super) fn way_of(&self, stream: &Stream) -> Way {
-        if !stream.mine || stream.opening_acked || !self.has_capability(Capability::OrderedOpens) {
-            return Way::Any;
+    pub(super) fn route_of(&self, stream: &Stream) -> Route {
+        if !stream.is_local || stream.opening_acked || !self.has_capability(Capability::OrderedOpens) {
+            return Route::Any;
         }
-        if stream.open_on == [None; 2] { Way::Nowhere } else { Way::Behind(stream.open_on) }
+        if stream.open_on == [None; 2] { Route::Blocked } else { Route::BehindOpen(stream.open_on) }
     }
 
     /// The OPEN of a stream has left on a subflow; `again` if it is a copy.
@@ -49,7 +49,7 @@ impl Session {
             let [first, second] = stream.open_on;
             stream.open_on = if again { [first, second.or(Some(subflow))] } else { [Some(subflow), None] };
         }
-        self.settle(slot);
+        self.update_stream(slot);
     }
 
     /// The OPEN of a stream may be lost: nothing of the stream leaves before it is sent again.
@@ -62,7 +62,7 @@ impl Session {
     /// The peer has acknowledged this end's frame about the opening of a stream.
     pub(super) fn on_opening_acked(&mut self, slot: usize) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
-        let was_waiting = stream.mine && !stream.opening_acked;
+        let was_waiting = stream.is_local && !stream.opening_acked;
         stream.on_opening_acked();
         if was_waiting {
             self.tx.opens -= 1;
@@ -110,12 +110,14 @@ impl Session {
     }
 
     /// A frame has named a stream of the peer's before its OPEN has come: it has only so long.
-    pub(super) fn note_unopened(&mut self, now: Time, id: StreamId) {
+    pub(super) fn record_unopened(&mut self, now: Time, id: StreamId) {
         const SLACK: usize = 64;
         let unopened = &mut self.rx.unopened;
         if unopened.queue.len() > 2 * unopened.count as usize + SLACK {
             let is_waiting = |id: StreamId| self.streams.live_slot(id).and_then(|slot| self.streams.get(slot));
-            unopened.queue.retain(|(id, _)| is_waiting(*id).is_some_and(|stream| stream.stage == Stage::Implied));
+            unopened
+                .queue
+                .retain(|(id, _)| is_waiting(*id).is_some_and(|stream| stream.state == StreamState::Implicit));
         }
         let read = unopened.clock.read(now);
         unopened.queue.push_back((id, read));
@@ -138,15 +140,15 @@ impl Session {
     }
 
     /// Gives up the streams whose OPEN has not come in time.
-    pub(super) fn give_up_unopened(&mut self, now: Time) {
+    pub(super) fn abort_unopened(&mut self, now: Time) {
         for _ in 0..GIVEN_UP_MAX {
             if self.unopened_timeout().is_none_or(|at| at > now) {
                 return;
             }
             let Some((id, _)) = self.rx.unopened.queue.pop_front() else { return };
-            if self.streams.by_id(id).is_some_and(|stream| stream.stage == Stage::Implied) {
+            if self.streams.by_id(id).is_some_and(|stream| stream.state == StreamState::Implicit) {
                 self.stats.unopened_given_up += 1;
-                self.cut(now, id, Code::TimedOut);
+                self.abort_stream(now, id, Code::TimedOut);
             }
         }
     }
@@ -158,7 +160,7 @@ impl Session {
         if self.peer_boot.is_some() {
             self.announce_streams();
         }
-        self.after();
+        self.finish_call();
     }
 
     /// Returns the limits of this end for HELLO or HELLO_ACK. This end keeps to them from then on.
@@ -186,7 +188,7 @@ impl Session {
         let step = at_once.min(OPENS_MAX) / 4;
         let left = self.rx.streams_announced.saturating_sub(self.streams.opened(false));
         if gain > step || gain > 0 && (left <= step || self.streams.live(false) == 0) {
-            self.queue(Key::MaxStreams);
+            self.queue_control(Key::MaxStreams);
         }
     }
 
@@ -197,8 +199,12 @@ impl Session {
         }
         self.streams.gaps().check();
         let count = |of: &dyn Fn(&Stream) -> bool| self.streams.iter().filter(|(_, stream)| of(stream)).count();
-        assert_eq!(count(&|s| s.stage == Stage::Implied), self.rx.unopened.count as usize, "streams without an OPEN");
-        assert_eq!(count(&|s| s.mine && !s.opening_acked), self.tx.opens as usize, "OPENs not acknowledged");
+        assert_eq!(
+            count(&|s| s.state == StreamState::Implicit),
+            self.rx.unopened.count as usize,
+            "streams without an OPEN"
+        );
+        assert_eq!(count(&|s| s.is_local && !s.opening_acked), self.tx.opens as usize, "OPENs not acknowledged");
         assert!(!self.is_too_far_ahead(), "{} ids without an OPEN", self.unopened());
         if self.has_capability(Capability::OrderedOpens) {
             assert!(self.tx.opens <= OPENS_MAX, "{} OPENs not acknowledged", self.tx.opens);

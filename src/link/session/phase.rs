@@ -16,19 +16,19 @@ use crate::link::wire::ids::{SubflowId, Time};
 /// How a session stands: see the module's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    Greeting,
+    Handshake,
     Open,
-    Parted { since: Time },
+    Suspended { since: Time },
     Resuming(Resume),
     Closing { since: Time, code: Code, text: String },
-    Ended { code: Code, farewell: bool },
+    Ended { code: Code, sends_close: bool },
 }
 
 /// What brings a session to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
     /// This end has closed it, or given it up.
-    Own,
+    Local,
     /// The peer has said so.
     Peer,
     /// The peer has broken the protocol, and is to be told.

@@ -2,35 +2,35 @@
 
 use super::event::Event;
 use super::state::Session;
-use crate::link::stream::quota::Motion;
-use crate::link::stream::quota::Pool;
+use crate::link::stream::quota::ReaderProgress;
+use crate::link::stream::quota::SharedBytes;
 use crate::link::stream::run::CHUNK_COST;
 use crate::link::stream::state::Stream;
 use crate::link::wire::content::Key;
 
 impl Session {
     /// Bytes that a stream may send beyond those that its reader has not taken yet.
-    pub(super) fn room_of(&self, stream: &Stream) -> u64 {
-        let pool = Pool { whole: self.tx.window, free: self.tx.credit.saturating_sub(self.tx.sent) };
+    pub(super) fn send_quota_left(&self, stream: &Stream) -> u64 {
+        let pool = SharedBytes { whole: self.tx.window, free: self.tx.credit.saturating_sub(self.tx.sent) };
         pool.share(stream.send.motion()).saturating_sub(stream.send.not_taken())
     }
 
     /// A stream may ask for its turn again: its reader has shown life.
-    pub(super) fn let_go(&mut self, slot: usize) {
+    pub(super) fn clear_quota_wait(&mut self, slot: usize) {
         if let Some(stream) = self.streams.get_mut(slot)
-            && std::mem::replace(&mut stream.held_back, false)
+            && std::mem::replace(&mut stream.waits_for_quota, false)
         {
             self.tx.backlog += stream.backlog();
         }
     }
 
     /// A stream has its share of the session's credit: waits until its reader takes some, and asks to be told.
-    pub(super) fn hold_back(&mut self, slot: usize) {
+    pub(super) fn wait_for_quota(&mut self, slot: usize) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         let backlog = stream.backlog();
-        if !std::mem::replace(&mut stream.held_back, true) {
+        if !std::mem::replace(&mut stream.waits_for_quota, true) {
             self.tx.backlog -= backlog;
-            self.stats.held_back += 1;
+            self.stats.quota_waits += 1;
             self.control.push_stream(Key::Blocked(stream.id), &mut stream.queued);
         }
     }
@@ -39,50 +39,50 @@ impl Session {
     /// hold.
     pub(super) fn write_room(&self, stream: &Stream) -> (u64, u64) {
         let free = self.send_free().saturating_sub(CHUNK_COST);
-        let motion = if stream.stands_still() { Motion::default() } else { stream.send.motion() };
-        let share = Pool { whole: self.send_bytes_max(), free }.share(motion);
+        let motion = if stream.cannot_send() { ReaderProgress::default() } else { stream.send.motion() };
+        let share = SharedBytes { whole: self.send_bytes_max(), free }.share(motion);
         let cap = self.config.unsent_bytes_max.min(share).min(free);
         (cap.saturating_sub(stream.send.unsent()), cap)
     }
 
     /// A stream has more to write than there is room for. It is told when some of what waits has left; and when others
     /// have left room, if that is why.
-    pub(super) fn refuse_rest(&mut self, slot: usize, cap: u64) {
+    pub(super) fn refuse_write(&mut self, slot: usize, cap: u64) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
-        stream.wants_room = true;
-        if cap < self.config.unsent_bytes_max && !std::mem::replace(&mut stream.in_starved, true) {
+        stream.write_refused = true;
+        if cap < self.config.unsent_bytes_max && !std::mem::replace(&mut stream.in_refused_writers, true) {
             let id = stream.id;
-            Self::remember(&mut self.tx.starved, id, &self.streams);
+            Self::push_once(&mut self.tx.refused_writers, id, &self.streams);
         }
     }
 
     /// Tells those whom the session's bound refused a write that they may try again, if they have room now.
     ///
     /// A few are asked each time, and all once a good part has become free, or nothing more will.
-    pub(super) fn wake_starved(&mut self) {
+    pub(super) fn wake_writers(&mut self) {
         const FEW: usize = 8;
         let free = self.send_free();
-        self.tx.starved_at = self.tx.starved_at.min(free);
-        let mut tries = self.tx.starved.len();
+        self.tx.writers_checked_free = self.tx.writers_checked_free.min(free);
+        let mut tries = self.tx.refused_writers.len();
         let lanes = self.subflows.iter().flat_map(|subflow| &subflow.lanes);
         let last = self.control.is_empty() && lanes.filter_map(|lane| lane.tx.waiting_since()).next().is_none();
-        if last || free - self.tx.starved_at > self.send_bytes_max() / 64 {
-            self.tx.starved_at = free;
+        if last || free - self.tx.writers_checked_free > self.send_bytes_max() / 64 {
+            self.tx.writers_checked_free = free;
         } else {
             tries = tries.min(FEW);
         }
         for _ in 0..tries {
-            let Some(id) = self.tx.starved.pop_front() else { return };
+            let Some(id) = self.tx.refused_writers.pop_front() else { return };
             let Some(slot) = self.streams.live_slot(id) else { continue };
             let Some(stream) = self.streams.get(slot) else { continue };
             let (room, cap) = self.write_room(stream);
-            let refused = stream.wants_room && stream.send.is_open();
+            let refused = stream.write_refused && stream.send.is_open();
             let wakes = refused && room > 0 && room >= cap / 2;
             if refused && !wakes {
-                self.tx.starved.push_back(id);
+                self.tx.refused_writers.push_back(id);
             } else if let Some(stream) = self.streams.get_mut(slot) {
-                stream.in_starved = false;
-                stream.wants_room = false;
+                stream.in_refused_writers = false;
+                stream.write_refused = false;
             }
             if wakes {
                 self.events.push_back(Event::Writable(id));

@@ -11,12 +11,12 @@ use bytes::{Buf, Bytes};
 use super::event::Event;
 use super::phase::{Cause, Phase};
 use super::state::Session;
-use super::table::Found;
+use super::table::Lookup;
 use crate::link::path::lane::LaneRx;
-use crate::link::path::subflow::{Asked, State};
+use crate::link::path::subflow::{PendingPong, SubflowState};
 use crate::link::stream::datagram::Datagrams;
 use crate::link::stream::recv::Arrived;
-use crate::link::stream::state::{Stage, Stream};
+use crate::link::stream::state::{Stream, StreamState};
 use crate::link::wire::code::Code;
 use crate::link::wire::content::Key;
 use crate::link::wire::frame::{FLAG_LAST, Frame, kind, trace};
@@ -30,7 +30,7 @@ const FRAMING_ERRORS_MAX: u64 = 3;
 
 /// Where a frame came in.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct Origin {
     index: usize,
     now: Time,
 }
@@ -42,15 +42,15 @@ impl Session {
     /// more, as [`Event::SubflowDown`] says, and what was in flight on it goes elsewhere. After any other violation,
     /// and after the third of that kind, the session is over, and the peer will be told. Bytes for a subflow that the
     /// session does not know are dropped.
-    pub fn input(&mut self, now: Time, id: SubflowId, lane: u16, bytes: Bytes) -> Result<(), Violation> {
+    pub fn receive(&mut self, now: Time, id: SubflowId, lane: u16, bytes: Bytes) -> Result<(), Violation> {
         let result = match self.subflows.iter().position(|subflow| subflow.id == id) {
-            Some(index) if !self.is_ended() => self.input_lane(now, index, usize::from(lane), bytes),
+            Some(index) if !self.is_ended() => self.receive_lane(now, index, usize::from(lane), bytes),
             _ => Ok(()),
         };
         if let Err(violation) = result {
             self.on_violation(now, id, violation);
         }
-        self.after();
+        self.finish_call();
         result
     }
 
@@ -58,16 +58,16 @@ impl Session {
         let framing = matches!(violation, Violation::Frame(_));
         self.stats.framing_errors += u64::from(framing);
         if framing && self.stats.framing_errors < FRAMING_ERRORS_MAX {
-            self.lose(now, id, Code::ProtocolError);
+            self.remove_subflow(now, id, Code::ProtocolError);
         } else {
             self.end(Code::ProtocolError, format!("{violation:?}"), Cause::Violation);
         }
     }
 
-    fn input_lane(&mut self, now: Time, index: usize, lane: usize, mut bytes: Bytes) -> Result<(), Violation> {
+    fn receive_lane(&mut self, now: Time, index: usize, lane: usize, mut bytes: Bytes) -> Result<(), Violation> {
         let id = self.subflows.get(index).map(|subflow| subflow.id);
-        let (place, whole) = (Place { index, now }, bytes.len());
-        self.spare.pins.read(whole);
+        let (origin, whole) = (Origin { index, now }, bytes.len());
+        self.pools.pins.read(whole);
         if let Some(subflow) = self.subflows.get_mut(index) {
             subflow.heard = now;
         }
@@ -80,9 +80,9 @@ impl Session {
             if rx.is_carrying() {
                 bytes.advance(rx.fill(&bytes)?);
                 let Some((header, frame)) = rx.take_carried()? else { return Ok(()) };
-                self.spare.pins.read(frame.len());
-                self.on_bytes(place, lane, header, frame)?;
-                self.spare.pins.read(whole);
+                self.pools.pins.read(frame.len());
+                self.on_whole_frame(origin, lane, header, frame)?;
+                self.pools.pins.read(whole);
                 continue;
             }
             let Some(header) = LaneRx::peek(&bytes)? else {
@@ -90,7 +90,7 @@ impl Session {
                 return Ok(());
             };
             let frame = bytes.split_to(HEADER_BYTES + header.len);
-            self.on_bytes(place, lane, header, frame)?;
+            self.on_whole_frame(origin, lane, header, frame)?;
             if bytes.is_empty() {
                 return Ok(());
             }
@@ -102,58 +102,64 @@ impl Session {
     }
 
     /// One whole frame, header and all.
-    fn on_bytes(&mut self, place: Place, lane: usize, header: Header, mut frame: Bytes) -> Result<(), Violation> {
+    fn on_whole_frame(
+        &mut self,
+        origin: Origin,
+        lane: usize,
+        header: Header,
+        mut frame: Bytes,
+    ) -> Result<(), Violation> {
         let len = frame.len() as u64;
         self.stats.frames[1] += 1;
-        if self.subflows.get(place.index).is_some_and(|subflow| subflow.state == State::Greeting) {
+        if self.subflows.get(origin.index).is_some_and(|subflow| subflow.state == SubflowState::Handshake) {
             let body = frame.get(HEADER_BYTES..).unwrap_or_default();
             trace("received", header, None);
-            return Ok(self.on_hello_ack(place.now, place.index, &Frame::decode(header, body)?)?);
+            return Ok(self.on_hello_ack(origin.now, origin.index, &Frame::decode(header, body)?)?);
         }
         if header.kind == kind::DATA && header.len >= DATA_HEAD_BYTES - HEADER_BYTES {
             frame.advance(HEADER_BYTES);
             let offset = frame.get_u64();
             trace("received", header, None);
-            self.on_data(place, StreamId(header.id), offset, header.flags & FLAG_LAST != 0, frame)?;
+            self.on_data(origin, StreamId(header.id), offset, header.flags & FLAG_LAST != 0, frame)?;
         } else {
             let body = frame.get(HEADER_BYTES..).unwrap_or_default();
             let decoded = Frame::decode(header, body)?;
             trace("received", header, Some(&decoded));
-            self.on_frame(place, &decoded, &frame)?;
+            self.on_frame(origin, &decoded, &frame)?;
         }
-        if let Some(rx) = self.lane_rx(place.index, lane) {
+        if let Some(rx) = self.lane_rx(origin.index, lane) {
             rx.on_processed(len);
             let waiting = rx.unannounced();
-            self.note_processed(place, len, waiting, header.kind);
+            self.on_processed_frame(origin, len, waiting, header.kind);
         }
         Ok(())
     }
 
     /// Decides when what has just been processed is acknowledged.
-    fn note_processed(&mut self, place: Place, len: u64, waiting: u64, frame_kind: u8) {
-        if let Some(subflow) = self.subflows.get_mut(place.index) {
+    fn on_processed_frame(&mut self, origin: Origin, len: u64, waiting: u64, frame_kind: u8) {
+        if let Some(subflow) = self.subflows.get_mut(origin.index) {
             subflow.processed += len;
         }
         if frame_kind == kind::ACK {
             return;
         }
         const FEW: u64 = 64 * 1024;
-        let most = self.acked_bytes(place.now);
+        let most = self.acked_bytes(origin.now);
         self.acks.due |= waiting >= (self.rx.window.size() / 8).clamp(FEW.min(most), most);
         if self.acks.at.is_none() {
-            self.acks.at = Some(place.now.after(self.ack_delay_us()));
+            self.acks.at = Some(origin.now.after(self.ack_delay_us()));
         }
     }
 
-    fn on_frame(&mut self, place: Place, frame: &Frame<'_>, raw: &Bytes) -> Result<(), Violation> {
-        let now = place.now;
+    fn on_frame(&mut self, origin: Origin, frame: &Frame<'_>, raw: &Bytes) -> Result<(), Violation> {
+        let now = origin.now;
         match frame {
             Frame::Open { id, open } => self.on_open(now, StreamId(*id), open),
             Frame::OpenResult { id, result } => self.on_open_result(now, StreamId(*id), result),
             Frame::Data { .. } => Ok(()),
             Frame::Reset { id, code, size } => self.on_reset(now, StreamId(*id), *code, *size),
-            Frame::Absent { id } => {
-                self.on_absent(now, StreamId(*id));
+            Frame::UnknownStream { id } => {
+                self.on_unknown_stream(now, StreamId(*id));
                 Ok(())
             }
             Frame::Stop { id, code } => self.on_stop(now, StreamId(*id), *code),
@@ -169,18 +175,18 @@ impl Session {
             Frame::Ack { lanes } => lanes.iter().try_for_each(|ack| self.on_ack(now, ack)),
             Frame::Datagram { id, .. } => self.on_datagram(now, StreamId(*id), raw.slice(HEADER_BYTES..)),
             Frame::ResumeState { last, states } => Ok(self.on_resume_state(now, *last, *states)?),
-            _ => self.on_session_frame(place, frame),
+            _ => self.on_session_frame(origin, frame),
         }
     }
 
-    fn on_session_frame(&mut self, place: Place, frame: &Frame<'_>) -> Result<(), Violation> {
+    fn on_session_frame(&mut self, origin: Origin, frame: &Frame<'_>) -> Result<(), Violation> {
         match frame {
             Frame::Ping { token } => {
-                if let Some(subflow) = self.subflows.get_mut(place.index) {
-                    subflow.asked = Some(Asked { token: *token, at: place.now });
+                if let Some(subflow) = self.subflows.get_mut(origin.index) {
+                    subflow.pending_pong = Some(PendingPong { token: *token, at: origin.now });
                 }
             }
-            Frame::Pong { token, held_us } => self.on_pong(place, *token, *held_us),
+            Frame::Pong { token, held_us } => self.on_pong(origin, *token, *held_us),
             Frame::Listen { id, open } => self.on_listen(*id, open)?,
             Frame::ListenResult { id, result } => self.on_listen_result(*id, result)?,
             Frame::Unlisten { id } => self.on_unlisten(*id)?,
@@ -200,7 +206,7 @@ impl Session {
                 }
             }
             Frame::Close { code, text } => self.end(*code, (*text).to_owned(), Cause::Peer),
-            other if Self::is_greeting(other.kind()) => return Err(FrameError::UnknownKind(other.kind()).into()),
+            other if Self::is_handshake_frame(other.kind()) => return Err(FrameError::UnknownKind(other.kind()).into()),
             _ => {}
         }
         Ok(())
@@ -209,51 +215,58 @@ impl Session {
     /// Finds the stream that a frame is about; it may be one of the peer's whose OPEN is still on its way.
     ///
     /// `believes` is whether the frame shows that the peer has the stream, so that it must hear if this end has not.
-    fn stream_for(&mut self, now: Time, id: StreamId, believes: bool) -> Result<Option<usize>, Violation> {
+    fn stream_of_frame(&mut self, now: Time, id: StreamId, expects_stream: bool) -> Result<Option<usize>, Violation> {
         let count = self.streams_unopened();
-        let found = self.find_or_add(now, id, believes);
+        let found = self.find_or_insert(now, id, expects_stream);
         if self.streams_unopened() > count {
-            self.note_unopened(now, id);
+            self.record_unopened(now, id);
         }
         found
     }
 
-    fn find_or_add(&mut self, now: Time, id: StreamId, believes: bool) -> Result<Option<usize>, Violation> {
+    fn find_or_insert(&mut self, now: Time, id: StreamId, expects_stream: bool) -> Result<Option<usize>, Violation> {
         if id.opener().is_none() {
             return Err(FrameError::Value.into());
         }
         match self.streams.find(id) {
-            Found::Live(slot) => Ok(Some(slot)),
-            Found::Over => {
+            Lookup::Live(slot) => Ok(Some(slot)),
+            Lookup::Closed => {
                 self.stats.late_frames += 1;
-                self.on_frame_without_stream(id, believes);
+                self.answer_unknown_stream(id, expects_stream);
                 Ok(None)
             }
-            Found::Future if id.opener() != Some(self.role.peer()) => {
+            Lookup::Unopened if id.opener() != Some(self.role.peer()) => {
                 self.stats.stray_frames += 1;
-                self.on_frame_without_stream(id, believes);
+                self.answer_unknown_stream(id, expects_stream);
                 Ok(None)
             }
-            Found::Future if id.index() >= self.rx.streams_announced => Err(Violation::Limit),
-            Found::Future => {
+            Lookup::Unopened if id.index() >= self.rx.streams_announced => Err(Violation::Limit),
+            Lookup::Unopened => {
                 let window = crate::link::stream::credit::Window::new(self.config.stream_bounds(), now);
-                let slot = self.streams.insert(Stream::implied(id, self.tx.peer.stream_credit, window));
+                let slot = self.streams.insert(Stream::implicit(id, self.tx.peer.stream_credit, window));
                 self.rx.unopened.count += 1;
                 if self.is_too_far_ahead() { Err(Violation::Limit) } else { Ok(Some(slot)) }
             }
         }
     }
 
-    fn on_data(&mut self, place: Place, id: StreamId, offset: u64, fin: bool, payload: Bytes) -> Result<(), Violation> {
+    fn on_data(
+        &mut self,
+        origin: Origin,
+        id: StreamId,
+        offset: u64,
+        fin: bool,
+        payload: Bytes,
+    ) -> Result<(), Violation> {
         self.stats.data_bytes[1] += payload.len() as u64;
-        let Some(slot) = self.stream_for(place.now, id, true)? else { return Ok(()) };
+        let Some(slot) = self.stream_of_frame(origin.now, id, true)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
-        self.mix.note(&mut stream.paces[1], place.now, offset, payload.len() as u64);
+        self.mix.note(&mut stream.paces[1], origin.now, offset, payload.len() as u64);
         let before = stream.recv.gaps();
-        let arrived = stream.recv.insert(offset, payload, fin, &mut self.spare)?;
+        let arrived = stream.recv.insert(offset, payload, fin, &mut self.pools)?;
         self.rx.gaps = self.rx.gaps + stream.recv.gaps() - before;
-        self.on_arrived(place.now, arrived)?;
-        self.settle(slot);
+        self.on_arrived(origin.now, arrived)?;
+        self.update_stream(slot);
         Ok(())
     }
 
@@ -274,25 +287,25 @@ impl Session {
         if id.opener() != Some(self.role.peer()) {
             return Err(Violation::Stream);
         }
-        let Some(slot) = self.find_or_add(now, id, true)? else { return Ok(()) };
+        let Some(slot) = self.find_or_insert(now, id, true)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
-        if stream.stage != Stage::Implied {
+        if stream.state != StreamState::Implicit {
             return Ok(());
         }
-        stream.stage = Stage::Offered;
+        stream.state = StreamState::Offered;
         stream.weight = open.weight;
         stream.datagrams = open.kind.has_datagrams().then(Box::default);
         let given_up = (!stream.recv.is_open()).then(|| stream.recv.stopped().unwrap_or(Code::Killed));
         self.on_opened(id);
         if let Some(code) = given_up.or(matches!(self.phase, Phase::Closing { .. }).then_some(Code::Killed)) {
             // It was given up before it was known: the application need not hear of it.
-            let answered = self.answer(id, Stage::Refused, Bound::refused(code));
+            let answered = self.answer(id, StreamState::Refused, Bound::refused(code));
             debug_assert!(answered.is_ok());
-            self.cut(now, id, code);
+            self.abort_stream(now, id, code);
             return Ok(());
         }
         self.push_event(Event::Opened { id, open: open.clone() });
-        self.settle(slot);
+        self.update_stream(slot);
         Ok(())
     }
 
@@ -300,45 +313,45 @@ impl Session {
         if id.opener() != Some(self.role) {
             return Err(Violation::Stream);
         }
-        let Some(slot) = self.stream_for(now, id, true)? else { return Ok(()) };
+        let Some(slot) = self.stream_of_frame(now, id, true)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
-        if stream.stage != Stage::Asked {
+        if stream.state != StreamState::Requested {
             return Ok(());
         }
-        stream.stage = if result.failure.is_some() { Stage::Refused } else { Stage::Running };
+        stream.state = if result.failure.is_some() { StreamState::Refused } else { StreamState::Accepted };
         self.on_opening_acked(slot);
         self.push_event(Event::OpenResult { id, result: result.clone() });
         match result.failure {
-            Some(code) => self.cut(now, id, code),
-            None => self.settle(slot),
+            Some(code) => self.abort_stream(now, id, code),
+            None => self.update_stream(slot),
         }
         Ok(())
     }
 
     fn on_reset(&mut self, now: Time, id: StreamId, code: Code, size: u64) -> Result<(), Violation> {
-        let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
+        let Some(slot) = self.stream_of_frame(now, id, false)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
         let before = stream.recv.gaps();
-        let (arrived, tell) = stream.recv.reset(size, &mut self.spare)?;
+        let (arrived, tell) = stream.recv.reset(size, &mut self.pools)?;
         self.rx.gaps = self.rx.gaps + stream.recv.gaps() - before;
-        let known = matches!(stream.stage, Stage::Asked | Stage::Offered | Stage::Running);
+        let known = matches!(stream.state, StreamState::Requested | StreamState::Offered | StreamState::Accepted);
         if tell && known {
             self.push_event(Event::Reset { id, code });
         }
         self.on_arrived(now, arrived)?;
-        self.settle(slot);
+        self.update_stream(slot);
         Ok(())
     }
 
     fn on_stop(&mut self, now: Time, id: StreamId, code: Code) -> Result<(), Violation> {
-        let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
+        let Some(slot) = self.stream_of_frame(now, id, false)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
         let tell = stream.send.reset_frame().is_none() && !stream.send.is_over();
-        if tell && matches!(stream.stage, Stage::Asked | Stage::Offered | Stage::Running) {
+        if tell && matches!(stream.state, StreamState::Requested | StreamState::Offered | StreamState::Accepted) {
             self.push_event(Event::Stopped { id, code });
         }
         self.reset_send(slot, code);
-        self.settle(slot);
+        self.update_stream(slot);
         Ok(())
     }
 
@@ -346,13 +359,13 @@ impl Session {
         if max > OFFSET_MAX {
             return Err(FrameError::Value.into());
         }
-        let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
-        self.let_go(slot);
+        let Some(slot) = self.stream_of_frame(now, id, false)? else { return Ok(()) };
+        self.clear_quota_wait(slot);
         self.with_send(slot, |send| {
             send.raise_credit(max);
             send.on_taken(taken);
         });
-        self.settle(slot);
+        self.update_stream(slot);
         Ok(())
     }
 
@@ -365,37 +378,37 @@ impl Session {
             self.tx.window = max.saturating_sub(taken);
         }
         if self.tx.credit > self.tx.sent {
-            for _ in 0..self.tx.waiting.len() {
-                let Some(id) = self.tx.waiting.pop_front() else { break };
+            for _ in 0..self.tx.waiting_for_credit.len() {
+                let Some(id) = self.tx.waiting_for_credit.pop_front() else { break };
                 let Some(slot) = self.streams.live_slot(id) else { continue };
-                self.streams.get_mut(slot).into_iter().for_each(|stream| stream.in_waiting = false);
-                self.settle(slot);
+                self.streams.get_mut(slot).into_iter().for_each(|stream| stream.in_waiting_for_credit = false);
+                self.update_stream(slot);
             }
         }
         Ok(())
     }
 
     fn on_blocked(&mut self, now: Time, id: StreamId) -> Result<(), Violation> {
-        let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
+        let Some(slot) = self.stream_of_frame(now, id, false)? else { return Ok(()) };
         let round_us = self.round_us();
         let Some(stream) = self.streams.get_mut(slot) else { return Ok(()) };
         stream.recv.window.on_blocked(now);
         stream.recv.window.widen(stream.recv.held(), now, round_us);
         if stream.recv.window.has_news() {
-            self.queue(Key::Credit(id));
+            self.queue_control(Key::Credit(id));
         }
         Ok(())
     }
 
     fn on_session_blocked(&mut self, now: Time) -> Result<(), Violation> {
         if self.rx.window.on_blocked(now) {
-            self.queue(Key::SessionCredit);
+            self.queue_control(Key::SessionCredit);
         }
         Ok(())
     }
 
     fn on_datagram(&mut self, now: Time, id: StreamId, payload: Bytes) -> Result<(), Violation> {
-        let Some(slot) = self.stream_for(now, id, false)? else { return Ok(()) };
+        let Some(slot) = self.stream_of_frame(now, id, false)? else { return Ok(()) };
         let wanted = self.streams.get(slot).is_some_and(|stream| stream.recv.is_open());
         let keep = |datagrams: &mut Datagrams, full| datagrams.receive(now, Bytes::copy_from_slice(&payload), full);
         if wanted && self.with_datagrams(slot, keep) == Some(true) {
@@ -404,14 +417,14 @@ impl Session {
         Ok(())
     }
 
-    fn on_pong(&mut self, place: Place, token: u64, held_us: u64) {
-        let us = place.now.since(Time::from_us(token)).saturating_sub(held_us);
-        if let Some(subflow) = self.subflows.get_mut(place.index)
-            && token <= place.now.as_us()
+    fn on_pong(&mut self, origin: Origin, token: u64, held_us: u64) {
+        let us = origin.now.since(Time::from_us(token)).saturating_sub(held_us);
+        if let Some(subflow) = self.subflows.get_mut(origin.index)
+            && token <= origin.now.as_us()
         {
-            subflow.path.on_pong(place.now, us);
+            subflow.path.on_pong(origin.now, us);
             let answers = token >= subflow.suspected_at.as_us();
-            self.clear_suspicion(place.now, place.index, answers);
+            self.clear_suspicion(origin.now, origin.index, answers);
         }
     }
 
@@ -424,7 +437,7 @@ impl Session {
         let waits = subflow.lanes.iter().any(|lane| lane.tx.waiting_since().is_some());
         if (answered || !waits) && !subflow.path.carrier_suspects() {
             subflow.suspect = false;
-            subflow.lanes.iter_mut().for_each(|lane| lane.tx.wait_anew(now));
+            subflow.lanes.iter_mut().for_each(|lane| lane.tx.restart_wait(now));
         }
     }
 

@@ -10,23 +10,23 @@ use super::phase::Phase;
 use super::phase::Resume;
 use super::state::Session;
 use crate::link::wire::code::Code;
-use crate::link::wire::frame::{FLAG_LAST, Lines, STREAM_STATE_BYTES, StreamState, frame_with, kind};
+use crate::link::wire::frame::{FLAG_LAST, Lines, STREAM_POSITION_BYTES, StreamPosition, frame_with, kind};
 use crate::link::wire::header::{BODY_BYTES_MAX, FrameError, OFFSET_MAX};
 use crate::link::wire::ids::{StreamId, SubflowId, Time};
 use crate::link::wire::outbox::Outbox;
 
 /// Streams that one frame tells of.
-const STATES_MAX: usize = BODY_BYTES_MAX / STREAM_STATE_BYTES;
+const STATES_MAX: usize = BODY_BYTES_MAX / STREAM_POSITION_BYTES;
 
 impl Session {
     pub(super) fn start_resume(&mut self, subflow: SubflowId) {
-        let overtaken = self.subflow(subflow).is_none_or(|s| s.ups_before != self.ups);
+        let overtaken = self.subflow(subflow).is_none_or(|s| s.up_count_before != self.up_count);
         let alone = self.subflows.len() == 1 && !overtaken;
         self.phase = Phase::Resuming(Resume { subflow, next: Some(0), heard: false, alone });
     }
 
     /// Another subflow is there: from now on acknowledgements may overtake the states.
-    pub(super) fn resume_in_company(&mut self) {
+    pub(super) fn on_join_while_resuming(&mut self) {
         if let Phase::Resuming(resume) = &mut self.phase {
             resume.alone = false;
         }
@@ -43,7 +43,7 @@ impl Session {
         out.frame(|heads| {
             frame_with(heads, kind::RESUME_STATE, flags, 0, |body| {
                 streams.for_each(|(_, stream)| {
-                    let state = StreamState {
+                    let state = StreamPosition {
                         id: stream.id.0,
                         received: stream.recv.contiguous(),
                         credit: stream.recv.window.announced(),
@@ -68,7 +68,7 @@ impl Session {
 
     pub(super) fn on_resumed(&mut self) {
         self.phase = Phase::Open;
-        if std::mem::take(&mut self.parted_told) {
+        if std::mem::take(&mut self.suspended_reported) {
             self.stats.resumes += 1;
             self.push_event(Event::Resumed);
         }
@@ -78,7 +78,7 @@ impl Session {
         &mut self,
         now: Time,
         last: bool,
-        states: Lines<'_, STREAM_STATE_BYTES>,
+        states: Lines<'_, STREAM_POSITION_BYTES>,
     ) -> Result<(), FrameError> {
         states.iter().for_each(|state| self.on_stream_state(now, state));
         if let Phase::Resuming(resume) = &mut self.phase {
@@ -92,7 +92,7 @@ impl Session {
     ///
     /// What the peer has cannot be less than what it has acknowledged, unless other subflows have joined meanwhile,
     /// whose acknowledgements have overtaken the state.
-    fn on_stream_state(&mut self, now: Time, state: StreamState) {
+    fn on_stream_state(&mut self, now: Time, state: StreamPosition) {
         let alone = matches!(&self.phase, Phase::Resuming(resume) if resume.alone);
         let id = StreamId(state.id);
         let Some(slot) = self.streams.live_slot(id) else { return };
@@ -102,7 +102,7 @@ impl Session {
         let fresh = state.received >= send.una() && state.credit >= send.credit() && state.sent >= recv.highest();
         let over = send.reset_frame().is_some() || !recv.is_open();
         if !over && !(whole && (fresh || !alone)) {
-            self.cut(now, id, Code::Internal);
+            self.abort_stream(now, id, Code::Internal);
             return;
         }
         self.with_send(slot, |send| {
@@ -111,6 +111,6 @@ impl Session {
             }
             send.on_received(state.received.min(send.next()));
         });
-        self.settle(slot);
+        self.update_stream(slot);
     }
 }

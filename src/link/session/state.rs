@@ -12,21 +12,21 @@ use std::collections::{BTreeMap, VecDeque};
 use super::config::Config;
 use super::control_queue::Control;
 use super::event::{Event, Progress, Stats};
-use super::listeners::{MyListener, TheirListeners};
+use super::listeners::{RequestedListener, ServedListeners};
 use super::table::Table;
-use super::unopened::{Unopened, Way};
+use super::unopened::{Route, Unopened};
 use crate::link::path::scheduler::Scheduler;
 use crate::link::path::subflow::Subflow;
 use crate::link::stream::credit::Window;
 use crate::link::stream::datagram::Datagrams;
 use crate::link::stream::drr::Drr;
 use crate::link::stream::mix::Mix;
-use crate::link::stream::pools::Spare;
+use crate::link::stream::pools::Pools;
 use crate::link::stream::send::SendStream;
-use crate::link::stream::state::Stage;
+use crate::link::stream::state::StreamState;
 use crate::link::wire::code::Code;
+use crate::link::wire::content::FrameContent;
 use crate::link::wire::content::Key;
-use crate::link::wire::content::Sent;
 use crate::link::wire::hello::{Capability, Limits};
 use crate::link::wire::ids::{BootId, Role, SessionId, StreamId, SubflowId, Time};
 
@@ -42,14 +42,14 @@ pub struct Session {
     pub(super) capabilities: u64,
     pub(super) phase: Phase,
     /// Whether the application believes that the session has no subflow.
-    pub(super) parted_told: bool,
+    pub(super) suspended_reported: bool,
     pub(super) streams: Table,
     pub(super) subflows: Vec<Subflow>,
     pub(super) next_subflow: u16,
     /// The next subflow's number when a node that does not know the session answered first, since a subflow was up.
-    pub(super) doubted_at: Option<u16>,
+    pub(super) unknown_session_mark: Option<u16>,
     /// How often a subflow has come up.
-    pub(super) ups: u64,
+    pub(super) up_count: u64,
     /// At the server: the subflow whose HELLO started the session.
     pub(super) started_on: Option<SubflowId>,
     /// In single mode: the subflow that is used.
@@ -57,24 +57,24 @@ pub struct Session {
     pub(super) control: Control,
     pub(super) drr: Drr,
     /// Streams with pieces to send again, first come first served.
-    pub(super) repair: VecDeque<StreamId>,
-    pub(super) sched: Scheduler,
+    pub(super) retransmit: VecDeque<StreamId>,
+    pub(super) scheduler: Scheduler,
     pub(super) tx: Outgoing,
     pub(super) rx: Incoming,
     pub(super) acks: Acks,
-    pub(super) my_listeners: BTreeMap<u32, MyListener>,
+    pub(super) requested_listeners: BTreeMap<u32, RequestedListener>,
     pub(super) next_listener: u32,
-    pub(super) their_listeners: TheirListeners,
+    pub(super) served_listeners: ServedListeners,
     pub(super) messages: Messages,
     /// Σ of what the datagrams of all streams count for.
     pub(super) datagram_bytes: u64,
     pub(super) going_away: [Option<(Code, String)>; 2],
     /// What has just been sent and is to go on a second subflow too.
-    pub(super) echoes: VecDeque<(SubflowId, Sent)>,
+    pub(super) duplicates: VecDeque<(SubflowId, FrameContent)>,
     /// The stream whose OPEN was the frame before.
     pub(super) just_opened: Option<StreamId>,
     pub(super) events: VecDeque<Event>,
-    pub(super) spare: Spare,
+    pub(super) pools: Pools,
     pub(super) stats: Stats,
     pub(super) mix: Mix,
     /// Whether calls leave the checks out, in debug builds too.
@@ -108,13 +108,13 @@ pub(super) struct Outgoing {
     /// Σ of ranges that streams keep; with the frames in flight at most [`RANGES_MAX`](super::config::RANGES_MAX).
     pub(super) ranges: usize,
     /// Streams that were refused a write because of the session's bound, each once.
-    pub(super) starved: VecDeque<StreamId>,
+    pub(super) refused_writers: VecDeque<StreamId>,
     /// What was free when all of them were last asked whether they have room now, or less if it has been since.
-    pub(super) starved_at: u64,
+    pub(super) writers_checked_free: u64,
     /// The credit at which BLOCKED was last said.
-    pub(super) blocked_told: Option<u64>,
+    pub(super) blocked_reported: Option<u64>,
     /// Streams that have something to send and credit of their own, and wait for the session's; each once.
-    pub(super) waiting: VecDeque<StreamId>,
+    pub(super) waiting_for_credit: VecDeque<StreamId>,
     /// Bytes that may yet be sent twice to fill a gap.
     pub(super) reinject_bytes: u64,
 }
@@ -165,32 +165,32 @@ impl Session {
             boot,
             peer_boot: None,
             capabilities: 0,
-            phase: Phase::Greeting,
-            parted_told: false,
+            phase: Phase::Handshake,
+            suspended_reported: false,
             streams: Table::new(role),
             subflows: Vec::new(),
             next_subflow: 0,
-            doubted_at: None,
+            unknown_session_mark: None,
             started_on: None,
-            ups: 0,
+            up_count: 0,
             single: None,
             control: Control::default(),
             drr: Drr::default(),
-            repair: VecDeque::new(),
-            sched: Scheduler::new(),
+            retransmit: VecDeque::new(),
+            scheduler: Scheduler::new(),
             tx: Outgoing::new(),
             rx: Incoming::new(&config, now),
             acks: Acks::default(),
-            my_listeners: BTreeMap::new(),
+            requested_listeners: BTreeMap::new(),
             next_listener: 1,
-            their_listeners: TheirListeners::default(),
+            served_listeners: ServedListeners::default(),
             messages: Messages::default(),
             datagram_bytes: 0,
             going_away: [None, None],
-            echoes: VecDeque::new(),
+            duplicates: VecDeque::new(),
             just_opened: None,
             events: VecDeque::new(),
-            spare: Spare::default(),
+            pools: Pools::default(),
             stats: Stats::default(),
             mix: Mix::default(),
             unchecked: false,
@@ -248,17 +248,17 @@ impl Session {
 
     /// Returns whether the session has lost all of its subflows and waits for another.
     pub fn is_suspended(&self) -> bool {
-        matches!(self.phase, Phase::Parted { .. })
+        matches!(self.phase, Phase::Suspended { .. })
     }
 
     /// Returns whether the peer has said GOAWAY: it is about to stop, and takes no new streams.
-    pub fn is_left(&self) -> bool {
+    pub fn is_peer_going_away(&self) -> bool {
         self.going_away[1].is_some()
     }
 
     /// Returns whether bytes, or the end of a stream, that the application has handed over are not known to be at the
     /// peer. Streams that were reset do not count.
-    pub fn owes_bytes(&self) -> bool {
+    pub fn has_unacknowledged_data(&self) -> bool {
         self.streams.iter().any(|(_, stream)| !stream.send.is_over() && stream.send.reset_frame().is_none())
     }
 
@@ -292,7 +292,7 @@ impl Session {
     /// Returns true if bytes of a stream wait for the peer's credit and for nothing else.
     pub fn is_out_of_credit(&self, id: StreamId) -> bool {
         let stream = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot));
-        stream.is_some_and(|stream| stream.send.is_blocked() || stream.held_back)
+        stream.is_some_and(|stream| stream.send.is_blocked() || stream.waits_for_quota)
     }
 
     /// How large the receive window of a stream is now, in bytes.
@@ -305,8 +305,8 @@ impl Session {
         self.events.push_back(event);
     }
 
-    /// Queues a control frame about a stream, if it still has a point.
-    pub(super) fn queue(&mut self, key: Key) {
+    /// QueuePool a control frame about a stream, if it still has a point.
+    pub(super) fn queue_control(&mut self, key: Key) {
         match key.stream_bit() {
             None => self.control.push(key),
             Some((id, _)) => {
@@ -320,48 +320,48 @@ impl Session {
     }
 
     /// Draws the conclusions from a change of a stream: who is told, what waits for its turn, whether it is gone.
-    pub(super) fn settle(&mut self, slot: usize) {
+    pub(super) fn update_stream(&mut self, slot: usize) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         let id = stream.id;
-        let offered = stream.stage != Stage::Implied;
+        let offered = stream.state != StreamState::Implicit;
         let mut has_lost = false;
-        if offered && stream.recv.is_open() && stream.recv.ready_bytes() > 0 && !stream.readable_told {
-            stream.readable_told = true;
+        if offered && stream.recv.is_open() && stream.recv.ready_bytes() > 0 && !stream.readable_reported {
+            stream.readable_reported = true;
             self.events.push_back(Event::Readable(id));
         }
-        if offered && stream.recv.finish() && stream.stage != Stage::Refused {
+        if offered && stream.recv.finish() && stream.state != StreamState::Refused {
             self.events.push_back(Event::Fin(id));
         }
         let (has_new, weight) = (stream.has_new(), stream.weight);
-        if stream.send.has_lost() && !stream.in_repair {
-            stream.in_repair = true;
+        if stream.send.has_lost() && !stream.in_retransmit {
+            stream.in_retransmit = true;
             has_lost = true;
         }
         let gone = stream.is_gone();
-        if stream.send.is_blocked() && stream.blocked_told != Some(stream.send.credit()) {
-            stream.blocked_told = Some(stream.send.credit());
-            self.sched.on_stall();
+        if stream.send.is_blocked() && stream.blocked_reported != Some(stream.send.credit()) {
+            stream.blocked_reported = Some(stream.send.credit());
+            self.scheduler.on_stall();
             self.control.push_stream(Key::Blocked(id), &mut stream.queued);
         }
-        if has_new && self.streams.get(slot).is_some_and(|stream| self.way_of(stream) != Way::Nowhere) {
+        if has_new && self.streams.get(slot).is_some_and(|stream| self.route_of(stream) != Route::Blocked) {
             self.drr.enter(slot, weight);
         }
         if has_lost {
-            Self::remember(&mut self.repair, id, &self.streams);
+            Self::push_once(&mut self.retransmit, id, &self.streams);
         }
         if gone {
-            self.bury(slot);
+            self.remove_stream(slot);
         }
     }
 
     /// Takes a stream that is gone out of the table, and lets the peer open another in its place.
-    fn bury(&mut self, slot: usize) {
+    fn remove_stream(&mut self, slot: usize) {
         self.drr.forget(slot);
         let Some(stream) = self.streams.remove(slot) else { return };
         self.datagram_bytes -= stream.datagrams.as_ref().map_or(0, |datagrams| datagrams.cost() as u64);
         debug_assert_eq!((stream.send.held(), stream.send.ranges(), stream.recv.held()), (0, 0, 0));
         self.events.push_back(Event::Gone(stream.id));
-        if stream.mine {
+        if stream.is_local {
             return;
         }
         self.rx.streams_gone = self.rx.streams_gone.saturating_add(1);
@@ -370,22 +370,22 @@ impl Session {
 
     /// Changes the sending side of a stream, and the session's sums with it.
     pub(super) fn with_send<R>(&mut self, slot: usize, change: impl FnOnce(&mut SendStream) -> R) -> Option<R> {
-        self.with_send_and_spare(slot, |send, _| change(send))
+        self.with_send_and_pools(slot, |send, _| change(send))
     }
 
     /// The same, where the change needs room.
-    pub(super) fn with_send_and_spare<R>(
+    pub(super) fn with_send_and_pools<R>(
         &mut self,
         slot: usize,
-        change: impl FnOnce(&mut SendStream, &mut Spare) -> R,
+        change: impl FnOnce(&mut SendStream, &mut Pools) -> R,
     ) -> Option<R> {
         let stream = self.streams.get_mut(slot)?;
         let backlog = stream.backlog();
         let send = &mut stream.send;
         let (held, ranges, next) = (send.held(), send.ranges(), send.next());
-        let result = change(send, &mut self.spare);
+        let result = change(send, &mut self.pools);
         if held > 0 && send.held() == 0 {
-            send.reclaim(&mut self.spare);
+            send.reclaim(&mut self.pools);
         }
         self.tx.held = self.tx.held + send.held() - held;
         self.tx.ranges = self.tx.ranges + send.ranges() - ranges;
@@ -413,8 +413,8 @@ impl Session {
     pub(super) fn reset_send(&mut self, slot: usize, code: Code) {
         if self.with_send(slot, |send| send.reset(code)) == Some(true) {
             let id = self.streams.get(slot).map(|stream| stream.id);
-            id.into_iter().for_each(|id| self.queue(Key::Reset(id)));
-            self.wake_starved();
+            id.into_iter().for_each(|id| self.queue_control(Key::Reset(id)));
+            self.wake_writers();
         }
     }
 
@@ -422,10 +422,10 @@ impl Session {
     pub(super) fn stop_recv(&mut self, now: Time, slot: usize, code: Code) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         let gaps = stream.recv.gaps();
-        let Some(dropped) = stream.recv.stop(code, &mut self.spare) else { return };
+        let Some(dropped) = stream.recv.stop(code, &mut self.pools) else { return };
         self.rx.gaps -= gaps;
         let id = stream.id;
-        self.queue(Key::Stop(id));
+        self.queue_control(Key::Stop(id));
         self.consume_session(now, dropped);
     }
 
@@ -434,12 +434,12 @@ impl Session {
         let round_us = self.round_us();
         self.rx.window.consume(bytes, now, round_us);
         if self.rx.window.is_due() {
-            self.queue(Key::SessionCredit);
+            self.queue_control(Key::SessionCredit);
         }
     }
 
     /// Adds a stream to a list in which each live one is at most once; those that are gone are taken out in time.
-    pub(super) fn remember(list: &mut VecDeque<StreamId>, id: StreamId, streams: &Table) {
+    pub(super) fn push_once(list: &mut VecDeque<StreamId>, id: StreamId, streams: &Table) {
         const SLACK: usize = 64;
         if list.len() > 2 * streams.len() + SLACK {
             list.retain(|id| streams.live_slot(*id).is_some());
@@ -469,34 +469,34 @@ impl Session {
         if self.is_ended() {
             return;
         }
-        let farewell = cause == Cause::Violation;
-        self.phase = Phase::Ended { code, farewell };
+        let sends_close = cause == Cause::Violation;
+        self.phase = Phase::Ended { code, sends_close };
         // A peer that closes in order lacks nothing that was sent to it.
-        let is_content = cause == Cause::Peer && code == Code::Drained;
+        let peer_has_all = cause == Cause::Peer && code == Code::Drained;
         let slots: Vec<usize> = self.streams.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             let Some(stream) = self.streams.remove(slot) else { continue };
-            if stream.has_arrived(is_content) {
-                self.events.push_back(Event::Rest { id: stream.id, bytes: stream.recv.into_rest() });
+            if stream.has_arrived(peer_has_all) {
+                self.events.push_back(Event::Undelivered { id: stream.id, bytes: stream.recv.into_undelivered() });
             } else if stream.is_live()
                 && !stream.recv.is_reset()
-                && matches!(stream.stage, Stage::Asked | Stage::Offered | Stage::Running)
+                && matches!(stream.state, StreamState::Requested | StreamState::Offered | StreamState::Accepted)
             {
                 self.events.push_back(Event::Reset { id: stream.id, code: Code::LinkLost });
             }
             self.drr.forget(slot);
         }
         self.control.clear();
-        self.repair.clear();
-        self.echoes.clear();
-        self.my_listeners.clear();
-        self.their_listeners = TheirListeners::default();
+        self.retransmit.clear();
+        self.duplicates.clear();
+        self.requested_listeners.clear();
+        self.served_listeners = ServedListeners::default();
         self.tx = Outgoing::new();
         self.datagram_bytes = 0;
         self.rx.unopened = Unopened::default();
         self.rx.gaps = 0;
-        self.spare = Spare::default();
-        if !farewell {
+        self.pools = Pools::default();
+        if !sends_close {
             self.subflows.clear();
         }
         self.events.push_back(Event::Ended { code, text });
@@ -518,10 +518,10 @@ impl Outgoing {
             held_max: None,
             backlog: 0,
             ranges: 0,
-            starved: VecDeque::new(),
-            starved_at: 0,
-            blocked_told: None,
-            waiting: VecDeque::new(),
+            refused_writers: VecDeque::new(),
+            writers_checked_free: 0,
+            blocked_reported: None,
+            waiting_for_credit: VecDeque::new(),
             reinject_bytes: 0,
         }
     }

@@ -34,13 +34,13 @@ impl Hasher for IdHasher {
 
 /// What an id stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum Lookup {
     /// A live stream, in this slot.
     Live(usize),
     /// A stream that is over.
-    Over,
+    Closed,
     /// A stream that has not been opened yet.
-    Future,
+    Unopened,
 }
 
 /// See the module's head.
@@ -68,13 +68,13 @@ impl Table {
         }
     }
 
-    pub(super) fn find(&self, id: StreamId) -> Found {
+    pub(super) fn find(&self, id: StreamId) -> Lookup {
         if let Some(&slot) = self.by_id.get(&id) {
-            return Found::Live(slot);
+            return Lookup::Live(slot);
         }
-        let mine = id.opener() == Some(self.role);
-        let is_over = id.index() < self.opened(mine) && (mine || !self.gaps.contains(id.index()));
-        if is_over { Found::Over } else { Found::Future }
+        let local = id.opener() == Some(self.role);
+        let is_over = id.index() < self.opened(local) && (local || !self.gaps.contains(id.index()));
+        if is_over { Lookup::Closed } else { Lookup::Unopened }
     }
 
     pub(super) fn live_slot(&self, id: StreamId) -> Option<usize> {
@@ -95,19 +95,19 @@ impl Table {
     }
 
     /// The id of the next stream of this end's, or of the peer's.
-    pub(super) fn next_id(&self, mine: bool) -> Option<StreamId> {
-        let opener = if mine { self.role } else { self.role.peer() };
-        StreamId::nth(opener, self.opened(mine))
+    pub(super) fn next_id(&self, local: bool) -> Option<StreamId> {
+        let opener = if local { self.role } else { self.role.peer() };
+        StreamId::nth(opener, self.opened(local))
     }
 
     /// Adds a stream that [`Table::find`] calls a future one. Ids of the peer's that it passes over become a gap.
     pub(super) fn insert(&mut self, stream: Stream) -> usize {
-        debug_assert_eq!(self.find(stream.id), Found::Future, "an id is used once");
-        let (id, side) = (stream.id, usize::from(stream.mine));
+        debug_assert_eq!(self.find(stream.id), Lookup::Unopened, "an id is used once");
+        let (id, side) = (stream.id, usize::from(stream.is_local));
         if let (Some(opened), Some(live)) = (self.opened.get_mut(side), self.live.get_mut(side)) {
             *live += 1;
             if id.index() >= *opened {
-                if !stream.mine {
+                if !stream.is_local {
                     self.gaps.push(*opened, id.index());
                 }
                 *opened = id.index() + 1;
@@ -123,7 +123,7 @@ impl Table {
     pub(super) fn remove(&mut self, slot: usize) -> Option<Stream> {
         let stream = self.slots.try_remove(slot)?;
         self.by_id.remove(&stream.id);
-        if let Some(live) = self.live.get_mut(usize::from(stream.mine)) {
+        if let Some(live) = self.live.get_mut(usize::from(stream.is_local)) {
             *live -= 1;
         }
         Some(stream)
@@ -135,13 +135,13 @@ impl Table {
     }
 
     /// Streams that this end has ever opened; ids of the peer's up to the highest that a frame has named.
-    pub(super) fn opened(&self, mine: bool) -> u32 {
-        self.opened.get(usize::from(mine)).copied().unwrap_or(0)
+    pub(super) fn opened(&self, local: bool) -> u32 {
+        self.opened.get(usize::from(local)).copied().unwrap_or(0)
     }
 
     /// Streams of this end's (or of the peer's) that live.
-    pub(super) fn live(&self, mine: bool) -> u32 {
-        self.live.get(usize::from(mine)).copied().unwrap_or(0)
+    pub(super) fn live(&self, local: bool) -> u32 {
+        self.live.get(usize::from(local)).copied().unwrap_or(0)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -175,18 +175,18 @@ mod tests {
     use crate::link::wire::ids::{STREAMS_EVER, Time};
 
     fn stream(id: StreamId) -> Stream {
-        Stream::implied(id, 0, Window::new(Bounds { first: 1, max: 1 }, Time::ZERO))
+        Stream::implicit(id, 0, Window::new(Bounds { first: 1, max: 1 }, Time::ZERO))
     }
 
     #[test]
     fn an_id_is_future_then_live_then_over() {
         let mut table = Table::new(Role::Server);
         let id = table.next_id(false).unwrap();
-        assert_eq!((id, table.find(id)), (StreamId(2), Found::Future));
+        assert_eq!((id, table.find(id)), (StreamId(2), Lookup::Unopened));
         let slot = table.insert(stream(id));
-        assert_eq!(table.find(id), Found::Live(slot));
+        assert_eq!(table.find(id), Lookup::Live(slot));
         table.remove(slot);
-        assert_eq!((table.find(id), table.next_id(false)), (Found::Over, Some(StreamId(4))));
+        assert_eq!((table.find(id), table.next_id(false)), (Lookup::Closed, Some(StreamId(4))));
         assert_eq!((table.opened(false), table.live(false)), (1, 0));
     }
 
@@ -195,13 +195,13 @@ mod tests {
         let mut table = Table::new(Role::Server);
         let slot = table.insert(stream(StreamId(131_072)));
         assert_eq!((table.len(), table.opened(false), table.gaps().ids()), (1, 65_536, 65_535));
-        assert_eq!((table.find(StreamId(2)), table.find(StreamId(131_070))), (Found::Future, Found::Future));
+        assert_eq!((table.find(StreamId(2)), table.find(StreamId(131_070))), (Lookup::Unopened, Lookup::Unopened));
         let second = table.insert(stream(StreamId(700)));
-        assert_eq!((table.find(StreamId(700)), table.gaps().ids()), (Found::Live(second), 65_534));
+        assert_eq!((table.find(StreamId(700)), table.gaps().ids()), (Lookup::Live(second), 65_534));
         table.remove(second);
         table.remove(slot);
-        assert_eq!((table.find(StreamId(700)), table.find(StreamId(131_072))), (Found::Over, Found::Over));
-        assert_eq!(table.find(StreamId(702)), Found::Future);
+        assert_eq!((table.find(StreamId(700)), table.find(StreamId(131_072))), (Lookup::Closed, Lookup::Closed));
+        assert_eq!(table.find(StreamId(702)), Lookup::Unopened);
     }
 
     #[test]
@@ -210,7 +210,7 @@ mod tests {
         table.skip_to(STREAMS_EVER - 1);
         let last = table.next_id(true).unwrap();
         assert_eq!(last, StreamId(u32::MAX - 1));
-        table.insert(Stream { mine: true, ..stream(last) });
+        table.insert(Stream { is_local: true, ..stream(last) });
         assert_eq!(table.next_id(true), None);
     }
 
@@ -218,6 +218,6 @@ mod tests {
     fn ten_thousand_streams_are_found_among_themselves() {
         let mut table = Table::new(Role::Server);
         let slots: Vec<usize> = (0..10_000u32).map(|n| table.insert(stream(StreamId(2 + 2 * n)))).collect();
-        assert!((0..10_000u32).all(|n| table.find(StreamId(2 + 2 * n)) == Found::Live(slots[n as usize])));
+        assert!((0..10_000u32).all(|n| table.find(StreamId(2 + 2 * n)) == Lookup::Live(slots[n as usize])));
     }
 }

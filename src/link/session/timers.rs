@@ -2,7 +2,7 @@
 
 use super::phase::{Cause, Phase};
 use super::state::Session;
-use crate::link::path::subflow::{State, Subflow};
+use crate::link::path::subflow::{Subflow, SubflowState};
 use crate::link::wire::code::Code;
 use crate::link::wire::ids::{SubflowId, Time};
 
@@ -14,9 +14,9 @@ impl Session {
     pub fn poll_timeout(&self) -> Option<Time> {
         let session = match self.phase {
             Phase::Ended { .. } => return None,
-            Phase::Parted { since } => Some(since.after(self.config.hold_us)),
+            Phase::Suspended { since } => Some(since.after(self.config.hold_us)),
             Phase::Closing { since, .. } => Some(since.after(CLOSE_US)),
-            Phase::Greeting | Phase::Open | Phase::Resuming(_) => None,
+            Phase::Handshake | Phase::Open | Phase::Resuming(_) => None,
         };
         let ack = self.acks.at.filter(|_| !self.acks.due);
         let subflows = self.subflows.iter().filter_map(|subflow| self.subflow_timeout(subflow));
@@ -24,12 +24,12 @@ impl Session {
     }
 
     fn subflow_timeout(&self, subflow: &Subflow) -> Option<Time> {
-        if subflow.state == State::Greeting {
+        if subflow.state == SubflowState::Handshake {
             return Some(subflow.since.after(self.config.handshake_us));
         }
         let ping = (subflow.room > 0).then(|| subflow.ping_at(self.config.ping_us()));
         let dead = subflow.heard.after(self.config.dead_us);
-        let late = subflow.late_at().filter(|_| self.may_rescue());
+        let late = subflow.late_at().filter(|_| self.may_reinject());
         [ping, subflow.suspect_at(), late, Some(dead)].into_iter().flatten().min()
     }
 
@@ -39,33 +39,33 @@ impl Session {
             self.acks.due = true;
         }
         match self.phase {
-            Phase::Parted { since } if now.since(since) >= self.config.hold_us => {
-                self.end(Code::LinkLost, "no subflow came back in time".to_owned(), Cause::Own);
+            Phase::Suspended { since } if now.since(since) >= self.config.hold_us => {
+                self.end(Code::LinkLost, "no subflow came back in time".to_owned(), Cause::Local);
             }
             Phase::Closing { since, code, ref text } if now.since(since) >= CLOSE_US => {
                 let text = text.clone();
-                self.end(code, text, Cause::Own);
+                self.end(code, text, Cause::Local);
             }
             _ => {}
         }
         let dead: Vec<SubflowId> = self.subflows.iter().filter(|s| self.is_dead(now, s)).map(|s| s.id).collect();
-        dead.into_iter().for_each(|id| self.lose(now, id, Code::TimedOut));
+        dead.into_iter().for_each(|id| self.remove_subflow(now, id, Code::TimedOut));
         for index in 0..self.subflows.len() {
             if self.subflows.get(index).and_then(Subflow::suspect_at).is_some_and(|at| at <= now) {
                 self.suspect(now, index);
             }
-            if self.may_rescue() && self.subflows.get(index).and_then(Subflow::late_at).is_some_and(|at| at <= now) {
-                self.rescue(now, index);
+            if self.may_reinject() && self.subflows.get(index).and_then(Subflow::late_at).is_some_and(|at| at <= now) {
+                self.reinject_late(now, index);
             }
         }
-        self.give_up_unopened(now);
-        self.after();
+        self.abort_unopened(now);
+        self.finish_call();
     }
 
     fn is_dead(&self, now: Time, subflow: &Subflow) -> bool {
         match subflow.state {
-            State::Greeting => now.since(subflow.since) >= self.config.handshake_us,
-            State::Live => now.since(subflow.heard) >= self.config.dead_us,
+            SubflowState::Handshake => now.since(subflow.since) >= self.config.handshake_us,
+            SubflowState::Live => now.since(subflow.heard) >= self.config.dead_us,
         }
     }
 
@@ -80,7 +80,7 @@ impl Session {
             subflow.suspected_at = now;
             subflow.pinged = None; // asks at once: the answer is what clears it
             self.stats.suspicions += 1;
-            self.move_from_suspects();
+            self.reinject_from_suspects();
         }
     }
 }

@@ -10,16 +10,16 @@ use super::config::FRAMES_SLACK;
 use super::config::RANGES_MAX;
 use super::phase::Phase;
 use super::state::Session;
-use super::unopened::Way;
-use crate::link::path::lane::Outlook;
+use super::unopened::Route;
+use crate::link::path::lane::Expectation;
 use crate::link::path::scheduler::{Candidate, Mode, Need};
 use crate::link::path::subflow::Subflow;
 use crate::link::stream::drr::List;
-use crate::link::stream::quota::SHARE_MIN;
+use crate::link::stream::quota::QUOTA_MIN;
 use crate::link::stream::state::Stream;
+use crate::link::wire::content::FrameContent;
 use crate::link::wire::content::Key;
 use crate::link::wire::content::Piece;
-use crate::link::wire::content::Sent;
 use crate::link::wire::frame::{Class, Frame, LaneAck, frame_with, kind};
 use crate::link::wire::header::{DATA_HEAD_BYTES, FRAME_BYTES_MAX, HEADER_BYTES};
 use crate::link::wire::ids::{SubflowId, Time};
@@ -53,20 +53,20 @@ impl Session {
         if transmit.is_none() {
             for subflow in self.subflows.iter_mut().filter(|s| s.room > 0 && !s.is_full()) {
                 let in_flight = subflow.in_flight();
-                subflow.path.on_starved(now, in_flight);
+                subflow.path.on_app_limited(now, in_flight);
             }
         }
-        self.after();
+        self.finish_call();
         transmit
     }
 
     fn next_frame(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
         if let Phase::Ended { .. } = self.phase {
-            return self.send_farewell(out);
+            return self.send_close(out);
         }
         for index in 0..self.subflows.len() {
             if self.subflows.get(index).is_some_and(|subflow| subflow.room > 0) {
-                let sent = self.send_private(now, index, out);
+                let sent = self.send_subflow_frame(now, index, out);
                 if sent.is_some() {
                     return sent;
                 }
@@ -80,31 +80,31 @@ impl Session {
         if closing {
             return self.send_ack(now, out).or_else(|| self.send_control(now, out));
         }
-        if let Some(sent) = self.send_behind_open(now, out) {
+        if let Some(sent) = self.send_first_data(now, out) {
             return Some(sent);
         }
-        let sent = if self.sched.urgent_first() {
-            self.send_urgent(now, out).or_else(|| self.send_turn(now, out))
+        let sent = if self.scheduler.urgent_first() {
+            self.send_urgent(now, out).or_else(|| self.send_scheduled(now, out))
         } else {
-            self.send_turn(now, out).or_else(|| self.send_urgent(now, out))
+            self.send_scheduled(now, out).or_else(|| self.send_urgent(now, out))
         };
-        sent.or_else(|| self.send_again(now, out))
+        sent.or_else(|| self.send_reinjection(now, out))
     }
 
     fn send_urgent(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
         let sent = self.send_ack(now, out);
-        let sent = sent.or_else(|| self.send_echo(now, out));
-        let sent = sent.or_else(|| self.send_control(now, out)).or_else(|| self.send_repair(now, out));
+        let sent = sent.or_else(|| self.send_duplicate(now, out));
+        let sent = sent.or_else(|| self.send_control(now, out)).or_else(|| self.send_retransmit(now, out));
         if sent.is_some() {
-            self.sched.on_urgent();
+            self.scheduler.on_urgent();
         }
         sent
     }
 
     /// Ranks the subflows that may be used: the active ones, or the backups, or whatever lives.
     fn rank(&mut self, now: Time) {
-        self.sched.on_time(now);
-        self.sched.return_us = self.shortest_us() / 2 + self.ack_delay_us();
+        self.scheduler.on_time(now);
+        self.scheduler.return_us = self.shortest_us() / 2 + self.ack_delay_us();
         let grade = |s: &Subflow| match (s.class(), s.suspect) {
             _ if !s.is_live() => 0,
             (Class::Active, false) => 4,
@@ -130,16 +130,16 @@ impl Session {
             let arrival_us = s.path.arrival_us(s.in_flight(), s.path.frame_bytes(), rate);
             Candidate { index, arrival_us, rate, ready, full }
         });
-        self.sched.rank(candidates);
+        self.scheduler.rank(candidates);
     }
 
     /// Frames that can only go on one subflow.
-    fn send_private(&mut self, now: Time, index: usize, out: &mut Outbox) -> Option<Transmit> {
+    fn send_subflow_frame(&mut self, now: Time, index: usize, out: &mut Outbox) -> Option<Transmit> {
         let keepalive_us = self.config.ping_us();
         let before = out.len();
         let subflow = self.subflows.get_mut(index)?;
-        if let Some(greeting) = subflow.greeting.take() {
-            out.frame(|heads| heads.extend_from_slice(&greeting));
+        if let Some(hello_bytes) = subflow.hello_bytes.take() {
+            out.frame(|heads| heads.extend_from_slice(&hello_bytes));
             let bytes = out.len() - before;
             subflow.room = subflow.room.saturating_sub(bytes);
             self.stats.frames[0] += 1;
@@ -151,10 +151,10 @@ impl Session {
         let id = subflow.id;
         if self.write_resume_state(id, out) {
             self.check_resumed();
-            return self.note(now, index, 0, before, out, Sent::Nothing);
+            return self.record_sent(now, index, 0, before, out, FrameContent::Nothing);
         }
         let subflow = self.subflows.get_mut(index)?;
-        if let Some(asked) = subflow.asked.take() {
+        if let Some(asked) = subflow.pending_pong.take() {
             out.frame(|h| Frame::Pong { token: asked.token, held_us: now.since(asked.at) }.encode(h));
         } else if subflow.ping_at(keepalive_us) <= now {
             subflow.pinged = Some(now);
@@ -163,18 +163,18 @@ impl Session {
         } else {
             return None;
         }
-        self.note(now, index, 0, before, out, Sent::Nothing)
+        self.record_sent(now, index, 0, before, out, FrameContent::Nothing)
     }
 
     /// Books a frame that was appended to `out` since it held `before` bytes.
-    pub(super) fn note(
+    pub(super) fn record_sent(
         &mut self,
         now: Time,
         index: usize,
         lane: u16,
         before: usize,
         out: &Outbox,
-        what: Sent,
+        what: FrameContent,
     ) -> Option<Transmit> {
         let bytes = out.len() - before;
         let alone = self.subflows.len() == 1;
@@ -182,8 +182,8 @@ impl Session {
         subflow.room = subflow.room.saturating_sub(bytes);
         let full = subflow.frames() >= self.config.lane_frames_max + FRAMES_SLACK;
         let queued = subflow.in_flight() + bytes as u64;
-        let outlook = Outlook::new(queued, if alone { u64::MAX } else { subflow.path.late_us(queued) });
-        subflow.lanes.get_mut(usize::from(lane))?.tx.on_sent(now, bytes as u64, what, outlook, full);
+        let expected = Expectation::new(queued, if alone { u64::MAX } else { subflow.path.late_us(queued) });
+        subflow.lanes.get_mut(usize::from(lane))?.tx.on_sent(now, bytes as u64, what, expected, full);
         self.stats.frames[0] += 1;
         Some(Transmit { subflow: subflow.id, lane, bytes })
     }
@@ -210,7 +210,7 @@ impl Session {
                 }
             });
         });
-        self.note(now, index, 0, before, out, Sent::Ack)
+        self.record_sent(now, index, 0, before, out, FrameContent::Ack)
     }
 
     /// The subflow for an acknowledgement: the fastest, unless that has fallen silent while another speaks. An end that
@@ -220,26 +220,26 @@ impl Session {
     /// A subflow that is full of frames takes it too: if acknowledgements waited for room, two full ends would wait for
     /// each other.
     fn ack_subflow(&self) -> Option<usize> {
-        let first = self.subflows.get(self.sched.first()?.index)?;
-        let heard = self.sched.usable().filter_map(|index| self.subflows.get(index)).map(|s| s.heard).max()?;
+        let first = self.subflows.get(self.scheduler.first()?.index)?;
+        let heard = self.scheduler.usable().filter_map(|index| self.subflows.get(index)).map(|s| s.heard).max()?;
         let speaks = |s: &Subflow| heard.since(s.heard) <= SILENCE_US.max(first.path.rtt_us());
-        let index = self.sched.usable().find(|index| self.subflows.get(*index).is_some_and(speaks))?;
+        let index = self.scheduler.usable().find(|index| self.subflows.get(*index).is_some_and(speaks))?;
         self.subflows.get(index).filter(|s| s.room > 0).map(|_| index)
     }
 
     /// The oldest piece of the next stream that has lost some.
-    fn send_repair(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
-        let fastest = self.sched.fastest()?;
-        let mut tries = self.repair.len().min(TRIES_MAX);
-        while let Some(&id) = self.repair.front() {
+    fn send_retransmit(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
+        let fastest = self.scheduler.fastest()?;
+        let mut tries = self.retransmit.len().min(TRIES_MAX);
+        while let Some(&id) = self.retransmit.front() {
             let slot = self.streams.live_slot(id);
-            let way = slot.and_then(|slot| self.streams.get(slot)).map_or(Way::Any, |stream| self.way_of(stream));
-            let Some(index) = self.place_on(way, true, || Some(fastest)) else {
+            let route = slot.and_then(|slot| self.streams.get(slot)).map_or(Route::Any, |stream| self.route_of(stream));
+            let Some(index) = self.choose_subflow(route, true, || Some(fastest)) else {
                 tries -= 1;
                 if tries == 0 {
                     return None;
                 }
-                self.repair.rotate_left(1);
+                self.retransmit.rotate_left(1);
                 continue;
             };
             let max = self.frame_bytes(index);
@@ -249,36 +249,36 @@ impl Session {
                 self.stats.resent_bytes += u64::from(piece.len);
                 return self.send_piece(now, index, slot, piece, out);
             }
-            self.repair.pop_front();
+            self.retransmit.pop_front();
             if let Some(stream) = slot.and_then(|slot| self.streams.get_mut(slot)) {
-                stream.in_repair = false;
+                stream.in_retransmit = false;
             }
         }
         None
     }
 
     /// The next of the streams whose turn it is: the new ones, then the others.
-    fn send_turn(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
+    fn send_scheduled(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
         let outstanding = self.tx.ranges + self.subflows.iter().map(Subflow::frames).sum::<usize>();
-        if !self.sched.any_ready() || outstanding >= RANGES_MAX {
+        if !self.scheduler.any_ready() || outstanding >= RANGES_MAX {
             return None;
         }
-        let sent = self.send_from(now, List::New, out).or_else(|| self.send_from(now, List::Old, out));
+        let sent = self.send_from_list(now, List::New, out).or_else(|| self.send_from_list(now, List::Old, out));
         if sent.is_some() {
-            self.sched.on_other();
+            self.scheduler.on_other();
         }
         sent
     }
 
-    fn send_from(&mut self, now: Time, list: List, out: &mut Outbox) -> Option<Transmit> {
+    fn send_from_list(&mut self, now: Time, list: List, out: &mut Outbox) -> Option<Transmit> {
         let mut tries = self.drr.len(list).clamp(1, TRIES_MAX);
         while let Some(slot) = self.drr.head(list) {
             let Some(need) = self.need(slot, list) else {
                 self.drr.leave(list);
                 continue;
             };
-            let way = self.streams.get(slot).map_or(Way::Any, |stream| self.way_of(stream));
-            if let Some(index) = self.place_on(way, need.sparse, || self.sched.place(need)) {
+            let route = self.streams.get(slot).map_or(Route::Any, |stream| self.route_of(stream));
+            if let Some(index) = self.choose_subflow(route, need.sparse, || self.scheduler.place(need)) {
                 let sent = self.send_next(now, index, slot, out);
                 let more = self.streams.get(slot).is_some_and(|stream| stream.has_new());
                 self.drr.sent(list, sent.map_or(0, |transmit| transmit.bytes as u64), more);
@@ -288,43 +288,45 @@ impl Session {
                 continue;
             }
             tries -= 1;
-            if list == List::New && way == Way::Any || tries == 0 {
+            if list == List::New && route == Route::Any || tries == 0 {
                 return None;
             }
             // A new stream stays one while the lane of its OPEN is busy: in the old list it would be bulk.
-            if way == Way::Any { self.drr.rotate(list) } else { self.drr.pass(list) }
+            if route == Route::Any { self.drr.rotate(list) } else { self.drr.pass(list) }
         }
         None
     }
 
     /// Sends the small first data of a stream directly behind its OPEN. Later the subflow of the OPEN may be busy, and the
     /// data may use no other.
-    fn send_behind_open(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
+    fn send_first_data(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
         let slot = self.streams.live_slot(self.just_opened.take()?)?;
         let need = self.need(slot, List::New).filter(|need| need.sparse)?;
-        let way = self.way_of(self.streams.get(slot)?);
-        let index = self.place_on(way, need.sparse, || None)?;
+        let route = self.route_of(self.streams.get(slot)?);
+        let index = self.choose_subflow(route, need.sparse, || None)?;
         self.send_next(now, index, slot, out)
     }
 
     /// The subflow for a piece of a stream: one behind whose OPEN it comes, or where `any` says if that is known.
-    fn place_on(&self, way: Way, urgent: bool, any: impl FnOnce() -> Option<usize>) -> Option<usize> {
-        match way {
-            Way::Any => any(),
-            _ => self.sched.ready(urgent).find(|index| self.subflows.get(*index).is_some_and(|s| way.allows(s.id))),
+    fn choose_subflow(&self, route: Route, urgent: bool, any: impl FnOnce() -> Option<usize>) -> Option<usize> {
+        match route {
+            Route::Any => any(),
+            _ => {
+                self.scheduler.ready(urgent).find(|index| self.subflows.get(*index).is_some_and(|s| route.allows(s.id)))
+            }
         }
     }
 
     /// The lane of a subflow for the pieces of a stream: that of its OPEN, as long as that may be on its way.
     pub(super) fn lane_of(&self, index: usize, stream: &Stream) -> Option<u16> {
         let subflow = self.subflows.get(index)?;
-        Some(if self.way_of(stream) == Way::Any { subflow.lane_for(stream.id) } else { 0 })
+        Some(if self.route_of(stream) == Route::Any { subflow.lane_for(stream.id) } else { 0 })
     }
 
     /// What the next frame of a stream asks of a subflow; nothing if it has none that may leave.
     fn need(&mut self, slot: usize, list: List) -> Option<Need> {
         let stream = self.streams.get(slot)?;
-        if self.way_of(stream) == Way::Nowhere {
+        if self.route_of(stream) == Route::Blocked {
             return None;
         }
         let session_room = self.tx.credit.saturating_sub(self.tx.sent);
@@ -334,14 +336,14 @@ impl Session {
             Some(datagrams) => datagrams.outgoing_len() as u64,
             None if !stream.send.has_new() => return None,
             None if sendable > 0 && session_room == 0 => {
-                self.wait_for_session(slot);
+                self.wait_for_session_credit(slot);
                 return None;
             }
-            None if sendable > 0 && self.room_of(stream) < sendable.min(SHARE_MIN) => {
-                self.hold_back(slot);
+            None if sendable > 0 && self.send_quota_left(stream) < sendable.min(QUOTA_MIN) => {
+                self.wait_for_quota(slot);
                 return None;
             }
-            None => sendable.min(self.config.frame_bytes_max).min(session_room).min(self.room_of(stream)),
+            None => sendable.min(self.config.frame_bytes_max).min(session_room).min(self.send_quota_left(stream)),
         };
         let session_window = session_room + self.in_flight();
         Some(Need {
@@ -358,23 +360,23 @@ impl Session {
     }
 
     /// The session has run out of credit: says so once for each value of it, and remembers who waits.
-    fn wait_for_session(&mut self, slot: usize) {
+    fn wait_for_session_credit(&mut self, slot: usize) {
         if let Some(stream) = self.streams.get_mut(slot)
-            && !std::mem::replace(&mut stream.in_waiting, true)
+            && !std::mem::replace(&mut stream.in_waiting_for_credit, true)
         {
             let id = stream.id;
-            Self::remember(&mut self.tx.waiting, id, &self.streams);
+            Self::push_once(&mut self.tx.waiting_for_credit, id, &self.streams);
         }
-        self.sched.on_stall();
-        if self.tx.blocked_told != Some(self.tx.credit) {
-            self.tx.blocked_told = Some(self.tx.credit);
-            self.queue(Key::SessionBlocked);
+        self.scheduler.on_stall();
+        if self.tx.blocked_reported != Some(self.tx.credit) {
+            self.tx.blocked_reported = Some(self.tx.credit);
+            self.queue_control(Key::SessionBlocked);
         }
     }
 
     fn send_next(&mut self, now: Time, index: usize, slot: usize, out: &mut Outbox) -> Option<Transmit> {
         let session_room = self.tx.credit.saturating_sub(self.tx.sent);
-        let room = self.room_of(self.streams.get(slot)?);
+        let room = self.send_quota_left(self.streams.get(slot)?);
         let stream = self.streams.get(slot)?;
         if stream.datagrams.as_ref().is_some_and(|datagrams| datagrams.has_outgoing()) {
             let id = stream.id;
@@ -382,7 +384,7 @@ impl Session {
             let before = out.len();
             out.frame(|heads| Frame::Datagram { id: id.0, payload: &payload }.encode(heads));
             let lane = self.lane_of(index, self.streams.get(slot)?)?;
-            return self.note(now, index, lane, before, out, Sent::Nothing);
+            return self.record_sent(now, index, lane, before, out, FrameContent::Nothing);
         }
         let max = self.frame_bytes(index).min(session_room).min(room);
         let piece =
@@ -393,7 +395,7 @@ impl Session {
         self.on_room(slot);
         let transmit = self.send_piece(now, index, slot, piece, out);
         if self.streams.get(slot).is_some_and(|stream| stream.send.is_blocked()) {
-            self.settle(slot);
+            self.update_stream(slot);
         }
         transmit
     }
@@ -408,11 +410,11 @@ impl Session {
     fn on_room(&mut self, slot: usize) {
         let cap = self.config.unsent_bytes_max;
         if let Some(stream) = self.streams.get_mut(slot)
-            && stream.wants_room
+            && stream.write_refused
             && stream.send.unsent() <= cap / 2
             && stream.send.is_open()
         {
-            stream.wants_room = false;
+            stream.write_refused = false;
             self.events.push_back(super::event::Event::Writable(stream.id));
         }
     }
@@ -434,13 +436,13 @@ impl Session {
         debug_assert_eq!(out.len() - before, DATA_HEAD_BYTES + piece.len as usize);
         self.stats.data_bytes[0] += u64::from(piece.len);
         let lane = self.lane_of(index, stream)?;
-        self.echo(index, Sent::Data(id, piece));
-        self.note(now, index, lane, before, out, Sent::Data(id, piece))
+        self.queue_duplicate(index, FrameContent::Data(id, piece));
+        self.record_sent(now, index, lane, before, out, FrameContent::Data(id, piece))
     }
 
     /// A word to a peer that broke the protocol, once on each subflow.
-    fn send_farewell(&mut self, out: &mut Outbox) -> Option<Transmit> {
-        let Phase::Ended { code, farewell: true } = self.phase else { return None };
+    fn send_close(&mut self, out: &mut Outbox) -> Option<Transmit> {
+        let Phase::Ended { code, sends_close: true } = self.phase else { return None };
         let index = self.subflows.iter().position(|subflow| subflow.room > HEADER_BYTES)?;
         let subflow = self.subflows.remove(index);
         let before = out.len();

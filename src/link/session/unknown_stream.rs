@@ -13,7 +13,7 @@
 
 use super::event::Event;
 use super::state::Session;
-use crate::link::stream::state::Stage;
+use crate::link::stream::state::StreamState;
 use crate::link::wire::code::Code;
 use crate::link::wire::content::Key;
 use crate::link::wire::ids::{StreamId, Time};
@@ -21,31 +21,31 @@ use crate::link::wire::open::Bound;
 
 impl Session {
     /// A frame was about a stream that is not here. `believes` is whether its sender seems to have the stream.
-    pub(super) fn on_frame_without_stream(&mut self, id: StreamId, believes: bool) {
-        if believes {
-            self.queue(Key::Absent(id));
+    pub(super) fn answer_unknown_stream(&mut self, id: StreamId, expects_stream: bool) {
+        if expects_stream {
+            self.queue_control(Key::UnknownStream(id));
         }
     }
 
     /// The peer has no such stream. If this end has one whose two sides have not both come to their end, the peer will
     /// never finish it.
-    pub(super) fn on_absent(&mut self, now: Time, id: StreamId) {
+    pub(super) fn on_unknown_stream(&mut self, now: Time, id: StreamId) {
         let Some(slot) = self.streams.live_slot(id) else { return };
         let Some(stream) = self.streams.get_mut(slot) else { return };
         if stream.send.has_sent_all() && (stream.recv.is_complete() || stream.recv.is_over()) {
             return;
         }
         let code = Code::ProtocolError;
-        let asked = stream.stage == Stage::Asked;
-        let known = matches!(stream.stage, Stage::Offered | Stage::Running);
+        let requested = stream.state == StreamState::Requested;
+        let known = matches!(stream.state, StreamState::Offered | StreamState::Accepted);
         let writes = !stream.send.is_over() && stream.send.reset_frame().is_none();
         let before = stream.recv.gaps();
         let highest = stream.recv.highest();
-        let (arrived, cut_short) = stream.recv.reset(highest, &mut self.spare).unwrap_or_default();
+        let (arrived, cut_short) = stream.recv.reset(highest, &mut self.pools).unwrap_or_default();
         self.rx.gaps = self.rx.gaps + stream.recv.gaps() - before;
-        let never_opened = stream.stage == Stage::Implied;
-        if stream.stage != Stage::Running {
-            stream.stage = Stage::Refused;
+        let never_opened = stream.state == StreamState::Implicit;
+        if stream.state != StreamState::Accepted {
+            stream.state = StreamState::Refused;
         }
         self.on_opening_acked(slot);
         if never_opened {
@@ -55,7 +55,7 @@ impl Session {
             send.reset(code);
             send.on_reset_acked();
         });
-        if asked {
+        if requested {
             self.push_event(Event::OpenResult { id, result: Bound::refused(code) });
         }
         if known && writes {
@@ -65,7 +65,7 @@ impl Session {
             self.push_event(Event::Reset { id, code });
         }
         self.consume_session(now, arrived.dropped);
-        self.wake_starved();
-        self.settle(slot);
+        self.wake_writers();
+        self.update_stream(slot);
     }
 }

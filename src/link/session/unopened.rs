@@ -43,21 +43,21 @@ pub(super) struct Unopened {
 
 /// Where the DATA of a stream may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Route {
     /// Anywhere.
     Any,
     /// Only behind the OPEN: on the first lane of these subflows.
-    Behind([Option<SubflowId>; 2]),
+    BehindOpen([Option<SubflowId>; 2]),
     /// Nowhere before the OPEN has been sent.
-    Nowhere,
+    Blocked,
 }
 
-impl Way {
+impl Route {
     pub(super) fn allows(self, id: SubflowId) -> bool {
         match self {
-            Way::Any => true,
-            Way::Behind(subflows) => subflows.contains(&Some(id)),
-            Way::Nowhere => false,
+            Route::Any => true,
+            Route::BehindOpen(subflows) => subflows.contains(&Some(id)),
+            Route::Blocked => false,
         }
     }
 }

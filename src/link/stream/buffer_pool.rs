@@ -1,4 +1,4 @@
-//! Buffers for small payloads that are used again.
+//! BufferPool for small payloads that are used again.
 
 /// Bytes of all buffers that are kept.
 const KEPT_BYTES_MAX: usize = 1024 * 1024;
@@ -6,15 +6,15 @@ const KEPT_BYTES_MAX: usize = 1024 * 1024;
 const BUFFER_BYTES_MAX: usize = 16 * 1024;
 /// What a buffer counts for at least.
 const BUFFER_COST_MIN: usize = 256;
-/// Buffers that nobody uses.
+/// BufferPool that nobody uses.
 #[derive(Debug, Default)]
-pub(in crate::link) struct Buffers {
+pub(in crate::link) struct BufferPool {
     bufs: Vec<Vec<u8>>,
     /// What those in `bufs` count for.
     kept: usize,
 }
 
-impl Buffers {
+impl BufferPool {
     /// An empty buffer, a used one if there is any.
     pub(in crate::link) fn take(&mut self) -> Vec<u8> {
         let buf = self.bufs.pop().unwrap_or_default();

@@ -17,16 +17,16 @@ pub(in crate::link) enum List {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Place {
+enum Membership {
     #[default]
-    Out,
+    None,
     New,
     Old,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Turn {
-    place: Place,
+struct Entry {
+    membership: Membership,
     deficit: i64,
     weight: u8,
     /// Rises when the slot is forgotten: what is in a list with an older value counts for nothing.
@@ -41,20 +41,21 @@ type Ticket = (usize, u32);
 pub(in crate::link) struct Drr {
     new: VecDeque<Ticket>,
     old: VecDeque<Ticket>,
-    turns: Vec<Turn>,
+    entries: Vec<Entry>,
 }
 
 impl Drr {
     /// The stream has something to send. If it had nothing before, it is new.
     pub(in crate::link) fn enter(&mut self, slot: usize, weight: u8) {
-        if self.turns.len() <= slot {
-            self.turns.resize(slot + 1, Turn::default());
+        if self.entries.len() <= slot {
+            self.entries.resize(slot + 1, Entry::default());
         }
-        let Some(turn) = self.turns.get_mut(slot) else { return };
-        if turn.place == Place::Out {
+        let Some(entry) = self.entries.get_mut(slot) else { return };
+        if entry.membership == Membership::None {
             let weight = weight.max(1);
-            *turn = Turn { place: Place::New, deficit: QUANTUM * i64::from(weight), weight, epoch: turn.epoch };
-            self.new.push_back((slot, turn.epoch));
+            *entry =
+                Entry { membership: Membership::New, deficit: QUANTUM * i64::from(weight), weight, epoch: entry.epoch };
+            self.new.push_back((slot, entry.epoch));
         }
     }
 
@@ -62,13 +63,13 @@ impl Drr {
     pub(in crate::link) fn head(&mut self, list: List) -> Option<usize> {
         loop {
             let &(slot, epoch) = self.list(list).front()?;
-            let turn = self.turns.get_mut(slot)?;
-            if turn.epoch != epoch {
+            let entry = self.entries.get_mut(slot)?;
+            if entry.epoch != epoch {
                 self.list(list).pop_front();
-            } else if turn.deficit > 0 {
+            } else if entry.deficit > 0 {
                 return Some(slot);
             } else {
-                turn.deficit += QUANTUM * i64::from(turn.weight);
+                entry.deficit += QUANTUM * i64::from(entry.weight);
                 self.rotate(list);
             }
         }
@@ -77,8 +78,8 @@ impl Drr {
     /// The stream at the head has sent a frame of `bytes`. `more` is whether it has another.
     pub(in crate::link) fn sent(&mut self, list: List, bytes: u64, more: bool) {
         let Some(&(slot, _)) = self.list(list).front() else { return };
-        if let Some(turn) = self.turns.get_mut(slot) {
-            turn.deficit -= i64::try_from(bytes).unwrap_or(QUANTUM);
+        if let Some(entry) = self.entries.get_mut(slot) {
+            entry.deficit -= i64::try_from(bytes).unwrap_or(QUANTUM);
         }
         if !more {
             self.leave(list);
@@ -90,14 +91,14 @@ impl Drr {
         if list == List::New {
             self.rotate(list);
         } else if let Some((slot, _)) = self.old.pop_front() {
-            self.set_place(slot, Place::Out);
+            self.set_membership(slot, Membership::None);
         }
     }
 
     /// The stream at the head goes behind the others, and keeps what it may still send in this round.
     pub(in crate::link) fn rotate(&mut self, list: List) {
         if let Some(ticket) = self.list(list).pop_front() {
-            self.set_place(ticket.0, Place::Old);
+            self.set_membership(ticket.0, Membership::Old);
             self.old.push_back(ticket);
         }
     }
@@ -119,16 +120,16 @@ impl Drr {
 
     /// The slot is free, or is about to be used by another stream.
     pub(in crate::link) fn forget(&mut self, slot: usize) {
-        if let Some(turn) = self.turns.get_mut(slot)
-            && turn.place != Place::Out
+        if let Some(entry) = self.entries.get_mut(slot)
+            && entry.membership != Membership::None
         {
-            turn.place = Place::Out;
-            turn.epoch = turn.epoch.wrapping_add(1);
+            entry.membership = Membership::None;
+            entry.epoch = entry.epoch.wrapping_add(1);
         }
     }
 
     pub(in crate::link) fn holds(&self, slot: usize) -> bool {
-        self.turns.get(slot).is_some_and(|turn| turn.place != Place::Out)
+        self.entries.get(slot).is_some_and(|entry| entry.membership != Membership::None)
     }
 
     fn list(&mut self, list: List) -> &mut VecDeque<Ticket> {
@@ -138,9 +139,9 @@ impl Drr {
         }
     }
 
-    fn set_place(&mut self, slot: usize, place: Place) {
-        if let Some(turn) = self.turns.get_mut(slot) {
-            turn.place = place;
+    fn set_membership(&mut self, slot: usize, membership: Membership) {
+        if let Some(entry) = self.entries.get_mut(slot) {
+            entry.membership = membership;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Queues of streams that hold nothing now, and are used again.
+//! QueuePool of streams that hold nothing now, and are used again.
 
 use std::collections::VecDeque;
 
@@ -10,9 +10,9 @@ const QUEUE_ENTRIES_MAX: usize = 256;
 /// A queue goes to a stream and back in its box: the pointer is all that moves, and all that an idle stream has.
 type Boxed<T> = Box<VecDeque<T>>;
 
-/// Queues that hold nothing now.
+/// QueuePool that hold nothing now.
 #[derive(Debug)]
-pub(in crate::link) struct Queues<T> {
+pub(in crate::link) struct QueuePool<T> {
     queues: Vec<Boxed<T>>,
     /// What those in `queues` have room for.
     entries: usize,
@@ -22,13 +22,13 @@ pub(in crate::link) struct Queues<T> {
 #[derive(Debug)]
 pub(in crate::link) struct Queue<T>(Option<Boxed<T>>);
 
-impl<T> Default for Queues<T> {
-    fn default() -> Queues<T> {
-        Queues { queues: Vec::new(), entries: 0 }
+impl<T> Default for QueuePool<T> {
+    fn default() -> QueuePool<T> {
+        QueuePool { queues: Vec::new(), entries: 0 }
     }
 }
 
-impl<T> Queues<T> {
+impl<T> QueuePool<T> {
     #[inline]
     fn take(&mut self) -> Boxed<T> {
         let queue = self.queues.pop().unwrap_or_default();
@@ -53,15 +53,15 @@ impl<T> Queue<T> {
 
     /// The queue with room for more.
     #[inline]
-    pub(in crate::link) fn lend(&mut self, spare: &mut Queues<T>) -> &mut VecDeque<T> {
-        self.0.get_or_insert_with(|| spare.take())
+    pub(in crate::link) fn lend(&mut self, pools: &mut QueuePool<T>) -> &mut VecDeque<T> {
+        self.0.get_or_insert_with(|| pools.take())
     }
 
     /// Takes the room, if the queue holds nothing. Answers whether that is so.
     #[inline]
-    pub(in crate::link) fn reclaim(&mut self, spare: &mut Queues<T>) -> bool {
+    pub(in crate::link) fn reclaim(&mut self, pools: &mut QueuePool<T>) -> bool {
         match self.0.take_if(|queue| queue.is_empty()) {
-            Some(queue) => spare.give(queue),
+            Some(queue) => pools.give(queue),
             None => return self.0.is_none(),
         }
         true
@@ -104,26 +104,26 @@ mod tests {
 
     #[test]
     fn an_empty_queue_has_no_room_and_gets_the_same_again() {
-        let (mut spare, mut queue) = (Queues::default(), Queue::new());
-        queue.lend(&mut spare).extend(0..5);
-        assert!(!queue.reclaim(&mut spare), "one that holds something keeps it");
+        let (mut pools, mut queue) = (QueuePool::default(), Queue::new());
+        queue.lend(&mut pools).extend(0..5);
+        assert!(!queue.reclaim(&mut pools), "one that holds something keeps it");
         assert_eq!((queue.iter().count(), queue.front()), (5, Some(&0)));
         let queued = queue.held().unwrap();
         let room = queued.capacity();
         queued.clear();
-        assert!(queue.reclaim(&mut spare) && queue.reclaim(&mut spare));
-        assert!(queue.held().is_none() && spare.entries == room);
-        assert_eq!((Queue::new().lend(&mut spare).capacity(), spare.entries), (room, 0));
+        assert!(queue.reclaim(&mut pools) && queue.reclaim(&mut pools));
+        assert!(queue.held().is_none() && pools.entries == room);
+        assert_eq!((Queue::new().lend(&mut pools).capacity(), pools.entries), (room, 0));
     }
 
     #[test]
     fn what_is_kept_is_bounded() {
-        let mut spare = Queues::<u8>::default();
+        let mut pools = QueuePool::<u8>::default();
         for capacity in [4, 40, 4000].into_iter().cycle().take(10_000) {
-            spare.give(Box::new(VecDeque::with_capacity(capacity)));
+            pools.give(Box::new(VecDeque::with_capacity(capacity)));
         }
-        let entries: usize = spare.queues.iter().map(|queue| queue.capacity()).sum();
-        assert!(entries == spare.entries && (1..=KEPT_ENTRIES_MAX).contains(&entries));
-        assert!(spare.queues.iter().all(|queue| queue.capacity() <= QUEUE_ENTRIES_MAX), "a large one is freed");
+        let entries: usize = pools.queues.iter().map(|queue| queue.capacity()).sum();
+        assert!(entries == pools.entries && (1..=KEPT_ENTRIES_MAX).contains(&entries));
+        assert!(pools.queues.iter().all(|queue| queue.capacity() <= QUEUE_ENTRIES_MAX), "a large one is freed");
     }
 }

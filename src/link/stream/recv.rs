@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{Buf, Bytes};
 
 use super::credit::Window;
-use super::pools::Spare;
+use super::pools::Pools;
 use super::queue_pool::Queue;
 use super::run::{Run, push_run};
 use crate::link::wire::code::Code;
@@ -44,7 +44,7 @@ pub(in crate::link) enum Breach {
 ///   +---stop--> Stopped --final size known--> Discarded
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum RecvState {
     Open,
     Finished,
     Reset,
@@ -55,7 +55,7 @@ enum State {
 /// See the module's head.
 #[derive(Debug)]
 pub(in crate::link) struct RecvStream {
-    state: State,
+    state: RecvState,
     read: u64,
     contiguous: u64,
     highest: u64,
@@ -84,7 +84,7 @@ pub(in crate::link) struct Arrived {
 impl RecvStream {
     pub(in crate::link) fn new(window: Window) -> RecvStream {
         RecvStream {
-            state: State::Open,
+            state: RecvState::Open,
             read: 0,
             contiguous: 0,
             highest: 0,
@@ -103,46 +103,46 @@ impl RecvStream {
         offset: u64,
         payload: Bytes,
         fin: bool,
-        spare: &mut Spare,
+        pools: &mut Pools,
     ) -> Result<Arrived, Breach> {
         let end = offset.saturating_add(payload.len() as u64);
         let risen = self.admit(end, fin)?;
-        if self.state != State::Open {
+        if self.state != RecvState::Open {
             return Ok(Arrived { risen, dropped: risen, repeated: 0 });
         }
         let held = self.held();
         let len = payload.len() as u64;
         if offset <= self.contiguous {
-            self.append(offset, payload, spare);
-            self.join_ahead(spare);
+            self.append(offset, payload, pools);
+            self.join_ahead(pools);
         } else {
-            self.keep_ahead(offset, &payload, spare);
+            self.keep_ahead(offset, &payload, pools);
         }
         Ok(Arrived { risen, dropped: 0, repeated: len - (self.held() - held) })
     }
 
     /// Takes a RESET. Answers what changed, and whether the application has to be told.
-    pub(in crate::link) fn reset(&mut self, size: u64, spare: &mut Spare) -> Result<(Arrived, bool), Breach> {
+    pub(in crate::link) fn reset(&mut self, size: u64, pools: &mut Pools) -> Result<(Arrived, bool), Breach> {
         if size < self.highest {
             return Err(Breach::FinalSize);
         }
-        let tell = self.state == State::Open && !self.is_complete();
+        let tell = self.state == RecvState::Open && !self.is_complete();
         let risen = self.admit(size, true)?;
         if !tell {
             return Ok((Arrived { risen, dropped: risen, repeated: 0 }, false));
         }
-        let dropped = self.discard(spare);
-        self.state = State::Reset;
+        let dropped = self.discard(pools);
+        self.state = RecvState::Reset;
         Ok((Arrived { risen, dropped, repeated: 0 }, true))
     }
 
     /// The application takes no more. Answers the bytes that count as consumed, or nothing if there is nothing to stop.
-    pub(in crate::link) fn stop(&mut self, code: Code, spare: &mut Spare) -> Option<u64> {
-        if self.state != State::Open {
+    pub(in crate::link) fn stop(&mut self, code: Code, pools: &mut Pools) -> Option<u64> {
+        if self.state != RecvState::Open {
             return None;
         }
-        let dropped = self.discard(spare);
-        self.state = if self.final_size.is_some() { State::Discarded } else { State::Stopped(code) };
+        let dropped = self.discard(pools);
+        self.state = if self.final_size.is_some() { RecvState::Discarded } else { RecvState::Stopped(code) };
         Some(dropped)
     }
 
@@ -152,29 +152,29 @@ impl RecvStream {
     }
 
     /// The application has taken so many bytes; more than there are counts as all. Answers how many it were.
-    pub(in crate::link) fn consume(&mut self, count: u64, spare: &mut Spare) -> u64 {
+    pub(in crate::link) fn consume(&mut self, count: u64, pools: &mut Pools) -> u64 {
         let count = count.min(self.contiguous - self.read);
         let mut left = count as usize;
         let Some(ready) = self.ready.held() else { return 0 };
         while let Some(run) = ready.front_mut() {
             let len = run.bytes().len();
             if left < len {
-                run.skip(left, &mut spare.pins);
+                run.skip(left, &mut pools.pins);
                 break;
             }
             left -= len;
-            ready.pop_front().into_iter().for_each(|run| run.free(&mut spare.pins, &mut spare.bufs));
+            ready.pop_front().into_iter().for_each(|run| run.free(&mut pools.pins, &mut pools.bufs));
         }
         self.read += count;
-        self.reclaim(spare);
+        self.reclaim(pools);
         count
     }
 
     /// Takes note that the application knows of the end. Answers true exactly once, when everything has been taken.
     pub(in crate::link) fn finish(&mut self) -> bool {
-        let finished = self.state == State::Open && self.is_complete() && self.read == self.contiguous;
+        let finished = self.state == RecvState::Open && self.is_complete() && self.read == self.contiguous;
         if finished {
-            self.state = State::Finished;
+            self.state = RecvState::Finished;
         }
         finished
     }
@@ -190,8 +190,8 @@ impl RecvStream {
         }
         if fin {
             self.final_size = Some(end);
-            if matches!(self.state, State::Stopped(_)) {
-                self.state = State::Discarded;
+            if matches!(self.state, RecvState::Stopped(_)) {
+                self.state = RecvState::Discarded;
             }
         }
         let risen = end.saturating_sub(self.highest);
@@ -200,17 +200,17 @@ impl RecvStream {
     }
 
     /// Puts bytes that continue the contiguous ones behind them; what was there before is cut off.
-    fn append(&mut self, offset: u64, mut payload: Bytes, spare: &mut Spare) {
+    fn append(&mut self, offset: u64, mut payload: Bytes, pools: &mut Pools) {
         let known = (self.contiguous - offset).min(payload.len() as u64);
         payload.advance(known as usize);
         self.contiguous += payload.len() as u64;
         if !payload.is_empty() {
-            push_run(self.ready.lend(&mut spare.runs), payload, &mut spare.pins, &mut spare.bufs);
+            push_run(self.ready.lend(&mut pools.runs), payload, &mut pools.pins, &mut pools.bufs);
         }
     }
 
     /// Moves what the arrival made contiguous.
-    fn join_ahead(&mut self, spare: &mut Spare) {
+    fn join_ahead(&mut self, pools: &mut Pools) {
         while let Some(entry) = self.ahead.first_entry()
             && *entry.key() <= self.contiguous
         {
@@ -221,18 +221,18 @@ impl RecvStream {
                 let known = self.contiguous.saturating_sub(at).min(len);
                 at += len;
                 if known < len {
-                    run.skip(known as usize, &mut spare.pins);
+                    run.skip(known as usize, &mut pools.pins);
                     self.contiguous += len - known;
-                    self.ready.lend(&mut spare.runs).push_back(run);
+                    self.ready.lend(&mut pools.runs).push_back(run);
                 } else {
-                    run.free(&mut spare.pins, &mut spare.bufs);
+                    run.free(&mut pools.pins, &mut pools.bufs);
                 }
             }
         }
     }
 
     /// Keeps the parts of a payload beyond a gap that are not there yet.
-    fn keep_ahead(&mut self, offset: u64, payload: &Bytes, spare: &mut Spare) {
+    fn keep_ahead(&mut self, offset: u64, payload: &Bytes, pools: &mut Pools) {
         let end = offset + payload.len() as u64;
         let mut at = offset;
         if let Some((_, before)) = self.ahead.range(..=offset).next_back() {
@@ -243,14 +243,14 @@ impl RecvStream {
             let (stop, resume) = next.unwrap_or((end, end));
             if at < stop {
                 let part = payload.slice((at - offset) as usize..(stop - offset) as usize);
-                self.add_span(at, part, spare);
+                self.add_span(at, part, pools);
             }
             at = resume;
         }
     }
 
     /// Adds a part that overlaps nothing, and joins the spans that it touches.
-    fn add_span(&mut self, at: u64, part: Bytes, spare: &mut Spare) {
+    fn add_span(&mut self, at: u64, part: Bytes, pools: &mut Pools) {
         let stop = at + part.len() as u64;
         self.ahead_bytes += part.len() as u64;
         self.ahead_has_room = true;
@@ -260,7 +260,7 @@ impl RecvStream {
             Some(span) => span,
             None => self.ahead.entry(at).or_insert(Span { end: at, runs: VecDeque::new() }),
         };
-        push_run(&mut span.runs, part, &mut spare.pins, &mut spare.bufs);
+        push_run(&mut span.runs, part, &mut pools.pins, &mut pools.bufs);
         span.end = stop;
         if let Some(after) = after {
             span.runs.extend(after.runs);
@@ -270,8 +270,8 @@ impl RecvStream {
 
     /// Takes the room of the queue of what is ready, and of what lies beyond gaps, if there is nothing in them: a stream
     /// that is idle has none.
-    fn reclaim(&mut self, spare: &mut Spare) {
-        if self.ready.reclaim(&mut spare.runs) && self.ahead_has_room && self.ahead.is_empty() {
+    fn reclaim(&mut self, pools: &mut Pools) {
+        if self.ready.reclaim(&mut pools.runs) && self.ahead_has_room && self.ahead.is_empty() {
             // A map that held something once keeps a node.
             self.ahead = BTreeMap::new();
             self.ahead_has_room = false;
@@ -279,16 +279,16 @@ impl RecvStream {
     }
 
     /// Forgets all that is held. Answers the bytes that the application never took: they count as consumed.
-    fn discard(&mut self, spare: &mut Spare) -> u64 {
+    fn discard(&mut self, pools: &mut Pools) -> u64 {
         self.ready
             .held()
             .into_iter()
             .flat_map(|ready| ready.drain(..))
-            .for_each(|run| run.free(&mut spare.pins, &mut spare.bufs));
+            .for_each(|run| run.free(&mut pools.pins, &mut pools.bufs));
         let ahead = std::mem::take(&mut self.ahead).into_values();
-        ahead.flat_map(|span| span.runs).for_each(|run| run.free(&mut spare.pins, &mut spare.bufs));
+        ahead.flat_map(|span| span.runs).for_each(|run| run.free(&mut pools.pins, &mut pools.bufs));
         self.ahead_bytes = 0;
-        self.reclaim(spare);
+        self.reclaim(pools);
         let dropped = self.highest - self.read;
         self.read = self.highest;
         self.contiguous = self.highest;
@@ -310,11 +310,11 @@ impl RecvStream {
 
     /// Whether every byte is here or has been taken, and none was given up.
     pub(in crate::link) fn has_arrived(&self) -> bool {
-        self.state == State::Finished || (self.state == State::Open && self.is_complete())
+        self.state == RecvState::Finished || (self.state == RecvState::Open && self.is_complete())
     }
 
     /// What has not been taken, when nothing else is left of the session.
-    pub(in crate::link) fn into_rest(self) -> Vec<Bytes> {
+    pub(in crate::link) fn into_undelivered(self) -> Vec<Bytes> {
         let bytes = |run| match run {
             // Copy the data: it outlives the session, which no longer counts the buffer that it keeps.
             Run::Shared(bytes, _) => Bytes::copy_from_slice(&bytes),
@@ -325,30 +325,30 @@ impl RecvStream {
 
     /// Whether nothing more will come of this side.
     pub(in crate::link) const fn is_over(&self) -> bool {
-        matches!(self.state, State::Finished | State::Reset | State::Discarded)
+        matches!(self.state, RecvState::Finished | RecvState::Reset | RecvState::Discarded)
     }
 
     /// Whether the peer has cut it short.
     pub(in crate::link) fn is_reset(&self) -> bool {
-        self.state == State::Reset
+        self.state == RecvState::Reset
     }
 
     /// The reason of a STOP that the peer has not answered yet.
     pub(in crate::link) const fn stopped(&self) -> Option<Code> {
         match self.state {
-            State::Stopped(code) => Some(code),
+            RecvState::Stopped(code) => Some(code),
             _ => None,
         }
     }
 
     /// Whether the application may still take bytes.
     pub(in crate::link) fn is_open(&self) -> bool {
-        self.state == State::Open
+        self.state == RecvState::Open
     }
 
     /// Whether the peer may need more credit.
     pub(in crate::link) const fn wants_credit(&self) -> bool {
-        self.final_size.is_none() && matches!(self.state, State::Open | State::Stopped(_))
+        self.final_size.is_none() && matches!(self.state, RecvState::Open | RecvState::Stopped(_))
     }
 
     /// Every byte below has arrived.
@@ -402,9 +402,9 @@ mod tests {
 
     const CREDIT: u64 = 8192;
 
-    fn stream() -> (RecvStream, Spare) {
+    fn stream() -> (RecvStream, Pools) {
         let bounds = Bounds { first: CREDIT, max: CREDIT };
-        (RecvStream::new(Window::new(bounds, Time::ZERO)), Spare::default())
+        (RecvStream::new(Window::new(bounds, Time::ZERO)), Pools::default())
     }
 
     fn byte_at(offset: u64) -> u8 {
@@ -420,7 +420,7 @@ mod tests {
         /// in bites.
         #[test]
         fn agrees_with_a_naive_model(pieces in proptest::collection::vec((0..CREDIT, 0u64..3000, 0u64..4000, any::<bool>()), 1..60)) {
-            let (mut recv, mut spare) = stream();
+            let (mut recv, mut pools) = stream();
             let mut model = vec![false; CREDIT as usize];
             let mut read = 0u64;
             for (offset, len, bite, pinned) in pieces {
@@ -428,16 +428,16 @@ mod tests {
                 let before = model.iter().filter(|have| **have).count() as u64;
                 model[offset as usize..(offset + len) as usize].fill(true);
                 let fresh = model.iter().filter(|have| **have).count() as u64 - before;
-                spare.pins.read(if pinned { 1 << 16 } else { 1 });
-                let arrived = recv.insert(offset, payload(offset, len), false, &mut spare).unwrap();
-                spare.pins.check();
+                pools.pins.read(if pinned { 1 << 16 } else { 1 });
+                let arrived = recv.insert(offset, payload(offset, len), false, &mut pools).unwrap();
+                pools.pins.check();
                 prop_assert_eq!(arrived.repeated, len - fresh);
                 let contiguous = model.iter().position(|have| !have).unwrap_or(model.len()) as u64;
                 prop_assert_eq!(recv.contiguous(), contiguous);
                 let ready: Vec<u8> = recv.runs().flatten().copied().collect();
                 prop_assert!(ready.iter().zip(read..).all(|(byte, at)| *byte == byte_at(at)), "wrong bytes");
                 prop_assert_eq!(ready.len() as u64, contiguous - read);
-                read += recv.consume(bite, &mut spare);
+                read += recv.consume(bite, &mut pools);
                 let gaps = model.windows(2).skip(contiguous as usize).filter(|two| !two[0] && two[1]).count();
                 prop_assert_eq!(recv.gaps(), gaps);
                 recv.check();
@@ -447,35 +447,35 @@ mod tests {
 
     #[test]
     fn credit_and_final_size_are_kept_to() {
-        let (mut recv, mut spare) = stream();
-        assert_eq!(recv.insert(CREDIT, payload(0, 1), false, &mut spare), Err(Breach::Credit));
-        recv.insert(10, payload(10, 5), true, &mut spare).unwrap();
-        assert_eq!(recv.insert(15, payload(15, 1), false, &mut spare), Err(Breach::FinalSize));
-        assert_eq!(recv.insert(0, payload(0, 10), true, &mut spare), Err(Breach::FinalSize));
-        recv.insert(0, payload(0, 10), false, &mut spare).unwrap();
+        let (mut recv, mut pools) = stream();
+        assert_eq!(recv.insert(CREDIT, payload(0, 1), false, &mut pools), Err(Breach::Credit));
+        recv.insert(10, payload(10, 5), true, &mut pools).unwrap();
+        assert_eq!(recv.insert(15, payload(15, 1), false, &mut pools), Err(Breach::FinalSize));
+        assert_eq!(recv.insert(0, payload(0, 10), true, &mut pools), Err(Breach::FinalSize));
+        recv.insert(0, payload(0, 10), false, &mut pools).unwrap();
         assert!(recv.is_complete() && !recv.finish());
-        assert_eq!(recv.consume(99, &mut spare), 15);
+        assert_eq!(recv.consume(99, &mut pools), 15);
         assert!(recv.finish() && !recv.finish() && recv.is_over());
     }
 
     #[test]
     fn a_reset_after_all_bytes_is_no_reset_and_one_without_the_end_is() {
-        let (mut recv, mut spare) = stream();
-        recv.insert(0, payload(0, 5), true, &mut spare).unwrap();
-        assert!(!recv.reset(5, &mut spare).unwrap().1);
-        let (mut recv, mut spare) = stream();
-        recv.insert(0, payload(0, 5), false, &mut spare).unwrap();
-        assert!(recv.reset(5, &mut spare).unwrap().1, "nobody has said that 5 is the end");
+        let (mut recv, mut pools) = stream();
+        recv.insert(0, payload(0, 5), true, &mut pools).unwrap();
+        assert!(!recv.reset(5, &mut pools).unwrap().1);
+        let (mut recv, mut pools) = stream();
+        recv.insert(0, payload(0, 5), false, &mut pools).unwrap();
+        assert!(recv.reset(5, &mut pools).unwrap().1, "nobody has said that 5 is the end");
         assert!(!recv.finish() && recv.is_over());
     }
 
     #[test]
     fn small_payloads_pin_no_large_buffer() {
-        let (mut recv, mut spare) = stream();
+        let (mut recv, mut pools) = stream();
         let buffer = payload(0, 4096);
-        spare.pins.read(buffer.len());
-        recv.insert(0, buffer.slice(0..8), false, &mut spare).unwrap();
-        recv.insert(100, buffer.slice(100..108), false, &mut spare).unwrap();
+        pools.pins.read(buffer.len());
+        recv.insert(0, buffer.slice(0..8), false, &mut pools).unwrap();
+        recv.insert(100, buffer.slice(100..108), false, &mut pools).unwrap();
         assert!(buffer.is_unique());
     }
 }

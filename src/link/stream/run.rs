@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 
-use super::buffer_pool::Buffers;
+use super::buffer_pool::BufferPool;
 use super::pins::{Pin, Pins};
 
 /// A chunk with the offset of its first byte.
@@ -46,7 +46,7 @@ impl Run {
     }
 
     /// Releases its memory from the count.
-    pub(in crate::link) fn free(self, pins: &mut Pins, bufs: &mut Buffers) {
+    pub(in crate::link) fn free(self, pins: &mut Pins, bufs: &mut BufferPool) {
         match self {
             Run::Shared(bytes, pin) => {
                 pins.take(bytes.len());
@@ -61,7 +61,7 @@ impl Run {
 }
 
 /// Adds a payload behind `runs`: as a reference, or as a copy, joined with the last if that is one too.
-pub(in crate::link) fn push_run(runs: &mut VecDeque<Run>, payload: Bytes, pins: &mut Pins, spare: &mut Buffers) {
+pub(in crate::link) fn push_run(runs: &mut VecDeque<Run>, payload: Bytes, pins: &mut Pins, pools: &mut BufferPool) {
     debug_assert!(!payload.is_empty());
     if let Some(pin) = pins.keep(payload.len()) {
         runs.push_back(Run::Shared(payload, pin));
@@ -76,7 +76,7 @@ pub(in crate::link) fn push_run(runs: &mut VecDeque<Run>, payload: Bytes, pins: 
         return;
     }
     // A buffer that is used again may have much more room than is needed, which is cheap as long as there are few.
-    let mut buf = if pins.copies() < SPARE_COPIES_MAX { spare.take() } else { Vec::with_capacity(payload.len()) };
+    let mut buf = if pins.copies() < SPARE_COPIES_MAX { pools.take() } else { Vec::with_capacity(payload.len()) };
     buf.extend_from_slice(&payload);
     pins.copies_changed(0, buf.capacity());
     runs.push_back(Run::Joined(buf, 0));

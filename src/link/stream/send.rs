@@ -14,9 +14,9 @@
 use crate::link::wire::content::Piece;
 use bytes::Bytes;
 
-use super::pools::Spare;
+use super::pools::Pools;
 use super::queue_pool::Queue;
-use super::quota::Motion;
+use super::quota::ReaderProgress;
 use super::ranges::RangeSet;
 use super::run::{CHUNK_COST, Chunk};
 use crate::link::wire::code::Code;
@@ -30,12 +30,12 @@ use crate::link::wire::outbox::Outbox;
 ///    +--reset, from any but Acked--> Reset { acked }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum SendState {
     Open,
-    Wanted,
-    Sent,
-    Lost,
-    Acked,
+    FinQueued,
+    FinSent,
+    FinLost,
+    FinAcked,
     Reset { code: Code, size: u64, acked: bool },
 }
 
@@ -57,7 +57,7 @@ pub(in crate::link) struct SendStream {
     taken_last: u64,
     acked: RangeSet,
     lost: RangeSet,
-    ending: End,
+    state: SendState,
     /// Whether a frame with the end has been acknowledged, be it before the bytes in front of it.
     fin_acked: bool,
     /// Bytes that this stream counts for against the session's bound.
@@ -77,7 +77,7 @@ impl SendStream {
             taken_last: 0,
             acked: RangeSet::default(),
             lost: RangeSet::default(),
-            ending: End::Open,
+            state: SendState::Open,
             fin_acked: false,
             held: 0,
         }
@@ -85,38 +85,38 @@ impl SendStream {
 
     /// Takes the room of its queues, unless they hold something: a stream that is idle has none.
     #[inline]
-    pub(in crate::link) fn reclaim(&mut self, spare: &mut Spare) {
-        if self.chunks.reclaim(&mut spare.chunks) {
+    pub(in crate::link) fn reclaim(&mut self, pools: &mut Pools) {
+        if self.chunks.reclaim(&mut pools.chunks) {
             self.acked.release();
             self.lost.release();
         }
     }
 
     /// Takes a chunk from the application. The caller has checked [`SendStream::is_open`] and the bounds on memory.
-    pub(in crate::link) fn write(&mut self, chunk: Bytes, spare: &mut Spare) {
+    pub(in crate::link) fn write(&mut self, chunk: Bytes, pools: &mut Pools) {
         debug_assert!(self.is_open());
         if chunk.is_empty() {
             return;
         }
         let len = chunk.len() as u64;
-        self.chunks.lend(&mut spare.chunks).push_back((self.end, chunk));
+        self.chunks.lend(&mut pools.chunks).push_back((self.end, chunk));
         self.end += len;
         self.held += len + CHUNK_COST;
     }
 
     /// No more will be written.
     pub(in crate::link) fn finish(&mut self) {
-        if self.ending == End::Open {
-            self.ending = End::Wanted;
+        if self.state == SendState::Open {
+            self.state = SendState::FinQueued;
         }
     }
 
     /// Gives up: nothing more is sent, what is held is dropped. Answers whether a RESET must tell the peer.
     pub(in crate::link) fn reset(&mut self, code: Code) -> bool {
-        if matches!(self.ending, End::Acked | End::Reset { .. }) {
+        if matches!(self.state, SendState::FinAcked | SendState::Reset { .. }) {
             return false;
         }
-        self.ending = End::Reset { code, size: self.next, acked: false };
+        self.state = SendState::Reset { code, size: self.next, acked: false };
         self.chunks = Queue::new();
         self.hint = 0;
         self.held = 0;
@@ -144,14 +144,14 @@ impl SendStream {
     /// Takes the next piece that was never sent, at most `max` bytes long, within credit.
     pub(in crate::link) fn take_new(&mut self, max: u64) -> Option<Piece> {
         let len = self.sendable().min(max);
-        let fin = self.ending == End::Wanted && self.next + len == self.end;
+        let fin = self.state == SendState::FinQueued && self.next + len == self.end;
         if len == 0 && !fin {
             return None;
         }
         let piece = Piece { offset: self.next, len: u32::try_from(len).ok()?, fin };
         self.next += len;
         if fin {
-            self.ending = End::Sent;
+            self.state = SendState::FinSent;
         }
         Some(piece)
     }
@@ -159,22 +159,22 @@ impl SendStream {
     /// Takes the lowest piece that has to be sent again, at most `max` bytes long.
     pub(in crate::link) fn take_lost(&mut self, max: u64) -> Option<Piece> {
         let Some((start, end)) = self.lost.first() else {
-            let fin = self.ending == End::Lost;
-            self.ending = if fin { End::Sent } else { self.ending };
+            let fin = self.state == SendState::FinLost;
+            self.state = if fin { SendState::FinSent } else { self.state };
             return fin.then_some(Piece { offset: self.end, len: 0, fin: true });
         };
         let len = (end - start).min(max);
         self.lost.remove(start, start + len);
-        let fin = start + len == self.end && matches!(self.ending, End::Sent | End::Lost);
+        let fin = start + len == self.end && matches!(self.state, SendState::FinSent | SendState::FinLost);
         if fin {
-            self.ending = End::Sent;
+            self.state = SendState::FinSent;
         }
         Some(Piece { offset: start, len: u32::try_from(len).ok()?, fin })
     }
 
     /// The peer holds this piece. Answers whether that was the last of the stream.
     pub(in crate::link) fn on_acked(&mut self, piece: Piece) -> bool {
-        if matches!(self.ending, End::Reset { .. } | End::Acked) {
+        if matches!(self.state, SendState::Reset { .. } | SendState::FinAcked) {
             return false;
         }
         if piece.offset <= self.una {
@@ -194,11 +194,11 @@ impl SendStream {
         }
         if piece.fin {
             self.fin_acked = true;
-            self.ending = if self.ending == End::Lost { End::Sent } else { self.ending };
+            self.state = if self.state == SendState::FinLost { SendState::FinSent } else { self.state };
         }
         self.free();
         if self.fin_acked && self.una == self.end {
-            self.ending = End::Acked;
+            self.state = SendState::FinAcked;
         }
         self.is_over()
     }
@@ -206,12 +206,12 @@ impl SendStream {
     /// The lane that carried this piece is gone, or is not trusted any more. Answers whether anything is to be sent
     /// again.
     pub(in crate::link) fn on_lost(&mut self, piece: Piece) -> bool {
-        if matches!(self.ending, End::Reset { .. } | End::Acked) {
+        if matches!(self.state, SendState::Reset { .. } | SendState::FinAcked) {
             return false;
         }
         self.lost.insert_except(piece.offset.max(self.una), piece.end(), &self.acked);
-        if piece.fin && self.ending == End::Sent && !self.fin_acked {
-            self.ending = End::Lost;
+        if piece.fin && self.state == SendState::FinSent && !self.fin_acked {
+            self.state = SendState::FinLost;
         }
         self.has_lost()
     }
@@ -225,7 +225,7 @@ impl SendStream {
 
     /// The peer has the RESET.
     pub(in crate::link) fn on_reset_acked(&mut self) {
-        if let End::Reset { acked, .. } = &mut self.ending {
+        if let SendState::Reset { acked, .. } = &mut self.state {
             *acked = true;
         }
     }
@@ -282,12 +282,12 @@ impl SendStream {
 impl SendStream {
     /// Whether the application may write.
     pub(in crate::link) fn is_open(&self) -> bool {
-        self.ending == End::Open
+        self.state == SendState::Open
     }
 
     /// Whether nothing is left to send, to send again, or to be acknowledged.
     pub(in crate::link) fn is_over(&self) -> bool {
-        matches!(self.ending, End::Acked | End::Reset { acked: true, .. })
+        matches!(self.state, SendState::FinAcked | SendState::Reset { acked: true, .. })
     }
 
     /// Returns true if all that was written is acknowledged, and the end if there is one.
@@ -297,13 +297,13 @@ impl SendStream {
 
     /// Whether the end has been sent, be it FIN or RESET.
     pub(in crate::link) fn has_sent_all(&self) -> bool {
-        !matches!(self.ending, End::Open | End::Wanted)
+        !matches!(self.state, SendState::Open | SendState::FinQueued)
     }
 
     /// The reason and the final size, if the stream was reset.
     pub(in crate::link) fn reset_frame(&self) -> Option<(Code, u64)> {
-        match self.ending {
-            End::Reset { code, size, .. } => Some((code, size)),
+        match self.state {
+            SendState::Reset { code, size, .. } => Some((code, size)),
             _ => None,
         }
     }
@@ -315,11 +315,11 @@ impl SendStream {
 
     /// Whether a new frame could be sent now: bytes within credit, or the end alone.
     pub(in crate::link) fn has_new(&self) -> bool {
-        self.sendable() > 0 || (self.ending == End::Wanted && self.next == self.end)
+        self.sendable() > 0 || (self.state == SendState::FinQueued && self.next == self.end)
     }
 
     pub(in crate::link) fn has_lost(&self) -> bool {
-        !self.lost.is_empty() || self.ending == End::Lost
+        !self.lost.is_empty() || self.state == SendState::FinLost
     }
 
     /// Bytes that were written and never sent.
@@ -338,8 +338,8 @@ impl SendStream {
     }
 
     /// What the peer's reader took, as far as this end has heard.
-    pub(in crate::link) const fn motion(&self) -> Motion {
-        Motion { taken: self.taken, last: self.taken_last }
+    pub(in crate::link) const fn motion(&self) -> ReaderProgress {
+        ReaderProgress { taken: self.taken, last: self.taken_last }
     }
 
     /// The window, as far as this end can see it: how far credit reaches beyond what the peer surely has.
@@ -412,7 +412,7 @@ mod tests {
             for size in sizes {
                 let chunk: Vec<u8> = (written.len()..written.len() + size).map(|n| ((n * 7) >> 2) as u8).collect();
                 written.extend_from_slice(&chunk);
-                send.write(Bytes::from(chunk), &mut Spare::default());
+                send.write(Bytes::from(chunk), &mut Pools::default());
             }
             send.finish();
             let (mut flying, mut got) = (Vec::new(), vec![false; written.len()]);
@@ -451,7 +451,7 @@ mod tests {
     #[test]
     fn one_acknowledgement_may_close_many_gaps() {
         let mut send = SendStream::new(1000);
-        send.write(Bytes::from(vec![0; 100]), &mut Spare::default());
+        send.write(Bytes::from(vec![0; 100]), &mut Pools::default());
         let piece = |offset, len| Piece { offset, len, fin: false };
         send.take_new(100);
         for piece in [piece(10, 10), piece(30, 10), piece(0, 35)] {
@@ -464,7 +464,7 @@ mod tests {
     #[test]
     fn credit_is_never_exceeded_and_never_falls() {
         let mut send = SendStream::new(10);
-        send.write(Bytes::from(vec![0; 100]), &mut Spare::default());
+        send.write(Bytes::from(vec![0; 100]), &mut Pools::default());
         assert_eq!(send.take_new(64), Some(Piece { offset: 0, len: 10, fin: false }));
         assert!(send.take_new(64).is_none() && send.is_blocked());
         send.raise_credit(5);
@@ -476,7 +476,7 @@ mod tests {
     #[test]
     fn a_reset_drops_everything_and_says_what_was_sent() {
         let mut send = SendStream::new(1000);
-        send.write(Bytes::from(vec![0; 100]), &mut Spare::default());
+        send.write(Bytes::from(vec![0; 100]), &mut Pools::default());
         let piece = send.take_new(40).unwrap();
         assert!(send.reset(Code::Killed) && !send.reset(Code::Other));
         assert_eq!((send.reset_frame(), send.held(), send.unsent()), (Some((Code::Killed, 40)), 0, 0));

@@ -21,17 +21,17 @@ use crate::link::wire::open::{Bound, Open};
 
 /// How the opening stands: see the module's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::link) enum Stage {
-    Asked,
-    Implied,
+pub(in crate::link) enum StreamState {
+    Requested,
+    Implicit,
     Offered,
-    Running,
+    Accepted,
     Refused,
 }
 
 /// What an end says about the opening.
 #[derive(Debug)]
-pub(in crate::link) enum Owed {
+pub(in crate::link) enum PendingReply {
     Open(Open),
     Result(Bound),
 }
@@ -40,10 +40,10 @@ pub(in crate::link) enum Owed {
 #[derive(Debug)]
 pub(in crate::link) struct Stream {
     pub(in crate::link) id: StreamId,
-    pub(in crate::link) mine: bool,
-    pub(in crate::link) stage: Stage,
+    pub(in crate::link) is_local: bool,
+    pub(in crate::link) state: StreamState,
     /// What this end owes for the opening, until the peer has it; nothing before it is known.
-    pub(in crate::link) owed: Option<Box<Owed>>,
+    pub(in crate::link) pending_reply: Option<Box<PendingReply>>,
     /// Whether the peer has it.
     pub(in crate::link) opening_acked: bool,
     /// The subflows on which the OPEN of a stream of this end's was sent, and may arrive.
@@ -55,19 +55,19 @@ pub(in crate::link) struct Stream {
     /// One bit for each kind of control frame about this stream that is queued.
     pub(in crate::link) queued: u8,
     /// Whether the session has this stream in its list of streams with pieces to send again.
-    pub(in crate::link) in_repair: bool,
+    pub(in crate::link) in_retransmit: bool,
     /// Whether the application knows that there are bytes to take.
-    pub(in crate::link) readable_told: bool,
+    pub(in crate::link) readable_reported: bool,
     /// Whether the application was refused a write and is to be told when there is room.
-    pub(in crate::link) wants_room: bool,
+    pub(in crate::link) write_refused: bool,
     /// Whether the session has this stream in its list of those.
-    pub(in crate::link) in_starved: bool,
+    pub(in crate::link) in_refused_writers: bool,
     /// Whether the session has this stream in its list of those that wait for its credit.
-    pub(in crate::link) in_waiting: bool,
+    pub(in crate::link) in_waiting_for_credit: bool,
     /// The credit at which BLOCKED was last said.
-    pub(in crate::link) blocked_told: Option<u64>,
+    pub(in crate::link) blocked_reported: Option<u64>,
     /// Whether bytes wait although the stream has credit, because it has its share of the session's.
-    pub(in crate::link) held_back: bool,
+    pub(in crate::link) waits_for_quota: bool,
     /// The recent volume, sent and received.
     pub(in crate::link) paces: [Pace; 2],
     /// For `Kind::Udp`.
@@ -76,33 +76,40 @@ pub(in crate::link) struct Stream {
 
 impl Stream {
     /// A stream that this end opens.
-    pub(in crate::link) fn asked(id: StreamId, open: Open, credit: u64, window: Window) -> Stream {
+    pub(in crate::link) fn requested(id: StreamId, open: Open, credit: u64, window: Window) -> Stream {
         let datagrams = open.kind.has_datagrams().then(Box::default);
         let weight = open.weight;
-        let owed = Some(Box::new(Owed::Open(open)));
-        Stream { mine: true, stage: Stage::Asked, owed, weight, datagrams, ..Stream::implied(id, credit, window) }
+        let pending_reply = Some(Box::new(PendingReply::Open(open)));
+        Stream {
+            is_local: true,
+            state: StreamState::Requested,
+            pending_reply,
+            weight,
+            datagrams,
+            ..Stream::implicit(id, credit, window)
+        }
     }
 
     /// A stream of the peer's of which nothing is known but that it exists.
-    pub(in crate::link) fn implied(id: StreamId, credit: u64, window: Window) -> Stream {
+    pub(in crate::link) fn implicit(id: StreamId, credit: u64, window: Window) -> Stream {
         Stream {
             id,
-            mine: false,
-            stage: Stage::Implied,
-            owed: None,
+            is_local: false,
+            state: StreamState::Implicit,
+            pending_reply: None,
             opening_acked: false,
             open_on: [None; 2],
             weight: 0,
             send: SendStream::new(credit),
             recv: RecvStream::new(window),
             queued: 0,
-            in_repair: false,
-            readable_told: false,
-            wants_room: false,
-            in_starved: false,
-            in_waiting: false,
-            blocked_told: None,
-            held_back: false,
+            in_retransmit: false,
+            readable_reported: false,
+            write_refused: false,
+            in_refused_writers: false,
+            in_waiting_for_credit: false,
+            blocked_reported: None,
+            waits_for_quota: false,
             paces: Default::default(),
             datagrams: None,
         }
@@ -111,15 +118,15 @@ impl Stream {
     /// The peer has what this end owed it for the opening, which is not needed any more.
     pub(in crate::link) fn on_opening_acked(&mut self) {
         self.opening_acked = true;
-        self.owed = None;
+        self.pending_reply = None;
     }
 
     /// The frame with what this end owes the peer for the opening.
     pub(in crate::link) fn opening_frame(&self) -> Option<Frame<'static>> {
         let id = self.id.0;
-        Some(match self.owed.as_deref()? {
-            Owed::Open(open) => Frame::Open { id, open: open.clone() },
-            Owed::Result(result) => Frame::OpenResult { id, result: result.clone() },
+        Some(match self.pending_reply.as_deref()? {
+            PendingReply::Open(open) => Frame::Open { id, open: open.clone() },
+            PendingReply::Result(result) => Frame::OpenResult { id, result: result.clone() },
         })
     }
 
@@ -130,17 +137,17 @@ impl Stream {
 
     /// Bytes that wait for nothing but their turn.
     pub(in crate::link) fn backlog(&self) -> u64 {
-        if self.held_back { 0 } else { self.send.sendable() }
+        if self.waits_for_quota { 0 } else { self.send.sendable() }
     }
 
     /// Whether what is written now can only wait.
-    pub(in crate::link) fn stands_still(&self) -> bool {
-        self.held_back || self.send.credit() <= self.send.next()
+    pub(in crate::link) fn cannot_send(&self) -> bool {
+        self.waits_for_quota || self.send.credit() <= self.send.next()
     }
 
     /// Whether nothing more can happen to it.
     pub(in crate::link) fn is_gone(&self) -> bool {
-        let settled = matches!(self.stage, Stage::Running | Stage::Refused);
+        let settled = matches!(self.state, StreamState::Accepted | StreamState::Refused);
         settled && self.opening_acked && self.send.is_over() && self.recv.is_over()
     }
 
@@ -151,21 +158,21 @@ impl Stream {
 
     /// Whether all of it has arrived at its ends, though not everything has been taken from it here. A peer that ends its
     /// session in order has taken what was sent to it, even if its acknowledgement is missing.
-    pub(in crate::link) fn has_arrived(&self, peer_is_content: bool) -> bool {
-        let sent = self.send.is_over() || (peer_is_content && self.send.has_sent_all());
+    pub(in crate::link) fn has_arrived(&self, peer_has_all: bool) -> bool {
+        let sent = self.send.is_over() || (peer_has_all && self.send.has_sent_all());
         let is_cut = self.send.reset_frame().is_some() || self.datagrams.is_some();
-        self.is_live() && self.stage == Stage::Running && sent && !is_cut && self.recv.has_arrived()
+        self.is_live() && self.state == StreamState::Accepted && sent && !is_cut && self.recv.has_arrived()
     }
 
     /// Whether a control frame about it still has a point.
     pub(in crate::link) fn still_wants(&self, key: Key) -> bool {
         match key {
-            Key::Open(_) => self.mine && !self.opening_acked,
-            Key::OpenResult(_) => !self.mine && self.owed.is_some(),
+            Key::Open(_) => self.is_local && !self.opening_acked,
+            Key::OpenResult(_) => !self.is_local && self.pending_reply.is_some(),
             Key::Reset(_) => self.send.reset_frame().is_some() && !self.send.is_over(),
             Key::Stop(_) => self.recv.stopped().is_some(),
             Key::Credit(_) => self.recv.wants_credit(),
-            Key::Blocked(_) => self.send.is_blocked() || self.held_back,
+            Key::Blocked(_) => self.send.is_blocked() || self.waits_for_quota,
             _ => false,
         }
     }

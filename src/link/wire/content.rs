@@ -4,7 +4,7 @@ use super::ids::{StreamId, SubflowId};
 
 /// What a frame carried, as far as it matters if the frame is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::link) enum Sent {
+pub(in crate::link) enum FrameContent {
     /// A piece of a stream.
     Data(StreamId, Piece),
     /// A control frame, which is made anew from the state if it has to be sent again.
@@ -48,7 +48,7 @@ pub(in crate::link) enum Key {
     /// The message of this number.
     Message(u32),
     /// There is no such stream here.
-    Absent(StreamId),
+    UnknownStream(StreamId),
     GoAway,
     Close,
 }

@@ -52,7 +52,7 @@ pub mod kind {
 /// DATA: the stream ends with this frame's last byte. RESUME_STATE: this is the last of them.
 pub const FLAG_LAST: u8 = 0x01;
 /// RESET: the sender has no such stream; code and size mean nothing.
-pub const FLAG_ABSENT: u8 = 0x01;
+pub const FLAG_UNKNOWN_STREAM: u8 = 0x01;
 
 /// How a subflow may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub struct LaneAck {
 
 /// One line of a RESUME_STATE: what one end holds of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamState {
+pub struct StreamPosition {
     /// The stream.
     pub id: u32,
     /// Every byte below has been received.
@@ -98,8 +98,8 @@ pub struct Lines<'a, const N: usize> {
 
 /// Bytes of a [`LaneAck`].
 pub const LANE_ACK_BYTES: usize = 12;
-/// Bytes of a [`StreamState`].
-pub const STREAM_STATE_BYTES: usize = 28;
+/// Bytes of a [`StreamPosition`].
+pub const STREAM_POSITION_BYTES: usize = 28;
 
 impl<'a, const N: usize> Lines<'a, N> {
     /// Lines that are encoded already. Fails unless they are whole.
@@ -122,12 +122,17 @@ impl<'a> Lines<'a, LANE_ACK_BYTES> {
     }
 }
 
-impl<'a> Lines<'a, STREAM_STATE_BYTES> {
+impl<'a> Lines<'a, STREAM_POSITION_BYTES> {
     /// The lines.
-    pub fn iter(&self) -> impl Iterator<Item = StreamState> + 'a {
-        self.raw.as_chunks::<STREAM_STATE_BYTES>().0.iter().filter_map(|line| {
+    pub fn iter(&self) -> impl Iterator<Item = StreamPosition> + 'a {
+        self.raw.as_chunks::<STREAM_POSITION_BYTES>().0.iter().filter_map(|line| {
             let mut r = Reader::new(line);
-            Some(StreamState { id: r.u32().ok()?, received: r.u64().ok()?, credit: r.u64().ok()?, sent: r.u64().ok()? })
+            Some(StreamPosition {
+                id: r.u32().ok()?,
+                received: r.u64().ok()?,
+                credit: r.u64().ok()?,
+                sent: r.u64().ok()?,
+            })
         })
     }
 }
@@ -141,7 +146,7 @@ impl LaneAck {
     }
 }
 
-impl StreamState {
+impl StreamPosition {
     /// Appends the line.
     pub fn encode(self, out: &mut Vec<u8>) {
         out.put_u32(self.id);
@@ -163,7 +168,7 @@ pub enum Frame<'a> {
     HelloAck(HelloAck),
     ResumeState {
         last: bool,
-        states: Lines<'a, STREAM_STATE_BYTES>,
+        states: Lines<'a, STREAM_POSITION_BYTES>,
     },
     Ping {
         token: u64,
@@ -218,7 +223,7 @@ pub enum Frame<'a> {
         size: u64,
     },
     /// A RESET that says that its sender has no such stream.
-    Absent {
+    UnknownStream {
         id: u32,
     },
     Stop {
@@ -311,7 +316,11 @@ impl<'a> Frame<'a> {
             kind::DATA => Frame::Data { id, offset: r.u64()?, fin: header.flags & FLAG_LAST != 0, payload: r.rest() },
             kind::RESET => {
                 let (code, size) = (code(r)?, r.u64()?);
-                if header.flags & FLAG_ABSENT == 0 { Frame::Reset { id, code, size } } else { Frame::Absent { id } }
+                if header.flags & FLAG_UNKNOWN_STREAM == 0 {
+                    Frame::Reset { id, code, size }
+                } else {
+                    Frame::UnknownStream { id }
+                }
             }
             kind::STOP => Frame::Stop { id, code: code(r)? },
             kind::CREDIT => Frame::Credit { id, max: r.u64()?, taken: r.u64()? },
@@ -340,7 +349,7 @@ impl<'a> Frame<'a> {
             Frame::ListenResult { .. } => kind::LISTEN_RESULT,
             Frame::Unlisten { .. } => kind::UNLISTEN,
             Frame::Data { .. } => kind::DATA,
-            Frame::Reset { .. } | Frame::Absent { .. } => kind::RESET,
+            Frame::Reset { .. } | Frame::UnknownStream { .. } => kind::RESET,
             Frame::Stop { .. } => kind::STOP,
             Frame::Credit { .. } => kind::CREDIT,
             Frame::MaxStreams { .. } => kind::MAX_STREAMS,
@@ -365,7 +374,7 @@ impl<'a> Frame<'a> {
             | Frame::Credit { id, .. }
             | Frame::Blocked { id, .. }
             | Frame::Datagram { id, .. } => (*id, 0),
-            Frame::Absent { id } => (*id, FLAG_ABSENT),
+            Frame::UnknownStream { id } => (*id, FLAG_UNKNOWN_STREAM),
             Frame::Data { id, fin, .. } => (*id, *fin as u8 * FLAG_LAST),
             Frame::ResumeState { last, .. } => (0, *last as u8 * FLAG_LAST),
             Frame::GoAway { last, .. } => (*last, 0),
@@ -411,7 +420,7 @@ impl<'a> Frame<'a> {
                 out.put_u16(code.to_wire());
                 out.put_u64(*size);
             }
-            Frame::Absent { .. } => {
+            Frame::UnknownStream { .. } => {
                 out.put_u16(Code::ProtocolError.to_wire());
                 out.put_u64(0);
             }

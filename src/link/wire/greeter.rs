@@ -8,11 +8,11 @@ use super::hello::Hello;
 ///
 /// It holds at most one frame. What follows the HELLO is left to the caller, who gives it to the session.
 #[derive(Debug, Default)]
-pub struct Greeter {
+pub struct HelloReader {
     held: Vec<u8>,
 }
 
-impl Greeter {
+impl HelloReader {
     /// Takes bytes of the connection; answers the HELLO once it is whole, and how many of `bytes` it used.
     ///
     /// Fails when the connection starts with anything but a HELLO.

@@ -138,7 +138,9 @@ impl RawLink {
         read(&mut self.pipe, &self.socket, &mut self.plain)?;
         let now = self.now();
         for bytes in self.plain.drain(..) {
-            self.session.input(now, self.subflow, 0, bytes).map_err(|error| io::Error::other(format!("{error:?}")))?;
+            self.session
+                .receive(now, self.subflow, 0, bytes)
+                .map_err(|error| io::Error::other(format!("{error:?}")))?;
         }
         if self.session.is_ended() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }

@@ -204,7 +204,7 @@ impl App {
                 assert_eq!(stream.read, stream.to_read(), "{id:?}: FIN before the last byte");
                 stream.fin = true;
             }
-            Event::Rest { id, bytes } => {
+            Event::Undelivered { id, bytes } => {
                 let may_end = self.may_end;
                 let stream = self.stream(id);
                 assert!(may_end && stream.reset.is_none() && !stream.refused, "{id:?}");
@@ -240,7 +240,7 @@ impl App {
             }
             Event::Message(text) => self.messages.push(text),
             Event::SubflowUp(_) => self.up = true,
-            Event::Parted => self.parted += 1,
+            Event::Suspended => self.parted += 1,
             Event::Resumed => self.resumed += 1,
             Event::Ended { code, text } => {
                 assert!(self.may_end, "the session ended: {code:?} {text}");

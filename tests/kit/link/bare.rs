@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 use seaprox::link::{
-    BootId, Bound, Config, Event, Greeter, OPENS_MAX, Open, Outbox, Proofs, Role, Session, SessionId, StreamId,
+    BootId, Bound, Config, Event, HelloReader, OPENS_MAX, Open, Outbox, Proofs, Role, Session, SessionId, StreamId,
     SubflowId, Time,
 };
 
@@ -43,7 +43,7 @@ impl Pair {
         client.poll_transmit(now, &mut out).unwrap();
         let mut hello = Vec::new();
         out.copy_to(&mut hello);
-        let (hello, _) = Greeter::default().feed(&hello).unwrap().unwrap();
+        let (hello, _) = HelloReader::default().feed(&hello).unwrap().unwrap();
         server.accept_subflow(now, &hello, proofs);
         let payload = Bytes::from(vec![0x5A; 4 << 20]);
         let mut pair = Pair {
@@ -117,7 +117,7 @@ impl Pair {
         let wire = wire.freeze();
         self.batches += 1;
         self.wires.push_back(wire.clone());
-        self.ends[to].input(self.now, LANE, 0, wire).unwrap();
+        self.ends[to].receive(self.now, LANE, 0, wire).unwrap();
     }
 
     fn events(&mut self, end: usize) {

@@ -61,7 +61,7 @@ pub fn run(paths: &[(u64, u64)], stats: bool, warm_ms: u64, measure_ms: u64) -> 
     let id = world.open(CLIENT, endless());
     world.run_for(warm_ms * 1000);
     let figures = measure(&mut world, id, paths.iter().map(|path| path.0).sum(), measure_ms);
-    assert_eq!(world.session(CLIENT).stats().held_back, 0, "nothing is held back while readers keep up");
+    assert_eq!(world.session(CLIENT).stats().quota_waits, 0, "nothing is held back while readers keep up");
     figures
 }
 

@@ -186,7 +186,7 @@ impl Run {
         }
         self.events(None);
         let frames = self.peer.session.stats().frames[1];
-        let _ = self.peer.session.input(self.peer.now, self.subflow, 0, Bytes::from(wire));
+        let _ = self.peer.session.receive(self.peer.now, self.subflow, 0, Bytes::from(wire));
         let frames = self.peer.session.stats().frames[1] - frames;
         self.events(Some(frames));
     }
@@ -211,7 +211,7 @@ impl Run {
             2 => Frame::Stop { id, code: Code::Other },
             3 => Frame::Blocked { id, offset: 1 },
             4 => Frame::Datagram { id, payload: b"x" },
-            _ => Frame::Absent { id },
+            _ => Frame::UnknownStream { id },
         };
         wire.extend(bytes_of(&frame));
     }

@@ -16,8 +16,8 @@ pub mod watch;
 
 use bytes::Bytes;
 use seaprox::link::{
-    BootId, Config, Greeter, HelloAck, Intent, Outbox, PathStats, Proofs, Role, Session, SessionId, Status, SubflowId,
-    Time, frame::Frame, proof_text,
+    BootId, Config, HelloAck, HelloReader, Intent, Outbox, PathStats, Proofs, Role, Session, SessionId, Status,
+    SubflowId, Time, frame::Frame, proof_text,
 };
 
 use app::App;
@@ -44,7 +44,7 @@ pub struct Conn {
     /// For each end, true while the end has the connection open.
     pub up: [bool; 2],
     /// Reads the HELLO at the server; `None` afterwards.
-    greeter: Option<Greeter>,
+    greeter: Option<HelloReader>,
     /// A number that represents the secure channel of this connection.
     channel: u64,
 }
@@ -200,7 +200,7 @@ impl World {
             return false;
         }
         let pipes = self.paths[path].shapes.map(Pipe::new);
-        self.conns.push(Conn { path, id, pipes, up: [true; 2], greeter: Some(Greeter::default()), channel });
+        self.conns.push(Conn { path, id, pipes, up: [true; 2], greeter: Some(HelloReader::default()), channel });
         true
     }
 
@@ -308,7 +308,7 @@ impl World {
         if bytes.is_empty() {
             return;
         }
-        let result = self.ends[to].session.as_mut().map_or(Ok(()), |session| session.input(now, id, 0, bytes));
+        let result = self.ends[to].session.as_mut().map_or(Ok(()), |session| session.receive(now, id, 0, bytes));
         if let Err(violation) = result {
             panic!("a session of ours broke the protocol: {violation:?} at end {to} on {id:?}");
         }

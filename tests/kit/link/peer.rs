@@ -88,7 +88,7 @@ impl Peer {
 
     /// Sends a frame to the session on a subflow.
     pub fn send_on(&mut self, id: SubflowId, frame: &Frame<'_>) -> Result<(), Violation> {
-        self.session.input(self.now, id, 0, Bytes::from(bytes_of(frame)))
+        self.session.receive(self.now, id, 0, Bytes::from(bytes_of(frame)))
     }
 
     /// Takes all events of the session.
