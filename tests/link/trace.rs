@@ -11,8 +11,8 @@ use seaprox::link::frame::{
     BODY_BYTES_MAX, Class, Frame, FrameError, HEADER_BYTES, Header, LaneAck, Lines, StreamPosition,
 };
 use seaprox::link::{
-    BootId, Bound, Capability, Code, Config, Event, HelloReader, Hello, HelloAck, Host, Intent, Kind, Limits, Open, Outbox,
-    Proofs, Role, STREAMS_EVER, Session, SessionId, Status, StreamId, SubflowId, Time, Violation,
+    BootId, Bound, Capability, Code, Config, Event, Hello, HelloAck, HelloReader, Host, Intent, Kind, Limits, Open,
+    Outbox, Proofs, Role, STREAMS_EVER, Session, SessionId, Status, StreamId, SubflowId, Time, Violation,
 };
 
 const LANE: SubflowId = SubflowId(7);

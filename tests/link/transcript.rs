@@ -184,7 +184,7 @@ impl End {
             assert_eq!(self.session.accept_subflow(self.now, &hello, PROOFS), Status::Ok);
         } else if !self.session.is_ended() {
             self.session
-                .input(self.now, SUBFLOW, 0, Bytes::copy_from_slice(frame))
+                .receive(self.now, SUBFLOW, 0, Bytes::copy_from_slice(frame))
                 .expect("the earlier node's frame is valid");
         }
         self.apply();

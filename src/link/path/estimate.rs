@@ -1,55 +1,56 @@
-//! What is known of one subflow as a path: its delay, its rate, and when something put on it now would arrive.
+//! The estimate of a subflow's path: its delay, its rate, and the time at which a frame would arrive.
 //!
-//! The kernel knows most of this for TCP, on some systems; lane acknowledgements and PONGs tell the rest on any system
-//! and for any carrier. Both fill the same estimate, so the scheduler does not know who measured.
+//! For TCP the kernel measures most of this, on some systems. Lane acknowledgements and PONGs measure it on any system
+//! and for any carrier. Both update the same estimate.
 //!
-//! A rate is what was acknowledged while the path was full. A path that ran dry shows only bounds: it did at least what
-//! was acknowledged, and it was busy with what was in flight for no longer than that took. While nothing at all is
-//! acknowledged the rate is doubted more and more, without being changed. What was expected when a frame left also says
-//! when it is late.
+//! The rate is measured from acknowledgements while the path is full. A path that runs dry gives only bounds: it
+//! carried at least what was acknowledged, and it was busy with the bytes in flight for no longer than their
+//! acknowledgement took. While no acknowledgement arrives, the rate in use falls below the estimate, which stays. The
+//! delay that is expected when a frame is sent also defines when the frame is late.
 
 use crate::link::wire::header::FRAME_BYTES_MAX;
 use crate::link::wire::ids::Time;
 
-/// What the carrier says of a subflow, where it can. A zero means "not known".
+/// Measurements of the carrier, as far as it has them. Zero means unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PathStats {
     /// Smoothed round-trip time in microseconds.
     pub srtt_us: u64,
-    /// The most that the path delivers, in bytes per second: the larger of delivery rate and window over round trip.
+    /// Maximum rate of the path in bytes per second: the larger of the delivery rate and the window per round trip.
     pub rate: u64,
-    /// Whether the carrier retransmits because of a timeout.
+    /// True if the carrier retransmits because of a timeout.
     pub suspect: bool,
 }
 
-/// Assumed until something is measured.
+/// Rate and round trip before the first measurement.
 const RATE_INITIAL: u64 = 1_250_000;
 const RTT_INITIAL_US: u64 = 100_000;
-/// A rate is measured over at least so long, and over at least one round trip.
+/// Minimum time of a rate measurement, which also lasts at least one round trip.
 const EPOCH_US_MIN: u64 = 20_000;
-/// The highest of so many epochs counts.
+/// Number of measurements of which the highest is the rate.
 const EPOCHS: usize = 3;
-/// A minimum round trip is forgotten after twice this time.
+/// Period of the minimum round trip. A minimum is forgotten after two periods.
 const MINIMUM_US: u64 = 5_000_000;
-/// A rate that has not been measured at its limit for so long is doubted.
+/// Age of a rate measured at its limit from which on the rate is raised.
 const DOUBT_US: u64 = 500_000;
-/// Nothing is suspected sooner.
+/// Minimum of the acknowledgement timeout.
 const ACK_TIMEOUT_US_MIN: u64 = 100_000;
-/// How long the first acknowledgement may take before anything is measured.
+/// Acknowledgement timeout before the first measurement.
 const ACK_TIMEOUT_US_INITIAL: u64 = 1_000_000;
-/// An acknowledgement comes so much later than it might, because the peer waits for more or is busy: at least, at most.
+/// Minimum and maximum extra delay of an acknowledgement, because the peer waits for more frames or is busy.
 const SLACK_US: (u64, u64) = (5_000, 25_000);
-/// A frame takes so many microseconds of a slow path, if it is not smaller than this: what is urgent waits for it.
+/// Maximum time for which a frame occupies a slow path, so that urgent frames wait no longer; frames are not made
+/// smaller than the minimum length below.
 const FRAME_US: u64 = 5_000;
 const FRAME_BYTES_MIN: u64 = 2048;
 
-/// A smoothed round trip with its variation and its recent minimum, in microseconds (RFC 6298 for the first two).
+/// A smoothed round trip with its variation (RFC 6298) and its recent minimum, in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
 struct RoundTrip {
     smoothed: u64,
     variation: u64,
     minimum: u64,
-    /// The minimum of the period before, and when the present one began.
+    /// The minimum of the previous period, and the start of the current one.
     before: u64,
     since: Time,
 }
@@ -74,34 +75,34 @@ impl RoundTrip {
     }
 }
 
-/// One measurement of rate in progress.
+/// A rate measurement in progress.
 #[derive(Clone, Copy, Debug, Default)]
 struct Epoch {
     since: Time,
     acked: u64,
-    /// Whether the path could have carried more for a part of the time.
+    /// True if the path could have carried more during a part of the time.
     app_limited: bool,
 }
 
-/// See the module's head.
+/// The estimate of a path.
 #[derive(Debug, Default)]
 pub(in crate::link) struct PathEstimate {
     carrier: PathStats,
-    /// From PING to PONG.
+    /// Time from PING to PONG.
     ping: RoundTrip,
-    /// From a frame to the lane acknowledgement of it, with the wait for that.
+    /// Time from a frame to its lane acknowledgement, including the peer's delay.
     ack: RoundTrip,
     epoch: Option<Epoch>,
     rates: [u64; EPOCHS],
     rate: u64,
     /// The highest rate ever measured.
     peak: u64,
-    /// When the rate was last measured at its limit, or raised for want of that.
+    /// Time of the last measurement of the rate at its limit, or of the last raise without one.
     rate_at: Time,
 }
 
 impl PathEstimate {
-    /// Takes what the carrier knows.
+    /// Stores the measurements of the carrier.
     pub(in crate::link) fn set_stats(&mut self, stats: PathStats) {
         self.carrier = stats;
     }
@@ -110,8 +111,8 @@ impl PathEstimate {
         self.ping.sample(now, us);
     }
 
-    /// A frame sent `us` ago is the latest that the peer has acknowledged, and with it `acked` bytes in all. When it
-    /// left, `queued` bytes were in flight, itself included.
+    /// Takes an acknowledgement. The latest frame that it covers was sent `us` ago, with `queued` bytes in flight
+    /// including itself; `acked` is the total of acknowledged bytes.
     pub(in crate::link) fn on_ack(&mut self, now: Time, us: u64, acked: u64, queued: u64) {
         self.ack.sample(now, us);
         let Some(epoch) = self.epoch else {
@@ -125,7 +126,7 @@ impl PathEstimate {
         let bytes = acked.saturating_sub(epoch.acked);
         let rate = rate_of(bytes, elapsed);
         if epoch.app_limited {
-            // The path was busy with what was in flight for as long as that took: it is no faster than this.
+            // The path was busy with the bytes in flight for at most this time, so its rate is at most `queued` in it.
             let busy_us = us.saturating_sub(self.round_us() + SLACK_US.1);
             self.on_rate_bounds(now, rate, rate_of(queued.max(FRAME_BYTES_MIN), busy_us).max(rate));
         } else {
@@ -134,14 +135,13 @@ impl PathEstimate {
         self.epoch = Some(Epoch { since: now, acked, app_limited: false });
     }
 
-    /// The carrier would have taken more than it got. If the path ran dry, with only `in_flight` bytes on it, what is
-    /// measured across this says nothing of its limit.
+    /// Notes that the carrier would have taken more. If only `in_flight` bytes, less than the path holds, were left on
+    /// it, the current measurement says nothing about its limit.
     ///
-    /// A path that was slow once may be left alone for that, and then nothing would ever show that it has recovered. So
-    /// a rate that has not been measured at its limit for a while is believed less and less, up to the best that the
-    /// path has shown.
+    /// A path that was slow once may get no traffic for that reason, and then nothing shows that it has recovered. So a
+    /// rate that was not measured at its limit for a while rises step by step, up to the highest rate measured.
     pub(in crate::link) fn on_app_limited(&mut self, now: Time, in_flight: u64) {
-        if in_flight > self.carried() {
+        if in_flight > self.in_transit() {
             return;
         }
         if let Some(epoch) = &mut self.epoch {
@@ -154,7 +154,7 @@ impl PathEstimate {
         }
     }
 
-    /// The path was full, and made this rate.
+    /// Takes a rate measured while the path was full.
     fn on_rate(&mut self, now: Time, rate: u64) {
         self.peak = self.peak.max(rate);
         self.rate_at = now;
@@ -165,7 +165,7 @@ impl PathEstimate {
         self.rate = self.rates.iter().copied().max().unwrap_or(rate);
     }
 
-    /// The path was not full all the time: it can do at least this, and at most that.
+    /// Takes bounds of the rate from a time in which the path was not always full.
     fn on_rate_bounds(&mut self, now: Time, least: u64, most: u64) {
         self.peak = self.peak.max(least);
         let known = if self.rate == 0 { RATE_INITIAL } else { self.rate };
@@ -178,11 +178,11 @@ impl PathEstimate {
         }
     }
 
-    /// Bytes per second: as acknowledged, end to end; until that is known, as the carrier says, if that is much. What it
-    /// says of a path on which nothing was sent is its first window.
+    /// Returns the rate in bytes per second: as measured end to end; before that, the carrier's, but at least the
+    /// initial rate, because the carrier derives the rate of an unused path from its initial window.
     ///
-    /// The carrier's figure is that of the network. Where the peer, or a relay on the way, takes less than the network
-    /// carries, the carrier reckons far too high, and whoever believed it would wait for a subflow that is full.
+    /// The carrier's rate is that of the network. If the peer or a relay on the way is slower, it is far too high, and
+    /// the scheduler would wait for a subflow that is full.
     pub(in crate::link) fn rate(&self) -> u64 {
         match (self.carrier.rate, self.rate) {
             (0, 0) => RATE_INITIAL,
@@ -191,12 +191,12 @@ impl PathEstimate {
         }
     }
 
-    /// The rate that was measured; what the carrier says of a path on which little was sent is none.
+    /// Returns the rate that was measured end to end, if there is one.
     pub(in crate::link) fn measured_rate(&self) -> Option<u64> {
         Some(self.rate).filter(|rate| *rate > 0)
     }
 
-    /// A round trip in microseconds: the best that is known.
+    /// Returns the best known round trip in microseconds.
     pub(in crate::link) fn rtt_us(&self) -> u64 {
         [self.carrier.srtt_us, self.ping.smoothed, self.ack.smoothed]
             .into_iter()
@@ -212,7 +212,7 @@ impl PathEstimate {
         self.carrier.suspect
     }
 
-    /// How long acknowledgements may fail to come before the path is suspect.
+    /// Returns the time without acknowledgements after which the path is suspect.
     pub(in crate::link) fn ack_timeout_us(&self) -> u64 {
         if self.ack.smoothed == 0 {
             return ACK_TIMEOUT_US_INITIAL.max(3 * self.rtt_us());
@@ -220,7 +220,8 @@ impl PathEstimate {
         (3 * self.ack.smoothed + 4 * self.ack.variation).max(ACK_TIMEOUT_US_MIN)
     }
 
-    /// How much longer the acknowledgement of a frame sent `age_us` ago may take; without end if it is overdue.
+    /// Returns the time until the acknowledgement of a frame sent `age_us` ago is expected, or `u64::MAX` if it is
+    /// overdue.
     pub(in crate::link) fn remaining_us(&self, age_us: u64) -> u64 {
         match self.ack.smoothed {
             0 => 0,
@@ -229,15 +230,14 @@ impl PathEstimate {
         }
     }
 
-    /// The rate, where nothing has been acknowledged for `waited_us` although something is in flight: then it is no
-    /// faster than what has failed to come. This is a doubt and no measurement; it is over with the next
-    /// acknowledgement.
+    /// Returns the rate of a path with frames in flight and no acknowledgement for `waited_us`: at most one full frame
+    /// in the overdue time. The next acknowledgement restores the estimate.
     pub(in crate::link) fn rate_after(&self, waited_us: u64) -> u64 {
         let busy_us = waited_us.saturating_sub(2 * self.round_us() + self.slack_us());
         self.rate().min(rate_of(FRAME_BYTES_MAX as u64, busy_us)).max(1)
     }
 
-    /// Bytes of a frame, so that the path is not busy with it for long.
+    /// Returns the maximum length of a frame, so that it does not occupy the path for long.
     pub(in crate::link) fn frame_bytes(&self) -> u64 {
         match self.rate {
             0 => FRAME_BYTES_MAX as u64,
@@ -245,7 +245,7 @@ impl PathEstimate {
         }
     }
 
-    /// One undisturbed round of acknowledgement, in microseconds.
+    /// Returns the minimum time from a frame to its acknowledgement, in microseconds.
     fn round_us(&self) -> u64 {
         match self.ack.recent_minimum() {
             0 => self.rtt_us(),
@@ -257,25 +257,25 @@ impl PathEstimate {
         (self.round_us() / 2).clamp(SLACK_US.0, SLACK_US.1)
     }
 
-    /// Bytes in flight that are on their way or there; what is beyond them is queued.
-    fn carried(&self) -> u64 {
+    /// Returns the number of bytes in flight that are not in a queue.
+    fn in_transit(&self) -> u64 {
         self.rate().saturating_mul(self.round_us()) / 1_000_000
     }
 
-    /// How long after it left a frame is late, with `in_flight` unacknowledged, itself included: twice as long as its
-    /// acknowledgement should take, and some patience.
+    /// Returns the time after which a frame is late, with `in_flight` bytes unacknowledged including itself: twice the
+    /// expected time, and a margin.
     pub(in crate::link) fn late_us(&self, in_flight: u64) -> u64 {
         if self.ack.smoothed == 0 {
             return self.ack_timeout_us();
         }
-        let expected_us = self.round_us() + wait_us(in_flight.saturating_sub(self.carried()), self.rate());
+        let expected_us = self.round_us() + wait_us(in_flight.saturating_sub(self.in_transit()), self.rate());
         expected_us
             .saturating_mul(2)
             .saturating_add(ACK_TIMEOUT_US_MIN.max(4 * self.ack.variation.min(self.round_us())))
     }
 
-    /// When the last of `len` more bytes would be at the peer, in microseconds from now, with `in_flight`
-    /// unacknowledged, at this rate.
+    /// Returns the time until the last of `len` more bytes arrives at the peer, with `in_flight` bytes unacknowledged
+    /// and this rate.
     pub(in crate::link) fn arrival_us(&self, in_flight: u64, len: u64, rate: u64) -> u64 {
         let carried = rate.saturating_mul(self.round_us()) / 1_000_000;
         let queued = in_flight.saturating_sub(carried).saturating_add(len);
@@ -287,12 +287,12 @@ impl PathEstimate {
     }
 }
 
-/// Bytes per second, of so many bytes in so many microseconds; without bound in none.
+/// Returns the rate in bytes per second; `u64::MAX` if the time is zero.
 fn rate_of(bytes: u64, us: u64) -> u64 {
     bytes.saturating_mul(1_000_000).checked_div(us).unwrap_or(u64::MAX)
 }
 
-/// How many microseconds so many bytes take.
+/// Returns the time in microseconds that so many bytes take.
 fn wait_us(bytes: u64, rate: u64) -> u64 {
     bytes.saturating_mul(1_000_000) / rate.max(1)
 }
@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn measures_the_rate_of_a_full_path_and_ignores_a_starved_one() {
+    fn the_rate_of_a_full_path_is_measured_and_that_of_an_idle_one_ignored() {
         let mut path = PathEstimate::default();
         let ack =
             |path: &mut PathEstimate, ms: u64, bytes: u64| path.on_ack(Time::from_us(ms * 1000), 20_000, bytes, 30_000);
@@ -315,8 +315,8 @@ mod tests {
         assert_eq!(path.rate(), 500_000);
     }
 
-    /// A path that has shown 1 MB/s at 20 ms, and what it acknowledged last.
-    fn shown() -> PathEstimate {
+    /// Returns a path with a measured rate of 1 MB/s and a round trip of 20 ms.
+    fn measured() -> PathEstimate {
         let mut path = PathEstimate::default();
         path.on_pong(Time::ZERO, 20_000);
         (0..20).for_each(|n| path.on_ack(Time::from_us(30_000 * n), 20_000, 30_000 * n, 30_000));
@@ -324,26 +324,26 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_got_slower_is_measured_whether_it_is_full_or_not() {
-        let mut full = shown();
+    fn a_slower_path_is_measured_whether_it_is_full_or_not() {
+        let mut full = measured();
         for n in 1..=3 {
             let now = Time::from_us(570_000 + 100_000 * n);
             full.on_app_limited(now, 60_000);
             full.on_ack(now, 500_000, 570_000 + 10_000 * n, 60_000);
         }
-        assert_eq!(full.rate(), 100_000, "what it holds is more than what travels");
-        let mut app_limited = shown();
-        app_limited.on_app_limited(Time::from_us(600_000), 0);
-        app_limited.on_ack(Time::from_us(1_000_000), 20_000, 572_000, 2000);
-        app_limited.on_app_limited(Time::from_us(1_000_000), 0);
-        assert_eq!(app_limited.rate(), 1_000_000, "a quick answer says that it is well");
-        app_limited.on_ack(Time::from_us(1_300_000), 245_000, 574_000, 2000);
-        assert_eq!(app_limited.rate(), 10_240, "it was busy with 2 KiB for a fifth of a second");
+        assert_eq!(full.rate(), 100_000, "more is in flight than the path holds");
+        let mut idle = measured();
+        idle.on_app_limited(Time::from_us(600_000), 0);
+        idle.on_ack(Time::from_us(1_000_000), 20_000, 572_000, 2000);
+        idle.on_app_limited(Time::from_us(1_000_000), 0);
+        assert_eq!(idle.rate(), 1_000_000, "a quick acknowledgement shows a good path");
+        idle.on_ack(Time::from_us(1_300_000), 245_000, 574_000, 2000);
+        assert_eq!(idle.rate(), 10_240, "it was busy with 2 KiB for a fifth of a second");
     }
 
     #[test]
-    fn while_nothing_is_acknowledged_a_rate_is_doubted() {
-        let path = shown();
+    fn without_acknowledgements_the_assumed_rate_falls() {
+        let path = measured();
         assert_eq!(path.rate_after(50_000), 1_000_000);
         assert_eq!(path.rate_after(50_000 + 1_000_000), 16_384);
         assert_eq!(path.rate(), 1_000_000);
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn arrival_counts_the_queue_and_not_what_travels() {
+    fn the_arrival_time_counts_the_queue_and_not_the_bytes_in_transit() {
         let mut path = PathEstimate::default();
         path.set_stats(PathStats { srtt_us: 20_000, rate: 2_000_000, suspect: false });
         assert_eq!(path.arrival_us(0, 1000, path.rate()), 10_500);
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_minimum_is_forgotten_in_time() {
+    fn a_minimum_is_forgotten_after_two_periods() {
         let mut rtt = RoundTrip::default();
         rtt.sample(Time::ZERO, 10);
         (1..=12).for_each(|s| rtt.sample(Time::from_us(s * 1_000_000), 50));

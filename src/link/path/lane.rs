@@ -1,8 +1,8 @@
-//! One lane: an ordered pipe for frames, its list of what is in flight, and its acknowledgements.
+//! A lane: an ordered pipe for frames, with the list of frames in flight and its acknowledgements.
 //!
-//! A lane is reliable and ordered as long as it lives, so one number says what has arrived: "I have processed N bytes
-//! of this lane". The sender keeps a list of what it put on the lane and at which position each frame ended; an
-//! acknowledgement pops the list up to N, and when the lane dies the rest of the list is what has to go elsewhere.
+//! A lane is reliable and ordered as long as it lives, so one number tells what has arrived: the peer has processed N
+//! bytes of the lane. The sender lists the frames that it put on the lane, each with its end position. An
+//! acknowledgement pops the list up to N; when the lane dies, the rest of the list is sent on other lanes.
 
 use crate::link::wire::content::FrameContent;
 use std::collections::VecDeque;
@@ -12,25 +12,25 @@ use bytes::Bytes;
 use crate::link::wire::header::{FRAME_BYTES_MAX, FrameError, HEADER_BYTES, Header};
 use crate::link::wire::ids::Time;
 
-/// One frame in flight.
+/// A frame in flight.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::link) struct SentFrame {
-    /// Position in the lane of the byte after the frame.
+    /// Position in the lane of the first byte after the frame.
     pub(in crate::link) end: u64,
     pub(in crate::link) at: Time,
     pub(in crate::link) content: FrameContent,
-    /// Whether its content has been queued for another lane: then the loss of this lane costs nothing.
+    /// True if its content was queued for another lane, so that nothing is lost with this lane.
     pub(in crate::link) reinjected: bool,
-    /// What it met when it left.
+    /// The delay that was expected when it was sent.
     pub(in crate::link) expected: Expectation,
 }
 
-/// What was known of a subflow when a frame left on it.
+/// The state of a subflow when a frame was sent on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::link) struct Expectation {
-    /// Bytes in flight on the subflow, the frame included.
+    /// Bytes in flight on the subflow, including the frame.
     pub(in crate::link) queued: u32,
-    /// If it is not acknowledged so many microseconds after it left, it is late; never, if this is the most.
+    /// Time in microseconds after which the frame is late without an acknowledgement; `u32::MAX` is never.
     pub(in crate::link) late_us: u32,
 }
 
@@ -42,13 +42,13 @@ impl Expectation {
 }
 
 impl SentFrame {
-    /// Whether it has content that has not been queued for another lane. An ACK has none: nothing comes for it by itself, so
-    /// that nothing has come says nothing.
+    /// Returns true if the content can be queued for another lane and was not yet. An ACK cannot: no acknowledgement is
+    /// sent for it alone, so a missing one is no sign of a loss.
     pub(in crate::link) fn is_reinjectable(&self) -> bool {
         !self.reinjected && matches!(self.content, FrameContent::Data(..) | FrameContent::Control(_))
     }
 
-    /// From when on it is late.
+    /// Returns the time from which on the frame is late.
     pub(in crate::link) fn late_at(&self) -> Time {
         match self.expected.late_us {
             u32::MAX => Time::MAX,
@@ -57,21 +57,20 @@ impl SentFrame {
     }
 }
 
-/// The sending side.
+/// The sending side of a lane.
 #[derive(Debug, Default)]
 pub(in crate::link) struct LaneTx {
     sent: u64,
     acked: u64,
     in_flight: VecDeque<SentFrame>,
-    /// Entries that the peer acknowledges without being asked twice.
+    /// Number of frames in flight that elicit an acknowledgement.
     eliciting: usize,
-    /// When the wait for the next acknowledgement began.
+    /// Start of the wait for the next acknowledgement.
     waiting_since: Time,
 }
 
 impl LaneTx {
-    /// Notes a frame of `len` bytes. `full` is whether the list has grown beyond what frames with content may make of
-    /// it.
+    /// Notes a sent frame of `len` bytes. `full` is true if the list is longer than frames with content make it.
     pub(in crate::link) fn on_sent(
         &mut self,
         now: Time,
@@ -82,12 +81,12 @@ impl LaneTx {
     ) {
         self.sent += len;
         if let Some(last) = self.in_flight.back_mut() {
-            // Of acknowledgements only the last can matter, and without an answer they would pile up.
+            // Only the last of several ACKs matters. Without an answer they would pile up.
             if content == FrameContent::Ack && last.content == FrameContent::Ack {
                 (last.end, last.at, last.reinjected) = (self.sent, now, false);
                 return;
             }
-            // A peer that asks and asks, and acknowledges nothing, shall not fill the list with answers.
+            // A peer that sends PINGs without end and acknowledges nothing must not fill the list with PONGs.
             if full && matches!(content, FrameContent::Ack | FrameContent::Nothing) {
                 last.end = self.sent;
                 return;
@@ -100,7 +99,8 @@ impl LaneTx {
         self.in_flight.push_back(SentFrame { end: self.sent, at: now, content, reinjected: false, expected });
     }
 
-    /// The peer has processed `bytes`. Fails if that is more than was sent; answers whether it is news.
+    /// Notes that the peer has processed `bytes`. Returns true if that is more than before, and an error if it is more
+    /// than was sent.
     pub(in crate::link) fn on_ack(&mut self, now: Time, bytes: u64) -> Result<bool, FrameError> {
         if bytes > self.sent {
             return Err(FrameError::Value);
@@ -113,7 +113,7 @@ impl LaneTx {
         Ok(news)
     }
 
-    /// Takes the next frame that is acknowledged.
+    /// Removes the next acknowledged frame.
     pub(in crate::link) fn pop_acked(&mut self) -> Option<SentFrame> {
         let first = self.in_flight.front()?;
         if first.end > self.acked {
@@ -125,7 +125,7 @@ impl LaneTx {
         self.in_flight.pop_front()
     }
 
-    /// Takes everything that is not acknowledged: the lane is gone.
+    /// Removes all frames, because the lane is dead.
     pub(in crate::link) fn take_lost(&mut self) -> VecDeque<SentFrame> {
         self.eliciting = 0;
         std::mem::take(&mut self.in_flight)
@@ -139,18 +139,18 @@ impl LaneTx {
         self.in_flight.iter_mut()
     }
 
-    /// Frames in flight.
+    /// Returns the number of frames in flight.
     pub(in crate::link) fn frames(&self) -> usize {
         self.in_flight.len()
     }
 
-    /// The first frame in flight that a rescue would take, of the few where that is looked for.
+    /// Returns the first frame that can be reinjected, if it is among the first 32 in flight.
     pub(in crate::link) fn first_reinjectable(&self) -> Option<&SentFrame> {
         const LOOK: usize = 32;
         self.in_flight.iter().take(LOOK).find(|frame| frame.is_reinjectable())
     }
 
-    /// Bytes in flight.
+    /// Returns the number of bytes in flight.
     pub(in crate::link) const fn bytes(&self) -> u64 {
         self.sent - self.acked
     }
@@ -159,12 +159,12 @@ impl LaneTx {
         self.acked
     }
 
-    /// Since when an acknowledgement has been waited for, if one is due at all.
+    /// Returns the start of the wait for an acknowledgement, if one is due.
     pub(in crate::link) fn waiting_since(&self) -> Option<Time> {
         (self.eliciting > 0).then_some(self.waiting_since)
     }
 
-    /// What is being waited for may take as long again.
+    /// Restarts the wait for an acknowledgement.
     pub(in crate::link) fn restart_wait(&mut self, now: Time) {
         self.waiting_since = now;
     }
@@ -178,17 +178,17 @@ impl LaneTx {
     }
 }
 
-/// The receiving side: cuts bytes into frames, and counts them.
+/// The receiving side of a lane: splits bytes into frames and counts them.
 #[derive(Debug, Default)]
 pub(in crate::link) struct LaneRx {
-    /// A frame whose end has not arrived yet; never more than one.
+    /// An incomplete frame; at most one.
     carry: Vec<u8>,
     processed: u64,
     announced: u64,
 }
 
 impl LaneRx {
-    /// Looks at the next frame at the start of `bytes`. Answers its header if all of it is there.
+    /// Returns the header of the frame at the start of `bytes` if the frame is complete.
     pub(in crate::link) fn peek(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
         let Some((head, body)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
@@ -197,7 +197,7 @@ impl LaneRx {
         Ok((body.len() >= header.len).then_some(header))
     }
 
-    /// Adds to the frame that is carried over as much of `bytes` as belongs to it; answers how much that was.
+    /// Completes the carried frame with the start of `bytes`. Returns the number of bytes used.
     pub(in crate::link) fn fill(&mut self, bytes: &[u8]) -> Result<usize, FrameError> {
         let mut used = 0;
         loop {
@@ -212,7 +212,7 @@ impl LaneRx {
         }
     }
 
-    /// How many bytes the carried frame needs to be whole, as far as it can be told yet.
+    /// Returns the length of the carried frame, or of its header while that is incomplete.
     fn wanted(&self) -> Result<usize, FrameError> {
         match self.carry.first_chunk::<HEADER_BYTES>() {
             None => Ok(HEADER_BYTES),
@@ -220,7 +220,7 @@ impl LaneRx {
         }
     }
 
-    /// Takes out the frame that was carried over, once it is whole.
+    /// Removes the carried frame if it is complete.
     pub(in crate::link) fn take_carried(&mut self) -> Result<Option<(Header, Bytes)>, FrameError> {
         let header = Self::peek(&self.carry)?;
         Ok(header.map(|header| {
@@ -234,23 +234,23 @@ impl LaneRx {
         !self.carry.is_empty()
     }
 
-    /// A frame of `len` bytes has been processed.
+    /// Notes a processed frame of `len` bytes.
     pub(in crate::link) fn on_processed(&mut self, len: u64) {
         self.processed += len;
     }
 
-    /// Bytes that have been processed and not acknowledged.
+    /// Returns the number of bytes that were processed and not acknowledged.
     pub(in crate::link) const fn unannounced(&self) -> u64 {
         self.processed - self.announced
     }
 
-    /// The value for an ACK that leaves now.
+    /// Returns the value for an ACK that is sent now.
     pub(in crate::link) fn announce(&mut self) -> u64 {
         self.announced = self.processed;
         self.processed
     }
 
-    /// An ACK may have been lost: what it said has to be said again.
+    /// Makes the next ACK repeat the value of one that may be lost.
     pub(in crate::link) fn forget_announced(&mut self) {
         self.announced = 0;
     }

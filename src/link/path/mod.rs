@@ -1,4 +1,6 @@
-//! The subflows of a session: lanes, estimates of a path, and the choice of a path for a frame.
+//! Paths: a subflow with its lanes, the estimate of its delay and rate, and the choice of a subflow for a frame.
+//!
+//! This room imports only the wire.
 
 pub(super) mod estimate;
 pub(super) mod lane;

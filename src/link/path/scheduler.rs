@@ -1,33 +1,34 @@
-//! Which subflow a frame goes on: earliest completion, with a test against the window.
+//! The choice of the subflow for a frame: earliest arrival, with a test against the window.
 //!
-//! Subflows are ranked by when a frame put on them now would arrive. The first in the order is always right. A slower
-//! one is right only while the receiver can hold what the faster ones deliver in the meantime: a frame that arrives
-//! late blocks all that was sent after it, and when that reaches the window everything waits for the slow path. How
-//! much of the window may be risked follows from experience: less after each interval in which credit ran out, more
-//! after each in which it did not.
+//! Subflows are ranked by the time at which a frame sent now would arrive. The first one may always be used. A slower
+//! one may be used only while the receiver can hold what the faster ones deliver in the meantime: a late frame blocks
+//! everything behind it, and once that fills the window, the whole stream waits for the slow path. The part of the
+//! window that may be risked adapts: it falls after each interval in which credit ran out, and rises after each other
+//! one.
 //!
-//! A subflow that would add little to the faster ones, and that late, is not worth it whatever the window: while it is
-//! slow its frames would make the stream go by fits and starts, and a window that has become large bears seconds of it.
-//! Its rate is believed better with time, until one small frame shows how it is.
+//! A subflow that adds little to the faster ones, and much later, is not used however large the window is: its frames
+//! would make the stream stall again and again, and a large window allows stalls of seconds. Its assumed rate rises
+//! with time, until one small frame measures it.
 //!
-//! The decision is made when a subflow can take a frame, never before: nothing is bound to a subflow that cannot send.
+//! The choice is made when a subflow can take a frame and never before, so no frame waits for a subflow that cannot
+//! send.
 
 use crate::link::wire::ids::Time;
 
-/// How frames are spread over subflows.
+/// The distribution of frames over subflows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// Over all that help.
+    /// Use all subflows that make the transfer faster.
     #[default]
     Stripe,
-    /// Over one; another only when that one fails.
+    /// Use one subflow, and another only if that one fails.
     Single,
-    /// As `Stripe`, and what is small and sparse goes over two at once.
+    /// As `Stripe`, and send small and sparse frames on two subflows.
     Redundant,
 }
 
 impl Mode {
-    /// The word for the command line and the status.
+    /// Returns the word for the command line and the status.
     pub const fn as_str(self) -> &'static str {
         match self {
             Mode::Stripe => "stripe",
@@ -37,50 +38,50 @@ impl Mode {
     }
 }
 
-/// A subflow that could be used, as the decision sees it.
+/// A usable subflow.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::link) struct Candidate {
-    /// Its place in the session's table.
+    /// Its index in the session's list.
     pub(in crate::link) index: usize,
-    /// When a full frame put on it now would arrive, in microseconds from now.
+    /// Time until a full frame sent now would arrive, in microseconds.
     pub(in crate::link) arrival_us: u64,
-    /// Bytes per second.
+    /// Its rate in bytes per second.
     pub(in crate::link) rate: u64,
-    /// Whether it takes a frame now.
+    /// True if it can take a frame now.
     pub(in crate::link) ready: bool,
-    /// Whether that has to be an urgent one.
+    /// True if it takes only urgent frames.
     pub(in crate::link) full: bool,
 }
 
-/// The frame that is to be placed.
+/// The frame for which a subflow is chosen.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::link) struct Need {
-    /// Bytes of it.
+    /// Length of the frame.
     pub(in crate::link) len: u64,
     /// The window of its stream, or of the session if that is smaller.
     pub(in crate::link) window: u64,
-    /// Bytes of its stream that wait, this frame included.
+    /// Unsent bytes of its stream, including this frame.
     pub(in crate::link) unsent: u64,
     /// Bytes of all streams that wait for their turn.
     pub(in crate::link) backlog: u64,
-    /// Whether its stream sends little and seldom.
+    /// True if its stream sends little and rarely.
     pub(in crate::link) sparse: bool,
 }
 
-/// A stream with less than this waits for a fast subflow rather than end on a slow one.
+/// Unsent bytes below which a stream waits for a fast subflow instead of ending on a slow one.
 const TAIL_BYTES: u64 = 64 * 1024;
-/// A subflow that carries little, one part in so many of what the faster ones do, is not worth a wait of so long: each
-/// of its frames would stop the reader for that time.
-const LITTLE: u64 = 16;
+/// A subflow with less than this part of the faster ones' rate is not used if its frames arrive later by `LAG_US`: each
+/// would block the reader for that time.
+const MINOR_PART: u64 = 16;
 const LAG_US: u64 = 100_000;
-/// How often the risk is judged.
+/// Interval at which the risk is adapted.
 const INTERVAL_US: u64 = 30_000;
 const RISK_MIN: u64 = 200;
 const RISK_MAX: u64 = 900;
-/// So many urgent frames in a row, and then one that is not.
+/// Maximum number of urgent frames in a row while others wait.
 const URGENT_RUN_MAX: u8 = 8;
 
-/// See the module's head.
+/// The scheduler of a session.
 #[derive(Debug)]
 pub(in crate::link) struct Scheduler {
     order: Vec<Candidate>,
@@ -89,7 +90,7 @@ pub(in crate::link) struct Scheduler {
     interval: Time,
     stalled: bool,
     urgent_run: u8,
-    /// Credit and acknowledgements take so long to come back, in microseconds.
+    /// Time in microseconds that credit and acknowledgements need to come back.
     pub(in crate::link) return_us: u64,
 }
 
@@ -107,33 +108,34 @@ impl Scheduler {
         }
     }
 
-    /// The fastest subflow, or none until it can take a frame.
+    /// Returns the fastest subflow if it can take a frame.
     pub(in crate::link) fn fastest(&self) -> Option<usize> {
         self.order.first().filter(|first| first.ready).map(|first| first.index)
     }
 
-    /// The subflow for what must not wait: the fastest, or one that can take it now and is hardly slower.
+    /// Returns the subflow for a frame that must not wait: the fastest one that is ready, if it is at most a quarter
+    /// slower than the first.
     pub(in crate::link) fn soonest(&self) -> Option<usize> {
         let limit_us = self.order.first().map(|first| first.arrival_us.saturating_add(first.arrival_us / 4))?;
         self.order.iter().find(|other| other.ready && other.arrival_us <= limit_us).map(|other| other.index)
     }
 
-    /// The fastest subflow other than `index` that can take a frame.
+    /// Returns the fastest ready subflow other than `index`.
     pub(in crate::link) fn second(&self, index: usize) -> Option<usize> {
         self.order.iter().find(|other| other.index != index && other.ready).map(|other| other.index)
     }
 
-    /// All usable subflows, the fastest first, ready or not.
+    /// Returns all usable subflows, the fastest first.
     pub(in crate::link) fn usable(&self) -> impl Iterator<Item = usize> {
         self.order.iter().map(|candidate| candidate.index)
     }
 
-    /// The fastest subflow, ready or not.
+    /// Returns the fastest subflow, ready or not.
     pub(in crate::link) fn first(&self) -> Option<Candidate> {
         self.order.first().copied()
     }
 
-    /// The subflows that can take a frame, the fastest first; full ones only if it is urgent.
+    /// Returns the ready subflows, the fastest first; full ones only for `urgent` frames.
     pub(in crate::link) fn ready(&self, urgent: bool) -> impl Iterator<Item = usize> {
         self.order
             .iter()
@@ -141,12 +143,12 @@ impl Scheduler {
             .map(|candidate| candidate.index)
     }
 
-    /// Whether any subflow can take a frame.
+    /// Returns true if a subflow can take a frame.
     pub(in crate::link) fn any_ready(&self) -> bool {
         self.order.iter().any(|candidate| candidate.ready)
     }
 
-    /// The subflow for a piece of a stream, or none if it is better to wait.
+    /// Returns the subflow for a piece of a stream, or `None` if it is better to wait.
     pub(in crate::link) fn place(&self, need: Need) -> Option<usize> {
         if need.sparse {
             return self.soonest();
@@ -158,33 +160,33 @@ impl Scheduler {
                 return Some(candidate.index);
             }
             if ready {
-                return None; // what does not fit this window here fits it on no slower one
+                return None; // a frame that this window does not allow here is not allowed on a slower one either
             }
             faster_rate = faster_rate.saturating_add(candidate.rate);
         }
         None
     }
 
-    /// Whether a subflow that is not the fastest should take the frame now.
+    /// Returns true if a subflow that is not the fastest should take the frame now.
     fn is_worthwhile(&self, candidate: &Candidate, need: Need, faster_rate: u64) -> bool {
         let meanwhile = per_us(faster_rate, candidate.arrival_us + self.return_us);
         if meanwhile + need.len > need.window * self.risk / 1000 {
             return false;
         }
         let first_us = self.order.first().map_or(0, |first| first.arrival_us);
-        if candidate.arrival_us > first_us + LAG_US && candidate.rate.saturating_mul(LITTLE) < faster_rate {
+        if candidate.arrival_us > first_us + LAG_US && candidate.rate.saturating_mul(MINOR_PART) < faster_rate {
             return false;
         }
         let wait_us = need.backlog.saturating_mul(1_000_000) / faster_rate.max(1);
         need.unsent > TAIL_BYTES || candidate.arrival_us <= first_us + wait_us
     }
 
-    /// A stream has run out of credit.
+    /// Notes that a stream has run out of credit.
     pub(in crate::link) fn on_stall(&mut self) {
         self.stalled = true;
     }
 
-    /// Judges the risk of the intervals that have passed.
+    /// Adapts the risk once an interval is over.
     pub(in crate::link) fn on_time(&mut self, now: Time) {
         if now.since(self.interval) < INTERVAL_US {
             return;
@@ -195,7 +197,8 @@ impl Scheduler {
         self.stalled = false;
     }
 
-    /// Whether control and repair go first now; once in a while they do not, so that they cannot starve the rest.
+    /// Returns true if control frames and retransmissions go first; now and then they do not, so that they cannot
+    /// starve the rest.
     pub(in crate::link) const fn urgent_first(&self) -> bool {
         self.urgent_run < URGENT_RUN_MAX
     }
@@ -208,14 +211,14 @@ impl Scheduler {
         self.urgent_run = 0;
     }
 
-    /// The part of the window that may be risked, in thousandths.
+    /// Returns the part of the window that may be risked, in thousandths.
     #[cfg(test)]
     pub(in crate::link) const fn risk(&self) -> u64 {
         self.risk
     }
 }
 
-/// Bytes that `rate` bytes per second make in `us` microseconds.
+/// Returns the number of bytes that `rate` carries in `us` microseconds.
 fn per_us(rate: u64, us: u64) -> u64 {
     u64::try_from(u128::from(rate) * u128::from(us) / 1_000_000).unwrap_or(u64::MAX / 2)
 }
@@ -241,20 +244,20 @@ mod tests {
     const BULK: Need = Need { len: 16_384, window: 4 << 20, unsent: 1 << 20, backlog: 1 << 20, sparse: false };
 
     #[test]
-    fn the_fastest_that_is_ready_takes_it() {
+    fn the_fastest_ready_subflow_is_chosen() {
         assert_eq!(scheduler(&[(80, 20, true), (10, 5, true)]).place(BULK), Some(1));
         assert_eq!(scheduler(&[(80, 20, true), (10, 5, false)]).place(BULK), Some(0));
     }
 
     #[test]
-    fn a_slow_path_is_used_only_if_the_window_bears_it() {
+    fn a_slow_path_is_used_only_if_the_window_allows_it() {
         let scheduler = scheduler(&[(80, 10, false), (10, 100, true)]);
         assert_eq!(scheduler.place(BULK), Some(1));
         assert_eq!(scheduler.place(Need { window: 1 << 20, ..BULK }), None);
     }
 
     #[test]
-    fn small_and_sparse_things_wait_for_the_fast_path() {
+    fn small_and_sparse_frames_wait_for_the_fast_path() {
         let scheduler = scheduler(&[(80, 10, false), (10, 100, true)]);
         assert_eq!(scheduler.place(Need { sparse: true, ..BULK }), None);
         assert_eq!(scheduler.place(Need { unsent: 1000, backlog: 1000, ..BULK }), None);
@@ -262,14 +265,14 @@ mod tests {
     }
 
     #[test]
-    fn what_must_not_wait_takes_one_that_is_ready_and_hardly_slower() {
+    fn an_urgent_frame_takes_a_ready_subflow_that_is_little_slower() {
         assert_eq!(scheduler(&[(80, 10, false), (10, 12, true)]).soonest(), Some(1));
         assert_eq!(scheduler(&[(80, 10, false), (10, 13, true)]).soonest(), None);
         assert_eq!(scheduler(&[(80, 10, true), (10, 11, true)]).soonest(), Some(0));
     }
 
     #[test]
-    fn the_risk_falls_with_stalls_and_recovers() {
+    fn the_risk_falls_with_stalls_and_rises_without() {
         let mut scheduler = scheduler(&[]);
         for n in 1..=30 {
             scheduler.on_stall();
@@ -281,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn eight_urgent_frames_and_then_another() {
+    fn after_eight_urgent_frames_another_goes_first() {
         let mut scheduler = scheduler(&[]);
         (0..8).for_each(|_| scheduler.on_urgent());
         assert!(!scheduler.urgent_first());

@@ -1,33 +1,33 @@
-//! One subflow of a session: its lanes, its path, its state.
+//! A subflow of a session: its lanes, its path, its state.
 //!
 //! ```text
-//! client:  Greeting --HELLO_ACK--> Live
-//! server:                          Live, from the start: the HELLO was read before the session saw the subflow
+//! client:  Handshake --HELLO_ACK--> Live
+//! server:                           Live, from the start: the HELLO was read before the session knew the subflow
 //! ```
 //!
-//! A subflow that is `Live` may be suspect: acknowledgements have stopped coming. It gets nothing new while there is
-//! another, and is trusted again at the first sign of progress.
+//! A live subflow is suspect while its acknowledgements are overdue. It gets no new frames then, as long as another one
+//! is usable, until it answers a PING or has nothing in flight.
 
 use super::estimate::PathEstimate;
 use super::lane::{Lane, SentFrame};
 use crate::link::wire::frame::Class;
 use crate::link::wire::ids::{StreamId, SubflowId, Time};
 
-/// See the module's head.
+/// The state of a subflow: see the diagram of the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::link) enum SubflowState {
     Handshake,
     Live,
 }
 
-/// A PING that is to be answered.
+/// A PING to answer.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::link) struct PendingPong {
     pub(in crate::link) token: u64,
     pub(in crate::link) at: Time,
 }
 
-/// See the module's head.
+/// A subflow of a session.
 #[derive(Debug)]
 pub(in crate::link) struct Subflow {
     pub(in crate::link) id: SubflowId,
@@ -37,27 +37,27 @@ pub(in crate::link) struct Subflow {
     pub(in crate::link) path: PathEstimate,
     /// Bytes that the carrier takes now.
     pub(in crate::link) room: usize,
-    /// Unacknowledged bytes beyond which only what is urgent is sent.
+    /// Unacknowledged bytes from which on only urgent frames are sent.
     pub(in crate::link) window: u64,
-    /// HELLO or HELLO_ACK as bytes, until they are sent.
+    /// The encoded HELLO or HELLO_ACK until it is sent.
     pub(in crate::link) hello_bytes: Option<Vec<u8>>,
-    /// The proof that HELLO_ACK must bear.
+    /// The proof that HELLO_ACK must contain.
     pub(in crate::link) expect: [u8; 32],
-    /// Whether its HELLO says that all others are dead.
+    /// True if its HELLO resumes the session.
     pub(in crate::link) resumes: bool,
-    /// How often a subflow of the session had come up when this one was dialled, or accepted.
+    /// The session's `up_count` when this subflow was dialed or accepted.
     pub(in crate::link) up_count_before: u64,
-    /// How this end, and the peer, want it used.
+    /// Its class according to this end and to the peer.
     pub(in crate::link) classes: [Class; 2],
     pub(in crate::link) suspect: bool,
     pub(in crate::link) suspected_at: Time,
-    /// Whether frames are late is not asked before.
+    /// Late frames are not looked for before this time.
     pub(in crate::link) late_after: Time,
     pub(in crate::link) pending_pong: Option<PendingPong>,
     pub(in crate::link) pinged: Option<Time>,
-    /// Bytes processed when the last PING left.
+    /// Bytes processed when the last PING was sent.
     pub(in crate::link) pinged_at: u64,
-    /// When the last bytes came in.
+    /// Time of the last received bytes.
     pub(in crate::link) heard: Time,
     pub(in crate::link) processed: u64,
     pub(in crate::link) drained_reported: bool,
@@ -96,7 +96,7 @@ impl Subflow {
         self.state == SubflowState::Live
     }
 
-    /// How it may be used: as the more reluctant end wants.
+    /// Returns the more restrictive of the two classes.
     pub(in crate::link) fn class(&self) -> Class {
         match self.classes {
             [Class::Closing, _] | [_, Class::Closing] => Class::Closing,
@@ -105,7 +105,7 @@ impl Subflow {
         }
     }
 
-    /// The lane for the pieces of a stream. Where there are several, the first is for control alone.
+    /// Returns the lane for the pieces of a stream. With several lanes the first carries only control frames.
     pub(in crate::link) fn lane_for(&self, id: StreamId) -> u16 {
         match u32::try_from(self.lanes.len()).unwrap_or(1) {
             0 | 1 => 0,
@@ -113,12 +113,12 @@ impl Subflow {
         }
     }
 
-    /// Whether it takes another frame that has to be acknowledged.
+    /// Returns true if it can take a frame that must be acknowledged.
     pub(in crate::link) fn is_ready(&self, frames_max: usize) -> bool {
         self.room > 0 && self.frames() < frames_max
     }
 
-    /// Whether there is enough under way on it for what can wait.
+    /// Returns true if it takes only urgent frames now.
     pub(in crate::link) fn is_full(&self) -> bool {
         self.window != u64::MAX && self.in_flight() >= self.window
     }
@@ -135,18 +135,19 @@ impl Subflow {
         self.lanes.iter().map(|lane| lane.tx.acked()).sum()
     }
 
-    /// Bytes per second that it can be trusted with now.
+    /// Returns the rate to assume now, in bytes per second.
     pub(in crate::link) fn rate(&self, now: Time) -> u64 {
         let since = self.lanes.iter().filter_map(|lane| lane.tx.waiting_since()).min();
         self.path.rate_after(since.map_or(0, |since| now.since(since)))
     }
 
-    /// When it is to be asked whether frames of it are late that nobody has sent again. Of one that is suspect all have been.
+    /// Returns the time at which to look for late frames. A suspect subflow has none, because all its frames were
+    /// reinjected.
     pub(in crate::link) fn late_at(&self) -> Option<Time> {
         self.first_late_at().filter(|_| self.is_live() && !self.suspect).map(|at| at.max(self.late_after))
     }
 
-    /// Whether frames of it are late that nobody has sent again.
+    /// Returns true if frames that were not reinjected are late.
     pub(in crate::link) fn is_late(&self, now: Time) -> bool {
         self.first_late_at().is_some_and(|at| at <= now)
     }
@@ -155,13 +156,13 @@ impl Subflow {
         self.lanes.iter().filter_map(|lane| lane.tx.first_reinjectable()).map(SentFrame::late_at).min()
     }
 
-    /// When patience ends, if something is being waited for.
+    /// Returns the time at which it becomes suspect, if it has frames to be acknowledged.
     pub(in crate::link) fn suspect_at(&self) -> Option<Time> {
         let since = self.lanes.iter().filter_map(|lane| lane.tx.waiting_since()).min()?;
         (!self.suspect).then(|| since.after(self.path.ack_timeout_us()))
     }
 
-    /// When the next PING is due.
+    /// Returns the time of the next PING.
     pub(in crate::link) fn ping_at(&self, keepalive_us: u64) -> Time {
         const SOON_US: u64 = 1_000_000;
         let Some(last) = self.pinged else {

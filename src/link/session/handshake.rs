@@ -271,7 +271,7 @@ impl Session {
         }
         if self.subflows.iter().any(Subflow::is_live) {
             if matches!(&self.phase, Phase::Resuming(resume) if resume.subflow == id) {
-                self.on_resumed(); // another has joined meanwhile, and acknowledgements tell the rest
+                self.on_resumed(); // another subflow has joined, and its acknowledgements cover the rest
             }
             return;
         }

@@ -134,7 +134,7 @@ impl Session {
                 && matches!(self.phase, Phase::Open)
                 && self.tx.ranges < RANGES_MAX / 2
             {
-                assert!(self.drr.holds(slot), "{:?} has something to send and no turn", stream.id);
+                assert!(self.drr.contains(slot), "{:?} has something to send and no turn", stream.id);
             }
         }
         for key in self.control.iter() {

@@ -78,7 +78,7 @@ impl Session {
         {
             subflow.suspect = true;
             subflow.suspected_at = now;
-            subflow.pinged = None; // asks at once: the answer is what clears it
+            subflow.pinged = None; // send a PING at once: its answer clears the suspicion
             self.stats.suspicions += 1;
             self.reinject_from_suspects();
         }

@@ -292,7 +292,7 @@ impl Session {
                 return None;
             }
             // A new stream stays one while the lane of its OPEN is busy: in the old list it would be bulk.
-            if route == Route::Any { self.drr.rotate(list) } else { self.drr.pass(list) }
+            if route == Route::Any { self.drr.rotate(list) } else { self.drr.skip(list) }
         }
         None
     }

@@ -1,21 +1,21 @@
-//! BufferPool for small payloads that are used again.
+//! Byte buffers for small payloads, kept for reuse.
 
-/// Bytes of all buffers that are kept.
+/// Maximum cost of all buffers in the pool.
 const KEPT_BYTES_MAX: usize = 1024 * 1024;
-/// A larger buffer is freed rather than kept.
+/// Maximum capacity of a buffer in the pool; a larger one is freed.
 const BUFFER_BYTES_MAX: usize = 16 * 1024;
-/// What a buffer counts for at least.
+/// Minimum cost of a buffer.
 const BUFFER_COST_MIN: usize = 256;
-/// BufferPool that nobody uses.
+/// Unused buffers.
 #[derive(Debug, Default)]
 pub(in crate::link) struct BufferPool {
     bufs: Vec<Vec<u8>>,
-    /// What those in `bufs` count for.
+    /// Σ of the costs of `bufs`.
     kept: usize,
 }
 
 impl BufferPool {
-    /// An empty buffer, a used one if there is any.
+    /// Returns an empty buffer, a reused one if possible.
     pub(in crate::link) fn take(&mut self) -> Vec<u8> {
         let buf = self.bufs.pop().unwrap_or_default();
         self.kept -= if buf.capacity() > 0 { cost(&buf) } else { 0 };

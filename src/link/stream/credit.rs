@@ -1,45 +1,43 @@
-//! How much the peer may send: the receiving end of flow control, for one stream or for the whole session.
+//! The receive window of one stream or of the session: how much the peer may send.
 //!
-//! A window is not a guess: it follows the bytes that the application really took in the time that credit needs to
-//! travel. In every such round the window becomes at least twice what was consumed in it, so that a sender that is held
-//! back by credit sees it double once per round, and one that is not keeps what it needs. It is never lowered while in
-//! use: credit that has been announced cannot be taken back.
+//! The window follows the bytes that the application takes while credit travels to the peer and takes effect (a round):
+//! it becomes at least twice what was taken in a round. So it doubles each round while credit limits the sender, and
+//! else keeps its size. It never shrinks while in use, because announced credit cannot be taken back.
 //!
-//! How long credit travels is what the path says; where the ends themselves are slow to run, it takes longer, and nobody
-//! measures that. So a peer that says that it is held back, while the reader takes all there is within moments, sees
-//! the window double too, once for each CREDIT.
+//! The round follows from the path. Slow ends make it longer, and nothing measures that. So the window doubles, once
+//! for each CREDIT, also when the peer is blocked although the reader takes everything within moments.
 
 use crate::link::wire::ids::Time;
 
-/// A window that has not moved for so long starts small again.
+/// Idle time after which a window returns to its initial size.
 const IDLE_US: u64 = 10_000_000;
-/// A reader that takes what there is within this time of the peer's word, or within a round, is not what it waits for.
+/// A reader that takes everything within this time after BLOCKED, or within a round, is not the cause of the block.
 const SOON_US: u64 = 20_000;
-/// CREDIT goes out when a quarter of the window, but not more than this, has been consumed.
+/// CREDIT is sent when a quarter of the window, at most this, has been taken.
 const STEP_BYTES_MAX: u64 = 512 * 1024;
 
-/// Bounds of a window.
+/// The initial and the maximum size of a window.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::link) struct Bounds {
     pub(in crate::link) first: u64,
     pub(in crate::link) max: u64,
 }
 
-/// One window: what was consumed, what was announced, and how large the difference may become.
+/// One receive window: what was taken, what was announced, and the current size.
 #[derive(Debug)]
 pub(in crate::link) struct Window {
     bounds: Bounds,
     size: u64,
-    /// The peer may send bytes below this; it never falls.
+    /// The credit limit: the peer may send bytes below this offset. It never falls.
     announced: u64,
     consumed: u64,
-    /// What the peer has been told of `consumed`.
-    told: u64,
-    /// Whether the peer holds bytes back, and waits for any sign that others have been taken.
-    peer_waits: bool,
-    /// Since when, if no CREDIT has left since.
-    waits_since: Option<Time>,
-    /// When the current round began, and what was consumed then.
+    /// The value of `consumed` in the last CREDIT.
+    announced_consumed: u64,
+    /// True if the peer has sent BLOCKED since the last CREDIT.
+    peer_blocked: bool,
+    /// Time of the first BLOCKED since the last CREDIT or the last increase.
+    blocked_since: Option<Time>,
+    /// Start of the current round, and `consumed` at that time.
     round: (Time, u64),
 }
 
@@ -50,14 +48,14 @@ impl Window {
             size: bounds.first,
             announced: bounds.first,
             consumed: 0,
-            told: 0,
-            peer_waits: false,
-            waits_since: None,
+            announced_consumed: 0,
+            peer_blocked: false,
+            blocked_since: None,
             round: (now, 0),
         }
     }
 
-    /// `bytes` were taken, or dropped for good. `round_us` is how long credit needs to take effect at the peer.
+    /// Counts `bytes` as taken or dropped. `round_us` is the time that credit needs to take effect at the peer.
     pub(in crate::link) fn consume(&mut self, bytes: u64, now: Time, round_us: u64) {
         self.consumed += bytes;
         let elapsed = now.since(self.round.0);
@@ -75,46 +73,46 @@ impl Window {
         self.size = self.size.max(target.min(self.bounds.max));
     }
 
-    /// The window doubles if the peer waits for it and not for the reader, who has left `unread` bytes.
+    /// Doubles the window if the peer is blocked and its reader, with `unread` bytes left, is not the cause.
     pub(in crate::link) fn widen(&mut self, unread: u64, now: Time, round_us: u64) {
         if unread >= self.size / 4 {
             return;
         }
-        if self.waits_since.take().is_some_and(|since| now.since(since) <= round_us.max(SOON_US)) {
+        if self.blocked_since.take().is_some_and(|since| now.since(since) <= round_us.max(SOON_US)) {
             self.size = self.size.max(self.size.saturating_mul(2).min(self.bounds.max));
         }
     }
 
-    /// Whether enough has been consumed for a CREDIT to be worth its frame.
+    /// Returns true if a CREDIT is worth its frame.
     ///
-    /// For a peer that waits, anything is enough: what it was allowed may be less than that.
+    /// For a blocked peer any change is: its quota may be less than a quarter of the window.
     pub(in crate::link) fn is_due(&self) -> bool {
-        if self.peer_waits && self.has_news() {
+        if self.peer_blocked && self.has_news() {
             return true;
         }
         let gain = self.target().saturating_sub(self.announced);
         gain > 0 && gain >= (self.size / 4).min(STEP_BYTES_MAX)
     }
 
-    /// The peer says that it holds bytes back. Answers whether a CREDIT tells it anything now; else the next byte that
-    /// is taken is reason enough for one.
+    /// Notes a BLOCKED. Returns true if a CREDIT has news for the peer; otherwise the next byte that is taken makes one
+    /// due.
     pub(in crate::link) fn on_blocked(&mut self, now: Time) -> bool {
-        self.peer_waits = true;
-        self.waits_since = self.waits_since.or(Some(now));
+        self.peer_blocked = true;
+        self.blocked_since = self.blocked_since.or(Some(now));
         self.has_news()
     }
 
-    /// Whether a CREDIT would say anything new.
+    /// Returns true if a CREDIT would differ from the last.
     pub(in crate::link) const fn has_news(&self) -> bool {
-        self.target() > self.announced || self.consumed > self.told
+        self.target() > self.announced || self.consumed > self.announced_consumed
     }
 
-    /// The values for a CREDIT that leaves now: up to where bytes may come, and up to where they were taken.
+    /// Returns the values for a CREDIT that is sent now: the credit limit, and the bytes taken.
     pub(in crate::link) fn announce(&mut self) -> (u64, u64) {
         self.announced = self.announced.max(self.target());
-        self.told = self.consumed;
-        self.peer_waits = false;
-        self.waits_since = None;
+        self.announced_consumed = self.consumed;
+        self.peer_blocked = false;
+        self.blocked_since = None;
         (self.announced, self.consumed)
     }
 
@@ -130,7 +128,7 @@ impl Window {
         self.size
     }
 
-    /// Changes the upper bound; what has been announced stays announced.
+    /// Sets the maximum size. Announced credit stays announced.
     pub(in crate::link) fn set_max(&mut self, max: u64) {
         self.bounds.max = max;
         self.bounds.first = self.bounds.first.min(max);
@@ -150,7 +148,7 @@ mod tests {
     const BOUNDS: Bounds = Bounds { first: 1000, max: 64_000 };
 
     #[test]
-    fn doubles_each_round_while_credit_is_the_limit() {
+    fn the_window_doubles_each_round_while_credit_is_the_limit() {
         let mut window = Window::new(BOUNDS, Time::ZERO);
         let mut sizes = Vec::new();
         for round in 1..=8 {
@@ -161,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn stays_when_it_is_not_the_limit_and_falls_back_when_idle() {
+    fn the_window_stays_without_need_and_shrinks_after_idle_time() {
         let mut window = Window::new(BOUNDS, Time::ZERO);
         (1..100).for_each(|n| window.consume(400, Time::from_us(n * 100), 100));
         assert_eq!(window.size(), 1000);
@@ -172,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_waits_hears_of_the_first_byte() {
+    fn a_blocked_peer_gets_credit_for_the_first_byte() {
         let mut window = Window::new(BOUNDS, Time::ZERO);
         window.consume(10, Time::ZERO, 100);
         assert!(!window.is_due());
@@ -184,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn doubles_for_a_peer_that_waits_while_the_reader_is_quick() {
+    fn the_window_doubles_for_a_blocked_peer_while_the_reader_is_quick() {
         let mut window = Window::new(BOUNDS, Time::ZERO);
         let at = |ms: u64| Time::from_us(ms * 1000);
         let mut turn = |asks: u64, takes: u64, unread: u64| {
@@ -196,14 +194,14 @@ mod tests {
             size
         };
         assert_eq!(turn(0, 10, 0), 2000, "once for each CREDIT");
-        assert_eq!(turn(20, 20, 500), 2000, "the reader has still something to do");
+        assert_eq!(turn(20, 20, 500), 2000, "the reader has bytes left");
         assert_eq!(turn(30, 60, 0), 2000, "the reader was slow");
         assert_eq!((70..90).map(|n| turn(n, n, 0)).last(), Some(64_000));
     }
 
     proptest! {
         #[test]
-        fn announced_never_falls_and_memory_is_bounded(steps in proptest::collection::vec((0u64..5000, 0u64..20_000_000), 1..60)) {
+        fn announced_credit_never_falls_and_is_bounded(steps in proptest::collection::vec((0u64..5000, 0u64..20_000_000), 1..60)) {
             let mut window = Window::new(BOUNDS, Time::ZERO);
             let (mut now, mut last) = (Time::ZERO, window.announced());
             for (bytes, us) in steps {

@@ -1,8 +1,8 @@
-//! The datagrams of one flow, on their way out and in.
+//! The queues of datagrams of one flow, in both directions.
 //!
-//! They are not acknowledged and never sent again. A queue is bounded by bytes and, on the way out, by time: a datagram
-//! that is late is worth less than one that is lost, so the oldest goes first when there is no room. All flows of a
-//! session together are bounded too: beyond that, what comes is dropped.
+//! Datagrams are neither acknowledged nor retransmitted. A queue is limited in bytes and, for sending, in time: a late
+//! datagram is worth less than a lost one, so the oldest is dropped first. A limit on all flows of a session applies
+//! too; above it, new datagrams are dropped.
 
 use std::collections::VecDeque;
 
@@ -10,16 +10,16 @@ use bytes::Bytes;
 
 use crate::link::wire::ids::Time;
 
-/// Bytes that one flow may have queued in one direction.
+/// Maximum cost of a flow's queue in one direction.
 pub(in crate::link) const QUEUE_BYTES_MAX: usize = 64 * 1024;
-/// Bytes that all flows of a session may have queued together, in both directions, before new ones are dropped.
+/// Cost of all queues of a session from which on new datagrams are dropped.
 pub(in crate::link) const SESSION_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// A datagram that has waited so long is dropped.
+/// Queueing time after which a datagram is dropped.
 const WAIT_US_MAX: u64 = 50_000;
-/// What a queued datagram costs beside its bytes.
+/// Cost of a queued datagram beyond its bytes.
 const ENTRY_COST: usize = 64;
 
-/// One direction.
+/// The queue of one direction.
 #[derive(Debug, Default)]
 struct Queue {
     entries: VecDeque<(Time, Bytes)>,
@@ -44,7 +44,7 @@ impl Queue {
     }
 }
 
-/// See the module's head.
+/// Both queues of one flow.
 #[derive(Debug, Default)]
 pub(in crate::link) struct Datagrams {
     outgoing: Queue,
@@ -52,7 +52,7 @@ pub(in crate::link) struct Datagrams {
 }
 
 impl Datagrams {
-    /// Takes one from the application. With `full`, there is no room in the session.
+    /// Queues a datagram from the application, or drops it if the session is `full`.
     pub(in crate::link) fn send(&mut self, now: Time, payload: Bytes, full: bool) {
         if full {
             self.outgoing.dropped += 1;
@@ -61,7 +61,7 @@ impl Datagrams {
         }
     }
 
-    /// The next to leave; those that are too late are dropped on the way.
+    /// Returns the next datagram to send, and drops those before it that are too old.
     pub(in crate::link) fn next_outgoing(&mut self, now: Time) -> Option<Bytes> {
         while let Some((at, _)) = self.outgoing.entries.front() {
             let late = now.since(*at) > WAIT_US_MAX;
@@ -78,13 +78,13 @@ impl Datagrams {
         !self.outgoing.entries.is_empty()
     }
 
-    /// Bytes of the next to leave.
+    /// Returns the length of the next datagram to send.
     pub(in crate::link) fn outgoing_len(&self) -> usize {
         self.outgoing.entries.front().map_or(0, |(_, payload)| payload.len())
     }
 
-    /// Takes one from the peer. Answers whether it is the only one, so that the application has to be told. With
-    /// `full`, there is no room in the session.
+    /// Queues a datagram from the peer, or drops it if the session is `full`. Returns true if it is the only one, so
+    /// that the application must be told.
     pub(in crate::link) fn receive(&mut self, now: Time, payload: Bytes, full: bool) -> bool {
         if full {
             self.incoming.dropped += 1;
@@ -98,12 +98,12 @@ impl Datagrams {
         self.incoming.pop()
     }
 
-    /// What the queues count for, in bytes.
+    /// Returns the cost of both queues in bytes.
     pub(in crate::link) const fn cost(&self) -> usize {
         self.outgoing.cost + self.incoming.cost
     }
 
-    /// Datagrams that were dropped, in both directions.
+    /// Returns the number of dropped datagrams, in both directions.
     pub(in crate::link) const fn dropped(&self) -> u64 {
         self.outgoing.dropped + self.incoming.dropped
     }
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_is_dropped_first_and_late_ones_too() {
+    fn the_oldest_datagrams_and_late_ones_are_dropped() {
         let mut flow = Datagrams::default();
         (0..80u8).for_each(|n| flow.send(Time::ZERO, Bytes::from(vec![n; 1000]), false));
         let first = flow.next_outgoing(Time::ZERO).unwrap();

@@ -1,15 +1,15 @@
-//! Whose turn it is: deficit round robin with weights, over the streams that have something to send.
+//! Deficit round robin with weights over the streams that have something to send.
 //!
-//! Two lists, after fq_codel (RFC 8290, section 4.2). A stream that had nothing queued and gets something goes to the
-//! new list, which is served first for one quantum: a keystroke passes bulk. When its quantum is used, or it runs
-//! empty, it goes to the old list, so that no stream can stay new by being empty now and then.
+//! There are two lists, as in fq_codel (RFC 8290, section 4.2). A stream that becomes busy goes to the new list, which
+//! is served first for one quantum: a keystroke overtakes bulk. A stream that has used its quantum, or has nothing
+//! left, goes to the old list, so a stream cannot stay new by running empty now and then.
 
 use std::collections::VecDeque;
 
-/// What a stream of weight 1 may send in a round, in bytes of frames.
+/// Bytes of frames that a stream of weight 1 may send in a round.
 pub(in crate::link) const QUANTUM: i64 = 16 * 1024;
 
-/// Which list.
+/// One of the two lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::link) enum List {
     New,
@@ -29,14 +29,14 @@ struct Entry {
     membership: Membership,
     deficit: i64,
     weight: u8,
-    /// Rises when the slot is forgotten: what is in a list with an older value counts for nothing.
+    /// Rises when the slot is forgotten; a ticket with an older value is void.
     epoch: u32,
 }
 
-/// A slot in a list, and the epoch of its turn when it was put there.
+/// A slot in a list, and the epoch of its entry at that time.
 type Ticket = (usize, u32);
 
-/// Streams are known by the number of their slot in the session's table.
+/// The lists. Streams are identified by their slot in the session's table.
 #[derive(Debug, Default)]
 pub(in crate::link) struct Drr {
     new: VecDeque<Ticket>,
@@ -45,7 +45,7 @@ pub(in crate::link) struct Drr {
 }
 
 impl Drr {
-    /// The stream has something to send. If it had nothing before, it is new.
+    /// Adds a stream that has something to send. It is new if it is in no list.
     pub(in crate::link) fn enter(&mut self, slot: usize, weight: u8) {
         if self.entries.len() <= slot {
             self.entries.resize(slot + 1, Entry::default());
@@ -59,7 +59,7 @@ impl Drr {
         }
     }
 
-    /// Whose turn it is in one of the lists.
+    /// Returns the stream whose turn it is in one of the lists.
     pub(in crate::link) fn head(&mut self, list: List) -> Option<usize> {
         loop {
             let &(slot, epoch) = self.list(list).front()?;
@@ -75,7 +75,7 @@ impl Drr {
         }
     }
 
-    /// The stream at the head has sent a frame of `bytes`. `more` is whether it has another.
+    /// Charges a frame of `bytes` to the stream at the head; `more` is true if the stream has another.
     pub(in crate::link) fn sent(&mut self, list: List, bytes: u64, more: bool) {
         let Some(&(slot, _)) = self.list(list).front() else { return };
         if let Some(entry) = self.entries.get_mut(slot) {
@@ -86,7 +86,8 @@ impl Drr {
         }
     }
 
-    /// The stream at the head has nothing to send. One from the new list stays for a round in the old one.
+    /// Removes the stream at the head, which has nothing to send. One from the new list stays in the old list for a
+    /// round.
     pub(in crate::link) fn leave(&mut self, list: List) {
         if list == List::New {
             self.rotate(list);
@@ -95,7 +96,7 @@ impl Drr {
         }
     }
 
-    /// The stream at the head goes behind the others, and keeps what it may still send in this round.
+    /// Moves the stream at the head behind the old list. It keeps its deficit.
     pub(in crate::link) fn rotate(&mut self, list: List) {
         if let Some(ticket) = self.list(list).pop_front() {
             self.set_membership(ticket.0, Membership::Old);
@@ -103,14 +104,14 @@ impl Drr {
         }
     }
 
-    /// The stream at the head lets the others of its list go first, because the subflow that it needs is busy.
-    pub(in crate::link) fn pass(&mut self, list: List) {
+    /// Moves the stream at the head behind its own list, because the subflow that it needs is busy.
+    pub(in crate::link) fn skip(&mut self, list: List) {
         if let Some(ticket) = self.list(list).pop_front() {
             self.list(list).push_back(ticket);
         }
     }
 
-    /// Turns in a list; some may be of slots that were forgotten.
+    /// Returns the length of a list, with the slots that were forgotten.
     pub(in crate::link) fn len(&self, list: List) -> usize {
         match list {
             List::New => self.new.len(),
@@ -118,7 +119,7 @@ impl Drr {
         }
     }
 
-    /// The slot is free, or is about to be used by another stream.
+    /// Removes a slot that is free, or is about to be used by another stream.
     pub(in crate::link) fn forget(&mut self, slot: usize) {
         if let Some(entry) = self.entries.get_mut(slot)
             && entry.membership != Membership::None
@@ -128,7 +129,7 @@ impl Drr {
         }
     }
 
-    pub(in crate::link) fn holds(&self, slot: usize) -> bool {
+    pub(in crate::link) fn contains(&self, slot: usize) -> bool {
         self.entries.get(slot).is_some_and(|entry| entry.membership != Membership::None)
     }
 
@@ -153,7 +154,7 @@ mod tests {
 
     const FRAME: u64 = 16 * 1024;
 
-    /// The head of the new list, or else of the old one.
+    /// Returns the head of the new list, or of the old one.
     fn head(drr: &mut Drr) -> (usize, List) {
         let new = drr.head(List::New).map(|slot| (slot, List::New));
         new.or_else(|| drr.head(List::Old).map(|slot| (slot, List::Old))).unwrap()
@@ -165,7 +166,7 @@ mod tests {
         slot
     }
 
-    /// Serves `frames` frames from streams that never run empty.
+    /// Sends `frames` frames from streams that never run empty. Returns the bytes of each stream.
     fn serve(weights: &[u8], sizes: &[u64], frames: usize) -> Vec<u64> {
         let mut drr = Drr::default();
         weights.iter().enumerate().for_each(|(slot, weight)| drr.enter(slot, *weight));
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_stream_passes_bulk_but_only_for_a_quantum() {
+    fn a_new_stream_overtakes_bulk_for_one_quantum() {
         let mut drr = Drr::default();
         (0..3).for_each(|slot| drr.enter(slot, 1));
         (0..30).for_each(|_| {
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn running_empty_does_not_make_new_again() {
+    fn a_stream_that_runs_empty_does_not_become_new() {
         let mut drr = Drr::default();
         drr.enter(0, 1);
         drr.enter(1, 1);
@@ -202,22 +203,22 @@ mod tests {
     }
 
     #[test]
-    fn a_forgotten_slot_starts_anew() {
+    fn a_forgotten_slot_starts_as_new() {
         let mut drr = Drr::default();
         drr.enter(0, 1);
         drr.enter(1, 1);
         serve_one(&mut drr, FRAME, true);
         drr.forget(0);
-        assert!(!drr.holds(0));
+        assert!(!drr.contains(0));
         drr.enter(0, 3);
         assert_eq!(serve_one(&mut drr, FRAME, true), 1);
         assert_eq!(head(&mut drr), (0, List::New));
     }
 
     proptest! {
-        /// The model: each stream gets its share of the total by weight, to within a quantum and a frame per round.
+        /// Each stream gets its share of the total by weight, within a quantum and a frame per round.
         #[test]
-        fn shares_by_weight(weights in proptest::collection::vec(1u8..5, 2..6), seed in proptest::collection::vec(1u64..=FRAME, 6)) {
+        fn streams_share_by_weight(weights in proptest::collection::vec(1u8..5, 2..6), seed in proptest::collection::vec(1u64..=FRAME, 6)) {
             let served = serve(&weights, &seed, 4000);
             let total: u64 = served.iter().sum();
             let parts: u64 = weights.iter().map(|w| u64::from(*w)).sum();

@@ -1,9 +1,9 @@
-//! The mix of traffic in a session: detects small messages that compete with a bulk transfer.
+//! Detects small messages that compete with a bulk transfer in a session.
 //!
-//! A small piece alone is no signal: the last piece of each read of a bulk transfer is small too. So a piece counts as a
-//! message only if its stream carried little in the last period. While messages and a bulk transfer are both alive on a
-//! session with one subflow, bulk takes short turns and a small window; see the node's `window`. Either of them alone has
-//! the full rate.
+//! A small piece alone is no signal, because the last piece of each read of a bulk transfer is small too. A piece
+//! counts as a message only if its stream carried little in the last period. While messages and a bulk transfer are
+//! both active on a session with one subflow, the bulk transfer takes short turns and a small window; see the node's
+//! `window`. Either of them alone has the full rate.
 
 use crate::link::wire::ids::Time;
 
@@ -16,7 +16,7 @@ pub(in crate::link) struct Pace {
     offset: u64,
 }
 
-/// When a session last carried a message, and when a piece of a bulk transfer.
+/// Times of the last message and of the last piece of a bulk transfer in a session.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::link) struct Mix {
     message_at: Option<Time>,
@@ -24,7 +24,7 @@ pub(in crate::link) struct Mix {
 }
 
 impl Pace {
-    /// Notes a small piece at `offset`. Returns whether its stream carries little.
+    /// Notes a small piece at `offset`. Returns true if its stream carries little.
     fn is_message(&mut self, now: Time, offset: u64) -> bool {
         let is_sparse = offset.saturating_sub(self.offset) <= PERIOD_BYTES_MAX;
         if now.since(self.since) >= PERIOD_US {
@@ -46,28 +46,28 @@ impl Mix {
         }
     }
 
-    /// Returns whether messages and a bulk transfer were both alive within the last [`MEMORY_US`].
+    /// Returns true if messages and a bulk transfer were both active within the last [`MEMORY_US`].
     pub(in crate::link) fn is_mixed(&self, now: Time) -> bool {
         let is_fresh = |at: Option<Time>| at.is_some_and(|at| now.since(at) < MEMORY_US);
         is_fresh(self.message_at) && is_fresh(self.bulk_at)
     }
 }
 
-/// A piece of at most this size may be a keystroke, a small request or the answer to one.
+/// Maximum size of a message: a keystroke, a small request or the answer to one.
 const MESSAGE_BYTES_MAX: u64 = 2 << 10;
-/// A piece of at least this size, half of the largest frame, belongs to a bulk transfer.
+/// Minimum size of a piece of a bulk transfer: half of the largest frame.
 const BULK_BYTES_MIN: u64 = 8 << 10;
-/// A stream that carries more in one period is a bulk transfer, and its small pieces are ends of reads.
+/// Volume of a period above which a stream is a bulk transfer, whose small pieces are ends of reads.
 const PERIOD_BYTES_MAX: u64 = 16 << 10;
 const PERIOD_US: u64 = 10_000;
-/// How long a message and a piece of a bulk transfer are remembered.
+/// Time for which a message and a piece of a bulk transfer are remembered.
 const MEMORY_US: u64 = 20_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Notes pieces of these sizes, one round every `every_us`. Returns the number of rounds after which the mix was mixed.
+    /// Notes pieces of these sizes, one round every `every_us`. Returns the number of rounds with a mix.
     fn mixed_rounds(streams: &[&[u64]], every_us: u64) -> usize {
         let (mut mix, mut paces) = (Mix::default(), vec![(Pace::default(), 0); streams.len()]);
         let round = |n: u64| {
@@ -90,14 +90,14 @@ mod tests {
     }
 
     #[test]
-    fn either_alone_is_no_mix() {
+    fn messages_or_bulk_alone_are_no_mix() {
         assert_eq!(mixed_rounds(&[&[64], &[300], &[2000]], 1000), 0);
         assert_eq!(mixed_rounds(&[&[16 << 10], &[16 << 10]], 200), 0);
     }
 
     #[test]
-    fn small_ends_of_reads_of_a_bulk_transfer_are_no_messages() {
-        // In the first period the stream has carried little yet.
+    fn short_ends_of_bulk_reads_are_no_messages() {
+        // In the first period the stream has carried little so far.
         assert!(mixed_rounds(&[&[16 << 10, 16 << 10, 700]], 200) <= 1);
     }
 

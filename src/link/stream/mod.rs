@@ -1,4 +1,6 @@
-//! The two halves of one stream, each on its own, and the buffers that all streams share.
+//! Streams: the two halves, their windows and quotas, the order in which they send, and the buffers that they share.
+//!
+//! This room imports only the wire.
 
 pub(super) mod buffer_pool;
 pub(super) mod credit;

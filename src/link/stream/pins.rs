@@ -1,28 +1,28 @@
-//! Read buffers that received payloads keep alive, and what copies of small payloads take: the memory of what has arrived.
+//! The memory of received data: read buffers that payloads keep alive, and copies of small payloads.
 //!
-//! A payload that is kept as a part of its read buffer keeps all of that buffer, so what counts is not the payload but
-//! the buffer, once, as long as any payload of it is kept. That is cheap while payloads are taken soon: most of a buffer
-//! is then payload. Where a peer makes it dear (one frame for a reader that stopped in each buffer, the rest for others),
-//! payloads are copied instead: see [`Pins::keep`].
+//! A payload that references its read buffer keeps the whole buffer in memory. So each buffer counts once, with its
+//! full size, as long as one of its payloads is held. Usually that is cheap: applications take payloads soon, and most
+//! of a buffer is payload. A peer can make it expensive with one frame per buffer for a reader that has stopped.
+//! Payloads are copied then: see [`Pins::keep`].
 
 use slab::Slab;
 
-/// Payloads below this are copied. So are those that are less than an eighth of the buffer that they would keep.
+/// A shorter payload is copied, as is one of less than an eighth of its read buffer.
 const COPY_BYTES_MAX: usize = 1024;
-/// Slack beyond twice the kept payloads: once buffers take more, a payload of less than half of its buffer is copied.
+/// Slack beyond twice the referenced payloads. Above it, a payload of less than half of its buffer is copied.
 const SLACK_BYTES: u64 = 1024 * 1024;
 
-/// See the module's head.
+/// Counts of the memory of received data.
 #[derive(Debug, Default)]
 pub(in crate::link) struct Pins {
     buffers: Slab<Buffer>,
-    /// Σ of the buffers.
+    /// Σ of the sizes of the buffers.
     bytes: u64,
-    /// Σ of the payloads that are kept as parts of them.
+    /// Σ of the lengths of payloads that reference a buffer.
     payload: u64,
-    /// Σ of the capacities of copied small payloads.
+    /// Σ of the capacities of copies.
     copies: u64,
-    /// The buffer that is being read, and its place once a payload of it is kept.
+    /// Size of the current read buffer, and its pin once a payload references it.
     reading: (usize, Option<Pin>),
 }
 
@@ -32,19 +32,19 @@ struct Buffer {
     runs: usize,
 }
 
-/// Names a buffer of which a payload is kept.
+/// A handle for a buffer that payloads reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::link) struct Pin(usize);
 
 impl Pins {
-    /// A buffer of so many bytes is read from now on.
+    /// Sets the size of the buffer that the next payloads are part of.
     pub(in crate::link) const fn read(&mut self, bytes: usize) {
         self.reading = (bytes, None);
     }
 
-    /// Notes that a payload of the buffer that is being read is kept as a part of it. Returns nothing if it is to be
-    /// copied: it is small, or it is less than half of the buffer, nothing else of the buffer is kept, and buffers take
-    /// more than twice what is kept of them already.
+    /// Counts a payload that references the current buffer. Returns `None` if the payload is to be copied instead: it
+    /// is small, or it is the first of its buffer, shorter than half of it, while buffers take more than twice the
+    /// referenced payloads.
     pub(in crate::link) fn keep(&mut self, len: usize) -> Option<Pin> {
         let (bytes, pin) = self.reading;
         if len < COPY_BYTES_MAX || len < bytes / 8 {
@@ -68,12 +68,12 @@ impl Pins {
         self.bytes + bytes as u64 > 2 * (self.payload + len as u64) + SLACK_BYTES
     }
 
-    /// `len` bytes of a payload that was kept have been taken.
+    /// Counts `len` bytes of a referenced payload as taken.
     pub(in crate::link) const fn take(&mut self, len: usize) {
         self.payload -= len as u64;
     }
 
-    /// A payload that was kept is gone; its buffer too, if it was the last.
+    /// Counts a referenced payload as freed, and its buffer too if it was the last.
     pub(in crate::link) fn release(&mut self, pin: Pin) {
         let Some(buffer) = self.buffers.get_mut(pin.0) else { return };
         buffer.runs -= 1;
@@ -86,29 +86,29 @@ impl Pins {
         }
     }
 
-    /// Notes that the capacity of a copy has changed.
+    /// Counts a change of the capacity of a copy.
     pub(in crate::link) const fn copies_changed(&mut self, before: usize, after: usize) {
         self.copies = self.copies + after as u64 - before as u64;
     }
 
-    /// Returns the memory of received data that was not read yet.
+    /// Returns the memory of received data that the application has not taken.
     pub(in crate::link) const fn cost(&self) -> u64 {
         self.bytes + self.copies
     }
 
-    /// Returns the room of all copies.
+    /// Returns the total capacity of copies.
     pub(in crate::link) const fn copies(&self) -> u64 {
         self.copies
     }
 
-    /// Returns the bytes of all payloads that are kept as parts of buffers.
+    /// Returns the total length of payloads that reference a buffer.
     pub(in crate::link) const fn payload(&self) -> u64 {
         self.payload
     }
 
     pub(in crate::link) fn check(&self) {
         let bytes: u64 = self.buffers.iter().map(|(_, buffer)| buffer.bytes as u64).sum();
-        assert_eq!(bytes, self.bytes, "bytes of the buffers that are kept");
+        assert_eq!(bytes, self.bytes, "sizes of the referenced buffers");
     }
 }
 
@@ -119,7 +119,7 @@ mod tests {
     const BUFFER: usize = 112 << 10;
 
     #[test]
-    fn a_buffer_counts_once_as_long_as_a_part_of_it_is_kept() {
+    fn a_buffer_counts_once_while_a_payload_references_it() {
         let mut pins = Pins::default();
         pins.read(BUFFER);
         let kept: Vec<Pin> = (0..7).map(|_| pins.keep(16 << 10).unwrap()).collect();
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seventh_of_each_buffer_is_copied_when_that_is_dear_and_a_half_is_kept() {
+    fn a_seventh_of_each_buffer_is_copied_above_the_slack_and_a_half_is_referenced() {
         let mut pins = Pins::default();
         let mut kept = |len| {
             pins.read(BUFFER);
@@ -146,7 +146,7 @@ mod tests {
         let sevenths = (0..1000).take_while(|_| kept(16 << 10).0).count();
         assert!((10..20).contains(&sevenths), "{sevenths}");
         let before = kept(16 << 10);
-        assert_eq!(before, kept(16 << 10), "nothing is kept any more");
-        assert!(kept(BUFFER / 2).0, "what is half of what it keeps is cheap");
+        assert_eq!(before, kept(16 << 10), "copies add nothing to the buffers");
+        assert!(kept(BUFFER / 2).0, "half of a buffer is referenced");
     }
 }

@@ -1,15 +1,15 @@
-//! Room that is used again: buffers for small payloads, and the queues of streams that hold nothing now.
+//! The pools of a session: buffers for small payloads and the queues of idle streams, for reuse.
 //!
-//! It exists so that frames allocate nothing in steady state although a stream that holds no bytes has no room of its
-//! own. What it keeps is bounded and counted in the memory formula: at most 2 MiB. It goes along with what counts the
-//! memory of what has arrived, since both are at hand where runs come and go.
+//! With them, frames allocate nothing in steady state, although a stream without data owns no queue. The pools keep at
+//! most 2 MiB, which the memory formula includes. [`Pins`] is here too, because it is needed wherever runs are added or
+//! freed.
 
 use super::buffer_pool::BufferPool;
 use super::pins::Pins;
 use super::queue_pool::QueuePool;
 use super::run::{Chunk, Run};
 
-/// See the module's head.
+/// The pools of a session.
 #[derive(Debug, Default)]
 pub(in crate::link) struct Pools {
     pub(in crate::link) bufs: BufferPool,

@@ -1,24 +1,24 @@
-//! QueuePool of streams that hold nothing now, and are used again.
+//! Queues of streams, kept for reuse while the streams are idle.
 
 use std::collections::VecDeque;
 
-/// What all queues of one kind that are kept have room for: those of a thousand streams which all carry something.
+/// Maximum capacity of all queues of one kind in the pool: enough for a thousand busy streams.
 const KEPT_ENTRIES_MAX: usize = 8192;
-/// A queue with room for more is freed rather than kept.
+/// Maximum capacity of a queue in the pool; a larger one is freed.
 const QUEUE_ENTRIES_MAX: usize = 256;
 
-/// A queue goes to a stream and back in its box: the pointer is all that moves, and all that an idle stream has.
+/// A boxed queue: only a pointer moves between pool and stream, and an idle stream holds no more than that.
 type Boxed<T> = Box<VecDeque<T>>;
 
-/// QueuePool that hold nothing now.
+/// Empty queues of one kind.
 #[derive(Debug)]
 pub(in crate::link) struct QueuePool<T> {
     queues: Vec<Boxed<T>>,
-    /// What those in `queues` have room for.
+    /// Σ of the capacities of `queues`.
     entries: usize,
 }
 
-/// A queue that has room only while it holds something.
+/// A queue that owns memory only while it has entries.
 #[derive(Debug)]
 pub(in crate::link) struct Queue<T>(Option<Boxed<T>>);
 
@@ -51,13 +51,13 @@ impl<T> Queue<T> {
         Queue(None)
     }
 
-    /// The queue with room for more.
+    /// Returns the queue for writing, with memory from the pool if it has none.
     #[inline]
     pub(in crate::link) fn lend(&mut self, pools: &mut QueuePool<T>) -> &mut VecDeque<T> {
         self.0.get_or_insert_with(|| pools.take())
     }
 
-    /// Takes the room, if the queue holds nothing. Answers whether that is so.
+    /// Returns the memory to the pool if the queue is empty. Returns true if the queue is empty.
     #[inline]
     pub(in crate::link) fn reclaim(&mut self, pools: &mut QueuePool<T>) -> bool {
         match self.0.take_if(|queue| queue.is_empty()) {
@@ -67,7 +67,7 @@ impl<T> Queue<T> {
         true
     }
 
-    /// The queue, unless it holds nothing and has no room.
+    /// Returns the queue, or `None` if it owns no memory.
     #[inline]
     pub(in crate::link) fn held(&mut self) -> Option<&mut VecDeque<T>> {
         self.0.as_deref_mut()
@@ -83,7 +83,7 @@ impl<T> Queue<T> {
         self.get(0)
     }
 
-    /// What it holds, when nothing more will come.
+    /// Returns the remaining entries.
     pub(in crate::link) fn into_entries(self) -> impl Iterator<Item = T> {
         self.0.into_iter().flat_map(|queue| *queue)
     }
@@ -92,7 +92,7 @@ impl<T> Queue<T> {
         self.0.as_deref().into_iter().flatten()
     }
 
-    /// How many entries at the front `is_before` holds for, if they are sorted by it.
+    /// Returns the number of entries at the front for which `is_before` holds, if they are sorted by it.
     pub(in crate::link) fn partition_point(&self, is_before: impl FnMut(&T) -> bool) -> usize {
         self.0.as_deref().map_or(0, |queue| queue.partition_point(is_before))
     }
@@ -103,10 +103,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_queue_has_no_room_and_gets_the_same_again() {
+    fn an_empty_queue_returns_its_memory_and_gets_it_again() {
         let (mut pools, mut queue) = (QueuePool::default(), Queue::new());
         queue.lend(&mut pools).extend(0..5);
-        assert!(!queue.reclaim(&mut pools), "one that holds something keeps it");
+        assert!(!queue.reclaim(&mut pools), "a queue with entries keeps its memory");
         assert_eq!((queue.iter().count(), queue.front()), (5, Some(&0)));
         let queued = queue.held().unwrap();
         let room = queued.capacity();
@@ -117,13 +117,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded() {
+    fn the_pool_is_bounded() {
         let mut pools = QueuePool::<u8>::default();
         for capacity in [4, 40, 4000].into_iter().cycle().take(10_000) {
             pools.give(Box::new(VecDeque::with_capacity(capacity)));
         }
         let entries: usize = pools.queues.iter().map(|queue| queue.capacity()).sum();
         assert!(entries == pools.entries && (1..=KEPT_ENTRIES_MAX).contains(&entries));
-        assert!(pools.queues.iter().all(|queue| queue.capacity() <= QUEUE_ENTRIES_MAX), "a large one is freed");
+        assert!(pools.queues.iter().all(|queue| queue.capacity() <= QUEUE_ENTRIES_MAX), "large queues are freed");
     }
 }

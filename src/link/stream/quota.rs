@@ -1,35 +1,34 @@
-//! How much of something that all streams share one of them may hold.
+//! The quota of a stream: how much it may hold of memory that all streams of a session share.
 //!
-//! The peer's memory (as the session's credit) and this end's (S) are used by whoever comes. A stream whose reader has
-//! stopped keeps what it holds, for ever perhaps, and nothing can be taken back from it: so each may take only a part
-//! of what is left, and the part must shrink faster than what is left does, or a few hundred such streams leave nothing
-//! for the others. Buffer memory in switches is shared in this way (dynamic thresholds); there the share is in
-//! proportion to what is free. Here it is in proportion to its fourth power, because a lone stream may need a quarter
-//! of the whole: with n stalled streams `whole / (1 + 3 n)^(1/3)` stays free, which is 6 % of it with a thousand and 4
-//! % with four thousand.
+//! Two things are shared: the peer's memory, as the session's credit, and the send limit of this end (S). A stream
+//! whose reader has stopped keeps what it holds, perhaps for ever, and nothing can be taken back. So each stream may
+//! take only a part of the free bytes, and the part must shrink faster than the free bytes do: otherwise a few hundred
+//! such streams leave nothing for the others. Switches share buffer memory in this way (dynamic thresholds), with a
+//! quota in proportion to the free bytes. Here it is in proportion to their fourth power, because a single stream may
+//! need a quarter of the whole: with n stalled streams `whole / (1 + 3 n)^(1/3)` stays free, which is 6 % with a
+//! thousand streams and 4 % with four thousand.
 //!
-//! What is that small would slow the living down. A stream whose reader has been seen to take bytes may hold twice what
-//! it took last, if that is at most a 64th of what is free, and a 16th of all that it ever took: most streams that stop
-//! do so early. So a stream that moves keeps moving, and many of them fill a path together, whatever lies still beside
-//! them.
+//! Such a small quota would slow down active streams. A stream whose reader takes bytes may therefore hold twice what
+//! the reader took last, up to a 64th of the free bytes and a 16th of all that it ever took; most streams that stop do
+//! so early. So an active stream stays active, and many of them fill a path together, whatever stalled streams hold.
 
-/// Nobody's share is less.
+/// Minimum quota in bytes.
 pub(in crate::link) const QUOTA_MIN: u64 = 256;
-/// A stream that moves may have one part in so many of what is free.
+/// An active stream may hold one part in this many of the free bytes.
 const ACTIVE_PARTS: u64 = 64;
-/// So many times what it may have must have been taken of it before.
+/// The reader of an active stream must have taken this many times its quota.
 const TRUST: u64 = 16;
 
-/// How a stream moves: nothing at all if it is new, or stands still.
+/// The progress of a stream's reader; zero if the stream is new or stalled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::link) struct ReaderProgress {
-    /// Bytes that its reader has taken, ever.
+    /// Bytes that the reader has taken in all.
     pub(in crate::link) taken: u64,
-    /// Of those, the bytes that the last word of it was about.
+    /// Bytes that the reader took according to the last CREDIT.
     pub(in crate::link) last: u64,
 }
 
-/// What is shared, as it stands now.
+/// Memory that streams share: its size, and the free bytes of it.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::link) struct SharedBytes {
     pub(in crate::link) whole: u64,
@@ -37,7 +36,7 @@ pub(in crate::link) struct SharedBytes {
 }
 
 impl SharedBytes {
-    /// What a stream may hold in all.
+    /// Returns the quota of a stream.
     pub(in crate::link) fn share(self, motion: ReaderProgress) -> u64 {
         let (whole, free) = (u128::from(self.whole.max(1)), u128::from(self.free.min(self.whole)));
         let still = free * free / whole * free / whole * free / whole;
@@ -53,7 +52,7 @@ mod tests {
 
     const WHOLE: u64 = 64 << 20;
 
-    /// What is free after so many streams have taken their share, at most `max` each, and kept it.
+    /// Returns the free bytes after `streams` streams have taken and kept their quota, at most `max` each.
     fn after(streams: usize, max: u64) -> u64 {
         (0..streams).fold(WHOLE, |free, _| free - SharedBytes { whole: WHOLE, free }.share(STILL).min(max))
     }
@@ -61,7 +60,7 @@ mod tests {
     const STILL: ReaderProgress = ReaderProgress { taken: 0, last: 0 };
 
     #[test]
-    fn one_may_have_a_good_part_and_thousands_leave_some() {
+    fn one_stream_may_hold_much_and_thousands_leave_some() {
         assert_eq!(SharedBytes { whole: WHOLE, free: WHOLE }.share(STILL), WHOLE);
         assert!(SharedBytes { whole: WHOLE, free: WHOLE / 4 * 3 }.share(STILL) > 16 << 20);
         for max in [256 << 10, 16 << 20] {
@@ -72,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn who_moves_has_more_and_nobody_has_nothing() {
+    fn an_active_stream_has_a_larger_quota_and_no_quota_is_zero() {
         let pool = SharedBytes { whole: WHOLE, free: 3 << 20 };
         let moving = |last, taken| pool.share(ReaderProgress { taken, last });
         assert!(pool.share(STILL) < 1000);

@@ -1,12 +1,11 @@
-//! A set of disjoint, sorted byte ranges of a stream: what is acknowledged beyond the frontier, or what is to be sent
-//! again.
+//! A set of disjoint, sorted byte ranges of a stream: bytes acknowledged out of order, or bytes to retransmit.
 //!
-//! The number of ranges is bounded by the frames that a session may have outstanding, so a sorted array serves: in
-//! order, which is nearly always, every operation touches its last or first element only.
+//! The frames that a session may have outstanding limit the number of ranges, so a sorted array is enough. In the usual
+//! case, in order, each operation touches only the first or the last element.
 
 use std::collections::VecDeque;
 
-/// Half-open ranges `start..end` that neither touch nor overlap, in rising order.
+/// Half-open ranges `start..end` in rising order that neither touch nor overlap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::link) struct RangeSet {
     ranges: VecDeque<(u64, u64)>,
@@ -17,12 +16,12 @@ impl RangeSet {
         self.ranges.is_empty()
     }
 
-    /// How many disjoint ranges there are.
+    /// Returns the number of ranges.
     pub(in crate::link) fn count(&self) -> usize {
         self.ranges.len()
     }
 
-    /// The lowest range.
+    /// Returns the lowest range.
     pub(in crate::link) fn first(&self) -> Option<(u64, u64)> {
         self.ranges.front().copied()
     }
@@ -35,14 +34,14 @@ impl RangeSet {
         self.ranges.clear();
     }
 
-    /// Gives the room back, if there is nothing in it.
+    /// Frees the memory if the set is empty.
     pub(in crate::link) fn release(&mut self) {
         if self.ranges.is_empty() && self.ranges.capacity() > 0 {
             self.ranges = VecDeque::new();
         }
     }
 
-    /// Adds `start..end`, merging what it touches.
+    /// Adds `start..end` and merges the ranges that it touches.
     pub(in crate::link) fn insert(&mut self, start: u64, end: u64) {
         if start >= end {
             return;
@@ -58,7 +57,7 @@ impl RangeSet {
         self.replace(from, to, &[(low, high)]);
     }
 
-    /// Takes `start..end` out, splitting what it cuts.
+    /// Removes `start..end` and splits the ranges that it cuts.
     pub(in crate::link) fn remove(&mut self, start: u64, end: u64) {
         if start >= end {
             return;
@@ -77,7 +76,7 @@ impl RangeSet {
         }
     }
 
-    /// Adds the parts of `start..end` that `except` does not hold.
+    /// Adds the parts of `start..end` that are not in `except`.
     pub(in crate::link) fn insert_except(&mut self, start: u64, end: u64, except: &RangeSet) {
         let mut at = start;
         let skip = except.ranges.partition_point(|&(_, e)| e <= start);
@@ -91,7 +90,7 @@ impl RangeSet {
         self.insert(at, end);
     }
 
-    /// Drops everything below `floor`.
+    /// Removes everything below `floor`.
     pub(in crate::link) fn trim_below(&mut self, floor: u64) {
         while let Some(first) = self.ranges.front_mut() {
             if first.1 <= floor {
@@ -103,19 +102,19 @@ impl RangeSet {
         }
     }
 
-    /// Whether all of `start..end` is in the set.
+    /// Returns true if all of `start..end` is in the set.
     pub(in crate::link) fn contains(&self, start: u64, end: u64) -> bool {
         let at = self.ranges.partition_point(|&(_, e)| e <= start);
         start >= end || self.ranges.get(at).is_some_and(|r| r.0 <= start && end <= r.1)
     }
 
-    /// How many bytes the set holds.
+    /// Returns the number of bytes in the set.
     #[cfg(test)]
     pub(in crate::link) fn bytes(&self) -> u64 {
         self.ranges.iter().map(|r| r.1 - r.0).sum()
     }
 
-    /// Puts `with` in the place of the ranges `from..to`. One for one, which is the common case, moves nothing.
+    /// Replaces the ranges `from..to`. The usual case, one for one, moves nothing.
     fn replace(&mut self, from: usize, to: usize, with: &[(u64, u64)]) {
         if let (1, &[one]) = (to - from, with) {
             if let Some(slot) = self.ranges.get_mut(from) {
@@ -135,7 +134,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The same set as a bit for each byte.
+    /// Returns the set as one flag per byte.
     fn bits(set: &RangeSet) -> Vec<bool> {
         let mut bits = vec![false; 64];
         set.iter().for_each(|(s, e)| (s..e).for_each(|n| bits[n as usize] = true));

@@ -1,4 +1,4 @@
-//! The receiving side of one stream: reassembly, and what the application has not taken yet.
+//! The receiving half of a stream: reassembly, and the bytes that the application has not taken.
 //!
 //! ```text
 //!        read         contiguous        highest       credit
@@ -6,9 +6,9 @@
 //!  -------+---------------+----------------+ - - - - - - +
 //! ```
 //!
-//! Everything within credit is accepted, because it has been promised; everything beyond is the peer's error. Where
-//! bytes arrive twice, the first copy stays. Large payloads are kept as references into the buffer that they arrived
-//! in; small ones are copied together, so that no peer can pin a large buffer with a small payload: see `pins`.
+//! Everything within credit is accepted, because it was promised; bytes beyond it are a violation. Of bytes that arrive
+//! twice the first copy stays. Large payloads reference their read buffer. Small ones are copied into common buffers,
+//! so that a small payload cannot keep a large buffer in memory: see `pins`.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -20,23 +20,23 @@ use super::queue_pool::Queue;
 use super::run::{Run, push_run};
 use crate::link::wire::code::Code;
 
-/// Contiguous bytes beyond a gap.
+/// Contiguous bytes behind a gap.
 #[derive(Debug)]
 struct Span {
     end: u64,
     runs: VecDeque<Run>,
 }
 
-/// How a peer broke the rules of a stream.
+/// A violation of the rules of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::link) enum Breach {
     /// Bytes beyond the credit.
     Credit,
-    /// The end moved, or bytes lie beyond it.
+    /// A final size that differs from the one before, or bytes beyond it.
     FinalSize,
 }
 
-/// How the receiving side stands.
+/// The state of the receiving half.
 ///
 /// ```text
 /// Open --all taken up to the final size--> Finished
@@ -52,7 +52,7 @@ enum RecvState {
     Discarded,
 }
 
-/// See the module's head.
+/// The receiving half of a stream.
 #[derive(Debug)]
 pub(in crate::link) struct RecvStream {
     state: RecvState,
@@ -60,22 +60,22 @@ pub(in crate::link) struct RecvStream {
     contiguous: u64,
     highest: u64,
     ready: Queue<Run>,
-    /// What lies beyond gaps, by its first offset. No two spans touch.
+    /// The spans behind gaps by their first offset. No two of them touch.
     ahead: BTreeMap<u64, Span>,
-    /// Bytes in `ahead`.
+    /// Number of bytes in `ahead`.
     ahead_bytes: u64,
-    /// Whether `ahead` has room, be there something in it or not.
+    /// True if `ahead` may own memory.
     ahead_has_room: bool,
     final_size: Option<u64>,
     pub(in crate::link) window: Window,
 }
 
-/// What an arrival changed.
+/// The effects of received bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::link) struct Arrived {
-    /// How far the highest offset rose: this counts against the session's credit.
+    /// Increase of the highest offset, which counts against the session's credit.
     pub(in crate::link) risen: u64,
-    /// Bytes that will never be taken by the application, and count as consumed by the session.
+    /// Bytes that the application will never take. They count as consumed by the session.
     pub(in crate::link) dropped: u64,
     /// Bytes that had arrived before.
     pub(in crate::link) repeated: u64,
@@ -97,7 +97,7 @@ impl RecvStream {
         }
     }
 
-    /// Takes the payload of a DATA frame: a part of the buffer that is being read, as `spare` knows.
+    /// Takes the payload of a DATA frame, which is a part of the read buffer that `pools.pins` knows.
     pub(in crate::link) fn insert(
         &mut self,
         offset: u64,
@@ -121,7 +121,7 @@ impl RecvStream {
         Ok(Arrived { risen, dropped: 0, repeated: len - (self.held() - held) })
     }
 
-    /// Takes a RESET. Answers what changed, and whether the application has to be told.
+    /// Takes a RESET. Returns its effects, and true if the application must be told.
     pub(in crate::link) fn reset(&mut self, size: u64, pools: &mut Pools) -> Result<(Arrived, bool), Breach> {
         if size < self.highest {
             return Err(Breach::FinalSize);
@@ -136,7 +136,7 @@ impl RecvStream {
         Ok((Arrived { risen, dropped, repeated: 0 }, true))
     }
 
-    /// The application takes no more. Answers the bytes that count as consumed, or nothing if there is nothing to stop.
+    /// Discards all bytes from now on. Returns the bytes that count as consumed, or `None` if the half was not open.
     pub(in crate::link) fn stop(&mut self, code: Code, pools: &mut Pools) -> Option<u64> {
         if self.state != RecvState::Open {
             return None;
@@ -146,12 +146,12 @@ impl RecvStream {
         Some(dropped)
     }
 
-    /// The runs that can be taken, in order.
+    /// Returns the bytes that the application can take, in order.
     pub(in crate::link) fn runs(&self) -> impl Iterator<Item = &[u8]> {
         self.ready.iter().map(Run::bytes)
     }
 
-    /// The application has taken so many bytes; more than there are counts as all. Answers how many it were.
+    /// Frees up to `count` bytes that the application has taken. Returns their number.
     pub(in crate::link) fn consume(&mut self, count: u64, pools: &mut Pools) -> u64 {
         let count = count.min(self.contiguous - self.read);
         let mut left = count as usize;
@@ -170,7 +170,7 @@ impl RecvStream {
         count
     }
 
-    /// Takes note that the application knows of the end. Answers true exactly once, when everything has been taken.
+    /// Ends the half once everything has been taken. Returns true exactly once, when that is so.
     pub(in crate::link) fn finish(&mut self) -> bool {
         let finished = self.state == RecvState::Open && self.is_complete() && self.read == self.contiguous;
         if finished {
@@ -179,7 +179,7 @@ impl RecvStream {
         finished
     }
 
-    /// Checks an arrival that ends at `end` against credit and final size. Answers how far the highest offset rose.
+    /// Checks received bytes up to `end` against credit and final size. Returns the increase of the highest offset.
     fn admit(&mut self, end: u64, fin: bool) -> Result<u64, Breach> {
         if end > self.window.announced() {
             return Err(Breach::Credit);
@@ -199,7 +199,7 @@ impl RecvStream {
         Ok(risen)
     }
 
-    /// Puts bytes that continue the contiguous ones behind them; what was there before is cut off.
+    /// Appends bytes to the contiguous ones, without those that had arrived before.
     fn append(&mut self, offset: u64, mut payload: Bytes, pools: &mut Pools) {
         let known = (self.contiguous - offset).min(payload.len() as u64);
         payload.advance(known as usize);
@@ -209,7 +209,7 @@ impl RecvStream {
         }
     }
 
-    /// Moves what the arrival made contiguous.
+    /// Moves the spans that have become contiguous.
     fn join_ahead(&mut self, pools: &mut Pools) {
         while let Some(entry) = self.ahead.first_entry()
             && *entry.key() <= self.contiguous
@@ -231,7 +231,7 @@ impl RecvStream {
         }
     }
 
-    /// Keeps the parts of a payload beyond a gap that are not there yet.
+    /// Stores the new parts of a payload behind a gap.
     fn keep_ahead(&mut self, offset: u64, payload: &Bytes, pools: &mut Pools) {
         let end = offset + payload.len() as u64;
         let mut at = offset;
@@ -249,7 +249,7 @@ impl RecvStream {
         }
     }
 
-    /// Adds a part that overlaps nothing, and joins the spans that it touches.
+    /// Stores a part that overlaps nothing, and joins the spans that it touches.
     fn add_span(&mut self, at: u64, part: Bytes, pools: &mut Pools) {
         let stop = at + part.len() as u64;
         self.ahead_bytes += part.len() as u64;
@@ -268,17 +268,16 @@ impl RecvStream {
         }
     }
 
-    /// Takes the room of the queue of what is ready, and of what lies beyond gaps, if there is nothing in them: a stream
-    /// that is idle has none.
+    /// Frees the memory of the queue and of the map if they are empty, so that an idle stream owns none.
     fn reclaim(&mut self, pools: &mut Pools) {
         if self.ready.reclaim(&mut pools.runs) && self.ahead_has_room && self.ahead.is_empty() {
-            // A map that held something once keeps a node.
+            // An empty map that was used keeps a node.
             self.ahead = BTreeMap::new();
             self.ahead_has_room = false;
         }
     }
 
-    /// Forgets all that is held. Answers the bytes that the application never took: they count as consumed.
+    /// Drops everything that is held. Returns the bytes that the application never took; they count as consumed.
     fn discard(&mut self, pools: &mut Pools) -> u64 {
         self.ready
             .held()
@@ -296,24 +295,24 @@ impl RecvStream {
     }
 }
 
-/// What others may ask.
+/// Queries.
 impl RecvStream {
-    /// Bytes that the application can take.
+    /// Returns the number of bytes that the application can take.
     pub(in crate::link) const fn ready_bytes(&self) -> u64 {
         self.contiguous - self.read
     }
 
-    /// Whether every byte up to the final size has arrived.
+    /// Returns true if every byte up to the final size has arrived.
     pub(in crate::link) fn is_complete(&self) -> bool {
         self.final_size == Some(self.contiguous)
     }
 
-    /// Whether every byte is here or has been taken, and none was given up.
+    /// Returns true if every byte has arrived, taken or not, and none was discarded.
     pub(in crate::link) fn has_arrived(&self) -> bool {
         self.state == RecvState::Finished || (self.state == RecvState::Open && self.is_complete())
     }
 
-    /// What has not been taken, when nothing else is left of the session.
+    /// Returns the bytes that were not taken, when the session is over.
     pub(in crate::link) fn into_undelivered(self) -> Vec<Bytes> {
         let bytes = |run| match run {
             // Copy the data: it outlives the session, which no longer counts the buffer that it keeps.
@@ -323,17 +322,17 @@ impl RecvStream {
         self.ready.into_entries().map(bytes).collect()
     }
 
-    /// Whether nothing more will come of this side.
+    /// Returns true if nothing more happens to this half.
     pub(in crate::link) const fn is_over(&self) -> bool {
         matches!(self.state, RecvState::Finished | RecvState::Reset | RecvState::Discarded)
     }
 
-    /// Whether the peer has cut it short.
+    /// Returns true if the peer has reset the stream.
     pub(in crate::link) fn is_reset(&self) -> bool {
         self.state == RecvState::Reset
     }
 
-    /// The reason of a STOP that the peer has not answered yet.
+    /// Returns the reason of a STOP that is not answered by a final size yet.
     pub(in crate::link) const fn stopped(&self) -> Option<Code> {
         match self.state {
             RecvState::Stopped(code) => Some(code),
@@ -341,17 +340,17 @@ impl RecvStream {
         }
     }
 
-    /// Whether the application may still take bytes.
+    /// Returns true if the application may take bytes.
     pub(in crate::link) fn is_open(&self) -> bool {
         self.state == RecvState::Open
     }
 
-    /// Whether the peer may need more credit.
+    /// Returns true if the peer may need more credit.
     pub(in crate::link) const fn wants_credit(&self) -> bool {
         self.final_size.is_none() && matches!(self.state, RecvState::Open | RecvState::Stopped(_))
     }
 
-    /// Every byte below has arrived.
+    /// Returns the offset below which every byte has arrived.
     pub(in crate::link) const fn contiguous(&self) -> u64 {
         self.contiguous
     }
@@ -360,24 +359,24 @@ impl RecvStream {
         self.highest
     }
 
-    /// Payload bytes in memory.
+    /// Returns the number of payload bytes in memory.
     pub(in crate::link) const fn held(&self) -> u64 {
         self.contiguous - self.read + self.ahead_bytes
     }
 
-    /// Payload bytes that are kept as parts of the buffers that they came in.
+    /// Returns the number of payload bytes that reference a read buffer.
     pub(in crate::link) fn shared(&self) -> u64 {
         let ahead = self.ahead.values().flat_map(|span| &span.runs);
         let shared = |run: &Run| if matches!(run, Run::Shared(..)) { run.bytes().len() as u64 } else { 0 };
         self.ready.iter().chain(ahead).map(shared).sum()
     }
 
-    /// Gaps before bytes that have arrived.
+    /// Returns the number of gaps.
     pub(in crate::link) fn gaps(&self) -> usize {
         self.ahead.len()
     }
 
-    /// What must hold between the fields after every call.
+    /// Panics if the fields contradict each other.
     pub(in crate::link) fn check(&self) {
         assert!(self.read <= self.contiguous && self.contiguous <= self.highest);
         assert!(self.highest <= self.window.announced(), "bytes beyond the credit were accepted");
@@ -388,7 +387,10 @@ impl RecvStream {
             self.ahead_bytes,
             "bytes ahead"
         );
-        assert!(self.ahead.keys().next().is_none_or(|start| *start > self.contiguous), "a gap that is none");
+        assert!(
+            self.ahead.keys().next().is_none_or(|start| *start > self.contiguous),
+            "a span without a gap before it"
+        );
     }
 }
 
@@ -416,8 +418,8 @@ mod tests {
     }
 
     proptest! {
-        /// The model: one flag for each byte, and a cursor. Pieces come in any order, overlap in any way, and are taken
-        /// in bites.
+        /// The model is one flag for each byte and a cursor. Pieces arrive in any order and overlap in any way, and the
+        /// application takes them in parts.
         #[test]
         fn agrees_with_a_naive_model(pieces in proptest::collection::vec((0..CREDIT, 0u64..3000, 0u64..4000, any::<bool>()), 1..60)) {
             let (mut recv, mut pools) = stream();
@@ -446,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn credit_and_final_size_are_kept_to() {
+    fn bytes_beyond_credit_or_final_size_are_a_violation() {
         let (mut recv, mut pools) = stream();
         assert_eq!(recv.insert(CREDIT, payload(0, 1), false, &mut pools), Err(Breach::Credit));
         recv.insert(10, payload(10, 5), true, &mut pools).unwrap();
@@ -459,18 +461,18 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_after_all_bytes_is_no_reset_and_one_without_the_end_is() {
+    fn a_reset_counts_only_if_the_final_size_was_unknown() {
         let (mut recv, mut pools) = stream();
         recv.insert(0, payload(0, 5), true, &mut pools).unwrap();
         assert!(!recv.reset(5, &mut pools).unwrap().1);
         let (mut recv, mut pools) = stream();
         recv.insert(0, payload(0, 5), false, &mut pools).unwrap();
-        assert!(recv.reset(5, &mut pools).unwrap().1, "nobody has said that 5 is the end");
+        assert!(recv.reset(5, &mut pools).unwrap().1, "the final size was not known");
         assert!(!recv.finish() && recv.is_over());
     }
 
     #[test]
-    fn small_payloads_pin_no_large_buffer() {
+    fn small_payloads_do_not_keep_a_large_buffer() {
         let (mut recv, mut pools) = stream();
         let buffer = payload(0, 4096);
         pools.pins.read(buffer.len());

@@ -1,4 +1,4 @@
-//! Bytes of a stream in memory: chunks that the peer has not acknowledged, runs that the application has not taken.
+//! Bytes of streams in memory: chunks until the peer acknowledges them, runs until the application takes them.
 
 use std::collections::VecDeque;
 
@@ -7,23 +7,23 @@ use bytes::{Buf, Bytes};
 use super::buffer_pool::BufferPool;
 use super::pins::{Pin, Pins};
 
-/// A chunk with the offset of its first byte.
+/// Written bytes with the offset of the first.
 pub(in crate::link) type Chunk = (u64, Bytes);
 
-/// What a chunk costs beside its bytes, for the bound on memory.
+/// Memory of a chunk beyond its bytes, as counted against the send limit.
 pub(in crate::link) const CHUNK_COST: u64 = 64;
 
-/// A copy of small payloads grows up to this size before the next is begun.
+/// Maximum length of a copy to which further small payloads are appended.
 const JOINED_BYTES_MAX: usize = 16 * 1024;
-/// When copies take so much, each new one gets only the room that it needs.
+/// Total capacity of copies from which on each new one is allocated with no spare capacity.
 const SPARE_COPIES_MAX: u64 = 1024 * 1024;
 
 /// A run of received bytes.
 #[derive(Debug)]
 pub(in crate::link) enum Run {
-    /// A part of the buffer that it came in, which it keeps.
+    /// A part of a read buffer, which stays in memory as a whole.
     Shared(Bytes, Pin),
-    /// Small payloads, joined; the first `usize` bytes are taken already.
+    /// Copies of small payloads; the application has taken the first `usize` bytes.
     Joined(Vec<u8>, usize),
 }
 
@@ -45,7 +45,7 @@ impl Run {
         }
     }
 
-    /// Releases its memory from the count.
+    /// Frees the run and removes it from the counts.
     pub(in crate::link) fn free(self, pins: &mut Pins, bufs: &mut BufferPool) {
         match self {
             Run::Shared(bytes, pin) => {
@@ -60,7 +60,7 @@ impl Run {
     }
 }
 
-/// Adds a payload behind `runs`: as a reference, or as a copy, joined with the last if that is one too.
+/// Appends a payload to `runs`: as a reference or as a copy. A copy joins the last run if that is a copy too.
 pub(in crate::link) fn push_run(runs: &mut VecDeque<Run>, payload: Bytes, pins: &mut Pins, pools: &mut BufferPool) {
     debug_assert!(!payload.is_empty());
     if let Some(pin) = pins.keep(payload.len()) {
@@ -75,7 +75,7 @@ pub(in crate::link) fn push_run(runs: &mut VecDeque<Run>, payload: Bytes, pins: 
         pins.copies_changed(before, buf.capacity());
         return;
     }
-    // A buffer that is used again may have much more room than is needed, which is cheap as long as there are few.
+    // A reused buffer may have much more capacity than it needs. That is acceptable as long as copies are few.
     let mut buf = if pins.copies() < SPARE_COPIES_MAX { pools.take() } else { Vec::with_capacity(payload.len()) };
     buf.extend_from_slice(&payload);
     pins.copies_changed(0, buf.capacity());

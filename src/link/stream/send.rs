@@ -1,15 +1,15 @@
-//! The sending side of one stream: what the application wrote, until the peer is known to hold it.
+//! The sending half of a stream: written bytes until the peer has acknowledged them.
 //!
 //! ```text
 //!        una            next          end                credit
 //!  acked  |  in flight    |   unsent    |                   |
 //!  -------+---------------+-------------+ - - - - - - - - - +
-//!             ^ `acked` above una, `lost` to be sent again
+//!             ^ `acked` above una, `lost` to retransmit
 //! ```
 //!
-//! The bytes stay in the chunks that the application handed over until all of a chunk is acknowledged; sending and
-//! sending again take slices of them and copy nothing. This file knows neither lanes nor turns: it is told which pieces
-//! were acknowledged and which were lost with a lane.
+//! The bytes stay in the chunks of the application until the whole chunk is acknowledged. Frames take slices of the
+//! chunks, at first and at each retransmission, without a copy. This file knows neither lanes nor scheduling: its
+//! callers report which pieces were acknowledged or lost.
 
 use crate::link::wire::content::Piece;
 use bytes::Bytes;
@@ -22,12 +22,12 @@ use super::run::{CHUNK_COST, Chunk};
 use crate::link::wire::code::Code;
 use crate::link::wire::outbox::Outbox;
 
-/// Where the end of a stream stands.
+/// The state of the sending half.
 ///
 /// ```text
-/// Open --finish--> Wanted --sent--> Sent --acked--> Acked
-///   \                 ^--- Lost <--lane died--+
-///    +--reset, from any but Acked--> Reset { acked }
+/// Open --finish--> FinQueued --sent--> FinSent --acked--> FinAcked
+///   \                 ^--- FinLost <--lane died--+
+///    +--reset, from any but FinAcked--> Reset { acked }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SendState {
@@ -39,28 +39,28 @@ enum SendState {
     Reset { code: Code, size: u64, acked: bool },
 }
 
-/// See the module's head.
+/// The sending half of a stream.
 #[derive(Debug)]
 pub(in crate::link) struct SendStream {
-    /// The first holds `una` or begins there.
+    /// The first chunk contains `una` or begins there.
     chunks: Queue<Chunk>,
-    /// Index of the chunk that held the last byte that was sent first.
+    /// Index of the chunk with the last byte of the last new piece.
     hint: usize,
     una: u64,
     next: u64,
     end: u64,
-    /// The peer takes bytes below this offset.
+    /// The peer accepts bytes below this offset.
     credit: u64,
-    /// The peer's reader has taken the bytes below this one, as far as this end has heard.
+    /// The peer's reader has taken the bytes below this offset, according to the last CREDIT.
     taken: u64,
-    /// How many those were more than the time before.
+    /// Increase of `taken` by the last CREDIT.
     taken_last: u64,
     acked: RangeSet,
     lost: RangeSet,
     state: SendState,
-    /// Whether a frame with the end has been acknowledged, be it before the bytes in front of it.
+    /// True if a frame with the end was acknowledged, even if bytes before it were not.
     fin_acked: bool,
-    /// Bytes that this stream counts for against the session's bound.
+    /// Cost of this half against the session's send limit.
     held: u64,
 }
 
@@ -83,7 +83,7 @@ impl SendStream {
         }
     }
 
-    /// Takes the room of its queues, unless they hold something: a stream that is idle has none.
+    /// Frees the queues if they are empty, so that an idle stream owns none.
     #[inline]
     pub(in crate::link) fn reclaim(&mut self, pools: &mut Pools) {
         if self.chunks.reclaim(&mut pools.chunks) {
@@ -92,7 +92,7 @@ impl SendStream {
         }
     }
 
-    /// Takes a chunk from the application. The caller has checked [`SendStream::is_open`] and the bounds on memory.
+    /// Queues a chunk. The caller has checked [`SendStream::is_open`] and the send limit.
     pub(in crate::link) fn write(&mut self, chunk: Bytes, pools: &mut Pools) {
         debug_assert!(self.is_open());
         if chunk.is_empty() {
@@ -104,14 +104,14 @@ impl SendStream {
         self.held += len + CHUNK_COST;
     }
 
-    /// No more will be written.
+    /// Queues the end of the stream.
     pub(in crate::link) fn finish(&mut self) {
         if self.state == SendState::Open {
             self.state = SendState::FinQueued;
         }
     }
 
-    /// Gives up: nothing more is sent, what is held is dropped. Answers whether a RESET must tell the peer.
+    /// Drops everything that is held and sends no more. Returns true if the peer must get a RESET.
     pub(in crate::link) fn reset(&mut self, code: Code) -> bool {
         if matches!(self.state, SendState::FinAcked | SendState::Reset { .. }) {
             return false;
@@ -127,12 +127,12 @@ impl SendStream {
         true
     }
 
-    /// Raises the credit; a lower value than before is an old frame and changes nothing.
+    /// Raises the credit limit. A lower value comes from an old frame and is ignored.
     pub(in crate::link) fn raise_credit(&mut self, max: u64) {
         self.credit = self.credit.max(max);
     }
 
-    /// The peer's reader has taken the bytes below `offset`.
+    /// Notes that the peer's reader has taken the bytes below `offset`.
     pub(in crate::link) fn on_taken(&mut self, offset: u64) {
         let offset = offset.min(self.next);
         if offset > self.taken {
@@ -141,7 +141,7 @@ impl SendStream {
         }
     }
 
-    /// Takes the next piece that was never sent, at most `max` bytes long, within credit.
+    /// Returns the next new piece of at most `max` bytes within credit.
     pub(in crate::link) fn take_new(&mut self, max: u64) -> Option<Piece> {
         let len = self.sendable().min(max);
         let fin = self.state == SendState::FinQueued && self.next + len == self.end;
@@ -156,7 +156,7 @@ impl SendStream {
         Some(piece)
     }
 
-    /// Takes the lowest piece that has to be sent again, at most `max` bytes long.
+    /// Returns the lowest piece to retransmit, at most `max` bytes long.
     pub(in crate::link) fn take_lost(&mut self, max: u64) -> Option<Piece> {
         let Some((start, end)) = self.lost.first() else {
             let fin = self.state == SendState::FinLost;
@@ -172,7 +172,7 @@ impl SendStream {
         Some(Piece { offset: start, len: u32::try_from(len).ok()?, fin })
     }
 
-    /// The peer holds this piece. Answers whether that was the last of the stream.
+    /// Notes that the peer has a piece. Returns true if the half is over with it.
     pub(in crate::link) fn on_acked(&mut self, piece: Piece) -> bool {
         if matches!(self.state, SendState::Reset { .. } | SendState::FinAcked) {
             return false;
@@ -203,8 +203,7 @@ impl SendStream {
         self.is_over()
     }
 
-    /// The lane that carried this piece is gone, or is not trusted any more. Answers whether anything is to be sent
-    /// again.
+    /// Notes that a piece may be lost. Returns true if something is to be retransmitted.
     pub(in crate::link) fn on_lost(&mut self, piece: Piece) -> bool {
         if matches!(self.state, SendState::Reset { .. } | SendState::FinAcked) {
             return false;
@@ -216,27 +215,27 @@ impl SendStream {
         self.has_lost()
     }
 
-    /// The peer has all bytes below `offset`, which lies in [una, next]: what RESUME_STATE says.
+    /// Notes that the peer has all bytes below `offset`, which is in [una, next], according to RESUME_STATE.
     pub(in crate::link) fn on_received(&mut self, offset: u64) {
         let len = offset.saturating_sub(self.una);
         let piece = Piece { offset: self.una, len: u32::try_from(len).unwrap_or(u32::MAX), fin: false };
         self.on_acked(piece);
     }
 
-    /// The peer has the RESET.
+    /// Notes that the peer has the RESET.
     pub(in crate::link) fn on_reset_acked(&mut self) {
         if let SendState::Reset { acked, .. } = &mut self.state {
             *acked = true;
         }
     }
 
-    /// Appends the bytes of a piece to `out`, as slices of the chunks that hold them.
+    /// Appends the bytes of a piece to `out`, as slices of its chunks.
     pub(in crate::link) fn emit(&self, piece: Piece, out: &mut Outbox) {
         let mut at = piece.offset;
         let mut index = self.chunk_of(at);
         while at < piece.end() {
             let Some((start, chunk)) = self.chunks.get(index) else {
-                debug_assert!(false, "a piece outside of what is held");
+                debug_assert!(false, "a piece outside of the held bytes");
                 return;
             };
             let from = (at - start) as usize;
@@ -247,7 +246,7 @@ impl SendStream {
         }
     }
 
-    /// Where `emit` starts. New pieces, which are most, find it at the hint.
+    /// Returns the index of the chunk that contains `at`. For new pieces, which are the most, that is at the hint.
     fn chunk_of(&self, at: u64) -> usize {
         let holds = |index: usize| {
             self.chunks.get(index).is_some_and(|(start, chunk)| *start <= at && at < start + chunk.len() as u64)
@@ -258,12 +257,12 @@ impl SendStream {
         }
     }
 
-    /// Remembers where the last new piece lay, so that the next is found at once.
+    /// Remembers the position of a new piece, so that the next one is found at once.
     pub(in crate::link) fn note_sent(&mut self, piece: Piece) {
         self.hint = self.chunk_of(piece.end().saturating_sub(1));
     }
 
-    /// Drops the chunks that are acknowledged to their last byte.
+    /// Frees the chunks that are acknowledged to their last byte.
     fn free(&mut self) {
         let Some(chunks) = self.chunks.held() else { return };
         let mut freed = 0;
@@ -278,29 +277,29 @@ impl SendStream {
     }
 }
 
-/// What others may ask.
+/// Queries.
 impl SendStream {
-    /// Whether the application may write.
+    /// Returns true if the application may write.
     pub(in crate::link) fn is_open(&self) -> bool {
         self.state == SendState::Open
     }
 
-    /// Whether nothing is left to send, to send again, or to be acknowledged.
+    /// Returns true if nothing is left to send, to retransmit or to be acknowledged.
     pub(in crate::link) fn is_over(&self) -> bool {
         matches!(self.state, SendState::FinAcked | SendState::Reset { acked: true, .. })
     }
 
-    /// Returns true if all that was written is acknowledged, and the end if there is one.
+    /// Returns true if everything written is acknowledged, including the end if there is one.
     pub(in crate::link) fn has_all_acked(&self) -> bool {
         self.is_over() || (self.is_open() && self.una == self.end)
     }
 
-    /// Whether the end has been sent, be it FIN or RESET.
+    /// Returns true if the end was sent, as FIN or as RESET.
     pub(in crate::link) fn has_sent_all(&self) -> bool {
         !matches!(self.state, SendState::Open | SendState::FinQueued)
     }
 
-    /// The reason and the final size, if the stream was reset.
+    /// Returns the reason and the final size if the stream was reset.
     pub(in crate::link) fn reset_frame(&self) -> Option<(Code, u64)> {
         match self.state {
             SendState::Reset { code, size, .. } => Some((code, size)),
@@ -308,12 +307,12 @@ impl SendStream {
         }
     }
 
-    /// Bytes that could be sent for the first time now.
+    /// Returns the number of bytes that could be sent for the first time now.
     pub(in crate::link) fn sendable(&self) -> u64 {
         self.end.min(self.credit).saturating_sub(self.next)
     }
 
-    /// Whether a new frame could be sent now: bytes within credit, or the end alone.
+    /// Returns true if a new frame could be sent now: bytes within credit, or the end alone.
     pub(in crate::link) fn has_new(&self) -> bool {
         self.sendable() > 0 || (self.state == SendState::FinQueued && self.next == self.end)
     }
@@ -322,27 +321,27 @@ impl SendStream {
         !self.lost.is_empty() || self.state == SendState::FinLost
     }
 
-    /// Bytes that were written and never sent.
+    /// Returns the number of bytes that were written and never sent.
     pub(in crate::link) const fn unsent(&self) -> u64 {
         self.end - self.next
     }
 
-    /// Whether bytes wait for the peer's credit and for nothing else.
+    /// Returns true if bytes wait only for stream credit.
     pub(in crate::link) const fn is_blocked(&self) -> bool {
         self.end > self.next && self.credit <= self.next
     }
 
-    /// Bytes that were sent and not taken by the peer's reader, as far as this end has heard.
+    /// Returns the number of bytes that were sent and not taken by the peer's reader, according to the last CREDIT.
     pub(in crate::link) const fn not_taken(&self) -> u64 {
         self.next - self.taken
     }
 
-    /// What the peer's reader took, as far as this end has heard.
+    /// Returns the progress of the peer's reader, according to the last CREDIT.
     pub(in crate::link) const fn motion(&self) -> ReaderProgress {
         ReaderProgress { taken: self.taken, last: self.taken_last }
     }
 
-    /// The window, as far as this end can see it: how far credit reaches beyond what the peer surely has.
+    /// Returns the peer's window as far as this end knows it: the credit beyond the acknowledged bytes.
     pub(in crate::link) const fn window(&self) -> u64 {
         self.credit.saturating_sub(self.una)
     }
@@ -363,17 +362,17 @@ impl SendStream {
         self.held
     }
 
-    /// Whether all that will ever be sent has been sent, and some of it is not acknowledged.
+    /// Returns true if everything was sent and some of it is not acknowledged.
     pub(in crate::link) fn is_tail(&self) -> bool {
         self.next == self.end && self.una < self.next
     }
 
-    /// Ranges that this stream keeps: they count against the session's bound.
+    /// Returns the number of ranges that this half holds, which the session limits.
     pub(in crate::link) fn ranges(&self) -> usize {
         self.acked.count() + self.lost.count()
     }
 
-    /// Sent bytes that are neither acknowledged nor waiting to be sent again: each must be in the list of some lane.
+    /// Returns the sent bytes that are neither acknowledged nor to be retransmitted. Each is in the list of a lane.
     pub(in crate::link) fn in_flight(&self) -> RangeSet {
         let mut set = RangeSet::default();
         set.insert_except(self.una, self.next, &self.acked);
@@ -381,18 +380,18 @@ impl SendStream {
         set
     }
 
-    /// What must hold between the fields after every call.
+    /// Panics if the fields contradict each other.
     pub(in crate::link) fn check(&self) {
         assert!(self.una <= self.next && self.next <= self.end, "una {} next {} end {}", self.una, self.next, self.end);
-        assert!(self.taken <= self.next, "more was taken than sent");
+        assert!(self.taken <= self.next, "more bytes were taken than sent");
         assert!(self.next <= self.credit, "sent {} beyond the credit {}", self.next, self.credit);
         let held: u64 = self.chunks.iter().map(|(_, chunk)| chunk.len() as u64 + CHUNK_COST).sum();
         assert_eq!(held, self.held, "the count of held bytes");
-        assert!(self.acked.first().is_none_or(|(start, _)| start > self.una), "acknowledged at the frontier");
-        assert!(self.lost.first().is_none_or(|(start, _)| start >= self.una), "lost below the frontier");
+        assert!(self.acked.first().is_none_or(|(start, _)| start > self.una), "an acknowledged range at una");
+        assert!(self.lost.first().is_none_or(|(start, _)| start >= self.una), "a lost range below una");
         assert!(self.chunks.front().is_none_or(|(start, _)| *start <= self.una), "bytes were freed too early");
         let covered = self.chunks.front().map_or(self.end, |(start, _)| *start);
-        assert!(covered <= self.una || self.una == self.end, "nothing holds the byte at the frontier");
+        assert!(covered <= self.una || self.una == self.end, "no chunk holds the byte at una");
     }
 }
 
@@ -403,10 +402,10 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// A lossy network as a list of pieces in flight: each is acknowledged or lost, in any order. Every byte gets
-        /// through, what is emitted is what was written, and nothing is freed before it is acknowledged.
+        /// Each piece in flight is acknowledged or lost, in any order. Every byte arrives, the emitted bytes are the
+        /// written ones, and nothing is freed before it is acknowledged.
         #[test]
-        fn every_byte_gets_through(sizes in proptest::collection::vec(1usize..400, 1..20), fates in proptest::collection::vec((0usize..8, any::<bool>(), 1u64..300), 1..200)) {
+        fn every_byte_arrives_although_pieces_are_lost(sizes in proptest::collection::vec(1usize..400, 1..20), fates in proptest::collection::vec((0usize..8, any::<bool>(), 1u64..300), 1..200)) {
             let mut send = SendStream::new(1 << 20);
             let mut written = Vec::new();
             for size in sizes {
@@ -446,10 +445,10 @@ mod tests {
         }
     }
 
-    /// Pieces that are sent again have other bounds than at first, so one can close several gaps at once, and end
+    /// A retransmitted piece has other bounds than the first one, so its acknowledgement can close several gaps and end
     /// within a range.
     #[test]
-    fn one_acknowledgement_may_close_many_gaps() {
+    fn one_acknowledgement_closes_many_gaps() {
         let mut send = SendStream::new(1000);
         send.write(Bytes::from(vec![0; 100]), &mut Pools::default());
         let piece = |offset, len| Piece { offset, len, fin: false };
@@ -474,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_drops_everything_and_says_what_was_sent() {
+    fn a_reset_drops_everything_and_tells_the_final_size() {
         let mut send = SendStream::new(1000);
         send.write(Bytes::from(vec![0; 100]), &mut Pools::default());
         let piece = send.take_new(40).unwrap();

@@ -1,13 +1,13 @@
-//! One stream: its two sides, how its opening stands, and which control frames about it wait.
+//! One stream: its two halves, the state of its opening, and its queued control frames.
 //!
 //! ```text
-//! opened here:   Asked ---OPEN_RESULT ok---> Running          Asked ---OPEN_RESULT no---> Refused
-//! opened there:  Implied --OPEN--> Offered --accept--> Running       Offered --refuse--> Refused
+//! opened here:   Requested ---OPEN_RESULT ok---> Accepted      Requested ---OPEN_RESULT failed---> Refused
+//! opened there:  Implicit --OPEN--> Offered --accept--> Accepted       Offered --refuse--> Refused
 //! ```
 //!
-//! Implied: frames take different subflows, so that data, or the OPEN of a later stream, can come before a stream's own
-//! OPEN (see `opening`). Such early data is held, bounded by the first credit. The two sides end on their own. A stream is
-//! gone when both sides are over and the peer has acknowledged the frames of its opening.
+//! Frames take different subflows, so data can arrive before the OPEN of its stream: the stream is Implicit until then
+//! (see `opening`). Its data is held, limited by the initial credit. The two halves end independently. A stream is
+//! removed once both halves are over and the peer has acknowledged the frames of its opening.
 
 use super::credit::Window;
 use super::datagram::Datagrams;
@@ -19,7 +19,7 @@ use crate::link::wire::frame::Frame;
 use crate::link::wire::ids::{StreamId, SubflowId};
 use crate::link::wire::open::{Bound, Open};
 
-/// How the opening stands: see the module's head.
+/// The state of a stream's opening: see the diagram of the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::link) enum StreamState {
     Requested,
@@ -29,53 +29,53 @@ pub(in crate::link) enum StreamState {
     Refused,
 }
 
-/// What an end says about the opening.
+/// The frame of the opening that this end sends.
 #[derive(Debug)]
 pub(in crate::link) enum PendingReply {
     Open(Open),
     Result(Bound),
 }
 
-/// See the module's head.
+/// One stream of a session.
 #[derive(Debug)]
 pub(in crate::link) struct Stream {
     pub(in crate::link) id: StreamId,
     pub(in crate::link) is_local: bool,
     pub(in crate::link) state: StreamState,
-    /// What this end owes for the opening, until the peer has it; nothing before it is known.
+    /// The OPEN or OPEN_RESULT that this end sends, until the peer has acknowledged it.
     pub(in crate::link) pending_reply: Option<Box<PendingReply>>,
-    /// Whether the peer has it.
+    /// True if the peer has acknowledged it.
     pub(in crate::link) opening_acked: bool,
-    /// The subflows on which the OPEN of a stream of this end's was sent, and may arrive.
+    /// The subflows on which the OPEN of a local stream is in flight.
     pub(in crate::link) open_on: [Option<SubflowId>; 2],
-    /// The share of this stream under contention, as OPEN says.
+    /// Weight in scheduling, from OPEN.
     pub(in crate::link) weight: u8,
     pub(in crate::link) send: SendStream,
     pub(in crate::link) recv: RecvStream,
-    /// One bit for each kind of control frame about this stream that is queued.
+    /// One bit for each kind of queued control frame about this stream.
     pub(in crate::link) queued: u8,
-    /// Whether the session has this stream in its list of streams with pieces to send again.
+    /// True if the stream is in the session's retransmit list.
     pub(in crate::link) in_retransmit: bool,
-    /// Whether the application knows that there are bytes to take.
+    /// True if the application was told that there are bytes to take.
     pub(in crate::link) readable_reported: bool,
-    /// Whether the application was refused a write and is to be told when there is room.
+    /// True if a write was refused and the application is to be told when there is room.
     pub(in crate::link) write_refused: bool,
-    /// Whether the session has this stream in its list of those.
+    /// True if the stream is in the session's list of refused writers.
     pub(in crate::link) in_refused_writers: bool,
-    /// Whether the session has this stream in its list of those that wait for its credit.
+    /// True if the stream is in the session's list of streams that wait for session credit.
     pub(in crate::link) in_waiting_for_credit: bool,
-    /// The credit at which BLOCKED was last said.
+    /// The credit at which BLOCKED was last queued.
     pub(in crate::link) blocked_reported: Option<u64>,
-    /// Whether bytes wait although the stream has credit, because it has its share of the session's.
+    /// True if bytes wait although the stream has credit, because it has used its quota of the session's credit.
     pub(in crate::link) waits_for_quota: bool,
     /// The recent volume, sent and received.
     pub(in crate::link) paces: [Pace; 2],
-    /// For `Kind::Udp`.
+    /// The datagrams of a stream of `Kind::Udp`.
     pub(in crate::link) datagrams: Option<Box<Datagrams>>,
 }
 
 impl Stream {
-    /// A stream that this end opens.
+    /// Returns a stream that this end opens.
     pub(in crate::link) fn requested(id: StreamId, open: Open, credit: u64, window: Window) -> Stream {
         let datagrams = open.kind.has_datagrams().then(Box::default);
         let weight = open.weight;
@@ -90,7 +90,7 @@ impl Stream {
         }
     }
 
-    /// A stream of the peer's of which nothing is known but that it exists.
+    /// Returns a stream of the peer without its OPEN.
     pub(in crate::link) fn implicit(id: StreamId, credit: u64, window: Window) -> Stream {
         Stream {
             id,
@@ -115,13 +115,13 @@ impl Stream {
         }
     }
 
-    /// The peer has what this end owed it for the opening, which is not needed any more.
+    /// Notes that the peer has the frame of the opening.
     pub(in crate::link) fn on_opening_acked(&mut self) {
         self.opening_acked = true;
         self.pending_reply = None;
     }
 
-    /// The frame with what this end owes the peer for the opening.
+    /// Returns the OPEN or OPEN_RESULT to send.
     pub(in crate::link) fn opening_frame(&self) -> Option<Frame<'static>> {
         let id = self.id.0;
         Some(match self.pending_reply.as_deref()? {
@@ -130,41 +130,41 @@ impl Stream {
         })
     }
 
-    /// Whether the scheduler has anything to take from it, repairs aside.
+    /// Returns true if the scheduler could send something new of this stream.
     pub(in crate::link) fn has_new(&self) -> bool {
         self.send.has_new() || self.datagrams.as_ref().is_some_and(|datagrams| datagrams.has_outgoing())
     }
 
-    /// Bytes that wait for nothing but their turn.
+    /// Returns the number of bytes that wait only for their turn.
     pub(in crate::link) fn backlog(&self) -> u64 {
         if self.waits_for_quota { 0 } else { self.send.sendable() }
     }
 
-    /// Whether what is written now can only wait.
+    /// Returns true if newly written bytes have to wait.
     pub(in crate::link) fn cannot_send(&self) -> bool {
         self.waits_for_quota || self.send.credit() <= self.send.next()
     }
 
-    /// Whether nothing more can happen to it.
+    /// Returns true if nothing more can happen to the stream.
     pub(in crate::link) fn is_gone(&self) -> bool {
         let settled = matches!(self.state, StreamState::Accepted | StreamState::Refused);
         settled && self.opening_acked && self.send.is_over() && self.recv.is_over()
     }
 
-    /// Whether one side is not over, so that the loss of the session would be a loss of bytes.
+    /// Returns true if one half is not over, so that the loss of the session would lose bytes.
     pub(in crate::link) fn is_live(&self) -> bool {
         !(self.send.is_over() && self.recv.is_over())
     }
 
-    /// Whether all of it has arrived at its ends, though not everything has been taken from it here. A peer that ends its
-    /// session in order has taken what was sent to it, even if its acknowledgement is missing.
+    /// Returns true if both directions are complete, although the application has not taken everything. A peer that
+    /// closes its session in order (`peer_has_all`) has taken everything, even if an acknowledgement is missing.
     pub(in crate::link) fn has_arrived(&self, peer_has_all: bool) -> bool {
         let sent = self.send.is_over() || (peer_has_all && self.send.has_sent_all());
         let is_cut = self.send.reset_frame().is_some() || self.datagrams.is_some();
         self.is_live() && self.state == StreamState::Accepted && sent && !is_cut && self.recv.has_arrived()
     }
 
-    /// Whether a control frame about it still has a point.
+    /// Returns true if a control frame about the stream is still of use.
     pub(in crate::link) fn still_wants(&self, key: Key) -> bool {
         match key {
             Key::Open(_) => self.is_local && !self.opening_acked,

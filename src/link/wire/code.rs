@@ -1,9 +1,9 @@
-//! The reasons that travel in frames, as numbers that never change their meaning.
+//! The reasons in frames, as numbers that never change their meaning.
 //!
-//! One code for each word of the project's closed set of reasons, in the same order and with the same spelling, so that
-//! the conversion to and from `seaprox::Reason` is a table of equals.
+//! There is one code for each word of the closed set of reasons, in the same order and with the same spelling as
+//! `seaprox::Reason`.
 
-/// Why something was refused, reset or closed.
+/// The reason of a refusal, a reset or an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 #[repr(u16)]
@@ -30,12 +30,12 @@ pub enum Code {
     Drained = 19,
     Killed = 20,
     Internal = 21,
-    /// The port that a LISTEN asks for is taken.
+    /// The port of a LISTEN is in use.
     AddressInUse = 22,
 }
 
 impl Code {
-    /// Every code, in the order of its number.
+    /// All codes, in the order of their numbers.
     pub const ALL: [Code; 22] = [
         Code::NameResolutionFailure,
         Code::ConnectionRefused,
@@ -61,7 +61,7 @@ impl Code {
         Code::AddressInUse,
     ];
 
-    /// The word, as logs, status and metrics spell it.
+    /// Returns the word as it stands in logs, status and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Code::NameResolutionFailure => "name_resolution_failure",
@@ -89,12 +89,12 @@ impl Code {
         }
     }
 
-    /// The number on the wire; never zero, which means "no failure".
+    /// Returns the number on the wire. It is never zero, which means success.
     pub const fn to_wire(self) -> u16 {
         self as u16
     }
 
-    /// The code of a number other than zero. A number that a newer peer knows and this end does not is [`Code::Other`].
+    /// Returns the code of a number other than zero, or [`Code::Other`] if this version does not know the number.
     pub fn from_wire(number: u16) -> Code {
         let index = usize::from(number).wrapping_sub(1);
         Code::ALL.get(index).copied().unwrap_or(Code::Other)
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_words_are_one_to_one() {
+    fn each_code_has_its_own_number_and_word() {
         for (index, code) in Code::ALL.into_iter().enumerate() {
             assert_eq!(usize::from(code.to_wire()), index + 1);
             assert_eq!(Code::from_wire(code.to_wire()), code);

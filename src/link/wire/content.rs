@@ -1,21 +1,21 @@
-//! What a frame carries, as far as it matters if the frame is acknowledged or lost.
+//! The content of a sent frame, as far as the sender needs it when the frame is acknowledged or lost.
 
 use super::ids::{StreamId, SubflowId};
 
-/// What a frame carried, as far as it matters if the frame is lost.
+/// The content of a sent frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::link) enum FrameContent {
     /// A piece of a stream.
     Data(StreamId, Piece),
-    /// A control frame, which is made anew from the state if it has to be sent again.
+    /// A control frame. If it is lost, it is written anew from the current state.
     Control(Key),
-    /// An ACK. It is not acknowledged for its own sake.
+    /// An ACK, which does not elicit an acknowledgement.
     Ack,
-    /// Something that is not sent again.
+    /// Content that is not sent again, such as a PING or a datagram.
     Nothing,
 }
 
-/// A part of a stream, as one DATA frame carries it.
+/// The part of a stream that one DATA frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::link) struct Piece {
     pub(in crate::link) offset: u64,
@@ -29,7 +29,7 @@ impl Piece {
     }
 }
 
-/// What a control frame is about.
+/// The subject of a control frame: the queue of control frames and the lanes hold keys instead of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::link) enum Key {
     Open(StreamId),
@@ -45,16 +45,16 @@ pub(in crate::link) enum Key {
     ListenResult(u32),
     Unlisten(u32),
     Class(SubflowId),
-    /// The message of this number.
+    /// The message with this number.
     Message(u32),
-    /// There is no such stream here.
+    /// The peer named a stream that this end does not know.
     UnknownStream(StreamId),
     GoAway,
     Close,
 }
 
 impl Key {
-    /// The stream that it is about, and the bit that marks it as queued there.
+    /// Returns the stream that the frame concerns, and the bit that marks the key as queued in its record.
     pub(in crate::link) const fn stream_bit(self) -> Option<(StreamId, u8)> {
         match self {
             Key::Open(id) => Some((id, 1)),
@@ -67,7 +67,7 @@ impl Key {
         }
     }
 
-    /// The bit that marks it as queued, for what there is only one of.
+    /// Returns the bit that marks the key as queued, if a session has only one such key.
     pub(in crate::link) const fn single_bit(self) -> Option<u8> {
         match self {
             Key::SessionCredit => Some(1),

@@ -1,10 +1,10 @@
-//! A cursor over bytes from the network, and the big-endian writers that match it.
+//! A bounds-checked reader of network bytes, and the big-endian writer that matches it.
 //!
-//! The reader answers "too short" instead of indexing; nothing here allocates by a number that it has read.
+//! Reads past the end return [`FrameError::Short`]. Nothing here allocates a length that was read.
 
 use super::header::FrameError;
 
-/// What is left of a frame's body.
+/// Reads the fields of a frame's body in order.
 pub(in crate::link) struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -42,7 +42,7 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// All that is left.
+    /// Returns all bytes that were not read yet.
     pub(in crate::link) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
     }
@@ -51,7 +51,7 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// Refuses a body that is longer than its frame's fields.
+    /// Fails with [`FrameError::Long`] if bytes remain after the last field.
     pub(in crate::link) const fn end(&self) -> Result<(), FrameError> {
         if self.rest.is_empty() { Ok(()) } else { Err(FrameError::Long) }
     }
@@ -84,7 +84,7 @@ impl Put for Vec<u8> {
     }
 }
 
-/// The longest prefix of `text` that is at most `max` bytes and ends between characters.
+/// Returns the longest prefix of `text` that has at most `max` bytes and ends at a character boundary.
 pub(in crate::link) fn clipped(text: &str, max: usize) -> &str {
     (0..=max.min(text.len())).rev().find_map(|end| text.get(..end)).unwrap_or_default()
 }

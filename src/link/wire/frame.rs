@@ -1,4 +1,4 @@
-//! The frames of the link: what stands on the wire, byte for byte.
+//! The frames of the link, byte for byte.
 //!
 //! ```text
 //!  0       1       2       4               8
@@ -7,10 +7,35 @@
 //!  +-------+-------+-------+---------------+-----------
 //! ```
 //!
-//! A frame is at most 16 384 bytes with its header: one full TLS record. This file knows shapes, never meaning: it
-//! holds no state, and decoding allocates only for the names and texts of OPEN, LISTEN and their results, which are
-//! bounded by the frame that carries them. Types from 0x80 on are extensions that an old peer skips; an unknown type
-//! below is an error.
+//! A frame has at most 16,384 bytes including its header, so that it fits one TLS record.
+//!
+//! | type | name | id | body |
+//! | --- | --- | --- | --- |
+//! | 00 | PAD | 0 | anything |
+//! | 01 | HELLO | 0 | magic `SPRX`, versions min max u8, intent u16, session 16, boot 8, subflow u16, lanes u16, caps u64, limits, proof 32 |
+//! | 02 | HELLO_ACK | 0 | status u8, version u8, subflow u16, session 16, boot 8, caps u64, limits, proof 32 |
+//! | 03 | RESUME_STATE | 0 | lines of stream u32, received u64, credit u64, sent u64; flag 1: the last |
+//! | 04, 05 | PING, PONG | 0 | token u64; PONG adds the µs between the PING and the PONG at the peer |
+//! | 06, 07 | GOAWAY, CLOSE | streams seen, 0 | code u16, text |
+//! | 08 | SUBFLOW | subflow | class u8: active, backup, closing |
+//! | 10, 12 | OPEN, LISTEN | stream, listener | kind u8, flags u8, port u16, listener u32, host, options |
+//! | 11, 13 | OPEN_RESULT, LISTEN_RESULT | the same | code u16 (0: ok), errno u16, port u16, host, text |
+//! | 14 | UNLISTEN | listener | |
+//! | 20 | DATA | stream | offset u64, payload; flag 1: the stream ends here |
+//! | 21, 22 | RESET, STOP | stream | code u16; RESET adds the final size u64; flag 1: the sender knows no such stream |
+//! | 23 | CREDIT | stream, or 0 for the session | credit limit u64, bytes taken by the reader u64 |
+//! | 26 | BLOCKED | stream, or 0 for the session | offset u64 |
+//! | 24 | MAX_STREAMS | 0 | streams allowed in all, u32 |
+//! | 25 | ACK | 0 | lines of subflow u16, lane u16, bytes u64 |
+//! | 30 | DATAGRAM | stream | payload |
+//! | 31 | MESSAGE | number | text |
+//!
+//! Limits are streams u32, listeners u32, stream credit u64, session credit u64. `caps` has one bit for each optional
+//! feature: see [`Capability`](crate::link::Capability). A node skips types from 0x80 on that it does not know, and
+//! unknown options of OPEN. An unknown type below 0x80 is an error.
+//!
+//! This file knows the format of frames, not their effect, and holds no state. Decoding allocates only for the names
+//! and texts of OPEN, LISTEN and their results, which are no longer than the frame.
 
 use super::code::Code;
 use super::cursor::{Put, Reader};
@@ -49,67 +74,67 @@ pub mod kind {
     pub const MESSAGE: u8 = 0x31;
 }
 
-/// DATA: the stream ends with this frame's last byte. RESUME_STATE: this is the last of them.
+/// DATA: the stream ends with the last byte of this frame. RESUME_STATE: this is the last frame of the exchange.
 pub const FLAG_LAST: u8 = 0x01;
-/// RESET: the sender has no such stream; code and size mean nothing.
+/// RESET: the sender knows no such stream; the code and the size have no meaning.
 pub const FLAG_UNKNOWN_STREAM: u8 = 0x01;
 
-/// How a subflow may be used.
+/// The permitted use of a subflow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Class {
-    /// Carries traffic.
+    /// The subflow carries traffic.
     #[default]
     Active,
-    /// Carries traffic only while no active subflow lives.
+    /// The subflow carries traffic only while no active subflow is live.
     Backup,
-    /// Is about to go: nothing new is put on it.
+    /// The subflow is about to be closed and gets no new traffic.
     Closing,
 }
 
-/// One line of an ACK: so many bytes of this lane have been processed.
+/// One line of an ACK: the number of bytes of a lane that the peer has processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneAck {
     /// The subflow.
     pub subflow: u16,
-    /// The lane of it.
+    /// The lane of the subflow.
     pub lane: u16,
-    /// Plaintext bytes processed since the lane's HELLO.
+    /// Bytes processed since the frame that opened the lane (HELLO or HELLO_ACK).
     pub bytes: u64,
 }
 
-/// One line of a RESUME_STATE: what one end holds of a stream.
+/// One line of a RESUME_STATE: how far a stream is at the sender of the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamPosition {
     /// The stream.
     pub id: u32,
-    /// Every byte below has been received.
+    /// Every byte below this offset has been received.
     pub received: u64,
-    /// The credit that has been announced.
+    /// The stream credit that was announced.
     pub credit: u64,
-    /// The first byte that has never been sent.
+    /// The offset of the first byte that was never sent.
     pub sent: u64,
 }
 
-/// Lines of fixed size in a frame's body, decoded as they are walked.
+/// Lines of a fixed length in a frame's body, decoded during iteration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lines<'a, const N: usize> {
     raw: &'a [u8],
 }
 
-/// Bytes of a [`LaneAck`].
+/// Length of an encoded [`LaneAck`] in bytes.
 pub const LANE_ACK_BYTES: usize = 12;
-/// Bytes of a [`StreamPosition`].
+/// Length of an encoded [`StreamPosition`] in bytes.
 pub const STREAM_POSITION_BYTES: usize = 28;
 
 impl<'a, const N: usize> Lines<'a, N> {
-    /// Lines that are encoded already. Fails unless they are whole.
+    /// Wraps encoded lines. Fails if the last one is incomplete.
     pub fn new(raw: &'a [u8]) -> Result<Self, FrameError> {
         if raw.len().is_multiple_of(N) { Ok(Lines { raw }) } else { Err(FrameError::Short) }
     }
 }
 
 impl<'a> Lines<'a, LANE_ACK_BYTES> {
-    /// The lines.
+    /// Returns the decoded lines.
     pub fn iter(&self) -> impl Iterator<Item = LaneAck> + 'a {
         self.raw.as_chunks::<LANE_ACK_BYTES>().0.iter().map(|line| {
             let [a, b, c, d, bytes @ ..] = *line;
@@ -123,7 +148,7 @@ impl<'a> Lines<'a, LANE_ACK_BYTES> {
 }
 
 impl<'a> Lines<'a, STREAM_POSITION_BYTES> {
-    /// The lines.
+    /// Returns the decoded lines.
     pub fn iter(&self) -> impl Iterator<Item = StreamPosition> + 'a {
         self.raw.as_chunks::<STREAM_POSITION_BYTES>().0.iter().filter_map(|line| {
             let mut r = Reader::new(line);
@@ -138,7 +163,7 @@ impl<'a> Lines<'a, STREAM_POSITION_BYTES> {
 }
 
 impl LaneAck {
-    /// Appends the line.
+    /// Appends the encoded line.
     pub fn encode(self, out: &mut Vec<u8>) {
         out.put_u16(self.subflow);
         out.put_u16(self.lane);
@@ -147,7 +172,7 @@ impl LaneAck {
 }
 
 impl StreamPosition {
-    /// Appends the line.
+    /// Appends the encoded line.
     pub fn encode(self, out: &mut Vec<u8>) {
         out.put_u32(self.id);
         out.put_u64(self.received);
@@ -156,11 +181,11 @@ impl StreamPosition {
     }
 }
 
-/// A frame. What it means is said where it is handled; here stands what it carries.
+/// A decoded frame. The handlers in the session define its effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are those of the table in the module's head")]
 pub enum Frame<'a> {
-    /// Nothing, of some size.
+    /// Padding of `len` bytes.
     Pad {
         len: usize,
     },
@@ -173,12 +198,12 @@ pub enum Frame<'a> {
     Ping {
         token: u64,
     },
-    /// `held_us` is how long the PING lay at the peer before this answer.
+    /// `held_us` is the time between the arrival of the PING at the peer and this answer.
     Pong {
         token: u64,
         held_us: u64,
     },
-    /// `last` is the highest stream of the receiver's that the sender has seen.
+    /// `last` is the number of the receiver's streams that the sender has seen.
     GoAway {
         last: u32,
         code: Code,
@@ -222,7 +247,7 @@ pub enum Frame<'a> {
         code: Code,
         size: u64,
     },
-    /// A RESET that says that its sender has no such stream.
+    /// A RESET that states that its sender knows no such stream.
     UnknownStream {
         id: u32,
     },
@@ -230,7 +255,7 @@ pub enum Frame<'a> {
         id: u32,
         code: Code,
     },
-    /// `id` 0 is the session. Of what may come up to `max`, everything below `taken` has been passed on.
+    /// `id` 0 is the session. The peer may send up to `max`; its reader has taken everything below `taken`.
     Credit {
         id: u32,
         max: u64,
@@ -256,14 +281,14 @@ pub enum Frame<'a> {
         seq: u32,
         text: &'a str,
     },
-    /// Of a type that this version does not know and may skip.
+    /// A frame of a type that this version does not know and may skip.
     Extension {
         kind: u8,
     },
 }
 
 impl<'a> Frame<'a> {
-    /// Decodes the body that follows `header`. `body` must be the `header.len` bytes that follow it.
+    /// Decodes `body`, the `header.len` bytes that follow `header`.
     pub fn decode(header: Header, body: &'a [u8]) -> Result<Frame<'a>, FrameError> {
         let mut r = Reader::new(body);
         let frame = match header.kind {
@@ -331,7 +356,7 @@ impl<'a> Frame<'a> {
         })
     }
 
-    /// The type byte.
+    /// Returns the type byte.
     pub const fn kind(&self) -> u8 {
         match self {
             Frame::Pad { .. } => kind::PAD,
@@ -361,7 +386,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// What the header's id and flags are.
+    /// Returns the id and the flags for the header.
     const fn label(&self) -> (u32, u8) {
         match self {
             Frame::Open { id, .. }
@@ -384,9 +409,9 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Appends the frame to `out`.
+    /// Appends the encoded frame to `out`.
     ///
-    /// A body that would be longer than a frame may be is a defect of the caller, who bounds texts, names and payloads.
+    /// The caller limits texts, names and payloads, so that the body fits a frame.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let (id, flags) = self.label();
         let len = put_frame(out, self.kind(), flags, id, |out| self.encode_body(out));
@@ -438,14 +463,14 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Appends a frame whose body `body` writes, and then its length into the header.
+/// Appends a frame whose body `body` writes, and then stores the length in the header.
 pub(in crate::link) fn frame_with(out: &mut Vec<u8>, kind: u8, flags: u8, id: u32, body: impl FnOnce(&mut Vec<u8>)) {
     let len = put_frame(out, kind, flags, id, body);
     trace("sent", Header { kind, flags, len, id }, None);
 }
 
-/// Writes a line to the log, at trace: the type of a frame, its id, and the length of its body. Of an OPEN or a LISTEN
-/// the place is told, too; of no frame the payload.
+/// Logs a frame at trace level: its type, its id and the length of its body; for OPEN and LISTEN also the address. The
+/// payload is never logged.
 #[inline]
 pub(in crate::link) fn trace(way: &str, header: Header, frame: Option<&Frame<'_>>) {
     if log::log_enabled!(target: TARGET, log::Level::Trace) {
@@ -471,7 +496,7 @@ fn put_frame(out: &mut Vec<u8>, kind: u8, flags: u8, id: u32, body: impl FnOnce(
     len
 }
 
-/// The sixteen bytes before the payload of a DATA frame.
+/// Returns the sixteen bytes that precede the payload of a DATA frame.
 pub(in crate::link) fn data_head(id: u32, offset: u64, len: usize, fin: bool) -> [u8; DATA_HEAD_BYTES] {
     let flags = if fin { FLAG_LAST } else { 0 };
     let mut head = [0; DATA_HEAD_BYTES];
@@ -507,7 +532,7 @@ fn id16(header: Header) -> Result<u16, FrameError> {
     u16::try_from(header.id).map_err(|_| FrameError::Value)
 }
 
-/// The name of a type, for the log.
+/// Returns the name of a frame type for the log.
 const fn kind_name(kind: u8) -> &'static str {
     match kind {
         kind::PAD => "PAD",
@@ -537,5 +562,5 @@ const fn kind_name(kind: u8) -> &'static str {
     }
 }
 
-/// The target of the lines about frames.
+/// The log target for frames.
 const TARGET: &str = "seaprox::link::frame";

@@ -1,55 +1,54 @@
-//! HELLO and HELLO_ACK: how a subflow introduces itself, before it carries anything else.
+//! HELLO and HELLO_ACK: the handshake of a subflow.
 //!
-//! The proofs in them bind a subflow to its session and to its own secure channel. They are made outside, where the
-//! keys are: [`proof_text`] says over what, and whoever owns the TLS connection computes HMAC-SHA256 of it under the
-//! session's key. A captured HELLO is worth nothing on another channel, because the channel's exporter value is part of
-//! the text.
+//! The proofs bind a subflow to its session and to its own secure channel. The owner of the TLS connection computes
+//! them: HMAC-SHA256 over [`proof_text`] with the session's key. The text includes the exporter value of the channel,
+//! so a captured HELLO is useless on another channel.
 
 use super::cursor::{Put, Reader};
 use super::header::{FrameError, OFFSET_MAX};
 use super::ids::{BootId, Role, SessionId, SubflowId};
 
-/// The version that this code speaks.
+/// The protocol version of this code.
 pub const VERSION: u8 = 1;
 /// The first four bytes of a HELLO's body.
 pub const MAGIC: [u8; 4] = *b"SPRX";
-/// Bytes of a proof: one HMAC-SHA256.
+/// Length of a proof in bytes: one HMAC-SHA256.
 pub const PROOF_BYTES: usize = 32;
-/// What every peer can take of one stream before it has announced more. A smaller limit in a HELLO is an error.
+/// Minimum of the initial stream credit. A smaller limit in a HELLO is an error.
 pub const STREAM_CREDIT_MIN: u64 = 1024;
 
 /// Optional features of the protocol: one bit each of `caps` in HELLO and HELLO_ACK.
 ///
-/// The client sends the bits that it has, the server answers with those that both have, and the session keeps that set
-/// for its whole life: see [`Session::has_capability`](crate::link::Session::has_capability). A node that knows no bits sends
-/// 0. Each feature that changes the bytes on the wire, or what counts as a violation, has a bit here; a bit is never
-/// used again for another feature.
+/// The client sends its bits, the server answers with those that both ends have, and the session keeps that set: see
+/// [`Session::has_capability`](crate::link::Session::has_capability). A node without optional features sends 0. Each
+/// feature that changes the bytes on the wire, or the definition of a violation, has a bit here. A bit is never reused
+/// for another feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 #[non_exhaustive]
 pub enum Capability {
-    /// A sender has at most 1,024 OPENs unacknowledged, and sends nothing of a stream ahead of its OPEN.
+    /// A sender has at most 1,024 unacknowledged OPENs, and sends no data of a stream ahead of its OPEN.
     OrderedOpens = 1,
-    /// A client that receives GOAWAY opens new streams over another session, and closes this one when its streams are
+    /// A client that receives GOAWAY opens new streams over another session, and closes this one once its streams are
     /// over.
     Handover = 2,
-    /// A LISTEN_RESULT with a failure may follow one without: the listener is gone, and the peer may ask for it anew.
+    /// A LISTEN_RESULT with a failure may follow one without: the listener is gone, and the peer may ask for it again.
     ListenerLost = 4,
     /// A receiver acknowledges after 64 KiB while small messages compete with a bulk transfer on a single subflow.
     EarlyAcks = 8,
 }
 
 impl Capability {
-    /// All the features that this version has.
+    /// All features of this version.
     pub const LIST: &[Capability] =
         &[Capability::OrderedOpens, Capability::Handover, Capability::ListenerLost, Capability::EarlyAcks];
 
-    /// Returns the bit that stands for the feature in `caps`.
+    /// Returns the bit of the feature in `caps`.
     pub const fn bit(self) -> u64 {
         self as u64
     }
 
-    /// Returns the bits of all the features that this version has.
+    /// Returns the bits of all features of this version.
     pub const fn all() -> u64 {
         let (mut bits, mut rest) = (0, Capability::LIST);
         while let [first, others @ ..] = rest {
@@ -60,90 +59,90 @@ impl Capability {
     }
 }
 
-/// What a subflow is for.
+/// The purpose of a subflow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Intent {
-    /// It starts a session.
+    /// The subflow starts a session.
     New,
-    /// It is one more of a session that lives.
+    /// The subflow joins a session that has others.
     Join,
-    /// It is the first again of a session that has lost all others; those that the peer still holds are dead.
+    /// The subflow resumes a session that has lost all others. Those that the peer still holds are dead.
     Resume,
 }
 
-/// What one end can take.
+/// The limits that one end sets for its peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Streams of the peer's that may live at once.
+    /// Maximum number of live streams that the peer has opened.
     pub streams: u32,
-    /// Listeners of the peer's that may live at once.
+    /// Maximum number of live listeners that the peer has asked for.
     pub listeners: u32,
-    /// Bytes of a stream that the peer may send before a CREDIT.
+    /// Initial credit of each stream in bytes.
     pub stream_credit: u64,
-    /// Bytes of all streams together that the peer may send before a CREDIT.
+    /// Initial credit of the session in bytes.
     pub session_credit: u64,
 }
 
 /// The first frame of the client on a subflow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// The lowest and the highest version that the client speaks.
+    /// The lowest and the highest version that the client supports.
     pub versions: (u8, u8),
-    /// What the subflow is for.
+    /// The purpose of the subflow.
     pub intent: Intent,
     /// The session.
     pub session: SessionId,
-    /// This life of the client.
+    /// The boot id of the client.
     pub boot: BootId,
-    /// What both ends call the subflow from now on.
+    /// The subflow's id at both ends.
     pub subflow: SubflowId,
-    /// Lanes of the subflow.
+    /// Number of lanes of the subflow.
     pub lanes: u16,
-    /// Optional features that the client has: see [`Capability`].
+    /// Optional features of the client: see [`Capability`].
     pub caps: u64,
-    /// What the client can take.
+    /// The client's limits.
     pub limits: Limits,
-    /// That the client holds the session's key and sits at this end of this channel.
+    /// Proof that the client holds the session's key and is the end of this channel.
     pub proof: [u8; PROOF_BYTES],
 }
 
-/// How the server takes a HELLO.
+/// The server's answer to a HELLO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// The subflow is part of the session.
     Ok,
-    /// No version in common.
+    /// The two ends have no version in common.
     Version,
-    /// The session is not known: the server has restarted, or has given it up.
+    /// The server does not know the session: it has restarted, or has given the session up.
     UnknownSession,
     /// The proof is wrong.
     Denied,
-    /// Too many sessions or subflows.
+    /// There are too many sessions or subflows.
     Limit,
 }
 
 /// The first frame of the server on a subflow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HelloAck {
-    /// Whether the subflow is taken.
+    /// The result of the handshake.
     pub status: Status,
-    /// The version that is spoken.
+    /// The version in use.
     pub version: u8,
     /// The session.
     pub session: SessionId,
-    /// This life of the server.
+    /// The boot id of the server.
     pub boot: BootId,
     /// The subflow.
     pub subflow: SubflowId,
     /// Optional features that both ends have: see [`Capability`].
     pub caps: u64,
-    /// What the server can take.
+    /// The server's limits.
     pub limits: Limits,
-    /// That the server holds the session's key and sits at this end of this channel.
+    /// Proof that the server holds the session's key and is the end of this channel.
     pub proof: [u8; PROOF_BYTES],
 }
 
-/// The text whose HMAC under the session's key is the proof of `role` for a subflow.
+/// Returns the text whose HMAC under the session's key is the proof of `role` for a subflow.
 ///
 /// `channel` is the exporter value of the subflow's own secure channel, label `EXPORTER-seaprox-join`; the key is the
 /// exporter value of the channel that started the session, label `EXPORTER-seaprox-session`.
@@ -155,14 +154,14 @@ pub fn proof_text(role: Role, session: SessionId, subflow: SubflowId, channel: &
     [role, &session.0, &subflow.0.to_be_bytes(), channel].concat()
 }
 
-/// Whether two proofs are equal, in a time that does not depend on where they differ.
+/// Returns true if two proofs are equal. The comparison takes constant time.
 pub fn proofs_match(a: &[u8; PROOF_BYTES], b: &[u8; PROOF_BYTES]) -> bool {
     let difference = a.iter().zip(b).fold(0, |sum, (x, y)| sum | (x ^ y));
     std::hint::black_box(difference) == 0
 }
 
 impl HelloAck {
-    /// The answer to a HELLO that no session takes.
+    /// Returns the answer to a HELLO that no session accepts.
     pub fn refusal(status: Status, hello: &Hello, boot: BootId) -> HelloAck {
         HelloAck {
             status,

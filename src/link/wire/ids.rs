@@ -1,12 +1,12 @@
-//! The small values that everything else in the link speaks of: time, roles, ids.
+//! The basic values of the link: time, roles, ids.
 //!
-//! They carry no behaviour beyond their own arithmetic, which never overflows and never wraps.
+//! Their arithmetic never overflows and never wraps.
 
 use std::fmt;
 
 /// A point in time, in microseconds since a start that the caller chooses.
 ///
-/// The link reads no clock: whoever drives a [`Session`](crate::link::Session) passes the time in, and it must not run
+/// The link reads no clock: the driver of a [`Session`](crate::link::Session) passes the time, which must not run
 /// backwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
@@ -18,29 +18,29 @@ impl Time {
     /// The end of time.
     pub(in crate::link) const MAX: Time = Time(u64::MAX);
 
-    /// The point `us` microseconds after the start.
+    /// Returns the point `us` microseconds after the start.
     pub const fn from_us(us: u64) -> Time {
         Time(us)
     }
 
-    /// Microseconds since the start.
+    /// Returns the microseconds since the start.
     pub const fn as_us(self) -> u64 {
         self.0
     }
 
-    /// The point `us` microseconds later; the end of time if that is further than can be counted.
+    /// Returns the point `us` microseconds later, or the end of time if the sum overflows.
     #[must_use]
     pub const fn after(self, us: u64) -> Time {
         Time(self.0.saturating_add(us))
     }
 
-    /// Microseconds from `earlier` to here; zero if `earlier` is later.
+    /// Returns the microseconds from `earlier` to `self`, or zero if `earlier` is later.
     pub const fn since(self, earlier: Time) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// Which end of the session this is: the one that dials subflows, or the one that accepts them.
+/// The role of one end of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Dials subflows; its streams have even ids.
@@ -50,7 +50,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The other end.
+    /// Returns the role of the peer.
     #[must_use]
     pub const fn peer(self) -> Role {
         match self {
@@ -60,14 +60,14 @@ impl Role {
     }
 }
 
-/// A stream of a session. Even ids are the client's, odd ones the server's; they rise and are never used again.
+/// The id of a stream. Even ids are the client's, odd ones the server's. Ids rise and are never reused.
 ///
 /// Zero is no stream: in frames it stands for the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u32);
 
 impl StreamId {
-    /// The `index`-th stream (from 0) that `opener` opens, or nothing once its ids are used up.
+    /// Returns the `index`-th stream (from 0) that `opener` opens, or `None` once its ids are exhausted.
     pub const fn nth(opener: Role, index: u32) -> Option<StreamId> {
         if index >= STREAMS_EVER {
             return None;
@@ -78,7 +78,7 @@ impl StreamId {
         }
     }
 
-    /// Who opens it. Nothing for zero, which is no stream.
+    /// Returns the end that opens the stream, or `None` for zero.
     pub const fn opener(self) -> Option<Role> {
         match self.0 {
             0 => None,
@@ -87,20 +87,20 @@ impl StreamId {
         }
     }
 
-    /// How many streams its opener has opened before it.
+    /// Returns the number of streams that its opener has opened before it.
     pub const fn index(self) -> u32 {
         self.0.saturating_sub(1) / 2
     }
 }
 
-/// How many streams one end can open in a session's life: ids are 32 bits and half of them are the peer's.
+/// Number of streams that one end can open during a session: ids have 32 bits, and half of them are the peer's.
 pub const STREAMS_EVER: u32 = (1 << 31) - 1;
 
-/// A subflow of a session: chosen by the client, unique among those that live.
+/// The id of a subflow. The client chooses it; it is unique among live subflows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubflowId(pub u16);
 
-/// What both ends call the session: 16 random bytes, drawn by the client.
+/// The id of a session: 16 random bytes from the client.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub [u8; 16]);
 
@@ -112,7 +112,7 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// What tells one life of a node from the next: 8 random bytes, drawn when it starts.
+/// The boot id of a node: 8 random bytes that tell a restarted node from the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BootId(pub [u8; 8]);
 
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_interleave_and_count_from_zero() {
+    fn ids_of_the_two_ends_interleave() {
         assert_eq!(StreamId::nth(Role::Client, 0), Some(StreamId(2)));
         assert_eq!(StreamId::nth(Role::Server, 0), Some(StreamId(1)));
         for index in [0, 1, 77, STREAMS_EVER - 1] {
@@ -134,13 +134,13 @@ mod tests {
     }
 
     #[test]
-    fn ids_end_rather_than_wrap() {
+    fn ids_are_exhausted_and_do_not_wrap() {
         assert_eq!(StreamId::nth(Role::Client, STREAMS_EVER), None);
         assert_eq!(StreamId::nth(Role::Server, u32::MAX), None);
     }
 
     #[test]
-    fn time_saturates() {
+    fn time_arithmetic_saturates() {
         assert_eq!(Time::from_us(3).since(Time::from_us(5)), 0);
         assert_eq!(Time::from_us(u64::MAX).after(1), Time::from_us(u64::MAX));
     }

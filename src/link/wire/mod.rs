@@ -1,12 +1,14 @@
-//! What stands on the wire: frames and what they are made of.
+//! The wire format: frames, their bodies, and the buffers that frames are read from and written to.
+//!
+//! This room imports nothing of the other rooms of the link.
 
 pub(super) mod code;
 pub(super) mod content;
 pub(super) mod cursor;
 pub mod frame;
-pub(super) mod greeter;
 pub(super) mod header;
 pub(super) mod hello;
+pub(super) mod hello_reader;
 pub(super) mod ids;
 pub(super) mod open;
 pub(super) mod outbox;

@@ -1,4 +1,4 @@
-//! What OPEN and LISTEN ask for, and what their results answer: targets, addresses and options on the wire.
+//! The bodies of OPEN, LISTEN and their results: targets, addresses and options.
 //!
 //! ```text
 //! OPEN, LISTEN:  kind u8 | flags u8 | port u16 | listener u32 | host | options (type u8, len u8, value) ...
@@ -13,31 +13,31 @@ use super::code::Code;
 use super::cursor::{Put, Reader, clipped};
 use super::header::FrameError;
 
-/// Bytes of the longest name of a host, and of the longest option.
+/// Maximum length in bytes of a host name and of an option.
 pub const NAME_BYTES_MAX: usize = 255;
-/// Bytes of the longest text that goes with a result; longer ones are cut.
+/// Maximum length in bytes of the text of a result; longer texts are truncated.
 pub const TEXT_BYTES_MAX: usize = 1024;
 
-/// What a stream carries.
+/// The kind of traffic of a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
     /// A byte stream to a TCP target.
     #[default]
     Tcp,
-    /// Datagrams to a UDP target; the stream's own bytes are not used.
+    /// Datagrams to a UDP target. The byte stream is unused.
     Udp,
     /// A byte stream to the peer itself.
     Internal,
 }
 
 impl Kind {
-    /// Whether a stream of this kind has datagrams.
+    /// Returns true if a stream of this kind carries datagrams.
     pub(in crate::link) fn has_datagrams(self) -> bool {
         self == Kind::Udp
     }
 }
 
-/// Where something is: an address, a name that the peer resolves, or nowhere.
+/// A host: an address, a name that the peer resolves, or none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Host {
     /// No address.
@@ -45,41 +45,41 @@ pub enum Host {
     None,
     /// An IPv4 or IPv6 address.
     Addr(IpAddr),
-    /// A name, at most [`NAME_BYTES_MAX`] bytes.
+    /// A name of at most [`NAME_BYTES_MAX`] bytes.
     Name(String),
 }
 
-/// A request to connect (OPEN), or to listen and send back what connects (LISTEN).
+/// A request to connect (OPEN), or to listen and forward the connections (LISTEN).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Open {
-    /// What the stream carries.
+    /// The kind of traffic.
     pub kind: Kind,
-    /// The listener of the receiver's that this stream comes from; 0 if it comes from none.
+    /// The receiver's listener that accepted the connection, or 0.
     pub listener: u32,
-    /// Where to connect, or to listen.
+    /// The host to connect to, or to listen on.
     pub host: Host,
-    /// The port of it.
+    /// The port.
     pub port: u16,
-    /// The share of this stream under contention; 1 is that of any other.
+    /// Weight of the stream in scheduling; 0 means 1.
     pub weight: u8,
-    /// Give up connecting after so many milliseconds; 0 leaves it to the peer.
+    /// Timeout of the connect in milliseconds; 0 leaves it to the peer.
     pub timeout_ms: u32,
-    /// Who asks, as a description; at most [`NAME_BYTES_MAX`] bytes.
+    /// A description of the client, at most [`NAME_BYTES_MAX`] bytes.
     pub source: String,
 }
 
-/// How an OPEN or a LISTEN went.
+/// The result of an OPEN or a LISTEN.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bound {
-    /// Why it failed; nothing if it did not.
+    /// The reason of a failure; none after success.
     pub failure: Option<Code>,
-    /// The system's error number that goes with a failure; 0 if there is none.
+    /// The error number of the system that belongs to the failure, or 0.
     pub errno: u16,
-    /// The address that was bound.
+    /// The bound address.
     pub host: Host,
-    /// The port of it.
+    /// The bound port.
     pub port: u16,
-    /// Words that go with a failure; at most [`TEXT_BYTES_MAX`] bytes.
+    /// A description of the failure, at most [`TEXT_BYTES_MAX`] bytes.
     pub text: String,
 }
 
@@ -87,7 +87,7 @@ const OPTION_WEIGHT: u8 = 1;
 const OPTION_TIMEOUT: u8 = 3;
 const OPTION_SOURCE: u8 = 4;
 
-/// Where it is to connect or to listen, for people.
+/// Formats the target for logs and messages.
 impl fmt::Display for Open {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
@@ -100,12 +100,12 @@ impl fmt::Display for Open {
 }
 
 impl Open {
-    /// A request for a TCP connection to a name.
+    /// Returns a request for a TCP connection to a host name.
     pub fn name(name: &str, port: u16) -> Open {
         Open { host: Host::Name(name.to_owned()), port, ..Open::default() }
     }
 
-    /// Whether every part of it fits its place on the wire.
+    /// Returns true if every field fits its place on the wire.
     pub fn is_valid(&self) -> bool {
         self.host.is_valid() && self.source.len() <= NAME_BYTES_MAX
     }
@@ -126,7 +126,7 @@ impl Open {
         Ok(open)
     }
 
-    /// Reads one option. Those that this version does not know are skipped.
+    /// Decodes one option. Unknown options are skipped.
     fn decode_option(&mut self, r: &mut Reader<'_>) -> Result<(), FrameError> {
         let (option, len) = (r.u8()?, r.u8()?);
         let value = r.take(usize::from(len))?;
@@ -161,7 +161,7 @@ impl Open {
 }
 
 impl Bound {
-    /// The answer "no", with its reason.
+    /// Returns the result of a refusal.
     pub fn refused(code: Code) -> Bound {
         Bound { failure: Some(code), ..Bound::default() }
     }
@@ -228,7 +228,7 @@ fn utf8(bytes: &[u8]) -> Result<&str, FrameError> {
     str::from_utf8(bytes).map_err(|_| FrameError::Value)
 }
 
-/// Writes a text with its length in one byte, cut to what that can say.
+/// Writes a text after its length in one byte, truncated to 255 bytes.
 fn put_short(out: &mut Vec<u8>, text: &str) {
     let text = clipped(text, NAME_BYTES_MAX);
     out.put_u8(u8::try_from(text.len()).unwrap_or(u8::MAX));

@@ -1,58 +1,58 @@
-//! Where frames are put on their way out: heads and small payloads copied side by side, large payloads by reference.
+//! A buffer of outgoing frames: heads and small payloads are copied, large payloads are referenced.
 //!
-//! A caller keeps one and clears it after each batch, so that nothing is allocated in steady state. Its parts in order
-//! are what goes to the wire; a vectored write, or one copy into a TLS record, takes them as they are.
+//! The caller keeps one outbox and clears it after each batch, so nothing is allocated in steady state. The parts, in
+//! order, are the bytes for the wire: a vectored write, or one copy into a TLS record, takes them as they are.
 
 use bytes::Bytes;
 
 use super::frame::data_head;
 use super::header::DATA_HEAD_BYTES;
 
-/// Payloads up to this size are copied: a reference costs more than they do.
+/// Maximum length of a payload that is copied: below it a copy is cheaper than a reference.
 const COPY_BYTES_MAX: usize = 256;
 
 #[derive(Debug)]
 enum Part {
-    /// So many bytes of `heads`, up to this position.
+    /// The bytes of `heads` up to `end` that belong to no earlier part.
     Heads {
         end: usize,
     },
     Chunk(Bytes),
 }
 
-/// Frames as they leave: see the module's head.
+/// Outgoing frames of one batch.
 #[derive(Debug, Default)]
 pub struct Outbox {
     heads: Vec<u8>,
     parts: Vec<Part>,
-    /// Bytes in `Part::Chunk`s.
+    /// Σ of the lengths of the `Part::Chunk`s.
     chunk_bytes: usize,
 }
 
 impl Outbox {
-    /// An empty one.
+    /// Returns an empty outbox.
     pub fn new() -> Outbox {
         Outbox::default()
     }
 
-    /// Forgets the frames and keeps the room they took.
+    /// Removes the frames and keeps the allocated memory.
     pub fn clear(&mut self) {
         self.heads.clear();
         self.parts.clear();
         self.chunk_bytes = 0;
     }
 
-    /// Bytes of all parts together.
+    /// Returns the total length of all parts in bytes.
     pub fn len(&self) -> usize {
         self.heads.len() + self.chunk_bytes
     }
 
-    /// Whether it holds no byte.
+    /// Returns true if there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The parts, in the order in which they go to the wire.
+    /// Returns the parts in the order of the wire.
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
         let mut from = 0;
         self.parts.iter().map(move |part| match part {
@@ -96,7 +96,7 @@ impl Outbox {
         }
     }
 
-    /// Makes the last part reach to the end of `heads`.
+    /// Extends the last part to the end of `heads`.
     fn close_heads(&mut self) {
         let to = self.heads.len();
         match self.parts.last_mut() {
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_keep_their_order() {
+    fn parts_keep_the_order_of_the_frames() {
         let (small, large) = (Bytes::from(vec![1; 3]), Bytes::from(vec![2; 1000]));
         let mut out = Outbox::new();
         out.frame(|heads| heads.push(9));

@@ -1,21 +1,23 @@
-//! The first frame of a connection, before a session knows it.
+//! Reads the first frame of a connection, before its session is known.
 
 use super::frame::{Frame, kind, trace};
 use super::header::{FRAME_BYTES_MAX, FrameError, HEADER_BYTES, Header};
 use super::hello::Hello;
 
-/// Reads the HELLO that a new connection starts with, however it is split.
+/// Collects the HELLO at the start of a new connection from reads of any size.
 ///
-/// It holds at most one frame. What follows the HELLO is left to the caller, who gives it to the session.
+/// It buffers at most one frame.
 #[derive(Debug, Default)]
 pub struct HelloReader {
     held: Vec<u8>,
 }
 
 impl HelloReader {
-    /// Takes bytes of the connection; answers the HELLO once it is whole, and how many of `bytes` it used.
+    /// Takes bytes of the connection. Returns the HELLO once it is complete, and the number of `bytes` that belong to
+    /// it; the caller passes the others to the session.
     ///
-    /// Fails when the connection starts with anything but a HELLO.
+    /// # Errors
+    /// The connection does not start with a valid HELLO.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<(Hello, usize)>, FrameError> {
         let before = self.held.len();
         let room = FRAME_BYTES_MAX.saturating_sub(before);
