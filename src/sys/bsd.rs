@@ -26,11 +26,11 @@ pub(crate) fn set_user_timeout(socket: &TcpStream, time: Duration) -> io::Result
     set_tcp_option(socket, USER_TIMEOUT, i32::try_from(seconds).unwrap_or(i32::MAX))
 }
 
-/// Returns a socket that has something to read when an address or a route of this machine has changed (route(4)).
+/// Returns a socket that becomes readable when an address or a route of this machine changes (route(4)).
 pub(crate) fn network_changes() -> io::Result<OwnedFd> {
     // socket takes and gives integers only.
     let fd = syscall!(libc::socket(libc::PF_ROUTE, libc::SOCK_RAW, libc::AF_UNSPEC))?;
-    // SAFETY: socket has just made the descriptor, and nobody else has seen it.
+    // SAFETY: socket has just made the descriptor, and no other code owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // fcntl with this command takes and gives integers only.
     syscall!(libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC))?;
@@ -49,7 +49,7 @@ const USER_TIMEOUT: libc::c_int = libc::TCP_MAXUNACKTIME;
 #[cfg(not(target_os = "freebsd"))]
 const USER_TIMEOUT: libc::c_int = 0x80;
 
-/// What macOS has and FreeBSD has not.
+/// The facilities of macOS that FreeBSD lacks.
 #[cfg(not(target_os = "freebsd"))]
 mod apple {
     use std::num::NonZeroU32;

@@ -1,4 +1,4 @@
-//! Linux: splice and pipes (splice(2), pipe(2), fcntl(2)), and what a TCP socket knows of its path (tcp(7)).
+//! Linux: splice and pipes (splice(2), pipe(2), fcntl(2)), and the options and figures of TCP sockets (tcp(7)).
 
 use std::io;
 use std::net::TcpStream;
@@ -40,17 +40,17 @@ pub(crate) fn set_user_timeout(socket: &TcpStream, time: Duration) -> io::Result
     SockRef::from(socket).set_tcp_user_timeout(Some(time))
 }
 
-/// Whether listeners that share a port each get their part of the connections (since Linux 3.9, socket(7)).
+/// True: the system distributes connections over the listeners that share a port (since Linux 3.9, socket(7)).
 pub(crate) const REUSE_PORT_BALANCES: bool = true;
 
-/// A pipe whose ends do not block: its read end, its write end, and the bytes that it holds at most.
+/// Makes a pipe whose ends do not block. Returns its read end, its write end and its capacity in bytes.
 ///
-/// A wish for more bytes than the system grants is not an error: the pipe keeps the size that it was born with.
+/// The capacity is `bytes` if the system grants it, otherwise the default.
 pub(crate) fn new_pipe(bytes: usize) -> io::Result<(OwnedFd, OwnedFd, usize)> {
     let mut ends = [-1; 2];
-    // The pointer is to two live integers, as pipe2 wants them.
+    // The pointer is to two live integers, as pipe2 requires.
     syscall!(libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC))?;
-    // SAFETY: pipe2 has just made both descriptors, and nobody else has seen them.
+    // SAFETY: pipe2 has just made both descriptors, and no other code owns them.
     let (read, write) = unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) };
     let wish = bytes.min(i32::MAX as usize) as libc::c_int;
     // fcntl with these two commands takes and gives integers only.
@@ -59,7 +59,7 @@ pub(crate) fn new_pipe(bytes: usize) -> io::Result<(OwnedFd, OwnedFd, usize)> {
     Ok((read, write, granted as usize))
 }
 
-/// Moves up to `bytes` from a socket into a pipe. Zero is the end of the input.
+/// Moves up to `bytes` from a socket into a pipe. Returns 0 at the end of the input.
 pub(crate) fn splice_in(from: BorrowedFd<'_>, pipe: &OwnedFd, bytes: usize) -> io::Result<usize> {
     splice(from, pipe.as_fd(), bytes)
 }
@@ -69,21 +69,21 @@ pub(crate) fn splice_out(pipe: &OwnedFd, to: BorrowedFd<'_>, bytes: usize) -> io
     splice(pipe.as_fd(), to, bytes)
 }
 
-/// Moves up to `bytes` from one descriptor to another, one of which is a pipe, without copying them through the
-/// process. Zero is the end of the input.
+/// Moves up to `bytes` between two descriptors without a copy through the process. One of them must be a pipe. Returns 0 at
+/// the end of the input.
 fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, bytes: usize) -> io::Result<usize> {
     let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
-    // Both descriptors are borrowed, so open; the null offsets are what sockets and pipes want.
+    // Both descriptors are borrowed, so they are open; sockets and pipes require null offsets.
     let moved =
         syscall!(libc::splice(from.as_raw_fd(), ptr::null_mut(), to.as_raw_fd(), ptr::null_mut(), bytes, flags))?;
     Ok(moved as usize)
 }
 
-/// Gives memory of the heap that is free back to the system: the allocator keeps it otherwise, as far as it is not at
-/// the end of the heap (malloc_trim(3)). It takes time in proportion to what is free.
+/// Returns the free memory of the heap to the system (malloc_trim(3)). By itself the allocator returns only memory at the
+/// end of the heap. The call takes time in proportion to the free memory.
 #[cfg(target_env = "gnu")]
 pub(crate) fn trim_memory() {
-    // SAFETY: malloc_trim takes a number, and touches only what is free.
+    // SAFETY: malloc_trim takes a number, and touches only free memory.
     unsafe { libc::malloc_trim(0) };
 }
 
@@ -91,18 +91,18 @@ pub(crate) fn trim_memory() {
 #[cfg(not(target_env = "gnu"))]
 pub(crate) fn trim_memory() {}
 
-/// Whether bytes of a TCP socket can be thrown away without being copied first.
+/// True: received bytes of a TCP socket can be discarded without a copy.
 pub(crate) const SKIPS: bool = true;
 
-/// Throws away up to `bytes` of what a TCP socket has received (`MSG_TRUNC`, tcp(7)). Zero is the end of the input.
+/// Discards up to `bytes` received bytes of a TCP socket (`MSG_TRUNC`, tcp(7)). Returns 0 at the end of the input.
 pub(crate) fn skip(socket: &TcpStream, bytes: usize) -> io::Result<usize> {
-    // With this flag nothing is written to where the pointer points, which is nowhere.
+    // With this flag the system writes nothing to the buffer, so its pointer may be null.
     let skipped = syscall!(libc::recv(socket.as_raw_fd(), ptr::null_mut(), bytes, libc::MSG_TRUNC))?;
     Ok(skipped as usize)
 }
 
-/// Sends bytes that the end of the stream follows at once: they wait for it, and go with it in one packet (`MSG_MORE`,
-/// send(2)).
+/// Sends the last bytes of a stream. The system delays them until the FIN that follows, and sends both in one packet
+/// (`MSG_MORE`, send(2)).
 pub(crate) fn send_before_end(socket: &TcpStream, buf: &[u8]) -> io::Result<usize> {
     let flags = libc::MSG_MORE | libc::MSG_NOSIGNAL;
     // The pointer and the length are those of a live slice, which is only read.
@@ -116,22 +116,23 @@ pub(crate) fn is_reset_behind_fin(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EPIPE)
 }
 
-/// Bytes that were written to a TCP socket and that its peer has not acknowledged; a FIN counts as one (`SIOCOUTQ`, tcp(7)).
+/// Returns the number of written bytes that the peer of a TCP socket has not acknowledged (`SIOCOUTQ`, tcp(7)). A FIN counts
+/// as one byte.
 pub(crate) fn unacknowledged(socket: &TcpStream) -> usize {
     let mut count: libc::c_int = 0;
-    // The pointer is to a live integer, as the request wants it. A socket that cannot tell is not waited for.
+    // The pointer is to a live integer, as the request requires. An error counts as 0, so that the caller does not wait.
     match syscall!(libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count)) {
         Ok(_) => usize::try_from(count).unwrap_or(0),
         Err(_) => 0,
     }
 }
 
-/// Lets the last packet of a handshake that this socket begins carry the first bytes: the kernel holds it back until
-/// there are some, for 200 ms at most (`TCP_DEFER_ACCEPT`, tcp(7), on the socket that connects).
+/// Makes a socket that connects send its first bytes in the last packet of the handshake: the kernel delays that packet
+/// until there are bytes, for at most 200 ms (`TCP_DEFER_ACCEPT`, tcp(7)).
 pub(crate) fn handshake_with_data(socket: &Socket) {
     let on: libc::c_int = 1;
     let len = size_of::<libc::c_int>() as libc::socklen_t;
-    // The pointer and the length are those of a live integer. Without the option there is one packet more.
+    // The pointer and the length are those of a live integer. On failure the handshake has one more packet.
     let _ = syscall!(libc::setsockopt(
         socket.as_raw_fd(),
         libc::IPPROTO_TCP,
@@ -141,13 +142,13 @@ pub(crate) fn handshake_with_data(socket: &Socket) {
     ));
 }
 
-/// What the system knows of the path of a TCP connection, if it says so (`struct tcp_info`, linux/tcp.h, whose fields
-/// never move).
+/// Returns the system's measurements of the path of a TCP connection, or `None` if they are incomplete. The offsets are
+/// those of `struct tcp_info` in linux/tcp.h, which is part of the kernel's interface and only grows at its end.
 pub(crate) fn tcp_info(socket: &TcpStream) -> Option<PathInfo> {
     let mut info = [0u8; INFO_BYTES];
     let mut len = INFO_BYTES as libc::socklen_t;
     let (fd, at) = (socket.as_raw_fd(), info.as_mut_ptr().cast());
-    // The pointers are to a live array and to its length, as getsockopt wants them.
+    // The pointers are to a live array and to its length, as getsockopt requires.
     syscall!(libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, at, &raw mut len)).ok()?;
     if (len as usize) < INFO_BYTES {
         return None;
@@ -160,29 +161,29 @@ pub(crate) fn tcp_info(socket: &TcpStream) -> Option<PathInfo> {
     Some(PathInfo { rtt_us, round_us, rate: u64::from_ne_bytes(delivery).max(by_window), is_stuck })
 }
 
-/// Whether a TCP socket has little left to send: less than half of `TCP_NOTSENT_LOWAT`. If it has more, the next event of
-/// its says when it has not, because asking is what tells the system that somebody waits (poll(2), tcp(7)).
+/// Returns true if a TCP socket has fewer unsent bytes than half of `TCP_NOTSENT_LOWAT`. If it has more, an event follows
+/// when it has fewer, because the poll tells the system that a process waits (poll(2), tcp(7)).
 pub(crate) fn wants_more(socket: &TcpStream) -> bool {
     let mut asked = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
     // The pointer is to one live record, and nothing is waited for. Where it fails, the next write finds out.
     syscall!(libc::poll(&raw mut asked, 1, 0)).map_or(true, |_| asked.revents != 0)
 }
 
-/// A socket that has something to read when an address or a route of this machine has changed (rtnetlink(7)).
+/// Returns a socket that becomes readable when an address or a route of this machine changes (rtnetlink(7)).
 pub(crate) fn network_changes() -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
     // socket takes and gives integers only.
     let fd = syscall!(libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE))?;
-    // SAFETY: socket has just made the descriptor, and nobody else has seen it.
+    // SAFETY: socket has just made the descriptor, and no other code owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: a record of integers, for which zeros are values.
+    // SAFETY: the record consists of integers, for which zeros are valid.
     let mut addr: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
     addr.nl_family = libc::AF_NETLINK as libc::sa_family_t;
     let groups =
         libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
     addr.nl_groups = groups as u32;
     let len = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
-    // The pointer is to a live record of that length, as bind wants it.
+    // The pointer is to a live record of that length, as bind requires.
     syscall!(libc::bind(fd.as_raw_fd(), (&raw const addr).cast(), len))?;
     Ok(fd)
 }
@@ -199,10 +200,10 @@ pub(crate) fn may_choose_port(port: u16) -> bool {
     (*first..=*last).contains(&port)
 }
 
-/// The directory below which root has its sockets.
+/// The parent directory of root's sockets.
 pub(crate) const RUNTIME_DIRECTORY: &str = "/run";
 
-/// Returns marks that tell this machine, and this network namespace on it, from others.
+/// Returns an identifier of this machine and of its network namespace.
 pub fn machine() -> Vec<Vec<u8>> {
     let read = |path: &str| std::fs::read(path).unwrap_or_default();
     let network = std::fs::read_link("/proc/self/ns/net").map(|link| link.to_string_lossy().into_owned());
@@ -213,7 +214,7 @@ pub fn machine() -> Vec<Vec<u8>> {
 #[derive(Debug)]
 pub struct NameClaim(#[allow(dead_code)] UnixListener);
 
-/// Takes a name that is free again when this process drops it or ends, however it ends. Returns none where the system
+/// Claims a name. The name is free again when this process drops the claim or ends in any way. Returns `None` if the system
 /// has no such names.
 ///
 /// # Errors
@@ -223,5 +224,5 @@ pub fn claim_name(name: &str) -> io::Result<Option<NameClaim>> {
     UnixListener::bind_addr(&addr).map(|listener| Some(NameClaim(listener)))
 }
 
-/// Bytes of `struct tcp_info` up to and with the delivery rate (since Linux 4.9).
+/// Size of `struct tcp_info` up to the end of the delivery rate (since Linux 4.9).
 const INFO_BYTES: usize = 168;

@@ -76,16 +76,16 @@ pub(crate) use kernel::{
     splice_in, splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
 };
 
-/// The path of a TCP connection, as the system measures it.
+/// The system's measurements of the path of a TCP connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PathInfo {
     /// Smoothed round trip in microseconds.
     pub rtt_us: u64,
-    /// The shortest round trip of late, in microseconds.
+    /// The shortest recent round trip in microseconds.
     pub round_us: u64,
-    /// Bytes per second: the larger of what was delivered and of what the congestion window allows in a round trip.
+    /// Bytes per second: the larger of the measured delivery rate and one congestion window per round trip.
     pub rate: u64,
-    /// It sends again because of a timeout.
+    /// The connection retransmits because of a timeout.
     pub is_stuck: bool,
 }
 

@@ -1,7 +1,7 @@
-//! Facilities that a system lacks: they return an error or do nothing, and the caller goes on without them. Everything is
-//! copied, and one loop accepts for all.
+//! Stand-ins for facilities that a system lacks: they return an error or do nothing, and the caller goes on without them.
+//! All bytes are copied, and one loop accepts for all.
 
-// Each system takes from here what it lacks.
+// Each system uses only some of these functions.
 #![allow(dead_code, unused_imports)]
 
 use std::io;
@@ -37,7 +37,7 @@ pub(crate) fn set_user_timeout(_: &TcpStream, _: Duration) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Whether listeners that share a port each get their part of the connections: here it is not relied upon.
+/// False: the system may not distribute connections over the listeners that share a port.
 pub(crate) const REUSE_PORT_BALANCES: bool = false;
 
 /// Refuses: there are no pipes to splice through.
@@ -55,15 +55,15 @@ pub(crate) fn splice_out(_: &PipeEnd, _: BorrowedSocket<'_>, _: usize) -> io::Re
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Whether bytes of a TCP socket can be thrown away without being copied first.
+/// False: received bytes of a TCP socket cannot be discarded without a copy.
 pub(crate) const SKIPS: bool = false;
 
-/// Refuses: bytes must be copied to be thrown away.
+/// Refuses: bytes must be copied to be discarded.
 pub(crate) fn skip(_: &TcpStream, _: usize) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Sends bytes that the end of the stream follows at once; here they do not wait for it.
+/// Sends the last bytes of a stream. They are not delayed until the FIN.
 pub(crate) fn send_before_end(socket: &TcpStream, buf: &[u8]) -> io::Result<usize> {
     io::Write::write(&mut &*socket, buf)
 }
@@ -73,15 +73,15 @@ pub(crate) fn is_reset_behind_fin(_: &io::Error) -> bool {
     false
 }
 
-/// Returns no figure: the system cannot be asked here.
+/// Returns 0: the system cannot be asked here.
 pub(crate) fn unacknowledged(_: &TcpStream) -> usize {
     0
 }
 
-/// Does nothing: handshakes end with a packet of their own.
+/// Does nothing: the last packet of a handshake carries no bytes.
 pub(crate) fn handshake_with_data(_: &Socket) {}
 
-/// Returns no figures: the acknowledgements of the link measure the path.
+/// Returns `None`: the acknowledgements of the link measure the path.
 pub(crate) fn tcp_info(_: &TcpStream) -> Option<PathInfo> {
     None
 }
@@ -101,10 +101,10 @@ pub(crate) fn may_choose_port(_: u16) -> bool {
     true
 }
 
-/// The directory below which root has its sockets.
+/// The parent directory of root's sockets.
 pub(crate) const RUNTIME_DIRECTORY: &str = "/var/run";
 
-/// Returns marks that tell this machine from others: the name of the host.
+/// Returns an identifier of this machine: the name of the host.
 pub fn machine() -> Vec<Vec<u8>> {
     vec![super::family::host_name()]
 }
@@ -121,5 +121,5 @@ pub fn claim_name(_: &str) -> io::Result<Option<NameClaim>> {
     Ok(None)
 }
 
-/// Does nothing: the allocator gives memory back by itself.
+/// Does nothing: the allocator returns memory by itself.
 pub(crate) fn trim_memory() {}

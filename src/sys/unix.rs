@@ -1,4 +1,4 @@
-//! What all Unix systems have in common: sockets as file descriptors, owners and modes of files, error numbers.
+//! All Unix systems: sockets as file descriptors, owners and modes of files, error numbers.
 
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
@@ -26,7 +26,7 @@ pub use std::os::unix::net::{UnixListener, UnixStream};
 pub(crate) use mio::net::UnixListener as UnixAcceptor;
 pub(crate) use std::net::TcpStream;
 pub(crate) use std::os::fd::BorrowedFd as BorrowedSocket;
-/// One end of a pipe that bytes are spliced through.
+/// One end of a pipe for splice.
 pub(crate) use std::os::fd::OwnedFd as PipeEnd;
 /// The address of a Unix socket.
 pub(crate) use std::os::unix::net::SocketAddr as UnixAddr;
@@ -135,7 +135,7 @@ pub(crate) fn effective_user() -> u32 {
 /// Returns true if a process with this id exists.
 pub(crate) fn is_running(process: u32) -> bool {
     let Ok(process) = i32::try_from(process) else { return false };
-    // Signal 0 asks and does nothing; 0 and negative numbers are groups of processes.
+    // Signal 0 only checks that the process exists; 0 and negative numbers are groups of processes.
     process > 0 && !matches!(syscall!(libc::kill(process, 0)), Err(error) if error.raw_os_error() == Some(libc::ESRCH))
 }
 
@@ -170,12 +170,12 @@ pub(crate) fn file_times(file: &Metadata) -> [(i64, i64); 2] {
     [(file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec())]
 }
 
-/// Opens a file; one that is made here is for its owner alone.
+/// Opens a file. If this creates the file, only its owner can access it.
 pub(crate) fn open_private(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     options.mode(0o600).open(path)
 }
 
-/// Returns a builder of directories that are for their owner alone.
+/// Returns a builder of directories that only their owner can access.
 pub(crate) fn private_directory_builder() -> DirBuilder {
     let mut builder = DirBuilder::new();
     builder.mode(0o700);
@@ -234,13 +234,13 @@ pub fn stdout_file() -> io::Result<File> {
     io::stdout().as_fd().try_clone_to_owned().map(File::from)
 }
 
-/// Waits until the names in a directory are on the disk, so that a new one outlasts a power cut.
+/// Waits until the names in a directory are on the disk, so that a new name survives a power failure.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
 /// Returns true if the error means that the process or the system has no more descriptors (`EMFILE`, `ENFILE`), or no
-/// memory for one more socket: states that pass.
+/// memory for one more socket. These states are temporary.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
@@ -250,18 +250,18 @@ fn is_unpollable(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EPERM)
 }
 
-/// Returns true if splice does not know this kind of descriptor (`EINVAL`, `ENOSYS`): the half copies from then on.
+/// Returns true if splice does not support this kind of descriptor (`EINVAL`, `ENOSYS`). The half then copies.
 pub(crate) fn is_not_spliceable(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP))
 }
 
-/// Returns true if a socket that is not TCP but looks like it (MPTCP of an old kernel, SCTP) does not know how to throw
-/// bytes away, and wanted to copy to nowhere (`EFAULT`).
+/// Returns true if a socket that is not TCP but looks like it (MPTCP of an old kernel, SCTP) cannot discard bytes without a
+/// copy and tried to write to the null buffer (`EFAULT`).
 pub(crate) fn is_not_skipped(result: &io::Result<usize>) -> bool {
     result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EFAULT))
 }
 
-/// Returns true if a connect is under way and an event will tell its result (`EINPROGRESS`).
+/// Returns true if a connect is in progress and an event will report its result (`EINPROGRESS`).
 pub(crate) fn is_in_progress(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EINPROGRESS)
 }

@@ -160,8 +160,8 @@ pub(crate) fn sync_directory(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns true if the error means that the process or the system has no more sockets, or no memory for one more: states
-/// that pass.
+/// Returns true if the error means that the process or the system has no more sockets, or no memory for one more. These
+/// states are temporary.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     let too_many = ERROR_TOO_MANY_OPEN_FILES as i32;
     error.raw_os_error().is_some_and(|code| [WSAEMFILE, WSAENOBUFS, too_many].contains(&code))
@@ -177,7 +177,7 @@ pub(crate) fn is_not_skipped(_: &io::Result<usize>) -> bool {
     true
 }
 
-/// Returns true if a connect is under way and an event will tell its result (`WSAEWOULDBLOCK`).
+/// Returns true if a connect is in progress and an event will report its result (`WSAEWOULDBLOCK`).
 pub(crate) fn is_in_progress(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }

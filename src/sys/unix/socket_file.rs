@@ -1,8 +1,8 @@
-//! The file of a listening Unix socket. It is made with the socket, and removed when its owner drops it.
+//! The file of a listening Unix socket. It is created with the socket, and removed when its owner drops it.
 //!
-//! A socket file outlives the process that made it. [`SocketFile::bind`] replaces such a file, and nothing else: it must be
-//! a socket, it must belong to this user, and nobody may listen on it. A regular file, a symbolic link, a socket of another
-//! user and a socket with a listener stay as they are, and the bind fails.
+//! A killed process leaves its socket file behind. [`SocketFile::bind`] replaces such a file and no other: it must be a
+//! socket, belong to this user, and have no listener. A regular file, a symbolic link, a socket of another user and a socket
+//! with a listener stay, and the bind fails.
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, ErrorKind};
@@ -15,8 +15,8 @@ use socket2::{Domain, SockAddr, Socket};
 
 use crate::sys;
 
-/// The file of a Unix socket that this process listens on. Dropping it removes the file, unless another file has taken its
-/// place.
+/// The file of a Unix socket that this process listens on. Dropping it removes the file, unless another file has replaced
+/// it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -25,8 +25,8 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// Binds a path and listens there, without blocking. The file has `mode` from the moment it is there, less the umask;
-    /// without a mode the umask alone decides.
+    /// Binds a path and listens on it. The listener does not block. The file has `mode` without the bits of the umask from
+    /// its creation on; without a mode the umask alone decides.
     ///
     /// # Errors
     /// The path cannot be bound; [`ErrorKind::AddrInUse`] if a file exists that must not be replaced.
@@ -39,7 +39,7 @@ impl SocketFile {
         socket.bind(&SockAddr::unix(path)?).map_err(|error| in_the_way(path, error))?;
         let made = fs::symlink_metadata(path)?;
         let file = SocketFile { path: path.to_owned(), device: made.dev(), inode: made.ino() };
-        // Systems other than Linux do not take the mode from the descriptor.
+        // Only Linux takes the mode from the descriptor.
         if let Some(mode) = mode.filter(|mode| made.mode() & 0o777 & !mode != 0) {
             fs::set_permissions(path, Permissions::from_mode(mode))?;
         }
@@ -47,7 +47,7 @@ impl SocketFile {
         Ok((UnixListener::from(OwnedFd::from(socket)), file))
     }
 
-    /// Removes the socket file that a process of this user left behind. Returns whether there was one.
+    /// Removes a socket file that a process of this user left behind. Returns true if there was one.
     ///
     /// # Errors
     /// The file cannot be removed.
@@ -56,7 +56,7 @@ impl SocketFile {
         if has_listener(path) {
             return Ok(false);
         }
-        // Another process may have replaced it meanwhile, and listens now.
+        // Another process may have replaced the file and may be listening now.
         if !fs::symlink_metadata(path).is_ok_and(|again| is_same(&found, &again)) {
             return Ok(false);
         }
@@ -68,16 +68,16 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let is_mine = |file: Metadata| file.dev() == self.device && file.ino() == self.inode;
         if fs::symlink_metadata(&self.path).is_ok_and(is_mine) {
-            // Another process may remove it at the same moment.
+            // An error means that another process has removed the file at the same moment.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Gives a socket the mode that its file is to have: bind(2) takes it from the descriptor on Linux.
+/// Sets the mode of a socket's future file: on Linux, bind(2) takes it from the descriptor.
 fn with_mode(socket: Socket, mode: u32) -> io::Result<Socket> {
     let descriptor = File::from(OwnedFd::from(socket));
-    // Where the system refuses that, the mode is set after the bind.
+    // If the system refuses, the mode is set after the bind.
     let _ = descriptor.set_permissions(Permissions::from_mode(mode));
     Ok(Socket::from(OwnedFd::from(descriptor)))
 }
@@ -122,27 +122,27 @@ mod tests {
         SocketFile::bind(path, 8, Some(0o600))
     }
 
-    /// A socket file without a listener, as a killed process leaves it.
+    /// Creates a socket file without a listener, as a killed process leaves it.
     fn leave(path: &Path) {
         drop(UnixListener::bind(path).unwrap());
     }
 
     #[test]
-    fn a_stale_socket_is_replaced_and_goes_with_its_owner() {
+    fn a_stale_socket_file_is_replaced_and_a_drop_removes_the_new_one() {
         let scratch = Scratch::new();
         let path = scratch.path("socket");
         leave(&path);
         let (_listener, file) = bind(&path).unwrap();
         assert!(UnixStream::connect(&path).is_ok());
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(bind(&path).unwrap_err().kind(), ErrorKind::AddrInUse, "somebody listens");
+        assert_eq!(bind(&path).unwrap_err().kind(), ErrorKind::AddrInUse, "it has a listener");
         assert!(!SocketFile::remove_stale(&path).unwrap());
         drop(file);
         assert!(scratch.names().is_empty());
     }
 
     #[test]
-    fn a_listener_whose_backlog_is_full_is_left_alone() {
+    fn a_socket_file_whose_listener_has_a_full_backlog_is_not_replaced() {
         let scratch = Scratch::new();
         let path = scratch.path("socket");
         let (_listener, _file) = SocketFile::bind(&path, 0, None).unwrap();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_stale_socket_of_this_user_stays() {
+    fn a_file_that_is_not_a_stale_socket_of_this_user_is_not_replaced() {
         let scratch = Scratch::new();
         let file = scratch.write("file", "precious", 0o600);
         let link = scratch.path("link");
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_has_taken_its_place_outlives_it() {
+    fn a_drop_does_not_remove_a_file_that_has_replaced_the_socket() {
         let scratch = Scratch::new();
         let path = scratch.path("socket");
         let (_listener, file) = bind(&path).unwrap();

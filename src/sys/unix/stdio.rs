@@ -1,16 +1,17 @@
-//! Standard input and output as descriptors of a loop, without changing anything that others share with us.
+//! Standard input and output as descriptors of a loop. The open files, which other processes share, are not changed.
 //!
-//! `O_NONBLOCK` belongs to the open file, which the shell, our parent and the programs beside us in a pipeline share: set
-//! there, it would break them, and stay behind when this process ends. So it is never set there:
+//! `O_NONBLOCK` belongs to the open file, which this process shares with the shell, its parent and the other programs of a
+//! pipeline. Setting it there would break those programs, and it would stay after the end of this process. So the loop does
+//! not block for another reason:
 //!
-//! | kind | how it does not block |
+//! | kind | how the loop does not block |
 //! | --- | --- |
-//! | pipe, terminal | opened anew through `/proc`: an open file of our own, with `O_NONBLOCK` |
-//! | socket | each call says `MSG_DONTWAIT` |
-//! | regular file | it never blocks |
-//! | other (terminal or pipe of another user) | a thread reads or writes it; a pipe of our own joins it to the loop |
+//! | pipe, terminal | a new open file through `/proc`, with `O_NONBLOCK` |
+//! | socket | `MSG_DONTWAIT` in each call |
+//! | regular file | never blocks |
+//! | other (terminal or pipe of another user) | a thread reads or writes it, and a private pipe joins the thread to the loop |
 //!
-//! Nothing has to be restored when the process ends, in whatever way it ends.
+//! Nothing must be restored at the end of the process, even if it is killed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, PipeReader, PipeWriter, Read, Write};
@@ -36,7 +37,7 @@ enum Source {
     /// An open file that does not block.
     File(File),
     Socket(File),
-    /// Fed by a thread, which leaves its error here.
+    /// A thread writes to the pipe, and stores the error that ends it.
     Thread(PipeReader, Error),
 }
 
@@ -44,14 +45,14 @@ enum Source {
 enum Sink {
     File(File),
     Socket(File),
-    /// Emptied by a thread, which leaves its error here.
+    /// A thread reads from the pipe, and stores the error that ends it.
     Thread(PipeWriter, Error),
 }
 
 /// The error that ended a thread.
 type Error = Arc<Mutex<Option<io::Error>>>;
 
-/// Standard input and output, ready for a loop.
+/// Opens standard input and output for a loop.
 pub(crate) fn duplex() -> io::Result<(Input, Output)> {
     let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let input = match way_of(&input, OpenOptions::new().read(true))? {
@@ -81,15 +82,15 @@ pub(crate) fn duplex() -> io::Result<(Input, Output)> {
     Ok((Input(Box::new(input)), Output(Box::new(output))))
 }
 
-/// Waits until everything that standard output took is written, for as long as its reader takes. To be called when no
-/// connection has it any more.
+/// Waits until all bytes for standard output are written, for as long as its reader takes. Call it when no connection uses
+/// standard output any more.
 ///
 /// # Errors
-/// Not everything could be written.
+/// Not all bytes could be written.
 pub(crate) fn finish() -> io::Result<()> {
     let writers = std::mem::take(&mut *lock(&WRITERS));
     for (error, thread) in writers {
-        // A thread that panicked has left no error, and has been told of.
+        // A thread that panicked has stored no error; its panic has been printed.
         let _ = thread.join();
         if let Some(error) = lock(&error).take() {
             return Err(error);
@@ -101,7 +102,7 @@ pub(crate) fn finish() -> io::Result<()> {
 /// The threads that write to standard output.
 static WRITERS: Mutex<Vec<(Error, JoinHandle<()>)>> = Mutex::new(Vec::new());
 
-/// How a descriptor is kept from blocking.
+/// The way to keep a descriptor from blocking.
 enum Way {
     AsItIs,
     Anew(File),
@@ -121,7 +122,7 @@ fn way_of(file: &File, access: &mut OpenOptions) -> io::Result<Way> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     // An opened terminal must not become our controlling terminal.
     let own = access.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
-    // The master of a terminal is another one each time that it is opened.
+    // Each open of a terminal's master makes another terminal.
     let is_same = |own: &File| {
         let same =
             |one: &std::fs::Metadata| (one.dev(), one.ino(), one.rdev()) == (found.dev(), found.ino(), found.rdev());
@@ -134,7 +135,7 @@ fn way_of(file: &File, access: &mut OpenOptions) -> io::Result<Way> {
     })
 }
 
-/// Starts a thread that copies until either end is over.
+/// Starts a thread that copies bytes until the input ends or the output fails.
 fn start(
     name: &str,
     mut from: impl Read + Send + 'static,
@@ -152,7 +153,7 @@ fn start(
                 Err(error) => Err(error),
             };
             if let Err(error) = result {
-                // Store the error before the pipe is closed, because the loop reads it then.
+                // The error is stored before the pipe is closed, because the loop reads it then.
                 *lock(&told) = Some(error);
                 return;
             }
@@ -162,7 +163,7 @@ fn start(
 }
 
 impl Input {
-    /// Registers it for the events of a token. Returns true if it needs none, because it cannot block.
+    /// Registers the input for the events of a token. Returns true if it needs none, because it cannot block.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<bool> {
         sys::register(self, registry, token, Interest::READABLE)
     }
@@ -174,7 +175,7 @@ impl Input {
 }
 
 impl Output {
-    /// Registers it for the events of a token. Returns true if it needs none, because it cannot block.
+    /// Registers the output for the events of a token. Returns true if it needs none, because it cannot block.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<bool> {
         sys::register(self, registry, token, Interest::WRITABLE)
     }
@@ -211,7 +212,7 @@ impl Write for &Output {
         self.write_vectored(&[IoSlice::new(buf)])
     }
 
-    // All pieces go with one call: a short write is taken for an output that has no more room.
+    // One call writes all pieces, because the loop takes a short write for an output without room.
     fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         match &*self.0 {
             Sink::File(file) => (&mut &*file).write_vectored(pieces),
@@ -246,7 +247,7 @@ impl AsFd for Output {
     }
 }
 
-/// For open files that are ours alone.
+/// Sets `O_NONBLOCK` on an open file that only this process has.
 fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     // fcntl with these two commands takes and gives integers only.
     let flags = syscall!(libc::fcntl(fd.as_raw_fd(), libc::F_GETFL))?;
@@ -254,12 +255,12 @@ fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns true if the file is the master of a pseudo terminal (pty(7)): only a master has a slave with a number.
+/// Returns true if the file is the master of a pseudo terminal (pty(7)). Only a master has a slave number.
 fn is_terminal_master(file: &File) -> bool {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
         let mut number: libc::c_uint = 0;
-        // The pointer is to a live integer, as ioctl_tty(2) wants it.
+        // The pointer is to a live integer, as ioctl_tty(2) requires.
         syscall!(libc::ioctl(file.as_raw_fd(), libc::TIOCGPTN, &raw mut number)).is_ok()
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -275,16 +276,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn receive(socket: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
     let (at, len) = (buf.as_mut_ptr().cast(), buf.len());
-    // The pointer and the length are those of a live slice that is ours to write to.
+    // The pointer and the length are those of a live mutable slice.
     let count = syscall!(libc::recv(socket.as_raw_fd(), at, len, libc::MSG_DONTWAIT))?;
     Ok(count as usize)
 }
 
 fn send(socket: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | NO_SIGNAL;
-    // SAFETY: a record of integers and pointers, for which zeros are values.
+    // SAFETY: the record consists of integers and pointers, for which zeros are valid.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    // An IoSlice is an iovec in memory, as the standard library promises, and the bytes are only read.
+    // The standard library promises that an IoSlice has the layout of an iovec, and the bytes are only read.
     message.msg_iov = pieces.as_ptr().cast_mut().cast();
     message.msg_iovlen = pieces.len() as _;
     // The pointer is to a live record, whose pointers are to live slices.
@@ -294,8 +295,8 @@ fn send(socket: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const NO_SIGNAL: libc::c_int = libc::MSG_NOSIGNAL;
-/// Programs in Rust ignore the signal.
+/// No flag: programs in Rust ignore SIGPIPE.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const NO_SIGNAL: libc::c_int = 0;
-/// Bytes that a thread copies at once.
+/// Bytes that a thread copies in one read.
 const COPY_BYTES: usize = 64 << 10;
