@@ -1,6 +1,6 @@
 //! The chunked coding: splits, a second decoder that shares no code with the first, and the forwarded body.
 
-use super::http::chunked::{CHUNK_END, ChunkError, ChunkedReader, LAST_CHUNK, Step, chunk_line};
+use super::http::chunked::{CHUNK_END, ChunkError, ChunkStep, ChunkedReader, LAST_CHUNK, chunk_line};
 
 /// Checks a chunked body. The first byte gives the size of the pieces in which it arrives.
 pub fn http_chunked(data: &[u8]) {
@@ -48,23 +48,23 @@ fn relay(input: &[u8], piece: usize) -> Result<Option<Relayed>, ChunkError> {
             }
         }
         let unread = &input[relayed.consumed..received];
-        let step = if owed > 0 { Step::NeedMore } else { reader.next(unread)? };
+        let step = if owed > 0 { ChunkStep::NeedMore } else { reader.next(unread)? };
         match step {
-            Step::NeedMore if received == input.len() => return Ok(None),
-            Step::NeedMore => received = received.saturating_add(piece).min(input.len()),
-            Step::Chunk { consumed, size } => {
+            ChunkStep::NeedMore if received == input.len() => return Ok(None),
+            ChunkStep::NeedMore => received = received.saturating_add(piece).min(input.len()),
+            ChunkStep::Chunk { consumed, size } => {
                 assert!((1..=unread.len()).contains(&consumed) && size > 0);
                 relayed.consumed += consumed;
                 owed = size;
                 chunk_line(size, &mut relayed.forwarded);
             }
-            Step::End { consumed } => {
+            ChunkStep::End { consumed } => {
                 assert!(consumed <= unread.len());
                 relayed.consumed += consumed;
                 relayed.forwarded.extend_from_slice(LAST_CHUNK);
                 assert_eq!(
                     reader.next(b"more"),
-                    Ok(Step::End { consumed: 0 }),
+                    Ok(ChunkStep::End { consumed: 0 }),
                     "the reader goes on after the last chunk"
                 );
                 return Ok(Some(relayed));

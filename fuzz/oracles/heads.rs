@@ -2,7 +2,7 @@
 
 use super::check_prefixes;
 use super::http::head::{
-    Asked, Body, FIELDS_MAX, Fields, HEAD_BYTES_MAX, RESPONSE_FIELDS_MAX, RESPONSE_HEAD_BYTES_MAX, Version,
+    Body, FIELDS_MAX, Fields, HEAD_BYTES_MAX, RESPONSE_FIELDS_MAX, RESPONSE_HEAD_BYTES_MAX, RequestKind, Version,
 };
 use super::http::request::{Absolute, Client, Form, RequestHead, parse_request};
 use super::http::response::{ResponseHead, parse_response};
@@ -23,13 +23,13 @@ pub fn http_request(data: &[u8]) {
 /// Checks a response and the response that the client gets for it. The first byte selects the request and the client.
 pub fn http_response(data: &[u8]) {
     let Some((&selector, data)) = data.split_first() else { return };
-    let asked = [Asked::Other, Asked::Head, Asked::Connect][usize::from(selector % 3)];
+    let kind = [RequestKind::Other, RequestKind::Head, RequestKind::Connect][usize::from(selector % 3)];
     let version = if selector & 4 == 0 { Version::Http11 } else { Version::Http10 };
     let client = Client { version, keep_alive: version == Version::Http11 && selector & 8 == 0 };
-    check_prefixes(data, |bytes| parse_response(bytes, RESPONSE_HEAD_BYTES_MAX, asked), |_| false);
-    if let Ok(Some((head, consumed))) = parse_response(data, RESPONSE_HEAD_BYTES_MAX, asked) {
+    check_prefixes(data, |bytes| parse_response(bytes, RESPONSE_HEAD_BYTES_MAX, kind), |_| false);
+    if let Ok(Some((head, consumed))) = parse_response(data, RESPONSE_HEAD_BYTES_MAX, kind) {
         check_second_opinion_on_response(&data[..consumed], &head);
-        check_forwarded_response(&head, asked, client);
+        check_forwarded_response(&head, kind, client);
     }
 }
 
@@ -114,7 +114,7 @@ fn check_forwarded_request(head: &RequestHead<'_>, absolute: &Absolute<'_>) {
     assert!(second.keep_alive, "the connection to the server persists");
 }
 
-fn check_forwarded_response(head: &ResponseHead<'_>, asked: Asked, client: Client) {
+fn check_forwarded_response(head: &ResponseHead<'_>, kind: RequestKind, client: Client) {
     let mut out = Vec::new();
     let outgoing = rewrite::response(head, client, &mut out);
     assert!(!outgoing.keep_alive || client.keep_alive);
@@ -135,7 +135,7 @@ fn check_forwarded_response(head: &ResponseHead<'_>, asked: Asked, client: Clien
     if head.fields.iter().count() + 2 > RESPONSE_FIELDS_MAX {
         return;
     }
-    let parsed = parse_response(&out, usize::MAX, asked).expect("the forwarded response is valid");
+    let parsed = parse_response(&out, usize::MAX, kind).expect("the forwarded response is valid");
     let (second, consumed) = parsed.expect("the forwarded response is complete");
     assert_eq!(consumed, out.len());
     assert_eq!((second.status, second.body), (head.status, outgoing.body));

@@ -1,10 +1,10 @@
-//! Who may use a front end: a file of names and passwords, and the question whether a pair of them is right.
+//! The users of a front end: a file of names and passwords, and the check of a login.
 //!
-//! The file has a `name:password` per line; lines that are empty or begin with `#` are skipped. A name is at most 255
-//! bytes of UTF-8 without control characters, because it stands in the log; so is a password, in bytes of any kind
-//! (RFC 1929, section 2, has one byte for each length). Passwords are not kept: only their digests under a key that each
-//! process makes anew. The time that a check takes does not tell how much of a password was right, nor
-//! whether there is such a user. No password is ever printed, not even in an error.
+//! The file has one `name:password` per line; empty lines and lines that begin with `#` are skipped. A name has 1 to 255
+//! bytes of UTF-8 without control characters, because it is logged. A password has 1 to 255 bytes of any kind (RFC 1929,
+//! section 2, has one length byte). Only digests of the passwords are kept, under a random key of the process. The duration
+//! of a check reveals neither how much of a password was right nor whether the user exists. No password is ever printed, not
+//! even in an error.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,31 +19,31 @@ use seaprox::auth::{FromFile, KeysError, Wrong};
 /// The users of a file.
 pub struct Users {
     key: hmac::Key,
-    /// What the passwords of unknown users are compared with.
+    /// The digest with which passwords of unknown users are compared.
     dummy: hmac::Tag,
     digests: HashMap<Box<str>, hmac::Tag>,
 }
 
 impl Users {
-    /// A key for digests of passwords, made anew for each process.
+    /// Returns a random key for digests of passwords.
     ///
     /// # Errors
-    /// The system has no random bytes.
+    /// Fails if the system has no random bytes.
     pub fn new_key() -> Result<hmac::Key, Unspecified> {
         hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new())
     }
 
-    /// How many users there are; never none.
+    /// Returns the number of users, which is never 0.
     pub fn count(&self) -> usize {
         self.digests.len()
     }
 
-    /// Whether there is such a user with this password.
+    /// Returns true if a user has this name and password.
     pub fn check(&self, name: &[u8], password: &[u8]) -> bool {
         self.find(name, password).is_some()
     }
 
-    /// The user that the value of a `Proxy-Authorization` header proves to be there (RFC 7617, section 2).
+    /// Returns the user whose name and password are in the value of a `Proxy-Authorization` header (RFC 7617, section 2).
     pub fn check_basic(&self, header_value: &str) -> Option<&str> {
         let (scheme, credentials) = header_value.trim().split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("basic") || credentials.len() > BASIC_BYTES_MAX {
@@ -54,11 +54,11 @@ impl Users {
         self.find(&pair[..colon], &pair[colon + 1..])
     }
 
-    /// Does the same work for each password of a given length, whether or not there is such a user.
+    /// Returns the user with this name and password. The work depends on the length of the password only, not on the user.
     fn find(&self, name: &[u8], password: &[u8]) -> Option<&str> {
         let user = std::str::from_utf8(name).ok().and_then(|name| self.digests.get_key_value(name));
         let digest = user.map_or(&self.dummy, |(_, digest)| digest);
-        // No user has a longer password, so a guess costs no more than one of this length.
+        // No user has a longer password, so a longer guess is cut to bound the work.
         let password = password.get(..FIELD_BYTES_MAX + 1).unwrap_or(password);
         let is_right = hmac::verify(&self.key, password, digest.as_ref()).is_ok();
         user.filter(|_| is_right).map(|(name, _)| &**name)
@@ -67,7 +67,7 @@ impl Users {
 
 impl FromFile for Users {
     type Context = hmac::Key;
-    // Room for some hundred thousand users; a bound is needed because a device may have no end.
+    // Enough for several hundred thousand users. A limit is needed because a device may have no end.
     const BYTES_MAX: usize = 16 << 20;
 
     fn parse(path: &Path, bytes: Option<&[u8]>, key: &hmac::Key) -> Result<Users, KeysError> {
@@ -100,14 +100,14 @@ impl FromFile for Users {
     }
 }
 
-/// Digests of one key are equal where the passwords are.
+/// Two digests under the same key are equal if the passwords are.
 impl PartialEq for Users {
     fn eq(&self, other: &Users) -> bool {
         self.count() == other.count() && self.keeps(other)
     }
 }
 
-/// Splits at the first colon: a password may have colons in it, a name may not (RFC 7617, section 2).
+/// Splits a line at the first colon: a password may contain colons, a name may not (RFC 7617, section 2).
 fn parse_line(line: &[u8]) -> Result<(&str, &[u8]), &'static str> {
     let colon = line.iter().position(|byte| *byte == b':').ok_or("name:password")?;
     let (name, password) = (&line[..colon], &line[colon + 1..]);
@@ -123,10 +123,10 @@ fn parse_line(line: &[u8]) -> Result<(&str, &[u8]), &'static str> {
 
 /// RFC 1929, section 2.
 const FIELD_BYTES_MAX: usize = 255;
-/// Two fields and a colon in base64, rounded up.
+/// Longest base64 of two fields and a colon, rounded up.
 const BASIC_BYTES_MAX: usize = 1024;
 
-/// Shows no digest: it ends in logs and panics.
+/// Shows no digests, because the output may be logged.
 impl fmt::Debug for Users {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Users").field("count", &self.count()).finish_non_exhaustive()
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_passwords_are_checked() {
+    fn a_login_needs_the_right_name_and_password() {
         let users = users(b"# staff\n\nalice:se:cret\r\nbob:\xff\xfe\n  \n");
         assert_eq!(users.count(), 2);
         assert!(users.check(b"alice", b"se:cret"));
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn basic_credentials_are_checked() {
+    fn basic_credentials_need_the_right_name_and_password() {
         let users = users(b"Aladdin:open sesame\nd:p:q\n");
         assert_eq!(users.check_basic("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="), Some("Aladdin"), "the example of RFC 7617");
         assert_eq!(users.check_basic("bAsIc  QWxhZGRpbjpvcGVuIHNlc2FtZQ== "), Some("Aladdin"));
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_lines_are_named() {
+    fn an_error_names_the_malformed_line() {
         let long = [b"a:b\n".as_slice(), &[b'x'; 256], b":y\n"].concat();
         for (text, line) in [
             (b"a:b\nc".as_slice(), Some(2)),
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_file_and_the_line() {
+    fn an_error_names_the_file_and_what_was_expected() {
         let key = Users::new_key().unwrap();
         let missing = Users::load(Path::new("/nonexistent/users"), Modes::Strict, &key).err().unwrap();
         assert!(missing.to_string().starts_with("/nonexistent/users: No such file"), "{missing}");
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn users_are_the_same_where_names_and_passwords_are() {
+    fn users_are_equal_if_their_names_and_passwords_are() {
         let key = Users::new_key().unwrap();
         let users = |text: &str| Users::parse(Path::new("users"), Some(text.as_bytes()), &key).unwrap();
         let (one, more) = (users("a:b\n"), users("# more\nc:d\na:b\n"));

@@ -362,7 +362,7 @@ fn an_invalid_chunk_gives_400_and_resets_the_server() {
     };
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     drop(client);
-    proxy.wait_for_log(&[" closed ", "reason=protocol_error end=aborted by=source", "chunks"]);
+    proxy.wait_for_log(&[" closed ", "reason=protocol_error end=aborted by=source", "chunked coding"]);
     // During a response only a reset can report the error.
     let mut client = Peer::connect(proxy.addr(0));
     client.run(&[Put(post.as_bytes())]);
@@ -482,7 +482,7 @@ fn without_free_buffers_chunks_still_pass_and_a_large_head_is_503() {
     client.run(&[Put(get.as_bytes())]);
     assert_eq!(response(&mut client).status, 503);
     drop(client);
-    proxy.wait_for_log(&[" closed ", "reason=limit_reached", "by=proxy", "no room to send the request"]);
+    proxy.wait_for_log(&[" closed ", "reason=limit_reached", "by=proxy", "the buffers have no room for the request"]);
     assert_eq!(proxy.count_log(&["reason=protocol_error"]), 0);
 }
 

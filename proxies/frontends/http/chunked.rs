@@ -1,18 +1,17 @@
-//! The chunked transfer coding (RFC 9112, section 7.1), without its data.
+//! The framing of the chunked transfer coding (RFC 9112, section 7.1).
 //!
-//! A [`ChunkedReader`] reads what stands between the data: sizes, extensions, line ends, trailers. It says how many
-//! bytes of data come next, and whoever owns the reader passes these on without showing them to it. Extensions and
-//! trailers are dropped, as an intermediary may (RFC 9112, sections 7.1.1 and 7.1.2); what is passed on is framed anew
-//! with [`chunk_line`], [`CHUNK_END`] and [`LAST_CHUNK`], so that nothing that was only half understood is forwarded.
+//! A [`ChunkedReader`] parses the bytes between the data: sizes, extensions, line ends, trailers. It returns the number of
+//! data bytes that come next; its owner relays these and does not show them to the reader. Extensions and trailers are
+//! dropped, as an intermediary may do (RFC 9112, sections 7.1.1 and 7.1.2). The forwarded data is framed anew with
+//! [`chunk_line`], [`CHUNK_END`] and [`LAST_CHUNK`], so that no unparsed byte is forwarded as framing.
 //!
-//! It owns a few counters and never a byte of the body. It must never accept a size that somebody else could read as
-//! another one.
+//! This file must never accept a size that another parser could read as a different number.
 
 use std::fmt;
 
 use super::head::is_control;
 
-/// The longest extension of one chunk, in bytes, with its semicolon (RFC 9112, section 7.1.1, asks for a limit).
+/// The longest extension of one chunk, in bytes, with its semicolon (RFC 9112, section 7.1.1, demands a limit).
 pub const EXTENSION_BYTES_MAX: usize = 256;
 
 /// The extensions of all chunks of one body together, in bytes.
@@ -21,7 +20,7 @@ pub const EXTENSIONS_BYTES_MAX: usize = 16 * 1024;
 /// The longest trailer section, in bytes, with its final empty line.
 pub const TRAILER_BYTES_MAX: usize = 4 * 1024;
 
-/// What follows the data of each chunk.
+/// The line end after the data of each chunk.
 pub const CHUNK_END: &[u8] = b"\r\n";
 
 /// The last chunk, with an empty trailer section.
@@ -34,7 +33,7 @@ pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 ///   Size ---------------> Data --\ CRLF, size > 0
 ///     |                    | ^---/
 ///     | size = 0           | CRLF, size = 0
-///     \------> Ended <-----/            the trailer section belongs to that step
+///     \------> Ended <-----/            this step includes the trailer section
 /// ```
 #[derive(Clone, Debug)]
 pub struct ChunkedReader {
@@ -42,78 +41,76 @@ pub struct ChunkedReader {
     extensions_bytes: usize,
 }
 
-/// What [`ChunkedReader::next`] found.
+/// The result of [`ChunkedReader::next`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Nothing whole yet, and nothing consumed: call again with the same bytes and more.
+pub enum ChunkStep {
+    /// The framing is incomplete, and nothing is consumed: call again with the same bytes and more.
     NeedMore,
-    /// `consumed` bytes were framing; `size` bytes of data follow, at least one. Call again with what stands behind
-    /// them.
+    /// A chunk of at least one byte begins. Call again with the bytes behind its data.
     Chunk {
-        /// Bytes of framing to be dropped.
+        /// Bytes of framing before the data.
         consumed: usize,
-        /// Bytes of data behind them.
+        /// Bytes of data.
         size: u64,
     },
-    /// `consumed` bytes were framing, and the body is over.
+    /// The body ends.
     End {
-        /// Bytes of framing to be dropped.
+        /// Bytes of framing up to the end of the body.
         consumed: usize,
     },
 }
 
-/// Bytes that are not the chunked coding.
+/// An error in the chunked coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChunkError {
     /// A size that is not 1 to 16 hexadecimal digits.
     Size,
-    /// A line that does not end in CRLF where it has to.
+    /// A line that does not end in CRLF.
     LineEnd,
     /// A control character in an extension or in a trailer.
     Control,
     /// More extension bytes than the limits allow.
     ExtensionTooLong,
-    /// A trailer field that is none.
+    /// A line of the trailer section that is no field.
     Trailer,
     /// A trailer section longer than its limit.
     TrailerTooLong,
 }
 
 impl ChunkedReader {
-    /// A reader at the start of a body.
+    /// Creates a reader at the start of a body.
     pub fn new() -> ChunkedReader {
         ChunkedReader { state: State::Size, extensions_bytes: 0 }
     }
 
-    /// Reads on in `bytes`, which begin with the first byte that was neither consumed nor data. They need not hold more
-    /// than [`EXTENSION_BYTES_MAX`] and [`TRAILER_BYTES_MAX`] and 32 bytes at once for any body to get through.
+    /// Parses the next framing. `bytes` begin with the first byte that was neither consumed nor data. A buffer for
+    /// [`EXTENSION_BYTES_MAX`], [`TRAILER_BYTES_MAX`] and 32 bytes suffices for any body.
     ///
-    /// After an error the reader is of no use any more, and neither is the connection. After the end it stays at the
-    /// end.
-    pub fn next(&mut self, bytes: &[u8]) -> Result<Step, ChunkError> {
+    /// After an error neither the reader nor the connection can be used. After the end the reader returns the end again.
+    pub fn next(&mut self, bytes: &[u8]) -> Result<ChunkStep, ChunkError> {
         let mut cursor = Cursor { bytes, at: 0 };
         let found = match self.state {
-            State::Ended => return Ok(Step::End { consumed: 0 }),
+            State::Ended => return Ok(ChunkStep::End { consumed: 0 }),
             State::Size => cursor.size_line()?,
             State::Data => match cursor.line_end()? {
                 Some(()) => cursor.size_line()?,
                 None => None,
             },
         };
-        let Some(SizeLine { size, extension_bytes }) = found else { return Ok(Step::NeedMore) };
+        let Some(SizeLine { size, extension_bytes }) = found else { return Ok(ChunkStep::NeedMore) };
         if self.extensions_bytes + extension_bytes > EXTENSIONS_BYTES_MAX {
             return Err(ChunkError::ExtensionTooLong);
         }
         if size == 0 && cursor.trailers()?.is_none() {
-            return Ok(Step::NeedMore);
+            return Ok(ChunkStep::NeedMore);
         }
         self.extensions_bytes += extension_bytes;
         if size == 0 {
             self.state = State::Ended;
-            return Ok(Step::End { consumed: cursor.at });
+            return Ok(ChunkStep::End { consumed: cursor.at });
         }
         self.state = State::Data;
-        Ok(Step::Chunk { consumed: cursor.at, size })
+        Ok(ChunkStep::Chunk { consumed: cursor.at, size })
     }
 }
 
@@ -123,18 +120,17 @@ impl Default for ChunkedReader {
     }
 }
 
-/// Appends the line that begins a chunk of `size` bytes. The data and [`CHUNK_END`] are to follow. A size of 0 would
-/// end the body: [`LAST_CHUNK`] is for that.
+/// Appends the line that begins a chunk of `size` bytes, which must not be 0. The data and [`CHUNK_END`] follow it.
 pub fn chunk_line(size: u64, out: &mut Vec<u8>) {
-    debug_assert!(size > 0, "an empty chunk would be the last one");
+    debug_assert!(size > 0, "a chunk of size 0 ends the body");
     out.extend_from_slice(format!("{size:x}\r\n").as_bytes());
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The line with the first size comes next.
+    /// The line with the first size is next.
     Size,
-    /// Data was announced; the CRLF behind it comes next.
+    /// The CRLF behind the data of a chunk is next.
     Data,
     Ended,
 }
@@ -144,7 +140,7 @@ struct SizeLine {
     extension_bytes: usize,
 }
 
-/// A place in bytes that moves forward only. `None` from any of its methods: not whole yet.
+/// A position in bytes that moves forward. Its methods return `None` if more bytes are needed.
 struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -164,9 +160,9 @@ impl<'a> Cursor<'a> {
         Ok(Some(()))
     }
 
-    /// chunk-size [ chunk-ext ] CRLF. White space behind the size and within the extensions is parsed and removed (RFC 9110,
-    /// section 5.6.3); it counts as a part of the extensions. Digits behind white space stay refused: two parsers could see
-    /// two sizes.
+    /// Parses chunk-size [ chunk-ext ] CRLF. White space behind the size and in the extensions is dropped (RFC 9110, section
+    /// 5.6.3), and counts as part of the extensions. Digits behind white space are refused, because two parsers could see two
+    /// sizes.
     fn size_line(&mut self) -> Result<Option<SizeLine>, ChunkError> {
         let rest = self.rest();
         let digits = rest.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
@@ -189,7 +185,7 @@ impl<'a> Cursor<'a> {
         Ok(self.line_end()?.map(|()| SizeLine { size, extension_bytes }))
     }
 
-    /// The trailer section with its empty line. Its fields must look like fields, so that no request hides in it.
+    /// Parses the trailer section with its empty line. Each line must be a field, so that no request can hide in it.
     fn trailers(&mut self) -> Result<Option<()>, ChunkError> {
         let start = self.at;
         loop {
@@ -215,7 +211,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// How many bytes stand before the next CR, which `line_end` will look at. `None` while there is none.
+/// Returns the number of bytes before the next CR, or `None` if there is no CR yet. `line_end` parses the CR.
 fn text_len(text: &[u8], len_max: usize, too_long: ChunkError) -> Result<Option<usize>, ChunkError> {
     for (index, &byte) in text.iter().enumerate() {
         match byte {
@@ -229,7 +225,7 @@ fn text_len(text: &[u8], len_max: usize, too_long: ChunkError) -> Result<Option<
     Ok(None)
 }
 
-/// Whether a line is `name: value` (RFC 9112, section 5).
+/// Returns true if a line is `name: value` (RFC 9112, section 5).
 fn is_field(line: &[u8]) -> bool {
     let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     match line.iter().position(|byte| *byte == b':') {
@@ -260,7 +256,7 @@ impl fmt::Display for ChunkError {
 
 impl std::error::Error for ChunkError {}
 
-/// As many digits as 64 bits have, so that no size overflows.
+/// Digits of a 64-bit size, so that no size overflows.
 const SIZE_DIGITS_MAX: usize = u64::BITS as usize / 4;
 
 #[cfg(test)]

@@ -1,107 +1,108 @@
-//! One request and its response, on their way through the proxy.
+//! One exchange: a request and its response, which are forwarded.
 //!
-//! Two small machines run side by side, because a server may answer before it has the whole request:
+//! Request and response have a state each, because a server may answer before it has the whole request:
 //!
 //! ```text
-//!   request    Bytes | Chunks ------------------> Sent
-//!   response   Head --> (large: Unsent) --> (interim: Head again) --> Bytes | Chunks | ToTheEnd --> Done
+//!   request    Bytes | Chunks ------------------> Done
+//!   response   Head --> (large: Unsent) --> (interim: Head again) --> Bytes | Chunks | UntilClose --> Done
 //! ```
-//! The data of a body is relayed by the loop; only heads and chunk lines pass through here.
+//! The loop relays the data of bodies; only heads and chunk lines pass through this file.
 
 use seaprox::{Cx, PeerNetwork, Reason, Role, Stage};
 
 use super::Chunks;
-use super::chunked::{self, Step as ChunkStep};
-use super::head::{self, Asked, Body, HeadError, RESPONSE_HEAD_BYTES_MAX};
-use super::large_head::{Gathered, Place, Unsent};
+use super::chunked::{self, ChunkStep};
+use super::head::{self, Body, HeadError, RESPONSE_HEAD_BYTES_MAX, RequestKind};
+use super::large_head::{PartialHead, Slot, UnsentHead};
 use super::request::{Absolute, Client, RequestHead};
 use super::response::{self, ResponseHead};
 use super::rewrite;
 
 /// One request and its response.
 pub struct Exchange {
-    /// The request as it goes to the origin server.
+    /// The request head as the origin server gets it.
     head: Vec<u8>,
     body: Body,
     client: Client,
-    /// The protocols that the client wants instead, and that the server has been told of, with commas between them.
+    /// The protocols that the client has requested with Upgrade, separated by commas.
     upgrade: Option<Vec<u8>>,
-    asked: Asked,
-    /// A request that may be sent again without doing anything twice (RFC 9110, section 9.2.2).
+    kind: RequestKind,
+    /// True if the request may be sent again (RFC 9110, section 9.2.2).
     is_idempotent: bool,
-    /// The origin server's connection has carried another exchange before.
+    /// True if the origin server's connection has carried another exchange before.
     is_reused: bool,
-    request: Part,
-    response: Part,
-    /// The response head as far as it has arrived, if it is a large one.
-    gathered: Option<Gathered>,
-    /// Something of the response has gone to the client.
+    request: MessageState,
+    response: MessageState,
+    /// The received part of a large response head.
+    partial_head: Option<PartialHead>,
+    /// True once the client has got a byte of the final response.
     has_answered: bool,
     keep_client: bool,
     keep_origin: bool,
 }
 
-/// How far a message has come.
-enum Part {
+/// The state of a message.
+enum MessageState {
     Head,
-    /// The head of a response that the client has not taken whole, and the meaning of it.
-    Unsent(Unsent, Answer),
+    /// A large response head that is not sent completely, and its meaning.
+    Unsent(UnsentHead, ResponseInfo),
     Bytes,
-    Chunks(Chunks, Framing),
-    ToTheEnd,
+    Chunks(Chunks, ChunkFraming),
+    UntilClose,
     Done,
 }
 
-/// The meaning of a response head for what follows it.
+/// The properties of a response head that determine what follows.
 #[derive(Clone, Copy)]
-struct Answer {
-    /// Another head follows.
+struct ResponseInfo {
+    /// True if another head follows.
     is_interim: bool,
-    /// The body as the server sends it, and as the client gets it.
+    /// The framing of the body from the server.
     body: Body,
+    /// The framing of the body for the client.
     body_out: Body,
     keep_client: bool,
     keep_origin: bool,
 }
 
-/// What becomes of the framing of a chunked body.
+/// The framing of a forwarded chunked body.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Framing {
+enum ChunkFraming {
+    /// The data is forwarded in chunks.
     Kept,
-    /// The client speaks HTTP/1.0 and gets the bare data.
+    /// The data alone is forwarded, because the client speaks HTTP/1.0.
     Dropped,
 }
 
-/// Why a chunked body goes no further.
+/// The error of a chunked body.
 #[derive(Clone, Copy)]
 enum ChunksError {
-    /// The sender broke the rules of the coding.
-    Unreadable,
-    /// The buffers are at their limit, which is nobody's fault but ours.
+    /// The sender has violated the coding.
+    Malformed,
+    /// The buffers of the proxy are at their limit.
     NoRoom,
 }
 
-/// What follows.
-pub enum Step {
-    /// Nothing yet.
+/// The progress of an exchange after an event.
+pub enum Progress {
+    /// The exchange continues.
     Going,
-    /// Both messages are through.
+    /// Request and response are forwarded completely.
     Done { keep_client: bool, keep_origin: bool },
-    /// The request is broken, and the client has got nothing of a response yet.
+    /// The request is malformed, and the client has got nothing of a response.
     BadRequest(&'static str),
-    /// The server speaks another protocol from now on, which the client has asked for.
+    /// The connection switches to a protocol that the client has requested.
     Switched,
-    /// There is no usable response, and the client has got nothing yet.
+    /// The response is malformed, and the client has got nothing of it.
     BadGateway(&'static str),
-    /// There is no usable response, and the client has got nothing yet; holds the status, the reason and the text of the
-    /// answer.
+    /// The request is refused, and the client has got nothing of a response. Holds the status, the reason and the text.
     Refused(u16, Reason, &'static str),
-    /// Something broke when a part had gone already; only a cut tells the client that the rest is missing.
+    /// An error after a part of the response was sent. Only a reset tells the client that the rest is missing.
     Cut(Reason, &'static str),
 }
 
 impl Exchange {
-    /// An exchange for a request that has just been parsed.
+    /// Creates the exchange for a parsed request.
     pub fn new(head: &RequestHead<'_>, absolute: &Absolute<'_>) -> Exchange {
         let mut bytes = Vec::new();
         rewrite::request(head, absolute, &mut bytes);
@@ -110,45 +111,45 @@ impl Exchange {
             body: head.body,
             client: head.client(),
             upgrade: head.asks_upgrade().then(|| head.fields.named("upgrade").collect::<Vec<_>>().join(&b',')),
-            asked: head.asked(),
+            kind: head.kind(),
             is_idempotent: matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"),
             is_reused: false,
-            request: Part::Head,
-            response: Part::Head,
-            gathered: None,
+            request: MessageState::Head,
+            response: MessageState::Head,
+            partial_head: None,
             has_answered: false,
             keep_client: false,
             keep_origin: false,
         }
     }
 
-    /// The same, on a connection that was kept.
-    pub fn on_a_used_connection(mut self: Box<Exchange>) -> Box<Exchange> {
+    /// Sets that the origin server's connection was kept from an earlier exchange.
+    pub fn on_kept_connection(mut self: Box<Exchange>) -> Box<Exchange> {
         self.is_reused = true;
         self
     }
 
-    /// What the request was, as far as it frames the response.
-    pub fn asked(&self) -> Asked {
-        self.asked
+    /// Returns the kind of the request.
+    pub fn kind(&self) -> RequestKind {
+        self.kind
     }
 
-    /// Sends the head and lets the body follow. Whether there was room for the head.
+    /// Sends the request head and lets the body follow. Returns false if the buffers have no room for the head.
     pub fn begin(&mut self, cx: &mut Cx<'_>) -> bool {
         if !cx.send(Role::Dest, &self.head) {
             return false;
         }
         match self.body {
             Body::Length(length) if length > 0 => {
-                self.request = Part::Bytes;
+                self.request = MessageState::Bytes;
                 cx.pass(Role::Source, length.min(LENGTH_MAX));
             }
             Body::Chunked => {
-                self.request = Part::Chunks(Chunks::default(), Framing::Kept);
+                self.request = MessageState::Chunks(Chunks::default(), ChunkFraming::Kept);
                 cx.resume(Role::Source);
             }
             Body::None | Body::Length(_) | Body::UntilClose => {
-                self.request = Part::Done;
+                self.request = MessageState::Done;
                 cx.hold(Role::Source);
             }
         }
@@ -156,101 +157,104 @@ impl Exchange {
         true
     }
 
-    /// The client's input, while its request is under way.
-    pub fn client_sent(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Step) {
-        // An answer must not stand in the middle of the head of an interim response.
-        let has_answered = self.has_answered || matches!(self.response, Part::Unsent(..));
+    /// Handles input of the client. Returns the consumed bytes and the progress.
+    pub fn client_sent(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Progress) {
+        // An error response must not be sent in the middle of the head of an interim response.
+        let has_answered = self.has_answered || matches!(self.response, MessageState::Unsent(..));
         let consumed = match &mut self.request {
-            Part::Chunks(chunks, framing) => {
+            MessageState::Chunks(chunks, framing) => {
                 let (framing, mut consumed) = (*framing, 0);
                 match chunks.next(cx, input, Role::Source, framing, &mut consumed) {
-                    Ok(false) => return (consumed, Step::Going),
+                    Ok(false) => return (consumed, Progress::Going),
                     Ok(true) => consumed,
                     Err(error) if has_answered => return (input.len(), error.cut()),
-                    Err(ChunksError::Unreadable) => return (input.len(), Step::BadRequest(UNREADABLE)),
+                    Err(ChunksError::Malformed) => return (input.len(), Progress::BadRequest(MALFORMED)),
                     Err(ChunksError::NoRoom) => {
-                        // The server has a part of the body, and must not take it for the whole.
+                        // A reset tells the server that the body is incomplete.
                         cx.reset_dest();
-                        return (input.len(), Step::Refused(503, Reason::LimitReached, NO_ROOM));
+                        return (input.len(), Progress::Refused(503, Reason::LimitReached, NO_ROOM));
                     }
                 }
             }
             _ => 0,
         };
-        // What comes now belongs to the next request, which waits for this one's response.
-        self.request = Part::Done;
+        // The next bytes belong to the next request, which waits for the response to this one.
+        self.request = MessageState::Done;
         cx.hold(Role::Source);
         (consumed, self.outcome())
     }
 
-    /// The origin server's input. What stands behind a response that is through was not asked for, and must never be
-    /// read as the response to the next request: such a connection is not kept.
-    pub fn origin_sent(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Step) {
+    /// Handles input of the origin server. Returns the consumed bytes and the progress. A connection with bytes behind the
+    /// response is not kept, because these bytes could be read as the response to the next request.
+    pub fn origin_sent(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Progress) {
         let (consumed, step) = self.response_part(cx, input);
         match step {
-            Step::Done { keep_client, keep_origin } => {
-                (consumed, Step::Done { keep_client, keep_origin: keep_origin && consumed == input.len() })
+            Progress::Done { keep_client, keep_origin } => {
+                (consumed, Progress::Done { keep_client, keep_origin: keep_origin && consumed == input.len() })
             }
             step => (consumed, step),
         }
     }
 
-    fn response_part(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Step) {
+    fn response_part(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Progress) {
         match &mut self.response {
-            Part::Head => self.response_head(cx, input),
-            Part::Chunks(chunks, framing) => {
+            MessageState::Head => self.response_head(cx, input),
+            MessageState::Chunks(chunks, framing) => {
                 let (framing, mut consumed) = (*framing, 0);
                 match chunks.next(cx, input, Role::Dest, framing, &mut consumed) {
-                    Ok(false) => return (consumed, Step::Going),
+                    Ok(false) => return (consumed, Progress::Going),
                     Ok(true) => {}
                     Err(error) => return (input.len(), error.cut()),
                 }
-                self.response = Part::Done;
+                self.response = MessageState::Done;
                 (consumed, self.outcome())
             }
-            Part::Bytes => {
-                self.response = Part::Done;
+            MessageState::Bytes => {
+                self.response = MessageState::Done;
                 (0, self.outcome())
             }
-            Part::ToTheEnd | Part::Done | Part::Unsent(..) => (0, Step::Going),
+            MessageState::UntilClose | MessageState::Done | MessageState::Unsent(..) => (0, Progress::Going),
         }
     }
 
-    fn response_head(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Step) {
-        if self.gathered.is_some() {
-            return self.gather(cx, input);
+    fn response_head(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Progress) {
+        if self.partial_head.is_some() {
+            return self.collect_head(cx, input);
         }
-        match response::parse_response(input, RESPONSE_HEAD_BYTES_MAX, self.asked) {
-            Ok(None) if input.len() >= cx.input_bytes_max() => self.gather(cx, input),
-            Ok(None) => (0, Step::Going),
-            Ok(Some((head, consumed))) => (consumed, self.answer(cx, &head, None)),
+        match response::parse_response(input, RESPONSE_HEAD_BYTES_MAX, self.kind) {
+            Ok(None) if input.len() >= cx.input_bytes_max() => self.collect_head(cx, input),
+            Ok(None) => (0, Progress::Going),
+            Ok(Some((head, consumed))) => (consumed, self.forward_head(cx, &head, None)),
             Err(error) => (input.len(), self.bad_head(&error)),
         }
     }
 
-    /// Gathers a head that is larger than the loop shows at once. While it is gathered and sent the handshake timer runs.
-    fn gather(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Step) {
-        let mut gathered = match self.gathered.take() {
-            Some(gathered) => gathered,
-            None => match Place::take(PeerNetwork::from(&cx.peer(Role::Source))) {
-                Some(place) => Gathered::new(place),
-                None => return (input.len(), Step::Refused(503, Reason::LimitReached, NO_PLACE)),
+    /// Collects a head that is larger than the input that the loop shows at once. The handshake timer runs until the head is
+    /// sent.
+    fn collect_head(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> (usize, Progress) {
+        let mut partial = match self.partial_head.take() {
+            Some(partial) => partial,
+            None => match Slot::take(PeerNetwork::from(&cx.peer(Role::Source))) {
+                Some(slot) => PartialHead::new(slot),
+                None => return (input.len(), Progress::Refused(503, Reason::LimitReached, NO_SLOT)),
             },
         };
-        match gathered.push(input) {
+        match partial.push(input) {
             Ok(None) => {
                 if cx.stage() == Some(Stage::Established) {
                     cx.set_stage(Stage::Handshake);
                 }
-                self.gathered = Some(gathered);
-                (input.len(), Step::Going)
+                self.partial_head = Some(partial);
+                (input.len(), Progress::Going)
             }
             Ok(Some(consumed)) => {
                 cx.set_stage(Stage::Established);
-                let (bytes, place) = gathered.into_parts();
-                match response::parse_response(&bytes, RESPONSE_HEAD_BYTES_MAX, self.asked) {
-                    Ok(Some((head, _))) => (consumed, self.answer(cx, &head, Some(place))),
-                    Ok(None) => (consumed, Step::BadGateway("the head of the response has no end")),
+                let (bytes, slot) = partial.into_parts();
+                match response::parse_response(&bytes, RESPONSE_HEAD_BYTES_MAX, self.kind) {
+                    Ok(Some((head, _))) => (consumed, self.forward_head(cx, &head, Some(slot))),
+                    Ok(None) => {
+                        (consumed, Progress::BadGateway("the head of the response has no empty line at its end"))
+                    }
                     Err(error) => (input.len(), self.bad_head(&error)),
                 }
             }
@@ -258,40 +262,40 @@ impl Exchange {
         }
     }
 
-    fn bad_head(&self, error: &HeadError) -> Step {
+    fn bad_head(&self, error: &HeadError) -> Progress {
         match self.has_answered {
-            true => Step::Cut(Reason::ProtocolError, error.text),
-            false => Step::BadGateway(error.text),
+            true => Progress::Cut(Reason::ProtocolError, error.text),
+            false => Progress::BadGateway(error.text),
         }
     }
 
-    /// Passes the head of a response on, and lets its body follow. A large head has a `place`.
-    fn answer(&mut self, cx: &mut Cx<'_>, head: &ResponseHead<'_>, place: Option<Place>) -> Step {
+    /// Forwards the head of a response, and lets its body follow. A large head has a `slot`.
+    fn forward_head(&mut self, cx: &mut Cx<'_>, head: &ResponseHead<'_>, slot: Option<Slot>) -> Progress {
         if head.is_switching() {
             return self.switch(cx, head);
         }
-        // A name may gain a space behind its colon, and three fields are added.
-        let room = if place.is_some() { RESPONSE_HEAD_BYTES_MAX + 1024 } else { 0 };
+        // A field may gain a space behind its colon, and up to three fields are added.
+        let room = if slot.is_some() { RESPONSE_HEAD_BYTES_MAX + 1024 } else { 0 };
         let mut bytes = Vec::with_capacity(room);
-        // A response that comes before its request is through ends the connection, and says so.
-        let keep_alive = self.client.keep_alive && matches!(self.request, Part::Done);
+        // A response to an incomplete request closes the connection, and its head says so.
+        let keep_alive = self.client.keep_alive && matches!(self.request, MessageState::Done);
         let outgoing = rewrite::response(head, Client { keep_alive, ..self.client }, &mut bytes);
-        let mut answer = Answer {
+        let mut info = ResponseInfo {
             is_interim: head.is_interim(),
             body: head.body,
             body_out: outgoing.body,
             keep_client: outgoing.keep_alive,
             keep_origin: head.keep_alive,
         };
-        self.has_answered |= !answer.is_interim;
-        match place {
-            None if cx.reply(&bytes) => self.follow(cx, answer),
-            None => Step::Cut(Reason::LimitReached, "no room to send the response"),
-            Some(place) => {
-                // Bytes behind a head are not read while the head is sent. If the answer has no body, the connection is not
-                // kept, because such bytes would go unnoticed.
-                answer.keep_origin &= !matches!(answer.body, Body::None | Body::Length(0));
-                self.response = Part::Unsent(Unsent::new(bytes, place), answer);
+        self.has_answered |= !info.is_interim;
+        match slot {
+            None if cx.reply(&bytes) => self.follow(cx, info),
+            None => Progress::Cut(Reason::LimitReached, "the buffers have no room for the response"),
+            Some(slot) => {
+                // The server is not read while the head is sent. So a connection is not kept after a response without a
+                // body, because bytes behind the response would not be noticed.
+                info.keep_origin &= !matches!(info.body, Body::None | Body::Length(0));
+                self.response = MessageState::Unsent(UnsentHead::new(bytes, slot), info);
                 cx.hold(Role::Dest);
                 cx.set_stage(Stage::Handshake);
                 self.send_head(cx)
@@ -299,133 +303,136 @@ impl Exchange {
         }
     }
 
-    /// Passes the head of a 101 on, behind which everything is relayed (RFC 9110, section 15.2.2).
-    fn switch(&mut self, cx: &mut Cx<'_>, head: &ResponseHead<'_>) -> Step {
-        let asked: Vec<_> =
+    /// Forwards the head of a 101. All bytes behind it are relayed (RFC 9110, section 15.2.2).
+    fn switch(&mut self, cx: &mut Cx<'_>, head: &ResponseHead<'_>) -> Progress {
+        let requested: Vec<_> =
             self.upgrade.iter().flat_map(|list| list.split(|byte| *byte == b',')).map(head::trim).collect();
-        if !head.switches_to_one_of(&asked) {
-            return Step::BadGateway("the server switched protocols without having been asked");
+        if !head.switches_to_one_of(&requested) {
+            return Progress::BadGateway("the server switched to a protocol that the client has not requested");
         }
         let mut bytes = Vec::new();
         rewrite::response(head, self.client, &mut bytes);
         if bytes.len() > cx.input_bytes_max() || !cx.reply(&bytes) {
-            return Step::Cut(Reason::LimitReached, "no room to send the response");
+            return Progress::Cut(Reason::LimitReached, "the buffers have no room for the response");
         }
-        Step::Switched
+        Progress::Switched
     }
 
-    /// Sends what the client takes of a large head; the body follows when the head is gone.
-    pub fn send_head(&mut self, cx: &mut Cx<'_>) -> Step {
-        let Part::Unsent(unsent, answer) = &mut self.response else { return Step::Going };
-        let answer = *answer;
+    /// Sends as much of a large head as the client takes. The body follows when the head is sent.
+    pub fn send_head(&mut self, cx: &mut Cx<'_>) -> Progress {
+        let MessageState::Unsent(unsent, info) = &mut self.response else { return Progress::Going };
+        let info = *info;
         if !unsent.send(cx.input_bytes_max(), |piece| cx.reply(piece)) {
-            return Step::Going;
+            return Progress::Going;
         }
-        self.response = Part::Head;
+        self.response = MessageState::Head;
         cx.set_stage(Stage::Established);
         cx.resume(Role::Dest);
-        self.follow(cx, answer)
+        self.follow(cx, info)
     }
 
-    /// Lets the body follow the head that has been sent.
-    fn follow(&mut self, cx: &mut Cx<'_>, answer: Answer) -> Step {
-        if answer.is_interim {
-            return Step::Going;
+    /// Lets the body follow a sent head.
+    fn follow(&mut self, cx: &mut Cx<'_>, info: ResponseInfo) -> Progress {
+        if info.is_interim {
+            return Progress::Going;
         }
-        (self.keep_client, self.keep_origin) = (answer.keep_client, answer.keep_origin);
-        match answer.body {
+        (self.keep_client, self.keep_origin) = (info.keep_client, info.keep_origin);
+        match info.body {
             Body::Length(length) if length > 0 => {
-                self.response = Part::Bytes;
+                self.response = MessageState::Bytes;
                 cx.pass(Role::Dest, length.min(LENGTH_MAX));
             }
             Body::Chunked => {
-                let framing = if answer.body_out == Body::Chunked { Framing::Kept } else { Framing::Dropped };
-                self.response = Part::Chunks(Chunks::default(), framing);
+                let framing = if info.body_out == Body::Chunked { ChunkFraming::Kept } else { ChunkFraming::Dropped };
+                self.response = MessageState::Chunks(Chunks::default(), framing);
             }
             Body::UntilClose => {
-                self.response = Part::ToTheEnd;
+                self.response = MessageState::UntilClose;
                 cx.pass(Role::Dest, LENGTH_MAX);
             }
             Body::None | Body::Length(_) => {
-                self.response = Part::Done;
+                self.response = MessageState::Done;
                 return self.outcome();
             }
         }
-        Step::Going
+        Progress::Going
     }
 
-    /// The handshake timer has fired while a large response head was on its way.
-    pub fn timed_out(&self) -> Step {
+    /// Returns the progress after the handshake timer has fired during a large response head.
+    pub fn timed_out(&self) -> Progress {
         match self.response {
-            Part::Head if !self.has_answered => {
-                Step::Refused(504, Reason::HandshakeTimeout, "the head of the response did not come in time")
+            MessageState::Head if !self.has_answered => {
+                Progress::Refused(504, Reason::HandshakeTimeout, "the head of the response did not come in time")
             }
-            _ => Step::Cut(Reason::HandshakeTimeout, "the head of the response was not taken in time"),
+            _ => Progress::Cut(Reason::HandshakeTimeout, "the head of the response was not taken in time"),
         }
     }
 
-    /// What follows now that one more part is through. A response that is through before its request ends the
-    /// exchange: nobody wants the rest, and nobody could tell it from the next request.
-    fn outcome(&self) -> Step {
-        let sent = matches!(self.request, Part::Done);
+    /// Returns the progress after a message is complete. A response that is complete before its request ends the exchange and
+    /// the connection, because the rest of the request could not be told from the next request.
+    fn outcome(&self) -> Progress {
+        let sent = matches!(self.request, MessageState::Done);
         match self.response {
-            Part::Done => Step::Done { keep_client: self.keep_client && sent, keep_origin: self.keep_origin && sent },
-            _ => Step::Going,
+            MessageState::Done => {
+                Progress::Done { keep_client: self.keep_client && sent, keep_origin: self.keep_origin && sent }
+            }
+            _ => Progress::Going,
         }
     }
 
-    /// The origin server gives no more.
-    pub fn origin_ended(&mut self, reset: bool) -> Step {
+    /// Handles the end of the origin server's direction.
+    pub fn origin_ended(&mut self, reset: bool) -> Progress {
         match self.response {
-            Part::Head if !self.has_answered => Step::BadGateway("the server closed without a response"),
-            Part::ToTheEnd if !reset => Step::Done { keep_client: false, keep_origin: false },
-            _ if reset => Step::Cut(Reason::DestReset, "the response was reset before its body ended"),
-            _ => Step::Cut(Reason::DestFin, "the response ended before its body did"),
+            MessageState::Head if !self.has_answered => Progress::BadGateway("the server closed without a response"),
+            MessageState::UntilClose if !reset => Progress::Done { keep_client: false, keep_origin: false },
+            _ if reset => Progress::Cut(Reason::DestReset, "the response was reset before its body ended"),
+            _ => Progress::Cut(Reason::DestFin, "the response ended before its body did"),
         }
     }
 
-    /// Whether the server may have closed before it saw the request, and it is safe to send it again.
-    pub fn may_be_tried_again(&self) -> bool {
-        let untouched = matches!(self.response, Part::Head) && !self.has_answered;
+    /// Returns true if the server may have closed the connection before it saw the request, and the request is safe to send
+    /// again.
+    pub fn can_be_retried(&self) -> bool {
+        let untouched = matches!(self.response, MessageState::Head) && !self.has_answered;
         self.is_reused && untouched && self.is_idempotent && matches!(self.body, Body::None | Body::Length(0))
     }
 
-    /// The same request, for a new connection.
-    pub fn again(&mut self) -> Exchange {
+    /// Returns an exchange that sends the request on a new connection.
+    pub fn retry(&mut self) -> Exchange {
         Exchange {
             head: std::mem::take(&mut self.head),
             upgrade: self.upgrade.take(),
             is_reused: false,
-            request: Part::Head,
-            response: Part::Head,
-            gathered: None,
+            request: MessageState::Head,
+            response: MessageState::Head,
+            partial_head: None,
             ..*self
         }
     }
 }
 
 impl ChunksError {
-    /// The end of an exchange of which the client has a part already.
-    fn cut(self) -> Step {
+    /// Returns the end of an exchange whose client has a part of the response.
+    fn cut(self) -> Progress {
         match self {
-            ChunksError::Unreadable => Step::Cut(Reason::ProtocolError, UNREADABLE),
-            ChunksError::NoRoom => Step::Cut(Reason::LimitReached, NO_ROOM),
+            ChunksError::Malformed => Progress::Cut(Reason::ProtocolError, MALFORMED),
+            ChunksError::NoRoom => Progress::Cut(Reason::LimitReached, NO_ROOM),
         }
     }
 }
 
 impl Chunks {
-    /// Passes on what the input holds of a chunked body; the data of a chunk is relayed by the loop, which calls again
-    /// behind it. Whether the body is through.
+    /// Forwards the framing at the start of the input, and lets the loop relay the data of a chunk. Returns true if the body
+    /// is complete.
     fn next(
         &mut self,
         cx: &mut Cx<'_>,
         input: &[u8],
         from: Role,
-        framing: Framing,
+        framing: ChunkFraming,
         consumed: &mut usize,
     ) -> Result<bool, ChunksError> {
-        let step = self.reader.next(input).map_err(|_| ChunksError::Unreadable)?;
+        let step = self.reader.next(input).map_err(|_| ChunksError::Malformed)?;
         let mut bytes = Vec::new();
         let line_end = if self.line_end_due { chunked::CHUNK_END } else { &[] };
         bytes.extend_from_slice(line_end);
@@ -445,15 +452,16 @@ impl Chunks {
             }
         };
         let to = if from == Role::Source { Role::Dest } else { Role::Source };
-        if framing == Framing::Kept && !cx.send(to, &bytes) {
+        if framing == ChunkFraming::Kept && !cx.send(to, &bytes) {
             return Err(ChunksError::NoRoom);
         }
         Ok(over)
     }
 }
 
-const UNREADABLE: &str = "the chunks of the body cannot be read";
-const NO_ROOM: &str = "no room to send the body";
-const NO_PLACE: &str = "too many large response heads are on their way";
-/// The longest body that is relayed with a word at its end; no more bytes than these will ever come.
+const MALFORMED: &str = "the chunked coding of the body is malformed";
+const NO_ROOM: &str = "the buffers have no room for the body";
+const NO_SLOT: &str = "too many large response heads at the same time";
+/// The length of a body without a known end. The loop calls the handler at the end of each shorter relay, so one less than
+/// `u64::MAX`.
 const LENGTH_MAX: u64 = u64::MAX - 1;

@@ -1,16 +1,16 @@
-//! What the heads of HTTP/1.x requests and responses have in common: their end, their fields, and how long the body is.
+//! The common parts of HTTP/1.x request and response heads: their end, their fields, and the framing of the body.
 //!
-//! Two programs that disagree on where a message ends can be played against each other (request smuggling), so
-//! everything on which they might disagree is refused rather than repaired: line ends that are not CRLF, folded lines,
-//! control characters, two lengths. The only repair is the one that RFC 9112, section 5.1, demands of a proxy: white
-//! space before the colon of a response field is removed.
+//! If two programs disagree on the end of a message, an attacker can hide a request in it (request smuggling). So a head that
+//! could be read in two ways is refused rather than repaired: line ends that are not CRLF, folded lines, control characters,
+//! two lengths. The only repair is the one that RFC 9112, section 5.1, requires of a proxy: white space before the colon of a
+//! response field is removed.
 //!
-//! It owns nothing, and must never accept a head that a second reading, by stricter or laxer rules, would frame
-//! differently. `fuzz/oracles/heads.rs` compares it with the crate `httparse`.
+//! This file must never accept a head that a stricter or a laxer parser would frame differently. `fuzz/oracles/heads.rs`
+//! compares it with the crate `httparse`.
 
 use std::fmt;
 
-/// The longest request head unless told otherwise, in bytes, with its final empty line.
+/// The longest request head, in bytes, with its final empty line.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// The most fields that a request head may have.
@@ -25,51 +25,51 @@ pub const RESPONSE_FIELDS_MAX: usize = 256;
 /// A version of HTTP (RFC 9112, section 2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// HTTP/1.0: no chunks, no interim responses, no connection that persists.
+    /// HTTP/1.0: no chunks, no interim responses, no persistent connections.
     Http10,
-    /// HTTP/1.1, or a higher minor version: RFC 9110, section 2.5, has a recipient process a message of a higher minor
-    /// version as one of the highest minor version that it knows.
+    /// HTTP/1.1, or a higher minor version: a recipient processes it as the highest minor version that it knows (RFC 9110,
+    /// section 2.5).
     Http11,
 }
 
-/// How the body that follows a head is framed (RFC 9112, section 6).
+/// The framing of the body that follows a head (RFC 9112, section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// There is none.
+    /// No body.
     None,
-    /// This many bytes.
+    /// A body with this number of bytes.
     Length(u64),
-    /// Chunks; see [`super::chunked::ChunkedReader`].
+    /// A chunked body; see [`super::chunked::ChunkedReader`].
     Chunked,
-    /// Everything until the server closes. Never in a request.
+    /// A body that ends when the server closes its direction. Only in responses.
     UntilClose,
 }
 
-/// What a request was, as far as it decides how the response to it is framed (RFC 9112, section 6.3).
+/// The kind of a request, as far as the framing of its response depends on it (RFC 9112, section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// HEAD: its response has no body, whatever its fields say.
+pub enum RequestKind {
+    /// HEAD: the response has no body, regardless of its fields.
     Head,
-    /// CONNECT: a 2xx response to it has no body, and a tunnel follows.
+    /// CONNECT: a 2xx response has no body, and a tunnel follows.
     Connect,
     /// Any other method.
     Other,
 }
 
-/// A head that is refused: the status to answer with, and one line for people.
+/// The error of a head that is refused: the status of the answer, and its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadError {
     /// 400, 431, 501 or 505 for a request; always 502 for a response.
     pub status: u16,
-    /// What is wrong, without a final stop.
+    /// The description of the error, without a full stop.
     pub text: &'static str,
 }
 
-/// The fields of a head in their order. Values have no white space around them.
+/// The fields of a head, in their order. The values have no white space around them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Fields<'a>(Vec<(&'a str, &'a [u8])>);
 
-/// What the framing fields of a head say (RFC 9112, sections 6.1 and 6.2): at most one of the two is there.
+/// The framing fields of a head (RFC 9112, sections 6.1 and 6.2). At most one of the two is present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Framing {
     pub length: Option<u64>,
@@ -77,13 +77,13 @@ pub(super) struct Framing {
 }
 
 impl HeadError {
-    /// A request that breaks a rule.
+    /// Returns the error with status 400 for a head that breaks a rule.
     pub(super) const fn bad(text: &'static str) -> HeadError {
         HeadError { status: 400, text }
     }
 }
 
-/// The kind of message that a head begins, as far as the rules for its fields differ.
+/// The kind of a message, because the rules for fields differ between requests and responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Message {
     Request,
@@ -123,17 +123,17 @@ impl<'a> Fields<'a> {
         Ok(fields)
     }
 
-    /// Every field, as name and value.
+    /// Returns all fields, as name and value.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
         self.0.iter().copied()
     }
 
-    /// The values of every field of that name, without regard to case (RFC 9110, section 5.1).
+    /// Returns the values of all fields with this name, which is compared without case (RFC 9110, section 5.1).
     pub fn named(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.iter().filter(move |field| field.0.eq_ignore_ascii_case(name)).map(|field| field.1)
     }
 
-    /// The value of a field that must not come twice; `twice` is the error if it does.
+    /// Returns the value of a field that must not be repeated; `twice` is the error if it is.
     pub(super) fn single(&self, name: &str, twice: &'static str) -> Result<Option<&'a [u8]>, HeadError> {
         let mut values = self.named(name);
         match (values.next(), values.next()) {
@@ -142,12 +142,12 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The elements of every field of that name, which is a list (RFC 9110, section 5.6.1).
+    /// Returns the elements of all list fields with this name (RFC 9110, section 5.6.1).
     pub(super) fn elements(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.named(name).flat_map(|value| value.split(|byte| *byte == b',')).map(trim).filter(|item| !item.is_empty())
     }
 
-    /// Whether a list field has that element, without regard to case.
+    /// Returns true if a list field has this element, which is compared without case.
     pub(super) fn has_element(&self, name: &str, element: &str) -> bool {
         self.elements(name).any(|item| item.eq_ignore_ascii_case(element.as_bytes()))
     }
@@ -158,7 +158,7 @@ impl<'a> Fields<'a> {
 pub(super) struct HeadScan {
     previous: u8,
     line_len: usize,
-    /// Bytes of the head that were looked at.
+    /// Bytes of the head that are scanned.
     scanned: usize,
 }
 
@@ -171,8 +171,7 @@ impl HeadScan {
             match (self.previous, byte) {
                 (b'\r', b'\n') if self.line_len == 0 => return Ok(Some(self.scanned)),
                 (b'\r', b'\n') => self.line_len = 0,
-                // RFC 9112, section 2.2: a bare CR is an error, and a bare LF is read as a line end by some, not by
-                // others.
+                // RFC 9112, section 2.2: a bare CR is an error, and parsers differ on a bare LF.
                 (b'\r', _) => return Err(HeadError::bad("a CR without LF in the head")),
                 (_, b'\n') => return Err(HeadError::bad("an LF without CR in the head")),
                 (_, b'\r') => {}
@@ -191,30 +190,30 @@ impl HeadScan {
     }
 }
 
-/// The length of the head at the start of `bytes`, with its empty line (RFC 9112, section 2.1). `None` while it has
-/// not ended. What is refused is refused at the first byte that shows it, so a client that speaks something else, such
-/// as TLS or SOCKS, is told at once.
+/// Returns the length of the head at the start of `bytes`, with its empty line (RFC 9112, section 2.1), or `None` while it
+/// has not ended. An error is found at its first byte, so a client with another protocol, such as TLS or SOCKS, is refused at
+/// once.
 pub(super) fn head_len(bytes: &[u8], bytes_max: usize) -> Result<Option<usize>, HeadError> {
     HeadScan::default().next(bytes, bytes_max)
 }
 
-/// The line at the start of `bytes`, without its CRLF, and the bytes behind it. `None` if there is no CRLF.
+/// Returns the line at the start of `bytes`, without its CRLF, and the bytes behind it. Returns `None` if there is no CRLF.
 pub(super) fn take_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let len = bytes.iter().position(|byte| *byte == b'\r')?;
     Some((bytes.get(..len)?, bytes.get(len..)?.strip_prefix(b"\r\n")?))
 }
 
-/// One field line, as name and value without white space around it (RFC 9112, section 5).
+/// Parses a field line. Returns its name, and its value without white space around it (RFC 9112, section 5).
 fn parse_field(line: &[u8], message: Message) -> Result<(&str, &[u8]), HeadError> {
     let bad = HeadError::bad("a field of the head has a bad name");
     let colon = line.iter().position(|byte| *byte == b':').ok_or(bad)?;
     let (name, value) = (line.get(..colon).unwrap_or_default(), line.get(colon + 1..).unwrap_or_default());
     let name = match message {
-        // RFC 9112, section 5.1: a request with white space before the colon must be refused, because some parsers
-        // take `Content-Length :` for a field of another name.
+        // RFC 9112, section 5.1: a request with white space before the colon must be refused, because some parsers read
+        // `Content-Length :` as a field with another name.
         Message::Request => name,
-        // The same section: a proxy must remove that white space from a response. The head is written anew from what
-        // is parsed here, so a client never sees it.
+        // RFC 9112, section 5.1: a proxy must remove this white space from a response. The forwarded head is written from
+        // the parsed fields, so the client does not get it.
         Message::Response => trim_end(name),
     };
     Ok((token(name).ok_or(bad)?, trim(value)))
@@ -227,22 +226,22 @@ pub(super) fn token(bytes: &[u8]) -> Option<&str> {
     (!bytes.is_empty() && bytes.iter().all(is_tchar)).then_some(text)
 }
 
-/// The version that a first line names: `HTTP/`, a digit, a dot, a digit (RFC 9112, section 2.3). `None` if it names
-/// none.
+/// Parses the version of a first line: `HTTP/`, a digit, a dot, a digit (RFC 9112, section 2.3). Returns `None` if the word
+/// is no version.
 pub(super) fn version(word: &[u8]) -> Option<Result<Version, HeadError>> {
     match word.strip_prefix(b"HTTP/")? {
         b"1.0" => Some(Ok(Version::Http10)),
         [b'1', b'.', minor] if minor.is_ascii_digit() => Some(Ok(Version::Http11)),
-        // RFC 9110, section 15.6.6: this status is only for a message that is HTTP at all.
+        // RFC 9110, section 15.6.6: 505 is for messages of another major version of HTTP.
         [major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
-            Some(Err(HeadError { status: 505, text: "only HTTP/1.0 and HTTP/1.1 are spoken here" }))
+            Some(Err(HeadError { status: 505, text: "only HTTP/1.0 and HTTP/1.1 are supported" }))
         }
         _ => None,
     }
 }
 
-/// Reads Content-Length and Transfer-Encoding (RFC 9112, section 6). Whatever leaves room for a second opinion on the
-/// length of the body is an error, also where the RFC would let a recipient repair it.
+/// Parses Content-Length and Transfer-Encoding (RFC 9112, section 6). Fields that two parsers could understand as different
+/// lengths are an error, even if the RFC permits a recipient to repair them.
 pub(super) fn framing(fields: &Fields<'_>, version: Version) -> Result<Framing, HeadError> {
     let length = fields.single("content-length", "more than one Content-Length")?;
     let coding = fields.single("transfer-encoding", "more than one Transfer-Encoding")?;
@@ -259,7 +258,7 @@ pub(super) fn framing(fields: &Fields<'_>, version: Version) -> Result<Framing, 
     if coding.eq_ignore_ascii_case(b"chunked") {
         return Ok(Framing { length: None, chunked: true });
     }
-    // RFC 9112, section 6.3, item 4: without a final `chunked` the length is unknown; with it only the coding is.
+    // RFC 9112, section 6.3, item 4: the length is unknown without a final `chunked`. With it, only the coding is unknown.
     match coding.rsplit(|byte| *byte == b',').next() {
         Some(last) if trim(last).eq_ignore_ascii_case(b"chunked") => {
             Err(HeadError { status: 501, text: "a Transfer-Encoding other than chunked" })
@@ -268,14 +267,14 @@ pub(super) fn framing(fields: &Fields<'_>, version: Version) -> Result<Framing, 
     }
 }
 
-/// 1*DIGIT that fits into 64 bits (RFC 9110, section 8.6): no sign, no list, no white space inside.
+/// Parses 1*DIGIT that fits into 64 bits (RFC 9110, section 8.6): no sign, no list, no white space.
 pub(super) fn number(value: &[u8]) -> Result<u64, HeadError> {
     let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     let text = str::from_utf8(value).ok().filter(|_| digits);
-    text.and_then(|text| text.parse().ok()).ok_or(HeadError::bad("a number in the head that is not one of 64 bits"))
+    text.and_then(|text| text.parse().ok()).ok_or(HeadError::bad("a number in the head is not 1*DIGIT within 64 bits"))
 }
 
-/// Without optional white space on both ends (RFC 9110, section 5.6.3), which is less than what `trim_ascii` takes.
+/// Removes optional white space (RFC 9110, section 5.6.3) from both ends. `trim_ascii` would remove line ends, too.
 pub(super) fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
@@ -291,12 +290,12 @@ fn trim_end(mut name: &[u8]) -> &[u8] {
     name
 }
 
-/// Control characters, except the tab, which is white space (RFC 9110, section 5.5).
+/// Returns true for control characters other than the tab, which is white space (RFC 9110, section 5.5).
 pub(super) fn is_control(byte: u8) -> bool {
     byte.is_ascii_control() && byte != b'\t'
 }
 
-/// The names only: values hold passwords and cookies.
+/// Shows the names only, because values contain passwords and cookies.
 impl fmt::Debug for Fields<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter().map(|field| field.0)).finish()
@@ -328,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_line_is_refused_at_once() {
+    fn a_malformed_line_is_refused_at_its_first_wrong_byte() {
         for bytes in [&b"a\n"[..], b"a\r\r", b"a\rb", b"a\r\n b", b"a\r\n\tb", b"a\0", b"a\x7f", b"\x16\x03\x01", b"\n"]
         {
             assert_eq!(head_len(bytes, 100).unwrap_err().status, 400, "{:?}", bytes.escape_ascii().to_string());
@@ -336,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_has_a_limit() {
+    fn a_head_that_is_too_long_is_refused() {
         assert_eq!(head_len(b"a\r\n\r\n", 5), Ok(Some(5)));
         assert_eq!(head_len(b"a\r\n\r\n", 4).unwrap_err().status, 431);
         assert_eq!(head_len(b"abcd", 4).unwrap_err().status, 431);
@@ -344,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_digits() {
+    fn a_number_has_only_digits_and_fits_into_64_bits() {
         assert_eq!(number(b"0"), Ok(0));
         assert_eq!(number(b"18446744073709551615"), Ok(u64::MAX));
         for value in [&b""[..], b"+1", b"-1", b"1 1", b"1,1", b"0x1", b"18446744073709551616", b"1_0", b"\xb2"] {
@@ -353,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn two_opinions_on_the_length_are_refused() {
+    fn fields_that_could_mean_two_lengths_are_refused() {
         let (cl, te): (_, (&str, &[u8])) = (("content-length", &b"5"[..]), ("Transfer-Encoding", b"chunked"));
         for (list, status) in [
             (&[cl, cl][..], 400),

@@ -31,8 +31,8 @@ use super::access::AccessPolicy;
 use super::auth_penalties::FAILURES_PER_CONNECTION;
 use super::{FrontEndSpec, Make};
 use chunked::ChunkedReader;
-use exchange::{Exchange, Step};
-use head::{Asked, Body, HeadError};
+use exchange::{Exchange, Progress};
+use head::{Body, HeadError, RequestKind};
 use request::{Form, RequestHead};
 
 /// The HTTP front end in the registry.
@@ -72,7 +72,7 @@ enum State {
     Exchange(Box<Exchange>),
     /// The login has failed, and its answer is delayed. Holds true if the connection is kept, and how the request frames
     /// the answer.
-    Denied(bool, Asked),
+    Denied(bool, RequestKind),
     /// No further input is read.
     Over,
 }
@@ -102,7 +102,7 @@ impl Http {
             }
             Err(HeadError { status, text }) => {
                 request::asked(input).into_iter().for_each(|asked| cx.set_asked_text(&asked));
-                self.refuse(cx, status, text, Reason::ProtocolError, Asked::Other);
+                self.refuse(cx, status, text, Reason::ProtocolError, RequestKind::Other);
                 input.len()
             }
         }
@@ -117,7 +117,7 @@ impl Http {
                 cx.set_kind("http");
                 self.leave_origin(cx);
                 self.state = State::Tunneling;
-                self.connect(cx, Rc::new(target.clone()), Asked::Connect);
+                self.connect(cx, Rc::new(target.clone()), RequestKind::Connect);
             }
             Form::Absolute(absolute) => {
                 let target = Rc::new(absolute.target.clone());
@@ -130,12 +130,12 @@ impl Http {
                 // 9.2 and 9.3.1), and the event for it may not have arrived yet.
                 if self.origin.as_ref() == Some(&target) && cx.is_silent(Role::Dest) {
                     cx.set_stage(Stage::Established);
-                    return self.begin(cx, exchange.on_a_used_connection());
+                    return self.begin(cx, exchange.on_kept_connection());
                 }
-                let asked = exchange.asked();
+                let kind = exchange.kind();
                 self.leave_origin(cx);
                 self.state = State::Dialing(exchange);
-                self.connect(cx, target, asked);
+                self.connect(cx, target, kind);
             }
         }
     }
@@ -150,11 +150,11 @@ impl Http {
         }
         let keeps = head.keep_alive && head.body == Body::None;
         if head.proxy_authorization.is_none() {
-            self.deny(cx, keeps, head.asked());
+            self.deny(cx, keeps, head.kind());
             return false;
         }
         self.failures += 1;
-        self.state = State::Denied(keeps && self.failures < FAILURES_PER_CONNECTION, head.asked());
+        self.state = State::Denied(keeps && self.failures < FAILURES_PER_CONNECTION, head.kind());
         match self.access.login_failed(cx) {
             Some(delay) => {
                 cx.hold(Role::Source);
@@ -171,10 +171,10 @@ impl Http {
     }
 
     /// Answers 407, which asks for a user and a password.
-    fn deny(&mut self, cx: &mut Cx<'_>, keeps: bool, asked: Asked) {
+    fn deny(&mut self, cx: &mut Cx<'_>, keeps: bool, kind: RequestKind) {
         let keeps = keeps && !cx.core().is_draining();
         let text = "the proxy asks for a user and a password";
-        cx.reply(&reply::error_response(407, text, Some(reply::PROXY_AUTHENTICATE), keeps, asked));
+        cx.reply(&reply::error_response(407, text, Some(reply::PROXY_AUTHENTICATE), keeps, kind));
         if keeps {
             return self.await_request(cx);
         }
@@ -183,10 +183,10 @@ impl Http {
         cx.finish(Reason::AuthFailed);
     }
 
-    fn connect(&mut self, cx: &mut Cx<'_>, target: Rc<Target>, asked: Asked) {
+    fn connect(&mut self, cx: &mut Cx<'_>, target: Rc<Target>, kind: RequestKind) {
         match self.access.connect(cx, Rc::clone(&target)) {
             Ok(()) => self.origin = Some(target),
-            Err(failure) => self.fail(cx, &failure, asked),
+            Err(failure) => self.fail(cx, &failure, kind),
         }
     }
 
@@ -201,25 +201,25 @@ impl Http {
         if exchange.begin(cx) {
             self.state = State::Exchange(exchange);
         } else {
-            self.refuse(cx, 503, "no room to send the request", Reason::LimitReached, exchange.asked());
+            self.refuse(cx, 503, "the buffers have no room for the request", Reason::LimitReached, exchange.kind());
         }
     }
 
     fn exchange(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
         let State::Exchange(exchange) = &mut self.state else { return input.len() };
-        let (consumed, step) = match cx.role() {
+        let (consumed, progress) = match cx.role() {
             Role::Source => exchange.client_sent(cx, input),
             Role::Dest => exchange.origin_sent(cx, input),
         };
-        self.follow(cx, step);
+        self.follow(cx, progress);
         consumed
     }
 
-    fn follow(&mut self, cx: &mut Cx<'_>, step: Step) {
+    fn follow(&mut self, cx: &mut Cx<'_>, progress: Progress) {
         let State::Exchange(exchange) = &self.state else { return };
-        match step {
-            Step::Going => {}
-            Step::Done { keep_client, keep_origin } => {
+        match progress {
+            Progress::Going => {}
+            Progress::Done { keep_client, keep_origin } => {
                 if keep_client && !cx.core().is_draining() {
                     if !keep_origin {
                         self.leave_origin(cx);
@@ -230,27 +230,27 @@ impl Http {
                     cx.finish(Reason::DestFin);
                 }
             }
-            Step::BadRequest(text) => {
-                let asked = exchange.asked();
+            Progress::BadRequest(text) => {
+                let kind = exchange.kind();
                 // A reset tells the server that the body is incomplete.
                 cx.reset_dest();
-                self.refuse(cx, 400, text, Reason::ProtocolError, asked);
+                self.refuse(cx, 400, text, Reason::ProtocolError, kind);
             }
-            Step::Switched => {
+            Progress::Switched => {
                 self.state = State::Over;
                 cx.relay();
             }
-            Step::BadGateway(text) => {
+            Progress::BadGateway(text) => {
                 cx.blame(Fault::Dest);
-                let asked = exchange.asked();
-                self.refuse(cx, 502, text, Reason::ProtocolError, asked);
+                let kind = exchange.kind();
+                self.refuse(cx, 502, text, Reason::ProtocolError, kind);
             }
-            Step::Refused(status, reason, text) => {
+            Progress::Refused(status, reason, text) => {
                 cx.blame(if reason == Reason::LimitReached { Fault::Proxy } else { Fault::Dest });
-                let asked = exchange.asked();
-                self.refuse(cx, status, text, reason, asked);
+                let kind = exchange.kind();
+                self.refuse(cx, status, text, reason, kind);
             }
-            Step::Cut(reason, text) => {
+            Progress::Cut(reason, text) => {
                 self.state = State::Over;
                 cx.set_detail(text);
                 cx.blame(match (reason, cx.role()) {
@@ -269,17 +269,17 @@ impl Http {
         cx.resume(Role::Source);
     }
 
-    fn fail(&mut self, cx: &mut Cx<'_>, failure: &Failure, asked: Asked) {
+    fn fail(&mut self, cx: &mut Cx<'_>, failure: &Failure, kind: RequestKind) {
         self.origin = None;
         let text = failure.to_string();
-        self.refuse(cx, status_for(failure.reason), &text, failure.reason, asked);
+        self.refuse(cx, status_for(failure.reason), &text, failure.reason, kind);
     }
 
     /// Answers with an error and closes the connection, because the start of the next request is unknown.
-    fn refuse(&mut self, cx: &mut Cx<'_>, status: u16, text: &str, reason: Reason, asked: Asked) {
+    fn refuse(&mut self, cx: &mut Cx<'_>, status: u16, text: &str, reason: Reason, kind: RequestKind) {
         self.state = State::Over;
         cx.set_detail(text);
-        cx.reply(&reply::error_response(status, text, None, false, asked));
+        cx.reply(&reply::error_response(status, text, None, false, kind));
         cx.finish(reason);
     }
 
@@ -287,17 +287,17 @@ impl Http {
     fn origin_ended(&mut self, cx: &mut Cx<'_>, reset: bool) {
         match &mut self.state {
             State::Exchange(exchange) => {
-                if exchange.may_be_tried_again() {
+                if exchange.can_be_retried() {
                     // The server closed a kept connection, as it may at any time, and has not seen the request (RFC 9112,
                     // section 9.3.1).
-                    let exchange = exchange.again();
-                    let (origin, asked) = (self.origin.clone(), exchange.asked());
+                    let exchange = exchange.retry();
+                    let (origin, kind) = (self.origin.clone(), exchange.kind());
                     self.leave_origin(cx);
                     self.state = State::Dialing(Box::new(exchange));
-                    return origin.into_iter().for_each(|origin| self.connect(cx, origin, asked));
+                    return origin.into_iter().for_each(|origin| self.connect(cx, origin, kind));
                 }
-                let step = exchange.origin_ended(reset);
-                self.follow(cx, step);
+                let progress = exchange.origin_ended(reset);
+                self.follow(cx, progress);
             }
             _ => self.leave_origin(cx),
         }
@@ -327,8 +327,8 @@ impl Handler for Http {
 
     fn writable(&mut self, cx: &mut Cx<'_>) {
         if let (State::Exchange(exchange), Role::Source) = (&mut self.state, cx.role()) {
-            let step = exchange.send_head(cx);
-            self.follow(cx, step);
+            let progress = exchange.send_head(cx);
+            self.follow(cx, progress);
         }
     }
 
@@ -342,15 +342,15 @@ impl Handler for Http {
                 cx.set_stage(Stage::Established);
                 self.begin(cx, exchange);
             }
-            (State::Dialing(exchange), Err(failure)) => self.fail(cx, failure, exchange.asked()),
-            (_, Err(failure)) => self.fail(cx, failure, Asked::Connect),
+            (State::Dialing(exchange), Err(failure)) => self.fail(cx, failure, exchange.kind()),
+            (_, Err(failure)) => self.fail(cx, failure, RequestKind::Connect),
             (_, Ok(())) => {}
         }
     }
 
     fn woken(&mut self, cx: &mut Cx<'_>) {
-        if let State::Denied(keeps, asked) = self.state {
-            self.deny(cx, keeps, asked);
+        if let State::Denied(keeps, kind) = self.state {
+            self.deny(cx, keeps, kind);
         }
     }
 
@@ -363,14 +363,14 @@ impl Handler for Http {
             return cx.end(Reason::IdleTimeout);
         }
         if let State::Exchange(exchange) = &self.state {
-            let step = exchange.timed_out();
-            return self.follow(cx, step);
+            let progress = exchange.timed_out();
+            return self.follow(cx, progress);
         }
         if !self.has_spoken {
             // Browsers open connections in advance, and could take a 408 for the response to their first request.
             return cx.end(Reason::HandshakeTimeout);
         }
-        self.refuse(cx, 408, "the request did not come in time", Reason::HandshakeTimeout, Asked::Other);
+        self.refuse(cx, 408, "the request did not come in time", Reason::HandshakeTimeout, RequestKind::Other);
     }
 
     fn ended(&mut self, cx: &mut Cx<'_>, cause: Cause) {

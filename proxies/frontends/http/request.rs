@@ -1,100 +1,99 @@
-//! The head of a request to an HTTP proxy (RFC 9110, 9112): CONNECT, or an absolute `http://` URI.
+//! The parser of request heads for an HTTP proxy (RFC 9110, 9112): CONNECT, or an absolute `http://` URI.
 //!
-//! [`parse_request`] is given all that was received and not yet consumed; it answers `Ok(None)` while the head is not
-//! whole. What it answers borrows from these bytes, so a handler rewrites the head in the same call and keeps only
-//! numbers and the target. A [`HeadError`] is answered with its status, and then the connection is closed: nobody knows
-//! where the next request would begin.
+//! [`parse_request`] takes all bytes that were received and not consumed, and returns `Ok(None)` while the head is
+//! incomplete. The returned head borrows from these bytes, so the handler rewrites it in the same call and keeps only numbers
+//! and the target. After a [`HeadError`] the connection is closed, because the start of the next request is unknown.
 //!
-//! This file must never look a name up, and never accept a request whose end two parsers could see in two places.
+//! This file must never resolve a name, and never accept a request whose end another parser could see elsewhere.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use seaprox::Target;
 
-use super::head::{self, Asked, Body, Fields, Framing, HeadError, Message, Version};
+use super::head::{self, Body, Fields, Framing, HeadError, Message, RequestKind, Version};
 
 /// The head of a request.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RequestHead<'a> {
-    /// As sent; methods are case-sensitive (RFC 9110, section 9.1).
+    /// The method as sent; methods are case-sensitive (RFC 9110, section 9.1).
     pub method: &'a str,
-    /// What is asked for, and where.
+    /// The request target.
     pub form: Form<'a>,
     /// The client's version.
     pub version: Version,
-    /// Whether the client's connection outlives the response (RFC 9112, section 9.3). An HTTP/1.0 client's never does:
-    /// a proxy is not to believe its `keep-alive`, which a proxy before it may have passed on by mistake.
+    /// True if the client's connection persists after the response (RFC 9112, section 9.3). The connection of an HTTP/1.0
+    /// client never persists: its `keep-alive` may have been passed on by an earlier proxy by mistake.
     pub keep_alive: bool,
-    /// What follows the head. Never [`Body::UntilClose`], and [`Body::None`] for CONNECT.
+    /// The framing of the body. Never [`Body::UntilClose`], and always [`Body::None`] for CONNECT.
     pub body: Body,
-    /// The value of Proxy-Authorization, such as `Basic am9lOg==`. A secret.
+    /// The value of Proxy-Authorization, such as `Basic am9lOg==`. It is a secret.
     pub proxy_authorization: Option<&'a str>,
-    /// The client waits for `100 Continue` before it sends the body (RFC 9110, section 10.1.1).
+    /// True if the client waits for `100 Continue` before it sends the body (RFC 9110, section 10.1.1).
     pub expect_continue: bool,
-    /// Every field as received.
+    /// All fields as received.
     pub fields: Fields<'a>,
-    /// How many proxies OPTIONS or TRACE may pass after this one (RFC 9110, section 7.6.2).
+    /// The number of proxies that OPTIONS or TRACE may pass after this one (RFC 9110, section 7.6.2).
     pub(super) max_forwards: Option<u64>,
 }
 
-/// The forms of a request target that a proxy is asked with (RFC 9112, section 3.2).
+/// The forms of a request target for a proxy (RFC 9112, section 3.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Form<'a> {
-    /// authority-form: a tunnel.
+    /// authority-form: the target of a tunnel.
     Connect(Target),
-    /// absolute-form: a request to be forwarded.
+    /// absolute-form: the URI of a request to be forwarded.
     Absolute(Absolute<'a>),
 }
 
-/// An absolute `http://` URI, taken apart.
+/// The parts of an absolute `http://` URI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Absolute<'a> {
-    /// Where the request is to go.
+    /// The origin server.
     pub target: Target,
-    /// Host and port as written, for the Host field; no user information. An address may have a zone.
+    /// Host and port as written, for the Host field; without user information. An address may have a zone.
     pub authority: &'a str,
     /// The request target for the origin server: origin-form, or `*` (RFC 9112, section 3.2.4). It may hold bytes from
     /// 0x80 on, as the client sent them.
     pub path: Cow<'a, [u8]>,
 }
 
-/// What the writer of a response has to know of the client.
+/// The properties of the client on which its response depends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
     /// The version of its request.
     pub version: Version,
-    /// Whether its connection may be kept after the response.
+    /// True if its connection may be kept after the response.
     pub keep_alive: bool,
 }
 
 impl RequestHead<'_> {
-    /// What decides how the response is framed.
-    pub fn asked(&self) -> Asked {
+    /// Returns the kind of the request, on which the framing of the response depends.
+    pub fn kind(&self) -> RequestKind {
         match self.method {
-            "HEAD" => Asked::Head,
-            "CONNECT" => Asked::Connect,
-            _ => Asked::Other,
+            "HEAD" => RequestKind::Head,
+            "CONNECT" => RequestKind::Connect,
+            _ => RequestKind::Other,
         }
     }
 
-    /// Returns true if the client asks for another protocol on this connection (RFC 9110, section 7.8). HTTP/1.0 has no
-    /// Upgrade. Upgrade in a request with a body is ignored, as a proxy may do.
+    /// Returns true if the client asks to switch to another protocol (RFC 9110, section 7.8). Upgrade is ignored in HTTP/1.0,
+    /// which does not define it, and in a request with a body, as a proxy may do.
     pub fn asks_upgrade(&self) -> bool {
         let is_asked =
             self.fields.has_element("connection", "upgrade") && self.fields.named("upgrade").next().is_some();
         self.version == Version::Http11 && is_asked && matches!(self.body, Body::None | Body::Length(0))
     }
 
-    /// What the writer of the response has to know.
+    /// Returns the properties of the client on which the response depends.
     pub fn client(&self) -> Client {
         Client { version: self.version, keep_alive: self.keep_alive }
     }
 }
 
-/// Takes a request head off the front of `bytes`, with the empty lines before it (RFC 9112, section 2.2). The answer
-/// is the head and how many bytes it took. Heads of more than `head_bytes_max` bytes are refused; the caller must be
-/// able to hold that many.
+/// Parses the request head at the start of `bytes`, after empty lines (RFC 9112, section 2.2). Returns the head and the
+/// number of consumed bytes. Heads of more than `head_bytes_max` bytes are refused; the caller must be able to hold this
+/// many.
 pub fn parse_request(bytes: &[u8], head_bytes_max: usize) -> Result<Option<(RequestHead<'_>, usize)>, HeadError> {
     let (empty_len, rest) = skip_empty_lines(bytes);
     let Some(head_len) = head::head_len(rest, head_bytes_max.saturating_sub(empty_len))? else { return Ok(None) };
@@ -112,8 +111,8 @@ struct Line<'a> {
     version: Version,
 }
 
-/// Three words with one space between them each. Other white space is not taken for a space, although RFC 9112, section
-/// 3, would let a recipient do so: two programs could then see two targets.
+/// Parses three words separated by single spaces. Other white space is not a separator, although RFC 9112, section 3, permits
+/// it: two parsers could then see two targets.
 fn parse_line(line: &[u8]) -> Result<Line<'_>, HeadError> {
     let mut words = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next())
@@ -122,17 +121,17 @@ fn parse_line(line: &[u8]) -> Result<Line<'_>, HeadError> {
     };
     let version = head::version(version).ok_or(HeadError::bad(BAD_LINE))??;
     let method = head::token(method).ok_or(HeadError::bad(BAD_LINE))?;
-    // RFC 3986, section 2: a URI is visible ASCII. RFC 9112, section 3.2: without a fragment. Bytes from 0x80 on are no
-    // URI either, but clients send names of files as they are, and every server takes them. They are passed on as they
-    // came: RFC 9112, section 3.2, warns of correcting a target, because filters behind could then be bypassed.
+    // RFC 3986, section 2: a URI is visible ASCII. RFC 9112, section 3.2: without a fragment. Bytes from 0x80 on are not
+    // permitted in a URI, but clients send file names with them, and servers accept them. They are passed on unchanged: RFC
+    // 9112, section 3.2, warns of correcting a target, because this could bypass filters behind the proxy.
     let is_taken = |byte: &u8| byte.is_ascii_graphic() && *byte != b'#' || !byte.is_ascii();
     if target.is_empty() || !target.iter().all(is_taken) {
-        return Err(HeadError::bad("the request target has a character that no URI has"));
+        return Err(HeadError::bad("the request target has a character that is not allowed in a URI"));
     }
     Ok(Line { method, target, version })
 }
 
-/// Everything that the fields say together.
+/// Checks the fields, and returns the head.
 fn check<'a>(line: &Line<'a>, fields: Fields<'a>) -> Result<RequestHead<'a>, HeadError> {
     let &Line { method, target, version } = line;
     let framing = head::framing(&fields, version)?;
@@ -148,18 +147,19 @@ fn check<'a>(line: &Line<'a>, fields: Fields<'a>) -> Result<RequestHead<'a>, Hea
         method,
         form,
         version,
-        // Proxy-Connection was never specified, but who says `close` in it means it (RFC 9112, appendix C.2.2).
+        // Proxy-Connection was never specified, but a client that sends `close` in it wants a close (RFC 9112, appendix
+        // C.2.2).
         keep_alive: version == Version::Http11 && !closes("connection") && !closes("proxy-connection"),
         body,
         proxy_authorization: authorization.map(as_ascii).transpose()?,
-        // RFC 9110, section 10.1.1: to be ignored in HTTP/1.0.
+        // RFC 9110, section 10.1.1: ignored in HTTP/1.0.
         expect_continue: version == Version::Http11 && fields.has_element("expect", "100-continue"),
         max_forwards: max_forwards(method, &fields)?,
         fields,
     })
 }
 
-/// Counts the bytes of the empty lines at the front, and returns what stands behind them.
+/// Returns the length of the empty lines at the start, and the bytes behind them.
 pub(super) fn skip_empty_lines(bytes: &[u8]) -> (usize, &[u8]) {
     let mut rest = bytes;
     while let [b'\r', b'\n', behind @ ..] = rest {
@@ -168,7 +168,7 @@ pub(super) fn skip_empty_lines(bytes: &[u8]) -> (usize, &[u8]) {
     (bytes.len() - rest.len(), rest)
 }
 
-/// RFC 9112, section 6.3, items 4 to 7.
+/// Returns the framing of a request body (RFC 9112, section 6.3, items 4 to 7).
 fn request_body(framing: Framing) -> Body {
     match framing {
         Framing { chunked: true, .. } => Body::Chunked,
@@ -177,8 +177,8 @@ fn request_body(framing: Framing) -> Body {
     }
 }
 
-/// RFC 9110, section 9.3.6: CONNECT has no content, and what follows the head belongs to the tunnel. A client that
-/// announces content means something else. A length of 0 is said by some, and harmless.
+/// Checks that CONNECT has no content: the bytes behind its head belong to the tunnel (RFC 9110, section 9.3.6). A length of
+/// 0, which some clients send, is accepted.
 fn connect_body(framing: Framing) -> Result<Body, HeadError> {
     if framing.chunked || framing.length.is_some_and(|length| length > 0) {
         return Err(HeadError::bad("CONNECT with a body"));
@@ -186,20 +186,21 @@ fn connect_body(framing: Framing) -> Result<Body, HeadError> {
     Ok(Body::None)
 }
 
-/// RFC 9112, section 3.2: one Host field, at least from HTTP/1.1 on. A proxy does not use it (section 3.2.2), but a
-/// request that has two of them, or nonsense in it, was made to be misunderstood. CONNECT without Host is common and
-/// says nothing less: its head is not forwarded.
+/// Checks the Host field: HTTP/1.1 requires exactly one (RFC 9112, section 3.2). The proxy does not use it (section 3.2.2),
+/// but two Host fields or a malformed one are the sign of an attack. CONNECT without Host is common and accepted, because its
+/// head is not forwarded.
 fn check_host(fields: &Fields<'_>, version: Version, form: &Form<'_>) -> Result<(), HeadError> {
     let host = fields.single("host", "more than one Host")?;
-    let fair = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:[]%".contains(byte);
+    let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:[]%".contains(byte);
     match (host, form) {
-        (Some(host), _) if !host.iter().all(fair) => Err(HeadError::bad("a Host that is no host")),
+        (Some(host), _) if !host.iter().all(is_allowed) => Err(HeadError::bad("a malformed Host")),
         (None, Form::Absolute(_)) if version == Version::Http11 => Err(HeadError::bad("no Host")),
         _ => Ok(()),
     }
 }
 
-/// RFC 9110, section 7.6.2. A request that must go no further would have to be answered here, and there is no answer.
+/// Parses Max-Forwards (RFC 9110, section 7.6.2) and counts this proxy. A request with 0 is for the proxy itself, which has
+/// no answer to it.
 fn max_forwards(method: &str, fields: &Fields<'_>) -> Result<Option<u64>, HeadError> {
     if !matches!(method, "OPTIONS" | "TRACE") {
         return Ok(None);
@@ -212,7 +213,7 @@ fn max_forwards(method: &str, fields: &Fields<'_>) -> Result<Option<u64>, HeadEr
     }
 }
 
-/// `host:port`, with a port (RFC 9110, section 9.3.6).
+/// Parses `host:port`; the port is required (RFC 9110, section 9.3.6).
 fn parse_authority_form(uri: &[u8]) -> Result<Target, HeadError> {
     let bad = HeadError::bad("CONNECT needs HOST:PORT");
     match split_port(ascii_text(uri).ok_or(bad)?) {
@@ -221,7 +222,8 @@ fn parse_authority_form(uri: &[u8]) -> Result<Target, HeadError> {
     }
 }
 
-/// RFC 9112, section 3.2.2, and RFC 3986, sections 3 and 4.3. Only the path and the query may hold bytes from 0x80 on.
+/// Parses an absolute URI (RFC 9112, section 3.2.2, and RFC 3986, sections 3 and 4.3). Only path and query may contain bytes
+/// from 0x80 on.
 fn parse_absolute<'a>(method: &str, uri: &'a [u8]) -> Result<Absolute<'a>, HeadError> {
     let for_proxies = HeadError::bad("this is a proxy: it needs an absolute http:// URI, or CONNECT");
     let separator = uri.windows(3).position(|three| three == b"://").ok_or(for_proxies)?;
@@ -237,7 +239,7 @@ fn parse_absolute<'a>(method: &str, uri: &'a [u8]) -> Result<Absolute<'a>, HeadE
     let bad = HeadError::bad("the URI has no usable host and port");
     let authority = without_user(ascii_text(authority).ok_or(bad)?)?;
     let (host, port) = split_port(authority).ok_or(bad)?;
-    // RFC 3986, section 3.2.3: the port may be left out behind its colon too.
+    // RFC 3986, section 3.2.3: the port behind the colon may be empty.
     let target = target(host, port.filter(|port| !port.is_empty()).unwrap_or("80")).ok_or(bad)?;
     let path = match path {
         // RFC 9112, section 3.2.4.
@@ -249,11 +251,11 @@ fn parse_absolute<'a>(method: &str, uri: &'a [u8]) -> Result<Absolute<'a>, HeadE
     Ok(Absolute { target, authority: authority.strip_suffix(':').unwrap_or(authority), path })
 }
 
-/// The host and port that a request names which cannot be served, as they came, for the log: never the path, the query or
-/// the user information, which hold secrets.
+/// Returns the host and port of a refused request as received, for the log: never the path, the query or the user
+/// information, which may contain secrets.
 ///
-/// A password may hold any of the bytes that end a host, so an `@` anywhere behind such a byte leaves nothing to tell. The
-/// same is true of a line that has not come to its end: the `@` may be in the rest.
+/// A password may contain the bytes that end a host. So nothing is returned if an `@` follows such a byte, or if the line is
+/// incomplete and an `@` could follow.
 pub fn asked(input: &[u8]) -> Option<String> {
     let (_, input) = skip_empty_lines(input);
     let (line, _) = head::take_line(input)?;
@@ -269,7 +271,7 @@ pub fn asked(input: &[u8]) -> Option<String> {
     let cut = rest.iter().position(|byte| matches!(byte, b' ' | b'/' | b'?' | b'#')).unwrap_or(rest.len());
     let (authority, behind) = rest.split_at_checked(cut)?;
     let host = authority.rsplit(|byte| *byte == b'@').next()?;
-    // Some programs escape the `@` too.
+    // Some programs escape the `@` as `%40`.
     if behind.contains(&b'@') || authority.windows(3).any(|three| three == b"%40") {
         return None;
     }
@@ -278,14 +280,14 @@ pub fn asked(input: &[u8]) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Bytes of a host and a port that the log tells.
+/// Bytes of host and port that are logged: a name of 255 bytes, a colon, a port.
 const ASKED_BYTES_MAX: usize = 261;
 
-/// Removes the user information from an authority (RFC 3986, section 3.2.1). The origin server must never see it: RFC
-/// 9110, section 4.2.4, has senders leave it out, and a client that means to log in sends Authorization as well.
+/// Removes the user information from an authority (RFC 3986, section 3.2.1). Senders must not send it to the origin server
+/// (RFC 9110, section 4.2.4); a client that logs in sends Authorization as well.
 ///
-/// Only user information in the grammar of RFC 3986 is removed. With a second `@` or a backslash in it two programs
-/// could see two hosts, so that is refused.
+/// User information outside of the grammar of RFC 3986, for example with a second `@` or a backslash, is refused, because two
+/// parsers could see two hosts.
 fn without_user(authority: &str) -> Result<&str, HeadError> {
     let Some((user, host)) = authority.split_once('@') else { return Ok(authority) };
     let mut rest = user.as_bytes();
@@ -294,18 +296,18 @@ fn without_user(authority: &str) -> Result<&str, HeadError> {
             [] if !host.contains('@') => return Ok(host),
             [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => rest,
             [byte, rest @ ..] if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:".contains(byte) => rest,
-            _ => return Err(HeadError::bad("user information in the URI that cannot be read")),
+            _ => return Err(HeadError::bad("malformed user information in the URI")),
         };
     }
 }
 
-/// RFC 3986, section 3.1.
+/// Returns true if the text is a scheme (RFC 3986, section 3.1).
 fn is_scheme(text: &[u8]) -> bool {
     text.first().is_some_and(u8::is_ascii_alphabetic)
         && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte))
 }
 
-/// Host, with brackets if it has them, and what stands behind the colon (RFC 3986, section 3.2).
+/// Splits an authority into the host, with its brackets, and the port behind the colon (RFC 3986, section 3.2).
 fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
     let host_len = match authority.starts_with('[') {
         true => authority.find(']')? + 1,
@@ -320,7 +322,7 @@ fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
 fn target(host: &str, port: &str) -> Option<Target> {
     let digits = (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
     let port = port.parse().ok().filter(|port| digits && *port > 0)?;
-    // In a URI the sign before the zone of an address is escaped (RFC 6874, section 2).
+    // A URI escapes the `%` before the zone of an address as `%25` (RFC 6874, section 2).
     let host = if host.starts_with('[') { host.replacen("%25", "%", 1) } else { host.to_owned() };
     Target::from_host(&host, port).ok()
 }
@@ -329,7 +331,7 @@ fn ascii_text(bytes: &[u8]) -> Option<&str> {
     str::from_utf8(bytes).ok().filter(|text| text.is_ascii())
 }
 
-/// Says nothing of the values of fields, which hold secrets.
+/// Shows no values of fields, because they contain secrets.
 impl fmt::Debug for RequestHead<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("RequestHead");
@@ -339,7 +341,7 @@ impl fmt::Debug for RequestHead<'_> {
     }
 }
 
-const BAD_LINE: &str = "the request line cannot be read";
+const BAD_LINE: &str = "a malformed request line";
 
 #[cfg(test)]
 mod tests;

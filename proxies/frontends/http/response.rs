@@ -1,75 +1,79 @@
-//! The head of an origin server's response (RFC 9110, 9112).
+//! The parser of response heads of origin servers (RFC 9110, 9112).
 //!
-//! [`parse_response`] is given all that was received and not yet consumed; it answers `Ok(None)` while the head is not
-//! whole. The same rules hold as for requests: a response that two parsers could end in two places is refused, because
-//! the client's next response would be read from it. A refused response is a 502 for the client.
+//! [`parse_response`] takes all bytes that were received and not consumed, and returns `Ok(None)` while the head is
+//! incomplete. As for requests, a response whose end another parser could see elsewhere is refused: its client would take the
+//! rest for the next response. The client gets a 502 instead.
 //!
-//! This file must never send anything, and never accept a framing field that it does not understand.
+//! This file must never accept a framing field that it does not understand.
 
-use super::head::{self, Asked, Body, Fields, Framing, HeadError, Message, Version};
+use super::head::{self, Body, Fields, Framing, HeadError, Message, RequestKind, Version};
 
 /// The head of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseHead<'a> {
     /// 100 to 599.
     pub status: u16,
-    /// The phrase behind it; may be empty.
+    /// The phrase behind the status; may be empty.
     pub reason: &'a str,
     /// The server's version.
     pub version: Version,
-    /// What follows the head.
+    /// The framing of the body.
     pub body: Body,
-    /// Whether the server's connection can carry another request after this response (RFC 9112, section 9.3).
+    /// True if the server's connection persists after this response (RFC 9112, section 9.3).
     pub keep_alive: bool,
-    /// Every field as received.
+    /// All fields as received.
     pub fields: Fields<'a>,
-    /// Content-Length. It may describe a body that is not there, as in a response to HEAD (RFC 9110, section 8.6).
+    /// The value of Content-Length. It may describe a body that is not sent, as in a response to HEAD (RFC 9110, section
+    /// 8.6).
     pub(super) length: Option<u64>,
-    /// What the request was.
-    pub(super) asked: Asked,
+    /// The kind of the request.
+    pub(super) kind: RequestKind,
 }
 
 impl ResponseHead<'_> {
-    /// 1xx except 101: another response to the same request follows (RFC 9110, section 15.2).
+    /// Returns true for 1xx except 101: another response to the same request follows (RFC 9110, section 15.2).
     pub fn is_interim(&self) -> bool {
         self.status < 200 && !self.is_switching()
     }
 
-    /// Returns true for a 101: the bytes behind it are of another protocol (RFC 9110, section 15.2.2). The connection to a
-    /// server that sends it without a request for it is useless.
+    /// Returns true for a 101: the bytes behind it belong to another protocol (RFC 9110, section 15.2.2).
     pub fn is_switching(&self) -> bool {
         self.status == 101
     }
 
-    /// Returns true if a 101 names the protocol that follows, and only protocols that were `asked` for (RFC 9110, section
-    /// 7.8, demands both). A client that did not ask, and a program in front of it, would read the next bytes as HTTP.
-    /// HTTP/1.0 has no such response (section 15.2).
-    pub(super) fn switches_to_one_of(&self, asked: &[&[u8]]) -> bool {
+    /// Returns true if a 101 names the protocol that follows, and only protocols that the client has requested (RFC 9110,
+    /// section 7.8, requires both). Otherwise the client would read the next bytes as HTTP. HTTP/1.0 has no such response
+    /// (section 15.2).
+    pub(super) fn switches_to_one_of(&self, requested: &[&[u8]]) -> bool {
         let mut named = self.fields.elements("upgrade").peekable();
         self.version == Version::Http11
             && named.peek().is_some()
-            && named.all(|protocol| asked.iter().any(|asked| asked.eq_ignore_ascii_case(protocol)))
+            && named.all(|protocol| requested.iter().any(|requested| requested.eq_ignore_ascii_case(protocol)))
     }
 
-    /// Whether a response like this never has a body nor framing fields: 1xx, 204, and 2xx to CONNECT
-    /// (RFC 9110, section 8.6; RFC 9112, section 6.1).
+    /// Returns true for responses that never have a body or framing fields: 1xx, 204, and 2xx to CONNECT (RFC 9110, section
+    /// 8.6; RFC 9112, section 6.1).
     pub(super) fn is_unframed(&self) -> bool {
-        matches!(self.status, ..200 | 204) || (self.asked == Asked::Connect && self.status < 300)
+        matches!(self.status, ..200 | 204) || (self.kind == RequestKind::Connect && self.status < 300)
     }
 }
 
-/// Takes a response head off the front of `bytes`, given what the request was. The answer is the head and how many
-/// bytes it took. Heads of more than `head_bytes_max` bytes are refused; the caller must be able to hold that many.
+/// Parses the response head at the start of `bytes` for a request of this kind. Returns the head and the number of consumed
+/// bytes. Heads of more than `head_bytes_max` bytes are refused; the caller must be able to hold this many.
 pub fn parse_response(
     bytes: &[u8],
     head_bytes_max: usize,
-    asked: Asked,
+    kind: RequestKind,
 ) -> Result<Option<(ResponseHead<'_>, usize)>, HeadError> {
-    parse(bytes, head_bytes_max, asked).map_err(|error| HeadError { status: 502, ..error })
+    parse(bytes, head_bytes_max, kind).map_err(|error| HeadError { status: 502, ..error })
 }
 
-fn parse(bytes: &[u8], head_bytes_max: usize, asked: Asked) -> Result<Option<(ResponseHead<'_>, usize)>, HeadError> {
-    // A server of another kind often speaks first, and would be waited for in vain.
+fn parse(
+    bytes: &[u8],
+    head_bytes_max: usize,
+    kind: RequestKind,
+) -> Result<Option<(ResponseHead<'_>, usize)>, HeadError> {
+    // Servers of other protocols often send a greeting. It is refused at once, because the rest of a head would never come.
     if !bytes.iter().zip(HTTP).all(|(byte, expected)| byte == expected) {
         return Err(HeadError::bad("the server does not speak HTTP/1"));
     }
@@ -87,15 +91,15 @@ fn parse(bytes: &[u8], head_bytes_max: usize, asked: Asked) -> Result<Option<(Re
         keep_alive: false,
         fields,
         length: framing.length,
-        asked,
+        kind,
     };
     response.body = response_body(&response, framing);
     response.keep_alive = persists(&response);
     Ok(Some((response, head_len)))
 }
 
-/// The status line (RFC 9112, section 4). The second space may be missing where there is no phrase. A phrase that is not
-/// ASCII is dropped, because no client may rely on it.
+/// Parses the status line (RFC 9112, section 4). The second space may be missing if there is no phrase. A phrase that is not
+/// ASCII is dropped, because clients must not rely on it.
 fn parse_line(line: &[u8]) -> Result<(Version, u16, &str), HeadError> {
     let bad = HeadError::bad(BAD_LINE);
     let mut words = line.splitn(3, |byte| *byte == b' ');
@@ -108,17 +112,18 @@ fn parse_line(line: &[u8]) -> Result<(Version, u16, &str), HeadError> {
     Ok((version, status, reason.filter(|reason| reason.is_ascii()).unwrap_or("")))
 }
 
-/// RFC 9112, section 6.3.
+/// Returns the framing of a response body (RFC 9112, section 6.3).
 fn response_body(response: &ResponseHead<'_>, framing: Framing) -> Body {
     match framing {
-        _ if response.is_unframed() || response.status == 304 || response.asked == Asked::Head => Body::None,
+        _ if response.is_unframed() || response.status == 304 || response.kind == RequestKind::Head => Body::None,
         Framing { chunked: true, .. } => Body::Chunked,
         Framing { length: Some(length), .. } => Body::Length(length),
         Framing { .. } => Body::UntilClose,
     }
 }
 
-/// RFC 9112, section 9.3. Here `keep-alive` of HTTP/1.0 is believed: the message is a response.
+/// Returns true if the server's connection persists (RFC 9112, section 9.3). `keep-alive` of an HTTP/1.0 server is honoured,
+/// unlike that of a client.
 fn persists(response: &ResponseHead<'_>) -> bool {
     let says = |option: &str| response.fields.has_element("connection", option);
     let by_version = response.version == Version::Http11 || says("keep-alive");
@@ -126,7 +131,7 @@ fn persists(response: &ResponseHead<'_>) -> bool {
 }
 
 const HTTP: &[u8] = b"HTTP/1.";
-const BAD_LINE: &str = "the status line cannot be read";
+const BAD_LINE: &str = "a malformed status line";
 
 #[cfg(test)]
 mod tests;

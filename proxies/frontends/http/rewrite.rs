@@ -1,11 +1,10 @@
-//! Heads as they are forwarded: the request to the origin server, the response to the client.
+//! The writer of forwarded heads: requests to the origin server, responses to the client.
 //!
-//! Fields that speak of one connection only are dropped (RFC 9110, section 7.6.1), a Via field is added (section
-//! 7.6.3), and whatever says how long the body is, or who the host is, is written anew from what was understood. So a
-//! Connection field cannot take the framing away, and nothing in the forwarded head means more than the parser saw in
-//! it.
+//! Fields about a single connection are dropped (RFC 9110, section 7.6.1), a Via field is added (section 7.6.3), and the
+//! framing fields and Host are written from the parsed values. So a Connection field cannot remove the framing, and the
+//! forwarded head contains nothing that the parser has not understood.
 //!
-//! It owns nothing and must never copy a framing field.
+//! This file must never copy a framing field.
 
 use std::borrow::Cow;
 
@@ -13,29 +12,29 @@ use super::head::{Body, Fields, Version};
 use super::request::{Absolute, Client, RequestHead};
 use super::response::ResponseHead;
 
-/// How a response goes out to the client, once its head is written.
+/// The framing of a response for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outgoing {
-    /// How the body is to be framed. [`Body::UntilClose`] where the server's is [`Body::Chunked`] means: only the data
-    /// of the chunks, because the client speaks HTTP/1.0.
+    /// The framing of the body. [`Body::UntilClose`] for a [`Body::Chunked`] of the server means that only the data of the
+    /// chunks is forwarded, because the client speaks HTTP/1.0.
     pub body: Body,
-    /// Whether the client's connection is kept after the body; the head says the same.
+    /// True if the client's connection is kept after the body. The head says the same.
     pub keep_alive: bool,
 }
 
-/// Appends the head of a request in the form in which an origin server takes it. `absolute` is the form of `head`. The
-/// server's connection persists (RFC 9112, section 9.3); the body is framed as `head.body` says.
+/// Appends the head of a request in origin-form. `absolute` is the form of `head`. The server's connection persists (RFC
+/// 9112, section 9.3); the framing of the body is `head.body`.
 pub fn request(head: &RequestHead<'_>, absolute: &Absolute<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(head.method.as_bytes());
     out.push(b' ');
     out.extend_from_slice(&absolute.path);
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    // RFC 9112, section 3.2.2: the received Host is replaced by what the URI says.
+    // RFC 9112, section 3.2.2: the received Host is replaced by the host of the URI.
     field("Host", without_zone(absolute.authority).as_bytes(), out);
     for (name, value) in end_to_end(&head.fields) {
         match name {
             name if name.eq_ignore_ascii_case("host") => {}
-            // RFC 9110, section 10.1.1: HTTP/1.0 has no such thing, and its client could not read the answer.
+            // RFC 9110, section 10.1.1: HTTP/1.0 has no Expect, and its client cannot read a 100.
             name if name.eq_ignore_ascii_case("expect") && head.version == Version::Http10 => {}
             name if name.eq_ignore_ascii_case("max-forwards") && head.max_forwards.is_some() => {}
             name => field(name, value, out),
@@ -52,9 +51,9 @@ pub fn request(head: &RequestHead<'_>, absolute: &Absolute<'_>, out: &mut Vec<u8
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends the head of a response for this client, and says how the body is to follow.
+/// Appends the head of a response for this client. Returns the framing of the body.
 ///
-/// An interim response for an HTTP/1.0 client is passed over in silence (RFC 9110, section 15.2).
+/// An interim response for an HTTP/1.0 client is dropped (RFC 9110, section 15.2).
 pub fn response(head: &ResponseHead<'_>, client: Client, out: &mut Vec<u8>) -> Outgoing {
     if head.is_interim() && client.version == Version::Http10 {
         return Outgoing { body: Body::None, keep_alive: client.keep_alive };
@@ -70,7 +69,7 @@ pub fn response(head: &ResponseHead<'_>, client: Client, out: &mut Vec<u8>) -> O
         field(name, value, out);
     }
     match head.length {
-        // RFC 9110, section 8.6: the length of what GET would have brought, or of what the client already has.
+        // RFC 9110, section 8.6: the length of the response to GET, or of the representation that the client has.
         Some(length) if body == Body::None && !head.is_unframed() => framing(Body::Length(length), out),
         _ => framing(body, out),
     }
@@ -84,8 +83,8 @@ pub fn response(head: &ResponseHead<'_>, client: Client, out: &mut Vec<u8>) -> O
     Outgoing { body, keep_alive }
 }
 
-/// The fields that are for whoever is at the other end. RFC 9110, section 7.6.1: not those that speak of the
-/// connection, and not those that Connection names.
+/// Returns the end-to-end fields: not the fields about the connection, and not those that Connection names (RFC 9110,
+/// section 7.6.1).
 fn end_to_end<'a>(fields: &Fields<'a>) -> impl Iterator<Item = (&'a str, &'a [u8])> {
     let options: Vec<&[u8]> = fields.elements("connection").collect();
     fields.iter().filter(move |(name, _)| {
@@ -94,8 +93,8 @@ fn end_to_end<'a>(fields: &Fields<'a>) -> impl Iterator<Item = (&'a str, &'a [u8
     })
 }
 
-/// Removes the zone from an IPv6 address: it is the name of an interface of this host, and means nothing to the server (RFC
-/// 6874, section 4).
+/// Removes the zone from an IPv6 address: it names an interface of this host, and means nothing to the server (RFC 6874,
+/// section 4).
 fn without_zone(authority: &str) -> Cow<'_, str> {
     match (authority.split_once('%'), authority.rsplit_once(']')) {
         (Some((host, _)), Some((_, port))) if host.starts_with('[') => format!("{host}]{port}").into(),
@@ -110,7 +109,7 @@ fn field(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// RFC 9110, section 7.8: Upgrade goes from hop to hop, and Connection names it.
+/// Appends Upgrade, and Connection that names it, because Upgrade is a hop-by-hop field (RFC 9110, section 7.8).
 fn upgrade(fields: &Fields<'_>, out: &mut Vec<u8>) {
     field("Connection", b"Upgrade", out);
     fields.named("upgrade").for_each(|value| field("Upgrade", value, out));
@@ -124,7 +123,7 @@ fn framing(body: Body, out: &mut Vec<u8>) {
     }
 }
 
-/// RFC 9110, section 7.6.3: the version in which the message was received, and who received it.
+/// Appends Via: the version of the received message, and the name of the recipient (RFC 9110, section 7.6.3).
 fn via(received: Version, out: &mut Vec<u8>) {
     let value = match received {
         Version::Http10 => "1.0 seaprox",
@@ -133,8 +132,8 @@ fn via(received: Version, out: &mut Vec<u8>) {
     field("Via", value.as_bytes(), out);
 }
 
-/// RFC 9110, sections 7.6.1, 10.1.4, 11.7 and 7.8; `framing` writes the last two. Trailer goes with the trailers,
-/// which are not forwarded (section 6.5.1).
+/// Fields that are not forwarded (RFC 9110, sections 7.6.1, 10.1.4, 11.7 and 7.8). `framing` writes the last two. Trailer is
+/// dropped because trailers are (section 6.5.1).
 const DROPPED: [&str; 11] = [
     "connection",
     "proxy-connection",

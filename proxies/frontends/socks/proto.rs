@@ -1,17 +1,16 @@
-//! The server's side of SOCKS4, SOCKS4a and SOCKS5, as pure functions over bytes.
+//! The messages of SOCKS4, SOCKS4a and SOCKS5, from the view of the server, as pure functions over bytes.
 //!
-//! Each `parse_*` function is given all that was received and not yet consumed. It answers `Ok(None)` while the message
-//! is not whole, and otherwise the message and how many bytes it took; what lies behind belongs to whatever comes next.
-//! Nothing is kept between calls, so any split of the input gives the same answers.
+//! Each `parse_*` function takes all bytes that were received and not consumed. It returns `Ok(None)` while the message is
+//! incomplete, otherwise the message and the number of consumed bytes. Nothing is kept between calls, so any split of the
+//! input gives the same results.
 //!
-//! A request that is well formed but cannot be served (a type of address that nobody knows, a name that is none) is a
-//! parsed request with a [`BadTarget`] in it, because the client is owed its own reply code. A [`SocksError`] is for
-//! bytes that are not SOCKS: there is no reply that such a client could read.
+//! A well-formed request that cannot be served, for example with an unknown address type or a malformed name, is parsed with
+//! a [`BadTarget`] in it, because its client expects a reply code. A [`SocksError`] is returned for bytes that are not SOCKS:
+//! such a client could read no reply.
 //!
-//! This file owns no socket and no state. It must never look a name up, and never wait for more than
-//! [`MESSAGE_BYTES_MAX`] bytes.
+//! This file must never resolve a name, and never wait for more than [`MESSAGE_BYTES_MAX`] bytes.
 //!
-//! RFC 1928 is SOCKS5, RFC 1929 its user and password. SOCKS4 and SOCKS4a are memos of the 1990s by Ying-Da Lee.
+//! RFC 1928 defines SOCKS5, RFC 1929 its login. SOCKS4 and SOCKS4a are memos of the 1990s by Ying-Da Lee.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
@@ -21,40 +20,40 @@ use seaprox::Target;
 /// The longest message of any version: a SOCKS4a request with a user and a name of 255 bytes each.
 pub const MESSAGE_BYTES_MAX: usize = REQUEST4_FIXED_BYTES + 2 * (TEXT_BYTES_MAX + 1);
 
-/// The longest user id or name in SOCKS4, and what one length byte can say in SOCKS5.
+/// The longest user id or name in SOCKS4, and the greatest value of a length byte in SOCKS5.
 pub const TEXT_BYTES_MAX: usize = 255;
 
-/// Which protocol the client speaks.
+/// The protocol of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// SOCKS4 or SOCKS4a; only the request tells which.
+    /// SOCKS4 or SOCKS4a, which differ in the request only.
     Four,
     /// SOCKS5.
     Five,
 }
 
-/// What a SOCKS5 client says that it can do about authentication (RFC 1928, section 3). Other methods are passed over.
+/// The authentication methods that a SOCKS5 client offers (RFC 1928, section 3). Other methods are ignored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Methods {
-    /// Method 0: none.
+    /// Method 0: no authentication.
     pub no_auth: bool,
     /// Method 2: user and password (RFC 1929).
     pub user_pass: bool,
 }
 
-/// The method that the server picks (RFC 1928, section 3).
+/// The method that the server selects (RFC 1928, section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Method {
-    /// The request follows at once.
+    /// No authentication; the request follows.
     NoAuth = 0,
     /// User and password follow (RFC 1929).
     UserPass = 2,
-    /// None of the methods will do; the client has to close.
+    /// No acceptable method; the client must close.
     NoneAcceptable = 0xff,
 }
 
-/// A user and a password (RFC 1929, section 2), as raw bytes: the RFC names no character set.
+/// A user and a password (RFC 1929, section 2), as bytes because the RFC defines no character set.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Auth<'a> {
     /// 0 to 255 bytes.
@@ -63,7 +62,7 @@ pub struct Auth<'a> {
     pub password: &'a [u8],
 }
 
-/// What the client wants done (RFC 1928, section 4).
+/// The command of a request (RFC 1928, section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// 1: connect to the target.
@@ -72,36 +71,36 @@ pub enum Command {
     Bind,
     /// 3: relay datagrams. SOCKS4 does not have it.
     UdpAssociate,
-    /// Anything else.
+    /// An undefined command.
     Other(u8),
 }
 
 /// A SOCKS5 request (RFC 1928, section 4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request5 {
-    /// What to do.
+    /// The command.
     pub command: Command,
-    /// With or to whom.
+    /// The target of the command.
     pub target: Result<Target, BadTarget>,
 }
 
 /// A SOCKS4 or SOCKS4a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request4<'a> {
-    /// What to do.
+    /// The command.
     pub command: Command,
-    /// With or to whom.
+    /// The target of the command.
     pub target: Result<Target, BadTarget>,
-    /// Who the client claims to be: 0 to 255 bytes that prove nothing.
+    /// The user id, 0 to 255 bytes. It proves nothing.
     pub user: &'a [u8],
 }
 
-/// Why a target in a well-formed request is of no use.
+/// The error of a target in a well-formed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadTarget {
-    /// A type of address that RFC 1928, section 5, does not define.
+    /// An address type that RFC 1928, section 5, does not define.
     AddressType,
-    /// A name that no resolver could be asked for.
+    /// A name that is not a host name.
     Name,
     /// Port 0, to which nothing can be connected.
     Port,
@@ -111,47 +110,47 @@ pub enum BadTarget {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Reply5 {
-    /// It is done.
+    /// The request is granted.
     Succeeded = 0,
-    /// Anything that has no code of its own.
+    /// A failure without a code of its own.
     GeneralFailure = 1,
     /// A rule forbids it.
     NotAllowed = 2,
     /// No route to the network.
     NetworkUnreachable = 3,
-    /// The host is not there, or its name does not resolve.
+    /// The host cannot be reached, or its name does not resolve.
     HostUnreachable = 4,
-    /// Nothing listens there.
+    /// The host refuses connections to the port.
     ConnectionRefused = 5,
-    /// It took too long.
+    /// The connection has timed out.
     TtlExpired = 6,
     /// BIND, UDP ASSOCIATE or an unknown command.
     CommandNotSupported = 7,
-    /// A type of address that is not defined.
+    /// An undefined address type.
     AddressTypeNotSupported = 8,
 }
 
-/// The reply codes of SOCKS4 that do not speak of identd.
+/// The reply codes of SOCKS4, without those about identd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Reply4 {
-    /// It is done.
+    /// The request is granted.
     Granted = 90,
     /// Rejected or failed.
     Rejected = 91,
 }
 
-/// Bytes that are not SOCKS. The connection is closed, after a reply if they are a request.
+/// The error of bytes that are not SOCKS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocksError {
-    /// A message begins with a version that does not belong there.
+    /// A message begins with the wrong version.
     Version(u8),
     /// A user id or a name in SOCKS4 does not end within 255 bytes.
     TooLong,
 }
 
 impl Version {
-    /// The version that the client's first byte announces, if any.
+    /// Returns the version of a client from its first byte, or `None` if the byte is no version.
     pub fn detect(first: u8) -> Option<Version> {
         match first {
             SOCKS4 => Some(Version::Four),
@@ -173,7 +172,7 @@ impl Command {
 }
 
 impl BadTarget {
-    /// The code to answer with.
+    /// Returns the reply code for this error.
     pub fn reply5(self) -> Reply5 {
         match self {
             BadTarget::AddressType => Reply5::AddressTypeNotSupported,
@@ -183,7 +182,7 @@ impl BadTarget {
     }
 }
 
-/// The client's first message (RFC 1928, section 3): version, count, that many methods.
+/// Parses the first message of a SOCKS5 client (RFC 1928, section 3): version, count, methods.
 pub fn parse_greeting5(bytes: &[u8]) -> Result<Option<(Methods, usize)>, SocksError> {
     let mut reader = Reader::new(bytes);
     reader.version(SOCKS5)?;
@@ -192,7 +191,7 @@ pub fn parse_greeting5(bytes: &[u8]) -> Result<Option<(Methods, usize)>, SocksEr
     Ok(Some((Methods { no_auth: offers(Method::NoAuth), user_pass: offers(Method::UserPass) }, reader.consumed)))
 }
 
-/// User and password (RFC 1929, section 2). Empty ones, which the RFC rules out, are parsed: they match nobody.
+/// Parses user and password (RFC 1929, section 2). Empty ones, which the RFC does not permit, are parsed and match no user.
 pub fn parse_auth(bytes: &[u8]) -> Result<Option<(Auth<'_>, usize)>, SocksError> {
     let mut reader = Reader::new(bytes);
     reader.version(AUTH_VERSION)?;
@@ -200,10 +199,10 @@ pub fn parse_auth(bytes: &[u8]) -> Result<Option<(Auth<'_>, usize)>, SocksError>
     Ok(Some((Auth { user, password }, reader.consumed)))
 }
 
-/// A SOCKS5 request (RFC 1928, sections 4 and 5).
+/// Parses a SOCKS5 request (RFC 1928, sections 4 and 5).
 ///
-/// Nobody knows how long an address of an undefined type is: such a request takes all of `bytes`, and can only be
-/// answered and closed. The reserved byte is not looked at, since nothing depends on it.
+/// The length of an address of an undefined type is unknown. Such a request consumes all `bytes`; the caller must reply and
+/// close. The reserved byte is ignored.
 pub fn parse_request5(bytes: &[u8]) -> Result<Option<(Request5, usize)>, SocksError> {
     let mut reader = Reader::new(bytes);
     reader.version(SOCKS5)?;
@@ -221,7 +220,7 @@ pub fn parse_request5(bytes: &[u8]) -> Result<Option<(Request5, usize)>, SocksEr
     Ok(Some((Request5 { command, target }, reader.consumed)))
 }
 
-/// A SOCKS4 request: version, command, port, IPv4 address, user id, NUL. In SOCKS4a the address is 0.0.0.x, x not 0,
+/// Parses a SOCKS4 request: version, command, port, IPv4 address, user id, NUL. In SOCKS4a the address is 0.0.0.x, x not 0,
 /// and a name and another NUL follow.
 pub fn parse_request4(bytes: &[u8]) -> Result<Option<(Request4<'_>, usize)>, SocksError> {
     let mut reader = Reader::new(bytes);
@@ -241,8 +240,8 @@ pub fn parse_request4(bytes: &[u8]) -> Result<Option<(Request4<'_>, usize)>, Soc
     Ok(Some((Request4 { command, target, user }, reader.consumed)))
 }
 
-/// The host and the port that a request names, which cannot be used, for the log: as text where it is UTF-8, else with
-/// escapes. A host of an undefined type has none.
+/// Returns the host and port of a refused request for the log: UTF-8 as it is, other bytes escaped. Returns `None` for an
+/// undefined address type.
 pub fn asked(request: &[u8]) -> Option<String> {
     let mut reader = Reader::new(request);
     let [version] = reader.array()?;
@@ -269,18 +268,18 @@ pub fn asked(request: &[u8]) -> Option<String> {
     }
 }
 
-/// The answer to a greeting (RFC 1928, section 3).
+/// Returns the reply to a greeting (RFC 1928, section 3).
 pub fn method_reply(method: Method) -> [u8; 2] {
     [SOCKS5, method as u8]
 }
 
-/// The answer to user and password (RFC 1929, section 2). After a failure the connection must be closed.
+/// Returns the reply to user and password (RFC 1929, section 2). After a failure the connection must be closed.
 pub fn auth_reply(ok: bool) -> [u8; 2] {
     [AUTH_VERSION, u8::from(!ok)]
 }
 
-/// The answer to a SOCKS5 request (RFC 1928, section 6): the bytes, and how many of them are to be sent.
-/// `bound` is the address of our own end of the new connection; without one it is 0.0.0.0:0.
+/// Returns the reply to a SOCKS5 request (RFC 1928, section 6) and its length. `bound` is the local address of the new
+/// connection; `None` is written as 0.0.0.0:0.
 pub fn reply5(code: Reply5, bound: Option<SocketAddr>) -> ([u8; 22], usize) {
     let bound = bound.unwrap_or(UNSPECIFIED.into());
     let mut reply = [0; 22];
@@ -299,15 +298,15 @@ pub fn reply5(code: Reply5, bound: Option<SocketAddr>) -> ([u8; 22], usize) {
     (reply, len)
 }
 
-/// The answer to a SOCKS4 request: 0, code, port, IPv4 address. SOCKS4 cannot say an IPv6 address: `None` is for those
-/// too.
+/// Returns the reply to a SOCKS4 request: 0, code, port, IPv4 address. `bound` is `None` for IPv6, too, which SOCKS4 cannot
+/// express.
 pub fn reply4(code: Reply4, bound: Option<SocketAddrV4>) -> [u8; 8] {
     let bound = bound.unwrap_or(UNSPECIFIED);
     let ([p, q], [a, b, c, d]) = (bound.port().to_be_bytes(), bound.ip().octets());
     [0, code as u8, p, q, a, b, c, d]
 }
 
-/// The host of a request, before its port is known.
+/// The host of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Host<'a> {
     V4(Ipv4Addr),
@@ -317,7 +316,7 @@ enum Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    /// RFC 1928, section 5. `None` while the address is not whole.
+    /// Parses a host (RFC 1928, section 5). Returns `None` while it is incomplete.
     fn read(reader: &mut Reader<'a>, address_type: u8) -> Option<Host<'a>> {
         match address_type {
             ADDRESS_V4 => reader.array::<4>().map(|octets| Host::V4(octets.into())),
@@ -327,8 +326,8 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// Port 0 is refused only where it would be connected to; a client may say it in BIND and UDP ASSOCIATE
-    /// (RFC 1928, section 7, asks for zeros when the client does not know its port yet).
+    /// Returns the target. Port 0 is an error in CONNECT only: in UDP ASSOCIATE it means that the client does not know its
+    /// port yet (RFC 1928, section 7).
     fn with_port(self, port: u16, command: Command) -> Result<Target, BadTarget> {
         let target = match self {
             Host::V4(ip) => Target::Ip((ip, port).into()),
@@ -343,7 +342,7 @@ impl<'a> Host<'a> {
     }
 }
 
-/// Takes bytes off the front. Each method answers `None` when there are not enough.
+/// Reads bytes from the front. The methods return `None` if there are not enough bytes.
 struct Reader<'a> {
     rest: &'a [u8],
     consumed: usize,
@@ -365,7 +364,7 @@ impl<'a> Reader<'a> {
         self.take(N)?.try_into().ok()
     }
 
-    /// The first byte of a message. One that has not come yet is no error.
+    /// Reads the first byte of a message. A missing byte is no error.
     fn version(&mut self, expected: u8) -> Result<(), SocksError> {
         match self.array() {
             Some([version]) if version != expected => Err(SocksError::Version(version)),
@@ -373,13 +372,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// One byte of length and that many bytes.
+    /// Reads a length byte and this number of bytes.
     fn counted(&mut self) -> Option<&'a [u8]> {
         let [count] = self.array()?;
         self.take(count.into())
     }
 
-    /// At most 255 bytes and a NUL, which is taken but not part of the answer.
+    /// Reads at most 255 bytes up to a NUL, which is consumed but not returned.
     fn terminated(&mut self) -> Result<Option<&'a [u8]>, SocksError> {
         match self.rest.iter().take(TEXT_BYTES_MAX + 1).position(|byte| *byte == 0) {
             Some(len) => Ok(self.take(len + 1).and_then(|taken| taken.get(..len))),
@@ -389,7 +388,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Says nothing of the password.
+/// Does not show the password.
 impl fmt::Debug for Auth<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Auth {{ user: {:?}, .. }}", self.user.escape_ascii().to_string())
@@ -399,7 +398,7 @@ impl fmt::Debug for Auth<'_> {
 impl fmt::Display for SocksError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SocksError::Version(version) => write!(f, "a message of SOCKS does not begin with byte {version} here"),
+            SocksError::Version(version) => write!(f, "a SOCKS message begins with the wrong byte {version}"),
             SocksError::TooLong => write!(f, "a user id or name of more than {TEXT_BYTES_MAX} bytes"),
         }
     }

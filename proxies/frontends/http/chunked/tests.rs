@@ -3,8 +3,8 @@
 use super::*;
 use proptest::prelude::*;
 
-/// Decodes a body that arrives in pieces of the given sizes, as a relay would: framing is shown to the reader, data is
-/// not. Answers the data and how many bytes of the input belong to the body; `None` if it never ends.
+/// Decodes a body that arrives in pieces of the given sizes, as the proxy does: the reader sees the framing and not the data.
+/// Returns the data and the length of the body in the input, or `None` if the body does not end.
 fn decode(input: &[u8], pieces: &[usize]) -> Result<Option<(Vec<u8>, usize)>, ChunkError> {
     let mut reader = ChunkedReader::new();
     let (mut data, mut start, mut end, mut owed) = (Vec::new(), 0, 0, 0u64);
@@ -13,11 +13,11 @@ fn decode(input: &[u8], pieces: &[usize]) -> Result<Option<(Vec<u8>, usize)>, Ch
         let now = owed.min((end - start) as u64);
         data.extend_from_slice(&input[start..start + now as usize]);
         (start, owed) = (start + now as usize, owed - now);
-        let step = if owed > 0 { Step::NeedMore } else { reader.next(&input[start..end])? };
+        let step = if owed > 0 { ChunkStep::NeedMore } else { reader.next(&input[start..end])? };
         match step {
-            Step::Chunk { consumed, size } => (start, owed) = (start + consumed, size),
-            Step::End { consumed } => return Ok(Some((data, start + consumed))),
-            Step::NeedMore => match pieces.next() {
+            ChunkStep::Chunk { consumed, size } => (start, owed) = (start + consumed, size),
+            ChunkStep::End { consumed } => return Ok(Some((data, start + consumed))),
+            ChunkStep::NeedMore => match pieces.next() {
                 Some(piece) => end = input.len().min(end.saturating_add(piece)),
                 None => return Ok(None),
             },
@@ -25,7 +25,7 @@ fn decode(input: &[u8], pieces: &[usize]) -> Result<Option<(Vec<u8>, usize)>, Ch
     }
 }
 
-/// The same by looking for line ends in a whole body that is known to be good.
+/// Decodes a complete and valid body by searching for line ends.
 fn decode_naively(mut input: &[u8]) -> Vec<u8> {
     let mut data = Vec::new();
     loop {
@@ -40,7 +40,7 @@ fn decode_naively(mut input: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A body of these chunks, each with an extension, and a trailer field for each byte of `trailers`.
+/// Returns a body of these chunks, each with an extension, and with a trailer field for each byte of `trailers`.
 fn encode(chunks: &[Vec<u8>], extension: &str, trailers: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for chunk in chunks.iter().filter(|chunk| !chunk.is_empty()) {
@@ -56,22 +56,22 @@ fn encode(chunks: &[Vec<u8>], extension: &str, trailers: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn steps_of_a_small_body() {
+fn a_small_body_is_read_in_steps() {
     let mut reader = ChunkedReader::new();
-    assert_eq!(reader.next(b"5;a=b\r\nhello"), Ok(Step::Chunk { consumed: 7, size: 5 }));
-    assert_eq!(reader.next(b"\r\n00000000000000fF\r\n"), Ok(Step::Chunk { consumed: 20, size: 255 }));
-    assert_eq!(reader.next(b"\r\n0\r\nA: b\r\n\r\nGET"), Ok(Step::End { consumed: 13 }));
-    assert_eq!(reader.next(b"GET"), Ok(Step::End { consumed: 0 }));
+    assert_eq!(reader.next(b"5;a=b\r\nhello"), Ok(ChunkStep::Chunk { consumed: 7, size: 5 }));
+    assert_eq!(reader.next(b"\r\n00000000000000fF\r\n"), Ok(ChunkStep::Chunk { consumed: 20, size: 255 }));
+    assert_eq!(reader.next(b"\r\n0\r\nA: b\r\n\r\nGET"), Ok(ChunkStep::End { consumed: 13 }));
+    assert_eq!(reader.next(b"GET"), Ok(ChunkStep::End { consumed: 0 }));
 }
 
 /// RFC 9110, section 5.6.3: bad white space is parsed and removed.
 #[test]
-fn white_space_around_a_size_and_an_extension_is_removed() {
+fn white_space_around_a_size_and_an_extension_is_dropped() {
     for line in ["5 \r\n", "5\t\r\n", "5 ;a=b\r\n", "5  ; a = b \r\n", "5;a=b \r\n"] {
-        let chunk = Ok(Step::Chunk { consumed: line.len(), size: 5 });
+        let chunk = Ok(ChunkStep::Chunk { consumed: line.len(), size: 5 });
         assert_eq!(ChunkedReader::new().next(line.as_bytes()), chunk, "{line:?}");
     }
-    assert_eq!(ChunkedReader::new().next(b"0 \r\n\r\n"), Ok(Step::End { consumed: 6 }));
+    assert_eq!(ChunkedReader::new().next(b"0 \r\n\r\n"), Ok(ChunkStep::End { consumed: 6 }));
     let line = |len: usize| format!("1{}\r\n", " ".repeat(len));
     assert!(ChunkedReader::new().next(line(EXTENSION_BYTES_MAX).as_bytes()).is_ok());
     let long = Err(ChunkError::ExtensionTooLong);
@@ -79,17 +79,17 @@ fn white_space_around_a_size_and_an_extension_is_removed() {
 }
 
 #[test]
-fn a_step_is_not_taken_before_it_is_whole() {
+fn an_incomplete_step_consumes_nothing() {
     for whole in [&b"5;a=b\r\n"[..], b"0\r\n\r\n", b"0;x\r\nA: b\r\nC:\r\n\r\n", b"ffffffffffffffff\r\n"] {
         for len in 0..whole.len() {
-            assert_eq!(ChunkedReader::new().next(&whole[..len]), Ok(Step::NeedMore), "{len}");
+            assert_eq!(ChunkedReader::new().next(&whole[..len]), Ok(ChunkStep::NeedMore), "{len}");
         }
-        assert_ne!(ChunkedReader::new().next(whole), Ok(Step::NeedMore));
+        assert_ne!(ChunkedReader::new().next(whole), Ok(ChunkStep::NeedMore));
     }
 }
 
 #[test]
-fn what_another_parser_may_read_differently_is_refused() {
+fn framing_that_another_parser_may_read_differently_is_refused() {
     for (bytes, error) in [
         (&b"5\n"[..], ChunkError::Size),
         (b"\r\n5\r\n", ChunkError::Size),
@@ -125,7 +125,7 @@ fn what_another_parser_may_read_differently_is_refused() {
 }
 
 #[test]
-fn extensions_and_trailers_have_limits() {
+fn extensions_and_trailers_that_are_too_long_are_refused() {
     let line = |len: usize| format!("1;{}\r\n", "a".repeat(len - 1));
     assert!(ChunkedReader::new().next(line(EXTENSION_BYTES_MAX).as_bytes()).is_ok());
     let long = line(EXTENSION_BYTES_MAX + 1);
@@ -147,17 +147,17 @@ fn extensions_and_trailers_have_limits() {
 }
 
 #[test]
-fn what_is_written_can_be_read() {
+fn a_written_body_can_be_read() {
     let mut out = Vec::new();
     chunk_line(u64::MAX, &mut out);
     assert_eq!(out, b"ffffffffffffffff\r\n");
-    assert_eq!(ChunkedReader::new().next(&out), Ok(Step::Chunk { consumed: 18, size: u64::MAX }));
-    assert_eq!(ChunkedReader::new().next(LAST_CHUNK), Ok(Step::End { consumed: LAST_CHUNK.len() }));
+    assert_eq!(ChunkedReader::new().next(&out), Ok(ChunkStep::Chunk { consumed: 18, size: u64::MAX }));
+    assert_eq!(ChunkedReader::new().next(LAST_CHUNK), Ok(ChunkStep::End { consumed: LAST_CHUNK.len() }));
 }
 
 proptest! {
     #[test]
-    fn any_split_decodes_to_the_same(
+    fn any_split_of_a_body_decodes_to_the_same_data(
         chunks in prop::collection::vec(any::<Vec<u8>>(), 0..8),
         extension in "(;[a-z]{1,9}(=\"[ -!#-~]{0,9}\")?)?",
         trailers: Vec<u8>,
@@ -173,7 +173,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_survived(bytes: Vec<u8>, text in "[0-2a\r\n;: ]{0,40}", pieces: Vec<usize>) {
+    fn any_bytes_return_a_result(bytes: Vec<u8>, text in "[0-2a\r\n;: ]{0,40}", pieces: Vec<usize>) {
         let _ = decode(&bytes, &pieces);
         let pieces: Vec<usize> = pieces.into_iter().map(|piece| piece % 8).collect();
         let (at_once, in_pieces) = (decode(text.as_bytes(), &[]), decode(text.as_bytes(), &pieces));

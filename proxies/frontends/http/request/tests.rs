@@ -20,7 +20,7 @@ fn status(text: &str) -> u16 {
     parse(text).expect_err(text).status
 }
 
-/// A POST with these lines among its fields.
+/// Returns a POST with these lines among its fields.
 fn post(lines: &str) -> String {
     format!("POST http://h/ HTTP/1.1\r\nHost: h\r\n{lines}\r\n")
 }
@@ -32,11 +32,11 @@ fn absolute<'a>(method: &str, uri: &'a str) -> (String, &'a str, String) {
 }
 
 #[test]
-fn absolute_form() {
+fn a_request_in_absolute_form_is_parsed() {
     let head = head(GET);
     assert_eq!((head.method, head.version, head.body), ("GET", Version::Http11, Body::None));
     assert!(head.keep_alive && !head.expect_continue);
-    assert_eq!(head.asked(), Asked::Other);
+    assert_eq!(head.kind(), RequestKind::Other);
     assert_eq!(head.client(), Client { version: Version::Http11, keep_alive: true });
     let expected = Absolute {
         target: Target::parse("example.org:80").unwrap(),
@@ -47,7 +47,7 @@ fn absolute_form() {
 }
 
 #[test]
-fn uris_are_taken_apart() {
+fn a_uri_is_split_into_target_authority_and_path() {
     let parts = |target: &str, authority, path: &str| (target.to_owned(), authority, path.to_owned());
     assert_eq!(absolute("GET", "HTTP://h"), parts("h:80", "h", "/"));
     assert_eq!(absolute("GET", "http://h:8080?q"), parts("h:8080", "h:8080", "/?q"));
@@ -71,14 +71,14 @@ fn uris_are_taken_apart() {
 }
 
 #[test]
-fn user_information_is_removed() {
+fn user_information_is_removed_or_refused() {
     for authority in ["u", "u:p", "", ":", "u:", "u:p:q", "a%40b:%2F", "-._~!$&'()*+,;=", "h:80", "1:2"] {
         let uri = format!("http://{authority}@h:81/@x");
         let (target, host, path) = absolute("GET", &uri);
         assert_eq!((&*target, host, &*path), ("h:81", "h:81", "/@x"), "{authority:?}");
     }
     assert_eq!(absolute("GET", "http://u:p@[::1]?q@r").0, "[::1]:80");
-    // Two programs could see two hosts in each of these.
+    // Two parsers could see two hosts in each of these.
     for authority in ["a@b@h", "@@h", "u@", "a\\@h", "a%4@h", "a%@h", "a%zz@h", "[a]@h", "u@h:p@i", "a\"@h", "a<b@h"] {
         let uri = format!("http://{authority}/");
         assert_eq!(parse_absolute("GET", uri.as_bytes()).expect_err(&uri).status, 400, "{uri}");
@@ -91,7 +91,7 @@ fn user_information_is_removed() {
 }
 
 #[test]
-fn bytes_above_ascii_pass_in_path_and_query_only() {
+fn bytes_above_ascii_are_accepted_in_path_and_query_only() {
     let of = |line: &[u8]| {
         let bytes = [line, b"\r\nHost: h\r\n\r\n"].concat();
         let parsed = parse_request(&bytes, HEAD_BYTES_MAX).map(|parsed| match parsed.expect("a whole head").0.form {
@@ -100,7 +100,7 @@ fn bytes_above_ascii_pass_in_path_and_query_only() {
         });
         parsed.map_err(|error| error.status)
     };
-    // UTF-8, Latin-1, and bytes that are no text at all.
+    // UTF-8, Latin-1, and bytes that are no text.
     for path in [&b"/caf\xc3\xa9"[..], b"/caf\xe9", b"/\x80\xff\xa0\x85?\xf0\xff"] {
         assert_eq!(of(&[b"GET http://h", path, b" HTTP/1.1"].concat()).as_deref(), Ok(path));
     }
@@ -122,7 +122,7 @@ fn bytes_above_ascii_pass_in_path_and_query_only() {
 }
 
 #[test]
-fn a_higher_minor_version_is_read_as_1_1() {
+fn a_higher_minor_version_is_read_as_http_1_1() {
     for minor in 1..10 {
         let parsed =
             head(&format!("POST http://h/ HTTP/1.{minor}\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")).version;
@@ -138,10 +138,10 @@ fn a_higher_minor_version_is_read_as_1_1() {
 }
 
 #[test]
-fn connect() {
+fn connect_needs_a_host_and_a_port_and_has_no_body() {
     let parsed = head("CONNECT h:443 HTTP/1.0\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(parsed.form, Form::Connect(Target::parse("h:443").unwrap()));
-    assert_eq!((parsed.asked(), parsed.body), (Asked::Connect, Body::None));
+    assert_eq!((parsed.kind(), parsed.body), (RequestKind::Connect, Body::None));
     let target = |uri: &str| match head(&format!("CONNECT {uri} HTTP/1.1\r\nHost: {uri}\r\n\r\n")).form {
         Form::Connect(target) => target.to_string(),
         Form::Absolute(_) => unreachable!(),
@@ -157,7 +157,7 @@ fn connect() {
 }
 
 #[test]
-fn smuggling_is_refused() {
+fn a_request_whose_end_is_ambiguous_is_refused() {
     for lines in [
         "Content-Length: 5\r\nContent-Length: 5\r\n",
         "Content-Length: 5\r\nContent-Length: 6\r\n",
@@ -196,7 +196,7 @@ fn smuggling_is_refused() {
 }
 
 #[test]
-fn bodies_are_framed() {
+fn a_request_body_has_a_length_chunks_or_none() {
     assert_eq!(head(&post("Content-Length: 5\r\n")).body, Body::Length(5));
     assert_eq!(head(&post("content-length:0005 \r\n")).body, Body::Length(5));
     assert_eq!(head(&post("Transfer-Encoding: Chunked\r\n")).body, Body::Chunked);
@@ -204,7 +204,7 @@ fn bodies_are_framed() {
 }
 
 #[test]
-fn request_lines_that_are_none() {
+fn a_malformed_request_line_is_refused() {
     for line in [
         "GET  http://h/ HTTP/1.1",
         " GET http://h/ HTTP/1.1",
@@ -238,7 +238,7 @@ fn empty_lines_before_a_request_are_skipped() {
 }
 
 #[test]
-fn heads_are_bounded() {
+fn a_head_that_is_too_long_or_has_too_many_fields_is_refused() {
     let fields = |count: usize| format!("GET http://h/ HTTP/1.1\r\nHost: h\r\n{}\r\n", "a: b\r\n".repeat(count));
     assert_eq!(head(&fields(FIELDS_MAX - 1)).fields.iter().count(), FIELDS_MAX);
     assert_eq!(status(&fields(FIELDS_MAX)), 431);
@@ -248,7 +248,7 @@ fn heads_are_bounded() {
 }
 
 #[test]
-fn options_of_connection_are_bounded() {
+fn too_many_options_in_connection_are_refused() {
     // Each field is compared with each option; the names may be as short as one letter.
     let options = |count: usize| post(&format!("Connection: {}\r\n", "a,,".repeat(count)));
     assert!(head(&options(FIELDS_MAX)).keep_alive);
@@ -256,7 +256,7 @@ fn options_of_connection_are_bounded() {
 }
 
 #[test]
-fn connections_persist_unless_somebody_says_close() {
+fn an_http_1_1_connection_persists_unless_the_client_closes_it() {
     assert!(head(&post("Connection: keep-alive\r\n")).keep_alive);
     assert!(!head(&post("Connection: foo,, Close ,bar\r\n")).keep_alive);
     assert!(!head(&post("Connection: foo\r\nConnection: close\r\n")).keep_alive);
@@ -265,7 +265,7 @@ fn connections_persist_unless_somebody_says_close() {
 }
 
 #[test]
-fn fields_for_the_proxy() {
+fn credentials_expect_and_max_forwards_are_parsed() {
     let text = post("Proxy-Authorization: Basic am9lOng=\r\nExpect: 100-Continue\r\n");
     let parsed = head(&text);
     assert_eq!(parsed.proxy_authorization, Some("Basic am9lOng="));
@@ -281,7 +281,7 @@ fn fields_for_the_proxy() {
 }
 
 #[test]
-fn every_prefix_needs_more() {
+fn each_prefix_of_a_head_is_incomplete() {
     let with_all = post("Content-Length: 5\r\nConnection: close\r\nX: \u{e9}\r\n");
     for text in [GET, "\r\nCONNECT h:443 HTTP/1.1\r\n\r\n", &with_all] {
         for len in 0..text.len() {
@@ -294,7 +294,7 @@ fn every_prefix_needs_more() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_survived(
+    fn any_bytes_return_a_result(
         bytes: Vec<u8>,
         text in "(GET|POST|CONNECT) [ -~]{0,30} HTTP/1.[01]\r\n([ -~\r\n]{0,20}\r\n){0,5}\r\n",
     ) {

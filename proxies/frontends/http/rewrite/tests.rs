@@ -1,6 +1,6 @@
 //! Byte-exact tests of [`super`].
 
-use super::super::head::{Asked, HEAD_BYTES_MAX};
+use super::super::head::{HEAD_BYTES_MAX, RequestKind};
 use super::super::request::{Form, parse_request};
 use super::super::response::parse_response;
 use super::*;
@@ -17,15 +17,15 @@ fn forwarded_request(text: &str) -> String {
     String::from_utf8(out).unwrap()
 }
 
-fn forwarded_response(text: &str, asked: Asked, client: Client) -> (String, Outgoing) {
-    let (head, _) = parse_response(text.as_bytes(), HEAD_BYTES_MAX, asked).unwrap().unwrap();
+fn forwarded_response(text: &str, kind: RequestKind, client: Client) -> (String, Outgoing) {
+    let (head, _) = parse_response(text.as_bytes(), HEAD_BYTES_MAX, kind).unwrap().unwrap();
     let mut out = Vec::new();
     let outgoing = response(&head, client, &mut out);
     (String::from_utf8(out).unwrap(), outgoing)
 }
 
 #[test]
-fn a_request_in_origin_form() {
+fn a_request_is_forwarded_in_origin_form() {
     let text = "GET http://Example.org:8080/a?b HTTP/1.1\r\nHost: elsewhere\r\nUser-Agent: x\r\naccept:  */* \r\n\r\n";
     let expected =
         "GET /a?b HTTP/1.1\r\nHost: Example.org:8080\r\nUser-Agent: x\r\naccept: */*\r\nVia: 1.1 seaprox\r\n\r\n";
@@ -38,14 +38,14 @@ fn a_request_in_origin_form() {
 }
 
 #[test]
-fn user_information_goes_no_further() {
+fn user_information_is_not_forwarded() {
     let text = "GET http://joe:secret@h:81/a@b HTTP/1.1\r\nHost: h:81\r\n\r\n";
     assert_eq!(forwarded_request(text), "GET /a@b HTTP/1.1\r\nHost: h:81\r\nVia: 1.1 seaprox\r\n\r\n");
 }
 
-/// The zone of an address is a name of this host, and the server has no use for it.
+/// The zone of an address names an interface of this host and means nothing to the server.
 #[test]
-fn a_zone_goes_no_further() {
+fn the_zone_of_an_address_is_not_forwarded() {
     for (authority, host) in [
         ("[fe80::1%25eth0]", "[fe80::1]"),
         ("[fe80::1%25eth0]:81", "[fe80::1]:81"),
@@ -60,14 +60,14 @@ fn a_zone_goes_no_further() {
 }
 
 #[test]
-fn white_space_before_a_colon_goes_no_further() {
+fn white_space_before_a_colon_is_not_forwarded() {
     let text = "HTTP/1.1 200 OK\r\nX-Kept \t:  1 \r\nConnection : x-hop\r\nX-Hop : 2\r\nContent-Length : 5\r\n\r\n";
     let expected = "HTTP/1.1 200 OK\r\nX-Kept: 1\r\nContent-Length: 5\r\nVia: 1.1 seaprox\r\n\r\n";
-    assert_eq!(forwarded_response(text, Asked::Other, KEEPING).0, expected);
+    assert_eq!(forwarded_response(text, RequestKind::Other, KEEPING).0, expected);
 }
 
 #[test]
-fn fields_of_one_connection_are_dropped() {
+fn fields_about_one_connection_are_not_forwarded() {
     let text = "POST http://h/ HTTP/1.1\r\nHost: h\r\nConnection: close, X-Private, Upgrade\r\nX-Private: 1\r\n\
                 Connection: x-other\r\nX-Other: 2\r\nX-Kept: 3\r\nProxy-Connection: keep-alive\r\nKeep-Alive: 5\r\n\
                 TE: trailers\r\nTrailer: x\r\nUpgrade: h2c\r\nProxy-Authorization: Basic eA==\r\nProxy-Authenticate: x\r\n\
@@ -78,7 +78,7 @@ fn fields_of_one_connection_are_dropped() {
 }
 
 #[test]
-fn connection_cannot_take_the_framing_away() {
+fn a_connection_field_cannot_remove_the_framing() {
     let text = "POST http://h/ HTTP/1.1\r\nHost: h\r\nConnection: Content-Length, Host\r\nContent-Length: 5\r\n\r\n";
     let expected = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nVia: 1.1 seaprox\r\n\r\n";
     assert_eq!(forwarded_request(text), expected);
@@ -89,58 +89,61 @@ fn connection_cannot_take_the_framing_away() {
 }
 
 #[test]
-fn a_response_for_a_client_that_stays() {
+fn a_response_keeps_the_connection_of_the_client() {
     let text = "HTTP/1.1 404 Not here\r\nConnection: close, x-private\r\nX-Private: 1\r\nContent-Length: 5\r\n\
                 Proxy-Authenticate: Basic\r\nKeep-Alive: 5\r\nUpgrade: h2\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n";
     let expected =
         "HTTP/1.1 404 Not here\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 5\r\nVia: 1.1 seaprox\r\n\r\n";
     let outgoing = Outgoing { body: Body::Length(5), keep_alive: true };
-    assert_eq!(forwarded_response(text, Asked::Other, KEEPING), (expected.to_owned(), outgoing));
+    assert_eq!(forwarded_response(text, RequestKind::Other, KEEPING), (expected.to_owned(), outgoing));
     let closing = expected.replace("seaprox\r\n", "seaprox\r\nConnection: close\r\n");
     let outgoing = Outgoing { body: Body::Length(5), keep_alive: false };
-    assert_eq!(forwarded_response(text, Asked::Other, CLOSING), (closing, outgoing));
+    assert_eq!(forwarded_response(text, RequestKind::Other, CLOSING), (closing, outgoing));
 }
 
 #[test]
-fn chunks_are_for_http_1_1_only() {
+fn an_http_1_0_client_gets_no_chunks() {
     let text = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\n\r\n";
     let expected = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nVia: 1.1 seaprox\r\n\r\n";
     let outgoing = Outgoing { body: Body::Chunked, keep_alive: true };
-    assert_eq!(forwarded_response(text, Asked::Other, KEEPING), (expected.to_owned(), outgoing));
+    assert_eq!(forwarded_response(text, RequestKind::Other, KEEPING), (expected.to_owned(), outgoing));
     let expected = "HTTP/1.1 200 OK\r\nVia: 1.1 seaprox\r\nConnection: close\r\n\r\n";
     let outgoing = Outgoing { body: Body::UntilClose, keep_alive: false };
-    assert_eq!(forwarded_response(text, Asked::Other, OLD), (expected.to_owned(), outgoing));
+    assert_eq!(forwarded_response(text, RequestKind::Other, OLD), (expected.to_owned(), outgoing));
 }
 
 #[test]
-fn a_body_that_ends_with_the_connection_ends_the_clients_too() {
+fn a_body_until_close_closes_the_connection_of_the_client() {
     let expected = "HTTP/1.1 200 OK\r\nVia: 1.0 seaprox\r\nConnection: close\r\n\r\n";
     let outgoing = Outgoing { body: Body::UntilClose, keep_alive: false };
-    assert_eq!(forwarded_response("HTTP/1.0 200 OK\r\n\r\n", Asked::Other, KEEPING), (expected.to_owned(), outgoing));
+    assert_eq!(
+        forwarded_response("HTTP/1.0 200 OK\r\n\r\n", RequestKind::Other, KEEPING),
+        (expected.to_owned(), outgoing)
+    );
 }
 
 #[test]
-fn responses_without_a_body() {
+fn a_response_without_a_body_keeps_its_content_length() {
     let outgoing = Outgoing { body: Body::None, keep_alive: true };
-    let forwarded = |status: &str, field: &str, asked| {
-        let (text, found) = forwarded_response(&format!("HTTP/1.1 {status}\r\n{field}\r\n\r\n"), asked, KEEPING);
+    let forwarded = |status: &str, field: &str, kind| {
+        let (text, found) = forwarded_response(&format!("HTTP/1.1 {status}\r\n{field}\r\n\r\n"), kind, KEEPING);
         assert_eq!(found, outgoing);
         text
     };
     let with_length = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nVia: 1.1 seaprox\r\n\r\n";
     let without = with_length.replace("Content-Length: 5\r\n", "");
-    assert_eq!(forwarded("200 OK", "Content-Length: 5", Asked::Head), with_length);
-    assert_eq!(forwarded("304 a", "Content-Length: 5", Asked::Other), with_length.replace("200 OK", "304 a"));
-    assert_eq!(forwarded("200 OK", "Transfer-Encoding: chunked", Asked::Head), without);
+    assert_eq!(forwarded("200 OK", "Content-Length: 5", RequestKind::Head), with_length);
+    assert_eq!(forwarded("304 a", "Content-Length: 5", RequestKind::Other), with_length.replace("200 OK", "304 a"));
+    assert_eq!(forwarded("200 OK", "Transfer-Encoding: chunked", RequestKind::Head), without);
     for status in ["100 a", "103 a", "204 a"] {
-        assert_eq!(forwarded(status, "Content-Length: 5", Asked::Other), without.replace("200 OK", status));
+        assert_eq!(forwarded(status, "Content-Length: 5", RequestKind::Other), without.replace("200 OK", status));
     }
 }
 
 #[test]
-fn interim_responses_are_for_http_1_1_only() {
+fn an_http_1_0_client_gets_no_interim_response() {
     let text = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
     let expected = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\nVia: 1.1 seaprox\r\n\r\n";
-    assert_eq!(forwarded_response(text, Asked::Other, CLOSING).0, expected);
-    assert_eq!(forwarded_response(text, Asked::Other, OLD).0, "");
+    assert_eq!(forwarded_response(text, RequestKind::Other, CLOSING).0, expected);
+    assert_eq!(forwarded_response(text, RequestKind::Other, OLD).0, "");
 }

@@ -23,7 +23,7 @@ fn request4(bytes: &[u8]) -> (Request4<'_>, usize) {
     parse_request4(bytes).unwrap().unwrap()
 }
 
-/// A SOCKS5 CONNECT to a name and a port.
+/// Returns a SOCKS5 CONNECT to a name and a port.
 fn connect_name(name: &[u8], port: u16) -> Vec<u8> {
     let mut bytes = vec![5, 1, 0, 3, name.len() as u8];
     bytes.extend_from_slice(name);
@@ -31,7 +31,7 @@ fn connect_name(name: &[u8], port: u16) -> Vec<u8> {
     bytes
 }
 
-/// Every prefix needs more, the whole is parsed, and what follows it stays.
+/// Checks that each prefix is incomplete, that the message is parsed, and that bytes behind it are not consumed.
 fn check_splits<T: PartialEq + fmt::Debug>(
     whole: &'static [u8],
     parse: impl Fn(&'static [u8]) -> Result<Option<(T, usize)>, SocksError>,
@@ -46,7 +46,7 @@ fn check_splits<T: PartialEq + fmt::Debug>(
 }
 
 #[test]
-fn every_message_may_be_split_at_every_byte_and_pipelined_bytes_stay() {
+fn a_message_may_be_split_at_each_byte_and_bytes_behind_it_are_not_consumed() {
     check_splits(GREETING, parse_greeting5);
     check_splits(AUTH, parse_auth);
     for whole in [CONNECT_V4, CONNECT_V6, CONNECT_NAME] {
@@ -69,7 +69,7 @@ fn the_first_byte_is_the_version() {
 }
 
 #[test]
-fn greetings_offer_methods() {
+fn the_methods_of_a_greeting_are_parsed() {
     let methods = |bytes: &[u8]| parse_greeting5(bytes).unwrap().unwrap().0;
     assert_eq!(methods(GREETING), Methods { no_auth: true, user_pass: true });
     assert_eq!(methods(&[5, 3, 1, 0x80, 2]), Methods { no_auth: false, user_pass: true });
@@ -81,7 +81,7 @@ fn greetings_offer_methods() {
 }
 
 #[test]
-fn user_and_password_are_raw_bytes() {
+fn user_and_password_may_be_any_bytes() {
     let (auth, consumed) = parse_auth(AUTH).unwrap().unwrap();
     assert_eq!((auth.user, auth.password, consumed), (&b"joe"[..], &b"secret"[..], AUTH.len()));
     assert_eq!(parse_auth(&[1, 0, 0]), Ok(Some((Auth { user: b"", password: b"" }, 3))));
@@ -90,7 +90,7 @@ fn user_and_password_are_raw_bytes() {
 }
 
 #[test]
-fn socks5_targets() {
+fn the_targets_of_socks5_requests_are_parsed() {
     assert_eq!(request5(CONNECT_V4), (Request5 { command: Command::Connect, target: target("10.0.0.1:22") }, 10));
     assert_eq!(request5(CONNECT_V6), (Request5 { command: Command::Connect, target: target("[::1]:443") }, 22));
     assert_eq!(request5(CONNECT_NAME), (Request5 { command: Command::Connect, target: target("example.org:80") }, 18));
@@ -100,13 +100,13 @@ fn socks5_targets() {
 }
 
 #[test]
-fn socks5_commands() {
+fn the_commands_of_socks5_requests_are_parsed() {
     let command = |code: u8| request5(&[5, code, 0, 1, 0, 0, 0, 0, 0, 1]).0.command;
     assert_eq!([1, 2, 3, 0].map(command), [Command::Connect, Command::Bind, Command::UdpAssociate, Command::Other(0)]);
 }
 
 #[test]
-fn bad_targets_have_their_own_codes() {
+fn each_bad_target_has_its_reply_code() {
     let (request, consumed) = request5(&[5, 1, 0, 2, 9, 9, 9]);
     assert_eq!((request.target, consumed), (Err(BadTarget::AddressType), 7));
     for name in [&b""[..], b"a b", b"a\0b", b"\xff", b"a\nb", &[b'a'; 255]] {
@@ -122,7 +122,7 @@ fn bad_targets_have_their_own_codes() {
 }
 
 #[test]
-fn socks4_and_4a() {
+fn socks4_and_socks4a_requests_are_parsed() {
     let request = Request4 { command: Command::Connect, target: target("10.0.0.1:80"), user: b"joe" };
     assert_eq!(request4(SOCKS4_IP), (request.clone(), SOCKS4_IP.len()));
     let named = Request4 { target: target("example.org:80"), ..request };
@@ -134,7 +134,7 @@ fn socks4_and_4a() {
 }
 
 #[test]
-fn socks4_texts_are_bounded() {
+fn a_socks4_text_that_is_too_long_is_refused() {
     let head = b"\x04\x01\x00\x50\x00\x00\x00\x01";
     let longest = [&head[..], &[b'u'; 255], &[0], &[b'n'; 255], &[0]].concat();
     assert_eq!(longest.len(), MESSAGE_BYTES_MAX);
@@ -165,7 +165,7 @@ fn replies_are_byte_exact() {
     assert_eq!(reply4(Reply4::Rejected, None), [0, 91, 0, 0, 0, 0, 0, 0]);
 }
 
-/// Feeds a whole SOCKS5 session in the given pieces, as a handler would, and says what was parsed.
+/// Feeds a SOCKS5 session in the given pieces, as a handler does. Returns the parsed messages and the remaining bytes.
 fn session(input: &[u8], cuts: &[usize]) -> (Option<Methods>, Option<Request5>, Vec<u8>) {
     let (mut methods, mut request, mut buf) = (None, None, Vec::new());
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (input.len() + 1)).chain([0, input.len()]).collect();
@@ -188,7 +188,7 @@ fn session(input: &[u8], cuts: &[usize]) -> (Option<Methods>, Option<Request5>, 
 
 proptest! {
     #[test]
-    fn any_split_gives_the_same(cuts in prop::collection::vec(any::<usize>(), 0..8), data: Vec<u8>) {
+    fn any_split_of_a_session_gives_the_same_messages(cuts in prop::collection::vec(any::<usize>(), 0..8), data: Vec<u8>) {
         for request in [CONNECT_V4, CONNECT_V6, CONNECT_NAME] {
             let input = [GREETING, request, &data[..]].concat();
             let (methods, parsed, rest) = session(&input, &cuts);
@@ -199,7 +199,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_survived(mut bytes: Vec<u8>, first in 0u8..6) {
+    fn any_bytes_return_a_result(mut bytes: Vec<u8>, first in 0u8..6) {
         if let Some(byte) = bytes.first_mut() {
             *byte = first;
         }
