@@ -1,4 +1,4 @@
-//! Proofs: how a subflow shows that it belongs to its session (LINK.md, section 5.3).
+//! Proofs: how a subflow shows that it belongs to its session.
 //!
 //! The key is the exporter value (RFC 8446, section 7.5) of the connection that started the session; the text is bound
 //! to the subflow's own connection by its exporter value. So a HELLO that was captured is worth nothing elsewhere.

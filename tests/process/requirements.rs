@@ -110,3 +110,39 @@ fn imports_run_one_way_between_the_layers() {
     let ran = Command::new(top().join("scripts/check-layers")).output().unwrap();
     assert!(ran.status.success(), "{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
 }
+
+/// Returns the paths of the repository that a line names, such as `docs/links.md`.
+fn paths_in(line: &str) -> impl Iterator<Item = &str> {
+    let folders = ["src/", "proxies/", "tests/", "benches/", "examples/", "scripts/", "docs/"];
+    let words = line.split(|c: char| !(c.is_ascii_alphanumeric() || "_-./".contains(c)));
+    words.map(|word| word.trim_end_matches('.')).filter(move |word| {
+        folders.iter().any(|folder| word.strip_prefix(folder).is_some_and(|rest| !rest.is_empty() && !rest.contains("NAME")))
+    })
+}
+
+#[test]
+fn every_path_and_every_make_target_that_the_documents_name_exists() {
+    let page = |name: &str| (name.to_owned(), fs::read_to_string(top().join(name)).unwrap());
+    let mut texts = vec![page("README.md"), page("CONTRIBUTING.md"), page("Makefile")];
+    for entry in fs::read_dir(top().join("docs")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        texts.extend(name.ends_with(".md").then(|| page(&format!("docs/{name}"))));
+    }
+    for folder in ["src", "proxies", "tests", "benches", "examples"] {
+        for text in sources(&top().join(folder)) {
+            let comments = text.lines().filter(|line| line.trim_start().starts_with("//"));
+            texts.push((folder.to_owned(), comments.collect::<Vec<_>>().join("\n")));
+        }
+    }
+    let mut missing = Vec::new();
+    for (place, text) in &texts {
+        for line in text.lines() {
+            let is_there = |path: &str| top().join(path).exists() || top().join(format!("{path}.rs")).exists();
+            missing.extend(paths_in(line).filter(|path| !is_there(path)).map(|path| format!("{place}: {path}")));
+            let targets = line.split("`make ").skip(1).map(|rest| rest.split(['`', ' ']).next().unwrap());
+            let has = |target: &str| MAKEFILE.lines().any(|line| line.starts_with(&format!("{target}:")));
+            missing.extend(targets.filter(|target| !has(target)).map(|target| format!("{place}: make {target}")));
+        }
+    }
+    assert!(missing.is_empty(), "these do not exist:\n{}", missing.join("\n"));
+}
