@@ -22,8 +22,8 @@
 //!    clock and no randomness; `tls` encrypts one TCP connection of it; [`auth`] is who a node is, whom it lets in and for
 //!    what, and whom it knows; [`node`] puts them into the loop. There a TCP connection that carries a subflow is a side
 //!    that belongs to no connection, and a stream is a side without a socket, so that the pump, half-close, timers, limits
-//!    and front ends work on it unchanged. [`Core::connect_link`] dials a link and [`Core::serve_links`] takes links in;
-//!    [`Core::route_listener`] sends the clients of a front end over one, [`Core::open_stream`] opens a stream for a
+//!    and front ends work on it unchanged. [`Loop::connect_link`] dials a link and [`Loop::serve_links`] takes links in;
+//!    [`Core::route_listener`] sends the clients of a front end over one, [`Loop::open_stream`] opens a stream for a
 //!    handler, and [`node::ServeConfig::on_stream`] gives those that a peer opens to handlers.
 //!
 //! # A front end in a few lines
@@ -69,6 +69,7 @@ mod engine;
 pub mod link;
 pub mod node;
 mod relay;
+mod streams;
 mod sys;
 mod tls;
 #[cfg(test)]
@@ -76,6 +77,7 @@ mod tls;
 mod tls_tests;
 mod types;
 
+pub use engine::control::Loop;
 pub use engine::core::Core;
 pub use engine::dial::{Answer, Connector};
 pub use engine::event_loop::Proxy;

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use seaprox::node::LinkStatus;
-use seaprox::{Core, Remote, Snapshot, Workers};
+use seaprox::{Loop, Remote, Snapshot, Workers};
 use serde_json::Value;
 
 use super::{document, links, text};
@@ -128,9 +128,12 @@ fn totals(remotes: &[Remote]) -> Option<(Snapshot, Vec<LinkStatus>)> {
 }
 
 /// Runs `question` in a loop. Returns its answer; none if the loop does not answer within [`LOOP_TIMEOUT`].
-fn ask_loop<T: Send + 'static>(remote: &Remote, question: impl FnOnce(&mut Core) -> T + Send + 'static) -> Option<T> {
+fn ask_loop<T: Send + 'static>(
+    remote: &Remote,
+    question: impl FnOnce(&mut Loop<'_>) -> T + Send + 'static,
+) -> Option<T> {
     let (sender, receiver) = mpsc::channel();
-    let call = move |core: &mut Core| {
+    let call = move |core: &mut Loop<'_>| {
         // The receiver is gone after the timeout.
         let _ = sender.send(question(core));
     };

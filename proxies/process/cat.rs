@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use seaprox::node::{Happened, LinkStatus};
 use seaprox::{
-    Bind, Bound, Cause, Config, Core, Cx, Ending, Failure, Fault, Handler, Id, Limits, Proxy, Reason, Role, Target,
+    Bind, Bound, Cause, Config, Cx, Ending, Failure, Fault, Handler, Id, Limits, Loop, Proxy, Reason, Role, Target,
     Workers, bind,
 };
 
@@ -52,7 +52,8 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let (ended, state) = (Ended::default(), LinkState::default());
     let bounds = match mode {
         CatMode::Connect(target) => {
-            let link = links.as_ref().map_or(Ok(None), |links| dial(proxy.core(), links, &state)).map_err(failed)?;
+            let link =
+                links.as_ref().map_or(Ok(None), |links| dial(&mut proxy.core(), links, &state)).map_err(failed)?;
             let (ended, link_state) = (Rc::clone(&ended), state.clone());
             let cat = Cat { target: Some(Rc::new(target)), ended, failure: None, link: link_state };
             let connection = proxy.core().adopt_stdio("cat", Box::new(cat)).map_err(failed)?;
@@ -107,10 +108,10 @@ fn mode(parsed: &Parsed) -> Result<CatMode, Failed> {
 }
 
 /// Dials the link. Its failure ends the process, because nobody waits for the link of a single connection.
-fn dial(core: &mut Core, links: &Links, state: &LinkState) -> io::Result<Option<Id>> {
+fn dial(core: &mut Loop<'_>, links: &Links, state: &LinkState) -> io::Result<Option<Id>> {
     let Some(log) = links.link_log() else { return Ok(None) };
     let (mut log, LinkState { exit_error, was_up }) = (log.exiting(true), state.clone());
-    let handler = move |core: &mut Core, _: Id, event: &Happened| {
+    let handler = move |core: &mut Loop<'_>, _: Id, event: &Happened| {
         was_up.set(was_up.get() || matches!(event, Happened::Up { .. }));
         if let Some(Action::Exit(failed)) = log.handle(event, Instant::now()) {
             exit_error.borrow_mut().get_or_insert(failed);

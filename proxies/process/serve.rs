@@ -155,7 +155,7 @@ fn setup(
     sender: SyncSender<ProcessEvent>,
 ) -> Setup {
     Arc::new(move |proxy: &mut Proxy, all: &[Remote], bounds: &mut [Bound]| {
-        let core = proxy.core();
+        let core = &mut proxy.core();
         let link = links.as_ref().map_or(Ok(None), |links| links.dial(core, dialed_link_handler(&sender)))?;
         for (bound, service) in bounds.iter_mut().zip(&services) {
             match (service.front_end(&access), &links) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use seaprox::auth::{KeysError, PublicKey};
 use seaprox::node::Happened;
-use seaprox::{Core, Loops, Remote};
+use seaprox::{Loop, Loops, Remote};
 
 use super::events::{EventQueue, ProcessEvent, watch_network};
 use super::exit::{Exit, Failed, hint};
@@ -144,7 +144,7 @@ impl Supervisor {
             }
             ProcessEvent::NetworkChanged => {
                 log::debug!(target: "seaprox::process", "an address or a route of this host has changed");
-                call_all(&self.remotes, Core::network_changed);
+                call_all(&self.remotes, |core| core.network_changed());
             }
             ProcessEvent::KeyAnswered(key, is_right) => self.key_answered(key, is_right),
             ProcessEvent::RequestAnswered(is_permitted) => self.request_answered(is_permitted),
@@ -168,7 +168,7 @@ impl Supervisor {
             _ => {
                 self.is_stopping = true;
                 log::info!(target: "seaprox::process", "stopping");
-                call_all(&self.remotes, Core::stop);
+                call_all(&self.remotes, |core| core.stop());
             }
         }
     }
@@ -236,7 +236,7 @@ impl Supervisor {
     fn exit(&mut self, failed: Failed) {
         self.is_stopping = true;
         self.exit_error.get_or_insert(failed);
-        call_all(&self.remotes, Core::stop);
+        call_all(&self.remotes, |core| core.stop());
     }
 
     /// Reads the files of users, keys and paths again.
@@ -252,7 +252,7 @@ impl Supervisor {
         match links.refresh_keys(refresh) {
             Ok(true) => {
                 log::info!(target: "seaprox::process", "keys read again");
-                call_all(&self.remotes, Core::recheck_links);
+                call_all(&self.remotes, |core| core.recheck_links());
             }
             Ok(false) => {}
             Err(error) => {
@@ -279,9 +279,9 @@ fn logged(error: &KeysError) -> String {
 
 /// Adds the new paths of the dialed link before it removes the old ones, so that the link is never without a path. If the
 /// limit of paths does not allow this, removes the old ones first.
-fn change_paths(core: &mut Core, change: &PathChange) {
+fn change_paths(core: &mut Loop<'_>, change: &PathChange) {
     for link in core.links().iter().filter(|link| link.dialled).map(|link| link.id) {
-        let remove = |core: &mut Core| change.removed.iter().for_each(|path| core.remove_path(link, path));
+        let remove = |core: &mut Loop<'_>| change.removed.iter().for_each(|path| core.remove_path(link, path));
         if change.is_tight {
             remove(core);
         }
@@ -293,7 +293,7 @@ fn change_paths(core: &mut Core, change: &PathChange) {
 }
 
 /// Runs `call` in all loops.
-fn call_all(remotes: &[Remote], call: impl Fn(&mut Core) + Clone + Send + 'static) {
+fn call_all(remotes: &[Remote], call: impl Fn(&mut Loop<'_>) + Clone + Send + 'static) {
     for remote in remotes {
         // A full mailbox has room again after the next turn of its loop.
         while remote

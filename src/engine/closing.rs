@@ -50,13 +50,13 @@ impl Core {
             // Both directions of the side were closed in order; a reset could only destroy data.
             if (reason.resets_peers() || connection.cut) && !is_settled {
                 let io = self.sides.get(side).map(|side| &side.io);
-                io.into_iter().for_each(|io| io.close_with_reset(&mut self.pools.links));
+                io.into_iter().for_each(|io| io.close_with_reset(&mut self.pools.sessions));
             }
             if let Some(stream) = self.sides.get(side).and_then(|side| side.io.stream())
                 && into.is_cut_short()
             {
                 // Whatever the reason is, the far end must not take what it has for the whole.
-                self.pools.links.reset(stream);
+                self.pools.sessions.reset(stream);
             }
             self.drop_side(side);
         }
@@ -79,7 +79,7 @@ impl Core {
         }
         // One that was refused has no dest any more, but the link has its name still, unless it is over, too.
         let Some(link) = connection.via else { return "direct".to_owned() };
-        self.pools.links.links.get(link).map_or_else(|| "link".to_owned(), |link| link.name.to_string())
+        self.pools.sessions.get(link).map_or_else(|| "link".to_owned(), |link| link.name.to_string())
     }
 
     /// One line tells why it ended.

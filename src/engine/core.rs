@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use mio::{Registry, Token};
 use slab::Slab;
 
+use crate::engine::control::{Deadline, Request};
 use crate::engine::dial::Connector;
 use crate::engine::flow::DISCARD_BYTES_MAX;
 use crate::engine::handler::Handler;
@@ -27,7 +28,6 @@ use crate::engine::stats::Stats;
 use crate::engine::stopping::Stopping;
 use crate::engine::workers::Workers;
 use crate::link::Time;
-use crate::node::Links;
 use crate::relay::block::BlockPool;
 use crate::relay::connection::{Connection, Stage};
 use crate::relay::dial::Permit;
@@ -37,6 +37,7 @@ use crate::relay::pump::{self, Pools};
 use crate::relay::side::{Owner, Role, Side, State};
 use crate::relay::splice_pipe::PipePool;
 use crate::relay::timer::{OneOffs, TimerClass, TimerLists};
+use crate::streams::Sessions;
 use crate::sys::{self, OwnedSocket};
 use crate::types::address::{Endpoint, Target};
 use crate::types::id::{Id, Table};
@@ -99,6 +100,8 @@ pub(crate) struct Queues {
     pub found: VecDeque<(VecDeque<Id>, Rc<Resolved>)>,
     /// Mails that were taken and not yet read.
     pub mails: VecDeque<Mail>,
+    /// Requests to the control of links.
+    pub requests: VecDeque<Request>,
 }
 
 /// Something in the run queue.
@@ -119,20 +122,12 @@ pub(crate) enum OneOff {
     Reset(Id, Role, u32),
     /// End what has not ended by itself.
     Drained,
-    /// Look after a link.
-    Link(Id),
-    /// Look after a carrier of a link.
-    Carrier(Id),
+    /// A deadline of the control of links.
+    Control(Deadline),
     /// Wake the handler of a connection's source.
     Wake(Id),
-    /// Compute the handshakes of unauthenticated peers of links: there is time for them again.
-    Handshakes,
-    /// Look for unauthenticated peers of links that are too slow.
-    Crowd,
     /// Tell how many lines of the log were left out.
     Unsaid,
-    /// Give memory that nothing uses back to the system.
-    TrimMemory,
 }
 
 /// What is held up for want of descriptors.
@@ -162,7 +157,7 @@ impl Core {
             pools: Pools {
                 blocks: BlockPool::new(limits.block_bytes.max(Limits::BLOCK_BYTES_MIN), limits.buffer_bytes),
                 pipes: PipePool::new(limits.pipe_bytes, limits.pipes),
-                links: Links::new(limits.link_bytes),
+                sessions: Sessions::new(),
             },
             timers: TimerLists::new(limits.connections, config.timeouts.of_classes()),
             one_offs: OneOffs::new(),
@@ -240,6 +235,13 @@ impl Core {
     pub fn wake_after(&mut self, connection: Id, time: Duration) {
         let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.one_offs.push(self.now_ms.saturating_add(ms), OneOff::Wake(connection));
+    }
+
+    /// Sends a connection that has no dest yet over a link.
+    pub fn route(&mut self, connection: Id, link: Id) {
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.via = Some(link);
+        }
     }
 
     /// Names the front end's protocol, once it is known which one the client speaks.
@@ -452,7 +454,7 @@ impl Core {
         log::debug!(target: "seaprox::connection", id = connection.to_string(), asked = target.to_string(); "connecting");
         match self.connections.get(connection).and_then(|record| record.via) {
             None => self.dial(dest, &target, permit, None),
-            Some(link) if permit.is_none() => self.dial_stream(dest, link),
+            Some(link) if permit.is_none() => self.queues.requests.push_back(Request::OpenStream { dest, link }),
             Some(_) => {
                 let why = "a rule asks for its address, which only the far end knows";
                 self.queues.dialled.push_back((dest, Err(Failure::new(Reason::NotPermitted, why))));
@@ -515,7 +517,7 @@ impl Core {
             && from.phase == Phase::Flowing
             && from.queued() == 0
             && !to.dead
-            && side.io.is_silent(&self.pools.links)
+            && side.io.is_silent(&self.pools.sessions)
     }
 
     /// Makes a connection of a socket that is there.
@@ -586,7 +588,7 @@ impl Core {
         self.queues.freed.push(side);
         let Some(record) = self.sides.remove(side) else { return };
         if let Some(stream) = record.io.stream() {
-            self.pools.links.release(stream);
+            self.pools.sessions.release(stream);
         }
         if let Some(dial) = record.dial {
             dial.racers.into_iter().for_each(|racer| self.drop_racer(racer));
@@ -604,7 +606,7 @@ impl Core {
     pub(crate) fn tick(&mut self) {
         let age = self.born.elapsed();
         self.now_ms = age.as_millis() as u64;
-        self.pools.links.now = Time::from_us(age.as_micros() as u64);
+        self.pools.sessions.now = Time::from_us(age.as_micros() as u64);
     }
 
     /// The next deadline of all.
@@ -619,10 +621,8 @@ impl Core {
             || !self.queues.found.is_empty()
             || !self.queues.mails.is_empty()
             || !self.queues.closed.is_empty()
-            || !self.pools.links.dirty.is_empty()
-            || self.has_handshakes()
+            || !self.pools.sessions.dirty.is_empty()
             || (!self.queues.no_block.is_empty() && self.pools.blocks.available() > 0)
-            || self.is_done()
     }
 
     /// The class of timer that a connection waits in.

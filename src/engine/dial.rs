@@ -22,6 +22,7 @@ use std::sync::Arc;
 use mio::Token;
 use socket2::Domain;
 
+use crate::engine::control::Control;
 use crate::engine::core::{Core, OneOff};
 use crate::engine::fair::Asker;
 use crate::engine::limits::RACERS;
@@ -365,7 +366,7 @@ impl Core {
         if waits || !(record.ready.writable || record.ready.error) {
             return;
         }
-        if let Some(error) = record.ready.error.then(|| record.io.take_error(&self.pools.links)).flatten() {
+        if let Some(error) = record.ready.error.then(|| record.io.take_error(&self.pools.sessions)).flatten() {
             let addr = record.endpoint.ip();
             return self.attempt_failed(side, &error, addr);
         }
@@ -512,32 +513,16 @@ impl Core {
 
     /// The connect timer of a connection has fired.
     /// Returns false if nothing is being dialled: the connection waits for a permission.
-    pub(crate) fn dial_timed_out(&mut self, connection: Id) -> bool {
+    pub(crate) fn dial_timed_out(&mut self, connection: Id, control: &mut dyn Control) -> bool {
         let is_waiting = |side: &Id| self.state(*side) == Some(State::Connecting);
         let sides = [Role::Dest, Role::Source].map(|role| self.side(connection, role));
         let Some(dest) = sides.into_iter().flatten().find(is_waiting) else { return false };
         self.forget_name_of(dest);
         let after = crate::types::units::format_duration(self.config.timeouts.connect);
-        let failure = match self.stop_waiting(dest) {
-            true => self.link_failure(connection, &after),
-            false => Failure::new(Reason::TimedOut, format!("no answer within {after}")),
-        };
+        let no_answer = || Failure::new(Reason::TimedOut, format!("no answer within {after}"));
+        let failure = control.stop_waiting(self, dest, &after).unwrap_or_else(no_answer);
         self.queues.dialled.push_back((dest, Err(failure)));
         true
-    }
-
-    /// Why the link that a connection waits for is not up: what was last tried says so. A key that is refused is the reason
-    /// itself; anything else is about the link, and not about the target, so it is the detail.
-    fn link_failure(&self, connection: Id, after: &str) -> Failure {
-        let via = self.connections.get(connection).and_then(|record| record.via);
-        let link = via.and_then(|link| self.pools.links.links.get(link));
-        match link.and_then(|link| link.failed.as_ref()) {
-            Some((failure, _)) if failure.reason == Reason::AuthFailed => failure.clone(),
-            Some((failure, _)) => {
-                Failure::new(Reason::LinkLost, format!("the link was not up within {after}: {failure}"))
-            }
-            None => Failure::new(Reason::LinkLost, format!("the link was not up within {after}")),
-        }
     }
 
     /// Settles a dial that is over, before its handler is told: the connection waits for its handler to say what next, as

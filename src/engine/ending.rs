@@ -11,7 +11,7 @@ impl Core {
     /// Releases the dest with a reset, so that it cannot mistake a part for the whole.
     pub fn reset_dest(&mut self, connection: Id) {
         let dest = self.side(connection, Role::Dest).and_then(|dest| self.sides.get(dest));
-        dest.into_iter().for_each(|dest| dest.io.close_with_reset(&mut self.pools.links));
+        dest.into_iter().for_each(|dest| dest.io.close_with_reset(&mut self.pools.sessions));
         self.disconnect(connection);
     }
 
@@ -26,7 +26,7 @@ impl Core {
         if let Some(stream) = self.sides.get(dest).and_then(|side| side.io.stream())
             && into.is_cut_short()
         {
-            self.pools.links.reset(stream);
+            self.pools.sessions.reset(stream);
         }
         for half in &mut record.halves {
             // Bytes of the source that no handler has read yet are for the next dest.

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use mio::{Events, Poll, Token};
 
+use crate::engine::control::{Control, Loop};
 use crate::engine::core::{Core, OneOff, Run};
 use crate::engine::flow::Next;
 use crate::engine::handler::{Cause, Cx, Handler};
@@ -32,7 +33,9 @@ use crate::types::reason::{Failure, Reason};
 
 /// An event loop.
 pub struct Proxy {
-    core: Core,
+    pub(crate) core: Core,
+    /// Beside the core: what decides about links.
+    control: Box<dyn Control>,
     /// Beside the side table: the handler of a side stands at the index of the side, with the id that it is for.
     handlers: Vec<Option<(Id, Box<dyn Handler>)>>,
     /// Handlers are being installed: those that are installed meanwhile wait for their turn.
@@ -44,23 +47,24 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A loop that has names looked up by `workers`; without any it connects literal addresses only.
-    ///
-    /// # Errors
-    /// The system's, when it has no descriptors for the loop.
-    pub fn new(config: Config, workers: Option<Arc<Workers>>) -> io::Result<Proxy> {
+    /// Makes a loop around the control of its links.
+    pub(crate) fn with_control(
+        config: Config,
+        workers: Option<Arc<Workers>>,
+        control: Box<dyn Control>,
+    ) -> io::Result<Proxy> {
         let poll = Poll::new()?;
         let mailbox = Arc::new(Mailbox::new(poll.registry(), WAKER, config.limits.calls)?);
         let events = Events::with_capacity(config.limits.events_per_turn);
         let handlers = Vec::with_capacity(config.limits.sides());
         let core = Core::new(config, poll.registry().try_clone()?, mailbox, workers);
-        Ok(Proxy { core, handlers, settling: false, reaping: false, poll, events })
+        Ok(Proxy { core, control, handlers, settling: false, reaping: false, poll, events })
     }
 
     /// What the loop owns, between its turns.
-    pub fn core(&mut self) -> &mut Core {
+    pub fn core(&mut self) -> Loop<'_> {
         self.core.tick();
-        &mut self.core
+        Loop::new(&mut self.core, &mut *self.control)
     }
 
     /// The loop, for other threads.
@@ -95,38 +99,42 @@ impl Proxy {
         self.note_events();
         self.read_mails();
         self.run_queue();
-        self.core.run_handshakes();
-        if self.core.hear_links() {
+        self.control.run_handshakes(&mut self.core);
+        if self.control.deliver_events(&mut self.core) {
             // What has come over links goes on in the same turn, and what that leads to goes out with the answer to it.
             self.run_queue();
         }
         self.tell_dials();
         self.fire_timers();
         self.reap();
-        self.core.drive_links();
+        self.control.drive(&mut self.core);
         let is_draining = matches!(self.core.stopping, Stopping::Draining { .. });
-        if is_draining && self.core.connections.len() == 0 && !self.core.links_owe() {
-            self.core.close_links();
+        if is_draining && self.core.connections.len() == 0 && !self.control.is_owing(&self.core) {
+            self.control.close_all(&mut self.core);
         }
         let is_stopping = matches!(self.core.stopping, Stopping::Now { .. });
         while is_stopping && !self.core.queues.closed.is_empty() {
             self.reap();
         }
         if is_stopping {
-            self.core.close_links();
-            self.core.drive_links();
+            self.control.close_all(&mut self.core);
+            self.control.drive(&mut self.core);
         }
-        Ok(!self.core.is_done())
+        Ok(!self.is_done())
     }
 
     fn timeout(&self, patience: Option<Duration>) -> Option<Duration> {
-        if self.core.is_busy() {
+        if self.core.is_busy() || self.control.is_busy(&self.core) || self.is_done() {
             return Some(Duration::ZERO);
         }
         let due = self.core.next_deadline_ms().map(|due_ms| due_ms.saturating_sub(self.core.now_ms));
         // One more millisecond, so that the deadline has passed when the clock is read.
         let due = due.map(|wait_ms| Duration::from_millis(wait_ms.saturating_add(1)));
         [patience, due].into_iter().flatten().min()
+    }
+
+    fn is_done(&self) -> bool {
+        self.core.is_done(self.control.has_links())
     }
 
     fn note_events(&mut self) {
@@ -164,7 +172,9 @@ impl Proxy {
                 Some(Mail::Call(what)) => {
                     calls += 1;
                     // A call that panics is somebody else's bug, and has been printed; the loop goes on.
-                    if catch_unwind(AssertUnwindSafe(|| what(&mut self.core))).is_err() {
+                    if catch_unwind(AssertUnwindSafe(|| what(&mut Loop::new(&mut self.core, &mut *self.control))))
+                        .is_err()
+                    {
                         self.core.stats.panics += 1;
                     }
                 }
@@ -197,7 +207,7 @@ impl Proxy {
         }
         let (connection, role) = match side.owner {
             Owner::Connection(connection, role) => (connection, role),
-            Owner::Carrier(carrier) => return self.core.run_carrier(carrier),
+            Owner::Carrier(carrier) => return self.control.run_carrier(&mut self.core, carrier),
             Owner::Race(_) => return,
         };
         self.advance(connection, role);
@@ -271,8 +281,8 @@ impl Proxy {
     }
 
     fn tell_dial(&mut self, dest: Id, result: Result<(), &Failure>) {
-        if self.core.carrier_dialled(dest, result) {
-            return;
+        if let Some(&Owner::Carrier(carrier)) = self.core.sides.get(dest).map(|side| &side.owner) {
+            return self.control.carrier_dialled(&mut self.core, carrier, result);
         }
         let Some(connection) = self.core.settle_dial(dest, result) else {
             self.core.stats.stale += 1;
@@ -300,7 +310,7 @@ impl Proxy {
                 TimerClass::Handshake | TimerClass::KeepAlive => {
                     self.call(connection, Role::Source, |handler, cx| handler.timeout(cx));
                 }
-                TimerClass::Connect if self.core.dial_timed_out(connection) => {}
+                TimerClass::Connect if self.core.dial_timed_out(connection, &mut *self.control) => {}
                 TimerClass::Connect => _ = self.call(connection, Role::Source, |handler, cx| handler.timeout(cx)),
                 TimerClass::Settle => self.core.settle_down(connection),
                 TimerClass::Idle => self.core.end(connection, Reason::IdleTimeout),
@@ -317,16 +327,11 @@ impl Proxy {
                     self.core.pass_reset_again(connection, role, waited_ms)
                 }
                 Some(OneOff::Drained) => self.core.stop(),
-                Some(OneOff::Link(link)) => self.core.link_due(link),
-                Some(OneOff::Carrier(carrier)) => self.core.carrier_due(carrier),
+                Some(OneOff::Control(deadline)) => self.control.handle_deadline(&mut self.core, deadline),
                 Some(OneOff::Wake(connection)) => {
                     self.call(connection, Role::Source, |handler, cx| handler.woken(cx));
                 }
-                // The wake-up is enough: the loop computes the handshakes before it sleeps again.
-                Some(OneOff::Handshakes) => {}
-                Some(OneOff::Crowd) => self.core.thin_crowd(),
                 Some(OneOff::Unsaid) => self.core.tell_unsaid(),
-                Some(OneOff::TrimMemory) => self.core.trim_memory(),
             }
         }
     }
@@ -366,7 +371,7 @@ impl Proxy {
         let own = self.handlers.get(side.index()).is_some_and(|slot| is_for(slot.as_ref(), side));
         let slot = if own { side } else { source };
         let (_, handler) = self.handlers.get_mut(slot.index())?.as_mut().filter(|handler| handler.0 == slot)?;
-        let mut cx = Cx::new(&mut self.core, side, connection, role);
+        let mut cx = Cx::new(Loop::new(&mut self.core, &mut *self.control), side, connection, role);
         let result = catch_unwind(AssertUnwindSafe(|| what(handler.as_mut(), &mut cx)));
         if result.is_err() {
             self.core.stats.panics += 1;
@@ -376,12 +381,22 @@ impl Proxy {
         result.ok()
     }
 
-    /// Drops the handlers of sides that are gone, lets those that were installed take over, and tells those of new clients
-    /// that they are there.
+    /// Settles what calls have left behind: handlers that were installed or are to be dropped, and requests to the control.
     fn settle(&mut self) {
         if std::mem::replace(&mut self.settling, true) {
             return;
         }
+        self.settle_handlers();
+        while let Some(request) = self.core.queues.requests.pop_front() {
+            self.control.handle_request(&mut self.core, request);
+            self.settle_handlers();
+        }
+        self.settling = false;
+    }
+
+    /// Drops the handlers of sides that are gone, lets those that were installed take over, and tells those of new clients
+    /// that they are there.
+    fn settle_handlers(&mut self) {
         while let Some(side) = self.core.queues.freed.pop() {
             if let Some(slot) = self.handlers.get_mut(side.index()).filter(|slot| is_for(slot.as_ref(), side)) {
                 *slot = None;
@@ -399,7 +414,6 @@ impl Proxy {
                 self.core.opening = None;
             }
         }
-        self.settling = false;
     }
 }
 
@@ -470,7 +484,7 @@ impl Core {
             return Input::None;
         };
         let wished = wished.min(room.len());
-        let result = record.io.read(&mut room[..wished], &mut self.pools.links);
+        let result = record.io.read(&mut room[..wished], &mut self.pools.sessions);
         half.store.filled(*result.as_ref().unwrap_or(&0), &mut self.pools.blocks);
         let result = match result {
             Ok(0) => record.note_end().map(|()| 0),

@@ -138,7 +138,7 @@ impl Core {
         }
         if let Some(side) = to.and_then(|to| self.sides.get_mut(to)) {
             // A side that is gone already says so when it is read.
-            let _ = side.io.shutdown_write(&mut self.pools.links);
+            let _ = side.io.shutdown_write(&mut self.pools.sessions);
         }
         if self.connections.get(id).is_some_and(|connection| connection.halves[role.into()].dead) {
             self.pass_reset(id, role);
@@ -241,7 +241,7 @@ impl Core {
         let Some(connection) = self.connections.get(id) else { return false };
         let side = connection.side(role).and_then(|side| self.sides.get(side));
         // A stream may take no more and still send.
-        let is_sending = |side: &Side| side.io.stream().is_some_and(|stream| self.pools.links.is_sending(stream));
+        let is_sending = |side: &Side| side.io.stream().is_some_and(|stream| self.pools.sessions.is_sending(stream));
         connection.halves[role.out()].phase != Phase::Flowing
             || side.is_some_and(|side| side.ready.fin || is_sending(side))
     }
@@ -259,7 +259,7 @@ impl Core {
         if half.flow == Flow::Relay {
             if let Some(stream) = from.and_then(|from| self.sides.get(from)?.io.stream()) {
                 // The far end discards the bytes that are still to come.
-                self.pools.links.stop(stream);
+                self.pools.sessions.stop(stream);
             }
             half.lost |= half.queued() > 0;
             (half.flow, half.left) = (Flow::Discard, DISCARD_BYTES_MAX);
@@ -341,9 +341,9 @@ impl Core {
         let is_shut = connection.halves[role.out()].phase == Phase::Shut;
         let wait = !self.config.timeouts.linger.is_zero() && connection.stage == Stage::Established;
         match self.side_io(id, role.other()).filter(|_| wait) {
-            Some(io @ (Io::Tcp(_) | Io::Stream(_))) if is_shut => io.is_acknowledged(&self.pools.links),
+            Some(io @ (Io::Tcp(_) | Io::Stream(_))) if is_shut => io.is_acknowledged(&self.pools.sessions),
             Some(Io::Stream(stream)) => {
-                self.pools.links.is_acknowledged(*stream) || self.pools.links.is_out_of_credit(*stream)
+                self.pools.sessions.is_acknowledged(*stream) || self.pools.sessions.is_out_of_credit(*stream)
             }
             _ => true,
         }
@@ -366,7 +366,7 @@ impl Core {
     pub(crate) fn announce_error(&mut self, id: Id, role: Role) {
         let Some(side) = self.side(id, role).and_then(|side| self.sides.get_mut(side)) else { return };
         side.ready.error = false;
-        if let Some(error) = side.io.take_error(&self.pools.links) {
+        if let Some(error) = side.io.take_error(&self.pools.sessions) {
             let error = side.note_error(error);
             self.broke(id, role, &error);
         }

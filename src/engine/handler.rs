@@ -7,6 +7,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::engine::control::Loop;
+#[cfg(doc)]
 use crate::engine::core::Core;
 use crate::relay::connection::Stage;
 use crate::relay::dial::Permit;
@@ -71,20 +73,20 @@ pub enum Cause {
 
 /// A handler's view of the loop: its own connection, and behind it everything that the [`Core`] can do.
 pub struct Cx<'a> {
-    core: &'a mut Core,
+    core: Loop<'a>,
     side: Id,
     connection: Id,
     role: Role,
 }
 
 impl<'a> Cx<'a> {
-    pub(crate) fn new(core: &'a mut Core, side: Id, connection: Id, role: Role) -> Cx<'a> {
+    pub(crate) fn new(core: Loop<'a>, side: Id, connection: Id, role: Role) -> Cx<'a> {
         Cx { core, side, connection, role }
     }
 
     /// The loop, for everything that is not about this connection alone.
-    pub fn core(&mut self) -> &mut Core {
-        self.core
+    pub fn core(&mut self) -> &mut Loop<'a> {
+        &mut self.core
     }
 
     /// The side that the callback is about.

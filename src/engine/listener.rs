@@ -13,6 +13,7 @@ use std::path::Path;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Socket};
 
+use crate::engine::control::Request;
 use crate::engine::core::{Core, OneOff, Run};
 use crate::engine::handler::Handler;
 use crate::engine::limits::Config;
@@ -281,6 +282,13 @@ impl Core {
         self.add_listener(bound, shares, kind, Front::Clients(front, None))
     }
 
+    /// Sends the clients of a listener over a link.
+    pub fn route_listener(&mut self, listener: u32, link: Id) {
+        if let Some(listener) = self.listeners.get_mut(listener as usize) {
+            listener.route(link);
+        }
+    }
+
     /// Listens for nodes that dial links. They all come to this loop.
     pub(crate) fn listen_for_links(&mut self, bound: &mut Bound) -> io::Result<u32> {
         self.add_listener(bound, &[], "link", Front::Nodes)
@@ -387,7 +395,9 @@ impl Core {
         let Accepted { listener: index, io, peer } = accepted;
         let Some(listener) = self.listeners.get_mut(index as usize) else { return };
         let kind = listener.kind;
-        let Front::Clients(front, _) = &mut listener.front else { return self.visit(index, io, peer) };
+        let Front::Clients(front, _) = &mut listener.front else {
+            return self.queues.requests.push_back(Request::Accept { listener: index, io, peer });
+        };
         let network = PeerNetwork::from(&peer);
         let is_counted = self.sources.counts(network);
         if is_counted && !self.sources.enter(network) {

@@ -2,10 +2,10 @@
 //! disk. Lines that are left out are counted, and the count is told with the next line or when the period is over.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::engine::core::{Core, OneOff};
 use crate::types::address::Endpoint;
-use crate::types::id::Id;
 use crate::types::peer::{PeerId, PeerKey};
 use crate::types::peer_network::PeerNetwork;
 use crate::types::reason::Reason;
@@ -107,12 +107,6 @@ impl Strangers {
 }
 
 impl Core {
-    /// Returns the number of suppressed lines if a line about the peer of a link may be logged now.
-    pub(crate) fn may_log(&mut self, id: Id) -> Option<u64> {
-        let key = self.pools.links.links.get(id)?.key?;
-        self.may_log_key(&key)
-    }
-
     /// Returns the number of suppressed lines if a line about a key may be logged now.
     pub(crate) fn may_log_key(&mut self, key: &PeerKey) -> Option<u64> {
         let said = self.peers.of(key, self.now_ms).quiet.say(self.now_ms);
@@ -133,21 +127,15 @@ impl Core {
     pub(crate) fn may_log_closed(&mut self, payer: Option<PeerId>) -> bool {
         let Some(payer) = payer else { return true };
         let Some(peer) = self.peers.get_mut(payer) else { return true };
-        let (key, said) = (*peer.key(), peer.quiet_connections.say(self.now_ms));
+        let (name, said) = (Arc::clone(peer.name()), peer.quiet_connections.say(self.now_ms));
         match self.unless_said(said) {
             None => false,
             Some(0) => true,
             Some(unsaid) => {
-                self.tell_unsaid_of(&key, unsaid);
+                tell_unsaid_of(&name, unsaid);
                 true
             }
         }
-    }
-
-    fn tell_unsaid_of(&self, key: &PeerKey, unsaid: u64) {
-        let link = self.pools.links.links.iter().find(|(_, link)| link.key.as_ref() == Some(key));
-        let peer = link.map_or_else(|| "-".to_owned(), |(_, link)| link.name.to_string());
-        log::info!(target: TARGET, peer = peer, suppressed = unsaid; "log lines suppressed");
     }
 
     /// Schedules the report of a suppressed line for the end of its period.
@@ -161,8 +149,8 @@ impl Core {
     /// Logs the number of suppressed lines of the periods that are over.
     pub(crate) fn tell_unsaid(&mut self) {
         let now_ms = self.now_ms;
-        for (key, unsaid) in self.peers.take_unsaid(now_ms) {
-            self.tell_unsaid_of(&key, unsaid);
+        for (peer, unsaid) in self.peers.take_unsaid(now_ms) {
+            tell_unsaid_of(&peer, unsaid);
         }
         for (strangers, reason) in self.strangers.iter_mut().zip(["auth_failed", "-"]) {
             let (told, rest) = strangers.take_unsaid(NETWORKS_TOLD_MAX, now_ms);
@@ -178,6 +166,10 @@ impl Core {
             self.one_offs.push(now_ms + PERIOD_MS / 10, OneOff::Unsaid);
         }
     }
+}
+
+fn tell_unsaid_of(peer: &str, unsaid: u64) {
+    log::info!(target: TARGET, peer = peer, suppressed = unsaid; "log lines suppressed");
 }
 
 /// The target of the lines about links.

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError};
 
 use mio::{Registry, Token};
 
-use crate::engine::core::Core;
+use crate::engine::control::Loop;
 use crate::engine::listener::Accepted;
 use crate::engine::resolve::Resolved;
 use crate::engine::sync::{Mutex, Waker};
@@ -27,7 +27,7 @@ pub(crate) enum Mail {
     /// Another loop accepted a client for us.
     Accepted(Accepted),
     /// Something to be run in the loop.
-    Call(Box<dyn FnOnce(&mut Core) + Send>),
+    Call(Box<dyn FnOnce(&mut Loop<'_>) + Send>),
 }
 
 /// Where the mails wait.
@@ -93,7 +93,7 @@ impl Remote {
     ///
     /// # Errors
     /// [`Full`] when too many calls wait already. A loop that has ended takes calls and never runs them.
-    pub fn call(&self, what: impl FnOnce(&mut Core) + Send + 'static) -> Result<(), Full> {
+    pub fn call(&self, what: impl FnOnce(&mut Loop<'_>) + Send + 'static) -> Result<(), Full> {
         self.0.post(Mail::Call(Box::new(what)))
     }
 }

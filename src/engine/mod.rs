@@ -2,6 +2,7 @@
 
 pub(crate) mod closing;
 pub(crate) mod connect_failure;
+pub(crate) mod control;
 pub(crate) mod core;
 pub(crate) mod describe;
 pub(crate) mod dial;

@@ -5,6 +5,7 @@
 //! limit. The table knows no link and no side.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use slab::Slab;
 
@@ -24,6 +25,8 @@ pub(crate) struct Peers {
 #[derive(Debug)]
 pub(crate) struct Peer {
     key: PeerKey,
+    /// The name of the peer, for the log; `-` until it is known.
+    name: Arc<str>,
     spent: Spent,
     futile: Futile,
     /// The connections that it has caused.
@@ -93,6 +96,7 @@ impl Peers {
         }
         let index = self.records.insert(Peer {
             key: *key,
+            name: "-".into(),
             spent: Spent::default(),
             futile: Futile::new(now_ms),
             connections: 0,
@@ -148,13 +152,13 @@ impl Peers {
     }
 
     /// Takes the number of lines left out about each key whose period is over.
-    pub fn take_unsaid(&mut self, now_ms: u64) -> Vec<(PeerKey, u64)> {
+    pub fn take_unsaid(&mut self, now_ms: u64) -> Vec<(Arc<str>, u64)> {
         let mut told = Vec::new();
         for (_, peer) in &mut self.records {
             let unsaid = [&mut peer.quiet, &mut peer.quiet_connections].map(|quiet| quiet.take_unsaid(now_ms));
             match unsaid.into_iter().flatten().sum::<u64>() {
                 0 => {}
-                unsaid => told.push((peer.key, unsaid)),
+                unsaid => told.push((Arc::clone(&peer.name), unsaid)),
             }
         }
         told
@@ -164,6 +168,14 @@ impl Peers {
 impl Peer {
     pub fn key(&self) -> &PeerKey {
         &self.key
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub fn set_name(&mut self, name: Arc<str>) {
+        self.name = name;
     }
 
     /// The connections that the key has caused.

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use crate::engine::control::Request;
 use crate::engine::core::{Core, OneOff};
 use crate::relay::connection::Stage;
 use crate::types::reason::Reason;
@@ -39,7 +40,7 @@ impl Core {
     pub fn drain(&mut self, timeout: Duration) {
         self.stopping = Stopping::Draining { since_ms: self.now_ms };
         self.close_listeners();
-        self.announce_drain();
+        self.queues.requests.push_back(Request::AnnounceDrain);
         for connection in self.connections.ids() {
             if self.stage(connection) == Some(Stage::KeepAlive) {
                 self.end(connection, Reason::Drained);
@@ -71,12 +72,12 @@ impl Core {
         }
     }
 
-    /// Whether the loop has come to its end.
-    pub(crate) fn is_done(&self) -> bool {
+    /// Returns true if the loop has come to its end. A link that is not over holds it up.
+    pub(crate) fn is_done(&self, has_links: bool) -> bool {
         match self.stopping {
             Stopping::No => false,
-            Stopping::Draining { .. } => self.connections.len() == 0 && !self.has_links(),
-            Stopping::Now { until_ms } => !self.has_links() || self.now_ms >= until_ms,
+            Stopping::Draining { .. } => self.connections.len() == 0 && !has_links,
+            Stopping::Now { until_ms } => !has_links || self.now_ms >= until_ms,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use crate::engine::core::Core;
+use crate::engine::control::Control;
 use crate::engine::event_loop::Proxy;
 use crate::engine::limits::Config;
 use crate::engine::listener::Bound;
@@ -33,6 +33,7 @@ pub type Setup = Arc<dyn Fn(&mut Proxy, &[Remote], &mut [Bound]) -> io::Result<(
 
 /// What a thread needs besides the setup.
 struct Start {
+    make: fn(&Config) -> Box<dyn Control>,
     config: Config,
     workers: Option<Arc<Workers>>,
     number: usize,
@@ -45,12 +46,9 @@ struct Start {
 }
 
 impl Loops {
-    /// Starts `count` loops, at least one, over addresses that were bound for as many. Each gets its share of the
-    /// limits.
-    ///
-    /// # Errors
-    /// The system's, when it has no more threads or descriptors, or what the setup says.
-    pub fn start(
+    /// Starts `count` loops, at least one, each with the control that `make` gives it.
+    pub(crate) fn start_with(
+        make: fn(&Config) -> Box<dyn Control>,
         count: usize,
         config: &Config,
         workers: Option<&Arc<Workers>>,
@@ -67,6 +65,7 @@ impl Loops {
             let (start, hear) = mpsc::channel();
             let (config, workers) = (share(config, count.max(1), number), workers.cloned());
             let start_of = Start {
+                make,
                 config,
                 workers,
                 number,
@@ -117,7 +116,7 @@ impl Loops {
                 log::error!(target: "seaprox", error = error.to_string(); "a loop failed, and all stop");
                 // A loop that takes no more calls is about to see that it has to end.
                 for remote in &self.remotes {
-                    let _ = remote.call(Core::stop);
+                    let _ = remote.call(|core| core.stop());
                 }
                 result = Err(error);
             }
@@ -128,11 +127,12 @@ impl Loops {
 
 impl Start {
     fn run(self, setup: &Setup) -> io::Result<()> {
-        let mut proxy = match Proxy::new(self.config, self.workers) {
+        let control = (self.make)(&self.config);
+        let mut proxy = match Proxy::with_control(self.config, self.workers, control) {
             Ok(proxy) => proxy,
             Err(error) => return self.tell.send(Err(error)).map_err(io::Error::other),
         };
-        proxy.core().sources = self.sources;
+        proxy.core.sources = self.sources;
         self.tell.send(Ok(Some(proxy.remote()))).map_err(io::Error::other)?;
         // Where the others could not start, nobody sends, and this loop ends too.
         let Ok(all) = self.hear.recv() else { return Ok(()) };

@@ -18,13 +18,14 @@ use crate::engine::core::Core;
 use crate::link::frame::FRAME_BYTES_MAX;
 use crate::link::{HelloReader, Outbox, SubflowId, Time};
 use crate::relay::io::Io;
-use crate::relay::side::{Owner, Side};
+use crate::relay::side::Side;
 use crate::sys::{self, PathInfo};
 use crate::tls::{TlsError, TlsPipe};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
 use super::config::Happened;
+use super::control::Node;
 use super::window::{Traffic, Window};
 
 /// One carrier, as the loop knows it.
@@ -222,52 +223,52 @@ impl Carrier {
     }
 }
 
-impl Core {
+impl Node {
     /// Something happened to a carrier's socket, or may be tried again.
-    pub(crate) fn run_carrier(&mut self, id: Id) {
-        let Some(carrier) = self.pools.links.carriers.get(id) else { return };
+    pub(crate) fn run_carrier(&mut self, core: &mut Core, id: Id) {
+        let Some(carrier) = self.carriers.get(id) else { return };
         let (side, link) = (carrier.side, carrier.link);
-        if let Some(record) = self.sides.get_mut(side) {
+        if let Some(record) = core.sides.get_mut(side) {
             // Reading finds out what the error is. It comes behind what has been received, and no event tells of it again, so
             // a short read is not the last.
             let failed = std::mem::take(&mut record.ready.error);
             record.ready.readable |= failed;
             record.ready.fin |= failed;
         }
-        if let Err(failure) = self.read_carrier(id, side).and_then(|()| self.flush_carrier(id)) {
+        if let Err(failure) = self.read_carrier(core, id, side).and_then(|()| self.flush_carrier(core, id)) {
             // What the peer said last, such as why it refuses, is the reason; that it has closed then is none.
-            link.into_iter().for_each(|link| self.link_events(link));
-            return self.carrier_failed(id, &failure);
+            link.into_iter().for_each(|link| self.link_events(core, link));
+            return self.carrier_failed(core, id, &failure);
         }
-        if let Some(link) = link.or_else(|| self.pools.links.carriers.get(id)?.link) {
-            self.pools.links.touch(link);
+        if let Some(link) = link.or_else(|| self.carriers.get(id)?.link) {
+            core.pools.sessions.touch(link);
         }
     }
 
     /// Reads what has come, decrypts it, and gives it to the session.
-    fn read_carrier(&mut self, id: Id, side: Id) -> Result<(), Failure> {
+    fn read_carrier(&mut self, core: &mut Core, id: Id, side: Id) -> Result<(), Failure> {
         if self.awaits_handshake(id) {
             return Ok(());
         }
-        let mut budget = if self.is_mixed_carrier(id) { BYTES_MIXED } else { READ_BYTES_PER_TURN };
-        let mut plain = std::mem::take(&mut self.pools.links.plain);
+        let mut budget = if self.is_mixed_carrier(core, id) { BYTES_MIXED } else { READ_BYTES_PER_TURN };
+        let mut plain = std::mem::take(&mut self.plain);
         let result = loop {
             budget = budget.saturating_sub(self.take_frames_cost(id));
             if budget == 0 {
-                self.enqueue(side);
+                core.enqueue(side);
                 break Ok(());
             }
-            if self.is_carrier_behind(id) {
+            if self.is_carrier_behind(core, id) {
                 break Ok(());
             }
-            let most = match self.may_read(id) {
+            let most = match self.may_read(core, id) {
                 Ok(most) => most.min(self.read_bytes(id)),
                 Err(wait) => {
-                    self.hold_carrier(id, wait);
+                    self.hold_carrier(core, id, wait);
                     break Ok(());
                 }
             };
-            match self.read_once(id, side, most) {
+            match self.read_once(core, id, side, most) {
                 Ok(Some(got)) => budget = budget.saturating_sub(got),
                 Ok(None) => break Ok(()),
                 Err(failure) => break Err(failure),
@@ -275,42 +276,42 @@ impl Core {
             if self.must_await_handshake(id) {
                 break Ok(());
             }
-            if let Err(failure) = self.open_carrier(id, side, &mut plain) {
+            if let Err(failure) = self.open_carrier(core, id, side, &mut plain) {
                 break Err(failure);
             }
         };
         plain.clear();
-        self.pools.links.plain = plain;
+        self.plain = plain;
         result
     }
 
     /// Returns whether so many events of its link wait that a carrier is not to be read.
-    fn is_carrier_behind(&mut self, id: Id) -> bool {
-        let link = self.pools.links.carriers.get(id).and_then(|carrier| carrier.link);
-        link.is_some_and(|link| self.is_behind(link))
+    fn is_carrier_behind(&mut self, core: &mut Core, id: Id) -> bool {
+        let link = self.carriers.get(id).and_then(|carrier| carrier.link);
+        link.is_some_and(|link| self.is_behind(core, link))
     }
 
     /// Returns how many bytes are read from a carrier at once: few where they hold many frames, so that a turn can end
     /// between two reads.
     fn read_bytes(&self, id: Id) -> usize {
-        let carrier = self.pools.links.carriers.get(id);
+        let carrier = self.carriers.get(id);
         if carrier.is_some_and(|carrier| carrier.has_small_frames) { SMALL_READ_BYTES } else { usize::MAX }
     }
 
     /// Takes the cost of the frames of the last read beyond its bytes.
     fn take_frames_cost(&mut self, id: Id) -> usize {
-        self.pools.links.carriers.get_mut(id).map_or(0, |carrier| std::mem::take(&mut carrier.frames_cost))
+        self.carriers.get_mut(id).map_or(0, |carrier| std::mem::take(&mut carrier.frames_cost))
     }
 
     /// Returns whether small messages compete with a bulk transfer on the link of a carrier.
-    fn is_mixed_carrier(&self, id: Id) -> bool {
-        let link = self.pools.links.carriers.get(id).and_then(|carrier| carrier.link);
-        link.is_some_and(|link| self.is_mixed(link))
+    fn is_mixed_carrier(&self, core: &Core, id: Id) -> bool {
+        let link = self.carriers.get(id).and_then(|carrier| carrier.link);
+        link.is_some_and(|link| self.is_mixed(core, link))
     }
 
     /// One read of at most `most` bytes. None when there is nothing to read.
-    fn read_once(&mut self, id: Id, side: Id, most: usize) -> Result<Option<usize>, Failure> {
-        let (Some(carrier), Some(record)) = (self.pools.links.carriers.get_mut(id), self.sides.get_mut(side)) else {
+    fn read_once(&mut self, core: &mut Core, id: Id, side: Id, most: usize) -> Result<Option<usize>, Failure> {
+        let (Some(carrier), Some(record)) = (self.carriers.get_mut(id), core.sides.get_mut(side)) else {
             return Ok(None);
         };
         let Some(tls) = carrier.tls.as_mut().filter(|_| record.ready.readable) else { return Ok(None) };
@@ -339,23 +340,29 @@ impl Core {
     }
 
     /// Decrypts what has been read, gives it to the session, and goes on with the handshake.
-    pub(super) fn open_carrier(&mut self, id: Id, side: Id, plain: &mut Vec<Bytes>) -> Result<(), Failure> {
-        let (Some(carrier), Some(record)) = (self.pools.links.carriers.get_mut(id), self.sides.get_mut(side)) else {
+    pub(super) fn open_carrier(
+        &mut self,
+        core: &mut Core,
+        id: Id,
+        side: Id,
+        plain: &mut Vec<Bytes>,
+    ) -> Result<(), Failure> {
+        let (Some(carrier), Some(record)) = (self.carriers.get_mut(id), core.sides.get_mut(side)) else {
             return Ok(());
         };
         let Some(tls) = &mut carrier.tls else { return Ok(()) };
         if let Err(error) = tls.open(plain) {
             // An alert says why; it is the last that the peer hears.
             let _ = carrier.flush(record);
-            return Err(self.tls_failed(id, &error));
+            return Err(self.tls_failed(core, id, &error));
         }
-        plain.drain(..).try_for_each(|bytes| self.give(id, bytes))?;
-        self.secured(id)
+        plain.drain(..).try_for_each(|bytes| self.give(core, id, bytes))?;
+        self.secured(core, id)
     }
 
     /// Plaintext has come: a HELLO, or frames for the session.
-    fn give(&mut self, id: Id, mut bytes: Bytes) -> Result<(), Failure> {
-        let Some(carrier) = self.pools.links.carriers.get_mut(id) else { return Ok(()) };
+    fn give(&mut self, core: &mut Core, id: Id, mut bytes: Bytes) -> Result<(), Failure> {
+        let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
         if carrier.server.is_some() && matches!(carrier.stage, Stage::Securing | Stage::Greeting) {
             let (hello, used) = match carrier.greeter.feed(&bytes) {
                 Ok(Some(greeting)) => greeting,
@@ -363,72 +370,70 @@ impl Core {
                 Err(_) => return Err(Failure::new(Reason::ProtocolError, "it does not speak this protocol")),
             };
             bytes = bytes.slice(used..);
-            self.greeted(id, &hello)?;
+            self.greeted(core, id, &hello)?;
         }
-        let links = &mut self.pools.links;
-        let Some(Carrier { link: Some(link), subflow: Some(subflow), .. }) = links.carriers.get(id) else {
+        let Some(Carrier { link: Some(link), subflow: Some(subflow), .. }) = self.carriers.get(id) else {
             return Ok(());
         };
         let (link, subflow) = (*link, *subflow);
-        let now = links.now;
-        let Some(record) = links.links.get_mut(link) else { return Ok(()) };
+        let now = core.pools.sessions.now;
+        let Some(record) = self.links.get(link) else { return Ok(()) };
         let len = bytes.len();
         record.received.take(len);
-        if let Some(session) = &mut record.session {
+        if let Some(session) = core.pools.sessions.session_mut(link) {
             let [_, before] = session.stats().frames;
             // What is wrong with a frame, the session says in its events.
             let _ = session.receive(now, subflow, 0, bytes);
             let frames = usize::try_from(session.stats().frames[1] - before).unwrap_or(usize::MAX);
-            if let Some(carrier) = links.carriers.get_mut(id) {
+            if let Some(carrier) = self.carriers.get_mut(id) {
                 let extra = frames.saturating_mul(FRAME_COST_BYTES).saturating_sub(len);
                 carrier.has_small_frames = extra > 0;
                 carrier.frames_cost = carrier.frames_cost.saturating_add(extra);
             }
         }
-        links.touch(link);
-        self.weigh_link(link);
+        core.pools.sessions.touch(link);
+        self.weigh_link(core, link);
         Ok(())
     }
 
     /// How many bytes the rate of its peer lets a carrier read; if none, when. What is read beyond that would be owed, and
     /// while much is owed nothing is read, which looks like death.
-    fn may_read(&mut self, id: Id) -> Result<usize, Time> {
-        let links = &mut self.pools.links;
-        let link = links.carriers.get(id).and_then(|carrier| carrier.link);
-        match link.and_then(|link| links.links.get_mut(link)) {
-            Some(link) => link.received.open(links.now),
+    fn may_read(&mut self, core: &mut Core, id: Id) -> Result<usize, Time> {
+        let link = self.carriers.get(id).and_then(|carrier| carrier.link);
+        match link.and_then(|link| self.links.get_mut(link)) {
+            Some(link) => link.received.open(core.pools.sessions.now),
             None => Ok(usize::MAX),
         }
     }
 
     /// Writes what waits on a carrier. One that has said its last words is closed.
-    pub(crate) fn flush_carrier(&mut self, id: Id) -> Result<(), Failure> {
-        let Some(carrier) = self.pools.links.carriers.get_mut(id) else { return Ok(()) };
-        let Some(side) = self.sides.get_mut(carrier.side) else { return Ok(()) };
+    pub(crate) fn flush_carrier(&mut self, core: &mut Core, id: Id) -> Result<(), Failure> {
+        let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
+        let Some(side) = core.sides.get_mut(carrier.side) else { return Ok(()) };
         carrier.flush(side).map_err(|error| Failure::from(&error))?;
         if carrier.stage == Stage::Farewell && carrier.is_flushed() {
-            self.drop_carrier(id);
+            self.drop_carrier(core, id);
         }
         Ok(())
     }
 
     /// Frees a carrier and closes its socket.
-    pub(crate) fn drop_carrier(&mut self, id: Id) {
-        let Some(carrier) = self.pools.links.carriers.remove(id) else { return };
-        if let Some(link) = carrier.link.and_then(|link| self.pools.links.links.get_mut(link)) {
+    pub(crate) fn drop_carrier(&mut self, core: &mut Core, id: Id) {
+        let Some(carrier) = self.carriers.remove(id) else { return };
+        if let Some(link) = carrier.link.and_then(|link| self.links.get_mut(link)) {
             link.carriers.retain(|other| *other != id);
         }
         if carrier.server.is_some() {
-            self.forget_unauthenticated(id, &carrier);
+            self.forget_unauthenticated(core, id, &carrier);
         }
-        self.drop_side(carrier.side);
+        core.drop_side(carrier.side);
     }
 
-    fn tls_failed(&mut self, id: Id, error: &TlsError) -> Failure {
-        let link = self.pools.links.carriers.get(id).and_then(|carrier| carrier.link);
+    fn tls_failed(&mut self, core: &mut Core, id: Id, error: &TlsError) -> Failure {
+        let link = self.carriers.get(id).and_then(|carrier| carrier.link);
         match (link, error) {
-            (Some(link), TlsError::KeyRefused(key)) => self.tell(link, &Happened::WrongKey { key: *key }),
-            (Some(link), TlsError::OurKeyRefused) => self.tell(link, &Happened::Rejected),
+            (Some(link), TlsError::KeyRefused(key)) => self.tell(core, link, &Happened::WrongKey { key: *key }),
+            (Some(link), TlsError::OurKeyRefused) => self.tell(core, link, &Happened::Rejected),
             _ => {}
         }
         let reason = match error {
@@ -436,14 +441,6 @@ impl Core {
             _ => Reason::ProtocolError,
         };
         Failure::new(reason, error.to_string())
-    }
-
-    /// The carrier that a side is the socket of.
-    pub(crate) fn carrier_of(&self, side: Id) -> Option<Id> {
-        match self.sides.get(side)?.owner {
-            Owner::Carrier(carrier) => Some(carrier),
-            _ => None,
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::{NodeKey, PublicKey};
-use crate::engine::core::Core;
+use crate::engine::control::Loop;
 use crate::engine::handler::Handler;
 use crate::link::Mode;
 pub use crate::tls::Cipher;
@@ -48,7 +48,7 @@ pub trait Policy: Send + Sync {
     }
 
     /// Whether somebody is asked about this, which the peer may not do as things are: [`Happened::Asked`] tells of it. A
-    /// stream then waits for [`Core::permit`]; a place to listen is refused until the peer asks again.
+    /// stream then waits for [`Loop::permit`]; a place to listen is refused until the peer asks again.
     fn asks(&self, _key: &PeerKey, _request: &Request) -> bool {
         false
     }
@@ -132,7 +132,7 @@ pub struct LinkConfig {
 }
 
 /// Is told what happens to a link.
-pub type OnHappened = Box<dyn FnMut(&mut Core, Id, &Happened)>;
+pub type OnHappened = Box<dyn FnMut(&mut Loop<'_>, Id, &Happened)>;
 
 /// Makes the handler of a stream that the peer has opened to a target; none leaves it to be connected there. With a
 /// handler the stream is accepted, and its bytes are the handler's.
@@ -290,7 +290,7 @@ pub enum Happened {
         key: PeerKey,
         /// What it wants.
         request: Request,
-        /// The connection that waits for [`Core::permit`].
+        /// The connection that waits for [`Loop::permit`].
         connection: Option<Id>,
     },
     /// The peer does not listen for us; the next try follows by itself.

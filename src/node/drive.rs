@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+use crate::engine::control::{Deadline, Loop};
 use crate::engine::core::{Core, OneOff};
 use crate::link::{Bound, Code, Event, PathStats, Session, StreamId, SubflowId, Time};
 use crate::relay::io::Io;
@@ -16,211 +17,208 @@ use crate::types::reason::{Failure, Reason};
 
 use super::carrier::{BATCH_BYTES_MIN, Carrier, Stage};
 use super::config::Happened;
+use super::control::Node;
 use super::greet::TARGET;
 use super::plan::LASTED_MS;
-use super::stream::{Slot, StreamAt};
 use super::window::Traffic;
+use crate::streams::Slot;
 
-impl Core {
+impl Node {
     /// Returns whether small messages compete with a bulk transfer on a link.
-    pub(super) fn is_mixed(&self, id: Id) -> bool {
-        let session = self.pools.links.links.get(id).and_then(|link| link.session.as_ref());
-        session.is_some_and(|session| session.is_mixed(self.pools.links.now))
+    pub(super) fn is_mixed(&self, core: &Core, id: Id) -> bool {
+        let session = core.pools.sessions.session(id);
+        session.is_some_and(|session| session.is_mixed(core.pools.sessions.now))
     }
 
-    pub(super) fn drive_link(&mut self, id: Id) {
-        let rounds = if self.is_mixed(id) { ROUNDS_MIXED } else { ROUNDS_PER_TURN };
+    pub(super) fn drive_link(&mut self, core: &mut Core, id: Id) {
+        let rounds = if self.is_mixed(core, id) { ROUNDS_MIXED } else { ROUNDS_PER_TURN };
         for _ in 0..rounds {
-            self.link_events(id);
-            if !self.transmit(id) {
-                self.link_events(id);
-                return self.arm_link(id);
+            self.link_events(core, id);
+            if !self.transmit(core, id) {
+                self.link_events(core, id);
+                return self.arm_link(core, id);
             }
         }
         // Its share of the turn is used up.
-        self.arm_link(id);
-        self.pools.links.touch(id);
+        self.arm_link(core, id);
+        core.pools.sessions.touch(id);
     }
 
     /// Moves frames from the session to its carriers. Whether there may be more that they take at once.
-    fn transmit(&mut self, id: Id) -> bool {
-        let links = &mut self.pools.links;
-        let Some(link) = links.links.get_mut(id) else { return false };
-        let Some(session) = &mut link.session else { return false };
-        let now = links.now;
+    fn transmit(&mut self, core: &mut Core, id: Id) -> bool {
+        let now = core.pools.sessions.now;
+        let Some(link) = self.links.get_mut(id) else { return false };
+        let Some(session) = core.pools.sessions.session_mut(id) else { return false };
         // What is sent beyond the peer's rate is owed, and while much is owed not even a PING is answered.
         let most = link.sent.open(now).map_or(0, |most| (most / link.carriers.len().max(1)).max(1));
         let is_alone = link.carriers.len() == 1;
         let is_mixed = session.is_mixed(now);
         for carrier in &link.carriers {
-            let Some(carrier) = links.carriers.get(*carrier) else { continue };
+            let Some(carrier) = self.carriers.get(*carrier) else { continue };
             let Some(subflow) = carrier.subflow.filter(|_| carrier.stage == Stage::Live) else { continue };
             let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
-            let side = self.sides.get(carrier.side).filter(|_| most > 0);
+            let side = core.sides.get(carrier.side).filter(|_| most > 0);
             session
                 .set_room(subflow, side.map_or(0, |side| carrier.room(&side.io, rate, is_alone, is_mixed).min(most)));
         }
         let mut sent = 0;
         loop {
-            links.outbox.clear();
-            let Some(frame) = session.poll_transmit(now, &mut links.outbox) else { break };
+            self.outbox.clear();
+            let Some(frame) = session.poll_transmit(now, &mut self.outbox) else { break };
             sent += frame.bytes;
             link.sent.take(frame.bytes);
-            let is_its =
-                |carrier: &&Id| links.carriers.get(**carrier).is_some_and(|c| c.subflow == Some(frame.subflow));
+            let is_its = |carrier: &&Id| self.carriers.get(**carrier).is_some_and(|c| c.subflow == Some(frame.subflow));
             let carrier = link.carriers.iter().find(is_its).copied();
-            if let Some(carrier) = carrier.and_then(|carrier| links.carriers.get_mut(carrier)) {
-                carrier.take_frame(&links.outbox);
+            if let Some(carrier) = carrier.and_then(|carrier| self.carriers.get_mut(carrier)) {
+                carrier.take_frame(&self.outbox);
             }
         }
         if sent == 0 {
             return false;
         }
-        let is_free = self.flush_link(id);
+        let is_free = self.flush_link(core, id);
         // What is less than the least batch has not used up any carrier's room: the session has no more.
         is_free && sent >= BATCH_BYTES_MIN
     }
 
     /// Writes what the carriers of a link hold. Whether any of them has written all that it held.
-    fn flush_link(&mut self, id: Id) -> bool {
+    fn flush_link(&mut self, core: &mut Core, id: Id) -> bool {
         let mut is_free = false;
         let mut index = 0;
-        while let Some(carrier) = self.pools.links.links.get(id).and_then(|link| link.carriers.get(index).copied()) {
+        while let Some(carrier) = self.links.get(id).and_then(|link| link.carriers.get(index).copied()) {
             index += 1;
-            let links = &mut self.pools.links;
-            let Some(record) = links.carriers.get_mut(carrier) else { continue };
+            let Some(record) = self.carriers.get_mut(carrier) else { continue };
             record.seal_staged();
-            if let Err(failure) = self.flush_carrier(carrier) {
+            if let Err(failure) = self.flush_carrier(core, carrier) {
                 index -= 1;
-                self.carrier_failed(carrier, &failure);
+                self.carrier_failed(core, carrier, &failure);
                 continue;
             }
-            is_free |= self.pools.links.carriers.get(carrier).is_some_and(|carrier| carrier.is_flushed());
-            self.sample_path(id, carrier);
+            is_free |= self.carriers.get(carrier).is_some_and(|carrier| carrier.is_flushed());
+            self.sample_path(core, id, carrier);
         }
         is_free
     }
 
-    fn sample_path(&mut self, id: Id, carrier: Id) {
-        let links = &mut self.pools.links;
-        let Some(record) = links.carriers.get_mut(carrier) else { return };
+    fn sample_path(&mut self, core: &mut Core, id: Id, carrier: Id) {
+        let Some(record) = self.carriers.get_mut(carrier) else { return };
         let Some(subflow) = record.subflow else { return };
-        let Some(side) = self.sides.get(record.side) else { return };
-        let Some(link) = links.links.get_mut(id) else { return };
+        let Some(side) = core.sides.get(record.side) else { return };
+        let Some(link) = self.links.get(id) else { return };
         let is_alone = link.carriers.len() == 1;
-        let Some(session) = link.session.as_mut() else { return };
-        if let Some(info) = record.sample(&side.io, links.now) {
+        let now = core.pools.sessions.now;
+        let Some(session) = core.pools.sessions.session_mut(id) else { return };
+        if let Some(info) = record.sample(&side.io, now) {
             let stats = PathStats { srtt_us: info.rtt_us, rate: info.rate, suspect: info.is_stuck };
-            session.path_stats(links.now, subflow, stats);
+            session.path_stats(now, subflow, stats);
             let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
             record.set_lowat(&side.io, rate);
             // With several, how late each would be decides, and what waits on one is a part of that.
-            let (is_mixed, acked_bytes) = (session.is_mixed(links.now), session.acked_bytes(links.now));
-            let window = record.window(links.now, rate, &info, Traffic { is_mixed, acked_bytes });
+            let (is_mixed, acked_bytes) = (session.is_mixed(now), session.acked_bytes(now));
+            let window = record.window(now, rate, &info, Traffic { is_mixed, acked_bytes });
             session.set_window(subflow, if is_alone { window } else { u64::MAX });
         }
     }
 
     /// Sees that the loop wakes up in time for a link.
-    fn arm_link(&mut self, id: Id) {
-        self.weigh_link(id);
-        if let Some(link) = self.pools.links.links.get_mut(id) {
-            link.note_state(self.now_ms);
+    fn arm_link(&mut self, core: &mut Core, id: Id) {
+        self.weigh_link(core, id);
+        if let Some(link) = self.links.get_mut(id) {
+            link.note_state(core.pools.sessions.session(id), core.now_ms);
         }
-        let next_dial_ms = self.dial_missing(id);
-        let next_listen_ms = self.listen_again(id);
-        let next_ports_ms = self.look_after_ports(id);
-        let now = self.pools.links.now;
-        let Some(link) = self.pools.links.links.get_mut(id) else { return };
-        let due = link.session.as_ref().and_then(|session| session.poll_timeout());
+        let next_dial_ms = self.dial_missing(core, id);
+        let next_listen_ms = self.listen_again(core, id);
+        let next_ports_ms = self.look_after_ports(core, id);
+        let now = core.pools.sessions.now;
+        let Some(link) = self.links.get_mut(id) else { return };
+        let due = core.pools.sessions.session(id).and_then(|session| session.poll_timeout());
         // A rate that is used up opens again without an event.
         let refilled = link.sent.open(now).err();
         let due_ms = [due, refilled].into_iter().flatten().map(|at| at.as_us().div_ceil(1000));
         let Some(due_ms) = due_ms.chain(next_dial_ms).chain(next_listen_ms).chain(next_ports_ms).min() else { return };
         if link.armed_ms.is_none_or(|armed_ms| due_ms < armed_ms) {
             link.armed_ms = Some(due_ms);
-            self.one_offs.push(due_ms, OneOff::Link(id));
+            core.one_offs.push(due_ms, OneOff::Control(Deadline::Link(id)));
         }
     }
 
     /// A deadline of a link has passed.
-    pub(crate) fn link_due(&mut self, id: Id) {
-        let now = self.pools.links.now;
-        let now_ms = self.now_ms;
-        let Some(link) = self.pools.links.links.get_mut(id) else { return };
+    pub(crate) fn link_due(&mut self, core: &mut Core, id: Id) {
+        let now = core.pools.sessions.now;
+        let now_ms = core.now_ms;
+        let Some(link) = self.links.get_mut(id) else { return };
         if link.armed_ms.is_some_and(|armed_ms| armed_ms > now_ms) {
             // It was set before an earlier one was, and that one has set another since.
             return;
         }
         link.armed_ms = None;
-        if let Some(session) =
-            link.session.as_mut().filter(|session| session.poll_timeout().is_some_and(|at| at <= now))
-        {
+        let session = core.pools.sessions.session_mut(id);
+        if let Some(session) = session.filter(|session| session.poll_timeout().is_some_and(|at| at <= now)) {
             session.handle_timeout(now);
         }
-        self.pools.links.touch(id);
+        core.pools.sessions.touch(id);
     }
 
     /// A carrier has had its time: one that is not live by now is given up, one that was held back is read again.
-    pub(crate) fn carrier_due(&mut self, id: Id) {
-        let Some(carrier) = self.pools.links.carriers.get_mut(id) else { return };
+    pub(crate) fn carrier_due(&mut self, core: &mut Core, id: Id) {
+        let Some(carrier) = self.carriers.get_mut(id) else { return };
         let side = carrier.side;
         carrier.held = false;
         match carrier.stage {
-            Stage::Live => self.enqueue(side),
-            Stage::Farewell => self.drop_carrier(id),
-            Stage::Dialling => self.carrier_failed(id, &Failure::new(Reason::TimedOut, "no answer in time")),
+            Stage::Live => core.enqueue(side),
+            Stage::Farewell => self.drop_carrier(core, id),
+            Stage::Dialling => self.carrier_failed(core, id, &Failure::new(Reason::TimedOut, "no answer in time")),
             Stage::Securing | Stage::Greeting => {
-                self.carrier_failed(id, &Failure::new(Reason::HandshakeTimeout, "the handshake took too long"));
+                self.carrier_failed(core, id, &Failure::new(Reason::HandshakeTimeout, "the handshake took too long"));
             }
         }
     }
 
     /// Has a carrier read again when the rate of its peer allows it.
-    pub(crate) fn hold_carrier(&mut self, id: Id, until: Time) {
-        let Some(carrier) = self.pools.links.carriers.get_mut(id) else { return };
+    pub(crate) fn hold_carrier(&mut self, core: &mut Core, id: Id, until: Time) {
+        let Some(carrier) = self.carriers.get_mut(id) else { return };
         if !std::mem::replace(&mut carrier.held, true) {
-            self.one_offs.push(until.as_us().div_ceil(1000), OneOff::Carrier(id));
+            core.one_offs.push(until.as_us().div_ceil(1000), OneOff::Control(Deadline::Carrier(id)));
         }
     }
 
     /// Acts on one event of a session.
-    pub(super) fn link_event(&mut self, id: Id, event: Event) {
+    pub(super) fn link_event(&mut self, core: &mut Core, id: Id, event: Event) {
         match event {
-            Event::Opened { id: stream, open } => self.stream_opened(id, stream, &open),
-            Event::OpenResult { id: stream, result } => self.stream_answered(id, stream, &result),
-            Event::Readable(stream) => self.wake_stream(id, stream, |side| side.ready.readable = true),
-            Event::Writable(stream) => self.wake_stream(id, stream, |side| side.ready.writable = true),
+            Event::Opened { id: stream, open } => self.stream_opened(core, id, stream, &open),
+            Event::OpenResult { id: stream, result } => self.stream_answered(core, id, stream, &result),
+            Event::Readable(stream) => self.wake_stream(core, id, stream, |side| side.ready.readable = true),
+            Event::Writable(stream) => self.wake_stream(core, id, stream, |side| side.ready.writable = true),
             Event::Fin(stream) => {
-                self.pools.links.slot(id, stream).into_iter().for_each(|slot| slot.fin = true);
-                self.wake_stream(id, stream, |side| side.ready.readable = true);
+                core.pools.sessions.slot(id, stream).into_iter().for_each(|slot| slot.fin = true);
+                self.wake_stream(core, id, stream, |side| side.ready.readable = true);
             }
-            Event::Reset { id: stream, code } => self.stream_reset(id, stream, code),
-            Event::Undelivered { id: stream, bytes } => self.stream_left(id, stream, bytes),
-            Event::Stopped { id: stream, code } => self.stream_stopped(id, stream, code),
-            Event::Listen { id: number, open } => self.listen_for(id, number, &open),
-            Event::ListenResult { id: number, result } => self.listen_answered(id, number, &result),
-            Event::Unlisten(number) => self.unlisten_for(id, number),
-            Event::SubflowUp(subflow) => self.subflow_up(id, subflow),
-            Event::SubflowDown { id: subflow, code } => self.subflow_lost(id, subflow, code),
-            Event::SubflowDrained(subflow) => self.subflow_lost(id, subflow, Code::Drained),
-            Event::Openable => self.open_waiting(id),
+            Event::Reset { id: stream, code } => self.stream_reset(core, id, stream, code),
+            Event::Undelivered { id: stream, bytes } => self.stream_left(core, id, stream, bytes),
+            Event::Stopped { id: stream, code } => self.stream_stopped(core, id, stream, code),
+            Event::Listen { id: number, open } => self.listen_for(core, id, number, &open),
+            Event::ListenResult { id: number, result } => self.listen_answered(core, id, number, &result),
+            Event::Unlisten(number) => self.unlisten_for(core, id, number),
+            Event::SubflowUp(subflow) => self.subflow_up(core, id, subflow),
+            Event::SubflowDown { id: subflow, code } => self.subflow_lost(core, id, subflow, code),
+            Event::SubflowDrained(subflow) => self.subflow_lost(core, id, subflow, Code::Drained),
+            Event::Openable => self.open_waiting(core, id),
             Event::Suspended => {
-                let now_ms = self.now_ms;
-                self.pools.links.links.get_mut(id).into_iter().for_each(|link| {
+                let now_ms = core.now_ms;
+                self.links.get_mut(id).into_iter().for_each(|link| {
                     (link.suspended_ms, link.rebind_tries) = (Some(now_ms), 0);
                 });
-                self.tell(id, &Happened::Parted);
+                self.tell(core, id, &Happened::Parted);
             }
             Event::Resumed => {
-                self.pools.links.links.get_mut(id).into_iter().for_each(|link| link.suspended_ms = None);
-                self.listen_as_before(id);
-                self.tell(id, &Happened::Resumed);
+                self.links.get_mut(id).into_iter().for_each(|link| link.suspended_ms = None);
+                self.listen_as_before(core, id);
+                self.tell(core, id, &Happened::Resumed);
             }
-            Event::GoAway { .. } => _ = self.peer_leaves(id),
-            Event::Ended { code, text } => self.session_ended(id, code, text),
+            Event::GoAway { .. } => _ = self.peer_leaves(core, id),
+            Event::Ended { code, text } => self.session_ended(core, id, code, text),
             Event::Message(text) => {
-                if let Some(unsaid) = self.may_log(id) {
+                if let Some(unsaid) = self.may_log(core, id) {
                     log::info!(target: TARGET, link = id.to_string(), text = format!("{text:?}"), suppressed = unsaid; "message");
                 }
             }
@@ -228,226 +226,225 @@ impl Core {
         }
     }
 
-    fn wake_stream(&mut self, link: Id, stream: StreamId, what: impl FnOnce(&mut Side)) {
-        let Some(side) = self.pools.links.slot(link, stream).map(|slot| slot.side) else { return };
-        if let Some(record) = self.sides.get_mut(side) {
+    fn wake_stream(&mut self, core: &mut Core, link: Id, stream: StreamId, what: impl FnOnce(&mut Side)) {
+        let Some(side) = core.pools.sessions.slot(link, stream).map(|slot| slot.side) else { return };
+        if let Some(record) = core.sides.get_mut(side) {
             what(record);
-            self.enqueue(side);
+            core.enqueue(side);
         }
     }
 
     /// The peer has answered an OPEN of ours.
-    fn stream_answered(&mut self, link: Id, stream: StreamId, result: &Bound) {
-        if self.note_where(link, stream, result) {
+    fn stream_answered(&mut self, core: &mut Core, link: Id, stream: StreamId, result: &Bound) {
+        if self.note_where(core, link, stream, result) {
             return;
         }
-        if result.failure == Some(Code::Drained) && self.open_elsewhere(link, stream) {
+        if result.failure == Some(Code::Drained) && self.open_elsewhere(core, link, stream) {
             return;
         }
-        let Some(slot) = self.pools.links.slot(link, stream) else { return };
+        let Some(slot) = core.pools.sessions.slot(link, stream) else { return };
         let (side, result) = (slot.side, result.to_failure().map_or(Ok(()), Err));
         (slot.answered, slot.accepted) = (true, result.is_ok());
-        self.queues.dialled.push_back((side, result));
+        core.queues.dialled.push_back((side, result));
     }
 
     /// The session of a stream is over, but what had arrived of the stream, to its end, is still to be read.
-    fn stream_left(&mut self, link: Id, stream: StreamId, rest: Vec<Bytes>) {
-        let Some(at) = self.stream_at(link, stream) else { return };
-        let Some(key) = self.pools.links.links.get(link).and_then(|link| link.key) else { return };
-        let slot = self.pools.links.slot(link, stream);
-        if slot.is_some_and(|slot| slot.accepted && slot.reset.is_none()) && self.pools.links.rests.keep(at, key, rest)
+    fn stream_left(&mut self, core: &mut Core, link: Id, stream: StreamId, rest: Vec<Bytes>) {
+        let Some(at) = core.pools.sessions.stream_at(link, stream) else { return };
+        let Some(key) = self.links.get(link).and_then(|link| link.key) else { return };
+        let slot = core.pools.sessions.slot(link, stream);
+        if slot.is_some_and(|slot| slot.accepted && slot.reset.is_none())
+            && core.pools.sessions.rests.keep(at, key, rest)
         {
-            self.wake_stream(link, stream, |side| side.ready.readable = true);
+            self.wake_stream(core, link, stream, |side| side.ready.readable = true);
             // What cuts the streams of the session does not find it.
-            self.pools.links.links.get_mut(link).and_then(|link| link.streams.remove(&stream));
+            core.pools.sessions.get_mut(link).and_then(|link| link.streams.remove(&stream));
         }
     }
 
     /// The peer has cut a stream; one of ours perhaps before its answer has come: that may have gone another way. The reset
     /// of a refused stream says the reason, too.
-    fn stream_reset(&mut self, link: Id, stream: StreamId, code: Code) {
-        let Some(slot) = self.pools.links.slot(link, stream) else { return self.forget_question(link, stream, code) };
+    fn stream_reset(&mut self, core: &mut Core, link: Id, stream: StreamId, code: Code) {
+        let Some(slot) = core.pools.sessions.slot(link, stream) else {
+            return self.forget_question(core, link, stream, code);
+        };
         let (side, is_answered, is_accepted) = (slot.side, slot.answered, slot.accepted);
-        let is_connecting = !is_accepted && self.state(side) == Some(State::Connecting);
+        let is_connecting = !is_accepted && core.state(side) == Some(State::Connecting);
         if is_connecting && !is_answered && code == Code::LinkLost {
             // The peer stopped before it answered: nothing has come of the stream.
-            if self.is_aside(link) && self.open_elsewhere(link, stream) {
+            if self.is_aside(link) && self.open_elsewhere(core, link, stream) {
                 return;
             }
-            let session = self.pools.links.links.get(link).and_then(|link| link.session.as_ref());
+            let session = core.pools.sessions.session(link);
             if session.is_some_and(Session::is_ended) {
                 // The session is over, and `session_ended`, which follows, sees to what was not opened yet.
                 return;
             }
         }
-        let Some(slot) = self.pools.links.slot(link, stream) else { return };
+        let Some(slot) = core.pools.sessions.slot(link, stream) else { return };
         (slot.reset, slot.answered) = (Some(code), true);
         if is_connecting {
             let failure = Bound::refused(code).to_failure().unwrap_or_else(|| Reason::Other.into());
-            self.queues.dialled.push_back((side, Err(failure)));
+            core.queues.dialled.push_back((side, Err(failure)));
         }
-        self.wake_stream(link, stream, |side| (side.ready.readable, side.ready.error) = (true, true));
+        self.wake_stream(core, link, stream, |side| (side.ready.readable, side.ready.error) = (true, true));
     }
 
     /// Handles the peer's notice that it reads no more of a stream. If the peer's side was closed in order, the next write
     /// fails, as with a socket; a reset is passed on at once.
-    fn stream_stopped(&mut self, link: Id, stream: StreamId, code: Code) {
+    fn stream_stopped(&mut self, core: &mut Core, link: Id, stream: StreamId, code: Code) {
         let is_reset = code != Code::SourceFin;
-        self.pools.links.slot(link, stream).into_iter().for_each(|slot| slot.stopped |= is_reset);
-        self.wake_stream(link, stream, |side| {
+        core.pools.sessions.slot(link, stream).into_iter().for_each(|slot| slot.stopped |= is_reset);
+        self.wake_stream(core, link, stream, |side| {
             side.ready.writable = true;
             side.ready.error |= is_reset;
         });
     }
 
-    fn subflow_up(&mut self, id: Id, subflow: SubflowId) {
-        let Some(link) = self.pools.links.links.get_mut(id) else { return };
+    fn subflow_up(&mut self, core: &mut Core, id: Id, subflow: SubflowId) {
+        let Some(link) = self.links.get_mut(id) else { return };
         let fresh = !std::mem::replace(&mut link.met, true);
-        link.up_ms.get_or_insert(self.now_ms);
+        link.up_ms.get_or_insert(core.now_ms);
         let (key, carriers) = (link.key, link.carriers.clone());
         let mut up = None;
         if let Some(plan) = &mut link.plan {
-            let carrier = carriers.iter().filter_map(|id| self.pools.links.carriers.get(*id));
+            let carrier = carriers.iter().filter_map(|id| self.carriers.get(*id));
             let place = carrier.filter(|c| c.subflow == Some(subflow)).map(|c| c.place).next();
             if let Some((place, wanted)) = place.and_then(|place| Some((place, plan.wanted.get_mut(place)?))) {
-                wanted.up_ms = Some(self.now_ms);
+                wanted.up_ms = Some(core.now_ms);
                 up = Some(Happened::SubflowUp { place, tries: wanted.tries });
             }
         }
-        up.into_iter().for_each(|up| self.tell(id, &up));
-        self.leave_removed(id);
-        self.ask_where(id, subflow);
+        up.into_iter().for_each(|up| self.tell(core, id, &up));
+        self.leave_removed(core, id);
+        self.ask_where(core, id, subflow);
         if let Some(key) = key.filter(|_| fresh) {
-            self.tell(id, &Happened::Up { key, fresh: true });
-            self.open_waiting(id);
-            self.listen_all(id);
+            self.tell(core, id, &Happened::Up { key, fresh: true });
+            self.open_waiting(core, id);
+            self.listen_all(core, id);
         }
     }
 
-    fn subflow_lost(&mut self, id: Id, subflow: SubflowId, code: Code) {
-        let Some(link) = self.pools.links.links.get(id) else { return };
-        let of = |id: &&Id| self.pools.links.carriers.get(**id).is_some_and(|c| c.subflow == Some(subflow));
+    fn subflow_lost(&mut self, core: &mut Core, id: Id, subflow: SubflowId, code: Code) {
+        let Some(link) = self.links.get(id) else { return };
+        let of = |id: &&Id| self.carriers.get(**id).is_some_and(|c| c.subflow == Some(subflow));
         let Some(carrier) = link.carriers.iter().find(of).copied() else { return };
-        let Some(record) = self.pools.links.carriers.get_mut(carrier) else { return };
+        let Some(record) = self.carriers.get_mut(carrier) else { return };
         let place = record.place;
         record.subflow = None;
         record.say_goodbye();
         // What the session said last may still be on its way out.
-        let _ = self.flush_carrier(carrier);
-        self.drop_carrier(carrier);
+        let _ = self.flush_carrier(core, carrier);
+        self.drop_carrier(core, carrier);
         let is_astray = code == Code::Other;
         let detail = is_astray.then(|| "another node answered, which does not know the session".into());
-        if let Some(link) = self.pools.links.links.get_mut(id)
+        if let Some(link) = self.links.get_mut(id)
             && let Some(wanted) = link.plan.as_mut().and_then(|plan| plan.wanted.get_mut(place))
         {
             wanted.astray = is_astray;
         }
-        self.try_later(id, place, &Failure { reason: code.into(), detail });
+        self.try_later(core, id, place, &Failure { reason: code.into(), detail });
     }
 
     /// The session is over: nothing of it is left but rests, and every stream that has none is cut.
-    fn session_ended(&mut self, id: Id, code: Code, text: String) {
-        self.transmit(id);
-        for carrier in self.pools.links.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default() {
-            self.pools.links.carriers.get_mut(carrier).into_iter().for_each(Carrier::say_goodbye);
+    fn session_ended(&mut self, core: &mut Core, id: Id, code: Code, text: String) {
+        self.transmit(core, id);
+        for carrier in self.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default() {
+            self.carriers.get_mut(carrier).into_iter().for_each(Carrier::say_goodbye);
         }
-        self.flush_link(id);
-        let Some(link) = self.pools.links.links.get_mut(id) else { return };
+        self.flush_link(core, id);
+        let Some(link) = self.links.get_mut(id) else { return };
         let reason = match Reason::from(code) {
             Reason::Killed => Reason::LinkLost,
             reason => reason,
         };
-        let session = link.session.take();
-        link.life += 1;
+        let Some(record) = core.pools.sessions.get_mut(id) else { return };
+        let session = record.session.take();
+        record.epoch += 1;
+        let slots: Vec<Slot> = record.streams.drain().map(|(_, slot)| slot).collect();
         link.met = false;
-        let lasted = link.up_ms.take().is_some_and(|up_ms| self.now_ms.saturating_sub(up_ms) > LASTED_MS);
+        let lasted = link.up_ms.take().is_some_and(|up_ms| core.now_ms.saturating_sub(up_ms) > LASTED_MS);
         link.questions.clear();
-        let slots: Vec<Slot> = link.streams.drain().map(|(_, slot)| slot).collect();
         let carriers = std::mem::take(&mut link.carriers);
         link.forget_peer_listeners();
         link.asked.clear();
         let listeners: Vec<u32> = link.listeners.drain().flat_map(|(_, ours)| ours.indices).collect();
         link.remotes.iter_mut().for_each(super::reverse::Remote::forget);
         if reason == Reason::Drained {
-            link.expect_back(self.now_ms);
+            link.expect_back(core.now_ms);
         }
-        let is_wanted = link.closing || self.pools.links.closing;
+        let is_wanted = link.closing || self.closing;
         let comes_back = link.plan.is_some() && !is_wanted;
-        slots.into_iter().for_each(|slot| self.stream_lost(id, &slot, comes_back));
-        listeners.into_iter().for_each(|listener| self.unlisten(listener));
+        slots.into_iter().for_each(|slot| self.stream_lost(core, id, &slot, comes_back));
+        listeners.into_iter().for_each(|listener| core.unlisten(listener));
         for carrier in carriers {
-            let place = self.pools.links.carriers.get(carrier).map(|carrier| carrier.place);
-            self.drop_carrier(carrier);
+            let place = self.carriers.get(carrier).map(|carrier| carrier.place);
+            self.drop_carrier(core, carrier);
             if let (Some(place), true) = (place, comes_back) {
-                self.try_later(id, place, &Failure::new(reason, text.clone()));
+                self.try_later(core, id, place, &Failure::new(reason, text.clone()));
             }
         }
         if lasted && comes_back && matches!(reason, Reason::LinkLost | Reason::Drained) {
             // It has just answered, or its session was given up after a long time: it may well be there.
-            self.redial_link(id);
+            self.redial_link(core, id);
         }
         // A key that is admitted no more, or a client that has come anew, ends it too, and that is worth a word.
         let is_ours = is_wanted && reason == Reason::Drained;
-        self.tell(id, &if is_ours { Happened::Closed } else { Happened::Ended { reason, text } });
-        self.aside_ended(id);
+        self.tell(core, id, &if is_ours { Happened::Closed } else { Happened::Ended { reason, text } });
+        self.aside_ended(core, id);
         // Another link may have taken its name since.
         if let Some(session) = session
-            && self.pools.links.served.get(&session.id()) == Some(&id)
+            && self.served.get(&session.id()) == Some(&id)
         {
-            self.pools.links.served.remove(&session.id());
+            self.served.remove(&session.id());
         }
-        self.release_link_memory(id);
+        self.release_link_memory(core, id);
         if comes_back {
-            self.pools.links.touch(id);
+            core.pools.sessions.touch(id);
         } else {
-            self.fail_waiting(id, &Failure::new(Reason::LinkLost, "the link was closed"));
-            self.pools.links.links.remove(id);
+            self.fail_waiting(core, id, &Failure::new(Reason::LinkLost, "the link was closed"));
+            self.remove_link(core, id);
         }
     }
 
     /// The session of a stream is over. A stream that was there is cut. One that the peer had not answered never was: it
     /// waits for the next session if there is to be one, and otherwise its handler is told that it cannot be had.
-    fn stream_lost(&mut self, link: Id, slot: &Slot, comes_back: bool) {
-        let Some((connection, _)) = self.owner(slot.side) else { return };
-        let is_connecting = self.state(slot.side) == Some(State::Connecting);
+    fn stream_lost(&mut self, core: &mut Core, link: Id, slot: &Slot, comes_back: bool) {
+        let Some((connection, _)) = core.owner(slot.side) else { return };
+        let is_connecting = core.state(slot.side) == Some(State::Connecting);
         if is_connecting && slot.answered && !slot.accepted {
             // The handler is about to get the reason of the failure.
             return;
         }
         if !is_connecting || slot.answered {
-            return self.cut(connection, Reason::LinkLost);
+            return core.cut(connection, Reason::LinkLost);
         }
-        if let Some(side) = self.sides.get_mut(slot.side) {
+        if let Some(side) = core.sides.get_mut(slot.side) {
             (side.io, side.endpoint) = (Io::None, Endpoint::Unknown);
         }
         // A client of a listener of the peer's came for the session that is over.
-        let is_ours = self.connections.get(connection).is_some_and(|record| record.returns_to.is_none());
-        let heir = self.pools.links.links.get(link).and_then(|record| record.heir);
+        let is_ours = core.connections.get(connection).is_some_and(|record| record.returns_to.is_none());
+        let heir = self.links.get(link).and_then(|record| record.heir);
         match heir.or(comes_back.then_some(link)).filter(|_| is_ours) {
-            Some(home) => self.dial_stream(slot.side, home),
+            Some(home) => self.dial_stream(core, slot.side, home),
             None => {
                 let failure = Failure::new(Reason::LinkLost, "the link ended before the far end answered");
-                self.queues.dialled.push_back((slot.side, Err(failure)));
+                core.queues.dialled.push_back((slot.side, Err(failure)));
             }
         }
     }
 
-    /// Names a stream of a link's session.
-    pub(super) fn stream_at(&self, link: Id, id: StreamId) -> Option<StreamAt> {
-        Some(StreamAt { link, life: self.pools.links.links.get(link)?.life, id })
-    }
-
     /// Tells whoever watches a link what happened to it.
-    pub(crate) fn tell(&mut self, id: Id, happened: &Happened) {
-        let Some(link) = self.pools.links.links.get(id) else { return };
+    pub(crate) fn tell(&mut self, core: &mut Core, id: Id, happened: &Happened) {
+        let Some(link) = self.links.get(id) else { return };
         log::debug!(
-            target: TARGET, link = id.to_string(), peer = link.name.to_string(), happened = happened.as_str(),
+            target: TARGET, link = id.to_string(), peer = core.pools.sessions.name(id), happened = happened.as_str(),
             key = super::happened::fingerprint(happened.key()), detail = happened.to_string(); "link"
         );
         let Some(watch) = link.watch.clone() else { return };
         // Whoever watches cannot be told of what its own doing leads to.
         if let Ok(mut watch) = watch.try_borrow_mut() {
-            watch(self, id, happened);
+            watch(&mut Loop::new(core, self), id, happened);
         }
     }
 }

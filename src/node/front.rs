@@ -10,6 +10,8 @@ use crate::relay::side::Role;
 use crate::types::address::Target;
 use crate::types::reason::{Failure, Reason};
 
+use super::control::Node;
+
 /// The handler of one stream.
 pub(crate) struct Incoming {
     pub target: Rc<Target>,
@@ -37,13 +39,11 @@ impl Handler for Incoming {
                     Some(addr) => Bound { host: Host::Addr(addr.ip()), port: addr.port(), ..Bound::default() },
                     None => Bound::default(),
                 };
-                let connection = cx.connection();
-                cx.core().answer_source(connection, Ok(bound));
+                answer(cx, Ok(bound));
                 cx.relay();
             }
             Err(failure) => {
-                let connection = cx.connection();
-                cx.core().answer_source(connection, Err(failure));
+                answer(cx, Err(Bound::of_failure(failure)));
                 cx.end(failure.reason);
             }
         }
@@ -57,8 +57,7 @@ pub(crate) struct Taker {
 
 impl Handler for Taker {
     fn opened(&mut self, cx: &mut Cx<'_>) {
-        let connection = cx.connection();
-        cx.core().answer_source(connection, Ok(Bound::default()));
+        answer(cx, Ok(Bound::default()));
         cx.set_stage(Stage::Established);
         self.handler.opened(cx);
     }
@@ -93,7 +92,8 @@ pub(crate) struct Returning {
 impl Handler for Returning {
     fn opened(&mut self, cx: &mut Cx<'_>) {
         let connection = cx.connection();
-        cx.core().connect_back(connection, self.link, self.listener);
+        let (core, node) = cx.core().parts::<Node>();
+        node.connect_back(core, connection, self.link, self.listener);
     }
 
     fn readable(&mut self, _cx: &mut Cx<'_>, _input: &[u8]) -> usize {
@@ -105,6 +105,15 @@ impl Handler for Returning {
             Ok(()) => cx.relay(),
             Err(failure) => cx.end(failure.reason),
         }
+    }
+}
+
+/// Accepts or refuses the stream that is the source of a handler's connection.
+fn answer(cx: &mut Cx<'_>, result: Result<Bound, Bound>) {
+    let source = cx.side_of(Role::Source);
+    let core = &mut **cx.core();
+    if let Some(stream) = source.and_then(|source| core.sides.get(source)?.io.stream()) {
+        core.pools.sessions.answer(stream, result);
     }
 }
 

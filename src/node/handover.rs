@@ -14,26 +14,28 @@
 //! link has at most [`ASIDE_MAX`] sessions set aside, and a new one displaces the oldest. A peer that answers each dial with
 //! GOAWAY is dialled no more often than a peer that ends its sessions.
 
+use crate::engine::control::Deadline;
 use crate::engine::core::{Core, OneOff};
 use crate::engine::stopping::Stopping;
-use crate::link::{Capability, Code, StreamId};
+use crate::link::{Capability, Code, Session, StreamId};
 use crate::relay::io::Io;
 use crate::relay::side::State;
 use crate::types::id::Id;
 
 use super::config::Happened;
+use super::control::Node;
 use super::greet::TARGET;
 use super::link::Link;
-use super::stream::StreamAt;
+use crate::streams::StreamAt;
 
-impl Core {
+impl Node {
     /// Tells the peers of links that this node is about to stop.
-    pub(crate) fn announce_drain(&mut self) {
-        let ids: Vec<Id> = self.pools.links.links.iter().map(|(id, _)| id).collect();
+    pub(crate) fn announce_drain(&mut self, core: &mut Core) {
+        let ids: Vec<Id> = self.links.ids();
         for id in ids {
-            let Some(link) = self.pools.links.links.get_mut(id) else { continue };
+            let Some(link) = self.links.get(id) else { continue };
             let is_dialled = link.is_dialled();
-            let Some(session) = &mut link.session else { continue };
+            let Some(session) = core.pools.sessions.session_mut(id) else { continue };
             for number in link.remotes.iter().filter_map(|remote| remote.number) {
                 // Listeners that were given back already are skipped.
                 let _ = session.unlisten(number);
@@ -41,9 +43,9 @@ impl Core {
             if !is_dialled && session.has_capability(Capability::Handover) {
                 session.go_away(Code::Drained, "the node is stopping");
             }
-            self.pools.links.touch(id);
+            core.pools.sessions.touch(id);
             // The loop looks again whether it is done when the peers have had time to answer.
-            self.one_offs.push(self.now_ms + ANSWER_MS, OneOff::Link(id));
+            core.one_offs.push(core.now_ms + ANSWER_MS, OneOff::Control(Deadline::Link(id)));
         }
     }
 
@@ -51,45 +53,47 @@ impl Core {
     ///
     /// A session without a subflow delivers nothing. One that a peer dialled cannot come back, because a node that drains
     /// listens no more; one that this node dialled may, and is waited for as long as a peer has not got all bytes.
-    pub(crate) fn links_owe(&self) -> bool {
-        self.pools.links.links.iter().any(|(_, link)| {
-            let Some(session) = &link.session else { return false };
+    pub(crate) fn links_owe(&self, core: &Core) -> bool {
+        self.links.iter().any(|(id, link)| {
+            let Some(session) = core.pools.sessions.session(id) else { return false };
             if session.is_suspended() {
                 return link.is_dialled() && session.has_unacknowledged_data();
             }
-            session.streams_live() > 0 || self.waits_for_answer(link)
+            session.streams_live() > 0 || self.waits_for_answer(core, link, session)
         })
     }
 
     /// Returns whether the peer of a link has just been told that this node stops, and may not know yet: what it has sent
     /// before it knew is still answered.
-    fn waits_for_answer(&self, link: &Link) -> bool {
-        let Some(session) = link.session.as_ref().filter(|session| session.is_open()) else { return false };
+    fn waits_for_answer(&self, core: &Core, link: &Link, session: &Session) -> bool {
+        if !session.is_open() {
+            return false;
+        }
         let is_told = match link.is_dialled() {
             true => link.remotes.iter().filter_map(|remote| remote.number).any(|number| session.has_listener(number)),
             false => session.has_capability(Capability::Handover),
         };
-        is_told && self.has_just_begun_to_drain()
+        is_told && self.has_just_begun_to_drain(core)
     }
 
-    fn has_just_begun_to_drain(&self) -> bool {
-        matches!(self.stopping, Stopping::Draining { since_ms } if self.now_ms < since_ms + ANSWER_MS)
+    fn has_just_begun_to_drain(&self, core: &Core) -> bool {
+        matches!(core.stopping, Stopping::Draining { since_ms } if core.now_ms < since_ms + ANSWER_MS)
     }
 
     /// Returns whether a stream from a listener of the peer's is still taken although this node drains: its client was
     /// accepted before the peer knew.
-    pub(super) fn takes_late(&self, link: &Link, listener: u32) -> bool {
-        let has_it = |link: &Link| link.session.as_ref().is_some_and(|session| session.has_listener(listener));
-        listener != 0 && self.has_just_begun_to_drain() && has_it(link)
+    pub(super) fn takes_late(&self, core: &Core, link: Id, listener: u32) -> bool {
+        let has_it = |session: &Session| session.has_listener(listener);
+        listener != 0 && self.has_just_begun_to_drain(core) && core.pools.sessions.session(link).is_some_and(has_it)
     }
 
     /// The peer of a link is about to stop: sets its session aside, and has another dialled. Returns whether it could.
-    pub(super) fn peer_leaves(&mut self, id: Id) -> bool {
-        let Some(aside) = self.set_aside(id) else { return false };
+    pub(super) fn peer_leaves(&mut self, core: &mut Core, id: Id) -> bool {
+        let Some(aside) = self.set_aside(core, id) else { return false };
         log::debug!(target: TARGET, link = id.to_string(), aside = aside.to_string(); "the peer is stopping, another session is dialled");
-        self.tell(id, &Happened::Draining);
-        self.pools.links.touch(id);
-        self.pools.links.touch(aside);
+        self.tell(core, id, &Happened::Draining);
+        core.pools.sessions.touch(id);
+        core.pools.sessions.touch(aside);
         true
     }
 
@@ -98,114 +102,121 @@ impl Core {
     ///
     /// The refusal may come before GOAWAY, over another subflow. An older node has no other way to say that it stops; but it
     /// also passes on what a node behind it has answered, so its answer in a young session does not count.
-    pub(super) fn open_elsewhere(&mut self, id: Id, stream: StreamId) -> bool {
-        let Some(link) = self.pools.links.links.get(id) else { return false };
-        let Some(side) = link.streams.get(&stream).map(|slot| slot.side) else { return false };
-        if self.state(side) != Some(State::Connecting) {
+    pub(super) fn open_elsewhere(&mut self, core: &mut Core, id: Id, stream: StreamId) -> bool {
+        let Some(link) = self.links.get(id) else { return false };
+        let Some(record) = core.pools.sessions.get(id) else { return false };
+        let Some(side) = record.streams.get(&stream).map(|slot| slot.side) else { return false };
+        if core.state(side) != Some(State::Connecting) {
             return false;
         }
-        let says_goaway = link.session.as_ref().is_some_and(|session| session.has_capability(Capability::Handover));
-        let age_ms = link.up_ms.map_or(0, |up_ms| self.now_ms.saturating_sub(up_ms));
+        let says_goaway = record.session.as_ref().is_some_and(|session| session.has_capability(Capability::Handover));
+        let age_ms = link.up_ms.map_or(0, |up_ms| core.now_ms.saturating_sub(up_ms));
         let is_stopping = says_goaway || age_ms >= SETTLED_MS;
         let heir = link.heir;
         let home = match heir {
             Some(heir) => heir,
-            None if is_stopping && self.peer_leaves(id) => id,
+            None if is_stopping && self.peer_leaves(core, id) => id,
             None => return false,
         };
-        let Some(record) = self.sides.get_mut(side) else { return false };
+        let Some(record) = core.sides.get_mut(side) else { return false };
         let Some(at) = record.io.stream() else { return false };
         record.io = Io::None;
         // The old session has answered, and sends no more frames about the stream.
-        self.pools.links.links.get_mut(at.link).and_then(|link| link.streams.remove(&at.id));
-        self.dial_stream(side, home);
+        core.pools.sessions.get_mut(at.link).and_then(|link| link.streams.remove(&at.id));
+        self.dial_stream(core, side, home);
         true
     }
 
     /// Moves the session of a link that this node dials to a record of its own, and returns that record. Returns none
     /// where there is no session, the link is being closed, or the table of links is full.
-    fn set_aside(&mut self, id: Id) -> Option<Id> {
-        let link = self.pools.links.links.get(id)?;
-        if link.plan.is_none() || link.session.is_none() || !link.met || link.closing || self.pools.links.closing {
+    fn set_aside(&mut self, core: &mut Core, id: Id) -> Option<Id> {
+        let link = self.links.get(id)?;
+        let has_session = core.pools.sessions.session(id).is_some();
+        if link.plan.is_none() || !has_session || !link.met || link.closing || self.closing {
             return None;
         }
-        self.make_room_aside(id);
-        let now_ms = self.now_ms;
-        let links = &mut self.pools.links;
-        let aside = links.links.next_id()?;
-        let mut record = links.links.get_mut(id)?.set_aside(id, now_ms);
+        self.make_room_aside(core, id);
+        let now_ms = core.now_ms;
+        if core.pools.sessions.is_full() {
+            return None;
+        }
+        let session = core.pools.sessions.get_mut(id)?.set_aside();
+        let record = self.links.get_mut(id)?.set_aside(id, now_ms);
+        let aside = self.insert_link(core, record, session)?;
+        let record = self.links.get_mut(aside)?;
         // A subflow without HELLO would reach a node that listens no more.
         let carriers = std::mem::take(&mut record.carriers);
-        let has_greeted = |carrier: &Id| links.carriers.get(*carrier).is_some_and(|carrier| carrier.subflow.is_some());
+        let has_greeted = |carrier: &Id| self.carriers.get(*carrier).is_some_and(|carrier| carrier.subflow.is_some());
         let (kept, early): (Vec<Id>, Vec<Id>) = carriers.into_iter().partition(has_greeted);
         kept.iter().for_each(|carrier| {
-            links.carriers.get_mut(*carrier).into_iter().for_each(|carrier| carrier.link = Some(aside));
+            self.carriers.get_mut(*carrier).into_iter().for_each(|carrier| carrier.link = Some(aside));
         });
         record.carriers = kept;
-        for (stream, slot) in &record.streams {
-            if let Some(side) = self.sides.get_mut(slot.side) {
-                side.io = Io::Stream(StreamAt { link: aside, life: record.life, id: *stream });
+        let session = core.pools.sessions.get(aside)?;
+        for (stream, slot) in &session.streams {
+            if let Some(side) = core.sides.get_mut(slot.side) {
+                side.io = Io::Stream(StreamAt { link: aside, epoch: session.epoch, id: *stream });
             }
         }
         let listeners: Vec<u32> = record.listeners.drain().flat_map(|(_, ours)| ours.indices).collect();
-        let placed = links.links.insert(record).is_ok();
-        debug_assert!(placed, "there was an id for it");
-        early.into_iter().for_each(|carrier| self.drop_carrier(carrier));
-        listeners.into_iter().for_each(|listener| self.unlisten(listener));
+        early.into_iter().for_each(|carrier| self.drop_carrier(core, carrier));
+        listeners.into_iter().for_each(|listener| core.unlisten(listener));
         Some(aside)
     }
 
     /// Ends the oldest session that a link has set aside, if it has as many as it may.
-    fn make_room_aside(&mut self, id: Id) {
-        let links = self.pools.links.links.iter();
+    fn make_room_aside(&mut self, core: &mut Core, id: Id) {
+        let links = self.links.iter();
         let its: Vec<(u64, Id)> =
             links.filter(|(_, link)| link.heir == Some(id)).map(|(aside, link)| (link.opened_ms, aside)).collect();
         if its.len() >= ASIDE_MAX
             && let Some((_, oldest)) = its.into_iter().min()
         {
-            self.abandon_aside(oldest);
+            self.abandon_aside(core, oldest);
         }
     }
 
     /// Returns whether this is the record of a session that was set aside.
     pub(super) fn is_aside(&self, id: Id) -> bool {
-        self.pools.links.links.get(id).is_some_and(|link| link.heir.is_some())
+        self.links.get(id).is_some_and(|link| link.heir.is_some())
     }
 
     /// Ends a session that was set aside, once none of its streams is left or none of its subflows.
-    pub(super) fn end_aside(&mut self, id: Id) {
-        let Some(link) = self.pools.links.links.get(id).filter(|link| link.heir.is_some() && !link.closing) else {
+    pub(super) fn end_aside(&mut self, core: &mut Core, id: Id) {
+        if !self.links.get(id).is_some_and(|link| link.heir.is_some() && !link.closing) {
             return;
-        };
-        let Some(session) = &link.session else { return };
+        }
+        let Some(record) = core.pools.sessions.get(id) else { return };
+        let Some(session) = &record.session else { return };
         if session.is_suspended() {
-            self.abandon_aside(id);
-        } else if session.is_open() && session.streams_live() == 0 && link.streams.is_empty() {
-            self.close_link(id);
+            self.abandon_aside(core, id);
+        } else if session.is_open() && session.streams_live() == 0 && record.streams.is_empty() {
+            self.close_link(core, id);
         }
     }
 
-    fn abandon_aside(&mut self, id: Id) {
-        let Some(link) = self.pools.links.links.get_mut(id) else { return };
+    fn abandon_aside(&mut self, core: &mut Core, id: Id) {
+        let Some(link) = self.links.get_mut(id) else { return };
         link.closing = true;
-        link.session.iter_mut().for_each(|session| session.abandon(Code::LinkLost));
-        self.link_events(id);
+        let session = core.pools.sessions.session_mut(id);
+        session.into_iter().for_each(|session| session.abandon(Code::LinkLost));
+        self.link_events(core, id);
     }
 
     /// Tells those who watch a link that the last of the sessions that it had set aside is over, if this record is that.
-    pub(super) fn aside_ended(&mut self, id: Id) {
-        let Some(heir) = self.pools.links.links.get(id).and_then(|link| link.heir) else { return };
+    pub(super) fn aside_ended(&mut self, core: &mut Core, id: Id) {
+        let Some(heir) = self.links.get(id).and_then(|link| link.heir) else { return };
         let is_other = |(other, link): (Id, &Link)| other != id && link.heir == Some(heir);
-        if !self.pools.links.links.iter().any(is_other) {
-            self.tell(heir, &Happened::Drained);
+        if !self.links.iter().any(is_other) {
+            self.tell(core, heir, &Happened::Drained);
         }
     }
 
     /// Ends the sessions that a link has set aside.
-    pub(super) fn close_asides(&mut self, id: Id) {
-        let links = self.pools.links.links.iter();
+    pub(super) fn close_asides(&mut self, core: &mut Core, id: Id) {
+        let links = self.links.iter();
         let its: Vec<Id> = links.filter(|(_, link)| link.heir == Some(id)).map(|(aside, _)| aside).collect();
-        its.into_iter().for_each(|aside| self.close_link(aside));
+        its.into_iter().for_each(|aside| self.close_link(core, aside));
     }
 }
 

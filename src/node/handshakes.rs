@@ -6,6 +6,7 @@
 
 use std::time::Instant;
 
+use crate::engine::control::Deadline;
 use crate::engine::core::{Core, OneOff};
 use crate::link::Time;
 use crate::tls::Heard;
@@ -13,6 +14,7 @@ use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
 use super::carrier::{Carrier, Stage};
+use super::control::Node;
 use super::unauthenticated::Step;
 
 /// Time for computations, as a bucket: it fills with a quarter of the time that goes by.
@@ -53,129 +55,124 @@ impl Budget {
     }
 }
 
-impl Core {
+impl Node {
     /// Returns true if a carrier's next handshake message waits to be computed. The carrier is not read meanwhile.
     pub(super) fn awaits_handshake(&self, id: Id) -> bool {
-        let is_early = self.pools.links.carriers.get(id).is_some_and(|carrier| carrier.is_unauthenticated());
-        is_early && self.pools.links.unauthenticated.waits(id)
+        let is_early = self.carriers.get(id).is_some_and(|carrier| carrier.is_unauthenticated());
+        is_early && self.unauthenticated.waits(id)
     }
 
     /// Notes what an unauthenticated peer has sent. Returns whether that must not be opened now: it is not whole, or
     /// waits for its turn.
     pub(super) fn must_await_handshake(&mut self, id: Id) -> bool {
-        let links = &mut self.pools.links;
-        let Some(carrier) = links.carriers.get(id).filter(|carrier| carrier.is_unauthenticated()) else { return false };
+        let Some(carrier) = self.carriers.get(id).filter(|carrier| carrier.is_unauthenticated()) else { return false };
         match carrier.tls.as_ref().map(|tls| tls.heard()) {
-            Some(Heard::Part) => links.unauthenticated.reach(id, Step::Part),
-            Some(Heard::Whole) => links.unauthenticated.wait(id),
+            Some(Heard::Part) => self.unauthenticated.reach(id, Step::Part),
+            Some(Heard::Whole) => self.unauthenticated.wait(id),
             Some(Heard::Nothing | Heard::Cheap) | None => return false,
         }
         true
     }
 
     /// Returns true if a handshake waits and the budget has time for it.
-    pub(crate) fn has_handshakes(&self) -> bool {
-        let links = &self.pools.links;
-        let mut budget = links.handshakes;
-        links.unauthenticated.has_waiting() && budget.is_open(links.now)
+    pub(crate) fn has_handshakes(&self, core: &Core) -> bool {
+        let mut budget = self.handshakes;
+        self.unauthenticated.has_waiting() && budget.is_open(core.pools.sessions.now)
     }
 
     /// Computes the handshakes whose turn it is.
-    pub(crate) fn run_handshakes(&mut self) {
+    pub(crate) fn run_handshakes(&mut self, core: &mut Core) {
         for _ in 0..HANDSHAKES_PER_TURN {
-            let links = &mut self.pools.links;
-            if !links.unauthenticated.has_waiting() {
+            if !self.unauthenticated.has_waiting() {
                 return;
             }
-            if !links.handshakes.is_open(links.now) {
-                return self.arm_handshakes();
+            if !self.handshakes.is_open(core.pools.sessions.now) {
+                return self.arm_handshakes(core);
             }
-            let Some((id, evicted)) = links.unauthenticated.serve(self.now_ms, random_u64()) else { return };
-            evicted.into_iter().for_each(|evicted| self.evict(evicted));
+            let Some((id, evicted)) = self.unauthenticated.serve(core.now_ms, random_u64()) else { return };
+            evicted.into_iter().for_each(|evicted| self.evict(core, evicted));
             let since = Instant::now();
-            self.run_handshake(id);
-            self.pools.links.handshakes.take(since.elapsed().as_micros() as u64);
+            self.run_handshake(core, id);
+            self.handshakes.take(since.elapsed().as_micros() as u64);
         }
     }
 
     /// Schedules a wake-up of the loop for the time at which the budget permits handshakes again.
-    fn arm_handshakes(&mut self) {
-        let budget = &mut self.pools.links.handshakes;
+    fn arm_handshakes(&mut self, core: &mut Core) {
+        let budget = &mut self.handshakes;
         let opens = budget.opens();
-        if budget.armed.is_none_or(|armed| armed <= self.pools.links.now) {
+        if budget.armed.is_none_or(|armed| armed <= core.pools.sessions.now) {
             budget.armed = Some(opens);
-            self.one_offs.push(opens.as_us().div_ceil(1000), OneOff::Handshakes);
+            core.one_offs.push(opens.as_us().div_ceil(1000), OneOff::Control(Deadline::Handshakes));
         }
     }
 
-    fn run_handshake(&mut self, id: Id) {
-        let Some(side) = self.pools.links.carriers.get(id).map(|carrier| carrier.side) else { return };
-        let mut plain = std::mem::take(&mut self.pools.links.plain);
-        let opened = self.open_carrier(id, side, &mut plain);
+    fn run_handshake(&mut self, core: &mut Core, id: Id) {
+        let Some(side) = self.carriers.get(id).map(|carrier| carrier.side) else { return };
+        let mut plain = std::mem::take(&mut self.plain);
+        let opened = self.open_carrier(core, id, side, &mut plain);
         plain.clear();
-        self.pools.links.plain = plain;
-        match opened.and_then(|()| self.flush_carrier(id)) {
-            Ok(()) => self.enqueue(side),
-            Err(failure) => self.carrier_failed(id, &failure),
+        self.plain = plain;
+        match opened.and_then(|()| self.flush_carrier(core, id)) {
+            Ok(()) => core.enqueue(side),
+            Err(failure) => self.carrier_failed(core, id, &failure),
         }
     }
 
     /// An unauthenticated peer has proved to hold a key that is let in.
-    pub(super) fn admitted(&mut self, id: Id) {
-        let links = &mut self.pools.links;
-        links.unauthenticated.reach(id, Step::Admitted);
-        let Some(carrier) = links.carriers.get_mut(id) else { return };
-        let Some(server) = carrier.server.and_then(|number| links.servers.get(&number)) else { return };
-        if let Some(side) = self.sides.get(carrier.side) {
+    pub(super) fn admitted(&mut self, core: &mut Core, id: Id) {
+        self.unauthenticated.reach(id, Step::Admitted);
+        let Some(carrier) = self.carriers.get_mut(id) else { return };
+        let Some(server) = carrier.server.and_then(|number| self.servers.get(&number)) else { return };
+        if let Some(side) = core.sides.get(carrier.side) {
             carrier.tune(&side.io, server.timing.dead);
         }
     }
 
     /// A carrier that a peer has dialled has joined its session.
-    pub(super) fn joined(&mut self, id: Id) {
-        self.pools.links.unauthenticated.join(id, self.now_ms);
+    pub(super) fn joined(&mut self, core: &mut Core, id: Id) {
+        self.unauthenticated.join(id, core.now_ms);
     }
 
     /// A carrier that a peer has dialled is gone.
-    pub(super) fn forget_unauthenticated(&mut self, id: Id, carrier: &Carrier) {
-        let links = &mut self.pools.links;
+    pub(super) fn forget_unauthenticated(&mut self, core: &mut Core, id: Id, carrier: &Carrier) {
         if carrier.link.is_none() {
-            return links.unauthenticated.leave(id);
+            return self.unauthenticated.leave(id);
         }
         // The network keeps its recent key for an hour after its last carrier.
-        if let Some(side) = self.sides.get(carrier.side) {
-            links.unauthenticated.know((&side.endpoint).into(), self.now_ms);
+        if let Some(side) = core.sides.get(carrier.side) {
+            self.unauthenticated.know((&side.endpoint).into(), core.now_ms);
         }
     }
 
     /// Turns an unauthenticated peer away that has lost its place.
-    pub(super) fn evict(&mut self, id: Id) {
-        let Some(carrier) = self.pools.links.carriers.get(id) else { return };
-        if let (Some(listener), Some(side)) = (carrier.server, self.sides.get(carrier.side)) {
+    pub(super) fn evict(&mut self, core: &mut Core, id: Id) {
+        let Some(carrier) = self.carriers.get(id) else { return };
+        if let (Some(listener), Some(side)) = (carrier.server, core.sides.get(carrier.side)) {
             let peer = side.endpoint.clone();
-            self.turned_away(listener, &peer);
+            self.turned_away(core, listener, &peer);
         }
-        self.drop_carrier(id);
+        self.drop_carrier(core, id);
     }
 
     /// Schedules a search for peers that are too slow for the present crowd.
-    pub(super) fn watch_crowd(&mut self) {
-        let links = &mut self.pools.links;
-        if links.unauthenticated.is_crowded() && !std::mem::replace(&mut links.crowd_watched, true) {
-            self.one_offs.push(self.now_ms + CROWD_MS, OneOff::Crowd);
+    pub(super) fn watch_crowd(&mut self, core: &mut Core) {
+        if self.unauthenticated.is_crowded() && !std::mem::replace(&mut self.crowd_watched, true) {
+            core.one_offs.push(core.now_ms + CROWD_MS, OneOff::Control(Deadline::Crowd));
         }
     }
 
     /// Turns away the peers that are too slow for the present crowd.
-    pub(crate) fn thin_crowd(&mut self) {
-        self.pools.links.crowd_watched = false;
-        for id in self.pools.links.unauthenticated.overdue(self.now_ms) {
+    pub(crate) fn thin_crowd(&mut self, core: &mut Core) {
+        self.crowd_watched = false;
+        for id in self.unauthenticated.overdue(core.now_ms) {
             self.carrier_failed(
+                core,
                 id,
                 &Failure::new(Reason::HandshakeTimeout, "the handshake took too long for the crowd"),
             );
         }
-        self.watch_crowd();
+        self.watch_crowd(core);
     }
 }
 

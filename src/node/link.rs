@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::link::frame::DATA_BYTES_MAX;
 use crate::link::{BootId, Config, Mode, Session, StreamId, SubflowId};
+use crate::streams::LinkSession;
 use crate::types::address::Target;
 use crate::types::id::Id;
 use crate::types::reason::Failure;
@@ -25,14 +26,10 @@ use super::config::{OnHappened, OnStream, PeerKey, Policy, Timing};
 use super::memory::{Memory, Usage};
 use super::plan::{LASTED_MS, Plan};
 use super::reverse::{PeerListener, Remote};
-use super::stream::Streams;
 use super::waiting::Waiting;
 
 /// One link, as the loop knows it.
 pub(crate) struct Link {
-    pub session: Option<Session>,
-    /// Counts the sessions of this link.
-    pub life: u32,
     /// What the proofs of joining subflows are made with.
     pub secret: [u8; 32],
     /// The session has had a subflow.
@@ -41,7 +38,6 @@ pub(crate) struct Link {
     pub up_ms: Option<u64>,
     pub peer_boot: Option<BootId>,
     pub key: Option<PeerKey>,
-    pub name: Arc<str>,
     /// Where it was dialled to, or where it came from.
     pub place: Rc<str>,
     pub cipher: Option<&'static str>,
@@ -49,7 +45,6 @@ pub(crate) struct Link {
     pub timing: Timing,
     pub mode: Mode,
     pub carriers: Vec<Id>,
-    pub streams: Streams,
     /// What we have asked the peer about our subflows.
     pub questions: HashMap<StreamId, SubflowId>,
     /// Dests that wait for the session, with what they want.
@@ -74,7 +69,6 @@ pub(crate) struct Link {
     pub suspended_ms: Option<u64>,
     /// Sessions before this one that were there, and young, and were taken over all the same.
     pub row: u32,
-    pub dirty: bool,
     /// When it is to be looked after at the latest; a one-off has been set for then.
     pub armed_ms: Option<u64>,
     pub opened_ms: u64,
@@ -107,21 +101,17 @@ pub(crate) type Takes = Option<Rc<RefCell<OnStream>>>;
 impl Link {
     pub fn new(policy: Arc<dyn Policy>, timing: Timing, mode: Mode, place: &str, watch: Watch, now_ms: u64) -> Link {
         Link {
-            session: None,
-            life: 0,
             secret: [0; 32],
             met: false,
             up_ms: None,
             peer_boot: None,
             key: None,
-            name: place.into(),
             place: place.into(),
             cipher: None,
             policy,
             timing,
             mode,
             carriers: Vec::new(),
-            streams: Streams::new(),
             questions: HashMap::new(),
             waiting: Waiting::default(),
             plan: None,
@@ -135,7 +125,6 @@ impl Link {
             rebind_tries: 0,
             suspended_ms: None,
             row: 0,
-            dirty: false,
             armed_ms: None,
             opened_ms: now_ms,
             usage: Usage::default(),
@@ -156,24 +145,20 @@ impl Link {
         self.plan.is_some() || self.heir.is_some()
     }
 
-    /// Moves the session, and what belongs to it, to a record of its own. This one, which is `own`, is dialled anew: at
+    /// Moves what belongs to the session to a record of its own. This one, which is `own`, is dialled anew: at
     /// once, unless the session was hardly up.
     pub fn set_aside(&mut self, own: Id, now_ms: u64) -> Link {
         let lasted = self.up_ms.is_some_and(|up_ms| now_ms.saturating_sub(up_ms) >= LASTED_MS);
         let (policy, timing) = (Arc::clone(&self.policy), self.timing.clone());
         let aside = Link {
-            session: self.session.take(),
-            life: self.life,
             secret: self.secret,
             met: std::mem::take(&mut self.met),
             up_ms: self.up_ms.take(),
             peer_boot: self.peer_boot.take(),
             key: self.key,
-            name: Arc::clone(&self.name),
             cipher: self.cipher,
             carriers: std::mem::take(&mut self.carriers),
             usage: std::mem::take(&mut self.usage),
-            streams: std::mem::take(&mut self.streams),
             questions: std::mem::take(&mut self.questions),
             remotes: self.remotes.clone(),
             listeners: std::mem::take(&mut self.listeners),
@@ -186,7 +171,6 @@ impl Link {
             heir: Some(own),
             ..Link::new(policy, timing, self.mode, &self.place, None, now_ms)
         };
-        self.life += 1;
         self.forget_peer_listeners();
         self.remotes.iter_mut().for_each(Remote::forget);
         self.expect_back(now_ms);
@@ -208,16 +192,15 @@ impl Link {
     }
 
     /// Returns the longest pause between two tries to reach the peer.
-    pub fn longest_pause(&self, now_ms: u64) -> Duration {
+    pub fn longest_pause(&self, session: &LinkSession, now_ms: u64) -> Duration {
         let Timing { redial: (_, longest), redial_awaited, .. } = self.timing;
-        let awaited = if self.is_awaited() { longest.min(redial_awaited) } else { longest };
+        let awaited = if self.is_awaited(session) { longest.min(redial_awaited) } else { longest };
         if now_ms < self.hasty_until_ms { awaited.min(HASTY_PAUSE) } else { awaited }
     }
 
-    /// Learns who the peer is.
-    pub fn meet(&mut self, key: PeerKey, cipher: Option<&'static str>) {
+    /// Notes the key that the peer has shown. Its rate is the one that the policy has for it.
+    pub fn note_key(&mut self, key: PeerKey, cipher: Option<&'static str>) {
         self.key = Some(key);
-        self.name = self.policy.name(&key).into();
         self.cipher = cipher;
         self.set_rate(&key);
     }
@@ -274,30 +257,25 @@ impl Link {
         !self.is_dialled() && !self.closing && self.key.as_ref() == Some(key)
     }
 
-    /// Events of the session that have not been taken.
-    pub fn events_waiting(&self) -> usize {
-        self.session.as_ref().map_or(0, Session::events_waiting)
-    }
-
     /// Returns whether connections wait for a subflow: for the first one of a session, or in a session that has lost all.
-    pub fn is_awaited(&self) -> bool {
-        match &self.session {
+    pub fn is_awaited(&self, link: &LinkSession) -> bool {
+        match &link.session {
             Some(session) if session.is_open() => false,
-            _ => !self.waiting.dests.is_empty() || !self.streams.is_empty(),
+            _ => !self.waiting.dests.is_empty() || !link.streams.is_empty(),
         }
     }
 
     /// Notes when the state has changed.
-    pub fn note_state(&mut self, now_ms: u64) {
-        let state = self.state();
+    pub fn note_state(&mut self, session: Option<&Session>, now_ms: u64) {
+        let state = self.state(session);
         if state != self.state_since.0 {
             self.state_since = (state, now_ms);
         }
     }
 
     /// `connecting`, `up`, `parted`, `draining` or `ended`.
-    pub fn state(&self) -> &'static str {
-        match &self.session {
+    pub fn state(&self, session: Option<&Session>) -> &'static str {
+        match session {
             _ if self.closing => "ended",
             Some(session) if self.heir.is_some() && session.is_open() => "draining",
             Some(session) if session.is_open() => "up",

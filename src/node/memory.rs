@@ -15,11 +15,14 @@
 
 use std::collections::HashMap;
 
+use crate::engine::control::{Deadline, Loop};
 use crate::engine::core::{Core, OneOff};
 use crate::link::{Code, STREAM_COST, Session};
+use crate::streams::LinkSession;
 use crate::types::id::Id;
 
 use super::config::PeerKey;
+use super::control::Node;
 use super::greet::TARGET;
 use super::link::Link;
 
@@ -84,12 +87,12 @@ impl Memory {
     }
 
     /// Updates the count of a link's memory.
-    pub fn weigh(&mut self, link: &mut Link) {
+    pub fn weigh(&mut self, link: &mut Link, record: &LinkSession) {
         let before = link.usage;
-        let session = link.session.as_ref().filter(|session| !session.is_ended());
+        let session = record.session.as_ref().filter(|session| !session.is_ended());
         let key = link.key.filter(|_| session.is_some());
         let of = |what: fn(&Session) -> u64| session.map_or(0, what);
-        let left = session.map_or(0, |session| STREAM_COST * streams_left(session, link.streams.len()));
+        let left = session.map_or(0, |session| STREAM_COST * streams_left(session, record.streams.len()));
         let (received, sent) = (of(Session::received_cost) + left, of(Session::sent_cost));
         let promised = of(Session::promised);
         link.usage = Usage { key, received, sent, promised, peak: before.peak.max(received + sent), ..before };
@@ -115,10 +118,9 @@ impl Memory {
     }
 
     /// Gives the session of a link the bounds that follow from what the others take now.
-    pub fn bound(&self, link: &mut Link) {
+    pub fn bound(&self, link: &mut Link, session: &mut Session) {
         let usage = &mut link.usage;
         let Some(share) = usage.key.and_then(|key| self.keys.get(&key)) else { return };
-        let Some(session) = &mut link.session else { return };
         let window = (self.total / 4 / share.links.max(1)).min(self.free() / 4).max(self.window_min(share.links));
         let left = (self.total / 2).saturating_sub(share.sent - usage.sent);
         let sent = left.min(self.total.saturating_sub(self.sent - usage.sent) / 2).max(SENT_BYTES_MIN);
@@ -165,63 +167,66 @@ const fn is_news(before: u64, now: u64) -> bool {
     before.abs_diff(now) > before / 8
 }
 
-impl Core {
+impl Loop<'_> {
     /// Returns the bytes that links hold: what they have received, and what waits until their peers have it.
-    pub fn link_memory(&self) -> (u64, u64) {
-        self.pools.links.memory.held()
+    pub fn link_memory(&mut self) -> (u64, u64) {
+        let (_, node) = self.parts::<Node>();
+        node.memory.held()
     }
+}
 
+impl Node {
     /// Updates the count of a link's memory, and ends sessions while the links of a key hold too much.
-    pub(super) fn weigh_link(&mut self, id: Id) {
-        let links = &mut self.pools.links;
-        let Some(link) = links.links.get_mut(id) else { return };
-        links.memory.weigh(link);
-        links.memory.bound(link);
+    pub(super) fn weigh_link(&mut self, core: &mut Core, id: Id) {
+        let Some(link) = self.links.get_mut(id) else { return };
+        let Some(record) = core.pools.sessions.get_mut(id) else { return };
+        self.memory.weigh(link, record);
+        if let Some(session) = &mut record.session {
+            self.memory.bound(link, session);
+        }
         let Some(key) = link.key else { return };
-        while let Some(key) = self.pools.links.memory.over(&key) {
-            let its = self.pools.links.links.iter().filter(|(_, link)| link.usage.key == Some(key));
+        while let Some(key) = self.memory.over(&key) {
+            let its = self.links.iter().filter(|(_, link)| link.usage.key == Some(key));
             let Some((victim, _)) = its.max_by_key(|(_, link)| (link.carriers.is_empty(), link.usage.received)) else {
                 return;
             };
-            self.end_over_budget(victim);
+            self.end_over_budget(core, victim);
         }
     }
 
     /// Ends the session of a link whose key holds more memory than its share.
-    fn end_over_budget(&mut self, id: Id) {
-        let unsaid = self.may_log(id);
-        let links = &mut self.pools.links;
-        let Some(link) = links.links.get_mut(id) else { return };
+    fn end_over_budget(&mut self, core: &mut Core, id: Id) {
+        let unsaid = self.may_log(core, id);
+        let Some(link) = self.links.get_mut(id) else { return };
         if let Some(unsaid) = unsaid {
-            log::warn!(target: TARGET, link = id.to_string(), peer = link.name.to_string(), reason = "limit_reached", bytes = link.usage.received, suppressed = unsaid; "a link holds too much memory, and is ended");
+            log::warn!(target: TARGET, link = id.to_string(), peer = core.pools.sessions.name(id), reason = "limit_reached", bytes = link.usage.received, suppressed = unsaid; "a link holds too much memory, and is ended");
         }
-        if let Some(session) = &mut link.session {
+        let Some(record) = core.pools.sessions.get_mut(id) else { return };
+        if let Some(session) = &mut record.session {
             session.abort(Code::LimitReached, "the links of its key hold too much memory");
         }
-        links.memory.weigh(link);
-        links.touch(id);
+        self.memory.weigh(link, record);
+        core.pools.sessions.touch(id);
     }
 
     /// The session of a link is over: what it held is free, and goes back to the system soon if it was much.
-    pub(super) fn release_link_memory(&mut self, id: Id) {
-        let links = &mut self.pools.links;
-        let Some(link) = links.links.get_mut(id) else { return };
-        links.memory.weigh(link);
+    pub(super) fn release_link_memory(&mut self, core: &mut Core, id: Id) {
+        let (Some(link), Some(record)) = (self.links.get_mut(id), core.pools.sessions.get(id)) else { return };
+        self.memory.weigh(link, record);
         let peak = std::mem::take(&mut link.usage).peak;
-        if peak >= TRIM_BYTES_MIN && !std::mem::replace(&mut links.memory.trim_due, true) {
-            let next_ms = links.memory.trimmed_ms.map_or(0, |last_ms| last_ms + TRIM_PAUSE_MS);
-            self.one_offs.push(next_ms.max(self.now_ms + TRIM_DELAY_MS), OneOff::TrimMemory);
+        if peak >= TRIM_BYTES_MIN && !std::mem::replace(&mut self.memory.trim_due, true) {
+            let next_ms = self.memory.trimmed_ms.map_or(0, |last_ms| last_ms + TRIM_PAUSE_MS);
+            core.one_offs.push(next_ms.max(core.now_ms + TRIM_DELAY_MS), OneOff::Control(Deadline::TrimMemory));
         }
     }
 
     /// Returns unused memory to the system.
-    pub(crate) fn trim_memory(&mut self) {
-        let links = &mut self.pools.links;
-        links.memory.trim_due = false;
-        links.memory.trimmed_ms = Some(self.now_ms);
-        links.chunks.shrink();
-        links.buffers.shrink();
-        links.plain.shrink_to_fit();
+    pub(crate) fn trim_memory(&mut self, core: &mut Core) {
+        self.memory.trim_due = false;
+        self.memory.trimmed_ms = Some(core.now_ms);
+        core.pools.sessions.chunks.shrink();
+        self.buffers.shrink();
+        self.plain.shrink_to_fit();
         crate::sys::trim_memory();
     }
 }

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use socket2::Socket;
 
-use crate::engine::core::Core;
+use crate::engine::control::Loop;
 use crate::sys;
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
+
+use super::control::Node;
 
 /// Tells of changes of this machine's addresses and routes.
 #[derive(Debug)]
@@ -52,25 +54,25 @@ impl NetworkChanges {
     }
 }
 
-impl Core {
+impl Loop<'_> {
     /// Something about this machine's addresses or routes has changed: subflows of links that we dial, and whose address
     /// here is gone, are given up, and those that are missing are dialled at once.
     pub fn network_changed(&mut self) {
-        let dialled: Vec<Id> =
-            self.pools.links.links.iter().filter(|(_, link)| link.is_dialled()).map(|(id, _)| id).collect();
+        let (core, node) = self.parts::<Node>();
+        let dialled: Vec<Id> = node.links.iter().filter(|(_, link)| link.is_dialled()).map(|(id, _)| id).collect();
         for id in dialled {
-            let carriers = self.pools.links.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default();
+            let carriers = node.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default();
             for carrier in carriers {
-                let side = self.pools.links.carriers.get(carrier).map(|carrier| carrier.side);
-                let local = side.and_then(|side| self.sides.get(side)).and_then(|side| side.io.local().ip());
+                let side = node.carriers.get(carrier).map(|carrier| carrier.side);
+                let local = side.and_then(|side| core.sides.get(side)).and_then(|side| side.io.local().ip());
                 if local.is_some_and(is_gone) {
-                    self.carrier_failed(carrier, &Failure::new(Reason::LinkLost, "its address here is gone"));
+                    node.carrier_failed(core, carrier, &Failure::new(Reason::LinkLost, "its address here is gone"));
                 }
             }
-            let Some(plan) = self.pools.links.links.get_mut(id).and_then(|link| link.plan.as_mut()) else { continue };
+            let Some(plan) = node.links.get_mut(id).and_then(|link| link.plan.as_mut()) else { continue };
             // Pauses go on growing from where they are if it is in vain.
             plan.wanted.iter_mut().for_each(|wanted| wanted.next_ms = 0);
-            self.pools.links.touch(id);
+            core.pools.sessions.touch(id);
         }
     }
 }

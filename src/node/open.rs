@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::engine::control::Loop;
 use crate::engine::core::{Core, NO_LISTENER};
 use crate::engine::handler::Handler;
 use crate::link::{Bound, Host, Kind, Open, Refused, Session, StreamId};
@@ -17,73 +18,97 @@ use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
 use super::config::{Happened, PeerKey, Policy, Request, Verdict};
+use super::control::Node;
 use super::front::{Incoming, Taker};
 use super::greet::TARGET;
-use super::link::Link;
-use super::stream::{Slot, StreamAt};
+use crate::streams::{LinkSession, Slot, StreamAt};
 
-impl Core {
-    /// Connects a dest over a link. It waits for the link if that is not up yet.
-    pub(crate) fn dial_stream(&mut self, dest: Id, link: Id) {
-        let failure = match self.try_open(dest, link) {
-            Ok(()) => return self.hasten(link),
-            Err(Refused::NotYet | Refused::NotNow) if self.wait_for_link(dest, link) => return self.hasten(link),
-            Err(Refused::Closed) if self.is_renewed(link) && self.wait_for_link(dest, link) => {
-                return self.hasten(link);
-            }
-            Err(Refused::NotYet | Refused::NotNow) => Failure::new(Reason::LimitReached, "too many wait for the link"),
-            Err(Refused::Limit) if self.may_open_nothing(link) => {
-                Failure::new(Reason::NotPermitted, "the far node permits this key no connections")
-            }
-            Err(Refused::Limit) => Failure::new(Reason::LimitReached, "the link carries no more streams"),
-            Err(Refused::Closed | Refused::Exhausted) => Failure::new(Reason::LinkLost, "the link is being closed"),
-            Err(refused) => Failure::new(Reason::Other, format!("the link takes no such stream: {refused:?}")),
-        };
-        self.queues.dialled.push_back((dest, Err(failure)));
-    }
-
+impl Loop<'_> {
     /// Opens a stream over a link to a target, for a handler of our own: `connected` tells how it went, then its bytes are
     /// the handler's. The stream is the source of a connection without a dest.
     ///
     /// # Errors
     /// The table of connections is full.
     pub fn open_stream(&mut self, link: Id, target: Target, handler: Box<dyn Handler>) -> io::Result<Id> {
-        let connection = self.adopt(Io::None, Endpoint::Unknown, "stream", NO_LISTENER, handler);
+        let (core, node) = self.parts::<Node>();
+        let connection = core.adopt(Io::None, Endpoint::Unknown, "stream", NO_LISTENER, handler);
         let connection = connection.map_err(|(_, error)| error)?;
-        let Some(record) = self.connections.get_mut(connection) else { return Err(io::ErrorKind::NotFound.into()) };
+        let Some(record) = core.connections.get_mut(connection) else { return Err(io::ErrorKind::NotFound.into()) };
         record.asked = Some(Rc::new(target));
-        record.dial_since_ms = self.now_ms;
+        record.dial_since_ms = core.now_ms;
         let source = record.source;
-        if let Some(side) = self.sides.get_mut(source) {
+        if let Some(side) = core.sides.get_mut(source) {
             side.state = State::Connecting;
         }
-        self.set_stage(connection, Stage::Connecting);
-        self.dial_stream(source, link);
+        core.set_stage(connection, Stage::Connecting);
+        node.dial_stream(core, source, link);
         Ok(connection)
     }
 
-    fn try_open(&mut self, dest: Id, link: Id) -> Result<(), Refused> {
-        let open = self.open_of(dest).ok_or(Refused::Gone)?;
-        let now = self.pools.links.now;
-        let record = self.pools.links.links.get_mut(link).ok_or(Refused::Closed)?;
+    /// Says whether a stream may be that [`Happened::Asked`] has told of. One that has not waited so
+    /// long is not there any more.
+    pub fn permit(&mut self, connection: Id, may: bool) {
+        let (core, node) = self.parts::<Node>();
+        let side = core.side(connection, Role::Source).and_then(|side| core.sides.get(side));
+        let Some(at) = side.and_then(|side| side.io.stream()) else { return };
+        let Some(link) = node.links.get_mut(at.link) else { return };
+        let Some(index) = link.asked.iter().position(|(asked, _)| *asked == connection) else { return };
+        let (_, target) = link.asked.swap_remove(index);
+        if may {
+            return core.connect(connection, target, None);
+        }
+        core.stats.streams_refused += 1;
+        core.pools
+            .sessions
+            .answer(at, Err(Bound::of_failure(&Failure::new(Reason::NotPermitted, "somebody was asked, and said no"))));
+        core.end(connection, Reason::NotPermitted);
+    }
+}
+
+impl Node {
+    /// Connects a dest over a link. It waits for the link if that is not up yet.
+    pub(crate) fn dial_stream(&mut self, core: &mut Core, dest: Id, link: Id) {
+        let failure = match self.try_open(core, dest, link) {
+            Ok(()) => return self.hasten(core, link),
+            Err(Refused::NotYet | Refused::NotNow) if self.wait_for_link(core, dest, link) => {
+                return self.hasten(core, link);
+            }
+            Err(Refused::Closed) if self.is_renewed(core, link) && self.wait_for_link(core, dest, link) => {
+                return self.hasten(core, link);
+            }
+            Err(Refused::NotYet | Refused::NotNow) => Failure::new(Reason::LimitReached, "too many wait for the link"),
+            Err(Refused::Limit) if self.may_open_nothing(core, link) => {
+                Failure::new(Reason::NotPermitted, "the far node permits this key no connections")
+            }
+            Err(Refused::Limit) => Failure::new(Reason::LimitReached, "the link carries no more streams"),
+            Err(Refused::Closed | Refused::Exhausted) => Failure::new(Reason::LinkLost, "the link is being closed"),
+            Err(refused) => Failure::new(Reason::Other, format!("the link takes no such stream: {refused:?}")),
+        };
+        core.queues.dialled.push_back((dest, Err(failure)));
+    }
+
+    fn try_open(&mut self, core: &mut Core, dest: Id, link: Id) -> Result<(), Refused> {
+        let open = self.open_of(core, dest).ok_or(Refused::Gone)?;
+        let now = core.pools.sessions.now;
+        let record = core.pools.sessions.get_mut(link).ok_or(Refused::Closed)?;
         let session = record.session.as_mut().ok_or(Refused::NotYet)?;
         let id = session.open(now, open)?;
         record.streams.insert(id, Slot::new(dest));
         let endpoint = Endpoint::Link(Arc::clone(&record.name), id.0);
-        let at = StreamAt { link, life: record.life, id };
-        if let Some(side) = self.sides.get_mut(dest) {
+        let at = StreamAt { link, epoch: record.epoch, id };
+        if let Some(side) = core.sides.get_mut(dest) {
             (side.io, side.endpoint) = (Io::Stream(at), endpoint);
         }
-        self.pools.links.touch(link);
+        core.pools.sessions.touch(link);
         Ok(())
     }
 
     /// What an OPEN says for a dest: its target, or the listener of the peer's that its source came in at.
-    fn open_of(&self, dest: Id) -> Option<Open> {
-        let (connection, _) = self.owner(dest)?;
-        let record = self.connections.get(connection)?;
-        let source = self.sides.get(record.source).map(|side| side.endpoint.to_string()).unwrap_or_default();
-        let timeout_ms = u32::try_from(self.config.timeouts.connect.as_millis()).unwrap_or(0);
+    fn open_of(&self, core: &Core, dest: Id) -> Option<Open> {
+        let (connection, _) = core.owner(dest)?;
+        let record = core.connections.get(connection)?;
+        let source = core.sides.get(record.source).map(|side| side.endpoint.to_string()).unwrap_or_default();
+        let timeout_ms = u32::try_from(core.config.timeouts.connect.as_millis()).unwrap_or(0);
         let open = Open { timeout_ms, source, ..Open::default() };
         if let Some(listener) = record.returns_to {
             return Some(Open { listener, ..open });
@@ -96,93 +121,105 @@ impl Core {
     }
 
     /// Connects a client of a listener that belongs to a link's peer.
-    pub(crate) fn connect_back(&mut self, connection: Id, link: Id, listener: u32) {
-        let Some(dest) = self.new_dest(connection, None) else { return };
-        if let Some(record) = self.connections.get_mut(connection) {
+    pub(crate) fn connect_back(&mut self, core: &mut Core, connection: Id, link: Id, listener: u32) {
+        let Some(dest) = core.new_dest(connection, None) else { return };
+        if let Some(record) = core.connections.get_mut(connection) {
             (record.returns_to, record.via) = (Some(listener), Some(link));
         }
-        self.charge(connection, link);
-        if self.has_its_share(link) {
-            return self.end(connection, Reason::LimitReached);
+        self.charge(core, connection, link);
+        if self.has_its_share(core, link) {
+            return core.end(connection, Reason::LimitReached);
         }
-        self.dial_stream(dest, link);
+        self.dial_stream(core, dest, link);
     }
 
-    /// Whether a dest has not been asked for yet, because its link is not up. It is not waited for any more.
-    pub(crate) fn stop_waiting(&mut self, dest: Id) -> bool {
-        let Some((connection, _)) = self.owner(dest) else { return false };
-        let via = self.connections.get(connection).and_then(|record| record.via);
-        let Some(link) = via.and_then(|link| self.pools.links.links.get_mut(link)) else { return false };
-        link.waiting.remove(dest)
+    /// Takes a dest out of those that wait for a link. Returns none if it does not wait, otherwise the failure to report.
+    ///
+    /// The last try to reach the peer tells why the link is not up. A key that is refused is the reason itself; anything
+    /// else is about the link, and not about the target, so it is the detail.
+    pub(super) fn stop_waiting(&mut self, core: &Core, dest: Id, waited: &str) -> Option<Failure> {
+        let (connection, _) = core.owner(dest)?;
+        let link = self.links.get_mut(core.connections.get(connection)?.via?)?;
+        if !link.waiting.remove(dest) {
+            return None;
+        }
+        Some(match &link.failed {
+            Some((failure, _)) if failure.reason == Reason::AuthFailed => failure.clone(),
+            Some((failure, _)) => {
+                Failure::new(Reason::LinkLost, format!("the link was not up within {waited}: {failure}"))
+            }
+            None => Failure::new(Reason::LinkLost, format!("the link was not up within {waited}")),
+        })
     }
 
     /// A session takes no streams any more. Returns whether another one is going to take its place: it may be over, or its
     /// peer about to stop, and the event that says so may wait for its turn.
-    fn is_renewed(&mut self, link: Id) -> bool {
-        let Some(record) = self.pools.links.links.get(link) else { return false };
-        let is_over = record.session.as_ref().is_none_or(Session::is_ended);
-        let is_left = record.session.as_ref().is_some_and(Session::is_peer_going_away);
-        let is_dialled = record.plan.is_some() && !record.closing && !self.pools.links.closing;
-        is_dialled && (is_over || is_left && self.peer_leaves(link))
+    fn is_renewed(&mut self, core: &mut Core, link: Id) -> bool {
+        let Some(record) = self.links.get(link) else { return false };
+        let session = core.pools.sessions.session(link);
+        let (is_over, is_left) =
+            (session.is_none_or(Session::is_ended), session.is_some_and(Session::is_peer_going_away));
+        let is_dialled = record.plan.is_some() && !record.closing && !self.closing;
+        is_dialled && (is_over || is_left && self.peer_leaves(core, link))
     }
 
     /// Puts a dest in the queue of those that wait for a link. Those who have left make room.
-    fn wait_for_link(&mut self, dest: Id, link: Id) -> bool {
-        let sides = &self.sides;
-        let Some(record) = self.pools.links.links.get_mut(link) else { return false };
-        record.waiting.push(dest, self.now_ms, |dest| sides.get(dest).is_some())
+    fn wait_for_link(&mut self, core: &mut Core, dest: Id, link: Id) -> bool {
+        let sides = &core.sides;
+        let Some(record) = self.links.get_mut(link) else { return false };
+        record.waiting.push(dest, core.now_ms, |dest| sides.get(dest).is_some())
     }
 
     /// The link is up: opens what has waited for it.
-    pub(super) fn open_waiting(&mut self, link: Id) {
-        let waits = |core: &Core| core.pools.links.links.get(link).map_or(0, |record| record.waiting.dests.len());
+    pub(super) fn open_waiting(&mut self, core: &mut Core, link: Id) {
+        let waiting = self.links.get(link).map_or(0, |record| record.waiting.dests.len());
         // Each waiting dest is tried once. The first that must go on waiting moves to the end, with all dests behind it.
-        for left in (0..waits(self)).rev() {
-            let Some(record) = self.pools.links.links.get_mut(link) else { return };
+        for left in (0..waiting).rev() {
+            let Some(record) = self.links.get_mut(link) else { return };
             let Some(dest) = record.waiting.dests.pop_front() else { return };
-            if self.state(dest) != Some(State::Connecting) {
+            if core.state(dest) != Some(State::Connecting) {
                 continue;
             }
-            self.dial_stream(dest, link);
-            let Some(record) = self.pools.links.links.get_mut(link) else { return };
+            self.dial_stream(core, dest, link);
+            let Some(record) = self.links.get_mut(link) else { return };
             if record.waiting.dests.back() == Some(&dest) {
                 return record.waiting.dests.rotate_left(left);
             }
         }
     }
 
-    fn may_open_nothing(&self, link: Id) -> bool {
-        let session = self.pools.links.links.get(link).and_then(|link| link.session.as_ref());
+    fn may_open_nothing(&self, core: &Core, link: Id) -> bool {
+        let session = core.pools.sessions.session(link);
         session.is_some_and(crate::link::Session::may_open_nothing)
     }
 
     /// The link will not be up: what has waited for it has waited in vain.
-    pub(super) fn fail_waiting(&mut self, link: Id, failure: &Failure) {
-        let Some(record) = self.pools.links.links.get_mut(link) else { return };
+    pub(super) fn fail_waiting(&mut self, core: &mut Core, link: Id, failure: &Failure) {
+        let Some(record) = self.links.get_mut(link) else { return };
         for dest in std::mem::take(&mut record.waiting.dests) {
-            self.queues.dialled.push_back((dest, Err(failure.clone())));
+            core.queues.dialled.push_back((dest, Err(failure.clone())));
         }
     }
 
     /// The peer has opened a stream.
-    pub(super) fn stream_opened(&mut self, link: Id, id: StreamId, open: &Open) {
-        if self.answer_where(link, id, open) {
+    pub(super) fn stream_opened(&mut self, core: &mut Core, link: Id, id: StreamId, open: &Open) {
+        if self.answer_where(core, link, id, open) {
             return;
         }
-        let Admitted { target, permit, waits } = match self.admit(link, open) {
+        let Admitted { target, permit, waits } = match self.admit(core, link, open) {
             Ok(admitted) => admitted,
             Err(failure) => {
-                self.log_refused(link, open, &failure);
-                self.stats.streams_refused += 1;
+                self.log_refused(core, link, open, &failure);
+                core.stats.streams_refused += 1;
                 if failure.reason != Reason::LimitReached {
                     // A refusal by a limit is cheap, and an honest peer tries again: it does not count as futile.
-                    self.was_futile(link);
+                    self.was_futile(core, link);
                 }
-                return self.refuse_stream(link, id, &failure);
+                return self.refuse_stream(core, link, id, &failure);
             }
         };
-        let Some(at) = self.stream_at(link, id) else { return };
-        let Some(record) = self.pools.links.links.get(link) else { return };
+        let Some(at) = core.pools.sessions.stream_at(link, id) else { return };
+        let Some(record) = core.pools.sessions.get(link) else { return };
         let name = Arc::clone(&record.name);
         let endpoint = Endpoint::Link(Arc::clone(&name), id.0);
         let taken = if waits { None } else { self.taken(link, &target) };
@@ -190,82 +227,69 @@ impl Core {
             Some(handler) => Box::new(Taker { handler }),
             None => Box::new(Incoming { target: Rc::clone(&target), permit, waits }),
         };
-        let adopted = self.adopt(Io::Stream(at), endpoint, "link", NO_LISTENER, handler);
-        match adopted.ok().and_then(|connection| Some((connection, self.connections.get(connection)?.source))) {
+        let adopted = core.adopt(Io::Stream(at), endpoint, "link", NO_LISTENER, handler);
+        match adopted.ok().and_then(|connection| Some((connection, core.connections.get(connection)?.source))) {
             Some((connection, side)) => {
-                self.set_user(connection, &name);
-                self.charge(connection, link);
-                if let Some(record) = self.pools.links.links.get_mut(link) {
+                core.set_user(connection, &name);
+                self.charge(core, connection, link);
+                if let Some(record) = core.pools.sessions.get_mut(link) {
                     record.streams.insert(id, Slot::new(side));
                 }
                 if waits {
-                    self.ask_about(link, connection, target);
+                    self.ask_about(core, link, connection, target);
                 }
             }
-            None => {
-                self.refuse_stream(link, id, &Failure::new(Reason::LimitReached, "the table of connections is full"))
-            }
+            None => self.refuse_stream(
+                core,
+                link,
+                id,
+                &Failure::new(Reason::LimitReached, "the table of connections is full"),
+            ),
         }
     }
 
     /// A stream waits until somebody has said whether it may be.
-    fn ask_about(&mut self, link: Id, connection: Id, target: Rc<Target>) {
-        let Some(record) = self.pools.links.links.get_mut(link) else { return };
+    fn ask_about(&mut self, core: &mut Core, link: Id, connection: Id, target: Rc<Target>) {
+        let Some(record) = self.links.get_mut(link) else { return };
         let Some(key) = record.key else { return };
         let request = Request::Open(Target::clone(&target));
-        self.set_asked(connection, Rc::clone(&target));
-        let Some(record) = self.pools.links.links.get_mut(link) else { return };
+        core.set_asked(connection, Rc::clone(&target));
+        let Some(record) = self.links.get_mut(link) else { return };
         record.asked.push((connection, target));
         // A user who is asked for approval may take as long as a connect to a distant target.
-        self.set_stage(connection, Stage::Connecting);
-        self.tell(link, &Happened::Asked { key, request, connection: Some(connection) });
+        core.set_stage(connection, Stage::Connecting);
+        self.tell(core, link, &Happened::Asked { key, request, connection: Some(connection) });
     }
 
-    /// Says whether a stream may be that [`Happened::Asked`] has told of. One that has not waited so
-    /// long is not there any more.
-    pub fn permit(&mut self, connection: Id, may: bool) {
-        let side = self.side(connection, Role::Source).and_then(|side| self.sides.get(side));
-        let Some(at) = side.and_then(|side| side.io.stream()) else { return };
-        let Some(link) = self.pools.links.links.get_mut(at.link) else { return };
-        let Some(index) = link.asked.iter().position(|(asked, _)| *asked == connection) else { return };
-        let (_, target) = link.asked.swap_remove(index);
-        if may {
-            return self.connect(connection, target, None);
-        }
-        self.stats.streams_refused += 1;
-        self.answer_stream(at, Err(&Failure::new(Reason::NotPermitted, "somebody was asked, and said no")));
-        self.end(connection, Reason::NotPermitted);
-    }
-
-    fn log_refused(&mut self, id: Id, open: &Open, failure: &Failure) {
-        let Some(unsaid) = self.may_log(id) else { return };
-        let peer = self.pools.links.links.get(id).map_or_else(String::new, |link| link.name.to_string());
+    fn log_refused(&mut self, core: &mut Core, id: Id, open: &Open, failure: &Failure) {
+        let Some(unsaid) = self.may_log(core, id) else { return };
+        let peer = core.pools.sessions.name(id).to_owned();
         log::info!(target: TARGET, link = id.to_string(), peer = peer, asked = open.to_string(), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), suppressed = unsaid; "stream refused");
     }
 
     /// Whether the peer may open this stream, and what its target is.
-    fn admit(&mut self, link: Id, open: &Open) -> Result<Admitted, Failure> {
-        let connections = &self.connections;
-        if let Some(record) = self.pools.links.links.get_mut(link) {
+    fn admit(&mut self, core: &mut Core, link: Id, open: &Open) -> Result<Admitted, Failure> {
+        let connections = &core.connections;
+        if let Some(record) = self.links.get_mut(link) {
             record.asked.retain(|(connection, _)| connections.get(*connection).is_some());
         }
-        let record = self.pools.links.links.get(link).ok_or(Reason::LinkLost)?;
+        let record = self.links.get(link).ok_or(Reason::LinkLost)?;
         let key = record.key.ok_or(Reason::NotPermitted)?;
         if open.kind != Kind::Tcp {
             return Err(Failure::new(Reason::NotPermitted, "this node carries byte streams only"));
         }
-        if record.policy.streams_max(&key).is_some_and(|max| self.streams_with(&key) >= max as usize) {
+        if record.policy.streams_max(&key).is_some_and(|max| self.streams_with(core, &key) >= max as usize) {
             return Err(Failure::new(Reason::LimitReached, "the peer's limit of streams is reached"));
         }
-        if self.has_its_share(link) {
+        if self.has_its_share(core, link) {
             return Err(Failure::new(Reason::LimitReached, "the peer has its share of the connections"));
         }
-        let now_ms = self.now_ms;
-        if !self.peers.of(&key, now_ms).may_try(now_ms) {
+        let now_ms = core.now_ms;
+        if !core.peers.of(&key, now_ms).may_try(now_ms) {
             return Err(Failure::new(Reason::LimitReached, "too many of the peer's streams come to nothing"));
         }
-        let record = self.pools.links.links.get(link).ok_or(Reason::LinkLost)?;
-        if self.is_draining() && !self.takes_late(record, open.listener) {
+        let record = self.links.get(link).ok_or(Reason::LinkLost)?;
+        if core.is_draining() && !self.takes_late(core, link, open.listener) {
             return Err(Failure::new(Reason::Drained, "the node is stopping"));
         }
         if open.listener != 0 {
@@ -291,78 +315,49 @@ impl Core {
 
     /// Streams of all links with the peer that has this key, those whose OPEN has not come, and what is left of those whose
     /// links are over: one that dials many, or again and again, gets no more than one that dials one.
-    fn streams_with(&self, key: &PeerKey) -> usize {
-        let links = self.pools.links.links.iter().map(|(_, link)| link);
-        let unopened = |link: &Link| link.session.as_ref().map_or(0, crate::link::Session::streams_unopened);
-        let its = links.filter(|link| link.key.as_ref() == Some(key) && !link.closing);
-        its.map(|link| link.streams.len() + unopened(link)).sum::<usize>() + self.pools.links.rests.count(key)
+    fn streams_with(&self, core: &Core, key: &PeerKey) -> usize {
+        let its = self.links.iter().filter(|(_, link)| link.key.as_ref() == Some(key) && !link.closing);
+        let its = its.filter_map(|(id, _)| core.pools.sessions.get(id));
+        let unopened = |link: &LinkSession| link.session.as_ref().map_or(0, Session::streams_unopened);
+        its.map(|link| link.streams.len() + unopened(link)).sum::<usize>() + core.pools.sessions.rests.count(key)
     }
 
     /// Counts a connection against the key of a link's peer.
-    pub(super) fn charge(&mut self, connection: Id, link: Id) {
-        let links = &mut self.pools.links;
-        let Some(key) = links.links.get(link).and_then(|link| link.key) else { return };
-        if let Some(record) = self.connections.get_mut(connection) {
-            record.payer = Some(self.peers.charge(&key, self.now_ms));
+    pub(super) fn charge(&mut self, core: &mut Core, connection: Id, link: Id) {
+        let Some(key) = self.links.get(link).and_then(|link| link.key) else { return };
+        if let Some(record) = core.connections.get_mut(connection) {
+            record.payer = Some(core.peers.charge(&key, core.now_ms));
         }
     }
 
     /// Returns true if the key of a link's peer has at least as many connections as are free: one key alone gets half.
-    fn has_its_share(&mut self, link: Id) -> bool {
-        let free = self.connections.capacity().saturating_sub(self.connections.len());
-        let links = &mut self.pools.links;
-        let key = links.links.get(link).and_then(|link| link.key);
-        key.is_some_and(|key| self.peers.of(&key, self.now_ms).connections() >= free)
+    fn has_its_share(&mut self, core: &mut Core, link: Id) -> bool {
+        let free = core.connections.capacity().saturating_sub(core.connections.len());
+        let key = self.links.get(link).and_then(|link| link.key);
+        key.is_some_and(|key| core.peers.of(&key, core.now_ms).connections() >= free)
     }
 
     /// A stream that the peer of a link opened has come to nothing.
-    pub(super) fn was_futile(&mut self, link: Id) {
-        let links = &mut self.pools.links;
-        let key = links.links.get(link).and_then(|link| link.key);
-        key.into_iter().for_each(|key| self.peers.of(&key, self.now_ms).was_futile(self.now_ms));
+    pub(super) fn was_futile(&mut self, core: &mut Core, link: Id) {
+        let key = self.links.get(link).and_then(|link| link.key);
+        key.into_iter().for_each(|key| core.peers.of(&key, core.now_ms).was_futile(core.now_ms));
     }
 
     /// The handler of whoever takes the stream into its own hands. One that panics takes none.
     fn taken(&mut self, link: Id, target: &Target) -> Option<Box<dyn Handler>> {
-        let record = self.pools.links.links.get(link)?;
+        let record = self.links.get(link)?;
         let (takes, key) = (record.takes.clone()?, record.key?);
         let mut takes = takes.try_borrow_mut().ok()?;
         catch_unwind(AssertUnwindSafe(|| takes(&key, target))).ok().flatten()
     }
 
-    fn refuse_stream(&mut self, link: Id, id: StreamId, failure: &Failure) {
-        let links = &mut self.pools.links;
-        let now = links.now;
-        if let Some(session) = links.links.get_mut(link).and_then(|link| link.session.as_mut()) {
+    fn refuse_stream(&mut self, core: &mut Core, link: Id, id: StreamId, failure: &Failure) {
+        let now = core.pools.sessions.now;
+        if let Some(session) = core.pools.sessions.session_mut(link) {
             // A stream that is gone already needs no answer.
             let _ = session.refuse(now, id, Bound::of_failure(failure));
         }
-        links.touch(link);
-    }
-
-    /// Tells the peer that opened the stream which is the source of a connection how connecting went.
-    pub(crate) fn answer_source(&mut self, connection: Id, result: Result<Bound, &Failure>) {
-        let side = self.side(connection, Role::Source).and_then(|side| self.sides.get(side));
-        if let Some(at) = side.and_then(|side| side.io.stream()) {
-            self.answer_stream(at, result);
-        }
-    }
-
-    /// Tells the peer how connecting went that it asked for.
-    fn answer_stream(&mut self, at: StreamAt, result: Result<Bound, &Failure>) {
-        let links = &mut self.pools.links;
-        let now = links.now;
-        let Some(link) = links.links.get_mut(at.link).filter(|link| link.life == at.life) else { return };
-        if let Some(slot) = link.streams.get_mut(&at.id) {
-            slot.accepted = result.is_ok();
-        }
-        let Some(session) = link.session.as_mut() else { return };
-        // A stream that was reset meanwhile needs no answer.
-        let _ = match result {
-            Ok(bound) => session.accept(at.id, bound),
-            Err(failure) => session.refuse(now, at.id, Bound::of_failure(failure)),
-        };
-        links.touch(at.link);
+        core.pools.sessions.touch(link);
     }
 }
 

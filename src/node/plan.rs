@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::engine::control::Deadline;
 use crate::engine::core::{Core, OneOff};
 use crate::link::{Role, Session, SessionId};
 use crate::relay::dial::Egress;
@@ -21,6 +22,7 @@ use crate::types::reason::{Failure, Reason};
 
 use super::carrier::{Carrier, Stage};
 use super::config::{Happened, Path};
+use super::control::Node;
 use super::proof;
 
 /// How a link is dialled.
@@ -70,13 +72,13 @@ impl Plan {
     }
 }
 
-impl Core {
+impl Node {
     /// Dials what is missing and due. When the next is due, if any is missing.
-    pub(crate) fn dial_missing(&mut self, link: Id) -> Option<u64> {
+    pub(crate) fn dial_missing(&mut self, core: &mut Core, link: Id) -> Option<u64> {
         let mut next_ms: Option<u64> = None;
         for place in 0.. {
-            let Some(record) = self.pools.links.links.get(link) else { break };
-            let Some(plan) = record.plan.as_ref().filter(|_| !record.closing && !self.pools.links.closing) else {
+            let Some(record) = self.links.get(link) else { break };
+            let Some(plan) = record.plan.as_ref().filter(|_| !record.closing && !self.closing) else {
                 break;
             };
             let Some(wanted) = plan.wanted.get(place) else { break };
@@ -87,8 +89,8 @@ impl Core {
             if !record.met && plan.wanted.iter().any(|other| other.carrier.is_some()) {
                 continue;
             }
-            if wanted.next_ms <= self.now_ms {
-                self.dial_carrier(link, place);
+            if wanted.next_ms <= core.now_ms {
+                self.dial_carrier(core, link, place);
             } else {
                 next_ms = Some(next_ms.map_or(wanted.next_ms, |ms| ms.min(wanted.next_ms)));
             }
@@ -96,12 +98,11 @@ impl Core {
         next_ms
     }
 
-    fn dial_carrier(&mut self, link: Id, place: usize) {
-        let links = &mut self.pools.links;
-        let (Some(side), Some(carrier)) = (self.sides.next_id(), links.carriers.next_id()) else {
-            return self.try_later(link, place, &Failure::new(Reason::LimitReached, "the tables are full"));
+    fn dial_carrier(&mut self, core: &mut Core, link: Id, place: usize) {
+        let (Some(side), Some(carrier)) = (core.sides.next_id(), self.carriers.next_id()) else {
+            return self.try_later(core, link, place, &Failure::new(Reason::LimitReached, "the tables are full"));
         };
-        let Some(record) = links.links.get_mut(link) else { return };
+        let Some(record) = self.links.get_mut(link) else { return };
         let Some(plan) = record.plan.as_mut() else { return };
         let Some(wanted) = plan.wanted.get_mut(place) else { return };
         wanted.carrier = Some(carrier);
@@ -109,143 +110,139 @@ impl Core {
         let Path { source, interface, .. } = &wanted.path;
         let egress = Egress { source: *source, interface: interface.clone() };
         let target = wanted.path.peer.clone().unwrap_or_else(|| plan.peer.clone());
-        let known = known.and_then(|path| self.address_of_session(link, &path));
+        let known = known.and_then(|path| self.address_of_session(core, link, &path));
         let target = Rc::new(known.map_or(target, Target::Ip));
-        let links = &mut self.pools.links;
-        let Some(record) = links.links.get_mut(link) else { return };
+        let Some(record) = self.links.get_mut(link) else { return };
         record.carriers.push(carrier);
         let mut made = Carrier::new(side, Stage::Dialling);
         (made.link, made.place) = (Some(link), place);
         let fresh = Side::new(Owner::Carrier(carrier), State::Connecting, Io::None, Endpoint::Unknown);
-        let placed = self.sides.insert(fresh).is_ok() && links.carriers.insert(made).is_ok();
+        let placed = core.sides.insert(fresh).is_ok() && self.carriers.insert(made).is_ok();
         debug_assert!(placed, "both tables had room");
-        let wait = self.config.timeouts.connect.max(Duration::from_secs(1)) + record.timing.handshake;
-        let deadline_ms = self.now_ms + wait.as_millis() as u64;
-        self.one_offs.push(deadline_ms, OneOff::Carrier(carrier));
-        self.dial(side, &target, None, Some(egress));
+        let wait = core.config.timeouts.connect.max(Duration::from_secs(1)) + record.timing.handshake;
+        let deadline_ms = core.now_ms + wait.as_millis() as u64;
+        core.one_offs.push(deadline_ms, OneOff::Control(Deadline::Carrier(carrier)));
+        core.dial(side, &target, None, Some(egress));
     }
 
     /// Returns the address of a live subflow of the link's session, for a path that has no address of its own and can
     /// reach that one.
-    fn address_of_session(&self, link: Id, path: &Path) -> Option<SocketAddr> {
-        let links = &self.pools.links;
-        let carriers = links.links.get(link)?.carriers.iter().filter_map(|id| links.carriers.get(*id));
+    fn address_of_session(&self, core: &Core, link: Id, path: &Path) -> Option<SocketAddr> {
+        let carriers = self.links.get(link)?.carriers.iter().filter_map(|id| self.carriers.get(*id));
         let live = carriers.filter(|carrier| carrier.stage == Stage::Live && carrier.subflow.is_some());
-        let mut addrs = live.filter_map(|carrier| self.sides.get(carrier.side)?.endpoint.ip());
+        let mut addrs = live.filter_map(|carrier| core.sides.get(carrier.side)?.endpoint.ip());
         let is_reached = |addr: &SocketAddr| path.source.is_none_or(|source| source.is_ipv4() == addr.is_ipv4());
         addrs.find(is_reached).filter(|_| path.peer.is_none())
     }
 
-    /// A dial is over. Whether it was a carrier's.
-    pub(crate) fn carrier_dialled(&mut self, side: Id, result: Result<(), &Failure>) -> bool {
-        let Some(id) = self.carrier_of(side) else { return false };
-        if self.pools.links.carriers.get(id).is_none_or(|carrier| carrier.stage != Stage::Dialling) {
-            return true;
-        }
+    /// Handles the result of the dial of a carrier's socket.
+    pub(crate) fn carrier_dialled(&mut self, core: &mut Core, id: Id, result: Result<(), &Failure>) {
+        let Some(carrier) = self.carriers.get(id).filter(|carrier| carrier.stage == Stage::Dialling) else { return };
+        let side = carrier.side;
         if let Err(failure) = result {
-            self.carrier_failed(id, failure);
-            return true;
+            return self.carrier_failed(core, id, failure);
         }
-        let Some(record) = self.sides.get_mut(side) else { return true };
+        let Some(record) = core.sides.get_mut(side) else { return };
         (record.state, record.ready.writable) = (State::Connected, true);
         let racers = record.dial.take().map(|dial| dial.racers).unwrap_or_default();
-        racers.into_iter().for_each(|racer| self.drop_racer(racer));
-        let links = &mut self.pools.links;
-        let (Some(carrier), Some(record)) = (links.carriers.get_mut(id), self.sides.get_mut(side)) else { return true };
-        let Some(link) = carrier.link.and_then(|link| links.links.get(link)) else { return true };
-        let Some(plan) = &link.plan else { return true };
+        racers.into_iter().for_each(|racer| core.drop_racer(racer));
+        let (Some(carrier), Some(record)) = (self.carriers.get_mut(id), core.sides.get_mut(side)) else { return };
+        let Some(link) = carrier.link.and_then(|link| self.links.get(link)) else { return };
+        let Some(plan) = &link.plan else { return };
         carrier.tune(&record.io, link.timing.dead);
-        match plan.tls.pipe(&links.buffers) {
+        match plan.tls.pipe(&self.buffers) {
             Ok(tls) => carrier.tls = Some(tls),
             Err(error) => {
-                self.carrier_failed(id, &Failure::new(Reason::Other, error.to_string()));
-                return true;
+                return self.carrier_failed(core, id, &Failure::new(Reason::Other, error.to_string()));
             }
         }
         carrier.stage = Stage::Securing;
-        self.run_carrier(id);
-        true
+        self.run_carrier(core, id);
     }
 
     /// If the TLS handshake of a carrier that we dialled is done: says HELLO.
-    pub(crate) fn secured(&mut self, id: Id) -> Result<(), Failure> {
-        let links = &mut self.pools.links;
-        if links.carriers.get(id).is_none_or(|carrier| carrier.stage != Stage::Securing) {
+    pub(crate) fn secured(&mut self, core: &mut Core, id: Id) -> Result<(), Failure> {
+        if self.carriers.get(id).is_none_or(|carrier| carrier.stage != Stage::Securing) {
             return Ok(());
         }
-        let link = links.carriers.get(id).and_then(|carrier| carrier.link);
-        let instance = link.and_then(|link| links.links.get(link)?.plan.as_ref()?.instance);
-        let boot = links.boot(instance);
-        let Some(carrier) = links.carriers.get_mut(id) else { return Ok(()) };
+        let link = self.carriers.get(id).and_then(|carrier| carrier.link);
+        let instance = link.and_then(|link| self.links.get(link)?.plan.as_ref()?.instance);
+        let boot = self.boot(instance);
+        let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
         let Some(tls) = carrier.tls.as_ref().filter(|tls| !tls.is_handshaking()) else { return Ok(()) };
         if carrier.server.is_some() {
             carrier.stage = Stage::Greeting;
-            self.admitted(id);
+            self.admitted(core, id);
             return Ok(());
         }
         let (Some(link), Some(key)) = (link, tls.peer_key()) else { return Ok(()) };
-        let Some(record) = links.links.get_mut(link) else { return Ok(()) };
+        let Some(record) = self.links.get_mut(link) else { return Ok(()) };
         if record.met && record.key != Some(key) {
             return Err(Failure::new(Reason::AuthFailed, "another node answers there"));
         }
+        let now = core.pools.sessions.now;
+        let Some(linked) = core.pools.sessions.get_mut(link) else { return Ok(()) };
         if !record.met {
-            record.meet(key, tls.cipher().map(Cipher::name));
+            record.note_key(key, tls.cipher().map(Cipher::name));
+            linked.name = record.policy.name(&key).into();
+            core.peers.of(&key, core.now_ms).set_name(Arc::clone(&linked.name));
         }
-        let config = record.session_config(&links.memory);
-        let session = record
-            .session
-            .get_or_insert_with(|| Session::new(Role::Client, config, SessionId(super::random()), boot, links.now));
+        let config = record.session_config(&self.memory);
+        let begin = || Session::new(Role::Client, config, SessionId(super::random()), boot, now);
+        let session = linked.session.get_or_insert_with(begin);
         if !record.met {
             record.secret = proof::session_secret(tls, session.id()).ok_or(Reason::Internal)?;
         }
         let subflow = session.next_subflow();
         let proofs = proof::proofs(tls, &record.secret, Role::Client, session.id(), subflow).ok_or(Reason::Internal)?;
-        if !session.connect(links.now, subflow, 1, proofs) {
+        if !session.connect(now, subflow, 1, proofs) {
             return Err(Failure::new(Reason::LimitReached, "the session takes no more subflows"));
         }
         (carrier.subflow, carrier.stage) = (Some(subflow), Stage::Live);
-        if let Some(side) = self.sides.get(carrier.side) {
+        if let Some(side) = core.sides.get(carrier.side) {
             carrier.tune_to_rate(&side.io, record.received.rate());
         }
-        links.touch(link);
+        core.pools.sessions.touch(link);
         Ok(())
     }
 
     /// A carrier has failed, or was too slow.
-    pub(crate) fn carrier_failed(&mut self, id: Id, failure: &Failure) {
-        let Some(carrier) = self.pools.links.carriers.get(id) else { return };
+    pub(crate) fn carrier_failed(&mut self, core: &mut Core, id: Id, failure: &Failure) {
+        let Some(carrier) = self.carriers.get(id) else { return };
         let (link, place, subflow) = (carrier.link, carrier.place, carrier.subflow);
         log::debug!(target: super::greet::TARGET, carrier = id.to_string(), failure = failure.to_string(); "carrier is gone");
         if carrier.server.is_some() && link.is_none() {
-            self.stats.visitors_failed += 1;
-            let from = self.peer(carrier.side);
-            if let Some(unsaid) = self.may_log_stranger(&from, failure.reason) {
+            core.stats.visitors_failed += 1;
+            let from = core.peer(carrier.side);
+            if let Some(unsaid) = core.may_log_stranger(&from, failure.reason) {
                 log::info!(target: super::greet::TARGET, from = from.to_string(), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), suppressed = unsaid; "visitor turned away");
             }
         }
-        self.drop_carrier(id);
+        self.drop_carrier(core, id);
         let Some(link) = link else { return };
-        let now = self.pools.links.now;
-        if let (Some(subflow), Some(record)) = (subflow, self.pools.links.links.get_mut(link))
-            && let Some(session) = &mut record.session
-        {
+        let now = core.pools.sessions.now;
+        if let (Some(subflow), Some(session)) = (subflow, core.pools.sessions.session_mut(link)) {
             session.subflow_down(now, subflow);
         }
-        self.try_later(link, place, failure);
-        self.pools.links.touch(link);
+        self.try_later(core, link, place, failure);
+        core.pools.sessions.touch(link);
     }
 
     /// A subflow that is wanted is missing: dials it again, at once or after a pause.
-    pub(crate) fn try_later(&mut self, link: Id, place: usize, failure: &Failure) {
+    pub(crate) fn try_later(&mut self, core: &mut Core, link: Id, place: usize, failure: &Failure) {
         if matches!(failure.reason, Reason::TimedOut | Reason::HandshakeTimeout) {
-            self.forget_name_of_peer(link, place);
+            self.forget_name_of_peer(core, link, place);
         }
-        let (now_ms, sides) = (self.now_ms, &self.sides);
-        let Some(record) = self.pools.links.links.get_mut(link) else { return };
+        let (now_ms, sides) = (core.now_ms, &core.sides);
+        let Some(record) = self.links.get_mut(link) else { return };
+        let linked = core.pools.sessions.get(link);
         // Skip clients that have left.
         record.waiting.dests.retain(|dest| sides.get(*dest).is_some());
         record.failed = Some((failure.clone(), now_ms));
-        let (first, longest) = (record.timing.redial.0, record.longest_pause(now_ms));
+        let (first, longest) = (
+            record.timing.redial.0,
+            linked.map_or(record.timing.redial.1, |linked| record.longest_pause(linked, now_ms)),
+        );
         let (met, closing) = (record.met, record.closing);
         let Some(plan) = record.plan.as_mut() else { return };
         let Some(wanted) = plan.wanted.get_mut(place) else { return };
@@ -263,25 +260,28 @@ impl Core {
         wanted.failed = Some((failure.clone(), now_ms));
         wanted.next_ms = now_ms.saturating_add(pause.as_millis() as u64);
         let (tries, failure) = (wanted.tries, failure.clone());
-        self.tell(link, &Happened::NoSubflow { place, failure, tries });
-        self.pools.links.touch(link);
+        self.tell(core, link, &Happened::NoSubflow { place, failure, tries });
+        core.pools.sessions.touch(link);
     }
 }
 
-impl Core {
+impl Node {
     /// A peer that has a name was silent: the name may lead elsewhere by now, and is looked up anew for the next try.
-    fn forget_name_of_peer(&mut self, link: Id, place: usize) {
-        let Some(plan) = self.pools.links.links.get(link).and_then(|record| record.plan.as_ref()) else { return };
+    fn forget_name_of_peer(&mut self, core: &mut Core, link: Id, place: usize) {
+        let Some(plan) = self.links.get(link).and_then(|record| record.plan.as_ref()) else { return };
         let path = plan.wanted.get(place).and_then(|wanted| wanted.path.peer.as_ref());
         if let Target::Name(name, _) = path.unwrap_or(&plan.peer) {
-            self.resolver.forget(name);
+            core.resolver.forget(name);
         }
     }
 
     /// A connection has begun to wait for a link: tries that are further off than it is to wait are brought nearer.
-    pub(super) fn hasten(&mut self, link: Id) {
-        let now_ms = self.now_ms;
-        let Some(record) = self.pools.links.links.get_mut(link).filter(|record| record.is_awaited()) else { return };
+    pub(super) fn hasten(&mut self, core: &mut Core, link: Id) {
+        let now_ms = core.now_ms;
+        let Some(record) = self.links.get_mut(link) else { return };
+        if !core.pools.sessions.get(link).is_some_and(|linked| record.is_awaited(linked)) {
+            return;
+        }
         let longest = record.timing.redial_awaited;
         let latest_ms = now_ms.saturating_add(longest.as_millis() as u64);
         let Some(plan) = record.plan.as_mut() else { return };
@@ -289,7 +289,7 @@ impl Core {
         for wanted in plan.wanted.iter_mut().filter(late) {
             wanted.next_ms = now_ms.saturating_add(jittered(longest).as_millis() as u64);
         }
-        self.pools.links.touch(link);
+        core.pools.sessions.touch(link);
     }
 }
 

@@ -13,6 +13,7 @@ use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
 use super::config::{Happened, Request, Reverse};
+use super::control::Node;
 use super::front::{IN_USE, Returning};
 use super::greet::TARGET;
 use super::link::Link;
@@ -69,16 +70,16 @@ impl Remote {
     }
 }
 
-impl Core {
+impl Node {
     /// Asks the peer to listen, wherever it does not yet. A listener that the session does not take is told of once, and
     /// asked for again like one that the peer has refused: another may have gone.
-    pub(super) fn listen_all(&mut self, id: Id) {
-        let now_ms = self.now_ms;
-        if self.is_draining() {
+    pub(super) fn listen_all(&mut self, core: &mut Core, id: Id) {
+        let now_ms = core.now_ms;
+        if core.is_draining() {
             return;
         }
-        let Some(link) = self.pools.links.links.get_mut(id) else { return };
-        let Some(session) = &mut link.session else { return };
+        let Some(link) = self.links.get_mut(id) else { return };
+        let Some(session) = core.pools.sessions.session_mut(id) else { return };
         let mut untaken = Vec::new();
         for (index, remote) in link.remotes.iter_mut().enumerate().filter(|(_, remote)| remote.number.is_none()) {
             let refused = match session.listen(open_of(&remote.reverse.listen)) {
@@ -100,25 +101,25 @@ impl Core {
                 untaken.push(Happened::NotListening { index, failure });
             }
         }
-        self.pools.links.touch(id);
-        untaken.iter().for_each(|happened| self.tell(id, happened));
+        core.pools.sessions.touch(id);
+        untaken.iter().for_each(|happened| self.tell(core, id, happened));
     }
 
     /// Asks once more for what was refused, if it is time. When the next is due.
-    pub(super) fn listen_again(&mut self, id: Id) -> Option<u64> {
-        let link = self.pools.links.links.get(id).filter(|link| link.met && !self.is_draining())?;
+    pub(super) fn listen_again(&mut self, core: &mut Core, id: Id) -> Option<u64> {
+        let link = self.links.get(id).filter(|link| link.met && !core.is_draining())?;
         let next_ms = link.remotes.iter().filter_map(|remote| remote.next_ms).min()?;
-        if next_ms <= self.now_ms {
-            self.listen_all(id);
+        if next_ms <= core.now_ms {
+            self.listen_all(core, id);
             return None;
         }
         Some(next_ms)
     }
 
     /// The peer has answered a LISTEN of ours.
-    pub(super) fn listen_answered(&mut self, id: Id, number: u32, result: &Bound) {
-        let now_ms = self.now_ms;
-        let Some(link) = self.pools.links.links.get_mut(id) else { return };
+    pub(super) fn listen_answered(&mut self, core: &mut Core, id: Id, number: u32, result: &Bound) {
+        let now_ms = core.now_ms;
+        let Some(link) = self.links.get_mut(id) else { return };
         let Some(index) = link.remotes.iter().position(|remote| remote.number == Some(number)) else { return };
         let remote = &mut link.remotes[index];
         let happened = match result.to_failure() {
@@ -133,55 +134,55 @@ impl Core {
                 Happened::NotListening { index, failure }
             }
         };
-        self.tell(id, &happened);
+        self.tell(core, id, &happened);
     }
 
     /// The peer asks us to listen.
-    pub(super) fn listen_for(&mut self, id: Id, number: u32, open: &Open) {
-        let result = self.try_listen_for(id, number, open);
+    pub(super) fn listen_for(&mut self, core: &mut Core, id: Id, number: u32, open: &Open) {
+        let result = self.try_listen_for(core, id, number, open);
         let answer = match &result {
             Ok(answer) => answer.clone(),
             Err(bound) => bound.clone(),
         };
-        if let Some(unsaid) = self.may_log(id) {
-            let peer = self.pools.links.links.get(id).map_or_else(String::new, |link| link.name.to_string());
+        if let Some(unsaid) = self.may_log(core, id) {
+            let peer = core.pools.sessions.name(id).to_owned();
             let why = answer.failure.map_or("-", Code::as_str);
             let detail = if answer.text.is_empty() { "-" } else { &answer.text };
             log::info!(target: TARGET, link = id.to_string(), peer = peer, place = place_of(open).map_or_else(|_| "?".into(), |place| place.to_string()), port = answer.port, reason = why, detail = detail, suppressed = unsaid; "asked to listen");
         }
-        if let Some(session) = self.pools.links.links.get_mut(id).and_then(|link| link.session.as_mut()) {
+        if let Some(session) = core.pools.sessions.session_mut(id) {
             // A listener that was taken back meanwhile needs no answer.
             let _ = session.listen_result(number, answer);
         }
-        self.pools.links.touch(id);
+        core.pools.sessions.touch(id);
     }
 
-    fn try_listen_for(&mut self, id: Id, number: u32, open: &Open) -> Result<Bound, Bound> {
+    fn try_listen_for(&mut self, core: &mut Core, id: Id, number: u32, open: &Open) -> Result<Bound, Bound> {
         let refused = |failure: Failure| Bound::of_failure(&failure);
         let place = place_of(open).map_err(refused)?;
-        let link = self.pools.links.links.get(id).ok_or_else(|| Bound::refused(Code::LinkLost))?;
+        let link = self.links.get(id).ok_or_else(|| Bound::refused(Code::LinkLost))?;
         let may = link.key.is_some_and(|key| link.policy.may_listen(&key, &place));
         if let Some(key) = link.key.filter(|key| !may && link.policy.asks(key, &Request::Listen(place.clone()))) {
-            self.tell(id, &Happened::Asked { key, request: Request::Listen(place), connection: None });
+            self.tell(core, id, &Happened::Asked { key, request: Request::Listen(place), connection: None });
             return Err(refused(Failure::new(Reason::NotPermitted, "somebody is asked")));
         }
-        if !may || self.is_draining() {
+        if !may || core.is_draining() {
             return Err(refused(Failure::new(Reason::NotPermitted, "the peer's key may not listen there")));
         }
-        self.listen_at(id, number, place.clone(), &place)
+        self.listen_at(core, id, number, place.clone(), &place)
     }
 
     /// Binds a place for the peer of a link: both families of a place that stands for both, or the one that can be had.
     /// Returns the addresses that could not be bound as text, too.
-    fn bind_for(&mut self, id: Id, place: &Bind) -> io::Result<(Vec<listener::Bound>, String)> {
+    fn bind_for(&mut self, core: &mut Core, id: Id, place: &Bind) -> io::Result<(Vec<listener::Bound>, String)> {
         let is_in_use = |error: &io::Error| error.kind() == ErrorKind::AddrInUse;
-        let mut bound = listener::bind(place, 1, &self.config);
-        if bound.as_ref().is_err_and(is_in_use) && self.pass_over(id, place) {
-            bound = listener::bind(place, 1, &self.config);
+        let mut bound = listener::bind(place, 1, &core.config);
+        if bound.as_ref().is_err_and(is_in_use) && self.pass_over(core, id, place) {
+            bound = listener::bind(place, 1, &core.config);
         }
         match bound {
             Err(error) if is_in_use(&error) => {
-                let (bounds, lacking) = listener::bind_some(place, &self.config)?;
+                let (bounds, lacking) = listener::bind_some(place, &core.config)?;
                 let words: Vec<_> = lacking.iter().map(|(addr, error)| format!("{addr}: {error}")).collect();
                 Ok((bounds, words.join(", ")))
             }
@@ -191,9 +192,9 @@ impl Core {
 
     /// Listens for the peer of a link at a place, which is the one that it `asked` for, with the port that it got where it
     /// had one before. Returns the answer, with the first of the addresses.
-    fn listen_at(&mut self, id: Id, number: u32, asked: Bind, place: &Bind) -> Result<Bound, Bound> {
+    fn listen_at(&mut self, core: &mut Core, id: Id, number: u32, asked: Bind, place: &Bind) -> Result<Bound, Bound> {
         let place = with_zone(place).map_err(|failure| Bound::of_failure(&failure))?;
-        let (bounds, lacks) = self.bind_for(id, &place).map_err(|error| match error.kind() {
+        let (bounds, lacks) = self.bind_for(core, id, &place).map_err(|error| match error.kind() {
             ErrorKind::AddrInUse => Bound { text: IN_USE.into(), ..Bound::refused(Code::AddressInUse) },
             ErrorKind::PermissionDenied => Bound::of_failure(&Failure::new(Reason::NotPermitted, error.to_string())),
             _ => Bound::of_failure(&Failure::from(&error)),
@@ -205,15 +206,15 @@ impl Core {
                 (answer.host, answer.port) = (Host::Addr(addr.ip()), addr.port());
             }
             let front = move || -> Box<dyn Handler> { Box::new(Returning { link: id, listener: number }) };
-            match self.listen(&mut bound, &[], "reverse", Box::new(front)) {
+            match core.listen(&mut bound, &[], "reverse", Box::new(front)) {
                 Ok(index) => indices.push(index),
                 Err(error) => {
-                    indices.into_iter().for_each(|index| self.unlisten(index));
+                    indices.into_iter().for_each(|index| core.unlisten(index));
                     return Err(Bound::of_failure(&Failure::from(&error)));
                 }
             }
         }
-        if let Some(link) = self.pools.links.links.get_mut(id) {
+        if let Some(link) = self.links.get_mut(id) {
             link.listeners.insert(number, PeerListener { place: asked, port: answer.port, indices });
         }
         Ok(answer)
@@ -221,45 +222,45 @@ impl Core {
 
     /// Takes a place from the sessions of the same key that have no subflow, for one that has: what they were may be gone,
     /// and who is here is not to wait until their time is over. Whether one of them had it.
-    fn pass_over(&mut self, id: Id, place: &Bind) -> bool {
-        let Some(key) = self.pools.links.links.get(id).and_then(|link| link.key) else { return false };
-        let (links, listeners) = (&mut self.pools.links.links, &self.listeners);
-        let is_parted = |link: &Link| link.key == Some(key) && link.state() == "parted";
-        let parted: Vec<Id> =
-            links.iter().filter(|(other, link)| *other != id && is_parted(link)).map(|(other, _)| other).collect();
+    fn pass_over(&mut self, core: &mut Core, id: Id, place: &Bind) -> bool {
+        let Some(key) = self.links.get(id).and_then(|link| link.key) else { return false };
+        let listeners = &core.listeners;
+        let is_parted = |other: Id, link: &Link| {
+            other != id && link.key == Some(key) && link.state(core.pools.sessions.session(other)) == "parted"
+        };
+        let parted = self.links.iter().filter(|(other, link)| is_parted(*other, link));
         let stands = |index: &u32| {
             let addr = listeners.get(*index as usize).and_then(|listener| listener.addr().ip());
             addr.is_some_and(|addr| is_in_the_way(addr, place))
         };
         let mut passed = Vec::new();
-        for other in parted {
-            let Some(link) = links.get(other) else { continue };
+        for (other, link) in parted {
             let its = link.listeners.iter().filter(|(_, ours)| ours.indices.iter().any(stands));
             passed.extend(its.map(|(number, _)| (other, *number)));
         }
         for (from, number) in &passed {
-            if let Some(unsaid) = self.may_log(id) {
+            if let Some(unsaid) = self.may_log(core, id) {
                 log::info!(target: TARGET, link = id.to_string(), from = from.to_string(), place = place.to_string(), suppressed = unsaid; "a port passes to the session that is there");
             }
-            self.close_port(*from, *number);
+            self.close_port(core, *from, *number);
         }
         !passed.is_empty()
     }
 
     /// Closes a listener of a peer's whose session has no subflow. It is bound again when the session resumes.
-    fn close_port(&mut self, id: Id, number: u32) {
-        let Some(link) = self.pools.links.links.get_mut(id) else { return };
+    fn close_port(&mut self, core: &mut Core, id: Id, number: u32) {
+        let Some(link) = self.links.get_mut(id) else { return };
         let Some(mut ours) = link.listeners.remove(&number) else { return };
         let indices = std::mem::take(&mut ours.indices);
         link.closed.push((number, ours));
-        indices.into_iter().for_each(|index| self.unlisten(index));
+        indices.into_iter().for_each(|index| core.unlisten(index));
     }
 
     /// Closes the listeners of a peer that has been away for as long as a silent subflow may be, so that others may have
     /// the ports; tries again to bind what a peer that is back could not have. Returns when one of that is due.
-    pub(super) fn look_after_ports(&mut self, id: Id) -> Option<u64> {
-        let now_ms = self.now_ms;
-        let link = self.pools.links.links.get_mut(id)?;
+    pub(super) fn look_after_ports(&mut self, core: &mut Core, id: Id) -> Option<u64> {
+        let now_ms = core.now_ms;
+        let link = self.links.get_mut(id)?;
         if let Some(suspended_ms) = link.suspended_ms {
             if link.listeners.is_empty() {
                 return None;
@@ -268,40 +269,41 @@ impl Core {
             if due_ms > now_ms {
                 return Some(due_ms);
             }
-            let (numbers, peer): (Vec<u32>, _) = (link.listeners.keys().copied().collect(), link.name.to_string());
-            if let Some(unsaid) = self.may_log(id) {
+            let (numbers, peer): (Vec<u32>, _) =
+                (link.listeners.keys().copied().collect(), core.pools.sessions.name(id).to_owned());
+            if let Some(unsaid) = self.may_log(core, id) {
                 log::info!(target: TARGET, link = id.to_string(), peer = peer, ports = numbers.len(), suppressed = unsaid; "the peer is away, and its ports are free for others");
             }
-            numbers.into_iter().for_each(|number| self.close_port(id, number));
+            numbers.into_iter().for_each(|number| self.close_port(core, id, number));
             return None;
         }
         let due_ms = link.rebind_ms?;
         if due_ms > now_ms {
             return Some(due_ms);
         }
-        self.listen_as_before(id);
-        self.pools.links.links.get(id)?.rebind_ms
+        self.listen_as_before(core, id);
+        self.links.get(id)?.rebind_ms
     }
 
     /// A session that has come back listens again where it did before its ports were closed. Where that cannot be had any
     /// more, its peer is told, and asks again after a pause; for an older peer, which cannot be told, this node tries again.
     /// A node that is about to stop binds no listener again.
-    pub(super) fn listen_as_before(&mut self, id: Id) {
-        let (now_ms, is_draining) = (self.now_ms, self.is_draining());
-        let Some(link) = self.pools.links.links.get_mut(id) else { return };
+    pub(super) fn listen_as_before(&mut self, core: &mut Core, id: Id) {
+        let (now_ms, is_draining) = (core.now_ms, core.is_draining());
+        let Some(link) = self.links.get_mut(id) else { return };
         link.rebind_ms = None;
         link.rebind_tries = link.rebind_tries.saturating_add(1);
         let pause_ms = pause_ms(link.rebind_tries);
         let closed = std::mem::take(&mut link.closed);
         for (number, ours) in closed.into_iter().filter(|_| !is_draining) {
-            let Err(answer) = self.listen_where_it_was(id, number, &ours) else { continue };
+            let Err(answer) = self.listen_where_it_was(core, id, number, &ours) else { continue };
             let reason = answer.failure;
-            if let Some(unsaid) = self.may_log(id) {
+            if let Some(unsaid) = self.may_log(core, id) {
                 let reason = reason.map_or("-", Code::as_str);
                 log::warn!(target: TARGET, link = id.to_string(), place = ours.place.to_string(), port = ours.port, reason = reason, suppressed = unsaid; "a port of a peer that is back cannot be had again");
             }
-            let Some(link) = self.pools.links.links.get_mut(id) else { return };
-            let told = link.session.as_mut().map(|session| session.listener_lost(number, answer));
+            let Some(link) = self.links.get_mut(id) else { return };
+            let told = core.pools.sessions.session_mut(id).map(|session| session.listener_lost(number, answer));
             if !matches!(told, Some(Ok(()))) {
                 link.closed.push((number, ours));
                 // A listener that is not permitted waits until its permission changes.
@@ -309,51 +311,62 @@ impl Core {
                 link.rebind_ms = if is_permitted { Some(now_ms + pause_ms) } else { link.rebind_ms };
             }
         }
-        self.pools.links.touch(id);
+        core.pools.sessions.touch(id);
     }
 
     /// Listens for a peer where it did before, if it still may.
-    fn listen_where_it_was(&mut self, id: Id, number: u32, ours: &PeerListener) -> Result<Bound, Bound> {
-        let link = self.pools.links.links.get(id).ok_or_else(|| Bound::refused(Code::LinkLost))?;
+    fn listen_where_it_was(
+        &mut self,
+        core: &mut Core,
+        id: Id,
+        number: u32,
+        ours: &PeerListener,
+    ) -> Result<Bound, Bound> {
+        let link = self.links.get(id).ok_or_else(|| Bound::refused(Code::LinkLost))?;
         if !link.key.is_some_and(|key| link.policy.may_listen(&key, &ours.place)) {
             return Err(Bound::refused(Code::NotPermitted));
         }
-        self.listen_at(id, number, ours.place.clone(), &ours.place.with_port(ours.port))
+        self.listen_at(core, id, number, ours.place.clone(), &ours.place.with_port(ours.port))
     }
 
     /// Closes the listeners that the peer may not have any more after a change of its permissions. Their connections go on.
     /// The peer is told, and asks again after a pause. An older peer cannot be told; it gets the listeners back when the key
     /// permits them again.
-    pub(super) fn revoke_listeners(&mut self, id: Id) {
-        let Some(link) = self.pools.links.links.get(id) else { return };
+    pub(super) fn revoke_listeners(&mut self, core: &mut Core, id: Id) {
+        let Some(link) = self.links.get(id) else { return };
         let Some(key) = link.key else { return };
         let is_revoked = |ours: &PeerListener| !link.policy.may_listen(&key, &ours.place);
         let its = link.listeners.iter().filter(|(_, ours)| is_revoked(ours));
         let revoked: Vec<u32> = its.map(|(number, _)| *number).collect();
         if !revoked.is_empty() {
-            log::info!(target: TARGET, link = id.to_string(), peer = link.name.to_string(), ports = revoked.len(); "its key may not listen there any more");
+            log::info!(target: TARGET, link = id.to_string(), peer = core.pools.sessions.name(id), ports = revoked.len(); "its key may not listen there any more");
         }
         if link.suspended_ms.is_none() && !link.closed.is_empty() {
-            self.listen_as_before(id);
+            self.listen_as_before(core, id);
         }
         let answer =
             Bound::of_failure(&Failure::new(Reason::NotPermitted, "the peer's key may not listen there any more"));
         for number in revoked {
-            self.close_port(id, number);
-            let Some(link) = self.pools.links.links.get_mut(id) else { return };
-            if link.session.as_mut().is_some_and(|session| session.listener_lost(number, answer.clone()).is_ok()) {
+            self.close_port(core, id, number);
+            let Some(link) = self.links.get_mut(id) else { return };
+            if core
+                .pools
+                .sessions
+                .session_mut(id)
+                .is_some_and(|session| session.listener_lost(number, answer.clone()).is_ok())
+            {
                 link.closed.retain(|(closed, _)| *closed != number);
             }
         }
-        self.pools.links.touch(id);
+        core.pools.sessions.touch(id);
     }
 
     /// The peer wants us to listen no more.
-    pub(super) fn unlisten_for(&mut self, id: Id, number: u32) {
-        let Some(link) = self.pools.links.links.get_mut(id) else { return };
+    pub(super) fn unlisten_for(&mut self, core: &mut Core, id: Id, number: u32) {
+        let Some(link) = self.links.get_mut(id) else { return };
         link.closed.retain(|(closed, _)| *closed != number);
         let ours = link.listeners.remove(&number).map(|ours| ours.indices).unwrap_or_default();
-        ours.into_iter().for_each(|index| self.unlisten(index));
+        ours.into_iter().for_each(|index| core.unlisten(index));
     }
 }
 

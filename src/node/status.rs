@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::engine::core::Core;
+use crate::link::Session;
 use crate::types::address::Endpoint;
 use crate::types::id::Id;
 use crate::types::reason::Failure;
 
 use super::carrier::{Carrier, Stage};
+use super::control::Node;
 use super::link::Link;
 use super::plan::Plan;
 use super::reverse::Remote;
@@ -107,39 +109,41 @@ pub struct ListenerStatus {
     pub failure: Option<String>,
 }
 
-impl Core {
-    pub(super) fn link_status(&self, id: Id, link: &Link) -> LinkStatus {
-        let stats = link.session.as_ref().map(|session| session.stats()).unwrap_or_default();
-        let carriers = link.carriers.iter().filter_map(|carrier| self.pools.links.carriers.get(*carrier));
+impl Node {
+    pub(super) fn link_status(&self, core: &Core, id: Id, link: &Link) -> LinkStatus {
+        let session = core.pools.sessions.session(id);
+        let stats = session.map(|session| session.stats()).unwrap_or_default();
+        let carriers = link.carriers.iter().filter_map(|carrier| self.carriers.get(*carrier));
         let ours = link.listeners.values().flat_map(|ours| &ours.indices);
-        let ours = ours.filter_map(|index| self.listeners.get(*index as usize));
+        let ours = ours.filter_map(|index| core.listeners.get(*index as usize));
         let ours = ours.map(|listener| ListenerStatus {
             place: address(listener.addr()),
-            to: link.name.to_string(),
+            to: core.pools.sessions.name(id).to_owned(),
             remote: false,
             port: listener.addr().ip().map(|addr| addr.port()),
             failure: None,
         });
-        let ago = |(failure, at_ms): &(Failure, u64)| (failure.clone(), self.ago(*at_ms));
+        let ago = |(failure, at_ms): &(Failure, u64)| (failure.clone(), self.ago(core, *at_ms));
         let (state, since_ms) = link.state_since;
-        let session = link.session.as_ref();
+        let name = core.pools.sessions.name(id);
+        let now_state = link.state(session);
         LinkStatus {
             id,
             peer: link.place.to_string(),
-            name: link.name.to_string(),
+            name: name.to_owned(),
             key: link.key,
             dialled: link.is_dialled(),
-            state: link.state(),
-            state_for: if state == link.state() { self.ago(since_ms) } else { Duration::ZERO },
-            age: self.ago(link.opened_ms),
-            session_age: link.up_ms.map(|up_ms| self.ago(up_ms)),
-            failure: link.failed.as_ref().filter(|_| link.state() != "up").map(ago),
-            missing: link.plan.iter().flat_map(|plan| self.missing(plan)).collect(),
+            state: now_state,
+            state_for: if state == now_state { self.ago(core, since_ms) } else { Duration::ZERO },
+            age: self.ago(core, link.opened_ms),
+            session_age: link.up_ms.map(|up_ms| self.ago(core, up_ms)),
+            failure: link.failed.as_ref().filter(|_| now_state != "up").map(ago),
+            missing: link.plan.iter().flat_map(|plan| self.missing(core, plan)).collect(),
             mode: link.mode.as_str(),
             memory: session.map_or((0, 0), |session| (session.sent_cost(), session.received_cost())),
             cipher: link.cipher,
-            subflows: carriers.map(|carrier| self.subflow_status(link, carrier)).collect(),
-            streams: link.session.as_ref().map_or(0, |session| session.streams_live()),
+            subflows: carriers.map(|carrier| Self::subflow_status(core, session, carrier)).collect(),
+            streams: session.map_or(0, |session| session.streams_live()),
             bytes: (stats.data_bytes[0], stats.data_bytes[1]),
             resent_bytes: stats.resent_bytes,
             resumes: stats.resumes,
@@ -148,25 +152,24 @@ impl Core {
     }
 
     /// Returns the missing subflows of a plan.
-    fn missing<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = MissingStatus> + 'a {
+    fn missing<'a>(&'a self, core: &'a Core, plan: &'a Plan) -> impl Iterator<Item = MissingStatus> + 'a {
         plan.wanted.iter().filter(|wanted| wanted.up_ms.is_none() && !wanted.removed).map(|wanted| MissingStatus {
             path: wanted.path.to_text(&plan.peer),
             tries: wanted.tries,
-            failure: wanted.failed.as_ref().map(|(failure, at_ms)| (failure.clone(), self.ago(*at_ms))),
-            next: wanted.carrier.is_none().then(|| Duration::from_millis(wanted.next_ms.saturating_sub(self.now_ms))),
+            failure: wanted.failed.as_ref().map(|(failure, at_ms)| (failure.clone(), self.ago(core, *at_ms))),
+            next: wanted.carrier.is_none().then(|| Duration::from_millis(wanted.next_ms.saturating_sub(core.now_ms))),
         })
     }
 
-    fn ago(&self, at_ms: u64) -> Duration {
-        Duration::from_millis(self.now_ms.saturating_sub(at_ms))
+    fn ago(&self, core: &Core, at_ms: u64) -> Duration {
+        Duration::from_millis(core.now_ms.saturating_sub(at_ms))
     }
 
-    fn subflow_status(&self, link: &Link, carrier: &Carrier) -> SubflowStatus {
-        let path = link.session.as_ref().zip(carrier.subflow).and_then(|(session, id)| session.path(id));
+    fn subflow_status(core: &Core, session: Option<&Session>, carrier: &Carrier) -> SubflowStatus {
+        let path = session.zip(carrier.subflow).and_then(|(session, id)| session.path(id));
         let (rtt_us, _, _, suspect) = path.unwrap_or_default();
-        let session = link.session.as_ref();
         let rate = session.zip(carrier.subflow).and_then(|(session, id)| session.measured_rate(id));
-        let side = self.sides.get(carrier.side);
+        let side = core.sides.get(carrier.side);
         SubflowStatus {
             number: carrier.subflow.map(|subflow| subflow.0),
             local: side.map_or_else(String::new, |side| address(&side.io.local())),

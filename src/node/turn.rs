@@ -17,70 +17,74 @@ use crate::link::Event;
 use crate::types::id::Id;
 
 use super::config::PeerKey;
+use super::control::Node;
 use crate::engine::peers::UNITS_HEAVY;
 
-impl Core {
+impl Node {
     /// Delivers the events of active links to their sides. Returns true if any side was given work.
-    pub(crate) fn hear_links(&mut self) -> bool {
-        let queued = self.queues.run.len();
-        for index in 0..self.pools.links.dirty.len() {
-            let Some(id) = self.pools.links.dirty.get(index).copied() else { break };
-            self.link_events(id);
+    pub(crate) fn hear_links(&mut self, core: &mut Core) -> bool {
+        let queued = core.queues.run.len();
+        for index in 0..core.pools.sessions.dirty.len() {
+            let Some(id) = core.pools.sessions.dirty.get(index).copied() else { break };
+            self.link_events(core, id);
         }
-        self.queues.run.len() > queued
+        core.queues.run.len() > queued
     }
 
     /// Drives the links that have something to do: takes their events to their sides, and their frames to the wire.
-    pub(crate) fn drive_links(&mut self) {
+    pub(crate) fn drive_links(&mut self, core: &mut Core) {
         let mut starved = Vec::new();
-        for _ in 0..self.pools.links.dirty.len() {
-            let Some(id) = self.pools.links.dirty.pop_front() else { break };
-            let Some(link) = self.pools.links.links.get_mut(id) else { continue };
-            link.dirty = false;
-            self.end_aside(id);
-            self.drive_link(id);
-            let turn = self.stats.turns;
-            if let Some(link) = self.pools.links.links.get_mut(id)
+        for _ in 0..core.pools.sessions.dirty.len() {
+            let Some(id) = core.pools.sessions.dirty.pop_front() else { break };
+            let Some(link) = core.pools.sessions.get_mut(id) else { continue };
+            link.is_dirty = false;
+            self.end_aside(core, id);
+            self.drive_link(core, id);
+            let turn = core.stats.turns;
+            if let Some(link) = core.pools.sessions.get_mut(id)
                 && link.events_waiting() > 0
-                && link.heard_turn != turn
+                && self.links.get(id).is_some_and(|link| link.heard_turn != turn)
             {
-                link.dirty = true;
+                link.is_dirty = true;
                 starved.push(id);
             }
         }
         if !starved.is_empty() {
-            let dirty = &mut self.pools.links.dirty;
+            let dirty = &mut core.pools.sessions.dirty;
             dirty.retain(|id| !starved.contains(id));
             starved.into_iter().rev().for_each(|id| dirty.push_front(id));
         }
     }
 
     /// Handles the events of a session, within the share of its key.
-    pub(crate) fn link_events(&mut self, id: Id) {
-        let (turn, now_ms) = (self.stats.turns, self.now_ms);
+    pub(crate) fn link_events(&mut self, core: &mut Core, id: Id) {
+        let (turn, now_ms) = (core.stats.turns, core.now_ms);
         loop {
-            let links = &mut self.pools.links;
-            let Some(link) = links.links.get_mut(id) else { return };
+            let Some(link) = self.links.get_mut(id) else { return };
             let key = link.key;
-            if link.events_waiting() > 0 && key.is_some_and(|key| !self.peers.may_spend(&key, turn, now_ms)) {
-                return links.touch(id);
+            if core.pools.sessions.get(id).is_some_and(|link| link.events_waiting() > 0)
+                && key.is_some_and(|key| !core.peers.may_spend(&key, turn, now_ms))
+            {
+                return core.pools.sessions.touch(id);
             }
-            let Some(event) = link.session.as_mut().and_then(|session| session.poll_event()) else { break };
+            let Some(event) = core.pools.sessions.session_mut(id).and_then(|session| session.poll_event()) else {
+                break;
+            };
             if let Some(key) = key {
                 link.heard_turn = turn;
-                self.spend(&key, &event);
+                self.spend(core, &key, &event);
             }
-            self.link_event(id, event);
+            self.link_event(core, id, event);
         }
-        self.read_on(id);
+        self.read_on(core, id);
     }
 
-    fn spend(&mut self, key: &PeerKey, event: &Event) {
+    fn spend(&mut self, core: &mut Core, key: &PeerKey, event: &Event) {
         // Events that lead to system calls get a smaller share while interactive connections are active.
-        let heavy = if self.company > 0 { UNITS_HEAVY * IN_COMPANY } else { UNITS_HEAVY };
+        let heavy = if core.company > 0 { UNITS_HEAVY * IN_COMPANY } else { UNITS_HEAVY };
         let units = match event {
             Event::Opened { .. } | Event::Listen { .. } | Event::Unlisten(_) | Event::Reset { .. } => {
-                self.stats.peer_requests += 1;
+                core.stats.peer_requests += 1;
                 heavy
             }
             Event::OpenResult { .. } => UNITS_HEAVY,
@@ -89,26 +93,26 @@ impl Core {
             // Other events are few, or cause no work.
             _ => 0,
         };
-        self.peers.spend(key, units, self.stats.turns, self.now_ms);
+        core.peers.spend(key, units, core.stats.turns, core.now_ms);
     }
 
     /// Returns true if a link has so many waiting events that its carriers must not be read. They are read again once the
     /// events were taken.
-    pub(super) fn is_behind(&mut self, link: Id) -> bool {
-        let Some(link) = self.pools.links.links.get_mut(link) else { return false };
-        link.behind |= link.events_waiting() > WAITING_MAX;
+    pub(super) fn is_behind(&mut self, core: &Core, link: Id) -> bool {
+        let waiting = core.pools.sessions.get(link).map_or(0, |link| link.events_waiting());
+        let Some(link) = self.links.get_mut(link) else { return false };
+        link.behind |= waiting > WAITING_MAX;
         link.behind
     }
 
     /// The events of a link have been taken: reads its carriers again.
-    fn read_on(&mut self, id: Id) {
-        let links = &mut self.pools.links;
-        let Some(link) = links.links.get_mut(id).filter(|link| link.behind) else { return };
+    fn read_on(&mut self, core: &mut Core, id: Id) {
+        let Some(link) = self.links.get_mut(id).filter(|link| link.behind) else { return };
         link.behind = false;
         let carriers: Vec<Id> = link.carriers.clone();
         for carrier in carriers {
-            let side = self.pools.links.carriers.get(carrier).map(|carrier| carrier.side);
-            side.into_iter().for_each(|side| self.enqueue(side));
+            let side = self.carriers.get(carrier).map(|carrier| carrier.side);
+            side.into_iter().for_each(|side| core.enqueue(side));
         }
     }
 }

@@ -11,12 +11,15 @@ use crate::types::reason::{Failure, Reason};
 /// The name that stands for the question.
 const QUESTION: &str = "where-am-i";
 
-impl Core {
+use super::control::Node;
+
+impl Node {
     /// Asks where the peer sees a subflow.
-    pub(super) fn ask_where(&mut self, link: Id, subflow: SubflowId) {
-        let now = self.pools.links.now;
-        let Some(record) = self.pools.links.links.get_mut(link) else { return };
-        let Some(session) = record.session.as_mut().filter(|_| record.plan.is_some()) else { return };
+    pub(super) fn ask_where(&mut self, core: &mut Core, link: Id, subflow: SubflowId) {
+        let now = core.pools.sessions.now;
+        let Some(record) = self.links.get_mut(link) else { return };
+        let session = core.pools.sessions.session_mut(link);
+        let Some(session) = session.filter(|_| record.plan.is_some()) else { return };
         let host = Host::Name(QUESTION.to_owned());
         let question = Open { kind: Kind::Internal, host, port: subflow.0, ..Open::default() };
         if let Ok(stream) = session.open(now, question) {
@@ -25,18 +28,17 @@ impl Core {
     }
 
     /// Answers a stream that is for this node itself. Whether it was one.
-    pub(super) fn answer_where(&mut self, link: Id, stream: StreamId, open: &Open) -> bool {
+    pub(super) fn answer_where(&mut self, core: &mut Core, link: Id, stream: StreamId, open: &Open) -> bool {
         if open.kind != Kind::Internal {
             return false;
         }
         let asked = (open.host == Host::Name(QUESTION.to_owned())).then_some(SubflowId(open.port));
-        let links = &mut self.pools.links;
-        let now = links.now;
-        let Some(record) = links.links.get_mut(link) else { return true };
-        let carriers = record.carriers.iter().filter_map(|carrier| links.carriers.get(*carrier));
+        let now = core.pools.sessions.now;
+        let Some(record) = self.links.get_mut(link) else { return true };
+        let carriers = record.carriers.iter().filter_map(|carrier| self.carriers.get(*carrier));
         let seen = carriers.filter(|carrier| asked.is_some() && carrier.subflow == asked).map(|carrier| carrier.side);
-        let seen = seen.filter_map(|side| self.sides.get(side)?.endpoint.ip()).next();
-        let Some(session) = &mut record.session else { return true };
+        let seen = seen.filter_map(|side| core.sides.get(side)?.endpoint.ip()).next();
+        let Some(session) = core.pools.sessions.session_mut(link) else { return true };
         // A question whose asker is gone needs no answer.
         let _ = match seen {
             Some(addr) => {
@@ -52,42 +54,42 @@ impl Core {
                 session.refuse(now, stream, Bound::of_failure(&failure))
             }
         };
-        links.touch(link);
+        core.pools.sessions.touch(link);
         if seen.is_none() {
-            self.was_futile(link);
+            self.was_futile(core, link);
         }
         true
     }
 
     /// Notes the peer's answer. Whether the stream was a question.
-    pub(super) fn note_where(&mut self, link: Id, stream: StreamId, result: &Bound) -> bool {
-        let links = &mut self.pools.links;
-        let Some(record) = links.links.get_mut(link) else { return false };
+    pub(super) fn note_where(&mut self, core: &mut Core, link: Id, stream: StreamId, result: &Bound) -> bool {
+        let Some(record) = self.links.get_mut(link) else { return false };
         let Some(subflow) = record.questions.remove(&stream) else { return false };
         for id in &record.carriers {
-            if let Some(carrier) = links.carriers.get_mut(*id).filter(|carrier| carrier.subflow == Some(subflow))
+            if let Some(carrier) = self.carriers.get_mut(*id).filter(|carrier| carrier.subflow == Some(subflow))
                 && let Host::Addr(ip) = result.host
             {
                 carrier.seen_as = Some((ip, result.port).into());
             }
         }
-        if let Some(session) = &mut record.session {
+        let now = core.pools.sessions.now;
+        if let Some(session) = core.pools.sessions.session_mut(link) {
             // It was for the address only, and a peer that does not end it must not keep it.
             let _ = session.finish(stream);
-            session.stop(links.now, stream, Code::SourceFin);
+            session.stop(now, stream, Code::SourceFin);
         }
-        links.touch(link);
+        core.pools.sessions.touch(link);
         true
     }
 
     /// A question was cut instead of answered, if the stream was one.
-    pub(super) fn forget_question(&mut self, link: Id, stream: StreamId, code: Code) {
-        let Some(record) = self.pools.links.links.get_mut(link) else { return };
+    pub(super) fn forget_question(&mut self, core: &mut Core, link: Id, stream: StreamId, code: Code) {
+        let Some(record) = self.links.get_mut(link) else { return };
         if record.questions.remove(&stream).is_some()
-            && let Some(session) = &mut record.session
+            && let Some(session) = core.pools.sessions.session_mut(link)
         {
             session.reset(stream, code);
-            self.pools.links.touch(link);
+            core.pools.sessions.touch(link);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use mio::{Registry, Token};
 use socket2::{SockRef, Socket, TcpKeepalive};
 
-use crate::node::{Links, StreamAt};
+use crate::streams::{Sessions, StreamAt};
 use crate::sys::{
     self, AsSocket, BorrowedSocket, INTEREST, OwnedSocket, TcpStream, UnixStream,
     stdio::{Input, Output},
@@ -66,9 +66,9 @@ impl Io {
     }
 
     #[inline]
-    pub fn read(&self, buf: &mut [u8], links: &mut Links) -> io::Result<usize> {
+    pub fn read(&self, buf: &mut [u8], sessions: &mut Sessions) -> io::Result<usize> {
         match self {
-            Io::Stream(stream) => links.read(*stream, buf),
+            Io::Stream(stream) => sessions.read(*stream, buf),
             _ => self.read_raw(buf),
         }
     }
@@ -84,9 +84,9 @@ impl Io {
     }
 
     #[inline]
-    pub fn write(&self, buf: &[u8], links: &mut Links) -> io::Result<usize> {
+    pub fn write(&self, buf: &[u8], sessions: &mut Sessions) -> io::Result<usize> {
         match self {
-            Io::Stream(stream) => links.write(*stream, buf),
+            Io::Stream(stream) => sessions.write(*stream, buf),
             _ => self.write_raw(buf),
         }
     }
@@ -138,15 +138,15 @@ impl Io {
 
     /// Writes what is followed by [`Io::shutdown_write`] or a close at once, so that TCP can say both in one packet.
     #[inline]
-    pub fn write_before_end(&self, buf: &[u8], links: &mut Links) -> io::Result<usize> {
+    pub fn write_before_end(&self, buf: &[u8], sessions: &mut Sessions) -> io::Result<usize> {
         match self {
             Io::Tcp(socket) => retry(|| sys::send_before_end(socket, buf)),
-            _ => self.write(buf, links),
+            _ => self.write(buf, sessions),
         }
     }
 
     /// Says that no more will be written.
-    pub fn shutdown_write(&mut self, links: &mut Links) -> io::Result<()> {
+    pub fn shutdown_write(&mut self, sessions: &mut Sessions) -> io::Result<()> {
         match self {
             Io::Tcp(socket) => socket.shutdown(Shutdown::Write),
             Io::Unix(socket) => socket.shutdown(Shutdown::Write),
@@ -154,7 +154,7 @@ impl Io {
                 *write = None;
                 Ok(())
             }
-            Io::Stream(stream) => links.finish(*stream),
+            Io::Stream(stream) => sessions.finish(*stream),
             Io::None => Ok(()),
         }
     }
@@ -170,11 +170,11 @@ impl Io {
     }
 
     /// The error that an event announced, if there is one.
-    pub fn take_error(&self, links: &Links) -> Option<io::Error> {
+    pub fn take_error(&self, sessions: &Sessions) -> Option<io::Error> {
         match self {
             Io::Tcp(socket) => socket.take_error().ok().flatten(),
             Io::Unix(socket) => socket.take_error().ok().flatten(),
-            Io::Stream(stream) => links.error(*stream),
+            Io::Stream(stream) => sessions.error(*stream),
             // A pipe has no error to ask for; what an event announces is that nobody reads any more.
             Io::Files { write: Some(write), .. } if write.is_reader_gone() => Some(io::ErrorKind::BrokenPipe.into()),
             Io::Files { .. } | Io::None => None,
@@ -183,22 +183,22 @@ impl Io {
 
     /// Returns true if a read would find nothing now: no byte, no end and no error. Returns true as well if the kind of
     /// descriptor cannot be asked.
-    pub fn is_silent(&self, links: &Links) -> bool {
+    pub fn is_silent(&self, sessions: &Sessions) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
         let peeked = match self {
             Io::Tcp(socket) => retry(|| SockRef::from(socket).peek(&mut byte)),
             Io::Unix(socket) => retry(|| SockRef::from(socket).peek(&mut byte)),
-            Io::Stream(stream) => return links.is_silent(*stream),
+            Io::Stream(stream) => return sessions.is_silent(*stream),
             Io::Files { .. } | Io::None => return true,
         };
         peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Returns true if the peer has acknowledged all written bytes, and the FIN if one was sent.
-    pub fn is_acknowledged(&self, links: &Links) -> bool {
+    pub fn is_acknowledged(&self, sessions: &Sessions) -> bool {
         match self {
             Io::Tcp(socket) => sys::unacknowledged(socket) == 0,
-            Io::Stream(stream) => links.is_acknowledged(*stream),
+            Io::Stream(stream) => sessions.is_acknowledged(*stream),
             Io::Unix(_) | Io::Files { .. } | Io::None => true,
         }
     }
@@ -226,13 +226,13 @@ impl Io {
     }
 
     /// Makes the coming close a reset instead of a FIN. Only TCP and streams can say so.
-    pub fn close_with_reset(&self, links: &mut Links) {
+    pub fn close_with_reset(&self, sessions: &mut Sessions) {
         match self {
             Io::Tcp(socket) => {
                 // A socket that is gone already needs no reset.
                 let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
             }
-            Io::Stream(stream) => links.reset(*stream),
+            Io::Stream(stream) => sessions.reset(*stream),
             _ => {}
         }
     }

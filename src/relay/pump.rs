@@ -12,18 +12,18 @@
 
 use std::io;
 
-use crate::node::Links;
 use crate::relay::block::BlockPool;
 use crate::relay::half::{Flow, Half, NEVER, Phase, UNLIMITED};
 use crate::relay::side::{Role, Side};
 use crate::relay::splice_pipe::PipePool;
+use crate::streams::Sessions;
 
 /// What all halves of a loop draw on.
 pub(crate) struct Pools {
     pub blocks: BlockPool,
     pub pipes: PipePool,
     /// The sessions that streams are part of.
-    pub links: Links,
+    pub sessions: Sessions,
 }
 
 /// Why the pump stopped.
@@ -138,7 +138,7 @@ pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::
     }
     while !half.out.is_empty() {
         no_delay(to);
-        let Some(put) = write(half.out.bytes(), false, to, &mut half.congested, &mut pools.links)? else {
+        let Some(put) = write(half.out.bytes(), false, to, &mut half.congested, &mut pools.sessions)? else {
             return Ok(false);
         };
         half.out.consume(put, &mut pools.blocks);
@@ -155,7 +155,7 @@ pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::
         }
         let bytes = half.store.bytes();
         let due = bytes.len().min(usize::try_from(half.left).unwrap_or(usize::MAX));
-        let Some(put) = write(&bytes[..due], is_last, to, &mut half.congested, &mut pools.links)? else {
+        let Some(put) = write(&bytes[..due], is_last, to, &mut half.congested, &mut pools.sessions)? else {
             return Ok(false);
         };
         half.store.consume(put, &mut pools.blocks);
@@ -179,8 +179,8 @@ enum Fetched {
 
 fn fetch(half: &mut Half, from: &mut Side, to: &mut Side, pools: &mut Pools, budget: usize) -> io::Result<Fetched> {
     match (from.io.stream(), to.io.stream()) {
-        (Some(stream), None) => return stream::fetch_out_of(stream, half, from, to, &mut pools.links, budget),
-        (None, Some(stream)) => return stream::fetch_into(stream, half, from, to, &mut pools.links, budget),
+        (Some(stream), None) => return stream::fetch_out_of(stream, half, from, to, &mut pools.sessions, budget),
+        (None, Some(stream)) => return stream::fetch_into(stream, half, from, to, &mut pools.sessions, budget),
         _ => {}
     }
     if half.pipe.is_some() || promote(half, from, to, &mut pools.pipes) {
@@ -191,7 +191,7 @@ fn fetch(half: &mut Half, from: &mut Side, to: &mut Side, pools: &mut Pools, bud
 
 fn fetch_by_copy(half: &mut Half, from: &mut Side, pools: &mut Pools) -> io::Result<Fetched> {
     let Some(room) = half.store.room(&mut pools.blocks) else { return Ok(Fetched::NoBlock) };
-    let result = from.io.read(room, &mut pools.links);
+    let result = from.io.read(room, &mut pools.sessions);
     let wished = room.len();
     let kept = if half.flow == Flow::Discard { 0 } else { *result.as_ref().unwrap_or(&0) };
     half.store.filled(kept, &mut pools.blocks);
@@ -270,12 +270,12 @@ fn write(
     is_last: bool,
     to: &mut Side,
     congested: &mut u32,
-    links: &mut Links,
+    sessions: &mut Sessions,
 ) -> io::Result<Option<usize>> {
     if !to.ready.writable {
         return Ok(None);
     }
-    let result = if is_last { to.io.write_before_end(bytes, links) } else { to.io.write(bytes, links) };
+    let result = if is_last { to.io.write_before_end(bytes, sessions) } else { to.io.write(bytes, sessions) };
     match result {
         Ok(put) => {
             *congested += u32::from(to.note_write(put, bytes.len()));

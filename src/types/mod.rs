@@ -1,6 +1,7 @@
 //! Types that every layer uses: ids, addresses, reasons, rules and units. This folder imports nothing else of the crate.
 
 pub(crate) mod address;
+pub(crate) mod companions;
 pub(crate) mod id;
 pub(crate) mod peer;
 pub(crate) mod peer_network;

@@ -110,7 +110,7 @@ fn every_command_on_a_stale_id_does_nothing() {
     rig.until_empty();
     let (new, mut client) = rig.adopt(Kind::Unix, echo(2));
     rig.turn();
-    let core = rig.core();
+    let core = &mut rig.core();
     assert!(!core.send(old, Role::Source, b"x"));
     core.connect(old, Rc::new(refusing().into()), None);
     core.relay(old);

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use loop_kit::*;
-use seaprox::{Bind, Bound, Core, Full, Loops, Proxy, Reason, Remote, Setup, Snapshot, Stage, bind};
+use seaprox::{Bind, Bound, Full, Loop, Loops, Proxy, Reason, Remote, Setup, Snapshot, Stage, bind};
 
 /// Returns a handler that sends the number of its loop to each client and relays nothing.
 fn tells_its_loop(number: usize) -> Box<dyn seaprox::Handler> {
@@ -58,7 +58,7 @@ fn wait_for(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-fn end(loops: Loops, what: impl Fn(&mut Core) + Send + Clone + 'static) {
+fn end(loops: Loops, what: impl Fn(&mut Loop<'_>) + Send + Clone + 'static) {
     for remote in loops.remotes() {
         let what = what.clone();
         remote.call(move |core| what(core)).unwrap();
@@ -94,7 +94,7 @@ fn the_system_spreads_tcp_clients_over_the_loops() {
     let each: Vec<_> = snapshots(&loops).iter().map(|snapshot| snapshot.usage.connections).collect();
     assert_eq!(each.iter().sum::<usize>(), 120);
     assert!(clients.iter_mut().all(|client| client.write_all(b"x").is_ok()));
-    end(loops, Core::stop);
+    end(loops, |core| core.stop());
     for mut client in clients {
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         assert!(client.read(&mut [0]).is_err(), "it was cut");
@@ -115,7 +115,7 @@ fn unix_clients_go_to_the_loops_in_turn_and_the_socket_file_is_removed() {
     });
     assert_eq!(counts(numbers), [10, 10, 10]);
     assert!(snapshots(&loops).iter().all(|snapshot| snapshot.usage.connections == 10));
-    end(loops, Core::stop);
+    end(loops, |core| core.stop());
     assert!(!path.exists());
 }
 
@@ -129,7 +129,7 @@ fn the_limits_are_divided_among_the_loops() {
     connections.sort_unstable();
     assert_eq!(connections, [3, 3, 4], "together they are what was asked for");
     assert!(snapshots(&loops).iter().all(|one| one.limits.pipes == 0));
-    end(loops, Core::stop);
+    end(loops, |core| core.stop());
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn calls_from_many_threads_each_run_once() {
                 for call in 0..500 {
                     let index = n * 500 + call;
                     let runs = Arc::clone(&runs);
-                    let mut count = move |_: &mut Core| runs.lock().unwrap()[index] += 1;
+                    let mut count = move |_: &mut Loop<'_>| runs.lock().unwrap()[index] += 1;
                     while let Err(Full) = remote.call(count.clone()) {
                         thread::yield_now();
                     }
@@ -229,7 +229,7 @@ fn calls_from_many_threads_each_run_once() {
         .collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     wait_for("all are run", || runs.lock().unwrap().iter().all(|count| *count == 1));
-    remote.call(Core::stop).unwrap();
+    remote.call(|core| core.stop()).unwrap();
     thread.join().unwrap();
 }
 
@@ -238,7 +238,7 @@ fn calls_from_many_threads_each_run_once() {
 fn a_call_posted_during_a_turn_is_not_lost() {
     fn next(left: usize, remote: &Remote, done: mpsc::Sender<()>) {
         let again = remote.clone();
-        let call = move |_: &mut Core| match left {
+        let call = move |_: &mut Loop<'_>| match left {
             0 => done.send(()).unwrap(),
             _ if left.is_multiple_of(2) => next(left - 1, &again, done),
             // From another thread, while the loop may be anywhere between this call and its sleep.
@@ -250,6 +250,6 @@ fn a_call_posted_during_a_turn_is_not_lost() {
     let (tell, told) = mpsc::channel();
     next(2000, &remote, tell);
     told.recv_timeout(PATIENCE).expect("every call wakes the loop");
-    remote.call(Core::stop).unwrap();
+    remote.call(|core| core.stop()).unwrap();
     thread.join().unwrap();
 }

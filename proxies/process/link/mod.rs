@@ -24,7 +24,7 @@ use std::sync::Arc;
 use seaprox::auth::{ConfigDirectory, KeysError, Modes, NodeKey, PublicKey, Secret};
 use seaprox::link::Mode;
 use seaprox::node::{Identity, LinkConfig, OnHappened, Path, PeerKey, Policy, Request, Reverse, ServeConfig, Timing};
-use seaprox::{Bound, Core, Id, Target};
+use seaprox::{Bound, Id, Loop, Target};
 
 pub use approvals::Approvals;
 pub use link_log::{Action, LinkLog};
@@ -163,7 +163,7 @@ impl Links {
     ///
     /// # Errors
     /// Fails if the loop cannot use the configuration.
-    pub fn dial(&self, core: &mut Core, handler: OnHappened) -> io::Result<Option<Id>> {
+    pub fn dial(&self, core: &mut Loop<'_>, handler: OnHappened) -> io::Result<Option<Id>> {
         let Some(DialedLink { peer, route, .. }) = &self.dialed else { return Ok(None) };
         let policy: Arc<dyn Policy> = Arc::<DialedPeer>::clone(peer);
         let config = LinkConfig {
@@ -182,7 +182,7 @@ impl Links {
     ///
     /// # Errors
     /// Fails if the socket or the key cannot be used.
-    pub fn serve(&self, core: &mut Core, bound: &mut Bound, handler: OnHappened) -> io::Result<()> {
+    pub fn serve(&self, core: &mut Loop<'_>, bound: &mut Bound, handler: OnHappened) -> io::Result<()> {
         let Some(authorized) = &self.authorized else { return Ok(()) };
         let policy: Arc<dyn Policy> = Arc::<AuthorizedPeers>::clone(authorized);
         let (mode, timing) = (self.mode, self.timing.clone());

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use seaprox::auth::{NodeKey, PublicKey};
 use seaprox::node::{Happened, Identity, LinkConfig, LinkStatus, PeerKey, Policy, ServeConfig, Verdict};
-use seaprox::{Bind, Bound, Config, Core, Endpoint, Limits, Loops, Proxy, Reason, Remote, Setup, Target, bind};
+use seaprox::{Bind, Bound, Config, Endpoint, Limits, Loop, Loops, Proxy, Reason, Remote, Setup, Target, bind};
 
 use super::relay::Relay;
 use crate::frontends::access::AccessPolicy;
@@ -106,7 +106,7 @@ impl LinkEnds {
     /// # Errors
     /// Fails if one of the ends does not answer.
     pub fn closed(&self) -> Result<[Closed; 2], String> {
-        let counts = |core: &mut Core| core.totals().closed().collect();
+        let counts = |core: &mut Loop<'_>| core.totals().closed().collect();
         Ok([ask(self.near.as_ref(), "near", counts)?, ask(self.far.as_ref(), "far", counts)?])
     }
 }
@@ -115,7 +115,7 @@ impl LinkEnds {
 pub type Closed = Vec<(Reason, u64)>;
 
 /// Runs `question` in the loop of an end. Returns its answer.
-fn ask<T: Send + 'static>(loops: Option<&Loops>, end: &str, question: fn(&mut Core) -> T) -> Result<T, String> {
+fn ask<T: Send + 'static>(loops: Option<&Loops>, end: &str, question: fn(&mut Loop<'_>) -> T) -> Result<T, String> {
     let (sender, receiver) = mpsc::channel();
     for remote in loops.map_or(&[][..], Loops::remotes) {
         let sender = sender.clone();
@@ -130,7 +130,7 @@ impl Drop for LinkEnds {
         for loops in [self.near.take(), self.far.take()].into_iter().flatten() {
             for remote in loops.remotes() {
                 // The mailbox holds the few calls of the checks, so it is not full here.
-                let _ = remote.call(Core::stop);
+                let _ = remote.call(|core| core.stop());
             }
             // The checks have reported all errors that matter.
             let _ = loops.join();
@@ -169,7 +169,7 @@ fn near_setup(identity: Identity, policy: Arc<OneKeyPolicy>, peer: Target, sende
             watch: Box::new(move |_, _, event| drop(sender.send(event.clone()))),
             ..LinkConfig::new(identity.clone(), policy, peer.clone())
         };
-        let core = proxy.core();
+        let core = &mut proxy.core();
         let link = core.connect_link(config)?;
         let access = Arc::new(AccessPolicy::default().over_link());
         for bound in bounds {

@@ -3,9 +3,9 @@
 use std::io;
 
 use super::{Fetched, no_delay};
-use crate::node::{CHUNK_BYTES, Links, StreamAt, Taken};
 use crate::relay::half::{Flow, Half};
 use crate::relay::side::Side;
+use crate::streams::{CHUNK_BYTES, Sessions, StreamAt, Taken};
 
 /// From a stream to a descriptor: what has arrived is written from where it lies.
 pub(super) fn fetch_out_of(
@@ -13,7 +13,7 @@ pub(super) fn fetch_out_of(
     half: &mut Half,
     from: &mut Side,
     to: &mut Side,
-    links: &mut Links,
+    sessions: &mut Sessions,
     budget: usize,
 ) -> io::Result<Fetched> {
     if !to.ready.writable {
@@ -21,7 +21,7 @@ pub(super) fn fetch_out_of(
     }
     no_delay(to);
     let limit = usize::try_from(half.left).unwrap_or(usize::MAX).min(budget);
-    match links.write_to(stream, limit, |pieces| to.io.write_vectored(pieces))? {
+    match sessions.write_to(stream, limit, |pieces| to.io.write_vectored(pieces))? {
         Taken::Bytes { put, offered } => {
             half.congested += u32::from(to.note_write(put, offered));
             half.bytes += put as u64;
@@ -48,7 +48,7 @@ pub(super) fn fetch_into(
     half: &mut Half,
     from: &mut Side,
     to: &mut Side,
-    links: &mut Links,
+    sessions: &mut Sessions,
     budget: usize,
 ) -> io::Result<Fetched> {
     debug_assert!(half.flow == Flow::Relay);
@@ -56,7 +56,7 @@ pub(super) fn fetch_into(
         return Ok(Fetched::Stuck);
     }
     let limit = usize::try_from(half.left).unwrap_or(usize::MAX).min(budget);
-    match links.read_from(stream, limit, |room| from.io.read_raw(room)) {
+    match sessions.read_from(stream, limit, |room| from.io.read_raw(room)) {
         Ok(Taken::Bytes { put, offered }) => {
             from.note_read(put, offered);
             half.bytes += put as u64;

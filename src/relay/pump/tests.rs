@@ -32,7 +32,7 @@ impl Rig {
         let pools = Pools {
             blocks: BlockPool::new(BLOCK, 4 * BLOCK),
             pipes: PipePool::new(65536, pipes),
-            links: Links::new(1 << 20),
+            sessions: Sessions::new(),
         };
         let mut rig = Rig { half: Half::new(Flow::Relay), from: side(from), to: side(to), pools, near, far };
         rig.ready();
@@ -140,7 +140,7 @@ fn a_full_pipe_is_not_taken_for_an_empty_socket() {
 fn the_end_waits_for_what_is_in_the_pipe() {
     let mut rig = Rig::new(1);
     rig.half.heat = HOT;
-    while rig.to.io.write(&[0; 65536], &mut rig.pools.links).is_ok() {}
+    while rig.to.io.write(&[0; 65536], &mut rig.pools.sessions).is_ok() {}
     rig.near.write_all(&pattern(10_000)).unwrap();
     rig.near.shutdown(std::net::Shutdown::Write).unwrap();
     rig.from.ready.fin = true;

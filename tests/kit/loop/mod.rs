@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use seaprox::{
-    Bind, Cause, Config, Core, Cx, Endpoint, Failure, FrontEnd, Handler, Id, Proxy, Reason, Role, Snapshot, Target,
+    Bind, Cause, Config, Cx, Endpoint, Failure, FrontEnd, Handler, Id, Loop, Proxy, Reason, Role, Snapshot, Target,
     Workers, bind,
 };
 
@@ -38,7 +38,7 @@ impl Rig {
         Rig { proxy: Proxy::new(config.clone(), Some(workers)).unwrap(), config }
     }
 
-    pub fn core(&mut self) -> &mut Core {
+    pub fn core(&mut self) -> Loop<'_> {
         self.proxy.core()
     }
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use seaprox::node::{
     Happened, Identity, LinkConfig, LinkStatus, Path, PeerKey, Policy, Reverse, ServeConfig, Timing, Verdict,
 };
-use seaprox::{Bind, Config, Core, Cx, Failure, Handler, Id, Proxy, Reason, Remote, Target, Workers, bind};
+use seaprox::{Bind, Config, Cx, Failure, Handler, Id, Loop, Proxy, Reason, Remote, Target, Workers, bind};
 
 /// The deadline of every wait.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -147,15 +147,15 @@ impl Node {
     }
 
     /// Runs a closure in the loop. Returns its result.
-    pub fn ask<T: Send + 'static>(&self, what: impl FnOnce(&mut Core) -> T + Send + 'static) -> T {
+    pub fn ask<T: Send + 'static>(&self, what: impl FnOnce(&mut Loop<'_>) -> T + Send + 'static) -> T {
         let (tell, told) = std::sync::mpsc::channel();
         self.remote.call(move |core| tell.send(what(core)).unwrap()).unwrap();
         told.recv_timeout(SOON).expect("an answer of the loop")
     }
 
-    fn watch(&self) -> impl FnMut(&mut Core, Id, &Happened) + Send + use<> {
+    fn watch(&self) -> impl FnMut(&mut Loop<'_>, Id, &Happened) + Send + use<> {
         let happened = Arc::clone(&self.happened);
-        move |_: &mut Core, _: Id, what: &Happened| happened.lock().unwrap().push(what.clone())
+        move |_: &mut Loop<'_>, _: Id, what: &Happened| happened.lock().unwrap().push(what.clone())
     }
 
     /// Accepts links on a free port. Returns its address.
@@ -260,7 +260,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         // The call fails if the loop has already ended.
-        let _ = self.remote.call(Core::stop);
+        let _ = self.remote.call(|core| core.stop());
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
             && !std::thread::panicking()

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use loop_kit::*;
-use seaprox::{Core, Reason, Role, Stage, Target};
+use seaprox::{Loop, Reason, Role, Stage, Target};
 
 /// When blocks were returned, the loop woke as many waiters as there were blocks. A closed connection in the queue used
 /// up a wake-up, and the next waiter slept on although a block was free.
@@ -56,7 +56,7 @@ fn a_closed_connection_that_waited_for_a_block_does_not_delay_the_next() {
         received += reader.read(&mut buf).unwrap();
     }
     assert_eq!(waiting.read(&mut buf).expect("the byte of the last client arrives without another event"), 1);
-    remote.call(Core::stop).unwrap();
+    remote.call(|core| core.stop()).unwrap();
     thread.join().unwrap();
 }
 
@@ -212,12 +212,14 @@ fn calls_that_were_taken_but_not_run_count_against_the_limit() {
 /// An idle loop that was told to stop between two turns slept first.
 #[test]
 fn a_stop_between_turns_takes_effect_without_a_sleep() {
-    for stop in
-        [Core::stop as fn(&mut Core), |core| core.drain(Duration::from_secs(60)), |core| core.drain(Duration::MAX)]
-    {
+    for stop in [
+        (|core| core.stop()) as fn(&mut Loop<'_>),
+        |core| core.drain(Duration::from_secs(60)),
+        |core| core.drain(Duration::MAX),
+    ] {
         let mut rig = Rig::new(config());
         rig.turns(5);
-        stop(rig.core());
+        stop(&mut rig.core());
         let since = Instant::now();
         assert!(!rig.proxy.turn(Some(Duration::from_secs(10))).unwrap(), "it is over");
         assert!(since.elapsed() < Duration::from_secs(5), "it slept for {:?}", since.elapsed());

@@ -12,7 +12,8 @@ use std::io::{self, IoSlice};
 
 use bytes::{Buf, Bytes};
 
-use super::config::PeerKey;
+use crate::types::peer::PeerKey;
+
 use super::stream::{PIECES_MAX, StreamAt, Taken, gather};
 
 /// The rests of a loop's streams.
@@ -116,8 +117,8 @@ mod tests {
     const KEY: PeerKey = [7; 32];
     const OTHER: PeerKey = [8; 32];
 
-    fn at(life: u32) -> StreamAt {
-        StreamAt { link: Id::from_u64(1 << 32).unwrap(), life, id: StreamId(1) }
+    fn at(epoch: u32) -> StreamAt {
+        StreamAt { link: Id::from_u64(1 << 32).unwrap(), epoch, id: StreamId(1) }
     }
 
     #[test]

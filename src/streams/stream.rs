@@ -10,8 +10,8 @@ use std::io::{self, IoSlice};
 use crate::link::{Bound, Code, Refused, Session, StreamId, Time};
 use crate::types::id::Id;
 
-use super::Links;
 use super::chunks::CHUNK_BYTES;
+use super::sessions::{LinkSession, Sessions};
 
 impl Slot {
     pub const fn new(side: Id) -> Slot {
@@ -23,7 +23,7 @@ impl Slot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct StreamAt {
     pub link: Id,
-    pub life: u32,
+    pub epoch: u32,
     pub id: StreamId,
 }
 
@@ -59,7 +59,7 @@ pub(crate) enum Taken {
     Failed(io::Error),
 }
 
-impl Links {
+impl Sessions {
     /// Copies what has arrived. Nothing is the end.
     pub fn read(&mut self, at: StreamAt, buf: &mut [u8]) -> io::Result<usize> {
         let taken = self.write_to(at, buf.len(), |pieces| {
@@ -219,32 +219,32 @@ impl Links {
         if self.rests.contains(at) {
             return true;
         }
-        let link = self.links.get(at.link).filter(|link| link.life == at.life);
+        let link = self.live(at);
         link.and_then(|link| link.streams.get(&at.id)).is_some_and(|slot| slot.reset.is_none())
     }
 
     /// Returns true if nothing of the stream waits to be read, and neither of its directions has ended.
     pub fn is_silent(&self, at: StreamAt) -> bool {
-        let Some(link) = self.links.get(at.link).filter(|link| link.life == at.life) else { return false };
+        let Some(link) = self.live(at) else { return false };
         let (Some(slot), Some(session)) = (link.streams.get(&at.id), &link.session) else { return false };
         !slot.fin && !slot.stopped && slot.reset.is_none() && session.is_silent(at.id)
     }
 
     /// Returns true if the peer has all written bytes, and the FIN if the stream was finished.
     pub fn is_acknowledged(&self, at: StreamAt) -> bool {
-        let link = self.links.get(at.link).filter(|link| link.life == at.life);
+        let link = self.live(at);
         link.and_then(|link| link.session.as_ref()).is_none_or(|session| session.is_acknowledged(at.id))
     }
 
     /// Returns true if bytes wait for nothing but the peer's reader.
     pub fn is_out_of_credit(&self, at: StreamAt) -> bool {
-        let link = self.links.get(at.link).filter(|link| link.life == at.life);
+        let link = self.live(at);
         link.and_then(|link| link.session.as_ref()).is_some_and(|session| session.is_out_of_credit(at.id))
     }
 
     /// The error that the stream ended with, if it did.
     pub fn error(&self, at: StreamAt) -> Option<io::Error> {
-        let link = self.links.get(at.link).filter(|link| link.life == at.life)?;
+        let link = self.live(at)?;
         match link.streams.get(&at.id)? {
             Slot { reset: Some(_), .. } => Some(io::ErrorKind::ConnectionReset.into()),
             Slot { stopped: true, .. } => Some(io::ErrorKind::BrokenPipe.into()),
@@ -252,9 +252,29 @@ impl Links {
         }
     }
 
+    /// Accepts or refuses a stream that the peer has opened.
+    pub fn answer(&mut self, at: StreamAt, result: Result<Bound, Bound>) {
+        let now = self.now;
+        let Some((streams, session)) = self.at(at) else { return };
+        if let Some(slot) = streams.get_mut(&at.id) {
+            slot.accepted = result.is_ok();
+        }
+        // A stream that was reset meanwhile needs no answer.
+        let _ = match result {
+            Ok(bound) => session.accept(at.id, bound),
+            Err(failure) => session.refuse(now, at.id, failure),
+        };
+        self.touch(at.link);
+    }
+
+    /// Returns the record of a stream's link, if it still has the session that the stream began in.
+    fn live(&self, at: StreamAt) -> Option<&LinkSession> {
+        self.get(at.link).filter(|link| link.epoch == at.epoch)
+    }
+
     /// The streams and the session that a stream is among, if they are still those that it began in.
     fn at(&mut self, at: StreamAt) -> Option<(&mut Streams, &mut Session)> {
-        let link = self.links.get_mut(at.link).filter(|link| link.life == at.life)?;
+        let link = self.get_mut(at.link).filter(|link| link.epoch == at.epoch)?;
         Some((&mut link.streams, link.session.as_mut()?))
     }
 }

@@ -1,0 +1,159 @@
+//! The control of the links of one loop: everything that a node decides, beside the core that it decides about.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::engine::control::{Control, Deadline, Request};
+use crate::engine::core::Core;
+use crate::engine::limits::CARRIERS_MAX;
+use crate::link::{BootId, Outbox, SessionId};
+use crate::streams::LinkSession;
+use crate::tls::Buffers;
+use crate::types::companions::Companions;
+use crate::types::id::{Id, Table};
+use crate::types::reason::Failure;
+
+use super::carrier::Carrier;
+use super::greet::Server;
+use super::handshakes::Budget;
+use super::link::Link;
+use super::memory::Memory;
+use super::unauthenticated::Unauthenticated;
+
+/// The control of the links of one loop. The session of each link stands in the core, under the same id: see
+/// [`Sessions`](crate::streams::Sessions).
+pub(crate) struct Node {
+    pub links: Companions<Link>,
+    pub carriers: Table<Carrier>,
+    /// What others may dial, by the number of the listener.
+    pub servers: HashMap<u32, Server>,
+    /// The links that others have dialled, by the session's name.
+    pub served: HashMap<SessionId, Id>,
+    /// Carriers of peers that have not joined a session yet.
+    pub unauthenticated: Unauthenticated<Id>,
+    /// The time that may be spent on the handshakes of unauthenticated peers.
+    pub handshakes: Budget,
+    /// A one-off looks for unauthenticated peers that are too slow for the crowd.
+    pub crowd_watched: bool,
+    /// Memory of all links.
+    pub memory: Memory,
+    /// What the TLS connections share.
+    pub buffers: Rc<Buffers>,
+    pub outbox: Outbox,
+    /// What one carrier has decrypted and its session has not seen.
+    pub plain: Vec<Bytes>,
+    /// The half of our boot id that differs in each life.
+    pub life: [u8; 4],
+    /// No new link is wanted any more.
+    pub closing: bool,
+}
+
+impl Node {
+    /// Makes a control without links, whose memory is bounded by `memory_bytes` in each direction.
+    pub fn new(memory_bytes: usize) -> Node {
+        Node {
+            links: Companions::new(),
+            carriers: Table::new(CARRIERS_MAX),
+            servers: HashMap::new(),
+            served: HashMap::new(),
+            unauthenticated: Unauthenticated::new(),
+            handshakes: Budget::default(),
+            crowd_watched: false,
+            memory: Memory::new(memory_bytes),
+            buffers: Rc::new(Buffers::new()),
+            outbox: Outbox::new(),
+            plain: Vec::new(),
+            life: super::random(),
+            closing: false,
+        }
+    }
+
+    /// Puts the two parts of a link in their places. Returns the id, or none if there is no room.
+    pub fn insert_link(&mut self, core: &mut Core, link: Link, session: LinkSession) -> Option<Id> {
+        let id = core.pools.sessions.insert(session)?;
+        self.links.insert(id, link);
+        Some(id)
+    }
+
+    /// Removes both parts of a link.
+    pub fn remove_link(&mut self, core: &mut Core, id: Id) {
+        core.pools.sessions.remove(id);
+        self.links.remove(id);
+    }
+
+    /// Returns the number of suppressed lines if a line about the peer of a link may be logged now.
+    pub fn may_log(&self, core: &mut Core, id: Id) -> Option<u64> {
+        let key = self.links.get(id)?.key?;
+        core.may_log_key(&key)
+    }
+
+    /// This life of this node.
+    pub fn boot(&self, instance: Option<u32>) -> BootId {
+        let [a, b, c, d] = self.life;
+        let [e, f, g, h] = instance.map_or_else(super::random, u32::to_be_bytes);
+        BootId([e, f, g, h, a, b, c, d])
+    }
+}
+
+impl Control for Node {
+    fn handle_request(&mut self, core: &mut Core, request: Request) {
+        match request {
+            Request::OpenStream { dest, link } => self.dial_stream(core, dest, link),
+            Request::Accept { listener, io, peer } => self.visit(core, listener, io, peer),
+            Request::AnnounceDrain => self.announce_drain(core),
+        }
+    }
+
+    fn run_carrier(&mut self, core: &mut Core, carrier: Id) {
+        self.run_carrier(core, carrier);
+    }
+
+    fn carrier_dialled(&mut self, core: &mut Core, carrier: Id, result: Result<(), &Failure>) {
+        self.carrier_dialled(core, carrier, result);
+    }
+
+    fn handle_deadline(&mut self, core: &mut Core, deadline: Deadline) {
+        match deadline {
+            Deadline::Link(link) => self.link_due(core, link),
+            Deadline::Carrier(carrier) => self.carrier_due(core, carrier),
+            // The wake-up is enough: the loop computes the handshakes before it sleeps again.
+            Deadline::Handshakes => {}
+            Deadline::Crowd => self.thin_crowd(core),
+            Deadline::TrimMemory => self.trim_memory(core),
+        }
+    }
+
+    fn run_handshakes(&mut self, core: &mut Core) {
+        self.run_handshakes(core);
+    }
+
+    fn deliver_events(&mut self, core: &mut Core) -> bool {
+        self.hear_links(core)
+    }
+
+    fn drive(&mut self, core: &mut Core) {
+        self.drive_links(core);
+    }
+
+    fn stop_waiting(&mut self, core: &mut Core, dest: Id, waited: &str) -> Option<Failure> {
+        self.stop_waiting(core, dest, waited)
+    }
+
+    fn is_busy(&self, core: &Core) -> bool {
+        self.has_handshakes(core)
+    }
+
+    fn has_links(&self) -> bool {
+        self.links.len() > 0
+    }
+
+    fn is_owing(&self, core: &Core) -> bool {
+        self.links_owe(core)
+    }
+
+    fn close_all(&mut self, core: &mut Core) {
+        self.close_links(core);
+    }
+}

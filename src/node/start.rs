@@ -1,0 +1,45 @@
+//! Loops with links: gives each event loop the control of its links, which the engine knows only as a trait.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::engine::control::Control;
+use crate::engine::event_loop::Proxy;
+use crate::engine::limits::Config;
+use crate::engine::listener::Bound;
+use crate::engine::threads::{Loops, Setup};
+use crate::engine::workers::Workers;
+
+use super::control::Node;
+
+impl Proxy {
+    /// A loop that has names looked up by `workers`; without any it connects literal addresses only.
+    ///
+    /// # Errors
+    /// The system's, when it has no descriptors for the loop.
+    pub fn new(config: Config, workers: Option<Arc<Workers>>) -> io::Result<Proxy> {
+        let control = control(&config);
+        Proxy::with_control(config, workers, control)
+    }
+}
+
+impl Loops {
+    /// Starts `count` loops, at least one, over addresses that were bound for as many. Each gets its share of the
+    /// limits.
+    ///
+    /// # Errors
+    /// The system's, when it has no more threads or descriptors, or what the setup says.
+    pub fn start(
+        count: usize,
+        config: &Config,
+        workers: Option<&Arc<Workers>>,
+        bounds: Vec<Bound>,
+        setup: &Setup,
+    ) -> io::Result<Loops> {
+        Loops::start_with(control, count, config, workers, bounds, setup)
+    }
+}
+
+fn control(config: &Config) -> Box<dyn Control> {
+    Box::new(Node::new(config.limits.link_bytes))
+}

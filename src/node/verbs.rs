@@ -1,0 +1,217 @@
+//! The verbs of links: what the caller of a loop can do with its links.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::engine::control::Loop;
+use crate::engine::core::Core;
+use crate::engine::listener::Bound;
+use crate::link::Code;
+use crate::link::frame::Class;
+use crate::streams::LinkSession;
+use crate::tls::{self, Tls, TlsError};
+use crate::types::id::Id;
+use crate::types::reason::{Failure, Reason};
+
+use super::config::{Cipher, Identity, LinkConfig, Path, PeerKey, Policy, ServeConfig};
+use super::control::Node;
+use super::greet::{self, Server};
+use super::link::Link;
+use super::plan::{Plan, Wanted};
+use super::reverse;
+use super::status::LinkStatus;
+
+impl Loop<'_> {
+    /// Dials a link and keeps it up. Streams can be opened over it at once: they wait for it.
+    ///
+    /// # Errors
+    /// The configuration makes no sense, or the limit of links is reached.
+    pub fn connect_link(&mut self, config: LinkConfig) -> io::Result<Id> {
+        let (core, node) = self.parts::<Node>();
+        let LinkConfig { identity, policy, peer, paths, subflows, mode, reverse, timing, on_stream, watch } = config;
+        if paths.is_empty() || subflows == 0 || paths.len() * subflows > timing.subflows {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a link needs a subflow, and takes only so many"));
+        }
+        let tls = Arc::new(client(&identity, &policy).map_err(io::Error::other)?);
+        let place = peer.to_string();
+        let mut link = Link::new(policy, timing, mode, &place, Some(Rc::new(RefCell::new(watch))), core.now_ms);
+        link.takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
+        let wanted = paths.iter().flat_map(|path| (0..subflows).map(|_| Wanted::new(path.clone()))).collect();
+        let instance = identity.instance;
+        link.plan = Some(Box::new(Plan { tls, peer, subflows, wanted, instance }));
+        link.remotes = reverse.into_iter().map(reverse::Remote::new).collect();
+        let session = LinkSession::new(place.into());
+        let id = node.insert_link(core, link, session).ok_or_else(|| io::Error::other("limit of links reached"))?;
+        core.pools.sessions.touch(id);
+        Ok(id)
+    }
+
+    /// Takes in links that others dial to a bound address.
+    ///
+    /// # Errors
+    /// The socket cannot be registered, or the key cannot be used.
+    pub fn serve_links(&mut self, bound: &mut Bound, config: ServeConfig) -> io::Result<()> {
+        let (core, node) = self.parts::<Node>();
+        let ServeConfig { identity, policy, mode, timing, on_stream, watch } = config;
+        let tls = Arc::new(server(&identity, &policy).map_err(io::Error::other)?);
+        let listener = core.listen_for_links(bound)?;
+        let (watch, instance) = (Some(Rc::new(RefCell::new(watch))), identity.instance);
+        let takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
+        let server = Server { tls, policy, mode, timing, watch, takes, instance, full: false };
+        node.servers.insert(listener, server);
+        Ok(())
+    }
+
+    /// Adds a way to the peer of a link that we dial.
+    pub fn add_path(&mut self, link: Id, path: &Path) {
+        let (core, node) = self.parts::<Node>();
+        let Some(record) = node.links.get_mut(link) else { return };
+        let Some(plan) = &mut record.plan else { return };
+        let room = record.timing.subflows.saturating_sub(plan.wanted.iter().filter(|wanted| !wanted.removed).count());
+        for _ in 0..plan.subflows.min(room) {
+            match plan.wanted.iter_mut().find(|wanted| wanted.removed && wanted.carrier.is_none()) {
+                Some(free) => *free = Wanted::new(path.clone()),
+                None => plan.wanted.push(Wanted::new(path.clone())),
+            }
+        }
+        core.pools.sessions.touch(link);
+    }
+
+    /// Takes a way to the peer out of a link that we dial, once nothing is on its way there any more. The last way that is
+    /// up stays until another of those that are left is.
+    pub fn remove_path(&mut self, link: Id, path: &Path) {
+        let (core, node) = self.parts::<Node>();
+        let Some(plan) = node.links.get_mut(link).and_then(|record| record.plan.as_mut()) else { return };
+        let mut early = Vec::new();
+        for wanted in plan.wanted.iter_mut().filter(|wanted| wanted.path == *path) {
+            wanted.removed = true;
+            let is_early = |carrier: &Id| node.carriers.get(*carrier).is_some_and(|carrier| carrier.subflow.is_none());
+            early.extend(wanted.carrier.take_if(|carrier| is_early(carrier)));
+        }
+        let left = plan.wanted.iter().filter(|wanted| !wanted.removed);
+        if left.clone().count() == 0 || left.clone().any(|wanted| wanted.up_ms.is_some()) {
+            node.leave_removed(core, link);
+        }
+        core.pools.sessions.touch(link);
+        // Those that carry nothing yet need not come up.
+        early.into_iter().for_each(|carrier| node.drop_carrier(core, carrier));
+    }
+
+    /// Ends the links with keys that the policy does not admit any more. The others get what it says now: their rates, their
+    /// numbers of streams, and their listeners, of which those are closed that they may not have any more.
+    pub fn recheck_links(&mut self) {
+        let (core, node) = self.parts::<Node>();
+        let links: Vec<Id> = node.links.ids();
+        for id in links.iter().copied() {
+            let Some(link) = node.links.get_mut(id) else { continue };
+            link.key.iter().for_each(|key| link.set_rate(key));
+            let permitted = link.streams_permitted();
+            let session = core.pools.sessions.session_mut(id);
+            session.into_iter().for_each(|session| session.set_streams_permitted(permitted));
+            core.pools.sessions.touch(id);
+        }
+        let refused = |link: &Link| link.key.is_some_and(|key| !link.policy.admits(&key));
+        let refused: Vec<Id> = node.links.iter().filter(|(_, link)| refused(link)).map(|(id, _)| id).collect();
+        for id in refused.iter().copied() {
+            let now = core.pools.sessions.now;
+            let Some(link) = node.links.get_mut(id) else { continue };
+            link.closing |= link.plan.is_none();
+            log::warn!(target: greet::TARGET, link = id.to_string(), peer = core.pools.sessions.name(id); "its key is not admitted any more");
+            if let Some(session) = core.pools.sessions.session_mut(id) {
+                session.close(now, Code::NotPermitted, "the key is not admitted any more");
+            }
+            core.pools.sessions.touch(id);
+        }
+        links.into_iter().filter(|id| !refused.contains(id)).for_each(|id| node.revoke_listeners(core, id));
+    }
+
+    /// What the links are doing.
+    pub fn links(&mut self) -> Vec<LinkStatus> {
+        let (core, node) = self.parts::<Node>();
+        node.links.iter().map(|(id, link)| node.link_status(core, id, link)).collect()
+    }
+
+    /// Dials what is missing of a link at once, as if nothing had failed before.
+    pub fn redial_link(&mut self, link: Id) {
+        let (core, node) = self.parts::<Node>();
+        node.redial_link(core, link);
+    }
+
+    /// Ends a link in order: its streams are reset, its peer is told.
+    pub fn close_link(&mut self, link: Id) {
+        let (core, node) = self.parts::<Node>();
+        node.close_link(core, link);
+    }
+}
+
+impl Node {
+    /// Dials what is missing of a link at once, as if nothing had failed before.
+    pub(super) fn redial_link(&mut self, core: &mut Core, link: Id) {
+        let Some(plan) = self.links.get_mut(link).and_then(|link| link.plan.as_mut()) else { return };
+        plan.wanted.iter_mut().for_each(|wanted| (wanted.tries, wanted.next_ms) = (0, 0));
+        core.pools.sessions.touch(link);
+    }
+
+    /// Ends a link in order: its streams are reset, its peer is told.
+    pub(super) fn close_link(&mut self, core: &mut Core, link: Id) {
+        self.close_asides(core, link);
+        let now = core.pools.sessions.now;
+        let Some(record) = self.links.get_mut(link) else { return };
+        record.closing = true;
+        match core.pools.sessions.session_mut(link) {
+            Some(session) => session.close(now, Code::Drained, "closed"),
+            None => self.drop_link(core, link),
+        }
+        core.pools.sessions.touch(link);
+    }
+
+    /// Has the subflows of a link whose paths have been taken out end when nothing is on its way there any more.
+    pub(super) fn leave_removed(&mut self, core: &mut Core, link: Id) {
+        let Some(record) = self.links.get(link) else { return };
+        let (Some(plan), Some(session)) = (&record.plan, core.pools.sessions.session_mut(link)) else { return };
+        for carrier in plan.wanted.iter().filter(|wanted| wanted.removed).filter_map(|wanted| wanted.carrier) {
+            if let Some(subflow) = self.carriers.get(carrier).and_then(|carrier| carrier.subflow) {
+                session.set_class(subflow, Class::Closing);
+            }
+        }
+    }
+
+    /// Ends all links in order, and takes in no more.
+    pub(super) fn close_links(&mut self, core: &mut Core) {
+        if std::mem::replace(&mut self.closing, true) {
+            return;
+        }
+        let links: Vec<Id> = self.links.ids();
+        links.into_iter().for_each(|link| self.close_link(core, link));
+    }
+
+    /// Frees a link that has no session.
+    fn drop_link(&mut self, core: &mut Core, id: Id) {
+        let failure = Failure::new(Reason::LinkLost, "the link was closed");
+        self.fail_waiting(core, id, &failure);
+        let carriers = self.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default();
+        carriers.into_iter().for_each(|carrier| self.drop_carrier(core, carrier));
+        self.release_link_memory(core, id);
+        self.remove_link(core, id);
+    }
+}
+
+fn client(identity: &Identity, policy: &Arc<dyn Policy>) -> Result<Tls, TlsError> {
+    Tls::client(&tls::Identity::from_seed(&identity.seed)?, &ciphers(identity), admits(policy))
+}
+
+fn server(identity: &Identity, policy: &Arc<dyn Policy>) -> Result<Tls, TlsError> {
+    Tls::server(&tls::Identity::from_seed(&identity.seed)?, &ciphers(identity), admits(policy))
+}
+
+fn ciphers(identity: &Identity) -> Vec<Cipher> {
+    if identity.ciphers.is_empty() { Cipher::preferred().to_vec() } else { identity.ciphers.clone() }
+}
+
+/// The question of a TLS handshake, put to a policy.
+fn admits(policy: &Arc<dyn Policy>) -> Arc<dyn Fn(&PeerKey) -> bool + Send + Sync> {
+    let policy = Arc::clone(policy);
+    Arc::new(move |key: &PeerKey| policy.admits(key))
+}

@@ -1,0 +1,132 @@
+//! Sessions: for each link of a loop its session, the streams of it that are sides, and its name.
+//!
+//! The table stands among the pools, because the pump reads from streams and writes to them. The control of a link stands
+//! in `node/` under the same id.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::link::{Session, StreamId, Time};
+use crate::types::id::{Id, Table};
+
+use super::chunks::Chunks;
+use super::rest::Rests;
+use super::stream::{Slot, StreamAt, Streams};
+
+/// The sessions of the links of one loop.
+pub(crate) struct Sessions {
+    links: Table<LinkSession>,
+    pub chunks: Chunks,
+    /// Undelivered data of streams whose sessions are over.
+    pub rests: Rests,
+    /// Links with something to do. Invariant: each link whose `is_dirty` is set is in here, once.
+    pub dirty: VecDeque<Id>,
+    pub now: Time,
+}
+
+/// One link, as far as the data plane knows it.
+pub(crate) struct LinkSession {
+    pub session: Option<Session>,
+    /// Counts the sessions of the link, so that a stream of an earlier session finds nothing.
+    pub epoch: u32,
+    pub streams: Streams,
+    /// The name of the peer, for descriptions and the log.
+    pub name: Arc<str>,
+    pub is_dirty: bool,
+}
+
+impl LinkSession {
+    /// Makes the record of a link that has no session yet.
+    pub fn new(name: Arc<str>) -> LinkSession {
+        LinkSession { session: None, epoch: 0, streams: Streams::new(), name, is_dirty: false }
+    }
+
+    /// Moves the session and its streams to a record of their own, and begins the next epoch.
+    pub fn set_aside(&mut self) -> LinkSession {
+        let aside = LinkSession {
+            session: self.session.take(),
+            streams: std::mem::take(&mut self.streams),
+            epoch: self.epoch,
+            ..LinkSession::new(Arc::clone(&self.name))
+        };
+        self.epoch += 1;
+        aside
+    }
+
+    /// Returns the number of events of the session that were not taken.
+    pub fn events_waiting(&self) -> usize {
+        self.session.as_ref().map_or(0, Session::events_waiting)
+    }
+}
+
+impl Sessions {
+    /// Makes an empty table.
+    pub fn new() -> Sessions {
+        Sessions {
+            links: Table::new(LINKS_MAX),
+            chunks: Chunks::default(),
+            rests: Rests::default(),
+            dirty: VecDeque::new(),
+            now: Time::ZERO,
+        }
+    }
+
+    /// Puts the record of a link into the table. Returns its id, or none if the table is full.
+    pub fn insert(&mut self, link: LinkSession) -> Option<Id> {
+        self.links.insert(link).ok()
+    }
+
+    #[inline]
+    pub fn get(&self, link: Id) -> Option<&LinkSession> {
+        self.links.get(link)
+    }
+
+    #[inline]
+    pub fn get_mut(&mut self, link: Id) -> Option<&mut LinkSession> {
+        self.links.get_mut(link)
+    }
+
+    pub fn remove(&mut self, link: Id) {
+        self.links.remove(link);
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.links.is_full()
+    }
+
+    pub fn session(&self, link: Id) -> Option<&Session> {
+        self.links.get(link)?.session.as_ref()
+    }
+
+    pub fn session_mut(&mut self, link: Id) -> Option<&mut Session> {
+        self.links.get_mut(link)?.session.as_mut()
+    }
+
+    /// Returns the name of a link's peer; `-` if the link is gone.
+    pub fn name(&self, link: Id) -> &str {
+        self.links.get(link).map_or("-", |link| &link.name)
+    }
+
+    /// Notes that a link has something to do before the loop sleeps.
+    #[inline]
+    pub fn touch(&mut self, link: Id) {
+        if let Some(record) = self.links.get_mut(link)
+            && !std::mem::replace(&mut record.is_dirty, true)
+        {
+            self.dirty.push_back(link);
+        }
+    }
+
+    /// Returns the record of a stream that is a side.
+    pub fn slot(&mut self, link: Id, stream: StreamId) -> Option<&mut Slot> {
+        self.links.get_mut(link)?.streams.get_mut(&stream)
+    }
+
+    /// Names a stream of a link's session.
+    pub fn stream_at(&self, link: Id, id: StreamId) -> Option<StreamAt> {
+        Some(StreamAt { link, epoch: self.links.get(link)?.epoch, id })
+    }
+}
+
+/// Links of one loop.
+const LINKS_MAX: usize = 1024;
