@@ -9,8 +9,8 @@
 //! | kernel | `linux`, `bsd` (macOS, FreeBSD), `windows`, `portable` (every other Unix) | splice, TCP options and figures |
 //! | family | `unix`, `windows` | sockets and their registration, files and their owners, errors |
 //!
-//! `bsd` and `windows` take from `portable` what they do not have themselves. `docs/systems.md` says what that means for
-//! users.
+//! `failure` maps the errors of all systems to reasons. `bsd` and `windows` take from `portable` what they lack.
+//! `docs/systems.md` describes the differences for users.
 
 #![allow(unsafe_code)]
 
@@ -26,6 +26,7 @@ macro_rules! syscall {
 
 #[cfg(any(target_os = "macos", target_os = "ios", target_os = "freebsd"))]
 mod bsd;
+mod failure;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]

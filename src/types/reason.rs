@@ -4,7 +4,6 @@
 //! their own codes (SOCKS replies, HTTP statuses). No other module defines a reason.
 
 use std::fmt;
-use std::io;
 
 /// The reason of a failed connect or of the end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -235,28 +234,6 @@ impl From<Reason> for Failure {
     }
 }
 
-impl From<&io::Error> for Failure {
-    /// Maps an error of `socket`, `bind` or `connect`.
-    fn from(error: &io::Error) -> Failure {
-        use io::ErrorKind as Kind;
-        let reason = match error.kind() {
-            // A target that resets the connection before the loop has seen the connect refuses it too.
-            Kind::ConnectionRefused | Kind::ConnectionReset | Kind::NotFound => Reason::ConnectionRefused,
-            Kind::TimedOut => Reason::TimedOut,
-            Kind::NetworkUnreachable | Kind::NetworkDown => Reason::NetworkUnreachable,
-            Kind::HostUnreachable => Reason::HostUnreachable,
-            Kind::PermissionDenied => Reason::NotPermitted,
-            // No interface has the address. connect(2) returns the same error when no source port is free; the dialer
-            // tells the two apart.
-            Kind::AddrNotAvailable => Reason::NetworkUnreachable,
-            Kind::AddrInUse => Reason::AddressInUse,
-            _ if crate::sys::is_out_of_descriptors(error) => Reason::LimitReached,
-            _ => Reason::Other,
-        };
-        Failure::new(reason, error.to_string())
-    }
-}
-
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.detail {
@@ -288,19 +265,5 @@ mod tests {
         assert!(Reason::Other.is_connect_failure());
         assert!(!Reason::SourceFin.is_connect_failure() && !Reason::Internal.is_connect_failure());
         assert!(Reason::AddressInUse.is_connect_failure());
-    }
-
-    #[test]
-    fn an_error_of_connect_is_mapped_to_its_reason() {
-        let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
-        assert_eq!(Failure::from(&refused).reason, Reason::ConnectionRefused);
-        let full = io::Error::from_raw_os_error(libc::EMFILE);
-        assert_eq!(Failure::from(&full).reason, Reason::LimitReached);
-        let taken = io::Error::from_raw_os_error(libc::EADDRINUSE);
-        assert_eq!(Failure::from(&taken).reason, Reason::AddressInUse);
-        let odd = io::Error::from_raw_os_error(libc::EPROTO);
-        let failure = Failure::from(&odd);
-        assert_eq!(failure.reason, Reason::Other);
-        assert!(failure.detail.is_some());
     }
 }
