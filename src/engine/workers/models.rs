@@ -114,6 +114,28 @@ fn an_own_connect_of_the_process_runs_beside_one_of_an_asker_that_blocks() {
     });
 }
 
+/// The end of the first connect of the process frees two places: one for a connect of an asker, one for the next of the
+/// process. The worker that becomes free takes one, and must wake the other worker.
+#[test]
+fn a_place_that_becomes_free_wakes_a_worker_that_waits() {
+    loom::model(|| {
+        let (workers, mailbox) = (Workers::start(2, 4).unwrap(), mailbox(0));
+        let release = Arc::new(Notify::new());
+        let (blocks, posts) = (Arc::clone(&release), Arc::clone(&mailbox));
+        workers.connect(A, || ()).unwrap();
+        workers.connect(Asker::Own, || ()).unwrap();
+        workers
+            .connect(B, move || {
+                blocks.wait();
+                posts.post(answer(1)).unwrap();
+            })
+            .unwrap();
+        workers.connect(Asker::Own, move || release.notify()).unwrap();
+        wait_for(&mailbox, 1);
+        stop(workers);
+    });
+}
+
 #[test]
 fn the_answer_of_a_lookup_wakes_its_loop() {
     loom::model(|| {
