@@ -130,7 +130,7 @@ impl Wrong {
 impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(word) = &self.word {
-            // A word may be as long as the file.
+            // A word may be as long as the file, so the quote has a limit.
             let end = word.char_indices().nth(WORD_CHARS_MAX).map(|(end, _)| end);
             let (word, dots) = end.map_or((word.as_str(), ""), |end| (&word[..end], "..."));
             write!(f, "{word:?}{dots}: ")?;
@@ -148,7 +148,7 @@ impl fmt::Display for KeysError {
         }
         match &self.problem {
             Problem::Io(error) => write!(f, ": {error}"),
-            Problem::Exists => f.write_str(": it is there already, and is not replaced"),
+            Problem::Exists => f.write_str(": the file exists already and is not replaced"),
             Problem::Readable(mode) => {
                 write!(f, ": others can read it (mode {mode:04o}): expected mode 0600; type: chmod 600 {path}")
             }
@@ -187,7 +187,7 @@ impl std::error::Error for KeysError {
     }
 }
 
-/// Of a wrong word, as many characters are quoted.
+/// Number of characters of a wrong word that are quoted.
 const WORD_CHARS_MAX: usize = 80;
 
 #[cfg(test)]
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_name_the_file_the_line_the_word_and_what_was_expected() {
+    fn an_error_names_the_file_the_line_the_word_and_the_expected_form() {
         let path = Path::new("/etc/seaprox/known_nodes");
         let error = KeysError::at(path, 3, Wrong::word("a\x1b b", "HOST:PORT"));
         assert_eq!(error.to_string(), r#"/etc/seaprox/known_nodes:3: "a\u{1b} b": expected HOST:PORT"#);

@@ -362,7 +362,7 @@ pub(super) mod tests {
         }
         assert_eq!(
             create(Path::new("/dev/zero"), b"", false).unwrap_err().to_string(),
-            "/dev/zero: it is there already, and is not replaced"
+            "/dev/zero: the file exists already and is not replaced"
         );
         assert!(read_private(Path::new("/dev/zero"), Modes::Strict).is_err(), "an endless file");
     }

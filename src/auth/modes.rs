@@ -65,7 +65,7 @@ impl Modes {
             }
             // The file was replaced between the open and the check of its path.
         }
-        Err(KeysError::new(path, Problem::Io(io::Error::other("it is being replaced again and again"))))
+        Err(KeysError::new(path, Problem::Io(io::Error::other("the file was replaced at each attempt to check it"))))
     }
 }
 

@@ -45,7 +45,7 @@ fn keygen_makes_a_key_once_and_replaces_it_only_with_force() {
     let content = fs::read(&key).unwrap();
     let again = run(&["keygen", "--config-dir", &directory]);
     assert_eq!((again.code, again.out.len()), (Some(1), 0));
-    let refusal = format!("seaprox keygen: {key}: it is there already, and is not replaced; --force replaces it\n");
+    let refusal = format!("seaprox keygen: {key}: the file exists already and is not replaced; --force replaces it\n");
     assert_eq!(again.err, refusal);
     assert_eq!(fs::read(&key).unwrap(), content);
 

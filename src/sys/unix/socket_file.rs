@@ -103,9 +103,9 @@ fn in_the_way(path: &Path, error: io::Error) -> io::Error {
         return error;
     };
     let what = match found.file_type() {
-        kind if !kind.is_socket() => "a file is there that is no socket, and is not replaced".to_owned(),
+        kind if !kind.is_socket() => "the existing file is no socket and is not replaced".to_owned(),
         _ if found.uid() != sys::effective_user() => {
-            format!("a socket of user {} is there, and is not replaced", found.uid())
+            format!("the existing socket belongs to user {} and is not replaced", found.uid())
         }
         _ => return error,
     };
@@ -178,7 +178,7 @@ mod tests {
         }
         std::os::unix::fs::chown(scratch.path("socket"), Some(12_345), None).unwrap();
         let error = bind(&scratch.path("socket")).unwrap_err().to_string();
-        assert!(error.contains("a socket of user 12345") && scratch.path("socket").exists(), "{error}");
+        assert!(error.contains("belongs to user 12345") && scratch.path("socket").exists(), "{error}");
     }
 
     #[test]

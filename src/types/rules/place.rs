@@ -41,8 +41,9 @@ impl Place {
             return Ok(Place::Unix(None));
         }
         if let Some(path) = text.strip_prefix("unix:") {
-            let whole = path.starts_with('/');
-            return if whole { Ok(Place::Unix(Some(path.into()))) } else { Err(RuleError("a whole path after unix:")) };
+            let is_absolute = path.starts_with('/');
+            let refusal = RuleError("an absolute path after unix:");
+            return is_absolute.then(|| Place::Unix(Some(path.into()))).ok_or(refusal);
         }
         let (host, bits) = text.split_once('/').map_or((text, None), |(host, bits)| (host, Some(bits)));
         let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
