@@ -1,5 +1,4 @@
-# The single way in. `make` builds, `make test` tests in both modes of the relay, `make check` looks at form.
-# CI calls `make test`, nothing else.
+# The single way in. `make` builds; the tiers of tests stand below, with the time that each may take. CI calls `make test`.
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
@@ -8,6 +7,9 @@ DESTDIR ?=
 FUZZ_SECONDS ?= 60
 # Seconds for the simulated link.
 SOAK_SECONDS ?= 3600
+# Most tests wait for a process, a timer or a peer, so more of them run at once than there are processors.
+RUST_TEST_THREADS ?= $(shell echo $$((4 * $$(nproc 2>/dev/null || echo 2))))
+export RUST_TEST_THREADS
 
 TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 BINARY = $(TARGET_DIR)/release/seaprox
@@ -17,7 +19,7 @@ FUZZ_TARGETS = $(patsubst fuzz/targets/%.rs,%,$(filter-out %canary.rs,$(wildcard
 # The tests that a mode of the relay makes a difference to. What a link carries is never spliced.
 RELAY_TESTS = --test loop --test process
 
-.PHONY: all test test-tools check check-systems bench interop gates soak mutate race fuzz install uninstall clean
+.PHONY: all test test-tools test-system check check-systems bench interop gates soak mutate race fuzz install uninstall clean
 
 all:
 	$(CARGO) build --release --locked
@@ -25,11 +27,21 @@ all:
 test-tools:
 	@scripts/install-test-tools
 
-# All of it with splicing, then what the relay has a part in without.
+# Tier 1, in CI, 15 minutes at most with the build: every test, and once more without splicing what the relay has a part in.
+# It passes on a machine that is busy: `scripts/under-load make test`.
 test: test-tools
 	$(CARGO) test --locked --no-fail-fast
 	SEAPROX_TEST_NO_SPLICE=1 $(CARGO) test --locked --no-fail-fast $(RELAY_TESTS)
 
+# Tier 2, 60 minutes at most, before a larger change ends: many more of the simulated and random faults of tier 1, links between
+# versions, and races.
+test-system: test-tools
+	SEAPROX_FIRST=2001 SEAPROX_SEEDS=50000 $(CARGO) test --locked --test link sim::swarm
+	SEEDS=40..440 $(CARGO) test --locked --test node faults::
+	$(MAKE) interop
+	$(MAKE) race
+
+# Form: format, lints, the order of the layers, types on other systems, the documentation.
 check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
@@ -41,13 +53,14 @@ check:
 check-systems:
 	scripts/check-systems
 
+# Rates, times and memory, to be read by a person and compared with other proxies. It judges nothing.
 bench:
 	$(CARGO) bench --locked --bench proxy
 	$(CARGO) bench --locked --bench link
 	$(CARGO) bench --locked --bench tls
 	$(CARGO) bench --locked --bench paths
 
-# Figures of time and rate that must hold beside an attack, one line for each; ends with an error when one is missed.
+# Rates and times that must hold, each one line; ends with an error when one is missed. Wants a machine that is not busy.
 # GATES chooses some of them by a part of their name.
 gates:
 	$(CARGO) bench --locked --bench gates -- $(GATES)
@@ -56,8 +69,10 @@ gates:
 interop:
 	scripts/interop
 
-# Simulates the link for as long as it is told, beginning with a seed of its own.
-soak:
+# The tests that take minutes and are ignored otherwise, and the simulated link for as long as it is told, beginning with a
+# seed of its own. For a night.
+soak: test-tools
+	$(CARGO) test --locked --test net -- --ignored
 	SEAPROX_FIRST=$$(date +%s) SEAPROX_SECONDS=$(SOAK_SECONDS) $(CARGO) test --locked --test link sim::swarm -- --nocapture
 
 # Breaks the link's protocol in known ways, one at a time, and wants the tests to notice each.
