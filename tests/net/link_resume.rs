@@ -6,7 +6,6 @@ use crate::kit;
 use crate::net_kit;
 
 use std::net::TcpListener;
-use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use kit::socks::{reply5, request5};
 use kit::{Peer, Seaprox, http, until_within};
 use net_kit::home::{far_line, homes, near_line};
 use net_kit::nodes::{Forward, Options, PORT, front, link_figure, start};
+use net_kit::transfer::swap_while;
 use net_kit::{Kind, Net, Way, has_net, shape};
 
 /// Nodes that notice soon what has died, and try again soon.
@@ -92,36 +92,12 @@ fn moved(forward: &Forward) -> u64 {
 }
 
 struct Plan {
-    /// The least that is sent each way, in pieces of [`PIECE`].
+    /// The least that is sent each way.
     bytes: u64,
     /// Of each path.
     mbit: f64,
     cuts: usize,
     darkness: Duration,
-}
-
-/// A transfer goes on by pieces until it is told to stop, so that all cuts are in the middle of it, however long they take.
-const PIECE: u64 = 1 << 20;
-
-/// The pieces of a transfer: both ends swap the same number of them.
-struct Pieces(Mutex<(u64, Option<u64>)>);
-
-impl Pieces {
-    /// Returns true if the piece of this number is part of the transfer.
-    fn has(&self, number: u64) -> bool {
-        let (started, count) = &mut *self.0.lock().unwrap();
-        let is_part = count.is_none_or(|count| number < count);
-        if is_part {
-            *started = (*started).max(number + 1);
-        }
-        is_part
-    }
-
-    /// Lets the transfer end with the pieces that one end has started, and not before so many. Returns their number.
-    fn stop(&self, least: u64) -> u64 {
-        let (started, count) = &mut *self.0.lock().unwrap();
-        *count.insert((*started).max(least))
-    }
 }
 
 /// Both directions at once, cut so many times while bytes are on their way, with darkness in the middle.
@@ -133,25 +109,14 @@ fn survive(plan: &Plan) {
     }
     let forward = Forward::start(&net, Options { both: HASTY, near: PATHS, ..Options::default() });
     forward.nodes.until_subflows(2);
-    let (mut client, mut server) = forward.peers();
-    for peer in [&client, &server] {
+    let peers = forward.peers();
+    for peer in [&peers.0, &peers.1] {
         // A peer waits through the darkness.
         peer.socket().set_read_timeout(Some(plan.darkness + kit::SOON)).unwrap();
         peer.socket().set_write_timeout(Some(plan.darkness + kit::SOON)).unwrap();
     }
     let (since, mut worst) = (Instant::now(), Duration::ZERO);
-    let pieces = Pieces(Mutex::default());
-    let swap = |peer: &mut Peer| {
-        let mut number = 0;
-        while pieces.has(number) {
-            peer.run(&[Swap(PIECE)]);
-            number += 1;
-        }
-        peer.run(&[Fin, ReadAll]);
-        assert_eq!((peer.sent, peer.received), (number * PIECE, number * PIECE));
-    };
-    let count = thread::scope(|scope| {
-        let swaps = [&mut client, &mut server].map(|peer| scope.spawn(|| swap(peer)));
+    swap_while(peers, plan.bytes, || {
         for number in 0..plan.cuts {
             let (from, at) = (moved(&forward), Instant::now());
             until_within(kit::SOON, "bytes flow again", || moved(&forward) > from + (100 << 10));
@@ -166,15 +131,11 @@ fn survive(plan: &Plan) {
             }
         }
         println!("{} cuts in {:?}, back after {worst:?} at worst", plan.cuts, since.elapsed());
-        let count = pieces.stop(plan.bytes / PIECE);
-        for swap in swaps {
-            swap.join().unwrap();
-        }
-        count
     });
     let figure = |name| link_figure(&forward.nodes.near, name);
     println!(
-        "{count} MiB each way in {:?}: {} resumes, {} MiB sent again",
+        "{} MiB received in {:?}: {} resumes, {} MiB sent again",
+        figure("bytes_received") >> 20,
         since.elapsed(),
         figure("resumes"),
         figure("resent_bytes") >> 20

@@ -293,20 +293,16 @@ fn nodes_that_do_not_know_one_another_part_at_once() {
     let key = stranger.key();
     stranger.write("known_nodes", &format!("{}:{PORT} {}\n", own_ip(1), far_home.key()));
     let line = near_line(&stranger, &["-D", "127.0.0.1:0"]);
-    let since = Instant::now();
     let mut near = spawn(net.near(), &line);
     assert_eq!(near.wait(kit::SOON).code(), Some(77), "{:?}", near.log());
     assert_eq!(near.out(), Vec::<String>::new(), "nobody is told that it listens");
-    assert!(since.elapsed() < 2 * kit::LATE, "{:?}", since.elapsed());
     assert!(near.log().iter().any(|line| line.contains(&key)), "the line to add is told: {:?}", near.log());
     far.wait_for_log(&["visitor turned away", "auth_failed"]);
     // A server that is not the one that is known.
     let other = Home::new();
     near_home.write("known_nodes", &format!("{}:{PORT} {}\n", own_ip(1), other.key()));
-    let since = Instant::now();
     let mut near = spawn(net.near(), &near_line(&near_home, &["-D", "127.0.0.1:0"]));
     assert_eq!(near.wait(kit::SOON).code(), Some(77), "{:?}", near.log());
-    assert!(since.elapsed() < 2 * kit::LATE, "{:?}", since.elapsed());
     assert!(near.log().iter().any(|line| line.contains("HAS CHANGED")), "{:?}", near.log());
     assert!(far.status()["links"].as_array().is_some_and(Vec::is_empty));
 }
@@ -344,7 +340,8 @@ fn nonsense_gets_no_answer_that_says_anything() {
         println!("{what}: {} bytes of answer, over after {:?}", answer.len(), since.elapsed());
         // An alert of TLS at most: a record of seven bytes.
         assert!(answer.len() <= 7, "{what}: {}", answer.escape_ascii());
-        assert!(since.elapsed() < Duration::from_secs(7), "{what}");
+        // A peer has five seconds for its handshake.
+        assert!(since.elapsed() < 3 * kit::LATE, "{what}");
     }
     let (mut client, mut server) = forward.peers();
     client.run(&[Send(1000)]);
@@ -394,7 +391,6 @@ fn a_thousand_silent_visitors_cost_little_and_keep_nobody_out_for_long() {
         assert!(answer.is_empty(), "a silent visitor is told nothing: {}", answer.escape_ascii());
     }
     println!("the last of them was sent away after {:?}", since.elapsed());
-    assert!(since.elapsed() < Duration::from_secs(15), "{:?}", since.elapsed());
     drop(near);
     until("nothing is left", || far.figure("/usage/sides") == 0 && idle().1 <= before.1 + 1);
 }

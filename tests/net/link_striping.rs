@@ -4,13 +4,13 @@
 use crate::kit;
 use crate::net_kit;
 
-use std::thread;
 use std::time::Instant;
 
 use kit::Step::*;
 use kit::until;
 use net_kit::goodput::Load;
 use net_kit::nodes::{Forward, Options, link_figure, subflows};
+use net_kit::transfer::swap_while;
 use net_kit::{Kind, Net, has_net, has_tun, pairs};
 
 /// Bytes that each subflow of the near node has sent.
@@ -86,21 +86,14 @@ fn one_of_four_subflows_dies_and_nothing_is_lost() {
     let net = Net::of(&[Kind::Rate(200.0)]);
     let forward = Forward::start(&net, Options { near: &["--subflows", "4"], ..Options::default() });
     forward.nodes.until_subflows(4);
-    let (mut client, mut server) = forward.peers();
     let path = net.path(0);
     let before = path.connections();
     assert_eq!(before.len(), 4);
-    const COUNT: u64 = 24 << 20;
-    thread::scope(|scope| {
-        let swaps = [&mut client, &mut server].map(|peer| scope.spawn(|| _ = peer.run(&[Swap(COUNT), Fin, ReadAll])));
+    swap_while(forward.peers(), 0, || {
         for victim in &before[..3] {
-            let sent = link_figure(&forward.nodes.near, "bytes_received");
-            until("bytes flow", || link_figure(&forward.nodes.near, "bytes_received") > sent + (1 << 20));
-            assert!(swaps.iter().all(|swap| !swap.is_finished()), "it is in the middle");
+            let received = link_figure(&forward.nodes.near, "bytes_received");
+            until("bytes flow", || link_figure(&forward.nodes.near, "bytes_received") > received + (1 << 20));
             assert_eq!(path.reset_one(*victim), 1);
-        }
-        for swap in swaps {
-            swap.join().unwrap();
         }
     });
     let since = Instant::now();

@@ -46,6 +46,7 @@ pub mod pipe;
 #[path = "../link/rng.rs"]
 pub mod rng;
 pub mod shape;
+pub mod transfer;
 pub mod tun;
 
 use crate::kit;
