@@ -338,7 +338,7 @@ mod tests {
         idle.on_app_limited(Time::from_us(1_000_000), 0);
         assert_eq!(idle.rate(), 1_000_000, "a quick acknowledgement shows a good path");
         idle.on_ack(Time::from_us(1_300_000), 245_000, 574_000, 2000);
-        assert_eq!(idle.rate(), 10_240, "it was busy with 2 KiB for a fifth of a second");
+        assert_eq!(idle.rate(), 10_240, "the path was busy with 2 KiB for a fifth of a second");
     }
 
     #[test]

@@ -261,7 +261,7 @@ mod tests {
         let scheduler = scheduler(&[(80, 10, false), (10, 100, true)]);
         assert_eq!(scheduler.place(Need { sparse: true, ..BULK }), None);
         assert_eq!(scheduler.place(Need { unsent: 1000, backlog: 1000, ..BULK }), None);
-        assert_eq!(scheduler.place(Need { unsent: 1000, ..BULK }), Some(1), "many small ones are bulk together");
+        assert_eq!(scheduler.place(Need { unsent: 1000, ..BULK }), Some(1), "many short streams together are bulk");
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! What becomes of frames that were sent: the peer has processed them, or they are lost with their lane.
+//! The fate of sent frames: acknowledged, or lost with their lane.
 //!
-//! Both ends of it take a frame's entry off a lane's list. An acknowledged piece of a stream is freed, an acknowledged
-//! control frame is a fact that the peer knows; a lost piece is queued to be sent again, a lost control frame is queued
-//! to be written anew, if it still has a point.
+//! Both remove the frame from its lane's list. An acknowledged piece of a stream is freed, and an acknowledged control
+//! frame is known to the peer. A lost piece is queued to be retransmitted, and the key of a lost control frame is
+//! queued again if it is still of use.
 
 use super::error::Violation;
 use super::phase::{Cause, Phase};
@@ -14,7 +14,7 @@ use crate::link::wire::frame::LaneAck;
 use crate::link::wire::ids::Time;
 
 impl Session {
-    /// What the peer has processed is off this end's hands.
+    /// Processes one line of an ACK.
     pub(super) fn on_ack(&mut self, now: Time, ack: LaneAck) -> Result<(), Violation> {
         let Some(index) = self.subflows.iter().position(|subflow| subflow.id.0 == ack.subflow) else { return Ok(()) };
         let Some(subflow) = self.subflows.get_mut(index) else { return Ok(()) };
@@ -86,7 +86,7 @@ impl Session {
         }
     }
 
-    /// The peer has the first message that waits.
+    /// Removes the first queued message, which the peer has acknowledged.
     fn on_message_acked(&mut self, seq: u32) {
         if seq == self.messages.seq && self.messages.outgoing.pop_front().is_some() {
             self.messages.seq = seq.wrapping_add(1);
@@ -96,7 +96,7 @@ impl Session {
         }
     }
 
-    /// What a frame said has to be said again, unless it has been queued already.
+    /// Queues the content of a lost frame again, unless it was reinjected.
     pub(super) fn on_entry_lost(&mut self, entry: SentFrame) {
         if entry.reinjected {
             return;
@@ -124,12 +124,12 @@ impl Session {
         }
     }
 
-    /// QueuePool what a lost control frame was about, if it still has a point.
+    /// Queues the key of a lost control frame, if it is still of use.
     fn queue_again(&mut self, key: Key) {
         let wanted = match key {
             Key::Listen(id) => self.requested_listeners.get(&id).is_some_and(|listener| !listener.acked),
             Key::Unlisten(id) => self.requested_listeners.contains_key(&id),
-            // The acknowledgement of an earlier answer says nothing of a later failure.
+            // The acknowledgement of an earlier answer does not cover a later failure.
             Key::ListenResult(id) => {
                 self.served_listeners.live.get(&id).is_some_and(|l| !l.result_acked || l.is_lost())
             }

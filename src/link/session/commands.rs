@@ -1,5 +1,5 @@
-//! The commands of the application. Any of them is legal at any time; one that makes no sense any more answers so, or
-//! does nothing.
+//! The commands of the application. Each is legal at any time: one that no longer applies returns an error or does
+//! nothing.
 
 use super::error::Refused;
 use bytes::Bytes;
@@ -17,18 +17,19 @@ use crate::link::wire::header::BODY_BYTES_MAX;
 use crate::link::wire::ids::{StreamId, SubflowId, Time};
 use crate::link::wire::open::{Bound, Open, TEXT_BYTES_MAX};
 
-/// Bytes of the largest datagram: one frame.
+/// Maximum length of a datagram in bytes: one frame.
 pub const DATAGRAM_BYTES_MAX: usize = BODY_BYTES_MAX;
-/// Bytes of the longest message.
+/// Maximum length of a message in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 4096;
-/// Messages that may wait.
+/// Maximum number of queued messages.
 const MESSAGES_MAX: usize = 64;
 
 impl Session {
-    /// Opens a stream. The answer comes as [`Event::OpenResult`]; bytes may be written before.
+    /// Opens a stream. The answer is [`Event::OpenResult`]; data may be written before.
     ///
     /// With a peer that has [`Capability::OrderedOpens`](crate::link::Capability::OrderedOpens), at most
-    /// [`OPENS_MAX`](crate::link::OPENS_MAX) wait for its word at once; more are refused with [`Refused::NotNow`].
+    /// [`OPENS_MAX`](crate::link::OPENS_MAX) OPENs are unacknowledged; further ones are refused with
+    /// [`Refused::NotNow`].
     pub fn open(&mut self, now: Time, open: Open) -> Result<StreamId, Refused> {
         let result = self.try_open(now, open);
         self.finish_call();
@@ -62,7 +63,7 @@ impl Session {
         Ok(id)
     }
 
-    /// Takes a stream that the peer opened; `bound` is the address that was bound for it.
+    /// Accepts a stream that the peer opened. `bound` is the local address of its connection.
     pub fn accept(&mut self, id: StreamId, bound: Bound) -> Result<(), Refused> {
         self.answer(id, StreamState::Accepted, Bound { failure: None, ..bound })?;
         if let Some(slot) = self.streams.live_slot(id) {
@@ -72,7 +73,7 @@ impl Session {
         Ok(())
     }
 
-    /// Refuses a stream that the peer opened. Nothing more is said of it here.
+    /// Refuses a stream that the peer opened. It has no more events here.
     pub fn refuse(&mut self, now: Time, id: StreamId, result: Bound) -> Result<(), Refused> {
         let code = result.failure.unwrap_or(Code::Other);
         self.answer(id, StreamState::Refused, Bound { failure: Some(code), ..result })?;
@@ -90,7 +91,7 @@ impl Session {
         Ok(())
     }
 
-    /// Ends both sides of a stream at once.
+    /// Aborts both directions of a stream.
     pub(super) fn abort_stream(&mut self, now: Time, id: StreamId, code: Code) {
         if let Some(slot) = self.streams.live_slot(id) {
             self.reset_send(slot, code);
@@ -99,8 +100,8 @@ impl Session {
         }
     }
 
-    /// Takes bytes to send. Takes as many as there is room for off the front of `chunk`, and answers how many that
-    /// were; if any are left, [`Event::Writable`] says when to go on.
+    /// Removes as many bytes as there is room for from the front of `chunk`, queues them and returns their number. If
+    /// bytes are left, [`Event::Writable`] tells when to continue.
     pub fn write(&mut self, id: StreamId, chunk: &mut Bytes) -> Result<usize, Refused> {
         let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
         let stream = self.streams.get(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
@@ -118,8 +119,8 @@ impl Session {
         Ok(room)
     }
 
-    /// Bytes of a stream that [`Session::write`] would take now, at most `wished`. If there is no room at all,
-    /// [`Event::Writable`] says when there is.
+    /// Returns the number of bytes that [`Session::write`] would take now, at most `wished`. If it is zero,
+    /// [`Event::Writable`] tells when there is room.
     pub fn room(&mut self, id: StreamId, wished: usize) -> Result<usize, Refused> {
         let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
         let stream = self.streams.get(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
@@ -130,14 +131,14 @@ impl Session {
         Ok(usize::try_from(room).unwrap_or(usize::MAX).min(wished))
     }
 
-    /// Bytes of a stream that can be taken, in order and without a copy.
+    /// Returns the bytes of a stream that can be taken, in order and without a copy.
     pub fn readable(&self, id: StreamId) -> impl Iterator<Item = &[u8]> {
         let slot = self.streams.live_slot(id);
         let stream = slot.and_then(|slot| self.streams.get(slot)).filter(|stream| stream.recv.is_open());
         stream.into_iter().flat_map(|stream| stream.recv.runs())
     }
 
-    /// The first `count` bytes of what is readable have been taken. Answers how many there were to take.
+    /// Removes the first `count` bytes of what is readable. Returns the number of removed bytes.
     pub fn consume(&mut self, now: Time, id: StreamId, count: usize) -> usize {
         let round_us = self.round_us();
         let Some(slot) = self.streams.live_slot(id) else { return 0 };
@@ -158,7 +159,7 @@ impl Session {
         usize::try_from(taken).unwrap_or(count)
     }
 
-    /// No more will be written to the stream: the peer's application sees the end after the last byte.
+    /// Ends the sending half of a stream: the peer's application sees the end after the last byte.
     pub fn finish(&mut self, id: StreamId) -> Result<(), Refused> {
         let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
         let stream = self.streams.get_mut(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
@@ -168,7 +169,8 @@ impl Session {
         Ok(())
     }
 
-    /// Gives up sending: what the peer's application has not taken may be lost, and it is told so.
+    /// Resets the sending half of a stream: bytes that the peer's application has not taken may be lost, and it is told
+    /// so.
     pub fn reset(&mut self, id: StreamId, code: Code) {
         if let Some(slot) = self.streams.live_slot(id) {
             self.reset_send(slot, code);
@@ -177,7 +179,7 @@ impl Session {
         self.finish_call();
     }
 
-    /// Takes no more bytes of the stream; the peer is asked to stop sending them.
+    /// Stops the receiving half of a stream, and asks the peer to send no more.
     pub fn stop(&mut self, now: Time, id: StreamId, code: Code) {
         if let Some(slot) = self.streams.live_slot(id) {
             self.stop_recv(now, slot, code);
@@ -186,7 +188,8 @@ impl Session {
         self.finish_call();
     }
 
-    /// Sends a datagram on a stream of [`Kind::Udp`](crate::link::Kind::Udp). It may be lost, and is dropped rather than sent late.
+    /// Sends a datagram on a stream of [`Kind::Udp`](crate::link::Kind::Udp). It may be lost, and is dropped if it
+    /// cannot be sent soon.
     pub fn send_datagram(&mut self, now: Time, id: StreamId, payload: Bytes) -> Result<(), Refused> {
         if payload.len() > DATAGRAM_BYTES_MAX {
             return Err(Refused::TooLong);
@@ -199,19 +202,19 @@ impl Session {
         Ok(())
     }
 
-    /// Takes the next datagram that has come in.
+    /// Returns the next received datagram.
     pub fn recv_datagram(&mut self, id: StreamId) -> Option<Bytes> {
         let slot = self.streams.live_slot(id)?;
         self.with_datagrams(slot, |datagrams, _| datagrams.next_incoming()).flatten()
     }
 
-    /// Datagrams of a stream that were dropped at this end, for want of time or room.
+    /// Returns the number of datagrams of a stream that this end dropped.
     pub fn datagrams_dropped(&self, id: StreamId) -> u64 {
         let stream = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot));
         stream.and_then(|stream| stream.datagrams.as_ref()).map_or(0, |datagrams| datagrams.dropped())
     }
 
-    /// Sends words to the peer's user, cut to [`MESSAGE_BYTES_MAX`] bytes.
+    /// Sends a message to the peer's user, truncated to [`MESSAGE_BYTES_MAX`] bytes.
     pub fn message(&mut self, text: &str) -> Result<(), Refused> {
         if matches!(self.phase, Phase::Ended { .. } | Phase::Closing { .. }) {
             return Err(Refused::Closed);
@@ -227,7 +230,7 @@ impl Session {
         Ok(())
     }
 
-    /// Asks the peer to open no more streams, and opens none itself. Those that live go on.
+    /// Asks the peer to open no more streams, and refuses to open any here. Live streams continue.
     pub fn go_away(&mut self, code: Code, text: &str) {
         let [mine, _] = &mut self.going_away;
         if mine.is_none() {
@@ -237,7 +240,7 @@ impl Session {
         self.finish_call();
     }
 
-    /// Ends the session in order: the peer is told, and then everything that still lives is reset at both ends.
+    /// Closes the session in order: the peer is told, and then all live streams are reset at both ends.
     pub fn close(&mut self, now: Time, code: Code, text: &str) {
         let text = clipped(text, TEXT_BYTES_MAX).to_owned();
         match self.phase {
@@ -251,13 +254,13 @@ impl Session {
         self.finish_call();
     }
 
-    /// Ends the session without a word: the peer's node has restarted, and nothing of it is left there.
+    /// Ends the session without telling the peer, whose node has restarted and knows nothing of it.
     pub fn abandon(&mut self, code: Code) {
         self.end(code, String::new(), Cause::Local);
         self.finish_call();
     }
 
-    /// Says how a subflow is to be used; the peer follows.
+    /// Sets the class of a subflow at both ends.
     pub fn set_class(&mut self, id: SubflowId, class: Class) {
         if let Some(subflow) = self.subflows.iter_mut().find(|subflow| subflow.id == id) {
             let [mine, _] = &mut subflow.classes;
@@ -268,7 +271,7 @@ impl Session {
         self.finish_call();
     }
 
-    /// Tells about closing subflows that have nothing in flight any more.
+    /// Reports closing subflows that have nothing in flight any more.
     pub(super) fn check_drained(&mut self) {
         for subflow in &mut self.subflows {
             if subflow.class() == Class::Closing && !subflow.drained_reported && subflow.frames() == 0 {

@@ -1,59 +1,60 @@
-//! What a session may use: its limits and its timers. Each is a bound that the memory formula or a deadline refers to.
+//! The limits and timers of a session. Each limits a term of the memory formula or a deadline.
 
 use crate::link::path::scheduler::Mode;
 use crate::link::stream::credit::Bounds;
 use crate::link::wire::header::DATA_BYTES_MAX;
 use crate::link::wire::hello::{Capability, Limits};
 
-/// Frames in flight, ranges to be sent again and ranges acknowledged out of order that a session may have together. A
-/// receiver can count on it: it never sees more gaps than this.
+/// Maximum number of frames in flight, ranges to retransmit and ranges acknowledged out of order in a session, all
+/// together. So a receiver never sees more gaps than this.
 pub const RANGES_MAX: usize = 65_536;
-/// OPENs of one end that may be unacknowledged at once.
+/// Maximum number of unacknowledged OPENs of one end.
 pub const OPENS_MAX: u32 = 1024;
-/// A stream without its OPEN is given up after so much time with a live subflow.
+/// Time with a live subflow after which a stream without its OPEN is aborted.
 pub const OPEN_US: u64 = 60_000_000;
-/// Frames in flight on a subflow beyond its limit, of the kinds that need not wait for it: answers, acknowledgements.
+/// Frames in flight on a subflow beyond its limit that do not wait for it: answers and acknowledgements.
 pub(super) const FRAMES_SLACK: usize = 16;
 
-/// Limits and timers of a session. The two ends need not agree: each announces what it can take.
+/// Limits and timers of a session. The two ends need not agree: each announces its own.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// How frames are spread over subflows.
+    /// The distribution of frames over subflows.
     pub mode: Mode,
-    /// Optional features that this end offers or takes: bits of [`Capability`].
+    /// Optional features that this end offers or accepts: bits of [`Capability`].
     pub capabilities: u64,
-    /// Payload bytes of the largest DATA frame, at most [`DATA_BYTES_MAX`].
+    /// Maximum payload of a DATA frame in bytes, at most [`DATA_BYTES_MAX`].
     pub frame_bytes_max: u64,
-    /// A stream's receive window: what it starts with, and how far it may grow.
+    /// Initial and maximum receive window of a stream.
     pub stream_window_bytes: (u64, u64),
-    /// The session's receive window; its second value is R, the bound on all payload held for the application. It costs
-    /// nothing before readers fall behind, and what one stream may hold of it depends on its size, so there is little
-    /// reason to begin with less.
+    /// Initial and maximum receive window of the session. The maximum is R, the limit on payload held for the
+    /// application. A large initial window costs nothing while readers keep up, and the quotas of streams depend on it,
+    /// so there is little reason for a small one.
     pub session_window_bytes: (u64, u64),
-    /// S: the bound on all payload that is held until the peer has it.
+    /// S: the limit on payload that the peer has not acknowledged.
     pub send_bytes_max: u64,
-    /// Bytes that one stream may have waiting to be sent for the first time.
+    /// Maximum number of unsent bytes of a stream.
     pub unsent_bytes_max: u64,
-    /// Streams of the peer's that may live at once. A peer with [`Capability::OrderedOpens`] is told of [`OPENS_MAX`] more
-    /// than it has opened, at most.
+    /// Maximum number of live streams of the peer. A peer with [`Capability::OrderedOpens`] is allowed at most
+    /// [`OPENS_MAX`] more than it has opened.
     pub streams_max: u32,
-    /// Streams that a peer with [`Capability::OrderedOpens`] is allowed at once, if they are fewer: as its key permits.
+    /// Maximum number of live streams of a peer with [`Capability::OrderedOpens`] according to its key, if that is
+    /// lower.
     pub streams_permitted: u32,
-    /// Listeners of each end that may live at once.
+    /// Maximum number of live listeners of each end.
     pub listeners_max: u32,
-    /// Subflows of the session.
+    /// Maximum number of subflows.
     pub subflows_max: usize,
-    /// Frames in flight on one lane.
+    /// Maximum number of frames in flight on a lane.
     pub lane_frames_max: usize,
-    /// An acknowledgement waits no longer than this.
+    /// Maximum delay of an acknowledgement.
     pub ack_delay_us: u64,
-    /// A silent subflow is asked for a sign of life this often.
+    /// Idle time before a PING is sent on a subflow.
     pub keepalive_us: u64,
-    /// A subflow that has been silent for so long is dead.
+    /// Idle time after which a subflow is dead.
     pub dead_us: u64,
-    /// A subflow has so long to introduce itself.
+    /// Timeout of a subflow's handshake.
     pub handshake_us: u64,
-    /// A session without subflows is kept for so long.
+    /// Time for which a suspended session is kept.
     pub hold_us: u64,
 }
 
@@ -83,7 +84,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// How often a silent subflow is asked: at least three times before it counts as dead.
+    /// Returns the interval of PINGs on an idle subflow: at least three are sent before it is dead.
     pub(super) fn ping_us(&self) -> u64 {
         self.keepalive_us.min(self.dead_us / 3)
     }
@@ -96,7 +97,7 @@ impl Config {
         Bounds { first: self.session_window_bytes.0, max: self.session_window_bytes.1 }
     }
 
-    /// How many streams the peer is allowed before it has said which optional features it has.
+    /// Returns the number of streams that the peer may open before its optional features are known.
     pub(super) fn streams_first(&self) -> u32 {
         if self.capabilities & Capability::OrderedOpens.bit() == 0 {
             return self.streams_max;
@@ -104,7 +105,7 @@ impl Config {
         self.streams_max.min(self.streams_permitted).min(OPENS_MAX)
     }
 
-    /// What this end says of itself in HELLO or HELLO_ACK.
+    /// Returns this end's limits for HELLO or HELLO_ACK.
     pub(super) const fn limits(&self) -> Limits {
         Limits {
             streams: self.streams_max,

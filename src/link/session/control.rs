@@ -1,4 +1,4 @@
-//! Control frames on their way out: each is written from the state at the moment when it leaves.
+//! Control frames to send: each is written from the current state.
 
 use super::phase::Phase;
 use super::state::Session;
@@ -32,7 +32,7 @@ impl Session {
         None
     }
 
-    /// Writes what is true now about `key`. Answers false if there is nothing to say any more.
+    /// Writes the control frame for `key`. Returns false if it is of no use any more.
     pub(super) fn write_control(&mut self, key: Key, out: &mut Outbox) -> bool {
         let frame = match key.stream_bit() {
             Some((id, _)) => self.stream_control(key, id),

@@ -1,29 +1,28 @@
-//! Control frames that wait to be sent: what they are about, never what they say.
+//! The queue of control frames, as keys without content.
 //!
-//! A control frame is written from the state at the moment when it leaves. So a frame that is lost with its lane is
-//! simply queued again, and says what is true by then; since every control frame is idempotent, saying it twice is
-//! harmless.
+//! A control frame is written from the current state when it is sent. If its lane dies, its key is queued again, and
+//! the new frame has the content of that time. Every control frame is idempotent, so repetition is harmless.
 
 use crate::link::wire::content::Key;
 use std::collections::VecDeque;
 
-/// Streams of which may wait to be said that they are not here.
+/// Maximum number of queued answers about unknown streams.
 const UNKNOWN_STREAMS_MAX: usize = 64;
 
-/// The queue, first come first served. Each key is there at most once, and finding that out must not take a walk
-/// through the queue, in which every stream may have an entry: a stream has a bit for each kind of frame about it, and
-/// so has the queue for what there is one of. The rest is few, and is looked up among its like.
+/// The queue, first in, first out. Each key is queued at most once. To find that out without a search, a stream has one
+/// bit for each kind of frame about it, and the queue has one for each key that is unique in a session. Other keys are
+/// few and are searched in a list.
 #[derive(Debug, Default)]
 pub(in crate::link) struct Control {
     queue: VecDeque<Key>,
-    /// One bit for each key of which there is one in a session.
+    /// One bit for each queued key that is unique in a session.
     single: u8,
-    /// The keys that have no bit, neither here nor at a stream.
+    /// The queued keys without a bit.
     others: Vec<Key>,
 }
 
 impl Control {
-    /// Adds a key. `bits` are those of the stream that it is about.
+    /// Adds a key. `bits` are those of its stream.
     pub(in crate::link) fn push_stream(&mut self, key: Key, bits: &mut u8) {
         let Some((_, bit)) = key.stream_bit() else { return };
         if *bits & bit == 0 {
@@ -32,7 +31,7 @@ impl Control {
         }
     }
 
-    /// Adds a key that is about no stream.
+    /// Adds a key that concerns no stream.
     pub(in crate::link) fn push(&mut self, key: Key) {
         debug_assert!(key.stream_bit().is_none());
         match key.single_bit() {
@@ -43,13 +42,14 @@ impl Control {
         self.queue.push_back(key);
     }
 
-    /// Whether there are enough answers of this kind already. What is dropped is asked for again, if it matters.
+    /// Returns true if enough answers about unknown streams are queued. The peer's next frame asks for a dropped one
+    /// again.
     fn is_at_limit(&self, key: Key) -> bool {
         let absent = |key: &Key| matches!(key, Key::UnknownStream(_));
         absent(&key) && self.others.iter().filter(|key| absent(key)).count() >= UNKNOWN_STREAMS_MAX
     }
 
-    /// Takes the first. The bit of the stream that it is about is the caller's to clear.
+    /// Removes the first key. The caller clears the bit of its stream.
     pub(in crate::link) fn pop(&mut self) -> Option<Key> {
         let key = self.queue.pop_front()?;
         if let Some(bit) = key.single_bit() {
@@ -79,7 +79,7 @@ mod tests {
     use crate::link::wire::ids::StreamId;
 
     #[test]
-    fn every_key_is_queued_once_and_again_after_it_has_left() {
+    fn a_key_is_queued_once_and_again_after_it_was_sent() {
         let mut control = Control::default();
         let keys = [Key::SessionCredit, Key::Listen(1), Key::Listen(2), Key::Close, Key::UnknownStream(StreamId(2))];
         for _ in 0..3 {
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_about_streams_that_are_not_here_are_few() {
+    fn queued_answers_about_unknown_streams_are_limited() {
         let mut control = Control::default();
         (0..1000).for_each(|n| control.push(Key::UnknownStream(StreamId(n))));
         assert_eq!(control.iter().count(), UNKNOWN_STREAMS_MAX);

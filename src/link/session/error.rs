@@ -1,39 +1,40 @@
-//! Why a command of the application is refused, and how a peer breaks the protocol.
+//! The errors of commands, and the violations of the protocol by the peer.
 
 use crate::link::stream::recv::Breach;
 use crate::link::wire::header::FrameError;
 
-/// Why a command was not done.
+/// The reason why a command was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refused {
-    /// The session is over, or is being closed, or one end wants no new streams.
+    /// The session is over or being closed, or one end accepts no new streams.
     Closed,
-    /// The peer has not said yet what it takes: no subflow has been up.
+    /// The peer's limits are unknown, because no subflow has been up.
     NotYet,
-    /// The limit of streams, of listeners, or of what waits is reached.
+    /// The limit of streams, listeners or queued messages is reached.
     Limit,
-    /// The peer has yet to acknowledge the streams that were opened before: [`Event::Openable`] says when to try again.
+    /// The peer has not acknowledged enough of the earlier OPENs: [`Event::Openable`](super::event::Event::Openable)
+    /// tells when to try again.
     NotNow,
-    /// There is no such stream or listener, or not any more, or this side of it is over.
+    /// The stream or listener does not exist, or this direction of the stream is over.
     Gone,
     /// An argument is too long.
     TooLong,
-    /// The ids of this session are used up; a new session has new ones.
+    /// The ids of this session are exhausted. A new session has new ones.
     Exhausted,
 }
 
-/// How the peer broke the protocol. [`Violation::Frame`] concerns the subflow that it came on, the others the session.
+/// A violation of the protocol. [`Violation::Frame`] ends the subflow that it came on, the others end the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Violation {
-    /// Bytes that are no frame.
+    /// Bytes that are not a valid frame.
     Frame(FrameError),
-    /// More than it was allowed to send: bytes, streams, listeners or gaps.
+    /// More bytes, streams, listeners or gaps than were allowed.
     Limit,
-    /// A stream that cannot be, or a stream's end that moved.
+    /// An impossible stream id, or a change of a stream's final size.
     Stream,
-    /// An acknowledgement of what was never sent.
+    /// An acknowledgement of bytes that were never sent.
     Ack,
 }
 

@@ -1,4 +1,4 @@
-//! What a session tells the application, and what it counts.
+//! The events of a session for the application, and its statistics.
 
 use bytes::Bytes;
 
@@ -6,63 +6,63 @@ use crate::link::wire::code::Code;
 use crate::link::wire::ids::{StreamId, SubflowId};
 use crate::link::wire::open::{Bound, Open};
 
-/// Something that the application has to know. Events come in the order in which things happened.
+/// An event for the application. Events are returned in the order in which they happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The peer opened a stream; it waits for `accept` or `refuse`.
+    /// The peer opened a stream, which waits for `accept` or `refuse`.
     Opened {
         /// The stream.
         id: StreamId,
-        /// What it is for.
+        /// The target.
         open: Open,
     },
-    /// The peer's answer to an `open`. After a refusal nothing more is said of the stream.
+    /// The peer's answer to an `open`. After a refusal the stream has no more events.
     OpenResult {
         /// The stream.
         id: StreamId,
         /// The answer.
         result: Bound,
     },
-    /// There are bytes to take. Said once until they are all taken.
+    /// There are bytes to take. Reported once until all are taken.
     Readable(StreamId),
-    /// A write that was cut short can go on.
+    /// A stream whose write was refused or shortened has room again.
     Writable(StreamId),
-    /// Every byte has been taken and there will be no more.
+    /// The stream has ended, and every byte has been taken.
     Fin(StreamId),
-    /// The stream ended before its time: bytes may be missing.
+    /// The peer has reset the stream: bytes may be missing.
     Reset {
         /// The stream.
         id: StreamId,
-        /// Why.
+        /// The reason.
         code: Code,
     },
-    /// The session is over, but not this stream: the rest of what the peer sent has arrived, with its end, and the peer
-    /// has, or by its own word wants no more than, what was sent to it. Nothing more is said of the stream.
+    /// The session is over, but all data of this stream has arrived at both ends, or the peer has closed in order and
+    /// needs no more. The stream has no more events.
     Undelivered {
         /// The stream.
         id: StreamId,
-        /// What has not been taken yet, in order.
+        /// The bytes that were not taken, in order.
         bytes: Vec<Bytes>,
     },
-    /// The peer takes no more bytes of this stream; writing is over.
+    /// The peer takes no more bytes of this stream, so its sending half is over.
     Stopped {
         /// The stream.
         id: StreamId,
-        /// Why.
+        /// The reason.
         code: Code,
     },
-    /// Nothing is left of the stream.
+    /// The stream was removed.
     Gone(StreamId),
-    /// An `open` that was refused for now may be tried again.
+    /// An `open` that was refused with `NotNow` may be tried again.
     Openable,
-    /// There are datagrams to take. Said once until they are all taken.
+    /// There are datagrams to take. Reported once until all are taken.
     Datagram(StreamId),
-    /// The peer asks this end to listen; it waits for `listen_result`.
+    /// The peer asks this end to listen and waits for `listen_result`.
     Listen {
-        /// What the peer calls the listener: it goes into the `listener` of the streams that come from it.
+        /// The peer's number of the listener, for `listener` in the streams that it accepts.
         id: u32,
-        /// Where to listen.
+        /// The address to listen on.
         open: Open,
     },
     /// The peer's answer to a `listen`.
@@ -72,82 +72,81 @@ pub enum Event {
         /// The answer.
         result: Bound,
     },
-    /// The peer's listener is to go.
+    /// The peer ends its listener.
     Unlisten(u32),
-    /// Words from the peer.
+    /// A message for the user from the peer.
     Message(String),
-    /// A subflow carries frames.
+    /// A subflow is live.
     SubflowUp(SubflowId),
-    /// A subflow is no longer part of the session, and its carrier should be closed.
+    /// A subflow has left the session, and its carrier is to be closed.
     SubflowDown {
         /// The subflow.
         id: SubflowId,
-        /// Why. [`Code::Other`]: the node that answered does not know the session, and another subflow is there.
+        /// The reason. [`Code::Other`]: the node that answered does not know the session, and another subflow is live.
         code: Code,
     },
     /// A closing subflow has nothing in flight any more.
     SubflowDrained(SubflowId),
     /// The last subflow is gone. The session waits for another.
     Suspended,
-    /// There is a subflow again, and nothing was lost.
+    /// A suspended session has a subflow again, and nothing was lost.
     Resumed,
-    /// The peer takes no new streams.
+    /// The peer accepts no new streams.
     GoAway {
-        /// Why.
+        /// The reason.
         code: Code,
-        /// Words of the peer's.
+        /// The peer's message.
         text: String,
     },
-    /// The session is over. Streams that were not, have been told so before.
+    /// The session is over. The events of its remaining streams precede this one.
     Ended {
-        /// Why.
+        /// The reason.
         code: Code,
-        /// Words of the peer's, if it was the peer.
+        /// The message of the end that closed the session.
         text: String,
     },
 }
 
-/// How far a stream is at one end, in offsets.
+/// The progress of a stream at one end, in offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Every byte sent below is known to be at the peer. Nothing, if sending was given up.
+    /// The peer has acknowledged every byte below. `None` after a reset.
     pub acked: Option<u64>,
-    /// The first byte that has never been sent.
+    /// The first byte that was never sent.
     pub sent: u64,
-    /// Every byte below has been received. Nothing, if bytes are not wanted any more, or there will be none.
+    /// Every byte below has been received. `None` if the receiving half is over or was stopped.
     pub received: Option<u64>,
-    /// The highest offset that has been seen of the peer.
+    /// The highest received offset.
     pub highest: u64,
 }
 
-/// Counts of a session, since its start.
+/// Statistics of a session since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Frames sent and received.
     pub frames: [u64; 2],
-    /// Payload bytes of DATA frames sent and received, each time that they were.
+    /// Payload bytes of DATA frames sent and received, including repetitions.
     pub data_bytes: [u64; 2],
     /// Payload bytes that were sent again.
     pub resent_bytes: u64,
-    /// Of those, what was sent twice without a loss, to fill a gap sooner.
+    /// Payload bytes that were sent on a second subflow without a loss.
     pub reinjected_bytes: u64,
-    /// Payload bytes that had arrived before.
+    /// Received payload bytes that had arrived before.
     pub repeated_bytes: u64,
-    /// Times that the session had no subflow, and had one again.
+    /// Number of times that the session was suspended and resumed.
     pub resumes: u64,
-    /// Subflows that stopped acknowledging for longer than was expected.
+    /// Number of times that a subflow became suspect.
     pub suspicions: u64,
-    /// Times that frames were late on a subflow, and went over another too.
+    /// Number of times that late frames of a subflow were reinjected.
     pub late_reinjections: u64,
-    /// Times that a stream with credit waited, because its reader stood still and had its share of the session's
-    /// memory.
+    /// Number of times that a stream with credit waited for its quota, because its reader stood still.
     pub quota_waits: u64,
     /// Frames for streams that are over.
     pub late_frames: u64,
-    /// Frames for streams that never were.
+    /// Frames for streams that never existed.
     pub stray_frames: u64,
-    /// Streams that were given up because their OPEN did not come in time.
+    /// Streams that were aborted because their OPEN did not arrive in time.
     pub unopened_given_up: u64,
-    /// Times that bytes were no frame; each ended the subflow that brought them.
+    /// Number of times that received bytes were not a valid frame; each ended a subflow.
     pub framing_errors: u64,
 }

@@ -1,8 +1,8 @@
-//! Subflows coming and going: the handshake of each, and what becomes of what was in flight on one that dies.
+//! Subflows that come and go: their handshake, and the frames in flight on one that dies.
 //!
-//! The client says HELLO, the server answers HELLO_ACK, and until the client has that answer it sends nothing else: so
-//! a HELLO that is refused has cost nothing, and can be said again on another connection. The server's first frames may
-//! follow its HELLO_ACK at once. Lanes count their bytes from after these two frames.
+//! The client sends HELLO, the server answers with HELLO_ACK. Until then the client sends nothing else, so a refused
+//! HELLO has no effect and can be repeated on another connection. The server may send frames right behind its
+//! HELLO_ACK. Lanes count their bytes from the end of these two frames.
 
 use super::event::Event;
 use super::phase::{Cause, Phase};
@@ -18,18 +18,17 @@ use crate::link::wire::ids::{Role, SubflowId, Time};
 /// The two proofs of a subflow: see [`proof_text`](crate::link::wire::hello::proof_text).
 #[derive(Clone, Copy, Debug)]
 pub struct Proofs {
-    /// What this end sends.
+    /// The proof that this end sends.
     pub ours: [u8; PROOF_BYTES],
-    /// What the peer must send.
+    /// The proof that the peer must send.
     pub theirs: [u8; PROOF_BYTES],
 }
 
-/// Lanes that a subflow may have.
+/// Maximum number of lanes of a subflow.
 pub const LANES_MAX: u16 = 17;
 
 impl Session {
-    /// The number for the next subflow that a client dials: it goes into the proofs, and then into
-    /// [`Session::connect`].
+    /// Returns the number of the next subflow that a client dials, for the proofs and for [`Session::connect`].
     pub fn next_subflow(&mut self) -> SubflowId {
         loop {
             let id = SubflowId(self.next_subflow);
@@ -40,10 +39,10 @@ impl Session {
         }
     }
 
-    /// A client's carrier is connected and secured: says HELLO on it. Answers false if the session wants no subflow
-    /// now.
+    /// Sends HELLO on a client's new carrier, which is connected and secured. Returns false if the session takes no
+    /// subflow now.
     ///
-    /// A session takes its second subflow only once the first is up.
+    /// A session takes a second subflow only once the first is up.
     pub fn connect(&mut self, now: Time, id: SubflowId, lanes: u16, proofs: Proofs) -> bool {
         let in_handshake = self.phase == Phase::Handshake;
         let unwanted = matches!(self.phase, Phase::Ended { .. } | Phase::Closing { .. })
@@ -77,7 +76,8 @@ impl Session {
         true
     }
 
-    /// What a HELLO says now. Only the first of several dials after a total loss resumes; the others join.
+    /// Returns the intent of a HELLO that is sent now. Of several dials after the loss of all subflows only the first
+    /// resumes; the others join.
     fn intent(&self) -> Intent {
         match self.phase {
             Phase::Handshake => Intent::New,
@@ -86,10 +86,9 @@ impl Session {
         }
     }
 
-    /// A server has read a HELLO for this session: checks it, answers it, and takes the subflow if it is good.
+    /// Checks a HELLO that a server has read for this session, and adds the subflow if it is valid.
     ///
-    /// Sends the refusal itself where there is one: the caller closes the carrier when that has left, or at
-    /// [`Event::SubflowDown`] at the latest.
+    /// A refusal is not queued here: the caller sends [`HelloAck::refusal`] and closes the carrier.
     pub fn accept_subflow(&mut self, now: Time, hello: &Hello, proofs: Proofs) -> Status {
         let status = self.check_hello(hello, &proofs);
         if status == Status::Ok {
@@ -99,9 +98,9 @@ impl Session {
         status
     }
 
-    /// Whether a HELLO that starts a session of this name is a later try than the one that started this session, so
-    /// that its client has never heard of this one. A server replaces the session then; else the HELLO is an old one
-    /// that was underway for long, on a connection that its client has given up.
+    /// Returns true if a HELLO for a new session with this id is later than the one that started this session. Its
+    /// client has then never heard of this session, and the server replaces it. Otherwise the HELLO is an old one that
+    /// was in flight for long, on a connection that its client has given up.
     pub fn is_superseded_by(&self, hello: &Hello) -> bool {
         let started = self.started_on.map_or(0, |id| id.0);
         let later = hello.subflow.0.wrapping_sub(started);
@@ -136,7 +135,7 @@ impl Session {
 
     fn add_subflow(&mut self, now: Time, hello: &Hello, proofs: Proofs) {
         let resumes = hello.intent == Intent::Resume;
-        // Those that were dialled later than the one that resumes are as alive as it is.
+        // Subflows that were dialed later than the resuming one are as alive as it is.
         let is_dead = |id: SubflowId| hello.subflow.0.wrapping_sub(id.0) < u16::MAX / 2;
         let dead: Vec<SubflowId> =
             self.subflows.iter().map(|s| s.id).filter(|id| *id == hello.subflow || resumes && is_dead(*id)).collect();
@@ -162,9 +161,9 @@ impl Session {
         self.on_subflow_up(now, hello.subflow, resumes);
     }
 
-    /// Learns, once, who the peer is, what it takes and which optional features both ends have.
+    /// Stores the peer's boot id, its limits and the common optional features, at the first handshake only.
     ///
-    /// The features stay those of the first handshake: streams already follow their rules when another subflow joins.
+    /// The features do not change with later handshakes, because streams already follow their rules.
     fn learn_peer(
         &mut self,
         boot: crate::link::wire::ids::BootId,
@@ -181,7 +180,7 @@ impl Session {
         }
     }
 
-    /// A client has the first frame of the server on a subflow.
+    /// Handles the first frame of the server on a subflow.
     pub(super) fn on_hello_ack(&mut self, now: Time, index: usize, frame: &Frame<'_>) -> Result<(), FrameError> {
         let Frame::HelloAck(ack) = frame else { return Err(FrameError::UnknownKind(frame.kind())) };
         let Some(subflow) = self.subflows.get(index) else { return Ok(()) };
@@ -222,11 +221,12 @@ impl Session {
         Ok(())
     }
 
-    /// Returns whether a subflow that reached a node that does not know the session is to be refused alone.
+    /// Returns true if a subflow is to be refused without ending the session, although its node does not know the
+    /// session.
     ///
-    /// Behind a TCP balancer another node with the same key may have answered, and a session that has a live subflow goes
-    /// on. One that has none waits for the answers that were on their way at the first refusal; subflows that are dialled
-    /// later do not count, or a peer that was restarted would never be noticed.
+    /// Behind a TCP load balancer another node with the same key may have answered. So a session with a live subflow
+    /// continues. A session without one waits for the answers that were in flight at the first refusal; later dials do
+    /// not count, because otherwise a restart of the peer would never be noticed.
     fn is_refused_alone(&mut self, id: SubflowId) -> bool {
         if self.subflows.iter().any(Subflow::is_live) {
             return true;
@@ -241,7 +241,7 @@ impl Session {
         Ok(())
     }
 
-    /// A subflow is live.
+    /// Notes that a subflow is live.
     fn on_subflow_up(&mut self, now: Time, id: SubflowId, resumes: bool) {
         self.unknown_session_mark = None;
         self.rx.unopened.clock.start(now);
@@ -256,7 +256,7 @@ impl Session {
         self.reinject_from_suspects();
     }
 
-    /// The carrier of a subflow is gone. What was in flight on it goes elsewhere.
+    /// Removes a subflow whose carrier is gone. Its frames in flight are sent elsewhere.
     pub fn subflow_down(&mut self, now: Time, id: SubflowId) {
         self.remove_subflow(now, id, Code::LinkLost);
         self.finish_call();
@@ -291,7 +291,7 @@ impl Session {
         }
     }
 
-    /// What the carrier measures of a subflow.
+    /// Stores the carrier's measurements of a subflow.
     pub fn path_stats(&mut self, now: Time, id: SubflowId, stats: PathStats) {
         let Some(index) = self.subflows.iter().position(|subflow| subflow.id == id) else { return };
         if let Some(subflow) = self.subflows.get_mut(index) {
@@ -303,9 +303,9 @@ impl Session {
         self.finish_call();
     }
 
-    /// How many bytes the carrier of a subflow takes now. Each frame that leaves lowers it.
+    /// Sets the number of bytes that the carrier of a subflow takes now. Each sent frame reduces it.
     ///
-    /// A frame leaves as long as this is not zero, so a carrier that is told to keep 16 KiB holds at most that and one
+    /// A frame is sent while the number is not zero, so a carrier with room for 16 KiB holds at most that and one
     /// frame.
     pub fn set_room(&mut self, id: SubflowId, bytes: usize) {
         if let Some(subflow) = self.subflows.iter_mut().find(|subflow| subflow.id == id) {
@@ -313,8 +313,8 @@ impl Session {
         }
     }
 
-    /// How many unacknowledged bytes there may be on a subflow before it takes nothing but what is urgent; without a bound
-    /// until this is said.
+    /// Sets the number of unacknowledged bytes of a subflow from which on only urgent frames are sent. There is no
+    /// limit at first.
     pub fn set_window(&mut self, id: SubflowId, bytes: u64) {
         if let Some(subflow) = self.subflows.iter_mut().find(|subflow| subflow.id == id) {
             subflow.window = bytes;
@@ -325,22 +325,22 @@ impl Session {
         self.subflows.iter().find(|subflow| subflow.id == id)
     }
 
-    /// The subflows that are part of the session, live or about to be.
+    /// Returns the subflows of the session, live or in their handshake.
     pub fn subflow_ids(&self) -> impl Iterator<Item = SubflowId> {
         self.subflows.iter().map(|subflow| subflow.id)
     }
 
-    /// What the session reckons of a subflow: round trip in microseconds, bytes per second, bytes in flight, suspect.
+    /// Returns the estimate of a subflow: round trip in microseconds, bytes per second, bytes in flight, suspect.
     pub fn path(&self, id: SubflowId) -> Option<(u64, u64, u64, bool)> {
         self.subflow(id).map(|s| (s.path.rtt_us(), s.path.rate(), s.in_flight(), s.suspect))
     }
 
-    /// Returns the rate of a subflow in bytes per second, once something has filled it and shown that.
+    /// Returns the rate of a subflow in bytes per second, if it was measured end to end.
     pub fn measured_rate(&self, id: SubflowId) -> Option<u64> {
         self.subflow(id).and_then(|subflow| subflow.path.measured_rate())
     }
 
-    /// Whether a frame type is one that starts a subflow.
+    /// Returns true if a frame of this type belongs to the handshake of a subflow.
     pub(super) const fn is_handshake_frame(frame_kind: u8) -> bool {
         matches!(frame_kind, kind::HELLO | kind::HELLO_ACK)
     }

@@ -1,17 +1,17 @@
-//! Ranges of stream ids that the peer has passed over: it has named a later one, and these have no record yet.
+//! Ranges of stream ids that the peer has skipped: it has used a later one, and these have no record yet.
 //!
-//! A range costs one entry of a map, whatever its length, so that no frame of a few bytes makes many records. The
-//! number of ids is bounded by [`OPENS_MAX`](super::opening::OPENS_MAX) for a peer with the capability of that name, and
-//! by the streams that it was allowed for any other.
+//! A range of any length costs one entry of a map, so a short frame cannot create many records. The number of ids is at
+//! most [`OPENS_MAX`](super::config::OPENS_MAX) for a peer with ordered opens, and the limit of streams for any other.
 
 use std::collections::BTreeMap;
 
-/// Half-open ranges of indexes (see [`StreamId::index`](crate::link::wire::ids::StreamId::index)) that neither touch nor overlap.
+/// Half-open ranges of indexes (see [`StreamId::index`](crate::link::wire::ids::StreamId::index)) that neither touch
+/// nor overlap.
 #[derive(Debug, Default)]
 pub(super) struct Gaps {
-    /// The end of each range, by its start.
+    /// The end of each range by its start.
     ranges: BTreeMap<u32, u32>,
-    /// Σ of the ranges' lengths.
+    /// Σ of the lengths of the ranges.
     ids: u32,
 }
 
@@ -25,7 +25,7 @@ impl Gaps {
         }
     }
 
-    /// Takes one index out. Returns whether it was there.
+    /// Removes one index. Returns true if it was in a range.
     pub(super) fn remove(&mut self, index: u32) -> bool {
         let Some((start, end)) = self.around(index) else { return false };
         self.ranges.remove(&start);
@@ -43,12 +43,12 @@ impl Gaps {
         self.around(index).is_some()
     }
 
-    /// Returns how many ids there are in all ranges.
+    /// Returns the number of ids in all ranges.
     pub(super) const fn ids(&self) -> u32 {
         self.ids
     }
 
-    /// Returns the range that an index is in.
+    /// Returns the range that contains an index.
     fn around(&self, index: u32) -> Option<(u32, u32)> {
         let (start, end) = self.ranges.range(..=index).next_back()?;
         (index < *end).then_some((*start, *end))
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// The model: one flag for each index.
+        /// The model is one flag for each index.
         #[test]
         fn agrees_with_a_naive_model(steps in proptest::collection::vec((0u32..30, any::<bool>()), 1..80)) {
             let (mut gaps, mut model, mut next) = (Gaps::default(), std::collections::BTreeSet::new(), 0u32);

@@ -1,9 +1,8 @@
-//! What must hold after every call. In debug builds it is checked then; in release builds it is not there.
+//! The invariants of a session. Debug builds check them after every call, release builds do not contain the calls.
 //!
-//! The bound on memory is asserted here: payload held for the peer is at most S and the last chunk's overhead, payload
-//! held for the application at most what the session window has announced beyond what was consumed, which is at most R;
-//! frames in flight at most the limit for each lane, ranges and gaps at most [`RANGES_MAX`] and the frames that became
-//! ranges when a lane died.
+//! They include the limits on memory: unacknowledged payload is at most S and the overhead of the last chunk; payload
+//! for the application at most the announced bytes that were not consumed, which is at most R; frames in flight at most
+//! the limit of each lane; ranges and gaps at most [`RANGES_MAX`] and the frames that became ranges when a lane died.
 
 use super::config::FRAMES_SLACK;
 use std::collections::BTreeMap;
@@ -17,13 +16,13 @@ use crate::link::stream::ranges::RangeSet;
 use crate::link::wire::content::FrameContent;
 use crate::link::wire::ids::StreamId;
 
-/// With more streams and frames alive than this, the whole is checked once in as many calls as there are times more: so
-/// a check costs the same for each call however much is alive.
+/// Number of streams and frames above which the complete check runs only once in several calls, so that its cost per
+/// call does not grow.
 #[cfg(debug_assertions)]
 const ALL_MAX: usize = 64;
 
 impl Session {
-    /// The end of every public call that changes the session.
+    /// Ends every public call that changes the session.
     pub(super) fn finish_call(&mut self) {
         self.check_resumed();
         #[cfg(debug_assertions)]
@@ -38,13 +37,14 @@ impl Session {
         }
     }
 
-    /// Leaves the checks to whoever calls [`Session::check_invariants`]: for tests that count what a call costs.
+    /// Turns the checks after each call off, for tests that measure the cost of a call. [`Session::check_invariants`]
+    /// still checks.
     pub fn check_only_when_asked(&mut self) {
         self.unchecked = true;
     }
 
-    /// Panics unless everything that must hold does. Takes time in proportion to what is alive; called by itself in
-    /// debug builds.
+    /// Panics if an invariant is violated. Its cost is in proportion to the live streams and frames. Debug builds call
+    /// it by themselves.
     pub fn check_invariants(&self) {
         self.check_streams();
         self.check_sums();
@@ -57,14 +57,14 @@ impl Session {
             stream.send.check();
             stream.recv.check();
             assert!(stream.send.reset_frame().is_none() || stream.send.held() == 0, "a reset stream holds bytes");
-            assert!(!stream.is_gone(), "{:?} is gone and still there", stream.id);
+            assert!(!stream.is_gone(), "{:?} is over and was not removed", stream.id);
         }
         assert!(self.streams.opened(false) <= self.rx.streams_announced, "more streams than were allowed");
         self.check_openings();
         assert!(self.streams.opened(true) <= self.tx.streams || self.is_ended(), "more streams than the peer allows");
     }
 
-    /// The sums that the session keeps are those of its parts, and are within their bounds.
+    /// The session's sums match its parts and are within their limits.
     fn check_sums(&self) {
         let sum = |of: &dyn Fn(&crate::link::stream::state::Stream) -> u64| {
             self.streams.iter().map(|(_, s)| of(s)).sum::<u64>()
@@ -89,15 +89,15 @@ impl Session {
         assert_eq!(sum(&|s| s.recv.gaps() as u64), self.rx.gaps as u64, "gaps");
         self.pools.pins.check();
         let shared: u64 = self.streams.iter().map(|(_, stream)| stream.recv.shared()).sum();
-        assert_eq!(shared, self.pools.pins.payload(), "payload that is kept in its buffers");
+        assert_eq!(shared, self.pools.pins.payload(), "payload that references its buffer");
         assert!(self.rx.gaps <= RANGES_MAX);
     }
 
-    /// Each byte that was sent and is not acknowledged is in the list of some lane, or waits to be sent again.
+    /// Each sent and unacknowledged byte is in the list of a lane, or is to be retransmitted.
     fn check_lanes(&self) {
         let mut flying: BTreeMap<StreamId, RangeSet> = BTreeMap::new();
         for subflow in &self.subflows {
-            // A lane that has nothing in flight takes a first frame whatever the others have.
+            // A lane with nothing in flight takes a first frame regardless of the others.
             let most = self.config.lane_frames_max + FRAMES_SLACK + subflow.lanes.len();
             assert!(subflow.frames() <= most, "{} frames in flight", subflow.frames());
             for lane in &subflow.lanes {
@@ -115,16 +115,16 @@ impl Session {
             let found = flying.get(&stream.id);
             for (start, end) in wanted.iter() {
                 let covered = found.is_some_and(|set| set.contains(start, end));
-                assert!(covered, "{:?}: {start}..{end} is in nobody's hands", stream.id);
+                assert!(covered, "{:?}: {start}..{end} is in no lane", stream.id);
             }
         }
     }
 
-    /// What has to be told or sent again is in its queue.
+    /// Everything to be reported or sent again is in its queue.
     fn check_queues(&self) {
         for (slot, stream) in self.streams.iter() {
             if stream.send.has_lost() {
-                assert!(stream.in_retransmit, "{:?} has lost pieces that nobody sends again", stream.id);
+                assert!(stream.in_retransmit, "{:?} has lost pieces and is in no list", stream.id);
             }
             let session_room = self.tx.credit > self.tx.sent;
             if stream.send.has_new()
@@ -134,7 +134,7 @@ impl Session {
                 && matches!(self.phase, Phase::Open)
                 && self.tx.ranges < RANGES_MAX / 2
             {
-                assert!(self.drr.contains(slot), "{:?} has something to send and no turn", stream.id);
+                assert!(self.drr.contains(slot), "{:?} has something to send and is in no list", stream.id);
             }
         }
         for key in self.control.iter() {

@@ -1,11 +1,11 @@
-//! Listeners: this end asks the peer to listen, or the peer asks this end.
+//! The operations on listeners, in both directions.
 //!
-//! LISTEN, its result and UNLISTEN may each arrive twice, and on different subflows in any order. The asking end sends
-//! UNLISTEN only when the peer is known to have the LISTEN; the asked end remembers which numbers it has ever seen, as
-//! ranges, of which there is one as long as nothing is missing in between.
+//! LISTEN, LISTEN_RESULT and UNLISTEN may arrive twice, and in any order over different subflows. The requesting end
+//! sends UNLISTEN only when the peer is known to have the LISTEN. The serving end remembers all numbers that it has
+//! seen as ranges; while none is missing in between, there is only one range.
 //!
-//! A listener may be lost after it was there: the asked end answers once more, with a failure, and the asking end then
-//! sends UNLISTEN. Both know that only where the peer has [`Capability::ListenerLost`].
+//! A listener may be lost later. The serving end then sends a second LISTEN_RESULT, with a failure, and the requesting
+//! end sends UNLISTEN. This requires [`Capability::ListenerLost`].
 
 use super::listeners::RequestedListener;
 use super::listeners::ServedListener;
@@ -21,8 +21,8 @@ use crate::link::wire::hello::Capability;
 use crate::link::wire::open::{Bound, Open};
 
 impl Session {
-    /// Asks the peer to listen. The answer comes as [`Event::ListenResult`] with the number that this returns; the
-    /// streams that come from the listener bear it.
+    /// Asks the peer to listen. Returns the number of the listener, which [`Event::ListenResult`] and the streams of
+    /// the listener carry.
     pub fn listen(&mut self, open: Open) -> Result<u32, Refused> {
         if !open.is_valid() {
             return Err(Refused::TooLong);
@@ -65,8 +65,8 @@ impl Session {
         Ok(())
     }
 
-    /// Withdraws a listener that the peer was told it has: it is gone, for the reason that `result` names. The peer may ask
-    /// for it anew, under another number.
+    /// Withdraws a listener that the peer was told it has, for the reason in `result`. The peer may request it again
+    /// under another number.
     ///
     /// # Errors
     /// There is no such listener, or the peer does not have [`Capability::ListenerLost`].
@@ -83,8 +83,7 @@ impl Session {
         Ok(())
     }
 
-    /// Returns whether the peer may still have a listener of this number: it was asked for, and an UNLISTEN has not been
-    /// acknowledged.
+    /// Returns true if the peer may still have this listener: it was requested, and no UNLISTEN was acknowledged.
     pub fn has_listener(&self, id: u32) -> bool {
         self.requested_listeners.contains_key(&id)
     }
@@ -107,7 +106,7 @@ impl Session {
         if id >= self.next_listener {
             return Err(Violation::Stream);
         }
-        // A second answer tells of a listener that is lost; any other is a duplicate.
+        // A second answer reports a lost listener; any other is a duplicate.
         let lost = result.failure.is_some() && self.has_capability(Capability::ListenerLost);
         let Some(listener) = self.requested_listeners.get_mut(&id).filter(|l| !l.answered || lost && !l.removed) else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The listeners that this end asked the peer for, and those that the peer asked for.
+//! Listeners: those that this end requested, which run at the peer, and those that it serves for the peer.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use crate::link::wire::open::{Bound, Open};
 #[derive(Debug)]
 pub(super) struct RequestedListener {
     pub(super) open: Open,
-    /// Whether the peer has the LISTEN.
+    /// True if the peer has the LISTEN.
     pub(super) acked: bool,
     pub(super) answered: bool,
-    /// Whether it is to go.
+    /// True if the listener is to be ended.
     pub(super) removed: bool,
 }
 
-/// A listener that the peer asked for.
+/// A listener that this end serves for the peer.
 #[derive(Debug, Default)]
 pub(super) struct ServedListener {
     pub(super) result: Option<Bound>,
@@ -24,24 +24,25 @@ pub(super) struct ServedListener {
 }
 
 impl ServedListener {
-    /// Returns whether the answer is a failure.
+    /// Returns true if the answer is a failure.
     pub(super) fn is_lost(&self) -> bool {
         self.result.as_ref().is_some_and(|result| result.failure.is_some())
     }
 }
 
-/// All that the peer asked for.
+/// All listeners that this end serves for the peer.
 #[derive(Debug, Default)]
 pub(super) struct ServedListeners {
     pub(super) live: BTreeMap<u32, ServedListener>,
     seen: RangeSet,
 }
 
-/// Ranges of numbers that a peer may leave between those that have been seen.
+/// Maximum number of ranges of listener numbers that were seen.
 const GAPS_MAX: usize = 1024;
 
 impl ServedListeners {
-    /// Takes note of a LISTEN. Answers whether it is new, or nothing if the peer has gone too far.
+    /// Notes a LISTEN. Returns true if it is new, false if it is a duplicate, and `None` if there are too many gaps
+    /// between the numbers.
     pub(super) fn admit(&mut self, id: u32) -> Option<bool> {
         let id = u64::from(id);
         if self.seen.contains(id, id + 1) {
@@ -51,7 +52,7 @@ impl ServedListeners {
         (self.seen.count() <= GAPS_MAX).then_some(true)
     }
 
-    /// Whether this number was ever asked for.
+    /// Returns true if the peer has used this number.
     pub(super) fn has_seen(&self, id: u32) -> bool {
         let id = u64::from(id);
         self.seen.contains(id, id + 1)

@@ -1,4 +1,9 @@
-//! The session: the record of all streams and subflows, and what is done with it.
+//! The session: the record of all streams and subflows, and the operations on it, each an `impl Session` in its own
+//! file.
+//!
+//! This room may import the three others. Within it, the operations import the record in `state`, never one another's
+//! types; what several of them need is in `config`, `error`, `event`, `phase`, `listeners`, `unopened`, `control_queue`
+//! and `table`.
 
 pub(super) mod acks;
 pub(super) mod commands;

@@ -1,19 +1,20 @@
-//! Streams whose OPEN is still on its way: how many there may be, how long they may be, and where their data goes.
+//! Streams whose OPEN is in flight: the limits on their number and time, and the route of their data.
 //!
-//! Frames of a session take different subflows, so a frame about a stream can overtake the OPEN of that stream. With
-//! [`Capability::OrderedOpens`] both ends keep that within bounds:
+//! Frames take different subflows, so a frame of a stream can overtake its OPEN. With [`Capability::OrderedOpens`] both
+//! ends limit that:
 //!
-//! * **The sender** has at most [`OPENS_MAX`] OPENs unacknowledged. A stream's DATA follows its OPEN on the same lane
-//!   until that lane has acknowledged the OPEN; when the OPEN is lost with its lane, it is sent again first. So an
-//!   honest peer sends no data ahead of an OPEN.
-//! * **The receiver** makes a record only for the id that a frame names, and keeps the ids below it as ranges. More
-//!   than [`OPENS_MAX`] ids without an OPEN are a violation. A record without an OPEN is given up after [`OPEN_US`] of
-//!   time during which a subflow was live: the OPEN may wait on a subflow that is dying, or for the session to resume.
-//! * **Both** bound the streams ahead: the receiver allows the peer [`OPENS_MAX`] streams beyond those whose OPEN it has
-//!   processed, and raises that as they come; at most as many at once as [`Config::streams_max`](crate::link::Config) and the
-//!   peer's key permit, none where the key permits none.
+//! - **The sender** has at most [`OPENS_MAX`] unacknowledged OPENs. DATA follows its OPEN on the same lane until the
+//!   lane has acknowledged the OPEN. If the OPEN is lost with its lane, it is sent again first. So an honest peer sends
+//!   no data ahead of an OPEN.
+//! - **The receiver** creates a record only for the id in a frame, and keeps the ids below it as ranges. More than
+//!   [`OPENS_MAX`] ids without an OPEN are a violation. A record without an OPEN is aborted after
+//!   [`OPEN_US`](super::config::OPEN_US) of time with a live subflow, because the OPEN may wait on a dying subflow or
+//!   for the session to resume.
+//! - **Both** limit the streams ahead: the receiver allows [`OPENS_MAX`] streams beyond those whose OPEN it has
+//!   processed, at most as many at once as [`Config::streams_max`](crate::link::Config) and the peer's key permit, and
+//!   none if the key permits none.
 //!
-//! A peer without the capability keeps the old rule: as many as the limit of streams, in any order.
+//! A peer without the capability may open streams up to the limit, in any order.
 
 use super::config::OPEN_US;
 use super::config::OPENS_MAX;
@@ -27,14 +28,14 @@ use crate::link::wire::content::Key;
 use crate::link::wire::hello::{Capability, Limits};
 use crate::link::wire::ids::{STREAMS_EVER, StreamId, SubflowId, Time};
 
-/// The application may open again when so few OPENs are unacknowledged.
+/// Number of unacknowledged OPENs below which the application may open again.
 const OPENS_FEW: u32 = OPENS_MAX / 4 * 3;
-/// Streams that are given up in one call.
+/// Maximum number of streams aborted in one call.
 const GIVEN_UP_MAX: usize = 256;
 
-/// State of the sender of OPENs.
+/// The sender of OPENs.
 impl Session {
-    /// Returns where the DATA of a stream may go.
+    /// Returns the subflows that may carry DATA of a stream.
     pub(super) fn route_of(&self, stream: &Stream) -> Route {
         if !stream.is_local || stream.opening_acked || !self.has_capability(Capability::OrderedOpens) {
             return Route::Any;
@@ -42,7 +43,7 @@ impl Session {
         if stream.open_on == [None; 2] { Route::Blocked } else { Route::BehindOpen(stream.open_on) }
     }
 
-    /// The OPEN of a stream has left on a subflow; `again` if it is a copy.
+    /// Notes that the OPEN of a stream was sent on a subflow; `again` is true for a duplicate.
     pub(super) fn on_open_sent(&mut self, id: StreamId, subflow: SubflowId, again: bool) {
         let Some(slot) = self.streams.live_slot(id) else { return };
         if let Some(stream) = self.streams.get_mut(slot) {
@@ -52,14 +53,14 @@ impl Session {
         self.update_stream(slot);
     }
 
-    /// The OPEN of a stream may be lost: nothing of the stream leaves before it is sent again.
+    /// Notes that the OPEN of a stream may be lost. It is sent again before any data.
     pub(super) fn on_open_lost(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.by_id(id) {
             stream.open_on = [None; 2];
         }
     }
 
-    /// The peer has acknowledged this end's frame about the opening of a stream.
+    /// Notes that the peer has acknowledged the OPEN or OPEN_RESULT of a stream.
     pub(super) fn on_opening_acked(&mut self, slot: usize) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         let was_waiting = stream.is_local && !stream.opening_acked;
@@ -70,19 +71,19 @@ impl Session {
         }
     }
 
-    /// Returns whether the peer has never allowed this end a stream: its key may open nothing there.
+    /// Returns true if the peer has never allowed this end a stream, because its key permits none.
     pub fn may_open_nothing(&self) -> bool {
         self.peer_boot.is_some() && self.tx.streams == 0
     }
 
-    /// Returns whether an open that is refused now can be tried again soon: the peer has not answered all OPENs yet.
+    /// Returns true if a refused open can be tried again soon, because OPENs are unacknowledged.
     pub(super) fn waits_for_openings(&self) -> bool {
         self.has_capability(Capability::OrderedOpens)
             && self.tx.opens > 0
             && (self.tx.opens >= OPENS_MAX || self.streams.opened(true) >= self.tx.streams)
     }
 
-    /// Tells the application, if an open was refused for now, that it may try again.
+    /// Tells the application, if an open was refused for now, when it may try again.
     pub(super) fn wake_openers(&mut self) {
         let has_room = self.tx.opens <= OPENS_FEW && self.streams.opened(true) < self.tx.streams;
         if self.tx.open_refused && (has_room || self.tx.opens == 0) {
@@ -92,24 +93,24 @@ impl Session {
     }
 }
 
-/// State of the receiver of OPENs.
+/// The receiver of OPENs.
 impl Session {
-    /// Returns how many ids up to the highest that the peer has named have had no OPEN.
+    /// Returns the number of ids up to the peer's highest that have had no OPEN.
     fn unopened(&self) -> u32 {
         self.rx.unopened.count + self.streams.gaps().ids()
     }
 
-    /// Returns the streams of the peer's that have a record without an OPEN.
+    /// Returns the number of the peer's streams with a record but without an OPEN.
     pub fn streams_unopened(&self) -> usize {
         self.rx.unopened.count as usize
     }
 
-    /// Returns whether the peer has named more streams than it may without their OPENs.
+    /// Returns true if the peer has used more ids than allowed without their OPENs.
     pub(super) fn is_too_far_ahead(&self) -> bool {
         self.has_capability(Capability::OrderedOpens) && self.unopened() > OPENS_MAX
     }
 
-    /// A frame has named a stream of the peer's before its OPEN has come: it has only so long.
+    /// Notes a stream that a frame named before its OPEN has arrived.
     pub(super) fn record_unopened(&mut self, now: Time, id: StreamId) {
         const SLACK: usize = 64;
         let unopened = &mut self.rx.unopened;
@@ -123,7 +124,7 @@ impl Session {
         unopened.queue.push_back((id, read));
     }
 
-    /// A stream has had its OPEN, or will never have one.
+    /// Notes that a stream has had its OPEN, or will never have one.
     pub(super) fn on_opened(&mut self, id: StreamId) {
         let unopened = &mut self.rx.unopened;
         unopened.count -= 1;
@@ -133,13 +134,13 @@ impl Session {
         self.announce_streams();
     }
 
-    /// Returns when the next stream without an OPEN is to be given up.
+    /// Returns the time at which the next stream without an OPEN is aborted.
     pub(super) fn unopened_timeout(&self) -> Option<Time> {
         let (_, since) = self.rx.unopened.queue.front()?;
         self.rx.unopened.clock.time_of(since + OPEN_US)
     }
 
-    /// Gives up the streams whose OPEN has not come in time.
+    /// Aborts the streams whose OPEN has not arrived in time.
     pub(super) fn abort_unopened(&mut self, now: Time) {
         for _ in 0..GIVEN_UP_MAX {
             if self.unopened_timeout().is_none_or(|at| at > now) {
@@ -153,8 +154,9 @@ impl Session {
         }
     }
 
-    /// Sets how many streams the key of the peer permits at once: see
-    /// [`Config::streams_permitted`](crate::link::Config::streams_permitted). Streams that were allowed before stay allowed.
+    /// Sets the number of live streams that the peer's key permits: see
+    /// [`Config::streams_permitted`](crate::link::Config::streams_permitted). Streams that were allowed before stay
+    /// allowed.
     pub fn set_streams_permitted(&mut self, streams: u32) {
         self.config.streams_permitted = streams;
         if self.peer_boot.is_some() {
@@ -163,7 +165,7 @@ impl Session {
         self.finish_call();
     }
 
-    /// Returns the limits of this end for HELLO or HELLO_ACK. This end keeps to them from then on.
+    /// Returns this end's limits for HELLO or HELLO_ACK, and applies them from now on.
     pub(super) fn limits(&mut self) -> Limits {
         if self.peer_boot.is_some() {
             self.rx.streams_announced = self.rx.streams_announced.max(self.streams_allowed());
@@ -171,7 +173,7 @@ impl Session {
         Limits { streams: self.rx.streams_announced, ..self.config.limits() }
     }
 
-    /// Returns how many streams the peer may open in all.
+    /// Returns the number of streams that the peer may open in all.
     pub(super) fn streams_allowed(&self) -> u32 {
         let ever = |at_once: u32| at_once.saturating_add(self.rx.streams_gone).min(STREAMS_EVER);
         if !self.has_capability(Capability::OrderedOpens) {
@@ -181,7 +183,7 @@ impl Session {
         ever(self.config.streams_max.min(self.config.streams_permitted)).min(opened.saturating_add(OPENS_MAX))
     }
 
-    /// Tells the peer that it may open more streams, if it is worth a frame or the peer may soon need it.
+    /// Queues MAX_STREAMS if it allows many more streams, or if the peer may soon need more.
     pub(super) fn announce_streams(&mut self) {
         let gain = self.streams_allowed().saturating_sub(self.rx.streams_announced);
         let at_once = self.config.streams_max.min(self.config.streams_permitted);
@@ -192,7 +194,7 @@ impl Session {
         }
     }
 
-    /// The sums above are those of the streams.
+    /// Panics if the counts of openings do not match the streams.
     pub(super) fn check_openings(&self) {
         if self.is_ended() {
             return;

@@ -1,19 +1,19 @@
-//! How a session stands, and what ends it.
+//! The phase of a session, and the causes of its end.
 //!
 //! ```text
-//! Greeting --first subflow up--> Open <----both RESUME_STATEs done---- Resuming
-//!    |                           | ^ \                                  ^   |
-//!    |          last subflow gone| | a JOIN is taken                    |   |
-//!    |                           v |                                    |   |
-//!    |                          Parted --------RESUME is taken----------+   |
-//!    |                           |  ^-------------subflow gone--------------+
-//!    +--------> Ended <----------+     Open --close--> Closing --acked, or given up--> Ended
+//! Handshake --first subflow up--> Open <----both RESUME_STATEs done---- Resuming
+//!    |                            | ^ \                                  ^   |
+//!    |         last subflow gone  | | JOIN is accepted                   |   |
+//!    |                            v |                                    |   |
+//!    |                       Suspended --------RESUME is accepted--------+   |
+//!    |                            |  ^-------------subflow gone--------------+
+//!    +--------> Ended <-----------+     Open --close--> Closing --acked, or timeout--> Ended
 //! ```
 
 use crate::link::wire::code::Code;
 use crate::link::wire::ids::{SubflowId, Time};
 
-/// How a session stands: see the module's head.
+/// The phase of a session: see the diagram of the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Handshake,
@@ -24,26 +24,26 @@ pub(super) enum Phase {
     Ended { code: Code, sends_close: bool },
 }
 
-/// What brings a session to its end.
+/// The cause of a session's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// This end has closed it, or given it up.
+    /// This end has closed or abandoned it.
     Local,
-    /// The peer has said so.
+    /// The peer has closed it.
     Peer,
-    /// The peer has broken the protocol, and is to be told.
+    /// The peer has violated the protocol and is told so.
     Violation,
 }
 
-/// How far the exchange is.
+/// The progress of the exchange of RESUME_STATE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Resume {
-    /// The subflow on which the states travel.
+    /// The subflow of the exchange.
     pub(super) subflow: SubflowId,
-    /// The slot of the first stream that has not been told of; nothing once the last frame has left.
+    /// The slot of the next stream to send; `None` once the last frame was sent.
     pub(super) next: Option<usize>,
-    /// Whether the peer's last frame has come.
+    /// True if the peer's last frame has arrived.
     pub(super) heard: bool,
-    /// Whether no other subflow has been there since this one was dialled.
+    /// True if no other subflow was up since this one was dialed.
     pub(super) alone: bool,
 }

@@ -1,4 +1,4 @@
-//! The quota of each stream: what it may write and send of what all streams of the session share.
+//! The quotas of streams in a session: how much each may write and send of the memory that all share.
 
 use super::event::Event;
 use super::state::Session;
@@ -9,13 +9,13 @@ use crate::link::stream::state::Stream;
 use crate::link::wire::content::Key;
 
 impl Session {
-    /// Bytes that a stream may send beyond those that its reader has not taken yet.
+    /// Returns the number of bytes that a stream may send beyond those that its reader has not taken.
     pub(super) fn send_quota_left(&self, stream: &Stream) -> u64 {
         let pool = SharedBytes { whole: self.tx.window, free: self.tx.credit.saturating_sub(self.tx.sent) };
         pool.share(stream.send.motion()).saturating_sub(stream.send.not_taken())
     }
 
-    /// A stream may ask for its turn again: its reader has shown life.
+    /// Ends the wait of a stream for its quota, because the peer's reader has taken bytes.
     pub(super) fn clear_quota_wait(&mut self, slot: usize) {
         if let Some(stream) = self.streams.get_mut(slot)
             && std::mem::replace(&mut stream.waits_for_quota, false)
@@ -24,7 +24,7 @@ impl Session {
         }
     }
 
-    /// A stream has its share of the session's credit: waits until its reader takes some, and asks to be told.
+    /// Makes a stream that has used its quota of the session's credit wait, and tells the peer.
     pub(super) fn wait_for_quota(&mut self, slot: usize) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         let backlog = stream.backlog();
@@ -35,8 +35,7 @@ impl Session {
         }
     }
 
-    /// What a stream may write now, and how much it may have waiting in all: its share of what the session may still
-    /// hold.
+    /// Returns the number of bytes that a stream may write now, and the maximum of its unsent bytes.
     pub(super) fn write_room(&self, stream: &Stream) -> (u64, u64) {
         let free = self.send_free().saturating_sub(CHUNK_COST);
         let motion = if stream.cannot_send() { ReaderProgress::default() } else { stream.send.motion() };
@@ -45,8 +44,8 @@ impl Session {
         (cap.saturating_sub(stream.send.unsent()), cap)
     }
 
-    /// A stream has more to write than there is room for. It is told when some of what waits has left; and when others
-    /// have left room, if that is why.
+    /// Notes that a stream has more to write than there is room for. It is told once some of its bytes were sent, or
+    /// once other streams have freed memory if the send limit is the cause.
     pub(super) fn refuse_write(&mut self, slot: usize, cap: u64) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         stream.write_refused = true;
@@ -56,9 +55,9 @@ impl Session {
         }
     }
 
-    /// Tells those whom the session's bound refused a write that they may try again, if they have room now.
+    /// Reports streams whose write the send limit refused and that have room now.
     ///
-    /// A few are asked each time, and all once a good part has become free, or nothing more will.
+    /// A few are checked each time; all are once much memory is free, or if nothing is in flight that could free more.
     pub(super) fn wake_writers(&mut self) {
         const FEW: usize = 8;
         let free = self.send_free();

@@ -1,9 +1,8 @@
-//! Frames coming in: what each of them changes.
+//! Received frames and their effects.
 //!
-//! Bytes come from an authenticated peer, so what makes no sense is a broken peer and not an accident on the way. A lie
-//! about the session's state ends the session: a resumed one would only meet it again. Bytes that are no frame end the
-//! subflow that brought them, and the session only if that happens again and again. What is merely late or repeated
-//! changes nothing.
+//! The peer is authenticated, so an invalid frame is a defect of the peer and no accident of the network. A false
+//! statement about the session's state ends the session, because a resumed session would receive it again. Malformed
+//! bytes end only their subflow, and the session after several times. Late and repeated frames change nothing.
 
 use super::error::Violation;
 use bytes::{Buf, Bytes};
@@ -24,11 +23,11 @@ use crate::link::wire::header::{DATA_HEAD_BYTES, FrameError, HEADER_BYTES, Heade
 use crate::link::wire::ids::{StreamId, SubflowId, Time};
 use crate::link::wire::open::{Bound, Open};
 
-/// Subflows of a session that may end because of bytes that are no frame; with the last of them the session ends too.
-/// What a dead subflow carried is sent again, so a peer that frames wrongly would do so for ever.
+/// Number of times that malformed bytes may end a subflow before they end the session. Frames of a dead subflow are
+/// sent again, so a peer with a framing defect would repeat it for ever.
 const FRAMING_ERRORS_MAX: u64 = 3;
 
-/// Where a frame came in.
+/// The subflow of a received frame, and the time.
 #[derive(Clone, Copy, Debug)]
 struct Origin {
     index: usize,
@@ -36,12 +35,12 @@ struct Origin {
 }
 
 impl Session {
-    /// Bytes have come in on a lane of a subflow. `bytes` is a whole read: payload is kept as a part of it.
+    /// Processes bytes that were received on a lane of a subflow. `bytes` is a whole read: payloads reference it.
     ///
-    /// Fails if the peer broke the protocol. After [`Violation::Frame`] the subflow is not part of the session any
-    /// more, as [`Event::SubflowDown`] says, and what was in flight on it goes elsewhere. After any other violation,
-    /// and after the third of that kind, the session is over, and the peer will be told. Bytes for a subflow that the
-    /// session does not know are dropped.
+    /// # Errors
+    /// The peer has violated the protocol. After [`Violation::Frame`] the subflow has left the session, see
+    /// [`Event::SubflowDown`], and its frames in flight are sent elsewhere. After any other violation, and after the
+    /// third of that kind, the session is over, and the peer will be told. Bytes for an unknown subflow are dropped.
     pub fn receive(&mut self, now: Time, id: SubflowId, lane: u16, bytes: Bytes) -> Result<(), Violation> {
         let result = match self.subflows.iter().position(|subflow| subflow.id == id) {
             Some(index) if !self.is_ended() => self.receive_lane(now, index, usize::from(lane), bytes),
@@ -72,7 +71,7 @@ impl Session {
             subflow.heard = now;
         }
         loop {
-            // A frame may have ended the session, or replaced the subflow.
+            // A frame may have ended the session or replaced the subflow.
             if self.subflows.get(index).map(|subflow| subflow.id) != id {
                 return Ok(());
             }
@@ -101,7 +100,7 @@ impl Session {
         self.subflows.get_mut(index)?.lanes.get_mut(lane).map(|lane| &mut lane.rx)
     }
 
-    /// One whole frame, header and all.
+    /// Processes one complete frame.
     fn on_whole_frame(
         &mut self,
         origin: Origin,
@@ -135,7 +134,7 @@ impl Session {
         Ok(())
     }
 
-    /// Decides when what has just been processed is acknowledged.
+    /// Schedules the acknowledgement of a processed frame.
     fn on_processed_frame(&mut self, origin: Origin, len: u64, waiting: u64, frame_kind: u8) {
         if let Some(subflow) = self.subflows.get_mut(origin.index) {
             subflow.processed += len;
@@ -212,9 +211,10 @@ impl Session {
         Ok(())
     }
 
-    /// Finds the stream that a frame is about; it may be one of the peer's whose OPEN is still on its way.
+    /// Returns the stream of a frame. It may be one of the peer's whose OPEN is still in flight.
     ///
-    /// `believes` is whether the frame shows that the peer has the stream, so that it must hear if this end has not.
+    /// `expects_stream` is true if the frame shows that the peer has the stream, so that it must be told if this end
+    /// has not.
     fn stream_of_frame(&mut self, now: Time, id: StreamId, expects_stream: bool) -> Result<Option<usize>, Violation> {
         let count = self.streams_unopened();
         let found = self.find_or_insert(now, id, expects_stream);
@@ -270,7 +270,7 @@ impl Session {
         Ok(())
     }
 
-    /// Counts an arrival against the session's window, and against the gaps that a sender may leave.
+    /// Counts received bytes against the session's window, and gaps against their limit.
     fn on_arrived(&mut self, now: Time, arrived: Arrived) -> Result<(), Violation> {
         self.rx.highest += arrived.risen;
         self.stats.repeated_bytes += arrived.repeated;
@@ -298,7 +298,7 @@ impl Session {
         let given_up = (!stream.recv.is_open()).then(|| stream.recv.stopped().unwrap_or(Code::Killed));
         self.on_opened(id);
         if let Some(code) = given_up.or(matches!(self.phase, Phase::Closing { .. }).then_some(Code::Killed)) {
-            // It was given up before it was known: the application need not hear of it.
+            // The stream was aborted before its OPEN: the application is not told of it.
             let answered = self.answer(id, StreamState::Refused, Bound::refused(code));
             debug_assert!(answered.is_ok());
             self.abort_stream(now, id, code);
@@ -428,10 +428,9 @@ impl Session {
         }
     }
 
-    /// Trusts a subflow again if it has answered a PING that left after it became suspect, or has nothing left to wait
-    /// for.
+    /// Ends the suspicion against a subflow if it has answered a PING that was sent later, or has nothing in flight.
     ///
-    /// Acknowledgements alone do not count: they may have taken another subflow, and speak of what arrived long ago.
+    /// Acknowledgements alone do not count: they may come over another subflow, and cover bytes that arrived long ago.
     pub(super) fn clear_suspicion(&mut self, now: Time, index: usize, answered: bool) {
         let Some(subflow) = self.subflows.get_mut(index).filter(|subflow| subflow.suspect) else { return };
         let waits = subflow.lanes.iter().any(|lane| lane.tx.waiting_since().is_some());
@@ -441,7 +440,7 @@ impl Session {
         }
     }
 
-    /// Takes the next message; one that has come before is dropped.
+    /// Reports the next message, and drops a duplicate.
     fn on_message(&mut self, seq: u32, text: &str) {
         if seq == self.messages.expected {
             self.messages.expected = self.messages.expected.wrapping_add(1);

@@ -1,4 +1,4 @@
-//! Frames that go over a second subflow too: duplicates in redundant mode, and reinjection of what is late.
+//! Frames that are sent on a second subflow: duplicates in redundant mode, and reinjection of late frames.
 
 use super::state::Session;
 use super::transmit::Transmit;
@@ -12,36 +12,36 @@ use crate::link::wire::header::FRAME_BYTES_MAX;
 use crate::link::wire::ids::{StreamId, Time};
 use crate::link::wire::outbox::Outbox;
 
-/// One byte in so many may be sent twice to fill a gap sooner, beside a few frames at the start.
+/// Budget of reinjection: one byte of so many, and a few frames at the start.
 const REINJECT_SHARE: u64 = 160;
 const REINJECT_BYTES_MAX: u64 = 4 * FRAME_BYTES_MAX as u64;
-/// Frames at the head of a slow lane among which the one at a stream's frontier is looked for.
+/// Number of frames at the head of a slow lane among which the first missing piece of a stream is searched.
 const REINJECT_LOOK: usize = 32;
-/// Copies that wait for a second subflow.
+/// Maximum number of queued duplicates.
 const DUPLICATES_MAX: usize = 16;
-/// A subflow with late frames is looked at again after so long.
+/// Interval at which a subflow with late frames is checked again.
 const LATE_CHECK_US: u64 = 20_000;
 
 impl Session {
-    /// In redundant mode, what is small goes over a second subflow too.
-    pub(super) fn queue_duplicate(&mut self, index: usize, what: FrameContent) {
-        let small = match what {
+    /// Queues a small frame for a second subflow in redundant mode.
+    pub(super) fn queue_duplicate(&mut self, index: usize, content: FrameContent) {
+        let small = match content {
             FrameContent::Data(_, piece) => u64::from(piece.len) < 1024,
             _ => true,
         };
         if self.config.mode == Mode::Redundant && small && self.duplicates.len() < DUPLICATES_MAX {
-            self.subflows.get(index).into_iter().for_each(|s| self.duplicates.push_back((s.id, what)));
+            self.subflows.get(index).into_iter().for_each(|s| self.duplicates.push_back((s.id, content)));
         }
     }
 
     pub(super) fn send_duplicate(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
-        while let Some((id, what)) = self.duplicates.pop_front() {
+        while let Some((id, content)) = self.duplicates.pop_front() {
             let first = self.subflows.iter().position(|subflow| subflow.id == id).unwrap_or(usize::MAX);
             let Some(index) = self.scheduler.second(first) else { continue };
             let before = out.len();
-            match what {
+            match content {
                 FrameContent::Control(key) if self.write_control(key, out) => {
-                    let transmit = self.record_sent(now, index, 0, before, out, what);
+                    let transmit = self.record_sent(now, index, 0, before, out, content);
                     if let (Key::Open(id), Some(transmit)) = (key, transmit) {
                         self.on_open_sent(id, transmit.subflow, true);
                     }
@@ -60,7 +60,7 @@ impl Session {
                     held.emit(piece, out);
                     let lane = self.lane_of(index, stream)?;
                     self.stats.reinjected_bytes += u64::from(piece.len);
-                    return self.record_sent(now, index, lane, before, out, what);
+                    return self.record_sent(now, index, lane, before, out, content);
                 }
                 _ => {}
             }
@@ -68,8 +68,7 @@ impl Session {
         None
     }
 
-    /// Fills the gap at a stream's frontier sooner: sends again, on the fastest subflow, what lies far back on a slow
-    /// one.
+    /// Sends a piece that a stream waits for on the fastest subflow, if it is far back on a slow one.
     pub(super) fn send_reinjection(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
         let fast = self.scheduler.fastest().filter(|_| self.subflows.len() > 1)?;
         let earned = self.tx.reinject_bytes / REINJECT_SHARE;
@@ -86,7 +85,7 @@ impl Session {
         self.send_piece(now, fast, slot, piece, out)
     }
 
-    /// A piece on a slow subflow that a stream waits for: where it is in flight, and what it is.
+    /// Returns a piece on a slow subflow that a stream waits for, and its position: subflow, lane, entry.
     fn find_frontier(&self, now: Time, fast: usize, fast_us: u64) -> Option<(usize, usize, usize, StreamId, Piece)> {
         let session_blocked = self.tx.credit <= self.tx.sent;
         for (index, subflow) in self.subflows.iter().enumerate().filter(|(index, s)| *index != fast && s.is_live()) {
@@ -111,15 +110,15 @@ impl Session {
         None
     }
 
-    /// Whether late frames could go another way.
+    /// Returns true if another subflow could carry late frames.
     pub(super) fn may_reinject(&self) -> bool {
         self.subflows.len() > 1 && self.config.mode != Mode::Single
     }
 
-    /// QueuePool what is late on a subflow for the others, if there is one that keeps its time.
+    /// Queues the late frames of a subflow for the others, if one of them is on time.
     ///
-    /// Acknowledgements may still come, so this is no suspicion: the path has become slower than it was when the frames
-    /// left, and a stream waits for the first of them.
+    /// Acknowledgements may still arrive, so the subflow is not suspect: its path has become slower since the frames
+    /// were sent, and a stream waits for the first of them.
     pub(super) fn reinject_late(&mut self, now: Time, index: usize) {
         let Some(late) = self.subflows.get_mut(index) else { return };
         late.late_after = now.after(LATE_CHECK_US);
@@ -143,7 +142,7 @@ impl Session {
         overdue.into_iter().for_each(|entry| self.on_entry_lost(entry));
     }
 
-    /// QueuePool what is in flight on suspect subflows for the others.
+    /// Queues the frames in flight on suspect subflows for the others.
     pub(super) fn reinject_from_suspects(&mut self) {
         let trusted = |s: &Subflow| s.is_live() && !s.suspect && s.class() != Class::Closing;
         if !self.subflows.iter().any(trusted) {

@@ -1,9 +1,9 @@
-//! Coming back after all subflows were lost: both ends say what they hold of each stream, before anything else.
+//! Resuming a suspended session: both ends first exchange the position of each stream.
 //!
-//! Lane acknowledgements alone would do: what is not acknowledged is sent again, and duplicates are dropped.
-//! RESUME_STATE saves that repetition, and it is the proof that both ends speak of the same bytes: what the peer claims
-//! to have received of a stream must lie between what it has acknowledged and what it was sent. A stream for which that
-//! is not so is reset.
+//! Lane acknowledgements alone would be enough: unacknowledged frames are sent again, and duplicates are dropped.
+//! RESUME_STATE avoids the repetition, and proves that both ends have the same bytes: what the peer claims to have
+//! received must be between what it has acknowledged and what it was sent. A stream for which that does not hold is
+//! reset.
 
 use super::event::Event;
 use super::phase::Phase;
@@ -15,7 +15,7 @@ use crate::link::wire::header::{BODY_BYTES_MAX, FrameError, OFFSET_MAX};
 use crate::link::wire::ids::{StreamId, SubflowId, Time};
 use crate::link::wire::outbox::Outbox;
 
-/// Streams that one frame tells of.
+/// Number of streams in one frame.
 const STATES_MAX: usize = BODY_BYTES_MAX / STREAM_POSITION_BYTES;
 
 impl Session {
@@ -25,14 +25,14 @@ impl Session {
         self.phase = Phase::Resuming(Resume { subflow, next: Some(0), heard: false, alone });
     }
 
-    /// Another subflow is there: from now on acknowledgements may overtake the states.
+    /// Notes that another subflow is up, so that its acknowledgements may overtake the states.
     pub(super) fn on_join_while_resuming(&mut self) {
         if let Phase::Resuming(resume) = &mut self.phase {
             resume.alone = false;
         }
     }
 
-    /// Writes the next RESUME_STATE, if it is this subflow's turn to carry one.
+    /// Writes the next RESUME_STATE, if this subflow carries the exchange and there is one to send.
     pub(super) fn write_resume_state(&mut self, subflow: SubflowId, out: &mut Outbox) -> bool {
         let Phase::Resuming(resume) = &mut self.phase else { return false };
         let Some(from) = resume.next.filter(|_| resume.subflow == subflow) else { return false };
@@ -56,7 +56,7 @@ impl Session {
         true
     }
 
-    /// The states may flow, or have flowed: goes on if both ends are done.
+    /// Opens the session if both ends are done with the exchange.
     pub(super) fn check_resumed(&mut self) {
         if let Phase::Resuming(resume) = &self.phase
             && resume.heard
@@ -87,11 +87,10 @@ impl Session {
         Ok(())
     }
 
-    /// Compares what the peer holds of a stream with what this end knows. Streams that only one end knows are opening
-    /// or over.
+    /// Compares the peer's position of a stream with this end's. Streams that only one end knows are opening or over.
     ///
-    /// What the peer has cannot be less than what it has acknowledged, unless other subflows have joined meanwhile,
-    /// whose acknowledgements have overtaken the state.
+    /// The peer cannot have less than it has acknowledged, unless acknowledgements on other subflows that came up
+    /// meanwhile are newer than the state.
     fn on_stream_state(&mut self, now: Time, state: StreamPosition) {
         let alone = matches!(&self.phase, Phase::Resuming(resume) if resume.alone);
         let id = StreamId(state.id);

@@ -1,9 +1,8 @@
-//! The session: what all the parts of the link belong to.
+//! The record of a session, and what every operation needs: finding and updating a stream, and ending the session.
 //!
-//! This file holds the record itself and the few things that every other part needs: finding a stream, settling it
-//! after a change, ending the session. Other files hold the operations: `apps` the commands of the application, `opening`
-//! streams whose OPEN is on its way, `join` and `resume` subflows that come and go, `input` received frames, `output` sent
-//! frames, `timers` deadlines, and `check` the invariants.
+//! The operations are in other files: `commands` and `listen` for the application, `opening` for streams whose OPEN is
+//! in flight, `handshake` and `resume` for subflows, `receive` and `transmit` for frames, `timers` for deadlines, and
+//! `invariants` for checks.
 
 use super::phase::Cause;
 use super::phase::Phase;
@@ -30,7 +29,7 @@ use crate::link::wire::content::Key;
 use crate::link::wire::hello::{Capability, Limits};
 use crate::link::wire::ids::{BootId, Role, SessionId, StreamId, SubflowId, Time};
 
-/// One end of a link: see [the module](super).
+/// One end of a link: see [the module](crate::link).
 #[derive(Debug)]
 pub struct Session {
     pub(super) role: Role,
@@ -41,22 +40,23 @@ pub struct Session {
     /// Bits of the optional features that both ends have; none before the first handshake.
     pub(super) capabilities: u64,
     pub(super) phase: Phase,
-    /// Whether the application believes that the session has no subflow.
+    /// True if the application was told that the session is suspended.
     pub(super) suspended_reported: bool,
     pub(super) streams: Table,
     pub(super) subflows: Vec<Subflow>,
     pub(super) next_subflow: u16,
-    /// The next subflow's number when a node that does not know the session answered first, since a subflow was up.
+    /// The number of the next subflow when a node first answered that it does not know the session, since a subflow was
+    /// up.
     pub(super) unknown_session_mark: Option<u16>,
-    /// How often a subflow has come up.
+    /// Number of times that a subflow has come up.
     pub(super) up_count: u64,
     /// At the server: the subflow whose HELLO started the session.
     pub(super) started_on: Option<SubflowId>,
-    /// In single mode: the subflow that is used.
+    /// In single mode: the subflow in use.
     pub(super) single: Option<SubflowId>,
     pub(super) control: Control,
     pub(super) drr: Drr,
-    /// Streams with pieces to send again, first come first served.
+    /// Streams with pieces to retransmit, first in, first out.
     pub(super) retransmit: VecDeque<StreamId>,
     pub(super) scheduler: Scheduler,
     pub(super) tx: Outgoing,
@@ -66,72 +66,72 @@ pub struct Session {
     pub(super) next_listener: u32,
     pub(super) served_listeners: ServedListeners,
     pub(super) messages: Messages,
-    /// Σ of what the datagrams of all streams count for.
+    /// Σ of the costs of all datagrams.
     pub(super) datagram_bytes: u64,
     pub(super) going_away: [Option<(Code, String)>; 2],
-    /// What has just been sent and is to go on a second subflow too.
+    /// Frames to send on a second subflow as well.
     pub(super) duplicates: VecDeque<(SubflowId, FrameContent)>,
-    /// The stream whose OPEN was the frame before.
+    /// The stream whose OPEN was the previous frame.
     pub(super) just_opened: Option<StreamId>,
     pub(super) events: VecDeque<Event>,
     pub(super) pools: Pools,
     pub(super) stats: Stats,
     pub(super) mix: Mix,
-    /// Whether calls leave the checks out, in debug builds too.
+    /// True if calls skip the checks in debug builds too.
     pub(super) unchecked: bool,
-    /// Calls since everything was checked.
+    /// Calls since the last complete check.
     #[cfg(debug_assertions)]
     pub(super) checks: u64,
 }
 
-/// What the session as a whole may send, and has.
+/// What the session may send, and has sent.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) peer: Limits,
-    /// Σ over all streams ever of the first byte never sent; at most `credit`.
+    /// Σ of the sent bytes of all streams ever; at most `credit`.
     pub(super) sent: u64,
     pub(super) credit: u64,
-    /// How far the credit reached, when it was given, beyond what the peer's application had taken.
+    /// The credit limit beyond the bytes that the peer's application had taken when it was announced.
     pub(super) window: u64,
-    /// Streams of this end that the peer allows, ever.
+    /// Number of streams that the peer allows this end in all.
     pub(super) streams: u32,
-    /// Streams of this end whose opening the peer has not acknowledged.
+    /// Number of streams of this end whose OPEN is not acknowledged.
     pub(super) opens: u32,
-    /// Set if an open was refused for now: the application is told when it may try again.
+    /// True if an open was refused for now, so that the application must be told when to try again.
     pub(super) open_refused: bool,
-    /// Σ of what streams hold; at most `send_bytes_max` and one frame.
+    /// Σ of the costs of the sending halves; at most `send_bytes_max` and one frame.
     pub(super) held: u64,
-    /// A lower bound on `held`, if the process has set one.
+    /// A lower limit on `held`, if the process has set one.
     pub(super) held_max: Option<u64>,
-    /// Σ of bytes written and never sent that wait for nothing but their turn.
+    /// Σ of the unsent bytes that wait only for their turn.
     pub(super) backlog: u64,
-    /// Σ of ranges that streams keep; with the frames in flight at most [`RANGES_MAX`](super::config::RANGES_MAX).
+    /// Σ of the ranges of streams; with the frames in flight at most [`RANGES_MAX`](super::config::RANGES_MAX).
     pub(super) ranges: usize,
-    /// Streams that were refused a write because of the session's bound, each once.
+    /// Streams whose write the send limit refused, each once.
     pub(super) refused_writers: VecDeque<StreamId>,
-    /// What was free when all of them were last asked whether they have room now, or less if it has been since.
+    /// The free bytes when all refused writers were last checked, or the minimum since then if lower.
     pub(super) writers_checked_free: u64,
-    /// The credit at which BLOCKED was last said.
+    /// The credit at which BLOCKED was last queued.
     pub(super) blocked_reported: Option<u64>,
-    /// Streams that have something to send and credit of their own, and wait for the session's; each once.
+    /// Streams with data and stream credit that wait for session credit, each once.
     pub(super) waiting_for_credit: VecDeque<StreamId>,
-    /// Bytes that may yet be sent twice to fill a gap.
+    /// New payload bytes sent, from which the budget of reinjections follows.
     pub(super) reinject_bytes: u64,
 }
 
-/// What the session as a whole has received.
+/// What the session has received.
 #[derive(Debug)]
 pub(super) struct Incoming {
     pub(super) window: Window,
-    /// Σ over all streams ever of the highest offset; at most what `window` has announced.
+    /// Σ of the highest offsets of all streams ever; at most what `window` has announced.
     pub(super) highest: u64,
-    /// Runs beyond gaps, of all streams.
+    /// Number of gaps of all streams.
     pub(super) gaps: usize,
-    /// Streams of the peer's that it may open, ever.
+    /// Number of streams that the peer may open in all.
     pub(super) streams_announced: u32,
-    /// Streams of the peer's that are gone.
+    /// Number of streams of the peer that were removed.
     pub(super) streams_gone: u32,
-    /// Streams of the peer's without their OPEN.
+    /// Streams of the peer without their OPEN.
     pub(super) unopened: Unopened,
 }
 
@@ -142,21 +142,21 @@ pub(super) struct Acks {
     pub(super) at: Option<Time>,
 }
 
-/// Words to the peer: one is in flight at a time, so that order and "once" need no more than a number.
+/// Messages to the peer. One is in flight at a time, so a number is enough for order and against duplicates.
 #[derive(Debug, Default)]
 pub(super) struct Messages {
     pub(super) outgoing: VecDeque<String>,
-    /// The number of the first in `outgoing`.
+    /// The number of the first message in `outgoing`.
     pub(super) seq: u32,
-    /// The number of the next to come.
+    /// The number of the next message from the peer.
     pub(super) expected: u32,
 }
 
 impl Session {
-    /// A new session, without a subflow yet.
+    /// Returns a new session without a subflow.
     ///
-    /// `id` is what both ends call it: the client draws 16 random bytes, the server takes them from the HELLO. `boot`
-    /// tells this life of the node from others.
+    /// `id` is the same at both ends: the client draws 16 random bytes, the server takes them from the HELLO. `boot` is
+    /// the boot id of this node.
     pub fn new(role: Role, config: Config, id: SessionId, boot: BootId, now: Time) -> Session {
         Session {
             role,
@@ -199,7 +199,7 @@ impl Session {
         }
     }
 
-    /// The next thing that the application has to know.
+    /// Returns the next event for the application.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
@@ -209,65 +209,65 @@ impl Session {
         self.events.len()
     }
 
-    /// Counts since the start.
+    /// Returns the statistics since the start.
     pub fn stats(&self) -> Stats {
         self.stats
     }
 
-    /// Returns whether small messages compete with a bulk transfer on the only subflow of this session. Bulk then takes
+    /// Returns true if small messages compete with a bulk transfer on the only subflow of this session. Bulk then takes
     /// short turns. With several subflows the scheduler weighs the queue of each instead.
     pub fn is_mixed(&self, now: Time) -> bool {
         self.subflows.len() == 1 && self.mix.is_mixed(now)
     }
 
-    /// Returns the number of bytes after which an end of this session acknowledges at once, at the latest.
+    /// Returns the number of unacknowledged bytes after which an end of this session acknowledges at once.
     pub fn acked_bytes(&self, now: Time) -> u64 {
         let is_early = self.has_capability(Capability::EarlyAcks) && self.is_mixed(now);
         if is_early { 64 << 10 } else { 256 << 10 }
     }
 
-    /// What both ends call the session.
+    /// Returns the id of the session.
     pub fn id(&self) -> SessionId {
         self.id
     }
 
-    /// Returns whether both ends have an optional feature. The first handshake of the session decides it, for good.
+    /// Returns true if both ends have an optional feature. The first handshake of the session decides that.
     pub fn has_capability(&self, capability: Capability) -> bool {
         self.capabilities & capability.bit() != 0
     }
 
-    /// Whether the session is over, and nothing will ever happen again.
+    /// Returns true if the session is over. Nothing happens to it any more.
     pub fn is_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended { .. })
     }
 
-    /// Whether frames of all kinds flow: a subflow is up, and nobody has said good-bye.
+    /// Returns true if all frames may be sent: a subflow is up, and neither end has closed the session.
     pub fn is_open(&self) -> bool {
         self.phase == Phase::Open
     }
 
-    /// Returns whether the session has lost all of its subflows and waits for another.
+    /// Returns true if the session has lost all subflows and waits for another.
     pub fn is_suspended(&self) -> bool {
         matches!(self.phase, Phase::Suspended { .. })
     }
 
-    /// Returns whether the peer has said GOAWAY: it is about to stop, and takes no new streams.
+    /// Returns true if the peer has sent GOAWAY: it is about to stop and accepts no new streams.
     pub fn is_peer_going_away(&self) -> bool {
         self.going_away[1].is_some()
     }
 
-    /// Returns whether bytes, or the end of a stream, that the application has handed over are not known to be at the
-    /// peer. Streams that were reset do not count.
+    /// Returns true if the peer has not acknowledged all written bytes and ends of streams. Streams that were reset do
+    /// not count.
     pub fn has_unacknowledged_data(&self) -> bool {
         self.streams.iter().any(|(_, stream)| !stream.send.is_over() && stream.send.reset_frame().is_none())
     }
 
-    /// Streams that live, of both ends.
+    /// Returns the number of live streams of both ends.
     pub fn streams_live(&self) -> usize {
         self.streams.len()
     }
 
-    /// How far a stream is.
+    /// Returns the progress of a stream.
     pub fn progress(&self, id: StreamId) -> Option<Progress> {
         let stream = self.streams.get(self.streams.live_slot(id)?)?;
         let (send, recv) = (&stream.send, &stream.recv);
@@ -276,26 +276,27 @@ impl Session {
         Some(Progress { acked, sent: send.next(), received, highest: recv.highest() })
     }
 
-    /// Returns true if both directions of a stream are open, and nothing that has arrived waits to be taken.
+    /// Returns true if both directions of a stream are open and no received byte waits to be taken.
     pub fn is_silent(&self, id: StreamId) -> bool {
         let stream = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot));
         stream
             .is_some_and(|s| s.send.is_open() && s.recv.is_open() && !s.recv.is_complete() && s.recv.ready_bytes() == 0)
     }
 
-    /// Returns true if the peer has acknowledged everything that was written to a stream, and its end if it was finished.
+    /// Returns true if the peer has acknowledged everything that was written to a stream, and its end if it was
+    /// finished.
     pub fn is_acknowledged(&self, id: StreamId) -> bool {
         let stream = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot));
         stream.is_none_or(|stream| stream.send.has_all_acked())
     }
 
-    /// Returns true if bytes of a stream wait for the peer's credit and for nothing else.
+    /// Returns true if bytes of a stream wait only for the peer's credit.
     pub fn is_out_of_credit(&self, id: StreamId) -> bool {
         let stream = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot));
         stream.is_some_and(|stream| stream.send.is_blocked() || stream.waits_for_quota)
     }
 
-    /// How large the receive window of a stream is now, in bytes.
+    /// Returns the size of a stream's receive window in bytes.
     pub fn window(&self, id: StreamId) -> Option<u64> {
         let slot = self.streams.live_slot(id)?;
         self.streams.get(slot).map(|stream| stream.recv.window.size())
@@ -305,7 +306,7 @@ impl Session {
         self.events.push_back(event);
     }
 
-    /// QueuePool a control frame about a stream, if it still has a point.
+    /// Queues a control frame, if it is still of use.
     pub(super) fn queue_control(&mut self, key: Key) {
         match key.stream_bit() {
             None => self.control.push(key),
@@ -319,7 +320,7 @@ impl Session {
         }
     }
 
-    /// Draws the conclusions from a change of a stream: who is told, what waits for its turn, whether it is gone.
+    /// Updates everything that depends on a stream after a change: events, its turn to send, its removal.
     pub(super) fn update_stream(&mut self, slot: usize) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         let id = stream.id;
@@ -354,7 +355,7 @@ impl Session {
         }
     }
 
-    /// Takes a stream that is gone out of the table, and lets the peer open another in its place.
+    /// Removes a stream, and allows the peer another in its place.
     fn remove_stream(&mut self, slot: usize) {
         self.drr.forget(slot);
         let Some(stream) = self.streams.remove(slot) else { return };
@@ -368,12 +369,12 @@ impl Session {
         self.announce_streams();
     }
 
-    /// Changes the sending side of a stream, and the session's sums with it.
+    /// Changes the sending half of a stream, and the session's sums accordingly.
     pub(super) fn with_send<R>(&mut self, slot: usize, change: impl FnOnce(&mut SendStream) -> R) -> Option<R> {
         self.with_send_and_pools(slot, |send, _| change(send))
     }
 
-    /// The same, where the change needs room.
+    /// Changes the sending half of a stream with the help of the pools.
     pub(super) fn with_send_and_pools<R>(
         &mut self,
         slot: usize,
@@ -394,8 +395,8 @@ impl Session {
         Some(result)
     }
 
-    /// Changes the datagrams of a stream, if it has any, and the session's sum with them. `change` is also told whether
-    /// the session has no room for more.
+    /// Changes the datagrams of a stream, if it has any, and the session's sum accordingly. The second argument of
+    /// `change` is true if the session is full.
     pub(super) fn with_datagrams<R>(
         &mut self,
         slot: usize,
@@ -409,7 +410,7 @@ impl Session {
         Some(result)
     }
 
-    /// Drops what a stream still had to send, and tells the peer.
+    /// Resets the sending half of a stream.
     pub(super) fn reset_send(&mut self, slot: usize, code: Code) {
         if self.with_send(slot, |send| send.reset(code)) == Some(true) {
             let id = self.streams.get(slot).map(|stream| stream.id);
@@ -418,7 +419,7 @@ impl Session {
         }
     }
 
-    /// Drops what a stream has received, and tells the peer that no more is wanted.
+    /// Stops the receiving half of a stream.
     pub(super) fn stop_recv(&mut self, now: Time, slot: usize, code: Code) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         let gaps = stream.recv.gaps();
@@ -429,7 +430,7 @@ impl Session {
         self.consume_session(now, dropped);
     }
 
-    /// Bytes have left the session's receive window.
+    /// Counts bytes as taken from the session's receive window.
     pub(super) fn consume_session(&mut self, now: Time, bytes: u64) {
         let round_us = self.round_us();
         self.rx.window.consume(bytes, now, round_us);
@@ -438,7 +439,8 @@ impl Session {
         }
     }
 
-    /// Adds a stream to a list in which each live one is at most once; those that are gone are taken out in time.
+    /// Appends a stream to a list that contains each live stream at most once. Removed streams are dropped from the
+    /// list when it grows.
     pub(super) fn push_once(list: &mut VecDeque<StreamId>, id: StreamId, streams: &Table) {
         const SLACK: usize = 64;
         if list.len() > 2 * streams.len() + SLACK {
@@ -447,31 +449,31 @@ impl Session {
         list.push_back(id);
     }
 
-    /// How long credit takes to come into effect: the longest round trip, and the wait for an acknowledgement.
+    /// Returns the time that credit needs to take effect: the longest round trip, and the delay of an acknowledgement.
     pub(super) fn round_us(&self) -> u64 {
         let longest = self.subflows.iter().filter(|s| s.is_live() && !s.suspect).map(|s| s.path.rtt_us()).max();
         longest.unwrap_or(100_000) + self.ack_delay_us()
     }
 
-    /// How long an acknowledgement waits for company.
+    /// Returns the delay of an acknowledgement.
     pub(super) fn ack_delay_us(&self) -> u64 {
         (self.shortest_us() / 4).clamp(1000, self.config.ack_delay_us.max(1000))
     }
 
-    /// The shortest round trip: acknowledgements and credit take the fastest subflow.
+    /// Returns the shortest round trip: acknowledgements and credit take the fastest subflow.
     pub(super) fn shortest_us(&self) -> u64 {
         self.subflows.iter().filter(|s| s.is_live()).map(|s| s.path.rtt_us()).min().unwrap_or(100_000)
     }
 
-    /// Ends the session. A stream of which everything has arrived is handed over; each other that has not ended is reset,
-    /// never finished.
+    /// Ends the session. A stream of which everything has arrived is returned as undelivered data; any other that is
+    /// not over is reset, never finished.
     pub(super) fn end(&mut self, code: Code, text: String, cause: Cause) {
         if self.is_ended() {
             return;
         }
         let sends_close = cause == Cause::Violation;
         self.phase = Phase::Ended { code, sends_close };
-        // A peer that closes in order lacks nothing that was sent to it.
+        // A peer that closes in order has everything that was sent to it.
         let peer_has_all = cause == Cause::Peer && code == Code::Drained;
         let slots: Vec<usize> = self.streams.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
@@ -504,7 +506,7 @@ impl Session {
 }
 
 impl Outgoing {
-    /// Nothing may be sent before the peer has said what it takes.
+    /// Nothing may be sent before the peer's limits are known.
     fn new() -> Outgoing {
         Outgoing {
             peer: Limits { streams: 0, listeners: 0, stream_credit: 0, session_credit: 0 },

@@ -1,8 +1,8 @@
-//! The live streams of a session, found by id in constant time however many there are.
+//! The live streams of a session, found by id in constant time.
 //!
-//! Ids of each end rise and are never used again, so no tombstones are needed: an id at or below the highest that has no
-//! entry is over, and a frame for it is a late duplicate. The exception are the ids that the peer has passed over, whose
-//! frames are still on their way: [`Gaps`] keeps them as ranges.
+//! Ids rise and are never reused, so closed streams need no record: an id up to the highest one used that has no entry
+//! belongs to a closed stream, and a frame for it is a late duplicate. The exception are ids that the peer has skipped
+//! and whose frames are still in flight: [`Gaps`] keeps them as ranges.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -13,7 +13,8 @@ use super::id_gaps::Gaps;
 use crate::link::stream::state::Stream;
 use crate::link::wire::ids::{Role, StreamId};
 
-/// Spreads ids, which rise by two, over the whole word. The map is never walked, so its order is of no consequence.
+/// A hash that spreads ids, which rise by two, over the whole word. The map is never iterated, so its order does not
+/// matter.
 #[derive(Debug, Default)]
 struct IdHasher(u64);
 
@@ -32,26 +33,26 @@ impl Hasher for IdHasher {
     }
 }
 
-/// What an id stands for.
+/// The result of looking up an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lookup {
-    /// A live stream, in this slot.
+    /// A live stream in this slot.
     Live(usize),
     /// A stream that is over.
     Closed,
-    /// A stream that has not been opened yet.
+    /// A stream that was not opened yet.
     Unopened,
 }
 
-/// See the module's head.
+/// The streams of a session.
 #[derive(Debug)]
 pub(super) struct Table {
     role: Role,
     slots: Slab<Stream>,
     by_id: HashMap<StreamId, usize, BuildHasherDefault<IdHasher>>,
-    /// The ids of each end up to the highest that has been named: of the peer, and of this end.
+    /// Number of ids of each end up to the highest one used: of the peer, and of this end.
     opened: [u32; 2],
-    /// Ids of the peer below its highest that no frame has named yet.
+    /// Ids of the peer below its highest that no frame has used yet.
     gaps: Gaps,
     live: [u32; 2],
 }
@@ -94,13 +95,13 @@ impl Table {
         self.slots.get_mut(slot)
     }
 
-    /// The id of the next stream of this end's, or of the peer's.
+    /// Returns the id of the next stream of this end or of the peer.
     pub(super) fn next_id(&self, local: bool) -> Option<StreamId> {
         let opener = if local { self.role } else { self.role.peer() };
         StreamId::nth(opener, self.opened(local))
     }
 
-    /// Adds a stream that [`Table::find`] calls a future one. Ids of the peer's that it passes over become a gap.
+    /// Adds a stream whose id is [`Lookup::Unopened`]. Ids of the peer that it skips become a gap.
     pub(super) fn insert(&mut self, stream: Stream) -> usize {
         debug_assert_eq!(self.find(stream.id), Lookup::Unopened, "an id is used once");
         let (id, side) = (stream.id, usize::from(stream.is_local));
@@ -129,17 +130,17 @@ impl Table {
         Some(stream)
     }
 
-    /// Ids of the peer's below its highest that no frame has named yet.
+    /// Returns the ids of the peer below its highest that no frame has used yet.
     pub(super) const fn gaps(&self) -> &Gaps {
         &self.gaps
     }
 
-    /// Streams that this end has ever opened; ids of the peer's up to the highest that a frame has named.
+    /// Returns the number of streams that this end has opened in all, or of the peer's ids up to the highest one used.
     pub(super) fn opened(&self, local: bool) -> u32 {
         self.opened.get(usize::from(local)).copied().unwrap_or(0)
     }
 
-    /// Streams of this end's (or of the peer's) that live.
+    /// Returns the number of live streams of this end or of the peer.
     pub(super) fn live(&self, local: bool) -> u32 {
         self.live.get(usize::from(local)).copied().unwrap_or(0)
     }
@@ -148,18 +149,17 @@ impl Table {
         self.slots.len()
     }
 
-    /// All live streams, in the order of their slots.
+    /// Returns all live streams in the order of their slots.
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Stream)> {
         self.slots.iter()
     }
 
-    /// The live streams from this slot on.
+    /// Returns the live streams from this slot on.
     pub(super) fn starting_at(&self, slot: usize) -> impl Iterator<Item = (usize, &Stream)> {
         (slot..self.slots.capacity()).filter_map(|slot| self.slots.get(slot).map(|stream| (slot, stream)))
     }
 
-    /// Makes the next stream that this end opens the `index`-th of its life: for tests of what happens at the end of
-    /// the ids.
+    /// Sets the number of streams that this end has opened, to test exhausted ids.
     #[cfg(test)]
     pub(super) fn skip_to(&mut self, index: u32) {
         if let Some(opened) = self.opened.get_mut(1) {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_future_then_live_then_over() {
+    fn an_id_is_unopened_then_live_then_closed() {
         let mut table = Table::new(Role::Server);
         let id = table.next_id(false).unwrap();
         assert_eq!((id, table.find(id)), (StreamId(2), Lookup::Unopened));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_are_passed_over_are_future_until_they_are_named() {
+    fn skipped_ids_are_unopened_until_a_frame_uses_them() {
         let mut table = Table::new(Role::Server);
         let slot = table.insert(stream(StreamId(131_072)));
         assert_eq!((table.len(), table.opened(false), table.gaps().ids()), (1, 65_536, 65_535));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_end_and_do_not_wrap() {
+    fn ids_are_exhausted_and_do_not_wrap() {
         let mut table = Table::new(Role::Client);
         table.skip_to(STREAMS_EVER - 1);
         let last = table.next_id(true).unwrap();
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_streams_are_found_among_themselves() {
+    fn each_of_ten_thousand_streams_is_found() {
         let mut table = Table::new(Role::Server);
         let slots: Vec<usize> = (0..10_000u32).map(|n| table.insert(stream(StreamId(2 + 2 * n)))).collect();
         assert!((0..10_000u32).all(|n| table.find(StreamId(2 + 2 * n)) == Lookup::Live(slots[n as usize])));

@@ -1,4 +1,4 @@
-//! Deadlines: when the session wants to be called without any input, and what it does then.
+//! Deadlines: the time at which the session needs a call without input, and what it does then.
 
 use super::phase::{Cause, Phase};
 use super::state::Session;
@@ -6,11 +6,11 @@ use crate::link::path::subflow::{Subflow, SubflowState};
 use crate::link::wire::code::Code;
 use crate::link::wire::ids::{SubflowId, Time};
 
-/// How long a CLOSE may wait for its acknowledgement.
+/// Time for which CLOSE waits for its acknowledgement.
 const CLOSE_US: u64 = 1_000_000;
 
 impl Session {
-    /// When [`Session::handle_timeout`] has to be called at the latest. It may change with every other call.
+    /// Returns the latest time for the next call of [`Session::handle_timeout`]. Any other call may change it.
     pub fn poll_timeout(&self) -> Option<Time> {
         let session = match self.phase {
             Phase::Ended { .. } => return None,
@@ -33,7 +33,7 @@ impl Session {
         [ping, subflow.suspect_at(), late, Some(dead)].into_iter().flatten().min()
     }
 
-    /// Does what is due by now. To be followed, as every call, by polling for frames and events.
+    /// Does what is due. As after every call, frames and events are to be polled.
     pub fn handle_timeout(&mut self, now: Time) {
         if self.acks.at.is_some_and(|at| at <= now) {
             self.acks.due = true;
@@ -69,8 +69,8 @@ impl Session {
         }
     }
 
-    /// Stops trusting a subflow: it gets nothing new, and what is in flight on it goes elsewhere too, if there is
-    /// elsewhere.
+    /// Marks a subflow as suspect: it gets no new frames, and its frames in flight are sent on others, if there are
+    /// any.
     pub(super) fn suspect(&mut self, now: Time, index: usize) {
         if let Some(subflow) = self.subflows.get_mut(index)
             && !subflow.suspect

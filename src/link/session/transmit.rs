@@ -1,10 +1,9 @@
-//! Frames going out: what is sent next, and on which subflow.
+//! Frames to send: the choice of the next frame, and of its subflow.
 //!
-//! One call of [`Session::poll_transmit`] makes one frame, in this order: what belongs to a subflow itself (its
-//! greeting, PING and PONG, RESUME_STATE); acknowledgements and control; pieces to be sent again; then datagrams and
-//! new pieces in turn. Once in nine frames the last come first, so that control and repair cannot starve them. If
-//! nothing at all can be sent, a gap at a stream's frontier may be filled by sending a slow subflow's piece again on
-//! the fastest.
+//! Each call of [`Session::poll_transmit`] writes one frame, in this order: frames of a subflow itself (its HELLO, PING
+//! and PONG, RESUME_STATE); acknowledgements and control frames; retransmissions; then datagrams and new pieces by
+//! turns. Once in nine frames the new pieces go first, so that control frames and retransmissions cannot starve them.
+//! If there is nothing to send, a piece that a stream waits for may be reinjected on the fastest subflow.
 
 use super::config::FRAMES_SLACK;
 use super::config::RANGES_MAX;
@@ -25,26 +24,27 @@ use crate::link::wire::header::{DATA_HEAD_BYTES, FRAME_BYTES_MAX, HEADER_BYTES};
 use crate::link::wire::ids::{SubflowId, Time};
 use crate::link::wire::outbox::Outbox;
 
-/// A frame that was put into the outbox: it belongs on this lane, after all others that were.
+/// A frame in the outbox, to be written to this lane behind all earlier frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit {
     /// The subflow.
     pub subflow: SubflowId,
-    /// The lane of it.
+    /// The lane of the subflow.
     pub lane: u16,
-    /// Bytes of the frame.
+    /// Length of the frame in bytes.
     pub bytes: usize,
 }
 
-/// Streams that are asked, in one turn, whether they have something for a subflow that is not the fastest.
+/// Maximum number of streams that are asked for a frame when the fastest subflow is not available.
 const TRIES_MAX: usize = 16;
-/// A subflow that was heard so much later than the fastest is the better one for acknowledgements.
+/// Silence, compared with other subflows, after which the fastest subflow carries no acknowledgements.
 const SILENCE_US: u64 = 50_000;
 
 impl Session {
-    /// Makes the next frame, if there is anything to send and a subflow to send it on: see [`Session::set_room`].
+    /// Writes the next frame to `out`, if there is one and a subflow with room for it: see [`Session::set_room`].
     ///
-    /// The caller goes on until there is none. Several frames for one lane may be collected before they are written.
+    /// The caller repeats the call until it returns `None`. It may collect several frames for one lane before it writes
+    /// them.
     pub fn poll_transmit(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
         if self.subflows.iter().all(|subflow| subflow.room == 0) {
             return None;
@@ -101,7 +101,7 @@ impl Session {
         sent
     }
 
-    /// Ranks the subflows that may be used: the active ones, or the backups, or whatever lives.
+    /// Ranks the usable subflows: the active ones, else the backups, else any live one.
     fn rank(&mut self, now: Time) {
         self.scheduler.on_time(now);
         self.scheduler.return_us = self.shortest_us() / 2 + self.ack_delay_us();
@@ -133,7 +133,7 @@ impl Session {
         self.scheduler.rank(candidates);
     }
 
-    /// Frames that can only go on one subflow.
+    /// Sends a frame that belongs to one subflow.
     fn send_subflow_frame(&mut self, now: Time, index: usize, out: &mut Outbox) -> Option<Transmit> {
         let keepalive_us = self.config.ping_us();
         let before = out.len();
@@ -166,7 +166,7 @@ impl Session {
         self.record_sent(now, index, 0, before, out, FrameContent::Nothing)
     }
 
-    /// Books a frame that was appended to `out` since it held `before` bytes.
+    /// Records a frame that was appended to `out`, which held `before` bytes until then.
     pub(super) fn record_sent(
         &mut self,
         now: Time,
@@ -174,7 +174,7 @@ impl Session {
         lane: u16,
         before: usize,
         out: &Outbox,
-        what: FrameContent,
+        content: FrameContent,
     ) -> Option<Transmit> {
         let bytes = out.len() - before;
         let alone = self.subflows.len() == 1;
@@ -183,12 +183,12 @@ impl Session {
         let full = subflow.frames() >= self.config.lane_frames_max + FRAMES_SLACK;
         let queued = subflow.in_flight() + bytes as u64;
         let expected = Expectation::new(queued, if alone { u64::MAX } else { subflow.path.late_us(queued) });
-        subflow.lanes.get_mut(usize::from(lane))?.tx.on_sent(now, bytes as u64, what, expected, full);
+        subflow.lanes.get_mut(usize::from(lane))?.tx.on_sent(now, bytes as u64, content, expected, full);
         self.stats.frames[0] += 1;
         Some(Transmit { subflow: subflow.id, lane, bytes })
     }
 
-    /// One ACK for all lanes, if it is time.
+    /// Sends one ACK for all lanes, if it is due.
     fn send_ack(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
         if !self.acks.due {
             return None;
@@ -213,11 +213,11 @@ impl Session {
         self.record_sent(now, index, 0, before, out, FrameContent::Ack)
     }
 
-    /// The subflow for an acknowledgement: the fastest, unless that has fallen silent while another speaks. An end that
-    /// mostly receives has nothing in flight that would show it the death of a subflow, and its acknowledgements are
-    /// all that the other end has to tell a dead subflow from a good one.
+    /// Returns the subflow for an acknowledgement: the fastest, unless it is silent while another one receives. An end
+    /// that mostly receives has nothing in flight that would reveal the death of a subflow, and the other end can tell
+    /// a dead subflow only by missing acknowledgements.
     ///
-    /// A subflow that is full of frames takes it too: if acknowledgements waited for room, two full ends would wait for
+    /// The limit of frames in flight does not apply: if acknowledgements waited for it, two full ends would wait for
     /// each other.
     fn ack_subflow(&self) -> Option<usize> {
         let first = self.subflows.get(self.scheduler.first()?.index)?;
@@ -227,7 +227,7 @@ impl Session {
         self.subflows.get(index).filter(|s| s.room > 0).map(|_| index)
     }
 
-    /// The oldest piece of the next stream that has lost some.
+    /// Retransmits the oldest lost piece of the next stream that has one.
     fn send_retransmit(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
         let fastest = self.scheduler.fastest()?;
         let mut tries = self.retransmit.len().min(TRIES_MAX);
@@ -257,7 +257,7 @@ impl Session {
         None
     }
 
-    /// The next of the streams whose turn it is: the new ones, then the others.
+    /// Sends a frame of the next stream by turn: new streams first.
     fn send_scheduled(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
         let outstanding = self.tx.ranges + self.subflows.iter().map(Subflow::frames).sum::<usize>();
         if !self.scheduler.any_ready() || outstanding >= RANGES_MAX {
@@ -291,13 +291,14 @@ impl Session {
             if list == List::New && route == Route::Any || tries == 0 {
                 return None;
             }
-            // A new stream stays one while the lane of its OPEN is busy: in the old list it would be bulk.
+            // A new stream stays in its list while the lane of its OPEN is busy: in the old list it would count as
+            // bulk.
             if route == Route::Any { self.drr.rotate(list) } else { self.drr.skip(list) }
         }
         None
     }
 
-    /// Sends the small first data of a stream directly behind its OPEN. Later the subflow of the OPEN may be busy, and the
+    /// Sends short first data of a stream right behind its OPEN. Later the subflow of the OPEN may be busy, and the
     /// data may use no other.
     fn send_first_data(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
         let slot = self.streams.live_slot(self.just_opened.take()?)?;
@@ -307,7 +308,7 @@ impl Session {
         self.send_next(now, index, slot, out)
     }
 
-    /// The subflow for a piece of a stream: one behind whose OPEN it comes, or where `any` says if that is known.
+    /// Returns the subflow for a piece of a stream: one that its route allows, or the result of `any` if it allows all.
     fn choose_subflow(&self, route: Route, urgent: bool, any: impl FnOnce() -> Option<usize>) -> Option<usize> {
         match route {
             Route::Any => any(),
@@ -317,13 +318,13 @@ impl Session {
         }
     }
 
-    /// The lane of a subflow for the pieces of a stream: that of its OPEN, as long as that may be on its way.
+    /// Returns the lane of a subflow for pieces of a stream: the one of its OPEN while that is in flight.
     pub(super) fn lane_of(&self, index: usize, stream: &Stream) -> Option<u16> {
         let subflow = self.subflows.get(index)?;
         Some(if self.route_of(stream) == Route::Any { subflow.lane_for(stream.id) } else { 0 })
     }
 
-    /// What the next frame of a stream asks of a subflow; nothing if it has none that may leave.
+    /// Returns the requirements of a stream's next frame, or `None` if the stream may send nothing.
     fn need(&mut self, slot: usize, list: List) -> Option<Need> {
         let stream = self.streams.get(slot)?;
         if self.route_of(stream) == Route::Blocked {
@@ -359,7 +360,7 @@ impl Session {
         self.subflows.iter().map(Subflow::in_flight).sum()
     }
 
-    /// The session has run out of credit: says so once for each value of it, and remembers who waits.
+    /// Makes a stream wait for session credit, and tells the peer once for each value of the credit.
     fn wait_for_session_credit(&mut self, slot: usize) {
         if let Some(stream) = self.streams.get_mut(slot)
             && !std::mem::replace(&mut stream.in_waiting_for_credit, true)
@@ -400,13 +401,13 @@ impl Session {
         transmit
     }
 
-    /// Payload bytes of a frame on a subflow.
+    /// Returns the maximum payload of a frame on a subflow.
     fn frame_bytes(&self, index: usize) -> u64 {
         let bytes = self.subflows.get(index).map_or(FRAME_BYTES_MAX as u64, |subflow| subflow.path.frame_bytes());
         self.config.frame_bytes_max.min(bytes - DATA_HEAD_BYTES as u64)
     }
 
-    /// A stream has less waiting than before: tells its writer, if it was refused, once there is room for a good part.
+    /// Reports a stream whose write was refused once half of its unsent bytes may be written.
     fn on_room(&mut self, slot: usize) {
         let cap = self.config.unsent_bytes_max;
         if let Some(stream) = self.streams.get_mut(slot)
@@ -440,7 +441,7 @@ impl Session {
         self.record_sent(now, index, lane, before, out, FrameContent::Data(id, piece))
     }
 
-    /// A word to a peer that broke the protocol, once on each subflow.
+    /// Sends CLOSE to a peer that has violated the protocol, once on each subflow.
     fn send_close(&mut self, out: &mut Outbox) -> Option<Transmit> {
         let Phase::Ended { code, sends_close: true } = self.phase else { return None };
         let index = self.subflows.iter().position(|subflow| subflow.room > HEADER_BYTES)?;

@@ -1,15 +1,15 @@
-//! Frames for streams that are not here: the answer to them, and what that answer means to whoever gets it.
+//! Frames for streams that this end does not know: the answer, and its effect at the receiver.
 //!
-//! Ids are never used again and rise without a gap, so a frame for an id that has no stream is either late (the stream
-//! is over) or makes no sense (this end never opened it). Neither opens anything. A frame from which it follows that
-//! its sender believes in the stream (DATA, OPEN, OPEN_RESULT) is answered with a RESET whose flag says "there is no
-//! such stream here", without a final size, because nobody remembers one. RESET itself is never answered, so that two
-//! ends cannot talk past each other for ever. Answers that wait are few and each is about another stream.
+//! Ids rise and are never reused, so a frame for an id without a stream is late, because the stream is over, or
+//! invalid, because this end never opened it. Neither creates a stream. A frame which shows that its sender has the
+//! stream (DATA, OPEN, OPEN_RESULT) is answered by a RESET with a flag for "unknown stream", without a final size,
+//! because this end does not know one. A RESET is never answered, so that two ends cannot answer each other for ever.
+//! The queue holds few answers, each for another stream.
 //!
-//! **An honest peer loses nothing by such an answer.** A stream is over at one end only when all that the other end
-//! sent, its end included, has been processed, and when the other end has acknowledged the same for its direction. So
-//! whoever still has the stream knows both ends of it, waits for nothing but acknowledgements and its own application,
-//! and ignores the answer. Whoever does not is told the truth for the first time, and ends the stream.
+//! **An honest peer loses nothing by the answer.** One end forgets a stream only after it has processed everything that
+//! the other end sent, including its end, and the other end has acknowledged the same of its direction. So an end that
+//! still has the stream knows both ends of it and waits only for acknowledgements and for its application; it ignores
+//! the answer. Any other end learns from the answer that the stream cannot complete, and ends it.
 
 use super::event::Event;
 use super::state::Session;
@@ -20,15 +20,15 @@ use crate::link::wire::ids::{StreamId, Time};
 use crate::link::wire::open::Bound;
 
 impl Session {
-    /// A frame was about a stream that is not here. `believes` is whether its sender seems to have the stream.
+    /// Answers a frame for an unknown stream, if its sender `expects_stream`.
     pub(super) fn answer_unknown_stream(&mut self, id: StreamId, expects_stream: bool) {
         if expects_stream {
             self.queue_control(Key::UnknownStream(id));
         }
     }
 
-    /// The peer has no such stream. If this end has one whose two sides have not both come to their end, the peer will
-    /// never finish it.
+    /// Handles the peer's answer that it does not know a stream. Unless both directions are complete, they never will
+    /// be, and the stream ends.
     pub(super) fn on_unknown_stream(&mut self, now: Time, id: StreamId) {
         let Some(slot) = self.streams.live_slot(id) else { return };
         let Some(stream) = self.streams.get_mut(slot) else { return };

@@ -1,10 +1,10 @@
-//! Streams of the peer's without their OPEN, and where the data of a stream may go that follows its OPEN.
+//! Streams of the peer without their OPEN, and the routes for data that must follow an OPEN.
 
 use std::collections::VecDeque;
 
 use crate::link::wire::ids::{StreamId, SubflowId, Time};
 
-/// A clock that runs while a subflow is live, in microseconds.
+/// A clock in microseconds that runs while a subflow is live.
 #[derive(Debug, Default)]
 pub(super) struct LiveClock {
     before: u64,
@@ -25,30 +25,30 @@ impl LiveClock {
         self.before + self.since.map_or(0, |since| now.since(since))
     }
 
-    /// Returns when the clock will show `us`, if it runs.
+    /// Returns the time at which the clock shows `us`, if it runs.
     pub(super) fn time_of(&self, us: u64) -> Option<Time> {
         Some(self.since?.after(us.saturating_sub(self.before)))
     }
 }
 
-/// Streams of the peer's of which something has come, but not the OPEN.
+/// Streams of the peer of which a frame has arrived, but not the OPEN.
 #[derive(Debug, Default)]
 pub(super) struct Unopened {
-    /// Number of streams.
+    /// Number of these streams.
     pub(super) count: u32,
-    /// Their ids and what the clock showed when they came, in that order. Some may be opened, or gone, since.
+    /// The streams with their arrival according to the clock, in that order. Some may be opened or removed since.
     pub(super) queue: VecDeque<(StreamId, u64)>,
     pub(super) clock: LiveClock,
 }
 
-/// Where the DATA of a stream may go.
+/// The subflows that may carry DATA of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
-    /// Anywhere.
+    /// All subflows.
     Any,
-    /// Only behind the OPEN: on the first lane of these subflows.
+    /// Only the first lanes of these subflows, behind the OPEN.
     BehindOpen([Option<SubflowId>; 2]),
-    /// Nowhere before the OPEN has been sent.
+    /// None, until the OPEN is sent.
     Blocked,
 }
 
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_live_clock_stands_still_while_no_subflow_is_live() {
+    fn a_live_clock_stops_while_no_subflow_is_live() {
         let at = Time::from_us;
         let mut clock = LiveClock::default();
         assert_eq!((clock.read(at(50)), clock.time_of(1)), (0, None));

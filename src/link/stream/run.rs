@@ -16,7 +16,7 @@ pub(in crate::link) const CHUNK_COST: u64 = 64;
 /// Maximum length of a copy to which further small payloads are appended.
 const JOINED_BYTES_MAX: usize = 16 * 1024;
 /// Total capacity of copies from which on each new one is allocated with no spare capacity.
-const SPARE_COPIES_MAX: u64 = 1024 * 1024;
+const REUSE_COPIES_MAX: u64 = 1024 * 1024;
 
 /// A run of received bytes.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Run {
 }
 
 /// Appends a payload to `runs`: as a reference or as a copy. A copy joins the last run if that is a copy too.
-pub(in crate::link) fn push_run(runs: &mut VecDeque<Run>, payload: Bytes, pins: &mut Pins, pools: &mut BufferPool) {
+pub(in crate::link) fn push_run(runs: &mut VecDeque<Run>, payload: Bytes, pins: &mut Pins, bufs: &mut BufferPool) {
     debug_assert!(!payload.is_empty());
     if let Some(pin) = pins.keep(payload.len()) {
         runs.push_back(Run::Shared(payload, pin));
@@ -76,7 +76,7 @@ pub(in crate::link) fn push_run(runs: &mut VecDeque<Run>, payload: Bytes, pins: 
         return;
     }
     // A reused buffer may have much more capacity than it needs. That is acceptable as long as copies are few.
-    let mut buf = if pins.copies() < SPARE_COPIES_MAX { pools.take() } else { Vec::with_capacity(payload.len()) };
+    let mut buf = if pins.copies() < REUSE_COPIES_MAX { bufs.take() } else { Vec::with_capacity(payload.len()) };
     buf.extend_from_slice(&payload);
     pins.copies_changed(0, buf.capacity());
     runs.push_back(Run::Joined(buf, 0));

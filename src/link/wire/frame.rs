@@ -500,10 +500,10 @@ fn put_frame(out: &mut Vec<u8>, kind: u8, flags: u8, id: u32, body: impl FnOnce(
 pub(in crate::link) fn data_head(id: u32, offset: u64, len: usize, fin: bool) -> [u8; DATA_HEAD_BYTES] {
     let flags = if fin { FLAG_LAST } else { 0 };
     let mut head = [0; DATA_HEAD_BYTES];
-    let (header, place) = head.split_at_mut(HEADER_BYTES);
-    let told = Header { kind: kind::DATA, flags, len: len + 8, id };
-    header.copy_from_slice(&told.encode());
-    trace("sent", told, None);
+    let (start, place) = head.split_at_mut(HEADER_BYTES);
+    let header = Header { kind: kind::DATA, flags, len: len + 8, id };
+    start.copy_from_slice(&header.encode());
+    trace("sent", header, None);
     place.copy_from_slice(&offset.to_be_bytes());
     head
 }
