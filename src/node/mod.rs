@@ -10,7 +10,7 @@
 //!   socket <- carrier: TLS <- session: frames <- stream <- relay <- socket
 //! ```
 //! # What happens in a turn
-//! Events run carriers (read, decrypt, [`Session::input`](crate::link::Session::input)) and sides. What touched a link
+//! Events run carriers (read, decrypt, [`Session::receive`](crate::link::Session::receive)) and sides. What touched a link
 //! has queued it; `drive` then takes the session's events to the sides and its frames to the carriers, the sides that were
 //! woken are run in the same turn, and at its end what that gave the sessions to say is written.
 //!

@@ -8,7 +8,7 @@
 //!   no data ahead of an OPEN.
 //! - **The receiver** creates a record only for the id in a frame, and keeps the ids below it as ranges. More than
 //!   [`OPENS_MAX`] ids without an OPEN are a violation. A record without an OPEN is aborted after
-//!   [`OPEN_US`](super::config::OPEN_US) of time with a live subflow, because the OPEN may wait on a dying subflow or
+//!   [`OPEN_US`] of time with a live subflow, because the OPEN may wait on a dying subflow or
 //!   for the session to resume.
 //! - **Both** limit the streams ahead: the receiver allows [`OPENS_MAX`] streams beyond those whose OPEN it has
 //!   processed, at most as many at once as [`Config::streams_max`](crate::link::Config) and the peer's key permit, and
