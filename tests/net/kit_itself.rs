@@ -125,7 +125,7 @@ fn each_connection_has_a_rate_of_its_own() {
 
 /// Gate `kit-delay` measures that it is no longer either.
 #[test]
-fn a_path_delays_as_long_as_it_was_asked_to() {
+fn a_path_has_at_least_the_configured_delay() {
     if !has_net() || !has_tun() {
         return;
     }
@@ -142,7 +142,7 @@ fn a_path_delays_as_long_as_it_was_asked_to() {
 }
 
 #[test]
-fn packets_get_lost_as_the_seed_says_and_a_full_queue_drops() {
+fn packet_loss_follows_the_seed_and_a_full_queue_drops() {
     if !has_net() || !has_tun() {
         return;
     }
@@ -207,7 +207,7 @@ fn a_black_hole_stops_one_direction_or_both_and_heals() {
 }
 
 #[test]
-fn connections_are_reset_whether_idle_or_not() {
+fn idle_and_busy_connections_can_be_reset() {
     if !has_net() {
         return;
     }
@@ -265,7 +265,7 @@ fn a_nat_hides_the_near_end_and_can_forget_it() {
 }
 
 #[test]
-fn an_address_goes_and_another_one_comes() {
+fn the_address_of_a_path_can_be_changed() {
     if !has_net() {
         return;
     }
@@ -308,7 +308,7 @@ fn a_program_runs_in_its_host() {
 }
 
 #[test]
-fn the_source_address_says_which_path_leads_to_a_host() {
+fn the_source_address_selects_the_path_to_a_host() {
     if !has_net() {
         return;
     }
@@ -327,7 +327,7 @@ fn the_source_address_says_which_path_leads_to_a_host() {
 }
 
 #[test]
-fn a_capture_finds_what_passed_however_it_was_cut() {
+fn a_capture_finds_bytes_that_were_split_between_packets() {
     if !has_net() {
         return;
     }

@@ -27,7 +27,7 @@ fn socks(near: &Host, node: &Seaprox, port: u16) -> (Peer, u8) {
 }
 
 #[test]
-fn a_key_has_the_rate_and_the_streams_that_its_line_says_and_a_new_line_holds_at_once() {
+fn the_rate_and_stream_limits_of_a_key_hold_for_all_its_links_and_change_at_once() {
     if !has_net() {
         return;
     }
@@ -66,7 +66,7 @@ fn a_key_has_the_rate_and_the_streams_that_its_line_says_and_a_new_line_holds_at
 /// A link has 256 listeners at the far end. One more is told of once, shown in the status, and the end where that was asked
 /// for; the others work.
 #[test]
-fn a_listener_too_many_at_the_far_end_is_told() {
+fn a_remote_listener_beyond_the_limit_is_reported() {
     if !has_net() {
         return;
     }
@@ -114,7 +114,7 @@ fn pass(pairs: &mut [(Peer, Peer)], upwards: bool, count: u64) -> Duration {
 
 /// The shorter timer of the two nodes counts. Gate `link-connect-timeout` measures how exact it is.
 #[test]
-fn a_target_that_says_nothing_has_the_connect_timeout() {
+fn a_silent_target_ends_with_the_shorter_connect_timeout() {
     if !has_net() {
         return;
     }
@@ -143,7 +143,7 @@ fn a_target_that_says_nothing_has_the_connect_timeout() {
 
 /// Gate `link-idle-timeout` measures how exact it is.
 #[test]
-fn a_stream_without_a_byte_has_the_idle_timeout() {
+fn a_silent_stream_ends_after_the_idle_timeout() {
     if !has_net() {
         return;
     }
@@ -169,7 +169,7 @@ fn a_stream_without_a_byte_has_the_idle_timeout() {
 /// Either node ends the link: all streams of it are over at both ends, and nothing listens for it any more. Gate `link-end`
 /// measures how soon.
 #[test]
-fn the_end_of_a_link_is_the_end_of_all_that_was_in_it() {
+fn the_end_of_a_link_ends_its_streams_and_listeners() {
     if !has_net() {
         return;
     }

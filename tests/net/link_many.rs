@@ -32,7 +32,7 @@ fn until_idle(forward: &Forward) {
 }
 
 #[test]
-fn two_hundred_at_once_share_one_connection() {
+fn two_hundred_streams_share_one_connection() {
     if !has_net() {
         return;
     }
@@ -62,7 +62,7 @@ fn two_hundred_at_once_share_one_connection() {
 }
 
 #[test]
-fn thousands_of_idle_streams_stay_and_cost_little() {
+fn an_idle_stream_costs_at_most_3_kib() {
     if !has_net() {
         return;
     }
@@ -166,7 +166,7 @@ fn short_ones(count: usize) {
 }
 
 #[test]
-fn thousands_of_short_streams_leave_nothing_behind() {
+fn thousands_of_short_streams_leave_no_resources() {
     if has_net() {
         short_ones(5_000);
     }
@@ -174,14 +174,14 @@ fn thousands_of_short_streams_leave_nothing_behind() {
 
 #[test]
 #[ignore = "make soak runs it: it takes minutes"]
-fn a_hundred_thousand_short_streams_leave_nothing_behind() {
+fn a_hundred_thousand_short_streams_leave_no_resources() {
     if has_net() {
         short_ones(100_000);
     }
 }
 
 #[test]
-fn those_who_leave_and_those_who_are_slow_harm_nobody() {
+fn clients_that_close_early_or_read_slowly_do_not_affect_others() {
     if !has_net() {
         return;
     }
@@ -223,7 +223,7 @@ fn those_who_leave_and_those_who_are_slow_harm_nobody() {
 }
 
 #[test]
-fn two_nodes_on_one_never_mix() {
+fn two_near_nodes_at_one_far_node_never_mix_their_bytes() {
     if !has_net() {
         return;
     }
@@ -295,7 +295,7 @@ fn is_reset(peer: &mut Peer) -> bool {
 
 /// The far node is killed and comes back: what was there is reset, never ended, and the near node serves on by itself.
 #[test]
-fn a_far_node_that_is_killed_leaves_resets() {
+fn connections_of_a_killed_far_node_are_reset_and_new_ones_work() {
     if !has_net() {
         return;
     }
@@ -382,7 +382,7 @@ fn killed_and_back(silently: bool) {
 }
 
 #[test]
-fn a_near_node_that_is_killed_gets_its_reverse_port_back_at_once() {
+fn a_killed_near_node_gets_its_remote_port_back_at_once() {
     if has_net() {
         killed_and_back(false);
         killed_and_back(true);
@@ -391,7 +391,7 @@ fn a_near_node_that_is_killed_gets_its_reverse_port_back_at_once() {
 
 /// Both nodes hold what a reader leaves, up to their limit, and no more.
 #[test]
-fn a_reader_that_stops_makes_no_node_grow_beyond_its_limit() {
+fn a_stalled_reader_makes_no_node_exceed_its_memory_limit() {
     if !has_net() {
         return;
     }

@@ -74,7 +74,7 @@ const PIECES: usize = 200;
 const BULK: usize = 16 << 20;
 
 #[test]
-fn stripe_puts_bulk_on_both_and_single_on_one_and_redundant_puts_what_is_small_on_both() {
+fn each_mode_puts_bulk_and_small_pieces_on_its_subflows() {
     if !has_net() {
         return;
     }
@@ -111,7 +111,7 @@ fn stripe_puts_bulk_on_both_and_single_on_one_and_redundant_puts_what_is_small_o
 
 /// `single` is for failover: the other path takes over when the one that is used dies, in the middle of a transfer.
 #[test]
-fn single_goes_on_over_the_other_path() {
+fn single_mode_continues_over_the_other_path() {
     if !has_net() {
         return;
     }

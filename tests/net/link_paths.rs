@@ -20,7 +20,7 @@ fn sent_from(forward: &Forward, from: &str) -> u64 {
 }
 
 #[test]
-fn paths_of_a_file_come_and_go_in_a_transfer() {
+fn paths_added_and_removed_in_the_file_take_effect_during_a_transfer() {
     if !has_net() {
         return;
     }
@@ -54,7 +54,7 @@ fn paths_of_a_file_come_and_go_in_a_transfer() {
 
 /// One path for another, while nothing is sent: the old one goes when the new one is there, and not before.
 #[test]
-fn a_path_is_left_when_the_next_is_there() {
+fn a_removed_path_is_used_until_its_replacement_is_up() {
     if !has_net() {
         return;
     }
@@ -83,7 +83,7 @@ fn a_path_is_left_when_the_next_is_there() {
 }
 
 #[test]
-fn an_uplink_that_appears_is_used_at_once_and_one_that_vanishes_is_left() {
+fn a_new_uplink_is_used_at_once_and_a_removed_one_is_replaced() {
     if !has_net() {
         return;
     }
@@ -109,7 +109,7 @@ fn an_uplink_that_appears_is_used_at_once_and_one_that_vanishes_is_left() {
 
 /// A laptop whose wireless network is gone, and that has another way: nobody waits for the dead timer.
 #[test]
-fn a_link_whose_address_is_gone_goes_over_the_next_at_once() {
+fn a_link_whose_source_address_is_removed_uses_another_at_once() {
     if !has_net() {
         return;
     }

@@ -66,7 +66,7 @@ impl Full {
 
 /// Gate `path-new-connections` says how soon.
 #[test]
-fn a_new_connection_passes_queued_bulk() {
+fn a_new_connection_overtakes_queued_bulk() {
     if !has_net() {
         return;
     }
@@ -86,7 +86,7 @@ fn a_new_connection_passes_queued_bulk() {
 
 /// Gate `path-echo-bulk` says how soon.
 #[test]
-fn keystrokes_pass_queued_bulk() {
+fn keystrokes_overtake_queued_bulk() {
     if !has_net() {
         return;
     }
@@ -105,7 +105,7 @@ fn keystrokes_pass_queued_bulk() {
 
 /// Gates `path-streams` and `path-streams-512` compare the rates.
 #[test]
-fn five_hundred_streams_share_a_path_and_lose_nothing() {
+fn five_hundred_streams_share_a_path_and_lose_no_byte() {
     if !has_net() {
         return;
     }
@@ -123,7 +123,7 @@ fn five_hundred_streams_share_a_path_and_lose_nothing() {
 
 /// Gates `path-stalled-rate` and `path-stalled-echo` compare rates and echoes.
 #[test]
-fn a_client_that_stops_reading_stops_no_other() {
+fn a_client_that_stops_reading_blocks_no_other() {
     if !has_net() {
         return;
     }

@@ -163,7 +163,7 @@ fn ssh_works_over_a_link_in_both_directions() {
 }
 
 #[test]
-fn ends_of_streams_pass_and_a_server_may_speak_first() {
+fn fins_and_resets_pass_over_a_link_and_a_server_may_speak_first() {
     if !(has_net() && has("ncat") && has("socat")) {
         return;
     }
@@ -214,7 +214,7 @@ fn ends_of_streams_pass_and_a_server_may_speak_first() {
 }
 
 #[test]
-fn a_target_that_refuses_is_told_with_its_reason() {
+fn a_refused_target_over_a_link_is_reported_with_its_reason() {
     if !has_net() {
         return;
     }
@@ -236,7 +236,7 @@ fn a_target_that_refuses_is_told_with_its_reason() {
 
 /// A front end of its own process, each over a link of its own.
 #[test]
-fn every_front_end_goes_over_a_link() {
+fn every_front_end_works_over_a_link() {
     if !has_net() {
         return;
     }
@@ -268,7 +268,7 @@ fn every_front_end_goes_over_a_link() {
 
 /// A name that is known in the far host alone: nobody asks for it in the near one.
 #[test]
-fn names_are_resolved_at_the_far_end() {
+fn names_are_resolved_only_at_the_far_end() {
     if !has_net() {
         return;
     }

@@ -154,7 +154,7 @@ fn a_transfer_survives_a_hundred_cuts_of_every_subflow() {
 
 #[test]
 #[ignore = "make soak runs it: it takes minutes"]
-fn a_gibibyte_survives_a_hundred_cuts_and_a_minute_of_darkness() {
+fn a_gibibyte_survives_a_hundred_cuts_and_a_minute_without_a_path() {
     if has_net() {
         survive(&Plan { bytes: 1 << 30, mbit: 100.0, cuts: 100, darkness: Duration::from_secs(60) });
     }
@@ -162,7 +162,7 @@ fn a_gibibyte_survives_a_hundred_cuts_and_a_minute_of_darkness() {
 
 /// With the timers as they are by default, a peer that falls silent is dead after 15 seconds; here they are shorter.
 #[test]
-fn a_silent_peer_is_noticed_at_both_ends_in_time() {
+fn both_ends_notice_a_silent_peer_after_the_dead_time() {
     if !has_net() {
         return;
     }
@@ -186,7 +186,7 @@ fn a_silent_peer_is_noticed_at_both_ends_in_time() {
 
 /// A FIN would say that the other end had finished.
 #[test]
-fn connections_end_by_a_reset_when_the_hold_time_is_over() {
+fn connections_are_reset_when_the_hold_time_is_over() {
     if !has_net() {
         return;
     }
@@ -215,7 +215,7 @@ fn connections_end_by_a_reset_when_the_hold_time_is_over() {
 /// stream is asked for again when the peer comes back as another process. If the peer stays away, the client gets an error
 /// of its protocol.
 #[test]
-fn who_asks_while_the_peer_is_restarted_is_connected_or_answered() {
+fn a_request_during_a_restart_of_the_peer_is_connected_or_refused() {
     if !has_net() {
         return;
     }

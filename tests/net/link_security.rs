@@ -70,7 +70,7 @@ fn session(file: String) -> Captured {
 }
 
 #[test]
-fn a_listener_finds_neither_content_nor_names_nor_what_is_the_same() {
+fn an_eavesdropper_finds_neither_content_nor_names_nor_repeated_blocks() {
     if !has_net() {
         return;
     }
@@ -189,7 +189,7 @@ fn a_flipped_bit_ends_a_subflow_and_no_wrong_byte_arrives() {
 }
 
 #[test]
-fn a_session_that_is_said_again_is_refused() {
+fn a_replayed_session_is_refused() {
     if !has_net() {
         return;
     }
@@ -239,7 +239,7 @@ fn listener_is_quiet(listener: &TcpListener) {
 }
 
 #[test]
-fn what_a_key_may_not_do_is_refused_and_a_key_that_is_removed_is_out() {
+fn forbidden_targets_and_ports_are_refused_and_a_removed_key_ends_its_link() {
     if !has_net() {
         return;
     }
@@ -281,7 +281,7 @@ fn what_a_key_may_not_do_is_refused_and_a_key_that_is_removed_is_out() {
 }
 
 #[test]
-fn nodes_that_do_not_know_one_another_part_at_once() {
+fn nodes_with_unknown_keys_end_at_once_and_say_why() {
     if !has_net() {
         return;
     }
@@ -308,7 +308,7 @@ fn nodes_that_do_not_know_one_another_part_at_once() {
 }
 
 #[test]
-fn nonsense_gets_no_answer_that_says_anything() {
+fn invalid_bytes_get_no_informative_answer() {
     if !has_net() {
         return;
     }
@@ -349,7 +349,7 @@ fn nonsense_gets_no_answer_that_says_anything() {
 }
 
 #[test]
-fn a_thousand_silent_visitors_cost_little_and_keep_nobody_out_for_long() {
+fn a_thousand_silent_peers_cost_little_and_keep_no_one_out_for_long() {
     if !has_net() {
         return;
     }

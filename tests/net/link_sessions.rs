@@ -70,7 +70,7 @@ fn link_states(far: &Seaprox) -> Vec<String> {
 }
 
 #[test]
-fn a_port_of_a_client_that_is_dead_goes_to_the_next_of_the_same_key_at_once() {
+fn a_remote_port_of_a_killed_client_passes_to_the_same_key_at_once() {
     if !has_net() {
         return;
     }
@@ -111,7 +111,7 @@ fn a_port_of_a_client_that_is_dead_goes_to_the_next_of_the_same_key_at_once() {
 
 /// A client on a train: while it is away its port goes to another, and comes back when that one is away.
 #[test]
-fn a_session_that_comes_back_has_its_port_again_if_the_other_has_left() {
+fn a_resumed_session_gets_its_remote_port_back_when_it_is_free() {
     if !has_net() {
         return;
     }
@@ -133,7 +133,7 @@ fn a_session_that_comes_back_has_its_port_again_if_the_other_has_left() {
 }
 
 #[test]
-fn a_key_has_so_many_sessions_and_those_that_are_dead_make_room() {
+fn beyond_the_session_limit_of_a_key_only_a_suspended_session_is_replaced() {
     if !has_net() {
         return;
     }
@@ -154,7 +154,7 @@ fn a_key_has_so_many_sessions_and_those_that_are_dead_make_room() {
 }
 
 #[test]
-fn the_log_names_the_peer_and_the_target_and_an_end_in_order_is_no_loss() {
+fn the_log_names_peer_and_target_and_an_orderly_end_is_not_link_lost() {
     if !has_net() {
         return;
     }
@@ -207,7 +207,7 @@ fn again(client: &mut TcpStream) -> std::io::Result<()> {
 
 /// The far node is stopped in order and started anew while clients come: none fails, and what runs goes on.
 #[test]
-fn a_far_node_that_is_replaced_in_order_is_no_outage() {
+fn an_orderly_replacement_of_the_far_node_fails_no_client() {
     if !has_net() {
         return;
     }
@@ -275,7 +275,7 @@ fn a_far_node_that_is_replaced_in_order_is_no_outage() {
 
 /// A client that was killed does not keep its port from others for as long as its session is held.
 #[test]
-fn a_port_of_a_client_that_is_dead_is_free_for_others_after_a_while() {
+fn a_remote_port_of_a_killed_client_is_free_for_other_keys_after_the_dead_time() {
     if !has_net() {
         return;
     }

@@ -31,7 +31,7 @@ fn send_over_all(forward: &Forward, count: u64) {
 
 /// Gate `path-capped` measures that four of them get four times the rate of one.
 #[test]
-fn each_of_four_subflows_carries_bytes_where_each_connection_is_capped() {
+fn each_of_four_subflows_carries_bytes_where_connections_are_capped() {
     if !has_net() {
         return;
     }
@@ -62,7 +62,7 @@ fn each_of_two_unlike_paths_carries_bytes() {
 
 /// At the rate of the slow path, what is sent afterwards would take eleven minutes. Gate `path-two-slow` measures the rate.
 #[test]
-fn a_path_that_becomes_slow_is_left() {
+fn data_moves_away_from_a_path_that_becomes_slow() {
     if !has_net() {
         return;
     }
@@ -79,7 +79,7 @@ fn a_path_that_becomes_slow_is_left() {
 }
 
 #[test]
-fn one_of_four_subflows_dies_and_nothing_is_lost() {
+fn resetting_subflows_of_a_transfer_loses_no_byte() {
     if !has_net() {
         return;
     }

@@ -18,7 +18,7 @@ fn words(line: Vec<String>, more: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn an_unknown_key_is_asked_about_and_written_down() {
+fn an_unknown_key_is_asked_about_and_stored() {
     if !has_net() || !has("script") {
         return;
     }
@@ -52,7 +52,7 @@ fn an_unknown_key_is_asked_about_and_written_down() {
 }
 
 #[test]
-fn what_a_key_does_not_permit_is_asked_about_once() {
+fn with_ask_a_forbidden_request_is_asked_about_once() {
     if !has_net() || !has("script") {
         return;
     }
@@ -113,7 +113,7 @@ fn what_a_key_does_not_permit_is_asked_about_once() {
 }
 
 #[test]
-fn without_a_terminal_nobody_can_be_asked() {
+fn ask_without_a_terminal_is_a_usage_error() {
     let home = Home::new();
     home.key();
     let line = words(home.line(&["link", "--listen", "127.0.0.1:0", "--ask"]), &[]);

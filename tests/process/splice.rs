@@ -147,7 +147,7 @@ fn more_fast_transfers_than_pipes_all_arrive() {
 }
 
 #[test]
-fn a_half_closed_connection_transfers_200_mib() {
+fn a_half_closed_connection_carries_a_large_transfer() {
     let relay = Relay::start(&[]);
     let (mut client, mut server) = relay.pair();
     client.run(&[Send(100), Fin]);
