@@ -1,7 +1,7 @@
-//! What passes a device, written to a file in the format of tcpdump, and searched afterwards.
+//! Captures the packets that pass a device in a file in the format of tcpdump, which is searched afterwards.
 //!
-//! A thread reads a packet socket for as long as the capture runs. What it could not keep up with is counted: a test that
-//! wants to say that something was never sent looks at that, too.
+//! A thread reads a packet socket for as long as the capture runs. The packets that it missed are counted: a test that
+//! asserts that something was never sent also asserts that none was missed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -18,22 +18,23 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::Host;
 
-/// A capture that runs.
+/// A running capture.
 pub struct Capture {
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<Captured>>,
 }
 
-/// A capture that is over.
+/// A finished capture.
 #[derive(Clone, Debug)]
 pub struct Captured {
     pub file: PathBuf,
     pub packets: u64,
-    /// Packets that passed and are not in the file.
+    /// The number of packets that passed and are not in the file.
     pub missed: u64,
 }
 
-/// What one end of a TCP connection sent, in order and once. Where something is missing, another one begins.
+/// The bytes that one end of a TCP connection sent, in order and without repetitions. After a gap, another stream
+/// begins.
 #[derive(Clone, Debug)]
 pub struct Stream {
     pub from: SocketAddr,
@@ -42,7 +43,7 @@ pub struct Stream {
 }
 
 impl Capture {
-    /// Begins; what passes after this is in the file.
+    /// Begins a capture: every packet that passes after the return is in the file.
     #[track_caller]
     pub fn start(host: &Host, device: &str, file: PathBuf) -> Capture {
         let socket = host.inside(|| open(device));
@@ -52,7 +53,7 @@ impl Capture {
         Capture { is_over, thread: Some(thread) }
     }
 
-    /// Ends; what has passed before this is in the file.
+    /// Ends the capture: every packet that passed before the call is in the file.
     #[track_caller]
     pub fn stop(mut self) -> Captured {
         self.is_over.store(true, Ordering::Relaxed);
@@ -67,14 +68,15 @@ impl Drop for Capture {
 }
 
 impl Captured {
-    /// Whether these bytes are anywhere in a packet, or in what a TCP connection carried, however it was cut.
+    /// Returns true if these bytes are in a packet, or in the stream of a TCP connection, however it was cut into
+    /// packets.
     pub fn contains(&self, bytes: &[u8]) -> bool {
         let holds = |all: &[u8]| all.windows(bytes.len()).any(|window| window == bytes);
         self.each_packet().iter().any(|packet| holds(packet))
             || self.streams().iter().any(|stream| holds(&stream.bytes))
     }
 
-    /// What each end of each TCP connection sent, less than 4 GiB each.
+    /// Returns the bytes that each end of each TCP connection sent; less than 4 GiB each.
     pub fn streams(&self) -> Vec<Stream> {
         let mut flows: HashMap<(SocketAddr, SocketAddr), Vec<Flow>> = HashMap::new();
         for packet in self.each_packet() {
@@ -84,7 +86,7 @@ impl Captured {
             if flows.last().is_none_or(is_new) {
                 flows.push(Flow { first: segment.sequence, pieces: BTreeMap::new() });
             }
-            flows.last_mut().expect("one at least").put(&segment);
+            flows.last_mut().expect("at least one flow").put(&segment);
         }
         let streams = |((from, to), flows): ((SocketAddr, SocketAddr), Vec<Flow>)| {
             let runs: Vec<Vec<u8>> = flows.into_iter().flat_map(Flow::runs).collect();
@@ -93,7 +95,7 @@ impl Captured {
         flows.into_iter().flat_map(streams).collect()
     }
 
-    /// The IP packets in the file.
+    /// Returns the IP packets in the file.
     pub fn each_packet(&self) -> Vec<Vec<u8>> {
         let all = std::fs::read(&self.file).expect("the file of the capture");
         let (mut packets, mut rest) = (Vec::new(), &all[FILE_HEADER.len() * 4..]);
@@ -107,12 +109,12 @@ impl Captured {
     }
 }
 
-/// A packet socket on a device, with room for what a thread that is late has not read.
+/// Opens a packet socket on a device, with a receive buffer that is large enough for a thread that runs late.
 fn open(device: &str) -> Socket {
-    // Without a protocol it gets nothing before it is bound, so nothing of other devices.
+    // Without a protocol, the socket receives nothing before it is bound, so nothing of other devices.
     let socket = Socket::new(Domain::PACKET, Type::DGRAM, None).expect("a packet socket");
     let name = std::ffi::CString::new(device).expect("a name");
-    // SAFETY: the string lives through the call.
+    // SAFETY: the string outlives the call.
     let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
     assert_ne!(index, 0, "no device {device}");
     let all = (libc::ETH_P_ALL as u16).to_be();
@@ -129,7 +131,7 @@ fn open(device: &str) -> Socket {
     }
     .expect("an address");
     let size: libc::c_int = ROOM;
-    // SAFETY: the value is an integer that lives through the call, and its length is given.
+    // SAFETY: the value is an integer that outlives the call, and its length is given.
     unsafe {
         let len = size_of_val(&size) as libc::socklen_t;
         libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, (&raw const size).cast(), len);
@@ -146,10 +148,10 @@ fn record(mut socket: Socket, path: PathBuf, is_over: &AtomicBool) -> std::io::R
     }
     let (mut packets, mut buf) = (0, vec![0; PACKET_MAX]);
     loop {
-        // Looked at first: what has passed before is in the socket by then.
+        // Read first: packets that passed before the end of the capture are in the socket by then.
         let is_last = is_over.load(Ordering::Relaxed);
         match socket.read(&mut buf) {
-            // Only IP: not the neighbours' questions about addresses.
+            // Only IP, no ARP.
             Ok(got) if got > 0 && matches!(buf[0] >> 4, 4 | 6) => {
                 packets += 1;
                 let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -169,7 +171,7 @@ fn record(mut socket: Socket, path: PathBuf, is_over: &AtomicBool) -> std::io::R
     Ok(Captured { file: path, packets, missed: missed(&socket) })
 }
 
-/// Packets that found no room in the socket.
+/// Returns the number of packets that found no room in the socket.
 fn missed(socket: &Socket) -> u64 {
     // struct tpacket_stats: packets, and drops.
     let mut stats = [0_u32; 2];
@@ -181,7 +183,7 @@ fn missed(socket: &Socket) -> u64 {
     stats[1].into()
 }
 
-/// What a TCP packet says.
+/// The fields of a TCP packet that matter here.
 struct Segment<'a> {
     from: SocketAddr,
     to: SocketAddr,
@@ -202,7 +204,7 @@ impl Segment<'_> {
                 (addr(8)?, addr(24)?, packet[6], 40, be16(packet, 4)? + 40)
             }
         };
-        // A packet that is segmented further down may say nothing of its length.
+        // A packet that is segmented further down may have no length in its header.
         let end = if total <= header_len { packet.len() } else { total.min(packet.len()) };
         let tcp = packet.get(header_len..end).filter(|_| protocol == libc::IPPROTO_TCP as u8)?;
         let payload = tcp.get(usize::from(tcp.get(12)? >> 4) * 4..)?;
@@ -216,7 +218,7 @@ fn be16(bytes: &[u8], at: usize) -> Option<usize> {
     Some(usize::from(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?])))
 }
 
-/// One direction of a TCP connection, by what its place is behind the first sequence number.
+/// One direction of a TCP connection: its data by the offset from the first sequence number.
 struct Flow {
     first: u32,
     pieces: BTreeMap<u32, Vec<u8>>,
@@ -231,7 +233,7 @@ impl Flow {
         }
     }
 
-    /// What is there without a gap, each.
+    /// Returns the pieces of data without a gap.
     fn runs(self) -> Vec<Vec<u8>> {
         let (mut runs, mut end): (Vec<Vec<u8>>, Option<u64>) = (Vec::new(), None);
         for (place, piece) in self.pieces {
@@ -248,10 +250,10 @@ impl Flow {
     }
 }
 
-/// Bytes that wait in the socket at most.
+/// The size of the socket's receive buffer, in bytes.
 const ROOM: libc::c_int = 256 << 20;
 
-/// The largest packet, with what is segmented only by the device.
+/// The largest packet in bytes, before the device segments it.
 const PACKET_MAX: usize = 256 << 10;
 
 /// The header of a pcap file: magic, version 2.4, two words of no meaning, the longest packet, and raw IP.

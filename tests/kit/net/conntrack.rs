@@ -1,4 +1,5 @@
-//! Makes a host forget the connections that pass through it, by one netlink message: there is no `conntrack` everywhere.
+//! Makes a host forget the connections that pass through it, by one netlink message: the program `conntrack` is not
+//! installed everywhere.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -7,12 +8,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Host;
 
-/// Forgets all of them.
+/// Makes the host forget all connections.
 #[track_caller]
 pub fn flush(host: &Host) {
     let kind = (libc::NFNL_SUBSYS_CTNETLINK << 8 | CT_DELETE) as u16;
     let mut message = Vec::new();
-    // struct nlmsghdr, then struct nfgenmsg; without a tuple in it, the message means all.
+    // struct nlmsghdr, then struct nfgenmsg; without a tuple, the message means all connections.
     message.extend(20_u32.to_ne_bytes());
     message.extend(kind.to_ne_bytes());
     message.extend(((libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16).to_ne_bytes());
@@ -25,7 +26,7 @@ pub fn flush(host: &Host) {
         socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket");
         socket.write_all(&message).expect("the kernel listens");
         let got = socket.read(&mut answer).expect("an answer");
-        // Behind the header of the answer is the error, zero for none.
+        // The error follows the header of the answer; zero means none.
         assert!(got >= 20, "a short answer");
         let error = i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]);
         assert_eq!(error, 0, "conntrack: {}", std::io::Error::from_raw_os_error(-error));

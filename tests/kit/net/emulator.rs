@@ -1,8 +1,8 @@
 //! An emulated path: a TUN device in each of two hosts, and two threads that carry IP packets between them.
 //!
-//! It owns the devices and the threads, which end when it is dropped. What the path does to a packet is in `pipe`; here
-//! are the descriptors and the clock. The threads run before everything else where that is allowed, so that a packet is
-//! late by some 0.1 ms; `Counts` tells how late packets really were.
+//! The emulator owns the devices and the threads, which end when it is dropped. `pipe` decides the fate of each packet;
+//! this module has the descriptors and the clock. The threads get real-time priority where that is allowed, so that a
+//! packet is late by about 0.1 ms; `Counts` tells how late packets really were.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -16,18 +16,18 @@ use super::path::Way;
 use super::pipe::{Fate, Link, Pipe};
 use super::{Host, tun};
 
-/// What became of the packets of one direction.
+/// The packets of one direction, counted by their fate.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     pub packets: u64,
     pub bytes: u64,
-    /// Packets that found the queue full.
+    /// Packets dropped because the queue was full.
     pub dropped: u64,
-    /// Packets that got lost on the wire.
+    /// Packets lost on the wire.
     pub lost: u64,
-    /// How late a packet came because the thread was late, at most.
+    /// The longest delay of a packet beyond its time, because the thread was late.
     pub late_max: Duration,
-    /// Packets that came more than a millisecond late for that reason.
+    /// Packets that came more than a millisecond late because the thread was late.
     pub late: u64,
 }
 
@@ -38,7 +38,7 @@ pub struct Emulator {
 
 struct Direction {
     shared: Arc<Mutex<Shared>>,
-    /// What is written here wakes the thread; its end ends the thread.
+    /// A byte written here wakes the thread; closing it ends the thread.
     waker: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
 }
@@ -58,7 +58,7 @@ impl Emulator {
         Emulator { out: Direction::start(near, far, link, link.seed), back }
     }
 
-    /// Changes how it behaves from now on. Packets on the wire are not concerned, those in the queue are.
+    /// Changes the behaviour of the path from now on: for the packets in the queue, but not for those on the wire.
     pub fn change(&self, way: Way, change: impl Fn(&mut Link)) {
         for direction in self.directions(way) {
             change(&mut direction.shared().link);
@@ -66,7 +66,7 @@ impl Emulator {
         }
     }
 
-    /// What became of the packets so far; for both ways it is the sum.
+    /// Returns the packets so far, counted by their fate; for both directions, the sum.
     pub fn counts(&self, way: Way) -> Counts {
         let mut sum = Counts::default();
         for direction in self.directions(way) {
@@ -113,7 +113,7 @@ impl Drop for Direction {
     }
 }
 
-/// What the thread of a direction has.
+/// The state of the thread of one direction.
 struct Carrier {
     from: File,
     to: File,
@@ -134,7 +134,7 @@ impl Carrier {
             };
             for _ in 0..READS_MAX {
                 let Ok(got) = self.from.read(&mut buf) else { break };
-                // The transmitter sees each packet when it comes, not when all that came with it are read.
+                // The transmitter gets each packet at once, not after all the packets that came with it.
                 now = Instant::now();
                 counts.lost += self.pipe.advance(&link, now);
                 counts.dropped += u64::from(self.pipe.put(&link, &buf[..got]) == Fate::Dropped);
@@ -154,14 +154,14 @@ impl Carrier {
             counts.late += u64::from(late > Duration::from_millis(1));
             counts.packets += 1;
             counts.bytes += packet.len() as u64;
-            // A device that is down takes nothing, as a host that is off.
+            // A device that is down takes no packets, like a host that is switched off.
             let _ = self.to.write(&packet);
         }
     }
 
-    /// Waits until there is something to do; false when all is over.
+    /// Waits until there is something to do; returns false when the emulator has ended.
     fn wait(&mut self, now: Instant) -> bool {
-        // Waking up costs more than a packet does: those that follow closely are carried together.
+        // A wakeup costs more than a packet: packets that follow one another closely are carried together.
         let timeout = self.pipe.next().map(|at| at.saturating_duration_since(now).max(NAP_MIN));
         let spec =
             timeout.map(|wait| libc::timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos().into() });
@@ -174,13 +174,13 @@ impl Carrier {
     }
 }
 
-/// Lets this thread run before all others where that is allowed, as the hardware that it stands for would, and its timers
-/// fire when they are due. It cannot starve those who send: when they do not run, it has nothing to do.
+/// Gives this thread real-time priority where that is allowed, as it stands for hardware, and exact timers. It cannot
+/// starve the senders: when they do not run, it has nothing to do.
 fn hurry() {
     // SAFETY: all zeros is a valid sched_param.
     let mut param: libc::sched_param = unsafe { std::mem::zeroed() };
     param.sched_priority = 1;
-    // SAFETY: the record outlives the call; all of these concern this thread only: zero is the calling thread.
+    // SAFETY: the record outlives the call; all the calls concern this thread only: zero is the calling thread.
     unsafe {
         if libc::sched_setscheduler(0, libc::SCHED_RR, &raw const param) != 0 {
             libc::setpriority(libc::PRIO_PROCESS, 0, -15);
@@ -189,11 +189,11 @@ fn hurry() {
     }
 }
 
-/// The largest IP packet.
+/// The largest IP packet, in bytes.
 const PACKET_MAX: usize = 65_535;
 
-/// Packets that are read before those are looked after that are due.
+/// The most packets that are read before the packets that are due are delivered.
 const READS_MAX: usize = 64;
 
-/// The least time between two looks at what is due.
+/// The shortest time between two deliveries.
 const NAP_MIN: Duration = Duration::from_micros(40);

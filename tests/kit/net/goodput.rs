@@ -1,4 +1,4 @@
-//! What connections carry: payload that arrives, per second.
+//! Measures the goodput of connections: the payload that arrives per second.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Fills connections from their first end to their other. It goes on until it is dropped.
+/// Sends as much as possible from the first end of each connection to the second, until it is dropped.
 pub struct Load {
     received: std::sync::Arc<AtomicU64>,
     is_over: std::sync::Arc<AtomicBool>,
@@ -39,12 +39,12 @@ impl Load {
         Load { received, is_over, sockets, threads }
     }
 
-    /// Bytes that have arrived so far.
+    /// Returns the number of bytes that have arrived so far.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Megabits of payload per second that arrive in this time from now on.
+    /// Measures for this long, and returns the goodput in megabits per second.
     pub fn measure(&self, time: Duration) -> f64 {
         let (since, before) = (Instant::now(), self.received());
         thread::sleep(time);
@@ -56,7 +56,7 @@ impl Drop for Load {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
         for socket in &self.sockets {
-            // One that is closed already needs no closing.
+            // A connection that is already closed gives an error, which does not matter.
             let _ = socket.shutdown(Shutdown::Both);
         }
         for thread in self.threads.drain(..) {
@@ -65,7 +65,7 @@ impl Drop for Load {
     }
 }
 
-/// Megabits of payload per second, once the connections are up to speed.
+/// Measures the connections for `time` after `warm_up`, and returns their goodput in megabits per second.
 pub fn goodput(pairs: Vec<(TcpStream, TcpStream)>, warm_up: Duration, time: Duration) -> f64 {
     let load = Load::start(pairs);
     thread::sleep(warm_up);

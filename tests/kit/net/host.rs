@@ -1,6 +1,7 @@
-//! A host: a network namespace with nothing in it but what a test puts there.
+//! A host: an empty network namespace, which a test fills.
 //!
-//! It owns the descriptor that keeps the namespace. It must never change the namespace of a thread that it did not start.
+//! It owns the descriptor that keeps the namespace. It must never change the namespace of a thread that it did not
+//! start.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -19,7 +20,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// A new one, with loopback and a congestion control that is the same everywhere, where the kernel has it.
+    /// Makes a host with a loopback device and, where the kernel has it, with cubic as congestion control.
     #[track_caller]
     pub fn new(name: &str) -> Host {
         let made = thread::spawn(|| {
@@ -33,31 +34,31 @@ impl Host {
         println!("host {name}: nsenter --net={}", host.handle());
         host.ip("link set lo up");
         let _ = host.sysctl(CONGESTION_CONTROL, "cubic") || host.sysctl(CONGESTION_CONTROL, "reno");
-        // What one connection learned of a path is not for the next: the path may have changed.
+        // No connection uses the metrics of an earlier one: the path may have changed.
         host.sysctl("net/ipv4/tcp_no_metrics_save", "1");
-        // Whatever the machine has: with several paths, the way there need not be the way back.
+        // Off whatever the machine's default is: with several paths, packets may come back by another path.
         host.sysctl("net/ipv4/conf/all/rp_filter", "0");
         host.sysctl("net/ipv4/conf/default/rp_filter", "0");
-        // No link-local addresses, so nobody looks for routers: a device carries what the test sends, and nothing else.
+        // No link-local addresses, so no router solicitations: a device carries only the packets of the test.
         host.sysctl("net/ipv6/conf/default/addr_gen_mode", "1");
         host
     }
 
-    /// Lets a command that is not started yet run in this host.
+    /// Makes a command run in this host once it is started.
     pub fn enter(&self, command: &mut Command) {
         let namespace = Arc::clone(&self.namespace);
         // SAFETY: between fork and exec there is one system call, on a descriptor that the closure keeps open.
         unsafe { command.pre_exec(move || set_namespace(&namespace)) };
     }
 
-    /// A command in this host.
+    /// Returns a command that will run in this host.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         self.enter(&mut command);
         command
     }
 
-    /// Runs a command line, split at blanks, that must succeed; what it prints.
+    /// Runs a command line, split at blanks, which must succeed, and returns its output.
     #[track_caller]
     pub fn run(&self, line: &str) -> String {
         let (program, args) = line.split_once(' ').unwrap_or((line, ""));
@@ -104,7 +105,7 @@ impl Host {
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// Runs a closure on a thread in this host, meanwhile.
+    /// Starts a thread in this host that runs a closure.
     pub fn spawn<T: Send + 'static>(&self, what: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
         let namespace = Arc::clone(&self.namespace);
         thread::spawn(move || {
@@ -113,32 +114,32 @@ impl Host {
         })
     }
 
-    /// Sets a file in `/proc/sys`; whether that could be done.
+    /// Sets a file in `/proc/sys`; returns false if that is not possible.
     pub fn sysctl(&self, name: &str, value: &str) -> bool {
         self.inside(|| std::fs::write(format!("/proc/sys/{name}"), value).is_ok())
     }
 
-    /// What TCP connections use here that take no path, and MPTCP.
+    /// Returns the default congestion control of this host, used by MPTCP and by TCP connections that take no path.
     pub fn congestion_control(&self) -> String {
         self.inside(|| std::fs::read_to_string(format!("/proc/sys/{CONGESTION_CONTROL}")).expect("a sysctl"))
             .trim()
             .to_owned()
     }
 
-    /// What a route says so that TCP connections use cubic, where the kernel has it. A machine may keep it from being
-    /// the default of a namespace.
+    /// Returns the options of a route with which TCP connections use cubic, where the kernel has it: not every machine
+    /// lets a namespace make it the default.
     pub fn route_options(&self) -> &'static str {
         let all = "/proc/sys/net/ipv4/tcp_available_congestion_control";
         let is_there = self.inside(|| std::fs::read_to_string(all).is_ok_and(|all| all.contains("cubic")));
         if is_there { "congctl cubic" } else { "" }
     }
 
-    /// A name of the namespace for programs such as `ip` and `nsenter`, for as long as this process runs.
+    /// Returns the path of the namespace for programs such as `ip` and `nsenter`, valid while this process runs.
     pub fn handle(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.namespace.as_raw_fd())
     }
 
-    /// What the kernel calls the namespace.
+    /// Returns the kernel's identifier of the namespace.
     pub fn id(&self) -> String {
         let link = std::fs::read_link(self.handle()).expect("an open descriptor");
         link.to_string_lossy().into_owned()

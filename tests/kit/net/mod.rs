@@ -13,7 +13,7 @@
 //! let net = Net::of(&[Kind::Rate(100.0), Kind::Emulated(slow)]);
 //! let far = Seaprox::start_with(&["link", "--listen", "0.0.0.0:23232"], |command| net.far().enter(command));
 //! let near = Seaprox::start_with(&[...], |command| net.near().enter(command));
-//! let listener = net.far().inside(|| TcpListener::bind("10.77.0.2:80").unwrap()); // It stays in that host.
+//! let listener = net.far().inside(|| TcpListener::bind("10.77.0.2:80").unwrap()); // The listener stays in that host.
 //! net.path(0).black_hole(Way::Both);
 //! net.path(1).link(Way::Out, |link| link.loss = 0.01);
 //! net.path(0).heal();
@@ -21,14 +21,14 @@
 //! ```
 //!
 //! Path number N (from 1) is the device `pN` in both of its hosts, with 10.77.N.1 at the near end and 10.77.N.2 at the
-//! far one. Each host has an address of its own besides, 10.77.0.1, 10.77.0.2 and so on, that every path leads to: which
-//! one is taken is up to the source address or the device that a socket is bound to, as with several uplinks to one server.
+//! far one. Each host also has an address of its own (10.77.0.1, 10.77.0.2 and so on), which every path leads to: the
+//! source address or the device that a socket is bound to selects the path, as with several uplinks to one server.
 //!
 //! TCP uses cubic on every path, by the options of its routes, where the kernel has it; MPTCP uses the default of the
-//! namespace, which may be reno, unless a socket says something else. Both are printed.
+//! namespace, which may be reno, unless a socket sets another. Both are printed.
 //!
-//! A namespace lives as long as a descriptor of it, a thread or a process in it: there is no name for it in the file
-//! system, so nothing is left to clean up, not even after a panic or a SIGKILL. To look into one by hand:
+//! A namespace lives as long as a descriptor of it, or a thread or process in it: it has no name in the file system, so
+//! nothing is left to clean up, not even after a panic or a SIGKILL. To look into one by hand:
 //! `nsenter --net=/proc/PID/fd/FD`, as `Host` prints it. Programs needed: `ip`, `tc`, `ss` and `nft`.
 #![allow(dead_code, unused_imports)] // Each test file uses its part.
 
@@ -57,12 +57,12 @@ pub use host::Host;
 pub use path::{Bytes, Kind, Path, Way, own_ip};
 pub use pipe::{Link, Queue};
 
-/// Whether this test may make networks, and has the programs for it. In CI it must.
+/// Returns true if this test may make networks and has the programs for it. Panics in CI otherwise.
 pub fn has_net() -> bool {
     kit::has_namespaces() && kit::has("tc") && kit::has("ss")
 }
 
-/// Whether there are TUN devices, which emulated paths need. In CI there must be.
+/// Returns true if there are TUN devices, which emulated paths need. Panics in CI otherwise.
 pub fn has_tun() -> bool {
     let can_open = std::fs::File::options().read(true).write(true).open(tun::DEVICE);
     let Err(error) = can_open else { return true };
@@ -71,14 +71,14 @@ pub fn has_tun() -> bool {
     false
 }
 
-/// Hosts and the paths between them. All of it goes when this goes.
+/// Hosts and the paths between them, all removed when this is dropped.
 pub struct Net {
     hosts: Vec<Host>,
     paths: Vec<Path>,
 }
 
 impl Net {
-    /// Two hosts, near and far, and these paths from one to the other.
+    /// Makes two hosts, near and far, with these paths between them.
     #[track_caller]
     pub fn of(kinds: &[Kind]) -> Net {
         let mut net = Net { hosts: Vec::new(), paths: Vec::new() };
@@ -90,7 +90,7 @@ impl Net {
         net
     }
 
-    /// One more host; its place.
+    /// Adds a host and returns its index.
     #[track_caller]
     pub fn add_host(&mut self, name: &str) -> usize {
         let place = self.hosts.len();
@@ -100,7 +100,7 @@ impl Net {
         place
     }
 
-    /// One more path, between the hosts of these places; its index.
+    /// Adds a path between the hosts of these indexes and returns the index of the path.
     #[track_caller]
     pub fn join(&mut self, near: usize, far: usize, kind: Kind) -> usize {
         let number = u8::try_from(self.paths.len() + 1).expect("at most 255 paths");

@@ -1,6 +1,6 @@
-//! A router between the ends of a path, which hides the near host behind its own address, as a home router does.
+//! A router between the ends of a path that hides the near host behind its own address, like a home router.
 //!
-//! From outside nothing comes in but what belongs to a connection that began inside.
+//! Packets from outside pass only if they belong to a connection that began inside.
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -9,7 +9,7 @@ use super::{Host, conntrack};
 
 pub struct Nat {
     router: Host,
-    /// The first of the ports that it gives to connections now.
+    /// The first of the ports that it now gives to connections.
     first_port: AtomicU16,
 }
 
@@ -29,8 +29,8 @@ impl Nat {
         nat
     }
 
-    /// Forgets all connections and gives other ports from now on. What comes from inside gets a new port, so the far end
-    /// answers it with a reset; what comes from outside to the old ports is dropped.
+    /// Forgets all connections and gives other ports from now on. Packets from inside get a new port, so the far end
+    /// answers them with a reset; packets from outside to the old ports are dropped.
     #[track_caller]
     pub fn rebind(&self) {
         let next = self.first_port.load(Ordering::Relaxed) + PORTS_COUNT;
@@ -39,16 +39,16 @@ impl Nat {
         conntrack::flush(&self.router);
     }
 
-    /// Forgets all connections, and drops what belongs to none: those that were there hear nothing any more, and new ones
-    /// can be made. It stays so until the next `rebind`.
+    /// Forgets all connections and drops their packets without an answer; new connections can be made. Lasts until the
+    /// next `rebind`.
     #[track_caller]
     pub fn forget(&self) {
-        // A packet in the middle of a connection must not begin one.
+        // A packet in the middle of a connection must not begin a new one.
         self.set_rules("ct state new tcp flags & (syn | ack) != syn drop; ct state invalid drop;");
         conntrack::flush(&self.router);
     }
 
-    /// The router, for looking at it.
+    /// Returns the router, for tests that inspect it.
     pub fn router(&self) -> &Host {
         &self.router
     }
@@ -71,7 +71,7 @@ impl Nat {
     }
 }
 
-/// The ports that it gives are a range of these.
+/// All the ports that it may give; `rebind` selects another range of them.
 const PORTS_FIRST: u16 = 20_000;
 const PORTS_END: u16 = 60_000;
 const PORTS_COUNT: u16 = 4_000;

@@ -1,7 +1,7 @@
 //! Two real nodes in the hosts of a network, with a link between them and a listener of the test behind it.
 //!
-//! It owns the two processes and the secret that they share. What a node prints and says of itself comes from here; what
-//! happens to the paths between them is up to `Path`.
+//! It owns the two processes and the secret that they share, and reads their output and their metrics. `Path` changes
+//! the paths between them.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{Host, Net, own_ip};
 use crate::kit::{Peer, SOON, Scratch, Seaprox, until};
 
-/// The port that the far node takes in links at.
+/// The port where the far node accepts links.
 pub const PORT: u16 = 23_232;
 
 /// A link between two processes.
@@ -20,14 +20,14 @@ pub struct Nodes {
     pub secret: Secret,
 }
 
-/// A link, and a port of the near host whose clients come to a listener in the far one.
+/// A link, and a port of the near host whose clients are forwarded to a listener in the far host.
 pub struct Forward {
     pub nodes: Nodes,
     pub listener: TcpListener,
     near: Host,
 }
 
-/// What the nodes are told about.
+/// The arguments of the two nodes.
 #[derive(Clone, Copy, Default)]
 pub struct Options<'a> {
     pub both: &'a [&'a str],
@@ -35,41 +35,41 @@ pub struct Options<'a> {
     pub far: &'a [&'a str],
 }
 
-/// A file with a secret, for nodes that trust one another in everything.
+/// A file with a secret, for nodes that trust one another completely.
 pub struct Secret(Scratch);
 
 impl Secret {
     pub fn new() -> Secret {
         use std::os::unix::fs::PermissionsExt;
         let scratch = Scratch::new();
-        let path = scratch.write("secret", "a secret that is long enough for everybody\n");
+        let path = scratch.write("secret", "a secret that is long enough for both nodes\n");
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).expect("a file of its owner's");
         Secret(scratch)
     }
 
-    /// The options that say so.
+    /// Returns the options that name the secret.
     pub fn options(&self) -> [String; 4] {
         ["--secret".into(), self.0.file("secret"), "--config-dir".into(), self.0.file("config")]
     }
 
-    /// The command line of the node that takes in links.
+    /// Returns the command line of a node that accepts links.
     pub fn far(&self, options: &[&str]) -> Vec<String> {
         self.line(&["link", "--listen", &format!("0.0.0.0:{PORT}")], options)
     }
 
-    /// The command line of one that dials the far host of a network.
+    /// Returns the command line of a node that dials the far host of a network.
     pub fn near(&self, options: &[&str]) -> Vec<String> {
         self.line(&["link", "--connect", &format!("{}:{PORT}", own_ip(1))], options)
     }
 
-    /// A command line with what this secret needs.
+    /// Returns a command line with the options for this secret.
     pub fn line(&self, first: &[&str], options: &[&str]) -> Vec<String> {
         let first = first.iter().chain(options).map(|word| (*word).to_owned());
         first.chain(self.options()).collect()
     }
 }
 
-/// Starts a node in a host, without waiting for anything.
+/// Starts a node in a host, and does not wait until it is ready.
 pub fn spawn(host: &Host, line: &[String]) -> Seaprox {
     let words: Vec<&str> = line.iter().map(String::as_str).collect();
     Seaprox::spawn(&words, |command| host.enter(command))
@@ -83,7 +83,7 @@ pub fn start(host: &Host, line: &[String]) -> Seaprox {
 }
 
 impl Nodes {
-    /// Starts both; the near one dials the far host's own address, over the paths that its options say.
+    /// Starts both nodes; the near one dials the far host's own address, over the paths in its options.
     #[track_caller]
     pub fn start(net: &Net, options: Options) -> Nodes {
         let secret = Secret::new();
@@ -99,13 +99,13 @@ impl Nodes {
         until("the link is up", || self.near.out().iter().any(|line| line.starts_with("link up ")));
     }
 
-    /// Where the near node listens for clients of this kind.
+    /// Returns the address where the near node listens for clients of this kind.
     #[track_caller]
     pub fn front(&self, kind: &str) -> SocketAddr {
         front(&self.near, kind)
     }
 
-    /// Waits until the link has so many subflows that work.
+    /// Waits until the link has this many live subflows.
     #[track_caller]
     pub fn until_subflows(&self, count: usize) {
         until("all subflows are live", || {
@@ -115,7 +115,7 @@ impl Nodes {
     }
 }
 
-/// Where a node listens for clients of this kind.
+/// Returns the address where a node listens for clients of this kind.
 #[track_caller]
 pub fn front(node: &Seaprox, kind: &str) -> SocketAddr {
     let head = format!("listening {kind} ");
@@ -127,13 +127,13 @@ pub fn front(node: &Seaprox, kind: &str) -> SocketAddr {
     found.expect("found")
 }
 
-/// The subflows of a node's only link.
+/// Returns the subflows of a node's only link.
 #[track_caller]
 pub fn subflows(node: &Seaprox) -> Vec<Value> {
     node.status().pointer("/links/0/subflows").and_then(Value::as_array).cloned().unwrap_or_default()
 }
 
-/// A number of a node's only link.
+/// Returns a number of a node's only link, by its name in the JSON.
 #[track_caller]
 pub fn link_figure(node: &Seaprox, name: &str) -> u64 {
     node.figure(&format!("/links/0/{name}"))
@@ -149,7 +149,7 @@ impl Forward {
         Forward { nodes, listener, near: net.near().clone() }
     }
 
-    /// A client in the near host, and its other end in the far one.
+    /// Returns a client in the near host and its other end in the far host.
     #[track_caller]
     pub fn peers(&self) -> (Peer, Peer) {
         let front = self.nodes.front("static");
@@ -157,7 +157,7 @@ impl Forward {
         (client, Peer::accept(&self.listener))
     }
 
-    /// The same as plain sockets.
+    /// Returns the same two ends as plain sockets.
     #[track_caller]
     pub fn pair(&self) -> (TcpStream, TcpStream) {
         let (client, server) = self.peers();
@@ -166,7 +166,7 @@ impl Forward {
     }
 }
 
-/// A connection from one host to an address of the other, and its other end, without any node.
+/// Connects from one host to an address of the other without any node, and returns both ends.
 #[track_caller]
 pub fn direct(near: &Host, far: &Host, from: std::net::Ipv4Addr, to: std::net::Ipv4Addr) -> (TcpStream, TcpStream) {
     let listener = far.inside(|| TcpListener::bind((to, 0)).expect("a port"));

@@ -1,5 +1,5 @@
-//! Pairs of unlike paths, and what one connection gets over both: by plain TCP over each alone, by a link over both, and
-//! by the kernel's own MPTCP over both.
+//! Measures the goodput of one connection over pairs of unlike paths: by plain TCP over each path alone, by a link over
+//! both, and by the kernel's own MPTCP over both.
 
 use std::net::TcpStream;
 use std::thread;
@@ -19,28 +19,29 @@ pub struct Pair {
     pub paths: [Link; 2],
 }
 
-/// What one connection got, in megabits of payload per second.
+/// The goodput of one connection, in megabits of payload per second.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
     /// Plain TCP, over each path alone.
     pub alone: [f64; 2],
     pub link: f64,
-    /// Nothing where the kernel has no MPTCP.
+    /// `None` where the kernel has no MPTCP.
     pub mptcp: Option<f64>,
 }
 
 impl Row {
+    /// Returns the sum of the paths alone.
     pub fn sum(&self) -> f64 {
         self.alone[0] + self.alone[1]
     }
 
-    /// What the link got of the sum.
+    /// Returns the goodput of the link as a fraction of the sum.
     pub fn share(&self) -> f64 {
         self.link / self.sum()
     }
 }
 
-/// The pairs that the design of the link names, of Mbit/s and milliseconds one way.
+/// Returns the pairs of paths for which the link is designed, in Mbit/s and milliseconds one way.
 pub fn all() -> [Pair; 5] {
     let path = |mbit, ms| Link { mbit, delay: Duration::from_millis(ms), ..Link::default() };
     let pair = |name, one, other| Pair { name, paths: [one, other] };
@@ -55,7 +56,7 @@ pub fn all() -> [Pair; 5] {
 }
 
 impl Pair {
-    /// Measures one after another, each for so long once it is up to speed.
+    /// Measures one way after another, each for `time` after `warm_up`.
     #[track_caller]
     pub fn measure(&self, warm_up: Duration, time: Duration, with_mptcp: bool) -> Row {
         let net = Net::of(&self.paths.map(Kind::Emulated));
@@ -81,13 +82,13 @@ impl Pair {
     }
 }
 
-/// A connection of the kernel's MPTCP over both paths, if this kernel has it. The second subflow comes to the listener, too,
-/// so that has to stay.
+/// Returns a connection of the kernel's MPTCP over both paths, if this kernel has it. The second subflow arrives at the
+/// listener too, so the listener is returned with the connection.
 #[track_caller]
 fn mptcp(net: &Net) -> Option<(Socket, (TcpStream, TcpStream))> {
     let open = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).ok();
     open()?;
-    // Before there is a socket: whether a socket looks for more paths is decided when it is made.
+    // Before the socket is made: these limits apply only to sockets made later.
     for host in [net.near(), net.far()] {
         host.ip("mptcp limits set subflow 8 add_addr_accepted 8\n");
     }
@@ -95,7 +96,7 @@ fn mptcp(net: &Net) -> Option<(Socket, (TcpStream, TcpStream))> {
     net.near().ip(&format!("mptcp endpoint add {second} dev {} subflow\n", net.path(1).device()));
     let socket = || {
         let socket = open()?;
-        // As on the routes. Not every machine lets a namespace have it, and then this is what it has.
+        // As on the routes. Not every machine lets a namespace set it; the default of the machine then stays.
         let _ = socket.set_tcp_congestion(b"cubic");
         Some(socket)
     };

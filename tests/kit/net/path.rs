@@ -1,6 +1,6 @@
-//! A path between two hosts, and what can happen to it while a test runs.
+//! A path between two hosts, and the faults that a test can make on it.
 //!
-//! It owns its devices, and whatever stands between them: the emulator or the NAT. It must never touch what belongs to
+//! The path owns its devices and whatever stands between them, the emulator or the NAT. It must never touch anything of
 //! another path of the same hosts.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,22 +13,22 @@ use super::nat::Nat;
 use super::pipe::Link;
 use super::{Host, shape};
 
-/// What a path is made of.
+/// The kind of a path.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
-    /// As fast as the kernel passes packets on.
+    /// As fast as the kernel forwards packets.
     Veth,
-    /// So many megabits per second each way, counted in Ethernet bytes, with a queue of 100 ms.
+    /// This many megabits per second each way, counted in Ethernet bytes, with a queue of 100 ms.
     Rate(f64),
-    /// The same for each TCP connection of its own, up to `shape::CONNECTIONS_MAX` of them.
+    /// The same for each TCP connection separately, up to `shape::CONNECTIONS_MAX` of them.
     PerConnection(f64),
-    /// What `Link` says each way, counted in IP bytes.
+    /// Emulated as `Link` says, each way, counted in IP bytes.
     Emulated(Link),
-    /// A router between, which hides the near host behind 10.77.N.1; there its own address is 10.78.N.1.
+    /// With a router that hides the near host behind 10.77.N.1; the near host's own address is then 10.78.N.1.
     Nat,
 }
 
-/// Directions of a path.
+/// One or both directions of a path.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Way {
     /// From the near host to the far one.
@@ -37,7 +37,7 @@ pub enum Way {
     Both,
 }
 
-/// Bytes that passed, headers and all, as the near end counts them.
+/// The bytes that passed, with headers, as the near end counts them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bytes {
     pub out: u64,
@@ -62,7 +62,7 @@ enum Middle {
     Nat(Nat),
 }
 
-/// The address that the host of this place has on every path.
+/// Returns the address that the host of this index has on every path.
 pub fn own_ip(place: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, u8::try_from(place + 1).expect("at most 255 hosts"))
 }
@@ -93,7 +93,7 @@ impl Path {
                 Kind::Veth | Kind::Nat => {}
                 Kind::Rate(mbit) => shape::rate(host, &device, mbit),
                 Kind::PerConnection(mbit) => shape::per_connection(host, &device, mbit),
-                // What the device drops when the thread is late is not in the plan.
+                // A long queue, so that the device drops no packets when the thread is late.
                 Kind::Emulated(link) => host.ip(&format!("link set {device} mtu {} txqueuelen 20000", link.mtu)),
             }
             host.ip(&format!("link set {device} up"));
@@ -109,7 +109,7 @@ impl Path {
         }
     }
 
-    /// Gives the near end its address and the routes that go with it: what comes from this address takes this path.
+    /// Gives the near end its address and routes: packets from this address take this path.
     fn set_near_address(&self) {
         let (device, number, near) = (self.device(), self.number, self.near_ip());
         let (gateway, own, table) = (self.gateway(), own_ip(self.far_place), 100 + u32::from(number));
@@ -127,18 +127,18 @@ impl Path {
         ));
     }
 
-    /// The name of its device, in both hosts.
+    /// Returns the name of its device, the same in both hosts.
     pub fn device(&self) -> String {
         format!("p{}", self.number)
     }
 
-    /// The address of the near end.
+    /// Returns the address of the near end.
     pub fn near_ip(&self) -> Ipv4Addr {
         let net = if matches!(self.kind, Kind::Nat) { 78 } else { 77 };
         Ipv4Addr::new(10, net, self.number, self.near_byte.load(Ordering::Relaxed))
     }
 
-    /// The address of the far end.
+    /// Returns the address of the far end.
     pub fn far_ip(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, self.number, 2)
     }
@@ -154,11 +154,11 @@ impl Path {
         }
     }
 
-    /// Drops whatever goes this way from now on; nobody is told.
+    /// Drops all packets in this direction from now on, without an error to the sender.
     #[track_caller]
     pub fn black_hole(&self, way: Way) {
         let (table, device) = (self.table("hole"), self.device());
-        // Dropped where it arrives: a sender's own kernel would tell it.
+        // Dropped where they arrive: the sender's own kernel would give it an error.
         self.receivers(way, |host| {
             host.nft(&format!(
                 "table inet {table}\ndelete table inet {table}\n\
@@ -167,8 +167,8 @@ impl Path {
         });
     }
 
-    /// Answers every TCP packet of this port, whichever end has it, with a reset to its sender from now on, as a
-    /// firewall does. A connection that sends nothing notices nothing.
+    /// Answers every TCP packet from or to this port, at either end, with a reset to its sender from now on, as a
+    /// firewall does. A connection that sends nothing gets no reset.
     #[track_caller]
     pub fn refuse(&self, port: u16) {
         let (table, device) = (self.table("refuse"), self.device());
@@ -192,8 +192,9 @@ impl Path {
         });
     }
 
-    /// Resets all TCP connections of this port, whichever end has it, now and whether they are idle or not: the far end's
-    /// programs see that they were aborted, those of the near end a reset. New ones may come at once. How many it were.
+    /// Resets all TCP connections from or to this port, at either end, also the idle ones, and returns their number.
+    /// The programs of the far end get ECONNABORTED, those of the near end a reset. New connections can be made at
+    /// once.
     #[track_caller]
     pub fn reset(&self, port: u16) -> usize {
         let filter = format!("dst {} and ( sport = :{port} or dport = :{port} )", self.far_net());
@@ -205,7 +206,7 @@ impl Path {
         before.len()
     }
 
-    /// The same for one connection, which `connections` says. How many it were.
+    /// Resets one of the `connections`, and returns the number of connections that were reset.
     #[track_caller]
     pub fn reset_one(&self, (near, far): (SocketAddr, SocketAddr)) -> usize {
         let filter = format!("dst {} and sport = :{} and dport = :{}", near.ip(), far.port(), near.port());
@@ -214,17 +215,17 @@ impl Path {
         before - sockets(&self.far, &filter).len()
     }
 
-    /// Takes the near end's address away and gives it 10.77.N.`last_byte` instead.
+    /// Replaces the near end's address by 10.77.N.`last_byte`.
     #[track_caller]
     pub fn change_address(&self, last_byte: u8) {
-        assert!(![2, 254].contains(&last_byte), "these are taken");
+        assert!(![2, 254].contains(&last_byte), "these addresses are in use");
         let (device, old) = (self.device(), self.near_ip());
         self.near.ip(&format!("rule del from {old}\naddr del {old}/24 dev {device}\n"));
         self.near_byte.store(last_byte, Ordering::Relaxed);
         self.set_near_address();
     }
 
-    /// Changes the rate both ways: megabits per second, of the path or of each connection.
+    /// Changes the rate both ways, in megabits per second, of the path or of each connection.
     #[track_caller]
     pub fn set_rate(&self, mbit: f64) {
         match self.kind {
@@ -237,13 +238,13 @@ impl Path {
         }
     }
 
-    /// Changes an emulated path.
+    /// Changes the behaviour of an emulated path.
     #[track_caller]
     pub fn link(&self, way: Way, change: impl Fn(&mut Link)) {
         self.emulator().change(way, change);
     }
 
-    /// What became of the packets of an emulated path.
+    /// Returns the packets of an emulated path, counted by their fate.
     #[track_caller]
     pub fn counts(&self, way: Way) -> Counts {
         self.emulator().counts(way)
@@ -255,14 +256,14 @@ impl Path {
         emulator
     }
 
-    /// What stands between the ends of a path of the kind `Nat`.
+    /// Returns the router of a path of the kind `Nat`.
     #[track_caller]
     pub fn nat(&self) -> &Nat {
         let Middle::Nat(nat) = &self.middle else { panic!("this path has no NAT") };
         nat
     }
 
-    /// What the near end's device has sent and received.
+    /// Returns the number of bytes that the near end's device has sent and received.
     pub fn bytes(&self) -> Bytes {
         let table = self.near.inside(|| std::fs::read_to_string("/proc/thread-self/net/dev").expect("a table"));
         let device = self.device();
@@ -271,19 +272,20 @@ impl Path {
         Bytes { out: fields[8], back: fields[0] }
     }
 
-    /// TCP connections that the near host has from its address on this path: its own end, and the other.
+    /// Returns the TCP connections that the near host has from its address on this path: its own end, and the other
+    /// end.
     pub fn connections(&self) -> Vec<(SocketAddr, SocketAddr)> {
         let near = self.near_ip().octets();
         sockets(&self.near, &format!("src {}.{}.{}.0/24", near[0], near[1], near[2]))
     }
 
-    /// Writes all IP packets that pass the near end to a file.
+    /// Captures all IP packets that pass the near end in a file.
     #[track_caller]
     pub fn capture(&self, file: impl Into<PathBuf>) -> Capture {
         Capture::start(&self.near, &self.device(), file.into())
     }
 
-    /// The hosts where packets of these directions arrive.
+    /// Returns the hosts where packets of these directions arrive.
     fn receivers(&self, way: Way, act: impl Fn(&Host)) {
         if way.is_out() {
             act(&self.far);
@@ -314,10 +316,10 @@ pub fn veth(one: (&Host, &str), other: (&Host, &str)) {
     one.0.ip(&format!("link add {} type veth peer name {} netns {}", one.1, other.1, other.0.handle()));
 }
 
-/// Established TCP connections of a host.
+/// Returns the established TCP connections of a host.
 fn sockets(host: &Host, filter: &str) -> Vec<(SocketAddr, SocketAddr)> {
     let table = host.run(&format!("ss -Htn state established {filter}"));
-    // A socket of both families shows the other end as an address of IPv6.
+    // A dual-stack socket shows the other end as an IPv6 address.
     let canonical = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
     let addr = |text: Option<&str>| text.and_then(|text| text.parse().ok()).map(canonical);
     let row = |line: &str| {
@@ -327,5 +329,5 @@ fn sockets(host: &Host, filter: &str) -> Vec<(SocketAddr, SocketAddr)> {
     table.lines().filter_map(row).collect()
 }
 
-/// What the kernel says of the route that comes with an address: a route that says the same takes its place.
+/// The attributes of the route that the kernel makes for an address: a route with the same attributes replaces it.
 const KERNEL: &str = "proto kernel scope link";

@@ -1,5 +1,5 @@
-//! One direction of an emulated path, without a device or a clock of its own: a bounded queue, a transmitter with a rate,
-//! and a wire with a delay and a loss. Packets keep their order.
+//! One direction of an emulated path, without a device or a clock of its own: a bounded queue, a transmitter with a
+//! rate, and a wire with a delay and a loss. Packets keep their order.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,17 +9,17 @@ use super::rng::Rng;
 /// How an emulated path behaves, in one direction.
 #[derive(Clone, Copy, Debug)]
 pub struct Link {
-    /// Megabits per second, counted in IP bytes.
+    /// The rate in megabits per second, counted in IP bytes.
     pub mbit: f64,
-    /// From the end of a packet's transmission to its arrival.
+    /// The time from the end of a packet's transmission to its arrival.
     pub delay: Duration,
-    /// How much may wait for transmission; what does not fit is dropped.
+    /// The limit of the queue for transmission; packets beyond it are dropped.
     pub queue: Queue,
-    /// How many packets get lost on the wire, of one.
+    /// The probability that a packet gets lost on the wire.
     pub loss: f64,
-    /// The largest packet of both directions. Only what it is at first counts.
+    /// The largest packet of both directions, in bytes. A later change has no effect.
     pub mtu: u32,
-    /// Which packets get lost. Only what it is at first counts.
+    /// The seed of the random numbers that select the lost packets. A later change has no effect.
     pub seed: u64,
 }
 
@@ -27,12 +27,12 @@ pub struct Link {
 #[derive(Clone, Copy, Debug)]
 pub enum Queue {
     Bytes(usize),
-    /// As much as the rate transmits in this time, but never less than two packets.
+    /// As much as the rate transmits in this time, but at least two packets.
     Time(Duration),
 }
 
 impl Default for Link {
-    /// As fast as it goes, without delay or loss, and a queue of 100 ms.
+    /// The highest rate, without delay or loss, with a queue of 100 ms.
     fn default() -> Link {
         let queue = Queue::Time(Duration::from_millis(100));
         Link { mbit: f64::INFINITY, delay: Duration::ZERO, queue, loss: 0.0, mtu: 1500, seed: 1 }
@@ -52,22 +52,22 @@ impl Link {
     }
 }
 
-/// What is on its way in one direction.
+/// The packets on their way in one direction.
 pub struct Pipe {
     waiting: VecDeque<Vec<u8>>,
     waiting_bytes: usize,
-    /// When the transmitter is through with what it has taken from the queue.
+    /// The time when the transmitter will have sent the packets that it has taken from the queue.
     free_at: Instant,
     flying: VecDeque<(Instant, Vec<u8>)>,
     flying_bytes: usize,
     rng: Rng,
 }
 
-/// Where a packet went.
+/// The fate of a packet at the queue.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fate {
     Queued,
-    /// The queue was full.
+    /// Dropped, because the queue was full.
     Dropped,
 }
 
@@ -83,7 +83,7 @@ impl Pipe {
         }
     }
 
-    /// Takes a packet that has come in.
+    /// Queues a packet.
     pub fn put(&mut self, link: &Link, packet: &[u8]) -> Fate {
         let is_full = self.waiting_bytes + packet.len() > link.queue_bytes() && !self.waiting.is_empty();
         if is_full || self.waiting_bytes + self.flying_bytes + packet.len() > BYTES_MAX {
@@ -94,10 +94,10 @@ impl Pipe {
         Fate::Queued
     }
 
-    /// Transmits what the rate allows by now; how many packets get lost on the wire.
+    /// Transmits as much as the rate allows until now, and returns the number of packets lost on the wire.
     pub fn advance(&mut self, link: &Link, now: Instant) -> u64 {
         let mut lost = 0;
-        // An idle transmitter begins with what has come since the last look, which is now.
+        // An idle transmitter begins now with the packets that have come since the last call.
         if self.waiting.is_empty() {
             self.free_at = self.free_at.max(now);
         }
@@ -109,7 +109,7 @@ impl Pipe {
                 lost += 1;
                 continue;
             }
-            // A delay that has become shorter does not let a packet overtake another.
+            // A shorter delay does not let a packet overtake an earlier one.
             let last = self.flying.back().map_or(self.free_at, |(due, _)| *due);
             self.flying_bytes += packet.len();
             self.flying.push_back((last.max(self.free_at + link.delay), packet));
@@ -117,7 +117,7 @@ impl Pipe {
         lost
     }
 
-    /// The next packet that has arrived by now, and since when.
+    /// Returns the next packet that has arrived by now, and the time of its arrival.
     pub fn take(&mut self, now: Instant) -> Option<(Instant, Vec<u8>)> {
         let (due, _) = self.flying.front()?;
         if *due > now {
@@ -128,7 +128,7 @@ impl Pipe {
         Some(arrived)
     }
 
-    /// When there is something to do next.
+    /// Returns the time when there will be something to do.
     pub fn next(&self) -> Option<Instant> {
         let transmit = (!self.waiting.is_empty()).then_some(self.free_at);
         let arrive = self.flying.front().map(|(due, _)| *due);
@@ -140,8 +140,8 @@ impl Pipe {
     }
 }
 
-/// The slowest link that there is.
+/// The lowest rate of a link.
 const MBIT_MIN: f64 = 0.001;
 
-/// What one direction holds at most, whatever its queue, rate and delay are: 10 Gbit/s for 200 ms.
+/// The most bytes that one direction holds, whatever its queue, rate and delay are: 10 Gbit/s for 200 ms.
 const BYTES_MAX: usize = 256 << 20;

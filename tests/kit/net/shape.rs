@@ -1,13 +1,13 @@
 //! Rates by the kernel's own queueing disciplines: tbf for a whole path, htb with a class for each connection.
 //!
-//! Both shape what a host sends, so each path has them at both ends. Segments leave TCP one by one: what TCP would hand
-//! over at once is more than a slow path sends in a tenth of a second.
+//! Both shape the traffic that a host sends, so each path has them at both ends. Segments leave TCP one by one: a batch
+//! of TCP segments can be more than a slow path sends in a tenth of a second.
 
 use std::fmt::Write;
 
 use super::Host;
 
-/// Connections that have a class of their own; the next one shares with the first.
+/// The number of connections that have a class of their own; the next one shares with the first.
 pub const CONNECTIONS_MAX: u32 = 64;
 
 /// Sets, or changes, the rate at which a host sends to a device.
@@ -46,7 +46,7 @@ pub fn per_connection(host: &Host, device: &str, mbit: f64) {
     ));
 }
 
-/// Changes that rate.
+/// Changes the rate of each TCP connection.
 #[track_caller]
 pub fn change_per_connection(host: &Host, device: &str, mbit: f64) {
     let (bits, burst, _) = parameters(mbit);
@@ -63,12 +63,12 @@ fn single_segments(host: &Host, device: &str) {
     host.ip(&format!("link set {device} gso_max_segs 1"));
 }
 
-/// The rate in bits per second, what may leave at once (ten milliseconds of it, as timers are late
-/// on a busy machine) and what may wait (a tenth of a second).
+/// Returns the rate in bits per second, the burst in bytes (ten milliseconds, as timers are late on a busy machine),
+/// and the queue in bytes (a tenth of a second).
 fn parameters(mbit: f64) -> (u64, u64, u64) {
     let bytes_per_ms = (mbit * 125.0) as u64;
     ((mbit * 1e6) as u64, (10 * bytes_per_ms).max(2 * FRAME_MAX), (100 * bytes_per_ms).max(10 * FRAME_MAX))
 }
 
-/// The largest frame of a path that is shaped: 1,500 bytes of IP.
+/// The largest frame of a shaped path, in bytes: 1,500 bytes of IP and the Ethernet header.
 const FRAME_MAX: u64 = 1514;

@@ -1,4 +1,5 @@
-//! A TUN device: what a host sends to it is read here as IP packets, and what is written here it receives.
+//! A TUN device: IP packets that a host sends to it are read here, and packets that are written here arrive in the
+//! host.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -6,10 +7,10 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use super::Host;
 
-/// Where the kernel hands them out.
+/// The file from which TUN devices are made.
 pub const DEVICE: &str = "/dev/net/tun";
 
-/// Makes a device of this name in a host. It goes when the file is closed. The file does not block.
+/// Makes a device of this name in a host. The device is removed when the file is closed. The file does not block.
 #[track_caller]
 pub fn create(host: &Host, name: &str) -> File {
     host.inside(|| {
