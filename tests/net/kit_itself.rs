@@ -1,4 +1,4 @@
-//! The networks of `net_kit` do what they are told: rates, delays, losses, faults, counters and captures, each shown by plain
+//! The networks of `net_kit` themselves: rates, delays, losses, faults, counters and captures, each tested with plain
 //! sockets.
 
 use crate::kit;
@@ -15,7 +15,7 @@ fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// A connection from one host to an address of the other, and its other end.
+/// Connects from one host to an address of the other, and returns both ends.
 fn connect_to(near: &Host, far: &Host, from: Ipv4Addr, to: Ipv4Addr) -> (TcpStream, TcpStream) {
     let listener = far.inside(|| TcpListener::bind((to, 0)).unwrap());
     let addr = listener.local_addr().unwrap();
@@ -33,12 +33,12 @@ fn connect_to(near: &Host, far: &Host, from: Ipv4Addr, to: Ipv4Addr) -> (TcpStre
     (client, server)
 }
 
-/// A connection over a path.
+/// Connects over a path, and returns both ends.
 fn connect(net: &Net, path: &Path) -> (TcpStream, TcpStream) {
     connect_to(net.near(), net.far(), path.near_ip(), path.far_ip())
 }
 
-/// Sends so many bytes over each connection. Returns the time until the last of them has arrived.
+/// Sends this many bytes over each connection, and returns the time until the last of them has arrived.
 fn time_of(pairs: &mut [(TcpStream, TcpStream)], bytes: usize) -> Duration {
     let since = Instant::now();
     thread::scope(|scope| {
@@ -50,8 +50,8 @@ fn time_of(pairs: &mut [(TcpStream, TcpStream)], bytes: usize) -> Duration {
     since.elapsed()
 }
 
-/// Asserts that bytes are not faster than a rate in Mbit/s. The first tenth may pass at once: what a shaper lets through
-/// in a burst. The gates (`make gates`) measure that they are not slower either.
+/// Asserts that bytes are not faster than a rate in Mbit/s. The first tenth may pass at once, as the burst of a shaper.
+/// The gates (`make gates`) measure that they are not slower either.
 #[track_caller]
 fn assert_no_faster_than(mbit: f64, mut pairs: Vec<(TcpStream, TcpStream)>, bytes: usize) {
     let took = time_of(&mut pairs, bytes);
@@ -60,7 +60,7 @@ fn assert_no_faster_than(mbit: f64, mut pairs: Vec<(TcpStream, TcpStream)>, byte
     assert!(took >= least, "{took:?}");
 }
 
-/// The time of a byte there and back, when this test is not kept waiting for a processor.
+/// Returns the round-trip time of one byte; the smallest of several, as this test may wait for a processor.
 fn round_trip(client: &mut TcpStream, server: &mut TcpStream) -> Duration {
     let time = |_| {
         let since = Instant::now();
@@ -73,7 +73,7 @@ fn round_trip(client: &mut TcpStream, server: &mut TcpStream) -> Duration {
     (0..15).map(time).min().unwrap()
 }
 
-/// Whether a byte that is sent arrives soon.
+/// Returns true if a byte that is sent arrives soon.
 fn passes(from: &mut TcpStream, to: &mut TcpStream) -> bool {
     from.write_all(b"x").unwrap();
     to.set_read_timeout(Some(ms(300))).unwrap();
@@ -84,7 +84,7 @@ fn passes(from: &mut TcpStream, to: &mut TcpStream) -> bool {
 
 #[track_caller]
 fn assert_reset(stream: &mut TcpStream) {
-    let error = stream.read(&mut [0; 64]).expect_err("no end, and no bytes");
+    let error = stream.read(&mut [0; 64]).expect_err("an error, not an end or bytes");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
 }
 
@@ -103,7 +103,7 @@ fn a_path_is_no_faster_than_its_rate() {
         let (near, far) = connect(&net, path);
         assert_no_faster_than(20.0, vec![(far, near)], 2_000_000);
         let bytes = path.bytes().back - before.back;
-        assert!(bytes > 2_000_000, "{bytes} bytes counted of two million");
+        assert!(bytes > 2_000_000, "only {bytes} bytes counted of two million");
     }
     println!("{:?}", net.path(1).counts(Way::Both));
 }
@@ -123,7 +123,7 @@ fn each_connection_has_a_rate_of_its_own() {
     assert_no_faster_than(20.0, back, 500_000);
 }
 
-/// Gate `kit-delay` measures that it is no longer either.
+/// Gate `kit-delay` measures that the delay is not longer either.
 #[test]
 fn a_path_has_at_least_the_configured_delay() {
     if !has_net() || !has_tun() {
@@ -136,7 +136,7 @@ fn a_path_has_at_least_the_configured_delay() {
     let both = round_trip(&mut client, &mut server);
     path.link(Way::Both, |link| link.delay = Duration::ZERO);
     let none = round_trip(&mut client, &mut server);
-    println!("{both:?} instead of 30 ms, {none:?} instead of none, {:?}", path.counts(Way::Both));
+    println!("{both:?} for a delay of 30 ms, {none:?} for no delay, {:?}", path.counts(Way::Both));
     assert!(both >= ms(30), "{both:?}");
     assert!(none < ms(30), "{none:?}");
 }
@@ -166,7 +166,7 @@ fn packet_loss_follows_the_seed_and_a_full_queue_drops() {
         }
         println!("{} of 1000 arrived", arrived.len());
         assert!((860..940).contains(&arrived.len()));
-        // A second's worth in a queue of 20 packets, at a rate that lets almost none out meanwhile.
+        // More packets than the queue of 20 holds, at a rate that transmits almost none of them meanwhile.
         path.link(Way::Out, |link| (link.mbit, link.queue, link.loss) = (0.1, Queue::Bytes(20_000), 0.0));
         for _ in 0..50 {
             from.send_to(&[0; 972], to.local_addr().unwrap()).unwrap();
@@ -193,9 +193,9 @@ fn a_black_hole_stops_one_direction_or_both_and_heals() {
         assert_eq!(passes(&mut far, &mut near), back, "{way:?}");
         assert_eq!(passes(&mut near, &mut far), out, "{way:?}");
         let (mut other_near, mut other_far) = connect(&net, net.path(1));
-        assert!(passes(&mut other_near, &mut other_far), "the other path goes on");
+        assert!(passes(&mut other_near, &mut other_far), "the other path still works");
         path.heal();
-        // What was sent in the dark comes by itself.
+        // The bytes that were sent meanwhile arrive by themselves.
         if !out {
             far.read_exact(&mut [0]).unwrap();
         }
@@ -225,8 +225,8 @@ fn idle_and_busy_connections_can_be_reset() {
     assert_reset(&mut near);
     assert!(far.read(&mut [0]).is_err());
     assert_eq!(path.connections(), []);
-    assert_eq!(path.reset(port), 0, "none is left");
-    assert!(passes(&mut other_near, &mut other_far), "another path and port");
+    assert_eq!(path.reset(port), 0, "no connection is left");
+    assert!(passes(&mut other_near, &mut other_far), "a connection over another path and port still works");
 
     let (mut near, mut far) = connect(&net, path);
     path.refuse(far.local_addr().unwrap().port());
@@ -252,7 +252,7 @@ fn a_nat_hides_the_near_end_and_can_forget_it() {
     assert!(passes(&mut near, &mut far) && passes(&mut far, &mut near));
 
     path.nat().rebind();
-    assert!(!passes(&mut far, &mut near), "the old port leads nowhere");
+    assert!(!passes(&mut far, &mut near), "packets to the old port are dropped");
     near.write_all(b"x").unwrap();
     assert_reset(&mut near);
 
@@ -261,7 +261,7 @@ fn a_nat_hides_the_near_end_and_can_forget_it() {
     path.nat().forget();
     assert!(!passes(&mut near, &mut far) && !passes(&mut far, &mut near), "silence");
     let (mut near, mut far) = connect(&net, path);
-    assert!(passes(&mut near, &mut far) && passes(&mut far, &mut near), "a new one can be made");
+    assert!(passes(&mut near, &mut far) && passes(&mut far, &mut near), "a new connection works");
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! What a key may have of a node, and how long anything may take, between real processes in a network of the test's own:
-//! rates and streams per key, the timers of a target and of a stream (TT-16, TT-18), the end of a link and of all that
-//! was in it (TN-13), and whose address a site sees (BS-01).
+//! Limits and timers of a link between real processes in a network of the test's own: rates and streams per key,
+//! the timers of a target and of a stream (TT-16, TT-18), the end of a link with its streams and listeners (TN-13), and
+//! the client address that a site sees (BS-01).
 
 use crate::kit;
 use crate::net_kit;
@@ -18,7 +18,7 @@ use net_kit::home::{far_line, homes, near_line};
 use net_kit::nodes::{Forward, Nodes, Options, front, start};
 use net_kit::{Host, Kind, Net, has_net, own_ip};
 
-/// Asks a node's SOCKS port for a target: the connection, and the code of the answer.
+/// Asks a node's SOCKS port for a target, and returns the connection and the code of the answer.
 #[track_caller]
 fn socks(near: &Host, node: &Seaprox, port: u16) -> (Peer, u8) {
     let proxy = front(node, "socks");
@@ -37,7 +37,7 @@ fn the_rate_and_stream_limits_of_a_key_hold_for_all_its_links_and_change_at_once
     let (near_home, far_home) = homes("rate=8mbit,max-streams=2,permit-open=\"*\"");
     let far = start(net.far(), &far_line(&far_home));
     let nears = [0, 1].map(|_| start(net.near(), &near_line(&near_home, &["-D", "127.0.0.1:0"])));
-    // One connection over each of two links of the key; a third is one too many, whichever link it comes over.
+    // One connection over each of two links of the key; a third is refused over either link.
     let mut pairs = nears.each_ref().map(|near| {
         let (client, code) = socks(net.near(), near, port);
         assert_eq!(code, 0);
@@ -47,7 +47,7 @@ fn the_rate_and_stream_limits_of_a_key_hold_for_all_its_links_and_change_at_once
         assert_eq!(socks(net.near(), near, port).1, 1, "a general failure (RFC 1928, section 6)");
         near.wait_for_log(&[" closed ", "reason=limit_reached"]);
     }
-    // A megabyte in a second, of both links together, in either direction.
+    // Both links together get one megabyte per second in each direction.
     for upwards in [true, false] {
         let took = pass(&mut pairs, upwards, 1_000_000);
         println!("2 MB over two links at 8 Mbit/s together: {took:?}");
@@ -57,14 +57,14 @@ fn the_rate_and_stream_limits_of_a_key_hold_for_all_its_links_and_change_at_once
     far.wait_for_log(&["keys read again"]);
     let took = pass(&mut pairs, false, 8_000_000);
     println!("16 MB without a rate: {took:?}");
-    assert!(took < Duration::from_secs(12), "with the old rate it would be sixteen seconds: {took:?}");
+    assert!(took < Duration::from_secs(12), "the old rate would take sixteen seconds: {took:?}");
     let (_third, code) = socks(net.near(), &nears[0], port);
     assert_eq!(code, 0);
     assert_eq!(socks(net.near(), &nears[1], port).1, 1);
 }
 
-/// A link has 256 listeners at the far end. One more is told of once, shown in the status, and the end where that was asked
-/// for; the others work.
+/// A link has at most 256 listeners at the far end. One more is logged once and shown in the status, and ends the node
+/// only with `--exit-on-failure`; the others work.
 #[test]
 fn a_remote_listener_beyond_the_limit_is_reported() {
     if !has_net() {
@@ -79,7 +79,7 @@ fn a_remote_listener_beyond_the_limit_is_reported() {
     let near = start(net.near(), &near_line(&near_home, &options));
     near.wait_for_log(&["the peer does not listen", "reason=limit_reached"]);
     let is_remote = |line: &String| line.starts_with("listening remote ");
-    until("all others listen", || near.out().iter().filter(|line| is_remote(line)).count() == 256);
+    until("all the other listeners are up", || near.out().iter().filter(|line| is_remote(line)).count() == 256);
     let status = near.status();
     let listeners = status.pointer("/links/0/listeners").and_then(|all| all.as_array().cloned()).unwrap();
     let failed = |listener: &&serde_json::Value| listener.to_string().contains("limit_reached");
@@ -90,7 +90,8 @@ fn a_remote_listener_beyond_the_limit_is_reported() {
     inner.accept().unwrap();
     assert_eq!(near.count_log(&["reason=limit_reached"]), 1);
 
-    // The process writes nothing to standard output before it knows that it will go on, so the test waits for no line there.
+    // The process writes nothing to standard output before it knows that it will keep running, so the test waits for no
+    // line.
     let line = near_line(&near_home, &[&options[..], &["--exit-on-failure"]].concat());
     let words: Vec<&str> = line.iter().map(String::as_str).collect();
     let mut strict = Seaprox::spawn(&words, |command| net.near().enter(command));
@@ -99,7 +100,7 @@ fn a_remote_listener_beyond_the_limit_is_reported() {
     assert!(strict.log().last().unwrap().contains("limit_reached"), "{:?}", strict.log());
 }
 
-/// How long so many bytes take over each of some connections at once.
+/// Passes this many bytes over each of the connections at once, and returns the time that they took.
 fn pass(pairs: &mut [(Peer, Peer)], upwards: bool, count: u64) -> Duration {
     let since = Instant::now();
     thread::scope(|scope| {
@@ -112,7 +113,7 @@ fn pass(pairs: &mut [(Peer, Peer)], upwards: bool, count: u64) -> Duration {
     since.elapsed()
 }
 
-/// The shorter timer of the two nodes counts. Gate `link-connect-timeout` measures how exact it is.
+/// The shorter timer of the two nodes applies. Gate `link-connect-timeout` measures its precision.
 #[test]
 fn a_silent_target_ends_with_the_shorter_connect_timeout() {
     if !has_net() {
@@ -135,13 +136,13 @@ fn a_silent_target_ends_with_the_shorter_connect_timeout() {
         let (_, code) = socks(net.near(), &nodes.near, port);
         let took = since.elapsed();
         println!("near {near}, far {far}: {took:?}");
-        assert_eq!(code, 6, "what SOCKS has for a time that is over");
+        assert_eq!(code, 6, "TTL expired (RFC 1928, section 6)");
         assert!((Duration::from_millis(1500)..2 * kit::LATE).contains(&took), "{took:?}");
         nodes.near.wait_for_log(&[" closed ", "reason=timed_out"]);
     }
 }
 
-/// Gate `link-idle-timeout` measures how exact it is.
+/// Gate `link-idle-timeout` measures the precision of the timer.
 #[test]
 fn a_silent_stream_ends_after_the_idle_timeout() {
     if !has_net() {
@@ -151,14 +152,14 @@ fn a_silent_stream_ends_after_the_idle_timeout() {
     for (near, far) in [(&["--idle-timeout", "2s"][..], &[][..]), (&[], &["--idle-timeout", "2s"])] {
         let forward = Forward::start(&net, Options { near, far, ..Options::default() });
         let (mut client, mut server) = forward.peers();
-        // What moves now and then is not idle.
+        // A stream that carries a byte now and then is not idle.
         for _ in 0..3 {
             client.run(&[Pause(1000), Send(10)]);
             server.run(&[Read(10)]);
         }
         let since = Instant::now();
         let ends = [&mut client, &mut server].map(|peer| peer.some().map_or(0, |bytes| bytes.len()));
-        assert_eq!(ends, [0, 0], "an end or a reset, and no byte");
+        assert_eq!(ends, [0, 0], "each client gets an end or a reset, and no byte");
         let took = since.elapsed();
         assert!((Duration::from_millis(1500)..2 * kit::LATE).contains(&took), "{took:?}");
         let node = if near.is_empty() { &forward.nodes.far } else { &forward.nodes.near };
@@ -166,8 +167,8 @@ fn a_silent_stream_ends_after_the_idle_timeout() {
     }
 }
 
-/// Either node ends the link: all streams of it are over at both ends, and nothing listens for it any more. Gate `link-end`
-/// measures how soon.
+/// Either node ends the link: all its streams end at both nodes, and its listeners are closed. Gate `link-end` measures
+/// how soon.
 #[test]
 fn the_end_of_a_link_ends_its_streams_and_listeners() {
     if !has_net() {
@@ -196,11 +197,11 @@ fn the_end_of_a_link_ends_its_streams_and_listeners() {
             assert_eq!(end.some().map_or(0, |bytes| bytes.len()), 0);
         }
         until("nothing listens", || !net.far().run("ss -Hltn").contains(":2222 "));
-        println!("all of it was over after {:?}", since.elapsed());
+        println!("streams and listeners ended after {:?}", since.elapsed());
         assert!(since.elapsed() < 2 * kit::LATE, "{:?}", since.elapsed());
         assert_eq!(node.wait(kit::SOON).code(), Some(0));
         let left = if is_near { &forward.nodes.far } else { &forward.nodes.near };
-        until("the other one has nothing of it", || left.figure("/usage/connections") == 0);
+        until("the other node has no connection left", || left.figure("/usage/connections") == 0);
         let states: Vec<serde_json::Value> =
             left.status()["links"].as_array().unwrap().iter().map(|link| link["state"].clone()).collect();
         let wished: Vec<serde_json::Value> = if is_near { Vec::new() } else { vec!["connecting".into()] };
@@ -208,7 +209,7 @@ fn the_end_of_a_link_ends_its_streams_and_listeners() {
     }
 }
 
-/// A site that both hosts can reach, and that notes who asks.
+/// The site is reachable from both hosts and records the address of each client.
 #[test]
 fn a_site_sees_the_far_node_and_not_the_near_one() {
     if !(has_net() && has("curl")) {
@@ -235,21 +236,21 @@ fn a_site_sees_the_far_node_and_not_the_near_one() {
         command.args(["-sS", "--max-time", "20", "-Z"]).args(options).arg(&page);
         let ran = kit::seaprox::run_command(command, b"");
         assert_eq!(ran.code, Some(0), "{}", ran.err);
-        assert_eq!(ran.out.iter().filter(|byte| **byte == b'\n').count(), 21, "a page and what belongs to it");
+        assert_eq!(ran.out.iter().filter(|byte| **byte == b'\n').count(), 21, "a page and its twenty parts");
         std::mem::take(&mut *seen.lock().unwrap())
     };
     let near = IpAddr::from(net.path(2).near_ip());
     let from = get(&[]);
     assert!(
         !from.is_empty() && from.iter().all(|from| *from == near),
-        "without a proxy it sees the near host: {from:?}"
+        "without a proxy the site sees the near host: {from:?}"
     );
     let from = get(&["--socks5-hostname", &proxy]);
     let far = IpAddr::from(net.path(1).near_ip());
     assert!(!from.is_empty() && from.iter().all(|from| *from == far), "{from:?}");
 }
 
-/// Answers requests of one client with a line each.
+/// Answers each request of a client with one line.
 fn answer(mut client: std::net::TcpStream) {
     let (mut request, mut byte) = (Vec::new(), [0]);
     while client.read(&mut byte).is_ok_and(|got| got == 1) {

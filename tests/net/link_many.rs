@@ -1,6 +1,6 @@
 //! Many streams over one link between real processes in a network of the test's own (BS-07, BS-H1, TT-04, TT-05, TT-08,
-//! TT-H2 to TT-H6, X-06): at once, idle, one after another, leaving at random, not reading; two nodes on one; a node that
-//! is killed.
+//! TT-H2 to TT-H6, X-06): at once, idle, one after another, closed at random, without a reader; two near nodes at one
+//! far node; and a node that is killed.
 
 use crate::kit;
 use crate::net_kit;
@@ -17,10 +17,10 @@ use kit::{Peer, proc, until};
 use net_kit::nodes::{Forward, Options, PORT, Secret, start};
 use net_kit::{Host, Kind, Net, Way, has_net};
 
-/// Bytes of user memory that an idle stream may cost at both nodes together.
+/// The most bytes of user memory that an idle stream may cost at both nodes together.
 const STREAM_BYTES_MAX: u64 = 3 << 10;
 
-/// Memory of both nodes, in bytes.
+/// Returns the user memory of each node, in bytes.
 fn memory(forward: &Forward) -> [u64; 2] {
     [&forward.nodes.near, &forward.nodes.far].map(|node| proc::rss(node.pid()))
 }
@@ -49,7 +49,7 @@ fn two_hundred_streams_share_one_connection() {
             .collect();
         while !swaps.iter().all(|swap| swap.is_finished()) {
             assert_eq!(net.path(0).connections(), carrier);
-            thread::sleep(Duration::from_millis(20)); // The pace of the samples.
+            thread::sleep(Duration::from_millis(20)); // The interval of the samples.
         }
     });
     until_idle(&forward);
@@ -58,7 +58,7 @@ fn two_hundred_streams_share_one_connection() {
         client.run(&[Send(100), Fin]);
         server.run(&[Read(100), ReadAll]);
     }
-    assert_eq!(net.path(0).connections(), carrier, "the same all the time");
+    assert_eq!(net.path(0).connections(), carrier, "the link used one connection all the time");
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn an_idle_stream_costs_at_most_3_kib() {
     if !has_net() {
         return;
     }
-    // The far node counts two descriptors for each, and one key gets half of its connections.
+    // The far node counts two descriptors for each stream, and one key gets half of its connections.
     let count = (descriptors_max().saturating_sub(400) / 4).min(10_000);
     let net = Net::of(&[Kind::Veth]);
     let most = (2 * count + 20).to_string();
@@ -79,17 +79,21 @@ fn an_idle_stream_costs_at_most_3_kib() {
         let after = memory(&forward);
         let each = [0, 1].map(|index| after[index].saturating_sub(before[index]) / count as u64);
         let together = each[0] + each[1];
-        println!("{count} streams that {what}: {each:?} bytes of user memory for each, {together} together");
+        println!(
+            "{count} streams that {what}: {each:?} bytes of user memory for each at near and far, {together} together"
+        );
         assert!(together <= STREAM_BYTES_MAX, "an idle stream costs {each:?} bytes");
     };
     let since = Instant::now();
     let mut pairs: Vec<(TcpStream, TcpStream)> = (0..count).map(|_| forward.pair()).collect();
     for node in [&forward.nodes.near, &forward.nodes.far] {
-        // Nobody who asks for it makes a node hold the text of all of them.
-        until("they are all told of", || node.status()["connections"].as_array().is_some_and(|all| all.len() == count));
+        // A node does not build the whole text of the list in memory for a reader.
+        until("the status lists all connections", || {
+            node.status()["connections"].as_array().is_some_and(|all| all.len() == count)
+        });
         assert_eq!(node.figure("/links/0/streams"), count as u64);
     }
-    println!("they are there after {:?}", since.elapsed());
+    println!("all streams were open after {:?}", since.elapsed());
     check("were opened");
     for (client, server) in &mut pairs {
         client.write_all(&[b'?'; 200]).unwrap();
@@ -98,7 +102,7 @@ fn an_idle_stream_costs_at_most_3_kib() {
         client.read_exact(&mut [0; 2000]).unwrap();
     }
     check("carried a request and a response");
-    // They live: any of them still works.
+    // The idle streams still work.
     for (client, server) in [&pairs[0], &pairs[count / 2], &pairs[count - 1]] {
         let peer = |stream: &TcpStream, is_client| Peer::of(stream.try_clone().unwrap().into(), is_client);
         let (mut client, mut server) = (peer(client, true), peer(server, false));
@@ -115,7 +119,7 @@ fn descriptors_max() -> usize {
     // SAFETY: the pointers are to a live record of the right type.
     unsafe {
         libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
-        // Root may have more than the hard limit, and so may the nodes.
+        // Root may raise the hard limit, and the nodes inherit it.
         let more = limit.rlim_max.max(DESCRIPTORS);
         let raised = libc::rlimit { rlim_cur: more, rlim_max: more };
         if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) == 0 {
@@ -127,10 +131,10 @@ fn descriptors_max() -> usize {
     usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
 }
 
-/// Descriptors that the tests wish for: the tests run with 20,000.
+/// The number of descriptors that the tests ask for; they also run with 20,000.
 const DESCRIPTORS: libc::rlim_t = 41_000;
 
-/// So many short connections, one after another and some at a time.
+/// Makes this many short connections, several at a time.
 fn short_ones(count: usize) {
     let net = Net::of(&[Kind::Veth]);
     let forward = Forward::start(&net, Options::default());
@@ -195,7 +199,7 @@ fn clients_that_close_early_or_read_slowly_do_not_affect_others() {
         client.run(&[ReadSlowly(64 << 10, 4 << 10, 10)]);
         for (number, (client, server)) in pairs.iter_mut().enumerate() {
             let stays = number % 2 == 0;
-            // Each leaves at a moment of its own, in the middle of what it sends.
+            // Each client closes at a different moment, in the middle of its bytes.
             let part = 1 + (number as u64 * 7919) % 900_000;
             let leaves = if number % 4 == 1 { Rst } else { Fin };
             scope.spawn(move || {
@@ -216,7 +220,7 @@ fn clients_that_close_early_or_read_slowly_do_not_affect_others() {
             });
         }
         let sent = offering.join().unwrap();
-        println!("{} KiB taken from the one that offers to a slow client", sent >> 10);
+        println!("{} KiB taken from the server of the slow client", sent >> 10);
     });
     drop((slow, pairs));
     until_idle(&forward);
@@ -246,7 +250,7 @@ fn two_near_nodes_at_one_far_node_never_mix_their_bytes() {
     let swap = |pairs: [&mut (Peer, Peer); 2], bytes: u64| {
         thread::scope(|scope| {
             for (index, (client, server)) in pairs.into_iter().enumerate() {
-                // Each says what nobody else says.
+                // Each client sends bytes that no other client sends.
                 let (hello, answer) = (format!("to {index}"), format!("from {index}"));
                 scope.spawn(move || {
                     client.run(&[Put(hello.as_bytes())]);
@@ -259,7 +263,7 @@ fn two_near_nodes_at_one_far_node_never_mix_their_bytes() {
     };
     let (mut one, mut other) = (pair(0), pair(1));
     swap([&mut one, &mut other], 8 << 20);
-    // One of them is started anew, and the other does not notice.
+    // One near node is restarted, and the connections of the other are not affected.
     nodes[0] = None;
     nodes[0] = Some(near(hosts[0], &listeners[0]));
     let mut again = pair(0);
@@ -268,7 +272,7 @@ fn two_near_nodes_at_one_far_node_never_mix_their_bytes() {
     other.1.run(&[ReadAll]);
 }
 
-/// Nodes that can be started again with the very same command line.
+/// The command lines of two nodes, so that a node can be restarted with exactly the same one.
 struct Lines {
     _secret: Secret,
     near: Vec<String>,
@@ -293,7 +297,7 @@ fn is_reset(peer: &mut Peer) -> bool {
     peer.some().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
 }
 
-/// The far node is killed and comes back: what was there is reset, never ended, and the near node serves on by itself.
+/// The far node is killed and restarted: its connections are reset, not ended, and the near node reconnects by itself.
 #[test]
 fn connections_of_a_killed_far_node_are_reset_and_new_ones_work() {
     if !has_net() {
@@ -320,21 +324,24 @@ fn connections_of_a_killed_far_node_are_reset_and_new_ones_work() {
     }
     far.0.kill().unwrap();
     far.0.wait().unwrap();
-    assert!(pairs[0].0.is_quiet(Duration::from_millis(500)), "it is held, in case the far node was only cut off");
+    assert!(
+        pairs[0].0.is_quiet(Duration::from_millis(500)),
+        "the connection is held, in case the far node was only cut off"
+    );
     let since = Instant::now();
     far = Lines::run(net.far(), &lines.far);
     for (client, _) in &mut pairs {
-        assert!(is_reset(client), "a reset, not an end");
+        assert!(is_reset(client), "the connection is reset, not ended");
     }
     let (mut client, mut server) = connect();
     client.run(&[Send(1000)]);
     server.run(&[Read(1000)]);
-    println!("served again {:?} after the far node came back", since.elapsed());
+    println!("a new connection worked {:?} after the far node was restarted", since.elapsed());
     assert!(since.elapsed() < 2 * kit::LATE, "{:?}", since.elapsed());
     drop(far);
 }
 
-/// The near node is killed and comes back: the far one resets what was there and gives it its port at once.
+/// The near node is killed and restarted: the far node resets its connections and gives it its remote port at once.
 #[track_caller]
 fn killed_and_back(silently: bool) {
     let net = Net::of(&[Kind::Veth]);
@@ -347,7 +354,7 @@ fn killed_and_back(silently: bool) {
     let mut near = Lines::run(net.near(), &lines.near);
     let pair = || {
         let mut user = None;
-        until("the far node listens for it", || {
+        until("the far node listens for the near one", || {
             user = net.far().inside(|| TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], 2222)))).ok();
             user.is_some()
         });
@@ -362,13 +369,13 @@ fn killed_and_back(silently: bool) {
     client.run(&[Send(1000)]);
     server.run(&[Read(1000)]);
     if silently {
-        // What its kernel says of its end does not arrive.
+        // The FIN or RST of its kernel does not arrive.
         net.path(0).black_hole(Way::Out);
     }
     near.0.kill().unwrap();
     near.0.wait().unwrap();
     if silently {
-        // A machine that has lost its power answers nothing for its old connections either.
+        // A machine that has lost its power does not answer for its old connections either.
         net.near().run(&format!("ss -HKtn dport = :{PORT}"));
         net.path(0).heal();
     }
@@ -377,7 +384,7 @@ fn killed_and_back(silently: bool) {
     assert!(is_reset(&mut user) && is_reset(&mut server), "resets, not ends");
     drop((client, served));
     pair();
-    println!("its port is back {:?} after it was started again", since.elapsed());
+    println!("the remote port was back {:?} after the restart", since.elapsed());
     assert!(since.elapsed() < 2 * kit::LATE, "{:?}", since.elapsed());
 }
 
@@ -389,7 +396,7 @@ fn a_killed_near_node_gets_its_remote_port_back_at_once() {
     }
 }
 
-/// Both nodes hold what a reader leaves, up to their limit, and no more.
+/// Both nodes buffer the bytes for a stalled reader up to their limit, and no more.
 #[test]
 fn a_stalled_reader_makes_no_node_exceed_its_memory_limit() {
     if !has_net() {
@@ -421,10 +428,10 @@ fn a_stalled_reader_makes_no_node_exceed_its_memory_limit() {
         server.run(&[Read(taken - 1000 - first)]);
         grown
     };
-    // One that never reads: the windows have not grown.
+    // A reader that never reads: the windows have not grown.
     let grown = far_reads(0, 64);
     assert!(grown.iter().all(|kib| *kib < 10 << 10), "{grown:?}");
-    // One that read fast before: the windows are as large as they get.
+    // A reader that was fast before: the windows have their largest size.
     for limit_mib in [8, 64] {
         let grown = far_reads(200 << 20, limit_mib);
         assert!(grown.iter().all(|kib| *kib < limit_mib << 10), "{grown:?}");

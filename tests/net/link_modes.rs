@@ -1,4 +1,5 @@
-//! Where each mode puts bytes (TS-06), between real processes in a network of the test's own, as `seaprox status --json` tells.
+//! The subflows on which each mode sends bytes (TS-06), between real processes in a network of the test's own, as shown
+//! by `seaprox status --json`.
 
 use crate::kit;
 use crate::net_kit;
@@ -12,17 +13,17 @@ use net_kit::nodes::{Forward, Options, subflows};
 use net_kit::transfer::swap_while;
 use net_kit::{Kind, Net, has_net};
 
-/// Two paths alike, and a link over both in a mode.
+/// Starts a link in a mode over two equal paths.
 fn forward(net: &Net, mode: &str) -> Forward {
     let sources = [0, 1].map(|index| net.path(index).near_ip().to_string());
     let near = ["--path", &sources[0], "--path", &sources[1]];
-    // The mode is that of the node that sends.
+    // Each node sends in its own mode.
     let forward = Forward::start(net, Options { both: &["--mode", mode], near: &near, ..Options::default() });
     forward.nodes.until_subflows(2);
     forward
 }
 
-/// Bytes that each subflow has sent and received.
+/// Returns the bytes that each subflow has sent and received.
 fn carried(forward: &Forward) -> [u64; 2] {
     let number = |subflow: &serde_json::Value, name: &str| subflow[name].as_u64().unwrap();
     let both = |subflow: &serde_json::Value| number(subflow, "bytes_sent") + number(subflow, "bytes_received");
@@ -30,7 +31,7 @@ fn carried(forward: &Forward) -> [u64; 2] {
     bytes.try_into().expect("two subflows")
 }
 
-/// What each has carried since, the one with less first.
+/// Returns the bytes that each subflow has carried since, the smaller number first.
 fn since(forward: &Forward, before: [u64; 2]) -> [u64; 2] {
     let after = carried(forward);
     let mut bytes = [after[0] - before[0], after[1] - before[1]];
@@ -38,7 +39,7 @@ fn since(forward: &Forward, before: [u64; 2]) -> [u64; 2] {
     bytes
 }
 
-/// Moves so many bytes each way at once, and says what each subflow carried of it.
+/// Sends this many bytes in both directions at once, and returns the bytes that each subflow carried.
 fn bulk(forward: &Forward, count: usize) -> [u64; 2] {
     let before = carried(forward);
     let (client, server) = forward.pair();
@@ -54,7 +55,7 @@ fn bulk(forward: &Forward, count: usize) -> [u64; 2] {
     since(forward, before)
 }
 
-/// Sends so many small pieces one after the other, each answered, and says what each subflow carried of it.
+/// Sends this many small pieces one after another, each answered, and returns the bytes that each subflow carried.
 fn small(forward: &Forward, pieces: usize) -> [u64; 2] {
     let before = carried(forward);
     let (mut client, mut server) = forward.pair();
@@ -63,7 +64,7 @@ fn small(forward: &Forward, pieces: usize) -> [u64; 2] {
         server.read_exact(&mut [0; PIECE]).unwrap();
         server.write_all(&[8; PIECE]).unwrap();
         client.read_exact(&mut [0; PIECE]).unwrap();
-        // Typed, not streamed.
+        // A pause after each piece, as in typing.
         thread::sleep(Duration::from_millis(2));
     }
     since(forward, before)
@@ -85,16 +86,16 @@ fn each_mode_puts_bulk_and_small_pieces_on_its_subflows() {
     let link = forward(&net, "stripe");
     let [less, more] = bulk(&link, BULK);
     println!("stripe, bulk: {less} and {more} of {all}");
-    assert!(less > all / 4, "both carry a fair part: {less} and {more}");
+    assert!(less > all / 4, "both subflows carry a fair part of the bulk: {less} and {more}");
     let [less, more] = small(&link, PIECES);
     println!("stripe, small: {less} and {more} of {typed}");
-    assert!(less + more < typed * 8 / 5, "what is small goes once: {less} and {more}");
+    assert!(less + more < typed * 8 / 5, "small pieces are sent once: {less} and {more}");
     drop(link);
 
     let link = forward(&net, "single");
     let [less, more] = bulk(&link, BULK);
     println!("single, bulk: {less} and {more} of {all}");
-    assert!(more > all && less < all / 100, "one carries everything: {less} and {more}");
+    assert!(more > all && less < all / 100, "one subflow carries everything: {less} and {more}");
     let [less, more] = small(&link, PIECES);
     println!("single, small: {less} and {more} of {typed}");
     assert!(more > typed && less < typed / 5, "{less} and {more}");
@@ -103,13 +104,13 @@ fn each_mode_puts_bulk_and_small_pieces_on_its_subflows() {
     let link = forward(&net, "redundant");
     let [less, more] = small(&link, PIECES);
     println!("redundant, small: {less} and {more} of {typed}");
-    assert!(less > typed && more > typed, "both carry all that is small: {less} and {more}");
+    assert!(less > typed && more > typed, "both subflows carry all the small pieces: {less} and {more}");
     let [less, more] = bulk(&link, BULK);
     println!("redundant, bulk: {less} and {more} of {all}");
-    assert!(less > all / 4 && less + more < all * 5 / 4, "what is not is spread: {less} and {more}");
+    assert!(less > all / 4 && less + more < all * 5 / 4, "bulk is spread over both subflows: {less} and {more}");
 }
 
-/// `single` is for failover: the other path takes over when the one that is used dies, in the middle of a transfer.
+/// Mode `single` is for failover: the other path takes over when the path in use dies in the middle of a transfer.
 #[test]
 fn single_mode_continues_over_the_other_path() {
     if !has_net() {
@@ -118,11 +119,11 @@ fn single_mode_continues_over_the_other_path() {
     let net = Net::of(&[Kind::Rate(50.0), Kind::Rate(50.0)]);
     let link = forward(&net, "single");
     swap_while(link.peers(), 0, || {
-        until("it is in the middle", || carried(&link).iter().any(|bytes| *bytes > 2 << 20));
+        until("the transfer is in the middle", || carried(&link).iter().any(|bytes| *bytes > 2 << 20));
         let used = (0..2).max_by_key(|index| net.path(*index).bytes().out).unwrap();
         let other = net.path(1 - used).bytes().out;
         assert!(other < 200_000, "{other}");
         net.path(used).black_hole(net_kit::Way::Both);
-        until("the other carries it", || net.path(1 - used).bytes().out > other + (1 << 20));
+        until("the other path carries the transfer", || net.path(1 - used).bytes().out > other + (1 << 20));
     });
 }

@@ -1,5 +1,5 @@
-//! Uplinks that come and go while a link lives (TS-07), between real processes in a network of the test's own: by a file of
-//! paths that is changed, and by devices and addresses that appear and vanish.
+//! Uplinks that come and go while a link lives (TS-07), between real processes in a network of the test's own: by
+//! changes of the file of paths, and by devices and addresses that appear and vanish.
 
 use crate::kit;
 use crate::net_kit;
@@ -12,7 +12,7 @@ use net_kit::nodes::{Forward, Options, link_figure, subflows};
 use net_kit::transfer::swap_while;
 use net_kit::{Kind, Net, has_net};
 
-/// Bytes that the near node has sent from an address.
+/// Returns the number of bytes that the near node has sent from an address.
 fn sent_from(forward: &Forward, from: &str) -> u64 {
     let is_its = |local: &str| local.starts_with(&format!("{from}:"));
     let live = subflows(&forward.nodes.near).into_iter().filter(|subflow| subflow["state"] == "live");
@@ -34,25 +34,25 @@ fn paths_added_and_removed_in_the_file_take_effect_during_a_transfer() {
         until("the first path is used", || sent_from(&forward, &first) > 1 << 20);
         assert_eq!(sent_from(&forward, &second), 0);
         scratch.write("paths", format!("{first}\n{second}\n"));
-        until("the second is used, too", || sent_from(&forward, &second) > 1 << 20);
+        until("the second path is used too", || sent_from(&forward, &second) > 1 << 20);
         forward.nodes.until_subflows(2);
         scratch.write("paths", format!("{second}\n"));
-        until("the first is not there any more", || subflows(&forward.nodes.near).len() == 1);
+        until("the first path is gone", || subflows(&forward.nodes.near).len() == 1);
         let before = sent_from(&forward, &second);
-        until("the second carries the rest", || sent_from(&forward, &second) > before + (1 << 20));
+        until("the second path carries the rest", || sent_from(&forward, &second) > before + (1 << 20));
     });
     assert_eq!(net.path(0).connections().len(), 0);
     assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0, "it was never without a path");
-    // What makes no sense changes nothing, and is told.
+    // An invalid file changes nothing, and the error is logged.
     scratch.write("paths", "nonsense\n");
     forward.nodes.near.wait_for_log(&["ERROR", "paths not read again", "paths:1", "nonsense"]);
     scratch.write("paths", "");
     forward.nodes.near.wait_for_log(&["ERROR", "paths not read again", "expected a path"]);
     assert_eq!(subflows(&forward.nodes.near).len(), 1);
-    assert_eq!(forward.nodes.near.count_log(&["no subflow"]), 0, "a path that was taken out is no failure");
+    assert_eq!(forward.nodes.near.count_log(&["no subflow"]), 0, "the removal of a path is not logged as a failure");
 }
 
-/// One path for another, while nothing is sent: the old one goes when the new one is there, and not before.
+/// One path is replaced by another while nothing is sent: the old one is closed only when the new one is up.
 #[test]
 fn a_removed_path_is_used_until_its_replacement_is_up() {
     if !has_net() {
@@ -67,13 +67,13 @@ fn a_removed_path_is_used_until_its_replacement_is_up() {
     let (mut client, mut server) = forward.peers();
     let mut swap = || kit::peer::both(&mut client, &[Swap(1000)], &mut server, &[Swap(1000)]);
     swap();
-    // A path that nobody has: this host has no such address.
+    // A path that cannot come up: this host has no such address.
     scratch.write("paths", "192.0.2.9");
     forward.nodes.near.wait_for_log(&["no subflow", "tries=2 "]);
     swap();
-    assert!(sent_from(&forward, &first) > 0, "the old one is better than none");
+    assert!(sent_from(&forward, &first) > 0, "the old path is kept while there is no other");
     scratch.write("paths", &second);
-    until("the old one is gone", || {
+    until("the old path is gone", || {
         let now = subflows(&forward.nodes.near);
         now.len() == 1 && sent_from(&forward, &second) > 0
     });
@@ -90,24 +90,26 @@ fn a_new_uplink_is_used_at_once_and_a_removed_one_is_replaced() {
     let mut net = Net::of(&[Kind::Rate(50.0)]);
     let near = ["-v", "--path", "%p1", "--path", "%p2"];
     let forward = Forward::start(&net, Options { near: &near, ..Options::default() });
-    // Until the pause before the next try is one of 7 to 15 seconds.
+    // Long enough that the pause before the next attempt is 7 to 15 seconds.
     forward.nodes.near.wait_for_log(&["no subflow", "tries=8 "]);
     let since = Instant::now();
     net.join(0, 1, Kind::Rate(50.0));
     forward.nodes.until_subflows(2);
-    println!("the second uplink was there after {:?}", since.elapsed());
+    println!("the second uplink was used after {:?}", since.elapsed());
     assert!(since.elapsed() < Duration::from_secs(6), "{:?}", since.elapsed());
     let [first, second] = [0, 1].map(|index| net.path(index).near_ip().to_string());
     swap_while(forward.peers(), 0, || {
-        until("both are used", || [&first, &second].into_iter().all(|from| sent_from(&forward, from) > 1 << 20));
+        until("both paths are used", || [&first, &second].into_iter().all(|from| sent_from(&forward, from) > 1 << 20));
         net.near().ip("link del p2");
-        until("one is left", || subflows(&forward.nodes.near).iter().filter(|s| s["state"] == "live").count() == 1);
+        until("one subflow is left", || {
+            subflows(&forward.nodes.near).iter().filter(|s| s["state"] == "live").count() == 1
+        });
         let before = sent_from(&forward, &first);
-        until("it carries the rest", || sent_from(&forward, &first) > before + (1 << 20));
+        until("the first path carries the rest", || sent_from(&forward, &first) > before + (1 << 20));
     });
 }
 
-/// A laptop whose wireless network is gone, and that has another way: nobody waits for the dead timer.
+/// As for a laptop that loses its wireless network and has another: the link does not wait for the dead timer.
 #[test]
 fn a_link_whose_source_address_is_removed_uses_another_at_once() {
     if !has_net() {
@@ -124,8 +126,8 @@ fn a_link_whose_source_address_is_removed_uses_another_at_once() {
     client.run(&[Send(1000)]);
     server.run(&[Read(1000), Send(1000)]);
     client.run(&[Read(1000)]);
-    println!("the other way was taken after {:?}", since.elapsed());
-    // A subflow that says nothing is dead after fifteen seconds.
+    println!("the other path was used after {:?}", since.elapsed());
+    // A silent subflow would be dead only after fifteen seconds.
     assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
     assert_eq!(net.path(1).connections().len(), 1);
 }

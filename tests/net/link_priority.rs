@@ -1,7 +1,7 @@
-//! Urgent bytes pass bulk over one link between real processes, in a network of the test's own (BS-12, BS-15, X-03, X-04,
-//! TT-H4): new connections, keystrokes, and the streams of clients that read beside one that does not.
+//! Urgent bytes overtake bulk on one link between real processes, in a network of the test's own (BS-12, BS-15, X-03,
+//! X-04, TT-H4): new connections, keystrokes, and the streams of other clients beside one that stops reading.
 //!
-//! These tests show that it happens; the gates (`make gates`) measure how soon and how fast.
+//! These tests show that it happens; the gates (`make gates`) measure delays and rates.
 
 use crate::kit;
 use crate::net_kit;
@@ -17,12 +17,12 @@ use net_kit::goodput::Load;
 use net_kit::nodes::{Forward, Nodes, Options, front};
 use net_kit::{Host, Kind, Net, has_net};
 
-/// Nodes with a SOCKS port at the near one.
+/// Returns the options of nodes with a SOCKS port at the near one.
 fn socks_nodes<'a>() -> Options<'a> {
     Options { near: &["-D", "127.0.0.1:0"], ..Options::default() }
 }
 
-/// A connection through SOCKS to a listener of the far host, and how long the answer took.
+/// Connects through SOCKS to a listener of the far host, and returns both ends and the time that the answer took.
 #[track_caller]
 fn open(near: &Host, node: &Seaprox, to: &TcpListener) -> (Peer, Peer, Duration) {
     let (proxy, port) = (front(node, "socks"), to.local_addr().unwrap().port());
@@ -40,7 +40,7 @@ fn plain(peer: &Peer) -> TcpStream {
 }
 
 /// Nodes on a path of 1 Mbit/s that a transfer keeps full. More than 4 MiB wait at any time, in the node and before it:
-/// what had to wait for them would take half a minute.
+/// bytes that had to wait for them would take half a minute.
 struct Full {
     nodes: Nodes,
     listener: TcpListener,
@@ -64,7 +64,7 @@ impl Full {
     }
 }
 
-/// Gate `path-new-connections` says how soon.
+/// Gate `path-new-connections` measures the delay.
 #[test]
 fn a_new_connection_overtakes_queued_bulk() {
     if !has_net() {
@@ -79,12 +79,12 @@ fn a_new_connection_overtakes_queued_bulk() {
         client.run(&[Put(b"x")]);
         server.run(&[Take(b"x"), Put(b"y")]);
         client.run(&[Take(b"y")]);
-        println!("up in {took:?}, and a byte there and back in {:?}", since.elapsed());
+        println!("connected after {took:?}, round trip of a byte {:?}", since.elapsed());
     }
     until("the transfer goes on", || full.load.received() > before + 50_000);
 }
 
-/// Gate `path-echo-bulk` says how soon.
+/// Gate `path-echo-bulk` measures the delay.
 #[test]
 fn keystrokes_overtake_queued_bulk() {
     if !has_net() {
@@ -137,7 +137,7 @@ fn a_client_that_stops_reading_blocks_no_other() {
     });
     stalled.run(&[Read(4 << 20)]);
     let server = offering.join().unwrap();
-    assert!(server.sent < 90 << 20, "the server is kept waiting: it has sent {}", server.sent);
+    assert!(server.sent < 90 << 20, "the server must be blocked, but has sent {}", server.sent);
     let mut pairs: Vec<(Peer, Peer)> = (0..50).map(|_| forward.peers()).collect();
     for (client, server) in &mut pairs {
         client.run(&[Send(1)]);

@@ -1,6 +1,6 @@
-//! Programs that nobody here wrote, working over a link between two hosts unmodified, in both directions (BS-01, BS-02,
-//! BS-04, BS-05, BS-25, TT-14, TT-15, TS-01, TN-11, TN-12): curl, ssh, git, ncat, and a server that speaks first. Names are
-//! resolved at the far end, and the near one asks nobody.
+//! Other people's programs, unmodified, over a link between two hosts in both directions (BS-01, BS-02, BS-04, BS-05,
+//! BS-25, TT-14, TT-15, TS-01, TN-11, TN-12): curl, ssh, git, ncat, and a server that speaks first. Names are resolved
+//! at the far end only.
 
 use crate::kit;
 use crate::net_kit;
@@ -17,7 +17,7 @@ use kit::{Peer, Scratch, Seaprox, has, until};
 use net_kit::nodes::{Nodes, Options, PORT, Secret, front, start};
 use net_kit::{Host, Kind, Net, has_net, own_ip};
 
-/// Runs a line of shell in a host, which must succeed: what it prints. `$0` is the first of the arguments.
+/// Runs a shell command line in a host, which must succeed, and returns its output. `$0` is the first of the arguments.
 #[track_caller]
 fn output(host: &Host, line: &str, args: &[&str]) -> String {
     let mut command = host.command("sh");
@@ -30,7 +30,7 @@ fn output(host: &Host, line: &str, args: &[&str]) -> String {
     String::from_utf8_lossy(&ran.out).trim_end().to_owned()
 }
 
-/// Starts a line of shell in a host.
+/// Starts a shell command line in a host.
 #[track_caller]
 fn program(host: &Host, line: &str, args: &[&str]) -> Program {
     let mut command = host.command("sh");
@@ -38,14 +38,14 @@ fn program(host: &Host, line: &str, args: &[&str]) -> Program {
     Program::start(command)
 }
 
-/// Waits until somebody listens on a port of a host's loopback.
+/// Waits until a process listens on a port of a host's loopback.
 #[track_caller]
 fn until_listening(host: &Host, port: u16) {
     let filter = format!("ss -Hltn sport = :{port}");
     until("it listens", || host.run(&filter).contains("LISTEN"));
 }
 
-/// An HTTP server on loopback of a host, with a directory of its own, and its port.
+/// Starts an HTTP server on a host's loopback, and returns it with its directory and its port.
 fn web(host: &Host) -> (Program, Scratch, String) {
     let scratch = Scratch::new();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/kit/process/origin.py");
@@ -55,7 +55,7 @@ fn web(host: &Host) -> (Program, Scratch, String) {
     (server, scratch, port)
 }
 
-/// A server for ssh on port 22 of a host's loopback, for the user that runs the tests.
+/// Starts an ssh server on port 22 of a host's loopback, for the user that runs the tests.
 fn sshd(host: &Host, scratch: &Scratch) -> Program {
     let dir = scratch.path().to_str().unwrap();
     output(host, "ssh-keygen -q -t ed25519 -N '' -f $0/host && ssh-keygen -q -t ed25519 -N '' -f $0/key", &[dir]);
@@ -101,14 +101,14 @@ fn curl_and_git_work_over_a_link_in_both_directions() {
     }
     let relayed = format!("http://{static_at}/big");
     assert_eq!(output(near, "curl -sS --max-time 50 $0 | sha256sum | cut -d' ' -f1", &[&relayed]), digest);
-    // Twenty things at once, as a page has them.
+    // Twenty requests at once, as for a page with its parts.
     for number in 0..20 {
         files.write(&format!("part{number}"), format!("part {number}\n"));
     }
     let page =
         "curl -sS --max-time 50 -Z --socks5-hostname $0 \"http://localhost:$1/part[0-19]\" | sort | uniq | wc -l";
     assert_eq!(output(near, page, &[&socks, &port]), "20");
-    // The other way: somebody in the far host gets what the near host has.
+    // In the other direction: a client in the far host gets files of the near host.
     near_files.write("hello", "hello from the near host\n");
     until_listening(far, 8000);
     assert_eq!(output(far, "curl -sS --max-time 20 http://127.0.0.1:8000/hello", &[]), "hello from the near host");
@@ -122,7 +122,7 @@ fn curl_and_git_work_over_a_link_in_both_directions() {
     for (number, proxy) in [format!("http://{http}"), format!("socks5h://{socks}")].iter().enumerate() {
         output(near, from, &[proxy, &url("bare.git"), &format!("{clone}{number}"), &work]);
     }
-    assert_eq!(net.path(0).connections().len(), 1, "all of it went over one connection");
+    assert_eq!(net.path(0).connections().len(), 1, "everything went over one connection");
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn ssh_works_over_a_link_in_both_directions() {
     };
     check(near, &far_home, "2222", "none");
     check(far, &near_home, "2223", "none");
-    // A link of its own for one connection, as a ProxyCommand.
+    // A separate link for one connection, as a ProxyCommand.
     let [secret, secret_file, directory, directory_name] = nodes.secret.options();
     let stdio = format!(
         "{} link --connect {}:{PORT} {secret} {secret_file} {directory} {directory_name} -W %h:%p",
@@ -183,7 +183,7 @@ fn fins_and_resets_pass_over_a_link_and_a_server_may_speak_first() {
         let line = "ncat --proxy $0 --proxy-type $1 127.0.0.1 25";
         assert_eq!(talk(line, &[&proxy, kind]), "220 ready\n250 HELO x", "{kind}");
     }
-    // A server that answers only after the end gets it, and the client reads on.
+    // A server that answers only after the client's end gets that end, and the client still reads the answer.
     let question = std::thread::scope(|scope| {
         let client = scope.spawn(|| output(near, "printf question | timeout 20 ncat 127.0.0.1 7000", &[]));
         let mut server = Peer::accept(&listener);
@@ -192,7 +192,7 @@ fn fins_and_resets_pass_over_a_link_and_a_server_may_speak_first() {
         client.join().unwrap()
     });
     assert_eq!(question, "answer");
-    // Each kind of end arrives within a second, and as what it is.
+    // Each kind of end arrives within a second, and as the same kind.
     let pair = || {
         let client = near.inside(|| Peer::connect(([127, 0, 0, 1], 7000).into()));
         (client, Peer::accept(&listener))
@@ -234,7 +234,7 @@ fn a_refused_target_over_a_link_is_reported_with_its_reason() {
     nodes.near.wait_for_log(&[" closed ", "static[", "reason=connection_refused"]);
 }
 
-/// A front end of its own process, each over a link of its own.
+/// Each front end is a process of its own, over a link of its own.
 #[test]
 fn every_front_end_works_over_a_link() {
     if !has_net() {
@@ -266,7 +266,7 @@ fn every_front_end_works_over_a_link() {
     drop::<[Seaprox; 3]>([relay, socks, http]);
 }
 
-/// A name that is known in the far host alone: nobody asks for it in the near one.
+/// The near host sends no DNS query for a name that only the far host knows.
 #[test]
 fn names_are_resolved_only_at_the_far_end() {
     if !has_net() {
@@ -278,7 +278,7 @@ fn names_are_resolved_only_at_the_far_end() {
     let hosts = scratch.write("hosts", "127.0.0.1 localhost only-there.test\n");
     let switch = scratch.write("nsswitch.conf", "hosts: files dns\n");
     let resolv = scratch.write("resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n");
-    // The far node sees files of its own; both of them run in hosts where no name server answers.
+    // The far node sees its own name files; in both hosts no name server answers.
     let words = secret.far(&["--only", "ipv4"]);
     let line: String = ["hosts", "nsswitch.conf", "resolv.conf"]
         .iter()
@@ -304,7 +304,7 @@ fn names_are_resolved_only_at_the_far_end() {
     client.run(&[Put(b"\x04\x01\0\x50\0\0\0\x07me\0only-there.test\0"), Take(b"\0\x5a")]);
     Peer::accept(&listener);
     let (_, reply) = net.near().inside(|| connect5(socks, "nowhere-at-all.test", 80));
-    assert_eq!(reply[1], 4, "host unreachable: nobody knows this name");
+    assert_eq!(reply[1], 4, "host unreachable: this name does not exist");
     let dns = |captured: &net_kit::Captured| {
         // UDP, and port 53 at the other end.
         let is_query = |packet: &&Vec<u8>| packet[0] >> 4 == 4 && packet[9] == 17 && packet[22..24] == [0, 53];
@@ -313,9 +313,9 @@ fn names_are_resolved_only_at_the_far_end() {
     for capture in captures {
         let captured = capture.stop();
         assert!(captured.packets > 0 && captured.missed == 0);
-        assert_eq!(dns(&captured), 0, "a question of DNS left or was asked in the near host");
+        assert_eq!(dns(&captured), 0, "the near host sent a DNS query");
     }
-    // The same look finds a question where there is one.
+    // The same search finds a query where there is one.
     let capture = net_kit::Capture::start(net.near(), "lo", scratch.file("question").into());
     let question = net.near().inside(|| {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -323,6 +323,6 @@ fn names_are_resolved_only_at_the_far_end() {
     });
     question.unwrap();
     let _ = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], 1)), Duration::from_millis(1));
-    // Loopback shows it as it leaves and as it arrives.
+    // Loopback shows it twice: on departure and on arrival.
     assert!(dns(&capture.stop()) >= 1);
 }

@@ -1,6 +1,6 @@
-//! A link that loses all of its subflows, again and again and in every way that a network knows, between real processes
-//! in a network of the test's own (X-01, BS-21, TT-19, TN-54, TN-60): resets, black holes, changes of address, NATs that
-//! forget. The application at either end sees every byte once and in order, and nothing else.
+//! A link that loses all its subflows again and again, in many ways, between real processes in a network of the test's
+//! own (X-01, BS-21, TT-19, TN-54, TN-60): resets, black holes, changes of address, NATs that forget. The application
+//! at each end gets every byte once and in order, and notices nothing else.
 
 use crate::kit;
 use crate::net_kit;
@@ -17,13 +17,13 @@ use net_kit::nodes::{Forward, Options, PORT, front, link_figure, start};
 use net_kit::transfer::swap_while;
 use net_kit::{Kind, Net, Way, has_net, shape};
 
-/// Nodes that notice soon what has died, and try again soon.
+/// Options of nodes that soon notice a dead subflow and soon retry.
 const HASTY: &[&str] = &["--link-keepalive", "100ms", "--link-dead", "400ms", "--connect-timeout", "1s"];
 
 /// Two ways to the peer, one of them behind a NAT, each with one subflow.
 const PATHS: &[&str] = &["--path", "%p1", "--path", "%p2"];
 
-/// What befalls both paths at once, so that every subflow is cut.
+/// A fault of both paths at once that cuts every subflow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Cut {
     /// All connections are reset; new ones can be made at once.
@@ -32,7 +32,8 @@ enum Cut {
     BlackHole,
     /// The near end of one path has another address; the NAT of the other gives other ports.
     Address(u8),
-    /// The near end of one path has another address; the NAT of the other knows nothing any more, and says nothing.
+    /// The near end of one path has another address; the NAT of the other has forgotten its connections and drops their
+    /// packets.
     Forgotten(u8),
 }
 
@@ -51,7 +52,7 @@ fn cut(net: &Net, forward: &Forward, how: Cut) {
     let [one, two] = [net.path(0), net.path(1)];
     match how {
         Cut::Reset => {
-            // Both with one call: one after another, the session would never be without a subflow.
+            // Both in one call: if they were reset one after another, the session would never be without a subflow.
             let reset = net.far().run(&format!("ss -HKtn sport = :{PORT}"));
             assert!(reset.contains(':'), "there was a subflow to reset");
         }
@@ -80,19 +81,19 @@ fn darken(net: &Net) {
 #[track_caller]
 fn until_parted(forward: &Forward) {
     for node in [&forward.nodes.near, &forward.nodes.far] {
-        kit::until("it has noticed that nothing passes", || {
+        kit::until("the node has noticed that no packets arrive", || {
             node.status().pointer("/links/0/state").is_some_and(|state| state == "parted")
         });
     }
 }
 
-/// Bytes that have come in at the near node, both ends of the transfer being as fast as the link.
+/// Returns the number of bytes that have arrived at the near node; both ends of the transfer are as fast as the link.
 fn moved(forward: &Forward) -> u64 {
     link_figure(&forward.nodes.near, "bytes_received").min(link_figure(&forward.nodes.far, "bytes_received"))
 }
 
 struct Plan {
-    /// The least that is sent each way.
+    /// The least number of bytes that are sent each way.
     bytes: u64,
     /// Of each path.
     mbit: f64,
@@ -100,7 +101,7 @@ struct Plan {
     darkness: Duration,
 }
 
-/// Both directions at once, cut so many times while bytes are on their way, with darkness in the middle.
+/// Transfers bytes in both directions at once under the plan's cuts, with a black hole in the middle.
 #[track_caller]
 fn survive(plan: &Plan) {
     let net = Net::of(&[Kind::Rate(plan.mbit), Kind::Nat]);
@@ -111,7 +112,7 @@ fn survive(plan: &Plan) {
     forward.nodes.until_subflows(2);
     let peers = forward.peers();
     for peer in [&peers.0, &peers.1] {
-        // A peer waits through the darkness.
+        // The test's sockets wait longer than the black hole lasts.
         peer.socket().set_read_timeout(Some(plan.darkness + kit::SOON)).unwrap();
         peer.socket().set_write_timeout(Some(plan.darkness + kit::SOON)).unwrap();
     }
@@ -119,7 +120,7 @@ fn survive(plan: &Plan) {
     swap_while(peers, plan.bytes, || {
         for number in 0..plan.cuts {
             let (from, at) = (moved(&forward), Instant::now());
-            until_within(kit::SOON, "bytes flow again", || moved(&forward) > from + (100 << 10));
+            until_within(kit::SOON, "the transfer continues", || moved(&forward) > from + (100 << 10));
             worst = worst.max(at.elapsed());
             cut(&net, &forward, cut_of(number));
             if number == plan.cuts / 2 {
@@ -140,7 +141,7 @@ fn survive(plan: &Plan) {
         figure("resumes"),
         figure("resent_bytes") >> 20
     );
-    assert!(figure("resumes") as usize >= plan.cuts / 2, "most of the cuts left no subflow");
+    assert!(figure("resumes") as usize >= plan.cuts / 2, "most of the cuts must leave no subflow");
     assert_eq!(forward.nodes.near.count_log(&["link ended"]), 0);
     forward.nodes.near.wait_for_log(&[" closed ", "end=graceful"]);
 }
@@ -160,7 +161,7 @@ fn a_gibibyte_survives_a_hundred_cuts_and_a_minute_without_a_path() {
     }
 }
 
-/// With the timers as they are by default, a peer that falls silent is dead after 15 seconds; here they are shorter.
+/// With the default timers a silent peer is dead after 15 seconds; here the timers are shorter.
 #[test]
 fn both_ends_notice_a_silent_peer_after_the_dead_time() {
     if !has_net() {
@@ -176,7 +177,7 @@ fn both_ends_notice_a_silent_peer_after_the_dead_time() {
     darken(&net);
     until_parted(&forward);
     let took = since.elapsed();
-    println!("both have noticed after {took:?}");
+    println!("both ends noticed after {took:?}");
     assert!((Duration::from_millis(900)..2 * kit::LATE).contains(&took), "{took:?}");
     net.path(0).heal();
     net.path(1).heal();
@@ -184,7 +185,7 @@ fn both_ends_notice_a_silent_peer_after_the_dead_time() {
     client.run(&[Read(1000)]);
 }
 
-/// A FIN would say that the other end had finished.
+/// A FIN would mean that the other end had finished.
 #[test]
 fn connections_are_reset_when_the_hold_time_is_over() {
     if !has_net() {
@@ -211,8 +212,8 @@ fn connections_are_reset_when_the_hold_time_is_over() {
     client.run(&[ReadAll]);
 }
 
-/// A client that asks while the link is down waits for the link. If the session ends before the stream was opened, the
-/// stream is asked for again when the peer comes back as another process. If the peer stays away, the client gets an error
+/// A request while the link is down waits for the link. If the session ends before the stream was opened, the near node
+/// opens the stream again when the peer comes back as another process. If the peer stays away, the client gets an error
 /// of its protocol.
 #[test]
 fn a_request_during_a_restart_of_the_peer_is_connected_or_refused() {
@@ -237,7 +238,7 @@ fn a_request_during_a_restart_of_the_peer_is_connected_or_refused() {
         all[0].run(&[Take(&[5, 0]), Put(&request5("127.0.0.1", to.port()))]);
         all[1].run(&[Put(format!("CONNECT {to} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())]);
         all[2].run(&[Put(format!("GET http://{to}/ HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())]);
-        kit::until("all of them wait in the session", || link_figure(node, "streams") >= 3);
+        kit::until("all requests wait in the session", || link_figure(node, "streams") >= 3);
         all
     };
     let options = ["-D", "127.0.0.1:0", "-H", "127.0.0.1:0", "--link-hold", "1s", "--link-retry-max", "100ms"];

@@ -1,6 +1,5 @@
-//! What others can see and do who are not meant to, against real nodes in a network of the test's own (BS-20, BS-22, TT-06,
-//! TT-07, TT-17): somebody who listens, who flips a bit, who says again what he has heard, who has no key or not the right
-//! one, who asks for what he may not have, who talks nonsense, and a thousand who say nothing at all.
+//! Attacks on real nodes in a network of the test's own (BS-20, BS-22, TT-06, TT-07, TT-17): eavesdropping, flipped
+//! bits, a replayed session, unknown keys, forbidden targets and ports, invalid bytes, and a thousand silent peers.
 
 use crate::kit;
 use crate::net_kit;
@@ -21,7 +20,7 @@ use net_kit::home::{Home, far_line, homes, near_line};
 use net_kit::nodes::{Forward, Nodes, Options, PORT, Secret, front, link_figure, spawn, start};
 use net_kit::{Captured, Host, Kind, Net, has_net, own_ip};
 
-/// Asks a node's SOCKS port for a target: the connection, and the code of the answer.
+/// Asks a node's SOCKS port for a target, and returns the connection and the code of the answer.
 #[track_caller]
 fn socks(near: &Host, node: &Seaprox, host: &str, port: u16) -> (Peer, u8) {
     let proxy = front(node, "socks");
@@ -29,7 +28,7 @@ fn socks(near: &Host, node: &Seaprox, host: &str, port: u16) -> (Peer, u8) {
     (client, reply[1])
 }
 
-/// What is encrypted of what a TCP connection carried: the bodies of its TLS records of application data.
+/// Returns the encrypted part of a TCP connection: the bodies of its TLS records of application data.
 fn ciphertext(stream: &Stream) -> Vec<u8> {
     let (mut bytes, mut rest) = (Vec::new(), &stream.bytes[..]);
     while let Some((header, behind)) = rest.split_at_checked(5) {
@@ -46,14 +45,14 @@ fn ciphertext(stream: &Stream) -> Vec<u8> {
 const MARKER: &[u8; 16] = b"find this marker";
 const NAME: &str = "a-target-name-that-nobody-else-has.test";
 
-/// A session that says the same each time it is run: what passed meanwhile.
+/// Runs a session with the same content each time, and returns the captured packets.
 fn session(file: String) -> Captured {
     let net = Net::of(&[Kind::Veth]);
     let capture = net.path(0).capture(file);
     let nodes = Nodes::start(&net, Options { near: &["-D", "127.0.0.1:0"], ..Options::default() });
     let listener = net.far().inside(|| TcpListener::bind("127.0.0.1:0").unwrap());
     let (_, code) = socks(net.near(), &nodes.near, NAME, 7);
-    assert_ne!(code, 0, "nobody has this name");
+    assert_ne!(code, 0, "this name does not exist");
     let (mut client, code) = socks(net.near(), &nodes.near, "127.0.0.1", listener.local_addr().unwrap().port());
     assert_eq!(code, 0);
     let mut server = Peer::accept(&listener);
@@ -79,13 +78,13 @@ fn an_eavesdropper_finds_neither_content_nor_names_nor_repeated_blocks() {
     let mut seen: Vec<HashSet<[u8; 16]>> = Vec::new();
     for captured in &runs {
         assert_eq!(captured.missed, 0);
-        // It can find what is there: each TCP connection began with a ClientHello that says what it speaks.
+        // The search works: each TCP connection began with a ClientHello, which has the protocol's name.
         assert!(captured.contains(b"seaprox/1"), "the protocol's name is in the clear, as TLS has it");
         for secret in [&MARKER[..], NAME.as_bytes(), b"a-target-name", b"SPRX", b"127.0.0.1"] {
             assert!(!captured.contains(secret), "{}", secret.escape_ascii());
         }
         let bodies: Vec<Vec<u8>> = captured.streams().iter().map(ciphertext).collect();
-        assert!(bodies.iter().map(Vec::len).sum::<usize>() > 200_000, "there was something to look at");
+        assert!(bodies.iter().map(Vec::len).sum::<usize>() > 200_000, "the session carried encrypted bytes");
         // The header of a DATA frame of the first streams: type, no flags, any length, id.
         let header = |window: &[u8]| window[..2] == [0x20, 0] && window[4..7] == [0; 3] && window[7] < 4;
         let chance = bodies.iter().flat_map(|body| body.windows(8)).filter(|window| header(window)).count();
@@ -97,10 +96,10 @@ fn an_eavesdropper_finds_neither_content_nor_names_nor_repeated_blocks() {
     assert!(seen[0].is_disjoint(&seen[1]), "no block of sixteen bytes is in both");
 }
 
-/// A relay between two nodes that flips one bit of what one of them says.
+/// A relay between two nodes that flips one bit of the bytes of one of them.
 struct Flipper {
     addr: SocketAddr,
-    /// Which byte, counted over all that goes this way; each is flipped once.
+    /// The byte to flip, counted over all bytes in this direction; it is flipped once.
     at: Arc<AtomicU64>,
     connections: Arc<AtomicU64>,
 }
@@ -125,7 +124,7 @@ impl Flipper {
         Flipper { addr, at, connections }
     }
 
-    /// Flips a bit so many bytes from now on.
+    /// Flips a bit this many bytes from now.
     fn flip_after(&self, bytes: u64) {
         self.at.store(bytes, Ordering::Relaxed);
     }
@@ -172,7 +171,7 @@ fn a_flipped_bit_ends_a_subflow_and_no_wrong_byte_arrives() {
             flipper.flip_after(after);
             kit::peer::both(&mut client, &[Swap(4 << 20)], &mut server, &[Swap(4 << 20)]);
             assert_eq!(flipper.at.load(Ordering::Relaxed), u64::MAX, "a bit was flipped");
-            until("another subflow goes on", || {
+            until("another subflow carries the transfer", || {
                 flipper.connections.load(Ordering::Relaxed) == number as u64 + 2
                     && link_figure(&near, "resumes") > number as u64
             });
@@ -180,10 +179,10 @@ fn a_flipped_bit_ends_a_subflow_and_no_wrong_byte_arrives() {
         client.run(&[Fin]);
         server.run(&[ReadAll, Fin]);
         client.run(&[ReadAll]);
-        // Whoever got the wrong byte says what it was.
+        // The node that received the wrong byte logs the reason.
         let victim = if flips_answers { &near } else { &far };
         let told = victim.log().iter().filter(|line| line.contains("auth_failed")).count();
-        println!("{told} of {} said as auth_failed by {}", flips.len(), if flips_answers { "near" } else { "far" });
+        println!("{told} of {} logged as auth_failed by {}", flips.len(), if flips_answers { "near" } else { "far" });
         assert!(told >= 1, "{:?}", victim.log());
     }
 }
@@ -208,7 +207,7 @@ fn a_replayed_session_is_refused() {
     let said = &said[0].bytes;
     assert!(said.len() > 600, "a whole session: {} bytes", said.len());
     let (links, opened) = (link_figure(&forward.nodes.far, "streams"), forward.nodes.far.figure("/opened"));
-    // At once, and bit by bit, as if it were a node.
+    // The bytes are sent again at once, and then bit by bit, as a node would send them.
     for pause in [Duration::ZERO, Duration::from_millis(20)] {
         let mut again = net.near().inside(|| TcpStream::connect(far).unwrap());
         again.set_read_timeout(Some(kit::SOON)).unwrap();
@@ -220,8 +219,8 @@ fn a_replayed_session_is_refused() {
         }
         let mut answer = Vec::new();
         let _ = again.read_to_end(&mut answer);
-        // A ServerHello has new keys in it each time, so what follows says nothing to whoever has not made the ClientHello.
-        println!("{} bytes of answer to {} that were said again", answer.len(), said.len());
+        // A ServerHello has new keys each time, so the rest is unreadable without the secret of the ClientHello.
+        println!("{} bytes of answer to {} replayed bytes", answer.len(), said.len());
         assert!(answer.len() < 1000 && !answer.windows(6).any(|bytes| bytes == b"answer"));
     }
     listener_is_quiet(&forward.listener);
@@ -235,7 +234,7 @@ fn a_replayed_session_is_refused() {
 #[track_caller]
 fn listener_is_quiet(listener: &TcpListener) {
     listener.set_nonblocking(true).unwrap();
-    assert!(listener.accept().is_err(), "somebody was connected to the target");
+    assert!(listener.accept().is_err(), "a connection reached the target");
 }
 
 #[test]
@@ -262,7 +261,7 @@ fn forbidden_targets_and_ports_are_refused_and_a_removed_key_ends_its_link() {
     }
     listener_is_quiet(&forbidden);
     near.wait_for_log(&["the peer does not listen", "3333", "not_permitted"]);
-    until("it listens where it may", || {
+    until("the permitted port listens", || {
         near.out().iter().any(|line| line.starts_with("listening remote ") && line.contains("2222"))
     });
     let listening = net.far().run("ss -Hltn");
@@ -277,7 +276,7 @@ fn forbidden_targets_and_ports_are_refused_and_a_removed_key_ends_its_link() {
     assert_eq!(status.code(), Some(77), "{:?}", near.log());
     assert!(near.log().iter().any(|line| line.contains("has rejected the key of this node")), "{:?}", near.log());
     until("no link is left", || far.status()["links"].as_array().is_some_and(Vec::is_empty));
-    assert!(!net.far().run("ss -Hltn").contains(":2222 "), "and nothing listens for it");
+    assert!(!net.far().run("ss -Hltn").contains(":2222 "), "its listener is closed");
 }
 
 #[test]
@@ -288,17 +287,17 @@ fn nodes_with_unknown_keys_end_at_once_and_say_why() {
     let net = Net::of(&[Kind::Veth]);
     let (near_home, far_home) = homes("permit-open=\"*\"");
     let far = start(net.far(), &far_line(&far_home));
-    // A client that nobody has let in.
+    // A client with a key that is not authorized.
     let stranger = Home::new();
     let key = stranger.key();
     stranger.write("known_nodes", &format!("{}:{PORT} {}\n", own_ip(1), far_home.key()));
     let line = near_line(&stranger, &["-D", "127.0.0.1:0"]);
     let mut near = spawn(net.near(), &line);
     assert_eq!(near.wait(kit::SOON).code(), Some(77), "{:?}", near.log());
-    assert_eq!(near.out(), Vec::<String>::new(), "nobody is told that it listens");
-    assert!(near.log().iter().any(|line| line.contains(&key)), "the line to add is told: {:?}", near.log());
+    assert_eq!(near.out(), Vec::<String>::new(), "no port is announced");
+    assert!(near.log().iter().any(|line| line.contains(&key)), "the log has the line to add: {:?}", near.log());
     far.wait_for_log(&["visitor turned away", "auth_failed"]);
-    // A server that is not the one that is known.
+    // A server with another key than the known one.
     let other = Home::new();
     near_home.write("known_nodes", &format!("{}:{PORT} {}\n", own_ip(1), other.key()));
     let mut near = spawn(net.near(), &near_line(&near_home, &["-D", "127.0.0.1:0"]));
@@ -321,7 +320,7 @@ fn invalid_bytes_get_no_informative_answer() {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         *byte = (state >> 24) as u8;
     });
-    // A record of TLS that never ends, and a hello that is longer than it may be, are nonsense too.
+    // A TLS record that never ends and a ClientHello that is too long are invalid too.
     let endless = [&[22, 3, 1, 0xff, 0xff][..], &noise].concat();
     let long_hello = [&[22, 3, 1, 0x40, 0, 1, 0xff, 0xff, 0xff][..], &noise].concat();
     for (what, bytes) in [
@@ -337,8 +336,8 @@ fn invalid_bytes_get_no_informative_answer() {
         let _ = visitor.write_all(bytes);
         let mut answer = Vec::new();
         let _ = visitor.read_to_end(&mut answer);
-        println!("{what}: {} bytes of answer, over after {:?}", answer.len(), since.elapsed());
-        // An alert of TLS at most: a record of seven bytes.
+        println!("{what}: {} bytes of answer, closed after {:?}", answer.len(), since.elapsed());
+        // At most a TLS alert: a record of seven bytes.
         assert!(answer.len() <= 7, "{what}: {}", answer.escape_ascii());
         // A peer has five seconds for its handshake.
         assert!(since.elapsed() < 3 * kit::LATE, "{what}");
@@ -358,13 +357,13 @@ fn a_thousand_silent_peers_cost_little_and_keep_no_one_out_for_long() {
     let far = start(net.far(), &secret.far(&["-v"]));
     let addr = SocketAddr::from((own_ip(1), PORT));
     let idle = || (proc::rss(far.pid()), proc::descriptors(far.pid()));
-    // Once to warm it up, with a visitor of each kind.
+    // Once as a warm-up, with a visitor of each kind.
     drop(net.near().inside(|| TcpStream::connect(addr).unwrap()));
-    until("it has noticed", || far.figure("/usage/sides") == 0);
+    until("the node has closed them", || far.figure("/usage/sides") == 0);
     let before = idle();
     let since = Instant::now();
     let visitors: Vec<TcpStream> = net.near().inside(|| (0..1000).map(|_| TcpStream::connect(addr).unwrap()).collect());
-    until("as many as it takes are there", || far.figure("/usage/sides") >= 100);
+    until("the node has as many visitors as it takes", || far.figure("/usage/sides") >= 100);
     let mut worst = idle();
     for _ in 0..20 {
         let now = idle();
@@ -373,24 +372,24 @@ fn a_thousand_silent_peers_cost_little_and_keep_no_one_out_for_long() {
     }
     let (bytes, descriptors) = (worst.0.saturating_sub(before.0), worst.1 - before.1);
     println!(
-        "1,000 silent visitors: {descriptors} descriptors and {} KiB more, {} KiB for each that is let stand",
+        "1,000 silent visitors: {descriptors} descriptors and {} KiB more, {} KiB for each that may wait",
         bytes >> 10,
         (bytes >> 10) / descriptors as u64
     );
-    assert!(descriptors <= 130, "{descriptors}: only so many stand at a time");
+    assert!(descriptors <= 130, "{descriptors} descriptors: too many visitors at a time");
     assert!(bytes < 16 << 20, "{bytes} bytes");
-    // A good client comes while they stand there, and gets in when their time is over.
+    // A client with a key comes while they wait, and gets in when their time is over.
     let near = start(net.near(), &secret.near(&["-D", "127.0.0.1:0"]));
-    until("a good client gets in", || near.out().iter().any(|line| line.starts_with("link up ")));
-    println!("a good client got in {:?} after the visitors came", since.elapsed());
+    until("the client with a key gets in", || near.out().iter().any(|line| line.starts_with("link up ")));
+    println!("the client with a key got in {:?} after the visitors came", since.elapsed());
     let mut visitors = visitors;
     for visitor in &mut visitors {
         visitor.set_read_timeout(Some(kit::SOON)).unwrap();
         let mut answer = Vec::new();
         let _ = visitor.read_to_end(&mut answer);
-        assert!(answer.is_empty(), "a silent visitor is told nothing: {}", answer.escape_ascii());
+        assert!(answer.is_empty(), "a silent visitor gets no bytes: {}", answer.escape_ascii());
     }
-    println!("the last of them was sent away after {:?}", since.elapsed());
+    println!("the last of them was closed after {:?}", since.elapsed());
     drop(near);
-    until("nothing is left", || far.figure("/usage/sides") == 0 && idle().1 <= before.1 + 1);
+    until("no visitor is left", || far.figure("/usage/sides") == 0 && idle().1 <= before.1 + 1);
 }

@@ -1,6 +1,5 @@
-//! Several sessions of one key at one node, between real processes in a network of the test's own: how many there may be,
-//! who gets a port that one of them holds and does not use, what the log says of those that leave, and what becomes of a
-//! session whose far node is replaced.
+//! Several sessions of one key at one node, between real processes in a network of the test's own: their limit, the
+//! remote port of a session that is suspended, the log of sessions that end, and the replacement of the far node.
 
 use crate::kit;
 use crate::net_kit;
@@ -19,14 +18,15 @@ use net_kit::{Kind, Net, has_net};
 
 const EVERYTHING: &str = "permit-open=\"*\",permit-listen=\"2222\"";
 
-/// A service of the near host, and the option that has the far node listen for it on port 2222.
+/// Starts a service in the near host, and returns it with the option that makes the far node listen for it on port
+/// 2222.
 fn service(net: &Net) -> (TcpListener, String) {
     let inner = net.near().inside(|| TcpListener::bind("127.0.0.1:0").unwrap());
     let option = format!("2222:{}", inner.local_addr().unwrap());
     (inner, option)
 }
 
-/// A near node that holds port 2222 for a service.
+/// Starts a near node that holds port 2222 for a service.
 fn holder(net: &Net, home: &Home, options: &[&str]) -> Seaprox {
     let node = start_near(net, home, options);
     until_it_listens(&node);
@@ -40,10 +40,12 @@ fn start_near(net: &Net, home: &Home, options: &[&str]) -> Seaprox {
 }
 
 fn until_it_listens(node: &Seaprox) {
-    until("the far node listens for it", || node.out().iter().any(|line| line.starts_with("listening remote 2222")));
+    until("the far node listens for the near one", || {
+        node.out().iter().any(|line| line.starts_with("listening remote 2222"))
+    });
 }
 
-/// Whether whoever connects to port 2222 of the far host comes to this service.
+/// Returns true if a client of port 2222 of the far host reaches this service.
 fn is_served_by(net: &Net, inner: &TcpListener) -> bool {
     inner.set_nonblocking(true).unwrap();
     let at = SocketAddr::from(([127, 0, 0, 1], 2222));
@@ -80,23 +82,23 @@ fn a_remote_port_of_a_killed_client_passes_to_the_same_key_at_once() {
     let ((one, first), (two, second)) = (service(&net), service(&net));
     let node = holder(&net, &near_home, &["-R", &first]);
     assert!(is_served_by(&net, &one));
-    // One that is there keeps what it has.
+    // A session that is up keeps its port.
     let other = start_near(&net, &near_home, &["-R", &second]);
     other.wait_for_log(&["the peer does not listen", "address_in_use"]);
     assert!(is_served_by(&net, &one));
     drop(other);
-    // One that is dead does not, although its session is held for ten minutes more, and the command line is another. Gate
-    // `link-dead-port` measures how soon.
+    // A dead one does not, although its session is held for ten more minutes, and the new command line is different.
+    // Gate `link-dead-port` measures how soon.
     kill(node);
-    until("its session is held", || link_states(&far).iter().any(|state| state == "parted"));
+    until("the session of the killed node is held", || link_states(&far).iter().any(|state| state == "parted"));
     let since = Instant::now();
     let node = holder(&net, &near_home, &["-R", &second]);
-    println!("another command line had the port after {:?}", since.elapsed());
+    println!("another node had the port after {:?}", since.elapsed());
     assert!(is_served_by(&net, &two));
     assert!(since.elapsed() < 2 * kit::LATE, "{:?}", since.elapsed());
     far.wait_for_log(&["a port passes to the session that is there", "place=2222"]);
     drop(node);
-    // Somebody else's key gets nothing of it.
+    // Another key does not get the port.
     let stranger = Home::new();
     let keys = format!("{EVERYTHING} {}\n{EVERYTHING} {}\n", near_home.key(), stranger.key());
     far_home.write("authorized_keys", &keys);
@@ -109,7 +111,7 @@ fn a_remote_port_of_a_killed_client_passes_to_the_same_key_at_once() {
     node.wait_for_log(&["the peer does not listen", "address_in_use"]);
 }
 
-/// A client on a train: while it is away its port goes to another, and comes back when that one is away.
+/// As for a client on a train: while it is away its port passes to another, and comes back when that one is away.
 #[test]
 fn a_resumed_session_gets_its_remote_port_back_when_it_is_free() {
     if !has_net() {
@@ -123,13 +125,13 @@ fn a_resumed_session_gets_its_remote_port_back_when_it_is_free() {
     let node = holder(&net, &near_home, &["-R", &first, "--path", &sources[0]]);
     net.path(0).refuse(PORT);
     net.path(0).reset(PORT);
-    until("it has parted", || link_states(&far) == ["parted"]);
+    until("its session is suspended", || link_states(&far) == ["parted"]);
     let other = holder(&net, &near_home, &["-R", &second, "--path", &sources[1]]);
     assert!(is_served_by(&net, &two));
     kill(other);
     net.path(0).heal();
     node.wait_for_log(&["link resumed"]);
-    until("its port is its own again", || is_served_by(&net, &one));
+    until("it has its port again", || is_served_by(&net, &one));
 }
 
 #[test]
@@ -142,13 +144,13 @@ fn beyond_the_session_limit_of_a_key_only_a_suspended_session_is_replaced() {
     let far = start(net.far(), &[far_line(&far_home), ["--link-key-max", "2"].map(str::to_owned).to_vec()].concat());
     let up = |node: &Seaprox| node.out().iter().any(|line| line.starts_with("link up"));
     let [one, two] = [0, 1].map(|_| start_near(&net, &near_home, &["-D", "127.0.0.1:0"]));
-    until("two are up", || up(&one) && up(&two));
+    until("two links are up", || up(&one) && up(&two));
     let three = start_near(&net, &near_home, &["-D", "127.0.0.1:0"]);
     three.wait_for_log(&["no subflow", "limit_reached"]);
-    assert_eq!(link_states(&far), ["up", "up"], "those that are there are left alone");
+    assert_eq!(link_states(&far), ["up", "up"], "sessions that are up are kept");
     assert!(!up(&three));
     kill(one);
-    until("it is let in in place of one that is dead", || up(&three));
+    until("the third replaces a dead one", || up(&three));
     assert_eq!(link_states(&far), ["up", "up"]);
     drop(two);
 }
@@ -176,7 +178,7 @@ fn the_log_names_peer_and_target_and_an_orderly_end_is_not_link_lost() {
     assert_eq!(far.count_log(&["link_lost"]), 0);
 }
 
-/// Answers each byte of each client, from a listener in a host.
+/// Starts a listener in a host that sends back each byte of each client, and returns its address.
 fn echo(host: &net_kit::Host) -> SocketAddr {
     let listener = host.inside(|| TcpListener::bind("127.0.0.1:0").unwrap());
     let addr = listener.local_addr().unwrap();
@@ -184,7 +186,7 @@ fn echo(host: &net_kit::Host) -> SocketAddr {
         for mut client in listener.incoming().flatten() {
             std::thread::spawn(move || {
                 let mut from = client.try_clone().unwrap();
-                // A client that has left ends it.
+                // The thread ends when its client has left.
                 let _ = std::io::copy(&mut from, &mut client);
             });
         }
@@ -192,7 +194,7 @@ fn echo(host: &net_kit::Host) -> SocketAddr {
     addr
 }
 
-/// A new connection, and a byte that goes there and back.
+/// Makes a new connection and exchanges a byte over it.
 fn exchange(at: SocketAddr) -> std::io::Result<TcpStream> {
     let mut client = TcpStream::connect_timeout(&at, kit::SOON)?;
     client.set_read_timeout(Some(kit::SOON))?;
@@ -205,7 +207,7 @@ fn again(client: &mut TcpStream) -> std::io::Result<()> {
     client.read_exact(&mut [0])
 }
 
-/// The far node is stopped in order and started anew while clients come: none fails, and what runs goes on.
+/// The far node is stopped with SIGTERM and restarted while clients come: none fails, and running connections continue.
 #[test]
 fn an_orderly_replacement_of_the_far_node_fails_no_client() {
     if !has_net() {
@@ -224,7 +226,7 @@ fn an_orderly_replacement_of_the_far_node_fails_no_client() {
     let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let until_so_many_more = || {
         let before = count.load(Ordering::Relaxed);
-        until("clients come and go", || count.load(Ordering::Relaxed) >= before + 40);
+        until("forty more clients have come and gone", || count.load(Ordering::Relaxed) >= before + 40);
     };
     let clients: Vec<_> = (0..4)
         .map(|_| {
@@ -244,7 +246,7 @@ fn an_orderly_replacement_of_the_far_node_fails_no_client() {
     until_so_many_more();
     far.signal(libc::SIGTERM);
     far.wait_for_log(&["draining"]);
-    until("it listens no more", || {
+    until("the far node has closed its listeners", || {
         let at = SocketAddr::from(([127, 0, 0, 1], PORT));
         net.far().inside(|| TcpStream::connect(at)).is_err()
     });
@@ -252,20 +254,20 @@ fn an_orderly_replacement_of_the_far_node_fails_no_client() {
     let since = Instant::now();
     net.near().inside(|| exchange(front)).unwrap();
     let served = since.elapsed();
-    until("its port is there again", || net.far().inside(|| exchange(back)).is_ok());
-    println!("served again after {served:?}, and at the port of -R after {:?}", since.elapsed());
-    // A client waits, and does not fail; gate `far-node-replaced` measures how long.
+    until("the remote port listens again", || net.far().inside(|| exchange(back)).is_ok());
+    println!("clients are served after {served:?}, at the port of -R after {:?}", since.elapsed());
+    // A client waits and does not fail; gate `far-node-replaced` measures how long.
 
     until_so_many_more();
     again(&mut running).unwrap();
     again(&mut returning).unwrap();
-    assert!(far.runs(), "it drains until they are over");
+    assert!(far.runs(), "the old process runs until its connections end");
     drop((running, returning));
     assert_eq!(far.wait(kit::SOON).code(), Some(0));
     again(&mut net.near().inside(|| exchange(front)).unwrap()).unwrap();
     stop.store(true, Ordering::Relaxed);
     for client in clients {
-        println!("the longest took {:?}", client.join().unwrap());
+        println!("the longest exchange took {:?}", client.join().unwrap());
     }
     println!("{} connections", count.load(Ordering::Relaxed));
     near.wait_for_log(&["the peer is stopping"]);
@@ -273,7 +275,7 @@ fn an_orderly_replacement_of_the_far_node_fails_no_client() {
     assert_eq!(link_states(&successor), ["up"]);
 }
 
-/// A client that was killed does not keep its port from others for as long as its session is held.
+/// The port of a killed client is free long before its session is forgotten.
 #[test]
 fn a_remote_port_of_a_killed_client_is_free_for_other_keys_after_the_dead_time() {
     if !has_net() {
@@ -292,12 +294,8 @@ fn a_remote_port_of_a_killed_client_is_free_for_other_keys_after_the_dead_time()
     kill(holder(&net, &near_home, &["-R", &first]));
     let since = Instant::now();
     let _other = holder(&net, &stranger, &["-R", &second]);
-    println!("another key has the port after {:?}", since.elapsed());
+    println!("another key had the port after {:?}", since.elapsed());
     assert!(is_served_by(&net, &two));
     far.wait_for_log(&["the peer is away, and its ports are free for others"]);
-    assert_eq!(
-        link_states(&far).iter().filter(|state| *state == "parted").count(),
-        1,
-        "its session is held all the same"
-    );
+    assert_eq!(link_states(&far).iter().filter(|state| *state == "parted").count(), 1, "its session is still held");
 }

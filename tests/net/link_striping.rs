@@ -1,5 +1,6 @@
-//! One connection over several subflows of a link, between real processes in a network of the test's own (TS-02 to TS-05,
-//! TS-08): every path carries a part of it, and it outlives any one of them. The gates (`make gates`) measure the rate.
+//! One connection over several subflows of a link, between real processes in a network of the test's own (TS-02 to
+//! TS-05, TS-08): every path carries a part of it, and it outlives any one of them. The gates (`make gates`) measure
+//! the rate.
 
 use crate::kit;
 use crate::net_kit;
@@ -13,12 +14,12 @@ use net_kit::nodes::{Forward, Options, link_figure, subflows};
 use net_kit::transfer::swap_while;
 use net_kit::{Kind, Net, has_net, has_tun, pairs};
 
-/// Bytes that each subflow of the near node has sent.
+/// Returns the number of bytes that each subflow of the near node has sent.
 fn sent(forward: &Forward) -> Vec<u64> {
     subflows(&forward.nodes.near).iter().map(|subflow| subflow["bytes_sent"].as_u64().unwrap()).collect()
 }
 
-/// Sends so many bytes from the near host to the far one; all of them arrive, and each subflow carries a part.
+/// Sends this many bytes from the near host to the far one; all of them arrive, and each subflow carries a part.
 #[track_caller]
 fn send_over_all(forward: &Forward, count: u64) {
     let (mut client, mut server) = forward.peers();
@@ -42,8 +43,8 @@ fn each_of_four_subflows_carries_bytes_where_connections_are_capped() {
     send_over_all(&forward, 4 << 20);
 }
 
-/// The third pair has paths of the same rate, and one of them six times the delay: the kernel says for a while that it
-/// carries little. Gates `path-two-` measure the rate over each pair.
+/// The third pair has paths of the same rate, but one has six times the delay: for a while the kernel reports a low
+/// rate for it. The gates `path-two-*` measure the rate over each pair.
 #[test]
 fn each_of_two_unlike_paths_carries_bytes() {
     if !has_net() || !has_tun() {
@@ -60,7 +61,8 @@ fn each_of_two_unlike_paths_carries_bytes() {
     }
 }
 
-/// At the rate of the slow path, what is sent afterwards would take eleven minutes. Gate `path-two-slow` measures the rate.
+/// At the rate of the slow path, the bytes sent afterwards would take eleven minutes. Gate `path-two-slow` measures the
+/// rate.
 #[test]
 fn data_moves_away_from_a_path_that_becomes_slow() {
     if !has_net() {
@@ -100,7 +102,11 @@ fn resetting_subflows_of_a_transfer_loses_no_byte() {
     forward.nodes.until_subflows(4);
     let after = path.connections();
     assert_eq!(after.iter().filter(|connection| before.contains(connection)).count(), 1, "{before:?} {after:?}");
-    println!("back after {:?}, resumes {}", since.elapsed(), link_figure(&forward.nodes.near, "resumes"));
+    println!(
+        "four subflows again after {:?}, resumes {}",
+        since.elapsed(),
+        link_figure(&forward.nodes.near, "resumes")
+    );
     assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0, "the session always had a subflow");
     assert!(subflows(&forward.nodes.far).len() == 4);
 }

@@ -1,5 +1,5 @@
-//! What a node asks on its terminal: whether a key is the right one (TN-58), and whether a peer may have what its key does
-//! not permit (TN-57), between real processes in a network of the test's own.
+//! Questions that a node asks on its terminal, between real processes in a network of the test's own: to accept the key
+//! of an unknown server (TN-58), and to permit a request that the key of a peer does not permit (TN-57).
 
 use crate::kit;
 use crate::net_kit;
@@ -46,7 +46,7 @@ fn an_unknown_key_is_asked_about_and_stored() {
     terminal.wait_for(&format!("link up {place}"));
     assert_eq!(near.read("known_nodes").trim(), format!("{place} {}", far_home.key()));
     drop(terminal);
-    // Nobody is asked again, and nobody needs to be there.
+    // The key is stored: the node asks no more, and needs no terminal.
     let near = start(net.near(), &near_line(&near, &["-D", "127.0.0.1:0"]));
     until("the link is up", || near.out().iter().any(|line| line.starts_with("link up ")));
 }
@@ -69,17 +69,17 @@ fn with_ask_a_forbidden_request_is_asked_about_once() {
     );
     far.wait_for("laptop (SHA256:");
     far.wait_for("wants this node to listen on 2222. May it (yes/no)? ");
-    assert!(!net.far().run("ss -Hltn").contains(":2222 "), "not before somebody says so");
+    assert!(!net.far().run("ss -Hltn").contains(":2222 "), "no listener before the answer");
     far.type_line("yes");
-    until("it listens", || near.out().iter().any(|line| line.starts_with("listening remote 2222")));
+    until("the far node listens", || near.out().iter().any(|line| line.starts_with("listening remote 2222")));
 
     let proxy = front(&near, "socks");
     let asks = |port: u16| net.near().spawn(move || connect5(proxy, "127.0.0.1", port));
     let client = asks(ports[0]);
     far.wait_for(&format!("wants this node to connect to 127.0.0.1:{}. May it (yes/no)? ", ports[0]));
-    assert!(!client.is_finished(), "it waits for the answer");
+    assert!(!client.is_finished(), "the client waits for the answer");
     listeners[0].set_nonblocking(true).unwrap();
-    assert!(listeners[0].accept().is_err(), "and no connection is made before");
+    assert!(listeners[0].accept().is_err(), "no connection is made before the answer");
     listeners[0].set_nonblocking(false).unwrap();
     far.type_line("yes");
     let (mut client, reply) = client.join().unwrap();
@@ -87,11 +87,11 @@ fn with_ask_a_forbidden_request_is_asked_about_once() {
     let mut server = Peer::accept(&listeners[0]);
     client.run(&[Send(1000), Fin]);
     server.run(&[Read(1000), Fin, ReadAll]);
-    // The next one is not asked about.
+    // The next connection is not asked about.
     let (_client, reply) = asks(ports[0]).join().unwrap();
     assert_eq!(reply[1], 0);
 
-    // A question for several is one, and so is a no.
+    // Several requests of the same kind give one question, and a no refuses them all.
     let clients = [0, 1].map(|_| asks(ports[1]));
     far.wait_for(&format!("connect to 127.0.0.1:{}. May it (yes/no)? ", ports[1]));
     far.type_line("no");
@@ -102,14 +102,14 @@ fn with_ask_a_forbidden_request_is_asked_about_once() {
     let question = format!("connect to 127.0.0.1:{}. May it", ports[1]);
     assert_eq!(far.shown().matches(&question).count(), 1, "{}", far.shown());
 
-    // Who answers late answers for the next time.
+    // A late answer applies to the next request.
     let client = asks(ports[2]);
     far.wait_for(&format!("connect to 127.0.0.1:{}. May it (yes/no)? ", ports[2]));
-    assert_eq!(client.join().unwrap().1[1], 6, "its time is over");
+    assert_eq!(client.join().unwrap().1[1], 6, "TTL expired: the time of the request is over");
     far.type_line("yes");
-    until("the next one may", || asks(ports[2]).join().unwrap().1[1] == 0);
+    until("the next request is permitted", || asks(ports[2]).join().unwrap().1[1] == 0);
     listeners[1].set_nonblocking(true).unwrap();
-    assert!(listeners[1].accept().is_err(), "what was refused was not connected to");
+    assert!(listeners[1].accept().is_err(), "a refused target gets no connection");
 }
 
 #[test]
