@@ -409,31 +409,30 @@ impl Core {
     pub(crate) fn start_timer(&mut self, connection: Id) {
         let timeouts = &self.config.timeouts;
         if let Some(record) = self.connections.get(connection) {
-            let waits = self.keepalive_waits() && !record.settled;
+            let delays = self.delays_keepalive() && !record.has_keepalive;
+            let is_long = timeouts.half_closed > KEEPALIVE_DELAYS_MIN * timeouts.keepalive_delay;
             let class = match record.timer_class() {
                 Some(TimerClass::HalfClosed) if timeouts.half_closed.is_zero() => Some(TimerClass::Idle),
-                Some(TimerClass::Idle) if waits => Some(TimerClass::Settle),
-                // One direction that goes on for long needs keepalive as much as two. A short timer ends it soon enough,
-                // and a long one may be late by the time that this takes.
-                Some(TimerClass::HalfClosed) if waits && timeouts.half_closed > SETTLES_MANY * timeouts.settle => {
-                    Some(TimerClass::Settle)
-                }
+                Some(TimerClass::Idle) if delays => Some(TimerClass::KeepaliveDelay),
+                // A half-closed connection that lasts needs keepalive too. A short half-closed timer ends the connection
+                // soon enough; a long one may fire later by the delay.
+                Some(TimerClass::HalfClosed) if delays && is_long => Some(TimerClass::KeepaliveDelay),
                 class => class,
             };
             self.timers.set(connection, class, self.now_ms);
         }
     }
 
-    /// Whether TCP keepalive is switched on only when a connection has lasted for a while: most have not, and save two
-    /// system calls. With an idle timer, which needs the place in the lists, it is switched on at once.
-    pub(crate) fn keepalive_waits(&self) -> bool {
+    /// Returns true if TCP keepalive is enabled only after a delay, so that short connections save two system calls. With
+    /// an idle timer, which needs the connection's place in the lists, it is enabled at once.
+    pub(crate) fn delays_keepalive(&self) -> bool {
         self.config.timeouts.idle.is_zero() && !self.config.tcp_keepalive.is_zero()
     }
 
-    /// A connection has lasted for a while.
-    pub(crate) fn settle_down(&mut self, connection: Id) {
+    /// Enables TCP keepalive at the dest of a connection that has lasted for the delay.
+    pub(crate) fn enable_keepalive(&mut self, connection: Id) {
         let Some(record) = self.connections.get_mut(connection) else { return };
-        record.settled = true;
+        record.has_keepalive = true;
         if let Some(dest) = record.dest.and_then(|dest| self.sides.get(dest)) {
             dest.io.set_keepalive(self.config.tcp_keepalive);
         }
@@ -633,5 +632,5 @@ impl Core {
 
 /// The listener of a connection that no listener accepted.
 pub(crate) const NO_LISTENER: u32 = u32::MAX;
-/// Times that the settle timer must go into the half-closed timer for the delay not to matter.
-const SETTLES_MANY: u32 = 12;
+/// A half-closed timer of so many keepalive delays may fire late by one of them.
+const KEEPALIVE_DELAYS_MIN: u32 = 12;

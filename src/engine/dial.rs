@@ -563,7 +563,7 @@ impl Core {
 
     /// Sets the options of a socket that does not inherit them from a listener, those that cannot wait.
     fn tune(&self, io: &Io) {
-        if !self.config.tcp_keepalive.is_zero() && !self.keepalive_waits() {
+        if !self.config.tcp_keepalive.is_zero() && !self.delays_keepalive() {
             io.set_keepalive(self.config.tcp_keepalive);
         }
     }

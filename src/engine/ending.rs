@@ -38,11 +38,11 @@ impl Core {
         record.halves[Role::Source.out()].out.clear(&mut self.pools.blocks);
         // Bytes that this dest did not take are no loss of the connection, which may go on with another dest.
         (record.halves[Role::Source.out()].lost, record.halves[Role::Source.out()].dead) = (false, false);
-        record.settled = false;
+        record.has_keepalive = false;
         let fresh = &mut record.halves[Role::Dest.out()];
         fresh.store.clear(&mut self.pools.blocks);
         (fresh.phase, fresh.flow, fresh.told, fresh.reset) = (Phase::Flowing, Flow::Hold, false, false);
-        (fresh.left, fresh.heat) = (UNLIMITED, 0);
+        (fresh.left, fresh.full_reads) = (UNLIMITED, 0);
         self.drop_side(dest);
     }
 

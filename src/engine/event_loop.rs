@@ -312,7 +312,7 @@ impl Proxy {
                 }
                 TimerClass::Connect if self.core.dial_timed_out(connection, &mut *self.control) => {}
                 TimerClass::Connect => _ = self.call(connection, Role::Source, |handler, cx| handler.timeout(cx)),
-                TimerClass::Settle => self.core.settle_down(connection),
+                TimerClass::KeepaliveDelay => self.core.enable_keepalive(connection),
                 TimerClass::Idle => self.core.end(connection, Reason::IdleTimeout),
                 TimerClass::HalfClosed => self.core.end(connection, Reason::HalfClosedTimeout),
                 TimerClass::Linger => self.core.end_lingering(connection),

@@ -70,8 +70,8 @@ pub struct Timeouts {
     pub happy_eyeballs: Duration,
     /// How old a cached name may become.
     pub name_cache: Duration,
-    /// Before a connection counts as one that lasts, and TCP keepalive is switched on at its dest.
-    pub settle: Duration,
+    /// The delay before TCP keepalive is enabled at the dest; short connections skip the system calls.
+    pub keepalive_delay: Duration,
     /// Before accepting and connecting are tried again when there are no descriptors.
     pub descriptors_retry: Duration,
 }
@@ -143,7 +143,7 @@ impl Default for Timeouts {
             linger: Duration::from_secs(5),
             happy_eyeballs: Duration::from_millis(250),
             name_cache: Duration::from_secs(30),
-            settle: Duration::from_secs(5),
+            keepalive_delay: Duration::from_secs(5),
             descriptors_retry: Duration::from_millis(100),
         }
     }
@@ -183,7 +183,7 @@ impl Timeouts {
         durations[TimerClass::Handshake as usize] = self.handshake;
         durations[TimerClass::Connect as usize] = self.connect;
         durations[TimerClass::KeepAlive as usize] = self.keep_alive;
-        durations[TimerClass::Settle as usize] = self.settle;
+        durations[TimerClass::KeepaliveDelay as usize] = self.keepalive_delay;
         durations[TimerClass::Idle as usize] = self.idle;
         durations[TimerClass::HalfClosed as usize] = self.half_closed;
         durations[TimerClass::Linger as usize] = self.linger;

@@ -6,7 +6,7 @@ use crate::engine::core::Core;
 use crate::engine::limits::Limits;
 use crate::engine::stats::Stats;
 use crate::relay::connection::{Connection, Stage};
-use crate::relay::half::{Flow, Half, NEVER, Phase};
+use crate::relay::half::{Flow, Half, NO_SPLICE, Phase};
 use crate::relay::side::{Role, State};
 use crate::types::id::Id;
 use crate::types::reason::Reason;
@@ -150,7 +150,7 @@ impl Core {
 }
 
 fn flags(ready: crate::relay::side::Ready, from: &Half, to: &Half) -> Vec<&'static str> {
-    let spliced = from.pipe.is_some() || (from.heat != NEVER && from.piped > 0);
+    let spliced = from.pipe.is_some() || (from.full_reads != NO_SPLICE && from.piped > 0);
     let facts = [
         (ready.readable, "readable"),
         (ready.writable, "writable"),

@@ -46,7 +46,7 @@ pub(crate) struct Connection {
     /// The reason of the end, recorded once by its first cause; an abort overrides an orderly close.
     pub reason: Option<Reason>,
     /// TCP keepalive is on, because the connection has lasted longer than the keepalive delay.
-    pub settled: bool,
+    pub has_keepalive: bool,
     /// The peers get a reset, whatever the reason is.
     pub cut: bool,
     /// The name of the front end, for status and log.
@@ -92,7 +92,7 @@ impl Connection {
             halves: [Half { counts_sent: true, ..Half::new(Flow::Handler) }, Half::new(Flow::Hold)],
             stage: Stage::Handshake,
             reason: None,
-            settled: false,
+            has_keepalive: false,
             cut: false,
             kind,
             listener,

@@ -29,8 +29,8 @@ pub(crate) struct Half {
     pub dead: bool,
     /// Bytes for the receiving side were discarded, because it accepts no more.
     pub lost: bool,
-    /// Full blocks read one after another, up to where splicing begins; `NEVER` where splice does not work.
-    pub heat: u8,
+    /// Consecutive reads that filled their block, counted up to `SPLICE_AFTER`; [`NO_SPLICE`] if the half must copy.
+    pub full_reads: u8,
     /// Bytes to relay before the handler gets the input again.
     pub left: u64,
     pub out: Store,
@@ -71,8 +71,8 @@ pub(crate) struct Store {
 
 /// The value of [`Half::left`] without a limit: relay until the input ends.
 pub(crate) const UNLIMITED: u64 = u64::MAX;
-/// The heat of a half that must copy.
-pub(crate) const NEVER: u8 = u8::MAX;
+/// The value of [`Half::full_reads`] for a half that must copy.
+pub(crate) const NO_SPLICE: u8 = u8::MAX;
 
 impl Half {
     pub const fn new(flow: Flow) -> Half {
@@ -84,7 +84,7 @@ impl Half {
             counts_sent: false,
             dead: false,
             lost: false,
-            heat: 0,
+            full_reads: 0,
             left: UNLIMITED,
             out: Store { block: None, start: 0, end: 0 },
             store: Store { block: None, start: 0, end: 0 },

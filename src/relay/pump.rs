@@ -13,7 +13,7 @@
 use std::io;
 
 use crate::relay::block::BlockPool;
-use crate::relay::half::{Flow, Half, NEVER, Phase, UNLIMITED};
+use crate::relay::half::{Flow, Half, NO_SPLICE, Phase, UNLIMITED};
 use crate::relay::side::{Role, Side};
 use crate::relay::splice_pipe::PipePool;
 use crate::streams::Sessions;
@@ -75,9 +75,9 @@ pub(crate) fn pump(
             half.release_pipe(&mut pools.pipes);
             return Pumped::Blocked;
         }
-        // A pipe is full of pages before it is full of bytes. What a full one leaves of the share would cost as many
-        // system calls as the next whole one.
-        if budget == 0 || (half.pipe.is_some() && budget < share / CRUMB) {
+        // A pipe is full of pages before it is full of bytes. The rest of the budget after a full pipe would cost as many
+        // system calls as the next full pipe.
+        if budget == 0 || (half.pipe.is_some() && budget < share / MIN_SPLICE_FRACTION) {
             return Pumped::Budget;
         }
         match fetch(half, from, to, pools, budget) {
@@ -207,8 +207,8 @@ fn note(half: &mut Half, from: &mut Side, result: io::Result<usize>, wished: usi
             if from.note_read(got, wished) && half.left == UNLIMITED {
                 half.phase = Phase::Draining;
             }
-            if half.heat < HOT {
-                half.heat = if got == wished { half.heat + 1 } else { 0 };
+            if half.full_reads < SPLICE_AFTER {
+                half.full_reads = if got == wished { half.full_reads + 1 } else { 0 };
             }
             Ok(Fetched::Bytes(got))
         }
@@ -220,13 +220,13 @@ fn note(half: &mut Half, from: &mut Side, result: io::Result<usize>, wished: usi
     }
 }
 
-/// Gives a pipe to a half that has become hot. Where the pool has none, it goes on copying.
+/// Gives a pipe to a half that has had enough full reads. If the pool has none, the half goes on copying.
 fn promote(half: &mut Half, from: &Side, to: &Side, pipes: &mut PipePool) -> bool {
-    if half.heat != HOT || half.left < WORTH_A_PIPE {
+    if half.full_reads != SPLICE_AFTER || half.left < WORTH_A_PIPE {
         return false;
     }
     if from.io.spliceable().is_none() || to.io.spliceable().is_none() {
-        half.heat = NEVER;
+        half.full_reads = NO_SPLICE;
         return false;
     }
     half.pipe = pipes.take();
@@ -248,14 +248,14 @@ fn fetch_by_pipe(half: &mut Half, from: &mut Side, pools: &mut Pools, budget: us
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             from.ready.readable = false;
             if half.piped < WORTH_A_PIPE {
-                half.heat = 0;
+                half.full_reads = 0;
             }
             half.release_pipe(&mut pools.pipes);
             Ok(Fetched::Nothing)
         }
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Fetched::Nothing),
         Err(error) if crate::sys::is_not_spliceable(&error) => {
-            half.heat = NEVER;
+            half.full_reads = NO_SPLICE;
             half.release_pipe(&mut pools.pipes);
             Ok(Fetched::Nothing)
         }
@@ -329,10 +329,10 @@ impl Half {
     }
 }
 
-/// Full blocks one after another that make a half hot.
-const HOT: u8 = 2;
-/// The part of its share that a transfer through a pipe leaves to the next turn.
-const CRUMB: usize = 4;
+/// Consecutive full reads after which a half splices.
+const SPLICE_AFTER: u8 = 2;
+/// A transfer through a pipe ends its turn when less than this fraction of its budget is left.
+const MIN_SPLICE_FRACTION: usize = 4;
 /// Bytes that pay for a pipe: below them, copying costs less than two more system calls.
 const WORTH_A_PIPE: u64 = 64 << 10;
 

@@ -121,7 +121,7 @@ fn a_slow_reader_loses_nothing_when_spliced() {
 #[test]
 fn a_full_pipe_is_not_taken_for_an_empty_socket() {
     let mut rig = Rig::new(1);
-    rig.half.heat = HOT;
+    rig.half.full_reads = SPLICE_AFTER;
     // A small pipe, and far more than it holds: every fill meets a pipe that was full a moment ago.
     let mut sent = 0;
     while let Ok(put) = rig.near.write(&[7; 8192]) {
@@ -139,7 +139,7 @@ fn a_full_pipe_is_not_taken_for_an_empty_socket() {
 #[test]
 fn the_end_waits_for_what_is_in_the_pipe() {
     let mut rig = Rig::new(1);
-    rig.half.heat = HOT;
+    rig.half.full_reads = SPLICE_AFTER;
     while rig.to.io.write(&[0; 65536], &mut rig.pools.sessions).is_ok() {}
     rig.near.write_all(&pattern(10_000)).unwrap();
     rig.near.shutdown(std::net::Shutdown::Write).unwrap();
