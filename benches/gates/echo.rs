@@ -66,7 +66,7 @@ impl Echo {
         Ok(times)
     }
 
-    /// Opens one more stream of the same key, to a name. Returns how long the answer took, in milliseconds.
+    /// Opens one more stream of the same key, to a name. Returns the time until the answer, in milliseconds.
     pub fn open_name_ms(&mut self, name: &str, port: u16) -> io::Result<f64> {
         let since = Instant::now();
         open(&mut self.link, Host::Name(name.to_owned()), port)?;

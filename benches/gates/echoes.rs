@@ -1,4 +1,4 @@
-//! What a user of a link waits for beside bulk transfers and stalled readers, on real paths: echoes and new connections.
+//! The delays of echoes and new connections beside bulk transfers and stalled readers, on real paths.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,8 +15,9 @@ use crate::net_kit::{Kind, Link, Net, Queue};
 use crate::network::{self, Pair, link_over, ms, plain, rates_of};
 use crate::place::Place;
 
-/// The added time of an echo when a bulk transfer begins: over a link with both, and over plain TCP with a connection for
-/// each. It is a median. At p99 an echo waits for one more round trip, when the queue of the path drops a packet.
+/// Measures the time that a bulk transfer adds to an echo: over a link that carries both, and over plain TCP with a
+/// connection for each. The figure is a median: at p99 the queue of the path drops a packet, and the echo waits for one
+/// more round trip.
 pub fn beside_bulk(_: &Place) -> io::Result<Run> {
     let net = bulk_path()?;
     let forward = link_over(&net, 1);
@@ -27,7 +28,7 @@ pub fn beside_bulk(_: &Place) -> io::Result<Run> {
     Ok(Run { plain: plain?, beside: beside?, attack: "one bulk transfer".into() })
 }
 
-/// The rate of the bulk transfer while echoes pass it.
+/// Measures the rate of the bulk transfer beside echoes.
 pub fn bulk_beside(_: &Place) -> io::Result<Run> {
     let net = bulk_path()?;
     let forward = link_over(&net, 1);
@@ -42,13 +43,14 @@ pub fn bulk_beside(_: &Place) -> io::Result<Run> {
     })
 }
 
-/// Two paths with a queue of ten milliseconds. A longer queue belongs to the path, and no program at its ends can pass it.
+/// Returns two paths with a queue of ten milliseconds. A longer queue would add to every echo, and no program at the
+/// ends of a path can avoid that.
 fn bulk_path() -> io::Result<Net> {
     let link = Link { mbit: 20.0, delay: ms(5), queue: Queue::Time(ms(10)), ..Link::default() };
     network::of(&[Kind::Emulated(link), Kind::Emulated(link)])
 }
 
-/// Returns by how much the median of an echo grows when a bulk transfer begins.
+/// Returns the milliseconds that a bulk transfer adds to the median of an echo.
 fn added_ms([mut echo, bulk]: [Pair; 2]) -> io::Result<f64> {
     let idle = echo_ms(&mut echo.0, &mut echo.1, 100, ms(2))?;
     let _load = Load::start(vec![bulk]);
@@ -57,7 +59,8 @@ fn added_ms([mut echo, bulk]: [Pair; 2]) -> io::Result<f64> {
     Ok(percentile(&beside, 50) - percentile(&idle, 50))
 }
 
-/// The longest of eight new connections through a link whose path of 1 Mbit/s is full, with more than 4 MiB waiting.
+/// Measures the longest of eight new connections through a link whose path of 1 Mbit/s is full, with more than 4 MiB
+/// waiting.
 pub fn new_connections(_: &Place) -> io::Result<Run> {
     let net = network::of(&[Kind::Rate(1.0)])?;
     let nodes = Nodes::start(&net, Options { near: &["-D", "127.0.0.1:0"], ..Options::default() });
@@ -86,8 +89,8 @@ pub fn new_connections(_: &Place) -> io::Result<Run> {
     Ok(Run { plain: idle, beside: longest, attack: format!("{rate:.2} Mbit/s of bulk") })
 }
 
-/// The p99 of echoes of fifty streams on a link, beside a stream whose client has stopped to read; and the same at the same
-/// moment on a link without one.
+/// Measures the p99 of echoes of fifty streams on a link, beside a stream whose client has stopped reading; compared
+/// with a link without such a stream at the same time.
 pub fn beside_stalled(_: &Place) -> io::Result<Run> {
     let nets = [network::of(&[Kind::Veth])?, network::of(&[Kind::Veth])?];
     let links = nets.each_ref().map(|net| Forward::start(net, Options::default()));
@@ -98,7 +101,7 @@ pub fn beside_stalled(_: &Place) -> io::Result<Run> {
         server
     });
     client.run(&[Receive(8 << 20)]);
-    let server = offering.join().map_err(|_| io::Error::other("the offering server failed"))?;
+    let server = offering.join().map_err(|_| io::Error::other("the server of the stalled stream failed"))?;
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..20 {
         for (times, pairs) in times.iter_mut().zip(&mut pairs) {
@@ -114,7 +117,7 @@ pub fn beside_stalled(_: &Place) -> io::Result<Run> {
     Ok(Run { plain, beside, attack: format!("{} MiB taken of a stalled stream", server.sent >> 20) })
 }
 
-/// Sends so many bytes there and back, one after another, with a pause between. Returns the times in milliseconds, the
+/// Sends this many bytes there and back, one after another, with pauses. Returns the times in milliseconds, the
 /// shortest first.
 pub fn echo_ms(client: &mut TcpStream, server: &mut TcpStream, count: usize, pause: Duration) -> io::Result<Vec<f64>> {
     let (mut from, mut times) = (server.try_clone()?, Vec::new());

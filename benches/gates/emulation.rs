@@ -9,12 +9,12 @@ use crate::net_kit::{Kind, Link, Queue, Way};
 use crate::network::{self, emulated, ms, plain};
 use crate::place::Place;
 
-/// A shaped path has its rate.
+/// Measures the rate of a shaped path.
 pub fn shaped(_: &Place) -> io::Result<Run> {
     rate_of(Kind::Rate(50.0), 1, 50.0)
 }
 
-/// An emulated path has its rate. Its queue is long: a packet that is dropped there arrives late, with all that follow it.
+/// Measures the rate of an emulated path. Its queue is long: a dropped packet is sent again and delays all later ones.
 pub fn emulated_rate(_: &Place) -> io::Result<Run> {
     rate_of(
         Kind::Emulated(Link { mbit: 50.0, delay: ms(5), queue: Queue::Bytes(32 << 20), ..Link::default() }),
@@ -23,12 +23,13 @@ pub fn emulated_rate(_: &Place) -> io::Result<Run> {
     )
 }
 
-/// Each connection of a path has a rate of its own.
+/// Measures the rate of each connection of a path that gives each its own.
 pub fn per_connection(_: &Place) -> io::Result<Run> {
     rate_of(Kind::PerConnection(5.0), 4, 20.0)
 }
 
-/// Returns the rate of so many plain connections, as a part of the expected rate that is missing or too much.
+/// Returns the difference between the rate of this many plain connections and the expected rate, as a fraction of the
+/// expected rate.
 fn rate_of(kind: Kind, count: usize, expected: f64) -> io::Result<Run> {
     let net = network::of(&[kind])?;
     let pairs = || (0..count).map(|_| plain(&net, 0)).collect::<Vec<_>>();
@@ -38,7 +39,7 @@ fn rate_of(kind: Kind, count: usize, expected: f64) -> io::Result<Run> {
     Ok(Run { plain: 0.0, beside: off(out).max(off(back)), attack: format!("{out:.1} and {back:.1} Mbit/s") })
 }
 
-/// An emulated path has its delay: the shortest round trip of a path with 10 ms there and 20 ms back takes 30 ms.
+/// Measures the delay of an emulated path: with 10 ms there and 20 ms back, the shortest round trip is 30 ms.
 pub fn delay(_: &Place) -> io::Result<Run> {
     let net = network::of(&[emulated(f64::INFINITY, ms(10))])?;
     let path = net.path(0);

@@ -9,7 +9,7 @@ use crate::Run;
 use crate::bare;
 use crate::place::Place;
 
-/// The time of 50,000 small frames among ten thousand streams, and among ten.
+/// Measures the time of 50,000 small frames among ten thousand streams, compared with ten streams.
 pub fn among_many_streams(_: &Place) -> io::Result<Run> {
     let mut pairs = [10, 10_000].map(|streams| {
         let mut pair = bare::Pair::new();
@@ -19,7 +19,7 @@ pub fn among_many_streams(_: &Place) -> io::Result<Run> {
         (pair, ids)
     });
     let mut best = [Duration::MAX; 2];
-    // In turns and more than once: the rest of the machine disturbs both, and the best of each is undisturbed.
+    // In turns and several times: the rest of the machine disturbs both, and the best time of each is undisturbed.
     for _ in 0..12 {
         for ((pair, ids), best) in pairs.iter_mut().zip(&mut best) {
             let started = Instant::now();

@@ -1,9 +1,9 @@
 //! The gates: figures of time and rate that must hold, measured on real processes and real paths.
 //!
-//! `make gates`, or `cargo bench --bench gates -- [--runs N] [WORD...]` for the gates whose names contain one of the words.
-//! Each gate is one line: the figure that it is compared with, the figure itself (the median of the runs, and each run), the
-//! limit, and the verdict. The program ends with status 1 when a gate is missed. It is no part of `make test`: a test there
-//! says that something happens, and a gate says how soon or how fast.
+//! `make gates`, or `cargo bench --bench gates -- [--runs N] [WORD...]` for the gates whose names contain one of the
+//! words. Each gate is one line: the figure that it is compared with, the figure itself (the median of the runs, and
+//! each run), the limit, and the verdict. The program ends with status 1 when a gate is missed. It is not a part of
+//! `make test`: a test checks that something happens, and a gate measures how soon or how fast.
 //!
 //! # Adding a gate
 //! Add a line to [`GATES`]. Its `run` measures once and returns a [`Run`].
@@ -55,7 +55,7 @@ use place::Place;
 /// One gate.
 struct Gate {
     name: &'static str,
-    /// The figure that is measured.
+    /// The name of the measured figure.
     figure: &'static str,
     unit: &'static str,
     limit: Limit,
@@ -75,11 +75,11 @@ enum Limit {
 
 /// The figures of one run.
 struct Run {
-    /// The figure that it is compared with: without the attack, or of plain TCP.
+    /// The figure for comparison: without the attack, or of plain TCP.
     plain: f64,
     /// The figure that the gate judges.
     beside: f64,
-    /// How strong the attack was, or what else there is to know, in words.
+    /// The strength of the attack or other details, in words.
     attack: String,
 }
 
@@ -331,21 +331,21 @@ const GATES: &[Gate] = &[
     },
     Gate {
         name: "relay-byte",
-        figure: "added to a byte there and back",
+        figure: "added to the round trip of a byte",
         unit: "ms",
         limit: Limit::AtMost(1.0),
         run: relay::byte,
     },
     Gate {
         name: "relay-two-writes",
-        figure: "two writes there and back",
+        figure: "round trip of two writes",
         unit: "ms",
         limit: Limit::AtMost(30.0),
         run: relay::two_writes,
     },
     Gate {
         name: "relay-beside-transfer",
-        figure: "a byte there and back",
+        figure: "round trip of a byte",
         unit: "ms",
         limit: Limit::TimesAtMost(5.0, 0.0),
         run: relay::beside_transfer,
@@ -438,8 +438,8 @@ fn passes(gate: &Gate, place: &Place, runs: usize) -> bool {
     passes
 }
 
-/// Runs a gate once. A gate that attacks a node has the processors of the place; the others run as programs usually do, on
-/// all processors, beside what they are compared with.
+/// Runs a gate once. A gate that attacks a node has the processors of the place; the others run as programs usually do,
+/// on all processors, together with the load that they are compared with.
 fn run(gate: &Gate, place: &Place) -> io::Result<Run> {
     if ["key-", "stranger-", "far-node-"].iter().any(|start| gate.name.starts_with(start)) {
         return (gate.run)(place);

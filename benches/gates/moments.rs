@@ -1,4 +1,4 @@
-//! Moments in the life of a link on real paths: when its timers fire, and how soon its end is felt.
+//! The timers of links on real paths, and the delays of their ends.
 
 use std::io;
 use std::net::TcpListener;
@@ -21,7 +21,7 @@ fn run_of(expected: Duration, took: Duration, attack: &str) -> io::Result<Run> {
     Ok(Run { plain: 0.0, beside: ms(took.saturating_sub(expected)), attack: attack.to_owned() })
 }
 
-/// How late the end of a connection comes whose target does not answer.
+/// Measures how late a connection to a silent target ends.
 pub fn connect_timeout(_: &Place) -> io::Result<Run> {
     let net = network::of(&[Kind::Veth])?;
     let target = net.far().inside(|| TcpListener::bind("127.0.0.1:0"))?;
@@ -41,7 +41,7 @@ pub fn connect_timeout(_: &Place) -> io::Result<Run> {
     run_of(Duration::from_secs(1), took, "a target that does not answer")
 }
 
-/// How late the end of an idle stream comes.
+/// Measures how late an idle stream ends.
 pub fn idle_timeout(_: &Place) -> io::Result<Run> {
     let net = network::of(&[Kind::Veth])?;
     let forward = Forward::start(&net, Options { near: &["--idle-timeout", "1s"], ..Options::default() });
@@ -49,12 +49,12 @@ pub fn idle_timeout(_: &Place) -> io::Result<Run> {
     client.run(&[kit::Step::Send(10)]);
     server.run(&[kit::Step::Read(10)]);
     let since = Instant::now();
-    // An end and a reset are the same here.
+    // An end and a reset both count.
     let _ = server.some();
     run_of(Duration::from_secs(1), since.elapsed(), "an idle stream")
 }
 
-/// How long the streams of a link take to end after the node was told to end.
+/// Measures the time from SIGINT to the end of the link's streams.
 pub fn end(_: &Place) -> io::Result<Run> {
     let net = network::of(&[Kind::Veth])?;
     let forward = Forward::start(&net, Options::default());
@@ -71,7 +71,7 @@ pub fn end(_: &Place) -> io::Result<Run> {
     run_of(Duration::ZERO, since.elapsed(), "five streams")
 }
 
-/// How long a client waits for its port at the far node that a client of the same key had and that was killed.
+/// Measures the time until a client gets the remote port of a killed client of the same key.
 pub fn port_of_a_dead_client(_: &Place) -> io::Result<Run> {
     let net = network::of(&[Kind::Veth])?;
     let (near_home, far_home) = homes("permit-open=\"*\",permit-listen=\"2222\"");
@@ -87,7 +87,7 @@ pub fn port_of_a_dead_client(_: &Place) -> io::Result<Run> {
     front(&first, "socks");
     first.signal(libc::SIGKILL);
     first.wait(kit::SOON);
-    until("its session is held", || {
+    until("the session of the killed node is held", || {
         far.status()["links"].as_array().is_some_and(|links| links.iter().any(|link| link["state"] != "up"))
     });
     let since = Instant::now();

@@ -1,5 +1,5 @@
-//! Networks of namespaces for the gates, and the comparison that they make there: a link over one path, and at the same
-//! moment plain TCP over a path of the same kind between the same hosts.
+//! Networks of namespaces for the gates, and the comparison there: a link over one path, and at the same time plain TCP
+//! over a path of the same kind between the same hosts.
 
 use std::io;
 use std::net::TcpStream;
@@ -53,7 +53,7 @@ pub fn rates(link: Vec<Pair>, plain: Vec<Pair>, warm_up: Duration, time: Duratio
     rates_of(&loads[0], &loads[1], time)
 }
 
-/// Measures two loads that run.
+/// Measures two running loads.
 pub fn rates_of(plain: &Load, link: &Load, time: Duration) -> Run {
     let (plain, beside) = thread::scope(|scope| {
         let plain = scope.spawn(|| plain.measure(time));

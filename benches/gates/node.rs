@@ -6,7 +6,7 @@ use crate::place::Place;
 use crate::served::Served;
 pub use crate::served::{HONEST, HOSTILE};
 
-/// A node that takes in links.
+/// A node that accepts links.
 pub struct Node {
     pub addr: SocketAddr,
     _served: Served,

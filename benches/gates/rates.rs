@@ -1,4 +1,4 @@
-//! The rate of links over real paths, beside plain TCP of the same moment.
+//! The rate of links over real paths, compared with plain TCP at the same time.
 
 use std::io;
 use std::thread;
@@ -12,17 +12,17 @@ use crate::net_kit::{Kind, pairs};
 use crate::network::{self, link_over, ms, plain, rates, rates_of};
 use crate::place::Place;
 
-/// One stream over a link fills a path of 100 Mbit/s.
+/// Measures one stream over a link on a path of 100 Mbit/s.
 pub fn one_stream(place: &Place) -> io::Result<Run> {
     streams(place, 1)
 }
 
-/// 64 streams over a link fill it together.
+/// Measures 64 streams together over a link on this path.
 pub fn many_streams(place: &Place) -> io::Result<Run> {
     streams(place, 64)
 }
 
-/// So do 512.
+/// Measures 512 streams together over a link on this path.
 pub fn very_many_streams(place: &Place) -> io::Result<Run> {
     streams(place, 512)
 }
@@ -34,7 +34,7 @@ fn streams(_: &Place, count: usize) -> io::Result<Run> {
     Ok(rates(pairs, vec![plain(&net, 1)], ms(1000), ms(2000)))
 }
 
-/// One stream fills the path beside one whose client has stopped to read.
+/// Measures one stream beside another whose client has stopped reading.
 pub fn beside_stalled(_: &Place) -> io::Result<Run> {
     let net = network::of(&[Kind::Rate(100.0), Kind::Rate(100.0)])?;
     let forward = link_over(&net, 1);
@@ -44,12 +44,12 @@ pub fn beside_stalled(_: &Place) -> io::Result<Run> {
         server
     });
     client.run(&[Read(4 << 20)]);
-    let server = offering.join().map_err(|_| io::Error::other("the offering server failed"))?;
+    let server = offering.join().map_err(|_| io::Error::other("the server of the stalled stream failed"))?;
     let run = rates(vec![forward.pair()], vec![plain(&net, 1)], ms(500), ms(2000));
     Ok(Run { attack: format!("{} MiB taken of a stalled stream", server.sent >> 20), ..run })
 }
 
-/// Where each TCP connection gets 5 Mbit/s, four subflows get four times that.
+/// Measures four subflows on a path that gives each TCP connection 5 Mbit/s.
 pub fn capped(_: &Place) -> io::Result<Run> {
     let net = network::of(&[Kind::PerConnection(5.0)])?;
     let forward = Forward::start(&net, Options { near: &["--subflows", "4"], ..Options::default() });
@@ -57,17 +57,17 @@ pub fn capped(_: &Place) -> io::Result<Run> {
     Ok(rates(vec![forward.pair()], vec![plain(&net, 0)], ms(1000), ms(3000)))
 }
 
-/// One stream gets what two equal paths carry together.
+/// Measures one stream over two equal paths.
 pub fn equal_paths(place: &Place) -> io::Result<Run> {
     two_paths(place, &pairs::all()[0])
 }
 
-/// One stream gets what two paths of different rates carry together.
+/// Measures one stream over two paths of different rates.
 pub fn unequal_paths(place: &Place) -> io::Result<Run> {
     two_paths(place, &pairs::all()[1])
 }
 
-/// Measures a link over two paths, beside one plain connection over each of two paths like them.
+/// Measures a link over two paths, compared with one plain connection over each of two paths of the same kinds.
 fn two_paths(_: &Place, pair: &pairs::Pair) -> io::Result<Run> {
     let [one, other] = pair.paths.map(Kind::Emulated);
     let net = network::of(&[one, other, one, other])?;
@@ -75,8 +75,8 @@ fn two_paths(_: &Place, pair: &pairs::Pair) -> io::Result<Run> {
     Ok(rates(vec![forward.pair()], vec![plain(&net, 2), plain(&net, 3)], ms(2000), ms(3000)))
 }
 
-/// A path with the same rate and six times the delay helps from the first second on, while the kernel still reports a low
-/// rate for it. The plain connections are warm: the figure says how soon the link is.
+/// Measures the first seconds over two paths of the same rate, one with six times the delay, for which the kernel still
+/// reports a low rate. The plain connections are warm: the figure shows how soon the link reaches their rate.
 pub fn farther_path(_: &Place) -> io::Result<Run> {
     let [one, other] = pairs::all()[2].paths.map(Kind::Emulated);
     let net = network::of(&[one, other, one, other])?;
@@ -88,14 +88,14 @@ pub fn farther_path(_: &Place) -> io::Result<Run> {
     Ok(rates_of(&plain, &link, ms(2000)))
 }
 
-/// In the ten seconds after one of two paths has become slow, the link gets what the other carries.
+/// Measures the ten seconds after one of two paths has become slow.
 pub fn slow_path(_: &Place) -> io::Result<Run> {
     let net = network::of(&[Kind::Rate(20.0), Kind::Rate(20.0), Kind::Rate(20.0)])?;
     let forward = link_over(&net, 2);
     let (plain, link) = (Load::start(vec![plain(&net, 2)]), Load::start(vec![forward.pair()]));
     thread::sleep(ms(1000));
     let before = rates_of(&plain, &link, ms(1000));
-    // The rate after it says nothing if the link had not used both.
+    // The figure has no meaning if the link did not use both paths before.
     if before.beside < 1.5 * before.plain {
         return Err(io::Error::other(format!("{:.1} Mbit/s over both paths before", before.beside)));
     }

@@ -1,4 +1,4 @@
-//! The relay of the binary on loopback: what it adds to a byte, and what it does for one connection beside others.
+//! The relay of the binary on loopback: the delay that it adds, and one connection beside others.
 
 use std::io;
 use std::net::TcpListener;
@@ -17,7 +17,8 @@ use crate::place::Place;
 
 const MIB: u64 = 1 << 20;
 
-/// What the relay adds to the median time of a byte there and back, beside a direct connection of the same moment.
+/// Measures the time that the relay adds to the median round trip of a byte, compared with a direct connection at the
+/// same time.
 pub fn byte(_: &Place) -> io::Result<Run> {
     let relay = Relay::start(&["-q"]);
     let mut direct = (Peer::connect(relay.listener.local_addr()?), Peer::accept(&relay.listener));
@@ -31,8 +32,8 @@ pub fn byte(_: &Place) -> io::Result<Run> {
     Ok(Run { plain, beside: beside - plain, attack: format!("{beside:.3} ms relayed") })
 }
 
-/// The median of two small writes there and two back, with a little time between. The second does not wait until the first is
-/// acknowledged, which takes 40 ms when the reader has nothing to send.
+/// Measures the median round trip of two small writes shortly after one another. The second must not wait for the
+/// acknowledgement of the first, which takes 40 ms when the reader has nothing to send.
 pub fn two_writes(_: &Place) -> io::Result<Run> {
     let relay = Relay::start(&["-q"]);
     let (mut client, mut server) = relay.pair();
@@ -46,7 +47,7 @@ pub fn two_writes(_: &Place) -> io::Result<Run> {
     Ok(Run { plain: 0.0, beside: crate::median(times), attack: "21 of them".into() })
 }
 
-/// The median time of a byte there and back beside a transfer of a gibibyte, and without one.
+/// Measures the median round trip of a byte beside a transfer of a gibibyte, compared with none.
 pub fn beside_transfer(_: &Place) -> io::Result<Run> {
     let relay = Relay::start(&["-q"]);
     let mut pair = relay.pair();
@@ -57,7 +58,7 @@ pub fn beside_transfer(_: &Place) -> io::Result<Run> {
         until("it is under way", || relay.seaprox.figure("/connections/1/source/bytes_in") > MIB);
         let beside = crate::median((0..100).map(|_| ping_ms(&mut pair)));
         if transfer.is_finished() {
-            return Err(io::Error::other("the transfer was over too soon"));
+            return Err(io::Error::other("the transfer ended too soon"));
         }
         Ok(Run { plain, beside, attack: "a transfer of 1 GiB".into() })
     })
@@ -71,7 +72,7 @@ fn ping_ms((client, server): &mut (Peer, Peer)) -> f64 {
     since.elapsed().as_secs_f64() * 1000.0
 }
 
-/// The time of a hundred slow readers that are spliced, and that of a hundred that are copied (haproxy/haproxy#901).
+/// Measures the time of a hundred slow readers with splice, compared with copying (haproxy/haproxy#901).
 pub fn slow_readers(_: &Place) -> io::Result<Run> {
     let scratch = Scratch::new();
     let path = scratch.file("server");
@@ -95,7 +96,8 @@ pub fn slow_readers(_: &Place) -> io::Result<Run> {
     Ok(Run { plain: time(&["--no-splice"])?, beside, attack: "100 of them".into() })
 }
 
-/// The processor time of a stream of 20 Mbit/s whose reader takes small pieces, in percent (3proxy/3proxy#366).
+/// Measures the processor time of a stream of 20 Mbit/s whose reader reads small pieces, in percent
+/// (3proxy/3proxy#366).
 pub fn throttled(_: &Place) -> io::Result<Run> {
     let relay = Relay::start(&["-q"]);
     let (mut client, mut server) = relay.pair();
@@ -110,7 +112,7 @@ pub fn throttled(_: &Place) -> io::Result<Run> {
     Ok(Run { plain: 0.0, beside: 100.0 * cost as f64 / time.as_millis() as f64, attack: format!("{cost} ms") })
 }
 
-/// The time after which the next address of a name is tried when the first does not answer. It is a quarter of a second.
+/// Measures the time until the next address of a name is tried when the first does not answer; it is 250 ms.
 pub fn next_address(_: &Place) -> io::Result<Run> {
     if !has_namespaces() {
         return Err(io::Error::other("needs root, ip and nft"));

@@ -41,7 +41,8 @@ pub fn far_node(place: &Place) -> io::Result<Run> {
     thread::sleep(PLAIN);
     let beside = clients.take_longest();
     let count = clients.stop()?;
-    exchange(&mut running).map_err(|error| io::Error::new(error.kind(), format!("what ran was cut: {error}")))?;
+    exchange(&mut running)
+        .map_err(|error| io::Error::new(error.kind(), format!("a running connection was cut: {error}")))?;
     drop((far, successor));
     let attack = format!("{count} connections, none failed; served {} ms after the start", after.as_millis());
     Ok(Run { plain, beside, attack })

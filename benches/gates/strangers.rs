@@ -134,7 +134,7 @@ impl Links {
         Ok(longest.as_secs_f64() * 1000.0)
     }
 
-    /// Brings up a link from a new address. Returns how long that took.
+    /// Brings up a link from a new address. Returns the time that took.
     fn in_after(&mut self) -> io::Result<Duration> {
         self.used += 1;
         let source = Ipv4Addr::from_bits(Ipv4Addr::new(127, 200, 0, 0).to_bits() + self.used);

@@ -74,14 +74,15 @@ impl Drop for Front {
     }
 }
 
-/// Where cargo puts examples: beside the directory of this test. A run of this test alone has not built them.
+/// Returns the path of an example, after building it: a run of this test alone has not built the examples. Cargo puts
+/// them beside the directory of this test.
 fn binary(name: &str) -> PathBuf {
     let exe = std::env::current_exe().unwrap();
     let profile = exe.parent().and_then(Path::parent).unwrap();
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--quiet", "--example", name, "--manifest-path"]);
     build.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")).arg("--target-dir").arg(profile.parent().unwrap());
-    // The profile of this test, so that nothing is built twice.
+    // The same profile as this test, so that nothing is built twice.
     build.args(["--profile", if profile.ends_with("release") { "release" } else { "test" }]);
     assert!(build.status().unwrap().success());
     profile.join("examples").join(name)

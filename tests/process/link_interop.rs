@@ -1,8 +1,8 @@
 //! A link between this version and an earlier one, in both roles. `make interop` builds the earlier node and runs these
 //! tests.
 //!
-//! `SEAPROX_INTEROP_BINARY` names the earlier binary. The recorded exchange in `link_transcript.rs` is the part of this
-//! that runs everywhere.
+//! `SEAPROX_INTEROP_BINARY` names the earlier binary. The recorded exchange in `tests/link/transcript.rs` is the part
+//! of this that runs everywhere.
 
 use crate::kit;
 use crate::node_kit::cutter;

@@ -1,5 +1,5 @@
-//! A transfer in both directions that goes on until a test is done with its network, so that everything that the test does
-//! happens in the middle of it, however slow the machine is.
+//! A transfer in both directions that continues while a test changes its network, so that every change happens in the
+//! middle of the transfer, however slow the machine is.
 
 use std::sync::Mutex;
 use std::thread;
@@ -7,7 +7,7 @@ use std::thread;
 use crate::kit::Peer;
 use crate::kit::Step::{Fin, ReadAll, Swap};
 
-/// The bytes of one piece. Both ends swap the same number of pieces.
+/// The size of a piece in bytes. Both ends send the same number of pieces.
 pub const PIECE: u64 = 256 << 10;
 
 #[derive(Default)]
@@ -15,9 +15,9 @@ struct Pieces(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// Pieces that one of the ends has started.
+    /// The number of pieces that either end has started.
     started: u64,
-    /// The number of pieces, once it is known.
+    /// The number of pieces of the transfer, once it is known.
     count: Option<u64>,
 }
 
@@ -32,14 +32,14 @@ impl Pieces {
         is_part
     }
 
-    /// Ends the transfer with the pieces that have been started, and not before it has so many.
+    /// Ends the transfer after the pieces that have been started, and after at least `least` pieces.
     fn stop(&self, least: u64) {
         let mut state = self.0.lock().expect("no panic");
         state.count = Some(state.started.max(least));
     }
 }
 
-/// Stops the transfer when the work is over, or has panicked.
+/// Stops the transfer when it is dropped: when the work has returned or panicked.
 struct Stop<'a>(&'a Pieces, u64);
 
 impl Drop for Stop<'_> {
@@ -48,8 +48,8 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Swaps bytes while `work` runs, and at least `least` bytes. Every byte arrives once and in its place, and the ends after
-/// them. Returns the result of `work`.
+/// Sends bytes in both directions while `work` runs, and at least `least` bytes each way. Every byte arrives once and
+/// in order, then the ends. Returns the result of `work`.
 #[track_caller]
 pub fn swap_while<T>(peers: (Peer, Peer), least: u64, work: impl FnOnce() -> T) -> T {
     let (mut client, mut server) = peers;

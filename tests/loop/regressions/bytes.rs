@@ -47,7 +47,8 @@ fn unconsumed_bytes_of_a_dest_are_not_given_to_the_next_dest() {
     assert_eq!(rig.receive(&mut client, 3), b"new");
 }
 
-/// A read that ends at the urgent mark is short, although more bytes follow. Those were not read until more arrived.
+/// A read that ends at the urgent mark is short, although more bytes follow. The bug: the bytes after the mark were not
+/// read until more arrived.
 #[test]
 fn bytes_after_urgent_data_are_relayed() {
     let mut rig = Rig::new(config());
