@@ -91,7 +91,7 @@ pub use engine::threads::{Loops, Setup};
 pub use engine::workers::Workers;
 pub use relay::connection::Stage;
 pub use relay::dial::Permit;
-pub use relay::side::{Role, State};
+pub use relay::side::{Role, SideState};
 pub use relay::timer::TimerClass;
 pub use sys::{OwnedSocket, SocketFile, UnixListener, UnixStream};
 pub use types::address::{AddressError, Bind, Endpoint, NAME_BYTES_MAX, Name, Target, split_port_range};

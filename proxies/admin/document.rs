@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use seaprox::{ConnectionStatus, SideStatus, Snapshot, State};
+use seaprox::{ConnectionStatus, SideState, SideStatus, Snapshot};
 use serde_json::{Value, json};
 
 /// Returns the status of a process without its links and connections.
@@ -52,7 +52,7 @@ pub fn connection(connection: &ConnectionStatus) -> Value {
         "age_seconds": connection.age.as_secs_f64(),
         "source": side(&connection.source),
         // A connection has no dest until its client has named a target.
-        "dest": connection.dest.as_ref().map_or_else(|| json!({ "side": null, "state": State::Idle.as_str() }), side),
+        "dest": connection.dest.as_ref().map_or_else(|| json!({ "side": null, "state": SideState::Idle.as_str() }), side),
     })
 }
 

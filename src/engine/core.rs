@@ -34,7 +34,7 @@ use crate::relay::dial::Permit;
 use crate::relay::half::{Flow, Phase, UNLIMITED};
 use crate::relay::io::Io;
 use crate::relay::pump::{self, Pools};
-use crate::relay::side::{Owner, Role, Side, State};
+use crate::relay::side::{Owner, Role, Side, SideState};
 use crate::relay::splice_pipe::PipePool;
 use crate::relay::timer::{OneOffs, TimerClass, TimerLists};
 use crate::streams::Sessions;
@@ -311,7 +311,7 @@ impl Core {
     }
 
     /// How far a side has come.
-    pub fn state(&self, side: Id) -> Option<State> {
+    pub fn state(&self, side: Id) -> Option<SideState> {
         Some(self.sides.get(side)?.state)
     }
 
@@ -343,7 +343,7 @@ impl Core {
             self.timers.touch(connection, self.now_ms);
         }
         let Some(record) = self.sides.get_mut(side) else { return false };
-        if record.state == State::Connected && pump::deliver(half, record, &mut self.pools).is_err() {
+        if record.state == SideState::Connected && pump::deliver(half, record, &mut self.pools).is_err() {
             // The pump meets the same error and knows what follows from it.
             record.ready.error = true;
             self.enqueue(side);
@@ -467,7 +467,8 @@ impl Core {
         if record.dest.is_some() || record.stage == Stage::Closed {
             return None;
         }
-        let side = Side::new(Owner::Connection(connection, Role::Dest), State::Connecting, Io::None, Endpoint::Unknown);
+        let side =
+            Side::new(Owner::Connection(connection, Role::Dest), SideState::Connecting, Io::None, Endpoint::Unknown);
         let Ok(dest) = self.sides.insert(side) else {
             debug_assert!(false, "the table has two sides for each connection");
             return None;
@@ -494,7 +495,7 @@ impl Core {
         };
         let io = Io::Files { read, write: Some(write) };
         let owner = Owner::Connection(connection, Role::Dest);
-        let side = Side::new(owner, State::Connecting, io, Endpoint::Descriptor(0, 1));
+        let side = Side::new(owner, SideState::Connecting, io, Endpoint::Descriptor(0, 1));
         let dest = self.sides.insert(side).map_err(|_| io::Error::other("connection limit reached"))?;
         record.dest = Some(dest);
         if let Some(side) = self.sides.get_mut(dest) {
@@ -511,7 +512,7 @@ impl Core {
         let Some(record) = self.connections.get(connection) else { return false };
         let Some(side) = record.side(role).and_then(|side| self.sides.get(side)) else { return false };
         let (from, to) = (&record.halves[role.out()], &record.halves[role.into()]);
-        let is_well = side.state == State::Connected && !(side.ready.fin || side.ready.failed || side.ready.error);
+        let is_well = side.state == SideState::Connected && !(side.ready.fin || side.ready.failed || side.ready.error);
         is_well
             && from.phase == Phase::Flowing
             && from.queued() == 0
@@ -535,7 +536,7 @@ impl Core {
             Ok(unpollable) => unpollable,
             Err(error) => return Err((io, error)),
         };
-        let mut side = Side::new(Owner::Connection(connection, Role::Source), State::Connected, io, endpoint);
+        let mut side = Side::new(Owner::Connection(connection, Role::Source), SideState::Connected, io, endpoint);
         side.set_unpollable(unpollable);
         let placed = self.sides.insert(side).is_ok()
             && self.connections.insert(Connection::new(source, kind, listener, self.now_ms)).is_ok();

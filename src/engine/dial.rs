@@ -33,7 +33,7 @@ use crate::relay::connection::Stage;
 use crate::relay::dial::{Dial, Egress, Permit};
 use crate::relay::half::{Flow, SMALL_BYTES};
 use crate::relay::io::Io;
-use crate::relay::side::{Owner, Role, Side, State};
+use crate::relay::side::{Owner, Role, Side, SideState};
 use crate::sys::{self, OwnedSocket};
 use crate::types::address::{Endpoint, Name, Target};
 use crate::types::id::Id;
@@ -234,7 +234,7 @@ impl Core {
     pub(crate) fn next_address(&mut self, dest: Id) {
         let Some(side) = self.sides.get_mut(dest) else { return };
         let (idle, Some(dial)) = (matches!(side.io, Io::None), side.dial.as_mut()) else { return };
-        if side.state == State::Connected {
+        if side.state == SideState::Connected {
             return;
         }
         let Some(addr) = dial.addresses.get(dial.next).copied() else {
@@ -248,7 +248,7 @@ impl Core {
             self.attempt(dest, addr);
         } else if self.racers < RACERS
             && let Ok(racer) =
-                self.sides.insert(Side::new(Owner::Race(dest), State::Connecting, Io::None, Endpoint::Ip(addr)))
+                self.sides.insert(Side::new(Owner::Race(dest), SideState::Connecting, Io::None, Endpoint::Ip(addr)))
         {
             self.racers += 1;
             if let Some(dial) = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut()) {
@@ -384,7 +384,7 @@ impl Core {
         let Some(winner) = self.sides.get_mut(racer) else { return };
         let (mut io, endpoint, ready) = (std::mem::take(&mut winner.io), winner.endpoint.clone(), winner.ready);
         let registered = io.register_again(&self.registry, Token(dest.to_u64() as usize));
-        let Some(record) = self.sides.get_mut(dest).filter(|record| record.state == State::Connecting) else {
+        let Some(record) = self.sides.get_mut(dest).filter(|record| record.state == SideState::Connecting) else {
             self.drop_racer(racer);
             return;
         };
@@ -492,7 +492,7 @@ impl Core {
 
     /// An external connector, or a worker, is done with a dest.
     pub(crate) fn answered(&mut self, dest: Id, result: Result<OwnedSocket, Failure>) {
-        if self.state(dest) != Some(State::Connecting) {
+        if self.state(dest) != Some(SideState::Connecting) {
             self.stats.stale += 1;
             return;
         }
@@ -514,7 +514,7 @@ impl Core {
     /// The connect timer of a connection has fired.
     /// Returns false if nothing is being dialled: the connection waits for a permission.
     pub(crate) fn dial_timed_out(&mut self, connection: Id, control: &mut dyn Control) -> bool {
-        let is_waiting = |side: &Id| self.state(*side) == Some(State::Connecting);
+        let is_waiting = |side: &Id| self.state(*side) == Some(SideState::Connecting);
         let sides = [Role::Dest, Role::Source].map(|role| self.side(connection, role));
         let Some(dest) = sides.into_iter().flatten().find(is_waiting) else { return false };
         self.forget_name_of(dest);
@@ -529,12 +529,12 @@ impl Core {
     /// it did before the dial. The connection, or none when it was settled before or is gone.
     pub(crate) fn settle_dial(&mut self, dest: Id, result: Result<(), &Failure>) -> Option<Id> {
         let (connection, role) = self.owner(dest)?;
-        let side = self.sides.get_mut(dest).filter(|side| side.state == State::Connecting)?;
+        let side = self.sides.get_mut(dest).filter(|side| side.state == SideState::Connecting)?;
         let record = self.connections.get_mut(connection).filter(|record| record.stage != Stage::Closed)?;
         record.dial_ms = Some((self.now_ms - record.dial_since_ms) as u32);
         match result {
             Ok(()) => {
-                side.state = State::Connected;
+                side.state = SideState::Connected;
                 side.ready.writable = true;
                 side.ready.may_delay = self.config.nodelay;
                 let racers = side.dial.take().map(|dial| dial.racers).unwrap_or_default();

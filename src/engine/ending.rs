@@ -3,7 +3,7 @@
 use crate::engine::core::Core;
 use crate::relay::connection::Stage;
 use crate::relay::half::{Flow, Phase, UNLIMITED};
-use crate::relay::side::{Role, State};
+use crate::relay::side::{Role, SideState};
 use crate::types::id::Id;
 use crate::types::reason::Reason;
 
@@ -19,7 +19,7 @@ impl Core {
     pub fn disconnect(&mut self, connection: Id) {
         let Some(record) = self.connections.get_mut(connection) else { return };
         let Some(dest) = record.dest.take() else { return };
-        if let Some(side) = self.sides.get(dest).filter(|side| side.state == State::Connected) {
+        if let Some(side) = self.sides.get(dest).filter(|side| side.state == SideState::Connected) {
             record.notes().dialled = Some(side.endpoint.to_string().into());
         }
         let into = &record.halves[Role::Source.out()];

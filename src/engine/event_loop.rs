@@ -26,7 +26,7 @@ use crate::engine::stopping::Stopping;
 use crate::engine::workers::Workers;
 use crate::relay::connection::Stage;
 use crate::relay::half::{Flow, Phase, Store};
-use crate::relay::side::{Owner, Role, State};
+use crate::relay::side::{Owner, Role, SideState};
 use crate::relay::timer::TimerClass;
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
@@ -202,7 +202,7 @@ impl Proxy {
     fn run_side(&mut self, id: Id) {
         let Some(side) = self.core.sides.get_mut(id) else { return };
         side.ready.queued = false;
-        if side.state == State::Connecting {
+        if side.state == SideState::Connecting {
             return self.core.attempt_ready(id);
         }
         let (connection, role) = match side.owner {
@@ -474,7 +474,7 @@ impl Core {
             return if std::mem::replace(&mut half.told, true) { Input::None } else { Input::Ended(cause) };
         }
         let on_its_way = half.pipe.as_ref().is_some_and(|pipe| pipe.len() > 0);
-        if !record.ready.readable || record.state != State::Connected || on_its_way {
+        if !record.ready.readable || record.state != SideState::Connected || on_its_way {
             half.store.shrink(&mut self.pools.blocks);
             return Input::None;
         }

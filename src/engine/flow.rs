@@ -21,7 +21,7 @@ use crate::relay::connection::Stage;
 use crate::relay::half::{Flow, Phase, UNLIMITED};
 use crate::relay::io::{Io, Unpollable};
 use crate::relay::pump::{self, Pumped};
-use crate::relay::side::{Role, Side, State};
+use crate::relay::side::{Role, Side, SideState};
 use crate::types::id::Id;
 use crate::types::reason::Reason;
 
@@ -79,7 +79,7 @@ impl Core {
             return Some(pumped);
         }
         let (from, to) = self.sides.get_two_mut(from, to?)?;
-        if from.state != State::Connected || to.state != State::Connected {
+        if from.state != SideState::Connected || to.state != SideState::Connected {
             return None;
         }
         Some(pump::pump(half, role, from, to, &mut self.pools, budget))
@@ -152,7 +152,7 @@ impl Core {
         let to = connection.side(role.other());
         let half = &mut connection.halves[role.out()];
         let Some(to) = to.and_then(|to| self.sides.get_mut(to)) else { return true };
-        if to.state != State::Connected {
+        if to.state != SideState::Connected {
             return half.out.is_empty();
         }
         match pump::deliver(half, to, &mut self.pools) {

@@ -7,7 +7,7 @@ use crate::engine::limits::Limits;
 use crate::engine::stats::Stats;
 use crate::relay::connection::{Connection, Stage};
 use crate::relay::half::{Flow, Half, NO_SPLICE, Phase};
-use crate::relay::side::{Role, State};
+use crate::relay::side::{Role, SideState};
 use crate::types::id::Id;
 use crate::types::reason::Reason;
 
@@ -66,7 +66,7 @@ pub struct SideStatus {
     /// Where the other end of its socket is.
     pub endpoint: String,
     /// How far it has come.
-    pub state: State,
+    pub state: SideState,
     /// Bytes of it that were relayed: delivered to the other side, or taken by a dest's handler.
     pub bytes_in: u64,
     /// Bytes relayed to it. What a handler says to a source is not among them.
@@ -139,7 +139,7 @@ impl Core {
         let side = self.sides.get(id);
         SideStatus {
             endpoint: self.peer(id).to_string(),
-            state: side.map_or(State::Idle, |side| side.state),
+            state: side.map_or(SideState::Idle, |side| side.state),
             bytes_in: from.bytes,
             bytes_out: to.bytes,
             congested: to.congested,

@@ -39,7 +39,7 @@ pub(crate) struct Carrier {
     /// Its place in the plan of a link that we dial.
     pub place: usize,
     pub tls: Option<TlsPipe>,
-    pub stage: Stage,
+    pub stage: CarrierStage,
     /// Where the peer sees it.
     pub seen_as: Option<SocketAddr>,
     pub greeter: HelloReader,
@@ -61,7 +61,7 @@ pub(crate) struct Carrier {
 
 /// How far a carrier has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum CarrierStage {
     Dialling,
     Securing,
     Greeting,
@@ -70,7 +70,7 @@ pub(crate) enum Stage {
 }
 
 impl Carrier {
-    pub fn new(side: Id, stage: Stage) -> Carrier {
+    pub fn new(side: Id, stage: CarrierStage) -> Carrier {
         Carrier {
             side,
             link: None,
@@ -363,7 +363,7 @@ impl Node {
     /// Plaintext has come: a HELLO, or frames for the session.
     fn give(&mut self, core: &mut Core, id: Id, mut bytes: Bytes) -> Result<(), Failure> {
         let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
-        if carrier.server.is_some() && matches!(carrier.stage, Stage::Securing | Stage::Greeting) {
+        if carrier.server.is_some() && matches!(carrier.stage, CarrierStage::Securing | CarrierStage::Greeting) {
             let (hello, used) = match carrier.greeter.feed(&bytes) {
                 Ok(Some(greeting)) => greeting,
                 Ok(None) => return Ok(()),
@@ -411,7 +411,7 @@ impl Node {
         let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
         let Some(side) = core.sides.get_mut(carrier.side) else { return Ok(()) };
         carrier.flush(side).map_err(|error| Failure::from(&error))?;
-        if carrier.stage == Stage::Farewell && carrier.is_flushed() {
+        if carrier.stage == CarrierStage::Farewell && carrier.is_flushed() {
             self.drop_carrier(core, id);
         }
         Ok(())

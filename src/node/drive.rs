@@ -10,12 +10,12 @@ use crate::engine::control::{Deadline, Loop};
 use crate::engine::core::{Core, OneOff};
 use crate::link::{Bound, Code, Event, PathStats, Session, StreamId, SubflowId, Time};
 use crate::relay::io::Io;
-use crate::relay::side::{Side, State};
+use crate::relay::side::{Side, SideState};
 use crate::types::address::Endpoint;
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
-use super::carrier::{BATCH_BYTES_MIN, Carrier, Stage};
+use super::carrier::{BATCH_BYTES_MIN, Carrier, CarrierStage};
 use super::config::Happened;
 use super::control::Node;
 use super::greet::TARGET;
@@ -55,7 +55,7 @@ impl Node {
         let is_mixed = session.is_mixed(now);
         for carrier in &link.carriers {
             let Some(carrier) = self.carriers.get(*carrier) else { continue };
-            let Some(subflow) = carrier.subflow.filter(|_| carrier.stage == Stage::Live) else { continue };
+            let Some(subflow) = carrier.subflow.filter(|_| carrier.stage == CarrierStage::Live) else { continue };
             let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
             let side = core.sides.get(carrier.side).filter(|_| most > 0);
             session
@@ -165,10 +165,12 @@ impl Node {
         let side = carrier.side;
         carrier.held = false;
         match carrier.stage {
-            Stage::Live => core.enqueue(side),
-            Stage::Farewell => self.drop_carrier(core, id),
-            Stage::Dialling => self.carrier_failed(core, id, &Failure::new(Reason::TimedOut, "no answer in time")),
-            Stage::Securing | Stage::Greeting => {
+            CarrierStage::Live => core.enqueue(side),
+            CarrierStage::Farewell => self.drop_carrier(core, id),
+            CarrierStage::Dialling => {
+                self.carrier_failed(core, id, &Failure::new(Reason::TimedOut, "no answer in time"))
+            }
+            CarrierStage::Securing | CarrierStage::Greeting => {
                 self.carrier_failed(core, id, &Failure::new(Reason::HandshakeTimeout, "the handshake took too long"));
             }
         }
@@ -269,7 +271,7 @@ impl Node {
             return self.forget_question(core, link, stream, code);
         };
         let (side, is_answered, is_accepted) = (slot.side, slot.answered, slot.accepted);
-        let is_connecting = !is_accepted && core.state(side) == Some(State::Connecting);
+        let is_connecting = !is_accepted && core.state(side) == Some(SideState::Connecting);
         if is_connecting && !is_answered && code == Code::LinkLost {
             // The peer stopped before it answered: nothing has come of the stream.
             if self.is_aside(link) && self.open_elsewhere(core, link, stream) {
@@ -411,7 +413,7 @@ impl Node {
     /// waits for the next session if there is to be one, and otherwise its handler is told that it cannot be had.
     fn stream_lost(&mut self, core: &mut Core, link: Id, slot: &Slot, comes_back: bool) {
         let Some((connection, _)) = core.owner(slot.side) else { return };
-        let is_connecting = core.state(slot.side) == Some(State::Connecting);
+        let is_connecting = core.state(slot.side) == Some(SideState::Connecting);
         if is_connecting && slot.answered && !slot.accepted {
             // The handler is about to get the reason of the failure.
             return;

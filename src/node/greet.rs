@@ -10,14 +10,14 @@ use crate::engine::core::{Core, OneOff};
 use crate::link::frame::Frame;
 use crate::link::{Code, Hello, HelloAck, Intent, Role, Session, Status};
 use crate::relay::io::Io;
-use crate::relay::side::{Owner, Side, State};
+use crate::relay::side::{Owner, Side, SideState};
 use crate::streams::LinkSession;
 use crate::tls::Tls;
 use crate::types::address::Endpoint;
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
-use super::carrier::{Carrier, Stage};
+use super::carrier::{Carrier, CarrierStage};
 use super::config::{PeerKey, Policy, Timing};
 use super::control::Node;
 use super::handshakes::random_u64;
@@ -80,11 +80,11 @@ impl Node {
         let Some(server) = self.servers.get_mut(&listener) else { return Err("the listener is gone".to_owned()) };
         server.full &= self.unauthenticated.is_crowded();
         io.register(&core.registry, mio::Token(side.to_u64() as usize)).map_err(|error| error.to_string())?;
-        let mut record = Carrier::new(side, Stage::Securing);
+        let mut record = Carrier::new(side, CarrierStage::Securing);
         record.server = Some(listener);
         record.tls = Some(server.tls.pipe(&self.buffers).map_err(|error| error.to_string())?);
         let deadline_ms = core.now_ms + server.timing.handshake.as_millis() as u64;
-        let placed = core.sides.insert(Side::new(Owner::Carrier(carrier), State::Connected, io, peer)).is_ok()
+        let placed = core.sides.insert(Side::new(Owner::Carrier(carrier), SideState::Connected, io, peer)).is_ok()
             && self.carriers.insert(record).is_ok();
         debug_assert!(placed, "both tables had room");
         core.one_offs.push(deadline_ms, OneOff::Control(Deadline::Carrier(carrier)));
@@ -246,7 +246,7 @@ impl Node {
         if status == Status::Ok {
             carrier.link = Some(link);
             carrier.subflow = Some(hello.subflow);
-            carrier.stage = Stage::Live;
+            carrier.stage = CarrierStage::Live;
             if let Some(side) = core.sides.get(carrier.side) {
                 carrier.tune_to_rate(&side.io, record.received.rate());
             }
@@ -265,7 +265,7 @@ impl Node {
         let mut bytes = Vec::new();
         Frame::HelloAck(ack.clone()).encode(&mut bytes);
         carrier.seal([&bytes[..]]);
-        carrier.stage = Stage::Farewell;
+        carrier.stage = CarrierStage::Farewell;
     }
 
     /// Ends a session without a word to the peer, which is not there any more.

@@ -19,7 +19,7 @@ use crate::engine::core::{Core, OneOff};
 use crate::engine::stopping::Stopping;
 use crate::link::{Capability, Code, Session, StreamId};
 use crate::relay::io::Io;
-use crate::relay::side::State;
+use crate::relay::side::SideState;
 use crate::types::id::Id;
 
 use super::config::Happened;
@@ -106,7 +106,7 @@ impl Node {
         let Some(link) = self.links.get(id) else { return false };
         let Some(record) = core.pools.sessions.get(id) else { return false };
         let Some(side) = record.streams.get(&stream).map(|slot| slot.side) else { return false };
-        if core.state(side) != Some(State::Connecting) {
+        if core.state(side) != Some(SideState::Connecting) {
             return false;
         }
         let says_goaway = record.session.as_ref().is_some_and(|session| session.has_capability(Capability::Handover));

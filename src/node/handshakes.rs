@@ -13,7 +13,7 @@ use crate::tls::Heard;
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
-use super::carrier::{Carrier, Stage};
+use super::carrier::{Carrier, CarrierStage};
 use super::control::Node;
 use super::unauthenticated::Step;
 
@@ -179,7 +179,7 @@ impl Node {
 impl Carrier {
     /// Returns true if the peer dialled this node and has not shown a key yet.
     fn is_unauthenticated(&self) -> bool {
-        self.server.is_some() && self.stage == Stage::Securing
+        self.server.is_some() && self.stage == CarrierStage::Securing
     }
 }
 

@@ -12,7 +12,7 @@ use crate::link::{Bound, Host, Kind, Open, Refused, Session, StreamId};
 use crate::relay::connection::Stage;
 use crate::relay::dial::Permit;
 use crate::relay::io::Io;
-use crate::relay::side::{Role, State};
+use crate::relay::side::{Role, SideState};
 use crate::types::address::{Endpoint, Target};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
@@ -38,7 +38,7 @@ impl Loop<'_> {
         record.dial_since_ms = core.now_ms;
         let source = record.source;
         if let Some(side) = core.sides.get_mut(source) {
-            side.state = State::Connecting;
+            side.state = SideState::Connecting;
         }
         core.set_stage(connection, Stage::Connecting);
         node.dial_stream(core, source, link);
@@ -177,7 +177,7 @@ impl Node {
         for left in (0..waiting).rev() {
             let Some(record) = self.links.get_mut(link) else { return };
             let Some(dest) = record.waiting.dests.pop_front() else { return };
-            if core.state(dest) != Some(State::Connecting) {
+            if core.state(dest) != Some(SideState::Connecting) {
                 continue;
             }
             self.dial_stream(core, dest, link);

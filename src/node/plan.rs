@@ -14,13 +14,13 @@ use crate::engine::core::{Core, OneOff};
 use crate::link::{Role, Session, SessionId};
 use crate::relay::dial::Egress;
 use crate::relay::io::Io;
-use crate::relay::side::{Owner, Side, State};
+use crate::relay::side::{Owner, Side, SideState};
 use crate::tls::{Cipher, Tls};
 use crate::types::address::{Endpoint, Target};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
-use super::carrier::{Carrier, Stage};
+use super::carrier::{Carrier, CarrierStage};
 use super::config::{Happened, Path};
 use super::control::Node;
 use super::proof;
@@ -114,9 +114,9 @@ impl Node {
         let target = Rc::new(known.map_or(target, Target::Ip));
         let Some(record) = self.links.get_mut(link) else { return };
         record.carriers.push(carrier);
-        let mut made = Carrier::new(side, Stage::Dialling);
+        let mut made = Carrier::new(side, CarrierStage::Dialling);
         (made.link, made.place) = (Some(link), place);
-        let fresh = Side::new(Owner::Carrier(carrier), State::Connecting, Io::None, Endpoint::Unknown);
+        let fresh = Side::new(Owner::Carrier(carrier), SideState::Connecting, Io::None, Endpoint::Unknown);
         let placed = core.sides.insert(fresh).is_ok() && self.carriers.insert(made).is_ok();
         debug_assert!(placed, "both tables had room");
         let wait = core.config.timeouts.connect.max(Duration::from_secs(1)) + record.timing.handshake;
@@ -129,7 +129,7 @@ impl Node {
     /// reach that one.
     fn address_of_session(&self, core: &Core, link: Id, path: &Path) -> Option<SocketAddr> {
         let carriers = self.links.get(link)?.carriers.iter().filter_map(|id| self.carriers.get(*id));
-        let live = carriers.filter(|carrier| carrier.stage == Stage::Live && carrier.subflow.is_some());
+        let live = carriers.filter(|carrier| carrier.stage == CarrierStage::Live && carrier.subflow.is_some());
         let mut addrs = live.filter_map(|carrier| core.sides.get(carrier.side)?.endpoint.ip());
         let is_reached = |addr: &SocketAddr| path.source.is_none_or(|source| source.is_ipv4() == addr.is_ipv4());
         addrs.find(is_reached).filter(|_| path.peer.is_none())
@@ -137,13 +137,15 @@ impl Node {
 
     /// Handles the result of the dial of a carrier's socket.
     pub(crate) fn carrier_dialled(&mut self, core: &mut Core, id: Id, result: Result<(), &Failure>) {
-        let Some(carrier) = self.carriers.get(id).filter(|carrier| carrier.stage == Stage::Dialling) else { return };
+        let Some(carrier) = self.carriers.get(id).filter(|carrier| carrier.stage == CarrierStage::Dialling) else {
+            return;
+        };
         let side = carrier.side;
         if let Err(failure) = result {
             return self.carrier_failed(core, id, failure);
         }
         let Some(record) = core.sides.get_mut(side) else { return };
-        (record.state, record.ready.writable) = (State::Connected, true);
+        (record.state, record.ready.writable) = (SideState::Connected, true);
         let racers = record.dial.take().map(|dial| dial.racers).unwrap_or_default();
         racers.into_iter().for_each(|racer| core.drop_racer(racer));
         let (Some(carrier), Some(record)) = (self.carriers.get_mut(id), core.sides.get_mut(side)) else { return };
@@ -156,13 +158,13 @@ impl Node {
                 return self.carrier_failed(core, id, &Failure::new(Reason::Other, error.to_string()));
             }
         }
-        carrier.stage = Stage::Securing;
+        carrier.stage = CarrierStage::Securing;
         self.run_carrier(core, id);
     }
 
     /// If the TLS handshake of a carrier that we dialled is done: says HELLO.
     pub(crate) fn secured(&mut self, core: &mut Core, id: Id) -> Result<(), Failure> {
-        if self.carriers.get(id).is_none_or(|carrier| carrier.stage != Stage::Securing) {
+        if self.carriers.get(id).is_none_or(|carrier| carrier.stage != CarrierStage::Securing) {
             return Ok(());
         }
         let link = self.carriers.get(id).and_then(|carrier| carrier.link);
@@ -171,7 +173,7 @@ impl Node {
         let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
         let Some(tls) = carrier.tls.as_ref().filter(|tls| !tls.is_handshaking()) else { return Ok(()) };
         if carrier.server.is_some() {
-            carrier.stage = Stage::Greeting;
+            carrier.stage = CarrierStage::Greeting;
             self.admitted(core, id);
             return Ok(());
         }
@@ -198,7 +200,7 @@ impl Node {
         if !session.connect(now, subflow, 1, proofs) {
             return Err(Failure::new(Reason::LimitReached, "the session takes no more subflows"));
         }
-        (carrier.subflow, carrier.stage) = (Some(subflow), Stage::Live);
+        (carrier.subflow, carrier.stage) = (Some(subflow), CarrierStage::Live);
         if let Some(side) = core.sides.get(carrier.side) {
             carrier.tune_to_rate(&side.io, record.received.rate());
         }

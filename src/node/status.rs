@@ -9,7 +9,7 @@ use crate::types::address::Endpoint;
 use crate::types::id::Id;
 use crate::types::reason::Failure;
 
-use super::carrier::{Carrier, Stage};
+use super::carrier::{Carrier, CarrierStage};
 use super::control::Node;
 use super::link::Link;
 use super::plan::Plan;
@@ -176,12 +176,12 @@ impl Node {
             seen_as: carrier.seen_as,
             remote: side.map_or_else(String::new, |side| address(&side.endpoint)),
             state: match carrier.stage {
-                Stage::Dialling => "connecting",
-                Stage::Securing => "securing",
-                Stage::Greeting => "greeting",
-                Stage::Live if suspect => "suspect",
-                Stage::Live => "live",
-                Stage::Farewell => "closing",
+                CarrierStage::Dialling => "connecting",
+                CarrierStage::Securing => "securing",
+                CarrierStage::Greeting => "greeting",
+                CarrierStage::Live if suspect => "suspect",
+                CarrierStage::Live => "live",
+                CarrierStage::Farewell => "closing",
             },
             rtt: Duration::from_micros(rtt_us),
             rate,

@@ -28,7 +28,7 @@ pub enum Role {
 
 /// How far a side has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum SideState {
     /// It has no target yet.
     Idle,
     /// It is being connected.
@@ -41,7 +41,7 @@ pub enum State {
 #[derive(Debug)]
 pub(crate) struct Side {
     pub owner: Owner,
-    pub state: State,
+    pub state: SideState,
     pub ready: Ready,
     pub io: Io,
     pub endpoint: Endpoint,
@@ -87,9 +87,9 @@ pub(crate) struct Ready {
 }
 
 impl Side {
-    pub fn new(owner: Owner, state: State, io: Io, endpoint: Endpoint) -> Side {
+    pub fn new(owner: Owner, state: SideState, io: Io, endpoint: Endpoint) -> Side {
         // A fresh socket has room to write; whether there is something to read, its first event says.
-        let ready = Ready { writable: state == State::Connected, ..Ready::default() };
+        let ready = Ready { writable: state == SideState::Connected, ..Ready::default() };
         Side { owner, state, ready, io, endpoint, dial: None }
     }
 
@@ -169,13 +169,13 @@ impl Role {
     }
 }
 
-impl State {
+impl SideState {
     /// `idle`, `connecting` or `connected`.
     pub const fn as_str(self) -> &'static str {
         match self {
-            State::Idle => "idle",
-            State::Connecting => "connecting",
-            State::Connected => "connected",
+            SideState::Idle => "idle",
+            SideState::Connecting => "connecting",
+            SideState::Connected => "connected",
         }
     }
 }
@@ -186,7 +186,7 @@ impl fmt::Display for Role {
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for SideState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

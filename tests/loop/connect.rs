@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use loop_kit::*;
-use seaprox::{Answer, Connector, Failure, Handler, Reason, Role, Stage, State, Target};
+use seaprox::{Answer, Connector, Failure, Handler, Reason, Role, SideState, Stage, Target};
 
 /// A connector that passes the dials to the test.
 struct Outside(Sender<(Target, Answer)>);
@@ -50,7 +50,7 @@ fn on_request(target: impl Into<Target>, heard: Heard) -> Box<dyn Handler> {
     })
 }
 
-type Seen = (Stage, State, Option<State>);
+type Seen = (Stage, SideState, Option<SideState>);
 
 fn seen(rig: &mut Rig) -> Seen {
     let status = rig.snapshot().connections.remove(0);
@@ -67,7 +67,7 @@ fn accept_handshake_connect_and_relay_are_separate_states() {
     let mut client = Peer::connect(addr);
     rig.until("accepted", |proxy| proxy.core().snapshot().stats.opened == 1);
     rig.turn();
-    assert_eq!(seen(&mut rig), (Stage::Handshake, State::Connected, None));
+    assert_eq!(seen(&mut rig), (Stage::Handshake, SideState::Connected, None));
     assert_eq!(heard.all(), ["source opened"]);
 
     client.try_send(b"?early");
@@ -75,7 +75,7 @@ fn accept_handshake_connect_and_relay_are_separate_states() {
     let id = rig.snapshot().connections[0].id;
     assert_eq!((target, Some(answer.side())), (name(1), rig.core().side(id, Role::Dest)));
     rig.turns(3);
-    assert_eq!(seen(&mut rig), (Stage::Connecting, State::Connected, Some(State::Connecting)));
+    assert_eq!(seen(&mut rig), (Stage::Connecting, SideState::Connected, Some(SideState::Connecting)));
     let description = rig.snapshot().connections[0].description.clone();
     assert!(description.ends_with("->name[name1.invalid:2]]"), "{description}");
     assert_eq!(heard.all(), ["source opened", "source readable ?early"], "no input is shown while it connects");
@@ -83,7 +83,7 @@ fn accept_handshake_connect_and_relay_are_separate_states() {
     let (mut server, ours) = pair(Kind::Tcp4);
     answer.connected(ours);
     rig.until("connected", |_| heard.has("dest connected"));
-    assert_eq!(seen(&mut rig), (Stage::Established, State::Connected, Some(State::Connected)));
+    assert_eq!(seen(&mut rig), (Stage::Established, SideState::Connected, Some(SideState::Connected)));
     assert_eq!(rig.receive(&mut server, 5), b"early");
 }
 

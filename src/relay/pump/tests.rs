@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use super::*;
 use crate::relay::io::Io;
-use crate::relay::side::{Owner, State};
+use crate::relay::side::{Owner, SideState};
 use crate::types::address::Endpoint;
 use crate::types::id::Table;
 
@@ -28,7 +28,7 @@ impl Rig {
             socket.set_nonblocking(true).unwrap();
         }
         let owner = Owner::Race(Table::new(1).insert(()).unwrap());
-        let side = |socket| Side::new(owner, State::Connected, Io::Unix(socket), Endpoint::Unknown);
+        let side = |socket| Side::new(owner, SideState::Connected, Io::Unix(socket), Endpoint::Unknown);
         let pools = Pools {
             blocks: BlockPool::new(BLOCK, 4 * BLOCK),
             pipes: PipePool::new(65536, pipes),
