@@ -449,7 +449,7 @@ fn run(gate: &Gate, place: &Place) -> io::Result<Run> {
             place.spread();
             (gate.run)(place)
         });
-        run.join().unwrap_or_else(|_| Err(io::Error::other("it panicked")))
+        run.join().unwrap_or_else(|_| Err(io::Error::other("the gate panicked")))
     })
 }
 

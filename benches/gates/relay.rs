@@ -55,7 +55,7 @@ pub fn beside_transfer(_: &Place) -> io::Result<Run> {
     let plain = crate::median((0..300).map(|_| ping_ms(&mut pair))).max(0.05);
     thread::scope(|scope| {
         let transfer = scope.spawn(|| both(&mut sender, &[Send(1 << 30), Fin, ReadAll], &mut reader, &[ReadAll, Fin]));
-        until("it is under way", || relay.seaprox.figure("/connections/1/source/bytes_in") > MIB);
+        until("the transfer has begun", || relay.seaprox.figure("/connections/1/source/bytes_in") > MIB);
         let beside = crate::median((0..100).map(|_| ping_ms(&mut pair)));
         if transfer.is_finished() {
             return Err(io::Error::other("the transfer ended too soon"));
@@ -104,7 +104,7 @@ pub fn throttled(_: &Place) -> io::Result<Run> {
     let pid = relay.seaprox.pid();
     let (cost, time) = thread::scope(|scope| {
         scope.spawn(move || _ = client.run(&[Send(6 * MIB), Fin, ReadAll]));
-        until("it is under way", || relay.seaprox.figure("/usage/connections") == 1);
+        until("the stream has begun", || relay.seaprox.figure("/usage/connections") == 1);
         let (before, since) = (proc::cpu_ms(pid), Instant::now());
         server.run(&[ReadSlowly(5 * MIB, 12_500, 5), ReadAll, Fin]);
         (proc::cpu_ms(pid) - before, since.elapsed())
@@ -123,7 +123,7 @@ pub fn next_address(_: &Place) -> io::Result<Run> {
         let four = TcpListener::bind("127.0.0.1:0").expect("a port");
         let proxy = Seaprox::start(&["socks", "-q", "--listen", "127.0.0.1:0"]);
         let since = Instant::now();
-        assert_eq!(code5(proxy.addr(0), "holed", four.local_addr().expect("its address").port()), 0);
+        assert_eq!(code5(proxy.addr(0), "holed", four.local_addr().expect("the listener's address").port()), 0);
         took = since.elapsed();
     });
     Ok(Run { plain: 250.0, beside: took.as_secs_f64() * 1000.0, attack: "an address that does not answer".into() })

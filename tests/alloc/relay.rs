@@ -1,5 +1,5 @@
-//! Allocations of a loop: none for relayed bytes, and a small, known number for each connection. The count runs only while
-//! the loop runs, so that the peers of the test are not counted.
+//! Allocations of a loop: none for relayed bytes, and a small, known number for each connection. The count runs only
+//! while the loop runs, so that the peers of the test are not counted.
 
 use std::rc::Rc;
 
@@ -50,7 +50,7 @@ fn relaying_allocates_nothing() {
             let (listener, addr) = target();
             let (id, mut client) = rig.adopt(Kind::Tcp4, Box::new(Static(Rc::new(addr.into()))));
             let mut server = rig.accept(&listener);
-            rig.until("it relays", |proxy| proxy.core().stage(id) == Some(Stage::Established));
+            rig.until("the connection relays", |proxy| proxy.core().stage(id) == Some(Stage::Established));
             let data = vec![7; chunk];
             // The first transfer creates the blocks and the pipe, which are used again afterwards.
             relay(&mut rig, &mut client, &mut server, &data, chunk * 300);

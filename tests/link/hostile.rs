@@ -126,7 +126,7 @@ fn a_stream_without_its_open_is_reset_after_a_minute_with_a_live_subflow() {
             && says(&Frame::Stop { id: 4, code: Code::TimedOut })
     );
     assert_eq!(peer.session.memory(), (0, 0), "the received bytes are dropped");
-    assert!(!peer.session.is_ended() && peer.session.progress(StreamId(2)).is_some(), "the other streams go on");
+    assert!(!peer.session.is_ended() && peer.session.progress(StreamId(2)).is_some(), "the other streams continue");
     // A late OPEN is refused, and then the record is gone.
     peer.events();
     peer.send(&open(4)).unwrap();

@@ -849,7 +849,7 @@ fn a_lost_listener_is_reported_once_if_both_ends_support_it() {
         server.accept_subflow(Time::ZERO, &Hello { caps, ..hello(Intent::New) }, proofs);
         server.set_room(LANE, 1 << 20);
         input(&mut server, &Frame::Listen { id: 1, open: Open::name("", 0) }).unwrap();
-        assert!(server.listener_lost(1, lost.clone()).is_err(), "it has not been answered yet");
+        assert!(server.listener_lost(1, lost.clone()).is_err(), "the LISTEN has not been answered yet");
         server.listen_result(1, Bound::default()).unwrap();
         frames(&mut server, Time::ZERO);
         assert_eq!(server.listener_lost(1, lost.clone()).is_ok(), knows);

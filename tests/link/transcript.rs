@@ -122,17 +122,19 @@ impl End {
         match event {
             Event::Opened { id, open } if open.port == 1 => {
                 let result = Bound { text: "nothing there".to_owned(), ..Bound::refused(Code::ConnectionRefused) };
-                self.session.refuse(self.now, id, result).expect("it waits for an answer");
+                self.session.refuse(self.now, id, result).expect("the stream waits for an answer");
             }
             Event::Opened { id, open } => {
                 self.events.push(format!("opened {} {:?} {} {}", id.0, open.host, open.port, open.listener));
-                self.session.accept(id, Bound::default()).expect("it waits for an answer");
+                self.session.accept(id, Bound::default()).expect("the stream waits for an answer");
             }
             Event::OpenResult { id, result } => {
                 self.events.push(format!("result {} {:?} {}", id.0, result.failure, result.text));
             }
             Event::Listen { id, .. } => {
-                self.session.listen_result(id, Bound { port: 2222, ..Bound::default() }).expect("it waits");
+                self.session
+                    .listen_result(id, Bound { port: 2222, ..Bound::default() })
+                    .expect("the listener waits for an answer");
             }
             Event::ListenResult { id, result } => self.events.push(format!("listens {id} {}", result.port)),
             Event::Readable(id) => {

@@ -28,7 +28,7 @@ fn bridge(config: Config, source: Kind, dest: Kind) -> (Rig, Peer, Peer) {
     let answer = rig.wait("the connector is asked", |_| answers.try_recv().ok());
     let (server, ours) = pair(dest);
     answer.connected(ours);
-    rig.until("it relays", |proxy| proxy.core().stage(id) == Some(Stage::Established));
+    rig.until("the connection relays", |proxy| proxy.core().stage(id) == Some(Stage::Established));
     (rig, client, server)
 }
 
@@ -134,7 +134,7 @@ fn every_pair_of_socket_types_waits_for_a_slow_reader() {
     let data = pattern(20_000_000);
     each_pair(|mut rig, mut client, mut server, name| {
         let mut sent = 0;
-        rig.until("it is congested", |proxy| {
+        rig.until("the connection is congested", |proxy| {
             let put = client.try_send(&data[sent..]);
             sent += put;
             put == 0 && proxy.core().snapshot().connections[0].dest.as_ref().unwrap().queued > 0

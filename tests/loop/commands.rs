@@ -37,15 +37,15 @@ fn sent_bytes_wait_in_one_block_and_a_send_beyond_it_is_refused() {
     let (mut rig, heard) = (Rig::new(small_blocks()), Heard::default());
     let (id, mut client) = congested(&mut rig, &heard);
     let waiting = rig.core().queued(id, Role::Source);
-    assert!(!rig.core().send(id, Role::Source, &vec![0; 4097 - waiting]), "it does not fit");
-    assert_eq!(rig.core().queued(id, Role::Source), waiting, "none of it was taken");
-    assert!(rig.core().send(id, Role::Source, &vec![b'l'; 4096 - waiting]), "it just fits");
+    assert!(!rig.core().send(id, Role::Source, &vec![0; 4097 - waiting]), "one byte too many is refused");
+    assert_eq!(rig.core().queued(id, Role::Source), waiting, "a refused send takes no byte");
+    assert!(rig.core().send(id, Role::Source, &vec![b'l'; 4096 - waiting]), "a send that just fits is accepted");
     assert!(!rig.core().send(id, Role::Source, b"x"));
     assert!(rig.core().send(id, Role::Source, b""), "an empty send always fits");
     assert_eq!(rig.snapshot().usage.buffer_bytes, 4096);
 
     let mut got = Vec::new();
-    rig.until("it is told that all is gone", |_| {
+    rig.until("the handler gets Writable", |_| {
         client.try_receive(&mut got, usize::MAX);
         heard.has("source writable")
     });
@@ -109,7 +109,7 @@ fn a_bounded_pass_is_exact_at_every_split() {
             rig.turns(2);
             client.try_send(&wire[split..]);
             assert_eq!(rig.receive(&mut server, bodies.len()), bodies);
-            rig.until("each end is told", |_| passed.get() == messages.len());
+            rig.until("each end of a message is reported", |_| passed.get() == messages.len());
             assert_eq!(*lengths.borrow(), messages.map(|m| m.len() as u64));
         }
     }
@@ -154,7 +154,7 @@ fn a_pass_longer_than_a_block_is_exact() {
             bodies.extend(body);
         }
         let (mut sent, mut got) = (0, Vec::new());
-        rig.until("all of it arrives", |_| {
+        rig.until("all bytes arrive", |_| {
             sent += if sent < wire.len() { client.try_send(&wire[sent..]) } else { 0 };
             server.try_receive(&mut got, usize::MAX);
             got.len() >= bodies.len()
@@ -185,7 +185,7 @@ fn a_fin_within_a_pass_is_reported_as_the_end_of_the_source() {
     client.try_send(b"123");
     client.fin();
     assert_eq!(rig.receive(&mut server, 3), b"123");
-    rig.until("the end is told", |_| heard.has("source ended Fin"));
+    rig.until("the handler gets the end", |_| heard.has("source ended Fin"));
     rig.turns(5);
     assert_eq!(heard.all(), ["source opened", "dest connected", "source ended Fin"]);
 }
@@ -219,7 +219,7 @@ fn held_input_is_not_read_until_reading_resumes() {
     assert_eq!((heard.all().as_slice(), rig.snapshot().usage.buffer_bytes), (&["source opened".to_owned()][..], 0));
     assert!(rig.snapshot().connections[0].source.flags.contains(&"held"));
     rig.core().resume(id, Role::Source);
-    rig.until("it is shown", |_| heard.all().len() == 2);
+    rig.until("the handler gets the bytes", |_| heard.all().len() == 2);
     assert!(heard.all()[1].starts_with("source readable abcdef"));
     rig.turns(5);
     rig.core().resume(id, Role::Source);
@@ -244,7 +244,7 @@ fn a_handler_that_needs_more_than_the_handshake_limit_is_ended() {
         }),
     );
     client.try_send(&[0; 99]);
-    rig.until("it sees that", |_| most.get() == 99);
+    rig.until("the handler gets the bytes", |_| most.get() == 99);
     client.try_send(&[0; 50]);
     rig.until_empty();
     assert_eq!((most.get(), rig.closed(Reason::ProtocolError)), (100, 1));
@@ -267,12 +267,12 @@ fn the_last_reply_arrives_although_the_client_keeps_sending() {
         let mut rig = Rig::new(config());
         let (_, mut client) = rig.adopt(kind, handler(|cx, call| says_goodbye(cx, &call)));
         client.try_send(b"x");
-        rig.until("it lingers", |proxy| proxy.core().snapshot().connections[0].stage == Stage::Closing);
+        rig.until("the connection lingers", |proxy| proxy.core().snapshot().connections[0].stage == Stage::Closing);
         for _ in 0..50 {
             client.try_send(&[0; 10_000]);
             rig.turn();
         }
-        assert_eq!(rig.snapshot().usage.connections, 1, "it waits for the client's end");
+        assert_eq!(rig.snapshot().usage.connections, 1, "the connection waits for the client's end");
         assert_eq!(rig.receive_all(&mut client), b"goodbye", "{kind:?}");
         client.fin();
         rig.until_empty();
@@ -289,7 +289,7 @@ fn the_linger_timeout_ends_a_client_that_does_not_close() {
         let (_, mut client) = rig.adopt(Kind::Tcp4, handler(|cx, call| says_goodbye(cx, &call)));
         client.try_send(b"x");
         let since = Instant::now();
-        rig.until("it is over although the client goes on", |proxy| {
+        rig.until("the connection ends although the client continues", |proxy| {
             if reads {
                 // An error means that the loop has already closed.
                 let _ = std::io::Write::write(&mut client.socket, &[0; 1000]);
@@ -358,7 +358,7 @@ fn relaying_begins_with_sent_bytes_and_then_unconsumed_input() {
         let mut sent = client.try_send(&wire);
         let mut server = rig.accept(&listener);
         let mut got = Vec::new();
-        rig.until("all of it arrives", |_| {
+        rig.until("all bytes arrive", |_| {
             sent += if sent < wire.len() { client.try_send(&wire[sent..]) } else { 0 };
             server.try_receive(&mut got, usize::MAX);
             got.len() >= wire.len()

@@ -154,7 +154,7 @@ fn a_name_is_resolved_and_an_unknown_name_fails() {
     assert_eq!(rig.receive(&mut server, 1), b"x");
     let (_, mut lost) = rig.adopt(Kind::Unix, on_request(name(7), heard.clone()));
     lost.try_send(b"?");
-    rig.until("the failure is told", |_| heard.has("source connected name_resolution_failure"));
+    rig.until("the handler gets the failure", |_| heard.has("source connected name_resolution_failure"));
 }
 
 /// SP-30: each of a thousand answers reaches its own connection, once.
@@ -202,7 +202,7 @@ fn a_thousand_answers_from_eight_threads_reach_their_connections() {
         thread::spawn(move || answer_all(share, addr, &start))
     });
     let threads: Vec<_> = threads.collect();
-    rig.until("all are told", |_| {
+    rig.until("all handlers have their result", |_| {
         while listener.set_nonblocking(true).is_ok() && listener.accept().is_ok() {}
         results.borrow().iter().all(|told| !told.is_empty())
     });
@@ -243,7 +243,7 @@ fn a_dropped_answer_fails_the_dial() {
     client.try_send(b"?");
     let (_, answer) = rig.wait("asked", |_| dials.try_recv().ok());
     thread::spawn(move || drop(answer)).join().unwrap();
-    rig.until("told", |_| heard.has("source connected other"));
+    rig.until("the handler gets the failure", |_| heard.has("source connected other"));
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn a_descriptor_that_is_no_socket_fails_the_dial() {
     client.try_send(b"?");
     let (_, answer) = rig.wait("asked", |_| dials.try_recv().ok());
     answer.connected(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
-    rig.until("told", |_| heard.has("source connected other"));
+    rig.until("the handler gets the failure", |_| heard.has("source connected other"));
 }
 
 /// The client resets, or the deadline passes, before the answer comes. Then the loop closes the descriptor.
@@ -278,7 +278,7 @@ fn the_socket_of_a_late_answer_is_closed_and_counted() {
         let (mut server, ours) = pair(Kind::Tcp4);
         let stale = rig.stats().stale;
         thread::spawn(move || answer.connected(ours)).join().unwrap();
-        rig.until("it is counted", |proxy| proxy.core().snapshot().stats.stale == stale + 1);
+        rig.until("the stale answer is counted", |proxy| proxy.core().snapshot().stats.stale == stale + 1);
         assert_eq!(rig.receive_end(&mut server), (vec![], End::Fin), "the descriptor is closed");
         assert!(!heard.has("dest connected"));
         if !leaves {
@@ -303,7 +303,9 @@ fn a_dial_waits_for_a_unix_listener_with_a_full_backlog() {
     let (mut rig, heard) = (Rig::with_workers(config()), Heard::default());
     let (_, mut client) = rig.adopt(Kind::Unix, on_request(Target::Unix(path.clone()), heard.clone()));
     client.try_send(b"?x");
-    rig.until("it connects", |proxy| proxy.core().snapshot().connections[0].stage == Stage::Connecting);
+    rig.until("the connection is in stage Connecting", |proxy| {
+        proxy.core().snapshot().connections[0].stage == Stage::Connecting
+    });
     rig.turns(20);
     assert!(!heard.has("dest connected"));
     drop(listener.accept().unwrap());
@@ -321,9 +323,9 @@ fn a_connect_without_an_answer_times_out() {
     let (_listener, addr, _fillers) = black_hole();
     let (_, mut client) = rig.adopt(Kind::Unix, on_request(addr, heard.clone()));
     client.try_send(b"?");
-    rig.until("the failure is told", |_| heard.has("source connected timed_out"));
+    rig.until("the handler gets the failure", |_| heard.has("source connected timed_out"));
     rig.until_empty();
-    assert_eq!(rig.snapshot().usage.descriptors, 0, "its socket is closed");
+    assert_eq!(rig.snapshot().usage.descriptors, 0, "the socket is closed");
 }
 
 /// Returns a listener with a full backlog, to which a connect gets no answer, and the sockets that fill it.

@@ -44,7 +44,9 @@ fn events_reach_their_connections_with_one_two_and_all_slots_used() {
         asks(&mut rig, &mut clients);
         // Every third connection closes, so that there are empty slots between the others.
         clients.retain(|(number, _)| number % 3 != 0);
-        rig.until("they are gone", |proxy| proxy.core().snapshot().usage.connections == clients.len());
+        rig.until("the closed connections are gone", |proxy| {
+            proxy.core().snapshot().usage.connections == clients.len()
+        });
         asks(&mut rig, &mut clients);
         // New connections take the empty slots.
         for number in 100..100 + (count - clients.len() as u8) {
@@ -73,7 +75,7 @@ fn a_full_table_refuses_to_adopt_and_keeps_clients_in_the_backlog() {
     clients.remove(0);
     assert_eq!(rig.receive(&mut clients[2].1, 2), b"x\x07", "the fourth client takes the slot of the first");
     clients.clear();
-    rig.until("all were served", |proxy| proxy.core().snapshot().stats.closed_total() == 5);
+    rig.until("all five connections have ended", |proxy| proxy.core().snapshot().stats.closed_total() == 5);
 }
 
 /// The socket stays open in another descriptor, so the system continues to report its events with the old token.
@@ -96,7 +98,7 @@ fn a_stale_event_is_counted_and_calls_no_handler() {
     assert_ne!(id, new);
     let stale = rig.stats().stale;
     peer.try_send(b"to nobody");
-    rig.until("it is counted", |proxy| proxy.core().snapshot().stats.stale > stale);
+    rig.until("the stale event is counted", |proxy| proxy.core().snapshot().stats.stale > stale);
     assert_eq!(heard.all(), ["source opened"]);
 }
 
@@ -172,7 +174,7 @@ fn an_event_for_the_previous_user_of_a_slot_is_not_delivered() {
         rig.turns(3);
         first_client.try_send(b"x");
         second_client.try_send(b"x");
-        rig.until("the second is gone", |proxy| proxy.core().stage(id).is_none());
+        rig.until("the second connection is gone", |proxy| proxy.core().stage(id).is_none());
         rig.turns(3);
         let expected: &[&str] =
             if reuse { &["source opened", "second Ended(Over(Killed))"] } else { &["second Ended(Over(Killed))"] };
@@ -266,7 +268,7 @@ fn a_handler_may_end_and_open_other_connections_in_every_callback() {
         let (_, mut client) = rig.adopt(Kind::Unix, acts_when(call, heard.clone(), act));
         rig.turn();
         provoke(&mut rig, &mut client, call);
-        rig.until("it acts", |_| !peers.borrow().is_empty());
+        rig.until("the handler has acted", |_| !peers.borrow().is_empty());
         assert_eq!(rig.receive_end(&mut other_client).1, End::Reset, "{call}");
         let mut opened = (5, peers.borrow_mut().pop().unwrap());
         asks(&mut rig, std::slice::from_mut(&mut opened));

@@ -29,9 +29,9 @@ fn a_replacement_handler_takes_over_when_the_current_call_returns() {
     });
     let (_, mut client) = rig.adopt(Kind::Unix, first);
     client.try_send(b"ab");
-    rig.until("the second hears the rest", |_| heard.has("second Readable([98])"));
+    rig.until("the second handler gets the rest", |_| heard.has("second Readable([98])"));
     client.fin();
-    rig.until("and the end", |_| heard.has("second Ended(Fin)"));
+    rig.until("the second handler gets the end", |_| heard.has("second Ended(Fin)"));
     drop(client);
     // Neither handler ends the connection by itself.
     let id = rig.snapshot().connections[0].id;
@@ -61,7 +61,7 @@ fn replacing_a_handler_in_opened_calls_opened_only_once() {
     });
     let (_, mut client) = rig.adopt(Kind::Unix, first);
     client.try_send(b"a");
-    rig.until("the second hears", |_| heard.has("second Readable([97])"));
+    rig.until("the second handler gets the byte", |_| heard.has("second Readable([97])"));
     assert_eq!(heard.all(), ["first Opened", "second Readable([97])"]);
 }
 
@@ -84,11 +84,11 @@ fn a_dest_may_have_a_handler_of_its_own() {
     let (_, mut client) = rig.adopt(Kind::Unix, source);
     let mut server = rig.accept(&listener);
     server.try_send(b"x");
-    rig.until("the dest's handler hears it", |_| heard.has("dest Readable([120])"));
+    rig.until("the dest's handler gets the byte", |_| heard.has("dest Readable([120])"));
     client.try_send(b"y");
-    rig.until("the source's handler hears its own", |_| heard.has("source Readable([121])"));
+    rig.until("the source's handler gets its byte", |_| heard.has("source Readable([121])"));
     server.fin();
-    rig.until("the end too", |_| heard.has("dest Ended(Fin)"));
+    rig.until("the dest's handler gets the end", |_| heard.has("dest Ended(Fin)"));
     client.fin();
     rig.until_empty();
     assert_eq!(
@@ -139,7 +139,7 @@ fn a_panic_or_a_reset_ends_one_connection_of_a_hundred() {
         assert!(flows.iter().all(|flow| flow.3 == data));
         assert_eq!(rig.receive_end(&mut panicking).1, End::Reset);
         assert_eq!(rig.receive_end(&mut cut).1, End::Reset);
-        rig.until("both are gone", |proxy| proxy.core().snapshot().usage.connections == 99);
+        rig.until("both connections are gone", |proxy| proxy.core().snapshot().usage.connections == 99);
         assert_eq!((rig.closed(Reason::Internal), rig.closed(Reason::SourceReset), rig.stats().panics), (1, 1, 1));
     }
 }
@@ -175,7 +175,7 @@ fn a_panic_in_any_callback_ends_only_that_connection() {
             "Ended(Fin" => client.fin(),
             _ => {}
         }
-        rig.until("it is gone", |proxy| proxy.core().snapshot().usage.connections == 1);
+        rig.until("the connection is gone", |proxy| proxy.core().snapshot().usage.connections == 1);
         assert_eq!(rig.stats().panics, 1, "{name}");
         other.try_send(b"still");
         assert_eq!(rig.receive(&mut other, 5), b"still", "{name}");
@@ -186,7 +186,7 @@ fn a_panic_in_any_callback_ends_only_that_connection() {
 fn a_panic_in_a_call_from_another_thread_is_counted() {
     let mut rig = Rig::new(config());
     rig.proxy.remote().call(|_| panic!("(this message belongs to the test)")).unwrap();
-    rig.until("it is counted", |proxy| proxy.core().snapshot().stats.panics == 1);
+    rig.until("the panic is counted", |proxy| proxy.core().snapshot().stats.panics == 1);
 }
 
 /// The values that a handler holds are dropped with its side, not later when another side takes the slot.

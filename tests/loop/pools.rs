@@ -35,7 +35,7 @@ fn connections_without_a_free_block_wait_and_then_go_on() {
         client.try_send(b"there");
         server.try_send(b"back");
     }
-    rig.until("they wait", |proxy| proxy.core().snapshot().stats.block_waits >= 10);
+    rig.until("the connections wait for blocks", |proxy| proxy.core().snapshot().stats.block_waits >= 10);
     rig.turns(10);
     for (client, server) in &mut flows[2..] {
         let mut got = Vec::new();
@@ -61,7 +61,7 @@ fn a_reset_connection_returns_its_block() {
     rig.congest(&mut flows[0].0, ids[0], Role::Dest);
     flows[1].0.try_send(b"one");
     flows[2].0.try_send(b"two");
-    rig.until("they wait", |proxy| proxy.core().snapshot().stats.block_waits >= 2);
+    rig.until("the connections wait for blocks", |proxy| proxy.core().snapshot().stats.block_waits >= 2);
     let (client, _server) = flows.remove(0);
     client.reset();
     assert_eq!(rig.receive(&mut flows[0].1, 3), b"one");
@@ -91,7 +91,7 @@ fn a_handshake_waits_for_a_block_and_a_long_reply_is_refused() {
     assert!(rig.core().send(id, Role::Source, &[b'f'; 512]));
     assert_eq!(rig.receive(&mut client, 512), [b'f'; 512]);
     assert_eq!(rig.receive(&mut flows[0].1, sent).len(), sent);
-    rig.until("it is shown", |_| heard.has("source readable hello"));
+    rig.until("the handler gets the bytes", |_| heard.has("source readable hello"));
     assert!(rig.core().send(id, Role::Source, &[b'x'; 513]));
     assert_eq!(rig.receive(&mut client, 513), [b'x'; 513]);
 }
@@ -194,7 +194,7 @@ fn a_block_size_below_the_minimum_is_raised() {
     let (listener, addr) = target();
     let (id, mut client) = rig.adopt(Kind::Unix, relay_to(addr));
     let mut server = rig.accept(&listener);
-    rig.until("it relays", |proxy| proxy.core().stage(id) == Some(Stage::Established));
+    rig.until("the connection relays", |proxy| proxy.core().stage(id) == Some(Stage::Established));
     rig.send(&mut client, &pattern(10_000));
     assert_eq!(rig.receive(&mut server, 10_000), pattern(10_000));
 }

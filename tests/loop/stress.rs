@@ -140,7 +140,7 @@ impl std::fmt::Debug for Actor {
 fn judge(from: &Actor, to: &Actor, kinds: [Kind; 2], orderly: bool) {
     assert!(to.received <= from.sent, "more arrived than was sent: {from:?} -> {to:?}");
     if orderly {
-        assert_eq!((to.end, to.received), (Some(End::Fin), from.sent), "both were orderly: {from:?} -> {to:?}");
+        assert_eq!((to.end, to.received), (Some(End::Fin), from.sent), "both ends must be orderly: {from:?} -> {to:?}");
     } else if to.end == Some(End::Fin) && !kinds.contains(&Kind::Unix) {
         assert!(from.finished && to.received == from.sent, "a cut was taken for an orderly end: {from:?} -> {to:?}");
     }
@@ -190,7 +190,7 @@ fn run(seed: u64, splice: bool, pattern: &[u8]) {
         let target = Target::parse(&format!("n:{number}")).unwrap();
         sources.push((kind, rig.adopt(kind, relay_to(target)).1));
     }
-    rig.until("all relay", |proxy| {
+    rig.until("all connections relay", |proxy| {
         proxy.core().snapshot().connections.iter().all(|status| status.stage == Stage::Established)
     });
     let mut flows = Vec::new();

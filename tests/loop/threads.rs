@@ -90,14 +90,14 @@ fn the_system_spreads_tcp_clients_over_the_loops() {
         number[0]
     });
     let counts = counts(numbers);
-    assert_eq!((counts.len(), counts.iter().sum::<usize>()), (3, 120), "all loops have some: {counts:?}");
+    assert_eq!((counts.len(), counts.iter().sum::<usize>()), (3, 120), "every loop must get connections: {counts:?}");
     let each: Vec<_> = snapshots(&loops).iter().map(|snapshot| snapshot.usage.connections).collect();
     assert_eq!(each.iter().sum::<usize>(), 120);
     assert!(clients.iter_mut().all(|client| client.write_all(b"x").is_ok()));
     end(loops, |core| core.stop());
     for mut client in clients {
         client.set_read_timeout(Some(PATIENCE)).unwrap();
-        assert!(client.read(&mut [0]).is_err(), "it was cut");
+        assert!(client.read(&mut [0]).is_err(), "the connection was cut");
     }
 }
 
@@ -155,7 +155,7 @@ fn a_drain_waits_for_established_connections_until_its_timeout() {
         let (kept, mut keeping) = rig.adopt(Kind::Unix, tells_its_loop(1));
         let mut client = Peer::connect(addr);
         let mut server = rig.accept(&listener);
-        rig.until("both are there", |proxy| {
+        rig.until("both connections are past their handshake", |proxy| {
             proxy.core().snapshot().connections.iter().all(|c| c.stage != Stage::Handshake)
         });
         rig.core().drain(Duration::from_millis(if finishes { 60_000 } else { 100 }));
@@ -190,7 +190,7 @@ fn a_loop_that_does_not_run_refuses_calls_beyond_the_limit() {
         assert_eq!(remote.call(move |_| tell.send(number).unwrap()), Ok(()));
     }
     assert_eq!(remote.call(|_| panic!("never run")), Err(Full));
-    rig.until("they are run", |_| remote.call(|_| ()).is_ok());
+    rig.until("the queue has room again", |_| remote.call(|_| ()).is_ok());
     assert_eq!(told.try_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4], "in order");
 }
 

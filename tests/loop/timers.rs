@@ -23,7 +23,7 @@ fn with(set: impl Fn(&mut Timeouts)) -> Config {
 const SHORT: Duration = Duration::from_millis(80);
 
 fn outlive(rig: &mut Rig, id: Id) {
-    rig.until("it is over", |proxy| proxy.core().stage(id).is_none());
+    rig.until("the connection has ended", |proxy| proxy.core().stage(id).is_none());
 }
 
 /// Checks that a connection still exists after twice the timeout.
@@ -101,7 +101,7 @@ fn relayed(config: Config) -> (Rig, Id, Peer, Peer) {
     let (listener, addr) = target();
     let (id, client) = rig.adopt(Kind::Tcp4, relay_to(addr));
     let server = rig.accept(&listener);
-    rig.until("it relays", |proxy| proxy.core().stage(id) == Some(Stage::Established));
+    rig.until("the connection relays", |proxy| proxy.core().stage(id) == Some(Stage::Established));
     (rig, id, client, server)
 }
 

@@ -187,7 +187,7 @@ fn the_end_of_a_link_ends_its_streams_and_listeners() {
             ends.extend([client, server]);
         }
         let at = SocketAddr::from(([127, 0, 0, 1], 2222));
-        until("it listens", || net.far().run("ss -Hltn").contains(":2222 "));
+        until("the remote port listens", || net.far().run("ss -Hltn").contains(":2222 "));
         ends.push(net.far().inside(|| Peer::connect(at)));
         ends.push(Peer::accept(&inner));
         let since = Instant::now();

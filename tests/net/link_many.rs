@@ -165,7 +165,7 @@ fn short_ones(count: usize) {
     println!("{count} short streams in {:?}: memory {before:?} before, {after:?} after", since.elapsed());
     assert_eq!(descriptors(), open);
     for (before, after) in before.into_iter().zip(after) {
-        assert!(after < before + before / 20 + (1 << 20), "it leaks: {before} {after}");
+        assert!(after < before + before / 20 + (1 << 20), "memory leaks: {before} {after}");
     }
 }
 

@@ -42,7 +42,7 @@ fn paths_added_and_removed_in_the_file_take_effect_during_a_transfer() {
         until("the second path carries the rest", || sent_from(&forward, &second) > before + (1 << 20));
     });
     assert_eq!(net.path(0).connections().len(), 0);
-    assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0, "it was never without a path");
+    assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0, "the link always had a path");
     // An invalid file changes nothing, and the error is logged.
     scratch.write("paths", "nonsense\n");
     forward.nodes.near.wait_for_log(&["ERROR", "paths not read again", "paths:1", "nonsense"]);
@@ -78,7 +78,7 @@ fn a_removed_path_is_used_until_its_replacement_is_up() {
         now.len() == 1 && sent_from(&forward, &second) > 0
     });
     swap();
-    assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0, "it was never without a path");
+    assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0, "the link always had a path");
     assert_eq!(forward.nodes.near.count_log(&["no subflow is left"]), 0);
 }
 

@@ -42,7 +42,7 @@ fn program(host: &Host, line: &str, args: &[&str]) -> Program {
 #[track_caller]
 fn until_listening(host: &Host, port: u16) {
     let filter = format!("ss -Hltn sport = :{port}");
-    until("it listens", || host.run(&filter).contains("LISTEN"));
+    until("the port listens", || host.run(&filter).contains("LISTEN"));
 }
 
 /// Starts an HTTP server on a host's loopback, and returns it with its directory and its port.

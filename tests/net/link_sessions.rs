@@ -125,13 +125,13 @@ fn a_resumed_session_gets_its_remote_port_back_when_it_is_free() {
     let node = holder(&net, &near_home, &["-R", &first, "--path", &sources[0]]);
     net.path(0).refuse(PORT);
     net.path(0).reset(PORT);
-    until("its session is suspended", || link_states(&far) == ["parted"]);
+    until("the session is suspended", || link_states(&far) == ["parted"]);
     let other = holder(&net, &near_home, &["-R", &second, "--path", &sources[1]]);
     assert!(is_served_by(&net, &two));
     kill(other);
     net.path(0).heal();
     node.wait_for_log(&["link resumed"]);
-    until("it has its port again", || is_served_by(&net, &one));
+    until("the first node has its port again", || is_served_by(&net, &one));
 }
 
 #[test]

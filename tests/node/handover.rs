@@ -81,10 +81,10 @@ fn a_stream_of_a_lost_peer_does_not_delay_a_drain() {
     exchange(&mut near, &mut far);
     cutter.close(true);
     cutter.cut();
-    until("its session has no subflow", || server.links()[0].state == "parted");
+    until("the server's session has no subflow", || server.links()[0].state == "parted");
     socket2::SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
     drop(far);
-    until("the connection is over", || server.ask(|core| core.stats().closed_total()) == 1);
+    until("the connection has ended", || server.ask(|core| core.stats().closed_total()) == 1);
     assert_ne!(server.links()[0].streams, 0, "the peer does not know of the end");
     server.drain(LONG);
     until("the loop has ended", || server.is_over());
@@ -104,10 +104,10 @@ fn a_drain_waits_until_the_peer_of_a_dialed_link_has_all_bytes() {
     assert_eq!(read_end(&mut near), Ok(0));
     cutter.close(true);
     cutter.cut();
-    until("its session has no subflow", || client.links()[0].state == "parted");
+    until("the client's session has no subflow", || client.links()[0].state == "parted");
     near.write_all(b"the rest").unwrap();
     drop(near);
-    until("the connection is over", || client.closed.lock().unwrap().len() == 1);
+    until("the connection has ended", || client.closed.lock().unwrap().len() == 1);
     client.drain(LONG);
     (0..10).for_each(|_| client.ask(|_| ()));
     assert!(!client.is_over());
@@ -129,7 +129,7 @@ fn new_connections_go_to_the_successor_of_a_draining_node() {
     let front = client.forward(link, addr.into());
     let (mut near, mut far) = (connect(front), accept(&listener));
     exchange(&mut near, &mut far);
-    until("it listens", || is_listening(&client));
+    until("the remote listener is up", || is_listening(&client));
     let (mut user, mut served) = user_of(port, &inner);
     exchange(&mut user, &mut served);
 
@@ -160,7 +160,7 @@ fn new_connections_go_to_the_successor_of_a_draining_node() {
     assert!(!server.is_over());
     close(&mut near, &mut far);
     until("the loop has ended", || server.is_over());
-    until("its session is gone", || client.links().len() == 1);
+    until("one of the two sessions is gone", || client.links().len() == 1);
     exchange(&mut waiting, &mut taken);
     exchange(&mut user_two, &mut served_two);
     assert!(client.has_closed_in_order() && !client.has(|h| matches!(h, Happened::Ended { .. })));
@@ -201,7 +201,7 @@ fn a_draining_node_without_connections_ends_at_once() {
     let front = client.forward(link, addr.into());
     let (mut near, mut far) = (connect(front), accept(&listener));
     exchange(&mut near, &mut far);
-    assert!(!client.has(|h| matches!(h, Happened::Parted)), "its session was closed, not lost");
+    assert!(!client.has(|h| matches!(h, Happened::Parted)), "the session was closed, not lost");
 }
 
 /// A draining node accepts no subflow, so a session that has lost all of its subflows cannot be resumed.
@@ -264,7 +264,7 @@ fn redials_of_a_successor_have_short_pauses() {
     until("ten redials have failed", || client.has(|h| matches!(h, Happened::NoSubflow { tries: 10.., .. })));
     let successor = Node::start();
     successor.serve_at(serving, timing());
-    until("it has been found", || !successor.links().is_empty());
+    until("the client has found the successor", || !successor.links().is_empty());
 }
 
 /// The client connects to a remote port before the far node knows that the port's owner drains. It is served if its
@@ -277,11 +277,11 @@ fn a_client_that_connects_before_the_goaway_arrives_is_served() {
         let port = free_port();
         let (inner, inner_addr) = target();
         link_with_port(&client, cutter.addr, port, inner_addr);
-        until("it listens", || is_listening(&client));
+        until("the remote listener is up", || is_listening(&client));
         cutter.silence(true);
         let mut user = connect(at(port));
         user.write_all(b"x").unwrap();
-        until("its stream is on its way", || server.ask(|core| core.stats().opened) == 1);
+        until("the server has accepted the user", || server.ask(|core| core.stats().opened) == 1);
         client.drain(LONG);
         cutter.silence(false);
         // The service sends a byte as soon as it has the client; a refused stream resets the client.
@@ -310,11 +310,11 @@ fn a_draining_client_releases_its_remote_port_at_once() {
     let port = free_port();
     let ((inner, inner_addr), (second, second_addr)) = (target(), target());
     link_with_port(&client, serving, port, inner_addr);
-    until("it listens", || is_listening(&client));
+    until("the remote listener is up", || is_listening(&client));
     let (mut user, mut served) = user_of(port, &inner);
     exchange(&mut user, &mut served);
     client.drain(LONG);
-    until("nobody listens", || TcpStream::connect(at(port)).is_err());
+    until("the remote port is closed", || TcpStream::connect(at(port)).is_err());
     // Clients that only checked the port end with it.
     drop(inner);
     link_with_port(&other, serving, port, second_addr);
@@ -340,7 +340,7 @@ fn the_remote_port_of_a_lost_client_is_free_until_it_returns() {
     let port = free_port();
     let ((inner, inner_addr), (second, second_addr)) = (target(), target());
     link_with_port(&client, cutter.addr, port, inner_addr);
-    until("it listens", || is_listening(&client));
+    until("the remote listener is up", || is_listening(&client));
     let (mut user, mut served) = user_of(port, &inner);
     exchange(&mut user, &mut served);
     let refused = || client.has(|h| matches!(h, Happened::NotListening { .. }));
@@ -348,27 +348,27 @@ fn the_remote_port_of_a_lost_client_is_free_until_it_returns() {
     let leave = || {
         cutter.close(true);
         cutter.cut();
-        until("nobody listens", || TcpStream::connect(at(port)).is_err());
+        until("the remote port is closed", || TcpStream::connect(at(port)).is_err());
     };
     leave();
     assert!(server.has(|h| matches!(h, Happened::Parted)));
     cutter.close(false);
-    until("its port is back", || TcpStream::connect(at(port)).is_ok());
+    until("the remote port is open again", || TcpStream::connect(at(port)).is_ok());
     exchange(&mut user, &mut served);
     assert!(!refused());
 
     // If another listener has the port, the client is told, asks again, and gets the port when the other is gone.
     leave();
     link_with_port(&other, serving, port, second_addr);
-    until("another has the port", || is_listening(&other));
+    until("the other node has the port", || is_listening(&other));
     cutter.close(false);
-    until("it is told so", refused);
+    until("the client is refused the port", refused);
     exchange(&mut user, &mut served);
     let (mut user_two, mut served_two) = user_of(port, &second);
     exchange(&mut user_two, &mut served_two);
     client.happened.lock().unwrap().clear();
     drop(other);
-    until("its port is back", || is_listening(&client));
+    until("the client has the port again", || is_listening(&client));
     let (mut user_two, mut served_two) = user_of(port, &inner);
     exchange(&mut user_two, &mut served_two);
     exchange(&mut user, &mut served);

@@ -48,7 +48,7 @@ fn thousands_of_connections_leave_no_resources() {
         config.reverse = vec![Node::reverse(Bind::Ip("127.0.0.1:0".parse().unwrap()), inner)];
     });
     let front = client.forward(link, inner.into());
-    until("it listens", || client.has(|h| matches!(h, Happened::Listening { .. })));
+    until("the remote listener is up", || client.has(|h| matches!(h, Happened::Listening { .. })));
     let port = client.links()[0].listeners[0].port.unwrap();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -70,9 +70,11 @@ fn thousands_of_connections_leave_no_resources() {
         is_over.store(true, Ordering::Relaxed);
     });
     for node in [&client, &server] {
-        until("its connections are over", || node.ask(|core| core.usage().connections) == 0);
-        until("its streams are gone", || node.links()[0].streams == 0);
-        until("it has two carriers", || node.links()[0].subflows.iter().filter(|s| s.state == "live").count() == 2);
+        until("the node has no connection left", || node.ask(|core| core.usage().connections) == 0);
+        until("no stream is left", || node.links()[0].streams == 0);
+        until("the link has two live subflows", || {
+            node.links()[0].subflows.iter().filter(|s| s.state == "live").count() == 2
+        });
         let usage = node.ask(|core| core.usage());
         assert_eq!((usage.sides, usage.buffer_bytes, usage.pipes), (2, 0, 0), "{usage:?}");
     }

@@ -46,8 +46,8 @@ fn a_transfer_survives_the_loss_of_all_its_connections() {
         let other = scope.spawn(|| read(&mut near, 2));
         let is_over = || reader.is_finished() && other.is_finished();
         while !is_over() {
-            // Every second cut comes as soon as there is a connection, and so in the middle of its handshake. Before each of
-            // the others a piece arrives, because a slow machine would never get one through otherwise.
+            // Every second cut comes as soon as there is a connection, and so in the middle of its handshake. Before
+            // each of the others a piece arrives, because a slow machine would never get one through otherwise.
             until("there is a connection to cut", || cutter.count() > cuts || is_over());
             cuts = cutter.count();
             cutter.cut();
@@ -74,7 +74,7 @@ fn a_silent_connection_is_replaced_by_a_new_one() {
     far.read_exact(&mut [0; 6]).unwrap();
     cutter.silence(true);
     near.write_all(b"during").unwrap();
-    until("both have noticed", || {
+    until("both ends have noticed", || {
         client.has(|h| matches!(h, Happened::Parted)) && server.has(|h| matches!(h, Happened::Parted))
     });
     cutter.cut();
@@ -82,7 +82,7 @@ fn a_silent_connection_is_replaced_by_a_new_one() {
     let mut got = [0; 6];
     far.read_exact(&mut got).unwrap();
     assert_eq!(&got, b"during");
-    until("it was resumed", || client.has(|h| matches!(h, Happened::Resumed)));
+    until("the session was resumed", || client.has(|h| matches!(h, Happened::Resumed)));
 }
 
 #[test]
@@ -131,12 +131,12 @@ fn a_waiting_connection_shortens_the_pause_between_redials() {
     cutter.close(true);
     let link = client.link_with(cutter.addr, move |config| config.timing = timing());
     let failed = |tries: u32| client.has(|h| matches!(h, Happened::NoSubflow { tries: n, .. } if *n == tries));
-    until("the first try has failed", || failed(1));
+    until("the first attempt has failed", || failed(1));
     // The link was never up. The pauses are short only as long as a client waits.
     let (listener, addr) = target();
     let front = client.forward(link, addr.into());
     let near = connect(front);
-    until("it is tried again soon, and again", || failed(3));
+    until("two more attempts soon fail", || failed(3));
     socket2::SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
     drop(near);
     let tries = || client.happened.lock().unwrap().len();
@@ -147,14 +147,14 @@ fn a_waiting_connection_shortens_the_pause_between_redials() {
     });
     let mut near = connect(front);
     let so_far = tries();
-    until("it is tried again soon, and again", || tries() >= so_far + 2);
+    until("two more attempts soon fail", || tries() >= so_far + 2);
     cutter.close(false);
     let mut far = accept(&listener);
     // The link has lost all of its subflows while a client uses it.
     client.happened.lock().unwrap().clear();
     cutter.close(true);
     cutter.cut();
-    until("it is tried again soon, and again", || failed(4));
+    until("four attempts soon fail", || failed(4));
     cutter.close(false);
     near.write_all(b"x").unwrap();
     far.read_exact(&mut [0]).unwrap();
@@ -188,7 +188,7 @@ fn a_restart_of_the_peer_resets_connections_and_new_ones_work() {
     cutter.point_to(other.serve());
     cutter.cut();
     assert_eq!(read_end(&mut near), Err(ErrorKind::ConnectionReset), "never a FIN");
-    until("it is told", || client.closed.lock().unwrap().first() == Some(&Reason::LinkLost));
+    until("the client gets link_lost", || client.closed.lock().unwrap().first() == Some(&Reason::LinkLost));
     let mut again = connect(front);
     let mut far = accept(&listener);
     again.write_all(b"y").unwrap();
@@ -214,8 +214,8 @@ fn a_subflow_that_reaches_another_node_is_refused_and_the_session_goes_on() {
         let links = node.links();
         links.first().map_or(0, |link| link.subflows.iter().filter(|subflow| subflow.state == "live").count())
     };
-    until("all four are at one node", || is_live(&client) == 4 && is_live(&one) + is_live(&two) == 4);
-    assert!(one.links().len() + two.links().len() == 1, "the other has no session");
+    until("all four subflows are at one node", || is_live(&client) == 4 && is_live(&one) + is_live(&two) == 4);
+    assert!(one.links().len() + two.links().len() == 1, "the other node has no session");
     thread::scope(|scope| {
         let mut out = near.try_clone().unwrap();
         scope.spawn(move || send_pattern(&mut out, 1, 4 << 20));
@@ -226,7 +226,7 @@ fn a_subflow_that_reaches_another_node_is_refused_and_the_session_goes_on() {
     let (gone, left) = if is_live(&one) > 0 { (one, two) } else { (two, one) };
     drop(gone);
     assert_eq!(read_end(&mut near), Err(ErrorKind::ConnectionReset));
-    until("it is at the other", || is_live(&left) > 0);
+    until("the link is up at the other node", || is_live(&left) > 0);
 }
 
 /// A stream without an answer from the old peer is not open yet. It is opened at the new peer.
@@ -253,17 +253,17 @@ fn an_unanswered_open_is_repeated_after_a_restart_of_the_peer() {
     until("no subflow is left", || client.has(|h| matches!(h, Happened::Parted)));
     let before = streams(&client);
     let near = connect(front);
-    until("it has asked", || streams(&client) > before);
+    until("the session has the stream", || streams(&client) > before);
     let second = Node::start();
     cutter.point_to(second.serve());
     cutter.close(false);
     is_connected(near);
-    until("its stream is gone", || streams(&client) == 0);
+    until("the stream is gone", || streams(&client) == 0);
     // The OPEN is lost on the way to a peer that is silent first and then gone.
     cutter.silence(true);
     let before = streams(&client);
     let near = connect(front);
-    until("it has asked", || streams(&client) > before);
+    until("the session has the stream", || streams(&client) > before);
     let third = Node::start();
     cutter.point_to(third.serve());
     cutter.cut();
@@ -309,7 +309,7 @@ fn a_restarted_process_takes_over_its_session_and_port_at_once() {
     };
     let first = Node::start();
     dial(&first);
-    until("it listens", || first.has(|h| matches!(h, Happened::Listening { .. })));
+    until("the remote listener is up", || first.has(|h| matches!(h, Happened::Listening { .. })));
     let mut user = connect(([127, 0, 0, 1], port).into());
     let mut served = accept(&listener);
     user.write_all(b"x").unwrap();
@@ -322,8 +322,8 @@ fn a_restarted_process_takes_over_its_session_and_port_at_once() {
         config.identity.instance = Some(7);
         config.reverse = vec![Node::reverse(Bind::Ip(([127, 0, 0, 1], port).into()), inner)];
     });
-    assert_eq!(read_end(&mut user), Err(ErrorKind::ConnectionReset), "the old session is over");
-    until("it listens again", || second.has(|h| matches!(h, Happened::Listening { .. })));
+    assert_eq!(read_end(&mut user), Err(ErrorKind::ConnectionReset), "the old session has ended");
+    until("the remote listener is up again", || second.has(|h| matches!(h, Happened::Listening { .. })));
     let mut user = connect(([127, 0, 0, 1], port).into());
     let mut served = accept(&listener);
     user.write_all(b"y").unwrap();
@@ -340,7 +340,7 @@ fn remote_listeners_are_restored_after_a_restart_of_the_peer() {
     client.link_with(cutter.addr, move |config| {
         config.reverse = vec![Node::reverse(Bind::Ip("127.0.0.1:0".parse().unwrap()), inner)];
     });
-    until("it listens", || client.has(|h| matches!(h, Happened::Listening { .. })));
+    until("the remote listener is up", || client.has(|h| matches!(h, Happened::Listening { .. })));
     let port = |node: &Node| node.links().first()?.listeners.first()?.port;
     let use_it = |port: u16| {
         let mut user = connect(([127, 0, 0, 1], port).into());
@@ -355,7 +355,7 @@ fn remote_listeners_are_restored_after_a_restart_of_the_peer() {
     cutter.cut();
     drop(server);
     assert!(read_end(&mut user).is_err() || read_end(&mut user) == Ok(0));
-    until("it listens at the other", || port(&other).is_some());
+    until("the remote listener is up at the other node", || port(&other).is_some());
     use_it(port(&other).unwrap());
 }
 
@@ -371,15 +371,15 @@ fn paths_can_be_added_and_removed_during_a_transfer() {
     let path = Path { peer: Some(two.addr.into()), ..Path::default() };
     let added = path.clone();
     client.ask(move |core| core.add_path(link, &added));
-    until("there are two", || client.links()[0].subflows.iter().filter(|s| s.state == "live").count() == 2);
+    until("two subflows are live", || client.links()[0].subflows.iter().filter(|s| s.state == "live").count() == 2);
     thread::scope(|scope| {
         let mut out = near.try_clone().unwrap();
         scope.spawn(move || send_pattern(&mut out, 1, 8 << 20));
         read_pattern(&mut far, 1, 8 << 20);
     });
     client.ask(move |core| core.remove_path(link, &Path::default()));
-    until("one is left", || client.links()[0].subflows.len() == 1);
-    assert_eq!((one.count(), two.count()), (1, 1), "and is not dialled again");
+    until("one subflow is left", || client.links()[0].subflows.len() == 1);
+    assert_eq!((one.count(), two.count()), (1, 1), "the removed path is not dialled again");
     near.write_all(b"z").unwrap();
     far.read_exact(&mut [0]).unwrap();
 }
@@ -395,10 +395,10 @@ fn a_path_that_is_removed_during_its_handshake_does_not_come_up() {
     let path = Path { peer: Some(two.addr.into()), ..Path::default() };
     let added = path.clone();
     client.ask(move |core| core.add_path(link, &added));
-    until("the second is being dialled", || two.count() == 1 && client.links()[0].subflows.len() == 2);
+    until("the second path is being dialled", || two.count() == 1 && client.links()[0].subflows.len() == 2);
     client.ask(move |core| core.remove_path(link, &path));
     two.silence(false);
-    until("one is left", || client.links()[0].subflows.len() == 1);
+    until("one subflow is left", || client.links()[0].subflows.len() == 1);
     // The first path of a link that is not up yet can be taken out too.
     let silent = Cutter::new(addr);
     silent.silence(true);
@@ -430,19 +430,19 @@ fn a_session_resumed_at_a_draining_node_does_not_get_its_port_back() {
     let port = link_at(&one, cutter.addr, 0);
     cutter.close(true);
     cutter.cut();
-    until("its session has no subflow", || server.has(|h| matches!(h, Happened::Parted)));
+    until("the server's session has no subflow", || server.has(|h| matches!(h, Happened::Parted)));
     link_at(&two, addr, port);
     let (_near, _far) = (connect(([127, 0, 0, 1], port).into()), accept(&listener));
     // The first one comes back, and is in the middle of its handshake when the drain begins.
     let before = cutter.count();
     cutter.silence(true);
     cutter.close(false);
-    until("it is dialled again", || cutter.count() > before);
+    until("the client has dialled again", || cutter.count() > before);
     // After three turns of the loop the node has accepted the connection.
     (0..3).for_each(|_| server.ask(|_| ()));
     server.ask(|core| core.drain(SOON));
     cutter.silence(false);
-    until("it was resumed", || server.has(|h| matches!(h, Happened::Resumed)));
+    until("the session was resumed", || server.has(|h| matches!(h, Happened::Resumed)));
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
 }
 
@@ -455,5 +455,5 @@ fn a_connection_over_an_unreachable_link_ends_with_link_lost() {
     let (_listener, addr) = target();
     let front = client.forward(link, addr.into());
     assert!(read_end(&mut connect(front)).is_ok_and(|got| got == 0) || client.closed.lock().unwrap().len() == 1);
-    until("it is told", || client.closed.lock().unwrap().first() == Some(&Reason::LinkLost));
+    until("the client gets link_lost", || client.closed.lock().unwrap().first() == Some(&Reason::LinkLost));
 }

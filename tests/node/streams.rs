@@ -52,7 +52,7 @@ fn a_stream_passes_on_the_fin_of_each_direction_separately() {
         first.read_to_end(&mut got).unwrap();
         assert_eq!(got, b"answer");
     }
-    until("both ended in order", || client.closed.lock().unwrap().len() == 2);
+    until("both connections have ended", || client.closed.lock().unwrap().len() == 2);
     assert_eq!(*client.closed.lock().unwrap(), [Reason::SourceFin, Reason::DestFin]);
     until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
 }
@@ -196,15 +196,19 @@ fn the_reason_of_a_failed_connect_reaches_the_near_node() {
     let closed = bound.local_addr().unwrap().as_socket().unwrap();
     let front = client.forward(link, closed.into());
     let _ = connect(front).read(&mut [0]);
-    until("it is told", || client.closed.lock().unwrap().first() == Some(&Reason::ConnectionRefused));
+    until("the client gets connection_refused", || {
+        client.closed.lock().unwrap().first() == Some(&Reason::ConnectionRefused)
+    });
     let nowhere = client.forward(link, seaprox::Target::parse("no-such-name.invalid:80").unwrap());
     let _ = connect(nowhere).read(&mut [0]);
-    until("it is told", || client.closed.lock().unwrap().get(1) == Some(&Reason::NameResolutionFailure));
+    until("the client gets name_resolution_failure", || {
+        client.closed.lock().unwrap().get(1) == Some(&Reason::NameResolutionFailure)
+    });
     server.policy.opens.store(false, std::sync::atomic::Ordering::Relaxed);
     let (_listener, addr) = target();
     let forbidden = client.forward(link, addr.into());
     let _ = connect(forbidden).read(&mut [0]);
-    until("it is told", || client.closed.lock().unwrap().get(2) == Some(&Reason::NotPermitted));
+    until("the client gets not_permitted", || client.closed.lock().unwrap().get(2) == Some(&Reason::NotPermitted));
     assert_eq!(server.ask(|core| core.stats().streams_refused), 1);
 }
 
@@ -244,7 +248,7 @@ fn a_hundred_streams_share_one_connection() {
         }
     });
     echo.join().unwrap();
-    assert_eq!(cutter.count(), 1, "one connection carries them all");
+    assert_eq!(cutter.count(), 1, "one connection carries all streams");
     until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
 }
 
@@ -282,7 +286,7 @@ fn a_handler_can_answer_the_streams_of_a_peer_without_a_socket() {
         socket.read_exact(&mut got).map(|()| got)
     };
     assert_eq!(shout(&mut one, b"hello").unwrap(), b"HELLO");
-    assert!(shout(&mut other, b"panic").is_err(), "its stream is gone");
+    assert!(shout(&mut other, b"panic").is_err(), "the stream is gone");
     assert_eq!(shout(&mut one, b"again").unwrap(), b"AGAIN");
     assert_eq!(server.ask(|core| core.stats().panics), 1);
 }
@@ -292,7 +296,7 @@ fn a_node_learns_the_address_that_its_peer_observes() {
     let (server, client) = (Node::start(), Node::start());
     let cutter = cutter::Cutter::new(server.serve());
     client.link_with(cutter.addr, |config| config.subflows = 2);
-    until("both subflows know", || {
+    until("both subflows know their address", || {
         let subflows = client.links().remove(0).subflows;
         subflows.len() == 2 && subflows.iter().all(|subflow| subflow.seen_as.is_some())
     });
@@ -326,11 +330,11 @@ fn ending_a_connection_during_its_connect_is_reported_to_the_peer_at_once() {
     let front = client.forward(link, addr.into());
     let mut near = connect(front);
     let dialling = || server.ask(|core| core.snapshot().connections.first().map(|status| status.id));
-    until("it is being connected", || dialling().is_some());
+    until("the server connects to the target", || dialling().is_some());
     let id = dialling().unwrap();
     server.ask(move |core| core.end(id, Reason::Killed));
     let _ = near.read(&mut [0]);
-    until("it is told", || !client.closed.lock().unwrap().is_empty());
+    until("the client's connection is closed", || !client.closed.lock().unwrap().is_empty());
     assert_eq!(*client.closed.lock().unwrap(), [Reason::Other], "not a timeout");
     until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
 }
@@ -344,10 +348,10 @@ fn clients_that_reset_during_the_connect_leave_no_streams() {
     let front = client.forward(link, addr.into());
     for _ in 0..20 {
         let near = connect(front);
-        until("it is being connected", || server.ask(|core| core.usage().connections) == 1);
+        until("the server connects to the target", || server.ask(|core| core.usage().connections) == 1);
         socket2::SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
         drop(near);
-        until("it is over", || server.ask(|core| core.usage().connections) == 0);
+        until("the server has given up the connect", || server.ask(|core| core.usage().connections) == 0);
     }
     until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
 }
@@ -414,7 +418,7 @@ fn a_draining_node_delivers_all_bytes_that_it_has_read() {
     client.ask(|core| core.drain(SOON));
     while read_some(&mut far, &mut at) {}
     assert_eq!(at, count);
-    until("the link is over", || server.links().is_empty());
+    until("the link has ended", || server.links().is_empty());
 }
 
 /// A stream that a node has received up to its FIN is delivered, however slowly, after the peer has gone. An incomplete
@@ -436,7 +440,7 @@ fn a_stream_received_completely_is_delivered_after_the_peer_has_left() {
         read_some(&mut far_whole, &mut at);
     }
     drop(client);
-    until("the link is over", || server.links().is_empty());
+    until("the link has ended", || server.links().is_empty());
     assert!(is_cut(&mut far_half));
     assert!(read_some(&mut far_whole, &mut at) && at < count, "the test has to leave something unread");
     while read_some(&mut far_whole, &mut at) {}

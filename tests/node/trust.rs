@@ -17,14 +17,18 @@ fn a_link_with_a_key_that_is_not_admitted_does_not_come_up() {
     let addr = server.serve();
     server.policy.keys.lock().unwrap().push([0; 32]);
     client.link(addr);
-    until("it was rejected", || client.has(|h| matches!(h, Happened::Rejected | Happened::NoSubflow { tries: 2, .. })));
+    until("the client was rejected", || {
+        client.has(|h| matches!(h, Happened::Rejected | Happened::NoSubflow { tries: 2, .. }))
+    });
     assert!(server.links().is_empty() && server.ask(|core| core.stats().visitors_failed) > 0);
     // The other way round: the server's key is not the known one.
     let other = Node::start();
     other.policy.keys.lock().unwrap().push([9; 32]);
     server.policy.keys.lock().unwrap().clear();
     other.link(addr);
-    until("the wrong key is told", || other.has(|h| matches!(h, Happened::WrongKey { key } if *key != [9; 32])));
+    until("the client reports the wrong key", || {
+        other.has(|h| matches!(h, Happened::WrongKey { key } if *key != [9; 32]))
+    });
     assert!(other.links().iter().all(|link| link.state == "connecting"));
 }
 
@@ -54,7 +58,7 @@ fn the_permissions_of_a_key_are_checked_for_each_listener_and_stream() {
     let link = client.link_with(addr, move |config| {
         config.reverse = vec![Node::reverse(Bind::Ip("127.0.0.1:0".parse().unwrap()), inner)];
     });
-    until("it is told", || {
+    until("the client reports that the listener is not permitted", || {
         let denied = |h: &Happened| matches!(h, Happened::NotListening { failure, .. } if failure.reason == Reason::NotPermitted);
         client.has(denied)
     });
@@ -62,7 +66,7 @@ fn the_permissions_of_a_key_are_checked_for_each_listener_and_stream() {
     let (_near, _far) = (connect(front), accept(&listener));
     let mut second = connect(front);
     assert!(second.read(&mut [0]).is_err() || client.closed.lock().unwrap().contains(&Reason::LimitReached));
-    until("the limit is told", || client.closed.lock().unwrap().contains(&Reason::LimitReached));
+    until("the client gets limit_reached", || client.closed.lock().unwrap().contains(&Reason::LimitReached));
     // The accepting node may open nothing at the dialing node.
     assert_eq!(server.links()[0].listeners.len(), 0);
 }
@@ -77,7 +81,7 @@ fn the_stream_limit_counts_all_links_of_a_key() {
     let (front, other) = (client.forward(one, inner.into()), client.forward(two, inner.into()));
     let (_near, _far) = (connect(front), accept(&listener));
     let _second = connect(other);
-    until("the limit is told", || client.closed.lock().unwrap().contains(&Reason::LimitReached));
+    until("the client gets limit_reached", || client.closed.lock().unwrap().contains(&Reason::LimitReached));
 }
 
 /// A stream whose bytes still wait for a slow reader counts after its session has ended, so that a peer gains nothing
@@ -104,14 +108,14 @@ fn the_stream_limit_counts_undelivered_streams_of_ended_sessions() {
     while !is_stuck() {}
     near.shutdown(Shutdown::Write).unwrap();
     let has_left = || client.ask(|core| core.usage().connections) == 0 && client.links()[0].streams == 0;
-    until("all of it has arrived", has_left);
+    until("all bytes have arrived", has_left);
     drop(client);
-    until("the link is over", || server.links().is_empty());
+    until("the link has ended", || server.links().is_empty());
     assert_eq!(server.ask(|core| core.usage().connections), 1, "the test has to leave something unread");
     let again = Node::start();
     let front = again.forward(again.link(addr), inner.into());
     let _second = connect(front);
-    until("the limit is told", || again.closed.lock().unwrap().contains(&Reason::LimitReached));
+    until("the client gets limit_reached", || again.closed.lock().unwrap().contains(&Reason::LimitReached));
     // When the reader has all bytes, the next stream is permitted.
     while far.read(&mut [0; 1 << 16]).unwrap() > 0 {}
     until("nothing is left", || server.ask(|core| core.usage().connections) == 0);
@@ -187,7 +191,7 @@ fn two_processes_with_the_same_instance_id_do_not_evict_each_other_forever() {
     let addr = server.serve();
     let clone = |node: &Node| node.link_with(addr, |config| config.identity.instance = Some(7));
     let (first, second) = (clone(&one), clone(&two));
-    until("both are let in", || server.links().iter().filter(|link| link.state == "up").count() == 2);
+    until("both links are up", || server.links().iter().filter(|link| link.state == "up").count() == 2);
     let (listener, inner) = target();
     for (node, link) in [(&one, first), (&two, second)] {
         let front = node.forward(link, inner.into());
@@ -240,7 +244,7 @@ fn a_link_whose_key_is_refused_reports_auth_failed() {
     let link = client.link(server.serve());
     let mut near = connect(client.forward(link, seaprox::Target::parse("127.0.0.1:9").unwrap()));
     assert!(near.read(&mut [0]).is_err() || near.read(&mut [0]).is_ok_and(|count| count == 0));
-    until("it is told", || !client.closed.lock().unwrap().is_empty());
+    until("the connection is closed", || !client.closed.lock().unwrap().is_empty());
     assert_eq!(*client.closed.lock().unwrap(), [Reason::AuthFailed]);
     let status = &client.links()[0];
     assert_eq!((status.state, status.mode, status.session_age), ("connecting", "stripe", None));
@@ -250,7 +254,7 @@ fn a_link_whose_key_is_refused_reports_auth_failed() {
     // The status of a link that is up again shows no failure, and a session that is younger than the link.
     server.policy.keys.lock().unwrap().clear();
     client.until_up();
-    until("the status says so", || {
+    until("the status shows the link up without a failure", || {
         let status = &client.links()[0];
         status.state == "up" && status.failure.is_none() && status.missing.is_empty()
     });

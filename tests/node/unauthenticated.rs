@@ -121,7 +121,7 @@ fn a_cut_link_is_resumed_during_a_flood_of_unauthenticated_peers() {
     let hello = client_hello();
     let mut crowd: Vec<TcpStream> = (0..40).map(|number| connect_from(stranger(number), addr)).collect();
     crowd.iter_mut().for_each(|socket| _ = socket.write_all(&hello));
-    until("they have been answered or turned away", || server.ask(|core| core.stats().visitors_refused) >= 40 - 12);
+    until("all peers have been answered or refused", || server.ask(|core| core.stats().visitors_refused) >= 40 - 12);
     // Twelve on an idle machine. Under load there were fewer once; the rest of the test relies on the upper bound.
     let held = standing(&mut crowd);
     assert!((1..=12).contains(&held), "a quarter of sixteen is reserved for addresses with a recent key: {held}");
@@ -143,7 +143,7 @@ fn the_handshake_timeout_is_shorter_when_many_peers_wait() {
     let mut crowd: Vec<TcpStream> = (0..3).map(|number| connect_from(stranger(number), addr)).collect();
     crowd.push(connect(addr));
     let since = Instant::now();
-    until("one of them is closed", || standing(&mut crowd) < 4);
+    until("one peer is closed", || standing(&mut crowd) < 4);
     // A fifth of fifteen seconds is three.
     assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
     assert!(server.ask(|core| core.stats().visitors_failed) > 0);

@@ -25,7 +25,7 @@ impl Running {
     #[track_caller]
     fn assert_ends_well(&mut self) {
         let mut status = None;
-        kit::until("it ends", || {
+        kit::until("the process ends", || {
             status = self.0.try_wait().unwrap();
             status.is_some()
         });
@@ -189,7 +189,7 @@ fn cat_connects_to_and_listens_on_unix_sockets() {
     let own = scratch.file("own");
     let mut cat = command(&["cat", "-l", &format!("unix:{own}")]);
     let mut child = Running::start(cat.stdin(Stdio::null()).stdout(Stdio::piped()));
-    kit::until("it listens", || std::path::Path::new(&own).exists());
+    kit::until("the process listens", || std::path::Path::new(&own).exists());
     let mut client = Peer::connect_unix(own.as_ref());
     client.run(&[ReadAll, Put(b"hello"), Fin]);
     let mut got = String::new();
@@ -235,7 +235,7 @@ fn cat_ends_when_the_reader_of_its_output_is_gone() {
             // The process may have ended already; then the send fails.
             let _ = server.socket().send(b"this is not read");
         }
-        kit::until("it ends though its input is open", || child.0.try_wait().unwrap().is_some());
+        kit::until("the process ends although its input is open", || child.0.try_wait().unwrap().is_some());
     }
 }
 
@@ -269,7 +269,7 @@ fn a_socket_of_the_parent_stays_blocking_and_blocks_one_direction_only() {
             Some(signal) => {
                 // SAFETY: kill takes two integers, and the child has not been waited for.
                 unsafe { libc::kill(child.0.id() as i32, signal) };
-                kit::until("it ends", || child.0.try_wait().unwrap().is_some());
+                kit::until("the process ends", || child.0.try_wait().unwrap().is_some());
                 drop(ours);
             }
             None => {

@@ -138,7 +138,7 @@ fn a_full_stderr_changes_neither_the_work_nor_the_exit_code() {
         assert_eq!(start(args).wait().unwrap().code(), Some(code), "{args:?}");
     }
     let mut cat = start(&["cat", "-l", &listen]);
-    kit::until("it listens", || {
+    kit::until("the process listens", || {
         UnixStream::connect(scratch.file("socket")).is_ok() || cat.try_wait().unwrap().is_some()
     });
     assert_eq!(cat.wait().unwrap().code(), Some(0));
@@ -263,7 +263,7 @@ fn a_listening_unix_socket_replaces_a_stale_one_and_is_removed_at_the_end() {
     drop(server);
     seaprox.signal(libc::SIGTERM);
     assert_eq!(seaprox.wait(kit::SOON).code(), Some(0));
-    assert!(!std::path::Path::new(&outer).exists(), "its socket goes with it");
+    assert!(!std::path::Path::new(&outer).exists(), "the process must remove its socket");
 }
 
 /// A process that drains must not remove the socket file of its successor at its end.
@@ -277,7 +277,7 @@ fn a_draining_process_leaves_the_unix_socket_of_its_successor() {
     let held = Peer::accept(&server);
     first.signal(libc::SIGTERM);
     first.wait_for_log(&["draining"]);
-    kit::until("it listens no more", || UnixStream::connect(&path).is_err());
+    kit::until("the socket is closed", || UnixStream::connect(&path).is_err());
     let next_server = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = next_server.local_addr().unwrap().to_string();
     let _second = Seaprox::start(&["static", "--listen", &listen, "--to", &to]);
@@ -361,7 +361,7 @@ fn sigterm_lets_transfers_finish_and_refuses_new_clients() {
     relay.seaprox.signal(libc::SIGTERM);
     relay.seaprox.wait_for_log(&["draining"]);
     let addr = relay.addr();
-    kit::until("it listens no more", || TcpStream::connect(addr).is_err());
+    kit::until("the port is closed", || TcpStream::connect(addr).is_err());
     // The checks before that were clients too.
     relay.listener.set_nonblocking(true).unwrap();
     while relay.listener.accept().is_ok() {}

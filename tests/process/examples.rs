@@ -176,7 +176,7 @@ fn the_example_handlers_serve_streams_at_both_ends_of_a_link() {
     };
     let (mut one, mut other) = (front.connect(), front.connect());
     assert_eq!((shout(&mut one, "one").unwrap(), shout(&mut other, "two").unwrap()), ("ONE".into(), "TWO".into()));
-    assert!(shout(&mut other, "panic").is_err(), "its stream is gone");
+    assert!(shout(&mut other, "panic").is_err(), "the stream is gone");
     assert_eq!(shout(&mut one, "still there").unwrap(), "STILL THERE");
     assert_eq!(shout(&mut front.connect(), "again").unwrap(), "AGAIN");
     assert_eq!(ask("any.example:1", "hello"), (true, "HELLO\n".to_owned()));

@@ -72,11 +72,11 @@ fn the_socket_of_a_killed_process_is_replaced_and_a_live_one_is_not() {
     let (running, _) = with_status(&place);
     assert_eq!(run(&["status", "--status", &place]).code, Some(0));
     assert_eq!(run(&["socks", "--listen", &place]).code, Some(69));
-    assert_eq!(run(&["status", "--status", &place]).code, Some(0), "the first one still answers");
+    assert_eq!(run(&["status", "--status", &place]).code, Some(0), "the first process still answers");
     drop(running);
     let mut command = kit::seaprox::command(&["cat", "--listen", &place]);
     let cat = Running(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    until("it listens on the socket of the killed one", || UnixStream::connect(&path).is_ok());
+    until("the process listens on the socket of the killed one", || UnixStream::connect(&path).is_ok());
     drop(cat);
 }
 
@@ -100,11 +100,11 @@ fn the_status_socket_is_never_accessible_to_other_users() {
     // SAFETY: umask is safe to call between fork and exec.
     unsafe { command.pre_exec(wide) };
     let running = Running(command.spawn().unwrap());
-    until("the status is served", || run(&["status", "--status", &place]).code == Some(0));
+    until("the status is available", || run(&["status", "--status", &place]).code == Some(0));
     assert_eq!(fs::metadata(scratch.file("status")).unwrap().mode() & 0o777, 0o600);
     let events = events.so_far();
     drop(running);
-    assert_eq!(events, [libc::IN_CREATE], "its mode was changed after the file was created");
+    assert_eq!(events, [libc::IN_CREATE], "the mode was changed after the file was created");
 }
 
 /// Events of a file or a directory, as inotify(7) reports them.
@@ -299,7 +299,7 @@ fn the_users_are_reloaded_when_their_file_changes() {
     assert!(!is_let_in(b"eve", b"evil") && is_let_in(b"ann", b"hers"));
     set_mode(&users, 0o600);
     until("the file is used when its mode is right", || is_let_in(b"eve", b"evil"));
-    assert_eq!(seaprox.count_log(&["others can change it"]), 1, "it is logged once");
+    assert_eq!(seaprox.count_log(&["others can change it"]), 1, "the warning is logged once");
     assert!(seaprox.runs());
 }
 

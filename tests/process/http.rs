@@ -382,7 +382,9 @@ fn a_client_that_sends_no_request_is_closed_without_a_response() {
     client.run(&[Put(b"\r\n")]);
     assert_eq!(client.rest(), b"");
     assert_eq!(ask(proxy.addr(0), "G").status, 408);
-    kit::until("all are told of", || proxy.count_log(&[" closed ", "reason=handshake_timeout"]) == 3);
+    kit::until("all three closed connections are logged", || {
+        proxy.count_log(&[" closed ", "reason=handshake_timeout"]) == 3
+    });
 }
 
 /// The upgrade of a `ws://` client that uses the absolute form instead of CONNECT.
@@ -639,7 +641,7 @@ fn an_http_1_0_client_is_reset_when_the_chunks_stop() {
     let mut client = Peer::connect(proxy.addr(0));
     client.run(&[Put(format!("GET http://{}/ HTTP/1.0\r\n\r\n", origin.addr).as_bytes())]);
     while let Ok(bytes) = client.some() {
-        assert!(!bytes.is_empty(), "it must not look complete");
+        assert!(!bytes.is_empty(), "the answer must not look complete");
     }
 }
 

@@ -57,13 +57,13 @@ fn the_limit_of_one_client_address_does_not_affect_another() {
         };
         let mut pairs: Vec<_> = (0..3).map(|_| serves("127.0.0.2")).collect();
         for _ in 0..3 {
-            assert!(connect_from("127.0.0.2", relay.addr()).rest().is_empty(), "it is closed at once");
+            assert!(connect_from("127.0.0.2", relay.addr()).rest().is_empty(), "the connection is closed at once");
         }
         relay.seaprox.wait_for_log(&["from=ipv4[127.0.0.2:", "reason=limit_reached", "client refused"]);
         let _other = serves("127.0.0.3");
         // A connection that has ended frees its place.
         drop(pairs.pop());
-        until("it has ended", || relay.seaprox.figure("/usage/connections") == 3);
+        until("one connection has ended", || relay.seaprox.figure("/usage/connections") == 3);
         pairs.push(serves("127.0.0.2"));
         assert_eq!(relay.seaprox.figure("/limits/connections_per_source"), 3);
     }
@@ -250,7 +250,7 @@ fn is_let_through(rules: &[&str], host: &str, port: u16) -> bool {
         0 => true,
         2 => {
             proxy.wait_for_log(&[" closed ", "reason=not_permitted end=aborted by=proxy"]);
-            assert_eq!(proxy.count_log(&["not_permitted"]), 1, "it is logged once");
+            assert_eq!(proxy.count_log(&["not_permitted"]), 1, "the refusal is logged once");
             false
         }
         code => panic!("{code} for {host}:{port} with {rules:?}"),
@@ -347,7 +347,7 @@ fn status_shows_both_legs_and_the_limits() {
     let (mut client, mut server) = relay.pair();
     both(&mut client, &[Send(300)], &mut server, &[Read(300), Send(500)]);
     client.run(&[Read(500)]);
-    until("both figures are there", || relay.seaprox.figure("/connections/0/source/bytes_out") == 500);
+    until("the status has the bytes", || relay.seaprox.figure("/connections/0/source/bytes_out") == 500);
     let status = relay.seaprox.status();
     let to: SocketAddr = relay.listener.local_addr().unwrap();
     let connection = &status["connections"][0];

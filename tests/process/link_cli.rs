@@ -207,7 +207,7 @@ fn listening_is_announced_only_when_the_process_will_run() {
     let far = Seaprox::start_with(&["link", "--listen", "127.0.0.1:0", "--config-dir", &far_home], |it| {
         at_home(it, &scratch)
     });
-    kit::until("its key is printed", || far.out().len() == 2);
+    kit::until("the key is printed", || far.out().len() == 2);
     let (at, key) = (far.listens(0), far.out()[1].split(' ').skip(1).collect::<Vec<_>>().join(" "));
     let args = ["socks", "--listen", "127.0.0.1:0", "--via", &at, "--config-dir", &near_home, "--peer-key", &key];
     let ran = run_with(&args, b"", |command| at_home(command, &scratch));
@@ -317,7 +317,7 @@ fn status_says_why_a_link_is_not_up_and_the_log_shows_no_key_as_bytes() {
     let peer = format!("127.0.0.1:{}", kit::closed_port());
     let near = start(&peer, &["--mode", "single"]);
     let mut said = String::new();
-    kit::until("it was dialed several times", || {
+    kit::until("the node has dialled several times", || {
         said = near.status_text();
         said.contains("tries ") && !said.contains("tries 0") && !said.contains("tries 1,")
     });
@@ -331,7 +331,7 @@ fn status_says_why_a_link_is_not_up_and_the_log_shows_no_key_as_bytes() {
     // The status of a link that is up: its mode, the observed address, and no rate before there is one.
     let far = Seaprox::start(&["link", "--listen", "127.0.0.1:0", "--config-dir", &far_home]);
     let near = start(&far.listens(0), &["-v"]);
-    kit::until("it is up", || near.status().pointer("/links/0/state").is_some_and(|state| state == "up"));
+    kit::until("the link is up", || near.status().pointer("/links/0/state").is_some_and(|state| state == "up"));
     near.wait_for_log(&["DEBUG seaprox::link link link=0.1", "happened=up", "key=SHA256:"]);
     assert_eq!(near.count_log(&["[1", ", 2"]) + near.count_log(&["key: ["]), 0, "{:?}", near.log());
     kit::until("the observed address is known", || {

@@ -215,13 +215,13 @@ fn this_node_switches_to_the_successor_of_an_earlier_one_that_stops() {
     }
     let port = said(&pair.far, "listening link ");
     pair.far.signal(libc::SIGTERM);
-    until("it listens no more", || TcpStream::connect(port).is_err());
+    until("the port is closed", || TcpStream::connect(port).is_err());
     let successor = link(&binary, &pair.secret, &["--listen", &port.to_string()]);
     for _ in 0..20 {
         exchange(connect(), 1000, || ());
     }
     exchange(running, 1000, || ());
-    assert_eq!(pair.far.wait(SOON).code(), Some(0), "it waited for no other connection");
+    assert_eq!(pair.far.wait(SOON).code(), Some(0), "the node waits for no other connection");
     exchange(connect(), 1000, || ());
     drop(successor);
 }

@@ -41,7 +41,7 @@ impl Turns {
     fn most_of(self, total: u64) -> u64 {
         let first = || self.counts.lock().unwrap().first().map_or(0, |(_, count)| *count);
         let last = || self.counts.lock().unwrap().last().map_or(0, |(_, count)| *count);
-        until("all of them were acted on", || last() - first() >= total);
+        until("the counter has risen by the total", || last() - first() >= total);
         self.over.store(true, Ordering::Relaxed);
         let counts = self.counts.lock().unwrap();
         let each = counts.windows(2).map(|pair| {
@@ -199,7 +199,7 @@ fn an_internal_stream_ends_with_its_answer() {
     // The first subflow of a session is number 0 or 1. The peer's direction of each stream stays open.
     let answers = [0, 1].map(|subflow| link.open(question("where-am-i", subflow)).unwrap());
     let is_known = |result: &Bound| result.failure.is_none();
-    let (_, result) = answers.into_iter().find(|(_, result)| is_known(result)).expect("one is the subflow's");
+    let (_, result) = answers.into_iter().find(|(_, result)| is_known(result)).expect("an answer of the right subflow");
     assert_eq!((result.host, result.port), (Host::Addr(link.local().ip()), link.local().port()));
     until("the node has no record of them", || {
         link.turn().unwrap();
@@ -253,7 +253,7 @@ fn one_key_gets_at_most_half_of_the_connections() {
     // A connection that has ended frees its place.
     let close = encode(&Frame::Close { code: Code::Drained, text: "" });
     links.iter_mut().for_each(|link| link.send_raw(&close).unwrap());
-    until("the connections of the first key are over", || node.ask(|core| core.snapshot().connections.len()) == 1);
+    until("the connections of the first key have ended", || node.ask(|core| core.snapshot().connections.len()) == 1);
     let (_, result) = RawLink::connect(addr, [1; 32]).unwrap().open(to(target)).unwrap();
     assert_eq!(result.failure, None, "the first key gets connections again");
 }
@@ -270,7 +270,7 @@ fn clients_of_a_remote_listener_count_as_connections_of_its_key() {
     let Event::ListenResult { id, result } = event else { unreachable!("it is the answer") };
     assert_eq!((id, result.failure), (number, None));
     let _clients: Vec<TcpStream> = (0..150).map(|_| TcpStream::connect(("127.0.0.1", result.port)).unwrap()).collect();
-    until("all of them were accepted", || node.ask(|core| core.stats().opened) >= 150);
+    until("all connections were accepted", || node.ask(|core| core.stats().opened) >= 150);
     let (_, result) = RawLink::connect(addr, [3; 32]).unwrap().open(to(target)).unwrap();
     assert_eq!(result.failure, None, "another key gets a connection");
 }
@@ -309,7 +309,7 @@ fn a_refusal_keeps_its_reason_when_the_reset_arrives_first() {
     let Event::Opened { id, .. } = opened else { unreachable!("it is the one") };
     link.send_raw(&encode(&Frame::Reset { id: id.0, code: Code::ConnectionRefused, size: 0 })).unwrap();
     let closed = || node.ask(|core| core.totals().closed().collect::<Vec<_>>());
-    until("its client is closed", || !closed().is_empty());
+    until("the client is closed", || !closed().is_empty());
     assert_eq!(closed(), [(seaprox::Reason::ConnectionRefused, 1)]);
     drop(client);
 }
@@ -345,7 +345,7 @@ fn streams_that_wait_for_one_name_are_connected_over_several_turns() {
         let port = kit::closed_port();
         (0..STREAMS).for_each(|_| _ = link.session.open(now, Open::name("late.test", port)).unwrap());
         link.send().unwrap();
-        until("they wait for the name", || node.ask(|core| core.stats().opened) >= STREAMS);
+        until("all streams wait for the name", || node.ask(|core| core.stats().opened) >= STREAMS);
         let turns = Turns::watch(&node, |core| core.stats().connect_failures.iter().sum());
         let most = turns.most_of(STREAMS);
         assert!(most <= 2 * REQUESTS_PER_TURN, "{most} in one turn");
@@ -370,7 +370,7 @@ fn a_peer_that_reconnects_all_the_time_does_not_fill_the_log() {
         sessions += 1;
     }
     RawLink::connect(node.addr, HONEST).unwrap();
-    kit::until("another key is told of", || node.seaprox.count_log(&["link up", &fingerprint(HONEST)]) == 1);
+    kit::until("the link of another key is logged", || node.seaprox.count_log(&["link up", &fingerprint(HONEST)]) == 1);
     let lines = node.seaprox.count_log(&[&fingerprint(HOSTILE)]);
     let most = most();
     assert!((1..=most).contains(&lines), "{lines} lines in {:?}", since.elapsed());

@@ -60,7 +60,7 @@ fn five_thousand_concurrent_connections_work() {
         number += 1;
         number % 3 != 0
     });
-    until("every third is over", || relay.seaprox.figure("/usage/connections") == pairs.len() as u64);
+    until("every third connection has ended", || relay.seaprox.figure("/usage/connections") == pairs.len() as u64);
     pairs.extend((0..500).map(|_| relay.pair()));
     for (client, server) in &mut pairs {
         client.run(&[Send(10)]);
@@ -243,7 +243,7 @@ fn single_bytes_pass_while_a_transfer_runs() {
             sender.run(&[Fin, ReadAll]);
         });
         scope.spawn(|| reader.run(&[ReadAll, Fin]).received);
-        until("it is under way", || relay.seaprox.figure("/connections/1/source/bytes_in") > MIB);
+        until("the transfer has begun", || relay.seaprox.figure("/connections/1/source/bytes_in") > MIB);
         for _ in 0..20 {
             let since = Instant::now();
             client.run(&[Send(1)]);

@@ -27,7 +27,7 @@ impl Unread {
         let (listen, to) = (format!("unix:{}", scratch.file("in")), listener.local_addr().unwrap().to_string());
         let seaprox = Seaprox::spawn(&[&["static", "--listen", &listen, "--to", &to], options].concat(), touch);
         let unread = Unread { seaprox, scratch, listener };
-        kit::until("it listens", || UnixStream::connect(unread.scratch.file("in")).is_ok());
+        kit::until("the process listens", || UnixStream::connect(unread.scratch.file("in")).is_ok());
         unread.listener.accept().unwrap();
         unread
     }
@@ -61,7 +61,7 @@ fn an_unread_log_blocks_nothing_and_reports_the_lost_lines() {
     }
     both(&mut client, &[Swap(100_000)], &mut server, &[Swap(100_000)]);
     let mut lines = BufReader::new(reader).lines().map(Result::unwrap).filter(|line| !line.is_empty());
-    let told = lines.find(|line| line.contains("dropped=")).expect("the log goes on");
+    let told = lines.find(|line| line.contains("dropped=")).expect("the log continues");
     let count: u64 = told.rsplit('=').next().unwrap().parse().unwrap();
     assert!(told.contains("WARN  seaprox log lines dropped") && count > 0, "{told}");
     // All later lines are complete again.
@@ -113,7 +113,7 @@ fn sigquit_drains_and_sigusr1_logs_the_status() {
     relay.seaprox.wait_for_log(&["seaprox::status", "connections 1 of "]);
     relay.seaprox.wait_for_log(&["seaprox::status", "static[ipv4[", &format!("->ipv4[{target}]]"), "established"]);
     relay.seaprox.signal(libc::SIGQUIT);
-    kit::until("it listens no more", || std::net::TcpStream::connect(relay.addr()).is_err());
+    kit::until("the port is closed", || std::net::TcpStream::connect(relay.addr()).is_err());
     relay.listener.set_nonblocking(true).unwrap();
     while relay.listener.accept().is_ok() {}
     both(&mut client, &[Swap(100_000), Fin, ReadAll], &mut server, &[Swap(100_000), ReadAll, Fin]);

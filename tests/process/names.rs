@@ -35,7 +35,7 @@ fn accept_either(four: &TcpListener, six: &TcpListener) -> Peer {
     for listener in [four, six] {
         listener.set_nonblocking(true).unwrap();
     }
-    kit::until("one of them is connected to", || {
+    kit::until("one of the addresses is connected to", || {
         got = four.accept().or_else(|_| six.accept()).ok();
         got.is_some()
     });
@@ -123,7 +123,7 @@ fn after_a_refusal_the_other_address_family_is_tried_and_logged() {
         Peer::accept(&six);
         proxy.wait_for_log(&["DEBUG", "address failed", &format!("127.0.0.1:{port}"), "refused"]);
         drop(six);
-        assert_eq!(code5(proxy.addr(0), "twin", port), 5, "both refuse");
+        assert_eq!(code5(proxy.addr(0), "twin", port), 5, "both addresses refuse");
     });
 }
 
@@ -454,7 +454,7 @@ fn the_status_shows_a_connect_under_way() {
         let proxy = Seaprox::start(&["static", "--listen", "127.0.0.1:0", "--to", to, "--connect-timeout", "30s"]);
         let mut client = Peer::connect(proxy.addr(0));
         client.run(&[Put(b"early")]);
-        kit::until("it is connecting", || proxy.figure("/usage/connections") == 1);
+        kit::until("the proxy is connecting", || proxy.figure("/usage/connections") == 1);
         let status = proxy.status();
         let word = |pointer: &str| status.pointer(pointer).and_then(|word| word.as_str()).unwrap_or("").to_owned();
         assert_eq!(word("/connections/0/stage"), "connecting");
@@ -549,7 +549,7 @@ fn a_subflow_is_redialed_to_the_address_of_the_node_that_has_its_session() {
             let subflows = status.pointer("/links/0/subflows").and_then(|subflows| subflows.as_array().cloned());
             subflows.unwrap_or_default().iter().filter(|subflow| subflow["state"] == "live").count()
         };
-        kit::until("both are at the first node", || live(&one) == 2 && live(&near) == 2);
+        kit::until("both subflows are at the first node", || live(&one) == 2 && live(&near) == 2);
         assert_eq!(near.count_log(&["link ended"]), 0);
     });
 }

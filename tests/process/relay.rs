@@ -54,7 +54,7 @@ fn client_and_server_can_send_a_fin_at_the_same_time() {
         assert_eq!((client.received, server.received), (3000, 3000));
     }
     relay.seaprox.wait_until_idle();
-    until("each has its line", || relay.seaprox.count_log(&[" closed ", "end=graceful"]) == 50);
+    until("each connection has its line", || relay.seaprox.count_log(&[" closed ", "end=graceful"]) == 50);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_fin_arrives_after_all_queued_data() {
         assert_eq!(reader.received, 8 * MIB);
     }
     relay.seaprox.wait_until_idle();
-    until("each has its line", || relay.seaprox.count_log(&[" closed ", "end=graceful"]) == 2);
+    until("each connection has its line", || relay.seaprox.count_log(&[" closed ", "end=graceful"]) == 2);
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn an_aborted_connection_leaves_99_others_transferring() {
     }
     relay.seaprox.wait_until_idle();
     assert_eq!(relay.seaprox.figure("/closed/source_reset"), 1);
-    until("each has its line", || relay.seaprox.count_log(&[" closed ", "end=graceful"]) == 99);
+    until("each connection has its line", || relay.seaprox.count_log(&[" closed ", "end=graceful"]) == 99);
 }
 
 #[test]

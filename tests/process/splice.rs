@@ -191,7 +191,7 @@ fn a_throttled_stream_uses_little_processor_time() {
     let (mut client, mut server) = relay.pair();
     let (cost, since) = thread::scope(|scope| {
         scope.spawn(move || _ = client.run(&[Send(6 * MIB), Fin, ReadAll]));
-        until("it is under way", || relay.seaprox.figure("/usage/connections") == 1);
+        until("the transfer has begun", || relay.seaprox.figure("/usage/connections") == 1);
         let (before, since) = (proc::cpu_ms(relay.seaprox.pid()), Instant::now());
         // 2.5 MB a second in small pieces: about 20 Mbit/s, as in the bug report.
         server.run(&[ReadSlowly(5 * MIB, 12_500, 5), ReadAll, Fin]);

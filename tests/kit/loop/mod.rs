@@ -119,7 +119,7 @@ impl Rig {
     /// Sends until all buffers on the way to a reader that does not read are full. Returns the number of bytes.
     pub fn congest(&mut self, peer: &mut Peer, id: Id, to: Role) -> usize {
         let (mut sent, mut quiet) = (0, 0);
-        self.until("it is congested", |proxy| {
+        self.until("the connection is congested", |proxy| {
             let put = peer.fill();
             sent += put;
             quiet = if put == 0 && proxy.core().queued(id, to) > 0 { quiet + 1 } else { 0 };

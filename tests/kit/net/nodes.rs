@@ -120,7 +120,7 @@ impl Nodes {
 pub fn front(node: &Seaprox, kind: &str) -> SocketAddr {
     let head = format!("listening {kind} ");
     let mut found = None;
-    until("it listens", || {
+    until("the node listens", || {
         found = node.out().iter().find_map(|line| line.strip_prefix(&head)?.split(' ').next()?.parse().ok());
         found.is_some()
     });
@@ -143,7 +143,7 @@ impl Forward {
     #[track_caller]
     pub fn start(net: &Net, options: Options) -> Forward {
         let listener = net.far().inside(|| TcpListener::bind("127.0.0.1:0").expect("a port"));
-        let local = format!("127.0.0.1:0:{}", listener.local_addr().expect("its address"));
+        let local = format!("127.0.0.1:0:{}", listener.local_addr().expect("the listener's address"));
         let near = [&["-L", &local], options.near].concat();
         let nodes = Nodes::start(net, Options { near: &near, ..options });
         Forward { nodes, listener, near: net.near().clone() }
@@ -170,7 +170,7 @@ impl Forward {
 #[track_caller]
 pub fn direct(near: &Host, far: &Host, from: std::net::Ipv4Addr, to: std::net::Ipv4Addr) -> (TcpStream, TcpStream) {
     let listener = far.inside(|| TcpListener::bind((to, 0)).expect("a port"));
-    let addr = listener.local_addr().expect("its address");
+    let addr = listener.local_addr().expect("the listener's address");
     let client = near.inside(|| {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
         socket.bind(&SocketAddr::from((from, 0)).into()).expect("an address of this host");

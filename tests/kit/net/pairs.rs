@@ -104,7 +104,7 @@ fn mptcp(net: &Net) -> Option<(Socket, (TcpStream, TcpStream))> {
     server.bind(&SockAddr::from(std::net::SocketAddr::from((own_ip(1), 0)))).expect("a port");
     server.listen(1).expect("a listener");
     client.bind(&SockAddr::from(std::net::SocketAddr::from((first, 0)))).expect("an address");
-    client.connect_timeout(&server.local_addr().expect("its address"), SOON).expect("a connection");
+    client.connect_timeout(&server.local_addr().expect("the server's address"), SOON).expect("a connection");
     let accepted = server.accept().expect("the client").0;
     Some((server, (client.into(), accepted.into())))
 }

@@ -324,7 +324,7 @@ pub fn read_pattern_from(socket: &mut TcpStream, seed: u64, from: u64, to: u64) 
     while at < to {
         let wished = buf.len().min((to - at) as usize);
         let got = socket.read(&mut buf[..wished]).expect("a read");
-        assert!(got > 0, "it ended at {at} of {to}");
+        assert!(got > 0, "the stream ended at {at} of {to}");
         for byte in &buf[..got] {
             assert_eq!(*byte, pattern(seed, at), "at {at}");
             at += 1;

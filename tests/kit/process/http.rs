@@ -44,7 +44,7 @@ impl Origin {
     /// Starts a server with one script for each connection.
     pub fn start(scripts: Vec<Vec<Act>>) -> Origin {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let addr = listener.local_addr().expect("its address");
+        let addr = listener.local_addr().expect("the listener's address");
         let (tell, seen) = channel();
         thread::spawn(move || {
             for script in scripts {

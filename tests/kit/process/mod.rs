@@ -55,7 +55,7 @@ pub fn closed_port() -> u16 {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         socket.bind(&any.into()).expect("a free port");
-        let addr = socket.local_addr().expect("its address").as_socket().expect("of IPv4");
+        let addr = socket.local_addr().expect("the socket's address").as_socket().expect("of IPv4");
         (socket, addr.port())
     });
     bound.1

@@ -82,7 +82,7 @@ impl Seaprox {
     pub fn listens(&self, index: usize) -> String {
         match self.out.wait(SOON, |lines| lines.get(index).cloned()) {
             Some(line) => line.split(' ').nth(2).expect("listening KIND ADDR").to_owned(),
-            None => panic!("it does not listen: {:?} {:?}", self.out.all(), self.log.all()),
+            None => panic!("the process does not listen: {:?} {:?}", self.out.all(), self.log.all()),
         }
     }
 
@@ -118,8 +118,8 @@ impl Seaprox {
         self.log.all().iter().filter(|line| words.iter().all(|word| line.contains(word))).count()
     }
 
-    /// Returns the status, as `seaprox status --json` prints it. It comes from the socket that the command asks, without a
-    /// process for each question.
+    /// Returns the status, as `seaprox status --json` prints it. It comes from the socket that the command asks,
+    /// without a process for each question.
     #[track_caller]
     pub fn status(&self) -> Value {
         let path = self.scratch.file("status");
@@ -154,7 +154,7 @@ impl Seaprox {
     /// Waits until the process has no connection.
     #[track_caller]
     pub fn wait_until_idle(&self) {
-        until("all connections are over", || self.figure("/usage/connections") == 0);
+        until("no connection is left", || self.figure("/usage/connections") == 0);
     }
 
     pub fn signal(&self, signal: i32) {
@@ -211,7 +211,7 @@ impl Relay {
     #[track_caller]
     pub fn start(options: &[&str]) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let to = listener.local_addr().expect("its address").to_string();
+        let to = listener.local_addr().expect("the listener's address").to_string();
         let mut args = vec!["static", "--listen", "127.0.0.1:0", "--to", &to];
         args.extend_from_slice(options);
         Relay { seaprox: Seaprox::start(&args), listener }

@@ -106,7 +106,7 @@ pub fn raw_pair() -> (OwnedFd, File) {
     }
     let mut access = File::options();
     access.read(true).write(true).custom_flags(libc::O_NOCTTY);
-    let slave = access.open(format!("/dev/pts/{number}")).expect("its slave");
+    let slave = access.open(format!("/dev/pts/{number}")).expect("the slave of the terminal");
     // SAFETY: a record of integers, for which zeros are values; it is live while the calls use it.
     unsafe {
         let mut modes: libc::termios = std::mem::zeroed();

@@ -109,7 +109,7 @@ fn congested_splice(rig: &mut Rig, seen: Rc<RefCell<Vec<u8>>>) -> (Id, Peer, Pee
     let server = rig.accept(&listener);
     let data = pattern(64 << 20);
     let mut sent = 0;
-    rig.until("it is congested", |proxy| {
+    rig.until("the connection is congested", |proxy| {
         let put = client.try_send(&data[sent..]);
         sent += put;
         put == 0 && proxy.core().queued(id, Role::Dest) > 0
@@ -176,7 +176,7 @@ fn a_finished_pass_returns_its_pipe() {
     }
     for (id, client, server) in &mut connections {
         let (mut sent, mut got, mut spliced) = (0, Vec::new(), false);
-        rig.until("all of it arrives", |proxy| {
+        rig.until("all bytes arrive", |proxy| {
             sent += if sent < data.len() { client.try_send(&data[sent..]) } else { 0 };
             server.try_receive(&mut got, data.len());
             let snapshot = proxy.core().snapshot();
@@ -184,7 +184,7 @@ fn a_finished_pass_returns_its_pipe() {
             spliced |= status.source.flags.contains(&"spliced");
             got.len() == data.len()
         });
-        assert!(got == data && spliced, "each of them has the only pipe in its time");
+        assert!(got == data && spliced, "each connection has the only pipe in turn");
     }
 }
 

@@ -40,7 +40,7 @@ fn disconnecting_a_dest_drops_its_handler() {
     let _server = rig.accept(&listener);
     rig.until("connected", |_| heard.has("dial is over"));
     client.try_send(b"x");
-    rig.until("let go", |proxy| proxy.core().side(old, Role::Dest).is_none());
+    rig.until("the dest is released", |proxy| proxy.core().side(old, Role::Dest).is_none());
     let new = heard.clone();
     let (_, _client) = rig.adopt(
         Kind::Unix,
@@ -49,7 +49,7 @@ fn disconnecting_a_dest_drops_its_handler() {
             0
         }),
     );
-    rig.until("the new client is told", |_| heard.has("source opened"));
+    rig.until("the new client's handler gets Opened", |_| heard.has("source opened"));
 }
 
 /// A connection had no timer if its handler did nothing after a failed connect or did not relay after a good one.
@@ -113,9 +113,9 @@ fn adopting_connections_in_opened_does_not_grow_the_stack() {
     config.limits.connections = 1000;
     let mut rig = Rig::new(config);
     let (_, _client) = rig.adopt(Kind::Unix, chain(500, &Rc::default()));
-    rig.until("all are opened", |proxy| proxy.core().snapshot().stats.opened == 501);
+    rig.until("all connections are opened", |proxy| proxy.core().snapshot().stats.opened == 501);
     rig.turns(3);
-    assert_eq!(rig.stats().panics, 0, "the stack grows with each");
+    assert_eq!(rig.stats().panics, 0, "the stack must not grow with each connection");
 }
 
 /// A panic of a front end while it made a handler ended the loop.
@@ -135,7 +135,7 @@ fn a_front_end_that_panics_ends_only_that_client() {
     });
     let mut first = Peer::connect(addr);
     let end = catch_unwind(AssertUnwindSafe(|| rig.receive_end(&mut first)));
-    assert!(end.is_ok(), "the loop goes on");
+    assert!(end.is_ok(), "the loop continues");
     let mut second = Peer::connect(addr);
     assert_eq!(rig.receive(&mut second, 2), b"hi");
 }
@@ -156,7 +156,7 @@ fn a_permit_that_panics_ends_only_that_connection() {
         }),
     );
     let end = catch_unwind(AssertUnwindSafe(|| rig.receive_end(&mut client)));
-    assert!(end.is_ok(), "the loop goes on");
+    assert!(end.is_ok(), "the loop continues");
     rig.until_empty();
 }
 
@@ -206,7 +206,7 @@ fn a_reset_of_an_idle_dest_is_reported_to_the_handler() {
         }),
     );
     let server = rig.accept(&listener);
-    rig.until("it is idle", |proxy| proxy.core().stage(id) == Some(Stage::KeepAlive));
+    rig.until("the connection is idle", |proxy| proxy.core().stage(id) == Some(Stage::KeepAlive));
     server.reset();
     rig.until("the dest is gone", |proxy| proxy.core().side(id, Role::Dest).is_none());
     assert!(heard.has("dest ended Reset"), "{:?}", heard.all());
@@ -235,9 +235,9 @@ fn writable_is_called_although_relayed_bytes_wait_too() {
         server.socket.set_recv_buffer_size(16 << 10).unwrap();
         let sent = rig.congest(&mut client, id, Role::Dest);
         assert!(rig.core().send(id, Role::Dest, b"word"));
-        assert!(rig.core().queued(id, Role::Dest) > 4, "it waits");
+        assert!(rig.core().queued(id, Role::Dest) > 4, "the bytes wait");
         let mut got = Vec::new();
-        rig.until("all of it arrives", |_| {
+        rig.until("all bytes arrive", |_| {
             let next = got.len() + (32 << 10);
             server.try_receive(&mut got, next);
             got.len() >= sent + 4

@@ -27,7 +27,7 @@ fn a_closed_connection_that_waited_for_a_block_does_not_delay_the_next() {
             let (_, client) = rig.adopt(Kind::Tcp4, relay_to(addr));
             clients.push((client, rig.accept(&listener)));
         }
-        rig.until("all relay", |proxy| {
+        rig.until("all connections relay", |proxy| {
             proxy.core().snapshot().connections.iter().all(|c| c.stage == Stage::Established)
         });
         let first = rig.snapshot().connections[0].id;
@@ -37,11 +37,13 @@ fn a_closed_connection_that_waited_for_a_block_does_not_delay_the_next() {
         let waits = rig.stats().block_waits;
         for (n, client) in clients[1..].iter_mut().enumerate() {
             client.0.try_send(b"x");
-            rig.until("it waits for a block", |proxy| proxy.core().snapshot().stats.block_waits > waits + n as u64);
+            rig.until("the connection waits for a block", |proxy| {
+                proxy.core().snapshot().stats.block_waits > waits + n as u64
+            });
         }
         let last = clients.pop().unwrap();
         clients.drain(1..).for_each(|(client, _)| client.reset());
-        rig.until("all but two are gone", |proxy| proxy.core().snapshot().usage.connections == 2);
+        rig.until("two connections are left", |proxy| proxy.core().snapshot().usage.connections == 2);
         tell.send((clients.pop().unwrap(), last, sent, rig.proxy.remote())).unwrap();
         rig.proxy.run().unwrap();
     });
@@ -86,7 +88,7 @@ fn passing_bytes_one_by_one_keeps_to_the_budget_of_a_turn() {
     let data = pattern(60_000);
     let sent = client.try_send(&data);
     let (mut most, mut got) = (0, Vec::new());
-    rig.until("all of it arrives", |_| {
+    rig.until("all bytes arrive", |_| {
         most = most.max(calls.replace(0));
         server.try_receive(&mut got, sent);
         got.len() == sent
@@ -127,7 +129,7 @@ fn retrying_a_connect_that_fails_at_once_keeps_to_the_budget_of_a_turn() {
         }),
     );
     assert_eq!(rig.receive(&mut other, 2), b"hi");
-    rig.until("the other one ends too", |proxy| proxy.core().snapshot().usage.connections == 1);
+    rig.until("the other connection ends too", |proxy| proxy.core().snapshot().usage.connections == 1);
 }
 
 /// A dest that was reset while bytes waited for it was run in every turn if its handler ignored the reset.
@@ -155,7 +157,7 @@ fn a_reset_that_a_handler_ignores_causes_no_busy_loop() {
     let server = rig.accept(&listener);
     rig.congest(&mut client, id, Role::Dest);
     server.reset();
-    rig.until("the handler hears it", |_| heard.has("dest ended Reset"));
+    rig.until("the handler gets the reset", |_| heard.has("dest ended Reset"));
     rig.turns(20);
     let (before, since) = (rig.stats().turns, Instant::now());
     while since.elapsed() < Duration::from_millis(200) {
@@ -176,7 +178,7 @@ fn a_connection_adopted_between_turns_has_its_full_timeout() {
     std::thread::sleep(Duration::from_millis(400));
     let (id, _client) = rig.adopt(Kind::Unix, handler(|cx, call| by_default(cx, &call)));
     let since = Instant::now();
-    rig.until("it times out", |proxy| proxy.core().stage(id).is_none());
+    rig.until("the connection times out", |proxy| proxy.core().stage(id).is_none());
     assert!(since.elapsed() >= Duration::from_millis(290), "after {:?} already", since.elapsed());
 }
 
@@ -203,7 +205,7 @@ fn calls_that_were_taken_but_not_run_count_against_the_limit() {
         done += ran.1.try_iter().count();
         assert!(posted - done <= 8 + 8, "{posted} posted, {done} done");
     }
-    rig.until("all run", |_| {
+    rig.until("all calls have run", |_| {
         done += ran.1.try_iter().count();
         done == posted
     });
@@ -221,8 +223,8 @@ fn a_stop_between_turns_takes_effect_without_a_sleep() {
         rig.turns(5);
         stop(&mut rig.core());
         let since = Instant::now();
-        assert!(!rig.proxy.turn(Some(Duration::from_secs(10))).unwrap(), "it is over");
-        assert!(since.elapsed() < Duration::from_secs(5), "it slept for {:?}", since.elapsed());
+        assert!(!rig.proxy.turn(Some(Duration::from_secs(10))).unwrap(), "the loop has stopped");
+        assert!(since.elapsed() < Duration::from_secs(5), "the loop slept for {:?}", since.elapsed());
     }
 }
 
