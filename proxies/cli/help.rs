@@ -51,7 +51,7 @@ pub fn man() -> String {
             let _ = writeln!(out, ".TP\n.B {}\n{}.", roff(name), roff(&capital(meaning)));
         }
         if title == "SIGNALS" {
-            let _ = writeln!(out, ".PP\n{}.", roff(&capital(UNCAUGHT)));
+            let _ = writeln!(out, ".PP\n{}.", roff(&capital(&uncaught())));
         }
     }
     out.push_str(".SH EXAMPLES\n");
@@ -133,10 +133,20 @@ fn tail(command: Option<Command>) -> String {
             entry(&mut out, name, meaning, 16);
         }
         if title == "Signals" && matches!(command, None | Some(Command::Link)) {
-            wrap(&mut out, &format!("{}.", capital(UNCAUGHT)), 2);
+            wrap(&mut out, &format!("{}.", capital(&uncaught())), 2);
         }
     }
     out
+}
+
+/// Returns the note about the commands that catch no signal.
+fn uncaught() -> String {
+    let servers: Vec<_> = Command::ALL.into_iter().filter(|command| command.is_server()).map(Command::name).collect();
+    format!(
+        "link with -W, and all commands but {}, catch none of these signals: each signal then has the default action of \
+         the system and ends the process at once",
+        servers.join(", ")
+    )
 }
 
 fn usages(command: Command) -> Vec<String> {
@@ -241,8 +251,6 @@ const SIGNALS: &[(&str, &str)] = &[
     ("USR1", "write the status to the log, whatever its level"),
     ("HUP", "read the files of keys, users and paths again; they are also read again when they change"),
 ];
-const UNCAUGHT: &str = "link with -W, and all commands but static, socks, http and link, catch none of these signals: \
-                        each signal then has the default action of the system and ends the process at once";
 const ENVIRONMENT: &[(&str, &str)] = &[
     (
         "SEAPROX_*",
@@ -283,7 +291,7 @@ mod tests {
     fn only_the_help_of_servers_explains_signals() {
         let section = |command| text(command, true).split("\nSignals:\n").nth(1).map(str::to_owned);
         for command in Command::ALL {
-            let catches = ["static", "socks", "http", "link"].contains(&command.name());
+            let catches = matches!(command, Command::FrontEnd(_) | Command::Link);
             assert_eq!(section(Some(command)).is_some(), catches, "{}", command.name());
         }
         for (command, has_note) in

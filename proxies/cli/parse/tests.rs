@@ -116,10 +116,7 @@ fn wrong_lines_are_refused_with_a_hint() {
         ("socks --lisen=1", "seaprox socks: unknown option --lisen; did you mean --listen? (see seaprox socks --help)"),
         ("socks -x", "seaprox socks: unknown option -x (see seaprox socks --help)"),
         ("socks --x", "seaprox socks: unknown option --x (see seaprox socks --help)"),
-        (
-            "static --users f",
-            "seaprox static: --users is an option of socks, http, not of static (see seaprox static --help)",
-        ),
+        ("socks --to h:1", "seaprox socks: --to is an option of static, not of socks (see seaprox socks --help)"),
         ("sock", "seaprox: unknown command \"sock\"; did you mean socks? (see seaprox --help)"),
         ("frobnicate", "seaprox: unknown command \"frobnicate\" (see seaprox --help)"),
         ("socks -l", "seaprox socks: -l: expected ADDR"),

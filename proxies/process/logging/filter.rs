@@ -15,6 +15,7 @@ pub const TARGETS: &[(&str, &str)] = &[
     ("seaprox::link::frame", "frames of links, at trace: direction, type, stream, length; never the payload"),
     ("seaprox::http", "HTTP requests, at debug"),
     ("seaprox::access", "the users file"),
+    ("seaprox::auth", "files of keys whose owner and mode the system does not show"),
     ("seaprox::process", "signals, reloads, answers on the terminal"),
     ("seaprox::settings", "limits that the system reduces"),
     ("seaprox::status", "the status socket, and the status that SIGUSR1 asks for"),
