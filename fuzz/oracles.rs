@@ -120,7 +120,7 @@ fn check_prefixes<'a, T: PartialEq + Debug, E: PartialEq + Debug>(
         Ok(Some((_, consumed))) => *consumed,
         Ok(None) | Err(_) => data.len(),
     };
-    assert!(taken <= data.len(), "more was consumed than there is");
+    assert!(taken <= data.len(), "more bytes were consumed than the input has");
     assert!(taken > 0 || !matches!(whole, Ok(Some(_))), "a message has no bytes");
     if let Ok(Some(_)) = whole {
         assert_eq!(parse(&data[..taken]), whole, "bytes after a message changed it");

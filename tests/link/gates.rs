@@ -419,7 +419,7 @@ fn subflows_can_be_added_and_closed_during_a_transfer() {
     let until = world.now.after(2_000_000);
     assert!(world.run(until, drained), "a closing subflow never drained");
     let figures = gates::measure(&mut world, id, 60, 2000);
-    assert!((0.95..1.02).contains(&figures.share), "three of four: {figures:?}");
+    assert!((0.95..1.02).contains(&figures.share), "three of four subflows: {figures:?}");
     assert_eq!(figures.duplicates, 0.0);
 }
 

@@ -73,13 +73,17 @@ fn a_peer_with_ordered_opens_may_be_a_thousand_streams_ahead() {
         };
         assert_eq!(announced(&mut peer), None);
         (0..700).for_each(|n| peer.send(&open(theirs(role, n))).unwrap());
-        let max = announced(&mut peer).expect("more are allowed as they come");
+        let max = announced(&mut peer).expect("the limit rises as streams arrive");
         assert_eq!(max, 700 + OPENS_MAX);
         // The peer may be this far ahead, records and gaps together, and not one stream further.
         peer.send(&naming(theirs(role, 700))[0]).unwrap();
         peer.send(&naming(theirs(role, max - 1))[0]).unwrap();
         assert_eq!((peer.session.streams_unopened(), peer.session.streams_live()), (2, 702));
-        assert_eq!(peer.send(&naming(theirs(role, max))[0]), Err(Violation::Limit), "beyond what was announced");
+        assert_eq!(
+            peer.send(&naming(theirs(role, max))[0]),
+            Err(Violation::Limit),
+            "a stream beyond the announced limit is refused"
+        );
     }
 }
 

@@ -309,7 +309,7 @@ fn a_dial_waits_for_a_unix_listener_with_a_full_backlog() {
     rig.turns(20);
     assert!(!heard.has("dest connected"));
     drop(listener.accept().unwrap());
-    rig.until("there is room", |_| heard.has("dest connected"));
+    rig.until("the dest is connected once the backlog has room", |_| heard.has("dest connected"));
     std::fs::remove_file(&path).unwrap();
     let (server, _) = listener.accept().unwrap();
     assert_eq!(rig.receive(&mut Peer::new(server), 1), b"x");

@@ -127,7 +127,7 @@ fn the_limits_are_divided_among_the_loops() {
     let loops = Loops::start(3, &config, None, Vec::new(), &setup).unwrap();
     let mut connections: Vec<_> = snapshots(&loops).iter().map(|one| one.limits.connections).collect();
     connections.sort_unstable();
-    assert_eq!(connections, [3, 3, 4], "together they are what was asked for");
+    assert_eq!(connections, [3, 3, 4], "the loops together have the requested connections");
     assert!(snapshots(&loops).iter().all(|one| one.limits.pipes == 0));
     end(loops, |core| core.stop());
 }

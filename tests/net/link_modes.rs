@@ -112,7 +112,7 @@ fn each_mode_puts_bulk_and_small_pieces_on_its_subflows() {
 
 /// Mode `single` is for failover: the other path takes over when the path in use dies in the middle of a transfer.
 #[test]
-fn single_mode_continues_over_the_other_path() {
+fn single_mode_switches_to_the_other_path_when_its_path_dies() {
     if !has_net() {
         return;
     }

@@ -318,7 +318,7 @@ fn a_draining_client_releases_its_remote_port_at_once() {
     // Clients that only checked the port end with it.
     drop(inner);
     link_with_port(&other, serving, port, second_addr);
-    until("another has the port", || is_listening(&other));
+    until("the other node has the port", || is_listening(&other));
     let (mut user_two, mut served_two) = user_of(port, &second);
     exchange(&mut user_two, &mut served_two);
     exchange(&mut user, &mut served);

@@ -287,7 +287,7 @@ fn a_session_that_is_not_resumed_ends_after_the_hold_time() {
     cutter.cut();
     assert_eq!(read_end(&mut near), Err(ErrorKind::ConnectionReset));
     assert_eq!(read_end(&mut far), Err(ErrorKind::ConnectionReset));
-    until("nothing is left at the server", || server.links().is_empty());
+    until("no link is left at the server", || server.links().is_empty());
     cutter.close(false);
     client.until_up();
 }

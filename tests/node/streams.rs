@@ -259,7 +259,7 @@ impl seaprox::Handler for Shout {
     fn opened(&mut self, _: &mut seaprox::Cx<'_>) {}
 
     fn readable(&mut self, cx: &mut seaprox::Cx<'_>, input: &[u8]) -> usize {
-        assert!(!input.starts_with(b"panic"), "as asked");
+        assert!(!input.starts_with(b"panic"), "(this message belongs to the test)");
         if cx.reply(&input.to_ascii_uppercase()) { input.len() } else { 0 }
     }
 
@@ -445,7 +445,7 @@ fn a_stream_received_completely_is_delivered_after_the_peer_has_left() {
     assert!(read_some(&mut far_whole, &mut at) && at < count, "the test has to leave something unread");
     while read_some(&mut far_whole, &mut at) {}
     assert_eq!(at, count);
-    until("nothing is left", || server.ask(|core| core.usage().connections) == 0);
+    until("no connection is left at the server", || server.ask(|core| core.usage().connections) == 0);
 }
 
 /// Sends until all buffers on the way are full. Returns the number of bytes.

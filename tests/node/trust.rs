@@ -45,7 +45,7 @@ fn removing_a_key_ends_its_sessions() {
     server.ask(|core| core.recheck_links());
     assert_eq!(read_end(&mut near), Err(ErrorKind::ConnectionReset));
     assert_eq!(read_end(&mut far), Err(ErrorKind::ConnectionReset));
-    until("nothing is left", || server.links().is_empty());
+    until("no link is left at the server", || server.links().is_empty());
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn the_stream_limit_counts_undelivered_streams_of_ended_sessions() {
     until("the client gets limit_reached", || again.closed.lock().unwrap().contains(&Reason::LimitReached));
     // When the reader has all bytes, the next stream is permitted.
     while far.read(&mut [0; 1 << 16]).unwrap() > 0 {}
-    until("nothing is left", || server.ask(|core| core.usage().connections) == 0);
+    until("no connection is left at the server", || server.ask(|core| core.usage().connections) == 0);
     let (_third, _far) = (connect(front), accept(&listener));
 }
 
@@ -173,7 +173,7 @@ fn unauthenticated_peers_get_no_information_and_are_limited() {
     let _ = garbage.read_to_end(&mut got);
     assert!(got.len() < 64 && !got.windows(4).any(|word| word == b"SPRX"), "{got:?}");
     let silent: Vec<TcpStream> = (0..40).map(|_| connect(addr)).collect();
-    until("most are turned away", || server.ask(|core| core.stats().visitors_refused) >= 30);
+    until("most peers are refused", || server.ask(|core| core.stats().visitors_refused) >= 30);
     for mut socket in silent {
         let mut got = Vec::new();
         let _ = socket.read_to_end(&mut got);

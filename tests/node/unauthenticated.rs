@@ -77,7 +77,7 @@ fn serve_few() -> (Node, SocketAddr) {
 fn silent_connections_from_one_address_do_not_keep_a_peer_out() {
     let (server, addr) = serve_few();
     let mut silent: Vec<TcpStream> = (0..60).map(|_| connect(addr)).collect();
-    until("most are turned away", || server.ask(|core| core.stats().visitors_refused) >= 60 - 8);
+    until("most peers are refused", || server.ask(|core| core.stats().visitors_refused) >= 60 - 8);
     assert_eq!(standing(&mut silent), 8, "half of the sixteen places, while no other address uses them");
     let client = Node::start();
     client.link(addr);

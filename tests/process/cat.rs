@@ -158,7 +158,8 @@ fn cat_listens_for_one_client() {
         let mut errors = BufReader::new(child.0.stderr.take().unwrap());
         let mut line = String::new();
         errors.read_line(&mut line).unwrap();
-        let addr = line.trim_end().strip_prefix("listening cat ").expect("where it listens").parse().unwrap();
+        let addr =
+            line.trim_end().strip_prefix("listening cat ").expect("a line with the listening address").parse().unwrap();
         let mut client = Peer::connect(addr);
         child.0.stdin.take().unwrap().write_all(b"from the input").unwrap();
         client.run(&[Take(b"from the input"), ReadAll, Put(b"from the client")]);

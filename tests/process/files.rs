@@ -115,8 +115,8 @@ struct Events(fs::File);
 impl Events {
     fn of(path: &Path, mask: u32) -> Events {
         let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
-        // SAFETY: the path is a string that ends in a zero and outlives the call; the descriptor is new and nobody
-        // else's.
+        // SAFETY: the path is a string that ends in a zero and outlives the call; the descriptor is new and has no
+        // other owner.
         unsafe {
             let inotify = libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC);
             assert!(inotify >= 0 && libc::inotify_add_watch(inotify, path.as_ptr(), mask) >= 0);
@@ -504,7 +504,7 @@ fn keygen_removes_the_partial_key_of_a_killed_keygen() {
     let names: Vec<_> = fs::read_dir(home.directory()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["key"]);
     home.write(&half, "-----BEGIN");
-    assert_eq!(run(&["keygen", "--config-dir", &home.directory()]).code, Some(1), "there is a key");
+    assert_eq!(run(&["keygen", "--config-dir", &home.directory()]).code, Some(1), "a key exists already");
     assert!(!Path::new(&home.0.file(&half)).exists());
 }
 

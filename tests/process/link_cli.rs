@@ -185,7 +185,7 @@ fn the_first_use_makes_a_key_that_only_its_owner_can_read() {
     let scratch = Scratch::new();
     let (directory, key) = (scratch.file("config/seaprox"), scratch.file("config/seaprox/key"));
     let node = Seaprox::spawn(&["link", "--listen", "127.0.0.1:0"], |command| at_home(command, &scratch));
-    kit::until("there is a key", || std::path::Path::new(&key).exists());
+    kit::until("the node has made a key", || std::path::Path::new(&key).exists());
     assert_eq!((mode(&directory), mode(&key)), (0o700, 0o600));
     node.wait_for_log(&["key of this node created", &key, "SHA256:"]);
     node.wait_for_log(&["WARN", "no key is authorized", "authorized_keys"]);

@@ -59,7 +59,7 @@ fn link(binary: &str, secret: &Secret, words: &[&str]) -> Seaprox {
 fn said(node: &Seaprox, start: &str) -> SocketAddr {
     let line = || node.out().into_iter().find(|line| line.starts_with(start));
     until(start, || line().is_some());
-    let line = line().expect("just seen");
+    let line = line().expect("a line that was just seen");
     let word = line[start.len()..].split_whitespace().next().expect("an address");
     word.parse().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], word.parse().expect("a port"))))
 }

@@ -68,7 +68,7 @@ fn an_unread_log_blocks_nothing_and_reports_the_lost_lines() {
     both(&mut client, &[Fin, ReadAll], &mut server, &[ReadAll, Fin]);
     assert!(lines.any(|line| line.contains("closed") && line.contains("sent=100010")));
     relay.seaprox.signal(libc::SIGTERM);
-    assert_eq!(lines.filter(|line| line.contains("draining")).count(), 1, "up to the last line");
+    assert_eq!(lines.filter(|line| line.contains("draining")).count(), 1, "the log has its last line");
     assert_eq!(relay.seaprox.wait(SOON).code(), Some(0));
 }
 

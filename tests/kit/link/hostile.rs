@@ -64,7 +64,11 @@ pub fn run(seed: u64) {
     }
     run.peer.session.abort(Code::LimitReached, "the run is over");
     let session = &run.peer.session;
-    assert_eq!((session.memory(), session.received_cost(), session.sent_cost()), ((0, 0), 0, 0), "nothing is left");
+    assert_eq!(
+        (session.memory(), session.received_cost(), session.sent_cost()),
+        ((0, 0), 0, 0),
+        "an aborted session must hold no memory"
+    );
     assert_eq!(session.streams_live(), 0);
 }
 

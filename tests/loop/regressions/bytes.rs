@@ -253,7 +253,7 @@ fn the_last_bytes_and_the_fin_arrive() {
             let mut server = rig.accept(&listener);
             let sent: Vec<u8> = (0..count).map(|n| (n % 251) as u8).collect();
             let (mut put, mut got, mut end) = (0, Vec::new(), None);
-            rig.until("everything is there", |_| {
+            rig.until("all bytes have arrived", |_| {
                 if put < sent.len() {
                     put += server.try_send(&sent[put..]);
                     if put == sent.len() {
