@@ -96,6 +96,7 @@ pub(in crate::link) struct Scheduler {
 
 impl Scheduler {
     pub(in crate::link) fn new() -> Scheduler {
+        // The initial risk is near its maximum; ten stalled intervals, 300 ms, bring it to its minimum.
         Scheduler { order: Vec::new(), risk: 700, interval: Time::ZERO, stalled: false, urgent_run: 0, return_us: 0 }
     }
 
@@ -149,7 +150,7 @@ impl Scheduler {
     }
 
     /// Returns the subflow for a piece of a stream, or `None` if it is better to wait.
-    pub(in crate::link) fn place(&self, need: Need) -> Option<usize> {
+    pub(in crate::link) fn choose(&self, need: Need) -> Option<usize> {
         if need.sparse {
             return self.soonest();
         }
@@ -245,23 +246,23 @@ mod tests {
 
     #[test]
     fn the_fastest_ready_subflow_is_chosen() {
-        assert_eq!(scheduler(&[(80, 20, true), (10, 5, true)]).place(BULK), Some(1));
-        assert_eq!(scheduler(&[(80, 20, true), (10, 5, false)]).place(BULK), Some(0));
+        assert_eq!(scheduler(&[(80, 20, true), (10, 5, true)]).choose(BULK), Some(1));
+        assert_eq!(scheduler(&[(80, 20, true), (10, 5, false)]).choose(BULK), Some(0));
     }
 
     #[test]
     fn a_slow_path_is_used_only_if_the_window_allows_it() {
         let scheduler = scheduler(&[(80, 10, false), (10, 100, true)]);
-        assert_eq!(scheduler.place(BULK), Some(1));
-        assert_eq!(scheduler.place(Need { window: 1 << 20, ..BULK }), None);
+        assert_eq!(scheduler.choose(BULK), Some(1));
+        assert_eq!(scheduler.choose(Need { window: 1 << 20, ..BULK }), None);
     }
 
     #[test]
     fn small_and_sparse_frames_wait_for_the_fast_path() {
         let scheduler = scheduler(&[(80, 10, false), (10, 100, true)]);
-        assert_eq!(scheduler.place(Need { sparse: true, ..BULK }), None);
-        assert_eq!(scheduler.place(Need { unsent: 1000, backlog: 1000, ..BULK }), None);
-        assert_eq!(scheduler.place(Need { unsent: 1000, ..BULK }), Some(1), "many short streams together are bulk");
+        assert_eq!(scheduler.choose(Need { sparse: true, ..BULK }), None);
+        assert_eq!(scheduler.choose(Need { unsent: 1000, backlog: 1000, ..BULK }), None);
+        assert_eq!(scheduler.choose(Need { unsent: 1000, ..BULK }), Some(1), "many short streams together are bulk");
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! server:                           Live, from the start: the HELLO was read before the session knew the subflow
 //! ```
 //!
-//! A live subflow is suspect while its acknowledgements are overdue. It gets no new frames then, as long as another one
-//! is usable, until it answers a PING or has nothing in flight.
+//! A live subflow is suspect while its acknowledgements are overdue. A suspect subflow gets no new frames, as long as
+//! another one is usable, until it answers a PING or has nothing in flight.
 
 use super::estimate::PathEstimate;
 use super::lane::{Lane, SentFrame};

@@ -27,7 +27,7 @@ impl Session {
             if entry.content != FrameContent::Ack {
                 latest = Some((entry.at, u64::from(entry.expected.queued)));
             }
-            self.on_entry_acked(entry);
+            self.on_frame_acked(entry);
         }
         if let (Some((at, queued)), Some(subflow)) = (latest, self.subflows.get_mut(index)) {
             let acked = subflow.acked();
@@ -43,7 +43,7 @@ impl Session {
         self.subflows.get_mut(index)?.lanes.get_mut(lane)?.tx.pop_acked()
     }
 
-    fn on_entry_acked(&mut self, entry: SentFrame) {
+    fn on_frame_acked(&mut self, entry: SentFrame) {
         match entry.content {
             FrameContent::Data(id, piece) => {
                 let Some(slot) = self.streams.live_slot(id) else { return };
@@ -97,7 +97,7 @@ impl Session {
     }
 
     /// Queues the content of a lost frame again, unless it was reinjected.
-    pub(super) fn on_entry_lost(&mut self, entry: SentFrame) {
+    pub(super) fn on_frame_lost(&mut self, entry: SentFrame) {
         if entry.reinjected {
             return;
         }
@@ -113,7 +113,7 @@ impl Session {
                 if let Key::Open(id) = key {
                     self.on_open_lost(id);
                 }
-                self.queue_again(key);
+                self.requeue_control(key);
             }
             FrameContent::Ack => {
                 self.acks.due = true;
@@ -125,7 +125,7 @@ impl Session {
     }
 
     /// Queues the key of a lost control frame, if it is still of use.
-    fn queue_again(&mut self, key: Key) {
+    fn requeue_control(&mut self, key: Key) {
         let wanted = match key {
             Key::Listen(id) => self.requested_listeners.get(&id).is_some_and(|listener| !listener.acked),
             Key::Unlisten(id) => self.requested_listeners.contains_key(&id),

@@ -73,7 +73,7 @@ impl Session {
         Ok(())
     }
 
-    /// Refuses a stream that the peer opened. It has no more events here.
+    /// Refuses a stream that the peer opened. The stream has no more events here.
     pub fn refuse(&mut self, now: Time, id: StreamId, result: Bound) -> Result<(), Refused> {
         let code = result.failure.unwrap_or(Code::Other);
         self.answer(id, StreamState::Refused, Bound { failure: Some(code), ..result })?;
@@ -188,8 +188,8 @@ impl Session {
         self.finish_call();
     }
 
-    /// Sends a datagram on a stream of [`Kind::Udp`](crate::link::Kind::Udp). It may be lost, and is dropped if it
-    /// cannot be sent soon.
+    /// Sends a datagram on a stream of [`Kind::Udp`](crate::link::Kind::Udp). The datagram may be lost, and is dropped
+    /// if it cannot be sent soon.
     pub fn send_datagram(&mut self, now: Time, id: StreamId, payload: Bytes) -> Result<(), Refused> {
         if payload.len() > DATAGRAM_BYTES_MAX {
             return Err(Refused::TooLong);

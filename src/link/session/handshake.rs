@@ -267,7 +267,7 @@ impl Session {
         let mut subflow = self.subflows.remove(index);
         self.push_event(Event::SubflowDown { id, code });
         for lane in &mut subflow.lanes {
-            lane.tx.take_lost().into_iter().for_each(|entry| self.on_entry_lost(entry));
+            lane.tx.take_lost().into_iter().for_each(|entry| self.on_frame_lost(entry));
         }
         if self.subflows.iter().any(Subflow::is_live) {
             if matches!(&self.phase, Phase::Resuming(resume) if resume.subflow == id) {

@@ -1,8 +1,9 @@
 //! The invariants of a session. Debug builds check them after every call, release builds do not contain the calls.
 //!
-//! They include the limits on memory: unacknowledged payload is at most S and the overhead of the last chunk; payload
-//! for the application at most the announced bytes that were not consumed, which is at most R; frames in flight at most
-//! the limit of each lane; ranges and gaps at most [`RANGES_MAX`] and the frames that became ranges when a lane died.
+//! The invariants include the limits on memory: unacknowledged payload is at most S and the overhead of the last chunk;
+//! payload for the application at most the announced bytes that were not consumed, which is at most R; frames in flight
+//! at most the limit of each lane; ranges and gaps at most [`RANGES_MAX`] and the frames that became ranges when a lane
+//! died.
 
 use super::config::FRAMES_SLACK;
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! The memory of a session, and the limits that the process changes while the session lives.
 //!
-//! [`Config`](crate::link::Config) sets the maximum that a session may ever use. What it may use now is a share of the
+//! [`Config`](crate::link::Config) sets the maximum that a session may ever use. The current limit is a share of the
 //! memory of all sessions in the process, which rises and falls. Announced credit is kept, so the window of an honest
 //! peer follows its share as the allowed bytes are taken.
 

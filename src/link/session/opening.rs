@@ -53,7 +53,7 @@ impl Session {
         self.update_stream(slot);
     }
 
-    /// Notes that the OPEN of a stream may be lost. It is sent again before any data.
+    /// Notes that the OPEN of a stream may be lost, so that it is sent again before any data.
     pub(super) fn on_open_lost(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.by_id(id) {
             stream.open_on = [None; 2];

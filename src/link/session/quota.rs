@@ -11,8 +11,8 @@ use crate::link::wire::content::Key;
 impl Session {
     /// Returns the number of bytes that a stream may send beyond those that its reader has not taken.
     pub(super) fn send_quota_left(&self, stream: &Stream) -> u64 {
-        let pool = SharedBytes { whole: self.tx.window, free: self.tx.credit.saturating_sub(self.tx.sent) };
-        pool.share(stream.send.motion()).saturating_sub(stream.send.not_taken())
+        let shared = SharedBytes { whole: self.tx.window, free: self.tx.credit.saturating_sub(self.tx.sent) };
+        shared.quota(stream.send.reader_progress()).saturating_sub(stream.send.not_taken())
     }
 
     /// Ends the wait of a stream for its quota, because the peer's reader has taken bytes.
@@ -38,14 +38,14 @@ impl Session {
     /// Returns the number of bytes that a stream may write now, and the maximum of its unsent bytes.
     pub(super) fn write_room(&self, stream: &Stream) -> (u64, u64) {
         let free = self.send_free().saturating_sub(CHUNK_COST);
-        let motion = if stream.cannot_send() { ReaderProgress::default() } else { stream.send.motion() };
-        let share = SharedBytes { whole: self.send_bytes_max(), free }.share(motion);
-        let cap = self.config.unsent_bytes_max.min(share).min(free);
+        let reader = if stream.cannot_send() { ReaderProgress::default() } else { stream.send.reader_progress() };
+        let quota = SharedBytes { whole: self.send_bytes_max(), free }.quota(reader);
+        let cap = self.config.unsent_bytes_max.min(quota).min(free);
         (cap.saturating_sub(stream.send.unsent()), cap)
     }
 
-    /// Notes that a stream has more to write than there is room for. It is told once some of its bytes were sent, or
-    /// once other streams have freed memory if the send limit is the cause.
+    /// Notes that a stream has more to write than there is room for. The stream is reported once some of its bytes were
+    /// sent, or once other streams have freed memory if the send limit is the cause.
     pub(super) fn refuse_write(&mut self, slot: usize, cap: u64) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         stream.write_refused = true;

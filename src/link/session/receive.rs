@@ -142,6 +142,7 @@ impl Session {
         if frame_kind == kind::ACK {
             return;
         }
+        // At most an eighth of the window stays unacknowledged, so that the sender does not stall on it.
         const FEW: u64 = 64 * 1024;
         let most = self.acked_bytes(origin.now);
         self.acks.due |= waiting >= (self.rx.window.size() / 8).clamp(FEW.min(most), most);
@@ -211,7 +212,7 @@ impl Session {
         Ok(())
     }
 
-    /// Returns the stream of a frame. It may be one of the peer's whose OPEN is still in flight.
+    /// Returns the stream of a frame, which may be one of the peer's whose OPEN is still in flight.
     ///
     /// `expects_stream` is true if the frame shows that the peer has the stream, so that it must be told if this end
     /// has not.

@@ -12,7 +12,7 @@ use crate::link::wire::header::FRAME_BYTES_MAX;
 use crate::link::wire::ids::{StreamId, Time};
 use crate::link::wire::outbox::Outbox;
 
-/// Budget of reinjection: one byte of so many, and a few frames at the start.
+/// Budget of reinjection: one byte of so many, which keeps duplicates below 1 %, and a few frames at the start.
 const REINJECT_SHARE: u64 = 160;
 const REINJECT_BYTES_MAX: u64 = 4 * FRAME_BYTES_MAX as u64;
 /// Number of frames at the head of a slow lane among which the first missing piece of a stream is searched.
@@ -87,6 +87,7 @@ impl Session {
 
     /// Returns a piece on a slow subflow that a stream waits for, and its position: subflow, lane, entry.
     fn find_frontier(&self, now: Time, fast: usize, fast_us: u64) -> Option<(usize, usize, usize, StreamId, Piece)> {
+        // A stream waits for the piece if it can send nothing else: out of credit or quota, or at its end.
         let session_blocked = self.tx.credit <= self.tx.sent;
         for (index, subflow) in self.subflows.iter().enumerate().filter(|(index, s)| *index != fast && s.is_live()) {
             for (n, lane) in subflow.lanes.iter().enumerate() {
@@ -139,7 +140,7 @@ impl Session {
             }
         }
         self.stats.late_reinjections += 1;
-        overdue.into_iter().for_each(|entry| self.on_entry_lost(entry));
+        overdue.into_iter().for_each(|entry| self.on_frame_lost(entry));
     }
 
     /// Queues the frames in flight on suspect subflows for the others.
@@ -156,6 +157,6 @@ impl Session {
                 entry.reinjected = true;
             }
         }
-        moved.into_iter().for_each(|entry| self.on_entry_lost(entry));
+        moved.into_iter().for_each(|entry| self.on_frame_lost(entry));
     }
 }

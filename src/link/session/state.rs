@@ -84,7 +84,7 @@ pub struct Session {
     pub(super) checks: u64,
 }
 
-/// What the session may send, and has sent.
+/// The sending state of the session as a whole.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) peer: Limits,
@@ -119,7 +119,7 @@ pub(super) struct Outgoing {
     pub(super) reinject_bytes: u64,
 }
 
-/// What the session has received.
+/// The receiving state of the session as a whole.
 #[derive(Debug)]
 pub(super) struct Incoming {
     pub(super) window: Window,
@@ -135,7 +135,7 @@ pub(super) struct Incoming {
     pub(super) unopened: Unopened,
 }
 
-/// When to acknowledge.
+/// The state of acknowledgements.
 #[derive(Debug, Default)]
 pub(super) struct Acks {
     pub(super) due: bool,

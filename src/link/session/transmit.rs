@@ -43,8 +43,8 @@ const SILENCE_US: u64 = 50_000;
 impl Session {
     /// Writes the next frame to `out`, if there is one and a subflow with room for it: see [`Session::set_room`].
     ///
-    /// The caller repeats the call until it returns `None`. It may collect several frames for one lane before it writes
-    /// them.
+    /// The caller repeats the call until it returns `None`, and may collect several frames for one lane before it
+    /// writes them.
     pub fn poll_transmit(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
         if self.subflows.iter().all(|subflow| subflow.room == 0) {
             return None;
@@ -105,6 +105,7 @@ impl Session {
     fn rank(&mut self, now: Time) {
         self.scheduler.on_time(now);
         self.scheduler.return_us = self.shortest_us() / 2 + self.ack_delay_us();
+        // Only the subflows of the highest grade present are used; grade 0 is never used.
         let grade = |s: &Subflow| match (s.class(), s.suspect) {
             _ if !s.is_live() => 0,
             (Class::Active, false) => 4,
@@ -278,7 +279,7 @@ impl Session {
                 continue;
             };
             let route = self.streams.get(slot).map_or(Route::Any, |stream| self.route_of(stream));
-            if let Some(index) = self.choose_subflow(route, need.sparse, || self.scheduler.place(need)) {
+            if let Some(index) = self.choose_subflow(route, need.sparse, || self.scheduler.choose(need)) {
                 let sent = self.send_next(now, index, slot, out);
                 let more = self.streams.get(slot).is_some_and(|stream| stream.has_new());
                 self.drr.sent(list, sent.map_or(0, |transmit| transmit.bytes as u64), more);

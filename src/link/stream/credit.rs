@@ -2,10 +2,10 @@
 //!
 //! The window follows the bytes that the application takes while credit travels to the peer and takes effect (a round):
 //! it becomes at least twice what was taken in a round. So it doubles each round while credit limits the sender, and
-//! else keeps its size. It never shrinks while in use, because announced credit cannot be taken back.
+//! else keeps its size. A window in use never shrinks, because announced credit cannot be taken back.
 //!
-//! The round follows from the path. Slow ends make it longer, and nothing measures that. So the window doubles, once
-//! for each CREDIT, also when the peer is blocked although the reader takes everything within moments.
+//! The length of a round follows from the path. Slow ends make it longer, and nothing measures that. So the window
+//! doubles, once for each CREDIT, also when the peer is blocked although the reader takes everything within moments.
 
 use crate::link::wire::ids::Time;
 
@@ -28,7 +28,7 @@ pub(in crate::link) struct Bounds {
 pub(in crate::link) struct Window {
     bounds: Bounds,
     size: u64,
-    /// The credit limit: the peer may send bytes below this offset. It never falls.
+    /// The credit limit, which never falls: the peer may send bytes below this offset.
     announced: u64,
     consumed: u64,
     /// The value of `consumed` in the last CREDIT.

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-/// Bytes of frames that a stream of weight 1 may send in a round.
+/// Bytes of frames that a stream of weight 1 may send in a round: one full frame.
 pub(in crate::link) const QUANTUM: i64 = 16 * 1024;
 
 /// One of the two lists.
@@ -45,7 +45,7 @@ pub(in crate::link) struct Drr {
 }
 
 impl Drr {
-    /// Adds a stream that has something to send. It is new if it is in no list.
+    /// Adds a stream that has something to send, as a new one if it is in no list.
     pub(in crate::link) fn enter(&mut self, slot: usize, weight: u8) {
         if self.entries.len() <= slot {
             self.entries.resize(slot + 1, Entry::default());
@@ -96,7 +96,7 @@ impl Drr {
         }
     }
 
-    /// Moves the stream at the head behind the old list. It keeps its deficit.
+    /// Moves the stream at the head behind the old list, with its deficit.
     pub(in crate::link) fn rotate(&mut self, list: List) {
         if let Some(ticket) = self.list(list).pop_front() {
             self.set_membership(ticket.0, Membership::Old);

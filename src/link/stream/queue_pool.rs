@@ -20,7 +20,7 @@ pub(in crate::link) struct QueuePool<T> {
 
 /// A queue that owns memory only while it has entries.
 #[derive(Debug)]
-pub(in crate::link) struct Queue<T>(Option<Boxed<T>>);
+pub(in crate::link) struct PooledQueue<T>(Option<Boxed<T>>);
 
 impl<T> Default for QueuePool<T> {
     fn default() -> QueuePool<T> {
@@ -46,9 +46,9 @@ impl<T> QueuePool<T> {
     }
 }
 
-impl<T> Queue<T> {
-    pub(in crate::link) const fn new() -> Queue<T> {
-        Queue(None)
+impl<T> PooledQueue<T> {
+    pub(in crate::link) const fn new() -> PooledQueue<T> {
+        PooledQueue(None)
     }
 
     /// Returns the queue for writing, with memory from the pool if it has none.
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn an_empty_queue_returns_its_memory_and_gets_it_again() {
-        let (mut pools, mut queue) = (QueuePool::default(), Queue::new());
+        let (mut pools, mut queue) = (QueuePool::default(), PooledQueue::new());
         queue.lend(&mut pools).extend(0..5);
         assert!(!queue.reclaim(&mut pools), "a queue with entries keeps its memory");
         assert_eq!((queue.iter().count(), queue.front()), (5, Some(&0)));
@@ -113,7 +113,7 @@ mod tests {
         queued.clear();
         assert!(queue.reclaim(&mut pools) && queue.reclaim(&mut pools));
         assert!(queue.held().is_none() && pools.entries == room);
-        assert_eq!((Queue::new().lend(&mut pools).capacity(), pools.entries), (room, 0));
+        assert_eq!((PooledQueue::new().lend(&mut pools).capacity(), pools.entries), (room, 0));
     }
 
     #[test]

@@ -37,12 +37,12 @@ pub(in crate::link) struct SharedBytes {
 
 impl SharedBytes {
     /// Returns the quota of a stream.
-    pub(in crate::link) fn share(self, motion: ReaderProgress) -> u64 {
+    pub(in crate::link) fn quota(self, reader: ReaderProgress) -> u64 {
         let (whole, free) = (u128::from(self.whole.max(1)), u128::from(self.free.min(self.whole)));
-        let still = free * free / whole * free / whole * free / whole;
-        let still = u64::try_from(still).unwrap_or(u64::MAX);
-        let moving = motion.last.saturating_mul(2).min(motion.taken / TRUST).min(self.free / ACTIVE_PARTS);
-        still.max(moving).max(QUOTA_MIN)
+        let stalled = free * free / whole * free / whole * free / whole;
+        let stalled = u64::try_from(stalled).unwrap_or(u64::MAX);
+        let active = reader.last.saturating_mul(2).min(reader.taken / TRUST).min(self.free / ACTIVE_PARTS);
+        stalled.max(active).max(QUOTA_MIN)
     }
 }
 
@@ -54,15 +54,15 @@ mod tests {
 
     /// Returns the free bytes after `streams` streams have taken and kept their quota, at most `max` each.
     fn after(streams: usize, max: u64) -> u64 {
-        (0..streams).fold(WHOLE, |free, _| free - SharedBytes { whole: WHOLE, free }.share(STILL).min(max))
+        (0..streams).fold(WHOLE, |free, _| free - SharedBytes { whole: WHOLE, free }.quota(STALLED).min(max))
     }
 
-    const STILL: ReaderProgress = ReaderProgress { taken: 0, last: 0 };
+    const STALLED: ReaderProgress = ReaderProgress { taken: 0, last: 0 };
 
     #[test]
     fn one_stream_may_hold_much_and_thousands_leave_some() {
-        assert_eq!(SharedBytes { whole: WHOLE, free: WHOLE }.share(STILL), WHOLE);
-        assert!(SharedBytes { whole: WHOLE, free: WHOLE / 4 * 3 }.share(STILL) > 16 << 20);
+        assert_eq!(SharedBytes { whole: WHOLE, free: WHOLE }.quota(STALLED), WHOLE);
+        assert!(SharedBytes { whole: WHOLE, free: WHOLE / 4 * 3 }.quota(STALLED) > 16 << 20);
         for max in [256 << 10, 16 << 20] {
             assert!(after(256, max) > 6 << 20, "{}", after(256, max));
             assert!(after(1000, max) > 4 << 20, "{}", after(1000, max));
@@ -72,16 +72,16 @@ mod tests {
 
     #[test]
     fn an_active_stream_has_a_larger_quota_and_no_quota_is_zero() {
-        let pool = SharedBytes { whole: WHOLE, free: 3 << 20 };
-        let moving = |last, taken| pool.share(ReaderProgress { taken, last });
-        assert!(pool.share(STILL) < 1000);
-        assert_eq!(moving(5000, 1 << 30), 10_000);
-        assert_eq!(moving(5000, 32_000), 2000);
-        assert_eq!(moving(1 << 30, 1 << 40), (3 << 20) / ACTIVE_PARTS);
+        let shared = SharedBytes { whole: WHOLE, free: 3 << 20 };
+        let active = |last, taken| shared.quota(ReaderProgress { taken, last });
+        assert!(shared.quota(STALLED) < 1000);
+        assert_eq!(active(5000, 1 << 30), 10_000);
+        assert_eq!(active(5000, 32_000), 2000);
+        assert_eq!(active(1 << 30, 1 << 40), (3 << 20) / ACTIVE_PARTS);
         assert_eq!(
-            SharedBytes { whole: WHOLE, free: 0 }.share(ReaderProgress { taken: 1 << 20, last: 1 << 20 }),
+            SharedBytes { whole: WHOLE, free: 0 }.quota(ReaderProgress { taken: 1 << 20, last: 1 << 20 }),
             QUOTA_MIN
         );
-        assert_eq!(SharedBytes { whole: 0, free: 0 }.share(STILL), QUOTA_MIN);
+        assert_eq!(SharedBytes { whole: 0, free: 0 }.quota(STALLED), QUOTA_MIN);
     }
 }

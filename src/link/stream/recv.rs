@@ -16,7 +16,7 @@ use bytes::{Buf, Bytes};
 
 use super::credit::Window;
 use super::pools::Pools;
-use super::queue_pool::Queue;
+use super::queue_pool::PooledQueue;
 use super::run::{Run, push_run};
 use crate::link::wire::code::Code;
 
@@ -59,7 +59,7 @@ pub(in crate::link) struct RecvStream {
     read: u64,
     contiguous: u64,
     highest: u64,
-    ready: Queue<Run>,
+    ready: PooledQueue<Run>,
     /// The spans behind gaps by their first offset. No two of them touch.
     ahead: BTreeMap<u64, Span>,
     /// Number of bytes in `ahead`.
@@ -75,7 +75,7 @@ pub(in crate::link) struct RecvStream {
 pub(in crate::link) struct Arrived {
     /// Increase of the highest offset, which counts against the session's credit.
     pub(in crate::link) risen: u64,
-    /// Bytes that the application will never take. They count as consumed by the session.
+    /// Bytes that the application will never take, and that count as consumed by the session.
     pub(in crate::link) dropped: u64,
     /// Bytes that had arrived before.
     pub(in crate::link) repeated: u64,
@@ -88,7 +88,7 @@ impl RecvStream {
             read: 0,
             contiguous: 0,
             highest: 0,
-            ready: Queue::new(),
+            ready: PooledQueue::new(),
             ahead: BTreeMap::new(),
             ahead_bytes: 0,
             ahead_has_room: false,

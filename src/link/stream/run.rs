@@ -75,7 +75,7 @@ pub(in crate::link) fn push_run(runs: &mut VecDeque<Run>, payload: Bytes, pins: 
         pins.copies_changed(before, buf.capacity());
         return;
     }
-    // A reused buffer may have much more capacity than it needs. That is acceptable as long as copies are few.
+    // A reused buffer may have much more capacity than it needs, which is acceptable as long as copies are few.
     let mut buf = if pins.copies() < REUSE_COPIES_MAX { bufs.take() } else { Vec::with_capacity(payload.len()) };
     buf.extend_from_slice(&payload);
     pins.copies_changed(0, buf.capacity());

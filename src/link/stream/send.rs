@@ -15,7 +15,7 @@ use crate::link::wire::content::Piece;
 use bytes::Bytes;
 
 use super::pools::Pools;
-use super::queue_pool::Queue;
+use super::queue_pool::PooledQueue;
 use super::quota::ReaderProgress;
 use super::ranges::RangeSet;
 use super::run::{CHUNK_COST, Chunk};
@@ -43,7 +43,7 @@ enum SendState {
 #[derive(Debug)]
 pub(in crate::link) struct SendStream {
     /// The first chunk contains `una` or begins there.
-    chunks: Queue<Chunk>,
+    chunks: PooledQueue<Chunk>,
     /// Index of the chunk with the last byte of the last new piece.
     hint: usize,
     una: u64,
@@ -67,7 +67,7 @@ pub(in crate::link) struct SendStream {
 impl SendStream {
     pub(in crate::link) fn new(credit: u64) -> SendStream {
         SendStream {
-            chunks: Queue::new(),
+            chunks: PooledQueue::new(),
             hint: 0,
             una: 0,
             next: 0,
@@ -117,7 +117,7 @@ impl SendStream {
             return false;
         }
         self.state = SendState::Reset { code, size: self.next, acked: false };
-        self.chunks = Queue::new();
+        self.chunks = PooledQueue::new();
         self.hint = 0;
         self.held = 0;
         self.end = self.next;
@@ -337,7 +337,7 @@ impl SendStream {
     }
 
     /// Returns the progress of the peer's reader, according to the last CREDIT.
-    pub(in crate::link) const fn motion(&self) -> ReaderProgress {
+    pub(in crate::link) const fn reader_progress(&self) -> ReaderProgress {
         ReaderProgress { taken: self.taken, last: self.taken_last }
     }
 

@@ -89,7 +89,7 @@ impl Code {
         }
     }
 
-    /// Returns the number on the wire. It is never zero, which means success.
+    /// Returns the number on the wire, which is never zero: zero means success.
     pub const fn to_wire(self) -> u16 {
         self as u16
     }

@@ -12,7 +12,7 @@ pub const DATA_HEAD_BYTES: usize = HEADER_BYTES + 8;
 pub const DATA_BYTES_MAX: usize = FRAME_BYTES_MAX - DATA_HEAD_BYTES;
 /// The first type of the range of extensions: a node that does not know such a type skips the frame.
 pub const EXTENSION_FIRST: u8 = 0x80;
-/// The highest offset of a stream and of a session. It is low enough that sums of offsets cannot overflow.
+/// The highest offset of a stream and of a session, low enough that sums of offsets cannot overflow.
 pub const OFFSET_MAX: u64 = 1 << 62;
 
 const _: () = assert!(BODY_BYTES_MAX <= u16::MAX as usize && DATA_BYTES_MAX == 16_368);

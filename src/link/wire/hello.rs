@@ -66,7 +66,7 @@ pub enum Intent {
     New,
     /// The subflow joins a session that has others.
     Join,
-    /// The subflow resumes a session that has lost all others. Those that the peer still holds are dead.
+    /// The subflow resumes a session that has lost all others; those that the peer still holds are dead.
     Resume,
 }
 

@@ -4,9 +4,7 @@ use super::frame::{Frame, kind, trace};
 use super::header::{FRAME_BYTES_MAX, FrameError, HEADER_BYTES, Header};
 use super::hello::Hello;
 
-/// Collects the HELLO at the start of a new connection from reads of any size.
-///
-/// It buffers at most one frame.
+/// Collects the HELLO at the start of a new connection from reads of any size. The buffer holds at most one frame.
 #[derive(Debug, Default)]
 pub struct HelloReader {
     held: Vec<u8>,
