@@ -8,8 +8,7 @@ use super::error::Violation;
 use super::phase::{Cause, Phase};
 use super::state::Session;
 use crate::link::path::lane::SentFrame;
-use crate::link::wire::content::FrameContent;
-use crate::link::wire::content::Key;
+use crate::link::wire::content::{FrameContent, Key};
 use crate::link::wire::frame::LaneAck;
 use crate::link::wire::ids::Time;
 

@@ -5,10 +5,9 @@
 //! at most the limit of each lane; ranges and gaps at most [`RANGES_MAX`] and the frames that became ranges when a lane
 //! died.
 
-use super::config::FRAMES_SLACK;
+use super::config::{FRAMES_SLACK, RANGES_MAX};
 use std::collections::BTreeMap;
 
-use super::config::RANGES_MAX;
 use super::phase::Phase;
 use super::state::Session;
 use super::unopened::Route;

@@ -7,11 +7,9 @@
 //! A listener may be lost later. The serving end then sends a second LISTEN_RESULT, with a failure, and the requesting
 //! end sends UNLISTEN. This requires [`Capability::ListenerLost`].
 
-use super::listeners::RequestedListener;
-use super::listeners::ServedListener;
+use super::listeners::{RequestedListener, ServedListener};
 
-use super::error::Refused;
-use super::error::Violation;
+use super::error::{Refused, Violation};
 use super::event::Event;
 use super::phase::Phase;
 use super::state::Session;

@@ -16,8 +16,7 @@
 //!
 //! A peer without the capability may open streams up to the limit, in any order.
 
-use super::config::OPEN_US;
-use super::config::OPENS_MAX;
+use super::config::{OPEN_US, OPENS_MAX};
 use super::unopened::Route;
 
 use super::event::Event;

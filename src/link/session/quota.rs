@@ -2,8 +2,7 @@
 
 use super::event::Event;
 use super::state::Session;
-use crate::link::stream::quota::ReaderProgress;
-use crate::link::stream::quota::SharedBytes;
+use crate::link::stream::quota::{ReaderProgress, SharedBytes};
 use crate::link::stream::run::CHUNK_COST;
 use crate::link::stream::state::Stream;
 use crate::link::wire::content::Key;

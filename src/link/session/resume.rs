@@ -6,8 +6,7 @@
 //! reset.
 
 use super::event::Event;
-use super::phase::Phase;
-use super::phase::Resume;
+use super::phase::{Phase, Resume};
 use super::state::Session;
 use crate::link::wire::code::Code;
 use crate::link::wire::frame::{FLAG_LAST, Lines, STREAM_POSITION_BYTES, StreamPosition, frame_with, kind};

@@ -4,8 +4,7 @@
 //! in flight, `handshake` and `resume` for subflows, `receive` and `transmit` for frames, `timers` for deadlines, and
 //! `invariants` for checks.
 
-use super::phase::Cause;
-use super::phase::Phase;
+use super::phase::{Cause, Phase};
 use std::collections::{BTreeMap, VecDeque};
 
 use super::config::Config;
@@ -24,8 +23,7 @@ use crate::link::stream::pools::Pools;
 use crate::link::stream::send::SendStream;
 use crate::link::stream::state::StreamState;
 use crate::link::wire::code::Code;
-use crate::link::wire::content::FrameContent;
-use crate::link::wire::content::Key;
+use crate::link::wire::content::{FrameContent, Key};
 use crate::link::wire::hello::{Capability, Limits};
 use crate::link::wire::ids::{BootId, Role, SessionId, StreamId, SubflowId, Time};
 

@@ -5,8 +5,7 @@
 //! turns. Once in nine frames the new pieces go first, so that control frames and retransmissions cannot starve them.
 //! If there is nothing to send, a piece that a stream waits for may be reinjected on the fastest subflow.
 
-use super::config::FRAMES_SLACK;
-use super::config::RANGES_MAX;
+use super::config::{FRAMES_SLACK, RANGES_MAX};
 use super::phase::Phase;
 use super::state::Session;
 use super::unopened::Route;
@@ -16,9 +15,7 @@ use crate::link::path::subflow::Subflow;
 use crate::link::stream::drr::List;
 use crate::link::stream::quota::QUOTA_MIN;
 use crate::link::stream::state::Stream;
-use crate::link::wire::content::FrameContent;
-use crate::link::wire::content::Key;
-use crate::link::wire::content::Piece;
+use crate::link::wire::content::{FrameContent, Key, Piece};
 use crate::link::wire::frame::{Class, Frame, LaneAck, frame_with, kind};
 use crate::link::wire::header::{DATA_HEAD_BYTES, FRAME_BYTES_MAX, HEADER_BYTES};
 use crate::link::wire::ids::{SubflowId, Time};
