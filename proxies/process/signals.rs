@@ -12,6 +12,7 @@ pub use windows::Signals;
 
 /// A request to the process from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(windows, allow(dead_code))] // A console has one request.
 pub enum Signal {
     /// End at once: INT, or any request of a Windows console.
     Stop,
