@@ -29,7 +29,7 @@ test-tools:
 
 # Tier 1, in CI, 15 minutes at most with the build: every test, and once more without splicing what the relay has a part in.
 # It passes on a machine that is busy: `scripts/under-load make test`.
-test: test-tools
+test: test-tools check-systems
 	$(CARGO) test --locked --no-fail-fast
 	SEAPROX_TEST_NO_SPLICE=1 $(CARGO) test --locked --no-fail-fast $(RELAY_TESTS)
 
@@ -40,6 +40,7 @@ test-system: test-tools
 	SEEDS=40..440 $(CARGO) test --locked --test node faults::
 	$(MAKE) interop
 	$(MAKE) race
+	scripts/try-windows
 
 # Form: format, lints, the order of the layers, types on other systems, the documentation.
 check:
