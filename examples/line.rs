@@ -37,7 +37,7 @@ fn parse(line: &[u8]) -> Option<Target> {
 
 fn refuse(cx: &mut Cx<'_>, reason: Reason) {
     cx.reply(format!("ERR {reason}\n").as_bytes());
-    cx.finish(reason); // Closes after the client has received the reply; `cx.end` would discard it.
+    cx.close_after_flush(reason); // Closes after the client has received the reply; `cx.end` would discard it.
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -25,13 +25,13 @@ impl Handler for Ask {
     fn readable(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
         let Some(end) = input.iter().position(|byte| *byte == b'\n') else { return 0 };
         println!("{}", String::from_utf8_lossy(&input[..end]));
-        cx.end(cx.fin_reason());
+        cx.close(cx.fin_reason());
         end + 1
     }
 
     fn ended(&mut self, cx: &mut Cx<'_>, _: Cause) {
         cx.core().drain(Duration::from_secs(5)); // Closes the link in order, then `run` returns.
-        cx.end(cx.fin_reason());
+        cx.close(cx.fin_reason());
     }
 }
 

@@ -44,7 +44,7 @@
 //!     fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
 //!         match result {
 //!             Ok(()) => cx.relay(),
-//!             Err(failure) => cx.end(failure.reason),
+//!             Err(failure) => cx.close(failure.reason),
 //!         }
 //!     }
 //! }

@@ -41,7 +41,7 @@ pub fn handler(access: Arc<AccessPolicy>, target: Rc<Target>) -> Box<dyn Handler
 impl Handler for Static {
     fn opened(&mut self, cx: &mut Cx<'_>) {
         if let Err(failure) = self.access.connect(cx, Rc::clone(&self.target)) {
-            cx.end(failure.reason);
+            cx.close(failure.reason);
         }
     }
 
@@ -52,7 +52,7 @@ impl Handler for Static {
     fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
         match result {
             Ok(()) => cx.relay(),
-            Err(failure) => cx.end(failure.reason),
+            Err(failure) => cx.close(failure.reason),
         }
     }
 }

@@ -166,7 +166,7 @@ impl Handler for Cat {
                 cx.core().close_listeners();
                 if let Err(error) = cx.core().connect_stdio(connection) {
                     self.failure = Some(Failure::from(&error));
-                    cx.end(Reason::Other);
+                    cx.close(Reason::Other);
                 }
             }
         }
@@ -181,7 +181,7 @@ impl Handler for Cat {
             Ok(()) => {
                 cx.relay();
                 // One less than everything: `ended` is then called at the end of this direction.
-                cx.pass(self.remote(), u64::MAX - 1);
+                cx.relay_bytes(self.remote(), u64::MAX - 1);
             }
             Err(failure) => {
                 if failure.reason == Reason::LinkLost && !self.link.was_up.get() {
@@ -189,7 +189,7 @@ impl Handler for Cat {
                     failed.into_iter().for_each(|failed| _ = self.link.exit_error.borrow_mut().get_or_insert(failed));
                 }
                 self.failure = Some(failure.clone());
-                cx.end(failure.reason);
+                cx.close(failure.reason);
             }
         }
     }
@@ -206,10 +206,10 @@ impl Handler for Cat {
                 }
             }
             // A user at a terminal sends nothing more to a remote that has closed its direction.
-            _ if cx.role() == self.remote() && io::stdin().is_terminal() => cx.end(cx.fin_reason()),
+            _ if cx.role() == self.remote() && io::stdin().is_terminal() => cx.close(cx.fin_reason()),
             _ => {
                 let role = cx.role();
-                cx.pass(role, u64::MAX);
+                cx.relay_bytes(role, u64::MAX);
             }
         }
     }

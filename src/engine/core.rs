@@ -273,7 +273,7 @@ impl Core {
     }
 
     /// Says whose doing the end of a connection is, where the reason alone does not tell: either end may break a protocol.
-    pub fn blame(&mut self, connection: Id, fault: Fault) {
+    pub fn set_fault(&mut self, connection: Id, fault: Fault) {
         if let Some(connection) = self.connections.get_mut(connection) {
             connection.notes().fault = Some(fault);
         }
@@ -358,14 +358,14 @@ impl Core {
 
     /// Relays everything in both directions from now on. What is left of the input goes first.
     pub fn relay(&mut self, connection: Id) {
-        self.pass(connection, Role::Source, UNLIMITED);
-        self.pass(connection, Role::Dest, UNLIMITED);
+        self.relay_bytes(connection, Role::Source, UNLIMITED);
+        self.relay_bytes(connection, Role::Dest, UNLIMITED);
         self.set_stage(connection, Stage::Established);
         log::debug!(target: "seaprox::connection", id = connection.to_string(); "relaying");
     }
 
     /// Relays the next `count` bytes of one side's input to the other side; then the input is the handler's again.
-    pub fn pass(&mut self, connection: Id, from: Role, count: u64) {
+    pub fn relay_bytes(&mut self, connection: Id, from: Role, count: u64) {
         let Some(record) = self.connections.get_mut(connection) else { return };
         let half = &mut record.halves[from.out()];
         if half.dead && half.phase != Phase::Shut {
@@ -378,16 +378,16 @@ impl Core {
         }
     }
 
-    /// Reads no more of one side's input until [`Core::resume`] or [`Core::pass`]. The system's buffers then hold the
+    /// Reads no more of one side's input until [`Core::resume_reading`] or [`Core::relay_bytes`]. The system's buffers then hold the
     /// peer back.
-    pub fn hold(&mut self, connection: Id, side: Role) {
+    pub fn pause_reading(&mut self, connection: Id, side: Role) {
         if let Some(record) = self.connections.get_mut(connection) {
             record.halves[side.out()].flow = Flow::Hold;
         }
     }
 
     /// Shows one side's input to its handler, from now on and including what waits.
-    pub fn resume(&mut self, connection: Id, role: Role) {
+    pub fn resume_reading(&mut self, connection: Id, role: Role) {
         let Some(record) = self.connections.get_mut(connection) else { return };
         record.halves[role.out()].flow = Flow::Handler;
         if let Some(side) = record.side(role) {

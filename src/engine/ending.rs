@@ -47,27 +47,27 @@ impl Core {
     }
 
     /// Ends a connection at once. Its peers see a reset where the reason is a cut, and an orderly close otherwise.
-    pub fn end(&mut self, connection: Id, reason: Reason) {
+    pub fn close(&mut self, connection: Id, reason: Reason) {
         let Some(record) = self.connections.get_mut(connection) else { return };
         if record.stage == Stage::Closed {
             return;
         }
         record.reason = Some(reason);
-        self.close(connection);
+        self.mark_closed(connection);
     }
 
     /// Ends a connection at once, with a reset to both peers whatever the reason is, so that neither can take what it
     /// has for the whole.
-    pub fn cut(&mut self, connection: Id, reason: Reason) {
+    pub fn abort(&mut self, connection: Id, reason: Reason) {
         if let Some(record) = self.connections.get_mut(connection) {
             record.cut = true;
         }
-        self.end(connection, reason);
+        self.close(connection, reason);
     }
 
     /// Ends a connection once its source has what was sent to it: the dest is let go, the source is told that no more
     /// comes, and what it still sends is thrown away until it closes too, so that it can read our last words.
-    pub fn finish(&mut self, connection: Id, reason: Reason) {
+    pub fn close_after_flush(&mut self, connection: Id, reason: Reason) {
         let Some(record) = self.connections.get(connection) else { return };
         if matches!(record.stage, Stage::Closing | Stage::Closed) {
             return;
@@ -88,7 +88,7 @@ impl Core {
     }
 
     /// Marks a connection as over; it is freed at the end of the turn.
-    pub(crate) fn close(&mut self, connection: Id) {
+    pub(crate) fn mark_closed(&mut self, connection: Id) {
         if self.stage(connection) != Some(Stage::Closed) {
             self.set_stage(connection, Stage::Closed);
             self.queues.closed.push(connection);

@@ -253,7 +253,7 @@ impl Proxy {
                     return true;
                 }
                 if full {
-                    self.core.end(id, Reason::ProtocolError);
+                    self.core.close(id, Reason::ProtocolError);
                     return false;
                 }
                 if consumed > 0 {
@@ -293,7 +293,7 @@ impl Proxy {
         self.call(connection, role, |handler, cx| handler.connected(cx, result));
         if let (true, Err(failure)) = (is_source, result) {
             // Without its source a connection is nothing.
-            self.core.end(connection, failure.reason);
+            self.core.close(connection, failure.reason);
         }
         for role in [Role::Dest, Role::Source] {
             // They are run now; that the handler queued them need not cost a turn.
@@ -313,8 +313,8 @@ impl Proxy {
                 TimerClass::Connect if self.core.dial_timed_out(connection, &mut *self.control) => {}
                 TimerClass::Connect => _ = self.call(connection, Role::Source, |handler, cx| handler.timeout(cx)),
                 TimerClass::KeepaliveDelay => self.core.enable_keepalive(connection),
-                TimerClass::Idle => self.core.end(connection, Reason::IdleTimeout),
-                TimerClass::HalfClosed => self.core.end(connection, Reason::HalfClosedTimeout),
+                TimerClass::Idle => self.core.close(connection, Reason::IdleTimeout),
+                TimerClass::HalfClosed => self.core.close(connection, Reason::HalfClosedTimeout),
                 TimerClass::Linger => self.core.end_lingering(connection),
             }
         }
@@ -375,7 +375,7 @@ impl Proxy {
         let result = catch_unwind(AssertUnwindSafe(|| what(handler.as_mut(), &mut cx)));
         if result.is_err() {
             self.core.stats.panics += 1;
-            self.core.end(connection, Reason::Internal);
+            self.core.close(connection, Reason::Internal);
         }
         self.settle();
         result.ok()

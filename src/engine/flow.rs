@@ -127,7 +127,7 @@ impl Core {
         }
         if connection.is_over() {
             // The close says what a shutdown would say.
-            return self.close(id);
+            return self.mark_closed(id);
         }
         let to = connection.side(role.other());
         if connection.stage == Stage::Established {
@@ -187,7 +187,7 @@ impl Core {
             return self.pass_reset(id, role);
         }
         if !goes_on {
-            return self.end(id, self.reset_reason(id, role));
+            return self.close(id, self.reset_reason(id, role));
         }
         if connection.halves[role.into()].dead {
             return;
@@ -219,7 +219,7 @@ impl Core {
             return dest.into_iter().for_each(|dest| self.enqueue(dest));
         }
         if connection.stage == Stage::Closing {
-            return self.end(id, self.reset_reason(id, role));
+            return self.close(id, self.reset_reason(id, role));
         }
         self.pass_reset(id, role);
     }
@@ -275,7 +275,7 @@ impl Core {
             half.phase = Phase::Shut;
         }
         if connection.is_over() {
-            return self.close(id);
+            return self.mark_closed(id);
         }
         if connection.stage == Stage::Established {
             self.start_timer(id);
@@ -289,7 +289,7 @@ impl Core {
         let sent = &connection.halves[role.out()];
         let is_plain = sent.left == UNLIMITED || role == Role::Source;
         if connection.halves[role.into()].dead && sent.flow == Flow::Relay && is_plain && !self.has_sent_all(id, role) {
-            self.end(id, self.reset_reason(id, role));
+            self.close(id, self.reset_reason(id, role));
         }
     }
 
@@ -308,7 +308,7 @@ impl Core {
         // A cut overrides the orderly close that may stand before it.
         connection.reason = Some(reason);
         if self.is_taken(id, role) {
-            return self.end(id, reason);
+            return self.close(id, reason);
         }
         if let Some(connection) = self.connections.get_mut(id)
             && connection.halves[role.out()].phase != Phase::Shut
@@ -327,7 +327,7 @@ impl Core {
             return;
         }
         if self.is_taken(id, role) {
-            return self.end(id, self.reset_reason(id, role));
+            return self.close(id, self.reset_reason(id, role));
         }
         let wait_ms = (2 * waited_ms).min(LOOK_MS_MAX);
         self.one_offs.push(self.now_ms + u64::from(wait_ms), OneOff::Reset(id, role, wait_ms));

@@ -28,7 +28,7 @@ pub trait Handler {
     /// Input has come: all of it that is not consumed yet. Returns how many bytes are consumed; 0 says that more is
     /// needed. What is left over when the side begins to relay is relayed first.
     ///
-    /// When the bytes that were asked for by [`Core::pass`] are through, this is called even if there is no input.
+    /// When the bytes that were asked for by [`Core::relay_bytes`] are through, this is called even if there is no input.
     ///
     /// A handler that consumes nothing of [`Core::input_bytes_max`] bytes ends the connection with
     /// [`Reason::ProtocolError`].
@@ -44,7 +44,7 @@ pub trait Handler {
     /// The deadline of the stage has passed (handshake or keep-alive). The connection is ended unless this says
     /// otherwise.
     fn timeout(&mut self, cx: &mut Cx<'_>) {
-        cx.end(Reason::HandshakeTimeout);
+        cx.close(Reason::HandshakeTimeout);
     }
 
     /// Called when the time given to [`Cx::wake_after`] has passed.
@@ -53,8 +53,8 @@ pub trait Handler {
     /// The side gives no more input, or the whole connection is over.
     fn ended(&mut self, cx: &mut Cx<'_>, cause: Cause) {
         match cause {
-            Cause::Fin => cx.end(cx.fin_reason()),
-            Cause::Reset => cx.end(Reason::DestReset),
+            Cause::Fin => cx.close(cx.fin_reason()),
+            Cause::Reset => cx.close(Reason::DestReset),
             Cause::Over(_) => {}
         }
     }
@@ -164,19 +164,19 @@ impl<'a> Cx<'a> {
         self.core.relay(self.connection);
     }
 
-    /// Relays the next `count` bytes of one side's input. See [`Core::pass`].
-    pub fn pass(&mut self, from: Role, count: u64) {
-        self.core.pass(self.connection, from, count);
+    /// Relays the next `count` bytes of one side's input. See [`Core::relay_bytes`].
+    pub fn relay_bytes(&mut self, from: Role, count: u64) {
+        self.core.relay_bytes(self.connection, from, count);
     }
 
-    /// Reads no more of one side's input for now. See [`Core::hold`].
-    pub fn hold(&mut self, role: Role) {
-        self.core.hold(self.connection, role);
+    /// Reads no more of one side's input for now. See [`Core::pause_reading`].
+    pub fn pause_reading(&mut self, role: Role) {
+        self.core.pause_reading(self.connection, role);
     }
 
-    /// Shows one side's input to its handler. See [`Core::resume`].
-    pub fn resume(&mut self, role: Role) {
-        self.core.resume(self.connection, role);
+    /// Shows one side's input to its handler. See [`Core::resume_reading`].
+    pub fn resume_reading(&mut self, role: Role) {
+        self.core.resume_reading(self.connection, role);
     }
 
     /// Says how far the connection has come, which starts the timer of that stage.
@@ -215,23 +215,23 @@ impl<'a> Cx<'a> {
     }
 
     /// Says whose doing the end is, where the reason alone does not tell.
-    pub fn blame(&mut self, fault: Fault) {
-        self.core.blame(self.connection, fault);
+    pub fn set_fault(&mut self, fault: Fault) {
+        self.core.set_fault(self.connection, fault);
     }
 
-    /// Ends the connection at once. See [`Core::end`].
-    pub fn end(&mut self, reason: Reason) {
-        self.core.end(self.connection, reason);
+    /// Ends the connection at once. See [`Core::close`].
+    pub fn close(&mut self, reason: Reason) {
+        self.core.close(self.connection, reason);
     }
 
-    /// Ends the connection at once with a reset to both peers. See [`Core::cut`].
-    pub fn cut(&mut self, reason: Reason) {
-        self.core.cut(self.connection, reason);
+    /// Ends the connection at once with a reset to both peers. See [`Core::abort`].
+    pub fn abort(&mut self, reason: Reason) {
+        self.core.abort(self.connection, reason);
     }
 
-    /// Ends the connection once the client has what was sent to it. See [`Core::finish`].
-    pub fn finish(&mut self, reason: Reason) {
-        self.core.finish(self.connection, reason);
+    /// Ends the connection once the client has what was sent to it. See [`Core::close_after_flush`].
+    pub fn close_after_flush(&mut self, reason: Reason) {
+        self.core.close_after_flush(self.connection, reason);
     }
 
     /// The reason that an orderly close by this side stands for.

@@ -43,7 +43,7 @@ impl Core {
         self.queues.requests.push_back(Request::AnnounceDrain);
         for connection in self.connections.ids() {
             if self.stage(connection) == Some(Stage::KeepAlive) {
-                self.end(connection, Reason::Drained);
+                self.close(connection, Reason::Drained);
             }
         }
         if timeout.is_zero() {
@@ -68,7 +68,7 @@ impl Core {
         }
         self.close_listeners();
         for connection in self.connections.ids() {
-            self.end(connection, Reason::Drained);
+            self.close(connection, Reason::Drained);
         }
     }
 

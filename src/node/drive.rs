@@ -419,7 +419,7 @@ impl Node {
             return;
         }
         if !is_connecting || slot.answered {
-            return core.cut(connection, Reason::LinkLost);
+            return core.abort(connection, Reason::LinkLost);
         }
         if let Some(side) = core.sides.get_mut(slot.side) {
             (side.io, side.endpoint) = (Io::None, Endpoint::Unknown);

@@ -23,7 +23,7 @@ pub(crate) struct Incoming {
 impl Handler for Incoming {
     fn opened(&mut self, cx: &mut Cx<'_>) {
         match self.waits {
-            true => cx.hold(Role::Source),
+            true => cx.pause_reading(Role::Source),
             false => cx.connect(Rc::clone(&self.target), self.permit.take()),
         }
     }
@@ -44,7 +44,7 @@ impl Handler for Incoming {
             }
             Err(failure) => {
                 answer(cx, Err(Bound::of_failure(failure)));
-                cx.end(failure.reason);
+                cx.close(failure.reason);
             }
         }
     }
@@ -103,7 +103,7 @@ impl Handler for Returning {
     fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
         match result {
             Ok(()) => cx.relay(),
-            Err(failure) => cx.end(failure.reason),
+            Err(failure) => cx.close(failure.reason),
         }
     }
 }

@@ -61,7 +61,7 @@ impl Loop<'_> {
         core.pools
             .sessions
             .answer(at, Err(Bound::of_failure(&Failure::new(Reason::NotPermitted, "somebody was asked, and said no"))));
-        core.end(connection, Reason::NotPermitted);
+        core.close(connection, Reason::NotPermitted);
     }
 }
 
@@ -128,7 +128,7 @@ impl Node {
         }
         self.charge(core, connection, link);
         if self.has_its_share(core, link) {
-            return core.end(connection, Reason::LimitReached);
+            return core.close(connection, Reason::LimitReached);
         }
         self.dial_stream(core, dest, link);
     }

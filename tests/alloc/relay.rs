@@ -21,7 +21,7 @@ impl Handler for Static {
     fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
         match result {
             Ok(()) => cx.relay(),
-            Err(failure) => cx.end(failure.reason),
+            Err(failure) => cx.close(failure.reason),
         }
     }
 }

@@ -77,14 +77,14 @@ fn framed(
     handler(move |cx, call| {
         match call {
             Call::Opened => cx.connect(Rc::new(target.into()), None),
-            Call::Connected(Ok(())) => cx.resume(Role::Source),
+            Call::Connected(Ok(())) => cx.resume_reading(Role::Source),
             Call::Readable(input) => {
                 if lengths.borrow().len() == passed.get() + 1 {
                     passed.set(passed.get() + 1);
                 }
                 let Some(length) = input.first() else { return 0 };
                 lengths.borrow_mut().push(u64::from(*length));
-                cx.pass(Role::Source, u64::from(*length));
+                cx.relay_bytes(Role::Source, u64::from(*length));
                 return 1;
             }
             call => drop(by_default(cx, &call)),
@@ -132,14 +132,14 @@ fn a_pass_longer_than_a_block_is_exact() {
                     0
                 }
                 Call::Connected(_) => {
-                    cx.resume(Role::Source);
+                    cx.resume_reading(Role::Source);
                     0
                 }
                 Call::Readable([]) => 0,
                 Call::Readable(input) => {
                     let number = seen.borrow().len();
                     seen.borrow_mut().push(input[0]);
-                    cx.pass(Role::Source, lengths[number]);
+                    cx.relay_bytes(Role::Source, lengths[number]);
                     1
                 }
                 call => by_default(cx, &call),
@@ -175,7 +175,7 @@ fn a_fin_within_a_pass_is_reported_as_the_end_of_the_source() {
             notes.note(cx.role(), &call);
             match call {
                 Call::Opened => cx.connect(Rc::new(addr.into()), None),
-                Call::Connected(_) => cx.pass(Role::Source, 10),
+                Call::Connected(_) => cx.relay_bytes(Role::Source, 10),
                 _ => {}
             }
             0
@@ -199,9 +199,9 @@ fn held_input_is_not_read_until_reading_resumes() {
         handler(move |cx, call| {
             notes.note(cx.role(), &call);
             match call {
-                Call::Opened => cx.hold(Role::Source),
+                Call::Opened => cx.pause_reading(Role::Source),
                 Call::Readable(input) => {
-                    cx.hold(Role::Source);
+                    cx.pause_reading(Role::Source);
                     return input.len().min(2);
                 }
                 _ => {}
@@ -218,11 +218,11 @@ fn held_input_is_not_read_until_reading_resumes() {
     assert_eq!(client.fill(), 0, "the system holds the peer back after {filled} bytes");
     assert_eq!((heard.all().as_slice(), rig.snapshot().usage.buffer_bytes), (&["source opened".to_owned()][..], 0));
     assert!(rig.snapshot().connections[0].source.flags.contains(&"held"));
-    rig.core().resume(id, Role::Source);
+    rig.core().resume_reading(id, Role::Source);
     rig.until("the handler gets the bytes", |_| heard.all().len() == 2);
     assert!(heard.all()[1].starts_with("source readable abcdef"));
     rig.turns(5);
-    rig.core().resume(id, Role::Source);
+    rig.core().resume_reading(id, Role::Source);
     rig.until("the unconsumed input is shown again", |_| heard.all().len() == 3);
     assert!(heard.all()[2].starts_with("source readable cdef"));
 }
@@ -254,7 +254,7 @@ fn a_handler_that_needs_more_than_the_handshake_limit_is_ended() {
 fn says_goodbye(cx: &mut Cx<'_>, call: &Call<'_>) -> usize {
     if let Call::Readable(input) = call {
         cx.reply(b"goodbye");
-        cx.finish(Reason::AuthFailed);
+        cx.close_after_flush(Reason::AuthFailed);
         return input.len();
     }
     by_default(cx, call)
@@ -307,7 +307,7 @@ fn a_queued_last_reply_arrives_before_the_fin() {
     let (mut rig, heard) = (Rig::new(config()), Heard::default());
     let (id, mut client) = congested(&mut rig, &heard);
     assert!(rig.core().send(id, Role::Source, b"last words"));
-    rig.core().finish(id, Reason::ProtocolError);
+    rig.core().close_after_flush(id, Reason::ProtocolError);
     rig.turns(3);
     assert!(rig.receive_all(&mut client).ends_with(b"last words"));
     drop(client);
@@ -323,7 +323,7 @@ fn closing_after_a_flush_releases_the_dest_at_once() {
     let mut server = rig.accept(&listener);
     rig.until("relays", |proxy| proxy.core().stage(id) == Some(Stage::Established));
     rig.core().send(id, Role::Source, b"bye");
-    rig.core().finish(id, Reason::NotPermitted);
+    rig.core().close_after_flush(id, Reason::NotPermitted);
     assert_eq!(rig.receive_end(&mut server).1, End::Fin);
     assert_eq!(rig.receive_all(&mut client), b"bye");
     assert_eq!(rig.core().side(id, Role::Dest), None);
@@ -384,9 +384,9 @@ fn the_first_end_reason_is_kept_and_the_peer_sees_a_reset() {
         )
     };
     rig.turn();
-    rig.core().end(id, Reason::Killed);
-    rig.core().end(id, Reason::IdleTimeout);
-    rig.core().finish(id, Reason::AuthFailed);
+    rig.core().close(id, Reason::Killed);
+    rig.core().close(id, Reason::IdleTimeout);
+    rig.core().close_after_flush(id, Reason::AuthFailed);
     rig.until_empty();
     assert_eq!(heard.all(), ["killed"]);
     assert_eq!(rig.receive_end(&mut client), (vec![], End::Reset));

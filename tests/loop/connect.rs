@@ -178,7 +178,7 @@ fn a_thousand_answers_from_eight_threads_reach_their_connections() {
                             Err(failure) => failure.detail.as_deref().unwrap_or("-").to_owned(),
                         };
                         results.borrow_mut()[usize::from(number)].push(text);
-                        cx.resume(Role::Source);
+                        cx.resume_reading(Role::Source);
                     }
                     Call::Readable(input) => return input.len(),
                     call => drop(by_default(cx, &call)),

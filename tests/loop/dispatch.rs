@@ -86,7 +86,7 @@ fn a_stale_event_is_counted_and_calls_no_handler() {
     let _kept = ours.try_clone().unwrap();
     let id = rig.core().adopt_socket(ours, "test", echo(1)).unwrap();
     rig.turns(2);
-    rig.core().end(id, Reason::Killed);
+    rig.core().close(id, Reason::Killed);
     rig.until_empty();
     let notes = heard.clone();
     let newcomer = handler(move |cx, call| {
@@ -116,13 +116,13 @@ fn every_command_on_a_stale_id_does_nothing() {
     assert!(!core.send(old, Role::Source, b"x"));
     core.connect(old, Rc::new(refusing().into()), None);
     core.relay(old);
-    core.pass(old, Role::Source, 1);
-    core.hold(old, Role::Source);
-    core.resume(old, Role::Dest);
+    core.relay_bytes(old, Role::Source, 1);
+    core.pause_reading(old, Role::Source);
+    core.resume_reading(old, Role::Dest);
     core.set_stage(old, Stage::Closing);
     core.disconnect(old);
-    core.finish(old, Reason::Killed);
-    core.end(old, Reason::Killed);
+    core.close_after_flush(old, Reason::Killed);
+    core.close(old, Reason::Killed);
     core.set_handler(side, handler(|_, _| panic!("a handler without a side is called")));
     assert_eq!(
         (core.stage(old), core.side(old, Role::Source), core.owner(side), core.state(side)),
@@ -144,7 +144,7 @@ fn an_event_for_the_previous_user_of_a_slot_is_not_delivered() {
         let keep = Rc::clone(&third);
         let killer = handler(move |cx, call| match call {
             Call::Readable(input) => {
-                cx.core().end(victim.take().unwrap(), Reason::Killed);
+                cx.core().close(victim.take().unwrap(), Reason::Killed);
                 if reuse {
                     let (peer, ours) = pair(Kind::Unix);
                     let notes = notes.clone();
@@ -240,7 +240,7 @@ fn rig_for(call: &str) -> Rig {
 fn a_handler_may_end_its_connection_in_every_callback() {
     for call in CALLS {
         let (mut rig, heard) = (rig_for(call), Heard::default());
-        let (id, mut client) = rig.adopt(Kind::Unix, acts_when(call, heard.clone(), |cx| cx.end(Reason::Killed)));
+        let (id, mut client) = rig.adopt(Kind::Unix, acts_when(call, heard.clone(), |cx| cx.close(Reason::Killed)));
         rig.turn();
         provoke(&mut rig, &mut client, call);
         rig.until_empty();
@@ -259,11 +259,11 @@ fn a_handler_may_end_and_open_other_connections_in_every_callback() {
         let peers = Rc::new(RefCell::new(Vec::new()));
         let keep = Rc::clone(&peers);
         let act = move |cx: &mut seaprox::Cx<'_>| {
-            cx.core().end(other, Reason::Killed);
+            cx.core().close(other, Reason::Killed);
             let (peer, ours) = pair(Kind::Unix);
             cx.core().adopt_socket(ours, "test", echo(5)).unwrap();
             keep.borrow_mut().push(peer);
-            cx.end(Reason::AuthFailed);
+            cx.close(Reason::AuthFailed);
         };
         let (_, mut client) = rig.adopt(Kind::Unix, acts_when(call, heard.clone(), act));
         rig.turn();
@@ -299,7 +299,7 @@ fn a_handler_may_disconnect_its_dest_in_each_callback_of_the_dest() {
                         dials += 1;
                         match (dials, call) {
                             (1, "connected") => next(cx),
-                            (1, _) => cx.resume(Role::Dest),
+                            (1, _) => cx.resume_reading(Role::Dest),
                             _ => cx.relay(),
                         }
                     }

@@ -35,7 +35,7 @@ fn a_replacement_handler_takes_over_when_the_current_call_returns() {
     drop(client);
     // Neither handler ends the connection by itself.
     let id = rig.snapshot().connections[0].id;
-    rig.core().end(id, Reason::Killed);
+    rig.core().close(id, Reason::Killed);
     rig.until_empty();
     assert_eq!(
         heard.all(),
@@ -75,10 +75,10 @@ fn a_dest_may_have_a_handler_of_its_own() {
         Call::Connected(_) => {
             let dest = cx.side();
             cx.core().set_handler(dest, named("dest", notes.clone(), |_, _| {}));
-            cx.resume(Role::Dest);
-            cx.resume(Role::Source);
+            cx.resume_reading(Role::Dest);
+            cx.resume_reading(Role::Source);
         }
-        Call::Ended(Cause::Fin) => cx.end(Reason::SourceFin),
+        Call::Ended(Cause::Fin) => cx.close(Reason::SourceFin),
         _ => {}
     });
     let (_, mut client) = rig.adopt(Kind::Unix, source);
@@ -212,7 +212,7 @@ fn a_handler_is_dropped_with_its_side() {
                         cx.disconnect();
                         return input.len();
                     }
-                    Call::Ended(Cause::Fin) => cx.end(Reason::SourceFin),
+                    Call::Ended(Cause::Fin) => cx.close(Reason::SourceFin),
                     _ => {}
                 }
                 0
@@ -224,7 +224,7 @@ fn a_handler_is_dropped_with_its_side() {
         } else {
             let _server = rig.accept(&listener);
             rig.turns(2);
-            rig.core().resume(id, Role::Source);
+            rig.core().resume_reading(id, Role::Source);
             client.try_send(b"x");
             rig.until("the dest is let go", |proxy| proxy.core().side(id, Role::Dest).is_none());
         }
@@ -232,7 +232,7 @@ fn a_handler_is_dropped_with_its_side() {
         // The source's closure keeps a clone for later dests.
         assert_eq!((Rc::strong_count(&held_by_dest), Rc::strong_count(&held_by_source)), (2, 2), "fails: {fails}");
         drop(client);
-        rig.core().end(id, Reason::Killed);
+        rig.core().close(id, Reason::Killed);
         rig.until_empty();
         assert_eq!((Rc::strong_count(&held_by_dest), Rc::strong_count(&held_by_source)), (1, 1));
     }

@@ -177,7 +177,7 @@ fn a_pipe_that_still_holds_bytes_is_not_used_for_the_next_connection() {
         match round % 3 {
             0 => client.reset(),
             1 => server.reset(),
-            _ => rig.core().end(id, Reason::Killed),
+            _ => rig.core().close(id, Reason::Killed),
         }
         rig.until_empty();
     }

@@ -196,7 +196,7 @@ fn a_zero_linger_timeout_waits_for_the_client() {
     let mut rig = Rig::new(with(|_| {}));
     let (id, mut client) = rig.adopt(Kind::Unix, handler(|_, _| 0));
     rig.turn();
-    rig.core().finish(id, Reason::AuthFailed);
+    rig.core().close_after_flush(id, Reason::AuthFailed);
     lives_on(&mut rig, id);
     client.fin();
     outlive(&mut rig, id);
@@ -259,7 +259,7 @@ fn a_timer_with_the_longest_duration_does_not_fire() {
         let (id, _client) = rig.adopt(Kind::Unix, handler(|cx, call| by_default(cx, &call)));
         rig.turns(5);
         assert_eq!(rig.core().stage(id), Some(Stage::Handshake));
-        rig.core().finish(id, Reason::AuthFailed);
+        rig.core().close_after_flush(id, Reason::AuthFailed);
         rig.turns(5);
         assert_eq!(rig.core().stage(id), Some(Stage::Closing));
     }

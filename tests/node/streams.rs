@@ -332,7 +332,7 @@ fn ending_a_connection_during_its_connect_is_reported_to_the_peer_at_once() {
     let dialling = || server.ask(|core| core.snapshot().connections.first().map(|status| status.id));
     until("the server connects to the target", || dialling().is_some());
     let id = dialling().unwrap();
-    server.ask(move |core| core.end(id, Reason::Killed));
+    server.ask(move |core| core.close(id, Reason::Killed));
     let _ = near.read(&mut [0]);
     until("the client's connection is closed", || !client.closed.lock().unwrap().is_empty());
     assert_eq!(*client.closed.lock().unwrap(), [Reason::Other], "not a timeout");

@@ -142,18 +142,18 @@ impl Exchange {
         match self.body {
             Body::Length(length) if length > 0 => {
                 self.request = MessageState::Bytes;
-                cx.pass(Role::Source, length.min(LENGTH_MAX));
+                cx.relay_bytes(Role::Source, length.min(LENGTH_MAX));
             }
             Body::Chunked => {
                 self.request = MessageState::Chunks(Chunks::default(), ChunkFraming::Kept);
-                cx.resume(Role::Source);
+                cx.resume_reading(Role::Source);
             }
             Body::None | Body::Length(_) | Body::UntilClose => {
                 self.request = MessageState::Done;
-                cx.hold(Role::Source);
+                cx.pause_reading(Role::Source);
             }
         }
-        cx.resume(Role::Dest);
+        cx.resume_reading(Role::Dest);
         true
     }
 
@@ -180,7 +180,7 @@ impl Exchange {
         };
         // The next bytes belong to the next request, which waits for the response to this one.
         self.request = MessageState::Done;
-        cx.hold(Role::Source);
+        cx.pause_reading(Role::Source);
         (consumed, self.outcome())
     }
 
@@ -296,7 +296,7 @@ impl Exchange {
                 // body, because bytes behind the response would not be noticed.
                 info.keep_origin &= !matches!(info.body, Body::None | Body::Length(0));
                 self.response = MessageState::Unsent(UnsentHead::new(bytes, slot), info);
-                cx.hold(Role::Dest);
+                cx.pause_reading(Role::Dest);
                 cx.set_stage(Stage::Handshake);
                 self.send_head(cx)
             }
@@ -327,7 +327,7 @@ impl Exchange {
         }
         self.response = MessageState::Head;
         cx.set_stage(Stage::Established);
-        cx.resume(Role::Dest);
+        cx.resume_reading(Role::Dest);
         self.follow(cx, info)
     }
 
@@ -340,7 +340,7 @@ impl Exchange {
         match info.body {
             Body::Length(length) if length > 0 => {
                 self.response = MessageState::Bytes;
-                cx.pass(Role::Dest, length.min(LENGTH_MAX));
+                cx.relay_bytes(Role::Dest, length.min(LENGTH_MAX));
             }
             Body::Chunked => {
                 let framing = if info.body_out == Body::Chunked { ChunkFraming::Kept } else { ChunkFraming::Dropped };
@@ -348,7 +348,7 @@ impl Exchange {
             }
             Body::UntilClose => {
                 self.response = MessageState::UntilClose;
-                cx.pass(Role::Dest, LENGTH_MAX);
+                cx.relay_bytes(Role::Dest, LENGTH_MAX);
             }
             Body::None | Body::Length(_) => {
                 self.response = MessageState::Done;
@@ -442,7 +442,7 @@ impl Chunks {
                 *consumed = framed;
                 self.line_end_due = true;
                 chunked::chunk_line(size, &mut bytes);
-                cx.pass(from, size.min(LENGTH_MAX));
+                cx.relay_bytes(from, size.min(LENGTH_MAX));
                 false
             }
             ChunkStep::End { consumed: framed } => {

@@ -157,14 +157,14 @@ impl Http {
         self.state = State::Denied(keeps && self.failures < FAILURES_PER_CONNECTION, head.kind());
         match self.access.login_failed(cx) {
             Some(delay) => {
-                cx.hold(Role::Source);
+                cx.pause_reading(Role::Source);
                 // The delay does not count as the client's time for a request.
                 cx.set_stage(Stage::Handshake);
                 cx.wake_after(delay);
             }
             None => {
                 cx.set_detail(WRONG);
-                cx.end(Reason::AuthFailed);
+                cx.close(Reason::AuthFailed);
             }
         }
         false
@@ -180,7 +180,7 @@ impl Http {
         }
         self.state = State::Over;
         cx.set_detail(if self.failures > 0 { WRONG } else { text });
-        cx.finish(Reason::AuthFailed);
+        cx.close_after_flush(Reason::AuthFailed);
     }
 
     fn connect(&mut self, cx: &mut Cx<'_>, target: Rc<Target>, kind: RequestKind) {
@@ -227,7 +227,7 @@ impl Http {
                     self.await_request(cx);
                 } else {
                     self.state = State::Over;
-                    cx.finish(Reason::DestFin);
+                    cx.close_after_flush(Reason::DestFin);
                 }
             }
             Progress::BadRequest(text) => {
@@ -241,24 +241,24 @@ impl Http {
                 cx.relay();
             }
             Progress::BadGateway(text) => {
-                cx.blame(Fault::Dest);
+                cx.set_fault(Fault::Dest);
                 let kind = exchange.kind();
                 self.refuse(cx, 502, text, Reason::ProtocolError, kind);
             }
             Progress::Refused(status, reason, text) => {
-                cx.blame(if reason == Reason::LimitReached { Fault::Proxy } else { Fault::Dest });
+                cx.set_fault(if reason == Reason::LimitReached { Fault::Proxy } else { Fault::Dest });
                 let kind = exchange.kind();
                 self.refuse(cx, status, text, reason, kind);
             }
             Progress::Cut(reason, text) => {
                 self.state = State::Over;
                 cx.set_detail(text);
-                cx.blame(match (reason, cx.role()) {
+                cx.set_fault(match (reason, cx.role()) {
                     (Reason::LimitReached, _) => Fault::Proxy,
                     (_, Role::Dest) => Fault::Dest,
                     (_, Role::Source) => Fault::Source,
                 });
-                cx.cut(reason);
+                cx.abort(reason);
             }
         }
     }
@@ -266,7 +266,7 @@ impl Http {
     fn await_request(&mut self, cx: &mut Cx<'_>) {
         self.state = State::Request;
         cx.set_stage(Stage::KeepAlive);
-        cx.resume(Role::Source);
+        cx.resume_reading(Role::Source);
     }
 
     fn fail(&mut self, cx: &mut Cx<'_>, failure: &Failure, kind: RequestKind) {
@@ -280,7 +280,7 @@ impl Http {
         self.state = State::Over;
         cx.set_detail(text);
         cx.reply(&reply::error_response(status, text, None, false, kind));
-        cx.finish(reason);
+        cx.close_after_flush(reason);
     }
 
     /// Handles the end of the origin server's direction.
@@ -312,7 +312,7 @@ impl Handler for Http {
             (State::Request, Role::Source) => self.request(cx, input),
             (State::Exchange(_), _) => self.exchange(cx, input),
             (_, Role::Source) => {
-                cx.hold(Role::Source);
+                cx.pause_reading(Role::Source);
                 0
             }
             (_, Role::Dest) => {
@@ -357,10 +357,10 @@ impl Handler for Http {
     fn timeout(&mut self, cx: &mut Cx<'_>) {
         if let State::Denied(..) = self.state {
             cx.set_detail(WRONG);
-            return cx.end(Reason::AuthFailed);
+            return cx.close(Reason::AuthFailed);
         }
         if cx.stage() == Some(Stage::KeepAlive) {
-            return cx.end(Reason::IdleTimeout);
+            return cx.close(Reason::IdleTimeout);
         }
         if let State::Exchange(exchange) = &self.state {
             let progress = exchange.timed_out();
@@ -368,7 +368,7 @@ impl Handler for Http {
         }
         if !self.has_spoken {
             // Browsers open connections in advance, and could take a 408 for the response to their first request.
-            return cx.end(Reason::HandshakeTimeout);
+            return cx.close(Reason::HandshakeTimeout);
         }
         self.refuse(cx, 408, "the request did not come in time", Reason::HandshakeTimeout, RequestKind::Other);
     }
@@ -379,9 +379,9 @@ impl Handler for Http {
             (cause, Role::Dest, _) => self.origin_ended(cx, cause == Cause::Reset),
             (_, Role::Source, State::Exchange(_)) => {
                 cx.set_detail("the request ended before its body did");
-                cx.cut(Reason::SourceFin);
+                cx.abort(Reason::SourceFin);
             }
-            (_, Role::Source, _) => cx.end(Reason::SourceFin),
+            (_, Role::Source, _) => cx.close(Reason::SourceFin),
         }
     }
 }

@@ -104,10 +104,10 @@ impl Socks {
         cx.set_detail("wrong user or password");
         match self.access.login_failed(cx) {
             Some(delay) => {
-                cx.hold(Role::Source);
+                cx.pause_reading(Role::Source);
                 cx.wake_after(delay);
             }
-            None => cx.end(Reason::AuthFailed),
+            None => cx.close(Reason::AuthFailed),
         }
         Ok(consumed)
     }
@@ -157,7 +157,7 @@ impl Socks {
 
     fn fail(&mut self, cx: &mut Cx<'_>, failure: &Failure) {
         self.reply(cx, reply_for(failure.reason));
-        cx.finish(failure.reason);
+        cx.close_after_flush(failure.reason);
     }
 
     /// Replies to a request that is not granted.
@@ -205,7 +205,7 @@ impl Handler for Socks {
                     refuse(cx, Reason::ProtocolError, &error.to_string());
                 } else {
                     cx.set_detail(&error.to_string());
-                    cx.end(Reason::ProtocolError);
+                    cx.close(Reason::ProtocolError);
                 }
                 input.len()
             }
@@ -216,12 +216,12 @@ impl Handler for Socks {
         if self.step == Step::Denied {
             // After a failure the connection must be closed (RFC 1929, section 2).
             cx.reply(&proto::auth_reply(false));
-            cx.finish(Reason::AuthFailed);
+            cx.close_after_flush(Reason::AuthFailed);
         }
     }
 
     fn timeout(&mut self, cx: &mut Cx<'_>) {
-        cx.end(if self.step == Step::Denied { Reason::AuthFailed } else { Reason::HandshakeTimeout });
+        cx.close(if self.step == Step::Denied { Reason::AuthFailed } else { Reason::HandshakeTimeout });
     }
 
     fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
@@ -238,7 +238,7 @@ impl Handler for Socks {
 /// Ends a connection whose client has its reply already.
 fn refuse(cx: &mut Cx<'_>, reason: Reason, detail: &str) {
     cx.set_detail(detail);
-    cx.finish(reason);
+    cx.close_after_flush(reason);
 }
 
 /// Returns the reply code of a reason (RFC 1928, section 6).

@@ -213,11 +213,11 @@ pub fn handler(what: impl FnMut(&mut Cx<'_>, Call<'_>) -> usize + 'static) -> Bo
 /// Does what the trait's default methods do; relays when connected.
 pub fn by_default(cx: &mut Cx<'_>, call: &Call<'_>) -> usize {
     match call {
-        Call::Timeout => cx.end(Reason::HandshakeTimeout),
-        Call::Ended(Cause::Fin) => cx.end(cx.fin_reason()),
-        Call::Ended(Cause::Reset) => cx.end(Reason::DestReset),
+        Call::Timeout => cx.close(Reason::HandshakeTimeout),
+        Call::Ended(Cause::Fin) => cx.close(cx.fin_reason()),
+        Call::Ended(Cause::Reset) => cx.close(Reason::DestReset),
         Call::Connected(Ok(())) => cx.relay(),
-        Call::Connected(Err(failure)) => cx.end(failure.reason),
+        Call::Connected(Err(failure)) => cx.close(failure.reason),
         _ => {}
     }
     0

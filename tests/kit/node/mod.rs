@@ -285,7 +285,7 @@ impl Handler for Forward {
     fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
         match result {
             Ok(()) => cx.relay(),
-            Err(failure) => cx.end(failure.reason),
+            Err(failure) => cx.close(failure.reason),
         }
     }
 

@@ -26,7 +26,7 @@ fn unconsumed_bytes_of_a_dest_are_not_given_to_the_next_dest() {
             Call::Connected(_) => {
                 dials += 1;
                 if dials == 1 {
-                    cx.resume(Role::Dest)
+                    cx.resume_reading(Role::Dest)
                 } else {
                     cx.relay()
                 }
@@ -123,7 +123,7 @@ fn a_bounded_pass_on_a_full_pipe_delivers_every_byte() {
     let mut rig = Rig::new(config());
     let seen = Rc::new(RefCell::new(Vec::new()));
     let (id, _client, mut server, sent) = congested_splice(&mut rig, Rc::clone(&seen));
-    rig.core().pass(id, Role::Source, 10);
+    rig.core().relay_bytes(id, Role::Source, 10);
     let mut got = Vec::new();
     rig.until("every byte reaches the server or the handler", |_| {
         server.try_receive(&mut got, usize::MAX);
@@ -140,7 +140,7 @@ fn a_handler_that_takes_over_from_a_splice_misses_no_byte() {
     let mut rig = Rig::new(config());
     let seen = Rc::new(RefCell::new(Vec::new()));
     let (id, _client, mut server, sent) = congested_splice(&mut rig, Rc::clone(&seen));
-    rig.core().resume(id, Role::Source);
+    rig.core().resume_reading(id, Role::Source);
     let mut got = Vec::new();
     rig.until("every byte reaches the server or the handler", |_| {
         server.try_receive(&mut got, usize::MAX);
@@ -166,7 +166,7 @@ fn a_finished_pass_returns_its_pipe() {
         let mut bulk = handler(move |cx, call| {
             match call {
                 Call::Opened => cx.connect(Rc::new(addr.into()), None),
-                Call::Connected(_) => cx.pass(Role::Source, 4 << 20),
+                Call::Connected(_) => cx.relay_bytes(Role::Source, 4 << 20),
                 _ => {}
             }
             0

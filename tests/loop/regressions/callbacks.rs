@@ -29,7 +29,7 @@ fn disconnecting_a_dest_drops_its_handler() {
                 Call::Connected(_) => {
                     let dest = cx.side_of(Role::Dest).unwrap();
                     cx.core().set_handler(dest, handler(|_, _| 0));
-                    cx.resume(Role::Source);
+                    cx.resume_reading(Role::Source);
                 }
                 Call::Readable(_) => cx.disconnect(),
                 _ => {}
@@ -85,7 +85,7 @@ fn opened_is_not_called_after_the_end() {
             0
         }),
     );
-    rig.core().end(id, Reason::Killed);
+    rig.core().close(id, Reason::Killed);
     rig.until_empty();
     assert!(!heard.has("source opened"), "{:?}", heard.all());
 }
@@ -196,8 +196,8 @@ fn a_reset_of_an_idle_dest_is_reported_to_the_handler() {
                 Call::Opened => cx.connect(Rc::new(addr.into()), None),
                 Call::Connected(_) => {
                     cx.set_stage(Stage::KeepAlive);
-                    cx.resume(Role::Source);
-                    cx.resume(Role::Dest);
+                    cx.resume_reading(Role::Source);
+                    cx.resume_reading(Role::Dest);
                 }
                 Call::Ended(seaprox::Cause::Reset) => cx.disconnect(),
                 _ => {}
@@ -264,7 +264,7 @@ fn a_stop_in_an_ended_callback_still_calls_the_other_handlers() {
         ids.push(rig.adopt(Kind::Unix, stopper));
     }
     rig.turn();
-    rig.core().end(ids[0].0, Reason::Killed);
+    rig.core().close(ids[0].0, Reason::Killed);
     while rig.proxy.turn(Some(Duration::from_millis(1))).unwrap() {}
     assert_eq!(over.get(), 3);
 }

@@ -74,10 +74,10 @@ fn passing_bytes_one_by_one_keeps_to_the_budget_of_a_turn() {
         handler(move |cx, call| {
             match call {
                 Call::Opened => cx.connect(Rc::new(addr.into()), None),
-                Call::Connected(_) => cx.resume(Role::Source),
+                Call::Connected(_) => cx.resume_reading(Role::Source),
                 Call::Readable(_) => {
                     counted.set(counted.get() + 1);
-                    cx.pass(Role::Source, 1);
+                    cx.relay_bytes(Role::Source, 1);
                 }
                 _ => {}
             }
@@ -107,7 +107,7 @@ fn retrying_a_connect_that_fails_at_once_keeps_to_the_budget_of_a_turn() {
         Kind::Unix,
         handler(move |cx, call| {
             match call {
-                Call::Connected(_) if counted.get() == 30_000 => cx.end(Reason::Killed),
+                Call::Connected(_) if counted.get() == 30_000 => cx.close(Reason::Killed),
                 Call::Connected(_) | Call::Opened => {
                     counted.set(counted.get() + 1);
                     cx.connect(Rc::clone(&missing), None);
@@ -146,8 +146,8 @@ fn a_reset_that_a_handler_ignores_causes_no_busy_loop() {
                 Call::Opened => cx.connect(Rc::new(addr.into()), None),
                 Call::Connected(_) => {
                     cx.set_stage(Stage::Established);
-                    cx.pass(Role::Source, 1 << 40);
-                    cx.resume(Role::Dest);
+                    cx.relay_bytes(Role::Source, 1 << 40);
+                    cx.resume_reading(Role::Dest);
                 }
                 _ => {}
             }
