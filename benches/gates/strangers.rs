@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use seaprox::node::{Happened, Path};
+use seaprox::node::{LinkEvent, Path};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use crate::Run;
@@ -121,7 +121,7 @@ impl Links {
         let (cutter, steady) = (Cutter::new(node), node_kit::Node::start());
         let at = cutter.addr;
         steady.link_with(at, |config| config.identity.seed = HONEST);
-        wait_for("the link is up", || steady.has(|happened| matches!(happened, Happened::Up { .. })))?;
+        wait_for("the link is up", || steady.has(|happened| matches!(happened, LinkEvent::Up { .. })))?;
         Ok(Links { node, cutter, steady, used: 0 })
     }
 
@@ -144,7 +144,7 @@ impl Links {
             config.timing = Default::default();
             config.paths = vec![Path { source: Some(source.into()), ..Path::default() }];
         });
-        wait_for("a peer is in", || peer.has(|happened| matches!(happened, Happened::Up { .. })))?;
+        wait_for("a peer is in", || peer.has(|happened| matches!(happened, LinkEvent::Up { .. })))?;
         Ok(since.elapsed())
     }
 
@@ -152,7 +152,7 @@ impl Links {
     fn resumed_after(&mut self) -> io::Result<Duration> {
         let resumes = |node: &node_kit::Node| {
             let happened = node.happened.lock().expect("no panic in the loop");
-            happened.iter().filter(|happened| matches!(happened, Happened::Resumed)).count()
+            happened.iter().filter(|happened| matches!(happened, LinkEvent::Resumed)).count()
         };
         let (since, before) = (Instant::now(), resumes(&self.steady));
         self.cutter.cut();

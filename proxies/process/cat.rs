@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use seaprox::node::{Happened, LinkStatus};
+use seaprox::node::{LinkEvent, LinkStatus};
 use seaprox::{
     Bind, Bound, Cause, Config, Cx, Ending, Failure, Fault, Handler, Id, Limits, Loop, Proxy, Reason, Role, Target,
     Workers, bind,
@@ -111,8 +111,8 @@ fn mode(parsed: &Parsed) -> Result<CatMode, Failed> {
 fn dial(core: &mut Loop<'_>, links: &Links, state: &LinkState) -> io::Result<Option<Id>> {
     let Some(log) = links.link_log() else { return Ok(None) };
     let (mut log, LinkState { exit_error, was_up }) = (log.exiting(true), state.clone());
-    let handler = move |core: &mut Loop<'_>, _: Id, event: &Happened| {
-        was_up.set(was_up.get() || matches!(event, Happened::Up { .. }));
+    let handler = move |core: &mut Loop<'_>, _: Id, event: &LinkEvent| {
+        was_up.set(was_up.get() || matches!(event, LinkEvent::Up { .. }));
         if let Some(Action::Exit(failed)) = log.handle(event, Instant::now()) {
             exit_error.borrow_mut().get_or_insert(failed);
             core.stop();

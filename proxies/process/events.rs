@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use seaprox::auth::PublicKey;
-use seaprox::node::{Happened, NetworkChanges, OnHappened};
+use seaprox::node::{LinkEvent, NetworkChanges, OnLinkEvent};
 use seaprox::{Id, Loops};
 
 use super::signals::{Signal, Signals};
@@ -18,9 +18,9 @@ pub enum ProcessEvent {
     /// All loops have ended.
     LoopsEnded(io::Result<()>),
     /// An event of the link that this process dials.
-    DialedLink(Happened),
+    DialedLink(LinkEvent),
     /// An event of a link that a peer has dialed.
-    ServedLink(Id, Happened),
+    ServedLink(Id, LinkEvent),
     /// An address or a route of this host has changed.
     NetworkChanged,
     /// The user has said whether the key of the dialed peer is right.
@@ -68,13 +68,13 @@ impl EventQueue {
 }
 
 /// Returns a handler that sends the events of the dialed link. A full queue drops the event, because loops must not wait.
-pub fn dialed_link_handler(sender: &SyncSender<ProcessEvent>) -> OnHappened {
+pub fn dialed_link_handler(sender: &SyncSender<ProcessEvent>) -> OnLinkEvent {
     let sender = sender.clone();
     Box::new(move |_, _, event| drop(sender.try_send(ProcessEvent::DialedLink(event.clone()))))
 }
 
 /// Returns a handler that sends the events of the links that peers dial. A full queue drops the event.
-pub fn served_links_handler(sender: &SyncSender<ProcessEvent>) -> OnHappened {
+pub fn served_links_handler(sender: &SyncSender<ProcessEvent>) -> OnLinkEvent {
     let sender = sender.clone();
     Box::new(move |_, id, event| drop(sender.try_send(ProcessEvent::ServedLink(id, event.clone()))))
 }

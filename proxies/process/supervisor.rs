@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use seaprox::auth::{KeysError, PublicKey};
-use seaprox::node::Happened;
+use seaprox::node::LinkEvent;
 use seaprox::{Loop, Loops, Remote};
 
 use super::events::{EventQueue, ProcessEvent, watch_network};
@@ -135,7 +135,7 @@ impl Supervisor {
                     self.announce();
                 }
             }
-            ProcessEvent::ServedLink(_, Happened::Asked { key, request, connection }) => {
+            ProcessEvent::ServedLink(_, LinkEvent::Asked { key, request, connection }) => {
                 self.approvals.add(key, request, connection);
                 self.ask_next();
             }

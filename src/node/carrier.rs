@@ -24,7 +24,7 @@ use crate::tls::{TlsError, TlsPipe};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
-use super::config::Happened;
+use super::config::LinkEvent;
 use super::control::Node;
 use super::window::{Traffic, Window};
 
@@ -224,7 +224,7 @@ impl Carrier {
 }
 
 impl Node {
-    /// Something happened to a carrier's socket, or may be tried again.
+    /// Reads and writes a carrier whose socket has become ready, or may be tried again.
     pub(crate) fn run_carrier(&mut self, core: &mut Core, id: Id) {
         let Some(carrier) = self.carriers.get(id) else { return };
         let (side, link) = (carrier.side, carrier.link);
@@ -432,8 +432,8 @@ impl Node {
     fn tls_failed(&mut self, core: &mut Core, id: Id, error: &TlsError) -> Failure {
         let link = self.carriers.get(id).and_then(|carrier| carrier.link);
         match (link, error) {
-            (Some(link), TlsError::KeyRefused(key)) => self.tell(core, link, &Happened::WrongKey { key: *key }),
-            (Some(link), TlsError::OurKeyRefused) => self.tell(core, link, &Happened::Rejected),
+            (Some(link), TlsError::KeyRefused(key)) => self.tell(core, link, &LinkEvent::WrongKey { key: *key }),
+            (Some(link), TlsError::OurKeyRefused) => self.tell(core, link, &LinkEvent::Rejected),
             _ => {}
         }
         let reason = match error {

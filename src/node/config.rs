@@ -47,7 +47,7 @@ pub trait Policy: Send + Sync {
         false
     }
 
-    /// Whether somebody is asked about this, which the peer may not do as things are: [`Happened::Asked`] tells of it. A
+    /// Whether somebody is asked about this, which the peer may not do as things are: [`LinkEvent::Asked`] tells of it. A
     /// stream then waits for [`Loop::permit`]; a place to listen is refused until the peer asks again.
     fn asks(&self, _key: &PeerKey, _request: &Request) -> bool {
         false
@@ -128,11 +128,11 @@ pub struct LinkConfig {
     /// Takes streams that the peer opens, and that the policy permits, into its own hands.
     pub on_stream: Option<OnStream>,
     /// Is told what happens to the link.
-    pub watch: OnHappened,
+    pub on_event: OnLinkEvent,
 }
 
 /// Is told what happens to a link.
-pub type OnHappened = Box<dyn FnMut(&mut Loop<'_>, Id, &Happened)>;
+pub type OnLinkEvent = Box<dyn FnMut(&mut Loop<'_>, Id, &LinkEvent)>;
 
 /// Makes the handler of a stream that the peer has opened to a target; none leaves it to be connected there. With a
 /// handler the stream is accepted, and its bytes are the handler's.
@@ -151,7 +151,7 @@ pub struct ServeConfig {
     /// Takes streams that peers open, and that the policy permits, into its own hands.
     pub on_stream: Option<OnStream>,
     /// Is told what happens to links.
-    pub watch: OnHappened,
+    pub on_event: OnLinkEvent,
 }
 
 /// One way to the peer: where a subflow leaves from, and where it goes. `SOURCE[%INTERFACE][->ADDR]`.
@@ -232,10 +232,10 @@ impl Default for Timing {
     }
 }
 
-/// Something that happened to a link.
+/// An event of a link.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Happened {
+pub enum LinkEvent {
     /// It has a session: streams can be opened. Again after the peer was restarted.
     Up {
         /// The peer's key.
@@ -249,7 +249,7 @@ pub enum Happened {
     /// The last session with a peer that was about to stop is over, as far as this node knows.
     Drained,
     /// Its last subflow is gone; the session is held.
-    Parted,
+    Suspended,
     /// It has a subflow again, and nothing was lost.
     Resumed,
     /// A subflow carries frames.
@@ -335,7 +335,7 @@ impl LinkConfig {
             reverse: Vec::new(),
             timing: Timing::default(),
             on_stream: None,
-            watch: Box::new(|_, _, _| {}),
+            on_event: Box::new(|_, _, _| {}),
         }
     }
 }
@@ -344,7 +344,7 @@ impl ServeConfig {
     /// Takes in whom the policy admits, and nothing else said.
     pub fn new(identity: Identity, policy: Arc<dyn Policy>) -> ServeConfig {
         let (mode, timing) = (Mode::default(), Timing::default());
-        ServeConfig { identity, policy, mode, timing, on_stream: None, watch: Box::new(|_, _, _| {}) }
+        ServeConfig { identity, policy, mode, timing, on_stream: None, on_event: Box::new(|_, _, _| {}) }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
 use super::carrier::{BATCH_BYTES_MIN, Carrier, CarrierStage};
-use super::config::Happened;
+use super::config::LinkEvent;
 use super::control::Node;
 use super::greet::TARGET;
 use super::plan::LASTED_MS;
@@ -210,12 +210,12 @@ impl Node {
                 self.links.get_mut(id).into_iter().for_each(|link| {
                     (link.suspended_ms, link.rebind_tries) = (Some(now_ms), 0);
                 });
-                self.tell(core, id, &Happened::Parted);
+                self.tell(core, id, &LinkEvent::Suspended);
             }
             Event::Resumed => {
                 self.links.get_mut(id).into_iter().for_each(|link| link.suspended_ms = None);
                 self.listen_as_before(core, id);
-                self.tell(core, id, &Happened::Resumed);
+                self.tell(core, id, &LinkEvent::Resumed);
             }
             Event::GoAway { .. } => _ = self.peer_leaves(core, id),
             Event::Ended { code, text } => self.session_ended(core, id, code, text),
@@ -314,14 +314,14 @@ impl Node {
             let place = carrier.filter(|c| c.subflow == Some(subflow)).map(|c| c.place).next();
             if let Some((place, wanted)) = place.and_then(|place| Some((place, plan.wanted.get_mut(place)?))) {
                 wanted.up_ms = Some(core.now_ms);
-                up = Some(Happened::SubflowUp { place, tries: wanted.tries });
+                up = Some(LinkEvent::SubflowUp { place, tries: wanted.tries });
             }
         }
         up.into_iter().for_each(|up| self.tell(core, id, &up));
         self.leave_removed(core, id);
         self.ask_where(core, id, subflow);
         if let Some(key) = key.filter(|_| fresh) {
-            self.tell(core, id, &Happened::Up { key, fresh: true });
+            self.tell(core, id, &LinkEvent::Up { key, fresh: true });
             self.open_waiting(core, id);
             self.listen_all(core, id);
         }
@@ -392,7 +392,7 @@ impl Node {
         }
         // A key that is admitted no more, or a client that has come anew, ends it too, and that is worth a word.
         let is_ours = is_wanted && reason == Reason::Drained;
-        self.tell(core, id, &if is_ours { Happened::Closed } else { Happened::Ended { reason, text } });
+        self.tell(core, id, &if is_ours { LinkEvent::Closed } else { LinkEvent::Ended { reason, text } });
         self.aside_ended(core, id);
         // Another link may have taken its name since.
         if let Some(session) = session
@@ -436,17 +436,17 @@ impl Node {
         }
     }
 
-    /// Tells whoever watches a link what happened to it.
-    pub(crate) fn tell(&mut self, core: &mut Core, id: Id, happened: &Happened) {
+    /// Tells whoever watches a link what event to it.
+    pub(crate) fn tell(&mut self, core: &mut Core, id: Id, event: &LinkEvent) {
         let Some(link) = self.links.get(id) else { return };
         log::debug!(
-            target: TARGET, link = id.to_string(), peer = core.pools.sessions.name(id), happened = happened.as_str(),
-            key = super::happened::fingerprint(happened.key()), detail = happened.to_string(); "link"
+            target: TARGET, link = id.to_string(), peer = core.pools.sessions.name(id), event = event.as_str(),
+            key = super::link_event::fingerprint(event.key()), detail = event.to_string(); "link"
         );
         let Some(watch) = link.watch.clone() else { return };
         // Whoever watches cannot be told of what its own doing leads to.
         if let Ok(mut watch) = watch.try_borrow_mut() {
-            watch(&mut Loop::new(core, self), id, happened);
+            watch(&mut Loop::new(core, self), id, event);
         }
     }
 }

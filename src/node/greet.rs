@@ -207,7 +207,7 @@ impl Node {
             let Some(link) = self.links.get(id) else { continue };
             let is_young = core.now_ms.saturating_sub(link.opened_ms) < YOUNG_MS;
             let now =
-                if is_young && link.state(core.pools.sessions.session(id)) != "parted" { link.row + 1 } else { 0 };
+                if is_young && link.state(core.pools.sessions.session(id)) != "suspended" { link.row + 1 } else { 0 };
             row = row.max(now);
             if now <= ROW_MAX {
                 self.forget_link(core, id, "its peer was restarted");
@@ -225,8 +225,8 @@ impl Node {
         if its.iter().any(|(_, link)| its.len() < link.timing.links_per_key) {
             return;
         }
-        let parted = its.iter().filter(|(id, link)| link.state(core.pools.sessions.session(*id)) == "parted");
-        if let Some(oldest) = parted.min_by_key(|(_, link)| link.opened_ms).map(|(id, _)| *id) {
+        let suspended = its.iter().filter(|(id, link)| link.state(core.pools.sessions.session(*id)) == "suspended");
+        if let Some(oldest) = suspended.min_by_key(|(_, link)| link.opened_ms).map(|(id, _)| *id) {
             self.forget_link(core, oldest, "its key has too many sessions");
         }
     }

@@ -22,7 +22,7 @@ use crate::relay::io::Io;
 use crate::relay::side::SideState;
 use crate::types::id::Id;
 
-use super::config::Happened;
+use super::config::LinkEvent;
 use super::control::Node;
 use super::greet::TARGET;
 use super::link::Link;
@@ -91,7 +91,7 @@ impl Node {
     pub(super) fn peer_leaves(&mut self, core: &mut Core, id: Id) -> bool {
         let Some(aside) = self.set_aside(core, id) else { return false };
         log::debug!(target: TARGET, link = id.to_string(), aside = aside.to_string(); "the peer is stopping, another session is dialled");
-        self.tell(core, id, &Happened::Draining);
+        self.tell(core, id, &LinkEvent::Draining);
         core.pools.sessions.touch(id);
         core.pools.sessions.touch(aside);
         true
@@ -208,7 +208,7 @@ impl Node {
         let Some(heir) = self.links.get(id).and_then(|link| link.heir) else { return };
         let is_other = |(other, link): (Id, &Link)| other != id && link.heir == Some(heir);
         if !self.links.iter().any(is_other) {
-            self.tell(core, heir, &Happened::Drained);
+            self.tell(core, heir, &LinkEvent::Drained);
         }
     }
 

@@ -22,7 +22,7 @@ use crate::types::id::Id;
 use crate::types::reason::Failure;
 
 use super::bucket::Shared;
-use super::config::{OnHappened, OnStream, PeerKey, Policy, Timing};
+use super::config::{OnLinkEvent, OnStream, PeerKey, Policy, Timing};
 use super::memory::{Memory, Usage};
 use super::plan::{LASTED_MS, Plan};
 use super::reverse::{PeerListener, Remote};
@@ -93,7 +93,7 @@ pub(crate) struct Link {
 }
 
 /// Who is told what happens.
-pub(crate) type Watch = Option<Rc<RefCell<OnHappened>>>;
+pub(crate) type Watch = Option<Rc<RefCell<OnLinkEvent>>>;
 
 /// Who takes streams into its own hands; one for all links of a listener.
 pub(crate) type Takes = Option<Rc<RefCell<OnStream>>>;
@@ -273,13 +273,13 @@ impl Link {
         }
     }
 
-    /// `connecting`, `up`, `parted`, `draining` or `ended`.
+    /// `connecting`, `up`, `suspended`, `draining` or `ended`.
     pub fn state(&self, session: Option<&Session>) -> &'static str {
         match session {
             _ if self.closing => "ended",
             Some(session) if self.heir.is_some() && session.is_open() => "draining",
             Some(session) if session.is_open() => "up",
-            Some(_) if self.met => "parted",
+            Some(_) if self.met => "suspended",
             _ => "connecting",
         }
     }

@@ -39,8 +39,8 @@ mod front;
 mod greet;
 mod handover;
 mod handshakes;
-mod happened;
 mod link;
+mod link_event;
 mod memory;
 mod network;
 mod open;
@@ -59,7 +59,7 @@ mod window;
 use ring::rand::{SecureRandom, SystemRandom};
 
 pub use config::{
-    Cipher, Happened, Identity, LinkConfig, OnHappened, OnStream, Path, PeerKey, Policy, Request, Reverse, SameKey,
+    Cipher, Identity, LinkConfig, LinkEvent, OnLinkEvent, OnStream, Path, PeerKey, Policy, Request, Reverse, SameKey,
     ServeConfig, Timing, Verdict,
 };
 pub use network::NetworkChanges;

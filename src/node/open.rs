@@ -17,7 +17,7 @@ use crate::types::address::{Endpoint, Target};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
-use super::config::{Happened, PeerKey, Policy, Request, Verdict};
+use super::config::{LinkEvent, PeerKey, Policy, Request, Verdict};
 use super::control::Node;
 use super::front::{Incoming, Taker};
 use super::greet::TARGET;
@@ -45,7 +45,7 @@ impl Loop<'_> {
         Ok(connection)
     }
 
-    /// Says whether a stream may be that [`Happened::Asked`] has told of. One that has not waited so
+    /// Says whether a stream may be that [`LinkEvent::Asked`] has told of. One that has not waited so
     /// long is not there any more.
     pub fn permit(&mut self, connection: Id, may: bool) {
         let (core, node) = self.parts::<Node>();
@@ -258,7 +258,7 @@ impl Node {
         record.asked.push((connection, target));
         // A user who is asked for approval may take as long as a connect to a distant target.
         core.set_stage(connection, Stage::Connecting);
-        self.tell(core, link, &Happened::Asked { key, request, connection: Some(connection) });
+        self.tell(core, link, &LinkEvent::Asked { key, request, connection: Some(connection) });
     }
 
     fn log_refused(&mut self, core: &mut Core, id: Id, open: &Open, failure: &Failure) {

@@ -21,7 +21,7 @@ use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
 use super::carrier::{Carrier, CarrierStage};
-use super::config::{Happened, Path};
+use super::config::{LinkEvent, Path};
 use super::control::Node;
 use super::proof;
 
@@ -262,7 +262,7 @@ impl Node {
         wanted.failed = Some((failure.clone(), now_ms));
         wanted.next_ms = now_ms.saturating_add(pause.as_millis() as u64);
         let (tries, failure) = (wanted.tries, failure.clone());
-        self.tell(core, link, &Happened::NoSubflow { place, failure, tries });
+        self.tell(core, link, &LinkEvent::NoSubflow { place, failure, tries });
         core.pools.sessions.touch(link);
     }
 }

@@ -12,7 +12,7 @@ use crate::types::address::{Bind, Endpoint, Name};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
-use super::config::{Happened, Request, Reverse};
+use super::config::{LinkEvent, Request, Reverse};
 use super::control::Node;
 use super::front::{IN_USE, Returning};
 use super::greet::TARGET;
@@ -98,11 +98,11 @@ impl Node {
             };
             if remote.failure.as_ref() != Some(&failure) {
                 remote.failure = Some(failure.clone());
-                untaken.push(Happened::NotListening { index, failure });
+                untaken.push(LinkEvent::NotListening { index, failure });
             }
         }
         core.pools.sessions.touch(id);
-        untaken.iter().for_each(|happened| self.tell(core, id, happened));
+        untaken.iter().for_each(|event| self.tell(core, id, event));
     }
 
     /// Asks once more for what was refused, if it is time. When the next is due.
@@ -122,19 +122,19 @@ impl Node {
         let Some(link) = self.links.get_mut(id) else { return };
         let Some(index) = link.remotes.iter().position(|remote| remote.number == Some(number)) else { return };
         let remote = &mut link.remotes[index];
-        let happened = match result.to_failure() {
+        let event = match result.to_failure() {
             None => {
                 (remote.port, remote.failure, remote.tries) = (Some(result.port), None, 0);
-                Happened::Listening { index, port: result.port, lacks: result.text.clone() }
+                LinkEvent::Listening { index, port: result.port, lacks: result.text.clone() }
             }
             Some(failure) => {
                 (remote.number, remote.port) = (None, None);
                 remote.ask_again_later(now_ms);
                 remote.failure = Some(failure.clone());
-                Happened::NotListening { index, failure }
+                LinkEvent::NotListening { index, failure }
             }
         };
-        self.tell(core, id, &happened);
+        self.tell(core, id, &event);
     }
 
     /// The peer asks us to listen.
@@ -163,7 +163,7 @@ impl Node {
         let link = self.links.get(id).ok_or_else(|| Bound::refused(Code::LinkLost))?;
         let may = link.key.is_some_and(|key| link.policy.may_listen(&key, &place));
         if let Some(key) = link.key.filter(|key| !may && link.policy.asks(key, &Request::Listen(place.clone()))) {
-            self.tell(core, id, &Happened::Asked { key, request: Request::Listen(place), connection: None });
+            self.tell(core, id, &LinkEvent::Asked { key, request: Request::Listen(place), connection: None });
             return Err(refused(Failure::new(Reason::NotPermitted, "somebody is asked")));
         }
         if !may || core.is_draining() {
@@ -225,16 +225,16 @@ impl Node {
     fn pass_over(&mut self, core: &mut Core, id: Id, place: &Bind) -> bool {
         let Some(key) = self.links.get(id).and_then(|link| link.key) else { return false };
         let listeners = &core.listeners;
-        let is_parted = |other: Id, link: &Link| {
-            other != id && link.key == Some(key) && link.state(core.pools.sessions.session(other)) == "parted"
+        let is_suspended = |other: Id, link: &Link| {
+            other != id && link.key == Some(key) && link.state(core.pools.sessions.session(other)) == "suspended"
         };
-        let parted = self.links.iter().filter(|(other, link)| is_parted(*other, link));
+        let suspended = self.links.iter().filter(|(other, link)| is_suspended(*other, link));
         let stands = |index: &u32| {
             let addr = listeners.get(*index as usize).and_then(|listener| listener.addr().ip());
             addr.is_some_and(|addr| is_in_the_way(addr, place))
         };
         let mut passed = Vec::new();
-        for (other, link) in parted {
+        for (other, link) in suspended {
             let its = link.listeners.iter().filter(|(_, ours)| ours.indices.iter().any(stands));
             passed.extend(its.map(|(number, _)| (other, *number)));
         }

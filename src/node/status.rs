@@ -28,7 +28,7 @@ pub struct LinkStatus {
     pub key: Option<[u8; 32]>,
     /// Whether this node dialled it.
     pub dialled: bool,
-    /// `connecting`, `up`, `parted`, `draining` (its peer is about to stop, and another session is dialled) or `ended`.
+    /// `connecting`, `up`, `suspended`, `draining` (its peer is about to stop, and another session is dialled) or `ended`.
     pub state: &'static str,
     /// Time since the link entered this state.
     pub state_for: Duration,

@@ -30,13 +30,13 @@ impl Loop<'_> {
     /// The configuration makes no sense, or the limit of links is reached.
     pub fn connect_link(&mut self, config: LinkConfig) -> io::Result<Id> {
         let (core, node) = self.parts::<Node>();
-        let LinkConfig { identity, policy, peer, paths, subflows, mode, reverse, timing, on_stream, watch } = config;
+        let LinkConfig { identity, policy, peer, paths, subflows, mode, reverse, timing, on_stream, on_event } = config;
         if paths.is_empty() || subflows == 0 || paths.len() * subflows > timing.subflows {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a link needs a subflow, and takes only so many"));
         }
         let tls = Arc::new(client(&identity, &policy).map_err(io::Error::other)?);
         let place = peer.to_string();
-        let mut link = Link::new(policy, timing, mode, &place, Some(Rc::new(RefCell::new(watch))), core.now_ms);
+        let mut link = Link::new(policy, timing, mode, &place, Some(Rc::new(RefCell::new(on_event))), core.now_ms);
         link.takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
         let wanted = paths.iter().flat_map(|path| (0..subflows).map(|_| Wanted::new(path.clone()))).collect();
         let instance = identity.instance;
@@ -54,10 +54,10 @@ impl Loop<'_> {
     /// The socket cannot be registered, or the key cannot be used.
     pub fn serve_links(&mut self, bound: &mut Bound, config: ServeConfig) -> io::Result<()> {
         let (core, node) = self.parts::<Node>();
-        let ServeConfig { identity, policy, mode, timing, on_stream, watch } = config;
+        let ServeConfig { identity, policy, mode, timing, on_stream, on_event } = config;
         let tls = Arc::new(server(&identity, &policy).map_err(io::Error::other)?);
         let listener = core.listen_for_links(bound)?;
-        let (watch, instance) = (Some(Rc::new(RefCell::new(watch))), identity.instance);
+        let (watch, instance) = (Some(Rc::new(RefCell::new(on_event))), identity.instance);
         let takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
         let server = Server { tls, policy, mode, timing, watch, takes, instance, full: false };
         node.servers.insert(listener, server);

@@ -82,7 +82,7 @@ fn darken(net: &Net) {
 fn until_parted(forward: &Forward) {
     for node in [&forward.nodes.near, &forward.nodes.far] {
         kit::until("the node has noticed that no packets arrive", || {
-            node.status().pointer("/links/0/state").is_some_and(|state| state == "parted")
+            node.status().pointer("/links/0/state").is_some_and(|state| state == "suspended")
         });
     }
 }

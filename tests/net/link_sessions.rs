@@ -90,7 +90,7 @@ fn a_remote_port_of_a_killed_client_passes_to_the_same_key_at_once() {
     // A dead one does not, although its session is held for ten more minutes, and the new command line is different.
     // Gate `link-dead-port` measures how soon.
     kill(node);
-    until("the session of the killed node is held", || link_states(&far).iter().any(|state| state == "parted"));
+    until("the session of the killed node is held", || link_states(&far).iter().any(|state| state == "suspended"));
     let since = Instant::now();
     let node = holder(&net, &near_home, &["-R", &second]);
     println!("another node had the port after {:?}", since.elapsed());
@@ -125,7 +125,7 @@ fn a_resumed_session_gets_its_remote_port_back_when_it_is_free() {
     let node = holder(&net, &near_home, &["-R", &first, "--path", &sources[0]]);
     net.path(0).refuse(PORT);
     net.path(0).reset(PORT);
-    until("the session is suspended", || link_states(&far) == ["parted"]);
+    until("the session is suspended", || link_states(&far) == ["suspended"]);
     let other = holder(&net, &near_home, &["-R", &second, "--path", &sources[1]]);
     assert!(is_served_by(&net, &two));
     kill(other);
@@ -297,5 +297,5 @@ fn a_remote_port_of_a_killed_client_is_free_for_other_keys_after_the_dead_time()
     println!("another key had the port after {:?}", since.elapsed());
     assert!(is_served_by(&net, &two));
     far.wait_for_log(&["the peer is away, and its ports are free for others"]);
-    assert_eq!(link_states(&far).iter().filter(|state| *state == "parted").count(), 1, "its session is still held");
+    assert_eq!(link_states(&far).iter().filter(|state| *state == "suspended").count(), 1, "its session is still held");
 }

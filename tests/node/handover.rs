@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use node_kit::cutter::Cutter;
 use node_kit::*;
-use seaprox::node::{Happened, Timing};
+use seaprox::node::{LinkEvent, Timing};
 use seaprox::{Bind, Reason};
 
 /// A drain timeout that is longer than any deadline of a test, so that a drain that ends did not wait for it.
@@ -62,7 +62,7 @@ fn user_of(port: u16, inner: &TcpListener) -> (TcpStream, TcpStream) {
 }
 
 fn is_listening(node: &Node) -> bool {
-    node.has(|h| matches!(h, Happened::Listening { .. }))
+    node.has(|h| matches!(h, LinkEvent::Listening { .. }))
 }
 
 /// Dials a link with a remote forward from a port of the peer to `inner`. Returns the link's id.
@@ -81,7 +81,7 @@ fn a_stream_of_a_lost_peer_does_not_delay_a_drain() {
     exchange(&mut near, &mut far);
     cutter.close(true);
     cutter.cut();
-    until("the server's session has no subflow", || server.links()[0].state == "parted");
+    until("the server's session has no subflow", || server.links()[0].state == "suspended");
     socket2::SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
     drop(far);
     until("the connection has ended", || server.ask(|core| core.stats().closed_total()) == 1);
@@ -104,7 +104,7 @@ fn a_drain_waits_until_the_peer_of_a_dialed_link_has_all_bytes() {
     assert_eq!(read_end(&mut near), Ok(0));
     cutter.close(true);
     cutter.cut();
-    until("the client's session has no subflow", || client.links()[0].state == "parted");
+    until("the client's session has no subflow", || client.links()[0].state == "suspended");
     near.write_all(b"the rest").unwrap();
     drop(near);
     until("the connection has ended", || client.closed.lock().unwrap().len() == 1);
@@ -134,7 +134,7 @@ fn new_connections_go_to_the_successor_of_a_draining_node() {
     exchange(&mut user, &mut served);
 
     server.drain(LONG);
-    until("the client has noticed", || client.has(|h| matches!(h, Happened::Draining)));
+    until("the client has noticed", || client.has(|h| matches!(h, LinkEvent::Draining)));
     // No successor exists yet, so the new connection waits.
     let mut waiting = connect(front);
     waiting.write_all(b"early").unwrap();
@@ -163,7 +163,7 @@ fn new_connections_go_to_the_successor_of_a_draining_node() {
     until("one of the two sessions is gone", || client.links().len() == 1);
     exchange(&mut waiting, &mut taken);
     exchange(&mut user_two, &mut served_two);
-    assert!(client.has_closed_in_order() && !client.has(|h| matches!(h, Happened::Ended { .. })));
+    assert!(client.has_closed_in_order() && !client.has(|h| matches!(h, LinkEvent::Ended { .. })));
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn a_draining_node_without_connections_ends_at_once() {
     let front = client.forward(link, addr.into());
     let (mut near, mut far) = (connect(front), accept(&listener));
     exchange(&mut near, &mut far);
-    assert!(!client.has(|h| matches!(h, Happened::Parted)), "the session was closed, not lost");
+    assert!(!client.has(|h| matches!(h, LinkEvent::Suspended)), "the session was closed, not lost");
 }
 
 /// A draining node accepts no subflow, so a session that has lost all of its subflows cannot be resumed.
@@ -215,7 +215,7 @@ fn a_session_of_a_draining_node_ends_with_its_last_subflow() {
     let (mut near, mut far) = (connect(front), accept(&listener));
     exchange(&mut near, &mut far);
     server.drain(LONG);
-    until("the client has noticed", || client.has(|h| matches!(h, Happened::Draining)));
+    until("the client has noticed", || client.has(|h| matches!(h, LinkEvent::Draining)));
     cutter.cut();
     assert_eq!(read_end(&mut near), Err(ErrorKind::ConnectionReset));
     assert_eq!(client.closed.lock().unwrap()[..], [Reason::LinkLost]);
@@ -261,7 +261,7 @@ fn redials_of_a_successor_have_short_pauses() {
     client.until_up();
     server.drain(LONG);
     // With pauses that double up to 15 s, ten tries take more than 27 s.
-    until("ten redials have failed", || client.has(|h| matches!(h, Happened::NoSubflow { tries: 10.., .. })));
+    until("ten redials have failed", || client.has(|h| matches!(h, LinkEvent::NoSubflow { tries: 10.., .. })));
     let successor = Node::start();
     successor.serve_at(serving, timing());
     until("the client has found the successor", || !successor.links().is_empty());
@@ -343,7 +343,7 @@ fn the_remote_port_of_a_lost_client_is_free_until_it_returns() {
     until("the remote listener is up", || is_listening(&client));
     let (mut user, mut served) = user_of(port, &inner);
     exchange(&mut user, &mut served);
-    let refused = || client.has(|h| matches!(h, Happened::NotListening { .. }));
+    let refused = || client.has(|h| matches!(h, LinkEvent::NotListening { .. }));
 
     let leave = || {
         cutter.close(true);
@@ -351,7 +351,7 @@ fn the_remote_port_of_a_lost_client_is_free_until_it_returns() {
         until("the remote port is closed", || TcpStream::connect(at(port)).is_err());
     };
     leave();
-    assert!(server.has(|h| matches!(h, Happened::Parted)));
+    assert!(server.has(|h| matches!(h, LinkEvent::Suspended)));
     cutter.close(false);
     until("the remote port is open again", || TcpStream::connect(at(port)).is_ok());
     exchange(&mut user, &mut served);

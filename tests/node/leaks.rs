@@ -12,7 +12,7 @@ use std::time::Duration;
 use node_kit::cutter::Cutter;
 use node_kit::*;
 use seaprox::Bind;
-use seaprox::node::Happened;
+use seaprox::node::LinkEvent;
 
 /// Ends a socket in one of four ways.
 fn end(mut socket: TcpStream, how: usize) {
@@ -48,7 +48,7 @@ fn thousands_of_connections_leave_no_resources() {
         config.reverse = vec![Node::reverse(Bind::Ip("127.0.0.1:0".parse().unwrap()), inner)];
     });
     let front = client.forward(link, inner.into());
-    until("the remote listener is up", || client.has(|h| matches!(h, Happened::Listening { .. })));
+    until("the remote listener is up", || client.has(|h| matches!(h, LinkEvent::Listening { .. })));
     let port = client.links()[0].listeners[0].port.unwrap();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {

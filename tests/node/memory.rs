@@ -12,7 +12,7 @@ use node_kit::{Node, accept, connect, in_own_process, target, until};
 use seaprox::Reason;
 use seaprox::link::frame::Frame;
 use seaprox::link::{Capability, Config};
-use seaprox::node::Happened;
+use seaprox::node::LinkEvent;
 
 const MIB: u64 = 1 << 20;
 /// The memory budget of the node, in each direction.
@@ -88,10 +88,10 @@ fn links_of_one_key() {
     let wire = gaps(36_000);
     first.send_raw(&wire).unwrap();
     until("the memory of the first is counted", || node.ask(|core| core.link_memory().0) > 9 * MIB);
-    assert!(!node.has(|happened| matches!(happened, Happened::Ended { reason: Reason::LimitReached, .. })));
+    assert!(!node.has(|happened| matches!(happened, LinkEvent::Ended { reason: Reason::LimitReached, .. })));
     let _ = second.send_raw(&wire);
     until("a link of the key is ended", || {
-        node.has(|happened| matches!(happened, Happened::Ended { reason: Reason::LimitReached, .. }))
+        node.has(|happened| matches!(happened, LinkEvent::Ended { reason: Reason::LimitReached, .. }))
     });
     let (received, _) = node.ask(|core| core.link_memory());
     assert!(received <= TOTAL as u64 / 2, "{received}");

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use node_kit::cutter::Cutter;
 use node_kit::*;
-use seaprox::node::{Happened, Path, Timing};
+use seaprox::node::{LinkEvent, Path, Timing};
 use seaprox::{Bind, Reason};
 
 #[test]
@@ -75,14 +75,14 @@ fn a_silent_connection_is_replaced_by_a_new_one() {
     cutter.silence(true);
     near.write_all(b"during").unwrap();
     until("both ends have noticed", || {
-        client.has(|h| matches!(h, Happened::Parted)) && server.has(|h| matches!(h, Happened::Parted))
+        client.has(|h| matches!(h, LinkEvent::Suspended)) && server.has(|h| matches!(h, LinkEvent::Suspended))
     });
     cutter.cut();
     cutter.silence(false);
     let mut got = [0; 6];
     far.read_exact(&mut got).unwrap();
     assert_eq!(&got, b"during");
-    until("the session was resumed", || client.has(|h| matches!(h, Happened::Resumed)));
+    until("the session was resumed", || client.has(|h| matches!(h, LinkEvent::Resumed)));
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_connection_waits_for_a_peer_that_starts_later() {
     let front = client.forward(link, addr.into());
     until("several tries have failed", || {
         client.has(
-            |h| matches!(h, Happened::NoSubflow { tries: 3, failure, .. } if failure.reason == Reason::ConnectionRefused),
+            |h| matches!(h, LinkEvent::NoSubflow { tries: 3, failure, .. } if failure.reason == Reason::ConnectionRefused),
         )
     });
     let mut near = connect(front);
@@ -130,7 +130,7 @@ fn a_waiting_connection_shortens_the_pause_between_redials() {
     let cutter = Cutter::new(server.serve());
     cutter.close(true);
     let link = client.link_with(cutter.addr, move |config| config.timing = timing());
-    let failed = |tries: u32| client.has(|h| matches!(h, Happened::NoSubflow { tries: n, .. } if *n == tries));
+    let failed = |tries: u32| client.has(|h| matches!(h, LinkEvent::NoSubflow { tries: n, .. } if *n == tries));
     until("the first attempt has failed", || failed(1));
     // The link was never up. The pauses are short only as long as a client waits.
     let (listener, addr) = target();
@@ -208,7 +208,7 @@ fn a_subflow_that_reaches_another_node_is_refused_and_the_session_goes_on() {
     let (listener, addr) = target();
     let front = client.forward(link, addr.into());
     let (mut near, mut far) = (connect(front), accept(&listener));
-    let astray = |h: &Happened| matches!(h, Happened::NoSubflow { failure, .. } if failure.reason == Reason::Other);
+    let astray = |h: &LinkEvent| matches!(h, LinkEvent::NoSubflow { failure, .. } if failure.reason == Reason::Other);
     until("a subflow was refused", || client.has(astray));
     let is_live = |node: &Node| {
         let links = node.links();
@@ -221,7 +221,7 @@ fn a_subflow_that_reaches_another_node_is_refused_and_the_session_goes_on() {
         scope.spawn(move || send_pattern(&mut out, 1, 4 << 20));
         read_pattern(&mut far, 1, 4 << 20);
     });
-    assert!(!client.has(|h| matches!(h, Happened::Ended { .. })) && client.closed.lock().unwrap().is_empty());
+    assert!(!client.has(|h| matches!(h, LinkEvent::Ended { .. })) && client.closed.lock().unwrap().is_empty());
     // When the session's node is gone, the other one says that the session is unknown, and gets the next session.
     let (gone, left) = if is_live(&one) > 0 { (one, two) } else { (two, one) };
     drop(gone);
@@ -250,7 +250,7 @@ fn an_unanswered_open_is_repeated_after_a_restart_of_the_peer() {
     // The client connects while the session has no subflow, and the peer comes back as another process.
     cutter.close(true);
     cutter.cut();
-    until("no subflow is left", || client.has(|h| matches!(h, Happened::Parted)));
+    until("no subflow is left", || client.has(|h| matches!(h, LinkEvent::Suspended)));
     let before = streams(&client);
     let near = connect(front);
     until("the session has the stream", || streams(&client) > before);
@@ -309,7 +309,7 @@ fn a_restarted_process_takes_over_its_session_and_port_at_once() {
     };
     let first = Node::start();
     dial(&first);
-    until("the remote listener is up", || first.has(|h| matches!(h, Happened::Listening { .. })));
+    until("the remote listener is up", || first.has(|h| matches!(h, LinkEvent::Listening { .. })));
     let mut user = connect(([127, 0, 0, 1], port).into());
     let mut served = accept(&listener);
     user.write_all(b"x").unwrap();
@@ -323,7 +323,7 @@ fn a_restarted_process_takes_over_its_session_and_port_at_once() {
         config.reverse = vec![Node::reverse(Bind::Ip(([127, 0, 0, 1], port).into()), inner)];
     });
     assert_eq!(read_end(&mut user), Err(ErrorKind::ConnectionReset), "the old session has ended");
-    until("the remote listener is up again", || second.has(|h| matches!(h, Happened::Listening { .. })));
+    until("the remote listener is up again", || second.has(|h| matches!(h, LinkEvent::Listening { .. })));
     let mut user = connect(([127, 0, 0, 1], port).into());
     let mut served = accept(&listener);
     user.write_all(b"y").unwrap();
@@ -340,7 +340,7 @@ fn remote_listeners_are_restored_after_a_restart_of_the_peer() {
     client.link_with(cutter.addr, move |config| {
         config.reverse = vec![Node::reverse(Bind::Ip("127.0.0.1:0".parse().unwrap()), inner)];
     });
-    until("the remote listener is up", || client.has(|h| matches!(h, Happened::Listening { .. })));
+    until("the remote listener is up", || client.has(|h| matches!(h, LinkEvent::Listening { .. })));
     let port = |node: &Node| node.links().first()?.listeners.first()?.port;
     let use_it = |port: u16| {
         let mut user = connect(([127, 0, 0, 1], port).into());
@@ -418,7 +418,7 @@ fn a_session_resumed_at_a_draining_node_does_not_get_its_port_back() {
     let (listener, inner) = target();
     let listening = |node: &Node| {
         let happened = node.happened.lock().unwrap();
-        happened.iter().find_map(|h| if let Happened::Listening { port, .. } = h { Some(*port) } else { None })
+        happened.iter().find_map(|h| if let LinkEvent::Listening { port, .. } = h { Some(*port) } else { None })
     };
     let link_at = |node: &Node, peer, port: u16| {
         node.link_with(peer, move |config| {
@@ -430,7 +430,7 @@ fn a_session_resumed_at_a_draining_node_does_not_get_its_port_back() {
     let port = link_at(&one, cutter.addr, 0);
     cutter.close(true);
     cutter.cut();
-    until("the server's session has no subflow", || server.has(|h| matches!(h, Happened::Parted)));
+    until("the server's session has no subflow", || server.has(|h| matches!(h, LinkEvent::Suspended)));
     link_at(&two, addr, port);
     let (_near, _far) = (connect(([127, 0, 0, 1], port).into()), accept(&listener));
     // The first one comes back, and is in the middle of its handshake when the drain begins.
@@ -442,7 +442,7 @@ fn a_session_resumed_at_a_draining_node_does_not_get_its_port_back() {
     (0..3).for_each(|_| server.ask(|_| ()));
     server.ask(|core| core.drain(SOON));
     cutter.silence(false);
-    until("the session was resumed", || server.has(|h| matches!(h, Happened::Resumed)));
+    until("the session was resumed", || server.has(|h| matches!(h, LinkEvent::Resumed)));
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use node_kit::*;
-use seaprox::node::{Happened, Timing};
+use seaprox::node::{LinkEvent, Timing};
 use seaprox::{Bind, Reason};
 
 #[test]
@@ -18,7 +18,7 @@ fn a_link_with_a_key_that_is_not_admitted_does_not_come_up() {
     server.policy.keys.lock().unwrap().push([0; 32]);
     client.link(addr);
     until("the client was rejected", || {
-        client.has(|h| matches!(h, Happened::Rejected | Happened::NoSubflow { tries: 2, .. }))
+        client.has(|h| matches!(h, LinkEvent::Rejected | LinkEvent::NoSubflow { tries: 2, .. }))
     });
     assert!(server.links().is_empty() && server.ask(|core| core.stats().visitors_failed) > 0);
     // The other way round: the server's key is not the known one.
@@ -27,7 +27,7 @@ fn a_link_with_a_key_that_is_not_admitted_does_not_come_up() {
     server.policy.keys.lock().unwrap().clear();
     other.link(addr);
     until("the client reports the wrong key", || {
-        other.has(|h| matches!(h, Happened::WrongKey { key } if *key != [9; 32]))
+        other.has(|h| matches!(h, LinkEvent::WrongKey { key } if *key != [9; 32]))
     });
     assert!(other.links().iter().all(|link| link.state == "connecting"));
 }
@@ -59,7 +59,7 @@ fn the_permissions_of_a_key_are_checked_for_each_listener_and_stream() {
         config.reverse = vec![Node::reverse(Bind::Ip("127.0.0.1:0".parse().unwrap()), inner)];
     });
     until("the client reports that the listener is not permitted", || {
-        let denied = |h: &Happened| matches!(h, Happened::NotListening { failure, .. } if failure.reason == Reason::NotPermitted);
+        let denied = |h: &LinkEvent| matches!(h, LinkEvent::NotListening { failure, .. } if failure.reason == Reason::NotPermitted);
         client.has(denied)
     });
     let front = client.forward(link, inner.into());
@@ -149,7 +149,7 @@ fn a_small_rate_limit_does_not_make_a_subflow_look_dead() {
     let (listener, inner) = target();
     let front = client.forward(link, inner.into());
     let (mut near, mut far) = (connect(front), accept(&listener));
-    let is_well = |node: &Node| !node.has(|h| matches!(h, Happened::Parted | Happened::NoSubflow { .. }));
+    let is_well = |node: &Node| !node.has(|h| matches!(h, LinkEvent::Suspended | LinkEvent::NoSubflow { .. }));
     std::thread::scope(|scope| {
         scope.spawn(|| send_pattern(&mut far, 3, 300_000));
         read_pattern(&mut near, 3, 300_000);
@@ -199,7 +199,7 @@ fn two_processes_with_the_same_instance_id_do_not_evict_each_other_forever() {
         near.write_all(b"x").unwrap();
         far.read_exact(&mut [0]).unwrap();
     }
-    let ups = |node: &Node| node.happened.lock().unwrap().iter().filter(|h| matches!(h, Happened::Up { .. })).count();
+    let ups = |node: &Node| node.happened.lock().unwrap().iter().filter(|h| matches!(h, LinkEvent::Up { .. })).count();
     assert!(ups(&one) + ups(&two) <= 6, "{} and {}", ups(&one), ups(&two));
     assert_eq!(server.links().len(), 2, "no other link is left");
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use node_kit::cutter::Cutter;
 use node_kit::*;
-use seaprox::node::{Happened, Path, Policy, ServeConfig, Timing};
+use seaprox::node::{LinkEvent, Path, Policy, ServeConfig, Timing};
 use seaprox::{Bind, Config, Proxy, bind};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -126,7 +126,7 @@ fn a_cut_link_is_resumed_during_a_flood_of_unauthenticated_peers() {
     until("all peers have been answered or refused", || server.ask(|core| core.stats().visitors_refused) >= 40 - 9);
     assert_eq!(standing(&mut crowd), 9, "three quarters of the places that are not reserved");
     cutter.cut();
-    until("the link is resumed", || client.has(|happened| matches!(happened, Happened::Resumed)));
+    until("the link is resumed", || client.has(|happened| matches!(happened, LinkEvent::Resumed)));
     near.write_all(b"y").unwrap();
     far.read_exact(&mut [0]).unwrap();
 }

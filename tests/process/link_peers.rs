@@ -16,7 +16,7 @@ use hostile_kit::{RawLink, encode};
 use node_kit::{Node, until};
 use seaprox::link::frame::Frame;
 use seaprox::link::{Bound, Code, Config, Event, Host, Kind, Open};
-use seaprox::node::Happened;
+use seaprox::node::LinkEvent;
 use seaprox::{Core, Reason, Remote};
 use served::{HONEST, HOSTILE, Served};
 
@@ -172,7 +172,7 @@ fn unacknowledged_refusals_count_as_memory_of_the_key() {
         (1..=STREAMS).flat_map(|number| encode(&Frame::Open { id: 2 * number, open: to_nowhere() })).collect();
     // The node may close the connection before all frames have been sent.
     let _ = hostile.send_raw(&frames);
-    let is_ended = |happened: &Happened| matches!(happened, Happened::Ended { reason: Reason::LimitReached, .. });
+    let is_ended = |happened: &LinkEvent| matches!(happened, LinkEvent::Ended { reason: Reason::LimitReached, .. });
     until("the link of the hostile key is ended", || {
         // Some of the memory belongs to answers to the other key.
         let (received, _) = node.ask(|core| core.link_memory());

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use seaprox::auth::PublicKey;
-use seaprox::node::{Happened, PeerKey, Reverse};
+use seaprox::node::{LinkEvent, PeerKey, Reverse};
 use seaprox::units::format_duration;
 use seaprox::{Failure, Reason};
 
@@ -90,32 +90,32 @@ impl LinkLog {
     }
 
     /// Logs an event. Returns what the caller has to do, if anything.
-    pub fn handle(&mut self, event: &Happened, now: Instant) -> Option<Action> {
+    pub fn handle(&mut self, event: &LinkEvent, now: Instant) -> Option<Action> {
         match event {
-            Happened::Up { key, fresh } => return self.up(key, *fresh),
-            Happened::NoSubflow { failure, tries, .. } => return self.no_subflow(failure, *tries, now),
-            Happened::WrongKey { key } => return self.wrong_key(key),
-            Happened::Rejected => return Some(Action::Exit(Failed::new(Exit::NoPermission, self.rejected()))),
-            Happened::Listening { index, port, lacks } => return self.listening(*index, *port, lacks),
-            Happened::NotListening { index, failure } => return self.not_listening(*index, failure),
-            Happened::Ended { reason, text } => return self.ended(*reason, text),
-            Happened::Draining => {
+            LinkEvent::Up { key, fresh } => return self.up(key, *fresh),
+            LinkEvent::NoSubflow { failure, tries, .. } => return self.no_subflow(failure, *tries, now),
+            LinkEvent::WrongKey { key } => return self.wrong_key(key),
+            LinkEvent::Rejected => return Some(Action::Exit(Failed::new(Exit::NoPermission, self.rejected()))),
+            LinkEvent::Listening { index, port, lacks } => return self.listening(*index, *port, lacks),
+            LinkEvent::NotListening { index, failure } => return self.not_listening(*index, failure),
+            LinkEvent::Ended { reason, text } => return self.ended(*reason, text),
+            LinkEvent::Draining => {
                 self.state = LinkState::PeerDraining { since: now, has_ended: false };
                 log::info!(target: "seaprox::link", link = self.name(); "the peer is draining: existing connections continue, new ones wait for another session");
             }
-            Happened::Drained => {
+            LinkEvent::Drained => {
                 log::info!(target: "seaprox::link", link = self.name(); "the session with the draining peer has ended");
                 if let LinkState::PeerDraining { has_ended, .. } = &mut self.state {
                     *has_ended = true;
                 }
             }
-            Happened::Parted => {
+            LinkEvent::Suspended => {
                 self.state = LinkState::Suspended { since: now };
                 log::warn!(target: "seaprox::link", link = self.name(); "link suspended: no subflow is left, and connections wait");
             }
-            Happened::Resumed => self.resumed(now),
+            LinkEvent::Resumed => self.resumed(now),
             // The first subflow is not logged: the line about the link says that it is up or resumed.
-            Happened::SubflowUp { place, tries } if *tries > 0 && self.state == LinkState::Up => {
+            LinkEvent::SubflowUp { place, tries } if *tries > 0 && self.state == LinkState::Up => {
                 log::info!(target: "seaprox::link", link = self.name(), subflow = *place, tries = tries + 1; "subflow up");
             }
             _ => {}
@@ -125,9 +125,9 @@ impl LinkLog {
 
     /// Returns true if it is known after this event that the process will run: the link is up with all listeners that it
     /// must have, or it has failed and is dialed again.
-    pub fn will_run(&self, event: &Happened) -> bool {
+    pub fn will_run(&self, event: &LinkEvent) -> bool {
         match event {
-            Happened::NoSubflow { failure, .. } => failure.reason != Reason::AuthFailed && !self.exits,
+            LinkEvent::NoSubflow { failure, .. } => failure.reason != Reason::AuthFailed && !self.exits,
             _ => self.was_up && (!self.exits || self.listeners.iter().all(|listener| listener.port.is_some())),
         }
     }
@@ -300,7 +300,7 @@ mod tests {
     }
 
     /// Handles an event. Returns the action as text: exit code and message, a line, `?` for a question or `-` for nothing.
-    fn handle(log: &mut LinkLog, event: Happened) -> String {
+    fn handle(log: &mut LinkLog, event: LinkEvent) -> String {
         match log.handle(&event, Instant::now()) {
             None => "-".to_owned(),
             Some(Action::Print(line)) => line,
@@ -309,22 +309,22 @@ mod tests {
         }
     }
 
-    fn refused() -> Happened {
-        Happened::NoSubflow { place: 0, failure: Reason::ConnectionRefused.into(), tries: 1 }
+    fn refused() -> LinkEvent {
+        LinkEvent::NoSubflow { place: 0, failure: Reason::ConnectionRefused.into(), tries: 1 }
     }
 
-    fn lost() -> Happened {
-        Happened::Ended { reason: Reason::LinkLost, text: "no subflow came back in time".to_owned() }
+    fn lost() -> LinkEvent {
+        LinkEvent::Ended { reason: Reason::LinkLost, text: "no subflow came back in time".to_owned() }
     }
 
     #[test]
     fn a_link_that_comes_and_goes_is_printed_once_and_dialed_for_ever() {
         let key = key();
         let mut log = log_of(DialedPeer::pinned(target(), Pin::Key(key)));
-        let up = |fresh| Happened::Up { key: *key.as_bytes(), fresh };
+        let up = |fresh| LinkEvent::Up { key: *key.as_bytes(), fresh };
         assert_eq!(handle(&mut log, refused()), "-");
         assert_eq!(handle(&mut log, up(true)), format!("link up remote:23232 {}", key.fingerprint()));
-        for event in [Happened::Parted, refused(), Happened::Resumed, lost(), refused(), up(true)] {
+        for event in [LinkEvent::Suspended, refused(), LinkEvent::Resumed, lost(), refused(), up(true)] {
             assert_eq!(handle(&mut log, event), "-");
         }
     }
@@ -336,16 +336,16 @@ mod tests {
         let mut log = new();
         assert_eq!(handle(&mut log, refused()), "69 seaprox: no link with remote:23232: connection_refused");
         let mut log = new();
-        handle(&mut log, Happened::Up { key: *key.as_bytes(), fresh: true });
-        assert_eq!(handle(&mut log, Happened::Parted), "-");
+        handle(&mut log, LinkEvent::Up { key: *key.as_bytes(), fresh: true });
+        assert_eq!(handle(&mut log, LinkEvent::Suspended), "-");
         assert_eq!(handle(&mut log, refused()), "-", "the link may be resumed");
         let text = "75 seaprox: the link with remote:23232 is lost: link_lost: no subflow came back in time";
         assert_eq!(handle(&mut log, lost()), text);
-        let busy = Happened::NotListening { index: 0, failure: Reason::AddressInUse.into() };
+        let busy = LinkEvent::NotListening { index: 0, failure: Reason::AddressInUse.into() };
         let text = "69 seaprox: remote:23232 does not listen on 0: address_in_use";
         assert_eq!(handle(&mut new(), busy.clone()), text);
         assert_eq!(handle(&mut new().exiting(false), busy), "-");
-        let key_first = Happened::NoSubflow { place: 0, failure: Reason::AuthFailed.into(), tries: 1 };
+        let key_first = LinkEvent::NoSubflow { place: 0, failure: Reason::AuthFailed.into(), tries: 1 };
         assert_eq!(handle(&mut new(), key_first), "-", "the event about the key comes next");
         let mut two = LinkLog { paths: 2, ..new() };
         assert_eq!(handle(&mut two, refused()), "-", "another path has not failed yet");
@@ -356,23 +356,23 @@ mod tests {
     fn a_draining_peer_is_a_loss_only_if_no_successor_comes_after_its_session() {
         let key = key();
         let mut log = log_of(DialedPeer::pinned(target(), Pin::Key(key))).exiting(true);
-        handle(&mut log, Happened::Up { key: *key.as_bytes(), fresh: true });
+        handle(&mut log, LinkEvent::Up { key: *key.as_bytes(), fresh: true });
         let later = |seconds| Instant::now() + Duration::from_secs(seconds);
         let ends = |log: &mut LinkLog, seconds| log.handle(&refused(), later(seconds)).is_some();
-        assert_eq!(handle(&mut log, Happened::Draining), "-");
+        assert_eq!(handle(&mut log, LinkEvent::Draining), "-");
         assert!(!ends(&mut log, 100), "a connection may still use the old session");
-        assert_eq!(handle(&mut log, Happened::Drained), "-");
+        assert_eq!(handle(&mut log, LinkEvent::Drained), "-");
         assert!(!ends(&mut log, 5), "a successor may be about to start");
         let Some(Action::Exit(failed)) = log.handle(&refused(), later(11)) else { panic!("the link is lost") };
         assert_eq!(failed.exit as u8, 75);
-        handle(&mut log, Happened::Up { key: *key.as_bytes(), fresh: true });
+        handle(&mut log, LinkEvent::Up { key: *key.as_bytes(), fresh: true });
         assert!(!ends(&mut log, 100), "a successor has accepted the link");
     }
 
     #[test]
     fn a_wrong_key_always_ends_the_process() {
         let (right, shown) = (key(), key());
-        let wrong = || Happened::WrongKey { key: *shown.as_bytes() };
+        let wrong = || LinkEvent::WrongKey { key: *shown.as_bytes() };
         let scratch = Scratch::new();
         let pinned = handle(&mut log_of(DialedPeer::pinned(target(), Pin::Key(right))), wrong());
         assert!(pinned.starts_with("77 seaprox: the key of remote:23232 did not match"), "{pinned}");
@@ -392,17 +392,17 @@ mod tests {
         assert_eq!(handle(&mut log_of(known()), wrong()), "-", "the key was added meanwhile");
         let own = log_of(known()).own;
         let mut log = LinkLog { own, ..log_of(known()) };
-        let rejected = handle(&mut log, Happened::Rejected);
+        let rejected = handle(&mut log, LinkEvent::Rejected);
         assert!(rejected.starts_with("77 ") && rejected.ends_with(&own.to_string()), "{rejected}");
     }
 
     #[test]
     fn a_remote_listener_is_printed_whenever_its_port_is_new() {
         let mut log = log_of(DialedPeer::pinned(target(), Pin::Key(key())));
-        let at = |port| Happened::Listening { index: 0, port, lacks: String::new() };
+        let at = |port| LinkEvent::Listening { index: 0, port, lacks: String::new() };
         assert_eq!(handle(&mut log, at(2222)), "listening remote 2222 -> 127.0.0.1:22");
         assert_eq!(handle(&mut log, at(2222)), "-");
         assert_eq!(handle(&mut log, at(2223)), "listening remote 2223 -> 127.0.0.1:22");
-        assert_eq!(handle(&mut log, Happened::Listening { index: 7, port: 1, lacks: String::new() }), "-");
+        assert_eq!(handle(&mut log, LinkEvent::Listening { index: 7, port: 1, lacks: String::new() }), "-");
     }
 }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use seaprox::auth::{ConfigDirectory, KeysError, Modes, NodeKey, PublicKey, Secret};
 use seaprox::link::Mode;
-use seaprox::node::{Identity, LinkConfig, OnHappened, Path, PeerKey, Policy, Request, Reverse, ServeConfig, Timing};
+use seaprox::node::{Identity, LinkConfig, OnLinkEvent, Path, PeerKey, Policy, Request, Reverse, ServeConfig, Timing};
 use seaprox::{Bound, Id, Loop, Target};
 
 pub use approvals::Approvals;
@@ -163,7 +163,7 @@ impl Links {
     ///
     /// # Errors
     /// Fails if the loop cannot use the configuration.
-    pub fn dial(&self, core: &mut Loop<'_>, handler: OnHappened) -> io::Result<Option<Id>> {
+    pub fn dial(&self, core: &mut Loop<'_>, handler: OnLinkEvent) -> io::Result<Option<Id>> {
         let Some(DialedLink { peer, route, .. }) = &self.dialed else { return Ok(None) };
         let policy: Arc<dyn Policy> = Arc::<DialedPeer>::clone(peer);
         let config = LinkConfig {
@@ -172,7 +172,7 @@ impl Links {
             mode: self.mode,
             reverse: route.reverse.clone(),
             timing: self.timing.clone(),
-            watch: handler,
+            on_event: handler,
             ..LinkConfig::new(self.identity.clone(), policy, peer.target().clone())
         };
         core.connect_link(config).map(Some).map_err(|error| with_context(&error, "the link cannot be dialed"))
@@ -182,11 +182,11 @@ impl Links {
     ///
     /// # Errors
     /// Fails if the socket or the key cannot be used.
-    pub fn serve(&self, core: &mut Loop<'_>, bound: &mut Bound, handler: OnHappened) -> io::Result<()> {
+    pub fn serve(&self, core: &mut Loop<'_>, bound: &mut Bound, handler: OnLinkEvent) -> io::Result<()> {
         let Some(authorized) = &self.authorized else { return Ok(()) };
         let policy: Arc<dyn Policy> = Arc::<AuthorizedPeers>::clone(authorized);
         let (mode, timing) = (self.mode, self.timing.clone());
-        let config = ServeConfig { mode, timing, watch: handler, ..ServeConfig::new(self.identity.clone(), policy) };
+        let config = ServeConfig { mode, timing, on_event: handler, ..ServeConfig::new(self.identity.clone(), policy) };
         core.serve_links(bound, config).map_err(|error| with_context(&error, "links cannot be accepted"))
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use seaprox::Id;
-use seaprox::node::{Happened, Policy};
+use seaprox::node::{LinkEvent, Policy};
 
 use super::authorized_peers::AuthorizedPeers;
 use super::fingerprint;
@@ -35,30 +35,30 @@ impl ServedLinks {
     }
 
     /// Logs an event of a link.
-    pub fn log(&mut self, id: Id, event: &Happened) {
+    pub fn log(&mut self, id: Id, event: &LinkEvent) {
         let name = self.names.get(&id).cloned().unwrap_or_else(|| "-".to_owned());
         match event {
-            Happened::Up { key, .. } => {
+            LinkEvent::Up { key, .. } => {
                 let name = self.authorized.name(key);
                 if self.may_log(&name) {
                     log::info!(target: "seaprox::link", id = id.to_string(), peer = name, key = fingerprint(key); "link up");
                 }
                 self.names.insert(id, name);
             }
-            Happened::Parted if self.may_log(&name) => {
+            LinkEvent::Suspended if self.may_log(&name) => {
                 log::info!(target: "seaprox::link", id = id.to_string(), peer = name; "link suspended: no subflow is left, and connections wait");
             }
-            Happened::Resumed if self.may_log(&name) => {
+            LinkEvent::Resumed if self.may_log(&name) => {
                 log::info!(target: "seaprox::link", id = id.to_string(), peer = name; "link resumed, and no data was lost");
             }
-            Happened::Ended { reason, text } => {
+            LinkEvent::Ended { reason, text } => {
                 self.names.remove(&id);
                 if self.may_log(&name) {
                     log::info!(target: "seaprox::link", id = id.to_string(), peer = name, reason = reason.as_str(), detail = text; "link ended");
                 }
             }
             // The process stops, and logs that itself.
-            Happened::Closed => _ = self.names.remove(&id),
+            LinkEvent::Closed => _ = self.names.remove(&id),
             _ => {}
         }
     }

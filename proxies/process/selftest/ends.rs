@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use seaprox::auth::{NodeKey, PublicKey};
-use seaprox::node::{Happened, Identity, LinkConfig, LinkStatus, PeerKey, Policy, ServeConfig, Verdict};
+use seaprox::node::{Identity, LinkConfig, LinkEvent, LinkStatus, PeerKey, Policy, ServeConfig, Verdict};
 use seaprox::{Bind, Bound, Config, Endpoint, Limits, Loop, Loops, Proxy, Reason, Remote, Setup, Target, bind};
 
 use super::relay::Relay;
@@ -26,7 +26,7 @@ pub struct LinkEnds {
     far: Option<Loops>,
     socks: SocketAddr,
     /// The events of the link at the near end.
-    events: Receiver<Happened>,
+    events: Receiver<LinkEvent>,
 }
 
 /// A policy that admits one key, and permits it to open every target but one port.
@@ -85,7 +85,7 @@ impl LinkEnds {
         let (since, mut last) = (Instant::now(), "no event".to_owned());
         while let Ok(event) = self.events.recv_timeout(timeout.saturating_sub(since.elapsed())) {
             match event {
-                Happened::Up { .. } => return Ok(()),
+                LinkEvent::Up { .. } => return Ok(()),
                 other => last = format!("{other:?}"),
             }
         }
@@ -160,13 +160,13 @@ fn far_setup(identity: Identity, policy: Arc<OneKeyPolicy>) -> Setup {
     })
 }
 
-fn near_setup(identity: Identity, policy: Arc<OneKeyPolicy>, peer: Target, sender: Sender<Happened>) -> Setup {
+fn near_setup(identity: Identity, policy: Arc<OneKeyPolicy>, peer: Target, sender: Sender<LinkEvent>) -> Setup {
     Arc::new(move |proxy: &mut Proxy, all: &[Remote], bounds: &mut [Bound]| {
         let sender = sender.clone();
         let policy: Arc<dyn Policy> = Arc::<OneKeyPolicy>::clone(&policy);
         let config = LinkConfig {
             subflows: SUBFLOWS,
-            watch: Box::new(move |_, _, event| drop(sender.send(event.clone()))),
+            on_event: Box::new(move |_, _, event| drop(sender.send(event.clone()))),
             ..LinkConfig::new(identity.clone(), policy, peer.clone())
         };
         let core = &mut proxy.core();

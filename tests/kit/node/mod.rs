@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use seaprox::node::{
-    Happened, Identity, LinkConfig, LinkStatus, Path, PeerKey, Policy, Reverse, ServeConfig, Timing, Verdict,
+    Identity, LinkConfig, LinkEvent, LinkStatus, Path, PeerKey, Policy, Reverse, ServeConfig, Timing, Verdict,
 };
 use seaprox::{Bind, Config, Cx, Failure, Handler, Id, Loop, Proxy, Reason, Remote, Target, Workers, bind};
 
@@ -103,7 +103,7 @@ impl Policy for Open {
 pub struct Node {
     pub remote: Remote,
     pub policy: Arc<Open>,
-    pub happened: Arc<Mutex<Vec<Happened>>>,
+    pub happened: Arc<Mutex<Vec<LinkEvent>>>,
     pub closed: Arc<Mutex<Vec<Reason>>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -153,9 +153,9 @@ impl Node {
         told.recv_timeout(SOON).expect("an answer of the loop")
     }
 
-    fn watch(&self) -> impl FnMut(&mut Loop<'_>, Id, &Happened) + Send + use<> {
+    fn watch(&self) -> impl FnMut(&mut Loop<'_>, Id, &LinkEvent) + Send + use<> {
         let happened = Arc::clone(&self.happened);
-        move |_: &mut Loop<'_>, _: Id, what: &Happened| happened.lock().unwrap().push(what.clone())
+        move |_: &mut Loop<'_>, _: Id, what: &LinkEvent| happened.lock().unwrap().push(what.clone())
     }
 
     /// Accepts links on a free port. Returns its address.
@@ -174,7 +174,7 @@ impl Node {
                 mode: Default::default(),
                 timing,
                 on_stream: None,
-                watch: Box::new(watch),
+                on_event: Box::new(watch),
             };
             core.serve_links(&mut bound[0], config).unwrap();
             bound[0].addr().ip().unwrap()
@@ -200,7 +200,7 @@ impl Node {
                 reverse: Vec::new(),
                 timing: timing(),
                 on_stream: None,
-                watch: Box::new(watch),
+                on_event: Box::new(watch),
             };
             change(&mut config);
             core.connect_link(config).unwrap()
@@ -226,7 +226,7 @@ impl Node {
     }
 
     /// Returns true if such an event has happened.
-    pub fn has(&self, kind: impl Fn(&Happened) -> bool) -> bool {
+    pub fn has(&self, kind: impl Fn(&LinkEvent) -> bool) -> bool {
         self.happened.lock().unwrap().iter().any(kind)
     }
 
