@@ -70,7 +70,7 @@ pub struct Core {
     pub(crate) descriptors: Descriptors,
     pub(crate) racers: usize,
     /// Turns for which transfers make room for those who send little.
-    pub(crate) company: u32,
+    pub(crate) interactive_turns: u32,
     pub(crate) now_ms: u64,
     /// The connection whose handler is being told that its client is here: nothing of its input has been asked for.
     pub(crate) opening: Option<Id>,
@@ -174,7 +174,7 @@ impl Core {
             stopping: Stopping::No,
             descriptors: Descriptors::default(),
             racers: 0,
-            company: 0,
+            interactive_turns: 0,
             now_ms: 0,
             opening: None,
             born: Instant::now(),

@@ -95,7 +95,7 @@ impl Proxy {
         }
         self.core.tick();
         self.core.stats.turns += 1;
-        self.core.company = self.core.company.saturating_sub(1);
+        self.core.interactive_turns = self.core.interactive_turns.saturating_sub(1);
         self.note_events();
         self.read_mails();
         self.run_queue();

@@ -56,7 +56,7 @@ impl Core {
             self.timers.touch(id, self.now_ms);
             let half = &connection.halves[role.out()];
             if half.pipe.is_none() && half.bytes - before < self.pools.blocks.block_bytes() as u64 {
-                self.company = COMPANY_TURNS;
+                self.interactive_turns = INTERACTIVE_TURNS;
             }
         }
         self.conclude(id, role, pumped)
@@ -65,7 +65,8 @@ impl Core {
     fn pump(&mut self, id: Id, role: Role) -> Option<Pumped> {
         let connection = self.connections.get_mut(id)?;
         let limits = &self.config.limits;
-        let budget = if self.company > 0 { limits.relay_bytes_in_company } else { limits.relay_bytes_per_turn };
+        let budget =
+            if self.interactive_turns > 0 { limits.relay_bytes_interactive } else { limits.relay_bytes_per_turn };
         let (from, to) = (connection.side(role)?, connection.side(role.other()));
         let half = &mut connection.halves[role.out()];
         if half.phase == Phase::Shut {
@@ -396,4 +397,4 @@ const FIRST_LOOK_MS: u32 = 5;
 const LOOK_MS_MAX: u32 = 250;
 /// Turns without anybody who sends little, after which transfers take their full share again: a pause between two
 /// keystrokes is longer, but the first of them meets at most one turn with full shares.
-const COMPANY_TURNS: u32 = 64;
+const INTERACTIVE_TURNS: u32 = 64;

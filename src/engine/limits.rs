@@ -42,7 +42,7 @@ pub struct Limits {
     /// Bytes moved in one direction of one connection in one turn.
     pub relay_bytes_per_turn: usize,
     /// The same while somebody else sends little and often: a keystroke waits for no more than this of each transfer.
-    pub relay_bytes_in_company: usize,
+    pub relay_bytes_interactive: usize,
     /// Completions and calls taken in one turn.
     pub mails_per_turn: usize,
     /// Timers fired in one turn.
@@ -124,7 +124,7 @@ impl Default for Limits {
             events_per_turn: 1024,
             accepts_per_turn: 64,
             relay_bytes_per_turn: 4 << 20,
-            relay_bytes_in_company: 128 << 10,
+            relay_bytes_interactive: 128 << 10,
             mails_per_turn: 1024,
             timers_per_turn: 128,
             dials_per_turn: 64,

@@ -28,9 +28,9 @@ pub struct Stats {
     /// Handlers that panicked.
     pub panics: u64,
     /// Those who came to a listener for links and were turned away at its limit.
-    pub visitors_refused: u64,
+    pub unauthenticated_refused: u64,
     /// Those who came to a listener for links and did not prove who they are.
-    pub visitors_failed: u64,
+    pub unauthenticated_failed: u64,
     /// Streams that a link's peer wanted opened, and was refused.
     pub streams_refused: u64,
     /// Clients that were closed because their network had as many connections as it may have.
@@ -64,8 +64,8 @@ impl Stats {
         self.limit_pauses += other.limit_pauses;
         self.descriptor_pauses += other.descriptor_pauses;
         self.panics += other.panics;
-        self.visitors_refused += other.visitors_refused;
-        self.visitors_failed += other.visitors_failed;
+        self.unauthenticated_refused += other.unauthenticated_refused;
+        self.unauthenticated_failed += other.unauthenticated_failed;
         self.streams_refused += other.streams_refused;
         self.clients_refused += other.clients_refused;
         self.peer_requests += other.peer_requests;

@@ -210,7 +210,7 @@ pub struct Timing {
     /// Those of them that one key may have.
     pub links_per_key: usize,
     /// Visitors that have not proved yet who they are.
-    pub visitors: usize,
+    pub unauthenticated: usize,
 }
 
 impl Default for Timing {
@@ -227,7 +227,7 @@ impl Default for Timing {
             subflows: 16,
             links: 256,
             links_per_key: 64,
-            visitors: 256,
+            unauthenticated: 256,
         }
     }
 }

@@ -42,7 +42,7 @@ impl Node {
     /// Takes in a connection to a listener for links, if there is a place for one more unauthenticated peer.
     pub(crate) fn visit(&mut self, core: &mut Core, listener: u32, io: Io, peer: Endpoint) {
         let Some(server) = self.servers.get(&listener) else { return };
-        let room = (server.timing.visitors, server.timing.handshake.as_millis() as u64);
+        let room = (server.timing.unauthenticated, server.timing.handshake.as_millis() as u64);
         // Check the tables first, so that no peer loses its place to a newcomer that cannot be accepted. A displaced peer
         // holds records in these tables itself.
         if self.closing || core.sides.is_full() || self.carriers.is_full() {
@@ -60,7 +60,7 @@ impl Node {
             Ok(()) => self.unauthenticated.sit(carrier, seat),
             Err(error) => {
                 if let Some(unsaid) = core.may_log_stranger(&from, Reason::Other) {
-                    log::warn!(target: TARGET, error = error, suppressed = unsaid; "visitor turned away");
+                    log::warn!(target: TARGET, error = error, suppressed = unsaid; "unauthenticated peer refused");
                 }
                 return;
             }
@@ -93,13 +93,13 @@ impl Node {
 
     /// Counts an unauthenticated peer that was turned away at the limit, and says once that there are such.
     pub(super) fn turned_away(&mut self, core: &mut Core, listener: u32, peer: &Endpoint) {
-        core.stats.visitors_refused += 1;
-        let visitors = self.unauthenticated.len();
+        core.stats.unauthenticated_refused += 1;
+        let peers = self.unauthenticated.len();
         let Some(server) = self.servers.get_mut(&listener) else { return };
         if !std::mem::replace(&mut server.full, true)
             && let Some(unsaid) = core.may_log_stranger(peer, Reason::LimitReached)
         {
-            log::warn!(target: TARGET, reason = "limit_reached", visitors = visitors, suppressed = unsaid; "visitors are turned away");
+            log::warn!(target: TARGET, reason = "limit_reached", peers = peers, suppressed = unsaid; "unauthenticated peers are refused at the limit");
         }
     }
 

@@ -214,10 +214,10 @@ impl Node {
         let (link, place, subflow) = (carrier.link, carrier.place, carrier.subflow);
         log::debug!(target: super::greet::TARGET, carrier = id.to_string(), failure = failure.to_string(); "carrier is gone");
         if carrier.server.is_some() && link.is_none() {
-            core.stats.visitors_failed += 1;
+            core.stats.unauthenticated_failed += 1;
             let from = core.peer(carrier.side);
             if let Some(unsaid) = core.may_log_stranger(&from, failure.reason) {
-                log::info!(target: super::greet::TARGET, from = from.to_string(), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), suppressed = unsaid; "visitor turned away");
+                log::info!(target: super::greet::TARGET, from = from.to_string(), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), suppressed = unsaid; "unauthenticated peer refused");
             }
         }
         self.drop_carrier(core, id);

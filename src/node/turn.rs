@@ -81,7 +81,7 @@ impl Node {
 
     fn spend(&mut self, core: &mut Core, key: &PeerKey, event: &Event) {
         // Events that lead to system calls get a smaller share while interactive connections are active.
-        let heavy = if core.company > 0 { UNITS_HEAVY * IN_COMPANY } else { UNITS_HEAVY };
+        let heavy = if core.interactive_turns > 0 { UNITS_HEAVY * INTERACTIVE_FACTOR } else { UNITS_HEAVY };
         let units = match event {
             Event::Opened { .. } | Event::Listen { .. } | Event::Unlisten(_) | Event::Reset { .. } => {
                 core.stats.peer_requests += 1;
@@ -120,4 +120,4 @@ impl Node {
 /// Events of a link that may wait before its carriers are read no more.
 const WAITING_MAX: usize = 256;
 /// Factor on the cost of an OPEN, a LISTEN or a RESET while interactive connections are active.
-const IN_COMPANY: u32 = 4;
+const INTERACTIVE_FACTOR: u32 = 4;

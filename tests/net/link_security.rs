@@ -296,7 +296,7 @@ fn nodes_with_unknown_keys_end_at_once_and_say_why() {
     assert_eq!(near.wait(kit::SOON).code(), Some(77), "{:?}", near.log());
     assert_eq!(near.out(), Vec::<String>::new(), "no port is announced");
     assert!(near.log().iter().any(|line| line.contains(&key)), "the log has the line to add: {:?}", near.log());
-    far.wait_for_log(&["visitor turned away", "auth_failed"]);
+    far.wait_for_log(&["unauthenticated peer refused", "auth_failed"]);
     // A server with another key than the known one.
     let other = Home::new();
     near_home.write("known_nodes", &format!("{}:{PORT} {}\n", own_ip(1), other.key()));

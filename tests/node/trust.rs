@@ -20,7 +20,7 @@ fn a_link_with_a_key_that_is_not_admitted_does_not_come_up() {
     until("the client was rejected", || {
         client.has(|h| matches!(h, LinkEvent::Rejected | LinkEvent::NoSubflow { tries: 2, .. }))
     });
-    assert!(server.links().is_empty() && server.ask(|core| core.stats().visitors_failed) > 0);
+    assert!(server.links().is_empty() && server.ask(|core| core.stats().unauthenticated_failed) > 0);
     // The other way round: the server's key is not the known one.
     let other = Node::start();
     other.policy.keys.lock().unwrap().push([9; 32]);
@@ -165,7 +165,7 @@ fn a_small_rate_limit_does_not_make_a_subflow_look_dead() {
 #[test]
 fn unauthenticated_peers_get_no_information_and_are_limited() {
     let server = Node::start();
-    let short = Timing { handshake: Duration::from_millis(300), visitors: 8, ..timing() };
+    let short = Timing { handshake: Duration::from_millis(300), unauthenticated: 8, ..timing() };
     let addr = server.serve_at("127.0.0.1:0".parse().unwrap(), short);
     let mut garbage = connect(addr);
     garbage.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -173,7 +173,7 @@ fn unauthenticated_peers_get_no_information_and_are_limited() {
     let _ = garbage.read_to_end(&mut got);
     assert!(got.len() < 64 && !got.windows(4).any(|word| word == b"SPRX"), "{got:?}");
     let silent: Vec<TcpStream> = (0..40).map(|_| connect(addr)).collect();
-    until("most peers are refused", || server.ask(|core| core.stats().visitors_refused) >= 30);
+    until("most peers are refused", || server.ask(|core| core.stats().unauthenticated_refused) >= 30);
     for mut socket in silent {
         let mut got = Vec::new();
         let _ = socket.read_to_end(&mut got);

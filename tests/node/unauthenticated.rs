@@ -19,7 +19,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Returns timers with few places for unauthenticated peers and a handshake timeout longer than a test.
 fn few() -> Timing {
-    Timing { visitors: 16, handshake: Duration::from_secs(120), ..timing() }
+    Timing { unauthenticated: 16, handshake: Duration::from_secs(120), ..timing() }
 }
 
 /// Connects from an address of loopback.
@@ -77,7 +77,7 @@ fn serve_few() -> (Node, SocketAddr) {
 fn silent_connections_from_one_address_do_not_keep_a_peer_out() {
     let (server, addr) = serve_few();
     let mut silent: Vec<TcpStream> = (0..60).map(|_| connect(addr)).collect();
-    until("most peers are refused", || server.ask(|core| core.stats().visitors_refused) >= 60 - 8);
+    until("most peers are refused", || server.ask(|core| core.stats().unauthenticated_refused) >= 60 - 8);
     assert_eq!(standing(&mut silent), 8, "half of the sixteen places, while no other address uses them");
     let client = Node::start();
     client.link(addr);
@@ -123,7 +123,7 @@ fn a_cut_link_is_resumed_during_a_flood_of_unauthenticated_peers() {
     crowd.iter_mut().for_each(|socket| _ = socket.write_all(&hello));
     // Strangers have twelve of the sixteen places, and nine of those at most are answered: each further answer takes the place
     // of an answered peer. So the last three of the twelve displace three others.
-    until("all peers have been answered or refused", || server.ask(|core| core.stats().visitors_refused) >= 40 - 9);
+    until("all peers have been answered or refused", || server.ask(|core| core.stats().unauthenticated_refused) >= 40 - 9);
     assert_eq!(standing(&mut crowd), 9, "three quarters of the places that are not reserved");
     cutter.cut();
     until("the link is resumed", || client.has(|happened| matches!(happened, LinkEvent::Resumed)));
@@ -134,7 +134,7 @@ fn a_cut_link_is_resumed_during_a_flood_of_unauthenticated_peers() {
 #[test]
 fn the_handshake_timeout_is_shorter_when_many_peers_wait() {
     let server = Node::start();
-    let hurried = Timing { visitors: 4, handshake: Duration::from_secs(15), ..timing() };
+    let hurried = Timing { unauthenticated: 4, handshake: Duration::from_secs(15), ..timing() };
     let addr = server.serve_at("127.0.0.1:0".parse().unwrap(), hurried);
     let client = Node::start();
     client.link(addr);
@@ -146,7 +146,7 @@ fn the_handshake_timeout_is_shorter_when_many_peers_wait() {
     until("one peer is closed", || standing(&mut crowd) < 4);
     // A fifth of fifteen seconds is three.
     assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
-    assert!(server.ask(|core| core.stats().visitors_failed) > 0);
+    assert!(server.ask(|core| core.stats().unauthenticated_failed) > 0);
 }
 
 /// The test drives the loop turn by turn, to count the handshakes of each.

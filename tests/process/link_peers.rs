@@ -397,9 +397,9 @@ fn a_wrong_key_is_logged_during_a_flood_from_another_address() {
         // The node answers with an alert, or closes.
         while matches!(socket.read(&mut [0; 256]), Ok(1..)) {}
     }
-    let lines = node.seaprox.count_log(&["turned away", "127.0.0.2:"]);
+    let lines = node.seaprox.count_log(&["unauthenticated peer refused", "127.0.0.2:"]);
     assert!((1..=60).contains(&lines), "{lines} lines about the flood, of 150");
     let wrong = RawLink::connect_from(socket_from("127.0.0.3", node.addr), [9; 32], Config::default());
     assert!(wrong.is_err(), "the key is not admitted");
-    node.seaprox.wait_for_log(&["turned away", "127.0.0.3:", "reason=auth_failed"]);
+    node.seaprox.wait_for_log(&["unauthenticated peer refused", "127.0.0.3:", "reason=auth_failed"]);
 }
