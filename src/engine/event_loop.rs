@@ -518,7 +518,7 @@ impl Core {
     /// One end did not close in time after our last words, or after the other end was gone.
     pub(crate) fn end_lingering(&mut self, id: Id) {
         let reason = self.connections.get(id).and_then(|connection| connection.reason);
-        self.end(id, reason.unwrap_or(Reason::DestReset));
+        self.close(id, reason.unwrap_or(Reason::DestReset));
     }
 
     /// What the reap makes room for.

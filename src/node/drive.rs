@@ -436,7 +436,7 @@ impl Node {
         }
     }
 
-    /// Tells whoever watches a link what event to it.
+    /// Reports an event of a link to the handler of its events.
     pub(crate) fn tell(&mut self, core: &mut Core, id: Id, event: &LinkEvent) {
         let Some(link) = self.links.get(id) else { return };
         log::debug!(
