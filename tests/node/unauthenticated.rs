@@ -123,7 +123,9 @@ fn a_cut_link_is_resumed_during_a_flood_of_unauthenticated_peers() {
     crowd.iter_mut().for_each(|socket| _ = socket.write_all(&hello));
     // Strangers have twelve of the sixteen places, and nine of those at most are answered: each further answer takes the place
     // of an answered peer. So the last three of the twelve displace three others.
-    until("all peers have been answered or refused", || server.ask(|core| core.stats().unauthenticated_refused) >= 40 - 9);
+    until("all peers have been answered or refused", || {
+        server.ask(|core| core.stats().unauthenticated_refused) >= 40 - 9
+    });
     assert_eq!(standing(&mut crowd), 9, "three quarters of the places that are not reserved");
     cutter.cut();
     until("the link is resumed", || client.has(|happened| matches!(happened, LinkEvent::Resumed)));
