@@ -113,7 +113,7 @@ fn every_pair_of_socket_types_closes_each_direction_separately() {
             assert_eq!(rig.snapshot().usage.connections, 1, "{name}: the other direction is open");
             let answer = pattern(300_000);
             rig.send(&mut second, &answer[..150_000]);
-            rig.until("one connection is left", |proxy| proxy.core().snapshot().usage.connections == 1);
+            rig.until("the connection is open", |proxy| proxy.core().snapshot().usage.connections == 1);
             let got = rig.receive(&mut first, 150_000);
             rig.send(&mut second, &answer[150_000..250_000]);
             second.try_send(b"");
