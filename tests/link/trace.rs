@@ -870,7 +870,11 @@ fn a_lost_listener_is_reported_once_if_both_ends_support_it() {
         assert_eq!(told, both[..if knows { 2 } else { 1 }]);
         client.set_room(LANE, 1 << 20);
         let unlisten = bytes_of(&Frame::Unlisten { id: 1 });
-        assert_eq!(frames(&mut client, Time::ZERO).contains(&unlisten), knows, "a client that knows of the loss returns the number");
+        assert_eq!(
+            frames(&mut client, Time::ZERO).contains(&unlisten),
+            knows,
+            "a client that knows of the loss returns the number"
+        );
         assert!(
             client.has_listener(1) && !client.has_listener(2),
             "the number is in use until the peer has acknowledged"

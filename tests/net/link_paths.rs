@@ -45,9 +45,9 @@ fn paths_added_and_removed_in_the_file_take_effect_during_a_transfer() {
     assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0, "the link always had a path");
     // An invalid file changes nothing, and the error is logged.
     scratch.write("paths", "nonsense\n");
-    forward.nodes.near.wait_for_log(&["ERROR", "paths not read again", "paths:1", "nonsense"]);
+    forward.nodes.near.wait_for_log(&["ERROR", "the paths file cannot be read again", "paths:1", "nonsense"]);
     scratch.write("paths", "");
-    forward.nodes.near.wait_for_log(&["ERROR", "paths not read again", "expected a path"]);
+    forward.nodes.near.wait_for_log(&["ERROR", "the paths file cannot be read again", "expected at least one path"]);
     assert_eq!(subflows(&forward.nodes.near).len(), 1);
     assert_eq!(forward.nodes.near.count_log(&["no subflow"]), 0, "the removal of a path is not logged as a failure");
 }
