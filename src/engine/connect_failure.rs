@@ -1,4 +1,4 @@
-//! Failures of connects: the failure for an error of the system, and the failure of a dial with several attempts.
+//! Failures of connects: the failure for a system's error, and the failure of a dial with several attempts.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -7,8 +7,8 @@ use crate::relay::dial::Egress;
 use crate::types::reason::{Failure, Reason};
 
 impl Failure {
-    /// The failure of a connect to an address. The system has one error for the want of a source address and for the want of
-    /// a source port (connect(2)): whether there is a source address tells them apart.
+    /// Returns the failure of a connect to an address. The system has one error for a missing source address and for a
+    /// missing source port (connect(2)); a probe for a source address tells them apart.
     pub(crate) fn of_connect(error: &io::Error, addr: SocketAddr, egress: Option<&Egress>) -> Failure {
         let lacks_port = match error.kind() {
             io::ErrorKind::AddrNotAvailable => has_source(addr, egress.and_then(|egress| egress.source)),
@@ -22,7 +22,7 @@ impl Failure {
         }
     }
 
-    /// The failure that says more of two: a target that answered is more than one that did not.
+    /// Returns the failure that tells more. An answer of the target tells more than silence.
     pub(crate) fn worse(first: Option<Failure>, second: Failure) -> Failure {
         let rank = |failure: &Failure| match failure.reason {
             Reason::ConnectionRefused => 0,

@@ -1,4 +1,4 @@
-//! Descriptions: how a side and a connection are named in every log line, in the status, in C and in Lua.
+//! Descriptions: the names of sides and connections in log lines, in the status, in C and in Lua.
 //!
 //! ```text
 //!   connection = KIND "[" side "->" side "]"             socks5[ipv4[1.2.3.4:5678]->name[example.org:80]]
@@ -19,7 +19,7 @@ use crate::relay::connection::Connection;
 use crate::types::address::{Endpoint, Printable, Target};
 use crate::types::id::Id;
 
-/// The name of a connection, made when it is printed.
+/// The description of a connection, formatted when it is printed.
 pub(crate) struct Described<'a> {
     kind: &'static str,
     source: Option<&'a Endpoint>,
@@ -27,7 +27,7 @@ pub(crate) struct Described<'a> {
 }
 
 impl Core {
-    /// The name of a connection: its front end, where it comes from, and the target as it was asked for.
+    /// Returns the description of a connection: its front end, its source, and the requested target.
     pub fn description(&self, connection: Id) -> Option<String> {
         Some(self.described(self.connections.get(connection)?).to_string())
     }
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_side_has_its_form() {
+    fn each_kind_of_side_has_its_form() {
         let ip = |text: &str| Endpoint::Ip(text.parse().unwrap());
         for (side, form) in [
             (ip("1.2.3.4:3234"), "ipv4[1.2.3.4:3234]"),

@@ -1,9 +1,9 @@
-//! A queue that serves its askers in turn. Each asker has a bounded share of the places, and of the entries in work at once.
+//! A queue that serves its askers in turn. Each asker has a bounded share of the waiting entries and of the entries in work.
 //!
-//! The process itself has no share, and the askers cannot keep it out: beyond the bounds of all, it has as many places as
-//! one asker, and one entry in work at once.
+//! The process itself is an asker without a share. The others cannot keep it out: beyond the bounds of all, it may have as
+//! many waiting entries as one asker, and one entry in work.
 //!
-//! The queue holds work for few threads, such as lookups of names. It knows neither the threads nor the work.
+//! The queue holds work for few threads, such as look-ups of names. It knows neither the threads nor the work.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -13,30 +13,30 @@ use crate::types::peer_network::PeerNetwork;
 /// The owner of an entry, by which shares are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Asker {
-    /// The process itself, which needs no share.
+    /// The process itself, which has no share.
     Own,
     /// The peer of a link.
     Key(PeerKey),
-    /// The clients of a front end that have an address.
+    /// The clients of a front end whose addresses are in this network.
     Network(PeerNetwork),
 }
 
 /// Bounds on the entries of a queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shares {
-    /// Entries that wait: of all, and of one asker.
+    /// Limit of the waiting entries: of all askers, and of one.
     pub waiting: (usize, usize),
-    /// Entries that have been taken and are not done: of all, and of one asker.
+    /// Limit of the entries in work: of all askers, and of one.
     pub at_once: (usize, usize),
 }
 
-/// A queue of `T`. Invariant: `order` holds each asker that has an entry waiting, once.
+/// A queue of `T`. Invariant: `order` holds each asker with a waiting entry once.
 #[derive(Debug)]
 pub(crate) struct FairQueue<T> {
     shares: Shares,
     waiting: HashMap<Asker, VecDeque<T>>,
     order: VecDeque<Asker>,
-    /// How many entries of each asker have been taken and are not done. Invariant: none has 0.
+    /// The number of each asker's entries in work. Invariant: no number is 0.
     taken: HashMap<Asker, usize>,
     waiting_count: usize,
     taken_count: usize,
@@ -48,8 +48,8 @@ impl<T> FairQueue<T> {
         FairQueue { shares, waiting, order, taken, waiting_count: 0, taken_count: 0 }
     }
 
-    /// Adds an entry behind the others of its asker. Gives the entry back if that asker, or all together, are at the bound;
-    /// an entry of the process itself only if both are.
+    /// Adds an entry after the others of its asker. Returns the entry as the error if the asker or all askers together are
+    /// at their limit. An entry of the process itself is refused only if both are.
     pub fn push(&mut self, asker: Asker, entry: T) -> Result<(), T> {
         let of_asker = self.waiting.get(&asker).map_or(0, VecDeque::len);
         let (all_max, one_max) = self.shares.waiting;
@@ -66,8 +66,8 @@ impl<T> FairQueue<T> {
         Ok(())
     }
 
-    /// Takes the next entry of the asker whose turn it is, if as many are not being done already; one of the process
-    /// itself is taken beyond them. [`FairQueue::done`] follows.
+    /// Takes the next entry of the asker whose turn it is. Returns `None` if no asker with a waiting entry is below its
+    /// limit. One entry of the process itself is taken beyond the limit of all. [`FairQueue::done`] must follow.
     pub fn take(&mut self) -> Option<(Asker, T)> {
         let (all_max, one_max) = self.shares.at_once;
         let is_full = self.taken_count >= all_max;
@@ -78,7 +78,7 @@ impl<T> FairQueue<T> {
             Asker::Own => true,
             asker => !is_full && self.taken.get(asker).is_none_or(|count| *count < one_max),
         };
-        // The order is not longer than there may be entries that wait.
+        // The search is bounded by the limit of the waiting entries.
         let place = self.order.iter().position(may_go)?;
         let asker = self.order.remove(place)?;
         let entries = self.waiting.get_mut(&asker)?;
@@ -94,7 +94,7 @@ impl<T> FairQueue<T> {
         Some((asker, entry))
     }
 
-    /// An entry that was taken is done.
+    /// Ends the work on an entry.
     pub fn done(&mut self, asker: Asker) {
         let Some(count) = self.taken.get_mut(&asker) else { return };
         *count -= 1;
@@ -117,7 +117,7 @@ mod tests {
     const B: Asker = Asker::Key([2; 32]);
 
     #[test]
-    fn one_asker_has_its_share_of_the_places_and_the_next_one_is_served_in_turn() {
+    fn an_asker_at_its_limit_of_waiting_entries_is_refused_and_the_askers_are_served_in_turn() {
         let mut queue = queue();
         assert_eq!((0..6).map(|n| queue.push(A, n)).filter(Result::is_err).count(), 2);
         assert_eq!(queue.push(B, 10), Ok(()));
@@ -131,11 +131,11 @@ mod tests {
     }
 
     #[test]
-    fn one_asker_has_its_share_of_what_is_done_at_once() {
+    fn an_asker_at_its_limit_of_entries_in_work_waits() {
         let mut queue = queue();
         (0..4).for_each(|n| queue.push(A, n).unwrap());
         let taken: Vec<_> = std::iter::from_fn(|| queue.take()).collect();
-        assert_eq!(taken, [(A, 0), (A, 1)], "the others wait although there is room");
+        assert_eq!(taken, [(A, 0), (A, 1)], "the others wait although all together are below the limit");
         queue.push(B, 10).unwrap();
         assert_eq!(queue.take(), Some((B, 10)));
         queue.done(A);
@@ -143,11 +143,11 @@ mod tests {
         queue.push(B, 11).unwrap();
         assert_eq!(queue.take(), Some((B, 11)));
         queue.push(B, 12).unwrap();
-        assert_eq!(queue.take(), None, "as many as there may be at once");
+        assert_eq!(queue.take(), None, "the limit of all");
     }
 
     #[test]
-    fn the_others_do_not_keep_the_process_from_what_it_does_itself() {
+    fn an_entry_of_the_process_is_taken_beyond_the_limit_of_all() {
         let mut queue = queue();
         (0..2).for_each(|n| queue.push(A, n).unwrap());
         (0..2).for_each(|n| queue.push(B, n).unwrap());
@@ -155,19 +155,19 @@ mod tests {
         (0..2).for_each(|n| queue.push(Asker::Own, 20 + n).unwrap());
         queue.push(A, 3).unwrap();
         assert_eq!(queue.take(), Some((Asker::Own, 20)));
-        assert_eq!(queue.take(), None, "one beyond the others");
+        assert_eq!(queue.take(), None, "only one beyond the limit");
         queue.done(Asker::Own);
         assert_eq!(queue.take(), Some((Asker::Own, 21)));
     }
 
     #[test]
-    fn all_of_them_have_so_many_places_and_the_process_itself_has_no_share() {
+    fn the_process_may_wait_beyond_the_limit_of_all_and_has_no_share() {
         let mut queue = queue();
         (0..4).for_each(|n| queue.push(A, n).unwrap());
         (0..4).for_each(|n| queue.push(B, n).unwrap());
         assert_eq!(queue.push(Asker::Key([3; 32]), 1), Err(1));
         (0..4).for_each(|n| queue.push(Asker::Own, 20 + n).unwrap());
-        assert_eq!(queue.push(Asker::Own, 24), Err(24), "beyond the others it has as many places as one of them");
+        assert_eq!(queue.push(Asker::Own, 24), Err(24), "beyond the limit of all it has the share of one asker");
         let mut queue = FairQueue::new(Shares { waiting: (8, 1), at_once: (4, 1) });
         (0..8).for_each(|n| queue.push(Asker::Own, n).unwrap());
         assert_eq!(std::iter::from_fn(|| queue.take()).count(), 4);

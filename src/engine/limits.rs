@@ -1,88 +1,89 @@
-//! Every limit and every duration of a loop, in one place: named, with its default, shown in the status.
+//! All limits and durations of a loop, with their defaults.
 
 use std::time::Duration;
 
 use crate::relay::timer::TimerClass;
 
-/// What one loop may use.
+/// The limits of one loop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once. The next one waits in the listener's backlog.
+    /// Concurrent connections. Further clients wait in the listener's backlog.
     pub connections: usize,
-    /// Connections of the clients of one network (a /32 of IPv4, a /64 of IPv6), all loops together; 0 for as many as there
-    /// are. The next one is closed.
+    /// Concurrent connections of the clients of one network (an IPv4 /32 or an IPv6 /64), all loops together; 0 for no
+    /// limit. Further clients are closed.
     pub connections_per_source: usize,
-    /// Bytes of one block: what one read takes, and what one direction of a connection holds at most when its reader
-    /// is slow (a spliced direction holds what is in its pipe).
+    /// Bytes of one block: the most that one read takes, and the most that one direction of a connection holds if its
+    /// reader is slow (a spliced direction holds the content of its pipe).
     pub block_bytes: usize,
-    /// Bytes of all blocks together. Without a block nothing is read.
+    /// Bytes of all blocks together. Without a free block the loop reads nothing.
     pub buffer_bytes: usize,
-    /// Bytes that all links may hold of what they have received, and as many of what they hold until their peers have it.
+    /// Received bytes that all links together may hold, and the same number of sent bytes until their peers have them.
     pub link_bytes: usize,
     /// Pipes for splicing; 0 switches splicing off.
     pub pipes: usize,
-    /// Bytes that one pipe is wished to hold; the system may grant less.
+    /// Requested capacity of one pipe in bytes; the system may grant less.
     pub pipe_bytes: usize,
-    /// Bytes of a request that a front end waits for: a SOCKS greeting, an HTTP head.
+    /// Bytes of an incomplete request that a front end may wait for, such as a SOCKS greeting or an HTTP head.
     pub handshake_bytes: usize,
-    /// Connections that a listener keeps waiting (the system may grant less).
+    /// Connections in the backlog of a listener; the system may grant less.
     pub backlog: u32,
-    /// Names that are being looked up at once, all loops together; the next one is refused.
+    /// Names that wait for a look-up, all loops together. Further look-ups are refused.
     pub lookups: usize,
     /// Names in the cache.
     pub cached_names: usize,
-    /// Addresses of one name that are tried.
+    /// Addresses of one name that a dial tries.
     pub addresses_per_name: usize,
-    /// Calls from other threads that wait for the loop; the next one is refused.
+    /// Calls from other threads that wait for the loop. Further calls are refused.
     pub calls: usize,
     /// Events taken from the system in one turn.
     pub events_per_turn: usize,
-    /// Connections accepted in one turn; each listener gets four even when the others have accepted as many.
+    /// Connections accepted in one turn. Each listener gets at least four, even if the others have used up the limit.
     pub accepts_per_turn: usize,
     /// Bytes moved in one direction of one connection in one turn.
     pub relay_bytes_per_turn: usize,
-    /// The same while somebody else sends little and often: a keystroke waits for no more than this of each transfer.
+    /// The reduced limit while another connection sends little and often, so that a keystroke waits for no more than these
+    /// bytes of each bulk transfer.
     pub relay_bytes_interactive: usize,
-    /// Completions and calls taken in one turn.
+    /// Messages of other threads processed in one turn.
     pub mails_per_turn: usize,
     /// Timers fired in one turn.
     pub timers_per_turn: usize,
-    /// Dests that are connected in one turn because their names have been looked up.
+    /// Dests connected in one turn after their names have been resolved.
     pub dials_per_turn: usize,
 }
 
-/// How long a loop waits for what. Zero switches a timer off.
+/// The durations of one loop's timers. Zero switches a timer off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// The client's request.
+    /// Wait for the client's request.
     pub handshake: Duration,
-    /// The connection to the target, looking up its name included.
+    /// Wait for the connect to the target, the look-up of its name included.
     pub connect: Duration,
-    /// The next request on a kept-alive connection.
+    /// Wait for the next request on a kept-alive connection.
     pub keep_alive: Duration,
-    /// A byte in either direction.
+    /// Wait for a byte in either direction.
     pub idle: Duration,
-    /// A byte in the direction that is still open, once the other is closed.
+    /// Wait for a byte in the direction that is still open after the other was closed.
     pub half_closed: Duration,
-    /// The client's close after ours, while what it still sends is thrown away (RFC 9112, section 9.6).
+    /// Wait for the client's close after the proxy's; the client's bytes are discarded meanwhile (RFC 9112, section 9.6).
     pub linger: Duration,
-    /// Before the next address of a name is tried beside the one that has not answered (RFC 8305, section 8).
+    /// Delay before a dial tries the next address of a name beside one that has not answered (RFC 8305, section 8).
     pub happy_eyeballs: Duration,
-    /// How old a cached name may become.
+    /// Lifetime of a cached name.
     pub name_cache: Duration,
-    /// The delay before TCP keepalive is enabled at the dest; short connections skip the system calls.
+    /// Delay before TCP keepalive is enabled at the dest; short connections skip the system calls.
     pub keepalive_delay: Duration,
-    /// Before accepting and connecting are tried again when there are no descriptors.
+    /// Delay before accepting and connecting go on after a lack of descriptors.
     pub descriptors_retry: Duration,
 }
 
-/// Which addresses of a name are tried, and in which order.
+/// The address families that a dial tries, and their order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Family {
-    /// IPv6 first, IPv4 in turn with it.
+    /// Both families alternately, IPv6 first.
     #[default]
     PreferIpv6,
-    /// IPv4 first, IPv6 in turn with it.
+    /// Both families alternately, IPv4 first.
     PreferIpv4,
     /// IPv6 only.
     OnlyIpv6,
@@ -90,18 +91,18 @@ pub enum Family {
     OnlyIpv4,
 }
 
-/// All that a loop is told at its birth.
+/// The configuration of a loop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// What it may use.
+    /// The limits.
     pub limits: Limits,
-    /// How long it waits.
+    /// The durations of the timers.
     pub timeouts: Timeouts,
-    /// Which addresses of a name it tries.
+    /// The address families that a dial tries.
     pub family: Family,
-    /// Send small writes at once (`TCP_NODELAY`) on both legs.
+    /// True to send small writes at once (`TCP_NODELAY`) on both sides.
     pub nodelay: bool,
-    /// TCP keepalive on both legs: the idle time before the first probe; zero switches it off.
+    /// The idle time before the first TCP keepalive probe, on both sides; zero switches keepalive off.
     pub tcp_keepalive: Duration,
 }
 
@@ -162,16 +163,16 @@ impl Default for Config {
 }
 
 impl Limits {
-    /// The smallest block that a whole request and what a front end adds to it fit in.
+    /// The smallest block. A complete request fits in it together with the bytes that a front end adds.
     pub const BLOCK_BYTES_MIN: usize = 4096;
 
-    /// Sides at once: two for each connection, a few that race for names with several addresses, and the sockets of
-    /// links.
+    /// Returns the capacity of the table of sides: two sides for each connection, the attempts of dials with several
+    /// addresses, and the sockets of links.
     pub(crate) fn sides(&self) -> usize {
         self.connections.saturating_mul(2).saturating_add(RACERS + CARRIERS_MAX)
     }
 
-    /// Bytes of input that a handler is shown at once.
+    /// Returns the most bytes of input that a handler is shown in one call.
     pub(crate) fn input_bytes(&self) -> usize {
         self.handshake_bytes.min(self.block_bytes / 2)
     }
@@ -191,10 +192,10 @@ impl Timeouts {
     }
 }
 
-/// Descriptors of one process that are not for connections: the loop's own, listeners, logs, pipes in the making.
+/// Descriptors of one process that are not for connections: those of loops, listeners, logs, and of new pipes.
 pub const DESCRIPTORS_RESERVED: usize = 64;
 
-/// Addresses that are being tried beside the first, all connections together.
+/// Limit of the attempts beside the first of each dial, all connections together.
 pub(crate) const RACERS: usize = 1024;
 
 /// Carriers of one loop: 16 of each of the 256 links that others may dial, those of peers that have not joined a session yet

@@ -1,9 +1,9 @@
-//! Listeners: where clients come in.
+//! Listeners: the sockets that accept clients.
 //!
-//! [`bind`] makes the sockets, before any loop runs, so that a port that is taken is known at once. Each loop then
-//! listens on a socket of its own, and the system spreads the clients over them; where it does not (Unix sockets, other
-//! systems), the first loop accepts and hands over. Accepting pauses, and the clients wait in the backlog, while the
-//! connection table is full or the system has no descriptors; it goes on by itself.
+//! [`bind`] opens the sockets before any loop runs, so that a port in use is reported at once. Each loop then listens on
+//! its own socket, and the system distributes the clients over them. For Unix sockets, and on other systems than Linux, the
+//! first loop accepts and hands clients over to the others. Accepting pauses, and the clients wait in the backlog, while the
+//! connection table is full or the system has no descriptors; it goes on without a call from outside.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -25,16 +25,16 @@ use crate::types::id::Id;
 use crate::types::peer_network::PeerNetwork;
 use crate::types::reason::Reason;
 
-/// Makes the handler of each client.
+/// Makes the handler of a client.
 pub type FrontEnd = Box<dyn FnMut() -> Box<dyn Handler>>;
 
-/// A listening socket for each of several loops, on one address.
+/// The listening sockets of all loops on one address.
 #[derive(Debug)]
 pub struct Bound {
     addr: Endpoint,
     sockets: Vec<Acceptor>,
     loops: usize,
-    /// The file of a Unix socket, which goes with it.
+    /// The file of a Unix socket, which is removed on drop.
     unlink: Option<SocketFile>,
 }
 
@@ -44,22 +44,22 @@ pub(crate) struct Listener {
     front: Front,
     kind: &'static str,
     addr: Endpoint,
-    /// The loops that clients are handed to in turn, where the system does not spread them.
+    /// The loops that get clients in turn, if the system does not distribute them.
     shares: Vec<Remote>,
     turn: usize,
     ready: bool,
     queued: bool,
 }
 
-/// What becomes of those who come.
+/// The use of accepted connections.
 enum Front {
-    /// They get a handler, and their dest is reached over a link, if there is one.
+    /// Clients: each gets a handler. Their dests are reached over the link, if there is one.
     Clients(FrontEnd, Option<Id>),
-    /// They are nodes that dial a link.
+    /// Nodes that dial a link.
     Nodes,
 }
 
-/// A client that another loop has accepted for us.
+/// A client that one loop has accepted for another.
 pub(crate) struct Accepted {
     listener: u32,
     io: Io,
@@ -72,13 +72,13 @@ enum Acceptor {
     Unix(UnixAcceptor),
 }
 
-/// Opens the listening sockets of one place for `loops` loops: one [`Bound`] for each address that the place stands for.
+/// Opens the listening sockets of one place for `loops` loops. Returns one [`Bound`] for each address of the place.
 ///
-/// A Unix socket file of this user that nobody listens on is replaced ([`SocketFile`]).
+/// A Unix socket file of this user without a listener is replaced ([`SocketFile`]).
 ///
 /// # Errors
-/// The system's, for the first address that cannot be had. A family that this host does not have is left out where
-/// the place stands for both.
+/// The system's error for the first address that cannot be bound. If the place has addresses of both families, a family
+/// that this host lacks is left out.
 pub fn bind(place: &Bind, loops: usize, config: &Config) -> io::Result<Vec<Bound>> {
     match place {
         Bind::Ip(addr) => Ok(vec![bind_tcp(*addr, true, loops, config)?]),
@@ -100,14 +100,14 @@ pub fn bind(place: &Bind, loops: usize, config: &Config) -> io::Result<Vec<Bound
     }
 }
 
-/// Addresses that could not be bound, each with the reason.
+/// Addresses that could not be bound, each with its error.
 type Lacking = Vec<(SocketAddr, io::Error)>;
 
-/// Opens the free addresses of a place that stands for both families, after [`bind`] has found one in use.
-/// Also returns the addresses that could not be bound, each with the reason.
+/// Opens the free addresses of a place with addresses of both families, after [`bind`] has found one in use.
+/// Also returns the addresses that could not be bound, each with its error.
 ///
 /// # Errors
-/// No address can be bound; the error is the system's.
+/// The system's error if no address can be bound.
 pub(crate) fn bind_some(place: &Bind, config: &Config) -> io::Result<(Vec<Bound>, Lacking)> {
     let both: [IpAddr; 2] = match place {
         Bind::Any(_) => [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
@@ -134,7 +134,7 @@ pub(crate) fn bind_some(place: &Bind, config: &Config) -> io::Result<(Vec<Bound>
     Ok((bounds, lacking))
 }
 
-/// All addresses of a place share one port, also where the system chooses it.
+/// Binds all addresses of a place to one port, also if the system chooses it.
 fn bind_each(addresses: &[SocketAddr], loops: usize, config: &Config) -> io::Result<Vec<Bound>> {
     let mut tries = PORT_TRIES;
     'again: loop {
@@ -164,7 +164,7 @@ fn bind_each(addresses: &[SocketAddr], loops: usize, config: &Config) -> io::Res
 fn bind_tcp(addr: SocketAddr, only_ipv6: bool, loops: usize, config: &Config) -> io::Result<Bound> {
     let spread = loops > 1 && sys::REUSE_PORT_BALANCES;
     if spread && addr.port() != 0 {
-        // A port that somebody else shares out too must be refused: sharing is for our own loops.
+        // A port that another process shares with SO_REUSEPORT must be refused. A bind without the option finds out.
         open_tcp(addr, only_ipv6, false)?;
     }
     let first = open_tcp(addr, only_ipv6, spread)?;
@@ -175,7 +175,7 @@ fn bind_tcp(addr: SocketAddr, only_ipv6: bool, loops: usize, config: &Config) ->
     }
     let mut acceptors = Vec::with_capacity(sockets.len());
     for socket in sockets {
-        // Accepted sockets inherit these, which saves two system calls for each client.
+        // Accepted sockets inherit these options, which saves two system calls for each client.
         socket.set_tcp_nodelay(config.nodelay)?;
         if !config.tcp_keepalive.is_zero() {
             socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(config.tcp_keepalive))?;
@@ -188,7 +188,7 @@ fn bind_tcp(addr: SocketAddr, only_ipv6: bool, loops: usize, config: &Config) ->
 
 fn open_tcp(addr: SocketAddr, only_ipv6: bool, shared: bool) -> io::Result<Socket> {
     let socket = sys::nonblocking_socket(Domain::for_address(addr))?;
-    // Connections of an earlier run that are in TIME_WAIT do not keep the port; a listener does.
+    // Permits a bind while connections of an earlier process are in TIME_WAIT; a port with a listener stays refused.
     sys::reuse_address(&socket)?;
     if shared {
         sys::share_port(&socket)?;
@@ -207,7 +207,7 @@ fn bind_unix(path: &Path, loops: usize, config: &Config) -> io::Result<Bound> {
 }
 
 impl Bound {
-    /// The address that was really bound.
+    /// Returns the bound address, with the port that the system has chosen.
     pub fn addr(&self) -> &Endpoint {
         &self.addr
     }
@@ -216,21 +216,21 @@ impl Bound {
         self.addr.ip().is_some_and(|mine| mine.ip() == addr.ip())
     }
 
-    /// Takes out the socket for the next loop; a loop beyond the sockets gets none, and clients are handed to it.
+    /// Removes and returns the socket of the next loop. A loop without a socket gets its clients from another loop.
     fn take(&mut self) -> Option<Acceptor> {
         if self.sockets.is_empty() { None } else { Some(self.sockets.remove(0)) }
     }
 }
 
 impl Listener {
-    /// Its clients go over this link from now on.
+    /// Sends the clients over this link from now on.
     pub fn route(&mut self, link: Id) {
         if let Front::Clients(_, via) = &mut self.front {
             *via = Some(link);
         }
     }
 
-    /// The link that its clients go over.
+    /// Returns the link that the clients go over.
     pub fn link(&self) -> Option<Id> {
         match self.front {
             Front::Clients(_, via) => via,
@@ -266,9 +266,9 @@ impl Acceptor {
 }
 
 impl Core {
-    /// Listens on this loop's part of a bound address. `shares` are all loops, this one first, and are used where
-    /// the system does not spread the clients itself. Every loop calls this for the same addresses in the same order.
-    /// Answers the number of the listener in this loop.
+    /// Listens on this loop's part of a bound address. `shares` are all loops, this one first; they get clients in turn if
+    /// the system does not distribute them. Each loop must call this for the same addresses in the same order. Returns the
+    /// number of the listener in this loop.
     ///
     /// # Errors
     /// The socket cannot be registered.
@@ -289,12 +289,12 @@ impl Core {
         }
     }
 
-    /// Listens for nodes that dial links. They all come to this loop.
+    /// Listens for nodes that dial links, in this loop only.
     pub(crate) fn listen_for_links(&mut self, bound: &mut Bound) -> io::Result<u32> {
         self.add_listener(bound, &[], "link", Front::Nodes)
     }
 
-    /// Listens no more. Clients that wait in the backlog are refused by the system.
+    /// Closes a listener. The system refuses the clients in its backlog.
     pub(crate) fn unlisten(&mut self, index: u32) {
         if self.listeners.contains(index as usize) {
             self.listeners.remove(index as usize);
@@ -324,7 +324,7 @@ impl Core {
         Ok(index)
     }
 
-    /// Something waits in a listener's backlog.
+    /// Queues a listener whose backlog has clients.
     pub(crate) fn listener_ready(&mut self, index: u32) {
         if let Some(listener) = self.listeners.get_mut(index as usize) {
             listener.ready = true;
@@ -334,11 +334,11 @@ impl Core {
         }
     }
 
-    /// Accepts what waits, as far as the share of the turn and the limits go.
+    /// Accepts the waiting clients within the turn's budget and the limits.
     pub(crate) fn accept(&mut self, index: u32) {
         let Some(listener) = self.listeners.get_mut(index as usize) else { return };
         listener.queued = false;
-        // Unauthenticated peers may come in crowds to a listener for links, and each one delays the links that are up.
+        // Many unauthenticated peers may connect to a listener for links, and each one delays the established links.
         let most = if matches!(listener.front, Front::Nodes) { NODES_PER_TURN } else { usize::MAX };
         for _ in 0..self.accepts_left().min(most) {
             self.queues.accepts.1 += 1;
@@ -359,15 +359,15 @@ impl Core {
                     }
                     return self.descriptors_short();
                 }
-                // The client left before it was accepted, or the network had an error for it (accept(2)).
+                // The client closed before the accept, or the accept returned an error of its network (accept(2)).
                 Err(_) => {}
             }
         }
         self.listener_ready(index);
     }
 
-    /// Connections that a listener may accept now: what is left of the turn's budget, and a few even when others have used
-    /// that up.
+    /// Returns the number of connections that a listener may accept now: the rest of the turn's budget, and at least a few
+    /// if other listeners have used it up.
     fn accepts_left(&mut self) -> usize {
         let (turn, count) = &mut self.queues.accepts;
         if *turn != self.stats.turns {
@@ -376,7 +376,7 @@ impl Core {
         self.config.limits.accepts_per_turn.saturating_sub(*count).max(ACCEPTS_AT_LEAST)
     }
 
-    /// A client is here: it becomes a connection of this loop, or of the one whose turn it is.
+    /// Gives an accepted client to this loop, or to the loop whose turn it is.
     fn accepted(&mut self, index: u32, io: Io, peer: Endpoint) {
         let Some(listener) = self.listeners.get_mut(index as usize) else { return };
         if listener.shares.is_empty() {
@@ -386,11 +386,11 @@ impl Core {
         if listener.turn == 0 {
             return self.take_in(Accepted { listener: index, io, peer });
         }
-        // Clients handed over are bounded by the descriptors of the process.
+        // The number of clients in mailboxes is bounded by the descriptors of the process.
         let _ = listener.shares[listener.turn].0.post(Mail::Accepted(Accepted { listener: index, io, peer }));
     }
 
-    /// Makes a connection of a client. One that another loop hands over to a full table is refused.
+    /// Makes a connection of an accepted client. A client from another loop is refused if the table is full.
     pub(crate) fn take_in(&mut self, accepted: Accepted) {
         let Accepted { listener: index, io, peer } = accepted;
         let Some(listener) = self.listeners.get_mut(index as usize) else { return };
@@ -413,8 +413,8 @@ impl Core {
         match self.adopt(io, peer, kind, index, handler) {
             Ok(id) => self.connections.get_mut(id).into_iter().for_each(|record| record.is_counted = is_counted),
             Err((_, error)) => {
-                if let Some(unsaid) = self.may_log_stranger(&from, Reason::Other) {
-                    log::warn!(target: "seaprox::listener", error = error.to_string(), suppressed = unsaid; "client refused");
+                if let Some(suppressed) = self.may_log_stranger(&from, Reason::Other) {
+                    log::warn!(target: "seaprox::listener", error = error.to_string(), suppressed = suppressed; "client refused");
                 }
                 if is_counted {
                     self.sources.leave(network);
@@ -423,15 +423,16 @@ impl Core {
         }
     }
 
-    /// The clients of a network have as many connections as they may have: the next one is closed.
+    /// Counts and logs a client that is closed because its network has reached its limit.
     fn source_is_full(&mut self, peer: &Endpoint) {
         self.stats.clients_refused += 1;
-        if let Some(unsaid) = self.may_log_stranger(peer, Reason::LimitReached) {
-            log::info!(target: "seaprox::listener", from = peer.to_string(), reason = "limit_reached", suppressed = unsaid; "client refused");
+        if let Some(suppressed) = self.may_log_stranger(peer, Reason::LimitReached) {
+            log::info!(target: "seaprox::listener", from = peer.to_string(), reason = "limit_reached", suppressed = suppressed; "client refused");
         }
     }
 
-    /// The table is full: the clients wait in the backlog until a connection ends. Said once until then.
+    /// Pauses accepting, because the table is full. The clients wait in the backlog until a connection ends. Logs this once
+    /// for each pause.
     fn accepting_is_full(&mut self, index: u32) {
         if self.queues.full.is_empty() {
             self.stats.limit_pauses += 1;
@@ -443,14 +444,15 @@ impl Core {
         }
     }
 
-    /// There is room in the table again.
+    /// Resumes accepting after a connection has ended.
     pub(crate) fn accept_again(&mut self) {
         for index in std::mem::take(&mut self.queues.full) {
             self.listener_ready(index);
         }
     }
 
-    /// The process is out of descriptors. Said once, until there have been enough for a while.
+    /// Pauses accepting and connecting, because the process is out of descriptors. Logs this once until no attempt has
+    /// failed for one retry period.
     pub(crate) fn descriptors_short(&mut self) {
         self.pools.pipes.shrink();
         self.descriptors.short = true;
@@ -469,7 +471,7 @@ impl Core {
         self.one_offs.push(self.now_ms + wait_ms, OneOff::Descriptors);
     }
 
-    /// Some time has passed: tries again what was held up, or sees that nothing is.
+    /// Retries the paused work at the end of a retry period. If nothing has failed in the period, logs the end of the pause.
     pub(crate) fn descriptors_again(&mut self) {
         if !std::mem::replace(&mut self.descriptors.short, false) {
             let since_ms = self.descriptors.since_ms.take().unwrap_or(self.now_ms);
@@ -484,15 +486,15 @@ impl Core {
         self.watch_descriptors();
     }
 
-    /// The addresses that this loop listens on, and the front ends behind them.
+    /// Iterates over the listeners of this loop: the name of the front end, and the address.
     pub fn listeners(&self) -> impl Iterator<Item = (&'static str, &Endpoint)> {
         self.listeners.iter().map(|(_, listener)| (listener.kind, &listener.addr))
     }
 }
 
-/// Connections that each listener may accept in a turn, however many the others have accepted.
+/// Connections that each listener may accept in a turn, even if the others have used up the budget.
 const ACCEPTS_AT_LEAST: usize = 4;
 /// Connections accepted in one turn from a listener for links.
 const NODES_PER_TURN: usize = 16;
-/// How often another port is tried when the one that the system chose for one family is taken in the other.
+/// Attempts to find a port that is free in both families, if the system chooses the port.
 const PORT_TRIES: u32 = 20;

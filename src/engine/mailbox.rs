@@ -1,8 +1,7 @@
-//! The mailbox of a loop: what other threads have for it.
+//! The mailbox of a loop: a queue of messages from other threads.
 //!
-//! The mails wait in a queue, and one wake-up stands for all of them: an eventfd adds up what is written to it, so it can
-//! say that there is something, never what. A mail is delivered once. The queue is bounded: answers by the requests that
-//! are under way, calls by a limit.
+//! One wake-up stands for all mails in the queue: an eventfd only tells that there is at least one. Each mail is delivered
+//! once. The queue is bounded: answers by the number of requests in progress, calls by a limit.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,19 +17,19 @@ use crate::sys::OwnedSocket;
 use crate::types::id::Id;
 use crate::types::reason::Failure;
 
-/// What another thread has for a loop.
+/// A message from another thread to a loop.
 pub(crate) enum Mail {
-    /// A name was looked up.
+    /// The result of a look-up.
     Resolved(Resolved),
-    /// An external connector is done with a side.
+    /// The result of an external connector for a side.
     Connected(Id, Result<OwnedSocket, Failure>),
-    /// Another loop accepted a client for us.
+    /// A client that another loop accepted for this loop.
     Accepted(Accepted),
-    /// Something to be run in the loop.
+    /// A function to run in the loop.
     Call(Box<dyn FnOnce(&mut Loop<'_>) + Send>),
 }
 
-/// Where the mails wait.
+/// The queue of mails, and the waker of the loop.
 pub(crate) struct Mailbox {
     queue: Mutex<Queue>,
     waker: Waker,
@@ -42,11 +41,11 @@ struct Queue {
     calls: usize,
 }
 
-/// A loop, as other threads see it: they can have something done in it.
+/// The handle of a loop for other threads. They can run functions in the loop.
 #[derive(Clone)]
 pub struct Remote(pub(crate) Arc<Mailbox>);
 
-/// The loop has as many calls waiting as it takes.
+/// The error of a call or a job that is refused because too many wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
@@ -68,19 +67,19 @@ impl Mailbox {
         let first = queue.mails.len() == 1;
         drop(queue);
         if first {
-            // The loop that cannot be woken is gone.
+            // A failure to wake the loop means that the loop is gone.
             let _ = self.waker.wake();
         }
         Ok(())
     }
 
-    /// Takes all mails. The one who takes them sees to it that they are all read, and says how many calls were run.
+    /// Moves all mails to `into`. The loop must process them all, and report the number of calls with [`Mailbox::ran`].
     pub fn take(&self, into: &mut VecDeque<Mail>) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         into.append(&mut queue.mails);
     }
 
-    /// Makes room for as many calls as have been run.
+    /// Makes room for as many new calls as the loop has run.
     pub fn ran(&self, calls: usize) {
         if calls > 0 {
             self.queue.lock().unwrap_or_else(PoisonError::into_inner).calls -= calls;
@@ -89,10 +88,10 @@ impl Mailbox {
 }
 
 impl Remote {
-    /// Has something run in the loop, soon, between two of its turns' phases.
+    /// Runs a function in the loop soon, between two phases of a turn.
     ///
     /// # Errors
-    /// [`Full`] when too many calls wait already. A loop that has ended takes calls and never runs them.
+    /// [`Full`] if too many calls wait. The mailbox of a loop that has ended accepts calls and never runs them.
     pub fn call(&self, what: impl FnOnce(&mut Loop<'_>) + Send + 'static) -> Result<(), Full> {
         self.0.post(Mail::Call(Box::new(what)))
     }

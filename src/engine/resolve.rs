@@ -1,10 +1,9 @@
-//! The names of one loop: a small cache, and the lookups that are under way.
+//! The names of one loop: a small cache, and the look-ups in progress.
 //!
-//! Connections of one asker that want the same name at the same time share one lookup. They do not join the lookup of
-//! another asker, because they would then wait behind all names that the other has asked for. The first answer serves all
-//! askers. Addresses are cached for a bounded time, because `getaddrinfo` does not return their lifetime, and are dropped
-//! when a connect to them fails. Failures are not cached. This module knows only the ids of sides, and does not look names
-//! up itself.
+//! Connections of one asker that need the same name at the same time share one look-up. They do not join the look-up of
+//! another asker, because they would then wait behind all names of the other. The first answer serves all askers.
+//! Addresses are cached for a bounded time, because `getaddrinfo` does not return their lifetime, and are dropped when a
+//! connect to them fails. Failures are not cached. This module knows only the ids of sides; workers look the names up.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,17 +16,18 @@ use crate::types::address::Name;
 use crate::types::id::Id;
 use crate::types::reason::Failure;
 
-/// The answer of a worker.
+/// The result of a worker's look-up.
 pub(crate) struct Resolved {
     pub name: Name,
     pub found: Result<Vec<IpAddr>, Failure>,
-    /// The look-up waited too long and was not made, which is a failure of its asker alone.
+    /// Set if the look-up waited too long and was not made; only its asker fails then.
     pub late: Option<Late>,
 }
 
-/// A look-up that was not made: its asker, and whether another one has answered meanwhile.
+/// A look-up that was not made.
 pub(crate) struct Late {
     pub asker: Asker,
+    /// Set when the look-up of another asker has answered.
     pub is_answered: Arc<AtomicBool>,
 }
 
@@ -48,21 +48,21 @@ struct Known {
 /// The sides that wait for a name.
 struct Waiting {
     sides: Vec<(Asker, Id)>,
-    /// As soon as there are so many sides, those that are gone are taken out.
+    /// Number of sides at which the sides that are gone are removed.
     sweep_at: usize,
-    /// The askers that have started a lookup. Invariant: at least one, and none twice.
+    /// The askers that have started a look-up. Invariant: at least one, and no duplicates.
     askers: Vec<Asker>,
     is_answered: Arc<AtomicBool>,
 }
 
-/// What to do for a side that wants a name.
+/// The answer to a side that needs a name.
 #[derive(Debug)]
 pub(crate) enum Wanted {
-    /// Known already.
+    /// The addresses from the cache.
     Known(Vec<IpAddr>),
-    /// It waits with others.
+    /// The side waits for a look-up in progress.
     Waits,
-    /// The first wait of its asker: start a lookup, which is skipped if the name is answered when its turn comes.
+    /// The caller must start a look-up, the first of its asker. The worker skips it if the flag is set when its turn comes.
     LookUp(Arc<AtomicBool>),
 }
 
@@ -71,8 +71,7 @@ impl Resolver {
         Resolver { known: HashMap::new(), waiting: HashMap::new(), known_max, age_max_ms }
     }
 
-    /// A side wants the addresses of a name. Of the sides that wait already, those that are not `there` any more may be
-    /// forgotten.
+    /// Asks for the addresses of a name for a side. May forget waiting sides for which `there` returns false.
     pub fn want(&mut self, name: &Name, side: Id, asker: Asker, now_ms: u64, there: impl Fn(Id) -> bool) -> Wanted {
         if let Some(known) = self.known.get(name) {
             if now_ms - known.since_ms <= self.age_max_ms && self.age_max_ms > 0 {
@@ -89,7 +88,7 @@ impl Resolver {
         Wanted::LookUp(Arc::clone(&waiting.is_answered))
     }
 
-    /// The lookup that a side was to have was refused: the side waits no more. Others of its asker have theirs refused too.
+    /// Ends the wait of a side whose look-up was refused, and the look-up of its asker.
     pub fn refused(&mut self, name: &Name, side: Id, asker: Asker) {
         let Some(waiting) = self.waiting.get_mut(name) else { return };
         // The side came last, so the search finds it at once.
@@ -102,13 +101,13 @@ impl Resolver {
         }
     }
 
-    /// A lookup is over: remembers what was found and gives back who waited for it. One that came too late is over for its
-    /// asker; the others wait for theirs.
+    /// Ends a look-up: caches its addresses and returns the sides that waited for the name. A look-up that was too late
+    /// ends only for its asker; the sides of the others go on waiting.
     pub fn resolved(&mut self, resolved: &Resolved, now_ms: u64) -> Vec<Id> {
         if let Some(late) = &resolved.late {
             return self.came_too_late(&resolved.name, late);
         }
-        // No side waits for a second answer, and it brings nothing new.
+        // A second answer brings nothing new, and no side waits for it.
         let Some(waiting) = self.waiting.remove(&resolved.name) else { return Vec::new() };
         waiting.is_answered.store(true, Ordering::Relaxed);
         if let (Ok(addresses), Some(asker)) = (&resolved.found, waiting.askers.first().copied())
@@ -121,7 +120,7 @@ impl Resolver {
     }
 
     fn came_too_late(&mut self, name: &Name, late: &Late) -> Vec<Id> {
-        // The sides that wait now asked after the answer, and have another lookup.
+        // If the name was answered, the sides that wait now have asked later and have another look-up.
         let is_answered = late.is_answered.load(Ordering::Relaxed);
         let Some(waiting) = self.waiting.get_mut(name).filter(|_| !is_answered) else { return Vec::new() };
         waiting.askers.retain(|asker| *asker != late.asker);
@@ -132,12 +131,12 @@ impl Resolver {
         its
     }
 
-    /// What is known of a name is wrong, or no longer true.
+    /// Removes a name from the cache, because a connect to its addresses failed.
     pub fn forget(&mut self, name: &Name) {
         self.known.remove(name);
     }
 
-    /// Makes room for a name. An asker that has a quarter of the cache loses one of its own.
+    /// Makes room for a name in the cache. An asker that has a quarter of the cache loses its oldest name.
     fn make_room(&mut self, asker: Asker) {
         let its = self.known.values().filter(|known| known.asker == asker).count();
         let has_share = asker != Asker::Own && its >= (self.known_max / 4).max(1);
@@ -157,7 +156,7 @@ impl Waiting {
         Waiting { sides: Vec::new(), sweep_at: SWEEP_MIN, askers: Vec::new(), is_answered: Arc::default() }
     }
 
-    /// Adds a side. There are at most twice as many as are there, and a sweep costs each of them a fixed amount of work.
+    /// Adds a side. At most half of the waiting sides are gone, and the amortized cost of the sweeps is constant per side.
     fn add(&mut self, side: Id, asker: Asker, there: impl Fn(Id) -> bool) {
         if self.sides.len() >= self.sweep_at {
             self.sides.retain(|(_, side)| there(*side));
@@ -167,7 +166,8 @@ impl Waiting {
     }
 }
 
-/// The addresses to try, in order: the preferred family first, then both in turn (RFC 8305, section 4).
+/// Returns the addresses in the order of the attempts: the families alternate, the preferred one first (RFC 8305, section
+/// 4).
 pub(crate) fn order(addresses: &[IpAddr], port: u16, family: Family, count_max: usize) -> Vec<SocketAddr> {
     let of = |ipv6: bool| addresses.iter().filter(move |address| address.is_ipv6() == ipv6);
     let (mut first, mut second) = match family {
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn one_lookup_serves_all_who_wait_and_then_the_cache_does() {
+    fn one_lookup_serves_all_waiting_sides_and_then_the_cache_does() {
         let mut table = Table::new(2);
         let sides = [table.insert(()).unwrap(), table.insert(()).unwrap()];
         let name = Name::new("example.org").unwrap();
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn each_asker_has_a_lookup_of_its_own_and_the_first_answer_is_for_all() {
+    fn each_asker_has_its_own_lookup_and_the_first_answer_serves_all() {
         let mut table = Table::new(3);
         let sides = [0, 1, 2].map(|_| table.insert(()).unwrap());
         let name = Name::new("example.org").unwrap();
@@ -251,7 +251,7 @@ mod tests {
         assert!(matches!(resolver.want(&name, sides[2], B, 0, |_| true), Wanted::Waits));
         resolver.refused(&name, sides[0], A);
         let resolved = Resolved { name: name.clone(), found: Ok(addresses(&["::1"])), late: None };
-        assert_eq!(resolver.resolved(&resolved, 5), sides[1..], "what is refused to one is not to the others");
+        assert_eq!(resolver.resolved(&resolved, 5), sides[1..], "the look-ups of the others are not refused");
         assert!(is_answered.load(Ordering::Relaxed));
         assert!(resolver.resolved(&resolved, 6).is_empty() && resolver.waiting.is_empty());
         assert!(looks_up(&resolver.want(&Name::new("b").unwrap(), sides[0], A, 0, |_| true)));
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lookup_that_comes_too_late_is_over_for_its_asker_alone() {
+    fn a_lookup_that_is_too_late_ends_for_its_asker_only() {
         let mut table = Table::new(3);
         let sides = [0, 1, 2].map(|_| table.insert(()).unwrap());
         let name = Name::new("example.org").unwrap();
@@ -271,12 +271,12 @@ mod tests {
         let late = Some(Late { asker: A, is_answered: Arc::clone(&is_answered) });
         let late = Resolved { name: name.clone(), found: Err(Reason::TimedOut.into()), late };
         assert_eq!(resolver.resolved(&late, 5), [sides[0], sides[2]]);
-        assert!(!is_answered.load(Ordering::Relaxed), "the other's is to be made");
-        assert!(looks_up(&resolver.want(&name, sides[0], A, 6, |_| true)), "it may ask again");
+        assert!(!is_answered.load(Ordering::Relaxed), "the look-up of the other asker goes on");
+        assert!(looks_up(&resolver.want(&name, sides[0], A, 6, |_| true)), "the asker may ask again");
         let resolved = Resolved { name: name.clone(), found: Ok(addresses(&["::1"])), late: None };
         assert_eq!(resolver.resolved(&resolved, 7), [sides[1], sides[0]]);
         resolver.forget(&name);
-        // One from before the answer says nothing about who asks now.
+        // A late look-up from before the answer does not end a later one.
         assert!(looks_up(&resolver.want(&name, sides[0], A, 8, |_| true)));
         assert!(resolver.resolved(&late, 9).is_empty() && resolver.waiting.len() == 1);
         let is_answered = Arc::clone(&resolver.waiting[&name].is_answered);
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn sides_that_left_are_forgotten_while_the_lookup_goes_on() {
+    fn sides_that_are_gone_are_forgotten_while_the_lookup_goes_on() {
         let mut table = Table::new(4);
         let stays = table.insert(()).unwrap();
         let name = Name::new("slow.example").unwrap();
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_is_bounded_and_an_asker_has_a_quarter() {
+    fn the_cache_is_bounded_and_an_asker_has_at_most_a_quarter() {
         let mut table = Table::new(1);
         let side = table.insert(()).unwrap();
         let mut resolver = Resolver::new(8, 1000);
@@ -319,8 +319,8 @@ mod tests {
         };
         assert_eq!(learn("b", B, 0), "b");
         (1..9).for_each(|n| _ = learn(&format!("a{n}"), A, n));
-        assert_eq!(learn("a9", A, 9), "a8 a9 b", "it makes room among its own");
+        assert_eq!(learn("a9", A, 9), "a8 a9 b", "the asker loses its oldest name");
         (10..20).for_each(|n| _ = learn(&format!("o{n}"), Asker::Own, n));
-        assert_eq!(learn("z", Asker::Own, 20), "o13 o14 o15 o16 o17 o18 o19 z", "the oldest goes when it is full");
+        assert_eq!(learn("z", Asker::Own, 20), "o13 o14 o15 o16 o17 o18 o19 z", "a full cache loses the oldest name");
     }
 }

@@ -1,8 +1,8 @@
-//! Sources: the number of connections of each client network, if it is bounded.
+//! The number of connections of each client network, if it is bounded.
 //!
-//! All loops of a process share the table, because the system spreads the clients of one network over them. The table has an
-//! entry for each network with a connection, so it is no larger than the tables of connections. Clients without an address,
-//! such as those of a Unix socket, are local and are not counted.
+//! All loops of a process share the table, because the system distributes the clients of one network over them. The table
+//! has an entry for each network with a connection, so it is no larger than the tables of connections. Clients without an
+//! address, such as those of a Unix socket, are not counted.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError};
 use crate::engine::sync::Mutex;
 use crate::types::peer_network::PeerNetwork;
 
-/// The count of each network, and the most that there may be.
+/// The count of each network, and its limit.
 #[derive(Debug)]
 pub(crate) struct Sources {
     max: usize,
@@ -19,7 +19,7 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// Counts up to `max` connections for a network; none has a limit if that is 0.
+    /// Creates a table with a limit of `max` connections for each network; 0 is no limit.
     pub fn new(max: usize) -> Arc<Sources> {
         Arc::new(Sources { max, counts: Mutex::default() })
     }
@@ -29,7 +29,8 @@ impl Sources {
         self.max > 0 && network != PeerNetwork::Local
     }
 
-    /// Counts one more connection of a network, unless it has as many as it may have. [`Sources::leave`] follows.
+    /// Counts a new connection of a network. Returns false if the network has reached its limit; the connection is not
+    /// counted then. [`Sources::leave`] must follow each counted connection.
     pub fn enter(&self, network: PeerNetwork) -> bool {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(network).or_default();
@@ -38,7 +39,7 @@ impl Sources {
         may
     }
 
-    /// A connection of a network is over.
+    /// Ends the count of a connection.
     pub fn leave(&self, network: PeerNetwork) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Entry::Occupied(mut count) = counts.entry(network) {
@@ -58,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_has_so_many_and_what_has_ended_is_forgotten() {
+    fn a_network_at_its_limit_is_refused_until_one_of_its_connections_ends() {
         let sources = Sources::new(2);
         let [a, b] = [1, 2].map(|number| PeerNetwork::V4([10, 0, 0, number].into()));
         assert!(sources.counts(a) && !sources.counts(PeerNetwork::Local) && !Sources::new(0).counts(a));

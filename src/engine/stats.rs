@@ -2,47 +2,47 @@
 
 use crate::types::reason::Reason;
 
-/// Counts since the loop was born.
+/// Counts since the start of the loop.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
     /// Connections accepted or adopted.
     pub opened: u64,
-    /// Connections that are over, by reason; the index is the place in [`Reason::ALL`].
+    /// Connections that are over, by reason; the index is the position in [`Reason::ALL`].
     pub closed: [u64; Reason::ALL.len()],
-    /// Dests that could not be connected, by reason.
+    /// Failed connects to dests, by reason.
     pub connect_failures: [u64; Reason::ALL.len()],
     /// Bytes delivered to dests, of connections that are over.
     pub bytes_sent: u64,
-    /// Bytes that have come from dests, of connections that are over; replies of handlers to sources are not among them.
+    /// Bytes received from dests, of connections that are over; replies of handlers to sources do not count.
     pub bytes_received: u64,
-    /// Names that workers were asked for.
+    /// Names that the workers were asked to look up.
     pub lookups: u64,
-    /// Events and answers for what is not there any more. Harmless.
+    /// Events and answers for records that are gone. They are harmless.
     pub stale: u64,
-    /// Times that a half found no block.
+    /// Number of times that a half found no free block.
     pub block_waits: u64,
-    /// Times that accepting paused at the limit of connections.
+    /// Number of times that accepting paused at the limit of connections.
     pub limit_pauses: u64,
-    /// Times that accepting or connecting paused for want of descriptors.
+    /// Number of times that accepting or connecting paused for lack of descriptors.
     pub descriptor_pauses: u64,
     /// Handlers that panicked.
     pub panics: u64,
-    /// Those who came to a listener for links and were turned away at its limit.
+    /// Connections to listeners for links that were closed at the limit of unauthenticated peers.
     pub unauthenticated_refused: u64,
-    /// Those who came to a listener for links and did not prove who they are.
+    /// Connections to listeners for links whose peer did not authenticate.
     pub unauthenticated_failed: u64,
-    /// Streams that a link's peer wanted opened, and was refused.
+    /// Streams that a link's peer tried to open and this node refused.
     pub streams_refused: u64,
-    /// Clients that were closed because their network had as many connections as it may have.
+    /// Clients that were closed because their network had reached its limit of connections.
     pub clients_refused: u64,
-    /// OPENs, LISTENs and RESETs of peers that were acted on.
+    /// OPENs, LISTENs and RESETs of peers that were processed.
     pub peer_requests: u64,
-    /// Passes of the loop.
+    /// Turns of the loop.
     pub turns: u64,
 }
 
 impl Stats {
-    /// Connections that are over.
+    /// Returns the number of connections that are over.
     pub fn closed_total(&self) -> u64 {
         self.closed.iter().sum()
     }

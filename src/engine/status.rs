@@ -1,4 +1,4 @@
-//! The status: what a loop is doing, as plain data, for people, scripts and tests.
+//! The status of a loop as plain data, for people, scripts and tests.
 
 use std::time::Duration;
 
@@ -11,82 +11,82 @@ use crate::relay::side::{Role, SideState};
 use crate::types::id::Id;
 use crate::types::reason::Reason;
 
-/// What a loop is doing.
+/// The status of a loop at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// Counts since its birth.
+    /// Counts since the start of the loop.
     pub stats: Stats,
-    /// What it may use.
+    /// The limits.
     pub limits: Limits,
-    /// What it uses of that.
+    /// The current use of the limited resources.
     pub usage: Usage,
-    /// Its connections, the oldest slot first.
+    /// The connections, in the order of their slots.
     pub connections: Vec<ConnectionStatus>,
 }
 
-/// What a loop uses now.
+/// The current use of a loop's limited resources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Connections.
     pub connections: usize,
-    /// Sides, with those that race for a name.
+    /// Sides, the attempts of dials included.
     pub sides: usize,
-    /// Bytes in blocks that are taken.
+    /// Bytes of the blocks that are in use.
     pub buffer_bytes: usize,
-    /// Pipes that are open, in use or not.
+    /// Open pipes, free ones included.
     pub pipes: usize,
     /// Descriptors of sides, listeners and pipes.
     pub descriptors: usize,
 }
 
-/// One connection.
+/// The status of one connection.
 #[derive(Clone, Debug)]
 pub struct ConnectionStatus {
-    /// Its id.
+    /// The id.
     pub id: Id,
-    /// Its name; see the module on descriptions.
+    /// The description; see [`Core::description`].
     pub description: String,
-    /// The address that it came in at, if a listener accepted it.
+    /// The address of the listener that accepted the connection, if one did.
     pub listener: Option<String>,
-    /// How far it has come.
+    /// The stage.
     pub stage: Stage,
-    /// Who it is, where the front end asked.
+    /// The user, if the front end authenticated one.
     pub user: Option<Box<str>>,
-    /// How long it has been there.
+    /// The time since the connection was accepted or adopted.
     pub age: Duration,
-    /// Its source.
+    /// The source.
     pub source: SideStatus,
-    /// Its dest, if it has one.
+    /// The dest, if there is one.
     pub dest: Option<SideStatus>,
 }
 
-/// One leg of a connection.
+/// The status of one side of a connection.
 #[derive(Clone, Debug)]
 pub struct SideStatus {
-    /// Where the other end of its socket is.
+    /// The address of the peer.
     pub endpoint: String,
-    /// How far it has come.
+    /// The state.
     pub state: SideState,
-    /// Bytes of it that were relayed: delivered to the other side, or taken by a dest's handler.
+    /// Bytes relayed from the side: delivered to the other side, or consumed by the handler of the dest.
     pub bytes_in: u64,
-    /// Bytes relayed to it. What a handler says to a source is not among them.
+    /// Bytes relayed to the side. Replies of a handler to a source do not count.
     pub bytes_out: u64,
-    /// Times that it could take no more.
+    /// Number of writes that the side did not take in full.
     pub congested: u32,
-    /// Bytes that wait to be written to it.
+    /// Bytes that wait to be written to the side.
     pub queued: usize,
-    /// Facts: `readable`, `writable`, `fin` (it has sent its end), `shut` (it has been sent the end), `spliced`,
-    /// `held` (its input is not read).
+    /// Flags: `readable`, `writable`, `fin` (the side has sent its FIN), `shut` (the FIN has been sent to the side),
+    /// `spliced`, `held` (the input of the side is not read).
     pub flags: Vec<&'static str>,
 }
 
 impl Core {
-    /// What the loop is doing now.
+    /// Returns the current status of the loop.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot { connections: self.some_connections(None, usize::MAX), ..self.totals() }
     }
 
-    /// The same without the connections.
+    /// Returns the current status without the connections.
     pub fn totals(&self) -> Snapshot {
         Snapshot {
             stats: self.stats.clone(),
@@ -96,20 +96,20 @@ impl Core {
         }
     }
 
-    /// At most so many connections: those in the slots behind that of `after`, or from the first on. To tell of many in
-    /// several calls holds the loop up less, and needs less memory at once.
+    /// Returns the status of at most `max` connections, from the slot after that of `after` on, or from the first slot on.
+    /// Several calls for many connections delay the loop less than one call and need less memory at once.
     pub fn some_connections(&self, after: Option<Id>, max: usize) -> Vec<ConnectionStatus> {
         let from = after.map_or(0, |id| id.index() + 1);
         let some = self.connections.starting_at(from).take(max);
         some.map(|(id, connection)| self.connection_status(id, connection)).collect()
     }
 
-    /// Counts since the loop was born.
+    /// Returns the counts since the start of the loop.
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
 
-    /// What the loop uses now.
+    /// Returns the current use of the limited resources.
     pub fn usage(&self) -> Usage {
         let sides: usize = self.sides.iter().map(|(_, side)| side.io.descriptors()).sum();
         Usage {
@@ -163,7 +163,7 @@ fn flags(ready: crate::relay::side::Ready, from: &Half, to: &Half) -> Vec<&'stat
 }
 
 impl Snapshot {
-    /// Adds what another loop of the same process is doing.
+    /// Adds the status of another loop of the same process.
     pub fn add(&mut self, other: Snapshot) {
         self.stats.add(&other.stats);
         self.usage.connections += other.usage.connections;
@@ -177,7 +177,7 @@ impl Snapshot {
         self.connections.extend(other.connections);
     }
 
-    /// Connections that ended for each reason, those that happened only.
+    /// Iterates over the reasons with the number of connections that ended for each. Reasons without one are left out.
     pub fn closed(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
         Reason::ALL.into_iter().zip(self.stats.closed).filter(|(_, count)| *count > 0)
     }

@@ -1,4 +1,5 @@
-//! Several loops in one process: threads that share nothing but their workers and their listening addresses.
+//! Several loops in one process. Their threads share only the workers, the mailboxes, the counts of connections of each
+//! network and the listening addresses.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,39 +15,39 @@ use crate::engine::mailbox::Remote;
 use crate::engine::sources::Sources;
 use crate::engine::workers::Workers;
 
-/// Loops that run, each in a thread of its own named `loop-N`.
+/// Running loops, each in its own thread named `loop-N`.
 pub struct Loops {
     remotes: Vec<Remote>,
     threads: Vec<JoinHandle<()>>,
-    /// How each of them ended.
+    /// The result of each loop that has ended.
     ended: Receiver<io::Result<()>>,
-    /// Kept to the end: a socket file goes with its listener.
+    /// Kept until the end, because a drop removes the socket files.
     _bounds: Arc<Mutex<Vec<Bound>>>,
 }
 
-/// Sets a loop up in its own thread, before any loop runs. It is given the loop, all loops beginning with this one, and
-/// the bound addresses to [`listen`](crate::Core::listen) on.
+/// Sets a loop up in its own thread, before any loop runs. The arguments are the loop, the handles of all loops beginning
+/// with this one, and the bound addresses to [`listen`](crate::Core::listen) on.
 ///
 /// # Errors
-/// Whatever keeps it from running; then no loop runs.
+/// The reason why the loop cannot run; no loop runs then.
 pub type Setup = Arc<dyn Fn(&mut Proxy, &[Remote], &mut [Bound]) -> io::Result<()> + Send + Sync>;
 
-/// What a thread needs besides the setup.
+/// The parts that a thread needs besides the setup.
 struct Start {
     make: fn(&Config) -> Box<dyn Control>,
     config: Config,
     workers: Option<Arc<Workers>>,
     number: usize,
     bounds: Arc<Mutex<Vec<Bound>>>,
-    /// Its own remote, and then whether it is set up.
     sources: Arc<Sources>,
+    /// Sends the handle of the loop, and after the setup `None`; an error instead of either.
     tell: Sender<io::Result<Option<Remote>>>,
-    /// All remotes, once they are known.
+    /// Receives the handles of all loops, and then an empty list that lets the loop run.
     hear: Receiver<Vec<Remote>>,
 }
 
 impl Loops {
-    /// Starts `count` loops, at least one, each with the control that `make` gives it.
+    /// Starts `count` loops, at least one, each with a control from `make`.
     pub(crate) fn start_with(
         make: fn(&Config) -> Box<dyn Control>,
         count: usize,
@@ -77,7 +78,7 @@ impl Loops {
             let (setup, end) = (Arc::clone(setup), end.clone());
             let body = move || {
                 let result = catch_unwind(AssertUnwindSafe(|| start_of.run(&setup)));
-                // Nobody listens when the start has failed.
+                // The receiver is gone if the start has failed.
                 let _ = end.send(result.unwrap_or_else(|_| Err(io::Error::other("a loop panicked"))));
             };
             loops.threads.push(thread::Builder::new().name(format!("loop-{number}")).spawn(body)?);
@@ -87,34 +88,34 @@ impl Loops {
         for (number, start) in starts.iter().enumerate() {
             let mut all = loops.remotes.clone();
             all.rotate_left(number);
-            // A loop that has ended says why below.
+            // The result of a loop that has ended is received below.
             let _ = start.send(all);
             told.recv().map_err(io::Error::other)??;
         }
         for start in starts {
-            // Everybody is set up: the second message lets a loop run.
+            // All loops are set up; the second message lets a loop run.
             let _ = start.send(Vec::new());
         }
         Ok(loops)
     }
 
-    /// The loops, for other threads.
+    /// Returns the handles of the loops for other threads.
     pub fn remotes(&self) -> &[Remote] {
         &self.remotes
     }
 
-    /// Waits until all loops have ended. One that fails is noticed at once, and takes the others along: half a process is
-    /// worse than none, because nobody restarts it.
+    /// Waits until all loops have ended. If one fails, the others are stopped at once: a service manager restarts a process
+    /// that has ended, but not one that has lost a part of its loops.
     ///
     /// # Errors
-    /// The first loop's that failed.
+    /// The error of the first loop that failed.
     pub fn join(self) -> io::Result<()> {
         let mut result = Ok(());
         for _ in &self.threads {
             let ended = self.ended.recv().unwrap_or_else(|_| Err(io::Error::other("a loop is gone")));
             if let (Ok(()), Err(error)) = (&result, ended) {
                 log::error!(target: "seaprox", error = error.to_string(); "a loop failed, and all stop");
-                // A loop that takes no more calls is about to see that it has to end.
+                // The only error is a full mailbox: such a loop is busy with other calls, and this one is lost.
                 for remote in &self.remotes {
                     let _ = remote.call(|core| core.stop());
                 }
@@ -134,7 +135,7 @@ impl Start {
         };
         proxy.core.sources = self.sources;
         self.tell.send(Ok(Some(proxy.remote()))).map_err(io::Error::other)?;
-        // Where the others could not start, nobody sends, and this loop ends too.
+        // If another loop cannot start, the sender is dropped, and this loop ends too.
         let Ok(all) = self.hear.recv() else { return Ok(()) };
         let result = {
             let mut bounds = self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
@@ -151,7 +152,7 @@ impl Start {
     }
 }
 
-/// One loop's part of the limits of the process. The parts add up to the whole; what cannot be divided goes to the first.
+/// Returns one loop's part of the limits of the process. The parts add up to the whole; the first loops get the remainder.
 fn share(config: &Config, count: usize, number: usize) -> Config {
     let mut config = config.clone();
     let part = |whole: usize| whole / count + usize::from(number < whole % count);

@@ -1,11 +1,11 @@
-//! Workers: the threads that do what cannot be done without waiting: looking names up.
+//! Workers: the threads for calls that block, such as look-ups of names.
 //!
-//! All loops of a process share them. The queues are bounded, and at most half of the threads sit in `getaddrinfo` at once
-//! (one more for what the process itself looks up, such as the peer of a link, while it has none there),
-//! so that a name server that does not answer leaves the other half to jobs of other kinds: a connect to a Unix socket
-//! whose backlog is full, which has the same bound, and jobs of a user of the library. One peer of links, and one client
-//! address, has a quarter of the places in a queue and of the threads; waiting askers are served in turn. Workers do not
-//! connect: loops connect without blocking, so a target that swallows packets holds no thread.
+//! All loops of a process share the workers. The queues are bounded. At most half of the threads are in `getaddrinfo` at
+//! once, and one more for a name of the process itself, such as the peer of a link. So a name server that does not answer
+//! leaves the other half to other jobs: connects to Unix sockets with a full backlog, which have the same bound, and jobs
+//! of a library user. One peer of links or one client network has at most a quarter of a queue and of the threads; waiting
+//! askers are served in turn. Workers do not connect to TCP targets: loops do so without blocking, so a target that drops
+//! packets occupies no thread.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, ToSocketAddrs};
@@ -22,31 +22,31 @@ use crate::engine::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 use crate::types::address::Name;
 use crate::types::reason::{Failure, Reason};
 
-/// A pool of threads. It ends its threads when it is dropped; one that sits in `getaddrinfo` is not waited for.
+/// A pool of threads. A drop ends the threads, and does not wait for a thread in `getaddrinfo`.
 pub struct Workers {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Something that a worker does.
+/// A job of a worker.
 enum Job {
-    /// Look a name up for a loop.
+    /// A look-up of a name for a loop.
     Lookup(Asker, Lookup),
-    /// Connect to a Unix socket.
+    /// A connect to a Unix socket.
     Connect(Asker, Task),
-    /// Run something that may block.
+    /// A function of a library user that may block.
     Run(Task),
 }
 
 type Task = Box<dyn FnOnce() + Send>;
 
-/// A name that a loop wants, until when it wants it, and where the answer goes.
+/// A request of a loop for the addresses of a name.
 pub(crate) struct Lookup {
     pub name: Name,
-    /// How long it may wait; zero is for ever.
+    /// Longest wait in the queue; zero is no limit.
     pub patience: Duration,
     pub answer_to: Arc<Mailbox>,
-    /// The lookup of another asker has answered the name meanwhile.
+    /// Set when the look-up of another asker has answered. Relaxed, because it only saves work.
     pub is_answered: Arc<AtomicBool>,
     since: Instant,
 }
@@ -58,32 +58,33 @@ impl Lookup {
 }
 
 struct Shared {
-    state: Mutex<State>,
+    queues: Mutex<Queues>,
     work: Condvar,
     queue_max: usize,
     done: Vec<AtomicU64>,
 }
 
-struct State {
+/// The waiting jobs of each kind.
+struct Queues {
     lookups: FairQueue<Lookup>,
     connects: FairQueue<Task>,
-    /// The queue that is asked first next time.
+    /// True if the next worker looks into the queue of connects first.
     connects_first: bool,
     runs: VecDeque<Task>,
     stopping: bool,
 }
 
 impl Workers {
-    /// Starts `count` threads, at least one, that take up to `queue_max` waiting jobs of each kind.
+    /// Starts `count` threads, at least one, with queues of up to `queue_max` waiting jobs of each kind.
     ///
     /// # Errors
-    /// The system's, when it has no more threads.
+    /// The system cannot start a thread.
     pub fn start(count: usize, queue_max: usize) -> io::Result<Arc<Workers>> {
         let count = count.max(1);
         let quarter = |whole: usize| (whole / 4).max(1);
         let shares = Shares { waiting: (queue_max, quarter(queue_max)), at_once: (count.div_ceil(2), quarter(count)) };
         let shared = Arc::new(Shared {
-            state: Mutex::new(State::new(shares)),
+            queues: Mutex::new(Queues::new(shares)),
             work: Condvar::new(),
             queue_max,
             done: (0..count).map(|_| AtomicU64::new(0)).collect(),
@@ -97,31 +98,31 @@ impl Workers {
         Ok(Arc::new(Workers { shared, threads }))
     }
 
-    /// Jobs that each thread has done.
+    /// Returns the number of jobs that each thread has done.
     pub fn done(&self) -> Vec<u64> {
         self.shared.done.iter().map(|done| done.load(Ordering::Relaxed)).collect()
     }
 
-    /// Has something run that may block, such as connecting by other means.
+    /// Runs a function that may block, such as a connect through another program.
     ///
     /// # Errors
-    /// [`Full`] when too many jobs wait already.
+    /// [`Full`] if too many jobs wait.
     pub fn run(&self, what: impl FnOnce() + Send + 'static) -> Result<(), Full> {
-        let mut state = self.shared.lock();
-        if state.runs.len() >= self.shared.queue_max {
+        let mut queues = self.shared.lock();
+        if queues.runs.len() >= self.shared.queue_max {
             return Err(Full);
         }
-        state.runs.push_back(Box::new(what));
-        drop(state);
+        queues.runs.push_back(Box::new(what));
+        drop(queues);
         self.shared.work.notify_one();
         Ok(())
     }
 
-    /// Looks a name up and posts what it finds. One that has waited for its patience is not looked up any more: whoever
-    /// wanted it has given up, and those behind it should not wait for a resolver that hangs.
+    /// Looks a name up and posts the result. A look-up that has waited longer than its patience is not made: its asker has
+    /// given up, and the look-ups behind it should not wait for a resolver that hangs.
     ///
     /// # Errors
-    /// [`Full`] when too many wait, of all or of this asker.
+    /// [`Full`] if too many look-ups wait, of all askers or of this one.
     pub(crate) fn look_up(&self, asker: Asker, lookup: Lookup) -> Result<(), Full> {
         self.shared.lock().lookups.push(asker, lookup).map_err(|_| Full)?;
         self.shared.work.notify_one();
@@ -131,7 +132,7 @@ impl Workers {
     /// Runs a connect that may block.
     ///
     /// # Errors
-    /// [`Full`] when too many jobs wait, of all or of this asker; the job is dropped then.
+    /// [`Full`] if too many connects wait, of all askers or of this one. The function is dropped then.
     pub(crate) fn connect(&self, asker: Asker, what: impl FnOnce() + Send + 'static) -> Result<(), Full> {
         self.shared.lock().connects.push(asker, Box::new(what)).map_err(|_| Full)?;
         self.shared.work.notify_one();
@@ -143,14 +144,14 @@ impl Drop for Workers {
     fn drop(&mut self) {
         self.shared.lock().stopping = true;
         self.shared.work.notify_all();
-        // A thread may be in getaddrinfo for a long time; the process need not wait for it.
+        // The threads are not joined, because one may be in getaddrinfo for a long time.
         self.threads.clear();
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn work(&self, number: usize) {
@@ -159,7 +160,7 @@ impl Shared {
                 Job::Lookup(asker, lookup) => {
                     lookup.answer(asker);
                     self.lock().lookups.done(asker);
-                    // The place that became free may be what another thread waits for.
+                    // The end of one job may permit two others: one of an asker and one of the process itself.
                     self.work.notify_one();
                 }
                 Job::Connect(asker, what) => {
@@ -174,29 +175,29 @@ impl Shared {
     }
 
     fn next(&self) -> Option<Job> {
-        let mut state = self.lock();
+        let mut queues = self.lock();
         loop {
-            if state.stopping {
+            if queues.stopping {
                 return None;
             }
-            if let Some(what) = state.runs.pop_front() {
+            if let Some(what) = queues.runs.pop_front() {
                 return Some(Job::Run(what));
             }
-            if let Some(job) = state.take() {
+            if let Some(job) = queues.take() {
                 return Some(job);
             }
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            queues = self.work.wait(queues).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
 
-impl State {
-    fn new(shares: Shares) -> State {
+impl Queues {
+    fn new(shares: Shares) -> Queues {
         let (lookups, connects) = (FairQueue::new(shares), FairQueue::new(shares));
-        State { lookups, connects, connects_first: false, runs: VecDeque::new(), stopping: false }
+        Queues { lookups, connects, connects_first: false, runs: VecDeque::new(), stopping: false }
     }
 
-    /// Takes a look-up or a connect, in turn.
+    /// Takes a look-up or a connect, alternately.
     fn take(&mut self) -> Option<Job> {
         self.connects_first = !self.connects_first;
         let first = self.connects_first.then(|| self.take_connect()).flatten();
@@ -210,26 +211,26 @@ impl State {
 }
 
 impl Lookup {
-    /// Looks the name up if it is still wanted, and posts the result.
+    /// Looks the name up if no other look-up has answered, and posts the result.
     fn answer(self, asker: Asker) {
         if self.is_answered.load(Ordering::Relaxed) {
             return;
         }
         let is_late = !self.patience.is_zero() && self.since.elapsed() >= self.patience;
         let found = if is_late { Err(Reason::TimedOut.into()) } else { look_up(&self.name) };
-        // The wait is due to the number of lookups of its asker, and no fault of the name.
+        // The asker has too many look-ups; the name is not at fault.
         let late = is_late.then_some(Late { asker, is_answered: self.is_answered });
-        // Answers are never refused; a loop that is gone needs none.
+        // The mailbox never refuses an answer; a loop that is gone needs none.
         let _ = self.answer_to.post(Mail::Resolved(Resolved { name: self.name, found, late }));
     }
 }
 
-/// Runs a job of a library user. A panic of the job has been printed already; the thread goes on.
+/// Runs a function of a library user. The thread goes on after a panic, which has been printed.
 fn run(what: Task) {
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(what));
 }
 
-/// The addresses of a name, in the system's order (RFC 6724).
+/// Returns the addresses of a name in the system's order (RFC 6724).
 fn look_up(name: &Name) -> Result<Vec<IpAddr>, Failure> {
     match (name.as_str(), 0).to_socket_addrs() {
         Ok(found) => Ok(distinct(found)),
@@ -259,13 +260,13 @@ mod tests {
     use std::sync::mpsc;
 
     #[test]
-    fn every_worker_works_and_a_panic_ends_none() {
+    fn all_workers_run_jobs_and_a_panic_ends_none_of_them() {
         let workers = Workers::start(4, 100).unwrap();
-        // Four jobs that wait for one another can only end when four threads run them.
+        // Four jobs that wait for each other only end if four threads run them.
         let barrier = Arc::new(std::sync::Barrier::new(4));
         let (sender, receiver) = mpsc::channel();
         for _ in 0..4 {
-            workers.run(|| panic!("a job of somebody else (this message belongs to the test)")).unwrap();
+            workers.run(|| panic!("a job panics (this message belongs to the test)")).unwrap();
         }
         for _ in 0..4 {
             let (barrier, sender) = (Arc::clone(&barrier), sender.clone());
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_refuses() {
+    fn a_full_queue_refuses_a_job() {
         let workers = Workers::start(1, 1).unwrap();
         let (release, gate) = mpsc::channel::<()>();
         let (started, running) = mpsc::channel();
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lookup_that_waited_too_long_is_late_for_its_asker_and_is_not_made() {
+    fn a_lookup_that_waited_too_long_is_not_made_and_is_reported_as_late() {
         let poll = mio::Poll::new().unwrap();
         let mailbox = Arc::new(Mailbox::new(poll.registry(), mio::Token(0), 1).unwrap());
         let answered = |since: Instant, patience: Duration| {
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_literal_name_resolves_and_a_wrong_one_does_not() {
+    fn localhost_resolves_and_an_invalid_name_fails() {
         let found = look_up(&Name::new("localhost").unwrap()).unwrap();
         assert!(found.iter().all(IpAddr::is_loopback) && !found.is_empty());
         let failure = look_up(&Name::new("no-such-name.invalid").unwrap()).unwrap_err();
