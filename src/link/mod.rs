@@ -79,7 +79,7 @@
 //!   carried three small frames, is never tried again.
 //! - **A path is not used if it adds little, late**: less than a sixteenth of the faster ones, more than a tenth of a
 //!   second later. Otherwise the test against the window decides, so that 10 Mbit/s beside a gigabit are not wasted.
-//! - **Late frames are reinjected.** When a frame is sent, the time of its acknowledgement is known. A path that
+//! - **Late frames are reinjected.** When a frame is sent, the time of its acknowledgement is predicted. A path that
 //!   becomes two hundred times slower goes on acknowledging, and its timeout grows with its delay, while streams wait
 //!   for the frames on it. So a frame that takes twice the expected time is sent again on a path that is on time.
 //! - **A path that was never used has no rate.** The kernel derives one from the initial window and the round trip. On

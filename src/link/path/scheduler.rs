@@ -70,8 +70,8 @@ pub(in crate::link) struct Need {
 
 /// Unsent bytes below which a stream waits for a fast subflow instead of ending on a slow one.
 const TAIL_BYTES: u64 = 64 * 1024;
-/// A subflow with less than this part of the faster ones' rate is not used if its frames arrive later by `LAG_US`: each
-/// would block the reader for that time.
+/// A subflow with less than one part in this many of the faster ones' rate is not used if its frames arrive later by
+/// `LAG_US`: each would block the reader for that time.
 const MINOR_PART: u64 = 16;
 const LAG_US: u64 = 100_000;
 /// Interval at which the risk is adapted.

@@ -37,8 +37,8 @@ pub enum Event {
         /// The reason.
         code: Code,
     },
-    /// The session is over, but all data of this stream has arrived at both ends, or the peer has closed in order and
-    /// needs no more. The stream has no more events.
+    /// The session is over, but this stream is complete: everything that the peer sent has arrived, with its end, and
+    /// the peer has everything that was sent to it, or has closed the session in order. The stream has no more events.
     Undelivered {
         /// The stream.
         id: StreamId,

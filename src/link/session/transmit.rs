@@ -32,7 +32,7 @@ pub struct Transmit {
     pub bytes: usize,
 }
 
-/// Maximum number of streams that are asked for a frame when the fastest subflow is not available.
+/// Maximum number of streams that are tried for one frame while no subflow suits them.
 const TRIES_MAX: usize = 16;
 /// Silence, compared with other subflows, after which the fastest subflow carries no acknowledgements.
 const SILENCE_US: u64 = 50_000;
@@ -405,7 +405,7 @@ impl Session {
         self.config.frame_bytes_max.min(bytes - DATA_HEAD_BYTES as u64)
     }
 
-    /// Reports a stream whose write was refused once half of its unsent bytes may be written.
+    /// Reports a stream whose write was refused, once at most half of its limit is unsent.
     fn on_room(&mut self, slot: usize) {
         let cap = self.config.unsent_bytes_max;
         if let Some(stream) = self.streams.get_mut(slot)

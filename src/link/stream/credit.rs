@@ -35,7 +35,7 @@ pub(in crate::link) struct Window {
     announced_consumed: u64,
     /// True if the peer has sent BLOCKED since the last CREDIT.
     peer_blocked: bool,
-    /// Time of the first BLOCKED since the last CREDIT or the last increase.
+    /// Time of the first BLOCKED since the last CREDIT, until it is used to widen the window.
     blocked_since: Option<Time>,
     /// Start of the current round, and `consumed` at that time.
     round: (Time, u64),
