@@ -6,7 +6,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use seaprox::link::frame::Header;
 use seaprox::link::{
-    BootId, Bound, Capability, Config, Event, Hello, Intent, Limits, Outbox, Proofs, Role, Session, SessionId, SubflowId, Time,
+    BootId, Bound, Capability, Config, Event, Hello, Intent, Limits, Outbox, Proofs, SessionRole, Session, SessionId, SubflowId, Time,
 };
 
 const LANE: SubflowId = SubflowId(0);
@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
         streams_max: 8,
         ..Config::default()
     };
-    let mut session = Session::new(Role::Server, config, SessionId([0; 16]), BootId([1; 8]), Time::ZERO);
+    let mut session = Session::new(SessionRole::Server, config, SessionId([0; 16]), BootId([1; 8]), Time::ZERO);
     let limits = Limits { streams: 8, listeners: 8, stream_credit: 2000, session_credit: 4000 };
     let hello = Hello {
         versions: (1, 1),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use seaprox::link::frame::Class;
 use seaprox::link::{
-    BootId, Bound, Code, Config, Event, HelloReader, Open, Outbox, Proofs, Role, Session, SessionId, StreamId, SubflowId,
+    BootId, Bound, Code, Config, Event, HelloReader, Open, Outbox, Proofs, SessionRole, Session, SessionId, StreamId, SubflowId,
     Time,
 };
 
@@ -66,7 +66,7 @@ fuzz_target!(|ops: Vec<Op>| {
         ..Config::default()
     };
     let id = SessionId([0; 16]);
-    let ends = [(Role::Client, 1), (Role::Server, 2)].map(|(role, boot)| Session::new(role, config, id, BootId([boot; 8]), Time::ZERO));
+    let ends = [(SessionRole::Client, 1), (SessionRole::Server, 2)].map(|(role, boot)| Session::new(role, config, id, BootId([boot; 8]), Time::ZERO));
     let mut link = Link { ends, conns: Vec::new(), now: Time::from_us(1), out: Outbox::new() };
     ops.into_iter().for_each(|op| link.apply(op));
 });

@@ -141,6 +141,6 @@ pub use wire::hello::{
     Capability, Hello, HelloAck, Intent, Limits, MAGIC, PROOF_BYTES, Status, VERSION, proof_text, proofs_match,
 };
 pub use wire::hello_reader::HelloReader;
-pub use wire::ids::{BootId, Role, STREAMS_EVER, SessionId, StreamId, SubflowId, Time};
+pub use wire::ids::{BootId, STREAMS_EVER, SessionId, SessionRole, StreamId, SubflowId, Time};
 pub use wire::open::{Bound, Host, Kind, NAME_BYTES_MAX, Open, TEXT_BYTES_MAX};
 pub use wire::outbox::Outbox;

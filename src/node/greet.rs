@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::engine::control::Deadline;
 use crate::engine::core::{Core, OneOff};
 use crate::link::frame::Frame;
-use crate::link::{Code, Hello, HelloAck, Intent, Role, Session, Status};
+use crate::link::{Code, Hello, HelloAck, Intent, Session, SessionRole, Status};
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, Side, SideState};
 use crate::streams::LinkSession;
@@ -178,7 +178,7 @@ impl Node {
         link.peer_boot = Some(hello.boot);
         let boot = self.boot(server.instance);
         let config = link.session_config(&self.memory);
-        record.session = Some(Session::new(Role::Server, config, hello.session, boot, now));
+        record.session = Some(Session::new(SessionRole::Server, config, hello.session, boot, now));
         self.memory.weigh(&mut link, &record);
         let link = self.insert_link(core, link, record).ok_or(Status::Limit)?;
         self.served.insert(hello.session, link);
@@ -240,7 +240,7 @@ impl Node {
         let (Some(tls), Some(session)) = (&carrier.tls, core.pools.sessions.session_mut(link)) else {
             return Ok(Status::UnknownSession);
         };
-        let proofs = proof::proofs(tls, &record.secret, Role::Server, hello.session, hello.subflow);
+        let proofs = proof::proofs(tls, &record.secret, SessionRole::Server, hello.session, hello.subflow);
         let proofs = proofs.ok_or(Reason::Internal)?;
         let status = session.accept_subflow(now, hello, proofs);
         if status == Status::Ok {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::engine::control::Deadline;
 use crate::engine::core::{Core, OneOff};
-use crate::link::{Role, Session, SessionId};
+use crate::link::{Session, SessionId, SessionRole};
 use crate::relay::dial::Egress;
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, Side, SideState};
@@ -190,13 +190,14 @@ impl Node {
             core.peers.of(&key, core.now_ms).set_name(Arc::clone(&linked.name));
         }
         let config = record.session_config(&self.memory);
-        let begin = || Session::new(Role::Client, config, SessionId(super::random()), boot, now);
+        let begin = || Session::new(SessionRole::Client, config, SessionId(super::random()), boot, now);
         let session = linked.session.get_or_insert_with(begin);
         if !record.met {
             record.secret = proof::session_secret(tls, session.id()).ok_or(Reason::Internal)?;
         }
         let subflow = session.next_subflow();
-        let proofs = proof::proofs(tls, &record.secret, Role::Client, session.id(), subflow).ok_or(Reason::Internal)?;
+        let proofs =
+            proof::proofs(tls, &record.secret, SessionRole::Client, session.id(), subflow).ok_or(Reason::Internal)?;
         if !session.connect(now, subflow, 1, proofs) {
             return Err(Failure::new(Reason::LimitReached, "the session takes no more subflows"));
         }

@@ -5,7 +5,7 @@
 
 use ring::hmac;
 
-use crate::link::{Proofs, Role, SessionId, SubflowId, proof_text};
+use crate::link::{Proofs, SessionId, SessionRole, SubflowId, proof_text};
 use crate::tls::TlsPipe;
 
 /// The key of a session that starts on this connection, once its handshake is done.
@@ -17,7 +17,7 @@ pub(crate) fn session_secret(tls: &TlsPipe, session: SessionId) -> Option<[u8; 3
 pub(crate) fn proofs(
     tls: &TlsPipe,
     secret: &[u8; 32],
-    role: Role,
+    role: SessionRole,
     session: SessionId,
     subflow: SubflowId,
 ) -> Option<Proofs> {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use link_kit::peer::{FIRST, Peer, decode};
 use seaprox::link::frame::Frame;
 use seaprox::link::{
-    Capability, Code, Config, Event, OPEN_US, OPENS_MAX, Open, Refused, Role, StreamId, SubflowId, Violation,
+    Capability, Code, Config, Event, OPEN_US, OPENS_MAX, Open, Refused, SessionRole, StreamId, SubflowId, Violation,
 };
 
 const ORDERED: u64 = Capability::OrderedOpens as u64;
@@ -25,7 +25,7 @@ fn naming(id: u32) -> [Frame<'static>; 6] {
 }
 
 /// Returns the `n`-th stream (from 0) that the peer of a session in this role opens.
-fn theirs(role: Role, n: u32) -> u32 {
+fn theirs(role: SessionRole, n: u32) -> u32 {
     StreamId::nth(role.peer(), n).unwrap().0
 }
 
@@ -35,7 +35,7 @@ fn open(id: u32) -> Frame<'static> {
 
 #[test]
 fn a_frame_for_an_unopened_stream_creates_only_that_streams_record() {
-    for role in [Role::Server, Role::Client] {
+    for role in [SessionRole::Server, SessionRole::Client] {
         for frame in naming(theirs(role, 65_535)) {
             let mut peer = Peer::of(role, Config::default(), 0);
             // A client sends MAX_STREAMS once it knows that its peer has an old version.
@@ -56,7 +56,7 @@ fn a_frame_for_an_unopened_stream_creates_only_that_streams_record() {
 
 #[test]
 fn a_peer_with_ordered_opens_may_be_a_thousand_streams_ahead() {
-    for role in [Role::Server, Role::Client] {
+    for role in [SessionRole::Server, SessionRole::Client] {
         for frame in naming(theirs(role, OPENS_MAX)) {
             let mut peer = Peer::of(role, Config::default(), ORDERED);
             assert_eq!(peer.send(&frame), Err(Violation::Limit), "{role:?} {frame:?}");
@@ -89,21 +89,21 @@ fn a_peer_with_ordered_opens_may_be_a_thousand_streams_ahead() {
 
 #[test]
 fn the_announced_stream_limit_follows_the_permission_of_the_key() {
-    let mut peer = Peer::of(Role::Server, Config { streams_permitted: 0, ..Config::default() }, ORDERED);
+    let mut peer = Peer::of(SessionRole::Server, Config { streams_permitted: 0, ..Config::default() }, ORDERED);
     let hello_ack = peer.frames().remove(0).1;
     let Ok(Frame::HelloAck(ack)) = decode(&hello_ack) else { panic!("no HELLO_ACK") };
     assert_eq!(ack.limits.streams, 0, "a key that may open nothing");
-    let mut old = Peer::of(Role::Server, Config { streams_permitted: 0, ..Config::default() }, 0);
+    let mut old = Peer::of(SessionRole::Server, Config { streams_permitted: 0, ..Config::default() }, 0);
     assert_eq!(old.send(&open(131_072)), Ok(()), "an old peer keeps its limit, and is refused by the policy");
     peer.session.set_streams_permitted(3);
     assert!(peer.frames().iter().any(|(_, f)| decode(f) == Ok(Frame::MaxStreams { max: 3 })));
-    (0..3).for_each(|n| peer.send(&open(theirs(Role::Server, n))).unwrap());
-    assert_eq!(peer.send(&open(theirs(Role::Server, 3))), Err(Violation::Limit));
+    (0..3).for_each(|n| peer.send(&open(theirs(SessionRole::Server, n))).unwrap());
+    assert_eq!(peer.send(&open(theirs(SessionRole::Server, 3))), Err(Violation::Limit));
 }
 
 #[test]
 fn a_stream_without_its_open_is_reset_after_a_minute_with_a_live_subflow() {
-    let mut peer = Peer::of(Role::Server, Config { hold_us: 1 << 50, ..Config::default() }, ORDERED);
+    let mut peer = Peer::of(SessionRole::Server, Config { hold_us: 1 << 50, ..Config::default() }, ORDERED);
     peer.send(&Frame::Data { id: 4, offset: 0, fin: false, payload: b"early" }).unwrap();
     peer.send(&open(2)).unwrap();
     let second = |peer: &mut Peer, seconds: u64| {
@@ -143,7 +143,7 @@ fn a_stream_without_its_open_is_reset_after_a_minute_with_a_live_subflow() {
 
 #[test]
 fn a_sender_waits_for_an_acknowledgement_after_a_thousand_opens() {
-    for role in [Role::Server, Role::Client] {
+    for role in [SessionRole::Server, SessionRole::Client] {
         let mut peer = Peer::of(role, Config::default(), ORDERED);
         peer.events();
         let now = peer.now;
@@ -170,7 +170,7 @@ fn of_stream(frames: &[(SubflowId, Vec<u8>)], id: StreamId) -> Vec<(SubflowId, u
 #[test]
 fn data_uses_the_lane_of_its_open_until_the_open_is_acknowledged() {
     let (other, third) = (SubflowId(8), SubflowId(9));
-    let mut peer = Peer::of(Role::Server, Config::default(), ORDERED);
+    let mut peer = Peer::of(SessionRole::Server, Config::default(), ORDERED);
     peer.join(other);
     peer.frames();
     let now = peer.now;
@@ -206,9 +206,9 @@ fn data_uses_the_lane_of_its_open_until_the_open_is_acknowledged() {
 fn stalled_readers_cost_at_most_twice_the_received_bytes() {
     const PAYLOAD: usize = 16_368;
     let config = Config { stream_window_bytes: (1 << 20, 16 << 20), ..Config::default() };
-    let mut peer = Peer::of(Role::Server, config, ORDERED);
+    let mut peer = Peer::of(SessionRole::Server, config, ORDERED);
     let (stalled, busy): (Vec<u32>, u32) =
-        ((0..32).map(|n| theirs(Role::Server, n)).collect(), theirs(Role::Server, 32));
+        ((0..32).map(|n| theirs(SessionRole::Server, n)).collect(), theirs(SessionRole::Server, 32));
     for id in stalled.iter().copied().chain([busy]) {
         peer.send(&open(id)).unwrap();
         peer.session.accept(StreamId(id), seaprox::link::Bound::default()).unwrap();
@@ -243,9 +243,9 @@ fn stalled_readers_cost_at_most_twice_the_received_bytes() {
 #[test]
 fn a_smaller_quota_limits_announced_credit_and_buffered_data() {
     let config = Config { stream_window_bytes: (2 << 20, 16 << 20), ..Config::default() };
-    let mut peer = Peer::of(Role::Server, config, ORDERED);
+    let mut peer = Peer::of(SessionRole::Server, config, ORDERED);
     peer.frames();
-    let id = theirs(Role::Server, 0);
+    let id = theirs(SessionRole::Server, 0);
     peer.send(&open(id)).unwrap();
     peer.session.accept(StreamId(id), seaprox::link::Bound::default()).unwrap();
     assert_eq!(peer.session.promised(), 64 << 20);
@@ -287,11 +287,11 @@ fn a_smaller_quota_limits_announced_credit_and_buffered_data() {
 fn copied_frames_of_a_few_bytes_keep_no_large_buffers() {
     const ROUNDS: u32 = 12;
     let config = Config { stream_window_bytes: (2 << 20, 16 << 20), ..Config::default() };
-    let mut peer = Peer::of(Role::Server, config, ORDERED);
-    let busy = theirs(Role::Server, 0);
-    (0..=64 * ROUNDS).for_each(|n| peer.send(&open(theirs(Role::Server, n))).unwrap());
+    let mut peer = Peer::of(SessionRole::Server, config, ORDERED);
+    let busy = theirs(SessionRole::Server, 0);
+    (0..=64 * ROUNDS).for_each(|n| peer.send(&open(theirs(SessionRole::Server, n))).unwrap());
     (0..=64 * ROUNDS).for_each(|n| {
-        peer.session.accept(StreamId(theirs(Role::Server, n)), seaprox::link::Bound::default()).unwrap();
+        peer.session.accept(StreamId(theirs(SessionRole::Server, n)), seaprox::link::Bound::default()).unwrap();
     });
     let mut offset = 0;
     for round in 0..ROUNDS {
@@ -305,7 +305,7 @@ fn copied_frames_of_a_few_bytes_keep_no_large_buffers() {
         assert_eq!(peer.session.consume(peer.now, StreamId(busy), 1 << 20), 1 << 20);
         peer.keep_alive(FIRST);
         for n in 0..64 {
-            let id = theirs(Role::Server, 1 + round * 64 + n);
+            let id = theirs(SessionRole::Server, 1 + round * 64 + n);
             peer.send(&Frame::Data { id, offset: 0, fin: false, payload: b"x" }).unwrap();
         }
     }

@@ -12,7 +12,7 @@ use seaprox::link::frame::{
 };
 use seaprox::link::{
     BootId, Bound, Capability, Code, Config, Event, Hello, HelloAck, HelloReader, Host, Intent, Kind, Limits, Open,
-    Outbox, Proofs, Role, STREAMS_EVER, Session, SessionId, Status, StreamId, SubflowId, Time, Violation,
+    Outbox, Proofs, STREAMS_EVER, Session, SessionId, SessionRole, Status, StreamId, SubflowId, Time, Violation,
 };
 
 const LANE: SubflowId = SubflowId(7);
@@ -141,7 +141,7 @@ fn capabilities_are_the_intersection_agreed_in_the_first_handshake() {
         [(Capability::all(), u64::MAX, true), (Capability::all(), 0, false), (0, u64::MAX, false)]
     {
         let config = Config { capabilities: ours, ..Config::default() };
-        let mut server = Session::new(Role::Server, config, SessionId([0xAA; 16]), BootId([1; 8]), Time::ZERO);
+        let mut server = Session::new(SessionRole::Server, config, SessionId([0xAA; 16]), BootId([1; 8]), Time::ZERO);
         let first = Hello { caps: theirs, ..hello(Intent::New) };
         assert_eq!(server.accept_subflow(Time::ZERO, &first, proofs), Status::Ok);
         let other = Hello { caps: !theirs, subflow: SubflowId(8), ..hello(Intent::Join) };
@@ -156,7 +156,7 @@ fn capabilities_are_the_intersection_agreed_in_the_first_handshake() {
         );
         assert_eq!(server.has_capability(feature), both);
 
-        let mut client = Session::new(Role::Client, config, SessionId([0xAA; 16]), BootId([2; 8]), Time::ZERO);
+        let mut client = Session::new(SessionRole::Client, config, SessionId([0xAA; 16]), BootId([2; 8]), Time::ZERO);
         assert!(client.connect(Time::ZERO, LANE, 1, Proofs { ours: [0; 32], theirs: [0; 32] }));
         client.set_room(LANE, 1 << 20);
         let sent = frames(&mut client, Time::ZERO);
@@ -253,7 +253,7 @@ fn server() -> Session {
 }
 
 fn server_with(config: Config) -> Session {
-    let mut session = Session::new(Role::Server, config, SessionId([0xAA; 16]), BootId([1; 8]), Time::ZERO);
+    let mut session = Session::new(SessionRole::Server, config, SessionId([0xAA; 16]), BootId([1; 8]), Time::ZERO);
     let proofs = Proofs { ours: [0; 32], theirs: [0xCC; 32] };
     assert_eq!(session.accept_subflow(Time::ZERO, &hello(Intent::New), proofs), Status::Ok);
     session.set_room(LANE, 1 << 20);
@@ -515,7 +515,8 @@ fn a_subflow_beyond_its_window_takes_only_urgent_frames() {
 
 /// Returns the bytes of bulk after which a server acknowledges at once, beside messages or without them.
 fn acknowledged_after(capabilities: u64, has_messages: bool) -> u64 {
-    let mut session = Session::new(Role::Server, Config::default(), SessionId([0xAA; 16]), BootId([1; 8]), Time::ZERO);
+    let mut session =
+        Session::new(SessionRole::Server, Config::default(), SessionId([0xAA; 16]), BootId([1; 8]), Time::ZERO);
     let proofs = Proofs { ours: [0; 32], theirs: [0xCC; 32] };
     let hello = Hello { caps: capabilities, ..hello(Intent::New) };
     assert_eq!(session.accept_subflow(Time::ZERO, &hello, proofs), Status::Ok);
@@ -685,7 +686,7 @@ fn three_framing_errors_end_the_session() {
 #[test]
 fn a_client_that_gets_noise_as_an_answer_dials_again() {
     let (id, now) = (SessionId([3; 16]), Time::from_us(1));
-    let mut client = Session::new(Role::Client, Config::default(), id, BootId([1; 8]), now);
+    let mut client = Session::new(SessionRole::Client, Config::default(), id, BootId([1; 8]), now);
     let proofs = Proofs { ours: [0; 32], theirs: [0; 32] };
     assert!(client.connect(now, SubflowId(0), 1, proofs));
     assert!(client.receive(now, SubflowId(0), 0, Bytes::from_static(b"HTTP/1.1 400 Bad Request\r\n")).is_err());
@@ -707,7 +708,8 @@ fn empty_data_frames_are_accepted() {
 #[test]
 fn a_wrong_proof_a_wrong_version_and_a_wrong_session_are_refused() {
     let proofs = Proofs { ours: [0; 32], theirs: [0xCC; 32] };
-    let fresh = || Session::new(Role::Server, Config::default(), SessionId([0xAA; 16]), BootId([1; 8]), Time::ZERO);
+    let fresh =
+        || Session::new(SessionRole::Server, Config::default(), SessionId([0xAA; 16]), BootId([1; 8]), Time::ZERO);
     let judge = |hello: &Hello, proofs| fresh().accept_subflow(Time::ZERO, hello, proofs);
     assert_eq!(judge(&hello(Intent::New), proofs), Status::Ok);
     assert_eq!(judge(&hello(Intent::New), Proofs { theirs: [0xCD; 32], ..proofs }), Status::Denied);
@@ -741,7 +743,7 @@ fn an_unknown_session_answer_ends_one_subflow_but_not_the_session() {
             proof: [0; 32],
         })))
     };
-    let mut client = Session::new(Role::Client, Config::default(), id, BootId([1; 8]), now);
+    let mut client = Session::new(SessionRole::Client, Config::default(), id, BootId([1; 8]), now);
     let connect = |client: &mut Session, subflow| {
         assert_eq!(client.next_subflow(), SubflowId(subflow));
         assert!(client.connect(now, SubflowId(subflow), 1, proofs));
@@ -827,7 +829,8 @@ fn listeners_messages_goaway_and_close_reach_the_other_end() {
 
 /// Returns a client session that the server has answered with these capabilities.
 fn client_with(caps: u64) -> Session {
-    let mut client = Session::new(Role::Client, Config::default(), SessionId([0xAA; 16]), BootId([2; 8]), Time::ZERO);
+    let mut client =
+        Session::new(SessionRole::Client, Config::default(), SessionId([0xAA; 16]), BootId([2; 8]), Time::ZERO);
     assert!(client.connect(Time::ZERO, LANE, 1, Proofs { ours: [0; 32], theirs: [0; 32] }));
     client.set_room(LANE, 1 << 20);
     let sent = frames(&mut client, Time::ZERO);
@@ -844,7 +847,7 @@ fn a_lost_listener_is_reported_once_if_both_ends_support_it() {
     let (feature, lost) = (Capability::ListenerLost.bit(), Bound::refused(Code::AddressInUse));
     for (caps, knows) in [(feature, true), (0, false)] {
         let config = Config::default();
-        let mut server = Session::new(Role::Server, config, SessionId([0xAA; 16]), BootId([1; 8]), Time::ZERO);
+        let mut server = Session::new(SessionRole::Server, config, SessionId([0xAA; 16]), BootId([1; 8]), Time::ZERO);
         let proofs = Proofs { ours: [0; 32], theirs: [0xCC; 32] };
         server.accept_subflow(Time::ZERO, &Hello { caps, ..hello(Intent::New) }, proofs);
         server.set_room(LANE, 1 << 20);
@@ -903,7 +906,7 @@ fn datagrams_arrive_once_and_large_ones_are_refused() {
 
 #[test]
 fn stream_ids_are_never_reused() {
-    assert_eq!(StreamId::nth(Role::Client, STREAMS_EVER), None);
+    assert_eq!(StreamId::nth(SessionRole::Client, STREAMS_EVER), None);
     let mut session = server_with(Config { streams_max: 4, ..Config::default() });
     let mut total = 0;
     for id in (2..=2000).step_by(2) {
@@ -934,8 +937,8 @@ struct Lanes {
 impl Lanes {
     fn new(lanes: u16) -> Lanes {
         let (id, now) = (SessionId([3; 16]), Time::from_us(1));
-        let mut client = Session::new(Role::Client, Config::default(), id, BootId([1; 8]), now);
-        let mut server = Session::new(Role::Server, Config::default(), id, BootId([2; 8]), now);
+        let mut client = Session::new(SessionRole::Client, Config::default(), id, BootId([1; 8]), now);
+        let mut server = Session::new(SessionRole::Server, Config::default(), id, BootId([2; 8]), now);
         let proofs = Proofs { ours: [0; 32], theirs: [0; 32] };
         let subflow = client.next_subflow();
         assert!(client.connect(now, subflow, lanes, proofs));

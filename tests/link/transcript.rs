@@ -15,8 +15,8 @@ use std::fmt::Write;
 use bytes::Bytes;
 use seaprox::link::frame::{Frame, HEADER_BYTES, Header, Lines, kind};
 use seaprox::link::{
-    BootId, Bound, Code, Config, Event, Host, Intent, Kind, Open, Outbox, Proofs, Role, Session, SessionId, Status,
-    StreamId, SubflowId, Time,
+    BootId, Bound, Code, Config, Event, Host, Intent, Kind, Open, Outbox, Proofs, Session, SessionId, SessionRole,
+    Status, StreamId, SubflowId, Time,
 };
 
 const SUBFLOW: SubflowId = SubflowId(1);
@@ -26,7 +26,7 @@ const BULK: usize = 700_000;
 
 /// One end, with an application that reads and stores all bytes.
 struct End {
-    role: Role,
+    role: SessionRole,
     session: Session,
     now: Time,
     /// Bytes received on each stream; `unsent` holds the bytes to be written, and whether a FIN follows them.
@@ -38,10 +38,10 @@ struct End {
 }
 
 impl End {
-    fn new(role: Role) -> End {
+    fn new(role: SessionRole) -> End {
         let boot = BootId([role as u8 + 1; 8]);
         let mut session = Session::new(role, Config::default(), SessionId([7; 16]), boot, Time::ZERO);
-        if role == Role::Client {
+        if role == SessionRole::Client {
             while session.next_subflow() != SUBFLOW {}
             assert!(session.connect(Time::ZERO, SUBFLOW, 1, PROOFS));
         }
@@ -53,7 +53,8 @@ impl End {
     fn step(&mut self, step: usize) -> bool {
         self.now = Time::from_us(1_000 + step as u64 * 50_000);
         self.session.handle_timeout(self.now);
-        let (is_client, stream) = (self.role == Role::Client, |n: u32, mine: bool| StreamId(2 * n + u32::from(!mine)));
+        let (is_client, stream) =
+            (self.role == SessionRole::Client, |n: u32, mine: bool| StreamId(2 * n + u32::from(!mine)));
         match (step, is_client) {
             // A stream that the client opens, with bytes and a FIN in both directions.
             (1, true) => self.open(&Open::name("db.example", 5432), b"select", true),
@@ -180,7 +181,7 @@ impl End {
 
     /// Receives a frame of the other end.
     fn receive(&mut self, frame: &[u8]) {
-        if self.role == Role::Server && frame[0] == kind::HELLO {
+        if self.role == SessionRole::Server && frame[0] == kind::HELLO {
             let Ok(Frame::Hello(hello)) = decode(frame) else { panic!("an invalid HELLO") };
             assert_eq!((hello.intent, hello.subflow), (Intent::New, SUBFLOW));
             assert_eq!(self.session.accept_subflow(self.now, &hello, PROOFS), Status::Ok);
@@ -195,7 +196,7 @@ impl End {
     /// Checks the results of the script at this end.
     fn check(&self) {
         let expected: &[&str] = match self.role {
-            Role::Client => &[
+            SessionRole::Client => &[
                 "result 2 None ",
                 "fin 2",
                 "result 4 Some(ConnectionRefused) nothing there",
@@ -210,7 +211,7 @@ impl End {
                 "fin 8",
                 "goes away Drained the server stops",
             ],
-            Role::Server => &[
+            SessionRole::Server => &[
                 "opened 2 Name(\"db.example\") 5432 0",
                 "fin 2",
                 "result 1 None ",
@@ -227,8 +228,8 @@ impl End {
         };
         assert_eq!(self.events, expected);
         let received: &[(u32, &[u8])] = match self.role {
-            Role::Client => &[(1, b"ssh"), (2, pattern(100_000)), (6, pattern(BULK))],
-            Role::Server => &[(1, pattern(3_000)), (2, b"select"), (6, pattern(BULK)), (8, b"x")],
+            SessionRole::Client => &[(1, b"ssh"), (2, pattern(100_000)), (6, pattern(BULK))],
+            SessionRole::Server => &[(1, pattern(3_000)), (2, b"select"), (6, pattern(BULK)), (8, b"x")],
         };
         for (id, bytes) in received {
             assert!(self.received.get(id).is_some_and(|got| got == bytes), "the bytes of stream {id}");
@@ -266,7 +267,7 @@ fn line_of(frame: &[u8], script: &mut BTreeMap<u32, Vec<u8>>) -> String {
 }
 
 /// Returns the frame of a line. The payload of a DATA frame is taken from the script.
-fn frame_of(line: &str, role: Role) -> Vec<u8> {
+fn frame_of(line: &str, role: SessionRole) -> Vec<u8> {
     let mut words = line.split(' ');
     let digits = words.next().expect("digits").as_bytes();
     let byte = |two: &[u8]| u8::from_str_radix(str::from_utf8(two).expect("digits"), 16).expect("digits");
@@ -281,13 +282,13 @@ fn frame_of(line: &str, role: Role) -> Vec<u8> {
 }
 
 /// Returns the bytes that an end sends on a stream.
-fn scripted(id: u32, role: Role) -> &'static [u8] {
+fn scripted(id: u32, role: SessionRole) -> &'static [u8] {
     match (id, role) {
-        (2, Role::Client) => b"select",
-        (2, Role::Server) => pattern(100_000),
-        (1, Role::Server) => b"ssh",
-        (1, Role::Client) => pattern(3_000),
-        (8, Role::Client) => b"x",
+        (2, SessionRole::Client) => b"select",
+        (2, SessionRole::Server) => pattern(100_000),
+        (1, SessionRole::Server) => b"ssh",
+        (1, SessionRole::Client) => pattern(3_000),
+        (8, SessionRole::Client) => b"x",
         _ => pattern(BULK),
     }
 }
@@ -305,14 +306,14 @@ fn adapted(frame: Vec<u8>, sent: u64) -> Vec<u8> {
     frame
 }
 
-fn path(role: Role) -> String {
-    let role = if role == Role::Client { "client" } else { "server" };
+fn path(role: SessionRole) -> String {
+    let role = if role == SessionRole::Client { "client" } else { "server" };
     format!("{}/tests/transcripts/287446b-{role}.txt", env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Runs both ends through the script. Returns the transcript of each.
 fn run() -> [String; 2] {
-    let mut ends = [Role::Client, Role::Server].map(End::new);
+    let mut ends = [SessionRole::Client, SessionRole::Server].map(End::new);
     let mut texts = [String::new(), String::new()];
     let mut sent = [BTreeMap::new(), BTreeMap::new()];
     for step in 0.. {
@@ -340,7 +341,7 @@ fn run() -> [String; 2] {
         }
     }
     ends.iter().for_each(End::check);
-    for (role, sent) in [Role::Client, Role::Server].into_iter().zip(&sent) {
+    for (role, sent) in [SessionRole::Client, SessionRole::Server].into_iter().zip(&sent) {
         sent.iter().for_each(|(id, bytes)| assert!(scripted(*id, role).starts_with(bytes), "stream {id}"));
     }
     // A step without frames is left out.
@@ -354,7 +355,7 @@ fn run() -> [String; 2] {
 
 /// Replays this version's part at one end against the recorded frames of the other. This version may send only frame
 /// types and flags that the earlier version sent, because a peer without capabilities knows no others.
-fn replay(role: Role) {
+fn replay(role: SessionRole) {
     let read = |role| std::fs::read_to_string(path(role)).expect("a transcript");
     let (recorded, own) = (read(role.peer()), read(role));
     let kind_of = |frame: &[u8]| (frame[0], frame[1]);
@@ -395,12 +396,12 @@ fn replay(role: Role) {
 
 #[test]
 fn a_client_of_this_version_understands_a_recorded_server() {
-    replay(Role::Client);
+    replay(SessionRole::Client);
 }
 
 #[test]
 fn a_server_of_this_version_understands_a_recorded_client() {
-    replay(Role::Server);
+    replay(SessionRole::Server);
 }
 
 #[test]
@@ -411,7 +412,7 @@ fn two_ends_of_this_version_complete_the_script() {
 #[test]
 #[ignore = "writes the transcripts; only for the checkout of an earlier version"]
 fn record() {
-    for (role, text) in [Role::Client, Role::Server].into_iter().zip(run()) {
+    for (role, text) in [SessionRole::Client, SessionRole::Server].into_iter().zip(run()) {
         std::fs::create_dir_all(format!("{}/tests/transcripts", env!("CARGO_MANIFEST_DIR"))).expect("a directory");
         std::fs::write(path(role), text).expect("a file");
     }

@@ -13,7 +13,7 @@ use crate::link::wire::code::Code;
 use crate::link::wire::frame::{Frame, kind};
 use crate::link::wire::header::FrameError;
 use crate::link::wire::hello::{Hello, HelloAck, Intent, PROOF_BYTES, Status, VERSION, proofs_match};
-use crate::link::wire::ids::{Role, SubflowId, Time};
+use crate::link::wire::ids::{SessionRole, SubflowId, Time};
 
 /// The two proofs of a subflow: see [`proof_text`](crate::link::wire::hello::proof_text).
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ impl Session {
             || self.subflows.len() >= self.config.subflows_max
             || (in_handshake && !self.subflows.is_empty())
             || self.subflow(id).is_some()
-            || self.role == Role::Server;
+            || self.role == SessionRole::Server;
         if unwanted {
             return false;
         }
@@ -112,7 +112,7 @@ impl Session {
         if !(low..=high).contains(&VERSION) {
             return Status::Version;
         }
-        if self.role == Role::Client || hello.session != self.id || self.is_ended() {
+        if self.role == SessionRole::Client || hello.session != self.id || self.is_ended() {
             return Status::UnknownSession;
         }
         if !proofs_match(&hello.proof, &proofs.theirs) {

@@ -25,12 +25,12 @@ use crate::link::stream::state::StreamState;
 use crate::link::wire::code::Code;
 use crate::link::wire::content::{FrameContent, Key};
 use crate::link::wire::hello::{Capability, Limits};
-use crate::link::wire::ids::{BootId, Role, SessionId, StreamId, SubflowId, Time};
+use crate::link::wire::ids::{BootId, SessionId, SessionRole, StreamId, SubflowId, Time};
 
 /// One end of a link: see [the module](crate::link).
 #[derive(Debug)]
 pub struct Session {
-    pub(super) role: Role,
+    pub(super) role: SessionRole,
     pub(super) config: Config,
     pub(super) id: SessionId,
     pub(super) boot: BootId,
@@ -155,7 +155,7 @@ impl Session {
     ///
     /// `id` is the same at both ends: the client draws 16 random bytes, the server takes them from the HELLO. `boot` is
     /// the boot id of this node.
-    pub fn new(role: Role, config: Config, id: SessionId, boot: BootId, now: Time) -> Session {
+    pub fn new(role: SessionRole, config: Config, id: SessionId, boot: BootId, now: Time) -> Session {
         Session {
             role,
             config,

@@ -11,7 +11,7 @@ use slab::Slab;
 
 use super::id_gaps::Gaps;
 use crate::link::stream::state::Stream;
-use crate::link::wire::ids::{Role, StreamId};
+use crate::link::wire::ids::{SessionRole, StreamId};
 
 /// A hash that spreads ids, which rise by two, over the whole word. The map is never iterated, so its order does not
 /// matter.
@@ -47,7 +47,7 @@ pub(super) enum Lookup {
 /// The streams of a session.
 #[derive(Debug)]
 pub(super) struct Table {
-    role: Role,
+    role: SessionRole,
     slots: Slab<Stream>,
     by_id: HashMap<StreamId, usize, BuildHasherDefault<IdHasher>>,
     /// Number of ids of each end up to the highest one used: of the peer, and of this end.
@@ -58,7 +58,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(role: Role) -> Table {
+    pub(super) fn new(role: SessionRole) -> Table {
         Table {
             role,
             slots: Slab::new(),
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn an_id_is_unopened_then_live_then_closed() {
-        let mut table = Table::new(Role::Server);
+        let mut table = Table::new(SessionRole::Server);
         let id = table.next_id(false).unwrap();
         assert_eq!((id, table.find(id)), (StreamId(2), Lookup::Unopened));
         let slot = table.insert(stream(id));
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn skipped_ids_are_unopened_until_a_frame_uses_them() {
-        let mut table = Table::new(Role::Server);
+        let mut table = Table::new(SessionRole::Server);
         let slot = table.insert(stream(StreamId(131_072)));
         assert_eq!((table.len(), table.opened(false), table.gaps().ids()), (1, 65_536, 65_535));
         assert_eq!((table.find(StreamId(2)), table.find(StreamId(131_070))), (Lookup::Unopened, Lookup::Unopened));
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn ids_are_exhausted_and_do_not_wrap() {
-        let mut table = Table::new(Role::Client);
+        let mut table = Table::new(SessionRole::Client);
         table.skip_to(STREAMS_EVER - 1);
         let last = table.next_id(true).unwrap();
         assert_eq!(last, StreamId(u32::MAX - 1));
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn each_of_ten_thousand_streams_is_found() {
-        let mut table = Table::new(Role::Server);
+        let mut table = Table::new(SessionRole::Server);
         let slots: Vec<usize> = (0..10_000u32).map(|n| table.insert(stream(StreamId(2 + 2 * n)))).collect();
         assert!((0..10_000u32).all(|n| table.find(StreamId(2 + 2 * n)) == Lookup::Live(slots[n as usize])));
     }

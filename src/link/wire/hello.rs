@@ -6,7 +6,7 @@
 
 use super::cursor::{Put, Reader};
 use super::header::{FrameError, OFFSET_MAX};
-use super::ids::{BootId, Role, SessionId, SubflowId};
+use super::ids::{BootId, SessionId, SessionRole, SubflowId};
 
 /// The protocol version of this code.
 pub const VERSION: u8 = 1;
@@ -146,10 +146,10 @@ pub struct HelloAck {
 ///
 /// `channel` is the exporter value of the subflow's own secure channel, label `EXPORTER-seaprox-join`; the key is the
 /// exporter value of the channel that started the session, label `EXPORTER-seaprox-session`.
-pub fn proof_text(role: Role, session: SessionId, subflow: SubflowId, channel: &[u8; 32]) -> Vec<u8> {
+pub fn proof_text(role: SessionRole, session: SessionId, subflow: SubflowId, channel: &[u8; 32]) -> Vec<u8> {
     let role: &[u8] = match role {
-        Role::Client => b"join client ",
-        Role::Server => b"join server ",
+        SessionRole::Client => b"join client ",
+        SessionRole::Server => b"join server ",
     };
     [role, &session.0, &subflow.0.to_be_bytes(), channel].concat()
 }

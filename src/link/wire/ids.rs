@@ -42,20 +42,20 @@ impl Time {
 
 /// The role of one end of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum SessionRole {
     /// Dials subflows; its streams have even ids.
     Client,
     /// Accepts subflows; its streams have odd ids.
     Server,
 }
 
-impl Role {
+impl SessionRole {
     /// Returns the role of the peer.
     #[must_use]
-    pub const fn peer(self) -> Role {
+    pub const fn peer(self) -> SessionRole {
         match self {
-            Role::Client => Role::Server,
-            Role::Server => Role::Client,
+            SessionRole::Client => SessionRole::Server,
+            SessionRole::Server => SessionRole::Client,
         }
     }
 }
@@ -68,22 +68,22 @@ pub struct StreamId(pub u32);
 
 impl StreamId {
     /// Returns the `index`-th stream (from 0) that `opener` opens, or `None` once its ids are exhausted.
-    pub const fn nth(opener: Role, index: u32) -> Option<StreamId> {
+    pub const fn nth(opener: SessionRole, index: u32) -> Option<StreamId> {
         if index >= STREAMS_EVER {
             return None;
         }
         match opener {
-            Role::Client => Some(StreamId(2 * index + 2)),
-            Role::Server => Some(StreamId(2 * index + 1)),
+            SessionRole::Client => Some(StreamId(2 * index + 2)),
+            SessionRole::Server => Some(StreamId(2 * index + 1)),
         }
     }
 
     /// Returns the end that opens the stream, or `None` for zero.
-    pub const fn opener(self) -> Option<Role> {
+    pub const fn opener(self) -> Option<SessionRole> {
         match self.0 {
             0 => None,
-            n if n % 2 == 0 => Some(Role::Client),
-            _ => Some(Role::Server),
+            n if n % 2 == 0 => Some(SessionRole::Client),
+            _ => Some(SessionRole::Server),
         }
     }
 
@@ -122,10 +122,10 @@ mod tests {
 
     #[test]
     fn ids_of_the_two_ends_interleave() {
-        assert_eq!(StreamId::nth(Role::Client, 0), Some(StreamId(2)));
-        assert_eq!(StreamId::nth(Role::Server, 0), Some(StreamId(1)));
+        assert_eq!(StreamId::nth(SessionRole::Client, 0), Some(StreamId(2)));
+        assert_eq!(StreamId::nth(SessionRole::Server, 0), Some(StreamId(1)));
         for index in [0, 1, 77, STREAMS_EVER - 1] {
-            for role in [Role::Client, Role::Server] {
+            for role in [SessionRole::Client, SessionRole::Server] {
                 let id = StreamId::nth(role, index).unwrap();
                 assert_eq!((id.opener(), id.index()), (Some(role), index));
             }
@@ -135,8 +135,8 @@ mod tests {
 
     #[test]
     fn ids_are_exhausted_and_do_not_wrap() {
-        assert_eq!(StreamId::nth(Role::Client, STREAMS_EVER), None);
-        assert_eq!(StreamId::nth(Role::Server, u32::MAX), None);
+        assert_eq!(StreamId::nth(SessionRole::Client, STREAMS_EVER), None);
+        assert_eq!(StreamId::nth(SessionRole::Server, u32::MAX), None);
     }
 
     #[test]

@@ -22,7 +22,8 @@ use bytes::Bytes;
 use ring::hmac;
 use seaprox::link::frame::Frame;
 use seaprox::link::{
-    BootId, Bound, Config, Event, Open, Outbox, Proofs, Role, Session, SessionId, StreamId, SubflowId, Time, proof_text,
+    BootId, Bound, Config, Event, Open, Outbox, Proofs, Session, SessionId, SessionRole, StreamId, SubflowId, Time,
+    proof_text,
 };
 
 use crate::tls::{Buffers, Cipher, Identity, Tls, TlsPipe};
@@ -81,7 +82,7 @@ impl RawLink {
         let mut session_id = SessionId([0; 16]);
         ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut session_id.0)
             .map_err(|_| io::ErrorKind::Unsupported)?;
-        let mut session = Session::new(Role::Client, config, session_id, BootId([7; 8]), Time::ZERO);
+        let mut session = Session::new(SessionRole::Client, config, session_id, BootId([7; 8]), Time::ZERO);
         session.check_only_when_asked();
         let subflow = session.next_subflow();
         let proofs = proofs(&pipe, session_id, subflow).ok_or(io::ErrorKind::NotConnected)?;
@@ -247,7 +248,7 @@ fn proofs(pipe: &TlsPipe, session: SessionId, subflow: SubflowId) -> Option<Proo
         let tag = hmac::sign(&key, &proof_text(role, session, subflow, &channel));
         tag.as_ref().try_into().expect("32 bytes")
     };
-    Some(Proofs { ours: of(Role::Client), theirs: of(Role::Server) })
+    Some(Proofs { ours: of(SessionRole::Client), theirs: of(SessionRole::Server) })
 }
 
 /// The time limit for each read and write.

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 use seaprox::link::{
-    BootId, Bound, Config, Event, HelloReader, OPENS_MAX, Open, Outbox, Proofs, Role, Session, SessionId, StreamId,
-    SubflowId, Time,
+    BootId, Bound, Config, Event, HelloReader, OPENS_MAX, Open, Outbox, Proofs, Session, SessionId, SessionRole,
+    StreamId, SubflowId, Time,
 };
 
 const LANE: SubflowId = SubflowId(0);
@@ -33,8 +33,8 @@ impl Pair {
     pub fn with(config: Config) -> Pair {
         let now = Time::from_us(1);
         let id = SessionId([1; 16]);
-        let mut client = Session::new(Role::Client, config, id, BootId([1; 8]), now);
-        let mut server = Session::new(Role::Server, config, id, BootId([2; 8]), now);
+        let mut client = Session::new(SessionRole::Client, config, id, BootId([1; 8]), now);
+        let mut server = Session::new(SessionRole::Server, config, id, BootId([2; 8]), now);
         let proofs = Proofs { ours: [0; 32], theirs: [0; 32] };
         let subflow = client.next_subflow();
         assert!(client.connect(now, subflow, 1, proofs));

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use seaprox::link::frame::{Frame, Lines};
-use seaprox::link::{Bound, Capability, Code, Config, Event, OPENS_MAX, Open, Role, Session, StreamId, SubflowId};
+use seaprox::link::{
+    Bound, Capability, Code, Config, Event, OPENS_MAX, Open, Session, SessionRole, StreamId, SubflowId,
+};
 
 use super::peer::{FIRST, Peer, bytes_of, decode};
 use super::rng::Rng;
@@ -18,7 +20,7 @@ static PAYLOAD: [u8; 16_368] = [7; 16_368];
 struct Run {
     peer: Peer,
     rng: Rng,
-    role: Role,
+    role: SessionRole,
     config: Config,
     has_feature: bool,
     /// For each of the peer's streams: the bytes that the peer has sent, and true if the peer has reset it.
@@ -36,7 +38,7 @@ struct Run {
 /// Runs one seed. Panics if a bound or an invariant is broken.
 pub fn run(seed: u64) {
     let mut rng = Rng::new(seed ^ 0xBAD);
-    let role = if rng.one_in(2) { Role::Server } else { Role::Client };
+    let role = if rng.one_in(2) { SessionRole::Server } else { SessionRole::Client };
     let window = rng.scaled(20_000, 8 * MIB);
     let stream = rng.scaled(2000, 300_000).min(window);
     let config = Config {

@@ -16,7 +16,7 @@ pub mod watch;
 
 use bytes::Bytes;
 use seaprox::link::{
-    BootId, Config, HelloAck, HelloReader, Intent, Outbox, PathStats, Proofs, Role, Session, SessionId, Status,
+    BootId, Config, HelloAck, HelloReader, Intent, Outbox, PathStats, Proofs, Session, SessionId, SessionRole, Status,
     SubflowId, Time, frame::Frame, proof_text,
 };
 
@@ -136,7 +136,7 @@ impl World {
         self.sessions += 1;
         let id = SessionId((u128::from(self.rng.next()) << 64 | u128::from(self.sessions)).to_be_bytes());
         let boot = BootId(self.ends[CLIENT].boot.to_be_bytes());
-        self.ends[CLIENT].session = Some(Session::new(Role::Client, self.config[CLIENT], id, boot, self.now));
+        self.ends[CLIENT].session = Some(Session::new(SessionRole::Client, self.config[CLIENT], id, boot, self.now));
     }
 
     /// Returns the session at an end.
@@ -179,7 +179,11 @@ impl World {
         let mut exporter = [0; 32];
         exporter[..8].copy_from_slice(&channel.to_be_bytes());
         let proof = |role| toy_mac(self.key, &proof_text(role, session, id, &exporter));
-        let (ours, theirs) = if end == CLIENT { (Role::Client, Role::Server) } else { (Role::Server, Role::Client) };
+        let (ours, theirs) = if end == CLIENT {
+            (SessionRole::Client, SessionRole::Server)
+        } else {
+            (SessionRole::Server, SessionRole::Client)
+        };
         Proofs { ours: proof(ours), theirs: proof(theirs) }
     }
 
@@ -337,7 +341,7 @@ impl World {
                     self.conns[other].up[SERVER] = false;
                 }
             }
-            let mut session = Session::new(Role::Server, self.config[SERVER], hello.session, boot, now);
+            let mut session = Session::new(SessionRole::Server, self.config[SERVER], hello.session, boot, now);
             if self.unchecked {
                 session.check_only_when_asked();
             }

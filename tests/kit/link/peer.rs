@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use seaprox::link::frame::{Frame, LaneAck, Lines};
 use seaprox::link::{
-    BootId, Config, Event, Hello, HelloAck, Intent, Limits, Outbox, Proofs, Role, Session, SessionId, Status,
+    BootId, Config, Event, Hello, HelloAck, Intent, Limits, Outbox, Proofs, Session, SessionId, SessionRole, Status,
     SubflowId, Time, Violation,
 };
 
@@ -37,7 +37,7 @@ pub const LIMITS: Limits =
 impl Peer {
     /// Returns a session in `role` with one live subflow. `caps` are the capabilities that the test announces as its
     /// peer.
-    pub fn of(role: Role, config: Config, caps: u64) -> Peer {
+    pub fn of(role: SessionRole, config: Config, caps: u64) -> Peer {
         let now = Time::from_us(1000);
         let session = Session::new(role, config, SESSION, BootId([1; 8]), now);
         let mut peer = Peer { session, now, caps, brought: BTreeMap::new() };
