@@ -5,7 +5,7 @@
 //! All front ends ask [`access::AccessPolicy`] before they connect a client.
 
 pub mod access;
-pub mod auth_penalties;
+mod auth_penalties;
 pub mod http;
 pub mod socks;
 pub mod r#static;

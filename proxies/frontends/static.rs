@@ -28,7 +28,7 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
 };
 
 /// The handler of one client.
-pub struct Static {
+struct Static {
     access: Arc<AccessPolicy>,
     target: Rc<Target>,
 }

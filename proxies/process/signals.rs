@@ -1,4 +1,4 @@
-//! Signals of Unix and requests of a Windows console, under the same names.
+//! Requests to the process from outside: signals of Unix, or events of a Windows console.
 
 #[cfg(unix)]
 mod unix;
@@ -10,18 +10,18 @@ pub use unix::Signals;
 #[cfg(windows)]
 pub use windows::Signals;
 
-/// A request to the process from outside.
+/// A request to the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(windows, allow(dead_code))] // A console has one request.
 pub enum Signal {
-    /// End at once: INT, or any request of a Windows console.
+    /// Stop at once: INT, or any event of a Windows console.
     Stop,
-    /// End when the connections have ended: TERM, QUIT.
+    /// Stop when the connections have ended: TERM, QUIT.
     Drain,
     /// Read the files again: HUP.
     Reload,
     /// Write the status to the log: USR1.
     Status,
-    /// Start a new version in place of this one: USR2.
+    /// Replace the binary of the running process: USR2.
     Replace,
 }

@@ -13,14 +13,14 @@
 //! `response` parse, `rewrite` and `reply` write, `chunked` is the chunked coding, `exchange` is one request with its
 //! response.
 
-pub mod chunked;
+mod chunked;
 mod exchange;
-pub mod head;
-pub mod large_head;
+mod head;
+mod large_head;
 mod reply;
-pub mod request;
-pub mod response;
-pub mod rewrite;
+mod request;
+mod response;
+mod rewrite;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
 };
 
 /// The handler of one client.
-pub struct Http {
+struct Http {
     access: Arc<AccessPolicy>,
     state: State,
     /// True once the client has sent a byte of a request.

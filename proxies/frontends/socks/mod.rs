@@ -7,7 +7,7 @@
 //!      +--5--> Login (if users are required) --> Request --/
 //! ```
 
-pub mod proto;
+mod proto;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
 };
 
 /// The handler of one client.
-pub struct Socks {
+struct Socks {
     access: Arc<AccessPolicy>,
     step: Step,
     version: Version,

@@ -21,7 +21,7 @@ use super::dialed_peer::{DialedPeer, KeyCheck};
 use super::fingerprint;
 use crate::process::exit::{Exit, Failed};
 
-/// What the caller has to do after an event.
+/// An action that the caller must perform after an event.
 #[derive(Debug)]
 pub enum Action {
     /// Print a line on stdout.
@@ -89,7 +89,7 @@ impl LinkLog {
         LinkLog { exits, ..self }
     }
 
-    /// Logs an event. Returns what the caller has to do, if anything.
+    /// Logs an event. Returns the action that the caller must perform, if any.
     pub fn handle(&mut self, event: &LinkEvent, now: Instant) -> Option<Action> {
         match event {
             LinkEvent::Up { key, fresh } => return self.up(key, *fresh),

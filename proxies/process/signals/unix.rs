@@ -1,4 +1,4 @@
-//! Signals.
+//! The signals of Unix.
 
 use std::io;
 
@@ -7,14 +7,14 @@ use signal_hook::iterator;
 
 use super::Signal;
 
-/// The signals of this process, caught from the moment that this is made.
+/// The caught signals of this process.
 pub struct Signals(iterator::Signals);
 
 impl Signals {
-    /// Catches the signals from now on.
+    /// Begins to catch the signals.
     ///
     /// # Errors
-    /// The system refuses.
+    /// Fails if the system refuses to install a handler.
     pub fn open() -> io::Result<Signals> {
         iterator::Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2]).map(Signals)
     }
@@ -25,10 +25,10 @@ impl Signals {
         move || handle.close()
     }
 
-    /// Waits for signals and hands over each, until the closer is called.
-    pub fn for_each(mut self, mut take: impl FnMut(Signal)) {
+    /// Waits for signals and calls `handle` with each, until the closer is called.
+    pub fn for_each(mut self, mut handle: impl FnMut(Signal)) {
         for signal in self.0.forever() {
-            take(match signal {
+            handle(match signal {
                 SIGHUP => Signal::Reload,
                 SIGUSR1 => Signal::Status,
                 SIGUSR2 => Signal::Replace,

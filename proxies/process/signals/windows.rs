@@ -1,4 +1,4 @@
-//! Requests of a console: Ctrl-C, Ctrl-Break, a closed window. Windows has no signals that reload or report.
+//! The events of a Windows console: Ctrl-C, Ctrl-Break, a closed window. Windows has no signals for reload and status.
 
 use std::io;
 
@@ -6,27 +6,27 @@ use seaprox::system::ConsoleEvents;
 
 use super::Signal;
 
-/// The console of this process, whose requests are caught from the moment that this is made.
+/// The caught console events of this process.
 pub struct Signals(ConsoleEvents);
 
 impl Signals {
-    /// Catches the requests from now on.
+    /// Begins to catch the events.
     ///
     /// # Errors
-    /// The system refuses.
+    /// Fails if the system refuses to install a handler.
     pub fn open() -> io::Result<Signals> {
         ConsoleEvents::open().map(Signals)
     }
 
-    /// Returns a function that does nothing: the end of the process ends the thread that waits.
+    /// Returns a function that does nothing, because the end of the process ends the waiting thread.
     pub fn closer(&self) -> impl FnOnce() + Send + use<> {
         || ()
     }
 
-    /// Waits for requests and hands over each.
-    pub fn for_each(self, mut take: impl FnMut(Signal)) {
+    /// Waits for events and calls `handle` for each.
+    pub fn for_each(self, mut handle: impl FnMut(Signal)) {
         while self.0.wait().is_some() {
-            take(Signal::Stop);
+            handle(Signal::Stop);
         }
     }
 }
