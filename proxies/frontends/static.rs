@@ -8,7 +8,7 @@ use std::sync::Arc;
 use seaprox::{Cx, Failure, Handler, Target};
 
 use super::access::AccessPolicy;
-use super::{FrontEndSpec, Make};
+use super::spec::{FrontEndSpec, Make};
 
 /// The static front end in the registry.
 pub const SPEC: FrontEndSpec = FrontEndSpec {

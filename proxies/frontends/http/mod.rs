@@ -29,7 +29,7 @@ use seaprox::{Cause, Cx, Failure, Fault, Handler, Reason, Role, Stage, Target};
 
 use super::access::AccessPolicy;
 use super::auth_penalties::FAILURES_PER_CONNECTION;
-use super::{FrontEndSpec, Make};
+use super::spec::{FrontEndSpec, Make};
 use chunked::ChunkedReader;
 use exchange::{Exchange, Progress};
 use head::{Body, HeadError, RequestKind};

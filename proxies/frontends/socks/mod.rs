@@ -15,7 +15,7 @@ use std::sync::Arc;
 use seaprox::{Cx, Endpoint, Failure, Handler, Limits, Reason, Role, Target};
 
 use super::access::AccessPolicy;
-use super::{FrontEndSpec, Make};
+use super::spec::{FrontEndSpec, Make};
 use proto::{BadTarget, Command, Method, Reply4, Reply5, SocksError, Version};
 
 /// The SOCKS front end in the registry.
