@@ -389,6 +389,7 @@ pub(crate) enum Heard {
 /// Returns the received part of a ClientHello: a handshake message of type 1 (RFC 8446, section 4) in records of type 22
 /// (section 5.1). Any other first message is refused without a computation.
 fn first_message(mut bytes: &[u8]) -> Heard {
+    // A ClientHello may span several records: `header` is its type and length, `have` the bytes of all complete records.
     let (mut header, mut have) = (Vec::with_capacity(4), 0);
     while let Some(([kind, _, _, high, low], rest)) = bytes.split_first_chunk::<5>() {
         let length = usize::from(u16::from_be_bytes([*high, *low]));
