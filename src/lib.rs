@@ -93,7 +93,8 @@ pub use relay::connection::Stage;
 pub use relay::dial::Permit;
 pub use relay::side::{Role, SideState};
 pub use relay::timer::TimerClass;
-pub use sys::{OwnedSocket, SocketFile, UnixListener, UnixStream};
+pub use sys::stdio::finish as finish_stdio;
+pub use sys::{OwnedSocket, SocketFile, UnixListener, UnixStream, raise_descriptor_limit};
 pub use types::address::{AddressError, Bind, Endpoint, NAME_BYTES_MAX, Name, Target, split_port_range};
 pub use types::id::Id;
 pub use types::peer_network::PeerNetwork;
@@ -107,21 +108,4 @@ pub mod system {
     pub use crate::sys::{
         NameClaim, claim_name, is_readable_by_all, machine, socket_directory, stderr_file, stdout_file,
     };
-}
-
-/// Raises the process's soft limit of descriptors to its hard limit.
-///
-/// # Errors
-/// The system's, when it does not tell the limit.
-pub fn raise_descriptor_limit() -> std::io::Result<u64> {
-    sys::raise_descriptor_limit()
-}
-
-/// Waits until everything that [`Core::adopt_stdio`] and [`Core::connect_stdio`] took for standard output is written, for
-/// as long as its reader takes. To be called when no connection has it any more.
-///
-/// # Errors
-/// Not everything could be written.
-pub fn finish_stdio() -> std::io::Result<()> {
-    sys::stdio::finish()
 }

@@ -106,8 +106,11 @@ pub(crate) fn socket_path(addr: &UnixAddr) -> PathBuf {
     addr.as_pathname().unwrap_or(Path::new("")).to_owned()
 }
 
-/// Raises the soft limit of descriptors to the hard one. Returns the limit that holds then.
-pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
+/// Raises the soft limit of descriptors of this process to its hard limit. Returns the limit that holds then.
+///
+/// # Errors
+/// Fails if the system does not tell the limit.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // The pointer is to a live value of the right type.
     syscall!(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit))?;

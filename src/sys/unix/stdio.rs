@@ -82,12 +82,13 @@ pub(crate) fn duplex() -> io::Result<(Input, Output)> {
     Ok((Input(Box::new(input)), Output(Box::new(output))))
 }
 
-/// Waits until all bytes for standard output are written, for as long as its reader takes. Call it when no connection uses
+/// Waits until all bytes for standard output are written, for as long as its reader takes. Call it when no connection that
+/// [`Core::adopt_stdio`](crate::Core::adopt_stdio) or [`Core::connect_stdio`](crate::Core::connect_stdio) has made uses
 /// standard output any more.
 ///
 /// # Errors
-/// Not all bytes could be written.
-pub(crate) fn finish() -> io::Result<()> {
+/// Fails if not all bytes could be written.
+pub fn finish() -> io::Result<()> {
     let writers = std::mem::take(&mut *lock(&WRITERS));
     for (error, thread) in writers {
         // A thread that panicked has stored no error; its panic has been printed.

@@ -239,7 +239,10 @@ pub(crate) mod stdio {
     }
 
     /// Does nothing: nothing was taken for standard output.
-    pub(crate) fn finish() -> io::Result<()> {
+    ///
+    /// # Errors
+    /// None on this system.
+    pub fn finish() -> io::Result<()> {
         Ok(())
     }
 
