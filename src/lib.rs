@@ -1,30 +1,34 @@
-//! seaprox: a light framework for proxying between file descriptors.
+//! A light framework for proxies between sockets, and links between them that outlive the network.
 //!
-//! A hand-written event loop over tables of fixed size, with callbacks for the control plane and one pump for the bytes, and
-//! links between two such loops that carry many connections in one encrypted session. The binary of the same name puts
-//! front ends on it (static relay, SOCKS, HTTP, the forwards of ssh) and uses nothing but what this crate exports.
+//! The library is an event loop over tables of fixed size. A [`Handler`] decides what becomes of a connection, and one pump
+//! moves the bytes of all connections. A link joins two loops on two hosts: it carries many connections in one encrypted
+//! session, over one or more paths, and goes on when all of them were lost. The package `seaprox-proxies` adds the front
+//! ends and the command line, and uses nothing but what this crate exports.
 //!
-//! # A tour, in reading order
-//! 1. What things are: [`Id`] names a record; [`Target`], [`Endpoint`] and [`Bind`] are the three kinds of address;
-//!    [`Reason`] is the one vocabulary for failures and ends; [`Config`] holds every limit and every timer; limits for
-//!    addresses count by [`PeerNetwork`].
-//! 2. The records: `side` is one end of a connection, `half` is one direction of it, `connection` joins them.
-//! 3. The pump: `relay` moves the bytes of one half from one side to the other, by copying or by splicing, and says why
-//!    it stopped; `flow` knows what follows from that: half-close, failure, the end.
-//! 4. The loop: [`Proxy`] takes events, runs what is queued, tells handlers, fires timers and reaps. [`Core`] is
-//!    everything that it owns but the handlers, which get it as a [`Cx`] when they are called.
-//! 5. Coming and going: `listener` accepts (a Unix socket has a [`SocketFile`]), `dial` connects (happy eyeballs, without
-//!    blocking; `connect_failure` holds its failures), `resolve` and `workers` look names up (`fair` serves askers in turn),
-//!    `mailbox` delivers the messages of other threads, `ending` ends connections, `closing` writes the last line of one,
-//!    and `stopping` ends the loop.
-//! 6. The pools: `block`, `pipe`, `timer`. 7. [`Loops`] runs several loops. 8. `sys` is the only unsafe code.
-//! 9. Links, from the wire to the loop: [`link`] is the session between two nodes, a state machine that knows no socket, no
-//!    clock and no randomness; `tls` encrypts one TCP connection of it; [`auth`] is who a node is, whom it lets in and for
-//!    what, and whom it knows; [`node`] puts them into the loop. There a TCP connection that carries a subflow is a side
-//!    that belongs to no connection, and a stream is a side without a socket, so that the pump, half-close, timers, limits
-//!    and front ends work on it unchanged. [`Loop::connect_link`] dials a link and [`Loop::serve_links`] takes links in;
-//!    [`Core::route_listener`] sends the clients of a front end over one, [`Loop::open_stream`] opens a stream for a
-//!    handler, and [`node::ServeConfig::on_stream`] gives those that a peer opens to handlers.
+//! # A tour
+//! Imports run one way, from the bottom of this table to its top; `docs/architecture.md` draws it and follows a byte through
+//! it, and `docs/glossary.md` defines the words.
+//!
+//! | folder | content | begin with |
+//! | --- | --- | --- |
+//! | `types` | words that all layers share | [`Id`], [`Target`], [`Endpoint`], [`Bind`], [`Reason`], [`rules`], [`units`] |
+//! | `sys` | the only unsafe code, and all code for one system | [`system`] |
+//! | [`link`] | the protocol between two nodes: a state machine without socket, clock and randomness | [`link::Session`] |
+//! | `tls` | the encryption of one carrier | |
+//! | [`auth`] | keys, and the files that permit and know them | [`auth::AuthorizedKeys`], [`auth::KnownNodes`] |
+//! | `streams` | the sessions of links, as far as the pump needs them | |
+//! | `relay` | the data plane: sides, halves, the pump, pools | [`SideState`], [`Role`], [`Stage`] |
+//! | `engine` | the control plane: the loop, listeners, dialing, names, timers | [`Proxy`], [`Core`], [`Cx`], [`Config`], [`Loops`] |
+//! | [`node`] | links in the loop: carriers, dialing, accepting, policy | [`Loop::connect_link`], [`Loop::serve_links`] |
+//!
+//! A program makes a [`Proxy`], or [`Loops`] of several threads, gives it the listeners that [`bind`] made with a
+//! [`FrontEnd`] each, and runs it. Each client that connects gets a handler. The handler reads what the client says, and
+//! calls [`Cx::connect`] and then [`Cx::relay`]; from there on no callback runs for bytes. Other threads reach the loop by a
+//! [`Remote`].
+//!
+//! A stream of a link is a side like a socket, so that half-close, timers, limits and front ends work on it unchanged.
+//! [`Core::route_listener`] sends the clients of a listener over a link, [`Loop::open_stream`] opens a stream for a handler,
+//! and [`node::ServeConfig::on_stream`] gives the streams of a peer to handlers.
 //!
 //! # A front end in a few lines
 //! ```
@@ -50,17 +54,18 @@
 //! }
 //! ```
 //!
-//! # What holds
-//! * Nothing is freed during a call; what ends is marked, and freed at the end of the turn. A stale [`Id`] finds nothing.
-//! * A side without bytes on the way holds no buffer. Without a free block nothing is read, so memory is bounded.
-//! * A FIN passes as a FIN, in each direction by itself, after every byte before it; a reset passes as a reset.
-//! * Every loop inside the loop has a budget, so no connection starves another.
-//! * A handler that panics ends its own connection with [`Reason::Internal`].
-//! * What a stream of a link has taken arrives once and in order, whichever subflows are lost meanwhile; a stream that its
-//!   link takes along is reset, never finished.
-//! * A peer sees no frame before its key was admitted, opens and listens where [`node::Policy`] permits and nowhere else,
-//!   and sizes no allocation: what a session holds is bounded by [`node::Timing`], in bytes, streams and subflows.
-//! * Nothing is read from a local socket that its link has no room for.
+//! # Guarantees
+//! * No record is freed during a callback. A record that ends is marked, and freed at the end of the turn; an [`Id`] of a
+//!   freed record finds nothing.
+//! * A side without bytes under way holds no buffer. The loop reads nothing while no block is free, so memory is bounded.
+//! * A FIN passes as a FIN, in each direction by itself, after every byte before it. A reset passes as a reset.
+//! * Every step of a turn has a budget, so no connection starves another one.
+//! * A panic in a handler ends the connection of that handler, with [`Reason::Internal`].
+//! * The bytes that a stream has accepted arrive once and in order, whichever subflows are lost. When its session is lost, a
+//!   stream is reset and never finished, unless everything up to its FIN has arrived.
+//! * A peer gets no frame before its key was admitted. It opens and listens only where [`node::Policy`] permits, and no length
+//!   that it sends sizes an allocation: [`node::Timing`] bounds the bytes, streams and subflows of a session.
+//! * The loop reads from a socket only what the link behind it has room for.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 

@@ -1,11 +1,11 @@
 //! Penalties for failed logins: a delay of the answer that grows with the failures of the client's network.
 //!
 //! A network is one IPv4 address or one /64 of IPv6. The delay applies to the answer to a failed login and to nothing else:
-//! a right password from the same network is answered at once. At most [`DELAYED_MAX`] answers of a network wait at a time;
+//! a right password from the same network is answered at once. At most `DELAYED_MAX` answers of a network wait at a time;
 //! a further failure gets no answer, and its connection is closed. The model is OpenSSH's PerSourcePenalties. All functions
 //! are pure: the time is a parameter.
 //!
-//! Bounds: [`NETWORKS_MAX`] networks, each with [`DELAYED_MAX`] times. One failure is forgotten every [`FORGET_INTERVAL`].
+//! Bounds: `NETWORKS_MAX` networks, each with `DELAYED_MAX` times. One failure is forgotten every `FORGET_INTERVAL`.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
