@@ -19,7 +19,7 @@ FUZZ_TARGETS = $(patsubst fuzz/targets/%.rs,%,$(filter-out %canary.rs,$(wildcard
 # The tests that a mode of the relay makes a difference to. What a link carries is never spliced.
 RELAY_TESTS = --test loop --test process
 
-.PHONY: all test test-tools test-system check check-systems bench interop gates soak mutate race fuzz install uninstall clean
+.PHONY: all test test-tools test-system check check-systems try-windows bench interop gates soak mutate race fuzz install uninstall clean
 
 all:
 	$(CARGO) build --release --locked
@@ -40,7 +40,7 @@ test-system: test-tools
 	SEEDS=40..440 $(CARGO) test --locked --test node faults::
 	$(MAKE) interop
 	$(MAKE) race
-	scripts/try-windows
+	$(MAKE) try-windows
 
 # Form: format, lints, the order of the layers, types on other systems, the documentation.
 check:
@@ -53,6 +53,10 @@ check:
 # Type-checks the library and the binary for macOS, FreeBSD and Windows, where rustup has the targets.
 check-systems:
 	scripts/check-systems
+
+# Builds the binary for Windows and runs it under wine, where mingw-w64 and wine are installed.
+try-windows:
+	scripts/try-windows
 
 # Rates, times and memory, to be read by a person and compared with other proxies. It judges nothing.
 bench:

@@ -10,6 +10,8 @@ use std::time::Duration;
 use mio::Interest;
 use socket2::{Domain, Socket, Type};
 
+#[cfg(unix)]
+pub use super::unix::name_lock::{NameClaim, claim_name};
 use super::{BorrowedSocket, OwnedSocket, PathInfo, PipeEnd, TcpStream};
 
 /// The events of a connected socket: both directions.
@@ -107,18 +109,6 @@ pub(crate) const RUNTIME_DIRECTORY: &str = "/var/run";
 /// Returns an identifier of this machine: the name of the host.
 pub fn machine() -> Vec<Vec<u8>> {
     vec![super::family::host_name()]
-}
-
-/// A name that no other process on this machine has.
-#[derive(Debug)]
-pub struct NameClaim(());
-
-/// Returns none: names that end with their process do not exist here.
-///
-/// # Errors
-/// Never.
-pub fn claim_name(_: &str) -> io::Result<Option<NameClaim>> {
-    Ok(None)
 }
 
 /// Does nothing: the allocator returns memory by itself.

@@ -14,6 +14,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{FileOwner, kernel};
 
+pub(super) mod name_lock;
 mod socket_file;
 pub(crate) mod stdio;
 

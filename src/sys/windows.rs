@@ -23,18 +23,20 @@ use super::FileOwner;
 
 mod absent;
 mod console;
+mod name_mutex;
 mod tcp;
 
 pub use absent::{SocketFile, UnixListener, UnixStream, socket_directory};
 pub use console::{ConsoleEvents, ConsoleStop};
+pub use name_mutex::{NameClaim, claim_name};
 pub use std::os::windows::io::OwnedSocket;
 
+pub use super::portable::machine;
 pub(crate) use super::portable::{
     INTEREST, REUSE_PORT_BALANCES, SKIPS, bind_to_interface, handshake_with_data, is_reset_behind_fin, may_choose_port,
     network_changes, new_pipe, nonblocking_socket, send_before_end, set_unsent_bytes, set_user_timeout, skip,
     splice_in, splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
 };
-pub use super::portable::{NameClaim, claim_name, machine};
 pub(crate) use absent::{
     PipeEnd, UnixAcceptor, UnixAddr, connect_unix, connect_unix_waiting, socket_path, stdio, unix_stream,
 };
