@@ -5,6 +5,7 @@ use std::time::Duration;
 use seaprox::auth::PublicKey;
 use seaprox::link::Mode;
 use seaprox::node::{Cipher, Path, Reverse, Timing};
+use seaprox::units::format_duration;
 use seaprox::{Bind, Target};
 
 use super::forwards::{self, Forward, ForwardError};
@@ -149,7 +150,9 @@ impl Parsed {
             ..Timing::default()
         };
         if timing.dead <= timing.keepalive {
-            return Err(self.error("--link-dead is not longer than --link-keepalive: expected time for an answer"));
+            let [dead, keepalive] = [timing.dead, timing.keepalive].map(format_duration);
+            let text = format!("--link-dead {dead}: expected more than the {keepalive} of --link-keepalive");
+            return Err(self.error(text));
         }
         Ok(timing)
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
+use seaprox::units::format_size;
 use seaprox::{
     Bind, Bound, Config, Endpoint, FrontEnd, Handler, Loops, Proxy, Remote, Setup, SocketFile, Target, Workers, bind,
 };
@@ -82,7 +83,9 @@ fn check_threads(parsed: &Parsed, threads: usize, config: &Config) -> Result<(),
         return Err(parsed.error(text).into());
     }
     if limits.buffer_bytes / threads < limits.block_bytes {
-        return Err(parsed.error("--buffer-memory: expected memory for one --buffer for each of --threads").into());
+        let [memory, needed] = [limits.buffer_bytes, threads * limits.block_bytes].map(|it| format_size(it as u64));
+        let text = format!("--buffer-memory {memory}: expected at least {needed}, one --buffer for each of --threads");
+        return Err(parsed.error(text).into());
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The configuration of a loop, made from the command line and the limits of the system.
 
+use seaprox::units::format_size;
 use seaprox::{Config, DESCRIPTORS_RESERVED, Family, Limits, Timeouts};
 
 use crate::cli::{self, Parsed, UsageError};
@@ -41,7 +42,8 @@ pub fn config(parsed: &Parsed) -> Result<Config, UsageError> {
         tcp_keepalive: parsed.duration("tcp-keepalive")?,
     };
     if config.limits.block_bytes > config.limits.buffer_bytes {
-        return Err(parsed.error("--buffer is larger than --buffer-memory: expected memory for at least one buffer"));
+        let [buffer, memory] = [config.limits.block_bytes, config.limits.buffer_bytes].map(|it| format_size(it as u64));
+        return Err(parsed.error(format!("--buffer {buffer}: expected at most the {memory} of --buffer-memory")));
     }
     fit_descriptors(&mut config.limits);
     Ok(config)

@@ -242,7 +242,7 @@ impl Supervisor {
     /// Reads the files of users, keys and paths again.
     fn refresh_files(&self, refresh: Refresh) {
         match self.access.refresh(refresh) {
-            Ok(_) if matches!(refresh, Refresh::Forced) => log::info!(target: "seaprox::process", "reloaded"),
+            Ok(_) if matches!(refresh, Refresh::Forced) => log::info!(target: "seaprox::process", "files reloaded"),
             Ok(_) => {}
             Err(error) => {
                 log::error!(target: "seaprox::process", error = logged(&error); "the users file cannot be read again; the previous users stay in use")

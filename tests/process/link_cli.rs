@@ -67,7 +67,7 @@ fn a_wrong_link_command_line_is_refused_in_one_line() {
         ("link --connect r --link-hold 0", "--link-hold \"0\": expected a duration above 0"),
         ("link --connect r --link-retry-max 0", "--link-retry-max \"0\": expected a duration above 0"),
         ("link --listen 1 --link-retry-max 1s", "--link-retry-max is about a link that this node dials"),
-        ("link --connect r --link-dead 5s", "--link-dead is not longer than --link-keepalive"),
+        ("link --connect r --link-dead 5s", "--link-dead 5s: expected more than the 5s of --link-keepalive"),
         ("link --connect r --secret s --key k", "--secret and --key: expected one of them"),
         ("lnk --connect r", "did you mean link?"),
         (

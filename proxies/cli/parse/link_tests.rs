@@ -126,7 +126,7 @@ fn errors_name_the_wrong_value() {
     let twice = parsed("link --connect r --cipher aes-128-gcm,aes-128-gcm").ciphers().unwrap_err().to_string();
     assert!(twice.ends_with("expected aes-128-gcm once"), "{twice}");
     let dead = parsed("link --connect r --link-dead 5s").timing().unwrap_err().to_string();
-    assert!(dead.contains("--link-dead is not longer than --link-keepalive"), "{dead}");
+    assert!(dead.contains("--link-dead 5s: expected more than the 5s of --link-keepalive"), "{dead}");
 }
 
 #[test]
