@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,9 @@ impl Seaprox {
 
     /// Starts another binary, such as one of an earlier version, without waiting until it listens.
     pub fn spawn_binary(binary: &str, args: &[&str], touch: impl FnOnce(&mut Command)) -> Seaprox {
+        // Many tests of one process hold sockets at the same time, and a usual limit is 1,024.
+        static RAISED: Once = Once::new();
+        RAISED.call_once(|| _ = seaprox::raise_descriptor_limit());
         let scratch = Scratch::new();
         let mut command = command_of(binary, args);
         command.args(["--status", &format!("unix:{}", scratch.file("status"))]);
