@@ -96,17 +96,18 @@ impl Path {
                 // A long queue, so that the device drops no packets when the thread is late.
                 Kind::Emulated(link) => host.ip(&format!("link set {device} mtu {} txqueuelen 20000", link.mtu)),
             }
-            host.ip(&format!("link set {device} up"));
         }
         let (far, net, options) = (self.far_ip(), self.far_net(), self.far.route_options());
         self.far.ip(&format!(
-            "addr add {far}/24 dev {device}\nroute replace {net} dev {device} {KERNEL} src {far} {options}"
+            "link set {device} up\naddr add {far}/24 dev {device}\n\
+             route replace {net} dev {device} {KERNEL} src {far} {options}"
         ));
-        self.set_near_address();
         if !matches!(self.kind, Kind::Nat) {
             let (own, near) = (own_ip(near_place), self.near_ip());
             self.far.ip(&format!("route replace {own} via {near} dev {device} metric {number} {options}"));
         }
+        // The near end is last and by one process: a node that notices the new path uses it, so it has to be complete.
+        self.set_near_address();
     }
 
     /// Gives the near end its address and routes: packets from this address take this path.
@@ -119,7 +120,7 @@ impl Path {
             _ => format!("{KERNEL} src {near}"),
         };
         self.near.ip(&format!(
-            "addr add {near}/24 dev {device}\n\
+            "addr add {near}/24 dev {device}\nlink set {device} up\n\
              route replace {net} dev {device} {to_far} {options}\n\
              route replace {own} via {gateway} dev {device} metric {number} {options}\n\
              route replace default via {gateway} dev {device} table {table} {options}\n\

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::peer::Peer;
-use super::{SOON, Scratch, until};
+use super::{LATE, SOON, Scratch, until};
 
 /// A running `seaprox` process. It is killed when dropped.
 pub struct Seaprox {
@@ -37,7 +38,7 @@ pub struct Relay {
 
 /// Lines that a thread reads from a pipe.
 #[derive(Clone, Default)]
-struct Lines(Arc<(Mutex<Vec<String>>, Condvar)>);
+struct Lines(Arc<(Mutex<Vec<String>>, Condvar, AtomicBool)>);
 
 impl Seaprox {
     /// Starts `seaprox ARGS` and waits until it listens.
@@ -180,10 +181,13 @@ impl Seaprox {
         });
     }
 
-    /// Waits for the process to end by itself.
+    /// Waits for the process to end by itself, and for its last lines.
     #[track_caller]
     pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
-        wait(&mut self.child, deadline)
+        let status = wait(&mut self.child, deadline);
+        self.out.wait_for_end();
+        self.log.wait_for_end();
+        status
     }
 
     /// Returns true if the process still runs.
@@ -330,13 +334,24 @@ impl Lines {
     fn of(pipe: impl Read + Send + 'static) -> Lines {
         let lines = Lines::default();
         let shared = Arc::clone(&lines.0);
+        shared.2.store(true, Ordering::Relaxed);
         thread::spawn(move || {
             for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
                 shared.0.lock().expect("no panic").push(String::from_utf8_lossy(&line).into_owned());
                 shared.1.notify_all();
             }
+            shared.2.store(false, Ordering::Relaxed);
         });
         lines
+    }
+
+    /// Waits until the last line has been read, which may be a while after the process has ended.
+    fn wait_for_end(&self) {
+        let since = Instant::now();
+        // A process that this one has started may still hold the pipe.
+        while self.0.2.load(Ordering::Relaxed) && since.elapsed() < LATE {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn all(&self) -> Vec<String> {
