@@ -19,7 +19,7 @@ use crate::engine::flow::DISCARD_BYTES_MAX;
 use crate::engine::handler::Handler;
 use crate::engine::limits::{Config, Limits};
 use crate::engine::listener::Listener;
-use crate::engine::log_limit::Strangers;
+use crate::engine::log_limit::NetworkLogLimits;
 use crate::engine::mailbox::{Mail, Mailbox, Remote};
 use crate::engine::peers::Peers;
 use crate::engine::resolve::{Resolved, Resolver};
@@ -58,10 +58,10 @@ pub struct Core {
     pub(crate) sources: Arc<Sources>,
     /// Resources that each key of a peer uses.
     pub(crate) peers: Peers,
-    /// Log limits of unauthenticated peers: one for failed authentications, one for all other lines.
-    pub(crate) strangers: [Strangers; 2],
-    /// A one-off has been set to tell of lines that were left out.
-    pub(crate) tells_unsaid: bool,
+    /// Log limits of networks: one for failed authentications, one for all other lines.
+    pub(crate) network_log_limits: [NetworkLogLimits; 2],
+    /// A report of suppressed log lines is scheduled.
+    pub(crate) reports_suppressed: bool,
     pub(crate) connector: Option<Box<dyn Connector>>,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) stats: Stats,
@@ -126,8 +126,8 @@ pub(crate) enum OneOff {
     Control(Deadline),
     /// Wake the handler of a connection's source.
     Wake(Id),
-    /// Tell how many lines of the log were left out.
-    Unsaid,
+    /// Report the number of suppressed log lines.
+    SuppressedLines,
 }
 
 /// What is held up for want of descriptors.
@@ -165,8 +165,8 @@ impl Core {
             workers,
             sources: Sources::new(limits.connections_per_source),
             peers: Peers::default(),
-            strangers: Default::default(),
-            tells_unsaid: false,
+            network_log_limits: Default::default(),
+            reports_suppressed: false,
             connector: None,
             mailbox,
             stats: Stats::default(),

@@ -331,7 +331,7 @@ impl Proxy {
                 Some(OneOff::Wake(connection)) => {
                     self.call(connection, Role::Source, |handler, cx| handler.woken(cx));
                 }
-                Some(OneOff::Unsaid) => self.core.tell_unsaid(),
+                Some(OneOff::SuppressedLines) => self.core.report_suppressed(),
             }
         }
     }

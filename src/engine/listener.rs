@@ -413,8 +413,8 @@ impl Core {
         match self.adopt(io, peer, kind, index, handler) {
             Ok(id) => self.connections.get_mut(id).into_iter().for_each(|record| record.is_counted = is_counted),
             Err((_, error)) => {
-                if let Some(suppressed) = self.may_log_stranger(&from, Reason::Other) {
-                    log::warn!(target: "seaprox::listener", error = error.to_string(), suppressed = suppressed; "client refused");
+                if let Some(suppressed) = self.may_log_network(&from, Reason::Other) {
+                    log::warn!(target: "seaprox::listener", error = error.to_string(), suppressed; "client refused");
                 }
                 if is_counted {
                     self.sources.leave(network);
@@ -426,8 +426,8 @@ impl Core {
     /// Counts and logs a client that is closed because its network has reached its limit.
     fn source_is_full(&mut self, peer: &Endpoint) {
         self.stats.clients_refused += 1;
-        if let Some(suppressed) = self.may_log_stranger(peer, Reason::LimitReached) {
-            log::info!(target: "seaprox::listener", from = peer.to_string(), reason = "limit_reached", suppressed = suppressed; "client refused");
+        if let Some(suppressed) = self.may_log_network(peer, Reason::LimitReached) {
+            log::info!(target: "seaprox::listener", from = peer.to_string(), reason = "limit_reached", suppressed; "client refused");
         }
     }
 

@@ -1,5 +1,6 @@
-//! Log limits: how many lines of the log a stranger or a peer may cause. Enough to see what is going on, too few to fill a
-//! disk. Lines that are left out are counted, and the count is told with the next line or when the period is over.
+//! Log limits: the number of log lines that a peer or a client network may cause. The limits leave enough lines to see what
+//! happens, and too few to fill a disk. Suppressed lines are counted, and the next line or the end of the period reports
+//! their number.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,40 +11,41 @@ use crate::types::peer::{PeerId, PeerKey};
 use crate::types::peer_network::PeerNetwork;
 use crate::types::reason::Reason;
 
-/// Lets so many lines through in each period, and counts the others.
+/// The count of lines in a period, and of the suppressed lines since the last report.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Quiet {
+pub(crate) struct LogLimit {
     since_ms: u64,
-    said: u32,
-    unsaid: u64,
+    written: u32,
+    suppressed: u64,
 }
 
-impl Quiet {
-    /// Returns the number of lines left out since the last one that was written, if a line may be written now.
-    pub fn say(&mut self, now_ms: u64) -> Option<u64> {
-        self.say_at_most(LINES_MAX, now_ms)
+impl LogLimit {
+    /// Counts a line. Returns the number of suppressed lines since the last report if the line may be written, or `None` if
+    /// it is suppressed.
+    pub fn allow(&mut self, now_ms: u64) -> Option<u64> {
+        self.allow_at_most(LINES_MAX, now_ms)
     }
 
-    fn say_at_most(&mut self, lines_max: u32, now_ms: u64) -> Option<u64> {
+    fn allow_at_most(&mut self, lines_max: u32, now_ms: u64) -> Option<u64> {
         if self.is_over(now_ms) {
-            (self.since_ms, self.said) = (now_ms, 0);
+            (self.since_ms, self.written) = (now_ms, 0);
         }
-        if self.said >= lines_max {
-            self.unsaid += 1;
+        if self.written >= lines_max {
+            self.suppressed += 1;
             return None;
         }
-        self.said += 1;
-        Some(std::mem::take(&mut self.unsaid))
+        self.written += 1;
+        Some(std::mem::take(&mut self.suppressed))
     }
 
-    /// Takes the number of lines left out, once their period is over.
-    pub fn take_unsaid(&mut self, now_ms: u64) -> Option<u64> {
-        (self.unsaid > 0 && self.is_over(now_ms)).then(|| std::mem::take(&mut self.unsaid))
+    /// Takes the number of suppressed lines if their period is over.
+    pub fn take_suppressed(&mut self, now_ms: u64) -> Option<u64> {
+        (self.suppressed > 0 && self.is_over(now_ms)).then(|| std::mem::take(&mut self.suppressed))
     }
 
-    /// Returns true if suppressed lines were not reported yet.
-    pub fn has_unsaid(&self) -> bool {
-        self.unsaid > 0
+    /// Returns true if suppressed lines have not been reported.
+    pub fn has_suppressed(&self) -> bool {
+        self.suppressed > 0
     }
 
     /// Returns true if the period is over.
@@ -52,74 +54,74 @@ impl Quiet {
     }
 }
 
-/// The lines that strangers cause: each network has a limit of its own, so that the lines of one stay visible beside a flood
-/// of another, and all of them together have one.
+/// The limits of lines about clients and unauthenticated peers. Each network has its own limit, so that its lines stay
+/// visible during a flood from another network; all networks together have one more.
 #[derive(Debug, Default)]
-pub(crate) struct Strangers {
-    networks: HashMap<PeerNetwork, Quiet>,
-    all: Quiet,
-    /// The networks that came when the table was full share one limit.
-    others: Quiet,
+pub(crate) struct NetworkLogLimits {
+    networks: HashMap<PeerNetwork, LogLimit>,
+    all: LogLimit,
+    /// The common limit of the networks for which the table had no room.
+    others: LogLimit,
 }
 
-impl Strangers {
-    /// Returns the number of lines of this network left out since the last one that was written, if a line may be written.
-    pub fn say(&mut self, from: PeerNetwork, now_ms: u64) -> Option<u64> {
+impl NetworkLogLimits {
+    /// Counts a line about a network. Returns the number of its suppressed lines since the last report if the line may be
+    /// written, or `None` if it is suppressed.
+    pub fn allow(&mut self, from: PeerNetwork, now_ms: u64) -> Option<u64> {
         if self.networks.len() >= NETWORKS_MAX && !self.networks.contains_key(&from) {
             // A network with suppressed lines stays until they are reported.
-            self.networks.retain(|_, quiet| quiet.has_unsaid() || !quiet.is_over(now_ms));
+            self.networks.retain(|_, limit| limit.has_suppressed() || !limit.is_over(now_ms));
         }
         let is_known = self.networks.contains_key(&from);
-        let quiet = match is_known || self.networks.len() < NETWORKS_MAX {
+        let limit = match is_known || self.networks.len() < NETWORKS_MAX {
             true => self.networks.entry(from).or_default(),
             false => &mut self.others,
         };
-        let unsaid = quiet.say_at_most(NETWORK_LINES_MAX, now_ms)?;
-        if self.all.say_at_most(ALL_LINES_MAX, now_ms).is_none() {
+        let suppressed = limit.allow_at_most(NETWORK_LINES_MAX, now_ms)?;
+        if self.all.allow_at_most(ALL_LINES_MAX, now_ms).is_none() {
             // The line counts as suppressed for its network and is reported later.
-            quiet.unsaid += unsaid + 1;
+            limit.suppressed += suppressed + 1;
             return None;
         }
         // The count of the network reports these lines.
-        self.all.unsaid = 0;
-        Some(unsaid)
+        self.all.suppressed = 0;
+        Some(suppressed)
     }
 
-    /// Returns true if suppressed lines were not reported yet.
-    pub fn has_unsaid(&self) -> bool {
-        self.others.has_unsaid() || self.networks.values().any(Quiet::has_unsaid)
+    /// Returns true if suppressed lines have not been reported.
+    pub fn has_suppressed(&self) -> bool {
+        self.others.has_suppressed() || self.networks.values().any(LogLimit::has_suppressed)
     }
 
-    /// Takes what is to be told of the periods that are over: the counts of at most `lines_max` networks, and the sum of
-    /// those of all others.
-    pub fn take_unsaid(&mut self, lines_max: usize, now_ms: u64) -> (Vec<(PeerNetwork, u64)>, u64) {
-        let (mut told, mut rest) = (Vec::new(), self.others.take_unsaid(now_ms).unwrap_or(0));
-        for (network, quiet) in &mut self.networks {
-            match quiet.take_unsaid(now_ms) {
-                Some(unsaid) if told.len() < lines_max => told.push((*network, unsaid)),
-                Some(unsaid) => rest += unsaid,
+    /// Takes the counts whose periods are over: those of at most `lines_max` networks, and the sum of all others.
+    pub fn take_suppressed(&mut self, lines_max: usize, now_ms: u64) -> (Vec<(PeerNetwork, u64)>, u64) {
+        let (mut told, mut rest) = (Vec::new(), self.others.take_suppressed(now_ms).unwrap_or(0));
+        for (network, limit) in &mut self.networks {
+            match limit.take_suppressed(now_ms) {
+                Some(suppressed) if told.len() < lines_max => told.push((*network, suppressed)),
+                Some(suppressed) => rest += suppressed,
                 None => {}
             }
         }
-        self.networks.retain(|_, quiet| quiet.has_unsaid() || !quiet.is_over(now_ms));
+        self.networks.retain(|_, limit| limit.has_suppressed() || !limit.is_over(now_ms));
         (told, rest)
     }
 }
 
 impl Core {
-    /// Returns the number of suppressed lines if a line about a key may be logged now.
+    /// Returns the number of suppressed lines if a line about a key may be logged now, or `None`.
     pub(crate) fn may_log_key(&mut self, key: &PeerKey) -> Option<u64> {
-        let said = self.peers.of(key, self.now_ms).quiet.say(self.now_ms);
-        self.unless_said(said)
+        let allowed = self.peers.of(key, self.now_ms).log_limit.allow(self.now_ms);
+        self.schedule_report(allowed)
     }
 
-    /// Returns the number of suppressed lines if a line about an unauthenticated peer may be logged now. Failed
-    /// authentications have a limit of their own, so a flood of other connections does not hide them.
-    pub(crate) fn may_log_stranger(&mut self, from: &Endpoint, reason: Reason) -> Option<u64> {
-        let [failed, others] = &mut self.strangers;
-        let strangers = if reason == Reason::AuthFailed { failed } else { others };
-        let said = strangers.say(from.into(), self.now_ms);
-        self.unless_said(said)
+    /// Returns the number of suppressed lines if a line about the peer's network may be logged now, or `None`. Failed
+    /// authentications have their own limits, so a flood of other connections does not hide them.
+    pub(crate) fn may_log_network(&mut self, from: &Endpoint, reason: Reason) -> Option<u64> {
+        let [failed, others] = &mut self.network_log_limits;
+        let limits = if reason == Reason::AuthFailed { failed } else { others };
+        let allowed = limits.allow(from.into(), self.now_ms);
+        self.schedule_report(allowed)
     }
 
     /// Returns true if the closing line of a connection may be logged, within the limit of its key if it has one. Reports
@@ -127,61 +129,63 @@ impl Core {
     pub(crate) fn may_log_closed(&mut self, payer: Option<PeerId>) -> bool {
         let Some(payer) = payer else { return true };
         let Some(peer) = self.peers.get_mut(payer) else { return true };
-        let (name, said) = (Arc::clone(peer.name()), peer.quiet_connections.say(self.now_ms));
-        match self.unless_said(said) {
+        let (name, allowed) = (Arc::clone(peer.name()), peer.connection_log_limit.allow(self.now_ms));
+        match self.schedule_report(allowed) {
             None => false,
             Some(0) => true,
-            Some(unsaid) => {
-                tell_unsaid_of(&name, unsaid);
+            Some(suppressed) => {
+                report_suppressed_of(&name, suppressed);
                 true
             }
         }
     }
 
-    /// Schedules the report of a suppressed line for the end of its period.
-    fn unless_said(&mut self, said: Option<u64>) -> Option<u64> {
-        if said.is_none() && !std::mem::replace(&mut self.tells_unsaid, true) {
-            self.one_offs.push(self.now_ms + PERIOD_MS, OneOff::Unsaid);
+    /// Schedules a report for the end of the period if a line was suppressed. Returns its argument.
+    fn schedule_report(&mut self, allowed: Option<u64>) -> Option<u64> {
+        if allowed.is_none() && !std::mem::replace(&mut self.reports_suppressed, true) {
+            self.one_offs.push(self.now_ms + PERIOD_MS, OneOff::SuppressedLines);
         }
-        said
+        allowed
     }
 
     /// Logs the number of suppressed lines of the periods that are over.
-    pub(crate) fn tell_unsaid(&mut self) {
+    pub(crate) fn report_suppressed(&mut self) {
         let now_ms = self.now_ms;
-        for (peer, unsaid) in self.peers.take_unsaid(now_ms) {
-            tell_unsaid_of(&peer, unsaid);
+        for (peer, suppressed) in self.peers.take_suppressed(now_ms) {
+            report_suppressed_of(&peer, suppressed);
         }
-        for (strangers, reason) in self.strangers.iter_mut().zip(["auth_failed", "-"]) {
-            let (told, rest) = strangers.take_unsaid(NETWORKS_TOLD_MAX, now_ms);
-            for (network, unsaid) in told {
-                log::info!(target: TARGET, from = network.to_string(), reason = reason, suppressed = unsaid; "log lines suppressed");
+        for (limits, reason) in self.network_log_limits.iter_mut().zip(["auth_failed", "-"]) {
+            let (told, rest) = limits.take_suppressed(NETWORKS_TOLD_MAX, now_ms);
+            for (network, suppressed) in told {
+                log::info!(target: TARGET, from = network.to_string(), reason = reason, suppressed; "log lines suppressed");
             }
             if rest > 0 {
                 log::info!(target: TARGET, from = "others", reason = reason, suppressed = rest; "log lines suppressed");
             }
         }
-        self.tells_unsaid = self.peers.has_unsaid() || self.strangers.iter().any(Strangers::has_unsaid);
-        if self.tells_unsaid {
-            self.one_offs.push(now_ms + PERIOD_MS / 10, OneOff::Unsaid);
+        self.reports_suppressed =
+            self.peers.has_suppressed() || self.network_log_limits.iter().any(NetworkLogLimits::has_suppressed);
+        if self.reports_suppressed {
+            self.one_offs.push(now_ms + PERIOD_MS / 10, OneOff::SuppressedLines);
         }
     }
 }
 
-fn tell_unsaid_of(peer: &str, unsaid: u64) {
-    log::info!(target: TARGET, peer = peer, suppressed = unsaid; "log lines suppressed");
+fn report_suppressed_of(peer: &str, suppressed: u64) {
+    log::info!(target: TARGET, peer = peer, suppressed; "log lines suppressed");
 }
 
 /// The target of the lines about links.
 const TARGET: &str = "seaprox::link";
-/// Lines that one peer may cause in a period.
+/// Lines about one key in a period.
 const LINES_MAX: u32 = 100;
-/// Lines that the strangers of one network may cause in a period.
+/// Lines about one network in a period.
 const NETWORK_LINES_MAX: u32 = 20;
-/// Lines that all strangers may cause in a period.
+/// Lines about all networks in a period.
 const ALL_LINES_MAX: u32 = 1000;
-/// Networks of strangers that are told apart in a period, and whose counts are told one by one.
+/// Networks with their own limit.
 const NETWORKS_MAX: usize = 1024;
+/// Networks whose counts are reported one by one; the counts of the others are added up.
 const NETWORKS_TOLD_MAX: usize = 16;
 const PERIOD_MS: u64 = 10_000;
 
@@ -195,47 +199,51 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_counted_and_not_written() {
-        let mut quiet = Quiet::default();
-        let lines = (0..100_000).filter_map(|ms| quiet.say(ms)).collect::<Vec<_>>();
+    fn lines_beyond_the_limit_are_suppressed_and_counted() {
+        let mut limit = LogLimit::default();
+        let lines = (0..100_000).filter_map(|ms| limit.allow(ms)).collect::<Vec<_>>();
         assert_eq!(lines.len(), 10 * LINES_MAX as usize);
-        assert_eq!(lines.iter().sum::<u64>() + quiet.unsaid + lines.len() as u64, 100_000, "none is forgotten");
-        assert_eq!(quiet.say(200_000), Some(PERIOD_MS - u64::from(LINES_MAX)), "and it is told later");
+        assert_eq!(lines.iter().sum::<u64>() + limit.suppressed + lines.len() as u64, 100_000, "no line is lost");
+        assert_eq!(limit.allow(200_000), Some(PERIOD_MS - u64::from(LINES_MAX)), "the next line reports the count");
     }
 
     #[test]
-    fn a_count_is_told_when_its_period_is_over_and_once() {
-        let mut quiet = Quiet::default();
-        (0..LINES_MAX + 7).for_each(|_| _ = quiet.say(5));
-        assert_eq!((quiet.has_unsaid(), quiet.take_unsaid(PERIOD_MS - 1)), (true, None), "it goes on");
-        assert_eq!(quiet.take_unsaid(PERIOD_MS), Some(7));
-        assert_eq!((quiet.has_unsaid(), quiet.take_unsaid(PERIOD_MS)), (false, None));
+    fn a_count_is_reported_once_after_its_period() {
+        let mut limit = LogLimit::default();
+        (0..LINES_MAX + 7).for_each(|_| _ = limit.allow(5));
+        assert_eq!(
+            (limit.has_suppressed(), limit.take_suppressed(PERIOD_MS - 1)),
+            (true, None),
+            "the period is not over"
+        );
+        assert_eq!(limit.take_suppressed(PERIOD_MS), Some(7));
+        assert_eq!((limit.has_suppressed(), limit.take_suppressed(PERIOD_MS)), (false, None));
     }
 
     #[test]
-    fn lines_of_one_network_stay_visible_beside_a_flood_of_another() {
-        let mut strangers = Strangers::default();
-        let flood = (0..100_000).filter(|_| strangers.say(network(1), 7).is_some()).count();
+    fn lines_of_one_network_stay_visible_during_a_flood_from_another() {
+        let mut limits = NetworkLogLimits::default();
+        let flood = (0..100_000).filter(|_| limits.allow(network(1), 7).is_some()).count();
         assert_eq!(flood, NETWORK_LINES_MAX as usize);
-        assert_eq!(strangers.say(network(2), 8), Some(0));
-        let (told, rest) = strangers.take_unsaid(8, PERIOD_MS + 8);
+        assert_eq!(limits.allow(network(2), 8), Some(0));
+        let (told, rest) = limits.take_suppressed(8, PERIOD_MS + 8);
         assert_eq!((told, rest), (vec![(network(1), 100_000 - u64::from(NETWORK_LINES_MAX))], 0));
-        assert!(!strangers.has_unsaid() && strangers.networks.is_empty());
+        assert!(!limits.has_suppressed() && limits.networks.is_empty());
     }
 
     #[test]
     fn the_lines_of_all_networks_and_the_table_are_bounded() {
-        let mut strangers = Strangers::default();
-        let said = (0..50_000).filter(|number| strangers.say(network(*number), 7).is_some()).count();
-        assert_eq!(said, ALL_LINES_MAX as usize);
-        assert_eq!(strangers.networks.len(), NETWORKS_MAX);
-        let (told, rest) = strangers.take_unsaid(8, PERIOD_MS + 7);
+        let mut limits = NetworkLogLimits::default();
+        let allowed = (0..50_000).filter(|number| limits.allow(network(*number), 7).is_some()).count();
+        assert_eq!(allowed, ALL_LINES_MAX as usize);
+        assert_eq!(limits.networks.len(), NETWORKS_MAX);
+        let (told, rest) = limits.take_suppressed(8, PERIOD_MS + 7);
         assert_eq!(told.len(), 8);
         assert_eq!(
-            told.iter().map(|(_, unsaid)| unsaid).sum::<u64>() + rest + said as u64,
+            told.iter().map(|(_, suppressed)| suppressed).sum::<u64>() + rest + allowed as u64,
             50_000,
-            "none is forgotten"
+            "no line is lost"
         );
-        assert_eq!(strangers.say(network(1), 2 * PERIOD_MS), Some(0), "the next period has lines again");
+        assert_eq!(limits.allow(network(1), 2 * PERIOD_MS), Some(0), "the next period has lines again");
     }
 }

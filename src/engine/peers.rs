@@ -1,15 +1,15 @@
-//! Peers: the part of the common resources that each key uses, over all its links.
+//! Peers: the accounts of the resources that each key uses over all of its links.
 //!
-//! A key may have many links, and many sessions one after another. This table counts its events in a turn, its futile
-//! streams, its connections, and its log lines by key. The record of a key outlives its links, so a reconnect resets no
-//! limit. The table knows no link and no side.
+//! A key may have many links, and many consecutive sessions. The table counts by key: events in a turn, futile streams,
+//! connections, and log lines. The record of a key outlives its links, so a reconnect resets no limit. The table knows
+//! neither links nor sides.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::engine::log_limit::Quiet;
+use crate::engine::log_limit::LogLimit;
 use crate::types::peer::{PeerId, PeerKey};
 
 /// The peers of one loop.
@@ -17,11 +17,11 @@ use crate::types::peer::{PeerId, PeerKey};
 pub(crate) struct Peers {
     records: Slab<Peer>,
     by_key: HashMap<PeerKey, usize>,
-    /// The units that all peers have spent in a turn.
+    /// The units that all keys have spent in a turn.
     spent: Spent,
 }
 
-/// One key.
+/// The account of one key.
 #[derive(Debug)]
 pub(crate) struct Peer {
     key: PeerKey,
@@ -29,13 +29,13 @@ pub(crate) struct Peer {
     name: Arc<str>,
     spent: Spent,
     futile: Futile,
-    /// The connections that it has caused.
+    /// The number of its connections.
     connections: usize,
     used_ms: u64,
-    /// The lines about its links.
-    pub quiet: Quiet,
-    /// The lines about its connections that have come to nothing.
-    pub quiet_connections: Quiet,
+    /// The limit of lines about its links.
+    pub log_limit: LogLimit,
+    /// The limit of lines about its futile connections.
+    pub connection_log_limit: LogLimit,
 }
 
 /// Units of work in one turn.
@@ -54,7 +54,7 @@ impl Spent {
     }
 }
 
-/// A rate limit of streams that are refused or reset: a bucket of tokens.
+/// A rate limit of streams that are refused or reset: a token bucket.
 #[derive(Clone, Copy, Debug)]
 struct Futile {
     /// Thousandths of a stream.
@@ -76,7 +76,7 @@ impl Futile {
 }
 
 impl Peers {
-    /// The record of a key, which is made if there is none.
+    /// Returns the record of a key. Makes one if there is none.
     pub fn of(&mut self, key: &PeerKey, now_ms: u64) -> &mut Peer {
         let index = match self.by_key.get(key) {
             Some(index) => *index,
@@ -101,14 +101,14 @@ impl Peers {
             futile: Futile::new(now_ms),
             connections: 0,
             used_ms: now_ms,
-            quiet: Quiet::default(),
-            quiet_connections: Quiet::default(),
+            log_limit: LogLimit::default(),
+            connection_log_limit: LogLimit::default(),
         });
         self.by_key.insert(*key, index);
         index
     }
 
-    /// Returns true if one more event of the key may be processed in this turn. Each key has a minimum, even when the common
+    /// Returns true if one more event of the key may be processed in this turn. Each key has a minimum, even if the common
     /// budget is used up.
     pub fn may_spend(&mut self, key: &PeerKey, turn: u64, now_ms: u64) -> bool {
         let all = *self.spent.in_turn(turn);
@@ -116,7 +116,7 @@ impl Peers {
         own < UNITS_PER_TURN && (all < UNITS_OF_ALL_PER_TURN || own < UNITS_AT_LEAST)
     }
 
-    /// An event of the key has been taken. Returns the units that the key has spent in this turn.
+    /// Charges an event to a key. Returns the units that the key has spent in this turn.
     pub fn spend(&mut self, key: &PeerKey, units: u32, turn: u64, now_ms: u64) -> u32 {
         *self.spent.in_turn(turn) += units;
         let own = self.of(key, now_ms).spent.in_turn(turn);
@@ -124,13 +124,13 @@ impl Peers {
         *own
     }
 
-    /// One more connection that a key has caused; [`Peers::release`] ends it.
+    /// Charges a connection to a key; [`Peers::release`] must follow.
     pub fn charge(&mut self, key: &PeerKey, now_ms: u64) -> PeerId {
         self.of(key, now_ms).connections += 1;
         PeerId(self.by_key[key] as u32)
     }
 
-    /// A connection that a key has caused is over; `is_futile` if it was a stream of the key's that has come to nothing.
+    /// Ends the charge of a connection. `is_futile` means that it was a stream of the key and was refused or reset.
     pub fn release(&mut self, id: PeerId, is_futile: bool, now_ms: u64) {
         if let Some(peer) = self.records.get_mut(id.0 as usize) {
             debug_assert!(peer.connections > 0, "each is released once");
@@ -141,24 +141,27 @@ impl Peers {
         }
     }
 
-    /// The record of a key that has connections.
+    /// Returns the record of a key that has connections.
     pub fn get_mut(&mut self, id: PeerId) -> Option<&mut Peer> {
         self.records.get_mut(id.0 as usize)
     }
 
-    /// Returns true if suppressed lines about any peer were not reported yet.
-    pub fn has_unsaid(&self) -> bool {
-        self.records.iter().any(|(_, peer)| peer.quiet.has_unsaid() || peer.quiet_connections.has_unsaid())
+    /// Returns true if suppressed lines about any key have not been reported.
+    pub fn has_suppressed(&self) -> bool {
+        self.records
+            .iter()
+            .any(|(_, peer)| peer.log_limit.has_suppressed() || peer.connection_log_limit.has_suppressed())
     }
 
-    /// Takes the number of lines left out about each key whose period is over.
-    pub fn take_unsaid(&mut self, now_ms: u64) -> Vec<(Arc<str>, u64)> {
+    /// Takes the number of suppressed lines about each key whose period is over.
+    pub fn take_suppressed(&mut self, now_ms: u64) -> Vec<(Arc<str>, u64)> {
         let mut told = Vec::new();
         for (_, peer) in &mut self.records {
-            let unsaid = [&mut peer.quiet, &mut peer.quiet_connections].map(|quiet| quiet.take_unsaid(now_ms));
-            match unsaid.into_iter().flatten().sum::<u64>() {
+            let suppressed = [&mut peer.log_limit, &mut peer.connection_log_limit]
+                .map(|log_limit| log_limit.take_suppressed(now_ms));
+            match suppressed.into_iter().flatten().sum::<u64>() {
                 0 => {}
-                unsaid => told.push((Arc::clone(&peer.name), unsaid)),
+                suppressed => told.push((Arc::clone(&peer.name), suppressed)),
             }
         }
         told
@@ -178,7 +181,7 @@ impl Peer {
         self.name = name;
     }
 
-    /// The connections that the key has caused.
+    /// Returns the number of connections that are charged to the key.
     pub fn connections(&self) -> usize {
         self.connections
     }
@@ -188,7 +191,7 @@ impl Peer {
         *self.futile.tokens(now_ms) >= 1000
     }
 
-    /// A stream that the key opened was refused or reset.
+    /// Counts a stream of the key that was refused or reset.
     pub fn was_futile(&mut self, now_ms: u64) {
         let tokens = self.futile.tokens(now_ms);
         *tokens = tokens.saturating_sub(1000);
@@ -197,16 +200,16 @@ impl Peer {
 
 /// Units that one key may spend in a turn: 64 of its opens, listens and resets, or four times as many other events.
 pub(crate) const UNITS_PER_TURN: u32 = 256;
-/// Units of an OPEN, a LISTEN or a RESET: what each leads to takes some ten system calls.
+/// Units of an OPEN, a LISTEN or a RESET: each leads to about ten system calls.
 pub(crate) const UNITS_HEAVY: u32 = 4;
 /// Units that all keys together may spend in a turn.
 const UNITS_OF_ALL_PER_TURN: u32 = 1024;
 /// Units that each key may spend in a turn even if the common budget is used up.
 const UNITS_AT_LEAST: u32 = 16;
-/// Streams of a key that may be refused or reset in a second, and at once. Each costs about 0.1 ms of the loop.
+/// Futile streams that a key may have per second, and in a burst. Each costs about 0.1 ms of the loop's time.
 const FUTILE_PER_S: u64 = 500;
 const FUTILE_AT_ONCE: u64 = 2000;
-/// Keys that are remembered. Links are fewer, and keys without connections make room.
+/// Limit of the records. There are fewer links, and a key without connections makes room for a new one.
 const PEERS_MAX: usize = 4096;
 
 #[cfg(test)]
@@ -214,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_spends_so_much_in_a_turn_and_the_others_still_get_something() {
+    fn a_key_has_a_budget_in_each_turn_and_the_others_have_a_minimum() {
         let mut peers = Peers::default();
         let mut spends = |number: u8, turn: u64| {
             let mut units = 0;
@@ -225,12 +228,12 @@ mod tests {
         };
         let first: Vec<u32> = (0..4).map(|number| spends(number, 1)).collect();
         assert_eq!(first, [UNITS_PER_TURN; 4]);
-        assert_eq!(spends(5, 1), UNITS_AT_LEAST, "all of them have spent what there is");
+        assert_eq!(spends(5, 1), UNITS_AT_LEAST, "the common budget is used up");
         assert_eq!((spends(0, 1), spends(0, 2)), (0, UNITS_PER_TURN), "nothing more until the next turn");
     }
 
     #[test]
-    fn futile_streams_have_a_rate() {
+    fn futile_streams_are_limited_to_a_rate_and_a_burst() {
         let mut peers = Peers::default();
         let mut tries = |until_ms: u64| {
             let peer = peers.of(&[1; 32], 0);
@@ -246,11 +249,11 @@ mod tests {
         assert_eq!(tries(1), FUTILE_AT_ONCE);
         assert_eq!(tries(1001), FUTILE_PER_S);
         let other = peers.of(&[2; 32], 1000);
-        assert!(other.may_try(1000), "another key has its own");
+        assert!(other.may_try(1000), "another key has its own limit");
     }
 
     #[test]
-    fn keys_are_bounded_and_one_with_connections_stays() {
+    fn the_table_is_bounded_and_a_key_with_connections_stays() {
         let mut peers = Peers::default();
         let key = |number: usize| {
             let mut key = [0; 32];

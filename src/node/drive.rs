@@ -220,8 +220,8 @@ impl Node {
             Event::GoAway { .. } => _ = self.peer_leaves(core, id),
             Event::Ended { code, text } => self.session_ended(core, id, code, text),
             Event::Message(text) => {
-                if let Some(unsaid) = self.may_log(core, id) {
-                    log::info!(target: TARGET, link = id.to_string(), text = format!("{text:?}"), suppressed = unsaid; "message");
+                if let Some(suppressed) = self.may_log(core, id) {
+                    log::info!(target: TARGET, link = id.to_string(), text = format!("{text:?}"), suppressed; "message");
                 }
             }
             _ => {}

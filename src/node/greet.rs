@@ -59,8 +59,8 @@ impl Node {
         match self.place(core, listener, (side, carrier), io, peer) {
             Ok(()) => self.unauthenticated.sit(carrier, seat),
             Err(error) => {
-                if let Some(unsaid) = core.may_log_stranger(&from, Reason::Other) {
-                    log::warn!(target: TARGET, error = error, suppressed = unsaid; "unauthenticated peer refused");
+                if let Some(suppressed) = core.may_log_network(&from, Reason::Other) {
+                    log::warn!(target: TARGET, error = error, suppressed; "unauthenticated peer refused");
                 }
                 return;
             }
@@ -97,9 +97,9 @@ impl Node {
         let peers = self.unauthenticated.len();
         let Some(server) = self.servers.get_mut(&listener) else { return };
         if !std::mem::replace(&mut server.full, true)
-            && let Some(unsaid) = core.may_log_stranger(peer, Reason::LimitReached)
+            && let Some(suppressed) = core.may_log_network(peer, Reason::LimitReached)
         {
-            log::warn!(target: TARGET, reason = "limit_reached", peers = peers, suppressed = unsaid; "unauthenticated peers are refused at the limit");
+            log::warn!(target: TARGET, reason = "limit_reached", peers = peers, suppressed; "unauthenticated peers are refused at the limit");
         }
     }
 
@@ -124,8 +124,8 @@ impl Node {
             Err(status) => status,
         };
         if status != Status::Ok {
-            if let Some(unsaid) = core.may_log_key(&key) {
-                log::info!(target: TARGET, status = format!("{status:?}"), suppressed = unsaid; "subflow refused");
+            if let Some(suppressed) = core.may_log_key(&key) {
+                log::info!(target: TARGET, status = format!("{status:?}"), suppressed; "subflow refused");
             }
             self.refuse(id, &HelloAck::refusal(status, hello, boot));
         }
@@ -211,8 +211,8 @@ impl Node {
             row = row.max(now);
             if now <= ROW_MAX {
                 self.forget_link(core, id, "its peer was restarted");
-            } else if let Some(unsaid) = core.may_log_key(&key) {
-                log::warn!(target: TARGET, link = id.to_string(), peer = core.pools.sessions.name(id), suppressed = unsaid; "taken over too often: two processes have the same key and command line, and both are let in");
+            } else if let Some(suppressed) = core.may_log_key(&key) {
+                log::warn!(target: TARGET, link = id.to_string(), peer = core.pools.sessions.name(id), suppressed; "taken over too often: two processes have the same key and command line, and both are let in");
             }
         }
         row.min(ROW_MAX)
@@ -270,10 +270,10 @@ impl Node {
 
     /// Ends a session without a word to the peer, which is not there any more.
     fn forget_link(&mut self, core: &mut Core, link: Id, why: &str) {
-        let unsaid = self.may_log(core, link);
+        let suppressed = self.may_log(core, link);
         if let Some(record) = self.links.get_mut(link) {
-            if let Some(unsaid) = unsaid {
-                log::info!(target: TARGET, link = link.to_string(), peer = core.pools.sessions.name(link), why = why, suppressed = unsaid; "session taken over");
+            if let Some(suppressed) = suppressed {
+                log::info!(target: TARGET, link = link.to_string(), peer = core.pools.sessions.name(link), why = why, suppressed; "session taken over");
             }
             record.closing = true;
             if let Some(session) = core.pools.sessions.session_mut(link) {

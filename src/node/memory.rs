@@ -196,10 +196,10 @@ impl Node {
 
     /// Ends the session of a link whose key holds more memory than its share.
     fn end_over_budget(&mut self, core: &mut Core, id: Id) {
-        let unsaid = self.may_log(core, id);
+        let suppressed = self.may_log(core, id);
         let Some(link) = self.links.get_mut(id) else { return };
-        if let Some(unsaid) = unsaid {
-            log::warn!(target: TARGET, link = id.to_string(), peer = core.pools.sessions.name(id), reason = "limit_reached", bytes = link.usage.received, suppressed = unsaid; "a link holds too much memory, and is ended");
+        if let Some(suppressed) = suppressed {
+            log::warn!(target: TARGET, link = id.to_string(), peer = core.pools.sessions.name(id), reason = "limit_reached", bytes = link.usage.received, suppressed; "a link holds too much memory, and is ended");
         }
         let Some(record) = core.pools.sessions.get_mut(id) else { return };
         if let Some(session) = &mut record.session {

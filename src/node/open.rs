@@ -262,9 +262,9 @@ impl Node {
     }
 
     fn log_refused(&mut self, core: &mut Core, id: Id, open: &Open, failure: &Failure) {
-        let Some(unsaid) = self.may_log(core, id) else { return };
+        let Some(suppressed) = self.may_log(core, id) else { return };
         let peer = core.pools.sessions.name(id).to_owned();
-        log::info!(target: TARGET, link = id.to_string(), peer = peer, asked = open.to_string(), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), suppressed = unsaid; "stream refused");
+        log::info!(target: TARGET, link = id.to_string(), peer = peer, asked = open.to_string(), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), suppressed; "stream refused");
     }
 
     /// Whether the peer may open this stream, and what its target is.

@@ -217,8 +217,8 @@ impl Node {
         if carrier.server.is_some() && link.is_none() {
             core.stats.unauthenticated_failed += 1;
             let from = core.peer(carrier.side);
-            if let Some(unsaid) = core.may_log_stranger(&from, failure.reason) {
-                log::info!(target: super::greet::TARGET, from = from.to_string(), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), suppressed = unsaid; "unauthenticated peer refused");
+            if let Some(suppressed) = core.may_log_network(&from, failure.reason) {
+                log::info!(target: super::greet::TARGET, from = from.to_string(), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), suppressed; "unauthenticated peer refused");
             }
         }
         self.drop_carrier(core, id);

@@ -144,11 +144,11 @@ impl Node {
             Ok(answer) => answer.clone(),
             Err(bound) => bound.clone(),
         };
-        if let Some(unsaid) = self.may_log(core, id) {
+        if let Some(suppressed) = self.may_log(core, id) {
             let peer = core.pools.sessions.name(id).to_owned();
             let why = answer.failure.map_or("-", Code::as_str);
             let detail = if answer.text.is_empty() { "-" } else { &answer.text };
-            log::info!(target: TARGET, link = id.to_string(), peer = peer, place = place_of(open).map_or_else(|_| "?".into(), |place| place.to_string()), port = answer.port, reason = why, detail = detail, suppressed = unsaid; "asked to listen");
+            log::info!(target: TARGET, link = id.to_string(), peer = peer, place = place_of(open).map_or_else(|_| "?".into(), |place| place.to_string()), port = answer.port, reason = why, detail = detail, suppressed; "asked to listen");
         }
         if let Some(session) = core.pools.sessions.session_mut(id) {
             // A listener that was taken back meanwhile needs no answer.
@@ -239,8 +239,8 @@ impl Node {
             passed.extend(its.map(|(number, _)| (other, *number)));
         }
         for (from, number) in &passed {
-            if let Some(unsaid) = self.may_log(core, id) {
-                log::info!(target: TARGET, link = id.to_string(), from = from.to_string(), place = place.to_string(), suppressed = unsaid; "a port passes to the session that is there");
+            if let Some(suppressed) = self.may_log(core, id) {
+                log::info!(target: TARGET, link = id.to_string(), from = from.to_string(), place = place.to_string(), suppressed; "a port passes to the session that is there");
             }
             self.close_port(core, *from, *number);
         }
@@ -271,8 +271,8 @@ impl Node {
             }
             let (numbers, peer): (Vec<u32>, _) =
                 (link.listeners.keys().copied().collect(), core.pools.sessions.name(id).to_owned());
-            if let Some(unsaid) = self.may_log(core, id) {
-                log::info!(target: TARGET, link = id.to_string(), peer = peer, ports = numbers.len(), suppressed = unsaid; "the peer is away, and its ports are free for others");
+            if let Some(suppressed) = self.may_log(core, id) {
+                log::info!(target: TARGET, link = id.to_string(), peer = peer, ports = numbers.len(), suppressed; "the peer is away, and its ports are free for others");
             }
             numbers.into_iter().for_each(|number| self.close_port(core, id, number));
             return None;
@@ -298,9 +298,9 @@ impl Node {
         for (number, ours) in closed.into_iter().filter(|_| !is_draining) {
             let Err(answer) = self.listen_where_it_was(core, id, number, &ours) else { continue };
             let reason = answer.failure;
-            if let Some(unsaid) = self.may_log(core, id) {
+            if let Some(suppressed) = self.may_log(core, id) {
                 let reason = reason.map_or("-", Code::as_str);
-                log::warn!(target: TARGET, link = id.to_string(), place = ours.place.to_string(), port = ours.port, reason = reason, suppressed = unsaid; "a port of a peer that is back cannot be had again");
+                log::warn!(target: TARGET, link = id.to_string(), place = ours.place.to_string(), port = ours.port, reason = reason, suppressed; "a port of a peer that is back cannot be had again");
             }
             let Some(link) = self.links.get_mut(id) else { return };
             let told = core.pools.sessions.session_mut(id).map(|session| session.listener_lost(number, answer));
