@@ -332,7 +332,7 @@ fn status_says_why_a_link_is_not_up_and_the_log_shows_no_key_as_bytes() {
     let far = Seaprox::start(&["link", "--listen", "127.0.0.1:0", "--config-dir", &far_home]);
     let near = start(&far.listens(0), &["-v"]);
     kit::until("the link is up", || near.status().pointer("/links/0/state").is_some_and(|state| state == "up"));
-    near.wait_for_log(&["DEBUG seaprox::link link link=0.1", "happened=up", "key=SHA256:"]);
+    near.wait_for_log(&["DEBUG seaprox::link link link=0.1", "event=up", "key=SHA256:"]);
     assert_eq!(near.count_log(&["[1", ", 2"]) + near.count_log(&["key: ["]), 0, "{:?}", near.log());
     kit::until("the observed address is known", || {
         near.status().pointer("/links/0/subflows/0/seen_as").is_some_and(|seen| seen.is_string())
