@@ -223,7 +223,7 @@ impl Proxy {
         let mut rounds = ROUNDS_PER_TURN;
         loop {
             let next = self.core.move_half(connection, role);
-            if next == Next::Wait || !self.feed(connection, role, next == Next::Passed) {
+            if next == Next::Wait || !self.feed(connection, role, next == Next::CountReached) {
                 break;
             }
             rounds -= 1;

@@ -33,7 +33,7 @@ pub(crate) enum Next {
     /// The handler's: the input is its own.
     Handler,
     /// The handler's, and it has something to hear: as many bytes as it asked for have been relayed.
-    Passed,
+    CountReached,
 }
 
 impl Core {
@@ -96,10 +96,10 @@ impl Core {
             }
             Pumped::Done => self.shut(id, role),
             // What the sender is still owed goes on. No more is read of it, and the linger timer ends what it does not take.
-            Pumped::Enough if self.is_owed(id, role) => {}
-            Pumped::Enough => self.end_lingering(id),
-            Pumped::Passed | Pumped::Short => {
-                let next = if matches!(pumped, Pumped::Passed) { Next::Passed } else { Next::Handler };
+            Pumped::DiscardLimit if self.is_owed(id, role) => {}
+            Pumped::DiscardLimit => self.end_lingering(id),
+            Pumped::CountReached | Pumped::EndedEarly => {
+                let next = if matches!(pumped, Pumped::CountReached) { Next::CountReached } else { Next::Handler };
                 if let Some(connection) = self.connections.get_mut(id) {
                     let half = &mut connection.halves[role.out()];
                     (half.flow, half.left) = (Flow::Handler, UNLIMITED);

@@ -256,7 +256,7 @@ impl Node {
         let Some(key) = self.links.get(link).and_then(|link| link.key) else { return };
         let slot = core.pools.sessions.slot(link, stream);
         if slot.is_some_and(|slot| slot.accepted && slot.reset.is_none())
-            && core.pools.sessions.rests.keep(at, key, rest)
+            && core.pools.sessions.undelivered.keep(at, key, rest)
         {
             self.wake_stream(core, link, stream, |side| side.ready.readable = true);
             // What cuts the streams of the session does not find it.

@@ -319,7 +319,7 @@ impl Node {
         let its = self.links.iter().filter(|(_, link)| link.key.as_ref() == Some(key) && !link.closing);
         let its = its.filter_map(|(id, _)| core.pools.sessions.get(id));
         let unopened = |link: &LinkSession| link.session.as_ref().map_or(0, Session::streams_unopened);
-        its.map(|link| link.streams.len() + unopened(link)).sum::<usize>() + core.pools.sessions.rests.count(key)
+        its.map(|link| link.streams.len() + unopened(link)).sum::<usize>() + core.pools.sessions.undelivered.count(key)
     }
 
     /// Counts a connection against the key of a link's peer.

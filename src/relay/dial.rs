@@ -1,4 +1,4 @@
-//! The record of a dial: what a side needs while it connects to a name, or waits for its first socket.
+//! The record of a dial: the state of a side while it connects to a name, or waits for its first socket.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -8,30 +8,31 @@ use crate::types::address::Target;
 use crate::types::id::Id;
 use crate::types::reason::Failure;
 
-/// Whether an address that a name turned out to have, or that an external connector reached, may be connected to.
+/// A rule that decides if an address may be connected to: an address that a name was resolved to, or that an external
+/// connector has reached.
 pub type Permit = Rc<dyn Fn(SocketAddr) -> bool>;
 
-/// What is needed while a dest connects to a name, or waits for its first socket.
+/// The state of a dial.
 pub(crate) struct Dial {
     pub target: Rc<Target>,
     pub permit: Option<Permit>,
     pub addresses: Vec<SocketAddr>,
     pub next: usize,
-    /// Attempts beside the dest's own socket.
+    /// Attempts that run beside the dest's own socket.
     pub racers: Vec<Id>,
     pub failure: Option<Failure>,
-    /// The addresses came from the cache: when all fail, the name is looked up anew.
+    /// The addresses came from the cache. When all of them fail, the name is looked up again.
     pub from_cache: bool,
-    /// Where its sockets leave from, if the system does not choose that.
+    /// The source of its sockets, if the system does not choose it.
     pub egress: Option<Egress>,
 }
 
-/// Where a socket leaves this host from.
+/// The source of a socket on this host.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Egress {
     /// The source address; the system chooses if there is none.
     pub source: Option<IpAddr>,
-    /// The interface that it must leave by.
+    /// The interface that the socket must use.
     pub interface: Option<String>,
 }
 

@@ -1,7 +1,7 @@
-//! What a side reads from and writes to: one face for sockets, pipes, terminals and files.
+//! The input and output of a side: one interface for sockets, pipes, terminals, files and streams of links.
 //!
-//! An [`Io`] owns its descriptors and closes them when it is dropped. It never blocks and it remembers nothing: whether a
-//! read is worth trying is known to the side.
+//! An [`Io`] owns its descriptors and closes them when it is dropped. It never blocks, and it keeps no readiness: the side
+//! does.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -17,15 +17,15 @@ use crate::sys::{
 };
 use crate::types::address::Endpoint;
 
-/// The descriptors of one side.
+/// The descriptors of one side, or the stream that stands for them.
 #[derive(Debug, Default)]
 pub(crate) enum Io {
-    /// None yet, or none any more.
+    /// No descriptor yet, or none any more.
     #[default]
     None,
     Tcp(TcpStream),
     Unix(UnixStream),
-    /// A descriptor to read from and one to write to, until it is shut down.
+    /// A descriptor to read from, and one to write to until it is shut down.
     Files {
         read: Input,
         write: Option<Output>,
@@ -34,7 +34,7 @@ pub(crate) enum Io {
     Stream(StreamAt),
 }
 
-/// Which directions cannot block, as those of a regular file cannot: they are always ready.
+/// Directions that cannot block, such as those of a regular file; they are always ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Unpollable {
     pub read: bool,
@@ -48,7 +48,7 @@ impl Unpollable {
 }
 
 impl Io {
-    /// Takes a descriptor that somebody else made, and makes it non-blocking.
+    /// Takes over a socket, and makes it non-blocking.
     pub fn from_owned(fd: OwnedSocket) -> io::Result<Io> {
         let socket = Socket::from(fd);
         let domain = socket.local_addr().map(|addr| addr.domain());
@@ -73,7 +73,7 @@ impl Io {
         }
     }
 
-    /// Throws away what would be read, without copying it; none where the system, or the protocol, can only copy.
+    /// Discards input without copying it. Returns none if the system, or the protocol, can only copy.
     pub fn skip(&self, bytes: usize) -> Option<io::Result<usize>> {
         match self {
             Io::Tcp(socket) if sys::SKIPS => {
@@ -91,7 +91,7 @@ impl Io {
         }
     }
 
-    /// Writes to a descriptor: for those who have no business with streams.
+    /// Writes to a descriptor. Fails on a stream of a link.
     pub fn write_raw(&self, buf: &[u8]) -> io::Result<usize> {
         match self {
             Io::Tcp(socket) => retry(|| (&mut &*socket).write(buf)),
@@ -102,7 +102,7 @@ impl Io {
         }
     }
 
-    /// Reads from a descriptor: for those who have no business with streams.
+    /// Reads from a descriptor. Fails on a stream of a link.
     pub fn read_raw(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Io::Tcp(socket) => retry(|| (&mut &*socket).read(buf)),
@@ -115,7 +115,7 @@ impl Io {
     /// Writes several pieces to a descriptor with one call.
     pub fn write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         if let [piece] = pieces {
-            // One piece is what most small writes are, and a plain write is the shorter way through the system.
+            // Most small writes have one piece, and a plain write takes a shorter path through the system.
             return self.write_raw(piece);
         }
         match self {
@@ -127,7 +127,7 @@ impl Io {
         }
     }
 
-    /// The stream that it is, if it is one.
+    /// Returns the stream of a link that this is, if it is one.
     #[inline]
     pub const fn stream(&self) -> Option<StreamAt> {
         match self {
@@ -136,7 +136,7 @@ impl Io {
         }
     }
 
-    /// Writes what is followed by [`Io::shutdown_write`] or a close at once, so that TCP can say both in one packet.
+    /// Writes bytes that [`Io::shutdown_write`] or a close follows at once, so that TCP can send data and FIN in one packet.
     #[inline]
     pub fn write_before_end(&self, buf: &[u8], sessions: &mut Sessions) -> io::Result<usize> {
         match self {
@@ -145,7 +145,7 @@ impl Io {
         }
     }
 
-    /// Says that no more will be written.
+    /// Shuts the write direction down.
     pub fn shutdown_write(&mut self, sessions: &mut Sessions) -> io::Result<()> {
         match self {
             Io::Tcp(socket) => socket.shutdown(Shutdown::Write),
@@ -159,7 +159,7 @@ impl Io {
         }
     }
 
-    /// The descriptors that splice may read from and write to; none where copying is the only way.
+    /// Returns the socket that splice can read from and write to, or none if bytes must be copied.
     #[inline]
     pub fn spliceable(&self) -> Option<BorrowedSocket<'_>> {
         match self {
@@ -169,13 +169,13 @@ impl Io {
         }
     }
 
-    /// The error that an event announced, if there is one.
+    /// Returns the error that an event announced, if there is one.
     pub fn take_error(&self, sessions: &Sessions) -> Option<io::Error> {
         match self {
             Io::Tcp(socket) => socket.take_error().ok().flatten(),
             Io::Unix(socket) => socket.take_error().ok().flatten(),
             Io::Stream(stream) => sessions.error(*stream),
-            // A pipe has no error to ask for; what an event announces is that nobody reads any more.
+            // A pipe has no error to ask for; the event announces that its reader is gone.
             Io::Files { write: Some(write), .. } if write.is_reader_gone() => Some(io::ErrorKind::BrokenPipe.into()),
             Io::Files { .. } | Io::None => None,
         }
@@ -203,7 +203,7 @@ impl Io {
         }
     }
 
-    /// Registers for both directions, once and for all. Says which of them cannot block, and so needs no events.
+    /// Registers both directions, once. Returns the directions that cannot block and therefore have no events.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<Unpollable> {
         match self {
             Io::Tcp(socket) => sys::register(socket, registry, token, INTEREST).map(Unpollable::both),
@@ -225,7 +225,7 @@ impl Io {
         }
     }
 
-    /// Makes the coming close a reset instead of a FIN. Only TCP and streams can say so.
+    /// Makes the close that follows a reset instead of a FIN. Only TCP and streams of links have a reset.
     pub fn close_with_reset(&self, sessions: &mut Sessions) {
         match self {
             Io::Tcp(socket) => {
@@ -237,23 +237,23 @@ impl Io {
         }
     }
 
-    /// Small writes go out at once.
+    /// Switches TCP_NODELAY on, so that small writes go out at once.
     pub fn set_nodelay(&self) {
         if let Io::Tcp(socket) = self {
-            // It costs latency where it is refused, and nothing else.
+            // A refusal costs latency only.
             let _ = socket.set_nodelay(true);
         }
     }
 
-    /// TCP probes a silent peer.
+    /// Switches TCP keepalive on, with this idle time before the first probe.
     pub fn set_keepalive(&self, idle: Duration) {
         if let Io::Tcp(socket) = self {
-            // A peer that vanished is then found by the other timers.
+            // Other timers find a peer that vanished if this is refused.
             let _ = SockRef::from(socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(idle));
         }
     }
 
-    /// Our own end of the connection.
+    /// Returns the local address.
     pub fn local(&self) -> Endpoint {
         match self {
             Io::Tcp(socket) => socket.local_addr().map_or(Endpoint::Unknown, Endpoint::Ip),
@@ -262,8 +262,8 @@ impl Io {
         }
     }
 
-    /// Returns whether the system has connected a TCP socket to itself: nobody listens on the port, and the port that was
-    /// chosen for this end happened to be the same (simultaneous open, RFC 9293, section 3.5). Its bytes would come back.
+    /// Returns true if the system has connected a TCP socket to itself: there was no listener on the port, and the system
+    /// chose the same port for this end (simultaneous open, RFC 9293, section 3.5). The sent bytes would come back.
     pub fn leads_to_itself(&self, asked: SocketAddr) -> bool {
         let Io::Tcp(socket) = self else { return false };
         if !sys::may_choose_port(asked.port()) {
@@ -275,7 +275,7 @@ impl Io {
         socket.local_addr().is_ok_and(|local| plain(local) == plain(peer))
     }
 
-    /// The other end of the connection.
+    /// Returns the address of the other end.
     pub fn peer(&self) -> Endpoint {
         match self {
             Io::Tcp(socket) => socket.peer_addr().map_or(Endpoint::Unknown, Endpoint::Ip),
@@ -287,7 +287,7 @@ impl Io {
         }
     }
 
-    /// Descriptors that it holds.
+    /// Returns the number of descriptors that it holds.
     pub fn descriptors(&self) -> usize {
         match self {
             Io::Stream(_) | Io::None => 0,

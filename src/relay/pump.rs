@@ -1,12 +1,12 @@
 //! The pump: moves the bytes of one half from one side to the other. One pump serves both directions and both modes.
 //!
-//! It delivers what waits before it fetches more, so a half never holds more than one block, or one pipe. It reads into
-//! a block and writes that block at once; when it fills blocks one after another, it asks for a pipe and splices. It
-//! stops when a side blocks, when its share of the turn is used up, or when its work is done, and says which: so queueing
-//! it again cannot be forgotten. It knows no connection, no handler and no clock.
+//! The pump delivers waiting bytes before it fetches more, so a half never holds more than one block, or one pipe. It reads
+//! into a block and writes that block at once; after several full blocks it asks for a pipe and splices. It stops when a
+//! side blocks, when the budget of the turn is used up, or when its work is done, and returns which, so that the caller
+//! cannot forget to queue it again. The pump knows no connection, no handler and no clock.
 //!
-//! Between a socket and a stream of a link there is no block in between: bytes go from the session's buffers to the socket,
-//! and from the socket into a chunk that the session keeps; see `stream`.
+//! Between a socket and a stream of a link there is no block: bytes go from the buffers of the session to the socket, and
+//! from the socket into a chunk that the session keeps; see `stream`.
 //!
 //! System calls per chunk of a copied half: one `recv`, one `send`. Per chunk of a spliced half: two `splice`.
 
@@ -18,36 +18,36 @@ use crate::relay::side::{Role, Side};
 use crate::relay::splice_pipe::PipePool;
 use crate::streams::Sessions;
 
-/// What all halves of a loop draw on.
+/// The pools that all halves of a loop share.
 pub(crate) struct Pools {
     pub blocks: BlockPool,
     pub pipes: PipePool,
-    /// The sessions that streams are part of.
+    /// The sessions of links, whose streams are sides.
     pub sessions: Sessions,
 }
 
 /// Why the pump stopped.
 #[derive(Debug)]
 pub(crate) enum Pumped {
-    /// A side can do no more; an event will say when it can.
+    /// A side would block; an event will report when it is ready again.
     Blocked,
-    /// Its share of the turn is used up.
+    /// The budget of the turn is used up.
     Budget,
     /// No block is free.
     NoBlock,
-    /// The input ended and everything is delivered.
+    /// The input has ended and all bytes are delivered.
     Done,
-    /// As many bytes as were asked for have been relayed: the handler's turn.
-    Passed,
-    /// The input ended before as many bytes as were asked for had come.
-    Short,
-    /// As much has been thrown away as is worth it: who sends it does not stop.
-    Enough,
+    /// The requested count of bytes was relayed; the input is the handler's again.
+    CountReached,
+    /// The input ended before the requested count of bytes was relayed.
+    EndedEarly,
+    /// The discard limit was reached.
+    DiscardLimit,
     /// A side failed.
     Broken(Role, io::Error),
 }
 
-/// Moves bytes of the half that `role`'s side feeds, at most about `share` of them.
+/// Moves bytes of the half that `role`'s side feeds, about `share` bytes at most.
 pub(crate) fn pump(
     half: &mut Half,
     role: Role,
@@ -66,7 +66,7 @@ pub(crate) fn pump(
         }
         if half.left == 0 {
             half.release_pipe(&mut pools.pipes);
-            return Pumped::Passed;
+            return Pumped::CountReached;
         }
         if half.phase != Phase::Flowing {
             return Pumped::Done;
@@ -90,7 +90,7 @@ pub(crate) fn pump(
                 half.release_pipe(&mut pools.pipes);
                 half.phase = Phase::Draining;
                 if half.left != UNLIMITED {
-                    return Pumped::Short;
+                    return Pumped::EndedEarly;
                 }
             }
             Err(error) => return Pumped::Broken(role, error),
@@ -98,12 +98,12 @@ pub(crate) fn pump(
     }
 }
 
-/// Reads what the side still sends and throws it away, until it ends or `left` bytes of it are gone.
+/// Reads and discards the input of a side until it ends, or until `left` bytes are discarded.
 pub(crate) fn discard(half: &mut Half, role: Role, from: &mut Side, pools: &mut Pools, mut budget: usize) -> Pumped {
     half.clear(&mut pools.blocks, &mut pools.pipes);
     while half.phase == Phase::Flowing {
         if half.left == 0 {
-            return Pumped::Enough;
+            return Pumped::DiscardLimit;
         }
         if !from.ready.readable {
             return Pumped::Blocked;
@@ -129,8 +129,8 @@ pub(crate) fn discard(half: &mut Half, role: Role, from: &mut Side, pools: &mut 
     Pumped::Done
 }
 
-/// Writes what waits in the half to the side that it goes to: what is in the pipe, which is on its way already, then what
-/// a handler sent, then what was read. Whether all that may go is gone.
+/// Writes the waiting bytes of a half to its destination: first the bytes in the pipe, which left the socket earlier, then
+/// what a handler sent, then what was read. Returns true if nothing that may be written is left.
 pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::Result<bool> {
     while half.pipe.as_ref().is_some_and(|pipe| pipe.len() > 0) {
         let Some(put) = drain(half, to)? else { return Ok(false) };
@@ -148,7 +148,7 @@ pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::
         return Ok(true);
     }
     while half.left > 0 && !half.store.is_empty() {
-        // The end follows at once what was read before it, so both go in one packet.
+        // The end of input follows these bytes, so both can go in one packet.
         let is_last = half.phase == Phase::Draining && half.left == UNLIMITED;
         if !is_last {
             no_delay(to);
@@ -165,13 +165,13 @@ pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::
     Ok(true)
 }
 
-/// What came of asking for more input.
+/// The result of one attempt to fetch input.
 enum Fetched {
     Bytes(usize),
     Nothing,
-    /// The other side takes no more now, so nothing was read.
+    /// The destination takes no more now, so nothing was read.
     Stuck,
-    /// The other side failed.
+    /// The destination failed.
     Refused(io::Error),
     NoBlock,
     End,
@@ -198,7 +198,7 @@ fn fetch_by_copy(half: &mut Half, from: &mut Side, pools: &mut Pools) -> io::Res
     note(half, from, result, wished)
 }
 
-/// Notes what one read has come to, of the bytes that were wished for.
+/// Notes the result of one read into room for `wished` bytes.
 #[inline]
 fn note(half: &mut Half, from: &mut Side, result: io::Result<usize>, wished: usize) -> io::Result<Fetched> {
     match result {
@@ -234,8 +234,8 @@ fn promote(half: &mut Half, from: &Side, to: &Side, pipes: &mut PipePool) -> boo
     half.pipe.is_some()
 }
 
-/// The pipe is empty when this is called, so `WouldBlock` can only mean that there is nothing to read: what was in it
-/// has been delivered before, and so a full pipe is never taken for an empty socket.
+/// Splices from the socket into the pipe, which is empty when this is called. So `WouldBlock` means that the socket is
+/// empty, and never that the pipe is full.
 fn fetch_by_pipe(half: &mut Half, from: &mut Side, pools: &mut Pools, budget: usize) -> io::Result<Fetched> {
     let (Some(pipe), Some(fd)) = (&mut half.pipe, from.io.spliceable()) else { return Ok(Fetched::Nothing) };
     match pipe.fill(fd, half.left.min(budget as u64)) {
@@ -263,7 +263,7 @@ fn fetch_by_pipe(half: &mut Half, from: &mut Side, pools: &mut Pools, budget: us
     }
 }
 
-/// One write to a side that may be full. None when it takes nothing.
+/// Writes once to a side. Returns none if the side takes nothing now.
 #[inline]
 fn write(
     bytes: &[u8],
@@ -290,7 +290,7 @@ fn write(
     }
 }
 
-/// From the second write on, small writes must not wait for the acknowledgement of those before them.
+/// Sets TCP_NODELAY before the second write, so that small writes do not wait for the acknowledgement of earlier ones.
 #[inline]
 fn no_delay(to: &mut Side) {
     if to.ready.may_delay && std::mem::replace(&mut to.ready.has_written, true) {
@@ -299,7 +299,7 @@ fn no_delay(to: &mut Side) {
     }
 }
 
-/// One splice out of the pipe. A short one says nothing about the side: only `WouldBlock` does.
+/// Splices once out of the pipe. Only `WouldBlock` means that the side is full; a short splice does not.
 fn drain(half: &mut Half, to: &mut Side) -> io::Result<Option<usize>> {
     if !to.ready.writable {
         return Ok(None);
@@ -321,7 +321,7 @@ fn drain(half: &mut Half, to: &mut Side) -> io::Result<Option<usize>> {
 }
 
 impl Half {
-    /// Bytes of a bounded pass have been taken on their way.
+    /// Counts bytes against the requested count, if there is one.
     fn spend(&mut self, count: usize) {
         if self.left != UNLIMITED {
             self.left = self.left.saturating_sub(count as u64);
@@ -333,7 +333,7 @@ impl Half {
 const SPLICE_AFTER: u8 = 2;
 /// A transfer through a pipe ends its turn when less than this fraction of its budget is left.
 const MIN_SPLICE_FRACTION: usize = 4;
-/// Bytes that pay for a pipe: below them, copying costs less than two more system calls.
+/// Bytes of a transfer that are worth a pipe; below them, copying costs less than two more system calls.
 const WORTH_A_PIPE: u64 = 64 << 10;
 
 mod stream;

@@ -17,27 +17,27 @@ use crate::sys;
 use crate::types::address::Endpoint;
 use crate::types::id::Id;
 
-/// Which end of a connection a side is.
+/// The two ends of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// It came to us.
+    /// The side that connected to this process.
     Source,
-    /// We went to it.
+    /// The side that this process connected to.
     Dest,
 }
 
-/// How far a side has come.
+/// The states of a side; see the drawing in the source of this module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SideState {
-    /// It has no target yet.
+    /// The side has no target yet.
     Idle,
-    /// It is being connected.
+    /// The side is being connected.
     Connecting,
     /// Bytes can flow.
     Connected,
 }
 
-/// One side, as the loop knows it.
+/// One side.
 #[derive(Debug)]
 pub(crate) struct Side {
     pub owner: Owner,
@@ -45,59 +45,60 @@ pub(crate) struct Side {
     pub ready: Ready,
     pub io: Io,
     pub endpoint: Endpoint,
-    /// What is needed while it connects to a target that has more than one address, or none yet.
+    /// The record of its dial, while it connects to a target that has several addresses, or none yet.
     pub dial: Option<Box<Dial>>,
 }
 
-/// Whom a side belongs to.
+/// The record that a side belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// One end of a connection.
     Connection(Id, Role),
-    /// One more attempt of the dest that is named here; it has no handler and no half.
+    /// Another attempt to connect the named dest; it has no handler and no half.
     Race(Id),
     /// The socket of a carrier of a link; it has no handler and no half.
     Carrier(Id),
 }
 
-/// What the system has said about a side. Set by events, cleared only by `WouldBlock` or a short read or write.
+/// The readiness of a side. Events set it; only `WouldBlock` or a short read or write clears it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Ready {
     pub readable: bool,
     pub writable: bool,
-    /// Its FIN has come: a short read is not the last.
+    /// The FIN has arrived, so a short read is not the last one.
     pub fin: bool,
-    /// It has sent urgent data: a read stops there (tcp(7)).
+    /// The peer has sent urgent data, at which a read stops (tcp(7)).
     pub urgent: bool,
     /// TCP_NODELAY is wanted and not set yet. The first write is never delayed, so it is set before the second.
     pub may_delay: bool,
     /// The first write has gone out.
     pub has_written: bool,
-    /// An error is waiting.
+    /// An event has announced an error.
     pub error: bool,
-    /// A call has failed because the other end is gone. The system tells an error once; from then on it says "end of input"
-    /// behind what lies in the receive queue, be there a FIN or not.
+    /// A call has failed because the other end is gone. The system reports an error once; afterwards it reports the end of
+    /// input behind the bytes in the receive queue, with or without a FIN.
     pub failed: bool,
-    /// What cannot block is always ready.
+    /// Directions that cannot block, and are always ready.
     pub unpollable: Unpollable,
-    /// It stands in the run queue.
+    /// The side is in the run queue.
     pub queued: bool,
-    /// It stands in the queue for a block.
+    /// The side is in the queue for a block.
     pub waits: bool,
 }
 
 impl Side {
     pub fn new(owner: Owner, state: SideState, io: Io, endpoint: Endpoint) -> Side {
-        // A fresh socket has room to write; whether there is something to read, its first event says.
+        // A fresh socket has room to write; its first event tells if there is something to read.
         let ready = Ready { writable: state == SideState::Connected, ..Ready::default() };
         Side { owner, state, ready, io, endpoint, dial: None }
     }
 
-    /// Notes a read of `got` bytes where `wished` would have fitted. A short read is the last one on a TCP socket, unless
-    /// a FIN is behind it or it stopped at urgent data. Elsewhere it may have stopped at the end of a line, at a packet,
-    /// or at descriptors that were passed along: only `WouldBlock` is believed there.
+    /// Notes a read of `got` bytes into room for `wished`. Returns true if the end of input follows: the FIN had arrived
+    /// before a short read.
     ///
-    /// Whether it was the last of all: a FIN that had come before the read leaves nothing behind a short one but the end.
+    /// A short read is the last one on a TCP socket, unless a FIN is behind it or it stopped at urgent data. On other
+    /// descriptors it may have stopped at the end of a line, at a packet, or at descriptors that were passed along, so only
+    /// `WouldBlock` counts there.
     #[inline]
     pub fn note_read(&mut self, got: usize, wished: usize) -> bool {
         let emptied = got < wished && !self.ready.urgent && matches!(self.io, Io::Tcp(_));
@@ -121,7 +122,7 @@ impl Side {
         error
     }
 
-    /// Judges a read that has returned nothing: the end of the input, or the place where a reset has cut it.
+    /// Judges a read of 0 bytes: the end of the input, or an error if a reset has cut the input there.
     pub fn note_end(&mut self) -> io::Result<()> {
         if self.ready.failed && !self.ready.fin && matches!(self.io, Io::Tcp(_)) {
             return Err(io::ErrorKind::ConnectionReset.into());
@@ -129,7 +130,7 @@ impl Side {
         Ok(())
     }
 
-    /// Notes a write of `put` bytes where `wished` were offered; whether the side is congested now.
+    /// Notes a write of `put` bytes of `wished`. Returns true if the side is congested now.
     #[inline]
     pub fn note_write(&mut self, put: usize, wished: usize) -> bool {
         let congested = put < wished && !self.ready.unpollable.write;
@@ -141,13 +142,13 @@ impl Side {
 }
 
 impl Role {
-    /// The direction of the half that this side reads for.
+    /// Returns the index of the half that reads from this side.
     #[inline]
     pub(crate) const fn out(self) -> usize {
         self as usize
     }
 
-    /// The direction of the half that is written to this side.
+    /// Returns the index of the half that writes to this side.
     #[inline]
     pub(crate) const fn into(self) -> usize {
         1 - self as usize
@@ -160,7 +161,7 @@ impl Role {
         }
     }
 
-    /// `source` or `dest`.
+    /// Returns `source` or `dest`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Role::Source => "source",
@@ -170,7 +171,7 @@ impl Role {
 }
 
 impl SideState {
-    /// `idle`, `connecting` or `connected`.
+    /// Returns `idle`, `connecting` or `connected`.
     pub const fn as_str(self) -> &'static str {
         match self {
             SideState::Idle => "idle",

@@ -1,9 +1,9 @@
-//! Chunks: memory that local reads go into, and that the session keeps slices of until the peer has them.
+//! Chunks: the memory that local reads go into. The session keeps slices of it until the peer has acknowledged the data.
 //!
-//! A read goes into a chunk of its own and is not copied again. A chunk whose slice is gone is used for another read;
-//! those in use are remembered, as far as they are few. A short read is copied out instead, because a slice of a few
-//! bytes would keep the whole chunk: up to [`COPY_BYTES_MAX`], and up to half of a chunk where a session holds much
-//! already. So what is held is at most twice what is accounted for, and 8 MiB for each session.
+//! A read goes into a chunk of its own and is not copied again. A chunk without slices is used for another read; a bounded
+//! number of used chunks is remembered for that. A short read is copied out instead, because a slice of a few bytes would
+//! keep the whole chunk: up to [`COPY_BYTES_MAX`], and up to half of a chunk if the session holds much data already. So the
+//! memory in use is at most twice the accounted memory, plus 8 MiB for each session.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,14 +15,14 @@ use crate::link::frame::DATA_BYTES_MAX;
 /// The chunks of one loop.
 #[derive(Debug, Default)]
 pub(crate) struct Chunks {
-    /// One that nobody uses; all of it is initialised.
+    /// An unused chunk, all of which is initialised.
     free: BytesMut,
     used: VecDeque<Bytes>,
 }
 
 impl Chunks {
-    /// Reads at most `limit` bytes with one call of `get`. Answers them, and how many there was room for. `held` is what
-    /// the session holds already.
+    /// Reads at most `limit` bytes with one call of `get`. Returns the bytes and the room that the read had. `held` is the
+    /// number of bytes that the session holds already.
     pub fn read(
         &mut self,
         limit: usize,
@@ -53,7 +53,7 @@ impl Chunks {
         self.free = BytesMut::new();
     }
 
-    /// A chunk that nobody uses any more. The oldest are looked at first; what is still in use goes to the end.
+    /// Takes an unused chunk. The search begins with the oldest; chunks in use move to the end.
     fn used_again(&mut self) -> Option<BytesMut> {
         for _ in 0..self.used.len().min(LOOKS) {
             match self.used.pop_front()?.try_into_mut() {
@@ -65,13 +65,13 @@ impl Chunks {
     }
 }
 
-/// Bytes of one chunk, and so of one read: what full frames carry, so that a stream in full flow makes no small ones.
+/// Size of a chunk, and so of one read: the payload of four full frames, so that a busy stream makes no small frames.
 pub(crate) const CHUNK_BYTES: usize = 4 * DATA_BYTES_MAX;
 /// Reads up to this size are copied.
 pub(crate) const COPY_BYTES_MAX: usize = 8 << 10;
 /// Bytes held by a session above which it copies any payload of less than half of a chunk.
 const HELD_BYTES_MAX: u64 = 1 << 20;
-/// Chunks in use that are remembered: 32 MiB.
+/// Used chunks that are remembered: 32 MiB.
 const USED_MAX: usize = 512;
 const LOOKS: usize = 8;
 

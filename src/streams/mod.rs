@@ -1,15 +1,15 @@
-//! Streams of links, as the data plane sees them: a side without a socket whose bytes lie in the session of its link.
+//! Streams of links, as the data plane sees them: sides without a socket, whose bytes are in the session of their link.
 //!
 //! [`Sessions`] holds the session of each link. The pump reads from it and writes to it; the control of links (`node/`)
-//! changes it between calls. This layer knows no side but by its id, and knows nothing of carriers, dialing and policy.
+//! changes it between calls. This layer knows sides by their ids only, and knows nothing of carriers, dialing and policy.
 //!
-//! `sessions` the session of each link, and the queue of links with something to do · `stream` reading, writing and closing
-//! a stream · `chunks` the memory that local reads go into · `rest` data that outlives its session.
+//! `sessions` the session of each link, and the queue of links with work · `stream` reading, writing and closing a stream ·
+//! `chunks` the memory that local reads go into · `undelivered` data that outlives its session.
 
 mod chunks;
-mod rest;
 mod sessions;
 mod stream;
+mod undelivered;
 
 pub(crate) use chunks::CHUNK_BYTES;
 pub(crate) use sessions::{LinkSession, Sessions};

@@ -1,7 +1,7 @@
-//! Sessions: for each link of a loop its session, the streams of it that are sides, and its name.
+//! Sessions: the session of each link, the streams of it that are sides, and the name of the peer.
 //!
-//! The table stands among the pools, because the pump reads from streams and writes to them. The control of a link stands
-//! in `node/` under the same id.
+//! The table is one of the pools, because the pump reads from streams and writes to them. The control of a link is in
+//! `node/`, under the same id.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,24 +10,24 @@ use crate::link::{Session, StreamId, Time};
 use crate::types::id::{Id, Table};
 
 use super::chunks::Chunks;
-use super::rest::Rests;
 use super::stream::{Slot, StreamAt, Streams};
+use super::undelivered::Undelivered;
 
 /// The sessions of the links of one loop.
 pub(crate) struct Sessions {
     links: Table<LinkSession>,
     pub chunks: Chunks,
     /// Undelivered data of streams whose sessions are over.
-    pub rests: Rests,
-    /// Links with something to do. Invariant: each link whose `is_dirty` is set is in here, once.
+    pub undelivered: Undelivered,
+    /// Links with work. Invariant: each link whose `is_dirty` is set is in the queue once.
     pub dirty: VecDeque<Id>,
     pub now: Time,
 }
 
-/// One link, as far as the data plane knows it.
+/// The part of a link that the data plane knows.
 pub(crate) struct LinkSession {
     pub session: Option<Session>,
-    /// Counts the sessions of the link, so that a stream of an earlier session finds nothing.
+    /// Number of the session among those of this link, so that a stream of an earlier session finds nothing.
     pub epoch: u32,
     pub streams: Streams,
     /// The name of the peer, for descriptions and the log.
@@ -65,7 +65,7 @@ impl Sessions {
         Sessions {
             links: Table::new(LINKS_MAX),
             chunks: Chunks::default(),
-            rests: Rests::default(),
+            undelivered: Undelivered::default(),
             dirty: VecDeque::new(),
             now: Time::ZERO,
         }
@@ -107,7 +107,7 @@ impl Sessions {
         self.links.get(link).map_or("-", |link| &link.name)
     }
 
-    /// Notes that a link has something to do before the loop sleeps.
+    /// Queues a link that has work before the loop sleeps.
     #[inline]
     pub fn touch(&mut self, link: Id) {
         if let Some(record) = self.links.get_mut(link)
@@ -122,11 +122,11 @@ impl Sessions {
         self.links.get_mut(link)?.streams.get_mut(&stream)
     }
 
-    /// Names a stream of a link's session.
+    /// Returns the name of a stream of the current session.
     pub fn stream_at(&self, link: Id, id: StreamId) -> Option<StreamAt> {
         Some(StreamAt { link, epoch: self.links.get(link)?.epoch, id })
     }
 }
 
-/// Links of one loop.
+/// Maximum of the links of one loop.
 const LINKS_MAX: usize = 1024;

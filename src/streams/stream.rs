@@ -1,8 +1,8 @@
-//! A stream of a link as a side: what reading, writing and closing it means.
+//! A stream of a link as a side: reading, writing and closing.
 //!
-//! A side of this kind has no socket. Its bytes are in the session of its link; whether it is readable or writable, the
-//! session's events say. Reading and writing look like those of a socket that does not block, so that relay, half-close,
-//! timers, limits and logs work on it unchanged.
+//! A stream has no socket. Its bytes are in the session of its link, and events of the session tell when it is readable or
+//! writable. Reading and writing behave like those of a non-blocking socket, so that relay, half-close, timers, limits and
+//! logs work on a stream unchanged.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
@@ -19,7 +19,7 @@ impl Slot {
     }
 }
 
-/// Names a stream: its link, which session of that link, and its id in it.
+/// The name of a stream: its link, the epoch of its session, and its id in the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct StreamAt {
     pub link: Id,
@@ -27,40 +27,40 @@ pub(crate) struct StreamAt {
     pub id: StreamId,
 }
 
-/// What is known of a stream besides what the session knows.
+/// The record of a stream that is a side.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    /// The side that it is.
+    /// The side that the stream is.
     pub side: Id,
-    /// The peer has answered its OPEN, or cut it instead.
+    /// The peer has answered the OPEN, or has reset the stream instead.
     pub answered: bool,
-    /// Both ends have it: it was accepted here, or there.
+    /// This node or the peer has accepted the stream.
     pub accepted: bool,
-    /// Every byte has been taken, and there will be no more.
+    /// All received bytes were read, and the peer has finished the stream.
     pub fin: bool,
-    /// No more will be written.
+    /// This side has finished the stream.
     pub finished: bool,
-    /// The peer's side is gone, so that nothing arrives there any more.
+    /// The peer reads no more, because its side is gone.
     pub stopped: bool,
-    /// It ended before its time.
+    /// The code with which the peer reset the stream.
     pub reset: Option<Code>,
 }
 
-/// What came of moving bytes in or out of a stream.
+/// The result of moving bytes into or out of a stream.
 #[derive(Debug)]
 pub(crate) enum Taken {
-    /// So many, of so many that might have been.
+    /// `put` bytes were moved, of `offered` that could have been.
     Bytes { put: usize, offered: usize },
-    /// The stream has none, or no room, now.
+    /// The stream has no bytes, or no room, now.
     Nothing,
-    /// The input is over.
+    /// The input has ended.
     End,
-    /// The other side's call failed.
+    /// The call of the other side failed.
     Failed(io::Error),
 }
 
 impl Sessions {
-    /// Copies what has arrived. Nothing is the end.
+    /// Copies received data into `buf`. Returns 0 at the end of the stream.
     pub fn read(&mut self, at: StreamAt, buf: &mut [u8]) -> io::Result<usize> {
         let taken = self.write_to(at, buf.len(), |pieces| {
             let mut count = 0;
@@ -78,7 +78,7 @@ impl Sessions {
         }
     }
 
-    /// Copies bytes into the stream, as many as there is room for.
+    /// Copies bytes into the stream, as many as it has room for.
     pub fn write(&mut self, at: StreamAt, buf: &[u8]) -> io::Result<usize> {
         let taken = self.read_from(at, buf.len(), |room| {
             let count = room.len().min(buf.len());
@@ -93,7 +93,7 @@ impl Sessions {
         }
     }
 
-    /// Offers what has arrived, at most `limit` bytes of it, to `put`, which says how many it took.
+    /// Offers at most `limit` received bytes to `put`, which returns the number that it took.
     ///
     /// # Errors
     /// The stream was reset.
@@ -103,8 +103,8 @@ impl Sessions {
         limit: usize,
         put: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<Taken> {
-        if self.rests.contains(at) {
-            return self.rests.write_to(at, limit, put).ok_or_else(|| io::ErrorKind::ConnectionReset.into());
+        if self.undelivered.contains(at) {
+            return self.undelivered.write_to(at, limit, put).ok_or_else(|| io::ErrorKind::ConnectionReset.into());
         }
         let now = self.now;
         let Some((streams, session)) = self.at(at) else { return Err(io::ErrorKind::ConnectionReset.into()) };
@@ -127,10 +127,10 @@ impl Sessions {
         }
     }
 
-    /// Has `get` read as many bytes as the stream has room for, at most `limit`.
+    /// Lets `get` read as many bytes as the stream has room for, `limit` at most.
     ///
     /// # Errors
-    /// The stream takes no more, for good.
+    /// The stream takes no more bytes at all.
     pub fn read_from(
         &mut self,
         at: StreamAt,
@@ -159,7 +159,7 @@ impl Sessions {
         Ok(Taken::Bytes { put, offered })
     }
 
-    /// No more will be written.
+    /// Finishes the stream: no more bytes will be written.
     pub fn finish(&mut self, at: StreamAt) -> io::Result<()> {
         let Some((streams, session)) = self.at(at) else { return Ok(()) };
         if let Some(slot) = streams.get_mut(&at.id) {
@@ -181,7 +181,7 @@ impl Sessions {
         self.touch(at.link);
     }
 
-    /// Cuts the stream: the peer's application must not take what it has for the whole.
+    /// Resets the stream, so that the peer's application cannot take the received part for the whole.
     pub fn reset(&mut self, at: StreamAt) {
         let now = self.now;
         let Some((streams, session)) = self.at(at) else { return };
@@ -193,9 +193,9 @@ impl Sessions {
         self.touch(at.link);
     }
 
-    /// The side is gone. What it has written still arrives; what it has not read is not wanted any more.
+    /// Releases a stream whose side is gone. Written data still arrives at the peer; unread data is dropped.
     pub fn release(&mut self, at: StreamAt) {
-        if self.rests.release(at) {
+        if self.undelivered.release(at) {
             return;
         }
         let now = self.now;
@@ -214,16 +214,17 @@ impl Sessions {
         self.touch(at.link);
     }
 
-    /// Whether the peer has not cut its side of the stream, so that what it sends is still owed, even if it takes no more.
+    /// Returns true if the peer has not reset its direction of the stream, so that its data is still to be delivered even if
+    /// it reads no more.
     pub fn is_sending(&self, at: StreamAt) -> bool {
-        if self.rests.contains(at) {
+        if self.undelivered.contains(at) {
             return true;
         }
         let link = self.live(at);
         link.and_then(|link| link.streams.get(&at.id)).is_some_and(|slot| slot.reset.is_none())
     }
 
-    /// Returns true if nothing of the stream waits to be read, and neither of its directions has ended.
+    /// Returns true if no byte waits to be read, and neither direction has ended.
     pub fn is_silent(&self, at: StreamAt) -> bool {
         let Some(link) = self.live(at) else { return false };
         let (Some(slot), Some(session)) = (link.streams.get(&at.id), &link.session) else { return false };
@@ -236,13 +237,13 @@ impl Sessions {
         link.and_then(|link| link.session.as_ref()).is_none_or(|session| session.is_acknowledged(at.id))
     }
 
-    /// Returns true if bytes wait for nothing but the peer's reader.
+    /// Returns true if written bytes wait for credit of the peer's reader only.
     pub fn is_out_of_credit(&self, at: StreamAt) -> bool {
         let link = self.live(at);
         link.and_then(|link| link.session.as_ref()).is_some_and(|session| session.is_out_of_credit(at.id))
     }
 
-    /// The error that the stream ended with, if it did.
+    /// Returns the error with which the stream ended, if it did.
     pub fn error(&self, at: StreamAt) -> Option<io::Error> {
         let link = self.live(at)?;
         match link.streams.get(&at.id)? {
@@ -272,14 +273,14 @@ impl Sessions {
         self.get(at.link).filter(|link| link.epoch == at.epoch)
     }
 
-    /// The streams and the session that a stream is among, if they are still those that it began in.
+    /// Returns the streams and the session of a stream's link, if it still has the session that the stream began in.
     fn at(&mut self, at: StreamAt) -> Option<(&mut Streams, &mut Session)> {
         let link = self.get_mut(at.link).filter(|link| link.epoch == at.epoch)?;
         Some((&mut link.streams, link.session.as_mut()?))
     }
 }
 
-/// Fills `pieces` with at most `limit` bytes of `runs`. Answers how many pieces they are, and how many bytes.
+/// Fills `pieces` with at most `limit` bytes of `runs`. Returns the number of pieces and of bytes.
 pub(super) fn gather<'a>(
     runs: impl Iterator<Item = &'a [u8]>,
     limit: usize,
@@ -297,15 +298,15 @@ pub(super) fn gather<'a>(
     (count, offered)
 }
 
-/// Answers a stream of the peer's that has had no answer: without one it would never be gone.
+/// Refuses a stream of the peer that has no answer yet; without an answer the session would keep it.
 fn give_up(session: &mut Session, now: Time, id: StreamId) {
     let answer = Bound { text: "it was given up".to_owned(), ..Bound::refused(Code::Other) };
-    // One that has had its answer, or that is our own, needs none.
+    // A stream that was answered already, or that this node opened, needs no answer.
     let _ = session.refuse(now, id, answer);
 }
 
 /// The streams of a session that are sides.
 pub(crate) type Streams = HashMap<StreamId, Slot>;
 
-/// Pieces that are written with one call.
+/// Maximum of the pieces of one vectored write.
 pub(super) const PIECES_MAX: usize = 64;

@@ -1,4 +1,4 @@
-//! The pump between a descriptor and a stream of a link: one copy, by the system, and none of our own.
+//! The pump between a descriptor and a stream of a link. The system copies each byte once; this process copies none.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use crate::relay::half::{Flow, Half};
 use crate::relay::side::Side;
 use crate::streams::{CHUNK_BYTES, Sessions, StreamAt, Taken};
 
-/// From a stream to a descriptor: what has arrived is written from where it lies.
+/// Writes received data of a stream to a descriptor, from the memory that holds it.
 pub(super) fn fetch_out_of(
     stream: StreamAt,
     half: &mut Half,
@@ -42,7 +42,7 @@ pub(super) fn fetch_out_of(
     }
 }
 
-/// From a descriptor into a stream: reads no more than the session has room for, into the chunk that it keeps.
+/// Reads from a descriptor into the chunk that the session keeps, as many bytes as the session has room for.
 pub(super) fn fetch_into(
     stream: StreamAt,
     half: &mut Half,
@@ -78,6 +78,6 @@ pub(super) fn fetch_into(
     }
 }
 
-/// Bytes that go into one stream in one turn: what a carrier takes at once. They leave while they are in the processor's
-/// cache, and those beside them do not wait.
+/// Bytes that go into one stream in one turn: as many as a carrier takes at once. So they leave while they are in the
+/// processor's cache, and other streams do not wait.
 pub(super) const BYTES_PER_TURN: usize = 4 * CHUNK_BYTES;

@@ -1,4 +1,4 @@
-//! The pump alone, over Unix socket pairs: no loop, no events; readiness is set by hand.
+//! Tests of the pump alone, over Unix socket pairs. There is no loop and there are no events; the tests set the readiness.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -49,7 +49,7 @@ impl Rig {
 
     fn drain_far(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        // The socket does not block: what is there is read, and then WouldBlock ends it.
+        // The socket does not block, so the read ends with WouldBlock after all received bytes.
         let _ = self.far.read_to_end(&mut bytes);
         bytes
     }
@@ -84,7 +84,7 @@ fn a_short_read_after_a_fin_does_not_hide_the_end() {
     assert_eq!(rig.drain_far(), b"last");
 }
 
-/// Sends `count` bytes through a reader that stops again and again, in both modes: every byte arrives, in order.
+/// Sends `count` bytes through a reader that pauses often, in both modes, and checks that all bytes arrive in order.
 fn all_arrive(pipes: usize, count: usize) {
     let mut rig = Rig::new(pipes);
     let sent = pattern(count);
@@ -122,7 +122,7 @@ fn a_slow_reader_loses_nothing_when_spliced() {
 fn a_full_pipe_is_not_taken_for_an_empty_socket() {
     let mut rig = Rig::new(1);
     rig.half.full_reads = SPLICE_AFTER;
-    // A small pipe, and far more than it holds: every fill meets a pipe that was full a moment ago.
+    // The pipe is small and the data far larger, so each fill meets a pipe that was full a moment ago.
     let mut sent = 0;
     while let Ok(put) = rig.near.write(&[7; 8192]) {
         sent += put;
@@ -186,13 +186,13 @@ fn a_bounded_pass_stops_at_the_byte_and_keeps_the_rest() {
     let mut rig = Rig::new(0);
     rig.near.write_all(b"0123456789").unwrap();
     rig.half.left = 4;
-    assert!(matches!(rig.pump(usize::MAX), Pumped::Passed));
+    assert!(matches!(rig.pump(usize::MAX), Pumped::CountReached));
     assert_eq!(rig.drain_far(), b"0123");
     assert_eq!(rig.half.store.bytes(), b"456789");
     rig.half.left = 100;
     rig.near.shutdown(std::net::Shutdown::Write).unwrap();
     rig.from.ready.readable = true;
-    assert!(matches!(rig.pump(usize::MAX), Pumped::Short));
+    assert!(matches!(rig.pump(usize::MAX), Pumped::EndedEarly));
     assert_eq!(rig.drain_far(), b"456789");
 }
 
