@@ -1,8 +1,8 @@
-//! The core: everything that a loop owns but its handlers, and the verbs on it.
+//! The core: everything that a loop owns except its handlers and the control of its links, and the verbs on it.
 //!
-//! The core never calls a handler. Whatever must be told is put in a queue, and the [`Proxy`](crate::Proxy), which owns
-//! handlers and core side by side, tells it. So a handler may be given the whole core while it runs. What ends is
-//! marked and queued; the reap at the end of the turn frees it.
+//! The core never calls a handler. It queues each notice, and the [`Proxy`](crate::Proxy), which owns the handlers beside
+//! the core, delivers it. So a handler can borrow the whole core while it runs. A record that ends is marked and queued; the
+//! reap at the end of the turn frees it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -43,7 +43,7 @@ use crate::types::address::{Endpoint, Target};
 use crate::types::id::{Id, Table};
 use crate::types::reason::{Ending, Failure, Fault, Reason};
 
-/// What a loop owns: connections, sides, listeners, pools, timers.
+/// The connections, sides, listeners, pools and timers of one loop, and the verbs on them.
 pub struct Core {
     pub(crate) config: Config,
     pub(crate) registry: Registry,
@@ -69,58 +69,58 @@ pub struct Core {
     pub(crate) stopping: Stopping,
     pub(crate) descriptors: Descriptors,
     pub(crate) racers: usize,
-    /// Turns for which transfers make room for those who send little.
+    /// Turns left during which bulk transfers use the reduced per-turn budget.
     pub(crate) interactive_turns: u32,
     pub(crate) now_ms: u64,
-    /// The connection whose handler is being told that its client is here: nothing of its input has been asked for.
+    /// The connection whose handler runs [`Handler::opened`]. No read of its input was tried yet.
     pub(crate) opening: Option<Id>,
     born: Instant,
 }
 
-/// What waits for its turn.
+/// Work that waits for its turn.
 #[derive(Default)]
 pub(crate) struct Queues {
-    /// Sides and listeners with something to do.
+    /// Sides and listeners with work.
     pub run: VecDeque<Run>,
-    /// Dials that are over and not yet told.
+    /// Results of dials that no handler was told yet.
     pub dialled: VecDeque<(Id, Result<(), Failure>)>,
     /// Handlers that take over when the call that installed them returns.
     pub handlers: VecDeque<(Id, Box<dyn Handler>)>,
-    /// Sides that are gone, whose handlers are to be dropped when no call runs.
+    /// Sides that are gone. Their handlers are dropped when no call runs.
     pub freed: Vec<Id>,
-    /// Sides whose half found no block.
+    /// Sides whose half got no block.
     pub no_block: VecDeque<Id>,
     /// Connections that are over.
     pub closed: Vec<Id>,
-    /// Listeners that found the connection table full.
+    /// Listeners that pause because the connection table is full.
     pub full: Vec<u32>,
-    /// The current turn, and the number of connections accepted in it.
+    /// The current turn, and the connections accepted in it.
     pub accepts: (u64, usize),
-    /// Names that have been looked up, and the dests that are to be connected; in turn.
+    /// Names that were looked up, with the dests to connect; the names take turns.
     pub found: VecDeque<(VecDeque<Id>, Rc<Resolved>)>,
-    /// Mails that were taken and not yet read.
+    /// Mails that were taken out of the mailbox and not handled yet.
     pub mails: VecDeque<Mail>,
     /// Requests to the control of links.
     pub requests: VecDeque<Request>,
 }
 
-/// Something in the run queue.
+/// An entry of the run queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Run {
     Side(Id),
     Listener(u32),
 }
 
-/// A deadline that belongs to no class.
+/// A deadline that belongs to no class of timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum OneOff {
     /// Try the next address beside the one that has not answered.
     NextAddress(Id),
-    /// See whether there are descriptors again.
+    /// Check if there are descriptors again.
     Descriptors,
-    /// Pass the reset of a connection's side on, after so many milliseconds of waiting since the last look.
+    /// Pass the reset of a connection's side on. The last field is the time since the last check, in milliseconds.
     Reset(Id, Role, u32),
-    /// End what has not ended by itself.
+    /// End the connections that a drain still waits for.
     Drained,
     /// A deadline of the control of links.
     Control(Deadline),
@@ -130,12 +130,12 @@ pub(crate) enum OneOff {
     SuppressedLines,
 }
 
-/// What is held up for want of descriptors.
+/// Work that waits for descriptors.
 #[derive(Default)]
 pub(crate) struct Descriptors {
-    /// Since the last look.
+    /// Descriptors were short since the last check.
     pub short: bool,
-    /// Since when, if it has been said.
+    /// Time of the warning in the log, until there are descriptors again.
     pub since_ms: Option<u64>,
     pub listeners: Vec<u32>,
     pub dials: VecDeque<Id>,
@@ -183,27 +183,27 @@ impl Core {
         }
     }
 
-    /// What the loop was told at its birth.
+    /// Returns the configuration of the loop.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The loop, for other threads.
+    /// Returns a handle of the loop for other threads.
     pub fn remote(&self) -> Remote {
         Remote(Arc::clone(&self.mailbox))
     }
 
-    /// Bytes of input that a handler is shown at once, at most.
+    /// Returns the most bytes of input that a handler is shown at once.
     pub fn input_bytes_max(&self) -> usize {
         self.config.limits.input_bytes()
     }
 
-    /// Hands every dial whose target is not connected by the loop itself to somebody else. See [`Connector`].
+    /// Sets a connector, which connects the targets that it wants in place of the loop. See [`Connector`].
     pub fn set_connector(&mut self, connector: Box<dyn Connector>) {
         self.connector = Some(connector);
     }
 
-    /// Makes a connection whose source is a pair of descriptors that exist already, such as standard input and output.
+    /// Makes a connection whose source is standard input and output.
     ///
     /// # Errors
     /// The connection table is full, or the descriptors cannot be registered.
@@ -224,7 +224,7 @@ impl Core {
         self.adopt(io, endpoint, kind, NO_LISTENER, handler).map_err(|(_, error)| error)
     }
 
-    /// Gives a side a handler of its own, or another one; it takes over when the running call returns.
+    /// Installs a handler of a side, in place of the present one. It takes over when the running call returns.
     pub fn set_handler(&mut self, side: Id, handler: Box<dyn Handler>) {
         self.queues.handlers.push_back((side, handler));
     }
@@ -237,72 +237,72 @@ impl Core {
         self.one_offs.push(self.now_ms.saturating_add(ms), OneOff::Wake(connection));
     }
 
-    /// Sends a connection that has no dest yet over a link.
+    /// Makes a connection that has no dest yet reach its dest over a link.
     pub fn route(&mut self, connection: Id, link: Id) {
         if let Some(connection) = self.connections.get_mut(connection) {
             connection.via = Some(link);
         }
     }
 
-    /// Names the front end's protocol, once it is known which one the client speaks.
+    /// Sets the protocol of the front end, for descriptions, once it is known.
     pub fn set_kind(&mut self, connection: Id, kind: &'static str) {
         if let Some(connection) = self.connections.get_mut(connection) {
             connection.kind = kind;
         }
     }
 
-    /// Names the target, for the log, where it is not to be connected.
+    /// Sets the requested target for the log, if it will not be connected.
     pub fn set_asked(&mut self, connection: Id, target: Rc<Target>) {
         if let Some(connection) = self.connections.get_mut(connection) {
             connection.asked = Some(target);
         }
     }
 
-    /// Names the user, for the log.
+    /// Sets the user for the log.
     pub fn set_user(&mut self, connection: Id, user: &str) {
         if let Some(connection) = self.connections.get_mut(connection) {
             connection.notes().user = Some(user.into());
         }
     }
 
-    /// Says what went wrong, for the log; the first to say so is heard.
+    /// Sets the detail of a failure for the log. The first call counts.
     pub fn set_detail(&mut self, connection: Id, detail: &str) {
         if let Some(connection) = self.connections.get_mut(connection) {
             connection.notes().detail.get_or_insert_with(|| detail.into());
         }
     }
 
-    /// Says whose doing the end of a connection is, where the reason alone does not tell: either end may break a protocol.
+    /// Sets whose fault the end of a connection is, if the reason alone does not tell: either end may break a protocol.
     pub fn set_fault(&mut self, connection: Id, fault: Fault) {
         if let Some(connection) = self.connections.get_mut(connection) {
             connection.notes().fault = Some(fault);
         }
     }
 
-    /// How a connection that is over has ended, and whose doing that was. One that was closed in order is aborted all the
-    /// same if a side left before it had got what it was owed.
+    /// Returns how a connection that is over has ended, and whose fault that was. A connection that was closed in order
+    /// counts as aborted if a side left before it got all bytes.
     pub fn ending(&self, connection: Id) -> Option<(Ending, Fault)> {
         let connection = self.connections.get(connection)?;
         connection.reason.map(|reason| connection.ending(reason))
     }
 
-    /// What went wrong, as the log says it.
+    /// Returns the detail of the failure, as the log has it.
     pub fn detail(&self, connection: Id) -> Option<&str> {
         self.connections.get(connection)?.notes.as_ref()?.detail.as_deref()
     }
 
-    /// One end of a connection.
+    /// Returns one side of a connection.
     pub fn side(&self, connection: Id, role: Role) -> Option<Id> {
         self.connections.get(connection)?.side(role)
     }
 
-    /// The other end of the connection that a side belongs to.
+    /// Returns the other side of a side's connection.
     pub fn other(&self, side: Id) -> Option<Id> {
         let (connection, role) = self.owner(side)?;
         self.side(connection, role.other())
     }
 
-    /// The connection that a side belongs to, and which end of it the side is.
+    /// Returns the connection that a side belongs to, and which side of it this is.
     pub fn owner(&self, side: Id) -> Option<(Id, Role)> {
         match self.sides.get(side)?.owner {
             Owner::Connection(connection, role) => Some((connection, role)),
@@ -310,30 +310,29 @@ impl Core {
         }
     }
 
-    /// How far a side has come.
+    /// Returns the state of a side.
     pub fn state(&self, side: Id) -> Option<SideState> {
         Some(self.sides.get(side)?.state)
     }
 
-    /// Where the other end of a side's socket is.
+    /// Returns the address of the peer of a side's socket.
     pub fn peer(&self, side: Id) -> Endpoint {
         self.sides.get(side).map_or(Endpoint::Unknown, |side| side.endpoint.clone())
     }
 
-    /// Where our end of a side's socket is. This asks the system.
+    /// Returns the local address of a side's socket. This asks the system.
     pub fn local(&self, side: Id) -> Endpoint {
         self.sides.get(side).map_or(Endpoint::Unknown, |side| side.io.local())
     }
 
-    /// Sends bytes to one end of a connection, ahead of anything that is relayed to it; what does not fit at once
-    /// waits. Whether they were taken: all of them are, or none. What waits is bounded by one block, or by 512 bytes while
-    /// the pool has none.
+    /// Sends bytes to one side of a connection, ahead of all bytes that are relayed to it. Returns true if all bytes were
+    /// taken, and false if none was. At most one block of bytes waits, or 512 bytes while the pool has no block.
     pub fn send(&mut self, connection: Id, role: Role, bytes: &[u8]) -> bool {
         let Some(record) = self.connections.get_mut(connection) else { return false };
         let (half, Some(side)) = (role.into(), record.side(role)) else { return false };
         let half = &mut record.halves[half];
         if half.dead {
-            // The side is gone, and its end is being handled already.
+            // The side is gone, and the end of the connection is being handled.
             return true;
         }
         if half.phase == Phase::Shut || !half.out.push(bytes, &mut self.pools.blocks) {
@@ -344,19 +343,19 @@ impl Core {
         }
         let Some(record) = self.sides.get_mut(side) else { return false };
         if record.state == SideState::Connected && pump::deliver(half, record, &mut self.pools).is_err() {
-            // The pump meets the same error and knows what follows from it.
+            // The pump meets the same error and handles it.
             record.ready.error = true;
             self.enqueue(side);
         }
         true
     }
 
-    /// Bytes that wait to be written to one end of a connection.
+    /// Returns the number of bytes that wait to be written to one side of a connection.
     pub fn queued(&self, connection: Id, role: Role) -> usize {
         self.connections.get(connection).map_or(0, |connection| connection.halves[role.into()].queued())
     }
 
-    /// Relays everything in both directions from now on. What is left of the input goes first.
+    /// Relays both directions until the connection ends. Input that no handler has consumed is relayed first.
     pub fn relay(&mut self, connection: Id) {
         self.relay_bytes(connection, Role::Source, UNLIMITED);
         self.relay_bytes(connection, Role::Dest, UNLIMITED);
@@ -364,7 +363,7 @@ impl Core {
         log::debug!(target: "seaprox::connection", id = connection.to_string(); "relaying");
     }
 
-    /// Relays the next `count` bytes of one side's input to the other side; then the input is the handler's again.
+    /// Relays the next `count` bytes of one side's input to the other side. Then the input is the handler's again.
     pub fn relay_bytes(&mut self, connection: Id, from: Role, count: u64) {
         let Some(record) = self.connections.get_mut(connection) else { return };
         let half = &mut record.halves[from.out()];
@@ -378,15 +377,15 @@ impl Core {
         }
     }
 
-    /// Reads no more of one side's input until [`Core::resume_reading`] or [`Core::relay_bytes`]. The system's buffers then hold the
-    /// peer back.
+    /// Pauses reading of one side's input until [`Core::resume_reading`] or [`Core::relay_bytes`]. The peer is held back
+    /// when the buffers of the system are full.
     pub fn pause_reading(&mut self, connection: Id, side: Role) {
         if let Some(record) = self.connections.get_mut(connection) {
             record.halves[side.out()].flow = Flow::Hold;
         }
     }
 
-    /// Shows one side's input to its handler, from now on and including what waits.
+    /// Shows one side's input to its handler, including the input that waits.
     pub fn resume_reading(&mut self, connection: Id, role: Role) {
         let Some(record) = self.connections.get_mut(connection) else { return };
         record.halves[role.out()].flow = Flow::Handler;
@@ -395,7 +394,7 @@ impl Core {
         }
     }
 
-    /// Says how far a connection has come, which starts the timer of that stage.
+    /// Sets the stage of a connection, and starts the timer of that stage.
     pub fn set_stage(&mut self, connection: Id, stage: Stage) {
         if let Some(record) = self.connections.get_mut(connection)
             && record.stage != Stage::Closed
@@ -405,7 +404,7 @@ impl Core {
         }
     }
 
-    /// Starts the timer of what a connection waits for now.
+    /// Starts the timer for the present stage of a connection.
     pub(crate) fn start_timer(&mut self, connection: Id) {
         let timeouts = &self.config.timeouts;
         if let Some(record) = self.connections.get(connection) {
@@ -439,15 +438,15 @@ impl Core {
         self.start_timer(connection);
     }
 
-    /// How far a connection has come.
+    /// Returns the stage of a connection.
     pub fn stage(&self, connection: Id) -> Option<Stage> {
         Some(self.connections.get(connection)?.stage)
     }
 
-    /// Connects the dest of a connection. The handler's `connected` tells the result, never before this call
-    /// returns; until then the source's input is held. A rule may look at each address that a name turns out to have.
+    /// Connects the dest of a connection. [`Handler::connected`] reports the result, never before this call returns; until
+    /// then reading of the source is paused. `permit` decides about each address that a name is resolved to.
     ///
-    /// Nothing happens when there is a dest already.
+    /// Does nothing if the connection has a dest.
     pub fn connect(&mut self, connection: Id, target: Rc<Target>, permit: Option<Permit>) {
         let Some(dest) = self.new_dest(connection, Some(&target)) else { return };
         log::debug!(target: "seaprox::connection", id = connection.to_string(), asked = target.to_string(); "connecting");
@@ -461,7 +460,7 @@ impl Core {
         }
     }
 
-    /// Makes the side of a dest that is to be connected, unless there is one.
+    /// Makes the side of a dest that is to be connected. Returns none if the connection has a dest.
     pub(crate) fn new_dest(&mut self, connection: Id, target: Option<&Rc<Target>>) -> Option<Id> {
         let record = self.connections.get_mut(connection)?;
         if record.dest.is_some() || record.stage == Stage::Closed {
@@ -483,11 +482,11 @@ impl Core {
         Some(dest)
     }
 
-    /// Makes standard input and output the dest of a connection. The handler's `connected` tells, as for
+    /// Makes standard input and output the dest of a connection. [`Handler::connected`] reports the result, as for
     /// [`Core::connect`].
     ///
     /// # Errors
-    /// They cannot be had or registered.
+    /// The connection has a dest, or the descriptors cannot be had or registered.
     pub fn connect_stdio(&mut self, connection: Id) -> io::Result<()> {
         let (read, write) = sys::stdio::duplex()?;
         let Some(record) = self.connections.get_mut(connection).filter(|record| record.dest.is_none()) else {
@@ -506,7 +505,7 @@ impl Core {
         Ok(())
     }
 
-    /// Returns true if one end of a connection is connected and silent: it has neither ended nor failed, and no byte of it
+    /// Returns true if one side of a connection is connected and silent: it has neither ended nor failed, and no byte of it
     /// waits to be read. This asks the system, because an event may be on its way.
     pub fn is_silent(&self, connection: Id, role: Role) -> bool {
         let Some(record) = self.connections.get(connection) else { return false };
@@ -520,7 +519,7 @@ impl Core {
             && side.io.is_silent(&self.pools.sessions)
     }
 
-    /// Makes a connection of a socket that is there.
+    /// Makes a connection whose source is a connected socket or a stream.
     pub(crate) fn adopt(
         &mut self,
         mut io: Io,
@@ -550,7 +549,7 @@ impl Core {
         self.set_stage(connection, Stage::Handshake);
         self.queues.handlers.push_back((source, handler));
         if unpollable.read {
-            // No event will say that there is something to read.
+            // No event will tell that there is something to read.
             self.enqueue(source);
         }
         Ok(connection)
@@ -575,7 +574,7 @@ impl Core {
         }
     }
 
-    /// Takes a side out of the run queue, if it was put there last: it has been run in the meantime.
+    /// Takes a side out of the run queue if it is the last entry, because it has run in the meantime.
     pub(crate) fn unqueue(&mut self, side: Id) {
         if self.queues.run.back() == Some(&Run::Side(side)) {
             self.queues.run.pop_back();
@@ -583,7 +582,7 @@ impl Core {
         }
     }
 
-    /// Frees a side. A dest that races takes its racers along.
+    /// Frees a side, and the attempts beside it.
     pub(crate) fn drop_side(&mut self, side: Id) {
         self.queues.freed.push(side);
         let Some(record) = self.sides.remove(side) else { return };
@@ -595,26 +594,26 @@ impl Core {
         }
     }
 
-    /// Frees an attempt beside a dest's own.
+    /// Frees an attempt beside a dest's own socket.
     pub(crate) fn drop_racer(&mut self, racer: Id) {
         if self.sides.remove(racer).is_some() {
             self.racers -= 1;
         }
     }
 
-    /// Reads the clock, once a turn.
+    /// Reads the clock, at the start of a turn and after the poll.
     pub(crate) fn tick(&mut self) {
         let age = self.born.elapsed();
         self.now_ms = age.as_millis() as u64;
         self.pools.sessions.now = Time::from_us(age.as_micros() as u64);
     }
 
-    /// The next deadline of all.
+    /// Returns the next deadline.
     pub(crate) fn next_deadline_ms(&self) -> Option<u64> {
         [self.timers.next_ms(), self.one_offs.next_ms()].into_iter().flatten().min()
     }
 
-    /// Whether the next turn need not wait.
+    /// Returns true if the next turn has work, so that the loop must not sleep.
     pub(crate) fn is_busy(&self) -> bool {
         !self.queues.run.is_empty()
             || !self.queues.dialled.is_empty()
@@ -625,13 +624,13 @@ impl Core {
             || (!self.queues.no_block.is_empty() && self.pools.blocks.available() > 0)
     }
 
-    /// The class of timer that a connection waits in.
+    /// Returns the class of the timer that runs for a connection.
     pub fn waits_for(&self, connection: Id) -> Option<TimerClass> {
         self.timers.class(connection)
     }
 }
 
-/// The listener of a connection that no listener accepted.
+/// Stands for the listener of a connection that no listener accepted.
 pub(crate) const NO_LISTENER: u32 = u32::MAX;
 /// A half-closed timer of so many keepalive delays may fire late by one of them.
 const KEEPALIVE_DELAYS_MIN: u32 = 12;

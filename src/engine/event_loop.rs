@@ -1,4 +1,4 @@
-//! The proxy: one event loop and all that it owns; one thread.
+//! The proxy: one event loop, in one thread, and everything that it owns.
 //!
 //! ```text
 //!      +--> poll(timeout) --> note readiness, queue sides --> take completions and calls --+
@@ -6,8 +6,8 @@
 //!      +-- reap closed <-- fire due timers <-- tell dials <-- run queue (relay | handler) <-+
 //!          timeout = 0 if anything is queued, else the next deadline
 //! ```
-//! It owns the core and, beside it, the handlers: they are borrowed separately, so a handler may be given the whole
-//! core. Handlers that were installed during a call are settled when it returns, which is before anything is reaped.
+//! The proxy owns the core and, beside it, the handlers and the control of links. They are borrowed separately, so a handler
+//! can borrow the whole core. Handlers that a call installed take over when the call returns, before the next reap.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,13 +34,13 @@ use crate::types::reason::{Failure, Reason};
 /// An event loop.
 pub struct Proxy {
     pub(crate) core: Core,
-    /// Beside the core: what decides about links.
+    /// The control of links, beside the core.
     control: Box<dyn Control>,
-    /// Beside the side table: the handler of a side stands at the index of the side, with the id that it is for.
+    /// The handler of each side, at the index of the side, with the id of the side.
     handlers: Vec<Option<(Id, Box<dyn Handler>)>>,
-    /// Handlers are being installed: those that are installed meanwhile wait for their turn.
+    /// Set while handlers are being installed; handlers that are installed meanwhile wait.
     settling: bool,
-    /// Connections that are over are being told so; nothing else is told to them.
+    /// Set while connections are told that they are over; they get no other callback then.
     reaping: bool,
     poll: Poll,
     events: Events,
@@ -61,13 +61,13 @@ impl Proxy {
         Ok(Proxy { core, control, handlers, settling: false, reaping: false, poll, events })
     }
 
-    /// What the loop owns, between its turns.
+    /// Returns the loop, for use between its turns.
     pub fn core(&mut self) -> Loop<'_> {
         self.core.tick();
         Loop::new(&mut self.core, &mut *self.control)
     }
 
-    /// The loop, for other threads.
+    /// Returns a handle of the loop for other threads.
     pub fn remote(&self) -> Remote {
         self.core.remote()
     }
@@ -75,16 +75,16 @@ impl Proxy {
     /// Runs until [`Core::stop`], or until [`Core::drain`] has nothing left to wait for.
     ///
     /// # Errors
-    /// The system's, when polling fails: the loop cannot go on.
+    /// Polling fails, so that the loop cannot go on; the error is the system's.
     pub fn run(&mut self) -> io::Result<()> {
         while self.turn(None)? {}
         Ok(())
     }
 
-    /// One pass, which waits for at most `patience` when there is nothing to do. Whether the loop goes on.
+    /// Runs one turn, which waits for at most `patience` if there is no work. Returns false when the loop has stopped.
     ///
     /// # Errors
-    /// The system's, when polling fails.
+    /// Polling fails; the error is the system's.
     pub fn turn(&mut self, patience: Option<Duration>) -> io::Result<bool> {
         self.core.tick();
         self.settle();
@@ -101,7 +101,7 @@ impl Proxy {
         self.run_queue();
         self.control.run_handshakes(&mut self.core);
         if self.control.deliver_events(&mut self.core) {
-            // What has come over links goes on in the same turn, and what that leads to goes out with the answer to it.
+            // Sides that events of links have woken run in the same turn, so that their output leaves with the answers.
             self.run_queue();
         }
         self.tell_dials();
@@ -128,7 +128,7 @@ impl Proxy {
             return Some(Duration::ZERO);
         }
         let due = self.core.next_deadline_ms().map(|due_ms| due_ms.saturating_sub(self.core.now_ms));
-        // One more millisecond, so that the deadline has passed when the clock is read.
+        // One millisecond is added, so that the deadline has passed when the clock is read.
         let due = due.map(|wait_ms| Duration::from_millis(wait_ms.saturating_add(1)));
         [patience, due].into_iter().flatten().min()
     }
@@ -171,7 +171,7 @@ impl Proxy {
                 Some(Mail::Accepted(accepted)) => self.core.take_in(accepted),
                 Some(Mail::Call(what)) => {
                     calls += 1;
-                    // A call that panics is somebody else's bug, and has been printed; the loop goes on.
+                    // A call that panics is a bug of its sender and has been printed; the loop goes on.
                     if catch_unwind(AssertUnwindSafe(|| what(&mut Loop::new(&mut self.core, &mut *self.control))))
                         .is_err()
                     {
@@ -185,7 +185,7 @@ impl Proxy {
         self.settle();
     }
 
-    /// Runs what is in the queue now; what is queued meanwhile waits for the next turn.
+    /// Runs the entries that are in the queue now. Later entries wait for the next turn.
     fn run_queue(&mut self) {
         for _ in 0..self.core.queues.run.len() {
             match self.core.queues.run.pop_front() {
@@ -217,7 +217,7 @@ impl Proxy {
         }
     }
 
-    /// Moves the half that `role`'s side feeds, and lets its handler see what is the handler's.
+    /// Moves the half that `role`'s side feeds, and shows the handler its part of the input.
     fn advance(&mut self, connection: Id, role: Role) {
         let waited = self.core.has_out(connection, role);
         let mut rounds = ROUNDS_PER_TURN;
@@ -237,8 +237,8 @@ impl Proxy {
         }
     }
 
-    /// Shows input to the handler until it wants no more, or there is none; none is shown, too, if it is to hear that
-    /// what it asked for is through. Whether the half is to be moved again.
+    /// Shows input to the handler until it wants no more or there is none. `passed` makes one call even without input,
+    /// because the requested count of bytes was relayed. Returns true if the half is to be moved again.
     fn feed(&mut self, id: Id, role: Role, mut passed: bool) -> bool {
         for _ in 0..FEEDS_PER_TURN {
             let side = self.core.side(id, role);
@@ -292,11 +292,11 @@ impl Proxy {
         let role = if result.is_ok() && !is_source { Role::Dest } else { Role::Source };
         self.call(connection, role, |handler, cx| handler.connected(cx, result));
         if let (true, Err(failure)) = (is_source, result) {
-            // Without its source a connection is nothing.
+            // A connection without its source is over.
             self.core.close(connection, failure.reason);
         }
         for role in [Role::Dest, Role::Source] {
-            // They are run now; that the handler queued them need not cost a turn.
+            // Both sides run now, so their entries in the queue need not cost a turn.
             self.core.side(connection, role).into_iter().for_each(|side| self.core.unqueue(side));
         }
         self.advance(connection, Role::Source);
@@ -336,7 +336,7 @@ impl Proxy {
         }
     }
 
-    /// Frees what is over, after its handler has been told and its line has been logged.
+    /// Frees connections that are over, after the call of their handlers and their lines in the log.
     fn reap(&mut self) {
         let mut closed = std::mem::take(&mut self.core.queues.closed);
         // Connections left for the next turn are over already and do no more work.
@@ -355,7 +355,7 @@ impl Proxy {
         self.settle();
     }
 
-    /// Calls the handler of one end of a connection. A panic ends that connection and no other.
+    /// Calls the handler of one side of a connection. A panic ends that connection and no other.
     fn call<T>(
         &mut self,
         connection: Id,
@@ -381,7 +381,7 @@ impl Proxy {
         result.ok()
     }
 
-    /// Settles what calls have left behind: handlers that were installed or are to be dropped, and requests to the control.
+    /// Installs and drops handlers after calls, and hands the core's requests to the control of links.
     fn settle(&mut self) {
         if std::mem::replace(&mut self.settling, true) {
             return;
@@ -394,8 +394,7 @@ impl Proxy {
         self.settling = false;
     }
 
-    /// Drops the handlers of sides that are gone, lets those that were installed take over, and tells those of new clients
-    /// that they are there.
+    /// Drops the handlers of sides that are gone, installs new handlers, and calls [`Handler::opened`] for new clients.
     fn settle_handlers(&mut self) {
         while let Some(side) = self.core.queues.freed.pop() {
             if let Some(slot) = self.handlers.get_mut(side.index()).filter(|slot| is_for(slot.as_ref(), side)) {
@@ -421,7 +420,7 @@ fn is_for(slot: Option<&(Id, Box<dyn Handler>)>, side: Id) -> bool {
     slot.is_some_and(|(id, _)| *id == side)
 }
 
-/// What came of reading input for a handler.
+/// The result of reading input for a handler.
 pub(crate) enum Input {
     More,
     None,
@@ -429,14 +428,14 @@ pub(crate) enum Input {
 }
 
 impl Core {
-    /// Whether the input of one end is shown to its handler now.
+    /// Returns true if the input of one side is shown to its handler now.
     fn is_handlers(&self, id: Id, role: Role) -> bool {
         self.connections.get(id).is_some_and(|connection| {
             connection.stage != Stage::Closed && connection.halves[role.out()].flow == Flow::Handler
         })
     }
 
-    /// Takes the input that waits out of its half, so that it can be shown while the core is lent to the handler.
+    /// Takes the waiting input out of its half, so that the handler can see it while it borrows the core.
     fn take_input(&mut self, id: Id, role: Role) -> Option<Store> {
         if !self.is_handlers(id, role) {
             return None;
@@ -444,11 +443,11 @@ impl Core {
         Some(self.connections.get_mut(id)?.halves[role.out()].store.take())
     }
 
-    /// Puts back what the handler has left over; not what it left over of a dest that it has let go since.
+    /// Puts back the input that the handler left over, unless it comes from a dest that was released meanwhile.
     fn put_back_input(&mut self, id: Id, role: Role, side: Option<Id>, mut input: Store, consumed: usize) {
         input.consume(consumed, &mut self.pools.blocks);
         if let (Role::Dest, Some(connection)) = (role, self.connections.get_mut(id)) {
-            // The handler of the dest passes the bytes on in a form of its own, so they count as relayed.
+            // The handler of the dest forwards the bytes in another form, so they count as relayed.
             connection.halves[role.out()].bytes += consumed as u64;
         }
         match self.connections.get_mut(id) {
@@ -457,12 +456,12 @@ impl Core {
         }
     }
 
-    /// Whether something that a handler sent along `role`'s half still waits.
+    /// Returns true if bytes that a handler sent along `role`'s half still wait.
     fn has_out(&self, id: Id, role: Role) -> bool {
         self.connections.get(id).is_some_and(|connection| !connection.halves[role.out()].out.is_empty())
     }
 
-    /// Reads more input for a handler, up to what it is shown at once.
+    /// Reads more input for a handler, up to the limit of what it is shown at once.
     fn read_input(&mut self, id: Id, role: Role) -> Input {
         let limit = self.input_bytes_max();
         let Some(connection) = self.connections.get_mut(id) else { return Input::None };
@@ -515,13 +514,13 @@ impl Core {
         }
     }
 
-    /// One end did not close in time after our last words, or after the other end was gone.
+    /// Ends a connection whose linger timer has passed: a side did not close in time.
     pub(crate) fn end_lingering(&mut self, id: Id) {
         let reason = self.connections.get(id).and_then(|connection| connection.reason);
         self.close(id, reason.unwrap_or(Reason::DestReset));
     }
 
-    /// What the reap makes room for.
+    /// Gives the room that the reap made to listeners and to halves without a block.
     fn after_reap(&mut self) {
         if !self.connections.is_full() && !self.queues.full.is_empty() {
             self.accept_again();
@@ -537,13 +536,13 @@ impl Core {
     }
 }
 
-/// Says that there are mails. Sides have tokens from 2^32 on, and listeners those below this one.
+/// The token of the mailbox. Sides have tokens from 2^32 on, and listeners have tokens below this one.
 const WAKER: Token = Token(u32::MAX as usize);
-/// Connections that are freed in a turn: each takes some system calls and a line of the log.
+/// Connections freed in one turn: each takes some system calls and a line of the log.
 const REAPED_PER_TURN: usize = 256;
-/// Dials that are over and told in a turn.
+/// Results of dials reported in one turn.
 const DIALS_TOLD_PER_TURN: usize = 256;
-/// Times that input is shown to one handler in a turn, before others get theirs.
+/// Times that input is shown to one handler in one turn.
 const FEEDS_PER_TURN: usize = 64;
-/// Times that a half goes back and forth between relay and handler in a turn, before others get theirs.
+/// Times that a half changes between relay and handler in one turn.
 const ROUNDS_PER_TURN: usize = 16;

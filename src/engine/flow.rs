@@ -1,8 +1,8 @@
-//! What follows from what the pump says: half-close, failure of one side, the end of a connection.
+//! The flow of a connection: how it acts on the results of the pump, with half-close, failure of a side, and the end.
 //!
 //! # A side that fails
-//! The bytes that a failed side has sent before lie in its receive queue, or in its stream, and the other side gets them
-//! first. What follows depends on how they end:
+//! The bytes that a failed side sent before are in its receive queue, or in its stream, and the other side gets them first.
+//! The next steps depend on how these bytes end:
 //!
 //! ```text
 //!   broke --> the half into it is dead: its input is thrown away
@@ -25,19 +25,19 @@ use crate::relay::side::{Role, Side, SideState};
 use crate::types::id::Id;
 use crate::types::reason::Reason;
 
-/// Whose turn it is after a half has been moved along.
+/// The next step after a half was moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Nobody's, until something happens.
+    /// Wait for an event.
     Wait,
-    /// The handler's: the input is its own.
+    /// Show the input to the handler.
     Handler,
-    /// The handler's, and it has something to hear: as many bytes as it asked for have been relayed.
+    /// Tell the handler that the requested count of bytes was relayed.
     CountReached,
 }
 
 impl Core {
-    /// Moves the half that `role`'s side feeds, as far as it goes now.
+    /// Moves the half that `role`'s side feeds as far as possible now.
     pub(crate) fn move_half(&mut self, id: Id, role: Role) -> Next {
         let Some(connection) = self.connections.get_mut(id) else { return Next::Wait };
         if connection.stage == Stage::Closed {
@@ -75,7 +75,7 @@ impl Core {
         if half.flow == Flow::Discard {
             let left = half.left;
             let pumped = pump::discard(half, role, self.sides.get_mut(from)?, &mut self.pools, budget);
-            // What a client still sends after our last words has no bound, and is owed to nobody.
+            // Bytes that a client sends after the last reply have no receiver, and no bound.
             half.lost |= half.left < left;
             return Some(pumped);
         }
@@ -95,7 +95,7 @@ impl Core {
                 side.into_iter().for_each(|side| self.wait_for_block(side));
             }
             Pumped::Done => self.shut(id, role),
-            // What the sender is still owed goes on. No more is read of it, and the linger timer ends what it does not take.
+            // The sender still gets its bytes. Reading stops, and the linger timer bounds the time.
             Pumped::DiscardLimit if self.is_owed(id, role) => {}
             Pumped::DiscardLimit => self.end_lingering(id),
             Pumped::CountReached | Pumped::EndedEarly => {
@@ -112,13 +112,14 @@ impl Core {
         Next::Wait
     }
 
-    /// Whether one end has not got all yet that was sent to it, and a timer bounds how long that may take.
+    /// Returns true if one side has not got all bytes yet and the linger timer bounds the time.
     fn is_owed(&self, id: Id, role: Role) -> bool {
         let Some(connection) = self.connections.get(id) else { return false };
         connection.halves[role.into()].phase != Phase::Shut && !self.config.timeouts.linger.is_zero()
     }
 
-    /// A half has delivered everything after the end of its input: passes the end on, and sees whether that was all.
+    /// Passes the end of input on after all bytes of a half were delivered, and closes the connection if that was the last
+    /// half.
     fn shut(&mut self, id: Id, role: Role) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.halves[role.out()].phase = Phase::Shut;
@@ -127,7 +128,7 @@ impl Core {
             connection.reason.get_or_insert(if role == Role::Source { Reason::SourceFin } else { Reason::DestFin });
         }
         if connection.is_over() {
-            // The close says what a shutdown would say.
+            // The close implies a shutdown.
             return self.mark_closed(id);
         }
         let to = connection.side(role.other());
@@ -138,7 +139,7 @@ impl Core {
             return;
         }
         if let Some(side) = to.and_then(|to| self.sides.get_mut(to)) {
-            // A side that is gone already says so when it is read.
+            // A side that is gone reports that when it is read.
             let _ = side.io.shutdown_write(&mut self.pools.sessions);
         }
         if self.connections.get(id).is_some_and(|connection| connection.halves[role.into()].dead) {
@@ -146,8 +147,7 @@ impl Core {
         }
     }
 
-    /// Writes what a handler sent and did not fit at once; passes our last words on when they are all gone. Whether
-    /// nothing waits any more.
+    /// Writes bytes that a handler sent earlier, and passes the end on after a last reply. Returns true if no byte is left.
     pub(crate) fn flush(&mut self, id: Id, role: Role) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return true };
         let to = connection.side(role.other());
@@ -169,8 +169,8 @@ impl Core {
         }
     }
 
-    /// A side takes no more: a write has failed, or an event has said so. Sees that the other side gets what this one had
-    /// sent before, if that is on its way, and the reset behind it.
+    /// Handles a side that takes no more bytes, after a failed write or an event. The other side gets the bytes that are on
+    /// their way to it, and then the reset.
     pub(crate) fn broke(&mut self, id: Id, role: Role, error: &io::Error) {
         self.note_failure(id, role, error);
         let sent_all = self.has_sent_all(id, role);
@@ -179,7 +179,7 @@ impl Core {
         let goes_on = match connection.halves[role.out()].flow {
             _ if connection.stage == Stage::Closing => false,
             Flow::Relay => sent_all || is_socket,
-            // The handler of the source may still have an answer for its client.
+            // The handler of the source may still have a reply for its client.
             Flow::Handler => role == Role::Dest && connection.stage != Stage::Connecting,
             Flow::Hold => role == Role::Dest && (sent_all || is_socket),
             Flow::Discard => false,
@@ -204,14 +204,14 @@ impl Core {
         sides.into_iter().flatten().for_each(|side| self.enqueue(side));
     }
 
-    /// A read has failed, so everything that the side had sent in order has been read.
+    /// Handles a failed read. All bytes that the side had sent in order have been read.
     pub(crate) fn input_broke(&mut self, id: Id, role: Role, error: &io::Error) {
         self.note_failure(id, role, error);
         let Some(connection) = self.connections.get_mut(id) else { return };
         let sent = &mut connection.halves[role.out()];
         let is_answering = !matches!(connection.stage, Stage::Connecting | Stage::Closing);
         if role == Role::Dest && sent.flow == Flow::Handler && is_answering && !sent.reset {
-            // Its handler may still have an answer for the source.
+            // The handler may still have a reply for the source.
             (sent.phase, sent.reset) = (Phase::Draining, true);
             let dest = connection.dest;
             if !connection.halves[role.into()].dead {
@@ -225,7 +225,7 @@ impl Core {
         self.pass_reset(id, role);
     }
 
-    /// Writes down what failed, for the log.
+    /// Records a failure for the log.
     fn note_failure(&mut self, id: Id, role: Role, error: &io::Error) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         log::debug!(target: "seaprox::connection", conn = id.to_string(), side = role.as_str(), error = error.to_string(); "broke");
@@ -237,17 +237,17 @@ impl Core {
         }
     }
 
-    /// Returns true if the input of a side is known to be whole: its FIN has come, or it is a stream that still sends.
+    /// Returns true if the input of a side is known to be complete: its FIN has arrived, or it is a stream that still sends.
     fn has_sent_all(&self, id: Id, role: Role) -> bool {
         let Some(connection) = self.connections.get(id) else { return false };
         let side = connection.side(role).and_then(|side| self.sides.get(side));
-        // A stream may take no more and still send.
+        // A stream that takes no more bytes may still send.
         let is_sending = |side: &Side| side.io.stream().is_some_and(|stream| self.pools.sessions.is_sending(stream));
         connection.halves[role.out()].phase != Phase::Flowing
             || side.is_some_and(|side| side.ready.fin || is_sending(side))
     }
 
-    /// Throws away what waits for a side that takes no more, and what is still to be relayed to it.
+    /// Discards bytes for a side that takes no more, and those that are still to be relayed to it.
     fn lose_half_into(&mut self, id: Id, role: Role) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let half = &mut connection.halves[role.into()];
@@ -266,7 +266,7 @@ impl Core {
             (half.flow, half.left) = (Flow::Discard, DISCARD_BYTES_MAX);
             half.clear(&mut self.pools.blocks, &mut self.pools.pipes);
         } else {
-            // Bytes that the handler has not read yet stay available to it.
+            // Input that the handler has not consumed stays available to it.
             half.lost |= half.queued() > half.store.len();
             half.out.clear(&mut self.pools.blocks);
             half.release_pipe(&mut self.pools.pipes);
@@ -283,7 +283,7 @@ impl Core {
         }
     }
 
-    /// Cuts the other side when it takes no more of the bytes that a side sent before its reset, unless a FIN or a handler
+    /// Resets the other side when it takes no more of the bytes that a side sent before its reset, unless a FIN or a handler
     /// delimits or needs these bytes.
     fn cut_if_reset(&mut self, id: Id, role: Role) {
         let Some(connection) = self.connections.get(id) else { return };
@@ -294,8 +294,8 @@ impl Core {
         }
     }
 
-    /// Passes the reset of a side on, behind the bytes that the side had sent: once the other side has these bytes, or when
-    /// the linger timer is over.
+    /// Passes the reset of a side on, after the bytes that the side had sent: when the other side has acknowledged them, or
+    /// when the linger timer has passed.
     fn pass_reset(&mut self, id: Id, role: Role) {
         let reason = self.reset_reason(id, role);
         let is_dead = |connection: &crate::relay::connection::Connection| connection.halves[role.into()].dead;
@@ -306,7 +306,7 @@ impl Core {
         else {
             return;
         };
-        // A cut overrides the orderly close that may stand before it.
+        // A reset overrides the reason of an earlier orderly close.
         connection.reason = Some(reason);
         if self.is_taken(id, role) {
             return self.close(id, reason);
@@ -334,9 +334,9 @@ impl Core {
         self.one_offs.push(self.now_ms + u64::from(wait_ms), OneOff::Reset(id, role, wait_ms));
     }
 
-    /// Returns true if a reset of `role`'s side would take nothing from the other side that it is owed. The peer of a TCP
-    /// socket is owed what stands before a FIN; what stands before a reset alone has been sent, and is not waited for. A
-    /// reset of a stream takes everything back that has not arrived.
+    /// Returns true if a reset would destroy no bytes that the other side is entitled to. The peer of a TCP socket is
+    /// entitled to bytes before a FIN; bytes before a reset alone were sent and are not waited for. A reset of a stream
+    /// destroys all bytes that have not arrived.
     fn is_taken(&self, id: Id, role: Role) -> bool {
         let Some(connection) = self.connections.get(id) else { return true };
         let is_shut = connection.halves[role.out()].phase == Phase::Shut;
@@ -354,7 +354,7 @@ impl Core {
         Some(&self.sides.get(self.side(id, role)?)?.io)
     }
 
-    /// The reason of a connection that a side has reset. One that was closing for another reason keeps that.
+    /// Returns the reason of a connection that a side has reset. A connection that was closing already keeps its reason.
     fn reset_reason(&self, id: Id, role: Role) -> Reason {
         let reset = if role == Role::Source { Reason::SourceReset } else { Reason::DestReset };
         match self.connections.get(id) {
@@ -363,7 +363,7 @@ impl Core {
         }
     }
 
-    /// A side whose event announced an error: finds out which, and lets it have its effect.
+    /// Handles an error that an event announced: takes it from the socket and acts on it.
     pub(crate) fn announce_error(&mut self, id: Id, role: Role) {
         let Some(side) = self.side(id, role).and_then(|side| self.sides.get_mut(side)) else { return };
         side.ready.error = false;
@@ -375,7 +375,7 @@ impl Core {
 }
 
 impl Side {
-    /// What no event tells of, it can always do.
+    /// Marks the directions that cannot block as ready.
     pub(crate) fn set_unpollable(&mut self, unpollable: Unpollable) {
         self.ready.unpollable = unpollable;
         self.ready.readable |= unpollable.read;
@@ -383,18 +383,18 @@ impl Side {
     }
 }
 
-/// Whether an error says no more than that the other end is gone, which the reason says too.
+/// Returns true if an error means only that the other end is gone, which the reason tells as well.
 fn is_plain_end(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(error.kind(), Kind::ConnectionReset | Kind::BrokenPipe | Kind::ConnectionAborted | Kind::NotConnected)
 }
 
-/// Bytes that are thrown away for a side that is gone, before the other side is cut off. It is let send what it has under
-/// way, so that it can come to read what it is owed; whoever sends more than all buffers hold is not about to read.
+/// Bytes that are discarded for a side that is gone, before the other side is reset. Until then the other side may finish a
+/// send and come to read its bytes; a peer that sends more than all buffers hold does not read.
 pub(crate) const DISCARD_BYTES_MAX: u64 = 16 << 20;
-/// First and longest pause between two checks whether a side has acknowledged the bytes before a reset.
+/// First and longest pause between two checks if a side has acknowledged the bytes before a reset.
 const FIRST_LOOK_MS: u32 = 5;
 const LOOK_MS_MAX: u32 = 250;
-/// Turns without anybody who sends little, after which transfers take their full share again: a pause between two
-/// keystrokes is longer, but the first of them meets at most one turn with full shares.
+/// Turns without a small transfer after which bulk transfers use their full budget again. A pause between two keystrokes is
+/// longer, but the first keystroke meets at most one turn with full budgets.
 const INTERACTIVE_TURNS: u32 = 64;

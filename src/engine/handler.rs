@@ -1,8 +1,8 @@
-//! Handlers: the callbacks of a side, and the view of the loop that they are given.
+//! Handlers: the callbacks of a side, and the view of the loop that they get.
 //!
-//! Front ends, the C interface and scripts all implement [`Handler`]. It is the control plane: once a side relays, no
-//! callback runs for its bytes. A callback may do anything to the loop through its [`Cx`]: what it closes is freed at
-//! the end of the turn, and a handler that it installs takes over when it returns.
+//! Front ends, the C interface and scripts implement [`Handler`]. It is the control plane: while a side relays, no callback
+//! runs for its bytes. A callback may call any verb of the loop through its [`Cx`]. Records that it closes are freed at the
+//! end of the turn, and a handler that it installs takes over when it returns.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,30 +19,31 @@ use crate::types::reason::{Failure, Fault, Reason};
 
 /// The callbacks of a side.
 ///
-/// A dest has no handler of its own unless one is installed; its callbacks go to the handler of its source, which can
-/// tell the two apart by [`Cx::role`]. A callback that panics ends its own connection with [`Reason::Internal`].
+/// A dest has no handler of its own unless one is installed. Its callbacks go to the handler of its source, which can tell
+/// the two apart by [`Cx::role`]. A callback that panics ends its own connection with [`Reason::Internal`].
 pub trait Handler {
-    /// The side is there: a client has been accepted.
+    /// Called when a client was accepted.
     fn opened(&mut self, cx: &mut Cx<'_>);
 
-    /// Input has come: all of it that is not consumed yet. Returns how many bytes are consumed; 0 says that more is
-    /// needed. What is left over when the side begins to relay is relayed first.
+    /// Called when there is input: all bytes that are not consumed yet. Returns the number of consumed bytes; 0 if more
+    /// input is needed. Input that is left when the side begins to relay is relayed first.
     ///
-    /// When the bytes that were asked for by [`Core::relay_bytes`] are through, this is called even if there is no input.
+    /// After [`Core::relay_bytes`] has relayed its count of bytes, this is called even if there is no input.
     ///
     /// A handler that consumes nothing of [`Core::input_bytes_max`] bytes ends the connection with
     /// [`Reason::ProtocolError`].
     fn readable(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize;
 
-    /// All that was sent to the side has been written, after some of it had to wait.
+    /// Called when all sent bytes have been written, after some of them had to wait.
     fn writable(&mut self, _cx: &mut Cx<'_>) {}
 
-    /// The dest is connected, or could not be; in that case it is gone, and another target may be tried. Whatever it
-    /// is, the handshake timer runs anew and the source's input is the handler's again until it says otherwise.
+    /// Called when the dest is connected, or could not be connected. A dest that failed is gone, and another target may be
+    /// tried. In both cases the handshake timer restarts, and the source's input is the handler's until it decides
+    /// otherwise.
     fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>);
 
-    /// The deadline of the stage has passed (handshake or keep-alive). The connection is ended unless this says
-    /// otherwise.
+    /// Called when the deadline of the stage has passed (handshake or keep-alive). Unless overridden, it ends the
+    /// connection.
     fn timeout(&mut self, cx: &mut Cx<'_>) {
         cx.close(Reason::HandshakeTimeout);
     }
@@ -50,7 +51,7 @@ pub trait Handler {
     /// Called when the time given to [`Cx::wake_after`] has passed.
     fn woken(&mut self, _cx: &mut Cx<'_>) {}
 
-    /// The side gives no more input, or the whole connection is over.
+    /// Called when the side gives no more input, or when the whole connection is over.
     fn ended(&mut self, cx: &mut Cx<'_>, cause: Cause) {
         match cause {
             Cause::Fin => cx.close(cx.fin_reason()),
@@ -60,18 +61,18 @@ pub trait Handler {
     }
 }
 
-/// What ended.
+/// The object that ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The input of this side, in order, while it was the handler's. What is sent to it still arrives.
+    /// The input of this side ended in order while it was the handler's. Bytes that are sent to the side still arrive.
     Fin,
-    /// The dest was reset while its input was the handler's. The source may still be sent an answer.
+    /// The dest was reset while its input was the handler's. The source can still get a reply.
     Reset,
-    /// The connection. Told once, to the source's handler, and nothing comes after it.
+    /// The connection is over. The source's handler is told once, and no other callback follows.
     Over(Reason),
 }
 
-/// A handler's view of the loop: its own connection, and behind it everything that the [`Core`] can do.
+/// A handler's view of the loop: its own connection, and all verbs of the [`Core`] and of links.
 pub struct Cx<'a> {
     core: Loop<'a>,
     side: Id,
@@ -84,47 +85,47 @@ impl<'a> Cx<'a> {
         Cx { core, side, connection, role }
     }
 
-    /// The loop, for everything that is not about this connection alone.
+    /// Returns the loop, for verbs that are not about this connection alone.
     pub fn core(&mut self) -> &mut Loop<'a> {
         &mut self.core
     }
 
-    /// The side that the callback is about.
+    /// Returns the side that the callback is about.
     pub fn side(&self) -> Id {
         self.side
     }
 
-    /// Its connection.
+    /// Returns the connection of the side.
     pub fn connection(&self) -> Id {
         self.connection
     }
 
-    /// Which end of the connection it is.
+    /// Returns the role of the side: source or dest.
     pub fn role(&self) -> Role {
         self.role
     }
 
-    /// One end of the connection.
+    /// Returns one side of the connection.
     pub fn side_of(&self, role: Role) -> Option<Id> {
         self.core.side(self.connection, role)
     }
 
-    /// How far the connection has come.
+    /// Returns the stage of the connection.
     pub fn stage(&self) -> Option<Stage> {
         self.core.stage(self.connection)
     }
 
-    /// Where the other end of one side's socket is.
+    /// Returns the address of the peer of one side's socket.
     pub fn peer(&self, role: Role) -> Endpoint {
         self.side_of(role).map_or(Endpoint::Unknown, |side| self.core.peer(side))
     }
 
-    /// Where our end of one side's socket is. This asks the system.
+    /// Returns the local address of one side's socket. This asks the system.
     pub fn local(&self, role: Role) -> Endpoint {
         self.side_of(role).map_or(Endpoint::Unknown, |side| self.core.local(side))
     }
 
-    /// Bytes of input that a handler is shown at once, at most.
+    /// Returns the most bytes of input that a handler is shown at once.
     pub fn input_bytes_max(&self) -> usize {
         self.core.input_bytes_max()
     }
@@ -134,7 +135,7 @@ impl<'a> Cx<'a> {
         self.core.connect(self.connection, target, permit);
     }
 
-    /// Returns true if one end is connected, and has neither ended nor sent anything. See [`Core::is_silent`].
+    /// Returns true if one side is connected, and has neither ended nor sent anything. See [`Core::is_silent`].
     pub fn is_silent(&self, role: Role) -> bool {
         self.core.is_silent(self.connection, role)
     }
@@ -144,22 +145,22 @@ impl<'a> Cx<'a> {
         self.core.reset_dest(self.connection);
     }
 
-    /// Lets go of the dest. See [`Core::disconnect`].
+    /// Releases the dest. See [`Core::disconnect`].
     pub fn disconnect(&mut self) {
         self.core.disconnect(self.connection);
     }
 
-    /// Sends bytes to the source; whether they were taken. See [`Core::send`].
+    /// Sends bytes to the source. Returns true if all bytes were taken. See [`Core::send`].
     pub fn reply(&mut self, bytes: &[u8]) -> bool {
         self.core.send(self.connection, Role::Source, bytes)
     }
 
-    /// Sends bytes to one end; whether they were taken. See [`Core::send`].
+    /// Sends bytes to one side. Returns true if all bytes were taken. See [`Core::send`].
     pub fn send(&mut self, to: Role, bytes: &[u8]) -> bool {
         self.core.send(self.connection, to, bytes)
     }
 
-    /// Relays everything in both directions from now on. See [`Core::relay`].
+    /// Relays both directions until the connection ends. See [`Core::relay`].
     pub fn relay(&mut self) {
         self.core.relay(self.connection);
     }
@@ -169,7 +170,7 @@ impl<'a> Cx<'a> {
         self.core.relay_bytes(self.connection, from, count);
     }
 
-    /// Reads no more of one side's input for now. See [`Core::pause_reading`].
+    /// Pauses reading of one side's input. See [`Core::pause_reading`].
     pub fn pause_reading(&mut self, role: Role) {
         self.core.pause_reading(self.connection, role);
     }
@@ -179,7 +180,7 @@ impl<'a> Cx<'a> {
         self.core.resume_reading(self.connection, role);
     }
 
-    /// Says how far the connection has come, which starts the timer of that stage.
+    /// Sets the stage of the connection, and starts the timer of that stage.
     pub fn set_stage(&mut self, stage: Stage) {
         self.core.set_stage(self.connection, stage);
     }
@@ -189,22 +190,22 @@ impl<'a> Cx<'a> {
         self.core.wake_after(self.connection, time);
     }
 
-    /// Names the front end's protocol, once it is known which one the client speaks.
+    /// Sets the protocol of the front end, for descriptions, once it is known.
     pub fn set_kind(&mut self, kind: &'static str) {
         self.core.set_kind(self.connection, kind);
     }
 
-    /// Names the user, for the log.
+    /// Sets the user for the log.
     pub fn set_user(&mut self, user: &str) {
         self.core.set_user(self.connection, user);
     }
 
-    /// Names the target, for the log, where it is not to be connected.
+    /// Sets the requested target for the log, if it will not be connected.
     pub fn set_asked(&mut self, target: Rc<Target>) {
         self.core.set_asked(self.connection, target);
     }
 
-    /// Says what went wrong, for the log; the first to say so is heard.
+    /// Sets the detail of a failure for the log. The first call counts.
     pub fn set_detail(&mut self, detail: &str) {
         self.core.set_detail(self.connection, detail);
     }
@@ -214,7 +215,7 @@ impl<'a> Cx<'a> {
         self.core.set_asked_text(self.connection, text);
     }
 
-    /// Says whose doing the end is, where the reason alone does not tell.
+    /// Sets whose fault the end is, if the reason alone does not tell.
     pub fn set_fault(&mut self, fault: Fault) {
         self.core.set_fault(self.connection, fault);
     }
@@ -234,7 +235,7 @@ impl<'a> Cx<'a> {
         self.core.close_after_flush(self.connection, reason);
     }
 
-    /// The reason that an orderly close by this side stands for.
+    /// Returns the reason of an orderly close by this side.
     pub fn fin_reason(&self) -> Reason {
         match self.role {
             Role::Source => Reason::SourceFin,
