@@ -1,4 +1,4 @@
-//! The last of a connection: its line in the log, its counts, and what it held.
+//! Closing: the log line of a connection that is over, its counts, and the release of what it held.
 
 use std::fmt;
 use std::time::Duration;
@@ -23,7 +23,7 @@ impl Core {
         }
     }
 
-    /// Frees a connection that is over: everything it held goes back where it came from.
+    /// Frees a connection that is over, and releases everything that it held.
     pub(crate) fn free(&mut self, id: Id) {
         let Some(connection) = self.connections.get(id) else { return };
         let reason = connection.reason.unwrap_or(Reason::Internal);
@@ -55,7 +55,7 @@ impl Core {
             if let Some(stream) = self.sides.get(side).and_then(|side| side.io.stream())
                 && into.is_cut_short()
             {
-                // Whatever the reason is, the far end must not take what it has for the whole.
+                // The far end must not take the received part for the whole, whatever the reason is.
                 self.pools.sessions.reset(stream);
             }
             self.drop_side(side);
@@ -71,18 +71,18 @@ impl Core {
         self.sides.get(connection.source).map(|source| (&source.endpoint).into())
     }
 
-    /// The link that its dest was reached over.
+    /// Returns the name of the link that the dest was reached over, or `direct`.
     fn via_of(&self, connection: &Connection) -> String {
         let dest = connection.dest.and_then(|dest| self.sides.get(dest));
         if let Some(Endpoint::Link(peer, _)) = dest.map(|side| &side.endpoint) {
             return peer.to_string();
         }
-        // One that was refused has no dest any more, but the link has its name still, unless it is over, too.
+        // A refused connection has no dest any more; the link still has its name, unless it is gone too.
         let Some(link) = connection.via else { return "direct".to_owned() };
         self.pools.sessions.get(link).map_or_else(|| "link".to_owned(), |link| link.name.to_string())
     }
 
-    /// One line tells why it ended.
+    /// Logs the line of a connection that is over.
     fn log_closed(&self, id: Id, connection: &Connection, reason: Reason) {
         let level = if reason == Reason::Internal { Level::Error } else { Level::Info };
         if !log::log_enabled!(target: TARGET, level) {
@@ -95,7 +95,7 @@ impl Core {
         let age = Duration::from_millis(self.now_ms.saturating_sub(connection.opened_ms));
         let (ending, fault) = connection.ending(reason);
         let dial = connection.dial_ms.map(|ms| format_duration(Duration::from_millis(ms.into())));
-        // The values are formatted into the line, without a text of their own each.
+        // The values are formatted into the line, without an allocation for each.
         log::log!(
             target: TARGET, level,
             id:% = id,
@@ -117,7 +117,7 @@ impl Core {
     }
 }
 
-/// A value of the log, a text in its place, or nothing.
+/// A value of the log, a text in its place, or `-`.
 enum Shown<'a, T> {
     Value(&'a T),
     Text(&'a str),
@@ -138,5 +138,5 @@ impl<T: fmt::Display> fmt::Display for Shown<'_, T> {
     }
 }
 
-/// The target of the lines about connections.
+/// The log target of lines about connections.
 const TARGET: &str = "seaprox::connection";

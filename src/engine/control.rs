@@ -23,11 +23,11 @@ use crate::types::address::Endpoint;
 use crate::types::id::Id;
 use crate::types::reason::Failure;
 
-/// Something that the core wants from the control of links.
+/// A request of the core to the control of links.
 pub(crate) enum Request {
     /// Connect a dest over a link.
     OpenStream { dest: Id, link: Id },
-    /// Take in a node that has connected to a listener for links.
+    /// Accept a node that has connected to a listener for links.
     Accept { listener: u32, io: Io, peer: Endpoint },
     /// Tell the peers of links that this node is about to stop.
     AnnounceDrain,
@@ -50,7 +50,7 @@ pub(crate) enum Deadline {
 
 /// The control of the links of one loop.
 pub(crate) trait Control: Any {
-    /// Does what the core has asked for.
+    /// Handles a request of the core.
     fn handle_request(&mut self, core: &mut Core, request: Request);
 
     /// Handles readiness of a carrier's socket.
@@ -68,7 +68,7 @@ pub(crate) trait Control: Any {
     /// Delivers the events of links to their sides. Returns true if any side was given work.
     fn deliver_events(&mut self, core: &mut Core) -> bool;
 
-    /// Drives the links that have something to do: delivers their events, and sends their frames.
+    /// Drives the links that have work: delivers their events, and sends their frames.
     fn drive(&mut self, core: &mut Core);
 
     /// Takes a dest out of those that wait for a link, after the time `waited`. Returns none if it does not wait, otherwise

@@ -1,4 +1,4 @@
-//! Dials: how a dest is connected.
+//! Dials: connects dests.
 //!
 //! ```text
 //!   address ------------------------------+
@@ -7,8 +7,8 @@
 //!                 ^                               +-- failed, or 250 ms without an answer --> next address
 //!                 +-- cached addresses all failed: once --+
 //! ```
-//! Everything here happens in the loop, without blocking: a target that swallows packets holds no thread. A literal
-//! address needs nothing but its side. A name with several addresses has a [`Dial`]: the first attempt is the dest's own
+//! All of it runs in the loop, without blocking: a target that drops packets holds no thread. A literal address needs
+//! only its side. A name with several addresses has a [`Dial`]: the first attempt is the dest's own
 //! socket, and attempts that start beside it (happy eyeballs, RFC 8305) are sides of their own, whose socket moves
 //! to the dest when they win. The dial as a whole has one deadline, the connect timer of its connection.
 
@@ -39,16 +39,16 @@ use crate::types::address::{Endpoint, Name, Target};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
-/// Somebody else who connects dests: a resolver of its own, another proxy, a tunnel.
+/// An external connector of dests, such as another proxy or a tunnel.
 pub trait Connector {
-    /// Whether it wants this target; the loop connects the others itself.
+    /// Returns true if the connector takes this target. The loop connects the others itself.
     fn wants(&self, target: &Target) -> bool;
 
-    /// Starts connecting, without blocking, and answers when it likes, from any thread.
+    /// Starts to connect, without blocking. The answer may come at any time, from any thread.
     fn connect(&mut self, target: &Target, answer: Answer);
 }
 
-/// What a [`Connector`] answers with, once. Dropping it says that the connection could not be made.
+/// The answer of a [`Connector`], given once. Dropping it reports that the connection could not be made.
 #[must_use = "a dial without an answer ends at its deadline"]
 pub struct Answer {
     mailbox: Arc<Mailbox>,
@@ -57,7 +57,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The side that is being connected.
+    /// Returns the side that is being connected.
     pub fn side(&self) -> Id {
         self.side
     }
@@ -67,14 +67,14 @@ impl Answer {
         self.give(Ok(socket));
     }
 
-    /// Says why there is none.
+    /// Reports a failure.
     pub fn failed(mut self, failure: Failure) {
         self.give(Err(failure));
     }
 
     fn give(&mut self, result: Result<OwnedSocket, Failure>) {
         self.given = true;
-        // Answers are never refused, and a loop that has ended needs none.
+        // The mailbox never refuses an answer, and a loop that has ended needs none.
         let _ = self.mailbox.post(Mail::Connected(self.side, result));
     }
 }
@@ -88,7 +88,7 @@ impl Drop for Answer {
 }
 
 impl Core {
-    /// Starts to connect a side that has just been made, from a given source if there is an `egress`.
+    /// Starts to connect a side that has just been made. With an `egress`, its sockets leave from there.
     pub(crate) fn dial(&mut self, dest: Id, target: &Rc<Target>, permit: Option<Permit>, egress: Option<Egress>) {
         if let Some(connector) = self.connector.as_mut().filter(|connector| connector.wants(target)) {
             let answer = Answer { mailbox: Arc::clone(&self.mailbox), side: dest, given: false };
@@ -157,10 +157,10 @@ impl Core {
         }
     }
 
-    /// Whose share of the workers a dest takes.
+    /// Returns the asker whose share of the workers a dest uses.
     fn asker_of(&mut self, dest: Id) -> Asker {
         let Some(record) = self.owner(dest).and_then(|(connection, _)| self.connections.get(connection)) else {
-            // The socket of a link that this node dials.
+            // The side is the socket of a carrier that this node dials.
             return Asker::Own;
         };
         if let Some(peer) = record.payer.and_then(|payer| self.peers.get_mut(payer)) {
@@ -172,7 +172,7 @@ impl Core {
         }
     }
 
-    /// A worker has looked a name up.
+    /// Queues the dests of a name that a worker has looked up.
     pub(crate) fn resolved(&mut self, resolved: Resolved) {
         let dests = self.resolver.resolved(&resolved, self.now_ms);
         if !dests.is_empty() {
@@ -180,7 +180,7 @@ impl Core {
         }
     }
 
-    /// Connects dests whose names have been looked up, as many as there may be in a turn, in turn among the names.
+    /// Connects dests whose names were looked up, as many as a turn permits. The names take turns.
     pub(crate) fn connect_found(&mut self) {
         for _ in 0..self.config.limits.dials_per_turn {
             let Some((mut dests, resolved)) = self.queues.found.pop_front() else { break };
@@ -193,7 +193,7 @@ impl Core {
         }
     }
 
-    /// The addresses of a dest's name are known, or are not to be had.
+    /// Handles the result of the lookup of a dest's name.
     fn found(&mut self, dest: Id, found: &Result<Vec<IpAddr>, Failure>, from_cache: bool) {
         let (family, count_max) = (self.config.family, self.config.limits.addresses_per_name);
         let Some(dial) = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut()) else {
@@ -229,8 +229,8 @@ impl Core {
         self.next_address(dest);
     }
 
-    /// Tries the next address of a dest, beside those that have not answered yet. With none left, the last of them
-    /// to fail decides.
+    /// Tries the next address of a dest, beside the attempts without an answer. If none is left, the last attempt to fail
+    /// decides.
     pub(crate) fn next_address(&mut self, dest: Id) {
         let Some(side) = self.sides.get_mut(dest) else { return };
         let (idle, Some(dial)) = (matches!(side.io, Io::None), side.dial.as_mut()) else { return };
@@ -264,9 +264,9 @@ impl Core {
         }
     }
 
-    /// Takes a look at what a client that has just come says, before its dest is dialled: most clients speak first, and
-    /// have spoken already. Only a few bytes, because they may have to wait for as long as the dial lasts. One that is gone
-    /// again is dialled for all the same: its dest sees who comes and goes, as it does when the reset is a moment later.
+    /// Reads the first bytes of a client that was just accepted, before its dest is dialed: most clients send first, and
+    /// have sent already. Only a few bytes are read, because they may wait for as long as the dial takes. A client that is
+    /// gone again is dialed for all the same, as if its reset had arrived a moment later.
     fn read_ahead(&mut self, dest: Id) {
         let Some((connection, Role::Dest)) = self.owner(dest) else { return };
         if self.opening != Some(connection) {
@@ -281,7 +281,7 @@ impl Core {
         match source.io.read_raw(&mut bytes) {
             Ok(got) => {
                 store.keep_few(&bytes[..got]);
-                // No event has told of it yet: what is left, or the end, must not wait for one.
+                // No event has announced these bytes, so the rest, or the end, must not wait for one.
                 source.ready.readable |= got == 0 || got == bytes.len();
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -292,13 +292,13 @@ impl Core {
         }
     }
 
-    /// Whether there is something to send to a dest as soon as it is connected.
+    /// Returns true if bytes wait to be sent to a dest as soon as it is connected.
     fn speaks_first(&self, dest: Id) -> bool {
         let connection = self.owner(dest).and_then(|(connection, _)| self.connections.get(connection));
         connection.is_some_and(|connection| !connection.halves[Role::Source.out()].store.is_empty())
     }
 
-    /// One connect, of a dest or of a racer.
+    /// Starts one connect, of a dest or of an attempt beside it.
     fn attempt(&mut self, side: Id, addr: SocketAddr) {
         match start_connect(addr, self.egress_of(side), self.speaks_first(side)) {
             Ok(io) => {
@@ -333,7 +333,7 @@ impl Core {
                 self.wait_for_connect(dest, Io::Unix(socket));
                 self.queues.dialled.push_back((dest, Ok(())));
             }
-            // Its backlog is full, and no event tells when it has room: a worker waits in our place.
+            // The backlog is full, and no event tells when it has room, so a worker waits for it.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let wait = self.config.timeouts.connect;
                 let job = move || match sys::connect_unix_waiting(&sender, wait) {
@@ -342,7 +342,7 @@ impl Core {
                 };
                 let asker = self.asker_of(dest);
                 if self.workers.as_ref().map(|workers| workers.connect(asker, job)) != Some(Ok(())) {
-                    // The dropped job answers too late to be heard, so the failure is queued here.
+                    // The answer of the dropped job comes too late, so the failure is queued here.
                     let failure = Failure::new(Reason::LimitReached, "too many connects wait");
                     self.queues.dialled.push_back((dest, Err(failure)));
                 }
@@ -358,10 +358,10 @@ impl Core {
         Answer { mailbox: Arc::clone(&self.mailbox), side, given: false }
     }
 
-    /// An event says that a connect is over.
+    /// Handles an event of a socket that is being connected.
     pub(crate) fn attempt_ready(&mut self, side: Id) {
         let Some(record) = self.sides.get_mut(side) else { return };
-        // A name is still being looked up, or the peer of a link has not answered yet.
+        // The name is still being looked up, or the peer of a link has not answered yet.
         let waits = matches!(record.io, Io::None | Io::Stream(_));
         if waits || !(record.ready.writable || record.ready.error) {
             return;
@@ -379,7 +379,7 @@ impl Core {
         }
     }
 
-    /// A racer has won: its socket becomes the dest's.
+    /// Moves the socket of an attempt that has succeeded to its dest.
     fn win(&mut self, dest: Id, racer: Id) {
         let Some(winner) = self.sides.get_mut(racer) else { return };
         let (mut io, endpoint, ready) = (std::mem::take(&mut winner.io), winner.endpoint.clone(), winner.ready);
@@ -395,7 +395,7 @@ impl Core {
         self.queues.dialled.push_back((dest, result));
     }
 
-    /// One connect failed: another address may do, and the want of descriptors passes.
+    /// Handles a failed connect: tries another address, or waits for descriptors.
     fn attempt_failed(&mut self, side: Id, error: &io::Error, addr: Option<SocketAddr>) {
         let Some(record) = self.sides.get_mut(side) else { return };
         record.io = Io::None;
@@ -429,7 +429,7 @@ impl Core {
         self.next_address(dest);
     }
 
-    /// Returns where the sockets of a side, or of an attempt beside it, leave from.
+    /// Returns the egress of a side, or of the dest that an attempt belongs to.
     fn egress_of(&self, side: Id) -> Option<&Egress> {
         let dest = match self.sides.get(side)?.owner {
             Owner::Race(dest) => dest,
@@ -438,7 +438,7 @@ impl Core {
         self.sides.get(dest)?.dial.as_ref()?.egress.as_ref()
     }
 
-    /// There is no descriptor for a socket: the dest waits with the others for one.
+    /// Lets a dest wait for a descriptor.
     fn dial_starves(&mut self, dest: Id, addr: Option<SocketAddr>) {
         if let Some(dial) = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut()) {
             if dial.next > 0 && addr.is_some() {
@@ -451,7 +451,7 @@ impl Core {
         self.descriptors_short();
     }
 
-    /// There may be descriptors again: tries once more what starved.
+    /// Retries the dests that waited for descriptors.
     pub(crate) fn feed_starved(&mut self) {
         for _ in 0..self.descriptors.dials.len() {
             let Some(dest) = self.descriptors.dials.pop_front() else { break };
@@ -468,7 +468,7 @@ impl Core {
         }
     }
 
-    /// No address is left. What came from the cache may have been wrong: then the name is looked up anew, once.
+    /// Fails a dest that has no address left. If the addresses came from the cache, the name is looked up again, once.
     fn give_up(&mut self, dest: Id) {
         let Some(dial) = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut()) else { return };
         let failure = dial.failure.take().unwrap_or(Reason::NameResolutionFailure.into());
@@ -490,7 +490,7 @@ impl Core {
         }
     }
 
-    /// An external connector, or a worker, is done with a dest.
+    /// Handles the answer of an external connector or of a worker.
     pub(crate) fn answered(&mut self, dest: Id, result: Result<OwnedSocket, Failure>) {
         if self.state(dest) != Some(SideState::Connecting) {
             self.stats.stale += 1;
@@ -511,8 +511,8 @@ impl Core {
         }
     }
 
-    /// The connect timer of a connection has fired.
-    /// Returns false if nothing is being dialled: the connection waits for a permission.
+    /// Handles the connect timer of a connection. Returns false if nothing is being dialed, because the connection waits for
+    /// an approval.
     pub(crate) fn dial_timed_out(&mut self, connection: Id, control: &mut dyn Control) -> bool {
         let is_waiting = |side: &Id| self.state(*side) == Some(SideState::Connecting);
         let sides = [Role::Dest, Role::Source].map(|role| self.side(connection, role));
@@ -525,8 +525,8 @@ impl Core {
         true
     }
 
-    /// Settles a dial that is over, before its handler is told: the connection waits for its handler to say what next, as
-    /// it did before the dial. The connection, or none when it was settled before or is gone.
+    /// Settles a finished dial before its handler is told: the connection returns to its handshake stage. Returns none if
+    /// the dial was settled before, or the connection is gone.
     pub(crate) fn settle_dial(&mut self, dest: Id, result: Result<(), &Failure>) -> Option<Id> {
         let (connection, role) = self.owner(dest)?;
         let side = self.sides.get_mut(dest).filter(|side| side.state == SideState::Connecting)?;
@@ -561,7 +561,7 @@ impl Core {
         Some(connection)
     }
 
-    /// Sets the options of a socket that does not inherit them from a listener, those that cannot wait.
+    /// Enables TCP keepalive at a new socket, which inherits no options from a listener.
     fn tune(&self, io: &Io) {
         if !self.config.tcp_keepalive.is_zero() && !self.delays_keepalive() {
             io.set_keepalive(self.config.tcp_keepalive);
@@ -570,13 +570,13 @@ impl Core {
 }
 
 impl Answer {
-    /// The answer is not needed after all.
+    /// Drops the answer without giving it.
     fn forget(mut self) {
         self.given = true;
     }
 }
 
-/// A connection that somebody else made is subject to the same rules, once it is known where it leads.
+/// Applies the rules to a socket that an external connector has connected, once its peer is known.
 fn permitted(io: Io, permit: Option<Permit>) -> Result<Io, Failure> {
     match (permit, io.peer().ip()) {
         (Some(permit), Some(addr)) if !asks(&permit, addr) => {
@@ -586,13 +586,13 @@ fn permitted(io: Io, permit: Option<Permit>) -> Result<Io, Failure> {
     }
 }
 
-/// A rule that panics forbids.
+/// Asks a rule about an address. A rule that panics forbids the address.
 fn asks(permit: &Permit, addr: SocketAddr) -> bool {
     catch_unwind(AssertUnwindSafe(|| permit(addr))).unwrap_or(false)
 }
 
-/// A socket on its way to an address, by the way that it is to take. Two system calls, if any way will do, and one more
-/// if it `speaks_first`, which saves a packet.
+/// Starts to connect a socket. This takes two system calls, one more for each part of the egress, and one more if it
+/// `speaks_first`, which saves a packet.
 fn start_connect(addr: SocketAddr, egress: Option<&Egress>, speaks_first: bool) -> io::Result<Io> {
     let socket = sys::nonblocking_socket(Domain::for_address(addr))?;
     if let Some(egress) = egress {

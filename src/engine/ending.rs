@@ -8,14 +8,14 @@ use crate::types::id::Id;
 use crate::types::reason::Reason;
 
 impl Core {
-    /// Releases the dest with a reset, so that it cannot mistake a part for the whole.
+    /// Releases the dest with a reset, so that it cannot take the received part for the whole.
     pub fn reset_dest(&mut self, connection: Id) {
         let dest = self.side(connection, Role::Dest).and_then(|dest| self.sides.get(dest));
         dest.into_iter().for_each(|dest| dest.io.close_with_reset(&mut self.pools.sessions));
         self.disconnect(connection);
     }
 
-    /// Lets go of the dest, so that another one can be connected. What waits for it is dropped.
+    /// Releases the dest, so that another one can be connected. Bytes that wait for it are dropped.
     pub fn disconnect(&mut self, connection: Id) {
         let Some(record) = self.connections.get_mut(connection) else { return };
         let Some(dest) = record.dest.take() else { return };
@@ -29,7 +29,7 @@ impl Core {
             self.pools.sessions.reset(stream);
         }
         for half in &mut record.halves {
-            // Bytes of the source that no handler has read yet are for the next dest.
+            // Bytes of the source that no handler has consumed are for the next dest.
             half.release_pipe(&mut self.pools.pipes);
             if half.phase == Phase::Shut || half.flow == Flow::Relay {
                 half.store.clear(&mut self.pools.blocks);
@@ -46,7 +46,7 @@ impl Core {
         self.drop_side(dest);
     }
 
-    /// Ends a connection at once. Its peers see a reset where the reason is a cut, and an orderly close otherwise.
+    /// Closes a connection at once. The peers see a reset if the reason implies one, and an orderly close otherwise.
     pub fn close(&mut self, connection: Id, reason: Reason) {
         let Some(record) = self.connections.get_mut(connection) else { return };
         if record.stage == Stage::Closed {
@@ -56,8 +56,8 @@ impl Core {
         self.mark_closed(connection);
     }
 
-    /// Ends a connection at once, with a reset to both peers whatever the reason is, so that neither can take what it
-    /// has for the whole.
+    /// Aborts a connection at once, with a reset to both peers whatever the reason is, so that neither can take the received
+    /// part for the whole.
     pub fn abort(&mut self, connection: Id, reason: Reason) {
         if let Some(record) = self.connections.get_mut(connection) {
             record.cut = true;
@@ -65,8 +65,8 @@ impl Core {
         self.close(connection, reason);
     }
 
-    /// Ends a connection once its source has what was sent to it: the dest is let go, the source is told that no more
-    /// comes, and what it still sends is thrown away until it closes too, so that it can read our last words.
+    /// Closes a connection after all bytes for its source were written. The dest is released, and the source gets a FIN.
+    /// Input of the source is discarded until it closes too, so that it can read the last reply.
     pub fn close_after_flush(&mut self, connection: Id, reason: Reason) {
         let Some(record) = self.connections.get(connection) else { return };
         if matches!(record.stage, Stage::Closing | Stage::Closed) {

@@ -1,4 +1,4 @@
-//! The event loop and everything that it owns: the core, its queues and its timers, listeners, dialing, names, threads.
+//! The event loop and everything that it owns: the core with its queues and timers, listeners, dials, names and threads.
 
 pub(crate) mod closing;
 pub(crate) mod connect_failure;

@@ -1,10 +1,10 @@
-//! How a loop comes to its end: a drain waits for the connections that there are, a stop ends them.
+//! The end of a loop: a drain waits for the established connections, a stop ends them.
 //!
 //! ```text
 //!   No --drain--> Draining --stop, or the drain's time is over--> Now --the peers of links know, or a moment--> the end
 //!                     +---------- the last connection and the last link are over --------------------------------^
 //! ```
-//! Neither blocks: the loop goes on turning until it is done. Nothing here frees anything; the reap does.
+//! Neither blocks: the loop runs turns until it is done. Only the reap frees records.
 
 use std::time::Duration;
 
@@ -13,30 +13,30 @@ use crate::engine::core::{Core, OneOff};
 use crate::relay::connection::Stage;
 use crate::types::reason::Reason;
 
-/// Whether the loop is on its way out.
+/// The progress of a loop towards its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stopping {
     No,
-    /// Nothing new is taken.
+    /// Nothing new is accepted.
     Draining {
         since_ms: u64,
     },
-    /// With this turn, or when the peers of links have heard of it, but not later than this.
+    /// The loop ends with this turn, or when the peers of links have been told, at this time at the latest.
     Now {
         until_ms: u64,
     },
 }
 
 impl Core {
-    /// Accepts no more; clients that wait in a backlog are refused by the system.
+    /// Closes all listeners. The system refuses the clients in their backlogs.
     pub fn close_listeners(&mut self) {
         self.listeners.clear();
         self.descriptors.listeners.clear();
         self.queues.full.clear();
     }
 
-    /// Accepts no more, and stops when the last connection is over, or after `timeout`, whichever is first; with no
-    /// time at all, it stops at once. Connections that only wait for another request are closed.
+    /// Accepts no more, and stops when the last connection is over, or after `timeout`, whichever comes first; at once if
+    /// `timeout` is zero. Connections that only wait for another request are closed.
     pub fn drain(&mut self, timeout: Duration) {
         self.stopping = Stopping::Draining { since_ms: self.now_ms };
         self.close_listeners();
@@ -54,12 +54,12 @@ impl Core {
         }
     }
 
-    /// Whether the loop is on its way out, so that nothing new should begin.
+    /// Returns true if the loop is stopping, so that nothing new should begin.
     pub fn is_draining(&self) -> bool {
         self.stopping != Stopping::No
     }
 
-    /// Ends every connection, and the loop with this turn; or a moment later, if there are peers of links to be told.
+    /// Ends all connections, and the loop with this turn; or a moment later, if peers of links must be told.
     pub fn stop(&mut self) {
         if !matches!(self.stopping, Stopping::Now { .. }) {
             let until_ms = self.now_ms + FAREWELL_MS;
@@ -72,7 +72,7 @@ impl Core {
         }
     }
 
-    /// Returns true if the loop has come to its end. A link that is not over holds it up.
+    /// Returns true if the loop has come to its end. A link that is not over delays it.
     pub(crate) fn is_done(&self, has_links: bool) -> bool {
         match self.stopping {
             Stopping::No => false,
@@ -82,6 +82,5 @@ impl Core {
     }
 }
 
-/// The peers of links have so long to hear that this node stops. One that does not hear it keeps its connections until its
-/// session's hold time is over.
+/// Time for the notice to the peers of links. A peer that does not get it keeps its connections until its hold time is over.
 const FAREWELL_MS: u64 = 1_000;
