@@ -370,7 +370,7 @@ impl Node {
                 Err(_) => return Err(Failure::new(Reason::ProtocolError, "it does not speak this protocol")),
             };
             bytes = bytes.slice(used..);
-            self.greeted(core, id, &hello)?;
+            self.hello_received(core, id, &hello)?;
         }
         let Some(Carrier { link: Some(link), subflow: Some(subflow), .. }) = self.carriers.get(id) else {
             return Ok(());

@@ -15,8 +15,8 @@ use crate::types::companions::Companions;
 use crate::types::id::{Id, Table};
 use crate::types::reason::Failure;
 
+use super::accept::Server;
 use super::carrier::Carrier;
-use super::greet::Server;
 use super::handshakes::Budget;
 use super::link::Link;
 use super::memory::Memory;
@@ -45,7 +45,7 @@ pub(crate) struct Node {
     /// What one carrier has decrypted and its session has not seen.
     pub plain: Vec<Bytes>,
     /// The half of our boot id that differs in each life.
-    pub life: [u8; 4],
+    pub run: [u8; 4],
     /// No new link is wanted any more.
     pub closing: bool,
 }
@@ -65,7 +65,7 @@ impl Node {
             buffers: Rc::new(Buffers::new()),
             outbox: Outbox::new(),
             plain: Vec::new(),
-            life: super::random(),
+            run: super::random(),
             closing: false,
         }
     }
@@ -91,7 +91,7 @@ impl Node {
 
     /// This life of this node.
     pub fn boot(&self, instance: Option<u32>) -> BootId {
-        let [a, b, c, d] = self.life;
+        let [a, b, c, d] = self.run;
         let [e, f, g, h] = instance.map_or_else(super::random, u32::to_be_bytes);
         BootId([e, f, g, h, a, b, c, d])
     }
@@ -101,7 +101,7 @@ impl Control for Node {
     fn handle_request(&mut self, core: &mut Core, request: Request) {
         match request {
             Request::OpenStream { dest, link } => self.dial_stream(core, dest, link),
-            Request::Accept { listener, io, peer } => self.visit(core, listener, io, peer),
+            Request::Accept { listener, io, peer } => self.accept_peer(core, listener, io, peer),
             Request::AnnounceDrain => self.announce_drain(core),
         }
     }

@@ -15,11 +15,11 @@ use crate::types::address::Endpoint;
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
+use super::accept::TARGET;
 use super::carrier::{BATCH_BYTES_MIN, Carrier, CarrierStage};
 use super::config::LinkEvent;
 use super::control::Node;
-use super::greet::TARGET;
-use super::plan::LASTED_MS;
+use super::dialer::LASTED_MS;
 use super::window::Traffic;
 use crate::streams::Slot;
 
@@ -238,7 +238,7 @@ impl Node {
 
     /// The peer has answered an OPEN of ours.
     fn stream_answered(&mut self, core: &mut Core, link: Id, stream: StreamId, result: &Bound) {
-        if self.note_where(core, link, stream, result) {
+        if self.note_observed_address(core, link, stream, result) {
             return;
         }
         if result.failure == Some(Code::Drained) && self.open_elsewhere(core, link, stream) {
@@ -268,7 +268,7 @@ impl Node {
     /// of a refused stream says the reason, too.
     fn stream_reset(&mut self, core: &mut Core, link: Id, stream: StreamId, code: Code) {
         let Some(slot) = core.pools.sessions.slot(link, stream) else {
-            return self.forget_question(core, link, stream, code);
+            return self.forget_address_request(core, link, stream, code);
         };
         let (side, is_answered, is_accepted) = (slot.side, slot.answered, slot.accepted);
         let is_connecting = !is_accepted && core.state(side) == Some(SideState::Connecting);
@@ -305,21 +305,21 @@ impl Node {
 
     fn subflow_up(&mut self, core: &mut Core, id: Id, subflow: SubflowId) {
         let Some(link) = self.links.get_mut(id) else { return };
-        let fresh = !std::mem::replace(&mut link.met, true);
+        let fresh = !std::mem::replace(&mut link.was_established, true);
         link.up_ms.get_or_insert(core.now_ms);
         let (key, carriers) = (link.key, link.carriers.clone());
         let mut up = None;
-        if let Some(plan) = &mut link.plan {
+        if let Some(dialer) = &mut link.dialer {
             let carrier = carriers.iter().filter_map(|id| self.carriers.get(*id));
             let place = carrier.filter(|c| c.subflow == Some(subflow)).map(|c| c.place).next();
-            if let Some((place, wanted)) = place.and_then(|place| Some((place, plan.wanted.get_mut(place)?))) {
-                wanted.up_ms = Some(core.now_ms);
-                up = Some(LinkEvent::SubflowUp { place, tries: wanted.tries });
+            if let Some((place, slot)) = place.and_then(|place| Some((place, dialer.slots.get_mut(place)?))) {
+                slot.up_ms = Some(core.now_ms);
+                up = Some(LinkEvent::SubflowUp { place, tries: slot.tries });
             }
         }
         up.into_iter().for_each(|up| self.tell(core, id, &up));
         self.leave_removed(core, id);
-        self.ask_where(core, id, subflow);
+        self.request_observed_address(core, id, subflow);
         if let Some(key) = key.filter(|_| fresh) {
             self.tell(core, id, &LinkEvent::Up { key, fresh: true });
             self.open_waiting(core, id);
@@ -341,9 +341,9 @@ impl Node {
         let is_astray = code == Code::Other;
         let detail = is_astray.then(|| "another node answered, which does not know the session".into());
         if let Some(link) = self.links.get_mut(id)
-            && let Some(wanted) = link.plan.as_mut().and_then(|plan| plan.wanted.get_mut(place))
+            && let Some(slot) = link.dialer.as_mut().and_then(|dialer| dialer.slots.get_mut(place))
         {
-            wanted.astray = is_astray;
+            slot.astray = is_astray;
         }
         self.try_later(core, id, place, &Failure { reason: code.into(), detail });
     }
@@ -364,9 +364,9 @@ impl Node {
         let session = record.session.take();
         record.epoch += 1;
         let slots: Vec<Slot> = record.streams.drain().map(|(_, slot)| slot).collect();
-        link.met = false;
+        link.was_established = false;
         let lasted = link.up_ms.take().is_some_and(|up_ms| core.now_ms.saturating_sub(up_ms) > LASTED_MS);
-        link.questions.clear();
+        link.address_requests.clear();
         let carriers = std::mem::take(&mut link.carriers);
         link.forget_peer_listeners();
         link.asked.clear();
@@ -376,7 +376,7 @@ impl Node {
             link.expect_back(core.now_ms);
         }
         let is_wanted = link.closing || self.closing;
-        let comes_back = link.plan.is_some() && !is_wanted;
+        let comes_back = link.dialer.is_some() && !is_wanted;
         slots.into_iter().for_each(|slot| self.stream_lost(core, id, &slot, comes_back));
         listeners.into_iter().for_each(|listener| core.unlisten(listener));
         for carrier in carriers {

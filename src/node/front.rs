@@ -13,14 +13,14 @@ use crate::types::reason::{Failure, Reason};
 use super::control::Node;
 
 /// The handler of one stream.
-pub(crate) struct Incoming {
+pub(crate) struct Forwarded {
     pub target: Rc<Target>,
     pub permit: Option<Permit>,
     /// Somebody is asked first.
     pub waits: bool,
 }
 
-impl Handler for Incoming {
+impl Handler for Forwarded {
     fn opened(&mut self, cx: &mut Cx<'_>) {
         match self.waits {
             true => cx.pause_reading(Role::Source),
@@ -51,11 +51,11 @@ impl Handler for Incoming {
 }
 
 /// A stream that somebody has taken into their own hands: it is accepted, and then theirs.
-pub(crate) struct Taker {
+pub(crate) struct AppStream {
     pub handler: Box<dyn Handler>,
 }
 
-impl Handler for Taker {
+impl Handler for AppStream {
     fn opened(&mut self, cx: &mut Cx<'_>) {
         answer(cx, Ok(Bound::default()));
         cx.set_stage(Stage::Established);
@@ -84,12 +84,12 @@ impl Handler for Taker {
 }
 
 /// A client of a listener that belongs to the peer: it goes over the link, and the peer knows where.
-pub(crate) struct Returning {
+pub(crate) struct ReverseClient {
     pub link: crate::types::id::Id,
     pub listener: u32,
 }
 
-impl Handler for Returning {
+impl Handler for ReverseClient {
     fn opened(&mut self, cx: &mut Cx<'_>) {
         let connection = cx.connection();
         let (core, node) = cx.core().parts::<Node>();

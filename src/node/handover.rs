@@ -22,9 +22,9 @@ use crate::relay::io::Io;
 use crate::relay::side::SideState;
 use crate::types::id::Id;
 
+use super::accept::TARGET;
 use super::config::LinkEvent;
 use super::control::Node;
-use super::greet::TARGET;
 use super::link::Link;
 use crate::streams::StreamAt;
 
@@ -132,7 +132,7 @@ impl Node {
     fn set_aside(&mut self, core: &mut Core, id: Id) -> Option<Id> {
         let link = self.links.get(id)?;
         let has_session = core.pools.sessions.session(id).is_some();
-        if link.plan.is_none() || !has_session || !link.met || link.closing || self.closing {
+        if link.dialer.is_none() || !has_session || !link.was_established || link.closing || self.closing {
             return None;
         }
         self.make_room_aside(core, id);

@@ -150,7 +150,7 @@ impl Node {
         let Some(carrier) = self.carriers.get(id) else { return };
         if let (Some(listener), Some(side)) = (carrier.server, core.sides.get(carrier.side)) {
             let peer = side.endpoint.clone();
-            self.turned_away(core, listener, &peer);
+            self.refused_at_limit(core, listener, &peer);
         }
         self.drop_carrier(core, id);
     }

@@ -21,10 +21,10 @@ use crate::types::address::Target;
 use crate::types::id::Id;
 use crate::types::reason::Failure;
 
-use super::bucket::Shared;
 use super::config::{OnLinkEvent, OnStream, PeerKey, Policy, Timing};
+use super::dialer::{Dialer, LASTED_MS};
 use super::memory::{Memory, Usage};
-use super::plan::{LASTED_MS, Plan};
+use super::rate_limit::SharedRateLimit;
 use super::reverse::{PeerListener, Remote};
 use super::waiting::Waiting;
 
@@ -33,7 +33,7 @@ pub(crate) struct Link {
     /// What the proofs of joining subflows are made with.
     pub secret: [u8; 32],
     /// The session has had a subflow.
-    pub met: bool,
+    pub was_established: bool,
     /// Since when.
     pub up_ms: Option<u64>,
     pub peer_boot: Option<BootId>,
@@ -46,11 +46,11 @@ pub(crate) struct Link {
     pub mode: Mode,
     pub carriers: Vec<Id>,
     /// What we have asked the peer about our subflows.
-    pub questions: HashMap<StreamId, SubflowId>,
+    pub address_requests: HashMap<StreamId, SubflowId>,
     /// Dests that wait for the session, with what they want.
     pub waiting: Waiting,
     /// How it is dialled; nothing if the peer dials it.
-    pub plan: Option<Box<Plan>>,
+    pub dialer: Option<Box<Dialer>>,
     /// Where the peer listens for us.
     pub remotes: Vec<Remote>,
     /// Our listeners that belong to the peer, by its number for them.
@@ -68,7 +68,7 @@ pub(crate) struct Link {
     /// Time since which the session has no subflow.
     pub suspended_ms: Option<u64>,
     /// Sessions before this one that were there, and young, and were taken over all the same.
-    pub row: u32,
+    pub consecutive_takeovers: u32,
     /// When it is to be looked after at the latest; a one-off has been set for then.
     pub armed_ms: Option<u64>,
     pub opened_ms: u64,
@@ -78,8 +78,8 @@ pub(crate) struct Link {
     pub state_since: (&'static str, u64),
     /// The last failure of a subflow, and its time.
     pub failed: Option<(Failure, u64)>,
-    pub sent: Shared,
-    pub received: Shared,
+    pub sent: SharedRateLimit,
+    pub received: SharedRateLimit,
     /// The peer has sent more than its share of the turn: the carriers are read again once the waiting events were taken.
     pub behind: bool,
     /// The last turn in which any of its events was taken.
@@ -102,7 +102,7 @@ impl Link {
     pub fn new(policy: Arc<dyn Policy>, timing: Timing, mode: Mode, place: &str, watch: Watch, now_ms: u64) -> Link {
         Link {
             secret: [0; 32],
-            met: false,
+            was_established: false,
             up_ms: None,
             peer_boot: None,
             key: None,
@@ -112,9 +112,9 @@ impl Link {
             timing,
             mode,
             carriers: Vec::new(),
-            questions: HashMap::new(),
+            address_requests: HashMap::new(),
             waiting: Waiting::default(),
-            plan: None,
+            dialer: None,
             remotes: Vec::new(),
             listeners: HashMap::new(),
             watch,
@@ -124,14 +124,14 @@ impl Link {
             rebind_ms: None,
             rebind_tries: 0,
             suspended_ms: None,
-            row: 0,
+            consecutive_takeovers: 0,
             armed_ms: None,
             opened_ms: now_ms,
             usage: Usage::default(),
             state_since: ("connecting", now_ms),
             failed: None,
-            sent: Shared::default(),
-            received: Shared::default(),
+            sent: SharedRateLimit::default(),
+            received: SharedRateLimit::default(),
             behind: false,
             heard_turn: 0,
             closing: false,
@@ -142,7 +142,7 @@ impl Link {
 
     /// Returns true if this node dialled the link, and false if the peer did.
     pub fn is_dialled(&self) -> bool {
-        self.plan.is_some() || self.heir.is_some()
+        self.dialer.is_some() || self.heir.is_some()
     }
 
     /// Moves what belongs to the session to a record of its own. This one, which is `own`, is dialled anew: at
@@ -152,14 +152,14 @@ impl Link {
         let (policy, timing) = (Arc::clone(&self.policy), self.timing.clone());
         let aside = Link {
             secret: self.secret,
-            met: std::mem::take(&mut self.met),
+            was_established: std::mem::take(&mut self.was_established),
             up_ms: self.up_ms.take(),
             peer_boot: self.peer_boot.take(),
             key: self.key,
             cipher: self.cipher,
             carriers: std::mem::take(&mut self.carriers),
             usage: std::mem::take(&mut self.usage),
-            questions: std::mem::take(&mut self.questions),
+            address_requests: std::mem::take(&mut self.address_requests),
             remotes: self.remotes.clone(),
             listeners: std::mem::take(&mut self.listeners),
             takes: self.takes.clone(),
@@ -174,8 +174,8 @@ impl Link {
         self.forget_peer_listeners();
         self.remotes.iter_mut().for_each(Remote::forget);
         self.expect_back(now_ms);
-        if let Some(plan) = &mut self.plan {
-            plan.leave_all(if lasted { None } else { Some(now_ms) }, self.timing.redial.0);
+        if let Some(dialer) = &mut self.dialer {
+            dialer.leave_all(if lasted { None } else { Some(now_ms) }, self.timing.redial.0);
         }
         aside
     }
@@ -279,7 +279,7 @@ impl Link {
             _ if self.closing => "ended",
             Some(session) if self.heir.is_some() && session.is_open() => "draining",
             Some(session) if session.is_open() => "up",
-            Some(_) if self.met => "suspended",
+            Some(_) if self.was_established => "suspended",
             _ => "connecting",
         }
     }

@@ -21,9 +21,9 @@ use crate::link::{Code, STREAM_COST, Session};
 use crate::streams::LinkSession;
 use crate::types::id::Id;
 
+use super::accept::TARGET;
 use super::config::PeerKey;
 use super::control::Node;
-use super::greet::TARGET;
 use super::link::Link;
 
 /// Memory of the links of a loop.

@@ -30,22 +30,23 @@
 //! * A stream that its link takes along is reset, never finished; unless all of it has arrived.
 //! * Nothing is read from a local socket that the session has no room for.
 
-mod bucket;
+mod accept;
 mod carrier;
 mod config;
 mod control;
+mod dialer;
 mod drive;
 mod front;
-mod greet;
 mod handover;
 mod handshakes;
 mod link;
 mod link_event;
 mod memory;
 mod network;
+mod observed_address;
 mod open;
-mod plan;
 mod proof;
+mod rate_limit;
 mod reverse;
 mod start;
 mod status;
@@ -53,7 +54,6 @@ mod turn;
 mod unauthenticated;
 mod verbs;
 mod waiting;
-mod whereabouts;
 mod window;
 
 use ring::rand::{SecureRandom, SystemRandom};

@@ -69,9 +69,9 @@ impl Loop<'_> {
                     node.carrier_failed(core, carrier, &Failure::new(Reason::LinkLost, "its address here is gone"));
                 }
             }
-            let Some(plan) = node.links.get_mut(id).and_then(|link| link.plan.as_mut()) else { continue };
+            let Some(dialer) = node.links.get_mut(id).and_then(|link| link.dialer.as_mut()) else { continue };
             // Pauses go on growing from where they are if it is in vain.
-            plan.wanted.iter_mut().for_each(|wanted| wanted.next_ms = 0);
+            dialer.slots.iter_mut().for_each(|slot| slot.next_ms = 0);
             core.pools.sessions.touch(id);
         }
     }

@@ -17,10 +17,10 @@ use crate::types::address::{Endpoint, Target};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
+use super::accept::TARGET;
 use super::config::{LinkEvent, PeerKey, Policy, Request, Verdict};
 use super::control::Node;
-use super::front::{Incoming, Taker};
-use super::greet::TARGET;
+use super::front::{AppStream, Forwarded};
 use crate::streams::{LinkSession, Slot, StreamAt};
 
 impl Loop<'_> {
@@ -159,7 +159,7 @@ impl Node {
         let session = core.pools.sessions.session(link);
         let (is_over, is_left) =
             (session.is_none_or(Session::is_ended), session.is_some_and(Session::is_peer_going_away));
-        let is_dialled = record.plan.is_some() && !record.closing && !self.closing;
+        let is_dialled = record.dialer.is_some() && !record.closing && !self.closing;
         is_dialled && (is_over || is_left && self.peer_leaves(core, link))
     }
 
@@ -203,7 +203,7 @@ impl Node {
 
     /// The peer has opened a stream.
     pub(super) fn stream_opened(&mut self, core: &mut Core, link: Id, id: StreamId, open: &Open) {
-        if self.answer_where(core, link, id, open) {
+        if self.answer_observed_address(core, link, id, open) {
             return;
         }
         let Admitted { target, permit, waits } = match self.admit(core, link, open) {
@@ -224,8 +224,8 @@ impl Node {
         let endpoint = Endpoint::Link(Arc::clone(&name), id.0);
         let taken = if waits { None } else { self.taken(link, &target) };
         let handler: Box<dyn Handler> = match taken {
-            Some(handler) => Box::new(Taker { handler }),
-            None => Box::new(Incoming { target: Rc::clone(&target), permit, waits }),
+            Some(handler) => Box::new(AppStream { handler }),
+            None => Box::new(Forwarded { target: Rc::clone(&target), permit, waits }),
         };
         let adopted = core.adopt(Io::Stream(at), endpoint, "link", NO_LISTENER, handler);
         match adopted.ok().and_then(|connection| Some((connection, core.connections.get(connection)?.source))) {

@@ -12,10 +12,10 @@ use crate::types::address::{Bind, Endpoint, Name};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
+use super::accept::TARGET;
 use super::config::{LinkEvent, Request, Reverse};
 use super::control::Node;
-use super::front::{IN_USE, Returning};
-use super::greet::TARGET;
+use super::front::{IN_USE, ReverseClient};
 use super::link::Link;
 use super::status::ListenerStatus;
 
@@ -107,7 +107,7 @@ impl Node {
 
     /// Asks once more for what was refused, if it is time. When the next is due.
     pub(super) fn listen_again(&mut self, core: &mut Core, id: Id) -> Option<u64> {
-        let link = self.links.get(id).filter(|link| link.met && !core.is_draining())?;
+        let link = self.links.get(id).filter(|link| link.was_established && !core.is_draining())?;
         let next_ms = link.remotes.iter().filter_map(|remote| remote.next_ms).min()?;
         if next_ms <= core.now_ms {
             self.listen_all(core, id);
@@ -205,7 +205,7 @@ impl Node {
             if let (Endpoint::Ip(addr), 0) = (bound.addr(), answer.port) {
                 (answer.host, answer.port) = (Host::Addr(addr.ip()), addr.port());
             }
-            let front = move || -> Box<dyn Handler> { Box::new(Returning { link: id, listener: number }) };
+            let front = move || -> Box<dyn Handler> { Box::new(ReverseClient { link: id, listener: number }) };
             match core.listen(&mut bound, &[], "reverse", Box::new(front)) {
                 Ok(index) => indices.push(index),
                 Err(error) => {

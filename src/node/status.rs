@@ -11,8 +11,8 @@ use crate::types::reason::Failure;
 
 use super::carrier::{Carrier, CarrierStage};
 use super::control::Node;
+use super::dialer::Dialer;
 use super::link::Link;
-use super::plan::Plan;
 use super::reverse::Remote;
 
 /// One link.
@@ -138,7 +138,7 @@ impl Node {
             age: self.ago(core, link.opened_ms),
             session_age: link.up_ms.map(|up_ms| self.ago(core, up_ms)),
             failure: link.failed.as_ref().filter(|_| now_state != "up").map(ago),
-            missing: link.plan.iter().flat_map(|plan| self.missing(core, plan)).collect(),
+            missing: link.dialer.iter().flat_map(|dialer| self.missing(core, dialer)).collect(),
             mode: link.mode.as_str(),
             memory: session.map_or((0, 0), |session| (session.sent_cost(), session.received_cost())),
             cipher: link.cipher,
@@ -152,12 +152,12 @@ impl Node {
     }
 
     /// Returns the missing subflows of a plan.
-    fn missing<'a>(&'a self, core: &'a Core, plan: &'a Plan) -> impl Iterator<Item = MissingStatus> + 'a {
-        plan.wanted.iter().filter(|wanted| wanted.up_ms.is_none() && !wanted.removed).map(|wanted| MissingStatus {
-            path: wanted.path.to_text(&plan.peer),
-            tries: wanted.tries,
-            failure: wanted.failed.as_ref().map(|(failure, at_ms)| (failure.clone(), self.ago(core, *at_ms))),
-            next: wanted.carrier.is_none().then(|| Duration::from_millis(wanted.next_ms.saturating_sub(core.now_ms))),
+    fn missing<'a>(&'a self, core: &'a Core, dialer: &'a Dialer) -> impl Iterator<Item = MissingStatus> + 'a {
+        dialer.slots.iter().filter(|slot| slot.up_ms.is_none() && !slot.removed).map(|slot| MissingStatus {
+            path: slot.path.to_text(&dialer.peer),
+            tries: slot.tries,
+            failure: slot.failed.as_ref().map(|(failure, at_ms)| (failure.clone(), self.ago(core, *at_ms))),
+            next: slot.carrier.is_none().then(|| Duration::from_millis(slot.next_ms.saturating_sub(core.now_ms))),
         })
     }
 

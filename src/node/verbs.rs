@@ -15,11 +15,11 @@ use crate::tls::{self, Tls, TlsError};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
+use super::accept::{self, Server};
 use super::config::{Cipher, Identity, LinkConfig, Path, PeerKey, Policy, ServeConfig};
 use super::control::Node;
-use super::greet::{self, Server};
+use super::dialer::{Dialer, SubflowSlot};
 use super::link::Link;
-use super::plan::{Plan, Wanted};
 use super::reverse;
 use super::status::LinkStatus;
 
@@ -38,9 +38,9 @@ impl Loop<'_> {
         let place = peer.to_string();
         let mut link = Link::new(policy, timing, mode, &place, Some(Rc::new(RefCell::new(on_event))), core.now_ms);
         link.takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
-        let wanted = paths.iter().flat_map(|path| (0..subflows).map(|_| Wanted::new(path.clone()))).collect();
+        let slots = paths.iter().flat_map(|path| (0..subflows).map(|_| SubflowSlot::new(path.clone()))).collect();
         let instance = identity.instance;
-        link.plan = Some(Box::new(Plan { tls, peer, subflows, wanted, instance }));
+        link.dialer = Some(Box::new(Dialer { tls, peer, subflows, slots, instance }));
         link.remotes = reverse.into_iter().map(reverse::Remote::new).collect();
         let session = LinkSession::new(place.into());
         let id = node.insert_link(core, link, session).ok_or_else(|| io::Error::other("limit of links reached"))?;
@@ -68,12 +68,12 @@ impl Loop<'_> {
     pub fn add_path(&mut self, link: Id, path: &Path) {
         let (core, node) = self.parts::<Node>();
         let Some(record) = node.links.get_mut(link) else { return };
-        let Some(plan) = &mut record.plan else { return };
-        let room = record.timing.subflows.saturating_sub(plan.wanted.iter().filter(|wanted| !wanted.removed).count());
-        for _ in 0..plan.subflows.min(room) {
-            match plan.wanted.iter_mut().find(|wanted| wanted.removed && wanted.carrier.is_none()) {
-                Some(free) => *free = Wanted::new(path.clone()),
-                None => plan.wanted.push(Wanted::new(path.clone())),
+        let Some(dialer) = &mut record.dialer else { return };
+        let room = record.timing.subflows.saturating_sub(dialer.slots.iter().filter(|slot| !slot.removed).count());
+        for _ in 0..dialer.subflows.min(room) {
+            match dialer.slots.iter_mut().find(|slot| slot.removed && slot.carrier.is_none()) {
+                Some(free) => *free = SubflowSlot::new(path.clone()),
+                None => dialer.slots.push(SubflowSlot::new(path.clone())),
             }
         }
         core.pools.sessions.touch(link);
@@ -83,15 +83,15 @@ impl Loop<'_> {
     /// up stays until another of those that are left is.
     pub fn remove_path(&mut self, link: Id, path: &Path) {
         let (core, node) = self.parts::<Node>();
-        let Some(plan) = node.links.get_mut(link).and_then(|record| record.plan.as_mut()) else { return };
+        let Some(dialer) = node.links.get_mut(link).and_then(|record| record.dialer.as_mut()) else { return };
         let mut early = Vec::new();
-        for wanted in plan.wanted.iter_mut().filter(|wanted| wanted.path == *path) {
-            wanted.removed = true;
+        for slot in dialer.slots.iter_mut().filter(|slot| slot.path == *path) {
+            slot.removed = true;
             let is_early = |carrier: &Id| node.carriers.get(*carrier).is_some_and(|carrier| carrier.subflow.is_none());
-            early.extend(wanted.carrier.take_if(|carrier| is_early(carrier)));
+            early.extend(slot.carrier.take_if(|carrier| is_early(carrier)));
         }
-        let left = plan.wanted.iter().filter(|wanted| !wanted.removed);
-        if left.clone().count() == 0 || left.clone().any(|wanted| wanted.up_ms.is_some()) {
+        let left = dialer.slots.iter().filter(|slot| !slot.removed);
+        if left.clone().count() == 0 || left.clone().any(|slot| slot.up_ms.is_some()) {
             node.leave_removed(core, link);
         }
         core.pools.sessions.touch(link);
@@ -117,8 +117,8 @@ impl Loop<'_> {
         for id in refused.iter().copied() {
             let now = core.pools.sessions.now;
             let Some(link) = node.links.get_mut(id) else { continue };
-            link.closing |= link.plan.is_none();
-            log::warn!(target: greet::TARGET, link = id.to_string(), peer = core.pools.sessions.name(id); "its key is not admitted any more");
+            link.closing |= link.dialer.is_none();
+            log::warn!(target: accept::TARGET, link = id.to_string(), peer = core.pools.sessions.name(id); "its key is not admitted any more");
             if let Some(session) = core.pools.sessions.session_mut(id) {
                 session.close(now, Code::NotPermitted, "the key is not admitted any more");
             }
@@ -149,8 +149,8 @@ impl Loop<'_> {
 impl Node {
     /// Dials what is missing of a link at once, as if nothing had failed before.
     pub(super) fn redial_link(&mut self, core: &mut Core, link: Id) {
-        let Some(plan) = self.links.get_mut(link).and_then(|link| link.plan.as_mut()) else { return };
-        plan.wanted.iter_mut().for_each(|wanted| (wanted.tries, wanted.next_ms) = (0, 0));
+        let Some(dialer) = self.links.get_mut(link).and_then(|link| link.dialer.as_mut()) else { return };
+        dialer.slots.iter_mut().for_each(|slot| (slot.tries, slot.next_ms) = (0, 0));
         core.pools.sessions.touch(link);
     }
 
@@ -170,8 +170,8 @@ impl Node {
     /// Has the subflows of a link whose paths have been taken out end when nothing is on its way there any more.
     pub(super) fn leave_removed(&mut self, core: &mut Core, link: Id) {
         let Some(record) = self.links.get(link) else { return };
-        let (Some(plan), Some(session)) = (&record.plan, core.pools.sessions.session_mut(link)) else { return };
-        for carrier in plan.wanted.iter().filter(|wanted| wanted.removed).filter_map(|wanted| wanted.carrier) {
+        let (Some(dialer), Some(session)) = (&record.dialer, core.pools.sessions.session_mut(link)) else { return };
+        for carrier in dialer.slots.iter().filter(|slot| slot.removed).filter_map(|slot| slot.carrier) {
             if let Some(subflow) = self.carriers.get(carrier).and_then(|carrier| carrier.subflow) {
                 session.set_class(subflow, Class::Closing);
             }

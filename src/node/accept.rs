@@ -40,20 +40,20 @@ pub(crate) struct Server {
 
 impl Node {
     /// Takes in a connection to a listener for links, if there is a place for one more unauthenticated peer.
-    pub(crate) fn visit(&mut self, core: &mut Core, listener: u32, io: Io, peer: Endpoint) {
+    pub(crate) fn accept_peer(&mut self, core: &mut Core, listener: u32, io: Io, peer: Endpoint) {
         let Some(server) = self.servers.get(&listener) else { return };
         let room = (server.timing.unauthenticated, server.timing.handshake.as_millis() as u64);
         // Check the tables first, so that no peer loses its place to a newcomer that cannot be accepted. A displaced peer
         // holds records in these tables itself.
         if self.closing || core.sides.is_full() || self.carriers.is_full() {
-            return self.turned_away(core, listener, &peer);
+            return self.refused_at_limit(core, listener, &peer);
         }
         let Some((seat, evicted)) = self.unauthenticated.enter((&peer).into(), room, core.now_ms, random_u64()) else {
-            return self.turned_away(core, listener, &peer);
+            return self.refused_at_limit(core, listener, &peer);
         };
         evicted.into_iter().for_each(|evicted| self.evict(core, evicted));
         let (Some(side), Some(carrier)) = (core.sides.next_id(), self.carriers.next_id()) else {
-            return self.turned_away(core, listener, &peer);
+            return self.refused_at_limit(core, listener, &peer);
         };
         let from = peer.clone();
         match self.place(core, listener, (side, carrier), io, peer) {
@@ -92,7 +92,7 @@ impl Node {
     }
 
     /// Counts an unauthenticated peer that was turned away at the limit, and says once that there are such.
-    pub(super) fn turned_away(&mut self, core: &mut Core, listener: u32, peer: &Endpoint) {
+    pub(super) fn refused_at_limit(&mut self, core: &mut Core, listener: u32, peer: &Endpoint) {
         core.stats.unauthenticated_refused += 1;
         let peers = self.unauthenticated.len();
         let Some(server) = self.servers.get_mut(&listener) else { return };
@@ -104,7 +104,7 @@ impl Node {
     }
 
     /// A visitor has said what it wants.
-    pub(crate) fn greeted(&mut self, core: &mut Core, id: Id, hello: &Hello) -> Result<(), Failure> {
+    pub(crate) fn hello_received(&mut self, core: &mut Core, id: Id, hello: &Hello) -> Result<(), Failure> {
         let carrier = self.carriers.get(id);
         let key = carrier.and_then(|carrier| carrier.tls.as_ref()?.peer_key());
         let server = carrier.and_then(|carrier| carrier.server).and_then(|number| self.servers.get(&number));
@@ -166,7 +166,7 @@ impl Node {
         let place = core.sides.get(carrier.side).map_or_else(String::new, |side| side.endpoint.to_string());
         let (policy, timing) = (Arc::clone(&server.policy), server.timing.clone());
         let mut link = Link::new(policy, timing, server.mode, &place, server.watch.clone(), now_ms);
-        (link.takes, link.row) = (server.takes.clone(), row);
+        (link.takes, link.consecutive_takeovers) = (server.takes.clone(), row);
         // A rate is the key's, however many sessions it has.
         if let Some((_, other)) = self.links.iter().find(|(_, other)| !other.is_dialled() && other.key == Some(key)) {
             (link.sent, link.received) = (other.sent.clone(), other.received.clone());
@@ -206,16 +206,19 @@ impl Node {
         for id in before {
             let Some(link) = self.links.get(id) else { continue };
             let is_young = core.now_ms.saturating_sub(link.opened_ms) < YOUNG_MS;
-            let now =
-                if is_young && link.state(core.pools.sessions.session(id)) != "suspended" { link.row + 1 } else { 0 };
+            let now = if is_young && link.state(core.pools.sessions.session(id)) != "suspended" {
+                link.consecutive_takeovers + 1
+            } else {
+                0
+            };
             row = row.max(now);
-            if now <= ROW_MAX {
+            if now <= TAKEOVERS_MAX {
                 self.forget_link(core, id, "its peer was restarted");
             } else if let Some(suppressed) = core.may_log_key(&key) {
                 log::warn!(target: TARGET, link = id.to_string(), peer = core.pools.sessions.name(id), suppressed; "taken over too often: two processes have the same key and command line, and both are let in");
             }
         }
-        row.min(ROW_MAX)
+        row.min(TAKEOVERS_MAX)
     }
 
     /// A key that has as many sessions as it may have gives up the one that has been there longest without any subflow.
@@ -293,6 +296,6 @@ impl Node {
 /// A session younger than this has hardly begun.
 const YOUNG_MS: u64 = 10_000;
 /// Young sessions of one process that are taken over in a row.
-const ROW_MAX: u32 = 3;
+const TAKEOVERS_MAX: u32 = 3;
 /// The target of the lines about links.
 pub(super) const TARGET: &str = "seaprox::link";

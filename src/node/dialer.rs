@@ -26,17 +26,17 @@ use super::control::Node;
 use super::proof;
 
 /// How a link is dialled.
-pub(crate) struct Plan {
+pub(crate) struct Dialer {
     pub tls: Arc<Tls>,
     pub peer: Target,
     /// Subflows over each path.
     pub subflows: usize,
-    pub wanted: Vec<Wanted>,
+    pub slots: Vec<SubflowSlot>,
     pub instance: Option<u32>,
 }
 
 /// A subflow that is wanted.
-pub(crate) struct Wanted {
+pub(crate) struct SubflowSlot {
     pub path: Path,
     pub carrier: Option<Id>,
     /// Tries in a row that failed.
@@ -53,20 +53,29 @@ pub(crate) struct Wanted {
     pub astray: bool,
 }
 
-impl Wanted {
-    pub fn new(path: Path) -> Wanted {
-        Wanted { path, carrier: None, tries: 0, next_ms: 0, failed: None, up_ms: None, removed: false, astray: false }
+impl SubflowSlot {
+    pub fn new(path: Path) -> SubflowSlot {
+        SubflowSlot {
+            path,
+            carrier: None,
+            tries: 0,
+            next_ms: 0,
+            failed: None,
+            up_ms: None,
+            removed: false,
+            astray: false,
+        }
     }
 }
 
-impl Plan {
+impl Dialer {
     /// Its subflows belong to a session that it has nothing to do with any more: they are all dialled anew, at once or, for
     /// one that was hardly up, after the first pause.
     pub fn leave_all(&mut self, hardly_up: Option<u64>, first: Duration) {
-        for wanted in &mut self.wanted {
-            (wanted.carrier, wanted.up_ms, wanted.tries, wanted.next_ms) = (None, None, 0, 0);
+        for slot in &mut self.slots {
+            (slot.carrier, slot.up_ms, slot.tries, slot.next_ms) = (None, None, 0, 0);
             if let Some(now_ms) = hardly_up {
-                (wanted.tries, wanted.next_ms) = (1, now_ms + jittered(first).as_millis() as u64);
+                (slot.tries, slot.next_ms) = (1, now_ms + jittered(first).as_millis() as u64);
             }
         }
     }
@@ -78,21 +87,21 @@ impl Node {
         let mut next_ms: Option<u64> = None;
         for place in 0.. {
             let Some(record) = self.links.get(link) else { break };
-            let Some(plan) = record.plan.as_ref().filter(|_| !record.closing && !self.closing) else {
+            let Some(dialer) = record.dialer.as_ref().filter(|_| !record.closing && !self.closing) else {
                 break;
             };
-            let Some(wanted) = plan.wanted.get(place) else { break };
-            if wanted.carrier.is_some() || wanted.removed {
+            let Some(slot) = dialer.slots.get(place) else { break };
+            if slot.carrier.is_some() || slot.removed {
                 continue;
             }
             // A session takes its second subflow only once the first is up.
-            if !record.met && plan.wanted.iter().any(|other| other.carrier.is_some()) {
+            if !record.was_established && dialer.slots.iter().any(|other| other.carrier.is_some()) {
                 continue;
             }
-            if wanted.next_ms <= core.now_ms {
+            if slot.next_ms <= core.now_ms {
                 self.dial_carrier(core, link, place);
             } else {
-                next_ms = Some(next_ms.map_or(wanted.next_ms, |ms| ms.min(wanted.next_ms)));
+                next_ms = Some(next_ms.map_or(slot.next_ms, |ms| ms.min(slot.next_ms)));
             }
         }
         next_ms
@@ -103,13 +112,13 @@ impl Node {
             return self.try_later(core, link, place, &Failure::new(Reason::LimitReached, "the tables are full"));
         };
         let Some(record) = self.links.get_mut(link) else { return };
-        let Some(plan) = record.plan.as_mut() else { return };
-        let Some(wanted) = plan.wanted.get_mut(place) else { return };
-        wanted.carrier = Some(carrier);
-        let known = std::mem::take(&mut wanted.astray).then(|| wanted.path.clone());
-        let Path { source, interface, .. } = &wanted.path;
+        let Some(dialer) = record.dialer.as_mut() else { return };
+        let Some(slot) = dialer.slots.get_mut(place) else { return };
+        slot.carrier = Some(carrier);
+        let known = std::mem::take(&mut slot.astray).then(|| slot.path.clone());
+        let Path { source, interface, .. } = &slot.path;
         let egress = Egress { source: *source, interface: interface.clone() };
-        let target = wanted.path.peer.clone().unwrap_or_else(|| plan.peer.clone());
+        let target = slot.path.peer.clone().unwrap_or_else(|| dialer.peer.clone());
         let known = known.and_then(|path| self.address_of_session(core, link, &path));
         let target = Rc::new(known.map_or(target, Target::Ip));
         let Some(record) = self.links.get_mut(link) else { return };
@@ -150,9 +159,9 @@ impl Node {
         racers.into_iter().for_each(|racer| core.drop_racer(racer));
         let (Some(carrier), Some(record)) = (self.carriers.get_mut(id), core.sides.get_mut(side)) else { return };
         let Some(link) = carrier.link.and_then(|link| self.links.get(link)) else { return };
-        let Some(plan) = &link.plan else { return };
+        let Some(dialer) = &link.dialer else { return };
         carrier.tune(&record.io, link.timing.dead);
-        match plan.tls.pipe(&self.buffers) {
+        match dialer.tls.pipe(&self.buffers) {
             Ok(tls) => carrier.tls = Some(tls),
             Err(error) => {
                 return self.carrier_failed(core, id, &Failure::new(Reason::Other, error.to_string()));
@@ -168,7 +177,7 @@ impl Node {
             return Ok(());
         }
         let link = self.carriers.get(id).and_then(|carrier| carrier.link);
-        let instance = link.and_then(|link| self.links.get(link)?.plan.as_ref()?.instance);
+        let instance = link.and_then(|link| self.links.get(link)?.dialer.as_ref()?.instance);
         let boot = self.boot(instance);
         let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
         let Some(tls) = carrier.tls.as_ref().filter(|tls| !tls.is_handshaking()) else { return Ok(()) };
@@ -179,12 +188,12 @@ impl Node {
         }
         let (Some(link), Some(key)) = (link, tls.peer_key()) else { return Ok(()) };
         let Some(record) = self.links.get_mut(link) else { return Ok(()) };
-        if record.met && record.key != Some(key) {
+        if record.was_established && record.key != Some(key) {
             return Err(Failure::new(Reason::AuthFailed, "another node answers there"));
         }
         let now = core.pools.sessions.now;
         let Some(linked) = core.pools.sessions.get_mut(link) else { return Ok(()) };
-        if !record.met {
+        if !record.was_established {
             record.note_key(key, tls.cipher().map(Cipher::name));
             linked.name = record.policy.name(&key).into();
             core.peers.of(&key, core.now_ms).set_name(Arc::clone(&linked.name));
@@ -192,7 +201,7 @@ impl Node {
         let config = record.session_config(&self.memory);
         let begin = || Session::new(SessionRole::Client, config, SessionId(super::random()), boot, now);
         let session = linked.session.get_or_insert_with(begin);
-        if !record.met {
+        if !record.was_established {
             record.secret = proof::session_secret(tls, session.id()).ok_or(Reason::Internal)?;
         }
         let subflow = session.next_subflow();
@@ -213,12 +222,12 @@ impl Node {
     pub(crate) fn carrier_failed(&mut self, core: &mut Core, id: Id, failure: &Failure) {
         let Some(carrier) = self.carriers.get(id) else { return };
         let (link, place, subflow) = (carrier.link, carrier.place, carrier.subflow);
-        log::debug!(target: super::greet::TARGET, carrier = id.to_string(), failure = failure.to_string(); "carrier is gone");
+        log::debug!(target: super::accept::TARGET, carrier = id.to_string(), failure = failure.to_string(); "carrier is gone");
         if carrier.server.is_some() && link.is_none() {
             core.stats.unauthenticated_failed += 1;
             let from = core.peer(carrier.side);
             if let Some(suppressed) = core.may_log_network(&from, failure.reason) {
-                log::info!(target: super::greet::TARGET, from = from.to_string(), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), suppressed; "unauthenticated peer refused");
+                log::info!(target: super::accept::TARGET, from = from.to_string(), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), suppressed; "unauthenticated peer refused");
             }
         }
         self.drop_carrier(core, id);
@@ -246,23 +255,23 @@ impl Node {
             record.timing.redial.0,
             linked.map_or(record.timing.redial.1, |linked| record.longest_pause(linked, now_ms)),
         );
-        let (met, closing) = (record.met, record.closing);
-        let Some(plan) = record.plan.as_mut() else { return };
-        let Some(wanted) = plan.wanted.get_mut(place) else { return };
-        wanted.carrier = None;
-        if wanted.removed || closing {
+        let (was_established, closing) = (record.was_established, record.closing);
+        let Some(dialer) = record.dialer.as_mut() else { return };
+        let Some(slot) = dialer.slots.get_mut(place) else { return };
+        slot.carrier = None;
+        if slot.removed || closing {
             return;
         }
-        if let Some(up_ms) = wanted.up_ms.take() {
+        if let Some(up_ms) = slot.up_ms.take() {
             // At once, if it has lasted; else after the shortest pause.
-            wanted.tries = u32::from(now_ms.saturating_sub(up_ms) < LASTED_MS);
+            slot.tries = u32::from(now_ms.saturating_sub(up_ms) < LASTED_MS);
         }
-        let doubled = first.saturating_mul(1 << wanted.tries.saturating_sub(1).min(16)).min(longest);
-        let pause = if wanted.tries == 0 && met { Duration::ZERO } else { jittered(doubled) };
-        wanted.tries = wanted.tries.saturating_add(1);
-        wanted.failed = Some((failure.clone(), now_ms));
-        wanted.next_ms = now_ms.saturating_add(pause.as_millis() as u64);
-        let (tries, failure) = (wanted.tries, failure.clone());
+        let doubled = first.saturating_mul(1 << slot.tries.saturating_sub(1).min(16)).min(longest);
+        let pause = if slot.tries == 0 && was_established { Duration::ZERO } else { jittered(doubled) };
+        slot.tries = slot.tries.saturating_add(1);
+        slot.failed = Some((failure.clone(), now_ms));
+        slot.next_ms = now_ms.saturating_add(pause.as_millis() as u64);
+        let (tries, failure) = (slot.tries, failure.clone());
         self.tell(core, link, &LinkEvent::NoSubflow { place, failure, tries });
         core.pools.sessions.touch(link);
     }
@@ -271,9 +280,9 @@ impl Node {
 impl Node {
     /// A peer that has a name was silent: the name may lead elsewhere by now, and is looked up anew for the next try.
     fn forget_name_of_peer(&mut self, core: &mut Core, link: Id, place: usize) {
-        let Some(plan) = self.links.get(link).and_then(|record| record.plan.as_ref()) else { return };
-        let path = plan.wanted.get(place).and_then(|wanted| wanted.path.peer.as_ref());
-        if let Target::Name(name, _) = path.unwrap_or(&plan.peer) {
+        let Some(dialer) = self.links.get(link).and_then(|record| record.dialer.as_ref()) else { return };
+        let path = dialer.slots.get(place).and_then(|slot| slot.path.peer.as_ref());
+        if let Target::Name(name, _) = path.unwrap_or(&dialer.peer) {
             core.resolver.forget(name);
         }
     }
@@ -287,10 +296,10 @@ impl Node {
         }
         let longest = record.timing.redial_awaited;
         let latest_ms = now_ms.saturating_add(longest.as_millis() as u64);
-        let Some(plan) = record.plan.as_mut() else { return };
-        let late = |wanted: &&mut Wanted| wanted.carrier.is_none() && wanted.next_ms > latest_ms;
-        for wanted in plan.wanted.iter_mut().filter(late) {
-            wanted.next_ms = now_ms.saturating_add(jittered(longest).as_millis() as u64);
+        let Some(dialer) = record.dialer.as_mut() else { return };
+        let late = |slot: &&mut SubflowSlot| slot.carrier.is_none() && slot.next_ms > latest_ms;
+        for slot in dialer.slots.iter_mut().filter(late) {
+            slot.next_ms = now_ms.saturating_add(jittered(longest).as_millis() as u64);
         }
         core.pools.sessions.touch(link);
     }

@@ -15,20 +15,20 @@ use super::control::Node;
 
 impl Node {
     /// Asks where the peer sees a subflow.
-    pub(super) fn ask_where(&mut self, core: &mut Core, link: Id, subflow: SubflowId) {
+    pub(super) fn request_observed_address(&mut self, core: &mut Core, link: Id, subflow: SubflowId) {
         let now = core.pools.sessions.now;
         let Some(record) = self.links.get_mut(link) else { return };
         let session = core.pools.sessions.session_mut(link);
-        let Some(session) = session.filter(|_| record.plan.is_some()) else { return };
+        let Some(session) = session.filter(|_| record.dialer.is_some()) else { return };
         let host = Host::Name(QUESTION.to_owned());
         let question = Open { kind: Kind::Internal, host, port: subflow.0, ..Open::default() };
         if let Ok(stream) = session.open(now, question) {
-            record.questions.insert(stream, subflow);
+            record.address_requests.insert(stream, subflow);
         }
     }
 
     /// Answers a stream that is for this node itself. Whether it was one.
-    pub(super) fn answer_where(&mut self, core: &mut Core, link: Id, stream: StreamId, open: &Open) -> bool {
+    pub(super) fn answer_observed_address(&mut self, core: &mut Core, link: Id, stream: StreamId, open: &Open) -> bool {
         if open.kind != Kind::Internal {
             return false;
         }
@@ -62,9 +62,15 @@ impl Node {
     }
 
     /// Notes the peer's answer. Whether the stream was a question.
-    pub(super) fn note_where(&mut self, core: &mut Core, link: Id, stream: StreamId, result: &Bound) -> bool {
+    pub(super) fn note_observed_address(
+        &mut self,
+        core: &mut Core,
+        link: Id,
+        stream: StreamId,
+        result: &Bound,
+    ) -> bool {
         let Some(record) = self.links.get_mut(link) else { return false };
-        let Some(subflow) = record.questions.remove(&stream) else { return false };
+        let Some(subflow) = record.address_requests.remove(&stream) else { return false };
         for id in &record.carriers {
             if let Some(carrier) = self.carriers.get_mut(*id).filter(|carrier| carrier.subflow == Some(subflow))
                 && let Host::Addr(ip) = result.host
@@ -83,9 +89,9 @@ impl Node {
     }
 
     /// A question was cut instead of answered, if the stream was one.
-    pub(super) fn forget_question(&mut self, core: &mut Core, link: Id, stream: StreamId, code: Code) {
+    pub(super) fn forget_address_request(&mut self, core: &mut Core, link: Id, stream: StreamId, code: Code) {
         let Some(record) = self.links.get_mut(link) else { return };
-        if record.questions.remove(&stream).is_some()
+        if record.address_requests.remove(&stream).is_some()
             && let Some(session) = core.pools.sessions.session_mut(link)
         {
             session.reset(stream, code);

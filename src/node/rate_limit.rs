@@ -1,4 +1,4 @@
-//! A bucket of tokens: how many bytes may pass now, where a rate is set. All links of one key draw from the same one.
+//! A limit of tokens: how many bytes may pass now, where a rate is set. All links of one key draw from the same one.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -7,17 +7,17 @@ use crate::link::Time;
 
 /// Fills at its rate, up to a tenth of a second's worth; what is taken beyond that is owed.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Bucket {
+pub(crate) struct RateLimit {
     /// Bytes per second; nothing for no limit.
     rate: Option<u64>,
     level: i64,
     at: Time,
 }
 
-impl Bucket {
-    pub fn new(rate: Option<u64>) -> Bucket {
+impl RateLimit {
+    pub fn new(rate: Option<u64>) -> RateLimit {
         let rate = rate.map(|rate| rate.clamp(1, i64::MAX as u64 / 2_000_000));
-        Bucket { rate, level: rate.map_or(0, depth), at: Time::ZERO }
+        RateLimit { rate, level: rate.map_or(0, depth), at: Time::ZERO }
     }
 
     /// Bytes per second, if there is a limit.
@@ -48,34 +48,34 @@ impl Bucket {
     }
 }
 
-/// A bucket that several links share.
+/// A limit that several links share.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Shared(Rc<Cell<Bucket>>);
+pub(crate) struct SharedRateLimit(Rc<Cell<RateLimit>>);
 
-impl Shared {
+impl SharedRateLimit {
     pub fn rate(&self) -> Option<u64> {
         self.0.get().rate()
     }
 
     /// Another rate from now on; with the same one nothing changes.
     pub fn set_rate(&self, rate: Option<u64>) {
-        let fresh = Bucket::new(rate);
+        let fresh = RateLimit::new(rate);
         if fresh.rate != self.rate() {
             self.0.set(fresh);
         }
     }
 
     pub fn open(&self, now: Time) -> Result<usize, Time> {
-        let mut bucket = self.0.get();
-        let open = bucket.open(now);
-        self.0.set(bucket);
+        let mut limit = self.0.get();
+        let open = limit.open(now);
+        self.0.set(limit);
         open
     }
 
     pub fn take(&self, bytes: usize) {
-        let mut bucket = self.0.get();
-        bucket.take(bytes);
-        self.0.set(bucket);
+        let mut limit = self.0.get();
+        limit.take(bytes);
+        self.0.set(limit);
     }
 }
 
@@ -90,12 +90,12 @@ mod tests {
 
     #[test]
     fn a_rate_is_kept_over_time() {
-        let mut bucket = Bucket::new(Some(1_000_000));
+        let mut limit = RateLimit::new(Some(1_000_000));
         let (mut passed, mut now) = (0u64, Time::ZERO);
         while now.as_us() < 10_000_000 {
-            match bucket.open(now) {
+            match limit.open(now) {
                 Ok(_) => {
-                    bucket.take(16_384);
+                    limit.take(16_384);
                     passed += 16_384;
                     now = now.after(100);
                 }
@@ -106,6 +106,6 @@ mod tests {
             }
         }
         assert!((9_900_000..10_300_000).contains(&passed), "{passed}");
-        assert_eq!(Bucket::new(None).open(now), Ok(usize::MAX));
+        assert_eq!(RateLimit::new(None).open(now), Ok(usize::MAX));
     }
 }
