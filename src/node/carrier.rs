@@ -5,9 +5,9 @@
 //!   accepted:                          Securing --TLS--> Greeting --HELLO--> Live
 //!   at the end of each: Farewell, while last words are flushed
 //! ```
-//! Its socket is a side that belongs to no connection. What comes in is decrypted where it lies and given to the session
-//! as it is; what goes out is gathered into records of 16 KiB. Only as much is taken from the session as the path
-//! carries in a few milliseconds, so that what is urgent does not queue behind what is not.
+//! The socket of a carrier is a side that belongs to no connection. Input is decrypted in place and given to the session
+//! without a copy; output is gathered into records of 16 KiB. The carrier takes only as many bytes from the session as the
+//! path carries in a few milliseconds, so that urgent frames do not queue behind bulk data.
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,22 +28,22 @@ use super::config::LinkEvent;
 use super::control::Node;
 use super::window::{Traffic, Window};
 
-/// One carrier, as the loop knows it.
+/// The record of one carrier.
 pub(crate) struct Carrier {
     pub side: Id,
-    /// The link that it belongs to, once that is known.
+    /// The link of the carrier, once it is known.
     pub link: Option<Id>,
     pub subflow: Option<SubflowId>,
-    /// The listener that it came in at.
+    /// The listener that accepted the carrier.
     pub server: Option<u32>,
-    /// Its place in the plan of a link that we dial.
+    /// The index of its subflow slot in the link's dialer.
     pub place: usize,
     pub tls: Option<TlsPipe>,
     pub stage: CarrierStage,
-    /// Where the peer sees it.
+    /// The local address as the peer sees it.
     pub seen_as: Option<SocketAddr>,
     pub greeter: HelloReader,
-    /// Its peer's rate is used up, and a one-off has been set to read it again.
+    /// The rate of the peer is used up, and a deadline is armed to read again.
     pub held: bool,
     /// Cost of the frames of the last read beyond its bytes. The next field is set if most frames were small.
     frames_cost: usize,
@@ -52,14 +52,14 @@ pub(crate) struct Carrier {
     staged: Vec<u8>,
     /// Bytes on the wire, sent and received.
     pub bytes: (u64, u64),
-    /// When the path was asked about last, and what was sent until then.
+    /// Time of the last sample of the path, and the bytes sent until then.
     sampled: (Time, u64),
-    /// Bytes that the system may hold unsent.
+    /// Limit of the unsent bytes in the system.
     lowat: u32,
     window: Window,
 }
 
-/// How far a carrier has come.
+/// The stages of a carrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CarrierStage {
     Dialling,
@@ -92,7 +92,7 @@ impl Carrier {
         }
     }
 
-    /// Says that nothing more comes; what comes in is dropped from now on.
+    /// Sends the TLS close notice. Input is dropped from now on.
     pub fn say_goodbye(&mut self) {
         self.seal_staged();
         if let Some(tls) = &mut self.tls {
@@ -100,12 +100,12 @@ impl Carrier {
         }
     }
 
-    /// Whether nothing waits to be written.
+    /// Returns true if no byte waits to be written.
     pub fn is_flushed(&self) -> bool {
         self.tls.as_ref().is_none_or(|tls| tls.unsent() == 0)
     }
 
-    /// Takes a frame on its way out. Large ones make a record of their own, small ones share one.
+    /// Takes an outgoing frame. A large frame gets a record of its own, small frames share one.
     pub fn take_frame(&mut self, frame: &Outbox) {
         if frame.len() < SHARED_BYTES_MAX {
             if self.staged.len() + frame.len() > FRAME_BYTES_MAX {
@@ -129,18 +129,17 @@ impl Carrier {
         self.staged = staged;
     }
 
-    /// Makes records of what goes out.
+    /// Encrypts outgoing bytes into records.
     pub fn seal<'a>(&mut self, parts: impl IntoIterator<Item = &'a [u8]>) {
         if let Some(tls) = &mut self.tls {
-            // A pipe that has failed says so when it is read; what was to go out on it is said again elsewhere.
+            // A failed pipe reports that when it is read, and the session sends the data again elsewhere.
             let _ = tls.seal(parts);
         }
     }
 
-    /// Bytes that it takes from the session now, on a path of this rate: what the path carries in five milliseconds. On a
-    /// slow path that is the only one nothing is taken that the system would not take: what is urgent would wait behind
-    /// it. With several, what would wait is little, and a path that seems full for a moment would leave its part to worse
-    /// ones.
+    /// Returns the bytes that the carrier takes from the session now: what a path of this rate carries in five milliseconds.
+    /// A slow path that is the only one gets nothing that the system would not take, because urgent frames would wait behind
+    /// it. With several paths little would wait, and a path that seems full for a moment would lose its part to worse ones.
     pub fn room(&self, io: &Io, rate: u64, is_alone: bool, is_mixed: bool) -> usize {
         let is_slow = is_alone && rate < SLOW_RATE;
         let is_full = || matches!(io, Io::Tcp(socket) if is_slow && !sys::wants_more(socket));
@@ -155,12 +154,12 @@ impl Carrier {
         batch.clamp(FRAME_BYTES_MAX, if is_mixed { BYTES_MIXED } else { BATCH_BYTES_MAX })
     }
 
-    /// What a rate lets be under way, as far as the path has shown what it can: a handshake alone says little of it.
+    /// Bounds the bytes under way by what the path has shown: a handshake alone does not prove a rate.
     fn proven(&self, bytes: u64) -> u64 {
         bytes.min(self.bytes.0 / 8)
     }
 
-    /// Writes what waits, as far as the socket takes it.
+    /// Writes waiting bytes, as many as the socket takes.
     pub fn flush(&mut self, side: &mut Side) -> io::Result<()> {
         let Some(tls) = &mut self.tls else { return Ok(()) };
         while tls.unsent() > 0 && side.ready.writable {
@@ -173,7 +172,7 @@ impl Carrier {
         Ok(())
     }
 
-    /// What the system knows of the path, if it is time to ask again.
+    /// Samples the state of the path that the system knows, if a sample is due.
     pub fn sample(&mut self, io: &Io, now: Time) -> Option<PathInfo> {
         let (at, sent) = self.sampled;
         let fresh = self.bytes.0 - sent;
@@ -185,39 +184,40 @@ impl Carrier {
         sys::tcp_info(socket)
     }
 
-    /// Returns the bytes that may be under way, on a path that makes this rate.
+    /// Returns the bytes that may be under way on a path of this rate.
     pub fn window(&mut self, now: Time, rate: u64, info: &PathInfo, traffic: Traffic) -> u64 {
         self.window.bytes(now, rate, self.bytes.0, info.round_us, traffic)
     }
 
-    /// On a fast path the system may hold more unsent, so that it never runs dry between two turns.
+    /// Sets the limit of unsent bytes in the system. It is higher on a fast path, so that the path never runs dry between
+    /// two turns.
     pub fn set_lowat(&mut self, io: &Io, rate: u64) {
         let Io::Tcp(socket) = io else { return };
         let wished = self.proven(rate / 500).clamp(LOWAT_BYTES.0.into(), LOWAT_BYTES.1.into());
         let wished = (wished as u32).next_power_of_two();
         if wished != self.lowat {
             self.lowat = wished;
-            // Where the option is not known, what waits is bounded by the batch.
+            // Without this option, the batch bounds the unsent bytes.
             let _ = sys::set_unsent_bytes(socket, wished);
         }
     }
 
-    /// A socket that is read at a rate keeps the peer's window small: a large one, once full, stays closed for as long as it
-    /// takes to read a part of it, and the peer's system takes that for death (TCP_USER_TIMEOUT, tcp(7)).
+    /// Keeps the peer's window small on a socket that is read at a rate. A large window, once full, stays closed until a
+    /// part of it was read, and the peer's system takes that for a dead path (TCP_USER_TIMEOUT, tcp(7)).
     pub fn tune_to_rate(&self, io: &Io, rate: Option<u64>) {
         if let (Io::Tcp(socket), Some(rate)) = (io, rate) {
             let bytes = (rate / 2).clamp(RATED_BYTES.0, RATED_BYTES.1) as usize;
-            // Where it cannot be set, what the system chooses has to do.
+            // If the size cannot be set, the system's default is used.
             let _ = socket2::SockRef::from(socket).set_recv_buffer_size(bytes);
         }
     }
 
-    /// A fresh socket is set up for frames.
+    /// Sets the options of a new socket.
     pub fn tune(&mut self, io: &Io, dead: std::time::Duration) {
         if let Io::Tcp(socket) = io {
             io.set_nodelay();
             self.set_lowat(io, 0);
-            // The session's own timers find a dead path too.
+            // The timers of the session find a dead path too.
             let _ = sys::set_user_timeout(socket, dead);
         }
     }
@@ -229,14 +229,14 @@ impl Node {
         let Some(carrier) = self.carriers.get(id) else { return };
         let (side, link) = (carrier.side, carrier.link);
         if let Some(record) = core.sides.get_mut(side) {
-            // Reading finds out what the error is. It comes behind what has been received, and no event tells of it again, so
-            // a short read is not the last.
+            // The read finds the error. The error comes after the received bytes, and no event announces it again, so a
+            // short read is not the last one.
             let failed = std::mem::take(&mut record.ready.error);
             record.ready.readable |= failed;
             record.ready.fin |= failed;
         }
         if let Err(failure) = self.read_carrier(core, id, side).and_then(|()| self.flush_carrier(core, id)) {
-            // What the peer said last, such as why it refuses, is the reason; that it has closed then is none.
+            // The last message of the peer, such as a refusal, is the reason, and not the close that followed it.
             link.into_iter().for_each(|link| self.link_events(core, link));
             return self.carrier_failed(core, id, &failure);
         }
@@ -245,7 +245,7 @@ impl Node {
         }
     }
 
-    /// Reads what has come, decrypts it, and gives it to the session.
+    /// Reads and decrypts input, and gives it to the session.
     fn read_carrier(&mut self, core: &mut Core, id: Id, side: Id) -> Result<(), Failure> {
         if self.awaits_handshake(id) {
             return Ok(());
@@ -285,14 +285,13 @@ impl Node {
         result
     }
 
-    /// Returns whether so many events of its link wait that a carrier is not to be read.
+    /// Returns true if so many events of the link wait that its carriers must not be read.
     fn is_carrier_behind(&mut self, core: &mut Core, id: Id) -> bool {
         let link = self.carriers.get(id).and_then(|carrier| carrier.link);
         link.is_some_and(|link| self.is_behind(core, link))
     }
 
-    /// Returns how many bytes are read from a carrier at once: few where they hold many frames, so that a turn can end
-    /// between two reads.
+    /// Returns the size of one read. It is small if the reads hold many frames, so that a turn can end between two reads.
     fn read_bytes(&self, id: Id) -> usize {
         let carrier = self.carriers.get(id);
         if carrier.is_some_and(|carrier| carrier.has_small_frames) { SMALL_READ_BYTES } else { usize::MAX }
@@ -303,13 +302,13 @@ impl Node {
         self.carriers.get_mut(id).map_or(0, |carrier| std::mem::take(&mut carrier.frames_cost))
     }
 
-    /// Returns whether small messages compete with a bulk transfer on the link of a carrier.
+    /// Returns true if small messages compete with a bulk transfer on the link of a carrier.
     fn is_mixed_carrier(&self, core: &Core, id: Id) -> bool {
         let link = self.carriers.get(id).and_then(|carrier| carrier.link);
         link.is_some_and(|link| self.is_mixed(core, link))
     }
 
-    /// One read of at most `most` bytes. None when there is nothing to read.
+    /// Reads at most `most` bytes once. Returns none if there is nothing to read.
     fn read_once(&mut self, core: &mut Core, id: Id, side: Id, most: usize) -> Result<Option<usize>, Failure> {
         let (Some(carrier), Some(record)) = (self.carriers.get_mut(id), core.sides.get_mut(side)) else {
             return Ok(None);
@@ -339,7 +338,7 @@ impl Node {
         Ok(Some(got))
     }
 
-    /// Decrypts what has been read, gives it to the session, and goes on with the handshake.
+    /// Decrypts input, gives it to the session, and continues the handshake.
     pub(super) fn open_carrier(
         &mut self,
         core: &mut Core,
@@ -352,7 +351,7 @@ impl Node {
         };
         let Some(tls) = &mut carrier.tls else { return Ok(()) };
         if let Err(error) = tls.open(plain) {
-            // An alert says why; it is the last that the peer hears.
+            // The alert tells the peer the cause; it is the last message.
             let _ = carrier.flush(record);
             return Err(self.tls_failed(core, id, &error));
         }
@@ -360,7 +359,7 @@ impl Node {
         self.secured(core, id)
     }
 
-    /// Plaintext has come: a HELLO, or frames for the session.
+    /// Handles plaintext: a HELLO, or frames of the session.
     fn give(&mut self, core: &mut Core, id: Id, mut bytes: Bytes) -> Result<(), Failure> {
         let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
         if carrier.server.is_some() && matches!(carrier.stage, CarrierStage::Securing | CarrierStage::Greeting) {
@@ -382,7 +381,7 @@ impl Node {
         record.received.take(len);
         if let Some(session) = core.pools.sessions.session_mut(link) {
             let [_, before] = session.stats().frames;
-            // What is wrong with a frame, the session says in its events.
+            // The session reports errors of frames in its events.
             let _ = session.receive(now, subflow, 0, bytes);
             let frames = usize::try_from(session.stats().frames[1] - before).unwrap_or(usize::MAX);
             if let Some(carrier) = self.carriers.get_mut(id) {
@@ -396,8 +395,8 @@ impl Node {
         Ok(())
     }
 
-    /// How many bytes the rate of its peer lets a carrier read; if none, when. What is read beyond that would be owed, and
-    /// while much is owed nothing is read, which looks like death.
+    /// Returns the bytes that a carrier may read within the rate of its peer, or the time at which it may read again. More
+    /// bytes would be a debt, during which nothing is read, and a long pause looks like a dead path.
     fn may_read(&mut self, core: &mut Core, id: Id) -> Result<usize, Time> {
         let link = self.carriers.get(id).and_then(|carrier| carrier.link);
         match link.and_then(|link| self.links.get_mut(link)) {
@@ -406,7 +405,7 @@ impl Node {
         }
     }
 
-    /// Writes what waits on a carrier. One that has said its last words is closed.
+    /// Writes the waiting bytes of a carrier. Frees a carrier that is closing and has written all.
     pub(crate) fn flush_carrier(&mut self, core: &mut Core, id: Id) -> Result<(), Failure> {
         let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
         let Some(side) = core.sides.get_mut(carrier.side) else { return Ok(()) };
@@ -444,14 +443,14 @@ impl Node {
     }
 }
 
-/// Frames below this share a record.
+/// Frames below this size share a record.
 const SHARED_BYTES_MAX: usize = 4 << 10;
-/// Bytes that the system may hold for a carrier that is read at the slowest rate, and at the fastest.
+/// Receive buffer of a carrier at the slowest and at the fastest rate.
 const RATED_BYTES: (u64, u64) = (32 << 10, 4 << 20);
-/// Bytes taken from the session for one carrier at once: on a slow path, and on any.
+/// Bytes taken from the session for one carrier at once: on a slow path, and on any path.
 pub(super) const BATCH_BYTES_MIN: usize = 2 << 10;
 const BATCH_BYTES_MAX: usize = 256 << 10;
-/// Below so many bytes per second it is asked whether the system takes more, before anything is encrypted for it.
+/// Bytes per second below which the system is asked if it takes more, before frames are encrypted for it.
 const SLOW_RATE: u64 = 12_500_000;
 /// Bytes read from one carrier in one turn.
 const READ_BYTES_PER_TURN: usize = 256 << 10;
@@ -459,10 +458,10 @@ const READ_BYTES_PER_TURN: usize = 256 << 10;
 const FRAME_COST_BYTES: usize = 128;
 /// Bytes read at once from a carrier whose frames are mostly smaller than [`FRAME_COST_BYTES`].
 const SMALL_READ_BYTES: usize = 16 << 10;
-/// Bytes read and sent in one turn while small messages compete with a bulk transfer: a message waits for as much.
+/// Bytes read and sent in one turn while small messages compete with a bulk transfer. They bound the wait of a message.
 const BYTES_MIXED: usize = 128 << 10;
-/// The path is asked about after so many bytes, or after so long.
+/// Bytes and time after which the path is sampled again.
 const SAMPLE_BYTES: u64 = 256 << 10;
 const SAMPLE_US: u64 = 5_000;
-/// Bytes that the system may hold unsent on the slowest and on the fastest path.
+/// Limit of unsent bytes in the system on the slowest and on the fastest path.
 const LOWAT_BYTES: (u32, u32) = (16 << 10, 256 << 10);

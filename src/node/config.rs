@@ -1,4 +1,4 @@
-//! What a node is told: who it is, whom it trusts with what, and how each of its links is to be.
+//! The configuration of a node: its identity, its policy for peers, and the parameters of each link.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -16,16 +16,16 @@ use crate::types::reason::{Failure, Reason};
 
 pub use crate::types::peer::PeerKey;
 
-/// Whom a node has to do with, and what they may do. It is asked anew each time, also by other threads, so what it
-/// says may change while links live.
+/// Decides which peers may have links with this node, and what they may do. It is asked each time, also by other threads, so
+/// its answers may change while links are up.
 pub trait Policy: Send + Sync {
-    /// Whether a peer with this key may have a link with us. Asked during the handshake of each of its subflows.
+    /// Returns true if a peer with this key may have a link. Asked during the handshake of each subflow.
     fn admits(&self, key: &PeerKey) -> bool;
 
-    /// What the peer is called in logs and in the status.
+    /// Returns the name of the peer in logs and in the status.
     fn name(&self, key: &PeerKey) -> String;
 
-    /// Whether the peer may have us connect to a target.
+    /// Decides if this node may connect to a target for the peer.
     fn may_open(&self, _key: &PeerKey, _target: &Target) -> Verdict {
         Verdict::No
     }
@@ -36,40 +36,40 @@ pub trait Policy: Send + Sync {
         true
     }
 
-    /// Whether the peer may have us connect to this address, which the name of a target turned out to have. Asked where
-    /// [`Policy::may_open`] said [`Verdict::ByAddress`].
+    /// Returns true if this node may connect to an address for the peer, to which the name of a target was resolved. Asked
+    /// if [`Policy::may_open`] returned [`Verdict::ByAddress`].
     fn may_reach(&self, _key: &PeerKey, _name: &str, _addr: SocketAddr) -> bool {
         false
     }
 
-    /// Whether the peer may have us listen here.
+    /// Returns true if this node may listen here for the peer.
     fn may_listen(&self, _key: &PeerKey, _place: &Bind) -> bool {
         false
     }
 
-    /// Whether somebody is asked about this, which the peer may not do as things are: [`LinkEvent::Asked`] tells of it. A
-    /// stream then waits for [`Loop::permit`]; a place to listen is refused until the peer asks again.
+    /// Returns true if a user is asked for approval of a request that the peer may not make so far; [`LinkEvent::Asked`]
+    /// reports it. A stream then waits for [`Loop::permit`]; a place to listen is refused until the peer asks again.
     fn asks(&self, _key: &PeerKey, _request: &Request) -> bool {
         false
     }
 
-    /// Streams that the peer may have open at once.
+    /// Returns the number of streams that the peer may have open at once.
     fn streams_max(&self, _key: &PeerKey) -> Option<u32> {
         None
     }
 
-    /// Bytes per second that the peer may send us, and we send it.
+    /// Returns the bytes per second that the peer may send, and that this node sends to it.
     fn rate_max(&self, _key: &PeerKey) -> Option<u64> {
         None
     }
 }
 
-/// Something that a peer wants this node to do.
+/// A request of a peer to this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// To connect to a target.
+    /// Connect to a target.
     Open(Target),
-    /// To listen.
+    /// Listen on an address.
     Listen(Bind),
 }
 
@@ -82,91 +82,91 @@ impl fmt::Display for Request {
     }
 }
 
-/// What a policy says of a target.
+/// The decision of a policy about a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Yes.
+    /// The target is permitted.
     Yes,
-    /// No.
+    /// The target is not permitted.
     No,
-    /// It depends on the addresses that the name has.
+    /// The decision depends on the addresses of the name.
     ByAddress,
 }
 
-/// Who this node is: the seed of its key, and what it may encrypt with.
+/// The identity of this node: the seed of its key, and its ciphers.
 #[derive(Clone)]
 pub struct Identity {
     /// The seed of the ed25519 key (RFC 8032).
     pub seed: [u8; 32],
-    /// Ciphers in the order in which they are preferred; empty for what the processor does best.
+    /// Ciphers in the order of preference; empty for the fastest ones of this processor.
     pub ciphers: Vec<Cipher>,
-    /// What is the same in each life of this process, and differs between two that run beside one another, so that the
-    /// peer knows a restart from a companion: a process that comes back takes over at once from the one that it was.
-    /// None for a process that nobody can mistake for another.
+    /// A number that is the same after each restart of this process, and differs between two processes that run beside each
+    /// other. It tells the peer a restart from a second process: a restarted process takes over at once from its
+    /// predecessor. None for a process that cannot be mistaken for another.
     pub instance: Option<u32>,
 }
 
 /// A link that this node dials.
 pub struct LinkConfig {
-    /// Who we are.
+    /// The identity of this node.
     pub identity: Identity,
-    /// Whether the peer's key is the right one, and what the peer may do here: nothing but the reverse forwards below,
-    /// unless it says otherwise.
+    /// The policy: which key the peer may have, and what it may do here. Without further permissions it may only use the
+    /// reverse forwards below.
     pub policy: Arc<dyn Policy>,
-    /// The peer.
+    /// The address of the peer.
     pub peer: Target,
-    /// The ways there; at least one.
+    /// The paths to the peer; at least one.
     pub paths: Vec<Path>,
-    /// Subflows over each path.
+    /// Number of subflows over each path.
     pub subflows: usize,
-    /// How frames are spread over subflows.
+    /// The distribution of frames over subflows.
     pub mode: Mode,
-    /// Where the peer is to listen for us, and where what connects there goes from here.
+    /// Addresses on which the peer listens for this node, with the targets of their clients.
     pub reverse: Vec<Reverse>,
     /// Timers and limits.
     pub timing: Timing,
-    /// Takes streams that the peer opens, and that the policy permits, into its own hands.
+    /// Gives streams that the peer opens, and that the policy permits, to handlers.
     pub on_stream: Option<OnStream>,
-    /// Is told what happens to the link.
+    /// Handles the events of the link.
     pub on_event: OnLinkEvent,
 }
 
-/// Is told what happens to a link.
+/// Handles the events of a link.
 pub type OnLinkEvent = Box<dyn FnMut(&mut Loop<'_>, Id, &LinkEvent)>;
 
-/// Makes the handler of a stream that the peer has opened to a target; none leaves it to be connected there. With a
-/// handler the stream is accepted, and its bytes are the handler's.
+/// Makes the handler of a stream that the peer has opened to a target. Without a handler, this node connects to the target.
+/// With a handler the stream is accepted, and its bytes are the handler's.
 pub type OnStream = Box<dyn FnMut(&PeerKey, &Target) -> Option<Box<dyn Handler>>>;
 
-/// How this node takes in links that others dial.
+/// Links that peers dial to this node.
 pub struct ServeConfig {
-    /// Who we are.
+    /// The identity of this node.
     pub identity: Identity,
-    /// Who may come, and what they may do.
+    /// The policy: which peers are admitted, and what they may do.
     pub policy: Arc<dyn Policy>,
-    /// How frames are spread over subflows.
+    /// The distribution of frames over subflows.
     pub mode: Mode,
     /// Timers and limits.
     pub timing: Timing,
-    /// Takes streams that peers open, and that the policy permits, into its own hands.
+    /// Gives streams that peers open, and that the policy permits, to handlers.
     pub on_stream: Option<OnStream>,
-    /// Is told what happens to links.
+    /// Handles the events of the links.
     pub on_event: OnLinkEvent,
 }
 
-/// One way to the peer: where a subflow leaves from, and where it goes. `SOURCE[%INTERFACE][->ADDR]`.
+/// A path to the peer: the source of a subflow and its destination. `SOURCE[%INTERFACE][->ADDR]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Path {
-    /// Our address; the system chooses if there is none.
+    /// The source address; the system chooses if there is none.
     pub source: Option<IpAddr>,
-    /// The interface that the subflow must leave by.
+    /// The interface that the subflow must use.
     pub interface: Option<String>,
-    /// The peer's address on this path, if it is another.
+    /// The peer's address on this path, if it differs.
     pub peer: Option<Target>,
 }
 
 impl Path {
-    /// The path as the command line says it, with the peer's address where it has none of its own.
+    /// Returns the path in the form of the command line, with the peer's address if the path has none of its own.
     pub(crate) fn to_text(&self, peer: &Target) -> String {
         let source = self.source.map_or_else(String::new, |source| source.to_string());
         let interface = self.interface.as_ref().map_or_else(String::new, |name| format!("%{name}"));
@@ -175,29 +175,29 @@ impl Path {
     }
 }
 
-/// A place where the peer listens, and the target here of what connects there.
+/// A reverse forward: an address on which the peer listens, and the target of its clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reverse {
-    /// Where the peer listens.
+    /// The address on which the peer listens.
     pub listen: Bind,
-    /// Where its clients are connected to from here.
+    /// The target, to which this node connects.
     pub to: Target,
 }
 
 /// Timers and limits of links. Zero does not switch any of them off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// A silent subflow is asked for a sign of life this often.
+    /// Interval of keepalive probes on an idle subflow.
     pub keepalive: Duration,
-    /// A subflow that has been silent for so long is dead.
+    /// Silence after which a subflow is dead.
     pub dead: Duration,
-    /// A session without subflows is kept for so long.
+    /// Time for which a session without subflows is kept.
     pub hold: Duration,
-    /// A subflow has so long from its first byte to its last handshake message.
+    /// Time of a subflow from its first byte to its last handshake message.
     pub handshake: Duration,
-    /// The first pause before a lost subflow is dialled again, after the try at once, and the longest.
+    /// First and longest pause before a lost subflow is dialed again. The first try follows at once, without a pause.
     pub redial: (Duration, Duration),
-    /// The longest pause between two tries while connections of clients wait for the link, if it is shorter than `redial`.
+    /// Longest pause between two tries while connections of clients wait for the link, if it is shorter than `redial`.
     pub redial_awaited: Duration,
     /// Bytes that one session may hold for its readers, and as many for its peer.
     pub memory_bytes: u64,
@@ -205,11 +205,11 @@ pub struct Timing {
     pub streams: u32,
     /// Subflows of one session.
     pub subflows: usize,
-    /// Links that others have dialled.
+    /// Maximum of the links that peers have dialed.
     pub links: usize,
-    /// Those of them that one key may have.
+    /// Maximum of these links for one key.
     pub links_per_key: usize,
-    /// Visitors that have not proved yet who they are.
+    /// Maximum of the peers that have not authenticated yet.
     pub unauthenticated: usize,
 }
 
@@ -236,11 +236,11 @@ impl Default for Timing {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum LinkEvent {
-    /// It has a session: streams can be opened. Again after the peer was restarted.
+    /// The link has a session, so that streams can be opened. Reported again after a restart of the peer.
     Up {
         /// The peer's key.
         key: PeerKey,
-        /// Whether it is a session other than the one before.
+        /// True if the session is a new one.
         fresh: bool,
     },
     /// The peer is about to stop: running connections go on over the present session, and another session is dialled for new
@@ -248,71 +248,71 @@ pub enum LinkEvent {
     Draining,
     /// The last session with a peer that was about to stop is over, as far as this node knows.
     Drained,
-    /// Its last subflow is gone; the session is held.
+    /// The last subflow is gone; the session is kept.
     Suspended,
-    /// It has a subflow again, and nothing was lost.
+    /// The session has a subflow again, and no data was lost.
     Resumed,
     /// A subflow carries frames.
     SubflowUp {
-        /// Which of the wanted subflows it is, in the order of the paths.
+        /// The number of the subflow, in the order of the paths.
         place: usize,
-        /// How often in a row it could not be had before.
+        /// Consecutive failed tries before.
         tries: u32,
     },
-    /// A subflow could not be had, or was lost; the next try follows by itself.
+    /// A subflow could not be established, or was lost. Another try follows.
     NoSubflow {
-        /// Which of the wanted subflows it is, in the order of the paths.
+        /// The number of the subflow, in the order of the paths.
         place: usize,
-        /// Why.
+        /// The failure.
         failure: Failure,
-        /// How often in a row, this subflow.
+        /// Consecutive failed tries of this subflow.
         tries: u32,
     },
-    /// The peer proved to have a key that the policy does not admit.
+    /// The peer has shown a key that the policy does not admit.
     WrongKey {
-        /// That key.
+        /// The key of the peer.
         key: PeerKey,
     },
-    /// The peer does not admit our key.
+    /// The peer does not admit the key of this node.
     Rejected,
-    /// The peer listens for us.
+    /// The peer listens for this node.
     Listening {
-        /// The place in [`LinkConfig::reverse`].
+        /// The index in [`LinkConfig::reverse`].
         index: usize,
-        /// The port that was bound.
+        /// The bound port.
         port: u16,
         /// The addresses that could not be bound, with the reasons in the peer's words; empty if all were bound.
         lacks: String,
     },
-    /// The peer wants something that it may not do, and that [`Policy::asks`] about.
+    /// The peer has made a request that needs approval; see [`Policy::asks`].
     Asked {
         /// The peer's key.
         key: PeerKey,
-        /// What it wants.
+        /// The request.
         request: Request,
         /// The connection that waits for [`Loop::permit`].
         connection: Option<Id>,
     },
-    /// The peer does not listen for us; the next try follows by itself.
+    /// The peer does not listen for this node. Another try follows.
     NotListening {
-        /// The place in [`LinkConfig::reverse`].
+        /// The index in [`LinkConfig::reverse`].
         index: usize,
-        /// Why.
+        /// The failure.
         failure: Failure,
     },
-    /// This end has closed the link.
+    /// This node has closed the link.
     Closed,
-    /// The session is over though this end did not close it, and with it its streams.
+    /// The session and its streams are over, and this node did not close it.
     Ended {
-        /// Why; [`Reason::Drained`] if the peer has left in order.
+        /// The reason; [`Reason::Drained`] if the peer has left in order.
         reason: Reason,
-        /// Words of the peer's.
+        /// The text of the peer.
         text: String,
     },
 }
 
 impl Identity {
-    /// A node with this key.
+    /// Returns the identity of a node with this key.
     pub fn new(key: &NodeKey) -> Identity {
         let der = key.pkcs8_der();
         let mut seed = [0; 32];
@@ -323,7 +323,7 @@ impl Identity {
 }
 
 impl LinkConfig {
-    /// A link with one subflow that the system finds a way for, and nothing else said.
+    /// Returns the configuration of a link with one subflow over the system's default path.
     pub fn new(identity: Identity, policy: Arc<dyn Policy>, peer: Target) -> LinkConfig {
         LinkConfig {
             identity,
@@ -341,14 +341,14 @@ impl LinkConfig {
 }
 
 impl ServeConfig {
-    /// Takes in whom the policy admits, and nothing else said.
+    /// Returns the configuration that accepts the peers of a policy.
     pub fn new(identity: Identity, policy: Arc<dyn Policy>) -> ServeConfig {
         let (mode, timing) = (Mode::default(), Timing::default());
         ServeConfig { identity, policy, mode, timing, on_stream: None, on_event: Box::new(|_, _, _| {}) }
     }
 }
 
-/// The policy of two nodes of one's own that share a secret, and so a key: the other may do everything.
+/// The policy for two nodes of one owner that share a key: the other node may do everything.
 #[derive(Clone, Copy, Debug)]
 pub struct SameKey(pub PublicKey);
 

@@ -1,4 +1,4 @@
-//! The control of the links of one loop: everything that a node decides, beside the core that it decides about.
+//! The control of the links of one loop: the state of a node, beside the core, and the entry points of the event loop.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -22,31 +22,31 @@ use super::link::Link;
 use super::memory::Memory;
 use super::unauthenticated::Unauthenticated;
 
-/// The control of the links of one loop. The session of each link stands in the core, under the same id: see
+/// The control of the links of one loop. The session of each link is in the core, under the same id: see
 /// [`Sessions`](crate::streams::Sessions).
 pub(crate) struct Node {
     pub links: Companions<Link>,
     pub carriers: Table<Carrier>,
-    /// What others may dial, by the number of the listener.
+    /// The configuration of each listener for links, by the number of the listener.
     pub servers: HashMap<u32, Server>,
-    /// The links that others have dialled, by the session's name.
+    /// The links that peers have dialed, by the id of the session.
     pub served: HashMap<SessionId, Id>,
     /// Carriers of peers that have not joined a session yet.
     pub unauthenticated: Unauthenticated<Id>,
-    /// The time that may be spent on the handshakes of unauthenticated peers.
+    /// The time budget of the handshakes of unauthenticated peers.
     pub handshakes: Budget,
-    /// A one-off looks for unauthenticated peers that are too slow for the crowd.
+    /// Set while a deadline is armed that looks for unauthenticated peers that are too slow.
     pub crowd_watched: bool,
     /// Memory of all links.
     pub memory: Memory,
-    /// What the TLS connections share.
+    /// Buffers that all TLS connections share.
     pub buffers: Rc<Buffers>,
     pub outbox: Outbox,
-    /// What one carrier has decrypted and its session has not seen.
+    /// Decrypted bytes of one carrier on their way to its session.
     pub plain: Vec<Bytes>,
-    /// The half of our boot id that differs in each life.
+    /// The half of the boot id that differs in each run of this process.
     pub run: [u8; 4],
-    /// No new link is wanted any more.
+    /// The loop is stopping, so that no new link is accepted or dialed.
     pub closing: bool,
 }
 
@@ -70,7 +70,7 @@ impl Node {
         }
     }
 
-    /// Puts the two parts of a link in their places. Returns the id, or none if there is no room.
+    /// Inserts the two parts of a link. Returns the id, or none if there is no room.
     pub fn insert_link(&mut self, core: &mut Core, link: Link, session: LinkSession) -> Option<Id> {
         let id = core.pools.sessions.insert(session)?;
         self.links.insert(id, link);
@@ -89,7 +89,7 @@ impl Node {
         core.may_log_key(&key)
     }
 
-    /// This life of this node.
+    /// Returns the boot id of this run of the node.
     pub fn boot(&self, instance: Option<u32>) -> BootId {
         let [a, b, c, d] = self.run;
         let [e, f, g, h] = instance.map_or_else(super::random, u32::to_be_bytes);

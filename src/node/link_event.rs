@@ -7,7 +7,7 @@ use crate::auth::PublicKey;
 use super::config::{LinkEvent, PeerKey};
 
 impl LinkEvent {
-    /// The word for the log.
+    /// Returns the name of the event in the log.
     pub const fn as_str(&self) -> &'static str {
         match self {
             LinkEvent::Up { .. } => "up",

@@ -1,34 +1,35 @@
-//! A node: links in the loop.
+//! A node: the control of links, beside the core of a loop.
 //!
-//! [`crate::link`] is the session between two nodes, without sockets; this is what stands around it. A *carrier* is one
-//! TCP connection with TLS that carries a subflow; its socket is a side that belongs to no connection. A stream is a side
-//! without a socket; the relay reads from the session and writes to it. A link that we dial has a *plan* of the subflows
-//! that it wants; those who dial us are *visitors* until their HELLO says which session they belong to.
+//! [`crate::link`] is the session between two nodes, without sockets. A *carrier* is the transport connection of a subflow:
+//! one TCP connection with TLS. Its socket is a side that belongs to no connection. A stream is a side without a socket; the
+//! relay reads from the session and writes to it ([`crate::streams`]). A link that this node dials has a dialer, with a slot
+//! for each of its subflows. A peer that dials this node is unauthenticated until its TLS handshake is done, and its HELLO
+//! tells which session it belongs to.
 //!
 //! ```text
 //!   socket -> carrier: TLS -> session: frames -> stream -> relay -> socket
 //!   socket <- carrier: TLS <- session: frames <- stream <- relay <- socket
 //! ```
-//! # What happens in a turn
-//! Events run carriers (read, decrypt, [`Session::receive`](crate::link::Session::receive)) and sides. What touched a link
-//! has queued it; `drive` then takes the session's events to the sides and its frames to the carriers, the sides that were
-//! woken are run in the same turn, and at its end what that gave the sessions to say is written.
+//! # A turn
+//! Events run carriers (read, decrypt, [`Session::receive`](crate::link::Session::receive)) and sides. Each call that gives a
+//! link work queues the link. `drive` then delivers the events of its session to sides, and its frames to carriers. Sides
+//! that were woken run in the same turn, and their output is sent at its end.
 //!
 //! # Reading order
-//! `config` the configuration of a node · `links` the node state of a loop · `link` one link · `carrier` the TCP connections
-//! of a link · `window` the bytes in flight on a carrier · `plan` dialling carriers · `greet` accepting carriers ·
-//! `unauthenticated` the places of peers without a key · `handshakes` the order of their handshakes · `proof` joining a
-//! subflow to its session · `turn` the share of each key in a turn · `drive` events, frames and deadlines of the session ·
-//! `stream` a stream as a side · `rest` undelivered data of an ended session · `open` opening and ending streams ·
-//! `handover` a node that is about to stop · `front` handlers of streams that the peer opened · `reverse` listeners at the
-//! other end · `memory` the budget that links share · `whereabouts` the address at which the peer sees this node · `network`
-//! this host's own addresses · `chunks` buffers · `bucket` rates · `quiet` log limits · `peers` the resources that each key
-//! uses · `status`.
+//! `config` the configuration of a node · `control` the state of a node, and what the event loop calls · `verbs` what callers
+//! of a loop can do with links · `start` loops with a node · `link` one link · `carrier` the TCP connections of a link ·
+//! `window` the bytes in flight on a carrier · `dialer` dialing carriers · `accept` accepting carriers · `unauthenticated` the
+//! places of peers without a key · `handshakes` the order of their handshakes · `proof` joining a subflow to its session ·
+//! `turn` the share of each key in a turn · `drive` events, frames and deadlines of the session · `open` opening and
+//! accepting streams · `waiting` dests that wait for a link · `handover` a node that is about to stop · `front` handlers of
+//! streams that the peer opened · `reverse` listeners at the other end · `memory` the budget that links share ·
+//! `observed_address` the address at which the peer sees this node · `network` changes of this host's addresses ·
+//! `rate_limit` bytes per second of a key · `status`, `link_event` what is reported.
 //!
-//! # What holds
-//! * A visitor costs one carrier, has a deadline, and sees no frame before its key was admitted.
-//! * A stream that its link takes along is reset, never finished; unless all of it has arrived.
-//! * Nothing is read from a local socket that the session has no room for.
+//! # Invariants
+//! * An unauthenticated peer costs one carrier, has a deadline, and sees no frame before its key was admitted.
+//! * A stream of a session that ends is reset, never finished, unless all of it has arrived.
+//! * No byte is read from a local socket without room in the session.
 
 mod accept;
 mod carrier;
@@ -65,10 +66,10 @@ pub use config::{
 pub use network::NetworkChanges;
 pub use status::{LinkStatus, ListenerStatus, MissingStatus, SubflowStatus};
 
-/// Random bytes of the system.
+/// Returns random bytes of the system.
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    // It fails only where the system has no source of them, and then nothing else works either.
+    // This fails only on a system without a source of random bytes, on which nothing else works either.
     SystemRandom::new().fill(&mut bytes).expect("the system's source of random bytes");
     bytes
 }

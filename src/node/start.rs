@@ -13,10 +13,10 @@ use crate::engine::workers::Workers;
 use super::control::Node;
 
 impl Proxy {
-    /// A loop that has names looked up by `workers`; without any it connects literal addresses only.
+    /// Makes a loop. `workers` look names up; without workers the loop connects literal addresses only.
     ///
     /// # Errors
-    /// The system's, when it has no descriptors for the loop.
+    /// The system has no descriptors for the loop.
     pub fn new(config: Config, workers: Option<Arc<Workers>>) -> io::Result<Proxy> {
         let control = control(&config);
         Proxy::with_control(config, workers, control)
@@ -24,11 +24,11 @@ impl Proxy {
 }
 
 impl Loops {
-    /// Starts `count` loops, at least one, over addresses that were bound for as many. Each gets its share of the
+    /// Starts `count` loops, at least one, over addresses that were bound for as many. Each loop gets its share of the
     /// limits.
     ///
     /// # Errors
-    /// The system's, when it has no more threads or descriptors, or what the setup says.
+    /// The system has no more threads or descriptors, or the setup failed.
     pub fn start(
         count: usize,
         config: &Config,

@@ -15,20 +15,20 @@ use super::dialer::Dialer;
 use super::link::Link;
 use super::reverse::Remote;
 
-/// One link.
+/// The status of one link.
 #[derive(Clone, Debug)]
 pub struct LinkStatus {
-    /// Its id.
+    /// The id of the link.
     pub id: Id,
-    /// Where it was dialled to, or where its peer came from.
+    /// The address that was dialed, or the address of the peer that dialed.
     pub peer: String,
-    /// What the policy calls the peer.
+    /// The name of the peer.
     pub name: String,
-    /// The peer's key, once it is known.
+    /// The key of the peer, once it is known.
     pub key: Option<[u8; 32]>,
-    /// Whether this node dialled it.
+    /// True if this node dialed the link.
     pub dialled: bool,
-    /// `connecting`, `up`, `suspended`, `draining` (its peer is about to stop, and another session is dialled) or `ended`.
+    /// `connecting`, `up`, `suspended`, `draining` (the peer is about to stop, and another session is dialed) or `ended`.
     pub state: &'static str,
     /// Time since the link entered this state.
     pub state_for: Duration,
@@ -40,23 +40,23 @@ pub struct LinkStatus {
     pub failure: Option<(Failure, Duration)>,
     /// The missing subflows.
     pub missing: Vec<MissingStatus>,
-    /// How its subflows are used: `stripe`, `single` or `redundant`.
+    /// The distribution over subflows: `stripe`, `single` or `redundant`.
     pub mode: &'static str,
     /// Bytes of memory of the link: for data that the peer has not acknowledged, and for received data that was not read.
     pub memory: (u64, u64),
     /// The cipher of its first subflow.
     pub cipher: Option<&'static str>,
-    /// Its subflows.
+    /// The established subflows, and those that are being established.
     pub subflows: Vec<SubflowStatus>,
-    /// Streams that live.
+    /// Number of streams.
     pub streams: usize,
     /// Bytes of payload sent, and received.
     pub bytes: (u64, u64),
     /// Bytes of payload that were sent again.
     pub resent_bytes: u64,
-    /// Times that it had lost all subflows and went on.
+    /// Number of times that the session resumed after it had lost all subflows.
     pub resumes: u64,
-    /// Places where the peer listens for us, and where we listen for it.
+    /// Listeners of the peer for this node, and of this node for the peer.
     pub listeners: Vec<ListenerStatus>,
 }
 
@@ -65,28 +65,28 @@ pub struct LinkStatus {
 pub struct MissingStatus {
     /// Path of the subflow, in the form of `--path`.
     pub path: String,
-    /// Tries in a row that failed.
+    /// Consecutive failed tries.
     pub tries: u32,
     /// Failure of the last try, and the time since it.
     pub failure: Option<(Failure, Duration)>,
-    /// Time until the next try; none while one is under way.
+    /// Time until the next try; none while a try is under way.
     pub next: Option<Duration>,
 }
 
-/// One subflow.
+/// The status of one subflow.
 #[derive(Clone, Debug)]
 pub struct SubflowStatus {
-    /// Its number in the session.
+    /// The number of the subflow in its session.
     pub number: Option<u16>,
-    /// Our end, and the peer's.
+    /// The local address.
     pub local: String,
-    /// Our end as the peer sees it, which differs where an address is translated on the way.
+    /// The local address as the peer sees it, which differs behind address translation.
     pub seen_as: Option<SocketAddr>,
-    /// The peer's end.
+    /// The address of the peer.
     pub remote: String,
     /// `connecting`, `securing`, `greeting`, `live` or `suspect`.
     pub state: &'static str,
-    /// Round trip.
+    /// Round-trip time.
     pub rtt: Duration,
     /// Rate of the subflow in bytes per second, once traffic has filled and so measured it.
     pub rate: Option<u64>,
@@ -94,18 +94,18 @@ pub struct SubflowStatus {
     pub bytes: (u64, u64),
 }
 
-/// One listener that belongs to a link.
+/// The status of one listener of a link.
 #[derive(Clone, Debug)]
 pub struct ListenerStatus {
-    /// Where it listens.
+    /// The address to listen on.
     pub place: String,
-    /// Where its clients go.
+    /// The target of its clients.
     pub to: String,
-    /// Whether the peer listens for us; otherwise we for it.
+    /// True if the peer listens for this node, false if this node listens for the peer.
     pub remote: bool,
     /// The port, once it is bound.
     pub port: Option<u16>,
-    /// Why it does not listen.
+    /// The failure, if it does not listen.
     pub failure: Option<String>,
 }
 
@@ -151,7 +151,7 @@ impl Node {
         }
     }
 
-    /// Returns the missing subflows of a plan.
+    /// Returns the status of the missing subflows.
     fn missing<'a>(&'a self, core: &'a Core, dialer: &'a Dialer) -> impl Iterator<Item = MissingStatus> + 'a {
         dialer.slots.iter().filter(|slot| slot.up_ms.is_none() && !slot.removed).map(|slot| MissingStatus {
             path: slot.path.to_text(&dialer.peer),

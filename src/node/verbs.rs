@@ -24,10 +24,10 @@ use super::reverse;
 use super::status::LinkStatus;
 
 impl Loop<'_> {
-    /// Dials a link and keeps it up. Streams can be opened over it at once: they wait for it.
+    /// Dials a link and keeps it up. Streams can be opened over it at once; they wait for the session.
     ///
     /// # Errors
-    /// The configuration makes no sense, or the limit of links is reached.
+    /// The configuration is invalid, or the limit of links is reached.
     pub fn connect_link(&mut self, config: LinkConfig) -> io::Result<Id> {
         let (core, node) = self.parts::<Node>();
         let LinkConfig { identity, policy, peer, paths, subflows, mode, reverse, timing, on_stream, on_event } = config;
@@ -48,7 +48,7 @@ impl Loop<'_> {
         Ok(id)
     }
 
-    /// Takes in links that others dial to a bound address.
+    /// Accepts links that peers dial to a bound address.
     ///
     /// # Errors
     /// The socket cannot be registered, or the key cannot be used.
@@ -64,7 +64,7 @@ impl Loop<'_> {
         Ok(())
     }
 
-    /// Adds a way to the peer of a link that we dial.
+    /// Adds a path to a link that this node dials.
     pub fn add_path(&mut self, link: Id, path: &Path) {
         let (core, node) = self.parts::<Node>();
         let Some(record) = node.links.get_mut(link) else { return };
@@ -79,8 +79,8 @@ impl Loop<'_> {
         core.pools.sessions.touch(link);
     }
 
-    /// Takes a way to the peer out of a link that we dial, once nothing is on its way there any more. The last way that is
-    /// up stays until another of those that are left is.
+    /// Removes a path of a link that this node dials, once no data is on its way there. The last path that is up stays until
+    /// another path is up.
     pub fn remove_path(&mut self, link: Id, path: &Path) {
         let (core, node) = self.parts::<Node>();
         let Some(dialer) = node.links.get_mut(link).and_then(|record| record.dialer.as_mut()) else { return };
@@ -95,12 +95,12 @@ impl Loop<'_> {
             node.leave_removed(core, link);
         }
         core.pools.sessions.touch(link);
-        // Those that carry nothing yet need not come up.
+        // Carriers without a subflow need not be established.
         early.into_iter().for_each(|carrier| node.drop_carrier(core, carrier));
     }
 
-    /// Ends the links with keys that the policy does not admit any more. The others get what it says now: their rates, their
-    /// numbers of streams, and their listeners, of which those are closed that they may not have any more.
+    /// Applies the present policy to all links. Links whose key is not admitted any more end. The others get their new rates
+    /// and numbers of streams, and lose the listeners that they may not have any more.
     pub fn recheck_links(&mut self) {
         let (core, node) = self.parts::<Node>();
         let links: Vec<Id> = node.links.ids();
@@ -127,19 +127,19 @@ impl Loop<'_> {
         links.into_iter().filter(|id| !refused.contains(id)).for_each(|id| node.revoke_listeners(core, id));
     }
 
-    /// What the links are doing.
+    /// Returns the status of all links.
     pub fn links(&mut self) -> Vec<LinkStatus> {
         let (core, node) = self.parts::<Node>();
         node.links.iter().map(|(id, link)| node.link_status(core, id, link)).collect()
     }
 
-    /// Dials what is missing of a link at once, as if nothing had failed before.
+    /// Dials the missing subflows of a link at once, and forgets earlier failures.
     pub fn redial_link(&mut self, link: Id) {
         let (core, node) = self.parts::<Node>();
         node.redial_link(core, link);
     }
 
-    /// Ends a link in order: its streams are reset, its peer is told.
+    /// Closes a link in order: its streams are reset, and its peer is told.
     pub fn close_link(&mut self, link: Id) {
         let (core, node) = self.parts::<Node>();
         node.close_link(core, link);
@@ -147,14 +147,14 @@ impl Loop<'_> {
 }
 
 impl Node {
-    /// Dials what is missing of a link at once, as if nothing had failed before.
+    /// See [`Loop::redial_link`].
     pub(super) fn redial_link(&mut self, core: &mut Core, link: Id) {
         let Some(dialer) = self.links.get_mut(link).and_then(|link| link.dialer.as_mut()) else { return };
         dialer.slots.iter_mut().for_each(|slot| (slot.tries, slot.next_ms) = (0, 0));
         core.pools.sessions.touch(link);
     }
 
-    /// Ends a link in order: its streams are reset, its peer is told.
+    /// See [`Loop::close_link`].
     pub(super) fn close_link(&mut self, core: &mut Core, link: Id) {
         self.close_asides(core, link);
         let now = core.pools.sessions.now;
@@ -167,7 +167,7 @@ impl Node {
         core.pools.sessions.touch(link);
     }
 
-    /// Has the subflows of a link whose paths have been taken out end when nothing is on its way there any more.
+    /// Closes the subflows of removed paths as soon as no data is on its way there.
     pub(super) fn leave_removed(&mut self, core: &mut Core, link: Id) {
         let Some(record) = self.links.get(link) else { return };
         let (Some(dialer), Some(session)) = (&record.dialer, core.pools.sessions.session_mut(link)) else { return };
@@ -178,7 +178,7 @@ impl Node {
         }
     }
 
-    /// Ends all links in order, and takes in no more.
+    /// Closes all links in order, and accepts no more.
     pub(super) fn close_links(&mut self, core: &mut Core) {
         if std::mem::replace(&mut self.closing, true) {
             return;
@@ -210,7 +210,7 @@ fn ciphers(identity: &Identity) -> Vec<Cipher> {
     if identity.ciphers.is_empty() { Cipher::preferred().to_vec() } else { identity.ciphers.clone() }
 }
 
-/// The question of a TLS handshake, put to a policy.
+/// Returns the check of a TLS handshake that asks a policy.
 fn admits(policy: &Arc<dyn Policy>) -> Arc<dyn Fn(&PeerKey) -> bool + Send + Sync> {
     let policy = Arc::clone(policy);
     Arc::new(move |key: &PeerKey| policy.admits(key))
