@@ -156,7 +156,8 @@ impl Waiting {
         Waiting { sides: Vec::new(), sweep_at: SWEEP_MIN, askers: Vec::new(), is_answered: Arc::default() }
     }
 
-    /// Adds a side. At most half of the waiting sides are gone, and the amortized cost of the sweeps is constant per side.
+    /// Adds a side. The list grows to at most twice the sides that the last sweep kept, or to [`SWEEP_MIN`], so the sweeps
+    /// cost each side a constant time.
     fn add(&mut self, side: Id, asker: Asker, there: impl Fn(Id) -> bool) {
         if self.sides.len() >= self.sweep_at {
             self.sides.retain(|(_, side)| there(*side));

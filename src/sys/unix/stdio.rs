@@ -9,7 +9,7 @@
 //! | pipe, terminal | a new open file through `/proc`, with `O_NONBLOCK` |
 //! | socket | `MSG_DONTWAIT` in each call |
 //! | regular file | never blocks |
-//! | other (terminal or pipe of another user) | a thread reads or writes it, and a private pipe joins the thread to the loop |
+//! | other (terminal or pipe of another user) | a thread reads or writes it, joined to the loop by a private pipe |
 //!
 //! Nothing must be restored at the end of the process, even if it is killed.
 
