@@ -62,7 +62,7 @@ impl Core {
     /// Ends all connections, and the loop with this turn; or a moment later, if peers of links must be told.
     pub fn stop(&mut self) {
         if !matches!(self.stopping, Stopping::Now { .. }) {
-            let until_ms = self.now_ms + FAREWELL_MS;
+            let until_ms = self.now_ms + CLOSE_NOTICE_MS;
             self.stopping = Stopping::Now { until_ms };
             self.one_offs.push(until_ms, OneOff::Drained);
         }
@@ -83,4 +83,4 @@ impl Core {
 }
 
 /// Time for the notice to the peers of links. A peer that does not get it keeps its connections until its hold time is over.
-const FAREWELL_MS: u64 = 1_000;
+const CLOSE_NOTICE_MS: u64 = 1_000;

@@ -1,7 +1,8 @@
-//! Those who dial us: visitors, until they have proved who they are, and the links that they bring.
+//! Accepting links: unauthenticated peers until their HELLO, and the sessions and subflows that they bring.
 //!
-//! A visitor costs a carrier and a few kibibytes, and has a deadline; there are only so many. It sees no frame before its
-//! TLS handshake is done, and its HELLO decides: a new session, one more subflow of a session, or a refusal.
+//! An unauthenticated peer costs one carrier and a few kibibytes, and has a deadline; their number is limited. It sees no
+//! frame before its TLS handshake is done. Its HELLO then decides: a new session, another subflow of a session, or a
+//! refusal.
 
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ use super::link::{Link, Takes, Watch};
 use super::proof;
 use crate::tls::Cipher;
 
-/// How one listener takes in links.
+/// The configuration of one listener for links.
 pub(crate) struct Server {
     pub tls: Arc<Tls>,
     pub policy: Arc<dyn Policy>,
@@ -34,12 +35,12 @@ pub(crate) struct Server {
     pub watch: Watch,
     pub takes: Takes,
     pub instance: Option<u32>,
-    /// The limit of visitors has been reached, and that has been said.
+    /// The limit of unauthenticated peers was reached, and a warning was logged.
     pub full: bool,
 }
 
 impl Node {
-    /// Takes in a connection to a listener for links, if there is a place for one more unauthenticated peer.
+    /// Accepts a connection to a listener for links, if there is a place for one more unauthenticated peer.
     pub(crate) fn accept_peer(&mut self, core: &mut Core, listener: u32, io: Io, peer: Endpoint) {
         let Some(server) = self.servers.get(&listener) else { return };
         let room = (server.timing.unauthenticated, server.timing.handshake.as_millis() as u64);
@@ -68,7 +69,7 @@ impl Node {
         self.watch_crowd(core);
     }
 
-    /// Makes the records of a connection that has a place.
+    /// Makes the records of an accepted connection.
     fn place(
         &mut self,
         core: &mut Core,
@@ -91,7 +92,7 @@ impl Node {
         Ok(())
     }
 
-    /// Counts an unauthenticated peer that was turned away at the limit, and says once that there are such.
+    /// Counts a peer that was refused at the limit, and logs the first one.
     pub(super) fn refused_at_limit(&mut self, core: &mut Core, listener: u32, peer: &Endpoint) {
         core.stats.unauthenticated_refused += 1;
         let peers = self.unauthenticated.len();
@@ -103,7 +104,7 @@ impl Node {
         }
     }
 
-    /// A visitor has said what it wants.
+    /// Handles the HELLO of a peer.
     pub(crate) fn hello_received(&mut self, core: &mut Core, id: Id, hello: &Hello) -> Result<(), Failure> {
         let carrier = self.carriers.get(id);
         let key = carrier.and_then(|carrier| carrier.tls.as_ref()?.peer_key());
@@ -132,7 +133,7 @@ impl Node {
         Ok(())
     }
 
-    /// The session that a subflow says it belongs to, if its peer is the one that began it.
+    /// Returns the session of a joining subflow, if the same key began it.
     fn old_session(&self, hello: &Hello, key: PeerKey) -> Result<Id, Status> {
         let link = self.served.get(&hello.session).copied().ok_or(Status::UnknownSession)?;
         match self.links.get(link) {
@@ -141,7 +142,7 @@ impl Node {
         }
     }
 
-    /// A session that is to begin; or the one that has begun and whose answer was lost.
+    /// Makes the session that a HELLO begins. If the session exists, because the answer was lost, it begins again.
     fn new_session(&mut self, core: &mut Core, id: Id, hello: &Hello, key: PeerKey) -> Result<Id, Status> {
         if let Some(link) = self.served.get(&hello.session).copied() {
             let Some(record) = self.links.get(link) else { return Err(Status::UnknownSession) };
@@ -167,7 +168,7 @@ impl Node {
         let (policy, timing) = (Arc::clone(&server.policy), server.timing.clone());
         let mut link = Link::new(policy, timing, server.mode, &place, server.watch.clone(), now_ms);
         (link.takes, link.consecutive_takeovers) = (server.takes.clone(), row);
-        // A rate is the key's, however many sessions it has.
+        // All sessions of a key share its rate.
         if let Some((_, other)) = self.links.iter().find(|(_, other)| !other.is_dialled() && other.key == Some(key)) {
             (link.sent, link.received) = (other.sent.clone(), other.received.clone());
         }
@@ -185,11 +186,11 @@ impl Node {
         Ok(link)
     }
 
-    /// A process that comes back with a new life takes over from the one that it was: what that held is free at once.
+    /// Takes over the sessions of a process that was restarted, so that their resources are free at once. Returns the number
+    /// of consecutive takeovers.
     ///
-    /// Two that run beside one another, and that nothing tells apart, would put one another out for ever. So a session that
-    /// is there and young is taken over only a few times in a row; the next one is taken in beside it. How many in a row
-    /// it is with this one.
+    /// Two processes with the same instance id would evict each other forever. So a young session that is up is taken over
+    /// only [`TAKEOVERS_MAX`] times in a row; then both sessions stay.
     fn take_over(&mut self, core: &mut Core, hello: &Hello, key: PeerKey) -> u32 {
         let instance = |boot: crate::link::BootId| [boot.0[0], boot.0[1], boot.0[2], boot.0[3]];
         let before: Vec<Id> = self
@@ -221,7 +222,7 @@ impl Node {
         row.min(TAKEOVERS_MAX)
     }
 
-    /// A key that has as many sessions as it may have gives up the one that has been there longest without any subflow.
+    /// Ends the oldest suspended session of a key that has as many sessions as it may have.
     fn make_room(&mut self, core: &mut Core, key: PeerKey) {
         let links = self.links.iter();
         let its: Vec<(Id, &Link)> = links.filter(|(_, link)| link.is_served_to(&key)).collect();
@@ -234,7 +235,7 @@ impl Node {
         }
     }
 
-    /// Gives a subflow to the session that it belongs to.
+    /// Adds a subflow to its session.
     fn join(&mut self, core: &mut Core, id: Id, link: Id, hello: &Hello) -> Result<Status, Failure> {
         let (Some(carrier), Some(record)) = (self.carriers.get_mut(id), self.links.get_mut(link)) else {
             return Ok(Status::UnknownSession);
@@ -262,16 +263,16 @@ impl Node {
         Ok(status)
     }
 
-    /// Answers a HELLO with a refusal, and closes when it is gone.
+    /// Answers a HELLO with a refusal. The carrier closes when the answer was sent.
     fn refuse(&mut self, id: Id, ack: &HelloAck) {
         let Some(carrier) = self.carriers.get_mut(id) else { return };
         let mut bytes = Vec::new();
         Frame::HelloAck(ack.clone()).encode(&mut bytes);
         carrier.seal([&bytes[..]]);
-        carrier.stage = CarrierStage::Farewell;
+        carrier.stage = CarrierStage::Closing;
     }
 
-    /// Ends a session without a word to the peer, which is not there any more.
+    /// Ends a session without a notice to the peer, which is gone.
     fn forget_link(&mut self, core: &mut Core, link: Id, why: &str) {
         let suppressed = self.may_log(core, link);
         if let Some(record) = self.links.get_mut(link) {
@@ -282,8 +283,8 @@ impl Node {
             if let Some(session) = core.pools.sessions.session_mut(link) {
                 session.abandon(Code::LinkLost);
             }
-            // The ports and the name of the link are free at once. Its streams are cut as its events are taken, a share in
-            // each turn.
+            // The ports and the name of the link are free at once. Its streams are reset as its events are delivered, some
+            // in each turn.
             let listeners: Vec<u32> = record.listeners.drain().flat_map(|(_, ours)| ours.indices).collect();
             let name = core.pools.sessions.session(link).map(|session| session.id());
             name.into_iter().for_each(|name| _ = self.served.remove(&name));
@@ -293,9 +294,9 @@ impl Node {
     }
 }
 
-/// A session younger than this has hardly begun.
+/// Age below which a session is young.
 const YOUNG_MS: u64 = 10_000;
 /// Young sessions of one process that are taken over in a row.
 const TAKEOVERS_MAX: u32 = 3;
-/// The target of the lines about links.
+/// The log target of lines about links.
 pub(super) const TARGET: &str = "seaprox::link";

@@ -1,9 +1,9 @@
 //! A carrier: one TCP connection with TLS in it, which carries one subflow of a link.
 //!
 //! ```text
-//!   dialled:   Dialling --connected--> Securing --TLS--> Live (HELLO sent; the session knows the rest)
+//!   dialed:    Dialling --connected--> Securing --TLS--> Live (HELLO sent; the session knows the rest)
 //!   accepted:                          Securing --TLS--> Greeting --HELLO--> Live
-//!   at the end of each: Farewell, while last words are flushed
+//!   at the end of each: Closing, while the last records are flushed
 //! ```
 //! The socket of a carrier is a side that belongs to no connection. Input is decrypted in place and given to the session
 //! without a copy; output is gathered into records of 16 KiB. The carrier takes only as many bytes from the session as the
@@ -66,7 +66,7 @@ pub(crate) enum CarrierStage {
     Securing,
     Greeting,
     Live,
-    Farewell,
+    Closing,
 }
 
 impl Carrier {
@@ -93,7 +93,7 @@ impl Carrier {
     }
 
     /// Sends the TLS close notice. Input is dropped from now on.
-    pub fn say_goodbye(&mut self) {
+    pub fn close_notify(&mut self) {
         self.seal_staged();
         if let Some(tls) = &mut self.tls {
             tls.close_notify();
@@ -410,7 +410,7 @@ impl Node {
         let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
         let Some(side) = core.sides.get_mut(carrier.side) else { return Ok(()) };
         carrier.flush(side).map_err(|error| Failure::from(&error))?;
-        if carrier.stage == CarrierStage::Farewell && carrier.is_flushed() {
+        if carrier.stage == CarrierStage::Closing && carrier.is_flushed() {
             self.drop_carrier(core, id);
         }
         Ok(())

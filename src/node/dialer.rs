@@ -1,8 +1,8 @@
-//! The links that we dial: which subflows they are to have, and when those that are missing are tried again.
+//! The dialer of a link: the subflows that the link is to have, and the times of the next tries.
 //!
-//! A subflow that is lost is dialled again at once, then after pauses that double, with some chance in them so that the
-//! nodes of a network do not come back all at the same moment. The longest pause is shorter while connections of clients
-//! wait for the link. The first subflow of a session is dialled alone.
+//! A lost subflow is dialed again at once, then after pauses that double. The pauses have a random part, so that the nodes
+//! of a network do not come back at the same moment. The longest pause is shorter while connections of clients wait for the
+//! link. The first subflow of a session is dialed alone.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -25,7 +25,7 @@ use super::config::{LinkEvent, Path};
 use super::control::Node;
 use super::proof;
 
-/// How a link is dialled.
+/// The dialer of one link.
 pub(crate) struct Dialer {
     pub tls: Arc<Tls>,
     pub peer: Target,
@@ -35,21 +35,21 @@ pub(crate) struct Dialer {
     pub instance: Option<u32>,
 }
 
-/// A subflow that is wanted.
+/// One subflow that the link is to have.
 pub(crate) struct SubflowSlot {
     pub path: Path,
     pub carrier: Option<Id>,
-    /// Tries in a row that failed.
+    /// Consecutive failed tries.
     pub tries: u32,
     pub next_ms: u64,
-    /// Why the last try failed, and when.
+    /// The failure of the last try, and its time.
     pub failed: Option<(Failure, u64)>,
-    /// Since when it is up.
+    /// The time since which the subflow is up.
     pub up_ms: Option<u64>,
-    /// Its path has been taken out.
+    /// The path was removed.
     pub removed: bool,
-    /// A node that does not know the session answered the last try. The next try goes to the address of a subflow that
-    /// is live, and not to whichever address of the peer's name comes first.
+    /// A node that does not know the session answered the last try. The next try goes to the address of a live subflow, and
+    /// not to the first address of the peer's name.
     pub astray: bool,
 }
 
@@ -69,8 +69,8 @@ impl SubflowSlot {
 }
 
 impl Dialer {
-    /// Its subflows belong to a session that it has nothing to do with any more: they are all dialled anew, at once or, for
-    /// one that was hardly up, after the first pause.
+    /// Frees all slots, because their subflows belong to a session that was set aside. They are dialed at once, or after the
+    /// first pause if the session was established only a moment ago.
     pub fn leave_all(&mut self, hardly_up: Option<u64>, first: Duration) {
         for slot in &mut self.slots {
             (slot.carrier, slot.up_ms, slot.tries, slot.next_ms) = (None, None, 0, 0);
@@ -82,7 +82,7 @@ impl Dialer {
 }
 
 impl Node {
-    /// Dials what is missing and due. When the next is due, if any is missing.
+    /// Dials all due subflows. Returns the time of the next try, if any subflow is missing.
     pub(crate) fn dial_missing(&mut self, core: &mut Core, link: Id) -> Option<u64> {
         let mut next_ms: Option<u64> = None;
         for place in 0.. {
@@ -94,7 +94,7 @@ impl Node {
             if slot.carrier.is_some() || slot.removed {
                 continue;
             }
-            // A session takes its second subflow only once the first is up.
+            // A session accepts its second subflow only after the first is up.
             if !record.was_established && dialer.slots.iter().any(|other| other.carrier.is_some()) {
                 continue;
             }
@@ -134,8 +134,8 @@ impl Node {
         core.dial(side, &target, None, Some(egress));
     }
 
-    /// Returns the address of a live subflow of the link's session, for a path that has no address of its own and can
-    /// reach that one.
+    /// Returns the address of a live subflow of the session, for a path that has no address of its own and can reach that
+    /// one.
     fn address_of_session(&self, core: &Core, link: Id, path: &Path) -> Option<SocketAddr> {
         let carriers = self.links.get(link)?.carriers.iter().filter_map(|id| self.carriers.get(*id));
         let live = carriers.filter(|carrier| carrier.stage == CarrierStage::Live && carrier.subflow.is_some());
@@ -171,7 +171,7 @@ impl Node {
         self.run_carrier(core, id);
     }
 
-    /// If the TLS handshake of a carrier that we dialled is done: says HELLO.
+    /// Sends HELLO on a dialed carrier whose TLS handshake is done.
     pub(crate) fn secured(&mut self, core: &mut Core, id: Id) -> Result<(), Failure> {
         if self.carriers.get(id).is_none_or(|carrier| carrier.stage != CarrierStage::Securing) {
             return Ok(());
@@ -218,7 +218,7 @@ impl Node {
         Ok(())
     }
 
-    /// A carrier has failed, or was too slow.
+    /// Frees a carrier that has failed or was too slow, and schedules the next try.
     pub(crate) fn carrier_failed(&mut self, core: &mut Core, id: Id, failure: &Failure) {
         let Some(carrier) = self.carriers.get(id) else { return };
         let (link, place, subflow) = (carrier.link, carrier.place, carrier.subflow);
@@ -240,7 +240,7 @@ impl Node {
         core.pools.sessions.touch(link);
     }
 
-    /// A subflow that is wanted is missing: dials it again, at once or after a pause.
+    /// Schedules the next try of a missing subflow: at once, or after a pause.
     pub(crate) fn try_later(&mut self, core: &mut Core, link: Id, place: usize, failure: &Failure) {
         if matches!(failure.reason, Reason::TimedOut | Reason::HandshakeTimeout) {
             self.forget_name_of_peer(core, link, place);
@@ -263,7 +263,7 @@ impl Node {
             return;
         }
         if let Some(up_ms) = slot.up_ms.take() {
-            // At once, if it has lasted; else after the shortest pause.
+            // The first try follows at once if the subflow has lasted, otherwise after the first pause.
             slot.tries = u32::from(now_ms.saturating_sub(up_ms) < LASTED_MS);
         }
         let doubled = first.saturating_mul(1 << slot.tries.saturating_sub(1).min(16)).min(longest);
@@ -278,7 +278,7 @@ impl Node {
 }
 
 impl Node {
-    /// A peer that has a name was silent: the name may lead elsewhere by now, and is looked up anew for the next try.
+    /// Drops the cached addresses of a peer that did not answer, so that the next try looks its name up again.
     fn forget_name_of_peer(&mut self, core: &mut Core, link: Id, place: usize) {
         let Some(dialer) = self.links.get(link).and_then(|record| record.dialer.as_ref()) else { return };
         let path = dialer.slots.get(place).and_then(|slot| slot.path.peer.as_ref());
@@ -287,7 +287,7 @@ impl Node {
         }
     }
 
-    /// A connection has begun to wait for a link: tries that are further off than it is to wait are brought nearer.
+    /// Brings tries nearer, because a connection has begun to wait for the link.
     pub(super) fn hasten(&mut self, core: &mut Core, link: Id) {
         let now_ms = core.now_ms;
         let Some(record) = self.links.get_mut(link) else { return };
@@ -305,11 +305,11 @@ impl Node {
     }
 }
 
-/// Between half of a pause and all of it.
+/// Returns a random pause between half of the given one and all of it.
 fn jittered(pause: Duration) -> Duration {
     let [chance] = super::random::<1>();
     pause / 2 + pause.mul_f64(f64::from(chance) / 512.0)
 }
 
-/// What was up for less than this has not lasted: two nodes that put one another out must not do so without a pause.
+/// Minimum age of a subflow that has lasted. Two nodes that displace each other must not do so without a pause.
 pub(super) const LASTED_MS: u64 = 1_000;

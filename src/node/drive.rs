@@ -1,8 +1,8 @@
-//! Driving a session: its events to the sides, its frames to the carriers, its deadlines to the loop.
+//! Driving a session: delivers its events to sides, its frames to carriers, and its deadlines to the loop.
 //!
-//! Whatever has touched a link puts it in a queue. The loop first takes the events of what is in the queue to the sides,
-//! runs those, and drives the links before it sleeps, so that what a turn leads to shares records and writes. Driving goes
-//! on until there is neither an event nor a frame that a carrier takes, or until the link's share of the turn is used up.
+//! Each call that gives a link work queues the link. The loop first delivers the events of the queued links, runs the woken
+//! sides, and drives the links before it sleeps, so that the output of a turn shares records and writes. Driving ends when
+//! there is neither an event nor a frame that a carrier takes, or when the link's share of the turn is used up.
 
 use bytes::Bytes;
 
@@ -24,7 +24,7 @@ use super::window::Traffic;
 use crate::streams::Slot;
 
 impl Node {
-    /// Returns whether small messages compete with a bulk transfer on a link.
+    /// Returns true if small messages compete with a bulk transfer on a link.
     pub(super) fn is_mixed(&self, core: &Core, id: Id) -> bool {
         let session = core.pools.sessions.session(id);
         session.is_some_and(|session| session.is_mixed(core.pools.sessions.now))
@@ -39,17 +39,17 @@ impl Node {
                 return self.arm_link(core, id);
             }
         }
-        // Its share of the turn is used up.
+        // The link's share of the turn is used up.
         self.arm_link(core, id);
         core.pools.sessions.touch(id);
     }
 
-    /// Moves frames from the session to its carriers. Whether there may be more that they take at once.
+    /// Moves frames from the session to its carriers. Returns true if the carriers may take more at once.
     fn transmit(&mut self, core: &mut Core, id: Id) -> bool {
         let now = core.pools.sessions.now;
         let Some(link) = self.links.get_mut(id) else { return false };
         let Some(session) = core.pools.sessions.session_mut(id) else { return false };
-        // What is sent beyond the peer's rate is owed, and while much is owed not even a PING is answered.
+        // Bytes beyond the peer's rate become a debt, during which not even a PING would be answered.
         let most = link.sent.open(now).map_or(0, |most| (most / link.carriers.len().max(1)).max(1));
         let is_alone = link.carriers.len() == 1;
         let is_mixed = session.is_mixed(now);
@@ -77,11 +77,11 @@ impl Node {
             return false;
         }
         let is_free = self.flush_link(core, id);
-        // What is less than the least batch has not used up any carrier's room: the session has no more.
+        // Less than the smallest batch has used up no carrier's room, so the session has no more frames.
         is_free && sent >= BATCH_BYTES_MIN
     }
 
-    /// Writes what the carriers of a link hold. Whether any of them has written all that it held.
+    /// Writes the waiting bytes of a link's carriers. Returns true if any carrier has written all.
     fn flush_link(&mut self, core: &mut Core, id: Id) -> bool {
         let mut is_free = false;
         let mut index = 0;
@@ -113,14 +113,15 @@ impl Node {
             session.path_stats(now, subflow, stats);
             let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
             record.set_lowat(&side.io, rate);
-            // With several, how late each would be decides, and what waits on one is a part of that.
+            // With several carriers, the scheduler compares their delays, and bytes that wait on a carrier are part of its
+            // delay.
             let (is_mixed, acked_bytes) = (session.is_mixed(now), session.acked_bytes(now));
             let window = record.window(now, rate, &info, Traffic { is_mixed, acked_bytes });
             session.set_window(subflow, if is_alone { window } else { u64::MAX });
         }
     }
 
-    /// Sees that the loop wakes up in time for a link.
+    /// Arms the deadline of a link.
     fn arm_link(&mut self, core: &mut Core, id: Id) {
         self.weigh_link(core, id);
         if let Some(link) = self.links.get_mut(id) {
@@ -132,7 +133,7 @@ impl Node {
         let now = core.pools.sessions.now;
         let Some(link) = self.links.get_mut(id) else { return };
         let due = core.pools.sessions.session(id).and_then(|session| session.poll_timeout());
-        // A rate that is used up opens again without an event.
+        // A rate that is used up recovers without an event.
         let refilled = link.sent.open(now).err();
         let due_ms = [due, refilled].into_iter().flatten().map(|at| at.as_us().div_ceil(1000));
         let Some(due_ms) = due_ms.chain(next_dial_ms).chain(next_listen_ms).chain(next_ports_ms).min() else { return };
@@ -142,13 +143,13 @@ impl Node {
         }
     }
 
-    /// A deadline of a link has passed.
+    /// Handles the deadline of a link.
     pub(crate) fn link_due(&mut self, core: &mut Core, id: Id) {
         let now = core.pools.sessions.now;
         let now_ms = core.now_ms;
         let Some(link) = self.links.get_mut(id) else { return };
         if link.armed_ms.is_some_and(|armed_ms| armed_ms > now_ms) {
-            // It was set before an earlier one was, and that one has set another since.
+            // This deadline was armed before an earlier one, and the earlier one has armed another since.
             return;
         }
         link.armed_ms = None;
@@ -159,14 +160,14 @@ impl Node {
         core.pools.sessions.touch(id);
     }
 
-    /// A carrier has had its time: one that is not live by now is given up, one that was held back is read again.
+    /// Handles the deadline of a carrier: fails one that is not live yet, and reads one again whose rate was used up.
     pub(crate) fn carrier_due(&mut self, core: &mut Core, id: Id) {
         let Some(carrier) = self.carriers.get_mut(id) else { return };
         let side = carrier.side;
         carrier.held = false;
         match carrier.stage {
             CarrierStage::Live => core.enqueue(side),
-            CarrierStage::Farewell => self.drop_carrier(core, id),
+            CarrierStage::Closing => self.drop_carrier(core, id),
             CarrierStage::Dialling => {
                 self.carrier_failed(core, id, &Failure::new(Reason::TimedOut, "no answer in time"))
             }
@@ -176,7 +177,7 @@ impl Node {
         }
     }
 
-    /// Has a carrier read again when the rate of its peer allows it.
+    /// Reads a carrier again when the rate of its peer permits it.
     pub(crate) fn hold_carrier(&mut self, core: &mut Core, id: Id, until: Time) {
         let Some(carrier) = self.carriers.get_mut(id) else { return };
         if !std::mem::replace(&mut carrier.held, true) {
@@ -184,7 +185,7 @@ impl Node {
         }
     }
 
-    /// Acts on one event of a session.
+    /// Handles one event of a session.
     pub(super) fn link_event(&mut self, core: &mut Core, id: Id, event: Event) {
         match event {
             Event::Opened { id: stream, open } => self.stream_opened(core, id, stream, &open),
@@ -236,7 +237,7 @@ impl Node {
         }
     }
 
-    /// The peer has answered an OPEN of ours.
+    /// Handles the peer's answer to an OPEN of this node.
     fn stream_answered(&mut self, core: &mut Core, link: Id, stream: StreamId, result: &Bound) {
         if self.note_observed_address(core, link, stream, result) {
             return;
@@ -250,7 +251,7 @@ impl Node {
         core.queues.dialled.push_back((side, result));
     }
 
-    /// The session of a stream is over, but what had arrived of the stream, to its end, is still to be read.
+    /// Keeps the undelivered data of a stream whose session is over.
     fn stream_left(&mut self, core: &mut Core, link: Id, stream: StreamId, rest: Vec<Bytes>) {
         let Some(at) = core.pools.sessions.stream_at(link, stream) else { return };
         let Some(key) = self.links.get(link).and_then(|link| link.key) else { return };
@@ -259,13 +260,13 @@ impl Node {
             && core.pools.sessions.undelivered.keep(at, key, rest)
         {
             self.wake_stream(core, link, stream, |side| side.ready.readable = true);
-            // What cuts the streams of the session does not find it.
+            // The loop that resets the streams of the session must not find this stream.
             core.pools.sessions.get_mut(link).and_then(|link| link.streams.remove(&stream));
         }
     }
 
-    /// The peer has cut a stream; one of ours perhaps before its answer has come: that may have gone another way. The reset
-    /// of a refused stream says the reason, too.
+    /// Handles a reset by the peer. A reset of a stream that this node opened may arrive before the answer to its OPEN,
+    /// because the answer took another path. The reset of a refused stream carries the reason, too.
     fn stream_reset(&mut self, core: &mut Core, link: Id, stream: StreamId, code: Code) {
         let Some(slot) = core.pools.sessions.slot(link, stream) else {
             return self.forget_address_request(core, link, stream, code);
@@ -273,13 +274,13 @@ impl Node {
         let (side, is_answered, is_accepted) = (slot.side, slot.answered, slot.accepted);
         let is_connecting = !is_accepted && core.state(side) == Some(SideState::Connecting);
         if is_connecting && !is_answered && code == Code::LinkLost {
-            // The peer stopped before it answered: nothing has come of the stream.
+            // The peer stopped before it answered, so it has done nothing with the stream.
             if self.is_aside(link) && self.open_elsewhere(core, link, stream) {
                 return;
             }
             let session = core.pools.sessions.session(link);
             if session.is_some_and(Session::is_ended) {
-                // The session is over, and `session_ended`, which follows, sees to what was not opened yet.
+                // The session is over; `session_ended`, which follows, handles the streams without an answer.
                 return;
             }
         }
@@ -334,8 +335,8 @@ impl Node {
         let Some(record) = self.carriers.get_mut(carrier) else { return };
         let place = record.place;
         record.subflow = None;
-        record.say_goodbye();
-        // What the session said last may still be on its way out.
+        record.close_notify();
+        // The last message of the session may still be on its way.
         let _ = self.flush_carrier(core, carrier);
         self.drop_carrier(core, carrier);
         let is_astray = code == Code::Other;
@@ -348,11 +349,11 @@ impl Node {
         self.try_later(core, id, place, &Failure { reason: code.into(), detail });
     }
 
-    /// The session is over: nothing of it is left but rests, and every stream that has none is cut.
+    /// Handles the end of a session. Only undelivered data is kept; all other streams are reset.
     fn session_ended(&mut self, core: &mut Core, id: Id, code: Code, text: String) {
         self.transmit(core, id);
         for carrier in self.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default() {
-            self.carriers.get_mut(carrier).into_iter().for_each(Carrier::say_goodbye);
+            self.carriers.get_mut(carrier).into_iter().for_each(Carrier::close_notify);
         }
         self.flush_link(core, id);
         let Some(link) = self.links.get_mut(id) else { return };
@@ -387,14 +388,15 @@ impl Node {
             }
         }
         if lasted && comes_back && matches!(reason, Reason::LinkLost | Reason::Drained) {
-            // It has just answered, or its session was given up after a long time: it may well be there.
+            // The peer has just answered, or the session was given up after a long time: the peer is probably there.
             self.redial_link(core, id);
         }
-        // A key that is admitted no more, or a client that has come anew, ends it too, and that is worth a word.
+        // A key that is not admitted any more, or a client that began a new session, also ends a session; these ends are
+        // reported.
         let is_ours = is_wanted && reason == Reason::Drained;
         self.tell(core, id, &if is_ours { LinkEvent::Closed } else { LinkEvent::Ended { reason, text } });
         self.aside_ended(core, id);
-        // Another link may have taken its name since.
+        // Another link may have taken the id of the session since.
         if let Some(session) = session
             && self.served.get(&session.id()) == Some(&id)
         {
@@ -409,8 +411,8 @@ impl Node {
         }
     }
 
-    /// The session of a stream is over. A stream that was there is cut. One that the peer had not answered never was: it
-    /// waits for the next session if there is to be one, and otherwise its handler is told that it cannot be had.
+    /// Handles a stream whose session is over. An established stream is reset. A stream without an answer from the peer
+    /// waits for the next session if there will be one, otherwise its handler gets a failure.
     fn stream_lost(&mut self, core: &mut Core, link: Id, slot: &Slot, comes_back: bool) {
         let Some((connection, _)) = core.owner(slot.side) else { return };
         let is_connecting = core.state(slot.side) == Some(SideState::Connecting);
@@ -424,7 +426,7 @@ impl Node {
         if let Some(side) = core.sides.get_mut(slot.side) {
             (side.io, side.endpoint) = (Io::None, Endpoint::Unknown);
         }
-        // A client of a listener of the peer's came for the session that is over.
+        // A client of a listener for the peer belonged to the session that is over.
         let is_ours = core.connections.get(connection).is_some_and(|record| record.returns_to.is_none());
         let heir = self.links.get(link).and_then(|record| record.heir);
         match heir.or(comes_back.then_some(link)).filter(|_| is_ours) {
@@ -444,14 +446,14 @@ impl Node {
             key = super::link_event::fingerprint(event.key()), detail = event.to_string(); "link"
         );
         let Some(watch) = link.watch.clone() else { return };
-        // Whoever watches cannot be told of what its own doing leads to.
+        // A handler of events is not called for events that it causes itself.
         if let Ok(mut watch) = watch.try_borrow_mut() {
             watch(&mut Loop::new(core, self), id, event);
         }
     }
 }
 
-/// Times that a link's carriers are filled in one turn, before others get theirs.
+/// Times that a link's carriers are filled in one turn.
 const ROUNDS_PER_TURN: usize = 8;
 /// Times that a link's carriers are filled in one turn while small messages compete with a bulk transfer.
 const ROUNDS_MIXED: usize = 2;

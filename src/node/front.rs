@@ -1,4 +1,4 @@
-//! The front end of a link: a stream that the peer has opened becomes a connection like any other.
+//! The handlers of streams: streams that the peer has opened, and clients of listeners for the peer.
 
 use std::rc::Rc;
 
@@ -12,11 +12,11 @@ use crate::types::reason::{Failure, Reason};
 
 use super::control::Node;
 
-/// The handler of one stream.
+/// The handler of a stream that the peer has opened: this node connects to its target.
 pub(crate) struct Forwarded {
     pub target: Rc<Target>,
     pub permit: Option<Permit>,
-    /// Somebody is asked first.
+    /// The stream waits for an approval.
     pub waits: bool,
 }
 
@@ -50,7 +50,7 @@ impl Handler for Forwarded {
     }
 }
 
-/// A stream that somebody has taken into their own hands: it is accepted, and then theirs.
+/// The handler of a stream that the application handles: it is accepted, and its bytes are the application's.
 pub(crate) struct AppStream {
     pub handler: Box<dyn Handler>,
 }
@@ -83,7 +83,7 @@ impl Handler for AppStream {
     }
 }
 
-/// A client of a listener that belongs to the peer: it goes over the link, and the peer knows where.
+/// The handler of a client of a listener for the peer: it goes over the link, and the peer knows the target.
 pub(crate) struct ReverseClient {
     pub link: crate::types::id::Id,
     pub listener: u32,
@@ -119,7 +119,7 @@ fn answer(cx: &mut Cx<'_>, result: Result<Bound, Bound>) {
 
 impl From<Code> for Reason {
     fn from(code: Code) -> Reason {
-        // The words of the link are those of the reasons, in the same order.
+        // The codes of the link protocol are the reasons, in the same order.
         Reason::ALL.get(usize::from(code.to_wire()) - 1).copied().unwrap_or(Reason::Other)
     }
 }
@@ -131,18 +131,18 @@ impl From<Reason> for Code {
 }
 
 impl Bound {
-    /// The failure that an answer tells of.
+    /// Returns the failure in an answer, if there is one.
     pub(crate) fn to_failure(&self) -> Option<Failure> {
         let code = self.failure?;
         let text = match code {
-            // The reason says it; the text is for nodes that do not have that reason.
+            // The reason says the same; the text is for nodes without that reason.
             Code::AddressInUse if self.text == IN_USE => "",
             _ => &self.text,
         };
         Some(Failure { reason: code.into(), detail: (!text.is_empty()).then(|| text.into()) })
     }
 
-    /// The answer that tells of a failure.
+    /// Returns the answer for a failure.
     pub(crate) fn of_failure(failure: &Failure) -> Bound {
         let text = failure.detail.as_deref().unwrap_or_default().to_owned();
         Bound { failure: Some(failure.reason.into()), text, ..Bound::default() }

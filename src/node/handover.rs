@@ -2,17 +2,17 @@
 //!
 //! ```text
 //!   the node that stops, links that it serves:  GOAWAY  -->  the peer opens new streams over another session
-//!                        links that it dialled: UNLISTEN --> the peer gives its ports back
+//!                        links that it dialed:  UNLISTEN --> the peer gives its ports back
 //!
-//!   the node whose peer says GOAWAY, or refuses a stream because it stops:
-//!     link: session ----> a record of its own, set aside: what runs goes on, no subflow is dialled for it
-//!     link: no session -> dialled at once, and again after short pauses; new streams wait for it
-//!   the session that was set aside ends when its last stream has ended, when it has no subflow left (a node that stops
-//!   takes no new ones), or when the peer ends it
+//!   the node whose peer sends GOAWAY, or refuses a stream because it stops:
+//!     link: session ----> a record of its own, set aside: its streams go on, no subflow is dialed for it
+//!     link: no session -> dialed at once, and again after short pauses; new streams wait for it
+//!   the session that was set aside ends with its last stream, with its last subflow (a node that stops accepts no new
+//!   ones), or when the peer ends it
 //! ```
-//! The id of a link stays with the session that is dialled, so front ends, forwards and paths are not affected. Bounds: a
+//! The id of a link stays with the session that is dialed, so front ends, forwards and paths are not affected. Bounds: a
 //! link has at most [`ASIDE_MAX`] sessions set aside, and a new one displaces the oldest. A peer that answers each dial with
-//! GOAWAY is dialled no more often than a peer that ends its sessions.
+//! GOAWAY is dialed no more often than a peer that ends its sessions.
 
 use crate::engine::control::Deadline;
 use crate::engine::core::{Core, OneOff};
@@ -44,15 +44,15 @@ impl Node {
                 session.go_away(Code::Drained, "the node is stopping");
             }
             core.pools.sessions.touch(id);
-            // The loop looks again whether it is done when the peers have had time to answer.
+            // The loop checks again if it is done when the peers have had time to answer.
             core.one_offs.push(core.now_ms + ANSWER_MS, OneOff::Control(Deadline::Link(id)));
         }
     }
 
-    /// Returns whether something of connections that are over is still on its way over a link, so that a drain waits.
+    /// Returns true if data of connections that are over is still on its way over a link, so that a drain waits.
     ///
-    /// A session without a subflow delivers nothing. One that a peer dialled cannot come back, because a node that drains
-    /// listens no more; one that this node dialled may, and is waited for as long as a peer has not got all bytes.
+    /// A suspended session delivers nothing. A session that a peer dialed cannot come back, because a stopping node does not
+    /// listen; a session that this node dialed may come back, and is waited for until the peer has all bytes.
     pub(crate) fn links_owe(&self, core: &Core) -> bool {
         self.links.iter().any(|(id, link)| {
             let Some(session) = core.pools.sessions.session(id) else { return false };
@@ -63,8 +63,8 @@ impl Node {
         })
     }
 
-    /// Returns whether the peer of a link has just been told that this node stops, and may not know yet: what it has sent
-    /// before it knew is still answered.
+    /// Returns true if the peer of a link was told a moment ago that this node stops. Requests that it sent before are still
+    /// accepted.
     fn waits_for_answer(&self, core: &Core, link: &Link, session: &Session) -> bool {
         if !session.is_open() {
             return false;
@@ -80,14 +80,15 @@ impl Node {
         matches!(core.stopping, Stopping::Draining { since_ms } if core.now_ms < since_ms + ANSWER_MS)
     }
 
-    /// Returns whether a stream from a listener of the peer's is still taken although this node drains: its client was
+    /// Returns true if a stream from a listener of the peer is accepted although this node stops, because its client was
     /// accepted before the peer knew.
     pub(super) fn takes_late(&self, core: &Core, link: Id, listener: u32) -> bool {
         let has_it = |session: &Session| session.has_listener(listener);
         listener != 0 && self.has_just_begun_to_drain(core) && core.pools.sessions.session(link).is_some_and(has_it)
     }
 
-    /// The peer of a link is about to stop: sets its session aside, and has another dialled. Returns whether it could.
+    /// Sets the session of a peer that is about to stop aside, and has another session dialed. Returns false if that is not
+    /// possible.
     pub(super) fn peer_leaves(&mut self, core: &mut Core, id: Id) -> bool {
         let Some(aside) = self.set_aside(core, id) else { return false };
         log::debug!(target: TARGET, link = id.to_string(), aside = aside.to_string(); "the peer is stopping, another session is dialled");
@@ -97,11 +98,11 @@ impl Node {
         true
     }
 
-    /// The peer refuses a stream because it is about to stop: opens it over another session. Returns false where there is
-    /// no other session to wait for.
+    /// Opens a stream over another session after the peer has refused it because it stops. Returns false if there is no
+    /// other session to wait for.
     ///
-    /// The refusal may come before GOAWAY, over another subflow. An older node has no other way to say that it stops; but it
-    /// also passes on what a node behind it has answered, so its answer in a young session does not count.
+    /// The refusal may arrive before GOAWAY, over another subflow. An older node has no other way to announce its stop; but
+    /// it also forwards the answers of a node behind it, so its answer in a young session does not count.
     pub(super) fn open_elsewhere(&mut self, core: &mut Core, id: Id, stream: StreamId) -> bool {
         let Some(link) = self.links.get(id) else { return false };
         let Some(record) = core.pools.sessions.get(id) else { return false };
@@ -127,8 +128,8 @@ impl Node {
         true
     }
 
-    /// Moves the session of a link that this node dials to a record of its own, and returns that record. Returns none
-    /// where there is no session, the link is being closed, or the table of links is full.
+    /// Moves the session of a link that this node dials to a record of its own. Returns the id of that record, or none if
+    /// there is no session, the link is being closed, or the table of links is full.
     fn set_aside(&mut self, core: &mut Core, id: Id) -> Option<Id> {
         let link = self.links.get(id)?;
         let has_session = core.pools.sessions.session(id).is_some();
@@ -144,7 +145,7 @@ impl Node {
         let record = self.links.get_mut(id)?.set_aside(id, now_ms);
         let aside = self.insert_link(core, record, session)?;
         let record = self.links.get_mut(aside)?;
-        // A subflow without HELLO would reach a node that listens no more.
+        // A subflow without HELLO would reach a node that does not listen any more.
         let carriers = std::mem::take(&mut record.carriers);
         let has_greeted = |carrier: &Id| self.carriers.get(*carrier).is_some_and(|carrier| carrier.subflow.is_some());
         let (kept, early): (Vec<Id>, Vec<Id>) = carriers.into_iter().partition(has_greeted);
@@ -164,7 +165,7 @@ impl Node {
         Some(aside)
     }
 
-    /// Ends the oldest session that a link has set aside, if it has as many as it may.
+    /// Ends the oldest session that a link has set aside, if it has the maximum of them.
     fn make_room_aside(&mut self, core: &mut Core, id: Id) {
         let links = self.links.iter();
         let its: Vec<(u64, Id)> =
@@ -176,12 +177,12 @@ impl Node {
         }
     }
 
-    /// Returns whether this is the record of a session that was set aside.
+    /// Returns true if this is the record of a session that was set aside.
     pub(super) fn is_aside(&self, id: Id) -> bool {
         self.links.get(id).is_some_and(|link| link.heir.is_some())
     }
 
-    /// Ends a session that was set aside, once none of its streams is left or none of its subflows.
+    /// Ends a session that was set aside, once it has no stream or no subflow left.
     pub(super) fn end_aside(&mut self, core: &mut Core, id: Id) {
         if !self.links.get(id).is_some_and(|link| link.heir.is_some() && !link.closing) {
             return;
@@ -203,7 +204,7 @@ impl Node {
         self.link_events(core, id);
     }
 
-    /// Tells those who watch a link that the last of the sessions that it had set aside is over, if this record is that.
+    /// Reports that the last of the sessions that a link has set aside is over, if this record is the last.
     pub(super) fn aside_ended(&mut self, core: &mut Core, id: Id) {
         let Some(heir) = self.links.get(id).and_then(|link| link.heir) else { return };
         let is_other = |(other, link): (Id, &Link)| other != id && link.heir == Some(heir);
@@ -212,7 +213,7 @@ impl Node {
         }
     }
 
-    /// Ends the sessions that a link has set aside.
+    /// Closes the sessions that a link has set aside.
     pub(super) fn close_asides(&mut self, core: &mut Core, id: Id) {
         let links = self.links.iter();
         let its: Vec<Id> = links.filter(|(_, link)| link.heir == Some(id)).map(|(aside, _)| aside).collect();
@@ -220,9 +221,9 @@ impl Node {
     }
 }
 
-/// Sessions that one link has set aside at most.
+/// Maximum of the sessions that one link has set aside.
 const ASIDE_MAX: usize = 8;
-/// A session with an older node must be as old as this for a refusal, because a node stops, to be the node's own.
+/// Minimum age of a session with an older node, for a refusal because of a stop to count as the node's own.
 const SETTLED_MS: u64 = 1_000;
 /// Time for which a stopping node accepts requests that peers sent before they knew of the stop.
 const ANSWER_MS: u64 = 1_000;

@@ -1,8 +1,8 @@
-//! The handshakes of unauthenticated peers: when each is computed, and who is turned away meanwhile.
+//! The handshakes of unauthenticated peers: the times at which they are computed.
 //!
-//! A key exchange and a signature take a loop a hundred times as long as a client takes to ask for them. So a whole
-//! handshake message waits here for its turn: [`HANDSHAKES_PER_TURN`] are computed in a turn of the loop, and a quarter of
-//! the loop's time is for them at most. Which one is next, and which one gives way, the table in `unauthenticated` says.
+//! A key exchange and a signature take a loop a hundred times as long as a request for them takes a client. So a complete
+//! handshake message waits here for its turn: [`HANDSHAKES_PER_TURN`] are computed in one turn of the loop, within a quarter
+//! of the loop's time. The table in `unauthenticated` decides which one is next, and which one is displaced.
 
 use std::time::Instant;
 
@@ -17,12 +17,12 @@ use super::carrier::{Carrier, CarrierStage};
 use super::control::Node;
 use super::unauthenticated::Step;
 
-/// Time for computations, as a bucket: it fills with a quarter of the time that goes by.
+/// The time budget of computations, as a token bucket: a quarter of the elapsed time flows in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
     level_us: i64,
     at: Time,
-    /// Time at which the loop wakes up for the budget, if it does.
+    /// The time at which the loop wakes up for the budget, if that is armed.
     armed: Option<Time>,
 }
 
@@ -43,9 +43,9 @@ impl Budget {
         self.level_us > 0
     }
 
-    /// Notes that a computation has taken so long.
+    /// Charges the time of a computation.
     pub fn take(&mut self, us: u64) {
-        // A longer time is not the computation's: the thread was not scheduled.
+        // A longer time means that the thread was not scheduled.
         self.level_us -= us.min(COMPUTATION_US_MAX) as i64;
     }
 
@@ -62,8 +62,8 @@ impl Node {
         is_early && self.unauthenticated.waits(id)
     }
 
-    /// Notes what an unauthenticated peer has sent. Returns whether that must not be opened now: it is not whole, or
-    /// waits for its turn.
+    /// Notes the progress of an unauthenticated peer. Returns true if its bytes must not be processed now: the message is
+    /// not complete, or waits for its turn.
     pub(super) fn must_await_handshake(&mut self, id: Id) -> bool {
         let Some(carrier) = self.carriers.get(id).filter(|carrier| carrier.is_unauthenticated()) else { return false };
         match carrier.tls.as_ref().map(|tls| tls.heard()) {
@@ -80,7 +80,7 @@ impl Node {
         self.unauthenticated.has_waiting() && budget.is_open(core.pools.sessions.now)
     }
 
-    /// Computes the handshakes whose turn it is.
+    /// Computes the handshakes that are due.
     pub(crate) fn run_handshakes(&mut self, core: &mut Core) {
         for _ in 0..HANDSHAKES_PER_TURN {
             if !self.unauthenticated.has_waiting() {
@@ -119,7 +119,7 @@ impl Node {
         }
     }
 
-    /// An unauthenticated peer has proved to hold a key that is let in.
+    /// Notes that an unauthenticated peer has proved to hold an admitted key.
     pub(super) fn admitted(&mut self, core: &mut Core, id: Id) {
         self.unauthenticated.reach(id, Step::Admitted);
         let Some(carrier) = self.carriers.get_mut(id) else { return };
@@ -129,12 +129,12 @@ impl Node {
         }
     }
 
-    /// A carrier that a peer has dialled has joined its session.
+    /// Notes that a carrier of a peer has joined its session.
     pub(super) fn joined(&mut self, core: &mut Core, id: Id) {
         self.unauthenticated.join(id, core.now_ms);
     }
 
-    /// A carrier that a peer has dialled is gone.
+    /// Forgets a carrier of a peer that is gone.
     pub(super) fn forget_unauthenticated(&mut self, core: &mut Core, id: Id, carrier: &Carrier) {
         if carrier.link.is_none() {
             return self.unauthenticated.leave(id);
@@ -145,7 +145,7 @@ impl Node {
         }
     }
 
-    /// Turns an unauthenticated peer away that has lost its place.
+    /// Frees an unauthenticated peer that was displaced.
     pub(super) fn evict(&mut self, core: &mut Core, id: Id) {
         let Some(carrier) = self.carriers.get(id) else { return };
         if let (Some(listener), Some(side)) = (carrier.server, core.sides.get(carrier.side)) {
@@ -162,7 +162,7 @@ impl Node {
         }
     }
 
-    /// Turns away the peers that are too slow for the present crowd.
+    /// Fails the peers that are too slow for the present crowd.
     pub(crate) fn thin_crowd(&mut self, core: &mut Core) {
         self.crowd_watched = false;
         for id in self.unauthenticated.overdue(core.now_ms) {
@@ -177,26 +177,26 @@ impl Node {
 }
 
 impl Carrier {
-    /// Returns true if the peer dialled this node and has not shown a key yet.
+    /// Returns true if the peer dialed this node and has not shown a key yet.
     fn is_unauthenticated(&self) -> bool {
         self.server.is_some() && self.stage == CarrierStage::Securing
     }
 }
 
-/// A number that a peer cannot guess.
+/// Returns a number that a peer cannot guess.
 pub(super) fn random_u64() -> u64 {
     u64::from_ne_bytes(super::random())
 }
 
 /// Handshake messages that are computed in one turn of the loop.
 const HANDSHAKES_PER_TURN: usize = 2;
-/// Divisor of the loop's time: handshakes get one part in so many.
+/// Divisor of the loop's time: handshakes get this part of it.
 const SHARE: u64 = 4;
 /// Time that handshakes may take at once after a pause.
 const DEPTH_US: i64 = 20_000;
 /// Upper bound on the time that is charged for one computation.
 const COMPUTATION_US_MAX: u64 = 5_000;
-/// How often a loop with a crowd looks for the slow.
+/// Interval at which slow peers are searched for in a crowd.
 const CROWD_MS: u64 = 100;
 
 #[cfg(test)]

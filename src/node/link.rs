@@ -1,11 +1,11 @@
-//! A link: the session with one peer, and what belongs to it.
+//! A link: the association with one peer, one session after another.
 //!
 //! ```text
-//!   dialled by us:   no session --first subflow--> Open <--> Parted --hold is over, or peer restarted--+
-//!                        ^                                                                            |
-//!                        +---------------------- a new session, with back-off ------------------------+
-//!                    Open --the peer is about to stop--> no session, and a record of its own for the one that there was
-//!   dialled by them: Open <--> Parted --> gone
+//!   dialed by this node: no session --first subflow--> Open <--> Suspended --hold time over, or peer restarted--+
+//!                        ^                                                                                      |
+//!                        +--------------------------- a new session, with back-off -----------------------------+
+//!                        Open --the peer is about to stop--> no session, and a record of its own for the old one
+//!   dialed by the peer:  Open <--> Suspended --> gone
 //! ```
 
 use std::cell::RefCell;
@@ -28,51 +28,51 @@ use super::rate_limit::SharedRateLimit;
 use super::reverse::{PeerListener, Remote};
 use super::waiting::Waiting;
 
-/// One link, as the loop knows it.
+/// The control of one link. Its session is in the core; see [`LinkSession`].
 pub(crate) struct Link {
-    /// What the proofs of joining subflows are made with.
+    /// The key of the proofs with which subflows join the session.
     pub secret: [u8; 32],
-    /// The session has had a subflow.
+    /// The present session has had a subflow.
     pub was_established: bool,
-    /// Since when.
+    /// The time since which the session is established.
     pub up_ms: Option<u64>,
     pub peer_boot: Option<BootId>,
     pub key: Option<PeerKey>,
-    /// Where it was dialled to, or where it came from.
+    /// The address that was dialed, or the address of the peer that dialed.
     pub place: Rc<str>,
     pub cipher: Option<&'static str>,
     pub policy: Arc<dyn Policy>,
     pub timing: Timing,
     pub mode: Mode,
     pub carriers: Vec<Id>,
-    /// What we have asked the peer about our subflows.
+    /// Requests to the peer for the observed address of a subflow, by their streams.
     pub address_requests: HashMap<StreamId, SubflowId>,
-    /// Dests that wait for the session, with what they want.
+    /// Dests that wait for the session.
     pub waiting: Waiting,
-    /// How it is dialled; nothing if the peer dials it.
+    /// The dialer of a link that this node dials; none if the peer dials it.
     pub dialer: Option<Box<Dialer>>,
-    /// Where the peer listens for us.
+    /// Listeners of the peer for this node.
     pub remotes: Vec<Remote>,
-    /// Our listeners that belong to the peer, by its number for them.
+    /// Listeners of this node for the peer, by the peer's number for them.
     pub listeners: HashMap<u32, PeerListener>,
     pub watch: Watch,
     pub takes: Takes,
-    /// Streams that wait for somebody to say whether they may be.
+    /// Streams that wait for an approval.
     pub asked: Vec<(Id, Rc<Target>)>,
-    /// Listeners of the peer's that were closed while its session had no subflow, and when those that could not be bound
-    /// again are tried the next time.
+    /// Listeners for the peer that were closed while its session had no subflow. The next field is the time of the next try
+    /// to bind those that could not be bound again.
     pub closed: Vec<(u32, PeerListener)>,
     pub rebind_ms: Option<u64>,
-    /// Tries to bind them again since the session has a subflow.
+    /// Tries to bind them since the session has a subflow again.
     pub rebind_tries: u32,
-    /// Time since which the session has no subflow.
+    /// The time since which the session has no subflow.
     pub suspended_ms: Option<u64>,
-    /// Sessions before this one that were there, and young, and were taken over all the same.
+    /// Consecutive takeovers of sessions younger than 10 s.
     pub consecutive_takeovers: u32,
-    /// When it is to be looked after at the latest; a one-off has been set for then.
+    /// The deadline that is armed for the link.
     pub armed_ms: Option<u64>,
     pub opened_ms: u64,
-    /// Memory for which the link was counted in the budget.
+    /// The memory that is counted for the link in the budget.
     pub usage: Usage,
     /// The last observed state, and the time since which it holds.
     pub state_since: (&'static str, u64),
@@ -80,22 +80,23 @@ pub(crate) struct Link {
     pub failed: Option<(Failure, u64)>,
     pub sent: SharedRateLimit,
     pub received: SharedRateLimit,
-    /// The peer has sent more than its share of the turn: the carriers are read again once the waiting events were taken.
+    /// The peer has sent more than its share of the turn. Its carriers are read again when the waiting events were
+    /// delivered.
     pub behind: bool,
-    /// The last turn in which any of its events was taken.
+    /// The last turn in which an event was delivered.
     pub heard_turn: u64,
-    /// It is being ended, and is not to come back.
+    /// The link is being closed, and no session follows.
     pub closing: bool,
-    /// For a session that was set aside because its peer stops: the link that it belonged to, which dials another.
+    /// For a session that was set aside because its peer stops: the link that it belonged to, which dials another session.
     pub heir: Option<Id>,
     /// Time until which the peer or its successor is expected back at any moment.
     pub hasty_until_ms: u64,
 }
 
-/// Who is told what happens.
+/// The handler of events; one for all links of a listener.
 pub(crate) type Watch = Option<Rc<RefCell<OnLinkEvent>>>;
 
-/// Who takes streams into its own hands; one for all links of a listener.
+/// The maker of handlers for streams; one for all links of a listener.
 pub(crate) type Takes = Option<Rc<RefCell<OnStream>>>;
 
 impl Link {
@@ -140,13 +141,13 @@ impl Link {
         }
     }
 
-    /// Returns true if this node dialled the link, and false if the peer did.
+    /// Returns true if this node dialed the link, and false if the peer did.
     pub fn is_dialled(&self) -> bool {
         self.dialer.is_some() || self.heir.is_some()
     }
 
-    /// Moves what belongs to the session to a record of its own. This one, which is `own`, is dialled anew: at
-    /// once, unless the session was hardly up.
+    /// Moves what belongs to the session to a record of its own. This link, whose id is `own`, is dialed again: at once, or
+    /// after a pause if the session was established only a moment ago.
     pub fn set_aside(&mut self, own: Id, now_ms: u64) -> Link {
         let lasted = self.up_ms.is_some_and(|up_ms| now_ms.saturating_sub(up_ms) >= LASTED_MS);
         let (policy, timing) = (Arc::clone(&self.policy), self.timing.clone());
@@ -180,7 +181,7 @@ impl Link {
         aside
     }
 
-    /// The session is over, and with it the listeners that were to be bound again.
+    /// Forgets the listeners that were to be bound again, because the session is over.
     pub fn forget_peer_listeners(&mut self) {
         self.closed.clear();
         (self.rebind_ms, self.suspended_ms, self.rebind_tries) = (None, None, 0);
@@ -198,21 +199,21 @@ impl Link {
         if now_ms < self.hasty_until_ms { awaited.min(HASTY_PAUSE) } else { awaited }
     }
 
-    /// Notes the key that the peer has shown. Its rate is the one that the policy has for it.
+    /// Notes the key that the peer has shown. Its rate is the one that the policy has for the key.
     pub fn note_key(&mut self, key: PeerKey, cipher: Option<&'static str>) {
         self.key = Some(key);
         self.cipher = cipher;
         self.set_rate(&key);
     }
 
-    /// Goes by the rate that the policy says now.
+    /// Applies the present rate of the policy.
     pub fn set_rate(&self, key: &PeerKey) {
         let rate = self.policy.rate_max(key);
         self.sent.set_rate(rate);
         self.received.set_rate(rate);
     }
 
-    /// Returns how many streams the key of the peer permits at once, as the policy says now.
+    /// Returns the number of streams that the peer may have open at once, by the present policy.
     pub fn streams_permitted(&self) -> u32 {
         let Some(key) = &self.key else { return self.timing.streams };
         if self.remotes.is_empty() && !self.policy.may_open_any(key) {
@@ -222,9 +223,7 @@ impl Link {
         max.saturating_add(u32::try_from(self.timing.subflows).unwrap_or(0))
     }
 
-    /// The session's limits and timers.
-    ///
-    /// The window is what the budget of memory has for it now.
+    /// Returns the limits and timers of a new session. The budget of memory decides about the window.
     pub fn session_config(&self, memory: &Memory) -> Config {
         let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let Timing { keepalive, dead, hold, handshake, memory_bytes, streams, subflows, .. } = self.timing;
@@ -241,23 +240,24 @@ impl Link {
                 base.stream_window_bytes.1.min(memory_bytes),
             ),
             send_bytes_max: memory_bytes,
-            // More than all carriers take at once: one that takes no more while there is something to send is at its
-            // limit, and its rate is known.
+            // This is more than all carriers take at once. So a carrier that takes no more while data waits is at its limit,
+            // and its rate is known.
             unsent_bytes_max: UNSENT_BYTES_MAX.min(memory_bytes),
             streams_max: streams,
-            // Beside those that the policy counts, the peer asks once for each subflow where it is seen.
+            // The peer opens one stream for each subflow to request its observed address; they come on top of the policy's
+            // number.
             streams_permitted: self.streams_permitted(),
             subflows_max: subflows,
             ..base
         }
     }
 
-    /// Returns true if a peer with this key dialled this link, and the link is not closing.
+    /// Returns true if a peer with this key dialed this link, and the link is not closing.
     pub fn is_served_to(&self, key: &PeerKey) -> bool {
         !self.is_dialled() && !self.closing && self.key.as_ref() == Some(key)
     }
 
-    /// Returns whether connections wait for a subflow: for the first one of a session, or in a session that has lost all.
+    /// Returns true if connections wait for a subflow: for the first one of a session, or in a suspended session.
     pub fn is_awaited(&self, link: &LinkSession) -> bool {
         match &link.session {
             Some(session) if session.is_open() => false,
@@ -265,7 +265,7 @@ impl Link {
         }
     }
 
-    /// Notes when the state has changed.
+    /// Notes the time of a change of the state.
     pub fn note_state(&mut self, session: Option<&Session>, now_ms: u64) {
         let state = self.state(session);
         if state != self.state_since.0 {
@@ -273,7 +273,7 @@ impl Link {
         }
     }
 
-    /// `connecting`, `up`, `suspended`, `draining` or `ended`.
+    /// Returns `connecting`, `up`, `suspended`, `draining` or `ended`.
     pub fn state(&self, session: Option<&Session>) -> &'static str {
         match session {
             _ if self.closing => "ended",
@@ -285,8 +285,8 @@ impl Link {
     }
 }
 
-/// Bytes that one stream may have waiting for its first way out: full frames.
+/// Bytes of one stream that may wait to be sent for the first time: 64 full frames.
 const UNSENT_BYTES_MAX: u64 = 64 * DATA_BYTES_MAX as u64;
-/// A peer that has said that it stops is expected back for so long, with pauses between two tries no longer than this.
+/// Time for which a peer that has announced a stop is expected back, and the longest pause between two tries meanwhile.
 const HASTY_MS: u64 = 60_000;
 const HASTY_PAUSE: Duration = Duration::from_millis(500);

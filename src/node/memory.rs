@@ -1,8 +1,8 @@
-//! Memory of links: one budget for what the links of a loop have received, and one as large for what they hold until
-//! their peers have it, both with shares by key.
+//! Memory of links: one budget for the received data of the links of a loop, and an equal one for the data that they hold
+//! until their peers have acknowledged it, both with shares by key.
 //!
-//! A session never allows its peer more than its window, and its window follows the share of its key, so an honest peer
-//! never has more held than its share. The cost of a hostile peer is counted exactly ([`Session::received_cost`], and the
+//! A session never permits its peer more than its window, and its window follows the share of its key, so the data of an
+//! honest peer never exceeds its share. The cost of a hostile peer is counted exactly ([`Session::received_cost`], and the
 //! streams that it does not acknowledge). When its key has more than half of the budget, or all keys together more than all
 //! of it, a session of the key with the most memory ends: one without a subflow first, then the largest. Data held for peers
 //! is bounded by reading less from local sockets, and no session ends for it.
@@ -10,7 +10,7 @@
 //! ```text
 //!   budget T:   half of it for one key at most
 //!   windows:    a quarter of it for the links of one key together, in equal parts,
-//!               and for each link at most a quarter of what is free
+//!               and for each link at most a quarter of the free budget
 //! ```
 
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ use super::config::PeerKey;
 use super::control::Node;
 use super::link::Link;
 
-/// Memory of the links of a loop.
+/// The budgets of the links of a loop.
 #[derive(Debug)]
 pub(crate) struct Memory {
     /// Bytes of either budget.
@@ -39,7 +39,7 @@ pub(crate) struct Memory {
     trimmed_ms: Option<u64>,
 }
 
-/// Memory of the links of one key.
+/// The memory of the links of one key.
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
     links: u64,
@@ -48,7 +48,7 @@ struct Share {
     promised: u64,
 }
 
-/// Memory for which a link was counted.
+/// The memory that is counted for a link.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     key: Option<PeerKey>,
@@ -57,7 +57,7 @@ pub(crate) struct Usage {
     promised: u64,
     /// The maximum of `received` since the session began.
     peak: u64,
-    /// The bounds that its session was given last.
+    /// The bounds that the session was given last.
     bounds: (u64, u64),
 }
 
@@ -73,13 +73,13 @@ impl Memory {
         }
     }
 
-    /// Returns what all links have received and hold, and what they hold until their peers have it.
+    /// Returns the received bytes of all links, and the bytes that wait for the acknowledgement of their peers.
     pub const fn held(&self) -> (u64, u64) {
         (self.received, self.sent)
     }
 
-    /// Returns the window that a new session begins with: half of what its key has left, so that the first few links of a
-    /// key are not slowed down, and many leave something for each other.
+    /// Returns the first window of a new session: half of what its key has left. So the first few links of a key are not
+    /// slowed down, and many links leave something for each other.
     pub fn first_window(&self, key: Option<&PeerKey>, most: u64) -> u64 {
         let share = key.and_then(|key| self.keys.get(key)).copied().unwrap_or_default();
         let left = (self.total / 4).saturating_sub(share.promised) / 2;
@@ -117,7 +117,7 @@ impl Memory {
         }
     }
 
-    /// Gives the session of a link the bounds that follow from what the others take now.
+    /// Gives the session of a link the bounds that follow from the memory of all other links.
     pub fn bound(&self, link: &mut Link, session: &mut Session) {
         let usage = &mut link.usage;
         let Some(share) = usage.key.and_then(|key| self.keys.get(&key)) else { return };
@@ -136,7 +136,7 @@ impl Memory {
         }
     }
 
-    /// Returns a key whose links hold too much of what was received, if there is one: `key`, or the one with most.
+    /// Returns a key whose links hold too many received bytes, if there is one: `key`, or the key with most of them.
     fn over(&self, key: &PeerKey) -> Option<PeerKey> {
         if self.keys.get(key).is_some_and(|share| share.received > self.total / 2) {
             return Some(*key);
@@ -145,8 +145,8 @@ impl Memory {
         if self.received > self.total { most() } else { None }
     }
 
-    /// Returns the least window of a link of a key that has so many: that of all its links is a quarter of the budget at
-    /// most, so that with the windows above the least the key stays within its half.
+    /// Returns the minimum window of a link of a key with this number of links. The minima of all its links together are a
+    /// quarter of the budget at most, so that with the larger windows the key stays within its half.
     fn window_min(&self, links: u64) -> u64 {
         (self.total / 4 / links.max(LINKS_OF_KEY)).min(WINDOW_BYTES_MIN)
     }
@@ -156,19 +156,20 @@ impl Memory {
     }
 }
 
-/// Returns the streams of a session that no connection uses, because they were refused or are over: each is kept until the
-/// peer has acknowledged that. `used` are those that a connection uses. Those without an OPEN are counted by the session.
+/// Returns the streams of a session that no connection uses, because they were refused or are over. Each is kept until the
+/// peer has acknowledged that. `used` is the number of streams with a connection. The session counts streams without an OPEN
+/// itself.
 fn streams_left(session: &Session, used: usize) -> u64 {
     session.streams_live().saturating_sub(used + session.streams_unopened()) as u64
 }
 
-/// Returns true if a bound has changed by more than an eighth: smaller changes are not passed on to the session.
+/// Returns true if a bound has changed by more than an eighth. Smaller changes are not passed on to the session.
 const fn is_news(before: u64, now: u64) -> bool {
     before.abs_diff(now) > before / 8
 }
 
 impl Loop<'_> {
-    /// Returns the bytes that links hold: what they have received, and what waits until their peers have it.
+    /// Returns the bytes that links hold: received bytes, and bytes that wait for the acknowledgement of their peers.
     pub fn link_memory(&mut self) -> (u64, u64) {
         let (_, node) = self.parts::<Node>();
         node.memory.held()
@@ -209,7 +210,7 @@ impl Node {
         core.pools.sessions.touch(id);
     }
 
-    /// The session of a link is over: what it held is free, and goes back to the system soon if it was much.
+    /// Releases the memory of a link whose session is over. Much memory is returned to the system soon.
     pub(super) fn release_link_memory(&mut self, core: &mut Core, id: Id) {
         let (Some(link), Some(record)) = (self.links.get_mut(id), core.pools.sessions.get(id)) else { return };
         self.memory.weigh(link, record);
@@ -233,9 +234,9 @@ impl Node {
 
 /// Minimum size of a budget.
 const TOTAL_BYTES_MIN: u64 = 8 << 20;
-/// Links that a key may have by default: so many parts are made of the quarter that is for the least windows.
+/// Default maximum of the links of a key. The quarter of the budget for minimum windows is divided by it.
 const LINKS_OF_KEY: u64 = 64;
-/// The least window of a session, however little is left; less where the budget is small.
+/// Minimum window of a session; less if the budget is small.
 const WINDOW_BYTES_MIN: u64 = 1 << 20;
 /// Minimum of the data that a session may hold for its peer.
 const SENT_BYTES_MIN: u64 = 256 << 10;

@@ -1,5 +1,5 @@
-//! When this machine's addresses or routes change: what was bound to an address that is gone is given up, and what is
-//! missing is dialled at once, rather than when the next try is due.
+//! Changes of this host's addresses and routes. Subflows from an address that is gone are closed, and missing subflows are
+//! dialed at once.
 
 use std::io::{self, Read};
 use std::net::{SocketAddr, UdpSocket};
@@ -15,34 +15,34 @@ use crate::types::reason::{Failure, Reason};
 
 use super::control::Node;
 
-/// Tells of changes of this machine's addresses and routes.
+/// A source of changes of this host's addresses and routes.
 #[derive(Debug)]
 pub struct NetworkChanges(Socket);
 
 impl NetworkChanges {
-    /// Begins to listen for changes.
+    /// Starts to listen for changes.
     ///
     /// # Errors
-    /// This system tells nobody, or not us.
+    /// The system reports no changes, or not to this process.
     pub fn open() -> io::Result<NetworkChanges> {
         sys::network_changes().map(|fd| NetworkChanges(Socket::from(fd)))
     }
 
-    /// Waits for a change, and until what belongs to it has come, too. It takes a thread of its own.
+    /// Waits for a change and its related changes. This blocks, so it needs a thread of its own.
     ///
     /// # Errors
-    /// Nothing more will be told.
+    /// No more changes will be reported.
     pub fn wait(&mut self) -> io::Result<()> {
         self.read()?;
         thread::sleep(SETTLES);
-        // A change is told in many messages, and is one all the same.
+        // One change comes as many messages.
         self.0.set_nonblocking(true)?;
         let drained = (0..MESSAGES_MAX).try_for_each(|_| self.read());
         self.0.set_nonblocking(false)?;
         drained.or_else(|error| if error.kind() == io::ErrorKind::WouldBlock { Ok(()) } else { Err(error) })
     }
 
-    /// Takes a message. What it says does not matter, only that it says something; so does that there was too much of it.
+    /// Takes a message. Its content does not matter, and neither does an overflow of the socket.
     fn read(&mut self) -> io::Result<()> {
         match self.0.read(&mut [0; MESSAGE_BYTES]) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -55,8 +55,8 @@ impl NetworkChanges {
 }
 
 impl Loop<'_> {
-    /// Something about this machine's addresses or routes has changed: subflows of links that we dial, and whose address
-    /// here is gone, are given up, and those that are missing are dialled at once.
+    /// Handles a change of this host's addresses or routes: closes the subflows of dialed links whose address is gone, and
+    /// dials missing subflows at once.
     pub fn network_changed(&mut self) {
         let (core, node) = self.parts::<Node>();
         let dialled: Vec<Id> = node.links.iter().filter(|(_, link)| link.is_dialled()).map(|(id, _)| id).collect();
@@ -70,24 +70,24 @@ impl Loop<'_> {
                 }
             }
             let Some(dialer) = node.links.get_mut(id).and_then(|link| link.dialer.as_mut()) else { continue };
-            // Pauses go on growing from where they are if it is in vain.
+            // The pauses keep growing if these tries fail too.
             dialer.slots.iter_mut().for_each(|slot| slot.next_ms = 0);
             core.pools.sessions.touch(id);
         }
     }
 }
 
-/// Whether no interface has this address any more.
+/// Returns true if no interface has this address any more.
 fn is_gone(mut addr: SocketAddr) -> bool {
     addr.set_port(0);
     UdpSocket::bind(addr).is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
-/// An address comes with routes, and both a moment after the interface.
+/// Time after a change in which related changes are expected: an address and its routes follow the interface.
 const SETTLES: Duration = Duration::from_millis(200);
-/// What is read of a message.
+/// Bytes that are read of a message.
 const MESSAGE_BYTES: usize = 4096;
-/// Messages that are taken for one change; a socket holds a few hundred.
+/// Messages that are taken as one change; a socket holds a few hundred.
 const MESSAGES_MAX: usize = 4096;
 
 #[cfg(test)]

@@ -1,20 +1,22 @@
-//! Where we are seen: the address and port that the peer sees of each of our subflows, which a NAT may have changed.
+//! The observed address: the address and port at which the peer sees a subflow of this node, which a NAT may have changed
+//! (STUN: reflexive address).
 //!
-//! The end that dialled asks, once for each subflow that comes up, by opening a stream to the peer itself: the name of the
-//! target is the question, its port the number of the subflow, and the address bound is the answer. No byte is sent.
+//! The dialing node requests it once for each subflow that comes up, by opening a stream to the peer itself. The name of the
+//! target is the request, its port the number of the subflow, and the bound address of the answer is the observed address.
+//! No byte is sent over the stream.
 
 use crate::engine::core::Core;
 use crate::link::{Bound, Code, Host, Kind, Open, StreamId, SubflowId};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
-/// The name that stands for the question.
+/// The name of the request.
 const QUESTION: &str = "where-am-i";
 
 use super::control::Node;
 
 impl Node {
-    /// Asks where the peer sees a subflow.
+    /// Requests the observed address of a subflow.
     pub(super) fn request_observed_address(&mut self, core: &mut Core, link: Id, subflow: SubflowId) {
         let now = core.pools.sessions.now;
         let Some(record) = self.links.get_mut(link) else { return };
@@ -27,7 +29,7 @@ impl Node {
         }
     }
 
-    /// Answers a stream that is for this node itself. Whether it was one.
+    /// Answers a stream to this node itself. Returns false if the stream has another target.
     pub(super) fn answer_observed_address(&mut self, core: &mut Core, link: Id, stream: StreamId, open: &Open) -> bool {
         if open.kind != Kind::Internal {
             return false;
@@ -39,13 +41,12 @@ impl Node {
         let seen = carriers.filter(|carrier| asked.is_some() && carrier.subflow == asked).map(|carrier| carrier.side);
         let seen = seen.filter_map(|side| core.sides.get(side)?.endpoint.ip()).next();
         let Some(session) = core.pools.sessions.session_mut(link) else { return true };
-        // A question whose asker is gone needs no answer.
+        // A request whose stream is gone needs no answer.
         let _ = match seen {
             Some(addr) => {
                 let bound = Bound { host: Host::Addr(addr.ip()), port: addr.port(), ..Bound::default() };
                 let answered = session.accept(stream, bound).and_then(|()| session.finish(stream));
-                // The stream is over with the answer: nothing here reads from it, and a peer that does not end its side
-                // must not keep it.
+                // This node reads nothing from the stream, and a peer that does not finish it must not keep it open.
                 session.stop(now, stream, Code::SourceFin);
                 answered
             }
@@ -61,7 +62,7 @@ impl Node {
         true
     }
 
-    /// Notes the peer's answer. Whether the stream was a question.
+    /// Notes the peer's answer. Returns false if the stream was no request.
     pub(super) fn note_observed_address(
         &mut self,
         core: &mut Core,
@@ -80,7 +81,7 @@ impl Node {
         }
         let now = core.pools.sessions.now;
         if let Some(session) = core.pools.sessions.session_mut(link) {
-            // It was for the address only, and a peer that does not end it must not keep it.
+            // The stream was for the address only, and a peer that does not finish it must not keep it open.
             let _ = session.finish(stream);
             session.stop(now, stream, Code::SourceFin);
         }
@@ -88,7 +89,7 @@ impl Node {
         true
     }
 
-    /// A question was cut instead of answered, if the stream was one.
+    /// Forgets a request that was reset instead of answered, if the stream was one.
     pub(super) fn forget_address_request(&mut self, core: &mut Core, link: Id, stream: StreamId, code: Code) {
         let Some(record) = self.links.get_mut(link) else { return };
         if record.address_requests.remove(&stream).is_some()

@@ -1,4 +1,4 @@
-//! Streams coming and going: those that we open over a link, and those that its peer opens.
+//! Opening streams over a link, and accepting the streams that the peer opens.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,8 +24,8 @@ use super::front::{AppStream, Forwarded};
 use crate::streams::{LinkSession, Slot, StreamAt};
 
 impl Loop<'_> {
-    /// Opens a stream over a link to a target, for a handler of our own: `connected` tells how it went, then its bytes are
-    /// the handler's. The stream is the source of a connection without a dest.
+    /// Opens a stream over a link to a target, for a handler of the caller: [`Handler::connected`] reports the result, then
+    /// the bytes are the handler's. The stream is the source of a connection without a dest.
     ///
     /// # Errors
     /// The table of connections is full.
@@ -45,8 +45,7 @@ impl Loop<'_> {
         Ok(connection)
     }
 
-    /// Says whether a stream may be that [`LinkEvent::Asked`] has told of. One that has not waited so
-    /// long is not there any more.
+    /// Decides about a stream that [`LinkEvent::Asked`] has reported. Does nothing if the stream is gone.
     pub fn permit(&mut self, connection: Id, may: bool) {
         let (core, node) = self.parts::<Node>();
         let side = core.side(connection, Role::Source).and_then(|side| core.sides.get(side));
@@ -66,7 +65,7 @@ impl Loop<'_> {
 }
 
 impl Node {
-    /// Connects a dest over a link. It waits for the link if that is not up yet.
+    /// Connects a dest over a link. The dest waits if the link is not up.
     pub(crate) fn dial_stream(&mut self, core: &mut Core, dest: Id, link: Id) {
         let failure = match self.try_open(core, dest, link) {
             Ok(()) => return self.hasten(core, link),
@@ -103,7 +102,7 @@ impl Node {
         Ok(())
     }
 
-    /// What an OPEN says for a dest: its target, or the listener of the peer's that its source came in at.
+    /// Returns the OPEN for a dest: with its target, or with the listener that its source came from.
     fn open_of(&self, core: &Core, dest: Id) -> Option<Open> {
         let (connection, _) = core.owner(dest)?;
         let record = core.connections.get(connection)?;
@@ -120,7 +119,7 @@ impl Node {
         }
     }
 
-    /// Connects a client of a listener that belongs to a link's peer.
+    /// Connects a client of a listener for the peer of a link.
     pub(crate) fn connect_back(&mut self, core: &mut Core, connection: Id, link: Id, listener: u32) {
         let Some(dest) = core.new_dest(connection, None) else { return };
         if let Some(record) = core.connections.get_mut(connection) {
@@ -152,8 +151,8 @@ impl Node {
         })
     }
 
-    /// A session takes no streams any more. Returns whether another one is going to take its place: it may be over, or its
-    /// peer about to stop, and the event that says so may wait for its turn.
+    /// Returns true if a session that takes no streams will be replaced: it is over, or its peer is about to stop, and the
+    /// event about that may not have been delivered yet.
     fn is_renewed(&mut self, core: &mut Core, link: Id) -> bool {
         let Some(record) = self.links.get(link) else { return false };
         let session = core.pools.sessions.session(link);
@@ -163,14 +162,14 @@ impl Node {
         is_dialled && (is_over || is_left && self.peer_leaves(core, link))
     }
 
-    /// Puts a dest in the queue of those that wait for a link. Those who have left make room.
+    /// Adds a dest to those that wait for a link. Dests that are gone make room.
     fn wait_for_link(&mut self, core: &mut Core, dest: Id, link: Id) -> bool {
         let sides = &core.sides;
         let Some(record) = self.links.get_mut(link) else { return false };
         record.waiting.push(dest, core.now_ms, |dest| sides.get(dest).is_some())
     }
 
-    /// The link is up: opens what has waited for it.
+    /// Opens the streams of the dests that wait for a link, which is up now.
     pub(super) fn open_waiting(&mut self, core: &mut Core, link: Id) {
         let waiting = self.links.get(link).map_or(0, |record| record.waiting.dests.len());
         // Each waiting dest is tried once. The first that must go on waiting moves to the end, with all dests behind it.
@@ -193,7 +192,7 @@ impl Node {
         session.is_some_and(crate::link::Session::may_open_nothing)
     }
 
-    /// The link will not be up: what has waited for it has waited in vain.
+    /// Fails the dests that wait for a link, which will not be up.
     pub(super) fn fail_waiting(&mut self, core: &mut Core, link: Id, failure: &Failure) {
         let Some(record) = self.links.get_mut(link) else { return };
         for dest in std::mem::take(&mut record.waiting.dests) {
@@ -201,7 +200,7 @@ impl Node {
         }
     }
 
-    /// The peer has opened a stream.
+    /// Handles an OPEN of the peer.
     pub(super) fn stream_opened(&mut self, core: &mut Core, link: Id, id: StreamId, open: &Open) {
         if self.answer_observed_address(core, link, id, open) {
             return;
@@ -212,7 +211,7 @@ impl Node {
                 self.log_refused(core, link, open, &failure);
                 core.stats.streams_refused += 1;
                 if failure.reason != Reason::LimitReached {
-                    // A refusal by a limit is cheap, and an honest peer tries again: it does not count as futile.
+                    // A refusal by a limit is cheap, and an honest peer tries again, so it does not count as futile.
                     self.was_futile(core, link);
                 }
                 return self.refuse_stream(core, link, id, &failure);
@@ -248,7 +247,7 @@ impl Node {
         }
     }
 
-    /// A stream waits until somebody has said whether it may be.
+    /// Lets a stream wait for an approval.
     fn ask_about(&mut self, core: &mut Core, link: Id, connection: Id, target: Rc<Target>) {
         let Some(record) = self.links.get_mut(link) else { return };
         let Some(key) = record.key else { return };
@@ -267,7 +266,7 @@ impl Node {
         log::info!(target: TARGET, link = id.to_string(), peer = peer, asked = open.to_string(), reason = failure.reason.as_str(), detail = failure.detail.as_deref().unwrap_or("-"), suppressed; "stream refused");
     }
 
-    /// Whether the peer may open this stream, and what its target is.
+    /// Decides about an OPEN of the peer. Returns the target, or the failure to answer with.
     fn admit(&mut self, core: &mut Core, link: Id, open: &Open) -> Result<Admitted, Failure> {
         let connections = &core.connections;
         if let Some(record) = self.links.get_mut(link) {
@@ -313,8 +312,8 @@ impl Node {
         }
     }
 
-    /// Streams of all links with the peer that has this key, those whose OPEN has not come, and what is left of those whose
-    /// links are over: one that dials many, or again and again, gets no more than one that dials one.
+    /// Returns the streams of a key over all its links, with streams whose OPEN has not arrived and those with undelivered
+    /// data. So several links, or reconnects, give a key no more streams than one link.
     fn streams_with(&self, core: &Core, key: &PeerKey) -> usize {
         let its = self.links.iter().filter(|(_, link)| link.key.as_ref() == Some(key) && !link.closing);
         let its = its.filter_map(|(id, _)| core.pools.sessions.get(id));
@@ -337,13 +336,13 @@ impl Node {
         key.is_some_and(|key| core.peers.of(&key, core.now_ms).connections() >= free)
     }
 
-    /// A stream that the peer of a link opened has come to nothing.
+    /// Counts a stream of the peer that was refused or failed.
     pub(super) fn was_futile(&mut self, core: &mut Core, link: Id) {
         let key = self.links.get(link).and_then(|link| link.key);
         key.into_iter().for_each(|key| core.peers.of(&key, core.now_ms).was_futile(core.now_ms));
     }
 
-    /// The handler of whoever takes the stream into its own hands. One that panics takes none.
+    /// Makes the handler of a stream, if the application wants the stream. A maker that panics makes none.
     fn taken(&mut self, link: Id, target: &Target) -> Option<Box<dyn Handler>> {
         let record = self.links.get(link)?;
         let (takes, key) = (record.takes.clone()?, record.key?);
@@ -361,11 +360,11 @@ impl Node {
     }
 }
 
-/// A stream that may be.
+/// A stream that was admitted.
 struct Admitted {
     target: Rc<Target>,
     permit: Option<Permit>,
-    /// It may be if somebody says so.
+    /// The stream waits for an approval.
     waits: bool,
 }
 
@@ -389,5 +388,5 @@ fn by_address(policy: &Arc<dyn Policy>, key: PeerKey, target: &Target) -> Permit
     Rc::new(move |addr| policy.may_reach(&key, &name, addr))
 }
 
-/// Streams of one link that may wait for somebody's answer.
+/// Maximum of the streams of one link that wait for an approval.
 const ASKED_MAX: usize = 16;

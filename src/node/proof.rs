@@ -1,19 +1,19 @@
-//! Proofs: how a subflow shows that it belongs to its session.
+//! Proofs: a subflow shows that it belongs to its session.
 //!
-//! The key is the exporter value (RFC 8446, section 7.5) of the connection that started the session; the text is bound
-//! to the subflow's own connection by its exporter value. So a HELLO that was captured is worth nothing elsewhere.
+//! The key is the exporter value (RFC 8446, section 7.5) of the connection that started the session. The text is bound to
+//! the subflow's own connection by its exporter value, so a captured HELLO is useless on another connection.
 
 use ring::hmac;
 
 use crate::link::{Proofs, SessionId, SessionRole, SubflowId, proof_text};
 use crate::tls::TlsPipe;
 
-/// The key of a session that starts on this connection, once its handshake is done.
+/// Returns the key of a session that starts on this connection, once its handshake is done.
 pub(crate) fn session_secret(tls: &TlsPipe, session: SessionId) -> Option<[u8; 32]> {
     tls.exporter("EXPORTER-seaprox-session", &session.0)
 }
 
-/// The two proofs of a subflow on this connection, seen from `role`, once its handshake is done.
+/// Returns the two proofs of a subflow on this connection, seen from `role`, once its handshake is done.
 pub(crate) fn proofs(
     tls: &TlsPipe,
     secret: &[u8; 32],

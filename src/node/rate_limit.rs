@@ -1,14 +1,14 @@
-//! A limit of tokens: how many bytes may pass now, where a rate is set. All links of one key draw from the same one.
+//! A rate limit: a token bucket for bytes. All links of one key share it.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::link::Time;
 
-/// Fills at its rate, up to a tenth of a second's worth; what is taken beyond that is owed.
+/// The bucket fills at the rate, up to the bytes of a tenth of a second. Bytes beyond the level become a debt.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RateLimit {
-    /// Bytes per second; nothing for no limit.
+    /// Bytes per second; none without a limit.
     rate: Option<u64>,
     level: i64,
     at: Time,
@@ -20,12 +20,12 @@ impl RateLimit {
         RateLimit { rate, level: rate.map_or(0, depth), at: Time::ZERO }
     }
 
-    /// Bytes per second, if there is a limit.
+    /// Returns the bytes per second, if there is a limit.
     pub fn rate(&self) -> Option<u64> {
         self.rate
     }
 
-    /// How many bytes may pass now, at least one; if none may, when.
+    /// Returns the bytes that may pass now, at least one, or the time at which bytes may pass again.
     pub fn open(&mut self, now: Time) -> Result<usize, Time> {
         let Some(rate) = self.rate else { return Ok(usize::MAX) };
         let gained = rate * now.since(self.at).min(1_000_000) / 1_000_000;
@@ -40,7 +40,7 @@ impl RateLimit {
         Err(now.after(wait_us.max(1000)))
     }
 
-    /// Bytes have passed.
+    /// Counts bytes that have passed.
     pub fn take(&mut self, bytes: usize) {
         if self.rate.is_some() {
             self.level = self.level.saturating_sub(bytes as i64);
@@ -48,7 +48,7 @@ impl RateLimit {
     }
 }
 
-/// A limit that several links share.
+/// A rate limit that several links share.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SharedRateLimit(Rc<Cell<RateLimit>>);
 
@@ -57,7 +57,7 @@ impl SharedRateLimit {
         self.0.get().rate()
     }
 
-    /// Another rate from now on; with the same one nothing changes.
+    /// Sets a new rate. The present rate changes nothing.
     pub fn set_rate(&self, rate: Option<u64>) {
         let fresh = RateLimit::new(rate);
         if fresh.rate != self.rate() {
@@ -79,7 +79,7 @@ impl SharedRateLimit {
     }
 }
 
-/// A tenth of a second, and a few frames at least.
+/// Returns the maximum level: a tenth of a second, and a few frames at least.
 fn depth(rate: u64) -> i64 {
     (rate / 10).max(32 << 10) as i64
 }

@@ -1,4 +1,4 @@
-//! Listeners at the other end: where the peer listens for us, and where we listen for it.
+//! Reverse forwards: listeners of the peer for this node, and of this node for the peer.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, SocketAddrV6};
@@ -19,27 +19,27 @@ use super::front::{IN_USE, ReverseClient};
 use super::link::Link;
 use super::status::ListenerStatus;
 
-/// A place where the peer is to listen for us.
+/// A listener that this node requests from the peer.
 #[derive(Clone)]
 pub(crate) struct Remote {
     pub reverse: Reverse,
-    /// What the session calls it, while it has been asked for.
+    /// The number of the listener in the session, once it was requested.
     pub number: Option<u32>,
     pub port: Option<u16>,
     pub failure: Option<Failure>,
-    /// When it is asked for again.
+    /// The time of the next request.
     next_ms: Option<u64>,
-    /// Requests in vain since the last that had an answer of yes.
+    /// Consecutive failed requests.
     tries: u32,
 }
 
-/// A place where we listen for the peer of a link.
+/// A listener of this node for the peer of a link.
 pub(crate) struct PeerListener {
-    /// The place that the peer asked for.
+    /// The address that the peer requested.
     pub place: Bind,
-    /// The port that was bound.
+    /// The bound port.
     pub port: u16,
-    /// Local numbers of the listeners at this place; none while they are closed.
+    /// The numbers of its local listeners; none while they are closed.
     pub indices: Vec<u32>,
 }
 
@@ -58,12 +58,12 @@ impl Remote {
         }
     }
 
-    /// The session that knew of it is over.
+    /// Forgets the numbers of the session, which is over.
     pub fn forget(&mut self) {
         (self.number, self.port, self.next_ms, self.tries) = (None, None, None, 0);
     }
 
-    /// Has it asked for again after a pause, which grows with the requests in vain.
+    /// Schedules another request after a pause, which grows with failed requests.
     fn ask_again_later(&mut self, now_ms: u64) {
         self.tries = self.tries.saturating_add(1);
         self.next_ms = Some(now_ms + pause_ms(self.tries));
@@ -71,8 +71,8 @@ impl Remote {
 }
 
 impl Node {
-    /// Asks the peer to listen, wherever it does not yet. A listener that the session does not take is told of once, and
-    /// asked for again like one that the peer has refused: another may have gone.
+    /// Requests all listeners that are missing. A listener that the session does not take is reported once, and requested
+    /// again like one that the peer has refused, because another listener may have gone.
     pub(super) fn listen_all(&mut self, core: &mut Core, id: Id) {
         let now_ms = core.now_ms;
         if core.is_draining() {
@@ -105,7 +105,7 @@ impl Node {
         untaken.iter().for_each(|event| self.tell(core, id, event));
     }
 
-    /// Asks once more for what was refused, if it is time. When the next is due.
+    /// Requests refused listeners again, if that is due. Returns the time of the next request.
     pub(super) fn listen_again(&mut self, core: &mut Core, id: Id) -> Option<u64> {
         let link = self.links.get(id).filter(|link| link.was_established && !core.is_draining())?;
         let next_ms = link.remotes.iter().filter_map(|remote| remote.next_ms).min()?;
@@ -116,7 +116,7 @@ impl Node {
         Some(next_ms)
     }
 
-    /// The peer has answered a LISTEN of ours.
+    /// Handles the peer's answer to a LISTEN.
     pub(super) fn listen_answered(&mut self, core: &mut Core, id: Id, number: u32, result: &Bound) {
         let now_ms = core.now_ms;
         let Some(link) = self.links.get_mut(id) else { return };
@@ -137,7 +137,7 @@ impl Node {
         self.tell(core, id, &event);
     }
 
-    /// The peer asks us to listen.
+    /// Handles a LISTEN of the peer.
     pub(super) fn listen_for(&mut self, core: &mut Core, id: Id, number: u32, open: &Open) {
         let result = self.try_listen_for(core, id, number, open);
         let answer = match &result {
@@ -151,7 +151,7 @@ impl Node {
             log::info!(target: TARGET, link = id.to_string(), peer = peer, place = place_of(open).map_or_else(|_| "?".into(), |place| place.to_string()), port = answer.port, reason = why, detail = detail, suppressed; "asked to listen");
         }
         if let Some(session) = core.pools.sessions.session_mut(id) {
-            // A listener that was taken back meanwhile needs no answer.
+            // A listener that was given back meanwhile needs no answer.
             let _ = session.listen_result(number, answer);
         }
         core.pools.sessions.touch(id);
@@ -172,8 +172,8 @@ impl Node {
         self.listen_at(core, id, number, place.clone(), &place)
     }
 
-    /// Binds a place for the peer of a link: both families of a place that stands for both, or the one that can be had.
-    /// Returns the addresses that could not be bound as text, too.
+    /// Binds an address for the peer of a link: both families of an address that stands for both, or the family that is
+    /// free. Also returns the addresses that could not be bound, as text.
     fn bind_for(&mut self, core: &mut Core, id: Id, place: &Bind) -> io::Result<(Vec<listener::Bound>, String)> {
         let is_in_use = |error: &io::Error| error.kind() == ErrorKind::AddrInUse;
         let mut bound = listener::bind(place, 1, &core.config);
@@ -190,8 +190,8 @@ impl Node {
         }
     }
 
-    /// Listens for the peer of a link at a place, which is the one that it `asked` for, with the port that it got where it
-    /// had one before. Returns the answer, with the first of the addresses.
+    /// Listens for the peer of a link at `place`: the requested address, with the port that was bound before if there was
+    /// one. Returns the answer, with the first bound address.
     fn listen_at(&mut self, core: &mut Core, id: Id, number: u32, asked: Bind, place: &Bind) -> Result<Bound, Bound> {
         let place = with_zone(place).map_err(|failure| Bound::of_failure(&failure))?;
         let (bounds, lacks) = self.bind_for(core, id, &place).map_err(|error| match error.kind() {
@@ -220,8 +220,8 @@ impl Node {
         Ok(answer)
     }
 
-    /// Takes a place from the sessions of the same key that have no subflow, for one that has: what they were may be gone,
-    /// and who is here is not to wait until their time is over. Whether one of them had it.
+    /// Closes the listeners of suspended sessions of the same key that are in the way of an address. Such a session may be
+    /// gone for ever, and the present peer must not wait for its timeout. Returns true if there was one.
     fn pass_over(&mut self, core: &mut Core, id: Id, place: &Bind) -> bool {
         let Some(key) = self.links.get(id).and_then(|link| link.key) else { return false };
         let listeners = &core.listeners;
@@ -247,7 +247,7 @@ impl Node {
         !passed.is_empty()
     }
 
-    /// Closes a listener of a peer's whose session has no subflow. It is bound again when the session resumes.
+    /// Closes a listener for a peer whose session has no subflow. It is bound again when the session resumes.
     fn close_port(&mut self, core: &mut Core, id: Id, number: u32) {
         let Some(link) = self.links.get_mut(id) else { return };
         let Some(mut ours) = link.listeners.remove(&number) else { return };
@@ -256,8 +256,8 @@ impl Node {
         indices.into_iter().for_each(|index| core.unlisten(index));
     }
 
-    /// Closes the listeners of a peer that has been away for as long as a silent subflow may be, so that others may have
-    /// the ports; tries again to bind what a peer that is back could not have. Returns when one of that is due.
+    /// Closes the listeners for a peer that has been away as long as a silent subflow may be, so that others can use the
+    /// ports. Tries again to bind those that a returned peer could not have. Returns the time of the next action.
     pub(super) fn look_after_ports(&mut self, core: &mut Core, id: Id) -> Option<u64> {
         let now_ms = core.now_ms;
         let link = self.links.get_mut(id)?;
@@ -285,9 +285,9 @@ impl Node {
         self.links.get(id)?.rebind_ms
     }
 
-    /// A session that has come back listens again where it did before its ports were closed. Where that cannot be had any
-    /// more, its peer is told, and asks again after a pause; for an older peer, which cannot be told, this node tries again.
-    /// A node that is about to stop binds no listener again.
+    /// Binds the closed listeners of a session that has resumed. If a port is in use now, the peer is told and requests it
+    /// again after a pause; an older peer cannot be told, so this node tries again. A node that is about to stop binds
+    /// nothing.
     pub(super) fn listen_as_before(&mut self, core: &mut Core, id: Id) {
         let (now_ms, is_draining) = (core.now_ms, core.is_draining());
         let Some(link) = self.links.get_mut(id) else { return };
@@ -314,7 +314,7 @@ impl Node {
         core.pools.sessions.touch(id);
     }
 
-    /// Listens for a peer where it did before, if it still may.
+    /// Binds a closed listener again, if it is still permitted.
     fn listen_where_it_was(
         &mut self,
         core: &mut Core,
@@ -329,8 +329,8 @@ impl Node {
         self.listen_at(core, id, number, ours.place.clone(), &ours.place.with_port(ours.port))
     }
 
-    /// Closes the listeners that the peer may not have any more after a change of its permissions. Their connections go on.
-    /// The peer is told, and asks again after a pause. An older peer cannot be told; it gets the listeners back when the key
+    /// Closes the listeners that are not permitted after a change of the policy. Their connections continue. The peer is
+    /// told, and requests them again after a pause. An older peer cannot be told; it gets the listeners back when the policy
     /// permits them again.
     pub(super) fn revoke_listeners(&mut self, core: &mut Core, id: Id) {
         let Some(link) = self.links.get(id) else { return };
@@ -361,7 +361,7 @@ impl Node {
         core.pools.sessions.touch(id);
     }
 
-    /// The peer wants us to listen no more.
+    /// Handles an UNLISTEN of the peer.
     pub(super) fn unlisten_for(&mut self, core: &mut Core, id: Id, number: u32) {
         let Some(link) = self.links.get_mut(id) else { return };
         link.closed.retain(|(closed, _)| *closed != number);
@@ -370,7 +370,7 @@ impl Node {
     }
 }
 
-/// Whether a listener at an address keeps another from this place.
+/// Returns true if a listener at an address prevents a bind of another one.
 fn is_in_the_way(addr: SocketAddr, place: &Bind) -> bool {
     match place {
         Bind::Loopback(port) => {
@@ -385,13 +385,13 @@ fn is_in_the_way(addr: SocketAddr, place: &Bind) -> bool {
     }
 }
 
-/// Returns true if two addresses differ in the port at most. Addresses of two interfaces are different.
+/// Returns true if two addresses are equal apart from the port. Addresses of two interfaces are different.
 fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
     let zone = |addr| if let SocketAddr::V6(addr) = addr { addr.scope_id() } else { 0 };
     one.ip() == other.ip() && (zone(one) == zone(other) || zone(one) == 0 || zone(other) == 0)
 }
 
-/// A place as a LISTEN says it: no host is loopback, `*` is every address.
+/// Returns the address in the form of a LISTEN: no host for loopback, `*` for all addresses.
 fn open_of(place: &Bind) -> Open {
     let (host, port) = match place {
         Bind::Loopback(port) => (Host::None, *port),
@@ -420,7 +420,7 @@ fn place_of(open: &Open) -> Result<Bind, Failure> {
     }
 }
 
-/// Returns the place with the number of the interface in it, if it is an address with a zone. No name is looked up.
+/// Returns the address with the number of the interface in place of its zone, if it has one. No name is looked up.
 fn with_zone(place: &Bind) -> Result<Bind, Failure> {
     let Bind::Name(name, port) = place else { return Ok(place.clone()) };
     let Some((ip, zone)) = name.zoned() else { return Ok(place.clone()) };
@@ -429,15 +429,14 @@ fn with_zone(place: &Bind) -> Result<Bind, Failure> {
     Ok(Bind::Ip(SocketAddrV6::new(ip, *port, 0, number).into()))
 }
 
-/// Why a session does not take one more listener: see [`listeners_max`](crate::link::Config::listeners_max).
+/// The failure of a listener beyond the limit of the session: see [`listeners_max`](crate::link::Config::listeners_max).
 const NO_ROOM: &str = "the far end listens in as many places as a link may have";
-/// Returns the pause before a place that could not be had is asked for again, after so many requests in vain: 3 s three
-/// times, then twice as long each time, up to 30 s.
+/// Returns the pause before an address is requested again: 3 s three times, then twice as long each time, up to 30 s.
 fn pause_ms(tries: u32) -> u64 {
     (PAUSE_MS.0 << tries.saturating_sub(3).min(8)).min(PAUSE_MS.1)
 }
 
-/// The shortest and the longest pause before a place is asked for again.
+/// Shortest and longest pause before an address is requested again.
 const PAUSE_MS: (u64, u64) = (3_000, 30_000);
 
 #[cfg(test)]

@@ -181,7 +181,7 @@ impl Node {
                 CarrierStage::Greeting => "greeting",
                 CarrierStage::Live if suspect => "suspect",
                 CarrierStage::Live => "live",
-                CarrierStage::Farewell => "closing",
+                CarrierStage::Closing => "closing",
             },
             rtt: Duration::from_micros(rtt_us),
             rate,

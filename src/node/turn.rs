@@ -1,9 +1,9 @@
-//! Turns: how much of a turn of the loop each key gets.
+//! Turns: the share of each key in a turn of the loop.
 //!
 //! A peer can put thousands of frames into one read, and each may lead to a connect or to a listener. So the events of a
-//! session cost units, a key has so many of them in a turn for all its links together, and what is left waits for the next
-//! turn; the loop does not sleep meanwhile. While more than [`WAITING_MAX`] events of a link wait, its carriers are not
-//! read, so that what waits is bounded by that and one read of each.
+//! session cost units. A key has a number of units in a turn, for all its links together; the other events wait for the
+//! next turn, and the loop does not sleep meanwhile. While more than [`WAITING_MAX`] events of a link wait, its carriers are
+//! not read, so the waiting events are bounded by that and one read of each carrier.
 //!
 //! ```text
 //!   read --frames--> session --events--> link_events --units left?--> sides
@@ -31,7 +31,7 @@ impl Node {
         core.queues.run.len() > queued
     }
 
-    /// Drives the links that have something to do: takes their events to their sides, and their frames to the wire.
+    /// Drives the links that have work: delivers their events to sides, and their frames to carriers.
     pub(crate) fn drive_links(&mut self, core: &mut Core) {
         let mut starved = Vec::new();
         for _ in 0..core.pools.sessions.dirty.len() {
@@ -56,7 +56,7 @@ impl Node {
         }
     }
 
-    /// Handles the events of a session, within the share of its key.
+    /// Delivers the events of a session, within the share of its key.
     pub(crate) fn link_events(&mut self, core: &mut Core, id: Id) {
         let (turn, now_ms) = (core.stats.turns, core.now_ms);
         loop {
@@ -96,8 +96,8 @@ impl Node {
         core.peers.spend(key, units, core.stats.turns, core.now_ms);
     }
 
-    /// Returns true if a link has so many waiting events that its carriers must not be read. They are read again once the
-    /// events were taken.
+    /// Returns true if a link has so many waiting events that its carriers must not be read. They are read again when the
+    /// events were delivered.
     pub(super) fn is_behind(&mut self, core: &Core, link: Id) -> bool {
         let waiting = core.pools.sessions.get(link).map_or(0, |link| link.events_waiting());
         let Some(link) = self.links.get_mut(link) else { return false };
@@ -105,7 +105,7 @@ impl Node {
         link.behind
     }
 
-    /// The events of a link have been taken: reads its carriers again.
+    /// Reads the carriers of a link again after its events were delivered.
     fn read_on(&mut self, core: &mut Core, id: Id) {
         let Some(link) = self.links.get_mut(id).filter(|link| link.behind) else { return };
         link.behind = false;
@@ -117,7 +117,7 @@ impl Node {
     }
 }
 
-/// Events of a link that may wait before its carriers are read no more.
+/// Waiting events of a link above which its carriers are not read.
 const WAITING_MAX: usize = 256;
 /// Factor on the cost of an OPEN, a LISTEN or a RESET while interactive connections are active.
 const INTERACTIVE_FACTOR: u32 = 4;

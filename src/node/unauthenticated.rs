@@ -79,7 +79,7 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
         Unauthenticated { places: Vec::new(), max: 0, costs: Costs::default(), is_stuck: false, known: HashMap::new() }
     }
 
-    /// Connections that have a place.
+    /// Returns the number of connections that have a place.
     pub fn len(&self) -> usize {
         self.places.len()
     }
@@ -159,8 +159,8 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
         !self.is_stuck && self.places.iter().any(|place| place.waits)
     }
 
-    /// The connection whose handshake is computed next, and the one that loses its place to it. Those that have been
-    /// answered go first, then those whose network has cost least, so that networks take turns.
+    /// Returns the connection whose handshake is computed next, and the one that loses its place to it. Connections that
+    /// have been answered go first, then those of the network with the lowest cost, so that networks take turns.
     pub fn serve(&mut self, now_ms: u64, random: u64) -> Option<(I, Option<I>)> {
         let start = if self.places.is_empty() { 0 } else { random as usize % self.places.len() };
         let order = (0..self.places.len()).map(|at| (start + at) % self.places.len());
@@ -191,14 +191,14 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
         Some((id, evicted))
     }
 
-    /// Takes out a connection that is over.
+    /// Removes a connection that is over.
     pub fn leave(&mut self, id: I) {
         if let Some(at) = self.places.iter().position(|place| place.id == id) {
             self.take_out(at);
         }
     }
 
-    /// Takes out a connection whose key was let in: what it has cost its network is forgotten.
+    /// Removes a connection whose key was admitted. The cost that it caused its network is forgotten.
     pub fn join(&mut self, id: I, now_ms: u64) {
         if let Some(at) = self.places.iter().position(|place| place.id == id) {
             let network = self.take_out(at).seat.network;
@@ -207,7 +207,7 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
         }
     }
 
-    /// Notes that a key that was let in has been at a network until now: a part of the places is kept for it for an hour.
+    /// Notes that an admitted key has used a network until now. A part of the places is kept for the network for an hour.
     pub fn know(&mut self, network: PeerNetwork, now_ms: u64) {
         if self.known.len() >= KNOWN_MAX && !self.known.contains_key(&network) {
             self.known.retain(|_, at_ms| now_ms.saturating_sub(*at_ms) < KNOWN_MS);
@@ -220,7 +220,7 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
         self.known.insert(network, now_ms);
     }
 
-    /// The connections whose time is over, with as little of it as the crowd leaves.
+    /// Returns the connections whose time is over; a crowd shortens the time.
     pub fn overdue(&self, now_ms: u64) -> Vec<I> {
         let (used, half) = (self.places.len(), self.max / 2);
         let over = used.saturating_sub(half).min(self.max - half) as u64;
@@ -252,7 +252,7 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
         ((is_stranger, cost + 1) <= rank(victim)).then_some(Some(victim.id))
     }
 
-    /// The connection that goes first, of those that have not been answered.
+    /// Returns the connection that is displaced first among those that have not been answered.
     fn worst(&self, now_ms: u64, random: u64, is_asked: impl Fn(&Place<I>) -> bool) -> Option<usize> {
         let unanswered = |at: &usize| self.places[*at].step < Step::Answered && is_asked(&self.places[*at]);
         pick((0..self.places.len()).filter(unanswered), random, |at| self.rank(&self.places[*at], now_ms))
@@ -290,7 +290,7 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
     }
 }
 
-/// The greatest of some, at random among those that tie.
+/// Returns the greatest of some values, at random among equal ones.
 fn pick<T, K: Ord>(all: impl Iterator<Item = T>, random: u64, key: impl Fn(&T) -> K) -> Option<T> {
     let (mut best, mut ties) = (None::<(K, T)>, 0u64);
     let mut random = random;
@@ -300,7 +300,8 @@ fn pick<T, K: Ord>(all: impl Iterator<Item = T>, random: u64, key: impl Fn(&T) -
             Some(std::cmp::Ordering::Less) => continue,
             Some(std::cmp::Ordering::Equal) => {
                 ties += 1;
-                // The n-th of those that tie takes the place with a chance of 1/n, so that each has the same.
+                // The n-th of the equal values replaces the choice with a probability of 1/n, so that each has the same
+                // chance.
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 if !(random >> 33).is_multiple_of(ties) {
                     continue;
@@ -323,11 +324,11 @@ struct Costs {
 #[derive(Clone, Copy, Debug)]
 struct Cost {
     network: PeerNetwork,
-    /// Handshakes that were computed, and since when. Half of them are forgotten every [`SERVED_HALVES_MS`].
+    /// Computed handshakes, and the start of their period. Half of them are forgotten every [`SERVED_HALVES_MS`].
     served: (u32, u64),
-    /// Connections that came, and since when. Half of them are forgotten every [`CAME_HALVES_MS`].
+    /// Connections that came, and the start of their period. Half of them are forgotten every [`CAME_HALVES_MS`].
     came: (u32, u64),
-    /// Places that the network has now. A network with a place is not forgotten.
+    /// Present places of the network. A network with a place is not forgotten.
     held: u32,
 }
 
@@ -360,7 +361,7 @@ impl Cost {
 }
 
 impl Costs {
-    /// Adds something to the cost of a network. Returns where that stands.
+    /// Adds to the cost of a network. Returns the index of its entry.
     fn add(&mut self, network: PeerNetwork, now_ms: u64, random: u64, what: fn(&mut Cost, u64)) -> usize {
         let slot = match self.index.get(&network) {
             Some(slot) => *slot,
@@ -377,8 +378,8 @@ impl Costs {
         }
     }
 
-    /// Makes an entry. When there are too many, the least of eight random ones gives way: a network that has cost much is
-    /// not forgotten for a crowd that has cost little.
+    /// Makes an entry. If there are too many, the entry with the lowest cost of eight random ones is replaced, so that a
+    /// crowd with low costs does not displace the record of an expensive network.
     fn insert(&mut self, network: PeerNetwork, now_ms: u64, random: u64) -> usize {
         let entry = Cost { network, served: (0, now_ms), came: (0, now_ms), held: 0 };
         if self.entries.len() < COSTS_MAX {
@@ -404,22 +405,22 @@ fn halved((count, since_ms): (u32, u64), halves_ms: u64, now_ms: u64) -> (u32, u
     (count >> periods.min(31), since_ms + periods * halves_ms)
 }
 
-/// A peer that has sent nothing whole for so long goes first.
+/// Time without a complete message after which a peer is displaced first.
 pub(crate) const GRACE_MS: u64 = 200;
-/// How long a network counts as one from which a key was let in.
+/// Time for which a network counts as known after a key was admitted from it.
 pub(crate) const KNOWN_MS: u64 = 3_600_000;
-/// Networks from which a key was let in that are remembered.
+/// Known networks that are remembered.
 pub(crate) const KNOWN_MAX: usize = 4_096;
 /// Networks whose cost is remembered.
 pub(crate) const COSTS_MAX: usize = 16_384;
-/// How often half of a network's handshakes is forgotten, and half of its connections.
+/// Intervals at which half of a network's handshakes, and half of its connections, are forgotten.
 const SERVED_HALVES_MS: u64 = 60_000;
 const CAME_HALVES_MS: u64 = 10_000;
-/// Connections of a network that cost nothing by themselves.
+/// Connections of a network in a period that cost nothing.
 pub(crate) const FREE_MAX: u32 = 4;
 /// Maximum of a cost; higher costs count as this.
 const COST_MAX: u32 = 1 << 20;
-/// The part of its time that a handshake has when all places are used.
+/// Divisor of the time for a handshake when all places are used.
 const SHORTEST: u64 = 5;
 
 #[cfg(test)]

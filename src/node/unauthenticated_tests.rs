@@ -13,7 +13,7 @@ fn network(number: u32) -> PeerNetwork {
     PeerNetwork::V4(Ipv4Addr::from_bits(number))
 }
 
-/// Lets a connection enter. Returns whether it has, and who has lost its place to it.
+/// Lets a connection enter. Returns none if it was refused, otherwise the connection that lost its place to it.
 fn enter(table: &mut Table, id: u32, from: u32, now_ms: u64, random: u64) -> Option<Option<u32>> {
     let (seat, evicted) = table.enter(network(from), ROOM, now_ms, random)?;
     table.sit(id, seat);
@@ -25,7 +25,7 @@ fn cost(table: &Table, network: PeerNetwork, now_ms: u64) -> u32 {
     table.costs.index.get(&network).map_or(0, |slot| table.costs.entries[*slot].now(now_ms))
 }
 
-/// Numbers that are spread well enough for a test.
+/// Returns numbers that are spread well enough for a test.
 fn random(n: u64) -> u64 {
     let mut x = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5851_F42D_4C95_7F2D;
     x ^= x >> 29;
@@ -56,7 +56,7 @@ fn one_network_has_a_quarter_once_half_is_used() {
     let of_seven = |table: &Table| table.places.iter().filter(|place| place.seat.network == network(7)).count();
     (0..1_000).for_each(|id| _ = enter(&mut table, id, 7, 0, random(id.into())));
     assert_eq!(of_seven(&table), 128, "it has the first half alone");
-    // Others come, and it gives way until it has a quarter and less.
+    // Other connections come and displace it until they have a quarter of the places.
     (2_000..2_192).for_each(|id| assert!(enter(&mut table, id, id, 1, random(id.into())).is_some(), "{id}"));
     assert_eq!(of_seven(&table), 0, "each of the others has cost less");
     let mut table = Table::new();
@@ -101,13 +101,13 @@ fn a_network_that_has_cost_more_goes_before_one_that_comes_for_the_first_time() 
     let mut table = Table::new();
     (0..1_920).for_each(|id| _ = enter(&mut table, id, id % 192, 0, random(id.into())));
     assert_eq!(enter(&mut table, 2_000, 2_000, 1, 3).map(|evicted| evicted.is_some()), Some(true));
-    // Each of the others has cost ten; none of them displaces it, however many come.
+    // Each other network has cost ten. None of them displaces it, however many come.
     (3_000..4_000).for_each(|id| _ = enter(&mut table, id, id % 192, 2, random(id.into())));
     assert!(table.places.iter().any(|place| place.id == 2_000));
 }
 
 #[test]
-fn who_is_answered_is_not_displaced_by_newcomers_and_is_three_quarters_of_them_at_most() {
+fn newcomers_displace_no_answered_peer_and_three_quarters_at_most_are_answered() {
     let mut table = Table::new();
     let mut answered = Vec::new();
     for id in 0..3_000 {
@@ -129,7 +129,7 @@ fn who_is_answered_is_not_displaced_by_newcomers_and_is_three_quarters_of_them_a
 fn networks_take_turns() {
     let mut table = Table::new();
     let mut id = 0;
-    // One network asks for twenty handshakes, three others for five each.
+    // One network requests twenty handshakes, three others five each.
     for (from, count) in [(1, 20), (2, 5), (3, 5), (4, 5)] {
         for _ in 0..count {
             enter(&mut table, id, from, 0, 0);
@@ -209,7 +209,7 @@ fn a_key_that_is_let_in_pays_for_what_it_has_cost() {
     assert!(table.is_known(network(7), 0));
 }
 
-/// Bytes that a flood sends as soon as it is connected.
+/// The bytes that a flood sends after each connect.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Flood {
     Silence,
@@ -217,16 +217,17 @@ enum Flood {
     Hellos,
 }
 
-/// Each network of a flood has come a few times already: that takes three seconds at 20,000 connections a second from 10,000
-/// networks, and until then a peer is one of many.
+/// Lets each network of a flood come a few times. That takes three seconds at 20,000 connections a second from 10,000
+/// networks; before that, a peer is one of many new networks.
 fn warm(table: &mut Table, networks: u32) {
     for from in 0..networks {
         (0..6).for_each(|n| _ = table.costs.add(network(from), 0, n, Cost::come));
     }
 }
 
-/// A loop that takes in `rate` connections a second of a flood from so many networks, and computes 800 handshakes a second.
-/// A peer comes after 0.2 s, with a round trip of 40 ms, and tries again as a link does. Returns when it was in.
+/// Simulates a loop that accepts `rate` connections a second of a flood from a number of networks, and computes 800
+/// handshakes a second. A peer comes after 0.2 s, with a round trip of 40 ms, and retries as a link does. Returns the time
+/// at which it was admitted.
 fn in_after_ms(flood: Flood, rate: u64, networks: u32, seed: u64) -> Option<u64> {
     let (mut table, mut next_id, mut n) = (Table::new(), 1_000u32, random(seed));
     let mut draw = || {
@@ -237,7 +238,7 @@ fn in_after_ms(flood: Flood, rate: u64, networks: u32, seed: u64) -> Option<u64>
     if rate > 10_000 {
         warm(&mut table, networks);
     }
-    // When the peer's next step is due: it connects, sends its hello, or answers.
+    // The time of the peer's next step: it connects, sends its hello, or answers.
     let (mut peer_id, mut tries, mut due_us, mut step) = (0u32, 0u32, 200_000u64, Step::Silent);
     for tick in 0..6_100u64 {
         let now_us = tick * 200;
@@ -258,7 +259,7 @@ fn in_after_ms(flood: Flood, rate: u64, networks: u32, seed: u64) -> Option<u64>
             (peer_id, tries) = (next_id + 1, tries + 1);
             next_id += 1;
             match enter(&mut table, peer_id, PEER, now_ms, draw()) {
-                // The hello is right behind the acknowledgement.
+                // The hello follows the acknowledgement directly.
                 Some(_) => (step, due_us) = (Step::Part, now_us + 400),
                 None => due_us = now_us + (200_000 << tries),
             }

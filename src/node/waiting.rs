@@ -1,22 +1,22 @@
-//! The queue of dests that wait for a link: they are connected over it as soon as it is up.
+//! The queue of dests that wait for a link. They are connected over it as soon as it is up.
 //!
-//! Bounds: [`WAITING_MAX`] dests. A dest that has left stays in the queue until the next sweep. A full queue is swept once
-//! in [`SWEEPS_MS`], however many clients come.
+//! Bounds: [`WAITING_MAX`] dests. A dest that is gone stays in the queue until the next sweep. A full queue is swept once in
+//! [`SWEEPS_MS`], however many clients come.
 
 use std::collections::VecDeque;
 
 use crate::types::id::Id;
 
-/// Dests in the order in which they came. Invariant: none is there twice.
+/// Dests in the order of their arrival. Invariant: none is in the queue twice.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     pub dests: VecDeque<Id>,
-    /// A full queue is not looked through before this.
+    /// The time before which a full queue is not swept again.
     sweep_ms: u64,
 }
 
 impl Waiting {
-    /// Puts a dest at the end. Dests that are not `there` any more make room. Returns false if the queue stays full.
+    /// Appends a dest. Dests that are not `there` any more make room. Returns false if the queue stays full.
     pub fn push(&mut self, dest: Id, now_ms: u64, there: impl Fn(Id) -> bool) -> bool {
         if self.dests.len() >= WAITING_MAX && now_ms >= self.sweep_ms {
             self.sweep_ms = now_ms + SWEEPS_MS;
@@ -29,7 +29,7 @@ impl Waiting {
         true
     }
 
-    /// Takes a dest out. Returns false if it is not in the queue.
+    /// Removes a dest. Returns false if it is not in the queue.
     pub fn remove(&mut self, dest: Id) -> bool {
         // Dests that give up have mostly waited longest, so the search finds them at once.
         let place = self.dests.iter().position(|other| *other == dest);
@@ -37,9 +37,9 @@ impl Waiting {
     }
 }
 
-/// Dests that may wait for a link to come up, or for the peer's word on those before them.
+/// Maximum of the dests that wait for one link.
 const WAITING_MAX: usize = 65_536;
-/// How often a full queue is looked through.
+/// Interval of the sweeps of a full queue.
 const SWEEPS_MS: u64 = 1_000;
 
 #[cfg(test)]

@@ -1,23 +1,23 @@
-//! The window of a carrier: how many bytes may be under way on it before what is not urgent waits.
+//! The window of a carrier: the bytes that may be under way before bulk data waits.
 //!
-//! The system's own window fills every buffer that there is between two programs, up to the peer's receive buffer. What is
-//! urgent would queue behind all of that, and a loss in it would hold it up. So no more is sent than keeps the path busy: what
-//! it carries in a round trip and while the peer's acknowledgement waits, with something to spare. As long as a path still
-//! shows more with each round there is more to spare, so that it soon shows all that it can (BBR, draft-cardwell-iccrg-bbr,
-//! has the idea). A link with several carriers goes without: there the scheduler weighs what waits on each.
+//! The window of TCP fills all buffers between two programs, up to the peer's receive buffer. Urgent frames would queue
+//! behind these bytes, and a loss among them would delay them. So this window holds only what keeps the path busy: the bytes
+//! of one round trip and of the delay of an acknowledgement, with a reserve. The reserve is larger while the path delivers
+//! more in each round, so that the path soon shows its full rate (the idea is from BBR, draft-cardwell-iccrg-bbr). A link
+//! with several carriers has no such window: there the scheduler weighs the bytes that wait on each.
 
 use crate::link::Time;
 
-/// See the module's head.
+/// The window of one carrier; see the module's head.
 #[derive(Debug, Default)]
 pub(super) struct Window {
-    /// The rate up to which growth has been seen.
+    /// The rate up to which growth was seen.
     best: u64,
-    /// Rounds in a row that the path was busy in, and that have shown no more.
+    /// Consecutive rounds in which the path was busy and delivered no more than before.
     flat: u32,
-    /// Whether it has shown all that it can, once.
+    /// The path has shown its full rate once.
     settled: bool,
-    /// When this round began, and what had been sent until then.
+    /// Start of this round, and the bytes sent until then.
     round: (Time, u64),
 }
 
@@ -26,18 +26,18 @@ pub(super) struct Window {
 pub(crate) struct Traffic {
     /// Small messages compete with a bulk transfer.
     pub is_mixed: bool,
-    /// The peer acknowledges at once after so many bytes.
+    /// Bytes after which the peer acknowledges at once.
     pub acked_bytes: u64,
 }
 
 impl Window {
-    /// Bytes that may be under way, on a path that makes `rate` bytes a second, on which `sent` bytes have been sent, and
-    /// whose shortest round trip is `round_us`. Without a bound until the path has shown what it can.
+    /// Returns the bytes that may be under way on a path of `rate` bytes per second, after `sent` bytes, whose shortest
+    /// round trip is `round_us`. There is no bound until the path has shown its full rate.
     pub fn bytes(&mut self, now: Time, rate: u64, sent: u64, round_us: u64, traffic: Traffic) -> u64 {
         if round_us == 0 {
             return u64::MAX;
         }
-        // The peer's session acknowledges after a part of its round trip (Session::ack_delay_us), or after so many bytes.
+        // The peer acknowledges after a part of its round trip (Session::ack_delay_us), or after a number of bytes.
         let delay_us = (round_us / 4).clamp(1000, 20_000);
         self.note(now, rate, sent, (round_us + delay_us).max(ROUND_US_MIN));
         if !self.settled {
@@ -50,7 +50,7 @@ impl Window {
         (gain * carried(round_us).max(waiting) / 4).max(BYTES_MIN).max(least)
     }
 
-    /// Judges, once a round, whether the path shows more than before.
+    /// Judges once in each round if the path delivers more than before.
     fn note(&mut self, now: Time, rate: u64, sent: u64, round_us: u64) {
         let (began, before) = self.round;
         let elapsed_us = now.since(began);
@@ -69,21 +69,20 @@ impl Window {
     }
 }
 
-/// What may be under way, in quarters of what the path carries: as a rule, and while it shows more with each round.
+/// The window in quarters of the bytes that the path carries: in general, and while the rate grows.
 const GAIN: u64 = 6;
 const GAIN_GROWING: u64 = 12;
-/// A path that has shown no more in so many rounds has shown what it can.
+/// Rounds without growth after which the path has shown its full rate.
 const FLAT_ROUNDS: u32 = 3;
-/// A round takes so long at least, because a rate is not measured more often.
+/// Minimum length of a round, because the rate is not measured more often.
 const ROUND_US_MIN: u64 = 25_000;
-/// The window of a bulk transfer that has the path to itself holds at least what the path carries in this time. The first
-/// message to come waits no longer than this. A smaller window runs in lock step with the acknowledgements of a short path,
-/// which costs 40 % of the rate on loopback.
+/// Minimum window of a bulk transfer that has the path to itself, in time. The first message waits no longer than this. A
+/// smaller window runs in lock step with the acknowledgements of a short path, which costs 40 % of the rate on loopback.
 const SPARE_US: u64 = 2_000;
 /// Minimum window of a bulk transfer beside small messages, in time: a floor for the share of bulk, and a bound on the delay
 /// that it adds to each message.
 const FLOOR_US: u64 = 200;
-/// Two frames.
+/// The size of two frames.
 const BYTES_MIN: u64 = 32 << 10;
 
 #[cfg(test)]
@@ -95,7 +94,7 @@ mod tests {
     /// A peer that does not acknowledge early.
     const OLD_PEER: Traffic = Traffic { is_mixed: true, acked_bytes: 256 << 10 };
 
-    /// A window over a path, and what it has been through.
+    /// A window over a path, with the history of the path.
     struct Rig {
         window: Window,
         round_us: u64,
@@ -109,7 +108,7 @@ mod tests {
             Rig { window: Window::default(), round_us, now: Time::ZERO, sent: 0, traffic: ALONE }
         }
 
-        /// A few rounds in which so much is sent and measured; the window after them.
+        /// Sends for a number of rounds at a rate. Returns the window after them.
         fn rounds(&mut self, count: usize, rate: u64) -> u64 {
             let mut bytes = 0;
             for _ in 0..count {
@@ -155,7 +154,7 @@ mod tests {
         assert_eq!(Rig::new(50).rounds(9, 1000), 32 << 10);
     }
 
-    /// What it lets through in a round is never less than it was opened for.
+    /// The window never lets fewer bytes through in a round than it was opened for.
     #[test]
     fn a_path_that_is_underrated_shows_what_it_can() {
         for (round_us, traffic) in

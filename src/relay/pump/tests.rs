@@ -205,7 +205,7 @@ fn a_dead_reader_is_told_from_a_dead_writer() {
 }
 
 #[test]
-fn what_is_discarded_goes_nowhere_and_costs_nothing() {
+fn discarded_input_is_written_nowhere_and_holds_no_block() {
     let mut rig = Rig::new(1);
     rig.half.flow = Flow::Discard;
     rig.near.write_all(&pattern(BLOCK * 3)).unwrap();
