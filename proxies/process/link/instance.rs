@@ -80,7 +80,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_os = "linux")]
     fn a_second_process_has_no_number_until_the_first_has_ended() {
         let key = seaprox::auth::NodeKey::generate().unwrap().public();
         let first = Instance::reserve(7, key);
