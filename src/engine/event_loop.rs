@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use mio::{Events, Poll, Token};
 
-use crate::engine::control::{Control, Loop};
+use crate::engine::control::{Control, Loop, Request};
 use crate::engine::core::{Core, OneOff, Run};
 use crate::engine::flow::Next;
 use crate::engine::handler::{Cause, Cx, Handler};
@@ -388,10 +388,23 @@ impl Proxy {
         }
         self.settle_handlers();
         while let Some(request) = self.core.queues.requests.pop_front() {
-            self.control.handle_request(&mut self.core, request);
+            self.hand_over(request);
             self.settle_handlers();
         }
         self.settling = false;
+    }
+
+    /// Hands a request of the core to the control of links. A panic ends the connection that the request is about.
+    fn hand_over(&mut self, request: Request) {
+        let dest = match &request {
+            Request::OpenStream { dest, .. } => Some(*dest),
+            Request::Accept { .. } | Request::AnnounceDrain => None,
+        };
+        if catch_unwind(AssertUnwindSafe(|| self.control.handle_request(&mut self.core, request))).is_err() {
+            self.core.stats.panics += 1;
+            let connection = dest.and_then(|dest| self.core.owner(dest));
+            connection.into_iter().for_each(|(connection, _)| self.core.close(connection, Reason::Internal));
+        }
     }
 
     /// Drops the handlers of sides that are gone, installs new handlers, and calls [`Handler::opened`] for new clients.
@@ -546,3 +559,74 @@ const DIALS_TOLD_PER_TURN: usize = 256;
 const FEEDS_PER_TURN: usize = 64;
 /// Times that a half changes between relay and handler in one turn.
 const ROUNDS_PER_TURN: usize = 16;
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+    use std::rc::Rc;
+
+    use crate::engine::control::{Deadline, Request};
+    use crate::types::address::Target;
+
+    /// A control that panics at each request.
+    struct Panics;
+
+    impl Control for Panics {
+        fn handle_request(&mut self, _: &mut Core, _: Request) {
+            panic!("(this message belongs to the test)");
+        }
+
+        fn run_carrier(&mut self, _: &mut Core, _: Id) {}
+        fn carrier_dialled(&mut self, _: &mut Core, _: Id, _: Result<(), &Failure>) {}
+        fn handle_deadline(&mut self, _: &mut Core, _: Deadline) {}
+        fn run_handshakes(&mut self, _: &mut Core) {}
+        fn deliver_events(&mut self, _: &mut Core) -> bool {
+            false
+        }
+        fn drive(&mut self, _: &mut Core) {}
+        fn stop_waiting(&mut self, _: &mut Core, _: Id, _: &str) -> Option<Failure> {
+            None
+        }
+        fn is_busy(&self, _: &Core) -> bool {
+            false
+        }
+        fn has_links(&self) -> bool {
+            false
+        }
+        fn is_owing(&self, _: &Core) -> bool {
+            false
+        }
+        fn close_all(&mut self, _: &mut Core) {}
+    }
+
+    /// Connects over a link as soon as the client was accepted.
+    struct ConnectsOverLink;
+
+    impl Handler for ConnectsOverLink {
+        fn opened(&mut self, cx: &mut Cx<'_>) {
+            let (connection, source) = (cx.connection(), cx.side());
+            cx.core().route(connection, source);
+            cx.connect(Rc::new(Target::parse("127.0.0.1:9").unwrap()), None);
+        }
+
+        fn readable(&mut self, _: &mut Cx<'_>, _: &[u8]) -> usize {
+            0
+        }
+
+        fn connected(&mut self, _: &mut Cx<'_>, _: Result<(), &Failure>) {}
+    }
+
+    #[test]
+    fn a_panic_in_a_request_ends_its_connection_and_the_loop_goes_on() {
+        let mut proxy = Proxy::with_control(Config::default(), None, Box::new(Panics)).unwrap();
+        for count in 1..=2 {
+            let (_client, ours) = UnixStream::pair().unwrap();
+            proxy.core().adopt_socket(ours.into(), "test", Box::new(ConnectsOverLink)).unwrap();
+            proxy.turn(Some(Duration::ZERO)).unwrap();
+            assert_eq!(proxy.core.stats.panics, count);
+            assert_eq!(proxy.core.stats.closed[Reason::Internal as usize], count);
+            assert!(proxy.core.connections.len() == 0 && !proxy.settling);
+        }
+    }
+}

@@ -131,7 +131,8 @@ pub struct LinkConfig {
     pub on_event: OnLinkEvent,
 }
 
-/// Handles the events of a link.
+/// Handles the events of a link. A panic counts in [`Stats::panics`](crate::Stats::panics); the link goes on, and the callback
+/// gets the next event.
 pub type OnLinkEvent = Box<dyn FnMut(&mut Loop<'_>, Id, &LinkEvent)>;
 
 /// Makes the handler of a stream that the peer has opened to a target. Without a handler, this node connects to the target.

@@ -4,6 +4,8 @@
 //! sides, and drives the links before it sleeps, so that the output of a turn shares records and writes. Driving ends when
 //! there is neither an event nor a frame that a carrier takes, or when the link's share of the turn is used up.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use bytes::Bytes;
 
 use crate::engine::control::{Deadline, Loop};
@@ -438,7 +440,7 @@ impl Node {
         }
     }
 
-    /// Reports an event of a link to the handler of its events.
+    /// Reports an event of a link to the callback of its events. A panic of the callback is counted, and the link goes on.
     pub(crate) fn tell(&mut self, core: &mut Core, id: Id, event: &LinkEvent) {
         let Some(link) = self.links.get(id) else { return };
         log::debug!(
@@ -447,8 +449,10 @@ impl Node {
         );
         let Some(watch) = link.watch.clone() else { return };
         // A handler of events is not called for events that it causes itself.
-        if let Ok(mut watch) = watch.try_borrow_mut() {
-            watch(&mut Loop::new(core, self), id, event);
+        if let Ok(mut watch) = watch.try_borrow_mut()
+            && catch_unwind(AssertUnwindSafe(|| watch(&mut Loop::new(core, self), id, event))).is_err()
+        {
+            core.stats.panics += 1;
         }
     }
 }
