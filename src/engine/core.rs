@@ -251,9 +251,12 @@ impl Core {
         }
     }
 
-    /// Sets the requested target for the log, if it will not be connected.
+    /// Sets the requested target for the log, if it will not be connected. Does nothing while a target is being connected,
+    /// because that one is the requested target.
     pub fn set_asked(&mut self, connection: Id, target: Rc<Target>) {
-        if let Some(connection) = self.connections.get_mut(connection) {
+        if self.dialing(connection).is_none()
+            && let Some(connection) = self.connections.get_mut(connection)
+        {
             connection.asked = Some(target);
         }
     }

@@ -511,12 +511,23 @@ impl Core {
         }
     }
 
+    /// Returns the side of a connection that is being connected.
+    pub(crate) fn dialing(&self, connection: Id) -> Option<Id> {
+        let sides = [Role::Dest, Role::Source].map(|role| self.side(connection, role));
+        sides.into_iter().flatten().find(|side| self.state(*side) == Some(SideState::Connecting))
+    }
+
+    /// Returns true if a side is to be connected still: it is neither released nor connected, and its connection is not
+    /// over.
+    pub(crate) fn is_dialing(&self, side: Id) -> bool {
+        let stage = self.owner(side).and_then(|(connection, _)| self.stage(connection));
+        self.state(side) == Some(SideState::Connecting) && stage.is_some_and(|stage| stage != Stage::Closed)
+    }
+
     /// Handles the connect timer of a connection. Returns false if nothing is being dialed, because the connection waits for
     /// an approval.
     pub(crate) fn dial_timed_out(&mut self, connection: Id, control: &mut dyn Control) -> bool {
-        let is_waiting = |side: &Id| self.state(*side) == Some(SideState::Connecting);
-        let sides = [Role::Dest, Role::Source].map(|role| self.side(connection, role));
-        let Some(dest) = sides.into_iter().flatten().find(is_waiting) else { return false };
+        let Some(dest) = self.dialing(connection) else { return false };
         self.forget_name_of(dest);
         let after = crate::types::units::format_duration(self.config.timeouts.connect);
         let no_answer = || Failure::new(Reason::TimedOut, format!("no answer within {after}"));

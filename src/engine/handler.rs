@@ -200,7 +200,7 @@ impl<'a> Cx<'a> {
         self.core.set_user(self.connection, user);
     }
 
-    /// Sets the requested target for the log, if it will not be connected.
+    /// Sets the requested target for the log, if it will not be connected. See [`Core::set_asked`].
     pub fn set_asked(&mut self, target: Rc<Target>) {
         self.core.set_asked(self.connection, target);
     }
