@@ -100,7 +100,9 @@ impl Node {
 impl Control for Node {
     fn handle_request(&mut self, core: &mut Core, request: Request) {
         match request {
-            Request::OpenStream { dest, link } => self.dial_stream(core, dest, link),
+            // The callback that asked for the stream may have released the dest or closed its connection since.
+            Request::OpenStream { dest, link } if core.is_dialing(dest) => self.dial_stream(core, dest, link),
+            Request::OpenStream { .. } => {}
             Request::Accept { listener, io, peer } => self.accept_peer(core, listener, io, peer),
             Request::AnnounceDrain => self.announce_drain(core),
         }

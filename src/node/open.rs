@@ -176,7 +176,7 @@ impl Node {
         for left in (0..waiting).rev() {
             let Some(record) = self.links.get_mut(link) else { return };
             let Some(dest) = record.waiting.dests.pop_front() else { return };
-            if core.state(dest) != Some(SideState::Connecting) {
+            if !core.is_dialing(dest) {
                 continue;
             }
             self.dial_stream(core, dest, link);
