@@ -78,6 +78,10 @@ impl Handler for AppStream {
         self.handler.timeout(cx);
     }
 
+    fn woken(&mut self, cx: &mut Cx<'_>) {
+        self.handler.woken(cx);
+    }
+
     fn ended(&mut self, cx: &mut Cx<'_>, cause: Cause) {
         self.handler.ended(cx, cause);
     }
