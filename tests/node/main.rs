@@ -8,6 +8,7 @@ mod node_kit;
 #[path = "../../src/tls/mod.rs"]
 mod tls;
 
+mod callbacks;
 mod faults;
 mod handover;
 mod leaks;
