@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_of_the_link_are_those_of_the_reasons() {
+    fn each_code_of_the_link_has_the_word_of_its_reason() {
         for reason in Reason::ALL {
             let code = Code::from(reason);
             assert_eq!((code.as_str(), Reason::from(code)), (reason.as_str(), reason));

@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quarter_of_the_time_is_for_handshakes() {
+    fn handshakes_get_a_quarter_of_the_time() {
         let (mut budget, mut now, mut spent) = (Budget::default(), Time::ZERO, 0);
         while now.as_us() < 10_000_000 {
             if budget.is_open(now) {

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_links_of_a_key_have_large_windows_and_each_has_one() {
+    fn the_first_links_of_a_key_have_large_windows_and_all_links_have_one() {
         let mut memory = Memory::new(512 << 20);
         let key = [1; 32];
         let mut windows = Vec::new();
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_budget_is_the_most_of_a_key_and_beyond_all_of_it_the_one_with_most_is_over() {
+    fn a_key_beyond_half_of_the_budget_or_the_largest_key_beyond_all_of_it_is_over() {
         let mut memory = Memory::new(512 << 20);
         let (heavy, light) = ([1; 32], [2; 32]);
         let mut set = |heavy_mib: u64, light_mib: u64| {

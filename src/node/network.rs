@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_nobody_has_is_gone() {
+    fn an_address_without_an_interface_is_gone() {
         assert!(!is_gone("127.0.0.1:80".parse().unwrap()));
         assert!(is_gone("192.0.2.1:80".parse().unwrap()));
     }

@@ -444,7 +444,7 @@ mod tests {
     use super::pause_ms;
 
     #[test]
-    fn a_place_that_cannot_be_had_is_asked_for_less_and_less_often() {
+    fn the_pause_between_requests_of_a_listener_grows_to_thirty_seconds() {
         let pauses: Vec<u64> = (1..=9).map(pause_ms).collect();
         assert_eq!(pauses, [3_000, 3_000, 3_000, 6_000, 12_000, 24_000, 30_000, 30_000, 30_000]);
         assert_eq!(pause_ms(u32::MAX), 30_000);

@@ -34,7 +34,7 @@ fn random(n: u64) -> u64 {
 }
 
 #[test]
-fn at_the_limit_the_silent_go_first() {
+fn at_the_limit_silent_peers_are_displaced_first() {
     let mut table = Table::new();
     for id in 0..192 {
         assert_eq!(enter(&mut table, id, id, 0, 0), Some(None));
@@ -51,7 +51,7 @@ fn at_the_limit_the_silent_go_first() {
 }
 
 #[test]
-fn one_network_has_a_quarter_once_half_is_used() {
+fn one_network_has_a_quarter_of_the_places_once_half_are_used() {
     let mut table = Table::new();
     let of_seven = |table: &Table| table.places.iter().filter(|place| place.seat.network == network(7)).count();
     (0..1_000).for_each(|id| _ = enter(&mut table, id, 7, 0, random(id.into())));
@@ -86,7 +86,7 @@ fn a_quarter_of_the_places_is_kept_for_networks_with_a_recent_key() {
 }
 
 #[test]
-fn it_goes_at_random_among_those_that_tie() {
+fn equal_peers_are_displaced_at_random() {
     let mut gone = HashSet::new();
     for n in 0..600 {
         let mut table = Table::new();
@@ -97,7 +97,7 @@ fn it_goes_at_random_among_those_that_tie() {
 }
 
 #[test]
-fn a_network_that_has_cost_more_goes_before_one_that_comes_for_the_first_time() {
+fn a_peer_of_a_more_expensive_network_is_displaced_before_a_new_one() {
     let mut table = Table::new();
     (0..1_920).for_each(|id| _ = enter(&mut table, id, id % 192, 0, random(id.into())));
     assert_eq!(enter(&mut table, 2_000, 2_000, 1, 3).map(|evicted| evicted.is_some()), Some(true));
@@ -147,7 +147,7 @@ fn networks_take_turns() {
 }
 
 #[test]
-fn a_second_message_goes_before_a_first() {
+fn a_second_message_is_computed_before_a_first_one() {
     let mut table = Table::new();
     for id in 0..2 {
         enter(&mut table, id, id, 0, 0);
@@ -175,7 +175,7 @@ fn the_time_for_a_handshake_shrinks_with_the_room() {
 }
 
 #[test]
-fn the_tables_are_bounded_and_keep_what_has_cost_much() {
+fn the_tables_are_bounded_and_keep_expensive_networks() {
     let mut table = Table::new();
     (0..10_000).for_each(|id| _ = enter(&mut table, id, 7, 0, random(id.into())));
     let before = cost(&table, network(7), 0);
@@ -196,7 +196,7 @@ fn the_tables_are_bounded_and_keep_what_has_cost_much() {
 }
 
 #[test]
-fn a_key_that_is_let_in_pays_for_what_it_has_cost() {
+fn an_admitted_key_clears_the_cost_of_its_connection() {
     let mut table = Table::new();
     for id in 0..100 {
         enter(&mut table, id, 7, 0, 0);
@@ -283,7 +283,7 @@ fn in_after_ms(flood: Flood, rate: u64, networks: u32, seed: u64) -> Option<u64>
 }
 
 #[test]
-fn a_peer_is_in_within_a_second_beside_floods() {
+fn a_peer_is_admitted_within_a_second_beside_floods() {
     let floods = [
         (Flood::Silence, 20_000, 10_000),
         (Flood::OneByte, 20_000, 10_000),

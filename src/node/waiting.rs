@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_is_looked_through_once_in_a_while_and_who_left_makes_room() {
+    fn a_full_queue_is_swept_once_in_an_interval_and_dests_that_left_make_room() {
         let (mut waiting, looks) = (Waiting::default(), Cell::new(0));
         let there = |is_there: bool| {
             let looks = &looks;

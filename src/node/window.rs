@@ -122,9 +122,9 @@ mod tests {
     }
 
     #[test]
-    fn it_is_what_the_path_carries_and_more_while_that_grows() {
+    fn the_window_is_what_the_path_carries_and_more_while_the_rate_grows() {
         let mut unknown = Rig::new(0);
-        assert_eq!(unknown.rounds(9, 1_000_000), u64::MAX, "nobody says how long a round takes");
+        assert_eq!(unknown.rounds(9, 1_000_000), u64::MAX, "the length of a round is unknown");
         let mut rig = Rig::new(100_000);
         for rate in [70_000, 140_000, 300_000, 600_000, 1_250_000] {
             assert_eq!(rig.rounds(1, rate), u64::MAX, "it grows by itself");
@@ -149,14 +149,14 @@ mod tests {
 
     #[test]
     fn a_short_path_gets_what_the_peer_acknowledges_at_once() {
-        assert_eq!(Rig::new(50).rounds(9, 1_000_000_000), 2_000_000, "nobody waits");
+        assert_eq!(Rig::new(50).rounds(9, 1_000_000_000), 2_000_000, "the transfer is alone");
         assert_eq!(Rig { traffic: MIXED, ..Rig::new(50) }.rounds(9, 1_000_000_000), 200_000);
         assert_eq!(Rig::new(50).rounds(9, 1000), 32 << 10);
     }
 
     /// The window never lets fewer bytes through in a round than it was opened for.
     #[test]
-    fn a_path_that_is_underrated_shows_what_it_can() {
+    fn an_underrated_path_reaches_its_full_rate() {
         for (round_us, traffic) in
             [20, 1000, 20_000, 300_000].into_iter().flat_map(|us| [ALONE, MIXED, OLD_PEER].map(|traffic| (us, traffic)))
         {

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_read_costs_nothing() {
+    fn a_failed_read_uses_no_chunk() {
         let mut chunks = Chunks::default();
         assert!(chunks.read(10, 0, |_| Err(io::ErrorKind::WouldBlock.into())).is_err());
         assert!(chunks.used.is_empty() && chunks.free.len() == CHUNK_BYTES);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_holds_much_keeps_no_chunk_for_a_part_of_it() {
+    fn a_session_that_holds_much_copies_reads_below_half_of_a_chunk() {
         let mut chunks = Chunks::default();
         for (held, got, keeps) in [
             (HELD_BYTES_MAX, COPY_BYTES_MAX + 1, 1),

@@ -64,7 +64,7 @@ fn pattern(count: usize) -> Vec<u8> {
 }
 
 #[test]
-fn bytes_pass_and_no_block_stays() {
+fn relayed_bytes_leave_no_block() {
     let mut rig = Rig::new(0);
     rig.near.write_all(b"hello").unwrap();
     assert!(matches!(rig.pump(1 << 20), Pumped::Blocked));
@@ -109,12 +109,12 @@ fn all_arrive(pipes: usize, count: usize) {
 }
 
 #[test]
-fn a_slow_reader_loses_nothing_when_copied() {
+fn a_slow_reader_gets_all_copied_bytes() {
     all_arrive(0, 3_000_000);
 }
 
 #[test]
-fn a_slow_reader_loses_nothing_when_spliced() {
+fn a_slow_reader_gets_all_spliced_bytes() {
     all_arrive(1, 3_000_000);
 }
 
@@ -137,7 +137,7 @@ fn a_full_pipe_is_not_taken_for_an_empty_socket() {
 }
 
 #[test]
-fn the_end_waits_for_what_is_in_the_pipe() {
+fn the_end_waits_for_the_bytes_in_the_pipe() {
     let mut rig = Rig::new(1);
     rig.half.full_reads = SPLICE_AFTER;
     while rig.to.io.write(&[0; 65536], &mut rig.pools.sessions).is_ok() {}
@@ -182,7 +182,7 @@ fn without_a_block_nothing_is_read() {
 }
 
 #[test]
-fn a_bounded_pass_stops_at_the_byte_and_keeps_the_rest() {
+fn a_count_of_bytes_is_relayed_exactly_and_the_rest_stays() {
     let mut rig = Rig::new(0);
     rig.near.write_all(b"0123456789").unwrap();
     rig.half.left = 4;
@@ -197,7 +197,7 @@ fn a_bounded_pass_stops_at_the_byte_and_keeps_the_rest() {
 }
 
 #[test]
-fn a_dead_reader_is_told_from_a_dead_writer() {
+fn a_failed_reader_is_distinguished_from_a_failed_writer() {
     let mut rig = Rig::new(0);
     rig.near.write_all(b"x").unwrap();
     drop(std::mem::replace(&mut rig.far, UnixStream::pair().unwrap().0));
