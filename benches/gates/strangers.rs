@@ -207,7 +207,7 @@ impl Flood {
                 }
                 let source = Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + sent as u32 % addresses);
                 // A failed connect, for example to a full backlog, is counted as well: it was an attempt.
-                let socket = stranger(source, node).ok();
+                let socket = connect_from(source, node).ok();
                 if let Some(socket) = &socket
                     && !hello.is_empty()
                 {
@@ -237,7 +237,7 @@ impl Drop for Flood {
 }
 
 /// Connects from an address. On loopback the connection is established when the call returns.
-fn stranger(source: Ipv4Addr, to: SocketAddr) -> io::Result<Socket> {
+fn connect_from(source: Ipv4Addr, to: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
     // The socket closes with a reset, so that no port of its address is kept.
     socket.set_linger(Some(Duration::ZERO))?;

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::engine::control::Deadline;
 use crate::engine::core::{Core, OneOff};
 use crate::link::Time;
-use crate::tls::Heard;
+use crate::tls::NextMessage;
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
@@ -66,10 +66,10 @@ impl Node {
     /// not complete, or waits for its turn.
     pub(super) fn must_await_handshake(&mut self, id: Id) -> bool {
         let Some(carrier) = self.carriers.get(id).filter(|carrier| carrier.is_unauthenticated()) else { return false };
-        match carrier.tls.as_ref().map(|tls| tls.heard()) {
-            Some(Heard::Part) => self.unauthenticated.reach(id, Step::Part),
-            Some(Heard::Whole) => self.unauthenticated.wait(id),
-            Some(Heard::Nothing | Heard::Cheap) | None => return false,
+        match carrier.tls.as_ref().map(|tls| tls.next_message()) {
+            Some(NextMessage::Part) => self.unauthenticated.reach(id, Step::Part),
+            Some(NextMessage::Whole) => self.unauthenticated.wait(id),
+            Some(NextMessage::Nothing | NextMessage::Cheap) | None => return false,
         }
         true
     }

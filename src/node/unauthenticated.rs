@@ -248,8 +248,8 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
         let rank = |place: &Place<I>| (place.step < Step::Admitted, self.cost(place, now_ms));
         let victim = pick(self.places.iter().filter(is_there), random, |place| rank(place))?;
         // The answer of the newcomer will be a cost as well.
-        let (is_stranger, cost) = rank(next);
-        ((is_stranger, cost + 1) <= rank(victim)).then_some(Some(victim.id))
+        let (is_unadmitted, cost) = rank(next);
+        ((is_unadmitted, cost + 1) <= rank(victim)).then_some(Some(victim.id))
     }
 
     /// Returns the connection that is displaced first among those that have not been answered.

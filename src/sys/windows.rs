@@ -1,5 +1,5 @@
 //! Windows: TCP through Winsock and mio's AFD poll. Unix sockets, splice, and standard input and output in a loop do not
-//! exist here; `absent` has types without values for them, and each attempt to make one returns an error that says so.
+//! exist here; `unsupported` has types without values for them, and each attempt to make one returns an error that says so.
 //!
 //! Files have access lists instead of owners and modes. They are not read: [`HAS_OWNERS`] is false.
 
@@ -21,15 +21,15 @@ use windows_sys::Win32::Networking::WinSock::{
 
 use super::FileOwner;
 
-mod absent;
 mod console;
 mod name_mutex;
 mod tcp;
+mod unsupported;
 
-pub use absent::{SocketFile, UnixListener, UnixStream, socket_directory};
 pub use console::{ConsoleEvents, ConsoleStop};
 pub use name_mutex::{NameClaim, claim_name};
 pub use std::os::windows::io::OwnedSocket;
+pub use unsupported::{SocketFile, UnixListener, UnixStream, socket_directory};
 
 pub use super::portable::machine;
 pub(crate) use super::portable::{
@@ -37,11 +37,11 @@ pub(crate) use super::portable::{
     network_changes, new_pipe, nonblocking_socket, send_before_end, set_unsent_bytes, set_user_timeout, skip,
     splice_in, splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
 };
-pub(crate) use absent::{
-    PipeEnd, UnixAcceptor, UnixAddr, connect_unix, connect_unix_waiting, socket_path, stdio, unix_stream,
-};
 pub(crate) use std::os::windows::io::{AsSocket, BorrowedSocket};
 pub(crate) use tcp::TcpStream;
+pub(crate) use unsupported::{
+    PipeEnd, UnixAcceptor, UnixAddr, connect_unix, connect_unix_waiting, socket_path, stdio, unix_stream,
+};
 
 /// Registers a socket for the events of a token. Returns true if it needs no events, which no socket does.
 pub(crate) fn register(

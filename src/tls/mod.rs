@@ -72,7 +72,7 @@ pub(crate) use error::TlsError;
 pub(crate) use identity::Identity;
 #[allow(unused_imports, reason = "the bench and the tests name it")]
 pub(crate) use identity::PublicKey;
-pub(crate) use pipe::{Heard, TlsPipe};
+pub(crate) use pipe::{NextMessage, TlsPipe};
 pub(crate) use verify::Verify;
 
 use exporter::Exporter;

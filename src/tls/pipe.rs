@@ -48,7 +48,7 @@ pub(crate) struct TlsPipe {
     /// `incoming[..looked]` has been passed to the library and is an incomplete record or message.
     looked: usize,
     /// Bytes received before the peer was authenticated.
-    heard: usize,
+    received_unauthenticated: usize,
     outgoing: Outgoing,
 }
 
@@ -63,7 +63,7 @@ impl TlsPipe {
             incoming: Vec::new(),
             filled: 0,
             looked: 0,
-            heard: 0,
+            received_unauthenticated: 0,
             outgoing: Outgoing::default(),
         };
         // The first step of a client makes its ClientHello.
@@ -82,7 +82,7 @@ impl TlsPipe {
     pub fn read_from(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
         self.prepare_room();
         let end = match self.state {
-            State::Handshaking => self.filled + HANDSHAKE_BYTES_MAX.saturating_sub(self.heard),
+            State::Handshaking => self.filled + HANDSHAKE_BYTES_MAX.saturating_sub(self.received_unauthenticated),
             State::Open => self.incoming.len(),
             State::PeerEnded | State::Closed | State::Failed(_) => 0,
         };
@@ -91,7 +91,7 @@ impl TlsPipe {
         let bytes = *result.as_ref().unwrap_or(&0);
         self.filled += bytes;
         if matches!(self.state, State::Handshaking) {
-            self.heard += bytes;
+            self.received_unauthenticated += bytes;
         }
         self.release();
         result
@@ -172,16 +172,16 @@ impl TlsPipe {
 
     /// Returns the received part of the peer's next message, while the peer is not authenticated. [`open`](Self::open)
     /// computes a key exchange or a signature only for a complete message.
-    pub fn heard(&self) -> Heard {
+    pub fn next_message(&self) -> NextMessage {
         let bytes = self.incoming.get(..self.filled).unwrap_or_default();
         match self.state {
-            State::Handshaking if bytes.is_empty() => Heard::Nothing,
+            State::Handshaking if bytes.is_empty() => NextMessage::Nothing,
             // The buffer has no room for the rest: the handshake fails.
-            State::Handshaking if self.heard >= HANDSHAKE_BYTES_MAX => Heard::Cheap,
+            State::Handshaking if self.received_unauthenticated >= HANDSHAKE_BYTES_MAX => NextMessage::Cheap,
             State::Handshaking if self.machine.common().negotiated_cipher_suite().is_none() => first_message(bytes),
-            State::Handshaking if plaintext_bytes(bytes) > 0 => Heard::Whole,
-            State::Handshaking => Heard::Part,
-            _ => Heard::Cheap,
+            State::Handshaking if plaintext_bytes(bytes) > 0 => NextMessage::Whole,
+            State::Handshaking => NextMessage::Part,
+            _ => NextMessage::Cheap,
         }
     }
 
@@ -305,7 +305,7 @@ impl TlsPipe {
             }
         }
         match self.state {
-            State::Handshaking if self.heard >= HANDSHAKE_BYTES_MAX => Err(TlsError::TooMuch),
+            State::Handshaking if self.received_unauthenticated >= HANDSHAKE_BYTES_MAX => Err(TlsError::TooMuch),
             State::Open if self.filled >= READ_BYTES => Err(TlsError::Protocol("an endless handshake message".into())),
             _ => Ok(()),
         }
@@ -376,7 +376,7 @@ impl std::fmt::Debug for TlsPipe {
 
 /// The part of its next message that an unauthenticated peer has sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum NextMessage {
     Nothing,
     /// A part of the message.
     Part,
@@ -388,7 +388,7 @@ pub(crate) enum Heard {
 
 /// Returns the received part of a ClientHello: a handshake message of type 1 (RFC 8446, section 4) in records of type 22
 /// (section 5.1). Any other first message is refused without a computation.
-fn first_message(mut bytes: &[u8]) -> Heard {
+fn first_message(mut bytes: &[u8]) -> NextMessage {
     // A ClientHello may span several records: `header` is its type and length, `have` the bytes of all complete records.
     let (mut header, mut have) = (Vec::with_capacity(4), 0);
     while let Some(([kind, _, _, high, low], rest)) = bytes.split_first_chunk::<5>() {
@@ -396,20 +396,20 @@ fn first_message(mut bytes: &[u8]) -> Heard {
         let fragment = &rest[..length.min(rest.len())];
         header.extend(fragment.iter().take(4 - header.len()));
         if *kind != HANDSHAKE || length == 0 || header.first().is_some_and(|kind| *kind != CLIENT_HELLO) {
-            return Heard::Cheap;
+            return NextMessage::Cheap;
         }
         if fragment.len() < length {
-            return Heard::Part;
+            return NextMessage::Part;
         }
         have += length;
         if let [_, a, b, c] = header[..]
             && have >= 4 + u32::from_be_bytes([0, a, b, c]) as usize
         {
-            return Heard::Whole;
+            return NextMessage::Whole;
         }
         bytes = &rest[length..];
     }
-    if bytes.first().is_some_and(|kind| *kind != HANDSHAKE) { Heard::Cheap } else { Heard::Part }
+    if bytes.first().is_some_and(|kind| *kind != HANDSHAKE) { NextMessage::Cheap } else { NextMessage::Part }
 }
 
 const HANDSHAKE: u8 = 22;

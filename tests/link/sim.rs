@@ -99,7 +99,7 @@ fn killed_at(at: u64, death: Death) -> u64 {
         world.cut_all(!matches!(death, Death::Silent));
         world.finish(30_000_000);
         // Twice if the tail of one connection brings up another, which is killed too.
-        assert!((1..=2).contains(&world.ends[CLIENT].app.parted));
+        assert!((1..=2).contains(&world.ends[CLIENT].app.suspensions));
     }
     assert_eq!(world.ends[SERVER].app.messages, ["one", "two"]);
     world.frames

@@ -288,10 +288,10 @@ fn nodes_with_unknown_keys_end_at_once_and_say_why() {
     let (near_home, far_home) = homes("permit-open=\"*\"");
     let far = start(net.far(), &far_line(&far_home));
     // A client with a key that is not authorized.
-    let stranger = Home::new();
-    let key = stranger.key();
-    stranger.write("known_nodes", &format!("{}:{PORT} {}\n", own_ip(1), far_home.key()));
-    let line = near_line(&stranger, &["-D", "127.0.0.1:0"]);
+    let other_home = Home::new();
+    let key = other_home.key();
+    other_home.write("known_nodes", &format!("{}:{PORT} {}\n", own_ip(1), far_home.key()));
+    let line = near_line(&other_home, &["-D", "127.0.0.1:0"]);
     let mut near = spawn(net.near(), &line);
     assert_eq!(near.wait(kit::SOON).code(), Some(77), "{:?}", near.log());
     assert_eq!(near.out(), Vec::<String>::new(), "no port is announced");
@@ -330,12 +330,12 @@ fn invalid_bytes_get_no_informative_answer() {
         ("an endless record", &endless),
         ("a long hello", &long_hello),
     ] {
-        let mut visitor = net.near().inside(|| TcpStream::connect(far).unwrap());
-        visitor.set_read_timeout(Some(kit::SOON)).unwrap();
+        let mut peer = net.near().inside(|| TcpStream::connect(far).unwrap());
+        peer.set_read_timeout(Some(kit::SOON)).unwrap();
         let since = Instant::now();
-        let _ = visitor.write_all(bytes);
+        let _ = peer.write_all(bytes);
         let mut answer = Vec::new();
-        let _ = visitor.read_to_end(&mut answer);
+        let _ = peer.read_to_end(&mut answer);
         println!("{what}: {} bytes of answer, closed after {:?}", answer.len(), since.elapsed());
         // At most a TLS alert: a record of seven bytes.
         assert!(answer.len() <= 7, "{what}: {}", answer.escape_ascii());
@@ -357,13 +357,13 @@ fn a_thousand_silent_peers_cost_little_and_keep_no_one_out_for_long() {
     let far = start(net.far(), &secret.far(&["-v"]));
     let addr = SocketAddr::from((own_ip(1), PORT));
     let idle = || (proc::rss(far.pid()), proc::descriptors(far.pid()));
-    // Once as a warm-up, with a visitor of each kind.
+    // Once as a warm-up, with an unauthenticated peer.
     drop(net.near().inside(|| TcpStream::connect(addr).unwrap()));
     until("the node has closed them", || far.figure("/usage/sides") == 0);
     let before = idle();
     let since = Instant::now();
-    let visitors: Vec<TcpStream> = net.near().inside(|| (0..1000).map(|_| TcpStream::connect(addr).unwrap()).collect());
-    until("the node has as many visitors as it takes", || far.figure("/usage/sides") >= 100);
+    let peers: Vec<TcpStream> = net.near().inside(|| (0..1000).map(|_| TcpStream::connect(addr).unwrap()).collect());
+    until("the node has as many unauthenticated peers as it takes", || far.figure("/usage/sides") >= 100);
     let mut worst = idle();
     for _ in 0..20 {
         let now = idle();
@@ -372,24 +372,24 @@ fn a_thousand_silent_peers_cost_little_and_keep_no_one_out_for_long() {
     }
     let (bytes, descriptors) = (worst.0.saturating_sub(before.0), worst.1 - before.1);
     println!(
-        "1,000 silent visitors: {descriptors} descriptors and {} KiB more, {} KiB for each that may wait",
+        "1,000 silent peers: {descriptors} descriptors and {} KiB more, {} KiB for each that may wait",
         bytes >> 10,
         (bytes >> 10) / descriptors as u64
     );
-    assert!(descriptors <= 130, "{descriptors} descriptors: too many visitors at a time");
+    assert!(descriptors <= 130, "{descriptors} descriptors: too many unauthenticated peers at a time");
     assert!(bytes < 16 << 20, "{bytes} bytes");
     // A client with a key comes while they wait, and gets in when their time is over.
     let near = start(net.near(), &secret.near(&["-D", "127.0.0.1:0"]));
     until("the client with a key gets in", || near.out().iter().any(|line| line.starts_with("link up ")));
-    println!("the client with a key got in {:?} after the visitors came", since.elapsed());
-    let mut visitors = visitors;
-    for visitor in &mut visitors {
-        visitor.set_read_timeout(Some(kit::SOON)).unwrap();
+    println!("the client with a key got in {:?} after the silent peers came", since.elapsed());
+    let mut peers = peers;
+    for peer in &mut peers {
+        peer.set_read_timeout(Some(kit::SOON)).unwrap();
         let mut answer = Vec::new();
-        let _ = visitor.read_to_end(&mut answer);
-        assert!(answer.is_empty(), "a silent visitor gets no bytes: {}", answer.escape_ascii());
+        let _ = peer.read_to_end(&mut answer);
+        assert!(answer.is_empty(), "a silent peer gets no bytes: {}", answer.escape_ascii());
     }
     println!("the last of them was closed after {:?}", since.elapsed());
     drop(near);
-    until("no visitor is left", || far.figure("/usage/sides") == 0 && idle().1 <= before.1 + 1);
+    until("no unauthenticated peer is left", || far.figure("/usage/sides") == 0 && idle().1 <= before.1 + 1);
 }

@@ -99,15 +99,15 @@ fn a_remote_port_of_a_killed_client_passes_to_the_same_key_at_once() {
     far.wait_for_log(&["a port passes to the session that is there", "place=2222"]);
     drop(node);
     // Another key does not get the port.
-    let stranger = Home::new();
-    let keys = format!("{EVERYTHING} {}\n{EVERYTHING} {}\n", near_home.key(), stranger.key());
+    let other_home = Home::new();
+    let keys = format!("{EVERYTHING} {}\n{EVERYTHING} {}\n", near_home.key(), other_home.key());
     far_home.write("authorized_keys", &keys);
     far.signal(libc::SIGHUP);
     far.wait_for_log(&["keys read again"]);
-    stranger.write("known_nodes", &format!("{}:{PORT} {}\n", net_kit::own_ip(1), far_home.key()));
+    other_home.write("known_nodes", &format!("{}:{PORT} {}\n", net_kit::own_ip(1), far_home.key()));
     let node = holder(&net, &near_home, &["-R", &first]);
     kill(node);
-    let node = start_near(&net, &stranger, &["-R", &second]);
+    let node = start_near(&net, &other_home, &["-R", &second]);
     node.wait_for_log(&["the peer does not listen", "address_in_use"]);
 }
 
@@ -283,9 +283,10 @@ fn a_remote_port_of_a_killed_client_is_free_for_other_keys_after_the_dead_time()
     }
     let net = Net::of(&[Kind::Veth]);
     let (near_home, far_home) = homes(EVERYTHING);
-    let stranger = Home::new();
-    far_home.write("authorized_keys", &format!("{EVERYTHING} {}\n{EVERYTHING} {}\n", near_home.key(), stranger.key()));
-    stranger.write("known_nodes", &format!("{}:{PORT} {}\n", net_kit::own_ip(1), far_home.key()));
+    let other_home = Home::new();
+    far_home
+        .write("authorized_keys", &format!("{EVERYTHING} {}\n{EVERYTHING} {}\n", near_home.key(), other_home.key()));
+    other_home.write("known_nodes", &format!("{}:{PORT} {}\n", net_kit::own_ip(1), far_home.key()));
     let far = start(
         net.far(),
         &[far_line(&far_home), ["--link-keepalive", "300ms", "--link-dead", "1s"].map(str::to_owned).to_vec()].concat(),
@@ -293,7 +294,7 @@ fn a_remote_port_of_a_killed_client_is_free_for_other_keys_after_the_dead_time()
     let ((_one, first), (two, second)) = (service(&net), service(&net));
     kill(holder(&net, &near_home, &["-R", &first]));
     let since = Instant::now();
-    let _other = holder(&net, &stranger, &["-R", &second]);
+    let _other = holder(&net, &other_home, &["-R", &second]);
     println!("another key had the port after {:?}", since.elapsed());
     assert!(is_served_by(&net, &two));
     far.wait_for_log(&["the peer is away, and its ports are free for others"]);

@@ -33,7 +33,7 @@ fn connect_from(source: Ipv4Addr, to: SocketAddr) -> TcpStream {
 }
 
 /// Returns one of many addresses.
-fn stranger(number: u32) -> Ipv4Addr {
+fn source_address(number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::new(127, 9, 0, 1).to_bits() + number)
 }
 
@@ -90,14 +90,14 @@ fn unauthenticated_connections_from_many_addresses_do_not_keep_a_peer_out() {
     for first in [b"".as_slice(), b"\x16", &client_hello()] {
         let crowd: Vec<TcpStream> = (0..200)
             .map(|number| {
-                let mut socket = connect_from(stranger(number), addr);
+                let mut socket = connect_from(source_address(number), addr);
                 // A write fails on a connection that the server has already closed.
                 let _ = socket.write_all(first);
                 socket
             })
             .collect();
         let client = Node::start();
-        let source = stranger(10_000 + first.len() as u32);
+        let source = source_address(10_000 + first.len() as u32);
         client.link_with(addr, move |config| {
             config.paths = vec![Path { source: Some(source.into()), ..Path::default() }];
         });
@@ -119,10 +119,10 @@ fn a_cut_link_is_resumed_during_a_flood_of_unauthenticated_peers() {
     far.read_exact(&mut [0]).unwrap();
     // The flood holds all places that are not reserved. Each of its peers was answered.
     let hello = client_hello();
-    let mut crowd: Vec<TcpStream> = (0..40).map(|number| connect_from(stranger(number), addr)).collect();
+    let mut crowd: Vec<TcpStream> = (0..40).map(|number| connect_from(source_address(number), addr)).collect();
     crowd.iter_mut().for_each(|socket| _ = socket.write_all(&hello));
-    // Strangers have twelve of the sixteen places, and nine of those at most are answered: each further answer takes the place
-    // of an answered peer. So the last three of the twelve displace three others.
+    // Unauthenticated peers have twelve of the sixteen places, and at most nine of the twelve are answered: each further
+    // answer takes the place of an answered peer. So the last three of the twelve displace three others.
     until("all peers have been answered or refused", || {
         server.ask(|core| core.stats().unauthenticated_refused) >= 40 - 9
     });
@@ -142,7 +142,7 @@ fn the_handshake_timeout_is_shorter_when_many_peers_wait() {
     client.link(addr);
     client.until_up();
     // The last connection has the client's address, which has a recent key, and so takes the reserved place.
-    let mut crowd: Vec<TcpStream> = (0..3).map(|number| connect_from(stranger(number), addr)).collect();
+    let mut crowd: Vec<TcpStream> = (0..3).map(|number| connect_from(source_address(number), addr)).collect();
     crowd.push(connect(addr));
     let since = Instant::now();
     until("one peer is closed", || standing(&mut crowd) < 4);
@@ -160,7 +160,7 @@ fn at_most_two_handshakes_are_computed_in_a_turn() {
     let policy: Arc<dyn Policy> = Open::new();
     proxy.core().serve_links(&mut bound[0], ServeConfig::new(identity(2), policy)).unwrap();
     let hello = client_hello();
-    let mut clients: Vec<TcpStream> = (0..24).map(|number| connect_from(stranger(number), addr)).collect();
+    let mut clients: Vec<TcpStream> = (0..24).map(|number| connect_from(source_address(number), addr)).collect();
     for client in &mut clients {
         client.write_all(&hello).unwrap();
         client.set_nonblocking(true).unwrap();

@@ -45,8 +45,8 @@ impl Control {
     /// Returns true if enough answers about unknown streams are queued. The peer's next frame asks for a dropped one
     /// again.
     fn is_at_limit(&self, key: Key) -> bool {
-        let absent = |key: &Key| matches!(key, Key::UnknownStream(_));
-        absent(&key) && self.others.iter().filter(|key| absent(key)).count() >= UNKNOWN_STREAMS_MAX
+        let is_answer = |key: &Key| matches!(key, Key::UnknownStream(_));
+        is_answer(&key) && self.others.iter().filter(|key| is_answer(key)).count() >= UNKNOWN_STREAMS_MAX
     }
 
     /// Removes the first key. The caller clears the bit of its stream.

@@ -133,7 +133,7 @@ pub struct App {
     pub streams: BTreeMap<StreamId, AppStream>,
     pub messages: Vec<String>,
     pub ended: Option<Code>,
-    pub parted: u64,
+    pub suspensions: u64,
     pub resumed: u64,
     /// The number of events so far.
     pub events: u64,
@@ -240,7 +240,7 @@ impl App {
             }
             Event::Message(text) => self.messages.push(text),
             Event::SubflowUp(_) => self.up = true,
-            Event::Suspended => self.parted += 1,
+            Event::Suspended => self.suspensions += 1,
             Event::Resumed => self.resumed += 1,
             Event::Ended { code, text } => {
                 assert!(self.may_end, "the session ended: {code:?} {text}");

@@ -20,7 +20,7 @@ pub struct Peer {
     pub now: Time,
     caps: u64,
     /// Bytes received on each lane, for acknowledgements.
-    brought: BTreeMap<u16, u64>,
+    received: BTreeMap<u16, u64>,
 }
 
 /// Returns the encoded bytes of a frame.
@@ -40,21 +40,21 @@ impl Peer {
     pub fn of(role: SessionRole, config: Config, caps: u64) -> Peer {
         let now = Time::from_us(1000);
         let session = Session::new(role, config, SESSION, BootId([1; 8]), now);
-        let mut peer = Peer { session, now, caps, brought: BTreeMap::new() };
+        let mut peer = Peer { session, now, caps, received: BTreeMap::new() };
         peer.join(FIRST);
         peer
     }
 
     /// Brings up a subflow: the first, another one, or one that resumes the session after all were lost.
     pub fn join(&mut self, id: SubflowId) -> SubflowId {
-        let fresh = self.session.subflow_ids().count() == 0;
-        let met = !self.brought.is_empty();
-        let intent = match (met, fresh) {
+        let all_lost = self.session.subflow_ids().count() == 0;
+        let was_up = !self.received.is_empty();
+        let intent = match (was_up, all_lost) {
             (false, _) => Intent::New,
             (true, true) => Intent::Resume,
             (true, false) => Intent::Join,
         };
-        self.brought.insert(id.0, 0);
+        self.received.insert(id.0, 0);
         let hello = Hello {
             versions: (1, 1),
             intent,
@@ -77,7 +77,7 @@ impl Peer {
         let refusal = HelloAck::refusal(Status::Ok, &hello, BootId([0xBB; 8]));
         let caps = hello.caps & self.caps;
         self.send_on(id, &Frame::HelloAck(HelloAck { caps, limits: LIMITS, ..refusal })).unwrap();
-        self.brought.insert(id.0, 0);
+        self.received.insert(id.0, 0);
         id
     }
 
@@ -113,7 +113,7 @@ impl Peer {
             out.copy_to(&mut frame);
             out.clear();
             if !matches!(frame[0], 1 | 2) {
-                *self.brought.entry(transmit.subflow.0).or_default() += frame.len() as u64;
+                *self.received.entry(transmit.subflow.0).or_default() += frame.len() as u64;
             }
             all.push((transmit.subflow, frame));
         }
@@ -123,7 +123,7 @@ impl Peer {
     /// Acknowledges all bytes received on a subflow.
     pub fn acknowledge(&mut self, id: SubflowId) {
         let mut line = Vec::new();
-        LaneAck { subflow: id.0, lane: 0, bytes: self.brought[&id.0] }.encode(&mut line);
+        LaneAck { subflow: id.0, lane: 0, bytes: self.received[&id.0] }.encode(&mut line);
         self.send_on(id, &Frame::Ack { lanes: Lines::new(&line).unwrap() }).unwrap();
     }
 

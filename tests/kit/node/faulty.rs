@@ -24,16 +24,16 @@ struct Shared {
 
 /// The ends that notice a break. The dialing node always does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Notice {
     Both,
-    ByWhoDialled,
+    DialingNode,
 }
 
 /// A break of a connection: after `bytes[0]` bytes to the accepting node or `bytes[1]` bytes to the dialing node.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     pub bytes: [u64; 2],
-    pub heard: Heard,
+    pub notice: Notice,
 }
 
 impl Faulty {
@@ -67,8 +67,8 @@ fn fault(seed: u64, number: u64) -> Fault {
         z ^ (z >> 32)
     };
     let most = if draw(0) % 2 == 0 { 3_000 } else { 1_500_000 };
-    let heard = if draw(1) % 2 == 0 { Heard::Both } else { Heard::ByWhoDialled };
-    Fault { bytes: [draw(2) % most, draw(3) % most], heard }
+    let notice = if draw(1) % 2 == 0 { Notice::Both } else { Notice::DialingNode };
+    Fault { bytes: [draw(2) % most, draw(3) % most], notice }
 }
 
 impl Shared {
@@ -88,13 +88,13 @@ impl Shared {
                         _ => break,
                     }
                 }
-                shared.end(&near, &far, fault.filter(|_| left == 0).map_or(Heard::Both, |fault| fault.heard));
+                shared.end(&near, &far, fault.filter(|_| left == 0).map_or(Notice::Both, |fault| fault.notice));
             });
         }
     }
 
-    fn end(&self, dialled: &TcpStream, accepted: &TcpStream, heard: Heard) {
-        for (socket, hears) in [(dialled, true), (accepted, heard == Heard::Both)] {
+    fn end(&self, dialled: &TcpStream, accepted: &TcpStream, notice: Notice) {
+        for (socket, hears) in [(dialled, true), (accepted, notice == Notice::Both)] {
             if hears {
                 let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
                 let _ = socket.shutdown(Shutdown::Both);
