@@ -106,7 +106,7 @@ const GATES: &[Gate] = &[
     Gate { name: "key-names", figure: "echo p99", unit: "ms", limit: Limit::AtMost(5.0), run: floods::names },
     Gate {
         name: "key-names-lookup",
-        figure: "look-up of another key",
+        figure: "lookup of another key",
         unit: "ms",
         limit: Limit::AtMost(500.0),
         run: floods::lookups,

@@ -26,7 +26,7 @@ pub struct KnownNodes {
     nodes: Vec<(usize, Target, PublicKey)>,
 }
 
-/// The result of a look-up of a node and the key that it has shown.
+/// The result of a lookup of a node and the key that it has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// The node is known with this key.

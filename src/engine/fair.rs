@@ -3,7 +3,7 @@
 //! The process itself is an asker without a share. The others cannot keep it out: beyond the bounds of all, it may have as
 //! many waiting entries as one asker, and one entry in work.
 //!
-//! The queue holds work for few threads, such as look-ups of names. It knows neither the threads nor the work.
+//! The queue holds work for few threads, such as lookups of names. It knows neither the threads nor the work.
 
 use std::collections::{HashMap, VecDeque};
 

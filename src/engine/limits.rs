@@ -27,7 +27,7 @@ pub struct Limits {
     pub handshake_bytes: usize,
     /// Connections in the backlog of a listener; the system may grant less.
     pub backlog: u32,
-    /// Names that wait for a look-up, all loops together. Further look-ups are refused.
+    /// Names that wait for a lookup, all loops together. Further lookups are refused.
     pub lookups: usize,
     /// Names in the cache.
     pub cached_names: usize,
@@ -57,7 +57,7 @@ pub struct Limits {
 pub struct Timeouts {
     /// Wait for the client's request.
     pub handshake: Duration,
-    /// Wait for the connect to the target, the look-up of its name included.
+    /// Wait for the connect to the target, the lookup of its name included.
     pub connect: Duration,
     /// Wait for the next request on a kept-alive connection.
     pub keep_alive: Duration,

@@ -19,7 +19,7 @@ use crate::types::reason::Failure;
 
 /// A message from another thread to a loop.
 pub(crate) enum Mail {
-    /// The result of a look-up.
+    /// The result of a lookup.
     Resolved(Resolved),
     /// The result of an external connector for a side.
     Connected(Id, Result<OwnedSocket, Failure>),

@@ -1,6 +1,6 @@
-//! The names of one loop: a small cache, and the look-ups in progress.
+//! The names of one loop: a small cache, and the lookups in progress.
 //!
-//! Connections of one asker that need the same name at the same time share one look-up. They do not join the look-up of
+//! Connections of one asker that need the same name at the same time share one lookup. They do not join the lookup of
 //! another asker, because they would then wait behind all names of the other. The first answer serves all askers.
 //! Addresses are cached for a bounded time, because `getaddrinfo` does not return their lifetime, and are dropped when a
 //! connect to them fails. Failures are not cached. This module knows only the ids of sides; workers look the names up.
@@ -16,18 +16,18 @@ use crate::types::address::Name;
 use crate::types::id::Id;
 use crate::types::reason::Failure;
 
-/// The result of a worker's look-up.
+/// The result of a worker's lookup.
 pub(crate) struct Resolved {
     pub name: Name,
     pub found: Result<Vec<IpAddr>, Failure>,
-    /// Set if the look-up waited too long and was not made; only its asker fails then.
+    /// Set if the lookup waited too long and was not made; only its asker fails then.
     pub late: Option<Late>,
 }
 
-/// A look-up that was not made.
+/// A lookup that was not made.
 pub(crate) struct Late {
     pub asker: Asker,
-    /// Set when the look-up of another asker has answered.
+    /// Set when the lookup of another asker has answered.
     pub is_answered: Arc<AtomicBool>,
 }
 
@@ -50,7 +50,7 @@ struct Waiting {
     sides: Vec<(Asker, Id)>,
     /// Number of sides at which the sides that are gone are removed.
     sweep_at: usize,
-    /// The askers that have started a look-up. Invariant: at least one, and no duplicates.
+    /// The askers that have started a lookup. Invariant: at least one, and no duplicates.
     askers: Vec<Asker>,
     is_answered: Arc<AtomicBool>,
 }
@@ -60,9 +60,9 @@ struct Waiting {
 pub(crate) enum Wanted {
     /// The addresses from the cache.
     Known(Vec<IpAddr>),
-    /// The side waits for a look-up in progress.
+    /// The side waits for a lookup in progress.
     Waits,
-    /// The caller must start a look-up, the first of its asker. The worker skips it if the flag is set when its turn comes.
+    /// The caller must start a lookup, the first of its asker. The worker skips it if the flag is set when its turn comes.
     LookUp(Arc<AtomicBool>),
 }
 
@@ -88,7 +88,7 @@ impl Resolver {
         Wanted::LookUp(Arc::clone(&waiting.is_answered))
     }
 
-    /// Ends the wait of a side whose look-up was refused, and the look-up of its asker.
+    /// Ends the wait of a side whose lookup was refused, and the lookup of its asker.
     pub fn refused(&mut self, name: &Name, side: Id, asker: Asker) {
         let Some(waiting) = self.waiting.get_mut(name) else { return };
         // The side came last, so the search finds it at once.
@@ -101,7 +101,7 @@ impl Resolver {
         }
     }
 
-    /// Ends a look-up: caches its addresses and returns the sides that waited for the name. A look-up that was too late
+    /// Ends a lookup: caches its addresses and returns the sides that waited for the name. A lookup that was too late
     /// ends only for its asker; the sides of the others go on waiting.
     pub fn resolved(&mut self, resolved: &Resolved, now_ms: u64) -> Vec<Id> {
         if let Some(late) = &resolved.late {
@@ -120,7 +120,7 @@ impl Resolver {
     }
 
     fn came_too_late(&mut self, name: &Name, late: &Late) -> Vec<Id> {
-        // If the name was answered, the sides that wait now have asked later and have another look-up.
+        // If the name was answered, the sides that wait now have asked later and have another lookup.
         let is_answered = late.is_answered.load(Ordering::Relaxed);
         let Some(waiting) = self.waiting.get_mut(name).filter(|_| !is_answered) else { return Vec::new() };
         waiting.askers.retain(|asker| *asker != late.asker);
@@ -252,7 +252,7 @@ mod tests {
         assert!(matches!(resolver.want(&name, sides[2], B, 0, |_| true), Wanted::Waits));
         resolver.refused(&name, sides[0], A);
         let resolved = Resolved { name: name.clone(), found: Ok(addresses(&["::1"])), late: None };
-        assert_eq!(resolver.resolved(&resolved, 5), sides[1..], "the look-ups of the others are not refused");
+        assert_eq!(resolver.resolved(&resolved, 5), sides[1..], "the lookups of the others are not refused");
         assert!(is_answered.load(Ordering::Relaxed));
         assert!(resolver.resolved(&resolved, 6).is_empty() && resolver.waiting.is_empty());
         assert!(looks_up(&resolver.want(&Name::new("b").unwrap(), sides[0], A, 0, |_| true)));
@@ -272,12 +272,12 @@ mod tests {
         let late = Some(Late { asker: A, is_answered: Arc::clone(&is_answered) });
         let late = Resolved { name: name.clone(), found: Err(Reason::TimedOut.into()), late };
         assert_eq!(resolver.resolved(&late, 5), [sides[0], sides[2]]);
-        assert!(!is_answered.load(Ordering::Relaxed), "the look-up of the other asker goes on");
+        assert!(!is_answered.load(Ordering::Relaxed), "the lookup of the other asker goes on");
         assert!(looks_up(&resolver.want(&name, sides[0], A, 6, |_| true)), "the asker may ask again");
         let resolved = Resolved { name: name.clone(), found: Ok(addresses(&["::1"])), late: None };
         assert_eq!(resolver.resolved(&resolved, 7), [sides[1], sides[0]]);
         resolver.forget(&name);
-        // A late look-up from before the answer does not end a later one.
+        // A late lookup from before the answer does not end a later one.
         assert!(looks_up(&resolver.want(&name, sides[0], A, 8, |_| true)));
         assert!(resolver.resolved(&late, 9).is_empty() && resolver.waiting.len() == 1);
         let is_answered = Arc::clone(&resolver.waiting[&name].is_answered);

@@ -1,4 +1,4 @@
-//! Workers: the threads for calls that block, such as look-ups of names.
+//! Workers: the threads for calls that block, such as lookups of names.
 //!
 //! All loops of a process share the workers. The queues are bounded. At most half of the threads are in `getaddrinfo` at
 //! once, and one more for a name of the process itself, such as the peer of a link. So a name server that does not answer
@@ -30,7 +30,7 @@ pub struct Workers {
 
 /// A job of a worker.
 enum Job {
-    /// A look-up of a name for a loop.
+    /// A lookup of a name for a loop.
     Lookup(Asker, Lookup),
     /// A connect to a Unix socket.
     Connect(Asker, Task),
@@ -46,7 +46,7 @@ pub(crate) struct Lookup {
     /// Longest wait in the queue; zero is no limit.
     pub patience: Duration,
     pub answer_to: Arc<Mailbox>,
-    /// Set when the look-up of another asker has answered. Relaxed, because it only saves work.
+    /// Set when the lookup of another asker has answered. Relaxed, because it only saves work.
     pub is_answered: Arc<AtomicBool>,
     since: Instant,
 }
@@ -118,11 +118,11 @@ impl Workers {
         Ok(())
     }
 
-    /// Looks a name up and posts the result. A look-up that has waited longer than its patience is not made: its asker has
-    /// given up, and the look-ups behind it should not wait for a resolver that hangs.
+    /// Looks a name up and posts the result. A lookup that has waited longer than its patience is not made: its asker has
+    /// given up, and the lookups behind it should not wait for a resolver that hangs.
     ///
     /// # Errors
-    /// [`Full`] if too many look-ups wait, of all askers or of this one.
+    /// [`Full`] if too many lookups wait, of all askers or of this one.
     pub(crate) fn look_up(&self, asker: Asker, lookup: Lookup) -> Result<(), Full> {
         self.shared.lock().lookups.push(asker, lookup).map_err(|_| Full)?;
         self.shared.work.notify_one();
@@ -197,7 +197,7 @@ impl Queues {
         Queues { lookups, connects, connects_first: false, runs: VecDeque::new(), stopping: false }
     }
 
-    /// Takes a look-up or a connect, alternately.
+    /// Takes a lookup or a connect, alternately.
     fn take(&mut self) -> Option<Job> {
         self.connects_first = !self.connects_first;
         let first = self.connects_first.then(|| self.take_connect()).flatten();
@@ -211,14 +211,14 @@ impl Queues {
 }
 
 impl Lookup {
-    /// Looks the name up if no other look-up has answered, and posts the result.
+    /// Looks the name up if no other lookup has answered, and posts the result.
     fn answer(self, asker: Asker) {
         if self.is_answered.load(Ordering::Relaxed) {
             return;
         }
         let is_late = !self.patience.is_zero() && self.since.elapsed() >= self.patience;
         let found = if is_late { Err(Reason::TimedOut.into()) } else { look_up(&self.name) };
-        // The asker has too many look-ups; the name is not at fault.
+        // The asker has too many lookups; the name is not at fault.
         let late = is_late.then_some(Late { asker, is_answered: self.is_answered });
         // The mailbox never refuses an answer; a loop that is gone needs none.
         let _ = self.answer_to.post(Mail::Resolved(Resolved { name: self.name, found, late }));

@@ -169,7 +169,7 @@ impl Node {
         let mut link = Link::new(policy, timing, server.mode, &place, server.watch.clone(), now_ms);
         (link.takes, link.consecutive_takeovers) = (server.takes.clone(), row);
         // All sessions of a key share its rate.
-        if let Some((_, other)) = self.links.iter().find(|(_, other)| !other.is_dialled() && other.key == Some(key)) {
+        if let Some((_, other)) = self.links.iter().find(|(_, other)| !other.is_dialed() && other.key == Some(key)) {
             (link.sent, link.received) = (other.sent.clone(), other.received.clone());
         }
         link.note_key(key, tls.cipher().map(Cipher::name));

@@ -1,7 +1,7 @@
 //! A carrier: one TCP connection with TLS in it, which carries one subflow of a link.
 //!
 //! ```text
-//!   dialed:    Dialling --connected--> Securing --TLS--> Live (HELLO sent; the session knows the rest)
+//!   dialed:     Dialing --connected--> Securing --TLS--> Live (HELLO sent; the session knows the rest)
 //!   accepted:                          Securing --TLS--> Greeting --HELLO--> Live
 //!   at the end of each: Closing, while the last records are flushed
 //! ```
@@ -62,7 +62,7 @@ pub(crate) struct Carrier {
 /// The stages of a carrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CarrierStage {
-    Dialling,
+    Dialing,
     Securing,
     Greeting,
     Live,

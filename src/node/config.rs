@@ -244,7 +244,7 @@ pub enum LinkEvent {
         /// True if the session is a new one.
         fresh: bool,
     },
-    /// The peer is about to stop: running connections go on over the present session, and another session is dialled for new
+    /// The peer is about to stop: running connections go on over the present session, and another session is dialed for new
     /// ones.
     Draining,
     /// The last session with a peer that was about to stop is over, as far as this node knows.

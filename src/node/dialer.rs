@@ -123,7 +123,7 @@ impl Node {
         let target = Rc::new(known.map_or(target, Target::Ip));
         let Some(record) = self.links.get_mut(link) else { return };
         record.carriers.push(carrier);
-        let mut made = Carrier::new(side, CarrierStage::Dialling);
+        let mut made = Carrier::new(side, CarrierStage::Dialing);
         (made.link, made.place) = (Some(link), place);
         let fresh = Side::new(Owner::Carrier(carrier), SideState::Connecting, Io::None, Endpoint::Unknown);
         let placed = core.sides.insert(fresh).is_ok() && self.carriers.insert(made).is_ok();
@@ -146,7 +146,7 @@ impl Node {
 
     /// Handles the result of the dial of a carrier's socket.
     pub(crate) fn carrier_dialled(&mut self, core: &mut Core, id: Id, result: Result<(), &Failure>) {
-        let Some(carrier) = self.carriers.get(id).filter(|carrier| carrier.stage == CarrierStage::Dialling) else {
+        let Some(carrier) = self.carriers.get(id).filter(|carrier| carrier.stage == CarrierStage::Dialing) else {
             return;
         };
         let side = carrier.side;

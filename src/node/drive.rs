@@ -170,7 +170,7 @@ impl Node {
         match carrier.stage {
             CarrierStage::Live => core.enqueue(side),
             CarrierStage::Closing => self.drop_carrier(core, id),
-            CarrierStage::Dialling => {
+            CarrierStage::Dialing => {
                 self.carrier_failed(core, id, &Failure::new(Reason::TimedOut, "no answer in time"))
             }
             CarrierStage::Securing | CarrierStage::Greeting => {

@@ -34,13 +34,13 @@ impl Node {
         let ids: Vec<Id> = self.links.ids();
         for id in ids {
             let Some(link) = self.links.get(id) else { continue };
-            let is_dialled = link.is_dialled();
+            let is_dialed = link.is_dialed();
             let Some(session) = core.pools.sessions.session_mut(id) else { continue };
             for number in link.remotes.iter().filter_map(|remote| remote.number) {
                 // Listeners that were given back already are skipped.
                 let _ = session.unlisten(number);
             }
-            if !is_dialled && session.has_capability(Capability::Handover) {
+            if !is_dialed && session.has_capability(Capability::Handover) {
                 session.go_away(Code::Drained, "the node is stopping");
             }
             core.pools.sessions.touch(id);
@@ -57,7 +57,7 @@ impl Node {
         self.links.iter().any(|(id, link)| {
             let Some(session) = core.pools.sessions.session(id) else { return false };
             if session.is_suspended() {
-                return link.is_dialled() && session.has_unacknowledged_data();
+                return link.is_dialed() && session.has_unacknowledged_data();
             }
             session.streams_live() > 0 || self.waits_for_answer(core, link, session)
         })
@@ -69,7 +69,7 @@ impl Node {
         if !session.is_open() {
             return false;
         }
-        let is_told = match link.is_dialled() {
+        let is_told = match link.is_dialed() {
             true => link.remotes.iter().filter_map(|remote| remote.number).any(|number| session.has_listener(number)),
             false => session.has_capability(Capability::Handover),
         };
@@ -91,7 +91,7 @@ impl Node {
     /// possible.
     pub(super) fn peer_leaves(&mut self, core: &mut Core, id: Id) -> bool {
         let Some(aside) = self.set_aside(core, id) else { return false };
-        log::debug!(target: TARGET, link = id.to_string(), aside = aside.to_string(); "the peer is stopping, another session is dialled");
+        log::debug!(target: TARGET, link = id.to_string(), aside = aside.to_string(); "the peer is stopping, another session is dialed");
         self.tell(core, id, &LinkEvent::Draining);
         core.pools.sessions.touch(id);
         core.pools.sessions.touch(aside);

@@ -142,7 +142,7 @@ impl Link {
     }
 
     /// Returns true if this node dialed the link, and false if the peer did.
-    pub fn is_dialled(&self) -> bool {
+    pub fn is_dialed(&self) -> bool {
         self.dialer.is_some() || self.heir.is_some()
     }
 
@@ -254,7 +254,7 @@ impl Link {
 
     /// Returns true if a peer with this key dialed this link, and the link is not closing.
     pub fn is_served_to(&self, key: &PeerKey) -> bool {
-        !self.is_dialled() && !self.closing && self.key.as_ref() == Some(key)
+        !self.is_dialed() && !self.closing && self.key.as_ref() == Some(key)
     }
 
     /// Returns true if connections wait for a subflow: for the first one of a session, or in a suspended session.

@@ -59,7 +59,7 @@ impl Loop<'_> {
     /// dials missing subflows at once.
     pub fn network_changed(&mut self) {
         let (core, node) = self.parts::<Node>();
-        let dialled: Vec<Id> = node.links.iter().filter(|(_, link)| link.is_dialled()).map(|(id, _)| id).collect();
+        let dialled: Vec<Id> = node.links.iter().filter(|(_, link)| link.is_dialed()).map(|(id, _)| id).collect();
         for id in dialled {
             let carriers = node.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default();
             for carrier in carriers {

@@ -158,8 +158,8 @@ impl Node {
         let session = core.pools.sessions.session(link);
         let (is_over, is_left) =
             (session.is_none_or(Session::is_ended), session.is_some_and(Session::is_peer_going_away));
-        let is_dialled = record.dialer.is_some() && !record.closing && !self.closing;
-        is_dialled && (is_over || is_left && self.peer_leaves(core, link))
+        let is_dialed = record.dialer.is_some() && !record.closing && !self.closing;
+        is_dialed && (is_over || is_left && self.peer_leaves(core, link))
     }
 
     /// Adds a dest to those that wait for a link. Dests that are gone make room.

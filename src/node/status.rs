@@ -132,7 +132,7 @@ impl Node {
             peer: link.place.to_string(),
             name: name.to_owned(),
             key: link.key,
-            dialled: link.is_dialled(),
+            dialled: link.is_dialed(),
             state: now_state,
             state_for: if state == now_state { self.ago(core, since_ms) } else { Duration::ZERO },
             age: self.ago(core, link.opened_ms),
@@ -176,7 +176,7 @@ impl Node {
             seen_as: carrier.seen_as,
             remote: side.map_or_else(String::new, |side| address(&side.endpoint)),
             state: match carrier.stage {
-                CarrierStage::Dialling => "connecting",
+                CarrierStage::Dialing => "connecting",
                 CarrierStage::Securing => "securing",
                 CarrierStage::Greeting => "greeting",
                 CarrierStage::Live if suspect => "suspect",

@@ -118,20 +118,20 @@ fn both_ends_report_a_refused_key() {
     let buffers = Rc::new(Buffers::new());
     let ciphers = Cipher::preferred();
     // The server does not know the client.
-    let (mut dialler, mut acceptor) =
+    let (mut dialer, mut acceptor) =
         (client(9, 2, &ciphers).pipe(&buffers).unwrap(), server(2, 1, &ciphers).pipe(&buffers).unwrap());
     let refused = node(9).public_key();
-    let ends = shake(&mut dialler, &mut acceptor, WHOLE);
+    let ends = shake(&mut dialer, &mut acceptor, WHOLE);
     assert_eq!(ends, (Err(TlsError::OurKeyRefused), Err(TlsError::KeyRefused(refused))));
     assert_eq!(acceptor.peer_key(), Some(refused));
     assert_eq!(acceptor.seal([&b"x"[..]]), Err(TlsError::KeyRefused(refused)));
     assert_eq!(acceptor.exporter("x", b""), None);
     // The client does not know the server.
-    let (mut dialler, mut acceptor) =
+    let (mut dialer, mut acceptor) =
         (client(1, 2, &ciphers).pipe(&buffers).unwrap(), server(9, 1, &ciphers).pipe(&buffers).unwrap());
-    let ends = shake(&mut dialler, &mut acceptor, 1);
+    let ends = shake(&mut dialer, &mut acceptor, 1);
     assert_eq!(ends, (Err(TlsError::KeyRefused(refused)), Err(TlsError::OurKeyRefused)));
-    assert_eq!((dialler.peer_key(), acceptor.peer_key()), (Some(refused), None));
+    assert_eq!((dialer.peer_key(), acceptor.peer_key()), (Some(refused), None));
 }
 
 #[test]

@@ -395,7 +395,7 @@ fn a_path_that_is_removed_during_its_handshake_does_not_come_up() {
     let path = Path { peer: Some(two.addr.into()), ..Path::default() };
     let added = path.clone();
     client.ask(move |core| core.add_path(link, &added));
-    until("the second path is being dialled", || two.count() == 1 && client.links()[0].subflows.len() == 2);
+    until("the second path is being dialed", || two.count() == 1 && client.links()[0].subflows.len() == 2);
     client.ask(move |core| core.remove_path(link, &path));
     two.silence(false);
     until("one subflow is left", || client.links()[0].subflows.len() == 1);
@@ -437,7 +437,7 @@ fn a_session_resumed_at_a_draining_node_does_not_get_its_port_back() {
     let before = cutter.count();
     cutter.silence(true);
     cutter.close(false);
-    until("the client has dialled again", || cutter.count() > before);
+    until("the client has dialed again", || cutter.count() > before);
     // After three turns of the loop the node has accepted the connection.
     (0..3).for_each(|_| server.ask(|_| ()));
     server.ask(|core| core.drain(SOON));

@@ -329,9 +329,9 @@ fn ending_a_connection_during_its_connect_is_reported_to_the_peer_at_once() {
     let (_listener, addr) = target();
     let front = client.forward(link, addr.into());
     let mut near = connect(front);
-    let dialling = || server.ask(|core| core.snapshot().connections.first().map(|status| status.id));
-    until("the server connects to the target", || dialling().is_some());
-    let id = dialling().unwrap();
+    let dialing = || server.ask(|core| core.snapshot().connections.first().map(|status| status.id));
+    until("the server connects to the target", || dialing().is_some());
+    let id = dialing().unwrap();
     server.ask(move |core| core.close(id, Reason::Killed));
     let _ = near.read(&mut [0]);
     until("the client's connection is closed", || !client.closed.lock().unwrap().is_empty());

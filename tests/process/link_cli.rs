@@ -317,7 +317,7 @@ fn status_says_why_a_link_is_not_up_and_the_log_shows_no_key_as_bytes() {
     let peer = format!("127.0.0.1:{}", kit::closed_port());
     let near = start(&peer, &["--mode", "single"]);
     let mut said = String::new();
-    kit::until("the node has dialled several times", || {
+    kit::until("the node has dialed several times", || {
         said = near.status_text();
         said.contains("tries ") && !said.contains("tries 0") && !said.contains("tries 1,")
     });
