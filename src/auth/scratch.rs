@@ -1,6 +1,4 @@
 //! A temporary directory for one test.
-//!
-//! The package `seaprox-proxies` compiles this file for its tests too, so it imports nothing of the library.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

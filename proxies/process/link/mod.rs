@@ -12,8 +12,6 @@ mod path_file;
 pub mod prompt;
 mod rejected_keys;
 #[cfg(test)]
-#[path = "../../../src/auth/scratch.rs"]
-#[allow(dead_code, reason = "the tests of the library use the rest")]
 mod scratch;
 mod served_links;
 
