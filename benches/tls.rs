@@ -9,6 +9,7 @@
 mod heap;
 #[path = "../tests/kit/tls/idle.rs"]
 mod idle;
+// The module is private in the library, so this target compiles its source.
 #[path = "../src/tls/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the bench uses a part of it")]
 mod tls;

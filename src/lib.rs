@@ -77,6 +77,7 @@ mod relay;
 mod streams;
 mod sys;
 mod tls;
+// Other targets compile src/tls/mod.rs too, without its tests, so the tests are declared here.
 #[cfg(test)]
 #[path = "tls/tests.rs"]
 mod tls_tests;

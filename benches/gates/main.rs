@@ -42,6 +42,7 @@ mod net_kit;
 mod node_kit;
 #[path = "../../tests/kit/hostile/served.rs"]
 mod served;
+// The module is private in the library, so this target compiles its source.
 #[path = "../../src/tls/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the bench uses a part of it")]
 mod tls;

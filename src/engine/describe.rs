@@ -1,4 +1,5 @@
-//! Descriptions: the names of sides and connections in log lines, in the status, in C and in Lua.
+//! Descriptions: the names of sides and connections in log lines, in the status, and for the caller of
+//! [`Core::description`].
 //!
 //! ```text
 //!   connection = KIND "[" side "->" side "]"             socks5[ipv4[1.2.3.4:5678]->name[example.org:80]]

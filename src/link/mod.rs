@@ -2,7 +2,7 @@
 //!
 //! A [`Session`] is a state machine. It owns no socket, reads no clock, draws no random number, and does not depend on
 //! the order of a hash table. Its inputs are bytes, time and commands; its outputs are frames, events and a deadline;
-//! any order of calls is legal. The driver owns the carriers (TCP with TLS inside, QUIC, SCTP): each is a *subflow* of
+//! any order of calls is legal. The driver owns the carriers (today TCP with TLS inside): each is a *subflow* of
 //! one or more *lanes*, which are ordered pipes of bytes. After every call the driver does:
 //!
 //! ```text
@@ -28,11 +28,11 @@
 //! - **The scheduling is the core**: which stream (`stream/drr.rs`) on which subflow (`path/scheduler.rs`) is decided
 //!   when a subflow can take a frame.
 //!
-//! # Rooms
+//! # Folders
 //! Imports run one way: `session` may use `path`, `stream` and `wire`; `path` and `stream` use only `wire`, and do not
 //! know each other.
 //!
-//! | room | content |
+//! | folder | content |
 //! | --- | --- |
 //! | `wire/` | [`frame`], `header`, `hello`, `open`, `code`, `ids`: the format; `outbox`: frames to send; `content`: what a sent frame carried |
 //! | `stream/` | `state`: one stream; `send` and `recv`: its halves; `credit`, `quota`, `drr`: windows, shares, turns; pools of buffers |
@@ -58,7 +58,7 @@
 //! [`Session::receive`], so that full frames are rarely copied. Nothing is allocated by a length that was not checked.
 //!
 //! # Lessons of the simulator
-//! Where the protocol differs from its first design, and why:
+//! Rules that the simulator showed to be needed:
 //! - **A client sends only HELLO before HELLO_ACK.** Early data would save one round trip in the life of a session.
 //!   Without it, a first subflow that dies during the handshake can be tried again, and nothing was sent that could be
 //!   sent twice.

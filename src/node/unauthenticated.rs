@@ -423,6 +423,7 @@ const COST_MAX: u32 = 1 << 20;
 /// Divisor of the time for a handshake when all places are used.
 const SHORTEST: u64 = 5;
 
+// The tests have a file of their own beside this one, which keeps both short.
 #[cfg(test)]
 #[path = "unauthenticated_tests.rs"]
 mod tests;

@@ -10,6 +10,7 @@ mod heap;
 mod idle;
 #[path = "../kit/loop/mod.rs"]
 mod loop_kit;
+// The module is private in the library, so this target compiles its source.
 #[path = "../../src/tls/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the test uses a part of it")]
 mod tls;

@@ -1,4 +1,5 @@
-//! The commands on a connection: send, pass, hold, resume, finish, disconnect, relay.
+//! The commands on a connection: send, relay_bytes, pause_reading, resume_reading, close_after_flush, disconnect,
+//! relay.
 
 use crate::loop_kit;
 

@@ -4,6 +4,7 @@
 mod hostile_kit;
 #[path = "../kit/node/mod.rs"]
 mod node_kit;
+// The module is private in the library, so this target compiles its source.
 #[allow(dead_code, unused_imports, reason = "the test uses a part of it")]
 #[path = "../../src/tls/mod.rs"]
 mod tls;

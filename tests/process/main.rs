@@ -8,6 +8,7 @@ mod kit;
 mod node_kit;
 #[path = "../kit/hostile/served.rs"]
 mod served;
+// The module is private in the library, so this target compiles its source.
 #[allow(dead_code, unused_imports, reason = "each group of tests uses its part")]
 #[path = "../../src/tls/mod.rs"]
 mod tls;

@@ -1,6 +1,6 @@
 //! Paths: a subflow with its lanes, the estimate of its delay and rate, and the choice of a subflow for a frame.
 //!
-//! This room imports only the wire.
+//! This folder imports only `wire`.
 
 pub(super) mod estimate;
 pub(super) mod lane;

@@ -1,7 +1,7 @@
 //! The session: the record of all streams and subflows, and the operations on it, each an `impl Session` in its own
 //! file.
 //!
-//! This room may import the three others. Within it, the operations import the record in `state`, never one another's
+//! This folder may import the three others. Within it, the operations import the record in `state`, never one another's
 //! types; what several of them need is in `config`, `error`, `event`, `phase`, `listeners`, `unopened`, `control_queue`
 //! and `table`.
 

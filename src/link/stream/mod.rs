@@ -1,6 +1,6 @@
 //! Streams: the two halves, their windows and quotas, the order in which they send, and the buffers that they share.
 //!
-//! This room imports only the wire.
+//! This folder imports only `wire`.
 
 pub(super) mod buffer_pool;
 pub(super) mod credit;

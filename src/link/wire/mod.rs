@@ -1,6 +1,6 @@
 //! The wire format: frames, their bodies, and the buffers that frames are read from and written to.
 //!
-//! This room imports nothing of the other rooms of the link.
+//! This folder imports nothing of the other folders of the link.
 
 pub(super) mod code;
 pub(super) mod content;
