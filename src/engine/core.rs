@@ -415,10 +415,10 @@ impl Core {
             let is_long = timeouts.half_closed > KEEPALIVE_DELAYS_MIN * timeouts.keepalive_delay;
             let class = match record.timer_class() {
                 Some(TimerClass::HalfClosed) if timeouts.half_closed.is_zero() => Some(TimerClass::Idle),
-                Some(TimerClass::Idle) if delays => Some(TimerClass::KeepaliveDelay),
+                Some(TimerClass::Idle) if delays => Some(TimerClass::TcpKeepaliveDelay),
                 // A half-closed connection that lasts needs keepalive too. A short half-closed timer ends the connection
                 // soon enough; a long one may fire later by the delay.
-                Some(TimerClass::HalfClosed) if delays && is_long => Some(TimerClass::KeepaliveDelay),
+                Some(TimerClass::HalfClosed) if delays && is_long => Some(TimerClass::TcpKeepaliveDelay),
                 class => class,
             };
             self.timers.set(connection, class, self.now_ms);

@@ -307,12 +307,12 @@ impl Proxy {
         for _ in 0..self.core.config.limits.timers_per_turn {
             let Some((connection, class)) = self.core.timers.expire(self.core.now_ms) else { break };
             match class {
-                TimerClass::Handshake | TimerClass::KeepAlive => {
+                TimerClass::Handshake | TimerClass::HttpKeepAlive => {
                     self.call(connection, Role::Source, |handler, cx| handler.timeout(cx));
                 }
                 TimerClass::Connect if self.core.dial_timed_out(connection, &mut *self.control) => {}
                 TimerClass::Connect => _ = self.call(connection, Role::Source, |handler, cx| handler.timeout(cx)),
-                TimerClass::KeepaliveDelay => self.core.enable_keepalive(connection),
+                TimerClass::TcpKeepaliveDelay => self.core.enable_keepalive(connection),
                 TimerClass::Idle => self.core.close(connection, Reason::IdleTimeout),
                 TimerClass::HalfClosed => self.core.close(connection, Reason::HalfClosedTimeout),
                 TimerClass::Linger => self.core.end_lingering(connection),

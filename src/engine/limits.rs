@@ -183,8 +183,8 @@ impl Timeouts {
         let mut durations = [Duration::ZERO; TimerClass::COUNT];
         durations[TimerClass::Handshake as usize] = self.handshake;
         durations[TimerClass::Connect as usize] = self.connect;
-        durations[TimerClass::KeepAlive as usize] = self.keep_alive;
-        durations[TimerClass::KeepaliveDelay as usize] = self.keepalive_delay;
+        durations[TimerClass::HttpKeepAlive as usize] = self.keep_alive;
+        durations[TimerClass::TcpKeepaliveDelay as usize] = self.keepalive_delay;
         durations[TimerClass::Idle as usize] = self.idle;
         durations[TimerClass::HalfClosed as usize] = self.half_closed;
         durations[TimerClass::Linger as usize] = self.linger;

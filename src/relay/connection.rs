@@ -147,7 +147,7 @@ impl Connection {
         match self.stage {
             Stage::Handshake => Some(TimerClass::Handshake),
             Stage::Connecting => Some(TimerClass::Connect),
-            Stage::KeepAlive => Some(TimerClass::KeepAlive),
+            Stage::KeepAlive => Some(TimerClass::HttpKeepAlive),
             Stage::Closing => Some(TimerClass::Linger),
             Stage::Closed => None,
             Stage::Established if self.halves.iter().any(|half| half.dead) => Some(TimerClass::Linger),

@@ -19,9 +19,9 @@ pub enum TimerClass {
     /// The connect to the target.
     Connect,
     /// The next request on a kept-alive connection.
-    KeepAlive,
+    HttpKeepAlive,
     /// The end of the delay before TCP keepalive is enabled; short connections skip the system calls.
-    KeepaliveDelay,
+    TcpKeepaliveDelay,
     /// A byte in either direction.
     Idle,
     /// A byte in the direction that is still open after the other was closed.
@@ -87,7 +87,7 @@ impl TimerLists {
     #[inline]
     pub fn touch(&mut self, id: Id, now_ms: u64) {
         let link = &self.links[id.index()];
-        let Some(class) = link.class.filter(|class| *class != TimerClass::KeepaliveDelay) else { return };
+        let Some(class) = link.class.filter(|class| *class != TimerClass::TcpKeepaliveDelay) else { return };
         let grain_ms = self.lists[class as usize].duration_ms / GRAINS;
         if now_ms.saturating_sub(link.since_ms) > grain_ms {
             self.unlink(id.index() as u32);

@@ -40,7 +40,7 @@ const EARLY: Duration = Duration::from_millis(3);
 
 #[test]
 fn the_handshake_and_keep_alive_timeouts_fire_despite_incomplete_requests() {
-    for (stage, class) in [(Stage::Handshake, TimerClass::Handshake), (Stage::KeepAlive, TimerClass::KeepAlive)] {
+    for (stage, class) in [(Stage::Handshake, TimerClass::Handshake), (Stage::KeepAlive, TimerClass::HttpKeepAlive)] {
         for on in [true, false] {
             let limit = if on { SHORT } else { Duration::ZERO };
             let mut rig = Rig::new(with(|timeouts| (timeouts.handshake, timeouts.keep_alive) = (limit, limit)));
@@ -212,7 +212,7 @@ fn each_stage_has_its_timer() {
     });
     let (mut rig, id, _client, _server) = relayed(all);
     for (stage, class) in [
-        (Stage::KeepAlive, TimerClass::KeepAlive),
+        (Stage::KeepAlive, TimerClass::HttpKeepAlive),
         (Stage::Connecting, TimerClass::Connect),
         (Stage::Handshake, TimerClass::Handshake),
         (Stage::Established, TimerClass::Idle),
