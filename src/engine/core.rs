@@ -17,11 +17,11 @@ use crate::engine::control::{Deadline, Request};
 use crate::engine::dial::Connector;
 use crate::engine::flow::DISCARD_BYTES_MAX;
 use crate::engine::handler::Handler;
+use crate::engine::key_accounts::KeyAccounts;
 use crate::engine::limits::{Config, Limits};
 use crate::engine::listener::Listener;
 use crate::engine::log_limit::NetworkLogLimits;
 use crate::engine::mailbox::{Mail, Mailbox, Remote};
-use crate::engine::peers::Peers;
 use crate::engine::resolve::{Resolved, Resolver};
 use crate::engine::sources::Sources;
 use crate::engine::stats::Stats;
@@ -57,7 +57,7 @@ pub struct Core {
     pub(crate) workers: Option<Arc<Workers>>,
     pub(crate) sources: Arc<Sources>,
     /// Resources that each key of a peer uses.
-    pub(crate) peers: Peers,
+    pub(crate) peers: KeyAccounts,
     /// Log limits of networks: one for failed authentications, one for all other lines.
     pub(crate) network_log_limits: [NetworkLogLimits; 2],
     /// A report of suppressed log lines is scheduled.
@@ -164,7 +164,7 @@ impl Core {
             resolver: Resolver::new(limits.cached_names, name_cache_ms),
             workers,
             sources: Sources::new(limits.connections_per_source),
-            peers: Peers::default(),
+            peers: KeyAccounts::default(),
             network_log_limits: Default::default(),
             reports_suppressed: false,
             connector: None,

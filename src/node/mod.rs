@@ -21,8 +21,8 @@
 //! `window` the bytes in flight on a carrier · `dialer` dialing carriers · `accept` accepting carriers · `unauthenticated` the
 //! places of peers without a key · `handshakes` the order of their handshakes · `proof` joining a subflow to its session ·
 //! `turn` the share of each key in a turn · `drive` events, frames and deadlines of the session · `open` opening and
-//! accepting streams · `waiting` dests that wait for a link · `handover` a node that is about to stop · `front` handlers of
-//! streams that the peer opened · `reverse` listeners at the other end · `memory` the budget that links share ·
+//! accepting streams · `waiting` dests that wait for a link · `handover` a node that is about to stop · `opened_stream`
+//! handlers of streams that the peer opened · `reverse` listeners at the other end · `memory` the budget that links share ·
 //! `observed_address` the address at which the peer sees this node · `network` changes of this host's addresses ·
 //! `rate_limit` bytes per second of a key · `status`, `link_event` what is reported.
 //!
@@ -37,7 +37,6 @@ mod config;
 mod control;
 mod dialer;
 mod drive;
-mod front;
 mod handover;
 mod handshakes;
 mod link;
@@ -46,6 +45,7 @@ mod memory;
 mod network;
 mod observed_address;
 mod open;
+mod opened_stream;
 mod proof;
 mod rate_limit;
 mod reverse;

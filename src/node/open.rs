@@ -20,7 +20,7 @@ use crate::types::reason::{Failure, Reason};
 use super::accept::TARGET;
 use super::config::{LinkEvent, PeerKey, Policy, Request, Verdict};
 use super::control::Node;
-use super::front::{AppStream, Forwarded};
+use super::opened_stream::{AppStream, Forwarded};
 use crate::streams::{LinkSession, Slot, StreamAt};
 
 impl Loop<'_> {

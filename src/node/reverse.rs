@@ -15,8 +15,8 @@ use crate::types::reason::{Failure, Reason};
 use super::accept::TARGET;
 use super::config::{LinkEvent, Request, Reverse};
 use super::control::Node;
-use super::front::{IN_USE, ReverseClient};
 use super::link::Link;
+use super::opened_stream::{IN_USE, ReverseClient};
 use super::status::ListenerStatus;
 
 /// A listener that this node requests from the peer.

@@ -18,7 +18,7 @@ use crate::types::id::Id;
 
 use super::config::PeerKey;
 use super::control::Node;
-use crate::engine::peers::UNITS_HEAVY;
+use crate::engine::key_accounts::UNITS_HEAVY;
 
 impl Node {
     /// Delivers the events of active links to their sides. Returns true if any side was given work.

@@ -1,4 +1,4 @@
-//! Peers: the accounts of the resources that each key uses over all of its links.
+//! The accounts of keys: the resources that each key uses over all of its links.
 //!
 //! A key may have many links, and many consecutive sessions. The table counts by key: events in a turn, futile streams,
 //! connections, and log lines. The record of a key outlives its links, so a reconnect resets no limit. The table knows
@@ -12,10 +12,10 @@ use slab::Slab;
 use crate::engine::log_limit::LogLimit;
 use crate::types::peer::{PeerId, PeerKey};
 
-/// The peers of one loop.
+/// The accounts of all keys in one loop.
 #[derive(Debug, Default)]
-pub(crate) struct Peers {
-    records: Slab<Peer>,
+pub(crate) struct KeyAccounts {
+    records: Slab<KeyAccount>,
     by_key: HashMap<PeerKey, usize>,
     /// The units that all keys have spent in a turn.
     spent: Spent,
@@ -23,7 +23,7 @@ pub(crate) struct Peers {
 
 /// The account of one key.
 #[derive(Debug)]
-pub(crate) struct Peer {
+pub(crate) struct KeyAccount {
     key: PeerKey,
     /// The name of the peer, for the log; `-` until it is known.
     name: Arc<str>,
@@ -75,9 +75,9 @@ impl Futile {
     }
 }
 
-impl Peers {
+impl KeyAccounts {
     /// Returns the record of a key. Makes one if there is none.
-    pub fn of(&mut self, key: &PeerKey, now_ms: u64) -> &mut Peer {
+    pub fn of(&mut self, key: &PeerKey, now_ms: u64) -> &mut KeyAccount {
         let index = match self.by_key.get(key) {
             Some(index) => *index,
             None => self.add(key, now_ms),
@@ -94,7 +94,7 @@ impl Peers {
                 self.by_key.remove(&self.records.remove(oldest).key);
             }
         }
-        let index = self.records.insert(Peer {
+        let index = self.records.insert(KeyAccount {
             key: *key,
             name: "-".into(),
             spent: Spent::default(),
@@ -124,7 +124,7 @@ impl Peers {
         *own
     }
 
-    /// Charges a connection to a key; [`Peers::release`] must follow.
+    /// Charges a connection to a key; [`KeyAccounts::release`] must follow.
     pub fn charge(&mut self, key: &PeerKey, now_ms: u64) -> PeerId {
         self.of(key, now_ms).connections += 1;
         PeerId(self.by_key[key] as u32)
@@ -142,7 +142,7 @@ impl Peers {
     }
 
     /// Returns the record of a key that has connections.
-    pub fn get_mut(&mut self, id: PeerId) -> Option<&mut Peer> {
+    pub fn get_mut(&mut self, id: PeerId) -> Option<&mut KeyAccount> {
         self.records.get_mut(id.0 as usize)
     }
 
@@ -168,7 +168,7 @@ impl Peers {
     }
 }
 
-impl Peer {
+impl KeyAccount {
     pub fn key(&self) -> &PeerKey {
         &self.key
     }
@@ -218,11 +218,11 @@ mod tests {
 
     #[test]
     fn a_key_has_a_budget_in_each_turn_and_the_others_have_a_minimum() {
-        let mut peers = Peers::default();
+        let mut accounts = KeyAccounts::default();
         let mut spends = |number: u8, turn: u64| {
             let mut units = 0;
-            while peers.may_spend(&[number; 32], turn, 0) {
-                units = peers.spend(&[number; 32], UNITS_HEAVY, turn, 0);
+            while accounts.may_spend(&[number; 32], turn, 0) {
+                units = accounts.spend(&[number; 32], UNITS_HEAVY, turn, 0);
             }
             units
         };
@@ -234,13 +234,13 @@ mod tests {
 
     #[test]
     fn futile_streams_are_limited_to_a_rate_and_a_burst() {
-        let mut peers = Peers::default();
+        let mut accounts = KeyAccounts::default();
         let mut tries = |until_ms: u64| {
-            let peer = peers.of(&[1; 32], 0);
+            let account = accounts.of(&[1; 32], 0);
             let mut count = 0;
             for now_ms in 0..until_ms {
-                while peer.may_try(now_ms) {
-                    peer.was_futile(now_ms);
+                while account.may_try(now_ms) {
+                    account.was_futile(now_ms);
                     count += 1;
                 }
             }
@@ -248,23 +248,23 @@ mod tests {
         };
         assert_eq!(tries(1), FUTILE_AT_ONCE);
         assert_eq!(tries(1001), FUTILE_PER_S);
-        let other = peers.of(&[2; 32], 1000);
+        let other = accounts.of(&[2; 32], 1000);
         assert!(other.may_try(1000), "another key has its own limit");
     }
 
     #[test]
     fn the_table_is_bounded_and_a_key_with_connections_stays() {
-        let mut peers = Peers::default();
+        let mut accounts = KeyAccounts::default();
         let key = |number: usize| {
             let mut key = [0; 32];
             key[..8].copy_from_slice(&number.to_be_bytes());
             key
         };
-        let id = peers.charge(&key(0), 0);
-        (1..3 * PEERS_MAX).for_each(|number| _ = peers.of(&key(number), number as u64));
-        assert_eq!((peers.records.len(), peers.by_key.len()), (PEERS_MAX, PEERS_MAX));
-        assert_eq!(peers.of(&key(0), 9).connections(), 1);
-        peers.release(id, false, 9);
-        assert_eq!(peers.of(&key(0), 9).connections(), 0);
+        let id = accounts.charge(&key(0), 0);
+        (1..3 * PEERS_MAX).for_each(|number| _ = accounts.of(&key(number), number as u64));
+        assert_eq!((accounts.records.len(), accounts.by_key.len()), (PEERS_MAX, PEERS_MAX));
+        assert_eq!(accounts.of(&key(0), 9).connections(), 1);
+        accounts.release(id, false, 9);
+        assert_eq!(accounts.of(&key(0), 9).connections(), 0);
     }
 }
