@@ -300,26 +300,21 @@ impl Core {
 
     /// Starts one connect, of a dest or of an attempt beside it.
     fn attempt(&mut self, side: Id, addr: SocketAddr) {
-        match start_connect(addr, self.egress_of(side), self.speaks_first(side)) {
-            Ok(io) => {
-                if let Some(record) = self.sides.get_mut(side) {
-                    record.endpoint = Endpoint::Ip(addr);
-                }
-                self.wait_for_connect(side, io);
-            }
+        let started = start_connect(addr, self.egress_of(side), self.speaks_first(side));
+        match started.and_then(|io| self.wait_for_connect(side, io)) {
+            Ok(()) => self.sides.get_mut(side).into_iter().for_each(|record| record.endpoint = Endpoint::Ip(addr)),
+            // The error may be that of the registration: the address is tried again when there is memory for it.
             Err(error) => self.attempt_failed(side, &error, Some(addr)),
         }
     }
 
-    fn wait_for_connect(&mut self, side: Id, mut io: Io) {
-        match io.register(&self.registry, Token(side.to_u64() as usize)) {
-            Ok(_) => {
-                if let Some(record) = self.sides.get_mut(side) {
-                    record.io = io;
-                }
-            }
-            Err(error) => self.attempt_failed(side, &error, None),
+    /// Registers the socket of a side that is being connected, and gives it to the side.
+    fn wait_for_connect(&mut self, side: Id, mut io: Io) -> io::Result<()> {
+        io.register(&self.registry, Token(side.to_u64() as usize))?;
+        if let Some(record) = self.sides.get_mut(side) {
+            record.io = io;
         }
+        Ok(())
     }
 
     fn attempt_unix(&mut self, dest: Id, path: &Path) {
@@ -327,10 +322,9 @@ impl Core {
         if let Some(side) = self.sides.get_mut(dest) {
             side.endpoint = Endpoint::Unix(path.into());
         }
-        match sys::connect_unix(path) {
-            Ok(socket) => {
+        match sys::connect_unix(path).and_then(|socket| self.wait_for_connect(dest, Io::Unix(socket))) {
+            Ok(()) => {
                 answer.forget();
-                self.wait_for_connect(dest, Io::Unix(socket));
                 self.queues.dialled.push_back((dest, Ok(())));
             }
             // The backlog is full, and no event tells when it has room, so a worker waits for it.
@@ -504,8 +498,8 @@ impl Core {
                 if let Some(side) = self.sides.get_mut(dest).filter(|side| side.endpoint == Endpoint::Unknown) {
                     side.endpoint = io.peer();
                 }
-                self.wait_for_connect(dest, io);
-                self.queues.dialled.push_back((dest, Ok(())));
+                let registered = self.wait_for_connect(dest, io).map_err(|error| Failure::from(&error));
+                self.queues.dialled.push_back((dest, registered));
             }
             Err(failure) => self.queues.dialled.push_back((dest, Err(failure))),
         }
