@@ -180,8 +180,11 @@ impl Node {
         let boot = self.boot(server.instance);
         let config = link.session_config(&self.memory);
         record.session = Some(Session::new(SessionRole::Server, config, hello.session, boot, now));
-        self.memory.weigh(&mut link, &record);
+        // A link is counted once it has a place in the table, because only the end of its session takes it out of the count.
         let link = self.insert_link(core, link, record).ok_or(Status::Limit)?;
+        if let (Some(link), Some(record)) = (self.links.get_mut(link), core.pools.sessions.get(link)) {
+            self.memory.weigh(link, record);
+        }
         self.served.insert(hello.session, link);
         Ok(link)
     }

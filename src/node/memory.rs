@@ -251,6 +251,16 @@ const TRIM_PAUSE_MS: u64 = 10_000;
 mod tests {
     use super::*;
 
+    use std::sync::{Arc, Mutex};
+    use std::time::{Duration, Instant};
+
+    use crate::engine::event_loop::Proxy;
+    use crate::engine::limits::Config;
+    use crate::engine::listener::bind;
+    use crate::node::{Identity, LinkConfig, LinkEvent, Policy, ServeConfig};
+    use crate::types::address::Bind;
+    use crate::types::reason::Reason;
+
     const MIB: u64 = 1 << 20;
 
     fn share(links: u64, received: u64, promised: u64) -> Share {
@@ -306,5 +316,51 @@ mod tests {
         }
         memory.received = 520 * MIB;
         assert_eq!(memory.over(&[0; 32]), Some([3; 32]));
+    }
+
+    /// Admits every peer.
+    struct Admits;
+
+    impl Policy for Admits {
+        fn admits(&self, _: &PeerKey) -> bool {
+            true
+        }
+
+        fn name(&self, _: &PeerKey) -> String {
+            "peer".to_owned()
+        }
+    }
+
+    #[test]
+    fn a_session_refused_because_the_table_of_links_is_full_is_not_counted() {
+        let identity = || Identity { seed: [1; 32], ciphers: Vec::new(), instance: None };
+        let [mut server, mut client] = [(); 2].map(|()| Proxy::new(Config::default(), None).unwrap());
+        let addr = {
+            let mut core = server.core();
+            let mut bound = bind(&Bind::parse("127.0.0.1:0").unwrap(), 1, core.config()).unwrap();
+            core.serve_links(&mut bound[0], ServeConfig::new(identity(), Arc::new(Admits))).unwrap();
+            while core.pools.sessions.insert(LinkSession::new("other".into())).is_some() {}
+            bound[0].addr().ip().unwrap()
+        };
+        let reasons = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&reasons);
+        let mut config = LinkConfig::new(identity(), Arc::new(Admits), addr.into());
+        config.on_event = Box::new(move |_, _, event| {
+            if let LinkEvent::NoSubflow { failure, .. } = event {
+                noted.lock().unwrap().push(failure.reason);
+            }
+        });
+        client.core().connect_link(config).unwrap();
+        let since = Instant::now();
+        while reasons.lock().unwrap().len() < 2 {
+            assert!(since.elapsed() < Duration::from_secs(20), "no answer");
+            for proxy in [&mut server, &mut client] {
+                proxy.turn(Some(Duration::from_millis(1))).unwrap();
+            }
+        }
+        assert!(reasons.lock().unwrap().iter().all(|reason| *reason == Reason::LimitReached), "{reasons:?}");
+        let mut core = server.core();
+        let (_, node) = core.parts::<Node>();
+        assert!(node.memory.keys.is_empty(), "{:?}", node.memory.keys);
     }
 }
