@@ -225,6 +225,8 @@ const CONFIGURED: Commands = RELAYS.and(&[Command::Keygen, Command::Pubkey]);
 /// Commands that read files whose owner and mode are checked.
 const READING: Commands = RELAYS.and(&[Command::Pubkey]);
 const EVERY: Commands = Commands::ALL;
+/// Size of the table of links of a loop, and a process with a link has one loop.
+const LINKS_MAX: u64 = 1024;
 const FAMILIES: Value = Value::Choice(&["ipv4", "ipv6"]);
 const MODES: Value = Value::Choice(&["stripe", "single", "redundant"]);
 const FORWARD: Value = Value::Text("[BIND:]PORT:HOST:PORT");
@@ -310,8 +312,8 @@ pub static OPTIONS: &[OptionSpec] = &[
         amount again for data to send; one key has at most half of it, one link a quarter").default("512MiB").only(RELAYS),
     option(Group::Links, "link-streams", Value::Number(1, 1_000_000), "connections at a time over one link").default("65536")
         .only(RELAYS),
-    option(Group::Links, "link-max", Value::Number(1, 65_535), "links at a time that peers have dialed").default("256").only(LINK),
-    option(Group::Links, "link-key-max", Value::Number(1, 65_535), "links at a time that one key has dialed").default("64").only(LINK),
+    option(Group::Links, "link-max", Value::Number(1, LINKS_MAX), "links at a time that peers have dialed").default("256").only(LINK),
+    option(Group::Links, "link-key-max", Value::Number(1, LINKS_MAX), "links at a time that one key has dialed").default("64").only(LINK),
     option(Group::Timers, "handshake-timeout", Value::Duration, "time for a client to name its target, and for the peer of \
         a link to prove its key; shorter while many peers are in the handshake").default("10s").default_for_command(Command::Link, "5s")
         .only(NAMED_AND_LINK),

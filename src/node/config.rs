@@ -206,7 +206,7 @@ pub struct Timing {
     pub streams: u32,
     /// Subflows of one session.
     pub subflows: usize,
-    /// Maximum of the links that peers have dialed.
+    /// Maximum of the links that peers have dialed. A loop has at most 1,024 links, dialed by either node.
     pub links: usize,
     /// Maximum of these links for one key.
     pub links_per_key: usize,

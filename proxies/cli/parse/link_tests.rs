@@ -123,6 +123,13 @@ fn errors_name_the_wrong_value() {
     ] {
         assert_eq!(result.unwrap_err().to_string(), format!("seaprox link: {text}"));
     }
+    for option in ["--link-max", "--link-key-max"] {
+        let line =
+            |count| parsed(&format!("link --listen 1 {option} {count}")).timing().map_err(|error| error.to_string());
+        assert!(line(1024).is_ok(), "{option}");
+        let error = line(1025).unwrap_err();
+        assert!(error.contains("expected a number from 1 to 1024"), "a loop has no room for more links: {error}");
+    }
     let twice = parsed("link --connect r --cipher aes-128-gcm,aes-128-gcm").ciphers().unwrap_err().to_string();
     assert!(twice.ends_with("expected aes-128-gcm once"), "{twice}");
     let dead = parsed("link --connect r --link-dead 5s").timing().unwrap_err().to_string();
