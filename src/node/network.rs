@@ -33,23 +33,24 @@ impl NetworkChanges {
     /// # Errors
     /// No more changes will be reported.
     pub fn wait(&mut self) -> io::Result<()> {
-        self.read()?;
+        while !self.read()? {}
         thread::sleep(SETTLES);
         // One change comes as many messages.
         self.0.set_nonblocking(true)?;
-        let drained = (0..MESSAGES_MAX).try_for_each(|_| self.read());
+        let drained = (0..MESSAGES_MAX).try_for_each(|_| self.read().map(drop));
         self.0.set_nonblocking(false)?;
         drained.or_else(|error| if error.kind() == io::ErrorKind::WouldBlock { Ok(()) } else { Err(error) })
     }
 
-    /// Takes a message. Its content does not matter, and neither does an overflow of the socket.
-    fn read(&mut self) -> io::Result<()> {
-        match self.0.read(&mut [0; MESSAGE_BYTES]) {
+    /// Takes a message. Returns true if it reports a change; an overflow of the socket hides changes, so it counts as one.
+    fn read(&mut self) -> io::Result<bool> {
+        let mut message = [0; MESSAGE_BYTES];
+        match self.0.read(&mut message) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Err(error) if !sys::is_out_of_descriptors(&error) && error.kind() != io::ErrorKind::Interrupted => {
-                Err(error)
-            }
-            Ok(_) | Err(_) => Ok(()),
+            Ok(count) => Ok(sys::is_network_change(&message[..count])),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+            Err(error) if sys::is_out_of_descriptors(&error) => Ok(true),
+            Err(error) => Err(error),
         }
     }
 }

@@ -12,6 +12,7 @@ pub(crate) use super::portable::{
     new_pipe, nonblocking_socket, send_before_end, skip, splice_in, splice_out, tcp_info, trim_memory, unacknowledged,
 };
 pub use super::portable::{NameClaim, claim_name, machine};
+pub(crate) use super::route_message::is_network_change;
 
 #[cfg(target_os = "freebsd")]
 pub(crate) use super::portable::{bind_to_interface, set_unsent_bytes, wants_more};
@@ -26,7 +27,8 @@ pub(crate) fn set_user_timeout(socket: &TcpStream, time: Duration) -> io::Result
     set_tcp_option(socket, USER_TIMEOUT, i32::try_from(seconds).unwrap_or(i32::MAX))
 }
 
-/// Returns a socket that becomes readable when an address or a route of this machine changes (route(4)).
+/// Returns a socket that becomes readable when an address or a route of this machine changes, and for other reasons: see
+/// [`is_network_change`] (route(4)).
 pub(crate) fn network_changes() -> io::Result<OwnedFd> {
     // socket takes and gives integers only.
     let fd = syscall!(libc::socket(libc::PF_ROUTE, libc::SOCK_RAW, libc::AF_UNSPEC))?;

@@ -189,6 +189,11 @@ pub(crate) fn network_changes() -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Returns true: the socket is in the groups of addresses and routes only.
+pub(crate) fn is_network_change(_: &[u8]) -> bool {
+    true
+}
+
 /// Returns true if the system may choose this port for the local end of a connection. Reads the port range once; if it
 /// cannot be read, returns true for each port.
 pub(crate) fn may_choose_port(port: u16) -> bool {

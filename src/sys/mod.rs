@@ -31,6 +31,8 @@ mod failure;
 mod linux;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod portable;
+#[cfg(any(target_os = "macos", target_os = "ios", target_os = "freebsd", test))]
+mod route_message;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
@@ -73,9 +75,9 @@ pub(crate) use family::{
     sync_directory, unix_stream,
 };
 pub(crate) use kernel::{
-    INTEREST, REUSE_PORT_BALANCES, SKIPS, bind_to_interface, handshake_with_data, is_reset_behind_fin, may_choose_port,
-    network_changes, new_pipe, nonblocking_socket, send_before_end, set_unsent_bytes, set_user_timeout, skip,
-    splice_in, splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
+    INTEREST, REUSE_PORT_BALANCES, SKIPS, bind_to_interface, handshake_with_data, is_network_change,
+    is_reset_behind_fin, may_choose_port, network_changes, new_pipe, nonblocking_socket, send_before_end,
+    set_unsent_bytes, set_user_timeout, skip, splice_in, splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
 };
 
 /// The system's measurements of the path of a TCP connection.
