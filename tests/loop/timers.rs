@@ -178,19 +178,6 @@ fn the_connect_timeout_ends_a_dial_and_zero_switches_it_off() {
     }
 }
 
-/// A connector that never answers.
-#[derive(Default)]
-struct Never(Vec<seaprox::Answer>);
-
-impl seaprox::Connector for Never {
-    fn wants(&self, _: &seaprox::Target) -> bool {
-        true
-    }
-    fn connect(&mut self, _: &seaprox::Target, answer: seaprox::Answer) {
-        self.0.push(answer);
-    }
-}
-
 #[test]
 fn a_zero_linger_timeout_waits_for_the_client() {
     let mut rig = Rig::new(with(|_| {}));

@@ -308,24 +308,11 @@ fn a_node_learns_the_address_that_its_peer_observes() {
     until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
 }
 
-/// A connector that never answers.
-struct Never(Vec<seaprox::Answer>);
-
-impl seaprox::Connector for Never {
-    fn wants(&self, _: &seaprox::Target) -> bool {
-        true
-    }
-
-    fn connect(&mut self, _: &seaprox::Target, answer: seaprox::Answer) {
-        self.0.push(answer);
-    }
-}
-
 #[test]
 fn ending_a_connection_during_its_connect_is_reported_to_the_peer_at_once() {
     let (server, client) = (Node::start(), Node::start());
     let link = client.link(server.serve());
-    server.ask(|core| core.set_connector(Box::new(Never(Vec::new()))));
+    server.ask(|core| core.set_connector(Box::new(Never::default())));
     let (_listener, addr) = target();
     let front = client.forward(link, addr.into());
     let mut near = connect(front);
@@ -343,7 +330,7 @@ fn ending_a_connection_during_its_connect_is_reported_to_the_peer_at_once() {
 fn clients_that_reset_during_the_connect_leave_no_streams() {
     let (server, client) = (Node::start(), Node::start());
     let link = client.link(server.serve());
-    server.ask(|core| core.set_connector(Box::new(Never(Vec::new()))));
+    server.ask(|core| core.set_connector(Box::new(Never::default())));
     let (_listener, addr) = target();
     let front = client.forward(link, addr.into());
     for _ in 0..20 {

@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use kit::Step::*;
+use kit::link::generate_key;
 use kit::seaprox::command;
 use kit::{Peer, Scratch, run, run_with};
 
@@ -322,11 +323,7 @@ fn a_terminal_that_cannot_be_reopened_stays_blocking_and_loses_no_byte() {
 fn bytes_from_a_link_reach_outputs_of_every_type() {
     let scratch = Scratch::new();
     let (far_home, near_home) = (scratch.file("far"), scratch.file("near"));
-    let key = |home: &str| {
-        assert_eq!(run(&["keygen", "--config-dir", home]).code, Some(0));
-        String::from_utf8(run(&["pubkey", "--config-dir", home]).out).unwrap().trim_end().to_owned()
-    };
-    let (far_key, near_key) = (key(&far_home), key(&near_home));
+    let (far_key, near_key) = (generate_key(&far_home), generate_key(&near_home));
     std::fs::write(format!("{far_home}/authorized_keys"), format!("permit-open=\"*\" {near_key}\n")).unwrap();
     let far = kit::Seaprox::start(&["link", "--listen", "127.0.0.1:0", "--config-dir", &far_home]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

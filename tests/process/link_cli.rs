@@ -5,6 +5,7 @@ use crate::kit;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use kit::link::generate_key;
 use kit::{Ran, Scratch, Seaprox, run, run_with};
 
 /// Runs a command line that cannot start, with a configuration directory of its own.
@@ -303,11 +304,7 @@ fn a_silent_link_server_ends_with_69() {
 fn status_says_why_a_link_is_not_up_and_the_log_shows_no_key_as_bytes() {
     let scratch = Scratch::new();
     let (far_home, near_home) = (scratch.file("far"), scratch.file("near"));
-    let key = |home: &str| {
-        assert_eq!(run(&["keygen", "--config-dir", home]).code, Some(0));
-        String::from_utf8(run(&["pubkey", "--config-dir", home]).out).unwrap().trim_end().to_owned()
-    };
-    let (far_key, near_key) = (key(&far_home), key(&near_home));
+    let (far_key, near_key) = (generate_key(&far_home), generate_key(&near_home));
     std::fs::write(format!("{far_home}/authorized_keys"), format!("permit-open=\"*\" {near_key}\n")).unwrap();
     let start = |peer: &str, more: &[&str]| {
         let args =

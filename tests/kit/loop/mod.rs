@@ -14,7 +14,10 @@ use seaprox::{
     Workers, bind,
 };
 
+#[path = "../common.rs"]
+mod common;
 pub mod peers;
+pub use common::Never;
 pub use peers::*;
 
 /// The deadline of every wait. It is far longer than needed, so that no test fails on a busy machine.

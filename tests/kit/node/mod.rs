@@ -1,10 +1,14 @@
 //! The kit of the tests of links in the loop: nodes that run in threads of their own, and sockets at both ends.
 //!
 //! Every wait has a deadline.
-#![allow(dead_code)] // Each test file uses its part.
+#![allow(dead_code, unused_imports)] // Each test file uses its part.
 
+#[path = "../common.rs"]
+mod common;
 pub mod cutter;
 pub mod faulty;
+
+pub use common::Never;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -4,6 +4,13 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::{Scratch, Seaprox, run};
 
+/// Generates the key of a node in a configuration directory. Returns the public key.
+#[track_caller]
+pub fn generate_key(config: &str) -> String {
+    assert_eq!(run(&["keygen", "--config-dir", config]).code, Some(0));
+    String::from_utf8(run(&["pubkey", "--config-dir", config]).out).expect("a key").trim_end().to_owned()
+}
+
 /// The configuration directories of two nodes that trust each other.
 pub struct Keys {
     scratch: Scratch,
@@ -17,16 +24,9 @@ impl Keys {
     pub fn new() -> Keys {
         let scratch = Scratch::new();
         let [near, far] = ["near", "far"].map(|name| scratch.file(name));
-        for config in [&near, &far] {
-            assert_eq!(run(&["keygen", "--config-dir", config]).code, Some(0));
-        }
-        let text = |args: &[&str]| String::from_utf8_lossy(&run(args).out).trim().to_owned();
-        let authorized = scratch.write(
-            "far/authorized_keys",
-            format!("permit-open=\"127.0.0.1:*\" {}\n", text(&["pubkey", "--config-dir", &near])),
-        );
+        let [near_key, far] = [near, far].map(|config| generate_key(&config));
+        let authorized = scratch.write("far/authorized_keys", format!("permit-open=\"127.0.0.1:*\" {near_key}\n"));
         std::fs::set_permissions(authorized, PermissionsExt::from_mode(0o600)).expect("a file of ours");
-        let far = text(&["pubkey", "--config-dir", &far]);
         Keys { scratch, far }
     }
 
