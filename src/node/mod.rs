@@ -2,7 +2,7 @@
 //!
 //! [`crate::link`] is the session between two nodes, without sockets. A *carrier* is the transport connection of a subflow:
 //! one TCP connection with TLS. Its socket is a side that belongs to no connection. A stream is a side without a socket; the
-//! relay reads from the session and writes to it ([`crate::streams`]). A link that this node dials has a dialer, with a slot
+//! relay reads from the session and writes to it (`streams`). A link that this node dials has a dialer, with a slot
 //! for each of its subflows. A peer that dials this node is unauthenticated until its TLS handshake is done, and its HELLO
 //! tells which session it belongs to.
 //!

@@ -220,4 +220,34 @@ mod tests {
         let slots: Vec<usize> = (0..10_000u32).map(|n| table.insert(stream(StreamId(2 + 2 * n)))).collect();
         assert!((0..10_000u32).all(|n| table.find(StreamId(2 + 2 * n)) == Lookup::Live(slots[n as usize])));
     }
+
+    /// Ids rise by two, which must cost the map no more than ids in any other order. It finds a bucket by the low bits of
+    /// the hash and tells entries of a bucket apart by the seven high bits.
+    #[test]
+    fn rising_ids_spread_over_the_buckets_of_the_map_as_random_ids_do() {
+        const IDS: u32 = 100_000;
+        let hash = |id: u32| {
+            let mut hasher = IdHasher::default();
+            hasher.write_u32(id);
+            hasher.finish()
+        };
+        let spread = |ids: &mut dyn Iterator<Item = u32>| {
+            let (mut buckets, mut tags) = (vec![0_u32; 1 << 17], [0_u32; 128]);
+            for hash in ids.map(hash) {
+                buckets[(hash & 0x1_ffff) as usize] += 1;
+                tags[(hash >> 57) as usize] += 1;
+            }
+            let used = buckets.iter().filter(|count| **count > 0).count();
+            (used, buckets.iter().copied().max().unwrap(), tags.iter().copied().max().unwrap())
+        };
+        let mut state = 1_u64;
+        let mut random = (0..IDS).map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 32) as u32
+        });
+        let (rising, random) = (spread(&mut (0..IDS).map(|n| 2 + 2 * n)), spread(&mut random));
+        assert!(rising.0 * 10 >= random.0 * 9, "used buckets: {rising:?} and {random:?}");
+        assert!(rising.1 <= random.1 * 2, "the fullest bucket: {rising:?} and {random:?}");
+        assert!(rising.2 <= IDS / 128 * 2, "the most frequent tag: {rising:?}");
+    }
 }
