@@ -42,6 +42,8 @@ fn ciphertext(stream: &Stream) -> Vec<u8> {
     bytes
 }
 
+/// Connections that a node accepts in one turn from a listener for links.
+const ACCEPTS_PER_TURN: usize = 16;
 const MARKER: &[u8; 16] = b"find this marker";
 const NAME: &str = "a-target-name-that-nobody-else-has.test";
 
@@ -376,7 +378,9 @@ fn a_thousand_silent_peers_cost_little_and_keep_no_one_out_for_long() {
         bytes >> 10,
         (bytes >> 10) / descriptors as u64
     );
-    assert!(descriptors <= 130, "{descriptors} descriptors: too many unauthenticated peers at a time");
+    // One address has 128 places. The sockets that a batch of accepts displaces close at the end of its turn.
+    let most = 128 + ACCEPTS_PER_TURN + 2;
+    assert!(descriptors <= most, "{descriptors} descriptors: too many unauthenticated peers at a time");
     assert!(bytes < 16 << 20, "{bytes} bytes");
     // A client with a key comes while they wait, and gets in when their time is over.
     let near = start(net.near(), &secret.near(&["-D", "127.0.0.1:0"]));
