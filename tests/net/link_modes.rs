@@ -72,7 +72,19 @@ fn small(forward: &Forward, pieces: usize) -> [u64; 2] {
 
 const PIECE: usize = 500;
 const PIECES: usize = 200;
+const ROUNDS_MAX: usize = 5;
 const BULK: usize = 16 << 20;
+
+/// Measures the bytes on the two subflows until they fit the expectation, the smaller number first. Panics if no round fits.
+///
+/// A link sends bytes again if their acknowledgement is late, and on a busy machine the nodes themselves may be late. A
+/// fault repeats in each round; a late process does not.
+fn expect(what: &str, measure: impl Fn() -> [u64; 2], fits: impl Fn(u64, u64) -> bool) {
+    let rounds: Vec<[u64; 2]> =
+        (0..ROUNDS_MAX).map(|_| measure()).take_while(|[less, more]| !fits(*less, *more)).collect();
+    println!("{what}: {rounds:?} did not fit");
+    assert!(rounds.len() < ROUNDS_MAX, "{what}: {rounds:?}");
+}
 
 #[test]
 fn each_mode_puts_bulk_and_small_pieces_on_its_subflows() {
@@ -84,30 +96,22 @@ fn each_mode_puts_bulk_and_small_pieces_on_its_subflows() {
     let all = 2 * BULK as u64;
 
     let link = forward(&net, "stripe");
-    let [less, more] = bulk(&link, BULK);
-    println!("stripe, bulk: {less} and {more} of {all}");
-    assert!(less > all / 4, "both subflows carry a fair part of the bulk: {less} and {more}");
-    let [less, more] = small(&link, PIECES);
-    println!("stripe, small: {less} and {more} of {typed}");
-    assert!(less + more < typed * 8 / 5, "small pieces are sent once: {less} and {more}");
+    let bulk_of = |link: &Forward| bulk(link, BULK);
+    expect("both subflows carry a fair part of the bulk", || bulk_of(&link), |less, _| less > all / 4);
+    expect("small pieces are sent once", || small(&link, PIECES), |less, more| less + more < typed * 8 / 5);
     drop(link);
 
     let link = forward(&net, "single");
-    let [less, more] = bulk(&link, BULK);
-    println!("single, bulk: {less} and {more} of {all}");
-    assert!(more > all && less < all / 100, "one subflow carries everything: {less} and {more}");
-    let [less, more] = small(&link, PIECES);
-    println!("single, small: {less} and {more} of {typed}");
-    assert!(more > typed && less < typed / 5, "{less} and {more}");
+    expect("one subflow carries all the bulk", || bulk_of(&link), |less, more| more > all && less < all / 100);
+    let is_single = |less, more| more > typed && less < typed / 5;
+    expect("one subflow carries all the small pieces", || small(&link, PIECES), is_single);
     drop(link);
 
     let link = forward(&net, "redundant");
-    let [less, more] = small(&link, PIECES);
-    println!("redundant, small: {less} and {more} of {typed}");
-    assert!(less > typed && more > typed, "both subflows carry all the small pieces: {less} and {more}");
-    let [less, more] = bulk(&link, BULK);
-    println!("redundant, bulk: {less} and {more} of {all}");
-    assert!(less > all / 4 && less + more < all * 5 / 4, "bulk is spread over both subflows: {less} and {more}");
+    let is_redundant = |less, more| less > typed && more > typed;
+    expect("both subflows carry all the small pieces", || small(&link, PIECES), is_redundant);
+    let is_spread = |less, more| less > all / 4 && less + more < all * 5 / 4;
+    expect("bulk is spread over both subflows", || bulk_of(&link), is_spread);
 }
 
 /// Mode `single` is for failover: the other path takes over when the path in use dies in the middle of a transfer.
