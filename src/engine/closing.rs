@@ -61,7 +61,7 @@ impl Core {
             self.drop_side(side);
         }
         for half in &mut connection.halves {
-            half.clear(&mut self.pools.blocks, &mut self.pools.pipes);
+            half.clear(&mut self.pools.blocks, &mut self.pools.splice_pipes);
         }
     }
 

@@ -35,7 +35,7 @@ use crate::relay::half::{Flow, Phase, UNLIMITED};
 use crate::relay::io::Io;
 use crate::relay::pump::{self, Pools};
 use crate::relay::side::{Owner, Role, Side, SideState};
-use crate::relay::splice_pipe::PipePool;
+use crate::relay::splice_pipe::SplicePipePool;
 use crate::relay::timer::{OneOffs, TimerClass, TimerLists};
 use crate::streams::Sessions;
 use crate::sys::{self, OwnedSocket};
@@ -156,7 +156,7 @@ impl Core {
             listeners: Slab::new(),
             pools: Pools {
                 blocks: BlockPool::new(limits.block_bytes.max(Limits::BLOCK_BYTES_MIN), limits.buffer_bytes),
-                pipes: PipePool::new(limits.pipe_bytes, limits.pipes),
+                splice_pipes: SplicePipePool::new(limits.pipe_bytes, limits.pipes),
                 sessions: Sessions::new(),
             },
             timers: TimerLists::new(limits.connections, config.timeouts.of_classes()),

@@ -30,7 +30,7 @@ impl Core {
         }
         for half in &mut record.halves {
             // Bytes of the source that no handler has consumed are for the next dest.
-            half.release_pipe(&mut self.pools.pipes);
+            half.release_splice_pipe(&mut self.pools.splice_pipes);
             if half.phase == Phase::Shut || half.flow == Flow::Relay {
                 half.store.clear(&mut self.pools.blocks);
             }

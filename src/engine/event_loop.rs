@@ -485,7 +485,7 @@ impl Core {
             let cause = if half.reset { Cause::Reset } else { Cause::Fin };
             return if std::mem::replace(&mut half.told, true) { Input::None } else { Input::Ended(cause) };
         }
-        let on_its_way = half.pipe.as_ref().is_some_and(|pipe| pipe.len() > 0);
+        let on_its_way = half.splice_pipe.as_ref().is_some_and(|pipe| pipe.len() > 0);
         if !record.ready.readable || record.state != SideState::Connected || on_its_way {
             half.store.shrink(&mut self.pools.blocks);
             return Input::None;

@@ -55,7 +55,7 @@ impl Core {
         {
             self.timers.touch(id, self.now_ms);
             let half = &connection.halves[role.out()];
-            if half.pipe.is_none() && half.bytes - before < self.pools.blocks.block_bytes() as u64 {
+            if half.splice_pipe.is_none() && half.bytes - before < self.pools.blocks.block_bytes() as u64 {
                 self.interactive_turns = INTERACTIVE_TURNS;
             }
         }
@@ -264,12 +264,12 @@ impl Core {
             }
             half.lost |= half.queued() > 0;
             (half.flow, half.left) = (Flow::Discard, DISCARD_BYTES_MAX);
-            half.clear(&mut self.pools.blocks, &mut self.pools.pipes);
+            half.clear(&mut self.pools.blocks, &mut self.pools.splice_pipes);
         } else {
             // Input that the handler has not consumed stays available to it.
             half.lost |= half.queued() > half.store.len();
             half.out.clear(&mut self.pools.blocks);
-            half.release_pipe(&mut self.pools.pipes);
+            half.release_splice_pipe(&mut self.pools.splice_pipes);
         }
         half.dead = true;
         if half.phase == Phase::Draining && half.flow == Flow::Discard {

@@ -454,7 +454,7 @@ impl Core {
     /// Pauses accepting and connecting, because the process is out of descriptors. Logs this once until no attempt has
     /// failed for one retry period.
     pub(crate) fn descriptors_short(&mut self) {
-        self.pools.pipes.shrink();
+        self.pools.splice_pipes.shrink();
         self.descriptors.short = true;
         if self.descriptors.since_ms.is_some() {
             return;

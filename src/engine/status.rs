@@ -116,8 +116,8 @@ impl Core {
             connections: self.connections.len(),
             sides: self.sides.len(),
             buffer_bytes: self.pools.blocks.taken() * self.pools.blocks.block_bytes(),
-            pipes: self.pools.pipes.open(),
-            descriptors: sides + self.listeners.len() + 2 * self.pools.pipes.open(),
+            pipes: self.pools.splice_pipes.open(),
+            descriptors: sides + self.listeners.len() + 2 * self.pools.splice_pipes.open(),
         }
     }
 
@@ -150,7 +150,7 @@ impl Core {
 }
 
 fn flags(ready: crate::relay::side::Ready, from: &Half, to: &Half) -> Vec<&'static str> {
-    let spliced = from.pipe.is_some() || (from.full_reads != NO_SPLICE && from.piped > 0);
+    let spliced = from.splice_pipe.is_some() || (from.full_reads != NO_SPLICE && from.piped > 0);
     let facts = [
         (ready.readable, "readable"),
         (ready.writable, "writable"),

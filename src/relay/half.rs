@@ -12,7 +12,7 @@
 //! handler sent; then `store`, the bytes that were read. Nothing is read while the pipe has bytes.
 
 use crate::relay::block::{Block, BlockPool};
-use crate::relay::splice_pipe::{Pipe, PipePool};
+use crate::relay::splice_pipe::{SplicePipe, SplicePipePool};
 
 /// One direction of a connection.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(crate) struct Half {
     pub left: u64,
     pub out: Store,
     pub store: Store,
-    pub pipe: Option<Pipe>,
+    pub splice_pipe: Option<SplicePipe>,
     /// Bytes that have entered the pipe since the half got it.
     pub piped: u64,
     /// Bytes relayed: bytes delivered, and bytes of the dest that a handler consumed.
@@ -88,7 +88,7 @@ impl Half {
             left: UNLIMITED,
             out: Store { block: None, start: 0, end: 0 },
             store: Store { block: None, start: 0, end: 0 },
-            pipe: None,
+            splice_pipe: None,
             piped: 0,
             bytes: 0,
             congested: 0,
@@ -97,26 +97,26 @@ impl Half {
 
     /// Returns the number of bytes that wait for delivery.
     pub fn queued(&self) -> usize {
-        self.out.len() + self.store.len() + self.pipe.as_ref().map_or(0, Pipe::len)
+        self.out.len() + self.store.len() + self.splice_pipe.as_ref().map_or(0, SplicePipe::len)
     }
 
     /// Returns true if the receiving side has not got the complete stream: bytes wait for it, or the input was relayed and
     /// has not ended.
     pub fn is_cut_short(&self) -> bool {
-        let is_sent = self.out.is_empty() && self.pipe.as_ref().is_none_or(|pipe| pipe.len() == 0);
+        let is_sent = self.out.is_empty() && self.splice_pipe.as_ref().is_none_or(|pipe| pipe.len() == 0);
         let is_relayed = self.flow == Flow::Relay || (self.dead && self.flow == Flow::Discard);
         self.phase != Phase::Shut && (is_relayed || !is_sent)
     }
 
     /// Discards the waiting bytes, and returns the blocks and the pipe to their pools.
-    pub fn clear(&mut self, blocks: &mut BlockPool, pipes: &mut PipePool) {
+    pub fn clear(&mut self, blocks: &mut BlockPool, pipes: &mut SplicePipePool) {
         self.out.clear(blocks);
         self.store.clear(blocks);
-        self.release_pipe(pipes);
+        self.release_splice_pipe(pipes);
     }
 
-    pub fn release_pipe(&mut self, pipes: &mut PipePool) {
-        if let Some(pipe) = self.pipe.take() {
+    pub fn release_splice_pipe(&mut self, pipes: &mut SplicePipePool) {
+        if let Some(pipe) = self.splice_pipe.take() {
             pipes.put(pipe);
         }
     }

@@ -15,13 +15,13 @@ use std::io;
 use crate::relay::block::BlockPool;
 use crate::relay::half::{Flow, Half, NO_SPLICE, Phase, UNLIMITED};
 use crate::relay::side::{Role, Side};
-use crate::relay::splice_pipe::PipePool;
+use crate::relay::splice_pipe::SplicePipePool;
 use crate::streams::Sessions;
 
 /// The pools that all halves of a loop share.
 pub(crate) struct Pools {
     pub blocks: BlockPool,
-    pub pipes: PipePool,
+    pub splice_pipes: SplicePipePool,
     /// The sessions of links, whose streams are sides.
     pub sessions: Sessions,
 }
@@ -65,19 +65,19 @@ pub(crate) fn pump(
             Err(error) => return Pumped::Broken(role.other(), error),
         }
         if half.left == 0 {
-            half.release_pipe(&mut pools.pipes);
+            half.release_splice_pipe(&mut pools.splice_pipes);
             return Pumped::CountReached;
         }
         if half.phase != Phase::Flowing {
             return Pumped::Done;
         }
         if !from.ready.readable {
-            half.release_pipe(&mut pools.pipes);
+            half.release_splice_pipe(&mut pools.splice_pipes);
             return Pumped::Blocked;
         }
         // A pipe is full of pages before it is full of bytes. The rest of the budget after a full pipe would cost as many
         // system calls as the next full pipe.
-        if budget == 0 || (half.pipe.is_some() && budget < share / MIN_SPLICE_FRACTION) {
+        if budget == 0 || (half.splice_pipe.is_some() && budget < share / MIN_SPLICE_FRACTION) {
             return Pumped::Budget;
         }
         match fetch(half, from, to, pools, budget) {
@@ -87,7 +87,7 @@ pub(crate) fn pump(
             Ok(Fetched::Refused(error)) => return Pumped::Broken(role.other(), error),
             Ok(Fetched::NoBlock) => return Pumped::NoBlock,
             Ok(Fetched::End) => {
-                half.release_pipe(&mut pools.pipes);
+                half.release_splice_pipe(&mut pools.splice_pipes);
                 half.phase = Phase::Draining;
                 if half.left != UNLIMITED {
                     return Pumped::EndedEarly;
@@ -100,7 +100,7 @@ pub(crate) fn pump(
 
 /// Reads and discards the input of a side until it ends, or until `left` bytes are discarded.
 pub(crate) fn discard(half: &mut Half, role: Role, from: &mut Side, pools: &mut Pools, mut budget: usize) -> Pumped {
-    half.clear(&mut pools.blocks, &mut pools.pipes);
+    half.clear(&mut pools.blocks, &mut pools.splice_pipes);
     while half.phase == Phase::Flowing {
         if half.left == 0 {
             return Pumped::DiscardLimit;
@@ -132,7 +132,7 @@ pub(crate) fn discard(half: &mut Half, role: Role, from: &mut Side, pools: &mut 
 /// Writes the waiting bytes of a half to its destination: first the bytes in the pipe, which left the socket earlier, then
 /// what a handler sent, then what was read. Returns true if nothing that may be written is left.
 pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::Result<bool> {
-    while half.pipe.as_ref().is_some_and(|pipe| pipe.len() > 0) {
+    while half.splice_pipe.as_ref().is_some_and(|pipe| pipe.len() > 0) {
         let Some(put) = drain(half, to)? else { return Ok(false) };
         half.bytes += put as u64;
     }
@@ -183,7 +183,7 @@ fn fetch(half: &mut Half, from: &mut Side, to: &mut Side, pools: &mut Pools, bud
         (None, Some(stream)) => return stream::fetch_into(stream, half, from, to, &mut pools.sessions, budget),
         _ => {}
     }
-    if half.pipe.is_some() || promote(half, from, to, &mut pools.pipes) {
+    if half.splice_pipe.is_some() || promote(half, from, to, &mut pools.splice_pipes) {
         return fetch_by_pipe(half, from, pools, budget);
     }
     fetch_by_copy(half, from, pools)
@@ -221,7 +221,7 @@ fn note(half: &mut Half, from: &mut Side, result: io::Result<usize>, wished: usi
 }
 
 /// Gives a pipe to a half that has had enough full reads. If the pool has none, the half goes on copying.
-fn promote(half: &mut Half, from: &Side, to: &Side, pipes: &mut PipePool) -> bool {
+fn promote(half: &mut Half, from: &Side, to: &Side, pipes: &mut SplicePipePool) -> bool {
     if half.full_reads != SPLICE_AFTER || half.left < WORTH_A_PIPE {
         return false;
     }
@@ -229,15 +229,15 @@ fn promote(half: &mut Half, from: &Side, to: &Side, pipes: &mut PipePool) -> boo
         half.full_reads = NO_SPLICE;
         return false;
     }
-    half.pipe = pipes.take();
+    half.splice_pipe = pipes.take();
     half.piped = 0;
-    half.pipe.is_some()
+    half.splice_pipe.is_some()
 }
 
 /// Splices from the socket into the pipe, which is empty when this is called. So `WouldBlock` means that the socket is
 /// empty, and never that the pipe is full.
 fn fetch_by_pipe(half: &mut Half, from: &mut Side, pools: &mut Pools, budget: usize) -> io::Result<Fetched> {
-    let (Some(pipe), Some(fd)) = (&mut half.pipe, from.io.spliceable()) else { return Ok(Fetched::Nothing) };
+    let (Some(pipe), Some(fd)) = (&mut half.splice_pipe, from.io.spliceable()) else { return Ok(Fetched::Nothing) };
     match pipe.fill(fd, half.left.min(budget as u64)) {
         Ok(0) => from.note_end().map(|()| Fetched::End),
         Ok(got) => {
@@ -250,13 +250,13 @@ fn fetch_by_pipe(half: &mut Half, from: &mut Side, pools: &mut Pools, budget: us
             if half.piped < WORTH_A_PIPE {
                 half.full_reads = 0;
             }
-            half.release_pipe(&mut pools.pipes);
+            half.release_splice_pipe(&mut pools.splice_pipes);
             Ok(Fetched::Nothing)
         }
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Fetched::Nothing),
         Err(error) if crate::sys::is_not_spliceable(&error) => {
             half.full_reads = NO_SPLICE;
-            half.release_pipe(&mut pools.pipes);
+            half.release_splice_pipe(&mut pools.splice_pipes);
             Ok(Fetched::Nothing)
         }
         Err(error) => Err(from.note_error(error)),
@@ -304,7 +304,7 @@ fn drain(half: &mut Half, to: &mut Side) -> io::Result<Option<usize>> {
     if !to.ready.writable {
         return Ok(None);
     }
-    let (Some(pipe), Some(fd)) = (&mut half.pipe, to.io.spliceable()) else {
+    let (Some(pipe), Some(fd)) = (&mut half.splice_pipe, to.io.spliceable()) else {
         return Err(io::ErrorKind::BrokenPipe.into());
     };
     match pipe.drain(fd) {

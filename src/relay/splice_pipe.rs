@@ -1,4 +1,4 @@
-//! Pipes for splice(2), pooled and counted.
+//! Splice pipes: pipes of the kernel for splice(2), pooled and counted.
 //!
 //! A half has a pipe only while it splices. A pipe with bytes in it is closed, never pooled, because the bytes belong to
 //! one connection. The real capacity of a pipe is unknown: each partly filled page takes the room of a full one.
@@ -7,25 +7,25 @@ use std::io;
 
 use crate::sys::{self, BorrowedSocket, PipeEnd};
 
-/// A pipe and the count of the bytes in it.
+/// A pipe of the kernel and the count of the bytes in it.
 #[derive(Debug)]
-pub(crate) struct Pipe {
+pub(crate) struct SplicePipe {
     read: PipeEnd,
     write: PipeEnd,
     bytes_max: u32,
     bytes: u32,
 }
 
-/// The pipes of one loop.
+/// The splice pipes of one loop.
 #[derive(Debug)]
-pub(crate) struct PipePool {
-    free: Vec<Pipe>,
+pub(crate) struct SplicePipePool {
+    free: Vec<SplicePipe>,
     pipe_bytes: usize,
     open: usize,
     open_max: usize,
 }
 
-impl Pipe {
+impl SplicePipe {
     /// Returns the number of bytes in the pipe.
     pub fn len(&self) -> usize {
         self.bytes as usize
@@ -49,14 +49,14 @@ impl Pipe {
     }
 }
 
-impl PipePool {
+impl SplicePipePool {
     /// Creates a pool of at most `open_max` pipes of `pipe_bytes` each. With 0 pipes, splicing is off.
-    pub fn new(pipe_bytes: usize, open_max: usize) -> PipePool {
-        PipePool { free: Vec::new(), pipe_bytes, open: 0, open_max }
+    pub fn new(pipe_bytes: usize, open_max: usize) -> SplicePipePool {
+        SplicePipePool { free: Vec::new(), pipe_bytes, open: 0, open_max }
     }
 
     /// Takes a pipe. Returns `None` if the limit is reached or the system refuses a new pipe.
-    pub fn take(&mut self) -> Option<Pipe> {
+    pub fn take(&mut self) -> Option<SplicePipe> {
         if let Some(pipe) = self.free.pop() {
             return Some(pipe);
         }
@@ -66,7 +66,7 @@ impl PipePool {
         match sys::new_pipe(self.pipe_bytes) {
             Ok((read, write, bytes)) => {
                 self.open += 1;
-                Some(Pipe { read, write, bytes_max: bytes.min(u32::MAX as usize) as u32, bytes: 0 })
+                Some(SplicePipe { read, write, bytes_max: bytes.min(u32::MAX as usize) as u32, bytes: 0 })
             }
             Err(error) => {
                 if !sys::is_out_of_descriptors(&error) {
@@ -78,7 +78,7 @@ impl PipePool {
     }
 
     /// Returns a pipe to the pool. A pipe with bytes in it is closed.
-    pub fn put(&mut self, pipe: Pipe) {
+    pub fn put(&mut self, pipe: SplicePipe) {
         if pipe.bytes == 0 && self.free.len() < KEPT_MAX {
             self.free.push(pipe);
         } else {
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn bytes_pass_through_a_pipe_and_a_pipe_with_bytes_is_closed() {
-        let mut pool = PipePool::new(65536, 1);
+        let mut pool = SplicePipePool::new(65536, 1);
         let mut pipe = pool.take().unwrap();
         assert!(pool.take().is_none(), "the limit is one");
         let (mut near, from) = UnixStream::pair().unwrap();
@@ -131,6 +131,6 @@ mod tests {
 
     #[test]
     fn a_pool_with_a_limit_of_zero_has_no_pipe() {
-        assert!(PipePool::new(65536, 0).take().is_none());
+        assert!(SplicePipePool::new(65536, 0).take().is_none());
     }
 }

@@ -31,7 +31,7 @@ impl Rig {
         let side = |socket| Side::new(owner, SideState::Connected, Io::Unix(socket), Endpoint::Unknown);
         let pools = Pools {
             blocks: BlockPool::new(BLOCK, 4 * BLOCK),
-            pipes: PipePool::new(65536, pipes),
+            splice_pipes: SplicePipePool::new(65536, pipes),
             sessions: Sessions::new(),
         };
         let mut rig = Rig { half: Half::new(Flow::Relay), from: side(from), to: side(to), pools, near, far };
@@ -55,7 +55,7 @@ impl Rig {
     }
 
     fn holds_nothing(&self) -> bool {
-        self.pools.blocks.taken() == 0 && self.half.pipe.is_none()
+        self.pools.blocks.taken() == 0 && self.half.splice_pipe.is_none()
     }
 }
 
@@ -98,7 +98,7 @@ fn all_arrive(pipes: usize, count: usize) {
         }
         rig.ready();
         while matches!(rig.pump(3 * BLOCK), Pumped::Budget) {}
-        spliced |= rig.half.pipe.is_some() || rig.half.piped > 0;
+        spliced |= rig.half.splice_pipe.is_some() || rig.half.piped > 0;
         arrived.extend(rig.drain_far());
     }
     assert_eq!(arrived, sent);
