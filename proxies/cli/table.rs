@@ -225,7 +225,7 @@ const CONFIGURED: Commands = RELAYS.and(&[Command::Keygen, Command::Pubkey]);
 /// Commands that read files whose owner and mode are checked.
 const READING: Commands = RELAYS.and(&[Command::Pubkey]);
 const EVERY: Commands = Commands::ALL;
-/// Size of the table of links of a loop, and a process with a link has one loop.
+/// Size of the table of links of a loop; all links of a process are in one loop.
 const LINKS_MAX: u64 = 1024;
 const FAMILIES: Value = Value::Choice(&["ipv4", "ipv6"]);
 const MODES: Value = Value::Choice(&["stripe", "single", "redundant"]);
@@ -330,8 +330,8 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Limits, "max-connections", Value::Number(1, 10_000_000), "connections at a time").default("100000"),
     option(Group::Limits, "max-connections-per-source", Value::Number(0, 10_000_000), "connections at a time from one IPv4 \
         client address or one /64 of IPv6; 0 for no limit").default("0").only(SERVERS),
-    option(Group::Limits, "threads", Value::Number(1, 1024), "event loops, each with one thread; a process with a link has one")
-        .default("1").only(FRONT_ENDS),
+    option(Group::Limits, "threads", Value::Number(1, 1024), "event loops, each with one thread; links, and the clients \
+        that go over them, are in the first").default("1").only(SERVERS),
     option(Group::Limits, "workers", Value::Number(1, 1024), "threads that resolve names; half of them at once, a quarter for \
         one key or client address").default("8"),
     option(Group::Limits, "buffer", Value::Size(4 << 10, 16 << 20), "size of one buffer; each direction of a connection holds \

@@ -54,7 +54,7 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let unusable = |error| Failed::unusable(&parsed.error("--users").to_string(), &error);
     let access = AccessPolicy::new(rules, users, parsed.modes()?).map_err(unusable)?;
     let access = Arc::new(if is_over_link { access.over_link() } else { access });
-    let (bounds, services) = bind_all(&services, threads, &config)?;
+    let (bounds, services) = bind_all(&services, links.as_deref(), threads, &config)?;
     let addresses: Vec<Endpoint> = bounds.iter().map(|bound| bound.addr().clone()).collect();
 
     let queue = EventQueue::new().map_err(failed)?;
@@ -137,12 +137,14 @@ fn link_services(parsed: &Parsed) -> Result<Vec<(Bind, Service)>, Failed> {
 /// Binds all addresses; a name or `:PORT` may stand for several.
 fn bind_all(
     services: &[(Bind, Service)],
+    links: Option<&Links>,
     threads: usize,
     config: &Config,
 ) -> Result<(Vec<Bound>, Vec<Service>), Failed> {
     let (mut all_bounds, mut all_services) = (Vec::new(), Vec::new());
     for (addr, service) in services {
-        let bounds = bind(addr, threads, config)
+        let loops = if service.needs_links(links) { 1 } else { threads };
+        let bounds = bind(addr, loops, config)
             .map_err(|error| Failed::new(Exit::Unavailable, format!("seaprox: cannot listen on {addr}: {error}")))?;
         all_services.extend(bounds.iter().map(|_| service.clone()));
         all_bounds.extend(bounds);
@@ -150,7 +152,8 @@ fn bind_all(
     Ok((all_bounds, all_services))
 }
 
-/// Returns the set-up of each loop: it dials the link, and serves the bound addresses.
+/// Returns the set-up of each loop: it serves the bound addresses. The first loop has the links, and the clients that go
+/// over them.
 fn setup(
     access: Arc<AccessPolicy>,
     services: Vec<Service>,
@@ -159,8 +162,11 @@ fn setup(
 ) -> Setup {
     Arc::new(move |proxy: &mut Proxy, all: &[Remote], bounds: &mut [Bound]| {
         let core = &mut proxy.core();
-        let link = links.as_ref().map_or(Ok(None), |links| links.dial(core, dialed_link_handler(&sender)))?;
-        for (bound, service) in bounds.iter_mut().zip(&services) {
+        let has_links = core.number() == 0;
+        let dialing = links.as_ref().filter(|_| has_links);
+        let link = dialing.map_or(Ok(None), |links| links.dial(core, dialed_link_handler(&sender)))?;
+        let is_here = |service: &Service| has_links || !service.needs_links(links.as_deref());
+        for (bound, service) in bounds.iter_mut().zip(&services).filter(|(_, service)| is_here(service)) {
             match (service.front_end(&access), &links) {
                 (Some(front_end), _) => {
                     let listener = core.listen(bound, all, service.name(), front_end)?;
@@ -181,6 +187,11 @@ impl Service {
             Service::Proxy(name, _) | Service::Relay(name, ..) => name,
             Service::Links => "link",
         }
+    }
+
+    /// Returns true if the service runs in the loop of the links alone: it is links, or its clients go over one.
+    fn needs_links(&self, links: Option<&Links>) -> bool {
+        matches!(self, Service::Links) || links.is_some_and(|links| links.peer().is_some())
     }
 
     /// Returns the front end of the clients; none for links.

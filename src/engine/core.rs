@@ -64,6 +64,8 @@ pub struct Core {
     pub(crate) reports_suppressed: bool,
     pub(crate) connector: Option<Box<dyn Connector>>,
     pub(crate) mailbox: Arc<Mailbox>,
+    /// The number of the loop in its process.
+    pub(crate) number: usize,
     pub(crate) stats: Stats,
     pub(crate) queues: Queues,
     pub(crate) stopping: Stopping,
@@ -169,6 +171,7 @@ impl Core {
             reports_suppressed: false,
             connector: None,
             mailbox,
+            number: 0,
             stats: Stats::default(),
             queues: Queues::default(),
             stopping: Stopping::No,
@@ -191,6 +194,11 @@ impl Core {
     /// Returns a handle of the loop for other threads.
     pub fn remote(&self) -> Remote {
         Remote(Arc::clone(&self.mailbox))
+    }
+
+    /// Returns the number of the loop among the [`Loops`](crate::Loops) of its process; the first is 0.
+    pub fn number(&self) -> usize {
+        self.number
     }
 
     /// Returns the most bytes of input that a handler is shown at once.

@@ -19,6 +19,8 @@ pub struct Limits {
     pub buffer_bytes: usize,
     /// Received bytes that all links together may hold, and the same number of sent bytes until their peers have them.
     pub link_bytes: usize,
+    /// The loops of a process that have links: the first ones. They divide `link_bytes`. A link lives in one loop.
+    pub link_loops: usize,
     /// Pipes for splicing; 0 switches splicing off.
     pub pipes: usize,
     /// Requested capacity of one pipe in bytes; the system may grant less.
@@ -114,6 +116,7 @@ impl Default for Limits {
             block_bytes: 32 << 10,
             buffer_bytes: 256 << 20,
             link_bytes: 512 << 20,
+            link_loops: 1,
             pipes: 64,
             pipe_bytes: 1 << 20,
             handshake_bytes: 16 << 10,

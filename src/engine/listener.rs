@@ -212,6 +212,11 @@ impl Bound {
         &self.addr
     }
 
+    /// Returns the number of loops that it was bound for.
+    pub(crate) fn loops(&self) -> usize {
+        self.loops
+    }
+
     fn is_at(&self, addr: &SocketAddr) -> bool {
         self.addr.ip().is_some_and(|mine| mine.ip() == addr.ip())
     }

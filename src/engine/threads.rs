@@ -56,6 +56,7 @@ impl Loops {
         bounds: Vec<Bound>,
         setup: &Setup,
     ) -> io::Result<Loops> {
+        let weights = weights(count.max(1), &bounds);
         let bounds = Arc::new(Mutex::new(bounds));
         let sources = Sources::new(config.limits.connections_per_source);
         let (tell, told) = mpsc::channel();
@@ -64,7 +65,7 @@ impl Loops {
         let mut starts = Vec::new();
         for number in 0..count.max(1) {
             let (start, hear) = mpsc::channel();
-            let (config, workers) = (share(config, count.max(1), number), workers.cloned());
+            let (config, workers) = (share(config, &weights, number), workers.cloned());
             let start_of = Start {
                 make,
                 config,
@@ -134,6 +135,7 @@ impl Start {
             Err(error) => return self.tell.send(Err(error)).map_err(io::Error::other),
         };
         proxy.core.sources = self.sources;
+        proxy.core.number = self.number;
         self.tell.send(Ok(Some(proxy.remote()))).map_err(io::Error::other)?;
         // If another loop cannot start, the sender is dropped, and this loop ends too.
         let Ok(all) = self.hear.recv() else { return Ok(()) };
@@ -152,14 +154,31 @@ impl Start {
     }
 }
 
-/// Returns one loop's part of the limits of the process. The parts add up to the whole; the first loops get the remainder.
-fn share(config: &Config, count: usize, number: usize) -> Config {
+/// Returns one loop's part of the limits of the process. The parts add up to the whole.
+///
+/// Connections, buffers and pipes go to the loops in proportion to the addresses that each listens on, and equally if there
+/// are none; each loop has at least one connection and one block. The first loops divide the memory of links.
+fn share(config: &Config, weights: &[usize], number: usize) -> Config {
     let mut config = config.clone();
-    let part = |whole: usize| whole / count + usize::from(number < whole % count);
+    let all: usize = weights.iter().sum();
+    // The sums are rounded up, so that the parts add up to the whole and the first loops get the remainder.
+    let up_to = |whole: usize, number: usize| {
+        let weight: usize = weights[..number].iter().sum();
+        ((whole as u128 * weight as u128).div_ceil(all as u128)) as usize
+    };
+    let part = |whole: usize| up_to(whole, number + 1) - up_to(whole, number);
+    let part_above = |whole: usize, least: usize| least + part(whole.saturating_sub(least * weights.len()));
     let limits = &mut config.limits;
-    limits.connections = part(limits.connections);
-    limits.buffer_bytes = part(limits.buffer_bytes);
-    limits.link_bytes = part(limits.link_bytes);
+    limits.connections = part_above(limits.connections, 1);
+    limits.buffer_bytes = part_above(limits.buffer_bytes, limits.block_bytes);
     limits.pipes = part(limits.pipes);
+    let link_loops = limits.link_loops.clamp(1, weights.len());
+    limits.link_bytes = if number < link_loops { limits.link_bytes / link_loops } else { 0 };
     config
+}
+
+/// Returns the number of addresses that each loop listens on, or 1 for each loop if there are none.
+fn weights(count: usize, bounds: &[Bound]) -> Vec<usize> {
+    let weights: Vec<usize> = (0..count).map(|number| bounds.iter().filter(|it| number < it.loops()).count()).collect();
+    if weights.iter().all(|weight| *weight == 0) { vec![1; count] } else { weights }
 }

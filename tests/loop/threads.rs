@@ -133,6 +133,34 @@ fn the_limits_are_divided_among_the_loops() {
 }
 
 #[test]
+fn a_loop_that_listens_on_more_addresses_has_more_of_the_limits() {
+    let mut config = config();
+    let limits = &mut config.limits;
+    (limits.connections, limits.buffer_bytes, limits.pipes) = (43, 103 * limits.block_bytes, 8);
+    let place = Bind::Ip((Ipv4Addr::LOCALHOST, 0).into());
+    // All three loops listen on the first address, and the first loop alone on the second.
+    let bounds = [3, 1].map(|loops| bind(&place, loops, &config).unwrap().remove(0)).into();
+    let setup: Setup = Arc::new(|proxy, all, bounds| {
+        let mut core = proxy.core();
+        assert!(core.number() < all.len());
+        core.listen(&mut bounds[0], all, "test", Box::new(|| tells_its_loop(0)))?;
+        match core.number() {
+            0 => core.listen(&mut bounds[1], &[], "test", Box::new(|| tells_its_loop(0))).map(drop),
+            _ => Ok(()),
+        }
+    });
+    let loops = Loops::start(3, &config, None, bounds, &setup).unwrap();
+    let mut parts: Vec<_> = snapshots(&loops).into_iter().map(|one| one.limits).collect();
+    parts.sort_by_key(|limits| limits.connections);
+    let block = config.limits.block_bytes;
+    assert_eq!(parts.iter().map(|limits| limits.connections).collect::<Vec<_>>(), [11, 11, 21]);
+    assert_eq!(parts.iter().map(|limits| limits.buffer_bytes / block).collect::<Vec<_>>(), [26, 26, 51]);
+    assert_eq!(parts.iter().map(|limits| limits.pipes).collect::<Vec<_>>(), [2, 2, 4]);
+    assert_eq!(parts.iter().map(|limits| limits.link_bytes).collect::<Vec<_>>(), [0, 0, config.limits.link_bytes]);
+    end(loops, |core| core.stop());
+}
+
+#[test]
 fn a_failed_setup_fails_the_start_and_no_loop_runs() {
     let calls = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&calls);

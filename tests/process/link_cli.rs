@@ -46,7 +46,7 @@ fn a_wrong_link_command_line_is_refused_in_one_line() {
         ("link --connect r -W db:1 --listen 0", "-W: expected no --listen, -L, -R, -D or -H beside it"),
         ("link --connect r -L", "-L: expected [BIND:]PORT:HOST:PORT"),
         ("link --connect r extra", "unexpected argument \"extra\""),
-        ("link --connect r --threads 2", "--threads is an option of static, socks,"),
+        ("cat --via r --threads 2 h 1", "--threads is an option of static, socks,"),
         (
             "link --connect r --mode strip",
             "--mode \"strip\": expected stripe or single or redundant; did you mean stripe?",
@@ -71,10 +71,6 @@ fn a_wrong_link_command_line_is_refused_in_one_line() {
         ("link --connect r --link-dead 5s", "--link-dead 5s: expected more than the 5s of --link-keepalive"),
         ("link --connect r --secret s --key k", "--secret and --key: expected one of them"),
         ("lnk --connect r", "did you mean link?"),
-        (
-            "socks --via r --threads 4",
-            "--threads with --via: expected 1, because all connections of a link are in one loop",
-        ),
         ("socks --subflows 4", "--subflows is about a link that this node dials: expected --via HOST[:PORT] too"),
         ("static --to unix:/x --via r", "--to \"unix:/x\" with --via: expected HOST:PORT, because a link carries TCP"),
         ("cat -l 0 --via r", "-l with --via: expected HOST PORT, at the far end"),
@@ -110,7 +106,7 @@ fn help_manual_page_and_completions_cover_links() {
     ] {
         assert!(help.contains(word), "{word}");
     }
-    assert!(!help.contains("--threads"));
+    assert!(help.contains("--threads N") && !text(&["cat", "--help"]).contains("--threads"));
     let of_option = |help: &str| help.split("--handshake-timeout").nth(1).map(|rest| rest[..400].to_owned()).unwrap();
     assert!(
         of_option(&help).contains("[default: 5s") && of_option(&text(&["socks", "--help"])).contains("[default: 10s")

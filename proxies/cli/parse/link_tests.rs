@@ -179,7 +179,7 @@ fn a_mistyped_name_gets_a_suggestion() {
     assert!(error("link --subflow 2").contains("did you mean --subflows?"));
     assert!(error("socks --vai r").contains("did you mean --via?"));
     assert!(error("socks --connect r").contains("--connect is an option of link, not of socks"));
-    let threads = error("link --threads 2");
-    assert!(threads.contains("--threads is an option of static, socks,") && threads.contains(", not of link"));
+    let threads = error("cat --threads 2");
+    assert!(threads.contains("--threads is an option of static, socks,") && threads.contains(", not of cat"));
     assert!(error("link --via r").contains(", cat, not of link"));
 }

@@ -88,10 +88,6 @@ impl Links {
             let missing = || parsed.error("expected --listen ADDR, --connect HOST[:PORT] or both").into();
             return if parsed.command() == Command::Link { Err(missing()) } else { Ok(None) };
         }
-        if parsed.number("threads")? != 1 {
-            let text = "--threads with --via: expected 1, because all connections of a link are in one loop";
-            return Err(parsed.error(text).into());
-        }
         // Errors in the command line are found before a key is made.
         let (mode, timing, ciphers) = (parsed.mode()?, parsed.timing()?, parsed.ciphers()?);
         let pin = parsed.pin()?;

@@ -14,6 +14,8 @@ pub fn generate_key(config: &str) -> String {
 /// The configuration directories of two nodes that trust each other.
 pub struct Keys {
     scratch: Scratch,
+    /// The near node's public key.
+    near: String,
     /// The far node's public key.
     far: String,
 }
@@ -27,7 +29,15 @@ impl Keys {
         let [near_key, far] = [near, far].map(|config| generate_key(&config));
         let authorized = scratch.write("far/authorized_keys", format!("permit-open=\"127.0.0.1:*\" {near_key}\n"));
         std::fs::set_permissions(authorized, PermissionsExt::from_mode(0o600)).expect("a file of ours");
-        Keys { scratch, far }
+        Keys { scratch, near: near_key, far }
+    }
+
+    /// Rewrites the far node's file of keys: these permissions for the near node, or no key at all.
+    pub fn permit(&self, permissions: Option<&str>) {
+        let line = permissions.map_or("# nobody\n".to_owned(), |it| format!("{it} {}\n", self.near));
+        let file = self.scratch.write("far/new_keys", line);
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("a file of ours");
+        std::fs::rename(file, self.scratch.file("far/authorized_keys")).expect("a directory of ours");
     }
 
     /// Starts the node that accepts links, with these further options.

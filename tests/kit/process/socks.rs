@@ -48,11 +48,17 @@ pub fn request4(host: &str, port: u16) -> Vec<u8> {
 #[track_caller]
 pub fn connect5(proxy: SocketAddr, host: &str, port: u16) -> (Peer, Vec<u8>) {
     let mut peer = Peer::connect(proxy);
+    let reply = ask5(&mut peer, host, port);
+    (peer, reply)
+}
+
+/// Asks a SOCKS5 proxy for a target, without authentication. Returns the whole reply.
+#[track_caller]
+pub fn ask5(peer: &mut Peer, host: &str, port: u16) -> Vec<u8> {
     let mut all = b"\x05\x01\0".to_vec();
     all.extend(request5(host, port));
     peer.run(&[super::Step::Put(&all), super::Step::Take(b"\x05\0")]);
-    let reply = reply5(&mut peer);
-    (peer, reply)
+    reply5(peer)
 }
 
 /// Returns the reply code of a SOCKS5 proxy for a target.
