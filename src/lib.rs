@@ -91,6 +91,7 @@ pub use engine::handler::{Cause, Cx, Handler};
 pub use engine::limits::{Config, DESCRIPTORS_RESERVED, Family, Limits, Timeouts};
 pub use engine::listener::{Bound, FrontEnd, bind};
 pub use engine::mailbox::{Full, Remote};
+pub use engine::observer::{Event, Observer};
 pub use engine::stats::Stats;
 pub use engine::status::{ConnectionStatus, SideStatus, Snapshot, Usage};
 pub use engine::threads::{Loops, Setup};
@@ -102,9 +103,10 @@ pub use relay::timer::TimerClass;
 pub use sys::stdio::finish as finish_stdio;
 pub use sys::{OwnedSocket, SocketFile, UnixListener, UnixStream, raise_descriptor_limit};
 pub use types::address::{AddressError, Bind, Endpoint, NAME_BYTES_MAX, Name, Target, split_port_range};
-pub use types::id::Id;
+pub use types::id::{Id, Kind};
 pub use types::peer_network::PeerNetwork;
 pub use types::reason::{Ending, Failure, Fault, Reason};
+pub use types::verb_error::VerbError;
 pub use types::{rules, units};
 
 /// Parts of the operating system that a program around this library needs, with the same names on every system.

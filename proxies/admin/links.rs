@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn the_json_of_a_link_has_its_key_counters_and_failure() {
         let link = LinkStatus {
-            id: seaprox::Id::from_u64(1 << 32).unwrap(),
+            id: seaprox::Id::from_u64(1 << 32 | 4 << 28).unwrap(),
             peer: "remote:23232".to_owned(),
             name: "home".to_owned(),
             key: Some([7; 32]),

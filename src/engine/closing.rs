@@ -6,6 +6,7 @@ use std::time::Duration;
 use log::Level;
 
 use crate::engine::core::Core;
+use crate::engine::observer::Event;
 use crate::relay::connection::Connection;
 use crate::relay::half::Phase;
 use crate::relay::side::Role;
@@ -40,9 +41,12 @@ impl Core {
         payer.into_iter().for_each(|payer| self.peers.release(payer, counts, self.now_ms));
         self.timers.set(id, None, self.now_ms);
         let Some(mut connection) = self.connections.remove(id) else { return };
+        let [sent, received] = [Role::Source, Role::Dest].map(|role| connection.halves[role.out()].bytes);
+        let (ending, fault) = connection.ending(reason);
+        self.observe(Event::ConnectionEnded { connection: id, reason, ending, fault, sent, received });
         self.stats.closed[reason as usize] += 1;
-        self.stats.bytes_sent += connection.halves[Role::Source.out()].bytes;
-        self.stats.bytes_received += connection.halves[Role::Dest.out()].bytes;
+        self.stats.bytes_sent += sent;
+        self.stats.bytes_received += received;
         for role in [Role::Source, Role::Dest] {
             let Some(side) = connection.side(role) else { continue };
             let into = &connection.halves[role.into()];

@@ -22,6 +22,7 @@ use crate::engine::limits::{Config, Limits};
 use crate::engine::listener::Listener;
 use crate::engine::log_limit::NetworkLogLimits;
 use crate::engine::mailbox::{Mail, Mailbox, Remote};
+use crate::engine::observer::{Event, Observer};
 use crate::engine::resolve::{Resolved, Resolver};
 use crate::engine::sources::Sources;
 use crate::engine::stats::Stats;
@@ -40,7 +41,7 @@ use crate::relay::timer::{OneOffs, TimerClass, TimerLists};
 use crate::streams::Sessions;
 use crate::sys::{self, OwnedSocket};
 use crate::types::address::{Endpoint, Target};
-use crate::types::id::{Id, Table};
+use crate::types::id::{Id, Kind, Table};
 use crate::types::reason::{Ending, Failure, Fault, Reason};
 
 /// The connections, sides, listeners, pools and timers of one loop, and the verbs on them.
@@ -76,6 +77,8 @@ pub struct Core {
     pub(crate) now_ms: u64,
     /// The connection whose handler runs [`Handler::opened`]. No read of its input was tried yet.
     pub(crate) opening: Option<Id>,
+    /// There is an observer, so that events are queued.
+    pub(crate) is_observed: bool,
     born: Instant,
 }
 
@@ -104,6 +107,10 @@ pub(crate) struct Queues {
     pub mails: VecDeque<Mail>,
     /// Requests to the control of links.
     pub requests: VecDeque<Request>,
+    /// Events that the observer was not told yet. Empty without an observer.
+    pub events: VecDeque<Event>,
+    /// The observer that takes over when the running call returns.
+    pub observer: Option<Box<dyn Observer>>,
 }
 
 /// An entry of the run queue.
@@ -153,8 +160,8 @@ impl Core {
         let limits = &config.limits;
         let name_cache_ms = config.timeouts.name_cache.as_millis() as u64;
         Core {
-            connections: Table::new(limits.connections),
-            sides: Table::new(limits.sides()),
+            connections: Table::new(Kind::Connection, limits.connections),
+            sides: Table::new(Kind::Side, limits.sides()),
             listeners: Slab::new(),
             pools: Pools {
                 blocks: BlockPool::new(limits.block_bytes.max(Limits::BLOCK_BYTES_MIN), limits.buffer_bytes),
@@ -180,6 +187,7 @@ impl Core {
             interactive_turns: 0,
             now_ms: 0,
             opening: None,
+            is_observed: false,
             born: Instant::now(),
             registry,
             config,
@@ -558,6 +566,7 @@ impl Core {
         let from = self.peer(source);
         log::debug!(target: "seaprox::connection", id = connection.to_string(), from = from.to_string(); "accepted");
         self.set_stage(connection, Stage::Handshake);
+        self.observe(Event::ConnectionOpened { connection });
         self.queues.handlers.push_back((source, handler));
         if unpollable.read {
             // No event will tell that there is something to read.
@@ -631,6 +640,7 @@ impl Core {
             || !self.queues.found.is_empty()
             || !self.queues.mails.is_empty()
             || !self.queues.closed.is_empty()
+            || !self.queues.events.is_empty()
             || !self.pools.sessions.dirty.is_empty()
             || (!self.queues.no_block.is_empty() && self.pools.blocks.available() > 0)
     }

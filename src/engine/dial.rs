@@ -27,6 +27,7 @@ use crate::engine::core::{Core, OneOff};
 use crate::engine::fair::Asker;
 use crate::engine::limits::RACERS;
 use crate::engine::mailbox::{Mail, Mailbox};
+use crate::engine::observer::Event;
 use crate::engine::resolve::{self, Resolved, Wanted};
 use crate::engine::workers::Lookup;
 use crate::relay::connection::Stage;
@@ -547,6 +548,9 @@ impl Core {
                 log::debug!(target: "seaprox::connection", id = connection.to_string(); "connected");
                 if let Some(side) = self.sides.get(dest) {
                     self.tune(&side.io);
+                }
+                if role == Role::Dest {
+                    self.observe(Event::ConnectionConnected { connection });
                 }
             }
             Err(failure) => {

@@ -22,6 +22,7 @@ use crate::engine::flow::Next;
 use crate::engine::handler::{Cause, Cx, Handler};
 use crate::engine::limits::Config;
 use crate::engine::mailbox::{Mail, Mailbox, Remote};
+use crate::engine::observer::Observer;
 use crate::engine::stopping::Stopping;
 use crate::engine::workers::Workers;
 use crate::relay::connection::Stage;
@@ -38,6 +39,7 @@ pub struct Proxy {
     control: Box<dyn Control>,
     /// The handler of each side, at the index of the side, with the id of the side.
     handlers: Vec<Option<(Id, Box<dyn Handler>)>>,
+    observer: Option<Box<dyn Observer>>,
     /// Set while handlers are being installed; handlers that are installed meanwhile wait.
     settling: bool,
     /// Set while connections are told that they are over; they get no other callback then.
@@ -58,7 +60,7 @@ impl Proxy {
         let events = Events::with_capacity(config.limits.events_per_turn);
         let handlers = Vec::with_capacity(config.limits.sides());
         let core = Core::new(config, poll.registry().try_clone()?, mailbox, workers);
-        Ok(Proxy { core, control, handlers, settling: false, reaping: false, poll, events })
+        Ok(Proxy { core, control, handlers, observer: None, settling: false, reaping: false, poll, events })
     }
 
     /// Returns the loop, for use between its turns.
@@ -120,7 +122,24 @@ impl Proxy {
             self.control.close_all(&mut self.core);
             self.control.drive(&mut self.core);
         }
+        self.tell_observer();
         Ok(!self.is_done())
+    }
+
+    /// Delivers the events that are queued now. Events that the observer causes wait for the next turn.
+    fn tell_observer(&mut self) {
+        if let Some(observer) = self.core.queues.observer.take() {
+            self.observer = Some(observer);
+        }
+        for _ in 0..self.core.queues.events.len() {
+            let Some(event) = self.core.queues.events.pop_front() else { break };
+            let Some(observer) = &mut self.observer else { continue };
+            let mut core = Loop::new(&mut self.core, &mut *self.control);
+            if catch_unwind(AssertUnwindSafe(|| observer.event(&mut core, event))).is_err() {
+                self.core.stats.panics += 1;
+            }
+            self.settle();
+        }
     }
 
     fn timeout(&self, patience: Option<Duration>) -> Option<Duration> {

@@ -16,6 +16,7 @@ pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod log_limit;
 pub(crate) mod mailbox;
+pub(crate) mod observer;
 pub(crate) mod resolve;
 pub(crate) mod sources;
 pub(crate) mod stats;

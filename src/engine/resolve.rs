@@ -194,7 +194,7 @@ const SWEEP_MIN: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::id::Table;
+    use crate::types::id::{Kind, Table};
     use crate::types::reason::Reason;
 
     fn addresses(texts: &[&str]) -> Vec<IpAddr> {
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn one_lookup_serves_all_waiting_sides_and_then_the_cache_does() {
-        let mut table = Table::new(2);
+        let mut table = Table::new(Kind::Side, 2);
         let sides = [table.insert(()).unwrap(), table.insert(()).unwrap()];
         let name = Name::new("example.org").unwrap();
         let mut resolver = Resolver::new(2, 1000);
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn each_asker_has_its_own_lookup_and_the_first_answer_serves_all() {
-        let mut table = Table::new(3);
+        let mut table = Table::new(Kind::Side, 3);
         let sides = [0, 1, 2].map(|_| table.insert(()).unwrap());
         let name = Name::new("example.org").unwrap();
         let mut resolver = Resolver::new(2, 1000);
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_lookup_that_is_too_late_ends_for_its_asker_only() {
-        let mut table = Table::new(3);
+        let mut table = Table::new(Kind::Side, 3);
         let sides = [0, 1, 2].map(|_| table.insert(()).unwrap());
         let name = Name::new("example.org").unwrap();
         let mut resolver = Resolver::new(2, 1000);
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn sides_that_are_gone_are_forgotten_while_the_lookup_goes_on() {
-        let mut table = Table::new(4);
+        let mut table = Table::new(Kind::Side, 4);
         let stays = table.insert(()).unwrap();
         let name = Name::new("slow.example").unwrap();
         let mut resolver = Resolver::new(2, 1000);
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn the_cache_is_bounded_and_an_asker_has_at_most_a_quarter() {
-        let mut table = Table::new(1);
+        let mut table = Table::new(Kind::Side, 1);
         let side = table.insert(()).unwrap();
         let mut resolver = Resolver::new(8, 1000);
         let mut learn = |text: &str, asker: Asker, now_ms: u64| {

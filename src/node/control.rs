@@ -12,7 +12,7 @@ use crate::link::{BootId, Outbox, SessionId};
 use crate::streams::LinkSession;
 use crate::tls::Buffers;
 use crate::types::companions::Companions;
-use crate::types::id::{Id, Table};
+use crate::types::id::{Id, Kind, Table};
 use crate::types::reason::Failure;
 
 use super::accept::Server;
@@ -55,7 +55,7 @@ impl Node {
     pub fn new(memory_bytes: usize) -> Node {
         Node {
             links: Companions::new(),
-            carriers: Table::new(CARRIERS_MAX),
+            carriers: Table::new(Kind::Carrier, CARRIERS_MAX),
             servers: HashMap::new(),
             served: HashMap::new(),
             unauthenticated: Unauthenticated::new(),

@@ -48,7 +48,7 @@ mod tests {
     use std::cell::Cell;
 
     fn id(number: u32) -> Id {
-        Id::from_u64(1 << 32 | u64::from(number)).unwrap()
+        Id::from_u64(1 << 32 | 2 << 28 | u64::from(number)).unwrap()
     }
 
     #[test]

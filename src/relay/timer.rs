@@ -188,10 +188,10 @@ const GRAINS: u64 = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::id::Table;
+    use crate::types::id::{Kind, Table};
 
     fn ids(count: usize) -> Vec<Id> {
-        let mut table = Table::new(count);
+        let mut table = Table::new(Kind::Connection, count);
         (0..count).map(|n| table.insert(n).unwrap()).collect()
     }
 

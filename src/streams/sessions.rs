@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::link::{Session, StreamId, Time};
-use crate::types::id::{Id, Table};
+use crate::types::id::{Id, Kind, Table};
 
 use super::chunks::Chunks;
 use super::stream::{Slot, StreamAt, Streams};
@@ -63,7 +63,7 @@ impl Sessions {
     /// Makes an empty table.
     pub fn new() -> Sessions {
         Sessions {
-            links: Table::new(LINKS_MAX),
+            links: Table::new(Kind::Link, LINKS_MAX),
             chunks: Chunks::default(),
             undelivered: Undelivered::default(),
             dirty: VecDeque::new(),

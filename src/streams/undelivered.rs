@@ -119,7 +119,7 @@ mod tests {
     const OTHER: PeerKey = [8; 32];
 
     fn at(epoch: u32) -> StreamAt {
-        StreamAt { link: Id::from_u64(1 << 32).unwrap(), epoch, id: StreamId(1) }
+        StreamAt { link: Id::from_u64(1 << 32 | 4 << 28).unwrap(), epoch, id: StreamId(1) }
     }
 
     #[test]

@@ -59,11 +59,11 @@ impl<T> Companions<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::id::Table;
+    use crate::types::id::{Kind, Table};
 
     #[test]
     fn a_stale_id_finds_no_companion() {
-        let (mut table, mut companions) = (Table::new(4), Companions::new());
+        let (mut table, mut companions) = (Table::new(Kind::Link, 4), Companions::new());
         let first = table.insert(()).unwrap();
         companions.insert(first, 1);
         assert_eq!((companions.get(first), companions.len()), (Some(&1), 1));

@@ -1,43 +1,124 @@
 //! Ids and the tables of records that they name. Records name each other by id, and so do events and callers.
 //!
-//! An [`Id`] is an index into a table and the epoch of the record in that slot. A record that reuses a slot gets a new
-//! epoch, so a stale id finds nothing. The same 64 bits are the token of an event, the handle of the C interface and the
-//! integer of a script.
+//! An [`Id`] is the kind of a record, an index into the table of that kind, and the epoch of the record in that slot. A
+//! record that reuses a slot gets a new epoch, so a stale id finds nothing, and an id of one kind finds nothing in the table
+//! of another. The same 64 bits are the token of an event, the handle of the C interface and the integer of a script:
+//!
+//! ```text
+//!   63                               32 31   28 27                         0
+//!   +----------------------------------+-------+----------------------------+
+//!   |              epoch               | kind  |           index            |
+//!   +----------------------------------+-------+----------------------------+
+//! ```
 
 use std::fmt;
 use std::num::NonZeroU32;
 
 use slab::Slab;
 
-/// Names a connection, a side or a listener of one loop.
+/// Names a record of one loop: a connection, a side, a listener, a link and so on. See [`Kind`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id {
     epoch: NonZeroU32,
-    index: u32,
+    /// The kind in the 4 high bits, and the index in the others.
+    place: u32,
+}
+
+/// The kinds of records that an [`Id`] names. The numbers are part of every id and never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Kind {
+    /// A connection.
+    Connection = 1,
+    /// A side of a connection.
+    Side = 2,
+    /// A listener for clients.
+    Listener = 3,
+    /// A link to another node.
+    Link = 4,
+    /// A forward over a link.
+    Forward = 5,
+    /// A listener for links.
+    Server = 6,
+    /// A foreign descriptor that the loop watches.
+    Watch = 7,
+    /// A timer of a caller.
+    Timer = 8,
+    /// The transport connection of a subflow. No verb takes it.
+    Carrier = 9,
+}
+
+impl Kind {
+    const ALL: [Kind; 9] = [
+        Kind::Connection,
+        Kind::Side,
+        Kind::Listener,
+        Kind::Link,
+        Kind::Forward,
+        Kind::Server,
+        Kind::Watch,
+        Kind::Timer,
+        Kind::Carrier,
+    ];
+
+    /// Returns the name of the kind in one lowercase word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Connection => "connection",
+            Kind::Side => "side",
+            Kind::Listener => "listener",
+            Kind::Link => "link",
+            Kind::Forward => "forward",
+            Kind::Server => "server",
+            Kind::Watch => "watch",
+            Kind::Timer => "timer",
+            Kind::Carrier => "carrier",
+        }
+    }
+
+    /// Returns the place of the first record of this kind.
+    const fn base(self) -> u32 {
+        (self as u32) << INDEX_BITS
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 impl Id {
-    /// Returns the id as one number, which is never zero.
+    /// Returns the id as one number, which is never zero. Ids of different kinds have different numbers.
     pub const fn to_u64(self) -> u64 {
-        (self.epoch.get() as u64) << 32 | self.index as u64
+        (self.epoch.get() as u64) << 32 | self.place as u64
     }
 
     /// Returns the id with this number, or `None` if no id can have it. An id that was never given out finds no record.
     pub const fn from_u64(number: u64) -> Option<Id> {
-        match NonZeroU32::new((number >> 32) as u32) {
-            Some(epoch) => Some(Id { epoch, index: number as u32 }),
-            None => None,
+        let (Some(epoch), place) = (NonZeroU32::new((number >> 32) as u32), number as u32) else { return None };
+        let kind = place >> INDEX_BITS;
+        if kind == 0 || kind > Kind::ALL.len() as u32 {
+            return None;
         }
+        Some(Id { epoch, place })
     }
 
+    /// Returns the kind of the record.
+    pub const fn kind(self) -> Kind {
+        Kind::ALL[(self.place >> INDEX_BITS) as usize - 1]
+    }
+
+    #[inline]
     pub(crate) const fn index(self) -> usize {
-        self.index as usize
+        (self.place & INDEX_MASK) as usize
     }
 }
 
 impl fmt::Debug for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.index, self.epoch)
+        write!(f, "{}.{}", self.index(), self.epoch)
     }
 }
 
@@ -47,6 +128,9 @@ impl fmt::Display for Id {
     }
 }
 
+const INDEX_BITS: u32 = 28;
+const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
+
 // The token of an event holds a complete id.
 const _: () = assert!(size_of::<usize>() == size_of::<u64>());
 const _: () = assert!(size_of::<Option<Id>>() == 8);
@@ -54,14 +138,16 @@ const _: () = assert!(size_of::<Option<Id>>() == 8);
 /// A table of at most `capacity` records of one kind, allocated once.
 pub(crate) struct Table<T> {
     slots: Slab<(NonZeroU32, T)>,
+    kind: Kind,
     capacity: usize,
     next_epoch: NonZeroU32,
 }
 
 impl<T> Table<T> {
     /// Creates a table that never grows beyond `capacity` and never moves its records.
-    pub fn new(capacity: usize) -> Table<T> {
-        Table { slots: Slab::with_capacity(capacity), capacity, next_epoch: NonZeroU32::MIN }
+    pub fn new(kind: Kind, capacity: usize) -> Table<T> {
+        let capacity = capacity.min(1 << INDEX_BITS);
+        Table { slots: Slab::with_capacity(capacity), kind, capacity, next_epoch: NonZeroU32::MIN }
     }
 
     pub fn len(&self) -> usize {
@@ -76,9 +162,21 @@ impl<T> Table<T> {
         self.slots.len() >= self.capacity
     }
 
+    /// Returns the id of the record in a slot.
+    fn id(&self, index: usize, epoch: NonZeroU32) -> Id {
+        Id { epoch, place: self.kind.base() | index as u32 }
+    }
+
+    /// Returns the slot of an id. The result is beyond all slots if the id has another kind, so that the look-up needs no
+    /// comparison of its own.
+    #[inline]
+    fn slot(&self, id: Id) -> usize {
+        (id.place ^ self.kind.base()) as usize
+    }
+
     /// Returns the id of the next record, for records that name each other, or `None` if the table is full.
     pub fn next_id(&self) -> Option<Id> {
-        (!self.is_full()).then(|| Id { epoch: self.next_epoch, index: self.slots.vacant_key() as u32 })
+        (!self.is_full()).then(|| self.id(self.slots.vacant_key(), self.next_epoch))
     }
 
     /// Stores a record in a free slot. Returns the record as the error if the table is full.
@@ -91,19 +189,21 @@ impl<T> Table<T> {
     }
 
     pub fn get(&self, id: Id) -> Option<&T> {
-        self.slots.get(id.index()).filter(|slot| slot.0 == id.epoch).map(|slot| &slot.1)
+        self.slots.get(self.slot(id)).filter(|slot| slot.0 == id.epoch).map(|slot| &slot.1)
     }
 
     pub fn get_mut(&mut self, id: Id) -> Option<&mut T> {
-        self.slots.get_mut(id.index()).filter(|slot| slot.0 == id.epoch).map(|slot| &mut slot.1)
+        self.slots.get_mut(self.slot(id)).filter(|slot| slot.0 == id.epoch).map(|slot| &mut slot.1)
     }
 
     /// Returns two records, or `None` if the ids name the same slot or one of them is stale.
     pub fn get_two_mut(&mut self, a: Id, b: Id) -> Option<(&mut T, &mut T)> {
-        if a.index == b.index {
+        let (index_a, index_b) = (self.slot(a), self.slot(b));
+        // The slab panics at a slot beyond its end.
+        if index_a == index_b || index_a | index_b > INDEX_MASK as usize {
             return None;
         }
-        let (slot_a, slot_b) = self.slots.get2_mut(a.index(), b.index())?;
+        let (slot_a, slot_b) = self.slots.get2_mut(index_a, index_b)?;
         (slot_a.0 == a.epoch && slot_b.0 == b.epoch).then_some((&mut slot_a.1, &mut slot_b.1))
     }
 
@@ -113,13 +213,13 @@ impl<T> Table<T> {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Id, &T)> {
-        self.slots.iter().map(|(index, (epoch, record))| (Id { epoch: *epoch, index: index as u32 }, record))
+        self.slots.iter().map(|(index, (epoch, record))| (self.id(index, *epoch), record))
     }
 
     /// Iterates over the records in the slots from `index` on.
     pub fn starting_at(&self, index: usize) -> impl Iterator<Item = (Id, &T)> {
         let slots = (index..self.capacity).filter_map(|index| Some((index, self.slots.get(index)?)));
-        slots.map(|(index, (epoch, record))| (Id { epoch: *epoch, index: index as u32 }, record))
+        slots.map(|(index, (epoch, record))| (self.id(index, *epoch), record))
     }
 
     /// Returns the ids of all records, for loops that change the table.
@@ -134,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_stale_id_finds_nothing_in_a_reused_slot() {
-        let mut table = Table::new(4);
+        let mut table = Table::new(Kind::Side, 4);
         let old = table.insert("old").unwrap();
         assert_eq!(table.remove(old), Some("old"));
         let new = table.insert("new").unwrap();
@@ -146,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_full_table_returns_the_record() {
-        let mut table = Table::new(1);
+        let mut table = Table::new(Kind::Side, 1);
         let id = table.insert(1).unwrap();
         assert_eq!(table.insert(2), Err(2));
         table.remove(id);
@@ -155,7 +255,7 @@ mod tests {
 
     #[test]
     fn an_iteration_in_steps_finds_all_records() {
-        let mut table = Table::new(9);
+        let mut table = Table::new(Kind::Side, 9);
         let ids: Vec<_> = (0..8).map(|n| table.insert(n).unwrap()).collect();
         [0, 3, 4, 7].iter().for_each(|index: &usize| _ = table.remove(ids[*index]));
         let (mut found, mut from) = (Vec::new(), 0);
@@ -168,7 +268,7 @@ mod tests {
 
     #[test]
     fn an_epoch_that_wraps_skips_zero() {
-        let mut table = Table::new(1);
+        let mut table = Table::new(Kind::Side, 1);
         table.next_epoch = NonZeroU32::MAX;
         let last = table.insert(()).unwrap();
         table.remove(last);
@@ -178,8 +278,35 @@ mod tests {
     }
 
     #[test]
+    fn an_id_of_another_kind_finds_nothing_and_has_another_number() {
+        let mut sides = Table::new(Kind::Side, 2);
+        let mut connections = Table::new(Kind::Connection, 2);
+        let (side, connection) = (sides.insert(1).unwrap(), connections.insert(2).unwrap());
+        assert_eq!((side.index(), side.epoch), (connection.index(), connection.epoch));
+        assert_ne!(side.to_u64(), connection.to_u64());
+        assert_eq!((side.kind(), connection.kind()), (Kind::Side, Kind::Connection));
+        assert!(connections.get(side).is_none() && connections.get_mut(side).is_none());
+        assert_eq!(connections.remove(side), None);
+        assert_eq!((sides.get(connection), sides.get(side)), (None, Some(&1)));
+        assert!(connections.get_two_mut(side, connection).is_none());
+    }
+
+    #[test]
+    fn a_number_without_an_epoch_or_with_an_unknown_kind_is_no_id() {
+        for kind in Kind::ALL {
+            let number = 7 << 32 | u64::from(kind.base()) | 5;
+            let id = Id::from_u64(number).unwrap();
+            assert_eq!((id.kind(), id.index(), id.to_u64()), (kind, 5, number));
+            assert_eq!(Id::from_u64(u64::from(kind.base()) | 5), None);
+        }
+        for number in [0, 1, 1 << 32, 1 << 32 | 10 << INDEX_BITS, u64::MAX] {
+            assert_eq!(Id::from_u64(number), None, "{number:x}");
+        }
+    }
+
+    #[test]
     fn two_records_are_borrowed_at_once_only_if_they_differ() {
-        let mut table = Table::new(2);
+        let mut table = Table::new(Kind::Side, 2);
         let (a, b) = (table.insert('a').unwrap(), table.insert('b').unwrap());
         assert!(table.get_two_mut(a, a).is_none());
         assert_eq!(table.get_two_mut(b, a), Some((&mut 'b', &mut 'a')));

@@ -8,3 +8,4 @@ pub(crate) mod peer_network;
 pub(crate) mod reason;
 pub mod rules;
 pub mod units;
+pub(crate) mod verb_error;

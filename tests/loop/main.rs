@@ -8,6 +8,7 @@ mod commands;
 mod connect;
 mod dispatch;
 mod handlers;
+mod observer;
 mod pools;
 mod regressions;
 mod stress;

@@ -70,7 +70,7 @@ mod tests {
     fn each_request_is_asked_once_and_in_its_turn() {
         let mut approvals = Approvals::default();
         let request = |text: &str| Request::Open(seaprox::Target::parse(text).unwrap());
-        let id = |number: u64| Id::from_u64(number << 32);
+        let id = |number: u64| Id::from_u64(number << 32 | 1 << 28);
         assert!(approvals.next().is_none() && approvals.answered().is_none());
         approvals.add([1; 32], request("db:1"), id(1));
         approvals.add([1; 32], request("db:2"), id(2));
@@ -96,7 +96,7 @@ mod tests {
         (2..100).for_each(|key| approvals.add([key; 32], request(0), None));
         assert_eq!((of(&approvals, [2; 32]), approvals.waiting.len()), (1, APPROVALS_MAX));
         // A peer repeats its request while the user does not answer.
-        let ids = |range: std::ops::Range<u64>| range.filter_map(|number| Id::from_u64(number << 32));
+        let ids = |range: std::ops::Range<u64>| range.filter_map(|number| Id::from_u64(number << 32 | 1 << 28));
         ids(1..10_000).for_each(|id| approvals.add([1; 32], request(0), Some(id)));
         assert!(approvals.waiting[0].connections.iter().copied().eq(ids(10_000 - CONNECTIONS_MAX as u64..10_000)));
     }

@@ -20,7 +20,7 @@ pub(in crate::engine) fn wait(mailbox: &Mailbox) -> (Vec<u64>, usize) {
     mailbox.take(&mut mails);
     for mail in mails {
         match mail {
-            Mail::Connected(side, _) => sides.push(side.to_u64()),
+            Mail::Connected(side, _) => sides.push(side.index() as u64),
             Mail::Call(_) => calls += 1,
             Mail::Resolved(_) => sides.push(0),
             Mail::Accepted(_) => panic!("no model sends this"),
@@ -31,7 +31,7 @@ pub(in crate::engine) fn wait(mailbox: &Mailbox) -> (Vec<u64>, usize) {
 
 /// Returns a mail that is never refused, with a number from 1.
 pub(in crate::engine) fn answer(number: u64) -> Mail {
-    Mail::Connected(Id::from_u64(1 << 32 | number).unwrap(), Err(Reason::Internal.into()))
+    Mail::Connected(Id::from_u64(1 << 32 | 2 << 28 | number).unwrap(), Err(Reason::Internal.into()))
 }
 
 /// Returns the side's number in a mail from [`answer`].

@@ -7,7 +7,7 @@ use super::*;
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, SideState};
 use crate::types::address::Endpoint;
-use crate::types::id::Table;
+use crate::types::id::{Kind, Table};
 
 struct Rig {
     half: Half,
@@ -27,7 +27,7 @@ impl Rig {
         for socket in [&near, &from, &to, &far] {
             socket.set_nonblocking(true).unwrap();
         }
-        let owner = Owner::Race(Table::new(1).insert(()).unwrap());
+        let owner = Owner::Race(Table::new(Kind::Side, 1).insert(()).unwrap());
         let side = |socket| Side::new(owner, SideState::Connected, Io::Unix(socket), Endpoint::Unknown);
         let pools = Pools {
             blocks: BlockPool::new(BLOCK, 4 * BLOCK),
