@@ -13,6 +13,7 @@
 //! | --- | --- | --- |
 //! | `types` | words that all layers share | [`Id`], [`Target`], [`Endpoint`], [`Bind`], [`Reason`], [`rules`], [`units`] |
 //! | `sys` | the only unsafe code, and all code for one system | [`system`] |
+//! | [`metrics`] | the counters and gauges, each declared once | [`metrics::Metric`], [`Stats`] |
 //! | [`link`] | the protocol between two nodes: a state machine without socket, clock and randomness | [`link::Session`] |
 //! | `tls` | the encryption of one carrier | |
 //! | [`auth`] | keys, and the files that permit and know them | [`auth::AuthorizedKeys`], [`auth::KnownNodes`] |
@@ -72,6 +73,7 @@
 pub mod auth;
 mod engine;
 pub mod link;
+pub mod metrics;
 pub mod node;
 mod relay;
 mod streams;
@@ -92,10 +94,10 @@ pub use engine::limits::{Config, DESCRIPTORS_RESERVED, Family, Limits, Timeouts}
 pub use engine::listener::{Bound, FrontEnd, bind};
 pub use engine::mailbox::{Full, Remote};
 pub use engine::observer::{Event, Observer};
-pub use engine::stats::Stats;
-pub use engine::status::{ConnectionStatus, SideStatus, Snapshot, Usage};
+pub use engine::status::{ConnectionStatus, SideStatus, Snapshot};
 pub use engine::threads::{Loops, Setup};
 pub use engine::workers::Workers;
+pub use metrics::{Stats, Usage};
 pub use relay::connection::Stage;
 pub use relay::dial::Permit;
 pub use relay::side::{Role, SideState};
@@ -103,6 +105,7 @@ pub use relay::timer::TimerClass;
 pub use sys::stdio::finish as finish_stdio;
 pub use sys::{OwnedSocket, SocketFile, UnixListener, UnixStream, raise_descriptor_limit};
 pub use types::address::{AddressError, Bind, Endpoint, NAME_BYTES_MAX, Name, Target, split_port_range};
+pub use types::human::{human_duration, human_rate, human_size};
 pub use types::id::{Id, Kind};
 pub use types::peer_network::PeerNetwork;
 pub use types::reason::{Ending, Failure, Fault, Reason};

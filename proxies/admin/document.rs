@@ -2,34 +2,20 @@
 
 use std::time::Duration;
 
+use seaprox::metrics::{Metric, Sample, Stats, Usage};
 use seaprox::{ConnectionStatus, SideState, SideStatus, Snapshot};
 use serde_json::{Value, json};
 
 /// Returns the status of a process without its links and connections.
 pub fn process(totals: &Snapshot, loops: usize, workers: &[u64], uptime: Duration) -> Value {
-    let (stats, usage, limits) = (&totals.stats, &totals.usage, &totals.limits);
-    let closed: serde_json::Map<_, _> =
-        totals.closed().map(|(reason, count)| (reason.as_str().to_owned(), json!(count))).collect();
-    json!({
+    let limits = &totals.limits;
+    let mut status = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
         "uptime_seconds": uptime.as_secs_f64(),
         "threads": loops,
         "workers_done": workers,
-        "opened": stats.opened,
-        "closed": closed,
-        "bytes_sent": stats.bytes_sent,
-        "bytes_received": stats.bytes_received,
-        "lookups": stats.lookups,
-        "stale": stats.stale,
-        "block_waits": stats.block_waits,
-        "limit_pauses": stats.limit_pauses,
-        "descriptor_pauses": stats.descriptor_pauses,
-        "panics": stats.panics,
-        "usage": {
-            "connections": usage.connections, "sides": usage.sides, "buffer_bytes": usage.buffer_bytes,
-            "pipes": usage.pipes, "descriptors": usage.descriptors,
-        },
+        "usage": metrics(Usage::METRICS, &totals.usage.samples()),
         "limits": {
             "connections": limits.connections, "connections_per_source": limits.connections_per_source,
             "buffer_bytes": limits.buffer_bytes, "pipes": limits.pipes,
@@ -38,7 +24,27 @@ pub fn process(totals: &Snapshot, loops: usize, workers: &[u64], uptime: Duratio
             "cached_names": limits.cached_names, "addresses_per_name": limits.addresses_per_name,
             "workers": workers.len(), "threads": loops,
         },
-    })
+    });
+    add_metrics(&mut status, Stats::METRICS, &totals.stats.samples());
+    status
+}
+
+/// Adds metrics to an object: a number each, or an object with a number for each value of the label.
+pub fn add_metrics(object: &mut Value, metrics: &[Metric], samples: &[Sample]) {
+    // A metric with a label has no sample before anything was counted.
+    metrics.iter().filter(|metric| metric.label.is_some()).for_each(|metric| object[metric.key] = json!({}));
+    for Sample { metric, label, value } in samples {
+        match label {
+            Some(label) => object[metric.key][label] = json!(value),
+            None => object[metric.key] = json!(value),
+        }
+    }
+}
+
+fn metrics(metrics: &[Metric], samples: &[Sample]) -> Value {
+    let mut object = json!({});
+    add_metrics(&mut object, metrics, samples);
+    object
 }
 
 /// Returns one element of `connections`.

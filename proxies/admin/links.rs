@@ -3,16 +3,18 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use seaprox::Failure;
 use seaprox::auth::PublicKey;
+use seaprox::metrics::LinkStats;
 use seaprox::node::{LinkStatus, ListenerStatus, MissingStatus, SubflowStatus};
-use seaprox::units::{format_duration, format_rate, format_size};
+use seaprox::{Failure, human_duration, human_rate, human_size};
 use serde_json::{Value, json};
+
+use super::document;
 
 /// Returns one element of `links`.
 pub fn to_json(link: &LinkStatus) -> Value {
     let key = link.key.and_then(|key| PublicKey::from_bytes(key).ok());
-    json!({
+    let mut object = json!({
         "id": link.id.to_string(),
         "peer": link.peer,
         "name": link.name,
@@ -31,12 +33,10 @@ pub fn to_json(link: &LinkStatus) -> Value {
         "cipher": link.cipher,
         "subflows": link.subflows.iter().map(subflow_json).collect::<Vec<_>>(),
         "streams": link.streams,
-        "bytes_sent": link.bytes.0,
-        "bytes_received": link.bytes.1,
-        "resent_bytes": link.resent_bytes,
-        "resumes": link.resumes,
         "listeners": link.listeners.iter().map(listener_json).collect::<Vec<_>>(),
-    })
+    });
+    document::add_metrics(&mut object, LinkStats::METRICS, &link.stats.samples());
+    object
 }
 
 fn failure_json((failure, ago): &(Failure, Duration)) -> Value {
@@ -102,12 +102,12 @@ pub fn append_text(text: &mut String, link: &Value) {
         text,
         "  session {session} streams {} sent {} received {} resent {} resumes {} memory {} and {}",
         number("streams"),
-        format_size(number("bytes_sent")),
-        format_size(number("bytes_received")),
-        format_size(number("resent_bytes")),
+        human_size(number("bytes_sent")),
+        human_size(number("bytes_received")),
+        human_size(number("resent_bytes")),
         number("resumes"),
-        format_size(number("memory_sent_bytes")),
-        format_size(number("memory_received_bytes")),
+        human_size(number("memory_sent_bytes")),
+        human_size(number("memory_received_bytes")),
     );
     link["subflows"].as_array().into_iter().flatten().for_each(|subflow| subflow_line(text, subflow));
     link["missing"].as_array().into_iter().flatten().for_each(|missing| missing_line(text, missing));
@@ -130,16 +130,13 @@ fn failure(failure: &Value) -> String {
 }
 
 fn seconds(value: &Value, key: &str) -> String {
-    match value[key].as_f64().unwrap_or(0.0) as u64 {
-        0 => "0s".to_owned(),
-        seconds => format_duration(Duration::from_secs(seconds)),
-    }
+    human_duration(Duration::from_secs_f64(value[key].as_f64().unwrap_or(0.0).clamp(0.0, SECONDS_MAX)))
 }
 
 fn subflow_line(text: &mut String, subflow: &Value) {
     let rtt = Duration::from_micros((subflow["rtt_seconds"].as_f64().unwrap_or(0.0) * 1e6) as u64);
     // The rate is unknown until traffic has filled the path.
-    let rate = subflow["rate_bytes_per_second"].as_u64().map_or("-".into(), |rate| format_rate(rounded(rate)));
+    let rate = subflow["rate_bytes_per_second"].as_u64().map_or("-".into(), human_rate);
     let seen_as = subflow["seen_as"].as_str().filter(|seen| *seen != word(subflow, "local"));
     let seen_as = seen_as.map(|seen| format!(" (seen as {seen})")).unwrap_or_default();
     let _ = writeln!(
@@ -149,16 +146,10 @@ fn subflow_line(text: &mut String, subflow: &Value) {
         word(subflow, "local"),
         word(subflow, "remote"),
         word(subflow, "state"),
-        format_duration(rtt),
-        format_size(number(subflow, "bytes_sent")),
-        format_size(number(subflow, "bytes_received")),
+        human_duration(rtt),
+        human_size(number(subflow, "bytes_sent")),
+        human_size(number(subflow, "bytes_received")),
     );
-}
-
-/// Rounds a rate to megabits, or to kilobits below 10 Mbit/s. The rate is an estimate, so more digits mean nothing.
-fn rounded(rate: u64) -> u64 {
-    let unit = if rate < 10 * MEGABIT { KILOBIT } else { MEGABIT };
-    rate / unit * unit
 }
 
 fn listener_line(text: &mut String, listener: &Value) {
@@ -177,21 +168,12 @@ fn number(value: &Value, key: &str) -> u64 {
     value[key].as_u64().unwrap_or(0)
 }
 
-/// Bytes in a kilobit.
-const KILOBIT: u64 = 125;
-/// Bytes in a megabit.
-const MEGABIT: u64 = 125_000;
+/// The longest time that is shown, 100 years.
+const SECONDS_MAX: f64 = 36_500.0 * 86_400.0;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_rate_is_shown_in_whole_kilobits_or_megabits() {
-        for (rate, text) in [(0, "0"), (1_000, "8kbit"), (1_249_999, "9999kbit"), (4_681_142_857, "37449mbit")] {
-            assert_eq!(format_rate(rounded(rate)), text);
-        }
-    }
 
     #[test]
     fn the_text_of_a_link_has_its_peer_subflows_and_listeners() {
@@ -211,10 +193,12 @@ mod tests {
         let mut text = String::new();
         append_text(&mut text, &link);
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[0], "link 0.1 to remote:23232 (home) SHA256:x up for 61s, aes-128-gcm, mode single");
-        assert_eq!(lines[1], "  session 90s streams 3 sent 2KiB received 1KiB resent 0 resumes 2 memory 1KiB and 0");
-        let subflow =
-            "  subflow 0 10.0.0.1:5 (seen as 192.0.2.1:7) -> 10.0.0.2:23232 live rtt 12500us rate 1mbit sent 4KiB";
+        assert_eq!(lines[0], "link 0.1 to remote:23232 (home) SHA256:x up for 1m01s, aes-128-gcm, mode single");
+        assert_eq!(
+            lines[1],
+            "  session 1m30s streams 3 sent 2.05 kB received 1.02 kB resent 0 B resumes 2 memory 1.02 kB and 0 B"
+        );
+        let subflow = "  subflow 0 10.0.0.1:5 (seen as 192.0.2.1:7) -> 10.0.0.2:23232 live rtt 12.5 ms rate 1.00 Mbit/s sent 4.10 kB";
         assert!(lines[2].starts_with(subflow), "{text}");
         assert_eq!(lines[3], "  listener remote 2222 -> 127.0.0.1:22 port 2222");
         assert_eq!(lines[4], "  listener remote 80 -> 127.0.0.1:80 not bound: address_in_use");
@@ -236,11 +220,11 @@ mod tests {
         let mut text = String::new();
         append_text(&mut text, &link);
         let lines: Vec<_> = text.lines().collect();
-        let why = "connection_refused: 10.0.0.2:23232: refused, 2s ago";
-        assert_eq!(lines[0], format!("link 0.1 to remote:23232 connecting for 63s: {why}"));
+        let why = "connection_refused: 10.0.0.2:23232: refused, 2.50 s ago";
+        assert_eq!(lines[0], format!("link 0.1 to remote:23232 connecting for 1m03s: {why}"));
         assert!(lines[1].starts_with("  session - streams 0 "), "{text}");
         assert!(lines[2].contains(" rate - "), "{text}");
-        assert_eq!(lines[3], format!("  missing 10.0.0.1->remote:23232 tries 7, next in 4s: {why}"));
+        assert_eq!(lines[3], format!("  missing 10.0.0.1->remote:23232 tries 7, next in 4.20 s: {why}"));
         assert_eq!(lines[4], "  missing remote:23232 tries 0, being tried: -");
     }
 
@@ -263,9 +247,7 @@ mod tests {
             cipher: None,
             subflows: Vec::new(),
             streams: 1,
-            bytes: (2, 3),
-            resent_bytes: 4,
-            resumes: 5,
+            stats: LinkStats { bytes_sent: 2, bytes_received: 3, resent_bytes: 4, resumes: 5, ..LinkStats::default() },
             listeners: Vec::new(),
         };
         let value = to_json(&link);

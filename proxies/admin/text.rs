@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use seaprox::units::{format_duration, format_size};
+use seaprox::{human_duration, human_size};
 use serde_json::Value;
 
 use super::links;
@@ -15,12 +15,12 @@ pub fn to_text(status: &Value) -> String {
         "seaprox {} pid {} up {}\nconnections {} of {}, opened {}, buffers {} of {}, pipes {} of {}, descriptors {}\n",
         status["version"].as_str().unwrap_or("?"),
         number("/pid"),
-        format_duration(Duration::from_secs(uptime as u64)),
+        human_duration(Duration::from_secs(uptime as u64)),
         number("/usage/connections"),
         number("/limits/connections"),
         number("/opened"),
-        format_size(number("/usage/buffer_bytes")),
-        format_size(number("/limits/buffer_bytes")),
+        human_size(number("/usage/buffer_bytes")),
+        human_size(number("/limits/buffer_bytes")),
         number("/usage/pipes"),
         number("/limits/pipes"),
         number("/usage/descriptors"),
@@ -48,10 +48,10 @@ fn side_line(role: &str, side: &Value) -> String {
     format!(
         "  {role:6} {endpoint} {} in {} out {} congested {} queued {} {}\n",
         side["state"].as_str().unwrap_or("-"),
-        number("bytes_in"),
-        number("bytes_out"),
+        human_size(number("bytes_in")),
+        human_size(number("bytes_out")),
         number("congested"),
-        number("queued"),
+        human_size(number("queued")),
         flags.join(","),
     )
 }

@@ -19,7 +19,6 @@ pub(crate) mod mailbox;
 pub(crate) mod observer;
 pub(crate) mod resolve;
 pub(crate) mod sources;
-pub(crate) mod stats;
 pub(crate) mod status;
 pub(crate) mod stopping;
 pub(crate) mod sync;

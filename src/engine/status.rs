@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::engine::core::Core;
 use crate::engine::limits::Limits;
-use crate::engine::stats::Stats;
+use crate::metrics::{Stats, Usage};
 use crate::relay::connection::{Connection, Stage};
 use crate::relay::half::{Flow, Half, NO_SPLICE, Phase};
 use crate::relay::side::{Role, SideState};
@@ -22,21 +22,6 @@ pub struct Snapshot {
     pub usage: Usage,
     /// The connections, in the order of their slots.
     pub connections: Vec<ConnectionStatus>,
-}
-
-/// The current use of a loop's limited resources.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Connections.
-    pub connections: usize,
-    /// Sides, the attempts of dials included.
-    pub sides: usize,
-    /// Bytes of the blocks that are in use.
-    pub buffer_bytes: usize,
-    /// Open pipes, free ones included.
-    pub pipes: usize,
-    /// Descriptors of sides, listeners and pipes.
-    pub descriptors: usize,
 }
 
 /// The status of one connection.
@@ -166,11 +151,7 @@ impl Snapshot {
     /// Adds the status of another loop of the same process.
     pub fn add(&mut self, other: Snapshot) {
         self.stats.add(&other.stats);
-        self.usage.connections += other.usage.connections;
-        self.usage.sides += other.usage.sides;
-        self.usage.buffer_bytes += other.usage.buffer_bytes;
-        self.usage.pipes += other.usage.pipes;
-        self.usage.descriptors += other.usage.descriptors;
+        self.usage.add(&other.usage);
         self.limits.connections += other.limits.connections;
         self.limits.buffer_bytes += other.limits.buffer_bytes;
         self.limits.pipes += other.limits.pipes;

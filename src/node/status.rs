@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::engine::core::Core;
-use crate::link::Session;
+use crate::link::{self, Session};
+use crate::metrics::LinkStats;
 use crate::types::address::Endpoint;
 use crate::types::id::Id;
 use crate::types::reason::Failure;
@@ -50,12 +51,8 @@ pub struct LinkStatus {
     pub subflows: Vec<SubflowStatus>,
     /// Number of streams.
     pub streams: usize,
-    /// Bytes of payload sent, and received.
-    pub bytes: (u64, u64),
-    /// Bytes of payload that were sent again.
-    pub resent_bytes: u64,
-    /// Number of times that the session resumed after it had lost all subflows.
-    pub resumes: u64,
+    /// Counts of the present session.
+    pub stats: LinkStats,
     /// Listeners of the peer for this node, and of this node for the peer.
     pub listeners: Vec<ListenerStatus>,
 }
@@ -112,7 +109,6 @@ pub struct ListenerStatus {
 impl Node {
     pub(super) fn link_status(&self, core: &Core, id: Id, link: &Link) -> LinkStatus {
         let session = core.pools.sessions.session(id);
-        let stats = session.map(|session| session.stats()).unwrap_or_default();
         let carriers = link.carriers.iter().filter_map(|carrier| self.carriers.get(*carrier));
         let ours = link.listeners.values().flat_map(|ours| &ours.indices);
         let ours = ours.filter_map(|index| core.listeners.get(*index as usize));
@@ -144,9 +140,7 @@ impl Node {
             cipher: link.cipher,
             subflows: carriers.map(|carrier| Self::subflow_status(core, session, carrier)).collect(),
             streams: session.map_or(0, |session| session.streams_live()),
-            bytes: (stats.data_bytes[0], stats.data_bytes[1]),
-            resent_bytes: stats.resent_bytes,
-            resumes: stats.resumes,
+            stats: session.map(|session| link_stats(&session.stats())).unwrap_or_default(),
             listeners: link.remotes.iter().map(Remote::status).chain(ours).collect(),
         }
     }
@@ -187,6 +181,28 @@ impl Node {
             rate,
             bytes: carrier.bytes,
         }
+    }
+}
+
+/// Returns the counts of a session as metrics.
+fn link_stats(stats: &link::Stats) -> LinkStats {
+    let ([frames_sent, frames_received], [bytes_sent, bytes_received]) = (stats.frames, stats.data_bytes);
+    LinkStats {
+        frames_sent,
+        frames_received,
+        bytes_sent,
+        bytes_received,
+        resent_bytes: stats.resent_bytes,
+        reinjected_bytes: stats.reinjected_bytes,
+        repeated_bytes: stats.repeated_bytes,
+        resumes: stats.resumes,
+        suspicions: stats.suspicions,
+        late_reinjections: stats.late_reinjections,
+        quota_waits: stats.quota_waits,
+        late_frames: stats.late_frames,
+        stray_frames: stats.stray_frames,
+        unopened_given_up: stats.unopened_given_up,
+        framing_errors: stats.framing_errors,
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod address;
 pub(crate) mod companions;
+pub(crate) mod human;
 pub(crate) mod id;
 pub(crate) mod peer;
 pub(crate) mod peer_network;

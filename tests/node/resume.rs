@@ -57,7 +57,7 @@ fn a_transfer_survives_the_loss_of_all_its_connections() {
         }
     });
     let status = &client.links()[0];
-    assert!(status.resumes >= 3, "{status:?}");
+    assert!(status.stats.resumes >= 3, "{status:?}");
     assert!(client.closed.lock().unwrap().is_empty());
 }
 

@@ -28,7 +28,7 @@ fn a_stream_carries_bytes_in_both_directions_at_once() {
     });
     let status = &client.links()[0];
     assert_eq!((status.streams, status.subflows.len()), (1, 1));
-    assert!(status.bytes.0 >= COUNT && status.bytes.1 >= COUNT, "{status:?}");
+    assert!(status.stats.bytes_sent >= COUNT && status.stats.bytes_received >= COUNT, "{status:?}");
 }
 
 #[test]

@@ -367,5 +367,5 @@ fn status_shows_both_legs_and_the_limits() {
     assert_eq!(status["usage"]["sides"], 2);
     let text = kit::run(&["status", "--status", &format!("unix:{}", relay.seaprox.scratch().file("status"))]);
     let text = String::from_utf8(text.out).unwrap();
-    assert!(text.contains("connections 1 of 77") && text.contains("in 300 out 500"), "{text}");
+    assert!(text.contains("connections 1 of 77") && text.contains("in 300 B out 500 B"), "{text}");
 }

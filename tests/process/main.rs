@@ -35,3 +35,4 @@ mod relay;
 mod requirements;
 mod socks;
 mod splice;
+mod status;

@@ -136,7 +136,7 @@ fn striping(bench: &Bench) -> Result<String, String> {
 }
 
 fn resume(bench: &Bench) -> Result<String, String> {
-    let (before, mut next, mut cut) = (bench.ends.status()?.resumes, BULK_BYTES / (CUTS + 1), 0);
+    let (before, mut next, mut cut) = (bench.ends.status()?.stats.resumes, BULK_BYTES / (CUTS + 1), 0);
     let since = Instant::now();
     bench.exchange(BULK_BYTES, |received| {
         if received >= next && cut < CUTS {
@@ -145,7 +145,7 @@ fn resume(bench: &Bench) -> Result<String, String> {
             next = (cut + 1) * BULK_BYTES / (CUTS + 1);
         }
     })?;
-    let resumes = bench.ends.status()?.resumes.saturating_sub(before);
+    let resumes = bench.ends.status()?.stats.resumes.saturating_sub(before);
     match resumes {
         0 => Err(format!("{cut} cuts and no resume")),
         _ => Ok(format!("{} in {}, {cut} cuts, {resumes} resumes", format_size(BULK_BYTES), seconds(since.elapsed()))),

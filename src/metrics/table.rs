@@ -1,0 +1,171 @@
+//! The table of metrics. To add one, add its row, and count in the field that the row makes.
+
+use super::{ByReason, Metric, MetricKind, Sample, Unit, Value};
+
+/// Makes a record from rows of `kind field: type, unit, name, help`.
+macro_rules! metrics {
+    ($(#[$meta:meta])* $record:ident { $($kind:ident $field:ident: $type:ty, $unit:ident, $name:literal, $help:literal;)* }) => {
+        $(#[$meta])*
+        pub struct $record {
+            $(#[doc = concat!($help, ".")] pub $field: $type,)*
+        }
+
+        impl $record {
+            /// The descriptions of the metrics, in the order of the fields.
+            pub const METRICS: &'static [Metric] = &[$(Metric {
+                key: stringify!($field),
+                name: $name,
+                kind: MetricKind::$kind,
+                unit: Unit::$unit,
+                help: $help,
+                label: <$type as Value>::LABEL,
+            },)*];
+
+            /// Adds the values of another record.
+            pub fn add(&mut self, other: &$record) {
+                $(self.$field.add(&other.$field);)*
+            }
+
+            /// Returns the present values. A metric with a label has one sample for each value of the label that was
+            /// counted.
+            pub fn samples(&self) -> Vec<Sample> {
+                let mut samples = Vec::with_capacity($record::METRICS.len());
+                let mut metrics = $record::METRICS.iter();
+                $(if let Some(metric) = metrics.next() {
+                    self.$field.sample(metric, &mut samples);
+                })*
+                samples
+            }
+        }
+    };
+}
+
+metrics! {
+    /// Counts of a loop since its start.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    Stats {
+        Counter opened: u64, Count, "seaprox_connections_opened_total", "Connections accepted or adopted";
+        Counter closed: ByReason, Count, "seaprox_connections_closed_total", "Connections that are over, by reason";
+        Counter connect_failures: ByReason, Count, "seaprox_connect_failures_total", "Failed connects to dests, by reason";
+        Counter bytes_sent: u64, Bytes, "seaprox_sent_bytes_total", "Bytes delivered to dests, of connections that are over";
+        Counter bytes_received: u64, Bytes, "seaprox_received_bytes_total",
+            "Bytes received from dests, of connections that are over; replies of handlers to sources do not count";
+        Counter lookups: u64, Count, "seaprox_lookups_total", "Names that the workers were asked to look up";
+        Counter stale: u64, Count, "seaprox_stale_events_total",
+            "Events and answers for records that are gone, which are harmless";
+        Counter block_waits: u64, Count, "seaprox_buffer_waits_total",
+            "Waits of a direction of a connection for a free buffer";
+        Counter limit_pauses: u64, Count, "seaprox_limit_pauses_total",
+            "Pauses of accepting at the limit of connections";
+        Counter descriptor_pauses: u64, Count, "seaprox_descriptor_pauses_total",
+            "Pauses of accepting or connecting for lack of descriptors";
+        Counter panics: u64, Count, "seaprox_panics_total", "Panics of handlers and callbacks";
+        Counter unauthenticated_refused: u64, Count, "seaprox_unauthenticated_refused_total",
+            "Connections to listeners for links that were closed at the limit of unauthenticated peers";
+        Counter unauthenticated_failed: u64, Count, "seaprox_unauthenticated_failed_total",
+            "Connections to listeners for links whose peer did not authenticate";
+        Counter streams_refused: u64, Count, "seaprox_streams_refused_total",
+            "Streams that a peer of a link tried to open and this node refused";
+        Counter clients_refused: u64, Count, "seaprox_clients_refused_total",
+            "Clients that were closed because their network had reached its limit of connections";
+        Counter peer_requests: u64, Count, "seaprox_peer_requests_total",
+            "Requests of peers that were processed: to open, to listen and to reset";
+        Counter turns: u64, Count, "seaprox_turns_total", "Turns of the event loop";
+    }
+}
+
+impl Stats {
+    /// Returns the number of connections that are over.
+    pub fn closed_total(&self) -> u64 {
+        self.closed.iter().sum()
+    }
+}
+
+metrics! {
+    /// The current use of a loop's limited resources.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    Usage {
+        Gauge connections: usize, Count, "seaprox_connections_active", "Connections";
+        Gauge sides: usize, Count, "seaprox_sides", "Sides, the attempts of dials included";
+        Gauge buffer_bytes: usize, Bytes, "seaprox_buffer_bytes", "Bytes of the blocks that are in use";
+        Gauge pipes: usize, Count, "seaprox_pipes", "Open pipes, free ones included";
+        Gauge descriptors: usize, Count, "seaprox_descriptors", "Descriptors of sides, listeners and pipes";
+    }
+}
+
+metrics! {
+    /// Counts of the present session of a link.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    LinkStats {
+        Counter frames_sent: u64, Count, "seaprox_link_frames_sent_total", "Frames sent";
+        Counter frames_received: u64, Count, "seaprox_link_frames_received_total", "Frames received";
+        Counter bytes_sent: u64, Bytes, "seaprox_link_sent_bytes_total", "Bytes of payload sent, repetitions included";
+        Counter bytes_received: u64, Bytes, "seaprox_link_received_bytes_total", "Bytes of payload received, repetitions included";
+        Counter resent_bytes: u64, Bytes, "seaprox_link_resent_bytes_total",
+            "Bytes of payload that were sent again";
+        Counter reinjected_bytes: u64, Bytes, "seaprox_link_reinjected_bytes_total",
+            "Bytes of payload that were sent on a second subflow without a loss";
+        Counter repeated_bytes: u64, Bytes, "seaprox_link_repeated_bytes_total",
+            "Received bytes of payload that had arrived before";
+        Counter resumes: u64, Count, "seaprox_link_resumes_total",
+            "Resumptions of the session after the loss of all its subflows";
+        Counter suspicions: u64, Count, "seaprox_link_suspicions_total", "Subflows that became suspect";
+        Counter late_reinjections: u64, Count, "seaprox_link_late_reinjections_total",
+            "Reinjections of the late frames of a subflow";
+        Counter quota_waits: u64, Count, "seaprox_link_quota_waits_total",
+            "Waits of a stream with credit for its quota, because its reader stood still";
+        Counter late_frames: u64, Count, "seaprox_link_late_frames_total", "Frames for streams that are over";
+        Counter stray_frames: u64, Count, "seaprox_link_stray_frames_total", "Frames for streams that never existed";
+        Counter unopened_given_up: u64, Count, "seaprox_link_unopened_given_up_total",
+            "Streams that were aborted because their OPEN did not arrive in time";
+        Counter framing_errors: u64, Count, "seaprox_link_framing_errors_total",
+            "Invalid frames that were received; each ended a subflow";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::reason::Reason;
+    use std::collections::HashSet;
+
+    /// Returns a record with values that differ from one another.
+    fn stats() -> Stats {
+        let mut stats = Stats { opened: 3, bytes_sent: 5, turns: 7, ..Stats::default() };
+        stats.closed[Reason::SourceFin as usize] = 2;
+        stats
+    }
+
+    #[test]
+    fn a_sum_adds_every_field() {
+        let mut sum = stats();
+        sum.add(&stats());
+        let doubled: Vec<_> =
+            stats().samples().into_iter().map(|sample| Sample { value: 2 * sample.value, ..sample }).collect();
+        assert_eq!(sum.samples(), doubled);
+    }
+
+    #[test]
+    fn a_metric_with_a_label_has_a_sample_for_each_counted_value() {
+        let samples = stats().samples();
+        let closed: Vec<_> = samples.iter().filter(|sample| sample.metric.key == "closed").collect();
+        assert_eq!(closed.len(), 1);
+        assert_eq!((closed[0].label, closed[0].value), (Some("source_fin"), 2));
+        let turns = samples.last().unwrap();
+        assert_eq!((turns.metric.key, turns.label, turns.value), ("turns", None, 7));
+    }
+
+    #[test]
+    fn names_are_unique_and_end_as_their_kind_and_unit_want() {
+        let all: Vec<&Metric> = [Stats::METRICS, Usage::METRICS, LinkStats::METRICS].concat().leak().iter().collect();
+        let names: HashSet<_> = all.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), all.len());
+        for metric in all {
+            let is_counter = metric.kind == MetricKind::Counter;
+            assert_eq!(metric.name.ends_with("_total"), is_counter, "{}", metric.name);
+            let base = metric.name.trim_end_matches("_total");
+            assert_eq!(base.ends_with("_bytes"), metric.unit == Unit::Bytes, "{}", metric.name);
+            assert!(metric.name.starts_with("seaprox_") && !metric.help.ends_with('.'), "{}", metric.name);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The metrics in the status of a process, and their table in the manual (TN-49).
+
+use std::fs;
+
+use seaprox::metrics::{LinkStats, Metric, Stats, Usage};
+use serde_json::Value;
+
+use crate::kit;
+use kit::link::Keys;
+use kit::{Relay, Seaprox, until};
+
+/// Returns the metrics that an object lacks.
+fn lacking(object: &Value, metrics: &[Metric]) -> Vec<&'static str> {
+    let is_there = |metric: &&Metric| match metric.label {
+        Some(_) => object[metric.key].is_object(),
+        None => object[metric.key].is_u64(),
+    };
+    metrics.iter().filter(|metric| !is_there(metric)).map(|metric| metric.key).collect()
+}
+
+#[test]
+fn the_status_has_every_metric() {
+    let keys = Keys::new();
+    let far = keys.start_far(&[]);
+    let near = Seaprox::start(&args(&keys, &far));
+    until("the link is up", || near.status()["links"][0]["state"] == "up");
+    let status = near.status();
+    assert_eq!(lacking(&status, Stats::METRICS), Vec::<&str>::new());
+    assert_eq!(lacking(&status["usage"], Usage::METRICS), Vec::<&str>::new());
+    assert_eq!(lacking(&status["links"][0], LinkStats::METRICS), Vec::<&str>::new());
+}
+
+/// Returns the arguments of a SOCKS listener whose connections go over a link.
+fn args<'a>(keys: &'a Keys, far: &Seaprox) -> Vec<&'a str> {
+    let mut args = vec!["socks", "--listen", "127.0.0.1:0"];
+    args.extend(keys.via(&far.listens(0)).into_iter().map(|word| &*word.leak()));
+    args
+}
+
+#[test]
+fn a_refused_target_is_counted_by_its_reason() {
+    // A port on which nothing listens: its listener was dropped.
+    let target = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let seaprox = Seaprox::start(&["static", "--listen", "127.0.0.1:0", "--to", &target.to_string()]);
+    drop(kit::Peer::connect(seaprox.addr(0)));
+    until("the failure is counted", || seaprox.status()["connect_failures"]["connection_refused"] == 1);
+}
+
+#[test]
+fn both_nodes_of_a_link_count_the_same_frames() {
+    let keys = Keys::new();
+    let far = keys.start_far(&[]);
+    let near = Seaprox::start(&args(&keys, &far));
+    let counts = |node: &Seaprox| ["frames_sent", "frames_received"].map(|key| node.figure(&format!("/links/0/{key}")));
+    until("the link is up", || near.status()["links"][0]["state"] == "up");
+    until("each frame that was sent was received", || {
+        let ([sent, received], [far_sent, far_received]) = (counts(&near), counts(&far));
+        sent > 0 && (sent, received) == (far_received, far_sent)
+    });
+}
+
+#[test]
+fn numbers_in_the_text_are_for_people_and_exact_in_json() {
+    let relay = Relay::start(&[]);
+    let (mut client, mut server) = relay.pair();
+    kit::peer::both(&mut client, &[kit::Step::Send(34_249)], &mut server, &[kit::Step::Read(34_249)]);
+    until("the bytes are counted", || relay.seaprox.figure("/connections/0/source/bytes_in") == 34_249);
+    let text = relay.seaprox.status_text();
+    assert!(text.contains("in 34.2 kB out 0 B"), "{text}");
+}
+
+#[test]
+fn the_manual_lists_every_metric() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md")).unwrap();
+    let row = |metric: &Metric| {
+        let (kind, unit) = (metric.kind.as_str(), metric.unit.as_str());
+        let label = metric.label.unwrap_or("");
+        format!("| `{}` | `{}` | {kind} | {unit} | {label} | {} |", metric.key, metric.name, metric.help)
+    };
+    let groups = [Stats::METRICS, Usage::METRICS, LinkStats::METRICS];
+    let expected: Vec<String> = groups.concat().iter().map(row).collect();
+    let found: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    assert_eq!(found, expected, "the rows of docs/metrics.md should be:\n{}", expected.join("\n"));
+}
