@@ -16,6 +16,7 @@ use crate::streams::LinkSession;
 use crate::tls::Tls;
 use crate::types::address::Endpoint;
 use crate::types::id::Id;
+use crate::types::link_state::LinkState;
 use crate::types::reason::{Failure, Reason};
 
 use super::carrier::{Carrier, CarrierStage};
@@ -210,7 +211,7 @@ impl Node {
         for id in before {
             let Some(link) = self.links.get(id) else { continue };
             let is_young = core.now_ms.saturating_sub(link.opened_ms) < YOUNG_MS;
-            let now = if is_young && link.state(core.pools.sessions.session(id)) != "suspended" {
+            let now = if is_young && link.state(core.pools.sessions.session(id)) != LinkState::Suspended {
                 link.consecutive_takeovers + 1
             } else {
                 0
@@ -232,7 +233,8 @@ impl Node {
         if its.iter().any(|(_, link)| its.len() < link.timing.links_per_key) {
             return;
         }
-        let suspended = its.iter().filter(|(id, link)| link.state(core.pools.sessions.session(*id)) == "suspended");
+        let suspended =
+            its.iter().filter(|(id, link)| link.state(core.pools.sessions.session(*id)) == LinkState::Suspended);
         if let Some(oldest) = suspended.min_by_key(|(_, link)| link.opened_ms).map(|(id, _)| *id) {
             self.forget_link(core, oldest, "its key has too many sessions");
         }

@@ -301,6 +301,13 @@ pub enum LinkEvent {
         /// The failure.
         failure: Failure,
     },
+    /// The peer has sent a message for the user of this node, of at most
+    /// [`MESSAGE_BYTES_MAX`](crate::link::MESSAGE_BYTES_MAX) bytes. Its text is the peer's, so it must not reach a terminal as
+    /// it is.
+    Message {
+        /// The text.
+        text: String,
+    },
     /// This node has closed the link.
     Closed,
     /// The session and its streams are over, and this node did not close it.

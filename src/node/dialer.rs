@@ -69,6 +69,11 @@ impl SubflowSlot {
 }
 
 impl Dialer {
+    /// Returns the slots whose subflow is not up.
+    pub fn missing(&self) -> impl Iterator<Item = &SubflowSlot> {
+        self.slots.iter().filter(|slot| slot.up_ms.is_none() && !slot.removed)
+    }
+
     /// Frees all slots, because their subflows belong to a session that was set aside. They are dialed at once, or after the
     /// first pause if the session was established only a moment ago.
     pub fn leave_all(&mut self, hardly_up: Option<u64>, first: Duration) {

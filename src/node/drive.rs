@@ -226,6 +226,7 @@ impl Node {
                 if let Some(suppressed) = self.may_log(core, id) {
                     log::info!(target: TARGET, link = id.to_string(), text = format!("{text:?}"), suppressed; "message");
                 }
+                self.tell(core, id, &LinkEvent::Message { text });
             }
             _ => {}
         }

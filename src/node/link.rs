@@ -19,6 +19,7 @@ use crate::link::{BootId, Config, Mode, Session, StreamId, SubflowId};
 use crate::streams::LinkSession;
 use crate::types::address::Target;
 use crate::types::id::Id;
+use crate::types::link_state::LinkState;
 use crate::types::reason::Failure;
 
 use super::config::{OnLinkEvent, OnStream, PeerKey, Policy, Timing};
@@ -75,7 +76,7 @@ pub(crate) struct Link {
     /// The memory that is counted for the link in the budget.
     pub usage: Usage,
     /// The last observed state, and the time since which it holds.
-    pub state_since: (&'static str, u64),
+    pub state_since: (LinkState, u64),
     /// The last failure of a subflow, and its time.
     pub failed: Option<(Failure, u64)>,
     pub sent: SharedRateLimit,
@@ -129,7 +130,7 @@ impl Link {
             armed_ms: None,
             opened_ms: now_ms,
             usage: Usage::default(),
-            state_since: ("connecting", now_ms),
+            state_since: (LinkState::Connecting, now_ms),
             failed: None,
             sent: SharedRateLimit::default(),
             received: SharedRateLimit::default(),
@@ -273,14 +274,14 @@ impl Link {
         }
     }
 
-    /// Returns `connecting`, `up`, `suspended`, `draining` or `ended`.
-    pub fn state(&self, session: Option<&Session>) -> &'static str {
+    /// Returns the present state.
+    pub fn state(&self, session: Option<&Session>) -> LinkState {
         match session {
-            _ if self.closing => "ended",
-            Some(session) if self.heir.is_some() && session.is_open() => "draining",
-            Some(session) if session.is_open() => "up",
-            Some(_) if self.was_established => "suspended",
-            _ => "connecting",
+            _ if self.closing => LinkState::Ended,
+            Some(session) if self.heir.is_some() && session.is_open() => LinkState::Draining,
+            Some(session) if session.is_open() => LinkState::Up,
+            Some(_) if self.was_established => LinkState::Suspended,
+            _ => LinkState::Connecting,
         }
     }
 }

@@ -22,6 +22,7 @@ impl LinkEvent {
             LinkEvent::Listening { .. } => "listening",
             LinkEvent::Asked { .. } => "asked",
             LinkEvent::NotListening { .. } => "not_listening",
+            LinkEvent::Message { .. } => "message",
             LinkEvent::Closed => "closed",
             LinkEvent::Ended { .. } => "ended",
         }
@@ -47,6 +48,7 @@ impl fmt::Display for LinkEvent {
             LinkEvent::Listening { index, port, lacks } => write!(f, "place {index}, port {port}, without {lacks}"),
             LinkEvent::Asked { request, .. } => write!(f, "{request}"),
             LinkEvent::NotListening { index, failure } => write!(f, "place {index}: {failure}"),
+            LinkEvent::Message { text } => write!(f, "{text:?}"),
             LinkEvent::Ended { reason, text } => write!(f, "{reason}: {text}"),
             _ => f.write_str("-"),
         }

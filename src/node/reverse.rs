@@ -10,6 +10,7 @@ use crate::link::{Bound, Code, Host, Kind, Open, Refused};
 use crate::sys;
 use crate::types::address::{Bind, Endpoint, Name};
 use crate::types::id::Id;
+use crate::types::link_state::LinkState;
 use crate::types::reason::{Failure, Reason};
 
 use super::accept::TARGET;
@@ -226,7 +227,9 @@ impl Node {
         let Some(key) = self.links.get(id).and_then(|link| link.key) else { return false };
         let listeners = &core.listeners;
         let is_suspended = |other: Id, link: &Link| {
-            other != id && link.key == Some(key) && link.state(core.pools.sessions.session(other)) == "suspended"
+            other != id
+                && link.key == Some(key)
+                && link.state(core.pools.sessions.session(other)) == LinkState::Suspended
         };
         let suspended = self.links.iter().filter(|(other, link)| is_suspended(*other, link));
         let stands = |index: &u32| {

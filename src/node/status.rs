@@ -8,6 +8,7 @@ use crate::link::{self, Session};
 use crate::metrics::LinkStats;
 use crate::types::address::Endpoint;
 use crate::types::id::Id;
+use crate::types::link_state::LinkState;
 use crate::types::reason::Failure;
 
 use super::carrier::{Carrier, CarrierStage};
@@ -29,10 +30,12 @@ pub struct LinkStatus {
     pub key: Option<[u8; 32]>,
     /// True if this node dialed the link.
     pub dialled: bool,
-    /// `connecting`, `up`, `suspended`, `draining` (the peer is about to stop, and another session is dialed) or `ended`.
-    pub state: &'static str,
+    /// The state.
+    pub state: LinkState,
     /// Time since the link entered this state.
     pub state_for: Duration,
+    /// Consecutive failed tries of the missing subflow that was tried most.
+    pub tries: u32,
     /// Age of the link, over all its sessions.
     pub age: Duration,
     /// Age of the session, if there is one.
@@ -131,9 +134,10 @@ impl Node {
             dialled: link.is_dialed(),
             state: now_state,
             state_for: if state == now_state { self.ago(core, since_ms) } else { Duration::ZERO },
+            tries: link.dialer.iter().flat_map(|dialer| dialer.missing()).map(|slot| slot.tries).max().unwrap_or(0),
             age: self.ago(core, link.opened_ms),
             session_age: link.up_ms.map(|up_ms| self.ago(core, up_ms)),
-            failure: link.failed.as_ref().filter(|_| now_state != "up").map(ago),
+            failure: link.failed.as_ref().filter(|_| now_state != LinkState::Up).map(ago),
             missing: link.dialer.iter().flat_map(|dialer| self.missing(core, dialer)).collect(),
             mode: link.mode.as_str(),
             memory: session.map_or((0, 0), |session| (session.sent_cost(), session.received_cost())),
@@ -147,7 +151,7 @@ impl Node {
 
     /// Returns the status of the missing subflows.
     fn missing<'a>(&'a self, core: &'a Core, dialer: &'a Dialer) -> impl Iterator<Item = MissingStatus> + 'a {
-        dialer.slots.iter().filter(|slot| slot.up_ms.is_none() && !slot.removed).map(|slot| MissingStatus {
+        dialer.missing().map(|slot| MissingStatus {
             path: slot.path.to_text(&dialer.peer),
             tries: slot.tries,
             failure: slot.failed.as_ref().map(|(failure, at_ms)| (failure.clone(), self.ago(core, *at_ms))),

@@ -2,8 +2,10 @@
 
 pub(crate) mod address;
 pub(crate) mod companions;
+pub(crate) mod forward_state;
 pub(crate) mod human;
 pub(crate) mod id;
+pub(crate) mod link_state;
 pub(crate) mod peer;
 pub(crate) mod peer_network;
 pub(crate) mod reason;

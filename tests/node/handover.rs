@@ -11,7 +11,7 @@ use std::time::Duration;
 use node_kit::cutter::Cutter;
 use node_kit::*;
 use seaprox::node::{LinkEvent, Timing};
-use seaprox::{Bind, Reason};
+use seaprox::{Bind, LinkState, Reason};
 
 /// A drain timeout that is longer than any deadline of a test, so that a drain that ends did not wait for it.
 const LONG: Duration = Duration::from_secs(300);
@@ -81,7 +81,7 @@ fn a_stream_of_a_lost_peer_does_not_delay_a_drain() {
     exchange(&mut near, &mut far);
     cutter.close(true);
     cutter.cut();
-    until("the server's session has no subflow", || server.links()[0].state == "suspended");
+    until("the server's session has no subflow", || server.links()[0].state == LinkState::Suspended);
     socket2::SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
     drop(far);
     until("the connection has ended", || server.ask(|core| core.stats().closed_total()) == 1);
@@ -104,7 +104,7 @@ fn a_drain_waits_until_the_peer_of_a_dialed_link_has_all_bytes() {
     assert_eq!(read_end(&mut near), Ok(0));
     cutter.close(true);
     cutter.cut();
-    until("the client's session has no subflow", || client.links()[0].state == "suspended");
+    until("the client's session has no subflow", || client.links()[0].state == LinkState::Suspended);
     near.write_all(b"the rest").unwrap();
     drop(near);
     until("the connection has ended", || client.closed.lock().unwrap().len() == 1);
@@ -150,7 +150,7 @@ fn new_connections_go_to_the_successor_of_a_draining_node() {
     exchange(&mut user_two, &mut served_two);
     assert_eq!(
         client.links().iter().map(|link| (link.state, link.dialled)).collect::<Vec<_>>(),
-        [("up", true), ("draining", true)]
+        [(LinkState::Up, true), (LinkState::Draining, true)]
     );
 
     // Running connections go on, and the draining node ends with the last of them.
@@ -242,7 +242,7 @@ fn a_link_keeps_at_most_eight_draining_sessions() {
     }
     let (mut near, mut far) = (connect(front), accept(&listener));
     exchange(&mut near, &mut far);
-    assert_eq!(client.links().iter().filter(|link| link.state == "draining").count(), 8);
+    assert_eq!(client.links().iter().filter(|link| link.state == LinkState::Draining).count(), 8);
     for (number, (near, far)) in pairs.iter_mut().enumerate() {
         if number < 2 {
             assert_eq!(read_end(near), Err(ErrorKind::ConnectionReset), "{number}");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use node_kit::*;
 use seaprox::node::{LinkEvent, Timing};
-use seaprox::{Bind, Reason};
+use seaprox::{Bind, LinkState, Reason};
 
 #[test]
 fn a_link_with_a_key_that_is_not_admitted_does_not_come_up() {
@@ -29,7 +29,7 @@ fn a_link_with_a_key_that_is_not_admitted_does_not_come_up() {
     until("the client reports the wrong key", || {
         other.has(|h| matches!(h, LinkEvent::WrongKey { key } if *key != [9; 32]))
     });
-    assert!(other.links().iter().all(|link| link.state == "connecting"));
+    assert!(other.links().iter().all(|link| link.state == LinkState::Connecting));
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn two_processes_with_the_same_instance_id_do_not_evict_each_other_forever() {
     let addr = server.serve();
     let clone = |node: &Node| node.link_with(addr, |config| config.identity.instance = Some(7));
     let (first, second) = (clone(&one), clone(&two));
-    until("both links are up", || server.links().iter().filter(|link| link.state == "up").count() == 2);
+    until("both links are up", || server.links().iter().filter(|link| link.state == LinkState::Up).count() == 2);
     let (listener, inner) = target();
     for (node, link) in [(&one, first), (&two, second)] {
         let front = node.forward(link, inner.into());
@@ -247,7 +247,7 @@ fn a_link_whose_key_is_refused_reports_auth_failed() {
     until("the connection is closed", || !client.closed.lock().unwrap().is_empty());
     assert_eq!(*client.closed.lock().unwrap(), [Reason::AuthFailed]);
     let status = &client.links()[0];
-    assert_eq!((status.state, status.mode, status.session_age), ("connecting", "stripe", None));
+    assert_eq!((status.state, status.mode, status.session_age), (LinkState::Connecting, "stripe", None));
     assert!(status.failure.as_ref().is_some_and(|(failure, _)| failure.reason == Reason::AuthFailed), "{status:?}");
     let [missing] = &status.missing[..] else { panic!("{status:?}") };
     assert!(missing.tries > 0 && missing.failure.is_some(), "{missing:?}");
@@ -256,7 +256,7 @@ fn a_link_whose_key_is_refused_reports_auth_failed() {
     client.until_up();
     until("the status shows the link up without a failure", || {
         let status = &client.links()[0];
-        status.state == "up" && status.failure.is_none() && status.missing.is_empty()
+        status.state == LinkState::Up && status.failure.is_none() && status.missing.is_empty()
     });
     let status = &client.links()[0];
     assert!(status.session_age.is_some_and(|age| age < status.age), "{status:?}");

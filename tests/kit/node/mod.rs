@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use seaprox::node::{
     Identity, LinkConfig, LinkEvent, LinkStatus, Path, PeerKey, Policy, Reverse, ServeConfig, Timing, Verdict,
 };
-use seaprox::{Bind, Config, Cx, Failure, Handler, Id, Loop, Proxy, Reason, Remote, Target, Workers, bind};
+use seaprox::{Bind, Config, Cx, Failure, Handler, Id, LinkState, Loop, Proxy, Reason, Remote, Target, Workers, bind};
 
 /// The deadline of every wait.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -237,7 +237,7 @@ impl Node {
     /// Waits until a link of the node is up.
     #[track_caller]
     pub fn until_up(&self) {
-        until("the link is up", || self.links().iter().any(|link| link.state == "up"));
+        until("the link is up", || self.links().iter().any(|link| link.state == LinkState::Up));
     }
 
     /// Starts to drain.
