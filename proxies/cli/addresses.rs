@@ -3,7 +3,7 @@
 //! ```text
 //! peer   = HOST[:PORT]                              a bare number is a port of loopback, as in all addresses
 //! listen = ADDR[:PORT]                              the same, and * or :PORT for every address
-//! path   = [SOURCE][%INTERFACE][->HOST[:PORT]]      at least one of the three
+//! path   = [SOURCE][:PORT][%INTERFACE][->HOST[:PORT]]    at least one of the four
 //! ```
 //!
 //! All functions are pure: they resolve no name and do not check that an interface exists.
@@ -55,19 +55,20 @@ pub fn path(text: &str, port: u16) -> Result<Path, PathError> {
         Some((from, to)) => (from, Some(to)),
         None => (text, None),
     };
-    // An address with its zone may stand in brackets, as in all addresses.
-    let zoned = from.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).filter(|inner| inner.contains('%'));
-    let from = zoned.unwrap_or(from);
-    let (source, interface) = match from.split_once('%') {
-        Some((source, interface)) => (source, Some(interface)),
-        None => (from, None),
-    };
-    if source.is_empty() && interface.is_none() && to.is_none() {
+    let Source { source, local_port, interface } = source_of(from);
+    if source.is_empty() && local_port.is_none() && interface.is_none() && to.is_none() {
         return Err(PathError(format!("expected {PATH_FORM}")));
     }
     let source = match source {
         "" => None,
         text => Some(ip(text).ok_or_else(|| wrong("the source", text, "an address of this host"))?),
+    };
+    let local_port = match local_port {
+        Some(text) => match text.parse() {
+            Ok(port) if port > 0 => Some(port),
+            _ => return Err(wrong("the port of the source", text, "1 to 65535")),
+        },
+        None => None,
     };
     if let Some(name) = interface.filter(|name| !is_interface(name)) {
         return Err(wrong("the interface", name, "a name such as eth0"));
@@ -76,7 +77,36 @@ pub fn path(text: &str, port: u16) -> Result<Path, PathError> {
         Some(text) => Some(peer_or(text, port).map_err(|_| wrong("the peer", text, "HOST[:PORT]"))?),
         None => None,
     };
-    Ok(Path { source, interface: interface.map(str::to_owned), peer })
+    Ok(Path { source, local_port, interface: interface.map(str::to_owned), peer })
+}
+
+/// The parts of the source of a path.
+struct Source<'a> {
+    source: &'a str,
+    local_port: Option<&'a str>,
+    interface: Option<&'a str>,
+}
+
+/// Splits `SOURCE[:PORT][%INTERFACE]`. An address with its zone may stand in brackets, as in all addresses; the port then
+/// follows the brackets.
+fn source_of(text: &str) -> Source<'_> {
+    let zoned = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    if let Some((inner, rest)) = zoned
+        && let Some((source, interface)) = inner.split_once('%')
+        && (rest.is_empty() || rest.starts_with(':'))
+    {
+        return Source { source, local_port: rest.strip_prefix(':'), interface: Some(interface) };
+    }
+    let (text, interface) = match text.split_once('%') {
+        Some((text, interface)) => (text, Some(interface)),
+        None => (text, None),
+    };
+    let (source, local_port) = match text.rsplit_once(':') {
+        // An IPv6 address without brackets has no port.
+        Some((source, port)) if !source.contains(':') || source.ends_with(']') => (source, Some(port)),
+        _ => (text, None),
+    };
+    Source { source, local_port, interface }
 }
 
 fn peer_or(text: &str, port: u16) -> Result<Target, AddressError> {
@@ -110,7 +140,8 @@ impl fmt::Display for PathError {
 
 impl std::error::Error for PathError {}
 
-const PATH_FORM: &str = "SOURCE[%INTERFACE][->HOST[:PORT]], such as 10.0.0.2, %wlan0 or 10.0.0.2->198.51.100.7";
+const PATH_FORM: &str =
+    "SOURCE[:PORT][%INTERFACE][->HOST[:PORT]], such as 10.0.0.2, %wlan0 or 10.0.0.2->198.51.100.7";
 /// IFNAMSIZ, with the final NUL.
 const INTERFACE_BYTES: usize = 16;
 
@@ -168,6 +199,7 @@ mod tests {
     fn a_path_has_a_source_an_interface_or_a_peer_address_or_all_of_them() {
         let with = |source: Option<&str>, interface: Option<&str>, to: Option<&str>| Path {
             source: source.map(|text| text.parse().unwrap()),
+            local_port: None,
             interface: interface.map(str::to_owned),
             peer: to.map(|text| Target::parse(text).unwrap()),
         };
@@ -183,12 +215,23 @@ mod tests {
         ] {
             assert_eq!(path(text, 99), Ok(expected), "{text}");
         }
+        for (text, expected) in [
+            ("10.0.0.2:5000", with(Some("10.0.0.2"), None, None)),
+            (":5000->gate", with(None, None, Some("gate:99"))),
+            ("10.0.0.2:5000%eth0->gate:7", with(Some("10.0.0.2"), Some("eth0"), Some("gate:7"))),
+            ("[fd00::2]:5000->gate", with(Some("fd00::2"), None, Some("gate:99"))),
+            ("[fe80::1%eth0]:5000", with(Some("fe80::1"), Some("eth0"), None)),
+        ] {
+            assert_eq!(path(text, 99), Ok(Path { local_port: Some(5000), ..expected }), "{text}");
+        }
         for (text, error) in [
             ("", format!("expected {PATH_FORM}")),
             ("eth0", "the source \"eth0\": expected an address of this host".to_owned()),
             ("10.0.0.2%", "the interface \"\": expected a name such as eth0".to_owned()),
             ("%a/b", "the interface \"a/b\": expected a name such as eth0".to_owned()),
             ("%sixteen-letters-", "the interface \"sixteen-letters-\": expected a name such as eth0".to_owned()),
+            ("10.0.0.2:0", "the port of the source \"0\": expected 1 to 65535".to_owned()),
+            ("10.0.0.2:x", "the port of the source \"x\": expected 1 to 65535".to_owned()),
             ("10.0.0.2->", "the peer \"\": expected HOST[:PORT]".to_owned()),
             ("->a b", "the peer \"a b\": expected HOST[:PORT]".to_owned()),
         ] {

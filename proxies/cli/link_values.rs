@@ -88,6 +88,11 @@ impl Parsed {
             addresses::path(&text, port).map_err(|error| self.wrong(&name, &text, error))
         };
         let paths = self.given("path").into_iter().map(path).collect::<Result<Vec<Path>, UsageError>>()?;
+        if let Some(path) = paths.iter().find_map(|path| path.local_port)
+            && self.number("subflows")? > 1
+        {
+            return Err(self.error(format!("--path with the source port {path}: expected one subflow over each path")));
+        }
         Ok(if paths.is_empty() { vec![Path::default()] } else { paths })
     }
 

@@ -290,7 +290,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         known_nodes is not read").only(RELAYS),
     option(Group::Links, "subflows", Value::Number(1, 16), "transport connections of the link over each path").default("1")
         .only(RELAYS),
-    option(Group::Links, "path", Value::Text("PATH"), "path to the peer: SOURCE[%INTERFACE][->HOST[:PORT]], such as 10.0.0.2, \
+    option(Group::Links, "path", Value::Text("PATH"), "path to the peer: SOURCE[:PORT][%INTERFACE][->HOST[:PORT]], such as 10.0.0.2, \
         %wlan0 or 10.0.0.2->198.51.100.7").repeat().only(RELAYS),
     option(Group::Links, "paths", Value::File, "file of paths, one path per line; changes are applied while the link is up").only(RELAYS),
     option(Group::Links, "mode", MODES, "use of the subflows: all of them, one at a time, or two for small data").default("stripe")

@@ -12,13 +12,14 @@ impl Failure {
     pub(crate) fn of_connect(error: &io::Error, addr: SocketAddr, egress: Option<&Egress>) -> Failure {
         let lacks_port = match error.kind() {
             io::ErrorKind::AddrNotAvailable => has_source(addr, egress.and_then(|egress| egress.source)),
-            // The system chooses the port, so all ports are in use.
+            // If the system chooses the port, all ports are in use.
             io::ErrorKind::AddrInUse => true,
             _ => false,
         };
-        match lacks_port {
-            true => Failure::new(Reason::LimitReached, format!("no source port is left: {error}")),
-            false => Failure::from(error),
+        match (lacks_port, egress.and_then(|egress| egress.port)) {
+            (true, Some(port)) => Failure::new(Reason::AddressInUse, format!("the source port {port}: {error}")),
+            (true, None) => Failure::new(Reason::LimitReached, format!("no source port is left: {error}")),
+            (false, _) => Failure::from(error),
         }
     }
 

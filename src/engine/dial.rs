@@ -13,7 +13,7 @@
 //! to the dest when they win. The dial as a whole has one deadline, the connect timer of its connection.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
@@ -608,8 +608,13 @@ fn start_connect(addr: SocketAddr, egress: Option<&Egress>, speaks_first: bool) 
         if let Some(interface) = &egress.interface {
             sys::bind_to_interface(&socket, interface)?;
         }
-        if let Some(source) = egress.source {
-            socket.bind(&SocketAddr::new(source, 0).into())?;
+        if egress.source.is_some() || egress.port.is_some() {
+            let any = if addr.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            if egress.port.is_some() {
+                // The connection before this one may be in TIME_WAIT, or be given up for this one.
+                sys::reuse_address(&socket)?;
+            }
+            socket.bind(&SocketAddr::new(egress.source.unwrap_or(any), egress.port.unwrap_or(0)).into())?;
         }
     }
     if speaks_first {

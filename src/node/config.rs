@@ -155,11 +155,15 @@ pub struct ServeConfig {
     pub on_event: OnLinkEvent,
 }
 
-/// A path to the peer: the source of a subflow and its destination. `SOURCE[%INTERFACE][->ADDR]`.
+/// A path to the peer: the source of a subflow and its destination.
+/// `SOURCE[:PORT][%INTERFACE][->ADDR]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Path {
     /// The source address; the system chooses if there is none.
     pub source: Option<IpAddr>,
+    /// The port of the source; the system chooses if there is none. Only one subflow can have it, so a link with several
+    /// subflows over each path takes no such path.
+    pub local_port: Option<u16>,
     /// The interface that the subflow must use.
     pub interface: Option<String>,
     /// The peer's address on this path, if it differs.
@@ -169,7 +173,12 @@ pub struct Path {
 impl Path {
     /// Returns the path in the form of the command line, with the peer's address if the path has none of its own.
     pub(crate) fn to_text(&self, peer: &Target) -> String {
-        let source = self.source.map_or_else(String::new, |source| source.to_string());
+        let source = match (self.source, self.local_port) {
+            (Some(source), Some(port)) => SocketAddr::new(source, port).to_string(),
+            (Some(source), None) => source.to_string(),
+            (None, Some(port)) => format!(":{port}"),
+            (None, None) => String::new(),
+        };
         let interface = self.interface.as_ref().map_or_else(String::new, |name| format!("%{name}"));
         let arrow = if source.is_empty() && interface.is_empty() { "" } else { "->" };
         format!("{source}{interface}{arrow}{}", self.peer.as_ref().unwrap_or(peer))

@@ -121,8 +121,8 @@ impl Node {
         let Some(slot) = dialer.slots.get_mut(place) else { return };
         slot.carrier = Some(carrier);
         let known = std::mem::take(&mut slot.astray).then(|| slot.path.clone());
-        let Path { source, interface, .. } = &slot.path;
-        let egress = Egress { source: *source, interface: interface.clone() };
+        let Path { source, local_port, interface, .. } = &slot.path;
+        let egress = Egress { source: *source, port: *local_port, interface: interface.clone() };
         let target = slot.path.peer.clone().unwrap_or_else(|| dialer.peer.clone());
         let known = known.and_then(|path| self.address_of_session(core, link, &path));
         let target = Rc::new(known.map_or(target, Target::Ip));

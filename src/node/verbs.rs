@@ -31,7 +31,8 @@ impl Loop<'_> {
     pub fn connect_link(&mut self, config: LinkConfig) -> io::Result<Id> {
         let (core, node) = self.parts::<Node>();
         let LinkConfig { identity, policy, peer, paths, subflows, mode, reverse, timing, on_stream, on_event } = config;
-        if paths.is_empty() || subflows == 0 || paths.len() * subflows > timing.subflows {
+        let shares_port = subflows > 1 && paths.iter().any(|path| path.local_port.is_some());
+        if paths.is_empty() || subflows == 0 || paths.len() * subflows > timing.subflows || shares_port {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a link needs a subflow, and takes only so many"));
         }
         let tls = Arc::new(client(&identity, &policy).map_err(io::Error::other)?);

@@ -32,6 +32,8 @@ pub(crate) struct Dial {
 pub(crate) struct Egress {
     /// The source address; the system chooses if there is none.
     pub source: Option<IpAddr>,
+    /// The source port; the system chooses if there is none.
+    pub port: Option<u16>,
     /// The interface that the socket must use.
     pub interface: Option<String>,
 }

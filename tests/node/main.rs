@@ -13,6 +13,7 @@ mod callbacks;
 mod faults;
 mod handover;
 mod leaks;
+mod links;
 mod memory;
 mod resume;
 mod streams;
