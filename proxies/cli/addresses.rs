@@ -140,8 +140,7 @@ impl fmt::Display for PathError {
 
 impl std::error::Error for PathError {}
 
-const PATH_FORM: &str =
-    "SOURCE[:PORT][%INTERFACE][->HOST[:PORT]], such as 10.0.0.2, %wlan0 or 10.0.0.2->198.51.100.7";
+const PATH_FORM: &str = "SOURCE[:PORT][%INTERFACE][->HOST[:PORT]], such as 10.0.0.2, %wlan0 or 10.0.0.2->198.51.100.7";
 /// IFNAMSIZ, with the final NUL.
 const INTERFACE_BYTES: usize = 16;
 

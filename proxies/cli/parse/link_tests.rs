@@ -132,6 +132,8 @@ fn errors_name_the_wrong_value() {
     }
     let twice = parsed("link --connect r --cipher aes-128-gcm,aes-128-gcm").ciphers().unwrap_err().to_string();
     assert!(twice.ends_with("expected aes-128-gcm once"), "{twice}");
+    let shared = parsed("link --connect r --subflows 2 --path 10.0.0.2:5").paths(&peer).unwrap_err().to_string();
+    assert!(shared.ends_with("--path with the source port 5: expected one subflow over each path"), "{shared}");
     let dead = parsed("link --connect r --link-dead 5s").timing().unwrap_err().to_string();
     assert!(dead.contains("--link-dead 5s: expected more than the 5s of --link-keepalive"), "{dead}");
 }
