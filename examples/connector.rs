@@ -48,7 +48,7 @@ impl Connector for Outside {
 /// The part that runs in the thread. It may block and may answer in any order; the loop discards a late answer.
 fn connect(target: &Target, answer: Answer) {
     match TcpStream::connect(target.to_string()) {
-        Ok(socket) => answer.connected(socket.into()),
+        Ok(socket) => answer.connected(socket),
         Err(error) => answer.failed(Failure::from(&error)),
     }
 }

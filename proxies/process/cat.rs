@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use seaprox::node::{LinkEvent, LinkStatus};
 use seaprox::{
-    Bind, Bound, Cause, Config, Cx, Ending, Failure, Fault, Handler, Id, Limits, Loop, Proxy, Reason, Role, Target,
-    Workers, bind,
+    Bind, Bound, Cause, Config, Cx, Duplex, Ending, Failure, Fault, Handler, Id, Limits, Loop, Proxy, Reason, Role,
+    Target, Workers, bind,
 };
 
 use super::exit::{Exit, Failed};
@@ -56,7 +56,8 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
                 links.as_ref().map_or(Ok(None), |links| dial(&mut proxy.core(), links, &state)).map_err(failed)?;
             let (ended, link_state) = (Rc::clone(&ended), state.clone());
             let cat = Cat { target: Some(Rc::new(target)), ended, failure: None, link: link_state };
-            let connection = proxy.core().adopt_stdio("cat", Box::new(cat)).map_err(failed)?;
+            let stdio = Duplex::stdio().map_err(failed)?;
+            let connection = proxy.core().adopt(stdio, "cat", Box::new(cat)).map_err(|error| failed(error.into()))?;
             link.into_iter().for_each(|link| proxy.core().route(connection, link));
             Vec::new()
         }
@@ -164,7 +165,8 @@ impl Handler for Cat {
             Some(target) => cx.connect(Rc::clone(target), None),
             None => {
                 cx.core().close_listeners();
-                if let Err(error) = cx.core().connect_stdio(connection) {
+                let stdio = Duplex::stdio();
+                if let Err(error) = stdio.and_then(|stdio| Ok(cx.core().connect_with(connection, stdio)?)) {
                     self.failure = Some(Failure::from(&error));
                     cx.close(Reason::Other);
                 }

@@ -39,7 +39,6 @@ use crate::relay::side::{Owner, Role, Side, SideState};
 use crate::relay::splice_pipe::SplicePipePool;
 use crate::relay::timer::{OneOffs, TimerClass, TimerLists};
 use crate::streams::Sessions;
-use crate::sys::{self, OwnedSocket};
 use crate::types::address::{Endpoint, Target};
 use crate::types::id::{Id, Kind, Table};
 use crate::types::reason::{Ending, Failure, Fault, Reason};
@@ -217,27 +216,6 @@ impl Core {
     /// Sets a connector, which connects the targets that it wants in place of the loop. See [`Connector`].
     pub fn set_connector(&mut self, connector: Box<dyn Connector>) {
         self.connector = Some(connector);
-    }
-
-    /// Makes a connection whose source is standard input and output.
-    ///
-    /// # Errors
-    /// The connection table is full, or the descriptors cannot be registered.
-    pub fn adopt_stdio(&mut self, kind: &'static str, handler: Box<dyn Handler>) -> io::Result<Id> {
-        let (read, write) = sys::stdio::duplex()?;
-        let io = Io::Files { read, write: Some(write) };
-        let endpoint = Endpoint::Descriptor(0, 1);
-        self.adopt(io, endpoint, kind, NO_LISTENER, handler).map_err(|(_, error)| error)
-    }
-
-    /// Makes a connection whose source is a connected stream socket.
-    ///
-    /// # Errors
-    /// The connection table is full, or the descriptor is no socket or cannot be registered.
-    pub fn adopt_socket(&mut self, fd: OwnedSocket, kind: &'static str, handler: Box<dyn Handler>) -> io::Result<Id> {
-        let io = Io::from_owned(fd)?;
-        let endpoint = io.peer();
-        self.adopt(io, endpoint, kind, NO_LISTENER, handler).map_err(|(_, error)| error)
     }
 
     /// Installs a handler of a side, in place of the present one. It takes over when the running call returns.
@@ -501,29 +479,6 @@ impl Core {
         Some(dest)
     }
 
-    /// Makes standard input and output the dest of a connection. [`Handler::connected`] reports the result, as for
-    /// [`Core::connect`].
-    ///
-    /// # Errors
-    /// The connection has a dest, or the descriptors cannot be had or registered.
-    pub fn connect_stdio(&mut self, connection: Id) -> io::Result<()> {
-        let (read, write) = sys::stdio::duplex()?;
-        let Some(record) = self.connections.get_mut(connection).filter(|record| record.dest.is_none()) else {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        };
-        let io = Io::Files { read, write: Some(write) };
-        let owner = Owner::Connection(connection, Role::Dest);
-        let side = Side::new(owner, SideState::Connecting, io, Endpoint::Descriptor(0, 1));
-        let dest = self.sides.insert(side).map_err(|_| io::Error::other("connection limit reached"))?;
-        record.dest = Some(dest);
-        if let Some(side) = self.sides.get_mut(dest) {
-            let unpollable = side.io.register(&self.registry, Token(dest.to_u64() as usize))?;
-            side.set_unpollable(unpollable);
-        }
-        self.queues.dialled.push_back((dest, Ok(())));
-        Ok(())
-    }
-
     /// Returns true if one side of a connection is connected and silent: it has neither ended nor failed, and no byte of it
     /// waits to be read. This asks the system, because an event may be on its way.
     pub fn is_silent(&self, connection: Id, role: Role) -> bool {
@@ -539,7 +494,7 @@ impl Core {
     }
 
     /// Makes a connection whose source is a connected socket or a stream.
-    pub(crate) fn adopt(
+    pub(crate) fn adopt_io(
         &mut self,
         mut io: Io,
         endpoint: Endpoint,

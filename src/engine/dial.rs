@@ -35,7 +35,7 @@ use crate::relay::dial::{Dial, Egress, Permit};
 use crate::relay::half::{Flow, SMALL_BYTES};
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, Role, Side, SideState};
-use crate::sys::{self, OwnedSocket};
+use crate::sys::{self, duplex::Duplex};
 use crate::types::address::{Endpoint, Name, Target};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
@@ -63,9 +63,9 @@ impl Answer {
         self.side
     }
 
-    /// Hands over a connected stream socket.
-    pub fn connected(mut self, socket: OwnedSocket) {
-        self.give(Ok(socket));
+    /// Hands over a connected stream socket, or other descriptors that carry the bytes of the connection.
+    pub fn connected(mut self, side: impl Into<Duplex>) {
+        self.give(Ok(side.into()));
     }
 
     /// Reports a failure.
@@ -73,7 +73,7 @@ impl Answer {
         self.give(Err(failure));
     }
 
-    fn give(&mut self, result: Result<OwnedSocket, Failure>) {
+    fn give(&mut self, result: Result<Duplex, Failure>) {
         self.given = true;
         // The mailbox never refuses an answer, and a loop that has ended needs none.
         let _ = self.mailbox.post(Mail::Connected(self.side, result));
@@ -311,9 +311,10 @@ impl Core {
 
     /// Registers the socket of a side that is being connected, and gives it to the side.
     fn wait_for_connect(&mut self, side: Id, mut io: Io) -> io::Result<()> {
-        io.register(&self.registry, Token(side.to_u64() as usize))?;
+        let unpollable = io.register(&self.registry, Token(side.to_u64() as usize))?;
         if let Some(record) = self.sides.get_mut(side) {
             record.io = io;
+            record.set_unpollable(unpollable);
         }
         Ok(())
     }
@@ -486,14 +487,14 @@ impl Core {
     }
 
     /// Handles the answer of an external connector or of a worker.
-    pub(crate) fn answered(&mut self, dest: Id, result: Result<OwnedSocket, Failure>) {
+    pub(crate) fn answered(&mut self, dest: Id, result: Result<Duplex, Failure>) {
         if self.state(dest) != Some(SideState::Connecting) {
             self.stats.stale += 1;
             return;
         }
         let permit = self.sides.get(dest).and_then(|side| side.dial.as_ref()?.permit.clone());
-        let accept =
-            |fd| Io::from_owned(fd).map_err(|error| Failure::from(&error)).and_then(|io| permitted(io, permit));
+        let open = |side| Io::from_duplex(side).map_err(|error| Failure::from(&error.into()));
+        let accept = |side| open(side).and_then(|io| permitted(io, permit));
         match result.and_then(accept) {
             Ok(io) => {
                 if let Some(side) = self.sides.get_mut(dest).filter(|side| side.endpoint == Endpoint::Unknown) {

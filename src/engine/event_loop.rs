@@ -641,7 +641,7 @@ mod tests {
         let mut proxy = Proxy::with_control(Config::default(), None, Box::new(Panics)).unwrap();
         for count in 1..=2 {
             let (_client, ours) = UnixStream::pair().unwrap();
-            proxy.core().adopt_socket(ours.into(), "test", Box::new(ConnectsOverLink)).unwrap();
+            proxy.core().adopt(ours, "test", Box::new(ConnectsOverLink)).unwrap();
             proxy.turn(Some(Duration::ZERO)).unwrap();
             assert_eq!(proxy.core.stats.panics, count);
             assert_eq!(proxy.core.stats.closed[Reason::Internal as usize], count);

@@ -415,7 +415,7 @@ impl Core {
             };
         };
         let from = peer.clone();
-        match self.adopt(io, peer, kind, index, handler) {
+        match self.adopt_io(io, peer, kind, index, handler) {
             Ok(id) => self.connections.get_mut(id).into_iter().for_each(|record| record.is_counted = is_counted),
             Err((_, error)) => {
                 if let Some(suppressed) = self.may_log_network(&from, Reason::Other) {

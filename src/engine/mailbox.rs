@@ -13,7 +13,7 @@ use crate::engine::control::Loop;
 use crate::engine::listener::Accepted;
 use crate::engine::resolve::Resolved;
 use crate::engine::sync::{Mutex, Waker};
-use crate::sys::OwnedSocket;
+use crate::sys::duplex::Duplex;
 use crate::types::id::Id;
 use crate::types::reason::Failure;
 
@@ -22,7 +22,7 @@ pub(crate) enum Mail {
     /// The result of a lookup.
     Resolved(Resolved),
     /// The result of an external connector for a side.
-    Connected(Id, Result<OwnedSocket, Failure>),
+    Connected(Id, Result<Duplex, Failure>),
     /// A client that another loop accepted for this loop.
     Accepted(Accepted),
     /// A function to run in the loop.

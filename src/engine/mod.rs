@@ -1,5 +1,6 @@
 //! The event loop and everything that it owns: the core with its queues and timers, listeners, dials, names and threads.
 
+pub(crate) mod adopt;
 pub(crate) mod closing;
 pub(crate) mod connect_failure;
 pub(crate) mod control;

@@ -31,7 +31,7 @@ impl Loop<'_> {
     /// The table of connections is full.
     pub fn open_stream(&mut self, link: Id, target: Target, handler: Box<dyn Handler>) -> io::Result<Id> {
         let (core, node) = self.parts::<Node>();
-        let connection = core.adopt(Io::None, Endpoint::Unknown, "stream", NO_LISTENER, handler);
+        let connection = core.adopt_io(Io::None, Endpoint::Unknown, "stream", NO_LISTENER, handler);
         let connection = connection.map_err(|(_, error)| error)?;
         let Some(record) = core.connections.get_mut(connection) else { return Err(io::ErrorKind::NotFound.into()) };
         record.asked = Some(Rc::new(target));
@@ -226,7 +226,7 @@ impl Node {
             Some(handler) => Box::new(AppStream { handler }),
             None => Box::new(Forwarded { target: Rc::clone(&target), permit, waits }),
         };
-        let adopted = core.adopt(Io::Stream(at), endpoint, "link", NO_LISTENER, handler);
+        let adopted = core.adopt_io(Io::Stream(at), endpoint, "link", NO_LISTENER, handler);
         match adopted.ok().and_then(|connection| Some((connection, core.connections.get(connection)?.source))) {
             Some((connection, side)) => {
                 core.set_user(connection, &name);

@@ -8,14 +8,15 @@ use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use mio::{Registry, Token};
-use socket2::{SockRef, Socket, TcpKeepalive};
+use socket2::{SockRef, TcpKeepalive};
 
 use crate::streams::{Sessions, StreamAt};
 use crate::sys::{
-    self, AsSocket, BorrowedSocket, INTEREST, OwnedSocket, TcpStream, UnixStream,
-    stdio::{Input, Output},
+    self, AsSocket, BorrowedSocket, INTEREST, TcpStream, UnixStream,
+    duplex::{Duplex, Input, Opened, Output},
 };
 use crate::types::address::Endpoint;
+use crate::types::descriptor_error::DescriptorError;
 
 /// The descriptors of one side, or the stream that stands for them.
 #[derive(Debug, Default)]
@@ -48,20 +49,14 @@ impl Unpollable {
 }
 
 impl Io {
-    /// Takes over a socket, and makes it non-blocking.
-    pub fn from_owned(fd: OwnedSocket) -> io::Result<Io> {
-        let socket = Socket::from(fd);
-        let domain = socket.local_addr().map(|addr| addr.domain());
-        match domain {
-            Ok(socket2::Domain::IPV4 | socket2::Domain::IPV6) => {
-                socket.set_nonblocking(true)?;
-                Ok(Io::Tcp(socket.into()))
-            }
-            Ok(_) => {
-                socket.set_nonblocking(true)?;
-                sys::unix_stream(socket).map(Io::Unix)
-            }
-            Err(error) => Err(error),
+    /// Takes over descriptors, and keeps them from blocking.
+    pub fn from_duplex(duplex: Duplex) -> Result<Io, DescriptorError> {
+        match duplex.open()? {
+            Opened::Socket(socket) => match socket.local_addr()?.domain() {
+                socket2::Domain::IPV4 | socket2::Domain::IPV6 => Ok(Io::Tcp(socket.into())),
+                _ => Ok(Io::Unix(sys::unix_stream(socket)?)),
+            },
+            Opened::Files(read, write) => Ok(Io::Files { read, write: Some(write) }),
         }
     }
 
@@ -150,10 +145,7 @@ impl Io {
         match self {
             Io::Tcp(socket) => socket.shutdown(Shutdown::Write),
             Io::Unix(socket) => socket.shutdown(Shutdown::Write),
-            Io::Files { write, .. } => {
-                *write = None;
-                Ok(())
-            }
+            Io::Files { write, .. } => write.take().map_or(Ok(()), |write| write.end()),
             Io::Stream(stream) => sessions.finish(*stream),
             Io::None => Ok(()),
         }

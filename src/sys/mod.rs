@@ -69,10 +69,10 @@ pub use windows::{ConsoleEvents, ConsoleStop};
 
 pub(crate) use family::{
     AsSocket, BorrowedSocket, CONFIG_VARIABLE, HAS_OWNERS, PipeEnd, TcpStream, UnixAcceptor, UnixAddr, connect_unix,
-    connect_unix_waiting, connection_refused, effective_user, file_identity, file_owner, file_times, interface_index,
-    is_in_progress, is_not_skipped, is_not_spliceable, is_out_of_descriptors, is_running, lacks_family, missing_file,
-    open_private, private_directory_builder, register, register_again, reuse_address, share_port, socket_path, stdio,
-    sync_directory, unix_stream,
+    connect_unix_waiting, connection_refused, duplex, effective_user, file_identity, file_owner, file_times,
+    interface_index, is_in_progress, is_not_skipped, is_not_spliceable, is_out_of_descriptors, is_running,
+    lacks_family, missing_file, open_private, private_directory_builder, register, register_again, reuse_address,
+    share_port, socket_path, sync_directory, unix_stream,
 };
 pub(crate) use kernel::{
     INTEREST, REUSE_PORT_BALANCES, SKIPS, bind_to_interface, handshake_with_data, is_network_change,

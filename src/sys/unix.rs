@@ -14,9 +14,9 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{FileOwner, kernel};
 
+pub(crate) mod duplex;
 pub(super) mod name_lock;
 mod socket_file;
-pub(crate) mod stdio;
 
 pub use socket_file::SocketFile;
 

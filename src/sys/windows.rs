@@ -40,7 +40,7 @@ pub(crate) use super::portable::{
 pub(crate) use std::os::windows::io::{AsSocket, BorrowedSocket};
 pub(crate) use tcp::TcpStream;
 pub(crate) use unsupported::{
-    PipeEnd, UnixAcceptor, UnixAddr, connect_unix, connect_unix_waiting, socket_path, stdio, unix_stream,
+    PipeEnd, UnixAcceptor, UnixAddr, connect_unix, connect_unix_waiting, duplex, socket_path, unix_stream,
 };
 
 /// Registers a socket for the events of a token. Returns true if it needs no events, which no socket does.

@@ -225,7 +225,7 @@ fn answer_all(share: Vec<(u16, Answer)>, addr: SocketAddr, start: &std::sync::Ba
     let answer_one = |(number, answer, socket): (u16, Answer, Option<TcpStream>)| match socket {
         Some(socket) => {
             let text = seaprox::Endpoint::Ip(socket.local_addr().unwrap()).to_string();
-            answer.connected(socket.into());
+            answer.connected(socket);
             (number, text)
         }
         None => {

@@ -68,7 +68,7 @@ fn a_full_table_refuses_to_adopt_and_keeps_clients_in_the_backlog() {
     let addr = rig.listen(|| echo(7));
     let mut clients: Vec<_> = (0..5).map(|_| (7, Peer::connect(addr))).collect();
     asks(&mut rig, &mut clients[..3]);
-    assert!(rig.core().adopt_socket(pair(Kind::Unix).1, "test", echo(0)).is_err());
+    assert!(rig.core().adopt(pair(Kind::Unix).1, "test", echo(0)).is_err());
     clients[3].1.try_send(b"x");
     rig.turns(20);
     assert_eq!((rig.stats().opened, rig.stats().limit_pauses), (3, 1));
@@ -84,7 +84,7 @@ fn a_stale_event_is_counted_and_calls_no_handler() {
     let (mut rig, heard) = (Rig::new(config()), Heard::default());
     let (mut peer, ours) = pair(Kind::Unix);
     let _kept = ours.try_clone().unwrap();
-    let id = rig.core().adopt_socket(ours, "test", echo(1)).unwrap();
+    let id = rig.core().adopt(ours, "test", echo(1)).unwrap();
     rig.turns(2);
     rig.core().close(id, Reason::Killed);
     rig.until_empty();
@@ -152,7 +152,7 @@ fn an_event_for_the_previous_user_of_a_slot_is_not_delivered() {
                         notes.note(cx.role(), &call);
                         0
                     });
-                    cx.core().adopt_socket(ours, "test", fresh).unwrap();
+                    cx.core().adopt(ours, "test", fresh).unwrap();
                     *keep.borrow_mut() = Some(peer);
                 }
                 input.len()
@@ -261,7 +261,7 @@ fn a_handler_may_end_and_open_other_connections_in_every_callback() {
         let act = move |cx: &mut seaprox::Cx<'_>| {
             cx.core().close(other, Reason::Killed);
             let (peer, ours) = pair(Kind::Unix);
-            cx.core().adopt_socket(ours, "test", echo(5)).unwrap();
+            cx.core().adopt(ours, "test", echo(5)).unwrap();
             keep.borrow_mut().push(peer);
             cx.close(Reason::AuthFailed);
         };

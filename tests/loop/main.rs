@@ -6,6 +6,7 @@ mod loop_kit;
 mod bridge;
 mod commands;
 mod connect;
+mod descriptors;
 mod dispatch;
 mod handlers;
 mod observer;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
-use socket2::Socket;
+use socket2::{Socket, Type};
 
 /// No value is of this type. It is in a private field of the others, so that code elsewhere is not told that it is
 /// unreachable.
@@ -219,23 +219,89 @@ impl Source for UnixAcceptor {
     }
 }
 
-/// Standard input and output of a loop: AFD polls sockets alone.
-pub(crate) mod stdio {
+/// The descriptors of a side: AFD polls sockets alone.
+pub(crate) mod duplex {
     use super::*;
+    use crate::types::descriptor_error::DescriptorError;
 
-    /// Standard input, for a loop.
+    /// The socket of one side of a connection.
+    #[derive(Debug)]
+    pub struct Duplex {
+        socket: OwnedSocket,
+        is_pair: bool,
+    }
+
+    /// An opened [`Duplex`].
+    #[derive(Debug)]
+    pub(crate) enum Opened {
+        /// A stream socket that does not block.
+        Socket(Socket),
+        #[allow(dead_code)] // It has no value here.
+        Files(Input, Output),
+    }
+
+    /// The input of a side that is not one socket.
     #[derive(Debug)]
     pub(crate) struct Input(Never);
 
-    /// Standard output, for a loop.
+    /// The output of a side that is not one socket.
     #[derive(Debug)]
     pub(crate) struct Output(Never);
 
-    /// Refuses: an event loop on Windows can wait for sockets alone.
-    pub(crate) fn duplex() -> io::Result<(Input, Output)> {
-        let text =
-            "standard input and output cannot be relayed on Windows, where an event loop waits for sockets alone";
-        Err(io::Error::new(ErrorKind::Unsupported, text))
+    impl Duplex {
+        /// Returns a side of one connected stream socket.
+        pub fn new(socket: impl Into<OwnedSocket>) -> Duplex {
+            Duplex { socket: socket.into(), is_pair: false }
+        }
+
+        /// Returns a side of two sockets, which no loop takes on Windows.
+        pub fn pair(read: impl Into<OwnedSocket>, _: impl Into<OwnedSocket>) -> Duplex {
+            Duplex { socket: read.into(), is_pair: true }
+        }
+
+        /// Refuses: an event loop on Windows can wait for sockets alone.
+        ///
+        /// # Errors
+        /// Always.
+        pub fn stdio() -> io::Result<Duplex> {
+            let text =
+                "standard input and output cannot be relayed on Windows, where an event loop waits for sockets alone";
+            Err(io::Error::new(ErrorKind::Unsupported, text))
+        }
+
+        /// Returns the side unchanged: a socket is not blocking for each of its processes.
+        #[must_use]
+        pub fn shared(self) -> Duplex {
+            self
+        }
+
+        pub(crate) fn numbers(&self) -> (i32, i32) {
+            (-1, -1)
+        }
+
+        pub(crate) fn open(self) -> Result<Opened, DescriptorError> {
+            if self.is_pair {
+                return Err(DescriptorError::Unsuitable("a side is one socket on Windows"));
+            }
+            let socket = Socket::from(self.socket);
+            if socket.r#type()? != Type::STREAM {
+                return Err(DescriptorError::Unsuitable("a datagram socket has no stream of bytes"));
+            }
+            socket.set_nonblocking(true)?;
+            Ok(Opened::Socket(socket))
+        }
+    }
+
+    impl From<std::net::TcpStream> for Duplex {
+        fn from(socket: std::net::TcpStream) -> Duplex {
+            Duplex::new(socket)
+        }
+    }
+
+    impl From<OwnedSocket> for Duplex {
+        fn from(socket: OwnedSocket) -> Duplex {
+            Duplex::new(socket)
+        }
     }
 
     /// Does nothing: nothing was taken for standard output.
@@ -262,6 +328,10 @@ pub(crate) mod stdio {
         }
 
         pub fn number(&self) -> i32 {
+            match self.0 {}
+        }
+
+        pub fn end(&self) -> io::Result<()> {
             match self.0 {}
         }
 

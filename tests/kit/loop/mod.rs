@@ -16,6 +16,7 @@ use seaprox::{
 
 #[path = "../common.rs"]
 mod common;
+pub mod ends;
 pub mod peers;
 pub use common::Never;
 pub use peers::*;
@@ -101,7 +102,7 @@ impl Rig {
     /// Adopts one end of a new socket pair as a connection. Returns its id and the other end.
     pub fn adopt(&mut self, kind: Kind, handler: Box<dyn Handler>) -> (Id, Peer) {
         let (peer, ours) = pair(kind);
-        (self.core().adopt_socket(ours, "test", handler).unwrap(), peer)
+        (self.core().adopt(ours, "test", handler).unwrap(), peer)
     }
 
     /// Accepts a connection that the loop has dialed.

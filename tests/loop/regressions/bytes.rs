@@ -222,7 +222,7 @@ fn bytes_that_a_client_sends_before_the_connect_arrive() {
                 put += peer.try_send(&sent[put..]);
             }
             peer.fin();
-            (rig.core().adopt_socket(ours, "test", relay_to(addr)).unwrap(), peer)
+            (rig.core().adopt(ours, "test", relay_to(addr)).unwrap(), peer)
         };
         rig.turn();
         assert!(rig.core().queued(id, Role::Dest) <= 512);
@@ -237,7 +237,7 @@ fn bytes_that_a_client_sends_before_the_connect_arrive() {
     let (mut rig, (_listener, addr)) = (Rig::new(config()), target());
     let (peer, ours) = pair(Kind::Tcp4);
     peer.reset();
-    rig.core().adopt_socket(ours, "test", relay_to(addr)).unwrap();
+    rig.core().adopt(ours, "test", relay_to(addr)).unwrap();
     rig.until_empty();
     assert_eq!(rig.closed(Reason::SourceReset), 1);
 }
@@ -336,7 +336,7 @@ fn a_request_and_its_fin_pass_between_all_socket_types() {
                     }
                 };
                 ask(&mut client);
-                rig.core().adopt_socket(ours, "test", relay_to(addr)).unwrap();
+                rig.core().adopt(ours, "test", relay_to(addr)).unwrap();
                 let mut server = rig.accept(&listener);
                 rig.until("the question has ended", |_| {
                     ask(&mut client);

@@ -103,7 +103,7 @@ fn adopting_connections_in_opened_does_not_grow_the_stack() {
                 assert!(deepest.get().abs_diff(here) < 200_000, "the stack grows with each");
                 if left > 0 {
                     let next = chain(left - 1, &deepest);
-                    cx.core().adopt_socket(pair(Kind::Unix).1, "test", next).unwrap();
+                    cx.core().adopt(pair(Kind::Unix).1, "test", next).unwrap();
                 }
             }
             0
