@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let key = NodeKey::from_secret(secret.as_bytes())?; // Both nodes derive the same key from the secret.
     let mut proxy = Proxy::new(Config::default(), None)?;
     let config = LinkConfig::new(Identity::new(&key), Arc::new(SameKey(key.public())), Target::parse(peer)?);
-    let link = proxy.core().connect_link(config)?;
-    proxy.core().open_stream(link, Target::parse(target)?, Box::new(Ask(line)))?;
+    let link = proxy.core().connect_link(config)?.id;
+    proxy.core().link(link)?.open_stream(Target::parse(target)?, Box::new(Ask(line)))?;
     Ok(proxy.run()?)
 }

@@ -28,7 +28,7 @@
 //! [`Remote`].
 //!
 //! A stream of a link is a side like a socket, so that half-close, timers, limits and front ends work on it unchanged.
-//! [`Core::route_listener`] sends the clients of a listener over a link, [`Loop::open_stream`] opens a stream for a handler,
+//! [`Core::route_listener`] sends the clients of a listener over a link, [`node::LinkMut::open_stream`] opens a stream for a handler,
 //! and [`node::ServeConfig::on_stream`] gives the streams of a peer to handlers.
 //!
 //! # A front end in a few lines

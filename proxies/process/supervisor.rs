@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use seaprox::auth::{KeysError, PublicKey};
-use seaprox::node::LinkEvent;
+use seaprox::node::{LinkEvent, LinkMut};
 use seaprox::{Loop, Loops, Remote};
 
 use super::events::{EventQueue, ProcessEvent, watch_network};
@@ -208,7 +208,10 @@ impl Supervisor {
         links.remember(&approval.key, &approval.request, is_permitted);
         log::info!(target: "seaprox::process", request = approval.request.to_string(), permitted = is_permitted; "request of a peer answered on the terminal");
         let connections = approval.connections;
-        call_all(&self.remotes, move |core| connections.iter().for_each(|id| core.permit(*id, is_permitted)));
+        call_all(&self.remotes, move |core| {
+            // A stream that is gone needs no answer; other loops do not have it.
+            connections.iter().for_each(|id| _ = core.permit(*id, is_permitted));
+        });
         self.ask_next();
     }
 
@@ -225,7 +228,10 @@ impl Supervisor {
                 log::info!(target: "seaprox::process", node = peer.target().to_string(), key = key.fingerprint(); "key added to known_nodes");
                 // The user does not wait for the next retry.
                 call_all(&self.remotes, |core| {
-                    core.links().iter().filter(|link| link.dialled).for_each(|link| core.redial_link(link.id));
+                    for link in core.links().iter().filter(|link| link.dialled) {
+                        // A link that is up or gone needs no redial.
+                        let _ = core.link(link.id).and_then(|mut link| link.redial());
+                    }
                 });
             }
             Err(error) => self.exit(Failed::new(Exit::Config, format!("seaprox: {error}"))),
@@ -280,14 +286,16 @@ fn logged(error: &KeysError) -> String {
 /// Adds the new paths of the dialed link before it removes the old ones, so that the link is never without a path. If the
 /// limit of paths does not allow this, removes the old ones first.
 fn change_paths(core: &mut Loop<'_>, change: &PathChange) {
-    for link in core.links().iter().filter(|link| link.dialled).map(|link| link.id) {
-        let remove = |core: &mut Loop<'_>| change.removed.iter().for_each(|path| core.remove_path(link, path));
+    for id in core.links().iter().filter(|link| link.dialled).map(|link| link.id) {
+        let Ok(mut link) = core.link(id) else { continue };
+        // A path that cannot be added, or is not there, changes nothing.
+        let remove = |link: &mut LinkMut<'_>| change.removed.iter().for_each(|path| _ = link.remove_path(path));
         if change.is_tight {
-            remove(core);
+            remove(&mut link);
         }
-        change.added.iter().for_each(|path| core.add_path(link, path));
+        change.added.iter().for_each(|path| _ = link.add_path(path));
         if !change.is_tight {
-            remove(core);
+            remove(&mut link);
         }
     }
 }

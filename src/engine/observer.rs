@@ -5,7 +5,9 @@
 
 use crate::engine::control::Loop;
 use crate::engine::core::Core;
+use crate::types::forward_state::ForwardState;
 use crate::types::id::Id;
+use crate::types::link_state::LinkState;
 use crate::types::reason::{Ending, Fault, Reason};
 
 /// An observer of a loop; see [`Core::set_observer`].
@@ -49,6 +51,20 @@ pub enum Event {
     ListenerOpened {
         /// The listener.
         listener: Id,
+    },
+    /// A link was made, or its state has changed. After [`LinkState::Ended`] its id is stale.
+    Link {
+        /// The link.
+        link: Id,
+        /// The new state.
+        state: LinkState,
+    },
+    /// A forward was opened, or its state has changed. After [`ForwardState::Closed`] its id is stale.
+    Forward {
+        /// The forward.
+        forward: Id,
+        /// The new state.
+        state: ForwardState,
     },
     /// A listener was closed.
     ListenerClosed {

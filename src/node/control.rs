@@ -8,12 +8,15 @@ use bytes::Bytes;
 use crate::engine::control::{Control, Deadline, Request};
 use crate::engine::core::Core;
 use crate::engine::limits::CARRIERS_MAX;
+use crate::engine::observer::Event;
 use crate::link::{BootId, Outbox, SessionId};
 use crate::streams::LinkSession;
 use crate::tls::Buffers;
 use crate::types::companions::Companions;
 use crate::types::id::{Id, Kind, Table};
-use crate::types::reason::Failure;
+use crate::types::link_state::LinkState;
+use crate::types::over::Over;
+use crate::types::reason::{Failure, Reason};
 
 use super::accept::Server;
 use super::carrier::Carrier;
@@ -29,6 +32,8 @@ pub(crate) struct Node {
     pub carriers: Table<Carrier>,
     /// The configuration of each listener for links, by the number of the listener.
     pub servers: HashMap<u32, Server>,
+    /// The last links, servers and forwards that ended.
+    pub over: Over,
     /// The links that peers have dialed, by the id of the session.
     pub served: HashMap<SessionId, Id>,
     /// Carriers of peers that have not joined a session yet.
@@ -57,6 +62,7 @@ impl Node {
             links: Companions::new(),
             carriers: Table::new(Kind::Carrier, CARRIERS_MAX),
             servers: HashMap::new(),
+            over: Over::default(),
             served: HashMap::new(),
             unauthenticated: Unauthenticated::new(),
             handshakes: Budget::default(),
@@ -73,14 +79,31 @@ impl Node {
     /// Inserts the two parts of a link. Returns the id, or none if there is no room.
     pub fn insert_link(&mut self, core: &mut Core, link: Link, session: LinkSession) -> Option<Id> {
         let id = core.pools.sessions.insert(session)?;
+        let state = link.state_since.0;
         self.links.insert(id, link);
+        core.observe(Event::Link { link: id, state });
         Some(id)
     }
 
-    /// Removes both parts of a link.
-    pub fn remove_link(&mut self, core: &mut Core, id: Id) {
+    /// Removes both parts of a link, which has ended for this reason.
+    pub fn remove_link(&mut self, core: &mut Core, id: Id, reason: Reason) {
         core.pools.sessions.remove(id);
-        self.links.remove(id);
+        if self.links.remove(id).is_some() {
+            self.over.note(id, reason);
+            core.observe(Event::Link { link: id, state: LinkState::Ended });
+        }
+    }
+
+    /// Notes and reports the state of a link, if it has changed.
+    pub fn note_state(&mut self, core: &mut Core, id: Id) {
+        let Some(link) = self.links.get_mut(id) else { return };
+        let state = link.state(core.pools.sessions.session(id));
+        if state != link.state_since.0 {
+            link.state_since = (state, core.now_ms);
+            if state != LinkState::Ended {
+                core.observe(Event::Link { link: id, state });
+            }
+        }
     }
 
     /// Returns the number of suppressed lines if a line about the peer of a link may be logged now.

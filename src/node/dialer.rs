@@ -21,7 +21,7 @@ use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
 use super::carrier::{Carrier, CarrierStage};
-use super::config::{LinkEvent, Path};
+use super::config::{LinkEvent, Path, PeerKey};
 use super::control::Node;
 use super::proof;
 
@@ -29,6 +29,8 @@ use super::proof;
 pub(crate) struct Dialer {
     pub tls: Arc<Tls>,
     pub peer: Target,
+    /// The key of this node.
+    pub key: PeerKey,
     /// Subflows over each path.
     pub subflows: usize,
     pub slots: Vec<SubflowSlot>,

@@ -126,9 +126,7 @@ impl Node {
     /// Arms the deadline of a link.
     fn arm_link(&mut self, core: &mut Core, id: Id) {
         self.weigh_link(core, id);
-        if let Some(link) = self.links.get_mut(id) {
-            link.note_state(core.pools.sessions.session(id), core.now_ms);
-        }
+        self.note_state(core, id);
         let next_dial_ms = self.dial_missing(core, id);
         let next_listen_ms = self.listen_again(core, id);
         let next_ports_ms = self.look_after_ports(core, id);
@@ -410,7 +408,7 @@ impl Node {
             core.pools.sessions.touch(id);
         } else {
             self.fail_waiting(core, id, &Failure::new(Reason::LinkLost, "the link was closed"));
-            self.remove_link(core, id);
+            self.remove_link(core, id, reason);
         }
     }
 

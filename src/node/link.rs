@@ -266,14 +266,6 @@ impl Link {
         }
     }
 
-    /// Notes the time of a change of the state.
-    pub fn note_state(&mut self, session: Option<&Session>, now_ms: u64) {
-        let state = self.state(session);
-        if state != self.state_since.0 {
-            self.state_since = (state, now_ms);
-        }
-    }
-
     /// Returns the present state.
     pub fn state(&self, session: Option<&Session>) -> LinkState {
         match session {

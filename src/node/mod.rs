@@ -17,7 +17,7 @@
 //!
 //! # Reading order
 //! `config` the configuration of a node · `control` the state of a node, and what the event loop calls · `verbs` what callers
-//! of a loop can do with links · `start` loops with a node · `link` one link · `carrier` the TCP connections of a link ·
+//! of a loop can do with links, `link_mut` with one of them · `start` loops with a node · `link` one link · `carrier` the TCP connections of a link ·
 //! `window` the bytes in flight on a carrier · `dialer` dialing carriers · `accept` accepting carriers · `unauthenticated` the
 //! places of peers without a key · `handshakes` the order of their handshakes · `proof` joining a subflow to its session ·
 //! `turn` the share of each key in a turn · `drive` events, frames and deadlines of the session · `open` opening and
@@ -41,6 +41,7 @@ mod handover;
 mod handshakes;
 mod link;
 mod link_event;
+mod link_mut;
 mod memory;
 mod network;
 mod observed_address;
@@ -63,8 +64,10 @@ pub use config::{
     Cipher, Identity, LinkConfig, LinkEvent, OnLinkEvent, OnStream, Path, PeerKey, Policy, Request, Reverse, SameKey,
     ServeConfig, Timing, Verdict,
 };
+pub use link_mut::LinkMut;
 pub use network::NetworkChanges;
 pub use status::{LinkStatus, ListenerStatus, MissingStatus, SubflowStatus};
+pub use verbs::Dialed;
 
 /// Returns random bytes of the system.
 fn random<const N: usize>() -> [u8; N] {

@@ -1,6 +1,5 @@
 //! Opening streams over a link, and accepting the streams that the peer opens.
 
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,10 +11,11 @@ use crate::link::{Bound, Host, Kind, Open, Refused, Session, StreamId};
 use crate::relay::connection::Stage;
 use crate::relay::dial::Permit;
 use crate::relay::io::Io;
-use crate::relay::side::{Role, SideState};
+use crate::relay::side::Role;
 use crate::types::address::{Endpoint, Target};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
+use crate::types::verb_error::VerbError;
 
 use super::accept::TARGET;
 use super::config::{LinkEvent, PeerKey, Policy, Request, Verdict};
@@ -24,43 +24,27 @@ use super::opened_stream::{AppStream, Forwarded};
 use crate::streams::{LinkSession, Slot, StreamAt};
 
 impl Loop<'_> {
-    /// Opens a stream over a link to a target, for a handler of the caller: [`Handler::connected`] reports the result, then
-    /// the bytes are the handler's. The stream is the source of a connection without a dest.
+    /// Decides about a stream that [`LinkEvent::Asked`] has reported.
     ///
     /// # Errors
-    /// The table of connections is full.
-    pub fn open_stream(&mut self, link: Id, target: Target, handler: Box<dyn Handler>) -> io::Result<Id> {
-        let (core, node) = self.parts::<Node>();
-        let connection = core.adopt_io(Io::None, Endpoint::Unknown, "stream", NO_LISTENER, handler);
-        let connection = connection.map_err(|(_, error)| error)?;
-        let Some(record) = core.connections.get_mut(connection) else { return Err(io::ErrorKind::NotFound.into()) };
-        record.asked = Some(Rc::new(target));
-        record.dial_since_ms = core.now_ms;
-        let source = record.source;
-        if let Some(side) = core.sides.get_mut(source) {
-            side.state = SideState::Connecting;
-        }
-        core.set_stage(connection, Stage::Connecting);
-        node.dial_stream(core, source, link);
-        Ok(connection)
-    }
-
-    /// Decides about a stream that [`LinkEvent::Asked`] has reported. Does nothing if the stream is gone.
-    pub fn permit(&mut self, connection: Id, may: bool) {
+    /// [`VerbError::Stale`] if no such stream waits any more.
+    pub fn permit(&mut self, connection: Id, may: bool) -> Result<(), VerbError> {
         let (core, node) = self.parts::<Node>();
         let side = core.side(connection, Role::Source).and_then(|side| core.sides.get(side));
-        let Some(at) = side.and_then(|side| side.io.stream()) else { return };
-        let Some(link) = node.links.get_mut(at.link) else { return };
-        let Some(index) = link.asked.iter().position(|(asked, _)| *asked == connection) else { return };
+        let at = side.and_then(|side| side.io.stream()).ok_or(VerbError::Stale)?;
+        let link = node.links.get_mut(at.link).ok_or(VerbError::Stale)?;
+        let index = link.asked.iter().position(|(asked, _)| *asked == connection).ok_or(VerbError::Stale)?;
         let (_, target) = link.asked.swap_remove(index);
         if may {
-            return core.connect(connection, target, None);
+            core.connect(connection, target, None);
+            return Ok(());
         }
         core.stats.streams_refused += 1;
         core.pools
             .sessions
             .answer(at, Err(Bound::of_failure(&Failure::new(Reason::NotPermitted, "somebody was asked, and said no"))));
         core.close(connection, Reason::NotPermitted);
+        Ok(())
     }
 }
 

@@ -1,4 +1,4 @@
-//! The verbs of links: what the caller of a loop can do with its links.
+//! The verbs that make links, and those about all links of a loop. The verbs of one link are on its view, [`LinkMut`](super::LinkMut).
 
 use std::cell::RefCell;
 use std::io;
@@ -12,8 +12,10 @@ use crate::link::Code;
 use crate::link::frame::Class;
 use crate::streams::LinkSession;
 use crate::tls::{self, Tls, TlsError};
+use crate::types::address::Target;
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
+use crate::types::verb_error::VerbError;
 
 use super::accept::{self, Server};
 use super::config::{Cipher, Identity, LinkConfig, Path, PeerKey, Policy, ServeConfig};
@@ -21,32 +23,53 @@ use super::control::Node;
 use super::dialer::{Dialer, SubflowSlot};
 use super::link::Link;
 use super::reverse;
-use super::status::LinkStatus;
+
+/// The answer of [`Loop::connect_link`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dialed {
+    /// The link.
+    pub id: Id,
+    /// False if this node has dialed the peer with this key already. The link is then the one that there was, with its
+    /// configuration; the new configuration was dropped.
+    pub is_new: bool,
+}
 
 impl Loop<'_> {
     /// Dials a link and keeps it up. Streams can be opened over it at once; they wait for the session.
     ///
+    /// A peer that this node has dialed already, under the same address and with the same key of this node, gets no second
+    /// link: the answer is the first one.
+    ///
     /// # Errors
-    /// The configuration is invalid, or the limit of links is reached.
-    pub fn connect_link(&mut self, config: LinkConfig) -> io::Result<Id> {
+    /// [`VerbError::Invalid`] if the configuration has no subflow, more of them than its timing allows, a local port for
+    /// several subflows, or a key that cannot be used; [`VerbError::Full`] if the limit of links is reached;
+    /// [`VerbError::Over`] if the loop is stopping.
+    pub fn connect_link(&mut self, config: LinkConfig) -> Result<Dialed, VerbError> {
         let (core, node) = self.parts::<Node>();
         let LinkConfig { identity, policy, peer, paths, subflows, mode, reverse, timing, on_stream, on_event } = config;
         let shares_port = subflows > 1 && paths.iter().any(|path| path.local_port.is_some());
         if paths.is_empty() || subflows == 0 || paths.len() * subflows > timing.subflows || shares_port {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a link needs a subflow, and takes only so many"));
+            return Err(VerbError::Invalid);
         }
-        let tls = Arc::new(client(&identity, &policy).map_err(io::Error::other)?);
+        if node.closing {
+            return Err(VerbError::Over(Reason::Drained));
+        }
+        let key = tls::Identity::from_seed(&identity.seed).map_err(|_| VerbError::Invalid)?.public_key();
+        if let Some(id) = node.dialed_link(&peer, &key) {
+            return Ok(Dialed { id, is_new: false });
+        }
+        let tls = Arc::new(client(&identity, &policy).map_err(|_| VerbError::Invalid)?);
         let place = peer.to_string();
         let mut link = Link::new(policy, timing, mode, &place, Some(Rc::new(RefCell::new(on_event))), core.now_ms);
         link.takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
         let slots = paths.iter().flat_map(|path| (0..subflows).map(|_| SubflowSlot::new(path.clone()))).collect();
         let instance = identity.instance;
-        link.dialer = Some(Box::new(Dialer { tls, peer, subflows, slots, instance }));
+        link.dialer = Some(Box::new(Dialer { tls, peer, key, subflows, slots, instance }));
         link.remotes = reverse.into_iter().map(reverse::Remote::new).collect();
         let session = LinkSession::new(place.into());
-        let id = node.insert_link(core, link, session).ok_or_else(|| io::Error::other("limit of links reached"))?;
+        let id = node.insert_link(core, link, session).ok_or(VerbError::Full)?;
         core.pools.sessions.touch(id);
-        Ok(id)
+        Ok(Dialed { id, is_new: true })
     }
 
     /// Accepts links that peers dial to a bound address.
@@ -63,41 +86,6 @@ impl Loop<'_> {
         let server = Server { tls, policy, mode, timing, watch, takes, instance, full: false };
         node.servers.insert(listener, server);
         Ok(())
-    }
-
-    /// Adds a path to a link that this node dials.
-    pub fn add_path(&mut self, link: Id, path: &Path) {
-        let (core, node) = self.parts::<Node>();
-        let Some(record) = node.links.get_mut(link) else { return };
-        let Some(dialer) = &mut record.dialer else { return };
-        let room = record.timing.subflows.saturating_sub(dialer.slots.iter().filter(|slot| !slot.removed).count());
-        for _ in 0..dialer.subflows.min(room) {
-            match dialer.slots.iter_mut().find(|slot| slot.removed && slot.carrier.is_none()) {
-                Some(free) => *free = SubflowSlot::new(path.clone()),
-                None => dialer.slots.push(SubflowSlot::new(path.clone())),
-            }
-        }
-        core.pools.sessions.touch(link);
-    }
-
-    /// Removes a path of a link that this node dials, once no data is on its way there. The last path that is up stays until
-    /// another path is up.
-    pub fn remove_path(&mut self, link: Id, path: &Path) {
-        let (core, node) = self.parts::<Node>();
-        let Some(dialer) = node.links.get_mut(link).and_then(|record| record.dialer.as_mut()) else { return };
-        let mut early = Vec::new();
-        for slot in dialer.slots.iter_mut().filter(|slot| slot.path == *path) {
-            slot.removed = true;
-            let is_early = |carrier: &Id| node.carriers.get(*carrier).is_some_and(|carrier| carrier.subflow.is_none());
-            early.extend(slot.carrier.take_if(|carrier| is_early(carrier)));
-        }
-        let left = dialer.slots.iter().filter(|slot| !slot.removed);
-        if left.clone().count() == 0 || left.clone().any(|slot| slot.up_ms.is_some()) {
-            node.leave_removed(core, link);
-        }
-        core.pools.sessions.touch(link);
-        // Carriers without a subflow need not be established.
-        early.into_iter().for_each(|carrier| node.drop_carrier(core, carrier));
     }
 
     /// Applies the present policy to all links. Links whose key is not admitted any more end. The others get their new rates
@@ -127,35 +115,43 @@ impl Loop<'_> {
         }
         links.into_iter().filter(|id| !refused.contains(id)).for_each(|id| node.revoke_listeners(core, id));
     }
-
-    /// Returns the status of all links.
-    pub fn links(&mut self) -> Vec<LinkStatus> {
-        let (core, node) = self.parts::<Node>();
-        node.links.iter().map(|(id, link)| node.link_status(core, id, link)).collect()
-    }
-
-    /// Dials the missing subflows of a link at once, and forgets earlier failures.
-    pub fn redial_link(&mut self, link: Id) {
-        let (core, node) = self.parts::<Node>();
-        node.redial_link(core, link);
-    }
-
-    /// Closes a link in order: its streams are reset, and its peer is told.
-    pub fn close_link(&mut self, link: Id) {
-        let (core, node) = self.parts::<Node>();
-        node.close_link(core, link);
-    }
 }
 
 impl Node {
-    /// See [`Loop::redial_link`].
+    /// Returns the link that this node has dialed to a peer with its own `key`, unless it is being closed.
+    fn dialed_link(&self, peer: &Target, key: &PeerKey) -> Option<Id> {
+        let is_it = |link: &Link| {
+            !link.closing && link.dialer.as_ref().is_some_and(|dialer| dialer.peer == *peer && dialer.key == *key)
+        };
+        self.links.iter().find(|(_, link)| is_it(link)).map(|(id, _)| id)
+    }
+
+    /// Removes a path of a link that this node dials.
+    pub(super) fn remove_path(&mut self, core: &mut Core, link: Id, path: &Path) {
+        let Some(dialer) = self.links.get_mut(link).and_then(|record| record.dialer.as_mut()) else { return };
+        let mut early = Vec::new();
+        for slot in dialer.slots.iter_mut().filter(|slot| slot.path == *path) {
+            slot.removed = true;
+            let is_early = |carrier: &Id| self.carriers.get(*carrier).is_some_and(|carrier| carrier.subflow.is_none());
+            early.extend(slot.carrier.take_if(|carrier| is_early(carrier)));
+        }
+        let left = dialer.slots.iter().filter(|slot| !slot.removed);
+        if left.clone().count() == 0 || left.clone().any(|slot| slot.up_ms.is_some()) {
+            self.leave_removed(core, link);
+        }
+        core.pools.sessions.touch(link);
+        // Carriers without a subflow need not be established.
+        early.into_iter().for_each(|carrier| self.drop_carrier(core, carrier));
+    }
+
+    /// Dials the missing subflows of a link at once, and forgets earlier failures.
     pub(super) fn redial_link(&mut self, core: &mut Core, link: Id) {
         let Some(dialer) = self.links.get_mut(link).and_then(|link| link.dialer.as_mut()) else { return };
         dialer.slots.iter_mut().for_each(|slot| (slot.tries, slot.next_ms) = (0, 0));
         core.pools.sessions.touch(link);
     }
 
-    /// See [`Loop::close_link`].
+    /// Closes a link in order: its streams are reset, and its peer is told.
     pub(super) fn close_link(&mut self, core: &mut Core, link: Id) {
         self.close_asides(core, link);
         let now = core.pools.sessions.now;
@@ -195,7 +191,7 @@ impl Node {
         let carriers = self.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default();
         carriers.into_iter().for_each(|carrier| self.drop_carrier(core, carrier));
         self.release_link_memory(core, id);
-        self.remove_link(core, id);
+        self.remove_link(core, id, Reason::Drained);
     }
 }
 

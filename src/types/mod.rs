@@ -7,6 +7,7 @@ pub(crate) mod forward_state;
 pub(crate) mod human;
 pub(crate) mod id;
 pub(crate) mod link_state;
+pub(crate) mod over;
 pub(crate) mod peer;
 pub(crate) mod peer_network;
 pub(crate) mod reason;

@@ -1,6 +1,7 @@
 //! The errors of verbs: one closed set, with numbers for callers in other languages.
 
 use std::fmt;
+use std::io;
 
 use crate::types::reason::Reason;
 
@@ -67,6 +68,19 @@ impl fmt::Display for VerbError {
 }
 
 impl std::error::Error for VerbError {}
+
+impl From<VerbError> for io::Error {
+    fn from(error: VerbError) -> io::Error {
+        let kind = match error {
+            VerbError::Stale => io::ErrorKind::NotFound,
+            VerbError::Over(_) => io::ErrorKind::NotConnected,
+            VerbError::Already => io::ErrorKind::AlreadyExists,
+            VerbError::Invalid => io::ErrorKind::InvalidInput,
+            VerbError::Full => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}
 
 #[cfg(test)]
 mod tests {

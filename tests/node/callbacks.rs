@@ -69,7 +69,7 @@ fn a_panic_in_the_callback_of_link_events_is_counted_and_the_link_goes_on() {
     let (mut near, mut far) = (connect(client.forward(link, addr.into())), accept(&listener));
     swap_bytes(&mut near, &mut far);
     assert_eq!(client.ask(|core| core.stats().panics), 1);
-    client.ask(move |core| core.close_link(link));
+    client.ask(move |core| core.link(link).unwrap().close().unwrap());
     until("the callback gets the next event", || client.has(|event| matches!(event, LinkEvent::Closed)));
 }
 

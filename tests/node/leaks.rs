@@ -78,7 +78,7 @@ fn thousands_of_connections_leave_no_resources() {
         let usage = node.ask(|core| core.usage());
         assert_eq!((usage.sides, usage.buffer_bytes, usage.pipes), (2, 0, 0), "{usage:?}");
     }
-    client.ask(move |core| core.close_link(link));
+    client.ask(move |core| core.link(link).unwrap().close().unwrap());
     for node in [&client, &server] {
         until("the link is gone", || node.links().is_empty());
         assert_eq!(node.ask(|core| core.usage().sides), 0);

@@ -102,7 +102,10 @@ fn links_of_one_key() {
     until("the links are gone", || {
         node.ask(|core| {
             let links = core.links();
-            links.iter().filter(|link| link.subflows.is_empty()).for_each(|link| core.close_link(link.id));
+            links
+                .iter()
+                .filter(|link| link.subflows.is_empty())
+                .for_each(|link| core.link(link.id).unwrap().close().unwrap());
             links.len() == 1
         })
     });

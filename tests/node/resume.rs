@@ -370,14 +370,14 @@ fn paths_can_be_added_and_removed_during_a_transfer() {
     let (mut near, mut far) = (connect(front), accept(&listener));
     let path = Path { peer: Some(two.addr.into()), ..Path::default() };
     let added = path.clone();
-    client.ask(move |core| core.add_path(link, &added));
+    client.ask(move |core| core.link(link).unwrap().add_path(&added).unwrap());
     until("two subflows are live", || client.links()[0].subflows.iter().filter(|s| s.state == "live").count() == 2);
     thread::scope(|scope| {
         let mut out = near.try_clone().unwrap();
         scope.spawn(move || send_pattern(&mut out, 1, 8 << 20));
         read_pattern(&mut far, 1, 8 << 20);
     });
-    client.ask(move |core| core.remove_path(link, &Path::default()));
+    client.ask(move |core| core.link(link).unwrap().remove_path(&Path::default()).unwrap());
     until("one subflow is left", || client.links()[0].subflows.len() == 1);
     assert_eq!((one.count(), two.count()), (1, 1), "the removed path is not dialled again");
     near.write_all(b"z").unwrap();
@@ -394,16 +394,16 @@ fn a_path_that_is_removed_during_its_handshake_does_not_come_up() {
     two.silence(true);
     let path = Path { peer: Some(two.addr.into()), ..Path::default() };
     let added = path.clone();
-    client.ask(move |core| core.add_path(link, &added));
+    client.ask(move |core| core.link(link).unwrap().add_path(&added).unwrap());
     until("the second path is being dialed", || two.count() == 1 && client.links()[0].subflows.len() == 2);
-    client.ask(move |core| core.remove_path(link, &path));
+    client.ask(move |core| core.link(link).unwrap().remove_path(&path).unwrap());
     two.silence(false);
     until("one subflow is left", || client.links()[0].subflows.len() == 1);
     // The first path of a link that is not up yet can be taken out too.
     let silent = Cutter::new(addr);
     silent.silence(true);
     let other = client.link(silent.addr);
-    client.ask(move |core| core.remove_path(other, &Path::default()));
+    client.ask(move |core| core.link(other).unwrap().remove_path(&Path::default()).unwrap());
     silent.silence(false);
     let status = client.ask(move |core| core.links().into_iter().find(|link| link.id == other).unwrap());
     assert!(status.subflows.is_empty(), "{status:?}");

@@ -169,7 +169,9 @@ impl Links {
             on_event: handler,
             ..LinkConfig::new(self.identity.clone(), policy, peer.target().clone())
         };
-        core.connect_link(config).map(Some).map_err(|error| with_context(&error, "the link cannot be dialed"))
+        let dialed =
+            core.connect_link(config).map_err(|error| with_context(&error.into(), "the link cannot be dialed"))?;
+        Ok(Some(dialed.id))
     }
 
     /// Accepts links at a bound address.

@@ -170,7 +170,7 @@ fn near_setup(identity: Identity, policy: Arc<OneKeyPolicy>, peer: Target, sende
             ..LinkConfig::new(identity.clone(), policy, peer.clone())
         };
         let core = &mut proxy.core();
-        let link = core.connect_link(config)?;
+        let link = core.connect_link(config)?.id;
         let access = Arc::new(AccessPolicy::default().over_link());
         for bound in bounds {
             let access = Arc::clone(&access);

@@ -207,7 +207,7 @@ impl Node {
                 on_event: Box::new(watch),
             };
             change(&mut config);
-            core.connect_link(config).unwrap()
+            core.connect_link(config).unwrap().id
         })
     }
 

@@ -1,0 +1,197 @@
+//! The view of one link: what the caller of a loop can do with it. Each verb of a link is written here, once.
+//!
+//! A view borrows the loop, so its link cannot end while it is held. [`Loop::link`] checks the id once for all verbs of the
+//! view.
+
+use crate::engine::control::Loop;
+use crate::engine::core::{Core, NO_LISTENER};
+use crate::engine::handler::Handler;
+use crate::link::{MESSAGE_BYTES_MAX, Refused};
+use crate::relay::connection::Stage;
+use crate::relay::io::Io;
+use crate::relay::side::SideState;
+use crate::types::address::{Endpoint, Target};
+use crate::types::id::{Id, Kind};
+use crate::types::link_state::LinkState;
+use crate::types::reason::Reason;
+use crate::types::verb_error::VerbError;
+
+use super::config::Path;
+use super::control::Node;
+use super::dialer::{Dialer, SubflowSlot};
+use super::link::Link;
+use super::status::LinkStatus;
+
+use std::rc::Rc;
+
+/// A link of a loop, borrowed; see [`Loop::link`].
+pub struct LinkMut<'a> {
+    core: &'a mut Core,
+    node: &'a mut Node,
+    id: Id,
+}
+
+impl Loop<'_> {
+    /// Returns a view of a link, on which all verbs of links are.
+    ///
+    /// # Errors
+    /// [`VerbError::Stale`] or [`VerbError::Over`] if the link is gone, [`VerbError::Invalid`] if the id is not one of a link.
+    pub fn link(&mut self, id: Id) -> Result<LinkMut<'_>, VerbError> {
+        let (core, node) = self.parts::<Node>();
+        if id.kind() != Kind::Link {
+            return Err(VerbError::Invalid);
+        }
+        match node.links.get(id) {
+            Some(_) => Ok(LinkMut { core, node, id }),
+            None => Err(node.over.error_of(id)),
+        }
+    }
+
+    /// Returns the status of all links.
+    pub fn links(&mut self) -> Vec<LinkStatus> {
+        let (core, node) = self.parts::<Node>();
+        node.links.iter().map(|(id, link)| node.link_status(core, id, link)).collect()
+    }
+}
+
+impl LinkMut<'_> {
+    /// Returns the id of the link.
+    pub fn id(&self) -> Id {
+        self.id
+    }
+
+    /// Returns the state.
+    pub fn state(&self) -> LinkState {
+        let session = self.core.pools.sessions.session(self.id);
+        self.record().map_or(LinkState::Ended, |link| link.state(session))
+    }
+
+    /// Returns the status.
+    ///
+    /// # Errors
+    /// [`VerbError::Stale`] if a verb of this view has ended the link.
+    pub fn status(&self) -> Result<LinkStatus, VerbError> {
+        let link = self.record().ok_or(VerbError::Stale)?;
+        Ok(self.node.link_status(self.core, self.id, link))
+    }
+
+    /// Dials the missing subflows at once, and forgets earlier failures.
+    ///
+    /// # Errors
+    /// [`VerbError::Already`] if no subflow is missing, [`VerbError::Invalid`] if the peer dials this link.
+    pub fn redial(&mut self) -> Result<(), VerbError> {
+        if self.dialer()?.missing().next().is_none() {
+            return Err(VerbError::Already);
+        }
+        self.node.redial_link(self.core, self.id);
+        Ok(())
+    }
+
+    /// Closes the link in order: its streams are reset, its forwards are closed, and its peer is told.
+    ///
+    /// # Errors
+    /// [`VerbError::Already`] if the link is being closed.
+    pub fn close(&mut self) -> Result<(), VerbError> {
+        if self.record().is_none_or(|link| link.closing) {
+            return Err(VerbError::Already);
+        }
+        self.node.close_link(self.core, self.id);
+        Ok(())
+    }
+
+    /// Adds a path, with as many subflows as the others have.
+    ///
+    /// # Errors
+    /// [`VerbError::Already`] if the link has this path, [`VerbError::Full`] if it has as many subflows as it may have,
+    /// [`VerbError::Invalid`] if the peer dials this link, or if the path has a local port for several subflows.
+    pub fn add_path(&mut self, path: &Path) -> Result<(), VerbError> {
+        let subflows_max = self.record().map_or(0, |link| link.timing.subflows);
+        let dialer = self.dialer()?;
+        if path.local_port.is_some() && dialer.subflows > 1 {
+            return Err(VerbError::Invalid);
+        }
+        if dialer.slots.iter().any(|slot| slot.path == *path && !slot.removed) {
+            return Err(VerbError::Already);
+        }
+        let room = subflows_max.saturating_sub(dialer.slots.iter().filter(|slot| !slot.removed).count());
+        if room == 0 {
+            return Err(VerbError::Full);
+        }
+        for _ in 0..dialer.subflows.min(room) {
+            match dialer.slots.iter_mut().find(|slot| slot.removed && slot.carrier.is_none()) {
+                Some(free) => *free = SubflowSlot::new(path.clone()),
+                None => dialer.slots.push(SubflowSlot::new(path.clone())),
+            }
+        }
+        self.core.pools.sessions.touch(self.id);
+        Ok(())
+    }
+
+    /// Removes a path, once no data is on its way there. The last path that is up stays until another path is up.
+    ///
+    /// # Errors
+    /// [`VerbError::Already`] if the link does not have this path, [`VerbError::Invalid`] if the peer dials this link.
+    pub fn remove_path(&mut self, path: &Path) -> Result<(), VerbError> {
+        if !self.dialer()?.slots.iter().any(|slot| slot.path == *path && !slot.removed) {
+            return Err(VerbError::Already);
+        }
+        self.node.remove_path(self.core, self.id, path);
+        Ok(())
+    }
+
+    /// Opens a stream to a target, for a handler of the caller: [`Handler::connected`] reports the result, then the bytes are
+    /// the handler's. The stream is the source of a connection without a dest. It waits if the link is not up.
+    ///
+    /// # Errors
+    /// [`VerbError::Full`] if the table of connections is full, [`VerbError::Over`] if the link is being closed.
+    pub fn open_stream(&mut self, target: Target, handler: Box<dyn Handler>) -> Result<Id, VerbError> {
+        if self.record().is_none_or(|link| link.closing) {
+            return Err(VerbError::Over(Reason::LinkLost));
+        }
+        let core = &mut *self.core;
+        let connection = core.adopt_io(Io::None, Endpoint::Unknown, "stream", NO_LISTENER, handler);
+        let connection = connection.map_err(|_| VerbError::Full)?;
+        let Some(record) = core.connections.get_mut(connection) else { return Err(VerbError::Stale) };
+        record.asked = Some(Rc::new(target));
+        record.dial_since_ms = core.now_ms;
+        let source = record.source;
+        if let Some(side) = core.sides.get_mut(source) {
+            side.state = SideState::Connecting;
+        }
+        core.set_stage(connection, Stage::Connecting);
+        self.node.dial_stream(core, source, self.id);
+        Ok(connection)
+    }
+
+    /// Sends a message to the user of the peer, which reports it as [`LinkEvent::Message`](super::LinkEvent::Message).
+    /// Messages arrive in order and once; those that wait when the session ends are lost. Suspended sessions keep them.
+    ///
+    /// # Errors
+    /// [`VerbError::Invalid`] if the text has more than [`MESSAGE_BYTES_MAX`] bytes, [`VerbError::Full`] if 64 messages wait,
+    /// [`VerbError::Over`] if the link has no session.
+    pub fn send_message(&mut self, text: &str) -> Result<(), VerbError> {
+        if text.len() > MESSAGE_BYTES_MAX {
+            return Err(VerbError::Invalid);
+        }
+        if self.record().is_none_or(|link| !link.was_established) {
+            return Err(VerbError::Over(Reason::LinkLost));
+        }
+        let session = self.core.pools.sessions.session_mut(self.id).ok_or(VerbError::Over(Reason::LinkLost))?;
+        session.message(text).map_err(|refused| match refused {
+            Refused::Limit => VerbError::Full,
+            _ => VerbError::Over(Reason::LinkLost),
+        })?;
+        self.core.pools.sessions.touch(self.id);
+        Ok(())
+    }
+
+    fn record(&self) -> Option<&Link> {
+        self.node.links.get(self.id)
+    }
+
+    /// Returns the dialer of a link that this node dials.
+    fn dialer(&mut self) -> Result<&mut Dialer, VerbError> {
+        let link = self.node.links.get_mut(self.id).ok_or(VerbError::Stale)?;
+        link.dialer.as_deref_mut().ok_or(VerbError::Invalid)
+    }
+}
