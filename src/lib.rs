@@ -99,7 +99,7 @@ pub use engine::threads::{Loops, Setup};
 pub use engine::workers::Workers;
 pub use metrics::{Stats, Usage};
 pub use relay::connection::Stage;
-pub use relay::dial::Permit;
+pub use relay::dial::{ConnectOptions, Egress, Permit};
 pub use relay::side::{Role, SideState};
 pub use relay::timer::TimerClass;
 pub use sys::duplex::{Duplex, finish as finish_stdio};

@@ -39,8 +39,9 @@ impl Core {
             self.sources.leave(source);
         }
         payer.into_iter().for_each(|payer| self.peers.release(payer, counts, self.now_ms));
-        self.timers.set(id, None, self.now_ms);
+        self.timers.stop(id, self.now_ms);
         let Some(mut connection) = self.connections.remove(id) else { return };
+        self.profiles.leave(connection.profile, &mut self.timers);
         let [sent, received] = [Role::Source, Role::Dest].map(|role| connection.halves[role.out()].bytes);
         let (ending, fault) = connection.ending(reason);
         self.observe(Event::ConnectionEnded { connection: id, reason, ending, fault, sent, received });

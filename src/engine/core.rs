@@ -23,6 +23,7 @@ use crate::engine::listener::Listener;
 use crate::engine::log_limit::NetworkLogLimits;
 use crate::engine::mailbox::{Mail, Mailbox, Remote};
 use crate::engine::observer::{Event, Observer};
+use crate::engine::profiles::{OF_LOOP, Profiles};
 use crate::engine::resolve::{Resolved, Resolver};
 use crate::engine::sources::Sources;
 use crate::engine::stopping::Stopping;
@@ -31,7 +32,7 @@ use crate::link::Time;
 use crate::metrics::Stats;
 use crate::relay::block::BlockPool;
 use crate::relay::connection::{Connection, Stage};
-use crate::relay::dial::Permit;
+use crate::relay::dial::{ConnectOptions, Egress, Permit};
 use crate::relay::half::{Flow, Phase, UNLIMITED};
 use crate::relay::io::Io;
 use crate::relay::pump::{self, Pools};
@@ -52,6 +53,7 @@ pub struct Core {
     pub(crate) listeners: Slab<Listener>,
     pub(crate) pools: Pools,
     pub(crate) timers: TimerLists,
+    pub(crate) profiles: Profiles,
     pub(crate) one_offs: OneOffs<OneOff>,
     pub(crate) resolver: Resolver,
     pub(crate) workers: Option<Arc<Workers>>,
@@ -157,6 +159,8 @@ impl Core {
         workers: Option<Arc<Workers>>,
     ) -> Core {
         let limits = &config.limits;
+        let mut timers = TimerLists::new(limits.connections);
+        let profiles = Profiles::new(&config, &mut timers);
         let name_cache_ms = config.timeouts.name_cache.as_millis() as u64;
         Core {
             connections: Table::new(Kind::Connection, limits.connections),
@@ -167,7 +171,8 @@ impl Core {
                 splice_pipes: SplicePipePool::new(limits.pipe_bytes, limits.pipes),
                 sessions: Sessions::new(),
             },
-            timers: TimerLists::new(limits.connections, config.timeouts.of_classes()),
+            timers,
+            profiles,
             one_offs: OneOffs::new(),
             resolver: Resolver::new(limits.cached_names, name_cache_ms),
             workers,
@@ -403,9 +408,10 @@ impl Core {
 
     /// Starts the timer for the present stage of a connection.
     pub(crate) fn start_timer(&mut self, connection: Id) {
-        let timeouts = &self.config.timeouts;
         if let Some(record) = self.connections.get(connection) {
-            let delays = self.delays_keepalive() && !record.has_keepalive;
+            let profile = &self.profiles[record.profile];
+            let timeouts = &profile.settings.timeouts;
+            let delays = profile.delays_keepalive() && !record.has_keepalive;
             let is_long = timeouts.half_closed > KEEPALIVE_DELAYS_MIN * timeouts.keepalive_delay;
             let class = match record.timer_class() {
                 Some(TimerClass::HalfClosed) if timeouts.half_closed.is_zero() => Some(TimerClass::Idle),
@@ -415,14 +421,8 @@ impl Core {
                 Some(TimerClass::HalfClosed) if delays && is_long => Some(TimerClass::TcpKeepaliveDelay),
                 class => class,
             };
-            self.timers.set(connection, class, self.now_ms);
+            self.timers.set(connection, profile.durations, class, self.now_ms);
         }
-    }
-
-    /// Returns true if TCP keepalive is enabled only after a delay, so that short connections save two system calls. With
-    /// an idle timer, which needs the connection's place in the lists, it is enabled at once.
-    pub(crate) fn delays_keepalive(&self) -> bool {
-        self.config.timeouts.idle.is_zero() && !self.config.tcp_keepalive.is_zero()
     }
 
     /// Enables TCP keepalive at the dest of a connection that has lasted for the delay.
@@ -430,7 +430,7 @@ impl Core {
         let Some(record) = self.connections.get_mut(connection) else { return };
         record.has_keepalive = true;
         if let Some(dest) = record.dest.and_then(|dest| self.sides.get(dest)) {
-            dest.io.set_keepalive(self.config.tcp_keepalive);
+            dest.io.set_keepalive(self.profiles[record.profile].settings.tcp_keepalive);
         }
         self.start_timer(connection);
     }
@@ -445,10 +445,21 @@ impl Core {
     ///
     /// Does nothing if the connection has a dest.
     pub fn connect(&mut self, connection: Id, target: Rc<Target>, permit: Option<Permit>) {
+        self.connect_with_options(connection, target, permit.into());
+    }
+
+    /// Connects the dest of a connection, as [`Core::connect`] does, with further options.
+    pub fn connect_with_options(&mut self, connection: Id, target: Rc<Target>, options: ConnectOptions) {
+        let ConnectOptions { permit, egress } = options;
         let Some(dest) = self.new_dest(connection, Some(&target)) else { return };
         log::debug!(target: "seaprox::connection", id = connection.to_string(), asked = target.to_string(); "connecting");
-        match self.connections.get(connection).and_then(|record| record.via) {
-            None => self.dial(dest, &target, permit, None),
+        let Some(record) = self.connections.get(connection) else { return };
+        match record.via {
+            None => {
+                let own = egress.filter(|egress| *egress != Egress::default()).map(Rc::new);
+                let egress = own.or_else(|| self.settings_of(record).egress.clone());
+                self.dial(dest, &target, permit, egress);
+            }
             Some(link) if permit.is_none() => self.queues.requests.push_back(Request::OpenStream { dest, link }),
             Some(_) => {
                 let why = "a rule asks for its address, which only the far end knows";
@@ -502,6 +513,7 @@ impl Core {
         listener: u32,
         handler: Box<dyn Handler>,
     ) -> Result<Id, (Io, io::Error)> {
+        let profile = OF_LOOP;
         let (Some(connection), Some(source)) = (self.connections.next_id(), self.sides.next_id()) else {
             return Err((io, io::Error::other("connection limit reached")));
         };
@@ -512,8 +524,9 @@ impl Core {
         let mut side = Side::new(Owner::Connection(connection, Role::Source), SideState::Connected, io, endpoint);
         side.set_unpollable(unpollable);
         let placed = self.sides.insert(side).is_ok()
-            && self.connections.insert(Connection::new(source, kind, listener, self.now_ms)).is_ok();
+            && self.connections.insert(Connection::new(source, kind, listener, profile, self.now_ms)).is_ok();
         debug_assert!(placed, "both tables had room");
+        self.profiles.keep(profile);
         if let Some(link) = self.listeners.get(listener as usize).and_then(Listener::link) {
             self.route(connection, link);
         }

@@ -13,7 +13,7 @@
 //! to the dest when they win. The dial as a whole has one deadline, the connect timer of its connection.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
@@ -25,7 +25,7 @@ use socket2::Domain;
 use crate::engine::control::Control;
 use crate::engine::core::{Core, OneOff};
 use crate::engine::fair::Asker;
-use crate::engine::limits::RACERS;
+use crate::engine::limits::{Family, RACERS};
 use crate::engine::mailbox::{Mail, Mailbox};
 use crate::engine::observer::Event;
 use crate::engine::resolve::{self, Resolved, Wanted};
@@ -90,7 +90,7 @@ impl Drop for Answer {
 
 impl Core {
     /// Starts to connect a side that has just been made. With an `egress`, its sockets leave from there.
-    pub(crate) fn dial(&mut self, dest: Id, target: &Rc<Target>, permit: Option<Permit>, egress: Option<Egress>) {
+    pub(crate) fn dial(&mut self, dest: Id, target: &Rc<Target>, permit: Option<Permit>, egress: Option<Rc<Egress>>) {
         if let Some(connector) = self.connector.as_mut().filter(|connector| connector.wants(target)) {
             let answer = Answer { mailbox: Arc::clone(&self.mailbox), side: dest, given: false };
             connector.connect(target, answer);
@@ -117,7 +117,7 @@ impl Core {
         }
     }
 
-    fn make_dial(&mut self, dest: Id, target: &Rc<Target>, permit: Option<Permit>, egress: Option<Egress>) {
+    fn make_dial(&mut self, dest: Id, target: &Rc<Target>, permit: Option<Permit>, egress: Option<Rc<Egress>>) {
         if let Some(side) = self.sides.get_mut(dest) {
             side.dial = Some(Box::new(Dial {
                 target: Rc::clone(target),
@@ -146,7 +146,7 @@ impl Core {
             Wanted::Known(addresses) => self.found(dest, &Ok(addresses), true),
             Wanted::LookUp(is_answered) => {
                 self.stats.lookups += 1;
-                let (patience, answer_to) = (self.config.timeouts.connect, Arc::clone(&self.mailbox));
+                let (patience, answer_to) = (self.settings_of_side(dest).timeouts.connect, Arc::clone(&self.mailbox));
                 let lookup = Lookup::new(name.clone(), patience, answer_to, is_answered);
                 let asked = self.workers.as_ref().map(|workers| workers.look_up(asker, lookup));
                 if asked != Some(Ok(())) {
@@ -194,9 +194,18 @@ impl Core {
         }
     }
 
+    /// Returns the address families that a dest may be connected in: that of its source address alone, if it has one.
+    fn family_of(&self, dest: Id) -> Family {
+        match self.egress_of(dest).and_then(|egress| egress.source) {
+            Some(IpAddr::V4(_)) => Family::OnlyIpv4,
+            Some(IpAddr::V6(_)) => Family::OnlyIpv6,
+            None => self.settings_of_side(dest).family,
+        }
+    }
+
     /// Handles the result of the lookup of a dest's name.
     fn found(&mut self, dest: Id, found: &Result<Vec<IpAddr>, Failure>, from_cache: bool) {
-        let (family, count_max) = (self.config.family, self.config.limits.addresses_per_name);
+        let (family, count_max) = (self.family_of(dest), self.config.limits.addresses_per_name);
         let Some(dial) = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut()) else {
             self.stats.stale += 1;
             return;
@@ -260,7 +269,7 @@ impl Core {
         }
         let Some(dial) = self.sides.get(dest).and_then(|side| side.dial.as_ref()) else { return };
         if dial.next < dial.addresses.len() {
-            let wait_ms = self.config.timeouts.happy_eyeballs.as_millis() as u64;
+            let wait_ms = self.settings_of_side(dest).timeouts.happy_eyeballs.as_millis() as u64;
             self.one_offs.push(self.now_ms + wait_ms, OneOff::NextAddress(dest));
         }
     }
@@ -331,7 +340,7 @@ impl Core {
             }
             // The backlog is full, and no event tells when it has room, so a worker waits for it.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let wait = self.config.timeouts.connect;
+                let wait = self.settings_of_side(dest).timeouts.connect;
                 let job = move || match sys::connect_unix_waiting(&sender, wait) {
                     Ok(socket) => answer.connected(socket),
                     Err(error) => answer.failed(Failure::from(&error)),
@@ -431,7 +440,7 @@ impl Core {
             Owner::Race(dest) => dest,
             Owner::Connection(..) | Owner::Carrier(_) => side,
         };
-        self.sides.get(dest)?.dial.as_ref()?.egress.as_ref()
+        self.sides.get(dest)?.dial.as_ref()?.egress.as_deref()
     }
 
     /// Lets a dest wait for a descriptor.
@@ -525,7 +534,7 @@ impl Core {
     pub(crate) fn dial_timed_out(&mut self, connection: Id, control: &mut dyn Control) -> bool {
         let Some(dest) = self.dialing(connection) else { return false };
         self.forget_name_of(dest);
-        let after = crate::types::units::format_duration(self.config.timeouts.connect);
+        let after = crate::types::units::format_duration(self.settings_of_side(dest).timeouts.connect);
         let no_answer = || Failure::new(Reason::TimedOut, format!("no answer within {after}"));
         let failure = control.stop_waiting(self, dest, &after).unwrap_or_else(no_answer);
         self.queues.dialled.push_back((dest, Err(failure)));
@@ -543,13 +552,11 @@ impl Core {
             Ok(()) => {
                 side.state = SideState::Connected;
                 side.ready.writable = true;
-                side.ready.may_delay = self.config.nodelay;
+                side.ready.may_delay = self.profiles[record.profile].settings.nodelay;
                 let racers = side.dial.take().map(|dial| dial.racers).unwrap_or_default();
                 racers.into_iter().for_each(|racer| self.drop_racer(racer));
                 log::debug!(target: "seaprox::connection", id = connection.to_string(); "connected");
-                if let Some(side) = self.sides.get(dest) {
-                    self.tune(&side.io);
-                }
+                self.tune(dest);
                 if role == Role::Dest {
                     self.observe(Event::ConnectionConnected { connection });
                 }
@@ -572,9 +579,12 @@ impl Core {
     }
 
     /// Enables TCP keepalive at a new socket, which inherits no options from a listener.
-    fn tune(&self, io: &Io) {
-        if !self.config.tcp_keepalive.is_zero() && !self.delays_keepalive() {
-            io.set_keepalive(self.config.tcp_keepalive);
+    fn tune(&self, dest: Id) {
+        let Some((connection, _)) = self.owner(dest) else { return };
+        let (record, side) = (self.connections.get(connection), self.sides.get(dest));
+        let Some(profile) = record.map(|record| &self.profiles[record.profile]) else { return };
+        if !profile.settings.tcp_keepalive.is_zero() && !profile.delays_keepalive() {
+            side.into_iter().for_each(|side| side.io.set_keepalive(profile.settings.tcp_keepalive));
         }
     }
 }
@@ -609,13 +619,12 @@ fn start_connect(addr: SocketAddr, egress: Option<&Egress>, speaks_first: bool) 
         if let Some(interface) = &egress.interface {
             sys::bind_to_interface(&socket, interface)?;
         }
-        if egress.source.is_some() || egress.port.is_some() {
-            let any = if addr.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-            if egress.port.is_some() {
-                // The connection before this one may be in TIME_WAIT, or be given up for this one.
+        if let Some(from) = egress.bind_address(addr) {
+            if from.port() != 0 {
+                // Connections of this port to other targets, and earlier ones in TIME_WAIT, must not be in the way.
                 sys::reuse_address(&socket)?;
             }
-            socket.bind(&SocketAddr::new(egress.source.unwrap_or(any), egress.port.unwrap_or(0)).into())?;
+            socket.bind(&from.into())?;
         }
     }
     if speaks_first {

@@ -115,7 +115,7 @@ impl Core {
     /// Returns true if one side has not got all bytes yet and the linger timer bounds the time.
     fn is_owed(&self, id: Id, role: Role) -> bool {
         let Some(connection) = self.connections.get(id) else { return false };
-        connection.halves[role.into()].phase != Phase::Shut && !self.config.timeouts.linger.is_zero()
+        connection.halves[role.into()].phase != Phase::Shut && !self.settings_of(connection).timeouts.linger.is_zero()
     }
 
     /// Passes the end of input on after all bytes of a half were delivered, and closes the connection if that was the last
@@ -340,7 +340,7 @@ impl Core {
     fn is_taken(&self, id: Id, role: Role) -> bool {
         let Some(connection) = self.connections.get(id) else { return true };
         let is_shut = connection.halves[role.out()].phase == Phase::Shut;
-        let wait = !self.config.timeouts.linger.is_zero() && connection.stage == Stage::Established;
+        let wait = !self.settings_of(connection).timeouts.linger.is_zero() && connection.stage == Stage::Established;
         match self.side_io(id, role.other()).filter(|_| wait) {
             Some(io @ (Io::Tcp(_) | Io::Stream(_))) if is_shut => io.is_acknowledged(&self.pools.sessions),
             Some(Io::Stream(stream)) => {

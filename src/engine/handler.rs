@@ -11,7 +11,7 @@ use crate::engine::control::Loop;
 #[cfg(doc)]
 use crate::engine::core::Core;
 use crate::relay::connection::Stage;
-use crate::relay::dial::Permit;
+use crate::relay::dial::{ConnectOptions, Permit};
 use crate::relay::side::Role;
 use crate::types::address::{Endpoint, Target};
 use crate::types::id::Id;
@@ -133,6 +133,11 @@ impl<'a> Cx<'a> {
     /// Connects the dest. See [`Core::connect`].
     pub fn connect(&mut self, target: Rc<Target>, permit: Option<Permit>) {
         self.core.connect(self.connection, target, permit);
+    }
+
+    /// Connects the dest with further options. See [`Core::connect_with_options`].
+    pub fn connect_with_options(&mut self, target: Rc<Target>, options: ConnectOptions) {
+        self.core.connect_with_options(self.connection, target, options);
     }
 
     /// Returns true if one side is connected, and has neither ended nor sent anything. See [`Core::is_silent`].

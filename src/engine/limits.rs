@@ -182,16 +182,20 @@ impl Limits {
 }
 
 impl Timeouts {
-    pub(crate) fn of_classes(&self) -> [Duration; TimerClass::COUNT] {
-        let mut durations = [Duration::ZERO; TimerClass::COUNT];
-        durations[TimerClass::Handshake as usize] = self.handshake;
-        durations[TimerClass::Connect as usize] = self.connect;
-        durations[TimerClass::HttpKeepAlive as usize] = self.keep_alive;
-        durations[TimerClass::TcpKeepaliveDelay as usize] = self.keepalive_delay;
-        durations[TimerClass::Idle as usize] = self.idle;
-        durations[TimerClass::HalfClosed as usize] = self.half_closed;
-        durations[TimerClass::Linger as usize] = self.linger;
-        durations
+    /// Returns each class of timers with its duration.
+    pub(crate) fn of_classes(&self) -> [(TimerClass, Duration); TimerClass::COUNT] {
+        TimerClass::ALL.map(|class| {
+            let duration = match class {
+                TimerClass::Handshake => self.handshake,
+                TimerClass::Connect => self.connect,
+                TimerClass::HttpKeepAlive => self.keep_alive,
+                TimerClass::TcpKeepaliveDelay => self.keepalive_delay,
+                TimerClass::Idle => self.idle,
+                TimerClass::HalfClosed => self.half_closed,
+                TimerClass::Linger => self.linger,
+            };
+            (class, duration)
+        })
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) mod listener;
 pub(crate) mod log_limit;
 pub(crate) mod mailbox;
 pub(crate) mod observer;
+pub(crate) mod profiles;
 pub(crate) mod resolve;
 pub(crate) mod sources;
 pub(crate) mod status;

@@ -138,7 +138,7 @@ impl Node {
         let wait = core.config.timeouts.connect.max(Duration::from_secs(1)) + record.timing.handshake;
         let deadline_ms = core.now_ms + wait.as_millis() as u64;
         core.one_offs.push(deadline_ms, OneOff::Control(Deadline::Carrier(carrier)));
-        core.dial(side, &target, None, Some(egress));
+        core.dial(side, &target, None, Some(Rc::new(egress)));
     }
 
     /// Returns the address of a live subflow of the session, for a path that has no address of its own and can reach that

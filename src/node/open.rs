@@ -91,7 +91,7 @@ impl Node {
         let (connection, _) = core.owner(dest)?;
         let record = core.connections.get(connection)?;
         let source = core.sides.get(record.source).map(|side| side.endpoint.to_string()).unwrap_or_default();
-        let timeout_ms = u32::try_from(core.config.timeouts.connect.as_millis()).unwrap_or(0);
+        let timeout_ms = u32::try_from(core.settings_of(record).timeouts.connect.as_millis()).unwrap_or(0);
         let open = Open { timeout_ms, source, ..Open::default() };
         if let Some(listener) = record.returns_to {
             return Some(Open { listener, ..open });

@@ -53,6 +53,8 @@ pub(crate) struct Connection {
     pub kind: &'static str,
     /// The listener that accepted the source.
     pub listener: u32,
+    /// The index of the settings that the connection has from its listener.
+    pub profile: u16,
     pub asked: Option<Rc<Target>>,
     /// The link to the dest.
     pub via: Option<Id>,
@@ -85,7 +87,7 @@ pub(crate) struct Notes {
 }
 
 impl Connection {
-    pub fn new(source: Id, kind: &'static str, listener: u32, now_ms: u64) -> Connection {
+    pub fn new(source: Id, kind: &'static str, listener: u32, profile: u16, now_ms: u64) -> Connection {
         Connection {
             source,
             dest: None,
@@ -96,6 +98,7 @@ impl Connection {
             cut: false,
             kind,
             listener,
+            profile,
             asked: None,
             via: None,
             returns_to: None,

@@ -1,7 +1,7 @@
 //! The record of a dial: the state of a side while it connects to a name, or waits for its first socket.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
 use crate::types::address::Target;
@@ -24,18 +24,58 @@ pub(crate) struct Dial {
     /// The addresses came from the cache. When all of them fail, the name is looked up again.
     pub from_cache: bool,
     /// The source of its sockets, if the system does not choose it.
-    pub egress: Option<Egress>,
+    pub egress: Option<Rc<Egress>>,
 }
 
-/// The source of a socket on this host.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Egress {
-    /// The source address; the system chooses if there is none.
+/// The way out of this host that a socket takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Egress {
+    /// The source address; the system chooses if there is none. Names are then connected at addresses of this family only.
     pub source: Option<IpAddr>,
     /// The source port; the system chooses if there is none.
     pub port: Option<u16>,
     /// The interface that the socket must use.
     pub interface: Option<String>,
+}
+
+/// The options of a connect.
+#[derive(Clone, Default)]
+pub struct ConnectOptions {
+    /// A rule that decides about each address that a name is resolved to. A link refuses a target with such a rule, because
+    /// only the far end knows the address.
+    pub permit: Option<Permit>,
+    /// The way out of this host, in place of the one of the listener. A link does not use it.
+    pub egress: Option<Egress>,
+}
+
+impl Egress {
+    /// Returns the address that a socket for `to` is bound to, if it is to be bound at all.
+    pub(crate) fn bind_address(&self, to: SocketAddr) -> Option<SocketAddr> {
+        let any = if to.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+        match (self.source, self.port) {
+            (None, None) => None,
+            (source, port) => Some(SocketAddr::new(source.unwrap_or(any), port.unwrap_or(0))),
+        }
+    }
+}
+
+impl From<IpAddr> for Egress {
+    fn from(source: IpAddr) -> Egress {
+        Egress { source: Some(source), ..Egress::default() }
+    }
+}
+
+impl From<Option<Permit>> for ConnectOptions {
+    fn from(permit: Option<Permit>) -> ConnectOptions {
+        ConnectOptions { permit, egress: None }
+    }
+}
+
+impl fmt::Debug for ConnectOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let permit = self.permit.as_ref().map(|_| "a rule");
+        f.debug_struct("ConnectOptions").field("permit", &permit).field("egress", &self.egress).finish()
+    }
 }
 
 impl fmt::Debug for Dial {

@@ -1,6 +1,6 @@
 //! Timers for many connections with few different durations, of which almost none fires.
 //!
-//! Each connection is in at most one list. All members of a list wait for the same duration, and a touch moves a member to
+//! Each connection is in at most one list. All members of a list wait in one class for the same duration, and a touch moves a member to
 //! the tail, so the list is always sorted and its head is the next deadline. A touch does nothing until a small part of
 //! the duration has passed, so a busy connection does not move at every byte. Deadlines that belong to no class are in a
 //! heap. Times are milliseconds since the start of the loop.
@@ -31,113 +31,183 @@ pub enum TimerClass {
 }
 
 impl TimerClass {
-    pub(crate) const COUNT: usize = 7;
+    pub(crate) const ALL: [TimerClass; 7] = [
+        TimerClass::Handshake,
+        TimerClass::Connect,
+        TimerClass::HttpKeepAlive,
+        TimerClass::TcpKeepaliveDelay,
+        TimerClass::Idle,
+        TimerClass::HalfClosed,
+        TimerClass::Linger,
+    ];
+    pub(crate) const COUNT: usize = TimerClass::ALL.len();
 }
 
 /// The timer lists of one loop. Members are indexes of the connection table.
+///
+/// Each list belongs to one class and one duration. A [`Durations`] names one list of each class, and those with equal
+/// durations share their lists, so that there are few lists to look through for the next deadline.
 pub(crate) struct TimerLists {
-    lists: [List; TimerClass::COUNT],
+    lists: Vec<List>,
+    /// A bit for each list that has members.
+    occupied: [u64; LISTS_MAX.div_ceil(64)],
     links: Vec<Link>,
 }
 
+/// The list of each class for one set of durations. [`TimerLists::add`] makes it, and [`TimerLists::remove`] takes it back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Durations([u16; TimerClass::COUNT]);
+
 #[derive(Clone, Copy)]
 struct List {
+    class: TimerClass,
     duration_ms: u64,
+    /// A touch moves a member only after this time.
+    grain_ms: u64,
     head: u32,
     tail: u32,
+    /// The sets of durations that name the list. A list without any is free.
+    users: u32,
 }
 
 #[derive(Clone, Copy)]
 struct Link {
     id: Option<Id>,
-    class: Option<TimerClass>,
     since_ms: u64,
     previous: u32,
     next: u32,
+    list: u16,
 }
 
 impl TimerLists {
     /// Creates the lists for connections with indexes below `capacity`.
-    pub fn new(capacity: usize, durations: [Duration; TimerClass::COUNT]) -> TimerLists {
-        // The clock is truncated to milliseconds, so one more is added, or a timer would fire early. The cap keeps the sum
-        // of a time and a duration from overflowing.
-        let whole_ms = |duration: Duration| match u64::try_from(duration.as_millis()) {
-            _ if duration.is_zero() => 0,
-            Ok(ms) => ms.saturating_add(1).min(u64::MAX / 2),
-            Err(_) => u64::MAX / 2,
-        };
-        let list = |duration| List { duration_ms: whole_ms(duration), head: NONE, tail: NONE };
-        TimerLists { lists: durations.map(list), links: Vec::with_capacity(capacity) }
+    pub fn new(capacity: usize) -> TimerLists {
+        TimerLists { lists: Vec::new(), occupied: [0; _], links: Vec::with_capacity(capacity) }
     }
 
-    /// Moves a connection to a class and starts its wait now. Without a class it waits for nothing.
-    pub fn set(&mut self, id: Id, class: Option<TimerClass>, now_ms: u64) {
+    /// Makes lists for these durations, or finds those that exist. Returns none if there are too many lists.
+    pub fn add(&mut self, durations: [(TimerClass, Duration); TimerClass::COUNT]) -> Option<Durations> {
+        let mut set = Durations([NO_LIST; TimerClass::COUNT]);
+        for (class, duration) in durations {
+            if duration.is_zero() {
+                continue;
+            }
+            let Some(list) = self.add_list(class, whole_ms(duration)) else {
+                self.remove(set);
+                return None;
+            };
+            set.0[class as usize] = list;
+        }
+        Some(set)
+    }
+
+    fn add_list(&mut self, class: TimerClass, duration_ms: u64) -> Option<u16> {
+        let is_same = |list: &List| list.users > 0 && list.class == class && list.duration_ms == duration_ms;
+        let found = self.lists.iter().position(is_same);
+        let free = || self.lists.iter().position(|list| list.users == 0);
+        let index = found.or_else(free).unwrap_or(self.lists.len());
+        if index == LISTS_MAX {
+            return None;
+        }
+        if found.is_none() {
+            // The delay before TCP keepalive runs from the start, whatever moves meanwhile.
+            let grain_ms = if class == TimerClass::TcpKeepaliveDelay { u64::MAX } else { duration_ms / GRAINS };
+            let list = List { class, duration_ms, grain_ms, head: NONE, tail: NONE, users: 0 };
+            match self.lists.get_mut(index) {
+                Some(free) => *free = list,
+                None => self.lists.push(list),
+            }
+        }
+        self.lists[index].users += 1;
+        Some(index as u16)
+    }
+
+    /// Gives lists back, which have no members any more unless other sets of durations name them too.
+    pub fn remove(&mut self, set: Durations) {
+        for index in set.0.into_iter().filter(|index| *index != NO_LIST) {
+            let list = &mut self.lists[usize::from(index)];
+            list.users -= 1;
+            debug_assert!(list.users > 0 || list.head == NONE, "a list that no durations name has no members");
+        }
+    }
+
+    /// Moves a connection to a class and starts its wait of these durations now. Without a class it waits for nothing.
+    pub fn set(&mut self, id: Id, durations: Durations, class: Option<TimerClass>, now_ms: u64) {
+        self.stop(id, now_ms);
+        let list = class.map_or(NO_LIST, |class| durations.0[class as usize]);
+        if list != NO_LIST {
+            self.append(id.index() as u32, list, now_ms);
+        }
+    }
+
+    /// Takes a connection out of its list.
+    pub fn stop(&mut self, id: Id, now_ms: u64) {
         let index = id.index();
         if self.links.len() <= index {
             self.links.resize(index + 1, Link::FREE);
         }
         self.unlink(index as u32);
-        self.links[index] = Link { id: Some(id), class: None, since_ms: now_ms, previous: NONE, next: NONE };
-        if let Some(class) = class.filter(|class| self.lists[*class as usize].duration_ms > 0) {
-            self.append(index as u32, class, now_ms);
-        }
+        self.links[index] = Link { id: Some(id), since_ms: now_ms, ..Link::FREE };
     }
 
     /// Restarts the wait, if more than 1/64 of the duration has passed.
     #[inline]
     pub fn touch(&mut self, id: Id, now_ms: u64) {
         let link = &self.links[id.index()];
-        let Some(class) = link.class.filter(|class| *class != TimerClass::TcpKeepaliveDelay) else { return };
-        let grain_ms = self.lists[class as usize].duration_ms / GRAINS;
-        if now_ms.saturating_sub(link.since_ms) > grain_ms {
+        let Some(list) = self.lists.get(usize::from(link.list)) else { return };
+        if now_ms.saturating_sub(link.since_ms) > list.grain_ms {
+            let list = link.list;
             self.unlink(id.index() as u32);
-            self.append(id.index() as u32, class, now_ms);
+            self.append(id.index() as u32, list, now_ms);
         }
     }
 
     pub fn class(&self, id: Id) -> Option<TimerClass> {
-        self.links.get(id.index()).filter(|link| link.id == Some(id)).and_then(|link| link.class)
+        let link = self.links.get(id.index()).filter(|link| link.id == Some(id))?;
+        self.lists.get(usize::from(link.list)).map(|list| list.class)
     }
 
     /// Returns the next deadline of all lists.
     pub fn next_ms(&self) -> Option<u64> {
-        let head =
-            |list: &List| (list.head != NONE).then(|| self.links[list.head as usize].since_ms + list.duration_ms);
-        self.lists.iter().filter_map(head).min()
+        self.heads().map(|list| self.links[list.head as usize].since_ms + list.duration_ms).min()
     }
 
     /// Removes and returns one connection whose deadline has passed.
     pub fn expire(&mut self, now_ms: u64) -> Option<(Id, TimerClass)> {
-        for list in self.lists {
-            if list.head == NONE {
-                continue;
-            }
-            let link = self.links[list.head as usize];
-            if link.since_ms + list.duration_ms <= now_ms {
-                self.unlink(list.head);
-                return link.id.zip(link.class);
-            }
-        }
-        None
+        let is_due = |list: &&List| self.links[list.head as usize].since_ms + list.duration_ms <= now_ms;
+        let List { head, class, .. } = *self.heads().find(is_due)?;
+        self.unlink(head);
+        self.links[head as usize].id.zip(Some(class))
     }
 
-    fn append(&mut self, index: u32, class: TimerClass, now_ms: u64) {
-        let list = &mut self.lists[class as usize];
-        let tail = std::mem::replace(&mut list.tail, index);
+    /// Iterates over the lists that have members.
+    fn heads(&self) -> impl Iterator<Item = &List> {
+        let words = self.occupied.iter().enumerate();
+        words.flat_map(move |(word, bits)| {
+            let is_set = |bits: &u64| *bits != 0;
+            let rest =
+                std::iter::successors(Some(*bits).filter(is_set), move |bits| Some(bits & (bits - 1)).filter(is_set));
+            rest.map(move |bits| &self.lists[word * 64 + bits.trailing_zeros() as usize])
+        })
+    }
+
+    fn append(&mut self, index: u32, list: u16, now_ms: u64) {
+        let record = &mut self.lists[usize::from(list)];
+        let tail = std::mem::replace(&mut record.tail, index);
         if tail == NONE {
-            list.head = index;
+            record.head = index;
+            self.occupied[usize::from(list) / 64] |= 1 << (list % 64);
         } else {
             debug_assert!(self.links[tail as usize].since_ms <= now_ms, "a list is sorted");
             self.links[tail as usize].next = index;
         }
         let link = &mut self.links[index as usize];
-        (link.class, link.since_ms, link.previous, link.next) = (Some(class), now_ms, tail, NONE);
+        (link.list, link.since_ms, link.previous, link.next) = (list, now_ms, tail, NONE);
     }
 
     fn unlink(&mut self, index: u32) {
         let link = self.links[index as usize];
-        let Some(class) = link.class else { return };
-        let list = &mut self.lists[class as usize];
+        let Some(list) = self.lists.get_mut(usize::from(link.list)) else { return };
         match link.previous {
             NONE => list.head = link.next,
             previous => self.links[previous as usize].next = link.next,
@@ -146,12 +216,21 @@ impl TimerLists {
             NONE => list.tail = link.previous,
             next => self.links[next as usize].previous = link.previous,
         }
-        self.links[index as usize].class = None;
+        if list.head == NONE {
+            self.occupied[usize::from(link.list) / 64] &= !(1 << (link.list % 64));
+        }
+        self.links[index as usize].list = NO_LIST;
     }
 }
 
 impl Link {
-    const FREE: Link = Link { id: None, class: None, since_ms: 0, previous: NONE, next: NONE };
+    const FREE: Link = Link { id: None, since_ms: 0, previous: NONE, next: NONE, list: NO_LIST };
+}
+
+/// Returns a duration as a deadline counts it. The clock is truncated to milliseconds, so one more is added, or a timer would
+/// fire early. The cap keeps the sum of a time and a duration from overflowing.
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).map_or(u64::MAX / 2, |ms| ms.saturating_add(1).min(u64::MAX / 2))
 }
 
 /// A heap of deadlines that belong to no class.
@@ -182,6 +261,10 @@ impl<T: Ord> OneOffs<T> {
 
 /// The index of no member.
 const NONE: u32 = u32::MAX;
+/// The index of no list, which is beyond all lists.
+const NO_LIST: u16 = u16::MAX;
+/// Lists of one loop: each differs from the others in its class or its duration.
+const LISTS_MAX: usize = 512;
 /// A touch moves a connection at most once in this fraction of the duration.
 const GRAINS: u64 = 64;
 
@@ -195,20 +278,29 @@ mod tests {
         (0..count).map(|n| table.insert(n).unwrap()).collect()
     }
 
-    fn lists() -> TimerLists {
-        let mut durations = [Duration::ZERO; TimerClass::COUNT];
-        durations[TimerClass::Handshake as usize] = Duration::from_millis(99);
-        durations[TimerClass::Idle as usize] = Duration::from_millis(6399);
-        TimerLists::new(8, durations)
+    /// Returns durations of all classes: these for the handshake and for silence, and none for the others.
+    fn durations(handshake_ms: u64, idle_ms: u64) -> [(TimerClass, Duration); TimerClass::COUNT] {
+        let ms = |class| match class {
+            TimerClass::Handshake => handshake_ms,
+            TimerClass::Idle => idle_ms,
+            _ => 0,
+        };
+        TimerClass::ALL.map(|class| (class, Duration::from_millis(ms(class))))
+    }
+
+    fn lists() -> (TimerLists, Durations) {
+        let mut lists = TimerLists::new(8);
+        let set = lists.add(durations(99, 6399)).unwrap();
+        (lists, set)
     }
 
     #[test]
     fn timers_fire_in_order_and_once() {
-        let (mut lists, ids) = (lists(), ids(3));
+        let ((mut lists, set), ids) = (lists(), ids(3));
         for (n, id) in ids.iter().enumerate() {
-            lists.set(*id, Some(TimerClass::Handshake), n as u64);
+            lists.set(*id, set, Some(TimerClass::Handshake), n as u64);
         }
-        lists.set(ids[1], None, 3);
+        lists.set(ids[1], set, None, 3);
         assert_eq!(lists.next_ms(), Some(100));
         assert_eq!(lists.expire(99), None);
         assert_eq!(lists.expire(102), Some((ids[0], TimerClass::Handshake)));
@@ -218,9 +310,9 @@ mod tests {
 
     #[test]
     fn a_touch_restarts_the_wait_only_after_a_64th_of_the_duration() {
-        let (mut lists, ids) = (lists(), ids(2));
-        lists.set(ids[0], Some(TimerClass::Idle), 0);
-        lists.set(ids[1], Some(TimerClass::Idle), 0);
+        let ((mut lists, set), ids) = (lists(), ids(2));
+        lists.set(ids[0], set, Some(TimerClass::Idle), 0);
+        lists.set(ids[1], set, Some(TimerClass::Idle), 0);
         lists.touch(ids[0], 100);
         assert_eq!(lists.next_ms(), Some(6400), "100 ms are within the grain");
         lists.touch(ids[0], 101);
@@ -231,23 +323,57 @@ mod tests {
 
     #[test]
     fn a_duration_of_zero_never_fires() {
-        let (mut lists, ids) = (lists(), ids(1));
-        lists.set(ids[0], Some(TimerClass::Connect), 0);
+        let ((mut lists, set), ids) = (lists(), ids(1));
+        lists.set(ids[0], set, Some(TimerClass::Connect), 0);
         lists.touch(ids[0], 1);
         assert_eq!((lists.next_ms(), lists.expire(u64::MAX)), (None, None));
     }
 
     #[test]
+    fn each_set_of_durations_has_its_own_deadlines_and_shares_equal_lists() {
+        let ((mut lists, set), ids) = (lists(), ids(4));
+        let hasty = lists.add(durations(99, 639)).unwrap();
+        assert_eq!(lists.lists.len(), 3, "the lists of the handshake are one");
+        lists.set(ids[0], set, Some(TimerClass::Idle), 0);
+        lists.set(ids[1], hasty, Some(TimerClass::Idle), 0);
+        lists.set(ids[2], hasty, Some(TimerClass::Handshake), 0);
+        lists.touch(ids[1], 100);
+        assert_eq!(lists.next_ms(), Some(100));
+        assert_eq!(lists.expire(740), Some((ids[2], TimerClass::Handshake)));
+        assert_eq!(lists.expire(739), None);
+        assert_eq!(lists.expire(740), Some((ids[1], TimerClass::Idle)));
+        assert_eq!((lists.expire(6399), lists.class(ids[0])), (None, Some(TimerClass::Idle)));
+        lists.remove(hasty);
+        let other = lists.add(durations(0, 50)).unwrap();
+        assert_eq!(lists.lists.len(), 3, "the list that was given back is used again");
+        lists.set(ids[3], other, Some(TimerClass::Idle), 0);
+        assert_eq!(lists.expire(51), Some((ids[3], TimerClass::Idle)));
+        assert_eq!(lists.expire(6400), Some((ids[0], TimerClass::Idle)));
+    }
+
+    #[test]
+    fn the_number_of_lists_is_bounded_and_a_refused_set_takes_none() {
+        let mut lists = TimerLists::new(8);
+        let mut sets: Vec<_> = (1..LISTS_MAX as u64).map(|ms| lists.add(durations(0, ms)).unwrap()).collect();
+        assert!(lists.add(durations(1, 1_000_000)).is_none(), "there is room for one list, not for two");
+        assert!(lists.add(durations(0, 1)).is_some(), "lists that exist can be shared");
+        sets.extend(lists.add(durations(0, 1_000_000)));
+        assert!(lists.add(durations(1, 0)).is_none());
+        lists.remove(sets[7]);
+        assert!(lists.add(durations(1, 0)).is_some());
+    }
+
+    #[test]
     fn random_operations_keep_the_lists_linked_and_sorted() {
-        let (mut lists, ids) = (lists(), ids(8));
+        let ((mut lists, set), ids) = (lists(), ids(8));
         let mut seed = 1u64;
         for now in 0..20_000 {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let id = ids[(seed >> 33) as usize % ids.len()];
             match seed >> 60 {
-                0..4 => lists.set(id, Some(TimerClass::Idle), now),
-                4..8 => lists.set(id, Some(TimerClass::Handshake), now),
-                8 => lists.set(id, None, now),
+                0..4 => lists.set(id, set, Some(TimerClass::Idle), now),
+                4..8 => lists.set(id, set, Some(TimerClass::Handshake), now),
+                8 => lists.set(id, set, None, now),
                 _ if lists.links.len() > id.index() => lists.touch(id, now),
                 _ => {}
             }

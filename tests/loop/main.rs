@@ -8,6 +8,7 @@ mod commands;
 mod connect;
 mod descriptors;
 mod dispatch;
+mod egress;
 mod handlers;
 mod observer;
 mod pools;
