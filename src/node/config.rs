@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::auth::{NodeKey, PublicKey};
 use crate::engine::control::Loop;
 use crate::engine::handler::Handler;
-use crate::link::Mode;
+use crate::link::{Config as SessionConfig, Mode};
 pub use crate::tls::Cipher;
 use crate::types::address::{Bind, Target};
 use crate::types::id::Id;
@@ -225,16 +225,18 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Timing {
+        // The session has these defaults; a test of either side sees the same values.
+        let session = SessionConfig::default();
         Timing {
-            keepalive: Duration::from_secs(5),
-            dead: Duration::from_secs(15),
-            hold: Duration::from_secs(600),
-            handshake: Duration::from_secs(5),
+            keepalive: Duration::from_micros(session.keepalive_us),
+            dead: Duration::from_micros(session.dead_us),
+            hold: Duration::from_micros(session.hold_us),
+            handshake: Duration::from_micros(session.handshake_us),
             redial: (Duration::from_millis(200), Duration::from_secs(15)),
             redial_awaited: Duration::from_secs(5),
-            memory_bytes: 64 << 20,
-            streams: 65_536,
-            subflows: 16,
+            memory_bytes: session.send_bytes_max,
+            streams: session.streams_max,
+            subflows: session.subflows_max,
             links: 256,
             links_per_key: 64,
             unauthenticated: 256,

@@ -14,7 +14,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::link::frame::DATA_BYTES_MAX;
 use crate::link::{BootId, Config, Mode, Session, StreamId, SubflowId};
 use crate::streams::LinkSession;
 use crate::types::address::Target;
@@ -241,9 +240,7 @@ impl Link {
                 base.stream_window_bytes.1.min(memory_bytes),
             ),
             send_bytes_max: memory_bytes,
-            // This is more than all carriers take at once. So a carrier that takes no more while data waits is at its limit,
-            // and its rate is known.
-            unsent_bytes_max: UNSENT_BYTES_MAX.min(memory_bytes),
+            unsent_bytes_max: base.unsent_bytes_max.min(memory_bytes),
             streams_max: streams,
             // The peer opens one stream for each subflow to request its observed address; they come on top of the policy's
             // number.
@@ -278,8 +275,6 @@ impl Link {
     }
 }
 
-/// Bytes of one stream that may wait to be sent for the first time: 64 full frames.
-const UNSENT_BYTES_MAX: u64 = 64 * DATA_BYTES_MAX as u64;
 /// Time for which a peer that has announced a stop is expected back, and the longest pause between two tries meanwhile.
 const HASTY_MS: u64 = 60_000;
 const HASTY_PAUSE: Duration = Duration::from_millis(500);

@@ -68,7 +68,9 @@ impl Default for Config {
             stream_window_bytes: (256 * KIB, 16 * KIB * KIB),
             session_window_bytes: (64 * KIB * KIB, 64 * KIB * KIB),
             send_bytes_max: 64 * KIB * KIB,
-            unsent_bytes_max: 256 * KIB,
+            // More than all carriers take at once. So a carrier that takes no more while data waits is at its limit, and its
+            // rate is known.
+            unsent_bytes_max: 64 * DATA_BYTES_MAX as u64,
             streams_max: 65_536,
             streams_permitted: u32::MAX,
             listeners_max: 256,
@@ -77,7 +79,7 @@ impl Default for Config {
             ack_delay_us: 20_000,
             keepalive_us: 5_000_000,
             dead_us: 15_000_000,
-            handshake_us: 10_000_000,
+            handshake_us: 5_000_000,
             hold_us: 600_000_000,
         }
     }
