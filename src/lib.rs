@@ -21,6 +21,7 @@
 //! | `relay` | the data plane: sides, halves, the pump, pools | [`SideState`], [`Role`], [`Stage`] |
 //! | `engine` | the control plane: the loop, listeners, dialing, names, timers | [`Proxy`], [`Core`], [`Cx`], [`Config`], [`Loops`] |
 //! | [`node`] | links in the loop: carriers, dialing, accepting, policy | [`Loop::connect_link`], [`Loop::serve_links`] |
+//! | [`config`] | one tree for a process with all of its listeners and links | [`config::Config`], [`config::Diff`] |
 //!
 //! A program makes a [`Proxy`], or [`Loops`] of several threads, gives it the listeners that [`bind`] made with a
 //! [`FrontEnd`] each, and runs it. Each client that connects gets a handler. The handler reads what the client says, and
@@ -71,6 +72,7 @@
 #![warn(missing_docs)]
 
 pub mod auth;
+pub mod config;
 mod engine;
 pub mod link;
 pub mod metrics;

@@ -1,0 +1,188 @@
+//! The difference between two configurations: the records that are added, changed and removed, by their names, and the
+//! changes that need a restart.
+//!
+//! Records are compared with everything that they inherit from the process, so a new default changes the records that use
+//! it, and no others.
+
+use super::link::{Forward, Link, LinkPaths, Server};
+use super::listener::Listener;
+use super::{Config, LoopConfig, Place};
+use crate::node::Path;
+use crate::types::address::Bind;
+
+/// The difference between two configurations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// The process-wide fields that differ and that a running process cannot change.
+    pub restarts: Vec<Place>,
+    /// The changes of listeners.
+    pub listeners: Changes<Listener, ListenerChange>,
+    /// The changes of links that this node dials.
+    pub links: Changes<Link, LinkChange>,
+    /// The changes of links that peers dial.
+    pub servers: Changes<Server, ServerChange>,
+}
+
+/// The changes of records of one kind, each with everything that it inherits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changes<T, C> {
+    /// The new records.
+    pub added: Vec<T>,
+    /// The records that differ.
+    pub changed: Vec<C>,
+    /// The records that are gone.
+    pub removed: Vec<T>,
+}
+
+/// The change of a listener. A change never cuts a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerChange {
+    /// The new listener.
+    pub listener: Listener,
+    /// The addresses to bind.
+    pub bound: Vec<Bind>,
+    /// The addresses to close.
+    pub closed: Vec<Bind>,
+}
+
+/// The change of a link that this node dials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkChange {
+    /// The new link.
+    pub link: Link,
+    /// True if the link must be closed and dialed again, which ends its connections.
+    pub is_redialed: bool,
+    /// The new paths, if the link lives on.
+    pub added_paths: Vec<Path>,
+    /// The paths that are gone, if the link lives on.
+    pub removed_paths: Vec<Path>,
+    /// The changes of forwards. A changed forward holds its old and its new form.
+    pub forwards: Changes<Forward, (Forward, Forward)>,
+}
+
+/// The change of links that peers dial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerChange {
+    /// The new server.
+    pub server: Server,
+    /// The addresses to bind.
+    pub bound: Vec<Bind>,
+    /// The addresses to close.
+    pub closed: Vec<Bind>,
+}
+
+impl Diff {
+    /// Returns the changes that make `new` of `old`. The names of both are unique.
+    pub fn between(old: &Config, new: &Config) -> Diff {
+        let listeners = |config: &Config| of(&config.listeners, |it| config.resolved_listener(it));
+        let links = |config: &Config| of(&config.links, |it| config.resolved_link(it));
+        let servers = |config: &Config| of(&config.servers, |it| config.resolved_server(it));
+        Diff {
+            restarts: restarts(old, new),
+            listeners: changes(&listeners(old), &listeners(new), |it| &it.name, listener_change),
+            links: changes(&links(old), &links(new), |it| &it.name, link_change),
+            servers: changes(&servers(old), &servers(new), |it| &it.name, server_change),
+        }
+    }
+
+    /// Returns true if nothing differs.
+    pub fn is_empty(&self) -> bool {
+        *self == Diff::default()
+    }
+}
+
+impl<T, C> Changes<T, C> {
+    /// Returns true if no record differs.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
+    }
+}
+
+impl<T, C> Default for Changes<T, C> {
+    fn default() -> Changes<T, C> {
+        Changes { added: Vec::new(), changed: Vec::new(), removed: Vec::new() }
+    }
+}
+
+fn of<T>(records: &[T], resolve: impl Fn(&T) -> T) -> Vec<T> {
+    records.iter().map(resolve).collect()
+}
+
+fn changes<T: Clone + PartialEq, C>(
+    old: &[T],
+    new: &[T],
+    name: fn(&T) -> &str,
+    change: impl Fn(&T, &T) -> C,
+) -> Changes<T, C> {
+    let is_in = |all: &[T], one: &T| all.iter().any(|other| name(other) == name(one));
+    let added = new.iter().filter(|one| !is_in(old, one)).cloned().collect();
+    let removed = old.iter().filter(|one| !is_in(new, one)).cloned().collect();
+    let before = |one: &T| old.iter().find(|other| name(other) == name(one));
+    let both = new.iter().filter_map(|now| before(now).map(|before| (before, now)));
+    let changed = both.filter(|(before, now)| before != now).map(|(before, now)| change(before, now)).collect();
+    Changes { added, changed, removed }
+}
+
+fn listener_change(old: &Listener, new: &Listener) -> ListenerChange {
+    // These are options of the listening socket, or decide how many loops listen.
+    let same_sockets = (old.backlog, old.nodelay, old.tcp_keepalive, old.link.is_some())
+        == (new.backlog, new.nodelay, new.tcp_keepalive, new.link.is_some());
+    let (bound, closed) = moves(&old.addresses, &new.addresses, same_sockets);
+    ListenerChange { listener: new.clone(), bound, closed }
+}
+
+fn server_change(old: &Server, new: &Server) -> ServerChange {
+    // Links that are up keep what they were set up with, so the listening sockets may change hands.
+    let is_same = Server { addresses: new.addresses.clone(), ..old.clone() } == *new;
+    let (bound, closed) = moves(&old.addresses, &new.addresses, is_same);
+    ServerChange { server: new.clone(), bound, closed }
+}
+
+fn link_change(old: &Link, new: &Link) -> LinkChange {
+    let is_file = |link: &Link| matches!(link.paths, LinkPaths::File(_));
+    let in_place = Link {
+        paths: new.paths.clone(),
+        forwards: new.forwards.clone(),
+        exits_on_failure: new.exits_on_failure,
+        ..old.clone()
+    };
+    // The paths of a file are those that were read last, so they cannot be compared here.
+    let is_redialed = in_place != *new || (old.paths != new.paths && (is_file(old) || is_file(new)));
+    let paths = |link: &Link| match &link.paths {
+        LinkPaths::List(paths) if !is_redialed => paths.clone(),
+        _ => Vec::new(),
+    };
+    let (added_paths, removed_paths) = moves(&paths(old), &paths(new), true);
+    let forwards = changes(&old.forwards, &new.forwards, |it| &it.name, |old, new| (old.clone(), new.clone()));
+    LinkChange { link: new.clone(), is_redialed, added_paths, removed_paths, forwards }
+}
+
+/// Returns the new values and those that are gone; all values of both if none can be kept.
+fn moves<T: Clone + PartialEq>(old: &[T], new: &[T], keeps: bool) -> (Vec<T>, Vec<T>) {
+    let without = |these: &[T], others: &[T]| -> Vec<T> {
+        these.iter().filter(|one| !keeps || !others.contains(one)).cloned().collect()
+    };
+    (without(new, old), without(old, new))
+}
+
+fn restarts(old: &Config, new: &Config) -> Vec<Place> {
+    let (mine, theirs) = (&old.loops, &new.loops);
+    let own_timers = |config: &LoopConfig| {
+        let timeouts = &config.timeouts;
+        (timeouts.happy_eyeballs, timeouts.name_cache, timeouts.keepalive_delay, timeouts.descriptors_retry)
+    };
+    // The backlog is an option of each listener.
+    let limits = |config: &LoopConfig| crate::Limits { backlog: 0, ..config.limits.clone() };
+    let fields = [
+        ("threads", old.threads != new.threads),
+        ("workers", old.workers != new.workers),
+        ("status", old.status != new.status),
+        ("config-dir", old.directory != new.directory),
+        ("no-strict-modes", old.modes != new.modes),
+        ("limits", limits(mine) != limits(theirs)),
+        ("dns-cache", own_timers(mine) != own_timers(theirs)),
+        ("key", old.node.key != new.node.key),
+        ("cipher", old.node.ciphers != new.node.ciphers),
+    ];
+    fields.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| Place::root().field(field)).collect()
+}

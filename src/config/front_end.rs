@@ -1,0 +1,170 @@
+//! The front end of a listener: its name in the registry, and its options with their types.
+//!
+//! The tree knows no front end by its type. [`FrontEnds`] is the registry as validation sees it; the package of the front
+//! ends implements it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use crate::types::address::Target;
+use crate::types::units::format_duration;
+
+/// A front end with its options.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FrontEndConfig {
+    /// The name in the registry, such as `socks`.
+    pub name: String,
+    /// The options that are set, by their names.
+    pub options: BTreeMap<String, OptionValue>,
+}
+
+/// The value of an option of a front end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OptionValue {
+    /// True or false.
+    Flag(bool),
+    /// A number.
+    Number(u64),
+    /// A duration.
+    Duration(Duration),
+    /// Text.
+    Text(String),
+    /// A target to connect to.
+    Target(Target),
+}
+
+/// The kind of an option of a front end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OptionKind {
+    /// True or false.
+    Flag,
+    /// A number, from the least to the greatest.
+    Number(u64, u64),
+    /// A duration.
+    Duration,
+    /// Text.
+    Text,
+    /// A target to connect to.
+    Target,
+}
+
+/// An option that a front end takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrontEndOption {
+    /// The name, which is also that of the flag.
+    pub name: &'static str,
+    /// The kind of the value.
+    pub kind: OptionKind,
+    /// True if a listener must set it.
+    pub is_required: bool,
+}
+
+/// The registry of front ends.
+pub trait FrontEnds {
+    /// Returns the names of all front ends.
+    fn names(&self) -> Vec<&'static str>;
+
+    /// Returns the options of a front end; none if there is no front end of this name.
+    fn options(&self, name: &str) -> Option<&'static [FrontEndOption]>;
+}
+
+impl FrontEndConfig {
+    /// Returns a front end without options.
+    pub fn new(name: impl Into<String>) -> FrontEndConfig {
+        FrontEndConfig { name: name.into(), options: BTreeMap::new() }
+    }
+
+    /// Sets an option.
+    pub fn with(mut self, option: impl Into<String>, value: impl Into<OptionValue>) -> FrontEndConfig {
+        self.options.insert(option.into(), value.into());
+        self
+    }
+
+    /// Returns the value of an option that is a target.
+    pub fn target(&self, option: &str) -> Option<&Target> {
+        match self.options.get(option)? {
+            OptionValue::Target(target) => Some(target),
+            _ => None,
+        }
+    }
+
+    /// Returns the target of each option that is one.
+    pub fn targets(&self) -> impl Iterator<Item = (&str, &Target)> {
+        self.options.iter().filter_map(|(name, value)| match value {
+            OptionValue::Target(target) => Some((name.as_str(), target)),
+            _ => None,
+        })
+    }
+}
+
+impl OptionKind {
+    /// Returns true if an option of this kind may have the value.
+    pub fn fits(self, value: &OptionValue) -> bool {
+        match (self, value) {
+            (OptionKind::Number(least, most), OptionValue::Number(number)) => (least..=most).contains(number),
+            (OptionKind::Flag, OptionValue::Flag(_))
+            | (OptionKind::Duration, OptionValue::Duration(_))
+            | (OptionKind::Text, OptionValue::Text(_))
+            | (OptionKind::Target, OptionValue::Target(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Writes the value that is expected.
+impl fmt::Display for OptionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OptionKind::Flag => f.write_str("true or false"),
+            OptionKind::Number(least, most) => write!(f, "a number from {least} to {most}"),
+            OptionKind::Duration => f.write_str("a duration such as 250ms, 30s, 5m or 1h"),
+            OptionKind::Text => f.write_str("text"),
+            OptionKind::Target => f.write_str("HOST:PORT"),
+        }
+    }
+}
+
+impl fmt::Display for OptionValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OptionValue::Flag(flag) => flag.fmt(f),
+            OptionValue::Number(number) => number.fmt(f),
+            OptionValue::Duration(duration) => f.write_str(&format_duration(*duration)),
+            OptionValue::Text(text) => f.write_str(text),
+            OptionValue::Target(target) => target.fmt(f),
+        }
+    }
+}
+
+impl From<Target> for OptionValue {
+    fn from(target: Target) -> OptionValue {
+        OptionValue::Target(target)
+    }
+}
+
+impl From<bool> for OptionValue {
+    fn from(flag: bool) -> OptionValue {
+        OptionValue::Flag(flag)
+    }
+}
+
+impl From<u64> for OptionValue {
+    fn from(number: u64) -> OptionValue {
+        OptionValue::Number(number)
+    }
+}
+
+impl From<Duration> for OptionValue {
+    fn from(duration: Duration) -> OptionValue {
+        OptionValue::Duration(duration)
+    }
+}
+
+impl From<&str> for OptionValue {
+    fn from(text: &str) -> OptionValue {
+        OptionValue::Text(text.to_owned())
+    }
+}

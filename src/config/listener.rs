@@ -1,0 +1,125 @@
+//! A listener: addresses with one front end, and what its clients may do. A field that is none is inherited from the process.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::front_end::FrontEndConfig;
+use crate::engine::limits::{Family, Timeouts};
+use crate::types::address::Bind;
+use crate::types::rules::Rules;
+
+/// A listener with a front end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The name, unique among listeners and forwards.
+    pub name: String,
+    /// The addresses to listen on; at least one.
+    pub addresses: Vec<Bind>,
+    /// The front end.
+    pub front_end: FrontEndConfig,
+    /// The name of the link over which the dests are reached; none to connect from here.
+    pub link: Option<String>,
+    /// The access rules.
+    pub rules: Option<Rules>,
+    /// The users that clients must prove to be.
+    pub users: Option<Users>,
+    /// The timers of its connections.
+    pub timers: Timers,
+    /// Connections that wait to be accepted.
+    pub backlog: Option<u32>,
+    /// The address families that a dial tries.
+    pub family: Option<Family>,
+    /// True to send small writes at once (`TCP_NODELAY`).
+    pub nodelay: Option<bool>,
+    /// The idle time before the first TCP keepalive probe; zero switches keepalive off.
+    pub tcp_keepalive: Option<Duration>,
+    /// The address from which dests are connected; none if the system chooses.
+    pub source: Option<IpAddr>,
+    /// The networks whose PROXY-protocol headers are trusted. Not supported yet: the list must be empty.
+    pub proxy_protocol: Vec<String>,
+}
+
+/// The access rules and the users of a listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// The rules.
+    pub rules: Rules,
+    /// The users.
+    pub users: Users,
+}
+
+/// The users that clients must prove to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Users {
+    /// No login is required.
+    #[default]
+    Anyone,
+    /// The users of this file of `name:password` lines.
+    File(PathBuf),
+}
+
+/// The timers of the connections of a listener. Zero switches a timer off.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Timers {
+    /// See [`Timeouts::handshake`].
+    pub handshake: Option<Duration>,
+    /// See [`Timeouts::connect`].
+    pub connect: Option<Duration>,
+    /// See [`Timeouts::keep_alive`].
+    pub keep_alive: Option<Duration>,
+    /// See [`Timeouts::idle`].
+    pub idle: Option<Duration>,
+    /// See [`Timeouts::half_closed`].
+    pub half_closed: Option<Duration>,
+    /// See [`Timeouts::linger`].
+    pub linger: Option<Duration>,
+}
+
+impl Listener {
+    /// Returns a listener that inherits everything else from the process.
+    pub fn new(name: impl Into<String>, addresses: Vec<Bind>, front_end: FrontEndConfig) -> Listener {
+        Listener {
+            name: name.into(),
+            addresses,
+            front_end,
+            link: None,
+            rules: None,
+            users: None,
+            timers: Timers::default(),
+            backlog: None,
+            family: None,
+            nodelay: None,
+            tcp_keepalive: None,
+            source: None,
+            proxy_protocol: Vec::new(),
+        }
+    }
+}
+
+impl Timers {
+    /// Returns these timers with the others from `process`.
+    pub fn over(&self, process: &Timeouts) -> Timers {
+        Timers {
+            handshake: self.handshake.or(Some(process.handshake)),
+            connect: self.connect.or(Some(process.connect)),
+            keep_alive: self.keep_alive.or(Some(process.keep_alive)),
+            idle: self.idle.or(Some(process.idle)),
+            half_closed: self.half_closed.or(Some(process.half_closed)),
+            linger: self.linger.or(Some(process.linger)),
+        }
+    }
+
+    /// Returns the durations of `process` with these timers in their places.
+    pub fn timeouts(&self, process: &Timeouts) -> Timeouts {
+        Timeouts {
+            handshake: self.handshake.unwrap_or(process.handshake),
+            connect: self.connect.unwrap_or(process.connect),
+            keep_alive: self.keep_alive.unwrap_or(process.keep_alive),
+            idle: self.idle.unwrap_or(process.idle),
+            half_closed: self.half_closed.unwrap_or(process.half_closed),
+            linger: self.linger.unwrap_or(process.linger),
+            ..process.clone()
+        }
+    }
+}

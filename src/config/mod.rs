@@ -1,0 +1,156 @@
+//! The configuration of a process: one typed tree with any number of listeners and links.
+//!
+//! Flags, the environment, files and programs fill in a [`Config`]. [`Config::validate`] checks it as a whole,
+//! [`Diff::between`] compares two of them, and [`Running::apply`] puts a tree into effect: it starts a process, and later
+//! changes it while it runs.
+//!
+//! ```text
+//!   Config ── process-wide: threads, workers, limits, timers, drain, status socket, access, the key of the node
+//!     ├── Listener "web"     addresses, front end with its options, rules, users, timers, route over a link
+//!     ├── Link "home"        peer, paths, key of the peer, mode, subflows ── Forward "db", "ssh"
+//!     └── Server "links"     addresses, file of authorized keys
+//! ```
+//!
+//! Each default is the value of `Config::default()`, or of the `new` of a record: help and manual print these values. A
+//! record inherits what it leaves open from the process.
+//!
+//! This room knows no front end and no file format. A front end is a name with typed options; a [`Maker`] makes front ends
+//! and the policies of links from the tree.
+
+mod diff;
+mod front_end;
+mod link;
+mod listener;
+mod place;
+mod problem;
+mod validate;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use crate::engine::limits::Config as LoopConfig;
+
+pub use diff::{Changes, Diff, LinkChange, ListenerChange, ServerChange};
+pub use front_end::{FrontEndConfig, FrontEndOption, FrontEnds, OptionKind, OptionValue};
+pub use link::{ExpectedKey, Forward, KeySource, Link, LinkPaths, NodeConfig, Pin, PinError, Server, Service};
+pub use listener::{Access, Listener, Timers, Users};
+pub use place::Place;
+pub use problem::Problem;
+
+use crate::auth::{ConfigDirectory, Modes};
+
+/// The configuration of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Number of loops, each with one thread.
+    pub threads: usize,
+    /// Number of threads that resolve names.
+    pub workers: usize,
+    /// Time for connections to end by themselves before the process stops.
+    pub drain: Duration,
+    /// The socket on which the process answers questions about its status.
+    pub status: StatusSocket,
+    /// The directory of the files of keys that the tree does not name; none for the default directory of the user.
+    pub directory: Option<PathBuf>,
+    /// The check of owner and mode of the files that the tree names.
+    pub modes: Modes,
+    /// Limits and timers of the loops. The timers, the families and the socket options are the defaults of listeners.
+    pub loops: LoopConfig,
+    /// The rules and users of listeners that have none of their own.
+    pub access: Access,
+    /// The key of this node, and the defaults of its links.
+    pub node: NodeConfig,
+    /// The listeners with a front end.
+    pub listeners: Vec<Listener>,
+    /// The links that this node dials.
+    pub links: Vec<Link>,
+    /// The addresses on which peers may dial links.
+    pub servers: Vec<Server>,
+}
+
+/// The socket on which a process answers `seaprox status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum StatusSocket {
+    /// A socket of its own in the user's runtime directory.
+    #[default]
+    PerProcess,
+    /// The socket with this path.
+    At(PathBuf),
+    /// No socket.
+    Off,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            threads: 1,
+            workers: 8,
+            drain: Duration::from_secs(30),
+            status: StatusSocket::default(),
+            directory: None,
+            modes: Modes::default(),
+            loops: LoopConfig::default(),
+            access: Access::default(),
+            node: NodeConfig::default(),
+            listeners: Vec::new(),
+            links: Vec::new(),
+            servers: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Returns the directory of the files of keys that the tree does not name.
+    pub fn config_directory(&self) -> ConfigDirectory {
+        match &self.directory {
+            Some(path) => ConfigDirectory::at(path),
+            None => ConfigDirectory::find(|name| std::env::var_os(name)),
+        }
+    }
+
+    /// Returns the link with this name.
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    /// Returns true if the process has a link, dialed by either node.
+    pub fn has_links(&self) -> bool {
+        !self.links.is_empty() || !self.servers.is_empty()
+    }
+
+    /// Returns the listener with everything that it inherits from the process.
+    pub fn resolved_listener(&self, listener: &Listener) -> Listener {
+        let LoopConfig { limits, timeouts, family, nodelay, tcp_keepalive } = &self.loops;
+        Listener {
+            rules: Some(listener.rules.clone().unwrap_or_else(|| self.access.rules.clone())),
+            users: Some(listener.users.clone().unwrap_or_else(|| self.access.users.clone())),
+            timers: listener.timers.over(timeouts),
+            backlog: listener.backlog.or(Some(limits.backlog)),
+            family: listener.family.or(Some(*family)),
+            nodelay: listener.nodelay.or(Some(*nodelay)),
+            tcp_keepalive: listener.tcp_keepalive.or(Some(*tcp_keepalive)),
+            ..listener.clone()
+        }
+    }
+
+    /// Returns the link with everything that it inherits from the process.
+    pub fn resolved_link(&self, link: &Link) -> Link {
+        Link {
+            mode: link.mode.or(Some(self.node.mode)),
+            timing: link.timing.clone().or_else(|| Some(self.node.timing.clone())),
+            ..link.clone()
+        }
+    }
+
+    /// Returns the served links with everything that they inherit from the process.
+    pub fn resolved_server(&self, server: &Server) -> Server {
+        Server {
+            mode: server.mode.or(Some(self.node.mode)),
+            timing: server.timing.clone().or_else(|| Some(self.node.timing.clone())),
+            ..server.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,227 @@
+use super::*;
+use crate::node::{Path, Timing};
+use crate::types::address::{Bind, Target};
+use crate::types::rules::{Action, Rule, Rules};
+
+/// A registry with a front end that needs a target, and one without options.
+struct Registry;
+
+impl FrontEnds for Registry {
+    fn names(&self) -> Vec<&'static str> {
+        vec!["static", "socks"]
+    }
+
+    fn options(&self, name: &str) -> Option<&'static [FrontEndOption]> {
+        match name {
+            "static" => Some(&[FrontEndOption { name: "to", kind: OptionKind::Target, is_required: true }]),
+            "socks" => Some(&[]),
+            _ => None,
+        }
+    }
+}
+
+fn bind(text: &str) -> Bind {
+    Bind::parse(text).unwrap()
+}
+
+fn target(text: &str) -> Target {
+    Target::parse(text).unwrap()
+}
+
+fn socks(name: &str, port: &str) -> Listener {
+    Listener::new(name, vec![bind(port)], FrontEndConfig::new("socks"))
+}
+
+fn relay(name: &str, port: &str, to: &str) -> Listener {
+    Listener::new(name, vec![bind(port)], FrontEndConfig::new("static").with("to", target(to)))
+}
+
+fn with_listeners(listeners: Vec<Listener>) -> Config {
+    Config { listeners, ..Config::default() }
+}
+
+fn with_link(link: Link) -> Config {
+    Config { links: vec![link], ..Config::default() }
+}
+
+fn home() -> Link {
+    Link::new("home", target("home:23232"))
+}
+
+fn problems(config: &Config) -> Vec<String> {
+    config.validate(&Registry).iter().map(Problem::to_string).collect()
+}
+
+#[test]
+fn the_default_configuration_has_no_problem_and_equals_itself() {
+    let config = Config::default();
+    assert_eq!(problems(&config), [""; 0]);
+    assert!(Diff::between(&config, &config).is_empty());
+}
+
+#[test]
+fn all_problems_are_found_at_once_and_each_names_its_place() {
+    let mut config = Config::default();
+    config.workers = 0;
+    config.loops.limits.buffer_bytes = 4096;
+    config.node.timing.dead = Duration::from_secs(1);
+    config.node.timing.hold = Duration::ZERO;
+    let mut web = relay("web", "80", "unix:/x");
+    web.link = Some("home".to_owned());
+    web.proxy_protocol = vec!["10.0.0.0/8".to_owned()];
+    let mut shop = socks("web", "81");
+    shop.front_end = FrontEndConfig::new("socks").with("colour", "red");
+    shop.addresses.push(bind("81"));
+    config.listeners = vec![
+        web,
+        shop,
+        Listener::new("a\n", vec![], FrontEndConfig::new("gopher")),
+        Listener::new("bare", vec![bind("82")], FrontEndConfig::new("static").with("to", 3)),
+        Listener::new("none", vec![bind("0"), bind("0")], FrontEndConfig::new("static")),
+    ];
+    let mut link = Link::new("office", target("unix:/y"));
+    link.subflows = 9;
+    link.paths = LinkPaths::List(vec![Path::default(), Path { interface: Some("wlan0".into()), ..Path::default() }]);
+    link.forwards =
+        vec![Forward { name: "web".into(), listen: bind("unix:/z"), service: Service::Remote(target("a:1")) }];
+    config.links = vec![link];
+    let expected = [
+        "workers 0: expected a number above 0",
+        "buffer 32KiB: expected at most the 4KiB of buffer-memory",
+        "link-hold \"0\": expected a duration above 0, because a link needs this timer",
+        "link-dead 1s: expected more than the 5s of link-keepalive",
+        "listener \"web\": to \"unix:/x\" with via: expected HOST:PORT, because a link carries TCP",
+        "listener \"web\": via \"home\": expected the name of a link",
+        "listener \"web\": proxy-protocol is not supported yet: expected no network",
+        "listener \"web\": name \"web\": expected a name that no other record of its kind has",
+        "listener \"web\": listen \"81\": expected each address once",
+        "listener \"web\": colour is no option of \"socks\"",
+        "listener \"a\\n\": name \"a\\n\": expected 1 to 128 bytes without control characters",
+        "listener \"a\\n\": listen: expected at least one address",
+        "listener \"a\\n\": front-end \"gopher\": expected static or socks",
+        "listener \"bare\": to \"3\": expected HOST:PORT",
+        "listener \"none\": to: expected HOST:PORT",
+        "link \"office\": connect \"unix:/y\": expected HOST[:PORT]",
+        "link \"office\": subflows 9 over each of 2 paths: expected at most 16 subflows in total",
+        "link \"office\": forward \"web\": name \"web\": expected a name that no other record of its kind has",
+        "link \"office\": forward \"web\": listen \"unix:/z\": expected a TCP port, because it is at the far end",
+    ];
+    assert_eq!(problems(&config), expected);
+}
+
+#[test]
+fn more_threads_need_more_connections_and_buffers() {
+    let mut config = Config { threads: 4, ..Config::default() };
+    config.loops.limits.connections = 3;
+    config.loops.limits.buffer_bytes = 100 << 10;
+    let expected = [
+        "buffer-memory 100KiB: expected at least 128KiB, one buffer for each of threads",
+        "threads 4: expected at most 3, because each thread needs one of the connections that max-connections and the \
+         descriptor limit allow",
+    ];
+    assert_eq!(problems(&config), expected);
+}
+
+#[test]
+fn a_command_line_shows_the_options_of_a_problem_with_dashes() {
+    let mut config = Config::default();
+    config.loops.limits.buffer_bytes = 4096;
+    let problem = config.validate(&Registry).remove(0);
+    assert_eq!(problem.place, Place::root().field("buffer"));
+    assert_eq!(problem.text(|name| format!("--{name}")), " 32KiB: expected at most the 4KiB of --buffer-memory");
+}
+
+#[test]
+fn the_difference_from_the_empty_tree_adds_everything() {
+    let mut config = with_listeners(vec![socks("socks", "1080")]);
+    config.links = vec![home()];
+    config.servers = vec![Server::new("links", vec![bind("23232")])];
+    let diff = Diff::between(&Config::default(), &config);
+    assert_eq!((diff.listeners.added.len(), diff.links.added.len(), diff.servers.added.len()), (1, 1, 1));
+    assert_eq!(diff.restarts, []);
+    // A record is compared and applied with what it inherits.
+    assert_eq!(diff.listeners.added[0].timers.idle, Some(Duration::ZERO));
+    assert_eq!(diff.links.added[0].timing, Some(Timing::default()));
+}
+
+#[test]
+fn a_change_of_one_listener_touches_no_other() {
+    let old = with_listeners(vec![socks("a", "1"), relay("b", "2", "x:1"), socks("c", "3")]);
+    let mut new = with_listeners(vec![socks("a", "1"), relay("b", "2", "y:1"), socks("d", "4")]);
+    let diff = Diff::between(&old, &new);
+    let names = |all: &[Listener]| all.iter().map(|it| it.name.clone()).collect::<Vec<_>>();
+    assert_eq!((names(&diff.listeners.added), names(&diff.listeners.removed)), (vec!["d".into()], vec!["c".into()]));
+    assert_eq!(diff.listeners.changed.len(), 1);
+    let change = &diff.listeners.changed[0];
+    assert_eq!((change.listener.name.as_str(), change.bound.len(), change.closed.len()), ("b", 0, 0));
+    assert!(diff.links.is_empty() && diff.servers.is_empty() && diff.restarts.is_empty());
+    // An address is exchanged alone; an option of the listening socket exchanges all of them.
+    new.listeners[0].addresses.push(bind("5"));
+    let change = &Diff::between(&old, &new).listeners.changed[0];
+    assert_eq!((change.bound.clone(), change.closed.clone()), (vec![bind("5")], vec![]));
+    new.listeners[0].nodelay = Some(false);
+    let change = &Diff::between(&old, &new).listeners.changed[0];
+    assert_eq!((change.bound.clone(), change.closed.clone()), (vec![bind("1"), bind("5")], vec![bind("1")]));
+}
+
+#[test]
+fn a_new_default_changes_the_listeners_that_inherit_it() {
+    let mut old = with_listeners(vec![socks("a", "1"), socks("b", "2")]);
+    old.listeners[1].timers.idle = Some(Duration::from_secs(7));
+    old.listeners[1].rules = Some(Rules::default());
+    let mut new = old.clone();
+    new.loops.timeouts.idle = Duration::from_secs(9);
+    new.access.rules = Rules::new(vec![Rule::parse(Action::Deny, "10.0.0.0/8").unwrap()]);
+    let changed = Diff::between(&old, &new).listeners.changed;
+    assert_eq!(changed.iter().map(|it| it.listener.name.as_str()).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(changed[0].listener.timers.idle, Some(Duration::from_secs(9)));
+    assert_eq!(changed[0].listener.rules, Some(new.access.rules.clone()));
+}
+
+#[test]
+fn paths_and_forwards_change_while_the_link_lives_on() {
+    let path = |name: &str| Path { interface: Some(name.to_owned()), ..Path::default() };
+    let forward = |name: &str, to: &str| Forward {
+        name: name.to_owned(),
+        listen: bind("8080"),
+        service: Service::Local(FrontEndConfig::new("static").with("to", target(to))),
+    };
+    let mut old = home();
+    old.paths = LinkPaths::List(vec![path("eth0"), path("wlan0")]);
+    old.forwards = vec![forward("db", "db:1"), forward("web", "web:1")];
+    let mut new = old.clone();
+    new.paths = LinkPaths::List(vec![path("eth0"), path("wwan0")]);
+    new.forwards = vec![forward("db", "db:2"), forward("mail", "mail:1")];
+    let diff = Diff::between(&with_link(old.clone()), &with_link(new.clone()));
+    let change = &diff.links.changed[0];
+    assert!(!change.is_redialed);
+    assert_eq!((&change.added_paths, &change.removed_paths), (&vec![path("wwan0")], &vec![path("wlan0")]));
+    assert_eq!(change.forwards.added, [forward("mail", "mail:1")]);
+    assert_eq!(change.forwards.removed, [forward("web", "web:1")]);
+    assert_eq!(change.forwards.changed, [(forward("db", "db:1"), forward("db", "db:2"))]);
+    new.peer = target("other:1");
+    let diff = Diff::between(&with_link(old), &with_link(new));
+    assert!(diff.links.changed[0].is_redialed && diff.links.changed[0].added_paths.is_empty());
+}
+
+#[test]
+fn a_change_of_threads_limits_or_keys_needs_a_restart() {
+    let old = Config::default();
+    let mut new = Config { threads: 2, drain: Duration::ZERO, ..Config::default() };
+    new.loops.limits.pipes = 0;
+    new.loops.limits.backlog = 1;
+    new.node.key = KeySource::Secret("/secret".into());
+    let fields: Vec<String> = Diff::between(&old, &new).restarts.iter().map(Place::to_string).collect();
+    assert_eq!(fields, ["threads", "limits", "key"]);
+}
+
+#[test]
+fn a_pin_is_a_key_or_a_fingerprint() {
+    let key = crate::auth::NodeKey::generate().unwrap().public();
+    for text in [key.to_string(), key.fingerprint()] {
+        assert!(text.parse::<Pin>().unwrap().fits(&key));
+    }
+    let error = |text: &str| text.parse::<Pin>().unwrap_err().to_string();
+    assert_eq!(error("SHA256:x"), "expected SHA256: and the 43 characters of a fingerprint");
+    assert_eq!(error("x"), "expected 'seaprox-ed25519 BASE64' or a fingerprint SHA256:...");
+}

@@ -1,0 +1,246 @@
+//! The checks of a configuration as a whole. They collect all problems, and touch neither files nor the network.
+
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::time::Duration;
+
+use super::front_end::{FrontEndConfig, FrontEnds};
+use super::link::{Forward, Link, LinkPaths, Server, Service};
+use super::listener::Listener;
+use super::place::Place;
+use super::problem::Problem;
+use super::{Config, LoopConfig};
+use crate::engine::limits::Limits;
+use crate::node::Timing;
+use crate::types::address::{Bind, Target};
+use crate::types::units::{format_duration, format_size};
+
+/// The problems that were found, and the registry of front ends.
+struct Checks<'a> {
+    config: &'a Config,
+    front_ends: &'a dyn FrontEnds,
+    problems: Vec<Problem>,
+    /// The names of listeners and forwards so far.
+    names: HashSet<&'a str>,
+}
+
+impl Config {
+    /// Returns all problems of the configuration; none if it can be applied.
+    pub fn validate(&self, front_ends: &dyn FrontEnds) -> Vec<Problem> {
+        let mut checks = Checks { config: self, front_ends, problems: Vec::new(), names: HashSet::new() };
+        checks.process();
+        checks.timing(&Place::root(), &self.node.timing);
+        self.listeners.iter().for_each(|listener| checks.listener(listener));
+        let mut names = HashSet::new();
+        for link in &self.links {
+            checks.name(&Place::record("link", &link.name), &link.name, names.insert(&link.name));
+            checks.link(link);
+        }
+        let mut names = HashSet::new();
+        for server in &self.servers {
+            checks.name(&Place::record("server", &server.name), &server.name, names.insert(&server.name));
+            checks.server(server);
+        }
+        checks.problems
+    }
+}
+
+impl<'a> Checks<'a> {
+    fn add(&mut self, place: Place, text: impl Into<String>) {
+        self.problems.push(Problem::new(place, text));
+    }
+
+    fn process(&mut self) {
+        let Config { threads, workers, loops: LoopConfig { limits, .. }, .. } = self.config;
+        let (threads, root) = (*threads, Place::root());
+        let [block, memory] = [limits.block_bytes, limits.buffer_bytes].map(|bytes| format_size(bytes as u64));
+        self.above_zero("threads", threads);
+        self.above_zero("workers", *workers);
+        self.above_zero("max-connections", limits.connections);
+        self.above_zero("backlog", limits.backlog as usize);
+        if limits.block_bytes < Limits::BLOCK_BYTES_MIN {
+            let least = format_size(Limits::BLOCK_BYTES_MIN as u64);
+            self.add(root.field("buffer"), format!(" {block}: expected at least {least}"));
+        }
+        if limits.block_bytes > limits.buffer_bytes {
+            let problem = Problem::new(root.field("buffer"), format!(" {block}: expected at most the {memory} of "));
+            self.problems.push(problem.and("buffer-memory", ""));
+        } else if limits.buffer_bytes / threads.max(1) < limits.block_bytes {
+            let needed = format_size((threads * limits.block_bytes) as u64);
+            let text = format!(" {memory}: expected at least {needed}, one ");
+            let problem = Problem::new(root.field("buffer-memory"), text);
+            self.problems.push(problem.and("buffer", " for each of ").and("threads", ""));
+        }
+        if limits.connections < threads {
+            let most = limits.connections;
+            let text =
+                format!(" {threads}: expected at most {most}, because each thread needs one of the connections that ");
+            let problem = Problem::new(root.field("threads"), text);
+            self.problems.push(problem.and("max-connections", " and the descriptor limit allow"));
+        }
+        if threads > 1 && self.config.has_links() {
+            let problem = Problem::new(root.field("threads"), " with ");
+            let text = ": expected 1, because all connections of a link are in one loop";
+            self.problems.push(problem.and("via", text));
+        }
+    }
+
+    fn above_zero(&mut self, field: &'static str, number: usize) {
+        if number == 0 {
+            self.add(Place::root().field(field), " 0: expected a number above 0");
+        }
+    }
+
+    /// Checks a name, which must be printable and new.
+    fn name(&mut self, place: &Place, name: &str, is_new: bool) {
+        let is_printable = !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains(char::is_control);
+        if !is_printable {
+            let text = format!(" {name:?}: expected 1 to {NAME_BYTES_MAX} bytes without control characters");
+            self.add(place.field("name"), text);
+        } else if !is_new {
+            self.add(place.field("name"), format!(" {name:?}: expected a name that no other record of its kind has"));
+        }
+    }
+
+    fn listener(&mut self, listener: &'a Listener) {
+        let place = Place::record("listener", &listener.name);
+        let is_new = self.names.insert(&listener.name);
+        self.name(&place, &listener.name, is_new);
+        self.addresses(&place, &listener.addresses);
+        self.front_end(&place, &listener.front_end, listener.link.is_some());
+        if listener.backlog == Some(0) {
+            self.add(place.field("backlog"), " 0: expected a number above 0");
+        }
+        if let Some(link) = listener.link.as_ref().filter(|link| self.config.link(link).is_none()) {
+            self.add(place.field("via"), format!(" {link:?}: expected the name of a link"));
+        }
+        if !listener.proxy_protocol.is_empty() {
+            self.add(place.field("proxy-protocol"), " is not supported yet: expected no network");
+        }
+    }
+
+    fn addresses(&mut self, place: &Place, addresses: &[Bind]) {
+        if addresses.is_empty() {
+            self.add(place.field("listen"), ": expected at least one address");
+        }
+        for (index, address) in addresses.iter().enumerate() {
+            if has_fixed_port(address) && addresses[..index].contains(address) {
+                self.add(place.field("listen"), format!(" \"{address}\": expected each address once"));
+            }
+        }
+    }
+
+    /// Checks the name of a front end and its options. A link carries TCP, so a target beyond it is no Unix socket.
+    fn front_end(&mut self, place: &Place, front_end: &FrontEndConfig, is_over_link: bool) {
+        let Some(known) = self.front_ends.options(&front_end.name) else {
+            let names = self.front_ends.names().join(" or ");
+            return self.add(place.field("front-end"), format!(" {:?}: expected {names}", front_end.name));
+        };
+        for (name, value) in &front_end.options {
+            match known.iter().find(|option| option.name == name) {
+                None => {
+                    let text = format!(" is no option of {:?}", front_end.name);
+                    self.add(place.field(name.clone()), text);
+                }
+                Some(option) if !option.kind.fits(value) => {
+                    self.add(place.field(option.name), format!(" {:?}: expected {}", value.to_string(), option.kind));
+                }
+                Some(_) => {}
+            }
+        }
+        for option in known.iter().filter(|option| option.is_required && !front_end.options.contains_key(option.name)) {
+            self.add(place.field(option.name), format!(": expected {}", option.kind));
+        }
+        if is_over_link {
+            for (name, target) in front_end.targets().filter(|(_, target)| matches!(target, Target::Unix(_))) {
+                let problem = Problem::new(place.field(name.to_owned()), format!(" \"{target}\" with "));
+                self.problems.push(problem.and("via", ": expected HOST:PORT, because a link carries TCP"));
+            }
+        }
+    }
+
+    fn link(&mut self, link: &'a Link) {
+        let place = Place::record("link", &link.name);
+        let timing = link.timing.as_ref().unwrap_or(&self.config.node.timing);
+        if link.timing.is_some() {
+            self.timing(&place, timing);
+        }
+        if matches!(link.peer, Target::Unix(_)) {
+            self.add(place.field("connect"), format!(" \"{}\": expected HOST[:PORT]", link.peer));
+        }
+        let paths = match &link.paths {
+            LinkPaths::List(paths) => paths.len(),
+            LinkPaths::File(_) => 1,
+        };
+        if paths == 0 {
+            self.add(place.field("path"), ": expected at least one path");
+        }
+        if link.subflows == 0 {
+            self.add(place.field("subflows"), " 0: expected a number above 0");
+        } else if link.subflows.saturating_mul(paths) > timing.subflows {
+            let (subflows, most) = (link.subflows, timing.subflows);
+            let text = format!(" {subflows} over each of {paths} paths: expected at most {most} subflows in total");
+            self.add(place.field("subflows"), text);
+        }
+        link.forwards.iter().for_each(|forward| self.forward(&place, forward));
+    }
+
+    fn forward(&mut self, link: &Place, forward: &'a Forward) {
+        let place = link.clone().within("forward", &forward.name);
+        let is_new = self.names.insert(&forward.name);
+        self.name(&place, &forward.name, is_new);
+        match &forward.service {
+            Service::Local(front_end) => self.front_end(&place, front_end, true),
+            Service::Remote(_) if matches!(forward.listen, Bind::Unix(_)) => {
+                let text = format!(" \"{}\": expected a TCP port, because it is at the far end", forward.listen);
+                self.add(place.field("listen"), text);
+            }
+            Service::Remote(_) => {}
+        }
+    }
+
+    fn server(&mut self, server: &Server) {
+        let place = Place::record("server", &server.name);
+        self.addresses(&place, &server.addresses);
+        server.timing.iter().for_each(|timing| self.timing(&place, timing));
+    }
+
+    /// Checks the timers of links: each is needed, and a subflow must be probed before it is dead.
+    fn timing(&mut self, place: &Place, timing: &Timing) {
+        let timers = [
+            ("link-keepalive", timing.keepalive),
+            ("link-dead", timing.dead),
+            ("link-hold", timing.hold),
+            ("handshake-timeout", timing.handshake),
+            ("link-retry-max", timing.redial.1),
+        ];
+        for (field, _) in timers.into_iter().filter(|(_, timer)| timer.is_zero()) {
+            self.add(place.field(field), ZERO_TIMER);
+        }
+        let is_set = |timer: &Duration| !timer.is_zero();
+        if is_set(&timing.dead) && is_set(&timing.keepalive) && timing.dead <= timing.keepalive {
+            let [dead, keepalive] = [timing.dead, timing.keepalive].map(format_duration);
+            let problem =
+                Problem::new(place.field("link-dead"), format!(" {dead}: expected more than the {keepalive} of "));
+            self.problems.push(problem.and("link-keepalive", ""));
+        }
+        let counts: [(_, &dyn Display, bool); 4] = [
+            ("link-streams", &timing.streams, timing.streams == 0),
+            ("link-memory", &timing.memory_bytes, timing.memory_bytes == 0),
+            ("link-max", &timing.links, timing.links == 0),
+            ("link-key-max", &timing.links_per_key, timing.links_per_key == 0),
+        ];
+        for (field, number, _) in counts.into_iter().filter(|(_, _, is_zero)| *is_zero) {
+            self.add(place.field(field), format!(" {number}: expected a number above 0"));
+        }
+    }
+}
+
+/// Returns true if a second bind of the same address must fail. With port 0 the system chooses another port.
+fn has_fixed_port(address: &Bind) -> bool {
+    address.port() != Some(0)
+}
+
+/// Longest name of a record.
+const NAME_BYTES_MAX: usize = 128;
+const ZERO_TIMER: &str = " \"0\": expected a duration above 0, because a link needs this timer";
