@@ -87,7 +87,7 @@ impl Command {
     /// Returns the place of the command in [`Command::ALL`].
     const fn index(self) -> usize {
         match self {
-            Command::FrontEnd(kind) => kind as usize,
+            Command::FrontEnd(kind) => kind.index(),
             Command::Link => FRONT_ENDS,
             Command::Cat => FRONT_ENDS + 1,
             Command::Status => FRONT_ENDS + 2,

@@ -180,8 +180,8 @@ fn default_note(option: &OptionSpec, command: Command) -> Option<String> {
 
 /// Returns the default for all commands, or the default of each command if they differ.
 fn default_notes(option: &OptionSpec) -> Option<String> {
-    if option.value != Value::Listen && option.other_default.is_none() {
-        return option.default.map(|default| format!("default: {default}"));
+    if option.value != Value::Listen && option.other_field.is_none() {
+        return option.field.default_text(option.value).map(|default| format!("default: {default}"));
     }
     let each = |command: Command| Some(format!("{} for {}", option.default_for(command)?, command.name()));
     let all: Vec<_> = option.commands().filter_map(each).collect();
@@ -281,10 +281,14 @@ mod tests {
                 assert!(long.contains(&format!("  seaprox {line}\n")));
             }
         }
-        let http =
-            text(Some(Command::FrontEnd(FrontEndKind::Http)), true).split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(http.contains("[default: 60s, env: SEAPROX_KEEPALIVE_TIMEOUT]"), "{http}");
-        assert!(!text(Some(Command::FrontEnd(FrontEndKind::Socks)), true).contains("keepalive-timeout"));
+        let http = text(Some(Command::FrontEnd(FrontEndKind::find("http").unwrap())), true)
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
+        assert!(http.contains("[default: 1m, env: SEAPROX_KEEPALIVE_TIMEOUT]"), "{http}");
+        assert!(
+            !text(Some(Command::FrontEnd(FrontEndKind::find("socks").unwrap())), true).contains("keepalive-timeout")
+        );
     }
 
     #[test]
@@ -294,9 +298,11 @@ mod tests {
             let catches = matches!(command, Command::FrontEnd(_) | Command::Link);
             assert_eq!(section(Some(command)).is_some(), catches, "{}", command.name());
         }
-        for (command, has_note) in
-            [(None, true), (Some(Command::Link), true), (Some(Command::FrontEnd(FrontEndKind::Http)), false)]
-        {
+        for (command, has_note) in [
+            (None, true),
+            (Some(Command::Link), true),
+            (Some(Command::FrontEnd(FrontEndKind::find("http").unwrap())), false),
+        ] {
             assert_eq!(section(command).is_some_and(|text| text.contains("Link with -W")), has_note);
         }
         assert!(man().contains(".PP\nLink with \\-W"));

@@ -2,41 +2,11 @@
 
 use std::time::Duration;
 
-use seaprox::auth::PublicKey;
-use seaprox::link::Mode;
-use seaprox::node::{Cipher, Path, Reverse, Timing};
-use seaprox::units::format_duration;
+use seaprox::node::{Cipher, Path, Reverse};
 use seaprox::{Bind, Target};
 
 use super::forwards::{self, Forward, ForwardError};
 use super::{Command, Group, OptionSpec, Parsed, UsageError, addresses, options_of};
-
-/// The only key that a peer may have, from `--peer-key`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Pin {
-    /// The key.
-    Key(PublicKey),
-    /// The fingerprint of the key.
-    Fingerprint(String),
-}
-
-impl Pin {
-    /// Returns true if `key` is the pinned key.
-    pub fn fits(&self, key: &PublicKey) -> bool {
-        match self {
-            Pin::Key(pinned) => pinned == key,
-            Pin::Fingerprint(fingerprint) => *fingerprint == key.fingerprint(),
-        }
-    }
-
-    /// Returns the fingerprint of the pinned key.
-    pub fn fingerprint(&self) -> String {
-        match self {
-            Pin::Key(key) => key.fingerprint(),
-            Pin::Fingerprint(fingerprint) => fingerprint.clone(),
-        }
-    }
-}
 
 impl Parsed {
     /// Returns the peer to link with, from `--connect` of `link` or `--via` of other commands.
@@ -96,11 +66,6 @@ impl Parsed {
         Ok(if paths.is_empty() { vec![Path::default()] } else { paths })
     }
 
-    /// Returns the value of `--mode`.
-    pub fn mode(&self) -> Result<Mode, UsageError> {
-        Ok(self.choice("mode", &[Mode::Stripe, Mode::Single, Mode::Redundant])?.unwrap_or_default())
-    }
-
     /// Returns the ciphers of `--cipher`; an empty list stands for the order that suits the processor.
     pub fn ciphers(&self) -> Result<Vec<Cipher>, UsageError> {
         let known = [Cipher::Aes128Gcm, Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
@@ -114,52 +79,6 @@ impl Parsed {
             ciphers.push(cipher);
         }
         Ok(ciphers)
-    }
-
-    /// Returns the key of `--peer-key`.
-    pub fn pin(&self) -> Result<Option<Pin>, UsageError> {
-        let Some((name, text)) = self.given("peer-key").pop() else { return Ok(None) };
-        let digest = text.strip_prefix("SHA256:").map(|digest| digest.trim_end_matches('='));
-        match digest {
-            Some(digest) if digest.len() == FINGERPRINT_CHARS && digest.bytes().all(is_base64) => {
-                Ok(Some(Pin::Fingerprint(format!("SHA256:{digest}"))))
-            }
-            Some(_) => Err(self.wrong(&name, &text, "expected SHA256: and the 43 characters of a fingerprint")),
-            None => {
-                let key = text.parse().map_err(|_| {
-                    self.wrong(&name, &text, "expected 'seaprox-ed25519 BASE64' or a fingerprint SHA256:...")
-                })?;
-                Ok(Some(Pin::Key(key)))
-            }
-        }
-    }
-
-    /// Returns the timers and limits of links.
-    pub fn timing(&self) -> Result<Timing, UsageError> {
-        let handshake = match self.command() {
-            // In the other commands this option is about clients, and the handshake of the link has its default.
-            Command::Link => self.positive("handshake-timeout")?,
-            _ => Timing::default().handshake,
-        };
-        let retry_max = self.positive("link-retry-max")?;
-        let timing = Timing {
-            handshake,
-            redial: (Timing::default().redial.0.min(retry_max), retry_max),
-            keepalive: self.positive("link-keepalive")?,
-            dead: self.positive("link-dead")?,
-            hold: self.positive("link-hold")?,
-            memory_bytes: self.size("link-memory")?,
-            streams: self.number("link-streams")? as u32,
-            links: self.number("link-max")? as usize,
-            links_per_key: self.number("link-key-max")? as usize,
-            ..Timing::default()
-        };
-        if timing.dead <= timing.keepalive {
-            let [dead, keepalive] = [timing.dead, timing.keepalive].map(format_duration);
-            let text = format!("--link-dead {dead}: expected more than the {keepalive} of --link-keepalive");
-            return Err(self.error(text));
-        }
-        Ok(timing)
     }
 
     /// Checks that options about links are given only with such a link. `dials` is true if this process dials a link,
@@ -197,7 +116,7 @@ impl Parsed {
     }
 
     /// Returns a duration of a timer that cannot be switched off.
-    fn positive(&self, long: &str) -> Result<Duration, UsageError> {
+    pub(super) fn positive(&self, long: &str) -> Result<Duration, UsageError> {
         let duration = self.duration(long)?;
         if duration.is_zero() {
             return Err(self.wrong(
@@ -217,13 +136,8 @@ impl Parsed {
     }
 }
 
-fn is_base64(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/'
-}
-
 /// The ciphers, in the order that suits a processor with AES instructions.
 const CIPHERS: [&str; 3] = ["aes-128-gcm", "aes-256-gcm", "chacha20-poly1305"];
-const FINGERPRINT_CHARS: usize = 43;
 /// Options about the link that this node dials.
 const FOR_DIALED: &[&str] =
     &["known-nodes", "peer-key", "subflows", "path", "paths", "exit-on-failure", "link-retry-max"];

@@ -6,6 +6,8 @@
 pub mod addresses;
 mod command;
 pub mod completions;
+mod field;
+mod fill;
 pub mod forwards;
 pub mod help;
 mod link_values;
@@ -15,8 +17,7 @@ mod table;
 mod values;
 
 pub use command::Command;
-pub use link_values::Pin;
 pub use parse::{Parsed, Request, UsageError, parse};
-pub use values::{CatMode, Family, LogFormat, Shell, StatusSocket};
+pub use values::{CatMode, LogFormat, Shell};
 
 use table::{Group, OPTIONS, OptionSpec, Value, options_of};

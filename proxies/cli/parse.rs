@@ -41,11 +41,12 @@ pub struct Parsed {
     environment: Vec<(&'static str, String, String)>,
 }
 
-/// A wrong command line: one line for stderr.
+/// A wrong command line: a line for stderr for each error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageError {
     command: Option<Command>,
-    text: String,
+    /// One line for each error.
+    lines: Vec<String>,
 }
 
 /// Parses a command line, without the name of the program, and the environment.
@@ -93,6 +94,16 @@ impl Parsed {
         UsageError::new(Some(self.command), text)
     }
 
+    /// Returns an error with several lines about this command line.
+    pub(super) fn errors(&self, lines: Vec<String>) -> UsageError {
+        UsageError { command: Some(self.command), lines }
+    }
+
+    /// Returns true if a flag or a variable sets an option of this command.
+    pub(super) fn is_set(&self, option: &OptionSpec) -> bool {
+        self.count(option.long) > 0 || self.environment.iter().any(|(long, _, _)| *long == option.long)
+    }
+
     /// Returns the number of times that an option is on the command line.
     pub(super) fn count(&self, long: &str) -> usize {
         if self.knows(long) { self.matches.opt_count(long) } else { 0 }
@@ -111,7 +122,7 @@ impl Parsed {
             let texts: Vec<&str> = if spec.repeat { text.split_whitespace().collect() } else { vec![text] };
             return texts.into_iter().map(|text| (name.clone(), text.to_owned())).collect();
         }
-        spec.default_for(self.command).map(|text| (flag, text.to_owned())).into_iter().collect()
+        spec.default_for(self.command).map(|text| (flag, text)).into_iter().collect()
     }
 
     /// Returns the values of a flag with their positions on the command line.
@@ -173,7 +184,7 @@ fn address_hint(command: Command, matches: &Matches, extra: &str) -> String {
     let is_port = extra.bytes().all(|byte| byte.is_ascii_digit());
     let option = match command {
         _ if Bind::parse(extra).is_err() => return String::new(),
-        Command::FrontEnd(kind) if kind.has_target() && !is_port && !matches.opt_present("to") => "to",
+        Command::FrontEnd(kind) if kind.spec().target().is_some() && !is_port && !matches.opt_present("to") => "to",
         Command::FrontEnd(_) => "listen",
         _ => return String::new(),
     };
@@ -255,16 +266,20 @@ fn see(command: Command) -> String {
 
 impl UsageError {
     fn new(command: Option<Command>, text: impl Into<String>) -> UsageError {
-        UsageError { command, text: text.into() }
+        UsageError { command, lines: vec![text.into()] }
     }
 }
 
 impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.command {
-            Some(command) => write!(f, "seaprox {}: {}", command.name(), self.text),
-            None => write!(f, "seaprox: {}", self.text),
+        for (index, line) in self.lines.iter().enumerate() {
+            let end = if index == 0 { "" } else { "\n" };
+            match self.command {
+                Some(command) => write!(f, "{end}seaprox {}: {line}", command.name())?,
+                None => write!(f, "{end}seaprox: {line}")?,
+            }
         }
+        Ok(())
     }
 }
 

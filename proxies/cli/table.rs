@@ -1,6 +1,11 @@
 //! The one table of options. The parser, the help, the manual page and the completions are made from it.
 
+use seaprox::Family;
+use seaprox::link::Mode;
+
 use super::command::{Command, Commands};
+use super::field::Field;
+use super::values::LogFormat;
 
 /// An option, as the parser, the help and the completions see it.
 #[derive(Clone, Copy, Debug)]
@@ -11,10 +16,10 @@ pub struct OptionSpec {
     pub short: Option<char>,
     /// The kind of its value.
     pub value: Value,
-    /// The value if neither a flag nor the environment sets one.
-    pub default: Option<&'static str>,
-    /// A command with a different default, and that default.
-    pub other_default: Option<(Command, &'static str)>,
+    /// The field of the configuration, whose default is the value if neither a flag nor the environment sets one.
+    pub field: Field,
+    /// A command for which the option fills another field.
+    pub other_field: Option<(Command, Field)>,
     /// The help: one sentence without a full stop, then its details.
     pub help: &'static str,
     /// True if the environment may set the option.
@@ -75,7 +80,7 @@ pub enum Group {
 impl OptionSpec {
     /// Returns true if a command has this option.
     pub fn belongs_to(&self, command: Command) -> bool {
-        let is_own = |command| matches!(command, Command::FrontEnd(kind) if kind.spec().options.contains(&self.long));
+        let is_own = |command| matches!(command, Command::FrontEnd(kind) if kind.spec().has_flag(self.long));
         self.commands.has(command) || is_own(command)
     }
 
@@ -93,12 +98,19 @@ impl OptionSpec {
         is_read.then(|| format!("SEAPROX_{}", self.long.replace('-', "_").to_ascii_uppercase()))
     }
 
+    /// Returns the field that the option fills for a command.
+    pub fn field_for(&self, command: Command) -> Field {
+        match self.other_field {
+            Some((other, field)) if other == command => field,
+            _ => self.field,
+        }
+    }
+
     /// Returns the default for a command, if there is one.
-    pub fn default_for(&self, command: Command) -> Option<&'static str> {
-        match self.other_default {
-            _ if self.value == Value::Listen => command.spec().listen,
-            Some((other, default)) if other == command => Some(default),
-            _ => self.default,
+    pub fn default_for(&self, command: Command) -> Option<String> {
+        match self.value {
+            Value::Listen => command.spec().listen.map(str::to_owned),
+            value => self.field_for(command).default_text(value),
         }
     }
 
@@ -132,12 +144,12 @@ impl OptionSpec {
         OptionSpec { short: Some(short), ..self }
     }
 
-    const fn default(self, default: &'static str) -> OptionSpec {
-        OptionSpec { default: Some(default), ..self }
+    const fn fills(self, field: Field) -> OptionSpec {
+        OptionSpec { field, ..self }
     }
 
-    const fn default_for_command(self, command: Command, default: &'static str) -> OptionSpec {
-        OptionSpec { other_default: Some((command, default)), ..self }
+    const fn fills_for(self, command: Command, field: Field) -> OptionSpec {
+        OptionSpec { other_field: Some((command, field)), ..self }
     }
 
     const fn repeat(self) -> OptionSpec {
@@ -194,8 +206,8 @@ const fn option(group: Group, long: &'static str, value: Value, help: &'static s
         long,
         short: None,
         value,
-        default: None,
-        other_default: None,
+        field: Field::None,
+        other_field: None,
         help,
         env: true,
         repeat: false,
@@ -229,6 +241,21 @@ const EVERY: Commands = Commands::ALL;
 const LINKS_MAX: u64 = 1024;
 const FAMILIES: Value = Value::Choice(&["ipv4", "ipv6"]);
 const MODES: Value = Value::Choice(&["stripe", "single", "redundant"]);
+/// The family that is tried first. `--only` follows in the table and takes precedence.
+const PREFER: Field = Field::Choice(
+    |d, index| d.process.loops.family = [Family::PreferIpv4, Family::PreferIpv6][index],
+    |d| Some(usize::from(d.process.loops.family == Family::PreferIpv6)),
+);
+const ONLY: Field = Field::Choice(
+    |d, index| d.process.loops.family = [Family::OnlyIpv4, Family::OnlyIpv6][index],
+    |d| [Family::OnlyIpv4, Family::OnlyIpv6].iter().position(|family| *family == d.process.loops.family),
+);
+const MODE: Field = Field::Choice(
+    |d, index| d.process.node.mode = [Mode::Stripe, Mode::Single, Mode::Redundant][index],
+    |d| [Mode::Stripe, Mode::Single, Mode::Redundant].iter().position(|mode| *mode == d.process.node.mode),
+);
+/// The log is set up before the configuration is known, so the option fills no field of it.
+const LOG_FORMAT: Field = Field::Choice(|_, _| {}, |_| Some(LogFormat::default() as usize));
 const FORWARD: Value = Value::Text("[BIND:]PORT:HOST:PORT");
 const LISTEN: Value = Value::Text("[BIND:]PORT");
 
@@ -274,74 +301,96 @@ pub static OPTIONS: &[OptionSpec] = &[
         .no_env().only(KEYGEN),
     option(Group::Keys, "fingerprint", Value::None, "also print the fingerprint: SHA-256 of the public key in DER")
         .no_env().only(PUBKEY),
-    option(Group::Connecting, "prefer", FAMILIES, "address family that is tried first").default("ipv6").only(RELAYS),
-    option(Group::Connecting, "only", FAMILIES, "only address family that is tried").only(RELAYS),
+    option(Group::Connecting, "prefer", FAMILIES, "address family that is tried first")
+        .fills(PREFER).only(RELAYS),
+    option(Group::Connecting, "only", FAMILIES, "only address family that is tried").only(RELAYS)
+        .fills(ONLY),
     option(Group::Connecting, "dns-cache", Value::Duration, "time for which a resolved name is used again; 0 disables the cache")
-        .default("30s"),
-    option(Group::Connecting, "no-nodelay", Value::None, "do not set TCP_NODELAY").only(RELAYS),
+        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.name_cache)),
+    option(Group::Connecting, "no-nodelay", Value::None, "do not set TCP_NODELAY").only(RELAYS)
+        .fills(Field::Flag(|d| &mut d.process.loops.nodelay, false)),
     option(Group::Connecting, "no-splice", Value::None, "copy bytes through buffers instead of moving them in the kernel")
         .only(RELAYS),
     option(Group::Links, "authorized-keys", Value::File, "file of the keys that may dial this node, each with its permissions \
-        (default: authorized_keys in --config-dir)").only(LINK),
+        (default: authorized_keys in --config-dir)").only(LINK)
+        .fills(Field::Path(|d| &mut d.server.authorized_keys)),
     option(Group::Links, "ask", Value::None, "ask on the terminal when a peer requests a target or a listener that its key does \
-        not permit; the answer holds until SIGHUP").no_env().only(LINK),
+        not permit; the answer holds until SIGHUP").no_env().only(LINK)
+        .fills(Field::Flag(|d| &mut d.server.asks, true)),
     option(Group::Links, "known-nodes", Value::File, "file of the keys of peers (default: known_nodes in --config-dir)").only(RELAYS),
     option(Group::Links, "peer-key", Value::Text("KEY|SHA256:..."), "the only key or fingerprint that the peer may have; \
         known_nodes is not read").only(RELAYS),
-    option(Group::Links, "subflows", Value::Number(1, 16), "transport connections of the link over each path").default("1")
-        .only(RELAYS),
+    option(Group::Links, "subflows", Value::Number(1, 16), "transport connections of the link over each path")
+        .fills(Field::Number(|d| &mut d.link.subflows)).only(RELAYS),
     option(Group::Links, "path", Value::Text("PATH"), "path to the peer: SOURCE[:PORT][%INTERFACE][->HOST[:PORT]], such as 10.0.0.2, \
         %wlan0 or 10.0.0.2->198.51.100.7").repeat().only(RELAYS),
     option(Group::Links, "paths", Value::File, "file of paths, one path per line; changes are applied while the link is up").only(RELAYS),
-    option(Group::Links, "mode", MODES, "use of the subflows: all of them, one at a time, or two for small data").default("stripe")
-        .only(RELAYS),
+    option(Group::Links, "mode", MODES, "use of the subflows: all of them, one at a time, or two for small data")
+        .fills(MODE).only(RELAYS),
     option(Group::Links, "cipher", Value::Text("LIST"), "ciphers in order of preference: aes-128-gcm, aes-256-gcm, \
         chacha20-poly1305 (default: the fastest on this processor first)").only(RELAYS),
     option(Group::Links, "exit-on-failure", Value::None, "exit when the link or a forward cannot be set up (69) or is lost (75); \
-        without this option it is tried again").only(SERVERS),
-    option(Group::Links, "link-keepalive", Value::Duration, "idle time before a keepalive probe is sent").default("5s")
-        .only(RELAYS),
-    option(Group::Links, "link-dead", Value::Duration, "idle time after which a subflow is closed as dead").default("15s").only(RELAYS),
-    option(Group::Links, "link-hold", Value::Duration, "time for which connections survive the loss of all subflows").default("10m")
-        .only(RELAYS),
+        without this option it is tried again").only(SERVERS)
+        .fills(Field::Flag(|d| &mut d.link.exits_on_failure, true)),
+    option(Group::Links, "link-keepalive", Value::Duration, "idle time before a keepalive probe is sent")
+        .fills(Field::Timer(|d| &mut d.process.node.timing.keepalive)).only(RELAYS),
+    option(Group::Links, "link-dead", Value::Duration, "idle time after which a subflow is closed as dead")
+        .fills(Field::Timer(|d| &mut d.process.node.timing.dead)).only(RELAYS),
+    option(Group::Links, "link-hold", Value::Duration, "time for which connections survive the loss of all subflows")
+        .fills(Field::Timer(|d| &mut d.process.node.timing.hold)).only(RELAYS),
     option(Group::Links, "link-retry-max", Value::Duration, "longest delay between two attempts to dial a subflow; the delays \
-        double from 200ms, and are 5s at most while clients wait").default("15s").only(RELAYS),
+        double from 200ms, and are 5s at most while clients wait")
+        .fills(Field::Timer(|d| &mut d.process.node.timing.redial.1)).only(RELAYS),
     option(Group::Links, "link-memory", Value::Size(1 << 20, 1 << 40), "memory of one link for received data; the same amount \
-        again for data to send").default("64MiB").only(RELAYS),
+        again for data to send")
+        .fills(Field::Size64(|d| &mut d.process.node.timing.memory_bytes)).only(RELAYS),
     option(Group::Links, "link-memory-total", Value::Size(8 << 20, 1 << 40), "memory of all links for received data; the same \
-        amount again for data to send; one key has at most half of it, one link a quarter").default("512MiB").only(RELAYS),
-    option(Group::Links, "link-streams", Value::Number(1, 1_000_000), "connections at a time over one link").default("65536")
-        .only(RELAYS),
-    option(Group::Links, "link-max", Value::Number(1, LINKS_MAX), "links at a time that peers have dialed").default("256").only(LINK),
-    option(Group::Links, "link-key-max", Value::Number(1, LINKS_MAX), "links at a time that one key has dialed").default("64").only(LINK),
+        amount again for data to send; one key has at most half of it, one link a quarter")
+        .fills(Field::Size(|d| &mut d.process.loops.limits.link_bytes)).only(RELAYS),
+    option(Group::Links, "link-streams", Value::Number(1, 1_000_000), "connections at a time over one link")
+        .fills(Field::Number32(|d| &mut d.process.node.timing.streams)).only(RELAYS),
+    option(Group::Links, "link-max", Value::Number(1, LINKS_MAX), "links at a time that peers have dialed")
+        .fills(Field::Number(|d| &mut d.process.node.timing.links)).only(LINK),
+    option(Group::Links, "link-key-max", Value::Number(1, LINKS_MAX), "links at a time that one key has dialed")
+        .fills(Field::Number(|d| &mut d.process.node.timing.links_per_key)).only(LINK),
     option(Group::Timers, "handshake-timeout", Value::Duration, "time for a client to name its target, and for the peer of \
-        a link to prove its key; shorter while many peers are in the handshake").default("10s").default_for_command(Command::Link, "5s")
-        .only(NAMED_AND_LINK),
+        a link to prove its key; shorter while many peers are in the handshake")
+        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.handshake)).fills_for(Command::Link, Field::Timer(|d| &mut d.process.node.timing.handshake)).only(NAMED_AND_LINK),
     option(Group::Timers, "connect-timeout", Value::Duration, "time to resolve a name and to connect to its target")
-        .default("10s").only(RELAYS),
-    option(Group::Timers, "idle-timeout", Value::Duration, "time without a byte in either direction").default("0").only(RELAYS),
+        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.connect)).only(RELAYS),
+    option(Group::Timers, "idle-timeout", Value::Duration, "time without a byte in either direction")
+        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.idle)).only(RELAYS),
     option(Group::Timers, "half-closed-timeout", Value::Duration, "time without a byte after one direction is closed")
-        .default("1h").only(RELAYS),
+        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.half_closed)).only(RELAYS),
     option(Group::Timers, "keepalive-timeout", Value::Duration, "time for an HTTP client to send its next request")
-        .default("60s").only(NAMED_AND_LINK),
-    option(Group::Timers, "drain-timeout", Value::Duration, "time for connections to end by themselves after SIGTERM").default("30s"),
+        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.keep_alive)).only(NAMED_AND_LINK),
+    option(Group::Timers, "drain-timeout", Value::Duration, "time for connections to end by themselves after SIGTERM")
+        .fills(Field::Duration(|d| &mut d.process.drain)),
     option(Group::Timers, "tcp-keepalive", Value::Duration, "idle time before TCP sends a keepalive probe")
-        .default("60s").only(RELAYS),
-    option(Group::Limits, "max-connections", Value::Number(1, 10_000_000), "connections at a time").default("100000"),
+        .fills(Field::Duration(|d| &mut d.process.loops.tcp_keepalive)).only(RELAYS),
+    option(Group::Limits, "max-connections", Value::Number(1, 10_000_000), "connections at a time")
+        .fills(Field::Number(|d| &mut d.process.loops.limits.connections)),
     option(Group::Limits, "max-connections-per-source", Value::Number(0, 10_000_000), "connections at a time from one IPv4 \
-        client address or one /64 of IPv6; 0 for no limit").default("0").only(SERVERS),
+        client address or one /64 of IPv6; 0 for no limit")
+        .fills(Field::Number(|d| &mut d.process.loops.limits.connections_per_source)).only(SERVERS),
     option(Group::Limits, "threads", Value::Number(1, 1024), "event loops, each with one thread; links, and the clients \
-        that go over them, are in the first").default("1").only(SERVERS),
+        that go over them, are in the first").fills(Field::Number(|d| &mut d.process.threads)).only(SERVERS),
     option(Group::Limits, "workers", Value::Number(1, 1024), "threads that resolve names; half of them at once, a quarter for \
-        one key or client address").default("8"),
+        one key or client address")
+        .fills(Field::Number(|d| &mut d.process.workers)),
     option(Group::Limits, "buffer", Value::Size(4 << 10, 16 << 20), "size of one buffer; each direction of a connection holds \
-        one while it has bytes").default("32KiB"),
-    option(Group::Limits, "buffer-memory", Value::Size(64 << 10, 1 << 40), "memory of all buffers").default("256MiB"),
-    option(Group::Limits, "pipes", Value::Number(0, 1_000_000), "pipes for moving bytes in the kernel").default("64"),
-    option(Group::Limits, "pipe-size", Value::Size(4 << 10, 1 << 30), "size of one pipe").default("1MiB"),
-    option(Group::Limits, "backlog", Value::Number(1, 65_535), "connections that wait to be accepted").default("4096"),
+        one while it has bytes")
+        .fills(Field::Size(|d| &mut d.process.loops.limits.block_bytes)),
+    option(Group::Limits, "buffer-memory", Value::Size(64 << 10, 1 << 40), "memory of all buffers")
+        .fills(Field::Size(|d| &mut d.process.loops.limits.buffer_bytes)),
+    option(Group::Limits, "pipes", Value::Number(0, 1_000_000), "pipes for moving bytes in the kernel")
+        .fills(Field::Number(|d| &mut d.process.loops.limits.pipes)),
+    option(Group::Limits, "pipe-size", Value::Size(4 << 10, 1 << 30), "size of one pipe")
+        .fills(Field::Size(|d| &mut d.process.loops.limits.pipe_bytes)),
+    option(Group::Limits, "backlog", Value::Number(1, 65_535), "connections that wait to be accepted")
+        .fills(Field::Number32(|d| &mut d.process.loops.limits.backlog)),
     option(Group::Reporting, "log-format", Value::Choice(&["text", "json"]), "format of the log on stderr")
-        .default("text").only(RELAYS),
+        .fills(LOG_FORMAT).only(RELAYS),
     option(Group::Reporting, "verbose", Value::None, "log debug messages; twice to log everything").short('v').repeat().no_env().only(EVERY),
     option(Group::Reporting, "quiet", Value::None, "log warnings and errors only").short('q').repeat().no_env().only(EVERY),
     option(Group::Reporting, "status", Value::Socket, "socket on which the process answers seaprox status (default: a socket of \
@@ -354,7 +403,7 @@ pub static OPTIONS: &[OptionSpec] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frontends::FrontEndKind::{self, Http, Socks, Static};
+    use crate::frontends::FrontEndKind;
     use std::collections::HashSet;
 
     #[test]
@@ -375,22 +424,21 @@ mod tests {
     #[test]
     fn the_variable_and_the_default_depend_on_the_command() {
         let listen = OPTIONS.iter().find(|option| option.long == "listen").unwrap();
-        assert_eq!(listen.env_name(Command::FrontEnd(Socks)).as_deref(), Some("SEAPROX_LISTEN"));
+        let of = |name| Command::FrontEnd(FrontEndKind::find(name).unwrap());
+        assert_eq!(listen.env_name(of("socks")).as_deref(), Some("SEAPROX_LISTEN"));
         assert_eq!(listen.env_name(Command::Cat), None);
-        assert_eq!(listen.default_for(Command::FrontEnd(Http)), Some("127.0.0.1:8080"));
-        assert_eq!(listen.default_for(Command::FrontEnd(Static)), Some("127.0.0.1:55555"));
+        assert_eq!(listen.default_for(of("http")).as_deref(), Some("127.0.0.1:8080"));
+        assert_eq!(listen.default_for(of("static")).as_deref(), Some("127.0.0.1:55555"));
         let handshake = OPTIONS.iter().find(|option| option.long == "handshake-timeout").unwrap();
-        assert_eq!(
-            [Command::FrontEnd(Socks), Command::Link].map(|command| handshake.default_for(command)),
-            [Some("10s"), Some("5s")]
-        );
+        assert_eq!([of("socks"), Command::Link].map(|command| handshake.default_for(command).unwrap()), ["10s", "5s"]);
     }
 
     #[test]
     fn the_options_that_front_ends_name_are_in_the_table() {
         for kind in FrontEndKind::ALL {
-            for name in kind.spec().options {
-                assert!(options_of(Command::FrontEnd(kind)).any(|option| option.long == *name), "{name}");
+            let spec = kind.spec();
+            for name in spec.options.iter().map(|option| option.name).chain(spec.flags.iter().copied()) {
+                assert!(options_of(Command::FrontEnd(kind)).any(|option| option.long == name), "{name}");
             }
         }
     }

@@ -7,39 +7,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use seaprox::auth::{ConfigDirectory, Modes};
+use seaprox::config::StatusSocket;
 use seaprox::rules::{Action, Rule, Rules};
 use seaprox::units::{format_size, parse_duration, parse_size};
 use seaprox::{AddressError, Bind, Target, split_port_range};
 
 use super::{Parsed, UsageError, Value, suggest};
 
-/// An address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// IPv4.
-    Ipv4,
-    /// IPv6.
-    Ipv6,
-}
-
 /// The format of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// Text for people.
+    #[default]
     Text,
     /// One JSON object per line, for programs.
     Json,
-}
-
-/// The socket on which a process answers `seaprox status`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StatusSocket {
-    /// A socket of its own in the user's runtime directory.
-    PerProcess,
-    /// The socket with this path.
-    At(PathBuf),
-    /// No socket.
-    Off,
 }
 
 /// The two uses of `seaprox cat`.
@@ -130,20 +112,15 @@ impl Parsed {
         }
     }
 
-    /// Returns the value of `--prefer`.
-    pub fn prefer(&self) -> Result<Family, UsageError> {
-        Ok(self.choice("prefer", &FAMILIES)?.unwrap_or(Family::Ipv6))
-    }
-
-    /// Returns the value of `--only`, if it is given.
-    pub fn only(&self) -> Result<Option<Family>, UsageError> {
-        self.choice("only", &FAMILIES)
+    /// Returns the text of an option.
+    pub(super) fn text(&self, long: &str) -> String {
+        self.one(long).1
     }
 
     /// Returns the value of `--log-format`.
     pub fn log_format(&self) -> Result<LogFormat, UsageError> {
-        let known = [LogFormat::Text, LogFormat::Json];
-        Ok(self.choice("log-format", &known)?.unwrap_or(LogFormat::Text))
+        let index = self.word("log-format")?;
+        Ok(index.map_or_else(LogFormat::default, |index| [LogFormat::Text, LogFormat::Json][index]))
     }
 
     /// Returns the number of `-v` minus the number of `-q`.
@@ -158,10 +135,10 @@ impl Parsed {
         Ok(ranges.into_iter().flatten().collect())
     }
 
-    /// Returns each address to listen on with its target, from `--listen` and `--to`.
-    pub fn relays(&self) -> Result<Vec<(Bind, Target)>, UsageError> {
+    /// Returns each address to listen on with its target, from `--listen` and the option of the targets.
+    pub fn relays(&self, to: &str) -> Result<Vec<(Bind, Target)>, UsageError> {
         let binds = self.ranges("listen", Bind::parse, Bind::port, Bind::with_port)?;
-        let targets = self.ranges("to", Target::parse, Target::port, Target::with_port)?;
+        let targets = self.ranges(to, Target::parse, Target::port, Target::with_port)?;
         for (values, option) in [(binds.len(), "--listen ADDR"), (targets.len(), "--to HOST:PORT")] {
             if values == 0 {
                 return Err(self.error(format!("expected {option}")));
@@ -248,12 +225,13 @@ impl Parsed {
         self.pick("SHELL", text, &["bash", "zsh", "fish"], &[Shell::Bash, Shell::Zsh, Shell::Fish])
     }
 
-    /// Returns the element of `values` at the position of the given word in the table.
-    pub(super) fn choice<T: Copy>(&self, long: &str, values: &[T]) -> Result<Option<T>, UsageError> {
+    /// Returns the place of the given word in the table; none if the option is not set.
+    pub(super) fn word(&self, long: &str) -> Result<Option<usize>, UsageError> {
         let (Value::Choice(words), Some((name, text))) = (self.spec(long).value, self.given(long).pop()) else {
             return Ok(None);
         };
-        self.pick(&name, &text, words, values).map(Some)
+        let places: Vec<usize> = (0..words.len()).collect();
+        self.pick(&name, &text, words, &places).map(Some)
     }
 
     pub(super) fn pick<T: Copy>(&self, name: &str, text: &str, words: &[&str], values: &[T]) -> Result<T, UsageError> {
@@ -293,6 +271,3 @@ impl Parsed {
         self.given(long).pop().unwrap_or_else(missing)
     }
 }
-
-/// The families, in the order of the words in the table.
-const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];

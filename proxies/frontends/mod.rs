@@ -1,8 +1,8 @@
 //! The front ends: each speaks with a client until its target is known, then lets the loop relay the bytes.
 //!
-//! [`FrontEndKind`] is the registry. A front end is one file or folder with a handler and a [`FrontEndSpec`]: its name, its
-//! default address, its own options and its constructor. The command line, the help and the process are made from these.
-//! All front ends ask [`access::AccessPolicy`] before they connect a client.
+//! [`SPECS`] is the registry. A front end is one file or folder with a handler and a [`FrontEndSpec`]: its name, its default
+//! address, its own options and its constructor. The command line, the help and the process are made from these. All front
+//! ends ask [`access::AccessPolicy`] before they connect a client.
 
 pub mod access;
 mod auth_penalties;
@@ -12,35 +12,55 @@ mod spec;
 pub mod r#static;
 pub mod users;
 
-pub use spec::{FrontEndSpec, Make};
+use seaprox::config::{FrontEndOption, FrontEnds};
 
-/// A front end that the binary offers as a command.
+pub use spec::FrontEndSpec;
+
+/// The registry: all front ends, in the order of the help.
+pub const SPECS: &[FrontEndSpec] = &[r#static::SPEC, socks::SPEC, http::SPEC];
+
+/// A front end of the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum FrontEndKind {
-    /// One target for every client.
-    Static,
-    /// A SOCKS proxy.
-    Socks,
-    /// An HTTP proxy.
-    Http,
-}
+pub struct FrontEndKind(usize);
+
+/// The registry of front ends, for the validation of a configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Registry;
 
 impl FrontEndKind {
     /// All front ends, in the order of the help.
-    pub const ALL: [FrontEndKind; 3] = [FrontEndKind::Static, FrontEndKind::Socks, FrontEndKind::Http];
+    pub const ALL: [FrontEndKind; SPECS.len()] = {
+        let mut all = [FrontEndKind(0); SPECS.len()];
+        let mut index = 0;
+        while index < all.len() {
+            all[index] = FrontEndKind(index);
+            index += 1;
+        }
+        all
+    };
+
+    /// Returns the front end with this name.
+    pub fn find(name: &str) -> Option<FrontEndKind> {
+        FrontEndKind::ALL.into_iter().find(|kind| kind.spec().name == name)
+    }
 
     /// Returns the properties of this front end.
     pub const fn spec(self) -> &'static FrontEndSpec {
-        match self {
-            FrontEndKind::Static => &r#static::SPEC,
-            FrontEndKind::Socks => &socks::SPEC,
-            FrontEndKind::Http => &http::SPEC,
-        }
+        &SPECS[self.0]
     }
 
-    /// Returns true if each listener has a target of its own.
-    pub fn has_target(self) -> bool {
-        matches!(self.spec().make, Make::ByListener(_))
+    /// Returns the place of the front end in the registry.
+    pub const fn index(self) -> usize {
+        self.0
+    }
+}
+
+impl FrontEnds for Registry {
+    fn names(&self) -> Vec<&'static str> {
+        SPECS.iter().map(|spec| spec.name).collect()
+    }
+
+    fn options(&self, name: &str) -> Option<&'static [FrontEndOption]> {
+        FrontEndKind::find(name).map(|kind| kind.spec().options)
     }
 }

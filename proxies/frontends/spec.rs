@@ -1,9 +1,9 @@
 //! The properties of a front end, from which the command line, the help and the process are made.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
-use seaprox::{Handler, Target};
+use seaprox::FrontEnd;
+use seaprox::config::{FrontEndConfig, FrontEndOption, OptionKind};
 
 use super::access::AccessPolicy;
 
@@ -17,19 +17,24 @@ pub struct FrontEndSpec {
     pub synopsis: &'static str,
     /// The address to listen on if `--listen` is not given.
     pub default_address: &'static str,
-    /// The options that this front end has and others lack; `cli/table.rs` declares them.
-    pub options: &'static [&'static str],
+    /// The options that a listener with this front end has; `cli/table.rs` declares a flag for each.
+    pub options: &'static [FrontEndOption],
+    /// The flags of the process that concern this front end and not all of them, such as `users`.
+    pub flags: &'static [&'static str],
     /// Command lines without the leading `seaprox`, each with its meaning.
     pub examples: &'static [(&'static str, &'static str)],
-    /// The constructor of the handler of one client.
-    pub make: Make,
+    /// Makes the front end of one listener in one loop; none if a required option is missing.
+    pub make: fn(&FrontEndConfig, &Arc<AccessPolicy>) -> Option<FrontEnd>,
 }
 
-/// Constructors of the handler of one client.
-#[derive(Clone, Copy)]
-pub enum Make {
-    /// The client names its target.
-    ByClient(fn(Arc<AccessPolicy>) -> Box<dyn Handler>),
-    /// The listener has one target for all of its clients, from `--to`.
-    ByListener(fn(Arc<AccessPolicy>, Rc<Target>) -> Box<dyn Handler>),
+impl FrontEndSpec {
+    /// Returns the option that is the target of a listener, if the front end has one.
+    pub fn target(&self) -> Option<&'static str> {
+        self.options.iter().find(|option| option.kind == OptionKind::Target).map(|option| option.name)
+    }
+
+    /// Returns true if the command of this front end has the flag, and not all front ends have it.
+    pub fn has_flag(&self, long: &str) -> bool {
+        self.flags.contains(&long) || self.options.iter().any(|option| option.name == long)
+    }
 }

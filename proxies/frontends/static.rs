@@ -5,10 +5,11 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use seaprox::config::{FrontEndOption, OptionKind};
 use seaprox::{Cx, Failure, Handler, Target};
 
 use super::access::AccessPolicy;
-use super::spec::{FrontEndSpec, Make};
+use super::spec::FrontEndSpec;
 
 /// The static front end in the registry.
 pub const SPEC: FrontEndSpec = FrontEndSpec {
@@ -16,7 +17,8 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
     summary: "relay TCP connections to a fixed target",
     synopsis: "[--listen ADDR] --to HOST:PORT [OPTION]...",
     default_address: "127.0.0.1:55555",
-    options: &["to"],
+    options: &[FrontEndOption { name: "to", kind: OptionKind::Target, is_required: true }],
+    flags: &[],
     examples: &[
         ("static --to 127.0.0.1:22", "offer the SSH server of this host on port 55555 of loopback"),
         ("static --listen 9000 --to example.org:80", "relay connections to port 9000 of loopback to example.org"),
@@ -24,7 +26,10 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
         ("static -l unix:/tmp/web.sock --to 127.0.0.1:8000", "offer a TCP service on a Unix socket"),
         ("static -l 5900 --to desk:5900 --via remote", "relay over a link; the node remote resolves desk"),
     ],
-    make: Make::ByListener(handler),
+    make: |config, access| {
+        let (access, target) = (Arc::clone(access), Rc::new(config.target("to")?.clone()));
+        Some(Box::new(move || handler(Arc::clone(&access), Rc::clone(&target))))
+    },
 };
 
 /// The handler of one client.

@@ -45,8 +45,9 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let failed = |error: io::Error| Failed::new(Exit::Failure, format!("seaprox cat: {error}"));
     logging::detach().map_err(failed)?;
     let mode = mode(parsed)?;
-    let config = settings::config(parsed)?;
-    let links = Links::from_options(parsed)?;
+    let tree = settings::config(parsed)?;
+    let links = Links::new(parsed, &tree)?;
+    let config = tree.loops;
     let workers = Workers::start(WORKERS, config.limits.lookups).map_err(failed)?;
     let mut proxy = Proxy::new(Config { limits: few(&config), ..config.clone() }, Some(workers)).map_err(failed)?;
     let (ended, state) = (Ended::default(), LinkState::default());

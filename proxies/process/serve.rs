@@ -1,14 +1,11 @@
 //! The servers: a front end or a link as a process. Binds its addresses, starts the loops, and runs the supervisor.
 
 use std::io;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use seaprox::units::format_size;
-use seaprox::{
-    Bind, Bound, Config, Endpoint, FrontEnd, Handler, Loops, Proxy, Remote, Setup, SocketFile, Target, Workers, bind,
-};
+use seaprox::config::{self, Config as Tree, FrontEndConfig, StatusSocket, Users};
+use seaprox::{Bind, Bound, Config, Endpoint, FrontEnd, Loops, Proxy, Remote, Setup, SocketFile, Workers, bind};
 
 use super::events::{EventQueue, ProcessEvent, dialed_link_handler, served_links_handler};
 use super::exit::{Exit, Failed};
@@ -16,18 +13,15 @@ use super::link::Links;
 use super::supervisor::Supervisor;
 use super::{logging, settings};
 use crate::admin::{Reporter, socket};
-use crate::cli::forwards::Forward;
-use crate::cli::{Command, Parsed, StatusSocket};
+use crate::cli::Parsed;
 use crate::frontends::access::AccessPolicy;
-use crate::frontends::{Make, http, socks, r#static};
+use crate::frontends::{FrontEndKind, FrontEndSpec};
 
 /// The service behind one listen address.
 #[derive(Clone)]
 enum Service {
-    /// A front end whose clients name their targets.
-    Proxy(&'static str, fn(Arc<AccessPolicy>) -> Box<dyn Handler>),
-    /// A front end with one target for all clients.
-    Relay(&'static str, fn(Arc<AccessPolicy>, Rc<Target>) -> Box<dyn Handler>, Target),
+    /// A front end.
+    FrontEnd(&'static FrontEndSpec, FrontEndConfig),
     /// Links that peers dial.
     Links,
 }
@@ -40,54 +34,32 @@ enum Service {
 pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let failed = |error: io::Error| Failed::new(Exit::Failure, format!("seaprox: {error}"));
     logging::detach().map_err(failed)?;
-    let services = services(parsed)?;
-    let threads = parsed.number("threads")? as usize;
-    let workers = parsed.number("workers")? as usize;
-    let drain = parsed.duration("drain-timeout")?;
-    let status_socket = parsed.status()?;
-    let users = if parsed.knows("users") { parsed.path("users") } else { None };
-    let rules = parsed.rules()?;
-    let config = settings::config(parsed)?;
-    check_threads(parsed, threads, &config)?;
-    let links = Links::from_options(parsed)?.map(Arc::new);
+    let tree = settings::config(parsed)?;
+    let links = Links::new(parsed, &tree)?.map(Arc::new);
+    let (services, threads, config) = (services(&tree), tree.threads, tree.loops);
     let is_over_link = links.as_ref().is_some_and(|links| links.peer().is_some());
     let unusable = |error| Failed::unusable(&parsed.error("--users").to_string(), &error);
-    let access = AccessPolicy::new(rules, users, parsed.modes()?).map_err(unusable)?;
+    let users = match tree.access.users {
+        Users::File(file) => Some(file),
+        Users::Anyone => None,
+    };
+    let access = AccessPolicy::new(tree.access.rules, users, tree.modes).map_err(unusable)?;
     let access = Arc::new(if is_over_link { access.over_link() } else { access });
     let (bounds, services) = bind_all(&services, links.as_deref(), threads, &config)?;
     let addresses: Vec<Endpoint> = bounds.iter().map(|bound| bound.addr().clone()).collect();
 
     let queue = EventQueue::new().map_err(failed)?;
-    let pool = Workers::start(workers, config.limits.lookups).map_err(failed)?;
+    let pool = Workers::start(tree.workers, config.limits.lookups).map_err(failed)?;
     let setup = setup(Arc::clone(&access), services.clone(), links.clone(), queue.sender());
     let loops = Loops::start(threads, &config, Some(&pool), bounds, &setup).map_err(failed)?;
     let announced = announcements(&services, &addresses, links.as_deref());
     let remotes = loops.remotes().to_vec();
     let reporter = Reporter::new(parsed.command().name(), announced.clone(), remotes.clone(), Arc::clone(&pool));
     let reporter = Arc::new(reporter);
-    let _socket = serve_status(status_socket, Arc::clone(&reporter));
+    let _socket = serve_status(tree.status, Arc::clone(&reporter));
     let key = links.as_ref().and_then(|links| links.announced_key()).map(|key| format!("key {key}"));
     let lines = announced.iter().map(|line| format!("listening {line}")).chain(key).collect();
-    Supervisor::new(&queue, remotes, reporter, access, links, drain).announcing(lines).run(queue, loops)
-}
-
-/// Checks that connections and buffers suffice for one of each per loop.
-fn check_threads(parsed: &Parsed, threads: usize, config: &Config) -> Result<(), Failed> {
-    let limits = &config.limits;
-    if limits.connections < threads {
-        let text = format!(
-            "--threads {threads}: expected at most {}, because each thread needs one of the connections that \
-             --max-connections and the descriptor limit allow",
-            limits.connections
-        );
-        return Err(parsed.error(text).into());
-    }
-    if limits.buffer_bytes / threads < limits.block_bytes {
-        let [memory, needed] = [limits.buffer_bytes, threads * limits.block_bytes].map(|it| format_size(it as u64));
-        let text = format!("--buffer-memory {memory}: expected at least {needed}, one --buffer for each of --threads");
-        return Err(parsed.error(text).into());
-    }
-    Ok(())
+    Supervisor::new(&queue, remotes, reporter, access, links, tree.drain).announcing(lines).run(queue, loops)
 }
 
 /// Starts the status socket, unless `--status none` is given.
@@ -104,34 +76,22 @@ fn serve_status(at: StatusSocket, reporter: Arc<Reporter>) -> Option<SocketFile>
     socket::serve(path, reporter)
 }
 
-/// Returns each address that the command line asks to listen on, with its service.
-fn services(parsed: &Parsed) -> Result<Vec<(Bind, Service)>, Failed> {
-    let Command::FrontEnd(kind) = parsed.command() else { return link_services(parsed) };
-    let name = kind.spec().name;
-    match kind.spec().make {
-        Make::ByClient(make) => {
-            Ok(parsed.binds()?.into_iter().map(|addr| (addr, Service::Proxy(name, make))).collect())
-        }
-        Make::ByListener(make) => {
-            let relays = parsed.relays()?;
-            let unix = relays.iter().find(|(_, target)| matches!(target, Target::Unix(_)));
-            if let (Some((_, target)), Some(_)) = (unix, parsed.peer()?) {
-                let text = format!("--to \"{target}\" with --via: expected HOST:PORT, because a link carries TCP");
-                return Err(parsed.error(text).into());
-            }
-            Ok(relays.into_iter().map(|(addr, target)| (addr, Service::Relay(name, make, target))).collect())
-        }
-    }
-}
-
-/// Returns the addresses of `seaprox link`: of the links that peers dial, and of the forwards.
-fn link_services(parsed: &Parsed) -> Result<Vec<(Bind, Service)>, Failed> {
-    let mut services: Vec<_> = parsed.link_addresses()?.into_iter().map(|addr| (addr, Service::Links)).collect();
-    let relay = |Forward { listen, to }| (listen, Service::Relay("static", r#static::handler, to));
-    services.extend(parsed.locals()?.into_iter().map(relay));
-    services.extend(parsed.dynamics()?.into_iter().map(|addr| (addr, Service::Proxy("socks", socks::handler))));
-    services.extend(parsed.https()?.into_iter().map(|addr| (addr, Service::Proxy("http", http::handler))));
-    Ok(services)
+/// Returns each address to listen on, with its service: links that peers dial, listeners, and local forwards.
+fn services(config: &Tree) -> Vec<(Bind, Service)> {
+    let find = |front_end: &FrontEndConfig| {
+        let kind = FrontEndKind::find(&front_end.name)?;
+        Some(Service::FrontEnd(kind.spec(), front_end.clone()))
+    };
+    let served = config.servers.iter().flat_map(|server| &server.addresses).map(|addr| (addr, Some(Service::Links)));
+    let listeners = config.listeners.iter().flat_map(|listener| {
+        listener.addresses.iter().map(|addr| (addr, find(&listener.front_end))).collect::<Vec<_>>()
+    });
+    let forwards = config.links.iter().flat_map(|link| &link.forwards).map(|forward| match &forward.service {
+        config::Service::Local(front_end) => (&forward.listen, find(front_end)),
+        config::Service::Remote(_) => (&forward.listen, None),
+    });
+    let all = served.chain(listeners).chain(forwards);
+    all.filter_map(|(addr, service)| Some((addr.clone(), service?))).collect()
 }
 
 /// Binds all addresses; a name or `:PORT` may stand for several.
@@ -184,7 +144,7 @@ impl Service {
     /// Returns the name of the front end: the command, and the kind of its connections in log and status.
     fn name(&self) -> &'static str {
         match self {
-            Service::Proxy(name, _) | Service::Relay(name, ..) => name,
+            Service::FrontEnd(spec, _) => spec.name,
             Service::Links => "link",
         }
     }
@@ -196,13 +156,8 @@ impl Service {
 
     /// Returns the front end of the clients; none for links.
     fn front_end(&self, access: &Arc<AccessPolicy>) -> Option<FrontEnd> {
-        let access = Arc::clone(access);
-        match self.clone() {
-            Service::Proxy(_, make) => Some(Box::new(move || make(Arc::clone(&access)))),
-            Service::Relay(_, make, target) => {
-                let target = Rc::new(target);
-                Some(Box::new(move || make(Arc::clone(&access), Rc::clone(&target))))
-            }
+        match self {
+            Service::FrontEnd(spec, config) => (spec.make)(config, access),
             Service::Links => None,
         }
     }
@@ -219,8 +174,10 @@ fn announcements(services: &[Service], addresses: &[Endpoint], links: Option<&Li
             other => other.to_string(),
         };
         let to = match service {
-            Service::Relay(_, _, target) => format!(" -> {target}{via}"),
-            Service::Proxy(..) => via.clone(),
+            Service::FrontEnd(spec, config) => match spec.target().and_then(|option| config.target(option)) {
+                Some(target) => format!(" -> {target}{via}"),
+                None => via.clone(),
+            },
             Service::Links => String::new(),
         };
         format!("{} {addr}{to}", service.name())

@@ -8,7 +8,9 @@ use serde_json::Value;
 use super::exit::{Exit, Failed};
 use super::output::print;
 use crate::admin::{socket, to_text};
-use crate::cli::{Parsed, StatusSocket};
+use seaprox::config::StatusSocket;
+
+use crate::cli::Parsed;
 
 /// Asks a process for its status and prints it.
 ///

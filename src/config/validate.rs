@@ -29,7 +29,9 @@ impl Config {
     pub fn validate(&self, front_ends: &dyn FrontEnds) -> Vec<Problem> {
         let mut checks = Checks { config: self, front_ends, problems: Vec::new(), names: HashSet::new() };
         checks.process();
-        checks.timing(&Place::root(), &self.node.timing);
+        if self.has_links() {
+            checks.timing(&Place::root(), &self.node.timing);
+        }
         self.listeners.iter().for_each(|listener| checks.listener(listener));
         let mut names = HashSet::new();
         for link in &self.links {
@@ -77,11 +79,6 @@ impl<'a> Checks<'a> {
                 format!(" {threads}: expected at most {most}, because each thread needs one of the connections that ");
             let problem = Problem::new(root.field("threads"), text);
             self.problems.push(problem.and("max-connections", " and the descriptor limit allow"));
-        }
-        if threads > 1 && self.config.has_links() {
-            let problem = Problem::new(root.field("threads"), " with ");
-            let text = ": expected 1, because all connections of a link are in one loop";
-            self.problems.push(problem.and("via", text));
         }
     }
 

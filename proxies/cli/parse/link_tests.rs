@@ -3,6 +3,7 @@
 use super::*;
 use std::time::Duration;
 
+use seaprox::config::{Config, ExpectedKey, LinkPaths, Pin, Service};
 use seaprox::link::Mode;
 use seaprox::node::{Cipher, Timing};
 use seaprox::{Bind, Target};
@@ -59,19 +60,23 @@ fn forwards_are_parsed_and_errors_name_their_letter() {
 
 #[test]
 fn the_options_of_a_link_have_defaults_and_are_parsed() {
-    let link = parsed("link --connect remote");
-    assert_eq!((link.mode(), link.ciphers(), link.pin()), (Ok(Mode::Stripe), Ok(Vec::new()), Ok(None)));
-    assert_eq!(link.timing(), Ok(Timing::default()));
-    assert_eq!(link.paths(&link.peer().unwrap().unwrap()).unwrap().len(), 1);
-    let link = parsed(
-        "link --connect remote:5 --path 10.0.0.2 --path %eth0->gate --mode single --cipher chacha20-poly1305,aes-256-gcm \
+    let config = |line: &str| -> Config { parsed(line).config().unwrap() };
+    let Config { node, links, servers, .. } = config("link --connect remote");
+    assert_eq!((node.mode, node.ciphers, servers.len()), (Mode::Stripe, Vec::new(), 0));
+    assert_eq!(node.timing, Timing::default());
+    assert_eq!(
+        (links[0].expected_key.clone(), links[0].paths.clone()),
+        (ExpectedKey::Known(None), LinkPaths::default())
+    );
+    let Config { node, links, .. } = config(
+        "link --listen 1 --connect remote:5 --path 10.0.0.2 --path %eth0->gate --mode single --cipher chacha20-poly1305,aes-256-gcm \
          --link-keepalive 1s --link-dead 2s --link-hold 3s --link-memory 1MiB --link-streams 4 --link-max 5 \
          --link-retry-max 100ms",
     );
-    let paths = link.paths(&link.peer().unwrap().unwrap()).unwrap();
+    let LinkPaths::List(paths) = &links[0].paths else { panic!("the paths are a list") };
     assert_eq!(paths[1].peer, Some(Target::parse("gate:5").unwrap()));
-    assert_eq!((paths.len(), link.mode()), (2, Ok(Mode::Single)));
-    assert_eq!(link.ciphers(), Ok(vec![Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm]));
+    assert_eq!((paths.len(), node.mode), (2, Mode::Single));
+    assert_eq!(node.ciphers, [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm]);
     let seconds = Duration::from_secs;
     let timing = Timing {
         keepalive: seconds(1),
@@ -83,7 +88,19 @@ fn the_options_of_a_link_have_defaults_and_are_parsed() {
         links: 5,
         ..Timing::default()
     };
-    assert_eq!(link.timing(), Ok(timing));
+    assert_eq!(node.timing, timing);
+}
+
+#[test]
+fn forwards_are_records_of_the_link() {
+    let config = parsed("link --connect r -L 80:a:81 -L 82:b:83 -R 22:c:23 -D 1080").config().unwrap();
+    let of = |service: &Service| match service {
+        Service::Local(front_end) => front_end.name.clone(),
+        Service::Remote(to) => to.to_string(),
+    };
+    let forwards = &config.links[0].forwards;
+    let shown: Vec<_> = forwards.iter().map(|it| format!("{} {} {}", it.name, it.listen, of(&it.service))).collect();
+    assert_eq!(shown, ["local 80 static", "local-2 82 static", "dynamic 1080 socks", "remote 22 c:23"]);
 }
 
 #[test]
@@ -93,16 +110,19 @@ fn a_pinned_key_is_a_key_or_its_fingerprint() {
     let pin = |text: &str| {
         let args = ["link", "--connect", "r", "--peer-key", text].map(OsString::from);
         match parse(args, |_| None) {
-            Ok(Request::Run(parsed)) => parsed.pin(),
+            Ok(Request::Run(parsed)) => parsed.config().map(|config| match &config.links[0].expected_key {
+                ExpectedKey::Pinned(pin) => pin.clone(),
+                ExpectedKey::Known(_) => panic!("the key is pinned"),
+            }),
             other => panic!("{other:?}"),
         }
     };
     let public: seaprox::auth::PublicKey = key.parse().unwrap();
     for text in [key, print, &format!("{print}=")] {
-        let pin = pin(text).unwrap().unwrap();
+        let pin: Pin = pin(text).unwrap();
         assert!(pin.fits(&public) && pin.fingerprint() == print, "{text}");
     }
-    assert!(!pin(&print.replace("Bu", "uB")).unwrap().unwrap().fits(&public));
+    assert!(!pin(&print.replace("Bu", "uB")).unwrap().fits(&public));
     for text in ["SHA256:x", "SHA256:", &format!("{print}k"), "seaprox-ed25519", "x"] {
         assert!(pin(text).unwrap_err().to_string().contains("expected"), "{text}");
     }
@@ -117,15 +137,18 @@ fn errors_name_the_wrong_value() {
             link.ciphers().map(drop),
             "--cipher \"aes-128-gmc\": expected aes-128-gcm or aes-256-gcm or chacha20-poly1305; did you mean aes-128-gcm?",
         ),
-        (link.mode().map(drop), "--mode \"strip\": expected stripe or single or redundant; did you mean stripe?"),
-        (link.timing().map(drop), "--link-hold \"0\": expected a duration above 0, because a link needs this timer"),
+        (link.word("mode").map(drop), "--mode \"strip\": expected stripe or single or redundant; did you mean stripe?"),
+        (
+            link.positive("link-hold").map(drop),
+            "--link-hold \"0\": expected a duration above 0, because a link needs this timer",
+        ),
         (link.paths(&peer).map(drop), "--path \"eth0\": the source \"eth0\": expected an address of this host"),
     ] {
         assert_eq!(result.unwrap_err().to_string(), format!("seaprox link: {text}"));
     }
     for option in ["--link-max", "--link-key-max"] {
         let line =
-            |count| parsed(&format!("link --listen 1 {option} {count}")).timing().map_err(|error| error.to_string());
+            |count| parsed(&format!("link --listen 1 {option} {count}")).config().map_err(|error| error.to_string());
         assert!(line(1024).is_ok(), "{option}");
         let error = line(1025).unwrap_err();
         assert!(error.contains("expected a number from 1 to 1024"), "a loop has no room for more links: {error}");
@@ -134,7 +157,8 @@ fn errors_name_the_wrong_value() {
     assert!(twice.ends_with("expected aes-128-gcm once"), "{twice}");
     let shared = parsed("link --connect r --subflows 2 --path 10.0.0.2:5").paths(&peer).unwrap_err().to_string();
     assert!(shared.ends_with("--path with the source port 5: expected one subflow over each path"), "{shared}");
-    let dead = parsed("link --connect r --link-dead 5s").timing().unwrap_err().to_string();
+    let dead = parsed("link --connect r --link-dead 5s");
+    let dead = dead.check(&dead.config().unwrap()).unwrap_err().to_string();
     assert!(dead.contains("--link-dead 5s: expected more than the 5s of --link-keepalive"), "{dead}");
 }
 

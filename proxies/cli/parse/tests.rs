@@ -1,13 +1,14 @@
 //! Unit tests of the parser and the getters: right and wrong command lines.
 
 use super::*;
-use crate::cli::{CatMode, Family, LogFormat, Shell, StatusSocket};
+use crate::cli::{CatMode, LogFormat, Shell};
 use crate::frontends::FrontEndKind;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use seaprox::config::{Config, StatusSocket};
 use seaprox::rules::Decision;
-use seaprox::{Bind, Target};
+use seaprox::{Bind, Family, Target};
 
 fn request(line: &str, env: &[(&str, &str)]) -> Result<Request, UsageError> {
     let value = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
@@ -37,11 +38,66 @@ fn options_that_are_not_given_have_their_defaults() {
     assert_eq!(parsed.duration("idle-timeout"), Ok(Duration::ZERO));
     assert_eq!(parsed.size("buffer"), Ok(32 << 10));
     assert_eq!(parsed.number("max-connections"), Ok(100_000));
-    assert_eq!((parsed.prefer(), parsed.only()), (Ok(Family::Ipv6), Ok(None)));
     assert_eq!((parsed.log_format(), parsed.verbosity()), (Ok(LogFormat::Text), 0));
     assert_eq!(parsed.flag("no-splice"), Ok(false));
     assert_eq!(parsed.status(), Ok(StatusSocket::PerProcess));
     assert!(parsed.rules().unwrap().is_empty() && parsed.path("users").is_none());
+}
+
+#[test]
+fn every_printed_default_is_the_value_of_the_configuration() {
+    for command in Command::ALL {
+        let line = if command == Command::Completions { "completions zsh" } else { command.name() };
+        // With a peer the options of links count, too.
+        let via = if parsed(line).knows("via") { " --via r" } else { "" };
+        let connect = if command == Command::Link { " --connect r --listen 1" } else { "" };
+        let to = if parsed(line).knows("to") { " --to a:1" } else { "" };
+        let line = format!("{line}{via}{connect}{to}");
+        let mut text = line.clone();
+        for option in options_of(command).filter(|option| option.value != Value::Listen) {
+            if let Some(default) = option.default_for(command) {
+                text.push_str(&format!(" --{} {default}", option.long));
+            }
+        }
+        assert_eq!(parsed(&line).config(), parsed(&text).config(), "{text}");
+        if parsed(&line).config().is_ok() {
+            let Config { threads, workers, drain, .. } = parsed(&line).config().unwrap();
+            let config = Config::default();
+            assert_eq!((threads, workers, drain), (config.threads, config.workers, config.drain));
+        }
+    }
+}
+
+#[test]
+fn options_become_listeners_with_their_front_ends() {
+    let config = |line: &str| parsed(line).config().unwrap();
+    let socks = config("socks -l 1 -l [::1]:2 --only ipv4 --no-nodelay --no-splice --deny 10.0.0.0/8");
+    assert_eq!((socks.listeners.len(), socks.listeners[0].addresses.len()), (1, 2));
+    assert_eq!((socks.listeners[0].name.as_str(), socks.listeners[0].front_end.name.as_str()), ("socks", "socks"));
+    assert_eq!((socks.loops.family, socks.loops.nodelay, socks.loops.limits.pipes), (Family::OnlyIpv4, false, 0));
+    assert!(!socks.access.rules.is_empty() && !socks.has_links());
+    assert_eq!(config("socks --prefer ipv4").loops.family, Family::PreferIpv4);
+    let relays = config("static -l 1 --to a:1 -l 2 --to b:1 -l 3 --to a:1 --via home");
+    let names: Vec<_> = relays.listeners.iter().map(|it| (it.name.as_str(), it.addresses.len())).collect();
+    assert_eq!(names, [("static", 2), ("static-2", 1)]);
+    assert_eq!(relays.listeners[1].front_end.target("to"), Some(&Target::parse("b:1").unwrap()));
+    assert_eq!(
+        (relays.links[0].name.as_str(), relays.listeners[0].link.as_deref()),
+        ("home:23232", Some("home:23232"))
+    );
+}
+
+#[test]
+fn all_problems_of_the_whole_are_reported_with_their_options() {
+    let wrong =
+        parsed("static --to unix:/x --via home --buffer 1MiB --buffer-memory 64KiB --subflows 9 --path %a --path %b");
+    let error = wrong.check(&wrong.config().unwrap()).unwrap_err().to_string();
+    let expected = [
+        "seaprox static: --buffer 1MiB: expected at most the 64KiB of --buffer-memory",
+        "seaprox static: --to \"unix:/x\" with --via: expected HOST:PORT, because a link carries TCP",
+        "seaprox static: --subflows 9 over each of 2 paths: expected at most 16 subflows in total",
+    ];
+    assert_eq!(error.lines().collect::<Vec<_>>(), expected);
 }
 
 #[test]
@@ -96,7 +152,7 @@ fn errors_name_the_argument_the_value_and_what_was_expected() {
         ),
         (wrong.number("threads").map(drop), "--threads \"0\": expected a number from 1 to 1024"),
         (wrong.size("buffer").map(drop), "--buffer \"1B\": expected a size from 4KiB to 16MiB"),
-        (wrong.prefer().map(drop), "--prefer \"ipv5\": expected ipv4 or ipv6"),
+        (wrong.word("prefer").map(drop), "--prefer \"ipv5\": expected ipv4 or ipv6"),
         (wrong.status().map(drop), "--status \"80\": expected unix:/path of at most 107 bytes, or none"),
     ] {
         assert_eq!(result.unwrap_err().to_string(), format!("seaprox socks: {text}"));
@@ -161,7 +217,7 @@ fn requests_for_help_and_version_are_recognized() {
     assert_eq!(help("-h"), (None, false));
     assert_eq!(help("--help"), (None, true));
     assert_eq!(help("help cat"), (Some(Command::Cat), true));
-    assert_eq!(help("socks -l 1 -h"), (Some(Command::FrontEnd(FrontEndKind::Socks)), false));
+    assert_eq!(help("socks -l 1 -h"), (Some(Command::FrontEnd(FrontEndKind::find("socks").unwrap())), false));
     assert_eq!(help("completions --help"), (Some(Command::Completions), true));
     assert!(matches!(request("-V", &[]), Ok(Request::Version)));
     assert!(matches!(request("http --version", &[]), Ok(Request::Version)));
@@ -178,7 +234,7 @@ fn rules_keep_their_order_between_allow_and_deny() {
 #[test]
 fn listens_and_targets_are_paired() {
     let pairs = |line: &str| {
-        let relays = parsed(line).relays().map_err(|error| error.to_string())?;
+        let relays = parsed(line).relays("to").map_err(|error| error.to_string())?;
         Ok(relays.iter().map(|(bind, target)| format!("{bind}>{target}")).collect::<Vec<_>>().join(" "))
     };
     assert_eq!(pairs("static --to a:2"), Ok("127.0.0.1:55555>a:2".to_owned()));

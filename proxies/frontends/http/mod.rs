@@ -29,7 +29,7 @@ use seaprox::{Cause, Cx, Failure, Fault, Handler, Reason, Role, Stage, Target};
 
 use super::access::AccessPolicy;
 use super::auth_penalties::FAILURES_PER_CONNECTION;
-use super::spec::{FrontEndSpec, Make};
+use super::spec::FrontEndSpec;
 use chunked::ChunkedReader;
 use exchange::{Exchange, Progress};
 use head::{Body, HeadError, RequestKind};
@@ -41,12 +41,16 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
     summary: "HTTP proxy: CONNECT, and requests for http:// addresses",
     synopsis: "[--listen ADDR] [OPTION]...",
     default_address: "127.0.0.1:8080",
-    options: &["users", "handshake-timeout", "keepalive-timeout"],
+    options: &[],
+    flags: &["users", "handshake-timeout", "keepalive-timeout"],
     examples: &[
         ("http", "serve on 127.0.0.1:8080"),
         ("http --allow '*:443' --allow '*:80'", "permit the two ports of the web and no others"),
     ],
-    make: Make::ByClient(handler),
+    make: |_, access| {
+        let access = Arc::clone(access);
+        Some(Box::new(move || handler(Arc::clone(&access))))
+    },
 };
 
 /// The handler of one client.

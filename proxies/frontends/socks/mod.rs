@@ -15,7 +15,7 @@ use std::sync::Arc;
 use seaprox::{Cx, Endpoint, Failure, Handler, Limits, Reason, Role, Target};
 
 use super::access::AccessPolicy;
-use super::spec::{FrontEndSpec, Make};
+use super::spec::FrontEndSpec;
 use proto::{BadTarget, Command, Method, Reply4, Reply5, SocksError, Version};
 
 /// The SOCKS front end in the registry.
@@ -24,7 +24,8 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
     summary: "SOCKS4, SOCKS4a and SOCKS5 proxy on one port",
     synopsis: "[--listen ADDR] [OPTION]...",
     default_address: "127.0.0.1:1080",
-    options: &["users", "handshake-timeout"],
+    options: &[],
+    flags: &["users", "handshake-timeout"],
     examples: &[
         ("socks", "serve on 127.0.0.1:1080"),
         ("socks -l :1080 --users users.txt", "serve on every address, with passwords"),
@@ -32,7 +33,10 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
         ("socks --via remote", "let the node remote resolve names and connect"),
         ("socks --allow 'from:10.0.0.0/8,to:*.example.org:443'", "permit these connections and no others"),
     ],
-    make: Make::ByClient(handler),
+    make: |_, access| {
+        let access = Arc::clone(access);
+        Some(Box::new(move || handler(Arc::clone(&access))))
+    },
 };
 
 /// The handler of one client.

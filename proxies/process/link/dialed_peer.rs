@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use seaprox::auth::{KeysError, KnownNodes, Modes, PublicKey, Standing};
+use seaprox::config::Pin;
 use seaprox::node::{PeerKey, Policy, Verdict};
 use seaprox::{Bind, Target};
 
-use crate::cli::Pin;
 use crate::shared_file::{Refresh, SharedFile};
 
 /// The policy for the peer that this node dials.

@@ -281,9 +281,9 @@ fn round(duration: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Pin;
     use crate::process::link::scratch::Scratch;
     use seaprox::auth::{Modes, NodeKey};
+    use seaprox::config::Pin;
     use seaprox::{Bind, Target};
 
     fn key() -> PublicKey {

@@ -16,13 +16,13 @@ mod scratch;
 mod served_links;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use seaprox::auth::{ConfigDirectory, KeysError, Modes, NodeKey, PublicKey, Secret};
+use seaprox::config::{Config, ExpectedKey, Forward, KeySource, Link, LinkPaths, Server, Service};
 use seaprox::link::Mode;
 use seaprox::node::{Identity, LinkConfig, OnLinkEvent, Path, PeerKey, Policy, Request, Reverse, ServeConfig, Timing};
-use seaprox::{Bound, Id, Loop, Target};
+use seaprox::{Bound, Id, Loop};
 
 pub use approvals::Approvals;
 pub use link_log::{Action, LinkLog};
@@ -30,7 +30,7 @@ pub use path_file::PathChange;
 pub use served_links::ServedLinks;
 
 use super::exit::{Exit, Failed};
-use crate::cli::{Command, Parsed, addresses};
+use crate::cli::{Parsed, addresses};
 use crate::shared_file::Refresh;
 use authorized_peers::AuthorizedPeers;
 use dialed_peer::DialedPeer;
@@ -64,59 +64,46 @@ struct Route {
 
 /// The source of the paths.
 enum PathSource {
-    CommandLine(Vec<Path>),
+    List(Vec<Path>),
     File(Box<PathFile>),
 }
 
 /// The files of keys.
 struct KeyFiles<'a> {
-    parsed: &'a Parsed,
+    config: &'a Config,
     directory: ConfigDirectory,
-    modes: Modes,
 }
 
 impl Links {
-    /// Creates the links that the options ask for. Returns none if the options ask for no link.
+    /// Creates the links of a configuration. Returns none if it has no link.
     ///
     /// # Errors
-    /// Fails if the command line is wrong, or if a file of keys cannot be used.
-    pub fn from_options(parsed: &Parsed) -> Result<Option<Links>, Failed> {
-        let target = parsed.peer()?;
-        let accepts = parsed.command() == Command::Link && !parsed.link_addresses()?.is_empty();
-        parsed.check_link_options(target.is_some(), accepts)?;
-        if target.is_none() && !accepts {
-            let missing = || parsed.error("expected --listen ADDR, --connect HOST[:PORT] or both").into();
-            return if parsed.command() == Command::Link { Err(missing()) } else { Ok(None) };
+    /// Fails if a file of keys cannot be used, or if the user is to be asked without a terminal.
+    pub fn new(parsed: &Parsed, config: &Config) -> Result<Option<Links>, Failed> {
+        if !config.has_links() {
+            return Ok(None);
         }
-        // Errors in the command line are found before a key is made.
-        let (mode, timing, ciphers) = (parsed.mode()?, parsed.timing()?, parsed.ciphers()?);
-        let pin = parsed.pin()?;
-        let asks = parsed.knows("ask") && parsed.flag("ask")?;
+        let server = config.servers.first();
+        let asks = server.is_some_and(|server| server.asks);
         if asks && !prompt::can_ask() {
             return Err(parsed.error("--ask: expected a terminal on stdin and stderr, to ask there").into());
         }
-        let route = target.as_ref().map(|target| Route::from_options(parsed, target)).transpose()?;
-
-        let files = KeyFiles { parsed, directory: parsed.config_directory(), modes: parsed.modes()? };
-        let modes = files.modes;
-        let secret = parsed.path("secret").map(|path| shared_key(&path, modes)).transpose()?;
-        let shared = secret.as_ref().map(NodeKey::public);
-        let key = secret.map_or_else(|| files.node_key(), Ok)?;
-        let dialed = match (target, route) {
-            (Some(target), Some(route)) => {
-                let peer = match (shared, pin) {
-                    (Some(key), _) => DialedPeer::with_secret(target, key),
-                    (None, Some(pin)) => DialedPeer::pinned(target, pin),
-                    (None, None) => DialedPeer::known(target, &files.known_nodes(), modes).map_err(unusable)?,
-                };
-                let exits = parsed.knows("exit-on-failure") && parsed.flag("exit-on-failure")?;
-                Some(DialedLink { peer: Arc::new(peer), route, exits })
+        let files = KeyFiles { config, directory: config.config_directory() };
+        let route = config.links.first().map(|link| Route::new(config, link)).transpose()?;
+        let (key, shared) = files.key()?;
+        let dialed = match (config.links.first(), route) {
+            (Some(link), Some(route)) => {
+                let peer = Arc::new(files.dialed_peer(link, shared)?);
+                Some(DialedLink { peer, route, exits: link.exits_on_failure })
             }
             _ => None,
         };
-        let authorized = if accepts { Some(Arc::new(files.authorized_peers(shared)?.asking(asks))) } else { None };
+        let authorized = server.map(|server| files.authorized_peers(server, shared)).transpose()?;
+        let authorized = authorized.map(|authorized| Arc::new(authorized.asking(asks)));
         let instance = Instance::of(parsed.command(), key.public());
-        let identity = Identity { ciphers, instance: instance.number, ..Identity::new(&key) };
+        let node = &config.node;
+        let identity = Identity { ciphers: node.ciphers.clone(), instance: instance.number, ..Identity::new(&key) };
+        let (mode, timing) = (node.mode, node.timing.clone());
         Ok(Some(Links { identity, public: key.public(), mode, timing, dialed, authorized, _instance: instance }))
     }
 
@@ -207,7 +194,7 @@ impl Links {
     pub fn refresh_paths(&self, refresh: Refresh) -> Result<Option<PathChange>, KeysError> {
         match self.dialed.as_ref().map(|dialed| &dialed.route.paths) {
             Some(PathSource::File(file)) => file.refresh(refresh),
-            Some(PathSource::CommandLine(_)) | None => Ok(None),
+            Some(PathSource::List(_)) | None => Ok(None),
         }
     }
 }
@@ -215,53 +202,69 @@ impl Links {
 impl PathSource {
     fn current(&self) -> Vec<Path> {
         match self {
-            PathSource::CommandLine(paths) => paths.clone(),
+            PathSource::List(paths) => paths.clone(),
             PathSource::File(file) => file.paths(),
         }
     }
 }
 
 impl Route {
-    fn from_options(parsed: &Parsed, target: &Target) -> Result<Route, Failed> {
-        let reverse = if parsed.command() == Command::Link { parsed.reverses()? } else { Vec::new() };
-        let (paths, subflows) = (parsed.paths(target)?, parsed.number("subflows")? as usize);
-        let subflows_max = Timing::default().subflows;
-        if let Some(file) = parsed.path("paths") {
-            let port = target.port().unwrap_or(addresses::PORT);
-            let file = PathFile::load(file, port, subflows_max / subflows, parsed.modes()?).map_err(unusable)?;
-            return Ok(Route { paths: PathSource::File(Box::new(file)), subflows, reverse });
-        }
-        if paths.len() * subflows > subflows_max {
-            let text = format!(
-                "--subflows {subflows} over each of {} paths: expected at most {subflows_max} subflows in total",
-                paths.len()
-            );
-            return Err(parsed.error(text).into());
-        }
-        Ok(Route { paths: PathSource::CommandLine(paths), subflows, reverse })
+    fn new(config: &Config, link: &Link) -> Result<Route, Failed> {
+        let remote = |forward: &Forward| match &forward.service {
+            Service::Remote(to) => Some(Reverse { listen: forward.listen.clone(), to: to.clone() }),
+            Service::Local(_) => None,
+        };
+        let (subflows, reverse) = (link.subflows, link.forwards.iter().filter_map(remote).collect());
+        let paths = match &link.paths {
+            LinkPaths::List(paths) => PathSource::List(paths.clone()),
+            LinkPaths::File(file) => {
+                let port = link.peer.port().unwrap_or(addresses::PORT);
+                let paths_max = config.node.timing.subflows / subflows;
+                let file = PathFile::load(file.clone(), port, paths_max, config.modes).map_err(unusable)?;
+                PathSource::File(Box::new(file))
+            }
+        };
+        Ok(Route { paths, subflows, reverse })
     }
 }
 
 impl KeyFiles<'_> {
-    fn node_key(&self) -> Result<NodeKey, Failed> {
-        let path = self.parsed.path("key").unwrap_or_else(|| self.directory.key());
-        let (key, is_new) = NodeKey::load_or_create(&path, self.modes).map_err(unusable)?;
+    /// Returns the key of this node, and the same key if it is derived from a shared secret.
+    fn key(&self) -> Result<(NodeKey, Option<PublicKey>), Failed> {
+        let modes = self.config.modes;
+        let path = match &self.config.node.key {
+            KeySource::Secret(file) => {
+                let key = shared_key(file, modes)?;
+                let public = key.public();
+                return Ok((key, Some(public)));
+            }
+            KeySource::File(file) => file.clone().unwrap_or_else(|| self.directory.key()),
+        };
+        let (key, is_new) = NodeKey::load_or_create(&path, modes).map_err(unusable)?;
         if is_new {
             let (file, key) = (path.display().to_string(), key.public().fingerprint());
             log::info!(target: "seaprox::link", file = file, key = key; "key of this node created");
         }
-        Ok(key)
+        Ok((key, None))
     }
 
-    fn known_nodes(&self) -> PathBuf {
-        self.parsed.path("known-nodes").unwrap_or_else(|| self.directory.known_nodes())
+    fn dialed_peer(&self, link: &Link, shared: Option<PublicKey>) -> Result<DialedPeer, Failed> {
+        let target = link.peer.clone();
+        match (shared, &link.expected_key) {
+            (Some(key), _) => Ok(DialedPeer::with_secret(target, key)),
+            (None, ExpectedKey::Pinned(pin)) => Ok(DialedPeer::pinned(target, pin.clone())),
+            (None, ExpectedKey::Known(file)) => {
+                let file = file.clone().unwrap_or_else(|| self.directory.known_nodes());
+                DialedPeer::known(target, &file, self.config.modes).map_err(unusable)
+            }
+        }
     }
 
     /// Returns the peers that may dial this node. With a shared secret, `authorized_keys` is read only if it is named.
-    fn authorized_peers(&self, shared: Option<PublicKey>) -> Result<AuthorizedPeers, Failed> {
-        let named = self.parsed.path("authorized-keys");
+    fn authorized_peers(&self, server: &Server, shared: Option<PublicKey>) -> Result<AuthorizedPeers, Failed> {
+        let named = server.authorized_keys.clone();
         let file = named.or_else(|| shared.is_none().then(|| self.directory.authorized_keys()));
-        let authorized = AuthorizedPeers::new(file.as_deref(), shared, self.modes).map_err(unusable)?;
+        let authorized = AuthorizedPeers::new(file.as_deref(), shared, self.config.modes).map_err(unusable)?;
         let (keys, file) = authorized.count();
         let file = file.map_or_else(|| "-".to_owned(), |file| file.display().to_string());
         match keys {

@@ -1,0 +1,180 @@
+//! The configuration that a command line asks for: each option fills its [`Field`], and the addresses become listeners,
+//! links and forwards.
+//!
+//! Nothing here touches files or the network.
+
+use seaprox::auth::Modes;
+use seaprox::config::{
+    Config, ExpectedKey, Forward, FrontEndConfig, KeySource, Link, LinkPaths, Listener, OptionKind, OptionValue, Pin,
+    Problem, Server, Service, Users,
+};
+use seaprox::{Bind, Target};
+
+use super::field::Draft;
+use super::{Command, Group, OptionSpec, Parsed, UsageError, forwards, options_of};
+use crate::frontends::{FrontEndKind, Registry};
+
+impl Parsed {
+    /// Returns the configuration that the options ask for. [`Parsed::check`] checks it as a whole.
+    ///
+    /// # Errors
+    /// Fails if an option has a wrong value, or if options contradict one another.
+    pub fn config(&self) -> Result<Config, UsageError> {
+        let listeners = match self.command() {
+            Command::FrontEnd(kind) => self.listeners(kind)?,
+            _ => Vec::new(),
+        };
+        let peer = self.peer()?;
+        let served = if self.command() == Command::Link { self.link_addresses()? } else { Vec::new() };
+        self.check_link_options(peer.is_some(), !served.is_empty())?;
+        let draft = self.draft(peer.is_some() || !served.is_empty())?;
+        let mut config = draft.process;
+        config.listeners = listeners;
+        if let Some(peer) = peer {
+            let link = self.link(draft.link, peer)?;
+            config.listeners.iter_mut().for_each(|listener| listener.link = Some(link.name.clone()));
+            config.links.push(link);
+        }
+        if !served.is_empty() {
+            config.servers.push(Server { addresses: served, ..draft.server });
+        }
+        if self.command() == Command::Link && !config.has_links() {
+            return Err(self.error("expected --listen ADDR, --connect HOST[:PORT] or both"));
+        }
+        Ok(config)
+    }
+
+    /// Checks a configuration that this command line has filled in.
+    ///
+    /// # Errors
+    /// Fails with all problems, each with the options that it is about.
+    pub fn check(&self, config: &Config) -> Result<(), UsageError> {
+        let problems = config.validate(&Registry);
+        let text = |problem: &Problem| match &problem.place.field {
+            Some(field) if options_of(self.command()).any(|option| option.long == field) => {
+                format!("--{field}{}", problem.text(|name| format!("--{name}")))
+            }
+            _ => problem.to_string(),
+        };
+        if problems.is_empty() { Ok(()) } else { Err(self.errors(problems.iter().map(text).collect())) }
+    }
+
+    /// Returns the fields that options fill. Options about links count only in a process with a link.
+    fn draft(&self, has_links: bool) -> Result<Draft, UsageError> {
+        let mut draft = Draft::default();
+        let counts = |option: &&OptionSpec| has_links || !matches!(option.group, Group::Links | Group::Keys);
+        for option in options_of(self.command()).filter(counts).filter(|option| self.is_set(option)) {
+            option.field_for(self.command()).fill(&mut draft, self, option.long)?;
+        }
+        let Draft { process, .. } = &mut draft;
+        if self.flag("no-splice")? {
+            process.loops.limits.pipes = 0;
+        }
+        if self.flag("no-strict-modes")? {
+            process.modes = Modes::Lax;
+        }
+        process.status = self.status()?;
+        process.directory = self.path("config-dir");
+        process.access.rules = self.rules()?;
+        if let Some(file) = self.path("users").filter(|_| self.knows("users")) {
+            process.access.users = Users::File(file);
+        }
+        if self.command() == Command::Link {
+            // Clients of forwards have as much time for their requests as peers for their proofs.
+            process.loops.timeouts.handshake = process.node.timing.handshake;
+        }
+        let retry = &mut process.node.timing.redial;
+        retry.0 = retry.0.min(retry.1);
+        if has_links {
+            process.node.ciphers = self.ciphers()?;
+            process.node.key = match self.path("secret") {
+                Some(file) => KeySource::Secret(file),
+                None => KeySource::File(self.path("key")),
+            };
+        }
+        Ok(draft)
+    }
+
+    /// Returns the listeners of a front end: one with all addresses, or one for each target.
+    fn listeners(&self, kind: FrontEndKind) -> Result<Vec<Listener>, UsageError> {
+        let spec = kind.spec();
+        let mut front_end = FrontEndConfig::new(spec.name);
+        for option in spec.options {
+            if let Some(value) = self.front_end_option(option.name, option.kind)? {
+                front_end.options.insert(option.name.to_owned(), value);
+            }
+        }
+        let Some(target) = spec.target() else {
+            return Ok(vec![Listener::new(spec.name, self.binds()?, front_end)]);
+        };
+        let mut listeners: Vec<Listener> = Vec::new();
+        for (addr, to) in self.relays(target)? {
+            let front_end = front_end.clone().with(target, to);
+            match listeners.iter_mut().find(|listener| listener.front_end == front_end) {
+                Some(listener) => listener.addresses.push(addr),
+                None => listeners.push(Listener::new(numbered(spec.name, listeners.len()), vec![addr], front_end)),
+            }
+        }
+        Ok(listeners)
+    }
+
+    /// Returns the value of an option of a front end, if it is set. Targets are read together with the addresses.
+    fn front_end_option(&self, long: &'static str, kind: OptionKind) -> Result<Option<OptionValue>, UsageError> {
+        if !self.is_set(self.spec(long)) {
+            return Ok(None);
+        }
+        Ok(Some(match kind {
+            OptionKind::Flag => self.flag(long)?.into(),
+            OptionKind::Number(..) => self.number(long)?.into(),
+            OptionKind::Duration => self.duration(long)?.into(),
+            OptionKind::Text => self.text(long).as_str().into(),
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Returns the link that this process dials.
+    fn link(&self, draft: Link, peer: Target) -> Result<Link, UsageError> {
+        let expected_key = match self.pin()? {
+            Some(pin) => ExpectedKey::Pinned(pin),
+            None => ExpectedKey::Known(self.path("known-nodes")),
+        };
+        let paths = match self.path("paths") {
+            Some(file) => LinkPaths::File(file),
+            None => LinkPaths::List(self.paths(&peer)?),
+        };
+        let forwards = if self.command() == Command::Link { self.all_forwards()? } else { Vec::new() };
+        Ok(Link { name: peer.to_string(), peer, expected_key, paths, forwards, ..draft })
+    }
+
+    /// Returns the forwards of `-L`, `-D`, `-H` and `-R`, in the order in which they are announced.
+    fn all_forwards(&self) -> Result<Vec<Forward>, UsageError> {
+        let relay = |forward: forwards::Forward| {
+            let front_end = FrontEndConfig::new("static").with("to", forward.to);
+            ("local", forward.listen, Service::Local(front_end))
+        };
+        let proxy =
+            |kind, name: &'static str| move |listen: Bind| (kind, listen, Service::Local(FrontEndConfig::new(name)));
+        let all = self.locals()?.into_iter().map(relay);
+        let all = all.chain(self.dynamics()?.into_iter().map(proxy("dynamic", "socks")));
+        let all = all.chain(self.https()?.into_iter().map(proxy("http", "http")));
+        let all = all.chain(self.reverses()?.into_iter().map(|it| ("remote", it.listen, Service::Remote(it.to))));
+        let mut kinds = Vec::new();
+        let mut named = |(kind, listen, service)| {
+            let index = kinds.iter().filter(|other| **other == kind).count();
+            kinds.push(kind);
+            Forward { name: numbered(kind, index), listen, service }
+        };
+        Ok(all.map(&mut named).collect())
+    }
+
+    /// Returns the key of `--peer-key`.
+    fn pin(&self) -> Result<Option<Pin>, UsageError> {
+        let Some((name, text)) = self.given("peer-key").pop() else { return Ok(None) };
+        text.parse().map(Some).map_err(|error| self.wrong(&name, &text, error))
+    }
+}
+
+/// Returns the name of a record: the first one of a kind has no number.
+fn numbered(kind: &str, index: usize) -> String {
+    if index == 0 { kind.to_owned() } else { format!("{kind}-{}", index + 1) }
+}
