@@ -61,8 +61,7 @@ fn the_default_configuration_has_no_problem_and_equals_itself() {
 
 #[test]
 fn all_problems_are_found_at_once_and_each_names_its_place() {
-    let mut config = Config::default();
-    config.workers = 0;
+    let mut config = Config { workers: 0, ..Config::default() };
     config.loops.limits.buffer_bytes = 4096;
     config.node.timing.dead = Duration::from_secs(1);
     config.node.timing.hold = Duration::ZERO;
