@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use mio::{Registry, Token};
 use slab::Slab;
 
+use crate::engine::caller_timer::CallerTimers;
 use crate::engine::control::{Deadline, Request};
 use crate::engine::dial::Connector;
 use crate::engine::flow::DISCARD_BYTES_MAX;
@@ -27,6 +28,7 @@ use crate::engine::profiles::{OF_LOOP, Profiles};
 use crate::engine::resolve::{Resolved, Resolver};
 use crate::engine::sources::Sources;
 use crate::engine::stopping::Stopping;
+use crate::engine::watch::Watches;
 use crate::engine::workers::Workers;
 use crate::link::Time;
 use crate::metrics::Stats;
@@ -55,6 +57,8 @@ pub struct Core {
     pub(crate) timers: TimerLists,
     pub(crate) profiles: Profiles,
     pub(crate) one_offs: OneOffs<OneOff>,
+    pub(crate) caller_timers: CallerTimers,
+    pub(crate) watches: Watches,
     pub(crate) resolver: Resolver,
     pub(crate) workers: Option<Arc<Workers>>,
     pub(crate) sources: Arc<Sources>,
@@ -174,6 +178,8 @@ impl Core {
             timers,
             profiles,
             one_offs: OneOffs::new(),
+            caller_timers: CallerTimers::new(limits.timers),
+            watches: Watches::new(limits.watches),
             resolver: Resolver::new(limits.cached_names, name_cache_ms),
             workers,
             sources: Sources::new(limits.connections_per_source),
@@ -596,9 +602,14 @@ impl Core {
         self.pools.sessions.now = Time::from_us(age.as_micros() as u64);
     }
 
+    /// Returns the time since the start of the loop. This reads the clock.
+    pub(crate) fn age(&self) -> Duration {
+        self.born.elapsed()
+    }
+
     /// Returns the next deadline.
     pub(crate) fn next_deadline_ms(&self) -> Option<u64> {
-        [self.timers.next_ms(), self.one_offs.next_ms()].into_iter().flatten().min()
+        [self.timers.next_ms(), self.one_offs.next_ms(), self.caller_timers.next_ms()].into_iter().flatten().min()
     }
 
     /// Returns true if the next turn has work, so that the loop must not sleep.
@@ -609,6 +620,7 @@ impl Core {
             || !self.queues.mails.is_empty()
             || !self.queues.closed.is_empty()
             || !self.queues.events.is_empty()
+            || !self.watches.is_idle()
             || !self.pools.sessions.dirty.is_empty()
             || (!self.queues.no_block.is_empty() && self.pools.blocks.available() > 0)
     }

@@ -100,6 +100,7 @@ impl Proxy {
         self.core.interactive_turns = self.core.interactive_turns.saturating_sub(1);
         self.note_events();
         self.read_mails();
+        self.call_watches();
         self.run_queue();
         self.control.run_handshakes(&mut self.core);
         if self.control.deliver_events(&mut self.core) {
@@ -108,6 +109,7 @@ impl Proxy {
         }
         self.tell_dials();
         self.fire_timers();
+        self.fire_caller_timers();
         self.reap();
         self.control.drive(&mut self.core);
         let is_draining = matches!(self.core.stopping, Stopping::Draining { .. });
@@ -168,7 +170,7 @@ impl Proxy {
                 continue;
             };
             let Some(side) = self.core.sides.get_mut(id) else {
-                self.core.stats.stale += 1;
+                self.core.note_watch(id, event);
                 continue;
             };
             side.ready.readable |= event.is_readable() || event.is_read_closed();
@@ -202,6 +204,24 @@ impl Proxy {
         self.core.mailbox.ran(calls);
         self.core.connect_found();
         self.settle();
+    }
+
+    /// Calls the callbacks of watches that have readiness to report.
+    fn call_watches(&mut self) {
+        for _ in 0..self.core.ready_watches().min(self.core.config.limits.callbacks_per_turn) {
+            let Some((id, seen, mut callback)) = self.core.next_watch() else { continue };
+            let done = seen.is_none() || self.run_call(|core| callback(core, id, seen));
+            self.core.put_back(id, callback, !done);
+        }
+    }
+
+    /// Runs a function of a caller. Returns false if it panicked, which is a bug of the caller and has been printed.
+    fn run_call(&mut self, what: impl FnOnce(&mut Loop<'_>)) -> bool {
+        let view = &mut Loop::new(&mut self.core, &mut *self.control);
+        let done = catch_unwind(AssertUnwindSafe(|| what(view))).is_ok();
+        self.core.stats.panics += u64::from(!done);
+        self.settle();
+        done
     }
 
     /// Runs the entries that are in the queue now. Later entries wait for the next turn.
@@ -352,6 +372,14 @@ impl Proxy {
                 }
                 Some(OneOff::SuppressedLines) => self.core.report_suppressed(),
             }
+        }
+    }
+
+    /// Runs the timers of callers that are due.
+    fn fire_caller_timers(&mut self) {
+        for _ in 0..self.core.config.limits.callbacks_per_turn {
+            let Some(callback) = self.core.caller_timers.expire(self.core.now_ms) else { break };
+            self.run_call(callback);
         }
     }
 

@@ -37,6 +37,10 @@ pub struct Limits {
     pub addresses_per_name: usize,
     /// Calls from other threads that wait for the loop. Further calls are refused.
     pub calls: usize,
+    /// Foreign descriptors that the loop watches; see [`Core::watch`](crate::Core::watch).
+    pub watches: usize,
+    /// Timers of callers; see [`Core::after`](crate::Core::after).
+    pub timers: usize,
     /// Events taken from the system in one turn.
     pub events_per_turn: usize,
     /// Connections accepted in one turn. Each listener gets at least four, even if the others have used up the limit.
@@ -50,6 +54,8 @@ pub struct Limits {
     pub mails_per_turn: usize,
     /// Timers fired in one turn.
     pub timers_per_turn: usize,
+    /// Callbacks of watches called in one turn, and as many of callers' timers.
+    pub callbacks_per_turn: usize,
     /// Dests connected in one turn after their names have been resolved.
     pub dials_per_turn: usize,
 }
@@ -125,12 +131,15 @@ impl Default for Limits {
             cached_names: 1024,
             addresses_per_name: 16,
             calls: 4096,
+            watches: 1024,
+            timers: 1024,
             events_per_turn: 1024,
             accepts_per_turn: 64,
             relay_bytes_per_turn: 4 << 20,
             relay_bytes_interactive: 128 << 10,
             mails_per_turn: 1024,
             timers_per_turn: 128,
+            callbacks_per_turn: 128,
             dials_per_turn: 64,
         }
     }

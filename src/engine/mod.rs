@@ -1,6 +1,7 @@
 //! The event loop and everything that it owns: the core with its queues and timers, listeners, dials, names and threads.
 
 pub(crate) mod adopt;
+pub(crate) mod caller_timer;
 pub(crate) mod closing;
 pub(crate) mod connect_failure;
 pub(crate) mod control;
@@ -25,4 +26,5 @@ pub(crate) mod status;
 pub(crate) mod stopping;
 pub(crate) mod sync;
 pub(crate) mod threads;
+pub(crate) mod watch;
 pub(crate) mod workers;

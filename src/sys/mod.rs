@@ -60,19 +60,19 @@ use unix as family;
 use windows as family;
 
 pub use family::{
-    OwnedSocket, SocketFile, UnixListener, UnixStream, is_readable_by_all, raise_descriptor_limit, socket_directory,
-    stderr_file, stdout_file,
+    BorrowedSocket, OwnedSocket, SocketFile, UnixListener, UnixStream, is_readable_by_all, raise_descriptor_limit,
+    socket_directory, stderr_file, stdout_file,
 };
 pub use kernel::{NameClaim, claim_name, machine};
 #[cfg(windows)]
 pub use windows::{ConsoleEvents, ConsoleStop};
 
 pub(crate) use family::{
-    AsSocket, BorrowedSocket, CONFIG_VARIABLE, HAS_OWNERS, PipeEnd, TcpStream, UnixAcceptor, UnixAddr, connect_unix,
+    AsSocket, CONFIG_VARIABLE, HAS_OWNERS, PipeEnd, TcpStream, UnixAcceptor, UnixAddr, Watched, connect_unix,
     connect_unix_waiting, connection_refused, duplex, effective_user, file_identity, file_owner, file_times,
-    interface_index, is_in_progress, is_not_skipped, is_not_spliceable, is_out_of_descriptors, is_running,
-    lacks_family, missing_file, open_private, private_directory_builder, register, register_again, reuse_address,
-    share_port, socket_path, sync_directory, unix_stream,
+    interface_index, is_in_progress, is_not_skipped, is_not_spliceable, is_out_of_descriptors, is_registered,
+    is_running, is_unpollable, lacks_family, missing_file, open_private, private_directory_builder, register,
+    register_again, reuse_address, share_port, socket_path, sync_directory, unix_stream,
 };
 pub(crate) use kernel::{
     INTEREST, REUSE_PORT_BALANCES, SKIPS, bind_to_interface, handshake_with_data, is_network_change,

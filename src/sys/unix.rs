@@ -17,16 +17,17 @@ use super::{FileOwner, kernel};
 pub(crate) mod duplex;
 pub(super) mod name_lock;
 mod socket_file;
+mod watched;
 
 pub use socket_file::SocketFile;
+pub(crate) use watched::{Watched, is_registered};
 
-pub use std::os::fd::OwnedFd as OwnedSocket;
+pub use std::os::fd::{BorrowedFd as BorrowedSocket, OwnedFd as OwnedSocket};
 pub use std::os::unix::net::{UnixListener, UnixStream};
 
 /// A listening Unix socket that a loop can wait for.
 pub(crate) use mio::net::UnixListener as UnixAcceptor;
 pub(crate) use std::net::TcpStream;
-pub(crate) use std::os::fd::BorrowedFd as BorrowedSocket;
 /// One end of a pipe for splice.
 pub(crate) use std::os::fd::OwnedFd as PipeEnd;
 /// The address of a Unix socket.
@@ -250,7 +251,7 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
 }
 
 /// Returns true if registering failed because the descriptor cannot block, as a regular file cannot (`EPERM`).
-fn is_unpollable(error: &io::Error) -> bool {
+pub(crate) fn is_unpollable(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EPERM)
 }
 

@@ -28,7 +28,7 @@ mod unsupported;
 
 pub use console::{ConsoleEvents, ConsoleStop};
 pub use name_mutex::{NameClaim, claim_name};
-pub use std::os::windows::io::OwnedSocket;
+pub use std::os::windows::io::{BorrowedSocket, OwnedSocket};
 pub use unsupported::{SocketFile, UnixListener, UnixStream, socket_directory};
 
 pub use super::portable::machine;
@@ -37,10 +37,10 @@ pub(crate) use super::portable::{
     is_reset_behind_fin, may_choose_port, network_changes, new_pipe, nonblocking_socket, send_before_end,
     set_unsent_bytes, set_user_timeout, skip, splice_in, splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
 };
-pub(crate) use std::os::windows::io::{AsSocket, BorrowedSocket};
+pub(crate) use std::os::windows::io::AsSocket;
 pub(crate) use tcp::TcpStream;
 pub(crate) use unsupported::{
-    PipeEnd, UnixAcceptor, UnixAddr, connect_unix, connect_unix_waiting, duplex, socket_path, unix_stream,
+    PipeEnd, UnixAcceptor, UnixAddr, Watched, connect_unix, connect_unix_waiting, duplex, socket_path, unix_stream,
 };
 
 /// Registers a socket for the events of a token. Returns true if it needs no events, which no socket does.
@@ -170,6 +170,16 @@ pub(crate) fn sync_directory(_: &Path) -> io::Result<()> {
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     let too_many = ERROR_TOO_MANY_OPEN_FILES as i32;
     error.raw_os_error().is_some_and(|code| [WSAEMFILE, WSAENOBUFS, too_many].contains(&code))
+}
+
+/// Returns false: no socket is registered twice here.
+pub(crate) fn is_registered(_: &io::Error) -> bool {
+    false
+}
+
+/// Returns false: each socket can be waited for.
+pub(crate) fn is_unpollable(_: &io::Error) -> bool {
+    false
 }
 
 /// Returns true if splice does not know this kind of socket: there is no splice.

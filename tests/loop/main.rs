@@ -16,3 +16,4 @@ mod regressions;
 mod stress;
 mod threads;
 mod timers;
+mod watch;

@@ -36,6 +36,30 @@ pub(crate) struct UnixAcceptor(Never);
 #[derive(Debug)]
 pub(crate) struct UnixAddr(Never);
 
+/// A foreign descriptor in the poll of a loop: AFD takes no socket of another owner.
+#[derive(Debug)]
+pub(crate) struct Watched(Never);
+
+impl Watched {
+    pub const REFUSES_DUPLICATES: bool = false;
+
+    pub fn register(_: BorrowedSocket<'_>, _: &Registry, _: Token, _: Interest) -> io::Result<Watched> {
+        Err(io::Error::new(ErrorKind::Unsupported, "foreign sockets cannot be watched on Windows"))
+    }
+
+    pub fn arm(&self, _: &Registry, _: Token, _: Interest) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    pub fn deregister(&self, _: &Registry) {
+        match self.0 {}
+    }
+
+    pub fn has_number_of(&self, _: BorrowedSocket<'_>) -> bool {
+        match self.0 {}
+    }
+}
+
 /// The file of a Unix socket that this process listens on.
 #[derive(Debug)]
 pub struct SocketFile(Never);
