@@ -13,52 +13,39 @@ use crate::link::{Code, Hello, HelloAck, Intent, Session, SessionRole, Status};
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, Side, SideState};
 use crate::streams::LinkSession;
-use crate::tls::Tls;
 use crate::types::address::Endpoint;
 use crate::types::id::Id;
 use crate::types::link_state::LinkState;
 use crate::types::reason::{Failure, Reason};
 
 use super::carrier::{Carrier, CarrierStage};
-use super::config::{PeerKey, Policy, Timing};
+use super::config::PeerKey;
 use super::control::Node;
 use super::handshakes::random_u64;
-use super::link::{Link, Takes, Watch};
+use super::link::Link;
 use super::proof;
 use crate::tls::Cipher;
-
-/// The configuration of one listener for links.
-pub(crate) struct Server {
-    pub tls: Arc<Tls>,
-    pub policy: Arc<dyn Policy>,
-    pub mode: crate::link::Mode,
-    pub timing: Timing,
-    pub watch: Watch,
-    pub takes: Takes,
-    pub instance: Option<u32>,
-    /// The limit of unauthenticated peers was reached, and a warning was logged.
-    pub full: bool,
-}
 
 impl Node {
     /// Accepts a connection to a listener for links, if there is a place for one more unauthenticated peer.
     pub(crate) fn accept_peer(&mut self, core: &mut Core, listener: u32, io: Io, peer: Endpoint) {
-        let Some(server) = self.servers.get(&listener) else { return };
+        let Some(id) = self.server_at(listener) else { return };
+        let Some(server) = self.servers.get(id) else { return };
         let room = (server.timing.unauthenticated, server.timing.handshake.as_millis() as u64);
         // Check the tables first, so that no peer loses its place to a newcomer that cannot be accepted. A displaced peer
         // holds records in these tables itself.
         if self.closing || core.sides.is_full() || self.carriers.is_full() {
-            return self.refused_at_limit(core, listener, &peer);
+            return self.refused_at_limit(core, id, &peer);
         }
         let Some((seat, evicted)) = self.unauthenticated.enter((&peer).into(), room, core.now_ms, random_u64()) else {
-            return self.refused_at_limit(core, listener, &peer);
+            return self.refused_at_limit(core, id, &peer);
         };
         evicted.into_iter().for_each(|evicted| self.evict(core, evicted));
         let (Some(side), Some(carrier)) = (core.sides.next_id(), self.carriers.next_id()) else {
-            return self.refused_at_limit(core, listener, &peer);
+            return self.refused_at_limit(core, id, &peer);
         };
         let from = peer.clone();
-        match self.place(core, listener, (side, carrier), io, peer) {
+        match self.place(core, id, (side, carrier), io, peer) {
             Ok(()) => self.unauthenticated.sit(carrier, seat),
             Err(error) => {
                 if let Some(suppressed) = core.may_log_network(&from, Reason::Other) {
@@ -74,16 +61,17 @@ impl Node {
     fn place(
         &mut self,
         core: &mut Core,
-        listener: u32,
+        server_id: Id,
         (side, carrier): (Id, Id),
         mut io: Io,
         peer: Endpoint,
     ) -> Result<(), String> {
-        let Some(server) = self.servers.get_mut(&listener) else { return Err("the listener is gone".to_owned()) };
+        let Some(server) = self.servers.get_mut(server_id) else { return Err("the listener is gone".to_owned()) };
+        server.counts.carriers += 1;
         server.full &= self.unauthenticated.is_crowded();
         io.register(&core.registry, mio::Token(side.to_u64() as usize)).map_err(|error| error.to_string())?;
         let mut record = Carrier::new(side, CarrierStage::Securing);
-        record.server = Some(listener);
+        record.server = Some(server_id);
         record.tls = Some(server.tls.pipe(&self.buffers).map_err(|error| error.to_string())?);
         let deadline_ms = core.now_ms + server.timing.handshake.as_millis() as u64;
         let placed = core.sides.insert(Side::new(Owner::Carrier(carrier), SideState::Connected, io, peer)).is_ok()
@@ -94,10 +82,11 @@ impl Node {
     }
 
     /// Counts a peer that was refused at the limit, and logs the first one.
-    pub(super) fn refused_at_limit(&mut self, core: &mut Core, listener: u32, peer: &Endpoint) {
+    pub(super) fn refused_at_limit(&mut self, core: &mut Core, server: Id, peer: &Endpoint) {
         core.stats.unauthenticated_refused += 1;
         let peers = self.unauthenticated.len();
-        let Some(server) = self.servers.get_mut(&listener) else { return };
+        let Some(server) = self.servers.get_mut(server) else { return };
+        server.counts.refused += 1;
         if !std::mem::replace(&mut server.full, true)
             && let Some(suppressed) = core.may_log_network(peer, Reason::LimitReached)
         {
@@ -109,7 +98,7 @@ impl Node {
     pub(crate) fn hello_received(&mut self, core: &mut Core, id: Id, hello: &Hello) -> Result<(), Failure> {
         let carrier = self.carriers.get(id);
         let key = carrier.and_then(|carrier| carrier.tls.as_ref()?.peer_key());
-        let server = carrier.and_then(|carrier| carrier.server).and_then(|number| self.servers.get(&number));
+        let server = carrier.and_then(|carrier| carrier.server).and_then(|server| self.servers.get(server));
         let (Some(key), Some(server)) = (key, server) else { return Err(Reason::Internal.into()) };
         if !server.policy.admits(&key) {
             return Err(Failure::new(Reason::AuthFailed, "its key has been removed"));
@@ -157,7 +146,7 @@ impl Node {
         self.make_room(core, key);
         let (now, now_ms) = (core.pools.sessions.now, core.now_ms);
         let Some(carrier) = self.carriers.get(id) else { return Err(Status::Denied) };
-        let Some(server) = carrier.server.and_then(|number| self.servers.get(&number)) else {
+        let Some(server) = carrier.server.and_then(|server| self.servers.get(server)) else {
             return Err(Status::Denied);
         };
         let of_key = self.links.iter().filter(|(_, link)| link.is_served_to(&key)).count();
@@ -169,6 +158,8 @@ impl Node {
         let (policy, timing) = (Arc::clone(&server.policy), server.timing.clone());
         let mut link = Link::new(policy, timing, server.mode, &place, server.watch.clone(), now_ms);
         (link.takes, link.consecutive_takeovers) = (server.takes.clone(), row);
+        let server_id = carrier.server;
+        link.server = server_id;
         // All sessions of a key share its rate.
         if let Some((_, other)) = self.links.iter().find(|(_, other)| !other.is_dialed() && other.key == Some(key)) {
             (link.sent, link.received) = (other.sent.clone(), other.received.clone());
@@ -187,6 +178,8 @@ impl Node {
             self.memory.weigh(link, record);
         }
         self.served.insert(hello.session, link);
+        let server = server_id.and_then(|server| self.servers.get_mut(server));
+        server.into_iter().for_each(|server| server.counts.sessions += 1);
         Ok(link)
     }
 

@@ -34,8 +34,8 @@ pub(crate) struct Carrier {
     /// The link of the carrier, once it is known.
     pub link: Option<Id>,
     pub subflow: Option<SubflowId>,
-    /// The listener that accepted the carrier.
-    pub server: Option<u32>,
+    /// The server that accepted the carrier.
+    pub server: Option<Id>,
     /// The index of its subflow slot in the link's dialer.
     pub place: usize,
     pub tls: Option<TlsPipe>,

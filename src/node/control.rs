@@ -18,11 +18,11 @@ use crate::types::link_state::LinkState;
 use crate::types::over::Over;
 use crate::types::reason::{Failure, Reason};
 
-use super::accept::Server;
 use super::carrier::Carrier;
 use super::handshakes::Budget;
 use super::link::Link;
 use super::memory::Memory;
+use super::server::{SERVERS_MAX, Server};
 use super::unauthenticated::Unauthenticated;
 
 /// The control of the links of one loop. The session of each link is in the core, under the same id: see
@@ -30,8 +30,8 @@ use super::unauthenticated::Unauthenticated;
 pub(crate) struct Node {
     pub links: Companions<Link>,
     pub carriers: Table<Carrier>,
-    /// The configuration of each listener for links, by the number of the listener.
-    pub servers: HashMap<u32, Server>,
+    /// The listeners for links.
+    pub servers: Table<Server>,
     /// The last links, servers and forwards that ended.
     pub over: Over,
     /// The links that peers have dialed, by the id of the session.
@@ -61,7 +61,7 @@ impl Node {
         Node {
             links: Companions::new(),
             carriers: Table::new(Kind::Carrier, CARRIERS_MAX),
-            servers: HashMap::new(),
+            servers: Table::new(Kind::Server, SERVERS_MAX),
             over: Over::default(),
             served: HashMap::new(),
             unauthenticated: Unauthenticated::new(),

@@ -123,7 +123,7 @@ impl Node {
     pub(super) fn admitted(&mut self, core: &mut Core, id: Id) {
         self.unauthenticated.reach(id, Step::Admitted);
         let Some(carrier) = self.carriers.get_mut(id) else { return };
-        let Some(server) = carrier.server.and_then(|number| self.servers.get(&number)) else { return };
+        let Some(server) = carrier.server.and_then(|server| self.servers.get(server)) else { return };
         if let Some(side) = core.sides.get(carrier.side) {
             carrier.tune(&side.io, server.timing.dead);
         }
@@ -148,9 +148,9 @@ impl Node {
     /// Frees an unauthenticated peer that was displaced.
     pub(super) fn evict(&mut self, core: &mut Core, id: Id) {
         let Some(carrier) = self.carriers.get(id) else { return };
-        if let (Some(listener), Some(side)) = (carrier.server, core.sides.get(carrier.side)) {
+        if let (Some(server), Some(side)) = (carrier.server, core.sides.get(carrier.side)) {
             let peer = side.endpoint.clone();
-            self.refused_at_limit(core, listener, &peer);
+            self.refused_at_limit(core, server, &peer);
         }
         self.drop_carrier(core, id);
     }

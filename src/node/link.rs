@@ -51,6 +51,8 @@ pub(crate) struct Link {
     pub waiting: Waiting,
     /// The dialer of a link that this node dials; none if the peer dials it.
     pub dialer: Option<Box<Dialer>>,
+    /// The server at which the peer began the session.
+    pub server: Option<Id>,
     /// Listeners of the peer for this node.
     pub remotes: Vec<Remote>,
     /// Listeners of this node for the peer, by the peer's number for them.
@@ -116,6 +118,7 @@ impl Link {
             address_requests: HashMap::new(),
             waiting: Waiting::default(),
             dialer: None,
+            server: None,
             remotes: Vec::new(),
             listeners: HashMap::new(),
             watch,

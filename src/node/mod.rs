@@ -18,7 +18,7 @@
 //! # Reading order
 //! `config` the configuration of a node · `control` the state of a node, and what the event loop calls · `verbs` what callers
 //! of a loop can do with links, `link_mut` with one of them · `start` loops with a node · `link` one link · `carrier` the TCP connections of a link ·
-//! `window` the bytes in flight on a carrier · `dialer` dialing carriers · `accept` accepting carriers · `unauthenticated` the
+//! `window` the bytes in flight on a carrier · `dialer` dialing carriers · `server` the places where links are accepted · `accept` accepting carriers · `unauthenticated` the
 //! places of peers without a key · `handshakes` the order of their handshakes · `proof` joining a subflow to its session ·
 //! `turn` the share of each key in a turn · `drive` events, frames and deadlines of the session · `open` opening and
 //! accepting streams · `waiting` dests that wait for a link · `handover` a node that is about to stop · `opened_stream`
@@ -50,6 +50,7 @@ mod opened_stream;
 mod proof;
 mod rate_limit;
 mod reverse;
+mod server;
 mod start;
 mod status;
 mod turn;
@@ -66,6 +67,7 @@ pub use config::{
 };
 pub use link_mut::LinkMut;
 pub use network::NetworkChanges;
+pub use server::{LinksOfServer, ServeError, ServerMut, ServerStatus};
 pub use status::{LinkStatus, ListenerStatus, MissingStatus, SubflowStatus};
 pub use verbs::Dialed;
 

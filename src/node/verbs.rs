@@ -1,7 +1,6 @@
 //! The verbs that make links, and those about all links of a loop. The verbs of one link are on its view, [`LinkMut`](super::LinkMut).
 
 use std::cell::RefCell;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,12 +16,13 @@ use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 use crate::types::verb_error::VerbError;
 
-use super::accept::{self, Server};
+use super::accept;
 use super::config::{Cipher, Identity, LinkConfig, Path, PeerKey, Policy, ServeConfig};
 use super::control::Node;
 use super::dialer::{Dialer, SubflowSlot};
 use super::link::Link;
 use super::reverse;
+use super::server::{Counts, ServeError, Server};
 
 /// The answer of [`Loop::connect_link`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,20 +72,28 @@ impl Loop<'_> {
         Ok(Dialed { id, is_new: true })
     }
 
-    /// Accepts links that peers dial to a bound address.
+    /// Accepts links that peers dial to a bound address. Returns the id of the server; see [`Loop::server`].
     ///
     /// # Errors
-    /// The socket cannot be registered, or the key cannot be used.
-    pub fn serve_links(&mut self, bound: &mut Bound, config: ServeConfig) -> io::Result<()> {
+    /// [`VerbError::Invalid`] if the key cannot be used, [`VerbError::Full`] if the limit of servers is reached,
+    /// [`VerbError::Over`] if the loop is stopping; or the socket cannot be registered.
+    pub fn serve_links(&mut self, bound: &mut Bound, config: ServeConfig) -> Result<Id, ServeError> {
         let (core, node) = self.parts::<Node>();
+        if node.closing {
+            return Err(VerbError::Over(Reason::Drained).into());
+        }
+        if node.servers.is_full() {
+            return Err(VerbError::Full.into());
+        }
         let ServeConfig { identity, policy, mode, timing, on_stream, on_event } = config;
-        let tls = Arc::new(server(&identity, &policy).map_err(io::Error::other)?);
-        let listener = core.listen_for_links(bound)?;
+        let tls = Arc::new(server(&identity, &policy).map_err(|_| VerbError::Invalid)?);
+        let listener = core.listen_for_links(bound).map_err(ServeError::System)?;
         let (watch, instance) = (Some(Rc::new(RefCell::new(on_event))), identity.instance);
         let takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
-        let server = Server { tls, policy, mode, timing, watch, takes, instance, full: false };
-        node.servers.insert(listener, server);
-        Ok(())
+        let (address, counts) = (bound.addr().clone(), Counts::default());
+        let full = false;
+        let server = Server { listener, address, tls, policy, mode, timing, watch, takes, instance, full, counts };
+        node.servers.insert(server).map_err(|_| VerbError::Full.into())
     }
 
     /// Applies the present policy to all links. Links whose key is not admitted any more end. The others get their new rates

@@ -16,6 +16,7 @@ mod leaks;
 mod links;
 mod memory;
 mod resume;
+mod servers;
 mod streams;
 mod trust;
 mod unauthenticated;

@@ -170,7 +170,8 @@ impl Links {
         let policy: Arc<dyn Policy> = Arc::<AuthorizedPeers>::clone(authorized);
         let (mode, timing) = (self.mode, self.timing.clone());
         let config = ServeConfig { mode, timing, on_event: handler, ..ServeConfig::new(self.identity.clone(), policy) };
-        core.serve_links(bound, config).map_err(|error| with_context(&error, "links cannot be accepted"))
+        let serve = core.serve_links(bound, config).map_err(io::Error::from);
+        serve.map(drop).map_err(|error| with_context(&error, "links cannot be accepted"))
     }
 
     /// Reads the files of keys again. Returns true if the permissions of running links must be checked again.
