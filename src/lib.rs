@@ -85,6 +85,7 @@ mod tls;
 #[cfg(test)]
 #[path = "tls/tests.rs"]
 mod tls_tests;
+mod transport;
 mod types;
 
 pub use engine::control::Loop;

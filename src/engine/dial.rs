@@ -614,7 +614,8 @@ fn asks(permit: &Permit, addr: SocketAddr) -> bool {
 /// Starts to connect a socket. This takes two system calls, one more for each part of the egress, and one more if it
 /// `speaks_first`, which saves a packet.
 fn start_connect(addr: SocketAddr, egress: Option<&Egress>, speaks_first: bool) -> io::Result<Io> {
-    let socket = sys::nonblocking_socket(Domain::for_address(addr))?;
+    let protocol = egress.map(|egress| egress.protocol).unwrap_or_default();
+    let socket = sys::stream_socket(Domain::for_address(addr), protocol)?;
     if let Some(egress) = egress {
         if let Some(interface) = &egress.interface {
             sys::bind_to_interface(&socket, interface)?;

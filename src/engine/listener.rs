@@ -19,7 +19,7 @@ use crate::engine::handler::Handler;
 use crate::engine::limits::Config;
 use crate::engine::mailbox::{Mail, Remote};
 use crate::relay::io::Io;
-use crate::sys::{self, SocketFile, UnixAcceptor};
+use crate::sys::{self, SocketFile, StreamProtocol, UnixAcceptor};
 use crate::types::address::{Bind, Endpoint, at_port};
 use crate::types::id::Id;
 use crate::types::peer_network::PeerNetwork;
@@ -80,24 +80,42 @@ enum Acceptor {
 /// The system's error for the first address that cannot be bound. If the place has addresses of both families, a family
 /// that this host lacks is left out.
 pub fn bind(place: &Bind, loops: usize, config: &Config) -> io::Result<Vec<Bound>> {
+    bind_stream(place, loops, config, StreamProtocol::Tcp)
+}
+
+/// Opens the listening sockets of one place as [`bind`] does, with sockets of a protocol.
+pub(crate) fn bind_stream(
+    place: &Bind,
+    loops: usize,
+    config: &Config,
+    protocol: StreamProtocol,
+) -> io::Result<Vec<Bound>> {
+    let sockets = Sockets { loops, protocol };
     match place {
-        Bind::Ip(addr) => Ok(vec![bind_tcp(*addr, true, loops, config)?]),
+        Bind::Ip(addr) => Ok(vec![bind_tcp(*addr, true, sockets, config)?]),
         Bind::Unix(path) => Ok(vec![bind_unix(path, loops, config)?]),
-        Bind::Any(port) => match bind_tcp((Ipv6Addr::UNSPECIFIED, *port).into(), false, loops, config) {
+        Bind::Any(port) => match bind_tcp((Ipv6Addr::UNSPECIFIED, *port).into(), false, sockets, config) {
             Err(error) if sys::lacks_family(&error) => {
-                Ok(vec![bind_tcp((Ipv4Addr::UNSPECIFIED, *port).into(), true, loops, config)?])
+                Ok(vec![bind_tcp((Ipv4Addr::UNSPECIFIED, *port).into(), true, sockets, config)?])
             }
             bound => Ok(vec![bound?]),
         },
         Bind::Loopback(port) => {
             let both = [(Ipv4Addr::LOCALHOST, *port).into(), (Ipv6Addr::LOCALHOST, *port).into()];
-            bind_each(&both, loops, config)
+            bind_each(&both, sockets, config)
         }
         Bind::Name(name, port) => {
             let addresses: Vec<SocketAddr> = (name.as_str(), *port).to_socket_addrs()?.collect();
-            bind_each(&addresses, loops, config)
+            bind_each(&addresses, sockets, config)
         }
     }
+}
+
+/// The sockets of an address: their number, if the system distributes clients over them, and their protocol.
+#[derive(Clone, Copy)]
+struct Sockets {
+    loops: usize,
+    protocol: StreamProtocol,
 }
 
 /// Addresses that could not be bound, each with its error.
@@ -120,7 +138,7 @@ pub(crate) fn bind_some(place: &Bind, config: &Config) -> io::Result<(Vec<Bound>
     for ip in both {
         let chosen = bounds.first().and_then(|bound| bound.addr.ip()).map(|first| first.port());
         let addr = SocketAddr::new(ip, chosen.or(place.port()).unwrap_or(0));
-        match bind_tcp(addr, true, 1, config) {
+        match bind_tcp(addr, true, Sockets { loops: 1, protocol: StreamProtocol::Tcp }, config) {
             Ok(bound) => bounds.push(bound),
             Err(error) => lacking.push((addr, error)),
         }
@@ -135,14 +153,14 @@ pub(crate) fn bind_some(place: &Bind, config: &Config) -> io::Result<(Vec<Bound>
 }
 
 /// Binds all addresses of a place to one port, also if the system chooses it.
-fn bind_each(addresses: &[SocketAddr], loops: usize, config: &Config) -> io::Result<Vec<Bound>> {
+fn bind_each(addresses: &[SocketAddr], sockets: Sockets, config: &Config) -> io::Result<Vec<Bound>> {
     let mut tries = PORT_TRIES;
     'again: loop {
         let mut bounds: Vec<Bound> = Vec::new();
         let mut lacking = None;
         for addr in addresses {
             let chosen = bounds.first().and_then(|bound| bound.addr.ip()).map_or(addr.port(), |first| first.port());
-            match bind_tcp(at_port(*addr, chosen), true, loops, config) {
+            match bind_tcp(at_port(*addr, chosen), true, sockets, config) {
                 Ok(bound) if bounds.iter().all(|other| other.addr != bound.addr) => bounds.push(bound),
                 Ok(_) => {}
                 Err(error) if sys::lacks_family(&error) => lacking = Some(error),
@@ -161,17 +179,18 @@ fn bind_each(addresses: &[SocketAddr], loops: usize, config: &Config) -> io::Res
     }
 }
 
-fn bind_tcp(addr: SocketAddr, only_ipv6: bool, loops: usize, config: &Config) -> io::Result<Bound> {
+fn bind_tcp(addr: SocketAddr, only_ipv6: bool, sockets: Sockets, config: &Config) -> io::Result<Bound> {
+    let Sockets { loops, protocol } = sockets;
     let spread = loops > 1 && sys::REUSE_PORT_BALANCES;
     if spread && addr.port() != 0 {
         // A port that another process shares with SO_REUSEPORT must be refused. A bind without the option finds out.
-        open_tcp(addr, only_ipv6, false)?;
+        open_tcp(addr, only_ipv6, false, protocol)?;
     }
-    let first = open_tcp(addr, only_ipv6, spread)?;
+    let first = open_tcp(addr, only_ipv6, spread, protocol)?;
     let addr = first.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
     let mut sockets = vec![first];
     while spread && sockets.len() < loops {
-        sockets.push(open_tcp(addr, only_ipv6, true)?);
+        sockets.push(open_tcp(addr, only_ipv6, true, protocol)?);
     }
     let mut acceptors = Vec::with_capacity(sockets.len());
     for socket in sockets {
@@ -186,8 +205,8 @@ fn bind_tcp(addr: SocketAddr, only_ipv6: bool, loops: usize, config: &Config) ->
     Ok(Bound { addr: Endpoint::Ip(addr), sockets: acceptors, loops, unlink: None })
 }
 
-fn open_tcp(addr: SocketAddr, only_ipv6: bool, shared: bool) -> io::Result<Socket> {
-    let socket = sys::nonblocking_socket(Domain::for_address(addr))?;
+fn open_tcp(addr: SocketAddr, only_ipv6: bool, shared: bool, protocol: StreamProtocol) -> io::Result<Socket> {
+    let socket = sys::stream_socket(Domain::for_address(addr), protocol)?;
     // Permits a bind while connections of an earlier process are in TIME_WAIT; a port with a listener stays refused.
     sys::reuse_address(&socket)?;
     if shared {

@@ -24,7 +24,6 @@ use super::control::Node;
 use super::handshakes::random_u64;
 use super::link::Link;
 use super::proof;
-use crate::tls::Cipher;
 
 impl Node {
     /// Accepts a connection to a listener for links, if there is a place for one more unauthenticated peer.
@@ -72,7 +71,7 @@ impl Node {
         io.register(&core.registry, mio::Token(side.to_u64() as usize)).map_err(|error| error.to_string())?;
         let mut record = Carrier::new(side, CarrierStage::Securing);
         record.server = Some(server_id);
-        record.tls = Some(server.tls.pipe(&self.buffers).map_err(|error| error.to_string())?);
+        record.transport = Some(server.endpoint.carrier(&self.buffers).map_err(|error| error.to_string())?);
         let deadline_ms = core.now_ms + server.timing.handshake.as_millis() as u64;
         let placed = core.sides.insert(Side::new(Owner::Carrier(carrier), SideState::Connected, io, peer)).is_ok()
             && self.carriers.insert(record).is_ok();
@@ -97,7 +96,7 @@ impl Node {
     /// Handles the HELLO of a peer.
     pub(crate) fn hello_received(&mut self, core: &mut Core, id: Id, hello: &Hello) -> Result<(), Failure> {
         let carrier = self.carriers.get(id);
-        let key = carrier.and_then(|carrier| carrier.tls.as_ref()?.peer_key());
+        let key = carrier.and_then(|carrier| carrier.transport.as_ref()?.peer_key());
         let server = carrier.and_then(|carrier| carrier.server).and_then(|server| self.servers.get(server));
         let (Some(key), Some(server)) = (key, server) else { return Err(Reason::Internal.into()) };
         if !server.policy.admits(&key) {
@@ -151,7 +150,7 @@ impl Node {
         };
         let of_key = self.links.iter().filter(|(_, link)| link.is_served_to(&key)).count();
         let is_full = self.served.len() >= server.timing.links || of_key >= server.timing.links_per_key;
-        let Some(tls) = carrier.tls.as_ref().filter(|_| !self.closing && !is_full) else {
+        let Some(transport) = carrier.transport.as_ref().filter(|_| !self.closing && !is_full) else {
             return Err(Status::Limit);
         };
         let place = core.sides.get(carrier.side).map_or_else(String::new, |side| side.endpoint.to_string());
@@ -164,10 +163,10 @@ impl Node {
         if let Some((_, other)) = self.links.iter().find(|(_, other)| !other.is_dialed() && other.key == Some(key)) {
             (link.sent, link.received) = (other.sent.clone(), other.received.clone());
         }
-        link.note_key(key, tls.cipher().map(Cipher::name));
+        link.note_key(key, transport.cipher());
         let mut record = LinkSession::new(link.policy.name(&key).into());
         core.peers.of(&key, now_ms).set_name(Arc::clone(&record.name));
-        link.secret = proof::session_secret(tls, hello.session).ok_or(Status::Denied)?;
+        link.secret = proof::session_secret(transport, hello.session).ok_or(Status::Denied)?;
         link.peer_boot = Some(hello.boot);
         let boot = self.boot(server.instance);
         let config = link.session_config(&self.memory);
@@ -239,18 +238,18 @@ impl Node {
             return Ok(Status::UnknownSession);
         };
         let now = core.pools.sessions.now;
-        let (Some(tls), Some(session)) = (&carrier.tls, core.pools.sessions.session_mut(link)) else {
+        let (Some(transport), Some(session)) = (&carrier.transport, core.pools.sessions.session_mut(link)) else {
             return Ok(Status::UnknownSession);
         };
-        let proofs = proof::proofs(tls, &record.secret, SessionRole::Server, hello.session, hello.subflow);
+        let proofs = proof::proofs(transport, &record.secret, SessionRole::Server, hello.session, hello.subflow);
         let proofs = proofs.ok_or(Reason::Internal)?;
         let status = session.accept_subflow(now, hello, proofs);
         if status == Status::Ok {
             carrier.link = Some(link);
             carrier.subflow = Some(hello.subflow);
             carrier.stage = CarrierStage::Live;
-            if let Some(side) = core.sides.get(carrier.side) {
-                carrier.tune_to_rate(&side.io, record.received.rate());
+            if let (Some(side), Some(rate)) = (core.sides.get(carrier.side), record.received.rate()) {
+                transport.limit_rate(side, rate);
             }
             record.carriers.push(id);
             core.pools.sessions.touch(link);
@@ -266,7 +265,7 @@ impl Node {
         let Some(carrier) = self.carriers.get_mut(id) else { return };
         let mut bytes = Vec::new();
         Frame::HelloAck(ack.clone()).encode(&mut bytes);
-        carrier.seal([&bytes[..]]);
+        carrier.transport.iter_mut().for_each(|transport| transport.send_bytes(&bytes));
         carrier.stage = CarrierStage::Closing;
     }
 

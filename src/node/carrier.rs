@@ -1,26 +1,21 @@
-//! A carrier: one TCP connection with TLS in it, which carries one subflow of a link.
+//! The record of a carrier: the connection of one subflow of a link, and its stage. The connection itself is one of
+//! [`transport`].
 //!
 //! ```text
 //!   dialed:     Dialing --connected--> Securing --TLS--> Live (HELLO sent; the session knows the rest)
 //!   accepted:                          Securing --TLS--> Greeting --HELLO--> Live
 //!   at the end of each: Closing, while the last records are flushed
 //! ```
-//! The socket of a carrier is a side that belongs to no connection. Input is decrypted in place and given to the session
-//! without a copy; output is gathered into records of 16 KiB. The carrier takes only as many bytes from the session as the
-//! path carries in a few milliseconds, so that urgent frames do not queue behind bulk data.
+//! The socket of a carrier is a side that belongs to no connection. Plaintext is given to the session without a copy.
 
-use std::io;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 
 use crate::engine::core::Core;
-use crate::link::frame::FRAME_BYTES_MAX;
 use crate::link::{HelloReader, Outbox, SubflowId, Time};
-use crate::relay::io::Io;
 use crate::relay::side::Side;
-use crate::sys::{self, PathInfo};
-use crate::tls::{TlsError, TlsPipe};
+use crate::transport::{self, BYTES_MIXED, CarrierError, Demand, PathInfo};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
@@ -38,7 +33,8 @@ pub(crate) struct Carrier {
     pub server: Option<Id>,
     /// The index of its subflow slot in the link's dialer.
     pub place: usize,
-    pub tls: Option<TlsPipe>,
+    /// The connection, once there is one.
+    pub transport: Option<transport::Carrier>,
     pub stage: CarrierStage,
     /// The local address as the peer sees it.
     pub seen_as: Option<SocketAddr>,
@@ -48,14 +44,6 @@ pub(crate) struct Carrier {
     /// Cost of the frames of the last read beyond its bytes. The next field is set if most frames were small.
     frames_cost: usize,
     has_small_frames: bool,
-    /// Small frames that will share a record.
-    staged: Vec<u8>,
-    /// Bytes on the wire, sent and received.
-    pub bytes: (u64, u64),
-    /// Time of the last sample of the path, and the bytes sent until then.
-    sampled: (Time, u64),
-    /// Limit of the unsent bytes in the system.
-    lowat: u32,
     window: Window,
 }
 
@@ -77,149 +65,56 @@ impl Carrier {
             subflow: None,
             server: None,
             place: 0,
-            tls: None,
+            transport: None,
             stage,
             seen_as: None,
             greeter: HelloReader::default(),
             held: false,
             frames_cost: 0,
             has_small_frames: false,
-            staged: Vec::new(),
-            bytes: (0, 0),
-            sampled: (Time::ZERO, 0),
-            lowat: 0,
             window: Window::default(),
         }
     }
 
-    /// Sends the TLS close notice. Input is dropped from now on.
-    pub fn close_notify(&mut self) {
-        self.seal_staged();
-        if let Some(tls) = &mut self.tls {
-            tls.close_notify();
-        }
+    /// Tells the peer that this node sends no more. Input is dropped from now on.
+    pub fn close(&mut self) {
+        self.transport.iter_mut().for_each(transport::Carrier::close);
     }
 
     /// Returns true if no byte waits to be written.
     pub fn is_flushed(&self) -> bool {
-        self.tls.as_ref().is_none_or(|tls| tls.unsent() == 0)
+        self.transport.as_ref().is_none_or(transport::Carrier::is_flushed)
     }
 
-    /// Takes an outgoing frame. A large frame gets a record of its own, small frames share one.
-    pub fn take_frame(&mut self, frame: &Outbox) {
-        if frame.len() < SHARED_BYTES_MAX {
-            if self.staged.len() + frame.len() > FRAME_BYTES_MAX {
-                self.seal_staged();
-            }
-            return frame.copy_to(&mut self.staged);
-        }
-        self.seal_staged();
-        self.seal(frame.parts());
+    /// Takes an outgoing frame for a lane.
+    pub fn take_frame(&mut self, lane: u16, frame: &Outbox) {
+        self.transport.iter_mut().for_each(|transport| transport.send(lane, frame));
     }
 
-    /// Makes a record of the frames that share one.
-    pub fn seal_staged(&mut self) {
-        if self.staged.is_empty() {
-            return;
-        }
-        let mut staged = std::mem::take(&mut self.staged);
-        self.seal([&staged[..]]);
-        staged.clear();
-        staged.shrink_to(FRAME_BYTES_MAX);
-        self.staged = staged;
+    /// Makes the frames of a batch ready to be written.
+    pub fn end_batch(&mut self) {
+        self.transport.iter_mut().for_each(transport::Carrier::end_batch);
     }
 
-    /// Encrypts outgoing bytes into records.
-    pub fn seal<'a>(&mut self, parts: impl IntoIterator<Item = &'a [u8]>) {
-        if let Some(tls) = &mut self.tls {
-            // A failed pipe reports that when it is read, and the session sends the data again elsewhere.
-            let _ = tls.seal(parts);
-        }
+    /// Returns the bytes that the carrier takes from the session now.
+    pub fn room(&self, side: &Side, demand: Demand) -> usize {
+        self.transport.as_ref().map_or(0, |transport| transport.room(side, demand))
     }
 
-    /// Returns the bytes that the carrier takes from the session now: what a path of this rate carries in five milliseconds.
-    /// A slow path that is the only one gets nothing that the system would not take, because urgent frames would wait behind
-    /// it. With several paths little would wait, and a path that seems full for a moment would lose its part to worse ones.
-    pub fn room(&self, io: &Io, rate: u64, is_alone: bool, is_mixed: bool) -> usize {
-        let is_slow = is_alone && rate < SLOW_RATE;
-        let is_full = || matches!(io, Io::Tcp(socket) if is_slow && !sys::wants_more(socket));
-        if !self.is_flushed() || is_full() {
-            return 0;
-        }
-        let wished = rate / 200;
-        if is_slow {
-            return usize::try_from(wished).unwrap_or(usize::MAX).clamp(BATCH_BYTES_MIN, FRAME_BYTES_MAX);
-        }
-        let batch = usize::try_from(self.proven(wished)).unwrap_or(usize::MAX);
-        batch.clamp(FRAME_BYTES_MAX, if is_mixed { BYTES_MIXED } else { BATCH_BYTES_MAX })
+    /// Returns the name of the transport that the connection uses, once there is one.
+    pub fn name(&self, side: &Side) -> Option<&'static str> {
+        self.transport.as_ref().map(|transport| transport.name(side))
     }
 
-    /// Bounds the bytes under way by what the path has shown: a handshake alone does not prove a rate.
-    fn proven(&self, bytes: u64) -> u64 {
-        bytes.min(self.bytes.0 / 8)
-    }
-
-    /// Writes waiting bytes, as many as the socket takes.
-    pub fn flush(&mut self, side: &mut Side) -> io::Result<()> {
-        let Some(tls) = &mut self.tls else { return Ok(()) };
-        while tls.unsent() > 0 && side.ready.writable {
-            match tls.write_to(|bytes| side.io.write_raw(bytes)) {
-                Ok(put) => self.bytes.0 += put as u64,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => side.ready.writable = false,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Samples the state of the path that the system knows, if a sample is due.
-    pub fn sample(&mut self, io: &Io, now: Time) -> Option<PathInfo> {
-        let (at, sent) = self.sampled;
-        let fresh = self.bytes.0 - sent;
-        if fresh == 0 || (fresh < SAMPLE_BYTES && now.since(at) < SAMPLE_US) {
-            return None;
-        }
-        self.sampled = (now, self.bytes.0);
-        let Io::Tcp(socket) = io else { return None };
-        sys::tcp_info(socket)
+    /// Returns the bytes on the wire, sent and received.
+    pub fn bytes(&self) -> (u64, u64) {
+        self.transport.as_ref().map_or((0, 0), transport::Carrier::bytes)
     }
 
     /// Returns the bytes that may be under way on a path of this rate.
     pub fn window(&mut self, now: Time, rate: u64, info: &PathInfo, traffic: Traffic) -> u64 {
-        self.window.bytes(now, rate, self.bytes.0, info.round_us, traffic)
-    }
-
-    /// Sets the limit of unsent bytes in the system. It is higher on a fast path, so that the path never runs dry between
-    /// two turns.
-    pub fn set_lowat(&mut self, io: &Io, rate: u64) {
-        let Io::Tcp(socket) = io else { return };
-        let wished = self.proven(rate / 500).clamp(LOWAT_BYTES.0.into(), LOWAT_BYTES.1.into());
-        let wished = (wished as u32).next_power_of_two();
-        if wished != self.lowat {
-            self.lowat = wished;
-            // Without this option, the batch bounds the unsent bytes.
-            let _ = sys::set_unsent_bytes(socket, wished);
-        }
-    }
-
-    /// Keeps the peer's window small on a socket that is read at a rate. A large window, once full, stays closed until a
-    /// part of it was read, and the peer's system takes that for a dead path (TCP_USER_TIMEOUT, tcp(7)).
-    pub fn tune_to_rate(&self, io: &Io, rate: Option<u64>) {
-        if let (Io::Tcp(socket), Some(rate)) = (io, rate) {
-            let bytes = (rate / 2).clamp(RATED_BYTES.0, RATED_BYTES.1) as usize;
-            // If the size cannot be set, the system's default is used.
-            let _ = socket2::SockRef::from(socket).set_recv_buffer_size(bytes);
-        }
-    }
-
-    /// Sets the options of a new socket.
-    pub fn tune(&mut self, io: &Io, dead: std::time::Duration) {
-        if let Io::Tcp(socket) = io {
-            io.set_nodelay();
-            self.set_lowat(io, 0);
-            // The timers of the session find a dead path too.
-            let _ = sys::set_user_timeout(socket, dead);
-        }
+        let (sent, _) = self.bytes();
+        self.window.bytes(now, rate, sent, info.round_us, traffic)
     }
 }
 
@@ -313,29 +208,7 @@ impl Node {
         let (Some(carrier), Some(record)) = (self.carriers.get_mut(id), core.sides.get_mut(side)) else {
             return Ok(None);
         };
-        let Some(tls) = carrier.tls.as_mut().filter(|_| record.ready.readable) else { return Ok(None) };
-        let mut wished = 0;
-        let got = tls.read_from(|room| {
-            wished = room.len().min(most);
-            record.io.read_raw(&mut room[..wished])
-        });
-        let got = match got {
-            Ok(0) => {
-                let ended = tls.end_of_input();
-                let why =
-                    ended.map_or_else(|error| error.to_string(), |()| "the peer closed the connection".to_owned());
-                return Err(Failure::new(Reason::LinkLost, why));
-            }
-            Ok(got) => got,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                record.ready.readable = false;
-                return Ok(None);
-            }
-            Err(error) => return Err(Failure::from(&error)),
-        };
-        record.note_read(got, wished);
-        carrier.bytes.1 += got as u64;
-        Ok(Some(got))
+        carrier.transport.as_mut().map_or(Ok(None), |transport| transport.receive(record, most))
     }
 
     /// Decrypts input, gives it to the session, and continues the handshake.
@@ -349,18 +222,21 @@ impl Node {
         let (Some(carrier), Some(record)) = (self.carriers.get_mut(id), core.sides.get_mut(side)) else {
             return Ok(());
         };
-        let Some(tls) = &mut carrier.tls else { return Ok(()) };
-        if let Err(error) = tls.open(plain) {
-            // The alert tells the peer the cause; it is the last message.
-            let _ = carrier.flush(record);
-            return Err(self.tls_failed(core, id, &error));
-        }
-        plain.drain(..).try_for_each(|bytes| self.give(core, id, bytes))?;
+        let Some(transport) = &mut carrier.transport else { return Ok(()) };
+        let lane = match transport.open(plain) {
+            Ok(lane) => lane,
+            Err(error) => {
+                // The alert tells the peer the cause; it is the last message.
+                let _ = transport.flush(record);
+                return Err(self.transport_failed(core, id, error));
+            }
+        };
+        plain.drain(..).try_for_each(|bytes| self.give(core, id, lane, bytes))?;
         self.secured(core, id)
     }
 
     /// Handles plaintext: a HELLO, or frames of the session.
-    fn give(&mut self, core: &mut Core, id: Id, mut bytes: Bytes) -> Result<(), Failure> {
+    fn give(&mut self, core: &mut Core, id: Id, lane: u16, mut bytes: Bytes) -> Result<(), Failure> {
         let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
         if carrier.server.is_some() && matches!(carrier.stage, CarrierStage::Securing | CarrierStage::Greeting) {
             let (hello, used) = match carrier.greeter.feed(&bytes) {
@@ -382,7 +258,7 @@ impl Node {
         if let Some(session) = core.pools.sessions.session_mut(link) {
             let [_, before] = session.stats().frames;
             // The session reports errors of frames in its events.
-            let _ = session.receive(now, subflow, 0, bytes);
+            let _ = session.receive(now, subflow, lane, bytes);
             let frames = usize::try_from(session.stats().frames[1] - before).unwrap_or(usize::MAX);
             if let Some(carrier) = self.carriers.get_mut(id) {
                 let extra = frames.saturating_mul(FRAME_COST_BYTES).saturating_sub(len);
@@ -409,7 +285,8 @@ impl Node {
     pub(crate) fn flush_carrier(&mut self, core: &mut Core, id: Id) -> Result<(), Failure> {
         let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
         let Some(side) = core.sides.get_mut(carrier.side) else { return Ok(()) };
-        carrier.flush(side).map_err(|error| Failure::from(&error))?;
+        let flushed = carrier.transport.as_mut().map_or(Ok(()), |transport| transport.flush(side));
+        flushed.map_err(|error| Failure::from(&error))?;
         if carrier.stage == CarrierStage::Closing && carrier.is_flushed() {
             self.drop_carrier(core, id);
         }
@@ -428,40 +305,33 @@ impl Node {
         core.drop_side(carrier.side);
     }
 
-    fn tls_failed(&mut self, core: &mut Core, id: Id, error: &TlsError) -> Failure {
+    /// Logs the transport of a subflow that has come up, if the kind of its carrier can fall back. A link logs this once, and
+    /// again when it changes.
+    pub(super) fn log_transport(&mut self, core: &mut Core, link: Id, subflow: SubflowId) {
+        let Some(record) = self.links.get_mut(link) else { return };
+        let mut carriers = record.carriers.iter().filter_map(|id| self.carriers.get(*id));
+        let Some(carrier) = carriers.rfind(|carrier| carrier.subflow == Some(subflow)) else { return };
+        let (Some(transport), Some(side)) = (&carrier.transport, core.sides.get(carrier.side)) else { return };
+        let (wanted, name) = (transport.kind().name(), transport.name(side));
+        if wanted != transport::CarrierKind::default().name() && record.carrier.replace(name) != Some(name) {
+            log::info!(target: super::accept::TARGET, link = link.to_string(), peer = core.pools.sessions.name(link), carrier = name, wanted; "carrier");
+        }
+    }
+
+    fn transport_failed(&mut self, core: &mut Core, id: Id, error: CarrierError) -> Failure {
         let link = self.carriers.get(id).and_then(|carrier| carrier.link);
-        match (link, error) {
-            (Some(link), TlsError::KeyRefused(key)) => self.tell(core, link, &LinkEvent::WrongKey { key: *key }),
-            (Some(link), TlsError::OurKeyRefused) => self.tell(core, link, &LinkEvent::Rejected),
+        match (link, &error) {
+            (Some(link), CarrierError::KeyRefused(key, _)) => self.tell(core, link, &LinkEvent::WrongKey { key: *key }),
+            (Some(link), CarrierError::OwnKeyRefused(_)) => self.tell(core, link, &LinkEvent::Rejected),
             _ => {}
         }
-        let reason = match error {
-            TlsError::KeyRefused(_) | TlsError::OurKeyRefused | TlsError::Authentication => Reason::AuthFailed,
-            _ => Reason::ProtocolError,
-        };
-        Failure::new(reason, error.to_string())
+        error.into_failure()
     }
 }
 
-/// Frames below this size share a record.
-const SHARED_BYTES_MAX: usize = 4 << 10;
-/// Receive buffer of a carrier at the slowest and at the fastest rate.
-const RATED_BYTES: (u64, u64) = (32 << 10, 4 << 20);
-/// Bytes taken from the session for one carrier at once: on a slow path, and on any path.
-pub(super) const BATCH_BYTES_MIN: usize = 2 << 10;
-const BATCH_BYTES_MAX: usize = 256 << 10;
-/// Bytes per second below which the system is asked if it takes more, before frames are encrypted for it.
-const SLOW_RATE: u64 = 12_500_000;
 /// Bytes read from one carrier in one turn.
 const READ_BYTES_PER_TURN: usize = 256 << 10;
 /// Minimum share of one frame in [`READ_BYTES_PER_TURN`]: 2,048 frames in one turn.
 const FRAME_COST_BYTES: usize = 128;
 /// Bytes read at once from a carrier whose frames are mostly smaller than [`FRAME_COST_BYTES`].
 const SMALL_READ_BYTES: usize = 16 << 10;
-/// Bytes read and sent in one turn while small messages compete with a bulk transfer. They bound the wait of a message.
-const BYTES_MIXED: usize = 128 << 10;
-/// Bytes and time after which the path is sampled again.
-const SAMPLE_BYTES: u64 = 256 << 10;
-const SAMPLE_US: u64 = 5_000;
-/// Limit of unsent bytes in the system on the slowest and on the fastest path.
-const LOWAT_BYTES: (u32, u32) = (16 << 10, 256 << 10);

@@ -9,7 +9,8 @@ use crate::auth::{NodeKey, PublicKey};
 use crate::engine::control::Loop;
 use crate::engine::handler::Handler;
 use crate::link::{Config as SessionConfig, Mode};
-pub use crate::tls::Cipher;
+use crate::transport::CarrierKind;
+pub use crate::transport::Cipher;
 use crate::types::address::{Bind, Target};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
@@ -115,6 +116,8 @@ pub struct LinkConfig {
     pub policy: Arc<dyn Policy>,
     /// The address of the peer.
     pub peer: Target,
+    /// The transport of the subflows.
+    pub carrier: CarrierKind,
     /// The paths to the peer; at least one.
     pub paths: Vec<Path>,
     /// Number of subflows over each path.
@@ -145,6 +148,8 @@ pub struct ServeConfig {
     pub identity: Identity,
     /// The policy: which peers are admitted, and what they may do.
     pub policy: Arc<dyn Policy>,
+    /// The transport of the subflows. The address must be bound for it: see [`CarrierKind::bind`].
+    pub carrier: CarrierKind,
     /// The distribution of frames over subflows.
     pub mode: Mode,
     /// Timers and limits.
@@ -348,6 +353,7 @@ impl LinkConfig {
             identity,
             policy,
             peer,
+            carrier: CarrierKind::default(),
             paths: vec![Path::default()],
             subflows: 1,
             mode: Mode::default(),
@@ -363,7 +369,8 @@ impl ServeConfig {
     /// Returns the configuration that accepts the peers of a policy.
     pub fn new(identity: Identity, policy: Arc<dyn Policy>) -> ServeConfig {
         let (mode, timing) = (Mode::default(), Timing::default());
-        ServeConfig { identity, policy, mode, timing, on_stream: None, on_event: Box::new(|_, _, _| {}) }
+        let carrier = CarrierKind::default();
+        ServeConfig { identity, policy, carrier, mode, timing, on_stream: None, on_event: Box::new(|_, _, _| {}) }
     }
 }
 

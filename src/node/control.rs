@@ -11,7 +11,7 @@ use crate::engine::limits::CARRIERS_MAX;
 use crate::engine::observer::Event;
 use crate::link::{BootId, Outbox, SessionId};
 use crate::streams::LinkSession;
-use crate::tls::Buffers;
+use crate::transport::Buffers;
 use crate::types::companions::Companions;
 use crate::types::id::{Id, Kind, Table};
 use crate::types::link_state::LinkState;

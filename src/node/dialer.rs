@@ -15,7 +15,7 @@ use crate::link::{Session, SessionId, SessionRole};
 use crate::relay::dial::Egress;
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, Side, SideState};
-use crate::tls::{Cipher, Tls};
+use crate::transport;
 use crate::types::address::{Endpoint, Target};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
@@ -27,7 +27,7 @@ use super::proof;
 
 /// The dialer of one link.
 pub(crate) struct Dialer {
-    pub tls: Arc<Tls>,
+    pub endpoint: transport::Endpoint,
     pub peer: Target,
     /// The key of this node.
     pub key: PeerKey,
@@ -124,7 +124,7 @@ impl Node {
         slot.carrier = Some(carrier);
         let known = std::mem::take(&mut slot.astray).then(|| slot.path.clone());
         let Path { source, local_port, interface, .. } = &slot.path;
-        let egress = Egress { source: *source, port: *local_port, interface: interface.clone() };
+        let egress = Egress { source: *source, port: *local_port, interface: interface.clone(), ..Egress::default() };
         let target = slot.path.peer.clone().unwrap_or_else(|| dialer.peer.clone());
         let known = known.and_then(|path| self.address_of_session(core, link, &path));
         let target = Rc::new(known.map_or(target, Target::Ip));
@@ -138,7 +138,9 @@ impl Node {
         let wait = core.config.timeouts.connect.max(Duration::from_secs(1)) + record.timing.handshake;
         let deadline_ms = core.now_ms + wait.as_millis() as u64;
         core.one_offs.push(deadline_ms, OneOff::Control(Deadline::Carrier(carrier)));
-        core.dial(side, &target, None, Some(Rc::new(egress)));
+        if let Some(dialer) = self.links.get(link).and_then(|record| record.dialer.as_ref()) {
+            dialer.endpoint.dial(core, side, &target, egress);
+        }
     }
 
     /// Returns the address of a live subflow of the session, for a path that has no address of its own and can reach that
@@ -167,9 +169,11 @@ impl Node {
         let (Some(carrier), Some(record)) = (self.carriers.get_mut(id), core.sides.get_mut(side)) else { return };
         let Some(link) = carrier.link.and_then(|link| self.links.get(link)) else { return };
         let Some(dialer) = &link.dialer else { return };
-        carrier.tune(&record.io, link.timing.dead);
-        match dialer.tls.pipe(&self.buffers) {
-            Ok(tls) => carrier.tls = Some(tls),
+        match dialer.endpoint.carrier(&self.buffers) {
+            Ok(mut transport) => {
+                transport.tune(record, link.timing.dead);
+                carrier.transport = Some(transport);
+            }
             Err(error) => {
                 return self.carrier_failed(core, id, &Failure::new(Reason::Other, error.to_string()));
             }
@@ -187,13 +191,15 @@ impl Node {
         let instance = link.and_then(|link| self.links.get(link)?.dialer.as_ref()?.instance);
         let boot = self.boot(instance);
         let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
-        let Some(tls) = carrier.tls.as_ref().filter(|tls| !tls.is_handshaking()) else { return Ok(()) };
+        let Some(transport) = carrier.transport.as_ref().filter(|transport| !transport.is_handshaking()) else {
+            return Ok(());
+        };
         if carrier.server.is_some() {
             carrier.stage = CarrierStage::Greeting;
             self.admitted(core, id);
             return Ok(());
         }
-        let (Some(link), Some(key)) = (link, tls.peer_key()) else { return Ok(()) };
+        let (Some(link), Some(key)) = (link, transport.peer_key()) else { return Ok(()) };
         let Some(record) = self.links.get_mut(link) else { return Ok(()) };
         if record.was_established && record.key != Some(key) {
             return Err(Failure::new(Reason::AuthFailed, "another node answers there"));
@@ -201,7 +207,7 @@ impl Node {
         let now = core.pools.sessions.now;
         let Some(linked) = core.pools.sessions.get_mut(link) else { return Ok(()) };
         if !record.was_established {
-            record.note_key(key, tls.cipher().map(Cipher::name));
+            record.note_key(key, transport.cipher());
             linked.name = record.policy.name(&key).into();
             core.peers.of(&key, core.now_ms).set_name(Arc::clone(&linked.name));
         }
@@ -209,17 +215,17 @@ impl Node {
         let begin = || Session::new(SessionRole::Client, config, SessionId(super::random()), boot, now);
         let session = linked.session.get_or_insert_with(begin);
         if !record.was_established {
-            record.secret = proof::session_secret(tls, session.id()).ok_or(Reason::Internal)?;
+            record.secret = proof::session_secret(transport, session.id()).ok_or(Reason::Internal)?;
         }
         let subflow = session.next_subflow();
-        let proofs =
-            proof::proofs(tls, &record.secret, SessionRole::Client, session.id(), subflow).ok_or(Reason::Internal)?;
-        if !session.connect(now, subflow, 1, proofs) {
+        let proofs = proof::proofs(transport, &record.secret, SessionRole::Client, session.id(), subflow)
+            .ok_or(Reason::Internal)?;
+        if !session.connect(now, subflow, transport.lanes(), proofs) {
             return Err(Failure::new(Reason::LimitReached, "the session takes no more subflows"));
         }
         (carrier.subflow, carrier.stage) = (Some(subflow), CarrierStage::Live);
-        if let Some(side) = core.sides.get(carrier.side) {
-            carrier.tune_to_rate(&side.io, record.received.rate());
+        if let (Some(side), Some(rate)) = (core.sides.get(carrier.side), record.received.rate()) {
+            transport.limit_rate(side, rate);
         }
         core.pools.sessions.touch(link);
         Ok(())

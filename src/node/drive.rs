@@ -13,12 +13,13 @@ use crate::engine::core::{Core, OneOff};
 use crate::link::{Bound, Code, Event, PathStats, Session, StreamId, SubflowId, Time};
 use crate::relay::io::Io;
 use crate::relay::side::{Side, SideState};
+use crate::transport::{BATCH_BYTES_MIN, Demand};
 use crate::types::address::Endpoint;
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
 use super::accept::TARGET;
-use super::carrier::{BATCH_BYTES_MIN, Carrier, CarrierStage};
+use super::carrier::{Carrier, CarrierStage};
 use super::config::LinkEvent;
 use super::control::Node;
 use super::dialer::LASTED_MS;
@@ -60,8 +61,8 @@ impl Node {
             let Some(subflow) = carrier.subflow.filter(|_| carrier.stage == CarrierStage::Live) else { continue };
             let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
             let side = core.sides.get(carrier.side).filter(|_| most > 0);
-            session
-                .set_room(subflow, side.map_or(0, |side| carrier.room(&side.io, rate, is_alone, is_mixed).min(most)));
+            let demand = Demand { rate, is_alone, is_mixed };
+            session.set_room(subflow, side.map_or(0, |side| carrier.room(side, demand).min(most)));
         }
         let mut sent = 0;
         loop {
@@ -72,7 +73,7 @@ impl Node {
             let is_its = |carrier: &&Id| self.carriers.get(**carrier).is_some_and(|c| c.subflow == Some(frame.subflow));
             let carrier = link.carriers.iter().find(is_its).copied();
             if let Some(carrier) = carrier.and_then(|carrier| self.carriers.get_mut(carrier)) {
-                carrier.take_frame(&self.outbox);
+                carrier.take_frame(frame.lane, &self.outbox);
             }
         }
         if sent == 0 {
@@ -90,7 +91,7 @@ impl Node {
         while let Some(carrier) = self.links.get(id).and_then(|link| link.carriers.get(index).copied()) {
             index += 1;
             let Some(record) = self.carriers.get_mut(carrier) else { continue };
-            record.seal_staged();
+            record.end_batch();
             if let Err(failure) = self.flush_carrier(core, carrier) {
                 index -= 1;
                 self.carrier_failed(core, carrier, &failure);
@@ -110,11 +111,12 @@ impl Node {
         let is_alone = link.carriers.len() == 1;
         let now = core.pools.sessions.now;
         let Some(session) = core.pools.sessions.session_mut(id) else { return };
-        if let Some(info) = record.sample(&side.io, now) {
+        let Some(transport) = &mut record.transport else { return };
+        if let Some(info) = transport.sample(side, now) {
             let stats = PathStats { srtt_us: info.rtt_us, rate: info.rate, suspect: info.is_stuck };
             session.path_stats(now, subflow, stats);
             let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
-            record.set_lowat(&side.io, rate);
+            transport.follow_rate(side, rate);
             // With several carriers, the scheduler compares their delays, and bytes that wait on a carrier are part of its
             // delay.
             let (is_mixed, acked_bytes) = (session.is_mixed(now), session.acked_bytes(now));
@@ -306,6 +308,7 @@ impl Node {
     }
 
     fn subflow_up(&mut self, core: &mut Core, id: Id, subflow: SubflowId) {
+        self.log_transport(core, id, subflow);
         let Some(link) = self.links.get_mut(id) else { return };
         let fresh = !std::mem::replace(&mut link.was_established, true);
         link.up_ms.get_or_insert(core.now_ms);
@@ -336,7 +339,7 @@ impl Node {
         let Some(record) = self.carriers.get_mut(carrier) else { return };
         let place = record.place;
         record.subflow = None;
-        record.close_notify();
+        record.close();
         // The last message of the session may still be on its way.
         let _ = self.flush_carrier(core, carrier);
         self.drop_carrier(core, carrier);
@@ -354,7 +357,7 @@ impl Node {
     fn session_ended(&mut self, core: &mut Core, id: Id, code: Code, text: String) {
         self.transmit(core, id);
         for carrier in self.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default() {
-            self.carriers.get_mut(carrier).into_iter().for_each(Carrier::close_notify);
+            self.carriers.get_mut(carrier).into_iter().for_each(Carrier::close);
         }
         self.flush_link(core, id);
         let Some(link) = self.links.get_mut(id) else { return };

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::engine::control::Deadline;
 use crate::engine::core::{Core, OneOff};
 use crate::link::Time;
-use crate::tls::NextMessage;
+use crate::transport::NextMessage;
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
@@ -66,7 +66,7 @@ impl Node {
     /// not complete, or waits for its turn.
     pub(super) fn must_await_handshake(&mut self, id: Id) -> bool {
         let Some(carrier) = self.carriers.get(id).filter(|carrier| carrier.is_unauthenticated()) else { return false };
-        match carrier.tls.as_ref().map(|tls| tls.next_message()) {
+        match carrier.transport.as_ref().map(|transport| transport.next_message()) {
             Some(NextMessage::Part) => self.unauthenticated.reach(id, Step::Part),
             Some(NextMessage::Whole) => self.unauthenticated.wait(id),
             Some(NextMessage::Nothing | NextMessage::Cheap) | None => return false,
@@ -124,8 +124,8 @@ impl Node {
         self.unauthenticated.reach(id, Step::Admitted);
         let Some(carrier) = self.carriers.get_mut(id) else { return };
         let Some(server) = carrier.server.and_then(|server| self.servers.get(server)) else { return };
-        if let Some(side) = core.sides.get(carrier.side) {
-            carrier.tune(&side.io, server.timing.dead);
+        if let (Some(side), Some(transport)) = (core.sides.get(carrier.side), &mut carrier.transport) {
+            transport.tune(side, server.timing.dead);
         }
     }
 

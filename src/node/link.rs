@@ -41,6 +41,8 @@ pub(crate) struct Link {
     /// The address that was dialed, or the address of the peer that dialed.
     pub place: Rc<str>,
     pub cipher: Option<&'static str>,
+    /// The transport that was logged last.
+    pub carrier: Option<&'static str>,
     pub policy: Arc<dyn Policy>,
     pub timing: Timing,
     pub mode: Mode,
@@ -111,6 +113,7 @@ impl Link {
             key: None,
             place: place.into(),
             cipher: None,
+            carrier: None,
             policy,
             timing,
             mode,

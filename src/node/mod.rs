@@ -1,10 +1,10 @@
 //! A node: the control of links, beside the core of a loop.
 //!
 //! [`crate::link`] is the session between two nodes, without sockets. A *carrier* is the transport connection of a subflow:
-//! one TCP connection with TLS. Its socket is a side that belongs to no connection. A stream is a side without a socket; the
-//! relay reads from the session and writes to it (`streams`). A link that this node dials has a dialer, with a slot
-//! for each of its subflows. A peer that dials this node is unauthenticated until its TLS handshake is done, and its HELLO
-//! tells which session it belongs to.
+//! TCP or multipath TCP with TLS (`transport`). Its socket is a side that belongs to no connection. A stream is a side without
+//! a socket; the relay reads from the session and writes to it (`streams`). A link that this node dials has a dialer, with a
+//! slot for each of its subflows. A peer that dials this node is unauthenticated until its TLS handshake is done, and its
+//! HELLO tells which session it belongs to.
 //!
 //! ```text
 //!   socket -> carrier: TLS -> session: frames -> stream -> relay -> socket
@@ -17,8 +17,9 @@
 //!
 //! # Reading order
 //! `config` the configuration of a node · `control` the state of a node, and what the event loop calls · `verbs` what callers
-//! of a loop can do with links, `link_mut` with one of them · `start` loops with a node · `link` one link · `carrier` the TCP connections of a link ·
-//! `window` the bytes in flight on a carrier · `dialer` dialing carriers · `server` the places where links are accepted · `accept` accepting carriers · `unauthenticated` the
+//! of a loop can do with links, `link_mut` with one of them · `start` loops with a node · `link` one link · `carrier` the
+//! connections of subflows · `window` the bytes in flight on a carrier · `dialer` dialing carriers · `server` the places
+//! where links are accepted · `accept` accepting carriers · `unauthenticated` the
 //! places of peers without a key · `handshakes` the order of their handshakes · `proof` joining a subflow to its session ·
 //! `turn` the share of each key in a turn · `drive` events, frames and deadlines of the session · `open` opening and
 //! accepting streams · `waiting` dests that wait for a link · `handover` a node that is about to stop · `opened_stream`
@@ -61,6 +62,7 @@ mod window;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
+pub use crate::transport::{CARRIERS, CarrierKind, CarrierRow};
 pub use config::{
     Cipher, Identity, LinkConfig, LinkEvent, OnLinkEvent, OnStream, Path, PeerKey, Policy, Request, Reverse, SameKey,
     ServeConfig, Timing, Verdict,

@@ -6,22 +6,22 @@
 use ring::hmac;
 
 use crate::link::{Proofs, SessionId, SessionRole, SubflowId, proof_text};
-use crate::tls::TlsPipe;
+use crate::transport::Carrier;
 
 /// Returns the key of a session that starts on this connection, once its handshake is done.
-pub(crate) fn session_secret(tls: &TlsPipe, session: SessionId) -> Option<[u8; 32]> {
-    tls.exporter("EXPORTER-seaprox-session", &session.0)
+pub(crate) fn session_secret(carrier: &Carrier, session: SessionId) -> Option<[u8; 32]> {
+    carrier.exporter("EXPORTER-seaprox-session", &session.0)
 }
 
 /// Returns the two proofs of a subflow on this connection, seen from `role`, once its handshake is done.
 pub(crate) fn proofs(
-    tls: &TlsPipe,
+    carrier: &Carrier,
     secret: &[u8; 32],
     role: SessionRole,
     session: SessionId,
     subflow: SubflowId,
 ) -> Option<Proofs> {
-    let channel = tls.exporter("EXPORTER-seaprox-join", &[])?;
+    let channel = carrier.exporter("EXPORTER-seaprox-join", &[])?;
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
     let of = |role| {
         let tag = hmac::sign(&key, &proof_text(role, session, subflow, &channel));

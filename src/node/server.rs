@@ -5,7 +5,7 @@ use std::{fmt, io};
 
 use crate::engine::control::Loop;
 use crate::engine::core::Core;
-use crate::tls::Tls;
+use crate::transport;
 use crate::types::address::Endpoint;
 use crate::types::id::{Id, Kind};
 use crate::types::reason::Reason;
@@ -20,7 +20,7 @@ pub(crate) struct Server {
     /// Its listener.
     pub listener: u32,
     pub address: Endpoint,
-    pub tls: Arc<Tls>,
+    pub endpoint: transport::Endpoint,
     pub policy: Arc<dyn Policy>,
     pub mode: crate::link::Mode,
     pub timing: Timing,

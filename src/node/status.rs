@@ -84,6 +84,9 @@ pub struct SubflowStatus {
     pub seen_as: Option<SocketAddr>,
     /// The address of the peer.
     pub remote: String,
+    /// The transport of its connection, once it is connected: `tcp` or `mptcp`. A subflow that was to have multipath TCP, and
+    /// whose system or peer has none, has `tcp`.
+    pub carrier: Option<&'static str>,
     /// `connecting`, `securing`, `greeting`, `live` or `suspect`.
     pub state: &'static str,
     /// Round-trip time.
@@ -173,6 +176,7 @@ impl Node {
             local: side.map_or_else(String::new, |side| address(&side.io.local())),
             seen_as: carrier.seen_as,
             remote: side.map_or_else(String::new, |side| address(&side.endpoint)),
+            carrier: side.and_then(|side| carrier.name(side)),
             state: match carrier.stage {
                 CarrierStage::Dialing => "connecting",
                 CarrierStage::Securing => "securing",
@@ -183,7 +187,7 @@ impl Node {
             },
             rtt: Duration::from_micros(rtt_us),
             rate,
-            bytes: carrier.bytes,
+            bytes: carrier.bytes(),
         }
     }
 }

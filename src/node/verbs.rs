@@ -10,14 +10,14 @@ use crate::engine::listener::Bound;
 use crate::link::Code;
 use crate::link::frame::Class;
 use crate::streams::LinkSession;
-use crate::tls::{self, Tls, TlsError};
+use crate::transport::{Endpoint, Setup};
 use crate::types::address::Target;
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 use crate::types::verb_error::VerbError;
 
 use super::accept;
-use super::config::{Cipher, Identity, LinkConfig, Path, PeerKey, Policy, ServeConfig};
+use super::config::{Identity, LinkConfig, Path, PeerKey, Policy, ServeConfig};
 use super::control::Node;
 use super::dialer::{Dialer, SubflowSlot};
 use super::link::Link;
@@ -46,7 +46,8 @@ impl Loop<'_> {
     /// [`VerbError::Over`] if the loop is stopping.
     pub fn connect_link(&mut self, config: LinkConfig) -> Result<Dialed, VerbError> {
         let (core, node) = self.parts::<Node>();
-        let LinkConfig { identity, policy, peer, paths, subflows, mode, reverse, timing, on_stream, on_event } = config;
+        let LinkConfig { identity, policy, peer, carrier, paths, subflows, mode, reverse, timing, on_stream, on_event } =
+            config;
         let shares_port = subflows > 1 && paths.iter().any(|path| path.local_port.is_some());
         if paths.is_empty() || subflows == 0 || paths.len() * subflows > timing.subflows || shares_port {
             return Err(VerbError::Invalid);
@@ -54,17 +55,18 @@ impl Loop<'_> {
         if node.closing {
             return Err(VerbError::Over(Reason::Drained));
         }
-        let key = tls::Identity::from_seed(&identity.seed).map_err(|_| VerbError::Invalid)?.public_key();
+        let setup = setup(&identity, &policy);
+        let key = setup.public_key().map_err(|_| VerbError::Invalid)?;
         if let Some(id) = node.dialed_link(&peer, &key) {
             return Ok(Dialed { id, is_new: false });
         }
-        let tls = Arc::new(client(&identity, &policy).map_err(|_| VerbError::Invalid)?);
+        let endpoint = Endpoint::client(carrier, &setup).map_err(|_| VerbError::Invalid)?;
         let place = peer.to_string();
         let mut link = Link::new(policy, timing, mode, &place, Some(Rc::new(RefCell::new(on_event))), core.now_ms);
         link.takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
         let slots = paths.iter().flat_map(|path| (0..subflows).map(|_| SubflowSlot::new(path.clone()))).collect();
         let instance = identity.instance;
-        link.dialer = Some(Box::new(Dialer { tls, peer, key, subflows, slots, instance }));
+        link.dialer = Some(Box::new(Dialer { endpoint, peer, key, subflows, slots, instance }));
         link.remotes = reverse.into_iter().map(reverse::Remote::new).collect();
         let session = LinkSession::new(place.into());
         let id = node.insert_link(core, link, session).ok_or(VerbError::Full)?;
@@ -85,14 +87,14 @@ impl Loop<'_> {
         if node.servers.is_full() {
             return Err(VerbError::Full.into());
         }
-        let ServeConfig { identity, policy, mode, timing, on_stream, on_event } = config;
-        let tls = Arc::new(server(&identity, &policy).map_err(|_| VerbError::Invalid)?);
+        let ServeConfig { identity, policy, carrier, mode, timing, on_stream, on_event } = config;
+        let endpoint = Endpoint::server(carrier, &setup(&identity, &policy)).map_err(|_| VerbError::Invalid)?;
         let listener = core.listen_for_links(bound).map_err(ServeError::System)?;
         let (watch, instance) = (Some(Rc::new(RefCell::new(on_event))), identity.instance);
         let takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
         let (address, counts) = (bound.addr().clone(), Counts::default());
         let full = false;
-        let server = Server { listener, address, tls, policy, mode, timing, watch, takes, instance, full, counts };
+        let server = Server { listener, address, endpoint, policy, mode, timing, watch, takes, instance, full, counts };
         node.servers.insert(server).map_err(|_| VerbError::Full.into())
     }
 
@@ -203,16 +205,9 @@ impl Node {
     }
 }
 
-fn client(identity: &Identity, policy: &Arc<dyn Policy>) -> Result<Tls, TlsError> {
-    Tls::client(&tls::Identity::from_seed(&identity.seed)?, &ciphers(identity), admits(policy))
-}
-
-fn server(identity: &Identity, policy: &Arc<dyn Policy>) -> Result<Tls, TlsError> {
-    Tls::server(&tls::Identity::from_seed(&identity.seed)?, &ciphers(identity), admits(policy))
-}
-
-fn ciphers(identity: &Identity) -> Vec<Cipher> {
-    if identity.ciphers.is_empty() { Cipher::preferred().to_vec() } else { identity.ciphers.clone() }
+/// Returns the keys of a node for an endpoint.
+fn setup<'a>(identity: &'a Identity, policy: &Arc<dyn Policy>) -> Setup<'a> {
+    Setup { seed: &identity.seed, ciphers: &identity.ciphers, admits: admits(policy) }
 }
 
 /// Returns the check of a TLS handshake that asks a policy.

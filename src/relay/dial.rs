@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
+use crate::sys::StreamProtocol;
 use crate::types::address::Target;
 use crate::types::id::Id;
 use crate::types::reason::Failure;
@@ -36,6 +37,8 @@ pub struct Egress {
     pub port: Option<u16>,
     /// The interface that the socket must use.
     pub interface: Option<String>,
+    /// The protocol of the socket.
+    pub protocol: StreamProtocol,
 }
 
 /// The options of a connect.

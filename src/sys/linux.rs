@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use mio::Interest;
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::PathInfo;
 
@@ -23,6 +23,11 @@ pub(crate) const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE)
 /// Makes a stream socket that does not block.
 pub(crate) fn nonblocking_socket(domain: Domain) -> io::Result<Socket> {
     Socket::new(domain, Type::STREAM.nonblocking(), None)
+}
+
+/// Makes a socket of multipath TCP that does not block.
+pub(crate) fn mptcp_socket(domain: Domain) -> io::Result<Socket> {
+    Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::MPTCP))
 }
 
 /// Sends all packets of a socket out of one interface (`SO_BINDTODEVICE`, socket(7)).
@@ -153,13 +158,60 @@ pub(crate) fn tcp_info(socket: &TcpStream) -> Option<PathInfo> {
     if (len as usize) < INFO_BYTES {
         return None;
     }
+    Some(path_info(&info))
+}
+
+/// Reads the figures of a path from a `struct tcp_info`.
+fn path_info(info: &[u8; INFO_BYTES]) -> PathInfo {
     let word = |at: usize| info.get(at..at + 4).map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
     let [mss, rtt_us, window, round_us] = [SND_MSS, RTT, SND_CWND, MIN_RTT].map(|at| u64::from(word(at)));
     let delivery_rate = info[DELIVERY_RATE..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
     // The delivery rate is low while the application sends little; the window shows what the path would carry.
     let window_rate = window * mss * 1_000_000 / rtt_us.max(1);
     let is_stuck = info[RETRANSMITS] > 0 || info[BACKOFF] > 0;
-    Some(PathInfo { rtt_us, round_us, rate: delivery_rate.max(window_rate), is_stuck })
+    PathInfo { rtt_us, round_us, rate: delivery_rate.max(window_rate), is_stuck }
+}
+
+/// Returns true if a connected socket uses multipath TCP, and false if it is one of TCP or has fallen back to it
+/// (`MPTCP_INFO`, linux/mptcp.h). Before Linux 5.16 the system does not tell, and the result is false.
+pub(crate) fn is_mptcp(socket: &TcpStream) -> bool {
+    let mut info = [0u8; MPTCP_FLAGS + 4];
+    // A kernel with a longer record fills the part that is asked for.
+    let Some(len) = mptcp_option(socket, MPTCP_INFO, &mut info) else { return false };
+    let flags = info[MPTCP_FLAGS..].first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+    len >= info.len() && flags & MPTCP_FLAG_FALLBACK == 0
+}
+
+/// Returns the figures of a connection of multipath TCP (`MPTCP_TCPINFO`, linux/mptcp.h): the sum of the rates of its
+/// subflows, and the shortest round trip. It is stuck if all of its subflows are. Returns `None` for a connection that has
+/// fallen back, and before Linux 5.16.
+pub(crate) fn mptcp_info(socket: &TcpStream) -> Option<PathInfo> {
+    let mut info = [0u8; SUBFLOW_HEAD_BYTES + SUBFLOWS_MAX * INFO_BYTES];
+    for (at, value) in [(0, SUBFLOW_HEAD_BYTES), (12, INFO_BYTES)] {
+        info[at..at + 4].copy_from_slice(&(value as u32).to_ne_bytes());
+    }
+    mptcp_option(socket, MPTCP_TCPINFO, &mut info)?;
+    let word = |at: usize| info[at..].first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes) as usize);
+    let (count, size) = (word(4).min(SUBFLOWS_MAX), word(8));
+    if size < INFO_BYTES {
+        return None;
+    }
+    let (records, _) = info[SUBFLOW_HEAD_BYTES..].as_chunks::<INFO_BYTES>();
+    records.iter().take(count).map(path_info).reduce(|a, b| PathInfo {
+        rtt_us: a.rtt_us.min(b.rtt_us),
+        round_us: a.round_us.min(b.round_us),
+        rate: a.rate.saturating_add(b.rate),
+        is_stuck: a.is_stuck && b.is_stuck,
+    })
+}
+
+/// Reads an option of multipath TCP into `info`. Returns the length that the system has filled.
+fn mptcp_option(socket: &TcpStream, option: libc::c_int, info: &mut [u8]) -> Option<usize> {
+    let mut len = info.len() as libc::socklen_t;
+    let (fd, at) = (socket.as_raw_fd(), info.as_mut_ptr().cast());
+    // The pointers are to a live array and to its length, as getsockopt requires.
+    syscall!(libc::getsockopt(fd, SOL_MPTCP, option, at, &raw mut len)).ok()?;
+    Some(len as usize)
 }
 
 /// Returns true if a TCP socket has fewer unsent bytes than half of `TCP_NOTSENT_LOWAT`. If it has more, an event follows
@@ -240,6 +292,17 @@ const MIN_RTT: usize = 148;
 const DELIVERY_RATE: usize = 160;
 /// Size of `struct tcp_info` up to the end of the delivery rate (since Linux 4.9).
 const INFO_BYTES: usize = 168;
+// The options of multipath TCP (linux/mptcp.h), which libc does not name.
+const SOL_MPTCP: libc::c_int = 284;
+const MPTCP_INFO: libc::c_int = 1;
+const MPTCP_TCPINFO: libc::c_int = 2;
+/// Offset of the flags in `struct mptcp_info`, and the flag of a connection that has fallen back.
+const MPTCP_FLAGS: usize = 8;
+const MPTCP_FLAG_FALLBACK: u32 = 1;
+/// Size of `struct mptcp_subflow_data`: its own size, the number of subflows, the size of a record in the kernel and here.
+const SUBFLOW_HEAD_BYTES: usize = 16;
+/// Subflows whose figures are read; the kernel has 8 at most beside the first one.
+const SUBFLOWS_MAX: usize = 9;
 
 #[cfg(test)]
 mod tests {

@@ -24,6 +24,10 @@ macro_rules! syscall {
     }};
 }
 
+use std::io;
+
+use socket2::{Domain, Socket};
+
 #[cfg(any(target_os = "macos", target_os = "ios", target_os = "freebsd"))]
 mod bsd;
 mod failure;
@@ -75,8 +79,8 @@ pub(crate) use family::{
     register_again, reuse_address, share_port, socket_path, sync_directory, unix_stream,
 };
 pub(crate) use kernel::{
-    INTEREST, REUSE_PORT_BALANCES, SKIPS, bind_to_interface, handshake_with_data, is_network_change,
-    is_reset_behind_fin, may_choose_port, network_changes, new_pipe, nonblocking_socket, send_before_end,
+    INTEREST, REUSE_PORT_BALANCES, SKIPS, bind_to_interface, handshake_with_data, is_mptcp, is_network_change,
+    is_reset_behind_fin, may_choose_port, mptcp_info, network_changes, new_pipe, nonblocking_socket, send_before_end,
     set_unsent_bytes, set_user_timeout, skip, splice_in, splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
 };
 
@@ -91,6 +95,32 @@ pub(crate) struct PathInfo {
     pub rate: u64,
     /// The connection retransmits because of a timeout.
     pub is_stuck: bool,
+}
+
+/// The protocol of a stream socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StreamProtocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// Multipath TCP (RFC 8684), and TCP where this system or the peer has none.
+    Mptcp,
+}
+
+/// Makes a stream socket that does not block. Where the system has no multipath TCP, the socket is one of TCP.
+pub(crate) fn stream_socket(domain: Domain, protocol: StreamProtocol) -> io::Result<Socket> {
+    match protocol {
+        StreamProtocol::Tcp => nonblocking_socket(domain),
+        // The error does not tell its cause: a kernel without the protocol, one that has it switched off, or a filter of
+        // system calls. A lack of descriptors fails both sockets.
+        StreamProtocol::Mptcp => kernel::mptcp_socket(domain).or_else(|_| nonblocking_socket(domain)),
+    }
+}
+
+/// Returns true if the system makes sockets of multipath TCP.
+pub(crate) fn has_mptcp() -> bool {
+    kernel::mptcp_socket(Domain::IPV4).is_ok()
 }
 
 /// The owner of a file and its access rights.

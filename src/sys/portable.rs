@@ -24,6 +24,21 @@ pub(crate) fn nonblocking_socket(domain: Domain) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Refuses: this system has no multipath TCP, or none behind the interface of TCP.
+pub(crate) fn mptcp_socket(_: Domain) -> io::Result<Socket> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Returns false: this system has no multipath TCP.
+pub(crate) fn is_mptcp(_: &TcpStream) -> bool {
+    false
+}
+
+/// Returns `None`: this system has no multipath TCP.
+pub(crate) fn mptcp_info(_: &TcpStream) -> Option<PathInfo> {
+    None
+}
+
 /// Refuses: this system has no way to bind a socket to an interface.
 pub(crate) fn bind_to_interface(_: &Socket, _: &str) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())

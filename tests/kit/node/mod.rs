@@ -19,7 +19,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use seaprox::node::{
-    Identity, LinkConfig, LinkEvent, LinkStatus, Path, PeerKey, Policy, Reverse, ServeConfig, Timing, Verdict,
+    CarrierKind, Identity, LinkConfig, LinkEvent, LinkStatus, Path, PeerKey, Policy, Reverse, ServeConfig, Timing,
+    Verdict,
 };
 use seaprox::{Bind, Config, Cx, Failure, Handler, Id, LinkState, Loop, Proxy, Reason, Remote, Target, Workers, bind};
 
@@ -169,17 +170,16 @@ impl Node {
 
     /// Accepts links on an address, with these timers. Returns the bound address.
     pub fn serve_at(&self, addr: SocketAddr, timing: Timing) -> SocketAddr {
+        self.serve_over(CarrierKind::default(), addr, timing)
+    }
+
+    /// Accepts links on an address by a kind of carrier. Returns the bound address.
+    pub fn serve_over(&self, carrier: CarrierKind, addr: SocketAddr, timing: Timing) -> SocketAddr {
         let (policy, watch) = (Arc::clone(&self.policy) as Arc<dyn Policy>, self.watch());
         self.ask(move |core| {
-            let mut bound = bind(&Bind::Ip(addr), 1, core.config()).unwrap();
-            let config = ServeConfig {
-                identity: identity(2),
-                policy,
-                mode: Default::default(),
-                timing,
-                on_stream: None,
-                on_event: Box::new(watch),
-            };
+            let mut bound = carrier.bind(&Bind::Ip(addr), core.config()).unwrap();
+            let config =
+                ServeConfig { carrier, timing, on_event: Box::new(watch), ..ServeConfig::new(identity(2), policy) };
             core.serve_links(&mut bound[0], config).unwrap();
             bound[0].addr().ip().unwrap()
         })
@@ -194,18 +194,8 @@ impl Node {
     pub fn link_with(&self, peer: SocketAddr, change: impl FnOnce(&mut LinkConfig) + Send + 'static) -> Id {
         let (policy, watch) = (Arc::clone(&self.policy) as Arc<dyn Policy>, self.watch());
         self.ask(move |core| {
-            let mut config = LinkConfig {
-                identity: identity(1),
-                policy,
-                peer: peer.into(),
-                paths: vec![Path::default()],
-                subflows: 1,
-                mode: Default::default(),
-                reverse: Vec::new(),
-                timing: timing(),
-                on_stream: None,
-                on_event: Box::new(watch),
-            };
+            let new = LinkConfig::new(identity(1), policy, peer.into());
+            let mut config = LinkConfig { timing: timing(), on_event: Box::new(watch), ..new };
             change(&mut config);
             core.connect_link(config).unwrap().id
         })

@@ -1,0 +1,223 @@
+//! The registry of transports: one row for each kind, and the dispatch to them by a match.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::engine::core::Core;
+use crate::engine::limits::Config;
+use crate::engine::listener::Bound;
+use crate::link::{Outbox, Time};
+use crate::relay::dial::Egress;
+use crate::relay::side::Side;
+use crate::types::address::{Bind, Target};
+use crate::types::id::Id;
+use crate::types::peer::PeerKey;
+use crate::types::reason::Failure;
+
+use super::mptcp::Mptcp;
+use super::tcp_tls::{Tcp, TlsStream};
+use super::{Buffers, CarrierError, Demand, NextMessage, PathInfo, Setup, Transport};
+
+/// One kind of carrier.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct CarrierRow {
+    /// The kind.
+    pub kind: CarrierKind,
+    /// The name on the command line and in the status.
+    pub name: &'static str,
+    /// A sentence for the help.
+    pub help: &'static str,
+    pub(super) is_available: fn() -> bool,
+    pub(super) bind: fn(&Bind, &Config) -> io::Result<Vec<Bound>>,
+}
+
+/// Makes the enums and the table of the rows. The first token is a dollar sign, for the macro that it makes.
+macro_rules! carriers {
+    ($d:tt $($(#[$doc:meta])* $kind:ident: $transport:ty = $name:literal, $help:literal;)+) => {
+        /// A kind of carrier.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum CarrierKind {
+            $($(#[$doc])* $kind,)+
+        }
+
+        /// The kinds of carriers, in the order of the documentation. The first one is the default.
+        pub static CARRIERS: &[CarrierRow] = &[$(CarrierRow {
+            kind: CarrierKind::$kind,
+            name: $name,
+            help: $help,
+            is_available: <$transport as Transport>::is_available,
+            bind: <$transport as Transport>::bind,
+        },)+];
+
+        /// One connection that carries a subflow of a link; the methods are those of [`Transport`].
+        pub(crate) enum Carrier {
+            $($kind($transport),)+
+        }
+
+        /// The state that the carriers of one link, or of one listener, share.
+        pub(crate) enum Endpoint {
+            $($kind(<$transport as Transport>::Endpoint),)+
+        }
+
+        /// Calls a method of whichever carrier it is.
+        macro_rules! dispatch {
+            ($d carrier:expr, $d bound:ident => $d call:expr) => {
+                match $d carrier {
+                    $(Carrier::$kind($d bound) => $d call,)+
+                }
+            };
+        }
+
+        impl CarrierKind {
+            /// Returns the row of the kind.
+            pub(super) fn row(self) -> &'static CarrierRow {
+                &CARRIERS[self as usize]
+            }
+        }
+
+        impl Carrier {
+            /// Returns the kind, which does not tell if the connection has fallen back.
+            pub fn kind(&self) -> CarrierKind {
+                match self {
+                    $(Carrier::$kind(_) => CarrierKind::$kind,)+
+                }
+            }
+        }
+
+        impl Endpoint {
+            /// Makes the endpoint of a link that this node dials.
+            pub fn client(kind: CarrierKind, setup: &Setup<'_>) -> io::Result<Endpoint> {
+                match kind {
+                    $(CarrierKind::$kind => <$transport as Transport>::client(setup).map(Endpoint::$kind),)+
+                }
+            }
+
+            /// Makes the endpoint of a listener.
+            pub fn server(kind: CarrierKind, setup: &Setup<'_>) -> io::Result<Endpoint> {
+                match kind {
+                    $(CarrierKind::$kind => <$transport as Transport>::server(setup).map(Endpoint::$kind),)+
+                }
+            }
+
+            /// Starts to connect a side that has just been made. The loop reports the result.
+            pub fn dial(&self, core: &mut Core, side: Id, target: &Rc<Target>, egress: Egress) {
+                match self {
+                    $(Endpoint::$kind(endpoint) => <$transport>::dial(endpoint, core, side, target, egress),)+
+                }
+            }
+
+            /// Makes the carrier of a side that has been connected or accepted.
+            pub fn carrier(&self, buffers: &Rc<Buffers>) -> io::Result<Carrier> {
+                match self {
+                    $(Endpoint::$kind(endpoint) => <$transport>::carrier(endpoint, buffers).map(Carrier::$kind),)+
+                }
+            }
+        }
+    };
+}
+
+carriers! { $
+    /// TCP.
+    #[default]
+    Tcp: TlsStream<Tcp> = "tcp", "TCP";
+    /// Multipath TCP (RFC 8684), and TCP where this system or the peer has none.
+    Mptcp: TlsStream<Mptcp> = "mptcp", "multipath TCP, and TCP where this system or the peer has none";
+}
+
+impl Carrier {
+    pub fn lanes(&self) -> u16 {
+        dispatch!(self, carrier => carrier.lanes())
+    }
+
+    pub fn name(&self, side: &Side) -> &'static str {
+        dispatch!(self, carrier => carrier.name(side))
+    }
+
+    #[inline]
+    pub fn room(&self, side: &Side, demand: Demand) -> usize {
+        dispatch!(self, carrier => carrier.room(side, demand))
+    }
+
+    #[inline]
+    pub fn send(&mut self, lane: u16, frame: &Outbox) {
+        dispatch!(self, carrier => carrier.send(lane, frame));
+    }
+
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        dispatch!(self, carrier => carrier.send_bytes(bytes));
+    }
+
+    #[inline]
+    pub fn end_batch(&mut self) {
+        dispatch!(self, carrier => carrier.end_batch());
+    }
+
+    #[inline]
+    pub fn flush(&mut self, side: &mut Side) -> io::Result<()> {
+        dispatch!(self, carrier => carrier.flush(side))
+    }
+
+    #[inline]
+    pub fn is_flushed(&self) -> bool {
+        dispatch!(self, carrier => carrier.is_flushed())
+    }
+
+    #[inline]
+    pub fn receive(&mut self, side: &mut Side, most: usize) -> Result<Option<usize>, Failure> {
+        dispatch!(self, carrier => carrier.receive(side, most))
+    }
+
+    #[inline]
+    pub fn open(&mut self, plain: &mut Vec<Bytes>) -> Result<u16, CarrierError> {
+        dispatch!(self, carrier => carrier.open(plain))
+    }
+
+    pub fn is_handshaking(&self) -> bool {
+        dispatch!(self, carrier => carrier.is_handshaking())
+    }
+
+    pub fn next_message(&self) -> NextMessage {
+        dispatch!(self, carrier => carrier.next_message())
+    }
+
+    pub fn peer_key(&self) -> Option<PeerKey> {
+        dispatch!(self, carrier => carrier.peer_key())
+    }
+
+    pub fn cipher(&self) -> Option<&'static str> {
+        dispatch!(self, carrier => carrier.cipher())
+    }
+
+    pub fn exporter(&self, label: &str, context: &[u8]) -> Option<[u8; 32]> {
+        dispatch!(self, carrier => carrier.exporter(label, context))
+    }
+
+    pub fn close(&mut self) {
+        dispatch!(self, carrier => carrier.close());
+    }
+
+    pub fn sample(&mut self, side: &Side, now: Time) -> Option<PathInfo> {
+        dispatch!(self, carrier => carrier.sample(side, now))
+    }
+
+    pub fn follow_rate(&mut self, side: &Side, rate: u64) {
+        dispatch!(self, carrier => carrier.follow_rate(side, rate));
+    }
+
+    pub fn tune(&mut self, side: &Side, dead: Duration) {
+        dispatch!(self, carrier => carrier.tune(side, dead));
+    }
+
+    pub fn limit_rate(&self, side: &Side, rate: u64) {
+        dispatch!(self, carrier => carrier.limit_rate(side, rate));
+    }
+
+    pub fn bytes(&self) -> (u64, u64) {
+        dispatch!(self, carrier => carrier.bytes())
+    }
+}

@@ -1,0 +1,278 @@
+//! Transports: the connections that carry the subflows of links, each kind in a file of its own.
+//!
+//! A [`Carrier`] is one connection to a peer, encrypted and authenticated: it takes frames of the session and gives out
+//! plaintext. An [`Endpoint`] holds what the carriers of one link or of one listener share, such as the configuration of TLS;
+//! it dials and makes carriers. `node/` knows these two and [`CARRIERS`], and no kind by its name.
+//!
+//! ```text
+//!   node:    LinkConfig --> Endpoint::client --dial--> socket connected --+
+//!            ServeConfig -> Endpoint::server, CarrierKind::bind, accept --+--> Endpoint::carrier --> Carrier
+//!   Carrier: send, end_batch, flush --> socket          socket --> receive, open --> plaintext of one lane
+//! ```
+//! # A new kind
+//! It is a type that implements [`Transport`], in a file of its own, and a row of `carriers!` below. The row yields the
+//! variants of [`CarrierKind`], [`Carrier`] and [`Endpoint`], the entry of [`CARRIERS`], and with it the value of `--carrier`.
+//! Calls are dispatched by a match, never through a pointer.
+//!
+//! The trait does not ask for a stream of bytes on a socket of its own:
+//! * **Lanes.** A carrier may have several ordered lanes ([`Transport::lanes`]). [`Transport::open`] yields the plaintext of
+//!   one lane in each call, and [`Transport::send`] names the lane.
+//! * **Messages.** [`Transport::send`] gets each frame by itself. If frames share a record or a packet is the carrier's
+//!   choice; [`Transport::end_batch`] ends what they share.
+//! * **A shared socket.** The endpoint is at hand when a carrier is made, so both can share a queue: an endpoint that owns a
+//!   datagram socket puts datagrams into the queues of its carriers, and [`Transport::receive`] takes from there. The side of
+//!   such a carrier has no socket.
+//! * **Encryption.** The peer's key, the cipher, the key exchange and exported key material come from the carrier. `tls/` is
+//!   the encryption of the carriers over streams of bytes.
+//!
+//! # What a carrier must hold
+//! * A carrier that is being read gives the session no byte before the peer's key was admitted.
+//! * An unauthenticated peer costs a bounded number of bytes, and [`Transport::next_message`] says when the next call of
+//!   [`Transport::open`] computes a key exchange or a signature, so that the node can put it off.
+//! * Figures of the path that the system does not have are not made up: [`Transport::sample`] returns none, and the
+//!   acknowledgements of the lanes measure the path.
+
+mod carriers;
+mod mptcp;
+mod tcp_tls;
+
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::engine::core::Core;
+use crate::engine::limits::Config;
+use crate::engine::listener::Bound;
+use crate::link::{Outbox, Time};
+use crate::relay::dial::Egress;
+use crate::relay::side::Side;
+pub(crate) use crate::sys::PathInfo;
+pub use crate::tls::Cipher;
+pub(crate) use crate::tls::{Buffers, NextMessage};
+use crate::tls::{Identity, TlsError, Verify};
+use crate::types::address::{Bind, Target};
+use crate::types::id::Id;
+use crate::types::peer::PeerKey;
+use crate::types::reason::{Failure, Reason};
+
+pub use carriers::{CARRIERS, CarrierKind, CarrierRow};
+pub(crate) use carriers::{Carrier, Endpoint};
+
+/// A kind of carrier: how carriers of the kind are dialed and made, and one carrier.
+pub(crate) trait Transport: Sized {
+    /// The state that all carriers of one link, or of one listener, share.
+    type Endpoint;
+
+    /// Returns true if this system has the transport. Without it, the node takes what [`dial`](Self::dial) falls back to, or
+    /// gets its failure.
+    fn is_available() -> bool;
+
+    /// Opens the listening sockets of a place. Returns one [`Bound`] for each of its addresses.
+    ///
+    /// # Errors
+    /// The system's error for an address that cannot be bound.
+    fn bind(place: &Bind, config: &Config) -> io::Result<Vec<Bound>>;
+
+    /// Makes the endpoint of a link that this node dials.
+    ///
+    /// # Errors
+    /// The key or the ciphers cannot be used.
+    fn client(setup: &Setup<'_>) -> io::Result<Self::Endpoint>;
+
+    /// Makes the endpoint of a listener.
+    ///
+    /// # Errors
+    /// The key or the ciphers cannot be used.
+    fn server(setup: &Setup<'_>) -> io::Result<Self::Endpoint>;
+
+    /// Starts to connect a side that has just been made. The loop reports the result.
+    fn dial(endpoint: &Self::Endpoint, core: &mut Core, side: Id, target: &Rc<Target>, egress: Egress);
+
+    /// Makes the carrier of a side that has been connected or accepted. A carrier of a client has bytes to send at once.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    fn carrier(endpoint: &Self::Endpoint, buffers: &Rc<Buffers>) -> io::Result<Self>;
+
+    /// Returns the number of lanes, which the HELLO tells the peer.
+    fn lanes(&self) -> u16 {
+        1
+    }
+
+    /// Returns the name of the transport that the connection uses, which may be what this kind fell back to.
+    fn name(&self, side: &Side) -> &'static str;
+
+    /// Returns the bytes that the carrier takes from the session now.
+    fn room(&self, side: &Side, demand: Demand) -> usize;
+
+    /// Takes an outgoing frame for a lane.
+    fn send(&mut self, lane: u16, frame: &Outbox);
+
+    /// Takes outgoing bytes for the first lane, such as the answer to a HELLO.
+    fn send_bytes(&mut self, bytes: &[u8]);
+
+    /// Ends a batch: the frames that share a record are ready to be written.
+    fn end_batch(&mut self);
+
+    /// Writes waiting bytes, as many as the socket takes.
+    ///
+    /// # Errors
+    /// The error of the socket.
+    fn flush(&mut self, side: &mut Side) -> io::Result<()>;
+
+    /// Returns true if no byte waits to be written.
+    fn is_flushed(&self) -> bool;
+
+    /// Receives at most `most` bytes once. Returns their number, or none if there is nothing to receive now. Call
+    /// [`open`](Self::open) before the next call.
+    ///
+    /// # Errors
+    /// The connection has ended or failed.
+    fn receive(&mut self, side: &mut Side, most: usize) -> Result<Option<usize>, Failure>;
+
+    /// Decrypts what was received, appends the plaintext of one lane to `plain`, and continues the handshake. Returns the
+    /// lane.
+    ///
+    /// # Errors
+    /// The encryption has failed. The caller then flushes the carrier, because its last message tells the peer the cause.
+    fn open(&mut self, plain: &mut Vec<Bytes>) -> Result<u16, CarrierError>;
+
+    /// Returns true if the peer is not authenticated yet.
+    fn is_handshaking(&self) -> bool;
+
+    /// Returns the received part of the next message of an unauthenticated peer.
+    fn next_message(&self) -> NextMessage;
+
+    /// Returns the key that the peer has proven to hold.
+    fn peer_key(&self) -> Option<PeerKey>;
+
+    /// Returns the name of the cipher, once it is negotiated.
+    fn cipher(&self) -> Option<&'static str>;
+
+    /// Returns key material that only the two ends of this connection have. Returns `None` before the end of the handshake.
+    fn exporter(&self, label: &str, context: &[u8]) -> Option<[u8; 32]>;
+
+    /// Tells the peer that this node sends no more. Input is dropped from now on.
+    fn close(&mut self);
+
+    /// Samples the state of the path, if a sample is due and the transport knows it.
+    fn sample(&mut self, side: &Side, now: Time) -> Option<PathInfo>;
+
+    /// Adapts the unsent bytes in the system to the rate of the path.
+    fn follow_rate(&mut self, side: &Side, rate: u64);
+
+    /// Sets the options of a new connection. `dead` is the silence after which the session gives the path up.
+    fn tune(&mut self, side: &Side, dead: Duration);
+
+    /// Adapts the receive buffer to the rate at which this node reads.
+    fn limit_rate(&self, side: &Side, rate: u64);
+
+    /// Returns the bytes on the wire, sent and received.
+    fn bytes(&self) -> (u64, u64);
+}
+
+/// The keys of a node, for an endpoint.
+pub(crate) struct Setup<'a> {
+    /// The seed of this node's key.
+    pub seed: &'a [u8; 32],
+    /// The ciphers in the order of preference; empty for the fastest ones of this processor.
+    pub ciphers: &'a [Cipher],
+    /// Decides on the key of a peer.
+    pub admits: Verify,
+}
+
+impl Setup<'_> {
+    /// Returns this node's public key.
+    ///
+    /// # Errors
+    /// The seed cannot be used.
+    pub fn public_key(&self) -> io::Result<PeerKey> {
+        Identity::from_seed(self.seed).map(|identity| identity.public_key()).map_err(io::Error::other)
+    }
+}
+
+/// What the session wants from a carrier, as far as [`Transport::room`] depends on it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Demand {
+    /// Bytes per second that the path carries.
+    pub rate: u64,
+    /// The link has no other carrier.
+    pub is_alone: bool,
+    /// Small messages compete with a bulk transfer.
+    pub is_mixed: bool,
+}
+
+/// The end of a carrier by its encryption.
+#[derive(Clone, Debug)]
+pub(crate) enum CarrierError {
+    /// The peer has proven that it holds this key, but the key is not admitted.
+    KeyRefused(PeerKey, Failure),
+    /// The peer does not admit this node's key.
+    OwnKeyRefused(Failure),
+    /// Another failure.
+    Failed(Failure),
+}
+
+impl CarrierError {
+    /// Returns the failure with its reason.
+    pub fn into_failure(self) -> Failure {
+        match self {
+            CarrierError::KeyRefused(_, failure)
+            | CarrierError::OwnKeyRefused(failure)
+            | CarrierError::Failed(failure) => failure,
+        }
+    }
+}
+
+impl From<TlsError> for CarrierError {
+    fn from(error: TlsError) -> CarrierError {
+        let failure = |reason| Failure::new(reason, error.to_string());
+        match error {
+            TlsError::KeyRefused(key) => CarrierError::KeyRefused(key, failure(Reason::AuthFailed)),
+            TlsError::OurKeyRefused => CarrierError::OwnKeyRefused(failure(Reason::AuthFailed)),
+            TlsError::Authentication => CarrierError::Failed(failure(Reason::AuthFailed)),
+            _ => CarrierError::Failed(failure(Reason::ProtocolError)),
+        }
+    }
+}
+
+impl fmt::Display for CarrierKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl CarrierKind {
+    /// Returns the name on the command line and in the status.
+    pub fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// Returns the kind with this name.
+    pub fn parse(name: &str) -> Option<CarrierKind> {
+        CARRIERS.iter().find(|row| row.name == name).map(|row| row.kind)
+    }
+
+    /// Returns true if this system has the transport.
+    pub fn is_available(self) -> bool {
+        (self.row().is_available)()
+    }
+
+    /// Opens the listening sockets of one place for nodes that dial links with this kind of carrier. Returns one
+    /// [`Bound`] for each address of the place, for [`Loop::serve_links`](crate::Loop::serve_links).
+    ///
+    /// # Errors
+    /// The system's error for the first address that cannot be bound.
+    pub fn bind(self, place: &Bind, config: &Config) -> io::Result<Vec<Bound>> {
+        (self.row().bind)(place, config)
+    }
+}
+
+/// Minimum of the bytes that a carrier takes from the session at once.
+pub(crate) const BATCH_BYTES_MIN: usize = 2 << 10;
+/// Bytes that a carrier reads and sends in one turn while small messages compete with a bulk transfer. They bound the wait of
+/// a message.
+pub(crate) const BYTES_MIXED: usize = 128 << 10;

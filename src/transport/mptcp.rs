@@ -1,0 +1,30 @@
+//! Multipath TCP (RFC 8684): the kernel's own striping over the addresses of both hosts, below TLS.
+//!
+//! The socket has the interface of TCP. Where this system has no multipath TCP, the socket is one of TCP from the start;
+//! where the peer or the network has none, the kernel falls back to TCP in the handshake. Either way the link goes on, and the
+//! carrier tells which it is. A listener takes both.
+
+use crate::sys::{self, StreamProtocol, TcpStream};
+
+use super::PathInfo;
+use super::tcp_tls::StreamKind;
+
+/// Multipath TCP.
+pub(crate) struct Mptcp;
+
+impl StreamKind for Mptcp {
+    const PROTOCOL: StreamProtocol = StreamProtocol::Mptcp;
+
+    fn is_available() -> bool {
+        sys::has_mptcp()
+    }
+
+    fn name(socket: &TcpStream) -> &'static str {
+        if sys::is_mptcp(socket) { "mptcp" } else { "tcp" }
+    }
+
+    /// Returns the sum over the kernel's subflows, or the figures of TCP after a fallback.
+    fn path_info(socket: &TcpStream) -> Option<PathInfo> {
+        sys::mptcp_info(socket).or_else(|| sys::tcp_info(socket))
+    }
+}

@@ -1,0 +1,330 @@
+//! TLS on a stream socket: the carrier over TCP, and over what has the interface of TCP.
+//!
+//! The socket of a carrier is a side that belongs to no connection. Input is decrypted in place; output is gathered into
+//! records of 16 KiB. The carrier takes only as many bytes from the session as the path carries in a few milliseconds, so
+//! that urgent frames do not queue behind bulk data. A [`StreamKind`] says what differs between TCP and its relatives.
+
+use std::io;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::engine::core::Core;
+use crate::engine::limits::Config;
+use crate::engine::listener::{Bound, bind_stream};
+use crate::link::frame::FRAME_BYTES_MAX;
+use crate::link::{Outbox, Time};
+use crate::relay::dial::Egress;
+use crate::relay::io::Io;
+use crate::relay::side::Side;
+use crate::sys::{self, StreamProtocol, TcpStream};
+use crate::tls::{Identity, Tls, TlsError, TlsPipe};
+use crate::types::address::{Bind, Target};
+use crate::types::id::Id;
+use crate::types::peer::PeerKey;
+use crate::types::reason::{Failure, Reason};
+
+use super::{
+    BATCH_BYTES_MIN, BYTES_MIXED, Buffers, CarrierError, Cipher, Demand, NextMessage, PathInfo, Setup, Transport,
+};
+
+/// A kind of stream socket.
+pub(crate) trait StreamKind {
+    /// The protocol of its sockets.
+    const PROTOCOL: StreamProtocol;
+
+    /// Returns true if this system has such sockets.
+    fn is_available() -> bool;
+
+    /// Returns the name of the protocol that a connected socket uses.
+    fn name(socket: &TcpStream) -> &'static str;
+
+    /// Returns the system's figures of the path, or `None` if it has none.
+    fn path_info(socket: &TcpStream) -> Option<PathInfo>;
+}
+
+/// TCP.
+pub(crate) struct Tcp;
+
+impl StreamKind for Tcp {
+    const PROTOCOL: StreamProtocol = StreamProtocol::Tcp;
+
+    fn is_available() -> bool {
+        true
+    }
+
+    fn name(_: &TcpStream) -> &'static str {
+        "tcp"
+    }
+
+    #[inline]
+    fn path_info(socket: &TcpStream) -> Option<PathInfo> {
+        sys::tcp_info(socket)
+    }
+}
+
+/// One TLS connection on a stream socket.
+pub(crate) struct TlsStream<S> {
+    tls: TlsPipe,
+    /// Small frames that will share a record.
+    staged: Vec<u8>,
+    /// Bytes on the wire, sent and received.
+    bytes: (u64, u64),
+    /// Time of the last sample of the path, and the bytes sent until then.
+    sampled: (Time, u64),
+    /// Limit of the unsent bytes in the system.
+    lowat: u32,
+    kind: PhantomData<S>,
+}
+
+impl<S: StreamKind> Transport for TlsStream<S> {
+    type Endpoint = Tls;
+
+    fn is_available() -> bool {
+        S::is_available()
+    }
+
+    fn bind(place: &Bind, config: &Config) -> io::Result<Vec<Bound>> {
+        bind_stream(place, 1, config, S::PROTOCOL)
+    }
+
+    fn client(setup: &Setup<'_>) -> io::Result<Tls> {
+        configure(setup, Tls::client)
+    }
+
+    fn server(setup: &Setup<'_>) -> io::Result<Tls> {
+        configure(setup, Tls::server)
+    }
+
+    fn dial(_: &Tls, core: &mut Core, side: Id, target: &Rc<Target>, egress: Egress) {
+        core.dial(side, target, None, Some(Rc::new(Egress { protocol: S::PROTOCOL, ..egress })));
+    }
+
+    fn carrier(tls: &Tls, buffers: &Rc<Buffers>) -> io::Result<TlsStream<S>> {
+        Ok(TlsStream {
+            tls: tls.pipe(buffers).map_err(io::Error::other)?,
+            staged: Vec::new(),
+            bytes: (0, 0),
+            sampled: (Time::ZERO, 0),
+            lowat: 0,
+            kind: PhantomData,
+        })
+    }
+
+    fn name(&self, side: &Side) -> &'static str {
+        // A connection that a program of the user has made may have a socket of another kind.
+        if let Io::Tcp(socket) = &side.io { S::name(socket) } else { "unix" }
+    }
+
+    /// Returns the bytes that the carrier takes from the session now: what a path of this rate carries in five milliseconds.
+    /// A slow path that is the only one gets nothing that the system would not take, because urgent frames would wait behind
+    /// it. With several paths little would wait, and a path that seems full for a moment would lose its part to worse ones.
+    #[inline]
+    fn room(&self, side: &Side, demand: Demand) -> usize {
+        let Demand { rate, is_alone, is_mixed } = demand;
+        let is_slow = is_alone && rate < SLOW_RATE;
+        let is_full = || matches!(&side.io, Io::Tcp(socket) if is_slow && !sys::wants_more(socket));
+        if !self.is_flushed() || is_full() {
+            return 0;
+        }
+        let wished = rate / 200;
+        if is_slow {
+            return usize::try_from(wished).unwrap_or(usize::MAX).clamp(BATCH_BYTES_MIN, FRAME_BYTES_MAX);
+        }
+        let batch = usize::try_from(self.proven(wished)).unwrap_or(usize::MAX);
+        batch.clamp(FRAME_BYTES_MAX, if is_mixed { BYTES_MIXED } else { BATCH_BYTES_MAX })
+    }
+
+    /// Takes an outgoing frame. A large frame gets a record of its own, small frames share one.
+    #[inline]
+    fn send(&mut self, _: u16, frame: &Outbox) {
+        if frame.len() < SHARED_BYTES_MAX {
+            if self.staged.len() + frame.len() > FRAME_BYTES_MAX {
+                self.end_batch();
+            }
+            return frame.copy_to(&mut self.staged);
+        }
+        self.end_batch();
+        self.seal(frame.parts());
+    }
+
+    fn send_bytes(&mut self, bytes: &[u8]) {
+        self.seal([bytes]);
+    }
+
+    /// Makes a record of the frames that share one.
+    #[inline]
+    fn end_batch(&mut self) {
+        if self.staged.is_empty() {
+            return;
+        }
+        let mut staged = std::mem::take(&mut self.staged);
+        self.seal([&staged[..]]);
+        staged.clear();
+        staged.shrink_to(FRAME_BYTES_MAX);
+        self.staged = staged;
+    }
+
+    #[inline]
+    fn flush(&mut self, side: &mut Side) -> io::Result<()> {
+        while self.tls.unsent() > 0 && side.ready.writable {
+            match self.tls.write_to(|bytes| side.io.write_raw(bytes)) {
+                Ok(put) => self.bytes.0 += put as u64,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => side.ready.writable = false,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn is_flushed(&self) -> bool {
+        self.tls.unsent() == 0
+    }
+
+    #[inline]
+    fn receive(&mut self, side: &mut Side, most: usize) -> Result<Option<usize>, Failure> {
+        if !side.ready.readable {
+            return Ok(None);
+        }
+        let mut wished = 0;
+        let got = self.tls.read_from(|room| {
+            wished = room.len().min(most);
+            side.io.read_raw(&mut room[..wished])
+        });
+        let got = match got {
+            Ok(0) => {
+                let ended = self.tls.end_of_input();
+                let why =
+                    ended.map_or_else(|error| error.to_string(), |()| "the peer closed the connection".to_owned());
+                return Err(Failure::new(Reason::LinkLost, why));
+            }
+            Ok(got) => got,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                side.ready.readable = false;
+                return Ok(None);
+            }
+            Err(error) => return Err(Failure::from(&error)),
+        };
+        side.note_read(got, wished);
+        self.bytes.1 += got as u64;
+        Ok(Some(got))
+    }
+
+    #[inline]
+    fn open(&mut self, plain: &mut Vec<Bytes>) -> Result<u16, CarrierError> {
+        self.tls.open(plain)?;
+        Ok(0)
+    }
+
+    fn is_handshaking(&self) -> bool {
+        self.tls.is_handshaking()
+    }
+
+    fn next_message(&self) -> NextMessage {
+        self.tls.next_message()
+    }
+
+    fn peer_key(&self) -> Option<PeerKey> {
+        self.tls.peer_key()
+    }
+
+    fn cipher(&self) -> Option<&'static str> {
+        self.tls.cipher().map(Cipher::name)
+    }
+
+    fn exporter(&self, label: &str, context: &[u8]) -> Option<[u8; 32]> {
+        self.tls.exporter(label, context)
+    }
+
+    fn close(&mut self) {
+        self.end_batch();
+        self.tls.close_notify();
+    }
+
+    fn sample(&mut self, side: &Side, now: Time) -> Option<PathInfo> {
+        let (at, sent) = self.sampled;
+        let fresh = self.bytes.0 - sent;
+        if fresh == 0 || (fresh < SAMPLE_BYTES && now.since(at) < SAMPLE_US) {
+            return None;
+        }
+        self.sampled = (now, self.bytes.0);
+        let Io::Tcp(socket) = &side.io else { return None };
+        S::path_info(socket)
+    }
+
+    /// Sets the limit of unsent bytes in the system. It is higher on a fast path, so that the path never runs dry between
+    /// two turns.
+    fn follow_rate(&mut self, side: &Side, rate: u64) {
+        let Io::Tcp(socket) = &side.io else { return };
+        let wished = self.proven(rate / 500).clamp(LOWAT_BYTES.0.into(), LOWAT_BYTES.1.into());
+        let wished = (wished as u32).next_power_of_two();
+        if wished != self.lowat {
+            self.lowat = wished;
+            // Without this option, the batch bounds the unsent bytes.
+            let _ = sys::set_unsent_bytes(socket, wished);
+        }
+    }
+
+    fn tune(&mut self, side: &Side, dead: Duration) {
+        if let Io::Tcp(socket) = &side.io {
+            side.io.set_nodelay();
+            self.follow_rate(side, 0);
+            // The timers of the session find a dead path too.
+            let _ = sys::set_user_timeout(socket, dead);
+        }
+    }
+
+    /// Keeps the peer's window small on a socket that is read at a rate. A large window, once full, stays closed until a
+    /// part of it was read, and the peer's system takes that for a dead path (TCP_USER_TIMEOUT, tcp(7)).
+    fn limit_rate(&self, side: &Side, rate: u64) {
+        if let Io::Tcp(socket) = &side.io {
+            let bytes = (rate / 2).clamp(RATED_BYTES.0, RATED_BYTES.1) as usize;
+            // If the size cannot be set, the system's default is used.
+            let _ = socket2::SockRef::from(socket).set_recv_buffer_size(bytes);
+        }
+    }
+
+    fn bytes(&self) -> (u64, u64) {
+        self.bytes
+    }
+}
+
+impl<S> TlsStream<S> {
+    /// Encrypts outgoing bytes into records.
+    fn seal<'a>(&mut self, parts: impl IntoIterator<Item = &'a [u8]>) {
+        // A failed pipe reports that when it is read, and the session sends the data again elsewhere.
+        let _ = self.tls.seal(parts);
+    }
+
+    /// Bounds the bytes under way by what the path has shown: a handshake alone does not prove a rate.
+    fn proven(&self, bytes: u64) -> u64 {
+        bytes.min(self.bytes.0 / 8)
+    }
+}
+
+type Make = fn(&Identity, &[Cipher], crate::tls::Verify) -> Result<Tls, TlsError>;
+
+/// Makes the configuration of one role.
+fn configure(setup: &Setup<'_>, make: Make) -> io::Result<Tls> {
+    let preferred = Cipher::preferred();
+    let ciphers = if setup.ciphers.is_empty() { &preferred[..] } else { setup.ciphers };
+    let identity = Identity::from_seed(setup.seed).map_err(io::Error::other)?;
+    make(&identity, ciphers, setup.admits.clone()).map_err(io::Error::other)
+}
+
+/// Frames below this size share a record.
+const SHARED_BYTES_MAX: usize = 4 << 10;
+/// Receive buffer of a carrier at the slowest and at the fastest rate.
+const RATED_BYTES: (u64, u64) = (32 << 10, 4 << 20);
+/// Bytes taken from the session for one carrier at once, on any path.
+const BATCH_BYTES_MAX: usize = 256 << 10;
+/// Bytes per second below which the system is asked if it takes more, before frames are encrypted for it.
+const SLOW_RATE: u64 = 12_500_000;
+/// Bytes and time after which the path is sampled again.
+const SAMPLE_BYTES: u64 = 256 << 10;
+const SAMPLE_US: u64 = 5_000;
+/// Limit of unsent bytes in the system on the slowest and on the fastest path.
+const LOWAT_BYTES: (u32, u32) = (16 << 10, 256 << 10);
