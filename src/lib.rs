@@ -115,6 +115,7 @@ pub use types::human::{human_duration, human_rate, human_size};
 pub use types::id::{Id, Kind};
 pub use types::link_state::LinkState;
 pub use types::peer_network::PeerNetwork;
+pub use types::proto::{Proto, Unsupported};
 pub use types::reason::{Ending, Failure, Fault, Reason};
 pub use types::verb_error::VerbError;
 pub use types::{rules, units};

@@ -31,9 +31,9 @@ fn check_request5(request: &Request5) {
     assert!(target.port() != Some(0) || request.command != Command::Connect, "a connect to port 0");
     let mut bytes = vec![5, code(request.command), 0];
     match target {
-        Target::Ip(addr) if addr.is_ipv4() => bytes.push(1),
-        Target::Ip(_) => bytes.push(4),
-        Target::Name(name, _) => bytes.extend([3, name.as_str().len() as u8]),
+        Target::Ip(_, addr) if addr.is_ipv4() => bytes.push(1),
+        Target::Ip(..) => bytes.push(4),
+        Target::Name(_, name, _) => bytes.extend([3, name.as_str().len() as u8]),
         Target::Unix(_) => panic!("SOCKS led to a Unix socket"),
     }
     bytes.extend(host(target));
@@ -49,7 +49,7 @@ fn check_request4(request: &Request4<'_>) {
     // A literal address that came as a name is written as a name again, unless it fits the four bytes of an IPv4
     // address.
     match target {
-        Target::Ip(addr) if addr.is_ipv4() && !matches!(host(target)[..], [0, 0, 0, last] if last != 0) => {
+        Target::Ip(_, addr) if addr.is_ipv4() && !matches!(host(target)[..], [0, 0, 0, last] if last != 0) => {
             bytes.extend(host(target));
             bytes.extend([request.user, &[0]].concat());
         }
@@ -57,7 +57,7 @@ fn check_request4(request: &Request4<'_>) {
             bytes.extend([0, 0, 0, 1]);
             bytes.extend([request.user, &[0]].concat());
             bytes.extend(match target {
-                Target::Ip(addr) => addr.ip().to_string().into_bytes(),
+                Target::Ip(_, addr) => addr.ip().to_string().into_bytes(),
                 target => host(target),
             });
             bytes.push(0);
@@ -69,11 +69,11 @@ fn check_request4(request: &Request4<'_>) {
 /// Returns the host as it is on the wire.
 fn host(target: &Target) -> Vec<u8> {
     match target {
-        Target::Ip(addr) => match addr.ip() {
+        Target::Ip(_, addr) => match addr.ip() {
             std::net::IpAddr::V4(ip) => ip.octets().to_vec(),
             std::net::IpAddr::V6(ip) => ip.octets().to_vec(),
         },
-        Target::Name(name, _) => name.as_str().as_bytes().to_vec(),
+        Target::Name(_, name, _) => name.as_str().as_bytes().to_vec(),
         Target::Unix(_) => panic!("SOCKS led to a Unix socket"),
     }
 }

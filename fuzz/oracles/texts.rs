@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use seaprox::rules::{Action, Rule};
-use seaprox::{Bind, Name, Target, split_port_range};
+use seaprox::{Bind, Target, split_port_range};
 
 /// Checks targets, listening addresses and port ranges.
 pub fn address(data: &[u8]) {
@@ -12,20 +12,12 @@ pub fn address(data: &[u8]) {
         assert_ne!(target.port(), Some(0));
         let printed = target.to_string();
         assert!(!printed.contains(char::is_control), "{printed:?} can break a line of log");
-        let ambiguous = match &target {
-            Target::Unix(path) => is_escaped(path),
-            Target::Name(name, _) => is_unix(name),
-            Target::Ip(_) => false,
-        };
+        let ambiguous = matches!(&target, Target::Unix(path) if is_escaped(path));
         assert!(ambiguous || Target::parse(&printed).as_ref() == Ok(&target), "{printed:?} is not {target:?}");
     }
     if let Ok(bind) = Bind::parse(text) {
         let printed = bind.to_string();
-        let ambiguous = match &bind {
-            Bind::Unix(path) => is_escaped(path),
-            Bind::Name(name, _) => is_unix(name),
-            Bind::Loopback(_) | Bind::Any(_) | Bind::Ip(_) => false,
-        };
+        let ambiguous = matches!(&bind, Bind::Unix(path) if is_escaped(path));
         assert!(ambiguous || Bind::parse(&printed).as_ref() == Ok(&bind), "{printed:?} is not {bind:?}");
     }
     if let Ok((first, count)) = split_port_range(text) {
@@ -61,9 +53,4 @@ fn check_range(text: &str, first: &str, count: u16) {
 fn is_escaped(path: &Path) -> bool {
     let text = path.to_string_lossy();
     text.chars().any(|char| char.is_control() || char.is_whitespace() || "[]\"\\".contains(char))
-}
-
-/// Returns true if a printed name looks like the prefix of a path. Only the notation `unix.:80` leads to such a name.
-fn is_unix(name: &Name) -> bool {
-    name.as_str() == "unix"
 }

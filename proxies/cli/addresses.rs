@@ -12,7 +12,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 use seaprox::node::Path;
-use seaprox::{AddressError, Bind, Target};
+use seaprox::{AddressError, Bind, Proto, Target};
 
 /// The default port of links.
 pub const PORT: u16 = 23232;
@@ -36,12 +36,8 @@ pub fn peer(text: &str) -> Result<Target, AddressError> {
 pub fn listen(text: &str) -> Result<Bind, AddressError> {
     match Bind::parse(text) {
         Ok(place) => Ok(place),
-        Err(_) if text == "*" => Ok(Bind::Any(PORT)),
-        Err(error) => match portless(text, PORT) {
-            Some(Target::Ip(addr)) => Ok(Bind::Ip(addr)),
-            Some(Target::Name(name, port)) => Ok(Bind::Name(name, port)),
-            _ => Err(error),
-        },
+        Err(_) if text == "*" => Ok(Bind::Any(Proto::Tcp, PORT)),
+        Err(error) => portless(text, PORT).map(Bind::from).ok_or(error),
     }
 }
 
@@ -74,7 +70,11 @@ pub fn path(text: &str, port: u16) -> Result<Path, PathError> {
         return Err(wrong("the interface", name, "a name such as eth0"));
     }
     let peer = match to {
-        Some(text) => Some(peer_or(text, port).map_err(|_| wrong("the peer", text, "HOST[:PORT]"))?),
+        Some(text) => {
+            let peer = peer_or(text, port).map_err(|_| wrong("the peer", text, "HOST[:PORT]"))?;
+            peer.proto().require_tcp().map_err(|error| PathError(format!("the peer {text:?}: {error}")))?;
+            Some(peer)
+        }
         None => None,
     };
     Ok(Path { source, local_port, interface: interface.map(str::to_owned), peer })
@@ -115,8 +115,9 @@ fn peer_or(text: &str, port: u16) -> Result<Target, AddressError> {
 
 /// Parses a host without a port. A number is not a host but a port.
 fn portless(text: &str, port: u16) -> Option<Target> {
+    let (proto, text) = Proto::split(text);
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-    if is_number { None } else { Target::from_host(text, port).ok() }
+    if is_number { None } else { Some(Target::from_host(text, port).ok()?.with_proto(proto)) }
 }
 
 fn ip(text: &str) -> Option<IpAddr> {
@@ -188,7 +189,7 @@ mod tests {
         ] {
             assert_eq!(shown(listen(text)), meaning, "{text}");
         }
-        assert_eq!(listen("23232"), Ok(Bind::Loopback(23232)));
+        assert_eq!(listen("23232"), Ok(Bind::Loopback(Proto::Tcp, 23232)));
         for text in ["", "a b", "65536", "gate:x"] {
             assert!(shown(listen(text)).starts_with("expected PORT, :PORT"), "{text}");
         }

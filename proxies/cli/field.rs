@@ -2,6 +2,7 @@
 //!
 //! A default is the value of the field in a fresh [`Draft`], so it stands in the configuration and nowhere else.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ pub enum Field {
 impl Default for Draft {
     fn default() -> Draft {
         // The command line replaces the peer and the addresses.
-        let peer = Target::Ip(([127, 0, 0, 1], 0).into());
+        let peer = Target::from(SocketAddr::from(([127, 0, 0, 1], 0)));
         Draft { process: Config::default(), link: Link::new("link", peer), server: Server::new("links", Vec::new()) }
     }
 }

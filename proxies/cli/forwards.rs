@@ -10,13 +10,14 @@
 //! BIND   = address | name | [IPV6] | * or an empty text (every address) | localhost (loopback, as without BIND)
 //! ```
 //!
-//! A link carries TCP, so Unix sockets are possible at this end only. All functions are pure: they resolve no name.
+//! Each may begin with `udp:`, which is refused, because links carry no datagrams yet. So a host called `udp` is written with a
+//! final dot. A link carries TCP, so Unix sockets are possible at this end only. All functions are pure: they resolve no name.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
-use seaprox::{Bind, Target};
+use seaprox::{Bind, Proto, Target};
 
 /// A forward of `-L` or `-R`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,7 @@ pub struct ForwardError(Cow<'static, str>);
 /// # Errors
 /// Fails with the part that is wrong.
 pub fn local(text: &str) -> Result<Forward, ForwardError> {
+    refuse_udp(text)?;
     if let Some(rest) = text.strip_prefix("unix:") {
         let (path, to) = split_tail(rest)?;
         return Ok(Forward { listen: unix_bind(path)?, to });
@@ -57,6 +59,7 @@ pub fn local(text: &str) -> Result<Forward, ForwardError> {
 /// # Errors
 /// Fails with the part that is wrong.
 pub fn reverse(text: &str) -> Result<Forward, ForwardError> {
+    refuse_udp(text)?;
     if text.starts_with("unix:") {
         return Err(expected(FAR_UNIX));
     }
@@ -84,6 +87,7 @@ pub fn reverse(text: &str) -> Result<Forward, ForwardError> {
 /// # Errors
 /// Fails with the part that is wrong.
 pub fn listen(text: &str) -> Result<Bind, ForwardError> {
+    refuse_udp(text)?;
     if let Some(path) = text.strip_prefix("unix:") {
         return unix_bind(path);
     }
@@ -100,6 +104,7 @@ pub fn listen(text: &str) -> Result<Bind, ForwardError> {
 /// # Errors
 /// Fails with the part that is wrong.
 pub fn far_target(text: &str) -> Result<Target, ForwardError> {
+    refuse_udp(text)?;
     if text.starts_with("unix:") {
         return Err(expected(FAR_UNIX));
     }
@@ -108,6 +113,11 @@ pub fn far_target(text: &str) -> Result<Target, ForwardError> {
         [host, port] => target(host, port),
         _ => Err(misshapen(&fields, TARGET_FORM)),
     }
+}
+
+fn refuse_udp(text: &str) -> Result<(), ForwardError> {
+    let (proto, _) = Proto::split(text);
+    proto.require_tcp().map_err(|error| ForwardError(error.to_string().into()))
 }
 
 /// Splits a text at the colons outside of brackets.
@@ -143,12 +153,11 @@ fn split_tail(text: &str) -> Result<(&str, Target), ForwardError> {
 fn place(bind: Option<&str>, port: &str) -> Result<Bind, ForwardError> {
     let port = number(port, 0)?;
     match bind {
-        None | Some("localhost") => Ok(Bind::Loopback(port)),
-        Some("" | "*") => Ok(Bind::Any(port)),
+        None | Some("localhost") => Ok(Bind::Loopback(Proto::Tcp, port)),
+        Some("" | "*") => Ok(Bind::Any(Proto::Tcp, port)),
         Some(host) => match Target::from_host(host, port) {
-            Ok(Target::Ip(addr)) => Ok(Bind::Ip(addr)),
-            Ok(Target::Name(name, port)) => Ok(Bind::Name(name, port)),
-            _ => Err(part("the address to listen on", host, BIND_FORM)),
+            Ok(target) => Ok(target.into()),
+            Err(_) => Err(part("the address to listen on", host, BIND_FORM)),
         },
     }
 }
@@ -333,8 +342,8 @@ mod tests {
     #[test]
     fn a_listener_without_an_address_is_on_loopback() {
         let shown = |text| listen(text).map_or_else(|error| error.to_string(), |bind| bind.to_string());
-        assert_eq!(listen("1080"), Ok(Bind::Loopback(1080)));
-        assert_eq!(listen("localhost:1080"), Ok(Bind::Loopback(1080)));
+        assert_eq!(listen("1080"), Ok(Bind::Loopback(Proto::Tcp, 1080)));
+        assert_eq!(listen("localhost:1080"), Ok(Bind::Loopback(Proto::Tcp, 1080)));
         for (text, meaning) in [
             ("1080", "1080"),
             (":1080", ":1080"),

@@ -13,15 +13,21 @@ impl Parsed {
     pub fn peer(&self) -> Result<Option<Target>, UsageError> {
         let long = if self.command() == Command::Link { "connect" } else { "via" };
         let peer = |(name, text): (String, String)| {
-            addresses::peer(&text).map_err(|_| self.wrong(&name, &text, "expected HOST[:PORT] or [IPV6][:PORT]"))
+            let peer = addresses::peer(&text)
+                .map_err(|_| self.wrong(&name, &text, "expected HOST[:PORT] or [IPV6][:PORT]"))?;
+            peer.proto().require_tcp().map_err(|error| self.wrong(&name, &text, error))?;
+            Ok(peer)
         };
         self.given(long).pop().map(peer).transpose()
     }
 
     /// Returns the addresses on which `link` accepts links.
     pub fn link_addresses(&self) -> Result<Vec<Bind>, UsageError> {
-        let address =
-            |(name, text): (String, String)| addresses::listen(&text).map_err(|error| self.wrong(&name, &text, error));
+        let address = |(name, text): (String, String)| {
+            let place = addresses::listen(&text).map_err(|error| self.wrong(&name, &text, error))?;
+            place.proto().require_tcp().map_err(|error| self.wrong(&name, &text, error))?;
+            Ok(place)
+        };
         self.given("listen").into_iter().map(address).collect()
     }
 

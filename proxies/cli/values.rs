@@ -10,7 +10,7 @@ use seaprox::auth::{ConfigDirectory, Modes};
 use seaprox::config::StatusSocket;
 use seaprox::rules::{Action, Rule, Rules};
 use seaprox::units::{format_size, parse_duration, parse_size};
-use seaprox::{AddressError, Bind, Target, split_port_range};
+use seaprox::{AddressError, Bind, Proto, Target, split_port_range};
 
 use super::{Parsed, UsageError, Value, suggest};
 
@@ -131,14 +131,14 @@ impl Parsed {
 
     /// Returns the addresses to listen on, a range as its single ports. Empty only for commands without a default address.
     pub fn binds(&self) -> Result<Vec<Bind>, UsageError> {
-        let ranges = self.ranges("listen", Bind::parse, Bind::port, Bind::with_port)?;
+        let ranges = self.ranges("listen", Bind::parse, Bind::proto, Bind::port, Bind::with_port)?;
         Ok(ranges.into_iter().flatten().collect())
     }
 
     /// Returns each address to listen on with its target, from `--listen` and the option of the targets.
     pub fn relays(&self, to: &str) -> Result<Vec<(Bind, Target)>, UsageError> {
-        let binds = self.ranges("listen", Bind::parse, Bind::port, Bind::with_port)?;
-        let targets = self.ranges(to, Target::parse, Target::port, Target::with_port)?;
+        let binds = self.ranges("listen", Bind::parse, Bind::proto, Bind::port, Bind::with_port)?;
+        let targets = self.ranges(to, Target::parse, Target::proto, Target::port, Target::with_port)?;
         for (values, option) in [(binds.len(), "--listen ADDR"), (targets.len(), "--to HOST:PORT")] {
             if values == 0 {
                 return Err(self.error(format!("expected {option}")));
@@ -172,6 +172,7 @@ impl Parsed {
             for (position, text) in self.positioned(long) {
                 let rule =
                     Rule::parse(action, &text).map_err(|error| self.wrong(&format!("--{long}"), &text, error))?;
+                rule.proto().require_tcp().map_err(|error| self.wrong(&format!("--{long}"), &text, error))?;
                 rules.push((position, rule));
             }
         }
@@ -198,7 +199,11 @@ impl Parsed {
             [] if !binds.is_empty() => return Ok(CatMode::Listen(binds)),
             [_, ..] if !binds.is_empty() => return Err(self.error("expected either HOST PORT or -l ADDR")),
             [] => return Err(self.error("expected HOST PORT, unix:/path or -l ADDR")),
-            [address] => Target::parse(address).map_err(|error| self.wrong("the target", address, error))?,
+            [address] => {
+                let target = Target::parse(address).map_err(|error| self.wrong("the target", address, error))?;
+                target.proto().require_tcp().map_err(|error| self.wrong("the target", address, error))?;
+                target
+            }
             [host, port, ..] => {
                 let number = port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok()).flatten();
                 let number = number
@@ -247,6 +252,7 @@ impl Parsed {
         &self,
         long: &str,
         parse: impl Fn(&str) -> Result<T, AddressError>,
+        proto: impl Fn(&T) -> Proto,
         port: impl Fn(&T) -> Option<u16>,
         with_port: impl Fn(&T, u16) -> T,
     ) -> Result<Vec<Vec<T>>, UsageError> {
@@ -254,6 +260,7 @@ impl Parsed {
             let wrong = |error: AddressError| self.wrong(&name, &text, error);
             let (first, count) = split_port_range(&text).map_err(wrong)?;
             let first = parse(&first).map_err(wrong)?;
+            proto(&first).require_tcp().map_err(|error| self.wrong(&name, &text, error))?;
             // The port cannot overflow, because both ends of the range were parsed. Only addresses with a port have a range.
             let ports = port(&first).unwrap_or(0)..=port(&first).unwrap_or(0).saturating_add(count.saturating_sub(1));
             Ok(ports.map(|port| with_port(&first, port)).collect())

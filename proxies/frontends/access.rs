@@ -85,8 +85,8 @@ impl AccessPolicy {
 
     /// Returns a check that applies the rules to each resolved address of a name.
     fn permit(&self, source: Option<IpAddr>, target: &Target) -> Permit {
-        let (rules, name) = (Arc::clone(&self.rules), target.host().map(str::to_owned));
-        Rc::new(move |addr| rules.permits(source, name.as_deref(), addr))
+        let (rules, target) = (Arc::clone(&self.rules), target.clone());
+        Rc::new(move |addr| rules.permits(source, &target, addr))
     }
 }
 

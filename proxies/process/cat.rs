@@ -140,7 +140,7 @@ fn listen(proxy: &mut Proxy, addrs: &[Bind], config: &Config, ended: &Ended) -> 
         result.map_err(|error| Failed::new(Exit::Failure, format!("seaprox cat: {error}")))?;
         // On stderr, because stdout is for the bytes of the connection.
         match bound.addr() {
-            seaprox::Endpoint::Ip(addr) => logging::say(&format!("listening cat {addr}")),
+            seaprox::Endpoint::Ip(proto, addr) => logging::say(&format!("listening cat {}{addr}", proto.prefix())),
             seaprox::Endpoint::Unix(path) => logging::say(&format!("listening cat unix:{}", path.display())),
             _ => {}
         }

@@ -169,7 +169,7 @@ fn announcements(services: &[Service], addresses: &[Endpoint], links: Option<&Li
     let via = links.and_then(Links::peer).map(|peer| format!(" via {}", peer.target())).unwrap_or_default();
     let line = |(service, addr): (&Service, &Endpoint)| {
         let addr = match addr {
-            Endpoint::Ip(addr) => addr.to_string(),
+            Endpoint::Ip(proto, addr) => format!("{}{addr}", proto.prefix()),
             Endpoint::Unix(path) => format!("unix:{}", path.display()),
             other => other.to_string(),
         };

@@ -16,7 +16,7 @@ use super::file;
 use super::public::PublicKey;
 use super::watched::FromFile;
 use super::{ENTRIES_MAX, FILE_BYTES_MAX, lines};
-use crate::{Name, Target};
+use crate::{Name, Proto, Target};
 
 /// The known nodes. The default is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -119,23 +119,25 @@ fn parse_line(line: &str) -> Result<(Target, PublicKey), Wrong> {
     let (word, rest) = lines::split_word(line);
     // A port alone would be a node on this host; more likely the line has lost its host.
     let node = Target::parse(word).ok().filter(|_| word.contains(':')).as_ref().and_then(plain);
-    let node = node.ok_or_else(|| Wrong::word(word, NODE_FORM))?;
+    let form = if Proto::split(word).0 == Proto::Udp { TCP_FORM } else { NODE_FORM };
+    let node = node.ok_or_else(|| Wrong::word(word, form))?;
     let (key, _) = lines::parse_key(rest)?;
     Ok((node, key))
 }
 
-/// Returns the form in which nodes are compared and written, or `None` for a Unix socket.
+/// Returns the form in which nodes are compared and written, or `None` for a Unix socket and for UDP.
 fn plain(node: &Target) -> Option<Target> {
     match node {
-        Target::Ip(addr) => Some(Target::Ip(SocketAddr::new(addr.ip().to_canonical(), addr.port()))),
-        Target::Name(name, port) => {
+        Target::Ip(Proto::Tcp, addr) => Some(SocketAddr::new(addr.ip().to_canonical(), addr.port()).into()),
+        Target::Name(Proto::Tcp, name, port) => {
             let lower = Name::new(&name.as_str().to_ascii_lowercase()).ok()?;
-            Some(Target::Name(lower, *port))
+            Some(Target::Name(Proto::Tcp, lower, *port))
         }
-        Target::Unix(_) => None,
+        Target::Ip(Proto::Udp, _) | Target::Name(Proto::Udp, ..) | Target::Unix(_) => None,
     }
 }
 
+const TCP_FORM: &str = "a TCP address, because UDP is not supported yet";
 const NODE_FORM: &str = "HOST:PORT seaprox-ed25519 BASE64, where HOST is a name or an address ([::1] in brackets)";
 
 #[cfg(test)]

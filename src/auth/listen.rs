@@ -1,8 +1,8 @@
 //! Rules for the addresses that a key may have this node listen on.
 //!
 //! ```text
-//! rule  = *                      any port of any address
-//!       | [host ":"] ports
+//! rule  = [udp:] *               any port of any address
+//!       | [udp:] [host ":"] ports
 //! host  = (nothing)              loopback, of both families, and localhost
 //!       | localhost              the same
 //!       | * | 0.0.0.0 | [::]     any address, also the unspecified one
@@ -12,18 +12,19 @@
 //! ports = 8080 | 8000-8999 | *   `*` includes port 0
 //!       | 0                      a port that the system chooses
 //! ```
-//! Names are compared without case. An IPv4-mapped IPv6 address counts as the IPv4 address. A rule for one loopback address
+//! A rule is about TCP, or about UDP after `udp:`. Names are compared without case. An IPv4-mapped IPv6 address counts as the IPv4 address. A rule for one loopback address
 //! does not permit the loopback of both families. A Unix socket is never permitted. This module resolves no names.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use crate::{Bind, Name, Target};
+use crate::{Bind, Name, Proto, Target};
 
 /// A set of addresses and ports that a key may have this node listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenRule {
+    proto: Proto,
     host: Host,
     ports: Ports,
 }
@@ -47,7 +48,8 @@ struct Ports(u16, u16);
 impl ListenRule {
     /// Returns true if the rule permits to listen on this address.
     pub fn permits(&self, bind: &Bind) -> bool {
-        bind.port().is_some_and(|port| self.ports.contains(port)) && self.host.permits(bind)
+        let has_port = bind.port().is_some_and(|port| self.ports.contains(port));
+        has_port && bind.proto() == self.proto && self.host.permits(bind)
     }
 }
 
@@ -58,13 +60,13 @@ impl Host {
         }
         // The port does not matter; the parser reads an address with or without brackets, or a name.
         match Target::from_host(text, 1).ok()? {
-            Target::Ip(addr) if addr.ip().to_canonical().is_unspecified() => Some(Host::Any),
-            Target::Ip(addr) => Some(Host::Ip(addr.ip().to_canonical())),
-            Target::Name(name, _) if is_localhost(&name) => Some(Host::Loopback),
-            Target::Name(name, _) if name.zoned().is_some() => Some(Host::Zoned(name)),
+            Target::Ip(_, addr) if addr.ip().to_canonical().is_unspecified() => Some(Host::Any),
+            Target::Ip(_, addr) => Some(Host::Ip(addr.ip().to_canonical())),
+            Target::Name(_, name, _) if is_localhost(&name) => Some(Host::Loopback),
+            Target::Name(_, name, _) if name.zoned().is_some() => Some(Host::Zoned(name)),
             // A name without a letter is a mistyped address.
-            Target::Name(name, _) if !name.as_str().bytes().any(|byte| byte.is_ascii_alphabetic()) => None,
-            Target::Name(name, _) => Some(Host::Name(name.as_str().to_ascii_lowercase().into())),
+            Target::Name(_, name, _) if !name.as_str().bytes().any(|byte| byte.is_ascii_alphabetic()) => None,
+            Target::Name(_, name, _) => Some(Host::Name(name.as_str().to_ascii_lowercase().into())),
             Target::Unix(_) => None,
         }
     }
@@ -72,13 +74,13 @@ impl Host {
     fn permits(&self, bind: &Bind) -> bool {
         match (self, bind) {
             (_, Bind::Unix(_)) => false,
-            (Host::Any, _) | (Host::Loopback, Bind::Loopback(_)) => true,
-            (Host::Loopback, Bind::Ip(addr)) => addr.ip().to_canonical().is_loopback(),
-            (Host::Loopback, Bind::Name(name, _)) => is_localhost(name),
-            (Host::Ip(ip), Bind::Ip(addr)) => addr.ip().to_canonical() == *ip,
+            (Host::Any, _) | (Host::Loopback, Bind::Loopback(..)) => true,
+            (Host::Loopback, Bind::Ip(_, addr)) => addr.ip().to_canonical().is_loopback(),
+            (Host::Loopback, Bind::Name(_, name, _)) => is_localhost(name),
+            (Host::Ip(ip), Bind::Ip(_, addr)) => addr.ip().to_canonical() == *ip,
             // Interface names are case-sensitive.
-            (Host::Zoned(wanted), Bind::Name(name, _)) => name == wanted,
-            (Host::Name(wanted), Bind::Name(name, _)) => name.as_str().eq_ignore_ascii_case(wanted),
+            (Host::Zoned(wanted), Bind::Name(_, name, _)) => name == wanted,
+            (Host::Name(wanted), Bind::Name(_, name, _)) => name.as_str().eq_ignore_ascii_case(wanted),
             _ => false,
         }
     }
@@ -118,8 +120,9 @@ impl FromStr for ListenRule {
 
     /// Parses a rule. The error is the expected form.
     fn from_str(text: &str) -> Result<ListenRule, &'static str> {
+        let (proto, text) = Proto::split(text);
         if text == "*" {
-            return Ok(ListenRule { host: Host::Any, ports: Ports::ALL });
+            return Ok(ListenRule { proto, host: Host::Any, ports: Ports::ALL });
         }
         let (host, ports) = match text.rsplit_once(':') {
             None => (Host::Loopback, text),
@@ -127,12 +130,13 @@ impl FromStr for ListenRule {
             Some((host, _)) if host.contains(':') && !host.ends_with(']') => return Err(LISTEN_FORM),
             Some((host, ports)) => (Host::parse(host).ok_or(LISTEN_FORM)?, ports),
         };
-        Ok(ListenRule { host, ports: Ports::parse(ports).ok_or(LISTEN_FORM)? })
+        Ok(ListenRule { proto, host, ports: Ports::parse(ports).ok_or(LISTEN_FORM)? })
     }
 }
 
 impl fmt::Display for ListenRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.proto.prefix())?;
         match (&self.host, self.ports) {
             (Host::Any, Ports::ALL) => return f.write_str("*"),
             (Host::Loopback, Ports::ALL) => f.write_str("localhost:")?,
@@ -141,6 +145,8 @@ impl fmt::Display for ListenRule {
             (Host::Ip(IpAddr::V4(ip)), _) => write!(f, "{ip}:")?,
             (Host::Ip(IpAddr::V6(ip)), _) => write!(f, "[{ip}]:")?,
             (Host::Zoned(name), _) => write!(f, "{name}:")?,
+            // Without the dot, `udp:53` would be the protocol.
+            (Host::Name(name), _) if **name == *Proto::Udp.as_str() => write!(f, "{name}.:")?,
             (Host::Name(name), _) => write!(f, "{name}:")?,
         }
         match self.ports {
@@ -267,7 +273,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_printed_rule_parses_to_itself(
-            text in "(\\*:|localhost:|10\\.0\\.0\\.[0-9]:|\\[fd00::[0-9a-f]\\]:|[a-zA-Z0-9.:\\[\\]*-]{0,12}:)?(\\*|[0-9]{1,5}(-[0-9]{1,5})?)|\\PC{0,16}",
+            text in "(udp:)?(\\*:|udp\\.:|localhost:|10\\.0\\.0\\.[0-9]:|\\[fd00::[0-9a-f]\\]:|[a-zA-Z0-9.:\\[\\]*-]{0,12}:)?(\\*|[0-9]{1,5}(-[0-9]{1,5})?)|\\PC{0,16}",
         ) {
             if let Ok(rule) = text.parse::<ListenRule>() {
                 prop_assert_eq!(rule.to_string().parse(), Ok(rule));

@@ -37,9 +37,9 @@ impl Permissions {
         if self.opens.is_empty() { Decision::Deny } else { self.opens.decide(None, target) }
     }
 
-    /// Returns true if the key may have this address opened; `name` is the requested name, if the peer sent one.
-    pub fn may_open_addr(&self, name: Option<&str>, addr: SocketAddr) -> bool {
-        !self.opens.is_empty() && self.opens.permits(None, name, addr)
+    /// Returns true if the key may have this address of the target opened.
+    pub fn may_open_addr(&self, target: &Target, addr: SocketAddr) -> bool {
+        !self.opens.is_empty() && self.opens.permits(None, target, addr)
     }
 
     /// Returns true if the key may have this node listen on this address. Port 0, with which the system chooses, needs its
@@ -165,6 +165,7 @@ const STREAMS_MAX: u32 = 1_000_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Proto;
 
     fn permissions(field: &str) -> Permissions {
         Permissions::from_str(field).unwrap_or_else(|wrong| panic!("{field}: {wrong:?}"))
@@ -179,9 +180,11 @@ mod tests {
         for permissions in [Permissions::default(), permissions("name=joe,max-streams=5")] {
             assert_eq!(permissions.may_open(&Target::parse("127.0.0.1:80").unwrap()), Decision::Deny);
             assert_eq!(permissions.may_open(&Target::parse("example.org:80").unwrap()), Decision::Deny);
-            assert!(!permissions.may_open_addr(None, "127.0.0.1:80".parse().unwrap()));
-            assert!(!permissions.may_open_addr(Some("example.org"), "127.0.0.1:80".parse().unwrap()));
-            assert!(!permissions.may_listen(&Bind::Loopback(8080)));
+            for target in ["127.0.0.1:80", "example.org:80"] {
+                let target = Target::parse(target).unwrap();
+                assert!(!permissions.may_open_addr(&target, "127.0.0.1:80".parse().unwrap()));
+            }
+            assert!(!permissions.may_listen(&Bind::Loopback(Proto::Tcp, 8080)));
         }
         assert!(permissions("name=joe").is_bare() && !permissions("max-streams=5").is_bare());
     }
@@ -205,24 +208,60 @@ mod tests {
         assert_eq!(open("permit-open=\"*\"", "anything:1"), Decision::Allow);
         assert_eq!(open("permit-open=to:80", "to:80"), Decision::Allow, "`to` may be the name of a host");
         assert_eq!(open("permit-listen=\"*\"", "anything:1"), Decision::Deny, "to listen is not to open");
-        assert!(!permissions("permit-open=\"*\"").may_listen(&Bind::Loopback(8080)));
+        assert!(!permissions("permit-open=\"*\"").may_listen(&Bind::Loopback(Proto::Tcp, 8080)));
     }
 
     #[test]
     fn a_permitted_address_is_compared_with_each_address_of_a_name() {
         let permissions = permissions("permit-open=10.0.0.0/8:22,permit-open=\"db:5432\"");
-        let may = |name: &str, addr: &str| permissions.may_open_addr(Some(name), addr.parse().unwrap());
+        let may = |name: &str, addr: &str| {
+            permissions.may_open_addr(&Target::from_host(name, 1).unwrap(), addr.parse().unwrap())
+        };
         assert!(may("other", "10.0.0.1:22") && !may("other", "11.0.0.1:22") && !may("other", "10.0.0.1:5432"));
         assert!(may("db", "192.0.2.1:5432") && !may("db", "192.0.2.1:22"));
-        assert!(permissions.may_open_addr(None, "[::ffff:10.0.0.1]:22".parse().unwrap()));
+        assert!(permissions.may_open_addr(&Target::parse("22").unwrap(), "[::ffff:10.0.0.1]:22".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_permission_is_about_one_protocol() {
+        let field = r#"permit-open="udp:*:53",permit-listen="udp:*:5353""#;
+        for (target, decision) in [
+            ("udp:10.0.0.1:53", Decision::Allow),
+            ("udp:dns.example:53", Decision::Allow),
+            ("udp:10.0.0.1:54", Decision::Deny),
+            ("10.0.0.1:53", Decision::Deny),
+            ("dns.example:53", Decision::Deny),
+            ("unix:/run/x", Decision::Deny),
+        ] {
+            assert_eq!(open(field, target), decision, "{target}");
+        }
+        let may_listen = |text: &str| permissions(field).may_listen(&Bind::parse(text).unwrap());
+        assert!(may_listen("udp::5353") && may_listen("udp:127.0.0.1:5353"));
+        assert!(!may_listen(":5353") && !may_listen("5353"));
+        assert_eq!(
+            open("permit-open=\"*\"", "udp:10.0.0.1:53"),
+            Decision::Deny,
+            "a permission without udp: is about TCP"
+        );
+        assert!(!permissions("permit-listen=\"*\"").may_listen(&Bind::parse("udp:5353").unwrap()));
+        assert_eq!(permissions(field).to_string(), field);
+        let name = r#"permit-open="udp.:53",permit-listen="udp.:53",permit-listen="unix:53""#;
+        assert_eq!(permissions(name).to_string(), name, "a host may be called udp");
+        assert_eq!(open(name, "udp.:53"), Decision::Allow);
     }
 
     #[test]
     fn listen_rules_and_limits_are_parsed() {
         let permissions =
             permissions("permit-listen=8080,permit-listen=\"*:9000-9009\",max-streams=\"10\",rate=10mbit,name=joe");
-        assert!(permissions.may_listen(&Bind::Loopback(8080)) && !permissions.may_listen(&Bind::Any(8080)));
-        assert!(permissions.may_listen(&Bind::Any(9009)) && !permissions.may_listen(&Bind::Any(9010)));
+        assert!(
+            permissions.may_listen(&Bind::Loopback(Proto::Tcp, 8080))
+                && !permissions.may_listen(&Bind::Any(Proto::Tcp, 8080))
+        );
+        assert!(
+            permissions.may_listen(&Bind::Any(Proto::Tcp, 9009))
+                && !permissions.may_listen(&Bind::Any(Proto::Tcp, 9010))
+        );
         assert_eq!((permissions.max_streams(), permissions.rate()), (Some(10), Some(1_250_000)));
         assert_eq!(permissions.name(), Some("joe"));
         assert_eq!(
@@ -244,6 +283,9 @@ mod tests {
             ("permit-open=\"a:1,b:2\"", "a:1,b:2"),
             ("permit-open=\"from:10.0.0.0/8\"", "from:10.0.0.0/8"),
             ("permit-open=a:0", "a:0"),
+            ("permit-open=udp:53", "udp:53"),
+            ("permit-open=udp:unix:/x", "udp:unix:/x"),
+            ("permit-listen=udp:", "udp:"),
             ("permit-listen=\"a b:1\"", "a b:1"),
             ("max-streams=0", "0"),
             ("max-streams=+1", "+1"),

@@ -109,6 +109,31 @@ fn all_problems_are_found_at_once_and_each_names_its_place() {
 }
 
 #[test]
+fn a_udp_address_is_not_supported_yet_in_any_place() {
+    let mut config = with_listeners(vec![relay("dns", "udp::53", "udp:dns:53")]);
+    let rule = |text| Rules::new(vec![Rule::parse(Action::Deny, text).unwrap()]);
+    (config.access.rules, config.listeners[0].rules) = (rule("udp:*:53"), Some(rule("udp:10.0.0.0/8")));
+    let mut link = Link::new("home", target("udp:home:23232"));
+    link.paths = LinkPaths::List(vec![Path { peer: Some(target("udp:gate:1")), ..Path::default() }]);
+    let service = Service::Remote(target("udp:a:1"));
+    link.forwards = vec![Forward { name: "far".into(), listen: bind("udp:5"), service }];
+    config.links = vec![link];
+    config.servers = vec![Server::new("links", vec![bind("udp:6")])];
+    let expected = [
+        "deny \"to:udp:*:53\"",
+        "listener \"dns\": listen \"udp::53\"",
+        "listener \"dns\": to \"udp:dns:53\"",
+        "listener \"dns\": deny \"to:udp:10.0.0.0/8\"",
+        "link \"home\": connect \"udp:home:23232\"",
+        "link \"home\": path \"udp:gate:1\"",
+        "link \"home\": forward \"far\": listen \"udp:5\"",
+        "link \"home\": forward \"far\": to \"udp:a:1\"",
+        "server \"links\": listen \"udp:6\"",
+    ];
+    assert_eq!(problems(&config), expected.map(|place| format!("{place}: UDP is not supported yet")));
+}
+
+#[test]
 fn more_threads_need_more_connections_and_buffers() {
     let mut config = Config { threads: 4, ..Config::default() };
     config.loops.limits.connections = 3;

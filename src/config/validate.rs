@@ -13,6 +13,8 @@ use super::{Config, LoopConfig};
 use crate::engine::limits::Limits;
 use crate::node::Timing;
 use crate::types::address::{Bind, Target};
+use crate::types::proto::Proto;
+use crate::types::rules::{Action, Rules};
 use crate::types::units::{format_duration, format_size};
 
 /// The problems that were found, and the registry of front ends.
@@ -29,6 +31,7 @@ impl Config {
     pub fn validate(&self, front_ends: &dyn FrontEnds) -> Vec<Problem> {
         let mut checks = Checks { config: self, front_ends, problems: Vec::new(), names: HashSet::new() };
         checks.process();
+        checks.rules(&Place::root(), &self.access.rules);
         if self.has_links() {
             checks.timing(&Place::root(), &self.node.timing);
         }
@@ -108,6 +111,7 @@ impl<'a> Checks<'a> {
         if listener.backlog == Some(0) {
             self.add(place.field("backlog"), " 0: expected a number above 0");
         }
+        listener.rules.iter().for_each(|rules| self.rules(&place, rules));
         if let Some(link) = listener.link.as_ref().filter(|link| self.config.link(link).is_none()) {
             self.add(place.field("via"), format!(" {link:?}: expected the name of a link"));
         }
@@ -116,11 +120,26 @@ impl<'a> Checks<'a> {
         }
     }
 
+    /// Checks an address in a field, which no code serves if it is a UDP address.
+    fn protocol(&mut self, place: &Place, field: &str, address: &dyn Display, proto: Proto) {
+        if let Err(error) = proto.require_tcp() {
+            self.add(place.field(field.to_owned()), format!(" \"{address}\": {error}"));
+        }
+    }
+
+    fn rules(&mut self, place: &Place, rules: &Rules) {
+        for rule in rules.iter() {
+            let field = if rule.action() == Action::Allow { "allow" } else { "deny" };
+            self.protocol(place, field, rule, rule.proto());
+        }
+    }
+
     fn addresses(&mut self, place: &Place, addresses: &[Bind]) {
         if addresses.is_empty() {
             self.add(place.field("listen"), ": expected at least one address");
         }
         for (index, address) in addresses.iter().enumerate() {
+            self.protocol(place, "listen", address, address.proto());
             if has_fixed_port(address) && addresses[..index].contains(address) {
                 self.add(place.field("listen"), format!(" \"{address}\": expected each address once"));
             }
@@ -148,6 +167,9 @@ impl<'a> Checks<'a> {
         for option in known.iter().filter(|option| option.is_required && !front_end.options.contains_key(option.name)) {
             self.add(place.field(option.name), format!(": expected {}", option.kind));
         }
+        for (name, target) in front_end.targets() {
+            self.protocol(place, name, target, target.proto());
+        }
         if is_over_link {
             for (name, target) in front_end.targets().filter(|(_, target)| matches!(target, Target::Unix(_))) {
                 let problem = Problem::new(place.field(name.to_owned()), format!(" \"{target}\" with "));
@@ -165,8 +187,14 @@ impl<'a> Checks<'a> {
         if matches!(link.peer, Target::Unix(_)) {
             self.add(place.field("connect"), format!(" \"{}\": expected HOST[:PORT]", link.peer));
         }
+        self.protocol(&place, "connect", &link.peer, link.peer.proto());
         let paths = match &link.paths {
-            LinkPaths::List(paths) => paths.len(),
+            LinkPaths::List(paths) => {
+                for peer in paths.iter().filter_map(|path| path.peer.as_ref()) {
+                    self.protocol(&place, "path", peer, peer.proto());
+                }
+                paths.len()
+            }
             LinkPaths::File(_) => 1,
         };
         if paths == 0 {
@@ -186,13 +214,14 @@ impl<'a> Checks<'a> {
         let place = link.clone().within("forward", &forward.name);
         let is_new = self.names.insert(&forward.name);
         self.name(&place, &forward.name, is_new);
+        self.protocol(&place, "listen", &forward.listen, forward.listen.proto());
         match &forward.service {
             Service::Local(front_end) => self.front_end(&place, front_end, true),
             Service::Remote(_) if matches!(forward.listen, Bind::Unix(_)) => {
                 let text = format!(" \"{}\": expected a TCP port, because it is at the far end", forward.listen);
                 self.add(place.field("listen"), text);
             }
-            Service::Remote(_) => {}
+            Service::Remote(target) => self.protocol(&place, "to", target, target.proto()),
         }
     }
 

@@ -459,6 +459,9 @@ impl Core {
         let ConnectOptions { permit, egress } = options;
         let Some(dest) = self.new_dest(connection, Some(&target)) else { return };
         log::debug!(target: "seaprox::connection", id = connection.to_string(), asked = target.to_string(); "connecting");
+        if let Err(error) = target.proto().require_tcp() {
+            return self.queues.dialled.push_back((dest, Err(error.into())));
+        }
         let Some(record) = self.connections.get(connection) else { return };
         match record.via {
             None => {

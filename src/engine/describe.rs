@@ -10,6 +10,8 @@
 //!              | "fd[" IN "," OUT "]"                    fd[0,1]
 //!              | "link[" PEER "/" STREAM "]"             link[laptop/8]
 //!              | "none[]"                                no target yet
+//!
+//!   ADDR and HOST of UDP begin with "udp:"                name[udp:example.org:53], ipv6[udp:[::1]:53]
 //! ```
 
 use std::fmt;
@@ -56,8 +58,8 @@ impl fmt::Display for Described<'_> {
 
 fn describe_target(target: &Target, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match target {
-        Target::Ip(addr) => fmt::Display::fmt(&Endpoint::Ip(*addr), f),
-        Target::Name(name, port) => write!(f, "name[{name}:{port}]"),
+        Target::Ip(proto, addr) => fmt::Display::fmt(&Endpoint::Ip(*proto, *addr), f),
+        Target::Name(proto, name, port) => write!(f, "name[{}{name}:{port}]", proto.prefix()),
         Target::Unix(path) => write!(f, "unix[{}]", Printable(path)),
     }
 }
@@ -66,9 +68,9 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Endpoint::Unknown => f.write_str("none[]"),
-            Endpoint::Ip(_) => match self.ip() {
-                Some(addr) if addr.is_ipv4() => write!(f, "ipv4[{addr}]"),
-                Some(addr) => write!(f, "ipv6[{addr}]"),
+            Endpoint::Ip(proto, _) => match self.ip() {
+                Some(addr) if addr.is_ipv4() => write!(f, "ipv4[{}{addr}]", proto.prefix()),
+                Some(addr) => write!(f, "ipv6[{}{addr}]", proto.prefix()),
                 None => Ok(()),
             },
             Endpoint::Unix(path) => write!(f, "unix[{}]", Printable(path)),
@@ -88,7 +90,8 @@ mod tests {
 
     #[test]
     fn each_kind_of_side_has_its_form() {
-        let ip = |text: &str| Endpoint::Ip(text.parse().unwrap());
+        let ip = |text: &str| Endpoint::from(text.parse::<std::net::SocketAddr>().unwrap());
+        let udp = |text: &str| Endpoint::Ip(crate::Proto::Udp, text.parse().unwrap());
         for (side, form) in [
             (ip("1.2.3.4:3234"), "ipv4[1.2.3.4:3234]"),
             (ip("[::1]:22"), "ipv6[[::1]:22]"),
@@ -98,6 +101,8 @@ mod tests {
             (Endpoint::Unix(std::path::Path::new("").into()), "unix[]"),
             (Endpoint::Descriptor(0, 1), "fd[0,1]"),
             (Endpoint::Unknown, "none[]"),
+            (udp("1.2.3.4:53"), "ipv4[udp:1.2.3.4:53]"),
+            (udp("[::1]:53"), "ipv6[udp:[::1]:53]"),
         ] {
             assert_eq!(side.to_string(), form);
         }
@@ -105,11 +110,13 @@ mod tests {
 
     #[test]
     fn a_connection_names_both_ends() {
-        let source = Endpoint::Ip("1.2.3.4:5678".parse().unwrap());
+        let source = Endpoint::from("1.2.3.4:5678".parse::<std::net::SocketAddr>().unwrap());
         let target = Target::parse("example.org:80").unwrap();
         let full = "socks5[ipv4[1.2.3.4:5678]->name[example.org:80]]";
         assert_eq!(described("socks5", &source, Some(&target)), full);
         assert_eq!(described("http", &source, None), "http[ipv4[1.2.3.4:5678]->none[]]");
+        let dns = Target::parse("udp:dns.example:53").unwrap();
+        assert_eq!(described("socks5", &source, Some(&dns)), "socks5[ipv4[1.2.3.4:5678]->name[udp:dns.example:53]]");
         let unix = Target::parse("unix:/run/y").unwrap();
         assert_eq!(described("static", &source, Some(&unix)), "static[ipv4[1.2.3.4:5678]->unix[/run/y]]");
     }

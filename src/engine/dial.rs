@@ -91,6 +91,9 @@ impl Drop for Answer {
 impl Core {
     /// Starts to connect a side that has just been made. With an `egress`, its sockets leave from there.
     pub(crate) fn dial(&mut self, dest: Id, target: &Rc<Target>, permit: Option<Permit>, egress: Option<Rc<Egress>>) {
+        if let Err(error) = target.proto().require_tcp() {
+            return self.queues.dialled.push_back((dest, Err(error.into())));
+        }
         if let Some(connector) = self.connector.as_mut().filter(|connector| connector.wants(target)) {
             let answer = Answer { mailbox: Arc::clone(&self.mailbox), side: dest, given: false };
             connector.connect(target, answer);
@@ -102,15 +105,15 @@ impl Core {
             self.read_ahead(dest);
         }
         match &**target {
-            Target::Ip(addr) if egress.is_none() => self.attempt(dest, *addr),
-            Target::Ip(addr) => {
+            Target::Ip(_, addr) if egress.is_none() => self.attempt(dest, *addr),
+            Target::Ip(_, addr) => {
                 self.make_dial(dest, target, permit, egress);
                 let dial = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut());
                 dial.into_iter().for_each(|dial| dial.addresses.push(*addr));
                 self.next_address(dest);
             }
             Target::Unix(path) => self.attempt_unix(dest, path),
-            Target::Name(name, _) => {
+            Target::Name(_, name, _) => {
                 self.make_dial(dest, target, permit, egress);
                 self.want_name(dest, name);
             }
@@ -168,7 +171,7 @@ impl Core {
             return Asker::Key(*peer.key());
         }
         match self.sides.get(record.source).map(|source| &source.endpoint) {
-            Some(endpoint @ (Endpoint::Ip(_) | Endpoint::Unix(_))) => Asker::Network(endpoint.into()),
+            Some(endpoint @ (Endpoint::Ip(..) | Endpoint::Unix(_))) => Asker::Network(endpoint.into()),
             _ => Asker::Own,
         }
     }
@@ -222,7 +225,7 @@ impl Core {
             dial.failure = Some(Failure::new(Reason::NameResolutionFailure, "no address of a permitted family"));
         }
         let zone = match &*dial.target {
-            Target::Name(name, _) => name.zoned().and_then(|(_, zone)| sys::interface_index(zone)),
+            Target::Name(_, name, _) => name.zoned().and_then(|(_, zone)| sys::interface_index(zone)),
             _ => None,
         };
         for addr in &mut ordered {
@@ -258,7 +261,7 @@ impl Core {
             self.attempt(dest, addr);
         } else if self.racers < RACERS
             && let Ok(racer) =
-                self.sides.insert(Side::new(Owner::Race(dest), SideState::Connecting, Io::None, Endpoint::Ip(addr)))
+                self.sides.insert(Side::new(Owner::Race(dest), SideState::Connecting, Io::None, addr.into()))
         {
             self.racers += 1;
             if let Some(dial) = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut()) {
@@ -312,7 +315,7 @@ impl Core {
     fn attempt(&mut self, side: Id, addr: SocketAddr) {
         let started = start_connect(addr, self.egress_of(side), self.speaks_first(side));
         match started.and_then(|io| self.wait_for_connect(side, io)) {
-            Ok(()) => self.sides.get_mut(side).into_iter().for_each(|record| record.endpoint = Endpoint::Ip(addr)),
+            Ok(()) => self.sides.get_mut(side).into_iter().for_each(|record| record.endpoint = addr.into()),
             // The error may be that of the registration: the address is tried again when there is memory for it.
             Err(error) => self.attempt_failed(side, &error, Some(addr)),
         }
@@ -450,7 +453,7 @@ impl Core {
                 dial.next -= 1;
             }
         } else if let (Some(side), Some(addr)) = (self.sides.get_mut(dest), addr) {
-            side.endpoint = Endpoint::Ip(addr);
+            side.endpoint = addr.into();
         }
         self.descriptors.dials.push_back(dest);
         self.descriptors_short();
@@ -463,7 +466,7 @@ impl Core {
             let Some(side) = self.sides.get(dest) else { continue };
             match (&side.dial, side.endpoint.clone()) {
                 (Some(_), _) => self.next_address(dest),
-                (None, Endpoint::Ip(addr)) => self.attempt(dest, addr),
+                (None, Endpoint::Ip(_, addr)) => self.attempt(dest, addr),
                 (None, Endpoint::Unix(path)) => self.attempt_unix(dest, &path),
                 (None, _) => {}
             }
@@ -477,7 +480,7 @@ impl Core {
     fn give_up(&mut self, dest: Id) {
         let Some(dial) = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut()) else { return };
         let failure = dial.failure.take().unwrap_or(Reason::NameResolutionFailure.into());
-        if let Target::Name(name, _) = &*Rc::clone(&dial.target) {
+        if let Target::Name(_, name, _) = &*Rc::clone(&dial.target) {
             self.resolver.forget(name);
             if std::mem::take(&mut dial.from_cache) && failure.reason != Reason::NotPermitted {
                 return self.want_name(dest, name);
@@ -490,7 +493,7 @@ impl Core {
     /// again, because its addresses may have changed.
     fn forget_name_of(&mut self, dest: Id) {
         let target = self.sides.get(dest).and_then(|side| side.dial.as_ref()).map(|dial| Rc::clone(&dial.target));
-        if let Some(Target::Name(name, _)) = target.as_deref() {
+        if let Some(Target::Name(_, name, _)) = target.as_deref() {
             self.resolver.forget(name);
         }
     }

@@ -77,8 +77,8 @@ enum Acceptor {
 /// A Unix socket file of this user without a listener is replaced ([`SocketFile`]).
 ///
 /// # Errors
-/// The system's error for the first address that cannot be bound. If the place has addresses of both families, a family
-/// that this host lacks is left out.
+/// The place is a UDP address, or the system's error for the first address that cannot be bound. If the place has addresses
+/// of both families, a family that this host lacks is left out.
 pub fn bind(place: &Bind, loops: usize, config: &Config) -> io::Result<Vec<Bound>> {
     bind_stream(place, loops, config, StreamProtocol::Tcp)
 }
@@ -90,21 +90,22 @@ pub(crate) fn bind_stream(
     config: &Config,
     protocol: StreamProtocol,
 ) -> io::Result<Vec<Bound>> {
+    place.proto().require_tcp()?;
     let sockets = Sockets { loops, protocol };
     match place {
-        Bind::Ip(addr) => Ok(vec![bind_tcp(*addr, true, sockets, config)?]),
+        Bind::Ip(_, addr) => Ok(vec![bind_tcp(*addr, true, sockets, config)?]),
         Bind::Unix(path) => Ok(vec![bind_unix(path, loops, config)?]),
-        Bind::Any(port) => match bind_tcp((Ipv6Addr::UNSPECIFIED, *port).into(), false, sockets, config) {
+        Bind::Any(_, port) => match bind_tcp((Ipv6Addr::UNSPECIFIED, *port).into(), false, sockets, config) {
             Err(error) if sys::lacks_family(&error) => {
                 Ok(vec![bind_tcp((Ipv4Addr::UNSPECIFIED, *port).into(), true, sockets, config)?])
             }
             bound => Ok(vec![bound?]),
         },
-        Bind::Loopback(port) => {
+        Bind::Loopback(_, port) => {
             let both = [(Ipv4Addr::LOCALHOST, *port).into(), (Ipv6Addr::LOCALHOST, *port).into()];
             bind_each(&both, sockets, config)
         }
-        Bind::Name(name, port) => {
+        Bind::Name(_, name, port) => {
             let addresses: Vec<SocketAddr> = (name.as_str(), *port).to_socket_addrs()?.collect();
             bind_each(&addresses, sockets, config)
         }
@@ -128,9 +129,9 @@ type Lacking = Vec<(SocketAddr, io::Error)>;
 /// The system's error if no address can be bound.
 pub(crate) fn bind_some(place: &Bind, config: &Config) -> io::Result<(Vec<Bound>, Lacking)> {
     let both: [IpAddr; 2] = match place {
-        Bind::Any(_) => [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
-        Bind::Loopback(_) => [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
-        Bind::Ip(_) | Bind::Name(..) | Bind::Unix(_) => {
+        Bind::Any(..) => [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+        Bind::Loopback(..) => [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        Bind::Ip(..) | Bind::Name(..) | Bind::Unix(_) => {
             return bind(place, 1, config).map(|bounds| (bounds, Vec::new()));
         }
     };
@@ -202,7 +203,7 @@ fn bind_tcp(addr: SocketAddr, only_ipv6: bool, sockets: Sockets, config: &Config
         socket.listen(config.limits.backlog.min(i32::MAX as u32) as i32)?;
         acceptors.push(Acceptor::Tcp(mio::net::TcpListener::from_std(socket.into())));
     }
-    Ok(Bound { addr: Endpoint::Ip(addr), sockets: acceptors, loops, unlink: None })
+    Ok(Bound { addr: addr.into(), sockets: acceptors, loops, unlink: None })
 }
 
 fn open_tcp(addr: SocketAddr, only_ipv6: bool, shared: bool, protocol: StreamProtocol) -> io::Result<Socket> {
@@ -279,7 +280,7 @@ impl Acceptor {
         match self {
             Acceptor::Tcp(socket) => {
                 let (stream, peer) = socket.accept()?;
-                Ok((Io::Tcp(stream.into()), Endpoint::Ip(peer)))
+                Ok((Io::Tcp(stream.into()), peer.into()))
             }
             Acceptor::Unix(socket) => {
                 let (stream, _) = socket.accept()?;

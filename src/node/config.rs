@@ -13,6 +13,7 @@ use crate::transport::CarrierKind;
 pub use crate::transport::Cipher;
 use crate::types::address::{Bind, Target};
 use crate::types::id::Id;
+use crate::types::proto::{Proto, Unsupported};
 use crate::types::reason::{Failure, Reason};
 
 pub use crate::types::peer::PeerKey;
@@ -37,9 +38,9 @@ pub trait Policy: Send + Sync {
         true
     }
 
-    /// Returns true if this node may connect to an address for the peer, to which the name of a target was resolved. Asked
+    /// Returns true if this node may connect to an address for the peer, to which the name of the target was resolved. Asked
     /// if [`Policy::may_open`] returned [`Verdict::ByAddress`].
-    fn may_reach(&self, _key: &PeerKey, _name: &str, _addr: SocketAddr) -> bool {
+    fn may_reach(&self, _key: &PeerKey, _target: &Target, _addr: SocketAddr) -> bool {
         false
     }
 
@@ -347,6 +348,13 @@ impl Identity {
 }
 
 impl LinkConfig {
+    /// Checks that no address is a UDP address.
+    pub(super) fn require_tcp(&self) -> Result<(), Unsupported> {
+        let targets = self.paths.iter().filter_map(|path| path.peer.as_ref()).chain([&self.peer]);
+        let reverse = self.reverse.iter().flat_map(|reverse| [reverse.listen.proto(), reverse.to.proto()]);
+        targets.map(Target::proto).chain(reverse).try_for_each(Proto::require_tcp)
+    }
+
     /// Returns the configuration of a link with one subflow over the system's default path.
     pub fn new(identity: Identity, policy: Arc<dyn Policy>, peer: Target) -> LinkConfig {
         LinkConfig {

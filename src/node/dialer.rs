@@ -127,7 +127,7 @@ impl Node {
         let egress = Egress { source: *source, port: *local_port, interface: interface.clone(), ..Egress::default() };
         let target = slot.path.peer.clone().unwrap_or_else(|| dialer.peer.clone());
         let known = known.and_then(|path| self.address_of_session(core, link, &path));
-        let target = Rc::new(known.map_or(target, Target::Ip));
+        let target = Rc::new(known.map_or(target, Target::from));
         let Some(record) = self.links.get_mut(link) else { return };
         record.carriers.push(carrier);
         let mut made = Carrier::new(side, CarrierStage::Dialing);
@@ -295,7 +295,7 @@ impl Node {
     fn forget_name_of_peer(&mut self, core: &mut Core, link: Id, place: usize) {
         let Some(dialer) = self.links.get(link).and_then(|record| record.dialer.as_ref()) else { return };
         let path = dialer.slots.get(place).and_then(|slot| slot.path.peer.as_ref());
-        if let Target::Name(name, _) = path.unwrap_or(&dialer.peer) {
+        if let Target::Name(_, name, _) = path.unwrap_or(&dialer.peer) {
             core.resolver.forget(name);
         }
     }

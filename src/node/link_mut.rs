@@ -143,8 +143,10 @@ impl LinkMut<'_> {
     /// the handler's. The stream is the source of a connection without a dest. It waits if the link is not up.
     ///
     /// # Errors
-    /// [`VerbError::Full`] if the table of connections is full, [`VerbError::Over`] if the link is being closed.
+    /// [`VerbError::Invalid`] if the target is a UDP target, [`VerbError::Full`] if the table of connections is full,
+    /// [`VerbError::Over`] if the link is being closed.
     pub fn open_stream(&mut self, target: Target, handler: Box<dyn Handler>) -> Result<Id, VerbError> {
+        target.proto().require_tcp()?;
         if self.record().is_none_or(|link| link.closing) {
             return Err(VerbError::Over(Reason::LinkLost));
         }

@@ -1,5 +1,6 @@
 //! Opening streams over a link, and accepting the streams that the peer opens.
 
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::relay::io::Io;
 use crate::relay::side::Role;
 use crate::types::address::{Endpoint, Target};
 use crate::types::id::Id;
+use crate::types::proto::Proto;
 use crate::types::reason::{Failure, Reason};
 use crate::types::verb_error::VerbError;
 
@@ -97,8 +99,12 @@ impl Node {
             return Some(Open { listener, ..open });
         }
         match record.asked.as_deref()? {
-            Target::Ip(addr) => Some(Open { host: Host::Addr(addr.ip()), port: addr.port(), ..open }),
-            Target::Name(name, port) => Some(Open { host: Host::Name(name.as_str().to_owned()), port: *port, ..open }),
+            Target::Ip(proto, addr) => {
+                Some(Open { kind: kind_of(*proto), host: Host::Addr(addr.ip()), port: addr.port(), ..open })
+            }
+            Target::Name(proto, name, port) => {
+                Some(Open { kind: kind_of(*proto), host: Host::Name(name.as_str().to_owned()), port: *port, ..open })
+            }
             Target::Unix(_) => None,
         }
     }
@@ -360,7 +366,7 @@ impl Admitted {
 
 fn target_of(open: &Open) -> Result<Target, Failure> {
     match &open.host {
-        Host::Addr(ip) => Ok(Target::Ip((*ip, open.port).into())),
+        Host::Addr(ip) => Ok(SocketAddr::from((*ip, open.port)).into()),
         Host::Name(name) => Target::from_host(name, open.port)
             .map_err(|_| Failure::new(Reason::NameResolutionFailure, "that is no name of a host")),
         Host::None => Err(Failure::new(Reason::NotPermitted, "no target was named")),
@@ -368,8 +374,16 @@ fn target_of(open: &Open) -> Result<Target, Failure> {
 }
 
 fn by_address(policy: &Arc<dyn Policy>, key: PeerKey, target: &Target) -> Permit {
-    let (policy, name) = (Arc::clone(policy), target.host().unwrap_or_default().to_owned());
-    Rc::new(move |addr| policy.may_reach(&key, &name, addr))
+    let (policy, target) = (Arc::clone(policy), target.clone());
+    Rc::new(move |addr| policy.may_reach(&key, &target, addr))
+}
+
+/// Returns the kind of the streams of a protocol.
+pub(super) fn kind_of(proto: Proto) -> Kind {
+    match proto {
+        Proto::Tcp => Kind::Tcp,
+        Proto::Udp => Kind::Udp,
+    }
 }
 
 /// Maximum of the streams of one link that wait for an approval.

@@ -11,12 +11,14 @@ use crate::sys;
 use crate::types::address::{Bind, Endpoint, Name};
 use crate::types::id::Id;
 use crate::types::link_state::LinkState;
+use crate::types::proto::Proto;
 use crate::types::reason::{Failure, Reason};
 
 use super::accept::TARGET;
 use super::config::{LinkEvent, Request, Reverse};
 use super::control::Node;
 use super::link::Link;
+use super::open::kind_of;
 use super::opened_stream::{IN_USE, ReverseClient};
 use super::status::ListenerStatus;
 
@@ -203,7 +205,7 @@ impl Node {
         let mut answer = Bound { text: lacks, ..Bound::default() };
         let mut indices = Vec::new();
         for mut bound in bounds {
-            if let (Endpoint::Ip(addr), 0) = (bound.addr(), answer.port) {
+            if let (Endpoint::Ip(_, addr), 0) = (bound.addr(), answer.port) {
                 (answer.host, answer.port) = (Host::Addr(addr.ip()), addr.port());
             }
             let front = move || -> Box<dyn Handler> { Box::new(ReverseClient { link: id, listener: number }) };
@@ -376,11 +378,11 @@ impl Node {
 /// Returns true if a listener at an address prevents a bind of another one.
 fn is_in_the_way(addr: SocketAddr, place: &Bind) -> bool {
     match place {
-        Bind::Loopback(port) => {
+        Bind::Loopback(_, port) => {
             addr.port() == *port && *port != 0 && (addr.ip().is_loopback() || addr.ip().is_unspecified())
         }
-        Bind::Any(port) => addr.port() == *port && *port != 0,
-        Bind::Ip(wanted) => {
+        Bind::Any(_, port) => addr.port() == *port && *port != 0,
+        Bind::Ip(_, wanted) => {
             let is_either = is_same(addr, *wanted) || addr.ip().is_unspecified() || wanted.ip().is_unspecified();
             addr.port() == wanted.port() && is_either
         }
@@ -397,13 +399,13 @@ fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
 /// Returns the address in the form of a LISTEN: no host for loopback, `*` for all addresses.
 fn open_of(place: &Bind) -> Open {
     let (host, port) = match place {
-        Bind::Loopback(port) => (Host::None, *port),
-        Bind::Any(port) => (Host::Name("*".into()), *port),
-        Bind::Ip(addr) => (Host::Addr(addr.ip()), addr.port()),
-        Bind::Name(name, port) => (Host::Name(name.as_str().to_owned()), *port),
+        Bind::Loopback(_, port) => (Host::None, *port),
+        Bind::Any(_, port) => (Host::Name("*".into()), *port),
+        Bind::Ip(_, addr) => (Host::Addr(addr.ip()), addr.port()),
+        Bind::Name(_, name, port) => (Host::Name(name.as_str().to_owned()), *port),
         Bind::Unix(_) => (Host::Name(String::new()), 0),
     };
-    Open { host, port, ..Open::default() }
+    Open { kind: kind_of(place.proto()), host, port, ..Open::default() }
 }
 
 fn place_of(open: &Open) -> Result<Bind, Failure> {
@@ -411,12 +413,12 @@ fn place_of(open: &Open) -> Result<Bind, Failure> {
         return Err(Failure::new(Reason::NotPermitted, "this node listens for byte streams only"));
     }
     match &open.host {
-        Host::None => Ok(Bind::Loopback(open.port)),
-        Host::Addr(ip) => Ok(Bind::Ip((*ip, open.port).into())),
-        Host::Name(name) if name == "*" => Ok(Bind::Any(open.port)),
-        Host::Name(name) if name == "localhost" => Ok(Bind::Loopback(open.port)),
+        Host::None => Ok(Bind::Loopback(Proto::Tcp, open.port)),
+        Host::Addr(ip) => Ok(SocketAddr::from((*ip, open.port)).into()),
+        Host::Name(name) if name == "*" => Ok(Bind::Any(Proto::Tcp, open.port)),
+        Host::Name(name) if name == "localhost" => Ok(Bind::Loopback(Proto::Tcp, open.port)),
         Host::Name(name) => match Name::new(name) {
-            Ok(name) if name.zoned().is_some() => Ok(Bind::Name(name, open.port)),
+            Ok(name) if name.zoned().is_some() => Ok(Bind::Name(Proto::Tcp, name, open.port)),
             // A name lookup would block the loop.
             _ => Err(Failure::new(Reason::NotPermitted, "a place to listen is an address, or localhost")),
         },
@@ -425,11 +427,11 @@ fn place_of(open: &Open) -> Result<Bind, Failure> {
 
 /// Returns the address with the number of the interface in place of its zone, if it has one. No name is looked up.
 fn with_zone(place: &Bind) -> Result<Bind, Failure> {
-    let Bind::Name(name, port) = place else { return Ok(place.clone()) };
+    let Bind::Name(proto, name, port) = place else { return Ok(place.clone()) };
     let Some((ip, zone)) = name.zoned() else { return Ok(place.clone()) };
     let lacks = || Failure::new(Reason::NameResolutionFailure, format!("this host has no interface {zone}"));
     let number = sys::interface_index(zone).ok_or_else(lacks)?;
-    Ok(Bind::Ip(SocketAddrV6::new(ip, *port, 0, number).into()))
+    Ok(Bind::Ip(*proto, SocketAddrV6::new(ip, *port, 0, number).into()))
 }
 
 /// The failure of a listener beyond the limit of the session: see [`listeners_max`](crate::link::Config::listeners_max).

@@ -42,9 +42,10 @@ impl Loop<'_> {
     ///
     /// # Errors
     /// [`VerbError::Invalid`] if the configuration has no subflow, more of them than its timing allows, a local port for
-    /// several subflows, or a key that cannot be used; [`VerbError::Full`] if the limit of links is reached;
+    /// several subflows, a UDP address, or a key that cannot be used; [`VerbError::Full`] if the limit of links is reached;
     /// [`VerbError::Over`] if the loop is stopping.
     pub fn connect_link(&mut self, config: LinkConfig) -> Result<Dialed, VerbError> {
+        config.require_tcp()?;
         let (core, node) = self.parts::<Node>();
         let LinkConfig { identity, policy, peer, carrier, paths, subflows, mode, reverse, timing, on_stream, on_event } =
             config;

@@ -248,7 +248,7 @@ impl Io {
     /// Returns the local address.
     pub fn local(&self) -> Endpoint {
         match self {
-            Io::Tcp(socket) => socket.local_addr().map_or(Endpoint::Unknown, Endpoint::Ip),
+            Io::Tcp(socket) => socket.local_addr().map_or(Endpoint::Unknown, Endpoint::from),
             Io::Unix(socket) => socket.local_addr().map_or(Endpoint::Unknown, |addr| unix(&addr)),
             Io::Files { .. } | Io::Stream(_) | Io::None => Endpoint::Unknown,
         }
@@ -270,7 +270,7 @@ impl Io {
     /// Returns the address of the other end.
     pub fn peer(&self) -> Endpoint {
         match self {
-            Io::Tcp(socket) => socket.peer_addr().map_or(Endpoint::Unknown, Endpoint::Ip),
+            Io::Tcp(socket) => socket.peer_addr().map_or(Endpoint::Unknown, Endpoint::from),
             Io::Unix(socket) => socket.peer_addr().map_or(Endpoint::Unknown, |addr| unix(&addr)),
             Io::Files { read, write } => {
                 Endpoint::Descriptor(read.number(), write.as_ref().map_or(-1, |write| write.number()))

@@ -1,23 +1,29 @@
 //! Addresses and their text forms.
 //!
 //! A [`Target`] is an address to connect to, an [`Endpoint`] is the address of a connected peer, and a [`Bind`] is an
-//! address to listen on. The parsers never resolve a name and never allocate more than the length of their input.
+//! address to listen on. Each has a protocol ([`Proto`]): a text that begins with `udp:` is UDP, every other text is TCP. The
+//! parsers never resolve a name and never allocate more than the length of their input.
+//!
+//! Each printed target and bind can be parsed again. The hosts called `udp` and `unix` are printed with a final dot
+//! (`udp.:53`), because `udp:` and `unix:` are prefixes.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::proto::Proto;
+
 /// The longest name that DNS can carry, in bytes (RFC 1035, section 2.3.4).
 pub const NAME_BYTES_MAX: usize = 253;
 
-/// An address to connect to.
+/// An address to connect to, or to send datagrams to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// An address and a port.
-    Ip(SocketAddr),
+    Ip(Proto, SocketAddr),
     /// A name to resolve, and a port.
-    Name(Name, u16),
+    Name(Proto, Name, u16),
     /// A Unix stream socket.
     Unix(PathBuf),
 }
@@ -33,8 +39,8 @@ pub struct Name(Box<str>);
 pub enum Endpoint {
     /// The address is not known yet, or there is no peer.
     Unknown,
-    /// A TCP peer.
-    Ip(SocketAddr),
+    /// A peer with an address and a port.
+    Ip(Proto, SocketAddr),
     /// A Unix stream socket; an unnamed client has an empty path.
     Unix(Box<Path>),
     /// Two descriptors that the caller handed over, such as standard input and output.
@@ -47,13 +53,13 @@ pub enum Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bind {
     /// A port without a host: the loopback addresses of both families.
-    Loopback(u16),
+    Loopback(Proto, u16),
     /// `:port`: all addresses of both families.
-    Any(u16),
+    Any(Proto, u16),
     /// One address.
-    Ip(SocketAddr),
+    Ip(Proto, SocketAddr),
     /// All addresses of a name.
-    Name(Name, u16),
+    Name(Proto, Name, u16),
     /// A Unix stream socket.
     Unix(PathBuf),
 }
@@ -90,31 +96,42 @@ impl Name {
 }
 
 impl Target {
-    /// Makes a target of a port and a host. The host may be a literal address, with or without brackets.
+    /// Makes a TCP target of a port and a host. The host may be a literal address, with or without brackets.
     pub fn from_host(host: &str, port: u16) -> Result<Target, AddressError> {
         match parse_ip(host.strip_suffix('.').unwrap_or(host)) {
-            Some(ip) => Ok(Target::Ip(SocketAddr::new(ip, port))),
-            None => Ok(Target::Name(Name::new(host)?, port)),
+            Some(ip) => Ok(Target::from(SocketAddr::new(ip, port))),
+            None => Ok(Target::Name(Proto::Tcp, Name::new(host)?, port)),
         }
     }
 
-    /// Parses `HOST:PORT`, `[IPV6]:PORT`, `unix:/path`, or a port alone, which stands for 127.0.0.1.
+    /// Parses `HOST:PORT`, `[IPV6]:PORT`, or a port alone, which stands for 127.0.0.1, each after `udp:` if it is a UDP
+    /// target; or `unix:/path`.
     pub fn parse(text: &str) -> Result<Target, AddressError> {
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Target::Unix(parse_path(path)?));
         }
-        match split_port(text) {
-            None => Ok(Target::Ip((Ipv4Addr::LOCALHOST, parse_port(text, 1)?).into())),
-            Some(("", _)) => Err(AddressError(TARGET_FORM)),
-            Some((host, port)) => Target::from_host(host, parse_port(port, 1)?),
+        let (proto, text) = split_proto(text)?;
+        let target = match split_port(text) {
+            None => Target::from(SocketAddr::from((Ipv4Addr::LOCALHOST, parse_port(text, 1)?))),
+            Some(("", _)) => return Err(AddressError(TARGET_FORM)),
+            Some((host, port)) => Target::from_host(host, parse_port(port, 1)?)?,
+        };
+        Ok(target.with_proto(proto))
+    }
+
+    /// Returns the protocol.
+    pub fn proto(&self) -> Proto {
+        match self {
+            Target::Ip(proto, _) | Target::Name(proto, ..) => *proto,
+            Target::Unix(_) => Proto::Tcp,
         }
     }
 
     /// Returns the port; a Unix socket has none.
     pub fn port(&self) -> Option<u16> {
         match self {
-            Target::Ip(addr) => Some(addr.port()),
-            Target::Name(_, port) => Some(*port),
+            Target::Ip(_, addr) => Some(addr.port()),
+            Target::Name(_, _, port) => Some(*port),
             Target::Unix(_) => None,
         }
     }
@@ -122,26 +139,37 @@ impl Target {
     /// Returns the name if the target is a name.
     pub fn host(&self) -> Option<&str> {
         match self {
-            Target::Name(name, _) => Some(name.as_str()),
-            Target::Ip(_) | Target::Unix(_) => None,
+            Target::Name(_, name, _) => Some(name.as_str()),
+            Target::Ip(..) | Target::Unix(_) => None,
         }
     }
 
     /// Returns the target with another port. A Unix socket is returned unchanged.
+    #[must_use]
     pub fn with_port(&self, port: u16) -> Target {
         match self {
-            Target::Ip(addr) => Target::Ip(at_port(*addr, port)),
-            Target::Name(name, _) => Target::Name(name.clone(), port),
+            Target::Ip(proto, addr) => Target::Ip(*proto, at_port(*addr, port)),
+            Target::Name(proto, name, _) => Target::Name(*proto, name.clone(), port),
             Target::Unix(path) => Target::Unix(path.clone()),
+        }
+    }
+
+    /// Returns the target with another protocol. A Unix socket is returned unchanged.
+    #[must_use]
+    pub fn with_proto(self, proto: Proto) -> Target {
+        match self {
+            Target::Ip(_, addr) => Target::Ip(proto, addr),
+            Target::Name(_, name, port) => Target::Name(proto, name, port),
+            Target::Unix(path) => Target::Unix(path),
         }
     }
 }
 
 impl Endpoint {
-    /// Returns the address of a TCP peer. An IPv4-mapped IPv6 address is returned as the IPv4 address.
+    /// Returns the address of a peer that has one. An IPv4-mapped IPv6 address is returned as the IPv4 address.
     pub fn ip(&self) -> Option<SocketAddr> {
         match self {
-            Endpoint::Ip(addr) => match addr.ip().to_canonical() {
+            Endpoint::Ip(_, addr) => match addr.ip().to_canonical() {
                 IpAddr::V4(ip) => Some(SocketAddr::new(ip.into(), addr.port())),
                 // The original keeps its zone.
                 IpAddr::V6(_) => Some(*addr),
@@ -149,49 +177,101 @@ impl Endpoint {
             _ => None,
         }
     }
+
+    /// Returns the protocol; all endpoints without an address are byte streams.
+    pub fn proto(&self) -> Proto {
+        match self {
+            Endpoint::Ip(proto, _) => *proto,
+            _ => Proto::Tcp,
+        }
+    }
 }
 
+/// Makes a TCP target.
 impl From<SocketAddr> for Target {
     fn from(addr: SocketAddr) -> Target {
-        Target::Ip(addr)
+        Target::Ip(Proto::Tcp, addr)
+    }
+}
+
+/// Makes the endpoint of a TCP peer.
+impl From<SocketAddr> for Endpoint {
+    fn from(addr: SocketAddr) -> Endpoint {
+        Endpoint::Ip(Proto::Tcp, addr)
+    }
+}
+
+/// Makes a TCP address to listen on.
+impl From<SocketAddr> for Bind {
+    fn from(addr: SocketAddr) -> Bind {
+        Bind::Ip(Proto::Tcp, addr)
+    }
+}
+
+/// Makes an address to listen on of the target with the same text.
+impl From<Target> for Bind {
+    fn from(target: Target) -> Bind {
+        match target {
+            Target::Ip(proto, addr) => Bind::Ip(proto, addr),
+            Target::Name(proto, name, port) => Bind::Name(proto, name, port),
+            Target::Unix(path) => Bind::Unix(path),
+        }
     }
 }
 
 impl Bind {
-    /// Parses `PORT` (loopback), `:PORT` (all addresses), `ADDR:PORT`, `NAME:PORT` or `unix:/path`. With port 0 the system
-    /// chooses the port.
+    /// Parses `PORT` (loopback), `:PORT` (all addresses), `ADDR:PORT` or `NAME:PORT`, each after `udp:` if it is a UDP
+    /// address; or `unix:/path`. With port 0 the system chooses the port.
     pub fn parse(text: &str) -> Result<Bind, AddressError> {
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Bind::Unix(parse_path(path)?));
         }
+        let (proto, text) = split_proto(text)?;
         match split_port(text) {
-            None => Ok(Bind::Loopback(parse_port(text, 0)?)),
-            Some(("" | "*", port)) => Ok(Bind::Any(parse_port(port, 0)?)),
-            Some((host, port)) => match Target::from_host(host, parse_port(port, 0)?)? {
-                Target::Name(name, port) => Ok(Bind::Name(name, port)),
-                Target::Ip(addr) => Ok(Bind::Ip(addr)),
-                Target::Unix(path) => Ok(Bind::Unix(path)),
-            },
+            None => Ok(Bind::Loopback(proto, parse_port(text, 0)?)),
+            Some(("" | "*", port)) => Ok(Bind::Any(proto, parse_port(port, 0)?)),
+            Some((host, port)) => Ok(Target::from_host(host, parse_port(port, 0)?)?.with_proto(proto).into()),
+        }
+    }
+
+    /// Returns the protocol.
+    pub fn proto(&self) -> Proto {
+        match self {
+            Bind::Loopback(proto, _) | Bind::Any(proto, _) | Bind::Ip(proto, _) | Bind::Name(proto, ..) => *proto,
+            Bind::Unix(_) => Proto::Tcp,
         }
     }
 
     /// Returns the port; a Unix socket has none.
     pub fn port(&self) -> Option<u16> {
         match self {
-            Bind::Loopback(port) | Bind::Any(port) | Bind::Name(_, port) => Some(*port),
-            Bind::Ip(addr) => Some(addr.port()),
+            Bind::Loopback(_, port) | Bind::Any(_, port) | Bind::Name(_, _, port) => Some(*port),
+            Bind::Ip(_, addr) => Some(addr.port()),
             Bind::Unix(_) => None,
         }
     }
 
     /// Returns the address with another port. A Unix socket is returned unchanged.
+    #[must_use]
     pub fn with_port(&self, port: u16) -> Bind {
         match self {
-            Bind::Loopback(_) => Bind::Loopback(port),
-            Bind::Any(_) => Bind::Any(port),
-            Bind::Name(name, _) => Bind::Name(name.clone(), port),
-            Bind::Ip(addr) => Bind::Ip(at_port(*addr, port)),
+            Bind::Loopback(proto, _) => Bind::Loopback(*proto, port),
+            Bind::Any(proto, _) => Bind::Any(*proto, port),
+            Bind::Name(proto, name, _) => Bind::Name(*proto, name.clone(), port),
+            Bind::Ip(proto, addr) => Bind::Ip(*proto, at_port(*addr, port)),
             Bind::Unix(path) => Bind::Unix(path.clone()),
+        }
+    }
+
+    /// Returns the address with another protocol. A Unix socket is returned unchanged.
+    #[must_use]
+    pub fn with_proto(self, proto: Proto) -> Bind {
+        match self {
+            Bind::Loopback(_, port) => Bind::Loopback(proto, port),
+            Bind::Any(_, port) => Bind::Any(proto, port),
+            Bind::Name(_, name, port) => Bind::Name(proto, name, port),
+            Bind::Ip(_, addr) => Bind::Ip(proto, addr),
+            Bind::Unix(path) => Bind::Unix(path),
         }
     }
 }
@@ -202,17 +282,26 @@ impl Bind {
 /// # Errors
 /// The range runs backwards, or a port is outside of 1 to 65535.
 pub fn split_port_range(text: &str) -> Result<(String, u16), AddressError> {
-    let (head, ports) = match split_port(text) {
-        _ if text.starts_with("unix:") => return Ok((text.to_owned(), 1)),
-        None => ("", text),
-        Some((_, ports)) => (&text[..text.len() - ports.len()], ports),
-    };
+    if text.starts_with("unix:") {
+        return Ok((text.to_owned(), 1));
+    }
+    let (_, address) = Proto::split(text);
+    let ports = split_port(address).map_or(address, |(_, ports)| ports);
+    let head = &text[..text.len() - ports.len()];
     let Some((first, last)) = ports.split_once('-') else {
         return Ok((text.to_owned(), 1));
     };
     let (first, last) = (parse_port(first, 1)?, parse_port(last, 1)?);
     let count = last.checked_sub(first).ok_or(AddressError("a range of ports that rises, such as 3000-3010"))?;
     Ok((format!("{head}{first}"), count.checked_add(1).ok_or(AddressError("a range of at most 65535 ports"))?))
+}
+
+/// Splits the protocol off an address that is no path.
+fn split_proto(text: &str) -> Result<(Proto, &str), AddressError> {
+    match Proto::split(text) {
+        (Proto::Udp, rest) if rest.starts_with("unix:") => Err(AddressError(UDP_FORM)),
+        split => Ok(split),
+    }
 }
 
 /// Splits `host:port` at the last colon. An IPv6 address without brackets has no port, because its end cannot be found.
@@ -268,14 +357,15 @@ const ZONE_BYTES_MAX: usize = 15;
 /// Length of the longest path in a `sockaddr_un` on Linux, without the final NUL (unix(7)).
 const UNIX_PATH_BYTES_MAX: usize = 107;
 const TARGET_FORM: &str = "HOST:PORT with a port from 1 to 65535, [IPV6]:PORT, or unix:/path";
+const UDP_FORM: &str = "a host and a port after udp:, such as udp:example.org:53";
 const BIND_FORM: &str = "PORT, :PORT, HOST:PORT with a port from 0 to 65535, [IPV6]:PORT, or unix:/path";
 
 /// Writes the form that [`Target::parse`] reads.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Target::Ip(addr) => addr.fmt(f),
-            Target::Name(name, port) => write!(f, "{name}:{port}"),
+            Target::Ip(proto, addr) => write!(f, "{}{addr}", proto.prefix()),
+            Target::Name(proto, name, port) => write!(f, "{}{}:{port}", proto.prefix(), Dotted(name)),
             Target::Unix(path) => write!(f, "unix:{}", Printable(path)),
         }
     }
@@ -285,10 +375,10 @@ impl fmt::Display for Target {
 impl fmt::Display for Bind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Bind::Loopback(port) => port.fmt(f),
-            Bind::Any(port) => write!(f, ":{port}"),
-            Bind::Ip(addr) => addr.fmt(f),
-            Bind::Name(name, port) => write!(f, "{name}:{port}"),
+            Bind::Loopback(proto, port) => write!(f, "{}{port}", proto.prefix()),
+            Bind::Any(proto, port) => write!(f, "{}:{port}", proto.prefix()),
+            Bind::Ip(proto, addr) => write!(f, "{}{addr}", proto.prefix()),
+            Bind::Name(proto, name, port) => write!(f, "{}{}:{port}", proto.prefix(), Dotted(name)),
             Bind::Unix(path) => write!(f, "unix:{}", Printable(path)),
         }
     }
@@ -301,6 +391,16 @@ impl fmt::Display for Name {
             true => write!(f, "[{}]", self.0),
             false => f.write_str(&self.0),
         }
+    }
+}
+
+/// Writes a name at the beginning of an address: with a final dot if it would be read as a prefix.
+struct Dotted<'a>(&'a Name);
+
+impl fmt::Display for Dotted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Dotted(name) = self;
+        write!(f, "{name}{}", if matches!(name.as_str(), "udp" | "unix") { "." } else { "" })
     }
 }
 
@@ -331,17 +431,18 @@ impl fmt::Display for Printable<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_target_is_parsed_from_each_of_its_forms() {
-        let ip = |text: &str| Target::Ip(text.parse().unwrap());
+        let ip = |text: &str| Target::from(text.parse::<SocketAddr>().unwrap());
         assert_eq!(Target::parse("8080"), Ok(ip("127.0.0.1:8080")));
         assert_eq!(Target::parse("10.0.0.1:22"), Ok(ip("10.0.0.1:22")));
         assert_eq!(Target::parse("[::1]:22"), Ok(ip("[::1]:22")));
         assert_eq!(Target::parse("unix:/run/x"), Ok(Target::Unix("/run/x".into())));
         let name = Name::new("example.org").unwrap();
-        assert_eq!(Target::parse("example.org:80"), Ok(Target::Name(name.clone(), 80)));
-        assert_eq!(Target::parse("example.org.:80"), Ok(Target::Name(name, 80)));
+        assert_eq!(Target::parse("example.org:80"), Ok(Target::Name(Proto::Tcp, name.clone(), 80)));
+        assert_eq!(Target::parse("example.org.:80"), Ok(Target::Name(Proto::Tcp, name, 80)));
         assert_eq!(Target::parse("10.0.0.1.:22"), Ok(ip("10.0.0.1:22")), "an address with a final dot is not a name");
     }
 
@@ -349,10 +450,14 @@ mod tests {
     fn an_address_with_a_zone_is_a_name() {
         let name = Name::new("fe80::1%eth0").unwrap();
         assert_eq!(name.zoned(), Some((Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), "eth0")));
-        assert_eq!(Target::parse("[fe80::1%eth0]:80"), Ok(Target::Name(name.clone(), 80)));
-        assert_eq!(Target::parse("[FE80:0::1%eth0]:80"), Ok(Target::Name(name.clone(), 80)), "one address, one name");
-        assert_eq!(Target::from_host("fe80::1%eth0", 80), Ok(Target::Name(name.clone(), 80)));
-        assert_eq!(Bind::parse("[fe80::1%eth0]:0"), Ok(Bind::Name(name, 0)));
+        assert_eq!(Target::parse("[fe80::1%eth0]:80"), Ok(Target::Name(Proto::Tcp, name.clone(), 80)));
+        assert_eq!(
+            Target::parse("[FE80:0::1%eth0]:80"),
+            Ok(Target::Name(Proto::Tcp, name.clone(), 80)),
+            "one address, one name"
+        );
+        assert_eq!(Target::from_host("fe80::1%eth0", 80), Ok(Target::Name(Proto::Tcp, name.clone(), 80)));
+        assert_eq!(Bind::parse("[fe80::1%eth0]:0"), Ok(Bind::Name(Proto::Tcp, name, 0)));
         assert_eq!(Target::parse("[fe80::1%br-1.5_x]:80").unwrap().to_string(), "[fe80::1%br-1.5_x]:80");
         assert_eq!(Bind::parse("[fe80::1%2]:0").unwrap().to_string(), "[fe80::1%2]:0");
         assert_eq!(Name::new("example.org").unwrap().zoned(), None);
@@ -398,11 +503,11 @@ mod tests {
 
     #[test]
     fn a_port_alone_is_loopback_and_a_port_after_a_colon_is_all_addresses() {
-        assert_eq!(Bind::parse("8080"), Ok(Bind::Loopback(8080)));
-        assert_eq!(Bind::parse(":8080"), Ok(Bind::Any(8080)));
-        assert_eq!(Bind::parse("0.0.0.0:0"), Ok(Bind::Ip("0.0.0.0:0".parse().unwrap())));
-        assert_eq!(Bind::parse("[::]:1"), Ok(Bind::Ip("[::]:1".parse().unwrap())));
-        assert_eq!(Bind::parse("localhost:1"), Ok(Bind::Name(Name::new("localhost").unwrap(), 1)));
+        assert_eq!(Bind::parse("8080"), Ok(Bind::Loopback(Proto::Tcp, 8080)));
+        assert_eq!(Bind::parse(":8080"), Ok(Bind::Any(Proto::Tcp, 8080)));
+        assert_eq!(Bind::parse("0.0.0.0:0"), Ok(Bind::Ip(Proto::Tcp, "0.0.0.0:0".parse().unwrap())));
+        assert_eq!(Bind::parse("[::]:1"), Ok(Bind::Ip(Proto::Tcp, "[::]:1".parse().unwrap())));
+        assert_eq!(Bind::parse("localhost:1"), Ok(Bind::Name(Proto::Tcp, Name::new("localhost").unwrap(), 1)));
     }
 
     #[test]
@@ -412,16 +517,54 @@ mod tests {
         assert_eq!(split_port_range("[::1]:5-5"), Ok(("[::1]:5".into(), 1)));
         assert_eq!(split_port_range("my-host:80"), Ok(("my-host:80".into(), 1)));
         assert_eq!(split_port_range("unix:/a-b"), Ok(("unix:/a-b".into(), 1)));
+        assert_eq!(split_port_range("udp:host:3000-3010"), Ok(("udp:host:3000".into(), 11)));
+        assert_eq!(split_port_range("udp:3000-3010"), Ok(("udp:3000".into(), 11)));
+        assert_eq!(split_port_range("udp::3000-3010"), Ok(("udp::3000".into(), 11)));
+        assert_eq!(split_port_range("udp:[::1]:53"), Ok(("udp:[::1]:53".into(), 1)));
         assert!(split_port_range("host:10-9").is_err());
     }
 
     #[test]
     fn a_printed_address_parses_to_itself() {
-        for text in ["10.0.0.1:22", "[::1]:22", "example.org:80", "unix:/run/x"] {
+        for text in ["10.0.0.1:22", "[::1]:22", "example.org:80", "unix:/run/x", "unix.:80", "udp.:80"] {
             assert_eq!(Target::parse(text).unwrap().to_string(), text);
         }
-        for text in ["8080", ":8080", "[::1]:0", "localhost:1"] {
+        for text in ["8080", ":8080", "[::1]:0", "localhost:1", "udp.:0", "udp:8080", "udp::8080", "udp:[::1]:0"] {
             assert_eq!(Bind::parse(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn an_address_has_the_protocol_of_its_prefix() {
+        let udp = |text: &str| Target::parse(text).unwrap().with_proto(Proto::Udp);
+        for text in ["10.0.0.1:53", "[::1]:53", "dns.example:53", "53", "[fe80::1%eth0]:53", "udp.:53"] {
+            let prefixed = Target::parse(&format!("udp:{text}")).unwrap();
+            assert_eq!((prefixed.proto(), &prefixed), (Proto::Udp, &udp(text)), "{text}");
+            assert_eq!(Target::parse(text).unwrap().proto(), Proto::Tcp);
+            assert_eq!(prefixed.with_port(1).proto(), Proto::Udp);
+            assert_ne!(prefixed, prefixed.clone().with_proto(Proto::Tcp));
+        }
+        assert_eq!(Bind::parse("udp:53"), Ok(Bind::Loopback(Proto::Udp, 53)));
+        assert_eq!(Bind::parse("udp::53"), Ok(Bind::Any(Proto::Udp, 53)));
+        assert_eq!(Bind::parse("udp:gate:53").unwrap().with_port(1).to_string(), "udp:gate:1");
+        assert_eq!(Bind::parse("udp:[::1]:53").unwrap().with_proto(Proto::Tcp).to_string(), "[::1]:53");
+        assert_eq!(Target::parse("unix:/x").unwrap().proto(), Proto::Tcp);
+        for text in ["udp:", "udp:host", "udp::53", "udp:unix:/x", "udp:[::1]", "udp:host:0"] {
+            assert!(Target::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_printed_address_parses_to_itself(
+            text in "(udp:|unix:/)?(udp|unix|[a-z]{1,3}\\.?|10\\.0\\.0\\.1|::1|\\*|)(:?[0-9]{1,5})?",
+        ) {
+            if let Ok(target) = Target::parse(&text) {
+                prop_assert_eq!(Target::parse(&target.to_string()), Ok(target));
+            }
+            if let Ok(bind) = Bind::parse(&text) {
+                prop_assert_eq!(Bind::parse(&bind.to_string()), Ok(bind));
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod link_state;
 pub(crate) mod over;
 pub(crate) mod peer;
 pub(crate) mod peer_network;
+pub(crate) mod proto;
 pub(crate) mod reason;
 pub mod rules;
 pub mod units;

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::proto::Unsupported;
+
 /// The reason of a failed connect or of the end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -219,6 +221,12 @@ pub struct Failure {
     pub reason: Reason,
     /// The system's text, for people. `Some` is never empty.
     pub detail: Option<Box<str>>,
+}
+
+impl From<Unsupported> for Failure {
+    fn from(error: Unsupported) -> Failure {
+        Failure::new(Reason::NotPermitted, error.to_string())
+    }
 }
 
 impl Failure {

@@ -4,7 +4,7 @@
 //! connection is denied, so a list of allow rules is complete. A rule names a source, a target, or both:
 //!
 //! ```text
-//! rule  = [from:PLACE ","] [to:] PLACE [:PORTS]       at most one of each, in any order; both must match
+//! rule  = [from:PLACE ","] [to:] [udp:] PLACE [:PORTS]   at most one of each, in any order; both must match
 //! place = *                                           everything
 //!       | 10.0.0.0/8 | 10.0.0.1 | fd00::/8 | ::1      addresses; an IPv6 one with ports has brackets: [fd00::]/8:443
 //!       | example.org                                 this name                                    (to: only)
@@ -13,6 +13,10 @@
 //!       | unix | unix:/path                           any Unix socket; that one                    (a path: to: only)
 //! ports = 443 | 8000-8999                             (to: only: the port of a source means nothing)
 //! ```
+//!
+//! A rule is about TCP (and Unix sockets), or about UDP if `udp:` stands before its target, and matches no target of another
+//! protocol. A UDP target that no rule matches is denied if there are rules, so a list that was written for TCP permits no
+//! datagrams. The host called `udp` is written with a final dot: `udp.:53`.
 //!
 //! Names are compared without case and without the final dot. A target that is an address matches no name. Addresses are
 //! compared in canonical form (`::ffff:10.0.0.1` is `10.0.0.1`; `::/0` matches all IPv6 and no IPv4 addresses). The
@@ -24,7 +28,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use crate::Target;
+use crate::{Proto, Target};
 
 mod place;
 
@@ -62,6 +66,8 @@ pub enum Decision {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     action: Action,
+    /// The protocol of the targets that the rule matches.
+    proto: Proto,
     from: Option<Place>,
     to: Option<(Place, Option<Ports>)>,
 }
@@ -94,14 +100,16 @@ impl Rules {
         self.first(source, &Dest::of(target))
     }
 
-    /// Returns true if a connection to this address is permitted; `name` is the requested name, if the client sent one.
-    pub fn permits(&self, source: Option<IpAddr>, name: Option<&str>, addr: SocketAddr) -> bool {
-        let dest = Dest { name: name.map(bare), ip: Some(addr.ip().to_canonical()), path: None, port: addr.port() };
+    /// Returns true if a connection to an address of the target is permitted.
+    pub fn permits(&self, source: Option<IpAddr>, target: &Target, addr: SocketAddr) -> bool {
+        let ip = Some(addr.ip().to_canonical());
+        let dest = Dest { ip, port: addr.port(), path: None, ..Dest::of(target) };
         self.first(source, &dest) == Decision::Allow
     }
 
     fn first(&self, source: Option<IpAddr>, dest: &Dest) -> Decision {
-        let source = Dest { name: None, ip: source.map(|ip| ip.to_canonical()), path: None, port: 0 };
+        let ip = source.map(|ip| ip.to_canonical());
+        let source = Dest { proto: dest.proto, name: None, ip, path: None, port: 0 };
         for rule in &self.rules {
             match rule.matches(&source, dest) {
                 Match::Yes => return Decision::from(rule.action == Action::Allow),
@@ -110,7 +118,7 @@ impl Rules {
             }
         }
         // `Rules::default()` has no rules and permits all connections.
-        Decision::from(self.default_allow || self.rules.is_empty())
+        Decision::from(self.rules.is_empty() || self.default_allow && dest.proto == Proto::Tcp)
     }
 }
 
@@ -120,7 +128,7 @@ impl Rule {
     /// # Errors
     /// The text does not follow the grammar; the error names the expected form.
     pub fn parse(action: Action, text: &str) -> Result<Rule, RuleError> {
-        let mut rule = Rule { action, from: None, to: None };
+        let mut rule = Rule { action, proto: Proto::Tcp, from: None, to: None };
         for condition in text.split(',') {
             if let Some(text) = condition.strip_prefix("from:") {
                 let place = Place::parse(text)?;
@@ -132,8 +140,14 @@ impl Rule {
                 }
             } else {
                 let text = condition.strip_prefix("to:").unwrap_or(condition);
+                let (proto, text) = Proto::split(text);
                 let (place, ports) = split_ports(text)?;
-                if rule.to.replace((Place::parse(place)?, ports)).is_some() {
+                let place = Place::parse(place)?;
+                if proto == Proto::Udp && matches!(place, Place::Unix(_)) {
+                    return Err(RuleError("an address, a network, a name or * after udp:"));
+                }
+                rule.proto = proto;
+                if rule.to.replace((place, ports)).is_some() {
                     return Err(RuleError(RULE_ONCE));
                 }
             }
@@ -146,9 +160,17 @@ impl Rule {
         self.action
     }
 
+    /// Returns the protocol of the targets that the rule matches.
+    pub fn proto(&self) -> Proto {
+        self.proto
+    }
+
     /// Compares the source and the port before the place of the target, so that no name is resolved for a rule that
     /// cannot match.
     fn matches(&self, source: &Dest, dest: &Dest) -> Match {
+        if self.proto != dest.proto {
+            return Match::No;
+        }
         let from = self.from.as_ref().map_or(Match::Yes, |place| place.matches(source));
         if from == Match::No {
             return Match::No;
@@ -163,6 +185,7 @@ impl Rule {
 
 /// One end of a connection, normalized for the comparison. An end with neither name nor address is a Unix socket.
 struct Dest<'a> {
+    proto: Proto,
     name: Option<&'a str>,
     ip: Option<IpAddr>,
     path: Option<&'a Path>,
@@ -171,10 +194,11 @@ struct Dest<'a> {
 
 impl<'a> Dest<'a> {
     fn of(target: &'a Target) -> Dest<'a> {
-        let none = Dest { name: None, ip: None, path: None, port: target.port().unwrap_or(0) };
+        let (proto, port) = (target.proto(), target.port().unwrap_or(0));
+        let none = Dest { proto, name: None, ip: None, path: None, port };
         match target {
-            Target::Ip(addr) => Dest { ip: Some(addr.ip().to_canonical()), ..none },
-            Target::Name(name, _) => Dest { name: Some(bare(name.as_str())), ..none },
+            Target::Ip(_, addr) => Dest { ip: Some(addr.ip().to_canonical()), ..none },
+            Target::Name(_, name, _) => Dest { name: Some(bare(name.as_str())), ..none },
             Target::Unix(path) => Dest { path: Some(path), ..none },
         }
     }
@@ -209,8 +233,8 @@ impl fmt::Display for Rule {
         }
         match &self.to {
             None => Ok(()),
-            Some((place, None)) => write!(f, "to:{place}"),
-            Some((place, Some(ports))) => write!(f, "to:{place}:{ports}"),
+            Some((place, None)) => write!(f, "to:{}{place}", self.proto.prefix()),
+            Some((place, Some(ports))) => write!(f, "to:{}{place}:{ports}", self.proto.prefix()),
         }
     }
 }
@@ -277,8 +301,8 @@ mod tests {
             assert_eq!(decision, if is_match { Decision::Deny } else { Decision::Allow }, "{place} {target}");
         }
         let addr = "10.0.0.1:80".parse().unwrap();
-        assert!(!rules(&["-example.org"]).permits(None, Some("Example.Org."), addr));
-        assert!(rules(&["-example.org"]).permits(None, None, addr));
+        let permits = |target: &str| rules(&["-example.org"]).permits(None, &Target::parse(target).unwrap(), addr);
+        assert!(!permits("Example.Org.:80") && permits("10.0.0.1:80"));
     }
 
     #[test]
@@ -288,8 +312,25 @@ mod tests {
         assert_eq!(decide(&["+example.org", "-10.0.0.0/8"], "example.org:80"), Decision::Allow);
         assert_eq!(decide(&["-from:10.0.0.0/8,to:10.0.0.0/8"], "example.org:80"), Decision::Allow);
         let rules = rules(&["-10.0.0.0/8"]);
-        assert!(!rules.permits(None, Some("example.org"), "10.0.0.1:80".parse().unwrap()));
-        assert!(rules.permits(None, Some("example.org"), "11.0.0.1:80".parse().unwrap()));
+        let target = Target::parse("example.org:80").unwrap();
+        assert!(!rules.permits(None, &target, "10.0.0.1:80".parse().unwrap()));
+        assert!(rules.permits(None, &target, "11.0.0.1:80".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_rule_matches_targets_of_its_protocol_only() {
+        assert_eq!(decide(&["+udp:*:53"], "udp:10.0.0.1:53"), Decision::Allow);
+        assert_eq!(decide(&["+udp:*:53"], "10.0.0.1:53"), Decision::Deny);
+        assert_eq!(decide(&["-udp:10.0.0.0/8", "+udp:*"], "udp:dns.example:53"), Decision::NeedsAddress);
+        assert_eq!(decide(&["-udp:10.0.0.0/8"], "dns.example:53"), Decision::Allow);
+        assert_eq!(decide(&["+from:192.0.2.0/24,to:udp:*"], "udp:10.0.0.1:53"), Decision::Allow);
+        assert_eq!(decide(&[], "udp:10.0.0.1:53"), Decision::Allow);
+        for without_udp in ["+*", "-10.0.0.0/8", "-from:10.0.0.0/8", "+from:*"] {
+            assert_eq!(decide(&[without_udp], "udp:192.0.2.9:53"), Decision::Deny, "{without_udp}");
+        }
+        let (rules, addr) = (rules(&["+udp:10.0.0.0/8"]), "10.0.0.1:53".parse().unwrap());
+        assert!(rules.permits(None, &Target::parse("udp:dns.example:53").unwrap(), addr));
+        assert!(!rules.permits(None, &Target::parse("dns.example:53").unwrap(), addr));
     }
 
     #[test]
@@ -333,14 +374,28 @@ mod tests {
 
     #[test]
     fn an_invalid_rule_is_refused() {
-        for text in
-            ["", ",", "to:*,", "to:*,to:*", "a,b", "from:a.org", "from:*:80", "from:unix:/x", "to:", "to:from:x:"]
-        {
+        for text in [
+            "",
+            ",",
+            "to:*,",
+            "to:*,to:*",
+            "a,b",
+            "from:a.org",
+            "from:*:80",
+            "from:unix:/x",
+            "to:",
+            "to:from:x:",
+            "udp:",
+            "udp:53",
+            "udp:unix",
+            "udp:unix:/x",
+            "from:udp:*",
+        ] {
             assert!(Rule::parse(Action::Allow, text).is_err(), "{text:?}");
         }
     }
 
-    const PLACES: [&str; 12] = [
+    const PLACES: [&str; 14] = [
         "*",
         "10.0.0.0/8",
         "10.0.0.0/8:80",
@@ -353,6 +408,8 @@ mod tests {
         "unix",
         "*:80",
         "from:10.0.0.0/8,to:10.0.0.1",
+        "udp:10.0.0.0/8",
+        "udp:*:80",
     ];
 
     proptest! {
@@ -363,13 +420,15 @@ mod tests {
             name in prop::sample::select(vec![None, Some("a.org"), Some("B.A.org"), Some("c.net")]),
             ip in prop::sample::select(vec!["10.0.0.1", "11.0.0.1", "::1", "::", "0.0.0.0", "::ffff:10.0.0.1"]),
             port in prop::sample::select(vec![80_u16, 90, 443]),
+            proto in prop::sample::select(vec![Proto::Tcp, Proto::Udp]),
         ) {
             let action = |allow| if allow { Action::Allow } else { Action::Deny };
             let rules = Rules::new(picks.iter().map(|(a, i)| Rule::parse(action(*a), PLACES[*i]).unwrap()).collect());
             let source = source.and_then(|ip| ip.parse().ok());
             let addr = SocketAddr::new(ip.parse().unwrap(), port);
-            let permits = rules.permits(source, name, addr);
-            match rules.decide(source, &Target::from_host(name.unwrap_or(ip), port).unwrap()) {
+            let target = Target::from_host(name.unwrap_or(ip), port).unwrap().with_proto(proto);
+            let permits = rules.permits(source, &target, addr);
+            match rules.decide(source, &target) {
                 Decision::Allow => prop_assert!(permits),
                 Decision::Deny => prop_assert!(!permits),
                 Decision::NeedsAddress => prop_assert!(name.is_some()),
@@ -377,7 +436,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_panics(text in "(from:|to:)?[a-z0-9.*:/,\\[\\]-]{0,24}") {
+        fn no_text_panics(text in "(from:|to:)?(udp[:.])?[a-z0-9.*:/,\\[\\]-]{0,24}") {
             if let Ok(rule) = Rule::parse(Action::Allow, &text) {
                 prop_assert_eq!(Rule::parse(Action::Allow, &rule.to_string()), Ok(rule));
             }

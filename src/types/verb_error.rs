@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use crate::types::proto::Unsupported;
 use crate::types::reason::Reason;
 
 /// The answer of a verb that could not be done.
@@ -68,6 +69,12 @@ impl fmt::Display for VerbError {
 }
 
 impl std::error::Error for VerbError {}
+
+impl From<Unsupported> for VerbError {
+    fn from(_: Unsupported) -> VerbError {
+        VerbError::Invalid
+    }
+}
 
 impl From<VerbError> for io::Error {
     fn from(error: VerbError) -> io::Error {

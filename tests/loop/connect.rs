@@ -4,7 +4,7 @@
 use crate::loop_kit;
 
 use std::cell::{Cell, RefCell};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -85,6 +85,37 @@ fn accept_handshake_connect_and_relay_are_separate_states() {
     rig.until("connected", |_| heard.has("dest connected"));
     assert_eq!(seen(&mut rig), (Stage::Established, SideState::Connected, Some(SideState::Connected)));
     assert_eq!(rig.receive(&mut server, 5), b"early");
+}
+
+#[test]
+fn a_udp_target_and_a_udp_address_to_listen_on_are_refused_as_not_supported_yet() {
+    let ((mut rig, dials), failures) = (with_connector(config()), Rc::new(RefCell::new(Vec::new())));
+    for text in ["udp:dns.example:53", "udp:127.0.0.1:53", "udp:[::1]:53"] {
+        let (target, failed) = (Rc::new(Target::parse(text).unwrap()), Rc::clone(&failures));
+        let (id, _peer) = rig.adopt(
+            Kind::Unix,
+            handler(move |cx, call| {
+                match call {
+                    Call::Opened => cx.connect(Rc::clone(&target), None),
+                    Call::Connected(Err(failure)) => failed.borrow_mut().push(failure.clone()),
+                    call => panic!("{:?}", by_default(cx, &call)),
+                }
+                0
+            }),
+        );
+        rig.until("the connect fails", |_| !failures.borrow().is_empty());
+        let (description, failure) =
+            (rig.snapshot().connections[0].description.clone(), failures.borrow_mut().remove(0));
+        assert!(description.contains(&format!("[{text}]")), "{text}");
+        assert_eq!(failure, Failure::new(Reason::NotPermitted, "UDP is not supported yet"));
+        rig.core().close(id, failure.reason);
+        rig.until_empty();
+    }
+    assert!(dials.try_recv().is_err(), "a connector is asked for TCP only");
+    for text in ["udp:0", "udp::0", "udp:127.0.0.1:0", "udp:localhost:0"] {
+        let error = seaprox::bind(&seaprox::Bind::parse(text).unwrap(), 1, &config()).unwrap_err();
+        assert_eq!((error.kind(), error.to_string()), (ErrorKind::Unsupported, "UDP is not supported yet".into()));
+    }
 }
 
 /// SP-32: no state of a failed connect may affect the next client in the same slot.
@@ -224,7 +255,7 @@ fn answer_all(share: Vec<(u16, Answer)>, addr: SocketAddr, start: &std::sync::Ba
     start.wait();
     let answer_one = |(number, answer, socket): (u16, Answer, Option<TcpStream>)| match socket {
         Some(socket) => {
-            let text = seaprox::Endpoint::Ip(socket.local_addr().unwrap()).to_string();
+            let text = seaprox::Endpoint::from(socket.local_addr().unwrap()).to_string();
             answer.connected(socket);
             (number, text)
         }

@@ -4,7 +4,7 @@ use crate::loop_kit;
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -79,7 +79,7 @@ fn counts(numbers: impl Iterator<Item = u8>) -> Vec<usize> {
 #[cfg(target_os = "linux")]
 #[test]
 fn the_system_spreads_tcp_clients_over_the_loops() {
-    let (loops, addr) = three_loops(&Bind::Ip((Ipv4Addr::LOCALHOST, 0).into()));
+    let (loops, addr) = three_loops(&Bind::parse("127.0.0.1:0").unwrap());
     let addr = addr.ip().unwrap();
     let mut clients = Vec::new();
     let numbers = (0..120).map(|_| {
@@ -137,7 +137,7 @@ fn a_loop_that_listens_on_more_addresses_has_more_of_the_limits() {
     let mut config = config();
     let limits = &mut config.limits;
     (limits.connections, limits.buffer_bytes, limits.pipes) = (43, 103 * limits.block_bytes, 8);
-    let place = Bind::Ip((Ipv4Addr::LOCALHOST, 0).into());
+    let place = Bind::parse("127.0.0.1:0").unwrap();
     // All three loops listen on the first address, and the first loop alone on the second.
     let bounds = [3, 1].map(|loops| bind(&place, loops, &config).unwrap().remove(0)).into();
     let setup: Setup = Arc::new(|proxy, all, bounds| {

@@ -67,7 +67,7 @@ fn is_listening(node: &Node) -> bool {
 
 /// Dials a link with a remote forward from a port of the peer to `inner`. Returns the link's id.
 fn link_with_port(node: &Node, peer: SocketAddr, port: u16, inner: SocketAddr) -> seaprox::Id {
-    node.link_with(peer, move |config| config.reverse = vec![Node::reverse(Bind::Ip(at(port)), inner)])
+    node.link_with(peer, move |config| config.reverse = vec![Node::reverse(Bind::from(at(port)), inner)])
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn thousands_of_connections_leave_no_resources() {
     fickle(listener);
     let link = client.link_with(cutter.addr, move |config| {
         config.subflows = 2;
-        config.reverse = vec![Node::reverse(Bind::Ip("127.0.0.1:0".parse().unwrap()), inner)];
+        config.reverse = vec![Node::reverse(Bind::parse("127.0.0.1:0").unwrap(), inner)];
     });
     let front = client.forward(link, inner.into());
     until("the remote listener is up", || client.has(|h| matches!(h, LinkEvent::Listening { .. })));

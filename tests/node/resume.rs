@@ -304,7 +304,7 @@ fn a_restarted_process_takes_over_its_session_and_port_at_once() {
     let dial = |node: &Node| {
         node.link_with(cutter.addr, move |config| {
             config.identity.instance = Some(7);
-            config.reverse = vec![Node::reverse(Bind::Ip(([127, 0, 0, 1], port).into()), inner)];
+            config.reverse = vec![Node::reverse(Bind::parse(&format!("127.0.0.1:{port}")).unwrap(), inner)];
         })
     };
     let first = Node::start();
@@ -320,7 +320,7 @@ fn a_restarted_process_takes_over_its_session_and_port_at_once() {
     let other = Cutter::new(server.ask(|core| core.listeners().next().unwrap().1.ip().unwrap()));
     second.link_with(other.addr, move |config| {
         config.identity.instance = Some(7);
-        config.reverse = vec![Node::reverse(Bind::Ip(([127, 0, 0, 1], port).into()), inner)];
+        config.reverse = vec![Node::reverse(Bind::parse(&format!("127.0.0.1:{port}")).unwrap(), inner)];
     });
     assert_eq!(read_end(&mut user), Err(ErrorKind::ConnectionReset), "the old session has ended");
     until("the remote listener is up again", || second.has(|h| matches!(h, LinkEvent::Listening { .. })));
@@ -338,7 +338,7 @@ fn remote_listeners_are_restored_after_a_restart_of_the_peer() {
     let cutter = Cutter::new(server.serve());
     let (listener, inner) = target();
     client.link_with(cutter.addr, move |config| {
-        config.reverse = vec![Node::reverse(Bind::Ip("127.0.0.1:0".parse().unwrap()), inner)];
+        config.reverse = vec![Node::reverse(Bind::parse("127.0.0.1:0").unwrap(), inner)];
     });
     until("the remote listener is up", || client.has(|h| matches!(h, LinkEvent::Listening { .. })));
     let port = |node: &Node| node.links().first()?.listeners.first()?.port;
@@ -422,7 +422,7 @@ fn a_session_resumed_at_a_draining_node_does_not_get_its_port_back() {
     };
     let link_at = |node: &Node, peer, port: u16| {
         node.link_with(peer, move |config| {
-            config.reverse = vec![Node::reverse(Bind::Ip(([127, 0, 0, 1], port).into()), inner)];
+            config.reverse = vec![Node::reverse(Bind::parse(&format!("127.0.0.1:{port}")).unwrap(), inner)];
         });
         until("the peer listens", || listening(node).is_some());
         listening(node).unwrap()

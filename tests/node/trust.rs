@@ -56,7 +56,7 @@ fn the_permissions_of_a_key_are_checked_for_each_listener_and_stream() {
     *server.policy.streams_max.lock().unwrap() = Some(1);
     let (listener, inner) = target();
     let link = client.link_with(addr, move |config| {
-        config.reverse = vec![Node::reverse(Bind::Ip("127.0.0.1:0".parse().unwrap()), inner)];
+        config.reverse = vec![Node::reverse(Bind::parse("127.0.0.1:0").unwrap(), inner)];
     });
     until("the client reports that the listener is not permitted", || {
         let denied = |h: &LinkEvent| matches!(h, LinkEvent::NotListening { failure, .. } if failure.reason == Reason::NotPermitted);

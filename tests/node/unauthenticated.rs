@@ -155,7 +155,7 @@ fn the_handshake_timeout_is_shorter_when_many_peers_wait() {
 #[test]
 fn at_most_two_handshakes_are_computed_in_a_turn() {
     let mut proxy = Proxy::new(Config::default(), None).unwrap();
-    let mut bound = bind(&Bind::Ip("127.0.0.1:0".parse().unwrap()), 1, proxy.core().config()).unwrap();
+    let mut bound = bind(&Bind::parse("127.0.0.1:0").unwrap(), 1, proxy.core().config()).unwrap();
     let addr = bound[0].addr().ip().unwrap();
     let policy: Arc<dyn Policy> = Open::new();
     proxy.core().serve_links(&mut bound[0], ServeConfig::new(identity(2), policy)).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use seaprox::config::{Config, ExpectedKey, LinkPaths, Pin, Service};
 use seaprox::link::Mode;
 use seaprox::node::{Cipher, Timing};
-use seaprox::{Bind, Target};
+use seaprox::{Bind, Proto, Target};
 
 fn with_env(line: &str, env: &[(&str, &str)]) -> Parsed {
     let value = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
@@ -34,7 +34,7 @@ fn the_peer_comes_from_connect_or_via() {
     assert!(with_env("http", &env).peer().unwrap().is_some());
     assert_eq!(with_env("cat a 1", &env).peer(), Ok(None), "cat takes no address from the environment");
     let link = with_env("link --listen :1", &env);
-    assert_eq!((link.peer(), link.link_addresses()), (Ok(None), Ok(vec![Bind::Any(1)])));
+    assert_eq!((link.peer(), link.link_addresses()), (Ok(None), Ok(vec![Bind::Any(Proto::Tcp, 1)])));
     assert_eq!(parsed("link -l 0.0.0.0").link_addresses(), Ok(vec![Bind::parse("0.0.0.0:23232").unwrap()]));
 }
 
@@ -43,7 +43,7 @@ fn forwards_are_parsed_and_errors_name_their_letter() {
     let link = parsed("link --connect r -L 80:a:81 -L *:82:b:83 -R 22:c:23 -D 1080 -D [::1]:1081 -H unix:/s");
     assert_eq!(link.locals().unwrap().len(), 2);
     assert_eq!(link.reverses().unwrap()[0].to, Target::parse("c:23").unwrap());
-    assert_eq!(link.dynamics().unwrap(), [Bind::Loopback(1080), Bind::parse("[::1]:1081").unwrap()]);
+    assert_eq!(link.dynamics().unwrap(), [Bind::Loopback(Proto::Tcp, 1080), Bind::parse("[::1]:1081").unwrap()]);
     assert_eq!(link.https().unwrap(), [Bind::Unix("/s".into())]);
     assert_eq!(link.stdio(), Ok(None));
     assert_eq!(parsed("link --connect r -W a:22").stdio(), Ok(Some(Target::parse("a:22").unwrap())));
@@ -56,6 +56,26 @@ fn forwards_are_parsed_and_errors_name_their_letter() {
         let error = parsed(&format!("link --connect r {line}")).locals().unwrap_err().to_string();
         assert_eq!(error, format!("seaprox link: {text}"));
     }
+}
+
+#[test]
+fn a_udp_address_is_refused_by_the_option_that_names_it() {
+    let peer = Target::parse("r:1").unwrap();
+    let link = |line: &str| parsed(&format!("link --connect r {line}"));
+    for (result, text) in [
+        (link("-L udp:53:dns:53").locals().map(drop), "-L \"udp:53:dns:53\""),
+        (link("-R udp:*:53:dns:53").reverses().map(drop), "-R \"udp:*:53:dns:53\""),
+        (link("-D udp:1080").dynamics().map(drop), "-D \"udp:1080\""),
+        (link("-H udp:1080").https().map(drop), "-H \"udp:1080\""),
+        (link("-W udp:dns:53").stdio().map(drop), "-W \"udp:dns:53\""),
+        (parsed("link --connect udp:r").peer().map(drop), "--connect \"udp:r\""),
+        (parsed("link --connect udp:r:1").peer().map(drop), "--connect \"udp:r:1\""),
+        (parsed("link --listen udp:r").link_addresses().map(drop), "--listen \"udp:r\""),
+        (link("--path ->udp:r").paths(&peer).map(drop), "--path \"->udp:r\": the peer \"udp:r\""),
+    ] {
+        assert_eq!(result.unwrap_err().to_string(), format!("seaprox link: {text}: UDP is not supported yet"));
+    }
+    assert_eq!(link("-W udp.:53").stdio(), Ok(Some(Target::from_host("udp", 53).unwrap())));
 }
 
 #[test]

@@ -3,12 +3,11 @@
 use super::*;
 use crate::cli::{CatMode, LogFormat, Shell};
 use crate::frontends::FrontEndKind;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use seaprox::config::{Config, StatusSocket};
 use seaprox::rules::Decision;
-use seaprox::{Bind, Family, Target};
+use seaprox::{Bind, Family, Proto, Target};
 
 fn request(line: &str, env: &[(&str, &str)]) -> Result<Request, UsageError> {
     let value = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
@@ -130,10 +129,10 @@ fn a_flag_overrides_the_environment_and_the_environment_the_default() {
     ];
     let both = with_env("socks --connect-timeout 3s -l 1", &env);
     assert_eq!(both.duration("connect-timeout"), Ok(Duration::from_secs(3)));
-    assert_eq!(both.binds().unwrap(), [Bind::Loopback(1)]);
+    assert_eq!(both.binds().unwrap(), [Bind::Loopback(Proto::Tcp, 1)]);
     let only = with_env("socks", &env);
     assert_eq!(only.duration("connect-timeout"), Ok(Duration::from_secs(5)));
-    assert_eq!(only.binds().unwrap(), [Bind::Loopback(1081), Bind::parse("[::1]:1082").unwrap()]);
+    assert_eq!(only.binds().unwrap(), [Bind::Loopback(Proto::Tcp, 1081), Bind::parse("[::1]:1082").unwrap()]);
     assert_eq!((only.flag("no-splice"), only.log_format()), (Ok(true), Ok(LogFormat::Json)));
     assert_eq!(only.number("threads"), Ok(1), "an empty variable is ignored");
     assert_eq!(with_env("cat a 1", &env).binds(), Ok(vec![]), "cat takes no address from the environment");
@@ -163,6 +162,25 @@ fn errors_name_the_argument_the_value_and_what_was_expected() {
     assert_eq!(flag, "seaprox http: SEAPROX_NO_SPLICE \"maybe\": expected 1, true, yes, 0, false or no");
     let workers = env.number("workers").unwrap_err().to_string();
     assert_eq!(workers, "seaprox http: SEAPROX_WORKERS \"+1\": expected a number from 1 to 1024");
+}
+
+#[test]
+fn a_udp_address_is_refused_by_the_option_that_names_it() {
+    let relay = |line: &str| parsed(line).relays("to").map(drop);
+    for (result, text) in [
+        (relay("static --listen 1 --to udp:dns:53"), "static: --to \"udp:dns:53\""),
+        (relay("static --listen udp:53 --to dns:53"), "static: --listen \"udp:53\""),
+        (relay("static --listen udp::53-54 --to dns:53"), "static: --listen \"udp::53-54\""),
+        (parsed("socks --listen udp:[::1]:53").binds().map(drop), "socks: --listen \"udp:[::1]:53\""),
+        (parsed("socks --allow udp:*:53").rules().map(drop), "socks: --allow \"udp:*:53\""),
+        (parsed("http --deny to:udp:a").rules().map(drop), "http: --deny \"to:udp:a\""),
+        (parsed("cat udp:dns:53").cat().map(drop), "cat: the target \"udp:dns:53\""),
+        (parsed("cat -l udp:53").cat().map(drop), "cat: --listen \"udp:53\""),
+    ] {
+        assert_eq!(result.unwrap_err().to_string(), format!("seaprox {text}: UDP is not supported yet"));
+    }
+    let host = parsed("static --listen udp.:1 --to udp.:53").relays("to").unwrap();
+    assert_eq!(host, [(Bind::parse("udp.:1").unwrap(), Target::from_host("udp", 53).unwrap())]);
 }
 
 #[test]
@@ -256,8 +274,8 @@ fn cat_takes_a_target_or_an_address_to_listen_on() {
     assert_eq!(parsed("cat a.org 80").cat(), Ok(target("a.org", 80)));
     assert_eq!(parsed("cat ::1 80").cat(), Ok(target("::1", 80)));
     assert_eq!(parsed("cat a.org:80").cat(), Ok(target("a.org", 80)));
-    assert_eq!(parsed("cat -l 80").cat(), Ok(CatMode::Listen(vec![Bind::Loopback(80)])));
-    assert_eq!(parsed("cat 80").cat(), Ok(CatMode::Connect(Target::Ip((Ipv4Addr::LOCALHOST, 80).into()))));
+    assert_eq!(parsed("cat -l 80").cat(), Ok(CatMode::Listen(vec![Bind::Loopback(Proto::Tcp, 80)])));
+    assert_eq!(parsed("cat 80").cat(), Ok(CatMode::Connect(Target::parse("127.0.0.1:80").unwrap())));
     for line in ["cat", "cat a 0", "cat a +1", "cat a b", "cat a* 80", "cat -l 80 a 80"] {
         assert!(parsed(line).cat().unwrap_err().to_string().contains("expected"), "{line}");
     }

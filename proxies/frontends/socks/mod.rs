@@ -178,7 +178,7 @@ impl Socks {
     /// Replies to a request that is granted, with the local address of the dest.
     fn grant(&mut self, cx: &mut Cx<'_>) {
         let bound = match cx.local(Role::Dest) {
-            Endpoint::Ip(addr) => Some(addr),
+            Endpoint::Ip(_, addr) => Some(addr),
             _ => None,
         };
         match (self.version, bound) {

@@ -330,8 +330,8 @@ impl<'a> Host<'a> {
     /// port yet (RFC 1928, section 7).
     fn with_port(self, port: u16, command: Command) -> Result<Target, BadTarget> {
         let target = match self {
-            Host::V4(ip) => Target::Ip((ip, port).into()),
-            Host::V6(ip) => Target::Ip((ip, port).into()),
+            Host::V4(ip) => Target::from(SocketAddr::from((ip, port))),
+            Host::V6(ip) => Target::from(SocketAddr::from((ip, port))),
             Host::Name(name) => {
                 let name = str::from_utf8(name).map_err(|_| BadTarget::Name)?;
                 Target::from_host(name, port).map_err(|_| BadTarget::Name)?

@@ -140,9 +140,8 @@ impl Policy for AuthorizedPeers {
         self.asks || self.has_secret(key) || self.permissions(key).is_some_and(|permissions| permissions.may_open_any())
     }
 
-    fn may_reach(&self, key: &PeerKey, name: &str, addr: SocketAddr) -> bool {
-        self.has_secret(key)
-            || self.permissions(key).is_some_and(|permissions| permissions.may_open_addr(Some(name), addr))
+    fn may_reach(&self, key: &PeerKey, target: &Target, addr: SocketAddr) -> bool {
+        self.has_secret(key) || self.permissions(key).is_some_and(|permissions| permissions.may_open_addr(target, addr))
     }
 
     fn may_listen(&self, key: &PeerKey, place: &Bind) -> bool {
@@ -179,6 +178,7 @@ const ANSWERS_MAX: usize = 1024;
 mod tests {
     use super::*;
     use crate::process::link::scratch::Scratch;
+    use seaprox::Proto;
     use seaprox::auth::NodeKey;
 
     fn key() -> PublicKey {
@@ -201,22 +201,22 @@ mod tests {
         let (bare, web, other, shared) = (bare.as_bytes(), web.as_bytes(), other.as_bytes(), shared.as_bytes());
         assert!(peers.admits(bare) && peers.admits(web) && peers.admits(shared) && !peers.admits(other));
         let target = |text: &str| Target::parse(text).unwrap();
-        let listen = Bind::Loopback(2222);
+        let listen = Bind::Loopback(Proto::Tcp, 2222);
         assert_eq!(peers.may_open(bare, &target("db:5432")), Verdict::No);
         assert_eq!(peers.may_open(other, &target("db:5432")), Verdict::No);
         assert_eq!(peers.may_open(web, &target("db:5432")), Verdict::Yes);
         assert_eq!(peers.may_open(web, &target("10.1.1.1:1")), Verdict::Yes);
         assert_eq!(peers.may_open(web, &target("192.0.2.1:1")), Verdict::No);
         assert_eq!(peers.may_open(web, &target("other:1")), Verdict::ByAddress);
-        assert!(peers.may_reach(web, "other", ([10, 0, 0, 1], 1).into()));
-        assert!(!peers.may_reach(web, "other", ([127, 0, 0, 1], 1).into()));
-        assert!(!peers.may_reach(bare, "other", ([10, 0, 0, 1], 1).into()));
+        assert!(peers.may_reach(web, &target("other:1"), ([10, 0, 0, 1], 1).into()));
+        assert!(!peers.may_reach(web, &target("other:1"), ([127, 0, 0, 1], 1).into()));
+        assert!(!peers.may_reach(bare, &target("other:1"), ([10, 0, 0, 1], 1).into()));
         assert!(peers.may_listen(web, &listen) && !peers.may_listen(bare, &listen));
         assert_eq!((peers.streams_max(web), peers.streams_max(bare)), (Some(3), None));
         assert_eq!(peers.rate_max(web), Some(1_250_000));
         assert_eq!((peers.name(web), peers.name(bare).len()), ("web".to_owned(), BRIEF_CHARS));
         assert_eq!(peers.may_open(shared, &target("192.0.2.1:1")), Verdict::Yes);
-        assert!(peers.may_listen(shared, &Bind::Any(80)) && peers.count().0 == 3);
+        assert!(peers.may_listen(shared, &Bind::Any(Proto::Tcp, 80)) && peers.count().0 == 3);
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl Policy for DialedPeer {
         self.shares_secret(key)
     }
 
-    fn may_reach(&self, key: &PeerKey, _name: &str, _addr: SocketAddr) -> bool {
+    fn may_reach(&self, key: &PeerKey, _target: &Target, _addr: SocketAddr) -> bool {
         self.shares_secret(key)
     }
 
@@ -149,6 +149,7 @@ impl Policy for DialedPeer {
 mod tests {
     use super::*;
     use crate::process::link::scratch::Scratch;
+    use seaprox::Proto;
     use seaprox::auth::NodeKey;
 
     fn key() -> PublicKey {
@@ -169,7 +170,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("remote:23232 {one}\n"));
         assert!(peer.admits(one.as_bytes()));
         assert_eq!(peer.check(&two), KeyCheck::Changed { known: one, file, line: 1 });
-        assert!(!peer.admits(two.as_bytes()) && !peer.may_listen(one.as_bytes(), &Bind::Any(1)));
+        assert!(!peer.admits(two.as_bytes()) && !peer.may_listen(one.as_bytes(), &Bind::Any(Proto::Tcp, 1)));
         assert_eq!(peer.may_open(one.as_bytes(), &Target::parse("a:1").unwrap()), Verdict::No);
     }
 
@@ -181,12 +182,15 @@ mod tests {
             let peer = DialedPeer::pinned(target.clone(), pin);
             assert_eq!(peer.check(&one), KeyCheck::Matches);
             assert_eq!(peer.check(&two), KeyCheck::Mismatch(one.fingerprint()));
-            assert!(!peer.may_listen(one.as_bytes(), &Bind::Any(1)));
+            assert!(!peer.may_listen(one.as_bytes(), &Bind::Any(Proto::Tcp, 1)));
         }
         let peer = DialedPeer::with_secret(target.clone(), one);
         assert_eq!(peer.check(&two), KeyCheck::Mismatch(one.fingerprint()));
         assert_eq!(peer.may_open(one.as_bytes(), &target), Verdict::Yes);
         assert_eq!(peer.may_open(two.as_bytes(), &target), Verdict::No);
-        assert!(peer.may_listen(one.as_bytes(), &Bind::Any(1)) && !peer.may_listen(two.as_bytes(), &Bind::Any(1)));
+        assert!(
+            peer.may_listen(one.as_bytes(), &Bind::Any(Proto::Tcp, 1))
+                && !peer.may_listen(two.as_bytes(), &Bind::Any(Proto::Tcp, 1))
+        );
     }
 }

@@ -284,7 +284,7 @@ mod tests {
     use crate::process::link::scratch::Scratch;
     use seaprox::auth::{Modes, NodeKey};
     use seaprox::config::Pin;
-    use seaprox::{Bind, Target};
+    use seaprox::{Bind, Proto, Target};
 
     fn key() -> PublicKey {
         NodeKey::generate().unwrap().public()
@@ -295,7 +295,7 @@ mod tests {
     }
 
     fn log_of(peer: DialedPeer) -> LinkLog {
-        let reverse = [Reverse { listen: Bind::Loopback(0), to: Target::parse("127.0.0.1:22").unwrap() }];
+        let reverse = [Reverse { listen: Bind::Loopback(Proto::Tcp, 0), to: Target::parse("127.0.0.1:22").unwrap() }];
         LinkLog::new(Arc::new(peer), key(), 1, &reverse)
     }
 

@@ -139,9 +139,9 @@ impl Drop for LinkEnds {
 }
 
 fn loopback(config: &Config) -> io::Result<(Vec<Bound>, SocketAddr)> {
-    let bounds = bind(&Bind::Ip((Ipv4Addr::LOCALHOST, 0).into()), 1, config)?;
+    let bounds = bind(&Bind::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))), 1, config)?;
     match bounds.first().map(Bound::addr) {
-        Some(Endpoint::Ip(addr)) => {
+        Some(Endpoint::Ip(_, addr)) => {
             let addr = *addr;
             Ok((bounds, addr))
         }

@@ -90,6 +90,9 @@ const OPTION_SOURCE: u8 = 4;
 /// Formats the target for logs and messages.
 impl fmt::Display for Open {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.kind == Kind::Udp {
+            f.write_str("udp:")?;
+        }
         match &self.host {
             Host::Addr(ip) => write!(f, "{}", SocketAddr::new(*ip, self.port)),
             Host::Name(name) if name.contains(':') => write!(f, "[{name}]:{}", self.port),

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use super::{Dest, Match, RuleError};
-use crate::Name;
+use crate::{Name, Proto};
 
 /// The set of sources or targets that one condition of a rule matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,6 +198,8 @@ impl fmt::Display for Place {
             Place::Network(IpAddr::V4(ip), bits) => write!(f, "{ip}/{bits}"),
             Place::Network(IpAddr::V6(ip), 128) => write!(f, "[{ip}]"),
             Place::Network(IpAddr::V6(ip), bits) => write!(f, "[{ip}]/{bits}"),
+            // Without the dot, `udp:53` would be the protocol.
+            Place::Name(Names::Itself, name) if **name == *Proto::Udp.as_str() => write!(f, "{name}."),
             Place::Name(Names::Itself, name) => f.write_str(name),
             Place::Name(Names::Below, name) => write!(f, "*.{name}"),
             Place::Name(Names::ItselfAndBelow, name) => write!(f, ".{name}"),

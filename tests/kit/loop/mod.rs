@@ -93,7 +93,7 @@ impl Rig {
 
     /// Listens on a free port of 127.0.0.1 and returns its address. `front` makes the handler of each client.
     pub fn listen(&mut self, front: impl FnMut() -> Box<dyn Handler> + 'static) -> SocketAddr {
-        let place = Bind::Ip((Ipv4Addr::LOCALHOST, 0).into());
+        let place = Bind::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let mut bounds = bind(&place, 1, &self.config).unwrap();
         self.core().listen(&mut bounds[0], &[], "test", Box::new(front)).unwrap();
         bounds[0].addr().ip().unwrap()

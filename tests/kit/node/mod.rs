@@ -177,7 +177,7 @@ impl Node {
     pub fn serve_over(&self, carrier: CarrierKind, addr: SocketAddr, timing: Timing) -> SocketAddr {
         let (policy, watch) = (Arc::clone(&self.policy) as Arc<dyn Policy>, self.watch());
         self.ask(move |core| {
-            let mut bound = carrier.bind(&Bind::Ip(addr), core.config()).unwrap();
+            let mut bound = carrier.bind(&Bind::from(addr), core.config()).unwrap();
             let config =
                 ServeConfig { carrier, timing, on_event: Box::new(watch), ..ServeConfig::new(identity(2), policy) };
             core.serve_links(&mut bound[0], config).unwrap();
@@ -205,7 +205,7 @@ impl Node {
     pub fn forward(&self, link: Id, target: Target) -> SocketAddr {
         let closed = Arc::clone(&self.closed);
         self.ask(move |core| {
-            let mut bound = bind(&Bind::Ip("127.0.0.1:0".parse().unwrap()), 1, core.config()).unwrap();
+            let mut bound = bind(&Bind::parse("127.0.0.1:0").unwrap(), 1, core.config()).unwrap();
             let target = Rc::new(target);
             let front = move || -> Box<dyn Handler> { Box::new(Forward(Rc::clone(&target), Arc::clone(&closed))) };
             let listener = core.listen(&mut bound[0], &[], "static", Box::new(front)).unwrap();

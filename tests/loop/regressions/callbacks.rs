@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use loop_kit::*;
-use seaprox::{Cause, Loops, Name, Permit, Reason, Role, Stage, Target};
+use seaprox::{Cause, Loops, Permit, Reason, Role, Stage, Target};
 
 /// The handler of a dest was kept after the dest was disconnected. It received the calls of the next side in that slot,
 /// so that `opened` of a new client's handler was never called.
@@ -148,7 +148,7 @@ fn a_permit_that_panics_ends_only_that_connection() {
         Kind::Unix,
         handler(|cx, call| {
             if let Call::Opened = call {
-                let target = Target::Name(Name::new("localhost").unwrap(), 1);
+                let target = Target::from_host("localhost", 1).unwrap();
                 let permit: Permit = Rc::new(|_| panic!("(this message belongs to the test)"));
                 cx.connect(Rc::new(target), Some(permit));
             }
