@@ -528,7 +528,11 @@ impl Core {
     /// Returns true if a side is to be connected still: it is neither released nor connected, and its connection is not
     /// over.
     pub(crate) fn is_dialing(&self, side: Id) -> bool {
-        let stage = self.owner(side).and_then(|(connection, _)| self.stage(connection));
+        let stage = match self.sides.get(side).map(|side| &side.owner) {
+            // A carrier whose dial has ended has no side.
+            Some(Owner::Carrier(_)) => Some(Stage::Connecting),
+            _ => self.owner(side).and_then(|(connection, _)| self.stage(connection)),
+        };
         self.state(side) == Some(SideState::Connecting) && stage.is_some_and(|stage| stage != Stage::Closed)
     }
 

@@ -28,20 +28,30 @@ use super::proof;
 impl Node {
     /// Accepts a connection to a listener for links, if there is a place for one more unauthenticated peer.
     pub(crate) fn accept_peer(&mut self, core: &mut Core, listener: u32, io: Io, peer: Endpoint) {
-        let Some(id) = self.server_at(listener) else { return };
-        let Some(server) = self.servers.get(id) else { return };
+        if let Some(id) = self.server_at(listener) {
+            self.accept_carrier(core, id, io, peer);
+        }
+    }
+
+    /// Accepts a connection, or a stream of another link, as a carrier of an unauthenticated peer, if there is a place for
+    /// one more. Returns its side.
+    pub(super) fn accept_carrier(&mut self, core: &mut Core, id: Id, io: Io, peer: Endpoint) -> Option<Id> {
+        let server = self.servers.get(id)?;
         let room = (server.timing.unauthenticated, server.timing.handshake.as_millis() as u64);
         // Check the tables first, so that no peer loses its place to a newcomer that cannot be accepted. A displaced peer
         // holds records in these tables itself.
         if self.closing || core.sides.is_full() || self.carriers.is_full() {
-            return self.refused_at_limit(core, id, &peer);
+            self.refused_at_limit(core, id, &peer);
+            return None;
         }
         let Some((seat, evicted)) = self.unauthenticated.enter((&peer).into(), room, core.now_ms, random_u64()) else {
-            return self.refused_at_limit(core, id, &peer);
+            self.refused_at_limit(core, id, &peer);
+            return None;
         };
         evicted.into_iter().for_each(|evicted| self.evict(core, evicted));
         let (Some(side), Some(carrier)) = (core.sides.next_id(), self.carriers.next_id()) else {
-            return self.refused_at_limit(core, id, &peer);
+            self.refused_at_limit(core, id, &peer);
+            return None;
         };
         let from = peer.clone();
         match self.place(core, id, (side, carrier), io, peer) {
@@ -50,10 +60,11 @@ impl Node {
                 if let Some(suppressed) = core.may_log_network(&from, Reason::Other) {
                     log::warn!(target: TARGET, error = error, suppressed; "unauthenticated peer refused");
                 }
-                return;
+                return None;
             }
         }
         self.watch_crowd(core);
+        Some(side)
     }
 
     /// Makes the records of an accepted connection.

@@ -208,7 +208,10 @@ impl Node {
         let (Some(carrier), Some(record)) = (self.carriers.get_mut(id), core.sides.get_mut(side)) else {
             return Ok(None);
         };
-        carrier.transport.as_mut().map_or(Ok(None), |transport| transport.receive(record, most))
+        carrier
+            .transport
+            .as_mut()
+            .map_or(Ok(None), |transport| transport.receive(record, &mut core.pools.sessions, most))
     }
 
     /// Decrypts input, gives it to the session, and continues the handshake.
@@ -227,7 +230,7 @@ impl Node {
             Ok(lane) => lane,
             Err(error) => {
                 // The alert tells the peer the cause; it is the last message.
-                let _ = transport.flush(record);
+                let _ = transport.flush(record, &mut core.pools.sessions);
                 return Err(self.transport_failed(core, id, error));
             }
         };
@@ -285,7 +288,8 @@ impl Node {
     pub(crate) fn flush_carrier(&mut self, core: &mut Core, id: Id) -> Result<(), Failure> {
         let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
         let Some(side) = core.sides.get_mut(carrier.side) else { return Ok(()) };
-        let flushed = carrier.transport.as_mut().map_or(Ok(()), |transport| transport.flush(side));
+        let flushed =
+            carrier.transport.as_mut().map_or(Ok(()), |transport| transport.flush(side, &mut core.pools.sessions));
         flushed.map_err(|error| Failure::from(&error))?;
         if carrier.stage == CarrierStage::Closing && carrier.is_flushed() {
             self.drop_carrier(core, id);

@@ -18,6 +18,8 @@ use crate::types::reason::{Failure, Reason};
 
 pub use crate::types::peer::PeerKey;
 
+use super::nested::Over;
+
 /// Decides which peers may have links with this node, and what they may do. It is asked each time, also by other threads, so
 /// its answers may change while links are up.
 pub trait Policy: Send + Sync {
@@ -119,6 +121,9 @@ pub struct LinkConfig {
     pub peer: Target,
     /// The transport of the subflows.
     pub carrier: CarrierKind,
+    /// The link whose streams carry this link, if it is a nested one. Its paths then have no source, and its carrier is the
+    /// default one.
+    pub over: Option<Over>,
     /// The paths to the peer; at least one.
     pub paths: Vec<Path>,
     /// Number of subflows over each path.
@@ -153,6 +158,8 @@ pub struct ServeConfig {
     pub carrier: CarrierKind,
     /// The distribution of frames over subflows.
     pub mode: Mode,
+    /// True if peers of other links of the loop may carry links to this server over streams; see [`Over::Peer`].
+    pub over_links: bool,
     /// Timers and limits.
     pub timing: Timing,
     /// Gives streams that peers open, and that the policy permits, to handlers.
@@ -362,6 +369,7 @@ impl LinkConfig {
             policy,
             peer,
             carrier: CarrierKind::default(),
+            over: None,
             paths: vec![Path::default()],
             subflows: 1,
             mode: Mode::default(),
@@ -378,7 +386,16 @@ impl ServeConfig {
     pub fn new(identity: Identity, policy: Arc<dyn Policy>) -> ServeConfig {
         let (mode, timing) = (Mode::default(), Timing::default());
         let carrier = CarrierKind::default();
-        ServeConfig { identity, policy, carrier, mode, timing, on_stream: None, on_event: Box::new(|_, _, _| {}) }
+        ServeConfig {
+            identity,
+            policy,
+            carrier,
+            mode,
+            over_links: false,
+            timing,
+            on_stream: None,
+            on_event: Box::new(|_, _, _| {}),
+        }
     }
 }
 

@@ -91,6 +91,7 @@ impl Node {
         if self.links.remove(id).is_some() {
             self.over.note(id, reason);
             core.observe(Event::Link { link: id, state: LinkState::Ended });
+            self.end_nested(core, id);
         }
     }
 

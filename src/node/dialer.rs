@@ -23,12 +23,15 @@ use crate::types::reason::{Failure, Reason};
 use super::carrier::{Carrier, CarrierStage};
 use super::config::{LinkEvent, Path, PeerKey};
 use super::control::Node;
+use super::nested::Over;
 use super::proof;
 
 /// The dialer of one link.
 pub(crate) struct Dialer {
     pub endpoint: transport::Endpoint,
     pub peer: Target,
+    /// The streams that carry the link, if it is a nested one.
+    pub over: Option<Over>,
     /// The key of this node.
     pub key: PeerKey,
     /// Subflows over each path.
@@ -138,7 +141,10 @@ impl Node {
         let wait = core.config.timeouts.connect.max(Duration::from_secs(1)) + record.timing.handshake;
         let deadline_ms = core.now_ms + wait.as_millis() as u64;
         core.one_offs.push(deadline_ms, OneOff::Control(Deadline::Carrier(carrier)));
-        if let Some(dialer) = self.links.get(link).and_then(|record| record.dialer.as_ref()) {
+        let Some(dialer) = self.links.get(link).and_then(|record| record.dialer.as_ref()) else { return };
+        if let Some(over) = dialer.over {
+            self.dial_stream(core, side, over.link());
+        } else {
             dialer.endpoint.dial(core, side, &target, egress);
         }
     }

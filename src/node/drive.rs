@@ -418,6 +418,9 @@ impl Node {
     /// Handles a stream whose session is over. An established stream is reset. A stream without an answer from the peer
     /// waits for the next session if there will be one, otherwise its handler gets a failure.
     fn stream_lost(&mut self, core: &mut Core, link: Id, slot: &Slot, comes_back: bool) {
+        if self.nested_stream_lost(core, slot.side) {
+            return;
+        }
         let Some((connection, _)) = core.owner(slot.side) else { return };
         let is_connecting = core.state(slot.side) == Some(SideState::Connecting);
         if is_connecting && slot.answered && !slot.accepted {

@@ -59,7 +59,7 @@ impl Node {
             if session.is_suspended() {
                 return link.is_dialed() && session.has_unacknowledged_data();
             }
-            session.streams_live() > 0 || self.waits_for_answer(core, link, session)
+            session.streams_live() > self.nested_streams(core, id) || self.waits_for_answer(core, link, session)
         })
     }
 

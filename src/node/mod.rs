@@ -20,7 +20,8 @@
 //! of a loop can do with links, `link_mut` with one of them · `start` loops with a node · `link` one link · `carrier` the
 //! connections of subflows · `window` the bytes in flight on a carrier · `dialer` dialing carriers · `server` the places
 //! where links are accepted · `accept` accepting carriers · `unauthenticated` the
-//! places of peers without a key · `handshakes` the order of their handshakes · `proof` joining a subflow to its session ·
+//! places of peers without a key · `handshakes` the order of their handshakes · `proof` joining a subflow to its session · `nested` links over streams of other
+//! links ·
 //! `turn` the share of each key in a turn · `drive` events, frames and deadlines of the session · `open` opening and
 //! accepting streams · `waiting` dests that wait for a link · `handover` a node that is about to stop · `opened_stream`
 //! handlers of streams that the peer opened · `reverse` listeners at the other end · `memory` the budget that links share ·
@@ -44,6 +45,7 @@ mod link;
 mod link_event;
 mod link_mut;
 mod memory;
+mod nested;
 mod network;
 mod observed_address;
 mod open;
@@ -68,6 +70,7 @@ pub use config::{
     ServeConfig, Timing, Verdict,
 };
 pub use link_mut::LinkMut;
+pub use nested::Over;
 pub use network::NetworkChanges;
 pub use server::{LinksOfServer, ServeError, ServerMut, ServerStatus};
 pub use status::{LinkStatus, ListenerStatus, MissingStatus, SubflowStatus};

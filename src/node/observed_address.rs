@@ -21,7 +21,9 @@ impl Node {
         let now = core.pools.sessions.now;
         let Some(record) = self.links.get_mut(link) else { return };
         let session = core.pools.sessions.session_mut(link);
-        let Some(session) = session.filter(|_| record.dialer.is_some()) else { return };
+        // A stream has no address that the peer could see.
+        let is_asked = record.dialer.as_ref().is_some_and(|dialer| dialer.over.is_none());
+        let Some(session) = session.filter(|_| is_asked) else { return };
         let host = Host::Name(QUESTION.to_owned());
         let question = Open { kind: Kind::Internal, host, port: subflow.0, ..Open::default() };
         if let Ok(stream) = session.open(now, question) {

@@ -12,7 +12,7 @@ use crate::link::{Bound, Host, Kind, Open, Refused, Session, StreamId};
 use crate::relay::connection::Stage;
 use crate::relay::dial::Permit;
 use crate::relay::io::Io;
-use crate::relay::side::Role;
+use crate::relay::side::{Owner, Role};
 use crate::types::address::{Endpoint, Target};
 use crate::types::id::Id;
 use crate::types::proto::Proto;
@@ -90,6 +90,9 @@ impl Node {
 
     /// Returns the OPEN for a dest: with its target, or with the listener that its source came from.
     fn open_of(&self, core: &Core, dest: Id) -> Option<Open> {
+        if let Owner::Carrier(carrier) = core.sides.get(dest)?.owner {
+            return self.open_of_carrier(core, carrier);
+        }
         let (connection, _) = core.owner(dest)?;
         let record = core.connections.get(connection)?;
         let source = core.sides.get(record.source).map(|side| side.endpoint.to_string()).unwrap_or_default();
@@ -192,7 +195,7 @@ impl Node {
 
     /// Handles an OPEN of the peer.
     pub(super) fn stream_opened(&mut self, core: &mut Core, link: Id, id: StreamId, open: &Open) {
-        if self.answer_observed_address(core, link, id, open) {
+        if self.accept_nested(core, link, id, open) || self.answer_observed_address(core, link, id, open) {
             return;
         }
         let Admitted { target, permit, waits } = match self.admit(core, link, open) {

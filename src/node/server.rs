@@ -23,6 +23,8 @@ pub(crate) struct Server {
     pub endpoint: transport::Endpoint,
     pub policy: Arc<dyn Policy>,
     pub mode: crate::link::Mode,
+    /// Streams of other links are accepted as carriers.
+    pub over_links: bool,
     pub timing: Timing,
     pub watch: Watch,
     pub takes: Takes,

@@ -21,6 +21,7 @@ use super::config::{Identity, LinkConfig, Path, PeerKey, Policy, ServeConfig};
 use super::control::Node;
 use super::dialer::{Dialer, SubflowSlot};
 use super::link::Link;
+use super::nested::Over;
 use super::reverse;
 use super::server::{Counts, ServeError, Server};
 
@@ -43,12 +44,13 @@ impl Loop<'_> {
     /// # Errors
     /// [`VerbError::Invalid`] if the configuration has no subflow, more of them than its timing allows, a local port for
     /// several subflows, a UDP address, or a key that cannot be used; [`VerbError::Full`] if the limit of links is reached;
-    /// [`VerbError::Over`] if the loop is stopping.
+    /// [`VerbError::Over`] if the loop is stopping. For a nested link also [`VerbError::Stale`] if the outer link is gone,
+    /// and [`VerbError::Invalid`] if a path has a source, or the carrier or the peer cannot be reached by streams.
     pub fn connect_link(&mut self, config: LinkConfig) -> Result<Dialed, VerbError> {
         config.require_tcp()?;
         let (core, node) = self.parts::<Node>();
-        let LinkConfig { identity, policy, peer, carrier, paths, subflows, mode, reverse, timing, on_stream, on_event } =
-            config;
+        let LinkConfig { identity, policy, peer, carrier, over, paths, subflows, mode, reverse, timing, .. } = config;
+        let (on_stream, on_event) = (config.on_stream, config.on_event);
         let shares_port = subflows > 1 && paths.iter().any(|path| path.local_port.is_some());
         if paths.is_empty() || subflows == 0 || paths.len() * subflows > timing.subflows || shares_port {
             return Err(VerbError::Invalid);
@@ -56,9 +58,12 @@ impl Loop<'_> {
         if node.closing {
             return Err(VerbError::Over(Reason::Drained));
         }
+        if let Some(over) = over {
+            node.check_outer(over, &peer, carrier, &paths)?;
+        }
         let setup = setup(&identity, &policy);
         let key = setup.public_key().map_err(|_| VerbError::Invalid)?;
-        if let Some(id) = node.dialed_link(&peer, &key) {
+        if let Some(id) = node.dialed_link(&peer, &key, over) {
             return Ok(Dialed { id, is_new: false });
         }
         let endpoint = Endpoint::client(carrier, &setup).map_err(|_| VerbError::Invalid)?;
@@ -67,7 +72,7 @@ impl Loop<'_> {
         link.takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
         let slots = paths.iter().flat_map(|path| (0..subflows).map(|_| SubflowSlot::new(path.clone()))).collect();
         let instance = identity.instance;
-        link.dialer = Some(Box::new(Dialer { endpoint, peer, key, subflows, slots, instance }));
+        link.dialer = Some(Box::new(Dialer { endpoint, peer, key, over, subflows, slots, instance }));
         link.remotes = reverse.into_iter().map(reverse::Remote::new).collect();
         let session = LinkSession::new(place.into());
         let id = node.insert_link(core, link, session).ok_or(VerbError::Full)?;
@@ -88,14 +93,27 @@ impl Loop<'_> {
         if node.servers.is_full() {
             return Err(VerbError::Full.into());
         }
-        let ServeConfig { identity, policy, carrier, mode, timing, on_stream, on_event } = config;
+        let ServeConfig { identity, policy, carrier, mode, over_links, timing, on_stream, on_event } = config;
         let endpoint = Endpoint::server(carrier, &setup(&identity, &policy)).map_err(|_| VerbError::Invalid)?;
         let listener = core.listen_for_links(bound).map_err(ServeError::System)?;
         let (watch, instance) = (Some(Rc::new(RefCell::new(on_event))), identity.instance);
         let takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
         let (address, counts) = (bound.addr().clone(), Counts::default());
         let full = false;
-        let server = Server { listener, address, endpoint, policy, mode, timing, watch, takes, instance, full, counts };
+        let server = Server {
+            listener,
+            address,
+            endpoint,
+            policy,
+            mode,
+            over_links,
+            timing,
+            watch,
+            takes,
+            instance,
+            full,
+            counts,
+        };
         node.servers.insert(server).map_err(|_| VerbError::Full.into())
     }
 
@@ -129,11 +147,11 @@ impl Loop<'_> {
 }
 
 impl Node {
-    /// Returns the link that this node has dialed to a peer with its own `key`, unless it is being closed.
-    fn dialed_link(&self, peer: &Target, key: &PeerKey) -> Option<Id> {
-        let is_it = |link: &Link| {
-            !link.closing && link.dialer.as_ref().is_some_and(|dialer| dialer.peer == *peer && dialer.key == *key)
-        };
+    /// Returns the link that this node has dialed to a peer with its own `key`, over this outer link if it is a nested one,
+    /// unless it is being closed.
+    fn dialed_link(&self, peer: &Target, key: &PeerKey, over: Option<Over>) -> Option<Id> {
+        let is_same = |dialer: &Dialer| dialer.peer == *peer && dialer.key == *key && dialer.over == over;
+        let is_it = |link: &Link| !link.closing && link.dialer.as_ref().is_some_and(|dialer| is_same(dialer));
         self.links.iter().find(|(_, link)| is_it(link)).map(|(id, _)| id)
     }
 
@@ -170,7 +188,7 @@ impl Node {
         record.closing = true;
         match core.pools.sessions.session_mut(link) {
             Some(session) => session.close(now, Code::Drained, "closed"),
-            None => self.drop_link(core, link),
+            None => self.drop_link(core, link, Reason::Drained),
         }
         core.pools.sessions.touch(link);
     }
@@ -196,13 +214,13 @@ impl Node {
     }
 
     /// Frees a link that has no session.
-    fn drop_link(&mut self, core: &mut Core, id: Id) {
+    pub(super) fn drop_link(&mut self, core: &mut Core, id: Id, reason: Reason) {
         let failure = Failure::new(Reason::LinkLost, "the link was closed");
         self.fail_waiting(core, id, &failure);
         let carriers = self.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default();
         carriers.into_iter().for_each(|carrier| self.drop_carrier(core, carrier));
         self.release_link_memory(core, id);
-        self.remove_link(core, id, Reason::Drained);
+        self.remove_link(core, id, reason);
     }
 }
 

@@ -12,6 +12,7 @@ use crate::engine::listener::Bound;
 use crate::link::{Outbox, Time};
 use crate::relay::dial::Egress;
 use crate::relay::side::Side;
+use crate::streams::Sessions;
 use crate::types::address::{Bind, Target};
 use crate::types::id::Id;
 use crate::types::peer::PeerKey;
@@ -158,8 +159,8 @@ impl Carrier {
     }
 
     #[inline]
-    pub fn flush(&mut self, side: &mut Side) -> io::Result<()> {
-        dispatch!(self, carrier => carrier.flush(side))
+    pub fn flush(&mut self, side: &mut Side, sessions: &mut Sessions) -> io::Result<()> {
+        dispatch!(self, carrier => carrier.flush(side, sessions))
     }
 
     #[inline]
@@ -168,8 +169,8 @@ impl Carrier {
     }
 
     #[inline]
-    pub fn receive(&mut self, side: &mut Side, most: usize) -> Result<Option<usize>, Failure> {
-        dispatch!(self, carrier => carrier.receive(side, most))
+    pub fn receive(&mut self, side: &mut Side, sessions: &mut Sessions, most: usize) -> Result<Option<usize>, Failure> {
+        dispatch!(self, carrier => carrier.receive(side, sessions, most))
     }
 
     #[inline]

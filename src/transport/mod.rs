@@ -49,6 +49,7 @@ use crate::engine::listener::Bound;
 use crate::link::{Outbox, Time};
 use crate::relay::dial::Egress;
 use crate::relay::side::Side;
+use crate::streams::Sessions;
 pub(crate) use crate::sys::PathInfo;
 pub use crate::tls::Cipher;
 pub(crate) use crate::tls::{Buffers, NextMessage};
@@ -117,11 +118,11 @@ pub(crate) trait Transport: Sized {
     /// Ends a batch: the frames that share a record are ready to be written.
     fn end_batch(&mut self);
 
-    /// Writes waiting bytes, as many as the socket takes.
+    /// Writes waiting bytes, as many as the socket takes, or the stream of another link that stands for it.
     ///
     /// # Errors
     /// The error of the socket.
-    fn flush(&mut self, side: &mut Side) -> io::Result<()>;
+    fn flush(&mut self, side: &mut Side, sessions: &mut Sessions) -> io::Result<()>;
 
     /// Returns true if no byte waits to be written.
     fn is_flushed(&self) -> bool;
@@ -131,7 +132,7 @@ pub(crate) trait Transport: Sized {
     ///
     /// # Errors
     /// The connection has ended or failed.
-    fn receive(&mut self, side: &mut Side, most: usize) -> Result<Option<usize>, Failure>;
+    fn receive(&mut self, side: &mut Side, sessions: &mut Sessions, most: usize) -> Result<Option<usize>, Failure>;
 
     /// Decrypts what was received, appends the plaintext of one lane to `plain`, and continues the handshake. Returns the
     /// lane.

@@ -19,6 +19,7 @@ use crate::link::{Outbox, Time};
 use crate::relay::dial::Egress;
 use crate::relay::io::Io;
 use crate::relay::side::Side;
+use crate::streams::Sessions;
 use crate::sys::{self, StreamProtocol, TcpStream};
 use crate::tls::{Identity, Tls, TlsError, TlsPipe};
 use crate::types::address::{Bind, Target};
@@ -114,8 +115,12 @@ impl<S: StreamKind> Transport for TlsStream<S> {
     }
 
     fn name(&self, side: &Side) -> &'static str {
-        // A connection that a program of the user has made may have a socket of another kind.
-        if let Io::Tcp(socket) = &side.io { S::name(socket) } else { "unix" }
+        match &side.io {
+            Io::Tcp(socket) => S::name(socket),
+            Io::Stream(_) => "link",
+            // A connection that a program of the user has made may have a socket of another kind.
+            _ => "unix",
+        }
     }
 
     /// Returns the bytes that the carrier takes from the session now: what a path of this rate carries in five milliseconds.
@@ -168,9 +173,9 @@ impl<S: StreamKind> Transport for TlsStream<S> {
     }
 
     #[inline]
-    fn flush(&mut self, side: &mut Side) -> io::Result<()> {
+    fn flush(&mut self, side: &mut Side, sessions: &mut Sessions) -> io::Result<()> {
         while self.tls.unsent() > 0 && side.ready.writable {
-            match self.tls.write_to(|bytes| side.io.write_raw(bytes)) {
+            match self.tls.write_to(|bytes| side.io.write(bytes, sessions)) {
                 Ok(put) => self.bytes.0 += put as u64,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => side.ready.writable = false,
                 Err(error) => return Err(error),
@@ -185,14 +190,14 @@ impl<S: StreamKind> Transport for TlsStream<S> {
     }
 
     #[inline]
-    fn receive(&mut self, side: &mut Side, most: usize) -> Result<Option<usize>, Failure> {
+    fn receive(&mut self, side: &mut Side, sessions: &mut Sessions, most: usize) -> Result<Option<usize>, Failure> {
         if !side.ready.readable {
             return Ok(None);
         }
         let mut wished = 0;
         let got = self.tls.read_from(|room| {
             wished = room.len().min(most);
-            side.io.read_raw(&mut room[..wished])
+            side.io.read(&mut room[..wished], sessions)
         });
         let got = match got {
             Ok(0) => {

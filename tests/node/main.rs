@@ -15,6 +15,7 @@ mod handover;
 mod leaks;
 mod links;
 mod memory;
+mod nested;
 mod proto;
 mod resume;
 mod servers;
