@@ -16,7 +16,7 @@ struct Static(Rc<Target>);
 
 impl Handler for Static {
     fn opened(&mut self, cx: &mut Cx<'_>) {
-        cx.connect(Rc::clone(&self.0), None);
+        _ = cx.connect(Rc::clone(&self.0), None);
     }
 
     fn readable(&mut self, _: &mut Cx<'_>, _: &[u8]) -> usize {

@@ -2,7 +2,7 @@
 //! reason`.
 //!
 //! `cargo run --example line`, then `printf 'example.org 80\nHEAD / HTTP/1.0\r\n\r\n' | nc 127.0.0.1 7000`
-use std::{error::Error, rc::Rc};
+use std::error::Error;
 
 use seaprox::{Bind, Config, Cx, Failure, Handler, Proxy, Reason, Target, Workers, bind};
 
@@ -16,7 +16,7 @@ impl Handler for Line {
     fn readable(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
         let Some(end) = input.iter().position(|byte| *byte == b'\n') else { return 0 };
         match parse(&input[..end]) {
-            Some(target) => cx.connect(Rc::new(target), None),
+            Some(target) => _ = cx.connect(target, None),
             None => refuse(cx, Reason::ProtocolError),
         }
         end + 1 // The bytes after the line are the first to be relayed.
@@ -36,7 +36,7 @@ fn parse(line: &[u8]) -> Option<Target> {
 }
 
 fn refuse(cx: &mut Cx<'_>, reason: Reason) {
-    cx.reply(format!("ERR {reason}\n").as_bytes());
+    _ = cx.reply(format!("ERR {reason}\n").as_bytes());
     cx.close_after_flush(reason); // Closes after the client has received the reply; `cx.end` would discard it.
 }
 

@@ -17,7 +17,7 @@ impl Handler for Ask {
 
     fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
         match result {
-            Ok(()) => drop(cx.reply(format!("{}\n", self.0).as_bytes())),
+            Ok(()) => _ = cx.reply(format!("{}\n", self.0).as_bytes()),
             Err(failure) => println!("refused: {failure}"), // The stream ends, and `ended` stops the program.
         }
     }
@@ -25,13 +25,15 @@ impl Handler for Ask {
     fn readable(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
         let Some(end) = input.iter().position(|byte| *byte == b'\n') else { return 0 };
         println!("{}", String::from_utf8_lossy(&input[..end]));
-        cx.close(cx.fin_reason());
+        let reason = cx.fin_reason();
+        cx.close(reason);
         end + 1
     }
 
     fn ended(&mut self, cx: &mut Cx<'_>, _: Cause) {
         cx.core().drain(Duration::from_secs(5)); // Closes the link in order, then `run` returns.
-        cx.close(cx.fin_reason());
+        let reason = cx.fin_reason();
+        cx.close(reason);
     }
 }
 

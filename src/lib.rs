@@ -25,7 +25,7 @@
 //!
 //! A program makes a [`Proxy`], or [`Loops`] of several threads, gives it the listeners that [`bind`] made with a
 //! [`FrontEnd`] each, and runs it. Each client that connects gets a handler. The handler reads what the client says, and
-//! calls [`Cx::connect`] and then [`Cx::relay`]; from there on no callback runs for bytes. Other threads reach the loop by a
+//! calls [`ConnectionMut::connect`] and then [`ConnectionMut::relay`]; from there on no callback runs for bytes. Other threads reach the loop by a
 //! [`Remote`].
 //!
 //! A stream of a link is a side like a socket, so that half-close, timers, limits and front ends work on it unchanged.
@@ -42,7 +42,7 @@
 //!
 //! impl Handler for Static {
 //!     fn opened(&mut self, cx: &mut Cx<'_>) {
-//!         cx.connect(Rc::clone(&self.0), None);
+//!         _ = cx.connect(Rc::clone(&self.0), None);
 //!     }
 //!     fn readable(&mut self, _: &mut Cx<'_>, _: &[u8]) -> usize {
 //!         0 // What the client sends before the dest is there is relayed when it is.
@@ -88,6 +88,7 @@ mod tls_tests;
 mod transport;
 mod types;
 
+pub use engine::connection_view::ConnectionMut;
 pub use engine::control::Loop;
 pub use engine::core::Core;
 pub use engine::dial::{Answer, Connector};
@@ -97,6 +98,7 @@ pub use engine::limits::{Config, DESCRIPTORS_RESERVED, Family, Limits, Timeouts}
 pub use engine::listener::{Bound, FrontEnd, bind};
 pub use engine::mailbox::{Full, Remote};
 pub use engine::observer::{Event, Observer};
+pub use engine::side_view::SideMut;
 pub use engine::status::{ConnectionStatus, SideStatus, Snapshot};
 pub use engine::threads::{Loops, Setup};
 pub use engine::watch::{Interest, Readiness};
@@ -113,6 +115,7 @@ pub use types::descriptor_error::DescriptorError;
 pub use types::forward_state::ForwardState;
 pub use types::human::{human_duration, human_rate, human_size};
 pub use types::id::{Id, Kind};
+pub use types::label::Label;
 pub use types::link_state::LinkState;
 pub use types::peer_network::PeerNetwork;
 pub use types::proto::{Proto, Unsupported};

@@ -79,8 +79,7 @@ impl AccessPolicy {
             Decision::NeedsAddress => Some(self.permit(source, &target)),
             Decision::Deny => return Err(deny(cx, target, DENIED)),
         };
-        cx.connect(target, permit);
-        Ok(())
+        cx.connect(target, permit).map_err(|error| Failure::new(Reason::Internal, error.to_string()))
     }
 
     /// Returns a check that applies the rules to each resolved address of a name.

@@ -59,7 +59,10 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
             let cat = Cat { target: Some(Rc::new(target)), ended, failure: None, link: link_state };
             let stdio = Duplex::stdio().map_err(failed)?;
             let connection = proxy.core().adopt(stdio, "cat", Box::new(cat)).map_err(|error| failed(error.into()))?;
-            link.into_iter().for_each(|link| proxy.core().route(connection, link));
+            if let Some(link) = link {
+                let mut core = proxy.core();
+                core.connection(connection).and_then(|mut it| it.route(link)).map_err(|error| failed(error.into()))?;
+            }
             Vec::new()
         }
         CatMode::Listen(addrs) => listen(&mut proxy, &addrs, &config, &ended)?,
@@ -161,13 +164,12 @@ impl Cat {
 
 impl Handler for Cat {
     fn opened(&mut self, cx: &mut Cx<'_>) {
-        let connection = cx.connection();
         match &self.target {
-            Some(target) => cx.connect(Rc::clone(target), None),
+            Some(target) => _ = cx.connect(Rc::clone(target), None),
             None => {
                 cx.core().close_listeners();
                 let stdio = Duplex::stdio();
-                if let Err(error) = stdio.and_then(|stdio| Ok(cx.core().connect_with(connection, stdio)?)) {
+                if let Err(error) = stdio.and_then(|stdio| Ok(cx.connect_with(stdio)?)) {
                     self.failure = Some(Failure::from(&error));
                     cx.close(Reason::Other);
                 }
@@ -209,7 +211,10 @@ impl Handler for Cat {
                 }
             }
             // A user at a terminal sends nothing more to a remote that has closed its direction.
-            _ if cx.role() == self.remote() && io::stdin().is_terminal() => cx.close(cx.fin_reason()),
+            _ if cx.role() == self.remote() && io::stdin().is_terminal() => {
+                let reason = cx.fin_reason();
+                cx.close(reason);
+            }
             _ => {
                 let role = cx.role();
                 cx.relay_bytes(role, u64::MAX);
@@ -231,9 +236,8 @@ fn not_up(link: &LinkStatus) -> Option<Failed> {
 /// Returns the outcome of a connection. A graceful end that has lost bytes, for example because stdout was closed, counts as
 /// a reset.
 fn outcome(cx: &mut Cx<'_>, reason: Reason) -> Failure {
-    let connection = cx.connection();
-    let detail = cx.core().detail(connection).map(Into::into);
-    let reason = match (reason.ending(), cx.core().ending(connection)) {
+    let detail = cx.detail().map(Into::into);
+    let reason = match (reason.ending(), cx.ending()) {
         (Ending::Graceful, Some((Ending::Aborted, Fault::Source))) => Reason::SourceReset,
         (Ending::Graceful, Some((Ending::Aborted, _))) => Reason::DestReset,
         _ => reason,

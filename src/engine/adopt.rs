@@ -2,14 +2,15 @@
 
 use mio::Token;
 
+use crate::engine::connection_view::ConnectionMut;
 use crate::engine::core::{Core, NO_LISTENER};
 use crate::engine::handler::Handler;
-use crate::relay::connection::Stage;
 use crate::relay::io::Io;
 use crate::sys::duplex::Duplex;
 use crate::types::address::Endpoint;
 use crate::types::descriptor_error::DescriptorError;
 use crate::types::id::Id;
+use crate::types::label::Label;
 use crate::types::verb_error::VerbError;
 
 impl Core {
@@ -21,7 +22,7 @@ impl Core {
     pub fn adopt(
         &mut self,
         source: impl Into<Duplex>,
-        kind: &'static str,
+        kind: impl Into<Label>,
         handler: Box<dyn Handler>,
     ) -> Result<Id, DescriptorError> {
         if self.connections.is_full() {
@@ -30,29 +31,31 @@ impl Core {
         let (io, endpoint) = open(source.into())?;
         self.adopt_io(io, endpoint, kind, NO_LISTENER, handler).map_err(|(_, error)| error.into())
     }
+}
 
-    /// Makes one descriptor or two the dest of a connection; see [`Core::adopt`]. [`Handler::connected`] reports the
-    /// result, as for [`Core::connect`]. A failure closes the descriptors, and the connection goes on without a dest.
+impl ConnectionMut<'_> {
+    /// Makes one descriptor or two the dest; see [`Core::adopt`]. [`Handler::connected`] reports the result, as for
+    /// [`ConnectionMut::connect`]. A failure closes the descriptors, and the connection goes on without a dest.
     ///
     /// # Errors
     /// The connection has a dest or is over, or the descriptors are no stream of bytes or cannot be registered.
-    pub fn connect_with(&mut self, connection: Id, dest: impl Into<Duplex>) -> Result<(), DescriptorError> {
-        let record = self.connections.get(connection).ok_or(VerbError::Stale)?;
-        if record.stage == Stage::Closed {
-            return Err(VerbError::Stale.into());
-        }
-        let (None, Some(next)) = (record.dest, self.sides.next_id()) else { return Err(VerbError::Already.into()) };
+    pub fn connect_with(&mut self, dest: impl Into<Duplex>) -> Result<(), DescriptorError> {
+        self.check_open()?;
+        let id = self.id();
+        let core: &mut Core = self.core();
+        let record = core.connections.get(id).ok_or(VerbError::Stale)?;
+        let (None, Some(next)) = (record.dest, core.sides.next_id()) else { return Err(VerbError::Already.into()) };
         // The requested target of the log stays: it is not dialed.
         let asked = record.asked.clone();
         let (mut io, endpoint) = open(dest.into())?;
-        let unpollable = io.register(&self.registry, Token(next.to_u64() as usize))?;
-        let dest = self.new_dest(connection, asked.as_ref());
+        let unpollable = io.register(&core.registry, Token(next.to_u64() as usize))?;
+        let dest = core.new_dest(id, asked.as_ref());
         debug_assert_eq!(dest, Some(next), "the dest has the id that was registered");
-        if let Some(side) = dest.and_then(|dest| self.sides.get_mut(dest)) {
+        if let Some(side) = dest.and_then(|dest| core.sides.get_mut(dest)) {
             (side.io, side.endpoint) = (io, endpoint);
             side.set_unpollable(unpollable);
         }
-        self.queues.dialled.push_back((next, Ok(())));
+        core.queues.dialled.push_back((next, Ok(())));
         Ok(())
     }
 }

@@ -18,7 +18,7 @@ use crate::types::units::format_duration;
 
 impl Core {
     /// Sets the requested address for the log if it is not a valid target: the unusable name as it was received.
-    pub fn set_asked_text(&mut self, connection: Id, text: &str) {
+    pub(crate) fn set_asked_text(&mut self, connection: Id, text: &str) {
         if let Some(connection) = self.connections.get_mut(connection) {
             connection.notes().asked = Some(text.into());
         }
@@ -44,6 +44,7 @@ impl Core {
         self.profiles.leave(connection.profile, &mut self.timers);
         let [sent, received] = [Role::Source, Role::Dest].map(|role| connection.halves[role.out()].bytes);
         let (ending, fault) = connection.ending(reason);
+        self.ended.note([Some(id), Some(connection.source), connection.dest], reason);
         self.observe(Event::ConnectionEnded { connection: id, reason, ending, fault, sent, received });
         self.stats.closed[reason as usize] += 1;
         self.stats.bytes_sent += sent;

@@ -90,7 +90,7 @@ pub(crate) trait Control: Any {
 
 /// A loop, lent to a caller: its [`Core`], to which this dereferences, and the verbs of its links.
 ///
-/// Handlers get it from [`Cx::core`](crate::Cx::core), threads through [`Remote::call`](crate::Remote::call), and the owner
+/// Handlers get it from [`ConnectionMut::core`](crate::ConnectionMut::core), threads through [`Remote::call`](crate::Remote::call), and the owner
 /// of the loop from [`Proxy::core`](crate::Proxy::core).
 pub struct Loop<'a> {
     core: &'a mut Core,
@@ -100,6 +100,11 @@ pub struct Loop<'a> {
 impl<'a> Loop<'a> {
     pub(crate) fn new(core: &'a mut Core, control: &'a mut (dyn Control + 'static)) -> Loop<'a> {
         Loop { core, control }
+    }
+
+    /// Lends the loop for a shorter time.
+    pub(crate) fn reborrow(&mut self) -> Loop<'_> {
+        Loop { core: self.core, control: self.control }
     }
 
     /// Returns the core, and beside it the control as the type that it is.

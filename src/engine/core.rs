@@ -16,6 +16,7 @@ use slab::Slab;
 use crate::engine::caller_timer::CallerTimers;
 use crate::engine::control::{Deadline, Request};
 use crate::engine::dial::Connector;
+use crate::engine::ended::Ended;
 use crate::engine::flow::DISCARD_BYTES_MAX;
 use crate::engine::handler::Handler;
 use crate::engine::key_accounts::KeyAccounts;
@@ -26,6 +27,7 @@ use crate::engine::mailbox::{Mail, Mailbox, Remote};
 use crate::engine::observer::{Event, Observer};
 use crate::engine::profiles::{OF_LOOP, Profiles};
 use crate::engine::resolve::{Resolved, Resolver};
+use crate::engine::side_view::SideData;
 use crate::engine::sources::Sources;
 use crate::engine::stopping::Stopping;
 use crate::engine::watch::Watches;
@@ -34,17 +36,17 @@ use crate::link::Time;
 use crate::metrics::Stats;
 use crate::relay::block::BlockPool;
 use crate::relay::connection::{Connection, Stage};
-use crate::relay::dial::{ConnectOptions, Egress, Permit};
 use crate::relay::half::{Flow, Phase, UNLIMITED};
 use crate::relay::io::Io;
-use crate::relay::pump::{self, Pools};
+use crate::relay::pump::Pools;
 use crate::relay::side::{Owner, Role, Side, SideState};
 use crate::relay::splice_pipe::SplicePipePool;
 use crate::relay::timer::{OneOffs, TimerClass, TimerLists};
 use crate::streams::Sessions;
 use crate::types::address::{Endpoint, Target};
 use crate::types::id::{Id, Kind, Table};
-use crate::types::reason::{Ending, Failure, Fault, Reason};
+use crate::types::label::Label;
+use crate::types::reason::Failure;
 
 /// The connections, sides, listeners, pools and timers of one loop, and the verbs on them.
 pub struct Core {
@@ -82,6 +84,10 @@ pub struct Core {
     pub(crate) now_ms: u64,
     /// The connection whose handler runs [`Handler::opened`]. No read of its input was tried yet.
     pub(crate) opening: Option<Id>,
+    /// The data that programs keep with sides.
+    pub(crate) side_data: SideData,
+    /// The last records that ended.
+    pub(crate) ended: Ended,
     /// There is an observer, so that events are queued.
     pub(crate) is_observed: bool,
     born: Instant,
@@ -197,6 +203,8 @@ impl Core {
             interactive_turns: 0,
             now_ms: 0,
             opening: None,
+            side_data: SideData::default(),
+            ended: Ended::new(limits.ended_records),
             is_observed: false,
             born: Instant::now(),
             registry,
@@ -219,46 +227,14 @@ impl Core {
         self.number
     }
 
-    /// Returns the most bytes of input that a handler is shown at once.
-    pub fn input_bytes_max(&self) -> usize {
-        self.config.limits.input_bytes()
-    }
-
     /// Sets a connector, which connects the targets that it wants in place of the loop. See [`Connector`].
     pub fn set_connector(&mut self, connector: Box<dyn Connector>) {
         self.connector = Some(connector);
     }
 
-    /// Installs a handler of a side, in place of the present one. It takes over when the running call returns.
-    pub fn set_handler(&mut self, side: Id, handler: Box<dyn Handler>) {
-        self.queues.handlers.push_back((side, handler));
-    }
-
-    /// Calls [`Handler::woken`] of a connection's source after `time`, unless the connection is over by then. The timer of
-    /// the stage keeps running. Each call adds an entry to a heap until its time has passed, so a handler must not call this
-    /// again before it was woken.
-    pub fn wake_after(&mut self, connection: Id, time: Duration) {
-        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        self.one_offs.push(self.now_ms.saturating_add(ms), OneOff::Wake(connection));
-    }
-
-    /// Makes a connection that has no dest yet reach its dest over a link.
-    pub fn route(&mut self, connection: Id, link: Id) {
-        if let Some(connection) = self.connections.get_mut(connection) {
-            connection.via = Some(link);
-        }
-    }
-
-    /// Sets the protocol of the front end, for descriptions, once it is known.
-    pub fn set_kind(&mut self, connection: Id, kind: &'static str) {
-        if let Some(connection) = self.connections.get_mut(connection) {
-            connection.kind = kind;
-        }
-    }
-
     /// Sets the requested target for the log, if it will not be connected. Does nothing while a target is being connected,
     /// because that one is the requested target.
-    pub fn set_asked(&mut self, connection: Id, target: Rc<Target>) {
+    pub(crate) fn set_asked(&mut self, connection: Id, target: Rc<Target>) {
         if self.dialing(connection).is_none()
             && let Some(connection) = self.connections.get_mut(connection)
         {
@@ -266,52 +242,13 @@ impl Core {
         }
     }
 
-    /// Sets the user for the log.
-    pub fn set_user(&mut self, connection: Id, user: &str) {
-        if let Some(connection) = self.connections.get_mut(connection) {
-            connection.notes().user = Some(user.into());
-        }
-    }
-
-    /// Sets the detail of a failure for the log. The first call counts.
-    pub fn set_detail(&mut self, connection: Id, detail: &str) {
-        if let Some(connection) = self.connections.get_mut(connection) {
-            connection.notes().detail.get_or_insert_with(|| detail.into());
-        }
-    }
-
-    /// Sets whose fault the end of a connection is, if the reason alone does not tell: either end may break a protocol.
-    pub fn set_fault(&mut self, connection: Id, fault: Fault) {
-        if let Some(connection) = self.connections.get_mut(connection) {
-            connection.notes().fault = Some(fault);
-        }
-    }
-
-    /// Returns how a connection that is over has ended, and whose fault that was. A connection that was closed in order
-    /// counts as aborted if a side left before it got all bytes.
-    pub fn ending(&self, connection: Id) -> Option<(Ending, Fault)> {
-        let connection = self.connections.get(connection)?;
-        connection.reason.map(|reason| connection.ending(reason))
-    }
-
-    /// Returns the detail of the failure, as the log has it.
-    pub fn detail(&self, connection: Id) -> Option<&str> {
-        self.connections.get(connection)?.notes.as_ref()?.detail.as_deref()
-    }
-
     /// Returns one side of a connection.
-    pub fn side(&self, connection: Id, role: Role) -> Option<Id> {
+    pub(crate) fn side(&self, connection: Id, role: Role) -> Option<Id> {
         self.connections.get(connection)?.side(role)
     }
 
-    /// Returns the other side of a side's connection.
-    pub fn other(&self, side: Id) -> Option<Id> {
-        let (connection, role) = self.owner(side)?;
-        self.side(connection, role.other())
-    }
-
     /// Returns the connection that a side belongs to, and which side of it this is.
-    pub fn owner(&self, side: Id) -> Option<(Id, Role)> {
+    pub(crate) fn owner(&self, side: Id) -> Option<(Id, Role)> {
         match self.sides.get(side)?.owner {
             Owner::Connection(connection, role) => Some((connection, role)),
             Owner::Race(_) | Owner::Carrier(_) => None,
@@ -319,52 +256,17 @@ impl Core {
     }
 
     /// Returns the state of a side.
-    pub fn state(&self, side: Id) -> Option<SideState> {
+    pub(crate) fn state(&self, side: Id) -> Option<SideState> {
         Some(self.sides.get(side)?.state)
     }
 
     /// Returns the address of the peer of a side's socket.
-    pub fn peer(&self, side: Id) -> Endpoint {
+    pub(crate) fn peer(&self, side: Id) -> Endpoint {
         self.sides.get(side).map_or(Endpoint::Unknown, |side| side.endpoint.clone())
     }
 
-    /// Returns the local address of a side's socket. This asks the system.
-    pub fn local(&self, side: Id) -> Endpoint {
-        self.sides.get(side).map_or(Endpoint::Unknown, |side| side.io.local())
-    }
-
-    /// Sends bytes to one side of a connection, ahead of all bytes that are relayed to it. Returns true if all bytes were
-    /// taken, and false if none was. At most one block of bytes waits, or 512 bytes while the pool has no block.
-    pub fn send(&mut self, connection: Id, role: Role, bytes: &[u8]) -> bool {
-        let Some(record) = self.connections.get_mut(connection) else { return false };
-        let (half, Some(side)) = (role.into(), record.side(role)) else { return false };
-        let half = &mut record.halves[half];
-        if half.dead {
-            // The side is gone, and the end of the connection is being handled.
-            return true;
-        }
-        if half.phase == Phase::Shut || !half.out.push(bytes, &mut self.pools.blocks) {
-            return false;
-        }
-        if record.stage == Stage::Established {
-            self.timers.touch(connection, self.now_ms);
-        }
-        let Some(record) = self.sides.get_mut(side) else { return false };
-        if record.state == SideState::Connected && pump::deliver(half, record, &mut self.pools).is_err() {
-            // The pump meets the same error and handles it.
-            record.ready.error = true;
-            self.enqueue(side);
-        }
-        true
-    }
-
-    /// Returns the number of bytes that wait to be written to one side of a connection.
-    pub fn queued(&self, connection: Id, role: Role) -> usize {
-        self.connections.get(connection).map_or(0, |connection| connection.halves[role.into()].queued())
-    }
-
     /// Relays both directions until the connection ends. Input that no handler has consumed is relayed first.
-    pub fn relay(&mut self, connection: Id) {
+    pub(crate) fn relay(&mut self, connection: Id) {
         self.relay_bytes(connection, Role::Source, UNLIMITED);
         self.relay_bytes(connection, Role::Dest, UNLIMITED);
         self.set_stage(connection, Stage::Established);
@@ -372,7 +274,7 @@ impl Core {
     }
 
     /// Relays the next `count` bytes of one side's input to the other side. Then the input is the handler's again.
-    pub fn relay_bytes(&mut self, connection: Id, from: Role, count: u64) {
+    pub(crate) fn relay_bytes(&mut self, connection: Id, from: Role, count: u64) {
         let Some(record) = self.connections.get_mut(connection) else { return };
         let half = &mut record.halves[from.out()];
         if half.dead && half.phase != Phase::Shut {
@@ -385,25 +287,8 @@ impl Core {
         }
     }
 
-    /// Pauses reading of one side's input until [`Core::resume_reading`] or [`Core::relay_bytes`]. The peer is held back
-    /// when the buffers of the system are full.
-    pub fn pause_reading(&mut self, connection: Id, side: Role) {
-        if let Some(record) = self.connections.get_mut(connection) {
-            record.halves[side.out()].flow = Flow::Hold;
-        }
-    }
-
-    /// Shows one side's input to its handler, including the input that waits.
-    pub fn resume_reading(&mut self, connection: Id, role: Role) {
-        let Some(record) = self.connections.get_mut(connection) else { return };
-        record.halves[role.out()].flow = Flow::Handler;
-        if let Some(side) = record.side(role) {
-            self.enqueue(side);
-        }
-    }
-
     /// Sets the stage of a connection, and starts the timer of that stage.
-    pub fn set_stage(&mut self, connection: Id, stage: Stage) {
+    pub(crate) fn set_stage(&mut self, connection: Id, stage: Stage) {
         if let Some(record) = self.connections.get_mut(connection)
             && record.stage != Stage::Closed
         {
@@ -442,39 +327,8 @@ impl Core {
     }
 
     /// Returns the stage of a connection.
-    pub fn stage(&self, connection: Id) -> Option<Stage> {
+    pub(crate) fn stage(&self, connection: Id) -> Option<Stage> {
         Some(self.connections.get(connection)?.stage)
-    }
-
-    /// Connects the dest of a connection. [`Handler::connected`] reports the result, never before this call returns; until
-    /// then reading of the source is paused. `permit` decides about each address that a name is resolved to.
-    ///
-    /// Does nothing if the connection has a dest.
-    pub fn connect(&mut self, connection: Id, target: Rc<Target>, permit: Option<Permit>) {
-        self.connect_with_options(connection, target, permit.into());
-    }
-
-    /// Connects the dest of a connection, as [`Core::connect`] does, with further options.
-    pub fn connect_with_options(&mut self, connection: Id, target: Rc<Target>, options: ConnectOptions) {
-        let ConnectOptions { permit, egress } = options;
-        let Some(dest) = self.new_dest(connection, Some(&target)) else { return };
-        log::debug!(target: "seaprox::connection", id = connection.to_string(), asked = target.to_string(); "connecting");
-        if let Err(error) = target.proto().require_tcp() {
-            return self.queues.dialled.push_back((dest, Err(error.into())));
-        }
-        let Some(record) = self.connections.get(connection) else { return };
-        match record.via {
-            None => {
-                let own = egress.filter(|egress| *egress != Egress::default()).map(Rc::new);
-                let egress = own.or_else(|| self.settings_of(record).egress.clone());
-                self.dial(dest, &target, permit, egress);
-            }
-            Some(link) if permit.is_none() => self.queues.requests.push_back(Request::OpenStream { dest, link }),
-            Some(_) => {
-                let why = "a rule asks for its address, which only the far end knows";
-                self.queues.dialled.push_back((dest, Err(Failure::new(Reason::NotPermitted, why))));
-            }
-        }
     }
 
     /// Makes the side of a dest that is to be connected. Returns none if the connection has a dest.
@@ -499,26 +353,12 @@ impl Core {
         Some(dest)
     }
 
-    /// Returns true if one side of a connection is connected and silent: it has neither ended nor failed, and no byte of it
-    /// waits to be read. This asks the system, because an event may be on its way.
-    pub fn is_silent(&self, connection: Id, role: Role) -> bool {
-        let Some(record) = self.connections.get(connection) else { return false };
-        let Some(side) = record.side(role).and_then(|side| self.sides.get(side)) else { return false };
-        let (from, to) = (&record.halves[role.out()], &record.halves[role.into()]);
-        let is_well = side.state == SideState::Connected && !(side.ready.fin || side.ready.failed || side.ready.error);
-        is_well
-            && from.phase == Phase::Flowing
-            && from.queued() == 0
-            && !to.dead
-            && side.io.is_silent(&self.pools.sessions)
-    }
-
     /// Makes a connection whose source is a connected socket or a stream.
     pub(crate) fn adopt_io(
         &mut self,
         mut io: Io,
         endpoint: Endpoint,
-        kind: &'static str,
+        kind: impl Into<Label>,
         listener: u32,
         handler: Box<dyn Handler>,
     ) -> Result<Id, (Io, io::Error)> {
@@ -533,12 +373,11 @@ impl Core {
         let mut side = Side::new(Owner::Connection(connection, Role::Source), SideState::Connected, io, endpoint);
         side.set_unpollable(unpollable);
         let placed = self.sides.insert(side).is_ok()
-            && self.connections.insert(Connection::new(source, kind, listener, profile, self.now_ms)).is_ok();
+            && self.connections.insert(Connection::new(source, kind.into(), listener, profile, self.now_ms)).is_ok();
         debug_assert!(placed, "both tables had room");
         self.profiles.keep(profile);
-        if let Some(link) = self.listeners.get(listener as usize).and_then(Listener::link) {
-            self.route(connection, link);
-        }
+        let link = self.listeners.get(listener as usize).and_then(Listener::link);
+        self.connections.get_mut(connection).into_iter().for_each(|record| record.via = link);
         self.stats.opened += 1;
         let from = self.peer(source);
         log::debug!(target: "seaprox::connection", id = connection.to_string(), from = from.to_string(); "accepted");
@@ -582,6 +421,7 @@ impl Core {
     /// Frees a side, and the attempts beside it.
     pub(crate) fn drop_side(&mut self, side: Id) {
         self.queues.freed.push(side);
+        self.side_data.remove(side);
         let Some(record) = self.sides.remove(side) else { return };
         if let Some(stream) = record.io.stream() {
             self.pools.sessions.release(stream);
@@ -626,11 +466,6 @@ impl Core {
             || !self.watches.is_idle()
             || !self.pools.sessions.dirty.is_empty()
             || (!self.queues.no_block.is_empty() && self.pools.blocks.available() > 0)
-    }
-
-    /// Returns the class of the timer that runs for a connection.
-    pub fn waits_for(&self, connection: Id) -> Option<TimerClass> {
-        self.timers.class(connection)
     }
 }
 

@@ -1,5 +1,5 @@
 //! Descriptions: the names of sides and connections in log lines, in the status, and for the caller of
-//! [`Core::description`].
+//! [`ConnectionMut::description`](crate::ConnectionMut::description).
 //!
 //! ```text
 //!   connection = KIND "[" side "->" side "]"             socks5[ipv4[1.2.3.4:5678]->name[example.org:80]]
@@ -20,24 +20,18 @@ use std::path::Path;
 use crate::engine::core::Core;
 use crate::relay::connection::Connection;
 use crate::types::address::{Endpoint, Printable, Target};
-use crate::types::id::Id;
 
 /// The description of a connection, formatted when it is printed.
 pub(crate) struct Described<'a> {
-    kind: &'static str,
+    kind: &'a str,
     source: Option<&'a Endpoint>,
     asked: Option<&'a Target>,
 }
 
 impl Core {
-    /// Returns the description of a connection: its front end, its source, and the requested target.
-    pub fn description(&self, connection: Id) -> Option<String> {
-        Some(self.described(self.connections.get(connection)?).to_string())
-    }
-
     pub(crate) fn described<'a>(&'a self, connection: &'a Connection) -> Described<'a> {
         Described {
-            kind: connection.kind,
+            kind: &connection.kind,
             source: self.sides.get(connection.source).map(|side| &side.endpoint),
             asked: connection.asked.as_deref(),
         }

@@ -1,4 +1,4 @@
-//! The verbs that end a connection, or release its dest so that another one can be connected.
+//! The end of a connection, and the release of its dest so that another one can be connected.
 
 use crate::engine::core::Core;
 use crate::relay::connection::Stage;
@@ -8,15 +8,8 @@ use crate::types::id::Id;
 use crate::types::reason::Reason;
 
 impl Core {
-    /// Releases the dest with a reset, so that it cannot take the received part for the whole.
-    pub fn reset_dest(&mut self, connection: Id) {
-        let dest = self.side(connection, Role::Dest).and_then(|dest| self.sides.get(dest));
-        dest.into_iter().for_each(|dest| dest.io.close_with_reset(&mut self.pools.sessions));
-        self.disconnect(connection);
-    }
-
     /// Releases the dest, so that another one can be connected. Bytes that wait for it are dropped.
-    pub fn disconnect(&mut self, connection: Id) {
+    pub(crate) fn disconnect(&mut self, connection: Id) {
         let Some(record) = self.connections.get_mut(connection) else { return };
         let Some(dest) = record.dest.take() else { return };
         if let Some(side) = self.sides.get(dest).filter(|side| side.state == SideState::Connected) {
@@ -47,7 +40,7 @@ impl Core {
     }
 
     /// Closes a connection at once. The peers see a reset if the reason implies one, and an orderly close otherwise.
-    pub fn close(&mut self, connection: Id, reason: Reason) {
+    pub(crate) fn close(&mut self, connection: Id, reason: Reason) {
         let Some(record) = self.connections.get_mut(connection) else { return };
         if record.stage == Stage::Closed {
             return;
@@ -58,7 +51,7 @@ impl Core {
 
     /// Aborts a connection at once, with a reset to both peers whatever the reason is, so that neither can take the received
     /// part for the whole.
-    pub fn abort(&mut self, connection: Id, reason: Reason) {
+    pub(crate) fn abort(&mut self, connection: Id, reason: Reason) {
         if let Some(record) = self.connections.get_mut(connection) {
             record.cut = true;
         }
@@ -67,7 +60,7 @@ impl Core {
 
     /// Closes a connection after all bytes for its source were written. The dest is released, and the source gets a FIN.
     /// Input of the source is discarded until it closes too, so that it can read the last reply.
-    pub fn close_after_flush(&mut self, connection: Id, reason: Reason) {
+    pub(crate) fn close_after_flush(&mut self, connection: Id, reason: Reason) {
         let Some(record) = self.connections.get(connection) else { return };
         if matches!(record.stage, Stage::Closing | Stage::Closed) {
             return;

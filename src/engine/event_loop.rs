@@ -23,6 +23,7 @@ use crate::engine::handler::{Cause, Cx, Handler};
 use crate::engine::limits::Config;
 use crate::engine::mailbox::{Mail, Mailbox, Remote};
 use crate::engine::observer::Observer;
+use crate::engine::side_view::SideMut;
 use crate::engine::stopping::Stopping;
 use crate::engine::workers::Workers;
 use crate::relay::connection::Stage;
@@ -286,7 +287,7 @@ impl Proxy {
                 passed = false;
                 let consumed = self.call(id, role, |handler, cx| handler.readable(cx, input.bytes()));
                 let consumed = consumed.unwrap_or(input.len()).min(input.len());
-                let full = consumed == 0 && input.len() >= self.core.input_bytes_max();
+                let full = consumed == 0 && input.len() >= self.core.config.limits.input_bytes();
                 self.core.put_back_input(id, role, side, input, consumed);
                 if !self.core.is_handlers(id, role) {
                     return true;
@@ -418,7 +419,7 @@ impl Proxy {
         let own = self.handlers.get(side.index()).is_some_and(|slot| is_for(slot.as_ref(), side));
         let slot = if own { side } else { source };
         let (_, handler) = self.handlers.get_mut(slot.index())?.as_mut().filter(|handler| handler.0 == slot)?;
-        let mut cx = Cx::new(Loop::new(&mut self.core, &mut *self.control), side, connection, role);
+        let mut cx = SideMut::new(Loop::new(&mut self.core, &mut *self.control), side, connection, role);
         let result = catch_unwind(AssertUnwindSafe(|| what(handler.as_mut(), &mut cx)));
         if result.is_err() {
             self.core.stats.panics += 1;
@@ -523,7 +524,7 @@ impl Core {
 
     /// Reads more input for a handler, up to the limit of what it is shown at once.
     fn read_input(&mut self, id: Id, role: Role) -> Input {
-        let limit = self.input_bytes_max();
+        let limit = self.config.limits.input_bytes();
         let Some(connection) = self.connections.get_mut(id) else { return Input::None };
         let side = connection.side(role);
         let half = &mut connection.halves[role.out()];
@@ -611,7 +612,6 @@ const ROUNDS_PER_TURN: usize = 16;
 mod tests {
     use super::*;
     use std::os::unix::net::UnixStream;
-    use std::rc::Rc;
 
     use crate::engine::control::{Deadline, Request};
     use crate::types::address::Target;
@@ -652,9 +652,8 @@ mod tests {
 
     impl Handler for ConnectsOverLink {
         fn opened(&mut self, cx: &mut Cx<'_>) {
-            let (connection, source) = (cx.connection(), cx.side());
-            cx.core().route(connection, source);
-            cx.connect(Rc::new(Target::parse("127.0.0.1:9").unwrap()), None);
+            cx.route(Id::from_u64(1 << 32 | 4 << 28).unwrap()).unwrap();
+            cx.connect(Target::parse("127.0.0.1:9").unwrap(), None).unwrap();
         }
 
         fn readable(&mut self, _: &mut Cx<'_>, _: &[u8]) -> usize {

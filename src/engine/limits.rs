@@ -41,6 +41,8 @@ pub struct Limits {
     pub watches: usize,
     /// Timers of callers; see [`Core::after`](crate::Core::after).
     pub timers: usize,
+    /// Records that ended, whose ids are answered with the reason ([`VerbError::Over`](crate::VerbError::Over)).
+    pub ended_records: usize,
     /// Events taken from the system in one turn.
     pub events_per_turn: usize,
     /// Connections accepted in one turn. Each listener gets at least four, even if the others have used up the limit.
@@ -133,6 +135,7 @@ impl Default for Limits {
             calls: 4096,
             watches: 1024,
             timers: 1024,
+            ended_records: 1024,
             events_per_turn: 1024,
             accepts_per_turn: 64,
             relay_bytes_per_turn: 4 << 20,

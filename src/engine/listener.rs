@@ -22,6 +22,7 @@ use crate::relay::io::Io;
 use crate::sys::{self, SocketFile, StreamProtocol, UnixAcceptor};
 use crate::types::address::{Bind, Endpoint, at_port};
 use crate::types::id::Id;
+use crate::types::label::Label;
 use crate::types::peer_network::PeerNetwork;
 use crate::types::reason::Reason;
 
@@ -42,7 +43,7 @@ pub struct Bound {
 pub(crate) struct Listener {
     acceptor: Option<Acceptor>,
     front: Front,
-    kind: &'static str,
+    kind: Label,
     addr: Endpoint,
     /// The loops that get clients in turn, if the system does not distribute them.
     shares: Vec<Remote>,
@@ -301,10 +302,10 @@ impl Core {
         &mut self,
         bound: &mut Bound,
         shares: &[Remote],
-        kind: &'static str,
+        kind: impl Into<Label>,
         front: FrontEnd,
     ) -> io::Result<u32> {
-        self.add_listener(bound, shares, kind, Front::Clients(front, None))
+        self.add_listener(bound, shares, kind.into(), Front::Clients(front, None))
     }
 
     /// Sends the clients of a listener over a link.
@@ -316,7 +317,7 @@ impl Core {
 
     /// Listens for nodes that dial links, in this loop only.
     pub(crate) fn listen_for_links(&mut self, bound: &mut Bound) -> io::Result<u32> {
-        self.add_listener(bound, &[], "link", Front::Nodes)
+        self.add_listener(bound, &[], "link".into(), Front::Nodes)
     }
 
     /// Closes a listener. The system refuses the clients in its backlog.
@@ -328,20 +329,14 @@ impl Core {
         self.descriptors.listeners.retain(|other| *other != index);
     }
 
-    fn add_listener(
-        &mut self,
-        bound: &mut Bound,
-        shares: &[Remote],
-        kind: &'static str,
-        front: Front,
-    ) -> io::Result<u32> {
+    fn add_listener(&mut self, bound: &mut Bound, shares: &[Remote], kind: Label, front: Front) -> io::Result<u32> {
         let handed_over = bound.loops > 1 && !(sys::REUSE_PORT_BALANCES && bound.unlink.is_none());
         let entry = self.listeners.vacant_entry();
         let mut acceptor = bound.take();
         if let Some(acceptor) = &mut acceptor {
             acceptor.register(&self.registry, Token(entry.key()))?;
         }
-        log::debug!(target: "seaprox::listener", kind = kind, addr = bound.addr.to_string(); "listening");
+        log::debug!(target: "seaprox::listener", kind = &*kind, addr = bound.addr.to_string(); "listening");
         let shares = if handed_over { shares.to_vec() } else { Vec::new() };
         let addr = bound.addr.clone();
         let index = entry.key() as u32;
@@ -419,7 +414,7 @@ impl Core {
     pub(crate) fn take_in(&mut self, accepted: Accepted) {
         let Accepted { listener: index, io, peer } = accepted;
         let Some(listener) = self.listeners.get_mut(index as usize) else { return };
-        let kind = listener.kind;
+        let kind = listener.kind.clone();
         let Front::Clients(front, _) = &mut listener.front else {
             return self.queues.requests.push_back(Request::Accept { listener: index, io, peer });
         };
@@ -512,8 +507,8 @@ impl Core {
     }
 
     /// Iterates over the listeners of this loop: the name of the front end, and the address.
-    pub fn listeners(&self) -> impl Iterator<Item = (&'static str, &Endpoint)> {
-        self.listeners.iter().map(|(_, listener)| (listener.kind, &listener.addr))
+    pub fn listeners(&self) -> impl Iterator<Item = (&str, &Endpoint)> {
+        self.listeners.iter().map(|(_, listener)| (&*listener.kind, &listener.addr))
     }
 }
 

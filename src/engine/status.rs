@@ -29,7 +29,7 @@ pub struct Snapshot {
 pub struct ConnectionStatus {
     /// The id.
     pub id: Id,
-    /// The description; see [`Core::description`].
+    /// The description; see [`ConnectionMut::description`](crate::ConnectionMut::description).
     pub description: String,
     /// The address of the listener that accepted the connection, if one did.
     pub listener: Option<String>,
@@ -106,7 +106,7 @@ impl Core {
         }
     }
 
-    fn connection_status(&self, id: Id, connection: &Connection) -> ConnectionStatus {
+    pub(crate) fn connection_status(&self, id: Id, connection: &Connection) -> ConnectionStatus {
         ConnectionStatus {
             id,
             description: self.described(connection).to_string(),

@@ -38,8 +38,7 @@ impl Loop<'_> {
         let index = link.asked.iter().position(|(asked, _)| *asked == connection).ok_or(VerbError::Stale)?;
         let (_, target) = link.asked.swap_remove(index);
         if may {
-            core.connect(connection, target, None);
-            return Ok(());
+            return self.connection(connection)?.connect(target, None);
         }
         core.stats.streams_refused += 1;
         core.pools
@@ -222,7 +221,9 @@ impl Node {
         let adopted = core.adopt_io(Io::Stream(at), endpoint, "link", NO_LISTENER, handler);
         match adopted.ok().and_then(|connection| Some((connection, core.connections.get(connection)?.source))) {
             Some((connection, side)) => {
-                core.set_user(connection, &name);
+                if let Some(record) = core.connections.get_mut(connection) {
+                    record.notes().user = Some((*name).into());
+                }
                 self.charge(core, connection, link);
                 if let Some(record) = core.pools.sessions.get_mut(link) {
                     record.streams.insert(id, Slot::new(side));

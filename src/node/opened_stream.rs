@@ -24,7 +24,7 @@ impl Handler for Forwarded {
     fn opened(&mut self, cx: &mut Cx<'_>) {
         match self.waits {
             true => cx.pause_reading(Role::Source),
-            false => cx.connect(Rc::clone(&self.target), self.permit.take()),
+            false => _ = cx.connect(Rc::clone(&self.target), self.permit.take()),
         }
     }
 
@@ -95,7 +95,7 @@ pub(crate) struct ReverseClient {
 
 impl Handler for ReverseClient {
     fn opened(&mut self, cx: &mut Cx<'_>) {
-        let connection = cx.connection();
+        let connection = cx.id();
         let (core, node) = cx.core().parts::<Node>();
         node.connect_back(core, connection, self.link, self.listener);
     }

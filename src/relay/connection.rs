@@ -16,6 +16,7 @@ use crate::relay::side::Role;
 use crate::relay::timer::TimerClass;
 use crate::types::address::Target;
 use crate::types::id::Id;
+use crate::types::label::Label;
 use crate::types::peer::PeerId;
 use crate::types::reason::{Ending, Fault, Reason};
 
@@ -50,7 +51,7 @@ pub(crate) struct Connection {
     /// The peers get a reset, whatever the reason is.
     pub cut: bool,
     /// The name of the front end, for status and log.
-    pub kind: &'static str,
+    pub kind: Label,
     /// The listener that accepted the source.
     pub listener: u32,
     /// The index of the settings that the connection has from its listener.
@@ -87,7 +88,7 @@ pub(crate) struct Notes {
 }
 
 impl Connection {
-    pub fn new(source: Id, kind: &'static str, listener: u32, profile: u16, now_ms: u64) -> Connection {
+    pub fn new(source: Id, kind: Label, listener: u32, profile: u16, now_ms: u64) -> Connection {
         Connection {
             source,
             dest: None,

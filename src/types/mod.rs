@@ -6,6 +6,7 @@ pub(crate) mod descriptor_error;
 pub(crate) mod forward_state;
 pub(crate) mod human;
 pub(crate) mod id;
+pub(crate) mod label;
 pub(crate) mod link_state;
 pub(crate) mod over;
 pub(crate) mod peer;

@@ -13,7 +13,7 @@ struct Static(Rc<Target>);
 
 impl Handler for Static {
     fn opened(&mut self, cx: &mut Cx<'_>) {
-        cx.connect(Rc::clone(&self.0), None);
+        cx.connect(Rc::clone(&self.0), None).unwrap();
     }
     fn readable(&mut self, _: &mut Cx<'_>, _: &[u8]) -> usize {
         0
@@ -50,7 +50,7 @@ fn relaying_allocates_nothing() {
             let (listener, addr) = target();
             let (id, mut client) = rig.adopt(Kind::Tcp4, Box::new(Static(Rc::new(addr.into()))));
             let mut server = rig.accept(&listener);
-            rig.until("the connection relays", |proxy| proxy.core().stage(id) == Some(Stage::Established));
+            rig.until("the connection relays", |proxy| stage_of(&mut proxy.core(), id) == Some(Stage::Established));
             let data = vec![7; chunk];
             // The first transfer creates the blocks and the pipe, which are used again afterwards.
             relay(&mut rig, &mut client, &mut server, &data, chunk * 300);

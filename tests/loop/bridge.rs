@@ -28,7 +28,7 @@ fn bridge(config: Config, source: Kind, dest: Kind) -> (Rig, Peer, Peer) {
     let answer = rig.wait("the connector is asked", |_| answers.try_recv().ok());
     let (server, ours) = pair(dest);
     answer.connected(ours);
-    rig.until("the connection relays", |proxy| proxy.core().stage(id) == Some(Stage::Established));
+    rig.until("the connection relays", |proxy| stage_of(&mut proxy.core(), id) == Some(Stage::Established));
     (rig, client, server)
 }
 
@@ -195,9 +195,12 @@ fn bytes_of_a_closed_dest_are_still_delivered() {
 fn each_side_has_the_address_of_its_own_peer() {
     let (mut rig, client, _server) = bridge(config(), Kind::Tcp4, Kind::Tcp6);
     let id = rig.snapshot().connections[0].id;
-    let source = rig.core().side(id, Role::Source).unwrap();
-    let dest = rig.core().side(id, Role::Dest).unwrap();
-    assert_eq!((rig.core().other(source), rig.core().other(dest)), (Some(dest), Some(source)));
-    assert_eq!(rig.core().peer(source).ip(), Some(client.addr()));
-    assert!(rig.core().local(dest).ip().unwrap().is_ipv6());
+    let source = rig.core().connection(id).unwrap().side_of(Role::Source).unwrap();
+    let dest = rig.core().connection(id).unwrap().side_of(Role::Dest).unwrap();
+    let mut core = rig.core();
+    assert_eq!(core.side(source).unwrap().other(), Some(dest));
+    assert_eq!(core.side(dest).unwrap().other(), Some(source));
+    let connection = core.connection(id).unwrap();
+    assert_eq!(connection.peer(Role::Source).ip(), Some(client.addr()));
+    assert!(connection.local(Role::Dest).ip().unwrap().is_ipv6());
 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use loop_kit::*;
-use seaprox::{Cause, Config, Cx, Id, Reason, Role, Stage};
+use seaprox::{Cause, Config, Cx, Id, Reason, Role, Stage, VerbError};
 
 /// Returns a source whose peer does not read, with all socket buffers full.
 fn congested(rig: &mut Rig, heard: &Heard) -> (Id, Peer) {
@@ -21,8 +21,8 @@ fn congested(rig: &mut Rig, heard: &Heard) -> (Id, Peer) {
         }),
     );
     rig.turn();
-    while rig.core().queued(id, Role::Source) == 0 {
-        assert!(rig.core().send(id, Role::Source, &[b'f'; 1000]));
+    while rig.core().connection(id).unwrap().queued(Role::Source) == 0 {
+        assert_eq!(rig.core().connection(id).unwrap().send(Role::Source, &[b'f'; 1000]), Ok(()));
     }
     (id, client)
 }
@@ -37,12 +37,20 @@ fn small_blocks() -> Config {
 fn sent_bytes_wait_in_one_block_and_a_send_beyond_it_is_refused() {
     let (mut rig, heard) = (Rig::new(small_blocks()), Heard::default());
     let (id, mut client) = congested(&mut rig, &heard);
-    let waiting = rig.core().queued(id, Role::Source);
-    assert!(!rig.core().send(id, Role::Source, &vec![0; 4097 - waiting]), "one byte too many is refused");
-    assert_eq!(rig.core().queued(id, Role::Source), waiting, "a refused send takes no byte");
-    assert!(rig.core().send(id, Role::Source, &vec![b'l'; 4096 - waiting]), "a send that just fits is accepted");
-    assert!(!rig.core().send(id, Role::Source, b"x"));
-    assert!(rig.core().send(id, Role::Source, b""), "an empty send always fits");
+    let waiting = rig.core().connection(id).unwrap().queued(Role::Source);
+    assert_eq!(
+        rig.core().connection(id).unwrap().send(Role::Source, &vec![0; 4097 - waiting]),
+        Err(VerbError::Full),
+        "one byte too many is refused"
+    );
+    assert_eq!(rig.core().connection(id).unwrap().queued(Role::Source), waiting, "a refused send takes no byte");
+    assert_eq!(
+        rig.core().connection(id).unwrap().send(Role::Source, &vec![b'l'; 4096 - waiting]),
+        Ok(()),
+        "a send that just fits is accepted"
+    );
+    assert_eq!(rig.core().connection(id).unwrap().send(Role::Source, b"x"), Err(VerbError::Full));
+    assert_eq!(rig.core().connection(id).unwrap().send(Role::Source, b""), Ok(()), "an empty send always fits");
     assert_eq!(rig.snapshot().usage.buffer_bytes, 4096);
 
     let mut got = Vec::new();
@@ -56,16 +64,16 @@ fn sent_bytes_wait_in_one_block_and_a_send_beyond_it_is_refused() {
     });
     rig.turns(5);
     assert_eq!(heard.count("source writable"), 1);
-    assert_eq!((rig.core().queued(id, Role::Source), rig.snapshot().usage.buffer_bytes), (0, 0));
+    assert_eq!((rig.core().connection(id).unwrap().queued(Role::Source), rig.snapshot().usage.buffer_bytes), (0, 0));
 }
 
 #[test]
 fn a_send_of_more_than_a_block_is_refused_even_when_the_peer_reads() {
     let mut rig = Rig::new(small_blocks());
     let (id, mut client) = rig.adopt(Kind::Tcp4, handler(|_, _| 0));
-    assert!(!rig.core().send(id, Role::Source, &[0; 4097]));
-    assert!(!rig.core().send(id, Role::Dest, b"x"), "there is no dest");
-    assert!(rig.core().send(id, Role::Source, &[7; 4096]));
+    assert_eq!(rig.core().connection(id).unwrap().send(Role::Source, &[0; 4097]), Err(VerbError::Full));
+    assert_eq!(rig.core().connection(id).unwrap().send(Role::Dest, b"x"), Err(VerbError::Stale), "there is no dest");
+    assert_eq!(rig.core().connection(id).unwrap().send(Role::Source, &[7; 4096]), Ok(()));
     assert_eq!(rig.receive(&mut client, 4096), [7; 4096]);
 }
 
@@ -77,7 +85,7 @@ fn framed(
 ) -> Box<dyn seaprox::Handler> {
     handler(move |cx, call| {
         match call {
-            Call::Opened => cx.connect(Rc::new(target.into()), None),
+            Call::Opened => dial(cx, target),
             Call::Connected(Ok(())) => cx.resume_reading(Role::Source),
             Call::Readable(input) => {
                 if lengths.borrow().len() == passed.get() + 1 {
@@ -129,7 +137,7 @@ fn a_pass_longer_than_a_block_is_exact() {
             Kind::Tcp4,
             handler(move |cx, call| match call {
                 Call::Opened => {
-                    cx.connect(Rc::new(addr.into()), None);
+                    dial(cx, addr);
                     0
                 }
                 Call::Connected(_) => {
@@ -175,7 +183,7 @@ fn a_fin_within_a_pass_is_reported_as_the_end_of_the_source() {
         handler(move |cx, call| {
             notes.note(cx.role(), &call);
             match call {
-                Call::Opened => cx.connect(Rc::new(addr.into()), None),
+                Call::Opened => dial(cx, addr),
                 Call::Connected(_) => cx.relay_bytes(Role::Source, 10),
                 _ => {}
             }
@@ -219,11 +227,11 @@ fn held_input_is_not_read_until_reading_resumes() {
     assert_eq!(client.fill(), 0, "the system holds the peer back after {filled} bytes");
     assert_eq!((heard.all().as_slice(), rig.snapshot().usage.buffer_bytes), (&["source opened".to_owned()][..], 0));
     assert!(rig.snapshot().connections[0].source.flags.contains(&"held"));
-    rig.core().resume_reading(id, Role::Source);
+    rig.core().connection(id).unwrap().resume_reading(Role::Source);
     rig.until("the handler gets the bytes", |_| heard.all().len() == 2);
     assert!(heard.all()[1].starts_with("source readable abcdef"));
     rig.turns(5);
-    rig.core().resume_reading(id, Role::Source);
+    rig.core().connection(id).unwrap().resume_reading(Role::Source);
     rig.until("the unconsumed input is shown again", |_| heard.all().len() == 3);
     assert!(heard.all()[2].starts_with("source readable cdef"));
 }
@@ -254,7 +262,7 @@ fn a_handler_that_needs_more_than_the_handshake_limit_is_ended() {
 /// Replies "goodbye" to the first input and ends the connection.
 fn says_goodbye(cx: &mut Cx<'_>, call: &Call<'_>) -> usize {
     if let Call::Readable(input) = call {
-        cx.reply(b"goodbye");
+        cx.reply(b"goodbye").unwrap();
         cx.close_after_flush(Reason::AuthFailed);
         return input.len();
     }
@@ -307,8 +315,8 @@ fn the_linger_timeout_ends_a_client_that_does_not_close() {
 fn a_queued_last_reply_arrives_before_the_fin() {
     let (mut rig, heard) = (Rig::new(config()), Heard::default());
     let (id, mut client) = congested(&mut rig, &heard);
-    assert!(rig.core().send(id, Role::Source, b"last words"));
-    rig.core().close_after_flush(id, Reason::ProtocolError);
+    assert_eq!(rig.core().connection(id).unwrap().send(Role::Source, b"last words"), Ok(()));
+    rig.core().connection(id).unwrap().close_after_flush(Reason::ProtocolError);
     rig.turns(3);
     assert!(rig.receive_all(&mut client).ends_with(b"last words"));
     drop(client);
@@ -322,12 +330,12 @@ fn closing_after_a_flush_releases_the_dest_at_once() {
     let (listener, addr) = target();
     let (id, mut client) = rig.adopt(Kind::Unix, relay_to(addr));
     let mut server = rig.accept(&listener);
-    rig.until("relays", |proxy| proxy.core().stage(id) == Some(Stage::Established));
-    rig.core().send(id, Role::Source, b"bye");
-    rig.core().close_after_flush(id, Reason::NotPermitted);
+    rig.until("relays", |proxy| stage_of(&mut proxy.core(), id) == Some(Stage::Established));
+    rig.core().connection(id).unwrap().send(Role::Source, b"bye").unwrap();
+    rig.core().connection(id).unwrap().close_after_flush(Reason::NotPermitted);
     assert_eq!(rig.receive_end(&mut server).1, End::Fin);
     assert_eq!(rig.receive_all(&mut client), b"bye");
-    assert_eq!(rig.core().side(id, Role::Dest), None);
+    assert_eq!(rig.core().connection(id).unwrap().side_of(Role::Dest), None);
     client.fin();
     rig.until_empty();
 }
@@ -342,11 +350,11 @@ fn relaying_begins_with_sent_bytes_and_then_unconsumed_input() {
             handler(move |cx, call| match call {
                 Call::Readable(input) => {
                     assert_eq!(&input[..4], b"head");
-                    cx.connect(Rc::new(addr.into()), None);
+                    dial(cx, addr);
                     4
                 }
                 Call::Connected(_) => {
-                    cx.send(Role::Dest, b"HEAD");
+                    cx.send(Role::Dest, b"HEAD").unwrap();
                     cx.relay();
                     0
                 }
@@ -385,9 +393,12 @@ fn the_first_end_reason_is_kept_and_the_peer_sees_a_reset() {
         )
     };
     rig.turn();
-    rig.core().close(id, Reason::Killed);
-    rig.core().close(id, Reason::IdleTimeout);
-    rig.core().close_after_flush(id, Reason::AuthFailed);
+    let mut core = rig.core();
+    let mut connection = core.connection(id).unwrap();
+    connection.close(Reason::Killed);
+    connection.close(Reason::IdleTimeout);
+    connection.close_after_flush(Reason::AuthFailed);
+    assert_eq!(core.connection(id).err(), Some(VerbError::Over(Reason::Killed)));
     rig.until_empty();
     assert_eq!(heard.all(), ["killed"]);
     assert_eq!(rig.receive_end(&mut client), (vec![], End::Reset));

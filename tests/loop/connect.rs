@@ -43,7 +43,7 @@ fn on_request(target: impl Into<Target>, heard: Heard) -> Box<dyn Handler> {
     handler(move |cx, call| {
         heard.note(cx.role(), &call);
         if let Call::Readable(_) = call {
-            cx.connect(Rc::clone(&target), None);
+            cx.connect(Rc::clone(&target), None).unwrap();
             return 1;
         }
         by_default(cx, &call)
@@ -73,7 +73,7 @@ fn accept_handshake_connect_and_relay_are_separate_states() {
     client.try_send(b"?early");
     let (target, answer) = rig.wait("the connector is asked", |_| dials.try_recv().ok());
     let id = rig.snapshot().connections[0].id;
-    assert_eq!((target, Some(answer.side())), (name(1), rig.core().side(id, Role::Dest)));
+    assert_eq!((target, Some(answer.side())), (name(1), rig.core().connection(id).unwrap().side_of(Role::Dest)));
     rig.turns(3);
     assert_eq!(seen(&mut rig), (Stage::Connecting, SideState::Connected, Some(SideState::Connecting)));
     let description = rig.snapshot().connections[0].description.clone();
@@ -96,7 +96,7 @@ fn a_udp_target_and_a_udp_address_to_listen_on_are_refused_as_not_supported_yet(
             Kind::Unix,
             handler(move |cx, call| {
                 match call {
-                    Call::Opened => cx.connect(Rc::clone(&target), None),
+                    Call::Opened => cx.connect(Rc::clone(&target), None).unwrap(),
                     Call::Connected(Err(failure)) => failed.borrow_mut().push(failure.clone()),
                     call => panic!("{:?}", by_default(cx, &call)),
                 }
@@ -108,7 +108,7 @@ fn a_udp_target_and_a_udp_address_to_listen_on_are_refused_as_not_supported_yet(
             (rig.snapshot().connections[0].description.clone(), failures.borrow_mut().remove(0));
         assert!(description.contains(&format!("[{text}]")), "{text}");
         assert_eq!(failure, Failure::new(Reason::NotPermitted, "UDP is not supported yet"));
-        rig.core().close(id, failure.reason);
+        rig.core().connection(id).unwrap().close(failure.reason);
         rig.until_empty();
     }
     assert!(dials.try_recv().is_err(), "a connector is asked for TCP only");
@@ -156,12 +156,12 @@ fn a_connection_may_try_another_target_after_a_failed_connect() {
         Kind::Unix,
         handler(move |cx, call| {
             match call {
-                Call::Opened => cx.connect(Rc::new(bad.into()), None),
+                Call::Opened => dial(cx, bad),
                 Call::Connected(Err(failure)) => {
                     assert_eq!(failure.reason, Reason::ConnectionRefused);
                     count.set(count.get() + 1);
                     let next = if count.get() < 20 { bad } else { good };
-                    cx.connect(Rc::new(next.into()), None);
+                    dial(cx, next);
                 }
                 call => drop(by_default(cx, &call)),
             }
@@ -202,7 +202,7 @@ fn a_thousand_answers_from_eight_threads_reach_their_connections() {
             Kind::Unix,
             handler(move |cx, call| {
                 match call {
-                    Call::Opened => cx.connect(Rc::new(name(number)), None),
+                    Call::Opened => cx.connect(Rc::new(name(number)), None).unwrap(),
                     Call::Connected(result) => {
                         let text = match result {
                             Ok(()) => cx.local(Role::Dest).to_string(),

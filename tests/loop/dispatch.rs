@@ -7,14 +7,14 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use loop_kit::*;
-use seaprox::{Cause, Id, Reason, Role, Stage};
+use seaprox::{Cause, Id, Reason, Role, Stage, VerbError};
 
 /// Returns a handler that answers every byte with that byte and the number of the connection.
 fn echo(number: u8) -> Box<dyn seaprox::Handler> {
     handler(move |cx, call| match call {
         Call::Readable(input) => {
             let answer: Vec<u8> = input.iter().flat_map(|byte| [*byte, number]).collect();
-            assert!(cx.reply(&answer));
+            cx.reply(&answer).unwrap();
             input.len()
         }
         call => {
@@ -86,7 +86,7 @@ fn a_stale_event_is_counted_and_calls_no_handler() {
     let _kept = ours.try_clone().unwrap();
     let id = rig.core().adopt(ours, "test", echo(1)).unwrap();
     rig.turns(2);
-    rig.core().close(id, Reason::Killed);
+    rig.core().connection(id).unwrap().close(Reason::Killed);
     rig.until_empty();
     let notes = heard.clone();
     let newcomer = handler(move |cx, call| {
@@ -103,33 +103,20 @@ fn a_stale_event_is_counted_and_calls_no_handler() {
 }
 
 #[test]
-fn every_command_on_a_stale_id_does_nothing() {
+fn the_id_of_an_ended_connection_gives_no_view_of_the_one_in_its_slot() {
     let mut rig = Rig::new(config());
     let (old, client) = rig.adopt(Kind::Unix, echo(1));
-    let side = rig.core().side(old, Role::Source).unwrap();
+    let side = rig.core().connection(old).unwrap().side_of(Role::Source).unwrap();
     rig.turn();
     drop(client);
     rig.until_empty();
     let (new, mut client) = rig.adopt(Kind::Unix, echo(2));
     rig.turn();
-    let core = &mut rig.core();
-    assert!(!core.send(old, Role::Source, b"x"));
-    core.connect(old, Rc::new(refusing().into()), None);
-    core.relay(old);
-    core.relay_bytes(old, Role::Source, 1);
-    core.pause_reading(old, Role::Source);
-    core.resume_reading(old, Role::Dest);
-    core.set_stage(old, Stage::Closing);
-    core.disconnect(old);
-    core.close_after_flush(old, Reason::Killed);
-    core.close(old, Reason::Killed);
-    core.set_handler(side, handler(|_, _| panic!("a handler without a side is called")));
-    assert_eq!(
-        (core.stage(old), core.side(old, Role::Source), core.owner(side), core.state(side)),
-        (None, None, None, None)
-    );
-    assert_eq!((core.description(old), core.queued(old, Role::Source), core.waits_for(old)), (None, 0, None));
-    assert_eq!(rig.core().stage(new), Some(Stage::Established));
+    assert_eq!((old.to_u64() as u32, old == new), (new.to_u64() as u32, false), "the slot is reused");
+    let over = VerbError::Over(Reason::SourceFin);
+    assert_eq!(rig.core().connection(old).err(), Some(over));
+    assert_eq!(rig.core().side(side).err(), Some(over));
+    assert_eq!(stage_of(&mut rig.core(), new), Some(Stage::Established));
     client.try_send(b"a");
     assert_eq!(rig.receive(&mut client, 2), b"a\x02");
 }
@@ -144,7 +131,7 @@ fn an_event_for_the_previous_user_of_a_slot_is_not_delivered() {
         let keep = Rc::clone(&third);
         let killer = handler(move |cx, call| match call {
             Call::Readable(input) => {
-                cx.core().close(victim.take().unwrap(), Reason::Killed);
+                cx.core().connection(victim.take().unwrap()).unwrap().close(Reason::Killed);
                 if reuse {
                     let (peer, ours) = pair(Kind::Unix);
                     let notes = notes.clone();
@@ -174,7 +161,7 @@ fn an_event_for_the_previous_user_of_a_slot_is_not_delivered() {
         rig.turns(3);
         first_client.try_send(b"x");
         second_client.try_send(b"x");
-        rig.until("the second connection is gone", |proxy| proxy.core().stage(id).is_none());
+        rig.until("the second connection is gone", |proxy| stage_of(&mut proxy.core(), id).is_none());
         rig.turns(3);
         let expected: &[&str] =
             if reuse { &["source opened", "second Ended(Over(Killed))"] } else { &["second Ended(Over(Killed))"] };
@@ -205,8 +192,8 @@ fn acts_when(
             return 0;
         }
         match call {
-            Call::Opened if call_name == "connected" => cx.connect(Rc::new(refusing().into()), None),
-            Call::Opened if call_name == "writable" => while cx.reply(&[0; 8000]) {},
+            Call::Opened if call_name == "connected" => dial(cx, refusing()),
+            Call::Opened if call_name == "writable" => while cx.reply(&[0; 8000]).is_ok() {},
             call => drop(by_default(cx, &call)),
         }
         0
@@ -245,7 +232,7 @@ fn a_handler_may_end_its_connection_in_every_callback() {
         provoke(&mut rig, &mut client, call);
         rig.until_empty();
         assert!(heard.has(call), "{call}: {:?}", heard.all());
-        assert_eq!((heard.count("over"), rig.core().stage(id)), (1, None), "{call}");
+        assert_eq!((heard.count("over"), stage_of(&mut rig.core(), id)), (1, None), "{call}");
         assert_eq!(heard.all().last().unwrap(), "over", "{call}: nothing comes after it");
         assert_eq!(rig.closed(if call == "over" { Reason::HandshakeTimeout } else { Reason::Killed }), 1);
     }
@@ -259,7 +246,7 @@ fn a_handler_may_end_and_open_other_connections_in_every_callback() {
         let peers = Rc::new(RefCell::new(Vec::new()));
         let keep = Rc::clone(&peers);
         let act = move |cx: &mut seaprox::Cx<'_>| {
-            cx.core().close(other, Reason::Killed);
+            cx.core().connection(other).unwrap().close(Reason::Killed);
             let (peer, ours) = pair(Kind::Unix);
             cx.core().adopt(ours, "test", echo(5)).unwrap();
             keep.borrow_mut().push(peer);
@@ -291,10 +278,10 @@ fn a_handler_may_disconnect_its_dest_in_each_callback_of_the_dest() {
                 let (first_time, dest) = (dials == 1, cx.role() == Role::Dest);
                 let next = |cx: &mut seaprox::Cx<'_>| {
                     cx.disconnect();
-                    cx.connect(Rc::new(second_addr.into()), None);
+                    dial(cx, second_addr);
                 };
                 match now {
-                    Call::Opened => cx.connect(Rc::new(first_addr.into()), None),
+                    Call::Opened => dial(cx, first_addr),
                     Call::Connected(Ok(())) => {
                         dials += 1;
                         match (dials, call) {

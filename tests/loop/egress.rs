@@ -16,7 +16,7 @@ fn relay_from(egress: Egress, target: impl Into<Target>) -> Box<dyn Handler> {
     handler(move |cx, call| {
         if matches!(call, Call::Opened) {
             let egress = Some(egress.clone());
-            cx.connect_with_options(Rc::clone(&target), ConnectOptions { egress, ..ConnectOptions::default() });
+            cx.connect(Rc::clone(&target), ConnectOptions { egress, ..ConnectOptions::default() }).unwrap();
         }
         by_default(cx, &call)
     })

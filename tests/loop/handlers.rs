@@ -23,8 +23,7 @@ fn a_replacement_handler_takes_over_when_the_current_call_returns() {
     let notes = heard.clone();
     let first = named("first", heard.clone(), move |cx, call| {
         if let Call::Readable(_) = call {
-            let side = cx.side();
-            cx.core().set_handler(side, named("second", notes.clone(), |_, _| {}));
+            cx.set_handler(Role::Source, named("second", notes.clone(), |_, _| {})).unwrap();
         }
     });
     let (_, mut client) = rig.adopt(Kind::Unix, first);
@@ -35,7 +34,7 @@ fn a_replacement_handler_takes_over_when_the_current_call_returns() {
     drop(client);
     // Neither handler ends the connection by itself.
     let id = rig.snapshot().connections[0].id;
-    rig.core().close(id, Reason::Killed);
+    rig.core().connection(id).unwrap().close(Reason::Killed);
     rig.until_empty();
     assert_eq!(
         heard.all(),
@@ -55,8 +54,7 @@ fn replacing_a_handler_in_opened_calls_opened_only_once() {
     let notes = heard.clone();
     let first = named("first", heard.clone(), move |cx, call| {
         if let Call::Opened = call {
-            let side = cx.side();
-            cx.core().set_handler(side, named("second", notes.clone(), |_, _| {}));
+            cx.set_handler(Role::Source, named("second", notes.clone(), |_, _| {})).unwrap();
         }
     });
     let (_, mut client) = rig.adopt(Kind::Unix, first);
@@ -71,10 +69,9 @@ fn a_dest_may_have_a_handler_of_its_own() {
     let (listener, addr) = target();
     let notes = heard.clone();
     let source = named("source", heard.clone(), move |cx, call| match call {
-        Call::Opened => cx.connect(Rc::new(addr.into()), None),
+        Call::Opened => dial(cx, addr),
         Call::Connected(_) => {
-            let dest = cx.side();
-            cx.core().set_handler(dest, named("dest", notes.clone(), |_, _| {}));
+            cx.set_handler(Role::Dest, named("dest", notes.clone(), |_, _| {})).unwrap();
             cx.resume_reading(Role::Dest);
             cx.resume_reading(Role::Source);
         }
@@ -154,7 +151,7 @@ fn a_panic_in_any_callback_ends_only_that_connection() {
             Kind::Unix,
             handler(|cx, call| match call {
                 Call::Readable(input) => {
-                    cx.reply(input);
+                    _ = cx.reply(input);
                     input.len()
                 }
                 _ => 0,
@@ -165,7 +162,7 @@ fn a_panic_in_any_callback_ends_only_that_connection() {
             handler(move |cx, call| {
                 assert!(!format!("{call:?}").starts_with(name), "(this message belongs to the test)");
                 if matches!(call, Call::Opened) && name == "Connected" {
-                    cx.connect(Rc::new(refusing().into()), None);
+                    dial(cx, refusing());
                 }
                 by_default(cx, &call)
             }),
@@ -204,9 +201,10 @@ fn a_handler_is_dropped_with_its_side() {
                 let _ = &source_keeps;
                 match call {
                     Call::Opened => {
-                        cx.connect(Rc::new(to.into()), None);
-                        let (dest, keeps) = (cx.side_of(Role::Dest).unwrap(), Rc::clone(&dest_keeps));
-                        cx.core().set_handler(dest, handler(move |_, _| usize::from(Rc::strong_count(&keeps) == 0)));
+                        dial(cx, to);
+                        let keeps = Rc::clone(&dest_keeps);
+                        let dest = handler(move |_, _| usize::from(Rc::strong_count(&keeps) == 0));
+                        cx.set_handler(Role::Dest, dest).unwrap();
                     }
                     Call::Readable(input) => {
                         cx.disconnect();
@@ -220,19 +218,19 @@ fn a_handler_is_dropped_with_its_side() {
         );
         let id = rig.snapshot().connections[0].id;
         if fails {
-            rig.until("the dial fails", |proxy| proxy.core().side(id, Role::Dest).is_none());
+            rig.until("the dial fails", |proxy| proxy.core().connection(id).unwrap().side_of(Role::Dest).is_none());
         } else {
             let _server = rig.accept(&listener);
             rig.turns(2);
-            rig.core().resume_reading(id, Role::Source);
+            rig.core().connection(id).unwrap().resume_reading(Role::Source);
             client.try_send(b"x");
-            rig.until("the dest is let go", |proxy| proxy.core().side(id, Role::Dest).is_none());
+            rig.until("the dest is let go", |proxy| proxy.core().connection(id).unwrap().side_of(Role::Dest).is_none());
         }
         rig.turns(2);
         // The source's closure keeps a clone for later dests.
         assert_eq!((Rc::strong_count(&held_by_dest), Rc::strong_count(&held_by_source)), (2, 2), "fails: {fails}");
         drop(client);
-        rig.core().close(id, Reason::Killed);
+        rig.core().connection(id).unwrap().close(Reason::Killed);
         rig.until_empty();
         assert_eq!((Rc::strong_count(&held_by_dest), Rc::strong_count(&held_by_source)), (1, 1));
     }

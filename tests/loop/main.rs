@@ -16,4 +16,5 @@ mod regressions;
 mod stress;
 mod threads;
 mod timers;
+mod views;
 mod watch;

@@ -4,7 +4,7 @@
 use crate::loop_kit;
 
 use loop_kit::*;
-use seaprox::{Config, Id, Reason, Role, Stage};
+use seaprox::{Config, Id, Reason, Role, Stage, VerbError};
 
 const BLOCK: usize = seaprox::Limits::BLOCK_BYTES_MIN;
 
@@ -87,12 +87,16 @@ fn a_handshake_waits_for_a_block_and_a_long_reply_is_refused() {
     client.try_send(b"hello");
     rig.turns(10);
     assert_eq!(heard.all(), ["source opened"]);
-    assert!(!rig.core().send(id, Role::Source, &[b'x'; 513]), "more than 512 bytes without a block are refused");
-    assert!(rig.core().send(id, Role::Source, &[b'f'; 512]));
+    assert_eq!(
+        rig.core().connection(id).unwrap().send(Role::Source, &[b'x'; 513]),
+        Err(VerbError::Full),
+        "more than 512 bytes without a block are refused"
+    );
+    assert_eq!(rig.core().connection(id).unwrap().send(Role::Source, &[b'f'; 512]), Ok(()));
     assert_eq!(rig.receive(&mut client, 512), [b'f'; 512]);
     assert_eq!(rig.receive(&mut flows[0].1, sent).len(), sent);
     rig.until("the handler gets the bytes", |_| heard.has("source readable hello"));
-    assert!(rig.core().send(id, Role::Source, &[b'x'; 513]));
+    assert_eq!(rig.core().connection(id).unwrap().send(Role::Source, &[b'x'; 513]), Ok(()));
     assert_eq!(rig.receive(&mut client, 513), [b'x'; 513]);
 }
 
@@ -177,7 +181,7 @@ fn a_pipe_that_still_holds_bytes_is_not_used_for_the_next_connection() {
         match round % 3 {
             0 => client.reset(),
             1 => server.reset(),
-            _ => rig.core().close(id, Reason::Killed),
+            _ => rig.core().connection(id).unwrap().close(Reason::Killed),
         }
         rig.until_empty();
     }
@@ -194,7 +198,7 @@ fn a_block_size_below_the_minimum_is_raised() {
     let (listener, addr) = target();
     let (id, mut client) = rig.adopt(Kind::Unix, relay_to(addr));
     let mut server = rig.accept(&listener);
-    rig.until("the connection relays", |proxy| proxy.core().stage(id) == Some(Stage::Established));
+    rig.until("the connection relays", |proxy| stage_of(&mut proxy.core(), id) == Some(Stage::Established));
     rig.send(&mut client, &pattern(10_000));
     assert_eq!(rig.receive(&mut server, 10_000), pattern(10_000));
 }

@@ -23,7 +23,7 @@ fn with(set: impl Fn(&mut Timeouts)) -> Config {
 const SHORT: Duration = Duration::from_millis(80);
 
 fn outlive(rig: &mut Rig, id: Id) {
-    rig.until("the connection has ended", |proxy| proxy.core().stage(id).is_none());
+    rig.until("the connection has ended", |proxy| stage_of(&mut proxy.core(), id).is_none());
 }
 
 /// Checks that a connection still exists after twice the timeout.
@@ -32,7 +32,7 @@ fn lives_on(rig: &mut Rig, id: Id) {
     while since.elapsed() < 2 * SHORT {
         rig.turn();
     }
-    assert!(rig.core().stage(id).is_some());
+    assert!(stage_of(&mut rig.core(), id).is_some());
 }
 
 /// The most by which a timer may be early: the loop's clock counts whole milliseconds.
@@ -58,13 +58,13 @@ fn the_handshake_and_keep_alive_timeouts_fire_despite_incomplete_requests() {
                 }),
             );
             rig.turn();
-            assert_eq!(rig.core().waits_for(id), on.then_some(class));
+            assert_eq!(rig.core().connection(id).unwrap().timer(), on.then_some(class));
             if !on {
                 lives_on(&mut rig, id);
                 continue;
             }
             // Bytes of an incomplete request do not restart the timer.
-            while rig.core().stage(id).is_some() {
+            while stage_of(&mut rig.core(), id).is_some() {
                 client.try_send(b"x");
                 rig.turn();
                 assert!(since.elapsed() < PATIENCE);
@@ -101,7 +101,7 @@ fn relayed(config: Config) -> (Rig, Id, Peer, Peer) {
     let (listener, addr) = target();
     let (id, client) = rig.adopt(Kind::Tcp4, relay_to(addr));
     let server = rig.accept(&listener);
-    rig.until("the connection relays", |proxy| proxy.core().stage(id) == Some(Stage::Established));
+    rig.until("the connection relays", |proxy| stage_of(&mut proxy.core(), id) == Some(Stage::Established));
     (rig, id, client, server)
 }
 
@@ -109,7 +109,7 @@ fn relayed(config: Config) -> (Rig, Id, Peer, Peer) {
 fn bytes_in_either_direction_restart_the_idle_timeout() {
     for from_source in [true, false] {
         let (mut rig, id, mut client, mut server) = relayed(with(|timeouts| timeouts.idle = SHORT));
-        assert_eq!(rig.core().waits_for(id), Some(TimerClass::Idle));
+        assert_eq!(rig.core().connection(id).unwrap().timer(), Some(TimerClass::Idle));
         let (since, mut last) = (Instant::now(), Instant::now());
         while since.elapsed() < 4 * SHORT {
             last = Instant::now();
@@ -118,7 +118,7 @@ fn bytes_in_either_direction_restart_the_idle_timeout() {
             rig.turn();
             // The reader reads on, so that the bytes are not blocked.
             reader.try_receive(&mut Vec::new(), 1 << 16);
-            assert!(rig.core().stage(id).is_some(), "after {:?}", since.elapsed());
+            assert!(stage_of(&mut rig.core(), id).is_some(), "after {:?}", since.elapsed());
         }
         outlive(&mut rig, id);
         let quiet = last.elapsed();
@@ -131,7 +131,7 @@ fn bytes_in_either_direction_restart_the_idle_timeout() {
 #[test]
 fn the_idle_timeout_is_off_unless_it_is_set() {
     let (mut rig, id, _client, _server) = relayed(with(|_| {}));
-    assert_eq!(rig.core().waits_for(id), None);
+    assert_eq!(rig.core().connection(id).unwrap().timer(), None);
     lives_on(&mut rig, id);
 }
 
@@ -143,14 +143,14 @@ fn the_half_closed_timeout_starts_when_one_direction_is_closed() {
         let (first, second) = if source_closes { (&mut client, &mut server) } else { (&mut server, &mut client) };
         first.fin();
         assert_eq!(rig.receive_all(second), b"");
-        assert_eq!(rig.core().waits_for(id), Some(TimerClass::HalfClosed));
+        assert_eq!(rig.core().connection(id).unwrap().timer(), Some(TimerClass::HalfClosed));
         let (since, mut last) = (Instant::now(), Instant::now());
         while since.elapsed() < 3 * SHORT {
             last = Instant::now();
             second.try_send(b"x");
             rig.turn();
             first.try_receive(&mut Vec::new(), 1 << 16);
-            assert!(rig.core().stage(id).is_some());
+            assert!(stage_of(&mut rig.core(), id).is_some());
         }
         outlive(&mut rig, id);
         assert!(last.elapsed() + EARLY + SHORT / 32 >= SHORT);
@@ -167,7 +167,7 @@ fn the_connect_timeout_ends_a_dial_and_zero_switches_it_off() {
         let since = Instant::now();
         let (id, _client) = rig.adopt(Kind::Unix, relay_to(refusing()));
         rig.turn();
-        assert_eq!(rig.core().waits_for(id), on.then_some(TimerClass::Connect));
+        assert_eq!(rig.core().connection(id).unwrap().timer(), on.then_some(TimerClass::Connect));
         if on {
             outlive(&mut rig, id);
             assert!(since.elapsed() + EARLY >= SHORT);
@@ -183,7 +183,7 @@ fn a_zero_linger_timeout_waits_for_the_client() {
     let mut rig = Rig::new(with(|_| {}));
     let (id, mut client) = rig.adopt(Kind::Unix, handler(|_, _| 0));
     rig.turn();
-    rig.core().close_after_flush(id, Reason::AuthFailed);
+    rig.core().connection(id).unwrap().close_after_flush(Reason::AuthFailed);
     lives_on(&mut rig, id);
     client.fin();
     outlive(&mut rig, id);
@@ -205,8 +205,8 @@ fn each_stage_has_its_timer() {
         (Stage::Established, TimerClass::Idle),
         (Stage::Closing, TimerClass::Linger),
     ] {
-        rig.core().set_stage(id, stage);
-        assert_eq!(rig.core().waits_for(id), Some(class));
+        rig.core().connection(id).unwrap().set_stage(stage);
+        assert_eq!(rig.core().connection(id).unwrap().timer(), Some(class));
     }
 }
 
@@ -230,11 +230,11 @@ fn a_deadline_wakes_a_sleeping_loop() {
     let since = Instant::now();
     for _ in 0..20 {
         rig.proxy.turn(Some(PATIENCE)).unwrap();
-        if rig.core().stage(id).is_none() {
+        if stage_of(&mut rig.core(), id).is_none() {
             break;
         }
     }
-    assert!(rig.core().stage(id).is_none() && since.elapsed() < PATIENCE / 2);
+    assert!(stage_of(&mut rig.core(), id).is_none() && since.elapsed() < PATIENCE / 2);
 }
 
 /// The longest durations mean "no limit". They must not become short because a sum wraps around.
@@ -245,9 +245,9 @@ fn a_timer_with_the_longest_duration_does_not_fire() {
         rig.turns(5);
         let (id, _client) = rig.adopt(Kind::Unix, handler(|cx, call| by_default(cx, &call)));
         rig.turns(5);
-        assert_eq!(rig.core().stage(id), Some(Stage::Handshake));
-        rig.core().close_after_flush(id, Reason::AuthFailed);
+        assert_eq!(stage_of(&mut rig.core(), id), Some(Stage::Handshake));
+        rig.core().connection(id).unwrap().close_after_flush(Reason::AuthFailed);
         rig.turns(5);
-        assert_eq!(rig.core().stage(id), Some(Stage::Closing));
+        assert_eq!(stage_of(&mut rig.core(), id), Some(Stage::Closing));
     }
 }

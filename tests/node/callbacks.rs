@@ -79,7 +79,7 @@ fn a_target_set_for_the_log_after_connect_does_not_change_the_target_of_the_stre
     let link = client.link(server.serve());
     let (listener, addr) = target();
     let front = front(&client, link, move |cx| {
-        cx.connect(Rc::new(addr.into()), None);
+        cx.connect(Target::from(addr), None).unwrap();
         cx.set_asked(Rc::new(Target::parse("127.0.0.1:9").unwrap()));
     });
     let (mut near, mut far) = (connect(front), accept(&listener));
@@ -97,9 +97,9 @@ fn a_dest_that_is_released_in_the_callback_that_connects_it_is_never_requested()
         [(|cx| cx.disconnect(), false), (|cx| cx.reset_dest(), false), (|cx| cx.close(Reason::Other), true)];
     for (end, closes) in ends {
         let front = front(&client, link, move |cx| {
-            cx.connect(Rc::new(Target::parse("127.0.0.1:9").unwrap()), None);
+            cx.connect(Rc::new(Target::parse("127.0.0.1:9").unwrap()), None).unwrap();
             end(cx);
-            cx.connect(Rc::new(addr.into()), None);
+            cx.connect(Target::from(addr), None).unwrap();
         });
         let checked = server.policy.asked.load(Ordering::Relaxed);
         let mut near = connect(front);
@@ -132,7 +132,7 @@ impl Handler for Greets {
     fn connected(&mut self, _: &mut Cx<'_>, _: Result<(), &Failure>) {}
 
     fn woken(&mut self, cx: &mut Cx<'_>) {
-        cx.reply(b"hello");
+        cx.reply(b"hello").unwrap();
     }
 }
 

@@ -156,7 +156,7 @@ fn each_verb_of_a_link_answers_its_errors() {
     let foreign = client.ask(move |core| {
         let connection =
             core.link(link).unwrap().open_stream(Target::parse("127.0.0.1:9").unwrap(), Box::new(Closes)).unwrap();
-        let side = core.side(connection, seaprox::Role::Source).unwrap();
+        let side = core.connection(connection).unwrap().side_of(seaprox::Role::Source).unwrap();
         [connection, side].map(|id| core.link(id).map(drop))
     });
     assert_eq!(foreign, [Err(VerbError::Invalid), Err(VerbError::Invalid)]);

@@ -260,7 +260,7 @@ impl seaprox::Handler for Shout {
 
     fn readable(&mut self, cx: &mut seaprox::Cx<'_>, input: &[u8]) -> usize {
         assert!(!input.starts_with(b"panic"), "(this message belongs to the test)");
-        if cx.reply(&input.to_ascii_uppercase()) { input.len() } else { 0 }
+        if cx.reply(&input.to_ascii_uppercase()).is_ok() { input.len() } else { 0 }
     }
 
     fn connected(&mut self, _: &mut seaprox::Cx<'_>, _: Result<(), &seaprox::Failure>) {}
@@ -319,7 +319,7 @@ fn ending_a_connection_during_its_connect_is_reported_to_the_peer_at_once() {
     let dialing = || server.ask(|core| core.snapshot().connections.first().map(|status| status.id));
     until("the server connects to the target", || dialing().is_some());
     let id = dialing().unwrap();
-    server.ask(move |core| core.close(id, Reason::Killed));
+    server.ask(move |core| core.connection(id).unwrap().close(Reason::Killed));
     let _ = near.read(&mut [0]);
     until("the client's connection is closed", || !client.closed.lock().unwrap().is_empty());
     assert_eq!(*client.closed.lock().unwrap(), [Reason::Other], "not a timeout");

@@ -136,7 +136,7 @@ impl Exchange {
 
     /// Sends the request head and lets the body follow. Returns false if the buffers have no room for the head.
     pub fn begin(&mut self, cx: &mut Cx<'_>) -> bool {
-        if !cx.send(Role::Dest, &self.head) {
+        if cx.send(Role::Dest, &self.head).is_err() {
             return false;
         }
         match self.body {
@@ -241,7 +241,7 @@ impl Exchange {
         };
         match partial.push(input) {
             Ok(None) => {
-                if cx.stage() == Some(Stage::Established) {
+                if cx.stage() == Stage::Established {
                     cx.set_stage(Stage::Handshake);
                 }
                 self.partial_head = Some(partial);
@@ -289,7 +289,7 @@ impl Exchange {
         };
         self.has_answered |= !info.is_interim;
         match slot {
-            None if cx.reply(&bytes) => self.follow(cx, info),
+            None if cx.reply(&bytes).is_ok() => self.follow(cx, info),
             None => Progress::Cut(Reason::LimitReached, "the buffers have no room for the response"),
             Some(slot) => {
                 // The server is not read while the head is sent. So a connection is not kept after a response without a
@@ -312,7 +312,7 @@ impl Exchange {
         }
         let mut bytes = Vec::new();
         rewrite::response(head, self.client, &mut bytes);
-        if bytes.len() > cx.input_bytes_max() || !cx.reply(&bytes) {
+        if bytes.len() > cx.input_bytes_max() || cx.reply(&bytes).is_err() {
             return Progress::Cut(Reason::LimitReached, "the buffers have no room for the response");
         }
         Progress::Switched
@@ -322,7 +322,7 @@ impl Exchange {
     pub fn send_head(&mut self, cx: &mut Cx<'_>) -> Progress {
         let MessageState::Unsent(unsent, info) = &mut self.response else { return Progress::Going };
         let info = *info;
-        if !unsent.send(cx.input_bytes_max(), |piece| cx.reply(piece)) {
+        if !unsent.send(cx.input_bytes_max(), |piece| cx.reply(piece).is_ok()) {
             return Progress::Going;
         }
         self.response = MessageState::Head;
@@ -452,7 +452,7 @@ impl Chunks {
             }
         };
         let to = if from == Role::Source { Role::Dest } else { Role::Source };
-        if framing == ChunkFraming::Kept && !cx.send(to, &bytes) {
+        if framing == ChunkFraming::Kept && cx.send(to, &bytes).is_err() {
             return Err(ChunksError::NoRoom);
         }
         Ok(over)

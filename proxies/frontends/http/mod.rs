@@ -94,7 +94,7 @@ impl Http {
             return empty_len;
         }
         self.has_spoken = true;
-        if cx.stage() == Some(Stage::KeepAlive) {
+        if cx.stage() == Stage::KeepAlive {
             // The first byte of a request starts the timer for its whole head.
             cx.set_stage(Stage::Handshake);
         }
@@ -126,7 +126,7 @@ impl Http {
             Form::Absolute(absolute) => {
                 let target = Rc::new(absolute.target.clone());
                 log::debug!(
-                    target: "seaprox::http", conn = cx.connection().to_string(), method = head.method,
+                    target: "seaprox::http", conn = cx.id().to_string(), method = head.method,
                     asked = target.to_string(); "request"
                 );
                 let exchange = Box::new(Exchange::new(head, absolute));
@@ -178,7 +178,7 @@ impl Http {
     fn deny(&mut self, cx: &mut Cx<'_>, keeps: bool, kind: RequestKind) {
         let keeps = keeps && !cx.core().is_draining();
         let text = "the proxy asks for a user and a password";
-        cx.reply(&reply::error_response(407, text, Some(reply::PROXY_AUTHENTICATE), keeps, kind));
+        _ = cx.reply(&reply::error_response(407, text, Some(reply::PROXY_AUTHENTICATE), keeps, kind));
         if keeps {
             return self.await_request(cx);
         }
@@ -257,11 +257,12 @@ impl Http {
             Progress::Cut(reason, text) => {
                 self.state = State::Over;
                 cx.set_detail(text);
-                cx.set_fault(match (reason, cx.role()) {
+                let fault = match (reason, cx.role()) {
                     (Reason::LimitReached, _) => Fault::Proxy,
                     (_, Role::Dest) => Fault::Dest,
                     (_, Role::Source) => Fault::Source,
-                });
+                };
+                cx.set_fault(fault);
                 cx.abort(reason);
             }
         }
@@ -283,7 +284,7 @@ impl Http {
     fn refuse(&mut self, cx: &mut Cx<'_>, status: u16, text: &str, reason: Reason, kind: RequestKind) {
         self.state = State::Over;
         cx.set_detail(text);
-        cx.reply(&reply::error_response(status, text, None, false, kind));
+        _ = cx.reply(&reply::error_response(status, text, None, false, kind));
         cx.close_after_flush(reason);
     }
 
@@ -339,7 +340,7 @@ impl Handler for Http {
     fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
         match (std::mem::replace(&mut self.state, State::Over), result) {
             (State::Tunneling, Ok(())) => {
-                cx.reply(reply::ESTABLISHED);
+                _ = cx.reply(reply::ESTABLISHED);
                 cx.relay();
             }
             (State::Dialing(exchange), Ok(())) => {
@@ -363,7 +364,7 @@ impl Handler for Http {
             cx.set_detail(WRONG);
             return cx.close(Reason::AuthFailed);
         }
-        if cx.stage() == Some(Stage::KeepAlive) {
+        if cx.stage() == Stage::KeepAlive {
             return cx.close(Reason::IdleTimeout);
         }
         if let State::Exchange(exchange) = &self.state {

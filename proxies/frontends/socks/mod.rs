@@ -87,7 +87,7 @@ impl Socks {
             (false, methods) if methods.no_auth => Method::NoAuth,
             _ => Method::NoneAcceptable,
         };
-        cx.reply(&proto::method_reply(method));
+        _ = cx.reply(&proto::method_reply(method));
         match method {
             Method::UserPass => self.step = Step::Login,
             Method::NoAuth => self.step = Step::Request,
@@ -99,7 +99,7 @@ impl Socks {
     fn login(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> Result<usize, SocksError> {
         let Some((auth, consumed)) = proto::parse_auth(input)? else { return Ok(0) };
         if self.access.users().is_none_or(|users| users.check(auth.user, auth.password)) {
-            cx.reply(&proto::auth_reply(true));
+            _ = cx.reply(&proto::auth_reply(true));
             cx.set_user(&String::from_utf8_lossy(auth.user));
             self.step = Step::Request;
             return Ok(consumed);
@@ -166,7 +166,8 @@ impl Socks {
 
     /// Replies to a request that is not granted.
     fn reply(&mut self, cx: &mut Cx<'_>, code: Reply5) {
-        match self.version {
+        // A reply is short, and the first bytes to the client always have room.
+        _ = match self.version {
             Version::Four => cx.reply(&proto::reply4(Reply4::Rejected, None)),
             Version::Five => {
                 let (bytes, len) = proto::reply5(code, None);
@@ -181,7 +182,7 @@ impl Socks {
             Endpoint::Ip(_, addr) => Some(addr),
             _ => None,
         };
-        match (self.version, bound) {
+        _ = match (self.version, bound) {
             (Version::Four, Some(std::net::SocketAddr::V4(addr))) => {
                 cx.reply(&proto::reply4(Reply4::Granted, Some(addr)))
             }
@@ -219,7 +220,7 @@ impl Handler for Socks {
     fn woken(&mut self, cx: &mut Cx<'_>) {
         if self.step == Step::Denied {
             // After a failure the connection must be closed (RFC 1929, section 2).
-            cx.reply(&proto::auth_reply(false));
+            _ = cx.reply(&proto::auth_reply(false));
             cx.close_after_flush(Reason::AuthFailed);
         }
     }

@@ -126,7 +126,7 @@ impl Rig {
         self.until("the connection is congested", |proxy| {
             let put = peer.fill();
             sent += put;
-            quiet = if put == 0 && proxy.core().queued(id, to) > 0 { quiet + 1 } else { 0 };
+            quiet = if put == 0 && proxy.core().connection(id).unwrap().queued(to) > 0 { quiet + 1 } else { 0 };
             quiet == 10
         });
         sent
@@ -214,11 +214,24 @@ pub fn handler(what: impl FnMut(&mut Cx<'_>, Call<'_>) -> usize + 'static) -> Bo
     Box::new(Closure(what))
 }
 
+/// Returns the stage of a connection, or `None` if it is over.
+pub fn stage_of(core: &mut Loop<'_>, connection: Id) -> Option<seaprox::Stage> {
+    Some(core.connection(connection).ok()?.stage())
+}
+
+/// Connects the dest of a connection that has none.
+pub fn dial(cx: &mut Cx<'_>, target: impl Into<Target>) {
+    cx.connect(target.into(), None).unwrap();
+}
+
 /// Does what the trait's default methods do; relays when connected.
 pub fn by_default(cx: &mut Cx<'_>, call: &Call<'_>) -> usize {
     match call {
         Call::Timeout => cx.close(Reason::HandshakeTimeout),
-        Call::Ended(Cause::Fin) => cx.close(cx.fin_reason()),
+        Call::Ended(Cause::Fin) => {
+            let reason = cx.fin_reason();
+            cx.close(reason)
+        }
         Call::Ended(Cause::Reset) => cx.close(Reason::DestReset),
         Call::Connected(Ok(())) => cx.relay(),
         Call::Connected(Err(failure)) => cx.close(failure.reason),
@@ -232,7 +245,7 @@ pub fn relay_to(target: impl Into<Target>) -> Box<dyn Handler> {
     let target = Rc::new(target.into());
     handler(move |cx, call| {
         if matches!(call, Call::Opened) {
-            cx.connect(Rc::clone(&target), None);
+            cx.connect(Rc::clone(&target), None).unwrap();
         }
         by_default(cx, &call)
     })

@@ -269,7 +269,7 @@ struct Forward(Rc<Target>, Arc<Mutex<Vec<Reason>>>);
 
 impl Handler for Forward {
     fn opened(&mut self, cx: &mut Cx<'_>) {
-        cx.connect(Rc::clone(&self.0), None);
+        cx.connect(Rc::clone(&self.0), None).unwrap();
     }
 
     fn readable(&mut self, _: &mut Cx<'_>, _: &[u8]) -> usize {

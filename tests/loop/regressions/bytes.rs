@@ -20,7 +20,7 @@ fn unconsumed_bytes_of_a_dest_are_not_given_to_the_next_dest() {
         Kind::Unix,
         handler(move |cx, call| match call {
             Call::Opened => {
-                cx.connect(Rc::new(first_addr.into()), None);
+                dial(cx, first_addr);
                 0
             }
             Call::Connected(_) => {
@@ -34,7 +34,7 @@ fn unconsumed_bytes_of_a_dest_are_not_given_to_the_next_dest() {
             }
             Call::Readable(input) if cx.role() == Role::Dest && input.len() >= 3 => {
                 cx.disconnect();
-                cx.connect(Rc::new(second_addr.into()), None);
+                dial(cx, second_addr);
                 1
             }
             _ => 0,
@@ -96,7 +96,7 @@ fn congested_splice(rig: &mut Rig, seen: Rc<RefCell<Vec<u8>>>) -> (Id, Peer, Pee
         Kind::Tcp4,
         handler(move |cx, call| match call {
             Call::Opened => {
-                cx.connect(Rc::new(addr.into()), None);
+                dial(cx, addr);
                 0
             }
             Call::Readable(input) => {
@@ -112,7 +112,7 @@ fn congested_splice(rig: &mut Rig, seen: Rc<RefCell<Vec<u8>>>) -> (Id, Peer, Pee
     rig.until("the connection is congested", |proxy| {
         let put = client.try_send(&data[sent..]);
         sent += put;
-        put == 0 && proxy.core().queued(id, Role::Dest) > 0
+        put == 0 && proxy.core().connection(id).unwrap().queued(Role::Dest) > 0
     });
     (id, client, server, data[..sent].to_vec())
 }
@@ -123,7 +123,7 @@ fn a_bounded_pass_on_a_full_pipe_delivers_every_byte() {
     let mut rig = Rig::new(config());
     let seen = Rc::new(RefCell::new(Vec::new()));
     let (id, _client, mut server, sent) = congested_splice(&mut rig, Rc::clone(&seen));
-    rig.core().relay_bytes(id, Role::Source, 10);
+    rig.core().connection(id).unwrap().relay_bytes(Role::Source, 10);
     let mut got = Vec::new();
     rig.until("every byte reaches the server or the handler", |_| {
         server.try_receive(&mut got, usize::MAX);
@@ -140,7 +140,7 @@ fn a_handler_that_takes_over_from_a_splice_misses_no_byte() {
     let mut rig = Rig::new(config());
     let seen = Rc::new(RefCell::new(Vec::new()));
     let (id, _client, mut server, sent) = congested_splice(&mut rig, Rc::clone(&seen));
-    rig.core().resume_reading(id, Role::Source);
+    rig.core().connection(id).unwrap().resume_reading(Role::Source);
     let mut got = Vec::new();
     rig.until("every byte reaches the server or the handler", |_| {
         server.try_receive(&mut got, usize::MAX);
@@ -165,7 +165,7 @@ fn a_finished_pass_returns_its_pipe() {
     for _ in 0..2 {
         let mut bulk = handler(move |cx, call| {
             match call {
-                Call::Opened => cx.connect(Rc::new(addr.into()), None),
+                Call::Opened => dial(cx, addr),
                 Call::Connected(_) => cx.relay_bytes(Role::Source, 4 << 20),
                 _ => {}
             }
@@ -225,7 +225,7 @@ fn bytes_that_a_client_sends_before_the_connect_arrive() {
             (rig.core().adopt(ours, "test", relay_to(addr)).unwrap(), peer)
         };
         rig.turn();
-        assert!(rig.core().queued(id, Role::Dest) <= 512);
+        assert!(rig.core().connection(id).unwrap().queued(Role::Dest) <= 512);
         let mut server = rig.accept(&listener);
         let got = rig.receive_all(&mut server);
         assert!(got.len() == count && got.iter().enumerate().all(|(n, byte)| *byte == (n % 251) as u8));
@@ -277,7 +277,7 @@ fn a_client_that_sends_to_a_reset_server_still_gets_the_whole_response() {
         let (id, mut client) = rig.adopt(Kind::Tcp4, relay_to(addr));
         let mut server = rig.accept(&listener);
         let (chunk, mut owed) = (pattern(4096), Vec::new());
-        while rig.core().queued(id, Role::Source) == 0 {
+        while rig.core().connection(id).unwrap().queued(Role::Source) == 0 {
             let put = server.try_send(&chunk);
             owed.extend_from_slice(&chunk[..put]);
             rig.turn();

@@ -25,10 +25,9 @@ fn disconnecting_a_dest_drops_its_handler() {
                 notes.say("dial is over");
             }
             match call {
-                Call::Opened => cx.connect(Rc::new(addr.into()), None),
+                Call::Opened => dial(cx, addr),
                 Call::Connected(_) => {
-                    let dest = cx.side_of(Role::Dest).unwrap();
-                    cx.core().set_handler(dest, handler(|_, _| 0));
+                    cx.set_handler(Role::Dest, handler(|_, _| 0)).unwrap();
                     cx.resume_reading(Role::Source);
                 }
                 Call::Readable(_) => cx.disconnect(),
@@ -40,7 +39,7 @@ fn disconnecting_a_dest_drops_its_handler() {
     let _server = rig.accept(&listener);
     rig.until("connected", |_| heard.has("dial is over"));
     client.try_send(b"x");
-    rig.until("the dest is released", |proxy| proxy.core().side(old, Role::Dest).is_none());
+    rig.until("the dest is released", |proxy| proxy.core().connection(old).unwrap().side_of(Role::Dest).is_none());
     let new = heard.clone();
     let (_, _client) = rig.adopt(
         Kind::Unix,
@@ -62,7 +61,7 @@ fn a_connection_whose_handler_does_nothing_after_connected_times_out() {
         let mut rig = Rig::new(config);
         let idle = handler(move |cx, call| match call {
             Call::Opened => {
-                cx.connect(Rc::new(addr.into()), None);
+                dial(cx, addr);
                 0
             }
             Call::Connected(_) => 0,
@@ -85,7 +84,7 @@ fn opened_is_not_called_after_the_end() {
             0
         }),
     );
-    rig.core().close(id, Reason::Killed);
+    rig.core().connection(id).unwrap().close(Reason::Killed);
     rig.until_empty();
     assert!(!heard.has("source opened"), "{:?}", heard.all());
 }
@@ -128,7 +127,7 @@ fn a_front_end_that_panics_ends_only_that_client() {
         assert!(count > 1, "(this message belongs to the test)");
         handler(|cx, call| {
             if let Call::Opened = call {
-                cx.reply(b"hi");
+                cx.reply(b"hi").unwrap();
             }
             0
         })
@@ -150,7 +149,7 @@ fn a_permit_that_panics_ends_only_that_connection() {
             if let Call::Opened = call {
                 let target = Target::from_host("localhost", 1).unwrap();
                 let permit: Permit = Rc::new(|_| panic!("(this message belongs to the test)"));
-                cx.connect(Rc::new(target), Some(permit));
+                cx.connect(Rc::new(target), Some(permit)).unwrap();
             }
             by_default(cx, &call)
         }),
@@ -171,7 +170,7 @@ fn relaying_before_the_connect_still_reports_a_refusal() {
         handler(move |cx, call| {
             notes.note(cx.role(), &call);
             if let Call::Opened = call {
-                cx.connect(Rc::new(addr.into()), None);
+                dial(cx, addr);
                 cx.relay();
             }
             by_default(cx, &call)
@@ -193,7 +192,7 @@ fn a_reset_of_an_idle_dest_is_reported_to_the_handler() {
         handler(move |cx, call| {
             notes.note(cx.role(), &call);
             match call {
-                Call::Opened => cx.connect(Rc::new(addr.into()), None),
+                Call::Opened => dial(cx, addr),
                 Call::Connected(_) => {
                     cx.set_stage(Stage::KeepAlive);
                     cx.resume_reading(Role::Source);
@@ -206,11 +205,11 @@ fn a_reset_of_an_idle_dest_is_reported_to_the_handler() {
         }),
     );
     let server = rig.accept(&listener);
-    rig.until("the connection is idle", |proxy| proxy.core().stage(id) == Some(Stage::KeepAlive));
+    rig.until("the connection is idle", |proxy| stage_of(&mut proxy.core(), id) == Some(Stage::KeepAlive));
     server.reset();
-    rig.until("the dest is gone", |proxy| proxy.core().side(id, Role::Dest).is_none());
+    rig.until("the dest is gone", |proxy| proxy.core().connection(id).unwrap().side_of(Role::Dest).is_none());
     assert!(heard.has("dest ended Reset"), "{:?}", heard.all());
-    assert_eq!(rig.core().stage(id), Some(Stage::KeepAlive));
+    assert_eq!(stage_of(&mut rig.core(), id), Some(Stage::KeepAlive));
 }
 
 /// `writable` was not called if relayed bytes waited after the bytes that the handler had sent.
@@ -226,7 +225,7 @@ fn writable_is_called_although_relayed_bytes_wait_too() {
             handler(move |cx, call| {
                 notes.note(cx.role(), &call);
                 if let Call::Opened = call {
-                    cx.connect(Rc::new(addr.into()), None);
+                    dial(cx, addr);
                 }
                 by_default(cx, &call)
             }),
@@ -234,8 +233,8 @@ fn writable_is_called_although_relayed_bytes_wait_too() {
         let mut server = rig.accept(&listener);
         server.socket.set_recv_buffer_size(16 << 10).unwrap();
         let sent = rig.congest(&mut client, id, Role::Dest);
-        assert!(rig.core().send(id, Role::Dest, b"word"));
-        assert!(rig.core().queued(id, Role::Dest) > 4, "the bytes wait");
+        assert_eq!(rig.core().connection(id).unwrap().send(Role::Dest, b"word"), Ok(()));
+        assert!(rig.core().connection(id).unwrap().queued(Role::Dest) > 4, "the bytes wait");
         let mut got = Vec::new();
         rig.until("all bytes arrive", |_| {
             let next = got.len() + (32 << 10);
@@ -264,7 +263,7 @@ fn a_stop_in_an_ended_callback_still_calls_the_other_handlers() {
         ids.push(rig.adopt(Kind::Unix, stopper));
     }
     rig.turn();
-    rig.core().close(ids[0].0, Reason::Killed);
+    rig.core().connection(ids[0].0).unwrap().close(Reason::Killed);
     while rig.proxy.turn(Some(Duration::from_millis(1))).unwrap() {}
     assert_eq!(over.get(), 3);
 }

@@ -73,7 +73,7 @@ fn passing_bytes_one_by_one_keeps_to_the_budget_of_a_turn() {
         Kind::Tcp4,
         handler(move |cx, call| {
             match call {
-                Call::Opened => cx.connect(Rc::new(addr.into()), None),
+                Call::Opened => dial(cx, addr),
                 Call::Connected(_) => cx.resume_reading(Role::Source),
                 Call::Readable(_) => {
                     counted.set(counted.get() + 1);
@@ -110,7 +110,7 @@ fn retrying_a_connect_that_fails_at_once_keeps_to_the_budget_of_a_turn() {
                 Call::Connected(_) if counted.get() == 30_000 => cx.close(Reason::Killed),
                 Call::Connected(_) | Call::Opened => {
                     counted.set(counted.get() + 1);
-                    cx.connect(Rc::clone(&missing), None);
+                    cx.connect(Rc::clone(&missing), None).unwrap();
                 }
                 _ => {}
             }
@@ -123,7 +123,7 @@ fn retrying_a_connect_that_fails_at_once_keeps_to_the_budget_of_a_turn() {
         Kind::Unix,
         handler(|cx, call| {
             if let Call::Opened = call {
-                cx.reply(b"hi");
+                cx.reply(b"hi").unwrap();
             }
             0
         }),
@@ -143,7 +143,7 @@ fn a_reset_that_a_handler_ignores_causes_no_busy_loop() {
         handler(move |cx, call| {
             notes.note(cx.role(), &call);
             match call {
-                Call::Opened => cx.connect(Rc::new(addr.into()), None),
+                Call::Opened => dial(cx, addr),
                 Call::Connected(_) => {
                     cx.set_stage(Stage::Established);
                     cx.relay_bytes(Role::Source, 1 << 40);
@@ -178,7 +178,7 @@ fn a_connection_adopted_between_turns_has_its_full_timeout() {
     std::thread::sleep(Duration::from_millis(400));
     let (id, _client) = rig.adopt(Kind::Unix, handler(|cx, call| by_default(cx, &call)));
     let since = Instant::now();
-    rig.until("the connection times out", |proxy| proxy.core().stage(id).is_none());
+    rig.until("the connection times out", |proxy| stage_of(&mut proxy.core(), id).is_none());
     assert!(since.elapsed() >= Duration::from_millis(290), "after {:?} already", since.elapsed());
 }
 
