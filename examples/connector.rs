@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::mpsc::{self, Sender};
 
-use seaprox::{Answer, Bind, Config, Connector, Cx, Failure, Handler, Proxy, Target, bind};
+use seaprox::{Answer, Bind, Config, Connector, Cx, Failure, Handler, ListenConfig, Proxy, Target, bind};
 
 /// Relays every client to one target.
 struct Static(Rc<Target>);
@@ -68,7 +68,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for bound in &mut bounds {
         println!("listening on {}", bound.addr());
         let target = Rc::clone(&target);
-        proxy.core().listen(bound, &[], "static", Box::new(move || Box::new(Static(Rc::clone(&target)))))?;
+        let front_end = Box::new(move || -> Box<dyn Handler> { Box::new(Static(Rc::clone(&target))) });
+        proxy.core().listen(bound, ListenConfig::new("static", front_end))?;
     }
     Ok(proxy.run()?)
 }

@@ -4,7 +4,7 @@
 //! `cargo run --example line`, then `printf 'example.org 80\nHEAD / HTTP/1.0\r\n\r\n' | nc 127.0.0.1 7000`
 use std::error::Error;
 
-use seaprox::{Bind, Config, Cx, Failure, Handler, Proxy, Reason, Target, Workers, bind};
+use seaprox::{Bind, Config, Cx, Failure, Handler, ListenConfig, Proxy, Reason, Target, Workers, bind};
 
 /// Reads the line, connects to the target that it names, then lets the loop relay. There is one `Line` for each client.
 struct Line;
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut proxy = Proxy::new(config, Some(workers))?;
     for bound in &mut bounds {
         println!("listening on {}", bound.addr());
-        proxy.core().listen(bound, &[], "line", Box::new(|| Box::new(Line)))?;
+        proxy.core().listen(bound, ListenConfig::new("line", Box::new(|| Box::new(Line))))?;
     }
     Ok(proxy.run()?)
 }

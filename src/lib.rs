@@ -29,7 +29,7 @@
 //! [`Remote`].
 //!
 //! A stream of a link is a side like a socket, so that half-close, timers, limits and front ends work on it unchanged.
-//! [`Core::route_listener`] sends the clients of a listener over a link, [`node::LinkMut::open_stream`] opens a stream for a handler,
+//! [`ListenConfig::link`] sends the clients of a listener over a link, [`node::LinkMut::open_stream`] opens a stream for a handler,
 //! and [`node::ServeConfig::on_stream`] gives the streams of a peer to handlers.
 //!
 //! # A front end in a few lines
@@ -88,6 +88,7 @@ mod tls_tests;
 mod transport;
 mod types;
 
+pub use engine::bound::{Bound, bind};
 pub use engine::connection_view::ConnectionMut;
 pub use engine::control::Loop;
 pub use engine::core::Core;
@@ -95,7 +96,7 @@ pub use engine::dial::{Answer, Connector};
 pub use engine::event_loop::Proxy;
 pub use engine::handler::{Cause, Cx, Handler};
 pub use engine::limits::{Config, DESCRIPTORS_RESERVED, Family, Limits, Timeouts};
-pub use engine::listener::{Bound, FrontEnd, bind};
+pub use engine::listener::{FrontEnd, ListenConfig, ListenerMut, ListenerStatus};
 pub use engine::mailbox::{Full, Remote};
 pub use engine::observer::{Event, Observer};
 pub use engine::side_view::SideMut;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use seaprox::node::{LinkEvent, LinkStatus};
 use seaprox::{
-    Bind, Bound, Cause, Config, Cx, Duplex, Ending, Failure, Fault, Handler, Id, Limits, Loop, Proxy, Reason, Role,
-    Target, Workers, bind,
+    Bind, Bound, Cause, Config, Cx, Duplex, Ending, Failure, Fault, Handler, Id, Limits, ListenConfig, Loop, Proxy,
+    Reason, Role, Target, Workers, bind,
 };
 
 use super::exit::{Exit, Failed};
@@ -139,7 +139,7 @@ fn listen(proxy: &mut Proxy, addrs: &[Bind], config: &Config, ended: &Ended) -> 
         let front_end = move || -> Box<dyn Handler> {
             Box::new(Cat { target: None, ended: Rc::clone(&ended), failure: None, link: LinkState::default() })
         };
-        let result = proxy.core().listen(bound, &[], "cat", Box::new(front_end));
+        let result = proxy.core().listen(bound, ListenConfig::new("cat", Box::new(front_end)));
         result.map_err(|error| Failed::new(Exit::Failure, format!("seaprox cat: {error}")))?;
         // On stderr, because stdout is for the bytes of the connection.
         match bound.addr() {

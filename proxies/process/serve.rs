@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use seaprox::config::{self, Config as Tree, FrontEndConfig, StatusSocket, Users};
-use seaprox::{Bind, Bound, Config, Endpoint, FrontEnd, Loops, Proxy, Remote, Setup, SocketFile, Workers, bind};
+use seaprox::{
+    Bind, Bound, Config, Endpoint, FrontEnd, ListenConfig, Loops, Proxy, Remote, Setup, SocketFile, Workers, bind,
+};
 
 use super::events::{EventQueue, ProcessEvent, dialed_link_handler, served_links_handler};
 use super::exit::{Exit, Failed};
@@ -120,7 +122,7 @@ fn setup(
     links: Option<Arc<Links>>,
     sender: SyncSender<ProcessEvent>,
 ) -> Setup {
-    Arc::new(move |proxy: &mut Proxy, all: &[Remote], bounds: &mut [Bound]| {
+    Arc::new(move |proxy: &mut Proxy, _: &[Remote], bounds: &mut [Bound]| {
         let core = &mut proxy.core();
         let has_links = core.number() == 0;
         let dialing = links.as_ref().filter(|_| has_links);
@@ -129,8 +131,7 @@ fn setup(
         for (bound, service) in bounds.iter_mut().zip(&services).filter(|(_, service)| is_here(service)) {
             match (service.front_end(&access), &links) {
                 (Some(front_end), _) => {
-                    let listener = core.listen(bound, all, service.name(), front_end)?;
-                    link.into_iter().for_each(|link| core.route_listener(listener, link));
+                    core.listen(bound, ListenConfig { link, ..ListenConfig::new(service.name(), front_end) })?;
                 }
                 (None, Some(links)) => links.serve(core, bound, served_links_handler(&sender))?,
                 (None, None) => {}

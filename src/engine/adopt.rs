@@ -3,7 +3,7 @@
 use mio::Token;
 
 use crate::engine::connection_view::ConnectionMut;
-use crate::engine::core::{Core, NO_LISTENER};
+use crate::engine::core::Core;
 use crate::engine::handler::Handler;
 use crate::relay::io::Io;
 use crate::sys::duplex::Duplex;
@@ -29,7 +29,7 @@ impl Core {
             return Err(VerbError::Full.into());
         }
         let (io, endpoint) = open(source.into())?;
-        self.adopt_io(io, endpoint, kind, NO_LISTENER, handler).map_err(|(_, error)| error.into())
+        self.adopt_io(io, endpoint, kind, None, handler).map_err(|(_, error)| error.into())
     }
 }
 

@@ -42,6 +42,8 @@ impl Core {
         self.timers.stop(id, self.now_ms);
         let Some(mut connection) = self.connections.remove(id) else { return };
         self.profiles.leave(connection.profile, &mut self.timers);
+        let listener = connection.listener.and_then(|listener| self.listeners.get_mut(listener));
+        listener.into_iter().for_each(|listener| listener.active -= 1);
         let [sent, received] = [Role::Source, Role::Dest].map(|role| connection.halves[role.out()].bytes);
         let (ending, fault) = connection.ending(reason);
         self.ended.note([Some(id), Some(connection.source), connection.dest], reason);

@@ -28,7 +28,7 @@ pub(crate) enum Request {
     /// Connect a dest over a link.
     OpenStream { dest: Id, link: Id },
     /// Accept a node that has connected to a listener for links.
-    Accept { listener: u32, io: Io, peer: Endpoint },
+    Accept { listener: Id, io: Io, peer: Endpoint },
     /// Tell the peers of links that this node is about to stop.
     AnnounceDrain,
 }

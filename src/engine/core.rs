@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
-use slab::Slab;
 
 use crate::engine::caller_timer::CallerTimers;
 use crate::engine::control::{Deadline, Request};
@@ -21,7 +20,7 @@ use crate::engine::flow::DISCARD_BYTES_MAX;
 use crate::engine::handler::Handler;
 use crate::engine::key_accounts::KeyAccounts;
 use crate::engine::limits::{Config, Limits};
-use crate::engine::listener::Listener;
+use crate::engine::listener::{LISTENERS_MAX, Listener};
 use crate::engine::log_limit::NetworkLogLimits;
 use crate::engine::mailbox::{Mail, Mailbox, Remote};
 use crate::engine::observer::{Event, Observer};
@@ -54,7 +53,7 @@ pub struct Core {
     pub(crate) registry: Registry,
     pub(crate) connections: Table<Connection>,
     pub(crate) sides: Table<Side>,
-    pub(crate) listeners: Slab<Listener>,
+    pub(crate) listeners: Table<Box<Listener>>,
     pub(crate) pools: Pools,
     pub(crate) timers: TimerLists,
     pub(crate) profiles: Profiles,
@@ -109,7 +108,7 @@ pub(crate) struct Queues {
     /// Connections that are over.
     pub closed: Vec<Id>,
     /// Listeners that pause because the connection table is full.
-    pub full: Vec<u32>,
+    pub full: Vec<Id>,
     /// The current turn, and the connections accepted in it.
     pub accepts: (u64, usize),
     /// Names that were looked up, with the dests to connect; the names take turns.
@@ -128,7 +127,7 @@ pub(crate) struct Queues {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Run {
     Side(Id),
-    Listener(u32),
+    Listener(Id),
 }
 
 /// A deadline that belongs to no class of timers.
@@ -157,7 +156,7 @@ pub(crate) struct Descriptors {
     pub short: bool,
     /// Time of the warning in the log, until there are descriptors again.
     pub since_ms: Option<u64>,
-    pub listeners: Vec<u32>,
+    pub listeners: Vec<Id>,
     pub dials: VecDeque<Id>,
 }
 
@@ -175,7 +174,7 @@ impl Core {
         Core {
             connections: Table::new(Kind::Connection, limits.connections),
             sides: Table::new(Kind::Side, limits.sides()),
-            listeners: Slab::new(),
+            listeners: Table::new(Kind::Listener, LISTENERS_MAX),
             pools: Pools {
                 blocks: BlockPool::new(limits.block_bytes.max(Limits::BLOCK_BYTES_MIN), limits.buffer_bytes),
                 splice_pipes: SplicePipePool::new(limits.pipe_bytes, limits.pipes),
@@ -359,10 +358,9 @@ impl Core {
         mut io: Io,
         endpoint: Endpoint,
         kind: impl Into<Label>,
-        listener: u32,
+        listener: Option<Id>,
         handler: Box<dyn Handler>,
     ) -> Result<Id, (Io, io::Error)> {
-        let profile = OF_LOOP;
         let (Some(connection), Some(source)) = (self.connections.next_id(), self.sides.next_id()) else {
             return Err((io, io::Error::other("connection limit reached")));
         };
@@ -372,12 +370,15 @@ impl Core {
         };
         let mut side = Side::new(Owner::Connection(connection, Role::Source), SideState::Connected, io, endpoint);
         side.set_unpollable(unpollable);
-        let placed = self.sides.insert(side).is_ok()
-            && self.connections.insert(Connection::new(source, kind.into(), listener, profile, self.now_ms)).is_ok();
-        debug_assert!(placed, "both tables had room");
+        let (mut profile, mut via) = (OF_LOOP, None);
+        if let Some(listener) = listener.and_then(|listener| self.listeners.get_mut(listener)) {
+            listener.active += 1;
+            (profile, via) = (listener.profile, listener.link());
+        }
         self.profiles.keep(profile);
-        let link = self.listeners.get(listener as usize).and_then(Listener::link);
-        self.connections.get_mut(connection).into_iter().for_each(|record| record.via = link);
+        let record = Connection { via, ..Connection::new(source, kind.into(), listener, profile, self.now_ms) };
+        let placed = self.sides.insert(side).is_ok() && self.connections.insert(record).is_ok();
+        debug_assert!(placed, "both tables had room");
         self.stats.opened += 1;
         let from = self.peer(source);
         log::debug!(target: "seaprox::connection", id = connection.to_string(), from = from.to_string(); "accepted");
@@ -469,7 +470,5 @@ impl Core {
     }
 }
 
-/// Stands for the listener of a connection that no listener accepted.
-pub(crate) const NO_LISTENER: u32 = u32::MAX;
 /// A half-closed timer of so many keepalive delays may fire late by one of them.
 const KEEPALIVE_DELAYS_MIN: u32 = 12;

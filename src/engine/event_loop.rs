@@ -30,7 +30,7 @@ use crate::relay::connection::Stage;
 use crate::relay::half::{Flow, Phase, Store};
 use crate::relay::side::{Owner, Role, SideState};
 use crate::relay::timer::TimerClass;
-use crate::types::id::Id;
+use crate::types::id::{Id, Kind};
 use crate::types::reason::{Failure, Reason};
 
 /// An event loop.
@@ -166,12 +166,13 @@ impl Proxy {
                 self.core.mailbox.take(&mut self.core.queues.mails);
                 continue;
             }
-            let Some(id) = Id::from_u64(token.0 as u64) else {
-                self.core.listener_ready(token.0 as u32);
-                continue;
-            };
-            let Some(side) = self.core.sides.get_mut(id) else {
-                self.core.note_watch(id, event);
+            let id = Id::from_u64(token.0 as u64);
+            let Some((id, side)) = id.and_then(|id| self.core.sides.get_mut(id).map(|side| (id, side))) else {
+                match id {
+                    Some(id) if id.kind() == Kind::Listener => self.core.listener_ready(id),
+                    Some(id) => self.core.note_watch(id, event),
+                    None => self.core.stats.stale += 1,
+                }
                 continue;
             };
             side.ready.readable |= event.is_readable() || event.is_read_closed();
@@ -597,7 +598,7 @@ impl Core {
     }
 }
 
-/// The token of the mailbox. Sides have tokens from 2^32 on, and listeners have tokens below this one.
+/// The token of the mailbox. Sides and listeners have their ids as tokens, which begin at 2^32.
 const WAKER: Token = Token(u32::MAX as usize);
 /// Connections freed in one turn: each takes some system calls and a line of the log.
 const REAPED_PER_TURN: usize = 256;

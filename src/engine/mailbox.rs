@@ -9,8 +9,8 @@ use std::sync::{Arc, PoisonError};
 
 use mio::{Registry, Token};
 
+use crate::engine::accept::Accepted;
 use crate::engine::control::Loop;
-use crate::engine::listener::Accepted;
 use crate::engine::resolve::Resolved;
 use crate::engine::sync::{Mutex, Waker};
 use crate::sys::duplex::Duplex;
@@ -88,6 +88,16 @@ impl Mailbox {
 }
 
 impl Remote {
+    /// Returns true if both are handles of the same loop.
+    pub(crate) fn is_same(&self, other: &Remote) -> bool {
+        self.is_of(&other.0)
+    }
+
+    /// Returns true if it is a handle of the loop with this mailbox.
+    pub(crate) fn is_of(&self, mailbox: &Arc<Mailbox>) -> bool {
+        Arc::ptr_eq(&self.0, mailbox)
+    }
+
     /// Runs a function in the loop soon, between two phases of a turn.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! The event loop and everything that it owns: the core with its queues and timers, listeners, dials, names and threads.
 
+pub(crate) mod accept;
 pub(crate) mod adopt;
+pub(crate) mod bound;
 pub(crate) mod caller_timer;
 pub(crate) mod closing;
 pub(crate) mod connect_failure;

@@ -110,7 +110,10 @@ impl Core {
         ConnectionStatus {
             id,
             description: self.described(connection).to_string(),
-            listener: self.listeners.get(connection.listener as usize).map(|listener| listener.addr().to_string()),
+            listener: connection
+                .listener
+                .and_then(|id| self.listeners.get(id))
+                .map(|listener| listener.addr.to_string()),
             stage: connection.stage,
             user: connection.notes.as_ref().and_then(|notes| notes.user.clone()),
             age: Duration::from_millis(self.now_ms.saturating_sub(connection.opened_ms)),

@@ -30,9 +30,7 @@ pub(crate) enum Stopping {
 impl Core {
     /// Closes all listeners. The system refuses the clients in their backlogs.
     pub fn close_listeners(&mut self) {
-        self.listeners.clear();
-        self.descriptors.listeners.clear();
-        self.queues.full.clear();
+        self.listeners.ids().into_iter().for_each(|listener| self.close_listener(listener));
     }
 
     /// Accepts no more, and stops when the last connection is over, or after `timeout`, whichever comes first; at once if

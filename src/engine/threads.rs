@@ -7,10 +7,10 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use crate::engine::bound::Bound;
 use crate::engine::control::Control;
 use crate::engine::event_loop::Proxy;
 use crate::engine::limits::Config;
-use crate::engine::listener::Bound;
 use crate::engine::mailbox::Remote;
 use crate::engine::sources::Sources;
 use crate::engine::workers::Workers;

@@ -27,7 +27,7 @@ use super::proof;
 
 impl Node {
     /// Accepts a connection to a listener for links, if there is a place for one more unauthenticated peer.
-    pub(crate) fn accept_peer(&mut self, core: &mut Core, listener: u32, io: Io, peer: Endpoint) {
+    pub(crate) fn accept_peer(&mut self, core: &mut Core, listener: Id, io: Io, peer: Endpoint) {
         if let Some(id) = self.server_at(listener) {
             self.accept_carrier(core, id, io, peer);
         }
@@ -293,10 +293,10 @@ impl Node {
             }
             // The ports and the name of the link are free at once. Its streams are reset as its events are delivered, some
             // in each turn.
-            let listeners: Vec<u32> = record.listeners.drain().flat_map(|(_, ours)| ours.indices).collect();
+            let listeners: Vec<Id> = record.listeners.drain().flat_map(|(_, ours)| ours.indices).collect();
             let name = core.pools.sessions.session(link).map(|session| session.id());
             name.into_iter().for_each(|name| _ = self.served.remove(&name));
-            listeners.into_iter().for_each(|listener| core.unlisten(listener));
+            listeners.into_iter().for_each(|listener| core.close_listener(listener));
         }
         self.link_events(core, link);
     }

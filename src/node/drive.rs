@@ -375,7 +375,7 @@ impl Node {
         let carriers = std::mem::take(&mut link.carriers);
         link.forget_peer_listeners();
         link.asked.clear();
-        let listeners: Vec<u32> = link.listeners.drain().flat_map(|(_, ours)| ours.indices).collect();
+        let listeners: Vec<Id> = link.listeners.drain().flat_map(|(_, ours)| ours.indices).collect();
         link.remotes.iter_mut().for_each(super::reverse::Remote::forget);
         if reason == Reason::Drained {
             link.expect_back(core.now_ms);
@@ -383,7 +383,7 @@ impl Node {
         let is_wanted = link.closing || self.closing;
         let comes_back = link.dialer.is_some() && !is_wanted;
         slots.into_iter().for_each(|slot| self.stream_lost(core, id, &slot, comes_back));
-        listeners.into_iter().for_each(|listener| core.unlisten(listener));
+        listeners.into_iter().for_each(|listener| core.close_listener(listener));
         for carrier in carriers {
             let place = self.carriers.get(carrier).map(|carrier| carrier.place);
             self.drop_carrier(core, carrier);

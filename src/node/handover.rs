@@ -159,9 +159,9 @@ impl Node {
                 side.io = Io::Stream(StreamAt { link: aside, epoch: session.epoch, id: *stream });
             }
         }
-        let listeners: Vec<u32> = record.listeners.drain().flat_map(|(_, ours)| ours.indices).collect();
+        let listeners: Vec<Id> = record.listeners.drain().flat_map(|(_, ours)| ours.indices).collect();
         early.into_iter().for_each(|carrier| self.drop_carrier(core, carrier));
-        listeners.into_iter().for_each(|listener| core.unlisten(listener));
+        listeners.into_iter().for_each(|listener| core.close_listener(listener));
         Some(aside)
     }
 

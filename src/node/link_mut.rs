@@ -4,7 +4,7 @@
 //! view.
 
 use crate::engine::control::Loop;
-use crate::engine::core::{Core, NO_LISTENER};
+use crate::engine::core::Core;
 use crate::engine::handler::Handler;
 use crate::link::{MESSAGE_BYTES_MAX, Refused};
 use crate::relay::connection::Stage;
@@ -151,7 +151,7 @@ impl LinkMut<'_> {
             return Err(VerbError::Over(Reason::LinkLost));
         }
         let core = &mut *self.core;
-        let connection = core.adopt_io(Io::None, Endpoint::Unknown, "stream", NO_LISTENER, handler);
+        let connection = core.adopt_io(Io::None, Endpoint::Unknown, "stream", None, handler);
         let connection = connection.map_err(|_| VerbError::Full)?;
         let Some(record) = core.connections.get_mut(connection) else { return Err(VerbError::Stale) };
         record.asked = Some(Rc::new(target));

@@ -254,9 +254,9 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::{Duration, Instant};
 
+    use crate::engine::bound::bind;
     use crate::engine::event_loop::Proxy;
     use crate::engine::limits::Config;
-    use crate::engine::listener::bind;
     use crate::node::{Identity, LinkConfig, LinkEvent, Policy, ServeConfig};
     use crate::types::address::Bind;
     use crate::types::reason::Reason;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::engine::control::Loop;
-use crate::engine::core::{Core, NO_LISTENER};
+use crate::engine::core::Core;
 use crate::engine::handler::Handler;
 use crate::link::{Bound, Host, Kind, Open, Refused, Session, StreamId};
 use crate::relay::connection::Stage;
@@ -218,7 +218,7 @@ impl Node {
             Some(handler) => Box::new(AppStream { handler }),
             None => Box::new(Forwarded { target: Rc::clone(&target), permit, waits }),
         };
-        let adopted = core.adopt_io(Io::Stream(at), endpoint, "link", NO_LISTENER, handler);
+        let adopted = core.adopt_io(Io::Stream(at), endpoint, "link", None, handler);
         match adopted.ok().and_then(|connection| Some((connection, core.connections.get(connection)?.source))) {
             Some((connection, side)) => {
                 if let Some(record) = core.connections.get_mut(connection) {

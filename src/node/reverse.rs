@@ -3,9 +3,10 @@
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, SocketAddrV6};
 
+use crate::engine::bound;
 use crate::engine::core::Core;
 use crate::engine::handler::Handler;
-use crate::engine::listener;
+use crate::engine::listener::ListenConfig;
 use crate::link::{Bound, Code, Host, Kind, Open, Refused};
 use crate::sys;
 use crate::types::address::{Bind, Endpoint, Name};
@@ -43,7 +44,7 @@ pub(crate) struct PeerListener {
     /// The bound port.
     pub port: u16,
     /// The numbers of its local listeners; none while they are closed.
-    pub indices: Vec<u32>,
+    pub indices: Vec<Id>,
 }
 
 impl Remote {
@@ -177,15 +178,15 @@ impl Node {
 
     /// Binds an address for the peer of a link: both families of an address that stands for both, or the family that is
     /// free. Also returns the addresses that could not be bound, as text.
-    fn bind_for(&mut self, core: &mut Core, id: Id, place: &Bind) -> io::Result<(Vec<listener::Bound>, String)> {
+    fn bind_for(&mut self, core: &mut Core, id: Id, place: &Bind) -> io::Result<(Vec<bound::Bound>, String)> {
         let is_in_use = |error: &io::Error| error.kind() == ErrorKind::AddrInUse;
-        let mut bound = listener::bind(place, 1, &core.config);
+        let mut bound = bound::bind(place, 1, &core.config);
         if bound.as_ref().is_err_and(is_in_use) && self.pass_over(core, id, place) {
-            bound = listener::bind(place, 1, &core.config);
+            bound = bound::bind(place, 1, &core.config);
         }
         match bound {
             Err(error) if is_in_use(&error) => {
-                let (bounds, lacking) = listener::bind_some(place, &core.config)?;
+                let (bounds, lacking) = bound::bind_some(place, &core.config)?;
                 let words: Vec<_> = lacking.iter().map(|(addr, error)| format!("{addr}: {error}")).collect();
                 Ok((bounds, words.join(", ")))
             }
@@ -209,11 +210,11 @@ impl Node {
                 (answer.host, answer.port) = (Host::Addr(addr.ip()), addr.port());
             }
             let front = move || -> Box<dyn Handler> { Box::new(ReverseClient { link: id, listener: number }) };
-            match core.listen(&mut bound, &[], "reverse", Box::new(front)) {
+            match core.listen(&mut bound, ListenConfig::new("reverse", Box::new(front))) {
                 Ok(index) => indices.push(index),
                 Err(error) => {
-                    indices.into_iter().for_each(|index| core.unlisten(index));
-                    return Err(Bound::of_failure(&Failure::from(&error)));
+                    indices.into_iter().for_each(|index| core.close_listener(index));
+                    return Err(Bound::of_failure(&Failure::from(&io::Error::from(error))));
                 }
             }
         }
@@ -234,8 +235,8 @@ impl Node {
                 && link.state(core.pools.sessions.session(other)) == LinkState::Suspended
         };
         let suspended = self.links.iter().filter(|(other, link)| is_suspended(*other, link));
-        let stands = |index: &u32| {
-            let addr = listeners.get(*index as usize).and_then(|listener| listener.addr().ip());
+        let stands = |index: &Id| {
+            let addr = listeners.get(*index).and_then(|listener| listener.addr.ip());
             addr.is_some_and(|addr| is_in_the_way(addr, place))
         };
         let mut passed = Vec::new();
@@ -258,7 +259,7 @@ impl Node {
         let Some(mut ours) = link.listeners.remove(&number) else { return };
         let indices = std::mem::take(&mut ours.indices);
         link.closed.push((number, ours));
-        indices.into_iter().for_each(|index| core.unlisten(index));
+        indices.into_iter().for_each(|index| core.close_listener(index));
     }
 
     /// Closes the listeners for a peer that has been away as long as a silent subflow may be, so that others can use the
@@ -371,7 +372,7 @@ impl Node {
         let Some(link) = self.links.get_mut(id) else { return };
         link.closed.retain(|(closed, _)| *closed != number);
         let ours = link.listeners.remove(&number).map(|ours| ours.indices).unwrap_or_default();
-        ours.into_iter().for_each(|index| core.unlisten(index));
+        ours.into_iter().for_each(|index| core.close_listener(index));
     }
 }
 

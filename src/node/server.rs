@@ -7,6 +7,7 @@ use crate::engine::control::Loop;
 use crate::engine::core::Core;
 use crate::transport;
 use crate::types::address::Endpoint;
+use crate::types::descriptor_error::DescriptorError;
 use crate::types::id::{Id, Kind};
 use crate::types::reason::Reason;
 use crate::types::verb_error::VerbError;
@@ -18,7 +19,7 @@ use super::link::{Takes, Watch};
 /// The record of one listener for links.
 pub(crate) struct Server {
     /// Its listener.
-    pub listener: u32,
+    pub listener: Id,
     pub address: Endpoint,
     pub endpoint: transport::Endpoint,
     pub policy: Arc<dyn Policy>,
@@ -145,7 +146,7 @@ impl ServerMut<'_> {
 
 impl Node {
     /// Returns the server of a listener.
-    pub(super) fn server_at(&self, listener: u32) -> Option<Id> {
+    pub(super) fn server_at(&self, listener: Id) -> Option<Id> {
         self.servers.iter().find(|(_, server)| server.listener == listener).map(|(id, _)| id)
     }
 
@@ -160,7 +161,7 @@ impl Node {
 
     fn stop_server(&mut self, core: &mut Core, id: Id, links: LinksOfServer) -> Result<(), VerbError> {
         let server = self.servers.remove(id).ok_or(VerbError::Already)?;
-        core.unlisten(server.listener);
+        core.close_listener(server.listener);
         let is_its = |server: Option<Id>, link: Option<Id>| server == Some(id) && link.is_none();
         let early = self.carriers.iter().filter(|(_, carrier)| is_its(carrier.server, carrier.link));
         let early: Vec<Id> = early.map(|(id, _)| id).collect();
@@ -187,6 +188,15 @@ impl ServeError {
 impl From<VerbError> for ServeError {
     fn from(error: VerbError) -> ServeError {
         ServeError::Verb(error)
+    }
+}
+
+impl From<DescriptorError> for ServeError {
+    fn from(error: DescriptorError) -> ServeError {
+        match error {
+            DescriptorError::Verb(error) => ServeError::Verb(error),
+            other => ServeError::System(other.into()),
+        }
     }
 }
 

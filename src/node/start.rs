@@ -3,10 +3,10 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::engine::bound::Bound;
 use crate::engine::control::Control;
 use crate::engine::event_loop::Proxy;
 use crate::engine::limits::Config;
-use crate::engine::listener::Bound;
 use crate::engine::threads::{Loops, Setup};
 use crate::engine::workers::Workers;
 

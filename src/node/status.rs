@@ -117,12 +117,12 @@ impl Node {
         let session = core.pools.sessions.session(id);
         let carriers = link.carriers.iter().filter_map(|carrier| self.carriers.get(*carrier));
         let ours = link.listeners.values().flat_map(|ours| &ours.indices);
-        let ours = ours.filter_map(|index| core.listeners.get(*index as usize));
+        let ours = ours.filter_map(|index| core.listeners.get(*index));
         let ours = ours.map(|listener| ListenerStatus {
-            place: address(listener.addr()),
+            place: address(&listener.addr),
             to: core.pools.sessions.name(id).to_owned(),
             remote: false,
-            port: listener.addr().ip().map(|addr| addr.port()),
+            port: listener.addr.ip().map(|addr| addr.port()),
             failure: None,
         });
         let ago = |(failure, at_ms): &(Failure, u64)| (failure.clone(), self.ago(core, *at_ms));

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::engine::bound::Bound;
 use crate::engine::control::Loop;
 use crate::engine::core::Core;
-use crate::engine::listener::Bound;
 use crate::link::Code;
 use crate::link::frame::Class;
 use crate::streams::LinkSession;
@@ -95,7 +95,7 @@ impl Loop<'_> {
         }
         let ServeConfig { identity, policy, carrier, mode, over_links, timing, on_stream, on_event } = config;
         let endpoint = Endpoint::server(carrier, &setup(&identity, &policy)).map_err(|_| VerbError::Invalid)?;
-        let listener = core.listen_for_links(bound).map_err(ServeError::System)?;
+        let listener = core.listen_for_links(bound)?;
         let (watch, instance) = (Some(Rc::new(RefCell::new(on_event))), identity.instance);
         let takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
         let (address, counts) = (bound.addr().clone(), Counts::default());

@@ -53,7 +53,7 @@ pub(crate) struct Connection {
     /// The name of the front end, for status and log.
     pub kind: Label,
     /// The listener that accepted the source.
-    pub listener: u32,
+    pub listener: Option<Id>,
     /// The index of the settings that the connection has from its listener.
     pub profile: u16,
     pub asked: Option<Rc<Target>>,
@@ -88,7 +88,7 @@ pub(crate) struct Notes {
 }
 
 impl Connection {
-    pub fn new(source: Id, kind: Label, listener: u32, profile: u16, now_ms: u64) -> Connection {
+    pub fn new(source: Id, kind: Label, listener: Option<Id>, profile: u16, now_ms: u64) -> Connection {
         Connection {
             source,
             dest: None,

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::engine::bound::Bound;
 use crate::engine::core::Core;
 use crate::engine::limits::Config;
-use crate::engine::listener::Bound;
 use crate::link::{Outbox, Time};
 use crate::relay::dial::Egress;
 use crate::relay::side::Side;

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::engine::bound::{Bound, bind_stream};
 use crate::engine::core::Core;
 use crate::engine::limits::Config;
-use crate::engine::listener::{Bound, bind_stream};
 use crate::link::frame::FRAME_BYTES_MAX;
 use crate::link::{Outbox, Time};
 use crate::relay::dial::Egress;

@@ -10,6 +10,7 @@ mod descriptors;
 mod dispatch;
 mod egress;
 mod handlers;
+mod listeners;
 mod observer;
 mod pools;
 mod regressions;

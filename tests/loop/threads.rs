@@ -12,7 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use loop_kit::*;
-use seaprox::{Bind, Bound, Full, Loop, Loops, Proxy, Reason, Remote, Setup, Snapshot, Stage, VerbError, bind};
+use seaprox::{
+    Bind, Bound, Full, ListenConfig, Loop, Loops, Proxy, Reason, Remote, Setup, Snapshot, Stage, VerbError, bind,
+};
 
 /// Returns a handler that sends the number of its loop to each client and relays nothing.
 fn tells_its_loop(number: usize) -> Box<dyn seaprox::Handler> {
@@ -26,9 +28,10 @@ fn tells_its_loop(number: usize) -> Box<dyn seaprox::Handler> {
 }
 
 fn listening(next: Arc<AtomicUsize>) -> Setup {
-    Arc::new(move |proxy: &mut Proxy, remotes: &[Remote], bounds: &mut [Bound]| {
+    Arc::new(move |proxy: &mut Proxy, _: &[Remote], bounds: &mut [Bound]| {
         let number = next.fetch_add(1, Ordering::SeqCst);
-        proxy.core().listen(&mut bounds[0], remotes, "test", Box::new(move || tells_its_loop(number))).map(drop)
+        let config = ListenConfig::new("test", Box::new(move || tells_its_loop(number)));
+        Ok(proxy.core().listen(&mut bounds[0], config).map(drop)?)
     })
 }
 
@@ -119,6 +122,31 @@ fn unix_clients_go_to_the_loops_in_turn_and_the_socket_file_is_removed() {
     assert!(!path.exists());
 }
 
+/// The first loop accepts for all of them.
+#[test]
+fn a_loop_that_does_not_listen_any_more_gets_no_unix_clients() {
+    let path = std::env::temp_dir().join(format!("seaprox-threads-two-{}", std::process::id()));
+    let (loops, _) = three_loops(&Bind::Unix(path.clone()));
+    let (tell, told) = mpsc::channel();
+    let close = move |core: &mut Loop<'_>| {
+        let listener = core.listeners()[0].id;
+        tell.send(core.listener(listener).unwrap().unlisten()).unwrap();
+    };
+    loops.remotes()[2].call(close).unwrap();
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), Ok(()));
+    let mut clients = Vec::new();
+    let numbers = (0..20).map(|_| {
+        let mut client = UnixStream::connect(&path).unwrap();
+        let mut number = [0];
+        client.read_exact(&mut number).unwrap();
+        clients.push(client);
+        number[0]
+    });
+    assert_eq!(counts(numbers), [10, 10]);
+    end(loops, |core| core.stop());
+    assert!(!path.exists());
+}
+
 #[test]
 fn the_limits_are_divided_among_the_loops() {
     let mut config = config();
@@ -143,9 +171,10 @@ fn a_loop_that_listens_on_more_addresses_has_more_of_the_limits() {
     let setup: Setup = Arc::new(|proxy, all, bounds| {
         let mut core = proxy.core();
         assert!(core.number() < all.len());
-        core.listen(&mut bounds[0], all, "test", Box::new(|| tells_its_loop(0)))?;
+        let config = || ListenConfig::new("test", Box::new(|| tells_its_loop(0)));
+        core.listen(&mut bounds[0], config())?;
         match core.number() {
-            0 => core.listen(&mut bounds[1], &[], "test", Box::new(|| tells_its_loop(0))).map(drop),
+            0 => Ok(core.listen(&mut bounds[1], config()).map(drop)?),
             _ => Ok(()),
         }
     });

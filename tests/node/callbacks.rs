@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use node_kit::*;
 use seaprox::node::{LinkEvent, Policy, ServeConfig};
-use seaprox::{Bind, Cx, Failure, Handler, Id, Reason, Target, bind};
+use seaprox::{Bind, Cx, Failure, Handler, Id, ListenConfig, Reason, Target, bind};
 
 type Opened = dyn Fn(&mut Cx<'_>);
 
@@ -41,8 +41,8 @@ fn front(node: &Node, link: Id, opened: impl Fn(&mut Cx<'_>) + Send + 'static) -
         let mut bound = bind(&Bind::parse("127.0.0.1:0").unwrap(), 1, core.config()).unwrap();
         let opened: Rc<Opened> = Rc::new(opened);
         let front = move || -> Box<dyn Handler> { Box::new(Verbs(Rc::clone(&opened))) };
-        let listener = core.listen(&mut bound[0], &[], "static", Box::new(front)).unwrap();
-        core.route_listener(listener, link);
+        let config = ListenConfig { link: Some(link), ..ListenConfig::new("static", Box::new(front)) };
+        core.listen(&mut bound[0], config).unwrap();
         bound[0].addr().ip().unwrap()
     })
 }

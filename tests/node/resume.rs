@@ -317,7 +317,7 @@ fn a_restarted_process_takes_over_its_session_and_port_at_once() {
     // The network of the process is silent. A new process with the same instance id dials over another network.
     cutter.silence(true);
     let second = Node::start();
-    let other = Cutter::new(server.ask(|core| core.listeners().next().unwrap().1.ip().unwrap()));
+    let other = Cutter::new(server.ask(|core| core.listeners()[0].addr.ip().unwrap()));
     second.link_with(other.addr, move |config| {
         config.identity.instance = Some(7);
         config.reverse = vec![Node::reverse(Bind::parse(&format!("127.0.0.1:{port}")).unwrap(), inner)];

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use seaprox::auth::{NodeKey, PublicKey};
 use seaprox::node::{Identity, LinkConfig, LinkEvent, LinkStatus, PeerKey, Policy, ServeConfig, Verdict};
-use seaprox::{Bind, Bound, Config, Endpoint, Limits, Loop, Loops, Proxy, Reason, Remote, Setup, Target, bind};
+use seaprox::{
+    Bind, Bound, Config, Endpoint, Limits, ListenConfig, Loop, Loops, Proxy, Reason, Remote, Setup, Target, bind,
+};
 
 use super::relay::Relay;
 use crate::frontends::access::AccessPolicy;
@@ -161,7 +163,7 @@ fn far_setup(identity: Identity, policy: Arc<OneKeyPolicy>) -> Setup {
 }
 
 fn near_setup(identity: Identity, policy: Arc<OneKeyPolicy>, peer: Target, sender: Sender<LinkEvent>) -> Setup {
-    Arc::new(move |proxy: &mut Proxy, all: &[Remote], bounds: &mut [Bound]| {
+    Arc::new(move |proxy: &mut Proxy, _: &[Remote], bounds: &mut [Bound]| {
         let sender = sender.clone();
         let policy: Arc<dyn Policy> = Arc::<OneKeyPolicy>::clone(&policy);
         let config = LinkConfig {
@@ -174,8 +176,8 @@ fn near_setup(identity: Identity, policy: Arc<OneKeyPolicy>, peer: Target, sende
         let access = Arc::new(AccessPolicy::default().over_link());
         for bound in bounds {
             let access = Arc::clone(&access);
-            let listener = core.listen(bound, all, "socks", Box::new(move || socks::handler(Arc::clone(&access))))?;
-            core.route_listener(listener, link);
+            let front_end = Box::new(move || socks::handler(Arc::clone(&access)));
+            core.listen(bound, ListenConfig { link: Some(link), ..ListenConfig::new("socks", front_end) })?;
         }
         Ok(())
     })

@@ -10,8 +10,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use seaprox::{
-    Bind, Cause, Config, Cx, Endpoint, Failure, FrontEnd, Handler, Id, Loop, Proxy, Reason, Role, Snapshot, Target,
-    Workers, bind,
+    Bind, Cause, Config, Cx, Endpoint, Failure, FrontEnd, Handler, Id, ListenConfig, Loop, Proxy, Reason, Role,
+    Snapshot, Target, Workers, bind,
 };
 
 #[path = "../common.rs"]
@@ -95,8 +95,16 @@ impl Rig {
     pub fn listen(&mut self, front: impl FnMut() -> Box<dyn Handler> + 'static) -> SocketAddr {
         let place = Bind::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let mut bounds = bind(&place, 1, &self.config).unwrap();
-        self.core().listen(&mut bounds[0], &[], "test", Box::new(front)).unwrap();
+        self.core().listen(&mut bounds[0], ListenConfig::new("test", Box::new(front))).unwrap();
         bounds[0].addr().ip().unwrap()
+    }
+
+    /// Listens on a free port of 127.0.0.1 with a configuration. Returns the listener and its address.
+    pub fn listen_as(&mut self, config: ListenConfig) -> (Id, SocketAddr) {
+        let place = Bind::parse("127.0.0.1:0").unwrap();
+        let mut bounds = bind(&place, 1, &self.config).unwrap();
+        let listener = self.core().listen(&mut bounds[0], config).unwrap();
+        (listener, bounds[0].addr().ip().unwrap())
     }
 
     /// Adopts one end of a new socket pair as a connection. Returns its id and the other end.

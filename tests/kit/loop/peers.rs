@@ -91,6 +91,10 @@ impl Peer {
         self.socket.local_addr().unwrap().as_socket().unwrap()
     }
 
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.socket.peer_addr().unwrap().as_socket().unwrap()
+    }
+
     /// Returns another descriptor of the same socket.
     pub fn dup(&self) -> OwnedFd {
         self.socket.as_fd().try_clone_to_owned().unwrap()

@@ -22,7 +22,9 @@ use seaprox::node::{
     CarrierKind, Identity, LinkConfig, LinkEvent, LinkStatus, Path, PeerKey, Policy, Reverse, ServeConfig, Timing,
     Verdict,
 };
-use seaprox::{Bind, Config, Cx, Failure, Handler, Id, LinkState, Loop, Proxy, Reason, Remote, Target, Workers, bind};
+use seaprox::{
+    Bind, Config, Cx, Failure, Handler, Id, LinkState, ListenConfig, Loop, Proxy, Reason, Remote, Target, Workers, bind,
+};
 
 /// The deadline of every wait.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -208,8 +210,8 @@ impl Node {
             let mut bound = bind(&Bind::parse("127.0.0.1:0").unwrap(), 1, core.config()).unwrap();
             let target = Rc::new(target);
             let front = move || -> Box<dyn Handler> { Box::new(Forward(Rc::clone(&target), Arc::clone(&closed))) };
-            let listener = core.listen(&mut bound[0], &[], "static", Box::new(front)).unwrap();
-            core.route_listener(listener, link);
+            let config = ListenConfig { link: Some(link), ..ListenConfig::new("static", Box::new(front)) };
+            core.listen(&mut bound[0], config).unwrap();
             bound[0].addr().ip().unwrap()
         })
     }
