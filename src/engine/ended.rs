@@ -22,7 +22,7 @@ struct End {
 impl Ended {
     /// Makes a ring of at most `max` records.
     pub fn new(max: usize) -> Ended {
-        Ended { ring: Vec::new(), next: 0, max }
+        Ended { ring: Vec::with_capacity(max), next: 0, max }
     }
 
     /// Notes the end of a record, in place of the oldest one if the ring is full.

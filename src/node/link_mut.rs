@@ -20,7 +20,7 @@ use super::config::Path;
 use super::control::Node;
 use super::dialer::{Dialer, SubflowSlot};
 use super::link::Link;
-use super::status::LinkStatus;
+use super::status::{LinkStatus, StreamStatus};
 
 use std::rc::Rc;
 
@@ -73,6 +73,21 @@ impl LinkMut<'_> {
     pub fn status(&self) -> Result<LinkStatus, VerbError> {
         let link = self.record().ok_or(VerbError::Stale)?;
         Ok(self.node.link_status(self.core, self.id, link))
+    }
+
+    /// Returns the streams that are sides now, in the order of their numbers.
+    pub fn streams(&self) -> Vec<StreamStatus> {
+        let sessions = &self.core.pools.sessions;
+        let Some(link) = sessions.get(self.id) else { return Vec::new() };
+        let connection = |side| self.core.owner(side).map(|(connection, _)| connection);
+        let streams = link.streams.iter();
+        let mut all: Vec<_> = streams
+            .filter_map(|(id, slot)| {
+                Some(StreamStatus { number: id.0, side: slot.side, connection: connection(slot.side)? })
+            })
+            .collect();
+        all.sort_unstable_by_key(|stream| stream.number);
+        all
     }
 
     /// Dials the missing subflows at once, and forgets earlier failures.

@@ -73,7 +73,7 @@ pub use link_mut::LinkMut;
 pub use nested::Over;
 pub use network::NetworkChanges;
 pub use server::{LinksOfServer, ServeError, ServerMut, ServerStatus};
-pub use status::{LinkStatus, ListenerStatus, MissingStatus, SubflowStatus};
+pub use status::{LinkStatus, ListenerStatus, MissingStatus, StreamStatus, SubflowStatus};
 pub use verbs::Dialed;
 
 /// Returns random bytes of the system.

@@ -73,6 +73,17 @@ pub struct MissingStatus {
     pub next: Option<Duration>,
 }
 
+/// A stream of a link that is a side now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamStatus {
+    /// The number of the stream in its session, the same at both nodes. A session uses no number twice.
+    pub number: u32,
+    /// The side that the stream is.
+    pub side: Id,
+    /// The connection of the side.
+    pub connection: Id,
+}
+
 /// The status of one subflow.
 #[derive(Clone, Debug)]
 pub struct SubflowStatus {

@@ -32,6 +32,35 @@ fn a_stream_carries_bytes_in_both_directions_at_once() {
 }
 
 #[test]
+fn both_nodes_list_the_live_streams_of_a_link_by_the_same_numbers() {
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    let front = client.forward(link, addr.into());
+    let mut pairs: Vec<_> = (0..3).map(|_| (connect(front), accept(&listener))).collect();
+    let listed = |node: &Node| {
+        node.ask(|core| {
+            let link = core.links()[0].id;
+            let streams = core.link(link).unwrap().streams();
+            for stream in &streams {
+                let side = core.side(stream.side).unwrap();
+                assert_eq!(side.id(), stream.connection);
+                assert!(side.peer(side.role()).to_string().ends_with(&format!("/{}]", stream.number)));
+            }
+            streams.into_iter().map(|stream| stream.number).collect::<Vec<_>>()
+        })
+    };
+    let before = listed(&client);
+    assert_eq!((before.len(), &listed(&server)), (3, &before));
+    drop(pairs.remove(1));
+    until("one stream is gone at both nodes", || listed(&client).len() == 2 && listed(&server).len() == 2);
+    pairs.push((connect(front), accept(&listener)));
+    let after = listed(&client);
+    assert_eq!((after.len(), &listed(&server)), (3, &after));
+    assert_eq!(after.iter().filter(|number| !before.contains(number)).count(), 1, "the new stream has a new number");
+}
+
+#[test]
 fn a_stream_passes_on_the_fin_of_each_direction_separately() {
     let (server, client) = (Node::start(), Node::start());
     let link = client.link(server.serve());
