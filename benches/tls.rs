@@ -18,6 +18,8 @@ mod tls;
 mod tls_kit;
 
 use std::hint::black_box;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::Instant;
 
@@ -34,7 +36,19 @@ fn main() {
             println!("{:>20} {record:>8} {:>8.2}", cipher.name(), rate(cipher, record, total) / 1e9);
         }
     }
-    println!("a handshake, both ends: {:.0} us", handshake() * 1e6);
+    for group in tls::Group::preferred() {
+        let (both, answer, whole, bytes) = handshake(group);
+        println!(
+            "a handshake with {}: {:.0} us at both ends; the server {:.0} us for its answer, {:.0} us in all; hello {} bytes, \
+             answer {} bytes",
+            group.name(),
+            both * 1e6,
+            answer * 1e6,
+            whole * 1e6,
+            bytes.0,
+            bytes.1
+        );
+    }
     let (client, server) = idle::heap_bytes();
     println!("heap of an idle pipe: client {client} bytes, server {server} bytes");
 }
@@ -65,14 +79,37 @@ fn rate(cipher: Cipher, record: usize, total: usize) -> f64 {
     best
 }
 
-/// Returns the seconds that one handshake takes, both ends together.
-fn handshake() -> f64 {
-    let started = clock();
-    for _ in 0..200 {
-        let (mut client, _) = black_box(open_pair(&Cipher::preferred()));
-        assert!(take(&mut client).is_empty());
+/// Returns the seconds of one handshake: of both ends, of the server's answer to a hello, and of the server in all; and the
+/// bytes of the first flight of each end.
+fn handshake(group: tls::Group) -> (f64, f64, f64, (usize, usize)) {
+    let (ciphers, groups, buffers) = (Cipher::preferred(), [group], Rc::new(tls::Buffers::new()));
+    let suite = tls::Suite { ciphers: &ciphers, groups: &groups };
+    let of_client = tls::Tls::client(&tls_kit::node(1), suite, Arc::new(|_| true)).expect("a group of this processor");
+    let of_server = tls::Tls::server(&tls_kit::node(2), suite, Arc::new(|_| true)).expect("a group of this processor");
+    let (mut both, mut answer, mut whole, mut bytes) = (0.0, 0.0, 0.0, (0, 0));
+    const ROUNDS: usize = 500;
+    for _ in 0..ROUNDS {
+        let (since, mut out) = (clock(), Vec::new());
+        let mut client = of_client.pipe(&buffers).expect("random bytes");
+        let hello = take(&mut client);
+        let began = clock();
+        let mut server = of_server.pipe(&buffers).expect("random bytes");
+        tls_kit::give(&mut server, &hello, usize::MAX, &mut out).expect("a hello");
+        let flight = take(&mut server);
+        let answered = clock();
+        tls_kit::give(&mut client, &flight, usize::MAX, &mut out).expect("an answer");
+        let last = take(&mut client);
+        let resumed = clock();
+        tls_kit::give(&mut server, &last, usize::MAX, &mut out).expect("the end");
+        assert!(!black_box(&server).is_handshaking());
+        let over = clock();
+        both += over - since;
+        answer += answered - began;
+        whole += (answered - began) + (over - resumed);
+        bytes = (hello.len(), flight.len());
     }
-    (clock() - started) / 200.0
+    let each = |seconds: f64| seconds / ROUNDS as f64;
+    (each(both), each(answer), each(whole), bytes)
 }
 
 /// Returns this thread's processor time in seconds, which other load does not lengthen; where the system does not tell

@@ -60,6 +60,7 @@ fn subflow_json(subflow: &SubflowStatus) -> Value {
         "seen_as": subflow.seen_as,
         "remote": subflow.remote,
         "carrier": subflow.carrier,
+        "group": subflow.group,
         "state": subflow.state,
         "rtt_seconds": subflow.rtt.as_secs_f64(),
         "rate_bytes_per_second": subflow.rate,
@@ -143,11 +144,12 @@ fn subflow_line(text: &mut String, subflow: &Value) {
     let seen_as = seen_as.map(|seen| format!(" (seen as {seen})")).unwrap_or_default();
     let _ = writeln!(
         text,
-        "  subflow {} {}{seen_as} -> {} {} {} rtt {} rate {rate} sent {} received {}",
+        "  subflow {} {}{seen_as} -> {} {} {} {} rtt {} rate {rate} sent {} received {}",
         subflow["number"].as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string()),
         word(subflow, "local"),
         word(subflow, "remote"),
         word(subflow, "carrier"),
+        word(subflow, "group"),
         word(subflow, "state"),
         human_duration(rtt),
         human_size(number(subflow, "bytes_sent")),
@@ -185,7 +187,7 @@ mod tests {
             "state": "up", "state_seconds": 61.5, "session_seconds": 90, "mode": "single", "memory_sent_bytes": 1024, "cipher": "aes-128-gcm", "streams": 3, "bytes_sent": 2048,
             "bytes_received": 1024, "resent_bytes": 0, "resumes": 2,
             "subflows": [{
-                "number": 0, "local": "10.0.0.1:5", "seen_as": "192.0.2.1:7", "remote": "10.0.0.2:23232", "carrier": "mptcp", "state": "live", "rtt_seconds": 0.0125,
+                "number": 0, "local": "10.0.0.1:5", "seen_as": "192.0.2.1:7", "remote": "10.0.0.2:23232", "carrier": "mptcp", "group": "X25519MLKEM768", "state": "live", "rtt_seconds": 0.0125,
                 "rate_bytes_per_second": 125_000, "bytes_sent": 4096, "bytes_received": 0,
             }],
             "listeners": [
@@ -201,7 +203,7 @@ mod tests {
             lines[1],
             "  session 1m30s streams 3 sent 2.05 kB received 1.02 kB resent 0 B resumes 2 memory 1.02 kB and 0 B"
         );
-        let subflow = "  subflow 0 10.0.0.1:5 (seen as 192.0.2.1:7) -> 10.0.0.2:23232 mptcp live rtt 12.5 ms rate 1.00 Mbit/s sent 4.10 kB";
+        let subflow = "  subflow 0 10.0.0.1:5 (seen as 192.0.2.1:7) -> 10.0.0.2:23232 mptcp X25519MLKEM768 live rtt 12.5 ms rate 1.00 Mbit/s sent 4.10 kB";
         assert!(lines[2].starts_with(subflow), "{text}");
         assert_eq!(lines[3], "  listener remote 2222 -> 127.0.0.1:22 port 2222");
         assert_eq!(lines[4], "  listener remote 80 -> 127.0.0.1:80 not bound: address_in_use");

@@ -10,7 +10,7 @@ use crate::engine::control::Loop;
 use crate::engine::handler::Handler;
 use crate::link::{Config as SessionConfig, Mode};
 use crate::transport::CarrierKind;
-pub use crate::transport::Cipher;
+pub use crate::transport::{Cipher, Group};
 use crate::types::address::{Bind, Target};
 use crate::types::id::Id;
 use crate::types::proto::{Proto, Unsupported};
@@ -104,6 +104,8 @@ pub struct Identity {
     pub seed: [u8; 32],
     /// Ciphers in the order of preference; empty for the fastest ones of this processor.
     pub ciphers: Vec<Cipher>,
+    /// Key exchanges in the order of preference; empty for all that this processor has, X25519MLKEM768 first.
+    pub groups: Vec<Group>,
     /// A number that is the same after each restart of this process, and differs between two processes that run beside each
     /// other. It tells the peer a restart from a second process: a restarted process takes over at once from its
     /// predecessor. None for a process that cannot be mistaken for another.
@@ -350,7 +352,7 @@ impl Identity {
         let mut seed = [0; 32];
         // The seed is the end of what version 1 of the format holds (RFC 8410, section 7).
         seed.copy_from_slice(&der.expose()[der.expose().len() - 32..]);
-        Identity { seed, ciphers: Vec::new(), instance: None }
+        Identity { seed, ciphers: Vec::new(), groups: Vec::new(), instance: None }
     }
 }
 

@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_session_refused_because_the_table_of_links_is_full_is_not_counted() {
-        let identity = || Identity { seed: [1; 32], ciphers: Vec::new(), instance: None };
+        let identity = || Identity { seed: [1; 32], ciphers: Vec::new(), groups: Vec::new(), instance: None };
         let [mut server, mut client] = [(); 2].map(|()| Proxy::new(Config::default(), None).unwrap());
         let addr = {
             let mut core = server.core();

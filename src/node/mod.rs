@@ -66,8 +66,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 pub use crate::transport::{CARRIERS, CarrierKind, CarrierRow};
 pub use config::{
-    Cipher, Identity, LinkConfig, LinkEvent, OnLinkEvent, OnStream, Path, PeerKey, Policy, Request, Reverse, SameKey,
-    ServeConfig, Timing, Verdict,
+    Cipher, Group, Identity, LinkConfig, LinkEvent, OnLinkEvent, OnStream, Path, PeerKey, Policy, Request, Reverse,
+    SameKey, ServeConfig, Timing, Verdict,
 };
 pub use link_mut::LinkMut;
 pub use nested::Over;

@@ -98,6 +98,8 @@ pub struct SubflowStatus {
     /// The transport of its connection, once it is connected: `tcp` or `mptcp`. A subflow that was to have multipath TCP, and
     /// whose system or peer has none, has `tcp`.
     pub carrier: Option<&'static str>,
+    /// The key exchange of its connection, once it is negotiated: `X25519MLKEM768` or `X25519`.
+    pub group: Option<&'static str>,
     /// `connecting`, `securing`, `greeting`, `live` or `suspect`.
     pub state: &'static str,
     /// Round-trip time.
@@ -188,6 +190,7 @@ impl Node {
             seen_as: carrier.seen_as,
             remote: side.map_or_else(String::new, |side| address(&side.endpoint)),
             carrier: side.and_then(|side| carrier.name(side)),
+            group: carrier.transport.as_ref().and_then(|transport| transport.group()),
             state: match carrier.stage {
                 CarrierStage::Dialing => "connecting",
                 CarrierStage::Securing => "securing",

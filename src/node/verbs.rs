@@ -226,7 +226,7 @@ impl Node {
 
 /// Returns the keys of a node for an endpoint.
 fn setup<'a>(identity: &'a Identity, policy: &Arc<dyn Policy>) -> Setup<'a> {
-    Setup { seed: &identity.seed, ciphers: &identity.ciphers, admits: admits(policy) }
+    Setup { seed: &identity.seed, ciphers: &identity.ciphers, groups: &identity.groups, admits: admits(policy) }
 }
 
 /// Returns the check of a TLS handshake that asks a policy.

@@ -41,13 +41,14 @@
 //! The unbuffered interface cannot export key material: see `exporter`.
 //!
 //! # Reading order
-//! `identity`, `cipher`, `error`: the types. `verify`: the check of the peer's key. `pipe`: the states; `machine` drives
+//! `identity`, `cipher`, `group`, `error`: the types. `verify`: the check of the peer's key. `pipe`: the states; `machine` drives
 //! the library for it. `outgoing`, `buffers`: the buffers. `exporter`: key material for the link's proofs.
 
 mod buffers;
 mod cipher;
 mod error;
 mod exporter;
+mod group;
 mod identity;
 mod machine;
 mod outgoing;
@@ -59,7 +60,7 @@ use std::sync::Arc;
 
 use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption, UnbufferedClientConnection};
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::ring::{default_provider, kx_group};
+use rustls::crypto::ring::default_provider;
 use rustls::pki_types::ServerName;
 use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage, UnbufferedServerConnection};
 use rustls::version::TLS13;
@@ -69,6 +70,7 @@ use rustls::{ClientConfig, ServerConfig};
 pub(crate) use buffers::{Buffers, READ_BYTES, RECORD_BYTES, RECORD_OVERHEAD, WRITE_BYTES};
 pub use cipher::Cipher;
 pub(crate) use error::TlsError;
+pub use group::Group;
 pub(crate) use identity::Identity;
 #[allow(unused_imports, reason = "the bench and the tests name it")]
 pub(crate) use identity::PublicKey;
@@ -81,7 +83,7 @@ use verify::Verifier;
 
 /// The application protocol that both ends must name (RFC 7301).
 pub(crate) const ALPN: &[u8] = b"seaprox/1";
-/// Limit of the bytes that are read from a peer before it is authenticated. A handshake needs less than 1 KiB.
+/// Limit of the bytes that are read from a peer before it is authenticated. A handshake needs less than 2 KiB.
 pub(crate) const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
 
 /// The configuration for all connections of a node in one role, client or server.
@@ -95,22 +97,22 @@ enum TlsConfig {
 }
 
 impl Tls {
-    /// Makes the configuration for connections that this node dials. The order of `ciphers` decides: a server takes the
+    /// Makes the configuration for connections that this node dials. The order of the ciphers decides: a server takes the
     /// first cipher of the client that it supports. `wanted` decides on the server's key.
     ///
     /// # Errors
-    /// [`TlsError::Protocol`] if `ciphers` is empty.
-    pub fn client(identity: &Identity, ciphers: &[Cipher], wanted: Verify) -> Result<Tls, TlsError> {
-        Tls::client_of(identity, provider(ciphers), wanted)
+    /// [`TlsError::Protocol`] if there is no cipher, or no key exchange that this processor has.
+    pub fn client<'a>(identity: &Identity, suite: impl Into<Suite<'a>>, wanted: Verify) -> Result<Tls, TlsError> {
+        Tls::client_of(identity, provider(suite), wanted)
     }
 
-    /// Makes the configuration for connections that this node accepts. `ciphers` are the ciphers that it supports.
-    /// `wanted` decides on the client's key.
+    /// Makes the configuration for connections that this node accepts, with the ciphers that it supports. The order of its
+    /// key exchanges decides. `wanted` decides on the client's key.
     ///
     /// # Errors
-    /// [`TlsError::Protocol`] if `ciphers` is empty.
-    pub fn server(identity: &Identity, ciphers: &[Cipher], wanted: Verify) -> Result<Tls, TlsError> {
-        let provider = provider(ciphers);
+    /// [`TlsError::Protocol`] if there is no cipher, or no key exchange that this processor has.
+    pub fn server<'a>(identity: &Identity, suite: impl Into<Suite<'a>>, wanted: Verify) -> Result<Tls, TlsError> {
+        let provider = provider(suite);
         let verifier = Arc::new(Verifier { wanted, algorithms: provider.signature_verification_algorithms });
         let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(&[&TLS13])?
@@ -169,11 +171,34 @@ impl std::fmt::Debug for Tls {
     }
 }
 
-/// Returns the library's provider with these ciphers and X25519, the key exchange of all nodes.
-pub(crate) fn provider(ciphers: &[Cipher]) -> CryptoProvider {
+/// The ciphers and the key exchanges that a node offers or supports.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Suite<'a> {
+    pub ciphers: &'a [Cipher],
+    /// The key exchanges; empty for [`Group::preferred`].
+    pub groups: &'a [Group],
+}
+
+impl<'a> From<&'a [Cipher]> for Suite<'a> {
+    fn from(ciphers: &'a [Cipher]) -> Suite<'a> {
+        Suite { ciphers, groups: &[] }
+    }
+}
+
+impl<'a, const N: usize> From<&'a [Cipher; N]> for Suite<'a> {
+    fn from(ciphers: &'a [Cipher; N]) -> Suite<'a> {
+        Suite { ciphers, groups: &[] }
+    }
+}
+
+/// Returns the library's provider with these ciphers and key exchanges, as far as this processor has them. All nodes have
+/// X25519, and the first versions have no other.
+pub(crate) fn provider<'a>(suite: impl Into<Suite<'a>>) -> CryptoProvider {
+    let Suite { ciphers, groups } = suite.into();
+    let groups = if groups.is_empty() { &Group::ALL[..] } else { groups };
     CryptoProvider {
         cipher_suites: ciphers.iter().map(|cipher| cipher.suite()).collect(),
-        kx_groups: vec![kx_group::X25519],
+        kx_groups: groups.iter().filter_map(|group| group.exchange()).collect(),
         ..default_provider()
     }
 }

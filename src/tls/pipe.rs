@@ -19,6 +19,7 @@ use super::buffers::{Buffers, READ_BYTES, RECORD_BYTES, RECORD_OVERHEAD};
 use super::cipher::Cipher;
 use super::error::TlsError;
 use super::exporter::Exporter;
+use super::group::Group;
 use super::identity::{PublicKey, raw_key};
 use super::machine::{Machine, Next, Seal, Step};
 use super::outgoing::Outgoing;
@@ -194,6 +195,11 @@ impl TlsPipe {
     /// Returns the cipher of the records, once it is negotiated.
     pub fn cipher(&self) -> Option<Cipher> {
         self.machine.common().negotiated_cipher_suite().and_then(|suite| Cipher::of(suite.suite()))
+    }
+
+    /// Returns the key exchange, once it is negotiated.
+    pub fn group(&self) -> Option<Group> {
+        self.machine.common().negotiated_key_exchange_group().and_then(|group| Group::of(group.name()))
     }
 
     /// Returns key material that only the two ends of this connection have, for a purpose (`label`, less than 250 bytes)

@@ -2,6 +2,8 @@
 
 #[path = "tests/crafted.rs"]
 mod crafted;
+#[path = "tests/groups.rs"]
+mod groups;
 #[path = "../../tests/kit/tls/mod.rs"]
 mod kit;
 

@@ -194,6 +194,10 @@ impl Carrier {
         dispatch!(self, carrier => carrier.cipher())
     }
 
+    pub fn group(&self) -> Option<&'static str> {
+        dispatch!(self, carrier => carrier.group())
+    }
+
     pub fn exporter(&self, label: &str, context: &[u8]) -> Option<[u8; 32]> {
         dispatch!(self, carrier => carrier.exporter(label, context))
     }

@@ -51,8 +51,8 @@ use crate::relay::dial::Egress;
 use crate::relay::side::Side;
 use crate::streams::Sessions;
 pub(crate) use crate::sys::PathInfo;
-pub use crate::tls::Cipher;
 pub(crate) use crate::tls::{Buffers, NextMessage};
+pub use crate::tls::{Cipher, Group};
 use crate::tls::{Identity, TlsError, Verify};
 use crate::types::address::{Bind, Target};
 use crate::types::id::Id;
@@ -153,6 +153,9 @@ pub(crate) trait Transport: Sized {
     /// Returns the name of the cipher, once it is negotiated.
     fn cipher(&self) -> Option<&'static str>;
 
+    /// Returns the name of the key exchange, once it is negotiated.
+    fn group(&self) -> Option<&'static str>;
+
     /// Returns key material that only the two ends of this connection have. Returns `None` before the end of the handshake.
     fn exporter(&self, label: &str, context: &[u8]) -> Option<[u8; 32]>;
 
@@ -181,6 +184,8 @@ pub(crate) struct Setup<'a> {
     pub seed: &'a [u8; 32],
     /// The ciphers in the order of preference; empty for the fastest ones of this processor.
     pub ciphers: &'a [Cipher],
+    /// The key exchanges in the order of preference; empty for all of this processor.
+    pub groups: &'a [Group],
     /// Decides on the key of a peer.
     pub admits: Verify,
 }

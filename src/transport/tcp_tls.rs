@@ -21,14 +21,14 @@ use crate::relay::io::Io;
 use crate::relay::side::Side;
 use crate::streams::Sessions;
 use crate::sys::{self, StreamProtocol, TcpStream};
-use crate::tls::{Identity, Tls, TlsError, TlsPipe};
+use crate::tls::{Identity, Suite, Tls, TlsError, TlsPipe, Verify};
 use crate::types::address::{Bind, Target};
 use crate::types::id::Id;
 use crate::types::peer::PeerKey;
 use crate::types::reason::{Failure, Reason};
 
 use super::{
-    BATCH_BYTES_MIN, BYTES_MIXED, Buffers, CarrierError, Cipher, Demand, NextMessage, PathInfo, Setup, Transport,
+    BATCH_BYTES_MIN, BYTES_MIXED, Buffers, CarrierError, Cipher, Demand, Group, NextMessage, PathInfo, Setup, Transport,
 };
 
 /// A kind of stream socket.
@@ -92,11 +92,11 @@ impl<S: StreamKind> Transport for TlsStream<S> {
     }
 
     fn client(setup: &Setup<'_>) -> io::Result<Tls> {
-        configure(setup, Tls::client)
+        configure(setup, |identity, suite, admits| Tls::client(identity, suite, admits))
     }
 
     fn server(setup: &Setup<'_>) -> io::Result<Tls> {
-        configure(setup, Tls::server)
+        configure(setup, |identity, suite, admits| Tls::server(identity, suite, admits))
     }
 
     fn dial(_: &Tls, core: &mut Core, side: Id, target: &Rc<Target>, egress: Egress) {
@@ -240,6 +240,10 @@ impl<S: StreamKind> Transport for TlsStream<S> {
         self.tls.cipher().map(Cipher::name)
     }
 
+    fn group(&self) -> Option<&'static str> {
+        self.tls.group().map(Group::name)
+    }
+
     fn exporter(&self, label: &str, context: &[u8]) -> Option<[u8; 32]> {
         self.tls.exporter(label, context)
     }
@@ -310,14 +314,14 @@ impl<S> TlsStream<S> {
     }
 }
 
-type Make = fn(&Identity, &[Cipher], crate::tls::Verify) -> Result<Tls, TlsError>;
+type Make = fn(&Identity, Suite<'_>, Verify) -> Result<Tls, TlsError>;
 
 /// Makes the configuration of one role.
 fn configure(setup: &Setup<'_>, make: Make) -> io::Result<Tls> {
     let preferred = Cipher::preferred();
     let ciphers = if setup.ciphers.is_empty() { &preferred[..] } else { setup.ciphers };
     let identity = Identity::from_seed(setup.seed).map_err(io::Error::other)?;
-    make(&identity, ciphers, setup.admits.clone()).map_err(io::Error::other)
+    make(&identity, Suite { ciphers, groups: setup.groups }, setup.admits.clone()).map_err(io::Error::other)
 }
 
 /// Frames below this size share a record.

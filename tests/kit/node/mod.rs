@@ -122,7 +122,7 @@ pub fn timing() -> Timing {
 
 /// Returns the identity of the node with this seed.
 pub fn identity(seed: u8) -> Identity {
-    Identity { seed: [seed; 32], ciphers: Vec::new(), instance: None }
+    Identity { seed: [seed; 32], ciphers: Vec::new(), groups: Vec::new(), instance: None }
 }
 
 impl Node {
