@@ -25,8 +25,11 @@
 //!
 //! A program makes a [`Proxy`], or [`Loops`] of several threads, gives it the listeners that [`bind`] made with a
 //! [`FrontEnd`] each, and runs it. Each client that connects gets a handler. The handler reads what the client says, and
-//! calls [`ConnectionMut::connect`] and then [`ConnectionMut::relay`]; from there on no callback runs for bytes. Other threads reach the loop by a
-//! [`Remote`].
+//! calls [`ConnectionMut::connect`] and then [`ConnectionMut::relay`]; from there on no callback runs for bytes. Other
+//! threads reach the loop by a [`Remote`]: they run functions in it ([`Remote::ask`]) and end it ([`Remote::finish`]).
+//!
+//! A loop is also a part of a program. It takes descriptors of the program as sides ([`Core::adopt`], [`Duplex`]), watches
+//! others ([`Core::watch`]) and runs timers ([`Core::after`]); and another loop can turn it, as [`Proxy`] shows.
 //!
 //! A stream of a link is a side like a socket, so that half-close, timers, limits and front ends work on it unchanged.
 //! [`ListenConfig::link`] sends the clients of a listener over a link, [`node::LinkMut::open_stream`] opens a stream for a handler,
@@ -99,6 +102,7 @@ pub use engine::limits::{Config, DESCRIPTORS_RESERVED, Family, Limits, Timeouts}
 pub use engine::listener::{FrontEnd, ListenConfig, ListenerMut, ListenerStatus};
 pub use engine::mailbox::{Full, Remote};
 pub use engine::observer::{Event, Observer};
+pub use engine::pending::{Pending, Unanswered};
 pub use engine::side_view::SideMut;
 pub use engine::status::{ConnectionStatus, SideStatus, Snapshot};
 pub use engine::threads::{Loops, Setup};

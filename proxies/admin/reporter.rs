@@ -1,8 +1,8 @@
 //! The reporter: collects the status of all loops and writes it to a client or to the log.
 
 use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -132,13 +132,7 @@ fn ask_loop<T: Send + 'static>(
     remote: &Remote,
     question: impl FnOnce(&mut Loop<'_>) -> T + Send + 'static,
 ) -> Option<T> {
-    let (sender, receiver) = mpsc::channel();
-    let call = move |core: &mut Loop<'_>| {
-        // The receiver is gone after the timeout.
-        let _ = sender.send(question(core));
-    };
-    remote.call(call).ok()?;
-    receiver.recv_timeout(LOOP_TIMEOUT).ok()
+    remote.ask(question).ok()?.wait_for(LOOP_TIMEOUT).ok().flatten()
 }
 
 /// Connections that a loop returns in one call.

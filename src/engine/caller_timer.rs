@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use crate::engine::control::Loop;
 use crate::engine::core::Core;
-use crate::engine::watch::missing;
 use crate::types::id::{Id, Kind, Table};
 use crate::types::verb_error::VerbError;
 
@@ -44,7 +43,8 @@ impl Core {
     /// # Errors
     /// [`VerbError::Stale`] if the timer has run or was cancelled, and [`VerbError::Invalid`] if the id is of another kind.
     pub fn cancel(&mut self, id: Id) -> Result<(), VerbError> {
-        let (due_ms, _) = self.caller_timers.table.remove(id).ok_or_else(|| missing(id, Kind::Timer))?;
+        let removed = self.caller_timers.table.remove(id);
+        let (due_ms, _) = removed.ok_or_else(|| self.missing(id, Kind::Timer))?;
         self.caller_timers.order.remove(&(due_ms, id));
         Ok(())
     }

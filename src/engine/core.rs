@@ -456,6 +456,12 @@ impl Core {
         [self.timers.next_ms(), self.one_offs.next_ms(), self.caller_timers.next_ms()].into_iter().flatten().min()
     }
 
+    /// Returns true if handlers or requests wait for the beginning of the next turn.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        let queues = &self.queues;
+        !queues.handlers.is_empty() || !queues.requests.is_empty() || !queues.events.is_empty()
+    }
+
     /// Returns true if the next turn has work, so that the loop must not sleep.
     pub(crate) fn is_busy(&self) -> bool {
         !self.queues.run.is_empty()

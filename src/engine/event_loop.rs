@@ -34,6 +34,36 @@ use crate::types::id::{Id, Kind};
 use crate::types::reason::{Failure, Reason};
 
 /// An event loop.
+///
+/// A program gives its thread to [`Proxy::run`], or calls [`Proxy::turn`] itself. On Unix a loop can also be a part of
+/// another loop: its descriptor ([`AsFd`](std::os::fd::AsFd)) is readable when there are events, level-triggered and
+/// edge-triggered alike, and [`Proxy::next_timeout`] is the longest time until a turn is due without an event. The other loop
+/// calls `turn(Some(Duration::ZERO))` after each event and each timeout, until that returns false:
+///
+/// ```
+/// # #[cfg(unix)] fn main() -> std::io::Result<()> {
+/// use std::os::fd::{AsFd, AsRawFd};
+/// use std::time::Duration;
+/// use mio::{Events, Interest, Poll, Token, unix::SourceFd};
+/// use seaprox::{Config, Proxy};
+///
+/// let mut proxy = Proxy::new(Config::default(), None)?;
+/// # proxy.core().after(Duration::from_millis(1), |core| core.stop()).unwrap();
+/// let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(64));
+/// let fd = proxy.as_fd().as_raw_fd();
+/// poll.registry().register(&mut SourceFd(&fd), Token(0), Interest::READABLE)?;
+/// loop {
+///     poll.poll(&mut events, proxy.next_timeout())?;
+///     // Here the program handles the events of its own descriptors.
+///     if !proxy.turn(Some(Duration::ZERO))? {
+///         break;
+///     }
+/// }
+/// # Ok(()) }
+/// # #[cfg(not(unix))] fn main() {}
+/// ```
+/// A turn is bounded: each of its steps has a budget, and what is left makes `next_timeout` zero. A verb that is called
+/// between two turns may make a turn due, so ask for the timeout after it.
 pub struct Proxy {
     pub(crate) core: Core,
     /// The control of links, beside the core.
@@ -91,7 +121,7 @@ impl Proxy {
     pub fn turn(&mut self, patience: Option<Duration>) -> io::Result<bool> {
         self.core.tick();
         self.settle();
-        let timeout = self.timeout(patience);
+        let timeout = self.timeout(patience, self.core.now_ms);
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             result => result?,
@@ -126,7 +156,21 @@ impl Proxy {
             self.control.drive(&mut self.core);
         }
         self.tell_observer();
+        if self.is_done() {
+            self.close_mailbox();
+        }
         Ok(!self.is_done())
+    }
+
+    /// Returns the longest time that the loop may wait for events before its next turn: zero if there is work, and none if
+    /// it waits for events alone. This is for a loop around this one; see [`Proxy`].
+    pub fn next_timeout(&self) -> Option<Duration> {
+        // The system may have more events than one turn takes.
+        let has_more = || self.events.iter().count() >= self.core.config.limits.events_per_turn;
+        if self.core.is_unsettled() || has_more() {
+            return Some(Duration::ZERO);
+        }
+        self.timeout(None, self.core.age().as_millis() as u64)
     }
 
     /// Delivers the events that are queued now. Events that the observer causes wait for the next turn.
@@ -145,14 +189,20 @@ impl Proxy {
         }
     }
 
-    fn timeout(&self, patience: Option<Duration>) -> Option<Duration> {
+    fn timeout(&self, patience: Option<Duration>, now_ms: u64) -> Option<Duration> {
         if self.core.is_busy() || self.control.is_busy(&self.core) || self.is_done() {
             return Some(Duration::ZERO);
         }
-        let due = self.core.next_deadline_ms().map(|due_ms| due_ms.saturating_sub(self.core.now_ms));
+        let due = self.core.next_deadline_ms().map(|due_ms| due_ms.saturating_sub(now_ms));
         // One millisecond is added, so that the deadline has passed when the clock is read.
         let due = due.map(|wait_ms| Duration::from_millis(wait_ms.saturating_add(1)));
         [patience, due].into_iter().flatten().min()
+    }
+
+    /// Drops what other threads have sent, so that none of them waits for an answer.
+    fn close_mailbox(&mut self) {
+        self.core.mailbox.close();
+        self.core.queues.mails.clear();
     }
 
     fn is_done(&self) -> bool {
@@ -192,6 +242,7 @@ impl Proxy {
                 Some(Mail::Resolved(resolved)) => self.core.resolved(resolved),
                 Some(Mail::Connected(side, result)) => self.core.answered(side, result),
                 Some(Mail::Accepted(accepted)) => self.core.take_in(accepted),
+                Some(Mail::Finish(time)) => self.core.finish(time),
                 Some(Mail::Call(what)) => {
                     calls += 1;
                     // A call that panics is a bug of its sender and has been printed; the loop goes on.
@@ -475,6 +526,20 @@ impl Proxy {
                 self.core.opening = None;
             }
         }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.close_mailbox();
+    }
+}
+
+/// The descriptor of the loop: it is readable when the next turn has events to take.
+#[cfg(unix)]
+impl std::os::fd::AsFd for Proxy {
+    fn as_fd(&self) -> crate::sys::BorrowedSocket<'_> {
+        crate::sys::poll_descriptor(&self.poll)
     }
 }
 

@@ -5,14 +5,16 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, mpsc};
+use std::time::Duration;
 
 use mio::{Registry, Token};
 
 use crate::engine::accept::Accepted;
 use crate::engine::control::Loop;
+use crate::engine::pending::Pending;
 use crate::engine::resolve::Resolved;
-use crate::engine::sync::{Mutex, Waker};
+use crate::engine::sync::{Mutex, MutexGuard, Waker};
 use crate::sys::duplex::Duplex;
 use crate::types::id::Id;
 use crate::types::reason::Failure;
@@ -27,6 +29,8 @@ pub(crate) enum Mail {
     Accepted(Accepted),
     /// A function to run in the loop.
     Call(Box<dyn FnOnce(&mut Loop<'_>) + Send>),
+    /// End the loop, at the latest after this time.
+    Finish(Duration),
 }
 
 /// The queue of mails, and the waker of the loop.
@@ -39,9 +43,11 @@ pub(crate) struct Mailbox {
 struct Queue {
     mails: VecDeque<Mail>,
     calls: usize,
+    /// The loop has ended. Mails are dropped.
+    is_closed: bool,
 }
 
-/// The handle of a loop for other threads. They can run functions in the loop.
+/// The handle of a loop for other threads. They can run functions in the loop, wake it and end it.
 #[derive(Clone)]
 pub struct Remote(pub(crate) Arc<Mailbox>);
 
@@ -51,12 +57,17 @@ pub struct Full;
 
 impl Mailbox {
     pub fn new(registry: &Registry, token: Token, calls_max: usize) -> io::Result<Mailbox> {
-        let queue = Mutex::new(Queue { mails: VecDeque::new(), calls: 0 });
+        let queue = Mutex::new(Queue::new());
         Ok(Mailbox { queue, waker: Waker::new(registry, token)?, calls_max })
     }
 
     pub fn post(&self, mail: Mail) -> Result<(), Full> {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.lock();
+        if queue.is_closed {
+            // The drop of a mail may run code of its sender, so the lock is released first.
+            drop(queue);
+            return Ok(());
+        }
         if matches!(mail, Mail::Call(_)) {
             if queue.calls == self.calls_max {
                 return Err(Full);
@@ -67,23 +78,66 @@ impl Mailbox {
         let first = queue.mails.len() == 1;
         drop(queue);
         if first {
-            // A failure to wake the loop means that the loop is gone.
-            let _ = self.waker.wake();
+            self.wake();
         }
         Ok(())
     }
 
+    /// Makes the loop end its wait.
+    pub fn wake(&self) {
+        // A failure to wake the loop means that the loop is gone.
+        let _ = self.waker.wake();
+    }
+
+    /// Asks the loop to end within `time`. There is always room for that.
+    pub fn finish(&self, time: Duration) {
+        let mut queue = self.lock();
+        if queue.is_closed {
+            return;
+        }
+        let earlier = queue.mails.iter_mut().find_map(|mail| match mail {
+            Mail::Finish(earlier) => Some(earlier),
+            _ => None,
+        });
+        // One order says it all, so that the queue stays bounded.
+        match earlier {
+            Some(earlier) => *earlier = time.min(*earlier),
+            None => queue.mails.push_back(Mail::Finish(time)),
+        }
+        drop(queue);
+        self.wake();
+    }
+
+    /// Drops all mails, and those that will come.
+    pub fn close(&self) {
+        let mut queue = self.lock();
+        (queue.is_closed, queue.calls) = (true, 0);
+        let mails = std::mem::take(&mut queue.mails);
+        drop(queue);
+        drop(mails);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Moves all mails to `into`. The loop must process them all, and report the number of calls with [`Mailbox::ran`].
     pub fn take(&self, into: &mut VecDeque<Mail>) {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.lock();
         into.append(&mut queue.mails);
     }
 
     /// Makes room for as many new calls as the loop has run.
     pub fn ran(&self, calls: usize) {
         if calls > 0 {
-            self.queue.lock().unwrap_or_else(PoisonError::into_inner).calls -= calls;
+            self.lock().calls -= calls;
         }
+    }
+}
+
+impl Queue {
+    fn new() -> Queue {
+        Queue { mails: VecDeque::new(), calls: 0, is_closed: false }
     }
 }
 
@@ -104,6 +158,33 @@ impl Remote {
     /// [`Full`] if too many calls wait. The mailbox of a loop that has ended accepts calls and never runs them.
     pub fn call(&self, what: impl FnOnce(&mut Loop<'_>) + Send + 'static) -> Result<(), Full> {
         self.0.post(Mail::Call(Box::new(what)))
+    }
+
+    /// Runs a function in the loop soon, as [`Remote::call`] does. Its result can be waited for. A loop that has ended
+    /// answers [`Unanswered`](crate::Unanswered).
+    ///
+    /// # Errors
+    /// [`Full`] if too many calls wait.
+    pub fn ask<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&mut Loop<'_>) -> T + Send + 'static,
+    ) -> Result<Pending<T>, Full> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        // The caller may have dropped the receiver.
+        self.call(move |core| drop(sender.send(what(core))))?;
+        Ok(Pending(receiver))
+    }
+
+    /// Ends the loop: it accepts no more, and stops when the last connection is over, or after `time`, whichever comes
+    /// first; at once if `time` is zero. See [`Core::drain`](crate::Core::drain). There is always room for this, and the
+    /// shortest time counts.
+    pub fn finish(&self, time: Duration) {
+        self.0.finish(time);
+    }
+
+    /// Ends the wait of the loop: its present turn, or else the next one, returns without waiting for events.
+    pub fn wake(&self) {
+        self.0.wake();
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) mod listener;
 pub(crate) mod log_limit;
 pub(crate) mod mailbox;
 pub(crate) mod observer;
+pub(crate) mod pending;
 pub(crate) mod profiles;
 pub(crate) mod resolve;
 pub(crate) mod side_view;

@@ -52,6 +52,13 @@ impl Core {
         }
     }
 
+    /// Ends the loop as another thread has asked. A loop that has been stopped goes on with that.
+    pub(crate) fn finish(&mut self, timeout: Duration) {
+        if !matches!(self.stopping, Stopping::Now { .. }) {
+            self.drain(timeout);
+        }
+    }
+
     /// Returns true if the loop is stopping, so that nothing new should begin.
     pub fn is_draining(&self) -> bool {
         self.stopping != Stopping::No

@@ -109,7 +109,7 @@ impl Core {
     /// [`VerbError::Stale`] if the watch has ended, [`VerbError::Invalid`] if the id is of another kind, and a refusal of the
     /// system.
     pub fn modify_watch(&mut self, id: Id, interest: Interest) -> Result<(), DescriptorError> {
-        let watch = self.watches.table.get_mut(id).ok_or_else(|| missing(id, Kind::Watch))?;
+        let Some(watch) = self.watches.table.get_mut(id) else { return Err(self.missing(id, Kind::Watch).into()) };
         watch.interest = interest;
         // A watch whose callback runs is armed when it returns.
         if watch.callback.is_some() {
@@ -123,7 +123,7 @@ impl Core {
     /// # Errors
     /// [`VerbError::Stale`] if the watch has ended, and [`VerbError::Invalid`] if the id is of another kind.
     pub fn unwatch(&mut self, id: Id) -> Result<(), VerbError> {
-        let watch = self.watches.remove(id).ok_or_else(|| missing(id, Kind::Watch))?;
+        let watch = self.watches.remove(id).ok_or_else(|| self.missing(id, Kind::Watch))?;
         watch.source.deregister(&self.registry);
         Ok(())
     }
@@ -211,9 +211,4 @@ impl From<Interest> for mio::Interest {
 
 fn token(id: Id) -> Token {
     Token(id.to_u64() as usize)
-}
-
-/// Returns the error of an id that finds no record of this kind.
-pub(crate) fn missing(id: Id, kind: Kind) -> VerbError {
-    if id.kind() == kind { VerbError::Stale } else { VerbError::Invalid }
 }

@@ -78,6 +78,9 @@ pub(crate) use family::{
     is_running, is_unpollable, lacks_family, missing_file, open_private, private_directory_builder, register,
     register_again, reuse_address, share_port, socket_path, sync_directory, unix_stream,
 };
+#[cfg(unix)]
+pub(crate) use unix::poll_descriptor;
+
 pub(crate) use kernel::{
     INTEREST, REUSE_PORT_BALANCES, SKIPS, bind_to_interface, handshake_with_data, is_mptcp, is_network_change,
     is_reset_behind_fin, may_choose_port, mptcp_info, network_changes, new_pipe, nonblocking_socket, send_before_end,

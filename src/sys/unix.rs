@@ -60,6 +60,12 @@ pub(crate) fn register(
     }
 }
 
+/// Returns the descriptor of a poll.
+pub(crate) fn poll_descriptor(poll: &mio::Poll) -> BorrowedSocket<'_> {
+    // SAFETY: the descriptor is open for as long as the poll is borrowed.
+    unsafe { BorrowedSocket::borrow_raw(poll.as_raw_fd()) }
+}
+
 /// Gives a registered socket another token.
 pub(crate) fn register_again(
     socket: &mut impl AsFd,

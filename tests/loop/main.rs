@@ -9,6 +9,7 @@ mod connect;
 mod descriptors;
 mod dispatch;
 mod egress;
+mod embed;
 mod handlers;
 mod listeners;
 mod observer;

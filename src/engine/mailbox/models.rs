@@ -9,7 +9,7 @@ use crate::types::reason::Reason;
 
 /// Returns a mailbox without a poll: [`wait`] stands for it.
 pub(in crate::engine) fn mailbox(calls_max: usize) -> Arc<Mailbox> {
-    let queue = Mutex::new(Queue { mails: VecDeque::new(), calls: 0 });
+    let queue = Mutex::new(Queue::new());
     Arc::new(Mailbox { queue, waker: Waker::unregistered(), calls_max })
 }
 
@@ -23,7 +23,7 @@ pub(in crate::engine) fn wait(mailbox: &Mailbox) -> (Vec<u64>, usize) {
             Mail::Connected(side, _) => sides.push(side.index() as u64),
             Mail::Call(_) => calls += 1,
             Mail::Resolved(_) => sides.push(0),
-            Mail::Accepted(_) => panic!("no model sends this"),
+            Mail::Accepted(_) | Mail::Finish(_) => panic!("no model sends this"),
         }
     }
     (sides, calls)
@@ -133,5 +133,39 @@ fn a_loop_that_is_gone_refuses_calls_beyond_the_limit_and_runs_none() {
         assert_eq!(later.iter().filter(|later| later.is_ok()).count(), 2 - waiting);
         drop(mailbox);
         assert_eq!(drops.load(Ordering::Relaxed), 4 + later.len(), "nothing is leaked");
+    });
+}
+
+/// A call that waits in a mailbox when the loop ends must be dropped, because its caller waits for that.
+#[test]
+fn a_mailbox_that_closes_while_calls_are_posted_keeps_none_of_them() {
+    loom::model(|| {
+        let (mailbox, drops) = (mailbox(2), Arc::default());
+        let callers = [(); 2].map(|()| {
+            let drops = Arc::clone(&drops);
+            spawn(&mailbox, move |mailbox| call(mailbox, &drops))
+        });
+        mailbox.close();
+        callers.into_iter().for_each(|caller| assert_eq!(caller.join().unwrap(), Ok(())));
+        assert_eq!(drops.load(Ordering::Relaxed), 2);
+    });
+}
+
+/// The loop must hear of the order, and the shortest time counts, whoever is first.
+#[test]
+fn orders_to_finish_wake_the_loop_and_the_shortest_time_is_heard() {
+    loom::model(|| {
+        let mailbox = mailbox(0);
+        let orders = [3, 1].map(|seconds| spawn(&mailbox, move |mailbox| mailbox.finish(Duration::from_secs(seconds))));
+        let (mut mails, mut shortest) = (VecDeque::new(), u64::MAX);
+        while shortest > 1 {
+            mailbox.waker.wait();
+            mailbox.take(&mut mails);
+            for mail in mails.drain(..) {
+                let Mail::Finish(time) = mail else { panic!("no other mail is sent") };
+                shortest = shortest.min(time.as_secs());
+            }
+        }
+        orders.into_iter().for_each(|order| order.join().unwrap());
     });
 }
