@@ -78,19 +78,25 @@ impl Sessions {
         }
     }
 
-    /// Copies bytes into the stream, as many as it has room for.
+    /// Copies bytes into the stream, as many as it has room for. After a short write the session knows that the caller waits
+    /// for room, as a socket does.
     pub fn write(&mut self, at: StreamAt, buf: &[u8]) -> io::Result<usize> {
-        let taken = self.read_from(at, buf.len(), |room| {
-            let count = room.len().min(buf.len());
-            room[..count].copy_from_slice(&buf[..count]);
-            Ok(count)
-        });
-        match taken? {
-            Taken::Bytes { put, .. } => Ok(put),
-            Taken::Nothing => Err(io::ErrorKind::WouldBlock.into()),
-            Taken::End => Ok(0),
-            Taken::Failed(error) => Err(error),
+        let mut done = 0;
+        while done < buf.len() {
+            let left = &buf[done..];
+            let taken = self.read_from(at, left.len(), |room| {
+                let count = room.len().min(left.len());
+                room[..count].copy_from_slice(&left[..count]);
+                Ok(count)
+            });
+            match taken {
+                Ok(Taken::Bytes { put, .. }) => done += put,
+                Ok(Taken::Nothing | Taken::End) => break,
+                Ok(Taken::Failed(error)) | Err(error) if done == 0 => return Err(error),
+                Ok(Taken::Failed(_)) | Err(_) => break,
+            }
         }
+        if done == 0 && !buf.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(done) }
     }
 
     /// Offers at most `limit` received bytes to `put`, which returns the number that it took.

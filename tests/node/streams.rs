@@ -487,3 +487,51 @@ fn is_cut(socket: &mut std::net::TcpStream) -> bool {
     let mut rest = Vec::new();
     socket.read_to_end(&mut rest).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
 }
+
+/// The room of a stream seldom ends where a write ends. A short write must be followed by an event as soon as there is room.
+#[test]
+fn a_handler_that_fills_a_stream_is_told_when_there_is_room() {
+    struct Fill(u64);
+    impl Fill {
+        fn fill(&mut self, cx: &mut seaprox::Cx<'_>) {
+            while self.0 < COUNT {
+                let piece: Vec<u8> = (self.0..COUNT.min(self.0 + 4999)).map(|at| pattern(5, at)).collect();
+                if cx.reply(&piece).is_err() {
+                    return;
+                }
+                self.0 += piece.len() as u64;
+            }
+            cx.close_after_flush(Reason::SourceFin);
+        }
+    }
+    impl seaprox::Handler for Fill {
+        fn opened(&mut self, _: &mut seaprox::Cx<'_>) {}
+        fn readable(&mut self, _: &mut seaprox::Cx<'_>, input: &[u8]) -> usize {
+            input.len()
+        }
+        fn connected(&mut self, cx: &mut seaprox::Cx<'_>, result: Result<(), &seaprox::Failure>) {
+            assert!(result.is_ok());
+            cx.set_stage(seaprox::Stage::Established);
+            self.fill(cx);
+        }
+        fn writable(&mut self, cx: &mut seaprox::Cx<'_>) {
+            self.fill(cx);
+        }
+    }
+    const COUNT: u64 = 8 << 20;
+    let (server, client) = (Node::start(), Node::start());
+    let link = client.link(server.serve());
+    let (listener, addr) = target();
+    client.ask(move |core| core.link(link).unwrap().open_stream(addr.into(), Box::new(Fill(0))).unwrap());
+    let mut far = accept(&listener);
+    // The reader starts when the stream is full.
+    let queued = || {
+        client.ask(|core| {
+            let id = core.snapshot().connections.first().map(|connection| connection.id);
+            id.map_or(0, |id| core.connection(id).map_or(0, |connection| connection.queued(seaprox::Role::Source)))
+        })
+    };
+    until("bytes wait for room", || queued() > 0);
+    read_pattern(&mut far, 5, COUNT);
+    assert_eq!(read_end(&mut far), Ok(0));
+}
