@@ -279,7 +279,7 @@ impl ConnectionMut<'_> {
             // The side is gone, and the end of the connection is being handled.
             return Ok(());
         }
-        if half.phase == Phase::Shut {
+        if half.phase == Phase::Shut || half.finishing {
             return Err(VerbError::Already);
         }
         if !half.out.push(bytes, &mut core.pools.blocks) {
@@ -303,6 +303,26 @@ impl ConnectionMut<'_> {
     /// See [`ConnectionMut::send`].
     pub fn reply(&mut self, bytes: &[u8]) -> Result<(), VerbError> {
         self.send(Role::Source, bytes)
+    }
+
+    /// Ends the direction to the source of a connection without a dest: the source gets a FIN after all bytes that were sent to
+    /// it, and may go on sending.
+    ///
+    /// # Errors
+    /// * [`VerbError::Already`]: the direction has ended, or the connection has a dest, whose own FIN ends it
+    /// * [`VerbError::Over`]: the connection is over
+    pub fn finish(&mut self) -> Result<(), VerbError> {
+        self.check_open()?;
+        let id = self.id;
+        let core: &mut Core = &mut self.core;
+        let record = core.connections.get_mut(id).ok_or(VerbError::Stale)?;
+        let half = &mut record.halves[Role::Source.into()];
+        if record.dest.is_some() || half.phase != Phase::Flowing {
+            return Err(VerbError::Already);
+        }
+        (half.flow, half.phase, half.finishing) = (Flow::Hold, Phase::Draining, true);
+        core.flush(id, Role::Dest);
+        Ok(())
     }
 
     /// Relays both directions until the connection ends. Input that no handler has consumed is relayed first.

@@ -157,7 +157,7 @@ impl Core {
             return half.out.is_empty();
         }
         match pump::deliver(half, to, &mut self.pools) {
-            Ok(true) if connection.stage == Stage::Closing && half.phase == Phase::Draining => {
+            Ok(true) if half.phase == Phase::Draining && (connection.stage == Stage::Closing || half.finishing) => {
                 self.shut(id, role);
                 true
             }

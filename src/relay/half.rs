@@ -27,6 +27,8 @@ pub(crate) struct Half {
     pub counts_sent: bool,
     /// The receiving side is gone: no byte can be delivered.
     pub dead: bool,
+    /// A handler has ended this direction: it is shut once its bytes are delivered.
+    pub finishing: bool,
     /// Bytes for the receiving side were discarded, because it accepts no more.
     pub lost: bool,
     /// Consecutive reads that filled their block, counted up to `SPLICE_AFTER`; [`NO_SPLICE`] if the half must copy.
@@ -83,6 +85,7 @@ impl Half {
             reset: false,
             counts_sent: false,
             dead: false,
+            finishing: false,
             lost: false,
             full_reads: 0,
             left: UNLIMITED,

@@ -5,7 +5,7 @@ use crate::loop_kit;
 use std::rc::Rc;
 
 use loop_kit::*;
-use seaprox::{Cause, Cx, Handler, Reason, Role};
+use seaprox::{Cause, Cx, Handler, Reason, Role, VerbError};
 
 /// Returns a handler that logs its name with each call and consumes one byte at a time.
 fn named(name: &'static str, heard: Heard, act: impl Fn(&mut Cx<'_>, &Call<'_>) + 'static) -> Box<dyn Handler> {
@@ -233,5 +233,37 @@ fn a_handler_is_dropped_with_its_side() {
         rig.core().connection(id).unwrap().close(Reason::Killed);
         rig.until_empty();
         assert_eq!((Rc::strong_count(&held_by_dest), Rc::strong_count(&held_by_source)), (1, 1));
+    }
+}
+
+#[test]
+fn a_handler_that_finishes_sends_a_fin_after_its_bytes_and_goes_on_reading() {
+    for kind in KINDS {
+        let (mut rig, heard) = (Rig::new(config()), Heard::default());
+        let says = heard.clone();
+        let handler = handler(move |cx, call| {
+            says.say(format!("{call:?}"));
+            match call {
+                Call::Opened => {
+                    assert_eq!((cx.reply(b"hello"), cx.finish()), (Ok(()), Ok(())));
+                    assert_eq!(cx.reply(b"nothing follows a FIN"), Err(VerbError::Already));
+                    assert_eq!(cx.finish(), Err(VerbError::Already));
+                    0
+                }
+                Call::Readable(input) => input.len(),
+                Call::Ended(Cause::Fin) => {
+                    cx.close(Reason::SourceFin);
+                    0
+                }
+                _ => 0,
+            }
+        });
+        let (_, mut client) = rig.adopt(kind, handler);
+        assert_eq!(rig.receive_end(&mut client), (b"hello".to_vec(), End::Fin));
+        rig.send(&mut client, b"still read");
+        rig.until("the handler reads on", |_| heard.all().iter().any(|call| call.starts_with("Readable")));
+        client.fin();
+        rig.until_empty();
+        assert!(heard.has("Ended(Fin)") && heard.has("Ended(Over(SourceFin))"), "{:?}", heard.all());
     }
 }
