@@ -75,6 +75,7 @@ pub use network::NetworkChanges;
 pub use server::{LinksOfServer, ServeError, ServerMut, ServerStatus};
 pub use status::{LinkStatus, ListenerStatus, MissingStatus, StreamStatus, SubflowStatus};
 pub use verbs::Dialed;
+pub(crate) use verbs::setup;
 
 /// Returns random bytes of the system.
 fn random<const N: usize>() -> [u8; N] {

@@ -225,7 +225,7 @@ impl Node {
 }
 
 /// Returns the keys of a node for an endpoint.
-fn setup<'a>(identity: &'a Identity, policy: &Arc<dyn Policy>) -> Setup<'a> {
+pub(crate) fn setup<'a>(identity: &'a Identity, policy: &Arc<dyn Policy>) -> Setup<'a> {
     Setup { seed: &identity.seed, ciphers: &identity.ciphers, groups: &identity.groups, admits: admits(policy) }
 }
 

@@ -51,6 +51,8 @@ pub(crate) struct TlsPipe {
     /// Bytes received before the peer was authenticated.
     received_unauthenticated: usize,
     outgoing: Outgoing,
+    /// This node has sent close_notify, and still takes bytes of the peer.
+    output_closed: bool,
 }
 
 impl TlsPipe {
@@ -66,6 +68,7 @@ impl TlsPipe {
             looked: 0,
             received_unauthenticated: 0,
             outgoing: Outgoing::default(),
+            output_closed: false,
         };
         // The first step of a client makes its ClientHello.
         if let Err(error) = pipe.process(&mut BytesMut::new()) {
@@ -124,13 +127,13 @@ impl TlsPipe {
     /// Seals the concatenation of `parts` in full records, and the rest in one more record.
     ///
     /// # Errors
-    /// [`TlsError::NotOpen`] before the end of the handshake and after [`close_notify`](Self::close_notify), or the error
-    /// that ended the pipe.
+    /// [`TlsError::NotOpen`] before the end of the handshake and after [`close_output`](Self::close_output) or
+    /// [`close_notify`](Self::close_notify), or the error that ended the pipe.
     pub fn seal<'a>(&mut self, parts: impl IntoIterator<Item = &'a [u8]>) -> Result<(), TlsError> {
         match &self.state {
-            State::Open | State::PeerEnded => {}
             State::Failed(error) => return Err(error.clone()),
-            State::Handshaking | State::Closed => return Err(TlsError::NotOpen),
+            State::Open | State::PeerEnded if !self.output_closed => {}
+            _ => return Err(TlsError::NotOpen),
         }
         let mut gather = self.buffers.take_gather();
         let result = self.seal_parts(parts, &mut gather);
@@ -214,9 +217,29 @@ impl TlsPipe {
         }
     }
 
+    /// Sends close_notify to the peer and ends this pipe's direction. The peer may go on sending (RFC 8446, section 6.1).
+    ///
+    /// # Errors
+    /// [`TlsError::NotOpen`] before the end of the handshake and after [`close_notify`](Self::close_notify), or the error
+    /// that ended the pipe.
+    pub fn close_output(&mut self) -> Result<(), TlsError> {
+        match &self.state {
+            State::Failed(error) => return Err(error.clone()),
+            State::Open | State::PeerEnded if self.output_closed => return Ok(()),
+            State::Open | State::PeerEnded => {}
+            State::Handshaking | State::Closed => return Err(TlsError::NotOpen),
+        }
+        self.output_closed = true;
+        let pending = self.incoming.get_mut(..self.looked).unwrap_or_default();
+        self.machine
+            .seal(Seal::CloseNotify, pending, &mut self.outgoing, &self.buffers)
+            .map_err(|error| TlsError::Protocol(error.to_string().into()))
+            .inspect_err(|error| self.state = State::Failed(error.clone()))
+    }
+
     /// Sends close_notify to the peer and ends this pipe. Later bytes of the peer are discarded.
     pub fn close_notify(&mut self) {
-        if matches!(self.state, State::Open | State::PeerEnded) {
+        if matches!(self.state, State::Open | State::PeerEnded) && !self.output_closed {
             let pending = self.incoming.get_mut(..self.looked).unwrap_or_default();
             // An error means that the keys are used up; the peer then sees only the end of the connection.
             let _ = self.machine.seal(Seal::CloseNotify, pending, &mut self.outgoing, &self.buffers);

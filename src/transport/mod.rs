@@ -61,6 +61,7 @@ use crate::types::reason::{Failure, Reason};
 
 pub use carriers::{CARRIERS, CarrierKind, CarrierRow};
 pub(crate) use carriers::{Carrier, Endpoint};
+pub(crate) use tcp_tls::{client_tls, server_tls};
 
 /// A kind of carrier: how carriers of the kind are dialed and made, and one carrier.
 pub(crate) trait Transport: Sized {

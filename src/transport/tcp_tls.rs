@@ -92,11 +92,11 @@ impl<S: StreamKind> Transport for TlsStream<S> {
     }
 
     fn client(setup: &Setup<'_>) -> io::Result<Tls> {
-        configure(setup, |identity, suite, admits| Tls::client(identity, suite, admits))
+        client_tls(setup)
     }
 
     fn server(setup: &Setup<'_>) -> io::Result<Tls> {
-        configure(setup, |identity, suite, admits| Tls::server(identity, suite, admits))
+        server_tls(setup)
     }
 
     fn dial(_: &Tls, core: &mut Core, side: Id, target: &Rc<Target>, egress: Egress) {
@@ -312,6 +312,16 @@ impl<S> TlsStream<S> {
     fn proven(&self, bytes: u64) -> u64 {
         bytes.min(self.bytes.0 / 8)
     }
+}
+
+/// Returns the configuration of TLS for connections that this node dials.
+pub(crate) fn client_tls(setup: &Setup<'_>) -> io::Result<Tls> {
+    configure(setup, |identity, suite, admits| Tls::client(identity, suite, admits))
+}
+
+/// Returns the configuration of TLS for connections that this node accepts.
+pub(crate) fn server_tls(setup: &Setup<'_>) -> io::Result<Tls> {
+    configure(setup, |identity, suite, admits| Tls::server(identity, suite, admits))
 }
 
 type Make = fn(&Identity, Suite<'_>, Verify) -> Result<Tls, TlsError>;
