@@ -22,6 +22,7 @@
 //! | `engine` | the control plane: the loop, listeners, dialing, names, timers | [`Proxy`], [`Core`], [`Cx`], [`Config`], [`Loops`] |
 //! | [`node`] | links in the loop: carriers, dialing, accepting, policy | [`Loop::connect_link`], [`Loop::serve_links`] |
 //! | [`config`] | one tree for a process with all of its listeners and links | [`config::Config`], [`config::Diff`] |
+//! | [`pipes`] | pipes of bytes that stand on one another: socket, TLS, stream, datagrams | [`pipes::Pipe`], [`pipes::Bridge`] |
 //!
 //! A program makes a [`Proxy`], or [`Loops`] of several threads, gives it the listeners that [`bind`] made with a
 //! [`FrontEnd`] each, and runs it. Each client that connects gets a handler. The handler reads what the client says, and
@@ -80,6 +81,7 @@ mod engine;
 pub mod link;
 pub mod metrics;
 pub mod node;
+pub mod pipes;
 mod relay;
 mod streams;
 mod sys;

@@ -16,6 +16,8 @@ mod leaks;
 mod links;
 mod memory;
 mod nested;
+#[cfg(unix)]
+mod pipes;
 mod proto;
 mod resume;
 mod servers;

@@ -189,3 +189,11 @@ fn the_example_handlers_serve_streams_at_both_ends_of_a_link() {
     let lines = include_str!("../../examples/stream.rs").lines().filter(|line| !line.trim().is_empty()).count();
     assert!(lines < 60, "{lines}");
 }
+
+#[test]
+fn the_example_of_pipes_sends_datagrams_over_tls() {
+    let output = Command::new(binary("pipes")).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(text, "3 bytes: one\n6 bytes: twenty\n13 bytes: three hundred\n");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

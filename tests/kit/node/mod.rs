@@ -7,6 +7,8 @@
 mod common;
 pub mod cutter;
 pub mod faulty;
+#[cfg(unix)]
+pub mod pipes;
 
 pub use common::Never;
 
