@@ -1,9 +1,15 @@
-//! The programs around the library `seaprox`: the front ends as a library, and the binary.
+//! The programs around the library `seaprox`: front ends and policies as a library, and the binary.
+//!
+//! A program fills in a [`seaprox::config::Config`], whose listeners name the front ends of [`frontends`], and calls
+//! [`start`]; `examples/socks.rs` is a whole one. [`Parts`] makes what the configuration names: front ends, access policies,
+//! and the policies of [`links`].
 //!
 //! | folder | content | imports |
 //! | --- | --- | --- |
 //! | `frontends` | one handler for each protocol of clients, the access policy and the users | the library, `shared_file` |
-//! | `cli` | the commands, the table of options, parsing, help, completions | `frontends` |
+//! | `links` | the policies of links, from files of keys; addresses and paths of links | the library, `shared_file` |
+//! | `maker` | makes the parts of a process from its configuration | `frontends`, `links` |
+//! | `cli` | the commands, the table of options, parsing, help, completions | `frontends`, `links` |
 //! | `admin` | the status of a running process, as JSON and as text, and its socket | the library |
 //! | `process` | the commands of the binary, the log, signals and exit codes | all of the above |
 //!
@@ -13,7 +19,10 @@
 mod admin;
 mod cli;
 pub mod frontends;
+pub mod links;
+mod maker;
 mod process;
 pub mod shared_file;
 
+pub use maker::{DialedLink, LinkOwner, OnEvent, Parts, SharedSecretError, UsersError, start};
 pub use process::main;

@@ -6,7 +6,8 @@ use seaprox::node::{Cipher, Path, Reverse};
 use seaprox::{Bind, Target};
 
 use super::forwards::{self, Forward, ForwardError};
-use super::{Command, Group, OptionSpec, Parsed, UsageError, addresses, options_of};
+use super::{Command, Group, OptionSpec, Parsed, UsageError, options_of};
+use crate::links::addresses;
 
 impl Parsed {
     /// Returns the peer to link with, from `--connect` of `link` or `--via` of other commands.

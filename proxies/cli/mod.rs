@@ -3,7 +3,6 @@
 //! Nothing here reads a configuration file, prints, or ends the process. A new option is one row of `table` and, if its
 //! value has a grammar of its own, one function of `values` or `link_values`.
 
-pub mod addresses;
 mod command;
 pub mod completions;
 mod field;

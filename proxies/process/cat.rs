@@ -2,19 +2,22 @@
 //! or to the first client of a listener. stdout carries the bytes of the connection and nothing else.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use seaprox::node::{LinkEvent, LinkStatus};
+use seaprox::config::{Config, Link, MadeLink, MakeError, Maker};
+use seaprox::node::{LinkConfig, LinkEvent, LinkStatus};
 use seaprox::{
-    Bind, Bound, Cause, Config, Cx, Duplex, Ending, Failure, Fault, Handler, Id, Limits, ListenConfig, Loop, Proxy,
-    Reason, Role, Target, Workers, bind,
+    Bind, Bound, Cause, Config as LoopConfig, Cx, Duplex, Ending, Failure, Fault, Handler, Id, Limits, ListenConfig,
+    Loop, Proxy, Reason, Role, Target, Workers, bind,
 };
 
 use super::exit::{Exit, Failed};
-use super::link::{Action, Links};
+use super::link::{self, Action};
 use super::{logging, settings};
+use crate::Parts;
 use crate::cli::{CatMode, Command, Parsed};
 
 /// The end of the connection, once it has ended.
@@ -46,15 +49,17 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     logging::detach().map_err(failed)?;
     let mode = mode(parsed)?;
     let tree = settings::config(parsed)?;
-    let links = Links::new(parsed, &tree)?;
-    let config = tree.loops;
+    let parts = Parts::new(&tree);
+    let _instance = link::prepare(parsed, &tree, &parts)?;
+    let link = tree.links.first().map(|link| make_link(&tree, link, &parts)).transpose();
+    let link = link.map_err(|error| Failed::made(parsed, error))?;
+    let (config, is_linked) = (tree.loops, link.is_some());
     let workers = Workers::start(WORKERS, config.limits.lookups).map_err(failed)?;
-    let mut proxy = Proxy::new(Config { limits: few(&config), ..config.clone() }, Some(workers)).map_err(failed)?;
+    let mut proxy = Proxy::new(LoopConfig { limits: few(&config), ..config.clone() }, Some(workers)).map_err(failed)?;
     let (ended, state) = (Ended::default(), LinkState::default());
     let bounds = match mode {
         CatMode::Connect(target) => {
-            let link =
-                links.as_ref().map_or(Ok(None), |links| dial(&mut proxy.core(), links, &state)).map_err(failed)?;
+            let link = link.map(|made| dial(parsed, &mut proxy.core(), &parts, made, &state)).transpose()?;
             let (ended, link_state) = (Rc::clone(&ended), state.clone());
             let cat = Cat { target: Some(Rc::new(target)), ended, failure: None, link: link_state };
             let stdio = Duplex::stdio().map_err(failed)?;
@@ -77,7 +82,7 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
         Some(Failure { reason: Reason::SourceFin | Reason::DestFin, .. }) | None => written.map_err(failed),
         Some(failure) => {
             let exit = match failure.reason {
-                Reason::NotPermitted if links.is_some() => Exit::NoPermission,
+                Reason::NotPermitted if is_linked => Exit::NoPermission,
                 Reason::LinkLost if state.was_up.get() => Exit::LinkLost,
                 Reason::LinkLost => Exit::Unavailable,
                 reason if reason.is_connect_failure() => Exit::Unavailable,
@@ -112,10 +117,21 @@ fn mode(parsed: &Parsed) -> Result<CatMode, Failed> {
     Ok(mode)
 }
 
+/// Makes the link of a single connection.
+fn make_link(config: &Config, link: &Link, parts: &Parts) -> Result<MadeLink, MakeError> {
+    let link = config.resolved_link(link);
+    let made = parts.dial(&link)?;
+    parts.commit(&[], &[link], &[]);
+    Ok(made)
+}
+
 /// Dials the link. Its failure ends the process, because nobody waits for the link of a single connection.
-fn dial(core: &mut Loop<'_>, links: &Links, state: &LinkState) -> io::Result<Option<Id>> {
-    let Some(log) = links.link_log() else { return Ok(None) };
-    let (mut log, LinkState { exit_error, was_up }) = (log.exiting(true), state.clone());
+fn dial(parsed: &Parsed, core: &mut Loop<'_>, parts: &Parts, made: MadeLink, state: &LinkState) -> Result<Id, Failed> {
+    let failed =
+        |error: &dyn Display| Failed::new(Exit::Failure, format!("seaprox: the link cannot be dialed: {error}"));
+    let dialed = parts.links().pop().ok_or_else(|| failed(&"it has no name"))?;
+    let (mut log, LinkState { exit_error, was_up }) =
+        (link::log_of(parsed, parts, &dialed)?.exiting(true), state.clone());
     let handler = move |core: &mut Loop<'_>, _: Id, event: &LinkEvent| {
         was_up.set(was_up.get() || matches!(event, LinkEvent::Up { .. }));
         if let Some(Action::Exit(failed)) = log.handle(event, Instant::now()) {
@@ -123,10 +139,11 @@ fn dial(core: &mut Loop<'_>, links: &Links, state: &LinkState) -> io::Result<Opt
             core.stop();
         }
     };
-    links.dial(core, Box::new(handler))
+    let config = LinkConfig { on_event: Box::new(handler), ..made() };
+    core.connect_link(config).map(|dialed| dialed.id).map_err(|error| failed(&error))
 }
 
-fn listen(proxy: &mut Proxy, addrs: &[Bind], config: &Config, ended: &Ended) -> Result<Vec<Bound>, Failed> {
+fn listen(proxy: &mut Proxy, addrs: &[Bind], config: &LoopConfig, ended: &Ended) -> Result<Vec<Bound>, Failed> {
     let mut all_bounds = Vec::new();
     for addr in addrs {
         let bounds = bind(addr, 1, config).map_err(|error| {
@@ -152,7 +169,7 @@ fn listen(proxy: &mut Proxy, addrs: &[Bind], config: &Config, ended: &Ended) -> 
 }
 
 /// Returns limits for one connection.
-fn few(config: &Config) -> Limits {
+fn few(config: &LoopConfig) -> Limits {
     Limits { connections: 4, ..config.limits.clone() }
 }
 

@@ -1,15 +1,17 @@
 //! The events of the main thread, and the queue through which signals, loops and terminals send them.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 use std::time::Duration;
 
 use seaprox::auth::PublicKey;
-use seaprox::node::{LinkEvent, NetworkChanges, OnLinkEvent};
+use seaprox::node::{LinkEvent, NetworkChanges};
 use seaprox::{Id, Loops};
 
 use super::signals::{Signal, Signals};
+use crate::{LinkOwner, OnEvent};
 
 /// An event that the main thread acts on.
 pub enum ProcessEvent {
@@ -17,14 +19,12 @@ pub enum ProcessEvent {
     Signal(Signal),
     /// All loops have ended.
     LoopsEnded(io::Result<()>),
-    /// An event of the link that this process dials.
-    DialedLink(LinkEvent),
-    /// An event of a link that a peer has dialed.
-    ServedLink(Id, LinkEvent),
+    /// An event of a link, and the record of the configuration that the link belongs to.
+    Link(LinkOwner, Id, LinkEvent),
     /// An address or a route of this host has changed.
     NetworkChanged,
-    /// The user has said whether the key of the dialed peer is right.
-    KeyAnswered(PublicKey, bool),
+    /// The user has said whether the key of the peer of this link is right.
+    KeyAnswered(String, PublicKey, bool),
     /// The user has said whether a peer may have its request.
     RequestAnswered(bool),
 }
@@ -67,16 +67,10 @@ impl EventQueue {
     }
 }
 
-/// Returns a handler that sends the events of the dialed link. A full queue drops the event, because loops must not wait.
-pub fn dialed_link_handler(sender: &SyncSender<ProcessEvent>) -> OnLinkEvent {
+/// Returns a handler that sends the events of links. A full queue drops the event, because loops must not wait.
+pub fn link_handler(sender: &SyncSender<ProcessEvent>) -> OnEvent {
     let sender = sender.clone();
-    Box::new(move |_, _, event| drop(sender.try_send(ProcessEvent::DialedLink(event.clone()))))
-}
-
-/// Returns a handler that sends the events of the links that peers dial. A full queue drops the event.
-pub fn served_links_handler(sender: &SyncSender<ProcessEvent>) -> OnLinkEvent {
-    let sender = sender.clone();
-    Box::new(move |_, id, event| drop(sender.try_send(ProcessEvent::ServedLink(id, event.clone()))))
+    Arc::new(move |owner, id, event| drop(sender.try_send(ProcessEvent::Link(owner.clone(), id, event.clone()))))
 }
 
 /// Starts a thread that sends changes of addresses and routes. Without it, for example because the system does not report

@@ -1,8 +1,10 @@
 //! The exit codes of the process, and the error of a command.
 
 use seaprox::auth::KeysError;
+use seaprox::config::{ApplyError, ApplyFailure, MakeError};
 
-use crate::cli::UsageError;
+use crate::cli::{Parsed, UsageError};
+use crate::{SharedSecretError, UsersError};
 
 /// The exit codes beside 0 (a clean stop). The numbers are those of sysexits(3) where it defines one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,27 @@ impl Failed {
     /// Creates an error.
     pub fn new(exit: Exit, text: impl Into<String>) -> Failed {
         Failed { exit, text: text.into() }
+    }
+
+    /// Creates the error for a part of the configuration that cannot be made.
+    pub fn made(parsed: &Parsed, error: MakeError) -> Failed {
+        if let Some(UsersError(error)) = error.downcast_ref() {
+            return Failed::unusable(&parsed.error("--users").to_string(), error);
+        }
+        match error.downcast_ref() {
+            Some(error) => Failed::unusable("seaprox", error),
+            None if error.is::<SharedSecretError>() => Failed::new(Exit::Config, format!("seaprox: {error}")),
+            None => Failed::new(Exit::Failure, format!("seaprox: {error}")),
+        }
+    }
+
+    /// Creates the error for a configuration that cannot be applied.
+    pub fn applied(parsed: &Parsed, error: ApplyError) -> Failed {
+        match error.failure {
+            ApplyFailure::Make(error) => Failed::made(parsed, error),
+            failure @ ApplyFailure::Bind(..) => Failed::new(Exit::Unavailable, format!("seaprox: {failure}")),
+            failure => Failed::new(Exit::Failure, format!("seaprox: {failure}")),
+        }
     }
 
     /// Creates the error for a configuration file that cannot be used; `context` precedes the description of the error.

@@ -1,37 +1,43 @@
 //! The supervisor: the main thread of a process whose loops run. It acts on signals and on the events of links, and reads
 //! changed files again, until all loops have ended.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use seaprox::auth::{KeysError, PublicKey};
-use seaprox::node::{LinkEvent, LinkMut};
-use seaprox::{Loop, Loops, Remote};
+use seaprox::config::Running;
+use seaprox::node::{LinkEvent, LinkMut, Policy};
+use seaprox::{Id, Loop, Loops, Remote};
 
 use super::events::{EventQueue, ProcessEvent, watch_network};
 use super::exit::{Exit, Failed, hint};
-use super::link::{Action, Approvals, LinkLog, Links, PathChange, ServedLinks, prompt};
+use super::link::{self, Action, Approvals, LinkLog, ServedLinks, prompt};
 use super::logging;
 use super::signals::Signal;
 use crate::admin::Reporter;
-use crate::frontends::access::AccessPolicy;
+use crate::cli::Parsed;
+use crate::links::{PathChange, fingerprint};
 use crate::shared_file::Refresh;
+use crate::{DialedLink, LinkOwner, Parts};
 
 /// The main thread's view of the process.
 pub struct Supervisor {
-    remotes: Vec<Remote>,
+    running: Running,
     reporter: Arc<Reporter>,
-    access: Arc<AccessPolicy>,
-    links: Option<Arc<Links>>,
-    link_log: Option<LinkLog>,
-    served_links: Option<ServedLinks>,
-    drain: Duration,
+    parts: Arc<Parts>,
+    /// The logs of the links that this node dials, by their names.
+    link_logs: BTreeMap<String, LinkLog>,
+    /// The logs of the links that peers dial, by the names of their servers.
+    served_links: BTreeMap<String, ServedLinks>,
+    /// The links whose first attempt is awaited before the listen addresses are announced.
+    awaited: BTreeSet<String>,
     is_draining: bool,
-    /// True once the process stops. Events of the dialed link are then caused by the stop, and ignored.
+    /// True once the process stops. Events of dialed links are then caused by the stop, and ignored.
     is_stopping: bool,
-    /// True while the user is asked about the key of the dialed peer.
+    /// True while the user is asked about the key of a dialed peer.
     is_asking: bool,
     approvals: Approvals,
     /// Set on abnormal exit.
@@ -42,25 +48,30 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Creates the supervisor of these loops.
+    /// Creates the supervisor of a running process.
+    ///
+    /// # Errors
+    /// Fails if the key of this node cannot be used.
     pub fn new(
+        parsed: &Parsed,
         queue: &EventQueue,
-        remotes: Vec<Remote>,
+        running: Running,
         reporter: Arc<Reporter>,
-        access: Arc<AccessPolicy>,
-        links: Option<Arc<Links>>,
-        drain: Duration,
-    ) -> Supervisor {
-        let link_log = links.as_ref().and_then(|links| links.link_log()).map(|log| log.asking(prompt::can_ask()));
-        let served_links = links.as_ref().and_then(|links| links.served_links());
-        Supervisor {
-            remotes,
+        parts: Arc<Parts>,
+    ) -> Result<Supervisor, Failed> {
+        let log = |dialed: &Arc<DialedLink>| {
+            let log = link::log_of(parsed, &parts, dialed)?.asking(prompt::can_ask());
+            Ok((dialed.name.clone(), log))
+        };
+        let link_logs = parts.links().iter().map(log).collect::<Result<BTreeMap<_, _>, Failed>>()?;
+        let served_links = parts.servers().into_iter().map(|(name, peers)| (name, ServedLinks::new(peers))).collect();
+        Ok(Supervisor {
+            running,
             reporter,
-            access,
-            links,
-            link_log,
+            parts,
+            awaited: link_logs.keys().cloned().collect(),
+            link_logs,
             served_links,
-            drain,
             is_draining: false,
             is_stopping: false,
             is_asking: false,
@@ -68,15 +79,15 @@ impl Supervisor {
             exit_error: None,
             pending_lines: None,
             sender: queue.sender(),
-        }
+        })
     }
 
     /// Sets the lines that announce the listen addresses. They are printed once the process will run: at once if no link is
-    /// dialed; otherwise when the link is up or its first attempt has failed without ending the process, and after
+    /// dialed; otherwise when each link is up or its first attempt has failed without ending the process, and after
     /// [`ANNOUNCE_TIMEOUT`] at the latest.
     pub fn announcing(mut self, lines: Vec<String>) -> Supervisor {
         self.pending_lines = Some(lines);
-        if self.link_log.is_none() {
+        if self.awaited.is_empty() {
             self.announce();
         }
         self
@@ -94,13 +105,13 @@ impl Supervisor {
     /// Fails if a loop failed, or if the end of a link ended the process.
     pub fn run(mut self, queue: EventQueue, loops: Loops) -> Result<(), Failed> {
         let receiver = queue.start(loops);
-        if self.link_log.is_some() {
+        if !self.link_logs.is_empty() {
             watch_network(&self.sender);
         }
-        let has_files = self.links.is_some() || self.access.users().is_some();
+        let has_files = self.parts.has_files();
         let (started, mut refreshed) = (Instant::now(), Instant::now());
         loop {
-            let is_patient = self.link_log.as_ref().is_none_or(LinkLog::is_patient);
+            let is_patient = self.link_logs.values().all(LinkLog::is_patient);
             if started.elapsed() >= ANNOUNCE_TIMEOUT && is_patient && !self.is_asking && !self.is_stopping {
                 self.announce();
             }
@@ -127,28 +138,35 @@ impl Supervisor {
     fn handle(&mut self, event: ProcessEvent) {
         match event {
             ProcessEvent::Signal(signal) => self.handle_signal(signal),
-            ProcessEvent::DialedLink(_) if self.is_stopping => {}
-            ProcessEvent::DialedLink(event) => {
-                let action = self.link_log.as_mut().and_then(|log| log.handle(&event, Instant::now()));
-                action.into_iter().for_each(|action| self.perform(action));
-                if self.link_log.as_ref().is_some_and(|log| log.will_run(&event)) && !self.is_stopping {
-                    self.announce();
-                }
-            }
-            ProcessEvent::ServedLink(_, LinkEvent::Asked { key, request, connection }) => {
+            ProcessEvent::Link(LinkOwner::Link(name), _, event) => self.dialed_link(&name, &event),
+            ProcessEvent::Link(LinkOwner::Server(_), _, LinkEvent::Asked { key, request, connection }) => {
                 self.approvals.add(key, request, connection);
                 self.ask_next();
             }
-            ProcessEvent::ServedLink(id, event) => {
-                self.served_links.iter_mut().for_each(|served| served.log(id, &event));
+            ProcessEvent::Link(LinkOwner::Server(name), id, event) => {
+                self.served_links.get_mut(&name).into_iter().for_each(|served| served.log(id, &event));
             }
             ProcessEvent::NetworkChanged => {
                 log::debug!(target: "seaprox::process", "an address or a route of this host has changed");
-                call_all(&self.remotes, |core| core.network_changed());
+                call_all(self.running.remotes(), |core| core.network_changed());
             }
-            ProcessEvent::KeyAnswered(key, is_right) => self.key_answered(key, is_right),
+            ProcessEvent::KeyAnswered(link, key, is_right) => self.key_answered(&link, key, is_right),
             ProcessEvent::RequestAnswered(is_permitted) => self.request_answered(is_permitted),
             ProcessEvent::LoopsEnded(_) => {}
+        }
+    }
+
+    /// Handles an event of a link that this node dials.
+    fn dialed_link(&mut self, name: &str, event: &LinkEvent) {
+        if self.is_stopping {
+            return;
+        }
+        let Some(log) = self.link_logs.get_mut(name) else { return };
+        let (action, will_run) = (log.handle(event, Instant::now()), log.will_run(event));
+        action.into_iter().for_each(|action| self.perform(name, action));
+        let will_run = will_run || self.link_logs.get(name).is_some_and(|log| log.will_run(event));
+        if will_run && self.awaited.remove(name) && self.awaited.is_empty() && !self.is_stopping {
+            self.announce();
         }
     }
 
@@ -160,20 +178,20 @@ impl Supervisor {
                 log::warn!(target: "seaprox::process", "SIGUSR2 ignored: this version cannot replace its binary while it runs")
             }
             Signal::Drain if !std::mem::replace(&mut self.is_draining, true) => {
-                let drain = self.drain;
+                let drain = self.running.config().drain;
                 self.is_stopping = true;
                 log::info!(target: "seaprox::process", timeout = seaprox::units::format_duration(drain); "draining");
-                call_all(&self.remotes, move |core| core.drain(drain));
+                call_all(self.running.remotes(), move |core| core.drain(drain));
             }
             _ => {
                 self.is_stopping = true;
                 log::info!(target: "seaprox::process", "stopping");
-                call_all(&self.remotes, |core| core.stop());
+                call_all(self.running.remotes(), |core| core.stop());
             }
         }
     }
 
-    fn perform(&mut self, action: Action) {
+    fn perform(&mut self, link: &str, action: Action) {
         match action {
             // Lines about the link follow the lines about the listen addresses.
             Action::Print(line) => match &mut self.pending_lines {
@@ -184,19 +202,24 @@ impl Supervisor {
             // A peer shows its key once for each subflow.
             Action::AskAboutKey(_) if self.is_asking => {}
             Action::AskAboutKey(key) => {
-                let Some(peer) = self.links.as_ref().and_then(|links| links.peer()) else { return };
-                let sender = self.sender.clone();
-                let answer = move |is_right| drop(sender.send(ProcessEvent::KeyAnswered(key, is_right)));
-                self.is_asking = prompt::ask_about_key(peer.target(), key, answer).is_ok();
+                let Some(dialed) = self.parts.link(link) else { return };
+                let (sender, link) = (self.sender.clone(), link.to_owned());
+                let answer = move |is_right| drop(sender.send(ProcessEvent::KeyAnswered(link, key, is_right)));
+                self.is_asking = prompt::ask_about_key(dialed.peer.target(), key, answer).is_ok();
             }
         }
     }
 
     /// Asks the user about the next request of a peer, if the terminal is free.
     fn ask_next(&mut self) {
-        let Some(links) = self.links.as_ref().filter(|_| !self.is_asking && !self.is_stopping) else { return };
+        if self.is_asking || self.is_stopping {
+            return;
+        }
         let Some(approval) = self.approvals.next() else { return };
-        let (text, sender) = (links.question(&approval.key, &approval.request), self.sender.clone());
+        let (key, request) = (&approval.key, &approval.request);
+        let name = self.parts.servers().first().map_or_else(String::new, |(_, peers)| peers.name(key));
+        let text = format!("{name} ({}) wants this node to {request}. May it (yes/no)? ", fingerprint(key));
+        let sender = self.sender.clone();
         let answer = move |is_permitted| drop(sender.send(ProcessEvent::RequestAnswered(is_permitted)));
         if prompt::ask(text, answer).is_err() {
             self.request_answered(false);
@@ -204,21 +227,22 @@ impl Supervisor {
     }
 
     fn request_answered(&mut self, is_permitted: bool) {
-        let (Some(approval), Some(links)) = (self.approvals.answered(), &self.links) else { return };
-        links.remember(&approval.key, &approval.request, is_permitted);
+        let Some(approval) = self.approvals.answered() else { return };
+        let servers = self.parts.servers();
+        servers.iter().for_each(|(_, peers)| peers.remember(&approval.key, &approval.request, is_permitted));
         log::info!(target: "seaprox::process", request = approval.request.to_string(), permitted = is_permitted; "request of a peer answered on the terminal");
         let connections = approval.connections;
-        call_all(&self.remotes, move |core| {
+        call_all(self.running.remotes(), move |core| {
             // A stream that is gone needs no answer; other loops do not have it.
             connections.iter().for_each(|id| _ = core.permit(*id, is_permitted));
         });
         self.ask_next();
     }
 
-    fn key_answered(&mut self, key: PublicKey, is_right: bool) {
+    fn key_answered(&mut self, link: &str, key: PublicKey, is_right: bool) {
         self.is_asking = false;
         self.ask_next();
-        let Some(peer) = self.links.as_ref().and_then(|links| links.peer()).cloned() else { return };
+        let Some(peer) = self.parts.link(link).map(|link| Arc::clone(&link.peer)) else { return };
         if !is_right {
             let text = format!("seaprox: the key of {} was not accepted: {}", peer.target(), key.fingerprint());
             return self.exit(Failed::new(Exit::NoPermission, text));
@@ -227,7 +251,7 @@ impl Supervisor {
             Ok(()) => {
                 log::info!(target: "seaprox::process", node = peer.target().to_string(), key = key.fingerprint(); "key added to known_nodes");
                 // The user does not wait for the next retry.
-                call_all(&self.remotes, |core| {
+                call_all(self.running.remotes(), |core| {
                     for link in core.links().iter().filter(|link| link.dialled) {
                         // A link that is up or gone needs no redial.
                         let _ = core.link(link.id).and_then(|mut link| link.redial());
@@ -242,33 +266,39 @@ impl Supervisor {
     fn exit(&mut self, failed: Failed) {
         self.is_stopping = true;
         self.exit_error.get_or_insert(failed);
-        call_all(&self.remotes, |core| core.stop());
+        call_all(self.running.remotes(), |core| core.stop());
     }
 
     /// Reads the files of users, keys and paths again.
     fn refresh_files(&self, refresh: Refresh) {
-        match self.access.refresh(refresh) {
-            Ok(_) if matches!(refresh, Refresh::Forced) => log::info!(target: "seaprox::process", "files reloaded"),
-            Ok(_) => {}
+        match self.parts.refresh_users(refresh) {
+            Ok(()) if matches!(refresh, Refresh::Forced) => log::info!(target: "seaprox::process", "files reloaded"),
+            Ok(()) => {}
             Err(error) => {
                 log::error!(target: "seaprox::process", error = logged(&error); "the users file cannot be read again; the previous users stay in use")
             }
         }
-        let Some(links) = &self.links else { return };
-        match links.refresh_keys(refresh) {
+        match self.parts.refresh_keys(refresh) {
             Ok(true) => {
                 log::info!(target: "seaprox::process", "keys read again");
-                call_all(&self.remotes, |core| core.recheck_links());
+                call_all(self.running.remotes(), |core| core.recheck_links());
             }
             Ok(false) => {}
             Err(error) => {
                 log::error!(target: "seaprox::process", error = logged(&error); "a file of keys cannot be read again; the previous keys stay in use")
             }
         }
-        match links.refresh_paths(refresh) {
+        self.parts.links().iter().for_each(|link| self.refresh_paths(link, refresh));
+    }
+
+    fn refresh_paths(&self, link: &DialedLink, refresh: Refresh) {
+        match link.refresh_paths(refresh) {
             Ok(Some(change)) => {
                 log::info!(target: "seaprox::process", added = change.added.len(), removed = change.removed.len(); "paths read again");
-                call_all(&self.remotes, move |core| change_paths(core, &change));
+                let id = self.running.link(&link.name);
+                call_all(&self.running.remotes()[..1], move |core| {
+                    id.into_iter().for_each(|id| change_paths(core, id, &change));
+                });
             }
             Ok(None) => {}
             Err(error) => {
@@ -283,20 +313,18 @@ fn logged(error: &KeysError) -> String {
     format!("{error}{}", hint(error))
 }
 
-/// Adds the new paths of the dialed link before it removes the old ones, so that the link is never without a path. If the
-/// limit of paths does not allow this, removes the old ones first.
-fn change_paths(core: &mut Loop<'_>, change: &PathChange) {
-    for id in core.links().iter().filter(|link| link.dialled).map(|link| link.id) {
-        let Ok(mut link) = core.link(id) else { continue };
-        // A path that cannot be added, or is not there, changes nothing.
-        let remove = |link: &mut LinkMut<'_>| change.removed.iter().for_each(|path| _ = link.remove_path(path));
-        if change.is_tight {
-            remove(&mut link);
-        }
-        change.added.iter().for_each(|path| _ = link.add_path(path));
-        if !change.is_tight {
-            remove(&mut link);
-        }
+/// Adds the new paths of a link before it removes the old ones, so that the link is never without a path. If the limit of
+/// paths does not allow this, removes the old ones first.
+fn change_paths(core: &mut Loop<'_>, link: Id, change: &PathChange) {
+    let Ok(mut link) = core.link(link) else { return };
+    // A path that cannot be added, or is not there, changes nothing.
+    let remove = |link: &mut LinkMut<'_>| change.removed.iter().for_each(|path| _ = link.remove_path(path));
+    if change.is_tight {
+        remove(&mut link);
+    }
+    change.added.iter().for_each(|path| _ = link.add_path(path));
+    if !change.is_tight {
+        remove(&mut link);
     }
 }
 

@@ -4,7 +4,7 @@
 //! Records are compared with everything that they inherit from the process, so a new default changes the records that use
 //! it, and no others.
 
-use super::link::{Forward, Link, LinkPaths, Server};
+use super::link::{Forward, Link, LinkPaths, Server, Service};
 use super::listener::Listener;
 use super::{Config, LoopConfig, Place};
 use crate::node::Path;
@@ -15,7 +15,7 @@ use crate::types::address::Bind;
 pub struct Diff {
     /// The process-wide fields that differ and that a running process cannot change.
     pub restarts: Vec<Place>,
-    /// The changes of listeners.
+    /// The changes of listeners, and of local forwards.
     pub listeners: Changes<Listener, ListenerChange>,
     /// The changes of links that this node dials.
     pub links: Changes<Link, LinkChange>,
@@ -37,7 +37,7 @@ pub struct Changes<T, C> {
 /// The change of a listener. A change never cuts a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerChange {
-    /// The new listener.
+    /// The new listener. It replaces the front end and the settings at the addresses that stay.
     pub listener: Listener,
     /// The addresses to bind.
     pub bound: Vec<Bind>,
@@ -56,7 +56,7 @@ pub struct LinkChange {
     pub added_paths: Vec<Path>,
     /// The paths that are gone, if the link lives on.
     pub removed_paths: Vec<Path>,
-    /// The changes of forwards. A changed forward holds its old and its new form.
+    /// The changes of remote forwards. A changed forward holds its old and its new form.
     pub forwards: Changes<Forward, (Forward, Forward)>,
 }
 
@@ -65,6 +65,9 @@ pub struct LinkChange {
 pub struct ServerChange {
     /// The new server.
     pub server: Server,
+    /// True if more than the addresses differs. The links of the server then end, and their peers dial again under the new
+    /// keys, timers and limits.
+    pub is_replaced: bool,
     /// The addresses to bind.
     pub bound: Vec<Bind>,
     /// The addresses to close.
@@ -74,12 +77,11 @@ pub struct ServerChange {
 impl Diff {
     /// Returns the changes that make `new` of `old`. The names of both are unique.
     pub fn between(old: &Config, new: &Config) -> Diff {
-        let listeners = |config: &Config| of(&config.listeners, |it| config.resolved_listener(it));
         let links = |config: &Config| of(&config.links, |it| config.resolved_link(it));
         let servers = |config: &Config| of(&config.servers, |it| config.resolved_server(it));
         Diff {
             restarts: restarts(old, new),
-            listeners: changes(&listeners(old), &listeners(new), |it| &it.name, listener_change),
+            listeners: changes(&old.all_listeners(), &new.all_listeners(), |it| &it.name, listener_change),
             links: changes(&links(old), &links(new), |it| &it.name, link_change),
             servers: changes(&servers(old), &servers(new), |it| &it.name, server_change),
         }
@@ -104,6 +106,18 @@ impl<T, C> Default for Changes<T, C> {
     }
 }
 
+impl LinkChange {
+    /// Returns true if the link has room for the new paths only after the others are removed.
+    pub(super) fn is_tight(&self) -> bool {
+        let now = match &self.link.paths {
+            LinkPaths::List(paths) => paths.len(),
+            LinkPaths::File(_) => 0,
+        };
+        let most = self.link.timing.as_ref().map_or(usize::MAX, |timing| timing.subflows);
+        (now + self.removed_paths.len()) * self.link.subflows > most
+    }
+}
+
 fn of<T>(records: &[T], resolve: impl Fn(&T) -> T) -> Vec<T> {
     records.iter().map(resolve).collect()
 }
@@ -124,21 +138,24 @@ fn changes<T: Clone + PartialEq, C>(
 }
 
 fn listener_change(old: &Listener, new: &Listener) -> ListenerChange {
-    // These are options of the listening socket, or decide how many loops listen.
-    let same_sockets = (old.backlog, old.nodelay, old.tcp_keepalive, old.link.is_some())
-        == (new.backlog, new.nodelay, new.tcp_keepalive, new.link.is_some());
+    // The backlog is set when a socket begins to listen, and a link decides how many loops listen.
+    let same_sockets = (old.backlog, old.link.is_some()) == (new.backlog, new.link.is_some());
     let (bound, closed) = moves(&old.addresses, &new.addresses, same_sockets);
     ListenerChange { listener: new.clone(), bound, closed }
 }
 
 fn server_change(old: &Server, new: &Server) -> ServerChange {
-    // Links that are up keep what they were set up with, so the listening sockets may change hands.
-    let is_same = Server { addresses: new.addresses.clone(), ..old.clone() } == *new;
-    let (bound, closed) = moves(&old.addresses, &new.addresses, is_same);
-    ServerChange { server: new.clone(), bound, closed }
+    let is_replaced = Server { addresses: new.addresses.clone(), ..old.clone() } != *new;
+    let (bound, closed) = moves(&old.addresses, &new.addresses, !is_replaced);
+    ServerChange { server: new.clone(), is_replaced, bound, closed }
 }
 
 fn link_change(old: &Link, new: &Link) -> LinkChange {
+    let remote = |link: &Link| -> Vec<Forward> {
+        link.forwards.iter().filter(|it| matches!(it.service, Service::Remote(_))).cloned().collect()
+    };
+    let pair = |old: &Forward, new: &Forward| (old.clone(), new.clone());
+    let forwards = changes(&remote(old), &remote(new), |it| &it.name, pair);
     let is_file = |link: &Link| matches!(link.paths, LinkPaths::File(_));
     let in_place = Link {
         paths: new.paths.clone(),
@@ -146,14 +163,15 @@ fn link_change(old: &Link, new: &Link) -> LinkChange {
         exits_on_failure: new.exits_on_failure,
         ..old.clone()
     };
-    // The paths of a file are those that were read last, so they cannot be compared here.
-    let is_redialed = in_place != *new || (old.paths != new.paths && (is_file(old) || is_file(new)));
+    // The paths of a file are those that were read last, so they cannot be compared here. The peer is asked for the remote
+    // forwards when the link is set up.
+    let is_other_file = old.paths != new.paths && (is_file(old) || is_file(new));
+    let is_redialed = in_place != *new || is_other_file || !forwards.is_empty();
     let paths = |link: &Link| match &link.paths {
         LinkPaths::List(paths) if !is_redialed => paths.clone(),
         _ => Vec::new(),
     };
     let (added_paths, removed_paths) = moves(&paths(old), &paths(new), true);
-    let forwards = changes(&old.forwards, &new.forwards, |it| &it.name, |old, new| (old.clone(), new.clone()));
     LinkChange { link: new.clone(), is_redialed, added_paths, removed_paths, forwards }
 }
 

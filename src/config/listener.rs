@@ -1,11 +1,11 @@
 //! A listener: addresses with one front end, and what its clients may do. A field that is none is inherited from the process.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::front_end::FrontEndConfig;
 use crate::engine::limits::{Family, Timeouts};
+use crate::relay::dial::Egress;
 use crate::types::address::Bind;
 use crate::types::rules::Rules;
 
@@ -34,8 +34,8 @@ pub struct Listener {
     pub nodelay: Option<bool>,
     /// The idle time before the first TCP keepalive probe; zero switches keepalive off.
     pub tcp_keepalive: Option<Duration>,
-    /// The address from which dests are connected; none if the system chooses.
-    pub source: Option<IpAddr>,
+    /// The source address and the interface of connections to dests.
+    pub egress: Egress,
     /// The networks whose PROXY-protocol headers are trusted. Not supported yet: the list must be empty.
     pub proxy_protocol: Vec<String>,
 }
@@ -91,7 +91,7 @@ impl Listener {
             family: None,
             nodelay: None,
             tcp_keepalive: None,
-            source: None,
+            egress: Egress::default(),
             proxy_protocol: Vec::new(),
         }
     }

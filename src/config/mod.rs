@@ -17,12 +17,16 @@
 //! This room knows no front end and no file format. A front end is a name with typed options; a [`Maker`] makes front ends
 //! and the policies of links from the tree.
 
+mod apply_error;
 mod diff;
 mod front_end;
 mod link;
 mod listener;
+mod maker;
+mod on_loop;
 mod place;
 mod problem;
+mod running;
 mod validate;
 
 use std::path::PathBuf;
@@ -30,12 +34,15 @@ use std::time::Duration;
 
 pub use crate::engine::limits::Config as LoopConfig;
 
+pub use apply_error::{ApplyError, ApplyFailure};
 pub use diff::{Changes, Diff, LinkChange, ListenerChange, ServerChange};
 pub use front_end::{FrontEndConfig, FrontEndOption, FrontEnds, OptionKind, OptionValue};
 pub use link::{ExpectedKey, Forward, KeySource, Link, LinkPaths, NodeConfig, Pin, PinError, Server, Service};
 pub use listener::{Access, Listener, Timers, Users};
+pub use maker::{MadeFrontEnd, MadeLink, MadeServer, MakeError, Maker};
 pub use place::Place;
 pub use problem::Problem;
+pub use running::{Listening, Running};
 
 use crate::auth::{ConfigDirectory, Modes};
 
@@ -116,6 +123,44 @@ impl Config {
     /// Returns true if the process has a link, dialed by either node.
     pub fn has_links(&self) -> bool {
         !self.links.is_empty() || !self.servers.is_empty()
+    }
+
+    /// Returns all listeners with everything that they inherit from the process: those of the tree, and one for each local
+    /// forward of a link.
+    pub fn all_listeners(&self) -> Vec<Listener> {
+        let forward = |link: &Link, forward: &Forward| match &forward.service {
+            Service::Local(front_end) => {
+                let listener = Listener::new(&forward.name, vec![forward.listen.clone()], front_end.clone());
+                Some(Listener { link: Some(link.name.clone()), ..listener })
+            }
+            Service::Remote(_) => None,
+        };
+        let forwards = self.links.iter().flat_map(|link| link.forwards.iter().filter_map(move |it| forward(link, it)));
+        let all = self.listeners.iter().cloned().chain(forwards);
+        all.map(|listener| self.resolved_listener(&listener)).collect()
+    }
+
+    /// Returns this configuration with the fields of `old` that need a restart.
+    pub(crate) fn with_restarts_of(self, old: &Config) -> Config {
+        let Config { loops, node, .. } = self;
+        let limits = crate::Limits { backlog: loops.limits.backlog, ..old.loops.limits.clone() };
+        let timeouts = crate::Timeouts {
+            happy_eyeballs: old.loops.timeouts.happy_eyeballs,
+            name_cache: old.loops.timeouts.name_cache,
+            keepalive_delay: old.loops.timeouts.keepalive_delay,
+            descriptors_retry: old.loops.timeouts.descriptors_retry,
+            ..loops.timeouts
+        };
+        Config {
+            threads: old.threads,
+            workers: old.workers,
+            status: old.status.clone(),
+            directory: old.directory.clone(),
+            modes: old.modes,
+            loops: LoopConfig { limits, timeouts, ..loops },
+            node: NodeConfig { key: old.node.key.clone(), ciphers: old.node.ciphers.clone(), ..node },
+            ..self
+        }
     }
 
     /// Returns the listener with everything that it inherits from the process.

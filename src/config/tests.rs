@@ -179,11 +179,11 @@ fn a_change_of_one_listener_touches_no_other() {
     let change = &diff.listeners.changed[0];
     assert_eq!((change.listener.name.as_str(), change.bound.len(), change.closed.len()), ("b", 0, 0));
     assert!(diff.links.is_empty() && diff.servers.is_empty() && diff.restarts.is_empty());
-    // An address is exchanged alone; an option of the listening socket exchanges all of them.
+    // An address is exchanged alone; another backlog exchanges all of them.
     new.listeners[0].addresses.push(bind("5"));
     let change = &Diff::between(&old, &new).listeners.changed[0];
     assert_eq!((change.bound.clone(), change.closed.clone()), (vec![bind("5")], vec![]));
-    new.listeners[0].nodelay = Some(false);
+    new.listeners[0].backlog = Some(9);
     let change = &Diff::between(&old, &new).listeners.changed[0];
     assert_eq!((change.bound.clone(), change.closed.clone()), (vec![bind("1"), bind("5")], vec![bind("1")]));
 }
@@ -203,29 +203,39 @@ fn a_new_default_changes_the_listeners_that_inherit_it() {
 }
 
 #[test]
-fn paths_and_forwards_change_while_the_link_lives_on() {
+fn paths_and_local_forwards_change_while_the_link_lives_on() {
     let path = |name: &str| Path { interface: Some(name.to_owned()), ..Path::default() };
-    let forward = |name: &str, to: &str| Forward {
-        name: name.to_owned(),
-        listen: bind("8080"),
-        service: Service::Local(FrontEndConfig::new("static").with("to", target(to))),
-    };
+    let forward = |name: &str, service| Forward { name: name.to_owned(), listen: bind("8080"), service };
+    let remote = |to: &str| Service::Remote(target(to));
     let mut old = home();
     old.paths = LinkPaths::List(vec![path("eth0"), path("wlan0")]);
-    old.forwards = vec![forward("db", "db:1"), forward("web", "web:1")];
+    old.forwards = vec![forward("db", remote("db:1")), forward("web", remote("web:1"))];
     let mut new = old.clone();
     new.paths = LinkPaths::List(vec![path("eth0"), path("wwan0")]);
-    new.forwards = vec![forward("db", "db:2"), forward("mail", "mail:1")];
-    let diff = Diff::between(&with_link(old.clone()), &with_link(new.clone()));
-    let change = &diff.links.changed[0];
-    assert!(!change.is_redialed);
+    new.forwards.push(forward("mail", Service::Local(FrontEndConfig::new("socks"))));
+    let diff = |new: &Link| Diff::between(&with_link(old.clone()), &with_link(new.clone()));
+    let change = diff(&new).links.changed.remove(0);
+    assert!(!change.is_redialed && change.forwards.is_empty());
     assert_eq!((&change.added_paths, &change.removed_paths), (&vec![path("wwan0")], &vec![path("wlan0")]));
-    assert_eq!(change.forwards.added, [forward("mail", "mail:1")]);
-    assert_eq!(change.forwards.removed, [forward("web", "web:1")]);
-    assert_eq!(change.forwards.changed, [(forward("db", "db:1"), forward("db", "db:2"))]);
-    new.peer = target("other:1");
-    let diff = Diff::between(&with_link(old), &with_link(new));
-    assert!(diff.links.changed[0].is_redialed && diff.links.changed[0].added_paths.is_empty());
+    // A local forward is a listener whose clients go over the link.
+    let added = diff(&new).listeners.added;
+    assert_eq!((added[0].name.as_str(), added[0].link.as_deref()), ("mail", Some("home")));
+    let others: [fn(&mut Link); 3] = [
+        |link| link.peer = target("other:1"),
+        |link| link.mode = Some(crate::link::Mode::Single),
+        |link| link.forwards[0].service = Service::Remote(target("db:2")),
+    ];
+    for change in others {
+        let mut new = new.clone();
+        change(&mut new);
+        let change = diff(&new).links.changed.remove(0);
+        assert!(change.is_redialed && change.added_paths.is_empty());
+    }
+    new.forwards = vec![forward("db", remote("db:2")), forward("ssh", remote("ssh:1"))];
+    let forwards = diff(&new).links.changed.remove(0).forwards;
+    assert_eq!(forwards.added, [forward("ssh", remote("ssh:1"))]);
+    assert_eq!(forwards.removed, [forward("web", remote("web:1"))]);
+    assert_eq!(forwards.changed, [(forward("db", remote("db:1")), forward("db", remote("db:2")))]);
 }
 
 #[test]

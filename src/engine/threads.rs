@@ -47,25 +47,24 @@ struct Start {
 }
 
 impl Loops {
-    /// Starts `count` loops, at least one, each with a control from `make`.
+    /// Starts a loop for each weight, each with a control from `make` and its share of the limits.
     pub(crate) fn start_with(
         make: fn(&Config) -> Box<dyn Control>,
-        count: usize,
+        weights: &[usize],
         config: &Config,
         workers: Option<&Arc<Workers>>,
         bounds: Vec<Bound>,
         setup: &Setup,
     ) -> io::Result<Loops> {
-        let weights = weights(count.max(1), &bounds);
         let bounds = Arc::new(Mutex::new(bounds));
         let sources = Sources::new(config.limits.connections_per_source);
         let (tell, told) = mpsc::channel();
         let (end, ended) = mpsc::channel();
         let mut loops = Loops { remotes: Vec::new(), threads: Vec::new(), ended, _bounds: Arc::clone(&bounds) };
         let mut starts = Vec::new();
-        for number in 0..count.max(1) {
+        for number in 0..weights.len() {
             let (start, hear) = mpsc::channel();
-            let (config, workers) = (share(config, &weights, number), workers.cloned());
+            let (config, workers) = (share(config, weights, number), workers.cloned());
             let start_of = Start {
                 make,
                 config,
@@ -178,7 +177,7 @@ fn share(config: &Config, weights: &[usize], number: usize) -> Config {
 }
 
 /// Returns the number of addresses that each loop listens on, or 1 for each loop if there are none.
-fn weights(count: usize, bounds: &[Bound]) -> Vec<usize> {
+pub(crate) fn weights(count: usize, bounds: &[Bound]) -> Vec<usize> {
     let weights: Vec<usize> = (0..count).map(|number| bounds.iter().filter(|it| number < it.loops()).count()).collect();
     if weights.iter().all(|weight| *weight == 0) { vec![1; count] } else { weights }
 }

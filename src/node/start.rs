@@ -7,7 +7,7 @@ use crate::engine::bound::Bound;
 use crate::engine::control::Control;
 use crate::engine::event_loop::Proxy;
 use crate::engine::limits::Config;
-use crate::engine::threads::{Loops, Setup};
+use crate::engine::threads::{self, Loops, Setup};
 use crate::engine::workers::Workers;
 
 use super::control::Node;
@@ -36,7 +36,20 @@ impl Loops {
         bounds: Vec<Bound>,
         setup: &Setup,
     ) -> io::Result<Loops> {
-        Loops::start_with(control, count, config, workers, bounds, setup)
+        let weights = threads::weights(count.max(1), &bounds);
+        Loops::start_with(control, &weights, config, workers, bounds, setup)
+    }
+
+    /// Starts a loop for each weight, which listen nowhere yet. The loops divide the limits in proportion to their weights,
+    /// and equally if all weights are 0.
+    ///
+    /// # Errors
+    /// The system has no more threads or descriptors.
+    pub fn start_idle(weights: &[usize], config: &Config, workers: Option<&Arc<Workers>>) -> io::Result<Loops> {
+        let setup: Setup = Arc::new(|_, _, _| Ok(()));
+        let equal = vec![1; weights.len().max(1)];
+        let weights = if weights.iter().all(|weight| *weight == 0) { &equal } else { weights };
+        Loops::start_with(control, weights, config, workers, Vec::new(), &setup)
     }
 }
 

@@ -197,3 +197,16 @@ fn the_example_of_pipes_sends_datagrams_over_tls() {
     assert_eq!(text, "3 bytes: one\n6 bytes: twenty\n13 bytes: three hundred\n");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn the_example_of_twenty_lines_is_a_socks_proxy() {
+    let proxy = Example::start("socks", &["127.0.0.1:0"]);
+    let mut client = proxy.connect();
+    let [high, low] = shouting().to_be_bytes();
+    client.write_all(&[5, 1, 0]).unwrap();
+    client.write_all(&[5, 1, 0, 1, 127, 0, 0, 1, high, low]).unwrap();
+    let mut answers = [0; 12];
+    client.read_exact(&mut answers).unwrap();
+    assert_eq!(answers[..4], [5, 0, 5, 0]);
+    assert_eq!(ask(client, &["hello"]), "HELLO");
+}

@@ -15,6 +15,7 @@ mod tls;
 
 mod cat;
 mod cli;
+mod config;
 mod ends;
 mod examples;
 mod files;

@@ -17,8 +17,7 @@ use seaprox::node::{LinkEvent, PeerKey, Reverse};
 use seaprox::units::format_duration;
 use seaprox::{Failure, Reason};
 
-use super::dialed_peer::{DialedPeer, KeyCheck};
-use super::fingerprint;
+use crate::links::{DialedPeer, KeyCheck, fingerprint};
 use crate::process::exit::{Exit, Failed};
 
 /// An action that the caller must perform after an event.
@@ -281,7 +280,7 @@ fn round(duration: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::link::scratch::Scratch;
+    use crate::links::scratch::Scratch;
     use seaprox::auth::{Modes, NodeKey};
     use seaprox::config::Pin;
     use seaprox::{Bind, Proto, Target};

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use seaprox::Id;
 use seaprox::node::{LinkEvent, Policy};
 
-use super::authorized_peers::AuthorizedPeers;
-use super::fingerprint;
+use crate::links::{AuthorizedPeers, fingerprint};
 
 /// The log of the links that peers have dialed.
 pub struct ServedLinks {

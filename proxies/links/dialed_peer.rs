@@ -148,7 +148,7 @@ impl Policy for DialedPeer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::link::scratch::Scratch;
+    use crate::links::scratch::Scratch;
     use seaprox::Proto;
     use seaprox::auth::NodeKey;
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use seaprox::auth::{FromFile, KeysError, Modes, Wrong};
 use seaprox::node::Path;
 
-use crate::cli::addresses;
+use super::addresses;
 use crate::shared_file::{Refresh, SharedFile};
 
 /// A file of paths.
@@ -118,7 +118,7 @@ impl FromFile for Paths {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::link::scratch::Scratch;
+    use crate::links::scratch::Scratch;
     use std::time::{Duration, Instant};
 
     #[test]

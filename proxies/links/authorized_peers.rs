@@ -177,7 +177,7 @@ const ANSWERS_MAX: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::link::scratch::Scratch;
+    use crate::links::scratch::Scratch;
     use seaprox::Proto;
     use seaprox::auth::NodeKey;
 

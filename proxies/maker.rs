@@ -1,0 +1,415 @@
+//! Makes the parts of a process from its configuration: front ends with their access policies, and the policies and keys of
+//! links. Parts that a file belongs to are kept, so that the file can be read again.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use seaprox::auth::{ConfigDirectory, KeysError, Modes, NodeKey, PublicKey, Secret};
+use seaprox::config::{
+    Access, ApplyError, ApplyFailure, Config, ExpectedKey, FrontEndOption, FrontEnds, KeySource, Link, LinkPaths,
+    Listener, MadeFrontEnd, MadeLink, MadeServer, MakeError, Maker, NodeConfig, Place, Running, Server, Service, Users,
+};
+use seaprox::node::{Identity, LinkConfig, LinkEvent, OnLinkEvent, Path as LinkPath, Policy, Reverse, ServeConfig};
+use seaprox::{Id, Loops, Workers};
+
+use crate::frontends::access::AccessPolicy;
+use crate::frontends::{FrontEndKind, Registry};
+use crate::links::{AuthorizedPeers, DialedPeer, PathChange, PathFile, addresses};
+use crate::shared_file::Refresh;
+
+/// Makes the parts of a process. All threads of the process share one.
+pub struct Parts {
+    node: NodeConfig,
+    directory: ConfigDirectory,
+    modes: Modes,
+    /// A number that tells a restart of this process from a second process; see [`Identity::instance`].
+    instance: Mutex<Option<u32>>,
+    keys: Mutex<Option<Keys>>,
+    access: Mutex<Vec<SharedAccess>>,
+    links: Mutex<BTreeMap<String, Arc<DialedLink>>>,
+    servers: Mutex<BTreeMap<String, Arc<AuthorizedPeers>>>,
+    /// Made, and not in effect yet.
+    new_links: Mutex<BTreeMap<String, Arc<DialedLink>>>,
+    new_servers: Mutex<BTreeMap<String, Arc<AuthorizedPeers>>>,
+    on_event: OnEvent,
+}
+
+/// Handles the events of links: the name of the link or of the server, the id in the loop, and the event.
+pub type OnEvent = Arc<dyn Fn(&LinkOwner, Id, &LinkEvent) + Send + Sync>;
+
+/// The record of the configuration that a link belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkOwner {
+    /// A link that this node dials.
+    Link(String),
+    /// A server, at which a peer has dialed the link.
+    Server(String),
+}
+
+/// A link that this node dials.
+pub struct DialedLink {
+    /// The name of the link.
+    pub name: String,
+    /// The policy for the peer.
+    pub peer: Arc<DialedPeer>,
+    /// The addresses on which the peer is asked to listen.
+    pub reverse: Vec<Reverse>,
+    /// True if the process exits when the link or a forward cannot be set up, or is lost.
+    pub exits: bool,
+    paths: PathSource,
+}
+
+/// The source of the paths.
+enum PathSource {
+    List(Vec<LinkPath>),
+    File(Box<PathFile>),
+}
+
+/// The key of this node.
+#[derive(Clone)]
+struct Keys {
+    identity: Identity,
+    public: PublicKey,
+    /// True if the key is derived from a secret that peers share.
+    is_shared: bool,
+}
+
+/// An access policy, and the settings that it was made of. Listeners with equal settings share one, so that the failed
+/// logins of a client count at all of them.
+struct SharedAccess {
+    access: Access,
+    is_over_link: bool,
+    policy: Arc<AccessPolicy>,
+}
+
+/// Starts a process: its loops with all listeners and links of a configuration. Returns the process, and its loops for
+/// [`Loops::join`]. [`Running::apply`] changes the configuration while it runs.
+///
+/// # Errors
+/// The problems of the configuration, or the first part that cannot be made, bound or started.
+pub fn start(config: Config) -> Result<(Running, Loops), ApplyError> {
+    let workers = Workers::start(config.workers, config.loops.limits.lookups)
+        .map_err(|error| ApplyError { place: Place::root(), failure: ApplyFailure::System(error) })?;
+    let parts = Arc::new(Parts::new(&config));
+    Running::start(config, parts, &workers)
+}
+
+impl Parts {
+    /// Creates the parts of a process without links that anyone watches.
+    pub fn new(config: &Config) -> Parts {
+        Parts::with_events(config, Arc::new(|_, _, _| {}))
+    }
+
+    /// Creates the parts of a process. `on_event` handles the events of its links, in the thread of their loop.
+    pub fn with_events(config: &Config, on_event: OnEvent) -> Parts {
+        Parts {
+            node: config.node.clone(),
+            directory: config.config_directory(),
+            modes: config.modes,
+            instance: Mutex::default(),
+            keys: Mutex::default(),
+            access: Mutex::default(),
+            links: Mutex::default(),
+            servers: Mutex::default(),
+            new_links: Mutex::default(),
+            new_servers: Mutex::default(),
+            on_event,
+        }
+    }
+
+    /// Sets the number that tells a restart of this process from a second process.
+    pub fn set_instance(&self, instance: Option<u32>) {
+        *lock(&self.instance) = instance;
+    }
+
+    /// Returns the public key of this node. The first call loads the key, or makes it.
+    ///
+    /// # Errors
+    /// Fails if the file of the key cannot be used.
+    pub fn public_key(&self) -> Result<PublicKey, MakeError> {
+        self.keys().map(|keys| keys.public)
+    }
+
+    /// Returns the links that this node dials.
+    pub fn links(&self) -> Vec<Arc<DialedLink>> {
+        lock(&self.links).values().cloned().collect()
+    }
+
+    /// Returns the link with this name.
+    pub fn link(&self, name: &str) -> Option<Arc<DialedLink>> {
+        lock(&self.links).get(name).cloned()
+    }
+
+    /// Returns the policies for peers that dial this node, with the names of their servers.
+    pub fn servers(&self) -> Vec<(String, Arc<AuthorizedPeers>)> {
+        lock(&self.servers).iter().map(|(name, peers)| (name.clone(), Arc::clone(peers))).collect()
+    }
+
+    /// Returns the policy of a server.
+    pub fn server(&self, name: &str) -> Option<Arc<AuthorizedPeers>> {
+        lock(&self.servers).get(name).cloned()
+    }
+
+    /// Returns true if any part has a file that is read again when it changes.
+    pub fn has_files(&self) -> bool {
+        let has_users = lock(&self.access).iter().any(|shared| shared.policy.users().is_some());
+        has_users || !lock(&self.links).is_empty() || !lock(&self.servers).is_empty()
+    }
+
+    /// Reads the files of users again.
+    ///
+    /// # Errors
+    /// Fails with the first file that cannot be read or parsed; its previous users stay in use.
+    pub fn refresh_users(&self, refresh: Refresh) -> Result<(), KeysError> {
+        let policies: Vec<_> = lock(&self.access).iter().map(|shared| Arc::clone(&shared.policy)).collect();
+        let results: Vec<_> = policies.iter().map(|policy| policy.refresh(refresh)).collect();
+        results.into_iter().try_for_each(|result| result.map(drop))
+    }
+
+    /// Reads the files of keys again. Returns true if the permissions of running links must be checked again.
+    ///
+    /// # Errors
+    /// Fails with the first file that cannot be read or parsed; its previous keys stay in use.
+    pub fn refresh_keys(&self, refresh: Refresh) -> Result<bool, KeysError> {
+        let authorized = self.servers().into_iter().map(|(_, peers)| {
+            // A forgotten answer may have permitted a listener.
+            let had_answers = matches!(refresh, Refresh::Forced) && peers.forget_answers();
+            peers.refresh(refresh).map(|is_new| is_new || had_answers)
+        });
+        let known = self.links().into_iter().map(|link| link.peer.refresh(refresh));
+        let results: Vec<_> = authorized.chain(known).collect();
+        results.into_iter().try_fold(false, |is_new, result| Ok(is_new | result?))
+    }
+
+    /// Returns the key of this node. The first call loads it.
+    fn keys(&self) -> Result<Keys, MakeError> {
+        let mut keys = lock(&self.keys);
+        if let Some(keys) = &*keys {
+            return Ok(keys.clone());
+        }
+        let (key, is_shared) = match &self.node.key {
+            KeySource::Secret(file) => (shared_key(file, self.modes)?, true),
+            KeySource::File(file) => {
+                let path = file.clone().unwrap_or_else(|| self.directory.key());
+                let (key, is_new) = NodeKey::load_or_create(&path, self.modes)?;
+                if is_new {
+                    let (file, key) = (path.display().to_string(), key.public().fingerprint());
+                    log::info!(target: "seaprox::link", file = file, key = key; "key of this node created");
+                }
+                (key, false)
+            }
+        };
+        let identity = Identity { ciphers: self.node.ciphers.clone(), ..Identity::new(&key) };
+        Ok(keys.insert(Keys { identity, public: key.public(), is_shared }).clone())
+    }
+
+    fn identity(&self, keys: &Keys) -> Identity {
+        Identity { instance: *lock(&self.instance), ..keys.identity.clone() }
+    }
+
+    fn dialed_peer(&self, link: &Link, keys: &Keys) -> Result<DialedPeer, KeysError> {
+        let target = link.peer.clone();
+        match &link.expected_key {
+            _ if keys.is_shared => Ok(DialedPeer::with_secret(target, keys.public)),
+            ExpectedKey::Pinned(pin) => Ok(DialedPeer::pinned(target, pin.clone())),
+            ExpectedKey::Known(file) => {
+                let file = file.clone().unwrap_or_else(|| self.directory.known_nodes());
+                DialedPeer::known(target, &file, self.modes)
+            }
+        }
+    }
+
+    /// Returns the peers that may dial this node. With a shared secret, `authorized_keys` is read only if it is named.
+    fn authorized_peers(&self, server: &Server, keys: &Keys) -> Result<AuthorizedPeers, KeysError> {
+        let default = || (!keys.is_shared).then(|| self.directory.authorized_keys());
+        let file = server.authorized_keys.clone().or_else(default);
+        let shared = keys.is_shared.then_some(keys.public);
+        let authorized = AuthorizedPeers::new(file.as_deref(), shared, self.modes)?;
+        let (count, file) = authorized.count();
+        let file = file.map_or_else(|| "-".to_owned(), |file| file.display().to_string());
+        match count {
+            0 => log::warn!(target: "seaprox::link", file = file; "no key is authorized, so no peer can link"),
+            _ => log::info!(target: "seaprox::link", file = file, keys = count; "keys authorized"),
+        }
+        Ok(authorized.asking(server.asks))
+    }
+
+    fn paths(&self, link: &Link) -> Result<PathSource, KeysError> {
+        match &link.paths {
+            LinkPaths::List(paths) => Ok(PathSource::List(paths.clone())),
+            LinkPaths::File(file) => {
+                let port = link.peer.port().unwrap_or(addresses::PORT);
+                let subflows_max = link.timing.as_ref().unwrap_or(&self.node.timing).subflows;
+                let file = PathFile::load(file.clone(), port, subflows_max / link.subflows.max(1), self.modes)?;
+                Ok(PathSource::File(Box::new(file)))
+            }
+        }
+    }
+
+    /// Returns the access policy of a listener.
+    fn access(&self, listener: &Listener) -> Result<Arc<AccessPolicy>, UsersError> {
+        let access = Access {
+            rules: listener.rules.clone().unwrap_or_default(),
+            users: listener.users.clone().unwrap_or_default(),
+        };
+        let is_over_link = listener.link.is_some();
+        let mut all = lock(&self.access);
+        if let Some(same) = all.iter().find(|it| it.access == access && it.is_over_link == is_over_link) {
+            return Ok(Arc::clone(&same.policy));
+        }
+        let file = match &access.users {
+            Users::File(file) => Some(file.clone()),
+            Users::Anyone => None,
+        };
+        let policy = AccessPolicy::new(access.rules.clone(), file, self.modes).map_err(UsersError)?;
+        let policy = Arc::new(if is_over_link { policy.over_link() } else { policy });
+        all.push(SharedAccess { access, is_over_link, policy: Arc::clone(&policy) });
+        Ok(policy)
+    }
+
+    fn handler(&self, owner: LinkOwner) -> impl Fn() -> OnLinkEvent + Send + Sync + use<> {
+        let (owner, on_event) = (Arc::new(owner), Arc::clone(&self.on_event));
+        move || {
+            let (owner, on_event) = (Arc::clone(&owner), Arc::clone(&on_event));
+            Box::new(move |_, id, event| on_event(&owner, id, event))
+        }
+    }
+}
+
+impl DialedLink {
+    /// Returns the paths that are in use.
+    pub fn current_paths(&self) -> Vec<LinkPath> {
+        match &self.paths {
+            PathSource::List(paths) => paths.clone(),
+            PathSource::File(file) => file.paths(),
+        }
+    }
+
+    /// Reads the file of paths again, if there is one. Returns the change, if any.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be read or parsed; its previous paths stay in use.
+    pub fn refresh_paths(&self, refresh: Refresh) -> Result<Option<PathChange>, KeysError> {
+        match &self.paths {
+            PathSource::File(file) => file.refresh(refresh),
+            PathSource::List(_) => Ok(None),
+        }
+    }
+}
+
+impl FrontEnds for Parts {
+    fn names(&self) -> Vec<&'static str> {
+        Registry.names()
+    }
+
+    fn options(&self, name: &str) -> Option<&'static [FrontEndOption]> {
+        Registry.options(name)
+    }
+}
+
+impl Maker for Parts {
+    fn front_end(&self, listener: &Listener) -> Result<MadeFrontEnd, MakeError> {
+        let config = listener.front_end.clone();
+        let kind =
+            FrontEndKind::find(&config.name).ok_or_else(|| format!("no front end is named {:?}", config.name))?;
+        let (spec, access) = (kind.spec(), self.access(listener)?);
+        // Made once here, so that an option that is missing is found before a loop needs it.
+        if (spec.make)(&config, &access).is_none() {
+            return Err(format!("the front end {:?} lacks an option", config.name).into());
+        }
+        let make = move || (spec.make)(&config, &access).expect("it was made before from the same options");
+        Ok(MadeFrontEnd { kind: spec.name, make: Arc::new(make) })
+    }
+
+    fn dial(&self, link: &Link) -> Result<MadeLink, MakeError> {
+        let paths = self.paths(link)?;
+        let keys = self.keys()?;
+        let peer = Arc::new(self.dialed_peer(link, &keys)?);
+        let reverse = |forward: &seaprox::config::Forward| match &forward.service {
+            Service::Remote(to) => Some(Reverse { listen: forward.listen.clone(), to: to.clone() }),
+            Service::Local(_) => None,
+        };
+        let reverse: Vec<_> = link.forwards.iter().filter_map(reverse).collect();
+        let (name, exits) = (link.name.clone(), link.exits_on_failure);
+        let dialed = Arc::new(DialedLink { name: name.clone(), peer, reverse, exits, paths });
+        lock(&self.new_links).insert(name.clone(), Arc::clone(&dialed));
+        let (identity, on_event) = (self.identity(&keys), self.handler(LinkOwner::Link(name)));
+        let (subflows, mode) = (link.subflows, link.mode.unwrap_or(self.node.mode));
+        let timing = link.timing.clone().unwrap_or_else(|| self.node.timing.clone());
+        Ok(Box::new(move || {
+            let policy: Arc<dyn Policy> = Arc::<DialedPeer>::clone(&dialed.peer);
+            let (paths, reverse) = (dialed.current_paths(), dialed.reverse.clone());
+            let new = LinkConfig::new(identity, policy, dialed.peer.target().clone());
+            LinkConfig { paths, subflows, mode, reverse, timing, on_event: on_event(), ..new }
+        }))
+    }
+
+    fn serve(&self, server: &Server) -> Result<MadeServer, MakeError> {
+        let keys = self.keys()?;
+        let peers = Arc::new(self.authorized_peers(server, &keys)?);
+        lock(&self.new_servers).insert(server.name.clone(), Arc::clone(&peers));
+        let (identity, on_event) = (self.identity(&keys), self.handler(LinkOwner::Server(server.name.clone())));
+        let mode = server.mode.unwrap_or(self.node.mode);
+        let timing = server.timing.clone().unwrap_or_else(|| self.node.timing.clone());
+        Ok(Arc::new(move || {
+            let policy: Arc<dyn Policy> = Arc::<AuthorizedPeers>::clone(&peers);
+            let new = ServeConfig::new(identity.clone(), policy);
+            ServeConfig { mode, timing: timing.clone(), on_event: on_event(), ..new }
+        }))
+    }
+
+    fn commit(&self, listeners: &[Listener], links: &[Link], servers: &[Server]) {
+        let is_used = |shared: &SharedAccess| {
+            listeners.iter().any(|listener| {
+                listener.rules.as_ref() == Some(&shared.access.rules)
+                    && listener.users.as_ref() == Some(&shared.access.users)
+                    && listener.link.is_some() == shared.is_over_link
+            })
+        };
+        lock(&self.access).retain(is_used);
+        lock(&self.links).append(&mut lock(&self.new_links));
+        lock(&self.servers).append(&mut lock(&self.new_servers));
+        lock(&self.links).retain(|name, _| links.iter().any(|link| link.name == *name));
+        lock(&self.servers).retain(|name, _| servers.iter().any(|server| server.name == *name));
+    }
+
+    fn discard(&self) {
+        lock(&self.new_links).clear();
+        lock(&self.new_servers).clear();
+    }
+}
+
+/// The error of a file of users.
+#[derive(Debug)]
+pub struct UsersError(pub KeysError);
+
+/// The error of a file of a secret.
+#[derive(Debug)]
+pub struct SharedSecretError(pub String);
+
+impl std::fmt::Display for UsersError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for UsersError {}
+
+impl std::fmt::Display for SharedSecretError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for SharedSecretError {}
+
+fn shared_key(path: &Path, modes: Modes) -> Result<NodeKey, MakeError> {
+    let secret = Secret::load(path, modes)?;
+    let text = |error| SharedSecretError(format!("{}: {error}", path.display()));
+    NodeKey::from_secret(secret.expose()).map_err(|error| text(error).into())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

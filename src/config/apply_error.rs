@@ -1,0 +1,77 @@
+//! The error of applying a configuration: its place in the tree, and what has failed there.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use super::maker::MakeError;
+use super::place::Place;
+use super::problem::Problem;
+use crate::types::address::Bind;
+use crate::types::verb_error::VerbError;
+
+/// The error of applying a configuration.
+#[derive(Debug)]
+pub struct ApplyError {
+    /// The record that cannot be applied.
+    pub place: Place,
+    /// The failure.
+    pub failure: ApplyFailure,
+}
+
+/// A failure of applying a record.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ApplyFailure {
+    /// The configuration has problems; at least one.
+    Invalid(Vec<Problem>),
+    /// The maker cannot make a part.
+    Make(MakeError),
+    /// An address cannot be bound.
+    Bind(Bind, io::Error),
+    /// The system has refused something else.
+    System(io::Error),
+    /// A verb of a loop has failed.
+    Verb(VerbError),
+    /// A loop does not answer, or has ended.
+    NoAnswer,
+}
+
+impl ApplyError {
+    pub(super) fn new(place: Place, failure: ApplyFailure) -> ApplyError {
+        ApplyError { place, failure }
+    }
+
+    /// Returns a function that says that a part of this record cannot be made.
+    pub(super) fn made(place: Place) -> impl FnOnce(MakeError) -> ApplyError {
+        |error| ApplyError::new(place, ApplyFailure::Make(error))
+    }
+}
+
+impl fmt::Display for ApplyFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ApplyFailure::Invalid(problems) => {
+                let lines: Vec<_> = problems.iter().map(Problem::to_string).collect();
+                f.write_str(&lines.join("\n"))
+            }
+            ApplyFailure::Make(error) => error.fmt(f),
+            ApplyFailure::Bind(addr, error) => write!(f, "cannot listen on {addr}: {error}"),
+            ApplyFailure::System(error) => error.fmt(f),
+            ApplyFailure::Verb(error) => error.fmt(f),
+            ApplyFailure::NoAnswer => f.write_str("a loop does not answer"),
+        }
+    }
+}
+
+impl fmt::Display for ApplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.failure {
+            // Each problem names its place.
+            ApplyFailure::Invalid(_) => self.failure.fmt(f),
+            failure => write!(f, "{}: {failure}", self.place),
+        }
+    }
+}
+
+impl Error for ApplyError {}

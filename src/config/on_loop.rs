@@ -1,0 +1,194 @@
+//! Calls into running loops, and the addresses that were opened in them.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use super::apply_error::ApplyFailure;
+use super::listener::Listener;
+use super::maker::{MadeFrontEnd, MadeServer};
+use crate::engine::bound::Bound;
+use crate::engine::control::Loop;
+use crate::engine::limits::Timeouts;
+use crate::engine::listener::{ListenConfig, ListenerMut};
+use crate::engine::mailbox::Remote;
+use crate::node::{LinksOfServer, ServeError};
+use crate::types::address::{Bind, Endpoint};
+use crate::types::descriptor_error::DescriptorError;
+use crate::types::id::Id;
+
+/// An address on which loops listen.
+#[derive(Clone)]
+pub(super) struct Opened {
+    /// The address as the configuration has it, which may stand for several.
+    pub place: Bind,
+    /// The bound address.
+    pub addr: Endpoint,
+    records: Records,
+    /// Kept while the address is open, because a drop removes the file of a Unix socket.
+    bound: Arc<Mutex<Bound>>,
+}
+
+/// The terms on which the clients of a listener are served.
+#[derive(Clone)]
+pub(super) struct Terms {
+    /// The listener, with everything that it inherits.
+    pub listener: Arc<Listener>,
+    /// The timers of the loop, for those that a listener does not have.
+    pub timeouts: Timeouts,
+    /// The front end.
+    pub front_end: MadeFrontEnd,
+    /// The link that the clients go over.
+    pub link: Option<Id>,
+}
+
+/// The records of an address in the loops.
+#[derive(Clone)]
+enum Records {
+    /// The listener of each loop, beginning with the first.
+    Listeners(Vec<Id>),
+    /// The server of links in the first loop.
+    Server(Id),
+}
+
+impl Opened {
+    /// Listens for clients in these loops.
+    pub fn listen(remotes: &[Remote], place: &Bind, bound: Bound, terms: &Terms) -> Result<Opened, ApplyFailure> {
+        let addr = bound.addr().clone();
+        let bound = Arc::new(Mutex::new(bound));
+        let mut opened = Opened { place: place.clone(), addr, records: Records::Listeners(Vec::new()), bound };
+        let mut ids = Vec::new();
+        for remote in remotes {
+            let (bound, terms) = (Arc::clone(&opened.bound), terms.clone());
+            let result = on_loop(remote, move |core| {
+                let mut bound = bound.lock().unwrap_or_else(PoisonError::into_inner);
+                let name = terms.free_name(core, bound.addr());
+                core.listen(&mut bound, ListenConfig { name: Some(name), ..terms.config() })
+            });
+            let result = result.and_then(|id| id.map_err(refused));
+            result.iter().for_each(|id| ids.push(*id));
+            opened.records = Records::Listeners(ids.clone());
+            if let Err(failure) = result {
+                opened.close(remotes, LinksOfServer::GoOn);
+                return Err(failure);
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Gives the clients that come from now on another front end and other settings.
+    pub fn replace(&self, remotes: &[Remote], terms: &Terms) -> Result<(), ApplyFailure> {
+        let Records::Listeners(ids) = &self.records else { return Ok(()) };
+        for (remote, id) in remotes.iter().zip(ids.iter().copied()) {
+            let terms = terms.clone();
+            on_loop(remote, move |core| core.listener(id)?.replace(terms.config()))?.map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    /// Accepts links in the first loop.
+    pub fn serve(first: &Remote, place: &Bind, bound: Bound, made: &MadeServer) -> Result<Opened, ApplyFailure> {
+        let addr = bound.addr().clone();
+        let bound = Arc::new(Mutex::new(bound));
+        let (shared, made) = (Arc::clone(&bound), Arc::clone(made));
+        let served = on_loop(first, move |core| {
+            let mut bound = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            core.serve_links(&mut bound, made())
+        })?;
+        let id = served.map_err(|error| match error {
+            ServeError::Verb(error) => ApplyFailure::Verb(error),
+            ServeError::System(error) => ApplyFailure::System(error),
+        })?;
+        Ok(Opened { place: place.clone(), addr, records: Records::Server(id), bound })
+    }
+
+    /// Closes the address. Connections that were accepted live on; `links` says what becomes of links that were dialed to it.
+    pub fn close(&self, remotes: &[Remote], links: LinksOfServer) {
+        // A loop that has ended listens no more.
+        match &self.records {
+            Records::Listeners(ids) => {
+                for (remote, id) in remotes.iter().zip(ids.iter().copied()) {
+                    let _ = on_loop(remote, move |core| core.listener(id).and_then(ListenerMut::unlisten));
+                }
+            }
+            Records::Server(id) => {
+                let id = *id;
+                let _ = on_loop(&remotes[0], move |core| core.server(id).and_then(|mut server| server.stop(links)));
+            }
+        }
+    }
+
+    /// Sends the clients that come from now on over this link.
+    pub fn route(&self, remotes: &[Remote], link: Id) {
+        let Records::Listeners(ids) = &self.records else { return };
+        for (remote, id) in remotes.iter().zip(ids.iter().copied()) {
+            let _ = on_loop(remote, move |core| core.listener(id).and_then(|mut it| it.route(Some(link))));
+        }
+    }
+}
+
+impl Terms {
+    /// Returns the name of a listener in a loop: that of the configuration, with the address if another address has it.
+    fn free_name(&self, core: &Loop<'_>, addr: &Endpoint) -> String {
+        let name = &self.listener.name;
+        match core.listener_named(name) {
+            Some(_) => format!("{name} {addr}"),
+            None => name.clone(),
+        }
+    }
+
+    /// Returns the configuration of one listener, in the thread of its loop.
+    fn config(&self) -> ListenConfig {
+        let Listener { timers, family, nodelay, tcp_keepalive, egress, .. } = &*self.listener;
+        ListenConfig {
+            link: self.link,
+            timeouts: Some(timers.timeouts(&self.timeouts)),
+            family: *family,
+            nodelay: *nodelay,
+            tcp_keepalive: *tcp_keepalive,
+            egress: Some(egress.clone()),
+            ..ListenConfig::new(self.front_end.kind, (self.front_end.make)())
+        }
+    }
+}
+
+fn refused(error: DescriptorError) -> ApplyFailure {
+    match error {
+        DescriptorError::Verb(error) => ApplyFailure::Verb(error),
+        DescriptorError::Unsuitable(text) => ApplyFailure::System(io::Error::other(text)),
+        DescriptorError::System(error) => ApplyFailure::System(error),
+    }
+}
+
+/// Runs a function in a loop, and returns its answer.
+pub(super) fn on_loop<T: Send + 'static>(
+    remote: &Remote,
+    call: impl FnOnce(&mut Loop<'_>) -> T + Send + 'static,
+) -> Result<T, ApplyFailure> {
+    let (sender, receiver) = mpsc::channel();
+    let call = Arc::new(Mutex::new(Some(call)));
+    let mut tries = CALL_TRIES;
+    loop {
+        let (sender, call) = (sender.clone(), Arc::clone(&call));
+        let run = move |core: &mut Loop<'_>| {
+            let call = call.lock().unwrap_or_else(PoisonError::into_inner).take();
+            // The receiver is gone after the timeout.
+            call.into_iter().for_each(|call| drop(sender.send(call(core))));
+        };
+        match remote.call(run) {
+            Ok(()) => break,
+            Err(_) if tries == 0 => return Err(ApplyFailure::NoAnswer),
+            // A full mailbox has room again after the next turn of its loop.
+            Err(_) => thread::sleep(Duration::from_millis(1)),
+        }
+        tries -= 1;
+    }
+    drop(sender);
+    receiver.recv_timeout(ANSWER_TIMEOUT).map_err(|_| ApplyFailure::NoAnswer)
+}
+
+/// Longest wait for a busy loop.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Attempts to post a call into a full mailbox, a millisecond apart.
+const CALL_TRIES: u32 = 10_000;

@@ -1,0 +1,256 @@
+//! A configuration that is changed while its process runs: what differs is changed, and everything else lives on.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+
+use seaprox::config::{
+    ApplyFailure, Config, Forward, FrontEndConfig, KeySource, Link, Listener, Running, Server, Service,
+};
+use seaprox::{Bind, Endpoint, Loops, Proto, Target};
+
+use crate::kit::{SOON, Scratch, closed_port, until};
+
+/// A process in this one. Its loops are stopped when it is dropped.
+struct Process {
+    running: Running,
+    loops: Option<Loops>,
+}
+
+impl Process {
+    fn start(config: Config) -> Process {
+        let (running, loops) = seaprox_proxies::start(config).unwrap_or_else(|error| panic!("{error}"));
+        Process { running, loops: Some(loops) }
+    }
+
+    /// Returns the address of the listener or the forward with this name.
+    fn addr(&self, name: &str) -> SocketAddr {
+        let all = self.running.listening();
+        let found = all.iter().find(|it| it.name == name).unwrap_or_else(|| panic!("{name} listens nowhere: {all:?}"));
+        match found.addr {
+            Endpoint::Ip(_, addr) => addr,
+            ref other => panic!("{other} is no TCP address"),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.running.stop();
+        self.loops.take().into_iter().for_each(|loops| loops.join().unwrap());
+    }
+}
+
+/// Starts a server that answers each byte with this one.
+fn server(answer: u8) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let mut byte = [0];
+                while client.read_exact(&mut byte).is_ok() && client.write_all(&[answer]).is_ok() {}
+            });
+        }
+    });
+    addr
+}
+
+/// A client that asks for an answer, as often as it likes.
+struct Client(TcpStream);
+
+impl Client {
+    fn connect(addr: SocketAddr) -> Client {
+        let client = TcpStream::connect(addr).unwrap();
+        client.set_read_timeout(Some(SOON)).unwrap();
+        Client(client)
+    }
+
+    fn ask(&mut self) -> std::io::Result<u8> {
+        let mut byte = [0];
+        self.0.write_all(b"?")?;
+        self.0.read_exact(&mut byte)?;
+        Ok(byte[0])
+    }
+}
+
+fn relay(name: &str, addr: &str, to: SocketAddr) -> Listener {
+    let front_end = FrontEndConfig::new("static").with("to", Target::Ip(Proto::Tcp, to));
+    Listener::new(name, vec![Bind::parse(addr).unwrap()], front_end)
+}
+
+fn with(listeners: Vec<Listener>) -> Config {
+    Config { listeners, ..Config::default() }
+}
+
+#[test]
+fn a_changed_listener_serves_new_clients_and_no_connection_is_cut() {
+    for threads in [1, 3] {
+        let (one, two) = (server(b'1'), server(b'2'));
+        let listeners = vec![relay("a", "127.0.0.1:0", one), relay("b", "127.0.0.1:0", one)];
+        let config = Config { threads, ..with(listeners) };
+        let mut process = Process::start(config.clone());
+        let (at_a, at_b) = (process.addr("a"), process.addr("b"));
+        let (mut a, mut b) = (Client::connect(at_a), Client::connect(at_b));
+        assert_eq!((a.ask().unwrap(), b.ask().unwrap()), (b'1', b'1'));
+        let mut changed = config.clone();
+        changed.listeners[1] = relay("b", "127.0.0.1:0", two);
+        let diff = process.running.apply(changed).unwrap();
+        assert_eq!((diff.listeners.changed.len(), diff.listeners.added.len(), diff.listeners.removed.len()), (1, 0, 0));
+        assert_eq!((process.addr("a"), process.addr("b")), (at_a, at_b), "no address is bound again");
+        assert_eq!((a.ask().unwrap(), b.ask().unwrap()), (b'1', b'1'), "connections live on");
+        for _ in 0..8 {
+            assert_eq!((Client::connect(at_a).ask().unwrap(), Client::connect(at_b).ask().unwrap()), (b'1', b'2'));
+        }
+    }
+}
+
+#[test]
+fn listeners_come_and_go_while_connections_live_on() {
+    let (one, two) = (server(b'1'), server(b'2'));
+    let mut process = Process::start(with(vec![relay("a", "127.0.0.1:0", one)]));
+    let at_a = process.addr("a");
+    let mut a = Client::connect(at_a);
+    assert_eq!(a.ask().unwrap(), b'1');
+    process.running.apply(with(vec![relay("b", "127.0.0.1:0", two)])).unwrap();
+    assert_eq!(Client::connect(process.addr("b")).ask().unwrap(), b'2');
+    until("the address of the removed listener is closed", || TcpStream::connect(at_a).is_err());
+    assert_eq!(a.ask().unwrap(), b'1', "the connection of the removed listener lives on");
+    assert_eq!(process.running.listening().len(), 1);
+}
+
+#[test]
+fn a_listener_with_another_backlog_is_bound_again_at_its_address() {
+    let scratch = Scratch::new();
+    let path = format!("unix:{}", scratch.file("socket"));
+    let mut config = with(vec![relay("a", &path, server(b'1'))]);
+    let mut process = Process::start(config.clone());
+    config.listeners[0].backlog = Some(7);
+    process.running.apply(config).unwrap();
+    let mut client = std::os::unix::net::UnixStream::connect(scratch.file("socket")).unwrap();
+    client.write_all(b"?").unwrap();
+    let mut byte = [0];
+    client.read_exact(&mut byte).unwrap();
+    assert_eq!(byte, *b"1");
+    process.running.apply(Config::default()).unwrap();
+    assert!(!std::path::Path::new(&scratch.file("socket")).exists(), "the file of a closed socket is removed");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_changes_nothing() {
+    let one = server(b'1');
+    let config = with(vec![relay("a", "127.0.0.1:0", one)]);
+    let mut process = Process::start(config.clone());
+    let at_a = process.addr("a");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let _taken = TcpListener::bind(taken).unwrap();
+    let scratch = Scratch::new();
+    let mut lacks_users = relay("users", "127.0.0.1:0", one);
+    lacks_users.users = Some(seaprox::config::Users::File(scratch.file("missing").into()));
+    for (listener, failure) in [
+        (relay("b", &taken.to_string(), one), "listener \"b\": listen: cannot listen on"),
+        (relay("a\n", "127.0.0.1:0", one), "listener \"a\\n\": name"),
+        (lacks_users, "listener \"users\": "),
+    ] {
+        let mut changed = Config { threads: 1, ..with(vec![listener]) };
+        changed.listeners.push(relay("new", "127.0.0.1:0", one));
+        let error = process.running.apply(changed).unwrap_err();
+        assert!(error.to_string().starts_with(failure), "{error}");
+        assert!(matches!(error.failure, ApplyFailure::Invalid(_) | ApplyFailure::Bind(..) | ApplyFailure::Make(_)));
+        assert_eq!(process.running.config(), &config);
+        assert_eq!((process.addr("a"), process.running.listening().len()), (at_a, 1));
+        assert_eq!(Client::connect(at_a).ask().unwrap(), b'1');
+    }
+}
+
+#[test]
+fn changes_that_need_a_restart_are_named_and_not_made() {
+    let config = with(vec![relay("a", "127.0.0.1:0", server(b'1'))]);
+    let mut process = Process::start(config.clone());
+    let mut changed = Config { threads: 2, ..config.clone() };
+    changed.loops.limits.pipes = 0;
+    for _ in 0..2 {
+        let diff = process.running.apply(changed.clone()).unwrap();
+        let fields: Vec<String> = diff.restarts.iter().map(|place| place.to_string()).collect();
+        assert_eq!(fields, ["threads", "limits"], "a second call names them again");
+        assert_eq!(process.running.config(), &config);
+    }
+}
+
+#[test]
+fn each_listener_has_rules_and_timers_of_its_own() {
+    use seaprox::rules::{Action, Rule, Rules};
+    let one = server(b'1');
+    let mut denied = relay("denied", "127.0.0.1:0", one);
+    denied.rules = Some(Rules::new(vec![Rule::parse(Action::Deny, "127.0.0.0/8").unwrap()]));
+    let mut process = Process::start(with(vec![relay("open", "127.0.0.1:0", one), denied.clone()]));
+    assert_eq!(Client::connect(process.addr("open")).ask().unwrap(), b'1');
+    assert!(Client::connect(process.addr("denied")).ask().is_err());
+    denied.rules = None;
+    let mut hasty = relay("open", "127.0.0.1:0", one);
+    hasty.timers.idle = Some(std::time::Duration::from_millis(200));
+    process.running.apply(with(vec![hasty, denied])).unwrap();
+    assert_eq!(Client::connect(process.addr("denied")).ask().unwrap(), b'1');
+    let mut idle = Client::connect(process.addr("open"));
+    assert_eq!(idle.ask().unwrap(), b'1');
+    assert_eq!(idle.0.read(&mut [0]).unwrap_or(0), 0, "the idle timer of this listener ends it");
+}
+
+#[test]
+fn links_and_their_forwards_change_while_other_links_live_on() {
+    let (one, two) = (server(b'1'), server(b'2'));
+    let scratch = Scratch::new();
+    let secret = scratch.write("secret", "0123456789abcdef0123456789abcdef0123456789abcdef");
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let with_secret = || {
+        let mut config = Config::default();
+        config.node.key = KeySource::Secret(secret.clone().into());
+        config
+    };
+    let mut far = with_secret();
+    far.servers = vec![Server::new("links", vec![Bind::parse("127.0.0.1:0").unwrap()])];
+    let far = Process::start(far);
+    let local = |name: &str, to: SocketAddr| Forward {
+        name: name.to_owned(),
+        listen: Bind::parse("127.0.0.1:0").unwrap(),
+        service: Service::Local(FrontEndConfig::new("static").with("to", Target::Ip(Proto::Tcp, to))),
+    };
+    let link = |name: &str, forwards: Vec<Forward>| {
+        let peer = Target::Ip(Proto::Tcp, far.addr("links"));
+        Link { forwards, ..Link::new(name, peer) }
+    };
+    let mut config = with_secret();
+    config.links = vec![link("home", vec![local("db", one), local("web", one)])];
+    let mut near = Process::start(config.clone());
+    let at_db = near.addr("db");
+    let (mut db, mut web) = (Client::connect(at_db), Client::connect(near.addr("web")));
+    assert_eq!((db.ask().unwrap(), web.ask().unwrap()), (b'1', b'1'));
+    // A forward is exchanged, and a listener that takes its route over the link comes.
+    config.links[0].forwards[1] = local("mail", two);
+    let mut over_link = relay("plain", "127.0.0.1:0", two);
+    over_link.link = Some("home".to_owned());
+    config.listeners.push(over_link);
+    near.running.apply(config.clone()).unwrap();
+    assert_eq!((db.ask().unwrap(), web.ask().unwrap()), (b'1', b'1'), "connections of the link live on");
+    for name in ["mail", "plain"] {
+        assert_eq!(Client::connect(near.addr(name)).ask().unwrap(), b'2', "{name}");
+    }
+    // Another mode needs another session. The listeners stay where they are, and use it.
+    config.links[0].mode = Some(seaprox::link::Mode::Single);
+    let diff = near.running.apply(config.clone()).unwrap();
+    assert!(diff.links.changed[0].is_redialed && diff.listeners.is_empty());
+    assert!(db.ask().is_err(), "the old session is over");
+    assert_eq!((near.addr("db"), Client::connect(at_db).ask().unwrap()), (at_db, b'1'));
+    near.running.apply(with_secret()).unwrap();
+    assert_eq!((near.running.listening().len(), near.running.link("home")), (0, None));
+    until("the address of the forward is closed", || TcpStream::connect(at_db).is_err());
+}
+
+#[test]
+fn a_target_that_refuses_fails_for_its_listener_alone() {
+    let refusing = SocketAddr::from(([127, 0, 0, 1], closed_port()));
+    let process =
+        Process::start(with(vec![relay("good", "127.0.0.1:0", server(b'1')), relay("bad", "127.0.0.1:0", refusing)]));
+    assert!(Client::connect(process.addr("bad")).ask().is_err());
+    assert_eq!(Client::connect(process.addr("good")).ask().unwrap(), b'1');
+}
