@@ -24,17 +24,18 @@
 //! | [`config`] | one tree for a process with all of its listeners and links | [`config::Config`], [`config::Diff`] |
 //! | [`pipes`] | pipes of bytes that stand on one another: socket, TLS, stream, datagrams | [`pipes::Pipe`], [`pipes::Bridge`] |
 //!
-//! A program makes a [`Proxy`], or [`Loops`] of several threads, gives it the listeners that [`bind`] made with a
-//! [`FrontEnd`] each, and runs it. Each client that connects gets a handler. The handler reads what the client says, and
-//! calls [`ConnectionMut::connect`] and then [`ConnectionMut::relay`]; from there on no callback runs for bytes. Other
-//! threads reach the loop by a [`Remote`]: they run functions in it ([`Remote::ask`]) and end it ([`Remote::finish`]).
+//! A program makes a [`Proxy`], or [`Loops`] of several threads, gives it the addresses that [`bind`] has bound with a
+//! [`ListenConfig`] each, and runs it. Each client that connects gets a handler. The handler reads what the client says, and
+//! calls [`ConnectionMut::connect`] and then [`ConnectionMut::relay`]; from there on no callback runs for bytes. Listeners
+//! are opened, replaced and closed while connections run ([`Core::listen`], [`ListenerMut`]). Other threads reach the loop by
+//! a [`Remote`]: they run functions in it ([`Remote::ask`]) and end it ([`Remote::finish`]).
 //!
 //! A loop is also a part of a program. It takes descriptors of the program as sides ([`Core::adopt`], [`Duplex`]), watches
 //! others ([`Core::watch`]) and runs timers ([`Core::after`]); and another loop can turn it, as [`Proxy`] shows.
 //!
 //! A stream of a link is a side like a socket, so that half-close, timers, limits and front ends work on it unchanged.
-//! [`ListenConfig::link`] sends the clients of a listener over a link, [`node::LinkMut::open_stream`] opens a stream for a handler,
-//! and [`node::ServeConfig::on_stream`] gives the streams of a peer to handlers.
+//! [`ListenConfig::link`] sends the clients of a listener over a link, [`node::LinkMut::open_stream`] opens a stream for a
+//! handler, and [`node::ServeConfig::on_stream`] gives the streams of a peer to handlers.
 //!
 //! # A front end in a few lines
 //! ```
