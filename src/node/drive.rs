@@ -222,6 +222,12 @@ impl Node {
             }
             Event::GoAway { .. } => _ = self.peer_leaves(core, id),
             Event::Ended { code, text } => self.session_ended(core, id, code, text),
+            Event::Stray(stream) => {
+                if let Some(suppressed) = self.may_log(core, id) {
+                    let peer = core.pools.sessions.name(id).to_owned();
+                    log::warn!(target: TARGET, link = id.to_string(), peer = peer, stream = stream.0, suppressed; "a frame for a stream that never existed");
+                }
+            }
             Event::Message(text) => {
                 if let Some(suppressed) = self.may_log(core, id) {
                     log::info!(target: TARGET, link = id.to_string(), text = format!("{text:?}"), suppressed; "message");

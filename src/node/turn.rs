@@ -89,7 +89,11 @@ impl Node {
             }
             Event::OpenResult { .. } => UNITS_HEAVY,
             Event::Readable(_) | Event::Writable(_) | Event::Fin(_) | Event::Stopped { .. } => 1,
-            Event::Undelivered { .. } | Event::Datagram(_) | Event::Message(_) | Event::ListenResult { .. } => 1,
+            Event::Undelivered { .. }
+            | Event::Datagram(_)
+            | Event::Message(_)
+            | Event::Stray(_)
+            | Event::ListenResult { .. } => 1,
             // Other events are few, or cause no work.
             _ => 0,
         };

@@ -377,7 +377,8 @@ fn a_frame_for_a_stream_that_never_existed_is_answered_once_and_opens_none() {
         Frame::UnknownStream { id: 1 },
     ];
     (0..10).for_each(|_| strays.iter().for_each(|frame| input(&mut session, frame).unwrap()));
-    assert_eq!((events(&mut session), session.streams_live()), (vec![], 0));
+    let reported = vec![Event::Stray(StreamId(1))];
+    assert_eq!((events(&mut session), session.streams_live()), (reported, 0), "reported once");
     assert_eq!((session.stats().stray_frames, session.stats().late_frames), (70, 0));
     let answers = |session: &mut Session, us| {
         let sent = frames(session, Time::from_us(us));

@@ -404,3 +404,24 @@ fn a_wrong_key_is_logged_during_a_flood_from_another_address() {
     assert!(wrong.is_err(), "the key is not admitted");
     node.seaprox.wait_for_log(&["unauthenticated peer refused", "127.0.0.3:", "reason=auth_failed"]);
 }
+
+#[test]
+fn a_frame_for_a_stream_that_never_existed_is_logged_once_for_each_stream_and_within_the_limit() {
+    let node = Served::start("", &[]);
+    let mut hostile = RawLink::connect(node.addr, HOSTILE).unwrap();
+    let data = |id: u32| encode(&Frame::Data { id, offset: 0, fin: false, payload: b"x" });
+    let done = |seq: u32| encode(&Frame::Message { seq, text: "done" });
+    // The node opens streams with odd numbers, and has opened none.
+    hostile.send_raw(&[data(1), data(1), data(3), data(1), done(0)].concat()).unwrap();
+    node.seaprox.wait_for_log(&["message", "done"]);
+    let lines = |words: &[&str]| {
+        node.seaprox.count_log(&[&["WARN", "a frame for a stream that never existed"], words].concat())
+    };
+    assert_eq!((lines(&["stream=1"]), lines(&["stream=3"]), lines(&[])), (1, 1, 2));
+    let flood: Vec<u8> = (0..1000).flat_map(|n| data(5 + 2 * n)).collect();
+    hostile.send_raw(&flood).unwrap();
+    until("the flood is counted", || {
+        node.seaprox.status().pointer("/links/0/stray_frames").and_then(|count| count.as_u64()) >= Some(1004)
+    });
+    assert!(lines(&[]) <= 101, "{} lines", lines(&[]));
+}

@@ -74,6 +74,8 @@ pub enum Event {
     },
     /// The peer ends its listener.
     Unlisten(u32),
+    /// The peer has sent a frame for a stream that never existed. Reported once for each of the last 64 such streams.
+    Stray(StreamId),
     /// A message for the user from the peer.
     Message(String),
     /// A subflow is live.

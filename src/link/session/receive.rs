@@ -238,6 +238,7 @@ impl Session {
             }
             Lookup::Unopened if id.opener() != Some(self.role.peer()) => {
                 self.stats.stray_frames += 1;
+                self.report_stray(id);
                 self.answer_unknown_stream(id, expects_stream);
                 Ok(None)
             }

@@ -64,6 +64,8 @@ pub struct Session {
     pub(super) next_listener: u32,
     pub(super) served_listeners: ServedListeners,
     pub(super) messages: Messages,
+    /// The last streams that never existed and for which a frame was reported.
+    pub(super) strays: VecDeque<StreamId>,
     /// Σ of the costs of all datagrams.
     pub(super) datagram_bytes: u64,
     pub(super) going_away: [Option<(Code, String)>; 2],
@@ -183,6 +185,7 @@ impl Session {
             next_listener: 1,
             served_listeners: ServedListeners::default(),
             messages: Messages::default(),
+            strays: VecDeque::new(),
             datagram_bytes: 0,
             going_away: [None, None],
             duplicates: VecDeque::new(),

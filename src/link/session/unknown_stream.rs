@@ -27,6 +27,18 @@ impl Session {
         }
     }
 
+    /// Reports a frame for a stream that never existed, unless that stream was reported a moment ago.
+    pub(super) fn report_stray(&mut self, id: StreamId) {
+        if self.strays.contains(&id) {
+            return;
+        }
+        if self.strays.len() == STRAYS_MAX {
+            self.strays.pop_front();
+        }
+        self.strays.push_back(id);
+        self.push_event(Event::Stray(id));
+    }
+
     /// Handles the peer's answer that it does not know a stream. Unless both directions are complete, they never will
     /// be, and the stream ends.
     pub(super) fn on_unknown_stream(&mut self, now: Time, id: StreamId) {
@@ -69,3 +81,6 @@ impl Session {
         self.update_stream(slot);
     }
 }
+
+/// Streams that never existed and are remembered as reported.
+const STRAYS_MAX: usize = 64;
