@@ -43,8 +43,7 @@ impl Core {
     /// # Errors
     /// [`VerbError::Stale`] if the timer has run or was cancelled, and [`VerbError::Invalid`] if the id is of another kind.
     pub fn cancel(&mut self, id: Id) -> Result<(), VerbError> {
-        let removed = self.caller_timers.table.remove(id);
-        let (due_ms, _) = removed.ok_or_else(|| self.missing(id, Kind::Timer))?;
+        let (due_ms, _) = self.caller_timers.table.remove(id).ok_or_else(|| self.ended.missing(id, Kind::Timer))?;
         self.caller_timers.order.remove(&(due_ms, id));
         Ok(())
     }

@@ -46,7 +46,7 @@ impl Core {
         listener.into_iter().for_each(|listener| listener.active -= 1);
         let [sent, received] = [Role::Source, Role::Dest].map(|role| connection.halves[role.out()].bytes);
         let (ending, fault) = connection.ending(reason);
-        self.ended.note([Some(id), Some(connection.source), connection.dest], reason);
+        self.ended.note_connection([Some(id), Some(connection.source), connection.dest], reason);
         self.observe(Event::ConnectionEnded { connection: id, reason, ending, fault, sent, received });
         self.stats.closed[reason as usize] += 1;
         self.stats.bytes_sent += sent;

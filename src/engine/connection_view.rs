@@ -45,7 +45,7 @@ impl Loop<'_> {
                 Err(VerbError::Over(record.reason.unwrap_or(Reason::Internal)))
             }
             Some(_) => Ok(ConnectionMut { core: self.reborrow(), id }),
-            None => Err(self.missing(id, Kind::Connection)),
+            None => Err(self.ended.missing(id, Kind::Connection)),
         }
     }
 }

@@ -1,13 +1,19 @@
 //! The last records that ended, so that their ids answer with the reason for a while.
 
-use crate::engine::core::Core;
 use crate::types::id::{Id, Kind};
 use crate::types::reason::Reason;
 use crate::types::verb_error::VerbError;
 
-/// A ring of the last records that ended. The end of a record costs one store.
+/// The last records that ended. The end of a record costs one store.
 pub(crate) struct Ended {
-    ring: Vec<End>,
+    /// Connections, with their sides.
+    connections: Ring,
+    /// Records of all other kinds, which end rarely, so that the many connections do not displace them.
+    others: Ring,
+}
+
+struct Ring {
+    ends: Vec<End>,
     /// The place of the next record.
     next: usize,
     max: usize,
@@ -20,37 +26,49 @@ struct End {
 }
 
 impl Ended {
-    /// Makes a ring of at most `max` records.
+    /// Remembers at most `max` connections, and as many other records as [`OTHERS_MAX`].
     pub fn new(max: usize) -> Ended {
-        Ended { ring: Vec::with_capacity(max), next: 0, max }
+        Ended { connections: Ring::new(max), others: Ring::new(OTHERS_MAX) }
     }
 
-    /// Notes the end of a record, in place of the oldest one if the ring is full.
-    pub fn note(&mut self, ids: [Option<Id>; 3], reason: Reason) {
-        let end = End { ids, reason };
-        match self.ring.get_mut(self.next) {
+    /// Notes the end of a connection and its sides, in place of the oldest one if there is no room.
+    pub fn note_connection(&mut self, ids: [Option<Id>; 3], reason: Reason) {
+        self.connections.note(End { ids, reason });
+    }
+
+    /// Notes the end of a record of another kind, in place of the oldest one if there is no room.
+    pub fn note(&mut self, id: Id, reason: Reason) {
+        self.others.note(End { ids: [Some(id), None, None], reason });
+    }
+
+    /// Returns the answer for an id that finds no record of the kind that a verb is about. This looks at all ends.
+    pub fn missing(&self, id: Id, kind: Kind) -> VerbError {
+        let ring = if matches!(kind, Kind::Connection | Kind::Side) { &self.connections } else { &self.others };
+        match ring.ends.iter().find(|end| end.ids.contains(&Some(id))) {
+            _ if id.kind() != kind => VerbError::Invalid,
+            Some(end) => VerbError::Over(end.reason),
+            None => VerbError::Stale,
+        }
+    }
+}
+
+impl Ring {
+    fn new(max: usize) -> Ring {
+        Ring { ends: Vec::with_capacity(max), next: 0, max }
+    }
+
+    fn note(&mut self, end: End) {
+        match self.ends.get_mut(self.next) {
             Some(oldest) => *oldest = end,
-            None if self.next < self.max => self.ring.push(end),
+            None if self.next < self.max => self.ends.push(end),
             None => return,
         }
         self.next = if self.next + 1 < self.max { self.next + 1 } else { 0 };
     }
-
-    /// Returns the reason for which a record ended, if it is one of the last. This looks at all of them.
-    pub fn reason(&self, id: Id) -> Option<Reason> {
-        self.ring.iter().find(|end| end.ids.contains(&Some(id))).map(|end| end.reason)
-    }
 }
 
-impl Core {
-    /// Returns the answer for an id that finds no record of the kind that a verb is about.
-    pub(crate) fn missing(&self, id: Id, kind: Kind) -> VerbError {
-        if id.kind() != kind {
-            return VerbError::Invalid;
-        }
-        self.ended.reason(id).map_or(VerbError::Stale, VerbError::Over)
-    }
-}
+/// Ends of records other than connections that are remembered.
+const OTHERS_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -59,16 +77,29 @@ mod tests {
 
     #[test]
     fn the_last_ends_are_known_and_earlier_ones_are_forgotten() {
-        let (mut table, mut ended) = (Table::new(Kind::Link, 9), Ended::new(3));
+        let (mut table, mut ended) = (Table::new(Kind::Connection, 9), Ended::new(3));
         let ids: Vec<Id> = (0..9).map(|n| table.insert(n).unwrap()).collect();
+        let over = |ended: &Ended, id| ended.missing(id, Kind::Connection) == VerbError::Over(Reason::Drained);
         for (count, id) in ids.iter().enumerate() {
-            ended.note([Some(*id), None, None], Reason::Drained);
-            let known: Vec<bool> = ids.iter().map(|id| ended.reason(*id).is_some()).collect();
+            ended.note_connection([Some(*id), None, None], Reason::Drained);
+            let known: Vec<bool> = ids.iter().map(|id| over(&ended, *id)).collect();
             let expected: Vec<bool> = (0..9).map(|at| at <= count && at + 3 > count).collect();
             assert_eq!(known, expected);
         }
         let mut none = Ended::new(0);
-        none.note([Some(ids[0]), None, None], Reason::Drained);
-        assert_eq!(none.reason(ids[0]), None);
+        none.note_connection([Some(ids[0]), None, None], Reason::Drained);
+        assert_eq!(none.missing(ids[0], Kind::Connection), VerbError::Stale);
+    }
+
+    #[test]
+    fn connections_do_not_displace_the_end_of_a_link() {
+        let (mut links, mut connections) = (Table::new(Kind::Link, 1), Table::new(Kind::Connection, 9));
+        let (link, mut ended) = (links.insert(()).unwrap(), Ended::new(3));
+        ended.note(link, Reason::LinkLost);
+        for _ in 0..9 {
+            ended.note_connection([connections.insert(()).ok(), None, None], Reason::Drained);
+        }
+        assert_eq!(ended.missing(link, Kind::Link), VerbError::Over(Reason::LinkLost));
+        assert_eq!(ended.missing(link, Kind::Connection), VerbError::Invalid);
     }
 }

@@ -224,7 +224,7 @@ impl Core {
     pub fn listener(&mut self, listener: Id) -> Result<ListenerMut<'_>, VerbError> {
         match self.listeners.get(listener) {
             Some(_) => Ok(ListenerMut { core: self, id: listener }),
-            None => Err(self.missing(listener, Kind::Listener)),
+            None => Err(self.ended.missing(listener, Kind::Listener)),
         }
     }
 
@@ -246,6 +246,7 @@ impl Core {
         self.queues.full.retain(|other| *other != id);
         self.descriptors.listeners.retain(|other| *other != id);
         log::debug!(target: "seaprox::listener", kind = &*listener.kind, addr = listener.addr.to_string(), name = *listener.name; "closed");
+        self.ended.note(id, Reason::Killed);
         self.observe(Event::ListenerClosed { listener: id });
     }
 

@@ -44,7 +44,7 @@ impl Loop<'_> {
     /// * [`VerbError::Stale`]: the id names no side of a connection, or one that is gone
     /// * [`VerbError::Invalid`]: the id is that of another kind of record
     pub fn side(&mut self, id: Id) -> Result<SideMut<'_>, VerbError> {
-        let Some(side) = self.sides.get(id) else { return Err(self.missing(id, Kind::Side)) };
+        let Some(side) = self.sides.get(id) else { return Err(self.ended.missing(id, Kind::Side)) };
         let Owner::Connection(connection, role) = side.owner else { return Err(VerbError::Stale) };
         match self.connections.get(connection) {
             Some(record) if record.stage == Stage::Closed => {

@@ -109,7 +109,7 @@ impl Core {
     /// [`VerbError::Stale`] if the watch has ended, [`VerbError::Invalid`] if the id is of another kind, and a refusal of the
     /// system.
     pub fn modify_watch(&mut self, id: Id, interest: Interest) -> Result<(), DescriptorError> {
-        let Some(watch) = self.watches.table.get_mut(id) else { return Err(self.missing(id, Kind::Watch).into()) };
+        let watch = self.watches.table.get_mut(id).ok_or_else(|| self.ended.missing(id, Kind::Watch))?;
         watch.interest = interest;
         // A watch whose callback runs is armed when it returns.
         if watch.callback.is_some() {
@@ -123,7 +123,7 @@ impl Core {
     /// # Errors
     /// [`VerbError::Stale`] if the watch has ended, and [`VerbError::Invalid`] if the id is of another kind.
     pub fn unwatch(&mut self, id: Id) -> Result<(), VerbError> {
-        let watch = self.watches.remove(id).ok_or_else(|| self.missing(id, Kind::Watch))?;
+        let watch = self.watches.remove(id).ok_or_else(|| self.ended.missing(id, Kind::Watch))?;
         watch.source.deregister(&self.registry);
         Ok(())
     }

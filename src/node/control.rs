@@ -15,7 +15,6 @@ use crate::transport::Buffers;
 use crate::types::companions::Companions;
 use crate::types::id::{Id, Kind, Table};
 use crate::types::link_state::LinkState;
-use crate::types::over::Over;
 use crate::types::reason::{Failure, Reason};
 
 use super::carrier::Carrier;
@@ -32,8 +31,6 @@ pub(crate) struct Node {
     pub carriers: Table<Carrier>,
     /// The listeners for links.
     pub servers: Table<Server>,
-    /// The last links, servers and forwards that ended.
-    pub over: Over,
     /// The links that peers have dialed, by the id of the session.
     pub served: HashMap<SessionId, Id>,
     /// Carriers of peers that have not joined a session yet.
@@ -62,7 +59,6 @@ impl Node {
             links: Companions::new(),
             carriers: Table::new(Kind::Carrier, CARRIERS_MAX),
             servers: Table::new(Kind::Server, SERVERS_MAX),
-            over: Over::default(),
             served: HashMap::new(),
             unauthenticated: Unauthenticated::new(),
             handshakes: Budget::default(),
@@ -89,7 +85,7 @@ impl Node {
     pub fn remove_link(&mut self, core: &mut Core, id: Id, reason: Reason) {
         core.pools.sessions.remove(id);
         if self.links.remove(id).is_some() {
-            self.over.note(id, reason);
+            core.ended.note(id, reason);
             core.observe(Event::Link { link: id, state: LinkState::Ended });
             self.end_nested(core, id);
         }

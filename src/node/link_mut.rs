@@ -38,12 +38,9 @@ impl Loop<'_> {
     /// [`VerbError::Stale`] or [`VerbError::Over`] if the link is gone, [`VerbError::Invalid`] if the id is not one of a link.
     pub fn link(&mut self, id: Id) -> Result<LinkMut<'_>, VerbError> {
         let (core, node) = self.parts::<Node>();
-        if id.kind() != Kind::Link {
-            return Err(VerbError::Invalid);
-        }
         match node.links.get(id) {
             Some(_) => Ok(LinkMut { core, node, id }),
-            None => Err(node.over.error_of(id)),
+            None => Err(core.ended.missing(id, Kind::Link)),
         }
     }
 

@@ -120,6 +120,7 @@ impl Node {
     /// Checks the configuration of a nested link: its outer link is there, and streams can reach its peer.
     pub(super) fn check_outer(
         &self,
+        core: &Core,
         over: Over,
         peer: &Target,
         carrier: CarrierKind,
@@ -138,7 +139,7 @@ impl Node {
         match self.links.get(over.link()) {
             Some(outer) if !outer.closing => Ok(()),
             Some(_) => Err(VerbError::Over(Reason::LinkLost)),
-            None => Err(self.over.error_of(over.link())),
+            None => Err(core.ended.missing(over.link(), IdKind::Link)),
         }
     }
 

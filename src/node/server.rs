@@ -94,12 +94,9 @@ impl Loop<'_> {
     /// server.
     pub fn server(&mut self, id: Id) -> Result<ServerMut<'_>, VerbError> {
         let (core, node) = self.parts::<Node>();
-        if id.kind() != Kind::Server {
-            return Err(VerbError::Invalid);
-        }
         match node.servers.get(id) {
             Some(_) => Ok(ServerMut { core, node, id }),
-            None => Err(node.over.error_of(id)),
+            None => Err(core.ended.missing(id, Kind::Server)),
         }
     }
 
@@ -169,7 +166,7 @@ impl Node {
         if links == LinksOfServer::Close {
             self.links_of(id).into_iter().for_each(|link| self.close_link(core, link));
         }
-        self.over.note(id, Reason::Drained);
+        core.ended.note(id, Reason::Drained);
         Ok(())
     }
 }

@@ -59,7 +59,7 @@ impl Loop<'_> {
             return Err(VerbError::Over(Reason::Drained));
         }
         if let Some(over) = over {
-            node.check_outer(over, &peer, carrier, &paths)?;
+            node.check_outer(core, over, &peer, carrier, &paths)?;
         }
         let setup = setup(&identity, &policy);
         let key = setup.public_key().map_err(|_| VerbError::Invalid)?;

@@ -8,7 +8,6 @@ pub(crate) mod human;
 pub(crate) mod id;
 pub(crate) mod label;
 pub(crate) mod link_state;
-pub(crate) mod over;
 pub(crate) mod peer;
 pub(crate) mod peer_network;
 pub(crate) mod proto;

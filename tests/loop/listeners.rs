@@ -85,11 +85,11 @@ fn an_unlistened_listener_refuses_clients_and_its_connections_go_on() {
     rig.core().listener(listener).unwrap().unlisten().unwrap();
     assert!(TcpStream::connect(addr).is_err());
     speak(&mut rig, &mut pair);
-    assert_eq!(rig.core().listener(listener).err(), Some(VerbError::Stale));
+    assert_eq!(rig.core().listener(listener).err(), Some(VerbError::Over(Reason::Killed)));
     assert_eq!(rig.core().listeners().iter().map(|one| one.id).collect::<Vec<_>>(), [other]);
     // The slot is used again, and the old id still names nothing.
     let (next, _) = rig.listen_as(saying(2));
-    assert_eq!(rig.core().listener(listener).err(), Some(VerbError::Stale));
+    assert_eq!(rig.core().listener(listener).err(), Some(VerbError::Over(Reason::Killed)));
     drop(pair);
     rig.until_empty();
     assert_eq!(rig.core().listener(next).unwrap().status().active, 0);
