@@ -26,9 +26,10 @@
 //!
 //! A program makes a [`Proxy`], or [`Loops`] of several threads, gives it the addresses that [`bind`] has bound with a
 //! [`ListenConfig`] each, and runs it. Each client that connects gets a handler. The handler reads what the client says, and
-//! calls [`ConnectionMut::connect`] and then [`ConnectionMut::relay`]; from there on no callback runs for bytes. Listeners
-//! are opened, replaced and closed while connections run ([`Core::listen`], [`ListenerMut`]). Other threads reach the loop by
-//! a [`Remote`]: they run functions in it ([`Remote::ask`]) and end it ([`Remote::finish`]).
+//! calls [`ConnectionMut::connect`] and then [`ConnectionMut::relay`]; from there on no callback runs for bytes,
+//! unless the connection has a [`Hook`] ([`ConnectionMut::set_hook`]), which sees the bytes and may change them. Listeners are
+//! opened, replaced and closed while connections run ([`Core::listen`], [`ListenerMut`]). Other threads reach the loop by a
+//! [`Remote`]: they run functions in it ([`Remote::ask`]) and end it ([`Remote::finish`]).
 //!
 //! A loop is also a part of a program. It takes descriptors of the program as sides ([`Core::adopt`], [`Duplex`]), watches
 //! others ([`Core::watch`]) and runs timers ([`Core::after`]); and another loop can turn it, as [`Proxy`] shows.
@@ -101,6 +102,7 @@ pub use engine::core::Core;
 pub use engine::dial::{Answer, Connector};
 pub use engine::event_loop::Proxy;
 pub use engine::handler::{Cause, Cx, Handler};
+pub use engine::hook::{Hook, Transit};
 pub use engine::limits::{Config, DESCRIPTORS_RESERVED, Family, Limits, Timeouts};
 pub use engine::listener::{FrontEnd, ListenConfig, ListenerMut, ListenerStatus};
 pub use engine::mailbox::{Full, Remote};

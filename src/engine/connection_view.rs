@@ -345,10 +345,12 @@ impl ConnectionMut<'_> {
 
     /// Shows one side's input to its handler, including the input that waits.
     pub fn resume_reading(&mut self, role: Role) {
-        let Some(record) = self.record_mut() else { return };
+        let (id, core): (Id, &mut Core) = (self.id, &mut self.core);
+        let Some(record) = core.connections.get_mut(id) else { return };
+        record.halves[role.out()].leave_hook(&mut core.pools.blocks);
         record.halves[role.out()].flow = Flow::Handler;
         if let Some(side) = record.side(role) {
-            self.core.enqueue(side);
+            core.enqueue(side);
         }
     }
 }

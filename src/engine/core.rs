@@ -18,6 +18,7 @@ use crate::engine::dial::Connector;
 use crate::engine::ended::Ended;
 use crate::engine::flow::DISCARD_BYTES_MAX;
 use crate::engine::handler::Handler;
+use crate::engine::hooked::Hooked;
 use crate::engine::key_accounts::KeyAccounts;
 use crate::engine::limits::{Config, Limits};
 use crate::engine::listener::{LISTENERS_MAX, Listener};
@@ -43,6 +44,7 @@ use crate::relay::splice_pipe::SplicePipePool;
 use crate::relay::timer::{OneOffs, TimerClass, TimerLists};
 use crate::streams::Sessions;
 use crate::types::address::{Endpoint, Target};
+use crate::types::companions::Companions;
 use crate::types::id::{Id, Kind, Table};
 use crate::types::label::Label;
 use crate::types::reason::Failure;
@@ -57,6 +59,7 @@ pub struct Core {
     pub(crate) pools: Pools,
     pub(crate) timers: TimerLists,
     pub(crate) profiles: Profiles,
+    pub(crate) hooks: Companions<Hooked>,
     pub(crate) one_offs: OneOffs<OneOff>,
     pub(crate) caller_timers: CallerTimers,
     pub(crate) watches: Watches,
@@ -182,6 +185,7 @@ impl Core {
             },
             timers,
             profiles,
+            hooks: Companions::new(),
             one_offs: OneOffs::new(),
             caller_timers: CallerTimers::new(limits.timers),
             watches: Watches::new(limits.watches),
@@ -279,8 +283,13 @@ impl Core {
         if half.dead && half.phase != Phase::Shut {
             (half.flow, half.left) = (Flow::Discard, DISCARD_BYTES_MAX);
         } else if half.phase != Phase::Shut {
-            (half.flow, half.left) = (Flow::Relay, count);
+            let flow = if half.exchange.is_some() { Flow::Hooked } else { Flow::Relay };
+            (half.flow, half.left) = (flow, count);
+            if flow == Flow::Hooked {
+                self.hook_connected(connection);
+            }
         }
+        let Some(record) = self.connections.get_mut(connection) else { return };
         if let Some(side) = record.side(from) {
             self.enqueue(side);
         }

@@ -24,9 +24,10 @@ impl Core {
         for half in &mut record.halves {
             // Bytes of the source that no handler has consumed are for the next dest.
             half.release_splice_pipe(&mut self.pools.splice_pipes);
-            if half.phase == Phase::Shut || half.flow == Flow::Relay {
+            if half.phase == Phase::Shut || half.flow.is_relayed() {
                 half.store.clear(&mut self.pools.blocks);
             }
+            half.exchange.iter_mut().for_each(|exchange| exchange.clear(&mut self.pools.blocks));
         }
         record.halves[Role::Source.out()].out.clear(&mut self.pools.blocks);
         // Bytes that this dest did not take are no loss of the connection, which may go on with another dest.
@@ -36,6 +37,7 @@ impl Core {
         fresh.store.clear(&mut self.pools.blocks);
         (fresh.phase, fresh.flow, fresh.told, fresh.reset) = (Phase::Flowing, Flow::Hold, false, false);
         (fresh.left, fresh.full_reads) = (UNLIMITED, 0);
+        self.hook_disconnected(connection);
         self.drop_side(dest);
     }
 

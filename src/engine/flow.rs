@@ -17,7 +17,7 @@
 use std::io;
 
 use crate::engine::core::{Core, OneOff};
-use crate::relay::connection::Stage;
+use crate::relay::connection::{Connection, Stage};
 use crate::relay::half::{Flow, Phase, UNLIMITED};
 use crate::relay::io::{Io, Unpollable};
 use crate::relay::pump::{self, Pumped};
@@ -72,12 +72,16 @@ impl Core {
         if half.phase == Phase::Shut {
             return None;
         }
-        if half.flow == Flow::Discard {
-            let left = half.left;
-            let pumped = pump::discard(half, role, self.sides.get_mut(from)?, &mut self.pools, budget);
-            // Bytes that a client sends after the last reply have no receiver, and no bound.
-            half.lost |= half.left < left;
-            return Some(pumped);
+        match half.flow {
+            Flow::Relay => {}
+            Flow::Hooked => return self.pump_hooked(id, role, budget),
+            Flow::Hold | Flow::Handler | Flow::Discard => {
+                let left = half.left;
+                let pumped = pump::discard(half, role, self.sides.get_mut(from)?, &mut self.pools, budget);
+                // Bytes that a client sends after the last reply have no receiver, and no bound.
+                half.lost |= half.left < left;
+                return Some(pumped);
+            }
         }
         let (from, to) = self.sides.get_two_mut(from, to?)?;
         if from.state != SideState::Connected || to.state != SideState::Connected {
@@ -105,6 +109,11 @@ impl Core {
                     (half.flow, half.left) = (Flow::Handler, UNLIMITED);
                 }
                 return next;
+            }
+            Pumped::Ended(reason) => {
+                let notes = self.connections.get_mut(id).map(Connection::notes);
+                notes.into_iter().for_each(|notes| _ = notes.detail.get_or_insert_with(|| ENDED_BY_HOOK.into()));
+                self.close(id, reason);
             }
             Pumped::Broken(broken, error) if broken == role => self.input_broke(id, role, &error),
             Pumped::Broken(broken, error) => self.broke(id, broken, &error),
@@ -178,13 +187,13 @@ impl Core {
         let is_socket = self.side_io(id, role).is_some_and(|io| matches!(io, Io::Tcp(_) | Io::Unix(_)));
         let goes_on = match connection.halves[role.out()].flow {
             _ if connection.stage == Stage::Closing => false,
-            Flow::Relay => sent_all || is_socket,
+            Flow::Relay | Flow::Hooked => sent_all || is_socket,
             // The handler of the source may still have a reply for its client.
             Flow::Handler => role == Role::Dest && connection.stage != Stage::Connecting,
             Flow::Hold => role == Role::Dest && (sent_all || is_socket),
             Flow::Discard => false,
         };
-        if connection.stage == Stage::Established && connection.halves[role.out()].flow == Flow::Relay && !goes_on {
+        if connection.stage == Stage::Established && connection.halves[role.out()].flow.is_relayed() && !goes_on {
             return self.pass_reset(id, role);
         }
         if !goes_on {
@@ -257,7 +266,7 @@ impl Core {
         }
         let from = connection.side(role.other());
         let half = &mut connection.halves[role.into()];
-        if half.flow == Flow::Relay {
+        if half.flow.is_relayed() {
             if let Some(stream) = from.and_then(|from| self.sides.get(from)?.io.stream()) {
                 // The far end discards the bytes that are still to come.
                 self.pools.sessions.stop(stream);
@@ -289,7 +298,7 @@ impl Core {
         let Some(connection) = self.connections.get(id) else { return };
         let sent = &connection.halves[role.out()];
         let is_plain = sent.left == UNLIMITED || role == Role::Source;
-        if connection.halves[role.into()].dead && sent.flow == Flow::Relay && is_plain && !self.has_sent_all(id, role) {
+        if connection.halves[role.into()].dead && sent.flow.is_relayed() && is_plain && !self.has_sent_all(id, role) {
             self.close(id, self.reset_reason(id, role));
         }
     }
@@ -392,6 +401,7 @@ fn is_plain_end(error: &io::Error) -> bool {
 /// Bytes that are discarded for a side that is gone, before the other side is reset. Until then the other side may finish a
 /// send and come to read its bytes; a peer that sends more than all buffers hold does not read.
 pub(crate) const DISCARD_BYTES_MAX: u64 = 16 << 20;
+const ENDED_BY_HOOK: &str = "the hook of the connection ended it";
 /// First and longest pause between two checks if a side has acknowledged the bytes before a reset.
 const FIRST_LOOK_MS: u32 = 5;
 const LOOK_MS_MAX: u32 = 250;

@@ -17,6 +17,8 @@ pub(crate) mod event_loop;
 pub(crate) mod fair;
 pub(crate) mod flow;
 pub(crate) mod handler;
+pub(crate) mod hook;
+pub(crate) mod hooked;
 pub(crate) mod key_accounts;
 pub(crate) mod limits;
 pub(crate) mod listener;

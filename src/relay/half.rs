@@ -6,12 +6,15 @@
 //!   flow      Hold     nothing is read
 //!             Handler  input is shown to the handler of the sending side
 //!             Relay    `left` bytes of input go to the other side, then the handler gets the input again
+//!             Hooked   the same, through the hook of the connection
 //!             Discard  input is discarded
 //! ```
 //! The order of delivery: first the bytes in the pipe, even if the flow has changed since; then `out`, the bytes that a
-//! handler sent; then `store`, the bytes that were read. Nothing is read while the pipe has bytes.
+//! handler sent; then `store`, the bytes that were read. Nothing is read while the pipe has bytes. With a hook, `store` holds
+//! bytes that the hook has not seen, and `exchange` what goes to the hook and comes from it.
 
 use crate::relay::block::{Block, BlockPool};
+use crate::relay::exchange::Exchange;
 use crate::relay::splice_pipe::{SplicePipe, SplicePipePool};
 
 /// One direction of a connection.
@@ -38,6 +41,8 @@ pub(crate) struct Half {
     pub out: Store,
     pub store: Store,
     pub splice_pipe: Option<SplicePipe>,
+    /// The exchange with the hook of the connection, if it has one.
+    pub exchange: Option<Box<Exchange>>,
     /// Bytes that have entered the pipe since the half got it.
     pub piped: u64,
     /// Bytes relayed: bytes delivered, and bytes of the dest that a handler consumed.
@@ -52,7 +57,15 @@ pub(crate) enum Flow {
     Hold,
     Handler,
     Relay,
+    Hooked,
     Discard,
+}
+
+impl Flow {
+    /// Returns true if the input goes to the other side.
+    pub const fn is_relayed(self) -> bool {
+        matches!(self, Flow::Relay | Flow::Hooked)
+    }
 }
 
 /// The progress of the direction towards its end.
@@ -92,6 +105,7 @@ impl Half {
             out: Store { block: None, start: 0, end: 0 },
             store: Store { block: None, start: 0, end: 0 },
             splice_pipe: None,
+            exchange: None,
             piped: 0,
             bytes: 0,
             congested: 0,
@@ -100,14 +114,15 @@ impl Half {
 
     /// Returns the number of bytes that wait for delivery.
     pub fn queued(&self) -> usize {
-        self.out.len() + self.store.len() + self.splice_pipe.as_ref().map_or(0, SplicePipe::len)
+        let exchanged = self.exchange.as_ref().map_or(0, |exchange| exchange.len());
+        self.out.len() + self.store.len() + self.splice_pipe.as_ref().map_or(0, SplicePipe::len) + exchanged
     }
 
     /// Returns true if the receiving side has not got the complete stream: bytes wait for it, or the input was relayed and
     /// has not ended.
     pub fn is_cut_short(&self) -> bool {
         let is_sent = self.out.is_empty() && self.splice_pipe.as_ref().is_none_or(|pipe| pipe.len() == 0);
-        let is_relayed = self.flow == Flow::Relay || (self.dead && self.flow == Flow::Discard);
+        let is_relayed = self.flow.is_relayed() || (self.dead && self.flow == Flow::Discard);
         self.phase != Phase::Shut && (is_relayed || !is_sent)
     }
 
@@ -115,7 +130,15 @@ impl Half {
     pub fn clear(&mut self, blocks: &mut BlockPool, pipes: &mut SplicePipePool) {
         self.out.clear(blocks);
         self.store.clear(blocks);
+        self.exchange.iter_mut().for_each(|exchange| exchange.clear(blocks));
         self.release_splice_pipe(pipes);
+    }
+
+    /// Gives the input to the handler that a hook has not consumed. The half does not relay any more.
+    pub fn leave_hook(&mut self, blocks: &mut BlockPool) {
+        if let Some(exchange) = self.exchange.as_mut().filter(|exchange| exchange.len() > 0) {
+            self.lost |= !exchange.give_back(&mut self.store, &mut self.out, blocks);
+        }
     }
 
     pub fn release_splice_pipe(&mut self, pipes: &mut SplicePipePool) {
@@ -199,6 +222,20 @@ impl Store {
         };
         self.filled(if fits { bytes.len() } else { 0 }, blocks);
         fits
+    }
+
+    /// Replaces the bytes of the store by the first `len` bytes of a block of the pool.
+    pub fn replace(&mut self, block: Block, len: usize, blocks: &mut BlockPool) {
+        self.clear(blocks);
+        *self = Store { block: Some(block), start: 0, end: len as u32 };
+    }
+
+    /// Takes the block with all bytes out of the store, if it is one of the pool. Also returns where the bytes start.
+    pub fn take_block(&mut self, blocks: &BlockPool) -> Option<(Block, usize)> {
+        let block = self.block.take_if(|block| blocks.is_own(block))?;
+        let start = std::mem::take(&mut self.start) as usize;
+        self.end = 0;
+        Some((block, start))
     }
 
     /// Puts a few bytes into an empty store, in an allocation of their size.

@@ -4,6 +4,7 @@
 pub(crate) mod block;
 pub(crate) mod connection;
 pub(crate) mod dial;
+pub(crate) mod exchange;
 pub(crate) mod half;
 pub(crate) mod io;
 pub(crate) mod pump;

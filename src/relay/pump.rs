@@ -17,6 +17,7 @@ use crate::relay::half::{Flow, Half, NO_SPLICE, Phase, UNLIMITED};
 use crate::relay::side::{Role, Side};
 use crate::relay::splice_pipe::SplicePipePool;
 use crate::streams::Sessions;
+use crate::types::reason::Reason;
 
 /// The pools that all halves of a loop share.
 pub(crate) struct Pools {
@@ -43,6 +44,8 @@ pub(crate) enum Pumped {
     EndedEarly,
     /// The discard limit was reached.
     DiscardLimit,
+    /// The hook of the connection ends it.
+    Ended(Reason),
     /// A side failed.
     Broken(Role, io::Error),
 }
@@ -166,7 +169,7 @@ pub(crate) fn deliver(half: &mut Half, to: &mut Side, pools: &mut Pools) -> io::
 }
 
 /// The result of one attempt to fetch input.
-enum Fetched {
+pub(crate) enum Fetched {
     Bytes(usize),
     Nothing,
     /// The destination takes no more now, so nothing was read.
@@ -200,7 +203,7 @@ fn fetch_by_copy(half: &mut Half, from: &mut Side, pools: &mut Pools) -> io::Res
 
 /// Notes the result of one read into room for `wished` bytes.
 #[inline]
-fn note(half: &mut Half, from: &mut Side, result: io::Result<usize>, wished: usize) -> io::Result<Fetched> {
+pub(crate) fn note(half: &mut Half, from: &mut Side, result: io::Result<usize>, wished: usize) -> io::Result<Fetched> {
     match result {
         Ok(0) => from.note_end().map(|()| Fetched::End),
         Ok(got) => {
@@ -265,7 +268,7 @@ fn fetch_by_pipe(half: &mut Half, from: &mut Side, pools: &mut Pools, budget: us
 
 /// Writes once to a side. Returns none if the side takes nothing now.
 #[inline]
-fn write(
+pub(crate) fn write(
     bytes: &[u8],
     is_last: bool,
     to: &mut Side,
@@ -292,7 +295,7 @@ fn write(
 
 /// Sets TCP_NODELAY before the second write, so that small writes do not wait for the acknowledgement of earlier ones.
 #[inline]
-fn no_delay(to: &mut Side) {
+pub(crate) fn no_delay(to: &mut Side) {
     if to.ready.may_delay && std::mem::replace(&mut to.ready.has_written, true) {
         to.ready.may_delay = false;
         to.io.set_nodelay();
@@ -322,7 +325,7 @@ fn drain(half: &mut Half, to: &mut Side) -> io::Result<Option<usize>> {
 
 impl Half {
     /// Counts bytes against the requested count, if there is one.
-    fn spend(&mut self, count: usize) {
+    pub(crate) fn spend(&mut self, count: usize) {
         if self.left != UNLIMITED {
             self.left = self.left.saturating_sub(count as u64);
         }
@@ -336,6 +339,6 @@ const MIN_SPLICE_FRACTION: usize = 4;
 /// Bytes of a transfer that are worth a pipe; below them, copying costs less than two more system calls.
 const WORTH_A_PIPE: u64 = 64 << 10;
 
-mod stream;
+pub(crate) mod stream;
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ mod dispatch;
 mod egress;
 mod embed;
 mod handlers;
+mod hooks;
 mod listeners;
 mod observer;
 mod pools;

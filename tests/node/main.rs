@@ -12,6 +12,7 @@ mod tls;
 mod callbacks;
 mod faults;
 mod handover;
+mod hooks;
 mod leaks;
 mod links;
 mod memory;

@@ -120,6 +120,13 @@ fn ask(mut client: TcpStream, pieces: &[&str]) -> String {
     answer
 }
 
+#[test]
+fn the_example_hook_changes_both_directions() {
+    let hook = Example::start("hook", &["127.0.0.1:0", &format!("127.0.0.1:{}", shouting())]);
+    // The target gets the rotated text, and its capitals are rotated back.
+    assert_eq!(ask(hook.connect(), &["Hello, ", "2026"]), "HELLO, 2026");
+}
+
 /// SP-06: a front end of at most 60 lines on the public interface.
 #[test]
 fn the_example_front_end_of_sixty_lines_relays_and_refuses() {

@@ -80,4 +80,4 @@ pub(super) fn fetch_into(
 
 /// Bytes that go into one stream in one turn: as many as a carrier takes at once. So they leave while they are in the
 /// processor's cache, and other streams do not wait.
-pub(super) const BYTES_PER_TURN: usize = 4 * CHUNK_BYTES;
+pub(crate) const BYTES_PER_TURN: usize = 4 * CHUNK_BYTES;
