@@ -336,12 +336,13 @@ impl Maker for Parts {
         lock(&self.new_links).insert(name.clone(), Arc::clone(&dialed));
         let (identity, on_event) = (self.identity(&keys), self.handler(LinkOwner::Link(name)));
         let (subflows, mode) = (link.subflows, link.mode.unwrap_or(self.node.mode));
+        let carrier = link.carrier.unwrap_or(self.node.carrier);
         let timing = link.timing.clone().unwrap_or_else(|| self.node.timing.clone());
         Ok(Box::new(move || {
             let policy: Arc<dyn Policy> = Arc::<DialedPeer>::clone(&dialed.peer);
             let (paths, reverse) = (dialed.current_paths(), dialed.reverse.clone());
             let new = LinkConfig::new(identity, policy, dialed.peer.target().clone());
-            LinkConfig { paths, subflows, mode, reverse, timing, on_event: on_event(), ..new }
+            LinkConfig { paths, subflows, carrier, mode, reverse, timing, on_event: on_event(), ..new }
         }))
     }
 
@@ -351,11 +352,12 @@ impl Maker for Parts {
         lock(&self.new_servers).insert(server.name.clone(), Arc::clone(&peers));
         let (identity, on_event) = (self.identity(&keys), self.handler(LinkOwner::Server(server.name.clone())));
         let mode = server.mode.unwrap_or(self.node.mode);
+        let carrier = server.carrier.unwrap_or(self.node.carrier);
         let timing = server.timing.clone().unwrap_or_else(|| self.node.timing.clone());
         Ok(Arc::new(move || {
             let policy: Arc<dyn Policy> = Arc::<AuthorizedPeers>::clone(&peers);
             let new = ServeConfig::new(identity.clone(), policy);
-            ServeConfig { mode, timing: timing.clone(), on_event: on_event(), ..new }
+            ServeConfig { carrier, mode, timing: timing.clone(), on_event: on_event(), ..new }
         }))
     }
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::front_end::FrontEndConfig;
 use crate::auth::PublicKey;
 use crate::link::Mode;
-use crate::node::{Cipher, Path, Timing};
+use crate::node::{CarrierKind, Cipher, Path, Timing};
 use crate::types::address::{Bind, Target};
 
 /// The key of this node, and the defaults of its links.
@@ -17,6 +17,8 @@ pub struct NodeConfig {
     pub key: KeySource,
     /// Ciphers in the order of preference; empty for the fastest ones of this processor.
     pub ciphers: Vec<Cipher>,
+    /// The transport of the subflows.
+    pub carrier: CarrierKind,
     /// The distribution of frames over subflows.
     pub mode: Mode,
     /// Timers and limits.
@@ -45,6 +47,8 @@ pub struct Link {
     pub paths: LinkPaths,
     /// Subflows over each path.
     pub subflows: usize,
+    /// The transport of the subflows; none to inherit it.
+    pub carrier: Option<CarrierKind>,
     /// The distribution of frames over subflows; none to inherit it.
     pub mode: Option<Mode>,
     /// Timers and limits; none to inherit them.
@@ -117,6 +121,8 @@ pub struct Server {
     pub authorized_keys: Option<PathBuf>,
     /// True to ask the user about requests that a key does not permit.
     pub asks: bool,
+    /// The transport of the subflows; none to inherit it.
+    pub carrier: Option<CarrierKind>,
     /// The distribution of frames over subflows; none to inherit it.
     pub mode: Option<Mode>,
     /// Timers and limits; none to inherit them.
@@ -138,6 +144,7 @@ impl Link {
             expected_key: ExpectedKey::Known(None),
             paths: LinkPaths::default(),
             subflows: 1,
+            carrier: None,
             mode: None,
             timing: None,
             exits_on_failure: false,
@@ -149,7 +156,15 @@ impl Link {
 impl Server {
     /// Returns a server that inherits everything else from the process.
     pub fn new(name: impl Into<String>, addresses: Vec<Bind>) -> Server {
-        Server { name: name.into(), addresses, authorized_keys: None, asks: false, mode: None, timing: None }
+        Server {
+            name: name.into(),
+            addresses,
+            authorized_keys: None,
+            asks: false,
+            carrier: None,
+            mode: None,
+            timing: None,
+        }
     }
 }
 

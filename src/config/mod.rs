@@ -181,6 +181,7 @@ impl Config {
     /// Returns the link with everything that it inherits from the process.
     pub fn resolved_link(&self, link: &Link) -> Link {
         Link {
+            carrier: link.carrier.or(Some(self.node.carrier)),
             mode: link.mode.or(Some(self.node.mode)),
             timing: link.timing.clone().or_else(|| Some(self.node.timing.clone())),
             ..link.clone()
@@ -190,6 +191,7 @@ impl Config {
     /// Returns the served links with everything that they inherit from the process.
     pub fn resolved_server(&self, server: &Server) -> Server {
         Server {
+            carrier: server.carrier.or(Some(self.node.carrier)),
             mode: server.mode.or(Some(self.node.mode)),
             timing: server.timing.clone().or_else(|| Some(self.node.timing.clone())),
             ..server.clone()

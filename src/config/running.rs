@@ -11,6 +11,7 @@
 //! every loop. No method may be called in the thread of a loop, because it waits for the loops.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
 use super::apply_error::{ApplyError, ApplyFailure};
@@ -361,23 +362,23 @@ fn bind_listener(config: &Config, listener: &Listener, places: &[Bind], later: &
         ..config.loops.clone()
     };
     let place = Place::record("listener", &listener.name);
-    bind_all(&place, places, later, loops_of(config, listener), &options)
+    bind_all(&place, places, later, |addr| bind(addr, loops_of(config, listener), &options))
 }
 
-/// Binds the addresses of a server, without those in `later`.
+/// Binds the addresses of a server for its kind of carrier, without those in `later`.
 fn bind_server(config: &Config, server: &Server, places: &[Bind], later: &[Bind]) -> Result<Bounds, ApplyError> {
-    bind_all(&Place::record("server", &server.name), places, later, 1, &config.loops)
+    let carrier = server.carrier.unwrap_or(config.node.carrier);
+    bind_all(&Place::record("server", &server.name), places, later, |addr| carrier.bind(addr, &config.loops))
 }
 
 fn bind_all(
     place: &Place,
     addresses: &[Bind],
     later: &[Bind],
-    loops: usize,
-    options: &LoopConfig,
+    bind: impl Fn(&Bind) -> io::Result<Vec<Bound>>,
 ) -> Result<Bounds, ApplyError> {
     let now = addresses.iter().filter(|addr| !later.contains(addr));
-    let one = |addr: &Bind| match bind(addr, loops, options) {
+    let one = |addr: &Bind| match bind(addr) {
         Ok(bounds) => Ok((addr.clone(), bounds)),
         Err(error) => Err(ApplyError::new(place.field("listen"), ApplyFailure::Bind(addr.clone(), error))),
     };

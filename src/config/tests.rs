@@ -220,7 +220,8 @@ fn paths_and_local_forwards_change_while_the_link_lives_on() {
     // A local forward is a listener whose clients go over the link.
     let added = diff(&new).listeners.added;
     assert_eq!((added[0].name.as_str(), added[0].link.as_deref()), ("mail", Some("home")));
-    let others: [fn(&mut Link); 3] = [
+    let others: [fn(&mut Link); 4] = [
+        |link| link.carrier = Some(crate::node::CarrierKind::Mptcp),
         |link| link.peer = target("other:1"),
         |link| link.mode = Some(crate::link::Mode::Single),
         |link| link.forwards[0].service = Service::Remote(target("db:2")),
