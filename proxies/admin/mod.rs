@@ -5,6 +5,7 @@
 
 mod document;
 mod links;
+mod listeners;
 mod reporter;
 pub mod socket;
 mod text;

@@ -7,10 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use seaprox::node::LinkStatus;
-use seaprox::{Loop, Remote, Snapshot, Workers};
+use seaprox::{ListenerStatus, Loop, Remote, Snapshot, Workers};
 use serde_json::Value;
 
-use super::{document, links, text};
+use super::{document, links, listeners, text};
 
 /// The facts that a process reports of itself, and the loops that it asks for the rest.
 pub struct Reporter {
@@ -82,10 +82,11 @@ impl Reporter {
 
     /// Returns the status without the connections; none if a loop does not answer.
     fn status(&self) -> Option<Value> {
-        let (totals, links) = totals(&self.remotes)?;
+        let (totals, links, all_listeners) = totals(&self.remotes)?;
         let mut status = document::process(&totals, self.remotes.len(), &self.workers.done(), self.started.elapsed());
         status["command"] = self.command.into();
         status["listening"] = self.listening.clone().into();
+        status["listeners"] = all_listeners.iter().map(listeners::to_json).collect();
         status["links"] = links.iter().map(links::to_json).collect();
         Some(status)
     }
@@ -113,18 +114,19 @@ fn write_connections(out: &mut impl Write, remotes: &[Remote]) -> io::Result<()>
     Ok(())
 }
 
-/// Returns the sums of all loops, and their links; none if a loop does not answer.
-fn totals(remotes: &[Remote]) -> Option<(Snapshot, Vec<LinkStatus>)> {
-    let (mut sum, mut all_links) = (None::<Snapshot>, Vec::new());
+/// Returns the sums of all loops, their links and their listeners; none if a loop does not answer.
+fn totals(remotes: &[Remote]) -> Option<(Snapshot, Vec<LinkStatus>, Vec<ListenerStatus>)> {
+    let (mut sum, mut all_links, mut all_listeners) = (None::<Snapshot>, Vec::new(), Vec::new());
     for remote in remotes {
-        let (totals, links) = ask_loop(remote, |core| (core.totals(), core.links()))?;
+        let (totals, links, of_loop) = ask_loop(remote, |core| (core.totals(), core.links(), core.listeners()))?;
         all_links.extend(links);
+        listeners::add(&mut all_listeners, of_loop);
         match &mut sum {
             Some(sum) => sum.add(totals),
             None => sum = Some(totals),
         }
     }
-    Some((sum?, all_links))
+    Some((sum?, all_links, all_listeners))
 }
 
 /// Runs `question` in a loop. Returns its answer; none if the loop does not answer within [`LOOP_TIMEOUT`].

@@ -5,7 +5,7 @@ use std::time::Duration;
 use seaprox::{human_duration, human_size};
 use serde_json::Value;
 
-use super::links;
+use super::{links, listeners};
 
 /// Returns the status as lines of text. Members that are missing are shown as `-` or 0.
 pub fn to_text(status: &Value) -> String {
@@ -28,6 +28,7 @@ pub fn to_text(status: &Value) -> String {
     for (reason, count) in status["closed"].as_object().into_iter().flatten() {
         text.push_str(&format!("closed {reason} {count}\n"));
     }
+    status["listeners"].as_array().into_iter().flatten().for_each(|one| listeners::append_text(&mut text, one));
     status["links"].as_array().into_iter().flatten().for_each(|link| links::append_text(&mut text, link));
     for connection in status["connections"].as_array().into_iter().flatten() {
         let word = |key: &str| connection[key].as_str().unwrap_or("-").to_owned();

@@ -267,6 +267,13 @@ impl Core {
     }
 }
 
+impl ListenerStatus {
+    /// Returns the address as people write it, without its kind.
+    pub fn address(&self) -> String {
+        plain(&self.addr)
+    }
+}
+
 impl ConnectionMut<'_> {
     /// Returns the listener that accepted the source; none if there was none. The id is stale once the listener is closed.
     pub fn listener(&self) -> Option<Id> {

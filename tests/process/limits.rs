@@ -361,6 +361,9 @@ fn status_shows_both_legs_and_the_limits() {
         assert_eq!((&leg["congested"], &leg["queued"]), (&0.into(), &0.into()));
         assert!(leg["flags"].is_array());
     }
+    let listener = &status["listeners"][0];
+    assert_eq!((&listener["kind"], &listener["address"]), (&"static".into(), &relay.addr().to_string().into()));
+    assert_eq!((&listener["active"], &listener["accepted"], &listener["refused"]), (&1.into(), &1.into(), &0.into()));
     assert_eq!(status["limits"]["block_bytes"], 16 << 10);
     assert_eq!(status["limits"]["pipe_bytes"], 256 << 10);
     assert_eq!(status["limits"]["connections"], 77);
@@ -368,4 +371,6 @@ fn status_shows_both_legs_and_the_limits() {
     let text = kit::run(&["status", "--status", &format!("unix:{}", relay.seaprox.scratch().file("status"))]);
     let text = String::from_utf8(text.out).unwrap();
     assert!(text.contains("connections 1 of 77") && text.contains("in 300 B out 500 B"), "{text}");
+    assert!(text.contains(&format!("listener static {}", relay.addr())), "{text}");
+    assert!(text.contains(": active 1, accepted 1, refused 0"), "{text}");
 }

@@ -1,0 +1,69 @@
+//! The listeners in the status: each with its address, its front end and its counts over all loops, as JSON and as text.
+
+use std::fmt::Write;
+
+use seaprox::ListenerStatus;
+use serde_json::{Value, json};
+
+/// Adds the listeners for clients of one loop to those of the others. A listener of several loops is one, with the sums of
+/// its counts.
+pub fn add(all: &mut Vec<ListenerStatus>, of_loop: Vec<ListenerStatus>) {
+    for one in of_loop.into_iter().filter(|one| *one.kind != *"link") {
+        match all.iter_mut().find(|other| other.name == one.name && other.addr == one.addr) {
+            Some(other) => {
+                other.accepted += one.accepted;
+                other.active += one.active;
+                other.refused += one.refused;
+            }
+            None => all.push(one),
+        }
+    }
+}
+
+/// Returns one element of `listeners`.
+pub fn to_json(listener: &ListenerStatus) -> Value {
+    json!({
+        "name": listener.name,
+        "kind": listener.kind.as_str(),
+        "address": listener.address(),
+        "accepted": listener.accepted,
+        "active": listener.active,
+        "refused": listener.refused,
+    })
+}
+
+/// Appends one line about a listener.
+pub fn append_text(text: &mut String, listener: &Value) {
+    let word = |key: &str| listener[key].as_str().unwrap_or("-");
+    let number = |key: &str| listener[key].as_u64().unwrap_or(0);
+    let name = Some(word("name")).filter(|name| *name != word("address")).map(|name| format!(" \"{name}\""));
+    // A write to a text does not fail.
+    let _ = writeln!(
+        text,
+        "listener {} {}{}: active {}, accepted {}, refused {}",
+        word("kind"),
+        word("address"),
+        name.unwrap_or_default(),
+        number("active"),
+        number("accepted"),
+        number("refused"),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_a_listener_has_its_counts_and_its_name_unless_that_is_the_address() {
+        let line = |name: &str| {
+            let mut text = String::new();
+            let address = "127.0.0.1:1080";
+            let listener = json!({ "name": name, "kind": "socks", "address": address, "accepted": 7, "active": 2 });
+            append_text(&mut text, &listener);
+            text
+        };
+        assert_eq!(line("127.0.0.1:1080"), "listener socks 127.0.0.1:1080: active 2, accepted 7, refused 0\n");
+        assert_eq!(line("web"), "listener socks 127.0.0.1:1080 \"web\": active 2, accepted 7, refused 0\n");
+    }
+}
