@@ -349,4 +349,46 @@ mod tests {
         wrap(&mut out, &"word ".repeat(20), 70);
         assert!(out.lines().all(|line| line == format!("{:70}word word", "")), "{out}");
     }
+
+    /// Returns a cell of a table without the commas and spaces by which people group numbers: `65536`, `32KiB`.
+    fn plain(cell: &str) -> String {
+        let chars: Vec<char> = cell.chars().collect();
+        let is_digit = |at: Option<usize>| at.and_then(|at| chars.get(at)).is_some_and(char::is_ascii_digit);
+        let groups = |at: usize| match chars[at] {
+            ',' => is_digit(at.checked_sub(1)) && is_digit(Some(at + 1)),
+            ' ' => is_digit(at.checked_sub(1)) && chars.get(at + 1).is_some_and(|char| "KMGTsmhd".contains(*char)),
+            _ => false,
+        };
+        (0..chars.len()).filter(|at| !groups(*at)).map(|at| chars[at]).collect()
+    }
+
+    #[test]
+    fn the_tables_of_the_manuals_and_the_prose_have_the_defaults_of_the_configuration() {
+        let mut rows = 0;
+        for line in
+            [include_str!("../../README.md"), include_str!("../../docs/links.md")].iter().flat_map(|it| it.lines())
+        {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            let Some(option) = OPTIONS.iter().find(|it| cells.get(1) == Some(&format!("`--{}`", it.long).as_str()))
+            else {
+                continue;
+            };
+            let Some(default) = option.field.default_text(option.value) else { continue };
+            let cell = plain(cells[2]);
+            let has = |word: &str| cell.split([' ', ';', ',']).any(|part| part == word);
+            let other = option.other_field.and_then(|(_, field)| field.default_text(option.value));
+            let is_there = has(&default) || (default == "0" && has("off")) || other.is_some_and(|other| has(&other));
+            assert!(is_there, "--{}: the default is {default}, not {:?}", option.long, cells[2]);
+            rows += 1;
+        }
+        assert!(rows > 30, "{rows} rows were found");
+        let timing = seaprox::node::Timing::default();
+        let help = |long: &str| OPTIONS.iter().find(|option| option.long == long).unwrap().help;
+        for delay in [timing.redial.0, timing.redial_awaited] {
+            assert!(help("link-retry-max").contains(&seaprox::units::format_duration(delay)), "{delay:?}");
+        }
+        for long in ["listen", "via", "connect"] {
+            assert!(help(long).contains(&crate::links::addresses::PORT.to_string()), "{long}");
+        }
+    }
 }
