@@ -2,6 +2,7 @@
 
 use seaprox::Family;
 use seaprox::link::Mode;
+use seaprox::node::{CARRIERS, CarrierKind};
 
 use super::command::{Command, Commands};
 use super::field::Field;
@@ -254,6 +255,10 @@ const MODE: Field = Field::Choice(
     |d, index| d.process.node.mode = [Mode::Stripe, Mode::Single, Mode::Redundant][index],
     |d| [Mode::Stripe, Mode::Single, Mode::Redundant].iter().position(|mode| *mode == d.process.node.mode),
 );
+const CARRIER: Field = Field::Choice(
+    |d, index| d.process.node.carrier = CARRIERS[index].kind,
+    |d| CARRIERS.iter().position(|row| row.kind == d.process.node.carrier),
+);
 /// The log is set up before the configuration is known, so the option fills no field of it.
 const LOG_FORMAT: Field = Field::Choice(|_, _| {}, |_| Some(LogFormat::default() as usize));
 const FORWARD: Value = Value::Text("[BIND:]PORT:HOST:PORT");
@@ -327,6 +332,8 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Links, "paths", Value::File, "file of paths, one path per line; changes are applied while the link is up").only(RELAYS),
     option(Group::Links, "mode", MODES, "use of the subflows: all of them, one at a time, or two for small data")
         .fills(MODE).only(RELAYS),
+    option(Group::Links, "carrier", Value::Choice(CarrierKind::NAMES), "transport of the subflows; mptcp falls back to tcp where \
+        this system or the peer has none").fills(CARRIER).only(RELAYS),
     option(Group::Links, "cipher", Value::Text("LIST"), "ciphers in order of preference: aes-128-gcm, aes-256-gcm, \
         chacha20-poly1305 (default: the fastest on this processor first)").only(RELAYS),
     option(Group::Links, "exit-on-failure", Value::None, "exit when the link or a forward cannot be set up (69) or is lost (75); \

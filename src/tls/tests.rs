@@ -4,6 +4,8 @@
 mod crafted;
 #[path = "tests/groups.rs"]
 mod groups;
+#[path = "../../tests/kit/tls/hello.rs"]
+mod hello;
 #[path = "../../tests/kit/tls/mod.rs"]
 mod kit;
 

@@ -55,6 +55,11 @@ macro_rules! carriers {
             bind: <$transport as Transport>::bind,
         },)+];
 
+        impl CarrierKind {
+            /// The names of all kinds, in the order of [`CARRIERS`].
+            pub const NAMES: &[&str] = &[$($name,)+];
+        }
+
         /// One connection that carries a subflow of a link; the methods are those of [`Transport`].
         pub(crate) enum Carrier {
             $($kind($transport),)+

@@ -1,11 +1,14 @@
 //! Real processes in networks of namespaces that are cut, shaped and filtered.
 
+#[path = "../kit/tls/hello.rs"]
+mod hello;
 #[path = "../kit/process/mod.rs"]
 mod kit;
 #[path = "../kit/net/mod.rs"]
 mod net_kit;
 
 mod kit_itself;
+mod link_carriers;
 mod link_limits;
 mod link_many;
 mod link_modes;

@@ -10,6 +10,7 @@ mod node_kit;
 mod tls;
 
 mod callbacks;
+mod carriers;
 mod faults;
 mod handover;
 mod hooks;

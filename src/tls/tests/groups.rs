@@ -3,13 +3,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::hello::{X25519, X25519_MLKEM768, parse};
 use super::kit::{node, shake, take};
 use super::{WHOLE, text};
 use crate::tls::{Buffers, Cipher, Group, HANDSHAKE_BYTES_MAX, Suite, Tls, TlsError, TlsPipe};
-
-/// The numbers of the groups in the registry of IANA.
-const X25519_MLKEM768: u16 = 0x11ec;
-const X25519: u16 = 0x001d;
 
 /// Returns a client and a server with these groups.
 fn pair(of_client: &[Group], of_server: &[Group]) -> (TlsPipe, TlsPipe) {
@@ -18,72 +15,6 @@ fn pair(of_client: &[Group], of_server: &[Group]) -> (TlsPipe, TlsPipe) {
     let client = Tls::client(&node(1), suite(of_client), Arc::new(|_| true)).unwrap();
     let server = Tls::server(&node(2), suite(of_server), Arc::new(|_| true)).unwrap();
     (client.pipe(&buffers).unwrap(), server.pipe(&buffers).unwrap())
-}
-
-/// The parts of a ClientHello that concern the key exchange (RFC 8446, section 4.1.2).
-#[derive(Debug, Default)]
-struct Hello {
-    /// The bytes of its records.
-    bytes: usize,
-    supported: Vec<u16>,
-    /// The group and the length of each share.
-    shares: Vec<(u16, usize)>,
-}
-
-/// Takes a number of `bytes` bytes from the front.
-fn number(from: &mut &[u8], bytes: usize) -> usize {
-    let (head, rest) = from.split_at(bytes);
-    *from = rest;
-    head.iter().fold(0, |number, byte| number << 8 | usize::from(*byte))
-}
-
-/// Takes a vector whose length stands before it in `bytes` bytes.
-fn vector<'a>(from: &mut &'a [u8], bytes: usize) -> &'a [u8] {
-    let length = number(from, bytes);
-    let (head, rest) = from.split_at(length);
-    *from = rest;
-    head
-}
-
-/// Parses the records of a ClientHello.
-fn parse(wire: &[u8]) -> Hello {
-    let (mut records, mut message) = (wire, Vec::new());
-    while !records.is_empty() {
-        assert_eq!(number(&mut records, 1), 22, "a handshake record");
-        number(&mut records, 2);
-        message.extend_from_slice(vector(&mut records, 2));
-    }
-    let mut message = &message[..];
-    assert_eq!(number(&mut message, 1), 1, "a ClientHello");
-    let mut body = vector(&mut message, 3);
-    assert!(message.is_empty());
-    body = &body[2 + 32..];
-    vector(&mut body, 1);
-    vector(&mut body, 2);
-    vector(&mut body, 1);
-    let mut extensions = vector(&mut body, 2);
-    let mut hello = Hello { bytes: wire.len(), ..Hello::default() };
-    while !extensions.is_empty() {
-        let kind = number(&mut extensions, 2);
-        let mut content = vector(&mut extensions, 2);
-        match kind {
-            10 => {
-                let mut groups = vector(&mut content, 2);
-                while !groups.is_empty() {
-                    hello.supported.push(number(&mut groups, 2) as u16);
-                }
-            }
-            51 => {
-                let mut shares = vector(&mut content, 2);
-                while !shares.is_empty() {
-                    let group = number(&mut shares, 2) as u16;
-                    hello.shares.push((group, vector(&mut shares, 2).len()));
-                }
-            }
-            _ => {}
-        }
-    }
-    hello
 }
 
 /// Returns true if this processor has the post-quantum key exchange. Says so otherwise.

@@ -179,11 +179,17 @@ impl Node {
 
     /// Accepts links on an address by a kind of carrier. Returns the bound address.
     pub fn serve_over(&self, carrier: CarrierKind, addr: SocketAddr, timing: Timing) -> SocketAddr {
+        self.serve_with(addr, move |config| (config.carrier, config.timing) = (carrier, timing))
+    }
+
+    /// Accepts links on an address, with a configuration that is changed first. Returns the bound address.
+    pub fn serve_with(&self, addr: SocketAddr, change: impl FnOnce(&mut ServeConfig) + Send + 'static) -> SocketAddr {
         let (policy, watch) = (Arc::clone(&self.policy) as Arc<dyn Policy>, self.watch());
         self.ask(move |core| {
-            let mut bound = carrier.bind(&Bind::from(addr), core.config()).unwrap();
-            let config =
-                ServeConfig { carrier, timing, on_event: Box::new(watch), ..ServeConfig::new(identity(2), policy) };
+            let new = ServeConfig::new(identity(2), policy);
+            let mut config = ServeConfig { timing: timing(), on_event: Box::new(watch), ..new };
+            change(&mut config);
+            let mut bound = config.carrier.bind(&Bind::from(addr), core.config()).unwrap();
             core.serve_links(&mut bound[0], config).unwrap();
             bound[0].addr().ip().unwrap()
         })

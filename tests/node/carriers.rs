@@ -1,0 +1,123 @@
+//! The kinds of carriers, and the key exchange of each: every kind passes the same tests, over real sockets.
+
+use crate::node_kit;
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::thread;
+use std::time::Duration;
+
+use node_kit::*;
+use seaprox::node::{CARRIERS, CarrierKind, Group, LinkStatus};
+
+/// Returns a node that accepts links by a kind, and one that dials it by another.
+fn nodes(server: CarrierKind, client: CarrierKind) -> (Node, Node, seaprox::Id) {
+    let (far, near) = (Node::start(), Node::start());
+    let addr = far.serve_over(server, "127.0.0.1:0".parse().unwrap(), timing());
+    let link = near.link_with(addr, move |config| config.carrier = client);
+    near.until_up();
+    (far, near, link)
+}
+
+/// Returns the transports of the subflows of a node's only link.
+fn carriers(node: &Node) -> Vec<Option<&'static str>> {
+    let links: Vec<LinkStatus> = node.links();
+    links[0].subflows.iter().map(|subflow| subflow.carrier).collect()
+}
+
+/// Moves bytes over a link in both directions at once, and ends each direction by itself.
+#[track_caller]
+fn exchange(near: &Node, link: seaprox::Id, count: u64) {
+    let (listener, addr) = target();
+    let mut client = connect(near.forward(link, addr.into()));
+    let mut server = accept(&listener);
+    thread::scope(|scope| {
+        let (mut up, mut down) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        scope.spawn(move || send_pattern(&mut up, 1, count));
+        scope.spawn(move || send_pattern(&mut down, 2, count));
+        scope.spawn(|| read_pattern(&mut server, 1, count));
+        read_pattern(&mut client, 2, count);
+    });
+    client.write_all(b"the last bytes").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut last = Vec::new();
+    server.read_to_end(&mut last).unwrap();
+    assert_eq!(last, b"the last bytes");
+    drop(server);
+    assert_eq!(read_end(&mut client), Ok(0));
+}
+
+/// Returns the name that the status has for two nodes with these kinds.
+fn expected(server: CarrierKind, client: CarrierKind) -> &'static str {
+    if server == client && server.is_available() { server.name() } else { "tcp" }
+}
+
+#[test]
+fn every_kind_of_carrier_and_each_pair_of_kinds_carries_streams_and_names_its_transport() {
+    assert_eq!(CARRIERS.iter().map(|row| row.name).collect::<Vec<_>>(), CarrierKind::NAMES);
+    assert!(CarrierKind::default() == CarrierKind::Tcp && CarrierKind::Tcp.is_available());
+    for server in CARRIERS {
+        assert_eq!((CarrierKind::parse(server.name), server.kind.name()), (Some(server.kind), server.name));
+        for client in CARRIERS {
+            let (far, near, link) = nodes(server.kind, client.kind);
+            exchange(&near, link, 8 << 20);
+            let want = vec![Some(expected(server.kind, client.kind))];
+            assert_eq!((carriers(&near), carriers(&far)), (want.clone(), want), "{} to {}", client.kind, server.kind);
+        }
+    }
+    assert_eq!(CarrierKind::parse("carrier pigeon"), None);
+}
+
+#[test]
+fn the_kernel_measures_the_path_of_each_kind_of_carrier() {
+    for row in CARRIERS {
+        let (_far, near, link) = nodes(row.kind, row.kind);
+        exchange(&near, link, 4 << 20);
+        let subflow = near.links()[0].subflows[0].clone();
+        assert!(subflow.rtt > Duration::ZERO && subflow.rtt < Duration::from_secs(1), "{} {subflow:?}", row.name);
+        let (sent, received) = subflow.bytes;
+        assert!(sent > 4 << 20 && received > 4 << 20, "{} {subflow:?}", row.name);
+    }
+}
+
+#[test]
+fn a_session_resumes_over_every_kind_of_carrier() {
+    for row in CARRIERS {
+        let far = Node::start();
+        let near = Node::start();
+        let addr = far.serve_over(row.kind, "127.0.0.1:0".parse().unwrap(), timing());
+        // The cutter speaks TCP, so the carriers fall back; a session resumes over what it gets.
+        let cutter = cutter::Cutter::new(addr);
+        let link = near.link_with(cutter.addr, move |config| config.carrier = row.kind);
+        near.until_up();
+        let (listener, target) = target();
+        let mut client = connect(near.forward(link, target.into()));
+        let mut server = accept(&listener);
+        client.write_all(b"before").unwrap();
+        let mut got = [0; 6];
+        server.read_exact(&mut got).unwrap();
+        assert!(cutter.cut() > 0, "a connection was cut");
+        client.write_all(b"behind").unwrap();
+        server.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"behind", "{}", row.name);
+        until("the session has resumed", || near.links()[0].stats.resumes == 1);
+    }
+}
+
+#[test]
+fn nodes_link_by_the_post_quantum_group_and_by_x25519_with_a_node_that_has_no_other() {
+    let newest = Group::preferred()[0].name();
+    assert_eq!(newest == "X25519MLKEM768", Group::X25519MlKem768.is_available());
+    let old = || vec![Group::X25519];
+    for (server, client, want) in [(vec![], vec![], newest), (old(), vec![], "X25519"), (vec![], old(), "X25519")] {
+        let (far, near) = (Node::start(), Node::start());
+        let addr = far.serve_with("127.0.0.1:0".parse().unwrap(), move |config| config.identity.groups = server);
+        let link = near.link_with(addr, move |config| config.identity.groups = client);
+        near.until_up();
+        exchange(&near, link, 1 << 20);
+        for node in [&near, &far] {
+            let groups: Vec<_> = node.links()[0].subflows.iter().map(|subflow| subflow.group).collect();
+            assert_eq!(groups, [Some(want)]);
+        }
+    }
+}
