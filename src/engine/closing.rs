@@ -43,9 +43,10 @@ impl Core {
         self.end_hook(id, reason);
         let Some(mut connection) = self.connections.remove(id) else { return };
         self.profiles.leave(connection.profile, &mut self.timers);
-        let listener = connection.listener.and_then(|listener| self.listeners.get_mut(listener));
-        listener.into_iter().for_each(|listener| listener.active -= 1);
         let [sent, received] = [Role::Source, Role::Dest].map(|role| connection.halves[role.out()].bytes);
+        if let Some(origin) = connection.listener {
+            self.end_tally(origin, [sent, received], is_empty_failure);
+        }
         let (ending, fault) = connection.ending(reason);
         self.ended.note_connection([Some(id), Some(connection.source), connection.dest], reason);
         self.observe(Event::ConnectionEnded { connection: id, reason, ending, fault, sent, received });

@@ -4,7 +4,7 @@
 //! the core, delivers it. So a handler can borrow the whole core while it runs. A record that ends is marked and queued; the
 //! reap at the end of the turn frees it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,6 +30,7 @@ use crate::engine::resolve::{Resolved, Resolver};
 use crate::engine::side_view::SideData;
 use crate::engine::sources::Sources;
 use crate::engine::stopping::Stopping;
+use crate::engine::tally::Tally;
 use crate::engine::watch::Watches;
 use crate::engine::workers::Workers;
 use crate::link::Time;
@@ -80,6 +81,8 @@ pub struct Core {
     pub(crate) queues: Queues,
     pub(crate) stopping: Stopping,
     pub(crate) descriptors: Descriptors,
+    /// The sums of the forwards whose clients the peers of links accept.
+    pub(crate) tallies: HashMap<Id, Tally>,
     pub(crate) racers: usize,
     /// Turns left during which bulk transfers use the reduced per-turn budget.
     pub(crate) interactive_turns: u32,
@@ -202,6 +205,7 @@ impl Core {
             queues: Queues::default(),
             stopping: Stopping::No,
             descriptors: Descriptors::default(),
+            tallies: HashMap::new(),
             racers: 0,
             interactive_turns: 0,
             now_ms: 0,

@@ -74,6 +74,10 @@ pub(crate) struct Listener {
     pub accepted: u64,
     pub refused: u64,
     pub active: usize,
+    /// Connections that failed before a byte was relayed.
+    pub failed: u64,
+    /// Bytes of ended connections, from the clients and to them.
+    pub bytes: (u64, u64),
 }
 
 /// The use of accepted connections.
@@ -109,6 +113,10 @@ pub struct ListenerStatus {
     pub active: usize,
     /// Accepted clients that were closed at once: at the limit of their network, or because of an error.
     pub refused: u64,
+    /// Connections of its clients that failed before a byte was relayed, because of a peer or a rule.
+    pub failed: u64,
+    /// Bytes of ended connections: from the clients, and to them.
+    pub bytes: (u64, u64),
 }
 
 impl ListenConfig {
@@ -210,6 +218,8 @@ impl Core {
             accepted: 0,
             refused: 0,
             active: 0,
+            failed: 0,
+            bytes: (0, 0),
         };
         let placed = self.listeners.insert(Box::new(listener));
         debug_assert!(placed.is_ok_and(|placed| placed == id), "the table has room");
@@ -297,6 +307,8 @@ impl Listener {
             accepted: self.accepted,
             active: self.active,
             refused: self.refused,
+            failed: self.failed,
+            bytes: self.bytes,
         }
     }
 }

@@ -33,6 +33,7 @@ pub(crate) mod sources;
 pub(crate) mod status;
 pub(crate) mod stopping;
 pub(crate) mod sync;
+pub(crate) mod tally;
 pub(crate) mod threads;
 pub(crate) mod watch;
 pub(crate) mod workers;

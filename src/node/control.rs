@@ -18,6 +18,7 @@ use crate::types::link_state::LinkState;
 use crate::types::reason::{Failure, Reason};
 
 use super::carrier::Carrier;
+use super::forward::{FORWARDS_MAX, Forward};
 use super::handshakes::Budget;
 use super::link::Link;
 use super::memory::Memory;
@@ -31,6 +32,8 @@ pub(crate) struct Node {
     pub carriers: Table<Carrier>,
     /// The listeners for links.
     pub servers: Table<Server>,
+    /// The forwards of all links.
+    pub forwards: Table<Forward>,
     /// The links that peers have dialed, by the id of the session.
     pub served: HashMap<SessionId, Id>,
     /// Carriers of peers that have not joined a session yet.
@@ -59,6 +62,7 @@ impl Node {
             links: Companions::new(),
             carriers: Table::new(Kind::Carrier, CARRIERS_MAX),
             servers: Table::new(Kind::Server, SERVERS_MAX),
+            forwards: Table::new(Kind::Forward, FORWARDS_MAX),
             served: HashMap::new(),
             unauthenticated: Unauthenticated::new(),
             handshakes: Budget::default(),
@@ -83,6 +87,7 @@ impl Node {
 
     /// Removes both parts of a link, which has ended for this reason.
     pub fn remove_link(&mut self, core: &mut Core, id: Id, reason: Reason) {
+        self.close_forwards(core, id, reason);
         core.pools.sessions.remove(id);
         if self.links.remove(id).is_some() {
             core.ended.note(id, reason);

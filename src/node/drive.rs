@@ -383,6 +383,8 @@ impl Node {
         link.asked.clear();
         let listeners: Vec<Id> = link.listeners.drain().flat_map(|(_, ours)| ours.indices).collect();
         link.remotes.iter_mut().for_each(super::reverse::Remote::forget);
+        self.note_forwards(core, id);
+        let Some(link) = self.links.get_mut(id) else { return };
         if reason == Reason::Drained {
             link.expect_back(core.now_ms);
         }

@@ -143,6 +143,7 @@ impl Node {
         }
         let session = core.pools.sessions.get_mut(id)?.set_aside();
         let record = self.links.get_mut(id)?.set_aside(id, now_ms);
+        self.note_forwards(core, id);
         let aside = self.insert_link(core, record, session)?;
         let record = self.links.get_mut(aside)?;
         // A subflow without HELLO would reach a node that does not listen any more.

@@ -57,6 +57,8 @@ pub(crate) struct Link {
     pub server: Option<Id>,
     /// Listeners of the peer for this node.
     pub remotes: Vec<Remote>,
+    /// Number of the forwards that the link ever had at the peer.
+    pub remotes_ever: usize,
     /// Listeners of this node for the peer, by the peer's number for them.
     pub listeners: HashMap<u32, PeerListener>,
     pub watch: Watch,
@@ -123,6 +125,7 @@ impl Link {
             dialer: None,
             server: None,
             remotes: Vec::new(),
+            remotes_ever: 0,
             listeners: HashMap::new(),
             watch,
             takes: None,

@@ -24,7 +24,7 @@
 //! links ·
 //! `turn` the share of each key in a turn · `drive` events, frames and deadlines of the session · `open` opening and
 //! accepting streams · `waiting` dests that wait for a link · `handover` a node that is about to stop · `opened_stream`
-//! handlers of streams that the peer opened · `reverse` listeners at the other end · `memory` the budget that links share ·
+//! handlers of streams that the peer opened · `forward` the forwards of links · `reverse` listeners at the other end · `memory` the budget that links share ·
 //! `observed_address` the address at which the peer sees this node · `network` changes of this host's addresses ·
 //! `rate_limit` bytes per second of a key · `status`, `link_event` what is reported.
 //!
@@ -39,6 +39,7 @@ mod config;
 mod control;
 mod dialer;
 mod drive;
+mod forward;
 mod handover;
 mod handshakes;
 mod link;
@@ -69,6 +70,7 @@ pub use config::{
     Cipher, Group, Identity, LinkConfig, LinkEvent, OnLinkEvent, OnStream, Path, PeerKey, Policy, Request, Reverse,
     SameKey, ServeConfig, Timing, Verdict,
 };
+pub use forward::{Direction, ForwardConfig, ForwardMut, ForwardStatus, Service};
 pub use link_mut::LinkMut;
 pub use nested::Over;
 pub use network::NetworkChanges;

@@ -197,7 +197,7 @@ impl Node {
         if self.accept_nested(core, link, id, open) || self.answer_observed_address(core, link, id, open) {
             return;
         }
-        let Admitted { target, permit, waits } = match self.admit(core, link, open) {
+        let Admitted { target, permit, waits, forward } = match self.admit(core, link, open) {
             Ok(admitted) => admitted,
             Err(failure) => {
                 self.log_refused(core, link, open, &failure);
@@ -224,6 +224,7 @@ impl Node {
                 if let Some(record) = core.connections.get_mut(connection) {
                     record.notes().user = Some((*name).into());
                 }
+                forward.into_iter().for_each(|forward| core.begin_tally(forward, connection));
                 self.charge(core, connection, link);
                 if let Some(record) = core.pools.sessions.get_mut(link) {
                     record.streams.insert(id, Slot::new(side));
@@ -288,7 +289,7 @@ impl Node {
         if open.listener != 0 {
             let remote = record.remotes.iter().find(|remote| remote.number == Some(open.listener));
             let remote = remote.ok_or_else(|| Failure::new(Reason::NotPermitted, "there is no such listener"))?;
-            return Ok(Admitted::at_once(remote.reverse.to.clone()));
+            return Ok(Admitted { forward: Some(remote.forward), ..Admitted::at_once(remote.reverse.to.clone()) });
         }
         let target = target_of(open)?;
         match record.policy.may_open(&key, &target) {
@@ -360,11 +361,13 @@ struct Admitted {
     permit: Option<Permit>,
     /// The stream waits for an approval.
     waits: bool,
+    /// The forward that its client came from.
+    forward: Option<Id>,
 }
 
 impl Admitted {
     fn at_once(target: Target) -> Admitted {
-        Admitted { target: Rc::new(target), permit: None, waits: false }
+        Admitted { target: Rc::new(target), permit: None, waits: false, forward: None }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::engine::listener::ListenConfig;
 use crate::link::{Bound, Code, Host, Kind, Open, Refused};
 use crate::sys;
 use crate::types::address::{Bind, Endpoint, Name};
+use crate::types::forward_state::ForwardState;
 use crate::types::id::Id;
 use crate::types::link_state::LinkState;
 use crate::types::proto::Proto;
@@ -27,14 +28,20 @@ use super::status::ListenerStatus;
 #[derive(Clone)]
 pub(crate) struct Remote {
     pub reverse: Reverse,
+    /// The record of the forward.
+    pub forward: Id,
+    /// The number of the forward among all that the link ever had, for the events of the link.
+    pub index: usize,
     /// The number of the listener in the session, once it was requested.
     pub number: Option<u32>,
     pub port: Option<u16>,
+    /// The address that the peer has bound, if it tells.
+    pub bound: Option<SocketAddr>,
     pub failure: Option<Failure>,
     /// The time of the next request.
     next_ms: Option<u64>,
     /// Consecutive failed requests.
-    tries: u32,
+    pub tries: u32,
 }
 
 /// A listener of this node for the peer of a link.
@@ -48,8 +55,27 @@ pub(crate) struct PeerListener {
 }
 
 impl Remote {
-    pub fn new(reverse: Reverse) -> Remote {
-        Remote { reverse, number: None, port: None, failure: None, next_ms: None, tries: 0 }
+    pub fn new(reverse: Reverse, forward: Id, index: usize) -> Remote {
+        Remote {
+            reverse,
+            forward,
+            index,
+            number: None,
+            port: None,
+            bound: None,
+            failure: None,
+            next_ms: None,
+            tries: 0,
+        }
+    }
+
+    /// Returns the state of the forward.
+    pub fn state(&self) -> ForwardState {
+        match &self.failure {
+            _ if self.port.is_some() => ForwardState::Listening,
+            Some(_) if self.tries > 0 => ForwardState::Failed,
+            _ => ForwardState::Waiting,
+        }
     }
 
     pub fn status(&self) -> ListenerStatus {
@@ -64,7 +90,7 @@ impl Remote {
 
     /// Forgets the numbers of the session, which is over.
     pub fn forget(&mut self) {
-        (self.number, self.port, self.next_ms, self.tries) = (None, None, None, 0);
+        (self.number, self.port, self.bound, self.next_ms, self.tries) = (None, None, None, None, 0);
     }
 
     /// Schedules another request after a pause, which grows with failed requests.
@@ -85,7 +111,8 @@ impl Node {
         let Some(link) = self.links.get_mut(id) else { return };
         let Some(session) = core.pools.sessions.session_mut(id) else { return };
         let mut untaken = Vec::new();
-        for (index, remote) in link.remotes.iter_mut().enumerate().filter(|(_, remote)| remote.number.is_none()) {
+        for remote in link.remotes.iter_mut().filter(|remote| remote.number.is_none()) {
+            let index = remote.index;
             let refused = match session.listen(open_of(&remote.reverse.listen)) {
                 Ok(number) => {
                     (remote.number, remote.next_ms) = (Some(number), None);
@@ -106,6 +133,7 @@ impl Node {
             }
         }
         core.pools.sessions.touch(id);
+        self.note_forwards(core, id);
         untaken.iter().for_each(|event| self.tell(core, id, event));
     }
 
@@ -124,20 +152,22 @@ impl Node {
     pub(super) fn listen_answered(&mut self, core: &mut Core, id: Id, number: u32, result: &Bound) {
         let now_ms = core.now_ms;
         let Some(link) = self.links.get_mut(id) else { return };
-        let Some(index) = link.remotes.iter().position(|remote| remote.number == Some(number)) else { return };
-        let remote = &mut link.remotes[index];
+        let Some(remote) = link.remotes.iter_mut().find(|remote| remote.number == Some(number)) else { return };
+        let index = remote.index;
         let event = match result.to_failure() {
             None => {
                 (remote.port, remote.failure, remote.tries) = (Some(result.port), None, 0);
+                remote.bound = if let Host::Addr(ip) = result.host { Some((ip, result.port).into()) } else { None };
                 LinkEvent::Listening { index, port: result.port, lacks: result.text.clone() }
             }
             Some(failure) => {
-                (remote.number, remote.port) = (None, None);
+                (remote.number, remote.port, remote.bound) = (None, None, None);
                 remote.ask_again_later(now_ms);
                 remote.failure = Some(failure.clone());
                 LinkEvent::NotListening { index, failure }
             }
         };
+        self.note_forwards(core, id);
         self.tell(core, id, &event);
     }
 
@@ -427,7 +457,7 @@ fn place_of(open: &Open) -> Result<Bind, Failure> {
 }
 
 /// Returns the address with the number of the interface in place of its zone, if it has one. No name is looked up.
-fn with_zone(place: &Bind) -> Result<Bind, Failure> {
+pub(super) fn with_zone(place: &Bind) -> Result<Bind, Failure> {
     let Bind::Name(proto, name, port) = place else { return Ok(place.clone()) };
     let Some((ip, zone)) = name.zoned() else { return Ok(place.clone()) };
     let lacks = || Failure::new(Reason::NameResolutionFailure, format!("this host has no interface {zone}"));

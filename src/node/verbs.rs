@@ -22,7 +22,6 @@ use super::control::Node;
 use super::dialer::{Dialer, SubflowSlot};
 use super::link::Link;
 use super::nested::Over;
-use super::reverse;
 use super::server::{Counts, ServeError, Server};
 
 /// The answer of [`Loop::connect_link`].
@@ -73,9 +72,15 @@ impl Loop<'_> {
         let slots = paths.iter().flat_map(|path| (0..subflows).map(|_| SubflowSlot::new(path.clone()))).collect();
         let instance = identity.instance;
         link.dialer = Some(Box::new(Dialer { endpoint, peer, key, over, subflows, slots, instance }));
-        link.remotes = reverse.into_iter().map(reverse::Remote::new).collect();
         let session = LinkSession::new(place.into());
+        if reverse.len() > node.forwards.capacity() - node.forwards.len() {
+            return Err(VerbError::Full);
+        }
         let id = node.insert_link(core, link, session).ok_or(VerbError::Full)?;
+        for reverse in reverse {
+            let added = node.add_remote(core, id, None, reverse);
+            debug_assert!(added.is_some(), "the table has room");
+        }
         core.pools.sessions.touch(id);
         Ok(Dialed { id, is_new: true })
     }
@@ -184,6 +189,7 @@ impl Node {
     pub(super) fn close_link(&mut self, core: &mut Core, link: Id) {
         self.close_asides(core, link);
         let now = core.pools.sessions.now;
+        self.close_forwards(core, link, Reason::Drained);
         let Some(record) = self.links.get_mut(link) else { return };
         record.closing = true;
         match core.pools.sessions.session_mut(link) {

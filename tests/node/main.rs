@@ -12,6 +12,7 @@ mod tls;
 mod callbacks;
 mod carriers;
 mod faults;
+mod forwards;
 mod handover;
 mod hooks;
 mod leaks;

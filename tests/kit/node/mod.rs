@@ -275,7 +275,7 @@ impl Drop for Node {
 }
 
 /// Relays to one target and records the reason of the end.
-struct Forward(Rc<Target>, Arc<Mutex<Vec<Reason>>>);
+pub struct Forward(pub Rc<Target>, pub Arc<Mutex<Vec<Reason>>>);
 
 impl Handler for Forward {
     fn opened(&mut self, cx: &mut Cx<'_>) {
