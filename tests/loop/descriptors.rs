@@ -37,16 +37,16 @@ fn each_pair(mut test: impl FnMut(Config, Shape, Shape)) {
 }
 
 /// One direction of a transfer.
-struct Transfer {
-    data: Vec<u8>,
+struct Transfer<'a> {
+    data: &'a [u8],
     sent: usize,
     got: Vec<u8>,
     has_ended: bool,
 }
 
-impl Transfer {
-    fn new(count: usize) -> Transfer {
-        Transfer { data: pattern(count), sent: 0, got: Vec::new(), has_ended: false }
+impl Transfer<'_> {
+    fn new(data: &[u8]) -> Transfer<'_> {
+        Transfer { data, sent: 0, got: Vec::new(), has_ended: false }
     }
 
     /// Moves what can be moved. Returns true when as many bytes have arrived as are sent.
@@ -61,18 +61,19 @@ impl Transfer {
     }
 
     fn is_whole(&self) -> bool {
-        digest(&SHA256, &self.got).as_ref() == digest(&SHA256, &self.data).as_ref()
+        digest(&SHA256, &self.got).as_ref() == digest(&SHA256, self.data).as_ref()
     }
 }
 
 #[test]
 fn every_pair_of_descriptors_carries_bytes_unchanged_in_both_directions() {
+    let (there, back) = (pattern(2_500_000), pattern(2_000_001));
     each_pair(|config, source, dest| {
         let name = format!("{source:?} -> {dest:?}, {} pipes", config.limits.pipes);
         let mut rig = Rig::new(config);
         let ((mut client, near), (mut server, far)) = (ends(source), ends(dest));
         bridge(&mut rig, near, far);
-        let (mut out, mut home) = (Transfer::new(2_500_000), Transfer::new(2_000_001));
+        let (mut out, mut home) = (Transfer::new(&there), Transfer::new(&back));
         rig.until(&format!("everything arrives: {name}"), |_| {
             let (out, home) = (out.step(&mut client, &mut server), home.step(&mut server, &mut client));
             out && home
@@ -213,6 +214,7 @@ fn flags(fd: &OwnedFd) -> i32 {
 
 #[test]
 fn shared_descriptors_keep_their_flags_and_the_loop_does_not_block() {
+    let data = pattern(300_000);
     for shape in Shape::ALL {
         let (mut client, own) = match shape {
             Shape::Pipes => {
@@ -234,7 +236,7 @@ fn shared_descriptors_keep_their_flags_and_the_loop_does_not_block() {
         let [read, write] = own.each_ref().map(|fd| fd.try_clone().unwrap());
         let (mut server, far) = ends(Shape::SocketPair);
         bridge(&mut rig, Duplex::pair(read, write).shared(), far);
-        let (mut out, mut home) = (Transfer::new(300_000), Transfer::new(300_000));
+        let (mut out, mut home) = (Transfer::new(&data), Transfer::new(&data));
         rig.until(&format!("everything arrives: {shape:?}"), |_| {
             let (out, home) = (out.step(&mut client, &mut server), home.step(&mut server, &mut client));
             out && home

@@ -192,9 +192,9 @@ fn a_loop_that_has_ended_answers_an_error_instead_of_nothing() {
         } else {
             assert!(!proxy.turn(Some(Duration::ZERO)).unwrap());
         }
-        assert_eq!(taken.wait(), Err(Unanswered));
-        assert_eq!(waits.map_or(Err(Unanswered), |waits| waits.wait()), Err(Unanswered));
-        assert_eq!(remote.ask(|_| ()).unwrap().wait(), Err(Unanswered), "a later call");
+        assert_eq!(taken.wait_for(PATIENCE), Err(Unanswered));
+        assert_eq!(waits.map_or(Err(Unanswered), |waits| waits.wait_for(PATIENCE)), Err(Unanswered));
+        assert_eq!(remote.ask(|_| ()).unwrap().wait_for(PATIENCE), Err(Unanswered), "a later call");
         remote.finish(Duration::ZERO);
         remote.wake();
     }

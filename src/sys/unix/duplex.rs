@@ -34,7 +34,8 @@ use crate::types::descriptor_error::DescriptorError;
 /// `O_NONBLOCK` on their open files unless they are [`shared`](Duplex::shared).
 ///
 /// The end of the output is passed on as the kind permits: a socket is shut down for writing, and the write end of a pipe is
-/// closed. A terminal has no such end: its other end notices when the whole connection is over.
+/// closed. A terminal has no such end: its other end notices when the whole connection is over, so the half-closed timer
+/// bounds the time in which it sends nothing.
 #[derive(Debug)]
 pub struct Duplex {
     read: OwnedFd,
