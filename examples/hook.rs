@@ -1,6 +1,4 @@
-//! A hook in forty lines: everything that a client sends to the target is rotated by 13 letters, and so are the replies.
-//!
-//! `cargo run --example hook -- 7004 127.0.0.1:7005`, and the other end with the two ports exchanged, hide a text between them.
+//! A hook in forty lines: `cargo run --example hook -- 7004 HOST:PORT` rotates all letters in both directions by 13.
 use std::{error::Error, rc::Rc};
 
 use seaprox::{Bind, Config, Cx, Failure, Handler, Hook, ListenConfig, Proxy, Reason, Role, Target, Transit, bind};
@@ -22,11 +20,11 @@ struct Front(Rc<Target>);
 
 impl Handler for Front {
     fn opened(&mut self, cx: &mut Cx<'_>) {
-        let connected = cx.set_hook(Box::new(Rot13)).and_then(|()| cx.connect(Rc::clone(&self.0), None));
-        connected.unwrap_or_else(|_| cx.close(Reason::Internal)); // A new connection has no hook and no dest.
+        // A new connection has no hook and no dest.
+        let _ = cx.set_hook(Box::new(Rot13)).and_then(|()| cx.connect(Rc::clone(&self.0), None));
     }
     fn readable(&mut self, _: &mut Cx<'_>, _: &[u8]) -> usize {
-        0 // What the client sends is relayed, through the hook, when the target is there.
+        0 // The hook gets what the client sends when the target is there.
     }
     fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
         match result {
@@ -37,15 +35,12 @@ impl Handler for Front {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut args = std::env::args().skip(1);
-    let addr = Bind::parse(&args.next().unwrap_or("7004".into()))?;
-    let target = Rc::new(Target::parse(&args.next().unwrap_or("127.0.0.1:7005".into()))?);
+    let (addr, target) = (std::env::args().nth(1), std::env::args().nth(2));
+    let target = Rc::new(Target::parse(&target.ok_or("expected ADDR HOST:PORT")?)?);
+    let mut bound = bind(&Bind::parse(&addr.unwrap_or_default())?, 1, &Config::default())?.remove(0);
+    println!("listening on {}", bound.addr());
     let mut proxy = Proxy::new(Config::default(), None)?;
-    for mut bound in bind(&addr, 1, &Config::default())? {
-        println!("listening on {}", bound.addr());
-        let target = Rc::clone(&target);
-        let front = move || -> Box<dyn Handler> { Box::new(Front(Rc::clone(&target))) };
-        proxy.core().listen(&mut bound, ListenConfig::new("rot13", Box::new(front)))?;
-    }
+    let front = move || -> Box<dyn Handler> { Box::new(Front(Rc::clone(&target))) };
+    proxy.core().listen(&mut bound, ListenConfig::new("rot13", Box::new(front)))?;
     Ok(proxy.run()?)
 }

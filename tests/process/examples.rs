@@ -122,6 +122,8 @@ fn ask(mut client: TcpStream, pieces: &[&str]) -> String {
 
 #[test]
 fn the_example_hook_changes_both_directions() {
+    let lines = include_str!("../../examples/hook.rs").lines().filter(|line| !line.trim().is_empty()).count();
+    assert!(lines <= 40, "{lines} lines");
     let hook = Example::start("hook", &["127.0.0.1:0", &format!("127.0.0.1:{}", shouting())]);
     // The target gets the rotated text, and its capitals are rotated back.
     assert_eq!(ask(hook.connect(), &["Hello, ", "2026"]), "HELLO, 2026");
