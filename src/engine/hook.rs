@@ -14,13 +14,13 @@
 //! * A hook that needs more input to go on consumes nothing, and is called again with more. A hook that consumes and writes
 //!   nothing of half a block ends the connection with [`Reason::ProtocolError`], as a handler does.
 //!
-//! The hook of one side that the other side holds back is not called, and nothing is read for it.
+//! While the other side takes no bytes, the hook is not called for that direction, and nothing is read.
 
 use crate::relay::side::Role;
 use crate::types::reason::Reason;
 
-/// The hook of a connection, set by [`ConnectionMut::set_hook`](crate::ConnectionMut::set_hook). A panic in a hook ends its
-/// connection with [`Reason::Internal`]; so does none of the others.
+/// The hook of a connection, set by [`ConnectionMut::set_hook`](crate::ConnectionMut::set_hook). A panic in it ends its own
+/// connection with [`Reason::Internal`]. It runs in the middle of a turn, so it should do little and must not block.
 pub trait Hook {
     /// Called when the connection begins to relay; for a connection with several dests one after another, with each of them.
     fn connected(&mut self) {}

@@ -5,6 +5,7 @@ use crate::loop_kit;
 use std::cell::{Cell, RefCell};
 use std::net::TcpListener;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use loop_kit::*;
 use seaprox::{Cause, Hook, Id, Reason, Role, Stage, Target, Transit, VerbError};
@@ -460,6 +461,26 @@ fn input_that_a_handler_left_and_a_counted_part_pass_the_hook_and_the_rest_does_
     rig.until("the handler gets the rest", |_| heard.has("source readable ef"));
     client.fin();
     assert_eq!(rig.receive_all(&mut server), b"");
+}
+
+#[test]
+fn a_connection_whose_hook_keeps_all_bytes_is_not_idle_until_no_more_arrive() {
+    let mut config = config();
+    config.timeouts.idle = Duration::from_secs(1);
+    let mut rig = Rig::new(config);
+    let hook = data(|_, transit| {
+        transit.consume(usize::MAX);
+        Ok(())
+    });
+    let (_, mut client, _server) = hooked(&mut rig, Kind::Tcp4, hook);
+    let since = Instant::now();
+    rig.until("three idle times have passed", |_| {
+        client.try_send(b"x");
+        since.elapsed() > Duration::from_secs(3)
+    });
+    assert_eq!((rig.snapshot().usage.connections, rig.closed(Reason::IdleTimeout)), (1, 0));
+    rig.until_empty();
+    assert_eq!(rig.closed(Reason::IdleTimeout), 1);
 }
 
 #[test]
