@@ -166,13 +166,13 @@ impl Core {
         }
         self.check_link(config.link)?;
         let settings = config.settings(self);
-        let name = config.name.take().unwrap_or_else(|| plain(bound.addr()));
+        let name = config.name.take().unwrap_or_else(|| self.name_for(bound.addr()));
         self.add_listener(bound, (name, config.kind), Front::Clients(config.front_end), config.link, settings)
     }
 
     /// Listens for nodes that dial links, in this loop only.
     pub(crate) fn listen_for_links(&mut self, bound: &mut Bound) -> Result<Id, DescriptorError> {
-        let (name, settings) = (plain(bound.addr()), Settings::of(&self.config));
+        let (name, settings) = (self.name_for(bound.addr()), Settings::of(&self.config));
         self.add_listener(bound, (name, "link".into()), Front::Nodes, None, settings)
     }
 
@@ -258,6 +258,14 @@ impl Core {
         log::debug!(target: "seaprox::listener", kind = &*listener.kind, addr = listener.addr.to_string(), name = *listener.name; "closed");
         self.ended.note(id, Reason::Killed);
         self.observe(Event::ListenerClosed { listener: id });
+    }
+
+    /// Returns the name of a listener that was given none: its address, with a number if a listener is called so.
+    fn name_for(&self, addr: &Endpoint) -> String {
+        let addr = plain(addr);
+        let numbered = (2..).map(|number| format!("{addr} ({number})"));
+        let mut names = std::iter::once(addr.clone()).chain(numbered);
+        names.find(|name| self.listener_named(name).is_none()).unwrap_or_default()
     }
 
     fn check_name(&self, name: &str, own: Option<Id>) -> Result<(), VerbError> {

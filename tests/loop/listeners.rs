@@ -210,8 +210,11 @@ fn a_name_belongs_to_one_listener() {
     assert_eq!((core.listener_named("gate"), core.listener_named("front")), (Some(front), Some(back)));
     let names: Vec<_> = core.listeners().into_iter().map(|one| (one.name, one.addr.ip())).collect();
     assert_eq!(names, [("gate".to_owned(), Some(addr)), ("front".to_owned(), Some(back_addr))]);
-    // The refused attempts have not used the socket up.
+    // The refused attempts have not used the socket up. Its address is taken as a name, too.
+    let third_addr = bounds[0].addr().ip().unwrap().to_string();
+    core.listener(back).unwrap().rename(&third_addr).unwrap();
     let third = core.listen(&mut bounds[0], saying(3)).unwrap();
+    assert_eq!(core.listener(third).unwrap().name(), format!("{third_addr} (2)"));
     assert_eq!(verb_error(core.listen(&mut bounds[0], saying(4))), Some(VerbError::Invalid), "no socket is left");
     assert!(third != front && third != back);
 }
