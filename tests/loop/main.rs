@@ -3,6 +3,7 @@
 #[path = "../kit/loop/mod.rs"]
 mod loop_kit;
 
+mod addresses;
 mod bridge;
 mod commands;
 mod connect;
