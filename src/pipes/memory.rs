@@ -8,6 +8,7 @@ use crate::sys::BorrowedSocket;
 
 use super::error::PipeError;
 use super::pipe::{Pipe, Readiness};
+use super::queue::take_front;
 
 /// One end of a pair. The ends may be used by different threads.
 #[derive(Debug)]
@@ -83,12 +84,9 @@ impl Pipe for MemoryPipe {
     fn receive(&mut self, buf: &mut [u8]) -> Result<usize, PipeError> {
         let mut guard = self.lock();
         let peer = &mut guard.ends[1 - self.end];
-        let count = buf.len().min(peer.sent.len());
         let was_full = peer.sent.len() == self.capacity;
+        let count = take_front(&mut peer.sent, buf);
         if count > 0 {
-            for (to, byte) in buf.iter_mut().zip(peer.sent.drain(..count)) {
-                *to = byte;
-            }
             if std::mem::take(&mut peer.waits_for_room) || was_full {
                 self.wake_peer(guard);
             }

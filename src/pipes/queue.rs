@@ -1,4 +1,6 @@
-//! The bytes that a pipe has accepted and the pipe beneath has not.
+//! Queues of bytes: those that a pipe has accepted and the pipe beneath has not, and those that wait for a receive.
+
+use std::collections::VecDeque;
 
 use super::error::PipeError;
 use super::pipe::Pipe;
@@ -48,6 +50,19 @@ impl SendQueue {
         }
         Ok(())
     }
+}
+
+/// Moves bytes from the front of a queue to `buf`. Returns their number, which is 0 only if one of them is empty. A queue that
+/// was large holds no memory when it is empty.
+pub(super) fn take_front(queue: &mut VecDeque<u8>, buf: &mut [u8]) -> usize {
+    let (front, _) = queue.as_slices();
+    let count = buf.len().min(front.len());
+    buf[..count].copy_from_slice(&front[..count]);
+    queue.drain(..count);
+    if queue.is_empty() && queue.capacity() > KEPT_BYTES {
+        *queue = VecDeque::new();
+    }
+    count
 }
 
 /// The memory that an empty queue keeps.

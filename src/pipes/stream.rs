@@ -28,6 +28,7 @@ use crate::types::verb_error::VerbError;
 
 use super::error::PipeError;
 use super::pipe::{Pipe, Readiness};
+use super::queue::take_front;
 
 /// A stream of a link, in a loop that may run in another thread.
 pub struct StreamPipe {
@@ -194,6 +195,10 @@ impl State {
             };
             self.outgoing.drain(..count);
         }
+        if self.outgoing.is_empty() {
+            // An idle pipe holds no buffer.
+            self.outgoing = VecDeque::new();
+        }
         self.outgoing.len() < before
     }
 
@@ -320,11 +325,8 @@ impl Pipe for StreamPipe {
 
     fn receive(&mut self, buf: &mut [u8]) -> Result<usize, PipeError> {
         let mut state = self.shared.lock();
-        let count = buf.len().min(state.incoming.len());
+        let count = take_front(&mut state.incoming, buf);
         if count > 0 {
-            for (to, byte) in buf.iter_mut().zip(state.incoming.drain(..count)) {
-                *to = byte;
-            }
             if state.paused && state.incoming.len() <= INCOMING_BYTES_MAX / 2 {
                 self.shared.call(state);
             }

@@ -104,7 +104,7 @@ fn every_ordered_pair_of_pipes_is_bridged_with_the_same_sha256_at_both_ends() {
     let mut buf = vec![0; 70_000];
     for pair in Kind::ALL.iter().flat_map(|a| Kind::ALL.map(|b| [*a, b])) {
         println!("{pair:?}"); // Shown if the test fails.
-        let (forth, back) = (3 << 20, 1 << 20);
+        let (forth, back) = (2 << 20, 1 << 19);
         let (mut client, mut server) = (Peer::new(1, forth), Peer::new(2, back));
         let mut joined = Joined::new(&mut kinds, pair);
         joined.until("both directions end", |near, far, progress| {
