@@ -318,7 +318,7 @@ impl Node {
         let (Some(transport), Some(side)) = (&carrier.transport, core.sides.get(carrier.side)) else { return };
         let (wanted, name) = (transport.kind().name(), transport.name(side));
         if wanted != transport::CarrierKind::default().name() && record.carrier.replace(name) != Some(name) {
-            log::info!(target: super::accept::TARGET, link = link.to_string(), peer = core.pools.sessions.name(link), carrier = name, wanted; "carrier");
+            log::info!(target: super::accept::TARGET, link = link.to_string(), peer = core.pools.sessions.name(link), carrier = name, wanted; "transport of the link");
         }
     }
 

@@ -56,17 +56,21 @@ impl NetworkChanges {
 }
 
 impl Loop<'_> {
-    /// Handles a change of this host's addresses or routes: closes the subflows of dialed links whose address is gone, and
-    /// dials missing subflows at once.
+    /// Handles a change of this host's addresses or routes: closes the subflows of dialed links whose address is gone,
+    /// unless multipath TCP has another address for them, and dials missing subflows at once.
     pub fn network_changed(&mut self) {
         let (core, node) = self.parts::<Node>();
         let dialled: Vec<Id> = node.links.iter().filter(|(_, link)| link.is_dialed()).map(|(id, _)| id).collect();
         for id in dialled {
             let carriers = node.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default();
             for carrier in carriers {
-                let side = node.carriers.get(carrier).map(|carrier| carrier.side);
-                let local = side.and_then(|side| core.sides.get(side)).and_then(|side| side.io.local().ip());
-                if local.is_some_and(is_gone) {
+                let record = node.carriers.get(carrier);
+                let Some((record, side)) = record.and_then(|record| Some((record, core.sides.get(record.side)?)))
+                else {
+                    continue;
+                };
+                let is_held = || record.transport.as_ref().is_some_and(|transport| transport.has_other_paths(side));
+                if side.io.local().ip().is_some_and(is_gone) && !is_held() {
                     node.carrier_failed(core, carrier, &Failure::new(Reason::LinkLost, "its address here is gone"));
                 }
             }

@@ -95,7 +95,7 @@ pub struct SubflowStatus {
     pub seen_as: Option<SocketAddr>,
     /// The address of the peer.
     pub remote: String,
-    /// The transport of its connection, once it is connected: `tcp` or `mptcp`. A subflow that was to have multipath TCP, and
+    /// The transport of its connection, once it is connected: `tcp`, `mptcp`, or `unix` for a Unix socket. A subflow that was to have multipath TCP, and
     /// whose system or peer has none, has `tcp`.
     pub carrier: Option<&'static str>,
     /// The key exchange of its connection, once it is negotiated: `X25519MLKEM768` or `X25519`.

@@ -172,14 +172,14 @@ fn path_info(info: &[u8; INFO_BYTES]) -> PathInfo {
     PathInfo { rtt_us, round_us, rate: delivery_rate.max(window_rate), is_stuck }
 }
 
-/// Returns true if a connected socket uses multipath TCP, and false if it is one of TCP or has fallen back to it
-/// (`MPTCP_INFO`, linux/mptcp.h). Before Linux 5.16 the system does not tell, and the result is false.
-pub(crate) fn is_mptcp(socket: &TcpStream) -> bool {
+/// Returns the number of subflows beside the first one if a connected socket uses multipath TCP, and none if it is one of TCP
+/// or has fallen back to it (`MPTCP_INFO`, linux/mptcp.h). Before Linux 5.16 the system does not tell.
+pub(crate) fn mptcp_subflows(socket: &TcpStream) -> Option<u8> {
     let mut info = [0u8; MPTCP_FLAGS + 4];
     // A kernel with a longer record fills the part that is asked for.
-    let Some(len) = mptcp_option(socket, MPTCP_INFO, &mut info) else { return false };
+    let len = mptcp_option(socket, MPTCP_INFO, &mut info)?;
     let flags = info[MPTCP_FLAGS..].first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
-    len >= info.len() && flags & MPTCP_FLAG_FALLBACK == 0
+    (len >= info.len() && flags & MPTCP_FLAG_FALLBACK == 0).then_some(info[0])
 }
 
 /// Returns the figures of a connection of multipath TCP (`MPTCP_TCPINFO`, linux/mptcp.h): the sum of the rates of its

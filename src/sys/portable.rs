@@ -29,9 +29,9 @@ pub(crate) fn mptcp_socket(_: Domain) -> io::Result<Socket> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Returns false: this system has no multipath TCP.
-pub(crate) fn is_mptcp(_: &TcpStream) -> bool {
-    false
+/// Returns `None`: this system has no multipath TCP.
+pub(crate) fn mptcp_subflows(_: &TcpStream) -> Option<u8> {
+    None
 }
 
 /// Returns `None`: this system has no multipath TCP.

@@ -144,6 +144,10 @@ impl Carrier {
         dispatch!(self, carrier => carrier.name(side))
     }
 
+    pub fn has_other_paths(&self, side: &Side) -> bool {
+        dispatch!(self, carrier => carrier.has_other_paths(side))
+    }
+
     #[inline]
     pub fn room(&self, side: &Side, demand: Demand) -> usize {
         dispatch!(self, carrier => carrier.room(side, demand))

@@ -107,6 +107,11 @@ pub(crate) trait Transport: Sized {
     /// Returns the name of the transport that the connection uses, which may be what this kind fell back to.
     fn name(&self, side: &Side) -> &'static str;
 
+    /// Returns true if the connection has a path from another address of this host, so that it outlives its own.
+    fn has_other_paths(&self, _: &Side) -> bool {
+        false
+    }
+
     /// Returns the bytes that the carrier takes from the session now.
     fn room(&self, side: &Side, demand: Demand) -> usize;
 

@@ -20,7 +20,11 @@ impl StreamKind for Mptcp {
     }
 
     fn name(socket: &TcpStream) -> &'static str {
-        if sys::is_mptcp(socket) { "mptcp" } else { "tcp" }
+        if sys::mptcp_subflows(socket).is_some() { "mptcp" } else { "tcp" }
+    }
+
+    fn has_other_paths(socket: &TcpStream) -> bool {
+        sys::mptcp_subflows(socket).is_some_and(|others| others > 0)
     }
 
     /// Returns the sum over the kernel's subflows, or the figures of TCP after a fallback.

@@ -42,6 +42,11 @@ pub(crate) trait StreamKind {
     /// Returns the name of the protocol that a connected socket uses.
     fn name(socket: &TcpStream) -> &'static str;
 
+    /// Returns true if the connection has a path from another address of this host, so that it outlives its own.
+    fn has_other_paths(_: &TcpStream) -> bool {
+        false
+    }
+
     /// Returns the system's figures of the path, or `None` if it has none.
     fn path_info(socket: &TcpStream) -> Option<PathInfo>;
 }
@@ -121,6 +126,10 @@ impl<S: StreamKind> Transport for TlsStream<S> {
             // A connection that a program of the user has made may have a socket of another kind.
             _ => "unix",
         }
+    }
+
+    fn has_other_paths(&self, side: &Side) -> bool {
+        matches!(&side.io, Io::Tcp(socket) if S::has_other_paths(socket))
     }
 
     /// Returns the bytes that the carrier takes from the session now: what a path of this rate carries in five milliseconds.

@@ -8,8 +8,8 @@ use crate::net_kit;
 use std::net::TcpStream;
 
 use kit::{Scratch, Seaprox, until};
-use net_kit::nodes::{Forward, Nodes, Options, subflows};
-use net_kit::{Kind, Net, has_net};
+use net_kit::nodes::{Forward, Nodes, Options, link_figure, subflows};
+use net_kit::{Kind, Net, Way, has_net};
 use seaprox::node::{CarrierKind, Group};
 
 /// Returns true if this system has networks and multipath TCP. Says so otherwise.
@@ -26,6 +26,12 @@ const MPTCP: Options<'static> = Options { both: &["--carrier", "mptcp"], near: &
 /// Returns the transports of the subflows of a node's only link.
 fn carriers(node: &Seaprox) -> Vec<String> {
     subflows(node).iter().map(|subflow| subflow["carrier"].as_str().unwrap_or("-").to_owned()).collect()
+}
+
+/// Returns the local address of a node's first subflow, without its port.
+fn own_address(node: &Seaprox) -> String {
+    let local = subflows(node)[0]["local"].as_str().expect("an address").to_owned();
+    local.split(':').next().expect("an address").to_owned()
 }
 
 /// Moves a number of bytes over a forward, and reads them at the other end.
@@ -45,7 +51,7 @@ fn until_logged(node: &Seaprox, carrier: &str) {
 }
 
 #[test]
-fn one_subflow_of_multipath_tcp_uses_both_paths_of_the_hosts() {
+fn one_subflow_of_multipath_tcp_uses_both_paths_and_outlives_one_of_them() {
     if !has_mptcp() {
         return;
     }
@@ -65,6 +71,16 @@ fn one_subflow_of_multipath_tcp_uses_both_paths_of_the_hosts() {
         until_logged(node, "mptcp");
     }
     assert!(used.iter().all(|bytes| *bytes > 1 << 20), "both paths carry data: {used:?}");
+
+    // The connection outlives the address that it was dialed from. Without a path the kernel reinjects what was on its way.
+    let number = subflows(&forward.nodes.near)[0]["number"].clone();
+    let (near, device) = (own_address(&forward.nodes.near), net.path(0).device());
+    net.path(0).black_hole(Way::Both);
+    net.near().ip(&format!("addr del {near}/24 dev {device}"));
+    transfer(forward.pair(), 4 << 20);
+    let left = subflows(&forward.nodes.near);
+    assert_eq!((left.len(), &left[0]["number"], &left[0]["carrier"]), (1, &number, &"mptcp".into()), "{left:?}");
+    assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0);
 }
 
 #[test]
