@@ -196,17 +196,71 @@ fn each_listener_has_rules_and_timers_of_its_own() {
     assert_eq!(idle.0.read(&mut [0]).unwrap_or(0), 0, "the idle timer of this listener ends it");
 }
 
+/// Returns the configuration of a node whose key comes from a secret.
+fn with_secret(scratch: &Scratch) -> Config {
+    let secret = scratch.write("secret", "0123456789abcdef0123456789abcdef0123456789abcdef");
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let mut config = Config::default();
+    config.node.key = KeySource::Secret(secret.into());
+    config
+}
+
+/// Links live in the first loop, and so do the clients that go over them; other clients are in every loop.
+#[test]
+fn a_process_of_several_loops_has_listeners_over_a_link_beside_others() {
+    let (one, scratch) = (server(b'1'), Scratch::new());
+    let mut far = Config { threads: 2, ..with_secret(&scratch) };
+    far.servers = vec![Server::new("links", vec![Bind::parse("127.0.0.1:0").unwrap()])];
+    let far = Process::start(far);
+    let mut config = Config { threads: 3, ..with_secret(&scratch) };
+    config.links = vec![Link::new("home", Target::Ip(Proto::Tcp, far.addr("links")))];
+    let over_link = Listener { link: Some("home".to_owned()), ..relay("over", "127.0.0.1:0", one) };
+    config.listeners = vec![over_link, relay("direct", "127.0.0.1:0", one)];
+    let mut near = Process::start(config.clone());
+    let clients = |name: &str| (0..30).map(|_| Client::connect(near.addr(name))).collect::<Vec<_>>();
+    let (mut over, mut direct) = (clients("over"), clients("direct"));
+    assert!(over.iter_mut().chain(&mut direct).all(|client| client.ask().unwrap() == b'1'));
+    // Connections of each loop, and those that go over a link.
+    let loops = near.loops.as_ref().unwrap();
+    let counts: Vec<[usize; 2]> = loops
+        .remotes()
+        .iter()
+        .map(|remote| {
+            let of_name = |core: &seaprox::Loop<'_>, name: &str| {
+                core.listeners().iter().filter(|listener| listener.name == name).map(|listener| listener.active).sum()
+            };
+            remote.ask(move |core| ["over", "direct"].map(|name| of_name(core, name))).unwrap().wait().unwrap()
+        })
+        .collect();
+    assert_eq!(counts.iter().map(|[over, _]| *over).collect::<Vec<_>>(), [30, 0, 0]);
+    assert_eq!(counts.iter().map(|[_, direct]| *direct).sum::<usize>(), 30);
+    // A listener changes from one way to the other while its clients go on.
+    config.listeners[0].link = None;
+    near.running.apply(config).unwrap();
+    assert!(over.iter_mut().chain(&mut direct).all(|client| client.ask().unwrap() == b'1'));
+    assert_eq!(Client::connect(near.addr("over")).ask().unwrap(), b'1');
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_source_address_of_a_listener_is_where_its_targets_see_it() {
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = target.local_addr().unwrap();
+    let mut config = with(vec![relay("plain", "127.0.0.1:0", to), relay("other", "127.0.0.1:0", to)]);
+    let other = std::net::IpAddr::from([127, 0, 0, 2]);
+    config.listeners[1].egress = seaprox::Egress::from(other);
+    let process = Process::start(config);
+    for (name, wanted) in [("plain", to.ip()), ("other", other)] {
+        let _client = Client::connect(process.addr(name));
+        assert_eq!(target.accept().unwrap().1.ip(), wanted, "{name}");
+    }
+}
+
 #[test]
 fn links_and_their_forwards_change_while_other_links_live_on() {
     let (one, two) = (server(b'1'), server(b'2'));
     let scratch = Scratch::new();
-    let secret = scratch.write("secret", "0123456789abcdef0123456789abcdef0123456789abcdef");
-    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let with_secret = || {
-        let mut config = Config::default();
-        config.node.key = KeySource::Secret(secret.clone().into());
-        config
-    };
+    let with_secret = || with_secret(&scratch);
     let mut far = with_secret();
     far.servers = vec![Server::new("links", vec![Bind::parse("127.0.0.1:0").unwrap()])];
     let far = Process::start(far);
