@@ -11,6 +11,7 @@ mod tls;
 
 mod callbacks;
 mod carriers;
+mod errors;
 mod faults;
 mod forwards;
 mod handover;
