@@ -14,6 +14,8 @@ pub fn add(all: &mut Vec<ListenerStatus>, of_loop: Vec<ListenerStatus>) {
                 other.accepted += one.accepted;
                 other.active += one.active;
                 other.refused += one.refused;
+                other.failed += one.failed;
+                other.bytes = (other.bytes.0 + one.bytes.0, other.bytes.1 + one.bytes.1);
             }
             None => all.push(one),
         }
@@ -29,6 +31,9 @@ pub fn to_json(listener: &ListenerStatus) -> Value {
         "accepted": listener.accepted,
         "active": listener.active,
         "refused": listener.refused,
+        "failed": listener.failed,
+        "bytes_sent": listener.bytes.0,
+        "bytes_received": listener.bytes.1,
     })
 }
 

@@ -4,6 +4,7 @@
 //! Nothing here knows the command line: the caller hands in the facts that only the process knows.
 
 mod document;
+mod forwards;
 mod links;
 mod listeners;
 mod reporter;

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use seaprox::node::LinkStatus;
+use seaprox::node::{ForwardStatus, LinkStatus};
 use seaprox::{ListenerStatus, Loop, Remote, Snapshot, Workers};
 use serde_json::Value;
 
-use super::{document, links, listeners, text};
+use super::{document, forwards, links, listeners, text};
 
 /// The facts that a process reports of itself, and the loops that it asks for the rest.
 pub struct Reporter {
@@ -82,12 +82,13 @@ impl Reporter {
 
     /// Returns the status without the connections; none if a loop does not answer.
     fn status(&self) -> Option<Value> {
-        let (totals, links, all_listeners) = totals(&self.remotes)?;
-        let mut status = document::process(&totals, self.remotes.len(), &self.workers.done(), self.started.elapsed());
+        let Totals { sum, links, forwards, listeners } = totals(&self.remotes)?;
+        let mut status = document::process(&sum, self.remotes.len(), &self.workers.done(), self.started.elapsed());
         status["command"] = self.command.into();
         status["listening"] = self.listening.clone().into();
-        status["listeners"] = all_listeners.iter().map(listeners::to_json).collect();
+        status["listeners"] = listeners.iter().map(listeners::to_json).collect();
         status["links"] = links.iter().map(links::to_json).collect();
+        status["forwards"] = forwards.iter().map(forwards::to_json).collect();
         Some(status)
     }
 }
@@ -114,19 +115,30 @@ fn write_connections(out: &mut impl Write, remotes: &[Remote]) -> io::Result<()>
     Ok(())
 }
 
-/// Returns the sums of all loops, their links and their listeners; none if a loop does not answer.
-fn totals(remotes: &[Remote]) -> Option<(Snapshot, Vec<LinkStatus>, Vec<ListenerStatus>)> {
-    let (mut sum, mut all_links, mut all_listeners) = (None::<Snapshot>, Vec::new(), Vec::new());
+/// The sums of all loops, and their records other than connections.
+struct Totals {
+    sum: Snapshot,
+    links: Vec<LinkStatus>,
+    forwards: Vec<ForwardStatus>,
+    listeners: Vec<ListenerStatus>,
+}
+
+/// Returns the sums of all loops, their links, forwards and listeners; none if a loop does not answer.
+fn totals(remotes: &[Remote]) -> Option<Totals> {
+    let (mut sum, mut all_links, mut all_forwards, mut all_listeners) =
+        (None::<Snapshot>, Vec::new(), Vec::new(), Vec::new());
     for remote in remotes {
-        let (totals, links, of_loop) = ask_loop(remote, |core| (core.totals(), core.links(), core.listeners()))?;
+        let (totals, links, forwards, of_loop) =
+            ask_loop(remote, |core| (core.totals(), core.links(), core.forwards(), core.listeners()))?;
         all_links.extend(links);
+        all_forwards.extend(forwards);
         listeners::add(&mut all_listeners, of_loop);
         match &mut sum {
             Some(sum) => sum.add(totals),
             None => sum = Some(totals),
         }
     }
-    Some((sum?, all_links, all_listeners))
+    Some(Totals { sum: sum?, links: all_links, forwards: all_forwards, listeners: all_listeners })
 }
 
 /// Runs `question` in a loop. Returns its answer; none if the loop does not answer within [`LOOP_TIMEOUT`].

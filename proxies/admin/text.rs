@@ -5,7 +5,7 @@ use std::time::Duration;
 use seaprox::{human_duration, human_size};
 use serde_json::Value;
 
-use super::{links, listeners};
+use super::{forwards, links, listeners};
 
 /// Returns the status as lines of text. Members that are missing are shown as `-` or 0.
 pub fn to_text(status: &Value) -> String {
@@ -30,6 +30,7 @@ pub fn to_text(status: &Value) -> String {
     }
     status["listeners"].as_array().into_iter().flatten().for_each(|one| listeners::append_text(&mut text, one));
     status["links"].as_array().into_iter().flatten().for_each(|link| links::append_text(&mut text, link));
+    status["forwards"].as_array().into_iter().flatten().for_each(|one| forwards::append_text(&mut text, one));
     for connection in status["connections"].as_array().into_iter().flatten() {
         let word = |key: &str| connection[key].as_str().unwrap_or("-").to_owned();
         text.push_str(&format!("{} {} {}\n", word("id"), word("conn"), word("stage")));

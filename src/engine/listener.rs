@@ -293,7 +293,8 @@ impl ListenerStatus {
 }
 
 impl ConnectionMut<'_> {
-    /// Returns the listener that accepted the source; none if there was none. The id is stale once the listener is closed.
+    /// Returns the listener that accepted the source, or the forward for which the peer of a link accepted it; none if there
+    /// was none. The id is stale once that is closed.
     pub fn listener(&self) -> Option<Id> {
         self.core_ref().connections.get(self.id())?.listener
     }
@@ -427,7 +428,7 @@ impl ListenerMut<'_> {
 }
 
 /// Returns an address as people write it, without its kind.
-fn plain(addr: &Endpoint) -> String {
+pub(crate) fn plain(addr: &Endpoint) -> String {
     match addr {
         Endpoint::Ip(_, addr) => addr.to_string(),
         Endpoint::Unix(path) => format!("unix:{}", path.display()),

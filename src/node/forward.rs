@@ -16,7 +16,7 @@ use crate::engine::bound::{self, Bound};
 use crate::engine::control::Loop;
 use crate::engine::core::Core;
 use crate::engine::handler::{Cx, Handler};
-use crate::engine::listener::{FrontEnd, ListenConfig};
+use crate::engine::listener::{FrontEnd, ListenConfig, plain};
 use crate::engine::observer::Event;
 use crate::engine::tally::Tally;
 use crate::types::address::{Bind, Endpoint, Target};
@@ -467,6 +467,13 @@ impl Node {
             status.bytes = (sent, received);
         }
         status
+    }
+}
+
+impl ForwardStatus {
+    /// Returns the bound addresses as people write them, without their kinds.
+    pub fn addresses(&self) -> Vec<String> {
+        self.bound.iter().map(plain).collect()
     }
 }
 

@@ -82,3 +82,38 @@ fn the_manual_lists_every_metric() {
     let found: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
     assert_eq!(found, expected, "the rows of docs/metrics.md should be:\n{}", expected.join("\n"));
 }
+
+#[test]
+fn the_status_lists_the_forwards_with_their_states_and_counts() {
+    let keys = Keys::new();
+    keys.permit(Some("permit-listen=\"*\""));
+    let far = keys.start_far(&[]);
+    let inner = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = inner.local_addr().unwrap();
+    let (free, used) = (format!("127.0.0.1:0:{to}"), format!("{}:{to}", taken.local_addr().unwrap()));
+    let mut args = vec!["link".to_owned()];
+    args.extend(keys.via(&far.listens(0)));
+    args[1] = "--connect".to_owned();
+    args.extend(["-R".to_owned(), free, "-R".to_owned(), used]);
+    let near = Seaprox::start(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let forward = |index: usize| near.status()["forwards"][index].clone();
+    until("one forward listens, and the other has failed", || {
+        forward(0)["state"] == "listening" && forward(1)["state"] == "failed"
+    });
+    assert_eq!((&forward(0)["direction"], &forward(0)["to"]), (&"remote".into(), &to.to_string().into()));
+    assert_eq!(forward(1)["failure"]["reason"], "address_in_use");
+    let at = forward(0)["bound"][0].as_str().unwrap().parse().unwrap();
+    let mut client = kit::Peer::connect(at);
+    client.run(&[kit::Step::Put(b"12345")]);
+    let mut served = kit::Peer::accept(&inner);
+    served.run(&[kit::Step::Take(b"12345"), kit::Step::Put(b"123"), kit::Step::Fin]);
+    client.run(&[kit::Step::Take(b"123"), kit::Step::Fin]);
+    until("the connection is counted", || {
+        let seen = forward(0);
+        let counts = ["opened", "active", "refused", "bytes_sent", "bytes_received"].map(|key| seen[key].as_u64());
+        counts == [1, 0, 0, 5, 3].map(Some)
+    });
+    let text = near.status_text();
+    assert!(text.lines().any(|line| line.starts_with(&format!("forward remote reverse {at} -> {to}"))), "{text}");
+}
