@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(
             line(json!({})),
             format!(
-                "forward local static 127.0.0.1:80 -> inner:80 \"web\", link 0.1, listening for {since}: active 1, opened 7, refused 0, sent {}, received 0\n",
+                "forward local static 127.0.0.1:80 -> inner:80 \"web\", link 0.1, listening for {since}: active 1, opened 7, refused 0, sent {}, received 0 B\n",
                 human_size(2048)
             )
         );
