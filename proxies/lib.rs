@@ -1,7 +1,7 @@
 //! The programs around the library `seaprox`: front ends and policies as a library, and the binary.
 //!
 //! A program fills in a [`seaprox::config::Config`], whose listeners name the front ends of [`frontends`], and calls
-//! [`start`]; `examples/socks.rs` is a whole one. [`Parts`] makes what the configuration names: front ends, access policies,
+//! [`start`]; `proxies/examples/socks.rs` is a whole one. [`Parts`] makes what the configuration names: front ends, access policies,
 //! and the policies of [`links`].
 //!
 //! | folder | content | imports |

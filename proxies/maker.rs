@@ -53,7 +53,7 @@ pub struct DialedLink {
     pub name: String,
     /// The policy for the peer.
     pub peer: Arc<DialedPeer>,
-    /// The addresses on which the peer is asked to listen.
+    /// The remote forwards, in the order in which they are opened.
     pub reverse: Vec<Reverse>,
     /// True if the process exits when the link or a forward cannot be set up, or is lost.
     pub exits: bool,
@@ -340,9 +340,9 @@ impl Maker for Parts {
         let timing = link.timing.clone().unwrap_or_else(|| self.node.timing.clone());
         Ok(Box::new(move || {
             let policy: Arc<dyn Policy> = Arc::<DialedPeer>::clone(&dialed.peer);
-            let (paths, reverse) = (dialed.current_paths(), dialed.reverse.clone());
+            let paths = dialed.current_paths();
             let new = LinkConfig::new(identity, policy, dialed.peer.target().clone());
-            LinkConfig { paths, subflows, carrier, mode, reverse, timing, on_event: on_event(), ..new }
+            LinkConfig { paths, subflows, carrier, mode, timing, on_event: on_event(), ..new }
         }))
     }
 

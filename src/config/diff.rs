@@ -81,7 +81,14 @@ impl Diff {
         let servers = |config: &Config| of(&config.servers, |it| config.resolved_server(it));
         Diff {
             restarts: restarts(old, new),
-            listeners: changes(&old.all_listeners(), &new.all_listeners(), |it| &it.name, listener_change),
+            listeners: changes(
+                &old.all_listeners(),
+                &new.all_listeners(),
+                |it| &it.name,
+                |before, now| {
+                    listener_change(before, now, [old, new].iter().any(|config| config.is_forward(&now.name)))
+                },
+            ),
             links: changes(&links(old), &links(new), |it| &it.name, link_change),
             servers: changes(&servers(old), &servers(new), |it| &it.name, server_change),
         }
@@ -137,10 +144,10 @@ fn changes<T: Clone + PartialEq, C>(
     Changes { added, changed, removed }
 }
 
-fn listener_change(old: &Listener, new: &Listener) -> ListenerChange {
-    // The backlog is set when a socket begins to listen, and a link decides how many loops listen.
+fn listener_change(old: &Listener, new: &Listener, is_forward: bool) -> ListenerChange {
+    // The backlog is set when a socket begins to listen, and a link decides how many loops listen. A forward is opened again.
     let same_sockets = (old.backlog, old.link.is_some()) == (new.backlog, new.link.is_some());
-    let (bound, closed) = moves(&old.addresses, &new.addresses, same_sockets);
+    let (bound, closed) = moves(&old.addresses, &new.addresses, same_sockets && !is_forward);
     ListenerChange { listener: new.clone(), bound, closed }
 }
 
@@ -163,10 +170,8 @@ fn link_change(old: &Link, new: &Link) -> LinkChange {
         exits_on_failure: new.exits_on_failure,
         ..old.clone()
     };
-    // The paths of a file are those that were read last, so they cannot be compared here. The peer is asked for the remote
-    // forwards when the link is set up.
-    let is_other_file = old.paths != new.paths && (is_file(old) || is_file(new));
-    let is_redialed = in_place != *new || is_other_file || !forwards.is_empty();
+    // The paths of a file are those that were read last, so they cannot be compared here.
+    let is_redialed = in_place != *new || (old.paths != new.paths && (is_file(old) || is_file(new)));
     let paths = |link: &Link| match &link.paths {
         LinkPaths::List(paths) if !is_redialed => paths.clone(),
         _ => Vec::new(),

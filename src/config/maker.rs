@@ -21,7 +21,7 @@ pub trait Maker: FrontEnds + Send + Sync {
     /// The front end is unknown, or a file of the listener cannot be used.
     fn front_end(&self, listener: &Listener) -> Result<MadeFrontEnd, MakeError>;
 
-    /// Makes the configuration of a link that this node dials.
+    /// Makes the configuration of a link that this node dials, without its forwards.
     ///
     /// # Errors
     /// A file of keys or paths cannot be used.

@@ -140,6 +140,12 @@ impl Config {
         all.map(|listener| self.resolved_listener(&listener)).collect()
     }
 
+    /// Returns true if a local forward of a link has this name.
+    pub(crate) fn is_forward(&self, name: &str) -> bool {
+        let is_it = |forward: &Forward| forward.name == name && matches!(forward.service, Service::Local(_));
+        self.links.iter().flat_map(|link| &link.forwards).any(is_it)
+    }
+
     /// Returns this configuration with the fields of `old` that need a restart.
     pub(crate) fn with_restarts_of(self, old: &Config) -> Config {
         let Config { loops, node, .. } = self;

@@ -13,21 +13,20 @@ use crate::engine::control::Loop;
 use crate::engine::limits::Timeouts;
 use crate::engine::listener::{ListenConfig, ListenerMut};
 use crate::engine::mailbox::Remote;
-use crate::node::{LinksOfServer, ServeError};
+use crate::node::{ForwardConfig, LinksOfServer, ServeError, Service};
 use crate::types::address::{Bind, Endpoint};
 use crate::types::descriptor_error::DescriptorError;
 use crate::types::id::Id;
+use crate::types::verb_error::VerbError;
 
 /// An address on which loops listen.
 #[derive(Clone)]
 pub(super) struct Opened {
     /// The address as the configuration has it, which may stand for several.
     pub place: Bind,
-    /// The bound address.
-    pub addr: Endpoint,
+    /// The bound addresses.
+    pub addrs: Vec<Endpoint>,
     records: Records,
-    /// Kept while the address is open, because a drop removes the file of a Unix socket.
-    bound: Arc<Mutex<Bound>>,
 }
 
 /// The terms on which the clients of a listener are served.
@@ -48,6 +47,8 @@ pub(super) struct Terms {
 enum Records {
     /// The listener of each loop, beginning with the first.
     Listeners(Vec<Id>),
+    /// A forward in the first loop.
+    Forward(Id),
     /// The server of links in the first loop.
     Server(Id),
 }
@@ -55,29 +56,43 @@ enum Records {
 impl Opened {
     /// Listens for clients in these loops.
     pub fn listen(remotes: &[Remote], place: &Bind, bound: Bound, terms: &Terms) -> Result<Opened, ApplyFailure> {
-        let addr = bound.addr().clone();
+        let addrs = vec![bound.addr().clone()];
         let bound = Arc::new(Mutex::new(bound));
-        let mut opened = Opened { place: place.clone(), addr, records: Records::Listeners(Vec::new()), bound };
         let mut ids = Vec::new();
         for remote in remotes {
-            let (bound, terms) = (Arc::clone(&opened.bound), terms.clone());
+            let (shared, terms) = (Arc::clone(&bound), terms.clone());
             let result = on_loop(remote, move |core| {
-                let mut bound = bound.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut bound = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 let name = terms.free_name(core, bound.addr());
                 core.listen(&mut bound, ListenConfig { name: Some(name), ..terms.config() })
             });
-            let result = result.and_then(|id| id.map_err(refused));
-            result.iter().for_each(|id| ids.push(*id));
-            opened.records = Records::Listeners(ids.clone());
-            if let Err(failure) = result {
-                opened.close(remotes, LinksOfServer::GoOn);
-                return Err(failure);
+            match result.and_then(|id| id.map_err(refused)) {
+                Ok(id) => ids.push(id),
+                Err(failure) => {
+                    let opened = Opened { place: place.clone(), addrs, records: Records::Listeners(ids) };
+                    opened.close(remotes, LinksOfServer::GoOn);
+                    return Err(failure);
+                }
             }
         }
-        Ok(opened)
+        Ok(Opened { place: place.clone(), addrs, records: Records::Listeners(ids) })
     }
 
-    /// Gives the clients that come from now on another front end and other settings.
+    /// Opens a local forward in the first loop.
+    pub fn forward(first: &Remote, place: &Bind, bounds: Vec<Bound>, terms: &Terms) -> Result<Opened, ApplyFailure> {
+        let Some(link) = terms.link else { return Err(ApplyFailure::Verb(VerbError::Stale)) };
+        let addrs = bounds.iter().map(|bound| bound.addr().clone()).collect();
+        let (listen, terms) = (place.clone(), terms.clone());
+        let opened = on_loop(first, move |core| {
+            let to = terms.listener.front_end.targets().next().map(|(_, target)| target.clone());
+            let service = Service::Local { listener: Box::new(terms.config()), bounds, to };
+            core.open_forward(ForwardConfig { name: Some(terms.listener.name.clone()), link, listen, service })
+        })?;
+        let id = opened.map_err(refused)?;
+        Ok(Opened { place: place.clone(), addrs, records: Records::Forward(id) })
+    }
+
+    /// Gives the clients that come from now on another front end and other settings. A forward is opened again instead.
     pub fn replace(&self, remotes: &[Remote], terms: &Terms) -> Result<(), ApplyFailure> {
         let Records::Listeners(ids) = &self.records else { return Ok(()) };
         for (remote, id) in remotes.iter().zip(ids.iter().copied()) {
@@ -89,21 +104,16 @@ impl Opened {
 
     /// Accepts links in the first loop.
     pub fn serve(first: &Remote, place: &Bind, bound: Bound, made: &MadeServer) -> Result<Opened, ApplyFailure> {
-        let addr = bound.addr().clone();
-        let bound = Arc::new(Mutex::new(bound));
-        let (shared, made) = (Arc::clone(&bound), Arc::clone(made));
-        let served = on_loop(first, move |core| {
-            let mut bound = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            core.serve_links(&mut bound, made())
-        })?;
+        let (addrs, made, mut bound) = (vec![bound.addr().clone()], Arc::clone(made), bound);
+        let served = on_loop(first, move |core| core.serve_links(&mut bound, made()))?;
         let id = served.map_err(|error| match error {
             ServeError::Verb(error) => ApplyFailure::Verb(error),
             ServeError::System(error) => ApplyFailure::System(error),
         })?;
-        Ok(Opened { place: place.clone(), addr, records: Records::Server(id), bound })
+        Ok(Opened { place: place.clone(), addrs, records: Records::Server(id) })
     }
 
-    /// Closes the address. Connections that were accepted live on; `links` says what becomes of links that were dialed to it.
+    /// Closes the address. The connections that were accepted live on; `links` says what becomes of links that were dialed to it.
     pub fn close(&self, remotes: &[Remote], links: LinksOfServer) {
         // A loop that has ended listens no more.
         match &self.records {
@@ -111,6 +121,10 @@ impl Opened {
                 for (remote, id) in remotes.iter().zip(ids.iter().copied()) {
                     let _ = on_loop(remote, move |core| core.listener(id).and_then(ListenerMut::unlisten));
                 }
+            }
+            Records::Forward(id) => {
+                let id = *id;
+                let _ = on_loop(&remotes[0], move |core| core.forward(id).and_then(|mut forward| forward.close()));
             }
             Records::Server(id) => {
                 let id = *id;
@@ -153,7 +167,8 @@ impl Terms {
     }
 }
 
-fn refused(error: DescriptorError) -> ApplyFailure {
+/// Returns the failure of a verb that opens something.
+pub(super) fn refused(error: DescriptorError) -> ApplyFailure {
     match error {
         DescriptorError::Verb(error) => ApplyFailure::Verb(error),
         DescriptorError::Unsuitable(text) => ApplyFailure::System(io::Error::other(text)),

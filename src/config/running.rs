@@ -15,19 +15,22 @@ use std::io;
 use std::sync::Arc;
 
 use super::apply_error::{ApplyError, ApplyFailure};
-use super::diff::{Diff, LinkChange};
-use super::link::{Link, Server};
+use super::diff::{Changes, Diff, LinkChange};
+use super::link::{Forward, Link, Server, Service};
 use super::listener::Listener;
 use super::maker::{MadeFrontEnd, MadeLink, MadeServer, Maker};
-use super::on_loop::{Opened, Terms, on_loop};
+use super::on_loop::{Opened, Terms, on_loop, refused};
 use super::{Config, FrontEndConfig, LoopConfig, Place};
 use crate::engine::bound::{Bound, bind};
+use crate::engine::control::Loop;
 use crate::engine::mailbox::Remote;
 use crate::engine::threads::Loops;
 use crate::engine::workers::Workers;
-use crate::node::{LinkMut, LinksOfServer};
+use crate::node::{ForwardConfig, LinkMut, LinksOfServer};
 use crate::types::address::{Bind, Endpoint};
+use crate::types::descriptor_error::DescriptorError;
 use crate::types::id::Id;
+use crate::types::verb_error::VerbError;
 
 /// A process whose loops run.
 pub struct Running {
@@ -41,6 +44,8 @@ pub struct Running {
     servers: BTreeMap<String, Vec<Opened>>,
     /// The links that this node dials, by name.
     links: BTreeMap<String, Id>,
+    /// The forwards for which peers listen, by name.
+    remote_forwards: BTreeMap<String, Id>,
 }
 
 /// An address on which a process listens.
@@ -79,9 +84,15 @@ impl Running {
         workers: &Arc<Workers>,
     ) -> Result<(Running, Loops), ApplyError> {
         let nothing = Config { listeners: Vec::new(), links: Vec::new(), servers: Vec::new(), ..config.clone() };
-        let (listeners, links, servers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let remotes = Vec::new();
-        let mut running = Running { config: nothing, maker, remotes, listeners, servers, links };
+        let mut running = Running {
+            config: nothing,
+            maker,
+            remotes: Vec::new(),
+            listeners: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            links: BTreeMap::new(),
+            remote_forwards: BTreeMap::new(),
+        };
         let diff = Diff::between(&running.config, &config);
         let prepared = running.prepare(&config, &diff)?;
         let failed = |error| ApplyError::new(Place::root(), ApplyFailure::System(error));
@@ -127,23 +138,19 @@ impl Running {
 
     /// Returns the addresses on which the process listens: for links that peers dial, of listeners, and of local forwards.
     pub fn listening(&self) -> Vec<Listening> {
-        let opened = |all: &BTreeMap<String, Vec<Opened>>, name: &str| all.get(name).cloned().unwrap_or_default();
+        let addrs = |all: &BTreeMap<String, Vec<Opened>>, name: &str| -> Vec<Endpoint> {
+            all.get(name).into_iter().flatten().flat_map(|opened| opened.addrs.clone()).collect()
+        };
         let mut listening = Vec::new();
-        for server in &self.config.servers {
-            listening.extend(opened(&self.servers, &server.name).into_iter().map(|it| Listening {
-                name: server.name.clone(),
-                front_end: None,
-                link: None,
-                addr: it.addr,
-            }));
+        for Server { name, .. } in &self.config.servers {
+            let of_server = |addr| Listening { name: name.clone(), front_end: None, link: None, addr };
+            listening.extend(addrs(&self.servers, name).into_iter().map(of_server));
         }
-        for listener in self.config.all_listeners() {
-            listening.extend(opened(&self.listeners, &listener.name).into_iter().map(|it| Listening {
-                name: listener.name.clone(),
-                front_end: Some(listener.front_end.clone()),
-                link: listener.link.clone(),
-                addr: it.addr,
-            }));
+        for Listener { name, front_end, link, .. } in self.config.all_listeners() {
+            let (of_name, front_end) = (addrs(&self.listeners, &name), Some(front_end));
+            let of_listener =
+                |addr| Listening { name: name.clone(), front_end: front_end.clone(), link: link.clone(), addr };
+            listening.extend(of_name.into_iter().map(of_listener));
         }
         listening
     }
@@ -182,6 +189,13 @@ impl Running {
             let made = self.maker.front_end(listener).map_err(ApplyError::made(place))?;
             prepared.front_ends.insert(listener.name.clone(), made);
         }
+        let listeners = config.all_listeners();
+        let reopened: Vec<_> = listeners.iter().filter(|it| is_reopened(config, it, &prepared)).collect();
+        for listener in reopened {
+            let place = Place::record("listener", &listener.name);
+            let made = self.maker.front_end(listener).map_err(ApplyError::made(place))?;
+            prepared.front_ends.insert(listener.name.clone(), made);
+        }
         for server in &diff.servers.added {
             prepared.serving.insert(server.name.clone(), bind_server(config, server, &server.addresses, &[])?);
         }
@@ -205,20 +219,23 @@ impl Running {
     fn put_into_effect(&mut self, config: Config, diff: Diff, mut prepared: Prepared) -> Result<Diff, ApplyError> {
         let mut errors = Vec::new();
         self.close(&diff);
+        let reopened = self.close_forwards(&prepared);
         for link in diff.links.removed.iter().chain(prepared.links.iter().map(|(link, _)| link)) {
             if let Some(id) = self.links.remove(&link.name) {
                 // A link that has ended need not be closed.
                 self.first_loop(move |core| _ = core.link(id).and_then(|mut link| link.close()));
+                let before = self.config.link(&link.name).map_or(&[][..], |link| &link.forwards);
+                self.remote_forwards.retain(|name, _| before.iter().all(|forward| forward.name != *name));
             }
         }
         for (link, made) in std::mem::take(&mut prepared.links) {
-            match self.dial(&link, made) {
-                Ok(id) => drop(self.links.insert(link.name, id)),
-                Err(error) => errors.push(error),
-            }
+            errors.extend(self.dial(&link, made).err());
         }
-        let lives_on = |change: &&LinkChange| !change.is_redialed;
-        errors.extend(diff.links.changed.iter().filter(lives_on).filter_map(|change| self.change_link(change).err()));
+        for change in diff.links.changed.iter().filter(|change| !change.is_redialed) {
+            errors.extend(self.change_link(change).err());
+            errors.extend(self.change_forwards(change).err());
+        }
+        errors.extend(bind_again(&config, reopened, &mut prepared));
         errors.extend(self.serve_all(&config, &diff, &mut prepared));
         errors.extend(self.listen_all(&config, &diff, &mut prepared));
         self.route_all(&config);
@@ -248,10 +265,67 @@ impl Running {
         }
     }
 
-    fn dial(&self, link: &Link, made: MadeLink) -> Result<Id, ApplyError> {
+    /// Closes the local forwards of the links that are dialed again, because a link takes its forwards along. Returns each
+    /// with its address, and with the address to bind it to again: the same port, also if the system chose it.
+    fn close_forwards(&mut self, prepared: &Prepared) -> Vec<(String, Bind, Bind)> {
+        let mut reopened = Vec::new();
+        for forward in prepared.links.iter().flat_map(|(link, _)| &link.forwards) {
+            for opened in self.listeners.remove(&forward.name).into_iter().flatten() {
+                let port = opened.addrs.first().and_then(Endpoint::ip).map(|addr| addr.port());
+                let bound = port.map_or_else(|| opened.place.clone(), |port| opened.place.with_port(port));
+                opened.close(&self.remotes, LinksOfServer::GoOn);
+                reopened.push((forward.name.clone(), opened.place, bound));
+            }
+        }
+        reopened
+    }
+
+    /// Dials a link, and opens its remote forwards.
+    fn dial(&mut self, link: &Link, made: MadeLink) -> Result<(), ApplyError> {
         let failed = |failure| ApplyError::new(Place::record("link", &link.name), failure);
-        let dialed = on_loop(&self.remotes[0], move |core| core.connect_link(made())).map_err(failed)?;
-        dialed.map(|dialed| dialed.id).map_err(|error| failed(ApplyFailure::Verb(error)))
+        let forwards: Vec<Forward> = link.forwards.clone();
+        let dialed = on_loop(&self.remotes[0], move |core| {
+            let id = core.connect_link(made())?.id;
+            Ok((id, open_remote_forwards(core, id, &forwards)))
+        });
+        let (id, opened) = dialed.map_err(failed)?.map_err(|error: VerbError| failed(ApplyFailure::Verb(error)))?;
+        self.links.insert(link.name.clone(), id);
+        self.note_forwards(link, opened)
+    }
+
+    /// Closes and opens the remote forwards of a link that lives on.
+    fn change_forwards(&mut self, change: &LinkChange) -> Result<(), ApplyError> {
+        let Changes { added, changed, removed } = &change.forwards;
+        let gone = removed.iter().chain(changed.iter().map(|(old, _)| old));
+        let gone: Vec<Id> = gone.filter_map(|forward| self.remote_forwards.remove(&forward.name)).collect();
+        let new: Vec<Forward> = added.iter().chain(changed.iter().map(|(_, new)| new)).cloned().collect();
+        let Some(id) = self.links.get(&change.link.name).copied() else { return Ok(()) };
+        let opened = on_loop(&self.remotes[0], move |core| {
+            // A forward that is over need not be closed.
+            gone.into_iter().for_each(|id| _ = core.forward(id).and_then(|mut forward| forward.close()));
+            open_remote_forwards(core, id, &new)
+        });
+        let failed = |failure| ApplyError::new(Place::record("link", &change.link.name), failure);
+        self.note_forwards(&change.link, opened.map_err(failed)?)
+    }
+
+    /// Notes the remote forwards that were opened. Returns the first error.
+    fn note_forwards(
+        &mut self,
+        link: &Link,
+        opened: Vec<(String, Result<Id, DescriptorError>)>,
+    ) -> Result<(), ApplyError> {
+        let mut result = Ok(());
+        for (name, id) in opened {
+            match id {
+                Ok(id) => drop(self.remote_forwards.insert(name, id)),
+                Err(error) => {
+                    let place = Place::record("link", &link.name).within("forward", &name);
+                    result = result.and(Err(ApplyError::new(place, refused(error))));
+                }
+            }
+        }
+        result
     }
 
     /// Changes the paths of a link that lives on. The new paths come first if there is room for them, so that the link is
@@ -311,7 +385,16 @@ impl Running {
             let failed = |failure| ApplyError::new(Place::record("listener", &name), failure);
             let opened = self.listeners.entry(name.clone()).or_default();
             errors.extend(opened.iter().filter_map(|it| it.replace(remotes, &terms).err()).map(failed));
-            for (place, bound) in prepared.listening.remove(&name).into_iter().flatten().flat_map(each) {
+            let bounds = prepared.listening.remove(&name).unwrap_or_default();
+            if config.is_forward(&name) {
+                let forwards =
+                    bounds.into_iter().map(|(place, bounds)| Opened::forward(&remotes[0], &place, bounds, &terms));
+                let (new, failures): (Vec<_>, Vec<_>) = forwards.partition(Result::is_ok);
+                opened.extend(new.into_iter().flatten());
+                errors.extend(failures.into_iter().filter_map(Result::err).map(failed));
+                continue;
+            }
+            for (place, bound) in bounds.into_iter().flat_map(each) {
                 match Opened::listen(remotes, &place, bound, &terms) {
                     Ok(new) => opened.push(new),
                     Err(failure) => errors.push(failed(failure)),
@@ -330,10 +413,51 @@ impl Running {
         }
     }
 
-    fn first_loop(&self, call: impl FnOnce(&mut crate::Loop<'_>) + Send + 'static) {
+    fn first_loop(&self, call: impl FnOnce(&mut Loop<'_>) + Send + 'static) {
         // A loop that has ended has no links.
         let _ = on_loop(&self.remotes[0], call);
     }
+}
+
+/// Returns true if a listener is a local forward that must be opened again because its link is dialed again.
+fn is_reopened(config: &Config, listener: &Listener, prepared: &Prepared) -> bool {
+    let is_its = |(link, _): &(Link, MadeLink)| Some(&link.name) == listener.link.as_ref();
+    let is_new = !prepared.front_ends.contains_key(&listener.name);
+    is_new && config.is_forward(&listener.name) && prepared.links.iter().any(is_its)
+}
+
+/// Opens the remote forwards among `forwards` over a link.
+fn open_remote_forwards(
+    core: &mut Loop<'_>,
+    link: Id,
+    forwards: &[Forward],
+) -> Vec<(String, Result<Id, DescriptorError>)> {
+    let open = |forward: &Forward| match &forward.service {
+        Service::Remote(to) => {
+            let name = Some(forward.name.clone());
+            let config = ForwardConfig { name, ..ForwardConfig::remote(link, forward.listen.clone(), to.clone()) };
+            Some((forward.name.clone(), core.open_forward(config)))
+        }
+        Service::Local(_) => None,
+    };
+    forwards.iter().filter_map(open).collect()
+}
+
+/// Binds the addresses of forwards that were closed with their link.
+fn bind_again(config: &Config, reopened: Vec<(String, Bind, Bind)>, prepared: &mut Prepared) -> Vec<ApplyError> {
+    let mut errors = Vec::new();
+    let listeners = config.all_listeners();
+    for (name, place, bound) in reopened {
+        let Some(listener) = listeners.iter().find(|listener| listener.name == name) else { continue };
+        match bind_listener(config, listener, &[bound], &[]) {
+            Ok(bounds) => {
+                let bounds = bounds.into_iter().flat_map(|(_, bounds)| bounds).collect();
+                prepared.listening.entry(name).or_default().push((place, bounds));
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    errors
 }
 
 /// Returns the number of addresses of each loop, by which the loops divide the limits of the process.

@@ -61,7 +61,10 @@ struct Client(TcpStream);
 
 impl Client {
     fn connect(addr: SocketAddr) -> Client {
-        let client = TcpStream::connect(addr).unwrap();
+        Client::of(TcpStream::connect(addr).unwrap())
+    }
+
+    fn of(client: TcpStream) -> Client {
         client.set_read_timeout(Some(SOON)).unwrap();
         Client(client)
     }
@@ -256,30 +259,33 @@ fn the_source_address_of_a_listener_is_where_its_targets_see_it() {
     }
 }
 
+/// Starts a process that peers dial.
+fn far_node(scratch: &Scratch) -> Process {
+    let mut config = with_secret(scratch);
+    config.servers = vec![Server::new("links", vec![Bind::parse("127.0.0.1:0").unwrap()])];
+    Process::start(config)
+}
+
+fn link_to(far: &Process, forwards: Vec<Forward>) -> Link {
+    Link { forwards, ..Link::new("home", Target::Ip(Proto::Tcp, far.addr("links"))) }
+}
+
+fn local(name: &str, to: SocketAddr) -> Forward {
+    let front_end = FrontEndConfig::new("static").with("to", Target::Ip(Proto::Tcp, to));
+    Forward { name: name.to_owned(), listen: Bind::parse("127.0.0.1:0").unwrap(), service: Service::Local(front_end) }
+}
+
 #[test]
-fn links_and_their_forwards_change_while_other_links_live_on() {
+fn a_link_lives_on_while_its_forwards_change() {
     let (one, two) = (server(b'1'), server(b'2'));
     let scratch = Scratch::new();
-    let with_secret = || with_secret(&scratch);
-    let mut far = with_secret();
-    far.servers = vec![Server::new("links", vec![Bind::parse("127.0.0.1:0").unwrap()])];
-    let far = Process::start(far);
-    let local = |name: &str, to: SocketAddr| Forward {
-        name: name.to_owned(),
-        listen: Bind::parse("127.0.0.1:0").unwrap(),
-        service: Service::Local(FrontEndConfig::new("static").with("to", Target::Ip(Proto::Tcp, to))),
-    };
-    let link = |name: &str, forwards: Vec<Forward>| {
-        let peer = Target::Ip(Proto::Tcp, far.addr("links"));
-        Link { forwards, ..Link::new(name, peer) }
-    };
-    let mut config = with_secret();
-    config.links = vec![link("home", vec![local("db", one), local("web", one)])];
+    let far = far_node(&scratch);
+    let mut config = with_secret(&scratch);
+    config.links = vec![link_to(&far, vec![local("db", one), local("web", one)])];
     let mut near = Process::start(config.clone());
-    let at_db = near.addr("db");
-    let (mut db, mut web) = (Client::connect(at_db), Client::connect(near.addr("web")));
+    let (mut db, mut web) = (Client::connect(near.addr("db")), Client::connect(near.addr("web")));
     assert_eq!((db.ask().unwrap(), web.ask().unwrap()), (b'1', b'1'));
-    // A forward is exchanged, and a listener that takes its route over the link comes.
+    // A forward is exchanged, and a listener comes whose clients go over the link.
     config.links[0].forwards[1] = local("mail", two);
     let mut over_link = relay("plain", "127.0.0.1:0", two);
     over_link.link = Some("home".to_owned());
@@ -289,15 +295,48 @@ fn links_and_their_forwards_change_while_other_links_live_on() {
     for name in ["mail", "plain"] {
         assert_eq!(Client::connect(near.addr(name)).ask().unwrap(), b'2', "{name}");
     }
-    // Another mode needs another session. The listeners stay where they are, and use it.
+    // The peer listens, and gives the address back.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let to = Target::Ip(Proto::Tcp, one);
+    let listen = Bind::parse(&free.to_string()).unwrap();
+    config.links[0].forwards.push(Forward { name: "ssh".to_owned(), listen, service: Service::Remote(to) });
+    near.running.apply(config.clone()).unwrap();
+    until("the peer listens", || TcpStream::connect(free).is_ok());
+    let mut ssh = Client::connect(free);
+    assert_eq!((ssh.ask().unwrap(), db.ask().unwrap()), (b'1', b'1'));
+    config.links[0].forwards.pop();
+    near.running.apply(config).unwrap();
+    until("the peer listens no more", || TcpStream::connect(free).is_err());
+    assert_eq!((ssh.ask().unwrap(), db.ask().unwrap()), (b'1', b'1'), "its connection lives on");
+}
+
+#[test]
+fn a_link_that_is_dialed_again_keeps_the_addresses_of_its_forwards() {
+    let one = server(b'1');
+    let scratch = Scratch::new();
+    let far = far_node(&scratch);
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let listen = Bind::parse(&free.to_string()).unwrap();
+    let ssh = Forward { name: "ssh".to_owned(), listen, service: Service::Remote(Target::Ip(Proto::Tcp, one)) };
+    let mut config = with_secret(&scratch);
+    config.links = vec![link_to(&far, vec![local("db", one), ssh])];
+    let mut near = Process::start(config.clone());
+    let at_db = near.addr("db");
+    let mut db = Client::connect(at_db);
+    assert_eq!(db.ask().unwrap(), b'1');
+    until("the peer listens", || TcpStream::connect(free).is_ok());
+    // Another mode needs another session.
     config.links[0].mode = Some(seaprox::link::Mode::Single);
-    let diff = near.running.apply(config.clone()).unwrap();
+    let diff = near.running.apply(config).unwrap();
     assert!(diff.links.changed[0].is_redialed && diff.listeners.is_empty());
     assert!(db.ask().is_err(), "the old session is over");
     assert_eq!((near.addr("db"), Client::connect(at_db).ask().unwrap()), (at_db, b'1'));
-    near.running.apply(with_secret()).unwrap();
+    until("the peer listens for the new session", || {
+        TcpStream::connect(free).is_ok_and(|client| Client::of(client).ask().is_ok())
+    });
+    near.running.apply(with_secret(&scratch)).unwrap();
     assert_eq!((near.running.listening().len(), near.running.link("home")), (0, None));
-    until("the address of the forward is closed", || TcpStream::connect(at_db).is_err());
+    until("the addresses are closed", || [at_db, free].iter().all(|addr| TcpStream::connect(addr).is_err()));
 }
 
 #[test]
