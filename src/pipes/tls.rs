@@ -153,7 +153,7 @@ impl<P: Pipe> TlsPipe<P> {
             }
             self.fill_once()?;
         }
-        // The peer sends records without plaintext. The others of this thread get their turn first.
+        // The peer sends records without plaintext. The waker lets other pipes of this thread run first.
         self.waker.iter().for_each(Waker::wake_by_ref);
         Err(PipeError::WouldBlock)
     }
