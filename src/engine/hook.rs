@@ -25,7 +25,7 @@ pub trait Hook {
     /// Called when the connection begins to relay; for a connection with several dests one after another, with each of them.
     fn connected(&mut self) {}
 
-    /// Called with bytes that `from` has sent. What is written to `transit` goes to the other side.
+    /// Called with bytes that `from` has sent. Bytes that are written to `transit` go to the other side.
     ///
     /// # Errors
     /// An error ends the connection at once with that reason. Bytes that were written before go to the other side if it takes

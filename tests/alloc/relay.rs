@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use seaprox::{Cx, Failure, Handler, Stage, Target};
+use seaprox::{Cx, Failure, Handler, Hook, Reason, Role, Stage, Target, Transit};
 
 use crate::heap::allocations;
 use crate::loop_kit::*;
@@ -59,6 +59,32 @@ fn relaying_allocates_nothing() {
             let counted = relay(&mut rig, &mut client, &mut server, &data, chunk * 300);
             assert_eq!(counted, 0, "for 300 chunks of {chunk} bytes, spliced: {spliced}");
         }
+    }
+}
+
+/// Passes all bytes unchanged.
+struct Pass;
+
+impl Hook for Pass {
+    fn data(&mut self, _: Role, transit: &mut Transit<'_>) -> Result<(), Reason> {
+        transit.pass(usize::MAX);
+        Ok(())
+    }
+}
+
+#[test]
+fn relaying_through_a_hook_allocates_nothing() {
+    for chunk in [1, 1000, 200_000] {
+        let mut rig = Rig::new(config());
+        let (listener, addr) = target();
+        let (id, mut client) = rig.adopt(Kind::Tcp4, Box::new(Static(Rc::new(addr.into()))));
+        rig.core().connection(id).unwrap().set_hook(Box::new(Pass)).unwrap();
+        let mut server = rig.accept(&listener);
+        let data = vec![7; chunk];
+        relay(&mut rig, &mut client, &mut server, &data, chunk * 300);
+        assert_eq!(rig.snapshot().usage.pipes, 0);
+        let counted = relay(&mut rig, &mut client, &mut server, &data, chunk * 300);
+        assert_eq!(counted, 0, "for 300 chunks of {chunk} bytes");
     }
 }
 
