@@ -11,6 +11,8 @@ mod tls;
 
 mod callbacks;
 mod carriers;
+#[cfg(unix)]
+mod embedded;
 mod errors;
 mod faults;
 mod forwards;

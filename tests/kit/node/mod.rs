@@ -135,6 +135,11 @@ impl Node {
 
     /// Starts a node whose configuration is changed first.
     pub fn with(change: impl FnOnce(&mut Config) + Send + 'static) -> Node {
+        Node::run_by(|proxy| proxy.run().unwrap(), change)
+    }
+
+    /// Starts a node without links whose loop `run` drives.
+    pub fn run_by(run: fn(&mut Proxy), change: impl FnOnce(&mut Config) + Send + 'static) -> Node {
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             let workers = Workers::start(2, 64).unwrap();
@@ -144,7 +149,7 @@ impl Node {
             change(&mut config);
             let mut proxy = Proxy::new(config, Some(workers)).unwrap();
             tell.send(proxy.remote()).unwrap();
-            proxy.run().unwrap();
+            run(&mut proxy);
         });
         Node {
             remote: told.recv().unwrap(),
