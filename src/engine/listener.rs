@@ -8,6 +8,7 @@
 //! A connection keeps what it was accepted with: its handler, its link, and the profile of its settings. So its listener
 //! may change or go at any time.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -297,6 +298,14 @@ impl ConnectionMut<'_> {
     /// was none. The id is stale once that is closed.
     pub fn listener(&self) -> Option<Id> {
         self.core_ref().connections.get(self.id())?.listener
+    }
+
+    /// Returns the address that the client connected to before the system redirected it to the listener, for a front end
+    /// that serves redirected clients (`redirect` of nftables). None if nothing redirected it, and on other systems than
+    /// Linux. This asks the system.
+    pub fn original_dest(&self) -> Option<SocketAddr> {
+        let source = self.core_ref().connections.get(self.id())?.source;
+        self.core_ref().sides.get(source)?.io.original_dest()
     }
 }
 

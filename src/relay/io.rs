@@ -267,6 +267,11 @@ impl Io {
         socket.local_addr().is_ok_and(|local| plain(local) == plain(peer))
     }
 
+    /// Returns the address that a client connected to, if the system redirected it here.
+    pub fn original_dest(&self) -> Option<SocketAddr> {
+        if let Io::Tcp(socket) = self { sys::original_dest(socket) } else { None }
+    }
+
     /// Returns the address of the other end.
     pub fn peer(&self) -> Endpoint {
         match self {

@@ -246,6 +246,19 @@ pub(crate) fn is_network_change(_: &[u8]) -> bool {
     true
 }
 
+/// Returns the address that a client connected to, if the system redirected it here (`SO_ORIGINAL_DST`,
+/// `IP6T_SO_ORIGINAL_DST`: the destination before the NAT of netfilter).
+pub(crate) fn original_dest(socket: &TcpStream) -> Option<std::net::SocketAddr> {
+    let local = socket.local_addr().ok()?;
+    let socket = SockRef::from(socket);
+    let original =
+        if local.ip().to_canonical().is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    let original = original.ok()?.as_socket()?;
+    // A client that was not redirected may have its own destination here.
+    let plain = |addr: std::net::SocketAddr| (addr.ip().to_canonical(), addr.port());
+    (plain(original) != plain(local)).then_some(original)
+}
+
 /// Returns true if the system may choose this port for the local end of a connection. Reads the port range once; if it
 /// cannot be read, returns true for each port.
 pub(crate) fn may_choose_port(port: u16) -> bool {

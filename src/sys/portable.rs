@@ -118,6 +118,11 @@ pub(crate) fn is_network_change(_: &[u8]) -> bool {
     true
 }
 
+/// Returns none: this system does not tell where a redirected client connected to.
+pub(crate) fn original_dest(_: &TcpStream) -> Option<std::net::SocketAddr> {
+    None
+}
+
 /// Returns true: the range of ports that the system chooses from is unknown here.
 pub(crate) fn may_choose_port(_: u16) -> bool {
     true

@@ -35,8 +35,8 @@ pub use super::portable::machine;
 pub(crate) use super::portable::{
     INTEREST, REUSE_PORT_BALANCES, SKIPS, bind_to_interface, handshake_with_data, is_network_change,
     is_reset_behind_fin, may_choose_port, mptcp_info, mptcp_socket, mptcp_subflows, network_changes, new_pipe,
-    nonblocking_socket, send_before_end, set_unsent_bytes, set_user_timeout, skip, splice_in, splice_out, tcp_info,
-    trim_memory, unacknowledged, wants_more,
+    nonblocking_socket, original_dest, send_before_end, set_unsent_bytes, set_user_timeout, skip, splice_in,
+    splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
 };
 pub(crate) use std::os::windows::io::AsSocket;
 pub(crate) use tcp::TcpStream;

@@ -32,6 +32,7 @@ mod log;
 mod names;
 mod programs;
 mod readme;
+mod redirected;
 mod relay;
 mod requirements;
 mod socks;
