@@ -1,6 +1,6 @@
 //! Metrics: the counters and gauges of a loop and of a link, each declared once.
 //!
-//! A row of [`table`] names a metric with its kind, unit, meaning and label. The row makes the field that the code counts
+//! A row of `table` names a metric with its kind, unit, meaning and label. The row makes the field that the code counts
 //! in, its part of the sum over loops, and its samples. Outputs such as the status as JSON and the manual's table are
 //! loops over samples, so a new metric is one line in the table and one line where it is counted.
 
