@@ -29,21 +29,17 @@ pub enum ProcessEvent {
     RequestAnswered(bool),
 }
 
-/// The queue of events. Signals are caught from its creation on.
+/// The queue of events.
 pub struct EventQueue {
     sender: SyncSender<ProcessEvent>,
     receiver: Receiver<ProcessEvent>,
-    signals: Signals,
 }
 
 impl EventQueue {
-    /// Creates the queue and begins to catch signals.
-    ///
-    /// # Errors
-    /// Fails if signals cannot be caught.
-    pub fn new() -> io::Result<EventQueue> {
+    /// Creates the queue.
+    pub fn new() -> EventQueue {
         let (sender, receiver) = mpsc::sync_channel(EVENTS_MAX);
-        Ok(EventQueue { sender, receiver, signals: Signals::open()? })
+        EventQueue { sender, receiver }
     }
 
     /// Returns a sender for other threads.
@@ -52,8 +48,8 @@ impl EventQueue {
     }
 
     /// Starts the threads that send signals and the end of the loops. Returns the receiver of all events.
-    pub fn start(self, loops: Loops) -> Receiver<ProcessEvent> {
-        let EventQueue { sender, receiver, signals } = self;
+    pub fn start(self, loops: Loops, signals: Signals) -> Receiver<ProcessEvent> {
+        let EventQueue { sender, receiver } = self;
         let (close, ended) = (signals.closer(), sender.clone());
         thread::spawn(move || {
             let _ = ended.send(ProcessEvent::LoopsEnded(loops.join()));

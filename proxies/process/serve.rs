@@ -8,6 +8,7 @@ use seaprox::{Endpoint, SocketFile, Workers};
 
 use super::events::{EventQueue, link_handler};
 use super::exit::{Exit, Failed};
+use super::signals::Signals;
 use super::supervisor::Supervisor;
 use super::{link, logging, settings};
 use crate::Parts;
@@ -24,12 +25,14 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let failed = |error: io::Error| Failed::new(Exit::Failure, format!("seaprox: {error}"));
     logging::detach().map_err(failed)?;
     let config = settings::config(parsed)?;
-    let queue = EventQueue::new().map_err(failed)?;
+    let queue = EventQueue::new();
     let parts = Arc::new(Parts::with_events(&config, link_handler(&queue.sender())));
     let _instance = link::prepare(parsed, &config, &parts)?;
     let workers = Workers::start(config.workers, config.loops.limits.lookups).map_err(failed)?;
     let maker: Arc<dyn Maker> = Arc::<Parts>::clone(&parts);
     let (running, loops) = Running::start(config, maker, &workers).map_err(|error| Failed::applied(parsed, error))?;
+    // Until here a signal ends the process: it may wait for the name of an address.
+    let signals = Signals::open().map_err(failed)?;
     let announced = announcements(&running);
     let remotes = running.remotes().to_vec();
     let reporter = Arc::new(Reporter::new(parsed.command().name(), announced.clone(), remotes, workers));
@@ -38,7 +41,7 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let key = key.map(|key| format!("key {key}"));
     let lines = announced.iter().map(|line| format!("listening {line}")).chain(key).collect();
     let supervisor = Supervisor::new(parsed, &queue, running, reporter, parts)?;
-    supervisor.announcing(lines).run(queue, loops)
+    supervisor.announcing(lines).run(queue, loops, signals)
 }
 
 /// Starts the status socket, unless `--status none` is given.

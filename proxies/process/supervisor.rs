@@ -16,7 +16,7 @@ use super::events::{EventQueue, ProcessEvent, watch_network};
 use super::exit::{Exit, Failed, hint};
 use super::link::{self, Action, Approvals, LinkLog, ServedLinks, prompt};
 use super::logging;
-use super::signals::Signal;
+use super::signals::{Signal, Signals};
 use crate::admin::Reporter;
 use crate::cli::Parsed;
 use crate::links::{PathChange, fingerprint};
@@ -103,8 +103,8 @@ impl Supervisor {
     ///
     /// # Errors
     /// Fails if a loop failed, or if the end of a link ended the process.
-    pub fn run(mut self, queue: EventQueue, loops: Loops) -> Result<(), Failed> {
-        let receiver = queue.start(loops);
+    pub fn run(mut self, queue: EventQueue, loops: Loops, signals: Signals) -> Result<(), Failed> {
+        let receiver = queue.start(loops, signals);
         if !self.link_logs.is_empty() {
             watch_network(&self.sender);
         }
