@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use crate::kit;
+
 /// A running example. It is killed when dropped.
 struct Example {
     child: Child,
@@ -218,4 +220,65 @@ fn the_example_of_twenty_lines_is_a_socks_proxy() {
     client.read_exact(&mut answers).unwrap();
     assert_eq!(answers[..4], [5, 0, 5, 0]);
     assert_eq!(ask(client, &["hello"]), "HELLO");
+}
+
+/// A program of 60 lines opens and closes listeners, forwards and a link while traffic runs, and hears of every end.
+#[test]
+fn the_example_of_doors_opens_and_closes_all_kinds_while_traffic_runs() {
+    let scratch = kit::Scratch::new();
+    let secret = scratch.write("secret", "a secret of two nodes");
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let far = kit::Seaprox::start(&["link", "--listen", "127.0.0.1:0", "--secret", &secret]);
+    let echo = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = echo.local_addr().unwrap().to_string();
+    let mut command = Command::new(binary("doors"));
+    command.args([&far.listens(0), "a secret of two nodes", &target]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let lines = std::sync::Arc::new(std::sync::Mutex::new(Vec::<String>::new()));
+    let (seen, output) = (std::sync::Arc::clone(&lines), BufReader::new(child.stdout.take().unwrap()));
+    let reader =
+        thread::spawn(move || output.lines().map_while(Result::ok).for_each(|line| seen.lock().unwrap().push(line)));
+    let last = |start: &str| lines.lock().unwrap().iter().rev().find(|line| line.starts_with(start)).cloned();
+    let count = |words: &[&str]| {
+        lines.lock().unwrap().iter().filter(|line| words.iter().all(|word| line.contains(word))).count()
+    };
+    for name in ["echo", "local", "remote"] {
+        writeln!(input, "open {name}").unwrap();
+    }
+    let address = |start: &str| last(start)?.rsplit(' ').next()?.parse::<SocketAddr>().ok();
+    let names = ["echo ", "local listening ", "remote listening "];
+    kit::until("all three listen", || names.iter().all(|name| address(name).is_some()));
+    let [echoing, local, remote] = names.map(|name| address(name).unwrap());
+    let mut clients = [local, remote].map(|addr| {
+        let client = TcpStream::connect(addr).unwrap();
+        (client, echo.accept().unwrap().0)
+    });
+    let mut exchange = || {
+        for (client, served) in &mut clients {
+            client.write_all(b"x").unwrap();
+            served.read_exact(&mut [0]).unwrap();
+        }
+    };
+    exchange();
+    let mut client = TcpStream::connect(echoing).unwrap();
+    client.write_all(b"word").unwrap();
+    client.read_exact(&mut [0; 4]).unwrap();
+    for name in ["echo", "local", "remote"] {
+        writeln!(input, "close {name}").unwrap();
+    }
+    kit::until("all three are closed", || {
+        [echoing, local, remote].iter().all(|addr| TcpStream::connect(addr).is_err())
+    });
+    exchange();
+    kit::until("the closes are reported", || count(&["Forward", "Closed"]) == 2 && count(&["ListenerClosed"]) == 2);
+    writeln!(input, "close link").unwrap();
+    kit::until("each end is reported", || count(&["Link {", "Ended"]) == 1 && count(&["ConnectionEnded"]) >= 2);
+    drop((input, client));
+    assert!(child.wait().unwrap().success());
+    reader.join().unwrap();
+    let code = include_str!("../../examples/doors.rs")
+        .lines()
+        .filter(|line| !line.trim().is_empty() && !line.starts_with("//"));
+    assert!(code.clone().count() <= 60, "{}", code.count());
 }
