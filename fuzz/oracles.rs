@@ -27,6 +27,8 @@ mod socks {
 
 #[path = "oracles/chunked.rs"]
 mod chunked;
+#[path = "oracles/datagrams.rs"]
+mod datagrams;
 #[path = "oracles/heads.rs"]
 mod heads;
 #[path = "oracles/requests.rs"]
@@ -35,6 +37,7 @@ mod requests;
 mod texts;
 
 pub use chunked::http_chunked;
+pub use datagrams::datagrams;
 pub use heads::{http_request, http_response};
 pub use requests::{canary, socks_proto};
 pub use texts::{address, rules};
@@ -43,13 +46,14 @@ pub use texts::{address, rules};
 pub type Oracle = fn(&[u8]);
 
 /// All oracles, each with the name of its fuzz target, which is also the name of its directory in `seeds/`.
-pub const ALL: [(&str, Oracle); 6] = [
+pub const ALL: [(&str, Oracle); 7] = [
     ("socks_proto", socks_proto),
     ("http_request", http_request),
     ("http_response", http_response),
     ("http_chunked", http_chunked),
     ("address", address),
     ("rules", rules),
+    ("datagrams", datagrams),
 ];
 
 /// Returns a copy of `seed` that is changed in one to four places, for a test that runs without a fuzzer. `state` is

@@ -8,7 +8,7 @@ use super::error::PipeError;
 use super::pipe::{Pipe, Readiness};
 use super::queue::SendQueue;
 
-/// A pipe that accepts all bytes of a [`send`](Pipe::send), or none. What the pipe beneath does not take waits in a queue of
+/// A pipe that accepts all bytes of a [`send`](Pipe::send), or none. Bytes that the pipe beneath does not take wait in a queue of
 /// bounded size.
 ///
 /// Bytes that were accepted before a reset may still be lost, as with every pipe.

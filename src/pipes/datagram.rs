@@ -37,9 +37,11 @@ pub struct Datagram<P> {
 /// Bytes that were received from the pipe beneath: the rest of a complete datagram, and then lengths and datagrams.
 #[derive(Debug, Default)]
 struct Incoming {
-    bytes: Vec<u8>,
-    /// `bytes[..start]` were handed out.
+    /// `buf[start..end]` was received and not handed out. Invariant: the buffer is empty while a receive has found nothing and
+    /// no byte waits.
+    buf: Vec<u8>,
     start: usize,
+    end: usize,
     /// Bytes of the first datagram from `start` on, once all of it is there; else 0.
     left: usize,
 }
@@ -108,7 +110,7 @@ impl<P: Pipe> Datagram<P> {
             match self.inner.receive(room) {
                 Ok(0) => {
                     self.incoming.received(0);
-                    if self.incoming.bytes.len() > self.incoming.start {
+                    if self.incoming.end > self.incoming.start {
                         return Err(self.fail(PipeError::Truncated));
                     }
                     self.fin_received = true;
@@ -235,7 +237,7 @@ impl<P: Pipe> Pipe for Datagram<P> {
 impl Incoming {
     /// Looks for a complete datagram at the front. Returns true if there is one.
     fn parse(&mut self, limit: usize) -> Result<bool, PipeError> {
-        let bytes = &self.bytes[self.start..];
+        let bytes = &self.buf[self.start..self.end];
         let Some((length, count)) = varint::decode(bytes)? else { return Ok(false) };
         match length {
             0 => Err(PipeError::InvalidLength),
@@ -250,25 +252,26 @@ impl Incoming {
 
     /// Returns room for the next bytes. The room grows with the bytes that have arrived, never with an announced length.
     fn room(&mut self) -> &mut [u8] {
-        self.bytes.drain(..self.start);
-        self.start = 0;
-        self.bytes.resize(self.bytes.len() + READ_BYTES, 0);
-        let end = self.bytes.len();
-        &mut self.bytes[end - READ_BYTES..]
+        if self.buf.len() - self.end < READ_BYTES {
+            self.buf.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            self.buf.resize(self.buf.len().max(self.end + READ_BYTES), 0);
+        }
+        &mut self.buf[self.end..self.end + READ_BYTES]
     }
 
     /// Notes that `count` bytes of the room were filled.
     fn received(&mut self, count: usize) {
-        self.bytes.truncate(self.bytes.len() - READ_BYTES + count.min(READ_BYTES));
-        if self.bytes.is_empty() {
-            self.bytes = Vec::new();
+        self.end += count.min(READ_BYTES);
+        if self.start == self.end {
+            *self = Incoming::default();
         }
     }
 
     /// Copies the next bytes of the datagram.
     fn take(&mut self, buf: &mut [u8]) -> usize {
         let count = buf.len().min(self.left);
-        buf[..count].copy_from_slice(&self.bytes[self.start..self.start + count]);
+        buf[..count].copy_from_slice(&self.buf[self.start..self.start + count]);
         (self.start, self.left) = (self.start + count, self.left - count);
         count
     }
