@@ -40,6 +40,17 @@
 //!
 //! The unbuffered interface cannot export key material: see `exporter`.
 //!
+//! # The key exchange
+//! The same bench prints the time of a handshake (of the thread; both ends have raw keys) and the bytes of the first flights,
+//! for a node that offers one group only; one that offers both sends 1,428 bytes:
+//!
+//! | group | both ends | the server's answer to a hello | the server in all | hello | answer |
+//! | --- | --- | --- | --- | --- | --- |
+//! | X25519 (ring) | 371 us | 73 us | 169 us | 206 B | 367 B |
+//! | X25519MLKEM768 (rustls-graviola) | 363 us | 49 us | 118 us | 1,390 B | 1,455 B |
+//!
+//! So an unauthenticated peer costs a server no more than before, and gets back as many bytes as it has sent.
+//!
 //! # Reading order
 //! `identity`, `cipher`, `group`, `error`: the types. `verify`: the check of the peer's key. `pipe`: the states; `machine` drives
 //! the library for it. `outgoing`, `buffers`: the buffers. `exporter`: key material for the link's proofs.
