@@ -200,7 +200,8 @@ impl Parts {
                 (key, false)
             }
         };
-        let identity = Identity { ciphers: self.node.ciphers.clone(), ..Identity::new(&key) };
+        let (ciphers, groups) = (self.node.ciphers.clone(), self.node.groups.clone());
+        let identity = Identity { ciphers, groups, ..Identity::new(&key) };
         Ok(keys.insert(Keys { identity, public: key.public(), is_shared }).clone())
     }
 

@@ -87,6 +87,7 @@ impl Parsed {
         retry.0 = retry.0.min(retry.1);
         if has_links {
             process.node.ciphers = self.ciphers()?;
+            process.node.groups = self.groups()?;
             process.node.key = match self.path("secret") {
                 Some(file) => KeySource::Secret(file),
                 None => KeySource::File(self.path("key")),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use seaprox::node::{Cipher, Path, Reverse};
+use seaprox::node::{Cipher, Group as KeyExchange, Path, Reverse};
 use seaprox::{Bind, Target};
 
 use super::forwards::{self, Forward, ForwardError};
@@ -76,16 +76,31 @@ impl Parsed {
     /// Returns the ciphers of `--cipher`; an empty list stands for the order that suits the processor.
     pub fn ciphers(&self) -> Result<Vec<Cipher>, UsageError> {
         let known = [Cipher::Aes128Gcm, Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
-        let Some((name, text)) = self.given("cipher").pop() else { return Ok(Vec::new()) };
-        let mut ciphers = Vec::new();
+        self.list("cipher", &CIPHERS, &known)
+    }
+
+    /// Returns the key exchanges of `--key-exchange`; an empty list stands for all that the processor has.
+    pub fn groups(&self) -> Result<Vec<KeyExchange>, UsageError> {
+        let groups = self.list("key-exchange", &GROUPS, &KeyExchange::ALL)?;
+        if let Some(group) = groups.iter().find(|group| !group.is_available()) {
+            let error = format!("this processor lacks instructions for {}", group.name());
+            return Err(self.error(format!("--key-exchange: {error}")));
+        }
+        Ok(groups)
+    }
+
+    /// Returns the values of an option with a list of words, each of which may stand there once.
+    fn list<T: Copy + PartialEq>(&self, long: &str, words: &[&'static str], known: &[T]) -> Result<Vec<T>, UsageError> {
+        let Some((name, text)) = self.given(long).pop() else { return Ok(Vec::new()) };
+        let mut values = Vec::new();
         for word in text.split(',') {
-            let cipher = self.pick(&name, word, &CIPHERS, &known)?;
-            if ciphers.contains(&cipher) {
+            let value = self.pick(&name, word, words, known)?;
+            if values.contains(&value) {
                 return Err(self.wrong(&name, &text, format!("expected {word} once")));
             }
-            ciphers.push(cipher);
+            values.push(value);
         }
-        Ok(ciphers)
+        Ok(values)
     }
 
     /// Checks that options about links are given only with such a link. `dials` is true if this process dials a link,
@@ -145,6 +160,8 @@ impl Parsed {
 
 /// The ciphers, in the order that suits a processor with AES instructions.
 const CIPHERS: [&str; 3] = ["aes-128-gcm", "aes-256-gcm", "chacha20-poly1305"];
+/// The key exchanges, in the order of preference.
+const GROUPS: [&str; 2] = ["x25519mlkem768", "x25519"];
 /// Options about the link that this node dials.
 const FOR_DIALED: &[&str] =
     &["known-nodes", "peer-key", "subflows", "path", "paths", "exit-on-failure", "link-retry-max"];

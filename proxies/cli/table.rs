@@ -336,6 +336,8 @@ pub static OPTIONS: &[OptionSpec] = &[
         this system or the peer has none").fills(CARRIER).only(RELAYS),
     option(Group::Links, "cipher", Value::Text("LIST"), "ciphers in order of preference: aes-128-gcm, aes-256-gcm, \
         chacha20-poly1305 (default: the fastest on this processor first)").only(RELAYS),
+    option(Group::Links, "key-exchange", Value::Text("LIST"), "key exchanges in order of preference: x25519mlkem768, x25519 \
+        (default: both, the first one where the processor has the instructions)").only(RELAYS),
     option(Group::Links, "exit-on-failure", Value::None, "exit when the link or a forward cannot be set up (69) or is lost (75); \
         without this option it is tried again").only(SERVERS)
         .fills(Field::Flag(|d| &mut d.link.exits_on_failure, true)),

@@ -206,6 +206,7 @@ fn restarts(old: &Config, new: &Config) -> Vec<Place> {
         ("dns-cache", own_timers(mine) != own_timers(theirs)),
         ("key", old.node.key != new.node.key),
         ("cipher", old.node.ciphers != new.node.ciphers),
+        ("key-exchange", old.node.groups != new.node.groups),
     ];
     fields.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| Place::root().field(field)).collect()
 }

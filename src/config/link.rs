@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::front_end::FrontEndConfig;
 use crate::auth::PublicKey;
 use crate::link::Mode;
-use crate::node::{CarrierKind, Cipher, Path, Timing};
+use crate::node::{CarrierKind, Cipher, Group, Path, Timing};
 use crate::types::address::{Bind, Target};
 
 /// The key of this node, and the defaults of its links.
@@ -17,6 +17,8 @@ pub struct NodeConfig {
     pub key: KeySource,
     /// Ciphers in the order of preference; empty for the fastest ones of this processor.
     pub ciphers: Vec<Cipher>,
+    /// Key exchanges in the order of preference; empty for all that this processor has.
+    pub groups: Vec<Group>,
     /// The transport of the subflows.
     pub carrier: CarrierKind,
     /// The distribution of frames over subflows.

@@ -164,7 +164,12 @@ impl Config {
             directory: old.directory.clone(),
             modes: old.modes,
             loops: LoopConfig { limits, timeouts, ..loops },
-            node: NodeConfig { key: old.node.key.clone(), ciphers: old.node.ciphers.clone(), ..node },
+            node: NodeConfig {
+                key: old.node.key.clone(),
+                ciphers: old.node.ciphers.clone(),
+                groups: old.node.groups.clone(),
+                ..node
+            },
             ..self
         }
     }

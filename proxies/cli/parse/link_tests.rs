@@ -173,6 +173,9 @@ fn errors_name_the_wrong_value() {
         let error = line(1025).unwrap_err();
         assert!(error.contains("expected a number from 1 to 1024"), "a loop has no room for more links: {error}");
     }
+    assert_eq!(parsed("link --connect r --key-exchange x25519").groups(), Ok(vec![seaprox::node::Group::X25519]));
+    let wrong = parsed("link --connect r --key-exchange x25519mlkem").groups().unwrap_err().to_string();
+    assert!(wrong.contains("expected x25519mlkem768 or x25519; did you mean x25519mlkem768?"), "{wrong}");
     let twice = parsed("link --connect r --cipher aes-128-gcm,aes-128-gcm").ciphers().unwrap_err().to_string();
     assert!(twice.ends_with("expected aes-128-gcm once"), "{twice}");
     let shared = parsed("link --connect r --subflows 2 --path 10.0.0.2:5").paths(&peer).unwrap_err().to_string();
