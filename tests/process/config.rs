@@ -109,6 +109,35 @@ fn a_changed_listener_serves_new_clients_and_no_connection_is_cut() {
 }
 
 #[test]
+fn each_client_is_served_while_other_listeners_change_again_and_again() {
+    let (one, two) = (server(b'1'), server(b'2'));
+    let config = |turn: usize| {
+        let other = relay(&format!("b{}", turn % 2), "127.0.0.1:0", if turn.is_multiple_of(3) { one } else { two });
+        Config { threads: 2, ..with(vec![relay("a", "127.0.0.1:0", one), other, relay("c", "127.0.0.1:0", two)]) }
+    };
+    let mut process = Process::start(config(0));
+    let (at_a, at_c) = (process.addr("a"), process.addr("c"));
+    let (done, is_done) = std::sync::mpsc::channel::<()>();
+    let clients = thread::spawn(move || {
+        let mut count = 0;
+        while is_done.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            assert_eq!(Client::connect(at_a).ask().unwrap(), b'1');
+            count += 1;
+        }
+        count
+    });
+    for turn in 1..40 {
+        let mut changed = config(turn);
+        changed.listeners[2].timers.idle = Some(std::time::Duration::from_secs(turn as u64));
+        process.running.apply(changed).unwrap();
+        assert_eq!((process.addr("a"), process.addr("c")), (at_a, at_c));
+        assert_eq!(Client::connect(at_c).ask().unwrap(), b'2');
+    }
+    drop(done);
+    assert!(clients.join().unwrap() > 0);
+}
+
+#[test]
 fn listeners_come_and_go_while_connections_live_on() {
     let (one, two) = (server(b'1'), server(b'2'));
     let mut process = Process::start(with(vec![relay("a", "127.0.0.1:0", one)]));
