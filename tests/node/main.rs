@@ -13,6 +13,7 @@ mod callbacks;
 mod carriers;
 #[cfg(unix)]
 mod embedded;
+mod ends;
 mod errors;
 mod faults;
 mod forwards;
