@@ -242,6 +242,7 @@ impl Proxy {
                 Some(Mail::Resolved(resolved)) => self.core.resolved(resolved),
                 Some(Mail::Connected(side, result)) => self.core.answered(side, result),
                 Some(Mail::Accepted(accepted)) => self.core.take_in(accepted),
+                Some(Mail::Abort(connection)) => self.core.abort(connection, Reason::SourceReset),
                 Some(Mail::Finish(time)) => self.core.finish(time),
                 Some(Mail::Call(what)) => {
                     calls += 1;

@@ -29,6 +29,8 @@ pub(crate) enum Mail {
     Accepted(Accepted),
     /// A function to run in the loop.
     Call(Box<dyn FnOnce(&mut Loop<'_>) + Send>),
+    /// Abort a connection that another thread owned. Each connection has one owner, so these are bounded as connections are.
+    Abort(Id),
     /// End the loop, at the latest after this time.
     Finish(Duration),
 }
@@ -180,6 +182,12 @@ impl Remote {
     /// shortest time counts.
     pub fn finish(&self, time: Duration) {
         self.0.finish(time);
+    }
+
+    /// Aborts a connection whose owner in another thread is gone. There is always room for this.
+    pub(crate) fn abort(&self, connection: Id) {
+        // Only calls are refused.
+        let _ = self.0.post(Mail::Abort(connection));
     }
 
     /// Ends the wait of the loop: its present turn, or else the next one, returns without waiting for events.

@@ -167,7 +167,7 @@ impl Shared {
             let _ = connection.finish();
         }
         let sent = state.note_fin(&mut connection);
-        if state.paused && state.incoming.len() <= INCOMING_BYTES_MAX / 2 {
+        if state.may_resume() {
             state.paused = false;
             connection.resume_reading(Role::Source);
         }
@@ -212,6 +212,11 @@ impl State {
             connection.close(Reason::SourceFin);
         }
         is_new
+    }
+
+    /// Returns true if reading of the stream has paused, and there is room again.
+    fn may_resume(&self) -> bool {
+        self.paused && self.incoming.len() <= INCOMING_BYTES_MAX / 2
     }
 
     fn room(&self) -> usize {
@@ -327,7 +332,7 @@ impl Pipe for StreamPipe {
         let mut state = self.shared.lock();
         let count = take_front(&mut state.incoming, buf);
         if count > 0 {
-            if state.paused && state.incoming.len() <= INCOMING_BYTES_MAX / 2 {
+            if state.may_resume() {
                 self.shared.call(state);
             }
             return Ok(count);
@@ -363,7 +368,10 @@ impl Pipe for StreamPipe {
     fn drive(&mut self, _: Readiness) -> Result<(), PipeError> {
         let state = self.shared.lock();
         let broken = state.broken.clone();
-        let has_work = !state.outgoing.is_empty() || (state.finishing && state.fin == Fin::Open) || state.aborting;
+        let has_work = !state.outgoing.is_empty()
+            || (state.finishing && state.fin == Fin::Open)
+            || state.aborting
+            || state.may_resume();
         if has_work && (broken.is_none() || state.aborting) {
             self.shared.call(state);
         }
@@ -423,7 +431,10 @@ impl Drop for StreamPipe {
         if state.fin == Fin::Open && !state.over {
             state.aborting = true;
             state.broken.get_or_insert(PipeError::Aborted);
-            self.shared.call(state);
+            // Nothing drives the pipe any more, so this must not fail. Before there is a connection, its handler does it.
+            let connection = state.connection;
+            drop(state);
+            connection.into_iter().for_each(|connection| self.shared.remote.abort(connection));
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
+use std::sync::mpsc::{self, Sender};
 
 use seaprox::pipes::{Pipe, PipeError, SocketPipe, StreamPipe};
-use seaprox::{Reason, Target};
+use seaprox::{Id, Reason, Remote, Target};
 
 use crate::node_kit::pipes::*;
 use crate::node_kit::until;
@@ -97,4 +98,55 @@ fn a_socket_connects_as_a_pipe_or_says_why_not() {
     let closed = std::fs::File::open("/dev/null").unwrap();
     let pipe = SocketPipe::new(std::os::fd::OwnedFd::from(closed));
     assert!(matches!(pipe.broken(), Some(PipeError::System(_))), "a file is no socket: {:?}", pipe.broken());
+}
+
+/// Stops a loop and fills its mailbox with calls. The loop goes on when the returned sender is dropped.
+fn stop_with_full_mailbox(remote: &Remote) -> Sender<()> {
+    let (go, gate) = mpsc::channel::<()>();
+    remote.call(move |_| _ = gate.recv()).unwrap();
+    while remote.call(|_| {}).is_ok() {}
+    go
+}
+
+#[test]
+fn a_pipe_that_is_dropped_while_the_mailbox_is_full_resets_its_peer() {
+    let mut kinds = Kinds::default();
+    let [a, b] = kinds.stream(1);
+    let mut ends = Ends::new(a, b);
+    ends.until("both ends are ready", |a, b| a.is_ready() && b.is_ready());
+    let stopped = stop_with_full_mailbox(&kinds.near().remote);
+    let (a, mut b) = (ends.a, ends.b);
+    drop(a);
+    drop(stopped);
+    until("the peer is reset", || b.receive(&mut [0; 9]) == Err(PipeError::Reset));
+}
+
+#[test]
+fn a_pipe_reads_on_although_the_mailbox_was_full_when_it_had_room_again() {
+    let mut kinds = Kinds::default();
+    let [a, b] = kinds.stream(1);
+    let mut ends = Ends::new(a, b);
+    let (bytes, mut sent, mut got, mut buf) = (vec![7; 1 << 20], 0, 0, vec![0; 1 << 20]);
+    ends.until("the pipe is full", |a, b| {
+        sent += send_some(b, &bytes[sent..]);
+        a.is_readable() && is_paused(&kinds.near().remote, a.connection())
+    });
+    let stopped = stop_with_full_mailbox(&kinds.near().remote);
+    while let Some(count) = now(ends.a.receive(&mut buf)) {
+        got += count;
+    }
+    drop(stopped);
+    ends.until("all bytes arrive", |a, b| {
+        sent += send_some(b, &bytes[sent..]);
+        while let Some(count) = now(a.receive(&mut buf)) {
+            got += count;
+        }
+        got == bytes.len()
+    });
+}
+
+/// Returns true if the loop does not read the source of a connection.
+fn is_paused(remote: &Remote, connection: Option<Id>) -> bool {
+    let all = remote.ask(|core| core.some_connections(None, usize::MAX)).unwrap().wait().unwrap();
+    all.iter().any(|one| Some(one.id) == connection && one.source.flags.contains(&"held"))
 }
