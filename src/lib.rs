@@ -20,7 +20,8 @@
 //! | `streams` | the sessions of links, as far as the pump needs them | |
 //! | `relay` | the data plane: sides, halves, the pump, pools | [`SideState`], [`Role`], [`Stage`] |
 //! | `engine` | the control plane: the loop, listeners, dialing, names, timers | [`Proxy`], [`Core`], [`Cx`], [`Config`], [`Loops`] |
-//! | [`node`] | links in the loop: carriers, dialing, accepting, policy | [`Loop::connect_link`], [`Loop::serve_links`], [`Loop::open_forward`] |
+//! | `transport` | the carriers of subflows, each kind in a file of its own | [`node::CarrierKind`], [`node::CARRIERS`] |
+//! | [`node`] | links in the loop: dialing, accepting, forwards, policy | [`Loop::connect_link`], [`Loop::serve_links`], [`Loop::open_forward`] |
 //! | [`config`] | one tree for a process with all of its listeners and links | [`config::Config`], [`config::Diff`] |
 //! | [`pipes`] | pipes of bytes that stand on one another: socket, TLS, stream, datagrams | [`pipes::Pipe`], [`pipes::Bridge`] |
 //!

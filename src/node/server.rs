@@ -60,7 +60,7 @@ pub struct ServerStatus {
     pub refused: u64,
 }
 
-/// What becomes of the links of a server that stops.
+/// The fate of the links of a server that stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinksOfServer {
     /// The links are closed in order: their streams are reset, and the peers are told.

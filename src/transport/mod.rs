@@ -206,7 +206,7 @@ impl Setup<'_> {
     }
 }
 
-/// What the session wants from a carrier, as far as [`Transport::room`] depends on it.
+/// The demand of the session on a carrier, as far as [`Transport::room`] depends on it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Demand {
     /// Bytes per second that the path carries.
