@@ -320,15 +320,22 @@ fn a_kept_connection_over_a_link_with_an_unread_event_is_not_reused() {
         assert!(head(&mut first).starts_with("POST / "));
         first.run(&[Put(OK)]);
         assert_eq!(response(&mut client).body, b"ok");
-        let facts = || {
-            far.status()["connections"].as_array().unwrap().iter().map(|one| one["dest"].clone()).collect::<Vec<_>>()
-        };
-        let before = facts();
+        // A reset passes when the near node has all bytes before it.
+        kit::until("the response is acknowledged", || far.figure("/links/0/memory_sent_bytes") == 0);
+        let dest = || far.status().pointer("/connections/0/dest").cloned();
+        let before = dest().expect("a connection");
         path.near.suspend();
         first.run(end);
-        kit::until("the far node has noticed it", || facts() != before);
+        kit::until("the far node has noticed it", || match (end, dest()) {
+            ([Rst], dest) => dest.is_none(),
+            ([Fin], Some(dest)) => dest["flags"].as_array().unwrap().iter().any(|flag| flag == "fin"),
+            (_, Some(dest)) => dest["bytes_in"] != before["bytes_in"],
+            (_, None) => false,
+        });
         // This status comes from a later turn, in which the frame for the link has been sent.
-        far.status();
+        let subflow = far.status()["links"][0]["subflows"][0].clone();
+        let [local, remote] = ["local", "remote"].map(|end| subflow[end].as_str().unwrap().parse().unwrap());
+        kit::peer::until_all_delivered(local, remote);
         client.run(&[Put(post.as_bytes())]);
         path.near.signal(libc::SIGCONT);
         let mut server = Peer::accept(&path.listener);

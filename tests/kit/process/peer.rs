@@ -368,15 +368,28 @@ fn piece(is_client: bool, from: u64, most: u64) -> &'static [u8] {
 /// a FIN or a reset. Loopback delivers at once on an idle machine only.
 #[track_caller]
 pub fn until_delivered(local: SocketAddr, remote: SocketAddr) {
+    super::until("the kernel has delivered it", || {
+        // Without a row the connection is gone. 01 is ESTABLISHED, and after the colon is the number of unread bytes.
+        connection(local, remote).is_none_or(|[state, queues]| state != "01" || !queues.ends_with(":00000000"))
+    });
+}
+
+/// Waits until the kernel has delivered all bytes that the IPv4 socket at `local` has sent to `remote`.
+#[track_caller]
+pub fn until_all_delivered(local: SocketAddr, remote: SocketAddr) {
+    super::until("the kernel has delivered all bytes", || {
+        connection(local, remote).is_none_or(|[_, queues]| queues.starts_with("00000000:"))
+    });
+}
+
+/// Returns the state of a connection in the table of the kernel, and the number of its unacknowledged and unread bytes.
+fn connection(local: SocketAddr, remote: SocketAddr) -> Option<[String; 2]> {
     let [local, remote] = [local, remote].map(|addr| match addr {
         SocketAddr::V4(addr) => format!("{:08X}:{:04X}", u32::from_le_bytes(addr.ip().octets()), addr.port()),
         SocketAddr::V6(_) => panic!("{addr} is not IPv4"),
     });
-    super::until("the kernel has delivered it", || {
-        let table = std::fs::read_to_string("/proc/net/tcp").expect("the table of connections");
-        let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let mut row = row.filter(|row| row.len() > 4 && row[1] == local && row[2] == remote);
-        // Without a row the connection is gone. 01 is ESTABLISHED, and after the colon is the number of unread bytes.
-        row.next().is_none_or(|row| row[3] != "01" || !row[4].ends_with(":00000000"))
-    });
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the table of connections");
+    let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut row = row.filter(|row| row.len() > 4 && row[1] == local && row[2] == remote);
+    row.next().map(|row| [row[3], row[4]].map(str::to_owned))
 }
