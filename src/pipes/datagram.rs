@@ -76,7 +76,7 @@ impl<P: Pipe> Datagram<P> {
         &self.inner
     }
 
-    /// Returns the bytes of the next datagram that are not received yet, or none if it has not arrived.
+    /// Returns the bytes that are left of a datagram of which a receive has taken the front; none between datagrams.
     pub fn next_bytes(&self) -> Option<usize> {
         Some(self.incoming.left).filter(|left| *left > 0)
     }
@@ -189,7 +189,9 @@ impl<P: Pipe> Pipe for Datagram<P> {
     }
 
     fn is_readable(&self) -> bool {
-        self.incoming.left > 0 || self.fin_received || self.broken.is_some() || self.inner.is_readable()
+        // A complete datagram, or an invalid length, may wait behind the datagram that was taken.
+        let waits = self.incoming.left > 0 || !matches!(self.incoming.first(self.limit), Ok(None));
+        waits || self.fin_received || self.broken.is_some() || self.inner.is_readable()
     }
 
     fn is_writable(&self) -> bool {
@@ -235,18 +237,23 @@ impl<P: Pipe> Pipe for Datagram<P> {
 }
 
 impl Incoming {
-    /// Looks for a complete datagram at the front. Returns true if there is one.
+    /// Takes the length of the first datagram, if all of it is there. Returns true if it is.
     fn parse(&mut self, limit: usize) -> Result<bool, PipeError> {
+        let first = self.first(limit)?;
+        if let Some((count, length)) = first {
+            (self.start, self.left) = (self.start + count, length);
+        }
+        Ok(first.is_some())
+    }
+
+    /// Returns the bytes of the first length, and that length, if all of its datagram is there.
+    fn first(&self, limit: usize) -> Result<Option<(usize, usize)>, PipeError> {
         let bytes = &self.buf[self.start..self.end];
-        let Some((length, count)) = varint::decode(bytes)? else { return Ok(false) };
+        let Some((length, count)) = varint::decode(bytes)? else { return Ok(None) };
         match length {
             0 => Err(PipeError::InvalidLength),
             _ if length > limit => Err(PipeError::TooLong { bytes: length, limit }),
-            _ if bytes.len() < count + length => Ok(false),
-            _ => {
-                (self.start, self.left) = (self.start + count, length);
-                Ok(true)
-            }
+            _ => Ok(Some((count, length)).filter(|_| bytes.len() >= count + length)),
         }
     }
 

@@ -27,6 +27,19 @@ fn datagrams_of_3_and_123_and_4_bytes_arrive_as_such() {
 }
 
 #[test]
+fn a_pipe_is_readable_while_a_complete_datagram_waits_behind_the_one_that_was_taken() {
+    let (mut a, b) = MemoryPipe::pair(1000);
+    let mut b = Datagram::new(b);
+    assert_eq!(a.send(b"\x03one\x06second\x05th"), Ok(14));
+    let mut buf = [0; 100];
+    assert_eq!((b.receive(&mut buf), b.is_readable()), (Ok(3), true));
+    assert_eq!((b.receive(&mut buf), b.is_readable()), (Ok(6), false));
+    assert_eq!(a.send(b"ird\0"), Ok(4));
+    assert_eq!((b.receive(&mut buf), b.is_readable()), (Ok(5), true), "the invalid length waits to be told");
+    assert_eq!(b.receive(&mut buf), Err(PipeError::InvalidLength));
+}
+
+#[test]
 fn lengths_have_the_golden_encodings() {
     let golden: [(usize, &[u8]); 7] = [
         (0, &[0]),
