@@ -254,23 +254,23 @@ fn timers_run_once_in_order_and_never_early() {
     let mut rig = Rig::new(config());
     let fired: Log<(u64, Duration)> = Log::default();
     let start = Instant::now();
-    for ms in [30, 5, 20, 0, 10] {
+    for ms in [300, 50, 200, 0, 100] {
         let log = Rc::clone(&fired);
         let note = move |_: &mut Loop<'_>| log.borrow_mut().push((ms, start.elapsed()));
         rig.core().after(Duration::from_millis(ms), note).unwrap();
     }
-    let late = rig.core().after(Duration::from_millis(25), |_| panic!("the timer was cancelled")).unwrap();
+    let late = rig.core().after(Duration::from_millis(250), |_| panic!("the timer was cancelled")).unwrap();
     let log = Rc::clone(&fired);
     let cancels = move |core: &mut Loop<'_>| {
         core.cancel(late).unwrap();
         // A timer that starts another one.
         core.after(Duration::from_millis(1), move |_| log.borrow_mut().push((99, start.elapsed()))).unwrap();
     };
-    rig.core().after(Duration::from_millis(15), cancels).unwrap();
+    rig.core().after(Duration::from_millis(150), cancels).unwrap();
     rig.until("all have run", |_| fired.borrow().len() == 6);
     let fired = fired.borrow();
     let order: Vec<u64> = fired.iter().map(|(ms, _)| *ms).filter(|ms| *ms != 99).collect();
-    assert_eq!(order, [0, 5, 10, 20, 30]);
+    assert_eq!(order, [0, 50, 100, 200, 300]);
     assert!(fired.iter().all(|(ms, at)| *ms == 99 || at.as_millis() as u64 >= *ms), "{fired:?}");
     assert_eq!(rig.stats().panics, 0);
 }

@@ -63,7 +63,7 @@ fn failures(node: &Node, reason: Reason) -> u64 {
 
 #[test]
 fn each_error_of_an_open_arrives_with_its_reason_and_is_counted_in_the_status_of_both_nodes() {
-    let server = Node::with(|config| config.timeouts.connect = Duration::from_millis(300));
+    let server = Node::with(|config| config.timeouts.connect = Duration::from_secs(2));
     let client = Node::start();
     server.ask(|core| core.set_connector(Box::<Fails>::default()));
     let link = client.link(server.serve());
