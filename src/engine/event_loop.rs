@@ -242,17 +242,13 @@ impl Proxy {
                 Some(Mail::Resolved(resolved)) => self.core.resolved(resolved),
                 Some(Mail::Connected(side, result)) => self.core.answered(side, result),
                 Some(Mail::Accepted(accepted)) => self.core.take_in(accepted),
-                Some(Mail::Abort(connection)) => self.core.abort(connection, Reason::SourceReset),
                 Some(Mail::Finish(time)) => self.core.finish(time),
                 Some(Mail::Call(what)) => {
                     calls += 1;
                     // A call that panics is a bug of its sender and has been printed; the loop goes on.
-                    if catch_unwind(AssertUnwindSafe(|| what(&mut Loop::new(&mut self.core, &mut *self.control))))
-                        .is_err()
-                    {
-                        self.core.stats.panics += 1;
-                    }
+                    self.run_call(what);
                 }
+                Some(Mail::SoleCall(what)) => _ = self.run_call(what),
             }
         }
         self.core.mailbox.ran(calls);

@@ -29,8 +29,8 @@ pub(crate) enum Mail {
     Accepted(Accepted),
     /// A function to run in the loop.
     Call(Box<dyn FnOnce(&mut Loop<'_>) + Send>),
-    /// Abort a connection that another thread owned. Each connection has one owner, so these are bounded as connections are.
-    Abort(Id),
+    /// A function to run in the loop, of a sender that has one under way at most. So these are bounded as their senders are.
+    SoleCall(Box<dyn FnOnce(&mut Loop<'_>) + Send>),
     /// End the loop, at the latest after this time.
     Finish(Duration),
 }
@@ -184,10 +184,10 @@ impl Remote {
         self.0.finish(time);
     }
 
-    /// Aborts a connection whose owner in another thread is gone. There is always room for this.
-    pub(crate) fn abort(&self, connection: Id) {
-        // Only calls are refused.
-        let _ = self.0.post(Mail::Abort(connection));
+    /// Runs a function in the loop soon, for a caller that waits for it before its next one. There is always room for this.
+    pub(crate) fn call_sole(&self, what: impl FnOnce(&mut Loop<'_>) + Send + 'static) {
+        // Only calls of any number are refused.
+        let _ = self.0.post(Mail::SoleCall(Box::new(what)));
     }
 
     /// Ends the wait of the loop: its present turn, or else the next one, returns without waiting for events.

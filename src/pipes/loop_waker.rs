@@ -10,8 +10,7 @@ use crate::engine::mailbox::Remote;
 /// Returns a waker that runs `run` in the loop of `remote`. Wake-ups that come before it runs are one.
 ///
 /// A pipe with a descriptor needs no waker: the loop [watches](crate::Core::watch) the descriptor, with the interest that
-/// [`wants_read`](super::Pipe::wants_read) and [`wants_write`](super::Pipe::wants_write) return. A wake-up is lost while
-/// [`Limits::calls`](crate::Limits::calls) other calls wait for the loop.
+/// [`wants_read`](super::Pipe::wants_read) and [`wants_write`](super::Pipe::wants_write) return.
 pub fn loop_waker(remote: &Remote, run: impl Fn(&mut Loop<'_>) + Send + Sync + 'static) -> Waker {
     Arc::new(LoopWaker { remote: remote.clone(), run: Box::new(run), posted: AtomicBool::new(false) }).into()
 }
@@ -33,8 +32,6 @@ impl Wake for LoopWaker {
             waker.posted.store(false, Ordering::Release);
             (waker.run)(core);
         };
-        if self.remote.call(call).is_err() {
-            self.posted.store(false, Ordering::Release);
-        }
+        self.remote.call_sole(call);
     }
 }

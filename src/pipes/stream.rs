@@ -139,12 +139,7 @@ impl Shared {
         }
         drop(state);
         let shared = Arc::clone(self);
-        if self.remote.call(move |core| shared.run(core)).is_err() {
-            // Too many calls wait for the loop. The pipe tries again when it is driven.
-            let mut state = self.lock();
-            state.called = false;
-            wake(state);
-        }
+        self.remote.call_sole(move |core| shared.run(core));
     }
 
     /// Moves bytes, the FIN or the reset into the stream, and reads on when there is room.
@@ -366,16 +361,8 @@ impl Pipe for StreamPipe {
     }
 
     fn drive(&mut self, _: Readiness) -> Result<(), PipeError> {
-        let state = self.shared.lock();
-        let broken = state.broken.clone();
-        let has_work = !state.outgoing.is_empty()
-            || (state.finishing && state.fin == Fin::Open)
-            || state.aborting
-            || state.may_resume();
-        if has_work && (broken.is_none() || state.aborting) {
-            self.shared.call(state);
-        }
-        broken.map_or(Ok(()), Err)
+        // The calls of the other methods are never lost, so there is nothing to do again.
+        self.shared.lock().broken.clone().map_or(Ok(()), Err)
     }
 
     fn is_ready(&self) -> bool {
@@ -431,10 +418,7 @@ impl Drop for StreamPipe {
         if state.fin == Fin::Open && !state.over {
             state.aborting = true;
             state.broken.get_or_insert(PipeError::Aborted);
-            // Nothing drives the pipe any more, so this must not fail. Before there is a connection, its handler does it.
-            let connection = state.connection;
-            drop(state);
-            connection.into_iter().for_each(|connection| self.shared.remote.abort(connection));
+            self.shared.call(state);
         }
     }
 }
