@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use seaprox::node::{LinkConfig, Policy, ServeConfig};
 use seaprox::pipes::{Atomic, Datagram, MemoryPipe, Pipe, PipeError, Poller, SocketPipe, StreamPipe, TlsPipe};
@@ -173,6 +173,31 @@ pub fn tls<P: Pipe>([a, b]: [P; 2]) -> [TlsPipe<P>; 2] {
     [TlsPipe::client(a, &identity(1), &policy), TlsPipe::server(b, &identity(2), &policy)]
 }
 
+/// The time that a transfer has. A machine that is busy makes it slow, so the time begins again with each step.
+pub struct Patience {
+    step_ends: Instant,
+    ends: Instant,
+}
+
+impl Patience {
+    pub fn new() -> Patience {
+        Patience { step_ends: Instant::now() + SOON, ends: Instant::now() + 10 * SOON }
+    }
+
+    /// Begins again, because the transfer has made a step. Steps without end are bounded too.
+    pub fn restart(&mut self) {
+        self.step_ends = self.ends.min(Instant::now() + SOON);
+    }
+
+    pub fn left(&self) -> Duration {
+        self.step_ends.saturating_duration_since(Instant::now())
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.left().is_zero()
+    }
+}
+
 /// Two pipes and the poll that waits for both.
 pub struct Ends<A = Any, B = Any> {
     pub a: A,
@@ -191,7 +216,7 @@ impl<A: Pipe, B: Pipe> Ends<A, B> {
 
     /// Drives the ends whose events are there, without a wait.
     pub fn look(&mut self) {
-        for (key, ready) in self.poller.wait(Some(std::time::Duration::from_micros(100))).unwrap() {
+        for (key, ready) in self.poller.wait(Some(Duration::from_micros(100))).unwrap() {
             let _ = if (key == 0) != self.swapped { self.a.drive(ready) } else { self.b.drive(ready) };
         }
     }
@@ -199,12 +224,14 @@ impl<A: Pipe, B: Pipe> Ends<A, B> {
     /// Drives both ends at their events until `is_true` returns true. `what` names the condition if the deadline passes.
     #[track_caller]
     pub fn until(&mut self, what: &str, mut is_true: impl FnMut(&mut A, &mut B) -> bool) {
-        let deadline = Instant::now() + SOON;
+        let mut patience = Patience::new();
         while !is_true(&mut self.a, &mut self.b) {
-            let patience = deadline.saturating_duration_since(Instant::now());
-            let ready = self.poller.wait(Some(patience)).unwrap();
+            let ready = self.poller.wait(Some(patience.left())).unwrap();
+            if !ready.is_empty() {
+                patience.restart();
+            }
             let [a, b] = [described(&self.a), described(&self.b)];
-            assert!(Instant::now() < deadline, "never: {what}\n{a}\n{b}");
+            assert!(!patience.is_over(), "never: {what}\n{a}\n{b}");
             for (key, ready) in ready {
                 // A broken pipe says so when it is used.
                 let _ = if (key == 0) != self.swapped { self.a.drive(ready) } else { self.b.drive(ready) };

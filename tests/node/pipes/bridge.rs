@@ -1,12 +1,12 @@
 //! Bridges between any two pipes.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
 use seaprox::pipes::{Bridge, End, MemoryPipe, Pipe, PipeError, Poller, Progress, Readiness};
 
+use crate::node_kit::pattern;
 use crate::node_kit::pipes::*;
-use crate::node_kit::{SOON, pattern};
 
 /// A client and a server, with a bridge between them.
 struct Joined {
@@ -34,12 +34,14 @@ impl Joined {
     /// Drives everything at its events until `is_true` returns true.
     #[track_caller]
     fn until(&mut self, what: &str, mut is_true: impl FnMut(&mut Any, &mut Any, &Progress) -> bool) {
-        let deadline = Instant::now() + SOON;
+        let mut patience = Patience::new();
         while !is_true(&mut self.client, &mut self.server, &self.progress) {
-            let patience = if self.again { Some(std::time::Duration::ZERO) } else { None };
-            let patience = patience.unwrap_or_else(|| deadline.saturating_duration_since(Instant::now()));
-            let events = self.poller.wait(Some(patience)).unwrap();
-            if Instant::now() > deadline {
+            let wait = if self.again { Duration::ZERO } else { patience.left() };
+            let events = self.poller.wait(Some(wait)).unwrap();
+            if self.again || !events.is_empty() {
+                patience.restart();
+            }
+            if patience.is_over() {
                 let pipes: [&dyn Pipe; 4] = [&self.client, self.bridge.a(), self.bridge.b(), &self.server];
                 panic!("never: {what}: {:?} {:?}\n{:#?}", self.progress, self.bridge.bytes(), pipes.map(described));
             }

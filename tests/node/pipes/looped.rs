@@ -3,12 +3,11 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use seaprox::pipes::{MemoryPipe, Pipe, Readiness, loop_waker};
 use seaprox::{Config, Interest, Proxy};
 
-use crate::node_kit::SOON;
 use crate::node_kit::pipes::*;
 
 /// Sends back what comes, and the FIN.
@@ -24,16 +23,20 @@ fn echo(pipe: &mut dyn Pipe, waiting: &mut Vec<u8>) {
 /// Sends `bytes` and a FIN, and turns the loop until all of it has come back.
 #[track_caller]
 fn expect_echo(proxy: &mut Proxy, pipe: &mut dyn Pipe, bytes: &[u8]) {
-    let (mut sent, mut got, deadline) = (0, Vec::new(), Instant::now() + SOON);
+    let (mut sent, mut got, mut patience) = (0, Vec::new(), Patience::new());
     loop {
-        assert!(Instant::now() < deadline, "{sent} sent, {} have come back", got.len());
+        assert!(!patience.is_over(), "{sent} sent, {} have come back", got.len());
         pipe.drive(Readiness::BOTH).unwrap();
+        let before = (sent, got.len());
         sent += if sent < bytes.len() { send_some(pipe, &bytes[sent..]) } else { 0 };
         if sent == bytes.len() {
             pipe.finish().unwrap();
         }
         if receive_some(pipe, &mut got) {
             break;
+        }
+        if (sent, got.len()) != before {
+            patience.restart();
         }
         proxy.turn(Some(Duration::from_millis(1))).unwrap();
     }
