@@ -12,4 +12,4 @@ pub mod socket;
 mod text;
 
 pub use reporter::Reporter;
-pub use text::to_text;
+pub use text::{is_unfit, to_text};

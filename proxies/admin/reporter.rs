@@ -72,8 +72,8 @@ impl Reporter {
         let some = |remote: &Remote| ask_loop(remote, |core| core.some_connections(None, CONNECTIONS_LOGGED));
         let all = self.remotes.iter().filter_map(some).flatten();
         status["connections"] = all.take(CONNECTIONS_LOGGED).map(|it| document::connection(&it)).collect();
-        text::to_text(&status).lines().for_each(write_line);
         let count = status.pointer("/usage/connections").and_then(Value::as_u64).unwrap_or(0);
+        text::to_text(status).lines().for_each(write_line);
         let more = count.saturating_sub(CONNECTIONS_LOGGED as u64);
         if more > 0 {
             write_line(&format!("and {more} more connections, which seaprox status lists"));

@@ -7,8 +7,10 @@ use serde_json::Value;
 
 use super::{forwards, links, listeners};
 
-/// Returns the status as lines of text. Members that are missing are shown as `-` or 0.
-pub fn to_text(status: &Value) -> String {
+/// Returns the status as lines of text. Members that are missing are shown as `-` or 0. Control characters are escaped,
+/// because peers choose some of the words.
+pub fn to_text(mut status: Value) -> String {
+    escape(&mut status);
     let number = |path: &str| status.pointer(path).and_then(Value::as_u64).unwrap_or(0);
     let uptime = status["uptime_seconds"].as_f64().unwrap_or(0.0);
     let mut text = format!(
@@ -41,6 +43,26 @@ pub fn to_text(status: &Value) -> String {
     text
 }
 
+/// Replaces the control characters in all strings, so that none of them reaches a terminal or makes another line.
+fn escape(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains(is_unfit) => {
+            let escaped =
+                text.chars().map(|it| if is_unfit(it) { it.escape_default().collect() } else { String::from(it) });
+            *text = escaped.collect();
+        }
+        Value::Array(values) => values.iter_mut().for_each(escape),
+        Value::Object(members) => members.values_mut().for_each(escape),
+        _ => {}
+    }
+}
+
+/// Returns true for characters that are unfit for a line: control characters, line and paragraph separators, and the marks
+/// of text direction.
+pub fn is_unfit(char: char) -> bool {
+    char.is_control() || matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+}
+
 fn side_line(role: &str, side: &Value) -> String {
     let Some(endpoint) = side["side"].as_str() else {
         return format!("  {role:6} - {}\n", side["state"].as_str().unwrap_or("-"));
@@ -56,4 +78,22 @@ fn side_line(role: &str, side: &Value) -> String {
         human_size(number("queued")),
         flags.join(","),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_words_of_a_peer_reach_no_terminal_as_control_characters() {
+        let detail = "no\u{1b}[2J\nlink forged\u{9b}";
+        let failure = json!({ "reason": "other", "detail": detail, "ago_seconds": 1 });
+        let text = to_text(json!({
+            "links": [{ "peer": "a\tb", "state": "connecting", "failure": failure }],
+            "forwards": [{ "name": "x", "failure": failure }],
+        }));
+        assert!(text.chars().all(|it| it == '\n' || !it.is_control()), "{text:?}");
+        assert!(!text.contains("\nlink forged") && text.contains("no\\u{1b}[2J\\nlink forged\\u{9b}"), "{text}");
+    }
 }

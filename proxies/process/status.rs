@@ -32,7 +32,7 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
         let text = format!("seaprox status: the answer of the process at {} is not JSON: {error}", path.display());
         Failed::new(Exit::Failure, text)
     })?;
-    print(&to_text(&status))
+    print(&to_text(status))
 }
 
 /// Returns the socket of the only running process.

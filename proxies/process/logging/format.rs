@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use log::kv::{self, VisitSource};
 use log::{Level, Record};
 
+use crate::admin::is_unfit;
+
 /// Appends a record as a line of text, with its final newline.
 pub fn text(line: &mut String, record: &Record, now: SystemTime, colour: bool) {
     let (on, off) = if colour { (colour_of(record.level()), "\x1b[0m") } else { ("", "") };
@@ -147,11 +149,6 @@ fn escape_from(line: &mut String, start: usize, special: impl Fn(char) -> bool) 
             line.push(char);
         }
     }
-}
-
-/// Returns true for control characters, line and paragraph separators, and the marks of text direction.
-fn is_unfit(char: char) -> bool {
-    char.is_control() || matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }
 
 #[cfg(test)]
