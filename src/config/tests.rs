@@ -134,6 +134,16 @@ fn a_udp_address_is_not_supported_yet_in_any_place() {
 }
 
 #[test]
+fn two_links_with_one_peer_are_refused_by_name() {
+    let mut config = with_link(home());
+    config.links.push(Link { name: "work".to_owned(), ..home() });
+    let expected = "link \"work\": connect \"home:23232\": the link \"home\" has this peer: expected another peer";
+    assert_eq!(problems(&config), [expected]);
+    config.links[1].peer = target("work:23232");
+    assert_eq!(problems(&config), [""; 0]);
+}
+
+#[test]
 fn more_threads_need_more_connections_and_buffers() {
     let mut config = Config { threads: 4, ..Config::default() };
     config.loops.limits.connections = 3;

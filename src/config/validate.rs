@@ -188,6 +188,12 @@ impl<'a> Checks<'a> {
             self.add(place.field("connect"), format!(" \"{}\": expected HOST[:PORT]", link.peer));
         }
         self.protocol(&place, "connect", &link.peer, link.peer.proto());
+        let before = self.config.links.iter().take_while(|other| !std::ptr::eq(*other, link));
+        if let Some(other) = before.into_iter().find(|other| other.peer == link.peer) {
+            // Both would be one link under two names.
+            let text = format!(" \"{}\": the link {:?} has this peer: expected another peer", link.peer, other.name);
+            self.add(place.field("connect"), text);
+        }
         let paths = match &link.paths {
             LinkPaths::List(paths) => {
                 for peer in paths.iter().filter_map(|path| path.peer.as_ref()) {
