@@ -33,6 +33,8 @@ pub enum ApplyFailure {
     System(io::Error),
     /// A verb of a loop has failed.
     Verb(VerbError),
+    /// The link with this name could not be dialed, so no client can go over it.
+    NoLink(String),
     /// A loop does not answer, or has ended.
     NoAnswer,
 }
@@ -59,6 +61,7 @@ impl fmt::Display for ApplyFailure {
             ApplyFailure::Bind(addr, error) => write!(f, "cannot listen on {addr}: {error}"),
             ApplyFailure::System(error) => error.fmt(f),
             ApplyFailure::Verb(error) => error.fmt(f),
+            ApplyFailure::NoLink(link) => write!(f, "the link {link:?} could not be dialed"),
             ApplyFailure::NoAnswer => f.write_str("a loop does not answer"),
         }
     }

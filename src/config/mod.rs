@@ -19,14 +19,17 @@
 
 mod apply_error;
 mod diff;
+mod effect;
 mod front_end;
 mod link;
 mod listener;
 mod maker;
+mod moves;
 mod on_loop;
 mod place;
 mod problem;
 mod running;
+mod sockets;
 mod validate;
 
 use std::path::PathBuf;

@@ -78,6 +78,26 @@ impl Opened {
         Ok(Opened { place: place.clone(), addrs, records: Records::Listeners(ids) })
     }
 
+    /// Listens on all addresses of a place; on none if one of them fails.
+    pub fn listen_each(
+        remotes: &[Remote],
+        place: &Bind,
+        bounds: Vec<Bound>,
+        terms: &Terms,
+    ) -> Result<Vec<Opened>, ApplyFailure> {
+        let mut all = Vec::new();
+        for bound in bounds {
+            match Opened::listen(remotes, place, bound, terms) {
+                Ok(opened) => all.push(opened),
+                Err(failure) => {
+                    all.iter().for_each(|opened: &Opened| opened.close(remotes, LinksOfServer::GoOn));
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(all)
+    }
+
     /// Opens a local forward in the first loop.
     pub fn forward(first: &Remote, place: &Bind, bounds: Vec<Bound>, terms: &Terms) -> Result<Opened, ApplyFailure> {
         let Some(link) = terms.link else { return Err(ApplyFailure::Verb(VerbError::Stale)) };
@@ -97,7 +117,15 @@ impl Opened {
         let Records::Listeners(ids) = &self.records else { return Ok(()) };
         for (remote, id) in remotes.iter().zip(ids.iter().copied()) {
             let terms = terms.clone();
-            on_loop(remote, move |core| core.listener(id)?.replace(terms.config()))?.map_err(refused)?;
+            let replace = move |core: &mut Loop<'_>| {
+                let view = core.listener(id)?;
+                let (name, addr) = (view.name().to_owned(), view.addr().clone());
+                // Another listener has handed the address over if the name is a different one.
+                let is_own = name == terms.listener.name || name == terms.name_at(&addr);
+                let name = (!is_own).then(|| terms.free_name(core, &addr));
+                core.listener(id)?.replace(ListenConfig { name, ..terms.config() })
+            };
+            on_loop(remote, replace)?.map_err(refused)?;
         }
         Ok(())
     }
@@ -147,9 +175,13 @@ impl Terms {
     fn free_name(&self, core: &Loop<'_>, addr: &Endpoint) -> String {
         let name = &self.listener.name;
         match core.listener_named(name) {
-            Some(_) => format!("{name} {addr}"),
+            Some(_) => self.name_at(addr),
             None => name.clone(),
         }
+    }
+
+    fn name_at(&self, addr: &Endpoint) -> String {
+        format!("{} {addr}", self.listener.name)
     }
 
     /// Returns the configuration of one listener, in the thread of its loop.

@@ -4,29 +4,37 @@
 //! ```text
 //!   make front ends and policies   an error changes nothing
 //!   bind new addresses             an error changes nothing
+//!   hand over                      an address that moves from one listener to another keeps its sockets and their backlog
 //!   close what is gone             listeners, servers, links; the connections of a closed listener live on
+//!   bind what had to wait          new addresses that were in use by those that are closed now
 //!   dial, listen, serve            what is new, and what has changed
+//!   restore                        closed addresses, if the one that they were closed for cannot be bound
 //! ```
+//! A part that fails stays in the difference, and the next call tries it again. A listener whose link cannot be dialed is not
+//! opened, because its clients would go directly.
+//!
 //! Links, served links, and the listeners whose clients go over a link are in the first loop; all other listeners are in
 //! every loop. No method may be called in the thread of a loop, because it waits for the loops.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 
 use super::apply_error::{ApplyError, ApplyFailure};
 use super::diff::{Changes, Diff, LinkChange};
+use super::effect::{Effect, Settings};
 use super::link::{Forward, Link, Server, Service};
 use super::listener::Listener;
 use super::maker::{MadeFrontEnd, MadeLink, MadeServer, Maker};
+use super::moves::{Move, moves};
 use super::on_loop::{Opened, Terms, on_loop, refused};
-use super::{Config, FrontEndConfig, LoopConfig, Place};
-use crate::engine::bound::{Bound, bind};
+use super::sockets::{Bounds, Closed, Owner, bind_all, bind_listener, bind_server, loops_of};
+use super::{Config, FrontEndConfig, Place};
+use crate::engine::bound::Bound;
 use crate::engine::control::Loop;
 use crate::engine::mailbox::Remote;
 use crate::engine::threads::Loops;
 use crate::engine::workers::Workers;
-use crate::node::{ForwardConfig, LinkMut, LinksOfServer};
+use crate::node::{ForwardConfig, LinksOfServer};
 use crate::types::address::{Bind, Endpoint};
 use crate::types::descriptor_error::DescriptorError;
 use crate::types::id::Id;
@@ -34,7 +42,7 @@ use crate::types::verb_error::VerbError;
 
 /// A process whose loops run.
 pub struct Running {
-    /// The configuration in effect.
+    /// The configuration in effect, without parts that have failed.
     config: Config,
     maker: Arc<dyn Maker>,
     remotes: Vec<Remote>,
@@ -70,6 +78,10 @@ struct Prepared {
     /// The sockets of each listener and of each server that were bound so far, with the address that they belong to.
     listening: BTreeMap<String, Bounds>,
     serving: BTreeMap<String, Bounds>,
+    /// Addresses that are bound after others are closed.
+    later: Vec<(Owner, Bind)>,
+    /// Addresses that move from one listener to another.
+    moves: Vec<Move>,
 }
 
 impl Running {
@@ -94,6 +106,7 @@ impl Running {
             remote_forwards: BTreeMap::new(),
         };
         let diff = Diff::between(&running.config, &config);
+        running.check(&config)?;
         let prepared = running.prepare(&config, &diff)?;
         let failed = |error| ApplyError::new(Place::root(), ApplyFailure::System(error));
         let loops = Loops::start_idle(&weights(&config), &config.loops, Some(workers)).map_err(failed)?;
@@ -113,15 +126,19 @@ impl Running {
     /// ([`Diff::restarts`]) are not made. Connections live on, except for those over a link that must be dialed again.
     ///
     /// # Errors
-    /// The problems of the configuration, or the first part that cannot be made or bound; nothing has changed then. If a loop cannot take a part over, or if an
-    /// address cannot be bound again with other socket options, all other changes are made first.
+    /// The problems of the configuration, or the first part that cannot be made or bound; nothing has changed then. If a loop
+    /// cannot take a part over, if a link cannot be dialed, or if an address cannot be bound after another one is closed for
+    /// it, all other changes are made first. [`Running::config`] lacks the parts that have failed, and the same
+    /// configuration can be applied again.
     pub fn apply(&mut self, config: Config) -> Result<Diff, ApplyError> {
         let diff = Diff::between(&self.config, &config);
+        self.check(&config)?;
+        let config = config.with_restarts_of(&self.config);
         let prepared = self.prepare(&config, &diff)?;
         self.put_into_effect(config, diff, prepared)
     }
 
-    /// Returns the configuration in effect.
+    /// Returns the configuration in effect. Parts that could not be put into effect are missing, or as before.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -163,12 +180,16 @@ impl Running {
         }
     }
 
+    fn check(&self, config: &Config) -> Result<(), ApplyError> {
+        let problems = config.validate(&*self.maker);
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(ApplyError::new(Place::root(), ApplyFailure::Invalid(problems)))
+    }
+
     /// Makes the parts that are new, and binds their addresses. An address that must be closed first is bound later.
     fn prepare(&self, config: &Config, diff: &Diff) -> Result<Prepared, ApplyError> {
-        let problems = config.validate(&*self.maker);
-        if !problems.is_empty() {
-            return Err(ApplyError::new(Place::root(), ApplyFailure::Invalid(problems)));
-        }
         self.make_and_bind(config, diff).inspect_err(|_| self.maker.discard())
     }
 
@@ -196,28 +217,74 @@ impl Running {
             let made = self.maker.front_end(listener).map_err(ApplyError::made(place))?;
             prepared.front_ends.insert(listener.name.clone(), made);
         }
-        for server in &diff.servers.added {
-            prepared.serving.insert(server.name.clone(), bind_server(config, server, &server.addresses, &[])?);
-        }
-        for change in &diff.servers.changed {
-            let bound = bind_server(config, &change.server, &change.bound, &change.closed)?;
-            prepared.serving.insert(change.server.name.clone(), bound);
-        }
-        for listener in &diff.listeners.added {
-            prepared
-                .listening
-                .insert(listener.name.clone(), bind_listener(config, listener, &listener.addresses, &[])?);
-        }
-        for change in &diff.listeners.changed {
-            let bound = bind_listener(config, &change.listener, &change.bound, &change.closed)?;
-            prepared.listening.insert(change.listener.name.clone(), bound);
-        }
+        prepared.moves = moves(&self.config, config, diff);
+        self.bind(config, diff, &mut prepared)?;
         Ok(prepared)
+    }
+
+    /// Binds the new addresses, except those that another listener hands over.
+    fn bind(&self, config: &Config, diff: &Diff, prepared: &mut Prepared) -> Result<(), ApplyError> {
+        let closing = self.closing(diff);
+        let added = diff.servers.added.iter().map(|server| (server, &server.addresses[..], &[][..]));
+        let changed = diff.servers.changed.iter().map(|it| (&it.server, &it.bound[..], &it.closed[..]));
+        for (server, places, own) in added.chain(changed) {
+            let (bounds, later) = bind_all(places, own, &closing, |place| bind_server(config, server, place))?;
+            prepared.serving.insert(server.name.clone(), bounds);
+            prepared.later.extend(later.into_iter().map(|place| (Owner::Server(server.name.clone()), place)));
+        }
+        let added = diff.listeners.added.iter().map(|listener| (listener, &listener.addresses[..], &[][..]));
+        let changed = diff.listeners.changed.iter().map(|it| (&it.listener, &it.bound[..], &it.closed[..]));
+        for (listener, places, own) in added.chain(changed) {
+            let is_moved = |place: &Bind| prepared.moves.iter().any(|it| it.to == listener.name && it.place == *place);
+            let places: Vec<Bind> = places.iter().filter(|place| !is_moved(place)).cloned().collect();
+            let (bounds, later) = bind_all(&places, own, &closing, |place| bind_listener(config, listener, place))?;
+            prepared.listening.insert(listener.name.clone(), bounds);
+            prepared.later.extend(later.into_iter().map(|place| (Owner::Listener(listener.name.clone()), place)));
+        }
+        Ok(())
+    }
+
+    /// Returns the addresses that are open, and that a change closes.
+    fn closing(&self, diff: &Diff) -> Vec<Closed> {
+        let removed = diff.listeners.removed.iter().map(|it| (&it.name, &it.addresses));
+        let changed = diff.listeners.changed.iter().map(|it| (&it.listener.name, &it.closed));
+        let listeners = removed.chain(changed).map(|(name, places)| (Owner::Listener(name.clone()), places));
+        let removed = diff.servers.removed.iter().map(|it| (&it.name, &it.addresses));
+        let changed = diff.servers.changed.iter().map(|it| (&it.server.name, &it.closed));
+        let servers = removed.chain(changed).map(|(name, places)| (Owner::Server(name.clone()), places));
+        let mut closing: Vec<Closed> = Vec::new();
+        for (owner, places) in listeners.chain(servers) {
+            for opened in self.opened(&owner).iter().filter(|opened| places.contains(&opened.place)) {
+                match closing.iter_mut().find(|it| it.owner == owner && it.place == opened.place) {
+                    Some(same) => same.addrs.extend(opened.addrs.iter().cloned()),
+                    None => closing.push(Closed {
+                        owner: owner.clone(),
+                        place: opened.place.clone(),
+                        addrs: opened.addrs.clone(),
+                    }),
+                }
+            }
+        }
+        closing
+    }
+
+    fn opened(&self, owner: &Owner) -> &[Opened] {
+        let opened = match owner {
+            Owner::Listener(name) => self.listeners.get(name),
+            Owner::Server(name) => self.servers.get(name),
+        };
+        opened.map_or(&[], Vec::as_slice)
     }
 
     /// Makes the changes. The first error is returned after all changes that could be made.
     fn put_into_effect(&mut self, config: Config, diff: Diff, mut prepared: Prepared) -> Result<Diff, ApplyError> {
-        let mut errors = Vec::new();
+        let old = self.config.clone();
+        let mut effect = Effect::new(&old, &config);
+        let moves = std::mem::take(&mut prepared.moves);
+        for it in &moves {
+            move_at(&mut self.listeners, &it.from, &it.place, &it.to);
+        }
+        let closed = self.closing(&diff);
         self.close(&diff);
         let reopened = self.close_forwards(&prepared);
         for link in diff.links.removed.iter().chain(prepared.links.iter().map(|(link, _)| link)) {
@@ -229,23 +296,22 @@ impl Running {
             }
         }
         for (link, made) in std::mem::take(&mut prepared.links) {
-            errors.extend(self.dial(&link, made).err());
+            self.dial(&link, made, &mut effect);
         }
         for change in diff.links.changed.iter().filter(|change| !change.is_redialed) {
-            errors.extend(self.change_link(change).err());
-            errors.extend(self.change_forwards(change).err());
+            self.change_link(change, &mut effect);
+            self.change_forwards(change, &mut effect);
         }
-        errors.extend(bind_again(&config, reopened, &mut prepared));
-        errors.extend(self.serve_all(&config, &diff, &mut prepared));
-        errors.extend(self.listen_all(&config, &diff, &mut prepared));
+        bind_again(&config, reopened, &mut prepared, &mut effect);
+        let unbound = bind_later(&config, &mut prepared, &mut effect);
+        self.serve_all(&mut prepared, &mut effect);
+        self.listen_all(&config, &mut prepared, &moves, &mut effect);
+        self.restore(&closed, &unbound, &mut effect);
         self.route_all(&config);
-        let (listeners, links, servers) = (config.all_listeners(), &config.links, &config.servers);
-        self.maker.commit(&listeners, links, servers);
-        self.config = config.with_restarts_of(&self.config);
-        match errors.into_iter().next() {
-            Some(error) => Err(error),
-            None => Ok(diff),
-        }
+        let (config, error) = effect.finish(|owner, place| self.opened(owner).iter().any(|it| it.place == *place));
+        self.maker.commit(&config.all_listeners(), &config.links, &config.servers);
+        self.config = config;
+        error.map_or(Ok(diff), Err)
     }
 
     /// Closes the addresses that are gone.
@@ -281,127 +347,216 @@ impl Running {
     }
 
     /// Dials a link, and opens its remote forwards.
-    fn dial(&mut self, link: &Link, made: MadeLink) -> Result<(), ApplyError> {
+    fn dial(&mut self, link: &Link, made: MadeLink, effect: &mut Effect<'_>) {
         let failed = |failure| ApplyError::new(Place::record("link", &link.name), failure);
         let forwards: Vec<Forward> = link.forwards.clone();
         let dialed = on_loop(&self.remotes[0], move |core| {
-            let id = core.connect_link(made())?.id;
-            Ok((id, open_remote_forwards(core, id, &forwards)))
+            let dialed = core.connect_link(made())?;
+            if !dialed.is_new {
+                // Two owners would close it for each other.
+                return Err(VerbError::Already);
+            }
+            Ok((dialed.id, open_remote_forwards(core, dialed.id, &forwards)))
         });
-        let (id, opened) = dialed.map_err(failed)?.map_err(|error: VerbError| failed(ApplyFailure::Verb(error)))?;
-        self.links.insert(link.name.clone(), id);
-        self.note_forwards(link, opened)
+        let dialed = dialed.and_then(|result| result.map_err(ApplyFailure::Verb)).map_err(failed);
+        match effect.note(dialed) {
+            Some((id, opened)) => {
+                self.links.insert(link.name.clone(), id);
+                self.note_forwards(link, opened, effect);
+            }
+            None => effect.lacks_link(&link.name),
+        }
     }
 
     /// Closes and opens the remote forwards of a link that lives on.
-    fn change_forwards(&mut self, change: &LinkChange) -> Result<(), ApplyError> {
+    fn change_forwards(&mut self, change: &LinkChange, effect: &mut Effect<'_>) {
         let Changes { added, changed, removed } = &change.forwards;
         let gone = removed.iter().chain(changed.iter().map(|(old, _)| old));
         let gone: Vec<Id> = gone.filter_map(|forward| self.remote_forwards.remove(&forward.name)).collect();
         let new: Vec<Forward> = added.iter().chain(changed.iter().map(|(_, new)| new)).cloned().collect();
-        let Some(id) = self.links.get(&change.link.name).copied() else { return Ok(()) };
+        let names: Vec<String> = new.iter().map(|forward| forward.name.clone()).collect();
+        let Some(id) = self.links.get(&change.link.name).copied() else { return };
         let opened = on_loop(&self.remotes[0], move |core| {
             // A forward that is over need not be closed.
             gone.into_iter().for_each(|id| _ = core.forward(id).and_then(|mut forward| forward.close()));
             open_remote_forwards(core, id, &new)
         });
         let failed = |failure| ApplyError::new(Place::record("link", &change.link.name), failure);
-        self.note_forwards(&change.link, opened.map_err(failed)?)
+        match effect.note(opened.map_err(failed)) {
+            Some(opened) => self.note_forwards(&change.link, opened, effect),
+            None => names.iter().for_each(|name| effect.lacks_remote_forward(&change.link.name, name)),
+        }
     }
 
-    /// Notes the remote forwards that were opened. Returns the first error.
+    /// Notes the remote forwards that were opened.
     fn note_forwards(
         &mut self,
         link: &Link,
         opened: Vec<(String, Result<Id, DescriptorError>)>,
-    ) -> Result<(), ApplyError> {
-        let mut result = Ok(());
+        effect: &mut Effect<'_>,
+    ) {
         for (name, id) in opened {
-            match id {
-                Ok(id) => drop(self.remote_forwards.insert(name, id)),
-                Err(error) => {
-                    let place = Place::record("link", &link.name).within("forward", &name);
-                    result = result.and(Err(ApplyError::new(place, refused(error))));
-                }
+            let place = Place::record("link", &link.name).within("forward", &name);
+            match effect.note(id.map_err(|error| ApplyError::new(place, refused(error)))) {
+                Some(id) => drop(self.remote_forwards.insert(name, id)),
+                None => effect.lacks_remote_forward(&link.name, &name),
             }
         }
-        result
     }
 
     /// Changes the paths of a link that lives on. The new paths come first if there is room for them, so that the link is
     /// never without one.
-    fn change_link(&self, change: &LinkChange) -> Result<(), ApplyError> {
+    fn change_link(&self, change: &LinkChange, effect: &mut Effect<'_>) {
         let LinkChange { link, added_paths, removed_paths, .. } = change;
         let failed = |failure| ApplyError::new(Place::record("link", &link.name), failure);
-        let Some(id) = self.links.get(&link.name).copied() else { return Ok(()) };
+        let Some(id) = self.links.get(&link.name).copied() else { return };
         let (added, removed) = (added_paths.clone(), removed_paths.clone());
         let is_tight = change.is_tight();
         let changed = on_loop(&self.remotes[0], move |core| {
-            let mut link = core.link(id)?;
-            let remove = |link: &mut LinkMut<'_>| removed.iter().try_for_each(|path| link.remove_path(path));
-            if is_tight {
-                remove(&mut link)?;
-            }
-            added.iter().try_for_each(|path| link.add_path(path))?;
-            if is_tight { Ok(()) } else { remove(&mut link) }
+            // The numbers of paths that were added and removed before the first error.
+            let mut done = [0, 0];
+            let result = core.link(id).and_then(|mut link| {
+                for removes in [is_tight, !is_tight] {
+                    let paths = if removes { &removed } else { &added };
+                    for path in paths {
+                        if removes { link.remove_path(path) } else { link.add_path(path) }?;
+                        done[usize::from(removes)] += 1;
+                    }
+                }
+                Ok(())
+            });
+            (done, result)
         });
-        changed.map_err(failed)?.map_err(|error| failed(ApplyFailure::Verb(error)))
+        let Some((done, result)) = effect.note(changed.map_err(failed)) else {
+            return effect.has_paths(change, &[], &[]);
+        };
+        if effect.note(result.map_err(|error| failed(ApplyFailure::Verb(error)))).is_none() {
+            effect.has_paths(change, &added_paths[..done[0]], &removed_paths[..done[1]]);
+        }
     }
 
-    fn serve_all(&mut self, config: &Config, diff: &Diff, prepared: &mut Prepared) -> Vec<ApplyError> {
-        let mut errors = Vec::new();
-        for change in &diff.servers.changed {
-            match bind_server(config, &change.server, &both(&change.bound, &change.closed), &[]) {
-                Ok(bound) => prepared.serving.entry(change.server.name.clone()).or_default().extend(bound),
-                Err(error) => errors.push(error),
-            }
-        }
+    fn serve_all(&mut self, prepared: &mut Prepared, effect: &mut Effect<'_>) {
         for (name, bounds) in std::mem::take(&mut prepared.serving) {
             let Some(made) = prepared.servers.get(&name) else { continue };
-            for (place, bound) in bounds.into_iter().flat_map(each) {
-                match Opened::serve(&self.remotes[0], &place, bound, made) {
-                    Ok(opened) => self.servers.entry(name.clone()).or_default().push(opened),
-                    Err(failure) => errors.push(ApplyError::new(Place::record("server", &name), failure)),
-                }
-            }
+            self.serve(&name, bounds, made, Settings::New, effect);
         }
-        errors
     }
 
-    fn listen_all(&mut self, config: &Config, diff: &Diff, prepared: &mut Prepared) -> Vec<ApplyError> {
-        let mut errors = Vec::new();
-        for change in &diff.listeners.changed {
-            match bind_listener(config, &change.listener, &both(&change.bound, &change.closed), &[]) {
-                Ok(bound) => prepared.listening.entry(change.listener.name.clone()).or_default().extend(bound),
-                Err(error) => errors.push(error),
-            }
-        }
-        for listener in config.all_listeners() {
-            let Some(front_end) = prepared.front_ends.remove(&listener.name) else { continue };
-            let link = listener.link.as_ref().and_then(|link| self.links.get(link)).copied();
-            let (remotes, name) = (&self.remotes[..loops_of(config, &listener)], listener.name.clone());
-            let timeouts = config.loops.timeouts.clone();
-            let terms = Terms { listener: Arc::new(listener), timeouts, front_end, link };
-            let failed = |failure| ApplyError::new(Place::record("listener", &name), failure);
-            let opened = self.listeners.entry(name.clone()).or_default();
-            errors.extend(opened.iter().filter_map(|it| it.replace(remotes, &terms).err()).map(failed));
-            let bounds = prepared.listening.remove(&name).unwrap_or_default();
-            if config.is_forward(&name) {
-                let forwards =
-                    bounds.into_iter().map(|(place, bounds)| Opened::forward(&remotes[0], &place, bounds, &terms));
-                let (new, failures): (Vec<_>, Vec<_>) = forwards.partition(Result::is_ok);
-                opened.extend(new.into_iter().flatten());
-                errors.extend(failures.into_iter().filter_map(Result::err).map(failed));
-                continue;
-            }
-            for (place, bound) in bounds.into_iter().flat_map(each) {
-                match Opened::listen(remotes, &place, bound, &terms) {
-                    Ok(new) => opened.push(new),
-                    Err(failure) => errors.push(failed(failure)),
+    fn serve(&mut self, name: &str, bounds: Bounds, made: &MadeServer, settings: Settings, effect: &mut Effect<'_>) {
+        for (place, bound) in bounds.into_iter().flat_map(each) {
+            let served = Opened::serve(&self.remotes[0], &place, bound, made);
+            match effect.note(served.map_err(|failure| ApplyError::new(Place::record("server", name), failure))) {
+                Some(opened) => self.servers.entry(name.to_owned()).or_default().push(opened),
+                None => {
+                    close_at(&mut self.servers, name, &[place], &self.remotes, LinksOfServer::GoOn);
+                    effect.mark(Owner::Server(name.to_owned()), settings);
                 }
             }
         }
-        errors
+    }
+
+    fn listen_all(&mut self, config: &Config, prepared: &mut Prepared, moves: &[Move], effect: &mut Effect<'_>) {
+        for listener in config.all_listeners() {
+            let Some(front_end) = prepared.front_ends.remove(&listener.name) else { continue };
+            let name = listener.name.clone();
+            let bounds = prepared.listening.remove(&name).unwrap_or_default();
+            let terms = self.terms(config, listener, front_end);
+            let terms = terms.map_err(|failure| ApplyError::new(Place::record("listener", &name), failure));
+            let Some(terms) = effect.note(terms) else {
+                // The sockets are closed, and the clients of open ones go over the link as before.
+                self.keep(&name, moves, effect);
+                continue;
+            };
+            let remotes = &self.remotes[..loops_of(config, &terms.listener)];
+            let opened = self.listeners.get(&name).into_iter().flatten();
+            let mut replaced = opened.map(|it| it.replace(remotes, &terms));
+            let replaced = replaced.find_map(Result::err).map_or(Ok(()), Err);
+            if effect
+                .note(replaced.map_err(|failure| ApplyError::new(Place::record("listener", &name), failure)))
+                .is_none()
+            {
+                self.keep(&name, moves, effect);
+            }
+            self.open(&terms, config.is_forward(&name), bounds, Settings::New, effect);
+        }
+    }
+
+    /// Returns the terms of a listener.
+    ///
+    /// # Errors
+    /// Its link could not be dialed.
+    fn terms(&self, config: &Config, listener: Listener, front_end: MadeFrontEnd) -> Result<Terms, ApplyFailure> {
+        let link = match &listener.link {
+            Some(name) => Some(*self.links.get(name).ok_or_else(|| ApplyFailure::NoLink(name.clone()))?),
+            None => None,
+        };
+        Ok(Terms { listener: Arc::new(listener), timeouts: config.loops.timeouts.clone(), front_end, link })
+    }
+
+    /// Keeps the old settings at the addresses where a listener listens, and gives back those that others have handed over.
+    fn keep(&mut self, name: &str, moves: &[Move], effect: &mut Effect<'_>) {
+        for it in moves.iter().filter(|it| it.to == name) {
+            move_at(&mut self.listeners, &it.to, &it.place, &it.from);
+            effect.mark(Owner::Listener(it.from.clone()), Settings::Old);
+        }
+        let owner = Owner::Listener(name.to_owned());
+        let settings = if self.opened(&owner).is_empty() { Settings::New } else { Settings::Old };
+        effect.mark(owner, settings);
+    }
+
+    /// Opens the bound addresses of a listener or a local forward.
+    fn open(&mut self, terms: &Terms, is_forward: bool, bounds: Bounds, settings: Settings, effect: &mut Effect<'_>) {
+        let name = terms.listener.name.clone();
+        let remotes = if terms.link.is_some() { &self.remotes[..1] } else { &self.remotes[..] };
+        for (place, bounds) in bounds {
+            let opened: Result<Vec<Opened>, ApplyFailure> = if is_forward {
+                Opened::forward(&remotes[0], &place, bounds, terms).map(|opened| vec![opened])
+            } else {
+                Opened::listen_each(remotes, &place, bounds, terms)
+            };
+            match effect.note(opened.map_err(|failure| ApplyError::new(Place::record("listener", &name), failure))) {
+                Some(opened) => self.listeners.entry(name.clone()).or_default().extend(opened),
+                None => effect.mark(Owner::Listener(name.clone()), settings),
+            }
+        }
+    }
+
+    /// Opens the closed addresses again that were closed for an address that cannot be bound, with their old settings.
+    fn restore(&mut self, closed: &[Closed], unbound: &[(Owner, Bind)], effect: &mut Effect<'_>) {
+        for it in closed {
+            let is_own = |(owner, place): &(Owner, Bind)| *owner == it.owner && *place == it.place;
+            if !unbound.iter().any(|one| it.hinders(&one.1) || is_own(one)) {
+                continue;
+            }
+            effect.mark(it.owner.clone(), Settings::Old);
+            let restored = match &it.owner {
+                Owner::Listener(name) => self.restore_listener(name, it, effect),
+                Owner::Server(name) => self.restore_server(name, it, effect),
+            };
+            effect.note(restored);
+        }
+    }
+
+    fn restore_listener(&mut self, name: &str, it: &Closed, effect: &mut Effect<'_>) -> Result<(), ApplyError> {
+        let mut all = self.config.all_listeners().into_iter();
+        let Some(listener) = all.find(|listener| listener.name == name) else { return Ok(()) };
+        let place = Place::record("listener", name);
+        let bounds = bind_listener(&self.config, &listener, &it.bound_place())?;
+        let front_end = self.maker.front_end(&listener).map_err(ApplyError::made(place.clone()))?;
+        let terms = self.terms(&self.config, listener, front_end);
+        let terms = terms.map_err(|failure| ApplyError::new(place, failure))?;
+        let is_forward = self.config.is_forward(name);
+        self.open(&terms, is_forward, vec![(it.place.clone(), bounds)], Settings::Old, effect);
+        Ok(())
+    }
+
+    fn restore_server(&mut self, name: &str, it: &Closed, effect: &mut Effect<'_>) -> Result<(), ApplyError> {
+        let Some(server) = self.config.servers.iter().find(|server| server.name == name) else { return Ok(()) };
+        let server = self.config.resolved_server(server);
+        let bounds = bind_server(&self.config, &server, &it.bound_place())?;
+        let made = self.maker.serve(&server).map_err(ApplyError::made(Place::record("server", name)))?;
+        self.serve(name, vec![(it.place.clone(), bounds)], &made, Settings::Old, effect);
+        Ok(())
     }
 
     /// Sends the clients of each listener over its link, which may have been dialed again.
@@ -444,20 +599,40 @@ fn open_remote_forwards(
 }
 
 /// Binds the addresses of forwards that were closed with their link.
-fn bind_again(config: &Config, reopened: Vec<(String, Bind, Bind)>, prepared: &mut Prepared) -> Vec<ApplyError> {
-    let mut errors = Vec::new();
+fn bind_again(config: &Config, reopened: Vec<(String, Bind, Bind)>, prepared: &mut Prepared, effect: &mut Effect<'_>) {
     let listeners = config.all_listeners();
     for (name, place, bound) in reopened {
         let Some(listener) = listeners.iter().find(|listener| listener.name == name) else { continue };
-        match bind_listener(config, listener, &[bound], &[]) {
-            Ok(bounds) => {
-                let bounds = bounds.into_iter().flat_map(|(_, bounds)| bounds).collect();
-                prepared.listening.entry(name).or_default().push((place, bounds));
-            }
-            Err(error) => errors.push(error),
+        match effect.note(bind_listener(config, listener, &bound)) {
+            Some(bounds) => prepared.listening.entry(name).or_default().push((place, bounds)),
+            None => effect.mark(Owner::Listener(name), Settings::New),
         }
     }
-    errors
+}
+
+/// Binds the addresses that had to wait until others are closed. Returns those that cannot be bound.
+fn bind_later(config: &Config, prepared: &mut Prepared, effect: &mut Effect<'_>) -> Vec<(Owner, Bind)> {
+    let (listeners, mut unbound) = (config.all_listeners(), Vec::new());
+    for (owner, place) in std::mem::take(&mut prepared.later) {
+        let (bounds, all) = match &owner {
+            Owner::Listener(name) => {
+                let listener = listeners.iter().find(|listener| listener.name == *name);
+                (listener.map(|it| bind_listener(config, it, &place)), prepared.listening.entry(name.clone()))
+            }
+            Owner::Server(name) => {
+                let server = config.servers.iter().find(|server| server.name == *name);
+                (server.map(|it| bind_server(config, it, &place)), prepared.serving.entry(name.clone()))
+            }
+        };
+        match bounds.and_then(|bounds| effect.note(bounds)) {
+            Some(bounds) => all.or_default().push((place, bounds)),
+            None => {
+                effect.mark(owner.clone(), Settings::New);
+                unbound.push((owner, place));
+            }
+        }
+    }
+    unbound
 }
 
 /// Returns the number of addresses of each loop, by which the loops divide the limits of the process.
@@ -471,42 +646,15 @@ fn weights(config: &Config) -> Vec<usize> {
     (0..config.threads.max(1)).map(in_loop).collect()
 }
 
-/// Returns the number of loops that a listener is in.
-fn loops_of(config: &Config, listener: &Listener) -> usize {
-    if listener.link.is_some() { 1 } else { config.threads.max(1) }
-}
-
-/// Binds the addresses of a listener, without those in `later`.
-fn bind_listener(config: &Config, listener: &Listener, places: &[Bind], later: &[Bind]) -> Result<Bounds, ApplyError> {
-    let LoopConfig { limits, nodelay, tcp_keepalive, .. } = &config.loops;
-    let options = LoopConfig {
-        limits: crate::Limits { backlog: listener.backlog.unwrap_or(limits.backlog), ..limits.clone() },
-        nodelay: listener.nodelay.unwrap_or(*nodelay),
-        tcp_keepalive: listener.tcp_keepalive.unwrap_or(*tcp_keepalive),
-        ..config.loops.clone()
-    };
-    let place = Place::record("listener", &listener.name);
-    bind_all(&place, places, later, |addr| bind(addr, loops_of(config, listener), &options))
-}
-
-/// Binds the addresses of a server for its kind of carrier, without those in `later`.
-fn bind_server(config: &Config, server: &Server, places: &[Bind], later: &[Bind]) -> Result<Bounds, ApplyError> {
-    let carrier = server.carrier.unwrap_or(config.node.carrier);
-    bind_all(&Place::record("server", &server.name), places, later, |addr| carrier.bind(addr, &config.loops))
-}
-
-fn bind_all(
-    place: &Place,
-    addresses: &[Bind],
-    later: &[Bind],
-    bind: impl Fn(&Bind) -> io::Result<Vec<Bound>>,
-) -> Result<Bounds, ApplyError> {
-    let now = addresses.iter().filter(|addr| !later.contains(addr));
-    let one = |addr: &Bind| match bind(addr) {
-        Ok(bounds) => Ok((addr.clone(), bounds)),
-        Err(error) => Err(ApplyError::new(place.field("listen"), ApplyFailure::Bind(addr.clone(), error))),
-    };
-    now.map(one).collect()
+/// Moves an address from one listener to another.
+fn move_at(listeners: &mut BTreeMap<String, Vec<Opened>>, from: &str, place: &Bind, to: &str) {
+    let Some(all) = listeners.get_mut(from) else { return };
+    let (moved, left): (Vec<_>, Vec<_>) = std::mem::take(all).into_iter().partition(|it| it.place == *place);
+    *all = left;
+    if all.is_empty() {
+        listeners.remove(from);
+    }
+    listeners.entry(to.to_owned()).or_default().extend(moved);
 }
 
 fn close_at(
@@ -525,14 +673,6 @@ fn close_at(
     }
 }
 
-/// Returns the addresses that are closed and bound again.
-fn both(bound: &[Bind], closed: &[Bind]) -> Vec<Bind> {
-    bound.iter().filter(|addr| closed.contains(addr)).cloned().collect()
-}
-
 fn each((place, bounds): (Bind, Vec<Bound>)) -> impl Iterator<Item = (Bind, Bound)> {
     bounds.into_iter().map(move |bound| (place.clone(), bound))
 }
-
-/// Bound addresses, each with the address of the configuration that it belongs to.
-type Bounds = Vec<(Bind, Vec<Bound>)>;

@@ -5,8 +5,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use seaprox::config::{
-    ApplyFailure, Config, Forward, FrontEndConfig, KeySource, Link, Listener, Running, Server, Service,
+    ApplyFailure, Config, Forward, FrontEndConfig, KeySource, Link, LinkPaths, Listener, Running, Server, Service,
 };
+use seaprox::node::Path as LinkPath;
 use seaprox::{Bind, Endpoint, Loops, Proto, Target};
 
 use crate::kit::{SOON, Scratch, closed_port, until};
@@ -207,6 +208,10 @@ fn changes_that_need_a_restart_are_named_and_not_made() {
         assert_eq!(fields, ["threads", "limits"], "a second call names them again");
         assert_eq!(process.running.config(), &config);
     }
+    // Other changes of the same configuration are made in the loops that run.
+    changed.listeners.push(relay("b", "127.0.0.1:0", server(b'2')));
+    process.running.apply(changed).unwrap();
+    assert_eq!(Client::connect(process.addr("b")).ask().unwrap(), b'2');
 }
 
 #[test]
@@ -376,4 +381,119 @@ fn a_target_that_refuses_fails_for_its_listener_alone() {
         Process::start(with(vec![relay("good", "127.0.0.1:0", server(b'1')), relay("bad", "127.0.0.1:0", refusing)]));
     assert!(Client::connect(process.addr("bad")).ask().is_err());
     assert_eq!(Client::connect(process.addr("good")).ask().unwrap(), b'1');
+}
+
+/// Returns an address on which nothing listens.
+fn free_addr() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Returns a link that cannot be dialed: two subflows cannot have the same local port.
+fn undialable(far: &Process) -> Link {
+    let path = LinkPath { local_port: Some(1), ..LinkPath::default() };
+    Link { subflows: 2, paths: LinkPaths::List(vec![path]), ..link_to(far, vec![local("db", server(b'4'))]) }
+}
+
+#[test]
+fn a_listener_whose_link_cannot_be_dialed_is_not_opened() {
+    let (one, scratch) = (server(b'1'), Scratch::new());
+    let far = far_node(&scratch);
+    let mut near = Process::start(with_secret(&scratch));
+    let mut config = with_secret(&scratch);
+    config.links = vec![undialable(&far)];
+    let over = Listener { link: Some("home".to_owned()), ..relay("over", "127.0.0.1:0", one) };
+    config.listeners = vec![over, relay("direct", "127.0.0.1:0", one)];
+    for _ in 0..2 {
+        let error = near.running.apply(config.clone()).unwrap_err();
+        assert!(error.to_string().starts_with("link \"home\": "), "{error}");
+        let names: Vec<String> = near.running.listening().into_iter().map(|it| it.name).collect();
+        assert_eq!(names, ["direct"], "the others are open");
+        assert_eq!(near.running.config().links, [], "the link stays in the difference");
+    }
+    config.links = vec![link_to(&far, vec![local("db", one)])];
+    let diff = near.running.apply(config.clone()).unwrap();
+    assert_eq!((diff.links.added.len(), diff.listeners.added.len(), diff.listeners.changed.len()), (1, 2, 0));
+    for name in ["over", "direct", "db"] {
+        assert_eq!(Client::connect(near.addr(name)).ask().unwrap(), b'1', "{name}");
+    }
+    // A listener that is open already loses its clients, which do not go directly instead.
+    let good = config.clone();
+    config.links = vec![undialable(&far)];
+    near.running.apply(config).unwrap_err();
+    assert!(Client::connect(near.addr("over")).ask().is_err());
+    near.running.apply(good).unwrap();
+    for name in ["over", "db"] {
+        assert_eq!(Client::connect(near.addr(name)).ask().unwrap(), b'1', "{name}");
+    }
+}
+
+#[test]
+fn a_listener_with_another_name_keeps_its_sockets() {
+    for threads in [1, 3] {
+        let (one, two) = (server(b'1'), server(b'2'));
+        let (at, free) = (free_addr().to_string(), free_addr().to_string());
+        let start = vec![relay("a", &at, one), relay("b", &free, two)];
+        let mut process = Process::start(Config { threads, ..with(start) });
+        let mut client = Client::connect(process.addr("a"));
+        assert_eq!(client.ask().unwrap(), b'1');
+        let renamed = vec![relay("c", &at, two), relay("b", &free, two)];
+        process.running.apply(Config { threads, ..with(renamed) }).unwrap();
+        assert_eq!((process.addr("c").to_string(), client.ask().unwrap()), (at.clone(), b'1'));
+        for _ in 0..8 {
+            assert_eq!(Client::connect(process.addr("c")).ask().unwrap(), b'2');
+        }
+        let names = process.running.remotes()[0].ask(|core| core.listener_named("c").is_some()).unwrap();
+        assert!(names.wait().unwrap(), "the loop has the new name");
+        // Two listeners exchange their addresses.
+        let fixed = vec![relay("c", &at, one), relay("b", &free, two)];
+        process.running.apply(Config { threads, ..with(fixed) }).unwrap();
+        let exchanged = vec![relay("c", &free, one), relay("b", &at, two)];
+        process.running.apply(Config { threads, ..with(exchanged) }).unwrap();
+        assert_eq!((process.addr("c").to_string(), process.addr("b").to_string()), (free.clone(), at));
+        assert_eq!(Client::connect(process.addr("c")).ask().unwrap(), b'1');
+        assert_eq!(Client::connect(process.addr("b")).ask().unwrap(), b'2');
+    }
+}
+
+#[test]
+fn an_address_moves_to_a_wider_one_and_to_a_record_of_another_kind() {
+    for threads in [1, 2] {
+        let (one, scratch) = (server(b'1'), Scratch::new());
+        let at = free_addr();
+        let wide = format!("0.0.0.0:{}", at.port());
+        let base = Config { threads, ..with_secret(&scratch) };
+        let listens = |place: &str| Config { listeners: vec![relay("a", place, one)], ..base.clone() };
+        let links = vec![Server::new("links", vec![Bind::parse(&at.to_string()).unwrap()])];
+        let mut process = Process::start(listens(&at.to_string()));
+        process.running.apply(listens(&wide)).unwrap();
+        assert_eq!(process.addr("a").to_string(), wide);
+        assert_eq!(Client::connect(at).ask().unwrap(), b'1');
+        process.running.apply(Config { servers: links, ..base.clone() }).unwrap();
+        assert_eq!(process.addr("links"), at);
+        process.running.apply(listens(&at.to_string())).unwrap();
+        assert_eq!(Client::connect(at).ask().unwrap(), b'1');
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_address_is_open_again_if_the_one_that_it_was_closed_for_cannot_be_bound() {
+    let (one, two) = (server(b'1'), server(b'2'));
+    let at = free_addr();
+    let wide = format!("0.0.0.0:{}", at.port());
+    let config = with(vec![relay("a", &at.to_string(), one)]);
+    let mut process = Process::start(config.clone());
+    let in_the_way = TcpListener::bind(("127.0.0.2", at.port())).unwrap();
+    let changed = with(vec![relay("b", &wide, two)]);
+    for _ in 0..2 {
+        let error = process.running.apply(changed.clone()).unwrap_err();
+        assert!(matches!(&error.failure, ApplyFailure::Bind(..)), "{error}");
+        assert_eq!((process.addr("a"), process.running.listening().len()), (at, 1));
+        assert_eq!(Client::connect(at).ask().unwrap(), b'1');
+        assert_eq!(process.running.config().listeners.len(), 1);
+    }
+    drop(in_the_way);
+    process.running.apply(changed.clone()).unwrap();
+    assert_eq!(Client::connect(at).ask().unwrap(), b'2');
+    assert_eq!(process.running.config(), &changed);
 }
