@@ -43,7 +43,7 @@ impl From<io::Error> for DescriptorError {
 impl From<DescriptorError> for io::Error {
     fn from(error: DescriptorError) -> io::Error {
         match error {
-            DescriptorError::Verb(error) => io::Error::other(error),
+            DescriptorError::Verb(error) => error.into(),
             DescriptorError::Unsuitable(text) => io::Error::new(io::ErrorKind::InvalidInput, text),
             DescriptorError::System(error) => error,
         }
@@ -61,3 +61,18 @@ impl fmt::Display for DescriptorError {
 }
 
 impl std::error::Error for DescriptorError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_a_verb_keeps_its_kind_as_an_error_of_the_system() {
+        for error in [VerbError::Stale, VerbError::Already, VerbError::Invalid, VerbError::Full] {
+            let system = io::Error::from(DescriptorError::Verb(error));
+            assert_eq!(system.kind(), io::Error::from(error).kind(), "{error}");
+            assert_eq!(system.to_string(), error.to_string());
+        }
+        assert_eq!(io::Error::from(DescriptorError::Verb(VerbError::Stale)).kind(), io::ErrorKind::NotFound);
+    }
+}
