@@ -291,22 +291,18 @@ impl Node {
             }
             bounds = bound::bind(&place, 1, core.config())?;
         }
-        let ListenConfig { kind, front_end, timeouts, family, nodelay, tcp_keepalive, egress, .. } = config;
+        // The pattern names every setting, so that a new one cannot be lost here. The forward has the name, and the link is
+        // its own.
+        let ListenConfig { name: _, kind, front_end, link: _, timeouts, family, nodelay, tcp_keepalive, egress } =
+            config;
         let front_end = Rc::new(RefCell::new(front_end));
         let mut listeners = Vec::new();
         for bound in &mut bounds {
             let shared = Rc::clone(&front_end);
             let front_end: FrontEnd = Box::new(move || (shared.borrow_mut())());
             let (timeouts, egress, link) = (timeouts.clone(), egress.clone(), Some(link));
-            let config = ListenConfig {
-                timeouts,
-                family,
-                nodelay,
-                tcp_keepalive,
-                egress,
-                link,
-                ..ListenConfig::new(kind.clone(), front_end)
-            };
+            let (name, kind) = (None, kind.clone());
+            let config = ListenConfig { name, kind, front_end, link, timeouts, family, nodelay, tcp_keepalive, egress };
             match core.listen(bound, config) {
                 Ok(listener) => listeners.push(listener),
                 Err(error) => {
