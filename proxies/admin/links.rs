@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use seaprox::auth::PublicKey;
 use seaprox::metrics::LinkStats;
-use seaprox::node::{LinkStatus, ListenerStatus, MissingStatus, SubflowStatus};
+use seaprox::node::{LinkListenerStatus, LinkStatus, MissingStatus, SubflowStatus};
 use seaprox::{Failure, human_duration, human_rate, human_size};
 use serde_json::{Value, json};
 
@@ -61,7 +61,7 @@ fn subflow_json(subflow: &SubflowStatus) -> Value {
         "remote": subflow.remote,
         "carrier": subflow.carrier,
         "group": subflow.group,
-        "state": subflow.state,
+        "state": subflow.state.as_str(),
         "rtt_seconds": subflow.rtt.as_secs_f64(),
         "rate_bytes_per_second": subflow.rate,
         "bytes_sent": subflow.bytes.0,
@@ -69,7 +69,7 @@ fn subflow_json(subflow: &SubflowStatus) -> Value {
     })
 }
 
-fn listener_json(listener: &ListenerStatus) -> Value {
+fn listener_json(listener: &LinkListenerStatus) -> Value {
     json!({
         "place": listener.place,
         "to": listener.to,

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use seaprox::config::{Config, Link, MadeLink, MakeError, Maker};
-use seaprox::node::{LinkConfig, LinkEvent, LinkStatus};
+use seaprox::node::{LinkConfig, LinkEvent, LinkStatus, SubflowState};
 use seaprox::{
     Bind, Bound, Cause, Config as LoopConfig, Cx, Duplex, Ending, Failure, Fault, Handler, Id, Limits, ListenConfig,
     Loop, Proxy, Reason, Role, Target, Workers, bind,
@@ -244,7 +244,7 @@ impl Handler for Cat {
 /// none between two attempts; the failure of the last attempt was reported then.
 fn not_up(link: &LinkStatus) -> Option<Failed> {
     let failure = match link.subflows.first()?.state {
-        "connecting" => Failure::new(Reason::TimedOut, "no answer"),
+        SubflowState::Connecting => Failure::new(Reason::TimedOut, "no answer"),
         _ => Failure::new(Reason::HandshakeTimeout, "connected, and no answer to the handshake"),
     };
     Some(Failed::new(Exit::Unavailable, format!("seaprox: no link with {}: {failure}", link.peer)))

@@ -75,7 +75,7 @@ pub use link_mut::LinkMut;
 pub use nested::Over;
 pub use network::NetworkChanges;
 pub use server::{LinksOfServer, ServeError, ServerMut, ServerStatus};
-pub use status::{LinkStatus, ListenerStatus, MissingStatus, StreamStatus, SubflowStatus};
+pub use status::{LinkListenerStatus, LinkStatus, MissingStatus, StreamStatus, SubflowState, SubflowStatus};
 pub use verbs::Dialed;
 pub(crate) use verbs::setup;
 

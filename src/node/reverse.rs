@@ -22,7 +22,7 @@ use super::control::Node;
 use super::link::Link;
 use super::open::kind_of;
 use super::opened_stream::{IN_USE, ReverseClient};
-use super::status::ListenerStatus;
+use super::status::LinkListenerStatus;
 
 /// A listener that this node requests from the peer.
 #[derive(Clone)]
@@ -78,8 +78,8 @@ impl Remote {
         }
     }
 
-    pub fn status(&self) -> ListenerStatus {
-        ListenerStatus {
+    pub fn status(&self) -> LinkListenerStatus {
+        LinkListenerStatus {
             place: self.reverse.listen.to_string(),
             to: self.reverse.to.to_string(),
             remote: true,

@@ -1,5 +1,6 @@
 //! The status of links, as plain data.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -57,7 +58,7 @@ pub struct LinkStatus {
     /// Counts of the present session.
     pub stats: LinkStats,
     /// Listeners of the peer for this node, and of this node for the peer.
-    pub listeners: Vec<ListenerStatus>,
+    pub listeners: Vec<LinkListenerStatus>,
 }
 
 /// A missing subflow.
@@ -100,8 +101,8 @@ pub struct SubflowStatus {
     pub carrier: Option<&'static str>,
     /// The key exchange of its connection, once it is negotiated: `X25519MLKEM768` or `X25519`.
     pub group: Option<&'static str>,
-    /// `connecting`, `securing`, `greeting`, `live` or `suspect`.
-    pub state: &'static str,
+    /// The stage of its establishment, and its health after that.
+    pub state: SubflowState,
     /// Round-trip time.
     pub rtt: Duration,
     /// Rate of the subflow in bytes per second, once traffic has filled and so measured it.
@@ -110,9 +111,47 @@ pub struct SubflowStatus {
     pub bytes: (u64, u64),
 }
 
+/// The state of a subflow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SubflowState {
+    /// Its connection is being made.
+    Connecting,
+    /// The TLS handshake is under way.
+    Securing,
+    /// The nodes exchange their first frames.
+    Greeting,
+    /// It carries the frames of the link.
+    Live,
+    /// It is live, but has been silent for longer than it should be, so other subflows carry the frames.
+    Suspect,
+    /// It is ending in order.
+    Closing,
+}
+
+impl SubflowState {
+    /// Returns the name of the state in the status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SubflowState::Connecting => "connecting",
+            SubflowState::Securing => "securing",
+            SubflowState::Greeting => "greeting",
+            SubflowState::Live => "live",
+            SubflowState::Suspect => "suspect",
+            SubflowState::Closing => "closing",
+        }
+    }
+}
+
+impl fmt::Display for SubflowState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// The status of one listener of a link.
 #[derive(Clone, Debug)]
-pub struct ListenerStatus {
+pub struct LinkListenerStatus {
     /// The address to listen on.
     pub place: String,
     /// The target of its clients.
@@ -131,7 +170,7 @@ impl Node {
         let carriers = link.carriers.iter().filter_map(|carrier| self.carriers.get(*carrier));
         let ours = link.listeners.values().flat_map(|ours| &ours.indices);
         let ours = ours.filter_map(|index| core.listeners.get(*index));
-        let ours = ours.map(|listener| ListenerStatus {
+        let ours = ours.map(|listener| LinkListenerStatus {
             place: address(&listener.addr),
             to: core.pools.sessions.name(id).to_owned(),
             remote: false,
@@ -192,12 +231,12 @@ impl Node {
             carrier: side.and_then(|side| carrier.name(side)),
             group: carrier.transport.as_ref().and_then(|transport| transport.group()),
             state: match carrier.stage {
-                CarrierStage::Dialing => "connecting",
-                CarrierStage::Securing => "securing",
-                CarrierStage::Greeting => "greeting",
-                CarrierStage::Live if suspect => "suspect",
-                CarrierStage::Live => "live",
-                CarrierStage::Closing => "closing",
+                CarrierStage::Dialing => SubflowState::Connecting,
+                CarrierStage::Securing => SubflowState::Securing,
+                CarrierStage::Greeting => SubflowState::Greeting,
+                CarrierStage::Live if suspect => SubflowState::Suspect,
+                CarrierStage::Live => SubflowState::Live,
+                CarrierStage::Closing => SubflowState::Closing,
             },
             rtt: Duration::from_micros(rtt_us),
             rate,

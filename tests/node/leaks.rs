@@ -12,7 +12,7 @@ use std::time::Duration;
 use node_kit::cutter::Cutter;
 use node_kit::*;
 use seaprox::Bind;
-use seaprox::node::LinkEvent;
+use seaprox::node::{LinkEvent, SubflowState};
 
 /// Ends a socket in one of four ways.
 fn end(mut socket: TcpStream, how: usize) {
@@ -73,7 +73,7 @@ fn thousands_of_connections_leave_no_resources() {
         until("the node has no connection left", || node.ask(|core| core.usage().connections) == 0);
         until("no stream is left", || node.links()[0].streams == 0);
         until("the link has two live subflows", || {
-            node.links()[0].subflows.iter().filter(|s| s.state == "live").count() == 2
+            node.links()[0].subflows.iter().filter(|s| s.state == SubflowState::Live).count() == 2
         });
         let usage = node.ask(|core| core.usage());
         assert_eq!((usage.sides, usage.buffer_bytes, usage.pipes), (2, 0, 0), "{usage:?}");

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use node_kit::cutter::Cutter;
 use node_kit::*;
 use seaprox::link::MESSAGE_BYTES_MAX;
-use seaprox::node::{LinkConfig, LinkEvent, LinkMut, Path};
+use seaprox::node::{LinkConfig, LinkEvent, LinkMut, Path, SubflowState};
 use seaprox::{Cx, Event, Failure, Handler, Id, Kind, LinkState, Loop, Observer, Reason, Target, VerbError};
 
 /// Returns a port of loopback that was free a moment ago.
@@ -32,7 +32,7 @@ fn a_link_with_a_local_port_has_it_in_the_status_and_again_after_a_loss() {
     cutter.cut();
     until("the link has resumed", || client.has(|event| matches!(event, LinkEvent::Resumed)));
     until("the subflow has its port again", || {
-        client.links()[0].subflows.iter().any(|subflow| subflow.local == local && subflow.state == "live")
+        client.links()[0].subflows.iter().any(|subflow| subflow.local == local && subflow.state == SubflowState::Live)
     });
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use node_kit::cutter::Cutter;
 use node_kit::*;
-use seaprox::node::{LinkEvent, LinkStatus, Over, Path, Policy, ServeConfig, Timing};
+use seaprox::node::{LinkEvent, LinkStatus, Over, Path, Policy, ServeConfig, SubflowState, Timing};
 use seaprox::{Bind, Id, LinkState, Reason, VerbError, bind};
 
 /// Serves links on a free port, and over streams of other links. Returns the address.
@@ -57,7 +57,7 @@ fn a_nested_link_with_the_same_peer_carries_streams() {
     until_up(&client, inner);
     transfer(&client, inner, 3_000_000);
     until("both subflows are live", || {
-        status(&client, inner).subflows.iter().filter(|it| it.state == "live").count() == 2
+        status(&client, inner).subflows.iter().filter(|it| it.state == SubflowState::Live).count() == 2
     });
     let seen = status(&client, inner);
     assert!(seen.subflows.iter().all(|it| it.remote.starts_with("link[")), "{:?}", seen.subflows);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use node_kit::cutter::Cutter;
 use node_kit::*;
-use seaprox::node::{LinkEvent, Path, Timing};
+use seaprox::node::{LinkEvent, Path, SubflowState, Timing};
 use seaprox::{Bind, Reason};
 
 #[test]
@@ -212,7 +212,9 @@ fn a_subflow_that_reaches_another_node_is_refused_and_the_session_goes_on() {
     until("a subflow was refused", || client.has(astray));
     let is_live = |node: &Node| {
         let links = node.links();
-        links.first().map_or(0, |link| link.subflows.iter().filter(|subflow| subflow.state == "live").count())
+        links
+            .first()
+            .map_or(0, |link| link.subflows.iter().filter(|subflow| subflow.state == SubflowState::Live).count())
     };
     until("all four subflows are at one node", || is_live(&client) == 4 && is_live(&one) + is_live(&two) == 4);
     assert!(one.links().len() + two.links().len() == 1, "the other node has no session");
@@ -371,7 +373,9 @@ fn paths_can_be_added_and_removed_during_a_transfer() {
     let path = Path { peer: Some(two.addr.into()), ..Path::default() };
     let added = path.clone();
     client.ask(move |core| core.link(link).unwrap().add_path(&added).unwrap());
-    until("two subflows are live", || client.links()[0].subflows.iter().filter(|s| s.state == "live").count() == 2);
+    until("two subflows are live", || {
+        client.links()[0].subflows.iter().filter(|s| s.state == SubflowState::Live).count() == 2
+    });
     thread::scope(|scope| {
         let mut out = near.try_clone().unwrap();
         scope.spawn(move || send_pattern(&mut out, 1, 8 << 20));

@@ -7,7 +7,7 @@ mod relay;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use seaprox::node::SubflowStatus;
+use seaprox::node::{SubflowState, SubflowStatus};
 use seaprox::units::{format_rate, format_size};
 
 use super::exit::{Exit, Failed};
@@ -108,7 +108,7 @@ fn refusal(bench: &Bench) -> Result<String, String> {
 
 fn striping(bench: &Bench) -> Result<String, String> {
     let since = Instant::now();
-    let is_live = |it: &&SubflowStatus| it.state == "live";
+    let is_live = |it: &&SubflowStatus| it.state == SubflowState::Live;
     // The link is up with its first subflow. A missing second one is reported below.
     while bench.ends.status()?.subflows.iter().filter(is_live).count() < SUBFLOWS && since.elapsed() < TIMEOUT {
         std::thread::sleep(Duration::from_millis(5));
