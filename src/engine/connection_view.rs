@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::engine::control::{Loop, Request};
-use crate::engine::core::{Core, OneOff};
+use crate::engine::core::Core;
 #[cfg(doc)]
 use crate::engine::handler::Handler;
 use crate::engine::handler::Handler as AnyHandler;
@@ -373,13 +373,20 @@ impl ConnectionMut<'_> {
     }
 
     /// Calls [`Handler::woken`] of the source's handler after `time`, unless the connection is over by then. The timer of
-    /// the stage keeps running. Each call adds an entry to a heap until its time has passed, so a handler must not call this
-    /// again before it was woken.
-    pub fn wake_after(&mut self, time: Duration) {
-        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let due_ms = self.core.now_ms.saturating_add(ms);
-        let id = self.id;
-        self.core.one_offs.push(due_ms, OneOff::Wake(id));
+    /// the stage keeps running. A connection has one pending wake-up at most.
+    ///
+    /// # Errors
+    /// * [`VerbError::Already`]: a wake-up is pending, whose time does not change
+    /// * [`VerbError::Over`]: the connection is over
+    pub fn wake_after(&mut self, time: Duration) -> Result<(), VerbError> {
+        self.check_open()?;
+        let (id, core): (Id, &mut Core) = (self.id, &mut self.core);
+        let record = core.connections.get_mut(id).ok_or(VerbError::Stale)?;
+        if std::mem::replace(&mut record.notes().is_waking, true) {
+            return Err(VerbError::Already);
+        }
+        core.push_wake(id, time);
+        Ok(())
     }
 }
 

@@ -62,6 +62,8 @@ pub struct Core {
     pub(crate) profiles: Profiles,
     pub(crate) hooks: Companions<Hooked>,
     pub(crate) one_offs: OneOffs<OneOff>,
+    /// The entries [`OneOff::Wake`], of which some may be of connections that are over.
+    pub(crate) wakes: usize,
     pub(crate) caller_timers: CallerTimers,
     pub(crate) watches: Watches,
     pub(crate) resolver: Resolver,
@@ -190,6 +192,7 @@ impl Core {
             profiles,
             hooks: Companions::new(),
             one_offs: OneOffs::new(),
+            wakes: 0,
             caller_timers: CallerTimers::new(limits.timers),
             watches: Watches::new(limits.watches),
             resolver: Resolver::new(limits.cached_names, name_cache_ms),
@@ -278,6 +281,30 @@ impl Core {
         self.relay_bytes(connection, Role::Dest, UNLIMITED);
         self.set_stage(connection, Stage::Established);
         log::debug!(target: "seaprox::connection", id = connection.to_string(); "relaying");
+    }
+
+    /// Schedules the wake-up of the source's handler of a connection. Wake-ups of connections that are over are dropped
+    /// when there are more of them than there can be connections, so their number is bounded.
+    pub(crate) fn push_wake(&mut self, connection: Id, time: Duration) {
+        let capacity = self.connections.capacity();
+        if self.wakes >= 2 * capacity {
+            let connections = &self.connections;
+            self.one_offs.retain(|entry| !matches!(entry, OneOff::Wake(id) if connections.get(*id).is_none()));
+            let is_waking = |record: &Connection| record.notes.as_ref().is_some_and(|notes| notes.is_waking);
+            // The one that is pushed now counts below.
+            self.wakes = connections.iter().filter(|(_, record)| is_waking(record)).count().saturating_sub(1);
+        }
+        self.wakes += 1;
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.one_offs.push(self.now_ms.saturating_add(ms), OneOff::Wake(connection));
+    }
+
+    /// Notes that the time of a wake-up has passed.
+    pub(crate) fn end_wake(&mut self, connection: Id) {
+        self.wakes = self.wakes.saturating_sub(1);
+        if let Some(notes) = self.connections.get_mut(connection).and_then(|record| record.notes.as_mut()) {
+            notes.is_waking = false;
+        }
     }
 
     /// Relays the next `count` bytes of one side's input to the other side. Then the input is the handler's again.

@@ -418,6 +418,7 @@ impl Proxy {
                 Some(OneOff::Drained) => self.core.stop(),
                 Some(OneOff::Control(deadline)) => self.control.handle_deadline(&mut self.core, deadline),
                 Some(OneOff::Wake(connection)) => {
+                    self.core.end_wake(connection);
                     self.call(connection, Role::Source, |handler, cx| handler.woken(cx));
                 }
                 Some(OneOff::SuppressedLines) => self.core.report_suppressed(),

@@ -85,6 +85,8 @@ pub(crate) struct Notes {
     pub dialled: Option<Box<str>>,
     /// The text of the system's error.
     pub detail: Option<Box<str>>,
+    /// A wake-up of the source's handler is pending.
+    pub is_waking: bool,
 }
 
 impl Connection {

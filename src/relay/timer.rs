@@ -239,6 +239,11 @@ pub(crate) struct OneOffs<T> {
 }
 
 impl<T: Ord> OneOffs<T> {
+    /// Keeps the entries for which `is_kept` returns true.
+    pub fn retain(&mut self, is_kept: impl Fn(&T) -> bool) {
+        self.heap.retain(|entry| is_kept(&entry.0.1));
+    }
+
     pub fn new() -> OneOffs<T> {
         OneOffs { heap: BinaryHeap::new() }
     }

@@ -5,7 +5,7 @@ use crate::loop_kit;
 use std::time::{Duration, Instant};
 
 use loop_kit::*;
-use seaprox::{Config, Id, Reason, Stage, Timeouts, TimerClass};
+use seaprox::{Config, Cx, Failure, Handler, Id, Reason, Stage, Timeouts, TimerClass, VerbError};
 
 /// Returns a configuration with all timers off but those that `set` sets.
 fn with(set: impl Fn(&mut Timeouts)) -> Config {
@@ -252,4 +252,44 @@ fn a_timer_with_the_longest_duration_does_not_fire() {
         rig.turns(5);
         assert_eq!(stage_of(&mut rig.core(), id), Some(Stage::Closing));
     }
+}
+
+/// Asks for a wake-up after each time in turn, and counts how often it was woken.
+struct Sleeps(Vec<Duration>, std::rc::Rc<std::cell::Cell<usize>>);
+
+impl Handler for Sleeps {
+    fn opened(&mut self, cx: &mut Cx<'_>) {
+        cx.wake_after(self.0.remove(0)).unwrap();
+        assert_eq!(cx.wake_after(Duration::ZERO), Err(VerbError::Already), "one wake-up is pending");
+    }
+
+    fn readable(&mut self, _: &mut Cx<'_>, input: &[u8]) -> usize {
+        input.len()
+    }
+
+    fn connected(&mut self, _: &mut Cx<'_>, _: Result<(), &Failure>) {}
+
+    fn woken(&mut self, cx: &mut Cx<'_>) {
+        self.1.set(self.1.get() + 1);
+        if !self.0.is_empty() {
+            cx.wake_after(self.0.remove(0)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_connection_has_one_pending_wake_up_and_gets_another_when_it_was_woken() {
+    let mut config = with(|_| {});
+    config.limits.connections = 4;
+    let (mut rig, count) = (Rig::new(config), std::rc::Rc::new(std::cell::Cell::new(0)));
+    let sleeps = |times: &[Duration]| Box::new(Sleeps(times.to_vec(), std::rc::Rc::clone(&count)));
+    let (_first, _peer) = rig.adopt(Kind::Unix, sleeps(&[SHORT, Duration::from_millis(1)]));
+    // Wake-ups of connections that end first, of which the loop drops those beyond its bound.
+    for _ in 0..40 {
+        let (id, _peer) = rig.adopt(Kind::Unix, sleeps(&[Duration::from_secs(3600)]));
+        rig.turn();
+        rig.core().connection(id).unwrap().close(Reason::Other);
+        outlive(&mut rig, id);
+    }
+    rig.until("both wake-ups have come", |_| count.get() == 2);
 }

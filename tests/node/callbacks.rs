@@ -122,7 +122,7 @@ struct Greets;
 
 impl Handler for Greets {
     fn opened(&mut self, cx: &mut Cx<'_>) {
-        cx.wake_after(Duration::from_millis(10));
+        cx.wake_after(Duration::from_millis(10)).unwrap();
     }
 
     fn readable(&mut self, _: &mut Cx<'_>, input: &[u8]) -> usize {

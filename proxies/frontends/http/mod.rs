@@ -164,7 +164,8 @@ impl Http {
                 cx.pause_reading(Role::Source);
                 // The delay does not count as the client's time for a request.
                 cx.set_stage(Stage::Handshake);
-                cx.wake_after(delay);
+                // A wake-up that is pending already also ends the delay.
+                let _ = cx.wake_after(delay);
             }
             None => {
                 cx.set_detail(WRONG);

@@ -109,7 +109,8 @@ impl Socks {
         match self.access.login_failed(cx) {
             Some(delay) => {
                 cx.pause_reading(Role::Source);
-                cx.wake_after(delay);
+                // A wake-up that is pending already also ends the delay.
+                let _ = cx.wake_after(delay);
             }
             None => cx.close(Reason::AuthFailed),
         }
