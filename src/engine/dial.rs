@@ -40,7 +40,8 @@ use crate::types::address::{Endpoint, Name, Target};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
-/// An external connector of dests, such as another proxy or a tunnel.
+/// An external connector of dests, such as another proxy or a tunnel. A panic counts in
+/// [`Stats::panics`](crate::Stats::panics) and fails the dial.
 pub trait Connector {
     /// Returns true if the connector takes this target. The loop connects the others itself.
     fn wants(&self, target: &Target) -> bool;
@@ -94,12 +95,11 @@ impl Core {
         if let Err(error) = target.proto().require_tcp() {
             return self.queues.dialled.push_back((dest, Err(error.into())));
         }
-        if let Some(connector) = self.connector.as_mut().filter(|connector| connector.wants(target)) {
-            let answer = Answer { mailbox: Arc::clone(&self.mailbox), side: dest, given: false };
-            connector.connect(target, answer);
-            return if permit.is_some() {
-                self.make_dial(dest, target, permit, egress)
-            };
+        match self.offer(dest, target) {
+            Ok(false) => {}
+            Ok(true) if permit.is_some() => return self.make_dial(dest, target, permit, egress),
+            Ok(true) => return,
+            Err(failure) => return self.queues.dialled.push_back((dest, Err(failure))),
         }
         if !matches!(**target, Target::Unix(_)) {
             self.read_ahead(dest);
@@ -118,6 +118,24 @@ impl Core {
                 self.want_name(dest, name);
             }
         }
+    }
+
+    /// Offers a target to the connector. Returns true if the connector takes it. A connector that panics fails the dial,
+    /// because a target that it might have wanted must not be connected directly.
+    fn offer(&mut self, dest: Id, target: &Target) -> Result<bool, Failure> {
+        let Some(connector) = self.connector.as_mut() else { return Ok(false) };
+        let mailbox = &self.mailbox;
+        let offered = catch_unwind(AssertUnwindSafe(|| {
+            let is_wanted = connector.wants(target);
+            if is_wanted {
+                connector.connect(target, Answer { mailbox: Arc::clone(mailbox), side: dest, given: false });
+            }
+            is_wanted
+        }));
+        offered.map_err(|_| {
+            self.stats.panics += 1;
+            Failure::new(Reason::Internal, "the connector panicked")
+        })
     }
 
     fn make_dial(&mut self, dest: Id, target: &Rc<Target>, permit: Option<Permit>, egress: Option<Rc<Egress>>) {

@@ -93,6 +93,34 @@ fn each_error_of_an_open_arrives_with_its_reason_and_is_counted_in_the_status_of
     assert_eq!((refused, failures(&client, Reason::NotPermitted), failures(&client, Reason::LimitReached)), (2, 1, 1));
 }
 
+/// A connector that panics at a question, or while it connects.
+struct Panics;
+
+impl Connector for Panics {
+    fn wants(&self, target: &Target) -> bool {
+        assert!(!target.to_string().starts_with("wants."), "(this message belongs to the test)");
+        target.to_string().starts_with("connect.")
+    }
+
+    fn connect(&mut self, _: &Target, _: Answer) {
+        panic!("(this message belongs to the test)");
+    }
+}
+
+#[test]
+fn a_connector_that_panics_fails_the_dial_of_a_stream_and_the_loop_goes_on() {
+    let (server, client) = (Node::start(), Node::start());
+    server.ask(|core| core.set_connector(Box::new(Panics)));
+    let link = client.link(server.serve());
+    client.until_up();
+    for (target, panics) in [("wants.invalid:1", 1), ("connect.invalid:1", 2)] {
+        assert_eq!(open(&client, link, target).unwrap_err().reason, Reason::Internal, "{target}");
+        assert_eq!(server.ask(|core| core.stats().panics), panics);
+    }
+    let (_listener, addr) = target();
+    assert_eq!(open(&client, link, &addr.to_string()), Ok(()));
+}
+
 #[test]
 fn each_error_of_a_listen_arrives_with_its_reason_and_is_the_failure_of_its_forward() {
     let (server, client) = (Node::start(), Node::start());
