@@ -78,7 +78,7 @@ pub(crate) trait Control: Any {
     /// Returns true if the next turn has work for the control, so that the loop must not sleep.
     fn is_busy(&self, core: &Core) -> bool;
 
-    /// Returns true if there is a link that is not over.
+    /// Returns true if there is a link that is not over, or an event of a link that was not delivered yet.
     fn has_links(&self) -> bool;
 
     /// Returns true if data of connections that are over is still on its way over a link, so that a drain waits.

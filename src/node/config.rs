@@ -22,6 +22,9 @@ use super::nested::Over;
 
 /// Decides which peers may have links with this node, and what they may do. It is asked each time, also by other threads, so
 /// its answers may change while links are up.
+///
+/// A panic counts in [`Stats::panics`](crate::Stats::panics), and the answer is the one that gives the peer least: it is not
+/// admitted, or may not do what it asks for.
 pub trait Policy: Send + Sync {
     /// Returns true if a peer with this key may have a link. Asked during the handshake of each subflow.
     fn admits(&self, key: &PeerKey) -> bool;
@@ -144,6 +147,9 @@ pub struct LinkConfig {
 
 /// Handles the events of a link. A panic counts in [`Stats::panics`](crate::Stats::panics); the link goes on, and the callback
 /// gets the next event.
+///
+/// The callback may change the loop. Events that it causes, of any link, are delivered after it has returned and before the
+/// loop sleeps, in their order. The id of a link that has ended since is [`VerbError::Over`](crate::VerbError::Over) by then.
 pub type OnLinkEvent = Box<dyn FnMut(&mut Loop<'_>, Id, &LinkEvent)>;
 
 /// Makes the handler of a stream that the peer has opened to a target. Without a handler, this node connects to the target.
@@ -334,7 +340,7 @@ pub enum LinkEvent {
         /// The text.
         text: String,
     },
-    /// This node has closed the link.
+    /// This node has closed the link, which may never have been up.
     Closed,
     /// The session and its streams are over, and this node did not close it.
     Ended {

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -21,6 +23,7 @@ use super::carrier::Carrier;
 use super::forward::{FORWARDS_MAX, Forward};
 use super::handshakes::Budget;
 use super::link::Link;
+use super::link_events::LinkEvents;
 use super::memory::Memory;
 use super::server::{SERVERS_MAX, Server};
 use super::unauthenticated::Unauthenticated;
@@ -51,6 +54,10 @@ pub(crate) struct Node {
     pub plain: Vec<Bytes>,
     /// The half of the boot id that differs in each run of this process.
     pub run: [u8; 4],
+    /// Events of links that wait for their callbacks.
+    pub events: LinkEvents,
+    /// Panics of policies that are not in the counts of the loop yet.
+    pub panics: Arc<AtomicU64>,
     /// The loop is stopping, so that no new link is accepted or dialed.
     pub closing: bool,
 }
@@ -72,6 +79,8 @@ impl Node {
             outbox: Outbox::new(),
             plain: Vec::new(),
             run: super::random(),
+            events: LinkEvents::default(),
+            panics: Arc::default(),
             closing: false,
         }
     }
@@ -162,6 +171,8 @@ impl Control for Node {
 
     fn drive(&mut self, core: &mut Core) {
         self.drive_links(core);
+        self.tell_waiting(core);
+        core.stats.panics += self.panics.swap(0, Ordering::Relaxed);
     }
 
     fn stop_waiting(&mut self, core: &mut Core, dest: Id, waited: &str) -> Option<Failure> {
@@ -169,11 +180,11 @@ impl Control for Node {
     }
 
     fn is_busy(&self, core: &Core) -> bool {
-        self.has_handshakes(core)
+        self.has_handshakes(core) || self.events.is_waiting()
     }
 
     fn has_links(&self) -> bool {
-        self.links.len() > 0
+        self.links.len() > 0 || self.events.is_waiting()
     }
 
     fn is_owing(&self, core: &Core) -> bool {

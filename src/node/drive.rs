@@ -4,11 +4,9 @@
 //! sides, and drives the links before it sleeps, so that the output of a turn shares records and writes. Driving ends when
 //! there is neither an event nor a frame that a carrier takes, or when the link's share of the turn is used up.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use bytes::Bytes;
 
-use crate::engine::control::{Deadline, Loop};
+use crate::engine::control::Deadline;
 use crate::engine::core::{Core, OneOff};
 use crate::link::{Bound, Code, Event, PathStats, Session, StreamId, SubflowId, Time};
 use crate::relay::io::Io;
@@ -450,22 +448,6 @@ impl Node {
                 let failure = Failure::new(Reason::LinkLost, "the link ended before the far end answered");
                 core.queues.dialled.push_back((slot.side, Err(failure)));
             }
-        }
-    }
-
-    /// Reports an event of a link to the callback of its events. A panic of the callback is counted, and the link goes on.
-    pub(crate) fn tell(&mut self, core: &mut Core, id: Id, event: &LinkEvent) {
-        let Some(link) = self.links.get(id) else { return };
-        log::debug!(
-            target: TARGET, link = id.to_string(), peer = core.pools.sessions.name(id), event = event.as_str(),
-            key = super::link_event::fingerprint(event.key()), detail = event.to_string(); "link"
-        );
-        let Some(watch) = link.watch.clone() else { return };
-        // A handler of events is not called for events that it causes itself.
-        if let Ok(mut watch) = watch.try_borrow_mut()
-            && catch_unwind(AssertUnwindSafe(|| watch(&mut Loop::new(core, self), id, event))).is_err()
-        {
-            core.stats.panics += 1;
         }
     }
 }

@@ -100,7 +100,10 @@ pub(crate) struct Link {
 }
 
 /// The handler of events; one for all links of a listener.
-pub(crate) type Watch = Option<Rc<RefCell<OnLinkEvent>>>;
+pub(crate) type Watch = Option<Callback>;
+
+/// A callback of link events, shared by links.
+pub(crate) type Callback = Rc<RefCell<OnLinkEvent>>;
 
 /// The maker of handlers for streams; one for all links of a listener.
 pub(crate) type Takes = Option<Rc<RefCell<OnStream>>>;

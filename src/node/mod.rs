@@ -26,7 +26,7 @@
 //! accepting streams · `waiting` dests that wait for a link · `handover` a node that is about to stop · `opened_stream`
 //! handlers of streams that the peer opened · `forward` the forwards of links · `reverse` listeners at the other end · `memory` the budget that links share ·
 //! `observed_address` the address at which the peer sees this node · `network` changes of this host's addresses ·
-//! `rate_limit` bytes per second of a key · `status`, `link_event` what is reported.
+//! `rate_limit` bytes per second of a key · `guarded` policies whose panics are caught · `status`, `link_event`, `link_events` what is reported.
 //!
 //! # Invariants
 //! * An unauthenticated peer costs one carrier, has a deadline, and sees no frame before its key was admitted.
@@ -40,10 +40,12 @@ mod control;
 mod dialer;
 mod drive;
 mod forward;
+mod guarded;
 mod handover;
 mod handshakes;
 mod link;
 mod link_event;
+mod link_events;
 mod link_mut;
 mod memory;
 mod nested;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::engine::control::Loop;
 use crate::engine::core::Core;
@@ -337,12 +338,14 @@ impl Node {
         key.into_iter().for_each(|key| core.peers.of(&key, core.now_ms).was_futile(core.now_ms));
     }
 
-    /// Makes the handler of a stream, if the application wants the stream. A maker that panics makes none.
+    /// Makes the handler of a stream, if the application wants the stream. A panic of the maker is counted, and makes none.
     fn taken(&mut self, link: Id, target: &Target) -> Option<Box<dyn Handler>> {
         let record = self.links.get(link)?;
         let (takes, key) = (record.takes.clone()?, record.key?);
         let mut takes = takes.try_borrow_mut().ok()?;
-        catch_unwind(AssertUnwindSafe(|| takes(&key, target))).ok().flatten()
+        let made = catch_unwind(AssertUnwindSafe(|| takes(&key, target)));
+        self.panics.fetch_add(u64::from(made.is_err()), Ordering::Relaxed);
+        made.ok().flatten()
     }
 
     fn refuse_stream(&mut self, core: &mut Core, link: Id, id: StreamId, failure: &Failure) {

@@ -17,9 +17,10 @@ use crate::types::reason::{Failure, Reason};
 use crate::types::verb_error::VerbError;
 
 use super::accept;
-use super::config::{Identity, LinkConfig, Path, PeerKey, Policy, ServeConfig};
+use super::config::{Identity, LinkConfig, LinkEvent, Path, PeerKey, Policy, ServeConfig};
 use super::control::Node;
 use super::dialer::{Dialer, SubflowSlot};
+use super::guarded::Guarded;
 use super::link::Link;
 use super::nested::Over;
 use super::server::{Counts, ServeError, Server};
@@ -50,6 +51,7 @@ impl Loop<'_> {
         let (core, node) = self.parts::<Node>();
         let LinkConfig { identity, policy, peer, carrier, over, paths, subflows, mode, reverse, timing, .. } = config;
         let (on_stream, on_event) = (config.on_stream, config.on_event);
+        let policy = Guarded::wrap(policy, &node.panics);
         let shares_port = subflows > 1 && paths.iter().any(|path| path.local_port.is_some());
         if paths.is_empty() || subflows == 0 || paths.len() * subflows > timing.subflows || shares_port {
             return Err(VerbError::Invalid);
@@ -99,6 +101,7 @@ impl Loop<'_> {
             return Err(VerbError::Full.into());
         }
         let ServeConfig { identity, policy, carrier, mode, over_links, timing, on_stream, on_event } = config;
+        let policy = Guarded::wrap(policy, &node.panics);
         let endpoint = Endpoint::server(carrier, &setup(&identity, &policy)).map_err(|_| VerbError::Invalid)?;
         let listener = core.listen_for_links(bound)?;
         let (watch, instance) = (Some(Rc::new(RefCell::new(on_event))), identity.instance);
@@ -194,7 +197,10 @@ impl Node {
         record.closing = true;
         match core.pools.sessions.session_mut(link) {
             Some(session) => session.close(now, Code::Drained, "closed"),
-            None => self.drop_link(core, link, Reason::Drained),
+            None => {
+                self.tell(core, link, &LinkEvent::Closed);
+                self.drop_link(core, link, Reason::Drained);
+            }
         }
         core.pools.sessions.touch(link);
     }

@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use node_kit::*;
-use seaprox::node::{LinkEvent, Policy, ServeConfig};
-use seaprox::{Bind, Cx, Failure, Handler, Id, ListenConfig, Reason, Target, bind};
+use seaprox::node::{ForwardConfig, LinkEvent, PeerKey, Policy, ServeConfig, Verdict};
+use seaprox::{Bind, Cx, Failure, Handler, Id, LinkState, ListenConfig, Reason, Target, bind};
 
 type Opened = dyn Fn(&mut Cx<'_>);
 
@@ -71,6 +71,141 @@ fn a_panic_in_the_callback_of_link_events_is_counted_and_the_link_goes_on() {
     assert_eq!(client.ask(|core| core.stats().panics), 1);
     client.ask(move |core| core.link(link).unwrap().close().unwrap());
     until("the callback gets the next event", || client.has(|event| matches!(event, LinkEvent::Closed)));
+}
+
+#[test]
+fn an_event_that_a_callback_causes_for_its_own_link_is_delivered_after_it() {
+    let client = Node::start();
+    let happened = Arc::clone(&client.happened);
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    client.link_with(closed, move |config| {
+        config.on_event = Box::new(move |core, id, event| {
+            if matches!(event, LinkEvent::NoSubflow { .. }) {
+                core.link(id).unwrap().close().unwrap();
+                assert!(core.link(id).is_err(), "a link without a session is over at once");
+            }
+            happened.lock().unwrap().push(event.clone());
+        });
+    });
+    until("the end of the link is reported", || client.has(|event| matches!(event, LinkEvent::Closed)));
+    let events: Vec<_> = client.happened.lock().unwrap().iter().map(LinkEvent::as_str).collect();
+    assert_eq!(events, ["no_subflow", "closed"], "each event once, in the order of the causes");
+    assert_eq!(client.ask(|core| core.stats().panics), 0);
+}
+
+#[test]
+fn the_ends_of_the_links_of_a_server_that_one_callback_closes_are_all_delivered() {
+    let (server, clients) = (Node::start(), [Node::start(), Node::start(), Node::start()]);
+    let ended = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (ends, happened) = (Arc::clone(&ended), Arc::clone(&server.happened));
+    let addr = server.serve_with("127.0.0.1:0".parse().unwrap(), move |config| {
+        config.on_event = Box::new(move |core, id, event| {
+            happened.lock().unwrap().push(event.clone());
+            if matches!(event, LinkEvent::Closed | LinkEvent::Ended { .. }) {
+                ends.lock().unwrap().push(id);
+                let others: Vec<_> = core.links().iter().map(|link| link.id).filter(|other| *other != id).collect();
+                others.into_iter().for_each(|other| _ = core.link(other).map(|mut link| link.close()));
+            }
+        });
+    });
+    let first = clients[0].link(addr);
+    clients[1..].iter().for_each(|client| _ = client.link(addr));
+    until("all links are up", || server.links().iter().filter(|link| link.state == LinkState::Up).count() == 3);
+    let mut links: Vec<Id> = server.links().iter().map(|link| link.id).collect();
+    clients[0].ask(move |core| core.link(first).unwrap().close().unwrap());
+    until("the end of each link is reported", || ended.lock().unwrap().len() >= 3);
+    until("no link is left", || server.links().is_empty());
+    let mut ended = ended.lock().unwrap().clone();
+    links.sort();
+    ended.sort();
+    assert_eq!(ended, links, "each end is reported once");
+}
+
+/// A policy that panics once at the question whose turn it is, and otherwise permits everything.
+struct PanicsOnce(Arc<Open>, std::sync::Mutex<&'static str>);
+
+impl PanicsOnce {
+    fn at(&self, question: &'static str) {
+        let is_due = std::mem::take(&mut *self.1.lock().unwrap());
+        if is_due != question {
+            *self.1.lock().unwrap() = is_due;
+            return;
+        }
+        panic!("(this message belongs to the test)");
+    }
+}
+
+impl Policy for PanicsOnce {
+    fn admits(&self, key: &PeerKey) -> bool {
+        self.at("admits");
+        self.0.admits(key)
+    }
+    fn name(&self, key: &PeerKey) -> String {
+        self.at("name");
+        self.0.name(key)
+    }
+    fn may_open(&self, key: &PeerKey, target: &Target) -> Verdict {
+        self.at("may_open");
+        self.0.may_open(key, target)
+    }
+    fn may_listen(&self, key: &PeerKey, place: &Bind) -> bool {
+        self.at("may_listen");
+        self.0.may_listen(key, place)
+    }
+    fn rate_max(&self, key: &PeerKey) -> Option<u64> {
+        self.at("rate_max");
+        self.0.rate_max(key)
+    }
+}
+
+#[test]
+fn a_policy_that_panics_refuses_and_the_link_and_the_loop_go_on() {
+    let (server, client) = (Node::start(), Node::start());
+    let policy = Arc::new(PanicsOnce(Arc::clone(&server.policy), std::sync::Mutex::new("")));
+    let own = Arc::clone(&policy) as Arc<dyn Policy>;
+    let addr = server.serve_with("127.0.0.1:0".parse().unwrap(), move |config| config.policy = own);
+    let panics = |count| server.ask(|core| core.stats().panics) == count;
+    // The handshake.
+    *policy.1.lock().unwrap() = "admits";
+    let link = client.link(addr);
+    client.until_up();
+    until("the refused handshake is counted", || panics(1));
+    // A stream.
+    let (listener, target) = target();
+    let front = client.forward(link, target.into());
+    *policy.1.lock().unwrap() = "may_open";
+    let mut refused = connect(front);
+    assert!(refused.read(&mut [0]).map_or(true, |count| count == 0), "the stream is refused");
+    assert_eq!(*client.closed.lock().unwrap(), [Reason::NotPermitted]);
+    until("the refused stream is counted", || panics(2));
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    swap_bytes(&mut near, &mut far);
+    // A place to listen.
+    *policy.1.lock().unwrap() = "may_listen";
+    let place = Bind::parse("127.0.0.1:0").unwrap();
+    client.ask(move |core| core.open_forward(ForwardConfig::remote(link, place, target.into()))).unwrap();
+    until("the place is refused", || client.has(|event| matches!(event, LinkEvent::NotListening { .. })));
+    until("the refused place is counted", || panics(3));
+    until("the place is asked for again", || client.has(|event| matches!(event, LinkEvent::Listening { .. })));
+    // The rate.
+    *policy.1.lock().unwrap() = "rate_max";
+    server.ask(|core| core.recheck_links());
+    until("the panic about the rate is counted", || panics(4));
+    swap_bytes(&mut near, &mut far);
+    assert_eq!((client.links().len(), server.links().len()), (1, 1));
+}
+
+#[test]
+fn a_maker_of_handlers_that_panics_makes_none_and_is_counted() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = server.serve_with("127.0.0.1:0".parse().unwrap(), |config| {
+        config.on_stream = Some(Box::new(|_, _| panic!("(this message belongs to the test)")));
+    });
+    let (listener, target) = target();
+    let front = client.forward(client.link(addr), target.into());
+    let (mut near, mut far) = (connect(front), accept(&listener));
+    swap_bytes(&mut near, &mut far);
+    until("the panic is counted", || server.ask(|core| core.stats().panics) == 1);
 }
 
 #[test]
