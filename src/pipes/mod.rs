@@ -18,7 +18,7 @@
 //! | [`Atomic`] | if all of them have room, through the pipe beneath | as the pipe beneath |
 //!
 //! A [`Bridge`] joins any two of them. A [`Poller`] waits for many, in a program without another loop. The loop of a
-//! [`Proxy`](crate::Proxy) drives them too: by [`Core::watch`](crate::Core::watch), or by a [`loop_waker`].
+//! [`Proxy`](crate::Proxy) drives them too: by [`Core::watch`](crate::Core::watch), or by a [`loop_waker`](fn@loop_waker).
 //!
 //! # The trait beside the data plane
 //! The side of a connection in the loop (`relay/io.rs`) is not built on [`Pipe`], but two pipes wrap it: [`SocketPipe`] the

@@ -25,7 +25,7 @@ use super::error::PipeError;
 /// [`wants_read`](Pipe::wants_read) and [`wants_write`](Pipe::wants_write) return if it is level-triggered. Otherwise the
 /// caller sets a [waker](Pipe::set_waker), which the pipe calls. In both cases the caller then calls `drive`, and sends and
 /// receives until `WouldBlock`. A `Poller` does both. The loop of a [`Proxy`](crate::Proxy)
-/// watches the descriptor, or is woken by a [`loop_waker`](super::loop_waker).
+/// watches the descriptor, or is woken by a [`loop_waker`](fn@super::loop_waker).
 ///
 /// A pipe has no clock: its caller bounds how long a handshake, a FIN or a peer may take, and calls
 /// [`abort`](Pipe::abort). A pipe that is dropped before its FIN was sent resets its peer.

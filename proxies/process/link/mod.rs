@@ -1,5 +1,5 @@
 //! The links of this process, as its supervisor sees them: their log, the requests that a user approves, and the number that
-//! tells a restart of this process from a second one. [`Parts`](crate::Parts) makes the links themselves.
+//! tells a restart of this process from a second one. [`Parts`] makes the links themselves.
 
 mod approvals;
 mod instance;
