@@ -175,8 +175,8 @@ fn a_configuration_that_cannot_be_used_changes_nothing() {
     let config = with(vec![relay("a", "127.0.0.1:0", one)]);
     let mut process = Process::start(config.clone());
     let at_a = process.addr("a");
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let _taken = TcpListener::bind(taken).unwrap();
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap();
     let scratch = Scratch::new();
     let mut lacks_users = relay("users", "127.0.0.1:0", one);
     lacks_users.users = Some(seaprox::config::Users::File(scratch.file("missing").into()));

@@ -50,6 +50,11 @@ impl Kind {
     pub fn has_reset(self) -> bool {
         self != Kind::Unix
     }
+
+    /// Returns true if the loops of two nodes carry the bytes.
+    pub fn has_loops(self) -> bool {
+        matches!(self, Kind::Stream | Kind::Striped | Kind::StripedStack)
+    }
 }
 
 /// A pipe of any kind.
@@ -111,6 +116,12 @@ impl Kinds {
     /// Returns the node that opens the streams.
     pub fn near(&mut self) -> &Node {
         &self.links.get_or_insert_with(Links::start).near
+    }
+
+    /// Returns after the loops of both nodes have turned once more.
+    pub fn turn_loops(&mut self) {
+        self.near().ask(|_| ());
+        self.far().ask(|_| ());
     }
 }
 
