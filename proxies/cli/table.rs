@@ -2,7 +2,7 @@
 
 use seaprox::Family;
 use seaprox::link::Mode;
-use seaprox::node::{CARRIERS, CarrierKind};
+use seaprox::node::{CARRIERS, CarrierKind, LINKS_MAX};
 
 use super::command::{Command, Commands};
 use super::field::Field;
@@ -238,8 +238,6 @@ const CONFIGURED: Commands = RELAYS.and(&[Command::Keygen, Command::Pubkey]);
 /// Commands that read files whose owner and mode are checked.
 const READING: Commands = RELAYS.and(&[Command::Pubkey]);
 const EVERY: Commands = Commands::ALL;
-/// Size of the table of links of a loop; all links of a process are in one loop.
-const LINKS_MAX: u64 = 1024;
 const FAMILIES: Value = Value::Choice(&["ipv4", "ipv6"]);
 const MODES: Value = Value::Choice(&["stripe", "single", "redundant"]);
 /// The family that is tried first. `--only` follows in the table and takes precedence.
@@ -358,9 +356,9 @@ pub static OPTIONS: &[OptionSpec] = &[
         .fills(Field::Size(|d| &mut d.process.loops.limits.link_bytes)).only(RELAYS),
     option(Group::Links, "link-streams", Value::Number(1, 1_000_000), "connections at a time over one link")
         .fills(Field::Number32(|d| &mut d.process.node.timing.streams)).only(RELAYS),
-    option(Group::Links, "link-max", Value::Number(1, LINKS_MAX), "links at a time that peers have dialed")
+    option(Group::Links, "link-max", Value::Number(1, LINKS_MAX as u64), "links at a time that peers have dialed")
         .fills(Field::Number(|d| &mut d.process.node.timing.links)).only(LINK),
-    option(Group::Links, "link-key-max", Value::Number(1, LINKS_MAX), "links at a time that one key has dialed")
+    option(Group::Links, "link-key-max", Value::Number(1, LINKS_MAX as u64), "links at a time that one key has dialed")
         .fills(Field::Number(|d| &mut d.process.node.timing.links_per_key)).only(LINK),
     option(Group::Timers, "handshake-timeout", Value::Duration, "time for a client to name its target, and for the peer of \
         a link to prove its key; shorter while many peers are in the handshake")

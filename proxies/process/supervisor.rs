@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use seaprox::auth::{KeysError, PublicKey};
@@ -328,23 +327,20 @@ fn change_paths(core: &mut Loop<'_>, link: Id, change: &PathChange) {
     }
 }
 
-/// Runs `call` in all loops.
+/// Runs `call` in all loops, and waits for them, so that the supervisor has at most one call in each mailbox.
 fn call_all(remotes: &[Remote], call: impl Fn(&mut Loop<'_>) + Clone + Send + 'static) {
-    for remote in remotes {
-        // A full mailbox has room again after the next turn of its loop.
-        while remote
-            .call({
-                let call = call.clone();
-                move |core| call(core)
-            })
-            .is_err()
-        {
-            thread::sleep(Duration::from_millis(1));
+    let asked: Vec<_> = remotes.iter().map(|remote| remote.ask_within(CALL_TIMEOUT, call.clone())).collect();
+    for pending in asked {
+        // A loop that has ended has nothing left to do.
+        if pending.map_or(true, |pending| matches!(pending.wait_for(CALL_TIMEOUT), Ok(None))) {
+            log::error!(target: "seaprox::process", timeout = seaprox::units::format_duration(CALL_TIMEOUT); "a loop does not answer");
         }
     }
 }
 
 /// Time after which the listen addresses are announced even if the link is not up.
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest wait for room in the mailbox of a loop, and for its answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Interval at which files are checked for changes.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);

@@ -35,8 +35,10 @@ pub enum ApplyFailure {
     Verb(VerbError),
     /// The link with this name could not be dialed, so no client can go over it.
     NoLink(String),
-    /// A loop does not answer, or has ended.
+    /// A loop does not answer, or has ended. It does not make this change later.
     NoAnswer,
+    /// A loop has begun to make this change, and does not end it: the state of the record is unknown.
+    Unknown,
 }
 
 impl ApplyError {
@@ -63,6 +65,7 @@ impl fmt::Display for ApplyFailure {
             ApplyFailure::Verb(error) => error.fmt(f),
             ApplyFailure::NoLink(link) => write!(f, "the link {link:?} could not be dialed"),
             ApplyFailure::NoAnswer => f.write_str("a loop does not answer"),
+            ApplyFailure::Unknown => f.write_str("a loop does not end this change, so that its state is unknown"),
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Calls into running loops, and the addresses that were opened in them.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::apply_error::ApplyFailure;
@@ -13,7 +12,7 @@ use crate::engine::control::Loop;
 use crate::engine::limits::Timeouts;
 use crate::engine::listener::{ListenConfig, ListenerMut};
 use crate::engine::mailbox::Remote;
-use crate::node::{ForwardConfig, LinksOfServer, ServeError, Service};
+use crate::node::{ForwardConfig, LinksOfServer, Service};
 use crate::types::address::{Bind, Endpoint};
 use crate::types::descriptor_error::DescriptorError;
 use crate::types::id::Id;
@@ -134,10 +133,7 @@ impl Opened {
     pub fn serve(first: &Remote, place: &Bind, bound: Bound, made: &MadeServer) -> Result<Opened, ApplyFailure> {
         let (addrs, made, mut bound) = (vec![bound.addr().clone()], Arc::clone(made), bound);
         let served = on_loop(first, move |core| core.serve_links(&mut bound, made()))?;
-        let id = served.map_err(|error| match error {
-            ServeError::Verb(error) => ApplyFailure::Verb(error),
-            ServeError::System(error) => ApplyFailure::System(error),
-        })?;
+        let id = served.map_err(refused)?;
         Ok(Opened { place: place.clone(), addrs, records: Records::Server(id) })
     }
 
@@ -208,34 +204,41 @@ pub(super) fn refused(error: DescriptorError) -> ApplyFailure {
     }
 }
 
-/// Runs a function in a loop, and returns its answer.
+/// Runs a function in a loop, and returns its answer. A call that the loop has not begun when the patience ends is taken
+/// back: it never runs.
 pub(super) fn on_loop<T: Send + 'static>(
     remote: &Remote,
     call: impl FnOnce(&mut Loop<'_>) -> T + Send + 'static,
 ) -> Result<T, ApplyFailure> {
-    let (sender, receiver) = mpsc::channel();
-    let call = Arc::new(Mutex::new(Some(call)));
-    let mut tries = CALL_TRIES;
-    loop {
-        let (sender, call) = (sender.clone(), Arc::clone(&call));
-        let run = move |core: &mut Loop<'_>| {
-            let call = call.lock().unwrap_or_else(PoisonError::into_inner).take();
-            // The receiver is gone after the timeout.
-            call.into_iter().for_each(|call| drop(sender.send(call(core))));
-        };
-        match remote.call(run) {
-            Ok(()) => break,
-            Err(_) if tries == 0 => return Err(ApplyFailure::NoAnswer),
-            // A full mailbox has room again after the next turn of its loop.
-            Err(_) => thread::sleep(Duration::from_millis(1)),
-        }
-        tries -= 1;
-    }
-    drop(sender);
-    receiver.recv_timeout(ANSWER_TIMEOUT).map_err(|_| ApplyFailure::NoAnswer)
+    on_loop_within(PATIENCE, remote, call)
 }
 
-/// Longest wait for a busy loop.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Attempts to post a call into a full mailbox, a millisecond apart.
-const CALL_TRIES: u32 = 10_000;
+fn on_loop_within<T: Send + 'static>(
+    patience: Duration,
+    remote: &Remote,
+    call: impl FnOnce(&mut Loop<'_>) -> T + Send + 'static,
+) -> Result<T, ApplyFailure> {
+    let call = Arc::new(Mutex::new(Some(call)));
+    let theirs = Arc::clone(&call);
+    let run = move |core: &mut Loop<'_>| taken(&theirs).map(|call| call(core));
+    let pending = remote.ask_within(patience, run).map_err(|_| ApplyFailure::NoAnswer)?;
+    let mut answer = pending.wait_for(patience);
+    if matches!(answer, Ok(None)) && taken(&call).is_none() {
+        // The loop runs the call now.
+        answer = pending.wait_for(patience);
+        if matches!(answer, Ok(None)) {
+            return Err(ApplyFailure::Unknown);
+        }
+    }
+    answer.ok().flatten().flatten().ok_or(ApplyFailure::NoAnswer)
+}
+
+fn taken<C>(call: &Mutex<Option<C>>) -> Option<C> {
+    call.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// Longest wait for a busy loop: for room in its mailbox, and again for its answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests;

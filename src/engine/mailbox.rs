@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, PoisonError, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 
@@ -14,7 +14,7 @@ use crate::engine::accept::Accepted;
 use crate::engine::control::Loop;
 use crate::engine::pending::Pending;
 use crate::engine::resolve::Resolved;
-use crate::engine::sync::{Mutex, MutexGuard, Waker};
+use crate::engine::sync::{Condvar, Mutex, MutexGuard, Waker};
 use crate::sys::duplex::Duplex;
 use crate::types::id::Id;
 use crate::types::reason::Failure;
@@ -40,11 +40,15 @@ pub(crate) struct Mailbox {
     queue: Mutex<Queue>,
     waker: Waker,
     calls_max: usize,
+    /// Wakes the threads that wait for room for a call.
+    room: Condvar,
 }
 
 struct Queue {
     mails: VecDeque<Mail>,
     calls: usize,
+    /// Threads that wait for room for a call.
+    waiting: usize,
     /// The loop has ended. Mails are dropped.
     is_closed: bool,
 }
@@ -60,11 +64,26 @@ pub struct Full;
 impl Mailbox {
     pub fn new(registry: &Registry, token: Token, calls_max: usize) -> io::Result<Mailbox> {
         let queue = Mutex::new(Queue::new());
-        Ok(Mailbox { queue, waker: Waker::new(registry, token)?, calls_max })
+        Ok(Mailbox { queue, waker: Waker::new(registry, token)?, calls_max, room: Condvar::new() })
     }
 
     pub fn post(&self, mail: Mail) -> Result<(), Full> {
-        let mut queue = self.lock();
+        self.post_to(self.lock(), mail)
+    }
+
+    /// Posts a call. If too many wait, waits for room, at most for `patience`.
+    pub fn post_within(&self, patience: Duration, mail: Mail) -> Result<(), Full> {
+        let (since, mut queue) = (Instant::now(), self.lock());
+        while !queue.is_closed && queue.calls == self.calls_max {
+            let Some(left) = patience.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) else { break };
+            queue.waiting += 1;
+            (queue, _) = self.room.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner);
+            queue.waiting -= 1;
+        }
+        self.post_to(queue, mail)
+    }
+
+    fn post_to(&self, mut queue: MutexGuard<'_, Queue>, mail: Mail) -> Result<(), Full> {
         if queue.is_closed {
             // The drop of a mail may run code of its sender, so the lock is released first.
             drop(queue);
@@ -116,6 +135,7 @@ impl Mailbox {
         (queue.is_closed, queue.calls) = (true, 0);
         let mails = std::mem::take(&mut queue.mails);
         drop(queue);
+        self.room.notify_all();
         drop(mails);
     }
 
@@ -132,14 +152,19 @@ impl Mailbox {
     /// Makes room for as many new calls as the loop has run.
     pub fn ran(&self, calls: usize) {
         if calls > 0 {
-            self.lock().calls -= calls;
+            let mut queue = self.lock();
+            queue.calls -= calls;
+            // A notification is a system call, also if it wakes no thread.
+            if queue.waiting > 0 {
+                self.room.notify_all();
+            }
         }
     }
 }
 
 impl Queue {
     fn new() -> Queue {
-        Queue { mails: VecDeque::new(), calls: 0, is_closed: false }
+        Queue { mails: VecDeque::new(), calls: 0, waiting: 0, is_closed: false }
     }
 }
 
@@ -171,10 +196,28 @@ impl Remote {
         &self,
         what: impl FnOnce(&mut Loop<'_>) -> T + Send + 'static,
     ) -> Result<Pending<T>, Full> {
+        let (call, pending) = Remote::asking(what);
+        self.0.post(call).map(|()| pending)
+    }
+
+    /// Does the same as [`Remote::ask`]. If too many calls wait, waits for room, at most for `patience`. The thread of the
+    /// loop must not call this: it would wait for itself.
+    ///
+    /// # Errors
+    /// [`Full`] if there is no room within that time.
+    pub fn ask_within<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        what: impl FnOnce(&mut Loop<'_>) -> T + Send + 'static,
+    ) -> Result<Pending<T>, Full> {
+        let (call, pending) = Remote::asking(what);
+        self.0.post_within(patience, call).map(|()| pending)
+    }
+
+    fn asking<T: Send + 'static>(what: impl FnOnce(&mut Loop<'_>) -> T + Send + 'static) -> (Mail, Pending<T>) {
         let (sender, receiver) = mpsc::sync_channel(1);
         // The caller may have dropped the receiver.
-        self.call(move |core| drop(sender.send(what(core))))?;
-        Ok(Pending(receiver))
+        (Mail::Call(Box::new(move |core| drop(sender.send(what(core))))), Pending(receiver))
     }
 
     /// Ends the loop: it accepts no more, and stops when the last connection is over, or after `time`, whichever comes

@@ -67,6 +67,7 @@ mod window;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
+pub use crate::streams::LINKS_MAX;
 pub use crate::transport::{CARRIERS, CarrierKind, CarrierRow};
 pub use config::{
     Cipher, Group, Identity, LinkConfig, LinkEvent, OnLinkEvent, OnStream, Path, PeerKey, Policy, Request, Reverse,
@@ -76,7 +77,7 @@ pub use forward::{Direction, ForwardConfig, ForwardMut, ForwardStatus, Service};
 pub use link_mut::LinkMut;
 pub use nested::Over;
 pub use network::NetworkChanges;
-pub use server::{LinksOfServer, ServeError, ServerMut, ServerStatus};
+pub use server::{LinksOfServer, ServerMut, ServerStatus};
 pub use status::{LinkListenerStatus, LinkStatus, MissingStatus, StreamStatus, SubflowState, SubflowStatus};
 pub use verbs::Dialed;
 pub(crate) use verbs::setup;

@@ -1,13 +1,11 @@
 //! Servers: the places where peers dial links to this node, and the view of one of them.
 
 use std::sync::Arc;
-use std::{fmt, io};
 
 use crate::engine::control::Loop;
 use crate::engine::core::Core;
 use crate::transport;
 use crate::types::address::Endpoint;
-use crate::types::descriptor_error::DescriptorError;
 use crate::types::id::{Id, Kind};
 use crate::types::reason::Reason;
 use crate::types::verb_error::VerbError;
@@ -74,16 +72,6 @@ pub struct ServerMut<'a> {
     core: &'a mut Core,
     node: &'a mut Node,
     id: Id,
-}
-
-/// The answer of [`Loop::serve_links`] if links cannot be served.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ServeError {
-    /// The verb could not be done.
-    Verb(VerbError),
-    /// The system refused to register the socket.
-    System(io::Error),
 }
 
 impl Loop<'_> {
@@ -170,52 +158,6 @@ impl Node {
         Ok(())
     }
 }
-
-impl ServeError {
-    /// Returns a negative number, as [`VerbError::code`] does: that of the verb's error, or the negated error number of the
-    /// system.
-    pub fn code(&self) -> i32 {
-        match self {
-            ServeError::Verb(error) => error.code(),
-            ServeError::System(error) => error.raw_os_error().map_or(VerbError::Invalid.code(), |code| -code),
-        }
-    }
-}
-
-impl From<VerbError> for ServeError {
-    fn from(error: VerbError) -> ServeError {
-        ServeError::Verb(error)
-    }
-}
-
-impl From<DescriptorError> for ServeError {
-    fn from(error: DescriptorError) -> ServeError {
-        match error {
-            DescriptorError::Verb(error) => ServeError::Verb(error),
-            other => ServeError::System(other.into()),
-        }
-    }
-}
-
-impl From<ServeError> for io::Error {
-    fn from(error: ServeError) -> io::Error {
-        match error {
-            ServeError::Verb(error) => error.into(),
-            ServeError::System(error) => error,
-        }
-    }
-}
-
-impl fmt::Display for ServeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ServeError::Verb(error) => error.fmt(f),
-            ServeError::System(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for ServeError {}
 
 /// Maximum of the servers of one loop.
 pub(super) const SERVERS_MAX: usize = 256;

@@ -12,6 +12,7 @@ use crate::link::frame::Class;
 use crate::streams::LinkSession;
 use crate::transport::{Endpoint, Setup};
 use crate::types::address::Target;
+use crate::types::descriptor_error::DescriptorError;
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 use crate::types::verb_error::VerbError;
@@ -23,7 +24,7 @@ use super::dialer::{Dialer, SubflowSlot};
 use super::guarded::Guarded;
 use super::link::Link;
 use super::nested::Over;
-use super::server::{Counts, ServeError, Server};
+use super::server::{Counts, Server};
 
 /// The answer of [`Loop::connect_link`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +93,7 @@ impl Loop<'_> {
     /// # Errors
     /// [`VerbError::Invalid`] if the key cannot be used, [`VerbError::Full`] if the limit of servers is reached,
     /// [`VerbError::Over`] if the loop is stopping; or the socket cannot be registered.
-    pub fn serve_links(&mut self, bound: &mut Bound, config: ServeConfig) -> Result<Id, ServeError> {
+    pub fn serve_links(&mut self, bound: &mut Bound, config: ServeConfig) -> Result<Id, DescriptorError> {
         let (core, node) = self.parts::<Node>();
         if node.closing {
             return Err(VerbError::Over(Reason::Drained).into());

@@ -12,5 +12,6 @@ mod stream;
 mod undelivered;
 
 pub(crate) use chunks::CHUNK_BYTES;
+pub use sessions::LINKS_MAX;
 pub(crate) use sessions::{LinkSession, Sessions};
 pub(crate) use stream::{Slot, StreamAt, Taken};

@@ -128,5 +128,5 @@ impl Sessions {
     }
 }
 
-/// Maximum of the links of one loop.
-const LINKS_MAX: usize = 1024;
+/// Maximum of the links of one loop. All links of a process are in one loop.
+pub const LINKS_MAX: usize = 1024;

@@ -10,7 +10,7 @@ use crate::types::reason::Reason;
 /// Returns a mailbox without a poll: [`wait`] stands for it.
 pub(in crate::engine) fn mailbox(calls_max: usize) -> Arc<Mailbox> {
     let queue = Mutex::new(Queue::new());
-    Arc::new(Mailbox { queue, waker: Waker::unregistered(), calls_max })
+    Arc::new(Mailbox { queue, waker: Waker::unregistered(), calls_max, room: Condvar::new() })
 }
 
 /// Waits for a wake-up and takes the mails, as the loop does. Returns the sides of the answers and the count of calls.
