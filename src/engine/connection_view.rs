@@ -2,8 +2,7 @@
 //!
 //! A [`ConnectionMut`] borrows the loop, and a loop frees no record while it is borrowed. So the connection of a view exists
 //! as long as the view does, and no verb of it can meet a stale id: only [`Loop::connection`], which makes the view, answers
-//! that. A handler gets a view of its own connection with each callback ([`Cx`](crate::Cx)). A verb whose result is `()`
-//! always succeeds; on a connection that is over it does nothing.
+//! that. A handler gets a view of its own connection with each callback ([`Cx`](crate::Cx)).
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -27,6 +26,16 @@ use crate::types::reason::{Ending, Failure, Fault, Reason};
 use crate::types::verb_error::VerbError;
 
 /// A connection of a borrowed loop, with all verbs on it.
+///
+/// A verb that the state of the connection can refuse answers a [`VerbError`]. The other verbs return nothing, because no
+/// state refuses them:
+/// * [`close`](Self::close), [`abort`](Self::abort) and [`close_after_flush`](Self::close_after_flush) end the connection.
+///   To end a connection that is over is done already; its first reason stays.
+/// * [`relay`](Self::relay), [`relay_bytes`](Self::relay_bytes), [`pause_reading`](Self::pause_reading),
+///   [`resume_reading`](Self::resume_reading) and [`set_stage`](Self::set_stage) set how the connection goes on, with a dest
+///   or before it has one. A connection that is over does not go on: its stage stays [`Stage::Closed`], which
+///   [`stage`](Self::stage) tells, and [`Handler::ended`] has the reason.
+/// * [`set_kind`](Self::set_kind) and its like note words for the log and the status.
 pub struct ConnectionMut<'a> {
     core: Loop<'a>,
     id: Id,
@@ -230,10 +239,12 @@ impl ConnectionMut<'_> {
     /// # Errors
     /// * [`VerbError::Already`]: the connection has a dest
     /// * [`VerbError::Invalid`]: the id is not that of a link
+    /// * [`VerbError::Over`]: the connection is over
     pub fn route(&mut self, link: Id) -> Result<(), VerbError> {
         if link.kind() != Kind::Link {
             return Err(VerbError::Invalid);
         }
+        self.check_open()?;
         match self.record_mut() {
             Some(record) if record.dest.is_none() => record.via = Some(link),
             _ => return Err(VerbError::Already),
@@ -242,18 +253,28 @@ impl ConnectionMut<'_> {
     }
 
     /// Releases the dest, so that another one can be connected. Bytes that wait for it are dropped.
-    pub fn disconnect(&mut self) {
+    ///
+    /// # Errors
+    /// * [`VerbError::Stale`]: there is no dest
+    /// * [`VerbError::Over`]: the connection is over
+    pub fn disconnect(&mut self) -> Result<(), VerbError> {
+        self.check_open()?;
+        self.side_of(Role::Dest).ok_or(VerbError::Stale)?;
         self.core.disconnect(self.id);
+        Ok(())
     }
 
     /// Releases the dest with a reset, so that it cannot take the received part for the whole.
-    pub fn reset_dest(&mut self) {
-        if let Some(dest) = self.side_of(Role::Dest) {
-            let core: &mut Core = &mut self.core;
-            let io = core.sides.get(dest).map(|dest| &dest.io);
-            io.into_iter().for_each(|io| io.close_with_reset(&mut core.pools.sessions));
-        }
-        self.disconnect();
+    ///
+    /// # Errors
+    /// See [`ConnectionMut::disconnect`].
+    pub fn reset_dest(&mut self) -> Result<(), VerbError> {
+        self.check_open()?;
+        let dest = self.side_of(Role::Dest).ok_or(VerbError::Stale)?;
+        let core: &mut Core = &mut self.core;
+        let io = core.sides.get(dest).map(|dest| &dest.io);
+        io.into_iter().for_each(|io| io.close_with_reset(&mut core.pools.sessions));
+        self.disconnect()
     }
 }
 

@@ -277,7 +277,7 @@ fn a_handler_may_disconnect_its_dest_in_each_callback_of_the_dest() {
             handler(move |cx, now| {
                 let (first_time, dest) = (dials == 1, cx.role() == Role::Dest);
                 let next = |cx: &mut seaprox::Cx<'_>| {
-                    cx.disconnect();
+                    cx.disconnect().unwrap();
                     dial(cx, second_addr);
                 };
                 match now {

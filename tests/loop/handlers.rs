@@ -207,7 +207,7 @@ fn a_handler_is_dropped_with_its_side() {
                         cx.set_handler(Role::Dest, dest).unwrap();
                     }
                     Call::Readable(input) => {
-                        cx.disconnect();
+                        cx.disconnect().unwrap();
                         return input.len();
                     }
                     Call::Ended(Cause::Fin) => cx.close(Reason::SourceFin),

@@ -4,6 +4,7 @@ use crate::loop_kit;
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use loop_kit::*;
 use seaprox::{
@@ -176,4 +177,25 @@ fn verbs_that_cannot_be_done_say_why() {
     assert_eq!(rig.core().connection(id).unwrap().send(Role::Dest, b"x"), Err(VerbError::Stale), "there is no dest");
     let error = rig.core().adopt(pair(Kind::Unix).1, "test", handler(|_, _| 0)).unwrap_err();
     assert!(matches!(error, DescriptorError::Verb(VerbError::Full)) && error.code() == -28);
+}
+
+#[test]
+fn a_dest_is_released_once_and_a_connection_that_is_over_refuses() {
+    for reset in [false, true] {
+        let (mut rig, id, _client, _server) = established();
+        let mut core = rig.core();
+        let mut view = core.connection(id).unwrap();
+        let mut release = || if reset { view.reset_dest() } else { view.disconnect() };
+        assert_eq!((release(), release()), (Ok(()), Err(VerbError::Stale)), "a dest, and none");
+        view.close(Reason::Other);
+        let over = Err(VerbError::Over(Reason::Other));
+        assert_eq!((view.disconnect(), view.reset_dest(), view.wake_after(Duration::ZERO)), (over, over, over));
+        view.close(Reason::Internal);
+        assert_eq!(
+            core.connection(id).map(|view| view.id()),
+            Err(VerbError::Over(Reason::Other)),
+            "the first reason stays"
+        );
+        rig.until_empty();
+    }
 }

@@ -228,8 +228,11 @@ fn a_dest_that_is_released_in_the_callback_that_connects_it_is_never_requested()
     client.until_up();
     let (listener, addr) = target();
     type Verb = fn(&mut Cx<'_>);
-    let ends: [(Verb, bool); 3] =
-        [(|cx| cx.disconnect(), false), (|cx| cx.reset_dest(), false), (|cx| cx.close(Reason::Other), true)];
+    let ends: [(Verb, bool); 3] = [
+        (|cx| cx.disconnect().unwrap(), false),
+        (|cx| cx.reset_dest().unwrap(), false),
+        (|cx| cx.close(Reason::Other), true),
+    ];
     for (end, closes) in ends {
         let front = front(&client, link, move |cx| {
             cx.connect(Rc::new(Target::parse("127.0.0.1:9").unwrap()), None).unwrap();

@@ -171,7 +171,7 @@ impl Exchange {
                     Err(ChunksError::Malformed) => return (input.len(), Progress::BadRequest(MALFORMED)),
                     Err(ChunksError::NoRoom) => {
                         // A reset tells the server that the body is incomplete.
-                        cx.reset_dest();
+                        let _ = cx.reset_dest();
                         return (input.len(), Progress::Refused(503, Reason::LimitReached, NO_ROOM));
                     }
                 }

@@ -197,7 +197,8 @@ impl Http {
 
     fn leave_origin(&mut self, cx: &mut Cx<'_>) {
         if self.origin.take().is_some() {
-            cx.disconnect();
+            // An origin that has left already needs no release.
+            let _ = cx.disconnect();
         }
     }
 
@@ -238,7 +239,7 @@ impl Http {
             Progress::BadRequest(text) => {
                 let kind = exchange.kind();
                 // A reset tells the server that the body is incomplete.
-                cx.reset_dest();
+                let _ = cx.reset_dest();
                 self.refuse(cx, 400, text, Reason::ProtocolError, kind);
             }
             Progress::Switched => {

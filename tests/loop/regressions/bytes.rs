@@ -33,7 +33,7 @@ fn unconsumed_bytes_of_a_dest_are_not_given_to_the_next_dest() {
                 0
             }
             Call::Readable(input) if cx.role() == Role::Dest && input.len() >= 3 => {
-                cx.disconnect();
+                cx.disconnect().unwrap();
                 dial(cx, second_addr);
                 1
             }

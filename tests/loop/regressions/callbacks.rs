@@ -30,7 +30,7 @@ fn disconnecting_a_dest_drops_its_handler() {
                     cx.set_handler(Role::Dest, handler(|_, _| 0)).unwrap();
                     cx.resume_reading(Role::Source);
                 }
-                Call::Readable(_) => cx.disconnect(),
+                Call::Readable(_) => cx.disconnect().unwrap(),
                 _ => {}
             }
             0
@@ -198,7 +198,7 @@ fn a_reset_of_an_idle_dest_is_reported_to_the_handler() {
                     cx.resume_reading(Role::Source);
                     cx.resume_reading(Role::Dest);
                 }
-                Call::Ended(seaprox::Cause::Reset) => cx.disconnect(),
+                Call::Ended(seaprox::Cause::Reset) => cx.disconnect().unwrap(),
                 _ => {}
             }
             0
