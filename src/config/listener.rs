@@ -35,7 +35,7 @@ pub struct Listener {
     /// The idle time before the first TCP keepalive probe; zero switches keepalive off.
     pub tcp_keepalive: Option<Duration>,
     /// The source address and the interface of connections to dests.
-    pub egress: Egress,
+    pub egress: Option<Egress>,
     /// The networks whose PROXY-protocol headers are trusted. Not supported yet: the list must be empty.
     pub proxy_protocol: Vec<String>,
 }
@@ -91,7 +91,7 @@ impl Listener {
             family: None,
             nodelay: None,
             tcp_keepalive: None,
-            egress: Egress::default(),
+            egress: None,
             proxy_protocol: Vec::new(),
         }
     }

@@ -48,6 +48,7 @@ pub use problem::Problem;
 pub use running::{Listening, Running};
 
 use crate::auth::{ConfigDirectory, Modes};
+use crate::relay::dial::Egress;
 
 /// The configuration of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub struct Config {
     pub loops: LoopConfig,
     /// The rules and users of listeners that have none of their own.
     pub access: Access,
+    /// The source address and the interface of connections to dests, for listeners that have none of their own.
+    pub egress: Egress,
     /// The key of this node, and the defaults of its links.
     pub node: NodeConfig,
     /// The listeners with a front end.
@@ -101,6 +104,7 @@ impl Default for Config {
             modes: Modes::default(),
             loops: LoopConfig::default(),
             access: Access::default(),
+            egress: Egress::default(),
             node: NodeConfig::default(),
             listeners: Vec::new(),
             links: Vec::new(),
@@ -188,6 +192,7 @@ impl Config {
             family: listener.family.or(Some(*family)),
             nodelay: listener.nodelay.or(Some(*nodelay)),
             tcp_keepalive: listener.tcp_keepalive.or(Some(*tcp_keepalive)),
+            egress: Some(listener.egress.clone().unwrap_or_else(|| self.egress.clone())),
             ..listener.clone()
         }
     }

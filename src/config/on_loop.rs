@@ -189,7 +189,7 @@ impl Terms {
             family: *family,
             nodelay: *nodelay,
             tcp_keepalive: *tcp_keepalive,
-            egress: Some(egress.clone()),
+            egress: egress.clone(),
             ..ListenConfig::new(self.front_end.kind, (self.front_end.make)())
         }
     }

@@ -203,11 +203,14 @@ fn a_new_default_changes_the_listeners_that_inherit_it() {
     let mut old = with_listeners(vec![socks("a", "1"), socks("b", "2")]);
     old.listeners[1].timers.idle = Some(Duration::from_secs(7));
     old.listeners[1].rules = Some(Rules::default());
+    old.listeners[1].egress = Some(crate::Egress::default());
     let mut new = old.clone();
     new.loops.timeouts.idle = Duration::from_secs(9);
     new.access.rules = Rules::new(vec![Rule::parse(Action::Deny, "10.0.0.0/8").unwrap()]);
+    new.egress = crate::Egress::from(std::net::IpAddr::from([127, 0, 0, 2]));
     let changed = Diff::between(&old, &new).listeners.changed;
     assert_eq!(changed.iter().map(|it| it.listener.name.as_str()).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(changed[0].listener.egress, Some(new.egress.clone()));
     assert_eq!(changed[0].listener.timers.idle, Some(Duration::from_secs(9)));
     assert_eq!(changed[0].listener.rules, Some(new.access.rules.clone()));
 }

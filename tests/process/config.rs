@@ -286,12 +286,20 @@ fn the_source_address_of_a_listener_is_where_its_targets_see_it() {
     let to = target.local_addr().unwrap();
     let mut config = with(vec![relay("plain", "127.0.0.1:0", to), relay("other", "127.0.0.1:0", to)]);
     let other = std::net::IpAddr::from([127, 0, 0, 2]);
-    config.listeners[1].egress = seaprox::Egress::from(other);
-    let process = Process::start(config);
-    for (name, wanted) in [("plain", to.ip()), ("other", other)] {
-        let _client = Client::connect(process.addr(name));
-        assert_eq!(target.accept().unwrap().1.ip(), wanted, "{name}");
-    }
+    config.listeners[1].egress = Some(seaprox::Egress::from(other));
+    let mut process = Process::start(config.clone());
+    let check = |process: &Process, plain| {
+        for (name, wanted) in [("plain", plain), ("other", other)] {
+            let _client = Client::connect(process.addr(name));
+            assert_eq!(target.accept().unwrap().1.ip(), wanted, "{name}");
+        }
+    };
+    check(&process, to.ip());
+    // A listener without one has that of the process.
+    let default = std::net::IpAddr::from([127, 0, 0, 3]);
+    config.egress = seaprox::Egress::from(default);
+    process.running.apply(config).unwrap();
+    check(&process, default);
 }
 
 /// Starts a process that peers dial.
