@@ -213,7 +213,7 @@ fn two_processes_with_the_same_instance_id_do_not_evict_each_other_forever() {
 fn the_rate_limit_counts_all_links_of_a_key_and_can_be_changed() {
     let (server, client) = (Node::start(), Node::start());
     let addr = server.serve();
-    *server.policy.rate_max.lock().unwrap() = Some(400_000);
+    *server.policy.rate_max.lock().unwrap() = Some(100_000);
     let (listener, inner) = target();
     let links = [client.link(addr), client.link(addr)];
     let pairs = links.map(|link| (connect(client.forward(link, inner.into())), accept(&listener)));
@@ -228,14 +228,14 @@ fn the_rate_limit_counts_all_links_of_a_key_and_can_be_changed() {
         since.elapsed()
     };
     let mut pairs = pairs;
-    let took = pass(&mut pairs, 320_000);
+    let took = pass(&mut pairs, 80_000);
     assert!(took > Duration::from_millis(1200), "two links share one rate: {took:?}");
     *server.policy.rate_max.lock().unwrap() = None;
     server.ask(|core| core.recheck_links());
     let took = pass(&mut pairs, 4_000_000);
     assert!(
-        took < Duration::from_secs(15),
-        "the limit is gone: with it the transfer would take twenty seconds: {took:?}"
+        took < Duration::from_secs(60),
+        "the limit is gone: with it the transfer would take eighty seconds: {took:?}"
     );
 }
 
