@@ -28,6 +28,9 @@ pub use terminal::Terminal;
 
 /// The deadline of every wait for something that normally happens at once.
 pub const SOON: Duration = Duration::from_secs(20);
+/// The deadline of the start of a process. A node derives its key from a secret first, which takes seconds of a processor if
+/// the build is not optimised.
+pub const START: Duration = Duration::from_secs(60);
 /// The allowed delay on a busy machine, where a real fault would take longer.
 pub const LATE: Duration = Duration::from_secs(5);
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::peer::Peer;
-use super::{LATE, SOON, Scratch, until};
+use super::{LATE, SOON, START, Scratch, until};
 
 /// A running `seaprox` process. It is killed when dropped.
 pub struct Seaprox {
@@ -84,7 +84,7 @@ impl Seaprox {
     /// Waits for the `listening KIND ADDR` line with this index. Returns its ADDR as text.
     #[track_caller]
     pub fn listens(&self, index: usize) -> String {
-        match self.out.wait(SOON, |lines| lines.get(index).cloned()) {
+        match self.out.wait(START, |lines| lines.get(index).cloned()) {
             Some(line) => line.split(' ').nth(2).expect("listening KIND ADDR").to_owned(),
             None => panic!("the process does not listen: {:?} {:?}", self.out.all(), self.log.all()),
         }
