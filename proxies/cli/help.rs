@@ -157,7 +157,7 @@ fn usages(command: Command) -> Vec<String> {
 /// Returns the long help of an option, for one command or for all: its help, whether it repeats, its default and its
 /// environment variable.
 fn sentences(option: &OptionSpec, command: Option<Command>) -> String {
-    let mut out = format!("{}.", capital(option.help));
+    let mut out = format!("{}.", capital(&filled(option.help)));
     if option.repeat {
         out.push_str(" May be repeated.");
     }
@@ -172,6 +172,15 @@ fn sentences(option: &OptionSpec, command: Option<Command>) -> String {
         let _ = write!(out, " [{}]", notes.join(", "));
     }
     out
+}
+
+/// Returns a help text with the values that it names.
+fn filled(help: &str) -> String {
+    let timing = seaprox::node::Timing::default();
+    let named = [("{redial-first}", timing.redial.0), ("{redial-awaited}", timing.redial_awaited)];
+    named
+        .iter()
+        .fold(help.to_owned(), |help, (name, delay)| help.replace(name, &seaprox::units::format_duration(*delay)))
 }
 
 fn default_note(option: &OptionSpec, command: Command) -> Option<String> {
@@ -385,8 +394,9 @@ mod tests {
         let timing = seaprox::node::Timing::default();
         let help = |long: &str| OPTIONS.iter().find(|option| option.long == long).unwrap().help;
         for delay in [timing.redial.0, timing.redial_awaited] {
-            assert!(help("link-retry-max").contains(&seaprox::units::format_duration(delay)), "{delay:?}");
+            assert!(filled(help("link-retry-max")).contains(&seaprox::units::format_duration(delay)), "{delay:?}");
         }
+        assert!(OPTIONS.iter().all(|option| !filled(option.help).contains('{')), "each value has a name that is known");
         for long in ["listen", "via", "connect"] {
             assert!(help(long).contains(&crate::links::addresses::PORT.to_string()), "{long}");
         }

@@ -346,7 +346,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Links, "link-hold", Value::Duration, "time for which connections survive the loss of all subflows")
         .fills(Field::Timer(|d| &mut d.process.node.timing.hold)).only(RELAYS),
     option(Group::Links, "link-retry-max", Value::Duration, "longest delay between two attempts to dial a subflow; the delays \
-        double from 200ms, and are 5s at most while clients wait")
+        double from {redial-first}, and are {redial-awaited} at most while clients wait")
         .fills(Field::Timer(|d| &mut d.process.node.timing.redial.1)).only(RELAYS),
     option(Group::Links, "link-memory", Value::Size(1 << 20, 1 << 40), "memory of one link for received data; the same amount \
         again for data to send")
