@@ -5,7 +5,7 @@
 //! it, and no others.
 
 use super::link::{Forward, Link, LinkPaths, Server, Service};
-use super::listener::Listener;
+use super::listener::{Listener, Timers};
 use super::{Config, LoopConfig, Place};
 use crate::node::Path;
 use crate::types::address::Bind;
@@ -15,6 +15,9 @@ use crate::types::address::Bind;
 pub struct Diff {
     /// The process-wide fields that differ and that a running process cannot change.
     pub restarts: Vec<Place>,
+    /// True if the timers, the families or the socket options of the process differ. New streams of peers get them, and so
+    /// do the listeners that inherit them.
+    pub is_default_changed: bool,
     /// The changes of listeners, and of local forwards.
     pub listeners: Changes<Listener, ListenerChange>,
     /// The changes of links that this node dials.
@@ -81,6 +84,7 @@ impl Diff {
         let servers = |config: &Config| of(&config.servers, |it| config.resolved_server(it));
         Diff {
             restarts: restarts(old, new),
+            is_default_changed: defaults(old) != defaults(new),
             listeners: changes(
                 &old.all_listeners(),
                 &new.all_listeners(),
@@ -186,6 +190,14 @@ fn moves<T: Clone + PartialEq>(old: &[T], new: &[T], keeps: bool) -> (Vec<T>, Ve
         these.iter().filter(|one| !keeps || !others.contains(one)).cloned().collect()
     };
     (without(new, old), without(old, new))
+}
+
+/// Returns the timers and the settings that a running loop can change.
+fn defaults(config: &Config) -> (Timers, LoopConfig) {
+    let LoopConfig { timeouts, .. } = &config.loops;
+    let others =
+        LoopConfig { limits: crate::Limits::default(), timeouts: crate::Timeouts::default(), ..config.loops.clone() };
+    (Timers::default().over(timeouts), others)
 }
 
 fn restarts(old: &Config, new: &Config) -> Vec<Place> {

@@ -40,6 +40,11 @@ impl<'a> Effect<'a> {
         result.map_err(|error| self.errors.push(error)).ok()
     }
 
+    /// Notes that not all loops have the timers and settings of the process.
+    pub fn lacks_defaults(&mut self) {
+        self.config.loops = self.old.loops.clone();
+    }
+
     /// Notes that a link is not there.
     pub fn lacks_link(&mut self, name: &str) {
         self.config.links.retain(|link| link.name != name);

@@ -280,6 +280,9 @@ impl Running {
     fn put_into_effect(&mut self, config: Config, diff: Diff, mut prepared: Prepared) -> Result<Diff, ApplyError> {
         let old = self.config.clone();
         let mut effect = Effect::new(&old, &config);
+        if diff.is_default_changed {
+            self.set_defaults(&config, &mut effect);
+        }
         let moves = std::mem::take(&mut prepared.moves);
         for it in &moves {
             move_at(&mut self.listeners, &it.from, &it.place, &it.to);
@@ -312,6 +315,18 @@ impl Running {
         self.maker.commit(&config.all_listeners(), &config.links, &config.servers);
         self.config = config;
         error.map_or(Ok(diff), Err)
+    }
+
+    /// Gives all loops the timers and settings of connections that no listener accepts.
+    fn set_defaults(&self, config: &Config, effect: &mut Effect<'_>) {
+        for remote in &self.remotes {
+            let loops = config.loops.clone();
+            let set = on_loop(remote, move |core| core.set_defaults(&loops));
+            let set = set.and_then(|result| result.map_err(ApplyFailure::Verb));
+            if effect.note(set.map_err(|failure| ApplyError::new(Place::root(), failure))).is_none() {
+                effect.lacks_defaults();
+            }
+        }
     }
 
     /// Closes the addresses that are gone.
@@ -635,7 +650,8 @@ fn bind_later(config: &Config, prepared: &mut Prepared, effect: &mut Effect<'_>)
     unbound
 }
 
-/// Returns the number of addresses of each loop, by which the loops divide the limits of the process.
+/// Returns the number of addresses of each loop, by which the loops divide the limits of the process. The parts stay as they
+/// are until a restart: a loop that has no address at the start has one connection for listeners that come later.
 fn weights(config: &Config) -> Vec<usize> {
     let served: usize = config.servers.iter().map(|server| server.addresses.len()).sum();
     let listeners = config.all_listeners();

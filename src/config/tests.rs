@@ -208,6 +208,7 @@ fn a_new_default_changes_the_listeners_that_inherit_it() {
     new.loops.timeouts.idle = Duration::from_secs(9);
     new.access.rules = Rules::new(vec![Rule::parse(Action::Deny, "10.0.0.0/8").unwrap()]);
     new.egress = crate::Egress::from(std::net::IpAddr::from([127, 0, 0, 2]));
+    assert!(Diff::between(&old, &new).is_default_changed && !Diff::between(&old, &old).is_default_changed);
     let changed = Diff::between(&old, &new).listeners.changed;
     assert_eq!(changed.iter().map(|it| it.listener.name.as_str()).collect::<Vec<_>>(), ["a"]);
     assert_eq!(changed[0].listener.egress, Some(new.egress.clone()));

@@ -31,6 +31,8 @@ pub(crate) enum Request {
     Accept { listener: Id, io: Io, peer: Endpoint },
     /// Tell the peers of links that this node is about to stop.
     AnnounceDrain,
+    /// The loop has closed all its listeners.
+    ListenersClosed,
 }
 
 /// A deadline of the control of links.

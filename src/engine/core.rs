@@ -25,7 +25,7 @@ use crate::engine::listener::{LISTENERS_MAX, Listener};
 use crate::engine::log_limit::NetworkLogLimits;
 use crate::engine::mailbox::{Mail, Mailbox, Remote};
 use crate::engine::observer::{Event, Observer};
-use crate::engine::profiles::{OF_LOOP, Profiles};
+use crate::engine::profiles::Profiles;
 use crate::engine::resolve::{Resolved, Resolver};
 use crate::engine::side_view::SideData;
 use crate::engine::sources::Sources;
@@ -410,7 +410,7 @@ impl Core {
         };
         let mut side = Side::new(Owner::Connection(connection, Role::Source), SideState::Connected, io, endpoint);
         side.set_unpollable(unpollable);
-        let (mut profile, mut via) = (OF_LOOP, None);
+        let (mut profile, mut via) = (self.profiles.of_loop(), None);
         if let Some(listener) = listener.and_then(|listener| self.listeners.get_mut(listener)) {
             listener.active += 1;
             (profile, via) = (listener.profile, listener.link());

@@ -496,7 +496,7 @@ impl Proxy {
     fn hand_over(&mut self, request: Request) {
         let dest = match &request {
             Request::OpenStream { dest, .. } => Some(*dest),
-            Request::Accept { .. } | Request::AnnounceDrain => None,
+            Request::Accept { .. } | Request::AnnounceDrain | Request::ListenersClosed => None,
         };
         if catch_unwind(AssertUnwindSafe(|| self.control.handle_request(&mut self.core, request))).is_err() {
             self.core.stats.panics += 1;

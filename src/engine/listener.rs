@@ -69,6 +69,8 @@ pub(crate) struct Listener {
     pub members: Arc<Members>,
     /// The loops get clients in turn, because the system does not distribute them.
     pub hands_over: bool,
+    /// A link opened it, for a forward or for its peer: only the verbs of those change and close it.
+    is_of_link: bool,
     pub turn: usize,
     pub ready: bool,
     pub queued: bool,
@@ -171,6 +173,17 @@ impl Core {
         self.add_listener(bound, (name, config.kind), Front::Clients(config.front_end), config.link, settings)
     }
 
+    /// Listens for a forward, or for the peer of a link. The verbs of listeners do not change or close such a listener.
+    pub(crate) fn listen_for_forward(
+        &mut self,
+        bound: &mut Bound,
+        config: ListenConfig,
+    ) -> Result<Id, DescriptorError> {
+        let id = self.listen(bound, config)?;
+        self.listeners.get_mut(id).into_iter().for_each(|listener| listener.is_of_link = true);
+        Ok(id)
+    }
+
     /// Listens for nodes that dial links, in this loop only.
     pub(crate) fn listen_for_links(&mut self, bound: &mut Bound) -> Result<Id, DescriptorError> {
         let (name, settings) = (self.name_for(bound.addr()), Settings::of(&self.config));
@@ -213,6 +226,7 @@ impl Core {
             acceptor: bound.take(),
             members,
             hands_over,
+            is_of_link: false,
             turn: 0,
             ready: false,
             queued: false,
@@ -383,8 +397,8 @@ impl ListenerMut<'_> {
     /// Sends the clients that are accepted from now on over a link, or directly.
     ///
     /// # Errors
-    /// [`VerbError::Invalid`] if the id is not of a link, or peers dial links to this listener; [`VerbError::Stale`] if
-    /// the link is gone.
+    /// [`VerbError::Invalid`] if the id is not of a link, or if a forward, a server or a link owns this listener;
+    /// [`VerbError::Stale`] if the link is gone.
     pub fn route(&mut self, link: Option<Id>) -> Result<(), VerbError> {
         self.core.check_link(link)?;
         self.check_clients()?;
@@ -396,7 +410,8 @@ impl ListenerMut<'_> {
     /// stays, and so do connections, counters and, unless `config` has one, the name.
     ///
     /// # Errors
-    /// As for [`Core::listen`]; then nothing is changed. [`VerbError::Invalid`] if peers dial links to this listener.
+    /// As for [`Core::listen`]; then nothing is changed. [`VerbError::Invalid`] if a forward, a server or a link owns this
+    /// listener.
     pub fn replace(&mut self, mut config: ListenConfig) -> Result<(), DescriptorError> {
         self.check_clients()?;
         self.core.check_link(config.link)?;
@@ -424,7 +439,7 @@ impl ListenerMut<'_> {
     /// when no loop listens there any more.
     ///
     /// # Errors
-    /// [`VerbError::Invalid`] if peers dial links to this listener, which the verbs of links close.
+    /// [`VerbError::Invalid`] if a forward, a server or a link owns this listener. Their verbs close it.
     pub fn unlisten(self) -> Result<(), VerbError> {
         self.check_clients()?;
         self.core.close_listener(self.id);
@@ -432,7 +447,8 @@ impl ListenerMut<'_> {
     }
 
     fn check_clients(&self) -> Result<(), VerbError> {
-        if matches!(self.record().front, Front::Nodes) { Err(VerbError::Invalid) } else { Ok(()) }
+        let record = self.record();
+        if matches!(record.front, Front::Nodes) || record.is_of_link { Err(VerbError::Invalid) } else { Ok(()) }
     }
 }
 

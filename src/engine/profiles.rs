@@ -1,8 +1,8 @@
 //! Profiles: the settings that a connection keeps from the listener that accepted it, whatever becomes of the listener.
 //!
 //! A connection holds the index of its profile, and listeners with equal settings share one. A profile lives as long as a
-//! listener or a connection uses it. The first profile has the settings of the loop, and is used by connections that no
-//! listener accepted.
+//! listener or a connection uses it. The profile with the settings of the loop is used by connections that no listener
+//! accepted, such as the streams of peers.
 
 use std::ops::Index;
 use std::rc::Rc;
@@ -14,6 +14,7 @@ use crate::relay::connection::Connection;
 use crate::relay::dial::Egress;
 use crate::relay::timer::{Durations, TimerLists};
 use crate::types::id::Id;
+use crate::types::verb_error::VerbError;
 
 /// The settings of one profile.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,44 +35,53 @@ pub(crate) struct Profile {
 }
 
 /// The profiles of one loop.
-pub(crate) struct Profiles(Vec<Profile>);
+pub(crate) struct Profiles {
+    all: Vec<Profile>,
+    /// The profile with the settings of the loop.
+    of_loop: u16,
+}
 
 impl Profiles {
     /// Creates the profiles of a loop, with the profile of its configuration.
     pub fn new(config: &Config, timers: &mut TimerLists) -> Profiles {
-        let mut profiles = Profiles(Vec::new());
+        let mut profiles = Profiles { all: Vec::new(), of_loop: 0 };
         let first = profiles.enter(Settings::of(config), timers);
-        debug_assert_eq!(first, Some(OF_LOOP), "the lists are empty");
+        debug_assert_eq!(first, Some(profiles.of_loop), "the lists are empty");
         profiles
+    }
+
+    /// Returns the profile with the settings of the loop.
+    pub fn of_loop(&self) -> u16 {
+        self.of_loop
     }
 
     /// Returns the profile with these settings, with one more user. Returns none if there are too many profiles.
     pub fn enter(&mut self, settings: Settings, timers: &mut TimerLists) -> Option<u16> {
-        if let Some(index) = self.0.iter().position(|profile| profile.users > 0 && profile.settings == settings) {
-            self.0[index].users += 1;
+        if let Some(index) = self.all.iter().position(|profile| profile.users > 0 && profile.settings == settings) {
+            self.all[index].users += 1;
             return Some(index as u16);
         }
-        let index = self.0.iter().position(|profile| profile.users == 0).unwrap_or(self.0.len());
+        let index = self.all.iter().position(|profile| profile.users == 0).unwrap_or(self.all.len());
         if index == PROFILES_MAX {
             return None;
         }
         let durations = timers.add(settings.timeouts.of_classes())?;
         let profile = Profile { settings, durations, users: 1 };
-        match self.0.get_mut(index) {
+        match self.all.get_mut(index) {
             Some(free) => *free = profile,
-            None => self.0.push(profile),
+            None => self.all.push(profile),
         }
         Some(index as u16)
     }
 
     /// Counts one more user of a profile that is in use.
     pub fn keep(&mut self, index: u16) {
-        self.0[usize::from(index)].users += 1;
+        self.all[usize::from(index)].users += 1;
     }
 
     /// Counts one user less. The profile and its timer lists are free after the last one.
     pub fn leave(&mut self, index: u16, timers: &mut TimerLists) {
-        let profile = &mut self.0[usize::from(index)];
+        let profile = &mut self.all[usize::from(index)];
         profile.users -= 1;
         if profile.users == 0 {
             profile.settings.egress = None;
@@ -84,7 +94,7 @@ impl Index<u16> for Profiles {
     type Output = Profile;
 
     fn index(&self, index: u16) -> &Profile {
-        &self.0[usize::from(index)]
+        &self.all[usize::from(index)]
     }
 }
 
@@ -113,12 +123,33 @@ impl Core {
     /// Returns the settings of the connection that a side belongs to, or those of the loop.
     pub(crate) fn settings_of_side(&self, side: Id) -> &Settings {
         let connection = self.owner(side).and_then(|(connection, _)| self.connections.get(connection));
-        &self.profiles[connection.map_or(OF_LOOP, |connection| connection.profile)].settings
+        &self.profiles[connection.map_or(self.profiles.of_loop, |connection| connection.profile)].settings
+    }
+
+    /// Gives connections that no listener accepts from now on, such as the streams of peers, other settings, and listeners
+    /// that are opened from now on other defaults: the timers of [`Timeouts`] that a listener has, the families and the
+    /// socket options of `config`. Present listeners and connections keep their settings.
+    ///
+    /// # Errors
+    /// [`VerbError::Full`] at the limit of different settings; then nothing is changed.
+    pub fn set_defaults(&mut self, config: &Config) -> Result<(), VerbError> {
+        let of_loop = &self.config.timeouts;
+        let timeouts = Timeouts {
+            happy_eyeballs: of_loop.happy_eyeballs,
+            name_cache: of_loop.name_cache,
+            keepalive_delay: of_loop.keepalive_delay,
+            descriptors_retry: of_loop.descriptors_retry,
+            ..config.timeouts.clone()
+        };
+        let config = Config { timeouts, limits: self.config.limits.clone(), ..config.clone() };
+        let profile = self.profiles.enter(Settings::of(&config), &mut self.timers).ok_or(VerbError::Full)?;
+        let left = std::mem::replace(&mut self.profiles.of_loop, profile);
+        self.profiles.leave(left, &mut self.timers);
+        self.config = config;
+        Ok(())
     }
 }
 
-/// The profile with the settings of the loop.
-pub(crate) const OF_LOOP: u16 = 0;
 /// Profiles of one loop.
 const PROFILES_MAX: usize = 1024;
 
@@ -131,7 +162,7 @@ mod tests {
         let config = Config::default();
         let mut timers = TimerLists::new(4);
         let mut profiles = Profiles::new(&config, &mut timers);
-        assert_eq!(profiles.enter(Settings::of(&config), &mut timers), Some(OF_LOOP));
+        assert_eq!(profiles.enter(Settings::of(&config), &mut timers), Some(profiles.of_loop()));
         let hasty = || Settings { nodelay: false, ..Settings::of(&config) };
         assert_eq!([hasty(), hasty()].map(|settings| profiles.enter(settings, &mut timers)), [Some(1); 2]);
         profiles.keep(1);

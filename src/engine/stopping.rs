@@ -28,9 +28,14 @@ pub(crate) enum Stopping {
 }
 
 impl Core {
-    /// Closes all listeners. The system refuses the clients in their backlogs.
+    /// Closes all listeners. The system refuses the clients in their backlogs. The forwards that this node listens for are
+    /// closed before the loop goes on, and their connections go on. A server goes on with the peers that it has accepted.
     pub fn close_listeners(&mut self) {
-        self.listeners.ids().into_iter().for_each(|listener| self.close_listener(listener));
+        let listeners = self.listeners.ids();
+        if !listeners.is_empty() {
+            self.queues.requests.push_back(Request::ListenersClosed);
+        }
+        listeners.into_iter().for_each(|listener| self.close_listener(listener));
     }
 
     /// Accepts no more, and stops when the last connection is over, or after `timeout`, whichever comes first; at once if

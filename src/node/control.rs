@@ -139,6 +139,7 @@ impl Control for Node {
             Request::OpenStream { .. } => {}
             Request::Accept { listener, io, peer } => self.accept_peer(core, listener, io, peer),
             Request::AnnounceDrain => self.announce_drain(core),
+            Request::ListenersClosed => self.close_local_forwards(core),
         }
     }
 

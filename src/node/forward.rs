@@ -303,7 +303,7 @@ impl Node {
             let (timeouts, egress, link) = (timeouts.clone(), egress.clone(), Some(link));
             let (name, kind) = (None, kind.clone());
             let config = ListenConfig { name, kind, front_end, link, timeouts, family, nodelay, tcp_keepalive, egress };
-            match core.listen(bound, config) {
+            match core.listen_for_forward(bound, config) {
                 Ok(listener) => listeners.push(listener),
                 Err(error) => {
                     listeners.into_iter().for_each(|listener| core.close_listener(listener));
@@ -387,6 +387,15 @@ impl Node {
                 self.allow_streams(core, session_id);
             }
         }
+    }
+
+    /// Closes the forwards that this node listens for, because the loop has closed all listeners.
+    pub(super) fn close_local_forwards(&mut self, core: &mut Core) {
+        let is_closed = |listener: &Id| core.listeners.get(*listener).is_none();
+        let its =
+            self.forwards.iter().filter(|(_, it)| it.listeners.as_ref().is_some_and(|all| all.iter().any(is_closed)));
+        let its: Vec<Id> = its.map(|(id, _)| id).collect();
+        its.into_iter().for_each(|forward| _ = self.close_forward(core, forward, Reason::Drained, false));
     }
 
     /// Closes the forwards of a link that ends.

@@ -240,7 +240,7 @@ impl Node {
                 (answer.host, answer.port) = (Host::Addr(addr.ip()), addr.port());
             }
             let front = move || -> Box<dyn Handler> { Box::new(ReverseClient { link: id, listener: number }) };
-            match core.listen(&mut bound, ListenConfig::new("reverse", Box::new(front))) {
+            match core.listen_for_forward(&mut bound, ListenConfig::new("reverse", Box::new(front))) {
                 Ok(index) => indices.push(index),
                 Err(error) => {
                     indices.into_iter().for_each(|index| core.close_listener(index));

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 use node_kit::*;
 use seaprox::node::{Direction, ForwardConfig, ForwardMut, ForwardStatus, Service};
 use seaprox::{
-    Bind, DescriptorError, Event, ForwardState, Handler, Id, Kind, Loop, Observer, Reason, Target, VerbError,
+    Bind, DescriptorError, Event, ForwardState, Handler, Id, Kind, ListenConfig, Loop, Observer, Reason, Target,
+    VerbError,
 };
 
 /// Returns an address of loopback that was free a moment ago.
@@ -280,4 +281,40 @@ fn the_observer_hears_of_each_state_of_a_forward() {
         events.iter().filter_map(state).collect()
     };
     until("it is closed", || states() == [ForwardState::Waiting, ForwardState::Listening, ForwardState::Closed]);
+}
+
+#[test]
+fn the_listener_of_a_forward_is_changed_and_closed_by_the_forward_alone() {
+    let (server, client, link, _) = linked();
+    let (_listener, addr) = target();
+    let local = open(&client, move || ForwardConfig::local(link, any_port(), addr.into())).unwrap();
+    let remote = open(&client, move || ForwardConfig::remote(link, any_port(), addr.into())).unwrap();
+    let here = until_listening(&client, local);
+    until_listening(&client, remote);
+    for (node, kind) in [(&client, "static"), (&server, "reverse")] {
+        let answers = node.ask(move |core| {
+            let id = core.listeners().into_iter().find(|it| it.kind.as_str() == kind).unwrap().id;
+            let other = ListenConfig::new("other", Box::new(|| unreachable!("nothing is replaced")));
+            let replaced = core.listener(id).unwrap().replace(other);
+            let is_replaced = !matches!(replaced, Err(DescriptorError::Verb(VerbError::Invalid)));
+            (core.listener(id).unwrap().route(None), is_replaced, core.listener(id).unwrap().unlisten())
+        });
+        assert_eq!(answers, (Err(VerbError::Invalid), false, Err(VerbError::Invalid)), "{kind}");
+    }
+    assert_eq!(status(&client, local).state, ForwardState::Listening);
+    assert!(TcpStream::connect(here).is_ok());
+}
+
+#[test]
+fn a_loop_that_closes_its_listeners_closes_its_local_forwards() {
+    let (_server, client, link, _) = linked();
+    let events = Arc::<Mutex<Vec<Event>>>::default();
+    let records = Records(Arc::clone(&events));
+    client.ask(move |core| core.set_observer(Box::new(records)));
+    let (_listener, addr) = target();
+    let id = open(&client, move || ForwardConfig::local(link, any_port(), addr.into())).unwrap();
+    client.ask(|core| core.close_listeners());
+    let closed = Event::Forward { forward: id, state: ForwardState::Closed };
+    until("the observer hears of it", || events.lock().unwrap().contains(&closed));
+    assert_eq!(verb(&client, id, |_| Ok(())), Err(VerbError::Over(Reason::Drained)));
 }

@@ -505,3 +505,23 @@ fn an_address_is_open_again_if_the_one_that_it_was_closed_for_cannot_be_bound() 
     assert_eq!(Client::connect(at).ask().unwrap(), b'2');
     assert_eq!(process.running.config(), &changed);
 }
+
+#[test]
+fn streams_of_peers_get_the_timers_that_the_process_has_now() {
+    let (one, scratch) = (server(b'1'), Scratch::new());
+    let mut far_config = with_secret(&scratch);
+    far_config.servers = vec![Server::new("links", vec![Bind::parse("127.0.0.1:0").unwrap()])];
+    let mut far = Process::start(far_config.clone());
+    let mut config = with_secret(&scratch);
+    config.links = vec![link_to(&far, vec![local("db", one)])];
+    let near = Process::start(config);
+    let mut before = Client::connect(near.addr("db"));
+    assert_eq!(before.ask().unwrap(), b'1');
+    far_config.loops.timeouts.idle = std::time::Duration::from_millis(200);
+    let diff = far.running.apply(far_config).unwrap();
+    assert!(diff.is_default_changed && diff.servers.is_empty());
+    let mut idle = Client::connect(near.addr("db"));
+    assert_eq!(idle.ask().unwrap(), b'1');
+    assert_eq!(idle.0.read(&mut [0]).unwrap_or(0), 0, "the idle timer of the far process ends it");
+    assert_eq!(before.ask().unwrap(), b'1', "a stream keeps its timers");
+}
