@@ -113,6 +113,9 @@ impl Node {
         if !server.policy.admits(&key) {
             return Err(Failure::new(Reason::AuthFailed, "its key has been removed"));
         }
+        if self.is_orphan(core, id) {
+            return Err(Failure::new(Reason::LinkLost, "the outer link has lost its session"));
+        }
         let boot = self.boot(server.instance);
         let found = match hello.intent {
             // A node that is about to stop would refuse all streams of the new peer.
@@ -264,6 +267,7 @@ impl Node {
             }
             record.carriers.push(id);
             core.pools.sessions.touch(link);
+            self.note_outer(core, link, id);
             self.joined(core, id);
         } else if hello.intent == Intent::New {
             self.forget_link(core, link, "its first subflow was refused");

@@ -98,10 +98,11 @@ impl Node {
     pub fn remove_link(&mut self, core: &mut Core, id: Id, reason: Reason) {
         self.close_forwards(core, id, reason);
         core.pools.sessions.remove(id);
-        if self.links.remove(id).is_some() {
+        if let Some(link) = self.links.remove(id) {
             core.ended.note(id, reason);
             core.observe(Event::Link { link: id, state: LinkState::Ended });
             self.end_nested(core, id);
+            link.outer.into_iter().for_each(|outer| self.nested_closed(core, outer));
         }
     }
 

@@ -136,6 +136,7 @@ impl Node {
         // A rate that is used up recovers without an event.
         let refilled = link.sent.open(now).err();
         let due_ms = [due, refilled].into_iter().flatten().map(|at| at.as_us().div_ceil(1000));
+        let due_ms = due_ms.chain(link.close_by_ms);
         let Some(due_ms) = due_ms.chain(next_dial_ms).chain(next_listen_ms).chain(next_ports_ms).min() else { return };
         if link.armed_ms.is_none_or(|armed_ms| due_ms < armed_ms) {
             link.armed_ms = Some(due_ms);
@@ -153,6 +154,9 @@ impl Node {
             return;
         }
         link.armed_ms = None;
+        if link.close_by_ms.is_some_and(|close_by_ms| close_by_ms <= now_ms) {
+            self.close_session(core, id);
+        }
         let session = core.pools.sessions.session_mut(id);
         if let Some(session) = session.filter(|session| session.poll_timeout().is_some_and(|at| at <= now)) {
             session.handle_timeout(now);
@@ -406,6 +410,9 @@ impl Node {
         let is_ours = is_wanted && reason == Reason::Drained;
         self.tell(core, id, &if is_ours { LinkEvent::Closed } else { LinkEvent::Ended { reason, text } });
         self.aside_ended(core, id);
+        if reason == Reason::Drained {
+            self.end_served_nested(core, id);
+        }
         // Another link may have taken the id of the session since.
         if let Some(session) = session
             && self.served.get(&session.id()) == Some(&id)

@@ -161,6 +161,7 @@ impl Node {
             }
         }
         let listeners: Vec<Id> = record.listeners.drain().flat_map(|(_, ours)| ours.indices).collect();
+        self.move_nested(id, aside);
         early.into_iter().for_each(|carrier| self.drop_carrier(core, carrier));
         listeners.into_iter().for_each(|listener| core.close_listener(listener));
         Some(aside)

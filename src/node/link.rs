@@ -93,6 +93,10 @@ pub(crate) struct Link {
     pub heard_turn: u64,
     /// The link is being closed, and no session follows.
     pub closing: bool,
+    /// The latest time of the close of the session, while it waits for the close of nested links.
+    pub close_by_ms: Option<u64>,
+    /// The link whose streams carry this link, if it is a nested one. A hostile peer can nest two links in one another.
+    pub outer: Option<Id>,
     /// For a session that was set aside because its peer stops: the link that it belonged to, which dials another session.
     pub heir: Option<Id>,
     /// Time until which the peer or its successor is expected back at any moment.
@@ -148,6 +152,8 @@ impl Link {
             behind: false,
             heard_turn: 0,
             closing: false,
+            close_by_ms: None,
+            outer: None,
             heir: None,
             hasty_until_ms: 0,
         }
@@ -182,6 +188,7 @@ impl Link {
             received: self.received.clone(),
             behind: std::mem::take(&mut self.behind),
             heir: Some(own),
+            outer: self.outer,
             ..Link::new(policy, timing, self.mode, &self.place, None, now_ms)
         };
         self.forget_peer_listeners();

@@ -9,13 +9,19 @@
 //! carrier, and its credit bounds what the carrier writes. The keepalive and the hold time of the inner session hold
 //! unchanged. An inner link is suspended while the outer one is, and ends when the outer link is closed.
 //!
+//! The close of an outer link first closes the links that are nested in it, so that their CLOSE still reaches their peers:
+//! ```text
+//!   close --> nested links: CLOSE --acknowledged, or 500 ms--> outer link: CLOSE --> gone
+//! ```
+//! The peer ends the sessions whose carriers were streams of a session that was closed in order, if their CLOSE was lost.
+//!
 //! A peer asks for [`Over::Peer`] by a stream to the node itself; see [`ServeConfig::over_links`](super::ServeConfig).
 //! A node without such a server answers as it answers any request that it does not know.
 
 use std::sync::Arc;
 
 use crate::engine::core::Core;
-use crate::link::{Bound, Code, Host, Kind, Open, StreamId};
+use crate::link::{Bound, Code, Host, Kind, Open, Session, StreamId};
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, SideState};
 use crate::streams::Slot;
@@ -79,14 +85,14 @@ impl Node {
             return false;
         };
         let Some(at) = core.pools.sessions.stream_at(link, id) else { return true };
+        if self.links.get(link).is_none_or(|link| link.closing) {
+            refuse(core, link, id, &Failure::new(Reason::LinkLost, "the outer link is being closed"));
+            return true;
+        }
         let Some(record) = core.pools.sessions.get(link) else { return true };
         let peer = Endpoint::Link(Arc::clone(&record.name), id.0);
         let Some(side) = self.accept_carrier(core, server, Io::Stream(at), peer) else {
-            let now = core.pools.sessions.now;
-            let refusal = Bound::of_failure(&Failure::new(Reason::LimitReached, "too many peers are unauthenticated"));
-            // A stream that is gone already needs no answer.
-            let _ = core.pools.sessions.session_mut(link).map(|session| session.refuse(now, id, refusal));
-            core.pools.sessions.touch(link);
+            refuse(core, link, id, &Failure::new(Reason::LimitReached, "too many peers are unauthenticated"));
             return true;
         };
         if let Some(record) = core.pools.sessions.get_mut(link) {
@@ -150,28 +156,109 @@ impl Node {
         core.pools.sessions.get(link).map_or(0, |record| record.streams.values().filter(is_carrier).count())
     }
 
-    /// Ends the links that are nested in a link that is gone.
-    pub(super) fn end_nested(&mut self, core: &mut Core, outer: Id) {
-        let is_nested = |link: &super::link::Link| {
-            link.dialer.as_ref().and_then(|dialer| dialer.over).is_some_and(|over| over.link() == outer)
-        };
-        let nested = self.links.iter().filter(|(_, link)| is_nested(link) && !link.closing);
-        let nested: Vec<Id> = nested.map(|(id, _)| id).collect();
-        for id in nested {
-            let Some(link) = self.links.get_mut(id) else { continue };
-            link.closing = true;
-            match core.pools.sessions.session_mut(id) {
-                Some(session) => session.abandon(Code::LinkLost),
-                None => {
-                    let (reason, text) = (Reason::LinkLost, "the outer link is gone".to_owned());
-                    self.tell(core, id, &LinkEvent::Ended { reason, text });
-                    self.drop_link(core, id, reason);
-                }
+    /// Closes the links that are nested in a link, while its session can tell their peers. Returns true if the close of the
+    /// outer session is to wait for them. Each link is closed once, so that a circle of links ends, too.
+    pub(super) fn close_nested(&mut self, core: &mut Core, outer: Id) -> bool {
+        if !core.pools.sessions.session(outer).is_some_and(Session::is_open) {
+            return false;
+        }
+        for id in self.nested_in(outer) {
+            if self.links.get(id).is_some_and(|link| !link.closing) {
+                self.close_link(core, id);
             }
-            core.pools.sessions.touch(id);
+        }
+        let (waits, close_by_ms) = (!self.nested_in(outer).is_empty(), core.now_ms + NESTED_CLOSE_MS);
+        if let Some(link) = self.links.get_mut(outer).filter(|_| waits) {
+            link.close_by_ms.get_or_insert(close_by_ms);
+        }
+        waits
+    }
+
+    /// Closes the session of an outer link that has waited for the close of its nested links, if this was the last of them.
+    pub(super) fn nested_closed(&mut self, core: &mut Core, outer: Id) {
+        if self.links.get(outer).is_some_and(|link| link.close_by_ms.is_some()) && self.nested_in(outer).is_empty() {
+            self.close_session(core, outer);
         }
     }
+
+    /// Ends the links that are nested in a link that is gone.
+    pub(super) fn end_nested(&mut self, core: &mut Core, outer: Id) {
+        for id in self.nested_in(outer) {
+            if self.links.get(id).is_some_and(|link| link.dialer.is_some()) {
+                self.abandon_nested(core, id);
+            }
+        }
+    }
+
+    /// Ends the links that peers have nested in a link whose session was closed in order. Their dialing nodes have closed them,
+    /// so that none of them comes back, even if its own CLOSE did not arrive.
+    pub(super) fn end_served_nested(&mut self, core: &mut Core, outer: Id) {
+        let is_over = |core: &Core, carrier: Id| {
+            let side = self.carriers.get(carrier).and_then(|carrier| core.sides.get(carrier.side));
+            side.is_none_or(|side| side.io.stream().is_none_or(|at| at.link == outer))
+        };
+        let mut nested = self.nested_in(outer);
+        nested.retain(|id| {
+            let link = self.links.get(*id).filter(|link| !link.is_dialed());
+            link.is_some_and(|link| link.carriers.iter().all(|carrier| is_over(core, *carrier)))
+        });
+        nested.into_iter().for_each(|id| self.abandon_nested(core, id));
+    }
+
+    /// Returns true if a carrier is a stream of a session that is over, so that no answer reaches its peer.
+    pub(super) fn is_orphan(&self, core: &Core, carrier: Id) -> bool {
+        let side = self.carriers.get(carrier).and_then(|carrier| core.sides.get(carrier.side));
+        let Some(at) = side.and_then(|side| side.io.stream()) else { return false };
+        let record = core.pools.sessions.get(at.link);
+        record.is_none_or(|record| record.epoch != at.epoch || record.session.as_ref().is_none_or(Session::is_ended))
+    }
+
+    /// Notes the outer link of a link that a peer dials, if this carrier of it is a stream.
+    pub(super) fn note_outer(&mut self, core: &Core, link: Id, carrier: Id) {
+        let side = self.carriers.get(carrier).and_then(|carrier| core.sides.get(carrier.side));
+        let outer = side.and_then(|side| side.io.stream()).map(|at| at.link);
+        self.links.get_mut(link).into_iter().for_each(|link| link.outer = outer);
+    }
+
+    /// Moves the links that peers have nested in the session of a link to the record for which that session was set aside.
+    pub(super) fn move_nested(&mut self, outer: Id, aside: Id) {
+        for id in self.nested_in(outer) {
+            if let Some(link) = self.links.get_mut(id).filter(|link| !link.is_dialed()) {
+                link.outer = Some(aside);
+            }
+        }
+    }
+
+    fn nested_in(&self, outer: Id) -> Vec<Id> {
+        self.links.iter().filter(|(_, link)| link.outer == Some(outer)).map(|(id, _)| id).collect()
+    }
+
+    fn abandon_nested(&mut self, core: &mut Core, id: Id) {
+        let Some(link) = self.links.get_mut(id).filter(|link| !link.closing) else { return };
+        link.closing = true;
+        match core.pools.sessions.session_mut(id) {
+            Some(session) => session.abandon(Code::LinkLost),
+            None => {
+                let (reason, text) = (Reason::LinkLost, "the outer link is gone".to_owned());
+                self.tell(core, id, &LinkEvent::Ended { reason, text });
+                self.drop_link(core, id, reason);
+            }
+        }
+        core.pools.sessions.touch(id);
+    }
+}
+
+/// Refuses a stream of a carrier.
+fn refuse(core: &mut Core, link: Id, stream: StreamId, failure: &Failure) {
+    let now = core.pools.sessions.now;
+    let refusal = Bound::of_failure(failure);
+    // A stream that is gone already needs no answer.
+    let _ = core.pools.sessions.session_mut(link).map(|session| session.refuse(now, stream, refusal));
+    core.pools.sessions.touch(link);
 }
 
 /// The name of the request for a stream that carries a nested link.
 const REQUEST: &str = "link";
+/// Time for which the close of a link waits for the close of its nested links. It is a part of the time that a loop that stops
+/// leaves for the notice to its peers, so that the notice of the outer link still leaves.
+const NESTED_CLOSE_MS: u64 = 500;

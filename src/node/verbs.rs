@@ -72,6 +72,7 @@ impl Loop<'_> {
         let place = peer.to_string();
         let mut link = Link::new(policy, timing, mode, &place, Some(Rc::new(RefCell::new(on_event))), core.now_ms);
         link.takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
+        link.outer = over.map(Over::link);
         let slots = paths.iter().flat_map(|path| (0..subflows).map(|_| SubflowSlot::new(path.clone()))).collect();
         let instance = identity.instance;
         link.dialer = Some(Box::new(Dialer { endpoint, peer, key, over, subflows, slots, instance }));
@@ -189,18 +190,35 @@ impl Node {
         core.pools.sessions.touch(link);
     }
 
-    /// Closes a link in order: its streams are reset, and its peer is told.
+    /// Closes a link in order: its nested links are closed, then its streams are reset, and its peer is told.
     pub(super) fn close_link(&mut self, core: &mut Core, link: Id) {
-        self.close_asides(core, link);
-        let now = core.pools.sessions.now;
         self.close_forwards(core, link, Reason::Drained);
         let Some(record) = self.links.get_mut(link) else { return };
         record.closing = true;
+        if !self.close_nested(core, link) {
+            self.close_session(core, link);
+        }
+        core.pools.sessions.touch(link);
+    }
+
+    /// Closes the session of a link that is being closed, and the sessions that the link has set aside.
+    pub(super) fn close_session(&mut self, core: &mut Core, link: Id) {
+        self.close_asides(core, link);
+        let now = core.pools.sessions.now;
+        let Some(record) = self.links.get_mut(link) else { return };
+        record.close_by_ms = None;
+        let outer = record.outer.and_then(|outer| self.links.get(outer));
+        let is_lost = outer.is_some_and(|outer| outer.closing) && !self.closing;
+        let (reason, code, text) = match is_lost {
+            true => (Reason::LinkLost, Code::LinkLost, "the outer link was closed"),
+            false => (Reason::Drained, Code::Drained, "closed"),
+        };
         match core.pools.sessions.session_mut(link) {
-            Some(session) => session.close(now, Code::Drained, "closed"),
+            Some(session) => session.close(now, code, text),
             None => {
-                self.tell(core, link, &LinkEvent::Closed);
-                self.drop_link(core, link, Reason::Drained);
+                let ended = LinkEvent::Ended { reason, text: text.to_owned() };
+                self.tell(core, link, &if is_lost { ended } else { LinkEvent::Closed });
+                self.drop_link(core, link, reason);
             }
         }
         core.pools.sessions.touch(link);

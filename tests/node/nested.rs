@@ -129,6 +129,90 @@ fn a_nested_link_ends_with_its_outer_link() {
     assert_eq!(ends.iter().filter(is_lost).count(), 2);
 }
 
+/// Returns true if a nested link of the node has ended because its peer has closed the outer link in order.
+fn was_closed_with_its_outer_link(node: &Node) -> bool {
+    node.has(|event| matches!(event, LinkEvent::Ended { text, .. } if text == "the outer link was closed"))
+}
+
+#[test]
+fn the_peer_of_a_nested_link_is_told_before_its_outer_link_closes() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = server.serve_with("127.0.0.1:0".parse().unwrap(), |config| config.over_links = true);
+    let outer = client.link(addr);
+    let inner = client.link_with(addr, move |config| config.over = Some(Over::Peer(outer)));
+    let innermost = client.link_with(addr, move |config| config.over = Some(Over::Peer(inner)));
+    until_up(&client, innermost);
+    client.ask(move |core| core.link(outer).and_then(|mut link| link.close())).unwrap();
+    until("the client has no link", || client.links().is_empty());
+    until("the server has no session", || server.links().is_empty());
+    let ends = server.happened.lock().unwrap();
+    let is_told =
+        |event: &&LinkEvent| matches!(event, LinkEvent::Ended { text, .. } if text == "the outer link was closed");
+    assert_eq!(ends.iter().filter(is_told).count(), 2, "{ends:?}");
+}
+
+#[test]
+fn a_third_node_loses_its_nested_link_with_the_outer_link() {
+    let (middle, far, client) = (Node::start(), Node::start(), Node::start());
+    let far_addr = far.serve();
+    let outer = client.link(middle.serve());
+    let inner = client.link_with(far_addr, move |config| config.over = Some(Over::Target(outer)));
+    until_up(&client, inner);
+    client.ask(move |core| core.link(outer).and_then(|mut link| link.close())).unwrap();
+    until("the third node has no session", || far.links().is_empty());
+    assert!(was_closed_with_its_outer_link(&far));
+    until("no link is left", || client.links().is_empty() && middle.links().is_empty());
+}
+
+#[test]
+fn a_node_that_serves_an_outer_link_closes_the_nested_ones_with_it() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = server.serve_with("127.0.0.1:0".parse().unwrap(), |config| config.over_links = true);
+    let outer = client.link(addr);
+    let inner = client.link_with(addr, move |config| config.over = Some(Over::Peer(outer)));
+    until_up(&client, inner);
+    let served = server.links().into_iter().find(|link| link.subflows.iter().all(|it| !it.remote.starts_with("link[")));
+    let served = served.expect("the outer link").id;
+    server.ask(move |core| core.link(served).and_then(|mut link| link.close())).unwrap();
+    until("the client was told", || was_closed_with_its_outer_link(&client));
+    // Both links are dialed again.
+    until_up(&client, outer);
+    until_up(&client, inner);
+    until("the server has two sessions", || server.links().len() == 2);
+}
+
+#[test]
+fn a_silent_peer_of_a_nested_link_does_not_keep_the_outer_peer_from_being_told() {
+    let (middle, far, client) = (Node::start(), Node::start(), Node::start());
+    let far_addr = far.serve();
+    let outer = client.link(middle.serve());
+    let inner = client.link_with(far_addr, move |config| config.over = Some(Over::Target(outer)));
+    until_up(&client, inner);
+    let (wake, asleep) = std::sync::mpsc::channel::<()>();
+    far.remote.call(move |_| _ = asleep.recv_timeout(SOON)).unwrap();
+    client.ask(|core| core.stop());
+    until("the outer peer was told", || middle.links().is_empty());
+    drop(wake);
+}
+
+#[test]
+fn no_session_is_left_behind_when_outer_links_close_while_nested_links_begin() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = serve(&server);
+    for round in 0..60 {
+        let outer = client.link(addr);
+        until_up(&client, outer);
+        let inner = client.link_with(addr, move |config| config.over = Some(Over::Peer(outer)));
+        // The close meets each stage of the nested link: its stream, its key exchange, its HELLO and its first frames.
+        let since = std::time::Instant::now();
+        let wait = Duration::from_micros(round % 30 * 250);
+        until("the close is due", || since.elapsed() >= wait);
+        client.ask(move |core| core.link(outer).and_then(|mut link| link.close())).unwrap();
+        until("both links are gone", || client.links().iter().all(|link| link.id != outer && link.id != inner));
+    }
+    until("the server has no session", || server.links().is_empty());
+}
+
 #[test]
 fn the_memory_of_a_nested_link_is_bounded_as_that_of_any_link() {
     const MEMORY: u64 = 256 << 10;
