@@ -23,7 +23,7 @@ pub(in crate::engine) fn wait(mailbox: &Mailbox) -> (Vec<u64>, usize) {
             Mail::Connected(side, _) => sides.push(side.index() as u64),
             Mail::Call(_) => calls += 1,
             Mail::Resolved(_) => sides.push(0),
-            Mail::Accepted(_) | Mail::Finish(_) => panic!("no model sends this"),
+            Mail::Accepted(_) | Mail::Finish(_) | Mail::SoleCall(_) => panic!("no model sends this"),
         }
     }
     (sides, calls)
