@@ -89,6 +89,10 @@ impl Node {
             refuse(core, link, id, &Failure::new(Reason::LinkLost, "the outer link is being closed"));
             return true;
         }
+        if self.depth(link) >= DEPTH_MAX {
+            refuse(core, link, id, &Failure::new(Reason::LimitReached, "links are nested too deep"));
+            return true;
+        }
         let Some(record) = core.pools.sessions.get(link) else { return true };
         let peer = Endpoint::Link(Arc::clone(&record.name), id.0);
         let Some(side) = self.accept_carrier(core, server, Io::Stream(at), peer) else {
@@ -229,6 +233,12 @@ impl Node {
         }
     }
 
+    /// Returns the number of links in which a link is nested, [`DEPTH_MAX`] at most.
+    fn depth(&self, link: Id) -> usize {
+        let outer = |link: &Id| self.links.get(*link).and_then(|link| link.outer);
+        std::iter::successors(outer(&link), outer).take(DEPTH_MAX).count()
+    }
+
     fn nested_in(&self, outer: Id) -> Vec<Id> {
         self.links.iter().filter(|(_, link)| link.outer == Some(outer)).map(|(id, _)| id).collect()
     }
@@ -259,6 +269,8 @@ fn refuse(core: &mut Core, link: Id, stream: StreamId, failure: &Failure) {
 
 /// The name of the request for a stream that carries a nested link.
 const REQUEST: &str = "link";
+/// Maximum of the links in which a link that a peer dials is nested. Each level encrypts all bytes of the levels in it again.
+const DEPTH_MAX: usize = 4;
 /// Time for which the close of a link waits for the close of its nested links. It is a part of the time that a loop that stops
 /// leaves for the notice to its peers, so that the notice of the outer link still leaves.
 const NESTED_CLOSE_MS: u64 = 500;
