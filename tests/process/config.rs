@@ -11,6 +11,7 @@ use seaprox::node::Path as LinkPath;
 use seaprox::{Bind, Endpoint, Loops, Proto, Target};
 
 use crate::kit::{SOON, Scratch, closed_port, until};
+use crate::node_kit::in_own_process;
 
 /// A process in this one. Its loops are stopped when it is dropped.
 struct Process {
@@ -154,6 +155,14 @@ fn listeners_come_and_go_while_connections_live_on() {
 
 #[test]
 fn a_listener_with_another_backlog_is_bound_again_at_its_address() {
+    // Another test may start a program that holds a closed socket until its exec.
+    in_own_process(
+        "config::a_listener_with_another_backlog_is_bound_again_at_its_address",
+        a_listener_with_another_backlog_is_bound_again_at_its_address_alone,
+    );
+}
+
+fn a_listener_with_another_backlog_is_bound_again_at_its_address_alone() {
     let scratch = Scratch::new();
     let path = format!("unix:{}", scratch.file("socket"));
     let mut config = with(vec![relay("a", &path, server(b'1'))]);
@@ -437,6 +446,14 @@ fn a_listener_whose_link_cannot_be_dialed_is_not_opened() {
 
 #[test]
 fn a_listener_with_another_name_keeps_its_sockets() {
+    // Another test may start a program that holds a closed socket until its exec.
+    in_own_process(
+        "config::a_listener_with_another_name_keeps_its_sockets",
+        a_listener_with_another_name_keeps_its_sockets_alone,
+    );
+}
+
+fn a_listener_with_another_name_keeps_its_sockets_alone() {
     for threads in [1, 3] {
         let (one, two) = (server(b'1'), server(b'2'));
         let (at, free) = (free_addr().to_string(), free_addr().to_string());
@@ -465,6 +482,14 @@ fn a_listener_with_another_name_keeps_its_sockets() {
 
 #[test]
 fn an_address_moves_to_a_wider_one_and_to_a_record_of_another_kind() {
+    // Another test may start a program that holds a closed socket until its exec.
+    in_own_process(
+        "config::an_address_moves_to_a_wider_one_and_to_a_record_of_another_kind",
+        an_address_moves_to_a_wider_one_and_to_a_record_of_another_kind_alone,
+    );
+}
+
+fn an_address_moves_to_a_wider_one_and_to_a_record_of_another_kind_alone() {
     for threads in [1, 2] {
         let (one, scratch) = (server(b'1'), Scratch::new());
         let at = free_addr();
@@ -486,6 +511,15 @@ fn an_address_moves_to_a_wider_one_and_to_a_record_of_another_kind() {
 #[cfg(target_os = "linux")]
 #[test]
 fn an_address_is_open_again_if_the_one_that_it_was_closed_for_cannot_be_bound() {
+    // Another test may start a program that holds a closed socket until its exec.
+    in_own_process(
+        "config::an_address_is_open_again_if_the_one_that_it_was_closed_for_cannot_be_bound",
+        an_address_is_open_again_if_the_one_that_it_was_closed_for_cannot_be_bound_alone,
+    );
+}
+
+#[cfg(target_os = "linux")]
+fn an_address_is_open_again_if_the_one_that_it_was_closed_for_cannot_be_bound_alone() {
     let (one, two) = (server(b'1'), server(b'2'));
     let at = free_addr();
     let wide = format!("0.0.0.0:{}", at.port());
