@@ -364,6 +364,14 @@ fn a_link_lives_on_while_its_forwards_change() {
 
 #[test]
 fn a_link_that_is_dialed_again_keeps_the_addresses_of_its_forwards() {
+    // Another test may start a program that holds a closed socket until its exec.
+    in_own_process(
+        "config::a_link_that_is_dialed_again_keeps_the_addresses_of_its_forwards",
+        a_link_that_is_dialed_again_keeps_the_addresses_of_its_forwards_alone,
+    );
+}
+
+fn a_link_that_is_dialed_again_keeps_the_addresses_of_its_forwards_alone() {
     let one = server(b'1');
     let scratch = Scratch::new();
     let far = far_node(&scratch);
