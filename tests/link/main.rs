@@ -5,6 +5,7 @@ mod link_kit;
 
 mod gates;
 mod hostile;
+mod resume;
 mod sim;
 mod trace;
 mod transcript;

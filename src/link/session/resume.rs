@@ -3,11 +3,12 @@
 //! Lane acknowledgements alone would be enough: unacknowledged frames are sent again, and duplicates are dropped.
 //! RESUME_STATE avoids the repetition, and proves that both ends have the same bytes: what the peer claims to have
 //! received must be between what it has acknowledged and what it was sent. A stream for which that does not hold is
-//! reset.
+//! reset, and the application is told.
 
 use super::event::Event;
 use super::phase::{Phase, Resume};
 use super::state::Session;
+use crate::link::stream::state::StreamState;
 use crate::link::wire::code::Code;
 use crate::link::wire::frame::{FLAG_LAST, Lines, STREAM_POSITION_BYTES, StreamPosition, frame_with, kind};
 use crate::link::wire::header::{BODY_BYTES_MAX, FrameError, OFFSET_MAX};
@@ -44,7 +45,7 @@ impl Session {
                 streams.for_each(|(_, stream)| {
                     let state = StreamPosition {
                         id: stream.id.0,
-                        received: stream.recv.contiguous(),
+                        received: stream.recv.settled(),
                         credit: stream.recv.window.announced(),
                         sent: stream.send.next(),
                     };
@@ -100,6 +101,10 @@ impl Session {
         let fresh = state.received >= send.una() && state.credit >= send.credit() && state.sent >= recv.highest();
         let over = send.reset_frame().is_some() || !recv.is_open();
         if !over && !(whole && (fresh || !alone)) {
+            let known = matches!(stream.state, StreamState::Requested | StreamState::Offered | StreamState::Accepted);
+            if known {
+                self.push_event(Event::Reset { id, code: Code::Internal });
+            }
             self.abort_stream(now, id, Code::Internal);
             return;
         }

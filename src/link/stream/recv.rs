@@ -355,6 +355,12 @@ impl RecvStream {
         self.contiguous
     }
 
+    /// Returns the offset below which the peer need send nothing again. A half that is not open drops each byte as it arrives,
+    /// whether bytes before it are missing or not.
+    pub(in crate::link) fn settled(&self) -> u64 {
+        if self.is_open() { self.contiguous } else { self.highest }
+    }
+
     pub(in crate::link) const fn highest(&self) -> u64 {
         self.highest
     }
