@@ -1,4 +1,5 @@
-//! The event loop, over real sockets, through the public interface of the library.
+//! The event loop, over real sockets, through the public interface of the library. No test here starts a program, for the
+//! reason in `tests/node/main.rs`.
 
 #[path = "../kit/loop/mod.rs"]
 mod loop_kit;

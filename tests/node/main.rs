@@ -1,4 +1,8 @@
 //! Links between nodes in one process, over real sockets.
+//!
+//! No test here starts a program: until its exec, a program holds a copy of every socket of this process, and an address that
+//! a test has just closed would be in use as long. A test that needs a program or a process of its own is in `tests/process`
+//! or `tests/alloc`.
 
 #[path = "../kit/hostile/mod.rs"]
 mod hostile_kit;
@@ -21,7 +25,6 @@ mod handover;
 mod hooks;
 mod leaks;
 mod links;
-mod memory;
 mod nested;
 #[cfg(unix)]
 mod pipes;
