@@ -77,7 +77,7 @@ fn a_panic_in_the_callback_of_link_events_is_counted_and_the_link_goes_on() {
 fn an_event_that_a_callback_causes_for_its_own_link_is_delivered_after_it() {
     let client = Node::start();
     let happened = Arc::clone(&client.happened);
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = refusing();
     client.link_with(closed, move |config| {
         config.on_event = Box::new(move |core, id, event| {
             if matches!(event, LinkEvent::NoSubflow { .. }) {

@@ -70,7 +70,7 @@ fn each_error_of_an_open_arrives_with_its_reason_and_is_counted_in_the_status_of
     client.until_up();
     let (_listener, addr) = target();
     assert_eq!(open(&client, link, &addr.to_string()), Ok(()));
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let closed = refusing().to_string();
     for (target, reason) in [
         ("no.such.host.invalid:1", Reason::NameResolutionFailure),
         (&*closed, Reason::ConnectionRefused),

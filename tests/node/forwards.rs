@@ -15,11 +15,6 @@ use seaprox::{
     VerbError,
 };
 
-/// Returns an address of loopback that was free a moment ago.
-fn free_addr() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 fn any_port() -> Bind {
     Bind::parse("127.0.0.1:0").unwrap()
 }

@@ -5,7 +5,6 @@ use crate::node_kit;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use node_kit::cutter::Cutter;
@@ -15,15 +14,6 @@ use seaprox::{Bind, LinkState, Reason};
 
 /// A drain timeout that is longer than any deadline of a test, so that a drain that ends did not wait for it.
 const LONG: Duration = Duration::from_secs(300);
-
-/// Returns a free port of loopback. It is below the ports that the system chooses, so that no connection of another
-/// test gets it.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 20_000 + (std::process::id() % 600) as u16 * 20;
-    let ports = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed));
-    ports.take(1000).find(|port| TcpListener::bind(at(*port)).is_ok()).expect("a port is free")
-}
 
 fn at(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
@@ -121,8 +111,8 @@ fn a_drain_waits_until_the_peer_of_a_dialed_link_has_all_bytes() {
 #[test]
 fn new_connections_go_to_the_successor_of_a_draining_node() {
     let (server, client) = (Node::start(), Node::start());
-    let serving = server.serve();
-    let port = free_port();
+    let serving = server.serve_at(free_addr(), timing());
+    let port = free_addr().port();
     let (inner, inner_addr) = target();
     let link = link_with_port(&client, serving, port, inner_addr);
     let (listener, addr) = target();
@@ -169,13 +159,13 @@ fn new_connections_go_to_the_successor_of_a_draining_node() {
 #[test]
 fn connections_that_outlast_the_drain_are_reset_and_others_go_on() {
     let (server, client) = (Node::start(), Node::start());
-    let serving = server.serve();
+    let serving = server.serve_at(free_addr(), timing());
     let link = client.link(serving);
     let (listener, addr) = target();
     let front = client.forward(link, addr.into());
     let (mut near, mut far) = (connect(front), accept(&listener));
     exchange(&mut near, &mut far);
-    server.drain(Duration::from_millis(1500));
+    server.drain(Duration::from_secs(4));
     let successor = Node::start();
     successor.serve_at(serving, timing());
     let (mut near_two, mut far_two) = (connect(front), accept(&listener));
@@ -190,7 +180,7 @@ fn connections_that_outlast_the_drain_are_reset_and_others_go_on() {
 #[test]
 fn a_draining_node_without_connections_ends_at_once() {
     let (server, client) = (Node::start(), Node::start());
-    let serving = server.serve();
+    let serving = server.serve_at(free_addr(), timing());
     let link = client.link(serving);
     client.until_up();
     server.drain(LONG);
@@ -256,7 +246,7 @@ fn a_link_keeps_at_most_eight_draining_sessions() {
 #[test]
 fn redials_of_a_successor_have_short_pauses() {
     let (server, client) = (Node::start(), Node::start());
-    let serving = server.serve();
+    let serving = server.serve_at(free_addr(), timing());
     client.link_with(serving, |config| config.timing = Timing::default());
     client.until_up();
     server.drain(LONG);
@@ -274,7 +264,7 @@ fn a_client_that_connects_before_the_goaway_arrives_is_served() {
     let serves = || {
         let (server, client) = (Node::start(), Node::start());
         let cutter = Cutter::new(server.serve());
-        let port = free_port();
+        let port = free_addr().port();
         let (inner, inner_addr) = target();
         link_with_port(&client, cutter.addr, port, inner_addr);
         until("the remote listener is up", || is_listening(&client));
@@ -306,8 +296,8 @@ fn a_client_that_connects_before_the_goaway_arrives_is_served() {
 #[test]
 fn a_draining_client_releases_its_remote_port_at_once() {
     let (server, client, other) = (Node::start(), Node::start(), Node::start());
-    let serving = server.serve();
-    let port = free_port();
+    let serving = server.serve_at(free_addr(), timing());
+    let port = free_addr().port();
     let ((inner, inner_addr), (second, second_addr)) = (target(), target());
     link_with_port(&client, serving, port, inner_addr);
     until("the remote listener is up", || is_listening(&client));
@@ -335,9 +325,9 @@ fn hasty() -> Timing {
 #[test]
 fn the_remote_port_of_a_lost_client_is_free_until_it_returns() {
     let (server, client, other) = (Node::start(), Node::start(), Node::start());
-    let serving = server.serve_at(at(0), hasty());
+    let serving = server.serve_at(free_addr(), hasty());
     let cutter = Cutter::new(serving);
-    let port = free_port();
+    let port = free_addr().port();
     let ((inner, inner_addr), (second, second_addr)) = (target(), target());
     link_with_port(&client, cutter.addr, port, inner_addr);
     until("the remote listener is up", || is_listening(&client));

@@ -11,11 +11,6 @@ use seaprox::link::MESSAGE_BYTES_MAX;
 use seaprox::node::{LinkConfig, LinkEvent, LinkMut, Path, SubflowState};
 use seaprox::{Cx, Event, Failure, Handler, Id, Kind, LinkState, Loop, Observer, Reason, Target, VerbError};
 
-/// Returns a port of loopback that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 fn path_from(port: u16) -> Path {
     Path { source: Some([127, 0, 0, 1].into()), local_port: Some(port), ..Path::default() }
 }
@@ -24,7 +19,7 @@ fn path_from(port: u16) -> Path {
 fn a_link_with_a_local_port_has_it_in_the_status_and_again_after_a_loss() {
     let (server, client) = (Node::start(), Node::start());
     let cutter = Cutter::new(server.serve());
-    let port = free_port();
+    let port = free_addr().port();
     client.link_with(cutter.addr, move |config| config.paths = vec![path_from(port)]);
     client.until_up();
     let local = format!("127.0.0.1:{port}");

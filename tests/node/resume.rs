@@ -102,18 +102,16 @@ fn a_connection_waits_for_a_peer_that_starts_later() {
     });
     let mut near = connect(front);
     near.write_all(b"early").unwrap();
-    drop(bound);
-    let _late = std::net::TcpListener::bind(closed).map(|listener| {
-        // Relays connections to the server.
-        let to = cutter.addr;
-        thread::spawn(move || {
-            for mut client in listener.incoming().flatten() {
-                let mut server = std::net::TcpStream::connect(to).unwrap();
-                let (mut a, mut b) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                thread::spawn(move || std::io::copy(&mut a, &mut b));
-                thread::spawn(move || std::io::copy(&mut server, &mut client));
-            }
-        })
+    // The socket listens from now on, and relays connections to the server.
+    bound.listen(16).unwrap();
+    let (late, to) = (std::net::TcpListener::from(bound), cutter.addr);
+    thread::spawn(move || {
+        for mut client in late.incoming().flatten() {
+            let mut server = std::net::TcpStream::connect(to).unwrap();
+            let (mut a, mut b) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            thread::spawn(move || std::io::copy(&mut a, &mut b));
+            thread::spawn(move || std::io::copy(&mut server, &mut client));
+        }
     });
     let mut far = accept(&listener);
     let mut got = [0; 5];
@@ -299,10 +297,7 @@ fn a_restarted_process_takes_over_its_session_and_port_at_once() {
     let server = Node::start();
     let cutter = Cutter::new(server.serve());
     let (listener, inner) = target();
-    let port = {
-        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        probe.local_addr().unwrap().port()
-    };
+    let port = free_addr().port();
     let dial = |node: &Node| {
         node.link_with(cutter.addr, move |config| {
             config.identity.instance = Some(7);

@@ -246,7 +246,7 @@ fn a_listening_unix_socket_replaces_a_stale_one_and_is_removed_at_the_end() {
     let scratch = Scratch::new();
     let (outer, inner) = (scratch.file("outer"), scratch.file("inner"));
     let server = UnixListener::bind(&inner).unwrap();
-    drop(UnixListener::bind(&outer).unwrap());
+    kit::stale_socket(&outer);
     let (listen, to) = (format!("unix:{outer}"), format!("unix:{inner}"));
     let mut seaprox = Seaprox::start(&["static", "--listen", &listen, "--to", &to]);
     assert_eq!(seaprox.listens(0), listen);
@@ -312,8 +312,7 @@ fn each_listener_of_static_has_its_own_target() {
 fn a_range_of_ports_goes_to_a_range_of_targets() {
     // Three free ports in a row, for the listeners and for the targets.
     let (targets, first) = neighbours();
-    let (free, listen) = neighbours();
-    drop(free);
+    let listen = kit::program::free_ports(3);
     let to = format!("127.0.0.1:{first}-{}", first + 2);
     let range = format!("127.0.0.1:{listen}-{}", listen + 2);
     let seaprox = Seaprox::start(&["static", "--listen", &range, "--to", &to]);

@@ -11,7 +11,7 @@ use seaprox::node::Path as LinkPath;
 use seaprox::{Bind, Endpoint, Loops, Proto, Target};
 
 use crate::kit::{SOON, Scratch, closed_port, until};
-use crate::node_kit::in_own_process;
+use crate::node_kit::{free_addr, in_own_process};
 
 /// A process in this one. Its loops are stopped when it is dropped.
 struct Process {
@@ -348,7 +348,7 @@ fn a_link_lives_on_while_its_forwards_change() {
         assert_eq!(Client::connect(near.addr(name)).ask().unwrap(), b'2', "{name}");
     }
     // The peer listens, and gives the address back.
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_addr();
     let to = Target::Ip(Proto::Tcp, one);
     let listen = Bind::parse(&free.to_string()).unwrap();
     config.links[0].forwards.push(Forward { name: "ssh".to_owned(), listen, service: Service::Remote(to) });
@@ -375,7 +375,7 @@ fn a_link_that_is_dialed_again_keeps_the_addresses_of_its_forwards_alone() {
     let one = server(b'1');
     let scratch = Scratch::new();
     let far = far_node(&scratch);
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_addr();
     let listen = Bind::parse(&free.to_string()).unwrap();
     let ssh = Forward { name: "ssh".to_owned(), listen, service: Service::Remote(Target::Ip(Proto::Tcp, one)) };
     let mut config = with_secret(&scratch);
@@ -406,11 +406,6 @@ fn a_target_that_refuses_fails_for_its_listener_alone() {
         Process::start(with(vec![relay("good", "127.0.0.1:0", server(b'1')), relay("bad", "127.0.0.1:0", refusing)]));
     assert!(Client::connect(process.addr("bad")).ask().is_err());
     assert_eq!(Client::connect(process.addr("good")).ask().unwrap(), b'1');
-}
-
-/// Returns an address on which nothing listens.
-fn free_addr() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// Returns a link that cannot be dialed: two subflows cannot have the same local port.

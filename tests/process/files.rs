@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::FromRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -68,7 +68,7 @@ fn a_unix_socket_does_not_replace_a_file_that_is_no_socket() {
 fn the_socket_of_a_killed_process_is_replaced_and_a_live_one_is_not() {
     let scratch = Scratch::new();
     let (path, place) = (scratch.file("socket"), format!("unix:{}", scratch.file("socket")));
-    drop(UnixListener::bind(&path).unwrap());
+    kit::stale_socket(&path);
     let (running, _) = with_status(&place);
     assert_eq!(run(&["status", "--status", &place]).code, Some(0));
     assert_eq!(run(&["socks", "--listen", &place]).code, Some(69));
@@ -562,15 +562,10 @@ fn each_permission_can_be_revoked_while_the_link_is_up() {
     assert_eq!(pair.near.count_log(&["link up"]), 1, "the link was never lost");
 }
 
-/// Returns a listener on a loopback port of one family that is free in the other family.
-fn half_taken(taken: &str, free: &str) -> (TcpListener, u16) {
-    loop {
-        let listener = TcpListener::bind((taken, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        if TcpListener::bind((free, port)).is_ok() {
-            return (listener, port);
-        }
-    }
+/// Returns a listener on a port of one family that is free in the other family.
+fn half_taken(taken: &str) -> (TcpListener, u16) {
+    let port = kit::program::free_port();
+    (TcpListener::bind((taken, port)).unwrap(), port)
 }
 
 #[test]
@@ -580,7 +575,7 @@ fn a_remote_port_taken_in_one_family_is_opened_in_the_other() {
     for (bind, taken, free) in
         [("", "::1", "127.0.0.1"), ("", "127.0.0.1", "::1"), ("*:", "0.0.0.0", "::1"), ("*:", "::1", "127.0.0.1")]
     {
-        let (_listener, port) = half_taken(taken, free);
+        let (_listener, port) = half_taken(taken);
         let pair = Pair::start("permit-listen=\"*\"", &["-R", &format!("{bind}{port}:{to}")]);
         let line = format!("listening remote {}{port} -> {to}", bind.trim_start_matches('*'));
         until("the far end listens", || pair.near.out().contains(&line));
@@ -592,7 +587,7 @@ fn a_remote_port_taken_in_one_family_is_opened_in_the_other() {
         ]);
         pair.far.wait_for_log(&["asked to listen", &format!(":{port}: Address already in use")]);
     }
-    let (one, port) = half_taken("::1", "127.0.0.1");
+    let (one, port) = half_taken("::1");
     let other = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let pair = Pair::start("permit-listen=\"*\"", &["-R", &format!("{port}:{to}")]);
     pair.near.wait_for_log(&["WARN", "the peer does not listen", "address_in_use"]);

@@ -39,9 +39,8 @@ fn args<'a>(keys: &'a Keys, far: &Seaprox) -> Vec<&'a str> {
 
 #[test]
 fn a_refused_target_is_counted_by_its_reason() {
-    // A port on which nothing listens: its listener was dropped.
-    let target = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let seaprox = Seaprox::start(&["static", "--listen", "127.0.0.1:0", "--to", &target.to_string()]);
+    let target = format!("127.0.0.1:{}", kit::closed_port());
+    let seaprox = Seaprox::start(&["static", "--listen", "127.0.0.1:0", "--to", &target]);
     drop(kit::Peer::connect(seaprox.addr(0)));
     until("the failure is counted", || seaprox.status()["connect_failures"]["connection_refused"] == 1);
 }

@@ -122,9 +122,11 @@ mod tests {
         SocketFile::bind(path, 8, Some(0o600))
     }
 
-    /// Creates a socket file without a listener, as a killed process leaves it.
+    /// Creates a socket file without a listener, as a killed process leaves it. The socket never listens: a program that
+    /// another test starts holds a copy of it until its exec.
     fn leave(path: &Path) {
-        drop(UnixListener::bind(path).unwrap());
+        let socket = socket2::Socket::new(Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&socket2::SockAddr::unix(path).unwrap()).unwrap();
     }
 
     #[test]

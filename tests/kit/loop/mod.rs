@@ -18,7 +18,7 @@ use seaprox::{
 mod common;
 pub mod ends;
 pub mod peers;
-pub use common::Never;
+pub use common::{Never, refusing};
 pub use peers::*;
 
 /// The deadline of every wait. It is far longer than needed, so that no test fails on a busy machine.

@@ -4,7 +4,6 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use socket2::Socket;
@@ -123,19 +122,6 @@ pub fn target() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let addr = listener.local_addr().unwrap();
     (listener, addr)
-}
-
-/// Returns an address that refuses connections. It stays bound, so that no other program gets it, and nothing listens
-/// on it.
-pub fn refusing() -> SocketAddr {
-    static BOUND: OnceLock<(socket2::Socket, SocketAddr)> = OnceLock::new();
-    let bound = BOUND.get_or_init(|| {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
-        let addr = socket.local_addr().unwrap().as_socket().unwrap();
-        (socket, addr)
-    });
-    bound.1
 }
 
 /// Runs a closure on a thread with a table of descriptors of its own, so that no other test changes the count of

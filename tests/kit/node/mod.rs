@@ -10,7 +10,7 @@ pub mod faulty;
 #[cfg(unix)]
 pub mod pipes;
 
-pub use common::Never;
+pub use common::{Never, free_addr, refusing};
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -64,6 +64,13 @@ pub fn closed_port() -> u16 {
     bound.1
 }
 
+/// Makes the file of a Unix socket on which nothing listens, as a killed process leaves it. The socket has never listened: a
+/// program that another test starts holds a copy of it until its exec.
+pub fn stale_socket(path: &str) {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&socket2::SockAddr::unix(path).expect("a short path")).expect("a path of ours");
+}
+
 /// Returns true if a program is installed. If it is missing, the test fails in CI, and reports elsewhere that it is
 /// skipped.
 pub fn has(program: &str) -> bool {

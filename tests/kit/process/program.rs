@@ -77,12 +77,25 @@ pub fn is_listening(port: u16) -> bool {
 /// Returns a free port, for programs that cannot choose one themselves. It is below the ports that the system uses for
 /// outgoing connections, and is returned only once.
 pub fn free_port() -> u16 {
+    free_ports(1)
+}
+
+/// Returns the first of `count` free ports in a row, as [`free_port`] does.
+pub fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(21_000);
     loop {
-        let port = NEXT.fetch_add(1, Ordering::Relaxed);
-        assert!(port < 31_000, "no port is free");
-        if std::net::TcpListener::bind(("0.0.0.0", port)).is_ok() {
-            return port;
+        let first = NEXT.fetch_add(count, Ordering::Relaxed);
+        assert!(first < 31_000, "no port is free");
+        if (first..first + count).all(is_free) {
+            return first;
         }
     }
+}
+
+/// Returns true if nothing listens on a port over IPv4. The check does not listen: a program that another test starts holds a
+/// copy of the socket until its exec, and a copy that listened would keep the port in use.
+fn is_free(port: u16) -> bool {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("a socket");
+    socket.bind(&std::net::SocketAddr::from(([0, 0, 0, 0], port)).into()).is_ok()
 }
