@@ -92,8 +92,9 @@ fn a_new_uplink_is_used_at_once_and_a_removed_one_is_replaced() {
     let forward = Forward::start(&net, Options { near: &near, ..Options::default() });
     // Long enough that the pause before the next attempt is 7 to 15 seconds.
     forward.nodes.near.wait_for_log(&["no subflow", "tries=8 "]);
-    let since = Instant::now();
+    // The programs that make the path may take seconds on a busy machine. The last of them makes the path usable.
     net.join(0, 1, Kind::Rate(50.0));
+    let since = Instant::now();
     forward.nodes.until_subflows(2);
     println!("the second uplink was used after {:?}", since.elapsed());
     assert!(since.elapsed() < Duration::from_secs(6), "{:?}", since.elapsed());

@@ -81,11 +81,11 @@ fn a_remote_port_of_a_killed_client_passes_to_the_same_key_at_once() {
     let far = start(net.far(), &far_line(&far_home));
     let ((one, first), (two, second)) = (service(&net), service(&net));
     let node = holder(&net, &near_home, &["-R", &first]);
-    assert!(is_served_by(&net, &one));
+    until("its service has the client", || is_served_by(&net, &one));
     // A session that is up keeps its port.
     let other = start_near(&net, &near_home, &["-R", &second]);
     other.wait_for_log(&["the peer does not listen", "address_in_use"]);
-    assert!(is_served_by(&net, &one));
+    until("its service has the client", || is_served_by(&net, &one));
     drop(other);
     // A dead one does not, although its session is held for ten more minutes, and the new command line is different.
     // Gate `link-dead-port` measures how soon.
@@ -94,7 +94,7 @@ fn a_remote_port_of_a_killed_client_passes_to_the_same_key_at_once() {
     let since = Instant::now();
     let node = holder(&net, &near_home, &["-R", &second]);
     println!("another node had the port after {:?}", since.elapsed());
-    assert!(is_served_by(&net, &two));
+    until("its service has the client", || is_served_by(&net, &two));
     assert!(since.elapsed() < 2 * kit::LATE, "{:?}", since.elapsed());
     far.wait_for_log(&["a port passes to the session that is there", "place=2222"]);
     drop(node);
@@ -127,7 +127,7 @@ fn a_resumed_session_gets_its_remote_port_back_when_it_is_free() {
     net.path(0).reset(PORT);
     until("the session is suspended", || link_states(&far) == ["suspended"]);
     let other = holder(&net, &near_home, &["-R", &second, "--path", &sources[1]]);
-    assert!(is_served_by(&net, &two));
+    until("its service has the client", || is_served_by(&net, &two));
     kill(other);
     net.path(0).heal();
     node.wait_for_log(&["link resumed"]);
@@ -296,7 +296,7 @@ fn a_remote_port_of_a_killed_client_is_free_for_other_keys_after_the_dead_time()
     let since = Instant::now();
     let _other = holder(&net, &other_home, &["-R", &second]);
     println!("another key had the port after {:?}", since.elapsed());
-    assert!(is_served_by(&net, &two));
+    until("its service has the client", || is_served_by(&net, &two));
     far.wait_for_log(&["the peer is away, and its ports are free for others"]);
     assert_eq!(link_states(&far).iter().filter(|state| *state == "suspended").count(), 1, "its session is still held");
 }

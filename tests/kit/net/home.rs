@@ -28,11 +28,13 @@ impl Home {
         String::from_utf8_lossy(&ran.out).trim().to_owned()
     }
 
-    /// Writes one of its files, such as `authorized_keys`.
+    /// Writes one of its files, such as `authorized_keys`, or replaces it. A running node reads the old text or the new one.
     pub fn write(&self, name: &str, text: &str) {
         let path = format!("{}/{name}", self.0.file("config"));
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
+        let new = format!("{path}.new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::set_permissions(&new, PermissionsExt::from_mode(0o600)).unwrap();
+        std::fs::rename(new, path).unwrap();
     }
 
     /// Returns the content of one of its files.
