@@ -215,7 +215,7 @@ fn a_drain_waits_for_established_connections_until_its_timeout() {
         rig.until("both connections are past their handshake", |proxy| {
             proxy.core().snapshot().connections.iter().all(|c| c.stage != Stage::Handshake)
         });
-        rig.core().drain(Duration::from_millis(if finishes { 60_000 } else { 100 }));
+        rig.core().drain(Duration::from_millis(if finishes { 60_000 } else { 2000 }));
         assert!(rig.core().is_draining());
         assert_eq!(rig.core().connection(kept).err(), Some(VerbError::Over(Reason::Drained)));
         assert!(rig.proxy.turn(Some(Duration::ZERO)).unwrap());

@@ -163,25 +163,29 @@ fn cost_of_waiting(seaprox: &Seaprox) -> u64 {
     proc::cpu_ms(seaprox.pid()) - before
 }
 
+/// Checks that a process uses no processor time. On a busy machine bytes may still move in the first seconds; a process that
+/// spins uses time in every second.
+#[track_caller]
+fn assert_quiet(seaprox: &Seaprox, what: &str) {
+    let is_quiet = (0..5).any(|_| cost_of_waiting(seaprox) < 50);
+    assert!(is_quiet, "{what}: 50 ms or more in each of five seconds");
+}
+
 #[test]
 fn a_waiting_connection_uses_no_processor_time() {
     let relay = Relay::start(&["-q"]);
     let (mut stuck, _stuck_server) = (Peer::connect_narrow(relay.addr()), Peer::accept(&relay.listener));
-    let assert_quiet = |what: &str| {
-        let ms = cost_of_waiting(&relay.seaprox);
-        assert!(ms < 50, "{what}: {ms} ms in a second");
-    };
     stuck.run(&[Fill(64 * MIB, 100)]);
-    assert_quiet("a full pipe");
+    assert_quiet(&relay.seaprox, "a full pipe");
     stuck.run(&[Fin]);
-    assert_quiet("a full pipe and a FIN after it");
+    assert_quiet(&relay.seaprox, "a full pipe and a FIN after it");
     let (mut half, mut half_server) = relay.pair();
     half.run(&[Send(10), Fin]);
     half_server.run(&[ReadAll]);
-    assert_quiet("a half-closed connection");
+    assert_quiet(&relay.seaprox, "a half-closed connection");
     let (mut reset, mut reset_server) = (Peer::connect_narrow(relay.addr()), Peer::accept(&relay.listener));
     reset_server.run(&[Fill(64 * MIB, 100), Rst]);
-    assert_quiet("a server that is gone");
+    assert_quiet(&relay.seaprox, "a server that is gone");
     reset.run(&[Pause(1)]);
 }
 
