@@ -176,13 +176,13 @@ fn large_response_heads_wait_for_a_client_that_does_not_read() {
     // head waits. Before each read nothing moves: on a busy machine the buffers fill slowly.
     let is_stuck = |connection: &Value| connection["stage"] == "handshake" && connection["source"]["queued"] != 0;
     let (mut taken, mut passed, mut quiet) = (Vec::new(), Value::Null, 0);
-    kit::until("a head waits", || {
+    kit::until_within(2 * kit::SOON, "a head waits", || {
         let connections = proxy.status()["connections"].clone();
         let a_head_waits = connections.as_array().is_some_and(|all| all.iter().any(is_stuck));
         let now = connections[0]["dest"]["bytes_in"].clone();
         quiet = if now == passed { quiet + 1 } else { 0 };
         passed = now;
-        if !a_head_waits && quiet >= 10 {
+        if !a_head_waits && quiet >= 3 {
             quiet = 0;
             let mut some = [0; 8192];
             let count = client.socket().read(&mut some).unwrap();
