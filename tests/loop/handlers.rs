@@ -145,7 +145,7 @@ fn a_panic_or_a_reset_ends_one_connection_of_a_hundred() {
 fn a_panic_in_any_callback_ends_only_that_connection() {
     for name in ["Opened", "Readable", "Connected", "Timeout", "Ended(Fin", "Ended(Over"] {
         let mut config = config();
-        config.timeouts.handshake = std::time::Duration::from_millis(60);
+        config.timeouts.handshake = std::time::Duration::from_millis(500);
         let mut rig = Rig::new(config);
         let (_, mut other) = rig.adopt(
             Kind::Unix,

@@ -554,7 +554,7 @@ fn streams_of_peers_get_the_timers_that_the_process_has_now() {
     let near = Process::start(config);
     let mut before = Client::connect(near.addr("db"));
     assert_eq!(before.ask().unwrap(), b'1');
-    far_config.loops.timeouts.idle = std::time::Duration::from_millis(200);
+    far_config.loops.timeouts.idle = std::time::Duration::from_secs(1);
     let diff = far.running.apply(far_config).unwrap();
     assert!(diff.is_default_changed && diff.servers.is_empty());
     let mut idle = Client::connect(near.addr("db"));

@@ -249,7 +249,7 @@ fn a_large_response_head_without_a_body_is_complete() {
 #[test]
 fn large_response_heads_have_a_timeout_and_a_limit_for_each_client() {
     let half: &str = Box::leak(big_head(30_000, 10)[..20_000].into());
-    let slow = proxy(&["--handshake-timeout", "300ms"]);
+    let slow = proxy(&["--handshake-timeout", "1s"]);
     let origin = Origin::start(vec![vec![Head, Say(half), Wait], vec![Head, Say(half), Reset]]);
     let get = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr);
     assert_eq!(ask(slow.addr(0), &get).status, 504);
@@ -323,7 +323,7 @@ fn a_chunked_request_body_is_forwarded_and_the_next_request_follows() {
 /// White space around the size of a chunk is removed, and a line end after the body is skipped.
 #[test]
 fn white_space_in_chunk_lines_and_a_line_end_after_the_body_are_removed() {
-    let proxy = proxy(&["--handshake-timeout", "300ms"]);
+    let proxy = proxy(&["--handshake-timeout", "1s"]);
     let arrives = "5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n";
     let origin =
         Origin::start(vec![vec![Head, Body(arrives.len()), Say(OK), Head, Body(3), Say(OK), Head, Say(OK), Wait]]);
@@ -335,7 +335,7 @@ fn white_space_in_chunk_lines_and_a_line_end_after_the_body_are_removed() {
     assert!(origin.saw().starts_with("POST / "));
     assert_eq!(origin.saw(), arrives);
     // The line end does not start a request, so no timeout follows.
-    assert!(client.is_quiet(Duration::from_millis(600)));
+    assert!(client.is_quiet(Duration::from_millis(1500)));
     client.run(&[Put([&head("Content-Length: 3"), "abc\r\n\r\n"].concat().as_bytes())]);
     assert_eq!(response(&mut client).status, 200);
     client.run(&[Put(b"\r"), Put([&b"\n"[..], head("Content-Length: 0").as_bytes()].concat().as_slice())]);
@@ -395,7 +395,7 @@ fn a_client_that_sends_no_request_is_closed_without_a_response() {
 /// The upgrade of a `ws://` client that uses the absolute form instead of CONNECT.
 #[test]
 fn a_protocol_upgrade_is_relayed_after_the_101() {
-    let proxy = proxy(&["--handshake-timeout", "300ms"]);
+    let proxy = proxy(&["--handshake-timeout", "1s"]);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let to = listener.local_addr().unwrap();
     let fields = "Host: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n";
@@ -415,7 +415,7 @@ fn a_protocol_upgrade_is_relayed_after_the_101() {
     assert_eq!(field(&answer, "upgrade").as_deref(), Some("websocket"));
     assert_eq!(field(&answer, "connection").as_deref(), Some("Upgrade"));
     client.run(&[Take(b"frame"), Put(b"GET not HTTP\r\n\r\n\0")]);
-    server.run(&[Take(b"GET not HTTP\r\n\r\n\0"), Pause(400)]);
+    server.run(&[Take(b"GET not HTTP\r\n\r\n\0"), Pause(1500)]);
     kit::peer::both(&mut client, &[Swap(300_000), Fin, ReadAll], &mut server, &[Swap(300_000), ReadAll, Send(7), Fin]);
     assert_eq!(client.received, 300_007);
     proxy.wait_for_log(&[" closed ", "reason=source_fin end=graceful by=source"]);

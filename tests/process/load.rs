@@ -178,7 +178,10 @@ fn a_blocked_direction_holds_one_buffer_of_the_configured_size() {
         for (client, _) in &mut pairs {
             client.run(&[Fill(64 * MIB, 50)]);
         }
-        assert_eq!(relay.seaprox.figure("/usage/buffer_bytes"), 20 * bytes, "one buffer for each half that is stuck");
+        // On a busy machine some bytes may still be on their way to a socket that has room.
+        until("one buffer is held for each half that is stuck", || {
+            relay.seaprox.figure("/usage/buffer_bytes") == 20 * bytes
+        });
         for (client, server) in &mut pairs {
             let sent = client.sent;
             both(client, &[Fin, ReadAll], server, &[ReadAll, Fin]);
