@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::seaprox::{Ran, run_command};
 
@@ -80,16 +80,20 @@ pub fn free_port() -> u16 {
     free_ports(1)
 }
 
-/// Returns the first of `count` free ports in a row, as [`free_port`] does.
+/// Returns the first of `count` free ports in a row, as [`free_port`] does. Each process begins with another port, because
+/// several runs of the tests may be on one machine.
 pub fn free_ports(count: u16) -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(21_000);
-    loop {
-        let first = NEXT.fetch_add(count, Ordering::Relaxed);
-        assert!(first < 31_000, "no port is free");
+    const FIRST: u16 = 21_000;
+    const PLACES: u32 = 10_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..1000 {
+        let offset = std::process::id().wrapping_mul(41).wrapping_add(NEXT.fetch_add(count.into(), Ordering::Relaxed));
+        let first = FIRST + (offset % PLACES) as u16;
         if (first..first + count).all(is_free) {
             return first;
         }
     }
+    panic!("no port is free");
 }
 
 /// Returns true if nothing listens on a port over IPv4. The check does not listen: a program that another test starts holds a
