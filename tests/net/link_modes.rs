@@ -23,24 +23,37 @@ fn forward(net: &Net, mode: &str) -> Forward {
     forward
 }
 
-/// Returns the bytes that each subflow has sent and received.
-fn carried(forward: &Forward) -> [u64; 2] {
+/// For each subflow, the bytes that the near node has sent and received.
+type Carried = [[u64; 2]; 2];
+
+fn carried(forward: &Forward) -> Carried {
     let number = |subflow: &serde_json::Value, name: &str| subflow[name].as_u64().unwrap();
-    let both = |subflow: &serde_json::Value| number(subflow, "bytes_sent") + number(subflow, "bytes_received");
-    let bytes: Vec<u64> = subflows(&forward.nodes.near).iter().map(both).collect();
+    let both = |subflow: &serde_json::Value| ["bytes_sent", "bytes_received"].map(|name| number(subflow, name));
+    let bytes: Vec<[u64; 2]> = subflows(&forward.nodes.near).iter().map(both).collect();
     bytes.try_into().expect("two subflows")
 }
 
-/// Returns the bytes that each subflow has carried since, the smaller number first.
-fn since(forward: &Forward, before: [u64; 2]) -> [u64; 2] {
+/// Returns the bytes that the subflows have carried since.
+fn since(forward: &Forward, before: Carried) -> Carried {
     let after = carried(forward);
-    let mut bytes = [after[0] - before[0], after[1] - before[1]];
+    [0, 1].map(|subflow| [0, 1].map(|way| after[subflow][way] - before[subflow][way]))
+}
+
+/// Returns the bytes of each subflow, the smaller number first.
+fn by_subflow(carried: Carried) -> [u64; 2] {
+    let mut bytes = carried.map(|[sent, received]| sent + received);
     bytes.sort_unstable();
     bytes
 }
 
+/// Returns the sum over both directions of the bytes on the subflow that carried less of the direction, and of those on the
+/// other. Each node chooses the subflow of what it sends.
+fn by_direction([one, other]: Carried) -> [u64; 2] {
+    [one[0].min(other[0]) + one[1].min(other[1]), one[0].max(other[0]) + one[1].max(other[1])]
+}
+
 /// Sends this many bytes in both directions at once, and returns the bytes that each subflow carried.
-fn bulk(forward: &Forward, count: usize) -> [u64; 2] {
+fn bulk(forward: &Forward, count: usize) -> Carried {
     let before = carried(forward);
     let (client, server) = forward.pair();
     thread::scope(|scope| {
@@ -56,7 +69,7 @@ fn bulk(forward: &Forward, count: usize) -> [u64; 2] {
 }
 
 /// Sends this many small pieces one after another, each answered, and returns the bytes that each subflow carried.
-fn small(forward: &Forward, pieces: usize) -> [u64; 2] {
+fn small(forward: &Forward, pieces: usize) -> Carried {
     let before = carried(forward);
     let (mut client, mut server) = forward.pair();
     for _ in 0..pieces {
@@ -96,20 +109,25 @@ fn each_mode_puts_bulk_and_small_pieces_on_its_subflows() {
     let all = 2 * BULK as u64;
 
     let link = forward(&net, "stripe");
-    let bulk_of = |link: &Forward| bulk(link, BULK);
+    let bulk_of = |link: &Forward| by_subflow(bulk(link, BULK));
+    let small_of = |link: &Forward| by_subflow(small(link, PIECES));
     expect("both subflows carry a fair part of the bulk", || bulk_of(&link), |less, _| less > all / 4);
-    expect("small pieces are sent once", || small(&link, PIECES), |less, more| less + more < typed * 8 / 5);
+    expect("small pieces are sent once", || small_of(&link), |less, more| less + more < typed * 8 / 5);
     drop(link);
 
     let link = forward(&net, "single");
-    expect("one subflow carries all the bulk", || bulk_of(&link), |less, more| more > all && less < all / 100);
+    expect(
+        "one subflow carries all the bulk of a direction",
+        || by_direction(bulk(&link, BULK)),
+        |less, more| more > all && less < all / 100,
+    );
     let is_single = |less, more| more > typed && less < typed / 5;
-    expect("one subflow carries all the small pieces", || small(&link, PIECES), is_single);
+    expect("one subflow carries all the small pieces of a direction", || by_direction(small(&link, PIECES)), is_single);
     drop(link);
 
     let link = forward(&net, "redundant");
     let is_redundant = |less, more| less > typed && more > typed;
-    expect("both subflows carry all the small pieces", || small(&link, PIECES), is_redundant);
+    expect("both subflows carry all the small pieces", || small_of(&link), is_redundant);
     let is_spread = |less, more| less > all / 4 && less + more < all * 5 / 4;
     expect("bulk is spread over both subflows", || bulk_of(&link), is_spread);
 }
@@ -123,7 +141,7 @@ fn single_mode_switches_to_the_other_path_when_its_path_dies() {
     let net = Net::of(&[Kind::Rate(50.0), Kind::Rate(50.0)]);
     let link = forward(&net, "single");
     swap_while(link.peers(), 0, || {
-        until("the transfer is in the middle", || carried(&link).iter().any(|bytes| *bytes > 2 << 20));
+        until("the transfer is in the middle", || by_subflow(carried(&link))[1] > 2 << 20);
         let used = (0..2).max_by_key(|index| net.path(*index).bytes().out).unwrap();
         let other = net.path(1 - used).bytes().out;
         assert!(other < 200_000, "{other}");
