@@ -191,8 +191,13 @@ fn cat_connects_to_and_listens_on_unix_sockets() {
     let own = scratch.file("own");
     let mut cat = command(&["cat", "-l", &format!("unix:{own}")]);
     let mut child = Running::start(cat.stdin(Stdio::null()).stdout(Stdio::piped()));
-    kit::until("the process listens", || std::path::Path::new(&own).exists());
-    let mut client = Peer::connect_unix(own.as_ref());
+    // The file is there before the socket listens. The first connection is the only one.
+    let mut connected = None;
+    kit::until("the process listens", || {
+        connected = UnixStream::connect(&own).ok();
+        connected.is_some()
+    });
+    let mut client = Peer::of(OwnedFd::from(connected.unwrap()).into(), true);
     client.run(&[ReadAll, Put(b"hello"), Fin]);
     let mut got = String::new();
     child.0.stdout.take().unwrap().read_to_string(&mut got).unwrap();
