@@ -255,7 +255,8 @@ fn the_memory_of_a_nested_link_is_bounded_as_that_of_any_link() {
         assert!(held <= MEMORY + (64 << 10), "{held} bytes are held for the peer");
         unread >= 10 && held > 0
     });
-    assert!(status(&client, outer).memory.0 <= MEMORY, "the outer link holds no more than is under way");
+    // The peer of the outer link acknowledges what is under way, late on a busy machine.
+    until("the outer link holds no more than is under way", || status(&client, outer).memory.0 <= MEMORY);
     transfer(&client, outer, 100_000);
 }
 
