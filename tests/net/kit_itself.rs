@@ -176,7 +176,7 @@ fn packet_loss_follows_the_seed_and_a_full_queue_drops() {
         println!("{} of 1000 arrived", arrived.len());
         assert!((860..940).contains(&arrived.len()));
         // More packets than the queue of 20 holds, at a rate that transmits almost none of them meanwhile.
-        path.link(Way::Out, |link| (link.mbit, link.queue, link.loss) = (0.1, Queue::Bytes(20_000), 0.0));
+        path.link(Way::Out, |link| (link.mbit, link.queue, link.loss) = (0.001, Queue::Bytes(20_000), 0.0));
         for _ in 0..50 {
             from.send_to(&[0; 972], to.local_addr().unwrap()).unwrap();
         }
