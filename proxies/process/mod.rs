@@ -9,6 +9,7 @@ mod logging;
 mod output;
 mod selftest;
 mod serve;
+mod service;
 mod settings;
 mod signals;
 mod status;
@@ -32,6 +33,7 @@ pub fn main() -> ExitCode {
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed { exit, text }) => {
+            service::status(&text);
             logging::say(&text);
             ExitCode::from(exit as u8)
         }

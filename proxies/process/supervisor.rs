@@ -15,6 +15,7 @@ use super::events::{EventQueue, ProcessEvent, watch_network};
 use super::exit::{Exit, Failed, hint};
 use super::link::{self, Action, Approvals, LinkLog, ServedLinks, prompt};
 use super::logging;
+use super::service;
 use super::signals::{Signal, Signals};
 use crate::admin::Reporter;
 use crate::cli::Parsed;
@@ -94,8 +95,11 @@ impl Supervisor {
 
     fn announce(&mut self) {
         // One write for all lines, so that a reader of the first line finds the others.
-        let lines = self.pending_lines.take().filter(|lines| !lines.is_empty());
-        lines.into_iter().for_each(|lines| logging::announce(&lines.join("\n")));
+        let Some(lines) = self.pending_lines.take() else { return };
+        if !lines.is_empty() {
+            logging::announce(&lines.join("\n"));
+        }
+        service::ready(&service::serving(&self.running));
     }
 
     /// Acts on events until all loops have ended.
@@ -103,6 +107,7 @@ impl Supervisor {
     /// # Errors
     /// Fails if a loop failed, or if the end of a link ended the process.
     pub fn run(mut self, queue: EventQueue, loops: Loops, signals: Signals) -> Result<(), Failed> {
+        service::watch(self.running.remotes());
         let receiver = queue.start(loops, signals);
         if !self.link_logs.is_empty() {
             watch_network(&self.sender);
@@ -171,7 +176,11 @@ impl Supervisor {
 
     fn handle_signal(&mut self, signal: Signal) {
         match signal {
-            Signal::Reload => self.refresh_files(Refresh::Forced),
+            Signal::Reload => {
+                service::reloading();
+                self.refresh_files(Refresh::Forced);
+                service::ready(&service::serving(&self.running));
+            }
             Signal::Status => self.reporter.log(|line| logging::write_always("seaprox::status", line)),
             Signal::Replace => {
                 log::warn!(target: "seaprox::process", "SIGUSR2 ignored: this version cannot replace its binary while it runs")
@@ -180,11 +189,13 @@ impl Supervisor {
                 let drain = self.running.config().drain;
                 self.is_stopping = true;
                 log::info!(target: "seaprox::process", timeout = seaprox::units::format_duration(drain); "draining");
+                service::stopping(drain);
                 call_all(self.running.remotes(), move |core| core.drain(drain));
             }
             _ => {
                 self.is_stopping = true;
                 log::info!(target: "seaprox::process", "stopping");
+                service::stopping(Duration::ZERO);
                 call_all(self.running.remotes(), |core| core.stop());
             }
         }
@@ -265,6 +276,7 @@ impl Supervisor {
     fn exit(&mut self, failed: Failed) {
         self.is_stopping = true;
         self.exit_error.get_or_insert(failed);
+        service::stopping(Duration::ZERO);
         call_all(self.running.remotes(), |core| core.stop());
     }
 

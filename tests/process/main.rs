@@ -35,6 +35,7 @@ mod readme;
 mod redirected;
 mod relay;
 mod requirements;
+mod service;
 mod socks;
 mod splice;
 mod status;
