@@ -14,7 +14,7 @@ use seaprox::node::{Identity, LinkConfig, LinkEvent, OnLinkEvent, Path as LinkPa
 use seaprox::{Id, Loops, Workers};
 
 use crate::frontends::access::AccessPolicy;
-use crate::frontends::{FrontEndKind, Registry};
+use crate::frontends::{FrontEndKind, Registry, proxy_protocol};
 use crate::links::{AuthorizedPeers, DialedPeer, PathChange, PathFile, addresses};
 use crate::shared_file::Refresh;
 
@@ -319,7 +319,11 @@ impl Maker for Parts {
         if (spec.make)(&config, &access).is_none() {
             return Err(format!("the front end {:?} lacks an option", config.name).into());
         }
-        let make = move || (spec.make)(&config, &access).expect("it was made before from the same options");
+        let protocol = listener.proxy_protocol.clone();
+        let make = move || {
+            let front_end = (spec.make)(&config, &access).expect("it was made before from the same options");
+            proxy_protocol::wrap(&protocol, front_end)
+        };
         Ok(MadeFrontEnd { kind: spec.name, make: Arc::new(make) })
     }
 

@@ -7,6 +7,7 @@
 pub mod access;
 mod auth_penalties;
 pub mod http;
+pub mod proxy_protocol;
 pub mod socks;
 mod spec;
 pub mod r#static;

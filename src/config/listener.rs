@@ -7,7 +7,7 @@ use super::front_end::FrontEndConfig;
 use crate::engine::limits::{Family, Timeouts};
 use crate::relay::dial::Egress;
 use crate::types::address::Bind;
-use crate::types::rules::Rules;
+use crate::types::rules::{Rules, SourceNetwork};
 
 /// A listener with a front end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +36,26 @@ pub struct Listener {
     pub tcp_keepalive: Option<Duration>,
     /// The source address and the interface of connections to dests.
     pub egress: Option<Egress>,
-    /// The networks whose PROXY-protocol headers are trusted. Not supported yet: the list must be empty.
-    pub proxy_protocol: Vec<String>,
+    /// The headers of the PROXY protocol.
+    pub proxy_protocol: ProxyProtocol,
+}
+
+/// The headers of the PROXY protocol (HAProxy, proxy-protocol.txt) that clients and targets of a listener are given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    /// The clients that begin with a header; other clients are refused. Empty if no client sends one.
+    pub accept_from: Vec<SourceNetwork>,
+    /// The version of the header that begins each connection to a target; none to send no header.
+    pub send: Option<ProxyVersion>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// Version 1: a line of text.
+    V1,
+    /// Version 2: binary.
+    V2,
 }
 
 /// The access rules and the users of a listener.
@@ -92,7 +110,7 @@ impl Listener {
             nodelay: None,
             tcp_keepalive: None,
             egress: None,
-            proxy_protocol: Vec::new(),
+            proxy_protocol: ProxyProtocol::default(),
         }
     }
 }

@@ -41,7 +41,7 @@ pub use apply_error::{ApplyError, ApplyFailure};
 pub use diff::{Changes, Diff, LinkChange, ListenerChange, ServerChange};
 pub use front_end::{FrontEndConfig, FrontEndOption, FrontEnds, OptionKind, OptionValue};
 pub use link::{ExpectedKey, Forward, KeySource, Link, LinkPaths, NodeConfig, Pin, PinError, Server, Service};
-pub use listener::{Access, Listener, Timers, Users};
+pub use listener::{Access, Listener, ProxyProtocol, ProxyVersion, Timers, Users};
 pub use maker::{MadeFrontEnd, MadeLink, MadeServer, MakeError, Maker};
 pub use place::Place;
 pub use problem::Problem;

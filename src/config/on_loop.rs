@@ -190,6 +190,7 @@ impl Terms {
             nodelay: *nodelay,
             tcp_keepalive: *tcp_keepalive,
             egress: egress.clone(),
+            counts_at_accept: self.listener.proxy_protocol.accept_from.is_empty(),
             ..ListenConfig::new(self.front_end.kind, (self.front_end.make)())
         }
     }

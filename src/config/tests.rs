@@ -67,7 +67,6 @@ fn all_problems_are_found_at_once_and_each_names_its_place() {
     config.node.timing.hold = Duration::ZERO;
     let mut web = relay("web", "80", "unix:/x");
     web.link = Some("home".to_owned());
-    web.proxy_protocol = vec!["10.0.0.0/8".to_owned()];
     let mut shop = socks("web", "81");
     shop.front_end = FrontEndConfig::new("socks").with("colour", "red");
     shop.addresses.push(bind("81"));
@@ -91,7 +90,6 @@ fn all_problems_are_found_at_once_and_each_names_its_place() {
         "link-dead 1s: expected more than the 5s of link-keepalive",
         "listener \"web\": to \"unix:/x\" with via: expected HOST:PORT, because a link carries TCP",
         "listener \"web\": via \"home\": expected the name of a link",
-        "listener \"web\": proxy-protocol is not supported yet: expected no network",
         "listener \"web\": name \"web\": expected a name that no other record of its kind has",
         "listener \"web\": listen \"81\": expected each address once",
         "listener \"web\": colour is no option of \"socks\"",

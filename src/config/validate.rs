@@ -115,9 +115,6 @@ impl<'a> Checks<'a> {
         if let Some(link) = listener.link.as_ref().filter(|link| self.config.link(link).is_none()) {
             self.add(place.field("via"), format!(" {link:?}: expected the name of a link"));
         }
-        if !listener.proxy_protocol.is_empty() {
-            self.add(place.field("proxy-protocol"), " is not supported yet: expected no network");
-        }
     }
 
     /// Checks an address in a field, which no code serves if it is a UDP address.

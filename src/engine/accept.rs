@@ -105,7 +105,7 @@ impl Core {
             return self.queues.requests.push_back(Request::Accept { listener: id, io, peer });
         };
         let network = PeerNetwork::from(&peer);
-        let is_counted = self.sources.counts(network);
+        let is_counted = listener.counts_at_accept && self.sources.counts(network);
         if is_counted && !self.sources.enter(network) {
             listener.refused += 1;
             return self.source_is_full(&peer);
@@ -133,7 +133,7 @@ impl Core {
     }
 
     /// Counts and logs a client that is closed because its network has reached its limit.
-    fn source_is_full(&mut self, peer: &Endpoint) {
+    pub(crate) fn source_is_full(&mut self, peer: &Endpoint) {
         self.stats.clients_refused += 1;
         if let Some(suppressed) = self.may_log_network(peer, Reason::LimitReached) {
             log::info!(target: "seaprox::listener", from = peer.to_string(), reason = "limit_reached", suppressed; "client refused");

@@ -76,7 +76,7 @@ impl Core {
     }
 
     /// Returns the network that a connection counts against, if it is counted.
-    fn counted_source(&self, id: Id) -> Option<PeerNetwork> {
+    pub(crate) fn counted_source(&self, id: Id) -> Option<PeerNetwork> {
         let connection = self.connections.get(id).filter(|connection| connection.is_counted)?;
         self.sides.get(connection.source).map(|source| (&source.endpoint).into())
     }

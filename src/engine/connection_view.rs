@@ -22,6 +22,7 @@ use crate::relay::timer::TimerClass;
 use crate::types::address::{Endpoint, Target};
 use crate::types::id::{Id, Kind};
 use crate::types::label::Label;
+use crate::types::peer_network::PeerNetwork;
 use crate::types::reason::{Ending, Failure, Fault, Reason};
 use crate::types::verb_error::VerbError;
 
@@ -134,8 +135,13 @@ impl ConnectionMut<'_> {
         self.side_record(role).map_or(Endpoint::Unknown, |side| side.endpoint.clone())
     }
 
-    /// Returns the local address of one side's socket. This asks the system.
+    /// Returns the local address of one side's socket, which the system is asked for. Of a source it is the address given to
+    /// [`ConnectionMut::set_source`], if there is one.
     pub fn local(&self, role: Role) -> Endpoint {
+        let told = self.record().and_then(|record| record.notes.as_ref()).and_then(|notes| notes.local.as_ref());
+        if let (Role::Source, Some(told)) = (role, told) {
+            return told.clone();
+        }
         self.side_record(role).map_or(Endpoint::Unknown, |side| side.io.local())
     }
 
@@ -413,6 +419,33 @@ impl ConnectionMut<'_> {
 
 /// Notes for the log and the status.
 impl ConnectionMut<'_> {
+    /// Sets the addresses of the client that a trusted proxy before this node tells: that of the client, and that which the
+    /// client connected to. Descriptions, rules and the limit of each network see these from now on.
+    ///
+    /// # Errors
+    /// * [`VerbError::Full`]: the network of the client has reached its limit of connections
+    /// * [`VerbError::Over`]: the connection is over
+    pub fn set_source(&mut self, client: Endpoint, local: Endpoint) -> Result<(), VerbError> {
+        self.check_open()?;
+        let (id, core): (Id, &mut Core) = (self.id, &mut self.core);
+        let network = PeerNetwork::from(&client);
+        let is_counted = core.sources.counts(network);
+        if is_counted && !core.sources.enter(network) {
+            core.source_is_full(&client);
+            return Err(VerbError::Full);
+        }
+        if let Some(before) = core.counted_source(id) {
+            core.sources.leave(before);
+        }
+        let record = core.connections.get_mut(id).ok_or(VerbError::Stale)?;
+        record.is_counted = is_counted;
+        record.notes().local = Some(local);
+        if let Some(source) = core.sides.get_mut(record.source) {
+            source.endpoint = client;
+        }
+        Ok(())
+    }
+
     /// Sets the name of the front end, once the protocol is known.
     pub fn set_kind(&mut self, kind: impl Into<Label>) {
         if let Some(record) = self.record_mut() {

@@ -53,6 +53,9 @@ pub struct ListenConfig {
     pub tcp_keepalive: Option<Duration>,
     /// The way out of this host for dests; the system chooses it if there is none.
     pub egress: Option<Egress>,
+    /// True if a client counts against the limit of its network when it is accepted. False if the front end learns the
+    /// address of the client later, and counts it then by [`ConnectionMut::set_source`].
+    pub counts_at_accept: bool,
 }
 
 /// One loop's part of a listener.
@@ -69,6 +72,8 @@ pub(crate) struct Listener {
     pub members: Arc<Members>,
     /// The loops get clients in turn, because the system does not distribute them.
     pub hands_over: bool,
+    /// A client counts against the limit of its network when it is accepted.
+    pub counts_at_accept: bool,
     /// A link opened it, for a forward or for its peer: only the verbs of those change and close it.
     is_of_link: bool,
     pub turn: usize,
@@ -135,6 +140,7 @@ impl ListenConfig {
             nodelay: None,
             tcp_keepalive: None,
             egress: None,
+            counts_at_accept: true,
         }
     }
 
@@ -170,7 +176,11 @@ impl Core {
         self.check_link(config.link)?;
         let settings = config.settings(self);
         let name = config.name.take().unwrap_or_else(|| self.name_for(bound.addr()));
-        self.add_listener(bound, (name, config.kind), Front::Clients(config.front_end), config.link, settings)
+        let id =
+            self.add_listener(bound, (name, config.kind), Front::Clients(config.front_end), config.link, settings)?;
+        let counts = config.counts_at_accept;
+        self.listeners.get_mut(id).into_iter().for_each(|listener| listener.counts_at_accept = counts);
+        Ok(id)
     }
 
     /// Listens for a forward, or for the peer of a link. The verbs of listeners do not change or close such a listener.
@@ -226,6 +236,7 @@ impl Core {
             acceptor: bound.take(),
             members,
             hands_over,
+            counts_at_accept: true,
             is_of_link: false,
             turn: 0,
             ready: false,
@@ -429,6 +440,7 @@ impl ListenerMut<'_> {
         inherits?;
         (listener.kind, listener.link) = (config.kind, config.link);
         listener.front = Front::Clients(config.front_end);
+        listener.counts_at_accept = config.counts_at_accept;
         if let Some(name) = config.name {
             listener.name = name.into();
         }

@@ -293,8 +293,18 @@ impl Node {
         }
         // The pattern names every setting, so that a new one cannot be lost here. The forward has the name, and the link is
         // its own.
-        let ListenConfig { name: _, kind, front_end, link: _, timeouts, family, nodelay, tcp_keepalive, egress } =
-            config;
+        let ListenConfig {
+            name: _,
+            kind,
+            front_end,
+            link: _,
+            timeouts,
+            family,
+            nodelay,
+            tcp_keepalive,
+            egress,
+            counts_at_accept,
+        } = config;
         let front_end = Rc::new(RefCell::new(front_end));
         let mut listeners = Vec::new();
         for bound in &mut bounds {
@@ -302,7 +312,18 @@ impl Node {
             let front_end: FrontEnd = Box::new(move || (shared.borrow_mut())());
             let (timeouts, egress, link) = (timeouts.clone(), egress.clone(), Some(link));
             let (name, kind) = (None, kind.clone());
-            let config = ListenConfig { name, kind, front_end, link, timeouts, family, nodelay, tcp_keepalive, egress };
+            let config = ListenConfig {
+                name,
+                kind,
+                front_end,
+                link,
+                timeouts,
+                family,
+                nodelay,
+                tcp_keepalive,
+                egress,
+                counts_at_accept,
+            };
             match core.listen_for_forward(bound, config) {
                 Ok(listener) => listeners.push(listener),
                 Err(error) => {

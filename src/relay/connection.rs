@@ -14,7 +14,7 @@ use std::rc::Rc;
 use crate::relay::half::{Flow, Half, Phase};
 use crate::relay::side::Role;
 use crate::relay::timer::TimerClass;
-use crate::types::address::Target;
+use crate::types::address::{Endpoint, Target};
 use crate::types::id::Id;
 use crate::types::label::Label;
 use crate::types::peer::PeerId;
@@ -85,6 +85,8 @@ pub(crate) struct Notes {
     pub dialled: Option<Box<str>>,
     /// The text of the system's error.
     pub detail: Option<Box<str>>,
+    /// The address that the client connected to, if a protocol tells it.
+    pub local: Option<Endpoint>,
     /// A wake-up of the source's handler is pending.
     pub is_waking: bool,
 }

@@ -27,6 +27,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::str::FromStr;
 
 use crate::{Proto, Target};
 
@@ -71,6 +72,10 @@ pub struct Rule {
     from: Option<Place>,
     to: Option<(Place, Option<Ports>)>,
 }
+
+/// A set of clients: an address, a network such as `10.0.0.0/8`, `unix` for the clients of Unix sockets, or `*` for all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceNetwork(Place);
 
 /// A parse error of a rule. Its text is the form that was expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,6 +188,30 @@ impl Rule {
     }
 }
 
+impl SourceNetwork {
+    /// Returns true if the set has this client; none is a client of a Unix socket.
+    pub fn contains(&self, source: Option<IpAddr>) -> bool {
+        let ip = source.map(|ip| ip.to_canonical());
+        self.0.matches(&Dest { proto: Proto::Tcp, name: None, ip, path: None, port: 0 }) == Match::Yes
+    }
+}
+
+impl FromStr for SourceNetwork {
+    type Err = RuleError;
+
+    fn from_str(text: &str) -> Result<SourceNetwork, RuleError> {
+        let expected = RuleError("an address, a network such as 10.0.0.0/8, unix or *");
+        let place = Place::parse(text).map_err(|_| expected)?;
+        if place.is_source() { Ok(SourceNetwork(place)) } else { Err(expected) }
+    }
+}
+
+impl fmt::Display for SourceNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// One end of a connection, normalized for the comparison. An end with neither name nor address is a Unix socket.
 struct Dest<'a> {
     proto: Proto,
@@ -276,6 +305,22 @@ mod tests {
         assert!(
             rules(&[]).is_empty() && Rules::default().decide(None, &Target::parse("80").unwrap()) == Decision::Allow
         );
+    }
+
+    #[test]
+    fn a_network_of_sources_has_its_clients_and_no_others() {
+        let has = |network: &str, source: Option<&str>| {
+            let network: SourceNetwork = network.parse().unwrap();
+            assert_eq!(network.to_string().parse(), Ok(network.clone()));
+            network.contains(source.map(|ip| ip.parse().unwrap()))
+        };
+        assert!(has("10.0.0.0/8", Some("10.1.2.3")) && has("10.0.0.0/8", Some("::ffff:10.1.2.3")));
+        assert!(!has("10.0.0.0/8", Some("11.0.0.0")) && !has("10.0.0.0/8", None) && !has("::/0", Some("10.1.2.3")));
+        assert!(has("fd00::/8", Some("fd01::1")) && has("*", None) && has("*", Some("::1")));
+        assert!(has("unix", None) && !has("unix", Some("127.0.0.1")));
+        for text in ["", "example.org", "unix:/run/x", "10.0.0.0/33", "10.0.0.1:80"] {
+            assert!(text.parse::<SourceNetwork>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod load;
 mod log;
 mod names;
 mod programs;
+mod proxy_protocol;
 mod readme;
 mod redirected;
 mod relay;

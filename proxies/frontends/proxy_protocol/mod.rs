@@ -1,0 +1,146 @@
+//! The PROXY protocol around a front end: reads the header of a client before the front end sees it, and sends one to each
+//! target before the bytes of the client.
+//!
+//! A header is believed only if the socket's own peer is in a trusted network. A trusted client that sends none is refused,
+//! as is every other client: an address is never guessed.
+
+mod header;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use seaprox::config::{ProxyProtocol, ProxyVersion};
+use seaprox::{Cause, Cx, Endpoint, Failure, Fault, FrontEnd, Handler, Proto, Reason, Role};
+
+use header::Header;
+
+/// Wraps a front end whose clients or targets are given headers.
+pub fn wrap(protocol: &ProxyProtocol, mut front_end: FrontEnd) -> FrontEnd {
+    if *protocol == ProxyProtocol::default() {
+        return front_end;
+    }
+    let protocol = Rc::new(protocol.clone());
+    Box::new(move || {
+        let state = if protocol.accept_from.is_empty() { State::Passed(Header::default()) } else { State::Awaited };
+        Box::new(Proxied { protocol: Rc::clone(&protocol), inner: front_end(), state })
+    })
+}
+
+/// The handler of one client: the front end's own, behind the header.
+struct Proxied {
+    protocol: Rc<ProxyProtocol>,
+    inner: Box<dyn Handler>,
+    state: State,
+}
+
+/// The header of the client.
+enum State {
+    /// It has not arrived yet.
+    Awaited,
+    /// It has arrived, or none is expected.
+    Passed(Header),
+}
+
+impl Proxied {
+    /// Reads the header. Returns its length; 0 if it is incomplete, or if the client is refused.
+    fn header(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
+        let (header, length) = match header::parse(input) {
+            Ok(Some(parsed)) => parsed,
+            Ok(None) => return 0,
+            Err(expected) => {
+                cx.set_detail(expected);
+                cx.set_fault(Fault::Source);
+                cx.close(Reason::ProtocolError);
+                return 0;
+            }
+        };
+        if let Some((client, dest)) = header.addrs {
+            let [client, dest] = [client, dest].map(|addr| Endpoint::Ip(Proto::Tcp, addr));
+            if cx.set_source(client, dest).is_err() {
+                cx.close(Reason::LimitReached);
+                return 0;
+            }
+        }
+        self.state = State::Passed(header);
+        length
+    }
+
+    /// Returns the header for a target.
+    fn header_for_target(&self, cx: &Cx<'_>, version: ProxyVersion) -> Vec<u8> {
+        let received = match &self.state {
+            State::Passed(header) => header.clone(),
+            State::Awaited => Header::default(),
+        };
+        let addrs = match (plain(&cx.peer(Role::Source)), plain(&cx.local(Role::Source))) {
+            (Some(client), Some(dest)) => Some((client, dest)),
+            // A client of a Unix socket has no address.
+            _ => None,
+        };
+        Header { addrs, ..received }.encode(version)
+    }
+}
+
+impl Handler for Proxied {
+    fn opened(&mut self, cx: &mut Cx<'_>) {
+        if let State::Passed(_) = self.state {
+            return self.inner.opened(cx);
+        }
+        let source = cx.peer(Role::Source).ip().map(|addr| addr.ip());
+        if !self.protocol.accept_from.iter().any(|network| network.contains(source)) {
+            cx.set_detail("no PROXY header is accepted from this client");
+            cx.close(Reason::NotPermitted);
+        }
+    }
+
+    fn readable(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
+        if let State::Passed(_) = self.state {
+            return self.inner.readable(cx, input);
+        }
+        let length = self.header(cx, input);
+        if length > 0 {
+            self.inner.opened(cx);
+        }
+        length
+    }
+
+    fn writable(&mut self, cx: &mut Cx<'_>) {
+        self.inner.writable(cx);
+    }
+
+    fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
+        if let (Ok(()), Some(version)) = (result, self.protocol.send) {
+            let header = self.header_for_target(cx, version);
+            if cx.send(Role::Dest, &header).is_err() {
+                cx.set_detail("no buffer for the PROXY header");
+                return cx.close(Reason::LimitReached);
+            }
+        }
+        self.inner.connected(cx, result);
+    }
+
+    fn timeout(&mut self, cx: &mut Cx<'_>) {
+        match self.state {
+            State::Awaited => cx.close(Reason::HandshakeTimeout),
+            State::Passed(_) => self.inner.timeout(cx),
+        }
+    }
+
+    fn woken(&mut self, cx: &mut Cx<'_>) {
+        self.inner.woken(cx);
+    }
+
+    fn ended(&mut self, cx: &mut Cx<'_>, cause: Cause) {
+        match (&self.state, cause) {
+            (State::Awaited, Cause::Fin) => {
+                let reason = cx.fin_reason();
+                cx.close(reason);
+            }
+            _ => self.inner.ended(cx, cause),
+        }
+    }
+}
+
+fn plain(endpoint: &Endpoint) -> Option<SocketAddr> {
+    let addr = endpoint.ip()?;
+    Some(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
+}
